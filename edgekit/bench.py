@@ -1,0 +1,182 @@
+"""Latency, memory and accuracy of a bundle or a model, as devices see them."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgekit.bundle import SUFFIX, Bundle, open_bundle
+from edgekit.columns import read_table
+from edgekit.data import Dataset, open_dataset
+from edgekit.evaluate import Tick, Timing, default_metric, score, time_interleaved
+from edgekit.graphs.reading import read_model
+from edgekit.latency import LatencySummary, summarise
+from edgekit.model import Model
+from edgekit.places import device_place
+from edgekit.profile import FORMATS, DeviceProfile, RuntimeName, load_profile
+from edgekit.project import PreprocessSettings, load_project
+from edgekit.store import Store, default_root
+from edgekit_agent.records import DeviceFacts, Report, Samples, Tally
+
+_TIMING = Timing(rounds=3, warmup_s=3.0, seconds=2.0, min_runs=20, max_runs=5000)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Subject:
+    """What is measured, and what with."""
+
+    model: Model
+    runtime: RuntimeName
+    profile: DeviceProfile | None
+    inputs: Samples | None  # to time with; None = made from the signature
+    evaluation: Dataset | None
+    metric: str
+    output: str | None
+    dims: dict[str, int]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Benched:
+    """What one host measured."""
+
+    host: str
+    facts: DeviceFacts
+    runtime: str
+    threads: int
+    times: LatencySummary
+    peak_rss_bytes: int
+    load_ms: float
+    tally: Tally | None
+    reports: tuple[Report, ...]
+    notes: tuple[str, ...]
+
+
+@contextmanager
+def subject(
+    target: Path,
+    *,
+    folder: Path,
+    evaluation: str | None,
+    metric: str | None,
+    device: str | None,
+) -> Iterator[Subject]:
+    """Open what is to be measured: a bundle with its own settings, or a model with the project's.
+
+    Args:
+        target: a build folder, a bundle file or a model file.
+        folder: where edgekit.toml is, and what ``evaluation`` is relative to.
+        evaluation: labelled samples to score, if any.
+        metric: instead of the bundle's or the project's.
+        device: profile to take threads and runtime versions from; a bundle has its own.
+
+    Raises:
+        UserError: any of them cannot be used.
+    """
+    if target.is_dir() or target.suffix == SUFFIX:
+        with tempfile.TemporaryDirectory() as scratch:
+            yield _of_bundle(open_bundle(target), Path(scratch), folder, evaluation, metric)
+        return
+    project = load_project(folder)
+    model = read_model(target)
+    data = _dataset(model, evaluation, folder, project.data.preprocess)
+    yield Subject(
+        model=model,
+        runtime=next(name for name, form in FORMATS.items() if form == model.format),
+        profile=load_profile(device) if device else None,
+        inputs=data.first(32).samples if data else None,
+        evaluation=data,
+        metric=metric or project.data.metric or default_metric(model.signature, None),
+        output=project.data.output,
+        dims=project.model.dims,
+    )
+
+
+def bench(subject: Subject, host: str, tick: Tick) -> Benched:
+    """Measure on one host. What the device lacks is sent; nothing there is switched.
+
+    Raises:
+        DeviceError: the host could not be reached, or cannot run the model.
+    """
+    store = Store(default_root())
+    cache = store.root / "wheels"
+    with device_place(host, subject.profile, subject.runtime, cache=cache, tick=tick) as place:
+        ref = place.model_ref(subject.model)
+        inputs = place.samples(subject.inputs) if subject.inputs else None
+        models = {"model": ref}
+        reports = time_interleaved(
+            place.agent, models, inputs, dims=subject.dims, timing=_TIMING, tick=tick
+        )["model"]
+        tally = None
+        if subject.evaluation is not None:
+            samples = place.samples(subject.evaluation.samples)
+            tally = score(
+                place.agent, ref, samples, metric=subject.metric, output=subject.output, tick=tick
+            )
+    return Benched(
+        host=host,
+        facts=place.facts,
+        runtime=f"{reports[0].runtime} {reports[0].runtime_version}",
+        threads=ref.threads,
+        times=summarise([r.latency for r in reports]),
+        peak_rss_bytes=max(r.peak_rss_bytes for r in reports),
+        load_ms=min(r.latency.load_ms for r in reports),
+        tally=tally,
+        reports=tuple(reports),
+        notes=tuple(_notes(subject, place.facts)),
+    )
+
+
+def _of_bundle(
+    bundle: Bundle, scratch: Path, folder: Path, evaluation: str | None, metric: str | None
+) -> Subject:
+    manifest = bundle.manifest
+    for name in (manifest.model, manifest.canaries):
+        (scratch / name).write_bytes(bundle.read(name))
+    model = read_model(scratch / manifest.model)
+    data = _dataset(model, evaluation, folder, manifest.preprocess)
+    return Subject(
+        model=model,
+        runtime=manifest.runtime.name,
+        profile=manifest.profile,
+        inputs=data.first(32).samples if data else _canary_inputs(scratch, manifest.canaries),
+        evaluation=data,
+        metric=metric or manifest.metric,
+        output=manifest.output,
+        dims={},
+    )
+
+
+def _canary_inputs(folder: Path, name: str) -> Samples:
+    """The canaries' inputs as samples; they are preprocessed already."""
+    columns = read_table(name, folder=folder, cache=folder).columns
+    inputs = (c for c in columns if c.name.startswith("input:"))
+    return Samples(tuple(replace(c, name=c.name.removeprefix("input:")) for c in inputs))
+
+
+def _dataset(
+    model: Model, source: str | None, folder: Path, settings: PreprocessSettings | None
+) -> Dataset | None:
+    if source is None:
+        return None
+    return open_dataset(
+        source,
+        model.signature,
+        folder=folder,
+        cache=default_root(),
+        settings=settings,
+        labelled=True,
+    )
+
+
+def _notes(subject: Subject, facts: DeviceFacts) -> Iterator[str]:
+    profile = subject.profile
+    if profile and profile.hardware.arch != facts.machine:
+        yield (
+            f"this machine is {facts.machine}, the bundle is for {profile.hardware.arch} "
+            f"({profile.name}): its figures say nothing of that device"
+        )
+    if subject.inputs is None:
+        yield "timed with inputs made from the signature; --eval times with real samples"

@@ -1,0 +1,212 @@
+"""Write build/NAME: the model, its canaries, the manifest, results, and the lock."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+import platform
+import secrets
+from collections.abc import Mapping
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib.metadata import version
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+
+from edgekit import __version__
+from edgekit.bundle import (
+    CANARIES,
+    MANIFEST,
+    SUFFIX,
+    BundledFile,
+    Manifest,
+    RuntimeUse,
+    Tensor,
+    write_bundle,
+)
+from edgekit.compare import Comparison
+from edgekit.intake import Intake
+from edgekit.model import TensorSpec
+from edgekit.passes import PASSES
+from edgekit.places import HOST, host_threads
+from edgekit.results import Build, Candidate, Rejected
+from edgekit_agent.feeds import batches
+from edgekit_agent.files import write_whole
+from edgekit_agent.runtimes import fixed_batch, import_runtime
+
+RESULTS = "results.jsonl"
+LOCK = "edgekit.lock"
+_CANARIES = 8
+
+Compared = Mapping[str, Comparison]
+
+
+def append_results(intake: Intake, found: Build, compared: Compared) -> None:
+    """Add this build's lines to results.jsonl: raw values of every candidate.
+
+    Args:
+        intake: the inputs of the build.
+        found: what it found.
+        compared: each candidate against the original, by the candidate's key.
+    """
+    intake.out.mkdir(parents=True, exist_ok=True)
+    lines = [_build_line(intake)]
+    lines += [_candidate_line(c, found, compared[c.key]) for c in found.candidates]
+    lines += [_rejected_line(r) for r in found.rejected]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    with (intake.out / RESULTS).open("a", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def pack(intake: Intake, found: Build, candidate: Candidate, compared: Compared) -> Manifest:
+    """Lay the candidate down as the bundle of this build.
+
+    The manifest goes first and comes last, so that the folder is a whole bundle or none.
+    """
+    out = intake.out
+    (out / MANIFEST).unlink(missing_ok=True)
+    model_name = f"model.{candidate.model.format}"
+    members = {
+        model_name: candidate.model.path.read_bytes(),
+        CANARIES: _canaries(intake, candidate),
+    }
+    manifest = _manifest(intake, found, candidate, members, compared[candidate.key])
+    text = manifest.model_dump_json(by_alias=True, indent=1).encode() + b"\n"
+    for name, data in members.items():
+        write_whole(str(out / name), data)
+    lock = _provenance(intake, candidate) | {"recipe": _recipe(candidate)}
+    write_whole(str(out / LOCK), json.dumps(lock, indent=1, sort_keys=True).encode() + b"\n")
+    write_bundle(out / f"{intake.profile.name}{SUFFIX}", members | {MANIFEST: text})
+    for stale in {"model.onnx", "model.tflite"} - {model_name}:
+        (out / stale).unlink(missing_ok=True)
+    write_whole(str(out / MANIFEST), text)
+    return manifest
+
+
+def _manifest(
+    intake: Intake,
+    found: Build,
+    candidate: Candidate,
+    members: Mapping[str, bytes],
+    compared: Comparison,
+) -> Manifest:
+    host = candidate.measured(HOST)
+    return Manifest(
+        name=intake.profile.name,
+        model=f"model.{candidate.model.format}",
+        format=candidate.model.format,
+        source_digest=intake.model.digest,
+        inputs=tuple(_tensor(t) for t in candidate.model.signature.inputs),
+        outputs=tuple(_tensor(t) for t in candidate.model.signature.outputs),
+        metric=intake.metric,
+        output=intake.output,
+        preprocess=intake.project.data.preprocess,
+        runtime=RuntimeUse(
+            name=intake.runtime,
+            version=host.runtime_version if host else "",
+            threads=intake.profile.hardware.threads,
+        ),
+        profile=intake.profile,
+        files=tuple(_bundled(name, data) for name, data in members.items()),
+        recipe=_recipe(candidate),
+        provenance=_provenance(intake, candidate),
+        measurements=[asdict(m) for m in candidate.measurements],
+        verdict=_verdict(candidate) | {"comparison": asdict(compared)},
+        passes=candidate is found.chosen,
+    )
+
+
+def _tensor(spec: TensorSpec) -> Tensor:
+    return Tensor(name=spec.name, dtype=spec.dtype, shape=spec.shape)
+
+
+def _bundled(name: str, data: bytes) -> BundledFile:
+    return BundledFile(name=name, digest=hashlib.sha256(data).hexdigest(), bytes=len(data))
+
+
+def _canaries(intake: Intake, candidate: Candidate) -> bytes:
+    """A few samples with the outputs this model gives here, for the device to repeat.
+
+    Calibration samples where there are any, as the bundle may lie on many devices.
+    """
+    split = (intake.calibration or intake.evaluation).first(_CANARIES)
+    loaded = import_runtime(intake.runtime)(str(candidate.model.path), host_threads(intake.profile))
+    batch = fixed_batch(loaded.inputs) or 1
+    arrays: dict[str, list[Any]] = {}
+    for part in batches(split.samples, loaded.inputs, batch):
+        for name, value in part.inputs.items():
+            arrays.setdefault(f"input:{name}", []).append(value[: part.rows])
+        for name, value in loaded.run(part.inputs).items():
+            rows = value[: part.rows] if value.shape[:1] == (batch,) else value[None]
+            arrays.setdefault(f"output:{name}", []).append(rows)
+    buffer = BytesIO()
+    joined = {name: np.concatenate(parts) for name, parts in sorted(arrays.items())}
+    np.savez(buffer, **joined)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def _recipe(candidate: Candidate) -> dict[str, Any]:
+    recipe = candidate.recipe
+    steps = [step.as_json() for step in recipe.steps]
+    return {"name": recipe.name, "seed": recipe.seed, "steps": steps, "key": candidate.key}
+
+
+def _provenance(intake: Intake, candidate: Candidate) -> dict[str, Any]:
+    tools = {t for step in candidate.recipe.steps for t in PASSES[step.name].tools}
+    splits = {"evaluation": intake.evaluation.digest}
+    if intake.calibration is not None:
+        splits["calibration"] = intake.calibration.digest
+    return {
+        "edgekit": __version__,
+        "python": platform.python_version(),
+        "tools": {name: version(name) for name in sorted(tools | {"onnxruntime"})},
+        "source": {"file": intake.model.path.name, "sha256": intake.model.digest},
+        "model": {"sha256": candidate.model.digest, "bytes": candidate.model.bytes},
+        "data": splits,
+        "seed": intake.seed,
+        "machine": {"arch": platform.machine(), "system": platform.platform()},
+    }
+
+
+def _verdict(candidate: Candidate) -> dict[str, Any]:
+    return asdict(candidate.verdict) if candidate.verdict else {}
+
+
+def _build_line(intake: Intake) -> dict[str, Any]:
+    return {
+        "kind": "build",
+        "id": secrets.token_hex(8),
+        "started": datetime.now(UTC).isoformat(timespec="seconds"),
+        "device": intake.profile.name,
+        "source_digest": intake.model.digest,
+        "machine": {"arch": platform.machine(), "system": platform.platform()},
+    }
+
+
+def _candidate_line(candidate: Candidate, found: Build, compared: Comparison) -> dict[str, Any]:
+    return {
+        "kind": "candidate",
+        "key": candidate.key,
+        "name": candidate.recipe.name,
+        "steps": [step.as_json() for step in candidate.recipe.steps],
+        "model": {
+            "digest": candidate.model.digest,
+            "bytes": candidate.model.bytes,
+            "format": candidate.model.format,
+        },
+        "measurements": [dataclasses.asdict(m) for m in candidate.measurements],
+        "comparison": asdict(compared),
+        "verdict": _verdict(candidate),
+        "chosen": candidate is found.chosen,
+        "baseline": candidate is found.baseline,
+    }
+
+
+def _rejected_line(rejected: Rejected) -> dict[str, Any]:
+    return {"kind": "rejected", "name": rejected.recipe.name, "reason": rejected.reason}

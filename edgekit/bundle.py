@@ -1,0 +1,144 @@
+"""The file that travels: a manifest, the model, its canaries, and the digest of each."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from edgekit.errors import UserError
+from edgekit.profile import DeviceProfile, RuntimeName
+from edgekit.project import PreprocessSettings
+from edgekit_agent.files import whole_file
+from edgekit_agent.records import NamedBlob
+
+MANIFEST = "manifest.json"
+CANARIES = "canaries.npz"
+SUFFIX = ".edgekit"
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class BundledFile(_Part):
+    """A file of the bundle beside the manifest."""
+
+    name: str
+    digest: str
+    bytes: int
+
+
+class RuntimeUse(_Part):
+    """The runtime the model was measured with on the host, and the threads it is to use."""
+
+    name: RuntimeName
+    version: str
+    threads: int
+
+
+class Tensor(_Part):
+    """One input or output of the model."""
+
+    name: str
+    dtype: str
+    shape: tuple[int | str | None, ...]
+
+
+class Manifest(_Part):
+    """What a bundle says of itself.
+
+    ``recipe``, ``provenance``, ``measurements`` and ``verdict`` are facts for the reader; nothing
+    on the device depends on them.
+    """
+
+    schema_version: Literal[1] = 1
+    name: str
+    model: str
+    format: Literal["onnx", "tflite"]
+    source_digest: str
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
+    metric: str
+    output: str | None
+    preprocess: PreprocessSettings | None = None
+    runtime: RuntimeUse
+    profile: DeviceProfile
+    files: tuple[BundledFile, ...]
+    canaries: str = CANARIES
+    max_relative_error: float = 0.1
+    recipe: dict[str, Any]
+    provenance: dict[str, Any]
+    measurements: list[dict[str, Any]]
+    verdict: dict[str, Any]
+    passes: bool
+
+    def file(self, name: str) -> BundledFile:
+        """The entry of that name."""
+        return next(f for f in self.files if f.name == name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bundle:
+    """A bundle, as the folder that ``build`` wrote or as one file."""
+
+    path: Path
+    manifest: Manifest
+    manifest_bytes: bytes
+
+    def read(self, name: str) -> bytes:
+        """The bytes of one file of the bundle."""
+        if self.path.is_dir():
+            return (self.path / name).read_bytes()
+        with zipfile.ZipFile(self.path) as archive:
+            return archive.read(name)
+
+    def blobs(self) -> tuple[NamedBlob, ...]:
+        """Every file beside the manifest, with its digest."""
+        return tuple(NamedBlob(f.name, f.digest) for f in self.manifest.files)
+
+
+def open_bundle(path: Path) -> Bundle:
+    """Open a build folder or a bundle file.
+
+    Raises:
+        UserError: neither, or the manifest is damaged.
+    """
+    hint = "give the folder that 'edgekit build' wrote (build/NAME) or its .edgekit file"
+    try:
+        if path.is_dir():
+            text = (path / MANIFEST).read_bytes()
+        else:
+            with zipfile.ZipFile(path) as archive:
+                text = archive.read(MANIFEST)
+    except (OSError, KeyError, zipfile.BadZipFile) as error:
+        raise UserError(f"{path}: not a bundle: {error}", hint=hint) from error
+    try:
+        manifest = Manifest.model_validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(p) for p in first["loc"])
+        raise UserError(f"{path}: {MANIFEST}: {where}: {first['msg']}", hint=hint) from error
+    for file in manifest.files:
+        if PurePosixPath(file.name).name != file.name:
+            raise UserError(f"{path}: {MANIFEST}: file name {file.name!r} leaves the bundle")
+    return Bundle(path=path, manifest=manifest, manifest_bytes=text)
+
+
+def write_bundle(path: Path, members: Mapping[str, bytes]) -> None:
+    """Write the members as one reproducible file: fixed order and times, deflated.
+
+    Args:
+        path: where to; replaced whole or not at all.
+        members: contents by name; the manifest among them.
+    """
+    with whole_file(str(path)) as file, zipfile.ZipFile(file, "w") as archive:
+        for name in sorted(members):
+            info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+            info.compress_type = zipfile.ZIP_DEFLATED
+            info.external_attr = 0o644 << 16
+            archive.writestr(info, members[name], compresslevel=9)

@@ -1,0 +1,354 @@
+"""The command line: parse, one call, print, exit code."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import click
+import typer
+
+from edgekit import __version__
+from edgekit.errors import DeviceError, EdgekitError, ExitCode, UserError
+from edgekit.progress import Ticker
+
+if TYPE_CHECKING:
+    from edgekit_agent.records import Status
+
+app = typer.Typer(
+    name="edgekit",
+    help="Make a trained model run, proven, on a small device.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+devices_app = typer.Typer(
+    help="Device profiles, and what a device says of itself.", rich_markup_mode=None
+)
+app.add_typer(devices_app, name="devices")
+
+Folder = Annotated[Path, typer.Option("-C", metavar="DIR", help="Project folder (edgekit.toml).")]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
+Hosts = Annotated[
+    list[str], typer.Argument(metavar="HOST...", help="'local', an ssh alias, or user@host:port.")
+]
+DeviceName = Annotated[
+    str | None, typer.Option("--device", metavar="NAME", help="Device profile, or a .toml file.")
+]
+Evaluation = Annotated[
+    str | None, typer.Option("--eval", metavar="EVAL", help="Labelled samples to score.")
+]
+Metric = Annotated[str | None, typer.Option("--metric", metavar="NAME", help="top1, top5, binary.")]
+
+_METRICS = ("top1", "top5", "binary")
+_RUNTIMES = ("onnxruntime", "litert", "auto")
+
+
+def main() -> None:
+    """Run the command line; every expected failure ends in one message and its exit code."""
+    try:
+        result = app(standalone_mode=False)
+    except EdgekitError as error:
+        print(f"edgekit: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(ExitCode.BAD_REQUEST)
+    except (KeyboardInterrupt, click.Abort):
+        print("\nedgekit: interrupted; the same command goes on from here", file=sys.stderr)
+        sys.exit(ExitCode.INTERRUPTED)
+    sys.exit(result if isinstance(result, int) else ExitCode.DONE)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"edgekit {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")
+    ] = False,
+) -> None:
+    del version
+
+
+@app.command()
+def init(
+    model: Annotated[Path | None, typer.Argument(metavar="[MODEL]")] = None,
+    folder: Folder = Path(),
+) -> None:
+    """Write edgekit.toml from a look at the model and its data."""
+    from edgekit.starter import start
+
+    started = start(folder, model)
+    print(f"{started.path} written")
+    for point in started.open_points:
+        print(f"  to fill in: {point}")
+
+
+@app.command()
+def inspect(
+    model: Annotated[Path, typer.Argument(metavar="MODEL")],
+    device: DeviceName = None,
+    folder: Folder = Path(),
+    as_json: Json = False,
+) -> None:
+    """Inputs, operators, size, MACs, peak memory; what the device cannot run, and the fix."""
+    from edgekit import show
+    from edgekit.inspection import inspect as look
+
+    _emit(look(model, device=device, folder=folder), show.inspected, as_json=as_json)
+
+
+@app.command()
+def build(
+    model: Annotated[Path | None, typer.Argument(metavar="[MODEL]")] = None,
+    device: DeviceName = None,
+    folder: Folder = Path(),
+    data: Annotated[
+        str | None, typer.Option("--data", metavar="CALIB", help="Calibration samples.")
+    ] = None,
+    evaluation: Evaluation = None,
+    metric: Metric = None,
+    runtime: Annotated[
+        str, typer.Option("--runtime", metavar="NAME", help="onnxruntime, litert or auto.")
+    ] = "auto",
+    max_drop: Annotated[
+        float | None,
+        typer.Option("--max-drop", metavar="POINTS", min=0, help="Largest accuracy drop allowed."),
+    ] = None,
+    on: Annotated[
+        str | None, typer.Option("--on", metavar="HOST", help="Measure candidates on this device.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="DIR", help="Instead of build/NAME.")
+    ] = None,
+    seed: Annotated[int | None, typer.Option("--seed", metavar="N")] = None,
+    allow_failing: Annotated[
+        bool, typer.Option("--allow-failing", help="Pack the nearest where nothing holds.")
+    ] = False,
+    as_json: Json = False,
+) -> int:
+    """Compress until it fits and is proven as good; writes build/NAME/."""
+    from edgekit import show
+    from edgekit.intake import Request
+    from edgekit.pipeline import build as run
+    from edgekit.report import write_report
+
+    request = Request(
+        folder=folder,
+        model=model,
+        device=device,
+        data=data,
+        evaluation=evaluation,
+        metric=_one_of("--metric", metric, _METRICS),
+        max_drop_points=max_drop,
+        runtime=None if _one_of("--runtime", runtime, _RUNTIMES) == "auto" else runtime,  # type: ignore[arg-type]
+        on=on,
+        out=out,
+        seed=seed,
+    )
+    with _ticker() as tick:
+        outcome = run(request, tick, allow_failing=allow_failing)
+        report = write_report(outcome.intake.out)
+    _emit(outcome, show.built, as_json=as_json, facts=show.built_facts)
+    if not as_json:
+        print(f"report: {report}")
+    return ExitCode.DONE if outcome.found.chosen else ExitCode.NOTHING_HOLDS
+
+
+@app.command()
+def push(
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE")],
+    hosts: Hosts,
+    as_json: Json = False,
+) -> int:
+    """Install a bundle, check it on the device, switch to it."""
+    from edgekit import show
+    from edgekit.bundle import open_bundle
+    from edgekit.remote.deploy import push as install
+    from edgekit.remote.session import open_session
+    from edgekit.store import default_root
+
+    opened = open_bundle(bundle)
+    home = opened.manifest.profile.connection.home
+
+    def one(host: str, tick: Ticker) -> Any:  # noqa: ANN401
+        with open_session(host, home=home) as session:
+            return install(opened, session, cache=default_root() / "wheels", progress=tick.said)
+
+    return _each(hosts, one, show.pushed, as_json=as_json)
+
+
+@app.command()
+def bench(
+    target: Annotated[Path, typer.Argument(metavar="BUNDLE|MODEL")],
+    hosts: Hosts,
+    evaluation: Evaluation = None,
+    metric: Metric = None,
+    device: DeviceName = None,
+    folder: Folder = Path(),
+    as_json: Json = False,
+) -> int:
+    """Latency, memory and accuracy as the device sees them."""
+    from edgekit import show
+    from edgekit.bench import bench as measure
+    from edgekit.bench import subject
+
+    chosen = _one_of("--metric", metric, _METRICS)
+    with subject(
+        target, folder=folder, evaluation=evaluation, metric=chosen, device=device
+    ) as opened:
+        return _each(
+            hosts, lambda host, tick: measure(opened, host, tick), show.benched, as_json=as_json
+        )
+
+
+@app.command()
+def rollback(hosts: Hosts, as_json: Json = False) -> int:
+    """Go back to the release before, if it is healthy."""
+    from edgekit.remote.deploy import rollback as go_back
+
+    return _states(hosts, go_back, as_json=as_json)
+
+
+@app.command()
+def status(hosts: Hosts, as_json: Json = False) -> int:
+    """What a device serves, and what it can go back to."""
+    from edgekit.remote.deploy import status as ask
+
+    return _states(hosts, ask, as_json=as_json)
+
+
+@app.command()
+def report(build_dir: Annotated[Path, typer.Argument(metavar="BUILD_DIR")]) -> None:
+    """Write report.html anew from a build folder."""
+    from edgekit.report import write_report
+
+    print(write_report(build_dir))
+
+
+@devices_app.callback(invoke_without_command=True)
+def _devices(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        list_devices()
+
+
+@devices_app.command("list")
+def list_devices(as_json: Json = False) -> None:
+    """The profiles that come with edgekit."""
+    from edgekit import show
+    from edgekit.profile import load_profile, shipped_names
+
+    _emit([load_profile(name) for name in shipped_names()], show.profiles, as_json=as_json)
+
+
+@devices_app.command("show")
+def show_device(
+    name: Annotated[str, typer.Argument(metavar="NAME")], as_json: Json = False
+) -> None:
+    """A profile as it is written, with the sources of its figures."""
+    from edgekit.profile import load_profile, profile_text
+
+    profile = load_profile(name)
+    _emit(profile, lambda _: profile_text(name).rstrip(), as_json=as_json)
+
+
+@devices_app.command("check")
+def check_device(
+    file: Annotated[Path, typer.Argument(metavar="FILE")], as_json: Json = False
+) -> None:
+    """Check a profile of your own; lists every error at once."""
+    from edgekit.profile import read_profile
+
+    _emit(read_profile(file), lambda p: f"{file}: {p.name} is a valid profile", as_json=as_json)
+
+
+@devices_app.command("probe")
+def probe_device(hosts: Hosts, as_json: Json = False) -> int:
+    """What a device is: processor, memory, runtimes."""
+    from edgekit import show
+    from edgekit.remote.session import open_session
+
+    def one(host: str, tick: Ticker) -> Any:  # noqa: ANN401
+        tick(f"{host}: probing", 0, 0)
+        with open_session(host) as session:
+            return host, session.facts()
+
+    return _each(hosts, one, show.all_probed, as_json=as_json)
+
+
+# ---------------------------------------------------------------- printing
+
+
+@contextmanager
+def _ticker() -> Iterator[Ticker]:
+    tick = Ticker()
+    try:
+        yield tick
+    finally:
+        tick.clear()
+
+
+def _emit(
+    value: Any,  # noqa: ANN401
+    text: Callable[[Any], str],
+    *,
+    as_json: bool,
+    facts: Callable[[Any], object] | None = None,
+) -> None:
+    if not as_json:
+        print(text(value))
+        return
+    from pydantic_core import to_jsonable_python
+
+    plain = to_jsonable_python(facts(value) if facts else value, by_alias=True)
+    print(json.dumps(plain, indent=1))
+
+
+def _each(
+    hosts: list[str],
+    one: Callable[[str, Ticker], Any],
+    text: Callable[[Any], str],
+    *,
+    as_json: bool,
+) -> int:
+    """Do it on every host; one that fails does not keep the others from their turn."""
+    results: list[Any] = []
+    failed: list[DeviceError] = []
+    for host in hosts:
+        try:
+            with _ticker() as tick:
+                results.append(one(host, tick))
+        except DeviceError as error:
+            failed.append(error)
+            print(f"edgekit: {error}", file=sys.stderr)
+    if results or as_json:
+        _emit(results, text, as_json=as_json)
+    return ExitCode.DEVICE if failed else ExitCode.DONE
+
+
+def _states(hosts: list[str], ask: Callable[[Any], Status], *, as_json: bool) -> int:
+    from edgekit import show
+    from edgekit.remote.session import open_session
+
+    def one(host: str, tick: Ticker) -> tuple[str, Status]:
+        tick(f"{host}: asking", 0, 0)
+        with open_session(host) as session:
+            return host, ask(session)
+
+    return _each(hosts, one, show.states, as_json=as_json)
+
+
+def _one_of(option: str, value: str | None, known: tuple[str, ...]) -> str | None:
+    if value is not None and value not in known:
+        raise UserError(f"{option}: unknown: {value!r}", hint=f"one of {', '.join(known)}")
+    return value

@@ -1,0 +1,292 @@
+"""Arrays on disk as columns that can be read row by row, whatever they came in."""
+
+from __future__ import annotations
+
+import ast
+import csv
+import hashlib
+import importlib
+import sys
+import zipfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.errors import UserError, missing_extra
+from edgekit.project import PreprocessSettings
+from edgekit_agent.files import sha256_of, whole_file
+from edgekit_agent.records import Column
+
+_CHUNK = 1 << 20
+_IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Named columns of one source; ``digest`` covers their contents."""
+
+    source: str
+    columns: tuple[Column, ...]
+    digest: str
+
+
+def read_table(
+    source: str, *, folder: Path, cache: Path, settings: PreprocessSettings | None = None
+) -> Table:
+    """The columns of a ``.npz``, a folder of ``.npy`` or images, or a ``module:function``.
+
+    Raises:
+        UserError: the source is missing, damaged, or of no known kind.
+    """
+    path = folder / source
+    try:
+        if path.is_dir():
+            return _read_folder(source, path, cache, settings)
+        if path.is_file():
+            return _read_npz(source, path, cache)
+        if ":" in source:
+            return _read_function(source, folder, cache)
+    except (OSError, zipfile.BadZipFile, EOFError) as error:
+        raise UserError(f"{source}: cannot be read: {error}") from error
+    raise UserError(f"{source}: no such file or folder", hint=f"looked in {folder.resolve()}")
+
+
+# ---------------------------------------------------------------- npz and npy
+
+
+def _read_npz(source: str, path: Path, cache: Path) -> Table:
+    if not zipfile.is_zipfile(path):
+        raise UserError(
+            f"{source}: not an .npz file",
+            hint="save arrays with numpy.savez(path, x=..., label=...)",
+        )
+    digest = sha256_of(str(path))
+    columns = []
+    with zipfile.ZipFile(path) as archive:
+        for member in archive.infolist():
+            if not member.filename.endswith(".npy"):
+                continue
+            name = member.filename.removesuffix(".npy")
+            where = f"{source}: {name}"
+            if member.compress_type == zipfile.ZIP_STORED:
+                columns.append(_column(name, path, where, start=_data_start(path, member)))
+            else:
+                unpacked = cache / "columns" / digest / f"{_file_name(name)}.npy"
+                if not unpacked.exists():
+                    _unpack(archive, member, unpacked)
+                columns.append(_column(name, unpacked, where))
+    if not columns:
+        raise UserError(f"{source}: holds no arrays")
+    return Table(source=source, columns=tuple(columns), digest=digest)
+
+
+def _file_name(name: str) -> str:
+    return hashlib.sha256(name.encode()).hexdigest()[:16]
+
+
+def _data_start(path: Path, member: zipfile.ZipInfo) -> int:
+    # The local header's own name and extra fields may be longer than the directory's.
+    with path.open("rb") as file:
+        file.seek(member.header_offset + 26)
+        lengths = file.read(4)
+    name, extra = int.from_bytes(lengths[:2], "little"), int.from_bytes(lengths[2:], "little")
+    return member.header_offset + 30 + name + extra
+
+
+def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with archive.open(member) as packed, whole_file(str(target)) as file:
+        while chunk := packed.read(_CHUNK):
+            file.write(chunk)
+
+
+def _column(name: str, path: Path, where: str, *, start: int = 0) -> Column:
+    with path.open("rb") as file:
+        file.seek(start)
+        shape, dtype = _header(file, where)
+        offset = file.tell()
+        rows = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+        file.seek(0, 2)
+        if file.tell() < offset + rows:
+            raise UserError(f"{where}: the array is cut short")
+    if not shape:
+        raise UserError(f"{where}: a single value, not one entry per sample")
+    return Column(name, str(path.resolve()), offset, dtype.name, shape)
+
+
+def _header(file: IO[bytes], where: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and dtype of a ``.npy``, without reading its data (format of numpy's NEP 1)."""
+    try:
+        version = np.lib.format.read_magic(file)
+        length = int.from_bytes(file.read(2 if version == (1, 0) else 4), "little")
+        header = ast.literal_eval(file.read(length).decode("latin1" if version[0] < 3 else "utf8"))
+        dtype = np.dtype(header["descr"])
+    except (ValueError, SyntaxError, KeyError, TypeError) as error:
+        raise UserError(f"{where}: not a numpy array: {error}") from error
+    if dtype.hasobject or dtype.fields or dtype.kind not in "biuf":
+        raise UserError(f"{where}: holds {dtype}, not numbers", hint="store plain numeric arrays")
+    if header["fortran_order"] and len(header["shape"]) > 1:
+        raise UserError(f"{where}: stored in Fortran order", hint="numpy.ascontiguousarray(array)")
+    if dtype.byteorder == ">":
+        raise UserError(f"{where}: stored big-endian", hint="array.astype(dtype.newbyteorder('<'))")
+    return tuple(header["shape"]), dtype
+
+
+def _read_folder(
+    source: str, path: Path, cache: Path, settings: PreprocessSettings | None
+) -> Table:
+    arrays = sorted(path.glob("*.npy"))
+    if arrays:
+        columns = tuple(_column(a.stem, a, f"{source}/{a.name}") for a in arrays)
+        return Table(source=source, columns=columns, digest=_digest_of(arrays))
+    return _read_images(source, path, cache, settings)
+
+
+def _digest_of(files: list[Path]) -> str:
+    lines = [f"{file.name} {sha256_of(str(file))}" for file in files]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+# ---------------------------------------------------------------- images
+
+
+def _read_images(
+    source: str, path: Path, cache: Path, settings: PreprocessSettings | None
+) -> Table:
+    rows = list(_image_rows(source, path))
+    if not rows:
+        raise UserError(
+            f"{source}: holds neither .npy files nor images",
+            hint="images need a labels.csv (file,label) or one subfolder per class",
+        )
+    resize, crop = (settings.resize, settings.crop) if settings else (None, None)
+    listing = f"{resize} {crop} " + _digest_of([file for file, _ in rows])
+    labels = [label for _, label in rows]
+    digest = hashlib.sha256(f"{listing} {labels}".encode()).hexdigest()
+    folder = cache / "columns" / digest
+    if not (folder / "label.npy").exists():
+        _decode_images(source, [file for file, _ in rows], folder / "x.npy", resize, crop)
+        _save(folder / "label.npy", np.asarray(labels, np.int64))
+    columns = (
+        _column("x", folder / "x.npy", source),
+        _column("label", folder / "label.npy", source),
+    )
+    return Table(source=source, columns=columns, digest=digest)
+
+
+def _image_rows(source: str, path: Path) -> Iterator[tuple[Path, int]]:
+    for table in (path / "labels.csv", path.with_name(f"{path.name}.csv")):
+        if table.is_file():
+            yield from _listed_images(source, path, table)
+            return
+    classes = sorted(p for p in path.iterdir() if p.is_dir())
+    for label, folder in enumerate(classes):
+        for file in sorted(folder.iterdir()):
+            if file.suffix.lower() in _IMAGES:
+                yield file, label
+
+
+def _listed_images(source: str, path: Path, table: Path) -> Iterator[tuple[Path, int]]:
+    with table.open(newline="", encoding="utf-8") as file:
+        for line, row in enumerate(csv.DictReader(file), start=2):
+            try:
+                image, label = path / row["file"], int(row["label"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise UserError(
+                    f"{table}: line {line}: needs the columns file and label (an integer)"
+                ) from error
+            if not image.is_file():
+                raise UserError(f"{table}: line {line}: no image {row['file']} in {source}")
+            yield image, label
+
+
+def _decode_images(
+    source: str, files: list[Path], target: Path, resize: int | None, crop: int | None
+) -> None:
+    """Write the images as uint8 NHWC, one at a time."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shape: tuple[int, ...] | None = None
+    with whole_file(str(target)) as out:
+        for file in files:
+            image = _decode(file, resize, crop)
+            if shape is None:
+                shape = image.shape
+                header = {"descr": "|u1", "fortran_order": False, "shape": (len(files), *shape)}
+                np.lib.format.write_array_header_1_0(out, header)
+            if image.shape != shape:
+                raise UserError(
+                    f"{source}: {file.name} is {image.shape[1]}x{image.shape[0]}, the others are "
+                    f"{shape[1]}x{shape[0]}",
+                    hint="set [data.preprocess] resize and crop",
+                )
+            out.write(image.tobytes())
+
+
+def _decode(file: Path, resize: int | None, crop: int | None) -> NDArray[np.uint8]:
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError as error:
+        raise missing_extra("pillow", "images") from error
+    try:
+        with Image.open(file) as opened:
+            image = opened.convert("RGB")
+    except (UnidentifiedImageError, OSError) as error:
+        raise UserError(f"{file}: not an image that can be read: {error}") from error
+    if resize:
+        ratio = resize / min(image.size)
+        size = (round(image.width * ratio), round(image.height * ratio))
+        image = image.resize(size, Image.Resampling.BICUBIC)
+    if crop:
+        if min(image.size) < crop:
+            raise UserError(f"{file}: {image.width}x{image.height} is smaller than crop = {crop}")
+        left, top = (image.width - crop) // 2, (image.height - crop) // 2
+        image = image.crop((left, top, left + crop, top + crop))
+    return np.asarray(image)
+
+
+# ---------------------------------------------------------------- functions
+
+
+def _read_function(source: str, folder: Path, cache: Path) -> Table:
+    arrays = _call(source, folder)
+    lines = []
+    columns = []
+    for name in sorted(arrays):
+        array = np.ascontiguousarray(arrays[name])
+        digest = hashlib.sha256(
+            f"{array.dtype} {array.shape}".encode() + array.tobytes()
+        ).hexdigest()
+        target = cache / "columns" / digest / "array.npy"
+        if not target.exists():
+            _save(target, array)
+        lines.append(f"{name} {digest}")
+        columns.append(_column(name, target, f"{source}: {name}"))
+    digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
+    return Table(source=source, columns=tuple(columns), digest=digest)
+
+
+def _call(source: str, folder: Path) -> Mapping[str, Any]:
+    module, _, name = source.partition(":")
+    sys.path.insert(0, str(folder.resolve()))
+    try:
+        function: Callable[[], object] = getattr(importlib.import_module(module), name)
+        arrays = function()
+    except Exception as error:
+        raise UserError(f"{source}: {type(error).__name__}: {error}") from error
+    finally:
+        sys.path.remove(str(folder.resolve()))
+    if not isinstance(arrays, Mapping) or not arrays:
+        raise UserError(f"{source}: must return a dict of arrays, not {type(arrays).__name__}")
+    return arrays
+
+
+def _save(target: Path, array: NDArray[Any]) -> None:
+    if array.dtype.hasobject:
+        raise UserError(f"{target.stem}: holds {array.dtype}, not numbers")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(str(target)) as file:
+        np.lib.format.write_array(file, array, allow_pickle=False)

@@ -1,0 +1,104 @@
+"""Original against candidate, sample by sample: how much is lost, and how sure that is."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edgekit.errors import EdgekitError
+from edgekit_agent.accuracy import hits_from_hex
+from edgekit_agent.records import Tally
+
+_Z_TWO_SIDED_95 = 1.959964
+_Z_ONE_SIDED_95 = 1.644854
+_Z_POWER_80 = 0.841621
+
+
+@dataclass(frozen=True, kw_only=True)
+class Comparison:
+    """The drop of a candidate against the original on the same samples, in percentage points.
+
+    ``interval_points`` is the two-sided 95 % interval of the drop, ``worst_points`` its one-sided
+    95 % upper bound. ``proven`` says that the bound is within the margin: non-inferiority.
+    ``needed_samples`` is how many would prove it with 80 % power if the true drop were zero.
+    """
+
+    n: int
+    lost: int  # right before, wrong now
+    won: int
+    flips: int  # another prediction than before
+    drop_points: float
+    interval_points: tuple[float, float]
+    worst_points: float
+    margin_points: float
+    proven: bool
+    needed_samples: int | None
+
+
+def compare(reference: Tally, candidate: Tally, *, margin_points: float) -> Comparison:
+    """Compare two tallies of the same samples.
+
+    Source: Tango 1998, "Equivalence test and confidence interval for the difference in
+    proportions for the paired-sample design" (score interval).
+
+    Raises:
+        EdgekitError: the tallies are not of the same samples and metric.
+    """
+    n = reference.n
+    if (n, reference.metric) != (candidate.n, candidate.metric) or not n:
+        raise EdgekitError("only tallies of the same samples and metric can be compared")
+    before, after = hits_from_hex(reference.hits, n), hits_from_hex(candidate.hits, n)
+    lost, won = int((before & ~after).sum()), int((after & ~before).sum())
+    low, high = (100 * end for end in tango_interval(lost, won, n, z=_Z_TWO_SIDED_95))
+    worst = 100 * tango_interval(lost, won, n, z=_Z_ONE_SIDED_95)[1]
+    pairs = zip(reference.predictions, candidate.predictions, strict=True)
+    return Comparison(
+        n=n,
+        lost=lost,
+        won=won,
+        flips=sum(old != new for old, new in pairs),
+        drop_points=100 * (lost - won) / n,
+        interval_points=(low, high),
+        worst_points=worst,
+        margin_points=margin_points,
+        proven=worst <= margin_points,
+        needed_samples=_needed(lost + won, n, margin_points),
+    )
+
+
+def tango_interval(lost: int, won: int, n: int, *, z: float) -> tuple[float, float]:
+    """Score interval of ``(lost - won) / n`` for paired samples."""
+    estimate = (lost - won) / n
+
+    def score(delta: float) -> float:
+        b = (2 * n - lost + won) * delta - lost - won
+        c = -won * delta * (1 - delta)
+        q = (math.sqrt(max(b * b - 8 * n * c, 0.0)) - b) / (4 * n)
+        variance = n * (2 * q + delta * (1 - delta))
+        return (lost - won - n * delta) / math.sqrt(variance) if variance > 0 else 0.0
+
+    return (
+        _bisect(lambda d: score(d) <= z, -1.0, estimate),
+        _bisect(lambda d: score(d) < -z, estimate, 1.0),
+    )
+
+
+def _bisect(past: Callable[[float], bool], low: float, high: float) -> float:
+    """Where ``past`` turns from False to True between ``low`` and ``high``."""
+    for _ in range(60):
+        middle = (low + high) / 2
+        if past(middle):
+            high = middle
+        else:
+            low = middle
+    return (low + high) / 2
+
+
+def _needed(discordant: int, n: int, margin_points: float) -> int | None:
+    if margin_points <= 0:
+        return None
+    # No discordant pair seen does not mean that there is none: count half a pair.
+    share = max(discordant, 0.5) / n
+    z = _Z_ONE_SIDED_95 + _Z_POWER_80
+    return math.ceil(z * z * share / (margin_points / 100) ** 2)

@@ -1,0 +1,206 @@
+"""Labelled samples: read from npz, npy folders, image folders or a function, bound to a model."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from edgekit.columns import Table, read_table
+from edgekit.errors import UserError
+from edgekit.model import Signature, TensorSpec
+from edgekit.project import PreprocessSettings
+from edgekit_agent.feeds import open_columns
+from edgekit_agent.records import Column, Preprocess, Samples
+
+LABELS = ("label", "y", "labels")
+_SCAN_ROWS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """One split, bound to the inputs of a model.
+
+    ``samples`` holds one column per model input, in the model's order; ``slices`` the columns
+    named ``slice_*``; ``digest`` covers contents and preprocessing.
+    """
+
+    source: str
+    samples: Samples
+    slices: tuple[Column, ...]
+    count: int
+    digest: str
+    notes: tuple[str, ...] = ()
+
+    def first(self, count: int) -> Dataset:
+        """The same split, cut to its first ``count`` samples."""
+        count = min(count, self.count)
+        label = self.samples.label
+        return replace(
+            self,
+            samples=replace(
+                self.samples,
+                columns=tuple(_cut(c, count) for c in self.samples.columns),
+                label=_cut(label, count) if label else None,
+            ),
+            slices=tuple(_cut(c, count) for c in self.slices),
+            count=count,
+        )
+
+
+def open_dataset(
+    source: str,
+    signature: Signature,
+    *,
+    folder: Path,
+    cache: Path,
+    settings: PreprocessSettings | None = None,
+    labelled: bool,
+) -> Dataset:
+    """Read a split and bind its columns to a model's inputs.
+
+    Args:
+        source: a ``.npz``, a folder of ``.npy`` or images, or ``module:function``.
+        signature: the model's.
+        folder: what a relative ``source`` is relative to.
+        cache: where unpacked columns may be kept.
+        settings: preprocessing of float inputs.
+        labelled: whether labels are needed.
+
+    Raises:
+        UserError: the source cannot be read, or does not fit the model; says which column.
+    """
+    table = read_table(source, folder=folder, cache=cache, settings=settings)
+    preprocess = settings.for_agent() if settings else None
+    columns = tuple(_bind(table, spec, signature, preprocess) for spec in signature.inputs)
+    label = _label(table, source) if labelled else None
+    slices = tuple(c for c in table.columns if c.name.startswith("slice_"))
+    _check_counts((*columns, *slices, *([label] if label else [])), source)
+    for column, spec in zip(columns, signature.inputs, strict=True):
+        _check_fits(column, spec, preprocess, source)
+        _check_finite(column, source)
+    return Dataset(
+        source=source,
+        samples=Samples(columns, label, preprocess),
+        slices=slices,
+        count=columns[0].shape[0],
+        digest=hashlib.sha256(f"{table.digest} {preprocess}".encode()).hexdigest(),
+        notes=tuple(_notes(columns, signature, preprocess, source)),
+    )
+
+
+def _cut(column: Column, count: int) -> Column:
+    return replace(column, shape=(count, *column.shape[1:]))
+
+
+def _bind(
+    table: Table, spec: TensorSpec, signature: Signature, preprocess: Preprocess | None
+) -> Column:
+    by_name = {c.name: c for c in table.columns}
+    if spec.name in by_name:
+        return by_name[spec.name]
+    inputs = [n for n in by_name if n not in LABELS and not n.startswith("slice_")]
+    if len(signature.inputs) == 1 and "x" in by_name:
+        return replace(by_name["x"], name=spec.name)
+    raise UserError(
+        f"{table.source}: no array for the model input {spec.name!r}; it has {_join(inputs)}",
+        hint="name each array as the model input it feeds; a single input may be called x",
+    )
+
+
+def _join(names: list[str]) -> str:
+    return ", ".join(names) or "none"
+
+
+def _label(table: Table, source: str) -> Column:
+    label = next((c for c in table.columns if c.name in LABELS), None)
+    if label is None:
+        raise UserError(
+            f"{source}: no labels",
+            hint="add an array 'label' (or 'y') with the class of each sample",
+        )
+    if len(label.shape) == 2 and label.shape[1] == 1:
+        label = replace(label, shape=label.shape[:1])
+    if len(label.shape) != 1 or np.dtype(label.dtype).kind not in "iub":
+        raise UserError(
+            f"{source}: {label.name}: labels must be one integer per sample, "
+            f"not {label.dtype} {list(label.shape)}",
+            hint="one-hot labels: pass their argmax",
+        )
+    return label
+
+
+def _check_counts(columns: tuple[Column, ...], source: str) -> None:
+    counts = {c.name: c.shape[0] for c in columns}
+    if len(set(counts.values())) > 1:
+        told = ", ".join(f"{name} {n}" for name, n in counts.items())
+        raise UserError(f"{source}: arrays differ in their number of samples: {told}")
+    if not next(iter(counts.values())):
+        raise UserError(f"{source}: holds no samples")
+
+
+def _check_fits(
+    column: Column, spec: TensorSpec, preprocess: Preprocess | None, source: str
+) -> None:
+    shape = column.shape[1:]
+    if preprocess and preprocess.channels_first and len(shape) == 3:
+        shape = (shape[2], shape[0], shape[1])
+    wanted = spec.shape[1:]
+    fits = len(shape) == len(wanted) and all(
+        not isinstance(w, int) or w == s for s, w in zip(shape, wanted, strict=True)
+    )
+    if not fits:
+        raise UserError(
+            f"{source}: {column.name}: samples of shape {list(shape)} do not fit the model input "
+            f"{spec}",
+            hint=_layout_hint(shape, wanted),
+        )
+    if not _castable(column.dtype, spec.dtype):
+        raise UserError(
+            f"{source}: {column.name}: {column.dtype} cannot be fed to a {spec.dtype} input "
+            "without loss",
+            hint=f"store the array as {spec.dtype}",
+        )
+
+
+def _layout_hint(shape: tuple[int, ...], wanted: tuple[int | str | None, ...]) -> str:
+    if len(shape) == 3 and len(wanted) == 3 and shape[2] == wanted[0]:
+        return 'channels come last in the data: set [data.preprocess] layout = "NCHW"'
+    return "first axis = samples; the rest must be the model input without its batch axis"
+
+
+def _castable(dtype: str, wanted: str) -> bool:
+    if np.can_cast(dtype, wanted, "safe"):
+        return True
+    return np.dtype(dtype).kind == np.dtype(wanted).kind == "f"
+
+
+def _check_finite(column: Column, source: str) -> None:
+    if np.dtype(column.dtype).kind != "f":
+        return
+    with open_columns([column]) as opened:
+        for start in range(0, column.shape[0], _SCAN_ROWS):
+            rows = opened[column.name].read(start, min(_SCAN_ROWS, column.shape[0] - start))
+            good = np.isfinite(rows.reshape(len(rows), -1)).all(axis=1)
+            if not good.all():
+                raise UserError(
+                    f"{source}: {column.name}: sample {start + int(np.argmin(good))} holds NaN "
+                    "or infinite values",
+                    hint="remove or mend these samples",
+                )
+
+
+def _notes(
+    columns: tuple[Column, ...],
+    signature: Signature,
+    preprocess: Preprocess | None,
+    source: str,
+) -> list[str]:
+    return [
+        f"{source}: {column.name} is {column.dtype} and is fed to a {spec.dtype} input unscaled; "
+        "set [data.preprocess] if the model wants otherwise"
+        for column, spec in zip(columns, signature.inputs, strict=True)
+        if preprocess is None and column.dtype == "uint8" and spec.dtype.startswith("float")
+    ]

@@ -1,0 +1,75 @@
+"""Every failure edgekit expects, with the exit code it ends the command with."""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from typing import ClassVar
+
+
+class ExitCode(IntEnum):
+    """How a command ended. The numbers are a contract."""
+
+    DONE = 0
+    OUR_FAULT = 1
+    BAD_REQUEST = 2
+    NOTHING_HOLDS = 3
+    DEVICE = 4
+    INTERRUPTED = 130
+
+
+class EdgekitError(Exception):
+    """A failure with a message for the user and a hint on what to do.
+
+    Args:
+        message: what is wrong and where, in one line.
+        hint: what to do about it; empty when there is nothing to add.
+    """
+
+    exit_code: ClassVar[ExitCode] = ExitCode.OUR_FAULT
+
+    def __init__(self, message: str, *, hint: str = "") -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __str__(self) -> str:
+        return f"{self.message}\n  {self.hint}" if self.hint else self.message
+
+
+class UserError(EdgekitError):
+    """The request or its input is wrong; trying again unchanged will fail again."""
+
+    exit_code = ExitCode.BAD_REQUEST
+
+
+class PassError(EdgekitError):
+    """A pass returned something other than what it promised: our fault."""
+
+
+class DeviceError(EdgekitError):
+    """A device could not be reached or failed.
+
+    Args:
+        transient: whether the same command may succeed when run again.
+        kind: what the agent calls the failure; empty where the agent had no say.
+    """
+
+    exit_code = ExitCode.DEVICE
+
+    def __init__(
+        self, message: str, *, hint: str = "", transient: bool = False, kind: str = ""
+    ) -> None:
+        super().__init__(message, hint=hint)
+        self.transient = transient
+        self.kind = kind
+
+
+def missing_extra(package: str, extra: str) -> UserError:
+    """The error for an optional dependency that is not installed."""
+    return UserError(f"{package} is not installed", hint=f"pip install 'edgekit[{extra}]'")
+
+
+class PassRefused(EdgekitError):
+    """A pass does not apply to this model; the reason is one line for the user."""
+
+    exit_code = ExitCode.BAD_REQUEST

@@ -1,0 +1,108 @@
+"""Accuracy and latency of a model, here or on a device: the same jobs, the same agent."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
+
+from edgekit.model import Model, Signature
+from edgekit.results import Measurement
+from edgekit_agent.records import BenchJob, ModelRef, Report, Samples, ScoreJob, Tally
+
+R = TypeVar("R")
+Tick = Callable[[str, int, int], None]
+
+
+class Agent(Protocol):
+    """Whoever answers jobs: the agent here or on a device."""
+
+    def ask(
+        self, job: object, result: type[R], *, progress: Callable[[dict[str, Any]], None] | None
+    ) -> R:
+        """Send a job and wait for its result."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timing:
+    """How long and how often a model is timed; each round is a process of its own."""
+
+    rounds: int = 5
+    warmup_s: float = 1.0
+    seconds: float = 0.6
+    min_runs: int = 10
+    max_runs: int = 2000
+
+
+def score(
+    agent: Agent, model: ModelRef, samples: Samples, *, metric: str, output: str | None, tick: Tick
+) -> Tally:
+    """Count how often a model is right on labelled samples."""
+    job = ScoreJob(model, samples, metric, output)
+    return agent.ask(job, Tally, progress=agent_progress(tick))
+
+
+def agent_progress(tick: Tick) -> Callable[[dict[str, Any]], None]:
+    """What passes an agent's progress lines on to ``tick``."""
+    return lambda said: tick(said["stage"], said["done"], said["total"])
+
+
+def time_interleaved(
+    agent: Agent,
+    models: Mapping[str, ModelRef],
+    samples: Samples | None,
+    *,
+    dims: Mapping[str, int],
+    timing: Timing,
+    tick: Tick,
+) -> dict[str, list[Report]]:
+    """Time several models in turn, round by round, so that a drift of the machine meets them all.
+
+    Returns:
+        One report per round for each key of ``models``.
+    """
+    reports: dict[str, list[Report]] = {key: [] for key in models}
+    for turn in range(timing.rounds):
+        for position, (key, model) in enumerate(models.items()):
+            tick("timing", turn * len(models) + position, timing.rounds * len(models))
+            job = BenchJob(
+                model,
+                samples,
+                dict(dims),
+                warmup_s=timing.warmup_s,
+                seconds=timing.seconds,
+                min_runs=timing.min_runs,
+                max_runs=timing.max_runs,
+            )
+            reports[key].append(agent.ask(job, Report, progress=None))
+    return reports
+
+
+def measurement(
+    source: str, model: Model, tally: Tally | None, reports: Sequence[Report]
+) -> Measurement:
+    """What one place measured of a model, in one record."""
+    return Measurement(
+        source=source,
+        tally=tally,
+        model_bytes=model.bytes,
+        transfer_bytes=transfer_bytes(model.path.read_bytes()),
+        latency=tuple(r.latency for r in reports),
+        peak_rss_bytes=max((r.peak_rss_bytes for r in reports), default=None),
+        runtime=reports[0].runtime if reports else "",
+        runtime_version=reports[0].runtime_version if reports else "",
+    )
+
+
+def transfer_bytes(data: bytes) -> int:
+    """What a file weighs on its way to a device: deflated, or as it is where that is smaller."""
+    return min(len(data), len(zlib.compress(data, 9)))
+
+
+def default_metric(signature: Signature, output: str | None) -> str:
+    """``binary`` for a single value per sample, else ``top1``."""
+    spec = next((o for o in signature.outputs if o.name == output), signature.outputs[0])
+    sizes = [d for d in spec.shape[1:] if isinstance(d, int)]
+    single = len(sizes) == len(spec.shape) - 1 and all(d == 1 for d in sizes)
+    return "binary" if single else "top1"

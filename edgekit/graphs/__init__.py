@@ -1,0 +1,1 @@
+"""Model files: reading, checking, and what their graphs hold."""

@@ -1,0 +1,171 @@
+"""What a graph costs before it is run: multiply-accumulates, weights, live activations."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+from onnx import ModelProto, NodeProto, TensorProto, helper
+
+from edgekit.graphs.index import GraphIndex, attribute
+from edgekit.graphs.onnx_file import all_graphs, all_tensors
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """Static facts of a graph for one set of input sizes.
+
+    ``macs`` counts Conv, ConvTranspose, Gemm and MatMul; ``unknown`` names the nodes of these
+    kinds whose shapes could not be inferred, so that ``macs`` is a lower bound when there are any.
+    ``peak_activation_bytes`` is the largest sum of values alive at once in the file's order.
+    """
+
+    ops: dict[str, int]
+    opset: int
+    parameters: int
+    weight_bytes: int
+    macs: int
+    unknown: tuple[str, ...]
+    peak_activation_bytes: int | None
+
+
+def cost(proto: ModelProto, dims: Mapping[str, int]) -> Cost:
+    """Count what a graph costs.
+
+    Args:
+        proto: the model, external data loaded.
+        dims: sizes of free dimensions by name; those without one count as 1.
+    """
+    shaped = _infer(proto, dims)
+    index = GraphIndex(shaped)
+    shapes, sizes = _known_values(shaped)
+    macs, unknown = 0, []
+    for node in shaped.graph.node:
+        if node.op_type not in _MACS:
+            continue
+        counted = _MACS[node.op_type](node, shapes)
+        macs += counted or 0
+        if counted is None:
+            unknown.append(node.name or node.output[0])
+    floats = [t for t in proto.graph.initializer if _is_weight(t)]
+    return Cost(
+        ops=count_ops(proto),
+        opset=next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0),
+        parameters=sum(math.prod(t.dims) for t in floats),
+        weight_bytes=sum(_stored_bytes(t) for t in all_tensors(proto.graph)),
+        macs=macs,
+        unknown=tuple(unknown),
+        peak_activation_bytes=_peak(index, sizes),
+    )
+
+
+def count_ops(proto: ModelProto) -> dict[str, int]:
+    """How often each operator occurs, inner graphs included; ``domain:Op`` outside of ONNX."""
+    names = (operator(node) for g in all_graphs(proto.graph) for node in g.node)
+    return dict(sorted(Counter(names).items()))
+
+
+def operator(node: NodeProto) -> str:
+    """The operator of a node as device profiles write it."""
+    return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}:{node.op_type}"
+
+
+def _is_weight(tensor: TensorProto) -> bool:
+    kinds = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.INT8)
+    return tensor.data_type in (*kinds, TensorProto.UINT8, TensorProto.BFLOAT16)
+
+
+def _stored_bytes(tensor: TensorProto) -> int:
+    if tensor.raw_data:
+        return len(tensor.raw_data)
+    return math.prod(tensor.dims) * _itemsize(tensor.data_type)
+
+
+def _itemsize(elem_type: int) -> int:
+    return int(np.dtype(helper.tensor_dtype_to_np_dtype(elem_type)).itemsize)
+
+
+def _infer(proto: ModelProto, dims: Mapping[str, int]) -> ModelProto:
+    """A copy with free dimensions fixed and every shape that can be inferred."""
+    fixed = ModelProto()
+    fixed.CopyFrom(proto)
+    del fixed.graph.value_info[:]
+    for value in fixed.graph.input:
+        for dim in value.type.tensor_type.shape.dim:
+            if not dim.HasField("dim_value"):
+                dim.dim_value = dims.get(dim.dim_param, 1)
+    for value in fixed.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    try:
+        return onnx.shape_inference.infer_shapes(fixed, data_prop=True)
+    except (onnx.shape_inference.InferenceError, ValueError):
+        return fixed  # every shape then counts as unknown, and is reported so
+
+
+def _known_values(proto: ModelProto) -> tuple[dict[str, tuple[int, ...]], dict[str, int]]:
+    shapes: dict[str, tuple[int, ...]] = {t.name: tuple(t.dims) for t in proto.graph.initializer}
+    sizes: dict[str, int] = {}
+    graph = proto.graph
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        tensor = value.type.tensor_type
+        dims = tensor.shape.dim
+        if tensor.HasField("shape") and all(d.HasField("dim_value") for d in dims):
+            shape = tuple(d.dim_value for d in dims)
+            shapes[value.name] = shape
+            sizes[value.name] = math.prod(shape) * _itemsize(tensor.elem_type)
+    return shapes, sizes
+
+
+def _peak(index: GraphIndex, sizes: Mapping[str, int]) -> int | None:
+    """Largest sum of live values over the nodes in the file's order; ``None`` if any is unknown."""
+    nodes = list(index.graph.node)
+    last = {name: i for i, node in enumerate(nodes) for name in node.input}
+    last |= dict.fromkeys(index.outputs | index.inner_reads, len(nodes))
+    alive = {v.name for v in index.graph.input if v.name not in index.initializers}
+    peak = 0
+    for i, node in enumerate(nodes):
+        alive |= {name for name in node.output if name}
+        if not alive <= sizes.keys():
+            return None
+        peak = max(peak, sum(sizes[name] for name in alive))
+        alive = {name for name in alive if last.get(name, i) > i}
+    return peak
+
+
+def _conv(node: NodeProto, shapes: Shapes) -> int | None:
+    weight, out = shapes.get(node.input[1]), shapes.get(node.output[0])
+    if weight is None or out is None:
+        return None
+    return math.prod(out) * math.prod(weight[1:])
+
+
+def _conv_transpose(node: NodeProto, shapes: Shapes) -> int | None:
+    weight, source = shapes.get(node.input[1]), shapes.get(node.input[0])
+    if weight is None or source is None:
+        return None
+    return math.prod(source) * math.prod(weight[1:])
+
+
+def _gemm(node: NodeProto, shapes: Shapes) -> int | None:
+    left, out = shapes.get(node.input[0]), shapes.get(node.output[0])
+    if left is None or out is None:
+        return None
+    inner = left[0] if attribute(node, "transA", 0) else left[1]
+    return math.prod(out) * int(inner)
+
+
+def _matmul(node: NodeProto, shapes: Shapes) -> int | None:
+    left, out = shapes.get(node.input[0]), shapes.get(node.output[0])
+    if left is None or out is None:
+        return None
+    return math.prod(out) * left[-1]
+
+
+_MACS = {"Conv": _conv, "ConvTranspose": _conv_transpose, "Gemm": _gemm, "MatMul": _matmul}
+_MACS |= {"ConvInteger": _conv, "MatMulInteger": _matmul, "QLinearMatMul": _matmul}

@@ -1,0 +1,60 @@
+"""What a device's runtimes cannot run of a model, and what to do about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from onnx import ModelProto
+
+from edgekit.graphs.cost import count_ops
+from edgekit.graphs.onnx_file import opset
+from edgekit.profile import DeviceProfile, RuntimeSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Obstacle:
+    """One reason why a device cannot run a model, with the mend."""
+
+    what: str
+    fix: str
+
+
+def onnx_obstacles(proto: ModelProto, profile: DeviceProfile) -> tuple[Obstacle, ...]:
+    """What keeps an ONNX graph off a device; empty when it can run there."""
+    spec = profile.runtimes.get("onnxruntime")
+    if spec is None:
+        return (
+            Obstacle(
+                what=f"{profile.name} has no runtime for ONNX ({', '.join(profile.runtimes)} only)",
+                fix="give a .tflite model",
+            ),
+        )
+    return (*_opset(proto, spec), *_operators(proto, spec))
+
+
+def tflite_obstacles(profile: DeviceProfile) -> tuple[Obstacle, ...]:
+    """What keeps a .tflite file off a device; empty when it can run there."""
+    if "litert" in profile.runtimes:
+        return ()
+    what = f"{profile.name} has no runtime for TFLite ({', '.join(profile.runtimes)} only)"
+    return (Obstacle(what=what, fix="give an .onnx model"),)
+
+
+def _opset(proto: ModelProto, spec: RuntimeSpec) -> tuple[Obstacle, ...]:
+    version = opset(proto)
+    if spec.opset_max is None or version <= spec.opset_max:
+        return ()
+    what = f"opset {version} is above {spec.opset_max}, the device's onnxruntime ceiling"
+    fix = f"export with opset_version={spec.opset_max}, or raise opset_max with a newer runtime"
+    return (Obstacle(what=what, fix=fix),)
+
+
+def _operators(proto: ModelProto, spec: RuntimeSpec) -> tuple[Obstacle, ...]:
+    return tuple(
+        Obstacle(
+            what=f"operator {name} ({count} nodes) is not allowed by the device profile",
+            fix="replace it before export, or change the profile if the device does run it",
+        )
+        for name, count in count_ops(proto).items()
+        if name in spec.forbidden or (spec.allowed is not None and name not in spec.allowed)
+    )

@@ -1,0 +1,210 @@
+"""Read and write .onnx files: complete, checked, and in one piece."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from google.protobuf.message import DecodeError
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
+
+from edgekit.errors import UserError
+from edgekit.model import Model, Signature, TensorSpec
+from edgekit_agent.files import sha256_of, whole_file
+
+# Protobuf cannot hold more in one message.
+MAX_BYTES = (1 << 31) - 1
+
+
+def read_onnx(path: Path) -> Model:
+    """The model in an .onnx file, as the runtime takes it.
+
+    Raises:
+        UserError: not ONNX, cut short, external data missing or outside the folder, an opset or
+            operator that the runtime does not know.
+    """
+    proto = load(path)
+    _check_opsets(path, proto)
+    try:
+        onnx.checker.check_model(proto)
+    except (onnx.checker.ValidationError, ValueError) as error:
+        raise UserError(f"{path}: not a valid ONNX model: {_line(error)}") from error
+    try:
+        open_session(path)
+    except Exception as error:
+        raise UserError(
+            f"{path}: onnxruntime {ort.__version__} refuses the model: {_line(error)}",
+            hint="operators of another library, or types that the operators do not take",
+        ) from error
+    return Model(path=path, format="onnx", digest=_digest(path, proto), signature=signature(proto))
+
+
+def load(path: Path) -> ModelProto:
+    """Parse a file and its external data into one message.
+
+    Raises:
+        UserError: as ``read_onnx``, without the checks of the graph itself.
+    """
+    try:
+        proto = onnx.load(str(path), load_external_data=False)
+    except DecodeError as error:
+        raise UserError(
+            f"{path}: not an ONNX model, or cut short",
+            hint="check the file's size against its source",
+        ) from error
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    if not proto.graph.output or not proto.opset_import:
+        raise UserError(f"{path}: not an ONNX model, or cut short (no graph with outputs)")
+    total = path.stat().st_size
+    for file in external_files(path, proto):
+        total += file.stat().st_size
+    if total > MAX_BYTES:
+        raise UserError(f"{path}: models over 2 GiB are not supported", hint="split the model")
+    onnx.load_external_data_for_model(proto, str(path.parent))
+    return proto
+
+
+def save(proto: ModelProto, path: Path) -> None:
+    """Write a model as one file, whole or not at all."""
+    for tensor in all_tensors(proto.graph):
+        tensor.ClearField("external_data")
+        tensor.ClearField("data_location")
+    with whole_file(str(path)) as file:
+        file.write(proto.SerializeToString(deterministic=True))
+
+
+def describe(path: Path, proto: ModelProto) -> Model:
+    """The model of a file that was just written from ``proto``."""
+    digest = sha256_of(str(path))
+    return Model(path=path, format="onnx", digest=digest, signature=signature(proto))
+
+
+def open_session(path: Path, *, threads: int = 1) -> ort.InferenceSession:
+    """An onnxruntime session on the CPU that prints nothing."""
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def signature(proto: ModelProto) -> Signature:
+    """Inputs (without initialisers) and outputs of a graph.
+
+    Raises:
+        UserError: an input or output is not a tensor.
+    """
+    stored = {t.name for t in proto.graph.initializer}
+    inputs = [v for v in proto.graph.input if v.name not in stored]
+    if not inputs:
+        raise UserError("the model has no inputs")
+    return Signature(
+        inputs=tuple(_spec(v) for v in inputs),
+        outputs=tuple(_spec(v) for v in proto.graph.output),
+    )
+
+
+def _spec(value: ValueInfoProto) -> TensorSpec:
+    if not value.type.HasField("tensor_type"):
+        kind = value.type.WhichOneof("value")
+        raise UserError(f"{value.name}: a {kind}, not a tensor; such models are not supported")
+    tensor = value.type.tensor_type
+    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name
+    shape = tuple(
+        d.dim_value if d.HasField("dim_value") else (d.dim_param or None) for d in tensor.shape.dim
+    )
+    return TensorSpec(name=value.name, dtype=dtype, shape=shape)
+
+
+def all_graphs(graph: GraphProto) -> Iterator[GraphProto]:
+    """A graph and every graph inside its nodes (If, Loop, Scan)."""
+    yield graph
+    for node in graph.node:
+        for inner in inner_graphs(node):
+            yield from all_graphs(inner)
+
+
+def inner_graphs(node: NodeProto) -> Iterator[GraphProto]:
+    """The graphs that a node carries as attributes."""
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            yield attribute.g
+        elif attribute.type == onnx.AttributeProto.GRAPHS:
+            yield from attribute.graphs
+
+
+def all_tensors(graph: GraphProto) -> Iterator[TensorProto]:
+    """Every stored tensor: initialisers and tensor attributes, in inner graphs too."""
+    for each in all_graphs(graph):
+        yield from each.initializer
+        for node in each.node:
+            for attribute in node.attribute:
+                if attribute.type == onnx.AttributeProto.TENSOR:
+                    yield attribute.t
+                yield from attribute.tensors
+
+
+def external_files(path: Path, proto: ModelProto) -> list[Path]:
+    """The files beside ``path`` that hold its tensors, each once.
+
+    Raises:
+        UserError: a file is missing, too short, or outside the model's folder.
+    """
+    found: dict[Path, None] = {}
+    for tensor in all_tensors(proto.graph):
+        if tensor.data_location == TensorProto.EXTERNAL:
+            found[_external_file(path, tensor)] = None
+    return list(found)
+
+
+def _external_file(path: Path, tensor: TensorProto) -> Path:
+    entries = {e.key: e.value for e in tensor.external_data}
+    location = entries.get("location", "")
+    file: Path = path.parent / location
+    inside = file.resolve().is_relative_to(path.parent.resolve())
+    if not location or PurePosixPath(location).is_absolute() or not inside:
+        raise UserError(
+            f"{path}: tensor {tensor.name!r} points outside the model's folder: {location!r}"
+        )
+    if not file.is_file():
+        raise UserError(
+            f"{path}: external data {location!r} of tensor {tensor.name!r} is missing",
+            hint=f"put it beside {path.name}",
+        )
+    end = int(entries.get("offset", 0)) + int(entries.get("length", 0))
+    if file.stat().st_size < end:
+        raise UserError(f"{path}: external data {location!r} is cut short (needs {end} bytes)")
+    return file
+
+
+def _check_opsets(path: Path, proto: ModelProto) -> None:
+    newest = onnx.defs.onnx_opset_version()
+    version = opset(proto)
+    if version > newest:
+        raise UserError(
+            f"{path}: opset {version} is newer than the newest known here ({newest})",
+            hint="export with a lower opset_version, or upgrade onnx and onnxruntime",
+        )
+    if not version:
+        raise UserError(f"{path}: says no opset for the standard operators")
+
+
+def opset(proto: ModelProto) -> int:
+    """Version of the standard operator set; 0 where the file names none."""
+    return next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0)
+
+
+def _digest(path: Path, proto: ModelProto) -> str:
+    # proto holds the external data already, so its own bytes cover all there is.
+    if path.stat().st_size == proto.ByteSize():
+        return sha256_of(str(path))
+    return hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest()
+
+
+def _line(error: Exception) -> str:
+    text = str(error).strip().partition("\n")[0]
+    return text.removeprefix("[ONNXRuntimeError] : ")

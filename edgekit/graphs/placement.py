@@ -1,0 +1,147 @@
+"""Where QuantizeLinear and DequantizeLinear go, so that the runtime runs 8-bit kernels.
+
+The rules follow what onnxruntime fuses: a weighted operator between dequantised inputs and a
+quantised output becomes one integer kernel, an activation function before the quantised output
+is absorbed by its range, and data movement keeps the parameters of what it moves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from onnx import NodeProto, TensorProto
+
+from edgekit.graphs.index import GraphIndex, attribute
+
+# Integer kernels exist for these; worth it only between values that are 8-bit anyway.
+_FOLLOW = {"Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid"}
+# Data movement: the output has the parameters of the input.
+_MOVE = {
+    "MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice",
+    "DepthToSpace", "SpaceToDepth", "Identity",
+}  # fmt: skip
+_ABSORBED = {"Relu", "Clip"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weighted:
+    """A node with a stored weight: Conv, Gemm or MatMul. ``axis`` is the output channels'."""
+
+    node: NodeProto
+    weight: str
+    axis: int
+    bias: str | None
+    output: str  # after the activation function that the output's range absorbs
+
+
+@dataclass(kw_only=True)
+class Placement:
+    """The values that become 8-bit, in the order of the graph.
+
+    ``like`` maps a moved value to the one whose parameters it shares.
+    """
+
+    weighted: list[Weighted] = field(default_factory=list)
+    values: list[str] = field(default_factory=list)
+    like: dict[str, str] = field(default_factory=dict)
+
+    def root(self, name: str) -> str:
+        """The value whose range decides the parameters of ``name``."""
+        while name in self.like:
+            name = self.like[name]
+        return name
+
+
+def place(index: GraphIndex) -> Placement:
+    """Decide which values of the main graph become 8-bit."""
+    placement = Placement()
+    followers: dict[str, NodeProto] = {}
+    eight_bit: dict[str, None] = {}
+    for node in index.graph.node:
+        if node.domain not in ("", "ai.onnx"):
+            continue
+        if weighted := as_weighted(index, node):
+            placement.weighted.append(weighted)
+            eight_bit[node.input[0]] = None
+            eight_bit[weighted.output] = None
+        elif _moves(node) and node.input[0] in eight_bit:
+            placement.like[node.output[0]] = node.input[0]
+            followers[node.output[0]] = node
+            eight_bit[node.output[0]] = None
+        elif node.op_type in _FOLLOW and all(name in eight_bit for name in node.input):
+            output = _absorbing(index, node.output[0])
+            followers[output] = node
+            eight_bit[output] = None
+    needed = _needed(index, placement, followers)
+    placement.values = [name for name in eight_bit if name in needed]
+    placement.like = {k: v for k, v in placement.like.items() if k in needed}
+    return placement
+
+
+def as_weighted(index: GraphIndex, node: NodeProto) -> Weighted | None:
+    """The node as one with a stored float32 weight, or ``None`` if it is none."""
+    axis = _channel_axis(index, node)
+    if axis is None:
+        return None
+    bias = node.input[2] if len(node.input) > 2 and node.input[2] else None
+    channels = index.initializers[node.input[1]].dims[axis]
+    if bias is not None and not _is_float(index, bias, (channels,)):
+        return None
+    output = _absorbing(index, node.output[0])
+    return Weighted(node=node, weight=node.input[1], axis=axis, bias=bias, output=output)
+
+
+def _channel_axis(index: GraphIndex, node: NodeProto) -> int | None:
+    if len(node.input) < 2 or not _is_float(index, node.input[1]):
+        return None
+    if node.input[0] in index.initializers:
+        return None
+    rank = len(index.initializers[node.input[1]].dims)
+    if node.op_type == "Conv":
+        return 0
+    if node.op_type == "MatMul" and rank == 2:
+        return 1
+    if node.op_type == "Gemm" and _is_plain_gemm(node):
+        return 0 if attribute(node, "transB", 0) else 1
+    return None
+
+
+def _is_plain_gemm(node: NodeProto) -> bool:
+    scaled = attribute(node, "alpha", 1.0) != 1.0 or attribute(node, "beta", 1.0) != 1.0
+    return not scaled and not attribute(node, "transA", 0)
+
+
+def _is_float(index: GraphIndex, name: str, shape: tuple[int, ...] | None = None) -> bool:
+    tensor = index.initializers.get(name)
+    if tensor is None or tensor.data_type != TensorProto.FLOAT:
+        return False
+    return shape is None or tuple(tensor.dims) == shape
+
+
+def _moves(node: NodeProto) -> bool:
+    return node.op_type in _MOVE and len(node.output) == 1
+
+
+def _absorbing(index: GraphIndex, output: str) -> str:
+    """The value after a Relu or Clip that is the only reader of ``output``, else itself."""
+    reader = index.only_reader(output)
+    if reader is None or reader.op_type not in _ABSORBED:
+        return output
+    bounds = [index.constant(name) for name in reader.input[1:] if name]
+    if any(bound is None for bound in bounds):
+        return output
+    absorbed: str = reader.output[0]
+    return absorbed
+
+
+def _needed(index: GraphIndex, placement: Placement, followers: dict[str, NodeProto]) -> set[str]:
+    """Drop values that no integer kernel reads or writes, from the end of the graph backwards.
+
+    A Conv needs its output quantised to be fused; Gemm and MatMul may end in float.
+    """
+    needed = {w.output for w in placement.weighted if w.node.op_type == "Conv"}
+    needed |= {w.node.input[0] for w in placement.weighted}
+    for output in reversed(followers):
+        if output in needed:
+            needed.update(n for n in followers[output].input if n not in index.initializers)
+    return needed

@@ -1,0 +1,202 @@
+"""From a request to checked inputs: everything a build needs, before anything is written."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from edgekit.data import Dataset, open_dataset
+from edgekit.errors import UserError
+from edgekit.evaluate import default_metric
+from edgekit.gate import Limits
+from edgekit.graphs.coverage import Obstacle, onnx_obstacles, tflite_obstacles
+from edgekit.graphs.onnx_file import external_files, load, save
+from edgekit.graphs.reading import read_model
+from edgekit.model import Model
+from edgekit.profile import FORMATS, DeviceProfile, RuntimeName, load_profile
+from edgekit.project import Project, load_project
+from edgekit.store import Store, default_root
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What the user asked for; ``None`` = as edgekit.toml says, else the default."""
+
+    folder: Path = Path()
+    model: Path | None = None
+    device: str | None = None
+    data: str | None = None
+    evaluation: str | None = None
+    metric: str | None = None
+    max_drop_points: float | None = None
+    runtime: RuntimeName | None = None
+    on: str | None = None
+    out: Path | None = None
+    seed: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Intake:
+    """The checked inputs of a build."""
+
+    project: Project
+    profile: DeviceProfile
+    model: Model
+    runtime: RuntimeName
+    calibration: Dataset | None
+    evaluation: Dataset
+    metric: str
+    limits: Limits
+    on: str | None
+    out: Path
+    seed: int
+    store: Store
+
+    @property
+    def output(self) -> str | None:
+        """The output that is scored; ``None`` = the first."""
+        return self.project.data.output
+
+    @property
+    def dims(self) -> dict[str, int]:
+        """Sizes of free dimensions, from the data and from ``[model] dims``."""
+        return free_dims(self.model, self.evaluation) | self.project.model.dims
+
+
+def take_in(request: Request) -> Intake:
+    """Read and check everything a build needs.
+
+    Raises:
+        UserError: whatever is wrong with the request, the model, the data or the profile.
+    """
+    project = load_project(request.folder)
+    profile = load_profile(_device(request, project))
+    store = Store(default_root())
+    model = find_model(request.folder, request.model, project)
+    runtime = _runtime(model, profile, request.runtime)
+    _check_output(project, model)
+    evaluation = _split(
+        request.evaluation or project.data.evaluation, request, project, model, True
+    )
+    if evaluation is None:
+        raise UserError(
+            "no evaluation data", hint="give --eval EVAL, or [data] evaluation in edgekit.toml"
+        )
+    calibration = _split(request.data or project.data.calibration, request, project, model, False)
+    drop = request.max_drop_points
+    if drop is None:
+        drop = project.gate.max_drop_points
+    if drop is None:
+        drop = profile.budget.accuracy_drop_points
+    return Intake(
+        project=project,
+        profile=profile,
+        model=in_one_file(model, store),
+        runtime=runtime,
+        calibration=calibration,
+        evaluation=evaluation,
+        metric=request.metric or project.data.metric or _metric(project, model),
+        limits=Limits(
+            budget=profile.budget, drop_points=drop, require_proof=project.gate.require_proof
+        ),
+        on=request.on,
+        out=request.out or request.folder / "build" / profile.name,
+        seed=project.build.seed if request.seed is None else request.seed,
+        store=store,
+    )
+
+
+def find_model(folder: Path, given: Path | None, project: Project) -> Model:
+    """The model of the request, or that of edgekit.toml.
+
+    Raises:
+        UserError: none is named, or it cannot be used.
+    """
+    if given is not None:
+        return read_model(given)
+    if project.model.path is None:
+        raise UserError("no model", hint="give MODEL, or [model] path in edgekit.toml")
+    return read_model(folder / project.model.path)
+
+
+def obstacles(model: Model, profile: DeviceProfile) -> tuple[Obstacle, ...]:
+    """What keeps a model off a device."""
+    if model.format == "tflite":
+        return tflite_obstacles(profile)
+    return onnx_obstacles(load(model.path), profile)
+
+
+def free_dims(model: Model, dataset: Dataset) -> dict[str, int]:
+    """Sizes that the samples give to named free dimensions, the batch axis left out."""
+    dims: dict[str, int] = {}
+    for spec, column in zip(model.signature.inputs, dataset.samples.columns, strict=True):
+        named = zip(spec.shape[1:], column.shape[1:], strict=True)
+        dims |= {d: size for d, size in named if isinstance(d, str)}
+    return dims
+
+
+def in_one_file(model: Model, store: Store) -> Model:
+    """The same model with its external data inside, as it will travel."""
+    if model.format != "onnx":
+        return model
+    proto = load(model.path)
+    if proto.ByteSize() == model.bytes or not external_files(model.path, _bare(model.path)):
+        return model
+    with store.scratch() as scratch:
+        save(proto, scratch / "model.onnx")
+        path = store.put(scratch / "model.onnx")
+    return replace(model, path=path, digest=path.name)
+
+
+def _bare(path: Path) -> object:
+    import onnx
+
+    return onnx.load(str(path), load_external_data=False)
+
+
+def _device(request: Request, project: Project) -> str:
+    device = request.device or project.build.device
+    if device is None:
+        raise UserError("no device", hint="give --device NAME; 'edgekit devices' lists them")
+    return str(request.folder / device) if device.endswith(".toml") else device
+
+
+def _runtime(model: Model, profile: DeviceProfile, asked: RuntimeName | None) -> RuntimeName:
+    wanted = next(name for name, form in FORMATS.items() if form == model.format)
+    if asked is not None and asked != wanted:
+        raise UserError(
+            f"{asked} does not run .{model.format} files", hint=f"give a .{FORMATS[asked]} model"
+        )
+    found = obstacles(model, profile)
+    if found:
+        lines = "".join(f"\n  {o.what}: {o.fix}" for o in found)
+        raise UserError(f"{model.path.name} cannot run on {profile.name}:{lines}")
+    return wanted
+
+
+def _check_output(project: Project, model: Model) -> None:
+    names = [o.name for o in model.signature.outputs]
+    if project.data.output is not None and project.data.output not in names:
+        raise UserError(
+            f"edgekit.toml: data.output: the model has no output {project.data.output!r}",
+            hint=f"its outputs: {', '.join(names)}",
+        )
+
+
+def _split(
+    source: str | None, request: Request, project: Project, model: Model, labelled: bool
+) -> Dataset | None:
+    if source is None:
+        return None
+    return open_dataset(
+        source,
+        model.signature,
+        folder=request.folder,
+        cache=default_root(),
+        settings=project.data.preprocess,
+        labelled=labelled,
+    )
+
+
+def _metric(project: Project, model: Model) -> str:
+    return default_metric(model.signature, project.data.output)

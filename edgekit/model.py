@@ -1,0 +1,45 @@
+"""A model: an immutable file with a digest and a signature."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+Format = Literal["onnx", "tflite"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TensorSpec:
+    """One input or output. A free dimension is its name, or ``None`` when it has none."""
+
+    name: str
+    dtype: str  # numpy's name
+    shape: tuple[int | str | None, ...]
+
+    def __str__(self) -> str:
+        dims = ", ".join("?" if d is None else str(d) for d in self.shape)
+        return f"{self.name} {self.dtype} [{dims}]"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signature:
+    """What goes into a model and what comes out, in the file's order."""
+
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Model:
+    """A model file. ``digest`` is the sha256 of its bytes in hex."""
+
+    path: Path
+    format: Format
+    digest: str
+    signature: Signature
+
+    @property
+    def bytes(self) -> int:
+        """Size of the file."""
+        return self.path.stat().st_size

@@ -1,0 +1,51 @@
+"""Affine quantisation: scale and zero point from a range, and the integers they give.
+
+Source: Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
+Integer-Arithmetic-Only Inference"; ONNX QuantizeLinear for rounding (half to even).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float32]
+
+# Below this a scale makes denormals, whose reciprocal is infinite: dead channels have none.
+_TINY = np.float32(1e-30)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Affine:
+    """``real = (integer - zero_point) * scale`` for unsigned 8 bits."""
+
+    scale: np.float32
+    zero_point: np.uint8
+
+
+def unsigned_affine(low: float, high: float) -> Affine:
+    """uint8 parameters whose range covers ``low``, ``high`` and zero."""
+    low, high = min(low, 0.0), max(high, 0.0)
+    scale = np.float32((high - low) / 255)
+    if scale < _TINY:
+        scale = np.float32(1.0)
+    return Affine(scale=scale, zero_point=np.uint8(np.clip(np.rint(-low / scale), 0, 255)))
+
+
+def symmetric_scales(weight: Floats, axis: int) -> Floats:
+    """One int8 scale per slice along ``axis``, so that the largest magnitude becomes 127."""
+    others = tuple(i for i in range(weight.ndim) if i != axis)
+    peak = np.abs(weight).max(axis=others) if weight.size else np.zeros(weight.shape[axis])
+    scales = (peak / 127).astype(np.float32)
+    return np.where(scales < _TINY, np.float32(1 / 127), scales).astype(np.float32)
+
+
+def to_int8(weight: Floats, scales: Floats, axis: int) -> NDArray[np.int8]:
+    """The nearest int8 of each weight, in [-127, 127]."""
+    shape = [1] * weight.ndim
+    shape[axis] = -1
+    integers = np.rint(weight / scales.reshape(shape))
+    clipped: NDArray[np.int8] = np.clip(integers, -127, 127).astype(np.int8)
+    return clipped

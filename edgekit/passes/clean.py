@@ -1,0 +1,54 @@
+"""Fold constants and BatchNorm and drop what has no effect, by onnxruntime's basic rewrites."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import onnxruntime as ort
+
+from edgekit.errors import PassRefused
+from edgekit.graphs.onnx_file import all_graphs, load, save
+from edgekit.model import Model
+from edgekit.passes import Work
+from edgekit.recipe import Clean
+
+# A folded constant may be larger than what it is made of (Expand, Tile, ConstantOfShape).
+_MAX_GROWTH = 1.05
+
+
+def clean(model: Model, settings: Clean, work: Work) -> Path:
+    """Rewrite a graph without changing what it computes; only standard operators come out.
+
+    Source: onnxruntime's "basic" graph optimisations (constant folding, BatchNorm, Pad and Mul
+    into Conv, MatMul and Add into Gemm, identities).
+    """
+    del settings
+    target = work.scratch / "clean.onnx"
+    _optimise(model.path, target, without=[])
+    if target.stat().st_size > _MAX_GROWTH * model.bytes:
+        _optimise(model.path, target, without=["ConstantFolding"])
+    proto = load(target)
+    used = {node.domain for graph in all_graphs(proto.graph) for node in graph.node}
+    used |= {f.domain for f in proto.functions}
+    before = {node.domain for g in all_graphs(load(model.path).graph) for node in g.node}
+    if used - before - {"", "ai.onnx"}:
+        raise PassRefused("clean: onnxruntime put operators of its own into the graph")
+    imports = [o for o in proto.opset_import if o.domain in used | {""}]
+    del proto.opset_import[:]
+    proto.opset_import.extend(imports)
+    del proto.graph.value_info[:]
+    for graph in all_graphs(proto.graph):
+        for node in graph.node:
+            node.ClearField("doc_string")
+    save(proto, target)
+    return target
+
+
+def _optimise(source: Path, target: Path, *, without: list[str]) -> None:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.optimized_model_filepath = str(target)
+    ort.InferenceSession(
+        str(source), options, providers=["CPUExecutionProvider"], disabled_optimizers=without
+    )

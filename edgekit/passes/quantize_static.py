@@ -1,0 +1,185 @@
+"""Static int8 as QDQ: ranges from calibration samples, per-channel weights, int32 biases."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, helper
+
+from edgekit.errors import PassRefused
+from edgekit.graphs.index import GraphIndex
+from edgekit.graphs.observe import Values, observe
+from edgekit.graphs.onnx_file import load, save
+from edgekit.graphs.placement import Placement, Weighted, place
+from edgekit.graphs.rewrite import at_least_opset, refuse_quantized
+from edgekit.model import Model
+from edgekit.passes import Work
+from edgekit.passes.affine import Affine, Floats, symmetric_scales, to_int8, unsigned_affine
+from edgekit.passes.ranges import find_ranges
+from edgekit.recipe import QuantizeStatic
+from edgekit_agent.records import Samples
+
+# QuantizeLinear has an axis, so per-channel parameters, since opset 13.
+_OPSET = 13
+_INT32 = 2**31 - 1
+
+
+def quantize_static(model: Model, settings: QuantizeStatic, work: Work) -> Path:
+    """Quantise Conv, Gemm, MatMul and what lies between them to 8 bits.
+
+    Weights are signed, symmetric, per output channel; activations unsigned and per tensor, with
+    ranges taken from the calibration samples; biases int32 with the scale input times weight.
+
+    Source: Jacob et al. 2018; Krishnamoorthi 2018 (per-channel weights).
+
+    Raises:
+        PassRefused: nothing to quantise, quantised already, or values that are not finite.
+    """
+    proto = load(model.path)
+    refuse_quantized(proto)
+    proto = at_least_opset(proto, _OPSET)
+    index = GraphIndex(proto)
+    placement = place(index)
+    if not placement.weighted:
+        raise PassRefused("no Conv, Gemm or MatMul with stored float32 weights to quantise")
+    parameters = _parameters(proto, placement, settings, work)
+    target = work.scratch / "static.onnx"
+    save(_Writer(index, placement, parameters).write(), target)
+    return target
+
+
+def _parameters(
+    proto: ModelProto, placement: Placement, settings: QuantizeStatic, work: Work
+) -> dict[str, Affine]:
+    """uint8 parameters of every value, those of moved values being their source's."""
+    samples = _at_most(work.calibration, settings.max_samples)
+    roots = list(dict.fromkeys(placement.root(name) for name in placement.values))
+
+    def passes() -> Iterator[Iterable[Values]]:
+        for what in ("ranges", "histograms"):
+            yield observe(proto, roots, samples, tick=partial(work.progress, what))
+
+    try:
+        ranges = find_ranges(passes(), settings)
+    except FloatingPointError as error:
+        raise PassRefused(f"value {error} is not finite on the calibration samples") from error
+    affine = {name: unsigned_affine(*span) for name, span in ranges.items()}
+    return {name: affine[placement.root(name)] for name in placement.values}
+
+
+def _at_most(samples: Samples | None, count: int) -> Samples:
+    if samples is None:
+        raise PassRefused("static quantisation needs calibration data")
+    count = min(count, samples.columns[0].shape[0])
+    columns = tuple(replace(c, shape=(count, *c.shape[1:])) for c in samples.columns)
+    return replace(samples, columns=columns)
+
+
+class _Writer:
+    """Puts the QDQ nodes into the graph."""
+
+    def __init__(
+        self, index: GraphIndex, placement: Placement, parameters: dict[str, Affine]
+    ) -> None:
+        self.index = index
+        self.placement = placement
+        self.parameters = parameters
+        self.dequantized: dict[str, str] = {}  # value -> its dequantised twin
+        self.weights: dict[tuple[str, int], tuple[str, Floats]] = {}
+        self.constants: dict[tuple[str, bytes], str] = {}
+        self.nodes: list[NodeProto] = []
+
+    def write(self) -> ModelProto:
+        graph = self.index.graph
+        by_output = {w.node.output[0]: w for w in self.placement.weighted}
+        for value in graph.input:
+            self._quantize(value.name)
+        for node in list(graph.node):
+            self._read_dequantized(node)
+            if weighted := by_output.get(node.output[0]):
+                self._quantize_weight(weighted)
+            self.nodes.append(node)
+            for name in list(node.output):
+                self._quantize(name, maker=node)
+        del graph.node[:]
+        graph.node.extend(self.nodes)
+        del graph.value_info[:]
+        self.index.drop_unread_constants()
+        return self.index.proto
+
+    def _quantize(self, name: str, maker: NodeProto | None = None) -> None:
+        if name not in self.parameters:
+            return
+        source, twin = name, self.index.fresh(f"{name}_d")
+        if name in self.index.outputs and maker is not None:
+            # The graph's output keeps its name: the dequantised value takes it.
+            source, twin = self.index.fresh(f"{name}_f"), name
+            maker.output[list(maker.output).index(name)] = source
+        integer = self.index.fresh(f"{name}_q")
+        affine = self.parameters[name]
+        scale = self._constant("s", np.float32(affine.scale))
+        zero = self._constant("z", np.uint8(affine.zero_point))
+        self.nodes.append(helper.make_node("QuantizeLinear", [source, scale, zero], [integer]))
+        self.nodes.append(helper.make_node("DequantizeLinear", [integer, scale, zero], [twin]))
+        self.dequantized[name] = twin
+
+    def _read_dequantized(self, node: NodeProto) -> None:
+        for position, name in enumerate(node.input):
+            node.input[position] = self.dequantized.get(name, name)
+
+    def _quantize_weight(self, weighted: Weighted) -> None:
+        node = weighted.node
+        source = self._affine_of_input(node.input[0])
+        bias = None if weighted.bias is None else self.index.constant(weighted.bias)
+        integer, scales = self._stored_weight(weighted, bias, float(source.scale))
+        node.input[1] = self._dequantize(integer, scales, weighted.axis)
+        if bias is not None:
+            bias_scales = (scales * source.scale).astype(np.float32)
+            integers = np.clip(np.rint(bias / bias_scales.astype(np.float64)), -_INT32, _INT32)
+            stored = self.index.add_constant("b", integers.astype(np.int32))
+            node.input[2] = self._dequantize(stored, bias_scales, 0)
+
+    def _affine_of_input(self, twin: str) -> Affine:
+        name = next(name for name, other in self.dequantized.items() if other == twin)
+        return self.parameters[name]
+
+    def _stored_weight(
+        self, weighted: Weighted, bias: NDArray[np.generic] | None, input_scale: float
+    ) -> tuple[str, Floats]:
+        """The int8 weight and its scales; one that several nodes share is stored once."""
+        key = (weighted.weight, weighted.axis)
+        if key not in self.weights or bias is not None:
+            weight = self.index.constant(weighted.weight)
+            if weight is None:
+                raise PassRefused(f"weight {weighted.weight} is not stored in the file")
+            scales = symmetric_scales(weight.astype(np.float32), weighted.axis)
+            if bias is not None:
+                # A bias that is huge against the weights must still fit 32 bits.
+                least = np.abs(bias.astype(np.float64)) / (input_scale * _INT32)
+                scales = np.maximum(scales, least * 1.001).astype(np.float32)
+            integers = to_int8(weight.astype(np.float32), scales, weighted.axis)
+            name = self._constant("w", integers)
+            self.weights[key] = (name, scales)
+        return self.weights[key]
+
+    def _dequantize(self, integer: str, scales: Floats, axis: int) -> str:
+        twin = self.index.fresh("d")
+        # Without a zero point it is 0 of the integer's type (ONNX DequantizeLinear).
+        node = helper.make_node(
+            "DequantizeLinear", [integer, self._constant("s", scales)], [twin], axis=axis
+        )
+        self.nodes.append(node)
+        return twin
+
+    def _constant(self, stem: str, value: NDArray[np.generic] | np.generic) -> str:
+        """An initialiser with this value; equal ones are stored once."""
+        array = np.asarray(value)
+        key = (f"{array.dtype}{array.shape}", array.tobytes())
+        if key not in self.constants:
+            self.constants[key] = self.index.add_constant(stem, array)
+        return self.constants[key]

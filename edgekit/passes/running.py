@@ -1,0 +1,90 @@
+"""Run a step and hold its result against what the pass promises."""
+
+from __future__ import annotations
+
+import importlib
+from dataclasses import replace
+
+import numpy as np
+
+from edgekit.errors import PassError, PassRefused, UserError
+from edgekit.graphs.observe import observe
+from edgekit.graphs.onnx_file import load, read_onnx
+from edgekit.model import Model
+from edgekit.passes import PASSES, PassFunction, PassSpec, Work
+from edgekit.recipe import Step
+from edgekit_agent.records import Samples
+
+_AGREEMENT_SAMPLES = 4
+
+
+def run_step(step: Step, model: Model, work: Work) -> Model:
+    """The model that a step makes of another, checked.
+
+    Raises:
+        PassRefused: the pass does not apply to this model.
+        PassError: the result is unchanged, does not load, has another signature, is not finite,
+            or disagrees with the input beyond what the pass promises.
+    """
+    spec = PASSES[step.name]
+    if model.format not in spec.formats:
+        raise PassRefused(f"{step.name} takes {' or '.join(spec.formats)}, not {model.format}")
+    if spec.needs_calibration and work.calibration is None:
+        raise PassRefused(f"{step.name} needs calibration data", hint="give --data CALIB")
+    path = _function(spec)(model, step.settings, work)
+    try:
+        result = read_onnx(path)
+    except UserError as error:
+        raise PassError(f"{step.name}: the result does not load: {error.message}") from error
+    if result.digest == model.digest:
+        raise PassError(f"{step.name}: the file is unchanged")
+    if [i.name for i in result.signature.inputs] != [i.name for i in model.signature.inputs] or [
+        o.name for o in result.signature.outputs
+    ] != [o.name for o in model.signature.outputs]:
+        raise PassError(f"{step.name}: inputs or outputs are not those of the original")
+    if work.calibration is not None:
+        _check_agreement(step.name, spec, model, result, work.calibration)
+    return result
+
+
+def _function(spec: PassSpec) -> PassFunction:
+    module, _, name = spec.function.partition(":")
+    function: PassFunction = getattr(importlib.import_module(module), name)
+    return function
+
+
+def _check_agreement(
+    name: str, spec: PassSpec, before: Model, after: Model, samples: Samples
+) -> None:
+    error = relative_error(before, after, _first(samples, _AGREEMENT_SAMPLES))
+    if not np.isfinite(error):
+        raise PassError(f"{name}: outputs are not finite where those of the original are")
+    if spec.max_relative_error is not None and error > spec.max_relative_error:
+        raise PassError(
+            f"{name}: outputs differ from the original by {error:.2g} relative RMS, "
+            f"more than {spec.max_relative_error:g}"
+        )
+
+
+def relative_error(before: Model, after: Model, samples: Samples) -> float:
+    """RMS difference of all outputs over their RMS; NaN where only ``after`` is not finite."""
+    names = [o.name for o in before.signature.outputs]
+    power, difference = 0.0, 0.0
+    pairs = zip(
+        observe(load(before.path), names, samples),
+        observe(load(after.path), names, samples),
+        strict=True,
+    )
+    for old, new in pairs:
+        for name in names:
+            reference = old[name].astype(np.float64)
+            kept = np.isfinite(reference)
+            power += float(np.square(reference[kept]).sum())
+            difference += float(np.square(new[name].astype(np.float64) - reference)[kept].sum())
+    return float(np.sqrt(difference / max(power, 1e-30)))
+
+
+def _first(samples: Samples, count: int) -> Samples:
+    count = min(count, samples.columns[0].shape[0])
+    columns = tuple(replace(c, shape=(count, *c.shape[1:])) for c in samples.columns)
+    return replace(samples, columns=columns, label=None)

@@ -1,0 +1,148 @@
+"""build(): the one place where the flow is written down, top to bottom."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from edgekit.buildfolder import append_results, pack
+from edgekit.bundle import Manifest
+from edgekit.compare import Comparison, compare
+from edgekit.errors import DeviceError, EdgekitError, UserError
+from edgekit.gate import judge
+from edgekit.intake import Intake, Request, take_in
+from edgekit.places import HOST
+from edgekit.recipe import Recipe
+from edgekit.results import Build, Candidate, Rejected
+from edgekit.search import choose, nearest, original, propose
+from edgekit.workshop import Workshop
+
+Tick = Callable[[str, int, int], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of a build. ``manifest`` is that of the bundle; ``None`` when none was packed."""
+
+    intake: Intake
+    found: Build
+    compared: dict[str, Comparison]  # each candidate with the original, by the candidate's key
+    manifest: Manifest | None
+
+
+def build(request: Request, tick: Tick, *, allow_failing: bool = False) -> Outcome:
+    """Make a model fit a device, show that it is still as good, and pack it.
+
+    Recipes are tried on the host; every candidate is scored against the original, timed in turn
+    with the others, and, where the request names a device, measured there too. What was made or
+    measured before is not made or measured again.
+
+    Args:
+        request: what the user asked for.
+        tick: called with what is being done, how much of it is done, and of how much.
+        allow_failing: pack the nearest candidate where none passes.
+
+    Raises:
+        UserError: something is wrong with the request or its inputs.
+        DeviceError: the device named to measure on could not be reached or failed.
+    """
+    intake = take_in(request)
+    found = explore(intake, tick)
+    compared = {c.key: comparison(intake, c, found.baseline) for c in found.candidates}
+    append_results(intake, found, compared)
+    packed = found.chosen or (found.nearest if allow_failing else None)
+    manifest = pack(intake, found, packed, compared) if packed else None
+    return Outcome(intake=intake, found=found, compared=compared, manifest=manifest)
+
+
+def explore(intake: Intake, tick: Tick) -> Build:
+    """Try recipes until enough is known, measure, judge and choose."""
+    source = HOST if intake.on is None else f"device:{intake.on}"
+    with Workshop(intake, tick) as shop:
+        baseline = _baseline(shop)
+        tried: list[Candidate | Rejected] = []
+        while recipes := propose(tried, seed=intake.seed):
+            tried += [_made(shop, recipe, baseline) for recipe in recipes]
+        made = [baseline, *(t for t in tried if isinstance(t, Candidate))]
+        candidates = shop.time(_distinct(made), HOST)
+        if source != HOST:
+            candidates = _on_device(shop, candidates, source)
+    judged = [_judged(intake, c, candidates[0]) for c in candidates]
+    return Build(
+        baseline=judged[0],
+        candidates=tuple(judged),
+        rejected=tuple(t for t in tried if isinstance(t, Rejected)),
+        chosen=choose(judged, source=source),
+        nearest=nearest(judged, source=source),
+    )
+
+
+def comparison(intake: Intake, candidate: Candidate, baseline: Candidate) -> Comparison:
+    """A candidate against the original on the same samples.
+
+    The original's answers are those of this machine, as the device may be too small for it; the
+    candidate's are the device's where it was scored there.
+
+    Raises:
+        EdgekitError: one of them was not scored.
+    """
+    tallies = [m.tally for m in candidate.measurements if m.tally]
+    reference = baseline.measured(HOST)
+    if reference is None or reference.tally is None or not tallies:
+        raise EdgekitError(f"{candidate.recipe.name} or the original was not scored")
+    return compare(reference.tally, tallies[-1], margin_points=intake.limits.drop_points)
+
+
+def _baseline(shop: Workshop) -> Candidate:
+    made = shop.make(original(shop.intake.seed))
+    if isinstance(made, Rejected):
+        raise EdgekitError(f"the original was rejected: {made.reason}")
+    try:
+        return shop.score(made, HOST)
+    except DeviceError as error:
+        # The original fails on its own data on this machine: that is no device's fault.
+        message = error.message.removeprefix("local: ")
+        raise UserError(f"the original fails on the data: {message}", hint=error.hint) from error
+
+
+def _made(shop: Workshop, recipe: Recipe, baseline: Candidate) -> Candidate | Rejected:
+    made = shop.make(recipe)
+    if isinstance(made, Rejected):
+        return made
+    scored = shop.score(made, HOST)
+    return _judged(shop.intake, scored, baseline)
+
+
+def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
+    """Without those whose bytes another one has already."""
+    return list({c.model.digest: c for c in reversed(candidates)}.values())[::-1]
+
+
+def _on_device(shop: Workshop, candidates: Sequence[Candidate], source: str) -> list[Candidate]:
+    """Scored and timed on the device; one that the device cannot run stays, with the reason."""
+    scored = [_scored_there(shop, c, source) for c in candidates]
+    able = [c for c in scored if not c.troubles]
+    timed = {c.key: c for c in shop.time(able, source)} if able else {}
+    return [timed.get(c.key, c) for c in scored]
+
+
+def _scored_there(shop: Workshop, candidate: Candidate, source: str) -> Candidate:
+    try:
+        return shop.score(candidate, source)
+    except DeviceError as error:
+        if error.kind not in ("killed", "model_failed"):
+            raise
+        return replace(candidate, troubles=(*candidate.troubles, error.message))
+
+
+def _judged(intake: Intake, candidate: Candidate, baseline: Candidate) -> Candidate:
+    host = candidate.measured(HOST)
+    if host is None:
+        raise EdgekitError(f"{candidate.recipe.name} was not measured")
+    verdict = judge(
+        intake.limits,
+        host=host,
+        device=next((m for m in candidate.measurements if m.source != HOST), None),
+        comparison=comparison(intake, candidate, baseline),
+    )
+    return replace(candidate, verdict=replace(verdict, reasons=candidate.troubles))

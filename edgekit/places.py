@@ -1,0 +1,156 @@
+"""Where models are measured: this machine, or a device."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Protocol
+
+from edgekit.evaluate import Agent, Tick, agent_progress
+from edgekit.model import Model
+from edgekit.profile import DeviceProfile, RuntimeName, RuntimeSpec
+from edgekit.remote.deploy import ensure_runtime
+from edgekit.remote.session import LOCAL, Progress, Session, open_session
+from edgekit.remote.staging import stage_file, stage_samples
+from edgekit_agent.cpu import cores, name_and_isa
+from edgekit_agent.records import DeviceFacts, ModelRef, Samples
+
+HOST = "host"
+_ANY_VERSION = RuntimeSpec(version="")
+_PACKAGES = {"onnxruntime": "onnxruntime", "litert": "ai-edge-litert"}
+
+
+class Place(Protocol):
+    """Somewhere a model can be run."""
+
+    @property
+    def agent(self) -> Agent:
+        """Who answers jobs there."""
+
+    def model_ref(self, model: Model) -> ModelRef:
+        """The model as the agent there finds it; sent first where it must be."""
+
+    def samples(self, samples: Samples) -> Samples:
+        """The samples as the agent there finds them; sent first where they must be."""
+
+    def identity(self) -> str:
+        """What figures depend on beside the model: the machine and its runtime."""
+
+
+@dataclass(frozen=True)
+class HostPlace:
+    """This machine."""
+
+    agent: Session
+    runtime: RuntimeName
+    threads: int
+
+    def model_ref(self, model: Model) -> ModelRef:
+        """The file where it lies."""
+        return ModelRef(str(model.path.resolve()), self.runtime, self.threads)
+
+    def samples(self, samples: Samples) -> Samples:
+        """The columns where they lie."""
+        return samples
+
+    def identity(self) -> str:
+        """As ``host_identity``."""
+        return host_identity(self.runtime)
+
+
+def host_identity(runtime: RuntimeName) -> str:
+    """What figures of this machine depend on beside the model."""
+    cpu, isa = name_and_isa()
+    return _identity(platform.machine(), cpu, isa, cores(), version(_PACKAGES[runtime]))
+
+
+@contextmanager
+def host_place(profile: DeviceProfile, runtime: RuntimeName, home: Path) -> Iterator[HostPlace]:
+    """This machine, with as many of the profile's threads as it has cores."""
+    with open_session(LOCAL, home=str(home)) as session:
+        yield HostPlace(session, runtime, host_threads(profile))
+
+
+def host_threads(profile: DeviceProfile) -> int:
+    """Threads for a model on this machine."""
+    return min(profile.hardware.threads, cores())
+
+
+@dataclass(frozen=True)
+class DevicePlace:
+    """A device, reached by a session, with a runtime that is ready."""
+
+    agent: Session
+    facts: DeviceFacts
+    runtime: RuntimeName
+    runtime_version: str
+    threads: int
+    site: str | None
+    progress: Progress
+
+    def model_ref(self, model: Model) -> ModelRef:
+        """The model in the device's object store."""
+        path = stage_file(self.agent, model.path, self.progress)
+        return ModelRef(path, self.runtime, self.threads, self.site)
+
+    def samples(self, samples: Samples) -> Samples:
+        """The columns in the device's object store."""
+        return stage_samples(self.agent, samples, self.progress)
+
+    def identity(self) -> str:
+        """Machine, processor and runtime of the device."""
+        facts = self.facts
+        return _identity(facts.machine, facts.cpu, facts.isa, facts.cores, self.runtime_version)
+
+
+@contextmanager
+def device_place(
+    host: str,
+    profile: DeviceProfile | None,
+    runtime: RuntimeName,
+    *,
+    cache: Path,
+    tick: Tick,
+) -> Iterator[DevicePlace]:
+    """A device with the runtime it needs; wheels are brought where it has none.
+
+    Args:
+        host: ``local``, or what ``ssh`` takes.
+        profile: says which runtime versions will do, where edgekit lives there, and the threads.
+        runtime: which runtime.
+        cache: where wheels are kept on this machine.
+        tick: told of what is sent.
+
+    Raises:
+        DeviceError: not reachable, or no runtime can be had for it.
+    """
+    home = profile.connection.home if profile else ""
+    with open_session(host, home=home) as session:
+        facts = session.facts()
+        spec = profile.runtimes.get(runtime, _ANY_VERSION) if profile else _ANY_VERSION
+        progress = agent_progress(tick)
+        ready = ensure_runtime(
+            session, facts, runtime, spec, _tested(runtime), cache=cache, progress=progress
+        )
+        wanted = profile.hardware.threads if profile else facts.cores
+        threads = min(wanted, facts.cores)
+        yield DevicePlace(session, facts, runtime, ready.version, threads, ready.site, progress)
+
+
+def _tested(runtime: RuntimeName) -> str:
+    """The version on this machine, which the figures of the host come from."""
+    try:
+        return version(_PACKAGES[runtime])
+    except PackageNotFoundError:
+        return ""  # nothing was tested here: the newest that the profile allows will do
+
+
+def _identity(machine: str, cpu: str, isa: tuple[str, ...], cores: int, runtime: str) -> str:
+    facts = json.dumps([machine, cpu, isa, cores, runtime])
+    return hashlib.sha256(facts.encode()).hexdigest()

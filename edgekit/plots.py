@@ -1,0 +1,213 @@
+"""Geometry of the report's plots: axes, ticks, and where every mark goes. The template draws."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Role = Literal["baseline", "chosen", "passes", "fails"]
+
+_SHOWN_PER_STRIP = 160
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tick:
+    """A mark on an axis."""
+
+    at: float
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Axis:
+    """Figures from ``low`` to ``high`` laid on pixels from ``start`` to ``end``."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    log: bool = False
+
+    def at(self, value: float) -> float:
+        """The pixel of a figure; one that lies outside comes to the nearer end."""
+        low, high, value = (self._scaled(v) for v in (self.low, self.high, value))
+        part = min(max((value - low) / (high - low), 0.0), 1.0)
+        return round(self.start + part * (self.end - self.start), 1)
+
+    def shows(self, value: float | None) -> bool:
+        """Whether a figure lies on the axis."""
+        return value is not None and self.low <= value <= self.high
+
+    def _scaled(self, value: float) -> float:
+        return math.log10(max(value, self.low)) if self.log else value
+
+    @property
+    def ticks(self) -> list[Tick]:
+        """Round figures on the axis, at most about seven."""
+        figures = _log_ticks(self.low, self.high) if self.log else _ticks(self.low, self.high)
+        return [Tick(at=self.at(f), text=f"{f:.6g}".replace("-", "\u2212")) for f in figures]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Span:
+    """A figure with its interval."""
+
+    middle: float
+    low: float
+    high: float
+
+    @property
+    def finite(self) -> bool:
+        """Whether it can be drawn."""
+        return all(math.isfinite(v) for v in (self.middle, self.low, self.high))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Dot:
+    """One candidate of the scatter plot."""
+
+    letter: str
+    title: str
+    role: Role
+    x: Span
+    y: Span
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scatter:
+    """Dots with error bars, and the limits on either axis where they are in sight."""
+
+    x: Axis
+    y: Axis
+    dots: tuple[Dot, ...]
+    x_limit: float | None
+    y_limit: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bar:
+    """One candidate's sizes."""
+
+    letter: str
+    title: str
+    role: Role
+    model: float
+    transfer: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bars:
+    """Sizes side by side."""
+
+    x: Axis
+    bars: tuple[Bar, ...]
+    unit: str
+    model_limit: float | None
+    transfer_limit: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strip:
+    """One candidate's raw latencies, sorted, and its percentiles."""
+
+    letter: str
+    title: str
+    role: Role
+    values: tuple[float, ...]
+    p50: float
+    p95: float
+
+    @property
+    def shown(self) -> list[float]:
+        """At most 160 of the values, at even ranks, the first and the last among them."""
+        ordered = sorted(self.values)
+        if len(ordered) <= _SHOWN_PER_STRIP:
+            return ordered
+        step = (len(ordered) - 1) / (_SHOWN_PER_STRIP - 1)
+        return [ordered[round(i * step)] for i in range(_SHOWN_PER_STRIP)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strips:
+    """Raw latencies of every candidate over one axis."""
+
+    x: Axis
+    strips: tuple[Strip, ...]
+    limit: float | None
+
+
+def scatter(dots: Iterable[Dot], *, x_limit: float | None, y_limit: float | None) -> Scatter | None:
+    """The scatter plot, or ``None`` where fewer than two dots can be drawn."""
+    drawn = tuple(d for d in dots if d.x.finite and d.y.finite)
+    if len(drawn) < 2:
+        return None
+    x = axis([v for d in drawn for v in (d.x.low, d.x.high)], x_limit, start=64, end=600)
+    y = axis([v for d in drawn for v in (d.y.low, d.y.high, 0.0)], y_limit, start=300, end=16)
+    return Scatter(x=x, y=y, dots=drawn, x_limit=x_limit, y_limit=y_limit)
+
+
+def bars(
+    rows: Sequence[Bar], *, unit: str, model_limit: float | None, transfer_limit: float | None
+) -> Bars | None:
+    """The bars, or ``None`` without a candidate. A limit not too far off is in sight."""
+    if not rows:
+        return None
+    high = max([*(v for row in rows for v in (row.model, row.transfer or 0.0)), 1e-6])
+    near = [v for v in (model_limit, transfer_limit) if v is not None and v <= 3 * high]
+    return Bars(
+        x=Axis(low=0, high=1.02 * max([high, *near]), start=40, end=520),
+        bars=tuple(rows),
+        unit=unit,
+        model_limit=model_limit,
+        transfer_limit=transfer_limit,
+    )
+
+
+def strips(rows: Sequence[Strip], *, limit: float | None) -> Strips | None:
+    """The strips, or ``None`` where nothing was timed."""
+    if not rows:
+        return None
+    x = axis([v for row in rows for v in row.values], limit, start=40, end=600)
+    return Strips(x=x, strips=tuple(rows), limit=limit)
+
+
+def axis(figures: Sequence[float], limit: float | None, *, start: float, end: float) -> Axis:
+    """An axis with some air around the figures.
+
+    A limit not too far off widens the axis; figures over more than one decade make it
+    logarithmic.
+    """
+    low, high = min(figures), max(figures)
+    if low > 0 and high / low > 8:
+        return _log_axis(low, high, limit, start=start, end=end)
+    if limit is not None and high < limit <= high + 2 * (high - low):
+        high = limit
+    air = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
+    bottom = max(low - air, 0.0) if low >= 0 else low - air
+    return Axis(low=bottom, high=high + air, start=start, end=end)
+
+
+def _log_axis(low: float, high: float, limit: float | None, *, start: float, end: float) -> Axis:
+    if limit is not None and high < limit <= 4 * high:
+        high = limit
+    air = (high / low) ** 0.04
+    return Axis(low=low / air, high=high * air, start=start, end=end, log=True)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    raw = (high - low) / 5
+    size = 10 ** math.floor(math.log10(raw))
+    step = next(m * size for m in (1, 2, 5, 10) if m * size >= raw)
+    first = math.ceil(low / step - 1e-9)
+    return [i * step for i in range(first, math.floor(high / step + 1e-9) + 1)]
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    for steps in ((1, 2, 5), (1, 3), (1,)):
+        figures = [m * 10.0**d for d in decades for m in steps if low <= m * 10.0**d <= high]
+        if len(figures) <= 8:
+            break
+    return figures

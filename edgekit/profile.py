@@ -1,0 +1,167 @@
+"""Device profiles: what a device is, what it can run and what a model on it may cost."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from importlib import resources
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
+
+from edgekit.errors import UserError
+
+M = TypeVar("M", bound=BaseModel)
+
+RuntimeName = Literal["onnxruntime", "litert"]
+
+# Which runtime runs which file.
+FORMATS: dict[RuntimeName, Literal["onnx", "tflite"]] = {"onnxruntime": "onnx", "litert": "tflite"}
+
+
+def _specifier(text: str) -> str:
+    try:
+        SpecifierSet(text)
+    except InvalidSpecifier as error:
+        raise ValueError(f"not a version specifier such as '>=1.20': {text!r}") from error
+    return text
+
+
+Specifier = Annotated[str, AfterValidator(_specifier)]
+Positive = Annotated[float, Field(gt=0)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+
+
+class Hardware(_Table):
+    """The machine. ``arch`` is what ``platform.machine()`` answers on it."""
+
+    arch: Literal["aarch64", "armv7l", "x86_64", "riscv64"]
+    cpu: str
+    cores: int = Field(ge=1)
+    threads: int = Field(ge=1, description="threads a model is run with")
+    memory_mib: int = Field(ge=1)
+    isa: tuple[str, ...] = ()
+
+
+class RuntimeSpec(_Table):
+    """A runtime the device may use. Operators are written ``Conv`` or ``com.microsoft:QGemm``."""
+
+    version: Specifier
+    opset_max: int | None = Field(default=None, ge=1)
+    forbidden: tuple[str, ...] = ()
+    allowed: tuple[str, ...] | None = None
+
+
+class Budget(_Table):
+    """What a model on the device may cost; a limit that is not set is not checked."""
+
+    model_mib: Positive | None = None
+    transfer_mib: Positive | None = None
+    peak_rss_mib: Positive | None = None
+    latency_p95_ms: Positive | None = None
+    accuracy_drop_points: Annotated[float, Field(ge=0)] = 1.0
+
+
+class Connection(_Table):
+    """Where edgekit keeps its files on the device; empty = ~/.local/share/edgekit."""
+
+    home: str = ""
+
+
+class DeviceProfile(_Table):
+    """One device, from one TOML file."""
+
+    schema_: Literal[1] = Field(alias="schema")
+    name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
+    summary: str
+    hardware: Hardware
+    runtimes: dict[RuntimeName, RuntimeSpec] = Field(min_length=1)
+    budget: Budget
+    connection: Connection = Connection()
+
+
+def parse_profile(text: str, *, where: str) -> DeviceProfile:
+    """Read a profile from TOML text.
+
+    Raises:
+        UserError: not TOML, or not a profile; names every wrong field with its path at once.
+    """
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise UserError(f"{where}: not TOML: {error}") from error
+    return validated(DeviceProfile, raw, where=where)
+
+
+def validated(kind: type[M], raw: dict[str, Any], *, where: str) -> M:
+    """``raw`` as ``kind``, or one UserError that lists every wrong field with its path."""
+    try:
+        # Through JSON mode, where strict means "no '8' for 8" but an array may be a tuple.
+        return kind.model_validate_json(json.dumps(raw, default=str), strict=True)
+    except ValidationError as error:
+        lines = [f"{_path(e['loc'])}: {_say(e)}" for e in error.errors()]
+        told = "\n  ".join(["", *lines]) if lines[1:] else f" {lines[0]}"
+        raise UserError(f"{where}:{told}") from error
+
+
+def _path(loc: tuple[int | str, ...]) -> str:
+    return ".".join(str(part) for part in loc if part != "[key]") or "file"
+
+
+def _say(error: ErrorDetails) -> str:
+    if error["type"] == "missing":
+        return "missing"
+    if error["type"] == "extra_forbidden":
+        return "unknown key"
+    text = error["msg"].removeprefix("Value error, ")
+    return f"{text[0].lower()}{text[1:]}, got {error['input']!r}"
+
+
+def shipped_names() -> list[str]:
+    """Names of the profiles that come with edgekit, sorted."""
+    folder = resources.files("device_profiles")
+    return sorted(
+        f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")
+    )
+
+
+def load_profile(name: str) -> DeviceProfile:
+    """The profile of that name, or of that file when ``name`` ends in .toml.
+
+    Raises:
+        UserError: no such profile, or the file is wrong.
+    """
+    if name.endswith(".toml"):
+        return read_profile(Path(name))
+    if name not in shipped_names():
+        raise UserError(
+            f"no device profile named {name!r}",
+            hint=f"known: {', '.join(shipped_names())}; or give the path of a .toml file",
+        )
+    return parse_profile(profile_text(name), where=f"device_profiles/{name}.toml")
+
+
+def profile_text(name: str) -> str:
+    """The TOML text of a profile, with its comments; ``name`` as in ``load_profile``."""
+    if name.endswith(".toml"):
+        return Path(name).read_text(encoding="utf-8")
+    return (resources.files("device_profiles") / f"{name}.toml").read_text(encoding="utf-8")
+
+
+def read_profile(path: Path) -> DeviceProfile:
+    """The profile in a file.
+
+    Raises:
+        UserError: the file cannot be read or is wrong.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot read the profile: {error}") from error
+    return parse_profile(text, where=str(path))

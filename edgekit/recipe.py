@@ -1,0 +1,81 @@
+"""Recipes: the settings of every pass as data, and the key of what a recipe will make."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Ranges = Literal["minmax", "percentile", "mse"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Clean:
+    """Fold constants and BatchNorm, drop what has no effect. Bit-exact up to rounding."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeStatic:
+    """Static int8 as QDQ: unsigned 8-bit activations, signed per-channel weights.
+
+    ``ranges`` says how an activation's range is taken from the calibration samples:
+    ``minmax`` all of it, ``percentile`` all but the ``100 - percentile`` most extreme values,
+    ``mse`` the range with the least squared error.
+    """
+
+    ranges: Ranges = "percentile"
+    percentile: float = 99.99
+    max_samples: int = 512
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuantizeDynamic:
+    """Dynamic int8: 8-bit weights, activations quantised at run time, 8-bit embeddings."""
+
+
+Settings = Clean | QuantizeStatic | QuantizeDynamic
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """One pass of a recipe: its name in the passes table, its version and its settings."""
+
+    name: str
+    version: int
+    settings: Settings
+
+    def as_json(self) -> dict[str, Any]:
+        """The step as what ``json.dumps`` takes."""
+        return dataclasses.asdict(self)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """A named list of steps, run one after the other."""
+
+    name: str
+    steps: tuple[Step, ...] = field(default=())
+    seed: int = 0
+
+
+def candidate_key(
+    recipe: Recipe, *, source: str, splits: dict[str, str], tools: dict[str, str]
+) -> str:
+    """Hash of everything that decides a candidate's bytes, known before it is made.
+
+    Args:
+        recipe: steps with their versions and settings, and the seed.
+        source: digest of the source model.
+        splits: digest of each data split that the steps read, by the split's name.
+        tools: version of each package that the steps use, by its name.
+    """
+    facts = {
+        "source": source,
+        "splits": splits,
+        "steps": [step.as_json() for step in recipe.steps],
+        "seed": recipe.seed,
+        "tools": tools,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

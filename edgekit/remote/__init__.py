@@ -1,0 +1,1 @@
+"""Devices: this machine or one over SSH, what is sent to them and what they answer."""

@@ -1,0 +1,48 @@
+"""The agent as one file: the same bytes wherever and whenever it is built."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import io
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import resources
+from importlib.resources.abc import Traversable
+
+PACKAGE = "edgekit_agent"
+MAIN = "from edgekit_agent.__main__ import main\n\nraise SystemExit(main())\n"
+
+
+@dataclass(frozen=True, kw_only=True)
+class AgentFile:
+    """The agent's bytes and their sha256."""
+
+    data: bytes
+    digest: str
+
+
+@functools.cache
+def agent_file() -> AgentFile:
+    """Pack the installed agent as a zip that Python runs."""
+    members = {"__main__.py": MAIN.encode()}
+    members.update(_sources(resources.files(PACKAGE), PACKAGE))
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in sorted(members):
+            info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
+            info.compress_type = zipfile.ZIP_DEFLATED
+            info.external_attr = 0o644 << 16
+            archive.writestr(info, members[name], compresslevel=9)
+    data = buffer.getvalue()
+    return AgentFile(data=data, digest=hashlib.sha256(data).hexdigest())
+
+
+def _sources(folder: Traversable, name: str) -> Iterator[tuple[str, bytes]]:
+    for entry in folder.iterdir():
+        inner = f"{name}/{entry.name}"
+        if entry.is_dir():
+            yield from _sources(entry, inner)
+        elif entry.name.endswith(".py"):
+            yield inner, entry.read_bytes()

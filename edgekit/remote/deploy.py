@@ -1,0 +1,249 @@
+"""Put a bundle on a device: check, bring the runtime, send, install; go back; say what is there."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+import zipfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.specifiers import SpecifierSet
+from packaging.version import InvalidVersion, Version
+
+from edgekit.bundle import MANIFEST, Bundle
+from edgekit.errors import DeviceError
+from edgekit.profile import RuntimeName, RuntimeSpec
+from edgekit.remote.device_python import device_python, userland
+from edgekit.remote.sending import send, sha256
+from edgekit.remote.session import Progress, Session
+from edgekit.remote.wheels import fetch_runtime
+from edgekit_agent.records import (
+    DeviceFacts,
+    Health,
+    InstallJob,
+    NamedBlob,
+    RollbackJob,
+    RuntimeFacts,
+    RuntimeJob,
+    Status,
+    StatusJob,
+    Unpacked,
+)
+
+RELEASE_DIGITS = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class PushReport:
+    """What a push did.
+
+    Attributes:
+        sent_bytes: all that went to the device: the agent, the runtime, the files, the jobs.
+        total_bytes: the size of the release's files.
+        runtime: name and version, such as ``onnxruntime 1.20.1``.
+    """
+
+    host: str
+    release: str
+    previous: str | None
+    sent_bytes: int
+    total_bytes: int
+    runtime: str
+    seconds: float
+    health: Health | None
+
+
+def push(
+    bundle: Bundle, session: Session, *, cache: Path, progress: Progress | None = None
+) -> PushReport:
+    """Install a bundle and switch the device to it, if it is healthy there.
+
+    Args:
+        bundle: what to install.
+        session: the device.
+        cache: where runtime wheels are kept on this machine.
+        progress: told how far it is.
+
+    Raises:
+        DeviceError: anything went wrong; the device serves what it served before.
+    """
+    started = time.monotonic()
+    manifest, use = bundle.manifest, bundle.manifest.runtime
+    before = status(session)
+    facts = session.facts(_sites(before))
+    _check_machine(session.name, facts, bundle)
+    found = ensure_runtime(
+        session,
+        facts,
+        use.name,
+        manifest.profile.runtimes[use.name],
+        use.version,
+        cache=cache,
+        progress=progress,
+    )
+    release = sha256(bundle.manifest_bytes)
+    files = (*bundle.blobs(), NamedBlob(MANIFEST, release))
+    with _sources(bundle) as sources:
+        send(session, [*sources, (bundle.manifest_bytes, release)], progress)
+    after = session.ask(
+        InstallJob(
+            home=session.home,
+            release=release[:RELEASE_DIGITS],
+            files=files,
+            model=manifest.model,
+            runtime=use.name,
+            threads=use.threads,
+            site=found.site,
+            canaries=manifest.canaries,
+            max_relative_error=manifest.max_relative_error,
+            machine=facts.machine,
+        ),
+        Status,
+        progress=progress,
+    )
+    return PushReport(
+        host=session.name,
+        release=release[:RELEASE_DIGITS],
+        previous=after.previous.name if after.previous else None,
+        sent_bytes=session.newly_sent(),
+        total_bytes=len(bundle.manifest_bytes) + sum(f.bytes for f in manifest.files),
+        runtime=f"{found.name} {found.version}",
+        seconds=time.monotonic() - started,
+        health=after.health,
+    )
+
+
+def rollback(session: Session) -> Status:
+    """Go back to the release before.
+
+    Raises:
+        DeviceError: there is none, or it is not healthy.
+    """
+    return session.ask(RollbackJob(home=session.home), Status)
+
+
+def status(session: Session) -> Status:
+    """What the device serves, and what it can go back to."""
+    return session.ask(StatusJob(home=session.home), Status)
+
+
+def ensure_runtime(
+    session: Session,
+    facts: DeviceFacts,
+    runtime: RuntimeName,
+    spec: RuntimeSpec,
+    tested_version: str,
+    *,
+    cache: Path,
+    progress: Progress | None = None,
+) -> RuntimeFacts:
+    """A runtime on the device that works and that the profile allows; brought there if need be.
+
+    Args:
+        session: the device.
+        facts: what it said of itself.
+        runtime: which runtime.
+        spec: the versions the profile allows.
+        tested_version: the one to bring if any has to be brought.
+        cache: where wheels are kept on this machine.
+        progress: told how far it is.
+
+    Returns:
+        Facts of the runtime; their ``site`` is None for the device's own.
+
+    Raises:
+        DeviceError: none works there, and none can be brought.
+    """
+    found = _usable(facts, runtime, spec)
+    if found is not None:
+        return found
+    python = device_python(session.name, facts)
+    try:
+        wheels = fetch_runtime(
+            runtime, spec, python, tested_version=tested_version, cache=cache, progress=progress
+        )
+    except DeviceError as error:
+        raise DeviceError(
+            f"{session.name}: {error.message}{_own(facts, runtime)}",
+            hint=error.hint,
+            transient=error.transient,
+        ) from error
+    site = f"{session.home}/runtimes/{wheels.name}"
+    found = _usable(session.facts((site,)), runtime, spec)
+    if found is not None:
+        return found
+    send(session, wheels.files, progress)
+    named = tuple(NamedBlob(path.name, digest) for path, digest in wheels.files)
+    job = RuntimeJob(home=session.home, name=wheels.name, wheels=named)
+    unpacked = session.ask(job, Unpacked, progress=progress)
+    now = session.facts((unpacked.site,))
+    found = _usable(now, runtime, spec)
+    if found is None:
+        raise _useless(session.name, now, unpacked.site, wheels.provided)
+    return found
+
+
+def _usable(facts: DeviceFacts, runtime: str, spec: RuntimeSpec) -> RuntimeFacts | None:
+    """The first that works; the device's own comes first."""
+    allowed = SpecifierSet(spec.version)
+    for found in sorted(facts.runtimes, key=lambda r: r.site is not None):
+        if found.name == runtime and found.works and _allows(allowed, found.version):
+            return found
+    return None
+
+
+def _allows(specifier: SpecifierSet, version: str) -> bool:
+    try:
+        return specifier.contains(Version(version), prereleases=True)
+    except InvalidVersion:  # a distribution's own numbering: nothing is known of it
+        return False
+
+
+def _own(facts: DeviceFacts, runtime: str) -> str:
+    own = [r for r in facts.runtimes if r.name == runtime and r.site is None]
+    if not own:
+        return ""
+    return f" (its own {own[0].package} {own[0].version}: {own[0].detail or 'not allowed'})"
+
+
+def _useless(host: str, facts: DeviceFacts, site: str, provided: frozenset[str]) -> DeviceError:
+    there = [r for r in facts.runtimes if r.site == site]
+    why = next((r.detail for r in there if r.detail), "it is not found where it was unpacked")
+    packages = " ".join(f"python3-{name}" for name in sorted(provided))
+    hint = f"no wheel of it exists for this device: apt install {packages}" if packages else ""
+    return DeviceError(f"{host}: the runtime sent to {site} does not work: {why}", hint=hint)
+
+
+def _sites(before: Status) -> tuple[str, ...]:
+    releases = (before.current, before.previous)
+    return tuple(dict.fromkeys(r.site for r in releases if r is not None and r.site is not None))
+
+
+def _check_machine(host: str, facts: DeviceFacts, bundle: Bundle) -> None:
+    profile = bundle.manifest.profile
+    if userland(facts) != profile.hardware.arch:
+        raise DeviceError(
+            f"{host}: wrong architecture: the device is {userland(facts)} "
+            f"({facts.cpu or 'unknown processor'}), the bundle is for {profile.hardware.arch} "
+            f"({profile.name})",
+            hint="build for a profile of this device, or push to the one this was built for",
+        )
+
+
+@contextmanager
+def _sources(bundle: Bundle) -> Iterator[Sequence[tuple[Path, str]]]:
+    """Every file of the bundle on disk, unpacked for as long as it is needed."""
+    if bundle.path.is_dir():
+        yield [(bundle.path / blob.name, blob.digest) for blob in bundle.blobs()]
+        return
+    with tempfile.TemporaryDirectory(prefix="edgekit-") as scratch:
+        with zipfile.ZipFile(bundle.path) as archive:
+            for blob in bundle.blobs():
+                target = Path(scratch) / blob.name
+                with archive.open(blob.name) as packed, target.open("wb") as file:
+                    shutil.copyfileobj(packed, file)
+        yield [(Path(scratch) / blob.name, blob.digest) for blob in bundle.blobs()]

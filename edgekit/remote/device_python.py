@@ -1,0 +1,102 @@
+"""The Python on a device: which wheels it takes, and what its markers evaluate to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from packaging.tags import Tag, compatible_tags, cpython_tags
+
+from edgekit.errors import DeviceError
+from edgekit_agent.records import DeviceFacts
+
+# What the kernel says it is, and what a 32-bit userland on it is.
+_NARROW = {"aarch64": "armv7l", "x86_64": "i686", "armv8l": "armv7l"}
+# The oldest glibc that a wheel may be built for: PEP 600, and PEP 513 for x86.
+_OLDEST_MINOR = {"x86_64": 5, "i686": 5}
+_OLDEST_MINOR_ELSEWHERE = 17
+_LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class DevicePython:
+    """A CPython on Linux with glibc. ``arch`` is that of its userland."""
+
+    version: str
+    arch: str
+    glibc: tuple[int, int]
+    kernel: str
+
+    @property
+    def minor(self) -> tuple[int, int]:
+        """(3, 11)."""
+        major, minor = self.version.split(".")[:2]
+        return int(major), int(minor)
+
+    @property
+    def interpreter(self) -> str:
+        """As wheels name it: cp311."""
+        return "cp{}{}".format(*self.minor)
+
+    def platforms(self) -> tuple[str, ...]:
+        """Platform tags, the most demanding first."""
+        return tuple(self._platforms())
+
+    def _platforms(self) -> Iterator[str]:
+        major, newest = self.glibc
+        for minor in range(newest, _OLDEST_MINOR.get(self.arch, _OLDEST_MINOR_ELSEWHERE) - 1, -1):
+            yield f"manylinux_{major}_{minor}_{self.arch}"
+            if minor in _LEGACY and (minor == 17 or self.arch in _OLDEST_MINOR):
+                yield f"{_LEGACY[minor]}_{self.arch}"
+        yield f"linux_{self.arch}"
+
+    def tags(self) -> frozenset[Tag]:
+        """Every tag of a wheel that can be installed there."""
+        platforms = self.platforms()
+        exact = cpython_tags(self.minor, [self.interpreter], platforms)
+        return frozenset(exact) | frozenset(
+            compatible_tags(self.minor, self.interpreter, [*platforms, "any"])
+        )
+
+    def markers(self) -> dict[str, str]:
+        """The environment that requirement markers are evaluated in there."""
+        return {
+            "implementation_name": "cpython",
+            "implementation_version": self.version,
+            "os_name": "posix",
+            "platform_machine": self.arch,
+            "platform_python_implementation": "CPython",
+            "platform_release": self.kernel,
+            "platform_system": "Linux",
+            "platform_version": "",
+            "python_full_version": self.version,
+            "python_version": ".".join(map(str, self.minor)),
+            "sys_platform": "linux",
+        }
+
+
+def userland(facts: DeviceFacts) -> str:
+    """The architecture that programs there are built for: a 64-bit kernel may run 32-bit ones."""
+    return _NARROW.get(facts.machine, facts.machine) if facts.pointer_bits == 32 else facts.machine
+
+
+def device_python(host: str, facts: DeviceFacts) -> DevicePython:
+    """The Python that a device says it has.
+
+    Raises:
+        DeviceError: its libc is none that runtimes are built for.
+    """
+    match = re.fullmatch(r"glibc (\d+)\.(\d+).*", facts.libc)
+    if match is None:
+        raise DeviceError(
+            f"{host}: no runtime is built for its libc ({facts.libc or 'unknown'})",
+            hint="the runtimes' wheels need glibc; use a Debian-like system, or install a runtime "
+            "on the device yourself",
+        )
+    return DevicePython(
+        version=facts.python,
+        arch=userland(facts),
+        glibc=(int(match.group(1)), int(match.group(2))),
+        kernel=facts.kernel,
+    )

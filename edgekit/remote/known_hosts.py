@@ -1,0 +1,185 @@
+"""Is this the host's own key? Read ``known_hosts`` as OpenSSH does."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit.errors import DeviceError
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostKey:
+    """A key a host showed, or is known by."""
+
+    kind: str
+    blob: bytes
+
+    @property
+    def fingerprint(self) -> str:
+        """As ``ssh-keygen -l`` prints it."""
+        digest = base64.b64encode(hashlib.sha256(self.blob).digest()).decode()
+        return f"{self.kind} SHA256:{digest.rstrip('=')}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class KnownKey:
+    """One line of a known_hosts file that names the host."""
+
+    key: HostKey
+    marker: str  # "", "@revoked" or "@cert-authority"
+    file: Path
+    line: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Address:
+    """A host as known_hosts names it. With ``alias`` (HostKeyAlias) the port plays no part."""
+
+    host: str
+    port: int
+    alias: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name its keys are kept under."""
+        if self.alias:
+            return self.alias
+        return self.host if self.port == 22 else f"[{self.host}]:{self.port}"
+
+    @property
+    def plain_name(self) -> str:
+        """The name without the port: OpenSSH takes a key kept under it as well."""
+        return self.alias or self.host
+
+
+def known_keys(files: Sequence[Path], name: str) -> tuple[KnownKey, ...]:
+    """Every line of the files that names the host; a file that is not there counts as empty.
+
+    Raises:
+        DeviceError: a file cannot be read.
+    """
+    found: list[KnownKey] = []
+    for file in files:
+        try:
+            lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError as error:
+            raise DeviceError(f"{file}: cannot read known hosts: {error.strerror}") from error
+        for number, line in enumerate(lines, 1):
+            known = _parse(line, name.lower(), file, number)
+            if known is not None:
+                found.append(known)
+    return tuple(found)
+
+
+def _parse(line: str, name: str, file: Path, number: int) -> KnownKey | None:
+    fields = line.split()
+    marker = fields.pop(0) if fields and fields[0].startswith("@") else ""
+    # A damaged line is skipped, as OpenSSH does: it must not hide the other hosts of the file.
+    if len(fields) < 3 or fields[0].startswith("#") or not _names(fields[0], name):
+        return None
+    try:
+        blob = base64.b64decode(fields[2], validate=True)
+    except binascii.Error:
+        return None
+    return KnownKey(key=HostKey(kind=fields[1], blob=blob), marker=marker, file=file, line=number)
+
+
+def _names(field: str, name: str) -> bool:
+    if field.startswith("|1|"):
+        return _hashed(field, name)
+    patterns = field.lower().split(",")
+    if any(p.startswith("!") and _like(p[1:], name) for p in patterns):
+        return False
+    return any(_like(p, name) for p in patterns if not p.startswith("!"))
+
+
+def _hashed(field: str, name: str) -> bool:
+    parts = field.split("|")
+    if len(parts) != 4:
+        return False
+    try:
+        salt, expected = base64.b64decode(parts[2]), base64.b64decode(parts[3])
+    except binascii.Error:
+        return False
+    return hmac.compare_digest(hmac.new(salt, name.encode(), hashlib.sha1).digest(), expected)
+
+
+def _like(pattern: str, name: str) -> bool:
+    # Not fnmatch: there the brackets of [host]:port would be a set of letters.
+    parts = re.split(r"([*?])", pattern)
+    wild = {"*": ".*", "?": "."}
+    return re.fullmatch("".join(wild.get(p, re.escape(p)) for p in parts), name) is not None
+
+
+def preferred_kinds(files: Sequence[Path], address: Address) -> tuple[str, ...]:
+    """The key types the host is known by, for the negotiation to ask for first."""
+    for name in (address.name, address.plain_name):
+        kinds = [k.key.kind for k in known_keys(files, name) if not k.marker]
+        if kinds:
+            return tuple(dict.fromkeys(kinds))
+    return ()
+
+
+def check_host_key(host: str, shown: HostKey, address: Address, files: Sequence[Path]) -> None:
+    """Accept the key that a host showed, or say why not.
+
+    Args:
+        host: the host as the user named it, for the message.
+        files: known_hosts files; the first is the one a new key belongs in.
+
+    Raises:
+        DeviceError: unknown, changed or revoked.
+    """
+    known = known_keys(files, address.name)
+    everywhere = (*known, *known_keys(files, address.plain_name))
+    for entry in everywhere:
+        if entry.marker == "@revoked" and entry.key.blob == shown.blob:
+            raise DeviceError(
+                f"{host}: refused: its host key {shown.fingerprint} is marked @revoked",
+                hint=f"see {entry.file}:{entry.line}; whoever shows this key is not to be trusted",
+            )
+    if any(not e.marker and e.key.blob == shown.blob for e in everywhere):
+        return
+    plain = [e for e in known if not e.marker]
+    if plain:
+        raise _changed(host, shown, address, plain)
+    raise _unknown(host, shown, address, files, by_authority=bool(known))
+
+
+def _changed(host: str, shown: HostKey, address: Address, known: Sequence[KnownKey]) -> DeviceError:
+    same_kind = [e for e in known if e.key.kind == shown.kind]
+    entry = (same_kind or list(known))[0]
+    return DeviceError(
+        f"{host}: refused: its host key has changed: known {entry.key.fingerprint} "
+        f"({entry.file}:{entry.line}), now {shown.fingerprint}",
+        hint="someone may be in between. If the device was set up anew, compare the fingerprint "
+        f"there and forget the old key: ssh-keygen -R '{address.name}' -f '{entry.file}'",
+    )
+
+
+def _unknown(
+    host: str, shown: HostKey, address: Address, files: Sequence[Path], *, by_authority: bool
+) -> DeviceError:
+    file = files[0] if files else Path("~/.ssh/known_hosts").expanduser()
+    kind = shown.kind.removeprefix("ssh-").split("-")[0]
+    # A jump host or an alias is out of reach of ssh-keyscan, or kept under another name.
+    accept = (
+        f"ssh -o HostKeyAlgorithms={shown.kind} {host}"
+        if address.alias
+        else f"ssh-keyscan -p {address.port} -t {kind} {address.host} >> {file}"
+    )
+    why = "known only by its authority, which edgekit cannot check" if by_authority else "unknown"
+    return DeviceError(
+        f"{host}: refused: its host key is {why}: {shown.fingerprint}",
+        hint="compare it with the device's (there: ssh-keygen -lf /etc/ssh/ssh_host_"
+        f"{kind}_key.pub), then accept it: {accept}",
+    )

@@ -1,0 +1,115 @@
+"""Send files to a device by digest: only what it lacks, and on from where a cut left off."""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit.remote.session import Progress, Session
+from edgekit_agent.files import sha256_of
+from edgekit_agent.records import Blob, Plan, PlanJob, Received, ReceiveJob
+
+CHUNK = 1 << 20
+# Less than this is not worth the device's time to unpack.
+WORTH = 0.03
+ZIP_MAGIC = b"PK\x03\x04"
+PRESENT = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Parcel:
+    """A blob and the bytes that are sent for it."""
+
+    blob: Blob
+    source: Path | bytes
+
+
+def send(
+    session: Session,
+    files: Sequence[tuple[Path | bytes, str]],
+    progress: Progress | None = None,
+) -> dict[str, str]:
+    """Have every file on the device.
+
+    Args:
+        session: the device.
+        files: contents, or where they are, each with its sha256.
+        progress: told how far it is.
+
+    Returns:
+        For each sha256 the path of the file on the device.
+
+    Raises:
+        DeviceError: it did not arrive whole.
+    """
+    sources = {digest: source for source, digest in files}
+    plain = [Parcel(blob=_raw(source, digest), source=source) for digest, source in sources.items()]
+    held = _plan(session, plain)
+    missing = [p for p, present in zip(plain, held, strict=True) if present != PRESENT]
+    if missing:
+        # Packed only now: a file that is there already is not worth packing.
+        with tempfile.TemporaryDirectory(prefix="edgekit-") as scratch:
+            _send_missing(session, [_packed(p, Path(scratch)) for p in missing], progress)
+    return {digest: f"{session.home}/objects/{digest}" for digest in sources}
+
+
+def _plan(session: Session, parcels: Sequence[Parcel]) -> tuple[int, ...]:
+    job = PlanJob(home=session.home, blobs=tuple(p.blob for p in parcels))
+    return session.ask(job, Plan).present
+
+
+def _send_missing(session: Session, parcels: Sequence[Parcel], progress: Progress | None) -> None:
+    held = _plan(session, parcels)
+    going = [(p, at) for p, at in zip(parcels, held, strict=True) if at != PRESENT]
+    job = ReceiveJob(
+        home=session.home,
+        blobs=tuple(p.blob for p, _ in going),
+        offsets=tuple(at for _, at in going),
+    )
+    payload = (piece for parcel, at in going for piece in _pieces(parcel.source, at))
+    session.ask(job, Received, payload=payload, progress=progress)
+
+
+def _raw(source: Path | bytes, digest: str) -> Blob:
+    size = len(source) if isinstance(source, bytes) else source.stat().st_size
+    return Blob(digest=digest, size=size, wire_digest=digest, wire_size=size, encoding="raw")
+
+
+def _packed(parcel: Parcel, scratch: Path) -> Parcel:
+    """The parcel deflated, where that saves enough; a zip (a wheel) is deflated already."""
+    raw = parcel.blob
+    if next(_pieces(parcel.source, 0), b"").startswith(ZIP_MAGIC):
+        return parcel
+    path = scratch / raw.digest
+    packer = zlib.compressobj(6)
+    with path.open("wb") as file:
+        for piece in _pieces(parcel.source, 0):
+            file.write(packer.compress(piece))
+        file.write(packer.flush())
+    size = path.stat().st_size
+    if size > raw.size * (1 - WORTH):
+        path.unlink()
+        return parcel
+    wire = sha256_of(str(path))
+    blob = Blob(raw.digest, raw.size, wire_digest=wire, wire_size=size, encoding="zlib")
+    return Parcel(blob=blob, source=path)
+
+
+def _pieces(source: Path | bytes, start: int) -> Iterator[bytes]:
+    if isinstance(source, bytes):
+        for at in range(start, len(source), CHUNK):
+            yield source[at : at + CHUNK]
+        return
+    with source.open("rb") as file:
+        file.seek(start)
+        while piece := file.read(CHUNK):
+            yield piece
+
+
+def sha256(data: bytes) -> str:
+    """The digest of bytes, in hex."""
+    return hashlib.sha256(data).hexdigest()

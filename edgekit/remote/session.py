@@ -1,0 +1,290 @@
+"""A conversation with the agent on a device: jobs go in, results come out."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import shlex
+import signal
+import time
+from collections.abc import Callable, Iterable, Iterator
+from importlib import resources
+from typing import Any, TypeVar
+
+from edgekit.errors import DeviceError
+from edgekit.remote.agent_file import agent_file
+from edgekit.remote.local import LocalTransport
+from edgekit.remote.transport import Stream, Transport, write_all
+from edgekit_agent.records import DeviceFacts, Failure, ProbeJob, decode, encode_job
+
+R = TypeVar("R")
+Progress = Callable[[dict[str, Any]], None]
+
+LOCAL = "local"
+# No byte taken for so long while we send.
+STALL_S = 60.0
+# No line for so long while the agent works; long jobs say how far they are.
+SILENCE_S = 600.0
+START_S = 120.0
+OLDEST_PYTHON = (3, 9)
+# Lines that a login script may print before the agent speaks.
+MOST_NOISE = 100
+
+_LAUNCH = """\
+for p in {pythons}; do
+  if "$p" -I -S -c 'import sys; sys.exit(sys.version_info < {oldest})' 2>/dev/null; then
+    "$p" -I -c {bootstrap} {home} {digest} {size}
+    exit $?
+  fi
+done
+echo '{{"edgekit": {{"python": false}}}}'
+"""
+
+
+@contextlib.contextmanager
+def open_session(host: str, *, home: str = "") -> Iterator[Session]:
+    """Reach a device and have its agent ready.
+
+    Args:
+        host: ``local``, or what ``ssh`` takes.
+        home: where edgekit lives on the device, unless ``EDGEKIT_HOME`` there says otherwise;
+            empty = ``${XDG_DATA_HOME:-~/.local/share}/edgekit``.
+
+    Raises:
+        DeviceError: not reachable, no Python there, or no room for the agent.
+    """
+    transport = _transport(host)
+    try:
+        session = Session(transport, home=home)
+        try:
+            session.start()
+            yield session
+        finally:
+            session.close()
+    finally:
+        transport.close()
+
+
+def _transport(host: str) -> Transport:
+    if host == LOCAL:
+        return LocalTransport()
+    from edgekit.remote.ssh import SshTransport  # slow to import, and `local` needs none of it
+
+    return SshTransport(host)
+
+
+class Session:
+    """One agent on one device, asked one job after the other.
+
+    Attributes:
+        name: the host as the user named it.
+        home: edgekit's folder on the device, absolute.
+        bytes_sent: everything sent so far, the agent and the jobs included.
+    """
+
+    def __init__(self, transport: Transport, *, home: str = "") -> None:
+        self.name = transport.name
+        self.home = home
+        self.bytes_sent = 0
+        self._reported = 0
+        self._transport = transport
+        self._stream: Stream | None = None
+
+    def facts(self, sites: tuple[str, ...] = ()) -> DeviceFacts:
+        """What the device is, and the runtimes on it and in ``sites``."""
+        return self.ask(ProbeJob(home=self.home, sites=sites), DeviceFacts)
+
+    def newly_sent(self) -> int:
+        """Bytes sent since this was last asked; the first time the agent is among them."""
+        count = self.bytes_sent - self._reported
+        self._reported = self.bytes_sent
+        return count
+
+    def ask(
+        self,
+        job: object,
+        result: type[R],
+        *,
+        payload: Iterable[bytes] = (),
+        progress: Progress | None = None,
+        silence_s: float = SILENCE_S,
+    ) -> R:
+        """Send a job and wait for its result.
+
+        Args:
+            job: one of the agent's job records.
+            result: the record it answers with.
+            payload: bytes that follow the job, piece by piece.
+            progress: called with what the agent says on the way.
+            silence_s: the longest the agent may say nothing.
+
+        Raises:
+            DeviceError: the job failed, or the device did.
+        """
+        stream = self._stream or self.start()
+        line = json.dumps(encode_job(job)).encode() + b"\n"
+        try:
+            answer = self._send(stream, [line], payload, progress)
+            while answer is None:
+                answer = self._read(stream, silence_s, progress)
+        except BaseException:
+            # Whatever was under way, the next job must not find the rest of this one.
+            self.close()
+            raise
+        return self._decoded(result, answer)
+
+    def start(self) -> Stream:
+        """Start the agent, sending it first where the device lacks it."""
+        agent = agent_file()
+        bootstrap = resources.files("edgekit.remote").joinpath("bootstrap.py").read_text("utf-8")
+        stream = self._stream = self._transport.open(
+            _LAUNCH.format(
+                pythons=" ".join(map(shlex.quote, self._transport.pythons)),
+                oldest=OLDEST_PYTHON,
+                bootstrap=shlex.quote(bootstrap),
+                home=shlex.quote(self.home),
+                digest=agent.digest,
+                size=len(agent.data),
+            )
+        )
+        said = self._greeting(stream)
+        if "send" in said:
+            self._write(stream, agent.data)
+            said = self._greeting(stream)
+        if said.get("python") is False:
+            raise self._no_python()
+        if "error" in said:
+            raise DeviceError(
+                f"{self.name}: {said['error']}",
+                hint="free or mount it, or choose another folder: EDGEKIT_HOME on the device, "
+                "or connection.home in the device profile",
+            )
+        self.home = said["home"]
+        return stream
+
+    def close(self) -> None:
+        """End the agent; the next job starts it again."""
+        if self._stream is not None:
+            self._stream.close()
+            self._stream = None
+
+    def _no_python(self) -> DeviceError:
+        oldest = ".".join(map(str, OLDEST_PYTHON))
+        return DeviceError(
+            f"{self.name}: no Python {oldest} or newer found there",
+            hint=f"looked for {', '.join(self._transport.pythons)}; install one "
+            "(Debian: apt install python3)",
+        )
+
+    def _greeting(self, stream: Stream) -> dict[str, Any]:
+        for _ in range(MOST_NOISE):
+            line = self._line(stream, START_S)
+            with contextlib.suppress(ValueError):  # what a login script printed
+                value = json.loads(line)
+                if isinstance(value, dict) and isinstance(value.get("edgekit"), dict):
+                    said: dict[str, Any] = value["edgekit"]
+                    return said
+        raise DeviceError(f"{self.name}: its login scripts print too much to hear the agent")
+
+    def _send(
+        self, stream: Stream, head: list[bytes], payload: Iterable[bytes], progress: Progress | None
+    ) -> dict[str, Any] | None:
+        """Send it all, unless the answer comes before the end."""
+        for piece in itertools.chain(head, payload):
+            answer = self._push(stream, piece, progress)
+            if answer is not None:
+                self.close()  # it waits for the rest, which it has no use for
+                return answer
+        return None
+
+    def _push(
+        self, stream: Stream, piece: bytes, progress: Progress | None
+    ) -> dict[str, Any] | None:
+        view, moved = memoryview(piece), time.monotonic()
+        while view:
+            if stream.readable():
+                answer = self._read(stream, STALL_S, progress)
+                if answer is not None:
+                    return answer
+            taken = stream.send(view)
+            self.bytes_sent += taken
+            view = view[taken:]
+            if taken:
+                moved = time.monotonic()
+            elif time.monotonic() - moved > STALL_S:
+                raise self._stalled()
+        return None
+
+    def _write(self, stream: Stream, data: bytes) -> None:
+        try:
+            write_all(stream, data, stall_s=STALL_S)
+        except TimeoutError as error:
+            raise self._stalled() from error
+        self.bytes_sent += len(data)
+
+    def _stalled(self) -> DeviceError:
+        return DeviceError(f"{self.name}: took no byte for {STALL_S:g} s", transient=True)
+
+    def _read(
+        self, stream: Stream, silence_s: float, progress: Progress | None
+    ) -> dict[str, Any] | None:
+        """One line of the agent; None for a report of progress."""
+        line = self._line(stream, silence_s)
+        try:
+            value = json.loads(line)
+        except ValueError as error:
+            raise self._garbled(line) from error
+        if not isinstance(value, dict) or not {"progress", "result", "error"} & set(value):
+            raise self._garbled(line)
+        if "progress" not in value:
+            return value
+        if progress is not None:
+            progress(value["progress"])
+        return None
+
+    def _line(self, stream: Stream, timeout_s: float) -> bytes:
+        try:
+            line = stream.readline(timeout_s)
+        except TimeoutError as error:
+            raise DeviceError(
+                f"{self.name}: the agent said nothing for {timeout_s:g} s", transient=True
+            ) from error
+        if not line:
+            raise self._ended(stream)
+        return line
+
+    def _decoded(self, result: type[R], answer: dict[str, Any]) -> R:
+        try:
+            if "error" not in answer:
+                return decode(result, answer["result"])
+            failure = decode(Failure, answer["error"])
+        except ValueError as error:
+            raise DeviceError(f"{self.name}: the agent's answer is wrong: {error}") from error
+        raise DeviceError(
+            f"{self.name}: {failure.message}", hint=failure.hint, transient=failure.transient
+        )
+
+    def _garbled(self, line: bytes) -> DeviceError:
+        text = line[:100].decode(errors="replace").strip()
+        return DeviceError(f"{self.name}: the agent said what nobody understands: {text!r}")
+
+    def _ended(self, stream: Stream) -> DeviceError:
+        try:
+            status = stream.wait(2.0)
+        except TimeoutError:
+            status = 0
+        how = f"with status {status}" if status >= 0 else f"by {_signal_name(-status)}"
+        tail = stream.stderr_tail().splitlines()
+        why = f": {tail[-1]}" if tail else ""
+        hint = "SIGKILL is often the kernel: out of memory" if status == -signal.SIGKILL else ""
+        return DeviceError(
+            f"{self.name}: the agent ended {how}{why}", hint=hint, transient=status < 0
+        )
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"

@@ -1,0 +1,415 @@
+"""A device over SSH: the one file that knows paramiko."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+import shlex
+import socket
+import subprocess
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import paramiko
+from paramiko.agent import AgentSSH
+
+from edgekit.errors import DeviceError
+from edgekit.remote.known_hosts import Address, HostKey, check_host_key, preferred_kinds
+from edgekit.remote.ssh_config import HostSettings, parse_host, read_settings
+from edgekit.remote.transport import SEND_SLICE_S, STDERR_KEPT_BYTES, Lines, Stream, exit_status
+
+PYTHONS = ("python3", *(f"python3.{minor}" for minor in range(14, 8, -1)))
+STALL_S = 60.0
+PULSE_S = 15.0
+LONGEST_JUMP = 8
+CHUNK = 1 << 20
+RSA_SIGNATURES = ("rsa-sha2-512", "rsa-sha2-256")
+CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
+
+# Without a handler Python prints the library's own account of a broken link on stderr.
+logging.getLogger("paramiko").addHandler(logging.NullHandler())
+
+
+class SshTransport:
+    """One authenticated connection, and the jump hosts it goes through.
+
+    Args:
+        host: what ``ssh`` takes.
+        stall_s: how long the link may be without a sign of life.
+
+    Raises:
+        DeviceError: unreachable, not the host it was, or it does not let us in.
+    """
+
+    pythons = PYTHONS
+
+    def __init__(self, host: str, *, stall_s: float = STALL_S) -> None:
+        self.name = host
+        self._stall_s = stall_s
+        self._closing = contextlib.ExitStack()
+        with contextlib.ExitStack() as closing:
+            self._link = _connect(host, None, closing, stall_s, depth=0)
+            self._closing = closing.pop_all()
+
+    def open(self, command: str) -> Stream:
+        """Run one command line of ``sh``, whatever the user's login shell is."""
+        try:
+            channel = self._link.transport.open_session(timeout=self._stall_s)
+            channel.exec_command("/bin/sh -c " + shlex.quote(command))
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            why = self._link.dead or str(error) or "the connection ended"
+            raise DeviceError(
+                f"{self.name}: cannot start a command: {why}", transient=True
+            ) from error
+        return SshStream(self.name, channel, self._link)
+
+    def close(self) -> None:
+        """Leave the device and every jump host."""
+        self._closing.close()
+
+
+class SshStream:
+    """One command on one channel."""
+
+    def __init__(self, host: str, channel: paramiko.Channel, link: Link) -> None:
+        self._host, self._channel, self._link = host, channel, link
+        self._lines = Lines(self._receive)
+        self._stderr = bytearray()
+
+    def send(self, data: memoryview) -> int:
+        """Hand over what the window takes within a moment."""
+        self._channel.settimeout(SEND_SLICE_S)
+        try:
+            return int(self._channel.send(data))
+        except TimeoutError:
+            if self._channel.closed:
+                raise self._lost() from None
+            return 0
+        except (OSError, EOFError, paramiko.SSHException) as error:
+            raise self._lost() from error
+
+    def close_stdin(self) -> None:
+        """Send the end of the input."""
+        with contextlib.suppress(OSError, EOFError):  # gone already: reading will say so
+            self._channel.shutdown_write()
+
+    def readable(self) -> bool:
+        """Whether output waits, or will never come."""
+        return self._lines.waiting() or self._channel.recv_ready() or self._channel.eof_received
+
+    def readline(self, timeout_s: float) -> bytes:
+        """The next line; empty at the end."""
+        return self._lines.readline(timeout_s)
+
+    def stderr_tail(self) -> str:
+        """The last of what the command wrote to stderr."""
+        self._drain_stderr()
+        return self._stderr.decode(errors="replace").strip()
+
+    def wait(self, timeout_s: float) -> int:
+        """The exit status, negative for a signal."""
+        if not self._channel.status_event.wait(timeout_s):
+            raise TimeoutError
+        return exit_status(int(self._channel.exit_status))
+
+    def close(self) -> None:
+        """Close the channel, which ends the command's input and output."""
+        with contextlib.suppress(OSError, EOFError):  # gone already
+            self._channel.close()
+
+    def _receive(self, timeout_s: float) -> bytes:
+        until = time.monotonic() + timeout_s
+        while True:
+            self._drain_stderr()
+            self._channel.settimeout(max(0.0, min(1.0, until - time.monotonic())))
+            try:
+                data = bytes(self._channel.recv(CHUNK))
+            except TimeoutError:
+                if time.monotonic() >= until:
+                    raise
+                continue
+            if not data and self._link.broken:
+                raise self._lost()
+            return data
+
+    def _drain_stderr(self) -> None:
+        while self._channel.recv_stderr_ready():
+            self._stderr += self._channel.recv_stderr(CHUNK)
+            del self._stderr[:-STDERR_KEPT_BYTES]
+
+    def _lost(self) -> DeviceError:
+        # The thread that reads the socket learns of the end a moment after the one that writes.
+        self._link.transport.join(0.5)
+        if not self._link.broken:
+            return DeviceError(f"{self._host}: the command takes no more input", transient=True)
+        why = self._link.dead or "the other side ended it"
+        return DeviceError(
+            f"{self._host}: the connection was lost: {why}",
+            hint="run the command again: it goes on where this one was cut",
+            transient=True,
+        )
+
+
+class Link:
+    """A connection under watch: one without a sign of life for too long is closed."""
+
+    def __init__(self, sock: Socket, stall_s: float) -> None:
+        self._sock = _Heard(sock)
+        self._stall_s = stall_s
+        self.dead = ""
+        self.transport = paramiko.Transport(self._sock)
+
+    @property
+    def broken(self) -> bool:
+        """Whether the connection is over."""
+        return bool(self.dead) or not self.transport.is_active()
+
+    def watch(self) -> None:
+        """Start to look after the link; it ends with the connection."""
+        for task in (self._pulse, self._guard):
+            threading.Thread(target=task, daemon=True).start()
+
+    def _pulse(self) -> None:
+        # Waits for the answer: the library's own keepalive asks for none, so it notices nothing.
+        with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
+            while self.transport.is_active():
+                self.transport.global_request("keepalive@openssh.com", wait=True)
+                self.transport.join(min(PULSE_S, self._stall_s / 4))
+
+    def _guard(self) -> None:
+        while self.transport.is_active():
+            self.transport.join(min(1.0, self._stall_s / 4))
+            if time.monotonic() - self._sock.heard > self._stall_s and self.transport.is_active():
+                self.dead = f"not a byte came for {self._stall_s:g} s"
+                self.transport.close()
+
+
+class Socket(Protocol):
+    """What a connection runs over: a socket, or a channel of the connection to a jump host."""
+
+    def send(self, data: bytes, /) -> int: ...  # noqa: D102
+    def recv(self, size: int, /) -> bytes: ...  # noqa: D102
+    def settimeout(self, seconds: float | None, /) -> None: ...  # noqa: D102
+    def close(self) -> None: ...  # noqa: D102
+
+
+class _Heard:
+    """A socket that remembers when something last came in."""
+
+    def __init__(self, sock: Socket) -> None:
+        self._sock = sock
+        self.heard = time.monotonic()
+        self._closed = False  # the library asks for it by this name
+        self.send, self.settimeout = sock.send, sock.settimeout
+
+    def close(self) -> None:
+        self._closed = True
+        self._sock.close()
+
+    def recv(self, size: int) -> bytes:
+        data = bytes(self._sock.recv(size))
+        self.heard = time.monotonic()
+        return data
+
+
+def _connect(
+    host: str,
+    jumps: tuple[str, ...] | None,
+    closing: contextlib.ExitStack,
+    stall_s: float,
+    depth: int,
+) -> Link:
+    """Connect and authenticate; ``jumps`` stands in for the host's own ProxyJump."""
+    if depth > LONGEST_JUMP:
+        raise DeviceError(f"{host}: ProxyJump goes through more than {LONGEST_JUMP} hosts")
+    settings = read_settings(parse_host(host), _lookup)
+    if jumps is None:
+        jumps = settings.proxy_jump
+    if jumps:
+        via = _connect(jumps[-1], jumps[:-1] or None, closing, stall_s, depth + 1)
+        sock = _through(host, settings, via)
+    elif settings.proxy_command:
+        sock = _by_command(settings.proxy_command, closing)
+    else:
+        sock = _dial(host, settings)
+    closing.callback(sock.close)
+    link = Link(sock, stall_s)
+    closing.callback(link.transport.close)
+    _shake_hands(host, settings, link.transport)
+    _log_in(host, settings, link.transport)
+    link.watch()
+    return link
+
+
+def _lookup(text: str, name: str) -> Mapping[str, Any]:
+    try:
+        return dict(paramiko.SSHConfig.from_file(io.StringIO(text)).lookup(name))
+    except (paramiko.SSHException, ImportError, ValueError) as error:
+        raise DeviceError(f"{name}: cannot understand the SSH configuration: {error}") from error
+
+
+def _dial(host: str, settings: HostSettings) -> socket.socket:
+    place = f"{settings.hostname} port {settings.port}"
+    try:
+        sock = socket.create_connection(
+            (settings.hostname, settings.port), settings.connect_timeout_s
+        )
+    except socket.gaierror as error:
+        raise DeviceError(
+            f"{host}: no address for {settings.hostname}: {error.strerror}",
+            hint="is it a Host alias of ~/.ssh/config, or a name that resolves?",
+        ) from error
+    except TimeoutError as error:
+        raise DeviceError(
+            f"{host}: no answer from {place} within {settings.connect_timeout_s:g} s",
+            transient=True,
+        ) from error
+    except OSError as error:
+        raise DeviceError(
+            f"{host}: cannot reach {place}: {error.strerror}", transient=True
+        ) from error
+    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    return sock
+
+
+def _through(host: str, settings: HostSettings, via: Link) -> Socket:
+    place = (settings.hostname, settings.port)
+    try:
+        channel = via.transport.open_channel(
+            "direct-tcpip", place, ("127.0.0.1", 0), timeout=settings.connect_timeout_s
+        )
+    except (paramiko.SSHException, EOFError, OSError) as error:
+        raise DeviceError(
+            f"{host}: the jump host cannot reach {place[0]} port {place[1]}: {error}",
+            transient=True,
+        ) from error
+    return cast(Socket, channel)
+
+
+def _by_command(command: str, closing: contextlib.ExitStack) -> socket.socket:
+    # A socket pair and no pipes: the library then waits on it as on any other connection.
+    ours, theirs = socket.socketpair()
+    with theirs:
+        process = subprocess.Popen(
+            ["/bin/sh", "-c", f"exec {command}"],
+            stdin=theirs.fileno(),
+            stdout=theirs.fileno(),
+            process_group=0,
+        )
+    closing.callback(process.wait)
+    closing.callback(process.kill)
+    return ours
+
+
+def _shake_hands(host: str, settings: HostSettings, transport: paramiko.Transport) -> None:
+    address = Address(host=settings.hostname, port=settings.port, alias=settings.host_key_alias)
+    options = transport.get_security_options()
+    options.ciphers = (*CIPHERS, *(c for c in options.ciphers if c not in CIPHERS))
+    known = [
+        k for kind in preferred_kinds(settings.known_hosts, address) for k in _signatures(kind)
+    ]
+    supported = [k for k in known if k in options.key_types]
+    options.key_types = (*supported, *(k for k in options.key_types if k not in supported))
+    transport.banner_timeout = transport.handshake_timeout = settings.connect_timeout_s
+    try:
+        transport.start_client(timeout=settings.connect_timeout_s)
+    except (paramiko.SSHException, EOFError, OSError) as error:
+        why = str(error) or "it closed the connection"
+        raise DeviceError(f"{host}: no SSH connection: {why}", transient=True) from error
+    if not transport.initial_kex_done:  # the library leaves quietly when its time is over
+        raise DeviceError(
+            f"{host}: no SSH connection within {settings.connect_timeout_s:g} s", transient=True
+        )
+    key = transport.get_remote_server_key()
+    shown = HostKey(kind=key.get_name(), blob=key.asbytes())
+    check_host_key(host, shown, address, settings.known_hosts)
+
+
+def _signatures(kind: str) -> tuple[str, ...]:
+    return RSA_SIGNATURES if kind == "ssh-rsa" else (kind,)
+
+
+def _log_in(host: str, settings: HostSettings, transport: paramiko.Transport) -> None:
+    transport.auth_timeout = settings.connect_timeout_s
+    tried: list[str] = []
+    with contextlib.ExitStack() as closing:
+        try:
+            for name, key in _keys(settings, tried, closing):
+                tried.append(name)
+                if _accepted(settings.user, key, transport):
+                    return
+        except (paramiko.SSHException, EOFError, OSError) as error:
+            tried.append(f"then {error or 'the connection ended'}")
+    keys = "; ".join(tried) or "no key: there is none"
+    raise DeviceError(
+        f"{host}: {settings.user} may not log in: tried {keys}",
+        hint=f"put a key of yours there: ssh-copy-id {host} (edgekit asks for no passwords)",
+    )
+
+
+def _accepted(user: str, key: paramiko.PKey, transport: paramiko.Transport) -> bool:
+    try:
+        more = transport.auth_publickey(user, key)
+    except paramiko.AuthenticationException as error:
+        if not transport.is_active():
+            raise paramiko.SSHException("the device took no further key") from error
+        return False
+    if more:
+        raise paramiko.SSHException(f"it asks for {', '.join(more)} as well")
+    return True
+
+
+def _keys(
+    settings: HostSettings, tried: list[str], closing: contextlib.ExitStack
+) -> Iterator[tuple[str, paramiko.PKey]]:
+    """Keys in the order of OpenSSH: the agent's named ones, its others, then those in files."""
+    held = _agent_keys(settings.identity_agent, tried, closing)
+    named = {_public_blob(file): file for file in settings.identity_files}
+    yield from ((f"{named[k.asbytes()]} (agent)", k) for k in held if k.asbytes() in named)
+    if not settings.identities_only:
+        yield from ((f"agent key {k.comment}", k) for k in held if k.asbytes() not in named)
+    done = {k.asbytes() for k in held}
+    for file in settings.identity_files:
+        if not file.exists() or _public_blob(file) in done:
+            continue
+        key = _load(file, tried)
+        if key is not None and key.asbytes() not in done:
+            yield str(file), key
+
+
+def _agent_keys(
+    path: str | None, tried: list[str], closing: contextlib.ExitStack
+) -> tuple[paramiko.AgentKey, ...]:
+    if path is None:
+        return ()
+    agent = AgentSSH()
+    try:
+        conn = closing.enter_context(socket.socket(socket.AF_UNIX))
+        conn.settimeout(STALL_S)
+        conn.connect(path)
+        agent._connect(conn)
+    except (OSError, paramiko.SSHException) as error:
+        tried.append(f"agent {path} (no answer: {error})")
+    return tuple(agent.get_keys())
+
+
+def _public_blob(file: Path) -> bytes:
+    try:
+        return bytes(paramiko.PublicBlob.from_file(f"{file}.pub").key_blob)
+    except (OSError, ValueError, IndexError):  # no .pub beside it: it is known once it is loaded
+        return b""
+
+
+def _load(file: Path, tried: list[str]) -> paramiko.PKey | None:
+    try:
+        return paramiko.PKey.from_path(file)
+    except (TypeError, paramiko.PasswordRequiredException):
+        tried.append(f"{file} (has a passphrase: ssh-add it first)")
+    except (OSError, ValueError, paramiko.SSHException, paramiko.UnknownKeyType) as error:
+        tried.append(f"{file} (cannot be read: {error})")
+    return None

@@ -1,0 +1,121 @@
+"""What a way to a device offers: run one command there, write to it, read its lines."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Protocol
+
+STDERR_KEPT_BYTES = 4096
+LONGEST_LINE_BYTES = 64 << 20
+# The longest that one send() may keep its caller from looking at what the other side answers.
+SEND_SLICE_S = 0.2
+
+
+class Stream(Protocol):
+    """One running command. A failing link is a ``DeviceError``; silence is a ``TimeoutError``."""
+
+    def send(self, data: memoryview) -> int:
+        """Hand over what the other side takes within a moment; how many bytes, 0 if none."""
+
+    def close_stdin(self) -> None:
+        """Tell the command that nothing more will come."""
+
+    def readable(self) -> bool:
+        """Whether ``readline`` has something to look at now."""
+
+    def readline(self, timeout_s: float) -> bytes:
+        """The next line with its end; empty at the end of the output.
+
+        Raises:
+            TimeoutError: no byte came for ``timeout_s``.
+        """
+
+    def stderr_tail(self) -> str:
+        """The last of what the command wrote to stderr."""
+
+    def wait(self, timeout_s: float) -> int:
+        """The exit status, negative for a signal.
+
+        Raises:
+            TimeoutError: still running.
+        """
+
+    def close(self) -> None:
+        """End the command, whatever it is doing."""
+
+
+class Transport(Protocol):
+    """A way to one device."""
+
+    @property
+    def name(self) -> str:
+        """The host as the user named it."""
+
+    @property
+    def pythons(self) -> tuple[str, ...]:
+        """Commands to try as the device's Python, best first."""
+
+    def open(self, command: str) -> Stream:
+        """Run one command line of ``sh``.
+
+        Raises:
+            DeviceError: the device could not start it.
+        """
+
+    def close(self) -> None:
+        """Leave the device; ends every stream."""
+
+
+class Lines:
+    """Lines out of chunks of bytes.
+
+    Args:
+        receive: gives the next chunk, empty at the end; raises ``TimeoutError`` after the seconds
+            it is called with.
+    """
+
+    def __init__(self, receive: Callable[[float], bytes]) -> None:
+        self._receive = receive
+        self._buffer = bytearray()
+
+    def waiting(self) -> bool:
+        """Whether a whole line is here already."""
+        return b"\n" in self._buffer
+
+    def readline(self, timeout_s: float) -> bytes:
+        """The next line; what is left at the end of the output; then nothing."""
+        start = 0
+        while (end := self._buffer.find(b"\n", start)) < 0:
+            start = len(self._buffer)
+            if start > LONGEST_LINE_BYTES:
+                raise ValueError(f"a line of more than {LONGEST_LINE_BYTES} bytes")
+            chunk = self._receive(timeout_s)
+            if not chunk:
+                end = start - 1
+                break
+            self._buffer += chunk
+        line = bytes(self._buffer[: end + 1])
+        del self._buffer[: end + 1]
+        return line
+
+
+def exit_status(of_shell: int) -> int:
+    """What a shell ended with, as the status of its command, negative for a signal."""
+    return 128 - of_shell if of_shell > 128 else of_shell
+
+
+def write_all(stream: Stream, data: bytes, *, stall_s: float) -> None:
+    """Send everything.
+
+    Raises:
+        TimeoutError: the other side took no byte for ``stall_s``.
+    """
+    view, moved = memoryview(data), time.monotonic()
+    while view:
+        taken = stream.send(view)
+        view = view[taken:]
+        if taken:
+            moved = time.monotonic()
+        elif time.monotonic() - moved > stall_s:
+            raise TimeoutError

@@ -1,0 +1,243 @@
+"""Fetch on the host the wheels of a runtime that a device can install, once, and keep them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name, parse_wheel_filename
+
+from edgekit.errors import DeviceError
+from edgekit.profile import RuntimeName, RuntimeSpec
+from edgekit.remote.closure import read_wheel, resolve
+from edgekit.remote.device_python import DevicePython
+from edgekit.remote.session import Progress
+from edgekit_agent.files import sha256_of, write_whole
+
+# The last tflite-runtime there is; it has wheels where ai-edge-litert has none.
+TFLITE_VERSION = "2.14.0"
+TFLITE_NEWEST_PYTHON = (3, 11)
+LITERT_ARCHES = ("x86_64", "aarch64")
+LITERT_OLDEST_PYTHON = (3, 10)
+NUMPY_ARCHES = ("x86_64", "aarch64")
+# How often what pip left out, having asked the host's markers, is asked for again.
+ROUNDS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wanted:
+    """What to ask pip for, the runtime first. ``provided`` must be on the device already."""
+
+    requirements: tuple[str, ...]
+    provided: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeWheels:
+    """A runtime and all it needs, as files here with their sha256."""
+
+    runtime: str
+    version: str
+    files: tuple[tuple[Path, str], ...]
+    provided: frozenset[str]
+
+    @property
+    def name(self) -> str:
+        """The folder on the device: other wheels, other folder."""
+        digests = "".join(sorted(digest for _, digest in self.files))
+        return f"{self.runtime}-{self.version}-{hashlib.sha256(digests.encode()).hexdigest()[:12]}"
+
+
+def default_cache() -> Path:
+    """``${XDG_CACHE_HOME:-~/.cache}/edgekit/wheels``."""
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser() / "edgekit" / "wheels"
+
+
+def fetch_runtime(
+    runtime: RuntimeName,
+    spec: RuntimeSpec,
+    python: DevicePython,
+    *,
+    tested_version: str,
+    cache: Path,
+    progress: Progress | None = None,
+) -> RuntimeWheels:
+    """The wheels of a runtime, from the cache or through pip.
+
+    Args:
+        runtime: which one.
+        spec: the versions the profile allows.
+        python: the device's Python.
+        tested_version: the one the model was measured with; taken where there is a wheel of it.
+        cache: where wheels and locks are kept.
+        progress: told what is fetched.
+
+    Raises:
+        DeviceError: there are no such wheels, or they cannot be fetched.
+    """
+    cache.mkdir(parents=True, exist_ok=True)
+    failure: DeviceError | None = None
+    for wanted in candidates(runtime, spec, python, tested_version):
+        lock = cache / _lock_name(wanted, python)
+        try:
+            files = _locked(lock, cache) or _fetched(wanted, python, cache, lock, progress)
+        except DeviceError as error:
+            failure = error
+            continue
+        root = read_wheel(files[0][0], python)
+        return RuntimeWheels(
+            runtime=runtime, version=str(root.version), files=files, provided=wanted.provided
+        )
+    raise failure or DeviceError(f"no {runtime} for Python {python.version} on {python.arch}")
+
+
+def candidates(
+    runtime: RuntimeName, spec: RuntimeSpec, python: DevicePython, tested_version: str
+) -> tuple[Wanted, ...]:
+    """What may be asked for, best first.
+
+    Raises:
+        DeviceError: nobody builds such a wheel, or the profile allows none of them.
+    """
+    litert = python.arch in LITERT_ARCHES and python.minor >= LITERT_OLDEST_PYTHON
+    if runtime == "litert" and not litert:
+        return (_tflite(spec, python),)
+    if runtime == "onnxruntime" and python.arch not in NUMPY_ARCHES:
+        raise DeviceError(
+            f"onnxruntime has no wheels for {python.arch}",
+            hint="install it on the device yourself, or build for litert",
+        )
+    package = "ai-edge-litert" if runtime == "litert" else "onnxruntime"
+    versions = [spec.version]
+    if tested_version and SpecifierSet(spec.version).contains(tested_version, prereleases=True):
+        versions.insert(0, f"=={tested_version}")
+    return tuple(Wanted(requirements=(f"{package}{v}", "numpy")) for v in versions)
+
+
+def _tflite(spec: RuntimeSpec, python: DevicePython) -> Wanted:
+    here = f"Python {python.version} on {python.arch}"
+    if python.minor > TFLITE_NEWEST_PYTHON:
+        raise DeviceError(
+            f"no wheel of litert or tflite-runtime for {here}",
+            hint="use a device with Python 3.9 to 3.11, or 64-bit userland",
+        )
+    if not SpecifierSet(spec.version).contains(TFLITE_VERSION):
+        raise DeviceError(
+            f"for {here} there is only tflite-runtime {TFLITE_VERSION}, "
+            f"and the profile wants {spec.version}"
+        )
+    # Version 2.14 crashes with numpy 2; numpy has no wheels for 32 bits.
+    root = f"tflite-runtime=={TFLITE_VERSION}"
+    if python.arch in NUMPY_ARCHES:
+        return Wanted(requirements=(root, "numpy<2"))
+    return Wanted(requirements=(root,), provided=frozenset({"numpy"}))
+
+
+def _lock_name(wanted: Wanted, python: DevicePython) -> str:
+    asked = json.dumps([wanted.requirements, python.platforms(), python.interpreter])
+    short = hashlib.sha256(asked.encode()).hexdigest()[:12]
+    root = "".join(c if c.isalnum() or c in "-." else "_" for c in wanted.requirements[0])
+    return f"{root}-{python.interpreter}-{python.arch}-{short}.lock.json"
+
+
+def _locked(lock: Path, cache: Path) -> tuple[tuple[Path, str], ...] | None:
+    """The files a lock names, if all of them are here and whole; a damaged one is removed."""
+    files = tuple((cache / name, digest) for name, digest in _read_lock(lock))
+    for path, digest in files:
+        if path.exists() and sha256_of(str(path)) != digest:
+            path.unlink()
+    return files if files and all(path.exists() for path, _ in files) else None
+
+
+def _read_lock(lock: Path) -> list[tuple[str, str]]:
+    try:
+        return [(e["file"], e["sha256"]) for e in json.loads(lock.read_bytes())["wheels"]]
+    except FileNotFoundError:
+        return []
+    except (ValueError, KeyError, TypeError) as error:
+        raise DeviceError(f"{lock}: damaged: {error}", hint="delete it and try again") from error
+
+
+def _pins(lock: Path) -> list[str]:
+    """What a lock holds as requirements, so that a lost file comes back in the same version."""
+    parsed = [parse_wheel_filename(name) for name, _ in _read_lock(lock)]
+    return [f"{name}=={version}" for name, version, _, _ in parsed]
+
+
+def _fetched(
+    wanted: Wanted, python: DevicePython, cache: Path, lock: Path, progress: Progress | None
+) -> tuple[tuple[Path, str], ...]:
+    if progress is not None:
+        progress({"stage": f"fetch {wanted.requirements[0]}", "done": 0, "total": 0})
+    with tempfile.TemporaryDirectory(dir=cache, prefix=".fetch-") as scratch:
+        chosen = _closed(wanted, _pins(lock), python, cache, Path(scratch))
+        files = tuple((cache / path.name, sha256_of(str(path))) for path in chosen)
+        for path in chosen:
+            path.replace(cache / path.name)
+    entries = [{"file": path.name, "sha256": digest} for path, digest in files]
+    write_whole(str(lock), json.dumps({"wheels": entries}, indent=1).encode())
+    return files
+
+
+def _closed(
+    wanted: Wanted, pins: Sequence[str], python: DevicePython, cache: Path, scratch: Path
+) -> list[Path]:
+    """Wheels that need nothing but each other on the device; the runtime's first."""
+    asked = (*wanted.requirements, *pins)
+    for turn in range(ROUNDS):
+        folder = scratch / str(turn)
+        _download(asked, python, cache, folder, with_deps=not wanted.provided)
+        wheels = [read_wheel(path, python) for path in sorted(folder.glob("*.whl"))]
+        needed, missing = resolve(wanted.requirements, wheels, python, wanted.provided)
+        if not missing:
+            root = canonicalize_name(Requirement(wanted.requirements[0]).name)
+            return [w.path for w in sorted(needed, key=lambda w: w.name != root)]
+        asked = (*asked, *missing)
+    raise DeviceError(
+        f"the wheels of {wanted.requirements[0]} lack {', '.join(missing)} for "
+        f"Python {python.version} on {python.arch}"
+    )
+
+
+def _download(
+    requirements: Sequence[str],
+    python: DevicePython,
+    cache: Path,
+    folder: Path,
+    *,
+    with_deps: bool,
+) -> None:
+    target = ["--python-version", ".".join(map(str, python.minor)), "--implementation", "cp"]
+    for abi in (python.interpreter, "abi3", "none"):
+        target += ["--abi", abi]
+    for platform in python.platforms():
+        target += ["--platform", platform]
+    command = [
+        sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--only-binary=:all:",
+        "--disable-pip-version-check", "--find-links", str(cache), "--dest", str(folder),
+        *([] if with_deps else ["--no-deps"]), *target, *requirements,
+    ]  # fmt: skip
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)
+    if done.returncode:
+        raise _pip_error(requirements[0], python, done.stderr.decode(errors="replace"))
+
+
+def _pip_error(requirement: str, python: DevicePython, stderr: str) -> DeviceError:
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("ERROR:")] or lines or ["it said nothing"]
+    return DeviceError(
+        f"cannot fetch {requirement} for Python {python.version} on {python.arch} "
+        f"(glibc {'.'.join(map(str, python.glibc))}): pip: {errors[-1].removeprefix('ERROR: ')}",
+        hint="push once from a machine with network access, or install the runtime on the device",
+        transient=any("Retrying" in line for line in lines),
+    )

@@ -1,0 +1,429 @@
+"""The report of a build: one HTML page with the verdict, every candidate and all provenance."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from edgekit import plots
+from edgekit.bundle import MANIFEST, Manifest, open_bundle
+from edgekit.errors import UserError
+from edgekit.latency import LatencySummary
+from edgekit.results import Check, Measurement, Verdict
+from edgekit_agent.files import write_whole
+from edgekit_agent.records import Tally
+
+RESULTS = "results.jsonl"
+REPORT = "report.html"
+MIB = 1024 * 1024
+
+_HINT = "give the folder that 'edgekit build' wrote (build/NAME)"
+_NOT_MEASURED = "not measured"
+_LABELS = {
+    "model_mib": "Model size",
+    "transfer_mib": "Transfer size",
+    "peak_rss_mib": "Peak memory",
+    "latency_p95_ms": "Latency, 95th percentile",
+    "accuracy_drop_points": "Accuracy drop",
+}
+_UNITS = {"mib": "MiB", "ms": "ms", "points": "points", "mj": "mJ", "bytes": "bytes"}
+
+
+# ---------------------------------------------------------------- lines of results.jsonl
+
+
+class _Line(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+
+class BuildLine(_Line):
+    """The line that a build begins with."""
+
+    kind: Literal["build"]
+    id: str
+    started: datetime
+    device: str
+    source_digest: str
+    machine: dict[str, Any] = {}
+
+
+class ModelFacts(_Line):
+    """The file a recipe made."""
+
+    digest: str
+    bytes: int
+    format: str
+
+
+class Comparison(_Line):
+    """A candidate against the original, sample by sample. The interval holds 95 %."""
+
+    drop_points: float
+    interval_points: tuple[float, float]
+    flips: int
+    n: int
+    proven: bool
+    needed_samples: int | None = None
+
+
+class CandidateLine(_Line):
+    """A model that was made and measured."""
+
+    kind: Literal["candidate"]
+    key: str
+    name: str
+    steps: tuple[dict[str, Any], ...] = ()
+    seed: int | None = None
+    model: ModelFacts
+    measurements: tuple[Measurement, ...] = ()
+    comparison: Comparison | None = None
+    verdict: Verdict | None = None
+    chosen: bool = False
+    baseline: bool = False
+
+
+class RejectedLine(_Line):
+    """A recipe that made no model."""
+
+    kind: Literal["rejected"]
+    name: str
+    reason: str
+
+
+_LINE: TypeAdapter[BuildLine | CandidateLine | RejectedLine] = TypeAdapter(
+    Annotated[BuildLine | CandidateLine | RejectedLine, Field(discriminator="kind")]
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BuildFacts:
+    """All that the report of one build says. No manifest: nothing was packed."""
+
+    build: BuildLine
+    candidates: tuple[CandidateLine, ...]
+    rejected: tuple[RejectedLine, ...]
+    manifest: Manifest | None
+
+
+def write_report(build_dir: Path) -> Path:
+    """Write the report of the last build in a folder, and return its path.
+
+    Raises:
+        UserError: the folder holds no build, or its files are damaged.
+    """
+    path = build_dir / REPORT
+    write_whole(str(path), render(read_facts(build_dir)).encode("utf-8"))
+    return path
+
+
+def read_facts(build_dir: Path) -> BuildFacts:
+    """The facts of the last build in a folder.
+
+    Raises:
+        UserError: the folder holds no build, or its files are damaged.
+    """
+    path = build_dir / RESULTS
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{build_dir}: not a build folder: {error}", hint=_HINT) from error
+    lines = _last_build(text, path)
+    manifest = open_bundle(build_dir).manifest if (build_dir / MANIFEST).exists() else None
+    candidates = tuple(line for line in lines if isinstance(line, CandidateLine))
+    digests = {c.model.digest for c in candidates if c.chosen}
+    if manifest is not None and digests.isdisjoint(f.digest for f in manifest.files):
+        manifest = None  # it was packed by an earlier build
+    return BuildFacts(
+        build=next(line for line in lines if isinstance(line, BuildLine)),
+        candidates=candidates,
+        rejected=tuple(line for line in lines if isinstance(line, RejectedLine)),
+        manifest=manifest,
+    )
+
+
+def _last_build(text: str, path: Path) -> list[BuildLine | CandidateLine | RejectedLine]:
+    lines: list[BuildLine | CandidateLine | RejectedLine] = []
+    numbered = list(enumerate(text.splitlines(), start=1))
+    for number, raw in numbered:
+        if not raw.strip():
+            continue
+        try:
+            line = _LINE.validate_json(raw)
+        except ValidationError as error:
+            if number == len(numbered) and not text.endswith("\n"):
+                break  # the build was cut off while it wrote this line
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise UserError(f"{path}:{number}: {where}: {first['msg']}", hint=_HINT) from error
+        if isinstance(line, BuildLine):
+            lines = []
+        lines.append(line)
+    if not lines or not isinstance(lines[0], BuildLine):
+        raise UserError(f"{path}: no build begins in this file", hint=_HINT)
+    return lines
+
+
+# ---------------------------------------------------------------- what the page shows
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """One candidate as the page shows it."""
+
+    letter: str
+    line: CandidateLine
+
+    @property
+    def title(self) -> str:
+        """Letter and name."""
+        return f"{self.letter}  {self.line.name}"
+
+    @property
+    def role(self) -> plots.Role:
+        """How its marks are drawn."""
+        if self.line.chosen:
+            return "chosen"
+        if self.line.baseline:
+            return "baseline"
+        return "passes" if self.line.verdict and self.line.verdict.passes else "fails"
+
+    @property
+    def measured(self) -> tuple[Measurement, ...]:
+        """Measurements, those of devices first."""
+        return tuple(sorted(self.line.measurements, key=lambda m: m.source == "host"))
+
+    @property
+    def timed(self) -> list[tuple[str, LatencySummary]]:
+        """Where it was timed, and the summary of that."""
+        return [(m.source, times) for m in self.measured if (times := _times(m))]
+
+    @property
+    def tally(self) -> Tally | None:
+        """Its score, on a device where there is one."""
+        return next((m.tally for m in self.measured if m.tally), None)
+
+    @property
+    def peaks(self) -> list[tuple[str, int]]:
+        """Peak memory by source."""
+        return [(m.source, m.peak_rss_bytes) for m in self.measured if m.peak_rss_bytes is not None]
+
+    @property
+    def transfer_bytes(self) -> int | None:
+        """Bytes sent to a device for it."""
+        return next((m.transfer_bytes for m in self.measured), None)
+
+    @property
+    def drop(self) -> plots.Span | None:
+        """Accuracy lost against the original; of the original itself, nothing."""
+        if self.line.comparison is not None:
+            low, high = self.line.comparison.interval_points
+            return plots.Span(middle=self.line.comparison.drop_points, low=low, high=high)
+        return plots.Span(middle=0.0, low=0.0, high=0.0) if self.line.baseline else None
+
+    def times(self, source: str) -> LatencySummary | None:
+        """The latencies measured there."""
+        return dict(self.timed).get(source)
+
+    def values(self, source: str) -> tuple[float, ...]:
+        """The raw latencies measured there."""
+        records = [r for m in self.measured if m.source == source for r in m.latency]
+        return tuple(v for r in records for v in r.values_ms)
+
+
+def _times(measurement: Measurement) -> LatencySummary | None:
+    return measurement.times if any(r.values_ms for r in measurement.latency) else None
+
+
+def render(facts: BuildFacts) -> str:
+    """The page, complete in itself: no script, no network."""
+    ordered = sorted(facts.candidates, key=lambda c: (not c.baseline, not c.chosen))
+    rows = tuple(Row(letter=_letter(i), line=line) for i, line in enumerate(ordered))
+    source = _timing_source(rows)
+    judged = _judged(rows)
+    limits = _limits(rows, facts.manifest)
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            facts=facts,
+            rows=rows,
+            judged=judged,
+            headline=_headline(judged),
+            source=source,
+            limits=limits,
+            scatter=_scatter(rows, source, limits),
+            bars=_bars(rows, limits),
+            strips=_strips(rows, source, limits),
+        )
+    )
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("edgekit"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters.update(
+        figure=_figure, size=_size, label=_label, unit=_unit, place=_place, used=_used
+    )
+    return environment
+
+
+def _letter(index: int) -> str:
+    return chr(ord("A") + index % 26) + (str(index // 26) if index >= 26 else "")
+
+
+def _timing_source(rows: tuple[Row, ...]) -> str | None:
+    """Where most candidates were timed; a device goes before the host."""
+    counts: dict[str, int] = {}
+    for source in (s for row in rows for s, _ in row.timed):
+        counts[source] = counts.get(source, 0) + 1
+    return max(counts, key=lambda s: (s != "host", counts[s]), default=None)
+
+
+def _judged(rows: tuple[Row, ...]) -> Row | None:
+    """The chosen candidate, else the one that comes nearest."""
+    verdicts = [(r, r.line.verdict) for r in rows if r.line.verdict is not None]
+    return min(
+        verdicts,
+        key=lambda pair: (not pair[0].line.chosen, len(pair[1].failing) + len(pair[1].reasons)),
+        default=(None, None),
+    )[0]
+
+
+def _headline(judged: Row | None) -> tuple[Literal["holds", "open", "fails"], str]:
+    if judged is None or judged.line.verdict is None:
+        return "open", "Not judged"
+    verdict = judged.line.verdict
+    if not judged.line.chosen:
+        return "fails", "No candidate passes"
+    if not verdict.passes:
+        return "fails", "Does not pass"
+    unmeasured = sum(c.outcome == "unmeasured" for c in verdict.checks)
+    if unmeasured:
+        return "open", f"Nothing fails, {unmeasured} of {len(verdict.checks)} checks not measured"
+    return "holds", "Passes, every check holds"
+
+
+def _limits(rows: tuple[Row, ...], manifest: Manifest | None) -> dict[str, float | None]:
+    """The limits that the verdicts were taken by; those of the profile where none was."""
+    budget = manifest.profile.budget.model_dump() if manifest is not None else {}
+    limits: dict[str, float | None] = {name: budget.get(name) for name in _LABELS}
+    for row in rows:
+        for check in row.line.verdict.checks if row.line.verdict else ():
+            limits[check.name] = check.limit
+    return limits
+
+
+def _scatter(
+    rows: tuple[Row, ...], source: str | None, limits: dict[str, float | None]
+) -> plots.Scatter | None:
+    dots = []
+    for row in rows:
+        times, drop = row.times(source) if source else None, row.drop
+        if times is not None and drop is not None:
+            low, high = times.p95_interval_ms
+            x = plots.Span(middle=times.p95_ms, low=low, high=high)
+            dots.append(plots.Dot(letter=row.letter, title=row.title, role=row.role, x=x, y=drop))
+    return plots.scatter(
+        dots, x_limit=limits["latency_p95_ms"], y_limit=limits["accuracy_drop_points"]
+    )
+
+
+def _bars(rows: tuple[Row, ...], limits: dict[str, float | None]) -> plots.Bars | None:
+    largest = max((max(row.line.model.bytes, row.transfer_bytes or 0) for row in rows), default=0)
+    unit, size = ("MiB", MIB) if largest >= MIB else ("KiB", 1024)
+    return plots.bars(
+        [
+            plots.Bar(
+                letter=row.letter,
+                title=row.title,
+                role=row.role,
+                model=row.line.model.bytes / size,
+                transfer=None if row.transfer_bytes is None else row.transfer_bytes / size,
+            )
+            for row in rows
+        ],
+        unit=unit,
+        model_limit=_scaled(limits["model_mib"], MIB / size),
+        transfer_limit=_scaled(limits["transfer_mib"], MIB / size),
+    )
+
+
+def _scaled(value: float | None, factor: float) -> float | None:
+    return None if value is None else value * factor
+
+
+def _strips(
+    rows: tuple[Row, ...], source: str | None, limits: dict[str, float | None]
+) -> plots.Strips | None:
+    strips = [
+        plots.Strip(
+            letter=row.letter,
+            title=row.title,
+            role=row.role,
+            values=row.values(source),
+            p50=times.p50_ms,
+            p95=times.p95_ms,
+        )
+        for row in rows
+        if source and (times := row.times(source))
+    ]
+    return plots.strips(strips, limit=limits["latency_p95_ms"])
+
+
+# ---------------------------------------------------------------- filters of the template
+
+
+def _figure(value: float | None, digits: int = 3) -> str:
+    """A figure with so many significant digits."""
+    if value is None:
+        return _NOT_MEASURED
+    if not math.isfinite(value):
+        return "unbounded"
+    if value == 0:
+        return "0"
+    whole = math.floor(math.log10(abs(value))) + 1
+    return f"{value:,.{min(max(digits - whole, 0), 6)}f}".replace("-", "\u2212")
+
+
+def _size(count: int | None) -> str:
+    """Bytes in the unit that reads best."""
+    if count is None:
+        return _NOT_MEASURED
+    if count < MIB:
+        return f"{_figure(count / 1024)} KiB"
+    return f"{_figure(count / MIB)} MiB"
+
+
+def _label(check: Check) -> str:
+    """A check's name in words."""
+    stem, _, tail = check.name.rpartition("_")
+    plain = stem if tail in _UNITS and stem else check.name
+    return _LABELS.get(check.name, plain.replace("_", " ").capitalize())
+
+
+def _unit(check: Check) -> str:
+    """The unit that a check's name ends with."""
+    return _UNITS.get(check.name.rpartition("_")[2], "")
+
+
+def _place(source: str) -> str:
+    """Where a figure was measured, in words."""
+    return "build host" if source == "host" else source.replace("device:", "device ", 1)
+
+
+def _used(check: Check) -> float | None:
+    """How much of its limit a check uses, in percent and at most 100."""
+    if check.measured is None or check.limit <= 0 or not math.isfinite(check.measured):
+        return None
+    return round(min(max(100 * check.measured / check.limit, 0), 100), 1)

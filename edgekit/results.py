@@ -1,0 +1,114 @@
+"""What a build finds out: measurements, checks, verdicts, candidates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from edgekit.latency import LatencySummary, summarise
+from edgekit.model import Model
+from edgekit.recipe import Recipe
+from edgekit_agent.records import Latency, Tally
+
+Outcome = Literal["holds", "fails", "unmeasured"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What was measured of one model in one place.
+
+    ``latency`` holds one record of raw values for each process the model was timed in.
+    ``source`` is ``host`` or ``device:NAME``.
+    """
+
+    source: str
+    tally: Tally | None
+    model_bytes: int
+    transfer_bytes: int
+    latency: tuple[Latency, ...] = ()
+    peak_rss_bytes: int | None = None
+    runtime: str = ""
+    runtime_version: str = ""
+
+    @property
+    def times(self) -> LatencySummary | None:
+        """The summary of the raw latencies; ``None`` where nothing was timed."""
+        return summarise(self.latency) if self.latency else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Check:
+    """One line of a verdict: a limit against a figure, in the unit that ``name`` ends with."""
+
+    name: str
+    limit: float
+    measured: float | None
+    outcome: Outcome
+    note: str = ""
+
+    def __str__(self) -> str:
+        if self.measured is None:
+            return f"{self.name}: unmeasured (limit {self.limit:g}){self._tail()}"
+        by = abs(self.measured - self.limit)
+        side = f"over by {by:.3g}" if self.measured > self.limit else f"{by:.3g} to spare"
+        figures = f"{self.measured:.4g} of {self.limit:g}, {side}"
+        return f"{self.name}: {self.outcome}, {figures}{self._tail()}"
+
+    def _tail(self) -> str:
+        return f"; {self.note}" if self.note else ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verdict:
+    """What the gate says of a candidate. It passes when no check fails."""
+
+    checks: tuple[Check, ...]
+    reasons: tuple[str, ...] = ()  # what forbids the candidate beside the figures
+
+    @property
+    def passes(self) -> bool:
+        """Whether nothing speaks against the candidate."""
+        return not self.reasons and not self.failing
+
+    @property
+    def failing(self) -> tuple[Check, ...]:
+        """The checks that fail."""
+        return tuple(c for c in self.checks if c.outcome == "fails")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """A model that a recipe made, with what was measured of it.
+
+    ``measurements`` has the host's first; ``troubles`` says why a device could not run it.
+    """
+
+    key: str
+    recipe: Recipe
+    model: Model
+    measurements: tuple[Measurement, ...] = ()
+    verdict: Verdict | None = None
+    troubles: tuple[str, ...] = ()
+
+    def measured(self, source: str) -> Measurement | None:
+        """The measurement of that source (``host`` or ``device:NAME``)."""
+        return next((m for m in self.measurements if m.source == source), None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rejected:
+    """A recipe that made no candidate, and why."""
+
+    recipe: Recipe
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Build:
+    """What ``build`` found: the original, every candidate, and the one that was chosen."""
+
+    baseline: Candidate
+    candidates: tuple[Candidate, ...]
+    rejected: tuple[Rejected, ...]
+    chosen: Candidate | None
+    nearest: Candidate

@@ -1,0 +1,87 @@
+"""Which recipe next, and which candidate wins: pure decisions over what is known."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgekit.passes import step
+from edgekit.recipe import Clean, QuantizeDynamic, QuantizeStatic, Ranges, Recipe
+from edgekit.results import Candidate, Rejected
+
+# Two latencies closer than this are the same; then the smaller model wins.
+_TIE = 1.03
+
+_LATER_RANGES: tuple[Ranges, ...] = ("mse", "minmax")
+
+
+def original(seed: int) -> Recipe:
+    """The recipe that changes nothing."""
+    return Recipe(name="original", seed=seed)
+
+
+def propose(tried: Sequence[Candidate | Rejected], *, seed: int) -> tuple[Recipe, ...]:
+    """The recipes to try next, given what was tried; empty when enough was.
+
+    Static int8 with clipped ranges and dynamic int8 come first. Only when the static one loses
+    too much accuracy are other range estimators worth their time.
+    """
+    names = {t.recipe.name for t in tried}
+    first = (_static("percentile", seed), _dynamic(seed))
+    if not names & {r.name for r in first}:
+        return first
+    static = [t for t in tried if t.recipe.name.startswith("int8-static")]
+    if not static or any(not isinstance(t, Candidate) or _accurate(t) for t in static):
+        return ()
+    later = (_static(ranges, seed) for ranges in _LATER_RANGES)
+    return next(((r,) for r in later if r.name not in names), ())
+
+
+def _static(ranges: Ranges, seed: int) -> Recipe:
+    steps = (step(Clean()), step(QuantizeStatic(ranges=ranges)))
+    return Recipe(name=f"int8-static-{ranges}", steps=steps, seed=seed)
+
+
+def _dynamic(seed: int) -> Recipe:
+    return Recipe(name="int8-dynamic", steps=(step(Clean()), step(QuantizeDynamic())), seed=seed)
+
+
+def _accurate(candidate: Candidate) -> bool:
+    checks = candidate.verdict.checks if candidate.verdict else ()
+    return all(c.outcome != "fails" for c in checks if c.name == "accuracy_drop_points")
+
+
+def choose(candidates: Sequence[Candidate], *, source: str) -> Candidate | None:
+    """The fastest candidate that passes; of equally fast ones the one that travels lightest.
+
+    Args:
+        candidates: all, the original among them, with verdicts.
+        source: whose latencies count (``host`` or ``device:NAME``).
+    """
+    passing = [c for c in candidates if c.verdict and c.verdict.passes]
+    if not passing:
+        return None
+    fastest = min(_p50(c, source) for c in passing)
+    contenders = [c for c in passing if _p50(c, source) <= _TIE * fastest]
+    return min(contenders, key=lambda c: (_transfer(c, source), c.recipe.name))
+
+
+def nearest(candidates: Sequence[Candidate], *, source: str) -> Candidate:
+    """The candidate that misses least: fewest failing lines, then the smallest excess."""
+    return min(candidates, key=lambda c: (*_misses(c), _p50(c, source)))
+
+
+def _misses(candidate: Candidate) -> tuple[int, float]:
+    failing = candidate.verdict.failing if candidate.verdict else ()
+    excess = sum((c.measured or 0) / max(c.limit, 1e-9) for c in failing)
+    return len(failing), excess
+
+
+def _p50(candidate: Candidate, source: str) -> float:
+    measurement = candidate.measured(source)
+    times = measurement.times if measurement else None
+    return times.p50_ms if times else float("inf")
+
+
+def _transfer(candidate: Candidate, source: str) -> int:
+    measurement = candidate.measured(source)
+    return measurement.transfer_bytes if measurement else candidate.model.bytes

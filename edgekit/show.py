@@ -1,0 +1,235 @@
+"""Results as text for a terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from edgekit.bench import Benched
+from edgekit.compare import Comparison
+from edgekit.inspection import Inspection
+from edgekit.latency import LatencySummary
+from edgekit.pipeline import Outcome
+from edgekit.profile import DeviceProfile
+from edgekit.remote.deploy import PushReport
+from edgekit.results import Candidate, Measurement
+from edgekit_agent.records import DeviceFacts, Release, Status
+
+MIB = 1 << 20
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows in columns; the first column left, the others right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [
+            row[0].ljust(widths[0]),
+            *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)),
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def size(count: int | None) -> str:
+    """Bytes for a reader: 812 B, 79.6 KiB, 14.2 MiB."""
+    if count is None:
+        return "-"
+    if count < 1 << 10:
+        return f"{count} B"
+    return f"{count / (1 << 10):.1f} KiB" if count < MIB else f"{count / MIB:.1f} MiB"
+
+
+def built(outcome: Outcome) -> str:
+    """What a build found: the candidates, the verdict line by line, and where the bundle is."""
+    found, intake = outcome.found, outcome.intake
+    lines = [_candidates(outcome)]
+    lines += [f"{r.recipe.name}: not made: {r.reason}" for r in found.rejected]
+    shown = found.chosen or found.nearest
+    if found.chosen:
+        lines += ["", f"{intake.profile.name}: {shown.recipe.name} chosen"]
+    else:
+        lines += ["", f"{intake.profile.name}: nothing holds; nearest is {shown.recipe.name}"]
+    if shown.verdict:
+        lines += [f"  {check}" for check in shown.verdict.checks]
+        lines += [f"  {reason}" for reason in shown.verdict.reasons]
+    if outcome.manifest:
+        lines += ["", f"bundle: {intake.out}"]
+    return "\n".join(lines)
+
+
+def built_facts(outcome: Outcome) -> dict[str, object]:
+    """What a build found, as plain data; raw latencies stay in results.jsonl."""
+    found = outcome.found
+    return {
+        "device": outcome.intake.profile.name,
+        "passes": found.chosen is not None,
+        "chosen": found.chosen.recipe.name if found.chosen else None,
+        "nearest": found.nearest.recipe.name,
+        "candidates": [_candidate_facts(outcome, c) for c in found.candidates],
+        "rejected": {r.recipe.name: r.reason for r in found.rejected},
+        "bundle": outcome.intake.out if outcome.manifest else None,
+        "folder": outcome.intake.out,
+    }
+
+
+def _candidate_facts(outcome: Outcome, candidate: Candidate) -> dict[str, object]:
+    return {
+        "name": candidate.recipe.name,
+        "digest": candidate.model.digest,
+        "measurements": [_measurement_facts(m) for m in candidate.measurements],
+        "comparison": outcome.compared[candidate.key],
+        "verdict": candidate.verdict,
+        "passes": bool(candidate.verdict and candidate.verdict.passes),
+    }
+
+
+def _measurement_facts(measured: Measurement) -> dict[str, object]:
+    tally = measured.tally
+    return {
+        "source": measured.source,
+        "model_bytes": measured.model_bytes,
+        "transfer_bytes": measured.transfer_bytes,
+        "n": tally.n if tally else None,
+        "correct": tally.correct if tally else None,
+        "latency": measured.times,
+        "peak_rss_bytes": measured.peak_rss_bytes,
+    }
+
+
+def _candidates(outcome: Outcome) -> str:
+    head = ["candidate", "file", "transfer", "right", "drop", "p50 ms", "p95 ms", "peak RSS", ""]
+    rows = [head]
+    for candidate in outcome.found.candidates:
+        for measured in candidate.measurements:
+            compared = outcome.compared[candidate.key]
+            rows.append(_candidate_row(outcome, candidate, measured, compared))
+    return table(rows)
+
+
+def _candidate_row(
+    outcome: Outcome, candidate: Candidate, measured: Measurement, compared: Comparison
+) -> list[str]:
+    times, tally = measured.times, measured.tally
+    mark = "chosen" if candidate is outcome.found.chosen else ""
+    if candidate.verdict and not candidate.verdict.passes:
+        mark = "fails"
+    return [
+        f"{candidate.recipe.name} ({measured.source})",
+        size(measured.model_bytes),
+        size(measured.transfer_bytes),
+        f"{tally.correct}/{tally.n}" if tally else "-",
+        f"{compared.drop_points:+.2f}",
+        f"{times.p50_ms:.3g}" if times else "-",
+        f"{times.p95_ms:.3g}" if times else "-",
+        size(measured.peak_rss_bytes),
+        mark,
+    ]
+
+
+def pushed(reports: Iterable[PushReport]) -> str:
+    """A line for each host."""
+    return "\n".join(
+        f"{r.host}: serves {r.release} ({r.runtime}), "
+        f"health {_health(r)}, sent {size(r.sent_bytes)} in {r.seconds:.1f} s"
+        f"{f', before {r.previous}' if r.previous else ''}"
+        for r in reports
+    )
+
+
+def _health(report: PushReport) -> str:
+    if report.health is None:
+        return "not checked"
+    return f"ok (relative error {report.health.relative_error:.2g})"
+
+
+def benched(results: Iterable[Benched]) -> str:
+    """A line for each host, with its doubts and notes."""
+    return "\n".join(line for result in results for line in _benched_lines(result))
+
+
+def _benched_lines(result: Benched) -> Iterable[str]:
+    tally = result.tally
+    right = f", {tally.correct}/{tally.n} right ({tally.metric})" if tally else ""
+    yield (
+        f"{result.host}: {_times(result.times)}, peak RSS {size(result.peak_rss_bytes)}, "
+        f"load {result.load_ms:.0f} ms{right}; {result.runtime}, {result.threads} threads, "
+        f"{result.facts.cpu or result.facts.machine}"
+    )
+    for doubt in result.times.doubts:
+        yield f"  doubt: {doubt}"
+    for note in result.notes:
+        yield f"  note: {note}"
+
+
+def _times(times: LatencySummary) -> str:
+    low, high = times.p50_interval_ms
+    text = f"p50 {times.p50_ms:.3g} ms [{low:.3g}, {high:.3g}], p95 {times.p95_ms:.3g} ms"
+    if times.p99_ms is not None:
+        text += f", p99 {times.p99_ms:.3g} ms"
+    return f"{text} ({times.runs} runs, {times.processes} processes)"
+
+
+def inspected(seen: Inspection) -> str:
+    """What a model is, and what keeps it off the device."""
+    lines = [f"{seen.model.path}: {seen.model.format}, {size(seen.bytes)}"]
+    lines += [f"  input   {spec}" for spec in seen.model.signature.inputs]
+    lines += [f"  output  {spec}" for spec in seen.model.signature.outputs]
+    if seen.cost:
+        cost = seen.cost
+        more = f" and more: {len(cost.unknown)} nodes of unknown shape" if cost.unknown else ""
+        lines += [
+            f"  opset {cost.opset}, {cost.parameters:,} parameters, {cost.macs:,} MACs{more}",
+            f"  peak activations {size(cost.peak_activation_bytes)} (one sample, in file order)",
+            f"  operators: {', '.join(f'{name} {n}' for name, n in cost.ops.items())}",
+        ]
+    if seen.device:
+        lines += _obstacles(seen)
+    return "\n".join(lines)
+
+
+def _obstacles(seen: Inspection) -> list[str]:
+    lines = [f"  {seen.device}: {o.what}; {o.fix}" for o in seen.obstacles]
+    limit = seen.model_mib_limit
+    if limit is not None and seen.bytes > limit * MIB:
+        lines.append(f"  {seen.device}: {size(seen.bytes)} of {limit:g} MiB; 'edgekit build' it")
+    return lines or [f"  {seen.device}: every operator and the opset can run there"]
+
+
+def states(found: Iterable[tuple[str, Status]]) -> str:
+    """A line for each host: what it serves, what it can go back to."""
+    return "\n".join(
+        f"{host}: serves {_release(status.current)}; before: {_release(status.previous)}"
+        for host, status in found
+    )
+
+
+def _release(release: Release | None) -> str:
+    if release is None:
+        return "nothing"
+    return f"{release.name} ({release.model}, {release.runtime}, since {release.installed_at})"
+
+
+def profiles(found: Iterable[DeviceProfile]) -> str:
+    """A line for each profile."""
+    return table([["name", ""], *([p.name, p.summary] for p in found)])
+
+
+def all_probed(found: Iterable[tuple[str, DeviceFacts]]) -> str:
+    """What devices say of themselves."""
+    return "\n".join(_probed(host, facts) for host, facts in found)
+
+
+def _probed(host: str, facts: DeviceFacts) -> str:
+    lines = [
+        f"{host}: {facts.cpu or 'unknown processor'}, {facts.machine}, {facts.cores} cores",
+        f"  {facts.system} {facts.kernel}, {facts.libc or 'unknown libc'}, Python {facts.python}",
+        f"  isa: {', '.join(facts.isa) or 'unknown'}",
+        f"  memory {size(facts.memory_bytes)} ({size(facts.free_memory_bytes)} free), "
+        f"disk {size(facts.free_disk_bytes)} free",
+    ]
+    for runtime in facts.runtimes:
+        state = "works" if runtime.works else f"does not work: {runtime.detail}"
+        lines.append(f"  {runtime.package} {runtime.version}: {state}")
+    if not facts.runtimes:
+        lines.append("  no runtime; push brings one")
+    return "\n".join(lines)

@@ -1,0 +1,151 @@
+"""Write a first edgekit.toml from a look at the model and the data beside it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit.columns import Table, read_table
+from edgekit.data import LABELS
+from edgekit.errors import UserError
+from edgekit.evaluate import default_metric
+from edgekit.graphs.reading import read_model
+from edgekit.model import Model
+from edgekit.project import FILE_NAME, load_project
+from edgekit.store import default_root
+from edgekit_agent.files import write_whole
+
+_CALIBRATION = ("calib", "cal", "train", "repr")
+_EVALUATION = ("eval", "test", "val", "holdout")
+_MODELS = (".onnx", ".tflite")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Started:
+    """The file that was written, and what is still to be filled in."""
+
+    path: Path
+    text: str
+    open_points: tuple[str, ...]
+
+
+def start(folder: Path, model_path: Path | None) -> Started:
+    """Write ``edgekit.toml`` into a folder.
+
+    Raises:
+        UserError: there is one already, or no model can be found.
+    """
+    target = folder / FILE_NAME
+    if target.exists():
+        raise UserError(f"{target}: exists already", hint="edit it, or remove it first")
+    path = model_path or _only_model(folder)
+    model = read_model(path)
+    sources = _data_sources(folder)
+    calibration, evaluation = _named(sources, _CALIBRATION), _named(sources, _EVALUATION)
+    layout = _layout(folder, model, evaluation or calibration)
+    text = _text(_relative(path, folder), model, calibration, evaluation, layout)
+    write_whole(str(target), text.encode())
+    load_project(folder)
+    missing = {"[data] calibration": calibration, "[data] evaluation": evaluation}
+    points = [f"{key}: no file found by its name" for key, found in missing.items() if not found]
+    if evaluation and not _labelled(folder, evaluation):
+        points.append(f"{evaluation}: no labels found (an array 'label' or 'y')")
+    return Started(path=target, text=text, open_points=tuple(points))
+
+
+def _only_model(folder: Path) -> Path:
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    found = sorted(p for p in folder.iterdir() if p.suffix in _MODELS)
+    if len(found) != 1:
+        names = ", ".join(p.name for p in found) or "none"
+        raise UserError(
+            f"{folder.resolve()}: {len(found)} model files ({names})",
+            hint="name one: edgekit init MODEL",
+        )
+    return found[0]
+
+
+def _relative(path: Path, folder: Path) -> str:
+    resolved, base = path.resolve(), folder.resolve()
+    return str(resolved.relative_to(base) if resolved.is_relative_to(base) else resolved)
+
+
+def _data_sources(folder: Path) -> list[str]:
+    entries = sorted(folder.iterdir())
+    return [p.name for p in entries if p.suffix == ".npz" or (p.is_dir() and _holds_samples(p))]
+
+
+def _holds_samples(folder: Path) -> bool:
+    names = [p.suffix for p in folder.iterdir()]
+    return any(suffix in (".npy", ".jpg", ".jpeg", ".png", ".csv") for suffix in names)
+
+
+def _named(sources: Sequence[str], stems: Sequence[str]) -> str | None:
+    for stem in stems:
+        for source in sources:
+            if source.lower().startswith(stem):
+                return source
+    return None
+
+
+def _table(folder: Path, source: str | None) -> Table | None:
+    if source is None or not source.endswith(".npz"):
+        return None
+    return read_table(source, folder=folder, cache=default_root())
+
+
+def _labelled(folder: Path, source: str) -> bool:
+    table = _table(folder, source)
+    return table is None or any(c.name in LABELS for c in table.columns)
+
+
+def _layout(folder: Path, model: Model, source: str | None) -> str | None:
+    """``NCHW`` where the model wants channels first and the data has them last."""
+    table = _table(folder, source)
+    spec = model.signature.inputs[0]
+    if table is None or len(spec.shape) != 4:
+        return None
+    for column in table.columns:
+        if len(column.shape) == 4 and column.shape[1:] != spec.shape[1:]:
+            height, width, channels = column.shape[1:]
+            wanted = (channels, height, width)
+            if all(
+                w in (d, None) or isinstance(w, str)
+                for w, d in zip(spec.shape[1:], wanted, strict=True)
+            ):
+                return "NCHW"
+    return None
+
+
+def _text(
+    path: str, model: Model, calibration: str | None, evaluation: str | None, layout: str | None
+) -> str:
+    inputs = "".join(f"#   {spec}\n" for spec in model.signature.inputs)
+    outputs = "".join(f"#   {spec}\n" for spec in model.signature.outputs)
+    lines = [
+        "# Inputs of the model:\n",
+        inputs,
+        "# Outputs:\n",
+        outputs,
+        f'\n[model]\npath = "{path}"\n',
+        "\n[data]\n",
+        _setting("calibration", calibration, "unlabelled samples, a few hundred will do"),
+        _setting("evaluation", evaluation, "labelled samples that the model has not seen"),
+        f'metric = "{default_metric(model.signature, None)}"  # top1, top5 or binary\n',
+        "\n# What float inputs go through: (x * scale - mean) / std, then the model's layout.\n",
+        _preprocess(layout),
+        '\n[build]\n# device = "tablet"  # edgekit devices lists them\n',
+    ]
+    return "".join(lines)
+
+
+def _setting(key: str, value: str | None, what: str) -> str:
+    return f'{key} = "{value}"\n' if value else f'# {key} = ""  # {what}\n'
+
+
+def _preprocess(layout: str | None) -> str:
+    if layout is None:
+        return "# [data.preprocess]\n# mean = 0.0\n# std = 1.0\n"
+    return f'[data.preprocess]\nlayout = "{layout}"\n# mean = 0.0\n# std = 1.0\n'

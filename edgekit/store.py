@@ -1,0 +1,80 @@
+"""What has been made and measured already: objects by digest, facts by key."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekit_agent.files import fsync_folder, sha256_of, temporary_name, write_whole
+
+
+def default_root() -> Path:
+    """``EDGEKIT_CACHE``, else ``edgekit`` in the user's cache folder."""
+    if own := os.environ.get("EDGEKIT_CACHE"):
+        return Path(own)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgekit"
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder of objects and facts. Everything in it is whole, and can be made again."""
+
+    root: Path
+
+    def put(self, path: Path) -> Path:
+        """Move a file in; returns its place, named by the sha256 of its bytes."""
+        digest = sha256_of(str(path))
+        target = self._object(digest)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        staged = Path(temporary_name(str(target)))
+        shutil.move(path, staged)
+        with staged.open("rb") as file:
+            os.fsync(file.fileno())
+        staged.replace(target)
+        fsync_folder(str(target.parent))
+        return target
+
+    def get(self, digest: str) -> Path | None:
+        """The object of that digest; ``None`` if it is absent or no longer what it was."""
+        path = self._object(digest)
+        if not path.is_file():
+            return None
+        if sha256_of(str(path)) != digest:
+            path.unlink()
+            return None
+        return path
+
+    def remember(self, kind: str, key: str, facts: dict[str, Any]) -> None:
+        """Keep facts under a key."""
+        path = self._facts(kind, key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(str(path), json.dumps(facts).encode())
+
+    def recall(self, kind: str, key: str) -> dict[str, Any] | None:
+        """The facts under a key, or ``None``."""
+        path = self._facts(kind, key)
+        if not path.is_file():
+            return None
+        facts: dict[str, Any] = json.loads(path.read_bytes())
+        return facts
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A folder of one's own on the store's file system, gone at the end."""
+        parent = self.root / "scratch"
+        parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=parent) as folder:
+            yield Path(folder)
+
+    def _object(self, digest: str) -> Path:
+        return self.root / "objects" / digest[:2] / digest
+
+    def _facts(self, kind: str, key: str) -> Path:
+        return self.root / kind / key[:2] / f"{key}.json"

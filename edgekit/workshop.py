@@ -1,0 +1,186 @@
+"""Make candidates and measure them, each once: what is known already comes from the store."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import asdict, dataclass, field, replace
+from importlib.metadata import version
+from types import TracebackType
+
+from edgekit.errors import PassRefused
+from edgekit.evaluate import Timing, measurement, score, time_interleaved
+from edgekit.graphs.reading import read_model
+from edgekit.intake import Intake
+from edgekit.model import Model
+from edgekit.passes import PASSES, Work
+from edgekit.passes.running import run_step
+from edgekit.places import HOST, Place, device_place, host_identity, host_place
+from edgekit.recipe import Recipe, candidate_key
+from edgekit.results import Candidate, Rejected
+from edgekit_agent.records import Report, Tally, decode, encode
+
+Tick = Callable[[str, int, int], None]
+
+
+@dataclass
+class Workshop:
+    """One build's bench: opens places to measure in only when something is left to measure."""
+
+    intake: Intake
+    tick: Tick
+    timing: Timing = field(default_factory=Timing)
+
+    def __enter__(self) -> Workshop:
+        self._stack = ExitStack()
+        self._places: dict[str, Place] = {}
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._stack.close()
+
+    # ------------------------------------------------------------ making
+
+    def make(self, recipe: Recipe) -> Candidate | Rejected:
+        """Run a recipe; ``Rejected`` where one of its passes does not apply to the model."""
+        key = self._key(recipe)
+        known = self.intake.store.recall("candidates", key)
+        if known is not None and "rejected" in known:
+            return Rejected(recipe=recipe, reason=str(known["rejected"]))
+        path = self.intake.store.get(known["digest"]) if known else None
+        if path is not None:
+            return Candidate(key=key, recipe=recipe, model=read_model(path))
+        try:
+            model = self._run(recipe)
+        except PassRefused as refusal:
+            self.intake.store.remember("candidates", key, {"rejected": str(refusal)})
+            return Rejected(recipe=recipe, reason=str(refusal))
+        self.intake.store.remember("candidates", key, {"digest": model.digest})
+        return Candidate(key=key, recipe=recipe, model=model)
+
+    def _run(self, recipe: Recipe) -> Model:
+        model = self.intake.model
+        calibration = self.intake.calibration
+        with self.intake.store.scratch() as scratch:
+            for number, step in enumerate(recipe.steps):
+                folder = scratch / str(number)
+                folder.mkdir()
+                work = Work(
+                    scratch=folder,
+                    calibration=calibration.samples if calibration else None,
+                    progress=lambda what, n, of: self.tick(f"{recipe.name}: {what}", n, of),
+                    seed=recipe.seed,
+                )
+                self.tick(f"{recipe.name}: {step.name}", number, len(recipe.steps))
+                model = run_step(step, model, work)
+            if not recipe.steps:
+                return model
+            return replace(model, path=self.intake.store.put(model.path))
+
+    def _key(self, recipe: Recipe) -> str:
+        specs = [PASSES[step.name] for step in recipe.steps]
+        calibration = self.intake.calibration
+        reads = calibration is not None and any(spec.needs_calibration for spec in specs)
+        splits = {"calibration": calibration.digest} if calibration and reads else {}
+        tools = {name: version(name) for spec in specs for name in spec.tools}
+        return candidate_key(recipe, source=self.intake.model.digest, splits=splits, tools=tools)
+
+    # ------------------------------------------------------------ measuring
+
+    def score(self, candidate: Candidate, source: str) -> Candidate:
+        """The candidate with its accuracy in a place."""
+        question = self._question(source, candidate.model.digest)
+        known = self.intake.store.recall("tallies", question)
+        if known is not None:
+            tally = decode(Tally, known)
+        else:
+            place = self._place(source)
+            tally = score(
+                place.agent,
+                place.model_ref(candidate.model),
+                place.samples(self.intake.evaluation.samples),
+                metric=self.intake.metric,
+                output=self.intake.output,
+                tick=lambda what, n, of: self.tick(f"{candidate.recipe.name}: {what}", n, of),
+            )
+            self.intake.store.remember("tallies", question, encode(tally))
+        return _with(candidate, source, tally, ())
+
+    def time(self, candidates: Sequence[Candidate], source: str) -> list[Candidate]:
+        """The candidates with latencies and peak memory of one place, timed in turn."""
+        digests = [c.model.digest for c in candidates]
+        question = self._question(source, *digests, json.dumps(asdict(self.timing)))
+        known = self.intake.store.recall("timings", question)
+        if known is not None:
+            reports = {d: [decode(Report, r) for r in known[d]] for d in digests}
+        else:
+            place = self._place(source)
+            reports = time_interleaved(
+                place.agent,
+                {c.model.digest: place.model_ref(c.model) for c in candidates},
+                place.samples(self.intake.evaluation.first(32).samples),
+                dims=self.intake.dims,
+                timing=self.timing,
+                tick=self.tick,
+            )
+            self.intake.store.remember(
+                "timings", question, {d: [encode(r) for r in rs] for d, rs in reports.items()}
+            )
+        return [_with(c, source, None, reports[c.model.digest]) for c in candidates]
+
+    def _question(self, source: str, *parts: str) -> str:
+        """Key of a measurement: everything that decides its answer, the machine included."""
+        facts = [
+            source,
+            self.machine(source),
+            self.intake.evaluation.digest,
+            self.intake.metric,
+            self.intake.output,
+            self.intake.profile.hardware.threads,
+            *parts,
+        ]
+        return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+    def machine(self, source: str) -> str:
+        """What a measurement's figures depend on beside the model: the machine and its runtime."""
+        if source == HOST:
+            return host_identity(self.intake.runtime)
+        return self._place(source).identity()
+
+    def _place(self, source: str) -> Place:
+        if source not in self._places:
+            self._places[source] = self._stack.enter_context(self._opened(source))
+        return self._places[source]
+
+    def _opened(self, source: str) -> AbstractContextManager[Place]:
+        intake = self.intake
+        if source == HOST:
+            return host_place(intake.profile, intake.runtime, intake.store.root / "host")
+        return device_place(
+            source.removeprefix("device:"),
+            intake.profile,
+            intake.runtime,
+            cache=intake.store.root / "wheels",
+            tick=self.tick,
+        )
+
+
+def _with(
+    candidate: Candidate, source: str, tally: Tally | None, reports: Sequence[Report]
+) -> Candidate:
+    """The candidate with what one place measured, beside what it measured before."""
+    fresh = measurement(source, candidate.model, tally, reports)
+    old = candidate.measured(source)
+    if old is not None:
+        fresh = replace(fresh, tally=tally or old.tally)
+        if not reports:
+            fresh = replace(old, tally=tally)
+    others = tuple(m for m in candidate.measurements if m.source != source)
+    return replace(candidate, measurements=(*others, fresh))

@@ -1,0 +1,98 @@
+"""Serve jobs: one JSON line in, JSON lines out, until the other side has no more."""
+
+from __future__ import annotations
+
+import platform
+import sys
+from typing import Any, Callable, Dict, List, Optional
+
+from edgekit_agent import PROTOCOL, worker
+from edgekit_agent.failures import AgentError, PeerGone, failure_of
+from edgekit_agent.install import install, rollback, status
+from edgekit_agent.probe import probe
+from edgekit_agent.receive import plan, receive
+from edgekit_agent.records import Health, HealthJob, decode, encode
+from edgekit_agent.runtimes.trial import run_trial
+from edgekit_agent.supervise import run_in_worker
+from edgekit_agent.wheels import unpack_runtime
+from edgekit_agent.wire import Inlet, Outlet, guard_stdout, read_job
+
+_USAGE = "usage: python -m edgekit_agent [--version]    job lines on stdin, JSON lines on stdout\n"
+
+
+def main(arguments: Optional[List[str]] = None) -> int:
+    """Run the agent; returns its exit status.
+
+    Args:
+        arguments: none to serve; ``--version``; ``worker`` and ``trial PACKAGE [SITE]`` are for
+            the agent's own child processes.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    if not arguments:
+        return _serve()
+    if arguments == ["--version"]:
+        sys.stdout.write(
+            f"edgekit_agent protocol {PROTOCOL} (Python {platform.python_version()})\n"
+        )
+        return 0
+    if arguments == ["worker"]:
+        worker.work()
+    if arguments[0] == "trial" and len(arguments) in (2, 3):
+        return run_trial(arguments[1], arguments[2] if len(arguments) == 3 else None)
+    sys.stderr.write(_USAGE)
+    return 2
+
+
+def _serve() -> int:
+    inlet, outlet = Inlet(sys.stdin.buffer), Outlet(guard_stdout())
+    try:
+        for line in iter(inlet.line, None):
+            _answer(line, inlet, outlet)
+            inlet.drain()
+    except PeerGone:
+        return 0
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+def _answer(line: bytes, inlet: Inlet, outlet: Outlet) -> None:
+    try:
+        kind, job = read_job(line)
+        result = _run(kind, job, inlet, outlet)
+    except PeerGone:
+        raise
+    except Exception as error:  # noqa: BLE001 - whatever it is, the other side must hear of it
+        outlet.fail(failure_of(error))
+    else:
+        outlet.result(result)
+
+
+def _run(
+    kind: str,
+    job: Any,  # noqa: ANN401 - the record that belongs to the kind
+    inlet: Inlet,
+    outlet: Outlet,
+) -> Dict[str, Any]:
+    if kind in worker.JOBS:
+        return run_in_worker(job, outlet)
+
+    def ask_health(question: HealthJob) -> Health:
+        return decode(Health, run_in_worker(question, outlet))
+
+    handlers: Dict[str, Callable[[], object]] = {
+        "probe": lambda: probe(job),
+        "plan": lambda: plan(job),
+        "receive": lambda: receive(job, inlet, outlet.progress),
+        "runtime": lambda: unpack_runtime(job, outlet.progress),
+        "install": lambda: install(job, ask_health, outlet.progress),
+        "rollback": lambda: rollback(job, ask_health),
+        "status": lambda: status(job),
+    }
+    if kind not in handlers:
+        raise AgentError("bad_job", f"nobody here does {kind} jobs")
+    return encode(handlers[kind]())
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

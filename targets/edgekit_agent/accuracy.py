@@ -1,0 +1,169 @@
+"""Run labelled samples through a model and count how often it is right. Needs numpy."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING, Any, BinaryIO, Iterator, List, Optional, Sequence, Tuple
+
+import numpy as np
+
+from edgekit_agent.failures import AgentError
+from edgekit_agent.feeds import Batch, batches, check_samples
+from edgekit_agent.files import whole_file
+from edgekit_agent.records import ScoreJob, Tally
+from edgekit_agent.runtimes import Loaded, fixed_batch
+from edgekit_agent.session import load_model
+from edgekit_agent.wire import Progress
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+METRICS = ("top1", "top5", "binary")
+
+
+def score(job: ScoreJob, progress: Progress) -> Tally:
+    """Score every sample, at the model's own batch size (1 where it takes any).
+
+    Raises:
+        AgentError: ``bad_job`` if labels, metric and output don't belong together;
+            ``model_failed`` for an output that is not finite, with the number of the sample.
+    """
+    if job.metric not in METRICS:
+        known = ", ".join(METRICS)
+        raise AgentError("bad_job", f"unknown metric {job.metric!r}; known: {known}")
+    if job.samples.label is None:
+        raise AgentError("bad_job", "the samples have no labels to score against")
+    model = load_model(job.model).model
+    n = check_samples(job.samples, model.inputs)
+    output = _output_name(model, job.output)
+    hits: List[bool] = []
+    predictions: List[int] = []
+    with _outputs_file(job.outputs_path) as file:
+        for batch in batches(job.samples, model.inputs, fixed_batch(model.inputs) or 1):
+            values = _scored(model, output, batch)
+            if file is not None:
+                _write_rows(file, values, n, is_first=batch.start == 0)
+            right, classes = judge(values, _labels(batch), job.metric, batch.start)
+            hits.extend(right)
+            predictions.extend(classes)
+            progress("score", len(hits), n)
+    return Tally(job.metric, n, sum(hits), hits_to_hex(hits), tuple(predictions))
+
+
+def judge(
+    values: NDArray[Any], labels: NDArray[Any], metric: str, start: int = 0
+) -> Tuple[List[bool], List[int]]:
+    """Which rows of an output are right, and the class that each of them stands for.
+
+    Args:
+        values: outputs, first axis = samples; the other axes are flattened.
+        labels: integers, one for each row.
+        metric: ``top1``, ``top5`` or ``binary`` (one value, over 0.5 is class 1).
+        start: number of the first sample, for messages.
+
+    Raises:
+        AgentError: ``bad_job``; metric, labels and outputs don't belong together.
+    """
+    flat = values.reshape(values.shape[0], -1)
+    classes = flat.shape[1]
+    if metric == "binary" and classes != 1:
+        raise AgentError(
+            "bad_job", f"binary scores one value, the output has {classes}", hint="use top1"
+        )
+    if metric != "binary" and classes == 1:
+        raise AgentError(
+            "bad_job", f"{metric} needs several values, the output has one", hint="use binary"
+        )
+    _check_range(labels, 2 if metric == "binary" else classes, start)
+    predicted = (flat[:, 0] > 0.5) * 1 if metric == "binary" else flat.argmax(axis=1)
+    if metric == "top5":
+        # As with argmax, the lower class number wins a tie.
+        best = np.argsort(-flat.astype(np.float64), axis=1, kind="stable")[:, :5]
+        right = (best == labels[:, None]).any(axis=1)
+    else:
+        right = predicted == labels
+    return right.tolist(), predicted.tolist()
+
+
+def hits_to_hex(hits: Sequence[bool]) -> str:
+    """The bitmap of a tally: first sample = most significant bit of the first byte."""
+    packed: bytes = np.packbits(np.asarray(hits, dtype=bool)).tobytes()
+    return packed.hex()
+
+
+def hits_from_hex(text: str, n: int) -> NDArray[np.bool_]:
+    """The samples that were right, as ``hits_to_hex`` wrote them.
+
+    Raises:
+        ValueError: not the bitmap of ``n`` samples.
+    """
+    packed = np.frombuffer(bytes.fromhex(text), np.uint8)
+    if packed.size != (n + 7) // 8:
+        raise ValueError(f"{packed.size} bytes are no bitmap of {n} samples")
+    return np.unpackbits(packed, count=n).astype(bool)
+
+
+def _output_name(model: Loaded, wanted: Optional[str]) -> str:
+    names = [tensor.name for tensor in model.outputs]
+    if wanted is not None and wanted not in names:
+        raise AgentError("bad_job", f"no output {wanted!r}; the model has {', '.join(names)}")
+    return wanted if wanted is not None else names[0]
+
+
+def _scored(model: Loaded, output: str, batch: Batch) -> NDArray[Any]:
+    """The scored output of a batch, without the rows it was filled up with."""
+    values = np.asarray(model.run(batch.inputs)[output])
+    filled = next(iter(batch.inputs.values())).shape[0]
+    if values.ndim == 0 or values.shape[0] != filled:
+        if filled != 1:
+            raise AgentError(
+                "bad_job", f"output {output} has shape {values.shape} for a batch of {filled}"
+            )
+        values = values[None]
+    values = values[: batch.rows]
+    if values.dtype.kind == "f":
+        finite = np.isfinite(values.reshape(batch.rows, -1)).all(axis=1)
+        if not finite.all():
+            sample = batch.start + int(np.argmin(finite))
+            raise AgentError("model_failed", f"output {output} of sample {sample} is not finite")
+    return values
+
+
+def _labels(batch: Batch) -> NDArray[Any]:
+    labels = batch.labels
+    if labels is None or labels.size != batch.rows:
+        shape = None if labels is None else labels.shape[1:]
+        raise AgentError("bad_job", f"one label a sample is needed, they have shape {shape}")
+    labels = labels.reshape(-1)
+    whole = labels.astype(np.int64)
+    if not np.array_equal(whole, labels):
+        raise AgentError("bad_job", "labels must be integers")
+    return whole
+
+
+def _check_range(labels: NDArray[Any], classes: int, start: int) -> None:
+    outside = np.flatnonzero((labels < 0) | (labels >= classes))
+    if outside.size:
+        first = int(outside[0])
+        raise AgentError(
+            "bad_job",
+            f"label {int(labels[first])} of sample {start + first} is not below {classes}, "
+            "the number of classes",
+        )
+
+
+@contextlib.contextmanager
+def _outputs_file(path: Optional[str]) -> Iterator[Optional[BinaryIO]]:
+    if path is None:
+        yield None
+        return
+    with whole_file(os.path.expanduser(path)) as file:
+        yield file
+
+
+def _write_rows(file: BinaryIO, values: NDArray[Any], n: int, *, is_first: bool) -> None:
+    if is_first:
+        header = {"descr": "<f4", "fortran_order": False, "shape": (n, *values.shape[1:])}
+        np.lib.format.write_array_header_1_0(file, header)
+    file.write(np.ascontiguousarray(values, "<f4").tobytes())

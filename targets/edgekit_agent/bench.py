@@ -1,0 +1,175 @@
+"""Time a model: load, warm up until steady, single inferences, peak memory. Needs numpy."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, List, Mapping, Optional, Sequence, Tuple
+
+import numpy as np
+
+from edgekit_agent import sensors
+from edgekit_agent.failures import AgentError
+from edgekit_agent.feeds import batches
+from edgekit_agent.memory import peak_rss_bytes
+from edgekit_agent.records import BenchJob, Latency, Report
+from edgekit_agent.runtimes import Loaded, Tensor, fixed_batch
+from edgekit_agent.session import load_model
+from edgekit_agent.wire import Progress
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from edgekit_agent.runtimes import Arrays
+
+# Samples kept in memory count in the peak that is reported: few, and small together.
+_HELD_SAMPLES = 32
+_HELD_BYTES = 4 << 20
+
+_STEADY = 0.05
+_DRIFT = 0.1
+_WINDOW_RUNS = 5
+_WINDOW_S = 0.05
+# A window of a slow model ends here even with fewer runs, so that two fit in the warm-up.
+_WINDOW_SHARE = 0.25
+_BETWEEN_SAMPLES_S = 0.1
+_MIN_RUNS_DRIFT = 9
+
+
+def bench(job: BenchJob, progress: Progress) -> Report:
+    """Measure a model in this process, which should have done nothing before.
+
+    Energy is of the whole device during a run, what it uses when idle included.
+
+    Raises:
+        AgentError: ``bad_job`` for samples or numbers that don't fit; what a runtime fails with.
+    """
+    if not (1 <= job.min_runs <= job.max_runs and job.seconds >= 0 and job.warmup_s >= 0):
+        raise AgentError("bad_job", "bench: 1 <= min_runs <= max_runs, no negative times")
+    session = load_model(job.model)
+    timer = _Timer(session.model, _inputs(job, session.model))
+    warmup_runs, steady = _warm_up(timer, job.warmup_s, progress)
+    meter, before, runs = sensors.EnergyMeter(), sensors.now(), timer.runs
+    values = _measure(timer, job, meter, progress)
+    after, energy_mj = sensors.now(), meter.used_mj()
+    doubts = {
+        "unsteady": not steady,
+        "throttled": sensors.is_throttled(before, after),
+        "loaded": sensors.is_loaded(before, after),
+        "drifting": is_drifting(values),
+    }
+    return Report(
+        latency=Latency(
+            values_ms=tuple(values),
+            threads=job.model.threads,
+            warmup_runs=warmup_runs,
+            load_ms=session.load_ms,
+            doubts=tuple(name for name, holds in doubts.items() if holds),
+        ),
+        peak_rss_bytes=peak_rss_bytes(),
+        runtime_rss_bytes=session.runtime_rss_bytes,
+        runtime=job.model.runtime,
+        runtime_version=session.model.version,
+        energy_mj=None if energy_mj is None else energy_mj / (timer.runs - runs),
+    )
+
+
+def is_drifting(values_ms: Sequence[float]) -> bool:
+    """Whether the medians of the first and the last third differ by over a tenth."""
+    third = len(values_ms) // 3
+    if len(values_ms) < _MIN_RUNS_DRIFT:
+        return False
+    first, last = statistics.median(values_ms[:third]), statistics.median(values_ms[-third:])
+    return abs(last - first) > _DRIFT * first
+
+
+@dataclass
+class _Timer:
+    """Runs one input after the other and says how long each took."""
+
+    model: Loaded
+    inputs: List[Mapping[str, NDArray[Any]]]
+    runs: int = field(default=0)
+
+    def run_ms(self) -> float:
+        inputs = self.inputs[self.runs % len(self.inputs)]
+        self.runs += 1
+        start = time.perf_counter_ns()
+        self.model.run(inputs)
+        return (time.perf_counter_ns() - start) / 1e6
+
+
+def _warm_up(timer: _Timer, limit_s: float, progress: Progress) -> Tuple[int, bool]:
+    """Run until two windows in a row agree; returns the number of runs and whether they did."""
+    start = time.monotonic()
+    last: Optional[float] = None
+    while True:
+        window, begun = [timer.run_ms()], time.monotonic()
+        while not _window_is_full(len(window), time.monotonic() - begun, limit_s):
+            window.append(timer.run_ms())
+        median = statistics.median(window)
+        if last is not None and abs(median - last) < _STEADY * last:
+            return timer.runs, True
+        if time.monotonic() - start >= limit_s:
+            return timer.runs, False
+        last = median
+        progress("warm-up", 0, 0)
+
+
+def _window_is_full(runs: int, seconds: float, limit_s: float) -> bool:
+    if seconds >= _WINDOW_SHARE * limit_s:
+        return True
+    return runs >= _WINDOW_RUNS and seconds >= _WINDOW_S
+
+
+def _measure(
+    timer: _Timer, job: BenchJob, meter: sensors.EnergyMeter, progress: Progress
+) -> List[float]:
+    values: List[float] = []
+    gc.collect()
+    gc.disable()  # a collection in the middle of a run would count as its time
+    begun = time.monotonic()
+    for _ in range(_WINDOW_RUNS):  # reading the sensors and collecting have cooled the caches
+        timer.run_ms()
+        if time.monotonic() - begun >= _WINDOW_S:
+            break
+    begun = sampled = time.monotonic()
+    while len(values) < job.max_runs:
+        moment = time.monotonic()
+        if len(values) >= job.min_runs and moment - begun >= job.seconds:
+            break
+        if moment - sampled >= _BETWEEN_SAMPLES_S:
+            sampled = moment
+            meter.sample()
+            progress("bench", len(values), job.min_runs)
+        values.append(timer.run_ms())
+    gc.enable()
+    return values
+
+
+def _inputs(job: BenchJob, model: Loaded) -> List[Mapping[str, NDArray[Any]]]:
+    batch = fixed_batch(model.inputs) or 1
+    if job.samples is None:
+        return [_made_up(model.inputs, job)]
+    held: List[Mapping[str, NDArray[Any]]] = []
+    size = 0
+    for one in batches(job.samples, model.inputs, batch):
+        held.append(one.inputs)
+        size += sum(values.nbytes for values in one.inputs.values())
+        if len(held) >= _HELD_SAMPLES or size >= _HELD_BYTES:
+            break
+    return held
+
+
+def _made_up(inputs: Sequence[Tensor], job: BenchJob) -> Arrays:
+    """Floats from a normal distribution, integers 0, booleans False; the same every time."""
+    generator = np.random.default_rng(0)
+    arrays = {}
+    for tensor in inputs:
+        shape = [job.dims.get(dim, 1) if isinstance(dim, str) else dim for dim in tensor.shape]
+        dtype = np.dtype(tensor.dtype)
+        made = generator.standard_normal(shape) if dtype.kind == "f" else np.zeros(shape)
+        arrays[tensor.name] = made.astype(dtype)
+    return arrays

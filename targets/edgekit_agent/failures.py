@@ -1,0 +1,63 @@
+"""Every way a job can fail, as a record with a stable kind."""
+
+from __future__ import annotations
+
+import errno
+import os
+import traceback
+from typing import Dict, Tuple
+
+from edgekit_agent.records import Failure
+
+_ERRNO: Dict[int, Tuple[str, str]] = {
+    errno.ENOSPC: ("no_space", "free some disk space on the device, then run the same again"),
+    errno.EDQUOT: ("no_space", "the user's disk quota is used up"),
+    errno.EFBIG: ("no_space", "a file size limit (ulimit -f, or the file system's own) was met"),
+    errno.EROFS: ("read_only", "the file system is mounted read-only; choose another home"),
+    errno.EACCES: ("permission", "let the user that runs the agent own this folder"),
+    errno.EPERM: ("permission", "let the user that runs the agent own this folder"),
+    errno.ENOENT: ("missing_file", ""),
+    errno.ENOTDIR: ("missing_file", ""),
+    errno.EISDIR: ("missing_file", "a file is expected where a folder stands"),
+    errno.EIO: ("disk_failed", "the device's storage reports an error; see dmesg there"),
+}
+
+
+class AgentError(Exception):
+    """A failure the agent expects, with its stable kind.
+
+    Args:
+        kind: one lower-case word or two; programs tell failures apart by it.
+        message: what is wrong and where, in one line.
+        hint: what to do about it; empty when there is nothing to add.
+        transient: whether trying the same again may help.
+    """
+
+    def __init__(self, kind: str, message: str, *, hint: str = "", transient: bool = False) -> None:
+        super().__init__(message)
+        self.failure = Failure(kind=kind, message=message, hint=hint, transient=transient)
+
+
+class PeerGone(Exception):  # noqa: N818 - an end, not an error
+    """Whoever sent the job hung up; nobody is left to answer to."""
+
+
+def failure_of(error: Exception) -> Failure:
+    """The record that tells of an exception."""
+    if isinstance(error, AgentError):
+        return error.failure
+    if isinstance(error, OSError) and error.errno in _ERRNO:
+        return _of_os_error(error, error.errno)
+    if isinstance(error, MemoryError):
+        return Failure(
+            "no_memory", "the device ran out of memory", "use a smaller model or free memory"
+        )
+    frames = traceback.extract_tb(error.__traceback__)
+    where = f"{os.path.basename(frames[-1].filename)}:{frames[-1].lineno}" if frames else ""
+    return Failure("internal", f"{type(error).__name__}: {error}", where and f"raised at {where}")
+
+
+def _of_os_error(error: OSError, number: int) -> Failure:
+    kind, hint = _ERRNO[number]
+    reason = os.strerror(number)
+    return Failure(kind, f"{error.filename}: {reason}" if error.filename else reason, hint)

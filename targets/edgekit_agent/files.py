@@ -1,0 +1,62 @@
+"""Files that are whole or absent: hash, write, fsync, rename."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import secrets
+from typing import BinaryIO, Iterator
+
+CHUNK = 1 << 20
+
+
+def sha256_of(path: str) -> str:
+    """The sha256 of a file's bytes, in hex."""
+    digest = hashlib.sha256()
+    with open(path, "rb") as file:
+        for chunk in iter(lambda: file.read(CHUNK), b""):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def fsync_folder(path: str) -> None:
+    """Make the names in a folder last through a power cut."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def temporary_name(path: str) -> str:
+    """A hidden name beside ``path`` that nobody else uses."""
+    folder, name = os.path.split(path)
+    return os.path.join(folder, f".{name}.{secrets.token_hex(4)}.tmp")
+
+
+@contextlib.contextmanager
+def whole_file(path: str) -> Iterator[BinaryIO]:
+    """Open a new file that takes the place of ``path`` when the block ends without an error.
+
+    Whatever happens, ``path`` is the old file or the whole new one, also after a power cut.
+    """
+    path = os.path.abspath(path)
+    temporary = temporary_name(path)
+    try:
+        with open(temporary, "xb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    fsync_folder(os.path.dirname(path))
+
+
+def write_whole(path: str, data: bytes) -> None:
+    """Put ``data`` at ``path``, whole or not at all."""
+    with whole_file(path) as file:
+        file.write(data)

@@ -1,0 +1,98 @@
+"""Run a bundle's canaries and compare with what the host computed. Needs numpy."""
+
+from __future__ import annotations
+
+import os
+import zipfile
+from typing import TYPE_CHECKING, Any, Dict, List, Tuple
+
+import numpy as np
+
+from edgekit_agent.failures import AgentError
+from edgekit_agent.feeds import padded, prepare
+from edgekit_agent.records import Health, HealthJob
+from edgekit_agent.runtimes import Loaded, fixed_batch
+from edgekit_agent.session import load_model
+from edgekit_agent.wire import Progress
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from edgekit_agent.runtimes import Arrays
+
+# Stands for an output of another shape or with numbers that are not finite; JSON has no infinity.
+INCOMPARABLE = 1e9
+
+
+def check_health(job: HealthJob, progress: Progress) -> Health:
+    """Compare every output of the canaries; the worst relative RMS error counts.
+
+    Raises:
+        AgentError: ``bad_job`` for a canary file that isn't one; what a runtime fails with.
+    """
+    inputs, expected = _read_canaries(os.path.expanduser(job.canaries))
+    model = load_model(job.model).model
+    missing = {t.name for t in model.inputs} ^ set(inputs) | (
+        set(expected) - {t.name for t in model.outputs}
+    )
+    if missing:
+        raise AgentError(
+            "bad_job", f"{job.canaries}: not this model's canaries: {', '.join(sorted(missing))}"
+        )
+    outputs = _run(model, inputs, progress)
+    errors = {name: _error(outputs[name], values) for name, values in expected.items()}
+    worst = max(errors, key=lambda name: errors[name][0])
+    figure, what = errors[worst]
+    healthy = figure <= job.max_relative_error
+    detail = "" if healthy else f"output {worst} {what}, at most {job.max_relative_error:g} may be"
+    return Health(healthy, figure, detail)
+
+
+def _read_canaries(path: str) -> Tuple[Arrays, Arrays]:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except (ValueError, zipfile.BadZipFile, AttributeError) as error:
+        raise AgentError("bad_job", f"{path}: not a canary file: {error}") from error
+    sides: List[Dict[str, NDArray[Any]]] = []
+    for prefix in ("input:", "output:"):
+        side = {k[len(prefix) :]: v for k, v in arrays.items() if k.startswith(prefix)}
+        if not side or any(v.ndim == 0 or not v.size for v in side.values()):
+            raise AgentError("bad_job", f"{path}: no canaries: {prefix}NAME arrays are missing")
+        sides.append(side)
+    return sides[0], sides[1]
+
+
+def _run(model: Loaded, inputs: Arrays, progress: Progress) -> Arrays:
+    """All canaries, at the model's own batch size (1 where it takes any)."""
+    batch, n = fixed_batch(model.inputs) or 1, min(len(values) for values in inputs.values())
+    parts: Dict[str, List[NDArray[Any]]] = {tensor.name: [] for tensor in model.outputs}
+    for start in range(0, n, batch):
+        rows = min(batch, n - start)
+        outputs = model.run(
+            {
+                tensor.name: padded(
+                    prepare(inputs[tensor.name][start : start + rows], tensor, None), batch
+                )
+                for tensor in model.inputs
+            }
+        )
+        for name, values in outputs.items():
+            whole = np.asarray(values)
+            # An output without a batch axis is one row.
+            parts[name].append(whole[:rows] if whole.shape[:1] == (batch,) else whole[None])
+        progress("health", start + rows, n)
+    return {name: np.concatenate(values) for name, values in parts.items()}
+
+
+def _error(actual: NDArray[Any], expected: NDArray[Any]) -> Tuple[float, str]:
+    if actual.size != expected.size or actual.shape[1:] != expected.shape[1:]:
+        return INCOMPARABLE, f"has shape {actual.shape} instead of {expected.shape}"
+    if not np.isfinite(actual.astype(np.float64)).all():
+        return INCOMPARABLE, "is not finite"
+    difference = actual.astype(np.float64) - expected.astype(np.float64)
+    scale = float(np.sqrt(np.mean(expected.astype(np.float64) ** 2)))
+    rms = float(np.sqrt(np.mean(difference**2)))
+    # Outputs that are all zero have no scale of their own: the absolute error counts then.
+    relative = min(rms / scale if scale > 0 else rms, INCOMPARABLE)
+    return relative, f"is off by {relative:.3g} (relative RMS error)"

@@ -1,0 +1,257 @@
+"""Make a release whole, check its health, switch to it; go back; say what is served."""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import shutil
+from datetime import datetime, timezone
+from typing import Callable, Optional
+
+from edgekit_agent.failures import AgentError
+from edgekit_agent.files import fsync_folder, sha256_of, temporary_name, whole_file
+from edgekit_agent.records import (
+    Health,
+    HealthJob,
+    InstallJob,
+    ModelRef,
+    NamedBlob,
+    Release,
+    RollbackJob,
+    Status,
+    StatusJob,
+)
+from edgekit_agent.releases import (
+    CURRENT,
+    PREVIOUS,
+    RECORD,
+    Home,
+    checked_name,
+    damaged_files,
+    discard,
+    locked,
+    open_home,
+    point,
+    pointed,
+    prune,
+    read_release,
+    sweep,
+    write_record,
+)
+from edgekit_agent.wire import Progress
+
+AskHealth = Callable[[HealthJob], Health]
+
+# What link(2) answers where a file system has no hard links, or no more of them.
+_NO_HARD_LINK = (errno.EPERM, errno.EMLINK, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS)
+
+
+def install(job: InstallJob, ask_health: AskHealth, progress: Progress) -> Status:
+    """Lay out a release beside the one that is served, try it, and only then switch.
+
+    At every moment ``current`` points to a whole release, also after a power cut. A release that
+    is here already is verified and mended; nothing else changes when it is the current one.
+
+    Raises:
+        AgentError: ``bad_job``, ``wrong_machine`` (nothing was created), ``missing_blob``
+            (transient), ``corrupt`` (transient), ``unhealthy`` (nothing was switched), ``busy``.
+    """
+    _check_job(job)
+    home, release = open_home(job.home), _release_of(job)
+    with locked(home):
+        sweep(home)
+        progress("verify", 0, len(job.files))
+        if os.path.isdir(home.release(job.release)):
+            _mend(home, release)
+        else:
+            _stage(home, release)
+        served = pointed(home, CURRENT)
+        try:
+            progress("health", 0, 1)
+            health = _healthy(home, release, ask_health)
+        except BaseException:
+            if job.release not in (served, pointed(home, PREVIOUS)):
+                discard(home, job.release)
+            raise
+        if served != job.release:
+            if served is not None:
+                point(home, PREVIOUS, served)
+            point(home, CURRENT, job.release)
+        _refresh_record(home, release)
+        prune(home)
+        return _status(home, health)
+
+
+def rollback(job: RollbackJob, ask_health: AskHealth) -> Status:
+    """Swap ``current`` and ``previous``, once the previous release is verified and healthy.
+
+    Raises:
+        AgentError: ``no_previous``, ``corrupt``, ``unhealthy`` (nothing was switched), ``busy``.
+    """
+    home = open_home(job.home)
+    if pointed(home, CURRENT) is None:
+        raise AgentError("nothing_installed", f"{home.path}: nothing is installed")
+    with locked(home):
+        served, previous = pointed(home, CURRENT), pointed(home, PREVIOUS)
+        if served is None or previous is None or previous == served:
+            raise AgentError("no_previous", f"{home.path}: there is no release to go back to")
+        release = read_release(home, previous)
+        damaged = damaged_files(home, release)
+        if damaged:
+            raise AgentError(
+                "corrupt",
+                f"{home.release(previous)}: damaged: {', '.join(damaged)}",
+                hint="push its bundle again",
+            )
+        health = _healthy(home, release, ask_health)
+        point(home, CURRENT, previous)
+        point(home, PREVIOUS, served)
+        return _status(home, health)
+
+
+def status(job: StatusJob) -> Status:
+    """Say which releases are here; no model is run."""
+    return _status(open_home(job.home), None)
+
+
+def _status(home: Home, health: Optional[Health]) -> Status:
+    current, previous = pointed(home, CURRENT), pointed(home, PREVIOUS)
+    return Status(
+        current=read_release(home, current) if current else None,
+        previous=read_release(home, previous) if previous and previous != current else None,
+        health=health,
+    )
+
+
+def _check_job(job: InstallJob) -> None:
+    checked_name(job.release, "release")
+    names = [checked_name(file.name, "file") for file in job.files]
+    if len(set(names)) != len(names) or RECORD in names:
+        raise AgentError("bad_job", f"a release cannot hold these files: {', '.join(names)}")
+    for needed in (job.model, job.canaries):
+        if needed not in names:
+            raise AgentError("bad_job", f"{needed!r} is not among the files of the release")
+    machine = platform.machine()
+    if job.machine not in ("", machine):
+        raise AgentError(
+            "wrong_machine",
+            f"the bundle was built for {job.machine}, this device is {machine}",
+            hint="build it for this device's profile",
+        )
+
+
+def _release_of(job: InstallJob) -> Release:
+    return Release(
+        name=job.release,
+        model=job.model,
+        runtime=job.runtime,
+        threads=job.threads,
+        site=job.site,
+        canaries=job.canaries,
+        installed_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        files=job.files,
+        max_relative_error=job.max_relative_error,
+    )
+
+
+def _stage(home: Home, release: Release) -> None:
+    """Build a release under a name nobody looks at, then give it its own."""
+    staging = home.staging("releases")
+    os.mkdir(staging)
+    try:
+        for file in release.files:
+            place = os.path.join(staging, file.name)
+            _lay(home, file, place)
+            # The bytes that will be served are read again, not the ones they were linked from.
+            if sha256_of(place) != file.digest:
+                raise _damaged_object(home, file)
+        write_record(staging, release)
+        fsync_folder(staging)
+        os.rename(staging, home.release(release.name))
+        fsync_folder(home.folder("releases"))
+    except Exception:
+        shutil.rmtree(staging, ignore_errors=True)
+        raise
+
+
+def _mend(home: Home, release: Release) -> None:
+    """Bring every damaged file of a release that is here back to what it should be."""
+    _check_same_files(home, release)
+    folder = home.release(release.name)
+    by_name = {file.name: file for file in release.files}
+    for name in damaged_files(home, release):
+        place = os.path.join(folder, name)
+        temporary = temporary_name(place)
+        _lay(home, by_name[name], temporary)
+        if sha256_of(temporary) != by_name[name].digest:
+            os.unlink(temporary)
+            raise _damaged_object(home, by_name[name])
+        os.replace(temporary, place)
+    fsync_folder(folder)
+
+
+def _check_same_files(home: Home, release: Release) -> None:
+    try:
+        known = read_release(home, release.name)
+    except AgentError:
+        write_record(home.release(release.name), release)  # the damaged record is mended as well
+        return
+    if set(known.files) != set(release.files):
+        # Replacing them one by one would serve a mixture meanwhile.
+        raise AgentError("bad_job", f"release {release.name} is here already, of other files")
+
+
+def _lay(home: Home, file: NamedBlob, place: str) -> None:
+    """Put an object at a place: as a hard link, or as a copy where there are no hard links."""
+    source = home.object(file.digest)
+    try:
+        os.link(source, place)
+    except FileNotFoundError:
+        raise AgentError(
+            "missing_blob",
+            f"{file.name} ({file.digest[:12]}) has not been received",
+            hint="run the same push again",
+            transient=True,
+        ) from None
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINK:
+            raise
+        with open(source, "rb") as original, whole_file(place) as copy:
+            shutil.copyfileobj(original, copy)
+
+
+def _damaged_object(home: Home, file: NamedBlob) -> AgentError:
+    os.unlink(home.object(file.digest))
+    return AgentError(
+        "corrupt",
+        f"{file.name} ({file.digest[:12]}) was damaged on the device's disk",
+        hint="run the same push again; if this comes back, the storage is failing",
+        transient=True,
+    )
+
+
+def _healthy(home: Home, release: Release, ask_health: AskHealth) -> Health:
+    folder = home.release(release.name)
+    path = os.path.join(folder, release.model)
+    health = ask_health(
+        HealthJob(
+            model=ModelRef(path, release.runtime, release.threads, release.site),
+            canaries=os.path.join(folder, release.canaries),
+            max_relative_error=release.max_relative_error,
+        )
+    )
+    if not health.healthy:
+        raise AgentError(
+            "unhealthy",
+            f"{release.name} does not compute here what it did on the host: {health.detail}",
+            hint="nothing was switched",
+        )
+    return health
+
+
+def _refresh_record(home: Home, release: Release) -> None:
+    """Write the record anew if the settings to run with have changed, but not for the time."""
+    known = read_release(home, release.name)
+    if {**vars(known), "installed_at": ""} != {**vars(release), "installed_at": ""}:
+        write_record(home.release(release.name), release)

@@ -1,0 +1,140 @@
+"""Say what a device is: processor, memory, disk, C library and the runtimes that work on it."""
+
+from __future__ import annotations
+
+import glob
+import importlib.machinery
+import json
+import os
+import platform
+import re
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+from typing import Iterator, List, Optional, Tuple
+
+from edgekit_agent import cpu, memory
+from edgekit_agent.records import DeviceFacts, ProbeJob, RuntimeFacts
+from edgekit_agent.releases import free_bytes, open_home
+from edgekit_agent.runtimes import PACKAGES
+from edgekit_agent.supervise import agent_command
+
+_TRIAL_TIMEOUT_S = 120.0
+
+
+def probe(job: ProbeJob) -> DeviceFacts:
+    """Look at everything; nothing on the device is changed."""
+    name, isa = cpu.name_and_isa()
+    return DeviceFacts(
+        machine=platform.machine(),
+        system=platform.system(),
+        kernel=platform.release(),
+        libc=libc(),
+        python=platform.python_version(),
+        pointer_bits=struct.calcsize("P") * 8,
+        cpu=name,
+        cores=cpu.cores(),
+        isa=isa,
+        memory_bytes=memory.total_bytes(),
+        free_memory_bytes=memory.available_bytes(),
+        free_disk_bytes=free_bytes(open_home(job.home)),
+        governor=cpu.governor(),
+        temperature_c=cpu.temperature_c(),
+        load_1min=os.getloadavg()[0],
+        runtimes=tuple(_runtimes(job.sites)),
+    )
+
+
+def libc() -> str:
+    """The C library that this Python runs on, such as ``glibc 2.36``; empty if unknown."""
+    try:
+        text = os.confstr("CS_GNU_LIBC_VERSION") or ""
+    except (ValueError, OSError):  # what musl answers
+        text = ""
+    if text.startswith("glibc "):
+        return text
+    loaders = [[path] for path in sorted(glob.glob("/lib/ld-musl-*.so.1"))]
+    ldd = shutil.which("ldd")
+    for command in ([[ldd, "--version"]] if ldd else []) + loaders:
+        found = _libc_version(_output(command))
+        if found:
+            return found
+    return "musl" if loaders else ""
+
+
+def _libc_version(text: str) -> str:
+    if "musl" in text:
+        version = re.search(r"Version (\d+(?:\.\d+)+)", text)
+        return f"musl {version.group(1)}" if version else "musl"
+    version = re.search(r"(?:GLIBC|GNU libc|glibc)\D*?(\d+\.\d+)", text, re.IGNORECASE)
+    return f"glibc {version.group(1)}" if version else ""
+
+
+def _output(command: List[str]) -> str:
+    """What a command prints on both its outputs; musl's answers on stderr, with status 1."""
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            timeout=10,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout.decode(errors="replace")
+
+
+def _runtimes(sites: Tuple[str, ...]) -> Iterator[RuntimeFacts]:
+    for site in (None, *sites):
+        places = sys.path if site is None else [os.path.expanduser(site)]
+        for package in PACKAGES:
+            if importlib.machinery.PathFinder.find_spec(package.module, places) is not None:
+                facts = _tried(package.module, site)
+                if facts is not None:
+                    yield facts
+
+
+def _tried(module: str, site: Optional[str]) -> Optional[RuntimeFacts]:
+    """Facts of one package, found out in a process of its own; ``None`` if it isn't there.
+
+    A runtime built for another cpu dies of an illegal instruction while it is imported, and
+    tflite-runtime 2.14 imports beside numpy 2 but fails when an interpreter is constructed.
+    """
+    package = next(p for p in PACKAGES if p.module == module)
+    arguments = ["trial", module] if site is None else ["trial", module, os.path.expanduser(site)]
+    absent = RuntimeFacts(package.runtime, "", package.distribution, site, works=False)
+    try:
+        done = subprocess.run(
+            agent_command(arguments),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=_TRIAL_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return _with_detail(absent, f"no interpreter within {_TRIAL_TIMEOUT_S:.0f} s")
+    if done.returncode < 0:
+        name = signal.Signals(-done.returncode).name
+        return _with_detail(absent, f"killed by {name} while it was tried")
+    if done.returncode != 0:
+        words = done.stderr.decode(errors="replace").strip().splitlines()
+        return _with_detail(absent, words[-1] if words else f"status {done.returncode}")
+    answer = json.loads(done.stdout)
+    if not answer["found"]:
+        return None
+    return RuntimeFacts(
+        name=package.runtime,
+        version=answer["version"],
+        package=package.distribution,
+        site=site,
+        works=answer["detail"] == "",
+        detail=answer["detail"],
+    )
+
+
+def _with_detail(facts: RuntimeFacts, detail: str) -> RuntimeFacts:
+    return RuntimeFacts(facts.name, facts.version, facts.package, facts.site, False, detail)

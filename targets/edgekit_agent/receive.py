@@ -1,0 +1,161 @@
+"""Take files from the host: what is here already, what is missing, resume where it was cut."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import zlib
+from typing import BinaryIO, Iterator, List, Tuple
+
+from edgekit_agent.failures import AgentError
+from edgekit_agent.files import CHUNK, fsync_folder, sha256_of, whole_file
+from edgekit_agent.records import Blob, Plan, PlanJob, Received, ReceiveJob
+from edgekit_agent.releases import Home, free_bytes, locked, open_home
+from edgekit_agent.wire import Inlet, Progress
+
+_TAKE_BYTES = 1 << 18
+# Room for directory entries and the file system's own books.
+_SPARE_BYTES = 1 << 16
+
+
+def plan(job: PlanJob) -> Plan:
+    """Say what is here of each blob. Objects are read again, so that -1 means verified now."""
+    home = open_home(job.home)
+    return Plan(tuple(_present(home, blob) for blob in job.blobs), free_bytes(home))
+
+
+def receive(job: ReceiveJob, inlet: Inlet, progress: Progress) -> Received:
+    """Take blobs from the raw bytes that follow the job, and keep each once it is verified.
+
+    Cut off in the middle, what came so far stays; ``plan`` says how much.
+
+    Raises:
+        AgentError: ``no_space`` before anything is read, ``corrupt`` (transient) for a blob that
+            isn't what it should be; its bytes are dropped.
+        PeerGone: the bytes ended early.
+    """
+    if len(job.blobs) != len(job.offsets):
+        raise AgentError("bad_job", f"{len(job.blobs)} blobs but {len(job.offsets)} offsets")
+    pairs = list(zip(job.blobs, job.offsets))
+    if any(not 0 <= offset <= blob.wire_size for blob, offset in pairs):
+        raise AgentError("bad_job", "an offset lies outside its blob")
+    total = sum(blob.wire_size - offset for blob, offset in pairs)
+    inlet.expect(total)
+    home, done = open_home(job.home), 0
+    with locked(home):
+        _check_space(home, pairs)
+        for blob, offset in pairs:
+            for count in _take(home, blob, offset, inlet):
+                done += count
+                progress("receive", done, total)
+            _keep(home, blob)
+    return Received(len(job.blobs), total)
+
+
+def _present(home: Home, blob: Blob) -> int:
+    path, part = home.object(blob.digest), home.part(blob.wire_digest)
+    if os.path.isfile(path) and sha256_of(path) == blob.digest:
+        return -1
+    size = os.path.getsize(part) if os.path.isfile(part) else 0
+    return size if size <= blob.wire_size else 0
+
+
+def _check_space(home: Home, pairs: List[Tuple[Blob, int]]) -> None:
+    """A blob needs its wire bytes and, while it is decoded, its own size as well."""
+    kept = peak = 0
+    for blob, offset in pairs:
+        decoded = blob.size if blob.encoding == "zlib" else 0
+        peak = max(peak, kept + blob.wire_size - offset + decoded)
+        kept += blob.size
+    missing = peak + _SPARE_BYTES - free_bytes(home)
+    if missing > 0:
+        raise AgentError(
+            "no_space",
+            f"{home.path}: {missing / 2**20:.1f} MiB of disk space are missing",
+            hint=f"{(peak + _SPARE_BYTES) / 2**20:.1f} MiB are needed there",
+        )
+
+
+def _take(home: Home, blob: Blob, offset: int, inlet: Inlet) -> Iterator[int]:
+    """Append a blob's bytes to its part and verify them; yields how many came each time."""
+    path = home.part(blob.wire_digest)
+    if (os.path.getsize(path) if os.path.isfile(path) else 0) < offset:
+        raise AgentError(
+            "corrupt",
+            f"{path}: holds less than the {offset} bytes to go on from",
+            hint="run the same again",
+            transient=True,
+        )
+    digest = hashlib.sha256()
+    with open(path, "r+b" if offset else "wb") as file:
+        for chunk in _read_chunks(file, offset):
+            digest.update(chunk)
+        file.truncate(offset)
+        size = offset
+        while size < blob.wire_size:
+            chunk = inlet.take(min(_TAKE_BYTES, blob.wire_size - size))
+            file.write(chunk)
+            digest.update(chunk)
+            size += len(chunk)
+            yield len(chunk)
+        file.flush()
+        os.fsync(file.fileno())
+    if digest.hexdigest() != blob.wire_digest:
+        raise _corrupt(path, "arrived damaged")
+
+
+def _read_chunks(file: BinaryIO, count: int) -> Iterator[bytes]:
+    while count:
+        chunk = file.read(min(CHUNK, count))
+        if not chunk:
+            return
+        count -= len(chunk)
+        yield chunk
+
+
+def _keep(home: Home, blob: Blob) -> None:
+    """Turn a whole part into an object."""
+    part, path = home.part(blob.wire_digest), home.object(blob.digest)
+    if blob.encoding == "zlib":
+        _decode(part, path, blob)
+        os.unlink(part)
+        return
+    if blob.encoding != "raw":
+        raise AgentError("bad_job", f"unknown encoding {blob.encoding!r}; known: raw, zlib")
+    if (blob.digest, blob.size) != (blob.wire_digest, blob.wire_size):
+        raise _corrupt(part, "is sent raw, yet its own digest is another")
+    os.replace(part, path)
+    fsync_folder(home.folder("objects"))
+
+
+def _decode(part: str, path: str, blob: Blob) -> None:
+    digest, size = hashlib.sha256(), 0
+    try:
+        with open(part, "rb") as source, whole_file(path) as target:
+            for data in _inflated(source):
+                size += len(data)
+                if size > blob.size:
+                    raise _corrupt(part, f"unpacks to more than its {blob.size} bytes")
+                digest.update(data)
+                target.write(data)
+            if digest.hexdigest() != blob.digest:
+                raise _corrupt(part, "unpacks to something else")
+    except zlib.error as error:
+        raise _corrupt(part, f"cannot be unpacked: {error}") from error
+
+
+def _inflated(source: BinaryIO) -> Iterator[bytes]:
+    decoder = zlib.decompressobj()
+    for chunk in iter(lambda: source.read(_TAKE_BYTES), b""):
+        while chunk:
+            # Bounded, so that a few bytes that unpack to gigabytes meet the size check first.
+            yield decoder.decompress(chunk, CHUNK)
+            chunk = decoder.unconsumed_tail
+    yield decoder.flush()
+
+
+def _corrupt(part: str, what: str) -> AgentError:
+    if os.path.exists(part):
+        os.unlink(part)
+    name = os.path.basename(part)
+    return AgentError("corrupt", f"{name} {what}", hint="run the same again", transient=True)

@@ -1,0 +1,424 @@
+"""What the two halves say to each other: frozen dataclasses, and their JSON form.
+
+A job goes in as one JSON line ``{"job": KIND, "settings": {...}}``; out come lines of
+``{"progress": {...}}`` and in the end one ``{"result": {...}}`` or ``{"error": {...}}``.
+Units are in the names; ``digest`` is always the sha256 of a file's bytes in hex.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from dataclasses import dataclass
+from typing import Any, Dict, List, Optional, Tuple, Type, TypeVar
+
+T = TypeVar("T")
+
+
+# ---------------------------------------------------------------- data a model is fed with
+
+
+@dataclass(frozen=True)
+class Column:
+    """Rows of one array on disk: ``shape[0]`` samples, C order, from ``offset`` of ``path``."""
+
+    name: str
+    path: str
+    offset: int
+    dtype: str
+    shape: Tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Preprocess:
+    """``(x * scale - mean) / std`` over the last axis, then NHWC to NCHW if ``channels_first``."""
+
+    scale: float = 1.0
+    mean: Tuple[float, ...] = (0.0,)
+    std: Tuple[float, ...] = (1.0,)
+    channels_first: bool = False
+
+
+@dataclass(frozen=True)
+class Samples:
+    """One column per model input (named as the input), and the labels where there are any."""
+
+    columns: Tuple[Column, ...]
+    label: Optional[Column] = None
+    preprocess: Optional[Preprocess] = None
+
+
+# ---------------------------------------------------------------- jobs
+
+
+@dataclass(frozen=True)
+class ModelRef:
+    """A model file and how to run it. ``site`` is a folder of unpacked wheels to import from."""
+
+    path: str
+    runtime: str  # "onnxruntime" | "litert"
+    threads: int = 1
+    site: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class ProbeJob:
+    """Say what this device is. ``sites`` are folders of unpacked wheels to look into as well."""
+
+    home: str
+    sites: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class BenchJob:
+    """Time a model at its own batch size, one sample at a time.
+
+    Warm-up goes on until two windows in a row agree or ``warmup_s`` is over; then at least
+    ``min_runs`` inferences and at least ``seconds`` are timed, at most ``max_runs``. Without
+    ``samples`` the inputs are made from the signature with ``dims`` for the free dimensions.
+    """
+
+    model: ModelRef
+    samples: Optional[Samples] = None
+    dims: Dict[str, int] = dataclasses.field(default_factory=dict)
+    warmup_s: float = 3.0
+    seconds: float = 2.0
+    min_runs: int = 20
+    max_runs: int = 5000
+
+
+@dataclass(frozen=True)
+class ScoreJob:
+    """Run every sample through a model and count how often it is right.
+
+    ``outputs_path``, where given, receives the scored output of every sample as one ``.npy`` of
+    float32, first axis = samples.
+    """
+
+    model: ModelRef
+    samples: Samples
+    metric: str  # "top1" | "top5" | "binary"
+    output: Optional[str] = None
+    outputs_path: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class HealthJob:
+    """Run the canaries (``input:NAME`` and ``output:NAME`` arrays of one ``.npz``) and compare.
+
+    Healthy: every output is finite, has the shape it had, and differs from it by a relative RMS
+    error of at most ``max_relative_error``.
+    """
+
+    model: ModelRef
+    canaries: str
+    max_relative_error: float = 0.1
+
+
+@dataclass(frozen=True)
+class Blob:
+    """A file on its way: its own digest and size, and those of the bytes sent for it."""
+
+    digest: str
+    size: int
+    wire_digest: str
+    wire_size: int
+    encoding: str  # "raw" | "zlib"
+
+
+@dataclass(frozen=True)
+class PlanJob:
+    """Which of these blobs does the device lack, and how much of each has come already?"""
+
+    home: str
+    blobs: Tuple[Blob, ...]
+
+
+@dataclass(frozen=True)
+class ReceiveJob:
+    """Take blobs from the bytes that follow this line, each from its ``offsets`` entry on."""
+
+    home: str
+    blobs: Tuple[Blob, ...]
+    offsets: Tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class NamedBlob:
+    """A received blob and the file name it stands for."""
+
+    name: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class RuntimeJob:
+    """Unpack wheels (received before) into ``runtimes/NAME``, whole or not at all."""
+
+    home: str
+    name: str
+    wheels: Tuple[NamedBlob, ...]
+
+
+@dataclass(frozen=True)
+class InstallJob:
+    """Make a release of received blobs, check its health, and switch ``current`` to it.
+
+    ``canaries`` is the name of one of ``files``. ``machine`` is what the bundle was built for,
+    as ``platform.machine()`` says it; empty where any will do.
+    """
+
+    home: str
+    release: str
+    files: Tuple[NamedBlob, ...]
+    model: str
+    runtime: str
+    threads: int
+    site: Optional[str]
+    canaries: str
+    max_relative_error: float = 0.1
+    machine: str = ""
+
+
+@dataclass(frozen=True)
+class RollbackJob:
+    """Switch ``current`` back to the release before, after checking its health."""
+
+    home: str
+
+
+@dataclass(frozen=True)
+class StatusJob:
+    """Say which releases are here and which one is served."""
+
+    home: str
+
+
+# ---------------------------------------------------------------- results
+
+
+@dataclass(frozen=True)
+class RuntimeFacts:
+    """A runtime found on a device. ``works`` means: an interpreter could be constructed."""
+
+    name: str
+    version: str
+    package: str
+    site: Optional[str]
+    works: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class DeviceFacts:
+    """What a device is. A figure that the device does not tell is ``None``."""
+
+    machine: str
+    system: str
+    kernel: str
+    libc: str  # "glibc 2.36", "musl 1.2.4", ""
+    python: str
+    pointer_bits: int
+    cpu: str
+    cores: int
+    isa: Tuple[str, ...]
+    memory_bytes: Optional[int]
+    free_memory_bytes: Optional[int]
+    free_disk_bytes: Optional[int]
+    governor: Optional[str]
+    temperature_c: Optional[float]
+    load_1min: Optional[float]
+    runtimes: Tuple[RuntimeFacts, ...]
+
+
+@dataclass(frozen=True)
+class Latency:
+    """Raw times of single inferences of one process, in the order they were taken.
+
+    ``doubts`` names what speaks against the figures: ``throttled``, ``loaded``, ``drifting``,
+    ``unsteady``.
+    """
+
+    values_ms: Tuple[float, ...]
+    threads: int
+    warmup_runs: int
+    load_ms: float
+    doubts: Tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a bench job measured, in a process of its own."""
+
+    latency: Latency
+    peak_rss_bytes: int
+    runtime_rss_bytes: int  # after importing the runtime, before the model is loaded
+    runtime: str
+    runtime_version: str
+    energy_mj: Optional[float] = None  # a run, where the device has a sensor
+
+
+@dataclass(frozen=True)
+class Tally:
+    """How often a model was right, as counts.
+
+    ``hits`` is a bitmap in hex, first sample = most significant bit of the first byte, so that
+    two models can be compared sample by sample. ``predictions`` holds the class of each sample.
+    """
+
+    metric: str
+    n: int
+    correct: int
+    hits: str
+    predictions: Tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Health:
+    """How far the canaries' outputs are from those of the host."""
+
+    healthy: bool
+    relative_error: float
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """For each blob of the question the bytes the device holds; -1 = all, verified."""
+
+    present: Tuple[int, ...]
+    free_bytes: int
+
+
+@dataclass(frozen=True)
+class Received:
+    """How many blobs and bytes came in."""
+
+    blobs: int
+    wire_bytes: int
+
+
+@dataclass(frozen=True)
+class Release:
+    """A release on a device. ``runtime`` and the rest are what it was installed with."""
+
+    name: str
+    model: str
+    runtime: str
+    threads: int
+    site: Optional[str]
+    canaries: str
+    installed_at: str  # UTC, ISO 8601
+    files: Tuple[NamedBlob, ...] = ()
+    max_relative_error: float = 0.1
+
+
+@dataclass(frozen=True)
+class Status:
+    """What a device serves (``current``) and what it can go back to (``previous``)."""
+
+    current: Optional[Release]
+    previous: Optional[Release]
+    health: Optional[Health] = None
+
+
+@dataclass(frozen=True)
+class Unpacked:
+    """Where a runtime stands on the device."""
+
+    site: str
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why a job failed. ``kind`` is stable; ``transient`` means that trying again may help."""
+
+    kind: str
+    message: str
+    hint: str = ""
+    transient: bool = False
+
+
+JOBS: Dict[str, Type[Any]] = {
+    "probe": ProbeJob,
+    "bench": BenchJob,
+    "score": ScoreJob,
+    "health": HealthJob,
+    "plan": PlanJob,
+    "receive": ReceiveJob,
+    "runtime": RuntimeJob,
+    "install": InstallJob,
+    "rollback": RollbackJob,
+    "status": StatusJob,
+}
+
+
+# ---------------------------------------------------------------- JSON
+
+
+def encode(record: Any) -> Dict[str, Any]:
+    """A record as what ``json.dumps`` takes."""
+    return dataclasses.asdict(record)
+
+
+def encode_job(job: Any) -> Dict[str, Any]:
+    """A job as the object of its JSON line."""
+    kind = next(kind for kind, cls in JOBS.items() if type(job) is cls)
+    return {"job": kind, "settings": encode(job)}
+
+
+def decode(cls: Type[T], value: Any) -> T:
+    """The record of type ``cls`` that ``encode`` made ``value`` from.
+
+    Raises:
+        ValueError: a field is missing, unknown or of another type; the text says where.
+    """
+    result: T = _decode(cls, value, cls.__name__)
+    return result
+
+
+def _decode(hint: Any, value: Any, where: str) -> Any:
+    if hint is Any:
+        return value
+    if dataclasses.is_dataclass(hint):
+        return _decode_record(hint, value, where)
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is typing.Union:
+        return None if value is None else _decode(args[0], value, where)
+    if origin is tuple:
+        return tuple(
+            _decode(args[0], v, f"{where}[{i}]") for i, v in enumerate(_list(value, where))
+        )
+    if origin is dict:
+        if not isinstance(value, dict):
+            raise ValueError(f"{where}: expected an object")
+        return {k: _decode(args[1], v, f"{where}.{k}") for k, v in value.items()}
+    if hint is float and type(value) is int:
+        return float(value)
+    if type(value) is not hint:
+        raise ValueError(f"{where}: expected {hint.__name__}, got {type(value).__name__}")
+    return value
+
+
+def _list(value: Any, where: str) -> List[Any]:
+    if not isinstance(value, (list, tuple)):
+        raise ValueError(f"{where}: expected an array")
+    return list(value)
+
+
+def _decode_record(cls: Any, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        raise ValueError(f"{where}: expected an object")
+    hints = typing.get_type_hints(cls)
+    unknown = sorted(set(value) - set(hints))
+    if unknown:
+        raise ValueError(f"{where}: unknown field {unknown[0]}")
+    required = {
+        f.name
+        for f in dataclasses.fields(cls)
+        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+    }
+    missing = sorted(required - set(value))
+    if missing:
+        raise ValueError(f"{where}.{missing[0]}: missing")
+    return cls(**{k: _decode(hints[k], v, f"{where}.{k}") for k, v in value.items()})

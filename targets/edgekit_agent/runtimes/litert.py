@@ -1,0 +1,162 @@
+"""LiteRT (TensorFlow Lite), on the cpu: ai-edge-litert, or the older tflite-runtime."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.machinery
+import importlib.metadata
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Tuple
+
+import numpy as np
+
+from edgekit_agent.failures import AgentError
+from edgekit_agent.runtimes import PACKAGES, Package, Tensor
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from edgekit_agent.runtimes import Arrays
+
+
+def _first_found() -> Package:
+    # By place before by preference: a job's own site comes first on the path and must win.
+    packages = [p for p in PACKAGES if p.runtime == "litert"]
+    for place in sys.path:
+        for package in packages:
+            if importlib.machinery.PathFinder.find_spec(package.module, [place]) is not None:
+                return package
+    raise ImportError(f"neither {' nor '.join(p.distribution for p in packages)} is installed")
+
+
+_PACKAGE = _first_found()
+_interpreter: Any = importlib.import_module(f"{_PACKAGE.module}.interpreter")
+
+
+@dataclass(frozen=True)
+class _Slot:
+    """A tensor of the interpreter: where it is, and how its numbers stand for real ones."""
+
+    tensor: Tensor
+    index: int
+    stored: np.dtype[Any]
+    scale: Optional[float]
+    zero_point: int
+
+    def quantized(self, values: NDArray[Any]) -> NDArray[Any]:
+        if self.scale is None or values.dtype == self.stored:
+            return values
+        limits = np.iinfo(self.stored)
+        steps = np.rint(values / np.float32(self.scale)) + self.zero_point
+        stored: NDArray[Any] = np.clip(steps, limits.min, limits.max).astype(self.stored)
+        return stored
+
+    def real(self, values: NDArray[Any]) -> NDArray[Any]:
+        if self.scale is None:
+            return values
+        steps = values.astype(np.float32) - np.float32(self.zero_point)
+        return steps * np.float32(self.scale)
+
+
+class LitertModel:
+    """An interpreter; see ``edgekit_agent.runtimes.Loaded``.
+
+    A quantised input or output is float32 to the outside and converted with the file's own
+    parameters; an input may also be fed with the stored integers themselves.
+    """
+
+    version: str = importlib.metadata.version(_PACKAGE.distribution)
+
+    def __init__(self, interpreter: Any) -> None:  # noqa: ANN401 - litert has no types
+        self._interpreter = interpreter
+        inputs, outputs = _named_details(interpreter)
+        self._inputs = {name: _slot(name, details) for name, details in inputs.items()}
+        self._outputs = {name: _slot(name, details) for name, details in outputs.items()}
+        self.inputs = tuple(slot.tensor for slot in self._inputs.values())
+        self.outputs = tuple(slot.tensor for slot in self._outputs.values())
+        self._shapes = {n: tuple(int(d) for d in v["shape"]) for n, v in inputs.items()}
+
+    def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+        """One inference."""
+        try:
+            self._resize(inputs)
+            for name, values in inputs.items():
+                slot = self._inputs[name]
+                self._interpreter.set_tensor(slot.index, slot.quantized(values))
+            self._interpreter.invoke()
+            get = self._interpreter.get_tensor
+            return {name: slot.real(get(slot.index)) for name, slot in self._outputs.items()}
+        except (RuntimeError, ValueError) as error:
+            raise AgentError("model_failed", f"litert: {error}") from error
+
+    def _resize(self, inputs: Mapping[str, NDArray[Any]]) -> None:
+        changed = [name for name, v in inputs.items() if v.shape != self._shapes[name]]
+        for name in changed:
+            slot = self._inputs[name]
+            self._interpreter.resize_tensor_input(slot.index, inputs[name].shape, strict=True)
+            self._shapes[name] = inputs[name].shape
+        if changed:
+            self._interpreter.allocate_tensors()
+
+
+def load(path: str, threads: int) -> LitertModel:
+    """Load a .tflite file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        AgentError: ``model_failed``; the runtime won't have it.
+    """
+    with open(path, "rb"):
+        pass  # a clear error where litert's would be its own
+    try:
+        interpreter = _interpreter.Interpreter(model_path=path, num_threads=threads)
+        interpreter.allocate_tensors()
+    except (RuntimeError, ValueError) as error:
+        raise AgentError(
+            "model_failed",
+            f"{_PACKAGE.distribution} {LitertModel.version} cannot load {path}: {error}",
+            hint="the model may use an operator that this runtime lacks",
+        ) from error
+    return LitertModel(interpreter)
+
+
+def _named_details(
+    interpreter: Any,  # noqa: ANN401 - litert has no types
+) -> Tuple[Dict[str, Any], Dict[str, Any]]:
+    """Details of inputs and outputs by signature name, else by tensor name."""
+    inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
+    for key in interpreter.get_signature_list():
+        runner = interpreter.get_signature_runner(key)
+        by_name = runner.get_input_details(), runner.get_output_details()
+        if _indices(by_name[0].values()) == _indices(inputs):
+            return by_name
+    return (
+        {_plain(details["name"]): details for details in inputs},
+        {_plain(details["name"]): details for details in outputs},
+    )
+
+
+def _indices(details: Any) -> List[int]:  # noqa: ANN401 - litert has no types
+    return sorted(int(one["index"]) for one in details)
+
+
+def _plain(name: str) -> str:
+    start = len("serving_default_") if name.startswith("serving_default_") else 0
+    return name[start:-2] if name.endswith(":0") else name[start:]
+
+
+def _slot(name: str, details: Dict[str, Any]) -> _Slot:
+    stored = np.dtype(details["dtype"])
+    parameters = details["quantization_parameters"]
+    scales, zeros = parameters["scales"], parameters["zero_points"]
+    quantized = stored.kind in "iu" and len(scales) == 1 and float(scales[0]) != 0.0
+    fixed = zip(details["shape"], details.get("shape_signature", details["shape"]))
+    shape = tuple("?" if int(wanted) < 0 else int(dim) for dim, wanted in fixed)
+    return _Slot(
+        tensor=Tensor(name, "float32" if quantized else stored.name, shape),
+        index=int(details["index"]),
+        stored=stored,
+        scale=float(scales[0]) if quantized else None,
+        zero_point=int(zeros[0]) if quantized else 0,
+    )

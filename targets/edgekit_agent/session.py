@@ -1,0 +1,33 @@
+"""Load the model of a job: import its runtime, time the loading. For workers only."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+
+from edgekit_agent.memory import rss_bytes
+from edgekit_agent.records import ModelRef
+from edgekit_agent.runtimes import Loaded, import_runtime
+
+
+@dataclass(frozen=True)
+class Session:
+    """A loaded model, and what it took to get there."""
+
+    model: Loaded
+    load_ms: float
+    runtime_rss_bytes: int
+
+
+def load_model(ref: ModelRef) -> Session:
+    """Load the model that a job names.
+
+    Raises:
+        AgentError: see ``import_runtime`` and the runtimes' ``load``.
+    """
+    load = import_runtime(ref.runtime)
+    runtime_rss = rss_bytes()
+    start = time.perf_counter_ns()
+    model = load(os.path.expanduser(ref.path), ref.threads)
+    return Session(model, (time.perf_counter_ns() - start) / 1e6, runtime_rss)

@@ -1,0 +1,162 @@
+"""Run a job in a worker process, so that whatever a runtime does only the worker pays for it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import select
+import signal
+import subprocess
+import sys
+from typing import IO, Any, Dict, List, Optional
+
+from edgekit_agent.failures import AgentError, PeerGone
+from edgekit_agent.memory import available_bytes
+from edgekit_agent.records import Failure, decode, encode_job
+from edgekit_agent.wire import Outlet
+
+# The folder or the zip file that this package is imported from.
+ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+
+# Isolated mode drops PYTHONPATH and the current folder; the package is imported from ROOT, which
+# leaves sys.path again because other packages may lie beside it.
+_START = (
+    "import sys; sys.path.insert(0, sys.argv[1]); from edgekit_agent.__main__ import main; "
+    "sys.path.remove(sys.argv[1]); sys.exit(main(sys.argv[2:]))"
+)
+_STDERR_TAIL = 2000
+_READ_BYTES = 1 << 16
+
+_SIGNAL_HINTS: Dict[int, str] = {
+    signal.SIGILL: "the runtime was built for a newer cpu than this one; use another version",
+    signal.SIGSEGV: "the runtime crashed; try another version of it",
+    signal.SIGBUS: "the runtime crashed; a file it mapped may be cut short or its disk failing",
+    signal.SIGABRT: "the runtime gave up",
+}
+
+
+def agent_command(arguments: List[str]) -> List[str]:
+    """The command that starts this very agent with other arguments, in isolated mode."""
+    return [sys.executable, "-I", "-c", _START, ROOT, *arguments]
+
+
+def run_in_worker(job: object, outlet: Outlet) -> Dict[str, Any]:
+    """Run a job in a process of its own, pass its progress on, and return its result.
+
+    Raises:
+        AgentError: the worker failed (as it said itself) or died (``killed``, ``internal``).
+        PeerGone: whoever waits for the answer hung up; the worker is dead by then.
+    """
+    worker = subprocess.Popen(
+        agent_command(["worker"]),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        # Nothing here needs BLAS, and its thread pool would count in the worker's memory.
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+    )
+    relay = _Relay(outlet)
+    try:
+        relay.run(worker, json.dumps(encode_job(job)).encode() + b"\n")
+    finally:
+        worker.kill()
+        for pipe in _pipes(worker):
+            pipe.close()
+        worker.wait()
+    if relay.failure is not None:
+        raise _passed_on(relay.failure)
+    if relay.result is None:
+        raise _died(worker.returncode, relay.stderr.decode(errors="replace"))
+    return relay.result
+
+
+class _Relay:
+    """What came out of a worker."""
+
+    def __init__(self, outlet: Outlet) -> None:
+        self._outlet = outlet
+        self._partial = b""
+        self.result: Optional[Dict[str, Any]] = None
+        self.failure: Optional[Failure] = None
+        self.stderr = b""
+
+    def run(self, worker: subprocess.Popen[bytes], job: bytes) -> None:
+        """Hand the job over and listen until the worker closes its output."""
+        stdin, stdout, stderr = _pipes(worker)
+        # A worker that died at once is found out below, by its exit status. Standard input is left
+        # open: a worker ends when it is closed, that is with its supervisor.
+        with contextlib.suppress(BrokenPipeError):
+            os.write(stdin.fileno(), job)
+        poller = select.poll()
+        poller.register(stdout, select.POLLIN)
+        poller.register(stderr, select.POLLIN)
+        poller.register(self._outlet.fd, 0)  # a hang-up is reported all the same
+        while True:
+            for fd, _ in poller.poll():
+                if fd == self._outlet.fd:
+                    raise PeerGone
+                data = os.read(fd, _READ_BYTES)
+                if fd == stderr.fileno():
+                    self._keep_stderr(data)
+                    if not data:
+                        poller.unregister(fd)
+                elif data:
+                    self._keep_lines(data)
+                else:
+                    self._rest_of_stderr(stderr)
+                    worker.wait()
+                    return
+
+    def _keep_stderr(self, data: bytes) -> None:
+        self.stderr = (self.stderr + data)[-_STDERR_TAIL:]
+        sys.stderr.buffer.write(data)
+        sys.stderr.flush()
+
+    def _rest_of_stderr(self, stderr: IO[bytes]) -> None:
+        os.set_blocking(stderr.fileno(), False)
+        # It blocks where a grandchild holds it open; all there was has been read by then.
+        with contextlib.suppress(BlockingIOError):
+            for data in iter(lambda: os.read(stderr.fileno(), _READ_BYTES), b""):
+                self._keep_stderr(data)
+
+    def _keep_lines(self, data: bytes) -> None:
+        *lines, self._partial = (self._partial + data).split(b"\n")
+        for line in lines:
+            message = json.loads(line)
+            if "progress" in message:
+                self._outlet.line(line + b"\n")
+            elif "error" in message:
+                self.failure = decode(Failure, message["error"])
+            else:
+                self.result = message["result"]
+
+
+def _pipes(worker: subprocess.Popen[bytes]) -> List[IO[bytes]]:
+    return [pipe for pipe in (worker.stdin, worker.stdout, worker.stderr) if pipe is not None]
+
+
+def _passed_on(failure: Failure) -> AgentError:
+    return AgentError(failure.kind, failure.message, hint=failure.hint, transient=failure.transient)
+
+
+def _died(status: int, stderr: str) -> AgentError:
+    last = " / ".join(line.strip() for line in stderr.strip().splitlines()[-3:])
+    tail = f"; its last words: {last}" if last else ""
+    if status >= 0:
+        return AgentError("internal", f"the worker ended with status {status}{tail}")
+    name = signal.Signals(-status).name
+    return AgentError(
+        "killed",
+        f"the process that ran the model was killed by {name}{tail}",
+        hint=_out_of_memory_hint() if -status == signal.SIGKILL else _SIGNAL_HINTS.get(-status, ""),
+        transient=-status in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT),
+    )
+
+
+def _out_of_memory_hint() -> str:
+    peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10
+    free = available_bytes()
+    now = f", {free >> 20} MiB are free now" if free is not None else ""
+    return f"probably out of memory: it had reached {peak} MiB{now}; try a smaller model"

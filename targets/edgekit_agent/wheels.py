@@ -1,0 +1,121 @@
+"""Unpack wheels into a folder to import from, whole or not at all (PEP 427)."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import zipfile
+from typing import Optional
+
+from edgekit_agent.failures import AgentError
+from edgekit_agent.files import fsync_folder, sha256_of
+from edgekit_agent.records import NamedBlob, RuntimeJob, Unpacked
+from edgekit_agent.releases import Home, free_bytes, locked, open_home, sweep
+from edgekit_agent.wire import Progress
+
+
+def unpack_runtime(job: RuntimeJob, progress: Progress) -> Unpacked:
+    """Unpack received wheels into ``runtimes/NAME``; done at once if that is here already.
+
+    Raises:
+        AgentError: ``missing_blob`` or ``corrupt`` (transient) for an object, ``corrupt`` for a
+            wheel that is damaged or reaches out of its folder, ``no_space``, ``busy``.
+    """
+    home = open_home(job.home)
+    target = home.runtime(job.name)
+    with locked(home):
+        if os.path.isdir(target):
+            return Unpacked(target)
+        sweep(home)
+        for wheel in job.wheels:
+            _verify(home, wheel)
+        _check_space(home, job)
+        staging = home.staging("runtimes")
+        os.mkdir(staging)
+        try:
+            for number, wheel in enumerate(job.wheels):
+                progress("unpack", number, len(job.wheels))
+                _unpack(home.object(wheel.digest), wheel.name, staging)
+            # One flush of everything: thousands of single ones take minutes on an SD card.
+            os.sync()
+            os.rename(staging, target)
+        except Exception:
+            shutil.rmtree(staging, ignore_errors=True)
+            raise
+        fsync_folder(home.folder("runtimes"))
+    return Unpacked(target)
+
+
+def _verify(home: Home, wheel: NamedBlob) -> None:
+    path = home.object(wheel.digest)
+    if not os.path.isfile(path):
+        raise AgentError(
+            "missing_blob",
+            f"{wheel.name} has not been received",
+            hint="run the same push again",
+            transient=True,
+        )
+    if sha256_of(path) != wheel.digest:
+        os.unlink(path)
+        raise AgentError(
+            "corrupt",
+            f"{wheel.name} was damaged on the device's disk",
+            hint="run the same push again; if this comes back, the storage is failing",
+            transient=True,
+        )
+
+
+def _check_space(home: Home, job: RuntimeJob) -> None:
+    needed = 0
+    for wheel in job.wheels:
+        with _opened(home.object(wheel.digest), wheel.name) as archive:
+            needed += sum(info.file_size for info in archive.infolist())
+    missing = needed - free_bytes(home)
+    if missing > 0:
+        raise AgentError(
+            "no_space",
+            f"{home.path}: {missing / 2**20:.1f} MiB of disk space are missing",
+            hint=f"{needed / 2**20:.1f} MiB are needed to unpack the runtime",
+        )
+
+
+def _opened(path: str, name: str) -> zipfile.ZipFile:
+    try:
+        return zipfile.ZipFile(path)
+    except zipfile.BadZipFile as error:
+        raise AgentError("corrupt", f"{name}: not a wheel: {error}") from error
+
+
+def _unpack(path: str, name: str, folder: str) -> None:
+    with _opened(path, name) as archive:
+        for info in archive.infolist():
+            place = _place(info.filename)
+            if place is None or info.is_dir():
+                continue
+            if _leaves(place):
+                raise AgentError("corrupt", f"{name}: {info.filename!r} leaves the folder")
+            target = os.path.join(folder, place)
+            os.makedirs(os.path.dirname(target), exist_ok=True)
+            try:
+                with archive.open(info) as source, open(target, "wb") as file:
+                    shutil.copyfileobj(source, file)
+            except zipfile.BadZipFile as error:
+                raise AgentError("corrupt", f"{name}: {error}") from error
+            mode = stat.S_IMODE(info.external_attr >> 16)
+            if mode and ".so" in os.path.basename(target):
+                os.chmod(target, (mode | stat.S_IRUSR | stat.S_IWUSR) & 0o777)
+
+
+def _place(name: str) -> Optional[str]:
+    """Where a member goes; ``None`` for scripts, headers and data, which no import needs."""
+    top, _, rest = name.partition("/")
+    if not top.endswith(".data"):
+        return name
+    kind, _, inner = rest.partition("/")
+    return inner if kind in ("purelib", "platlib") and inner else None
+
+
+def _leaves(place: str) -> bool:
+    parts = place.split("/")
+    return os.path.isabs(place) or ".." in parts or "\\" in place or "\0" in place

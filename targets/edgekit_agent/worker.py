@@ -1,0 +1,62 @@
+"""The process that runs one model: one job on standard input, its answer, and the end."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+import threading
+from typing import Any
+
+from edgekit_agent.failures import AgentError, PeerGone, failure_of
+from edgekit_agent.records import encode
+from edgekit_agent.wire import Outlet, guard_stdout, read_job
+
+# Named, not imported: these need numpy, which may lie in the job's own site.
+_HANDLERS = {
+    "bench": "edgekit_agent.bench:bench",
+    "score": "edgekit_agent.accuracy:score",
+    "health": "edgekit_agent.health:check_health",
+}
+JOBS = frozenset(_HANDLERS)
+
+
+def work() -> None:
+    """Do the one job that comes on standard input, answer it, and end the process."""
+    outlet = Outlet(guard_stdout())
+    line = sys.stdin.buffer.readline()
+    threading.Thread(target=_end_with_supervisor, daemon=True).start()
+    status = 0
+    try:
+        kind, job = read_job(line)
+        outlet.result(encode(_handle(kind, job, outlet)))
+    except PeerGone:
+        status = 1
+    except Exception as error:  # noqa: BLE001 - whatever it is, the other side must hear of it
+        outlet.fail(failure_of(error))
+    sys.stderr.flush()
+    # Without the interpreter's own farewell: runtimes crash or hang in it now and then.
+    os._exit(status)
+
+
+def _handle(kind: str, job: Any, outlet: Outlet) -> object:  # noqa: ANN401 - one of JOBS
+    if kind not in _HANDLERS:
+        raise AgentError("bad_job", f"a worker does not do {kind} jobs")
+    if job.model.site is not None:
+        sys.path.insert(0, os.path.expanduser(job.model.site))
+    module, function = _HANDLERS[kind].split(":")
+    try:
+        handler = getattr(importlib.import_module(module), function)
+    except ImportError as error:
+        raise AgentError(
+            "missing_runtime",
+            f"cannot run models here: {error}",
+            hint="numpy and a runtime are needed; 'edgekit push' brings them along",
+        ) from error
+    return handler(job, outlet.progress)
+
+
+def _end_with_supervisor() -> None:
+    # Nothing more is ever sent: a return means that the supervisor is gone.
+    os.read(0, 1)
+    os._exit(1)

@@ -1,0 +1,120 @@
+import numpy as np
+import pytest
+
+from edgekit_agent.accuracy import hits_from_hex, hits_to_hex, judge
+from edgekit_agent.failures import AgentError
+from edgekit_agent.records import ScoreJob, Tally
+
+ROWS = np.array([[1, 2, 3], [3, 2, 1], [1, 3, 2], [9, 1, 1], [1, 9, 1]], np.float32)
+LABELS = np.array([2, 0, 0, 0, 2])
+RIGHT = [True, True, False, True, False]
+
+
+@pytest.mark.parametrize("name", ["echo", "echo_batch_4"])
+def test_every_sample_counts_once_whatever_the_batch(agent, model_ref, samples, name, tmp_path):
+    outputs = tmp_path / "outputs.npy"
+    job = ScoreJob(model_ref(name), samples(x=ROWS, label=LABELS), "top1", None, str(outputs))
+    tally = agent.ask(job, Tally)
+    assert tally == Tally("top1", 5, 3, hits_to_hex(RIGHT), (2, 0, 1, 0, 1))
+    np.testing.assert_array_equal(np.load(outputs), ROWS)
+    assert np.load(outputs).dtype == np.float32
+
+
+def test_half_precision_outputs_are_written_as_float32(agent, model_ref, samples, tmp_path):
+    path = tmp_path / "outputs.npy"
+    made = samples(x=ROWS, label=LABELS)
+    agent.ask(ScoreJob(model_ref("halves"), made, "top1", "y", str(path)), Tally)
+    assert np.load(path).dtype == np.float32
+
+
+def test_an_output_that_is_not_finite_names_the_sample(agent, model_ref, samples, tmp_path):
+    rows = ROWS.copy()
+    rows[3, 1] = -1
+    path = tmp_path / "outputs.npy"
+    made = samples(x=rows, label=LABELS)
+    failure = agent.ask(ScoreJob(model_ref("log"), made, "top1", None, str(path)), Tally)
+    assert failure.kind == "model_failed"
+    assert "sample 3 is not finite" in failure.message
+    assert [p.name for p in tmp_path.glob("*.npy*")] == []
+
+
+@pytest.mark.parametrize(
+    ("metric", "output", "label", "told"),
+    [
+        ("top1", None, None, "no labels"),
+        ("top1", "z", LABELS, "no output 'z'; the model has y"),
+        ("f1", None, LABELS, "known: top1, top5, binary"),
+        ("top1", None, LABELS + 1, "label 3 of sample 0"),
+        ("top1", None, LABELS + 0.5, "labels must be integers"),
+        ("top1", None, np.zeros((5, 2), int), "one label a sample"),
+        ("binary", None, LABELS * 0, "binary scores one value"),
+    ],
+)
+def test_what_cannot_be_scored_is_refused(agent, model_ref, samples, metric, output, label, told):
+    job = ScoreJob(model_ref("echo"), samples(x=ROWS, label=label), metric, output)
+    failure = agent.ask(job, Tally)
+    assert failure.kind == "bad_job"
+    assert told in failure.message
+
+
+def test_one_value_is_scored_against_a_half(agent, model_ref, samples):
+    made = samples(x=np.array([[2], [-2], [1], [0]], np.float32), label=np.array([1, 1, 1, 0]))
+    tally = agent.ask(ScoreJob(model_ref("one_value"), made, "binary"), Tally)
+    assert (tally.correct, tally.predictions) == (3, (1, 0, 1, 0))
+    failure = agent.ask(ScoreJob(model_ref("one_value"), made, "top1"), Tally)
+    assert failure.hint == "use binary"
+
+
+def test_top5_counts_a_label_among_the_five_best():
+    values = np.arange(10.0)[None].repeat(2, axis=0)
+    hits, classes = judge(values, np.array([5, 4]), "top5")
+    assert (hits, classes) == ([True, False], [9, 9])
+
+
+def test_top5_takes_the_lower_class_of_a_tie_as_argmax_does():
+    hits, _ = judge(np.zeros((2, 8), np.float32), np.array([4, 5]), "top5")
+    assert hits == [True, False]
+
+
+@pytest.mark.parametrize("n", [1, 7, 8, 9, 1000])
+def test_hits_survive_the_way_through_hex(n):
+    hits = (np.random.default_rng(n).random(n) < 0.5).tolist()
+    assert hits_from_hex(hits_to_hex(hits), n).tolist() == hits
+
+
+def test_the_first_sample_is_the_most_significant_bit():
+    assert hits_to_hex([True, False, False, False, False, False, False, False, True]) == "8080"
+
+
+def test_a_bitmap_of_another_length_is_refused():
+    with pytest.raises(ValueError, match="no bitmap of 9 samples"):
+        hits_from_hex("ff", 9)
+
+
+def test_a_bad_label_is_named_by_its_place_in_the_data():
+    with pytest.raises(AgentError, match="sample 11"):
+        judge(np.zeros((2, 3)), np.array([0, 3]), "top1", start=10)
+
+
+@pytest.mark.zoo
+@pytest.mark.parametrize(
+    ("file", "runtime", "expected"),
+    [
+        ("model.onnx", "onnxruntime", 0.881),
+        ("model.tflite", "litert", 0.881),
+        ("reference_int8.tflite", "litert", 0.878),
+    ],
+)
+def test_resnet8_scores_what_its_makers_say(agent, zoo, samples, file, runtime, expected):
+    from edgekit_agent.records import ModelRef
+    from edgekit_agent.runtimes import import_runtime
+
+    if runtime == "litert":
+        pytest.importorskip("ai_edge_litert")
+    path = str(zoo / "ic-resnet8" / file)
+    name = import_runtime(runtime)(path, 1).inputs[0].name
+    data = np.load(zoo / "ic-resnet8" / "eval.npz")
+    made = samples(label=data["y"], **{name: data["x"]})
+    tally = agent.ask(ScoreJob(ModelRef(path, runtime), made, "top1"), Tally)
+    assert tally.n == 1000
+    assert tally.correct / 1000 == pytest.approx(expected, abs=0.004)

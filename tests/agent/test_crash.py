@@ -1,0 +1,93 @@
+"""The install is ended at every single step it takes on the file system."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+from agent_home import write_home
+
+# Runs an install in a fork that ends at its k-th file system operation, for every k; then looks
+# at what is served, and whether the same install, run again, comes through.
+SCRIPT = """
+import hashlib, json, os, shutil, sys
+from edgekit_agent.install import install, rollback
+from edgekit_agent.records import Health, RollbackJob, decode, InstallJob
+
+template, work, job = sys.argv[1], sys.argv[2], decode(InstallJob, json.loads(sys.argv[3]))
+names = ["replace", "rename", "symlink", "link", "unlink", "mkdir", "rmdir", "fsync"]
+
+def run():
+    if sys.argv[4] == "rollback":
+        rollback(RollbackJob(work), lambda question: Health(True, 0.0))
+    else:
+        install(job, lambda question: Health(True, 0.0), lambda stage, done, total: None)
+
+def end_at(k):
+    count = 0
+    def wrap(operation):
+        def wrapped(*args, **kwargs):
+            nonlocal count
+            if count == k:
+                os._exit(77)
+            count += 1
+            return operation(*args, **kwargs)
+        return wrapped
+    for name in names:
+        setattr(os, name, wrap(getattr(os, name)))
+
+def served():
+    folder = os.path.join(work, "current")
+    if not os.path.lexists(folder):
+        return None
+    with open(os.path.join(folder, "release.json")) as file:
+        record = json.load(file)
+    for f in record["files"]:
+        with open(os.path.join(folder, f["name"]), "rb") as file:
+            assert hashlib.sha256(file.read()).hexdigest() == f["digest"], f
+    return record["name"]
+
+seen = []
+for k in range(1000):
+    shutil.rmtree(work, ignore_errors=True)
+    shutil.copytree(template, work, symlinks=True)
+    pid = os.fork()
+    if pid == 0:
+        end_at(k)
+        run()
+        os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert status in (0, 77), status
+    crashed = served()
+    if sys.argv[4] == "install":
+        run()
+    seen.append([crashed, served()])
+    if status == 0:
+        break
+print(json.dumps(seen))
+"""
+
+
+def outcomes(tmp_path, verb, current, previous):
+    job = write_home(tmp_path / "template", current, previous, home_at=tmp_path / "work")
+    arguments = [str(tmp_path / "template"), str(tmp_path / "work"), json.dumps(job), verb]
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, *arguments], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize(("current", "previous"), [(None, None), ("one", None), ("two", "one")])
+def test_an_install_cut_anywhere_leaves_the_old_or_the_new_release_whole(
+    tmp_path, current, previous
+):
+    seen = outcomes(tmp_path, "install", current, previous)
+    assert len(seen) > 20
+    assert {crashed for crashed, _ in seen} == {current, "new"}
+    assert {after for _, after in seen} == {"new"}
+
+
+def test_a_rollback_cut_anywhere_leaves_one_of_the_two_whole(tmp_path):
+    seen = outcomes(tmp_path, "rollback", "two", "one")
+    assert {crashed for crashed, _ in seen} == {"one", "two"}

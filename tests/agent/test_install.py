@@ -1,0 +1,217 @@
+import os
+import platform
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from edgekit_agent.records import (
+    Health,
+    HealthJob,
+    InstallJob,
+    ModelRef,
+    RollbackJob,
+    Status,
+    StatusJob,
+)
+
+
+@pytest.fixture
+def home(tmp_path):
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def put(agent, deliver, bundle, install_job, home):
+    """Delivers and installs a release whose word is its name."""
+
+    def install(release, **settings):
+        files = deliver(home, bundle(release))
+        return agent.ask(install_job(home, release, files, **settings), Status)
+
+    return install
+
+
+def served(home):
+    return (home / "current" / "word.txt").read_text()
+
+
+def test_a_first_release_is_served(put, home):
+    status = put("one")
+    assert (status.current.name, status.previous) == ("one", None)
+    assert status.health.healthy
+    assert served(home) == "one"
+    assert os.readlink(home / "current") == "releases/one"
+
+
+def test_a_second_release_keeps_the_first_to_go_back_to(agent, put, home):
+    put("one")
+    status = put("two")
+    assert (status.current.name, status.previous.name) == ("two", "one")
+    assert agent.ask(StatusJob(str(home)), Status) == replace(status, health=None)
+    status = agent.ask(RollbackJob(str(home)), Status)
+    assert (status.current.name, status.previous.name) == ("one", "two")
+    assert served(home) == "one"
+    assert agent.ask(RollbackJob(str(home)), Status).current.name == "two"
+
+
+def test_what_nothing_points_to_is_removed(put, home):
+    for release in ("one", "two", "three"):
+        put(release)
+    assert sorted(os.listdir(home / "releases")) == ["three", "two"]
+    # The model and its canaries are the same in all; the words differ.
+    assert len(os.listdir(home / "objects")) == 4
+    assert os.listdir(home / "parts") == []
+
+
+def test_installing_the_current_release_again_changes_nothing(put, home):
+    put("one")
+    put("two")
+    before = sorted((p.name, p.lstat().st_ino) for p in home.iterdir())
+    status = put("two")
+    assert (status.current.name, status.previous.name) == ("two", "one")
+    assert sorted((p.name, p.lstat().st_ino) for p in home.iterdir()) == before
+
+
+def test_other_settings_of_the_current_release_are_taken_over(put):
+    put("one")
+    assert put("one", threads=2).current.threads == 2
+
+
+def test_going_forth_to_the_previous_release_is_a_switch(put, home):
+    put("one")
+    put("two")
+    status = put("one")
+    assert (status.current.name, status.previous.name) == ("one", "two")
+    assert served(home) == "one"
+
+
+@pytest.mark.parametrize("file", ["word.txt", "release.json"])
+def test_a_damaged_release_is_mended_by_installing_it_again(agent, put, home, file):
+    put("one")
+    path = home / "current" / file
+    path.unlink()
+    path.write_text("rot")
+    put("one")
+    assert served(home) == "one"
+    assert agent.ask(StatusJob(str(home)), Status).current.name == "one"
+
+
+def test_a_damaged_record_is_told_of(agent, put, home):
+    put("one")
+    (home / "current" / "release.json").write_text("{}")
+    failure = agent.ask(StatusJob(str(home)), Status)
+    assert failure.kind == "corrupt"
+    assert "release.json" in failure.message
+
+
+def test_an_unhealthy_release_is_removed_and_nothing_is_switched(
+    agent, put, deliver, bundle, install_job, home
+):
+    put("one")
+    files = deliver(home, bundle("two", canary_outputs=np.full((2, 3), 9, np.float32)))
+    failure = agent.ask(install_job(home, "two", files), Status)
+    assert failure.kind == "unhealthy"
+    assert "output y is off by" in failure.message
+    assert served(home) == "one"
+    assert os.listdir(home / "releases") == ["one"]
+
+
+def test_a_release_that_cannot_even_run_is_removed(agent, put, deliver, bundle, install_job, home):
+    put("one")
+    files = deliver(home, {**bundle("two"), "model.onnx": b"no model"})
+    assert agent.ask(install_job(home, "two", files), Status).kind == "model_failed"
+    assert os.listdir(home / "releases") == ["one"]
+
+
+def test_another_machine_is_refused_before_anything_is_created(agent, install_job, home):
+    job = replace(install_job(home, "one", ()), machine="z80")
+    assert agent.ask(job, Status).kind == "bad_job"  # model and canaries are missing
+    files = tuple(replace_file(name) for name in ("model.onnx", "canaries.npz"))
+    failure = agent.ask(replace(job, files=files), Status)
+    assert failure.kind == "wrong_machine"
+    assert platform.machine() in failure.message
+    assert not home.exists()
+
+
+def replace_file(name):
+    from edgekit_agent.records import NamedBlob
+
+    return NamedBlob(name, "0" * 64)
+
+
+def test_a_blob_that_never_came_is_told_of(agent, install_job, home):
+    files = tuple(replace_file(name) for name in ("model.onnx", "canaries.npz"))
+    failure = agent.ask(install_job(home, "one", files), Status)
+    assert (failure.kind, failure.transient) == ("missing_blob", True)
+    assert os.listdir(home / "releases") == []
+
+
+def test_an_object_that_rotted_on_disk_is_not_installed(agent, deliver, bundle, install_job, home):
+    files = deliver(home, bundle("one"))
+    (home / "objects" / files[2].digest).write_bytes(b"rot")
+    failure = agent.ask(install_job(home, "one", files), Status)
+    assert (failure.kind, failure.transient) == ("corrupt", True)
+    assert not (home / "objects" / files[2].digest).exists()
+    assert os.listdir(home / "releases") == []
+
+
+@pytest.mark.parametrize("name", ["../one", ".hidden", "a/b", ""])
+def test_names_that_leave_the_home_are_refused(agent, bundle, deliver, install_job, home, name):
+    files = deliver(home, bundle("one"))
+    assert agent.ask(install_job(home, name, files), Status).kind == "bad_job"
+    renamed = (*files[:2], replace(files[2], name=name))
+    assert agent.ask(install_job(home, "one", renamed), Status).kind == "bad_job"
+    record = (*files[:2], replace(files[2], name="release.json"))
+    assert agent.ask(install_job(home, "one", record), Status).kind == "bad_job"
+
+
+def test_a_release_of_the_same_name_with_other_files_is_refused(
+    agent, put, deliver, bundle, install_job, home
+):
+    put("one")
+    files = deliver(home, bundle("other"))
+    assert agent.ask(install_job(home, "one", files), Status).kind == "bad_job"
+    assert served(home) == "one"
+
+
+def test_there_is_nothing_to_go_back_to_at_first(agent, put, home):
+    assert agent.ask(RollbackJob(str(home)), Status).kind == "nothing_installed"
+    assert not home.exists()
+    put("one")
+    assert agent.ask(RollbackJob(str(home)), Status).kind == "no_previous"
+
+
+def test_going_back_to_a_damaged_release_is_refused(agent, put, home):
+    put("one")
+    put("two")
+    path = home / "previous" / "word.txt"
+    path.unlink()
+    path.write_text("rot")
+    failure = agent.ask(RollbackJob(str(home)), Status)
+    assert failure.kind == "corrupt"
+    assert "word.txt" in failure.message
+    assert served(home) == "two"
+
+
+def test_an_installed_release_can_be_asked_for_its_health(agent, put, home):
+    put("one")
+    model = ModelRef(str(home / "current" / "model.onnx"), "onnxruntime")
+    health = agent.ask(HealthJob(model, str(home / "current" / "canaries.npz")), Health)
+    assert health == Health(True, 0.0)
+
+
+def test_a_home_may_start_with_a_tilde(start_agent, bundle, install_job, tmp_path):
+    agent = start_agent(["env", f"HOME={tmp_path}", *_python()])
+    job = InstallJob("~/kit", "one", (), "m", "onnxruntime", 1, None, "c")
+    assert agent.ask(job, Status).kind == "bad_job"
+    assert agent.ask(StatusJob("~/kit"), Status) == Status(None, None)
+    files = (replace_file("model.onnx"), replace_file("canaries.npz"))
+    agent.ask(install_job("~/kit", "one", files), Status)
+    assert (tmp_path / "kit" / "objects").is_dir()
+
+
+def _python():
+    import sys
+
+    return [sys.executable, "-m", "edgekit_agent"]

@@ -1,0 +1,138 @@
+import dataclasses
+import fcntl
+import os
+import subprocess
+import sys
+import zlib
+
+import pytest
+
+from edgekit_agent.records import Plan, PlanJob, Received, ReceiveJob, Status, StatusJob
+
+DATA = bytes(range(256)) * 4096  # 1 MiB
+
+
+def present(agent, home, *blobs):
+    return agent.ask(PlanJob(str(home), blobs), Plan).present
+
+
+@pytest.mark.parametrize("encoding", ["raw", "zlib"])
+def test_a_blob_arrives_whole_and_is_known_from_then_on(agent, blob, tmp_path, encoding):
+    described, wire = blob(DATA, encoding)
+    assert present(agent, tmp_path, described) == (0,)
+    received = agent.ask(ReceiveJob(str(tmp_path), (described,), (0,)), Received, wire)
+    assert received == Received(1, len(wire))
+    assert present(agent, tmp_path, described) == (-1,)
+    assert (tmp_path / "objects" / described.digest).read_bytes() == DATA
+    assert list((tmp_path / "parts").iterdir()) == []
+
+
+@pytest.mark.parametrize("encoding", ["raw", "zlib"])
+def test_a_cut_transfer_goes_on_where_it_was_cut(start_agent, blob, tmp_path, encoding):
+    described, wire = blob(os.urandom(100_000), encoding)
+    first = start_agent()
+    first.send(ReceiveJob(str(tmp_path), (described,), (0,)), wire[:70_000])
+    first.process.stdin.close()
+    assert first.process.wait(timeout=10) == 0
+    second = start_agent()
+    assert present(second, tmp_path, described) == (70_000,)
+    job = ReceiveJob(str(tmp_path), (described,), (70_000,))
+    assert second.ask(job, Received, wire[70_000:]) == Received(1, len(wire) - 70_000)
+    assert present(second, tmp_path, described) == (-1,)
+
+
+def test_a_whole_part_needs_no_more_bytes(agent, blob, tmp_path):
+    described, wire = blob(DATA, "zlib")
+    (tmp_path / "parts").mkdir()
+    (tmp_path / "parts" / f"{described.wire_digest}.part").write_bytes(wire)
+    job = ReceiveJob(str(tmp_path), (described,), (len(wire),))
+    assert agent.ask(job, Received) == Received(1, 0)
+    assert present(agent, tmp_path, described) == (-1,)
+
+
+def test_damaged_bytes_are_dropped_and_the_next_job_is_understood(agent, blob, tmp_path):
+    described, wire = blob(DATA)
+    other, rest = blob(b"another")
+    job = ReceiveJob(str(tmp_path), (described, other), (0, 0))
+    failure = agent.ask(job, Received, b"X" + wire[1:] + rest)
+    assert (failure.kind, failure.transient) == ("corrupt", True)
+    assert present(agent, tmp_path, described, other) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "wire", [b"no zlib at all", zlib.compress(DATA + b"!"), zlib.compress(DATA)[:-40]]
+)
+def test_what_unpacks_to_something_else_is_dropped(agent, blob, tmp_path, wire):
+    described, _ = blob(DATA)
+    wired, _ = blob(wire)
+    lie = dataclasses.replace(
+        described, wire_digest=wired.digest, wire_size=wired.size, encoding="zlib"
+    )
+    failure = agent.ask(ReceiveJob(str(tmp_path), (lie,), (0,)), Received, wire)
+    assert failure.kind == "corrupt"
+    assert present(agent, tmp_path, lie) == (0,)
+    assert list((tmp_path / "objects").iterdir()) == []
+
+
+def test_a_damaged_object_does_not_count_as_present(agent, blob, tmp_path):
+    described, wire = blob(DATA)
+    job = ReceiveJob(str(tmp_path), (described,), (0,))
+    agent.ask(job, Received, wire)
+    (tmp_path / "objects" / described.digest).write_bytes(b"rot")
+    assert present(agent, tmp_path, described) == (0,)
+    agent.ask(job, Received, wire)
+    assert present(agent, tmp_path, described) == (-1,)
+
+
+def test_missing_space_is_told_before_a_byte_is_read(agent, blob, tmp_path):
+    described, _ = blob(DATA)
+    huge = dataclasses.replace(described, size=1 << 60, wire_size=1 << 60)
+    agent.send(ReceiveJob(str(tmp_path), (huge,), (0,)))
+    failure = agent.answer(Received)
+    assert failure.kind == "no_space"
+    assert "MiB of disk space are missing" in failure.message
+
+
+def test_a_file_that_cannot_grow_is_told_of(start_agent, blob, tmp_path):
+    limit = f"ulimit -f 512; exec {sys.executable} -m edgekit_agent"
+    agent = start_agent(["bash", "-c", limit])
+    described, wire = blob(DATA)
+    failure = agent.ask(ReceiveJob(str(tmp_path), (described,), (0,)), Received, wire)
+    assert failure.kind == "no_space"
+    assert present(agent, tmp_path, described)[0] >= 0
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small disk needs root")
+def test_a_full_disk_is_told_of_and_nothing_is_torn(agent, blob, tmp_path):
+    mount = ["mount", "-t", "tmpfs", "-o", "size=1536k", "tmpfs", str(tmp_path)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode != 0:
+        pytest.skip("this root may not mount a tmpfs")
+    try:
+        described, wire = blob(os.urandom(1 << 20), "zlib")
+        failure = agent.ask(ReceiveJob(str(tmp_path), (described,), (0,)), Received, wire)
+        assert failure.kind == "no_space"
+        assert list((tmp_path / "objects").iterdir()) == []
+    finally:
+        subprocess.run(["umount", "-l", str(tmp_path)], check=True)
+
+
+def test_a_home_in_use_is_busy_and_worth_another_try(agent, tmp_path):
+    with open(tmp_path / "lock", "ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        failure = agent.ask(ReceiveJob(str(tmp_path), (), ()), Received)
+    assert (failure.kind, failure.transient) == ("busy", True)
+    assert agent.ask(ReceiveJob(str(tmp_path), (), ()), Received) == Received(0, 0)
+
+
+@pytest.mark.parametrize("digest", ["../../etc/passwd", "", "A" * 64])
+def test_a_digest_that_is_none_reaches_no_file(agent, blob, tmp_path, digest):
+    described, _ = blob(b"")
+    odd = dataclasses.replace(described, digest=digest)
+    assert agent.ask(PlanJob(str(tmp_path), (odd,)), Plan).kind == "bad_job"
+
+
+def test_asking_creates_nothing(agent, blob, tmp_path):
+    home = tmp_path / "not" / "yet"
+    assert present(agent, home, blob(DATA)[0]) == (0,)
+    assert agent.ask(StatusJob(str(home)), Status) == Status(None, None)
+    assert not home.parent.exists()

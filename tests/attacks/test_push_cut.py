@@ -1,0 +1,120 @@
+"""The link is cut at one byte after another; the device serves the old or the new, whole."""
+
+import shutil
+import time
+
+import pytest
+
+from edgekit.errors import DeviceError
+from edgekit.remote.deploy import push
+from edgekit.remote.session import Session, open_session
+from edgekit.remote.ssh import SshTransport
+from tests.remote.servers import (
+    agents_below,
+    make_bundle,
+    proxied,
+    running_sshd,
+    served,
+    sshd,
+)
+
+__all__ = ["running_sshd", "sshd"]
+pytestmark = pytest.mark.sshd
+
+CUTS = 20
+
+
+def install(bundle, cache):
+    with open_session("dev") as session:
+        return push(bundle, session, cache=cache)
+
+
+def test_a_push_cut_anywhere_leaves_a_whole_release_and_the_next_one_succeeds(
+    sshd, tmp_path, monkeypatch
+):
+    cache, home = tmp_path / "cache", sshd.edgekit_home
+    old = install(make_bundle(tmp_path / "old", seed=1), cache).release
+    with proxied(sshd, tmp_path, monkeypatch) as whole:
+        shutil.rmtree(home / "agent")
+        new = install(make_bundle(tmp_path / "new0", seed=100), cache).release
+    assert served(home) == new
+    seen = {old: 0, "new": 0}
+    for i in range(CUTS):
+        shutil.rmtree(home / "agent")
+        before = served(home)
+        bundle = make_bundle(tmp_path / f"new{i + 1}", seed=101 + i)
+        at = int(whole.carried * (i + 0.5) / CUTS)
+        with (
+            proxied(sshd, tmp_path, monkeypatch, cut_after=at),
+            pytest.raises(DeviceError) as caught,
+        ):
+            install(bundle, cache)
+        assert "\n" not in caught.value.message
+        assert caught.value.message.startswith("dev: ")
+        assert caught.value.transient
+        seen["new" if served(home) != before else old] += 1
+        if i % 4 == 3:
+            after = install(bundle, cache)
+            assert served(home) == after.release
+        else:
+            (home / "agent").mkdir(exist_ok=True)
+    assert seen[old] > CUTS // 2
+
+
+def test_what_came_before_the_cut_is_not_sent_again(sshd, tmp_path, monkeypatch):
+    cache = tmp_path / "cache"
+    install(make_bundle(tmp_path / "old", seed=1), cache)
+    bundle = make_bundle(tmp_path / "big", seed=2, width=40_000)
+    total = sum(f.bytes for f in bundle.manifest.files)
+    with (
+        proxied(sshd, tmp_path, monkeypatch, cut_after=int(0.8 * total)),
+        pytest.raises(DeviceError, match="connection was lost"),
+    ):
+        install(bundle, cache)
+    assert install(bundle, cache).sent_bytes < 0.5 * total
+
+
+def test_a_link_that_falls_silent_ends_with_an_error(sshd, tmp_path, monkeypatch):
+    cache, home = tmp_path / "cache", sshd.edgekit_home
+    old = install(make_bundle(tmp_path / "old", seed=1), cache).release
+    bundle = make_bundle(tmp_path / "big", seed=2, width=100_000)
+    for at in (20_000, 5_000_000):
+        with proxied(sshd, tmp_path, monkeypatch, stall_after=at):
+            started = time.monotonic()
+            with pytest.raises(DeviceError, match="not a byte came for 2 s") as caught:
+                patient(bundle, cache)
+            assert time.monotonic() - started < 15
+        assert caught.value.transient
+        assert served(home) == old
+    new = install(bundle, cache)
+    assert served(home) == new.release
+
+
+def patient(bundle, cache):
+    transport = SshTransport("dev", stall_s=2.0)
+    try:
+        session = Session(transport)
+        session.start()
+        push(bundle, session, cache=cache)
+    finally:
+        transport.close()
+
+
+def test_an_agent_killed_in_the_middle_switches_nothing(sshd, tmp_path):
+    import os
+    import signal
+
+    cache, home = tmp_path / "cache", sshd.edgekit_home
+    old = install(make_bundle(tmp_path / "old", seed=1), cache).release
+    bundle = make_bundle(tmp_path / "new", seed=2)
+
+    def kill(_):
+        for pid in agents_below(home):
+            os.kill(pid, signal.SIGKILL)
+
+    with open_session("dev") as session:
+        with pytest.raises(DeviceError, match="^dev: the agent ended by SIGKILL") as caught:
+            push(bundle, session, cache=cache, progress=kill)
+        assert "\n" not in caught.value.message
+        assert served(home) == old
+        assert push(bundle, session, cache=cache).release == served(home)

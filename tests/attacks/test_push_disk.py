@@ -1,0 +1,79 @@
+"""The device has no room, or cannot be written to: one line, and nothing is switched."""
+
+import os
+import subprocess
+
+import pytest
+
+from edgekit.errors import DeviceError
+from edgekit.remote.deploy import push
+from edgekit.remote.session import open_session
+from tests.remote.servers import make_bundle, running_sshd, served, sshd
+
+__all__ = ["running_sshd", "sshd"]
+pytestmark = pytest.mark.sshd
+
+
+@pytest.fixture
+def disk(sshd, tmp_path):
+    """edgekit's home on a disk of its own; call it to mount it anew with other options."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    sshd.environment(f"export EDGEKIT_HOME={place}/edgekit\n")
+    if os.getuid() != 0:
+        pytest.skip("only root can mount a small disk")
+
+    def mount(options):
+        done = subprocess.run(
+            ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(place)],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            pytest.skip(f"cannot mount here: {done.stderr.strip()}")
+        return place / "edgekit"
+
+    yield mount
+    while subprocess.run(["umount", str(place)], capture_output=True, check=False).returncode == 0:
+        pass
+
+
+def refused(bundle, cache, match):
+    with (
+        pytest.raises(DeviceError, match=match) as caught,
+        open_session("dev") as session,
+    ):
+        push(bundle, session, cache=cache)
+    assert caught.value.message.startswith("dev: ")
+    assert "\n" not in caught.value.message
+    return caught.value
+
+
+def test_a_full_disk_keeps_what_it_serves(disk, tmp_path):
+    home = disk("size=3m")
+    with open_session("dev") as session:
+        old = push(make_bundle(tmp_path / "old"), session, cache=tmp_path / "cache").release
+    refused(make_bundle(tmp_path / "big", width=20_000), tmp_path / "cache", "disk space|No space")
+    assert served(home) == old
+    with open_session("dev") as session:
+        small = make_bundle(tmp_path / "small", seed=5, width=100)
+        assert push(small, session, cache=tmp_path / "cache").release == served(home)
+
+
+def test_no_room_for_the_agent_itself(disk, tmp_path):
+    home = disk("size=40k")
+    home.mkdir()
+    (home.parent / "filler").write_bytes(bytes(32 << 10))
+    refused(make_bundle(tmp_path / "b"), tmp_path / "cache", "cannot .*No space left")
+
+
+def test_a_disk_that_became_read_only(disk, tmp_path):
+    home = disk("size=8m")
+    with open_session("dev") as session:
+        old = push(make_bundle(tmp_path / "old"), session, cache=tmp_path / "cache").release
+    subprocess.run(["mount", "-o", "remount,ro", str(home.parent)], check=True)
+    error = refused(make_bundle(tmp_path / "new", seed=2), tmp_path / "cache", "is not writable")
+    assert str(home) in error.message
+    assert "EDGEKIT_HOME" in error.hint
+    assert served(home) == old

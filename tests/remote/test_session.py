@@ -1,0 +1,157 @@
+import os
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from edgekit.errors import DeviceError
+from edgekit.remote.agent_file import agent_file
+from edgekit.remote.local import LocalTransport
+from edgekit.remote.session import Session, open_session
+from edgekit_agent.records import Blob, Plan, PlanJob, Received, ReceiveJob, Status, StatusJob
+from tests.remote.servers import agents_below
+
+
+def one_line(caught):
+    assert "\n" not in caught.value.message
+    assert "Traceback" not in str(caught.value)
+    return caught.value.message
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "data"))
+    monkeypatch.delenv("EDGEKIT_HOME", raising=False)
+    return tmp_path / "data/edgekit"
+
+
+def test_this_machine_is_a_device_too(home):
+    with open_session("local") as session:
+        facts = session.facts()
+        assert session.home == str(home)
+        assert facts.python == ".".join(map(str, sys.version_info[:3]))
+        first = session.bytes_sent
+    assert first > len(agent_file().data)
+    with open_session("local") as session:
+        session.facts()
+        assert session.bytes_sent < 200
+
+
+def test_one_agent_answers_many_jobs_and_failures_in_between(home):
+    with open_session("local") as session:
+        for _ in range(3):
+            assert session.ask(StatusJob(home=session.home), Status).current is None
+            with pytest.raises(DeviceError, match="local: .*not a sha256"):
+                session.ask(PlanJob(session.home, (Blob("x", 1, "x", 1, "raw"),)), Plan)
+
+
+def test_a_damaged_agent_on_the_device_is_replaced(home):
+    with open_session("local"):
+        pass
+    (agent,) = (home / "agent").iterdir()
+    agent.write_bytes(b"half")
+    with open_session("local") as session:
+        session.facts()
+    assert agent.read_bytes() == agent_file().data
+
+
+def test_the_agent_file_is_the_same_wherever_it_is_built():
+    code = "from edgekit.remote.agent_file import agent_file; print(agent_file().digest)"
+    said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert said.stdout.strip() == agent_file().digest
+
+
+@pytest.mark.parametrize(
+    ("environment", "given", "expected"),
+    [(None, "", "data/edgekit"), (None, "given", "given"), ("env", "given", "env")],
+)
+def test_the_home_is_the_devices_choice_then_the_profiles(
+    home, tmp_path, monkeypatch, environment, given, expected
+):
+    if environment:
+        monkeypatch.setenv("EDGEKIT_HOME", str(tmp_path / environment))
+    with open_session("local", home=given and str(tmp_path / given)) as session:
+        assert session.home == str(tmp_path / expected)
+
+
+def test_a_home_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(DeviceError, match="cannot make edgekit's home") as caught:
+        open_session("local", home=str(tmp_path / "file/home")).__enter__()
+    assert str(tmp_path / "file/home") in one_line(caught)
+
+
+def test_a_killed_agent_is_one_line_and_the_next_job_starts_another(home):
+    with open_session("local") as session:
+        first = agents_below(home)
+        assert len(first) == 1
+        os.kill(first[0], signal.SIGKILL)
+        with pytest.raises(
+            DeviceError, match="agent ended by SIGKILL|takes no more input"
+        ) as caught:
+            session.facts()
+        one_line(caught)
+        session.facts()
+
+
+def test_nothing_outlives_the_session(home):
+    with open_session("local"):
+        assert agents_below(home)
+    assert not agents_below(home)
+
+
+def test_an_early_answer_ends_the_upload(home):
+    """The job is refused at once; the gigabytes behind it stay here."""
+    pieces = iter(lambda: bytes(1 << 20), b"")
+    with open_session("local") as session:
+        blob = Blob("0" * 64, 1 << 40, "0" * 64, 1 << 40, "raw")
+        with pytest.raises(DeviceError, match="disk space"):
+            session.ask(ReceiveJob(session.home, (blob,), (0,)), Received, payload=pieces)
+        assert session.bytes_sent < 64 << 20
+        session.facts()
+
+
+class Stranger(LocalTransport):
+    """A device where something else than the agent answers."""
+
+    def __init__(self, script):
+        super().__init__()
+        self.script = script
+
+    def open(self, command):
+        return super().open(self.script)
+
+
+@pytest.mark.parametrize(
+    ("script", "message"),
+    [
+        ("exit 3", "ended with status 3"),
+        ("echo oh no >&2; exit 1", "oh no"),
+        ("kill -9 $$", "ended by SIGKILL"),
+        ("while :; do echo noise; done", "print too much"),
+        ('echo \'{"edgekit": {"python": false}}\'', "no Python 3.9"),
+        ('echo hello; echo \'{"edgekit": {"home": "/h"}}\'; echo what', "nobody understands"),
+        ('echo \'{"edgekit": {"home": "/h"}}\'; echo \'{"result": {}}\'; cat', "answer is wrong"),
+    ],
+)
+def test_whatever_answers_there_the_error_is_one_line(script, message):
+    transport = Stranger(script)
+    try:
+        session = Session(transport)
+        with pytest.raises(DeviceError, match=message) as caught:
+            session.start()
+            session.facts()
+        one_line(caught)
+    finally:
+        transport.close()
+
+
+def test_a_silent_agent_is_given_up(home):
+    transport = Stranger('echo \'{"edgekit": {"home": "/h"}}\'; cat >/dev/null')
+    try:
+        session = Session(transport)
+        with pytest.raises(DeviceError, match=r"said nothing for 0\.3 s"):
+            session.ask(StatusJob(home="/h"), Status, silence_s=0.3)
+    finally:
+        transport.close()
