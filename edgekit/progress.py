@@ -25,7 +25,7 @@ class Ticker:
             return
         if not sys.stderr.isatty():
             if stage != self._stage:
-                print(stage, file=sys.stderr, flush=True)  # noqa: T201
+                print(stage, file=sys.stderr, flush=True)
             self._stage = stage
             return
         now = time.monotonic()
@@ -34,7 +34,7 @@ class Ticker:
         self._stage, self._last = stage, now
         figures = f" {done}/{total}" if total else ""
         line = f"{stage}{figures}"[:_WIDTH]
-        print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)  # noqa: T201
+        print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
 
     def said(self, line: dict[str, Any]) -> None:
         """Report progress that an agent told of."""
@@ -43,4 +43,4 @@ class Ticker:
     def clear(self) -> None:
         """Leave no half line behind."""
         if not self.quiet and sys.stderr.isatty() and self._stage:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)  # noqa: T201
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)

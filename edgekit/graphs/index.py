@@ -41,6 +41,15 @@ class GraphIndex:
         tensor = self.initializers.get(name)
         return None if tensor is None else numpy_helper.to_array(tensor)
 
+    def float_constant(self, name: str) -> NDArray[np.float32]:
+        """The value of an initialiser as float32.
+
+        Raises:
+            KeyError: nothing is stored under that name.
+        """
+        value: NDArray[np.float32] = numpy_helper.to_array(self.initializers[name])
+        return value.astype(np.float32, copy=False)
+
     def only_reader(self, name: str) -> NodeProto | None:
         """The one node that reads a value, if nothing else does, graph outputs included."""
         readers = self.readers.get(name, [])

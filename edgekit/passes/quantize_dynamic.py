@@ -4,22 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
-from onnx import ModelProto, NodeProto, TensorProto, helper
+from onnx import NodeProto, TensorProto, helper
 
 from edgekit.errors import PassRefused
-from edgekit.graphs.index import GraphIndex, attribute
+from edgekit.graphs.compact import compact
+from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.onnx_file import load, save
 from edgekit.graphs.placement import Weighted, as_weighted
 from edgekit.graphs.rewrite import at_least_opset, refuse_quantized
 from edgekit.model import Model
 from edgekit.passes import Work
 from edgekit.passes.affine import symmetric_scales, to_int8
+from edgekit.passes.embeddings import quantize_embeddings
 from edgekit.recipe import QuantizeDynamic
 
 _OPSET = 13
-# Below this an embedding is cheaper left alone than gathered twice.
-_MIN_EMBEDDING = 4096
 
 
 def quantize_dynamic(model: Model, settings: QuantizeDynamic, work: Work) -> Path:
@@ -35,9 +34,10 @@ def quantize_dynamic(model: Model, settings: QuantizeDynamic, work: Work) -> Pat
     proto = load(model.path)
     refuse_quantized(proto)
     proto = at_least_opset(proto, _OPSET)
-    writer = _Writer(GraphIndex(proto))
-    if not writer.write():
+    embeddings = quantize_embeddings(GraphIndex(proto))
+    if not _Writer(GraphIndex(proto)).write() + embeddings:
         raise PassRefused("no MatMul, Gemm or embedding with stored float32 weights to quantise")
+    compact(proto)
     target = work.scratch / "dynamic.onnx"
     save(proto, target)
     return target
@@ -46,7 +46,6 @@ def quantize_dynamic(model: Model, settings: QuantizeDynamic, work: Work) -> Pat
 class _Writer:
     def __init__(self, index: GraphIndex) -> None:
         self.index = index
-        self.proto: ModelProto = index.proto
         self.nodes: list[NodeProto] = []
         self.activations: dict[str, tuple[str, str, str]] = {}
         self.weights: dict[tuple[str, int], tuple[str, str]] = {}
@@ -58,16 +57,12 @@ class _Writer:
             weighted = as_weighted(self.index, node)
             if weighted and node.op_type in ("MatMul", "Gemm"):
                 self._matmul(weighted)
-            elif self._is_embedding(node):
-                self._embedding(node)
+                replaced += 1
             else:
                 self.nodes.append(node)
-                continue
-            replaced += 1
         nodes = list(self.nodes)
         del self.index.graph.node[:]
         self.index.graph.node.extend(nodes)
-        del self.index.graph.value_info[:]
         self.index.drop_unread_constants()
         return replaced
 
@@ -103,7 +98,7 @@ class _Writer:
         """int8 weight [in, out] and its scales [out]."""
         key = (weighted.weight, weighted.axis)
         if key not in self.weights:
-            weight = self._values(weighted.weight)
+            weight = self.index.float_constant(weighted.weight)
             scales = symmetric_scales(weight, weighted.axis)
             integers = to_int8(weight, scales, weighted.axis)
             if weighted.axis == 0:
@@ -111,31 +106,3 @@ class _Writer:
             names = (self.index.add_constant("w", integers), self.index.add_constant("ws", scales))
             self.weights[key] = names
         return self.weights[key]
-
-    def _values(self, name: str) -> np.ndarray[tuple[int, ...], np.dtype[np.float32]]:
-        value = self.index.constant(name)
-        if value is None:
-            raise PassRefused(f"weight {name} is not stored in the file")
-        return value.astype(np.float32)
-
-    def _is_embedding(self, node: NodeProto) -> bool:
-        if node.op_type != "Gather" or attribute(node, "axis", 0) != 0:
-            return False
-        table = self.index.initializers.get(node.input[0])
-        if table is None or table.data_type != TensorProto.FLOAT or len(table.dims) != 2:
-            return False
-        return bool(table.dims[0] * table.dims[1] >= _MIN_EMBEDDING)
-
-    def _embedding(self, node: NodeProto) -> None:
-        """Gather int8 rows and their scales, so that only what is read gets dequantised."""
-        key = (node.input[0], 0)
-        if key not in self.weights:
-            table = self._values(node.input[0])
-            scales = symmetric_scales(table, 0)
-            integers = self.index.add_constant("e", to_int8(table, scales, 0))
-            self.weights[key] = (integers, self.index.add_constant("es", scales[:, None]))
-        integers, scales_name = self.weights[key]
-        rows = self._add("Gather", [integers, node.input[1]], "g", axis=0)
-        scale = self._add("Gather", [scales_name, node.input[1]], "gs", axis=0)
-        real = self._add("Cast", [rows], "c", to=TensorProto.FLOAT)
-        self.nodes.append(helper.make_node("Mul", [real, scale], [node.output[0]]))

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper
 
 from edgekit.errors import PassRefused
+from edgekit.graphs.compact import compact
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.observe import Values, observe
 from edgekit.graphs.onnx_file import load, save
@@ -20,6 +21,7 @@ from edgekit.graphs.rewrite import at_least_opset, refuse_quantized
 from edgekit.model import Model
 from edgekit.passes import Work
 from edgekit.passes.affine import Affine, Floats, symmetric_scales, to_int8, unsigned_affine
+from edgekit.passes.embeddings import quantize_embeddings
 from edgekit.passes.ranges import find_ranges
 from edgekit.recipe import QuantizeStatic
 from edgekit_agent.records import Samples
@@ -43,6 +45,7 @@ def quantize_static(model: Model, settings: QuantizeStatic, work: Work) -> Path:
     proto = load(model.path)
     refuse_quantized(proto)
     proto = at_least_opset(proto, _OPSET)
+    quantize_embeddings(GraphIndex(proto))
     index = GraphIndex(proto)
     placement = place(index)
     if not placement.weighted:
@@ -108,8 +111,8 @@ class _Writer:
                 self._quantize(name, maker=node)
         del graph.node[:]
         graph.node.extend(self.nodes)
-        del graph.value_info[:]
         self.index.drop_unread_constants()
+        compact(self.index.proto)
         return self.index.proto
 
     def _quantize(self, name: str, maker: NodeProto | None = None) -> None:
@@ -135,9 +138,12 @@ class _Writer:
     def _quantize_weight(self, weighted: Weighted) -> None:
         node = weighted.node
         source = self._affine_of_input(node.input[0])
-        bias = None if weighted.bias is None else self.index.constant(weighted.bias)
+        bias = None if weighted.bias is None else self.index.float_constant(weighted.bias)
         integer, scales = self._stored_weight(weighted, bias, float(source.scale))
-        node.input[1] = self._dequantize(integer, scales, weighted.axis)
+        # onnxruntime fuses a Gemm only where the zero points of the weight are spelled out.
+        node.input[1] = self._dequantize(
+            integer, scales, weighted.axis, spell_zeros=node.op_type == "Gemm"
+        )
         if bias is not None:
             bias_scales = (scales * source.scale).astype(np.float32)
             integers = np.clip(np.rint(bias / bias_scales.astype(np.float64)), -_INT32, _INT32)
@@ -149,31 +155,31 @@ class _Writer:
         return self.parameters[name]
 
     def _stored_weight(
-        self, weighted: Weighted, bias: NDArray[np.generic] | None, input_scale: float
+        self, weighted: Weighted, bias: Floats | None, input_scale: float
     ) -> tuple[str, Floats]:
         """The int8 weight and its scales; one that several nodes share is stored once."""
         key = (weighted.weight, weighted.axis)
         if key not in self.weights or bias is not None:
-            weight = self.index.constant(weighted.weight)
-            if weight is None:
-                raise PassRefused(f"weight {weighted.weight} is not stored in the file")
-            scales = symmetric_scales(weight.astype(np.float32), weighted.axis)
+            weight = self.index.float_constant(weighted.weight)
+            scales = symmetric_scales(weight, weighted.axis)
             if bias is not None:
                 # A bias that is huge against the weights must still fit 32 bits.
                 least = np.abs(bias.astype(np.float64)) / (input_scale * _INT32)
                 scales = np.maximum(scales, least * 1.001).astype(np.float32)
-            integers = to_int8(weight.astype(np.float32), scales, weighted.axis)
+            integers = to_int8(weight, scales, weighted.axis)
             name = self._constant("w", integers)
             self.weights[key] = (name, scales)
         return self.weights[key]
 
-    def _dequantize(self, integer: str, scales: Floats, axis: int) -> str:
+    def _dequantize(
+        self, integer: str, scales: Floats, axis: int, *, spell_zeros: bool = False
+    ) -> str:
         twin = self.index.fresh("d")
-        # Without a zero point it is 0 of the integer's type (ONNX DequantizeLinear).
-        node = helper.make_node(
-            "DequantizeLinear", [integer, self._constant("s", scales)], [twin], axis=axis
-        )
-        self.nodes.append(node)
+        inputs = [integer, self._constant("s", scales)]
+        # Left out, a zero point is 0 of the integer's type (ONNX DequantizeLinear).
+        if spell_zeros:
+            inputs.append(self._constant("z", np.zeros(scales.shape, np.int8)))
+        self.nodes.append(helper.make_node("DequantizeLinear", inputs, [twin], axis=axis))
         return twin
 
     def _constant(self, stem: str, value: NDArray[np.generic] | np.generic) -> str:

@@ -180,6 +180,8 @@ def ensure_runtime(
     named = tuple(NamedBlob(path.name, digest) for path, digest in wheels.files)
     job = RuntimeJob(home=session.home, name=wheels.name, wheels=named)
     unpacked = session.ask(job, Unpacked, progress=progress)
+    # Another agent than the one that was asked before: Python remembers folders it did not find.
+    session.close()
     now = session.facts((unpacked.site,))
     found = _usable(now, runtime, spec)
     if found is None:

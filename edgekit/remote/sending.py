@@ -16,6 +16,8 @@ from edgekit_agent.records import Blob, Plan, PlanJob, Received, ReceiveJob
 CHUNK = 1 << 20
 # Less than this is not worth the device's time to unpack.
 WORTH = 0.03
+LEVEL = 6
+SAMPLE, SAMPLES = 1 << 15, 32
 ZIP_MAGIC = b"PK\x03\x04"
 PRESENT = -1
 
@@ -82,10 +84,10 @@ def _raw(source: Path | bytes, digest: str) -> Blob:
 def _packed(parcel: Parcel, scratch: Path) -> Parcel:
     """The parcel deflated, where that saves enough; a zip (a wheel) is deflated already."""
     raw = parcel.blob
-    if next(_pieces(parcel.source, 0), b"").startswith(ZIP_MAGIC):
+    if not _promising(parcel):
         return parcel
     path = scratch / raw.digest
-    packer = zlib.compressobj(6)
+    packer = zlib.compressobj(LEVEL)
     with path.open("wb") as file:
         for piece in _pieces(parcel.source, 0):
             file.write(packer.compress(piece))
@@ -97,6 +99,24 @@ def _packed(parcel: Parcel, scratch: Path) -> Parcel:
     wire = sha256_of(str(path))
     blob = Blob(raw.digest, raw.size, wire_digest=wire, wire_size=size, encoding="zlib")
     return Parcel(blob=blob, source=path)
+
+
+def _promising(parcel: Parcel) -> bool:
+    """Whether samples from all over it shrink: packing the whole takes seconds per 100 MB."""
+    step = max(SAMPLE, parcel.blob.size // SAMPLES)
+    samples = [_at(parcel.source, at) for at in range(0, parcel.blob.size, step)]
+    if not samples or samples[0].startswith(ZIP_MAGIC):
+        return False
+    packed = sum(len(zlib.compress(s, LEVEL)) for s in samples)
+    return packed < (1 - WORTH) * sum(map(len, samples))
+
+
+def _at(source: Path | bytes, start: int) -> bytes:
+    if isinstance(source, bytes):
+        return source[start : start + SAMPLE]
+    with source.open("rb") as file:
+        file.seek(start)
+        return file.read(SAMPLE)
 
 
 def _pieces(source: Path | bytes, start: int) -> Iterator[bytes]:

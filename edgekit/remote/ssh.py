@@ -7,18 +7,18 @@ import io
 import logging
 import shlex
 import socket
-import subprocess
 import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 import paramiko
 from paramiko.agent import AgentSSH
 
 from edgekit.errors import DeviceError
 from edgekit.remote.known_hosts import Address, HostKey, check_host_key, preferred_kinds
+from edgekit.remote.sockets import HeardSocket, Socket, by_command, dial
 from edgekit.remote.ssh_config import HostSettings, parse_host, read_settings
 from edgekit.remote.transport import SEND_SLICE_S, STDERR_KEPT_BYTES, Lines, Stream, exit_status
 
@@ -158,7 +158,7 @@ class Link:
     """A connection under watch: one without a sign of life for too long is closed."""
 
     def __init__(self, sock: Socket, stall_s: float) -> None:
-        self._sock = _Heard(sock)
+        self._sock = HeardSocket(sock)
         self._stall_s = stall_s
         self.dead = ""
         self.transport = paramiko.Transport(self._sock)
@@ -188,34 +188,6 @@ class Link:
                 self.transport.close()
 
 
-class Socket(Protocol):
-    """What a connection runs over: a socket, or a channel of the connection to a jump host."""
-
-    def send(self, data: bytes, /) -> int: ...  # noqa: D102
-    def recv(self, size: int, /) -> bytes: ...  # noqa: D102
-    def settimeout(self, seconds: float | None, /) -> None: ...  # noqa: D102
-    def close(self) -> None: ...  # noqa: D102
-
-
-class _Heard:
-    """A socket that remembers when something last came in."""
-
-    def __init__(self, sock: Socket) -> None:
-        self._sock = sock
-        self.heard = time.monotonic()
-        self._closed = False  # the library asks for it by this name
-        self.send, self.settimeout = sock.send, sock.settimeout
-
-    def close(self) -> None:
-        self._closed = True
-        self._sock.close()
-
-    def recv(self, size: int) -> bytes:
-        data = bytes(self._sock.recv(size))
-        self.heard = time.monotonic()
-        return data
-
-
 def _connect(
     host: str,
     jumps: tuple[str, ...] | None,
@@ -233,9 +205,9 @@ def _connect(
         via = _connect(jumps[-1], jumps[:-1] or None, closing, stall_s, depth + 1)
         sock = _through(host, settings, via)
     elif settings.proxy_command:
-        sock = _by_command(settings.proxy_command, closing)
+        sock = by_command(settings.proxy_command, closing)
     else:
-        sock = _dial(host, settings)
+        sock = dial(host, settings)
     closing.callback(sock.close)
     link = Link(sock, stall_s)
     closing.callback(link.transport.close)
@@ -252,31 +224,6 @@ def _lookup(text: str, name: str) -> Mapping[str, Any]:
         raise DeviceError(f"{name}: cannot understand the SSH configuration: {error}") from error
 
 
-def _dial(host: str, settings: HostSettings) -> socket.socket:
-    place = f"{settings.hostname} port {settings.port}"
-    try:
-        sock = socket.create_connection(
-            (settings.hostname, settings.port), settings.connect_timeout_s
-        )
-    except socket.gaierror as error:
-        raise DeviceError(
-            f"{host}: no address for {settings.hostname}: {error.strerror}",
-            hint="is it a Host alias of ~/.ssh/config, or a name that resolves?",
-        ) from error
-    except TimeoutError as error:
-        raise DeviceError(
-            f"{host}: no answer from {place} within {settings.connect_timeout_s:g} s",
-            transient=True,
-        ) from error
-    except OSError as error:
-        raise DeviceError(
-            f"{host}: cannot reach {place}: {error.strerror}", transient=True
-        ) from error
-    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    return sock
-
-
 def _through(host: str, settings: HostSettings, via: Link) -> Socket:
     place = (settings.hostname, settings.port)
     try:
@@ -289,21 +236,6 @@ def _through(host: str, settings: HostSettings, via: Link) -> Socket:
             transient=True,
         ) from error
     return cast(Socket, channel)
-
-
-def _by_command(command: str, closing: contextlib.ExitStack) -> socket.socket:
-    # A socket pair and no pipes: the library then waits on it as on any other connection.
-    ours, theirs = socket.socketpair()
-    with theirs:
-        process = subprocess.Popen(
-            ["/bin/sh", "-c", f"exec {command}"],
-            stdin=theirs.fileno(),
-            stdout=theirs.fileno(),
-            process_group=0,
-        )
-    closing.callback(process.wait)
-    closing.callback(process.kill)
-    return ours
 
 
 def _shake_hands(host: str, settings: HostSettings, transport: paramiko.Transport) -> None:

@@ -38,7 +38,7 @@ class AgentError(Exception):
         self.failure = Failure(kind=kind, message=message, hint=hint, transient=transient)
 
 
-class PeerGone(Exception):  # noqa: N818 - an end, not an error
+class PeerGone(Exception):
     """Whoever sent the job hung up; nobody is left to answer to."""
 
 

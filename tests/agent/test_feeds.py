@@ -1,3 +1,5 @@
+import os
+
 import numpy as np
 import pytest
 
@@ -96,7 +98,6 @@ def test_columns_of_different_lengths_are_refused(samples):
 
 def test_a_file_that_is_too_short_is_refused(samples):
     made = samples(x=np.zeros((2, 3), np.float32))
-    with open(made.columns[0].path, "r+b") as file:
-        file.truncate(20)
+    os.truncate(made.columns[0].path, 20)
     with pytest.raises(AgentError, match="too short"):
         list(batches(made, [tensor("float32", "N", 3)], 1))

@@ -1,6 +1,7 @@
-import os
 import platform
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,10 +11,15 @@ from edgekit_agent.records import (
     HealthJob,
     InstallJob,
     ModelRef,
+    NamedBlob,
     RollbackJob,
     Status,
     StatusJob,
 )
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
 
 
 @pytest.fixture
@@ -32,6 +38,10 @@ def put(agent, deliver, bundle, install_job, home):
     return install
 
 
+def never_sent(name):
+    return NamedBlob(name, "0" * 64)
+
+
 def served(home):
     return (home / "current" / "word.txt").read_text()
 
@@ -41,7 +51,7 @@ def test_a_first_release_is_served(put, home):
     assert (status.current.name, status.previous) == ("one", None)
     assert status.health.healthy
     assert served(home) == "one"
-    assert os.readlink(home / "current") == "releases/one"
+    assert (home / "current").readlink() == Path("releases/one")
 
 
 def test_a_second_release_keeps_the_first_to_go_back_to(agent, put, home):
@@ -58,10 +68,10 @@ def test_a_second_release_keeps_the_first_to_go_back_to(agent, put, home):
 def test_what_nothing_points_to_is_removed(put, home):
     for release in ("one", "two", "three"):
         put(release)
-    assert sorted(os.listdir(home / "releases")) == ["three", "two"]
+    assert names(home / "releases") == ["three", "two"]
     # The model and its canaries are the same in all; the words differ.
-    assert len(os.listdir(home / "objects")) == 4
-    assert os.listdir(home / "parts") == []
+    assert len(names(home / "objects")) == 4
+    assert names(home / "parts") == []
 
 
 def test_installing_the_current_release_again_changes_nothing(put, home):
@@ -114,37 +124,31 @@ def test_an_unhealthy_release_is_removed_and_nothing_is_switched(
     assert failure.kind == "unhealthy"
     assert "output y is off by" in failure.message
     assert served(home) == "one"
-    assert os.listdir(home / "releases") == ["one"]
+    assert names(home / "releases") == ["one"]
 
 
 def test_a_release_that_cannot_even_run_is_removed(agent, put, deliver, bundle, install_job, home):
     put("one")
     files = deliver(home, {**bundle("two"), "model.onnx": b"no model"})
     assert agent.ask(install_job(home, "two", files), Status).kind == "model_failed"
-    assert os.listdir(home / "releases") == ["one"]
+    assert names(home / "releases") == ["one"]
 
 
 def test_another_machine_is_refused_before_anything_is_created(agent, install_job, home):
     job = replace(install_job(home, "one", ()), machine="z80")
     assert agent.ask(job, Status).kind == "bad_job"  # model and canaries are missing
-    files = tuple(replace_file(name) for name in ("model.onnx", "canaries.npz"))
+    files = tuple(never_sent(name) for name in ("model.onnx", "canaries.npz"))
     failure = agent.ask(replace(job, files=files), Status)
     assert failure.kind == "wrong_machine"
     assert platform.machine() in failure.message
     assert not home.exists()
 
 
-def replace_file(name):
-    from edgekit_agent.records import NamedBlob
-
-    return NamedBlob(name, "0" * 64)
-
-
 def test_a_blob_that_never_came_is_told_of(agent, install_job, home):
-    files = tuple(replace_file(name) for name in ("model.onnx", "canaries.npz"))
+    files = tuple(never_sent(name) for name in ("model.onnx", "canaries.npz"))
     failure = agent.ask(install_job(home, "one", files), Status)
     assert (failure.kind, failure.transient) == ("missing_blob", True)
-    assert os.listdir(home / "releases") == []
+    assert names(home / "releases") == []
 
 
 def test_an_object_that_rotted_on_disk_is_not_installed(agent, deliver, bundle, install_job, home):
@@ -153,7 +157,7 @@ def test_an_object_that_rotted_on_disk_is_not_installed(agent, deliver, bundle, 
     failure = agent.ask(install_job(home, "one", files), Status)
     assert (failure.kind, failure.transient) == ("corrupt", True)
     assert not (home / "objects" / files[2].digest).exists()
-    assert os.listdir(home / "releases") == []
+    assert names(home / "releases") == []
 
 
 @pytest.mark.parametrize("name", ["../one", ".hidden", "a/b", ""])
@@ -202,16 +206,10 @@ def test_an_installed_release_can_be_asked_for_its_health(agent, put, home):
 
 
 def test_a_home_may_start_with_a_tilde(start_agent, bundle, install_job, tmp_path):
-    agent = start_agent(["env", f"HOME={tmp_path}", *_python()])
+    agent = start_agent(["env", f"HOME={tmp_path}", sys.executable, "-m", "edgekit_agent"])
     job = InstallJob("~/kit", "one", (), "m", "onnxruntime", 1, None, "c")
     assert agent.ask(job, Status).kind == "bad_job"
     assert agent.ask(StatusJob("~/kit"), Status) == Status(None, None)
-    files = (replace_file("model.onnx"), replace_file("canaries.npz"))
+    files = (never_sent("model.onnx"), never_sent("canaries.npz"))
     agent.ask(install_job("~/kit", "one", files), Status)
     assert (tmp_path / "kit" / "objects").is_dir()
-
-
-def _python():
-    import sys
-
-    return [sys.executable, "-m", "edgekit_agent"]

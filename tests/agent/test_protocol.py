@@ -8,7 +8,8 @@ import zipapp
 
 import pytest
 
-from edgekit_agent.records import (BenchJob,
+from edgekit_agent.records import (
+    BenchJob,
     Failure,
     ModelRef,
     ReceiveJob,

@@ -117,7 +117,7 @@ def test_a_full_disk_is_told_of_and_nothing_is_torn(agent, blob, tmp_path):
 
 
 def test_a_home_in_use_is_busy_and_worth_another_try(agent, tmp_path):
-    with open(tmp_path / "lock", "ab") as file:
+    with (tmp_path / "lock").open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         failure = agent.ask(ReceiveJob(str(tmp_path), (), ()), Received)
     assert (failure.kind, failure.transient) == ("busy", True)

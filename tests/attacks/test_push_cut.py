@@ -40,7 +40,7 @@ def test_a_push_cut_anywhere_leaves_a_whole_release_and_the_next_one_succeeds(
     assert served(home) == new
     seen = {old: 0, "new": 0}
     for i in range(CUTS):
-        shutil.rmtree(home / "agent")
+        shutil.rmtree(home / "agent", ignore_errors=True)
         before = served(home)
         bundle = make_bundle(tmp_path / f"new{i + 1}", seed=101 + i)
         at = int(whole.carried * (i + 0.5) / CUTS)
@@ -56,8 +56,6 @@ def test_a_push_cut_anywhere_leaves_a_whole_release_and_the_next_one_succeeds(
         if i % 4 == 3:
             after = install(bundle, cache)
             assert served(home) == after.release
-        else:
-            (home / "agent").mkdir(exist_ok=True)
     assert seen[old] > CUTS // 2
 
 
@@ -113,7 +111,7 @@ def test_an_agent_killed_in_the_middle_switches_nothing(sshd, tmp_path):
             os.kill(pid, signal.SIGKILL)
 
     with open_session("dev") as session:
-        with pytest.raises(DeviceError, match="^dev: the agent ended by SIGKILL") as caught:
+        with pytest.raises(DeviceError, match=r"^dev: the agent ended by SIGKILL") as caught:
             push(bundle, session, cache=cache, progress=kill)
         assert "\n" not in caught.value.message
         assert served(home) == old

@@ -223,6 +223,9 @@ class Proxy:
     def _reset(*ends: socket.socket) -> None:
         for end in ends:
             end.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            # close() alone would wait for the thread that reads from it.
+            with contextlib.suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
             end.close()
 
 

@@ -112,5 +112,5 @@ def test_a_32_bit_userland_on_a_64_bit_kernel_is_what_counts(tmp_path):
         facts = session.facts()
     pi = replace(facts, machine="aarch64", pointer_bits=32)
     _check_machine("pi", pi, make_bundle(tmp_path / "a", arch="armv7l"))
-    with pytest.raises(DeviceError, match="the device is armv7l .* the bundle is for aarch64"):
+    with pytest.raises(DeviceError, match=r"the device is armv7l .* the bundle is for aarch64"):
         _check_machine("pi", pi, make_bundle(tmp_path / "b", arch="aarch64"))

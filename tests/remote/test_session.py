@@ -42,7 +42,7 @@ def test_one_agent_answers_many_jobs_and_failures_in_between(home):
     with open_session("local") as session:
         for _ in range(3):
             assert session.ask(StatusJob(home=session.home), Status).current is None
-            with pytest.raises(DeviceError, match="local: .*not a sha256"):
+            with pytest.raises(DeviceError, match=r"local: .*not a sha256"):
                 session.ask(PlanJob(session.home, (Blob("x", 1, "x", 1, "raw"),)), Plan)
 
 
@@ -84,11 +84,12 @@ def test_a_home_that_cannot_be_made_is_named(tmp_path):
 
 def test_a_killed_agent_is_one_line_and_the_next_job_starts_another(home):
     with open_session("local") as session:
+        session.facts()
         first = agents_below(home)
         assert len(first) == 1
         os.kill(first[0], signal.SIGKILL)
         with pytest.raises(
-            DeviceError, match="agent ended by SIGKILL|takes no more input"
+            DeviceError, match=r"agent ended by SIGKILL|takes no more input"
         ) as caught:
             session.facts()
         one_line(caught)
@@ -96,7 +97,8 @@ def test_a_killed_agent_is_one_line_and_the_next_job_starts_another(home):
 
 
 def test_nothing_outlives_the_session(home):
-    with open_session("local"):
+    with open_session("local") as session:
+        session.facts()
         assert agents_below(home)
     assert not agents_below(home)
 
@@ -140,7 +142,6 @@ def test_whatever_answers_there_the_error_is_one_line(script, message):
     try:
         session = Session(transport)
         with pytest.raises(DeviceError, match=message) as caught:
-            session.start()
             session.facts()
         one_line(caught)
     finally:

@@ -75,7 +75,8 @@ def test_a_file_that_includes_itself_is_an_error(tmp_path, settings):
 def test_every_setting_is_taken_over(tmp_path, settings, monkeypatch):
     monkeypatch.setenv("MY_SOCK", "/run/me")
     found = settings(
-        "Host dev\n HostName 10.0.0.7\n HostKeyAlias robot\n IdentityFile ~/a\n IdentityFile /b/%r\n"
+        "Host dev\n HostName 10.0.0.7\n HostKeyAlias robot\n IdentityFile ~/a\n"
+        " IdentityFile /b/%r\n"
         " IdentitiesOnly yes\n IdentityAgent $MY_SOCK\n ConnectTimeout 3\n User u\n"
         f" UserKnownHostsFile {tmp_path}/%k {tmp_path}/two\n GlobalKnownHostsFile none\n"
         " ProxyJump a,b@c:3\n"

@@ -103,7 +103,7 @@ def test_a_closure_that_cannot_be_closed_is_an_error(tmp_path, index):
 
 def test_pips_failure_is_one_line(tmp_path, index):
     wheel(index, "onnxruntime", "1.32.0", "cp311-cp311-manylinux_2_99_aarch64")
-    with pytest.raises(DeviceError, match="cannot fetch onnxruntime>=1.15 for Python 3.11.2") as e:
+    with pytest.raises(DeviceError, match=r"cannot fetch onnxruntime>=1\.15 for Python 3") as e:
         fetch(tmp_path)
     assert "No matching distribution" in e.value.message
     assert "\n" not in e.value.message
@@ -150,7 +150,7 @@ def test_litert_is_what_there_is_for_the_device():
     assert old.requirements == ("tflite-runtime==2.14.0", "numpy<2")
     (small,) = candidates("litert", ANY, PI32, "2.3.0")
     assert (small.requirements, small.provided) == (("tflite-runtime==2.14.0",), {"numpy"})
-    with pytest.raises(DeviceError, match="profile wants >=2.15"):
+    with pytest.raises(DeviceError, match=r"profile wants >=2\.15"):
         candidates("litert", RuntimeSpec(version=">=2.15"), PI32, "2.3.0")
     with pytest.raises(DeviceError, match="no wheel of litert"):
         candidates("litert", ANY, DevicePython(**{**vars(PI32), "version": "3.13.0"}), "2.3.0")

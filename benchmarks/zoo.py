@@ -1,0 +1,106 @@
+"""Build every model of a folder of real models for a device and print what came of it.
+
+    python benchmarks/zoo.py ZOO [--device tablet] [--only NAME ...] [--out DIR]
+
+ZOO holds MANIFEST.toml (one ``[[entry]]`` per model: name, model, preprocess, crop, data) and a
+folder per model with calib.npz and eval.npz, or image folders with a CSV each. Size, accuracy and
+latency of the original and of the chosen candidate come from one run, timed in turn.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+
+def entries(zoo: Path) -> dict[str, dict[str, Any]]:
+    """The models of the manifest, by name."""
+    manifest = tomllib.loads((zoo / "MANIFEST.toml").read_text(encoding="utf-8"))
+    return {entry["name"]: entry for entry in manifest["entry"]}
+
+
+def write_project(zoo: Path, entry: dict[str, Any], folder: Path) -> Path:
+    """Write the edgekit.toml of an entry; returns its folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    home = zoo / entry["name"]
+    data = (home / entry.get("data", ".")).resolve()
+    splits = {split: _split(data, split) for split in ("calib", "eval")}
+    lines = [
+        "[model]",
+        f'path = "{home.resolve() / entry["model"]}"',
+        "[data]",
+        f'calibration = "{splits["calib"]}"',
+        f'evaluation = "{splits["eval"]}"',
+        f'metric = "{entry["metric"]}"',
+        *_preprocess(entry),
+    ]
+    (folder / "edgekit.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return folder
+
+
+def _split(data: Path, split: str) -> Path:
+    packed = data / f"{split}.npz"
+    return packed if packed.exists() else data / split
+
+
+def _preprocess(entry: dict[str, Any]) -> list[str]:
+    settings = dict(entry.get("preprocess", {}))
+    if "crop" in entry:
+        settings["crop"] = entry["crop"]
+    if "NCHW" in entry["input"]:
+        settings["layout"] = "NCHW"
+    if not settings:
+        return []
+    return ["[data.preprocess]", *(f"{key} = {json.dumps(v)}" for key, v in settings.items())]
+
+
+def build(folder: Path, device: str) -> dict[str, Any]:
+    """Run ``edgekit build`` in a project folder; its JSON document."""
+    command = [sys.executable, "-m", "edgekit", "build", "-C", str(folder), "--device", device]
+    done = subprocess.run([*command, "--json"], stdout=subprocess.PIPE, check=False)
+    if done.returncode not in (0, 3):
+        raise SystemExit(f"{folder.name}: exit {done.returncode}")
+    facts: dict[str, Any] = json.loads(done.stdout)
+    return facts
+
+
+def row(name: str, facts: dict[str, Any]) -> str:
+    """One line of the table: the original against the chosen candidate."""
+    candidates = {c["name"]: c for c in facts["candidates"]}
+    before = candidates["original"]["measurements"][0]
+    chosen = candidates[facts["chosen"] or facts["nearest"]]
+    after = chosen["measurements"][0]
+    compared = chosen["comparison"]
+    low, high = compared["interval_points"]
+    return (
+        f"| {name} | {chosen['name'] if facts['chosen'] else 'none'} "
+        f"| {after['model_bytes'] / before['model_bytes']:.3f} "
+        f"| {100 * before['correct'] / before['n']:.2f} -> {100 * after['correct'] / after['n']:.2f}"
+        f" ({compared['drop_points']:+.2f} [{low:.2f}, {high:.2f}]) "
+        f"| {after['latency']['p50_ms'] / before['latency']['p50_ms']:.2f} |"
+    )
+
+
+def main() -> None:
+    """Build them all and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("zoo", type=Path)
+    parser.add_argument("--device", default="tablet")
+    parser.add_argument("--only", nargs="*")
+    parser.add_argument("--out", type=Path, default=Path("build/zoo"))
+    options = parser.parse_args()
+    print("| model | chosen | file / fp32 | accuracy (drop, 95 % interval) | p50 / fp32 |")
+    print("| --- | --- | --- | --- | --- |")
+    for name, entry in entries(options.zoo).items():
+        if options.only is None or name in options.only:
+            folder = write_project(options.zoo, entry, options.out / name)
+            print(row(name, build(folder, options.device)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

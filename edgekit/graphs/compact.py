@@ -1,0 +1,92 @@
+"""Take out of a graph what no runtime reads: names, comments, attributes that are the default.
+
+In a small quantised file these weigh as much as the weights.
+"""
+
+from __future__ import annotations
+
+from onnx import AttributeProto, ModelProto, NodeProto, defs, helper
+
+from edgekit.graphs.onnx_file import all_graphs, opset
+
+# The specification gives these no default value in the schema but says what absence means.
+_ABSENT_MEANS = {"dilations": 1, "strides": 1, "pads": 0}
+_WINDOWED = {"Conv", "AveragePool", "MaxPool"}
+
+
+def compact(proto: ModelProto) -> None:
+    """Shorten a model in place; inputs, outputs and what is computed stay as they are."""
+    proto.ClearField("doc_string")
+    version = opset(proto)
+    for graph in all_graphs(proto.graph):
+        graph.ClearField("doc_string")
+        del graph.value_info[:]
+        for node in graph.node:
+            node.ClearField("doc_string")
+            node.ClearField("name")
+            _drop_defaults(node, version)
+    _shorten_names(proto)
+
+
+def _drop_defaults(node: NodeProto, version: int) -> None:
+    if node.domain not in ("", "ai.onnx"):
+        return
+    known = defs.get_schema(node.op_type, version).attributes
+    kept = [a for a in node.attribute if not _is_default(node, a, known)]
+    if len(kept) != len(node.attribute):
+        del node.attribute[:]
+        node.attribute.extend(kept)
+
+
+def _is_default(
+    node: NodeProto, attribute: AttributeProto, known: dict[str, defs.OpSchema.Attribute]
+) -> bool:
+    if node.op_type in _WINDOWED and attribute.name in _ABSENT_MEANS:
+        return all(value == _ABSENT_MEANS[attribute.name] for value in attribute.ints)
+    schema = known.get(attribute.name)
+    if schema is None or not schema.default_value.type:
+        return False
+    default = helper.get_attribute_value(schema.default_value)
+    return bool(helper.get_attribute_value(attribute) == default)
+
+
+def _shorten_names(proto: ModelProto) -> None:
+    """Give the values of the main graph names of few letters; inner graphs keep theirs."""
+    graph = proto.graph
+    kept = {v.name for v in (*graph.input, *graph.output)}
+    for inner in all_graphs(graph):
+        if inner is not graph:
+            kept |= {v.name for v in (*inner.input, *inner.output)}
+            kept |= {t.name for t in inner.initializer}
+            kept |= {name for node in inner.node for name in (*node.input, *node.output)}
+    short = _ShortNames(kept)
+    for tensor in graph.initializer:
+        tensor.name = short[tensor.name]
+    for node in graph.node:
+        for names in (node.input, node.output):
+            for position, name in enumerate(names):
+                names[position] = short[name]
+
+
+class _ShortNames(dict[str, str]):
+    """A short name for each long one, made when first asked for."""
+
+    def __init__(self, kept: set[str]) -> None:
+        super().__init__({name: name for name in kept | {""}})
+        self._taken = set(kept)
+        self._count = 0
+
+    def __missing__(self, name: str) -> str:
+        while (short := _letters(self._count)) in self._taken:
+            self._count += 1
+        self._count += 1
+        self[name] = short
+        return short
+
+
+def _letters(number: int) -> str:
+    digits = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
+    text = digits[number % len(digits)]
+    while number := number // len(digits):
+        text += digits[number % len(digits)]
+    return text

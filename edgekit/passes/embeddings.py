@@ -1,0 +1,62 @@
+"""Embeddings in 8 bits: rows are gathered as integers, and only what was read is dequantised."""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import NodeProto, TensorProto, helper
+
+from edgekit.graphs.index import GraphIndex, attribute
+from edgekit.passes.affine import symmetric_scales, to_int8
+
+# A smaller table is cheaper left alone than gathered twice.
+_MIN_ENTRIES = 4096
+
+
+def quantize_embeddings(index: GraphIndex) -> int:
+    """Store every large table that is gathered by rows as int8 with a scale per row, in place.
+
+    Returns:
+        How many Gather nodes were replaced.
+    """
+    stored: dict[str, tuple[str, str]] = {}
+    nodes: list[NodeProto] = []
+    replaced = 0
+    for node in index.graph.node:
+        if not _is_embedding(index, node):
+            nodes.append(node)
+            continue
+        table = node.input[0]
+        if table not in stored:
+            stored[table] = _store(index, table)
+        nodes += _gather(index, node, *stored[table])
+        replaced += 1
+    del index.graph.node[:]
+    index.graph.node.extend(nodes)
+    index.drop_unread_constants()
+    return replaced
+
+
+def _is_embedding(index: GraphIndex, node: NodeProto) -> bool:
+    if node.op_type != "Gather" or attribute(node, "axis", 0) != 0:
+        return False
+    table = index.initializers.get(node.input[0])
+    if table is None or table.data_type != TensorProto.FLOAT or len(table.dims) != 2:
+        return False
+    return bool(table.dims[0] * table.dims[1] >= _MIN_ENTRIES)
+
+
+def _store(index: GraphIndex, name: str) -> tuple[str, str]:
+    table = index.float_constant(name)
+    scales = symmetric_scales(table, 0)
+    integers = index.add_constant("e", to_int8(table, scales, 0))
+    return integers, index.add_constant("es", scales[:, np.newaxis])
+
+
+def _gather(index: GraphIndex, node: NodeProto, integers: str, scales: str) -> list[NodeProto]:
+    rows, scale, real = (index.fresh(stem) for stem in ("g", "gs", "gr"))
+    return [
+        helper.make_node("Gather", [integers, node.input[1]], [rows], axis=0),
+        helper.make_node("Gather", [scales, node.input[1]], [scale], axis=0),
+        helper.make_node("Cast", [rows], [real], to=TensorProto.FLOAT),
+        helper.make_node("Mul", [real, scale], [node.output[0]]),
+    ]

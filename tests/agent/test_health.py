@@ -1,0 +1,62 @@
+import numpy as np
+import pytest
+
+from edgekit_agent.health import INCOMPARABLE
+from edgekit_agent.records import Health, HealthJob
+
+ROWS = np.arange(15, dtype=np.float32).reshape(5, 3) + 1
+
+
+@pytest.fixture
+def ask(agent, model_ref, tmp_path):
+    def run(model, limit=0.1, **arrays):
+        path = tmp_path / "canaries.npz"
+        np.savez(path, **{name.replace("_", ":"): array for name, array in arrays.items()})
+        return agent.ask(HealthJob(model_ref(model), str(path), limit), Health)
+
+    return run
+
+
+@pytest.mark.parametrize("model", ["echo", "echo_batch_4"])
+def test_a_model_that_answers_as_before_is_healthy(ask, model):
+    assert ask(model, input_x=ROWS, output_y=ROWS) == Health(True, 0.0)
+
+
+def test_the_error_is_relative_to_the_output(ask):
+    health = ask("echo", input_x=ROWS * 1e-6, output_y=ROWS * 1.05e-6)
+    assert health.healthy
+    assert health.relative_error == pytest.approx(0.05 / 1.05, rel=1e-4)
+    health = ask("echo", 0.01, input_x=ROWS, output_y=ROWS * 1.05)
+    assert not health.healthy
+    assert "output y is off by 0.0476" in health.detail
+
+
+def test_one_bad_canary_among_many_is_seen(ask):
+    rows = ROWS.copy()
+    rows[4] = -rows[4]
+    assert not ask("echo", input_x=ROWS, output_y=rows).healthy
+
+
+def test_another_shape_or_a_number_that_is_not_finite_is_never_healthy(ask):
+    health = ask("echo", 1e8, input_x=ROWS, output_y=ROWS[:, :2])
+    assert (health.healthy, health.relative_error) == (False, INCOMPARABLE)
+    health = ask("log", 1e8, input_x=-ROWS, output_y=ROWS)
+    assert health.detail.startswith("output y is not finite")
+
+
+def test_outputs_that_are_all_zero_are_compared_as_they_are(ask):
+    zeros = np.zeros_like(ROWS)
+    assert ask("echo", input_x=zeros, output_y=zeros).healthy
+    assert not ask("echo", input_x=zeros + 1, output_y=zeros).healthy
+
+
+def test_canaries_of_another_model_are_refused(ask):
+    assert "not this model's canaries: a, x" in ask("echo", input_a=ROWS, output_y=ROWS).message
+    assert "canaries: z" in ask("echo", input_x=ROWS, output_z=ROWS).message
+    assert "output:NAME arrays are missing" in ask("echo", input_x=ROWS).message
+
+
+def test_a_file_that_holds_no_canaries_is_refused(agent, model_ref, tmp_path):
+    (tmp_path / "canaries.npz").write_bytes(b"nothing of the kind")
+    job = HealthJob(model_ref("echo"), str(tmp_path / "canaries.npz"))
+    assert agent.ask(job, Health).kind == "bad_job"
