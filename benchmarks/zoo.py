@@ -77,11 +77,11 @@ def row(name: str, facts: dict[str, Any]) -> str:
     after = chosen["measurements"][0]
     compared = chosen["comparison"]
     low, high = compared["interval_points"]
+    was, now = (100 * m["correct"] / m["n"] for m in (before, after))
     return (
         f"| {name} | {chosen['name'] if facts['chosen'] else 'none'} "
         f"| {after['model_bytes'] / before['model_bytes']:.3f} "
-        f"| {100 * before['correct'] / before['n']:.2f} -> {100 * after['correct'] / after['n']:.2f}"
-        f" ({compared['drop_points']:+.2f} [{low:.2f}, {high:.2f}]) "
+        f"| {was:.2f} -> {now:.2f} ({compared['drop_points']:+.2f} [{low:.2f}, {high:.2f}]) "
         f"| {after['latency']['p50_ms'] / before['latency']['p50_ms']:.2f} |"
     )
 

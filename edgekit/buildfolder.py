@@ -16,6 +16,7 @@ from io import BytesIO
 from typing import Any
 
 import numpy as np
+from pydantic_core import to_jsonable_python
 
 from edgekit import __version__
 from edgekit.bundle import (
@@ -116,7 +117,7 @@ def _manifest(
         files=tuple(_bundled(name, data) for name, data in members.items()),
         recipe=_recipe(candidate),
         provenance=_provenance(intake, candidate),
-        measurements=[asdict(m) for m in candidate.measurements],
+        measurements=[to_jsonable_python(m.summary()) for m in candidate.measurements],
         verdict=_verdict(candidate) | {"comparison": asdict(compared)},
         passes=candidate is found.chosen,
     )

@@ -35,6 +35,20 @@ class Measurement:
         """The summary of the raw latencies; ``None`` where nothing was timed."""
         return summarise(self.latency) if self.latency else None
 
+    def summary(self) -> dict[str, object]:
+        """The figures without the raw values they come from."""
+        return {
+            "source": self.source,
+            "runtime": self.runtime,
+            "runtime_version": self.runtime_version,
+            "model_bytes": self.model_bytes,
+            "transfer_bytes": self.transfer_bytes,
+            "n": self.tally.n if self.tally else None,
+            "correct": self.tally.correct if self.tally else None,
+            "latency": self.times,
+            "peak_rss_bytes": self.peak_rss_bytes,
+        }
+
 
 @dataclass(frozen=True, kw_only=True)
 class Check:

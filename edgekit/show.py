@@ -76,23 +76,10 @@ def _candidate_facts(outcome: Outcome, candidate: Candidate) -> dict[str, object
     return {
         "name": candidate.recipe.name,
         "digest": candidate.model.digest,
-        "measurements": [_measurement_facts(m) for m in candidate.measurements],
+        "measurements": [m.summary() for m in candidate.measurements],
         "comparison": outcome.compared[candidate.key],
         "verdict": candidate.verdict,
         "passes": bool(candidate.verdict and candidate.verdict.passes),
-    }
-
-
-def _measurement_facts(measured: Measurement) -> dict[str, object]:
-    tally = measured.tally
-    return {
-        "source": measured.source,
-        "model_bytes": measured.model_bytes,
-        "transfer_bytes": measured.transfer_bytes,
-        "n": tally.n if tally else None,
-        "correct": tally.correct if tally else None,
-        "latency": measured.times,
-        "peak_rss_bytes": measured.peak_rss_bytes,
     }
 
 

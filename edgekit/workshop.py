@@ -20,7 +20,8 @@ from edgekit.passes.running import run_step
 from edgekit.places import HOST, Place, device_place, host_identity, host_place
 from edgekit.recipe import Recipe, candidate_key
 from edgekit.results import Candidate, Rejected
-from edgekit_agent.records import Report, Tally, decode, encode
+from edgekit_agent.codec import decode, encode
+from edgekit_agent.records import Report, Tally
 
 Tick = Callable[[str, int, int], None]
 

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from edgekit_agent.records import Latency, Tally, encode
 
 from edgekit import plots
 from edgekit.bundle import BundledFile, Manifest, RuntimeUse, Tensor
@@ -21,6 +20,8 @@ from edgekit.profile import load_profile
 from edgekit.recipe import Clean, QuantizeDynamic, QuantizeStatic, Step
 from edgekit.report import REPORT, write_report
 from edgekit.results import Check, Measurement, Verdict
+from edgekit_agent.codec import encode
+from edgekit_agent.records import Latency, Tally
 
 HOSTILE = "<script>alert('x')</script>\"&<img src=x onerror=alert(1)>"
 

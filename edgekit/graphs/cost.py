@@ -84,7 +84,7 @@ def _is_weight(tensor: TensorProto) -> bool:
 def _stored_bytes(tensor: TensorProto) -> int:
     if tensor.raw_data:
         return len(tensor.raw_data)
-    return math.prod(tensor.dims) * _itemsize(tensor.data_type)
+    return int(math.prod(tensor.dims)) * _itemsize(tensor.data_type)
 
 
 def _itemsize(elem_type: int) -> int:

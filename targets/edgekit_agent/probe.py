@@ -89,6 +89,8 @@ def _output(command: List[str]) -> str:
 
 
 def _runtimes(sites: Tuple[str, ...]) -> Iterator[RuntimeFacts]:
+    # A site may have been unpacked since this process last looked.
+    importlib.invalidate_caches()
     for site in (None, *sites):
         places = sys.path if site is None else [os.path.expanduser(site)]
         for package in PACKAGES:

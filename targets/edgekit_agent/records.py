@@ -1,19 +1,12 @@
-"""What the two halves say to each other: frozen dataclasses, and their JSON form.
+"""What the two halves say to each other, as frozen dataclasses; ``codec`` is their JSON form.
 
-A job goes in as one JSON line ``{"job": KIND, "settings": {...}}``; out come lines of
-``{"progress": {...}}`` and in the end one ``{"result": {...}}`` or ``{"error": {...}}``.
 Units are in the names; ``digest`` is always the sha256 of a file's bytes in hex.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import typing
-from dataclasses import dataclass
-from typing import Any, Dict, List, Optional, Tuple, Type, TypeVar
-
-T = TypeVar("T")
-
+from dataclasses import dataclass, field
+from typing import Dict, Optional, Tuple
 
 # ---------------------------------------------------------------- data a model is fed with
 
@@ -80,7 +73,7 @@ class BenchJob:
 
     model: ModelRef
     samples: Optional[Samples] = None
-    dims: Dict[str, int] = dataclasses.field(default_factory=dict)
+    dims: Dict[str, int] = field(default_factory=dict)
     warmup_s: float = 3.0
     seconds: float = 2.0
     min_runs: int = 20
@@ -337,88 +330,3 @@ class Failure:
     message: str
     hint: str = ""
     transient: bool = False
-
-
-JOBS: Dict[str, Type[Any]] = {
-    "probe": ProbeJob,
-    "bench": BenchJob,
-    "score": ScoreJob,
-    "health": HealthJob,
-    "plan": PlanJob,
-    "receive": ReceiveJob,
-    "runtime": RuntimeJob,
-    "install": InstallJob,
-    "rollback": RollbackJob,
-    "status": StatusJob,
-}
-
-
-# ---------------------------------------------------------------- JSON
-
-
-def encode(record: Any) -> Dict[str, Any]:
-    """A record as what ``json.dumps`` takes."""
-    return dataclasses.asdict(record)
-
-
-def encode_job(job: Any) -> Dict[str, Any]:
-    """A job as the object of its JSON line."""
-    kind = next(kind for kind, cls in JOBS.items() if type(job) is cls)
-    return {"job": kind, "settings": encode(job)}
-
-
-def decode(cls: Type[T], value: Any) -> T:
-    """The record of type ``cls`` that ``encode`` made ``value`` from.
-
-    Raises:
-        ValueError: a field is missing, unknown or of another type; the text says where.
-    """
-    result: T = _decode(cls, value, cls.__name__)
-    return result
-
-
-def _decode(hint: Any, value: Any, where: str) -> Any:
-    if hint is Any:
-        return value
-    if dataclasses.is_dataclass(hint):
-        return _decode_record(hint, value, where)
-    origin, args = typing.get_origin(hint), typing.get_args(hint)
-    if origin is typing.Union:
-        return None if value is None else _decode(args[0], value, where)
-    if origin is tuple:
-        return tuple(
-            _decode(args[0], v, f"{where}[{i}]") for i, v in enumerate(_list(value, where))
-        )
-    if origin is dict:
-        if not isinstance(value, dict):
-            raise ValueError(f"{where}: expected an object")
-        return {k: _decode(args[1], v, f"{where}.{k}") for k, v in value.items()}
-    if hint is float and type(value) is int:
-        return float(value)
-    if type(value) is not hint:
-        raise ValueError(f"{where}: expected {hint.__name__}, got {type(value).__name__}")
-    return value
-
-
-def _list(value: Any, where: str) -> List[Any]:
-    if not isinstance(value, (list, tuple)):
-        raise ValueError(f"{where}: expected an array")
-    return list(value)
-
-
-def _decode_record(cls: Any, value: Any, where: str) -> Any:
-    if not isinstance(value, dict):
-        raise ValueError(f"{where}: expected an object")
-    hints = typing.get_type_hints(cls)
-    unknown = sorted(set(value) - set(hints))
-    if unknown:
-        raise ValueError(f"{where}: unknown field {unknown[0]}")
-    required = {
-        f.name
-        for f in dataclasses.fields(cls)
-        if f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
-    }
-    missing = sorted(required - set(value))
-    if missing:
-        raise ValueError(f"{where}.{missing[0]}: missing")
-    return cls(**{k: _decode(hints[k], v, f"{where}.{k}") for k, v in value.items()})

@@ -13,9 +13,10 @@ import time
 from dataclasses import dataclass
 from typing import Iterator, List, Optional, Set
 
+from edgekit_agent.codec import decode, encode
 from edgekit_agent.failures import AgentError
 from edgekit_agent.files import fsync_folder, sha256_of, temporary_name, write_whole
-from edgekit_agent.records import Release, decode, encode
+from edgekit_agent.records import Release
 
 DEFAULT_HOME = "~/.local/share/edgekit"
 CURRENT, PREVIOUS = "current", "previous"

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
 from typing import Any, BinaryIO, Callable, Dict, Optional, Tuple
 
+from edgekit_agent.codec import JOBS, decode, encode
 from edgekit_agent.failures import AgentError, PeerGone
-from edgekit_agent.records import JOBS, Failure, decode, encode
+from edgekit_agent.records import Failure
 
 Progress = Callable[[str, int, int], None]
 """Called with a stage, how much of it is done, and how much it is in all (0 = not known)."""
 
 _PROGRESS_EVERY_S = 0.5
 _DRAIN_BYTES = 1 << 16
+_STALL_S = 120.0
 
 
 def guard_stdout() -> int:
@@ -33,12 +36,18 @@ def guard_stdout() -> int:
     return real
 
 
+def _link_is_dead(number: int, frame: object) -> None:
+    raise PeerGone
+
+
 class Inlet:
     """Reads job lines, and the raw bytes that follow some of them, from one buffered stream."""
 
-    def __init__(self, stream: BinaryIO) -> None:
+    def __init__(self, stream: BinaryIO, stall_s: float = _STALL_S) -> None:
         self._stream = stream
+        self._stall_s = stall_s
         self._owed = 0
+        signal.signal(signal.SIGALRM, _link_is_dead)
 
     def line(self) -> Optional[bytes]:
         """The next line that is not blank; ``None`` when the other side has no more."""
@@ -55,9 +64,15 @@ class Inlet:
         """At least one and at most ``limit`` of the raw bytes, as soon as there are any.
 
         Raises:
-            PeerGone: the stream ended before the last of them.
+            PeerGone: the stream ended before the last of them, or nothing came for so long that
+                the link must be dead. Without that a half-open link would hold the lock of the
+                device until TCP gives up, which takes hours.
         """
-        chunk = self._stream.read1(min(limit, self._owed))  # type: ignore[attr-defined]
+        signal.setitimer(signal.ITIMER_REAL, self._stall_s)
+        try:
+            chunk = self._stream.read1(min(limit, self._owed))  # type: ignore[attr-defined]
+        finally:
+            signal.setitimer(signal.ITIMER_REAL, 0)
         if not chunk:
             raise PeerGone
         self._owed -= len(chunk)

@@ -8,8 +8,8 @@ import sys
 import threading
 from typing import Any
 
+from edgekit_agent.codec import encode
 from edgekit_agent.failures import AgentError, PeerGone, failure_of
-from edgekit_agent.records import encode
 from edgekit_agent.wire import Outlet, guard_stdout, read_job
 
 # Named, not imported: these need numpy, which may lie in the job's own site.

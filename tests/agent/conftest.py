@@ -15,6 +15,7 @@ import numpy as np
 import onnx.parser
 import pytest
 
+from edgekit_agent.codec import decode, encode_job
 from edgekit_agent.records import (
     Blob,
     Column,
@@ -25,8 +26,6 @@ from edgekit_agent.records import (
     Received,
     ReceiveJob,
     Samples,
-    decode,
-    encode_job,
 )
 
 TARGETS = Path(__file__).resolve().parents[2] / "targets"

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from edgekit_agent.codec import encode
 from edgekit_agent.install import install
-from edgekit_agent.records import Health, InstallJob, NamedBlob, encode
+from edgekit_agent.records import Health, InstallJob, NamedBlob
 
 TARGETS = Path(__file__).resolve().parents[2] / "targets"
 
@@ -19,7 +20,8 @@ TARGETS = Path(__file__).resolve().parents[2] / "targets"
 SCRIPT = """
 import hashlib, json, os, shutil, sys
 from edgekit_agent.install import install, rollback
-from edgekit_agent.records import Health, RollbackJob, decode, InstallJob
+from edgekit_agent.codec import decode
+from edgekit_agent.records import (Health, RollbackJob, InstallJob)
 
 template, work, job = sys.argv[1], sys.argv[2], decode(InstallJob, json.loads(sys.argv[3]))
 names = ["replace", "rename", "symlink", "link", "unlink", "mkdir", "rmdir", "fsync"]

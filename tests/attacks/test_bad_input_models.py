@@ -1,0 +1,222 @@
+"""Files that are no models, or broken ones: one line says what is wrong, and nothing is written."""
+
+import os
+
+import numpy as np
+import onnx
+import onnx.parser
+import pytest
+from onnx import TensorProto, helper
+
+from tests.projects import DIGITS, PROFILE, edgekit, refused, untouched
+
+PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(64)
+
+
+def refused_everywhere(project, model, says):
+    """By every command that takes a model."""
+    home = project.parent.parent
+    with untouched(project, home):
+        refused("build", "-C", project, model, says=says)
+        refused("inspect", "-C", project, model, says=says)
+        refused("bench", "-C", project, model, "local", says=says)
+        (project / "edgekit.toml").rename(home / "aside")
+        try:
+            refused("init", "-C", project, model, says=says)
+        finally:
+            (home / "aside").rename(project / "edgekit.toml")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "the file is empty"),
+        (b"not a model at all\n", "not an ONNX model, or cut short"),
+        (PNG, "not an ONNX model, or cut short"),
+        (b"\x1c\x00\x00\x00TFL3", "LiteRT refuses the file"),
+        (b"\x00" * 4096, "not an ONNX model, or cut short"),
+        (b"PK\x03\x04" + bytes(100), "not an ONNX model, or cut short"),
+    ],
+    ids=["empty", "text", "png", "tflite-head", "zeros", "zip"],
+)
+def test_a_file_that_is_no_model(tiny, content, says):
+    (tiny / "thing.onnx").write_bytes(content)
+    refused_everywhere(tiny, tiny / "thing.onnx", says)
+
+
+def test_a_folder_and_a_missing_file(tiny):
+    refused_everywhere(tiny, tiny / "none.onnx", "none.onnx: cannot be read: No such file")
+    (tiny / "folder.onnx").mkdir()
+    with untouched(tiny):
+        refused("build", "-C", tiny, tiny / "folder.onnx", says="a folder, not a model file")
+        refused("inspect", tiny / "folder.onnx", says="a folder, not a model file")
+
+
+def saved(project, text):
+    path = project / "model.onnx"
+    onnx.save(onnx.parser.parse_model(text), path)
+    return path
+
+
+def test_an_opset_newer_than_this_onnx_knows(tiny):
+    newest = onnx.defs.onnx_opset_version()
+    model = saved(
+        tiny,
+        f'<ir_version: 10, opset_import: ["" : {newest + 7}]>\n'
+        "g (float[N, 4] x) => (float[N, 4] y) { y = Relu(x) }",
+    )
+    refused_everywhere(tiny, model, f"opset {newest + 7} is newer than the newest known")
+
+
+def test_an_ir_version_newer_than_this_onnx_knows(tiny):
+    model = onnx.load(tiny / "model.onnx")
+    model.ir_version = 99
+    onnx.save(model, tiny / "model.onnx")
+    refused_everywhere(tiny, tiny / "model.onnx", "model.onnx: ")
+
+
+def test_an_operator_of_a_domain_that_nobody_knows(tiny):
+    model = saved(
+        tiny,
+        '<ir_version: 10, opset_import: ["" : 17, "org.example" : 1]>\n'
+        "g (float[N, 4] x) => (float[N, 4] y) { y = org.example.Frob(x) }",
+    )
+    refused_everywhere(tiny, model, "onnxruntime")
+
+
+def test_an_operator_that_the_standard_does_not_have(tiny):
+    model = saved(
+        tiny,
+        '<ir_version: 10, opset_import: ["" : 17]>\n'
+        "g (float[N, 4] x) => (float[N, 4] y) { y = Frobnicate(x) }",
+    )
+    refused_everywhere(tiny, model, "Frobnicate")
+
+
+@pytest.mark.parametrize(
+    ("kind", "named"),
+    [
+        (helper.make_sequence_type_proto, "sequence"),
+        (helper.make_optional_type_proto, "optional"),
+    ],
+)
+def test_an_input_that_is_no_tensor(tiny, kind, named):
+    tensor = helper.make_tensor_type_proto(TensorProto.FLOAT, [1, 4])
+    given = helper.make_value_info("things", kind(tensor))
+    if named == "sequence":
+        node = helper.make_node("SequenceLength", ["things"], ["y"])
+        out = helper.make_tensor_value_info("y", TensorProto.INT64, [])
+    else:
+        node = helper.make_node("OptionalHasElement", ["things"], ["y"])
+        out = helper.make_tensor_value_info("y", TensorProto.BOOL, [])
+    graph = helper.make_graph([node], "g", [given], [out])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=8)
+    onnx.save(model, tiny / "model.onnx")
+    refused_everywhere(tiny, tiny / "model.onnx", f"model.onnx: things: a {named}")
+
+
+def test_a_model_without_inputs(tiny):
+    model = saved(
+        tiny,
+        '<ir_version: 10, opset_import: ["" : 17]>\n'
+        "g () => (float[2] y) { y = Constant<value = float[2] {1.0, 2.0}>() }",
+    )
+    refused_everywhere(tiny, model, "model.onnx: the model has no inputs")
+
+
+def test_strings_as_input(tiny):
+    model = saved(
+        tiny,
+        '<ir_version: 10, opset_import: ["" : 17]>\n'
+        "g (string[N, 4] x) => (string[N, 4] y) { y = Identity(x) }",
+    )
+    with untouched(tiny):
+        refused("build", "-C", tiny, model, says="x")
+        assert edgekit("inspect", model).code in (0, 2)
+
+
+# ---------------------------------------------------------------- external data
+
+
+def external(project, location, *, data=b"", name="w", **entries):
+    """A model whose matrix lies in another file."""
+    weight = TensorProto(
+        name=name, data_type=TensorProto.FLOAT, dims=[4, 3], data_location=TensorProto.EXTERNAL
+    )
+    for key, value in {"location": location, **entries}.items():
+        weight.external_data.add(key=key, value=str(value))
+    graph = helper.make_graph(
+        [helper.make_node("MatMul", ["x", "w"], ["y"])],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["N", 4])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, ["N", 3])],
+        [weight],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    path = project / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    if data:
+        (project / location).write_bytes(data)
+    return path
+
+
+WHOLE = np.ones((4, 3), np.float32).tobytes()
+
+
+def test_external_data_inside_the_folder_is_taken(tiny):
+    external(tiny, "weights.bin", data=WHOLE, offset=0, length=48)
+    assert edgekit("inspect", tiny / "model.onnx").code == 0
+
+
+def test_external_data_that_is_missing(tiny):
+    model = external(tiny, "weights.bin", length=48)
+    refused_everywhere(tiny, model, "external data 'weights.bin' of tensor 'w' is missing")
+
+
+@pytest.mark.parametrize(
+    ("offset", "length"), [(0, 48), (16, 48), (0, None), (100, None), (-8, 48), ("x", 48), (0, "y")]
+)
+def test_external_data_that_is_too_short(tiny, offset, length):
+    entries = {"offset": offset} | ({} if length is None else {"length": length})
+    model = external(tiny, "weights.bin", data=WHOLE[:40], **entries)
+    refused_everywhere(tiny, model, "external data 'weights.bin'")
+
+
+@pytest.mark.parametrize("location", ["/etc/passwd", "../secret.bin", "sub/../../secret.bin", ""])
+def test_external_data_outside_the_folder(tiny, location):
+    (tiny.parent / "secret.bin").write_bytes(WHOLE)
+    (tiny / "sub").mkdir()
+    model = external(tiny, location, offset=0, length=48)
+    refused_everywhere(tiny, model, "points outside the model's folder")
+
+
+def test_external_data_behind_a_link_that_leads_outside(tiny):
+    (tiny.parent / "secret.bin").write_bytes(WHOLE)
+    os.symlink("../secret.bin", tiny / "weights.bin")
+    model = external(tiny, "weights.bin", offset=0, length=48)
+    refused_everywhere(tiny, model, "points outside the model's folder")
+
+
+# ---------------------------------------------------------------- models and devices
+
+
+def test_operators_and_opsets_that_the_device_forbids_are_all_named(tiny):
+    profile = (tiny / "own.toml").resolve()
+    text = edgekit("devices", "show", PROFILE).out
+    text = text.replace("[runtimes.onnxruntime]", "[runtimes.onnxruntime]\nforbidden=['MatMul']")
+    profile.write_text(
+        "\n".join("opset_max = 11" if "opset_max" in s else s for s in text.split("\n"))
+    )
+    with untouched(tiny):
+        done = refused("build", "-C", tiny, "--device", profile, says="operator MatMul (1 nodes)")
+    assert "opset 17 is above 11" in done.err
+
+
+def test_a_runtime_that_does_not_run_the_format(tiny):
+    with untouched(tiny):
+        refused("build", "-C", tiny, "--runtime", "litert", says="litert does not run .onnx files")
+
+
+def test_the_whole_model_is_no_bad_input(tiny):
+    done = edgekit("inspect", DIGITS / "model.onnx", "--device", PROFILE)
+    assert (done.code, done.err) == (0, "")
