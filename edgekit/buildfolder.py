@@ -21,7 +21,9 @@ from pydantic_core import to_jsonable_python
 from edgekit import __version__
 from edgekit.bundle import (
     CANARIES,
+    LOCK,
     MANIFEST,
+    RESULTS,
     SUFFIX,
     BundledFile,
     Manifest,
@@ -39,8 +41,6 @@ from edgekit_agent.feeds import batches
 from edgekit_agent.files import write_whole
 from edgekit_agent.runtimes import fixed_batch, import_runtime
 
-RESULTS = "results.jsonl"
-LOCK = "edgekit.lock"
 _CANARIES = 8
 
 Compared = Mapping[str, Comparison]

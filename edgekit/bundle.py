@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import zipfile
+import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -19,6 +21,11 @@ from edgekit_agent.records import NamedBlob
 MANIFEST = "manifest.json"
 CANARIES = "canaries.npz"
 SUFFIX = ".edgekit"
+RESULTS = "results.jsonl"
+LOCK = "edgekit.lock"
+BUILT_FILES = ("model.onnx", "model.tflite", CANARIES, MANIFEST, LOCK)
+
+_HINT = "give the folder that 'edgekit build' wrote (build/NAME) or its .edgekit file"
 
 
 class _Part(BaseModel):
@@ -91,7 +98,32 @@ class Bundle:
     manifest_bytes: bytes
 
     def read(self, name: str) -> bytes:
-        """The bytes of one file of the bundle."""
+        """The bytes of one file of the bundle.
+
+        Raises:
+            UserError: it is missing, or not what the manifest says.
+        """
+        try:
+            data = self._stored(name)
+        except (OSError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+            raise UserError(f"{self.path}: {name}: cannot be read: {error}", hint=_HINT) from error
+        if hashlib.sha256(data).hexdigest() != self.manifest.file(name).digest:
+            raise UserError(
+                f"{self.path}: {name} is not what the manifest says (another sha256)",
+                hint="it was changed after the build; build again",
+            )
+        return data
+
+    def check(self) -> None:
+        """See that every file is there and is what the manifest says.
+
+        Raises:
+            UserError: one is not.
+        """
+        for file in self.manifest.files:
+            self.read(file.name)
+
+    def _stored(self, name: str) -> bytes:
         if self.path.is_dir():
             return (self.path / name).read_bytes()
         with zipfile.ZipFile(self.path) as archive:
@@ -108,24 +140,26 @@ def open_bundle(path: Path) -> Bundle:
     Raises:
         UserError: neither, or the manifest is damaged.
     """
-    hint = "give the folder that 'edgekit build' wrote (build/NAME) or its .edgekit file"
     try:
         if path.is_dir():
             text = (path / MANIFEST).read_bytes()
         else:
             with zipfile.ZipFile(path) as archive:
                 text = archive.read(MANIFEST)
-    except (OSError, KeyError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path}: not a bundle: {error}", hint=hint) from error
+    except (OSError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        raise UserError(f"{path}: not a bundle: {error}", hint=_HINT) from error
     try:
         manifest = Manifest.model_validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(p) for p in first["loc"])
-        raise UserError(f"{path}: {MANIFEST}: {where}: {first['msg']}", hint=hint) from error
+        raise UserError(f"{path}: {MANIFEST}: {where}: {first['msg']}", hint=_HINT) from error
     for file in manifest.files:
-        if PurePosixPath(file.name).name != file.name:
+        if PurePosixPath(file.name).name != file.name or file.name in ("", ".."):
             raise UserError(f"{path}: {MANIFEST}: file name {file.name!r} leaves the bundle")
+    absent = {manifest.model, manifest.canaries} - {file.name for file in manifest.files}
+    if absent:
+        raise UserError(f"{path}: {MANIFEST}: no digest of {', '.join(sorted(absent))}", hint=_HINT)
     return Bundle(path=path, manifest=manifest, manifest_bytes=text)
 
 

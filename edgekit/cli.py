@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
-import click
 import typer
 
 from edgekit import __version__
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 app = typer.Typer(
     name="edgekit",
     help="Make a trained model run, proven, on a small device.",
-    no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -35,7 +35,7 @@ app.add_typer(devices_app, name="devices")
 Folder = Annotated[Path, typer.Option("-C", metavar="DIR", help="Project folder (edgekit.toml).")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
 Hosts = Annotated[
-    list[str], typer.Argument(metavar="HOST...", help="'local', an ssh alias, or user@host:port.")
+    list[str], typer.Argument(metavar="HOST", help="'local', an ssh alias, or user@host:port.")
 ]
 DeviceName = Annotated[
     str | None, typer.Option("--device", metavar="NAME", help="Device profile, or a .toml file.")
@@ -48,21 +48,40 @@ Metric = Annotated[str | None, typer.Option("--metric", metavar="NAME", help="to
 _METRICS = ("top1", "top5", "binary")
 _RUNTIMES = ("onnxruntime", "litert", "auto")
 
+# Of the places the user gave us to write to, not of us.
+_NO_ROOM = {
+    errno.EACCES,
+    errno.EDQUOT,
+    errno.EFBIG,
+    errno.ENOSPC,
+    errno.ENOTDIR,
+    errno.EPERM,
+    errno.EROFS,
+}
+
 
 def main() -> None:
     """Run the command line; every expected failure ends in one message and its exit code."""
     try:
-        result = app(standalone_mode=False)
+        result = app(prog_name="edgekit", standalone_mode=False)
     except EdgekitError as error:
-        print(f"edgekit: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(ExitCode.BAD_REQUEST)
-    except (KeyboardInterrupt, click.Abort):
-        print("\nedgekit: interrupted; the same command goes on from here", file=sys.stderr)
-        sys.exit(ExitCode.INTERRUPTED)
+        _fail(str(error), error.exit_code)
+    except typer.TyperException as error:
+        _fail(f"{error.format_message()}\n  see 'edgekit --help'", ExitCode.BAD_REQUEST)
+    except OSError as error:
+        if error.errno not in _NO_ROOM:
+            raise
+        _fail(f"{error.filename}: cannot be written: {error.strerror}", ExitCode.BAD_REQUEST)
+    except (KeyboardInterrupt, typer.Abort):
+        result = ExitCode.INTERRUPTED
+    if result == ExitCode.INTERRUPTED:
+        _fail("interrupted; the same command goes on from here", ExitCode.INTERRUPTED)
     sys.exit(result if isinstance(result, int) else ExitCode.DONE)
+
+
+def _fail(message: str, code: ExitCode) -> NoReturn:
+    print(f"edgekit: {message}", file=sys.stderr)
+    sys.exit(code)
 
 
 def _version(wanted: bool) -> None:
@@ -71,18 +90,24 @@ def _version(wanted: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(invoke_without_command=True)
 def _root(
+    context: typer.Context,
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")
     ] = False,
 ) -> None:
     del version
+    if context.invoked_subcommand is None:
+        print(context.get_help(), file=sys.stderr)
+        raise typer.Exit(ExitCode.BAD_REQUEST)
 
 
 @app.command()
 def init(
-    model: Annotated[Path | None, typer.Argument(metavar="[MODEL]")] = None,
+    model: Annotated[
+        Path | None, typer.Argument(metavar="MODEL", help="Where the folder holds several.")
+    ] = None,
     folder: Folder = Path(),
 ) -> None:
     """Write edgekit.toml from a look at the model and its data."""
@@ -96,7 +121,7 @@ def init(
 
 @app.command()
 def inspect(
-    model: Annotated[Path, typer.Argument(metavar="MODEL")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx or .tflite file.")],
     device: DeviceName = None,
     folder: Folder = Path(),
     as_json: Json = False,
@@ -110,7 +135,9 @@ def inspect(
 
 @app.command()
 def build(
-    model: Annotated[Path | None, typer.Argument(metavar="[MODEL]")] = None,
+    model: Annotated[
+        Path | None, typer.Argument(metavar="MODEL", help="Instead of [model] path.")
+    ] = None,
     device: DeviceName = None,
     folder: Folder = Path(),
     data: Annotated[
@@ -131,7 +158,9 @@ def build(
     out: Annotated[
         Path | None, typer.Option("--out", metavar="DIR", help="Instead of build/NAME.")
     ] = None,
-    seed: Annotated[int | None, typer.Option("--seed", metavar="N")] = None,
+    seed: Annotated[
+        int | None, typer.Option("--seed", metavar="N", help="Of everything that draws lots.")
+    ] = None,
     allow_failing: Annotated[
         bool, typer.Option("--allow-failing", help="Pack the nearest where nothing holds.")
     ] = False,
@@ -143,6 +172,8 @@ def build(
     from edgekit.pipeline import build as run
     from edgekit.report import write_report
 
+    if max_drop is not None and not math.isfinite(max_drop):
+        raise UserError(f"--max-drop: {max_drop} is not a number of points")
     request = Request(
         folder=folder,
         model=model,
@@ -167,7 +198,7 @@ def build(
 
 @app.command()
 def push(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE")],
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="build/NAME, or its file.")],
     hosts: Hosts,
     as_json: Json = False,
 ) -> int:
@@ -179,6 +210,7 @@ def push(
     from edgekit.store import default_root
 
     opened = open_bundle(bundle)
+    opened.check()
     home = opened.manifest.profile.connection.home
 
     def one(host: str, tick: Ticker) -> Any:  # noqa: ANN401
@@ -190,7 +222,7 @@ def push(
 
 @app.command()
 def bench(
-    target: Annotated[Path, typer.Argument(metavar="BUNDLE|MODEL")],
+    target: Annotated[Path, typer.Argument(metavar="BUNDLE|MODEL", help="What to time.")],
     hosts: Hosts,
     evaluation: Evaluation = None,
     metric: Metric = None,
@@ -229,7 +261,9 @@ def status(hosts: Hosts, as_json: Json = False) -> int:
 
 
 @app.command()
-def report(build_dir: Annotated[Path, typer.Argument(metavar="BUILD_DIR")]) -> None:
+def report(
+    build_dir: Annotated[Path, typer.Argument(metavar="BUILD_DIR", help="build/NAME.")],
+) -> None:
     """Write report.html anew from a build folder."""
     from edgekit.report import write_report
 
@@ -253,7 +287,8 @@ def list_devices(as_json: Json = False) -> None:
 
 @devices_app.command("show")
 def show_device(
-    name: Annotated[str, typer.Argument(metavar="NAME")], as_json: Json = False
+    name: Annotated[str, typer.Argument(metavar="NAME", help="One of the list, or a .toml.")],
+    as_json: Json = False,
 ) -> None:
     """A profile as it is written, with the sources of its figures."""
     from edgekit.profile import load_profile, profile_text
@@ -264,7 +299,8 @@ def show_device(
 
 @devices_app.command("check")
 def check_device(
-    file: Annotated[Path, typer.Argument(metavar="FILE")], as_json: Json = False
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .toml file.")],
+    as_json: Json = False,
 ) -> None:
     """Check a profile of your own; lists every error at once."""
     from edgekit.profile import read_profile
@@ -283,7 +319,7 @@ def probe_device(hosts: Hosts, as_json: Json = False) -> int:
         with open_session(host) as session:
             return host, session.facts()
 
-    return _each(hosts, one, show.all_probed, as_json=as_json)
+    return _each(hosts, one, show.all_probed, as_json=as_json, facts=show.probed_facts)
 
 
 # ---------------------------------------------------------------- printing
@@ -320,6 +356,7 @@ def _each(
     text: Callable[[Any], str],
     *,
     as_json: bool,
+    facts: Callable[[Any], object] | None = None,
 ) -> int:
     """Do it on every host; one that fails does not keep the others from their turn."""
     results: list[Any] = []
@@ -332,7 +369,7 @@ def _each(
             failed.append(error)
             print(f"edgekit: {error}", file=sys.stderr)
     if results or as_json:
-        _emit(results, text, as_json=as_json)
+        _emit(results, text, as_json=as_json, facts=facts)
     return ExitCode.DEVICE if failed else ExitCode.DONE
 
 
@@ -345,7 +382,7 @@ def _states(hosts: list[str], ask: Callable[[Any], Status], *, as_json: bool) ->
         with open_session(host) as session:
             return host, ask(session)
 
-    return _each(hosts, one, show.states, as_json=as_json)
+    return _each(hosts, one, show.states, as_json=as_json, facts=show.state_facts)
 
 
 def _one_of(option: str, value: str | None, known: tuple[str, ...]) -> str | None:

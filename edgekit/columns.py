@@ -6,8 +6,10 @@ import ast
 import csv
 import hashlib
 import importlib
+import lzma
 import sys
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,17 @@ from edgekit_agent.files import sha256_of, whole_file
 from edgekit_agent.records import Column
 
 _CHUNK = 1 << 20
+# What a damaged, encrypted or mislabelled file ends in.
+_DAMAGE = (
+    OSError,
+    EOFError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    NotImplementedError,
+    RuntimeError,
+    UnicodeDecodeError,
+)
 _IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
 
@@ -50,7 +63,7 @@ def read_table(
             return _read_npz(source, path, cache)
         if ":" in source:
             return _read_function(source, folder, cache)
-    except (OSError, zipfile.BadZipFile, EOFError) as error:
+    except _DAMAGE as error:
         raise UserError(f"{source}: cannot be read: {error}") from error
     raise UserError(f"{source}: no such file or folder", hint=f"looked in {folder.resolve()}")
 
@@ -183,7 +196,7 @@ def _image_rows(source: str, path: Path) -> Iterator[tuple[Path, int]]:
         if table.is_file():
             yield from _listed_images(source, path, table)
             return
-    classes = sorted(p for p in path.iterdir() if p.is_dir())
+    classes = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
     for label, folder in enumerate(classes):
         for file in sorted(folder.iterdir()):
             if file.suffix.lower() in _IMAGES:
@@ -191,7 +204,8 @@ def _image_rows(source: str, path: Path) -> Iterator[tuple[Path, int]]:
 
 
 def _listed_images(source: str, path: Path, table: Path) -> Iterator[tuple[Path, int]]:
-    with table.open(newline="", encoding="utf-8") as file:
+    # Spreadsheets put a byte order mark first.
+    with table.open(newline="", encoding="utf-8-sig") as file:
         for line, row in enumerate(csv.DictReader(file), start=2):
             try:
                 image, label = path / row["file"], int(row["label"])
@@ -234,7 +248,7 @@ def _decode(file: Path, resize: int | None, crop: int | None) -> NDArray[np.uint
     try:
         with Image.open(file) as opened:
             image = opened.convert("RGB")
-    except (UnidentifiedImageError, OSError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"{file}: not an image that can be read: {error}") from error
     if resize:
         ratio = resize / min(image.size)
@@ -256,10 +270,10 @@ def _read_function(source: str, folder: Path, cache: Path) -> Table:
     lines = []
     columns = []
     for name in sorted(arrays):
-        array = np.ascontiguousarray(arrays[name])
-        digest = hashlib.sha256(
-            f"{array.dtype} {array.shape}".encode() + array.tobytes()
-        ).hexdigest()
+        array = _numbers(arrays[name], f"{source}: {name}")
+        hashed = hashlib.sha256(f"{array.dtype} {array.shape}".encode())
+        hashed.update(array.reshape(-1).view(np.uint8))
+        digest = hashed.hexdigest()
         target = cache / "columns" / digest / "array.npy"
         if not target.exists():
             _save(target, array)
@@ -267,6 +281,18 @@ def _read_function(source: str, folder: Path, cache: Path) -> Table:
         columns.append(_column(name, target, f"{source}: {name}"))
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     return Table(source=source, columns=tuple(columns), digest=digest)
+
+
+def _numbers(value: object, where: str) -> NDArray[Any]:
+    try:
+        array = np.asarray(value, order="C")
+    except ValueError as error:
+        raise UserError(f"{where}: not an array: {error}") from error
+    if array.dtype.kind not in "biuf":
+        raise UserError(f"{where}: holds {array.dtype}, not numbers")
+    if not array.ndim:
+        raise UserError(f"{where}: a single value, not one entry per sample")
+    return array
 
 
 def _call(source: str, folder: Path) -> Mapping[str, Any]:
@@ -279,14 +305,14 @@ def _call(source: str, folder: Path) -> Mapping[str, Any]:
         raise UserError(f"{source}: {type(error).__name__}: {error}") from error
     finally:
         sys.path.remove(str(folder.resolve()))
-    if not isinstance(arrays, Mapping) or not arrays:
-        raise UserError(f"{source}: must return a dict of arrays, not {type(arrays).__name__}")
+    if not isinstance(arrays, Mapping) or not arrays or not all(isinstance(n, str) for n in arrays):
+        raise UserError(
+            f"{source}: must return a dict of arrays by name, not {type(arrays).__name__}"
+        )
     return arrays
 
 
 def _save(target: Path, array: NDArray[Any]) -> None:
-    if array.dtype.hasobject:
-        raise UserError(f"{target.stem}: holds {array.dtype}, not numbers")
     target.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(str(target)) as file:
         np.lib.format.write_array(file, array, allow_pickle=False)

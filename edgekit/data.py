@@ -144,9 +144,16 @@ def _check_counts(columns: tuple[Column, ...], source: str) -> None:
 def _check_fits(
     column: Column, spec: TensorSpec, preprocess: Preprocess | None, source: str
 ) -> None:
+    if not spec.shape:
+        raise UserError(
+            f"the model input {spec} has no axis for samples, or the file does not tell its shape",
+            hint="export the model with a shape for each input, the batch first",
+        )
     shape = column.shape[1:]
-    if preprocess and preprocess.channels_first and len(shape) == 3:
-        shape = (shape[2], shape[0], shape[1])
+    if preprocess and np.dtype(spec.dtype).kind == "f":
+        _check_channels(shape, preprocess, f"{source}: {column.name}")
+        if preprocess.channels_first and len(shape) == 3:
+            shape = (shape[2], shape[0], shape[1])
     wanted = spec.shape[1:]
     fits = len(shape) == len(wanted) and all(
         not isinstance(w, int) or w == s for s, w in zip(shape, wanted, strict=True)
@@ -163,6 +170,17 @@ def _check_fits(
             "without loss",
             hint=f"store the array as {spec.dtype}",
         )
+
+
+def _check_channels(shape: tuple[int, ...], preprocess: Preprocess, where: str) -> None:
+    channels = shape[-1] if shape else 1
+    for name, values in (("mean", preprocess.mean), ("std", preprocess.std)):
+        if len(values) not in (1, channels):
+            raise UserError(
+                f"{where}: [data.preprocess] {name} has {len(values)} values for {channels} "
+                "channels (the last axis)",
+                hint="give one value, or one for each channel",
+            )
 
 
 def _layout_hint(shape: tuple[int, ...], wanted: tuple[int | str | None, ...]) -> str:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from edgekit.bundle import BUILT_FILES, RESULTS
 from edgekit.data import Dataset, open_dataset
 from edgekit.errors import UserError
 from edgekit.evaluate import default_metric
@@ -73,6 +75,8 @@ def take_in(request: Request) -> Intake:
     profile = load_profile(_device(request, project))
     store = Store(default_root())
     model = find_model(request.folder, request.model, project)
+    out = request.out or request.folder / "build" / profile.name
+    _check_out(out, model)
     runtime = _runtime(model, profile, request.runtime)
     _check_output(project, model)
     evaluation = _split(
@@ -100,7 +104,7 @@ def take_in(request: Request) -> Intake:
             budget=profile.budget, drop_points=drop, require_proof=project.gate.require_proof
         ),
         on=request.on,
-        out=request.out or request.folder / "build" / profile.name,
+        out=out,
         seed=project.build.seed if request.seed is None else request.seed,
         store=store,
     )
@@ -172,6 +176,22 @@ def _runtime(model: Model, profile: DeviceProfile, asked: RuntimeName | None) ->
         lines = "".join(f"\n  {o.what}: {o.fix}" for o in found)
         raise UserError(f"{model.path.name} cannot run on {profile.name}:{lines}")
     return wanted
+
+
+def _check_out(out: Path, model: Model) -> None:
+    """That the build may write there, and takes the place of nothing but an older build."""
+    standing = next(p for p in (out, *out.absolute().parents) if p.exists())
+    if not standing.is_dir():
+        raise UserError(f"{out}: cannot be written: {standing} is not a folder")
+    if not os.access(standing, os.W_OK | os.X_OK):
+        raise UserError(f"{out}: cannot be written: no permission in {standing}")
+    held = [name for name in BUILT_FILES if (out / name).exists()]
+    taken = bool(held) and not (out / RESULTS).exists()
+    if taken or model.path.resolve() in [(out / name).resolve() for name in held]:
+        raise UserError(
+            f"{out}: the build would replace {', '.join(held)} there",
+            hint="choose another folder with --out",
+        )
 
 
 def _check_output(project: Project, model: Model) -> None:

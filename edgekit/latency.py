@@ -87,18 +87,24 @@ def _bootstrap(series: list[NDArray[np.float64]]) -> NDArray[np.float64]:
     The block length is n^(1/3), at least what the autocorrelation suggests (Künsch 1989).
     """
     rng = np.random.default_rng(0)
+    lengths = [_block_length(s) for s in series]
     draws = np.empty((_RESAMPLES, 2))
     for i in range(_RESAMPLES):
         picked = rng.integers(len(series), size=len(series))
-        draws[i] = np.percentile(
-            np.concatenate([_blocks(series[p], rng) for p in picked]), [50, 95]
-        )
+        drawn = [_blocks(series[p], lengths[p], rng) for p in picked]
+        draws[i] = np.percentile(np.concatenate(drawn), [50, 95])
     return draws
 
 
-def _blocks(series: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
+def _block_length(series: NDArray[np.float64]) -> int:
+    n = int(series.size)
+    return min(n, max(round(n ** (1 / 3)), round(n / effective_size(series))))
+
+
+def _blocks(
+    series: NDArray[np.float64], length: int, rng: np.random.Generator
+) -> NDArray[np.float64]:
     n = series.size
-    length = min(n, max(round(n ** (1 / 3)), round(n / effective_size(series))))
     starts = rng.integers(n - length + 1, size=-(-n // length))
     index = (starts[:, None] + np.arange(length)).ravel()[:n]
     drawn: NDArray[np.float64] = series[index]

@@ -14,6 +14,9 @@ from edgekit_agent.records import Preprocess
 
 FILE_NAME = "edgekit.toml"
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Divisor = Annotated[float, Field(allow_inf_nan=False, gt=0)]
+
 
 class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
@@ -23,7 +26,7 @@ class ModelTable(_Table):
     """``[model]``. ``dims`` gives free dimensions a size where no data does."""
 
     path: str | None = None
-    dims: dict[str, int] = {}
+    dims: dict[str, Annotated[int, Field(ge=1)]] = {}
 
 
 class PreprocessSettings(_Table):
@@ -36,9 +39,9 @@ class PreprocessSettings(_Table):
 
     resize: Annotated[int, Field(ge=1)] | None = None
     crop: Annotated[int, Field(ge=1)] | None = None
-    scale: float = 1.0
-    mean: float | tuple[float, ...] = 0.0
-    std: float | tuple[float, ...] = 1.0
+    scale: Finite = 1.0
+    mean: Finite | Annotated[tuple[Finite, ...], Field(min_length=1)] = 0.0
+    std: Divisor | Annotated[tuple[Divisor, ...], Field(min_length=1)] = 1.0
     layout: Literal["NCHW", "NHWC"] = "NHWC"
 
     def for_agent(self) -> Preprocess:
@@ -96,6 +99,8 @@ def load_project(folder: Path) -> Project:
         return Project()
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"{path}: not TOML: {error}") from error
     return validated(Project, raw, where=str(path))

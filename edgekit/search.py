@@ -66,14 +66,16 @@ def choose(candidates: Sequence[Candidate], *, source: str) -> Candidate | None:
 
 
 def nearest(candidates: Sequence[Candidate], *, source: str) -> Candidate:
-    """The candidate that misses least: fewest failing lines, then the smallest excess."""
+    """The candidate that misses least: one that runs, with the fewest failing lines, by least."""
     return min(candidates, key=lambda c: (*_misses(c), _p50(c, source)))
 
 
-def _misses(candidate: Candidate) -> tuple[int, float]:
-    failing = candidate.verdict.failing if candidate.verdict else ()
+def _misses(candidate: Candidate) -> tuple[int, int, float]:
+    if candidate.verdict is None:
+        return 0, 0, 0.0
+    failing = candidate.verdict.failing
     excess = sum((c.measured or 0) / max(c.limit, 1e-9) for c in failing)
-    return len(failing), excess
+    return len(candidate.verdict.reasons), len(failing), excess
 
 
 def _p50(candidate: Candidate, source: str) -> float:

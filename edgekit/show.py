@@ -12,6 +12,7 @@ from edgekit.pipeline import Outcome
 from edgekit.profile import DeviceProfile
 from edgekit.remote.deploy import PushReport
 from edgekit.results import Candidate, Measurement
+from edgekit_agent.codec import encode
 from edgekit_agent.records import DeviceFacts, Release, Status
 
 MIB = 1 << 20
@@ -182,6 +183,11 @@ def _obstacles(seen: Inspection) -> list[str]:
     return lines or [f"  {seen.device}: every operator and the opset can run there"]
 
 
+def state_facts(found: Iterable[tuple[str, Status]]) -> list[dict[str, object]]:
+    """The same as plain data."""
+    return [{"host": host} | encode(status) for host, status in found]
+
+
 def states(found: Iterable[tuple[str, Status]]) -> str:
     """A line for each host: what it serves, what it can go back to."""
     return "\n".join(
@@ -193,12 +199,18 @@ def states(found: Iterable[tuple[str, Status]]) -> str:
 def _release(release: Release | None) -> str:
     if release is None:
         return "nothing"
-    return f"{release.name} ({release.model}, {release.runtime}, since {release.installed_at})"
+    runtime = f"{release.runtime} {release.runtime_version}".strip()
+    return f"{release.name} ({release.model}, {runtime}, since {release.installed_at})"
 
 
 def profiles(found: Iterable[DeviceProfile]) -> str:
     """A line for each profile."""
     return table([["name", ""], *([p.name, p.summary] for p in found)])
+
+
+def probed_facts(found: Iterable[tuple[str, DeviceFacts]]) -> list[dict[str, object]]:
+    """What devices say of themselves, as plain data."""
+    return [{"host": host} | encode(facts) for host, facts in found]
 
 
 def all_probed(found: Iterable[tuple[str, DeviceFacts]]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import tomllib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +13,9 @@ from edgekit.data import LABELS
 from edgekit.errors import UserError
 from edgekit.evaluate import default_metric
 from edgekit.graphs.reading import read_model
-from edgekit.model import Model
-from edgekit.project import FILE_NAME, load_project
+from edgekit.model import Model, TensorSpec
+from edgekit.profile import validated
+from edgekit.project import FILE_NAME, Project
 from edgekit.store import default_root
 from edgekit_agent.files import write_whole
 
@@ -39,24 +42,24 @@ def start(folder: Path, model_path: Path | None) -> Started:
     target = folder / FILE_NAME
     if target.exists():
         raise UserError(f"{target}: exists already", hint="edit it, or remove it first")
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
     path = model_path or _only_model(folder)
     model = read_model(path)
     sources = _data_sources(folder)
     calibration, evaluation = _named(sources, _CALIBRATION), _named(sources, _EVALUATION)
     layout = _layout(folder, model, evaluation or calibration)
     text = _text(_relative(path, folder), model, calibration, evaluation, layout)
-    write_whole(str(target), text.encode())
-    load_project(folder)
+    validated(Project, tomllib.loads(text), where=str(target))
     missing = {"[data] calibration": calibration, "[data] evaluation": evaluation}
     points = [f"{key}: no file found by its name" for key, found in missing.items() if not found]
     if evaluation and not _labelled(folder, evaluation):
         points.append(f"{evaluation}: no labels found (an array 'label' or 'y')")
+    write_whole(str(target), text.encode())
     return Started(path=target, text=text, open_points=tuple(points))
 
 
 def _only_model(folder: Path) -> Path:
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder")
     found = sorted(p for p in folder.iterdir() if p.suffix in _MODELS)
     if len(found) != 1:
         names = ", ".join(p.name for p in found) or "none"
@@ -78,8 +81,9 @@ def _data_sources(folder: Path) -> list[str]:
 
 
 def _holds_samples(folder: Path) -> bool:
-    names = [p.suffix for p in folder.iterdir()]
-    return any(suffix in (".npy", ".jpg", ".jpeg", ".png", ".csv") for suffix in names)
+    # Files of the folder itself, or of one folder per class.
+    suffixes = {p.suffix.lower() for pattern in ("*", "*/*") for p in folder.glob(pattern)}
+    return bool(suffixes & {".npy", ".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 
 
 def _named(sources: Sequence[str], stems: Sequence[str]) -> str | None:
@@ -108,28 +112,29 @@ def _layout(folder: Path, model: Model, source: str | None) -> str | None:
     if table is None or len(spec.shape) != 4:
         return None
     for column in table.columns:
-        if len(column.shape) == 4 and column.shape[1:] != spec.shape[1:]:
+        if len(column.shape) == 4 and not _fits(column.shape[1:], spec):
             height, width, channels = column.shape[1:]
-            wanted = (channels, height, width)
-            if all(
-                w in (d, None) or isinstance(w, str)
-                for w, d in zip(spec.shape[1:], wanted, strict=True)
-            ):
+            if _fits((channels, height, width), spec):
                 return "NCHW"
     return None
+
+
+def _fits(shape: tuple[int, ...], spec: TensorSpec) -> bool:
+    wanted = spec.shape[1:]
+    return all(not isinstance(w, int) or w == d for w, d in zip(wanted, shape, strict=True))
 
 
 def _text(
     path: str, model: Model, calibration: str | None, evaluation: str | None, layout: str | None
 ) -> str:
-    inputs = "".join(f"#   {spec}\n" for spec in model.signature.inputs)
-    outputs = "".join(f"#   {spec}\n" for spec in model.signature.outputs)
+    inputs = "".join(_comment(spec) for spec in model.signature.inputs)
+    outputs = "".join(_comment(spec) for spec in model.signature.outputs)
     lines = [
         "# Inputs of the model:\n",
         inputs,
         "# Outputs:\n",
         outputs,
-        f'\n[model]\npath = "{path}"\n',
+        f"\n[model]\npath = {_quoted(path)}\n",
         "\n[data]\n",
         _setting("calibration", calibration, "unlabelled samples, a few hundred will do"),
         _setting("evaluation", evaluation, "labelled samples that the model has not seen"),
@@ -141,8 +146,17 @@ def _text(
     return "".join(lines)
 
 
+def _comment(spec: TensorSpec) -> str:
+    return f"#   {''.join(c if c.isprintable() else '?' for c in str(spec))}\n"
+
+
+def _quoted(text: str) -> str:
+    """A TOML string; those of JSON are read alike."""
+    return json.dumps(text, ensure_ascii=False)
+
+
 def _setting(key: str, value: str | None, what: str) -> str:
-    return f'{key} = "{value}"\n' if value else f'# {key} = ""  # {what}\n'
+    return f"{key} = {_quoted(value)}\n" if value else f'# {key} = ""  # {what}\n'
 
 
 def _preprocess(layout: str | None) -> str:

@@ -58,12 +58,12 @@ class Store:
         write_whole(str(path), json.dumps(facts).encode())
 
     def recall(self, kind: str, key: str) -> dict[str, Any] | None:
-        """The facts under a key, or ``None``."""
-        path = self._facts(kind, key)
-        if not path.is_file():
+        """The facts under a key; ``None`` where there are none, or they can no longer be read."""
+        try:
+            facts = json.loads(self._facts(kind, key).read_bytes())
+        except (FileNotFoundError, ValueError):
             return None
-        facts: dict[str, Any] = json.loads(path.read_bytes())
-        return facts
+        return facts if isinstance(facts, dict) else None
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:

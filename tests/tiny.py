@@ -26,7 +26,15 @@ def proto(text, *, weights=None, opset=17, ir=8, imports="", functions=""):
     made = onnx.parser.parse_model(head + text + functions)
     for name, array in (weights or {}).items():
         made.graph.initializer.append(numpy_helper.from_array(np.asarray(array), name))
+    _give_outputs_types(made)
     return made
+
+
+def _give_outputs_types(made):
+    known = onnx.shape_inference.infer_shapes(made).graph
+    for output, inferred in zip(made.graph.output, known.output, strict=True):
+        if not output.HasField("type"):
+            output.CopyFrom(inferred)
 
 
 def write(folder, made, name=None):

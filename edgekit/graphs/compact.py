@@ -19,17 +19,17 @@ def compact(proto: ModelProto) -> None:
     proto.ClearField("doc_string")
     version = opset(proto)
     for graph in all_graphs(proto.graph):
-        graph.ClearField("doc_string")
-        del graph.value_info[:]
+        for unread in ("doc_string", "value_info", "quantization_annotation", "metadata_props"):
+            graph.ClearField(unread)
         for node in graph.node:
-            node.ClearField("doc_string")
-            node.ClearField("name")
+            for unread in ("doc_string", "name", "metadata_props"):
+                node.ClearField(unread)
             _drop_defaults(node, version)
     _shorten_names(proto)
 
 
 def _drop_defaults(node: NodeProto, version: int) -> None:
-    if node.domain not in ("", "ai.onnx"):
+    if node.domain not in ("", "ai.onnx") or not defs.has(node.op_type, version):
         return
     known = defs.get_schema(node.op_type, version).attributes
     kept = [a for a in node.attribute if not _is_default(node, a, known)]

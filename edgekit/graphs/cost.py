@@ -88,6 +88,8 @@ def _stored_bytes(tensor: TensorProto) -> int:
 
 
 def _itemsize(elem_type: int) -> int:
+    if elem_type == TensorProto.UNDEFINED:
+        return 0
     return int(np.dtype(helper.tensor_dtype_to_np_dtype(elem_type)).itemsize)
 
 

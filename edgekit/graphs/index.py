@@ -50,6 +50,10 @@ class GraphIndex:
         value: NDArray[np.float32] = numpy_helper.to_array(self.initializers[name])
         return value.astype(np.float32, copy=False)
 
+    def is_finite(self, name: str) -> bool:
+        """Whether a stored tensor holds neither NaN nor infinity."""
+        return bool(np.isfinite(self.float_constant(name)).all())
+
     def only_reader(self, name: str) -> NodeProto | None:
         """The one node that reads a value, if nothing else does, graph outputs included."""
         readers = self.readers.get(name, [])

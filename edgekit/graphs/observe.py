@@ -9,11 +9,13 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import ModelProto, ValueInfoProto
 
+from edgekit.errors import UserError
 from edgekit.graphs.onnx_file import signature
 from edgekit.model import TensorSpec
-from edgekit_agent.feeds import batches
+from edgekit_agent.failures import AgentError
+from edgekit_agent.feeds import Batch, batches
 from edgekit_agent.records import Samples
-from edgekit_agent.runtimes import Tensor
+from edgekit_agent.runtimes import Tensor, fixed_batch
 
 Values = dict[str, NDArray[np.generic]]
 Tick = Callable[[int, int], None]
@@ -31,21 +33,41 @@ def observe(
         names: values of the main graph: inputs, outputs, or anything in between.
         samples: what to feed.
         tick: called with samples done and samples in all.
+
+    Raises:
+        UserError: the samples are not what the model takes, or it fails on one of them.
     """
     session = _session(proto, names)
     inputs = signature(proto).inputs
-    fixed = inputs[0].shape[0] if inputs[0].shape else 1
-    batch = fixed if isinstance(fixed, int) else 1
-    tensors = [as_tensor(spec) for spec in inputs]
+    tensors = tuple(as_tensor(spec) for spec in inputs)
+    batch = fixed_batch(tensors) or 1
     fed = {spec.name for spec in inputs}
     wanted = [name for name in names if name not in fed]
     total = samples.columns[0].shape[0]
-    for part in batches(samples, tensors, batch):
-        made = session.run(wanted, part.inputs) if wanted else []
+    for part in _fed(samples, tensors, batch):
+        made = _run(session, wanted, part) if wanted else []
         values = part.inputs | dict(zip(wanted, made, strict=True))
         yield {name: values[name] for name in names}
         if tick:
             tick(part.start + part.rows, total)
+
+
+def _fed(samples: Samples, tensors: Sequence[Tensor], batch: int) -> Iterator[Batch]:
+    try:
+        yield from batches(samples, tensors, batch)
+    except AgentError as error:
+        raise UserError(error.failure.message, hint=error.failure.hint) from error
+
+
+def _run(
+    session: ort.InferenceSession, wanted: list[str], part: Batch
+) -> list[NDArray[np.generic]]:
+    try:
+        made: list[NDArray[np.generic]] = session.run(wanted, part.inputs)
+    except Exception as error:  # onnxruntime's own exceptions have no common base
+        reason = str(error).strip().partition("\n")[0]
+        raise UserError(f"the model fails on sample {part.start}: {reason}") from error
+    return made
 
 
 def as_tensor(spec: TensorSpec) -> Tensor:

@@ -40,7 +40,11 @@ def read_onnx(path: Path) -> Model:
             f"{path}: onnxruntime {ort.__version__} refuses the model: {_line(error)}",
             hint="operators of another library, or types that the operators do not take",
         ) from error
-    return Model(path=path, format="onnx", digest=_digest(path, proto), signature=signature(proto))
+    try:
+        found = signature(proto)
+    except UserError as error:
+        raise UserError(f"{path}: {error.message}", hint=error.hint) from error
+    return Model(path=path, format="onnx", digest=_digest(path, proto), signature=found)
 
 
 def load(path: Path) -> ModelProto:
@@ -110,7 +114,7 @@ def signature(proto: ModelProto) -> Signature:
 
 def _spec(value: ValueInfoProto) -> TensorSpec:
     if not value.type.HasField("tensor_type"):
-        kind = value.type.WhichOneof("value")
+        kind = (value.type.WhichOneof("value") or "value without a type").removesuffix("_type")
         raise UserError(f"{value.name}: a {kind}, not a tensor; such models are not supported")
     tensor = value.type.tensor_type
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name
@@ -175,7 +179,13 @@ def _external_file(path: Path, tensor: TensorProto) -> Path:
             f"{path}: external data {location!r} of tensor {tensor.name!r} is missing",
             hint=f"put it beside {path.name}",
         )
-    end = int(entries.get("offset", 0)) + int(entries.get("length", 0))
+    try:
+        offset, length = (int(entries.get(key) or 0) for key in ("offset", "length"))
+    except ValueError as error:
+        raise UserError(f"{path}: external data {location!r}: {error}") from error
+    if min(offset, length) < 0:
+        raise UserError(f"{path}: external data {location!r}: a negative offset or length")
+    end = offset + length
     if file.stat().st_size < end:
         raise UserError(f"{path}: external data {location!r} is cut short (needs {end} bytes)")
     return file

@@ -58,7 +58,7 @@ def place(index: GraphIndex) -> Placement:
     followers: dict[str, NodeProto] = {}
     eight_bit: dict[str, None] = {}
     for node in index.graph.node:
-        if node.domain not in ("", "ai.onnx"):
+        if not _is_standard(node):
             continue
         if weighted := as_weighted(index, node):
             placement.weighted.append(weighted)
@@ -78,14 +78,18 @@ def place(index: GraphIndex) -> Placement:
     return placement
 
 
+def _is_standard(node: NodeProto) -> bool:
+    return node.domain in ("", "ai.onnx")
+
+
 def as_weighted(index: GraphIndex, node: NodeProto) -> Weighted | None:
-    """The node as one with a stored float32 weight, or ``None`` if it is none."""
-    axis = _channel_axis(index, node)
-    if axis is None:
+    """The node as one with a stored, finite float32 weight, or ``None`` if it is none."""
+    axis = _channel_axis(index, node) if _is_standard(node) else None
+    if axis is None or not index.is_finite(node.input[1]):
         return None
     bias = node.input[2] if len(node.input) > 2 and node.input[2] else None
     channels = index.initializers[node.input[1]].dims[axis]
-    if bias is not None and not _is_float(index, bias, (channels,)):
+    if bias is not None and not (_is_float(index, bias, (channels,)) and index.is_finite(bias)):
         return None
     output = _absorbing(index, node.output[0])
     return Weighted(node=node, weight=node.input[1], axis=axis, bias=bias, output=output)

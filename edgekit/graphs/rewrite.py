@@ -2,40 +2,98 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import onnx
-from onnx import ModelProto
+from onnx import ModelProto, NodeProto, TensorProto
 
 from edgekit.errors import PassRefused
-from edgekit.graphs.cost import count_ops
-from edgekit.graphs.onnx_file import opset
+from edgekit.graphs.index import attribute
+from edgekit.graphs.onnx_file import all_graphs, opset
 
 _QUANTIZED = {
-    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "QLinearConv", "QLinearMatMul",
-    "ConvInteger", "MatMulInteger",
+    "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger",
+    "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "MatMulNBits",
+    "GatherBlockQuantized", "QGemm", "QAttention", "DynamicQuantizeLSTM",
 }  # fmt: skip
 
+# The first that lets an initialiser be no graph input.
+_MIN_IR = 4
 
-def at_least_opset(proto: ModelProto, version: int) -> ModelProto:
-    """The same model at opset ``version`` or above.
+
+def prepare(proto: ModelProto, version: int) -> ModelProto:
+    """The same model at opset ``version`` or above, its constants all plain initialisers.
 
     Raises:
-        PassRefused: ONNX's version converter cannot raise it.
+        PassRefused: it is quantised already, or cannot be edited.
     """
-    if opset(proto) >= version:
+    _refuse_quantized(proto)
+    if any(graph.sparse_initializer for graph in all_graphs(proto.graph)):
+        raise PassRefused("the model stores sparse tensors", hint="export it with dense weights")
+    proto = _at_least_opset(proto, version)
+    _settle_initializers(proto)
+    _lift_constants(proto)
+    return proto
+
+
+def _at_least_opset(proto: ModelProto, version: int) -> ModelProto:
+    old = opset(proto)
+    if old >= version:
         return proto
+    hint = f"export it with opset_version={version} or above"
+    if proto.functions:
+        raise PassRefused(
+            f"the model has opset {old} and functions of its own, and cannot be raised to "
+            f"opset {version}",
+            hint=f"run clean first, or {hint}",
+        )
     try:
-        return onnx.version_converter.convert_version(proto, version)
-    except (RuntimeError, ValueError) as error:
+        raised = onnx.version_converter.convert_version(proto, version)
+        onnx.checker.check_model(raised, full_check=True)
+    except Exception as error:
         reason = str(error).strip().partition("\n")[0]
-        raise PassRefused(f"the model cannot be raised to opset {version}: {reason}") from error
+        raise PassRefused(
+            f"the model cannot be raised from opset {old} to {version}: {reason}", hint=hint
+        ) from error
+    return raised
 
 
-def refuse_quantized(proto: ModelProto) -> None:
-    """Refuse a model that holds quantised operators already.
+def _settle_initializers(proto: ModelProto) -> None:
+    """Make of initialisers that are graph inputs as well (all are, in old files) plain ones."""
+    proto.ir_version = max(proto.ir_version, _MIN_IR)
+    stored = {tensor.name for tensor in proto.graph.initializer}
+    fed = [value for value in proto.graph.input if value.name not in stored]
+    del proto.graph.input[:]
+    proto.graph.input.extend(fed)
 
-    Raises:
-        PassRefused: it does; says which.
-    """
-    found = _QUANTIZED & {name.rpartition(":")[2] for name in count_ops(proto)}
+
+def _lift_constants(proto: ModelProto) -> None:
+    """Turn the Constant nodes of the main graph into initialisers."""
+    kept = []
+    for node in proto.graph.node:
+        value = attribute(node, "value", None) if node.op_type == "Constant" else None
+        if isinstance(value, TensorProto):
+            proto.graph.initializer.add().CopyFrom(value)
+            proto.graph.initializer[-1].name = node.output[0]
+        else:
+            kept.append(node)
+    if len(kept) != len(proto.graph.node):
+        del proto.graph.node[:]
+        proto.graph.node.extend(kept)
+
+
+def _refuse_quantized(proto: ModelProto) -> None:
+    found = {node.op_type for node in _all_nodes(proto) if _is_quantized(node.op_type)}
     if found:
         raise PassRefused(f"the model is quantised already ({', '.join(sorted(found))})")
+
+
+def _is_quantized(op: str) -> bool:
+    return op in _QUANTIZED or op.startswith("QLinear")
+
+
+def _all_nodes(proto: ModelProto) -> Iterator[NodeProto]:
+    for graph in all_graphs(proto.graph):
+        yield from graph.node
+    for function in proto.functions:
+        yield from function.node

@@ -37,12 +37,19 @@ def quantize_embeddings(index: GraphIndex) -> int:
 
 
 def _is_embedding(index: GraphIndex, node: NodeProto) -> bool:
-    if node.op_type != "Gather" or attribute(node, "axis", 0) != 0:
-        return False
-    table = index.initializers.get(node.input[0])
+    name = node.input[0] if _gathers_rows(node) else ""
+    table = index.initializers.get(name)
     if table is None or table.data_type != TensorProto.FLOAT or len(table.dims) != 2:
         return False
-    return bool(table.dims[0] * table.dims[1] >= _MIN_ENTRIES)
+    if table.dims[0] * table.dims[1] < _MIN_ENTRIES or not index.is_finite(name):
+        return False
+    # A table that something else reads as it is has to stay: another copy would only cost.
+    elsewhere = name in index.outputs | index.inner_reads
+    return not elsewhere and all(map(_gathers_rows, index.readers[name]))
+
+
+def _gathers_rows(node: NodeProto) -> bool:
+    return node.op_type == "Gather" and attribute(node, "axis", 0) == 0
 
 
 def _store(index: GraphIndex, name: str) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from edgekit.graphs.compact import compact
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.onnx_file import load, save
 from edgekit.graphs.placement import Weighted, as_weighted
-from edgekit.graphs.rewrite import at_least_opset, refuse_quantized
+from edgekit.graphs.rewrite import prepare
 from edgekit.model import Model
 from edgekit.passes import Work
 from edgekit.passes.affine import symmetric_scales, to_int8
@@ -31,9 +31,7 @@ def quantize_dynamic(model: Model, settings: QuantizeDynamic, work: Work) -> Pat
         PassRefused: nothing to quantise, or quantised already.
     """
     del settings
-    proto = load(model.path)
-    refuse_quantized(proto)
-    proto = at_least_opset(proto, _OPSET)
+    proto = prepare(load(model.path), _OPSET)
     embeddings = quantize_embeddings(GraphIndex(proto))
     if not _Writer(GraphIndex(proto)).write() + embeddings:
         raise PassRefused("no MatMul, Gemm or embedding with stored float32 weights to quantise")

@@ -17,7 +17,7 @@ from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.observe import Values, observe
 from edgekit.graphs.onnx_file import load, save
 from edgekit.graphs.placement import Placement, Weighted, place
-from edgekit.graphs.rewrite import at_least_opset, refuse_quantized
+from edgekit.graphs.rewrite import prepare
 from edgekit.model import Model
 from edgekit.passes import Work
 from edgekit.passes.affine import Affine, Floats, symmetric_scales, to_int8, unsigned_affine
@@ -29,6 +29,7 @@ from edgekit_agent.records import Samples
 # QuantizeLinear has an axis, so per-channel parameters, since opset 13.
 _OPSET = 13
 _INT32 = 2**31 - 1
+_SMALLEST = np.finfo(np.float32).tiny
 
 
 def quantize_static(model: Model, settings: QuantizeStatic, work: Work) -> Path:
@@ -42,9 +43,7 @@ def quantize_static(model: Model, settings: QuantizeStatic, work: Work) -> Path:
     Raises:
         PassRefused: nothing to quantise, quantised already, or values that are not finite.
     """
-    proto = load(model.path)
-    refuse_quantized(proto)
-    proto = at_least_opset(proto, _OPSET)
+    proto = prepare(load(model.path), _OPSET)
     quantize_embeddings(GraphIndex(proto))
     index = GraphIndex(proto)
     placement = place(index)
@@ -71,7 +70,8 @@ def _parameters(
         ranges = find_ranges(passes(), settings)
     except FloatingPointError as error:
         raise PassRefused(f"value {error} is not finite on the calibration samples") from error
-    affine = {name: unsigned_affine(*span) for name, span in ranges.items()}
+    # A value that never has an entry has no range; any parameters will do.
+    affine = {name: unsigned_affine(*ranges.get(name, (0.0, 0.0))) for name in roots}
     return {name: affine[placement.root(name)] for name in placement.values}
 
 
@@ -145,7 +145,8 @@ class _Writer:
             integer, scales, weighted.axis, spell_zeros=node.op_type == "Gemm"
         )
         if bias is not None:
-            bias_scales = (scales * source.scale).astype(np.float32)
+            # Where the product is too small for a float, so is the bias (see _stored_weight).
+            bias_scales = np.maximum(scales * source.scale, _SMALLEST).astype(np.float32)
             integers = np.clip(np.rint(bias / bias_scales.astype(np.float64)), -_INT32, _INT32)
             stored = self.index.add_constant("b", integers.astype(np.int32))
             node.input[2] = self._dequantize(stored, bias_scales, 0)

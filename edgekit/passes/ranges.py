@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -47,13 +48,23 @@ class Histograms:
     def update(self, values: Values) -> None:
         """Take in one batch."""
         for name, value in values.items():
+            if not value.size:
+                continue
             low, high = self.extremes.low[name], self.extremes.high[name]
             if high <= low:
                 continue
-            flat = value.ravel()[:: max(1, value.size // _MAX_VALUES)].astype(np.float64)
+            flat = value.ravel()[:: _stride(value.size)].astype(np.float64)
             index = ((flat - low) * (_BINS / (high - low))).astype(np.int64)
             counts = np.bincount(np.minimum(index, _BINS - 1), minlength=_BINS)
             self.counts[name] = self.counts.get(name, 0) + counts
+
+
+def _stride(size: int) -> int:
+    """A step through a value that meets all of its channels, whichever axis they lie on."""
+    stride = max(1, size // _MAX_VALUES)
+    while math.gcd(stride, size) > 1:
+        stride += 1
+    return stride
 
 
 def find_ranges(passes: Iterator[Iterable[Values]], settings: QuantizeStatic) -> dict[str, Range]:

@@ -38,13 +38,15 @@ def run_step(step: Step, model: Model, work: Work) -> Model:
         raise PassError(f"{step.name}: the result does not load: {error.message}") from error
     if result.digest == model.digest and not spec.may_find_nothing:
         raise PassError(f"{step.name}: the file is unchanged")
-    if [i.name for i in result.signature.inputs] != [i.name for i in model.signature.inputs] or [
-        o.name for o in result.signature.outputs
-    ] != [o.name for o in model.signature.outputs]:
+    if _interface(result) != _interface(model):
         raise PassError(f"{step.name}: inputs or outputs are not those of the original")
     if work.calibration is not None:
         _check_agreement(step.name, spec, model, result, work.calibration)
     return result
+
+
+def _interface(model: Model) -> list[tuple[str, str]]:
+    return [(t.name, t.dtype) for t in (*model.signature.inputs, *model.signature.outputs)]
 
 
 def _function(spec: PassSpec) -> PassFunction:
@@ -56,7 +58,10 @@ def _function(spec: PassSpec) -> PassFunction:
 def _check_agreement(
     name: str, spec: PassSpec, before: Model, after: Model, samples: Samples
 ) -> None:
-    error = relative_error(before, after, _first(samples, _AGREEMENT_SAMPLES))
+    try:
+        error = relative_error(before, after, _first(samples, _AGREEMENT_SAMPLES))
+    except ValueError as mismatch:
+        raise PassError(f"{name}: {mismatch}") from mismatch
     if not np.isfinite(error):
         raise PassError(f"{name}: outputs are not finite where those of the original are")
     if spec.max_relative_error is not None and error > spec.max_relative_error:
@@ -67,8 +72,12 @@ def _check_agreement(
 
 
 def relative_error(before: Model, after: Model, samples: Samples) -> float:
-    """RMS difference of all outputs over their RMS; NaN where only ``after`` is not finite."""
-    names = [o.name for o in before.signature.outputs]
+    """RMS difference of all outputs over their RMS; NaN where only ``after`` is not finite.
+
+    Raises:
+        ValueError: an output has another shape.
+    """
+    names = [o.name for o in before.signature.outputs if np.dtype(o.dtype).kind in "biuf"]
     power, difference = 0.0, 0.0
     pairs = zip(
         observe(load(before.path), names, samples),
@@ -77,6 +86,10 @@ def relative_error(before: Model, after: Model, samples: Samples) -> float:
     )
     for old, new in pairs:
         for name in names:
+            if old[name].shape != new[name].shape:
+                raise ValueError(
+                    f"output {name} is {list(new[name].shape)}, was {list(old[name].shape)}"
+                )
             reference = old[name].astype(np.float64)
             kept = np.isfinite(reference)
             power += float(np.square(reference[kept]).sum())

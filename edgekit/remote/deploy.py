@@ -72,8 +72,46 @@ def push(
         DeviceError: anything went wrong; the device serves what it served before.
     """
     started = time.monotonic()
-    manifest, use = bundle.manifest, bundle.manifest.runtime
+    release = sha256(bundle.manifest_bytes)
     before = status(session)
+    after = _unchanged(session, before, release[:RELEASE_DIGITS], progress)
+    if after is None:
+        after = _installed(bundle, session, before, release, cache, progress)
+    return PushReport(
+        host=session.name,
+        release=release[:RELEASE_DIGITS],
+        previous=after.previous.name if after.previous else None,
+        sent_bytes=session.newly_sent(),
+        total_bytes=len(bundle.manifest_bytes) + sum(f.bytes for f in bundle.manifest.files),
+        runtime=_runtime_of(after),
+        seconds=time.monotonic() - started,
+        health=after.health,
+    )
+
+
+def _unchanged(
+    session: Session, before: Status, release: str, progress: Progress | None
+) -> Status | None:
+    """The device's status if it serves the release already, whole and healthy."""
+    if before.current is None or before.current.name != release:
+        return None
+    try:
+        return session.ask(StatusJob(home=session.home, check=True), Status, progress=progress)
+    except DeviceError as error:
+        if not error.kind:
+            raise
+        return None  # damaged or unhealthy: installing it anew mends it or says why not
+
+
+def _installed(
+    bundle: Bundle,
+    session: Session,
+    before: Status,
+    release: str,
+    cache: Path,
+    progress: Progress | None,
+) -> Status:
+    manifest, use = bundle.manifest, bundle.manifest.runtime
     facts = session.facts(_sites(before))
     _check_machine(session.name, facts, bundle)
     found = ensure_runtime(
@@ -85,36 +123,27 @@ def push(
         cache=cache,
         progress=progress,
     )
-    release = sha256(bundle.manifest_bytes)
-    files = (*bundle.blobs(), NamedBlob(MANIFEST, release))
     with _sources(bundle) as sources:
         send(session, [*sources, (bundle.manifest_bytes, release)], progress)
-    after = session.ask(
-        InstallJob(
-            home=session.home,
-            release=release[:RELEASE_DIGITS],
-            files=files,
-            model=manifest.model,
-            runtime=use.name,
-            threads=use.threads,
-            site=found.site,
-            canaries=manifest.canaries,
-            max_relative_error=manifest.max_relative_error,
-            machine=facts.machine,
-        ),
-        Status,
-        progress=progress,
-    )
-    return PushReport(
-        host=session.name,
+    job = InstallJob(
+        home=session.home,
         release=release[:RELEASE_DIGITS],
-        previous=after.previous.name if after.previous else None,
-        sent_bytes=session.newly_sent(),
-        total_bytes=len(bundle.manifest_bytes) + sum(f.bytes for f in manifest.files),
-        runtime=f"{found.name} {found.version}",
-        seconds=time.monotonic() - started,
-        health=after.health,
+        files=(*bundle.blobs(), NamedBlob(MANIFEST, release)),
+        model=manifest.model,
+        runtime=use.name,
+        runtime_version=found.version,
+        threads=use.threads,
+        site=found.site,
+        canaries=manifest.canaries,
+        max_relative_error=manifest.max_relative_error,
+        machine=facts.machine,
     )
+    return session.ask(job, Status, progress=progress)
+
+
+def _runtime_of(after: Status) -> str:
+    current = after.current
+    return f"{current.runtime} {current.runtime_version}".strip() if current else ""
 
 
 def rollback(session: Session) -> Status:

@@ -263,7 +263,10 @@ class Session:
         except ValueError as error:
             raise DeviceError(f"{self.name}: the agent's answer is wrong: {error}") from error
         raise DeviceError(
-            f"{self.name}: {failure.message}", hint=failure.hint, transient=failure.transient
+            f"{self.name}: {failure.message}",
+            hint=failure.hint,
+            transient=failure.transient,
+            kind=failure.kind,
         )
 
     def _garbled(self, line: bytes) -> DeviceError:

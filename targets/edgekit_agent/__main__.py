@@ -88,7 +88,7 @@ def _run(
         "runtime": lambda: unpack_runtime(job, outlet.progress),
         "install": lambda: install(job, ask_health, outlet.progress),
         "rollback": lambda: rollback(job, ask_health),
-        "status": lambda: status(job),
+        "status": lambda: status(job, ask_health),
     }
     if kind not in handlers:
         raise AgentError("bad_job", f"nobody here does {kind} jobs")

@@ -97,22 +97,28 @@ def rollback(job: RollbackJob, ask_health: AskHealth) -> Status:
         if served is None or previous is None or previous == served:
             raise AgentError("no_previous", f"{home.path}: there is no release to go back to")
         release = read_release(home, previous)
-        damaged = damaged_files(home, release)
-        if damaged:
-            raise AgentError(
-                "corrupt",
-                f"{home.release(previous)}: damaged: {', '.join(damaged)}",
-                hint="push its bundle again",
-            )
+        _check_whole(home, release)
         health = _healthy(home, release, ask_health)
         point(home, CURRENT, previous)
         point(home, PREVIOUS, served)
         return _status(home, health)
 
 
-def status(job: StatusJob) -> Status:
-    """Say which releases are here; no model is run."""
-    return _status(open_home(job.home), None)
+def status(job: StatusJob, ask_health: AskHealth) -> Status:
+    """Say which releases are here; a model is run only if the job asks for a check.
+
+    Raises:
+        AgentError: with ``check``: ``nothing_installed``, ``corrupt`` or ``unhealthy``.
+    """
+    home = open_home(job.home)
+    if not job.check:
+        return _status(home, None)
+    served = pointed(home, CURRENT)
+    if served is None:
+        raise AgentError("nothing_installed", f"{home.path}: nothing is installed")
+    release = read_release(home, served)
+    _check_whole(home, release)
+    return _status(home, _healthy(home, release, ask_health))
 
 
 def _status(home: Home, health: Optional[Health]) -> Status:
@@ -122,6 +128,16 @@ def _status(home: Home, health: Optional[Health]) -> Status:
         previous=read_release(home, previous) if previous and previous != current else None,
         health=health,
     )
+
+
+def _check_whole(home: Home, release: Release) -> None:
+    damaged = damaged_files(home, release)
+    if damaged:
+        raise AgentError(
+            "corrupt",
+            f"{home.release(release.name)}: damaged: {', '.join(damaged)}",
+            hint="push its bundle again",
+        )
 
 
 def _check_job(job: InstallJob) -> None:
@@ -152,6 +168,7 @@ def _release_of(job: InstallJob) -> Release:
         installed_at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         files=job.files,
         max_relative_error=job.max_relative_error,
+        runtime_version=job.runtime_version,
     )
 
 

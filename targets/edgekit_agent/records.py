@@ -171,6 +171,7 @@ class InstallJob:
     canaries: str
     max_relative_error: float = 0.1
     machine: str = ""
+    runtime_version: str = ""
 
 
 @dataclass(frozen=True)
@@ -182,9 +183,13 @@ class RollbackJob:
 
 @dataclass(frozen=True)
 class StatusJob:
-    """Say which releases are here and which one is served."""
+    """Say which releases are here and which one is served.
+
+    With ``check`` the digests and the health of the one that is served are checked too.
+    """
 
     home: str
+    check: bool = False
 
 
 # ---------------------------------------------------------------- results
@@ -304,6 +309,7 @@ class Release:
     installed_at: str  # UTC, ISO 8601
     files: Tuple[NamedBlob, ...] = ()
     max_relative_error: float = 0.1
+    runtime_version: str = ""
 
 
 @dataclass(frozen=True)

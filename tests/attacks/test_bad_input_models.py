@@ -1,6 +1,5 @@
 """Files that are no models, or broken ones: one line says what is wrong, and nothing is written."""
 
-import os
 
 import numpy as np
 import onnx
@@ -174,12 +173,21 @@ def test_external_data_that_is_missing(tiny):
 
 
 @pytest.mark.parametrize(
-    ("offset", "length"), [(0, 48), (16, 48), (0, None), (100, None), (-8, 48), ("x", 48), (0, "y")]
+    ("offset", "length", "says"),
+    [
+        (0, 48, "external data 'weights.bin' is cut short (needs 48 bytes)"),
+        (16, 48, "external data 'weights.bin' is cut short (needs 64 bytes)"),
+        (100, None, "external data 'weights.bin' is cut short (needs 100 bytes)"),
+        (0, None, "(tensor name: w) raw_data size (40 bytes) is too small"),
+        (-8, 48, "external data 'weights.bin': a negative offset or length"),
+        ("x", 48, "external data 'weights.bin': invalid literal"),
+        (0, "y", "external data 'weights.bin': invalid literal"),
+    ],
 )
-def test_external_data_that_is_too_short(tiny, offset, length):
+def test_external_data_that_is_too_short(tiny, offset, length, says):
     entries = {"offset": offset} | ({} if length is None else {"length": length})
     model = external(tiny, "weights.bin", data=WHOLE[:40], **entries)
-    refused_everywhere(tiny, model, "external data 'weights.bin'")
+    refused_everywhere(tiny, model, says)
 
 
 @pytest.mark.parametrize("location", ["/etc/passwd", "../secret.bin", "sub/../../secret.bin", ""])
@@ -192,7 +200,7 @@ def test_external_data_outside_the_folder(tiny, location):
 
 def test_external_data_behind_a_link_that_leads_outside(tiny):
     (tiny.parent / "secret.bin").write_bytes(WHOLE)
-    os.symlink("../secret.bin", tiny / "weights.bin")
+    (tiny / "weights.bin").symlink_to("../secret.bin")
     model = external(tiny, "weights.bin", offset=0, length=48)
     refused_everywhere(tiny, model, "points outside the model's folder")
 
