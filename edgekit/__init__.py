@@ -1,3 +1,9 @@
 """edgekit: takes a trained model and makes it run, proven, on a small device."""
 
+import os
+
 __version__ = "0.1.0"
+
+# onnxruntime's wheels for Linux report to their maker and leave an identifier in the user's cache,
+# unless told not to before they are loaded.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")

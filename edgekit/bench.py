@@ -11,8 +11,10 @@ from pathlib import Path
 from edgekit.bundle import SUFFIX, Bundle, open_bundle
 from edgekit.columns import read_table
 from edgekit.data import Dataset, open_dataset
+from edgekit.errors import DeviceError, UserError
 from edgekit.evaluate import Tick, Timing, default_metric, score, time_interleaved
 from edgekit.graphs.reading import read_model
+from edgekit.intake import check_output
 from edgekit.latency import LatencySummary, summarise
 from edgekit.model import Model
 from edgekit.places import device_place
@@ -81,6 +83,7 @@ def subject(
         return
     project = load_project(folder)
     model = read_model(target)
+    check_output(project, model)
     data = _dataset(model, evaluation, folder, project.data.preprocess)
     yield Subject(
         model=model,
@@ -98,8 +101,18 @@ def bench(subject: Subject, host: str, tick: Tick) -> Benched:
     """Measure on one host. What the device lacks is sent; nothing there is switched.
 
     Raises:
+        UserError: model, samples and metric don't belong together.
         DeviceError: the host could not be reached, or cannot run the model.
     """
+    try:
+        return _measured(subject, host, tick)
+    except DeviceError as error:
+        if error.kind != "bad_job":
+            raise
+        raise UserError(error.message, hint=error.hint) from error
+
+
+def _measured(subject: Subject, host: str, tick: Tick) -> Benched:
     store = Store(default_root())
     cache = store.root / "wheels"
     with device_place(host, subject.profile, subject.runtime, cache=cache, tick=tick) as place:

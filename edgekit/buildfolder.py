@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import json
-import os
 import platform
 import secrets
 from collections.abc import Mapping
@@ -23,7 +21,6 @@ from edgekit.bundle import (
     CANARIES,
     LOCK,
     MANIFEST,
-    RESULTS,
     SUFFIX,
     BundledFile,
     Manifest,
@@ -37,6 +34,7 @@ from edgekit.model import TensorSpec
 from edgekit.passes import PASSES
 from edgekit.places import HOST, host_threads
 from edgekit.results import Build, Candidate, Rejected
+from edgekit.resultsfile import BuildLine, CandidateLine, ModelFacts, RejectedLine, append
 from edgekit_agent.feeds import batches
 from edgekit_agent.files import write_whole
 from edgekit_agent.runtimes import fixed_batch, import_runtime
@@ -55,14 +53,9 @@ def append_results(intake: Intake, found: Build, compared: Compared) -> None:
         compared: each candidate against the original, by the candidate's key.
     """
     intake.out.mkdir(parents=True, exist_ok=True)
-    lines = [_build_line(intake)]
-    lines += [_candidate_line(c, found, compared[c.key]) for c in found.candidates]
-    lines += [_rejected_line(r) for r in found.rejected]
-    text = "".join(json.dumps(line) + "\n" for line in lines)
-    with (intake.out / RESULTS).open("a", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
+    candidates = (_candidate_line(c, found, compared[c.key]) for c in found.candidates)
+    rejected = (_rejected_line(r) for r in found.rejected)
+    append(intake.out, [_build_line(intake), *candidates, *rejected])
 
 
 def pack(intake: Intake, found: Build, candidate: Candidate, compared: Compared) -> Manifest:
@@ -171,7 +164,7 @@ def _provenance(intake: Intake, candidate: Candidate) -> dict[str, Any]:
         "model": {"sha256": candidate.model.digest, "bytes": candidate.model.bytes},
         "data": splits,
         "seed": intake.seed,
-        "machine": {"arch": platform.machine(), "system": platform.platform()},
+        "machine": _machine(),
     }
 
 
@@ -179,35 +172,37 @@ def _verdict(candidate: Candidate) -> dict[str, Any]:
     return asdict(candidate.verdict) if candidate.verdict else {}
 
 
-def _build_line(intake: Intake) -> dict[str, Any]:
-    return {
-        "kind": "build",
-        "id": secrets.token_hex(8),
-        "started": datetime.now(UTC).isoformat(timespec="seconds"),
-        "device": intake.profile.name,
-        "source_digest": intake.model.digest,
-        "machine": {"arch": platform.machine(), "system": platform.platform()},
-    }
+def _build_line(intake: Intake) -> BuildLine:
+    return BuildLine(
+        kind="build",
+        id=secrets.token_hex(8),
+        started=datetime.now(UTC),
+        device=intake.profile.name,
+        source_digest=intake.model.digest,
+        machine=_machine(),
+    )
 
 
-def _candidate_line(candidate: Candidate, found: Build, compared: Comparison) -> dict[str, Any]:
-    return {
-        "kind": "candidate",
-        "key": candidate.key,
-        "name": candidate.recipe.name,
-        "steps": [step.as_json() for step in candidate.recipe.steps],
-        "model": {
-            "digest": candidate.model.digest,
-            "bytes": candidate.model.bytes,
-            "format": candidate.model.format,
-        },
-        "measurements": [dataclasses.asdict(m) for m in candidate.measurements],
-        "comparison": asdict(compared),
-        "verdict": _verdict(candidate),
-        "chosen": candidate is found.chosen,
-        "baseline": candidate is found.baseline,
-    }
+def _machine() -> dict[str, str]:
+    return {"arch": platform.machine(), "system": platform.platform()}
 
 
-def _rejected_line(rejected: Rejected) -> dict[str, Any]:
-    return {"kind": "rejected", "name": rejected.recipe.name, "reason": rejected.reason}
+def _candidate_line(candidate: Candidate, found: Build, compared: Comparison) -> CandidateLine:
+    model = candidate.model
+    return CandidateLine(
+        kind="candidate",
+        key=candidate.key,
+        name=candidate.recipe.name,
+        steps=tuple(step.as_json() for step in candidate.recipe.steps),
+        seed=candidate.recipe.seed,
+        model=ModelFacts(digest=model.digest, bytes=model.bytes, format=model.format),
+        measurements=candidate.measurements,
+        comparison=compared,
+        verdict=candidate.verdict,
+        chosen=candidate is found.chosen,
+        baseline=candidate is found.baseline,
+    )
+
+
+def _rejected_line(rejected: Rejected) -> RejectedLine:
+    return RejectedLine(kind="rejected", name=rejected.recipe.name, reason=rejected.reason)

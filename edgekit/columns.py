@@ -7,6 +7,8 @@ import csv
 import hashlib
 import importlib
 import lzma
+import math
+import operator
 import sys
 import zipfile
 import zlib
@@ -24,6 +26,7 @@ from edgekit_agent.files import sha256_of, whole_file
 from edgekit_agent.records import Column
 
 _CHUNK = 1 << 20
+_MOST_BYTES = 1 << 62
 # What a damaged, encrypted or mislabelled file ends in.
 _DAMAGE = (
     OSError,
@@ -86,6 +89,7 @@ def _read_npz(source: str, path: Path, cache: Path) -> Table:
             name = member.filename.removesuffix(".npy")
             where = f"{source}: {name}"
             if member.compress_type == zipfile.ZIP_STORED:
+                _check_sum(archive, member)
                 columns.append(_column(name, path, where, start=_data_start(path, member)))
             else:
                 unpacked = cache / "columns" / digest / f"{_file_name(name)}.npy"
@@ -108,6 +112,12 @@ def _data_start(path: Path, member: zipfile.ZipInfo) -> int:
         lengths = file.read(4)
     name, extra = int.from_bytes(lengths[:2], "little"), int.from_bytes(lengths[2:], "little")
     return member.header_offset + 30 + name + extra
+
+
+def _check_sum(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+    with archive.open(member) as packed:
+        while packed.read(_CHUNK):
+            pass  # the end raises BadZipFile where the sum is wrong
 
 
 def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
@@ -137,16 +147,20 @@ def _header(file: IO[bytes], where: str) -> tuple[tuple[int, ...], np.dtype[Any]
         version = np.lib.format.read_magic(file)
         length = int.from_bytes(file.read(2 if version == (1, 0) else 4), "little")
         header = ast.literal_eval(file.read(length).decode("latin1" if version[0] < 3 else "utf8"))
-        dtype = np.dtype(header["descr"])
-    except (ValueError, SyntaxError, KeyError, TypeError) as error:
+        dtype, shape, in_fortran = (header[k] for k in ("descr", "shape", "fortran_order"))
+        dtype = np.dtype(dtype)
+        shape = tuple(operator.index(size) for size in shape)
+    except (ValueError, SyntaxError, KeyError, TypeError, MemoryError, RecursionError) as error:
         raise UserError(f"{where}: not a numpy array: {error}") from error
+    if any(size < 0 for size in shape) or math.prod(shape) * dtype.itemsize > _MOST_BYTES:
+        raise UserError(f"{where}: not a numpy array: its shape cannot be {list(shape)}")
     if dtype.hasobject or dtype.fields or dtype.kind not in "biuf":
         raise UserError(f"{where}: holds {dtype}, not numbers", hint="store plain numeric arrays")
-    if header["fortran_order"] and len(header["shape"]) > 1:
+    if in_fortran and len(shape) > 1:
         raise UserError(f"{where}: stored in Fortran order", hint="numpy.ascontiguousarray(array)")
     if dtype.byteorder == ">":
         raise UserError(f"{where}: stored big-endian", hint="array.astype(dtype.newbyteorder('<'))")
-    return tuple(header["shape"]), dtype
+    return shape, dtype
 
 
 def _read_folder(
@@ -272,7 +286,7 @@ def _read_function(source: str, folder: Path, cache: Path) -> Table:
     for name in sorted(arrays):
         array = _numbers(arrays[name], f"{source}: {name}")
         hashed = hashlib.sha256(f"{array.dtype} {array.shape}".encode())
-        hashed.update(array.reshape(-1).view(np.uint8))
+        hashed.update(array.reshape(-1).view(np.uint8).data)
         digest = hashed.hexdigest()
         target = cache / "columns" / digest / "array.npy"
         if not target.exists():

@@ -78,7 +78,7 @@ def take_in(request: Request) -> Intake:
     out = request.out or request.folder / "build" / profile.name
     _check_out(out, model)
     runtime = _runtime(model, profile, request.runtime)
-    _check_output(project, model)
+    check_output(project, model)
     evaluation = _split(
         request.evaluation or project.data.evaluation, request, project, model, True
     )
@@ -194,7 +194,8 @@ def _check_out(out: Path, model: Model) -> None:
         )
 
 
-def _check_output(project: Project, model: Model) -> None:
+def check_output(project: Project, model: Model) -> None:
+    """That the model has the output which edgekit.toml names."""
     names = [o.name for o in model.signature.outputs]
     if project.data.output is not None and project.data.output not in names:
         raise UserError(

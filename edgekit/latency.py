@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -98,7 +99,7 @@ def _bootstrap(series: list[NDArray[np.float64]]) -> NDArray[np.float64]:
 
 def _block_length(series: NDArray[np.float64]) -> int:
     n = int(series.size)
-    return min(n, max(round(n ** (1 / 3)), round(n / effective_size(series))))
+    return min(n, max(round(math.cbrt(n)), round(n / effective_size(series))))
 
 
 def _blocks(

@@ -19,7 +19,7 @@ Divisor = Annotated[float, Field(allow_inf_nan=False, gt=0)]
 
 
 class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
 class ModelTable(_Table):

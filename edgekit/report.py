@@ -4,26 +4,22 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Literal
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from edgekit import plots
-from edgekit.bundle import MANIFEST, Manifest, open_bundle
-from edgekit.errors import UserError
+from edgekit.bundle import Manifest
 from edgekit.latency import LatencySummary
-from edgekit.results import Check, Measurement, Verdict
+from edgekit.results import Check, Measurement
+from edgekit.resultsfile import BuildFacts, CandidateLine, read_facts
 from edgekit_agent.files import write_whole
 from edgekit_agent.records import Tally
 
-RESULTS = "results.jsonl"
 REPORT = "report.html"
 MIB = 1024 * 1024
 
-_HINT = "give the folder that 'edgekit build' wrote (build/NAME)"
 _NOT_MEASURED = "not measured"
 _LABELS = {
     "model_mib": "Model size",
@@ -35,82 +31,6 @@ _LABELS = {
 _UNITS = {"mib": "MiB", "ms": "ms", "points": "points", "mj": "mJ", "bytes": "bytes"}
 
 
-# ---------------------------------------------------------------- lines of results.jsonl
-
-
-class _Line(BaseModel):
-    model_config = ConfigDict(frozen=True)
-
-
-class BuildLine(_Line):
-    """The line that a build begins with."""
-
-    kind: Literal["build"]
-    id: str
-    started: datetime
-    device: str
-    source_digest: str
-    machine: dict[str, Any] = {}
-
-
-class ModelFacts(_Line):
-    """The file a recipe made."""
-
-    digest: str
-    bytes: int
-    format: str
-
-
-class Comparison(_Line):
-    """A candidate against the original, sample by sample. The interval holds 95 %."""
-
-    drop_points: float
-    interval_points: tuple[float, float]
-    flips: int
-    n: int
-    proven: bool
-    needed_samples: int | None = None
-
-
-class CandidateLine(_Line):
-    """A model that was made and measured."""
-
-    kind: Literal["candidate"]
-    key: str
-    name: str
-    steps: tuple[dict[str, Any], ...] = ()
-    seed: int | None = None
-    model: ModelFacts
-    measurements: tuple[Measurement, ...] = ()
-    comparison: Comparison | None = None
-    verdict: Verdict | None = None
-    chosen: bool = False
-    baseline: bool = False
-
-
-class RejectedLine(_Line):
-    """A recipe that made no model."""
-
-    kind: Literal["rejected"]
-    name: str
-    reason: str
-
-
-_LINE: TypeAdapter[BuildLine | CandidateLine | RejectedLine] = TypeAdapter(
-    Annotated[BuildLine | CandidateLine | RejectedLine, Field(discriminator="kind")]
-)
-
-
-@dataclass(frozen=True, kw_only=True)
-class BuildFacts:
-    """All that the report of one build says. No manifest: nothing was packed."""
-
-    build: BuildLine
-    candidates: tuple[CandidateLine, ...]
-    rejected: tuple[RejectedLine, ...]
-    manifest: Manifest | None
-
-
 def write_report(build_dir: Path) -> Path:
     """Write the report of the last build in a folder, and return its path.
 
@@ -120,53 +40,6 @@ def write_report(build_dir: Path) -> Path:
     path = build_dir / REPORT
     write_whole(str(path), render(read_facts(build_dir)).encode("utf-8"))
     return path
-
-
-def read_facts(build_dir: Path) -> BuildFacts:
-    """The facts of the last build in a folder.
-
-    Raises:
-        UserError: the folder holds no build, or its files are damaged.
-    """
-    path = build_dir / RESULTS
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{build_dir}: not a build folder: {error}", hint=_HINT) from error
-    lines = _last_build(text, path)
-    manifest = open_bundle(build_dir).manifest if (build_dir / MANIFEST).exists() else None
-    candidates = tuple(line for line in lines if isinstance(line, CandidateLine))
-    digests = {c.model.digest for c in candidates if c.chosen}
-    if manifest is not None and digests.isdisjoint(f.digest for f in manifest.files):
-        manifest = None  # it was packed by an earlier build
-    return BuildFacts(
-        build=next(line for line in lines if isinstance(line, BuildLine)),
-        candidates=candidates,
-        rejected=tuple(line for line in lines if isinstance(line, RejectedLine)),
-        manifest=manifest,
-    )
-
-
-def _last_build(text: str, path: Path) -> list[BuildLine | CandidateLine | RejectedLine]:
-    lines: list[BuildLine | CandidateLine | RejectedLine] = []
-    numbered = list(enumerate(text.splitlines(), start=1))
-    for number, raw in numbered:
-        if not raw.strip():
-            continue
-        try:
-            line = _LINE.validate_json(raw)
-        except ValidationError as error:
-            if number == len(numbered) and not text.endswith("\n"):
-                break  # the build was cut off while it wrote this line
-            first = error.errors()[0]
-            where = ".".join(str(part) for part in first["loc"])
-            raise UserError(f"{path}:{number}: {where}: {first['msg']}", hint=_HINT) from error
-        if isinstance(line, BuildLine):
-            lines = []
-        lines.append(line)
-    if not lines or not isinstance(lines[0], BuildLine):
-        raise UserError(f"{path}: no build begins in this file", hint=_HINT)
-    return lines
 
 
 # ---------------------------------------------------------------- what the page shows
@@ -247,6 +120,9 @@ def render(facts: BuildFacts) -> str:
     source = _timing_source(rows)
     judged = _judged(rows)
     limits = _limits(rows, facts.manifest)
+    if source == "host":
+        # The limit is the device's; beside latencies of this machine it would say nothing.
+        limits["latency_p95_ms"] = None
     return (
         _environment()
         .get_template("report.html")

@@ -108,19 +108,26 @@ def untouched(*folders: Path) -> Iterator[None]:
     """Nothing in the folders may have changed at the end."""
     before = [listing(folder) for folder in folders]
     yield
-    assert [listing(folder) for folder in folders] == before
+    for folder, was in zip(folders, before, strict=True):
+        changed = sorted(name for name, _ in was.items() ^ listing(folder).items())
+        assert not changed, f"changed in {folder}: {changed}"
 
 
 def refused(*arguments: object, says: str) -> Done:
     """The command must end with 2, one clear line and at most a hint, and nothing on stdout."""
     done = edgekit(*arguments)
     assert done.code == 2, done
-    assert done.out == ""
-    assert "Traceback" not in done.err
+    assert done.out == "", done
+    assert "Traceback" not in done.err, done.err
     said = [line for line in done.err.splitlines() if line.startswith("edgekit: ")]
     assert len(said) == 1, done.err
     assert says in done.err, done.err
     return done
+
+
+def inspect_all(models: list[Path]) -> list[Done]:
+    """How inspecting each of them ends."""
+    return [edgekit("inspect", model, "--device", PROFILE) for model in models]
 
 
 def copy_digits(folder: Path) -> Path:

@@ -96,6 +96,10 @@ def compared(points, low, high, *, flips=3, proven=True, needed=None):
     return {
         "drop_points": points,
         "interval_points": [low, high],
+        "worst_points": high,
+        "margin_points": 1.0,
+        "lost": 2,
+        "won": 1,
         "flips": flips,
         "n": 797,
         "proven": proven,
@@ -345,8 +349,13 @@ def test_a_candidate_without_a_transfer_size_draws_no_bar_for_it():
 def test_a_limit_far_away_does_not_squeeze_the_plot(tmp_path):
     words, _, _ = page(build_folder(tmp_path))
 
-    assert "The limit of latency, 100 ms, lies off the scale." in words
     assert "The limit of the model's size, 51,200 KiB, lies off the scale." in words
+
+
+def test_the_limit_of_the_device_is_not_drawn_beside_latencies_of_this_machine(tmp_path):
+    words, _, _ = page(build_folder(tmp_path))
+
+    assert "limit of latency" not in words
 
 
 def test_every_timed_candidate_is_in_every_plot(tmp_path):

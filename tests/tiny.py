@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import onnx
 import onnx.parser
-from edgekit_agent.records import Column, Samples
-from onnx import helper, numpy_helper
+import onnxruntime as ort
+from onnx import numpy_helper
 
 from edgekit.graphs.onnx_file import open_session, read_onnx
 from edgekit.passes import PASSES, Work
 from edgekit.passes.running import run_step
 from edgekit.recipe import Step
+from edgekit_agent.records import Column, Samples
 
 _numbers = itertools.count()
 
@@ -49,7 +49,7 @@ def model(folder, text, **how):
 
 
 def samples(folder, label=None, preprocess=None, **arrays):
-    """Samples on disk, one column per array; ``input.1`` may be written ``input__1``."""
+    """Samples on disk, one column per array."""
     columns = []
     for name, array in [*arrays.items(), *([("label", label)] if label is not None else [])]:
         array = np.ascontiguousarray(array)
@@ -86,8 +86,6 @@ def ops(made):
 
 def fused_ops(made, folder):
     """The operators that onnxruntime really runs."""
-    import onnxruntime as ort
-
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.optimized_model_filepath = str(Path(folder) / f"fused-{next(_numbers)}.onnx")
@@ -108,15 +106,3 @@ def uniform(*shape, seed=0, scale=1.0):
 
 def normal(*shape, seed=0, scale=1.0):
     return (np.random.default_rng(seed).normal(0, scale, shape)).astype(np.float32)
-
-
-def rename(column_samples, **names):
-    """The same samples with other column names, for inputs that are no Python names."""
-    columns = tuple(replace(c, name=names.get(c.name, c.name)) for c in column_samples.columns)
-    return replace(column_samples, columns=columns)
-
-
-__all__ = [
-    "apply", "fused_ops", "helper", "model", "normal", "ops", "proto", "rename", "run", "samples",
-    "sqnr_db", "uniform", "work", "write",
-]  # fmt: skip

@@ -22,7 +22,7 @@ Tick = Callable[[int, int], None]
 
 
 def observe(
-    proto: ModelProto, names: Sequence[str], samples: Samples, *, tick: Tick | None = None
+    proto: ModelProto, names: Sequence[str], parts: Sequence[Samples], *, tick: Tick | None = None
 ) -> Iterator[Values]:
     """Yield the named values for each batch of samples.
 
@@ -31,7 +31,7 @@ def observe(
     Args:
         proto: the model; not changed.
         names: values of the main graph: inputs, outputs, or anything in between.
-        samples: what to feed.
+        parts: what to feed, one after the other.
         tick: called with samples done and samples in all.
 
     Raises:
@@ -43,30 +43,32 @@ def observe(
     batch = fixed_batch(tensors) or 1
     fed = {spec.name for spec in inputs}
     wanted = [name for name in names if name not in fed]
-    total = samples.columns[0].shape[0]
-    for part in _fed(samples, tensors, batch):
-        made = _run(session, wanted, part) if wanted else []
-        values = part.inputs | dict(zip(wanted, made, strict=True))
+    done, total = 0, sum(part.columns[0].shape[0] for part in parts)
+    for fed_batch in _fed(parts, tensors, batch):
+        made = _run(session, wanted, fed_batch, done) if wanted else []
+        values = fed_batch.inputs | dict(zip(wanted, made, strict=True))
         yield {name: values[name] for name in names}
+        done += fed_batch.rows
         if tick:
-            tick(part.start + part.rows, total)
+            tick(done, total)
 
 
-def _fed(samples: Samples, tensors: Sequence[Tensor], batch: int) -> Iterator[Batch]:
+def _fed(parts: Sequence[Samples], tensors: Sequence[Tensor], batch: int) -> Iterator[Batch]:
     try:
-        yield from batches(samples, tensors, batch)
+        for samples in parts:
+            yield from batches(samples, tensors, batch)
     except AgentError as error:
         raise UserError(error.failure.message, hint=error.failure.hint) from error
 
 
 def _run(
-    session: ort.InferenceSession, wanted: list[str], part: Batch
+    session: ort.InferenceSession, wanted: list[str], batch: Batch, number: int
 ) -> list[NDArray[np.generic]]:
     try:
-        made: list[NDArray[np.generic]] = session.run(wanted, part.inputs)
+        made: list[NDArray[np.generic]] = session.run(wanted, batch.inputs)
     except Exception as error:  # onnxruntime's own exceptions have no common base
         reason = str(error).strip().partition("\n")[0]
-        raise UserError(f"the model fails on sample {part.start}: {reason}") from error
+        raise UserError(f"the model fails on sample {number}: {reason}") from error
     return made
 
 

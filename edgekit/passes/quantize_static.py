@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import partial
+from math import prod
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +30,8 @@ from edgekit_agent.records import Samples
 # QuantizeLinear has an axis, so per-channel parameters, since opset 13.
 _OPSET = 13
 _INT32 = 2**31 - 1
+# Calibration samples that are read in a row.
+_BLOCK = 8
 _SMALLEST = np.finfo(np.float32).tiny
 
 
@@ -59,12 +62,14 @@ def _parameters(
     proto: ModelProto, placement: Placement, settings: QuantizeStatic, work: Work
 ) -> dict[str, Affine]:
     """uint8 parameters of every value, those of moved values being their source's."""
-    samples = _at_most(work.calibration, settings.max_samples)
+    if work.calibration is None:
+        raise PassRefused("static quantisation needs calibration data")
+    parts = spread(work.calibration, settings.max_samples)
     roots = list(dict.fromkeys(placement.root(name) for name in placement.values))
 
     def passes() -> Iterator[Iterable[Values]]:
         for what in ("ranges", "histograms"):
-            yield observe(proto, roots, samples, tick=partial(work.progress, what))
+            yield observe(proto, roots, parts, tick=partial(work.progress, what))
 
     try:
         ranges = find_ranges(passes(), settings)
@@ -75,12 +80,26 @@ def _parameters(
     return {name: affine[placement.root(name)] for name in placement.values}
 
 
-def _at_most(samples: Samples | None, count: int) -> Samples:
-    if samples is None:
-        raise PassRefused("static quantisation needs calibration data")
-    count = min(count, samples.columns[0].shape[0])
-    columns = tuple(replace(c, shape=(count, *c.shape[1:])) for c in samples.columns)
-    return replace(samples, columns=columns)
+def spread(samples: Samples, count: int) -> list[Samples]:
+    """``count`` samples in blocks from all over the split, which may be sorted by class."""
+    total = samples.columns[0].shape[0]
+    if total <= count:
+        return [samples]
+    sizes = [min(_BLOCK, count - start) for start in range(0, count, _BLOCK)]
+    starts = np.linspace(0, total - sizes[0], len(sizes)).astype(int)
+    return [_rows(samples, int(s), size) for s, size in zip(starts, sizes, strict=True)]
+
+
+def _rows(samples: Samples, start: int, count: int) -> Samples:
+    columns = (
+        replace(
+            column,
+            offset=column.offset + start * np.dtype(column.dtype).itemsize * prod(column.shape[1:]),
+            shape=(count, *column.shape[1:]),
+        )
+        for column in samples.columns
+    )
+    return replace(samples, columns=tuple(columns), label=None)
 
 
 class _Writer:

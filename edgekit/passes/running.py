@@ -80,8 +80,8 @@ def relative_error(before: Model, after: Model, samples: Samples) -> float:
     names = [o.name for o in before.signature.outputs if np.dtype(o.dtype).kind in "biuf"]
     power, difference = 0.0, 0.0
     pairs = zip(
-        observe(load(before.path), names, samples),
-        observe(load(after.path), names, samples),
+        observe(load(before.path), names, [samples]),
+        observe(load(after.path), names, [samples]),
         strict=True,
     )
     for old, new in pairs:

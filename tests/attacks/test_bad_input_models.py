@@ -1,5 +1,8 @@
 """Files that are no models, or broken ones: one line says what is wrong, and nothing is written."""
 
+import random
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import numpy as np
 import onnx
@@ -7,7 +10,7 @@ import onnx.parser
 import pytest
 from onnx import TensorProto, helper
 
-from tests.projects import DIGITS, PROFILE, edgekit, refused, untouched
+from tests.projects import DIGITS, PROFILE, edgekit, inspect_all, refused, untouched
 
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR" + bytes(64)
 
@@ -203,6 +206,40 @@ def test_external_data_behind_a_link_that_leads_outside(tiny):
     (tiny / "weights.bin").symlink_to("../secret.bin")
     model = external(tiny, "weights.bin", offset=0, length=48)
     refused_everywhere(tiny, model, "points outside the model's folder")
+
+
+# ---------------------------------------------------------------- damage anywhere
+
+
+def damaged(whole, count):
+    """Files cut short at any place, and files with wrong bytes, most of them in the structure."""
+    draw = random.Random(7)
+    for _ in range(count):
+        yield whole[: draw.randrange(len(whole))]
+        spoilt = bytearray(whole)
+        for _ in range(draw.choice((1, 1, 2, 8))):
+            edge = draw.randrange(min(600, len(whole)))
+            spoilt[draw.choice((edge, -1 - edge, draw.randrange(len(whole))))] = draw.randrange(256)
+        yield bytes(spoilt)
+
+
+def test_damage_anywhere_is_refused_or_harmless_and_never_a_crash(tiny):
+    paths = []
+    for source in (tiny / "model.onnx", DIGITS / "model.onnx"):
+        for content in damaged(source.read_bytes(), 60):
+            paths.append(tiny / f"{len(paths)}.onnx")
+            paths[-1].write_bytes(content)
+    # In a process of its own, where a crash of the runtime is seen and harms nobody.
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool, untouched(tiny):
+        ended = pool.submit(inspect_all, paths).result(timeout=120)
+    assert len(ended) == len(paths)
+    codes = {done.code for done in ended}
+    assert codes == {0, 2}, "some damage is harmless, most of it is not"
+    for path, done in zip(paths, ended, strict=True):
+        assert "Traceback" not in done.err
+        if done.code == 2:
+            assert done.err.startswith(f"edgekit: {path}: ")
+            assert done.err.count("\n") <= 2, done.err
 
 
 # ---------------------------------------------------------------- models and devices

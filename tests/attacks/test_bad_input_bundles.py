@@ -1,0 +1,159 @@
+"""Bundles that are none, or were tampered with: found out before the device switches to them."""
+
+import hashlib
+import json
+import platform
+import shutil
+import zipfile
+
+import pytest
+
+from edgekit.bundle import open_bundle
+from tests.projects import PROFILE, edgekit, refused, untouched
+
+pytestmark = pytest.mark.skipif(
+    platform.machine() != "x86_64", reason="the example's bundle is for x86_64"
+)
+
+
+@pytest.fixture
+def bundle(built, workplace):
+    """A copy of a build folder, to be spoilt."""
+    return shutil.copytree(built[0] / "build" / PROFILE, workplace / PROFILE)
+
+
+def zipped(bundle):
+    return bundle / f"{PROFILE}.edgekit"
+
+
+def rewritten(path, **members):
+    """The bundle file with other contents; ``None`` leaves a member out."""
+    with zipfile.ZipFile(path) as archive:
+        held = {name: archive.read(name) for name in archive.namelist()} | members
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in held.items():
+            if data is not None:
+                archive.writestr(name, data)
+
+
+def refused_by_all(target, says):
+    """By every command that takes a bundle; no device hears of it."""
+    home = target.parent
+    with untouched(home):
+        refused("push", target, "local", says=says)
+        refused("bench", target, "local", says=says)
+    assert not (home.parent / "device" / "current").exists()
+
+
+def test_what_is_no_bundle(workplace, tiny):
+    (workplace / "empty").mkdir()
+    (workplace / "text.edgekit").write_text("no bundle")
+    (workplace / "none.edgekit").write_bytes(b"")
+    with zipfile.ZipFile(workplace / "zip.edgekit", "w") as archive:
+        archive.writestr("readme.txt", "no manifest")
+    for name in ("empty", "text.edgekit", "none.edgekit", "zip.edgekit", "missing.edgekit"):
+        refused_by_all(workplace / name, f"{name}: not a bundle")
+    with untouched(workplace):
+        refused("push", tiny / "model.onnx", "local", says="model.onnx: not a bundle")
+        refused("bench", workplace / "missing.onnx", "local", says="missing.onnx: cannot be read")
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "canaries.npz"])
+def test_a_file_of_a_build_folder_that_was_changed_or_lost(bundle, name):
+    data = bytearray((bundle / name).read_bytes())
+    data[len(data) // 2] ^= 1
+    (bundle / name).write_bytes(data)
+    refused_by_all(bundle, f"{name} is not what the manifest says")
+    (bundle / name).write_bytes(data[:-10])
+    refused_by_all(bundle, f"{name} is not what the manifest says")
+    (bundle / name).unlink()
+    refused_by_all(bundle, f"{name}: cannot be read")
+
+
+@pytest.mark.parametrize("name", ["model.onnx", "canaries.npz"])
+def test_a_file_of_a_bundle_that_was_changed_or_lost(bundle, name):
+    with zipfile.ZipFile(zipped(bundle)) as archive:
+        data = archive.read(name)
+    rewritten(zipped(bundle), **{name: data[:-1] + bytes([data[-1] ^ 1])})
+    refused_by_all(zipped(bundle), f"{name} is not what the manifest says")
+    rewritten(zipped(bundle), **{name: None})
+    refused_by_all(zipped(bundle), f"{name}: cannot be read")
+
+
+def test_a_bundle_cut_short_or_with_a_wrong_byte_never_gets_onto_a_device(bundle, tmp_path):
+    path = zipped(bundle)
+    whole = path.read_bytes()
+    release = open_bundle(path).manifest_bytes
+    for cut in range(0, len(whole), len(whole) // 12):
+        path.write_bytes(whole[:cut])
+        refused("push", path, "local", says="not a bundle")
+    for at in range(0, len(whole), len(whole) // 40):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+        done = edgekit("push", path, "toaster.invalid")
+        assert done.code in (2, 4), done
+        assert "Traceback" not in done.err
+        if done.code == 4:  # whole all the same: the byte says nothing of the contents
+            assert open_bundle(path).manifest_bytes == release
+    assert not (tmp_path / "device" / "current").exists()
+
+
+def edited(bundle, **changes):
+    manifest = json.loads((bundle / "manifest.json").read_text()) | changes
+    (bundle / "manifest.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("name", ["../../model.onnx", "/tmp/model.onnx", "..", "sub/model.onnx"])
+def test_a_manifest_that_names_files_outside_the_bundle(bundle, name):
+    text = (bundle / "manifest.json").read_text()
+    files = json.loads(text)["files"]
+    edited(bundle, files=[{**files[0], "name": name}, *files[1:]])
+    refused_by_all(bundle, "leaves the bundle")
+    (bundle / "manifest.json").write_text(text)
+    edited(bundle, model=name)
+    refused_by_all(bundle, "manifest.json: no digest of")
+    (bundle / "manifest.json").write_text(text)
+    edited(bundle, canaries=name)
+    refused_by_all(bundle, "manifest.json: no digest of")
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"schema_version": 2}, "manifest.json: schema_version: "),
+        ({"runtime": None}, "manifest.json: runtime: "),
+        ({"format": "pickle"}, "manifest.json: format: "),
+        ({"colour": "red"}, "manifest.json: colour: "),
+        ({"files": []}, "manifest.json: no digest of canaries.npz, model.onnx"),
+    ],
+)
+def test_a_manifest_that_is_none(bundle, changes, says):
+    edited(bundle, **changes)
+    refused_by_all(bundle, says)
+
+
+def test_a_manifest_that_is_no_json(bundle):
+    (bundle / "manifest.json").write_bytes(b"\xff\xfe{")
+    refused_by_all(bundle, "manifest.json: ")
+
+
+def test_a_model_whose_digest_was_forged_too_fails_the_canaries_and_nothing_is_switched(
+    built, bundle, tiny
+):
+    assert edgekit("push", bundle, "local").code == 0
+    before = edgekit("status", "local").out
+    # Another model of the same signature with a digest that is right: only its answers tell.
+    model = bundle / "model.onnx"
+    other = (built[0] / "model.onnx").read_bytes()
+    wrong = bytearray(other)
+    at = other.index(b"conv2") if b"conv2" in other else len(other) // 2
+    wrong[at + 400 : at + 4400] = bytes(4000)
+    model.write_bytes(wrong)
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    for file in manifest["files"]:
+        if file["name"] == "model.onnx":
+            file |= {"digest": hashlib.sha256(wrong).hexdigest(), "bytes": len(wrong)}
+    edited(bundle, files=manifest["files"])
+    done = edgekit("push", bundle, "local")
+    assert done.code == 4, done
+    assert "relative error" in done.err, done.err
+    assert edgekit("status", "local").out == before

@@ -1,0 +1,224 @@
+"""Data that does not fit or is damaged: one line says what and where, and nothing is written."""
+
+import io
+import zipfile
+
+import numpy as np
+import pytest
+
+from edgekit.data import open_dataset
+from edgekit.errors import UserError
+from edgekit.graphs.reading import read_model
+from edgekit_agent.feeds import open_columns
+from tests.projects import refused, spawned, untouched
+
+RNG = np.random.default_rng(5)
+X = RNG.normal(size=(40, 4)).astype(np.float32)
+LABEL = RNG.integers(0, 3, size=40)
+
+
+def spoilt(index, value):
+    array = X.copy()
+    array[index] = value
+    return array
+
+
+def refused_build(project, *arguments, says):
+    with untouched(project):
+        return refused("build", "-C", project, *arguments, says=says)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "says"),
+    [
+        ({"pixels": X, "label": LABEL}, "no array for the model input 'x'; it has pixels"),
+        ({"label": LABEL}, "no array for the model input 'x'; it has none"),
+        ({"x": X[:, :3], "label": LABEL}, "x: samples of shape [3] do not fit the model input"),
+        ({"x": X[:, :, None], "label": LABEL}, "x: samples of shape [4, 1] do not fit"),
+        ({"x": np.float32(1), "label": LABEL}, "x: a single value"),
+        ({"x": X[:, 0], "label": LABEL}, "x: samples of shape [] do not fit"),
+        ({"x": X.astype(complex), "label": LABEL}, "x: holds complex128, not numbers"),
+        ({"x": X.astype("U8"), "label": LABEL}, "x: holds <U8, not numbers"),
+        ({"x": X.astype(np.int64), "label": LABEL}, "x: int64 cannot be fed to a float32 input"),
+        ({"x": X[:30], "label": LABEL}, "arrays differ in their number of samples"),
+        ({"x": X[:0], "label": LABEL[:0]}, "holds no samples"),
+        ({"x": spoilt(7, np.nan), "label": LABEL}, "x: sample 7 holds NaN or infinite values"),
+        ({"x": spoilt(9, np.inf), "label": LABEL}, "x: sample 9 holds NaN or infinite values"),
+        ({"x": spoilt(0, -np.inf), "label": LABEL}, "x: sample 0 holds NaN or infinite values"),
+        ({"x": X}, "eval.npz: no labels"),
+        ({"x": X, "label": LABEL.astype(np.float32)}, "labels must be one integer per sample"),
+        ({"x": X, "label": np.eye(3, dtype=int)[LABEL]}, "labels must be one integer per sample"),
+        ({"x": X, "label": LABEL + 1}, "not below 3, the number of classes"),
+        ({"x": X, "label": LABEL - 5}, "not below 3, the number of classes"),
+        ({"x": X, "label": LABEL, "slice_a": LABEL[:5]}, "slice_a 5"),
+        ({"x": np.asfortranarray(X), "label": LABEL}, "x: stored in Fortran order"),
+        ({"x": X.astype(">f4"), "label": LABEL}, "x: stored big-endian"),
+        ({}, "holds no arrays"),
+    ],
+    ids=lambda value: None if isinstance(value, dict) else value[:40],
+)
+def test_evaluation_data_that_does_not_fit(tiny, arrays, says):
+    np.savez(tiny / "eval.npz", **arrays)
+    refused_build(tiny, says=says)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "says"),
+    [
+        ({"pixels": X}, "no array for the model input 'x'"),
+        ({"x": X[:, :3]}, "calib.npz: x: samples of shape [3] do not fit"),
+        ({"x": spoilt(3, np.nan)}, "calib.npz: x: sample 3 holds NaN"),
+        ({"x": X[:0]}, "calib.npz: holds no samples"),
+    ],
+    ids=["name", "shape", "nan", "none"],
+)
+def test_calibration_data_that_does_not_fit(tiny, arrays, says):
+    np.savez(tiny / "calib.npz", **arrays)
+    refused_build(tiny, says=says)
+
+
+def test_objects_in_an_archive_are_never_unpickled(tiny):
+    class Trap:
+        def __reduce__(self):
+            return (open, (str(tiny / "sprung"), "w"))
+
+    for name, arrays in {
+        "x": {"x": np.array([Trap()] * 40, object), "label": LABEL},
+        "label": {"x": X, "label": np.array([Trap()] * 40, object)},
+        "more": {"x": X, "label": LABEL, "more": np.array([Trap()] * 40, object)},
+    }.items():
+        np.savez(tiny / "eval.npz", allow_pickle=True, **arrays)
+        refused_build(tiny, says=f"{name}: holds object, not numbers")
+    assert not (tiny / "sprung").exists()
+
+
+def assert_refused_or_whole(project):
+    """Bytes that no array depends on (a date, a comment) may be anything."""
+    signature = read_model(project / "model.onnx").signature
+    cache = project.parent / "columns"
+    try:
+        found = open_dataset("eval.npz", signature, folder=project, cache=cache, labelled=True)
+    except UserError:
+        return
+    columns = (*found.samples.columns, found.samples.label)
+    with open_columns(columns) as opened:
+        for column, array in zip(columns, (X, LABEL), strict=True):
+            np.testing.assert_array_equal(opened[column.name].read(0, len(array)), array)
+
+
+@pytest.mark.parametrize("save", [np.savez, np.savez_compressed])
+def test_an_archive_cut_short_or_with_wrong_bytes_is_refused_or_read_whole(tiny, save):
+    path = tiny / "eval.npz"
+    save(path, x=X, label=LABEL)
+    whole = path.read_bytes()
+    for cut in np.linspace(0, len(whole) - 1, 25, dtype=int):
+        path.write_bytes(whole[:cut])
+        refused_build(tiny, says="eval.npz")
+    for at in np.linspace(0, len(whole) - 1, 150, dtype=int):
+        path.write_bytes(whole[:at] + bytes([whole[at] ^ 0xFF]) + whole[at + 1 :])
+        assert_refused_or_whole(tiny)
+    path.write_bytes(b"not a zip at all")
+    refused_build(tiny, says="eval.npz: not an .npz file")
+    path.write_bytes(b"")
+    refused_build(tiny, says="eval.npz: not an .npz file")
+
+
+def npz(path, **members):
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, data in members.items():
+            archive.writestr(f"{name}.npy", data)
+
+
+def npy(array, header=None):
+    buffer = io.BytesIO()
+    np.save(buffer, array)
+    data = buffer.getvalue()
+    if header is None:
+        return data
+    text = header.encode() + b"\n"
+    return data[:8] + len(text).to_bytes(2, "little") + text + array.tobytes()
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (1000000, 4)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (-40, -4)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (40, -1)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (99999999999999999999, 4)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (4611686018427387904, 4)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': 160}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': ('a', 4)}",
+        "{'descr': '<f4', 'fortran_order': False, 'shape': (40.0, 4)}",
+        "{'descr': '<f4', 'fortran_order': False}",
+        "{'descr': '<f4', 'shape': (40, 4)}",
+        "{'descr': 'nonsense', 'fortran_order': False, 'shape': (40, 4)}",
+        "{'descr': [('a', '<f4')], 'fortran_order': False, 'shape': (40, 4)}",
+        "['descr']",
+        "__import__('os').system('true')",
+        "{" * 500,
+        "",
+    ],
+)
+def test_an_array_whose_header_lies(tiny, header):
+    npz(tiny / "eval.npz", x=npy(X, header), label=npy(LABEL))
+    refused_build(tiny, says="eval.npz: x: ")
+
+
+def test_data_that_is_not_there(tiny):
+    refused_build(tiny, "--eval", "none.npz", says="none.npz: no such file or folder")
+    refused_build(tiny, "--data", "none.npz", says="none.npz: no such file or folder")
+    refused_build(tiny, "--eval", "no_module:f", says="no_module:f: ModuleNotFoundError")
+    (tiny / "empty").mkdir()
+    refused_build(tiny, "--eval", "empty", says="empty: holds neither .npy files nor images")
+    (tiny / "eval.npz").write_text("label,x\n1,2\n")
+    refused_build(tiny, says="eval.npz: not an .npz file")
+
+
+def test_no_evaluation_data_at_all(tiny):
+    settings = (tiny / "edgekit.toml").read_text().replace('evaluation = "eval.npz"', "")
+    (tiny / "edgekit.toml").write_text(settings)
+    done = refused_build(tiny, says="no evaluation data")
+    assert "--eval EVAL" in done.err
+
+
+def test_a_metric_that_the_output_cannot_have(tiny):
+    refused_build(tiny, "--metric", "binary", says="binary scores one value, the output has 3")
+
+
+def test_preprocessing_that_does_not_fit_the_channels(tiny):
+    with (tiny / "edgekit.toml").open("a") as file:
+        file.write("[data.preprocess]\nmean = [1.0, 2.0]\n")
+    refused_build(tiny, says="mean has 2 values for 4 channels")
+
+
+def test_preprocessing_that_divides_by_zero(tiny):
+    with (tiny / "edgekit.toml").open("a") as file:
+        file.write("[data.preprocess]\nstd = 0.0\n")
+    refused_build(tiny, says="std")
+
+
+def test_wrong_evaluation_data_end_a_bench_with_2(tiny):
+    np.savez(tiny / "eval.npz", x=X[:, :3], label=LABEL)
+    with untouched(tiny):
+        refused(
+            "bench",
+            "-C",
+            tiny,
+            tiny / "model.onnx",
+            "local",
+            "--eval",
+            "eval.npz",
+            says="shape [3]",
+        )
+
+
+def test_bad_data_end_a_real_process_with_2_and_no_traceback(tiny):
+    np.savez(tiny / "eval.npz", x=spoilt(7, np.nan), label=LABEL)
+    with untouched(tiny):
+        done = spawned("build", "-C", tiny)
+    assert (done.code, done.out) == (2, "")
+    assert done.err == (
+        "edgekit: eval.npz: x: sample 7 holds NaN or infinite values\n"
+        "  remove or mend these samples\n"
+    )

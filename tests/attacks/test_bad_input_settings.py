@@ -1,0 +1,202 @@
+"""Settings, places and folders that are wrong: one message names them all, nothing is written."""
+
+import json
+
+import pytest
+
+from tests.projects import PROFILE, edgekit, refused, untouched
+
+
+def refused_build(project, *arguments, says):
+    with untouched(project):
+        return refused("build", "-C", project, *arguments, says=says)
+
+
+# ---------------------------------------------------------------- edgekit.toml
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[model\npath = 1", "edgekit.toml: not TOML: "),
+        ("[model]\npath = 'a'\npath = 'b'\n", "edgekit.toml: not TOML: "),
+        ("[model]\npath = 3\n", "model.path: "),
+        ("[modle]\npath = 'model.onnx'\n", "modle: unknown key"),
+        ("model = 'model.onnx'\n", "model: "),
+        ("[data]\nmetric = 'f1'\n", "data.metric: "),
+        ("[data.preprocess]\nlayout = 'CHWN'\n", "data.preprocess.layout: "),
+        ("[data.preprocess]\nresize = 0\n", "data.preprocess.resize: "),
+        ("[gate]\nmax_drop_points = -1.0\n", "gate.max_drop_points: "),
+        ("[gate]\nmax_drop_points = nan\n", "gate.max_drop_points: "),
+        ("[gate]\nmax_drop_points = inf\n", "gate.max_drop_points: "),
+        ("[gate]\nmax_drop_points = '1'\n", "gate.max_drop_points: "),
+        ("[build]\nseed = 1.5\n", "build.seed: "),
+        ("[build]\ndevice = 7\n", "build.device: "),
+        ("[model]\ndims = { N = 'many' }\n", "model.dims.N: "),
+        ("[model]\ndims = { N = 0 }\n", "model.dims.N: "),
+    ],
+)
+def test_a_wrong_project_file(tiny, text, says):
+    (tiny / "edgekit.toml").write_text(text)
+    refused_build(tiny, tiny / "model.onnx", says=says)
+
+
+def test_a_project_file_that_is_not_text(tiny):
+    (tiny / "edgekit.toml").write_bytes(b"\xff\xfe[model]")
+    refused_build(tiny, says="edgekit.toml: not TOML: ")
+    (tiny / "edgekit.toml").unlink()
+    (tiny / "edgekit.toml").mkdir()
+    refused_build(tiny, says="edgekit.toml: cannot be read: Is a directory")
+
+
+def test_all_errors_of_a_project_file_are_named_at_once(tiny):
+    (tiny / "edgekit.toml").write_text(
+        "[model]\npath = 1\n[data]\nmetric = 'f1'\nsplits = 3\n[gate]\nmax_drop_points = -1.0\n"
+    )
+    done = refused_build(tiny, says="edgekit.toml:\n")
+    for path in ("model.path: ", "data.metric: ", "data.splits: unknown key", "gate.max_drop"):
+        assert f"\n  {path}" in done.err
+
+
+def test_an_output_that_the_model_does_not_have(tiny):
+    settings = (tiny / "edgekit.toml").read_text()
+    (tiny / "edgekit.toml").write_text(settings.replace("[data]\n", "[data]\noutput = 'logits'\n"))
+    done = refused_build(tiny, says="data.output: the model has no output 'logits'")
+    assert "its outputs: y" in done.err
+    with untouched(tiny):
+        refused(
+            "bench", "-C", tiny, tiny / "model.onnx", "local", "--eval", "eval.npz", says="'logits'"
+        )
+
+
+def test_a_project_folder_that_is_not_there(tiny):
+    nowhere = tiny.parent / "nowhere"
+    for command in (("build",), ("init",), ("inspect", tiny / "model.onnx")):
+        refused(*command, "-C", nowhere, says=f"{nowhere}: no such folder")
+    assert not nowhere.exists()
+
+
+def test_a_folder_without_a_project_says_what_is_missing(workplace):
+    with untouched(workplace):
+        refused("build", says="no device")
+        refused("build", "--device", PROFILE, says="no model")
+
+
+# ---------------------------------------------------------------- devices
+
+
+def test_a_device_that_nobody_knows(tiny):
+    done = refused_build(tiny, "--device", "toaster", says="no device profile named 'toaster'")
+    assert PROFILE in done.err
+    with untouched(tiny):
+        refused("inspect", tiny / "model.onnx", "--device", "toaster", says="'toaster'")
+        refused("devices", "show", "toaster", says="'toaster'")
+        refused("devices", "check", tiny / "none.toml", says="none.toml: cannot read the profile")
+        refused("devices", "check", tiny, says="cannot read the profile")
+    refused_build(tiny, "--device", "none.toml", says="none.toml: cannot read the profile")
+
+
+def test_all_errors_of_a_profile_are_named_at_once(tiny):
+    profile = tiny / "own.toml"
+    profile.write_text(
+        "schema = 1\nname = 'My Device'\nsummary = 's'\ncolour = 'red'\n"
+        "[hardware]\narch = 'z80'\ncpu = 'c'\ncores = 0\nthreads = 1\n"
+        "[runtimes.tensorrt]\nversion = '>=1'\n[runtimes.litert]\nversion = 'newest'\n"
+        "[budget]\nmodel_mib = nan\nlatency_p95_ms = -3.0\n"
+    )
+    for arguments in (
+        ("devices", "check", profile),
+        ("build", "-C", tiny, "--device", profile),
+        ("inspect", tiny / "model.onnx", "--device", profile),
+    ):
+        with untouched(tiny):
+            done = refused(*arguments, says="own.toml:\n")
+        for path in (
+            "name: ",
+            "colour: unknown key",
+            "hardware.arch: ",
+            "hardware.cores: ",
+            "hardware.memory_mib: missing",
+            "runtimes.tensorrt: ",
+            "runtimes.litert.version: ",
+            "budget.model_mib: ",
+            "budget.latency_p95_ms: ",
+        ):
+            assert f"\n  {path}" in done.err, done.err
+
+
+def test_a_profile_that_is_no_toml(tiny):
+    (tiny / "own.toml").write_text("schema = \n")
+    with untouched(tiny):
+        refused("devices", "check", tiny / "own.toml", says="own.toml: not TOML: ")
+    (tiny / "own.toml").write_bytes(b"\xff\xff")
+    refused_build(tiny, "--device", "own.toml", says="own.toml: cannot read the profile")
+
+
+# ---------------------------------------------------------------- places to write to
+
+
+def test_a_place_that_cannot_be_written_to_is_found_before_any_work(tiny):
+    (tiny / "file").write_text("here already")
+    for out in (tiny / "file", tiny / "file" / "deeper" / "out"):
+        done = refused_build(tiny, "--out", out, says="cannot be written")
+        assert "score" not in done.err
+    (tiny / "build").write_text("a file, not a folder")
+    refused_build(tiny, says="cannot be written")
+
+
+def test_a_cache_that_cannot_be_written_to(tiny, monkeypatch):
+    (tiny / "file").write_text("here already")
+    monkeypatch.setenv("EDGEKIT_CACHE", str(tiny / "file" / "cache"))
+    refused_build(tiny, says="cannot be written")
+
+
+def test_a_build_never_takes_the_place_of_the_users_own_files(tiny):
+    done = refused_build(tiny, "--out", tiny, says="the build would replace model.onnx there")
+    assert "--out" in done.err
+    (tiny / "kept").mkdir()
+    (tiny / "kept" / "manifest.json").write_text("{}")
+    refused_build(tiny, "--out", tiny / "kept", says="the build would replace manifest.json there")
+
+
+def test_init_leaves_a_project_file_as_it_is(tiny):
+    with untouched(tiny):
+        refused("init", "-C", tiny, says="edgekit.toml: exists already")
+
+
+def test_init_asks_which_model_where_there_are_none_or_several(tiny):
+    (tiny / "edgekit.toml").unlink()
+    (tiny / "other.onnx").write_bytes((tiny / "model.onnx").read_bytes())
+    with untouched(tiny):
+        refused("init", "-C", tiny, says="2 model files (model.onnx, other.onnx)")
+    (tiny / "other.onnx").unlink()
+    (tiny / "model.onnx").unlink()
+    with untouched(tiny):
+        refused("init", "-C", tiny, says="0 model files (none)")
+
+
+@pytest.mark.parametrize("name", ['we"ird.onnx', "back\\slash.onnx", "ümläut 😀.onnx", "a#b.onnx"])
+def test_init_copes_with_any_file_name(tiny, name):
+    (tiny / "edgekit.toml").unlink()
+    (tiny / "model.onnx").rename(tiny / name)
+    done = edgekit("init", "-C", tiny)
+    assert done.code == 0, done.err
+    found = edgekit("build", "-C", tiny, "--device", "toaster")
+    assert "toaster" in found.err
+    assert edgekit("inspect", "-C", tiny, tiny / name, "--json").code == 0
+
+
+# ---------------------------------------------------------------- builds and bundles
+
+
+def test_a_report_of_what_is_no_build(tiny):
+    with untouched(tiny):
+        refused("report", tiny, says="not a build folder")
+        refused("report", tiny / "nowhere", says="not a build folder")
+        refused("report", tiny / "model.onnx", says="not a build folder")
+    (tiny / "results.jsonl").write_text(json.dumps({"kind": "candidate"}) + "\n")
+    with untouched(tiny):
+        refused("report", tiny, says="results.jsonl:1: ")
+    (tiny / "results.jsonl").write_text("\n")
+    with untouched(tiny):
+        refused("report", tiny, says="no build begins in this file")

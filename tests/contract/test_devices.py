@@ -1,0 +1,157 @@
+"""Commands that reach a device, with this machine as the device, and what they end with."""
+
+import json
+import platform
+import re
+
+import pytest
+
+from edgekit.profile import shipped_names
+from tests.projects import DIGITS, PROFILE, copy_digits, edgekit, spawned, untouched
+
+pytestmark = pytest.mark.skipif(
+    platform.machine() != "x86_64", reason="the example's bundle is for x86_64"
+)
+
+
+@pytest.fixture
+def bundle(built):
+    return built[0] / "build" / PROFILE
+
+
+def second_bundle(workplace):
+    """Another bundle of the same project, from the shared cache."""
+    project = copy_digits(workplace / "second")
+    done = spawned("build", "-C", project, "--seed", "7", "--out", project / "out")
+    assert done.code == 0, done.err
+    return project / "out"
+
+
+def asked(*arguments):
+    """What a command that succeeds says in JSON."""
+    done = edgekit(*arguments, "--json")
+    assert done.code == 0, done.err
+    return json.loads(done.out)
+
+
+def test_push_status_rollback_and_bench_from_an_empty_device_on(bundle, workplace):
+    (nothing,) = asked("status", "local")
+    assert nothing["current"] is None
+    assert edgekit("rollback", "local").code == 4
+
+    (pushed,) = asked("push", bundle, "local")
+    (one,) = asked("status", "local")
+    assert one["host"] == "local"
+    assert one["current"]["name"] == pushed["release"]
+    assert one["previous"] is None
+    assert pushed["health"]["relative_error"] < 0.01
+
+    (second,) = asked("push", second_bundle(workplace), "local")
+    assert second["previous"] == pushed["release"] != second["release"]
+
+    (back,) = asked("rollback", "local")
+    assert back["current"]["name"] == pushed["release"]
+    said = edgekit("status", "local")
+    assert said.code == 0
+    assert f"serves {pushed['release']}" in said.out
+
+    (benched,) = asked("bench", bundle, "local", "--eval", DIGITS / "eval.npz")
+    assert benched["tally"]["correct"] > 780
+    assert benched["times"]["p50_ms"] > 0
+    assert edgekit("status", "local").out == said.out, "measuring switches nothing"
+
+
+def test_the_bundle_file_installs_the_same_release_as_its_folder(bundle):
+    (one,) = asked("push", bundle, "local")
+    (other,) = asked("push", bundle / f"{PROFILE}.edgekit", "local")
+    assert other["release"] == one["release"]
+
+
+def test_nothing_of_a_device_is_written_outside_its_home(bundle, workplace, tmp_path):
+    with untouched(workplace, tmp_path / "home", bundle):
+        assert edgekit("push", bundle, "local").code == 0
+        assert edgekit("status", "local").code == 0
+    assert (tmp_path / "device").is_dir()
+
+
+def test_a_host_that_cannot_be_reached_ends_with_4_and_one_line(bundle):
+    for arguments in (
+        ("status", "user@127.0.0.1:1"),
+        ("rollback", "user@127.0.0.1:1"),
+        ("push", bundle, "user@127.0.0.1:1"),
+        ("bench", bundle, "user@127.0.0.1:1"),
+        ("devices", "probe", "user@127.0.0.1:1"),
+    ):
+        done = edgekit(*arguments)
+        assert (done.code, done.out) == (4, ""), arguments
+        said = [line for line in done.err.splitlines() if line.startswith("edgekit: ")]
+        assert len(said) == 1, done.err
+        assert "127.0.0.1" in said[0]
+        assert "Traceback" not in done.err
+
+
+def test_one_host_that_fails_does_not_keep_the_others_from_their_turn():
+    done = edgekit("devices", "probe", "user@127.0.0.1:1", "local", "--json")
+    assert done.code == 4
+    (facts,) = json.loads(done.out)
+    assert (facts["host"], facts["machine"]) == ("local", platform.machine())
+
+
+def test_json_is_an_empty_list_where_no_host_answered():
+    done = edgekit("status", "user@127.0.0.1:1", "--json")
+    assert (done.code, json.loads(done.out)) == (4, [])
+
+
+def test_a_bundle_for_another_machine_is_turned_away(bundle, workplace):
+    project = copy_digits(workplace / "arm")
+    built = spawned("build", "-C", project, "--device", "raspberry-pi-4")
+    assert built.code == 0, built.err
+    done = edgekit("push", project / "build" / "raspberry-pi-4", "local")
+    assert done.code == 4
+    assert "wrong architecture" in done.err
+    (status,) = asked("status", "local")
+    assert status["current"] is None
+
+
+# ---------------------------------------------------------------- profiles
+
+
+def test_every_profile_that_ships_is_listed_shown_and_valid(workplace):
+    listed = asked("devices", "list")
+    assert [p["name"] for p in listed] == shipped_names()
+    text = edgekit("devices", "list").out
+    assert edgekit("devices").out == text
+    for name in shipped_names():
+        assert re.search(rf"^{re.escape(name)} ", text, re.MULTILINE)
+        shown = edgekit("devices", "show", name)
+        (workplace / "own.toml").write_text(shown.out)
+        checked = edgekit("devices", "check", "own.toml")
+        assert (checked.code, checked.out) == (0, f"own.toml: {name} is a valid profile\n")
+        assert asked("devices", "check", "own.toml") == asked("devices", "show", name)
+
+
+def test_inspect_says_what_a_model_is_in_json():
+    facts = asked("inspect", DIGITS / "model.onnx", "--device", PROFILE)
+    assert facts["bytes"] == (DIGITS / "model.onnx").stat().st_size
+    assert facts["obstacles"] == []
+    assert facts["cost"]["macs"] > 10_000
+
+
+def test_report_writes_the_report_anew(built, workplace):
+    project = copy_digits(workplace / "digits")
+    assert spawned("build", "-C", project).code == 0
+    path = project / "build" / PROFILE / "report.html"
+    first = path.read_text()
+    path.unlink()
+    done = edgekit("report", path.parent)
+    assert (done.code, done.out) == (0, f"{path}\n")
+    assert path.read_text() == first
+
+
+def test_init_writes_a_project_that_builds(built, digits):
+    (digits / "edgekit.toml").unlink()
+    done = edgekit("init", "-C", digits)
+    assert done.code == 0, done.err
+    assert done.out.startswith(f"{digits / 'edgekit.toml'} written\n")
+    # The same model and data: the cache holds all of it.
+    assert spawned("build", "-C", digits, "--device", PROFILE).code == 0

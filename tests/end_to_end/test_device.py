@@ -1,0 +1,101 @@
+"""A bare arm64 device, emulated: push brings all, and the device answers as the host does."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import uuid
+from pathlib import Path
+
+import pytest
+
+DIGITS = Path(__file__).resolve().parents[2] / "examples/digits"
+NEEDED = ("qemu-system-aarch64", "qemu-img", "mmdebstrap", "zstd")
+
+pytestmark = pytest.mark.vm
+
+
+@pytest.fixture(scope="module")
+def device(device_scripts, tmp_path_factory):
+    """Name of a running Cortex-A53 with 512 MiB, as ``ssh`` and edgekit know it."""
+    missing = [tool for tool in NEEDED if shutil.which(tool) is None]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)}")
+    home = Path(os.environ.get("DEVICE_HOME", Path.home() / ".cache/edgekit-devices"))
+    environment = os.environ | {"DEVICE_HOME": str(home)}
+    if not (home / "image-arm64/root.ext4").exists():
+        if os.geteuid() != 0:
+            pytest.skip("the image of the device is built by root")
+        script(device_scripts, "build-image.sh", environment | {"SIZE_MB": "900"})
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    settings = {"ARCH": "arm64", "CPU": "cortex-a53", "SMP": "2", "MEM": "512"}
+    script(device_scripts, f"boot.sh {name}", environment | settings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEKIT_SSH_CONFIG", str(home / "run" / name / "ssh_config"))
+        patch.setenv("EDGEKIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield name
+    script(device_scripts, f"stop.sh {name} --power-cut", environment)
+    shutil.rmtree(home / "run" / name)
+
+
+def script(folder: Path, command: str, environment: dict) -> None:
+    subprocess.run(["bash", "-c", f"{folder}/{command}"], env=environment, check=True, timeout=400)
+
+
+def edgekit(*arguments: str):
+    """Run a command that must succeed; its JSON document."""
+    command = [sys.executable, "-m", "edgekit", *arguments, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_a_bare_device_is_given_a_runtime_and_answers_as_the_host_does(device, tmp_path):
+    project = tmp_path / "digits"
+    shutil.copytree(DIGITS, project, ignore=shutil.ignore_patterns("build"))
+    built = edgekit("build", "-C", str(project), "--device", "raspberry-pi-zero-2w")
+    bundle = str(project / "build/raspberry-pi-zero-2w")
+    on_host = next(c for c in built["candidates"] if c["name"] == built["chosen"])
+    assert built["chosen"].startswith("int8")
+
+    facts = edgekit("devices", "probe", device)[0]
+    assert facts["machine"] == "aarch64"
+    assert facts["runtimes"] == [], "the device has no runtime of its own"
+
+    first = edgekit("push", bundle, device)[0]
+    assert first["health"]["healthy"]
+    assert first["sent_bytes"] > 20e6, "the wheels of the runtime went along"
+
+    again = edgekit("push", bundle, device)[0]
+    assert again["release"] == first["release"]
+    assert again["sent_bytes"] < 0.01 * again["total_bytes"]
+
+    measured = edgekit("bench", bundle, device, "--eval", "eval.npz", "-C", str(project))[0]
+    assert measured["tally"]["correct"] == on_host["measurements"][0]["correct"]
+    assert measured["tally"]["n"] == 797
+    assert measured["facts"]["cpu"].startswith("Cortex-A53")
+
+    other = edgekit("build", "-C", str(project), "--device", "raspberry-pi-zero-2w",
+                    "--out", str(tmp_path / "other"), "--max-drop", "2")  # fmt: skip
+    assert other["passes"]
+    second = edgekit("push", str(tmp_path / "other"), device)[0]
+    assert second["previous"] == first["release"] != second["release"]
+    assert edgekit("rollback", device)[0]["current"]["name"] == first["release"]
+    assert edgekit("status", device)[0]["previous"]["name"] == second["release"]
+
+
+def test_candidates_are_measured_on_the_device_that_is_named(device, tmp_path):
+    project = tmp_path / "digits"
+    shutil.copytree(DIGITS, project, ignore=shutil.ignore_patterns("build"))
+    built = edgekit(
+        "build", "-C", str(project), "--device", "raspberry-pi-zero-2w", "--on", device
+    )
+    for candidate in built["candidates"]:
+        sources = [m["source"] for m in candidate["measurements"]]
+        assert sources == ["host", f"device:{device}"]
+    chosen = next(c for c in built["candidates"] if c["name"] == built["chosen"])
+    checks = {c["name"]: c for c in chosen["verdict"]["checks"]}
+    assert checks["latency_p95_ms"]["outcome"] == "holds"
+    assert checks["peak_rss_mib"]["measured"] > 20
+    assert "on the device" in checks["accuracy_drop_points"]["note"]

@@ -1,0 +1,110 @@
+"""Real models, built for the tablet, and scored again by the plain runtime."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+import zoo as bench
+
+MODELS = (
+    "ic-resnet8",
+    "kws-dscnn",
+    "effnet-lite0",
+    "text-minilm-agnews",
+    "tab-breastcancer",
+    "med-pneumonia",
+)
+# The share of the float file that 8-bit weights may take, where weights are what the file holds.
+WEIGHTS_DOMINATE = {"ic-resnet8", "effnet-lite0", "text-minilm-agnews", "med-pneumonia"}
+MOST_OF_FP32 = 0.27
+# Two medians of one interleaved run that differ by less are the same.
+TIE = 1.03
+
+pytestmark = pytest.mark.zoo
+
+
+@pytest.fixture(scope="module", params=MODELS)
+def built(request, zoo, tmp_path_factory):
+    name = request.param
+    if not (zoo / name).is_dir():
+        pytest.skip(f"{name} is not in {zoo}")
+    entry = bench.entries(zoo)[name]
+    folder = bench.write_project(zoo, entry, tmp_path_factory.mktemp("zoo") / name)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEKIT_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        facts = bench.build(folder, "tablet")
+    return zoo, entry, folder / "build/tablet", facts
+
+
+def test_the_chosen_model_is_as_good_as_fast_and_as_small_as_promised(built):
+    zoo, entry, out, facts = built
+    assert facts["chosen"], "the original fits the tablet, so something must hold"
+    candidates = {c["name"]: c for c in facts["candidates"]}
+    assert {"original", "int8-dynamic"} & set(candidates) | set(facts["rejected"])
+    chosen, original = candidates[facts["chosen"]], candidates["original"]
+    before, after = original["measurements"][0], chosen["measurements"][0]
+    assert chosen["comparison"]["drop_points"] <= 1.0
+    assert after["latency"]["p50_ms"] <= TIE * before["latency"]["p50_ms"]
+    if entry["name"] in WEIGHTS_DOMINATE:
+        assert after["model_bytes"] <= MOST_OF_FP32 * before["model_bytes"]
+    for candidate in candidates.values():
+        slower = candidate["measurements"][0]["latency"]["p50_ms"] / after["latency"]["p50_ms"]
+        assert not candidate["passes"] or slower >= 1 / TIE
+    correct, n = plainly_scored(zoo, entry, out / "model.onnx")
+    assert (after["correct"], after["n"]) == (correct, n)
+    published = entry["fp32_score"]["eval_top1"]
+    assert before["correct"] / n == pytest.approx(published, abs=0.002)
+
+
+def plainly_scored(zoo: Path, entry: dict, model: Path) -> tuple[int, int]:
+    """Right answers by onnxruntime alone, one sample at a time, without a line of edgekit."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 2
+    session = onnxruntime.InferenceSession(str(model), options)
+    columns, labels = samples(zoo, entry)
+    right = 0
+    for i, label in enumerate(labels):
+        feed = {}
+        for spec, column in zip(session.get_inputs(), columns, strict=True):
+            dtype = np.int64 if spec.type == "tensor(int64)" else np.float32
+            feed[spec.name] = prepared(entry, column[i : i + 1], dtype)
+        right += int(session.run(None, feed)[0].reshape(-1).argmax() == label)
+    return right, len(labels)
+
+
+def samples(zoo: Path, entry: dict):
+    packed = zoo / entry["name"] / "eval.npz"
+    if packed.exists():
+        arrays = np.load(packed)
+        return [arrays[name] for name in entry.get("inputs", ["x"])], arrays["y"]
+    from PIL import Image
+
+    folder = (zoo / entry["name"] / entry["data"]).resolve()
+    lines = (folder / "eval.csv").read_text().splitlines()[1:]
+    pairs = [line.split(",")[:2] for line in lines]
+    crop, images = entry["crop"], []
+    for file, _ in pairs:
+        image = Image.open(folder / "eval" / file).convert("RGB")
+        left, top = (image.width - crop) // 2, (image.height - crop) // 2
+        images.append(np.asarray(image.crop((left, top, left + crop, top + crop))))
+    return [np.stack(images)], np.array([int(label) for _, label in pairs])
+
+
+def prepared(entry: dict, rows, dtype):
+    how = entry.get("preprocess")
+    if dtype is np.float32 and how:
+        rows = rows.astype(np.float32) * np.float32(how.get("scale", 1.0))
+        rows = (rows - np.float32(how.get("mean", 0.0))) / np.float32(how.get("std", 1.0))
+    if "NCHW" in entry["input"]:
+        rows = np.ascontiguousarray(rows.transpose(0, 3, 1, 2))
+    return rows.astype(dtype)
+
+
+def test_the_report_and_the_lock_of_a_build_name_the_same_bytes(built):
+    _, _, out, facts = built
+    lock = json.loads((out / "edgekit.lock").read_text())
+    chosen = next(c for c in facts["candidates"] if c["name"] == facts["chosen"])
+    assert lock["model"]["sha256"] == chosen["digest"]
+    assert chosen["digest"][:12] in (out / "report.html").read_text()

@@ -1,0 +1,226 @@
+"""Graphs of every kind a user may bring: text, inputs, weights, and how to parse them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from tests.tiny import normal, uniform
+
+IMAGE = {"x": uniform(8, 3, 8, 8)}
+ROWS = {"x": uniform(8, 6)}
+CONV = {"w": normal(4, 3, 3, 3), "b": normal(4)}
+DENSE = {"w": normal(6, 4), "b": normal(4)}
+WHICH = {"which": np.array([True, False] * 4)}
+HALVES = (
+    "<then_branch = t () => (float[N,4] p) { p = %s }, "
+    "else_branch = e () => (float[N,4] q) { q = %s }>"
+)
+NET = (
+    "g (float[N,3,8,8] x) => (float[N,3] y) { h = Conv(x, w, b) r = Relu(h) "
+    "p = GlobalAveragePool(r) f = Flatten(p) y = Gemm(f, v, c) }"
+)
+NET_WEIGHTS = CONV | {"v": normal(4, 3), "c": normal(3)}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """One graph; ``how`` goes to ``tests.tiny.model``."""
+
+    text: str
+    inputs: dict
+    weights: dict = field(default_factory=dict)
+    how: dict = field(default_factory=dict)
+
+
+def _image(body, weights, outputs="y"):
+    return Kind(f"g (float[N,3,8,8] x) => ({outputs}) {{ {body} }}", IMAGE, weights)
+
+
+def _rows(body, weights, outputs="y"):
+    return Kind(f"g (float[N,6] x) => ({outputs}) {{ {body} }}", ROWS, weights)
+
+
+def _with_if(then, otherwise):
+    return Kind(
+        "g (float[N,6] x, bool[1] which) => (float[N,4] y) { h = MatMul(x, w) "
+        f"k = Squeeze(which) y = If(k){HALVES % (then, otherwise)} }}",
+        ROWS | WHICH,
+        DENSE,
+    )
+
+
+# Each has something to quantise statically.
+QUANTISABLE = {
+    "conv without bias": _image("y = Conv<pads = [1,1,1,1]>(x, w)", {"w": CONV["w"]}),
+    "conv 1d": Kind(
+        "g (float[N,3,16] x) => (y) { y = Conv(x, w, b) }",
+        {"x": uniform(8, 3, 16)},
+        {"w": normal(4, 3, 3), "b": normal(4)},
+    ),
+    "conv 3d": Kind(
+        "g (float[N,2,6,6,6] x) => (y) { c = Conv(x, w, b) y = Relu(c) }",
+        {"x": uniform(8, 2, 6, 6, 6)},
+        {"w": normal(4, 2, 3, 3, 3), "b": normal(4)},
+    ),
+    "depthwise conv": _image(
+        "c = Conv<group = 3>(x, w, b) y = Relu(c)", {"w": normal(3, 1, 3, 3), "b": normal(3)}
+    ),
+    "grouped and dilated conv": Kind(
+        "g (float[N,4,8,8] x) => (y) { y = Conv<group = 2, dilations = [2,2]>(x, w, b) }",
+        {"x": uniform(8, 4, 8, 8)},
+        {"w": normal(6, 2, 3, 3), "b": normal(6)},
+    ),
+    "conv and transposed conv": _image(
+        "c = Conv(x, w, b) y = ConvTranspose(c, t)", CONV | {"t": normal(4, 2, 2, 2)}
+    ),
+    "gemm with its weight transposed": _rows(
+        "y = Gemm<transB = 1>(x, w, b)", {"w": normal(4, 6), "b": normal(4)}
+    ),
+    "gemm without bias": _rows("y = Gemm(x, w)", {"w": DENSE["w"]}),
+    "matmul of sequences": Kind(
+        "g (float[N,5,6] x) => (y) { a = MatMul(x, w) y = Add(a, b) }",
+        {"x": uniform(8, 5, 6)},
+        DENSE,
+    ),
+    "several inputs and outputs, one weight": Kind(
+        "g (float[N,6] first, float[N,6] second) => (p, q) "
+        "{ p = MatMul(first, w) q = MatMul(second, w) }",
+        {"first": uniform(8, 6), "second": uniform(8, 6, seed=3)},
+        DENSE,
+    ),
+    "an output that is read inside": _rows(
+        "h = MatMul(x, w) r = Relu(h) y = MatMul(r, v)",
+        {"w": normal(6, 40), "v": normal(40, 3)},
+        outputs="h, y",
+    ),
+    "a conv output that is read inside": _image(
+        "c = Conv(x, w, b) y = Conv(c, v)", CONV | {"v": normal(3, 4, 1, 1)}, outputs="c, y"
+    ),
+    "weights as inputs, old format": Kind(
+        "g (float[N,6] x, float[6,4] w, float[4] b) => (float[N,4] y) { y = Gemm(x, w, b) }",
+        ROWS,
+        DENSE,
+        {"ir": 3, "opset": 9},
+    ),
+    "weights that a caller may override": Kind(
+        "g (float[N,6] x, float[6,4] w, float[4] b) => (float[N,4] y) { y = Gemm(x, w, b) }",
+        ROWS,
+        DENSE,
+    ),
+    "one weight with a huge bias and a small one": _image(
+        "p = Conv(x, w, b) q = Conv(x, w, huge)",
+        CONV | {"huge": normal(4, scale=1e9)},
+        outputs="p, q",
+    ),
+    "if that reads outer values": _with_if("Relu(h)", "Add(h, h)"),
+    "if that reads an outer weight": _with_if("MatMul(x, w)", "Identity(h)"),
+    "loop that reads outer values and weights": Kind(
+        "g (float[1,6] x, int64[1] n) => (float[1,6] y) { h = MatMul(x, w) count = Squeeze(n) "
+        "y = Loop(count, , h)<body = b (int64 i, bool go, float[1,6] a) => (bool on, float[1,6] o) "
+        "{ on = Identity(go) m = MatMul(a, w) d = Add(m, h) o = Tanh(d) }> }",
+        ROWS | {"n": np.full(8, 2)},
+        {"w": normal(6, 6, scale=0.3)},
+    ),
+    "an output that is an input": _rows(
+        "y = MatMul(x, w)", {"w": DENSE["w"]}, outputs="float[N,6] x, y"
+    ),
+    "an output that is a weight": _rows(
+        "y = MatMul(x, w)", {"w": DENSE["w"]}, outputs="float[6,4] w, y"
+    ),
+    "clip without a lower bound": _image(
+        "h = Conv(x, w, b) y = Clip(h, , m)", CONV | {"m": np.float32(3)}
+    ),
+    "clip without bounds": _image("h = Conv(x, w, b) y = Clip(h)", CONV),
+    "clip above zero": _image("h = Conv(x, w, b) y = Clip(h, m)", CONV | {"m": np.float32(0.7)}),
+    "an unused optional output": _rows("h = MatMul(x, w) y, mask = Dropout(h)", {"w": DENSE["w"]}),
+    "a value used twice by one node": _image("h = Conv(x, w, b) y = Add(h, h)", CONV),
+    "two convs with the same weight and input": _image(
+        "h = Conv(x, w, b) p = Conv(h, v) q = Conv(h, v) y = Mul(p, q)",
+        CONV | {"v": normal(4, 4, 1, 1)},
+    ),
+    **{
+        f"opset {version}": Kind(NET, IMAGE, NET_WEIGHTS, {"opset": version, "ir": ir})
+        for version, ir in ((9, 4), (10, 5), (11, 6), (12, 7), (21, 10), (24, 11))
+    },
+    "clip bounds as attributes": Kind(
+        "g (float[N,3,8,8] x) => (float[N,4,6,6] y) "
+        "{ h = Conv(x, w, b) y = Clip<min = 0.0, max = 6.0>(h) }",
+        IMAGE,
+        CONV,
+        {"opset": 10, "ir": 5},
+    ),
+    "old if": Kind(
+        "g (float[1,6] x, bool[1] which) => (float[4] y) { h = MatMul(x, w) k = Squeeze(which) "
+        "y = If(k)<then_branch = t () => (float[4] p) { p = Squeeze<axes = [0]>(h) }, "
+        "else_branch = e () => (float[4] q) { s = Add(h, h) q = Squeeze<axes = [0]>(s) }> }",
+        ROWS | WHICH,
+        DENSE,
+        {"opset": 11, "ir": 6},
+    ),
+    "functions of its own": Kind(
+        "g (float[N,6] x) => (float[N,4] y) { h = MatMul(x, w) y = local.twice(h) }",
+        ROWS,
+        DENSE,
+        {
+            "imports": ', "local" : 1',
+            "functions": ' <domain: "local", opset_import: ["" : 17]> twice (a) => (b) '
+            "{ b = Add(a, a) }",
+        },
+    ),
+    "a value without entries": _rows(
+        "e = Slice(x, z, z) h = MatMul(e, w) m = MatMul(x, w) y = Concat<axis = 0>(m, h)",
+        {"w": DENSE["w"], "z": np.array([0])},
+    ),
+    "a fixed batch of four": Kind(
+        "g (float[4,3,8,8] x) => (y) { h = Conv(x, w, b) y = Relu(h) }", IMAGE, CONV
+    ),
+    "weights that are all zeros": _image(
+        "h = Conv(x, w, b) y = Relu(h)",
+        {"w": np.zeros((4, 3, 3, 3), np.float32), "b": np.zeros(4, np.float32)},
+    ),
+    "values too small for a float scale": Kind(
+        "g (float[N,6] x) => (y) { y = Gemm(x, w, b) }",
+        {"x": uniform(8, 6, scale=1e-25)},
+        {"w": normal(6, 4, scale=1e-25), "b": np.zeros(4, np.float32)},
+    ),
+    "a weight in a Constant node": Kind(
+        "g (float[N,2] x) => (y) "
+        "{ w = Constant<value = float[2,2] {1.0, -2.0, 3.0, 0.5}>() y = MatMul(x, w) }",
+        {"x": uniform(8, 2)},
+    ),
+    "a vector, no batch axis": Kind(
+        "g (float[6] x) => (y) { y = MatMul(x, w) }", {"x": uniform(12)}, {"w": DENSE["w"]}
+    ),
+}
+
+# None of these has a float32 weight that either quantiser knows; clean takes them all.
+NOT_QUANTISABLE = {
+    "transposed conv alone": _image("y = ConvTranspose(x, t)", {"t": normal(3, 2, 2, 2)}),
+    "gemm with its input transposed": Kind(
+        "g (float[6,6] x) => (y) { y = Gemm<transA = 1>(x, w, b) }", {"x": uniform(12, 6)}, DENSE
+    ),
+    "gemm with alpha and beta": _rows("y = Gemm<alpha = 0.5, beta = 2.0>(x, w, b)", DENSE),
+    "matmul with the constant on the left": Kind(
+        "g (float[1,6,5] x) => (y) { y = MatMul(w, x) }",
+        {"x": uniform(8, 6, 5)},
+        {"w": normal(4, 6)},
+    ),
+    "matmul with a constant of three axes": Kind(
+        "g (float[N,5,6] x) => (y) { y = MatMul(x, w) }",
+        {"x": uniform(8, 5, 6)},
+        {"w": normal(1, 6, 4)},
+    ),
+    "half precision": Kind(
+        "g (float16[N,6] x) => (y) { y = MatMul(x, w) }",
+        {"x": uniform(8, 6).astype(np.float16)},
+        {"w": normal(6, 4).astype(np.float16)},
+    ),
+    "double precision": Kind(
+        "g (double[N,6] x) => (y) { y = MatMul(x, w) }",
+        {"x": uniform(8, 6).astype(np.float64)},
+        {"w": normal(6, 4).astype(np.float64)},
+    ),
+    "nothing but activations": _rows("y = Relu(x)", {}),
+}

@@ -1,0 +1,116 @@
+"""Which recipes are tried, which candidate wins, and which one comes nearest."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgekit.model import Model, Signature
+from edgekit.recipe import Recipe
+from edgekit.results import Candidate, Check, Measurement, Rejected, Verdict
+from edgekit.search import choose, nearest, original, propose
+from edgekit_agent.records import Latency
+
+MODEL = Model(path=Path("m"), format="onnx", digest="d", signature=Signature(inputs=(), outputs=()))
+
+
+def candidate(name, *, ms=None, size=100, fails=(), reasons=(), recipe=None):
+    times = (Latency((ms,) * 5, 1, 1, 1.0),) if ms else ()
+    lines = tuple(
+        Check(name=n, limit=1.0, measured=1.0 + by, outcome="fails" if by > 0 else "holds")
+        for n, by in dict(fails).items()
+    )
+    return Candidate(
+        key=name,
+        recipe=recipe or Recipe(name=name),
+        model=MODEL,
+        measurements=(
+            Measurement(
+                source="host", tally=None, model_bytes=size, transfer_bytes=size, latency=times
+            ),
+        ),
+        verdict=Verdict(checks=lines, reasons=tuple(reasons)),
+    )
+
+
+def explore(outcome):
+    """All recipes that are tried, with ``outcome(name)`` as what becomes of each."""
+    tried = []
+    for _ in range(20):
+        recipes = propose(tried, seed=7)
+        if not recipes:
+            return [t.recipe.name for t in tried]
+        tried += [outcome(recipe) for recipe in recipes]
+    raise AssertionError("the search does not end")
+
+
+def test_two_recipes_are_enough_where_the_static_one_is_accurate():
+    tried = explore(lambda r: candidate(r.name, recipe=r, fails={"accuracy_drop_points": -0.5}))
+
+    assert tried == ["int8-static-percentile", "int8-dynamic"]
+
+
+def test_other_ranges_are_tried_only_when_the_first_loses_too_much():
+    tried = explore(lambda r: candidate(r.name, recipe=r, fails={"accuracy_drop_points": 0.5}))
+
+    assert tried == [
+        "int8-static-percentile",
+        "int8-dynamic",
+        "int8-static-mse",
+        "int8-static-minmax",
+    ]
+
+
+def test_a_slow_but_accurate_candidate_is_no_reason_for_other_ranges():
+    tried = explore(lambda r: candidate(r.name, recipe=r, fails={"latency_p95_ms": 0.5}))
+
+    assert len(tried) == 2
+
+
+def test_where_no_pass_applies_the_search_ends():
+    assert len(explore(lambda r: Rejected(recipe=r, reason="nothing to quantise"))) == 2
+
+
+def test_every_recipe_carries_the_seed_and_the_original_has_no_steps():
+    assert {r.seed for r in propose([], seed=7)} == {7}
+    assert original(7) == Recipe(name="original", seed=7)
+
+
+def test_the_fastest_that_passes_wins():
+    slow, fast = candidate("slow", ms=2.0), candidate("fast", ms=1.0)
+    wrong = candidate("wrong", ms=0.5, fails={"accuracy_drop_points": 1})
+
+    assert choose([slow, fast, wrong], source="host") is fast
+
+
+def test_of_equally_fast_ones_the_smaller_wins():
+    large, small = candidate("large", ms=1.00, size=400), candidate("small", ms=1.02, size=100)
+
+    assert choose([large, small], source="host") is small
+
+
+def test_one_that_was_not_timed_where_it_counts_loses_against_one_that_was():
+    timed, untimed = candidate("timed", ms=9.0), candidate("untimed")
+
+    assert choose([untimed, timed], source="host") is timed
+    assert choose([untimed], source="host") is untimed
+
+
+def test_where_none_passes_nothing_is_chosen():
+    assert choose([candidate("a", ms=1, reasons=["killed"])], source="host") is None
+
+
+@pytest.mark.parametrize(
+    "worse",
+    [
+        {"fails": {"latency_p95_ms": 0.1, "model_mib": 0.1}},
+        {"fails": {"latency_p95_ms": 0.9}},
+        {"reasons": ["the device killed it for memory"]},
+    ],
+    ids=["more failing lines", "by more", "cannot run at all"],
+)
+def test_the_nearest_misses_least(worse):
+    best = candidate("best", ms=5, fails={"latency_p95_ms": 0.5})
+
+    assert nearest([candidate("worse", ms=1, **worse), best], source="host") is best
