@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import lzma
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -25,6 +26,18 @@ RESULTS = "results.jsonl"
 LOCK = "edgekit.lock"
 BUILT_FILES = ("model.onnx", "model.tflite", CANARIES, MANIFEST, LOCK)
 
+# What reading a damaged or encrypted file ends in.
+_DAMAGE = (
+    OSError,
+    EOFError,
+    KeyError,
+    ValueError,
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    NotImplementedError,
+    RuntimeError,
+)
 _HINT = "give the folder that 'edgekit build' wrote (build/NAME) or its .edgekit file"
 
 
@@ -105,7 +118,7 @@ class Bundle:
         """
         try:
             data = self._stored(name)
-        except (OSError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        except _DAMAGE as error:
             raise UserError(f"{self.path}: {name}: cannot be read: {error}", hint=_HINT) from error
         if hashlib.sha256(data).hexdigest() != self.manifest.file(name).digest:
             raise UserError(
@@ -146,7 +159,7 @@ def open_bundle(path: Path) -> Bundle:
         else:
             with zipfile.ZipFile(path) as archive:
                 text = archive.read(MANIFEST)
-    except (OSError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGE as error:
         raise UserError(f"{path}: not a bundle: {error}", hint=_HINT) from error
     try:
         manifest = Manifest.model_validate_json(text)

@@ -71,7 +71,8 @@ def main() -> None:
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
-        _fail(f"{error.filename}: cannot be written: {error.strerror}", ExitCode.BAD_REQUEST)
+        place = error.filename or "the output"
+        _fail(f"{place}: cannot be written: {error.strerror}", ExitCode.BAD_REQUEST)
     except (KeyboardInterrupt, typer.Abort):
         result = ExitCode.INTERRUPTED
     if result == ExitCode.INTERRUPTED:

@@ -74,6 +74,7 @@ def take_in(request: Request) -> Intake:
     project = load_project(request.folder)
     profile = load_profile(_device(request, project))
     store = Store(default_root())
+    _check_writable(store.root, hint="EDGEKIT_CACHE names another folder for the cache")
     model = find_model(request.folder, request.model, project)
     out = request.out or request.folder / "build" / profile.name
     _check_out(out, model)
@@ -159,7 +160,9 @@ def _bare(path: Path) -> object:
 
 
 def _device(request: Request, project: Project) -> str:
-    device = request.device or project.build.device
+    if request.device is not None:
+        return request.device
+    device = project.build.device
     if device is None:
         raise UserError("no device", hint="give --device NAME; 'edgekit devices' lists them")
     return str(request.folder / device) if device.endswith(".toml") else device
@@ -178,13 +181,17 @@ def _runtime(model: Model, profile: DeviceProfile, asked: RuntimeName | None) ->
     return wanted
 
 
+def _check_writable(folder: Path, *, hint: str) -> None:
+    standing = next(p for p in (folder, *folder.absolute().parents) if p.exists())
+    if not standing.is_dir():
+        raise UserError(f"{folder}: cannot be written: {standing} is not a folder", hint=hint)
+    if not os.access(standing, os.W_OK | os.X_OK):
+        raise UserError(f"{folder}: cannot be written: no permission in {standing}", hint=hint)
+
+
 def _check_out(out: Path, model: Model) -> None:
     """That the build may write there, and takes the place of nothing but an older build."""
-    standing = next(p for p in (out, *out.absolute().parents) if p.exists())
-    if not standing.is_dir():
-        raise UserError(f"{out}: cannot be written: {standing} is not a folder")
-    if not os.access(standing, os.W_OK | os.X_OK):
-        raise UserError(f"{out}: cannot be written: no permission in {standing}")
+    _check_writable(out, hint="--out names another folder")
     held = [name for name in BUILT_FILES if (out / name).exists()]
     taken = bool(held) and not (out / RESULTS).exists()
     if taken or model.path.resolve() in [(out / name).resolve() for name in held]:

@@ -14,8 +14,7 @@ from edgekit_agent.records import Preprocess
 
 FILE_NAME = "edgekit.toml"
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Divisor = Annotated[float, Field(allow_inf_nan=False, gt=0)]
+Positive = Annotated[float, Field(gt=0)]
 
 
 class _Table(BaseModel):
@@ -39,9 +38,9 @@ class PreprocessSettings(_Table):
 
     resize: Annotated[int, Field(ge=1)] | None = None
     crop: Annotated[int, Field(ge=1)] | None = None
-    scale: Finite = 1.0
-    mean: Finite | Annotated[tuple[Finite, ...], Field(min_length=1)] = 0.0
-    std: Divisor | Annotated[tuple[Divisor, ...], Field(min_length=1)] = 1.0
+    scale: float = 1.0
+    mean: float | Annotated[tuple[float, ...], Field(min_length=1)] = 0.0
+    std: Positive | Annotated[tuple[Positive, ...], Field(min_length=1)] = 1.0
     layout: Literal["NCHW", "NHWC"] = "NHWC"
 
     def for_agent(self) -> Preprocess:

@@ -168,11 +168,21 @@ def inspected(seen: Inspection) -> str:
         lines += [
             f"  opset {cost.opset}, {cost.parameters:,} parameters, {cost.macs:,} MACs{more}",
             f"  peak activations {size(cost.peak_activation_bytes)} (one sample, in file order)",
+            *_counted_as_one(seen),
             f"  operators: {', '.join(f'{name} {n}' for name, n in cost.ops.items())}",
         ]
     if seen.device:
         lines += _obstacles(seen)
     return "\n".join(lines)
+
+
+def _counted_as_one(seen: Inspection) -> list[str]:
+    shapes = (spec.shape[1:] for spec in seen.model.signature.inputs)
+    free = {d for shape in shapes for d in shape if isinstance(d, str) and d not in seen.dims}
+    if not free:
+        return []
+    names = ", ".join(sorted(free))
+    return [f"  free dimensions counted as 1: {names} ([model] dims in edgekit.toml sets them)"]
 
 
 def _obstacles(seen: Inspection) -> list[str]:

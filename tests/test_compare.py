@@ -32,11 +32,7 @@ def by_quartic(lost, won, n, z):
         (b - c) ** 2 * ((b - c) ** 2 / g - (b + c)) / g,
     ]
     real = [r.real for r in np.roots(quartic) if abs(r.imag) < 1e-6]
-    estimate = (b - c) / n
-    return (
-        max((r for r in real if r < estimate), default=estimate),
-        min((r for r in real if r > estimate), default=estimate),
-    )
+    return min(real), max(real)
 
 
 def test_the_published_example_comes_out():

@@ -135,7 +135,7 @@ def test_a_wrong_file_reports_every_error_at_once_with_its_path():
         parse_profile(text, where="bench.toml")
 
     message = str(caught.value)
-    assert message.startswith("bench.toml: ")
+    assert message.startswith("bench.toml:\n")
     assert "hardware.cores: " in message
     assert "'four'" in message
     assert "hardware.memory_mib: missing" in message

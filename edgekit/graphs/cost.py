@@ -7,12 +7,11 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
-import onnx
-from onnx import ModelProto, NodeProto, TensorProto, helper
+from onnx import ModelProto, NodeProto, TensorProto
 
 from edgekit.graphs.index import GraphIndex, attribute
 from edgekit.graphs.onnx_file import all_graphs, all_tensors
+from edgekit.graphs.shapes import itemsize, known_shapes, with_shapes
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -23,7 +22,8 @@ class Cost:
 
     ``macs`` counts Conv, ConvTranspose, Gemm and MatMul; ``unknown`` names the nodes of these
     kinds whose shapes could not be inferred, so that ``macs`` is a lower bound when there are any.
-    ``peak_activation_bytes`` is the largest sum of values alive at once in the file's order.
+    ``peak_activation_bytes`` is the largest sum of values alive at once in the file's order, once
+    constants are folded.
     """
 
     ops: dict[str, int]
@@ -42,9 +42,9 @@ def cost(proto: ModelProto, dims: Mapping[str, int]) -> Cost:
         proto: the model, external data loaded.
         dims: sizes of free dimensions by name; those without one count as 1.
     """
-    shaped = _infer(proto, dims)
+    shaped = with_shapes(proto, dims)
     index = GraphIndex(shaped)
-    shapes, sizes = _known_values(shaped)
+    shapes, sizes = known_shapes(shaped)
     macs, unknown = 0, []
     for node in shaped.graph.node:
         if node.op_type not in _MACS:
@@ -84,44 +84,7 @@ def _is_weight(tensor: TensorProto) -> bool:
 def _stored_bytes(tensor: TensorProto) -> int:
     if tensor.raw_data:
         return len(tensor.raw_data)
-    return int(math.prod(tensor.dims)) * _itemsize(tensor.data_type)
-
-
-def _itemsize(elem_type: int) -> int:
-    if elem_type == TensorProto.UNDEFINED:
-        return 0
-    return int(np.dtype(helper.tensor_dtype_to_np_dtype(elem_type)).itemsize)
-
-
-def _infer(proto: ModelProto, dims: Mapping[str, int]) -> ModelProto:
-    """A copy with free dimensions fixed and every shape that can be inferred."""
-    fixed = ModelProto()
-    fixed.CopyFrom(proto)
-    del fixed.graph.value_info[:]
-    for value in fixed.graph.input:
-        for dim in value.type.tensor_type.shape.dim:
-            if not dim.HasField("dim_value"):
-                dim.dim_value = dims.get(dim.dim_param, 1)
-    for value in fixed.graph.output:
-        value.type.tensor_type.ClearField("shape")
-    try:
-        return onnx.shape_inference.infer_shapes(fixed, data_prop=True)
-    except (onnx.shape_inference.InferenceError, ValueError):
-        return fixed  # every shape then counts as unknown, and is reported so
-
-
-def _known_values(proto: ModelProto) -> tuple[dict[str, tuple[int, ...]], dict[str, int]]:
-    shapes: dict[str, tuple[int, ...]] = {t.name: tuple(t.dims) for t in proto.graph.initializer}
-    sizes: dict[str, int] = {}
-    graph = proto.graph
-    for value in (*graph.input, *graph.value_info, *graph.output):
-        tensor = value.type.tensor_type
-        dims = tensor.shape.dim
-        if tensor.HasField("shape") and all(d.HasField("dim_value") for d in dims):
-            shape = tuple(d.dim_value for d in dims)
-            shapes[value.name] = shape
-            sizes[value.name] = math.prod(shape) * _itemsize(tensor.elem_type)
-    return shapes, sizes
+    return int(math.prod(tensor.dims)) * itemsize(tensor.data_type)
 
 
 def _peak(index: GraphIndex, sizes: Mapping[str, int]) -> int | None:

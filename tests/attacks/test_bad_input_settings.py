@@ -1,10 +1,12 @@
 """Settings, places and folders that are wrong: one message names them all, nothing is written."""
 
 import json
+import subprocess
+from pathlib import Path
 
 import pytest
 
-from tests.projects import PROFILE, edgekit, refused, untouched
+from tests.projects import PROFILE, command, edgekit, refused, untouched
 
 
 def refused_build(project, *arguments, says):
@@ -71,8 +73,8 @@ def test_an_output_that_the_model_does_not_have(tiny):
 
 def test_a_project_folder_that_is_not_there(tiny):
     nowhere = tiny.parent / "nowhere"
-    for command in (("build",), ("init",), ("inspect", tiny / "model.onnx")):
-        refused(*command, "-C", nowhere, says=f"{nowhere}: no such folder")
+    for asked in (("build",), ("init",), ("inspect", tiny / "model.onnx")):
+        refused(*asked, "-C", nowhere, says=f"{nowhere}: no such folder")
     assert not nowhere.exists()
 
 
@@ -93,7 +95,10 @@ def test_a_device_that_nobody_knows(tiny):
         refused("devices", "show", "toaster", says="'toaster'")
         refused("devices", "check", tiny / "none.toml", says="none.toml: cannot read the profile")
         refused("devices", "check", tiny, says="cannot read the profile")
-    refused_build(tiny, "--device", "none.toml", says="none.toml: cannot read the profile")
+    refused_build(tiny, "--device", "none.toml", says="edgekit: none.toml: cannot read the profile")
+    settings = (tiny / "edgekit.toml").read_text()
+    (tiny / "edgekit.toml").write_text(settings.replace(PROFILE, "none.toml"))
+    refused_build(tiny, says=f"{tiny / 'none.toml'}: cannot read the profile")
 
 
 def test_all_errors_of_a_profile_are_named_at_once(tiny):
@@ -130,7 +135,7 @@ def test_a_profile_that_is_no_toml(tiny):
     with untouched(tiny):
         refused("devices", "check", tiny / "own.toml", says="own.toml: not TOML: ")
     (tiny / "own.toml").write_bytes(b"\xff\xff")
-    refused_build(tiny, "--device", "own.toml", says="own.toml: cannot read the profile")
+    refused_build(tiny, "--device", tiny / "own.toml", says="own.toml: cannot read the profile")
 
 
 # ---------------------------------------------------------------- places to write to
@@ -200,3 +205,20 @@ def test_a_report_of_what_is_no_build(tiny):
     (tiny / "results.jsonl").write_text("\n")
     with untouched(tiny):
         refused("report", tiny, says="no build begins in this file")
+
+
+def test_an_output_that_nobody_can_take_ends_with_2(workplace):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            command("devices", "list"), stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 2
+    assert done.stderr == "edgekit: the output: cannot be written: No space left on device\n"
+
+
+def test_a_reader_that_has_seen_enough_is_no_error(workplace):
+    with subprocess.Popen(
+        command("devices", "show", PROFILE), stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        process.stdout.close()
+        assert b"Traceback" not in process.stderr.read()

@@ -1,0 +1,76 @@
+"""Shapes of every value of a graph, for one set of input sizes."""
+
+from __future__ import annotations
+
+import math
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from onnx import ModelProto, helper
+
+Shape = tuple[int, ...]
+
+
+def with_shapes(proto: ModelProto, dims: Mapping[str, int]) -> ModelProto:
+    """A copy with free dimensions fixed and every shape that can be inferred.
+
+    Exported transformers compute shapes inside the graph; once the inputs are fixed these are
+    constants, which onnxruntime's basic rewrites fold away.
+
+    Args:
+        proto: the model, external data loaded; not changed.
+        dims: sizes of free dimensions by name; those without one count as 1.
+    """
+    fixed = ModelProto()
+    fixed.CopyFrom(proto)
+    del fixed.graph.value_info[:]
+    for value in fixed.graph.input:
+        for dim in value.type.tensor_type.shape.dim:
+            if not dim.HasField("dim_value"):
+                dim.dim_value = dims.get(dim.dim_param, 1)
+    for value in fixed.graph.output:
+        value.type.tensor_type.ClearField("shape")
+    try:
+        return onnx.shape_inference.infer_shapes(_folded(fixed), data_prop=True)
+    except (onnx.shape_inference.InferenceError, ValueError):
+        return fixed  # every shape then counts as unknown, and is reported so
+
+
+def known_shapes(proto: ModelProto) -> tuple[dict[str, Shape], dict[str, int]]:
+    """Shapes of the values of the main graph, and the bytes of those that are computed or fed."""
+    graph = proto.graph
+    shapes: dict[str, Shape] = {t.name: tuple(t.dims) for t in graph.initializer}
+    sizes: dict[str, int] = {}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        tensor = value.type.tensor_type
+        dims = tensor.shape.dim
+        if tensor.HasField("shape") and all(d.HasField("dim_value") for d in dims):
+            shape = tuple(d.dim_value for d in dims)
+            shapes[value.name] = shape
+            sizes[value.name] = math.prod(shape) * itemsize(tensor.elem_type)
+    return shapes, sizes
+
+
+def itemsize(elem_type: int) -> int:
+    """Bytes of one element of an ONNX tensor type."""
+    return int(np.dtype(helper.tensor_dtype_to_np_dtype(elem_type)).itemsize)
+
+
+def _folded(fixed: ModelProto) -> ModelProto:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    with tempfile.TemporaryDirectory() as folder:
+        target = Path(folder) / "folded.onnx"
+        options.optimized_model_filepath = str(target)
+        try:
+            ort.InferenceSession(
+                fixed.SerializeToString(), options, providers=["CPUExecutionProvider"]
+            )
+        except Exception:  # noqa: BLE001 - onnxruntime has no common base class
+            return fixed  # the sizes may not fit the model; inference says what it can
+        return onnx.load(str(target))

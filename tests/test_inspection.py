@@ -1,0 +1,103 @@
+"""A look at a model: its cost by hand, and what keeps it off a device."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgekit.errors import UserError
+from edgekit.inspection import inspect
+from tests.tiny import model, normal
+
+NET = (
+    "g (float[N,3,H,8] x) => (float[N,10] y) { c = Conv<pads = [1,1,1,1]>(x, w, b) r = Relu(c) "
+    "p = GlobalAveragePool(r) f = Flatten(p) y = Gemm(f, v, k) }"
+)
+WEIGHTS = {"w": normal(4, 3, 3, 3), "b": normal(4), "v": normal(4, 10), "k": normal(10)}
+
+
+def test_the_cost_is_what_one_counts_by_hand(tmp_path):
+    (tmp_path / "edgekit.toml").write_text("[model]\ndims = { H = 8 }\n")
+    source = model(tmp_path, NET, weights=WEIGHTS)
+
+    found = inspect(source.path, device=None, folder=tmp_path)
+
+    assert found.cost.macs == 4 * 8 * 8 * 27 + 4 * 10
+    assert found.cost.parameters == 4 * 27 + 4 + 40 + 10
+    assert found.cost.weight_bytes == 4 * found.cost.parameters
+    # The convolution's output and its activation, alive at once.
+    assert found.cost.peak_activation_bytes == 2 * 4 * (4 * 8 * 8)
+    assert found.cost.ops == {"Conv": 1, "Flatten": 1, "Gemm": 1, "GlobalAveragePool": 1, "Relu": 1}
+    assert found.cost.unknown == ()
+    assert found.bytes == source.path.stat().st_size
+    assert found.obstacles == ()
+
+
+def test_shapes_that_depend_on_the_data_are_said_to_be_unknown(tmp_path):
+    text = (
+        "g (float[N,4] x) => (float[M,3] y) "
+        "{ i = NonZero(x) k = Cast<to = 1>(i) t = Transpose(k) y = MatMul(t, w) }"
+    )
+    found = inspect(
+        model(tmp_path, text, weights={"w": normal(2, 3)}).path, device=None, folder=tmp_path
+    )
+
+    assert found.cost.unknown == ("y",)
+    assert found.cost.peak_activation_bytes is None
+
+
+def test_operators_of_inner_graphs_and_other_domains_are_counted(tmp_path):
+    text = (
+        "g (float[2] x, bool k) => (float[2] y) { h = com.microsoft.Gelu(x) y = If(k)"
+        "<then_branch = t () => (float[2] p) { p = Sin(h) }, "
+        "else_branch = e () => (float[2] q) { q = Cos(h) }> }"
+    )
+    source = model(tmp_path, text, imports=', "com.microsoft" : 1')
+
+    found = inspect(source.path, device=None, folder=tmp_path)
+
+    assert found.cost.ops == {"Cos": 1, "If": 1, "Sin": 1, "com.microsoft:Gelu": 1}
+
+
+@pytest.mark.parametrize(
+    ("text", "macs"),
+    [
+        ("g (float[1,3,16] x) => (y) { y = Conv<strides = [2]>(x, w) }", (4 * 7) * 3 * 3),
+        ("g (float[1,3,16] x) => (y) { y = ConvTranspose(x, t) }", (3 * 16) * 5 * 2),
+        ("g (float[2,5,6] x) => (y) { y = MatMul(x, m) }", 2 * 5 * 4 * 6),
+        ("g (float[6,2] x) => (y) { y = Gemm<transA = 1>(x, m) }", 2 * 4 * 6),
+    ],
+)
+def test_every_kind_of_product_is_counted(tmp_path, text, macs):
+    weights = {"w": normal(4, 3, 3), "t": normal(3, 5, 2), "m": normal(6, 4)}
+
+    found = inspect(model(tmp_path, text, weights=weights).path, device=None, folder=tmp_path)
+
+    assert found.cost.macs == macs
+
+
+def test_a_device_that_cannot_run_the_opset_says_what_to_do(tmp_path):
+    profile = tmp_path / "small.toml"
+    profile.write_text(
+        'schema = 1\nname = "small"\nsummary = "s"\n'
+        '[hardware]\narch = "aarch64"\ncpu = "c"\ncores = 1\nthreads = 1\nmemory_mib = 64\n'
+        '[runtimes.onnxruntime]\nversion = ">=1.20"\nopset_max = 13\nforbidden = ["Gemm"]\n'
+        "[budget]\nmodel_mib = 5\n"
+    )
+    found = inspect(
+        model(tmp_path, NET, weights=WEIGHTS).path, device=str(profile), folder=tmp_path
+    )
+
+    assert [o.what for o in found.obstacles] == [
+        "opset 17 is above 13, the device's onnxruntime ceiling",
+        "operator Gemm (1 nodes) is not allowed by the device profile",
+    ]
+    assert all(o.fix for o in found.obstacles)
+    assert (found.device, found.model_mib_limit) == ("small", 5)
+
+
+def test_a_file_that_is_no_model_is_refused(tmp_path):
+    for data in (b"", b"hello", b"\x08\x08", np.zeros(100).tobytes()):
+        (tmp_path / "m.onnx").write_bytes(data)
+        with pytest.raises(UserError, match=r"m\.onnx"):
+            inspect(tmp_path / "m.onnx", device=None, folder=tmp_path)
