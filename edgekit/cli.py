@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import math
+import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -32,7 +34,18 @@ devices_app = typer.Typer(
 )
 app.add_typer(devices_app, name="devices")
 
-Folder = Annotated[Path, typer.Option("-C", metavar="DIR", help="Project folder (edgekit.toml).")]
+
+def _enter(folder: Path) -> Path:
+    """Go there before anything else is looked at, as ``git -C`` does."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    os.chdir(folder)
+    return Path()
+
+
+Folder = Annotated[
+    Path, typer.Option("-C", metavar="DIR", help="Work in this folder.", callback=_enter)
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
 Hosts = Annotated[
     list[str], typer.Argument(metavar="HOST", help="'local', an ssh alias, or user@host:port.")
@@ -63,7 +76,8 @@ _NO_ROOM = {
 def main() -> None:
     """Run the command line; every expected failure ends in one message and its exit code."""
     try:
-        result = app(prog_name="edgekit", standalone_mode=False)
+        with contextlib.chdir("."):  # -C is for this run alone
+            result = app(prog_name="edgekit", standalone_mode=False)
     except EdgekitError as error:
         _fail(str(error), error.exit_code)
     except typer.TyperException as error:
@@ -115,7 +129,7 @@ def init(
     from edgekit.starter import start
 
     started = start(folder, model)
-    print(f"{started.path} written")
+    print(f"{started.path.resolve()} written")
     for point in started.open_points:
         print(f"  to fill in: {point}")
 
@@ -193,7 +207,7 @@ def build(
         report = write_report(outcome.intake.out)
     _emit(outcome, show.built, as_json=as_json, facts=show.built_facts)
     if not as_json:
-        print(f"report: {report}")
+        print(f"report: {report.resolve()}")
     return ExitCode.DONE if outcome.found.chosen else ExitCode.NOTHING_HOLDS
 
 

@@ -59,6 +59,7 @@ def explore(intake: Intake, tick: Tick) -> Build:
     """Try recipes until enough is known, measure, judge and choose."""
     source = HOST if intake.on is None else f"device:{intake.on}"
     with Workshop(intake, tick) as shop:
+        shop.machine(source)  # a device that cannot be reached is found out before the work
         baseline = _baseline(shop)
         tried: list[Candidate | Rejected] = []
         while recipes := propose(tried, seed=intake.seed):

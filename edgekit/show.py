@@ -54,7 +54,7 @@ def built(outcome: Outcome) -> str:
         lines += [f"  {check}" for check in shown.verdict.checks]
         lines += [f"  {reason}" for reason in shown.verdict.reasons]
     if outcome.manifest:
-        lines += ["", f"bundle: {intake.out}"]
+        lines += ["", f"bundle: {intake.out.resolve()}"]
     return "\n".join(lines)
 
 
@@ -68,8 +68,8 @@ def built_facts(outcome: Outcome) -> dict[str, object]:
         "nearest": found.nearest.recipe.name,
         "candidates": [_candidate_facts(outcome, c) for c in found.candidates],
         "rejected": {r.recipe.name: r.reason for r in found.rejected},
-        "bundle": outcome.intake.out if outcome.manifest else None,
-        "folder": outcome.intake.out,
+        "bundle": outcome.intake.out.resolve() if outcome.manifest else None,
+        "folder": outcome.intake.out.resolve(),
     }
 
 

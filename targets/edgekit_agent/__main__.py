@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 import sys
 from typing import Any, Callable, Dict, List, Optional
@@ -28,6 +29,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
         arguments: none to serve; ``--version``; ``worker`` and ``trial PACKAGE [SITE]`` are for
             the agent's own child processes.
     """
+    # onnxruntime's wheels for Linux report to their maker unless told not to before they load.
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments:
         return _serve()

@@ -10,7 +10,7 @@ from edgekit_agent.wire import Inlet
 def test_a_link_that_goes_silent_in_the_middle_of_a_file_ends_the_agent():
     ours, theirs = os.pipe()
     os.write(theirs, b"half")
-    with open(ours, "rb") as stream:
+    with os.fdopen(ours, "rb") as stream:
         inlet = Inlet(stream, stall_s=0.3)
         inlet.expect(8)
         assert inlet.take(8) == b"half"

@@ -98,7 +98,7 @@ def test_a_device_that_nobody_knows(tiny):
     refused_build(tiny, "--device", "none.toml", says="edgekit: none.toml: cannot read the profile")
     settings = (tiny / "edgekit.toml").read_text()
     (tiny / "edgekit.toml").write_text(settings.replace(PROFILE, "none.toml"))
-    refused_build(tiny, says=f"{tiny / 'none.toml'}: cannot read the profile")
+    refused_build(tiny, says="edgekit: none.toml: cannot read the profile")
 
 
 def test_all_errors_of_a_profile_are_named_at_once(tiny):

@@ -56,6 +56,7 @@ def test_a_bare_device_is_given_a_runtime_and_answers_as_the_host_does(device, t
     shutil.copytree(DIGITS, project, ignore=shutil.ignore_patterns("build"))
     built = edgekit("build", "-C", str(project), "--device", "raspberry-pi-zero-2w")
     bundle = str(project / "build/raspberry-pi-zero-2w")
+    samples = str(project / "eval.npz")
     on_host = next(c for c in built["candidates"] if c["name"] == built["chosen"])
     assert built["chosen"].startswith("int8")
 
@@ -71,7 +72,7 @@ def test_a_bare_device_is_given_a_runtime_and_answers_as_the_host_does(device, t
     assert again["release"] == first["release"]
     assert again["sent_bytes"] < 0.01 * again["total_bytes"]
 
-    measured = edgekit("bench", bundle, device, "--eval", "eval.npz", "-C", str(project))[0]
+    measured = edgekit("bench", bundle, device, "--eval", samples)[0]
     assert measured["tally"]["correct"] == on_host["measurements"][0]["correct"]
     assert measured["tally"]["n"] == 797
     assert measured["facts"]["cpu"].startswith("Cortex-A53")
@@ -88,9 +89,7 @@ def test_a_bare_device_is_given_a_runtime_and_answers_as_the_host_does(device, t
 def test_candidates_are_measured_on_the_device_that_is_named(device, tmp_path):
     project = tmp_path / "digits"
     shutil.copytree(DIGITS, project, ignore=shutil.ignore_patterns("build"))
-    built = edgekit(
-        "build", "-C", str(project), "--device", "raspberry-pi-zero-2w", "--on", device
-    )
+    built = edgekit("build", "-C", str(project), "--device", "raspberry-pi-zero-2w", "--on", device)
     for candidate in built["candidates"]:
         sources = [m["source"] for m in candidate["measurements"]]
         assert sources == ["host", f"device:{device}"]

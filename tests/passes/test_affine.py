@@ -69,3 +69,14 @@ def test_scales_never_make_infinities_however_dead_a_channel_is(weight, data):
 
 def test_a_weight_without_entries_has_scales_all_the_same():
     assert np.isfinite(symmetric_scales(np.zeros((0, 3), np.float32), 1)).all()
+
+
+def test_values_too_small_for_a_scale_count_as_zero():
+    # 1e-39 / 127 is a float whose reciprocal is not.
+    weight = np.array([[1e-39, -1e-39], [1.0, -1.0]], np.float32)
+    scales = symmetric_scales(weight, 0)
+    affine = unsigned_affine(0.0, 1e-38)
+
+    assert np.isfinite(1 / scales).all()
+    assert to_int8(weight, scales, 0).tolist() == [[0, 0], [127, -127]]
+    assert np.isfinite(1 / affine.scale)
