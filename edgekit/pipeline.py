@@ -19,6 +19,9 @@ from edgekit.workshop import Workshop
 
 Tick = Callable[[str, int, int], None]
 
+# Failures of the agent that say something of the model, not of the way to it.
+_MODEL_AT_FAULT = ("killed", "model_failed")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
@@ -110,7 +113,12 @@ def _made(shop: Workshop, recipe: Recipe, baseline: Candidate) -> Candidate | Re
     made = shop.make(recipe)
     if isinstance(made, Rejected):
         return made
-    scored = shop.score(made, HOST)
+    try:
+        scored = shop.score(made, HOST)
+    except DeviceError as error:
+        if error.kind not in _MODEL_AT_FAULT:
+            raise
+        return Rejected(recipe=recipe, reason=f"fails on the evaluation data: {error.message}")
     return _judged(shop.intake, scored, baseline)
 
 
@@ -131,7 +139,7 @@ def _scored_there(shop: Workshop, candidate: Candidate, source: str) -> Candidat
     try:
         return shop.score(candidate, source)
     except DeviceError as error:
-        if error.kind not in ("killed", "model_failed"):
+        if error.kind not in _MODEL_AT_FAULT:
             raise
         return replace(candidate, troubles=(*candidate.troubles, error.message))
 

@@ -15,6 +15,7 @@ from typing import Protocol
 from edgekit.evaluate import Agent, Tick, agent_progress
 from edgekit.model import Model
 from edgekit.profile import DeviceProfile, RuntimeName, RuntimeSpec
+from edgekit.remote.agent_file import agent_file
 from edgekit.remote.deploy import ensure_runtime
 from edgekit.remote.session import LOCAL, Progress, Session, open_session
 from edgekit.remote.staging import stage_file, stage_samples
@@ -152,5 +153,6 @@ def _tested(runtime: RuntimeName) -> str:
 
 
 def _identity(machine: str, cpu: str, isa: tuple[str, ...], cores: int, runtime: str) -> str:
-    facts = json.dumps([machine, cpu, isa, cores, runtime])
+    # The agent is what measures: another one may measure otherwise.
+    facts = json.dumps([machine, cpu, isa, cores, runtime, agent_file().digest])
     return hashlib.sha256(facts.encode()).hexdigest()

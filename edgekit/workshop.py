@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
 from types import TracebackType
 
-from edgekit.errors import PassRefused
+from edgekit.errors import PassError, PassRefused
 from edgekit.evaluate import Timing, measurement, score, time_interleaved
 from edgekit.graphs.reading import read_model
 from edgekit.intake import Intake
@@ -63,6 +63,9 @@ class Workshop:
         except PassRefused as refusal:
             self.intake.store.remember("candidates", key, {"rejected": str(refusal)})
             return Rejected(recipe=recipe, reason=str(refusal))
+        except PassError as failure:
+            # A fault of ours, so not remembered; the other recipes need not suffer from it.
+            return Rejected(recipe=recipe, reason=f"failed: {failure}")
         self.intake.store.remember("candidates", key, {"digest": model.digest})
         return Candidate(key=key, recipe=recipe, model=model)
 
