@@ -82,7 +82,7 @@ def row(name: str, facts: dict[str, Any]) -> str:
         f"| {name} | {chosen['name'] if facts['chosen'] else 'none'} "
         f"| {after['model_bytes'] / before['model_bytes']:.3f} "
         f"| {was:.2f} -> {now:.2f} ({compared['drop_points']:+.2f} [{low:.2f}, {high:.2f}]) "
-        f"| {after['latency']['p50_ms'] / before['latency']['p50_ms']:.2f} |"
+        f"| {after['latency']['quiet_p50_ms'] / before['latency']['quiet_p50_ms']:.2f} |"
     )
 
 

@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import json
 import math
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 from edgekit import __version__
-from edgekit.errors import DeviceError, EdgekitError, ExitCode, UserError
+from edgekit.errors import EdgekitError, ExitCode, UserError
+from edgekit.output import each, emit, ticker
 from edgekit.progress import Ticker
 
 if TYPE_CHECKING:
@@ -145,7 +144,7 @@ def inspect(
     from edgekit import show
     from edgekit.inspection import inspect as look
 
-    _emit(look(model, device=device, folder=folder), show.inspected, as_json=as_json)
+    emit(look(model, device=device, folder=folder), show.inspected, as_json=as_json)
 
 
 @app.command()
@@ -202,10 +201,10 @@ def build(
         out=out,
         seed=seed,
     )
-    with _ticker() as tick:
+    with ticker() as tick:
         outcome = run(request, tick, allow_failing=allow_failing)
         report = write_report(outcome.intake.out)
-    _emit(outcome, show.built, as_json=as_json, facts=show.built_facts)
+    emit(outcome, show.built, as_json=as_json, facts=show.built_facts)
     if not as_json:
         print(f"report: {report.resolve()}")
     return ExitCode.DONE if outcome.found.chosen else ExitCode.NOTHING_HOLDS
@@ -232,7 +231,7 @@ def push(
         with open_session(host, home=home) as session:
             return install(opened, session, cache=default_root() / "wheels", progress=tick.said)
 
-    return _each(hosts, one, show.pushed, as_json=as_json)
+    return each(hosts, one, show.pushed, as_json=as_json)
 
 
 @app.command()
@@ -254,7 +253,7 @@ def bench(
     with subject(
         target, folder=folder, evaluation=evaluation, metric=chosen, device=device
     ) as opened:
-        return _each(
+        return each(
             hosts, lambda host, tick: measure(opened, host, tick), show.benched, as_json=as_json
         )
 
@@ -297,7 +296,7 @@ def list_devices(as_json: Json = False) -> None:
     from edgekit import show
     from edgekit.profile import load_profile, shipped_names
 
-    _emit([load_profile(name) for name in shipped_names()], show.profiles, as_json=as_json)
+    emit([load_profile(name) for name in shipped_names()], show.profiles, as_json=as_json)
 
 
 @devices_app.command("show")
@@ -309,7 +308,7 @@ def show_device(
     from edgekit.profile import load_profile, profile_text
 
     profile = load_profile(name)
-    _emit(profile, lambda _: profile_text(name).rstrip(), as_json=as_json)
+    emit(profile, lambda _: profile_text(name).rstrip(), as_json=as_json)
 
 
 @devices_app.command("check")
@@ -320,7 +319,7 @@ def check_device(
     """Check a profile of your own; lists every error at once."""
     from edgekit.profile import read_profile
 
-    _emit(read_profile(file), lambda p: f"{file}: {p.name} is a valid profile", as_json=as_json)
+    emit(read_profile(file), lambda p: f"{file}: {p.name} is a valid profile", as_json=as_json)
 
 
 @devices_app.command("probe")
@@ -334,58 +333,7 @@ def probe_device(hosts: Hosts, as_json: Json = False) -> int:
         with open_session(host) as session:
             return host, session.facts()
 
-    return _each(hosts, one, show.all_probed, as_json=as_json, facts=show.probed_facts)
-
-
-# ---------------------------------------------------------------- printing
-
-
-@contextmanager
-def _ticker() -> Iterator[Ticker]:
-    tick = Ticker()
-    try:
-        yield tick
-    finally:
-        tick.clear()
-
-
-def _emit(
-    value: Any,  # noqa: ANN401
-    text: Callable[[Any], str],
-    *,
-    as_json: bool,
-    facts: Callable[[Any], object] | None = None,
-) -> None:
-    if not as_json:
-        print(text(value))
-        return
-    from pydantic_core import to_jsonable_python
-
-    plain = to_jsonable_python(facts(value) if facts else value, by_alias=True)
-    print(json.dumps(plain, indent=1))
-
-
-def _each(
-    hosts: list[str],
-    one: Callable[[str, Ticker], Any],
-    text: Callable[[Any], str],
-    *,
-    as_json: bool,
-    facts: Callable[[Any], object] | None = None,
-) -> int:
-    """Do it on every host; one that fails does not keep the others from their turn."""
-    results: list[Any] = []
-    failed: list[DeviceError] = []
-    for host in hosts:
-        try:
-            with _ticker() as tick:
-                results.append(one(host, tick))
-        except DeviceError as error:
-            failed.append(error)
-            print(f"edgekit: {error}", file=sys.stderr)
-    if results or as_json:
-        _emit(results, text, as_json=as_json, facts=facts)
-    return ExitCode.DEVICE if failed else ExitCode.DONE
+    return each(hosts, one, show.all_probed, as_json=as_json, facts=show.probed_facts)
 
 
 def _states(hosts: list[str], ask: Callable[[Any], Status], *, as_json: bool) -> int:
@@ -397,7 +345,7 @@ def _states(hosts: list[str], ask: Callable[[Any], Status], *, as_json: bool) ->
         with open_session(host) as session:
             return host, ask(session)
 
-    return _each(hosts, one, show.states, as_json=as_json, facts=show.state_facts)
+    return each(hosts, one, show.states, as_json=as_json, facts=show.state_facts)
 
 
 def _one_of(option: str, value: str | None, known: tuple[str, ...]) -> str | None:

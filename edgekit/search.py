@@ -60,14 +60,14 @@ def choose(candidates: Sequence[Candidate], *, source: str) -> Candidate | None:
     passing = [c for c in candidates if c.verdict and c.verdict.passes]
     if not passing:
         return None
-    fastest = min(_p50(c, source) for c in passing)
-    contenders = [c for c in passing if _p50(c, source) <= _TIE * fastest]
+    fastest = min(_speed(c, source) for c in passing)
+    contenders = [c for c in passing if _speed(c, source) <= _TIE * fastest]
     return min(contenders, key=lambda c: (_transfer(c, source), c.recipe.name))
 
 
 def nearest(candidates: Sequence[Candidate], *, source: str) -> Candidate:
     """The candidate that misses least: one that runs, with the fewest failing lines, by least."""
-    return min(candidates, key=lambda c: (*_misses(c), _p50(c, source)))
+    return min(candidates, key=lambda c: (*_misses(c), _speed(c, source)))
 
 
 def _misses(candidate: Candidate) -> tuple[int, int, float]:
@@ -78,10 +78,10 @@ def _misses(candidate: Candidate) -> tuple[int, int, float]:
     return len(candidate.verdict.reasons), len(failing), excess
 
 
-def _p50(candidate: Candidate, source: str) -> float:
+def _speed(candidate: Candidate, source: str) -> float:
     measurement = candidate.measured(source)
     times = measurement.times if measurement else None
-    return times.p50_ms if times else float("inf")
+    return times.quiet_p50_ms if times else float("inf")
 
 
 def _transfer(candidate: Candidate, source: str) -> int:

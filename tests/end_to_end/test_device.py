@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,8 @@ import uuid
 from pathlib import Path
 
 import pytest
+
+from edgekit.profile import profile_text
 
 DIGITS = Path(__file__).resolve().parents[2] / "examples/digits"
 NEEDED = ("qemu-system-aarch64", "qemu-img", "mmdebstrap", "zstd")
@@ -51,11 +54,22 @@ def edgekit(*arguments: str):
     return json.loads(done.stdout)
 
 
+def small_profile(folder: Path) -> str:
+    """A device like the emulated one, with room for an 8-bit model but not for the original."""
+    text = profile_text("raspberry-pi-zero-2w")
+    text = text.replace('name = "raspberry-pi-zero-2w"', 'name = "small"')
+    text = re.sub(r"(?m)^model_mib = .*$", "model_mib = 0.02", text)
+    path = folder / "small.toml"
+    path.write_text(text)
+    return str(path)
+
+
 def test_a_bare_device_is_given_a_runtime_and_answers_as_the_host_does(device, tmp_path):
     project = tmp_path / "digits"
     shutil.copytree(DIGITS, project, ignore=shutil.ignore_patterns("build"))
-    built = edgekit("build", "-C", str(project), "--device", "raspberry-pi-zero-2w")
-    bundle = str(project / "build/raspberry-pi-zero-2w")
+    profile = small_profile(tmp_path)
+    built = edgekit("build", "-C", str(project), "--device", profile)
+    bundle = str(project / "build/small")
     samples = str(project / "eval.npz")
     on_host = next(c for c in built["candidates"] if c["name"] == built["chosen"])
     assert built["chosen"].startswith("int8")
@@ -77,8 +91,10 @@ def test_a_bare_device_is_given_a_runtime_and_answers_as_the_host_does(device, t
     assert measured["tally"]["n"] == 797
     assert measured["facts"]["cpu"].startswith("Cortex-A53")
 
-    other = edgekit("build", "-C", str(project), "--device", "raspberry-pi-zero-2w",
-                    "--out", str(tmp_path / "other"), "--max-drop", "2")  # fmt: skip
+    other = edgekit(
+        "build", "-C", str(project), "--device", profile,
+        "--out", str(tmp_path / "other"), "--max-drop", "2",
+    )  # fmt: skip
     assert other["passes"]
     second = edgekit("push", str(tmp_path / "other"), device)[0]
     assert second["previous"] == first["release"] != second["release"]

@@ -46,11 +46,14 @@ def test_the_chosen_model_is_as_good_as_fast_and_as_small_as_promised(built):
     chosen, original = candidates[facts["chosen"]], candidates["original"]
     before, after = original["measurements"][0], chosen["measurements"][0]
     assert chosen["comparison"]["drop_points"] <= 1.0
-    assert after["latency"]["p50_ms"] <= TIE * before["latency"]["p50_ms"]
+    assert after["latency"]["quiet_p50_ms"] <= TIE * before["latency"]["quiet_p50_ms"]
     if entry["name"] in WEIGHTS_DOMINATE:
         assert after["model_bytes"] <= MOST_OF_FP32 * before["model_bytes"]
     for candidate in candidates.values():
-        slower = candidate["measurements"][0]["latency"]["p50_ms"] / after["latency"]["p50_ms"]
+        slower = (
+            candidate["measurements"][0]["latency"]["quiet_p50_ms"]
+            / after["latency"]["quiet_p50_ms"]
+        )
         assert not candidate["passes"] or slower >= 1 / TIE
     correct, n = plainly_scored(zoo, entry, out / "model.onnx")
     assert (after["correct"], after["n"]) == (correct, n)
