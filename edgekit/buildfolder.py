@@ -26,6 +26,7 @@ from edgekit.bundle import (
     Manifest,
     RuntimeUse,
     Tensor,
+    manifest_text,
     write_bundle,
 )
 from edgekit.compare import Comparison
@@ -71,7 +72,7 @@ def pack(intake: Intake, found: Build, candidate: Candidate, compared: Compared)
         CANARIES: _canaries(intake, candidate),
     }
     manifest = _manifest(intake, found, candidate, members, compared[candidate.key])
-    text = manifest.model_dump_json(by_alias=True, indent=1).encode() + b"\n"
+    text = manifest_text(manifest)
     for name, data in members.items():
         write_whole(str(out / name), data)
     lock = _provenance(intake, candidate) | {"recipe": _recipe(candidate)}

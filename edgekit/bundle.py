@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from edgekit.errors import UserError
+from edgekit.errors import UserError, reason
 from edgekit.profile import DeviceProfile, RuntimeName
 from edgekit.project import PreprocessSettings
 from edgekit_agent.files import whole_file
@@ -22,6 +22,7 @@ from edgekit_agent.records import NamedBlob
 MANIFEST = "manifest.json"
 CANARIES = "canaries.npz"
 SUFFIX = ".edgekit"
+RELEASE_DIGITS = 16
 RESULTS = "results.jsonl"
 LOCK = "edgekit.lock"
 BUILT_FILES = ("model.onnx", "model.tflite", CANARIES, MANIFEST, LOCK)
@@ -102,6 +103,16 @@ class Manifest(_Part):
         return next(f for f in self.files if f.name == name)
 
 
+def release_name(manifest: Manifest) -> str:
+    """What devices call the release: the first half of the manifest's digest, in hex."""
+    return hashlib.sha256(manifest_text(manifest)).hexdigest()[:RELEASE_DIGITS]
+
+
+def manifest_text(manifest: Manifest) -> bytes:
+    """The bytes of manifest.json."""
+    return manifest.model_dump_json(by_alias=True, indent=1).encode() + b"\n"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
     """A bundle, as the folder that ``build`` wrote or as one file."""
@@ -119,7 +130,9 @@ class Bundle:
         try:
             data = self._stored(name)
         except _DAMAGE as error:
-            raise UserError(f"{self.path}: {name}: cannot be read: {error}", hint=_HINT) from error
+            raise UserError(
+                f"{self.path}: {name}: cannot be read: {reason(error)}", hint=_HINT
+            ) from error
         if hashlib.sha256(data).hexdigest() != self.manifest.file(name).digest:
             raise UserError(
                 f"{self.path}: {name} is not what the manifest says (another sha256)",
@@ -160,7 +173,7 @@ def open_bundle(path: Path) -> Bundle:
             with zipfile.ZipFile(path) as archive:
                 text = archive.read(MANIFEST)
     except _DAMAGE as error:
-        raise UserError(f"{path}: not a bundle: {error}", hint=_HINT) from error
+        raise UserError(f"{path}: not a bundle: {reason(error)}", hint=_HINT) from error
     try:
         manifest = Manifest.model_validate_json(text)
     except ValidationError as error:

@@ -80,7 +80,9 @@ def main() -> None:
     except EdgekitError as error:
         _fail(str(error), error.exit_code)
     except typer.TyperException as error:
-        _fail(f"{error.format_message()}\n  see 'edgekit --help'", ExitCode.BAD_REQUEST)
+        context = getattr(error, "ctx", None)
+        command = context.command_path if context else "edgekit"
+        _fail(f"{error.format_message()}\n  see '{command} --help'", ExitCode.BAD_REQUEST)
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
@@ -261,17 +263,19 @@ def bench(
 @app.command()
 def rollback(hosts: Hosts, as_json: Json = False) -> int:
     """Go back to the release before, if it is healthy."""
+    from edgekit import show
     from edgekit.remote.deploy import rollback as go_back
 
-    return _states(hosts, go_back, as_json=as_json)
+    return _states(hosts, go_back, show.rolled_back, as_json=as_json)
 
 
 @app.command()
 def status(hosts: Hosts, as_json: Json = False) -> int:
     """What a device serves, and what it can go back to."""
+    from edgekit import show
     from edgekit.remote.deploy import status as ask
 
-    return _states(hosts, ask, as_json=as_json)
+    return _states(hosts, ask, show.states, as_json=as_json)
 
 
 @app.command()
@@ -336,16 +340,22 @@ def probe_device(hosts: Hosts, as_json: Json = False) -> int:
     return each(hosts, one, show.all_probed, as_json=as_json, facts=show.probed_facts)
 
 
-def _states(hosts: list[str], ask: Callable[[Any], Status], *, as_json: bool) -> int:
-    from edgekit import show
+def _states(
+    hosts: list[str],
+    ask: Callable[[Any], Status],
+    text: Callable[[Any], str],
+    *,
+    as_json: bool,
+) -> int:
     from edgekit.remote.session import open_session
+    from edgekit.show import state_facts
 
     def one(host: str, tick: Ticker) -> tuple[str, Status]:
         tick(f"{host}: asking", 0, 0)
         with open_session(host) as session:
             return host, ask(session)
 
-    return each(hosts, one, show.states, as_json=as_json, facts=show.state_facts)
+    return each(hosts, one, text, as_json=as_json, facts=state_facts)
 
 
 def _one_of(option: str, value: str | None, known: tuple[str, ...]) -> str | None:

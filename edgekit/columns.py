@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import csv
 import hashlib
 import importlib
 import lzma
@@ -12,7 +11,7 @@ import operator
 import sys
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -20,7 +19,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.errors import UserError, missing_extra
+from edgekit.errors import UserError
+from edgekit.images import decode_folder, digest_of_files, save_array
 from edgekit.project import PreprocessSettings
 from edgekit_agent.files import sha256_of, whole_file
 from edgekit_agent.records import Column
@@ -38,7 +38,6 @@ _DAMAGE = (
     RuntimeError,
     UnicodeDecodeError,
 )
-_IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,9 +50,21 @@ class Table:
 
 
 def read_table(
-    source: str, *, folder: Path, cache: Path, settings: PreprocessSettings | None = None
+    source: str,
+    *,
+    folder: Path,
+    cache: Path,
+    settings: PreprocessSettings | None = None,
+    grey: bool = False,
 ) -> Table:
     """The columns of a ``.npz``, a folder of ``.npy`` or images, or a ``module:function``.
+
+    Args:
+        source: which, relative to ``folder``.
+        folder: where files and modules are looked for.
+        cache: where unpacked columns may be kept.
+        settings: how images are resized and cropped.
+        grey: decode images to one channel instead of three.
 
     Raises:
         UserError: the source is missing, damaged, or of no known kind.
@@ -61,7 +72,7 @@ def read_table(
     path = folder / source
     try:
         if path.is_dir():
-            return _read_folder(source, path, cache, settings)
+            return _read_folder(source, path, cache, settings, grey=grey)
         if path.is_file():
             return _read_npz(source, path, cache)
         if ":" in source:
@@ -164,116 +175,18 @@ def _header(file: IO[bytes], where: str) -> tuple[tuple[int, ...], np.dtype[Any]
 
 
 def _read_folder(
-    source: str, path: Path, cache: Path, settings: PreprocessSettings | None
+    source: str, path: Path, cache: Path, settings: PreprocessSettings | None, *, grey: bool
 ) -> Table:
     arrays = sorted(path.glob("*.npy"))
     if arrays:
         columns = tuple(_column(a.stem, a, f"{source}/{a.name}") for a in arrays)
-        return Table(source=source, columns=columns, digest=_digest_of(arrays))
-    return _read_images(source, path, cache, settings)
-
-
-def _digest_of(files: list[Path]) -> str:
-    lines = [f"{file.name} {sha256_of(str(file))}" for file in files]
-    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
-
-
-# ---------------------------------------------------------------- images
-
-
-def _read_images(
-    source: str, path: Path, cache: Path, settings: PreprocessSettings | None
-) -> Table:
-    rows = list(_image_rows(source, path))
-    if not rows:
-        raise UserError(
-            f"{source}: holds neither .npy files nor images",
-            hint="images need a labels.csv (file,label) or one subfolder per class",
-        )
-    resize, crop = (settings.resize, settings.crop) if settings else (None, None)
-    listing = f"{resize} {crop} " + _digest_of([file for file, _ in rows])
-    labels = [label for _, label in rows]
-    digest = hashlib.sha256(f"{listing} {labels}".encode()).hexdigest()
-    folder = cache / "columns" / digest
-    if not (folder / "label.npy").exists():
-        _decode_images(source, [file for file, _ in rows], folder / "x.npy", resize, crop)
-        _save(folder / "label.npy", np.asarray(labels, np.int64))
+        return Table(source=source, columns=columns, digest=digest_of_files(arrays))
+    images = decode_folder(source, path, cache, settings, grey=grey)
     columns = (
-        _column("x", folder / "x.npy", source),
-        _column("label", folder / "label.npy", source),
+        _column("x", images.folder / "x.npy", source),
+        _column("label", images.folder / "label.npy", source),
     )
-    return Table(source=source, columns=columns, digest=digest)
-
-
-def _image_rows(source: str, path: Path) -> Iterator[tuple[Path, int]]:
-    for table in (path / "labels.csv", path.with_name(f"{path.name}.csv")):
-        if table.is_file():
-            yield from _listed_images(source, path, table)
-            return
-    classes = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
-    for label, folder in enumerate(classes):
-        for file in sorted(folder.iterdir()):
-            if file.suffix.lower() in _IMAGES:
-                yield file, label
-
-
-def _listed_images(source: str, path: Path, table: Path) -> Iterator[tuple[Path, int]]:
-    # Spreadsheets put a byte order mark first.
-    with table.open(newline="", encoding="utf-8-sig") as file:
-        for line, row in enumerate(csv.DictReader(file), start=2):
-            try:
-                image, label = path / row["file"], int(row["label"])
-            except (KeyError, TypeError, ValueError) as error:
-                raise UserError(
-                    f"{table}: line {line}: needs the columns file and label (an integer)"
-                ) from error
-            if not image.is_file():
-                raise UserError(f"{table}: line {line}: no image {row['file']} in {source}")
-            yield image, label
-
-
-def _decode_images(
-    source: str, files: list[Path], target: Path, resize: int | None, crop: int | None
-) -> None:
-    """Write the images as uint8 NHWC, one at a time."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    shape: tuple[int, ...] | None = None
-    with whole_file(str(target)) as out:
-        for file in files:
-            image = _decode(file, resize, crop)
-            if shape is None:
-                shape = image.shape
-                header = {"descr": "|u1", "fortran_order": False, "shape": (len(files), *shape)}
-                np.lib.format.write_array_header_1_0(out, header)
-            if image.shape != shape:
-                raise UserError(
-                    f"{source}: {file.name} is {image.shape[1]}x{image.shape[0]}, the others are "
-                    f"{shape[1]}x{shape[0]}",
-                    hint="set [data.preprocess] resize and crop",
-                )
-            out.write(image.tobytes())
-
-
-def _decode(file: Path, resize: int | None, crop: int | None) -> NDArray[np.uint8]:
-    try:
-        from PIL import Image, UnidentifiedImageError
-    except ImportError as error:
-        raise missing_extra("pillow", "images") from error
-    try:
-        with Image.open(file) as opened:
-            image = opened.convert("RGB")
-    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise UserError(f"{file}: not an image that can be read: {error}") from error
-    if resize:
-        ratio = resize / min(image.size)
-        size = (round(image.width * ratio), round(image.height * ratio))
-        image = image.resize(size, Image.Resampling.BICUBIC)
-    if crop:
-        if min(image.size) < crop:
-            raise UserError(f"{file}: {image.width}x{image.height} is smaller than crop = {crop}")
-        left, top = (image.width - crop) // 2, (image.height - crop) // 2
-        image = image.crop((left, top, left + crop, top + crop))
-    return np.asarray(image)
+    return Table(source=source, columns=columns, digest=images.digest)
 
 
 # ---------------------------------------------------------------- functions
@@ -290,7 +203,7 @@ def _read_function(source: str, folder: Path, cache: Path) -> Table:
         digest = hashed.hexdigest()
         target = cache / "columns" / digest / "array.npy"
         if not target.exists():
-            _save(target, array)
+            save_array(target, array)
         lines.append(f"{name} {digest}")
         columns.append(_column(name, target, f"{source}: {name}"))
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
@@ -324,9 +237,3 @@ def _call(source: str, folder: Path) -> Mapping[str, Any]:
             f"{source}: must return a dict of arrays by name, not {type(arrays).__name__}"
         )
     return arrays
-
-
-def _save(target: Path, array: NDArray[Any]) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(str(target)) as file:
-        np.lib.format.write_array(file, array, allow_pickle=False)

@@ -21,7 +21,8 @@ class Comparison:
 
     ``interval_points`` is the two-sided 95 % interval of the drop, ``worst_points`` its one-sided
     95 % upper bound. ``proven`` says that the bound is within the margin: non-inferiority.
-    ``needed_samples`` is how many would prove it with 80 % power if the true drop were zero.
+    ``needed_samples`` is about how many would prove it with 80 % power if the true drop is the one
+    seen; ``None`` where it is proven, or more samples would not help.
     """
 
     n: int
@@ -63,7 +64,7 @@ def compare(reference: Tally, candidate: Tally, *, margin_points: float) -> Comp
         worst_points=worst,
         margin_points=margin_points,
         proven=worst <= margin_points,
-        needed_samples=_needed(lost + won, n, margin_points),
+        needed_samples=None if worst <= margin_points else _needed(lost, won, n, margin_points),
     )
 
 
@@ -95,10 +96,15 @@ def _bisect(past: Callable[[float], bool], low: float, high: float) -> float:
     return (low + high) / 2
 
 
-def _needed(discordant: int, n: int, margin_points: float) -> int | None:
-    if margin_points <= 0:
+def _needed(lost: int, won: int, n: int, margin_points: float) -> int | None:
+    margin, drop = margin_points / 100, max(lost - won, 0) / n
+    if drop >= margin:
         return None
     # No discordant pair seen does not mean that there is none: count half a pair.
-    share = max(discordant, 0.5) / n
+    share = max(lost + won, 0.5) / n
     z = _Z_ONE_SIDED_95 + _Z_POWER_80
-    return math.ceil(z * z * share / (margin_points / 100) ** 2)
+    normal = z * z * (share - drop * drop) / (margin - drop) ** 2
+    # Without a single discordant pair the score interval still needs this many (Tango 1998).
+    least = _Z_ONE_SIDED_95**2 * (1 - margin) / margin
+    needed = math.ceil(max(normal, least))
+    return needed if needed > n else None

@@ -72,7 +72,9 @@ def open_dataset(
     Raises:
         UserError: the source cannot be read, or does not fit the model; says which column.
     """
-    table = read_table(source, folder=folder, cache=cache, settings=settings)
+    table = read_table(
+        source, folder=folder, cache=cache, settings=settings, grey=_is_grey(signature)
+    )
     preprocess = settings.for_agent() if settings else None
     columns = tuple(_bind(table, spec, signature, preprocess) for spec in signature.inputs)
     label = _label(table, source) if labelled else None
@@ -89,6 +91,22 @@ def open_dataset(
         digest=hashlib.sha256(f"{table.digest} {preprocess}".encode()).hexdigest(),
         notes=tuple(_notes(columns, signature, preprocess, source)),
     )
+
+
+def most_common_label(dataset: Dataset) -> int:
+    """How many samples have the label that most have; 0 without labels."""
+    label = dataset.samples.label
+    if label is None:
+        return 0
+    with open_columns([label]) as opened:
+        values = opened[label.name].read(0, dataset.count)
+    return int(np.unique(values, return_counts=True)[1].max())
+
+
+def _is_grey(signature: Signature) -> bool:
+    """Whether the model looks at images of one channel."""
+    shapes = [spec.shape for spec in signature.inputs if len(spec.shape) == 4]
+    return len(shapes) == 1 and 1 in (shapes[0][1], shapes[0][3])
 
 
 def _cut(column: Column, count: int) -> Column:
@@ -218,7 +236,13 @@ def _notes(
 ) -> list[str]:
     return [
         f"{source}: {column.name} is {column.dtype} and is fed to a {spec.dtype} input unscaled; "
-        "set [data.preprocess] if the model wants otherwise"
+        "set [data.preprocess] mean and std if the model wants otherwise"
         for column, spec in zip(columns, signature.inputs, strict=True)
-        if preprocess is None and column.dtype == "uint8" and spec.dtype.startswith("float")
+        if _unscaled(preprocess) and column.dtype == "uint8" and spec.dtype.startswith("float")
     ]
+
+
+def _unscaled(preprocess: Preprocess | None) -> bool:
+    if preprocess is None:
+        return True
+    return (preprocess.scale, set(preprocess.mean), set(preprocess.std)) == (1.0, {0.0}, {1.0})

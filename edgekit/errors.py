@@ -64,6 +64,11 @@ class DeviceError(EdgekitError):
         self.kind = kind
 
 
+def reason(error: Exception) -> str:
+    """Why an operation of the system failed, in words, without error numbers and paths."""
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
+
+
 def missing_extra(package: str, extra: str) -> UserError:
     """The error for an optional dependency that is not installed."""
     return UserError(f"{package} is not installed", hint=f"pip install 'edgekit[{extra}]'")

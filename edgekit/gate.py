@@ -36,23 +36,25 @@ def judge(
     budget = limits.budget
     times = device.times if device else None
     rss = device.peak_rss_bytes if device else None
+    doubts = f"in doubt: {', '.join(times.doubts)}" if times and times.doubts else ""
     lines = [
         _line("model_mib", budget.model_mib, host.model_bytes / MIB),
         _line("transfer_mib", budget.transfer_mib, host.transfer_bytes / MIB),
         _line("peak_rss_mib", budget.peak_rss_mib, rss / MIB if rss else None),
-        _line("latency_p95_ms", budget.latency_p95_ms, times.p95_ms if times else None),
+        _line("latency_p95_ms", budget.latency_p95_ms, times.p95_ms if times else None, doubts),
         _accuracy(limits, comparison, on_device=bool(device and device.tally)),
     ]
     return Verdict(checks=tuple(line for line in lines if line))
 
 
-def _line(name: str, limit: float | None, measured: float | None) -> Check | None:
+def _line(name: str, limit: float | None, measured: float | None, note: str = "") -> Check | None:
     if limit is None:
         return None
     if measured is None:
-        note = "no device measured it (--on HOST)"
-        return Check(name=name, limit=limit, measured=None, outcome="unmeasured", note=note)
-    return Check(name=name, limit=limit, measured=measured, outcome=_outcome(measured <= limit))
+        why = "no device measured it (--on HOST)"
+        return Check(name=name, limit=limit, measured=None, outcome="unmeasured", note=why)
+    outcome = _outcome(measured <= limit)
+    return Check(name=name, limit=limit, measured=measured, outcome=outcome, note=note)
 
 
 def _outcome(holds: bool) -> Outcome:

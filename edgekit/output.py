@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -28,6 +28,7 @@ def emit(
     *,
     as_json: bool,
     facts: Callable[[Any], object] | None = None,
+    failures: Sequence[dict[str, str]] = (),
 ) -> None:
     """Print a result.
 
@@ -36,6 +37,7 @@ def emit(
         text: makes text of it.
         as_json: print one JSON document instead.
         facts: makes plain data of it for JSON; without it, the value's own fields are taken.
+        failures: what goes into the JSON list beside the results.
     """
     if not as_json:
         print(text(value))
@@ -43,7 +45,7 @@ def emit(
     from pydantic_core import to_jsonable_python
 
     plain = to_jsonable_python(facts(value) if facts else value, by_alias=True)
-    print(json.dumps(plain, indent=1))
+    print(json.dumps([*plain, *failures] if failures else plain, indent=1))
 
 
 def each(
@@ -56,14 +58,14 @@ def each(
 ) -> int:
     """Do it on every host; one that fails does not keep the others from their turn."""
     results: list[Any] = []
-    failed: list[DeviceError] = []
+    failures: list[dict[str, str]] = []
     for host in hosts:
         try:
             with ticker() as tick:
                 results.append(one(host, tick))
         except DeviceError as error:
-            failed.append(error)
+            failures.append({"host": host, "error": error.message, "hint": error.hint})
             print(f"edgekit: {error}", file=sys.stderr)
     if results or as_json:
-        emit(results, text, as_json=as_json, facts=facts)
-    return ExitCode.DEVICE if failed else ExitCode.DONE
+        emit(results, text, as_json=as_json, facts=facts, failures=failures)
+    return ExitCode.DEVICE if failures else ExitCode.DONE

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from edgekit.buildfolder import append_results, pack
 from edgekit.bundle import Manifest
 from edgekit.compare import Comparison, compare
+from edgekit.data import most_common_label
 from edgekit.errors import DeviceError, EdgekitError, UserError
 from edgekit.gate import judge
 from edgekit.intake import Intake, Request, take_in
@@ -31,6 +32,7 @@ class Outcome:
     found: Build
     compared: dict[str, Comparison]  # each candidate with the original, by the candidate's key
     manifest: Manifest | None
+    notes: tuple[str, ...]  # what a reader should know before trusting the figures
 
 
 def build(request: Request, tick: Tick, *, allow_failing: bool = False) -> Outcome:
@@ -55,7 +57,13 @@ def build(request: Request, tick: Tick, *, allow_failing: bool = False) -> Outco
     append_results(intake, found, compared)
     packed = found.chosen or (found.nearest if allow_failing else None)
     manifest = pack(intake, found, packed, compared) if packed else None
-    return Outcome(intake=intake, found=found, compared=compared, manifest=manifest)
+    return Outcome(
+        intake=intake,
+        found=found,
+        compared=compared,
+        manifest=manifest,
+        notes=tuple(_notes(intake, found)),
+    )
 
 
 def explore(intake: Intake, tick: Tick) -> Build:
@@ -65,7 +73,7 @@ def explore(intake: Intake, tick: Tick) -> Build:
         shop.machine(source)  # a device that cannot be reached is found out before the work
         baseline = _baseline(shop)
         tried: list[Candidate | Rejected] = []
-        while recipes := propose(tried, seed=intake.seed):
+        while recipes := propose(tried, model_format=intake.model.format, seed=intake.seed):
             tried += [_made(shop, recipe, baseline) for recipe in recipes]
         made = [baseline, *(t for t in tried if isinstance(t, Candidate))]
         candidates = shop.time(_distinct(made), HOST)
@@ -95,6 +103,21 @@ def comparison(intake: Intake, candidate: Candidate, baseline: Candidate) -> Com
     if reference is None or reference.tally is None or not tallies:
         raise EdgekitError(f"{candidate.recipe.name} or the original was not scored")
     return compare(reference.tally, tallies[-1], margin_points=intake.limits.drop_points)
+
+
+def _notes(intake: Intake, found: Build) -> Iterator[str]:
+    splits = [s for s in (intake.evaluation, intake.calibration) if s is not None]
+    yield from dict.fromkeys(note for split in splits for note in split.notes)
+    if len(splits) > len({split.digest for split in splits}):
+        yield "calibration and evaluation are the same samples: the accuracy of int8 is flattered"
+    host = found.baseline.measured(HOST)
+    common = most_common_label(intake.evaluation)
+    if host and host.tally and intake.metric != "top5" and host.tally.correct <= common:
+        yield (
+            f"the original is right on {host.tally.correct} of {host.tally.n} samples, no better "
+            f"than always giving the most common label ({common}): check [data.preprocess] and "
+            "the labels"
+        )
 
 
 def _baseline(shop: Workshop) -> Candidate:

@@ -16,7 +16,7 @@ from edgekit.evaluate import Agent, Tick, agent_progress
 from edgekit.model import Model
 from edgekit.profile import DeviceProfile, RuntimeName, RuntimeSpec
 from edgekit.remote.agent_file import agent_file
-from edgekit.remote.deploy import ensure_runtime
+from edgekit.remote.deploy import check_machine, ensure_runtime
 from edgekit.remote.session import LOCAL, Progress, Session, open_session
 from edgekit.remote.staging import stage_file, stage_samples
 from edgekit_agent.cpu import cores, name_and_isa
@@ -118,6 +118,7 @@ def device_place(
     *,
     cache: Path,
     tick: Tick,
+    same_machine: bool = False,
 ) -> Iterator[DevicePlace]:
     """A device with the runtime it needs; wheels are brought where it has none.
 
@@ -127,6 +128,7 @@ def device_place(
         runtime: which runtime.
         cache: where wheels are kept on this machine.
         tick: told of what is sent.
+        same_machine: refuse a device that is not of the profile's architecture.
 
     Raises:
         DeviceError: not reachable, or no runtime can be had for it.
@@ -134,6 +136,8 @@ def device_place(
     home = profile.connection.home if profile else ""
     with open_session(host, home=home) as session:
         facts = session.facts()
+        if same_machine and profile:
+            check_machine(host, facts, profile)
         spec = profile.runtimes.get(runtime, _ANY_VERSION) if profile else _ANY_VERSION
         progress = agent_progress(tick)
         ready = ensure_runtime(

@@ -12,7 +12,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from edgekit.errors import UserError
+from edgekit.errors import UserError, reason
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -163,5 +163,5 @@ def read_profile(path: Path) -> DeviceProfile:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot read the profile: {error}") from error
+        raise UserError(f"{path}: cannot read the profile: {reason(error)}") from error
     return parse_profile(text, where=str(path))

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 from edgekit.bundle import MANIFEST, Manifest, open_bundle
 from edgekit.compare import Comparison
-from edgekit.errors import UserError
+from edgekit.errors import UserError, reason
 from edgekit.results import Measurement, Verdict
 
 RESULTS = "results.jsonl"
@@ -109,7 +109,7 @@ def read_facts(build_dir: Path) -> BuildFacts:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{build_dir}: not a build folder: {error}", hint=_HINT) from error
+        raise UserError(f"{build_dir}: not a build folder: {reason(error)}", hint=_HINT) from error
     lines = _last_build(text, path)
     manifest = open_bundle(build_dir).manifest if (build_dir / MANIFEST).exists() else None
     candidates = tuple(line for line in lines if isinstance(line, CandidateLine))

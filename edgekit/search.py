@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from edgekit.model import Format
 from edgekit.passes import step
 from edgekit.recipe import Clean, QuantizeDynamic, QuantizeStatic, Ranges, Recipe
 from edgekit.results import Candidate, Rejected
@@ -19,12 +20,16 @@ def original(seed: int) -> Recipe:
     return Recipe(name="original", seed=seed)
 
 
-def propose(tried: Sequence[Candidate | Rejected], *, seed: int) -> tuple[Recipe, ...]:
+def propose(
+    tried: Sequence[Candidate | Rejected], *, model_format: Format, seed: int
+) -> tuple[Recipe, ...]:
     """The recipes to try next, given what was tried; empty when enough was.
 
     Static int8 with clipped ranges and dynamic int8 come first. Only when the static one loses
     too much accuracy are other range estimators worth their time.
     """
+    if model_format != "onnx":
+        return ()  # every pass works on the ONNX graph
     names = {t.recipe.name for t in tried}
     first = (_static("percentile", seed), _dynamic(seed))
     if not names & {r.name for r in first}:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from edgekit.bench import Benched
+from edgekit.bundle import release_name
 from edgekit.compare import Comparison
 from edgekit.inspection import Inspection
 from edgekit.latency import LatencySummary
@@ -13,7 +14,7 @@ from edgekit.profile import DeviceProfile
 from edgekit.remote.deploy import PushReport
 from edgekit.results import Candidate, Measurement
 from edgekit_agent.codec import encode
-from edgekit_agent.records import DeviceFacts, Release, Status
+from edgekit_agent.records import DeviceFacts, Health, Release, Status
 
 MIB = 1 << 20
 
@@ -53,9 +54,22 @@ def built(outcome: Outcome) -> str:
     if shown.verdict:
         lines += [f"  {check}" for check in shown.verdict.checks]
         lines += [f"  {reason}" for reason in shown.verdict.reasons]
+    lines += [f"note: {note}" for note in _all_notes(outcome)]
     if outcome.manifest:
-        lines += ["", f"bundle: {intake.out.resolve()}"]
+        lines += ["", f"bundle: {intake.out.resolve()} (release {release_name(outcome.manifest)})"]
     return "\n".join(lines)
+
+
+def _all_notes(outcome: Outcome) -> list[str]:
+    notes = list(outcome.notes)
+    if outcome.intake.model.format != "onnx":
+        notes.append("only .onnx models are compressed; this one was measured as it is")
+    shown = outcome.found.chosen or outcome.found.nearest
+    for measured in shown.measurements:
+        doubts = measured.times.doubts if measured.times else ()
+        if doubts:
+            notes.append(f"latency on {measured.source}: {', '.join(doubts)} (see the report)")
+    return notes
 
 
 def built_facts(outcome: Outcome) -> dict[str, object]:
@@ -68,6 +82,8 @@ def built_facts(outcome: Outcome) -> dict[str, object]:
         "nearest": found.nearest.recipe.name,
         "candidates": [_candidate_facts(outcome, c) for c in found.candidates],
         "rejected": {r.recipe.name: r.reason for r in found.rejected},
+        "notes": _all_notes(outcome),
+        "release": release_name(outcome.manifest) if outcome.manifest else None,
         "bundle": outcome.intake.out.resolve() if outcome.manifest else None,
         "folder": outcome.intake.out.resolve(),
     }
@@ -118,16 +134,16 @@ def pushed(reports: Iterable[PushReport]) -> str:
     """A line for each host."""
     return "\n".join(
         f"{r.host}: serves {r.release} ({r.runtime}), "
-        f"health {_health(r)}, sent {size(r.sent_bytes)} in {r.seconds:.1f} s"
+        f"health {_health(r.health)}, sent {size(r.sent_bytes)} in {r.seconds:.1f} s"
         f"{f', before {r.previous}' if r.previous else ''}"
         for r in reports
     )
 
 
-def _health(report: PushReport) -> str:
-    if report.health is None:
+def _health(health: Health | None) -> str:
+    if health is None:
         return "not checked"
-    return f"ok (relative error {report.health.relative_error:.2g})"
+    return f"ok (relative error {health.relative_error:.2g})"
 
 
 def benched(results: Iterable[Benched]) -> str:
@@ -188,14 +204,25 @@ def _counted_as_one(seen: Inspection) -> list[str]:
 def _obstacles(seen: Inspection) -> list[str]:
     lines = [f"  {seen.device}: {o.what}; {o.fix}" for o in seen.obstacles]
     limit = seen.model_mib_limit
-    if limit is not None and seen.bytes > limit * MIB:
+    if not lines and limit is not None and seen.bytes > limit * MIB:
         lines.append(f"  {seen.device}: {size(seen.bytes)} of {limit:g} MiB; 'edgekit build' it")
+    if not lines and seen.cost is None:
+        return [f"  {seen.device}: has a runtime for it; its operators were not read"]
     return lines or [f"  {seen.device}: every operator and the opset can run there"]
 
 
 def state_facts(found: Iterable[tuple[str, Status]]) -> list[dict[str, object]]:
     """The same as plain data."""
     return [{"host": host} | encode(status) for host, status in found]
+
+
+def rolled_back(found: Iterable[tuple[str, Status]]) -> str:
+    """A line for each host: what it went back to, and from what."""
+    return "\n".join(
+        f"{host}: went back to {_release(status.current)}, health "
+        f"{_health(status.health)}; before: {_release(status.previous)}"
+        for host, status in found
+    )
 
 
 def states(found: Iterable[tuple[str, Status]]) -> str:
@@ -210,12 +237,14 @@ def _release(release: Release | None) -> str:
     if release is None:
         return "nothing"
     runtime = f"{release.runtime} {release.runtime_version}".strip()
-    return f"{release.name} ({release.model}, {runtime}, since {release.installed_at})"
+    return f"{release.name} ({release.model}, {runtime}, installed {release.installed_at})"
 
 
 def profiles(found: Iterable[DeviceProfile]) -> str:
     """A line for each profile."""
-    return table([["name", ""], *([p.name, p.summary] for p in found)])
+    listed = list(found)
+    width = max(len(p.name) for p in listed)
+    return "\n".join(f"{p.name:<{width}}  {p.summary}" for p in listed)
 
 
 def probed_facts(found: Iterable[tuple[str, DeviceFacts]]) -> list[dict[str, object]]:

@@ -173,6 +173,7 @@ class Workshop:
             intake.runtime,
             cache=intake.store.root / "wheels",
             tick=self.tick,
+            same_machine=True,
         )
 
 

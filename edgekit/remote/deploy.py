@@ -14,9 +14,9 @@ from pathlib import Path
 from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion, Version
 
-from edgekit.bundle import MANIFEST, Bundle
+from edgekit.bundle import MANIFEST, RELEASE_DIGITS, Bundle
 from edgekit.errors import DeviceError
-from edgekit.profile import RuntimeName, RuntimeSpec
+from edgekit.profile import DeviceProfile, RuntimeName, RuntimeSpec
 from edgekit.remote.device_python import device_python, userland
 from edgekit.remote.sending import send, sha256
 from edgekit.remote.session import Progress, Session
@@ -33,8 +33,6 @@ from edgekit_agent.records import (
     StatusJob,
     Unpacked,
 )
-
-RELEASE_DIGITS = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,7 +111,7 @@ def _installed(
 ) -> Status:
     manifest, use = bundle.manifest, bundle.manifest.runtime
     facts = session.facts(_sites(before))
-    _check_machine(session.name, facts, bundle)
+    check_machine(session.name, facts, manifest.profile)
     found = ensure_runtime(
         session,
         facts,
@@ -254,14 +252,18 @@ def _sites(before: Status) -> tuple[str, ...]:
     return tuple(dict.fromkeys(r.site for r in releases if r is not None and r.site is not None))
 
 
-def _check_machine(host: str, facts: DeviceFacts, bundle: Bundle) -> None:
-    profile = bundle.manifest.profile
+def check_machine(host: str, facts: DeviceFacts, profile: DeviceProfile) -> None:
+    """That a device has the architecture of a profile.
+
+    Raises:
+        DeviceError: it has another.
+    """
     if userland(facts) != profile.hardware.arch:
         raise DeviceError(
             f"{host}: wrong architecture: the device is {userland(facts)} "
-            f"({facts.cpu or 'unknown processor'}), the bundle is for {profile.hardware.arch} "
-            f"({profile.name})",
-            hint="build for a profile of this device, or push to the one this was built for",
+            f"({facts.cpu or 'unknown processor'}), the profile {profile.name} is "
+            f"{profile.hardware.arch}",
+            hint="choose a profile of this device, or a device of this profile",
         )
 
 

@@ -175,7 +175,8 @@ def _unknown(
     accept = (
         f"ssh -o HostKeyAlgorithms={shown.kind} {host}"
         if address.alias
-        else f"ssh-keyscan -p {address.port} -t {kind} {address.host} >> {file}"
+        else f"mkdir -p {file.parent}; "
+        f"ssh-keyscan -p {address.port} -t {kind} {address.host} >> {file}"
     )
     why = "known only by its authority, which edgekit cannot check" if by_authority else "unknown"
     return DeviceError(

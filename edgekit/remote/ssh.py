@@ -252,7 +252,11 @@ def _shake_hands(host: str, settings: HostSettings, transport: paramiko.Transpor
         transport.start_client(timeout=settings.connect_timeout_s)
     except (paramiko.SSHException, EOFError, OSError) as error:
         why = str(error) or "it closed the connection"
-        raise DeviceError(f"{host}: no SSH connection: {why}", transient=True) from error
+        raise DeviceError(
+            f"{host}: no SSH connection: {why}",
+            hint=f"does an SSH server listen on {settings.hostname} port {settings.port}?",
+            transient=True,
+        ) from error
     if not transport.initial_kex_done:  # the library leaves quietly when its time is over
         raise DeviceError(
             f"{host}: no SSH connection within {settings.connect_timeout_s:g} s", transient=True

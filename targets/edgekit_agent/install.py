@@ -95,7 +95,11 @@ def rollback(job: RollbackJob, ask_health: AskHealth) -> Status:
     with locked(home):
         served, previous = pointed(home, CURRENT), pointed(home, PREVIOUS)
         if served is None or previous is None or previous == served:
-            raise AgentError("no_previous", f"{home.path}: there is no release to go back to")
+            raise AgentError(
+                "no_previous",
+                f"{home.path}: there is no release to go back to",
+                hint="one is kept from the second push on",
+            )
         release = read_release(home, previous)
         _check_whole(home, release)
         health = _healthy(home, release, ask_health)

@@ -1,0 +1,153 @@
+"""Folders of labelled images, decoded once into arrays on disk."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.errors import UserError, missing_extra
+from edgekit.project import PreprocessSettings
+from edgekit_agent.files import sha256_of, whole_file
+
+_IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Decoded:
+    """A folder with ``x.npy`` (uint8 NHWC) and ``label.npy``; ``digest`` covers both."""
+
+    folder: Path
+    digest: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Look:
+    resize: int | None
+    crop: int | None
+    grey: bool
+
+
+def decode_folder(
+    source: str, path: Path, cache: Path, settings: PreprocessSettings | None, *, grey: bool
+) -> Decoded:
+    """Decode the images of a folder, unless that was done before.
+
+    Args:
+        source: what the user called it, for messages.
+        path: the folder: with a ``labels.csv`` (``file,label``), a CSV of its own name beside it,
+            or a subfolder per class, labelled 0, 1, ... in the order of their names.
+        cache: where the arrays are kept.
+        settings: resize (short side, bicubic) and centre crop, in pixels.
+        grey: one channel instead of three.
+
+    Raises:
+        UserError: no images, an unreadable one, or sizes that differ.
+    """
+    rows = list(_image_rows(source, path))
+    if not rows:
+        raise UserError(
+            f"{source}: holds neither .npy files nor images",
+            hint="images need a labels.csv (file,label) or one subfolder per class",
+        )
+    files, labels = [file for file, _ in rows], [label for _, label in rows]
+    look = _Look(
+        resize=settings.resize if settings else None,
+        crop=settings.crop if settings else None,
+        grey=grey,
+    )
+    digest = hashlib.sha256(f"{look} {digest_of_files(files)} {labels}".encode()).hexdigest()
+    folder = cache / "columns" / digest
+    if not (folder / "label.npy").exists():
+        _decode_images(source, files, folder / "x.npy", look)
+        save_array(folder / "label.npy", np.asarray(labels, np.int64))
+    return Decoded(folder=folder, digest=digest)
+
+
+def digest_of_files(files: list[Path]) -> str:
+    """One digest over the names and contents of files."""
+    lines = [f"{file.name} {sha256_of(str(file))}" for file in files]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
+
+
+def save_array(target: Path, array: NDArray[Any]) -> None:
+    """Write a ``.npy``, whole or not at all."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with whole_file(str(target)) as file:
+        np.lib.format.write_array(file, array, allow_pickle=False)
+
+
+def _image_rows(source: str, path: Path) -> Iterator[tuple[Path, int]]:
+    for table in (path / "labels.csv", path.with_name(f"{path.name}.csv")):
+        if table.is_file():
+            yield from _listed_images(source, path, table)
+            return
+    classes = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
+    for label, folder in enumerate(classes):
+        for file in sorted(folder.iterdir()):
+            if file.suffix.lower() in _IMAGES:
+                yield file, label
+
+
+def _listed_images(source: str, path: Path, table: Path) -> Iterator[tuple[Path, int]]:
+    # Spreadsheets put a byte order mark first.
+    with table.open(newline="", encoding="utf-8-sig") as file:
+        for line, row in enumerate(csv.DictReader(file), start=2):
+            try:
+                image, label = path / row["file"], int(row["label"])
+            except (KeyError, TypeError, ValueError) as error:
+                raise UserError(
+                    f"{table}: line {line}: needs the columns file and label (an integer)"
+                ) from error
+            if not image.is_file():
+                raise UserError(f"{table}: line {line}: no image {row['file']} in {source}")
+            yield image, label
+
+
+def _decode_images(source: str, files: list[Path], target: Path, look: _Look) -> None:
+    """Write the images as uint8 NHWC, one at a time."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shape: tuple[int, ...] | None = None
+    with whole_file(str(target)) as out:
+        for file in files:
+            image = _decode(file, look)
+            if shape is None:
+                shape = image.shape
+                header = {"descr": "|u1", "fortran_order": False, "shape": (len(files), *shape)}
+                np.lib.format.write_array_header_1_0(out, header)
+            if image.shape != shape:
+                raise UserError(
+                    f"{source}: {file.name} is {image.shape[1]}x{image.shape[0]}, the others are "
+                    f"{shape[1]}x{shape[0]}",
+                    hint="set [data.preprocess] resize and crop",
+                )
+            out.write(image.tobytes())
+
+
+def _decode(file: Path, look: _Look) -> NDArray[np.uint8]:
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError as error:
+        raise missing_extra("pillow", "images") from error
+    try:
+        with Image.open(file) as opened:
+            image = opened.convert("L" if look.grey else "RGB")
+    except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise UserError(f"{file}: not an image that can be read: {error}") from error
+    if look.resize:
+        ratio = look.resize / min(image.size)
+        size = (round(image.width * ratio), round(image.height * ratio))
+        image = image.resize(size, Image.Resampling.BICUBIC)
+    if crop := look.crop:
+        if min(image.size) < crop:
+            raise UserError(f"{file}: {image.width}x{image.height} is smaller than crop = {crop}")
+        left, top = (image.width - crop) // 2, (image.height - crop) // 2
+        image = image.crop((left, top, left + crop, top + crop))
+    pixels = np.asarray(image)
+    return pixels[:, :, np.newaxis] if look.grey else pixels
