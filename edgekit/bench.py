@@ -10,16 +10,17 @@ from pathlib import Path
 
 from edgekit.bundle import SUFFIX, Bundle, open_bundle
 from edgekit.columns import read_table
-from edgekit.data import Dataset, open_dataset
+from edgekit.data import Dataset
 from edgekit.errors import DeviceError, UserError
-from edgekit.evaluate import Tick, Timing, default_metric, score, time_interleaved
+from edgekit.evaluate import Timing, default_metric, score, time_interleaved
 from edgekit.graphs.reading import read_model
-from edgekit.intake import check_output
+from edgekit.intake import check_output, open_split
 from edgekit.latency import LatencySummary, summarise
 from edgekit.model import Model
 from edgekit.places import device_place
 from edgekit.profile import FORMATS, DeviceProfile, RuntimeName, load_profile
-from edgekit.project import PreprocessSettings, load_project
+from edgekit.progress import Tick
+from edgekit.project import load_project
 from edgekit.store import Store, default_root
 from edgekit_agent.records import DeviceFacts, Report, Samples, Tally
 
@@ -84,7 +85,9 @@ def subject(
     project = load_project(folder)
     model = read_model(target)
     check_output(project, model)
-    data = _dataset(model, evaluation, folder, project.data.preprocess)
+    data = open_split(
+        evaluation, model, folder=folder, settings=project.data.preprocess, labelled=True
+    )
     yield Subject(
         model=model,
         runtime=next(name for name, form in FORMATS.items() if form == model.format),
@@ -118,10 +121,16 @@ def _measured(subject: Subject, host: str, tick: Tick) -> Benched:
     with device_place(host, subject.profile, subject.runtime, cache=cache, tick=tick) as place:
         ref = place.model_ref(subject.model)
         inputs = place.samples(subject.inputs) if subject.inputs else None
-        models = {"model": ref}
         reports = time_interleaved(
-            place.agent, models, inputs, dims=subject.dims, timing=_TIMING, tick=tick
+            place.agent,
+            {"model": ref},
+            inputs,
+            dims=subject.dims,
+            timing=_TIMING,
+            tick=tick,
         )["model"]
+        if isinstance(reports, str):
+            raise DeviceError(reports)
         tally = None
         if subject.evaluation is not None:
             samples = place.samples(subject.evaluation.samples)
@@ -149,7 +158,7 @@ def _of_bundle(
     for name in (manifest.model, manifest.canaries):
         (scratch / name).write_bytes(bundle.read(name))
     model = read_model(scratch / manifest.model)
-    data = _dataset(model, evaluation, folder, manifest.preprocess)
+    data = open_split(evaluation, model, folder=folder, settings=manifest.preprocess, labelled=True)
     return Subject(
         model=model,
         runtime=manifest.runtime.name,
@@ -167,21 +176,6 @@ def _canary_inputs(folder: Path, name: str) -> Samples:
     columns = read_table(name, folder=folder, cache=folder).columns
     inputs = (c for c in columns if c.name.startswith("input:"))
     return Samples(tuple(replace(c, name=c.name.removeprefix("input:")) for c in inputs))
-
-
-def _dataset(
-    model: Model, source: str | None, folder: Path, settings: PreprocessSettings | None
-) -> Dataset | None:
-    if source is None:
-        return None
-    return open_dataset(
-        source,
-        model.signature,
-        folder=folder,
-        cache=default_root(),
-        settings=settings,
-        labelled=True,
-    )
 
 
 def _notes(subject: Subject, facts: DeviceFacts) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import platform
 import secrets
 from collections.abc import Mapping
@@ -30,6 +31,7 @@ from edgekit.bundle import (
     write_bundle,
 )
 from edgekit.compare import Comparison
+from edgekit.data import Dataset
 from edgekit.intake import Intake
 from edgekit.model import TensorSpec
 from edgekit.passes import PASSES
@@ -40,21 +42,29 @@ from edgekit_agent.feeds import batches
 from edgekit_agent.files import write_whole
 from edgekit_agent.runtimes import fixed_batch, import_runtime
 
-_CANARIES = 8
+# A few samples are enough to see whether a device computes what the host computed, and they
+# travel with the model: at most so many, and no more than so many bytes if two will do.
+_MOST_CANARIES = 8
+_MOST_CANARY_BYTES = 1 << 20
 
 Compared = Mapping[str, Comparison]
 
 
-def append_results(intake: Intake, found: Build, compared: Compared) -> None:
+def append_results(
+    intake: Intake, found: Build, compared: Compared, *, packed: Candidate | None
+) -> None:
     """Add this build's lines to results.jsonl: raw values of every candidate.
 
     Args:
         intake: the inputs of the build.
         found: what it found.
         compared: each candidate against the original, by the candidate's key.
+        packed: the candidate that goes into the bundle, if any does.
     """
     intake.out.mkdir(parents=True, exist_ok=True)
-    candidates = (_candidate_line(c, found, compared[c.key]) for c in found.candidates)
+    candidates = (
+        _candidate_line(c, found, compared[c.key], is_packed=c is packed) for c in found.candidates
+    )
     rejected = (_rejected_line(r) for r in found.rejected)
     append(intake.out, [_build_line(intake), *candidates, *rejected])
 
@@ -130,7 +140,8 @@ def _canaries(intake: Intake, candidate: Candidate) -> bytes:
 
     Calibration samples where there are any, as the bundle may lie on many devices.
     """
-    split = (intake.calibration or intake.evaluation).first(_CANARIES)
+    split = intake.calibration or intake.evaluation
+    split = split.first(_canary_count(split))
     loaded = import_runtime(intake.runtime)(str(candidate.model.path), host_threads(intake.profile))
     batch = fixed_batch(loaded.inputs) or 1
     arrays: dict[str, list[Any]] = {}
@@ -144,6 +155,12 @@ def _canaries(intake: Intake, candidate: Candidate) -> bytes:
     joined = {name: np.concatenate(parts) for name, parts in sorted(arrays.items())}
     np.savez(buffer, **joined)  # type: ignore[arg-type]
     return buffer.getvalue()
+
+
+def _canary_count(split: Dataset) -> int:
+    floats = 4  # bytes; what images and most else become before a model sees them
+    sample = sum(math.prod(c.shape[1:]) * floats for c in split.samples.columns)
+    return max(2, min(_MOST_CANARIES, _MOST_CANARY_BYTES // max(sample, 1)))
 
 
 def _recipe(candidate: Candidate) -> dict[str, Any]:
@@ -188,7 +205,9 @@ def _machine() -> dict[str, str]:
     return {"arch": platform.machine(), "system": platform.platform()}
 
 
-def _candidate_line(candidate: Candidate, found: Build, compared: Comparison) -> CandidateLine:
+def _candidate_line(
+    candidate: Candidate, found: Build, compared: Comparison, *, is_packed: bool
+) -> CandidateLine:
     model = candidate.model
     return CandidateLine(
         kind="candidate",
@@ -201,6 +220,7 @@ def _candidate_line(candidate: Candidate, found: Build, compared: Comparison) ->
         comparison=compared,
         verdict=candidate.verdict,
         chosen=candidate is found.chosen,
+        packed=is_packed,
         baseline=candidate is found.baseline,
     )
 

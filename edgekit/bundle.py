@@ -25,7 +25,7 @@ SUFFIX = ".edgekit"
 RELEASE_DIGITS = 16
 RESULTS = "results.jsonl"
 LOCK = "edgekit.lock"
-BUILT_FILES = ("model.onnx", "model.tflite", CANARIES, MANIFEST, LOCK)
+BUILT_FILES = ("model.onnx", "model.tflite", CANARIES, MANIFEST, LOCK, "report.html")
 
 # What reading a damaged or encrypted file ends in.
 _DAMAGE = (

@@ -205,10 +205,10 @@ def build(
     )
     with ticker() as tick:
         outcome = run(request, tick, allow_failing=allow_failing)
-        report = write_report(outcome.intake.out)
     emit(outcome, show.built, as_json=as_json, facts=show.built_facts)
+    page = write_report(outcome.intake.out)
     if not as_json:
-        print(f"report: {report.resolve()}")
+        print(f"report: {page.resolve()}")
     return ExitCode.DONE if outcome.found.chosen else ExitCode.NOTHING_HOLDS
 
 
@@ -289,9 +289,9 @@ def report(
 
 
 @devices_app.callback(invoke_without_command=True)
-def _devices(context: typer.Context) -> None:
+def _devices(context: typer.Context, as_json: Json = False) -> None:
     if context.invoked_subcommand is None:
-        list_devices()
+        list_devices(as_json=as_json)
 
 
 @devices_app.command("list")

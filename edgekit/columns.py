@@ -104,12 +104,20 @@ def _read_npz(source: str, path: Path, cache: Path) -> Table:
                 columns.append(_column(name, path, where, start=_data_start(path, member)))
             else:
                 unpacked = cache / "columns" / digest / f"{_file_name(name)}.npy"
-                if not unpacked.exists():
+                if not unpacked.exists() or _crc(unpacked) != member.CRC:
                     _unpack(archive, member, unpacked)
                 columns.append(_column(name, unpacked, where))
     if not columns:
         raise UserError(f"{source}: holds no arrays")
     return Table(source=source, columns=tuple(columns), digest=digest)
+
+
+def _crc(path: Path) -> int:
+    value = 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            value = zlib.crc32(chunk, value)
+    return value
 
 
 def _file_name(name: str) -> str:
@@ -202,8 +210,7 @@ def _read_function(source: str, folder: Path, cache: Path) -> Table:
         hashed.update(array.reshape(-1).view(np.uint8).data)
         digest = hashed.hexdigest()
         target = cache / "columns" / digest / "array.npy"
-        if not target.exists():
-            save_array(target, array)
+        save_array(target, array)
         lines.append(f"{name} {digest}")
         columns.append(_column(name, target, f"{source}: {name}"))
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -37,8 +37,17 @@ class Comparison:
     needed_samples: int | None
 
 
-def compare(reference: Tally, candidate: Tally, *, margin_points: float) -> Comparison:
+def compare(
+    reference: Tally, candidate: Tally, *, margin_points: float, same_model: bool = False
+) -> Comparison:
     """Compare two tallies of the same samples.
+
+    Args:
+        reference: the original's answers.
+        candidate: the candidate's.
+        margin_points: the largest drop that counts as none.
+        same_model: the candidate is the original; where its answers are the same as well, there
+            is nothing to prove.
 
     Source: Tango 1998, "Equivalence test and confidence interval for the difference in
     proportions for the paired-sample design" (score interval).
@@ -51,8 +60,11 @@ def compare(reference: Tally, candidate: Tally, *, margin_points: float) -> Comp
         raise EdgekitError("only tallies of the same samples and metric can be compared")
     before, after = hits_from_hex(reference.hits, n), hits_from_hex(candidate.hits, n)
     lost, won = int((before & ~after).sum()), int((after & ~before).sum())
-    low, high = (100 * end for end in tango_interval(lost, won, n, z=_Z_TWO_SIDED_95))
-    worst = 100 * tango_interval(lost, won, n, z=_Z_ONE_SIDED_95)[1]
+    if same_model and not lost + won:
+        low = high = worst = 0.0
+    else:
+        low, high = (100 * end for end in tango_interval(lost, won, n, z=_Z_TWO_SIDED_95))
+        worst = 100 * tango_interval(lost, won, n, z=_Z_ONE_SIDED_95)[1]
     pairs = zip(reference.predictions, candidate.predictions, strict=True)
     return Comparison(
         n=n,

@@ -23,13 +23,12 @@ _SCAN_ROWS = 64
 class Dataset:
     """One split, bound to the inputs of a model.
 
-    ``samples`` holds one column per model input, in the model's order; ``slices`` the columns
-    named ``slice_*``; ``digest`` covers contents and preprocessing.
+    ``samples`` holds one column per model input, in the model's order; ``digest`` covers contents
+    and preprocessing.
     """
 
     source: str
     samples: Samples
-    slices: tuple[Column, ...]
     count: int
     digest: str
     notes: tuple[str, ...] = ()
@@ -45,7 +44,6 @@ class Dataset:
                 columns=tuple(_cut(c, count) for c in self.samples.columns),
                 label=_cut(label, count) if label else None,
             ),
-            slices=tuple(_cut(c, count) for c in self.slices),
             count=count,
         )
 
@@ -78,7 +76,7 @@ def open_dataset(
     preprocess = settings.for_agent() if settings else None
     columns = tuple(_bind(table, spec, signature, preprocess) for spec in signature.inputs)
     label = _label(table, source) if labelled else None
-    slices = tuple(c for c in table.columns if c.name.startswith("slice_"))
+    slices = (c for c in table.columns if c.name.startswith("slice_"))
     _check_counts((*columns, *slices, *([label] if label else [])), source)
     for column, spec in zip(columns, signature.inputs, strict=True):
         _check_fits(column, spec, preprocess, source)
@@ -86,7 +84,6 @@ def open_dataset(
     return Dataset(
         source=source,
         samples=Samples(columns, label, preprocess),
-        slices=slices,
         count=columns[0].shape[0],
         digest=hashlib.sha256(f"{table.digest} {preprocess}".encode()).hexdigest(),
         notes=tuple(_notes(columns, signature, preprocess, source)),

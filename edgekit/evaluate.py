@@ -7,12 +7,16 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
+from edgekit.errors import DeviceError
 from edgekit.model import Model, Signature
+from edgekit.progress import Tick
 from edgekit.results import Measurement
 from edgekit_agent.records import BenchJob, ModelRef, Report, Samples, ScoreJob, Tally
 
 R = TypeVar("R")
-Tick = Callable[[str, int, int], None]
+
+# Failures of the agent that say something of the model, not of the way to it.
+MODEL_AT_FAULT = ("killed", "model_failed")
 
 
 class Agent(Protocol):
@@ -56,15 +60,18 @@ def time_interleaved(
     dims: Mapping[str, int],
     timing: Timing,
     tick: Tick,
-) -> dict[str, list[Report]]:
+) -> dict[str, list[Report] | str]:
     """Time several models in turn, round by round, so that a drift of the machine meets them all.
 
     Returns:
-        One report per round for each key of ``models``.
+        One report per round for each key of ``models``; for a model that fails there, why.
     """
     reports: dict[str, list[Report]] = {key: [] for key in models}
+    failures: dict[str, str] = {}
     for turn in range(timing.rounds):
         for position, (key, model) in enumerate(models.items()):
+            if key in failures:
+                continue
             tick("timing", turn * len(models) + position, timing.rounds * len(models))
             job = BenchJob(
                 model,
@@ -75,8 +82,13 @@ def time_interleaved(
                 min_runs=timing.min_runs,
                 max_runs=timing.max_runs,
             )
-            reports[key].append(agent.ask(job, Report, progress=None))
-    return reports
+            try:
+                reports[key].append(agent.ask(job, Report, progress=None))
+            except DeviceError as error:
+                if error.kind not in MODEL_AT_FAULT:
+                    raise
+                failures[key] = error.message
+    return reports | failures
 
 
 def measurement(

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from edgekit.errors import UserError, missing_extra
 from edgekit.project import PreprocessSettings
-from edgekit_agent.files import sha256_of, whole_file
+from edgekit_agent.files import sha256_of, whole_file, write_whole
 
 _IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
@@ -64,9 +64,14 @@ def decode_folder(
     )
     digest = hashlib.sha256(f"{look} {digest_of_files(files)} {labels}".encode()).hexdigest()
     folder = cache / "columns" / digest
-    if not (folder / "label.npy").exists():
-        _decode_images(source, files, folder / "x.npy", look)
-        save_array(folder / "label.npy", np.asarray(labels, np.int64))
+    arrays = [folder / "x.npy", folder / "label.npy"]
+    seal = folder / "sha256"
+    # Decoding is slow, so it is kept; the seal tells whether it is still what it was.
+    if not seal.exists() or seal.read_text() != digest_of_files(arrays):
+        seal.unlink(missing_ok=True)
+        _decode_images(source, files, arrays[0], look)
+        save_array(arrays[1], np.asarray(labels, np.int64))
+        write_whole(str(seal), digest_of_files(arrays).encode())
     return Decoded(folder=folder, digest=digest)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
-from edgekit.bundle import BUILT_FILES, RESULTS
+from edgekit.bundle import BUILT_FILES, RESULTS, SUFFIX
 from edgekit.data import Dataset, open_dataset
 from edgekit.errors import UserError
 from edgekit.evaluate import default_metric
@@ -16,7 +17,7 @@ from edgekit.graphs.onnx_file import external_files, load, save
 from edgekit.graphs.reading import read_model
 from edgekit.model import Model
 from edgekit.profile import FORMATS, DeviceProfile, RuntimeName, load_profile
-from edgekit.project import Project, load_project
+from edgekit.project import PreprocessSettings, Project, load_project
 from edgekit.store import Store, default_root
 
 
@@ -77,17 +78,18 @@ def take_in(request: Request) -> Intake:
     _check_writable(store.root, hint="EDGEKIT_CACHE names another folder for the cache")
     model = find_model(request.folder, request.model, project)
     out = request.out or request.folder / "build" / profile.name
-    _check_out(out, model)
+    _check_out(out, model, profile.name)
     runtime = _runtime(model, profile, request.runtime)
     check_output(project, model)
-    evaluation = _split(
-        request.evaluation or project.data.evaluation, request, project, model, True
+    opened = partial(
+        open_split, model=model, folder=request.folder, settings=project.data.preprocess
     )
+    evaluation = opened(request.evaluation or project.data.evaluation, labelled=True)
     if evaluation is None:
         raise UserError(
             "no evaluation data", hint="give --eval EVAL, or [data] evaluation in edgekit.toml"
         )
-    calibration = _split(request.data or project.data.calibration, request, project, model, False)
+    calibration = opened(request.data or project.data.calibration, labelled=False)
     drop = request.max_drop_points
     if drop is None:
         drop = project.gate.max_drop_points
@@ -189,10 +191,11 @@ def _check_writable(folder: Path, *, hint: str) -> None:
         raise UserError(f"{folder}: cannot be written: no permission in {standing}", hint=hint)
 
 
-def _check_out(out: Path, model: Model) -> None:
+def _check_out(out: Path, model: Model, device: str) -> None:
     """That the build may write there, and takes the place of nothing but an older build."""
     _check_writable(out, hint="--out names another folder")
-    held = [name for name in BUILT_FILES if (out / name).exists()]
+    names = (*BUILT_FILES, f"{device}{SUFFIX}")
+    held = [name for name in names if (out / name).exists()]
     taken = bool(held) and not (out / RESULTS).exists()
     if taken or model.path.resolve() in [(out / name).resolve() for name in held]:
         raise UserError(
@@ -211,17 +214,27 @@ def check_output(project: Project, model: Model) -> None:
         )
 
 
-def _split(
-    source: str | None, request: Request, project: Project, model: Model, labelled: bool
+def open_split(
+    source: str | None,
+    model: Model,
+    *,
+    folder: Path,
+    settings: PreprocessSettings | None,
+    labelled: bool,
 ) -> Dataset | None:
+    """A split bound to a model's inputs; ``None`` where no source is named.
+
+    Raises:
+        UserError: it cannot be read, or does not fit the model.
+    """
     if source is None:
         return None
     return open_dataset(
         source,
         model.signature,
-        folder=request.folder,
+        folder=folder,
         cache=default_root(),
-        settings=project.data.preprocess,
+        settings=settings,
         labelled=labelled,
     )
 

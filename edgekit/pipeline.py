@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from edgekit.buildfolder import append_results, pack
-from edgekit.bundle import Manifest
+from edgekit.bundle import MANIFEST, Manifest
 from edgekit.compare import Comparison, compare
 from edgekit.data import most_common_label
 from edgekit.errors import DeviceError, EdgekitError, UserError
+from edgekit.evaluate import MODEL_AT_FAULT
 from edgekit.gate import judge
 from edgekit.intake import Intake, Request, take_in
 from edgekit.places import HOST
+from edgekit.progress import Tick
 from edgekit.recipe import Recipe
 from edgekit.results import Build, Candidate, Rejected
 from edgekit.search import choose, nearest, original, propose
 from edgekit.workshop import Workshop
-
-Tick = Callable[[str, int, int], None]
-
-# Failures of the agent that say something of the model, not of the way to it.
-_MODEL_AT_FAULT = ("killed", "model_failed")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,15 +51,15 @@ def build(request: Request, tick: Tick, *, allow_failing: bool = False) -> Outco
     intake = take_in(request)
     found = explore(intake, tick)
     compared = {c.key: comparison(intake, c, found.baseline) for c in found.candidates}
-    append_results(intake, found, compared)
     packed = found.chosen or (found.nearest if allow_failing else None)
+    append_results(intake, found, compared, packed=packed)
     manifest = pack(intake, found, packed, compared) if packed else None
     return Outcome(
         intake=intake,
         found=found,
         compared=compared,
         manifest=manifest,
-        notes=tuple(_notes(intake, found)),
+        notes=(*_notes(intake, found), *(() if manifest else _left_over(intake))),
     )
 
 
@@ -102,7 +99,17 @@ def comparison(intake: Intake, candidate: Candidate, baseline: Candidate) -> Com
     reference = baseline.measured(HOST)
     if reference is None or reference.tally is None or not tallies:
         raise EdgekitError(f"{candidate.recipe.name} or the original was not scored")
-    return compare(reference.tally, tallies[-1], margin_points=intake.limits.drop_points)
+    return compare(
+        reference.tally,
+        tallies[-1],
+        margin_points=intake.limits.drop_points,
+        same_model=candidate.model.digest == baseline.model.digest,
+    )
+
+
+def _left_over(intake: Intake) -> Iterator[str]:
+    if (intake.out / MANIFEST).exists():
+        yield f"{intake.out} still holds the bundle of an earlier build, which push would send"
 
 
 def _notes(intake: Intake, found: Build) -> Iterator[str]:
@@ -127,6 +134,8 @@ def _baseline(shop: Workshop) -> Candidate:
     try:
         return shop.score(made, HOST)
     except DeviceError as error:
+        if error.kind not in (*MODEL_AT_FAULT, "bad_job"):
+            raise
         # The original fails on its own data on this machine: that is no device's fault.
         message = error.message.removeprefix("local: ")
         raise UserError(f"the original fails on the data: {message}", hint=error.hint) from error
@@ -139,7 +148,7 @@ def _made(shop: Workshop, recipe: Recipe, baseline: Candidate) -> Candidate | Re
     try:
         scored = shop.score(made, HOST)
     except DeviceError as error:
-        if error.kind not in _MODEL_AT_FAULT:
+        if error.kind not in MODEL_AT_FAULT:
             raise
         return Rejected(recipe=recipe, reason=f"fails on the evaluation data: {error.message}")
     return _judged(shop.intake, scored, baseline)
@@ -147,7 +156,10 @@ def _made(shop: Workshop, recipe: Recipe, baseline: Candidate) -> Candidate | Re
 
 def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
     """Without those whose bytes another one has already."""
-    return list({c.model.digest: c for c in reversed(candidates)}.values())[::-1]
+    first: dict[str, Candidate] = {}
+    for candidate in candidates:
+        first.setdefault(candidate.model.digest, candidate)
+    return list(first.values())
 
 
 def _on_device(shop: Workshop, candidates: Sequence[Candidate], source: str) -> list[Candidate]:
@@ -162,7 +174,7 @@ def _scored_there(shop: Workshop, candidate: Candidate, source: str) -> Candidat
     try:
         return shop.score(candidate, source)
     except DeviceError as error:
-        if error.kind not in _MODEL_AT_FAULT:
+        if error.kind not in MODEL_AT_FAULT:
             raise
         return replace(candidate, troubles=(*candidate.troubles, error.message))
 

@@ -12,9 +12,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Protocol
 
-from edgekit.evaluate import Agent, Tick, agent_progress
+from edgekit.evaluate import Agent, agent_progress
 from edgekit.model import Model
 from edgekit.profile import DeviceProfile, RuntimeName, RuntimeSpec
+from edgekit.progress import Tick
 from edgekit.remote.agent_file import agent_file
 from edgekit.remote.deploy import check_machine, ensure_runtime
 from edgekit.remote.session import LOCAL, Progress, Session, open_session

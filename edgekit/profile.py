@@ -50,10 +50,14 @@ class Hardware(_Table):
 
 
 class RuntimeSpec(_Table):
-    """A runtime the device may use. Operators are written ``Conv`` or ``com.microsoft:QGemm``."""
+    """A runtime the device may use. Operators are written ``Conv`` or ``com.microsoft:QGemm``.
+
+    ``opset_max`` and ``ir_max`` are what the lowest version that ``version`` allows can read.
+    """
 
     version: Specifier
     opset_max: int | None = Field(default=None, ge=1)
+    ir_max: int | None = Field(default=None, ge=1)
     forbidden: tuple[str, ...] = ()
     allowed: tuple[str, ...] | None = None
 

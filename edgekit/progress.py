@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
+
+# Called with a stage, how much of it is done, and of how much (0 = not known).
+Tick = Callable[[str, int, int], None]
 
 _EVERY_S = 0.1
 _WIDTH = 78
@@ -15,14 +19,11 @@ _WIDTH = 78
 class Ticker:
     """Call it with a stage, how much of it is done, and of how much (0 = not known)."""
 
-    quiet: bool = False
     _stage: str = field(default="", init=False)
     _last: float = field(default=0.0, init=False)
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Report progress."""
-        if self.quiet:
-            return
         if not sys.stderr.isatty():
             if stage != self._stage:
                 print(stage, file=sys.stderr, flush=True)
@@ -42,5 +43,5 @@ class Ticker:
 
     def clear(self) -> None:
         """Leave no half line behind."""
-        if not self.quiet and sys.stderr.isatty() and self._stage:
+        if sys.stderr.isatty() and self._stage:
             print("\r\x1b[K", end="", file=sys.stderr, flush=True)

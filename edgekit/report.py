@@ -12,13 +12,12 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from edgekit import plots
 from edgekit.bundle import Manifest
 from edgekit.latency import LatencySummary
-from edgekit.results import Check, Measurement
+from edgekit.results import MIB, Check, Measurement
 from edgekit.resultsfile import BuildFacts, CandidateLine, read_facts
 from edgekit_agent.files import write_whole
 from edgekit_agent.records import Tally
 
 REPORT = "report.html"
-MIB = 1024 * 1024
 
 _NOT_MEASURED = "not measured"
 _LABELS = {
@@ -184,9 +183,13 @@ def _headline(judged: Row | None) -> tuple[Literal["holds", "open", "fails"], st
         return "fails", "No candidate passes"
     if not verdict.passes:
         return "fails", "Does not pass"
-    unmeasured = sum(c.outcome == "unmeasured" for c in verdict.checks)
-    if unmeasured:
-        return "open", f"Nothing fails, {unmeasured} of {len(verdict.checks)} checks not measured"
+    counts = {
+        "not measured": sum(c.outcome == "unmeasured" for c in verdict.checks),
+        "not proven": sum(c.outcome == "unproven" for c in verdict.checks),
+    }
+    still_open = [f"{count} {what}" for what, count in counts.items() if count]
+    if still_open:
+        return "open", f"Nothing fails; of {len(verdict.checks)} checks {', '.join(still_open)}"
     return "holds", "Passes, every check holds"
 
 

@@ -10,7 +10,9 @@ from edgekit.model import Model
 from edgekit.recipe import Recipe
 from edgekit_agent.records import Latency, Tally
 
-Outcome = Literal["holds", "fails", "unmeasured"]
+MIB = 1 << 20
+
+Outcome = Literal["holds", "fails", "unmeasured", "unproven"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -57,6 +57,7 @@ class CandidateLine(_Line):
     comparison: Comparison | None = None
     verdict: Verdict | None = None
     chosen: bool = False
+    packed: bool = False
     baseline: bool = False
 
 
@@ -113,7 +114,7 @@ def read_facts(build_dir: Path) -> BuildFacts:
     lines = _last_build(text, path)
     manifest = open_bundle(build_dir).manifest if (build_dir / MANIFEST).exists() else None
     candidates = tuple(line for line in lines if isinstance(line, CandidateLine))
-    digests = {c.model.digest for c in candidates if c.chosen}
+    digests = {c.model.digest for c in candidates if c.packed}
     if manifest is not None and digests.isdisjoint(f.digest for f in manifest.files):
         manifest = None  # it was packed by an earlier build
     return BuildFacts(
@@ -125,22 +126,29 @@ def read_facts(build_dir: Path) -> BuildFacts:
 
 
 def _last_build(text: str, path: Path) -> list[Line]:
+    """The lines from the last one on that begins a build."""
+    raw = text.splitlines()
+    starts = [number for number, line in enumerate(raw) if _begins(line)]
+    if not starts:
+        raise UserError(f"{path}: no build begins in this file", hint=_HINT)
     lines: list[Line] = []
-    numbered = list(enumerate(text.splitlines(), start=1))
-    for number, raw in numbered:
-        if not raw.strip():
+    for number in range(starts[-1], len(raw)):
+        if not raw[number].strip():
             continue
         try:
-            line = _LINE.validate_json(raw)
+            lines.append(_LINE.validate_json(raw[number]))
         except ValidationError as error:
-            if number == len(numbered) and not text.endswith("\n"):
+            if number == len(raw) - 1 and not text.endswith("\n"):
                 break  # the build was cut off while it wrote this line
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
-            raise UserError(f"{path}:{number}: {where}: {first['msg']}", hint=_HINT) from error
-        if isinstance(line, BuildLine):
-            lines = []
-        lines.append(line)
-    if not lines or not isinstance(lines[0], BuildLine):
-        raise UserError(f"{path}: no build begins in this file", hint=_HINT)
+            said = f"{path}:{number + 1}: {where}: {first['msg']}"
+            raise UserError(said, hint=_HINT) from error
     return lines
+
+
+def _begins(raw: str) -> bool:
+    try:
+        return isinstance(_LINE.validate_json(raw), BuildLine)
+    except ValidationError:
+        return False  # of an earlier build, cut off by a crash; or told of where it is read

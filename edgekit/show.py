@@ -12,11 +12,9 @@ from edgekit.latency import LatencySummary
 from edgekit.pipeline import Outcome
 from edgekit.profile import DeviceProfile
 from edgekit.remote.deploy import PushReport
-from edgekit.results import Candidate, Measurement
+from edgekit.results import MIB, Candidate, Measurement
 from edgekit_agent.codec import encode
 from edgekit_agent.records import DeviceFacts, Health, Release, Status
-
-MIB = 1 << 20
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -101,8 +99,8 @@ def _candidate_facts(outcome: Outcome, candidate: Candidate) -> dict[str, object
 
 
 def _candidates(outcome: Outcome) -> str:
-    head = ["candidate", "file", "transfer", "right", "drop", "p50 ms", "p95 ms", "peak RSS", ""]
-    rows = [head]
+    head = ["candidate", "file", "transfer", "right", "drop", "quiet p50 ms", "p95 ms", "peak RSS"]
+    rows = [[*head, ""]]
     for candidate in outcome.found.candidates:
         for measured in candidate.measurements:
             compared = outcome.compared[candidate.key]
@@ -123,7 +121,7 @@ def _candidate_row(
         size(measured.transfer_bytes),
         f"{tally.correct}/{tally.n}" if tally else "-",
         f"{compared.drop_points:+.2f}",
-        f"{times.p50_ms:.3g}" if times else "-",
+        f"{times.quiet_p50_ms:.3g}" if times else "-",
         f"{times.p95_ms:.3g}" if times else "-",
         size(measured.peak_rss_bytes),
         mark,

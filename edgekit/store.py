@@ -18,7 +18,7 @@ from edgekit_agent.files import fsync_folder, sha256_of, temporary_name, write_w
 def default_root() -> Path:
     """``EDGEKIT_CACHE``, else ``edgekit`` in the user's cache folder."""
     if own := os.environ.get("EDGEKIT_CACHE"):
-        return Path(own)
+        return Path(own).absolute()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgekit"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
@@ -18,12 +18,11 @@ from edgekit.model import Model
 from edgekit.passes import PASSES, Work
 from edgekit.passes.running import run_step
 from edgekit.places import HOST, Place, device_place, host_identity, host_place
+from edgekit.progress import Tick
 from edgekit.recipe import Recipe, candidate_key
 from edgekit.results import Candidate, Rejected
 from edgekit_agent.codec import decode, encode
 from edgekit_agent.records import Report, Tally
-
-Tick = Callable[[str, int, int], None]
 
 
 @dataclass
@@ -123,21 +122,21 @@ class Workshop:
         question = self._question(source, *digests, json.dumps(asdict(self.timing)))
         known = self.intake.store.recall("timings", question)
         if known is not None:
-            reports = {d: [decode(Report, r) for r in known[d]] for d in digests}
-        else:
-            place = self._place(source)
-            reports = time_interleaved(
-                place.agent,
-                {c.model.digest: place.model_ref(c.model) for c in candidates},
-                place.samples(self.intake.evaluation.first(32).samples),
-                dims=self.intake.dims,
-                timing=self.timing,
-                tick=self.tick,
-            )
-            self.intake.store.remember(
-                "timings", question, {d: [encode(r) for r in rs] for d, rs in reports.items()}
-            )
-        return [_with(c, source, None, reports[c.model.digest]) for c in candidates]
+            kept = {d: [decode(Report, r) for r in known[d]] for d in digests}
+            return [_with(c, source, None, kept[c.model.digest]) for c in candidates]
+        place = self._place(source)
+        found = time_interleaved(
+            place.agent,
+            {c.model.digest: place.model_ref(c.model) for c in candidates},
+            place.samples(self.intake.evaluation.first(32).samples),
+            dims=self.intake.dims,
+            timing=self.timing,
+            tick=self.tick,
+        )
+        if not any(isinstance(reports, str) for reports in found.values()):
+            kept_facts = {d: [encode(r) for r in reports] for d, reports in found.items()}
+            self.intake.store.remember("timings", question, kept_facts)
+        return [_timed(c, source, found[c.model.digest]) for c in candidates]
 
     def _question(self, source: str, *parts: str) -> str:
         """Key of a measurement: everything that decides its answer, the machine included."""
@@ -175,6 +174,12 @@ class Workshop:
             tick=self.tick,
             same_machine=True,
         )
+
+
+def _timed(candidate: Candidate, source: str, found: Sequence[Report] | str) -> Candidate:
+    if isinstance(found, str):
+        return replace(candidate, troubles=(*candidate.troubles, found))
+    return _with(candidate, source, None, found)
 
 
 def _with(

@@ -73,13 +73,12 @@ def save_function(folder):
 
 
 @pytest.mark.parametrize("save", [save_stored, save_compressed, save_folder, save_function])
-def test_every_kind_of_source_gives_the_same_rows_labels_and_slices(tmp_path, opened, save):
+def test_every_kind_of_source_gives_the_same_rows_and_labels(tmp_path, opened, save):
     found = opened(save(tmp_path))
 
     inputs, labels = rows(found, signature("N", 12))
     np.testing.assert_array_equal(inputs["features"], X)
     np.testing.assert_array_equal(labels.ravel(), LABEL)
-    assert [(c.name, c.shape) for c in found.slices] == [("slice_night", (5,))]
     assert found.count == 5
 
 

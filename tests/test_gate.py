@@ -83,7 +83,9 @@ def test_where_proof_is_asked_for_a_good_figure_alone_is_not_enough():
     proof = verdict(Budget(), right=895, drop=0.6, proof=True)
 
     assert figure.passes
+    assert outcomes(figure) == {"accuracy_drop_points": "unproven"}
     assert not proof.passes
+    assert proof.failing[0].measured > 0.6, "the largest drop that the samples leave possible"
     assert "not proven" in str(proof.failing[0])
     assert "samples could" in str(proof.failing[0])
 

@@ -87,6 +87,7 @@ def candidate(name, steps=(), *, size=40_403, measurements=(), drop=None, judged
         "comparison": drop,
         "verdict": None if judged is None else dataclasses.asdict(judged),
         "chosen": False,
+        "packed": bool(changes.get("chosen")),
         "baseline": False,
     }
     return {**line, **changes}
@@ -241,7 +242,7 @@ def test_the_verdict_comes_first_with_every_check(tmp_path):
     words, _, _ = page(build_folder(tmp_path))
     top = words[: words.index("Candidates")]
 
-    assert "Nothing fails, 1 of 4 checks not measured" in top
+    assert "Nothing fails; of 4 checks 1 not measured" in top
     assert "tablet-x86" in top
     assert "static-int8" in top
     assert "Accuracy drop points 1 0.5000" in top
@@ -415,6 +416,28 @@ def test_the_manifest_of_an_earlier_build_is_not_taken_for_this_one(tmp_path):
 
     assert "the folder holds no bundle of this build" in words
     assert digest("something else") not in words
+
+
+def test_a_candidate_that_was_packed_without_passing_has_its_manifest_shown(tmp_path):
+    lines = usual_lines()
+    for line in lines:
+        line.pop("chosen", None)
+
+    words, _, _ = page(build_folder(tmp_path, lines))
+
+    assert "the folder holds no bundle of this build" not in words
+    assert "seed 11" in words
+
+
+def test_a_line_torn_by_a_crash_of_an_earlier_build_does_not_matter(tmp_path):
+    folder = build_folder(tmp_path)
+    whole = (folder / "results.jsonl").read_text(encoding="utf-8")
+    torn = whole[: len(whole) // 2]
+    (folder / "results.jsonl").write_text(f"{torn}\n{whole}", encoding="utf-8")
+
+    words, _, _ = page(folder)
+
+    assert digest("static-int8") in words
 
 
 def test_a_build_without_candidates_still_gives_a_page(tmp_path):

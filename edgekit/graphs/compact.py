@@ -11,12 +11,17 @@ from edgekit.graphs.onnx_file import all_graphs, opset
 
 # The specification gives these no default value in the schema but says what absence means.
 _ABSENT_MEANS = {"dilations": 1, "strides": 1, "pads": 0}
+# Since 8 a file may hold functions of its own.
+_MIN_IR = 8
 _WINDOWED = {"Conv", "AveragePool", "MaxPool"}
 
 
 def compact(proto: ModelProto) -> None:
     """Shorten a model in place; inputs, outputs and what is computed stay as they are."""
     proto.ClearField("doc_string")
+    # Runtimes refuse an IR version newer than themselves; the opset needs no more than this.
+    least = helper.find_min_ir_version_for(list(proto.opset_import), ignore_unknown=True)
+    proto.ir_version = min(proto.ir_version, max(least, _MIN_IR))
     version = opset(proto)
     for graph in all_graphs(proto.graph):
         for unread in ("doc_string", "value_info", "quantization_annotation", "metadata_props"):

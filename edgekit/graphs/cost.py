@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from onnx import ModelProto, NodeProto, TensorProto
 
 from edgekit.graphs.index import GraphIndex, attribute
-from edgekit.graphs.onnx_file import all_graphs, all_tensors
+from edgekit.graphs.onnx_file import all_graphs, all_tensors, opset
 from edgekit.graphs.shapes import itemsize, known_shapes, with_shapes
 
 Shapes = Mapping[str, tuple[int, ...]]
@@ -56,7 +56,7 @@ def cost(proto: ModelProto, dims: Mapping[str, int]) -> Cost:
     floats = [t for t in proto.graph.initializer if _is_weight(t)]
     return Cost(
         ops=count_ops(proto),
-        opset=next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0),
+        opset=opset(proto),
         parameters=sum(math.prod(t.dims) for t in floats),
         weight_bytes=sum(_stored_bytes(t) for t in all_tensors(proto.graph)),
         macs=macs,

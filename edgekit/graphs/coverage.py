@@ -29,7 +29,7 @@ def onnx_obstacles(proto: ModelProto, profile: DeviceProfile) -> tuple[Obstacle,
                 fix="give a .tflite model",
             ),
         )
-    return (*_opset(proto, spec), *_operators(proto, spec))
+    return (*_opset(proto, spec), *_ir(proto, spec), *_operators(proto, spec))
 
 
 def tflite_obstacles(profile: DeviceProfile) -> tuple[Obstacle, ...]:
@@ -46,6 +46,14 @@ def _opset(proto: ModelProto, spec: RuntimeSpec) -> tuple[Obstacle, ...]:
         return ()
     what = f"opset {version} is above {spec.opset_max}, the device's onnxruntime ceiling"
     fix = f"export with opset_version={spec.opset_max}, or raise opset_max with a newer runtime"
+    return (Obstacle(what=what, fix=fix),)
+
+
+def _ir(proto: ModelProto, spec: RuntimeSpec) -> tuple[Obstacle, ...]:
+    if spec.ir_max is None or proto.ir_version <= spec.ir_max:
+        return ()
+    what = f"IR version {proto.ir_version} is above {spec.ir_max}, the device's onnxruntime ceiling"
+    fix = f"load it with onnx, set model.ir_version = {spec.ir_max}, and save it"
     return (Obstacle(what=what, fix=fix),)
 
 

@@ -87,6 +87,10 @@ def _session(proto: ModelProto, names: Sequence[str]) -> ort.InferenceSession:
     # The arena keeps what it once took; without it peak memory is that of one batch.
     options.enable_cpu_mem_arena = False
     options.intra_op_num_threads = 2
-    return ort.InferenceSession(
-        watched.SerializeToString(), options, providers=["CPUExecutionProvider"]
-    )
+    try:
+        return ort.InferenceSession(
+            watched.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    except Exception as error:  # onnxruntime's own exceptions have no common base
+        said = str(error).strip().partition("\n")[0]
+        raise UserError(f"the values inside the model cannot be looked at: {said}") from error

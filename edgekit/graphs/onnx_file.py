@@ -82,12 +82,6 @@ def save(proto: ModelProto, path: Path) -> None:
         file.write(proto.SerializeToString(deterministic=True))
 
 
-def describe(path: Path, proto: ModelProto) -> Model:
-    """The model of a file that was just written from ``proto``."""
-    digest = sha256_of(str(path))
-    return Model(path=path, format="onnx", digest=digest, signature=signature(proto))
-
-
 def open_session(path: Path, *, threads: int = 1) -> ort.InferenceSession:
     """An onnxruntime session on the CPU that prints nothing."""
     options = ort.SessionOptions()

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from edgekit.model import Format, Model
+from edgekit.progress import Tick
 from edgekit.recipe import Clean, QuantizeDynamic, QuantizeStatic, Settings, Step
 from edgekit_agent.records import Samples
-
-Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -20,7 +19,7 @@ class Work:
 
     scratch: Path
     calibration: Samples | None
-    progress: Progress
+    progress: Tick
     seed: int = 0
 
 
@@ -56,14 +55,14 @@ PASSES: dict[str, PassSpec] = {
         settings=QuantizeStatic,
         function="edgekit.passes.quantize_static:quantize_static",
         summary="8-bit weights and activations as QDQ, ranges from calibration samples",
-        version=2,
+        version=3,
         needs_calibration=True,
     ),
     "quantize-dynamic": PassSpec(
         settings=QuantizeDynamic,
         function="edgekit.passes.quantize_dynamic:quantize_dynamic",
         summary="8-bit MatMul, Gemm and embeddings, activations quantised at run time",
-        version=2,
+        version=3,
     ),
 }
 

@@ -49,6 +49,10 @@ def _optimise(source: Path, target: Path, *, without: list[str]) -> None:
     options.log_severity_level = 4
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(target)
-    ort.InferenceSession(
-        str(source), options, providers=["CPUExecutionProvider"], disabled_optimizers=without
-    )
+    try:
+        ort.InferenceSession(
+            str(source), options, providers=["CPUExecutionProvider"], disabled_optimizers=without
+        )
+    except Exception as error:  # onnxruntime's own exceptions have no common base
+        said = str(error).strip().partition("\n")[0]
+        raise PassRefused(f"clean: onnxruntime cannot rewrite the model: {said}") from error

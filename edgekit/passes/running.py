@@ -62,6 +62,8 @@ def _check_agreement(
         error = relative_error(before, after, _first(samples, _AGREEMENT_SAMPLES))
     except ValueError as mismatch:
         raise PassError(f"{name}: {mismatch}") from mismatch
+    except UserError as failure:
+        raise PassError(f"{name}: the result does not run: {failure.message}") from failure
     if not np.isfinite(error):
         raise PassError(f"{name}: outputs are not finite where those of the original are")
     if spec.max_relative_error is not None and error > spec.max_relative_error:

@@ -93,13 +93,16 @@ def test_a_host_that_cannot_be_reached_ends_with_4_and_one_line(bundle):
 def test_one_host_that_fails_does_not_keep_the_others_from_their_turn():
     done = edgekit("devices", "probe", "user@127.0.0.1:1", "local", "--json")
     assert done.code == 4
-    (facts,) = json.loads(done.out)
+    facts, failure = json.loads(done.out)
     assert (facts["host"], facts["machine"]) == ("local", platform.machine())
+    assert failure["host"] == "user@127.0.0.1:1"
+    assert "Connection refused" in failure["error"]
 
 
-def test_json_is_an_empty_list_where_no_host_answered():
+def test_json_names_every_host_that_did_not_answer():
     done = edgekit("status", "user@127.0.0.1:1", "--json")
-    assert (done.code, json.loads(done.out)) == (4, [])
+    (failure,) = json.loads(done.out)
+    assert (done.code, failure["host"]) == (4, "user@127.0.0.1:1")
 
 
 def test_a_bundle_for_another_machine_is_turned_away(bundle, workplace):
@@ -121,6 +124,7 @@ def test_every_profile_that_ships_is_listed_shown_and_valid(workplace):
     assert [p["name"] for p in listed] == shipped_names()
     text = edgekit("devices", "list").out
     assert edgekit("devices").out == text
+    assert asked("devices") == listed
     for name in shipped_names():
         assert re.search(rf"^{re.escape(name)} ", text, re.MULTILINE)
         shown = edgekit("devices", "show", name)

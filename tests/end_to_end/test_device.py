@@ -58,7 +58,7 @@ def small_profile(folder: Path) -> str:
     """A device like the emulated one, with room for an 8-bit model but not for the original."""
     text = profile_text("raspberry-pi-zero-2w")
     text = text.replace('name = "raspberry-pi-zero-2w"', 'name = "small"')
-    text = re.sub(r"(?m)^model_mib = .*$", "model_mib = 0.02", text)
+    text = re.sub(r"(?m)^model_mib = .*$", "model_mib = 0.12", text)
     path = folder / "small.toml"
     path.write_text(text)
     return str(path)

@@ -1,6 +1,7 @@
 """Real models, built for the tablet, and scored again by the plain runtime."""
 
 import json
+import time
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +22,8 @@ WEIGHTS_DOMINATE = {"ic-resnet8", "effnet-lite0", "text-minilm-agnews", "med-pne
 MOST_OF_FP32 = 0.27
 # Two medians of one interleaved run that differ by less are the same.
 TIE = 1.03
+# And this much two medians of the test's own may differ on a busy machine.
+NOISE = 1.10
 
 pytestmark = pytest.mark.zoo
 
@@ -42,7 +45,6 @@ def test_the_chosen_model_is_as_good_as_fast_and_as_small_as_promised(built):
     zoo, entry, out, facts = built
     assert facts["chosen"], "the original fits the tablet, so something must hold"
     candidates = {c["name"]: c for c in facts["candidates"]}
-    assert {"original", "int8-dynamic"} & set(candidates) | set(facts["rejected"])
     chosen, original = candidates[facts["chosen"]], candidates["original"]
     before, after = original["measurements"][0], chosen["measurements"][0]
     assert chosen["comparison"]["drop_points"] <= 1.0
@@ -57,22 +59,53 @@ def test_the_chosen_model_is_as_good_as_fast_and_as_small_as_promised(built):
         assert not candidate["passes"] or slower >= 1 / TIE
     correct, n = plainly_scored(zoo, entry, out / "model.onnx")
     assert (after["correct"], after["n"]) == (correct, n)
+    if facts["chosen"] != "original":
+        ratio = plainly_timed(
+            zoo, entry, [zoo / entry["name"] / entry["model"], out / "model.onnx"]
+        )
+        assert ratio <= NOISE
     published = entry["fp32_score"]["eval_top1"]
     assert before["correct"] / n == pytest.approx(published, abs=0.002)
 
 
-def plainly_scored(zoo: Path, entry: dict, model: Path) -> tuple[int, int]:
-    """Right answers by onnxruntime alone, one sample at a time, without a line of edgekit."""
+def plainly_timed(zoo: Path, entry: dict, models: list[Path]) -> float:
+    """Time of the second model over that of the first, by onnxruntime alone, in turn."""
+    columns, _ = samples(zoo, entry)
+    quiet = [float("inf")] * 2
+    for _ in range(7):
+        for i, model in enumerate(models):
+            session = opened(model)
+            feed = fed(session, entry, [column[:1] for column in columns])
+            times = []
+            for _ in range(25):
+                start = time.perf_counter()
+                session.run(None, feed)
+                times.append(time.perf_counter() - start)
+            quiet[i] = min(quiet[i], sorted(times[5:])[10])
+    return quiet[1] / quiet[0]
+
+
+def opened(model: Path) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 2
-    session = onnxruntime.InferenceSession(str(model), options)
+    return onnxruntime.InferenceSession(str(model), options)
+
+
+def fed(session: onnxruntime.InferenceSession, entry: dict, columns: list) -> dict:
+    feed = {}
+    for spec, column in zip(session.get_inputs(), columns, strict=True):
+        dtype = np.int64 if spec.type == "tensor(int64)" else np.float32
+        feed[spec.name] = prepared(entry, column, dtype)
+    return feed
+
+
+def plainly_scored(zoo: Path, entry: dict, model: Path) -> tuple[int, int]:
+    """Right answers by onnxruntime alone, one sample at a time, without a line of edgekit."""
+    session = opened(model)
     columns, labels = samples(zoo, entry)
     right = 0
     for i, label in enumerate(labels):
-        feed = {}
-        for spec, column in zip(session.get_inputs(), columns, strict=True):
-            dtype = np.int64 if spec.type == "tensor(int64)" else np.float32
-            feed[spec.name] = prepared(entry, column[i : i + 1], dtype)
+        feed = fed(session, entry, [column[i : i + 1] for column in columns])
         right += int(session.run(None, feed)[0].reshape(-1).argmax() == label)
     return right, len(labels)
 

@@ -1,0 +1,104 @@
+"""What a build must say, or refuse, so that nobody trusts a figure that means something else."""
+
+import json
+import platform
+
+import numpy as np
+import pytest
+
+from edgekit.profile import profile_text
+from edgekit.project import FILE_NAME
+from tests.projects import edgekit, spawned
+
+OTHER = {"x86_64": "tablet", "aarch64": "tablet-x86"}
+
+
+def facts(*arguments):
+    done = spawned(*arguments, "--json")
+    assert done.code == 0, done.err
+    return json.loads(done.out)
+
+
+def test_a_machine_of_another_architecture_measures_nothing_for_a_device(tiny):
+    done = edgekit("build", "-C", tiny, "--device", OTHER[platform.machine()], "--on", "local")
+    assert done.code == 4
+    assert "wrong architecture" in done.err
+    assert not (tiny / "build").exists()
+
+
+def test_the_same_samples_for_calibration_and_evaluation_are_noticed(digits):
+    built = facts("build", "-C", digits, "--data", "eval.npz")
+    assert any("calibration and evaluation are the same samples" in n for n in built["notes"])
+
+
+def test_an_original_that_is_no_better_than_guessing_is_noticed(digits):
+    arrays = dict(np.load(digits / "eval.npz"))
+    arrays["y"] = np.roll(arrays["y"], 1)
+    np.savez(digits / "eval.npz", **arrays)
+    with (digits / FILE_NAME).open("a") as file:
+        file.write("\n[data.preprocess]\nscale = 0.0\n")
+    built = facts("build", "-C", digits)
+    assert any("no better than always giving the most common label" in n for n in built["notes"])
+
+
+def test_bytes_that_are_fed_to_floats_unscaled_are_noticed(digits):
+    for split in ("calib", "eval"):
+        arrays = dict(np.load(digits / f"{split}.npz"))
+        name = next(n for n in arrays if n != "y")
+        arrays[name] = arrays[name].astype(np.uint8)
+        np.savez(digits / f"{split}.npz", **arrays)
+    built = facts("build", "-C", digits)
+    assert sum("uint8 and is fed to a float32 input unscaled" in n for n in built["notes"]) == 2
+
+
+def test_few_samples_prove_nothing_and_the_line_says_how_many_could(digits):
+    arrays = {name: values[:60] for name, values in np.load(digits / "eval.npz").items()}
+    np.savez(digits / "few.npz", **arrays)
+    built = facts("build", "-C", digits, "--eval", "few.npz")
+    chosen = next(c for c in built["candidates"] if c["name"] != "original")
+    check = next(c for c in chosen["verdict"]["checks"] if c["name"] == "accuracy_drop_points")
+    assert check["outcome"] == "unproven"
+    assert chosen["comparison"]["needed_samples"] > 60
+    (digits / FILE_NAME).write_text(
+        (digits / FILE_NAME).read_text() + "\n[gate]\nrequire_proof = true\n"
+    )
+    strict = facts("build", "-C", digits, "--eval", "few.npz")
+    assert strict["chosen"] == "original", "the original needs no proof against itself"
+
+
+def test_a_failed_build_says_that_an_older_bundle_is_still_there(built, digits):
+    profile = digits / "tight.toml"
+    text = profile_text("tablet-x86").replace("model_mib = 50", "model_mib = 0.001")
+    assert "0.001" in text
+    facts("build", "-C", digits)
+    profile.write_text(text)
+    done = edgekit("build", "-C", digits, "--device", "tight.toml")
+    assert done.code == 3
+    assert "still holds the bundle of an earlier build" in done.out
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_are_decoded_to_the_channels_that_the_model_looks_at(workplace, channels):
+    onnx = pytest.importorskip("onnx")
+    image = pytest.importorskip("PIL.Image")
+    rng = np.random.default_rng(0)
+    made = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> '
+        f"g (float[N,{channels},8,8] x) => (float[N,{channels}] y) "
+        "{ p = GlobalAveragePool(x) y = Flatten(p) }"
+    )
+    onnx.save(made, workplace / "model.onnx")
+    for name in ("calib", "eval"):
+        for label in range(channels):
+            folder = workplace / name / str(label)
+            folder.mkdir(parents=True)
+            for i in range(3):
+                pixels = rng.integers(0, 255, (8, 8), np.uint8)
+                image.fromarray(pixels).save(folder / f"{i}.png")
+    (workplace / FILE_NAME).write_text(
+        '[model]\npath = "model.onnx"\n[data]\ncalibration = "calib"\nevaluation = "eval"\n'
+        '[data.preprocess]\nmean = 127.5\nstd = 127.5\nlayout = "NCHW"\n'
+    )
+    done = spawned("build", "--device", "tablet-x86", "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["chosen"] == "original"
