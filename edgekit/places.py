@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Protocol
 
+from edgekit.errors import DeviceError
 from edgekit.evaluate import Agent, agent_progress
 from edgekit.model import Model
 from edgekit.profile import DeviceProfile, RuntimeName, RuntimeSpec
@@ -19,7 +21,7 @@ from edgekit.progress import Tick
 from edgekit.remote.agent_file import agent_file
 from edgekit.remote.deploy import check_machine, ensure_runtime
 from edgekit.remote.session import LOCAL, Progress, Session, open_session
-from edgekit.remote.staging import stage_file, stage_samples
+from edgekit.remote.staging import forget, stage_file, stage_samples, staged_digests
 from edgekit_agent.cpu import cores, name_and_isa
 from edgekit_agent.records import DeviceFacts, ModelRef, Samples
 
@@ -95,6 +97,7 @@ class DevicePlace:
     threads: int
     site: str | None
     progress: Progress
+    staged: set[str] = field(default_factory=set)  # digests of samples to be removed again
 
     def model_ref(self, model: Model) -> ModelRef:
         """The model in the device's object store."""
@@ -103,7 +106,14 @@ class DevicePlace:
 
     def samples(self, samples: Samples) -> Samples:
         """The columns in the device's object store."""
-        return stage_samples(self.agent, samples, self.progress)
+        there = stage_samples(self.agent, samples, self.progress)
+        self.staged.update(staged_digests(there))
+        return there
+
+    def tidy(self) -> None:
+        """Remove the samples from the device: they may be patients' data."""
+        forget(self.agent, self.staged)
+        self.staged.clear()
 
     def identity(self) -> str:
         """Machine, processor and runtime of the device."""
@@ -146,7 +156,14 @@ def device_place(
         )
         wanted = profile.hardware.threads if profile else facts.cores
         threads = min(wanted, facts.cores)
-        yield DevicePlace(session, facts, runtime, ready.version, threads, ready.site, progress)
+        place = DevicePlace(session, facts, runtime, ready.version, threads, ready.site, progress)
+        try:
+            yield place
+        except BaseException:
+            with contextlib.suppress(DeviceError):  # what went wrong first is what counts
+                place.tidy()
+            raise
+        place.tidy()
 
 
 def _tested(runtime: RuntimeName) -> str:

@@ -234,6 +234,8 @@ def states(found: Iterable[tuple[str, Status]]) -> str:
 def _release(release: Release | None) -> str:
     if release is None:
         return "nothing"
+    if not release.model:
+        return f"{release.name} (its record is damaged: push it again)"
     runtime = f"{release.runtime} {release.runtime_version}".strip()
     return f"{release.name} ({release.model}, {runtime}, installed {release.installed_at})"
 

@@ -20,7 +20,7 @@ from edgekit.profile import DeviceProfile, RuntimeName, RuntimeSpec
 from edgekit.remote.device_python import device_python, userland
 from edgekit.remote.sending import send, sha256
 from edgekit.remote.session import Progress, Session
-from edgekit.remote.wheels import fetch_runtime
+from edgekit.remote.wheels import fetch_runtime, litert_packages
 from edgekit_agent.records import (
     DeviceFacts,
     Health,
@@ -40,7 +40,8 @@ class PushReport:
     """What a push did.
 
     Attributes:
-        sent_bytes: all that went to the device: the agent, the runtime, the files, the jobs.
+        sent_bytes: all that went to the device: the agent and the command that starts it, the
+            runtime, the files, the jobs.
         total_bytes: the size of the release's files.
         runtime: name and version, such as ``onnxruntime 1.20.1``.
     """
@@ -71,10 +72,9 @@ def push(
     """
     started = time.monotonic()
     release = sha256(bundle.manifest_bytes)
-    before = status(session)
-    after = _unchanged(session, before, release[:RELEASE_DIGITS], progress)
-    if after is None:
-        after = _installed(bundle, session, before, release, cache, progress)
+    after = _found(session, release[:RELEASE_DIGITS], progress)
+    if after.health is None:
+        after = _installed(bundle, session, after, release, cache, progress)
     return PushReport(
         host=session.name,
         release=release[:RELEASE_DIGITS],
@@ -87,18 +87,15 @@ def push(
     )
 
 
-def _unchanged(
-    session: Session, before: Status, release: str, progress: Progress | None
-) -> Status | None:
-    """The device's status if it serves the release already, whole and healthy."""
-    if before.current is None or before.current.name != release:
-        return None
+def _found(session: Session, release: str, progress: Progress | None) -> Status:
+    """What the device serves; with its health if it is that release already, whole and healthy."""
+    job = StatusJob(home=session.home, check=release)
     try:
-        return session.ask(StatusJob(home=session.home, check=True), Status, progress=progress)
+        return session.ask(job, Status, progress=progress)
     except DeviceError as error:
         if not error.kind:
             raise
-        return None  # damaged or unhealthy: installing it anew mends it or says why not
+        return status(session)  # damaged or unhealthy: installing it anew mends it or says why not
 
 
 def _installed(
@@ -134,7 +131,6 @@ def _installed(
         site=found.site,
         canaries=manifest.canaries,
         max_relative_error=manifest.max_relative_error,
-        machine=facts.machine,
     )
     return session.ask(job, Status, progress=progress)
 
@@ -218,16 +214,17 @@ def ensure_runtime(
 
 def _usable(facts: DeviceFacts, runtime: str, spec: RuntimeSpec) -> RuntimeFacts | None:
     """The first that works; the device's own comes first."""
-    allowed = SpecifierSet(spec.version)
     for found in sorted(facts.runtimes, key=lambda r: r.site is not None):
-        if found.name == runtime and found.works and _allows(allowed, found.version):
+        if found.name == runtime and found.works and _allows(spec, found):
             return found
     return None
 
 
-def _allows(specifier: SpecifierSet, version: str) -> bool:
+def _allows(spec: RuntimeSpec, found: RuntimeFacts) -> bool:
+    if found.name == "litert" and found.package not in litert_packages(spec.version):
+        return False
     try:
-        return specifier.contains(Version(version), prereleases=True)
+        return SpecifierSet(spec.version).contains(Version(found.version), prereleases=True)
     except InvalidVersion:  # a distribution's own numbering: nothing is known of it
         return False
 

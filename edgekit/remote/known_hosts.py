@@ -40,11 +40,17 @@ class KnownKey:
 
 @dataclass(frozen=True, kw_only=True)
 class Address:
-    """A host as known_hosts names it. With ``alias`` (HostKeyAlias) the port plays no part."""
+    """A host as known_hosts names it.
+
+    Attributes:
+        alias: HostKeyAlias; with it the port plays no part.
+        proxied: reached through another host or a command, not by its address.
+    """
 
     host: str
     port: int
     alias: str = ""
+    proxied: bool = False
 
     @property
     def name(self) -> str:
@@ -55,7 +61,7 @@ class Address:
 
     @property
     def plain_name(self) -> str:
-        """The name without the port: OpenSSH takes a key kept under it as well."""
+        """The name without the port: what OpenSSH goes by where it knows no key with the port."""
         return self.alias or self.host
 
 
@@ -147,11 +153,11 @@ def check_host_key(host: str, shown: HostKey, address: Address, files: Sequence[
                 f"{host}: refused: its host key {shown.fingerprint} is marked @revoked",
                 hint=f"see {entry.file}:{entry.line}; whoever shows this key is not to be trusted",
             )
-    if any(not e.marker and e.key.blob == shown.blob for e in everywhere):
+    exact = [e for e in known if not e.marker]
+    if any(e.key.blob == shown.blob for e in exact or everywhere if not e.marker):
         return
-    plain = [e for e in known if not e.marker]
-    if plain:
-        raise _changed(host, shown, address, plain)
+    if exact:
+        raise _changed(host, shown, address, exact)
     raise _unknown(host, shown, address, files, by_authority=bool(known))
 
 
@@ -171,10 +177,10 @@ def _unknown(
 ) -> DeviceError:
     file = files[0] if files else Path("~/.ssh/known_hosts").expanduser()
     kind = shown.kind.removeprefix("ssh-").split("-")[0]
-    # A jump host or an alias is out of reach of ssh-keyscan, or kept under another name.
+    # ssh-keyscan goes through no other host, and keeps no key under an alias.
     accept = (
         f"ssh -o HostKeyAlgorithms={shown.kind} {host}"
-        if address.alias
+        if address.alias or address.proxied
         else f"mkdir -p {file.parent}; "
         f"ssh-keyscan -p {address.port} -t {kind} {address.host} >> {file}"
     )

@@ -39,7 +39,7 @@ class LocalTransport:
             )
         except OSError as error:
             raise DeviceError(f"local: cannot start /bin/sh: {error}") from error
-        stream = LocalStream(process)
+        stream = LocalStream(process, len(command.encode()))
         self._streams.append(stream)
         return stream
 
@@ -53,9 +53,10 @@ class LocalTransport:
 class LocalStream:
     """One child process and its pipes."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], command_bytes: int) -> None:
         if process.stdin is None or process.stdout is None or process.stderr is None:
             raise ValueError("the process needs all three pipes")
+        self.command_bytes = command_bytes
         self._process = process
         self._stdin, self._stdout = process.stdin, process.stdout
         os.set_blocking(self._stdin.fileno(), False)
@@ -74,10 +75,6 @@ class LocalStream:
             return 0
         except OSError as error:
             raise DeviceError("local: the command takes no more input", transient=True) from error
-
-    def close_stdin(self) -> None:
-        """Close the pipe to the command."""
-        self._stdin.close()
 
     def readable(self) -> bool:
         """Whether output, or its end, waits to be read."""

@@ -32,6 +32,7 @@ OLDEST_PYTHON = (3, 9)
 # Lines that a login script may print before the agent speaks.
 MOST_NOISE = 100
 
+_KNOCK = "{python} -Ic {knock} {home} {digest};exit $?"
 _LAUNCH = """\
 for p in {pythons}; do
   if "$p" -I -S -c 'import sys; sys.exit(sys.version_info < {oldest})' 2>/dev/null; then
@@ -81,7 +82,8 @@ class Session:
     Attributes:
         name: the host as the user named it.
         home: edgekit's folder on the device, absolute.
-        bytes_sent: everything sent so far, the agent and the jobs included.
+        bytes_sent: everything sent so far: command lines, the agent, jobs and files; without what
+            SSH itself adds.
     """
 
     def __init__(self, transport: Transport, *, home: str = "") -> None:
@@ -124,7 +126,7 @@ class Session:
             DeviceError: the job failed, or the device did.
         """
         stream = self._stream or self.start()
-        line = json.dumps(encode_job(job)).encode() + b"\n"
+        line = json.dumps(encode_job(job), separators=(",", ":")).encode() + b"\n"
         try:
             answer = self._send(stream, [line], payload, progress)
             while answer is None:
@@ -137,13 +139,29 @@ class Session:
 
     def start(self) -> Stream:
         """Start the agent, sending it first where the device lacks it."""
+        stream = self._open(
+            _KNOCK.format(
+                python=shlex.quote(self._transport.pythons[0]),
+                knock=shlex.quote(_short(_source("knock.py"))),
+                home=shlex.quote(self.home),
+                digest=agent_file().digest,
+            )
+        )
+        said = self._greeting(stream)
+        if "home" not in said:
+            self.close()
+            stream, said = self._lay()
+        self.home = said["home"]
+        return stream
+
+    def _lay(self) -> tuple[Stream, dict[str, Any]]:
+        """Have the device find a Python, take the agent and start it."""
         agent = agent_file()
-        bootstrap = resources.files("edgekit.remote").joinpath("bootstrap.py").read_text("utf-8")
-        stream = self._stream = self._transport.open(
+        stream = self._open(
             _LAUNCH.format(
                 pythons=" ".join(map(shlex.quote, self._transport.pythons)),
                 oldest=OLDEST_PYTHON,
-                bootstrap=shlex.quote(bootstrap),
+                bootstrap=shlex.quote(_source("bootstrap.py")),
                 home=shlex.quote(self.home),
                 digest=agent.digest,
                 size=len(agent.data),
@@ -161,8 +179,14 @@ class Session:
                 hint="free or mount it, or choose another folder: EDGEKIT_HOME on the device, "
                 "or connection.home in the device profile",
             )
-        self.home = said["home"]
-        return stream
+        if "home" not in said:
+            raise self._ended(stream)
+        return stream, said
+
+    def _open(self, command: str) -> Stream:
+        self._stream = self._transport.open(command)
+        self.bytes_sent += self._stream.command_bytes
+        return self._stream
 
     def close(self) -> None:
         """End the agent; the next job starts it again."""
@@ -179,8 +203,11 @@ class Session:
         )
 
     def _greeting(self, stream: Stream) -> dict[str, Any]:
+        """What it says of itself; empty where it ends without a word."""
         for _ in range(MOST_NOISE):
-            line = self._line(stream, START_S)
+            line = self._heard(stream, START_S)
+            if not line:
+                return {}
             with contextlib.suppress(ValueError):  # what a login script printed
                 value = json.loads(line)
                 if isinstance(value, dict) and isinstance(value.get("edgekit"), dict):
@@ -231,7 +258,9 @@ class Session:
         self, stream: Stream, silence_s: float, progress: Progress | None
     ) -> dict[str, Any] | None:
         """One line of the agent; None for a report of progress."""
-        line = self._line(stream, silence_s)
+        line = self._heard(stream, silence_s)
+        if not line:
+            raise self._ended(stream)
         try:
             value = json.loads(line)
         except ValueError as error:
@@ -244,16 +273,13 @@ class Session:
             progress(value["progress"])
         return None
 
-    def _line(self, stream: Stream, timeout_s: float) -> bytes:
+    def _heard(self, stream: Stream, timeout_s: float) -> bytes:
         try:
-            line = stream.readline(timeout_s)
+            return stream.readline(timeout_s)
         except TimeoutError as error:
             raise DeviceError(
                 f"{self.name}: the agent said nothing for {timeout_s:g} s", transient=True
             ) from error
-        if not line:
-            raise self._ended(stream)
-        return line
 
     def _decoded(self, result: type[R], answer: dict[str, Any]) -> R:
         try:
@@ -285,6 +311,15 @@ class Session:
         return DeviceError(
             f"{self.name}: the agent ended {how}{why}", hint=hint, transient=status < 0
         )
+
+
+def _source(name: str) -> str:
+    return resources.files("edgekit.remote").joinpath(name).read_text("utf-8")
+
+
+def _short(script: str) -> str:
+    """A script without its docstring and with a narrow margin."""
+    return script.partition('"""\n\n')[2].replace("    ", " ")
 
 
 def _signal_name(number: int) -> str:

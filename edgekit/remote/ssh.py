@@ -57,15 +57,16 @@ class SshTransport:
 
     def open(self, command: str) -> Stream:
         """Run one command line of ``sh``, whatever the user's login shell is."""
+        line = f"/bin/sh -c {shlex.quote(command)}".encode()
         try:
             channel = self._link.transport.open_session(timeout=self._stall_s)
-            channel.exec_command("/bin/sh -c " + shlex.quote(command))
+            channel.exec_command(line)
         except (paramiko.SSHException, EOFError, OSError) as error:
             why = self._link.dead or str(error) or "the connection ended"
             raise DeviceError(
                 f"{self.name}: cannot start a command: {why}", transient=True
             ) from error
-        return SshStream(self.name, channel, self._link)
+        return SshStream(self.name, channel, self._link, len(line))
 
     def close(self) -> None:
         """Leave the device and every jump host."""
@@ -75,7 +76,10 @@ class SshTransport:
 class SshStream:
     """One command on one channel."""
 
-    def __init__(self, host: str, channel: paramiko.Channel, link: Link) -> None:
+    def __init__(
+        self, host: str, channel: paramiko.Channel, link: Link, command_bytes: int
+    ) -> None:
+        self.command_bytes = command_bytes
         self._host, self._channel, self._link = host, channel, link
         self._lines = Lines(self._receive)
         self._stderr = bytearray()
@@ -91,11 +95,6 @@ class SshStream:
             return 0
         except (OSError, EOFError, paramiko.SSHException) as error:
             raise self._lost() from error
-
-    def close_stdin(self) -> None:
-        """Send the end of the input."""
-        with contextlib.suppress(OSError, EOFError):  # gone already: reading will say so
-            self._channel.shutdown_write()
 
     def readable(self) -> bool:
         """Whether output waits, or will never come."""
@@ -211,7 +210,13 @@ def _connect(
     closing.callback(sock.close)
     link = Link(sock, stall_s)
     closing.callback(link.transport.close)
-    _shake_hands(host, settings, link.transport)
+    address = Address(
+        host=settings.hostname,
+        port=settings.port,
+        alias=settings.host_key_alias,
+        proxied=bool(jumps or settings.proxy_command),
+    )
+    _shake_hands(host, settings, address, link.transport)
     _log_in(host, settings, link.transport)
     link.watch()
     return link
@@ -238,8 +243,9 @@ def _through(host: str, settings: HostSettings, via: Link) -> Socket:
     return cast(Socket, channel)
 
 
-def _shake_hands(host: str, settings: HostSettings, transport: paramiko.Transport) -> None:
-    address = Address(host=settings.hostname, port=settings.port, alias=settings.host_key_alias)
+def _shake_hands(
+    host: str, settings: HostSettings, address: Address, transport: paramiko.Transport
+) -> None:
     options = transport.get_security_options()
     options.ciphers = (*CIPHERS, *(c for c in options.ciphers if c not in CIPHERS))
     known = [

@@ -1,26 +1,31 @@
-"""Models and samples for a job on a device: sent by digest, found again by the same name."""
+"""Models and samples for a job on a device: sent by digest, found by it, and forgotten again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
+from edgekit.errors import DeviceError
 from edgekit.remote.sending import send
 from edgekit.remote.session import Progress, Session
 from edgekit_agent.files import sha256_of
-from edgekit_agent.records import Column, Samples
+from edgekit_agent.records import Column, ForgetJob, Forgotten, Samples
 
 
 def stage_file(session: Session, path: Path, progress: Progress | None = None) -> str:
     """Have a file on the device; returns its path there."""
-    return _stage(session, [str(path)], progress)[str(path)]
+    return _stage(session, _digests([str(path)]), progress)[str(path)]
 
 
 def stage_samples(session: Session, samples: Samples, progress: Progress | None = None) -> Samples:
-    """Have the files that hold the samples on the device; the same samples as found there."""
-    columns = (*samples.columns, *([samples.label] if samples.label else []))
-    there = _stage(session, (c.path for c in columns), progress)
+    """Have the files that hold the samples on the device; the same samples as found there.
+
+    They stay there until ``forget(session, staged_digests(...))`` of what this returns. Cut off in
+    the middle, nothing of them stays where the device can still be told.
+    """
+    there = _stage_or_forget(session, [c.path for c in _columns(samples)], progress)
 
     def moved(column: Column) -> Column:
         return replace(column, path=there[column.path])
@@ -32,7 +37,50 @@ def stage_samples(session: Session, samples: Samples, progress: Progress | None 
     )
 
 
-def _stage(session: Session, paths: Iterable[str], progress: Progress | None) -> dict[str, str]:
-    digests = {path: sha256_of(path) for path in dict.fromkeys(paths)}
+def staged_digests(samples: Samples) -> tuple[str, ...]:
+    """What ``forget`` removes of samples as ``stage_samples`` returned them."""
+    return tuple(dict.fromkeys(PurePosixPath(c.path).name for c in _columns(samples)))
+
+
+def forget(session: Session, digests: Iterable[str]) -> tuple[str, ...]:
+    """Remove staged files from the device, half-sent ones included.
+
+    Args:
+        session: the device.
+        digests: sha256 of the files.
+
+    Returns:
+        Those that stay because a release there is made of them.
+
+    Raises:
+        DeviceError: it could not be told; the next push that installs something removes them.
+    """
+    job = ForgetJob(home=session.home, digests=tuple(digests))
+    return session.ask(job, Forgotten).kept if job.digests else ()
+
+
+def _columns(samples: Samples) -> tuple[Column, ...]:
+    return (*samples.columns, *([samples.label] if samples.label else []))
+
+
+def _stage_or_forget(
+    session: Session, paths: Iterable[str], progress: Progress | None
+) -> dict[str, str]:
+    digests = _digests(paths)
+    try:
+        return _stage(session, digests, progress)
+    except BaseException:
+        with contextlib.suppress(DeviceError):
+            forget(session, digests.values())
+        raise
+
+
+def _digests(paths: Iterable[str]) -> dict[str, str]:
+    return {path: sha256_of(path) for path in dict.fromkeys(paths)}
+
+
+def _stage(
+    session: Session, digests: Mapping[str, str], progress: Progress | None
+) -> dict[str, str]:
     sent = send(session, [(Path(path), digest) for path, digest in digests.items()], progress)
     return {path: sent[digest] for path, digest in digests.items()}

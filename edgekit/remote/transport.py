@@ -15,11 +15,12 @@ SEND_SLICE_S = 0.2
 class Stream(Protocol):
     """One running command. A failing link is a ``DeviceError``; silence is a ``TimeoutError``."""
 
+    @property
+    def command_bytes(self) -> int:
+        """How much went to the device to start it."""
+
     def send(self, data: memoryview) -> int:
         """Hand over what the other side takes within a moment; how many bytes, 0 if none."""
-
-    def close_stdin(self) -> None:
-        """Tell the command that nothing more will come."""
 
     def readable(self) -> bool:
         """Whether ``readline`` has something to look at now."""

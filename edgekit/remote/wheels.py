@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -23,11 +22,14 @@ from edgekit.remote.device_python import DevicePython
 from edgekit.remote.session import Progress
 from edgekit_agent.files import sha256_of, write_whole
 
+LITERT, TFLITE = "ai-edge-litert", "tflite-runtime"
 # The last tflite-runtime there is; it has wheels where ai-edge-litert has none.
 TFLITE_VERSION = "2.14.0"
+TFLITE_NEIGHBOURS = ("2.13.0", "2.15.0")
 TFLITE_NEWEST_PYTHON = (3, 11)
-LITERT_ARCHES = ("x86_64", "aarch64")
+TFLITE_ARCHES = ("x86_64", "aarch64", "armv7l")
 LITERT_OLDEST_PYTHON = (3, 10)
+# Where numpy has wheels, and with it onnxruntime and ai-edge-litert.
 NUMPY_ARCHES = ("x86_64", "aarch64")
 # How often what pip left out, having asked the host's markers, is asked for again.
 ROUNDS = 4
@@ -55,12 +57,6 @@ class RuntimeWheels:
         """The folder on the device: other wheels, other folder."""
         digests = "".join(sorted(digest for _, digest in self.files))
         return f"{self.runtime}-{self.version}-{hashlib.sha256(digests.encode()).hexdigest()[:12]}"
-
-
-def default_cache() -> Path:
-    """``${XDG_CACHE_HOME:-~/.cache}/edgekit/wheels``."""
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser() / "edgekit" / "wheels"
 
 
 def fetch_runtime(
@@ -109,35 +105,62 @@ def candidates(
     Raises:
         DeviceError: nobody builds such a wheel, or the profile allows none of them.
     """
-    litert = python.arch in LITERT_ARCHES and python.minor >= LITERT_OLDEST_PYTHON
-    if runtime == "litert" and not litert:
-        return (_tflite(spec, python),)
-    if runtime == "onnxruntime" and python.arch not in NUMPY_ARCHES:
+    if runtime == "litert":
+        return _litert_candidates(spec, python, tested_version)
+    if python.arch not in NUMPY_ARCHES:
         raise DeviceError(
             f"onnxruntime has no wheels for {python.arch}",
             hint="install it on the device yourself, or build for litert",
         )
-    package = "ai-edge-litert" if runtime == "litert" else "onnxruntime"
+    return _with_numpy("onnxruntime", spec, tested_version)
+
+
+def litert_packages(specifier: str) -> tuple[str, ...]:
+    """The packages that a profile's version of ``litert`` speaks of, best first.
+
+    Two packages are ``litert``, and each counts its versions in its own way: ai-edge-litert, and
+    tflite-runtime, which ended at 2.14.0. A specifier that allows 2.14 and neither 2.13 nor 2.15,
+    such as ``==2.14.*``, means tflite-runtime; an empty one means either; any other one means
+    ai-edge-litert, so that ``>=2.0`` never takes the old runtime for a new one.
+    """
+    allowed = SpecifierSet(specifier)
+    if not len(allowed):
+        return LITERT, TFLITE
+    beside = any(allowed.contains(version) for version in TFLITE_NEIGHBOURS)
+    return (TFLITE,) if allowed.contains(TFLITE_VERSION) and not beside else (LITERT,)
+
+
+def _litert_candidates(
+    spec: RuntimeSpec, python: DevicePython, tested_version: str
+) -> tuple[Wanted, ...]:
+    packages = litert_packages(spec.version)
+    new = python.arch in NUMPY_ARCHES and python.minor >= LITERT_OLDEST_PYTHON
+    old = python.arch in TFLITE_ARCHES and python.minor <= TFLITE_NEWEST_PYTHON
+    if new and LITERT in packages:
+        return _with_numpy(LITERT, spec, tested_version)
+    if old and TFLITE in packages:
+        return (_tflite(python),)
+    hint = (
+        f"litert's version '==2.14.*' in the profile means {TFLITE} {TFLITE_VERSION}, which has one"
+        if old and TFLITE not in packages
+        else f"{LITERT} needs Python 3.10 and 64-bit userland, {TFLITE} Python 3.9 to 3.11"
+    )
+    raise DeviceError(
+        f"no wheel of {' or '.join(packages)} for Python {python.version} on {python.arch}",
+        hint=hint,
+    )
+
+
+def _with_numpy(package: str, spec: RuntimeSpec, tested_version: str) -> tuple[Wanted, ...]:
     versions = [spec.version]
     if tested_version and SpecifierSet(spec.version).contains(tested_version, prereleases=True):
         versions.insert(0, f"=={tested_version}")
     return tuple(Wanted(requirements=(f"{package}{v}", "numpy")) for v in versions)
 
 
-def _tflite(spec: RuntimeSpec, python: DevicePython) -> Wanted:
-    here = f"Python {python.version} on {python.arch}"
-    if python.minor > TFLITE_NEWEST_PYTHON:
-        raise DeviceError(
-            f"no wheel of litert or tflite-runtime for {here}",
-            hint="use a device with Python 3.9 to 3.11, or 64-bit userland",
-        )
-    if not SpecifierSet(spec.version).contains(TFLITE_VERSION):
-        raise DeviceError(
-            f"for {here} there is only tflite-runtime {TFLITE_VERSION}, "
-            f"and the profile wants {spec.version}"
-        )
+def _tflite(python: DevicePython) -> Wanted:
     # Version 2.14 crashes with numpy 2; numpy has no wheels for 32 bits.
-    root = f"tflite-runtime=={TFLITE_VERSION}"
+    root = f"{TFLITE}=={TFLITE_VERSION}"
     if python.arch in NUMPY_ARCHES:
         return Wanted(requirements=(root, "numpy<2"))
     return Wanted(requirements=(root,), provided=frozenset({"numpy"}))

@@ -12,7 +12,7 @@ from edgekit_agent.codec import decode, encode
 from edgekit_agent.failures import AgentError, PeerGone, failure_of
 from edgekit_agent.install import install, rollback, status
 from edgekit_agent.probe import probe
-from edgekit_agent.receive import plan, receive
+from edgekit_agent.receive import forget, plan, receive
 from edgekit_agent.records import Health, HealthJob
 from edgekit_agent.runtimes.trial import run_trial
 from edgekit_agent.supervise import run_in_worker
@@ -88,6 +88,7 @@ def _run(
         "probe": lambda: probe(job),
         "plan": lambda: plan(job),
         "receive": lambda: receive(job, inlet, outlet.progress),
+        "forget": lambda: forget(job),
         "runtime": lambda: unpack_runtime(job, outlet.progress),
         "install": lambda: install(job, ask_health, outlet.progress),
         "rollback": lambda: rollback(job, ask_health),

@@ -12,6 +12,7 @@ from typing import Any, Dict, List, Type, TypeVar
 
 from edgekit_agent.records import (
     BenchJob,
+    ForgetJob,
     HealthJob,
     InstallJob,
     PlanJob,
@@ -32,6 +33,7 @@ JOBS: Dict[str, Type[Any]] = {
     "health": HealthJob,
     "plan": PlanJob,
     "receive": ReceiveJob,
+    "forget": ForgetJob,
     "runtime": RuntimeJob,
     "install": InstallJob,
     "rollback": RollbackJob,

@@ -88,11 +88,17 @@ def _run(model: Loaded, inputs: Arrays, progress: Progress) -> Arrays:
 def _error(actual: NDArray[Any], expected: NDArray[Any]) -> Tuple[float, str]:
     if actual.size != expected.size or actual.shape[1:] != expected.shape[1:]:
         return INCOMPARABLE, f"has shape {actual.shape} instead of {expected.shape}"
-    if not np.isfinite(actual.astype(np.float64)).all():
+    found, wanted = actual.astype(np.float64), expected.astype(np.float64)
+    # A mask may be minus infinity on the host as well; it has to be the same one here.
+    finite = np.isfinite(wanted)
+    if not np.isfinite(found[finite]).all():
         return INCOMPARABLE, "is not finite"
-    difference = actual.astype(np.float64) - expected.astype(np.float64)
-    scale = float(np.sqrt(np.mean(expected.astype(np.float64) ** 2)))
-    rms = float(np.sqrt(np.mean(difference**2)))
+    if not np.array_equal(found[~finite], wanted[~finite], equal_nan=True):
+        return INCOMPARABLE, "is another where it was not finite"
+    if not finite.any():
+        return 0.0, ""
+    scale = float(np.sqrt(np.mean(wanted[finite] ** 2)))
+    rms = float(np.sqrt(np.mean((found[finite] - wanted[finite]) ** 2)))
     # Outputs that are all zero have no scale of their own: the absolute error counts then.
     relative = min(rms / scale if scale > 0 else rms, INCOMPARABLE)
     return relative, f"is off by {relative:.3g} (relative RMS error)"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
-import platform
 import shutil
 from datetime import datetime, timezone
 from typing import Callable, Optional
@@ -54,8 +54,8 @@ def install(job: InstallJob, ask_health: AskHealth, progress: Progress) -> Statu
     is here already is verified and mended; nothing else changes when it is the current one.
 
     Raises:
-        AgentError: ``bad_job``, ``wrong_machine`` (nothing was created), ``missing_blob``
-            (transient), ``corrupt`` (transient), ``unhealthy`` (nothing was switched), ``busy``.
+        AgentError: ``bad_job``, ``missing_blob`` (transient), ``corrupt`` (transient),
+            ``unhealthy`` (nothing was switched), ``busy``.
     """
     _check_job(job)
     home, release = open_home(job.home), _release_of(job)
@@ -72,14 +72,16 @@ def install(job: InstallJob, ask_health: AskHealth, progress: Progress) -> Statu
             health = _healthy(home, release, ask_health)
         except BaseException:
             if job.release not in (served, pointed(home, PREVIOUS)):
-                discard(home, job.release)
+                discard(home, "releases", job.release)
             raise
+        _refresh_record(home, release)
         if served != job.release:
             if served is not None:
                 point(home, PREVIOUS, served)
             point(home, CURRENT, job.release)
-        _refresh_record(home, release)
-        prune(home)
+        # The device has switched: what cannot be tidied now must not tell otherwise.
+        with contextlib.suppress(OSError):
+            prune(home)
         return _status(home, health)
 
 
@@ -109,17 +111,17 @@ def rollback(job: RollbackJob, ask_health: AskHealth) -> Status:
 
 
 def status(job: StatusJob, ask_health: AskHealth) -> Status:
-    """Say which releases are here; a model is run only if the job asks for a check.
+    """Say which releases are here; a model is run only if the one to check is served.
+
+    A release whose record is damaged is told by its name: pushing it again mends it.
 
     Raises:
-        AgentError: with ``check``: ``nothing_installed``, ``corrupt`` or ``unhealthy``.
+        AgentError: the one to check is ``corrupt`` or ``unhealthy``.
     """
     home = open_home(job.home)
-    if not job.check:
-        return _status(home, None)
     served = pointed(home, CURRENT)
-    if served is None:
-        raise AgentError("nothing_installed", f"{home.path}: nothing is installed")
+    if served is None or served != job.check:
+        return _status(home, None)
     release = read_release(home, served)
     _check_whole(home, release)
     return _status(home, _healthy(home, release, ask_health))
@@ -128,10 +130,17 @@ def status(job: StatusJob, ask_health: AskHealth) -> Status:
 def _status(home: Home, health: Optional[Health]) -> Status:
     current, previous = pointed(home, CURRENT), pointed(home, PREVIOUS)
     return Status(
-        current=read_release(home, current) if current else None,
-        previous=read_release(home, previous) if previous and previous != current else None,
+        current=_known(home, current) if current else None,
+        previous=_known(home, previous) if previous and previous != current else None,
         health=health,
     )
+
+
+def _known(home: Home, name: str) -> Release:
+    try:
+        return read_release(home, name)
+    except AgentError:
+        return Release(name, "", "", 0, None, "", "")
 
 
 def _check_whole(home: Home, release: Release) -> None:
@@ -152,13 +161,6 @@ def _check_job(job: InstallJob) -> None:
     for needed in (job.model, job.canaries):
         if needed not in names:
             raise AgentError("bad_job", f"{needed!r} is not among the files of the release")
-    machine = platform.machine()
-    if job.machine not in ("", machine):
-        raise AgentError(
-            "wrong_machine",
-            f"the bundle was built for {job.machine}, this device is {machine}",
-            hint="build it for this device's profile",
-        )
 
 
 def _release_of(job: InstallJob) -> Release:

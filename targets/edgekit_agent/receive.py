@@ -1,4 +1,4 @@
-"""Take files from the host: what is here already, what is missing, resume where it was cut."""
+"""Take files from the host: what is here, what is missing, resume where it was cut; drop them."""
 
 from __future__ import annotations
 
@@ -9,8 +9,25 @@ from typing import BinaryIO, Iterator, List, Tuple
 
 from edgekit_agent.failures import AgentError
 from edgekit_agent.files import CHUNK, fsync_folder, sha256_of, whole_file
-from edgekit_agent.records import Blob, Plan, PlanJob, Received, ReceiveJob
-from edgekit_agent.releases import Home, free_bytes, locked, open_home
+from edgekit_agent.records import (
+    Blob,
+    ForgetJob,
+    Forgotten,
+    Plan,
+    PlanJob,
+    Received,
+    ReceiveJob,
+)
+from edgekit_agent.releases import (
+    Home,
+    checked_digest,
+    free_bytes,
+    locked,
+    needs,
+    open_home,
+    remove,
+    sweep,
+)
 from edgekit_agent.wire import Inlet, Progress
 
 _TAKE_BYTES = 1 << 18
@@ -52,8 +69,33 @@ def receive(job: ReceiveJob, inlet: Inlet, progress: Progress) -> Received:
     return Received(len(job.blobs), total)
 
 
+def forget(job: ForgetJob) -> Forgotten:
+    """Remove objects and their unfinished parts; an object that a release needs stays.
+
+    Where the record of a release is damaged, nobody knows what it needs and every object stays.
+
+    Raises:
+        AgentError: ``bad_job``, ``busy``.
+    """
+    home, digests = open_home(job.home), {checked_digest(digest) for digest in job.digests}
+    if not os.path.isdir(home.path):
+        return Forgotten(())
+    with locked(home):
+        sweep(home)
+        for entry in os.listdir(home.folder("parts")):
+            if entry.partition(".")[0] in digests:
+                remove(os.path.join(home.folder("parts"), entry))
+        needed = needs(home)
+        here = digests & set(os.listdir(home.folder("objects")))
+        kept = here if needed is None else here & needed[0]
+        for digest in here - kept:
+            os.unlink(home.object(digest))
+        fsync_folder(home.folder("objects"))
+    return Forgotten(tuple(sorted(kept)))
+
+
 def _present(home: Home, blob: Blob) -> int:
-    path, part = home.object(blob.digest), home.part(blob.wire_digest)
+    path, part = home.object(blob.digest), home.part(blob.digest, blob.wire_digest)
     if os.path.isfile(path) and sha256_of(path) == blob.digest:
         return -1
     size = os.path.getsize(part) if os.path.isfile(part) else 0
@@ -78,7 +120,7 @@ def _check_space(home: Home, pairs: List[Tuple[Blob, int]]) -> None:
 
 def _take(home: Home, blob: Blob, offset: int, inlet: Inlet) -> Iterator[int]:
     """Append a blob's bytes to its part and verify them; yields how many came each time."""
-    path = home.part(blob.wire_digest)
+    path = home.part(blob.digest, blob.wire_digest)
     if (os.path.getsize(path) if os.path.isfile(path) else 0) < offset:
         raise AgentError(
             "corrupt",
@@ -115,7 +157,7 @@ def _read_chunks(file: BinaryIO, count: int) -> Iterator[bytes]:
 
 def _keep(home: Home, blob: Blob) -> None:
     """Turn a whole part into an object."""
-    part, path = home.part(blob.wire_digest), home.object(blob.digest)
+    part, path = home.part(blob.digest, blob.wire_digest), home.object(blob.digest)
     if blob.encoding == "zlib":
         _decode(part, path, blob)
         os.unlink(part)

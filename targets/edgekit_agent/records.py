@@ -99,8 +99,8 @@ class ScoreJob:
 class HealthJob:
     """Run the canaries (``input:NAME`` and ``output:NAME`` arrays of one ``.npz``) and compare.
 
-    Healthy: every output is finite, has the shape it had, and differs from it by a relative RMS
-    error of at most ``max_relative_error``.
+    Healthy: every output has the shape it had, is not finite exactly where it was not, and differs
+    from it elsewhere by a relative RMS error of at most ``max_relative_error``.
     """
 
     model: ModelRef
@@ -137,6 +137,14 @@ class ReceiveJob:
 
 
 @dataclass(frozen=True)
+class ForgetJob:
+    """Remove these objects, and what came of them so far; those of a release stay."""
+
+    home: str
+    digests: Tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class NamedBlob:
     """A received blob and the file name it stands for."""
 
@@ -146,7 +154,10 @@ class NamedBlob:
 
 @dataclass(frozen=True)
 class RuntimeJob:
-    """Unpack wheels (received before) into ``runtimes/NAME``, whole or not at all."""
+    """Unpack wheels (received before) into ``runtimes/NAME``, whole or not at all.
+
+    What stands there already is replaced: nobody asks for a runtime that works.
+    """
 
     home: str
     name: str
@@ -157,8 +168,7 @@ class RuntimeJob:
 class InstallJob:
     """Make a release of received blobs, check its health, and switch ``current`` to it.
 
-    ``canaries`` is the name of one of ``files``. ``machine`` is what the bundle was built for,
-    as ``platform.machine()`` says it; empty where any will do.
+    ``canaries`` is the name of one of ``files``.
     """
 
     home: str
@@ -170,7 +180,6 @@ class InstallJob:
     site: Optional[str]
     canaries: str
     max_relative_error: float = 0.1
-    machine: str = ""
     runtime_version: str = ""
 
 
@@ -185,11 +194,11 @@ class RollbackJob:
 class StatusJob:
     """Say which releases are here and which one is served.
 
-    With ``check`` the digests and the health of the one that is served are checked too.
+    If ``check`` names the one that is served, its digests and its health are checked too.
     """
 
     home: str
-    check: bool = False
+    check: str = ""
 
 
 # ---------------------------------------------------------------- results
@@ -297,8 +306,18 @@ class Received:
 
 
 @dataclass(frozen=True)
+class Forgotten:
+    """``kept``: digests of objects that stay, because a release is or may be made of them."""
+
+    kept: Tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Release:
-    """A release on a device. ``runtime`` and the rest are what it was installed with."""
+    """A release on a device. ``runtime`` and the rest are what it was installed with.
+
+    Where its record is damaged only the name is known; ``model`` is empty then.
+    """
 
     name: str
     model: str

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -11,7 +12,7 @@ import secrets
 import shutil
 import time
 from dataclasses import dataclass
-from typing import Iterator, List, Optional, Set
+from typing import Iterator, List, Optional, Set, Tuple
 
 from edgekit_agent.codec import decode, encode
 from edgekit_agent.failures import AgentError
@@ -22,6 +23,8 @@ DEFAULT_HOME = "~/.local/share/edgekit"
 CURRENT, PREVIOUS = "current", "previous"
 RECORD = "release.json"
 
+_DIGEST = re.compile(r"[0-9a-f]{64}")
+_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@-]*")
 _STAGING = ".staging-"
 _LOCK_WAIT_S = 2.0
 _LOCK_RETRY_S = 0.1
@@ -42,9 +45,10 @@ class Home:
         """Where a verified blob lies."""
         return os.path.join(self.path, "objects", checked_digest(digest))
 
-    def part(self, wire_digest: str) -> str:
+    def part(self, digest: str, wire_digest: str) -> str:
         """Where the bytes of a blob gather while they come in."""
-        return os.path.join(self.path, "parts", f"{checked_digest(wire_digest)}.part")
+        name = f"{checked_digest(digest)}.{checked_digest(wire_digest)}.part"
+        return os.path.join(self.path, "parts", name)
 
     def runtime(self, name: str) -> str:
         """Where a runtime stands unpacked."""
@@ -70,7 +74,7 @@ def checked_digest(digest: str) -> str:
     Raises:
         AgentError: ``bad_job``.
     """
-    if not re.fullmatch(r"[0-9a-f]{64}", digest):
+    if not _DIGEST.fullmatch(digest):
         raise AgentError("bad_job", f"not a sha256 in hex: {digest!r}")
     return digest
 
@@ -81,7 +85,7 @@ def checked_name(name: str, what: str) -> str:
     Raises:
         AgentError: ``bad_job``.
     """
-    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9_.+@-]*", name):
+    if not _PLAIN_NAME.fullmatch(name):
         raise AgentError("bad_job", f"not a plain {what} name: {name!r}")
     return name
 
@@ -129,9 +133,11 @@ def pointed(home: Home, link: str) -> Optional[str]:
     """The release that ``current`` or ``previous`` points to, if it is there."""
     try:
         name = os.path.basename(os.readlink(os.path.join(home.path, link)))
-    except FileNotFoundError:
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.EINVAL):  # not there, or no link
+            raise
         return None
-    return name if os.path.isdir(home.release(name)) else None
+    return name if name in _folders(home, "releases") else None
 
 
 def point(home: Home, link: str, release: str) -> None:
@@ -153,7 +159,7 @@ def read_release(home: Home, name: str) -> Release:
     try:
         with open(path, "rb") as file:
             return decode(Release, json.load(file))
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError) as error:
         hint = "push the bundle again"
         raise AgentError("corrupt", f"{path}: damaged: {error}", hint=hint) from error
 
@@ -174,47 +180,89 @@ def damaged_files(home: Home, release: Release) -> List[str]:
     ]
 
 
-def discard(home: Home, name: str) -> None:
-    """Remove a release so that it is never seen by half."""
-    staging = home.staging("releases")
-    os.rename(home.release(name), staging)
-    shutil.rmtree(staging)
+def discard(home: Home, kind: str, name: str) -> None:
+    """Remove a release or a runtime so that it is never seen by half."""
+    staging = home.staging(kind)
+    os.rename(os.path.join(home.folder(kind), name), staging)
+    shutil.rmtree(staging, ignore_errors=True)
 
 
 def sweep(home: Home) -> None:
-    """Remove what interrupted runs left behind. The home must be locked."""
+    """Remove what interrupted runs left behind. The home must be locked.
+
+    What is not edgekit's stays, and so does what cannot be removed now.
+    """
     for kind in ("releases", "runtimes"):
         for entry in os.listdir(home.folder(kind)):
             if entry.startswith(_STAGING):
-                shutil.rmtree(os.path.join(home.folder(kind), entry))
+                remove(os.path.join(home.folder(kind), entry))
     for folder in (home.path, home.folder("objects")):
         for entry in os.listdir(folder):
             if entry.startswith(".") and entry.endswith(".tmp"):
-                os.unlink(os.path.join(folder, entry))
+                remove(os.path.join(folder, entry))
     for entry in os.listdir(home.folder("parts")):
         path = os.path.join(home.folder("parts"), entry)
-        if time.time() - os.stat(path).st_mtime > _PART_AGE_S:
-            os.unlink(path)
+        if entry.endswith(".part") and time.time() - os.lstat(path).st_mtime > _PART_AGE_S:
+            remove(path)
 
 
 def prune(home: Home) -> None:
-    """Remove releases that nothing points to, and objects that no release is made of.
+    """Remove releases that nothing points to, and objects and runtimes that no other one needs.
 
-    The home must be locked. Where a record is damaged, nobody knows which objects it needs, and
-    every object stays.
+    The home must be locked. What is not edgekit's stays, and so does what cannot be removed now.
+    Where a record is damaged, nobody knows what its release needs: no object or runtime goes.
     """
-    kept = {name for name in (pointed(home, CURRENT), pointed(home, PREVIOUS)) if name}
-    for name in os.listdir(home.folder("releases")):
-        if name not in kept:
-            discard(home, name)
-    needed = _needed_objects(home, kept)
-    if needed is not None:
-        for name in set(os.listdir(home.folder("objects"))) - needed:
-            os.unlink(os.path.join(home.folder("objects"), name))
+    kept = _kept(home)
+    _discard_all(home, "releases", _folders(home, "releases") - kept)
+    needed = needs(home)
+    if needed is None:
+        return
+    objects, sites = needed
+    for name in os.listdir(home.folder("objects")):
+        if _DIGEST.fullmatch(name) and name not in objects:
+            remove(home.object(name))
+    standing = _folders(home, "runtimes")
+    _discard_all(
+        home, "runtimes", {n for n in standing if os.path.realpath(home.runtime(n)) not in sites}
+    )
 
 
-def _needed_objects(home: Home, names: Set[str]) -> Optional[Set[str]]:
+def needs(home: Home) -> Optional[Tuple[Set[str], Set[str]]]:
+    """Digests and sites that releases are made of; ``None`` where a record is damaged."""
     try:
-        return {file.digest for name in names for file in read_release(home, name).files}
+        releases = [read_release(home, name) for name in _kept(home)]
     except AgentError:
         return None
+    return (
+        {file.digest for release in releases for file in release.files},
+        {os.path.realpath(os.path.expanduser(r.site)) for r in releases if r.site},
+    )
+
+
+def remove(path: str) -> None:
+    """Remove a file or a folder, or as much of it as can be removed now."""
+    if os.path.isdir(path) and not os.path.islink(path):
+        shutil.rmtree(path, ignore_errors=True)
+        return
+    with contextlib.suppress(OSError):
+        os.unlink(path)
+
+
+def _kept(home: Home) -> Set[str]:
+    return {name for name in (pointed(home, CURRENT), pointed(home, PREVIOUS)) if name}
+
+
+def _folders(home: Home, kind: str) -> Set[str]:
+    """Names in ``releases`` or ``runtimes`` that can be edgekit's own."""
+    try:
+        entries = list(os.scandir(home.folder(kind)))
+    except FileNotFoundError:
+        return set()
+    own = (e for e in entries if _PLAIN_NAME.fullmatch(e.name))
+    return {e.name for e in own if e.is_dir(follow_symlinks=False)}
+
+
+def _discard_all(home: Home, kind: str, names: Set[str]) -> None:
+    for name in names:
+        with contextlib.suppress(OSError):
+            discard(home, kind, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import stat
@@ -11,12 +12,14 @@ from typing import Optional
 from edgekit_agent.failures import AgentError
 from edgekit_agent.files import fsync_folder, sha256_of
 from edgekit_agent.records import NamedBlob, RuntimeJob, Unpacked
-from edgekit_agent.releases import Home, free_bytes, locked, open_home, sweep
+from edgekit_agent.releases import Home, free_bytes, locked, open_home, remove, sweep
 from edgekit_agent.wire import Progress
 
 
 def unpack_runtime(job: RuntimeJob, progress: Progress) -> Unpacked:
-    """Unpack received wheels into ``runtimes/NAME``; done at once if that is here already.
+    """Unpack received wheels into ``runtimes/NAME``, in the place of what may stand there.
+
+    The host asks where that runtime does not work, so a folder that is here is a damaged one.
 
     Raises:
         AgentError: ``missing_blob`` or ``corrupt`` (transient) for an object, ``corrupt`` for a
@@ -25,8 +28,6 @@ def unpack_runtime(job: RuntimeJob, progress: Progress) -> Unpacked:
     home = open_home(job.home)
     target = home.runtime(job.name)
     with locked(home):
-        if os.path.isdir(target):
-            return Unpacked(target)
         sweep(home)
         for wheel in job.wheels:
             _verify(home, wheel)
@@ -39,11 +40,15 @@ def unpack_runtime(job: RuntimeJob, progress: Progress) -> Unpacked:
                 _unpack(home.object(wheel.digest), wheel.name, staging)
             # One flush of everything: thousands of single ones take minutes on an SD card.
             os.sync()
+            old = home.staging("runtimes")
+            with contextlib.suppress(FileNotFoundError):
+                os.rename(target, old)
             os.rename(staging, target)
         except Exception:
-            shutil.rmtree(staging, ignore_errors=True)
+            remove(staging)
             raise
         fsync_folder(home.folder("runtimes"))
+        remove(old)
     return Unpacked(target)
 
 

@@ -44,6 +44,26 @@ def test_another_shape_or_a_number_that_is_not_finite_is_never_healthy(ask):
     assert health.detail.startswith("output y is not finite")
 
 
+def test_what_was_not_finite_on_the_host_must_be_the_same_here(ask):
+    rows = ROWS.copy()
+    rows[:, 1], rows[0, 2] = 0, -1
+    with np.errstate(divide="ignore", invalid="ignore"):
+        expected = np.log(rows)
+    assert ask("log", input_x=rows, output_y=expected) == Health(True, pytest.approx(0, abs=1e-6))
+    assert not ask("log", input_x=rows, output_y=expected * 1.5).healthy
+    assert ask("log", input_x=rows, output_y=np.where(expected == -np.inf, 3, expected)).detail
+    health = ask("log", 1e8, input_x=rows, output_y=-expected)
+    assert health.detail.startswith("output y is another where it was not finite")
+    expected[1, 0] = np.nan
+    assert not ask("log", 1e8, input_x=rows, output_y=expected).healthy
+
+
+def test_an_output_that_is_never_finite_can_be_healthy(ask):
+    zeros = np.zeros_like(ROWS)
+    assert ask("log", input_x=zeros, output_y=zeros - np.inf) == Health(True, 0.0)
+    assert not ask("log", input_x=zeros, output_y=zeros + np.inf).healthy
+
+
 def test_outputs_that_are_all_zero_are_compared_as_they_are(ask):
     zeros = np.zeros_like(ROWS)
     assert ask("echo", input_x=zeros, output_y=zeros).healthy

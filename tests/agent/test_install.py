@@ -1,4 +1,4 @@
-import platform
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -107,12 +107,62 @@ def test_a_damaged_release_is_mended_by_installing_it_again(agent, put, home, fi
     assert agent.ask(StatusJob(str(home)), Status).current.name == "one"
 
 
-def test_a_damaged_record_is_told_of(agent, put, home):
+def test_a_damaged_record_leaves_the_name(agent, put, home):
     put("one")
-    (home / "current" / "release.json").write_text("{}")
-    failure = agent.ask(StatusJob(str(home)), Status)
+    put("two")
+    for text in ("{}", "not JSON"):
+        (home / "current" / "release.json").write_text(text)
+        status = agent.ask(StatusJob(str(home)), Status)
+        assert (status.current.name, status.current.model) == ("two", "")
+        assert status.previous.name == "one"
+    failure = agent.ask(StatusJob(str(home), check="two"), Status)
     assert failure.kind == "corrupt"
     assert "release.json" in failure.message
+    # What the switch leaves behind has the damaged record, and the switch is told all the same.
+    status = put("three")
+    assert (status.current.name, status.previous.name) == ("three", "two")
+    assert len(names(home / "objects")) == 5, "nobody knows what the damaged release needs"
+
+
+def test_only_the_release_that_is_served_is_checked(agent, put, home):
+    put("one")
+    put("two")
+    assert agent.ask(StatusJob(str(home), check="one"), Status).health is None
+    assert agent.ask(StatusJob(str(home), check="two"), Status).health.healthy
+
+
+def test_what_is_not_edgekits_is_passed_over(put, home):
+    put("one")
+    strays = ["releases/.nfs0001", "releases/notes.txt", "runtimes/notes.txt", "objects/notes.txt"]
+    for stray in strays:
+        (home / stray).write_text("a note")
+    left_behind = ["releases/.staging-1", "runtimes/.staging-1", "objects/.x.tmp"]
+    for name in left_behind:
+        (home / name).write_text("not even a folder")
+    (home / "parts/odd.part").mkdir()
+    os.utime(home / "parts/odd.part", (0, 0))
+    put("two")
+    status = put("three")
+    assert (status.current.name, status.previous.name) == ("three", "two")
+    assert names(home / "releases") == [".nfs0001", "notes.txt", "three", "two"]
+    assert all((home / stray).read_text() == "a note" for stray in strays)
+    assert not any((home / name).exists() for name in [*left_behind, "parts/odd.part"])
+
+
+def test_runtimes_that_no_kept_release_names_are_removed(put, home):
+    kits = [home / "runtimes" / f"kit-{i}" for i in range(4)]
+    for kit in kits:
+        kit.mkdir(parents=True)
+    put("one", site=str(kits[1]))
+    assert names(home / "runtimes") == ["kit-1"]
+    kits[2].mkdir()
+    put("two", site=f"{home}/releases/../runtimes/kit-2")
+    assert names(home / "runtimes") == ["kit-1", "kit-2"]
+    put("three")
+    assert names(home / "runtimes") == ["kit-2"]
+    (home / "previous" / "release.json").write_text("rot")
+    put("three")
+    assert names(home / "runtimes") == ["kit-2"], "the damaged release may need it"
 
 
 def test_an_unhealthy_release_is_removed_and_nothing_is_switched(
@@ -134,13 +184,10 @@ def test_a_release_that_cannot_even_run_is_removed(agent, put, deliver, bundle, 
     assert names(home / "releases") == ["one"]
 
 
-def test_another_machine_is_refused_before_anything_is_created(agent, install_job, home):
-    job = replace(install_job(home, "one", ()), machine="z80")
-    assert agent.ask(job, Status).kind == "bad_job"  # model and canaries are missing
-    files = tuple(never_sent(name) for name in ("model.onnx", "canaries.npz"))
-    failure = agent.ask(replace(job, files=files), Status)
-    assert failure.kind == "wrong_machine"
-    assert platform.machine() in failure.message
+def test_a_release_without_its_model_is_refused_before_anything_is_created(
+    agent, install_job, home
+):
+    assert agent.ask(install_job(home, "one", ()), Status).kind == "bad_job"
     assert not home.exists()
 
 

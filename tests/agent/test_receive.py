@@ -7,7 +7,16 @@ import zlib
 
 import pytest
 
-from edgekit_agent.records import Plan, PlanJob, Received, ReceiveJob, Status, StatusJob
+from edgekit_agent.records import (
+    ForgetJob,
+    Forgotten,
+    Plan,
+    PlanJob,
+    Received,
+    ReceiveJob,
+    Status,
+    StatusJob,
+)
 
 DATA = bytes(range(256)) * 4096  # 1 MiB
 
@@ -44,7 +53,8 @@ def test_a_cut_transfer_goes_on_where_it_was_cut(start_agent, blob, tmp_path, en
 def test_a_whole_part_needs_no_more_bytes(agent, blob, tmp_path):
     described, wire = blob(DATA, "zlib")
     (tmp_path / "parts").mkdir()
-    (tmp_path / "parts" / f"{described.wire_digest}.part").write_bytes(wire)
+    name = f"{described.digest}.{described.wire_digest}.part"
+    (tmp_path / "parts" / name).write_bytes(wire)
     job = ReceiveJob(str(tmp_path), (described,), (len(wire),))
     assert agent.ask(job, Received) == Received(1, 0)
     assert present(agent, tmp_path, described) == (-1,)
@@ -136,3 +146,49 @@ def test_asking_creates_nothing(agent, blob, tmp_path):
     assert present(agent, home, blob(DATA)[0]) == (0,)
     assert agent.ask(StatusJob(str(home)), Status) == Status(None, None)
     assert not home.parent.exists()
+
+
+def objects(home):
+    return {path.name for path in (home / "objects").iterdir()}
+
+
+def test_what_is_to_be_forgotten_is_gone_and_the_rest_stays(agent, deliver, tmp_path):
+    one, two = deliver(tmp_path, {"one": b"1", "two": b"2"})
+    job = ForgetJob(str(tmp_path), (one.digest, "0" * 64))
+    assert agent.ask(job, Forgotten) == Forgotten(())
+    assert objects(tmp_path) == {two.digest}
+    assert agent.ask(job, Forgotten) == Forgotten(())
+
+
+@pytest.mark.parametrize("encoding", ["raw", "zlib"])
+def test_what_came_by_half_is_forgotten_as_well(start_agent, blob, tmp_path, encoding):
+    described, wire = blob(os.urandom(100_000), encoding)
+    first = start_agent()
+    first.send(ReceiveJob(str(tmp_path), (described,), (0,)), wire[:70_000])
+    first.process.stdin.close()
+    assert first.process.wait(timeout=10) == 0
+    assert list((tmp_path / "parts").iterdir())
+    agent = start_agent()
+    assert agent.ask(ForgetJob(str(tmp_path), (described.digest,)), Forgotten) == Forgotten(())
+    assert list((tmp_path / "parts").iterdir()) == []
+
+
+def test_what_a_release_is_made_of_is_not_forgotten(agent, deliver, bundle, install_job, tmp_path):
+    files = deliver(tmp_path, bundle("one"))
+    agent.ask(install_job(tmp_path, "one", files), Status)
+    (other,) = deliver(tmp_path, {"other": b"other"})
+    digests = tuple(file.digest for file in files)
+    job = ForgetJob(str(tmp_path), (*digests, other.digest))
+    assert set(agent.ask(job, Forgotten).kept) == set(digests)
+    assert objects(tmp_path) == set(digests)
+    (tmp_path / "current" / "release.json").write_text("rot")
+    (other,) = deliver(tmp_path, {"other": b"other"})
+    job = ForgetJob(str(tmp_path), (other.digest,))
+    assert agent.ask(job, Forgotten) == Forgotten((other.digest,)), "the release may be made of it"
+
+
+def test_forgetting_creates_nothing_and_leaves_the_folder_to_no_one(agent, tmp_path):
+    home = tmp_path / "not" / "yet"
+    assert agent.ask(ForgetJob(str(home), ("0" * 64,)), Forgotten) == Forgotten(())
+    assert not home.parent.exists()
+    assert agent.ask(ForgetJob(str(home), ("../lock",)), Forgotten).kind == "bad_job"

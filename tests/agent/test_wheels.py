@@ -60,11 +60,25 @@ def test_wheels_lie_as_they_are_imported(unpack, tmp_path):
     assert stat.S_IMODE(mode) == 0o755
 
 
-def test_a_runtime_that_is_here_is_not_unpacked_again(agent, unpack, tmp_path):
+def test_a_runtime_that_is_here_but_damaged_is_replaced(unpack, tmp_path):
+    site = tmp_path / "runtimes" / "kit-1"
+    unpack("kit-1", {"kit.whl": wheel(GOOD)})
+    (site / "kit/__init__.py").write_text("rot")
+    (site / "kit/native.cpython-311.so").unlink()
+    (site / "stray.py").write_text("")
+    assert unpack("kit-1", {"kit.whl": wheel(GOOD)}) == Unpacked(str(site))
+    assert (site / "kit/__init__.py").read_text() == GOOD["kit/__init__.py"]
+    assert (site / "kit/native.cpython-311.so").exists()
+    assert not (site / "stray.py").exists()
+    assert names(tmp_path / "runtimes") == ["kit-1"]
+
+
+def test_a_runtime_that_is_here_stays_where_its_wheels_are_not(agent, unpack, tmp_path):
     unpack("kit-1", {"kit.whl": wheel(GOOD)})
     absent = (NamedBlob("kit.whl", "0" * 64),)
-    again = agent.ask(RuntimeJob(str(tmp_path), "kit-1", absent), Unpacked)
-    assert isinstance(again, Unpacked)
+    failure = agent.ask(RuntimeJob(str(tmp_path), "kit-1", absent), Unpacked)
+    assert failure.kind == "missing_blob"
+    assert (tmp_path / "runtimes/kit-1/kit/__init__.py").exists()
 
 
 @pytest.mark.parametrize(

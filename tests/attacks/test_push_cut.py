@@ -5,8 +5,10 @@ import time
 
 import pytest
 
+from edgekit.bundle import RELEASE_DIGITS
 from edgekit.errors import DeviceError
 from edgekit.remote.deploy import push
+from edgekit.remote.sending import sha256
 from edgekit.remote.session import Session, open_session
 from edgekit.remote.ssh import SshTransport
 from tests.remote.servers import (
@@ -21,7 +23,9 @@ from tests.remote.servers import (
 __all__ = ["running_sshd", "sshd"]
 pytestmark = pytest.mark.sshd
 
-CUTS = 20
+CUTS = 6
+# How long after the job that installs: while it verifies, runs the canaries, switches, tidies up.
+LATER_S = (0.2, 0.4, 0.6)
 
 
 def install(bundle, cache):
@@ -53,10 +57,94 @@ def test_a_push_cut_anywhere_leaves_a_whole_release_and_the_next_one_succeeds(
         assert caught.value.message.startswith("dev: ")
         assert caught.value.transient
         seen["new" if served(home) != before else old] += 1
-        if i % 4 == 3:
+        if i % 2:
             after = install(bundle, cache)
             assert served(home) == after.release
     assert seen[old] > CUTS // 2
+
+
+class CutTransport:
+    """``dev``, until so many lines have passed: job lines up, answer lines down.
+
+    The line that the link is cut after went through if it is a job, and is lost if it is an answer.
+    """
+
+    def __init__(self, at, later_s=0.0):
+        self._inner = SshTransport("dev")
+        self.name, self.pythons, self.close = "dev", self._inner.pythons, self._inner.close
+        self.at, self.later_s, self.lines = at, later_s, []
+
+    def open(self, command):
+        stream = self._inner.open(command)
+        send, readline = stream.send, stream.readline
+
+        def cut_send(data):
+            taken = send(data)
+            if bytes(data[:6]) == b'{"job"':
+                assert taken == len(data)
+                self.passed(bytes(data))
+            return taken
+
+        def cut_readline(timeout_s):
+            line = readline(timeout_s)
+            if line and self.passed(line):
+                raise DeviceError("dev: the connection was lost: it was cut", transient=True)
+            return line
+
+        stream.send, stream.readline = cut_send, cut_readline
+        return stream
+
+    def passed(self, line):
+        self.lines.append(line)
+        if len(self.lines) != self.at:
+            return False
+        time.sleep(self.later_s)
+        self.close()
+        return True
+
+
+def push_until(bundle, cache, at, later_s=0.0):
+    """The lines that passed, and the error it ended with."""
+    transport = CutTransport(at, later_s)
+    error = None
+    try:
+        session = Session(transport)
+        try:
+            push(bundle, session, cache=cache)
+        except DeviceError as caught:
+            error = caught
+        return transport.lines, error
+    finally:
+        transport.close()
+
+
+def test_a_push_cut_after_any_line_leaves_a_whole_release_and_the_next_one_succeeds(sshd, tmp_path):
+    cache, home = tmp_path / "cache", sshd.edgekit_home
+    install(make_bundle(tmp_path / "old", seed=1, width=400), cache)
+    shutil.rmtree(home / "agent")
+    whole, _ = push_until(make_bundle(tmp_path / "new", seed=2, width=400), cache, -1)
+    installs = next(i for i, line in enumerate(whole, 1) if b'"install"' in line)
+    cuts = [(at, 0.0) for at in range(1, len(whole) + 1)] + [(installs, s) for s in LATER_S]
+    outcomes = []
+    for number, (at, later_s) in enumerate(cuts):
+        shutil.rmtree(home / "agent")
+        before = served(home)
+        bundle = make_bundle(tmp_path / f"new{number}", seed=3 + number, width=400)
+        new = sha256(bundle.manifest_bytes)[:RELEASE_DIGITS]
+        lines, error = push_until(bundle, cache, at, later_s)
+        assert len(lines) >= at, "the cut came after the end"
+        after = served(home)
+        assert after in (before, new)
+        if error is None:
+            assert later_s, "the last answer came before the cut did"
+            assert after == new
+        else:
+            assert error.message.startswith("dev: ")
+            assert error.transient
+        outcomes.append(after == new)
+        assert install(bundle, cache).release == served(home) == new
+    assert not any(outcomes[: installs - 1]), "nothing is switched before the job to install"
+    assert outcomes[len(whole) - 1], "what was lost is only the word that it is done"
 
 
 def test_what_came_before_the_cut_is_not_sent_again(sshd, tmp_path, monkeypatch):
@@ -75,7 +163,7 @@ def test_what_came_before_the_cut_is_not_sent_again(sshd, tmp_path, monkeypatch)
 def test_a_link_that_falls_silent_ends_with_an_error(sshd, tmp_path, monkeypatch):
     cache, home = tmp_path / "cache", sshd.edgekit_home
     old = install(make_bundle(tmp_path / "old", seed=1), cache).release
-    bundle = make_bundle(tmp_path / "big", seed=2, width=100_000)
+    bundle = make_bundle(tmp_path / "big", seed=2, width=40_000)
     for at in (20_000, 5_000_000):
         with proxied(sshd, tmp_path, monkeypatch, stall_after=at):
             started = time.monotonic()

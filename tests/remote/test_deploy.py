@@ -5,8 +5,10 @@ import pytest
 
 from edgekit.bundle import open_bundle, write_bundle
 from edgekit.errors import DeviceError
-from edgekit.remote.deploy import push, rollback, status
+from edgekit.profile import RuntimeSpec
+from edgekit.remote.deploy import check_machine, ensure_runtime, push, rollback, status
 from edgekit.remote.session import open_session
+from edgekit_agent.records import RuntimeFacts
 from tests.remote.servers import make_bundle, served
 
 
@@ -45,8 +47,35 @@ def test_push_push_again_go_back_and_ask(device, bundles, tmp_path):
         assert status(session).previous.name == second.release
     with open_session(host) as session:
         anew = push(bundles[0], session, cache=tmp_path / "cache")
-        assert anew.sent_bytes < 0.01 * anew.total_bytes
+        assert 500 < anew.sent_bytes < 0.01 * anew.total_bytes
+        assert anew.health.healthy
     assert {"stage", "done", "total"} <= set(said[0])
+
+
+def test_a_small_bundle_pushed_again_costs_next_to_nothing(device, tmp_path):
+    bundle = make_bundle(tmp_path / "small", width=380)
+    for most in (2.0, 0.01):
+        with open_session(device[0]) as session:
+            report = push(bundle, session, cache=tmp_path / "cache")
+        assert 95_000 < report.total_bytes < 105_000
+        assert report.sent_bytes < most * report.total_bytes
+
+
+@pytest.mark.parametrize("file", ["release.json", "model.onnx"])
+def test_pushing_again_mends_a_damaged_release(device, bundles, tmp_path, file):
+    host, home = device
+    with open_session(host) as session:
+        first = push(bundles[0], session, cache=tmp_path / "cache")
+        path = home / "current" / file
+        path.unlink()
+        path.write_text("rot")
+        assert status(session).current.name == first.release
+        again = push(bundles[0], session, cache=tmp_path / "cache")
+        assert again.release == first.release == served(home)
+        path.unlink()
+        path.write_text("rot")
+        other = push(bundles[1], session, cache=tmp_path / "cache")
+        assert (other.release, other.previous) == (served(home), first.release)
 
 
 def test_a_bundle_file_is_the_same_as_its_folder(device, bundles, tmp_path):
@@ -105,12 +134,44 @@ def test_a_file_of_the_bundle_that_was_changed_is_not_installed(device, bundles,
     assert served(home) is None
 
 
-def test_a_32_bit_userland_on_a_64_bit_kernel_is_what_counts(tmp_path):
-    from edgekit.remote.deploy import _check_machine
+@pytest.fixture
+def session(tmp_path):
+    with open_session("local", home=str(tmp_path / "home")) as session:
+        yield session
 
-    with open_session("local", home=str(tmp_path / "h")) as session:
-        facts = session.facts()
-    pi = replace(facts, machine="aarch64", pointer_bits=32)
-    _check_machine("pi", pi, make_bundle(tmp_path / "a", arch="armv7l"))
-    with pytest.raises(DeviceError, match=r"the device is armv7l .* the bundle is for aarch64"):
-        _check_machine("pi", pi, make_bundle(tmp_path / "b", arch="aarch64"))
+
+def test_a_32_bit_userland_on_a_64_bit_kernel_is_what_counts(session, tmp_path):
+    pi = replace(session.facts(), machine="aarch64", pointer_bits=32)
+    narrow, wide = (
+        make_bundle(tmp_path / arch, arch=arch).manifest.profile for arch in ("armv7l", "aarch64")
+    )
+    check_machine("pi", pi, narrow)
+    with pytest.raises(DeviceError, match=r"the device is armv7l .* profile test is aarch64"):
+        check_machine("pi", pi, wide)
+
+
+@pytest.mark.parametrize(
+    ("package", "version", "allowing", "refusing"),
+    [
+        ("tflite-runtime", "2.14.0", ("==2.14.*", ""), (">=2.0", ">=2.14", "<=2.14")),
+        ("ai-edge-litert", "2.3.0", (">=2.0", ""), ("==2.14.*", ">=2.14")),
+        ("ai-edge-litert", "2.14.0", (">=2.0",), ("==2.14.*",)),
+    ],
+)
+def test_one_runtimes_version_is_not_taken_for_the_others(
+    session, tmp_path, package, version, allowing, refusing
+):
+    own = RuntimeFacts("litert", version, package, None, works=True)
+    facts = replace(
+        session.facts(), machine="riscv64", libc="glibc 2.36", python="3.11.2", runtimes=(own,)
+    )
+
+    def ensured(specifier):
+        spec = RuntimeSpec(version=specifier)
+        return ensure_runtime(session, facts, "litert", spec, "", cache=tmp_path / "cache")
+
+    for specifier in allowing:
+        assert ensured(specifier) == own
+    for specifier in refusing:
+        with pytest.raises(DeviceError, match=rf"no wheel of .*\(its own {package} .*not allowed"):
+            ensured(specifier)

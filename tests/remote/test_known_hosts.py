@@ -50,6 +50,15 @@ def test_a_key_under_a_name_or_pattern_is_accepted(tmp_path, keys, names):
     check_host_key("dev", key, PLACE, hosts(tmp_path, f"# comment\n\n{names} {text} who@where\n"))
 
 
+@pytest.mark.parametrize("plain", ["10.0.0.7", "10.0.0.*"])
+def test_a_key_of_another_port_counts_only_where_this_port_is_unknown(tmp_path, keys, plain):
+    (here, _), (elsewhere, shown) = keys
+    lines = f"[10.0.0.7]:2222 {here}\n{plain} {elsewhere}\n"
+    with pytest.raises(DeviceError, match="has changed"):
+        check_host_key("dev", shown, PLACE, hosts(tmp_path, lines))
+    check_host_key("dev", shown, PLACE, hosts(tmp_path, f"{plain} {elsewhere}\n"))
+
+
 @pytest.mark.parametrize("names", ["[10.0.0.7]:22", "*,![10.0.0.*]:2222,!10.0.0.7", "10.0.0.70"])
 def test_a_key_under_other_names_leaves_the_host_unknown(tmp_path, keys, names):
     (text, key), _ = keys
@@ -82,6 +91,15 @@ def test_an_unknown_host_is_refused_with_its_fingerprint_and_the_way_to_accept_i
         ["ssh-keygen", "-lf", str(tmp_path / "k0.pub")], check=True, capture_output=True, text=True
     ).stdout
     assert key.fingerprint.split()[1] in said
+
+
+def test_a_host_behind_another_is_accepted_through_it(tmp_path, keys):
+    (_, key), _ = keys
+    place = Address(host="10.0.0.7", port=2222, proxied=True)
+    with pytest.raises(DeviceError) as caught:
+        check_host_key("dev", key, place, (tmp_path / "none",))
+    assert "ssh-keyscan" not in caught.value.hint
+    assert caught.value.hint.endswith("ssh -o HostKeyAlgorithms=ssh-ed25519 dev")
 
 
 def test_a_changed_key_is_refused_with_both_fingerprints(tmp_path, keys):

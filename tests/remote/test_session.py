@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+from importlib import resources
 
 import pytest
 
@@ -32,10 +33,23 @@ def test_this_machine_is_a_device_too(home):
         assert session.home == str(home)
         assert facts.python == ".".join(map(str, sys.version_info[:3]))
         first = session.bytes_sent
-    assert first > len(agent_file().data)
+    laying = resources.files("edgekit.remote").joinpath("bootstrap.py").read_bytes()
+    assert first > len(agent_file().data) + len(laying)
     with open_session("local") as session:
         session.facts()
-        assert session.bytes_sent < 200
+        assert 500 < session.bytes_sent < 1000, "the command that starts the agent counts"
+
+
+def test_all_that_goes_to_the_device_is_counted(home):
+    transport = Tapped()
+    try:
+        session = Session(transport)
+        for _ in range(2):
+            session.facts()
+            session.close()
+        assert session.bytes_sent == transport.taken
+    finally:
+        transport.close()
 
 
 def test_one_agent_answers_many_jobs_and_failures_in_between(home):
@@ -56,6 +70,16 @@ def test_a_damaged_agent_on_the_device_is_replaced(home):
     assert agent.read_bytes() == agent_file().data
 
 
+def test_what_starts_the_agent_never_runs_another_one(home):
+    with open_session("local"):
+        pass
+    (agent,) = (home / "agent").iterdir()
+    agent.write_bytes(agent.read_bytes() + b"more")
+    with open_session("local") as session:
+        assert session.bytes_sent > len(agent_file().data)
+        session.facts()
+
+
 def test_the_agent_file_is_the_same_wherever_it_is_built():
     code = "from edgekit.remote.agent_file import agent_file; print(agent_file().digest)"
     said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
@@ -64,15 +88,25 @@ def test_the_agent_file_is_the_same_wherever_it_is_built():
 
 @pytest.mark.parametrize(
     ("environment", "given", "expected"),
-    [(None, "", "data/edgekit"), (None, "given", "given"), ("env", "given", "env")],
+    [
+        (None, "", "data/edgekit"),
+        (None, "{}/given", "given"),
+        ("{}/env", "{}/given", "env"),
+        (None, "~/given", "given"),
+        ("env/deep", "", "env/deep"),
+        (None, 'it\'s "mine"', 'it\'s "mine"'),
+    ],
 )
 def test_the_home_is_the_devices_choice_then_the_profiles(
     home, tmp_path, monkeypatch, environment, given, expected
 ):
+    monkeypatch.setenv("HOME", str(tmp_path))
     if environment:
-        monkeypatch.setenv("EDGEKIT_HOME", str(tmp_path / environment))
-    with open_session("local", home=given and str(tmp_path / given)) as session:
-        assert session.home == str(tmp_path / expected)
+        monkeypatch.setenv("EDGEKIT_HOME", environment.format(tmp_path))
+    for most in (1 << 20, 1000):
+        with open_session("local", home=given.format(tmp_path)) as session:
+            assert session.home == str(tmp_path / expected)
+            assert session.bytes_sent < most, "the agent that is there is found"
 
 
 def test_a_home_that_cannot_be_made_is_named(tmp_path):
@@ -112,6 +146,25 @@ def test_an_early_answer_ends_the_upload(home):
             session.ask(ReceiveJob(session.home, (blob,), (0,)), Received, payload=pieces)
         assert session.bytes_sent < 64 << 20
         session.facts()
+
+
+class Tapped(LocalTransport):
+    """Counts what is handed to the device, beside what the session says of it."""
+
+    taken = 0
+
+    def open(self, command):
+        stream = super().open(command)
+        self.taken += len(command)
+        send = stream.send
+
+        def tapped(data):
+            count = send(data)
+            self.taken += count
+            return count
+
+        stream.send = tapped
+        return stream
 
 
 class Stranger(LocalTransport):

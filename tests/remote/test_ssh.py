@@ -210,6 +210,19 @@ def test_a_proxy_command_is_used(sshd, use, tmp_path):
     assert said(SshTransport("dev")) == b"hello\n"
 
 
+def test_a_host_unknown_behind_a_proxy_is_not_to_be_scanned(sshd, use, tmp_path):
+    import sys
+
+    (tmp_path / "relay.py").write_text(RELAY)
+    use(ProxyCommand=f"{sys.executable} {tmp_path}/relay.py %p", known="")
+    assert refused().hint.endswith("ssh -o HostKeyAlgorithms=ssh-ed25519 dev")
+    config = use(ProxyJump="hop", known="")
+    plain = config.read_text().replace("Host dev", "Host hop").replace("  ProxyJump hop\n", "")
+    (tmp_path / "hops").write_text(sshd.known_line())
+    config.write_text(config.read_text() + plain.replace(f"{config}.known", f"{tmp_path}/hops"))
+    assert refused().hint.endswith("ssh -o HostKeyAlgorithms=ssh-ed25519 dev")
+
+
 def test_a_proxy_command_that_ends_at_once_is_an_error(sshd, use):
     use(ProxyCommand="false")
     assert "no SSH connection" in refused().message

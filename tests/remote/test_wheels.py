@@ -7,7 +7,7 @@ from edgekit.errors import DeviceError
 from edgekit.profile import RuntimeSpec
 from edgekit.remote.closure import read_wheel, resolve
 from edgekit.remote.device_python import DevicePython, device_python
-from edgekit.remote.wheels import candidates, fetch_runtime
+from edgekit.remote.wheels import candidates, fetch_runtime, litert_packages
 
 PI = DevicePython(version="3.11.2", arch="aarch64", glibc=(2, 36), kernel="6.1")
 PI32 = DevicePython(version="3.11.2", arch="armv7l", glibc=(2, 36), kernel="6.1")
@@ -144,16 +144,42 @@ def test_extras_and_versions_are_followed(tmp_path):
     assert missing == ("d<1",)
 
 
-def test_litert_is_what_there_is_for_the_device():
-    assert candidates("litert", ANY, PI, "2.3.0")[0].requirements[0] == "ai-edge-litert==2.3.0"
-    (old,) = candidates("litert", ANY, OLD, "2.3.0")
-    assert old.requirements == ("tflite-runtime==2.14.0", "numpy<2")
-    (small,) = candidates("litert", ANY, PI32, "2.3.0")
-    assert (small.requirements, small.provided) == (("tflite-runtime==2.14.0",), {"numpy"})
-    with pytest.raises(DeviceError, match=r"profile wants >=2\.15"):
-        candidates("litert", RuntimeSpec(version=">=2.15"), PI32, "2.3.0")
-    with pytest.raises(DeviceError, match="no wheel of litert"):
-        candidates("litert", ANY, DevicePython(**{**vars(PI32), "version": "3.13.0"}), "2.3.0")
+@pytest.mark.parametrize(
+    ("specifiers", "packages"),
+    [
+        ([""], ("ai-edge-litert", "tflite-runtime")),
+        (["==2.14.*", "==2.14.0", "~=2.14.0", ">=2.14,<2.15"], ("tflite-runtime",)),
+        ([">=2.0", ">=2.14", "<=2.14", "==2.1.*", ">=2.0,<3", "~=2.14"], ("ai-edge-litert",)),
+    ],
+)
+def test_a_version_of_litert_speaks_of_one_package(specifiers, packages):
+    assert [litert_packages(s) for s in specifiers] == [packages] * len(specifiers)
+
+
+def test_litert_is_what_the_profile_means_and_there_is_for_the_device():
+    new, old, free = (RuntimeSpec(version=v) for v in (">=2.0", "==2.14.*", ""))
+    late = DevicePython(**{**vars(PI32), "version": "3.13.0"})
+    (tested, _) = candidates("litert", new, PI, "2.3.0")
+    assert tested.requirements[0] == "ai-edge-litert==2.3.0"
+    assert candidates("litert", free, PI, "")[0].requirements[0] == "ai-edge-litert"
+    for spec in (old, free):
+        (early,) = candidates("litert", spec, OLD, "2.3.0")
+        assert early.requirements == ("tflite-runtime==2.14.0", "numpy<2")
+        (small,) = candidates("litert", spec, PI32, "2.3.0")
+        assert (small.requirements, small.provided) == (("tflite-runtime==2.14.0",), {"numpy"})
+    (asked_for,) = candidates("litert", old, PI, "2.3.0")
+    assert asked_for.requirements == ("tflite-runtime==2.14.0", "numpy<2")
+    for python in (OLD, PI32):
+        with pytest.raises(DeviceError, match="no wheel of ai-edge-litert for Python 3") as caught:
+            candidates("litert", new, python, "2.3.0")
+        assert "'==2.14.*'" in caught.value.hint
+    with pytest.raises(DeviceError, match="no wheel of ai-edge-litert or tflite-runtime"):
+        candidates("litert", free, late, "2.3.0")
+    with pytest.raises(DeviceError, match="no wheel of tflite-runtime"):
+        candidates("litert", old, late, "2.3.0")
+
+
+def test_onnxruntime_is_not_there_for_32_bits():
     with pytest.raises(DeviceError, match="onnxruntime has no wheels for armv7l"):
         candidates("onnxruntime", ANY, PI32, "1.32.0")
 
@@ -161,7 +187,7 @@ def test_litert_is_what_there_is_for_the_device():
 def test_on_32_bits_numpy_stays_the_devices_own(tmp_path, index):
     tag = "cp311-cp311-manylinux_2_34_armv7l"
     wheel(index, "tflite_runtime", "2.14.0", tag, ["numpy>=1.23"])
-    got = fetch(tmp_path, runtime="litert", python=PI32)
+    got = fetch(tmp_path, runtime="litert", spec=RuntimeSpec(version="==2.14.*"), python=PI32)
     assert [p.name for p, _ in got.files] == [f"tflite_runtime-2.14.0-{tag}.whl"]
     assert got.provided == {"numpy"}
 

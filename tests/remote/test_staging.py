@@ -1,0 +1,73 @@
+import numpy as np
+import pytest
+
+from edgekit.remote.deploy import push
+from edgekit.remote.session import open_session
+from edgekit.remote.staging import forget, stage_file, stage_samples, staged_digests
+from edgekit_agent.files import sha256_of
+from edgekit_agent.records import Column, Samples
+from tests.remote.servers import make_bundle
+
+
+@pytest.fixture
+def device(tmp_path):
+    with open_session("local", home=str(tmp_path / "home")) as session:
+        yield session, tmp_path / "home"
+
+
+def samples(folder, megabytes=1):
+    """Rows that do not shrink, and their labels, in one file each."""
+    rows = np.random.default_rng(0).standard_normal((megabytes << 8, 1 << 10), dtype=np.float32)
+    columns = []
+    for name, array in (("x", rows), ("label", np.arange(len(rows)))):
+        path = folder / f"{name}.bin"
+        path.write_bytes(array.tobytes())
+        columns.append(Column(name, str(path), 0, array.dtype.str, array.shape))
+    return Samples((columns[0],), columns[1])
+
+
+def kept(home):
+    return sorted(p.name for kind in ("objects", "parts") for p in (home / kind).iterdir())
+
+
+def test_samples_are_found_there_and_forgotten_again(device, tmp_path):
+    session, home = device
+    here = samples(tmp_path)
+    there = stage_samples(session, here)
+    digests = staged_digests(there)
+    assert digests == tuple(sha256_of(c.path) for c in (*here.columns, here.label))
+    assert [sha256_of(c.path) for c in (*there.columns, there.label)] == list(digests)
+    assert kept(home) == sorted(digests)
+    assert forget(session, digests) == ()
+    assert kept(home) == []
+    assert forget(session, digests) == ()
+
+
+def test_a_file_that_a_release_is_made_of_stays(device, tmp_path):
+    session, home = device
+    bundle = make_bundle(tmp_path / "bundle")
+    push(bundle, session, cache=tmp_path / "cache")
+    model = bundle.path / "model.onnx"
+    stage_file(session, model)
+    before = kept(home)
+    staged = staged_digests(stage_samples(session, samples(tmp_path)))
+    assert forget(session, [*staged, sha256_of(str(model))]) == (sha256_of(str(model)),)
+    assert kept(home) == before
+
+
+def test_nothing_stays_of_samples_that_were_interrupted(device, tmp_path):
+    session, home = device
+
+    def interrupt(_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stage_samples(session, samples(tmp_path, megabytes=64), interrupt)
+    assert kept(home) == []
+
+
+def test_nothing_to_forget_is_nothing_to_do(device):
+    session, _ = device
+    before = session.bytes_sent
+    assert forget(session, ()) == ()
+    assert session.bytes_sent == before
