@@ -32,6 +32,8 @@ class Workshop:
     intake: Intake
     tick: Tick
     timing: Timing = field(default_factory=Timing)
+    # Small devices take long to start a process, and seldom run anything else.
+    device_timing: Timing = field(default_factory=lambda: Timing(rounds=3))
 
     def __enter__(self) -> Workshop:
         self._stack = ExitStack()
@@ -119,7 +121,8 @@ class Workshop:
     def time(self, candidates: Sequence[Candidate], source: str) -> list[Candidate]:
         """The candidates with latencies and peak memory of one place, timed in turn."""
         digests = [c.model.digest for c in candidates]
-        question = self._question(source, *digests, json.dumps(asdict(self.timing)))
+        timing = self.timing if source == HOST else self.device_timing
+        question = self._question(source, *digests, json.dumps(asdict(timing)))
         known = self.intake.store.recall("timings", question)
         if known is not None:
             kept = {d: [decode(Report, r) for r in known[d]] for d in digests}
@@ -130,7 +133,7 @@ class Workshop:
             {c.model.digest: place.model_ref(c.model) for c in candidates},
             place.samples(self.intake.evaluation.first(32).samples),
             dims=self.intake.dims,
-            timing=self.timing,
+            timing=timing,
             tick=self.tick,
         )
         if not any(isinstance(reports, str) for reports in found.values()):
