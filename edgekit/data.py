@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -36,16 +37,7 @@ class Dataset:
     def first(self, count: int) -> Dataset:
         """The same split, cut to its first ``count`` samples."""
         count = min(count, self.count)
-        label = self.samples.label
-        return replace(
-            self,
-            samples=replace(
-                self.samples,
-                columns=tuple(_cut(c, count) for c in self.samples.columns),
-                label=_cut(label, count) if label else None,
-            ),
-            count=count,
-        )
+        return replace(self, samples=rows_of(self.samples, 0, count), count=count)
 
 
 def open_dataset(
@@ -106,8 +98,22 @@ def _is_grey(signature: Signature) -> bool:
     return len(shapes) == 1 and 1 in (shapes[0][1], shapes[0][3])
 
 
-def _cut(column: Column, count: int) -> Column:
-    return replace(column, shape=(count, *column.shape[1:]))
+def rows_of(samples: Samples, start: int, count: int) -> Samples:
+    """Samples ``start`` to ``start + count``, where they lie on disk."""
+
+    def cut(column: Column) -> Column:
+        row_bytes = np.dtype(column.dtype).itemsize * math.prod(column.shape[1:])
+        return replace(
+            column,
+            offset=column.offset + start * row_bytes,
+            shape=(count, *column.shape[1:]),
+        )
+
+    return replace(
+        samples,
+        columns=tuple(cut(column) for column in samples.columns),
+        label=cut(samples.label) if samples.label else None,
+    )
 
 
 def _bind(

@@ -69,6 +69,11 @@ def reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
+def first_line(error: Exception) -> str:
+    """What a runtime says of a failure, without the stack that some put below it."""
+    return str(error).strip().partition("\n")[0]
+
+
 def missing_extra(package: str, extra: str) -> UserError:
     """The error for an optional dependency that is not installed."""
     return UserError(f"{package} is not installed", hint=f"pip install 'edgekit[{extra}]'")

@@ -92,14 +92,19 @@ def time_interleaved(
 
 
 def measurement(
-    source: str, model: Model, tally: Tally | None, reports: Sequence[Report]
+    source: str,
+    model: Model,
+    tally: Tally | None,
+    reports: Sequence[Report],
+    *,
+    transferred: int,
 ) -> Measurement:
     """What one place measured of a model, in one record."""
     return Measurement(
         source=source,
         tally=tally,
         model_bytes=model.bytes,
-        transfer_bytes=transfer_bytes(model.path.read_bytes()),
+        transfer_bytes=transferred,
         latency=tuple(r.latency for r in reports),
         peak_rss_bytes=max((r.peak_rss_bytes for r in reports), default=None),
         runtime=reports[0].runtime if reports else "",

@@ -11,7 +11,7 @@ from importlib.metadata import version
 from types import TracebackType
 
 from edgekit.errors import PassError, PassRefused
-from edgekit.evaluate import Timing, measurement, score, time_interleaved
+from edgekit.evaluate import Timing, measurement, score, time_interleaved, transfer_bytes
 from edgekit.graphs.reading import read_model
 from edgekit.intake import Intake
 from edgekit.model import Model
@@ -116,7 +116,7 @@ class Workshop:
                 tick=lambda what, n, of: self.tick(f"{candidate.recipe.name}: {what}", n, of),
             )
             self.intake.store.remember("tallies", question, encode(tally))
-        return _with(candidate, source, tally, ())
+        return self._with(candidate, source, tally, ())
 
     def time(self, candidates: Sequence[Candidate], source: str) -> list[Candidate]:
         """The candidates with latencies and peak memory of one place, timed in turn."""
@@ -126,7 +126,7 @@ class Workshop:
         known = self.intake.store.recall("timings", question)
         if known is not None:
             kept = {d: [decode(Report, r) for r in known[d]] for d in digests}
-            return [_with(c, source, None, kept[c.model.digest]) for c in candidates]
+            return [self._with(c, source, None, kept[c.model.digest]) for c in candidates]
         place = self._place(source)
         found = time_interleaved(
             place.agent,
@@ -139,7 +139,38 @@ class Workshop:
         if not any(isinstance(reports, str) for reports in found.values()):
             kept_facts = {d: [encode(r) for r in reports] for d, reports in found.items()}
             self.intake.store.remember("timings", question, kept_facts)
-        return [_timed(c, source, found[c.model.digest]) for c in candidates]
+        return [self._timed(c, source, found[c.model.digest]) for c in candidates]
+
+    def _timed(self, candidate: Candidate, source: str, found: Sequence[Report] | str) -> Candidate:
+        if isinstance(found, str):
+            return replace(candidate, troubles=(*candidate.troubles, found))
+        return self._with(candidate, source, None, found)
+
+    def _with(
+        self, candidate: Candidate, source: str, tally: Tally | None, reports: Sequence[Report]
+    ) -> Candidate:
+        """The candidate with what one place measured, beside what it measured before."""
+        old = candidate.measured(source)
+        if old is not None and not reports:
+            fresh = replace(old, tally=tally)
+        else:
+            fresh = measurement(
+                source,
+                candidate.model,
+                tally or (old.tally if old else None),
+                reports,
+                transferred=self._transferred(candidate.model),
+            )
+        others = tuple(m for m in candidate.measurements if m.source != source)
+        return replace(candidate, measurements=(*others, fresh))
+
+    def _transferred(self, model: Model) -> int:
+        """Bytes of a model on its way; deflating a large one takes seconds, so it is kept."""
+        known = self.intake.store.recall("transfers", model.digest)
+        if known is None:
+            known = {"bytes": transfer_bytes(model.path.read_bytes())}
+            self.intake.store.remember("transfers", model.digest, known)
+        return int(known["bytes"])
 
     def _question(self, source: str, *parts: str) -> str:
         """Key of a measurement: everything that decides its answer, the machine included."""
@@ -177,23 +208,3 @@ class Workshop:
             tick=self.tick,
             same_machine=True,
         )
-
-
-def _timed(candidate: Candidate, source: str, found: Sequence[Report] | str) -> Candidate:
-    if isinstance(found, str):
-        return replace(candidate, troubles=(*candidate.troubles, found))
-    return _with(candidate, source, None, found)
-
-
-def _with(
-    candidate: Candidate, source: str, tally: Tally | None, reports: Sequence[Report]
-) -> Candidate:
-    """The candidate with what one place measured, beside what it measured before."""
-    fresh = measurement(source, candidate.model, tally, reports)
-    old = candidate.measured(source)
-    if old is not None:
-        fresh = replace(fresh, tally=tally or old.tally)
-        if not reports:
-            fresh = replace(old, tally=tally)
-    others = tuple(m for m in candidate.measurements if m.source != source)
-    return replace(candidate, measurements=(*others, fresh))

@@ -12,19 +12,20 @@ __all__ = ["built", "digits", "shared_cache", "tiny", "workplace"]
 BESIDE = Path(__file__).resolve().parents[2] / "shared"
 
 
+def found_or_skipped(variable: str, usual: Path, mark: str) -> Path:
+    found = Path(os.environ.get(variable, usual))
+    if not (found / mark).is_file():
+        pytest.skip(f"no {mark} in {found} ({variable})")
+    return found
+
+
 @pytest.fixture(scope="session")
 def zoo():
     """The folder of real models."""
-    found = Path(os.environ.get("EDGEKIT_ZOO", BESIDE / "zoo"))
-    if not (found / "MANIFEST.toml").is_file():
-        pytest.skip(f"no real models in {found} (EDGEKIT_ZOO)")
-    return found
+    return found_or_skipped("EDGEKIT_ZOO", BESIDE / "zoo", "MANIFEST.toml")
 
 
 @pytest.fixture(scope="session")
 def device_scripts():
     """The folder of scripts that build and boot emulated devices."""
-    found = Path(os.environ.get("EDGEKIT_DEVICES", BESIDE / "devices"))
-    if not (found / "boot.sh").is_file():
-        pytest.skip(f"no emulated devices in {found} (EDGEKIT_DEVICES)")
-    return found
+    return found_or_skipped("EDGEKIT_DEVICES", BESIDE / "devices", "boot.sh")

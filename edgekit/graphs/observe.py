@@ -9,7 +9,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import ModelProto, ValueInfoProto
 
-from edgekit.errors import UserError
+from edgekit.errors import UserError, first_line
 from edgekit.graphs.onnx_file import signature
 from edgekit.model import TensorSpec
 from edgekit_agent.failures import AgentError
@@ -67,7 +67,7 @@ def _run(
     try:
         made: list[NDArray[np.generic]] = session.run(wanted, batch.inputs)
     except Exception as error:  # onnxruntime's own exceptions have no common base
-        reason = str(error).strip().partition("\n")[0]
+        reason = first_line(error)
         raise UserError(f"the model fails on sample {number}: {reason}") from error
     return made
 
@@ -92,5 +92,5 @@ def _session(proto: ModelProto, names: Sequence[str]) -> ort.InferenceSession:
             watched.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
     except Exception as error:  # onnxruntime's own exceptions have no common base
-        said = str(error).strip().partition("\n")[0]
+        said = first_line(error)
         raise UserError(f"the values inside the model cannot be looked at: {said}") from error

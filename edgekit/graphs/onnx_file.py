@@ -12,7 +12,7 @@ import onnxruntime as ort
 from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
-from edgekit.errors import UserError
+from edgekit.errors import UserError, first_line
 from edgekit.model import Model, Signature, TensorSpec
 from edgekit_agent.files import sha256_of, whole_file
 
@@ -210,5 +210,5 @@ def _digest(path: Path, proto: ModelProto) -> str:
 
 
 def _line(error: Exception) -> str:
-    text = str(error).strip().partition("\n")[0]
+    text = first_line(error)
     return text.removeprefix("[ONNXRuntimeError] : ")

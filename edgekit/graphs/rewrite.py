@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto
 
-from edgekit.errors import PassRefused
+from edgekit.errors import PassRefused, first_line
 from edgekit.graphs.index import attribute
 from edgekit.graphs.onnx_file import all_graphs, opset
 
@@ -51,7 +51,7 @@ def _at_least_opset(proto: ModelProto, version: int) -> ModelProto:
         raised = onnx.version_converter.convert_version(proto, version)
         onnx.checker.check_model(raised, full_check=True)
     except Exception as error:
-        reason = str(error).strip().partition("\n")[0]
+        reason = first_line(error)
         raise PassRefused(
             f"the model cannot be raised from opset {old} to {version}: {reason}", hint=hint
         ) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgekit.errors import UserError, missing_extra
+from edgekit.errors import UserError, first_line, missing_extra
 from edgekit.model import Model, Signature, TensorSpec
 from edgekit_agent.files import sha256_of
 from edgekit_agent.runtimes import Tensor, import_runtime
@@ -23,14 +23,10 @@ def read_tflite(path: Path) -> Model:
     try:
         loaded = import_runtime("litert")(str(path), 1)
     except Exception as error:
-        raise UserError(f"{path}: LiteRT refuses the file: {_first_line(error)}") from error
+        raise UserError(f"{path}: LiteRT refuses the file: {first_line(error)}") from error
     signature = Signature(inputs=_specs(loaded.inputs), outputs=_specs(loaded.outputs))
     return Model(path=path, format="tflite", digest=sha256_of(str(path)), signature=signature)
 
 
 def _specs(tensors: tuple[Tensor, ...]) -> tuple[TensorSpec, ...]:
     return tuple(TensorSpec(name=t.name, dtype=t.dtype, shape=t.shape) for t in tensors)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0]

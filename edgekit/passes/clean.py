@@ -6,7 +6,7 @@ from pathlib import Path
 
 import onnxruntime as ort
 
-from edgekit.errors import PassRefused
+from edgekit.errors import PassRefused, first_line
 from edgekit.graphs.onnx_file import all_graphs, load, save
 from edgekit.model import Model
 from edgekit.passes import Work
@@ -54,5 +54,5 @@ def _optimise(source: Path, target: Path, *, without: list[str]) -> None:
             str(source), options, providers=["CPUExecutionProvider"], disabled_optimizers=without
         )
     except Exception as error:  # onnxruntime's own exceptions have no common base
-        said = str(error).strip().partition("\n")[0]
+        said = first_line(error)
         raise PassRefused(f"clean: onnxruntime cannot rewrite the model: {said}") from error

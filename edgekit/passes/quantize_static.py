@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from functools import partial
-from math import prod
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper
 
+from edgekit.data import rows_of
 from edgekit.errors import PassRefused
 from edgekit.graphs.compact import compact
 from edgekit.graphs.index import GraphIndex
@@ -87,19 +86,7 @@ def spread(samples: Samples, count: int) -> list[Samples]:
         return [samples]
     sizes = [min(_BLOCK, count - start) for start in range(0, count, _BLOCK)]
     starts = np.linspace(0, total - sizes[0], len(sizes)).astype(int)
-    return [_rows(samples, int(s), size) for s, size in zip(starts, sizes, strict=True)]
-
-
-def _rows(samples: Samples, start: int, count: int) -> Samples:
-    columns = (
-        replace(
-            column,
-            offset=column.offset + start * np.dtype(column.dtype).itemsize * prod(column.shape[1:]),
-            shape=(count, *column.shape[1:]),
-        )
-        for column in samples.columns
-    )
-    return replace(samples, columns=tuple(columns), label=None)
+    return [rows_of(samples, int(s), size) for s, size in zip(starts, sizes, strict=True)]
 
 
 class _Writer:

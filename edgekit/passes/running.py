@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import replace
 
 import numpy as np
 
+from edgekit.data import rows_of
 from edgekit.errors import PassError, PassRefused, UserError
 from edgekit.graphs.observe import observe
 from edgekit.graphs.onnx_file import load, read_onnx
@@ -59,7 +59,8 @@ def _check_agreement(
     name: str, spec: PassSpec, before: Model, after: Model, samples: Samples
 ) -> None:
     try:
-        error = relative_error(before, after, _first(samples, _AGREEMENT_SAMPLES))
+        count = min(_AGREEMENT_SAMPLES, samples.columns[0].shape[0])
+        error = relative_error(before, after, rows_of(samples, 0, count))
     except ValueError as mismatch:
         raise PassError(f"{name}: {mismatch}") from mismatch
     except UserError as failure:
@@ -97,9 +98,3 @@ def relative_error(before: Model, after: Model, samples: Samples) -> float:
             power += float(np.square(reference[kept]).sum())
             difference += float(np.square(new[name].astype(np.float64) - reference)[kept].sum())
     return float(np.sqrt(difference / max(power, 1e-30)))
-
-
-def _first(samples: Samples, count: int) -> Samples:
-    count = min(count, samples.columns[0].shape[0])
-    columns = tuple(replace(c, shape=(count, *c.shape[1:])) for c in samples.columns)
-    return replace(samples, columns=columns, label=None)
