@@ -18,6 +18,8 @@ from edgekit_agent.records import Column, Preprocess, Samples
 
 LABELS = ("label", "y", "labels")
 _SCAN_ROWS = 64
+# Samples that ``spread`` takes in a row.
+_BLOCK = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -249,3 +251,13 @@ def _unscaled(preprocess: Preprocess | None) -> bool:
     if preprocess is None:
         return True
     return (preprocess.scale, set(preprocess.mean), set(preprocess.std)) == (1.0, {0.0}, {1.0})
+
+
+def spread(samples: Samples, count: int) -> list[Samples]:
+    """``count`` samples in blocks from all over the split, which may be sorted by class."""
+    total = samples.columns[0].shape[0]
+    if total <= count:
+        return [samples]
+    sizes = [min(_BLOCK, count - start) for start in range(0, count, _BLOCK)]
+    starts = np.linspace(0, total - sizes[0], len(sizes)).astype(int)
+    return [rows_of(samples, int(s), size) for s, size in zip(starts, sizes, strict=True)]

@@ -1,0 +1,124 @@
+"""Write QuantizeLinear and DequantizeLinear into a graph, with 8-bit weights and int32 biases."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, helper
+
+from edgekit.graphs.compact import compact
+from edgekit.graphs.index import GraphIndex
+from edgekit.graphs.placement import Placement, Weighted
+from edgekit.passes.affine import Affine, Floats, symmetric_scales, to_int8
+
+_INT32 = 2**31 - 1
+_SMALLEST = np.finfo(np.float32).tiny
+
+
+class Writer:
+    """Puts the QDQ nodes into the graph."""
+
+    def __init__(
+        self, index: GraphIndex, placement: Placement, parameters: dict[str, Affine]
+    ) -> None:
+        self.index = index
+        self.placement = placement
+        self.parameters = parameters
+        self.dequantized: dict[str, str] = {}  # value -> its dequantised twin
+        self.weights: dict[tuple[str, int], tuple[str, Floats]] = {}
+        self.constants: dict[tuple[str, bytes], str] = {}
+        self.nodes: list[NodeProto] = []
+
+    def write(self) -> ModelProto:
+        graph = self.index.graph
+        by_output = {w.node.output[0]: w for w in self.placement.weighted}
+        for value in graph.input:
+            self._quantize(value.name)
+        for node in list(graph.node):
+            self._read_dequantized(node)
+            if weighted := by_output.get(node.output[0]):
+                self._quantize_weight(weighted)
+            self.nodes.append(node)
+            for name in list(node.output):
+                self._quantize(name, maker=node)
+        del graph.node[:]
+        graph.node.extend(self.nodes)
+        self.index.drop_unread_constants()
+        compact(self.index.proto)
+        return self.index.proto
+
+    def _quantize(self, name: str, maker: NodeProto | None = None) -> None:
+        if name not in self.parameters:
+            return
+        source, twin = name, self.index.fresh(f"{name}_d")
+        if name in self.index.outputs and maker is not None:
+            # The graph's output keeps its name: the dequantised value takes it.
+            source, twin = self.index.fresh(f"{name}_f"), name
+            maker.output[list(maker.output).index(name)] = source
+        integer = self.index.fresh(f"{name}_q")
+        affine = self.parameters[name]
+        scale = self._constant("s", np.float32(affine.scale))
+        zero = self._constant("z", np.uint8(affine.zero_point))
+        self.nodes.append(helper.make_node("QuantizeLinear", [source, scale, zero], [integer]))
+        self.nodes.append(helper.make_node("DequantizeLinear", [integer, scale, zero], [twin]))
+        self.dequantized[name] = twin
+
+    def _read_dequantized(self, node: NodeProto) -> None:
+        for position, name in enumerate(node.input):
+            node.input[position] = self.dequantized.get(name, name)
+
+    def _quantize_weight(self, weighted: Weighted) -> None:
+        node = weighted.node
+        source = self._affine_of_input(node.input[0])
+        bias = None if weighted.bias is None else self.index.float_constant(weighted.bias)
+        integer, scales = self._stored_weight(weighted, bias, float(source.scale))
+        # onnxruntime fuses a Gemm only where the zero points of the weight are spelled out.
+        node.input[1] = self._dequantize(
+            integer, scales, weighted.axis, spell_zeros=node.op_type == "Gemm"
+        )
+        if bias is not None:
+            # Where the product is too small for a float, so is the bias (see _stored_weight).
+            bias_scales = np.maximum(scales * source.scale, _SMALLEST).astype(np.float32)
+            integers = np.clip(np.rint(bias / bias_scales.astype(np.float64)), -_INT32, _INT32)
+            stored = self.index.add_constant("b", integers.astype(np.int32))
+            node.input[2] = self._dequantize(stored, bias_scales, 0)
+
+    def _affine_of_input(self, twin: str) -> Affine:
+        name = next(name for name, other in self.dequantized.items() if other == twin)
+        return self.parameters[name]
+
+    def _stored_weight(
+        self, weighted: Weighted, bias: Floats | None, input_scale: float
+    ) -> tuple[str, Floats]:
+        """The int8 weight and its scales; one that several nodes share is stored once."""
+        key = (weighted.weight, weighted.axis)
+        if key not in self.weights or bias is not None:
+            weight = self.index.float_constant(weighted.weight)
+            scales = symmetric_scales(weight, weighted.axis)
+            if bias is not None:
+                # A bias that is huge against the weights must still fit 32 bits.
+                least = np.abs(bias.astype(np.float64)) / (input_scale * _INT32)
+                scales = np.maximum(scales, least * 1.001).astype(np.float32)
+            integers = to_int8(weight, scales, weighted.axis)
+            name = self._constant("w", integers)
+            self.weights[key] = (name, scales)
+        return self.weights[key]
+
+    def _dequantize(
+        self, integer: str, scales: Floats, axis: int, *, spell_zeros: bool = False
+    ) -> str:
+        twin = self.index.fresh("d")
+        inputs = [integer, self._constant("s", scales)]
+        # Left out, a zero point is 0 of the integer's type (ONNX DequantizeLinear).
+        if spell_zeros:
+            inputs.append(self._constant("z", np.zeros(scales.shape, np.int8)))
+        self.nodes.append(helper.make_node("DequantizeLinear", inputs, [twin], axis=axis))
+        return twin
+
+    def _constant(self, stem: str, value: NDArray[np.generic] | np.generic) -> str:
+        """An initialiser with this value; equal ones are stored once."""
+        array = np.asarray(value)
+        key = (f"{array.dtype}{array.shape}", array.tobytes())
+        if key not in self.constants:
+            self.constants[key] = self.index.add_constant(stem, array)
+        return self.constants[key]
