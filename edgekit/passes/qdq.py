@@ -30,6 +30,7 @@ class Writer:
         self.nodes: list[NodeProto] = []
 
     def write(self) -> ModelProto:
+        """The model with its QDQ nodes; the index is used up."""
         graph = self.index.graph
         by_output = {w.node.output[0]: w for w in self.placement.weighted}
         for value in graph.input:
