@@ -13,7 +13,7 @@ from edgekit.errors import DeviceError, EdgekitError, UserError
 from edgekit.evaluate import MODEL_AT_FAULT
 from edgekit.gate import judge
 from edgekit.intake import Intake, Request, take_in
-from edgekit.places import HOST
+from edgekit.places import HOST, weight_bits
 from edgekit.progress import Tick
 from edgekit.recipe import Recipe
 from edgekit.results import Build, Candidate, Rejected
@@ -70,7 +70,12 @@ def explore(intake: Intake, tick: Tick) -> Build:
         shop.machine(source)  # a device that cannot be reached is found out before the work
         baseline = _baseline(shop)
         tried: list[Candidate | Rejected] = []
-        while recipes := propose(tried, model_format=intake.model.format, seed=intake.seed):
+        while recipes := propose(
+            tried,
+            model_format=intake.model.format,
+            weight_bits=weight_bits(intake.profile),
+            seed=intake.seed,
+        ):
             tried += [_made(shop, recipe, baseline) for recipe in recipes]
         made = [baseline, *(t for t in tried if isinstance(t, Candidate))]
         candidates = shop.time(_distinct(made), HOST)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -47,6 +48,15 @@ class Hardware(_Table):
     threads: int = Field(ge=1, description="threads a model is run with")
     memory_mib: int = Field(ge=1)
     isa: tuple[str, ...] = ()
+
+
+def saturates(arch: str, isa: Sequence[str]) -> bool:
+    """Whether 8-bit weights may overflow the 16-bit sums of a processor's integer kernels.
+
+    x86 without VNNI multiplies with ``pmaddubsw``, which saturates; Arm's kernels widen first.
+    Source: Intel, "Lower Numerical Precision Deep Learning Inference and Training" (2018).
+    """
+    return arch == "x86_64" and not {"avx_vnni", "avx512_vnni"} & set(isa)
 
 
 class RuntimeSpec(_Table):

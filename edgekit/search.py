@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from edgekit.model import Format
 from edgekit.passes import step
-from edgekit.recipe import Clean, QuantizeDynamic, QuantizeStatic, Ranges, Recipe
+from edgekit.recipe import Clean, QuantizeDynamic, QuantizeStatic, Ranges, Recipe, WeightBits
 from edgekit.results import Candidate, Rejected
 
 # Two latencies closer than this are the same; then the smaller model wins.
@@ -21,33 +21,44 @@ def original(seed: int) -> Recipe:
 
 
 def propose(
-    tried: Sequence[Candidate | Rejected], *, model_format: Format, seed: int
+    tried: Sequence[Candidate | Rejected],
+    *,
+    model_format: Format,
+    weight_bits: WeightBits,
+    seed: int,
 ) -> tuple[Recipe, ...]:
     """The recipes to try next, given what was tried; empty when enough was.
 
     Static int8 with clipped ranges and dynamic int8 come first. Only when the static one loses
     too much accuracy are other range estimators worth their time.
+
+    Args:
+        tried: what became of the recipes so far.
+        model_format: of the source model.
+        weight_bits: of int8 weights where the model will run.
+        seed: of whatever draws lots.
     """
     if model_format != "onnx":
         return ()  # every pass works on the ONNX graph
     names = {t.recipe.name for t in tried}
-    first = (_static("percentile", seed), _dynamic(seed))
+    first = (_static("percentile", weight_bits, seed), _dynamic(weight_bits, seed))
     if not names & {r.name for r in first}:
         return first
     static = [t for t in tried if t.recipe.name.startswith("int8-static")]
     if not static or any(not isinstance(t, Candidate) or _accurate(t) for t in static):
         return ()
-    later = (_static(ranges, seed) for ranges in _LATER_RANGES)
+    later = (_static(ranges, weight_bits, seed) for ranges in _LATER_RANGES)
     return next(((r,) for r in later if r.name not in names), ())
 
 
-def _static(ranges: Ranges, seed: int) -> Recipe:
-    steps = (step(Clean()), step(QuantizeStatic(ranges=ranges)))
+def _static(ranges: Ranges, weight_bits: WeightBits, seed: int) -> Recipe:
+    steps = (step(Clean()), step(QuantizeStatic(ranges=ranges, weight_bits=weight_bits)))
     return Recipe(name=f"int8-static-{ranges}", steps=steps, seed=seed)
 
 
-def _dynamic(seed: int) -> Recipe:
-    return Recipe(name="int8-dynamic", steps=(step(Clean()), step(QuantizeDynamic())), seed=seed)
+def _dynamic(weight_bits: WeightBits, seed: int) -> Recipe:
+    steps = (step(Clean()), step(QuantizeDynamic(weight_bits=weight_bits)))
+    return Recipe(name="int8-dynamic", steps=steps, seed=seed)
 
 
 def _accurate(candidate: Candidate) -> bool:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgekit.errors import ExitCode, UserError
-from edgekit.profile import load_profile, parse_profile, read_profile, shipped_names
+from edgekit.profile import load_profile, parse_profile, read_profile, saturates, shipped_names
 
 FOLDER = Path(__file__).parents[1] / "device_profiles"
 
@@ -194,3 +194,16 @@ def test_an_unknown_runtime_is_refused_with_the_known_ones():
 def test_a_profile_of_a_later_schema_is_refused():
     with pytest.raises(UserError, match="schema"):
         parse_profile(GOOD.replace("schema = 1", "schema = 2"), where="bench.toml")
+
+
+@pytest.mark.parametrize(
+    ("arch", "isa", "saturated"),
+    [
+        ("x86_64", ("avx2", "fma"), True),
+        ("x86_64", ("avx2", "avx_vnni"), False),
+        ("x86_64", ("avx512_vnni",), False),
+        ("aarch64", ("neon",), False),
+    ],
+)
+def test_only_x86_without_vnni_saturates(arch, isa, saturated):
+    assert saturates(arch, isa) is saturated

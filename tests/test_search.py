@@ -38,7 +38,7 @@ def explore(outcome):
     """All recipes that are tried, with ``outcome(name)`` as what becomes of each."""
     tried = []
     for _ in range(20):
-        recipes = propose(tried, model_format="onnx", seed=7)
+        recipes = propose(tried, model_format="onnx", weight_bits=8, seed=7)
         if not recipes:
             return [t.recipe.name for t in tried]
         tried += [outcome(recipe) for recipe in recipes]
@@ -73,7 +73,7 @@ def test_where_no_pass_applies_the_search_ends():
 
 
 def test_every_recipe_carries_the_seed_and_the_original_has_no_steps():
-    assert {r.seed for r in propose([], model_format="onnx", seed=7)} == {7}
+    assert {r.seed for r in propose([], model_format="onnx", weight_bits=8, seed=7)} == {7}
     assert original(7) == Recipe(name="original", seed=7)
 
 
@@ -117,4 +117,11 @@ def test_the_nearest_misses_least(worse):
 
 
 def test_a_tflite_model_has_no_recipes():
-    assert propose([], model_format="tflite", seed=7) == ()
+    assert propose([], model_format="tflite", weight_bits=8, seed=7) == ()
+
+
+def test_every_recipe_has_weights_of_the_bits_that_the_processors_bear():
+    recipes = propose([], model_format="onnx", weight_bits=7, seed=0)
+
+    bits = [s.settings.weight_bits for r in recipes for s in r.steps if s.name != "clean"]
+    assert bits == [7, 7]

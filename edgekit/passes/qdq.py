@@ -19,8 +19,14 @@ class Writer:
     """Puts the QDQ nodes into the graph."""
 
     def __init__(
-        self, index: GraphIndex, placement: Placement, parameters: dict[str, Affine]
+        self,
+        index: GraphIndex,
+        placement: Placement,
+        parameters: dict[str, Affine],
+        *,
+        largest: int,
     ) -> None:
+        self.largest = largest
         self.index = index
         self.placement = placement
         self.parameters = parameters
@@ -95,12 +101,12 @@ class Writer:
         key = (weighted.weight, weighted.axis)
         if key not in self.weights or bias is not None:
             weight = self.index.float_constant(weighted.weight)
-            scales = symmetric_scales(weight, weighted.axis)
+            scales = symmetric_scales(weight, weighted.axis, self.largest)
             if bias is not None:
                 # A bias that is huge against the weights must still fit 32 bits.
                 least = np.abs(bias.astype(np.float64)) / (input_scale * _INT32)
                 scales = np.maximum(scales, least * 1.001).astype(np.float32)
-            integers = to_int8(weight, scales, weighted.axis)
+            integers = to_int8(weight, scales, weighted.axis, self.largest)
             name = self._constant("w", integers)
             self.weights[key] = (name, scales)
         return self.weights[key]

@@ -14,7 +14,7 @@ from edgekit.graphs.placement import Weighted, as_weighted
 from edgekit.graphs.rewrite import prepare
 from edgekit.model import Model
 from edgekit.passes import Work
-from edgekit.passes.affine import symmetric_scales, to_int8
+from edgekit.passes.affine import LARGEST, symmetric_scales, to_int8
 from edgekit.passes.embeddings import quantize_embeddings
 from edgekit.recipe import QuantizeDynamic
 
@@ -30,10 +30,9 @@ def quantize_dynamic(model: Model, settings: QuantizeDynamic, work: Work) -> Pat
     Raises:
         PassRefused: nothing to quantise, or quantised already.
     """
-    del settings
     proto = prepare(load(model.path), _OPSET)
     embeddings = quantize_embeddings(GraphIndex(proto))
-    if not _Writer(GraphIndex(proto)).write() + embeddings:
+    if not _Writer(GraphIndex(proto), LARGEST[settings.weight_bits]).write() + embeddings:
         raise PassRefused("no MatMul, Gemm or embedding with stored float32 weights to quantise")
     compact(proto)
     target = work.scratch / "dynamic.onnx"
@@ -42,8 +41,9 @@ def quantize_dynamic(model: Model, settings: QuantizeDynamic, work: Work) -> Pat
 
 
 class _Writer:
-    def __init__(self, index: GraphIndex) -> None:
+    def __init__(self, index: GraphIndex, largest: int) -> None:
         self.index = index
+        self.largest = largest
         self.nodes: list[NodeProto] = []
         self.activations: dict[str, tuple[str, str, str]] = {}
         self.weights: dict[tuple[str, int], tuple[str, str]] = {}
@@ -97,8 +97,8 @@ class _Writer:
         key = (weighted.weight, weighted.axis)
         if key not in self.weights:
             weight = self.index.float_constant(weighted.weight)
-            scales = symmetric_scales(weight, weighted.axis)
-            integers = to_int8(weight, scales, weighted.axis)
+            scales = symmetric_scales(weight, weighted.axis, self.largest)
+            integers = to_int8(weight, scales, weighted.axis, self.largest)
             if weighted.axis == 0:
                 integers = integers.T
             names = (self.index.add_constant("w", integers), self.index.add_constant("ws", scales))

@@ -17,7 +17,7 @@ from edgekit.graphs.placement import Placement, place
 from edgekit.graphs.rewrite import prepare
 from edgekit.model import Model
 from edgekit.passes import Work
-from edgekit.passes.affine import Affine, unsigned_affine
+from edgekit.passes.affine import LARGEST, Affine, unsigned_affine
 from edgekit.passes.embeddings import quantize_embeddings
 from edgekit.passes.qdq import Writer
 from edgekit.passes.ranges import find_ranges
@@ -46,7 +46,8 @@ def quantize_static(model: Model, settings: QuantizeStatic, work: Work) -> Path:
         raise PassRefused("no Conv, Gemm or MatMul with stored float32 weights to quantise")
     parameters = _parameters(proto, placement, settings, work)
     target = work.scratch / "static.onnx"
-    save(Writer(index, placement, parameters).write(), target)
+    writer = Writer(index, placement, parameters, largest=LARGEST[settings.weight_bits])
+    save(writer.write(), target)
     return target
 
 
