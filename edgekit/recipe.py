@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 Ranges = Literal["minmax", "percentile", "mse"]
 WeightBits = Literal[7, 8]
+WeightWidth = Literal[2, 3, 4, 5, 6, 7, 8]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +44,21 @@ class QuantizeDynamic:
     weight_bits: WeightBits = 7
 
 
-Settings = Clean | QuantizeStatic | QuantizeDynamic
+@dataclass(frozen=True, kw_only=True)
+class QuantizeWeights:
+    """Weights of ``bits`` bits in an int8 container, per channel, by GPTQ; activations float.
+
+    ``edge_bits`` are those of the first and the last layer, ``embedding_bits`` of tables gathered
+    by rows. Widths up to 7 saturate nowhere.
+    """
+
+    bits: WeightWidth = 4
+    edge_bits: WeightWidth = 7
+    embedding_bits: WeightWidth = 4
+    max_samples: int = 256
+
+
+Settings = Clean | QuantizeStatic | QuantizeDynamic | QuantizeWeights
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -24,6 +24,14 @@ _ABSORBED = {"Relu", "Clip"}
 
 
 @dataclass(frozen=True, kw_only=True)
+class Kept:
+    """A weight in weight-only QDQ: names of its int8 integers and of its scales per channel."""
+
+    integers: str
+    scales: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class Weighted:
     """A node with a stored weight: Conv, Gemm or MatMul. ``axis`` is the output channels'."""
 
@@ -31,6 +39,7 @@ class Weighted:
     weight: str
     axis: int
     bias: str | None
+    kept: Kept | None  # integers and scales of a weight that is quantised already
     output: str  # after the activation function that the output's range absorbs
 
 
@@ -84,23 +93,41 @@ def _is_standard(node: NodeProto) -> bool:
 
 def as_weighted(index: GraphIndex, node: NodeProto) -> Weighted | None:
     """The node as one with a stored, finite float32 weight, or ``None`` if it is none."""
-    axis = _channel_axis(index, node) if _is_standard(node) else None
-    if axis is None or not index.is_finite(node.input[1]):
+    if not _is_standard(node) or len(node.input) < 2:
+        return None
+    kept = _kept(index, node.input[1])
+    weight = kept.integers if kept else node.input[1]
+    if kept is None and not _is_float(index, weight):
+        return None
+    axis = _channel_axis(index, node, len(index.initializers[weight].dims))
+    if axis is None or not index.is_finite(weight):
+        return None
+    if kept and attribute(index.producer[node.input[1]], "axis", 1) != axis:
         return None
     bias = node.input[2] if len(node.input) > 2 and node.input[2] else None
-    channels = index.initializers[node.input[1]].dims[axis]
+    channels = index.initializers[weight].dims[axis]
     if bias is not None and not (_is_float(index, bias, (channels,)) and index.is_finite(bias)):
         return None
     output = _absorbing(index, node.output[0])
-    return Weighted(node=node, weight=node.input[1], axis=axis, bias=bias, output=output)
+    return Weighted(node=node, weight=weight, axis=axis, bias=bias, kept=kept, output=output)
 
 
-def _channel_axis(index: GraphIndex, node: NodeProto) -> int | None:
-    if len(node.input) < 2 or not _is_float(index, node.input[1]):
+def _kept(index: GraphIndex, name: str) -> Kept | None:
+    """What a DequantizeLinear of an int8 constant with scales per channel holds, if it is one."""
+    node = index.producer.get(name)
+    if node is None or node.op_type != "DequantizeLinear" or len(node.input) != 2:
         return None
+    integers, scales = (index.initializers.get(each) for each in node.input)
+    if integers is None or integers.data_type != TensorProto.INT8:
+        return None
+    if scales is None or len(scales.dims) != 1:
+        return None
+    return Kept(integers=node.input[0], scales=node.input[1])
+
+
+def _channel_axis(index: GraphIndex, node: NodeProto, rank: int) -> int | None:
     if node.input[0] in index.initializers:
         return None
-    rank = len(index.initializers[node.input[1]].dims)
     if node.op_type == "Conv":
         return 0
     if node.op_type == "MatMul" and rank == 2:

@@ -24,6 +24,8 @@ _MIN_IR = 4
 def prepare(proto: ModelProto, version: int) -> ModelProto:
     """The same model at opset ``version`` or above, its constants all plain initialisers.
 
+    Weights that are stored as integers and dequantised (weight-only QDQ) are no hindrance.
+
     Raises:
         PassRefused: it is quantised already, or cannot be edited.
     """
@@ -83,7 +85,13 @@ def _lift_constants(proto: ModelProto) -> None:
 
 
 def _refuse_quantized(proto: ModelProto) -> None:
-    found = {node.op_type for node in _all_nodes(proto) if _is_quantized(node.op_type)}
+    stored = {tensor.name for tensor in proto.graph.initializer}
+    found = {
+        node.op_type
+        for node in _all_nodes(proto)
+        if _is_quantized(node.op_type)
+        and not (node.op_type == "DequantizeLinear" and node.input[0] in stored)
+    }
     if found:
         raise PassRefused(f"the model is quantised already ({', '.join(sorted(found))})")
 

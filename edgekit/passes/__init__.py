@@ -9,7 +9,14 @@ from typing import Any
 
 from edgekit.model import Format, Model
 from edgekit.progress import Tick
-from edgekit.recipe import Clean, QuantizeDynamic, QuantizeStatic, Settings, Step
+from edgekit.recipe import (
+    Clean,
+    QuantizeDynamic,
+    QuantizeStatic,
+    QuantizeWeights,
+    Settings,
+    Step,
+)
 from edgekit_agent.records import Samples
 
 
@@ -50,6 +57,13 @@ PASSES: dict[str, PassSpec] = {
         version=1,
         max_relative_error=1e-3,
         may_find_nothing=True,
+    ),
+    "quantize-weights": PassSpec(
+        settings=QuantizeWeights,
+        function="edgekit.passes.quantize_weights:quantize_weights",
+        summary="weights of 2 to 8 bits by GPTQ in an int8 container, activations float",
+        version=1,
+        needs_calibration=True,
     ),
     "quantize-static": PassSpec(
         settings=QuantizeStatic,

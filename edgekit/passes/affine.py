@@ -40,6 +40,11 @@ def unsigned_affine(low: float, high: float) -> Affine:
 LARGEST = {7: 64, 8: 127}
 
 
+def largest_integer(bits: int) -> int:
+    """The largest magnitude of a signed weight of so many bits; the grid is symmetric."""
+    return LARGEST[bits] if bits in LARGEST else (1 << (bits - 1)) - 1
+
+
 def symmetric_scales(weight: Floats, axis: int, largest: int = LARGEST[8]) -> Floats:
     """One int8 scale per slice along ``axis``, so that its peak becomes ``largest``."""
     others = tuple(i for i in range(weight.ndim) if i != axis)

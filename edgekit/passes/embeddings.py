@@ -6,14 +6,18 @@ import numpy as np
 from onnx import NodeProto, TensorProto, helper
 
 from edgekit.graphs.index import GraphIndex, attribute
-from edgekit.passes.affine import symmetric_scales, to_int8
+from edgekit.passes.affine import LARGEST, symmetric_scales, to_int8
 
 # A smaller table is cheaper left alone than gathered twice.
 _MIN_ENTRIES = 4096
 
 
-def quantize_embeddings(index: GraphIndex) -> int:
+def quantize_embeddings(index: GraphIndex, largest: int = LARGEST[8]) -> int:
     """Store every large table that is gathered by rows as int8 with a scale per row, in place.
+
+    Args:
+        index: the graph.
+        largest: magnitude of the largest integer.
 
     Returns:
         How many Gather nodes were replaced.
@@ -27,7 +31,7 @@ def quantize_embeddings(index: GraphIndex) -> int:
             continue
         table = node.input[0]
         if table not in stored:
-            stored[table] = _store(index, table)
+            stored[table] = _store(index, table, largest)
         nodes += _gather(index, node, *stored[table])
         replaced += 1
     del index.graph.node[:]
@@ -52,10 +56,10 @@ def _gathers_rows(node: NodeProto) -> bool:
     return node.op_type == "Gather" and attribute(node, "axis", 0) == 0
 
 
-def _store(index: GraphIndex, name: str) -> tuple[str, str]:
+def _store(index: GraphIndex, name: str, largest: int) -> tuple[str, str]:
     table = index.float_constant(name)
-    scales = symmetric_scales(table, 0)
-    integers = index.add_constant("e", to_int8(table, scales, 0))
+    scales = symmetric_scales(table, 0, largest)
+    integers = index.add_constant("e", to_int8(table, scales, 0, largest))
     return integers, index.add_constant("es", scales[:, np.newaxis])
 
 

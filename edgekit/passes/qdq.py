@@ -49,7 +49,7 @@ class Writer:
             for name in list(node.output):
                 self._quantize(name, maker=node)
         del graph.node[:]
-        graph.node.extend(self.nodes)
+        graph.node.extend(_read(self.nodes, self.index.outputs | self.index.inner_reads))
         self.index.drop_unread_constants()
         compact(self.index.proto)
         return self.index.proto
@@ -99,6 +99,8 @@ class Writer:
     ) -> tuple[str, Floats]:
         """The int8 weight and its scales; one that several nodes share is stored once."""
         key = (weighted.weight, weighted.axis)
+        if weighted.kept is not None:
+            return weighted.kept.integers, self.index.float_constant(weighted.kept.scales)
         if key not in self.weights or bias is not None:
             weight = self.index.float_constant(weighted.weight)
             scales = symmetric_scales(weight, weighted.axis, self.largest)
@@ -129,3 +131,9 @@ class Writer:
         if key not in self.constants:
             self.constants[key] = self.index.add_constant(stem, array)
         return self.constants[key]
+
+
+def _read(nodes: list[NodeProto], outputs: set[str]) -> list[NodeProto]:
+    """Without the DequantizeLinear of a weight that has got another one."""
+    read = {name for node in nodes for name in node.input} | outputs
+    return [n for n in nodes if n.op_type != "DequantizeLinear" or n.output[0] in read]

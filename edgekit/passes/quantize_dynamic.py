@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper
 
 from edgekit.errors import PassRefused
@@ -14,7 +16,7 @@ from edgekit.graphs.placement import Weighted, as_weighted
 from edgekit.graphs.rewrite import prepare
 from edgekit.model import Model
 from edgekit.passes import Work
-from edgekit.passes.affine import LARGEST, symmetric_scales, to_int8
+from edgekit.passes.affine import LARGEST, Floats, symmetric_scales, to_int8
 from edgekit.passes.embeddings import quantize_embeddings
 from edgekit.recipe import QuantizeDynamic
 
@@ -96,11 +98,16 @@ class _Writer:
         """int8 weight [in, out] and its scales [out]."""
         key = (weighted.weight, weighted.axis)
         if key not in self.weights:
-            weight = self.index.float_constant(weighted.weight)
-            scales = symmetric_scales(weight, weighted.axis, self.largest)
-            integers = to_int8(weight, scales, weighted.axis, self.largest)
+            integers, scales = self._integers(weighted)
             if weighted.axis == 0:
                 integers = integers.T
             names = (self.index.add_constant("w", integers), self.index.add_constant("ws", scales))
             self.weights[key] = names
         return self.weights[key]
+
+    def _integers(self, weighted: Weighted) -> tuple[NDArray[np.int8], Floats]:
+        weight = self.index.float_constant(weighted.weight)
+        if weighted.kept is not None:
+            return weight.astype(np.int8), self.index.float_constant(weighted.kept.scales)
+        scales = symmetric_scales(weight, weighted.axis, self.largest)
+        return to_int8(weight, scales, weighted.axis, self.largest), scales
