@@ -6,12 +6,22 @@ from collections.abc import Sequence
 
 from edgekit.model import Format
 from edgekit.passes import step
-from edgekit.recipe import Clean, QuantizeDynamic, QuantizeStatic, Ranges, Recipe, WeightBits
+from edgekit.recipe import (
+    Clean,
+    QuantizeDynamic,
+    QuantizeStatic,
+    QuantizeWeights,
+    Ranges,
+    Recipe,
+    WeightBits,
+    WeightWidth,
+)
 from edgekit.results import Candidate, Rejected
 
 # Two latencies closer than this are the same; then the smaller model wins.
 _TIE = 1.03
 
+_FEWER_BITS: tuple[WeightWidth, ...] = (5, 4, 3, 2)
 _LATER_RANGES: tuple[Ranges, ...] = ("mse", "minmax")
 
 
@@ -30,7 +40,8 @@ def propose(
     """The recipes to try next, given what was tried; empty when enough was.
 
     Static int8 with clipped ranges and dynamic int8 come first. Only when the static one loses
-    too much accuracy are other range estimators worth their time.
+    too much accuracy are other range estimators worth their time; only when int8 is too heavy
+    for its way to the device are weights of fewer bits.
 
     Args:
         tried: what became of the recipes so far.
@@ -45,10 +56,34 @@ def propose(
     if not names & {r.name for r in first}:
         return first
     static = [t for t in tried if t.recipe.name.startswith("int8-static")]
-    if not static or any(not isinstance(t, Candidate) or _accurate(t) for t in static):
+    if not static or any(not isinstance(t, Candidate) for t in static):
         return ()
+    if accurate := next((t for t in static if isinstance(t, Candidate) and _accurate(t)), None):
+        return _lighter(accurate, tried)
     later = (_static(ranges, weight_bits, seed) for ranges in _LATER_RANGES)
     return next(((r,) for r in later if r.name not in names), ())
+
+
+def _lighter(static: Candidate, tried: Sequence[Candidate | Rejected]) -> tuple[Recipe, ...]:
+    """Fewer bits while an accurate candidate is still too heavy for its way to the device."""
+    latest: Candidate | Rejected = static
+    for bits in _FEWER_BITS:
+        if not isinstance(latest, Candidate) or not _accurate(latest) or _travels(latest):
+            return ()
+        recipe = _low_bits(static.recipe, bits)
+        found = next((t for t in tried if t.recipe.name == recipe.name), None)
+        if found is None:
+            return (recipe,)
+        latest = found
+    return ()
+
+
+def _low_bits(static: Recipe, bits: WeightWidth) -> Recipe:
+    """The static recipe after its weights have got fewer bits."""
+    clean, *later = static.steps
+    name = static.name.replace("int8-", f"w{bits}-", 1)
+    steps = (clean, step(QuantizeWeights(bits=bits)), *later)
+    return Recipe(name=name, steps=steps, seed=static.seed)
 
 
 def _static(ranges: Ranges, weight_bits: WeightBits, seed: int) -> Recipe:
@@ -59,6 +94,11 @@ def _static(ranges: Ranges, weight_bits: WeightBits, seed: int) -> Recipe:
 def _dynamic(weight_bits: WeightBits, seed: int) -> Recipe:
     steps = (step(Clean()), step(QuantizeDynamic(weight_bits=weight_bits)))
     return Recipe(name="int8-dynamic", steps=steps, seed=seed)
+
+
+def _travels(candidate: Candidate) -> bool:
+    checks = candidate.verdict.checks if candidate.verdict else ()
+    return all(c.outcome != "fails" for c in checks if c.name == "transfer_mib")
 
 
 def _accurate(candidate: Candidate) -> bool:

@@ -125,3 +125,24 @@ def test_every_recipe_has_weights_of_the_bits_that_the_processors_bear():
 
     bits = [s.settings.weight_bits for r in recipes for s in r.steps if s.name != "clean"]
     assert bits == [7, 7]
+
+
+def test_fewer_bits_are_tried_only_while_int8_is_too_heavy_to_travel():
+    def outcome(recipe):
+        fits = recipe.name.startswith("w4")
+        return candidate(recipe.name, recipe=recipe, fails={"transfer_mib": -0.1 if fits else 0.1})
+
+    tried = explore(outcome)
+
+    assert tried[:2] == ["int8-static-percentile", "int8-dynamic"]
+    assert tried[2:] == ["w5-static-percentile", "w4-static-percentile"]
+
+
+def test_fewer_bits_end_where_they_lose_too_much():
+    def outcome(recipe):
+        fails = {"transfer_mib": 0.1}
+        if recipe.name.startswith("w4"):
+            fails["accuracy_drop_points"] = 0.5
+        return candidate(recipe.name, recipe=recipe, fails=fails)
+
+    assert explore(outcome)[2:] == ["w5-static-percentile", "w4-static-percentile"]

@@ -98,7 +98,10 @@ def test_static_quantisation_keeps_the_grid_and_runs_in_integer_kernels(tmp_path
 
 
 def test_dynamic_quantisation_keeps_the_grid(tmp_path):
-    text = "g (float[N,32] x) => (float[N,8] y) { h = MatMul(x, w) r = Relu(h) y = Gemm<transB = 1>(r, v) }"
+    text = (
+        "g (float[N,32] x) => (float[N,8] y) "
+        "{ h = MatMul(x, w) r = Relu(h) y = Gemm<transB = 1>(r, v) }"
+    )
     weights = {"w": normal(32, 64, scale=0.2), "v": normal(8, 64, seed=1)}
     source = model(tmp_path, text, weights=weights)
     x = uniform(64, 32)
