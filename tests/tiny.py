@@ -74,6 +74,13 @@ def apply(name, source, folder, calibration=None, **settings):
     return run_step(step, source, work(folder, calibration))
 
 
+def run_steps(steps, source, folder, calibration=None):
+    """The model that several steps make, one after the other, guards included."""
+    for each in steps:
+        source = run_step(each, source, work(folder, calibration))
+    return source
+
+
 def run(made, **inputs):
     """The outputs of a model, in its order."""
     return open_session(made.path).run(None, inputs)
