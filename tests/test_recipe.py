@@ -9,7 +9,7 @@ import pytest
 
 from edgekit.recipe import Clean, QuantizeStatic, Recipe, Step, candidate_key
 
-STEP = Step(name="quantize-static", version=1, settings=QuantizeStatic())
+STEP = Step(name="quantize", version=1, settings=QuantizeStatic())
 RECIPE = Recipe(name="int8", steps=(Step(name="clean", version=1, settings=Clean()), STEP), seed=0)
 FACTS = {
     "source": "a" * 64,
@@ -52,7 +52,12 @@ def test_a_step_can_be_written_as_json_with_all_of_its_settings():
     written = json.loads(json.dumps(STEP.as_json()))
 
     assert written == {
-        "name": "quantize-static",
+        "name": "quantize",
         "version": 1,
-        "settings": {"ranges": "percentile", "percentile": 99.99, "max_samples": 512},
+        "settings": {
+            "ranges": "percentile",
+            "weight_bits": 7,
+            "percentile": 99.99,
+            "max_samples": 512,
+        },
     }

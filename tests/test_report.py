@@ -121,7 +121,7 @@ def begin(**changes):
 
 
 CLEAN = Step(name="clean", version=1, settings=Clean())
-STATIC = Step(name="quantize-static", version=1, settings=QuantizeStatic(max_samples=200))
+STATIC = Step(name="quantize", version=1, settings=QuantizeStatic(max_samples=200))
 DYNAMIC = Step(name="quantize-dynamic", version=1, settings=QuantizeDynamic())
 
 
@@ -300,7 +300,7 @@ def test_provenance_names_digests_settings_seed_versions_and_machine(tmp_path):
     assert digest("original") in words
     assert digest("static-int8") in words
     assert digest("key of static-int8") in words
-    assert "ranges percentile percentile 99.99 max_samples 200" in words
+    assert "percentile 99.99 max_samples 200" in words
     assert "seed 11" in words
     assert "onnx 1.23.2" in words
     assert "avx2, avx512_vnni" in words

@@ -58,14 +58,14 @@ PASSES: dict[str, PassSpec] = {
         max_relative_error=1e-3,
         may_find_nothing=True,
     ),
-    "quantize-weights": PassSpec(
+    "weights": PassSpec(
         settings=QuantizeWeights,
         function="edgekit.passes.quantize_weights:quantize_weights",
         summary="weights of 2 to 8 bits by GPTQ in an int8 container, activations float",
         version=1,
         needs_calibration=True,
     ),
-    "quantize-static": PassSpec(
+    "quantize": PassSpec(
         settings=QuantizeStatic,
         function="edgekit.passes.quantize_static:quantize_static",
         summary="8-bit weights and activations as QDQ, ranges from calibration samples",

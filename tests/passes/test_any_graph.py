@@ -11,9 +11,9 @@ from tests.tiny import apply, model, run, samples, sqnr_db
 
 KINDS = QUANTISABLE | NOT_QUANTISABLE
 RECIPES = {
-    "static": ["quantize-static"],
+    "static": ["quantize"],
     "dynamic": ["quantize-dynamic"],
-    "clean, then static": ["clean", "quantize-static"],
+    "clean, then static": ["clean", "quantize"],
     "clean, then dynamic": ["clean", "quantize-dynamic"],
 }
 
@@ -95,12 +95,12 @@ def test_convolutions_alone_are_nothing_for_dynamic_quantisation(tmp_path):
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_a_quantised_model_is_not_quantised_again(tmp_path, recipe):
     source, data = source_of(QUANTISABLE["gemm without bias"], tmp_path)
-    quantised = apply("quantize-static", source, tmp_path, data)
+    quantised = apply("quantize", source, tmp_path, data)
     with pytest.raises(PassRefused, match=r"^the model is quantised already"):
         apply_all(RECIPES[recipe], quantised, tmp_path, data)
 
 
-@pytest.mark.parametrize("step", ["quantize-static", "quantize-dynamic"])
+@pytest.mark.parametrize("step", ["quantize", "quantize-dynamic"])
 def test_weights_that_are_not_finite_are_left_alone(tmp_path, step):
     weights = {"w": QUANTISABLE["gemm without bias"].weights["w"].copy()}
     weights["w"][2, 1] = np.nan

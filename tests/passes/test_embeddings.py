@@ -66,7 +66,7 @@ def test_other_tables_are_left_alone(tmp_path, text, table):
 def test_static_quantisation_stores_tables_in_8_bits_as_well(tmp_path):
     text = "g (int64[N,5] i) => (float[N,5,9] y) { h = Gather(t, i) y = MatMul(h, w) }"
     source = model(tmp_path, text, weights={"t": normal(200, 64), "w": normal(64, 9)})
-    made = apply("quantize-static", source, tmp_path, samples(tmp_path, i=IDS))
+    made = apply("quantize", source, tmp_path, samples(tmp_path, i=IDS))
 
     assert made.bytes < 0.35 * source.bytes
     assert sqnr_db(run(source, i=IDS)[0], run(made, i=IDS)[0]) > 25

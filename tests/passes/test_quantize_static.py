@@ -40,7 +40,7 @@ BLOCK_WEIGHTS = {
 def test_a_residual_block_runs_in_integer_kernels_from_end_to_end(tmp_path):
     source = model(tmp_path, BLOCK, weights=BLOCK_WEIGHTS)
     x = uniform(16, 3, 16, 16)
-    made = apply("quantize-static", source, tmp_path, samples(tmp_path, x=x))
+    made = apply("quantize", source, tmp_path, samples(tmp_path, x=x))
 
     found = Counter(fused_ops(made, tmp_path))
 
@@ -62,7 +62,7 @@ def test_a_clipped_activation_is_absorbed(tmp_path):
         "high": np.float32(6),
     }
     source = model(tmp_path, text, weights=weights)
-    made = apply("quantize-static", source, tmp_path, samples(tmp_path, x=uniform(8, 3, 8, 8)))
+    made = apply("quantize", source, tmp_path, samples(tmp_path, x=uniform(8, 3, 8, 8)))
 
     assert not set(fused_ops(made, tmp_path)) & {"Clip", "Conv"}
 
@@ -92,7 +92,7 @@ def test_any_convolution_stays_close_to_float(
         weights["b"] = normal(out, seed=seed + 1, scale=scale)
     source = model(tmp_path, text, weights=weights)
     x = uniform(4, into, 9, 9, seed=seed)
-    made = apply("quantize-static", source, tmp_path, samples(tmp_path, x=x))
+    made = apply("quantize", source, tmp_path, samples(tmp_path, x=x))
 
     assert sqnr_db(run(source, x=x)[0], run(made, x=x)[0]) > 25
 
@@ -101,7 +101,7 @@ def test_any_convolution_stays_close_to_float(
 def test_every_kind_of_range_stays_close_to_float(tmp_path, ranges):
     source = model(tmp_path, BLOCK, weights=BLOCK_WEIGHTS)
     x = uniform(16, 3, 16, 16)
-    made = apply("quantize-static", source, tmp_path, samples(tmp_path, x=x), ranges=ranges)
+    made = apply("quantize", source, tmp_path, samples(tmp_path, x=x), ranges=ranges)
 
     assert sqnr_db(run(source, x=x)[0], run(made, x=x)[0]) > 25
 
@@ -109,7 +109,7 @@ def test_every_kind_of_range_stays_close_to_float(tmp_path, ranges):
 def test_a_shared_weight_is_stored_once_where_its_scales_are_the_same(tmp_path):
     text = "g (float[N,64] x) => (float[N,64] y) { p = MatMul(x, w) y = MatMul(p, w) }"
     source = model(tmp_path, text, weights={"w": normal(64, 64, scale=0.1)})
-    made = apply("quantize-static", source, tmp_path, samples(tmp_path, x=uniform(8, 64)))
+    made = apply("quantize", source, tmp_path, samples(tmp_path, x=uniform(8, 64)))
 
     stored = [numpy_helper.to_array(t) for t in onnx.load(str(made.path)).graph.initializer]
     assert sum(array.size == 64 * 64 for array in stored) == 1
@@ -122,7 +122,7 @@ def test_a_value_that_is_not_finite_on_the_samples_is_refused_by_name(tmp_path):
     data = samples(tmp_path, x=np.zeros((4, 4), np.float32))
 
     with pytest.raises(PassRefused, match="value logarithm is not finite"):
-        apply("quantize-static", source, tmp_path, data)
+        apply("quantize", source, tmp_path, data)
 
 
 def test_a_split_that_is_sorted_by_class_is_sampled_from_all_over(tmp_path):
@@ -160,7 +160,7 @@ MEASURE = """
     text = "g (float[N,3,64,64] r0) => (float[N,32,1,1] y) { BODY y = GlobalAveragePool(r3) }"
     source = model(folder, text.replace("BODY", layers), weights=weights)
     split = open_dataset(data, source.signature, folder=folder, cache=folder, labelled=False)
-    apply("quantize-static", source, folder, split.samples)
+    apply("quantize", source, folder, split.samples)
     print(Path("/proc/self/status").read_text())
 """
 

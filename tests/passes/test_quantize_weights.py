@@ -55,7 +55,7 @@ def test_the_weights_lie_on_a_grid_of_that_many_bits(tmp_path, bits, largest):
     source = model(tmp_path, NETWORK, weights=WEIGHTS)
     x = uniform(32, 3, 12, 12)
     made = apply(
-        "quantize-weights", source, tmp_path, samples(tmp_path, x=x), bits=bits, edge_bits=bits
+        "weights", source, tmp_path, samples(tmp_path, x=x), bits=bits, edge_bits=bits
     )
 
     stored = integers(made)
@@ -72,7 +72,7 @@ def test_more_bits_come_closer_to_float(tmp_path):
     found = [
         sqnr_db(
             run(source, x=unseen)[0],
-            run(apply("quantize-weights", source, tmp_path, given, bits=b, edge_bits=b), x=unseen)[
+            run(apply("weights", source, tmp_path, given, bits=b, edge_bits=b), x=unseen)[
                 0
             ],
         )
@@ -87,8 +87,8 @@ def test_static_quantisation_keeps_the_grid_and_runs_in_integer_kernels(tmp_path
     source = model(tmp_path, NETWORK, weights=WEIGHTS)
     x = uniform(32, 3, 12, 12)
     given = samples(tmp_path, x=x)
-    low = apply("quantize-weights", source, tmp_path, given, bits=4)
-    made = apply("quantize-static", low, tmp_path, given)
+    low = apply("weights", source, tmp_path, given, bits=4)
+    made = apply("quantize", low, tmp_path, given)
 
     assert [a.tolist() for a in integers(made)] == [a.tolist() for a in integers(low)]
     found = Counter(fused_ops(made, tmp_path))
@@ -105,7 +105,7 @@ def test_dynamic_quantisation_keeps_the_grid(tmp_path):
     weights = {"w": normal(32, 64, scale=0.2), "v": normal(8, 64, seed=1)}
     source = model(tmp_path, text, weights=weights)
     x = uniform(64, 32)
-    low = apply("quantize-weights", source, tmp_path, samples(tmp_path, x=x), bits=4, edge_bits=4)
+    low = apply("weights", source, tmp_path, samples(tmp_path, x=x), bits=4, edge_bits=4)
     made = apply("quantize-dynamic", low, tmp_path)
 
     assert {a.size for a in integers(made)} == {32 * 64, 8 * 64}
@@ -118,7 +118,7 @@ def test_an_embedding_is_gathered_in_low_bits(tmp_path):
     weights = {"table": normal(2000, 64), "w": normal(64, 8)}
     source = model(tmp_path, text, weights=weights)
     i = np.random.default_rng(0).integers(0, 2000, (64, 4))
-    made = apply("quantize-weights", source, tmp_path, samples(tmp_path, i=i), embedding_bits=4)
+    made = apply("weights", source, tmp_path, samples(tmp_path, i=i), embedding_bits=4)
 
     assert "Gather" in ops(made)
     table = next(a for a in integers(made) if a.shape == (2000, 64))
@@ -164,7 +164,7 @@ def test_the_windows_of_a_convolution_give_its_products(tmp_path, how):
 def test_a_channel_that_is_always_zero_stays_finite(tmp_path):
     source = model(tmp_path, NETWORK, weights=WEIGHTS | {"b0": np.full(16, -1e3, np.float32)})
     x = uniform(8, 3, 12, 12)
-    made = apply("quantize-weights", source, tmp_path, samples(tmp_path, x=x))
+    made = apply("weights", source, tmp_path, samples(tmp_path, x=x))
 
     assert np.isfinite(run(made, x=x)[0]).all()
 
@@ -172,16 +172,16 @@ def test_a_channel_that_is_always_zero_stays_finite(tmp_path):
 def test_it_is_refused_without_data_and_without_weights(tmp_path):
     source = model(tmp_path, NETWORK, weights=WEIGHTS)
     with pytest.raises(PassRefused, match="calibration data"):
-        apply("quantize-weights", source, tmp_path)
+        apply("weights", source, tmp_path)
     plain = model(tmp_path, "g (float[N,4] x) => (float[N,4] y) { y = Relu(x) }")
     with pytest.raises(PassRefused, match="no Conv, Gemm or MatMul"):
-        apply("quantize-weights", plain, tmp_path, samples(tmp_path, x=uniform(4, 4)))
+        apply("weights", plain, tmp_path, samples(tmp_path, x=uniform(4, 4)))
 
 
 def test_weights_in_low_bits_already_are_not_quantised_again(tmp_path):
     source = model(tmp_path, NETWORK, weights=WEIGHTS)
     given = samples(tmp_path, x=uniform(8, 3, 12, 12))
-    low = apply("quantize-weights", source, tmp_path, given)
+    low = apply("weights", source, tmp_path, given)
 
     with pytest.raises(PassRefused, match="of its own"):
-        apply("quantize-weights", low, tmp_path, given)
+        apply("weights", low, tmp_path, given)

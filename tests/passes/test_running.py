@@ -111,7 +111,7 @@ def test_without_calibration_data_static_quantisation_is_refused_and_the_others_
     source = model(tmp_path, NET, weights=WEIGHTS)
 
     with pytest.raises(PassRefused, match="calibration"):
-        apply("quantize-static", source, tmp_path)
+        apply("quantize", source, tmp_path)
     cleaned = apply("clean", source, tmp_path)
     dynamic = apply("quantize-dynamic", cleaned, tmp_path)
 
@@ -125,14 +125,14 @@ def test_samples_that_the_model_fails_on_are_the_users_to_mend(tmp_path):
     data = samples(tmp_path, i=np.array([0, 1, 99]))
 
     with pytest.raises(UserError, match="the model fails on sample 2"):
-        apply("quantize-static", source, tmp_path, data)
+        apply("quantize", source, tmp_path, data)
 
 
 def test_samples_of_another_shape_are_the_users_to_mend(tmp_path):
     source = model(tmp_path, NET, weights=WEIGHTS)
 
     with pytest.raises(UserError, match=r"input x takes \[N, 6\], the data is \[1, 5\]"):
-        apply("quantize-static", source, tmp_path, samples(tmp_path, x=uniform(4, 5)))
+        apply("quantize", source, tmp_path, samples(tmp_path, x=uniform(4, 5)))
 
 
 def test_a_tflite_model_is_refused_by_passes_on_onnx(tmp_path):
