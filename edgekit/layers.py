@@ -1,0 +1,80 @@
+"""What each layer costs in bits and in agreement; a pass may leave this record beside its file."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edgekit.errors import PassError
+from edgekit_agent.codec import decode, encode
+from edgekit_agent.files import write_whole
+
+LAYERS = "layers.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerCost:
+    """One layer's weights as a pass stored them.
+
+    ``bits`` is the entropy of a weight, ``width`` the nominal width in bits (32 = float), ``kl``
+    the Kullback-Leibler divergence of the outputs in nats on held-out samples when only this layer
+    has that width, ``bytes`` what the layer weighs when its weights take their entropy.
+    """
+
+    layer: str
+    op: str
+    parameters: int
+    bits: float
+    width: int
+    kl: float
+    bytes: int
+
+
+def write_layers(folder: Path, costs: Sequence[LayerCost]) -> None:
+    """Leave the record in a pass's folder, whole or not at all.
+
+    Raises:
+        PassError: a figure is not finite, or an amount is negative; says of which layer.
+    """
+    for cost in costs:
+        amounts = (cost.parameters, cost.bits, cost.width, cost.bytes)
+        # Rounding may take a divergence of nothing just below zero.
+        if not math.isfinite(cost.kl) or not all(0 <= a < math.inf for a in amounts):
+            raise PassError(f"layer {cost.layer}: not a cost: {encode(cost)}")
+    facts = layer_facts(costs)
+    write_whole(str(folder / LAYERS), json.dumps(facts).encode("utf-8"))
+
+
+def read_layers(folder: Path) -> tuple[LayerCost, ...]:
+    """The record in a folder, in the pass's order; empty where the pass left none.
+
+    Raises:
+        PassError: the file is not such a record.
+    """
+    path = folder / LAYERS
+    if not path.exists():
+        return ()
+    try:
+        return layer_costs(json.loads(path.read_bytes()))
+    except ValueError as error:
+        raise PassError(f"{LAYERS}: not a record of layers: {error}") from error
+
+
+def layer_facts(costs: Sequence[LayerCost]) -> list[dict[str, Any]]:
+    """The record as what ``json.dumps`` takes."""
+    return [encode(cost) for cost in costs]
+
+
+def layer_costs(facts: object) -> tuple[LayerCost, ...]:
+    """The record that ``layer_facts`` made ``facts`` from.
+
+    Raises:
+        ValueError: it is not such a record; says where.
+    """
+    if not isinstance(facts, list):
+        raise ValueError("expected an array")
+    return tuple(decode(LayerCost, fact) for fact in facts)

@@ -1,0 +1,38 @@
+"""What a pass says of its layers is read back as it was written, or it is refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from edgekit.errors import PassError
+from edgekit.layers import LAYERS, LayerCost, read_layers, write_layers
+
+COST = LayerCost(layer="conv/1", op="Conv", parameters=432, bits=3.7, width=4, kl=0.01, bytes=212)
+
+
+def test_a_record_of_layers_comes_back_as_it_was_left(tmp_path):
+    costs = (COST, replace(COST, layer="fc", op="Gemm", kl=0.0, bits=8.0, width=32))
+    write_layers(tmp_path, costs)
+
+    assert read_layers(tmp_path) == costs
+
+
+def test_a_pass_that_leaves_no_record_has_none(tmp_path):
+    assert read_layers(tmp_path) == ()
+
+
+@pytest.mark.parametrize("damage", ["", "{}", '[{"layer": "a"}]', '[{"lay', "[1]"])
+def test_a_damaged_record_is_the_fault_of_the_pass(tmp_path, damage):
+    (tmp_path / LAYERS).write_text(damage)
+
+    with pytest.raises(PassError, match=r"layers\.json: not a record of layers"):
+        read_layers(tmp_path)
+
+
+@pytest.mark.parametrize("change", [{"kl": float("nan")}, {"bits": float("inf")}, {"bytes": -1}])
+def test_a_figure_that_cannot_be_is_named_with_its_layer_and_nothing_is_written(tmp_path, change):
+    with pytest.raises(PassError, match="layer conv/1: not a cost"):
+        write_layers(tmp_path, [COST, replace(COST, **change)])
+    assert not (tmp_path / LAYERS).exists()
