@@ -31,12 +31,45 @@ class Work:
 
 
 @dataclass(frozen=True, kw_only=True)
-class PassSpec:
-    """A row of the table.
+class Promise:
+    """What a pass says of every file that it returns; the runner holds it to that.
 
-    ``max_relative_error`` bounds the relative RMS error of the outputs against the input model
-    on calibration samples; ``None`` where only the gate can judge.
+    Besides, the file is another one, loads, has the same inputs and outputs, holds no NaN, and its
+    outputs are finite wherever those of the input model are, also for several samples at once and
+    for other sizes of free dimensions.
+
+    Args:
+        max_relative_error: bound of the RMS error of the outputs over their RMS on calibration
+            samples. The usual one only tells a poor result, which the gate judges, from none.
+        min_correlation: of every float output with the original's over the samples; a constant
+            has 0.
+        exact: computes the same up to rounding, on any inputs.
+        stores: types of which the file must hold tensors.
+        fewer_float_weights: their bytes fall, unless ``stores`` were there before.
+        saves: part of the bytes of float weights gone by which the file must be smaller.
+        max_growth: how many times the original's size the file may have where no weights go.
+        may_find_nothing: an unchanged file is a success.
+        may_fold_infinities: a value that the graph computed may be stored, infinity among them.
     """
+
+    max_relative_error: float = 3.0
+    min_correlation: float = 0.02
+    exact: bool = False
+    stores: tuple[str, ...] = ()
+    fewer_float_weights: bool = False
+    saves: float = 0.0
+    max_growth: float = 1.0
+    may_find_nothing: bool = False
+    may_fold_infinities: bool = False
+
+
+# Integers of 8 bits take a quarter of the floats; scales and biases come on top of them.
+INT8_WEIGHTS = Promise(stores=("int8",), fewer_float_weights=True, saves=0.5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassSpec:
+    """A row of the table."""
 
     settings: type[Settings]
     function: str  # "module:function" of (Model, settings, Work) -> Path
@@ -45,8 +78,7 @@ class PassSpec:
     formats: tuple[Format, ...] = ("onnx",)
     needs_calibration: bool = False
     tools: tuple[str, ...] = field(default=("numpy", "onnx", "onnxruntime"))
-    max_relative_error: float | None = None
-    may_find_nothing: bool = False  # an unchanged file is a success
+    promise: Promise = field(default_factory=Promise)
 
 
 PASSES: dict[str, PassSpec] = {
@@ -55,8 +87,13 @@ PASSES: dict[str, PassSpec] = {
         function="edgekit.passes.clean:clean",
         summary="fold constants and BatchNorm, drop what has no effect",
         version=1,
-        max_relative_error=1e-3,
-        may_find_nothing=True,
+        promise=Promise(
+            max_relative_error=1e-3,
+            exact=True,
+            max_growth=1.05,
+            may_find_nothing=True,
+            may_fold_infinities=True,
+        ),
     ),
     "weights": PassSpec(
         settings=QuantizeWeights,
@@ -64,6 +101,7 @@ PASSES: dict[str, PassSpec] = {
         summary="weights of 2 to 8 bits by GPTQ in an int8 container, activations float",
         version=1,
         needs_calibration=True,
+        promise=INT8_WEIGHTS,
     ),
     "quantize": PassSpec(
         settings=QuantizeStatic,
@@ -71,12 +109,14 @@ PASSES: dict[str, PassSpec] = {
         summary="8-bit weights and activations as QDQ, ranges from calibration samples",
         version=4,
         needs_calibration=True,
+        promise=INT8_WEIGHTS,
     ),
     "quantize-dynamic": PassSpec(
         settings=QuantizeDynamic,
         function="edgekit.passes.quantize_dynamic:quantize_dynamic",
         summary="8-bit MatMul, Gemm and embeddings, activations quantised at run time",
         version=4,
+        promise=INT8_WEIGHTS,
     ),
 }
 

@@ -3,50 +3,70 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 
-import numpy as np
-
-from edgekit.data import rows_of
 from edgekit.errors import PassError, PassRefused, UserError
-from edgekit.graphs.observe import observe
-from edgekit.graphs.onnx_file import load, read_onnx
+from edgekit.graphs.onnx_file import read_onnx
+from edgekit.graphs.stored import census
 from edgekit.model import Model
 from edgekit.passes import PASSES, PassFunction, PassSpec, Work
+from edgekit.passes.agreement import Agreement, Disagreement, agreement
+from edgekit.passes.promises import broken_agreement, broken_signature, broken_store
 from edgekit.recipe import Step
-from edgekit_agent.records import Samples
 
-_AGREEMENT_SAMPLES = 4
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """What a step made; ``agreement`` is ``None`` where it made nothing new."""
+
+    model: Model
+    agreement: Agreement | None
 
 
 def run_step(step: Step, model: Model, work: Work) -> Model:
-    """The model that a step makes of another, checked.
+    """The model that a step makes of another, checked; raises as ``run_checked``."""
+    return run_checked(step, model, work).model
+
+
+def run_checked(step: Step, model: Model, work: Work) -> Made:
+    """Run a step, and check the file it returns before anyone relies on it.
+
+    What is checked: ``Promise``. Outputs are compared on calibration samples, or on made-up
+    inputs without any; one of the two models is in memory at a time.
 
     Raises:
         PassRefused: the pass does not apply to this model.
-        PassError: the result is unchanged, does not load, has another signature, is not finite,
-            or disagrees with the input beyond what the pass promises.
+        PassError: the result breaks a promise; says whose, which, and what was found instead.
+        UserError: the model fails on the samples.
     """
     spec = PASSES[step.name]
     if model.format not in spec.formats:
         raise PassRefused(f"{step.name} takes {' or '.join(spec.formats)}, not {model.format}")
     if spec.needs_calibration and work.calibration is None:
-        raise PassRefused(f"{step.name} needs calibration data", hint="give --data CALIB")
+        raise PassRefused(
+            f"{step.name} needs calibration data",
+            hint="give --data CALIB, or [data] calibration in edgekit.toml",
+        )
     path = _function(spec)(model, step.settings, work)
     try:
         result = read_onnx(path)
     except UserError as error:
         raise PassError(f"{step.name}: the result does not load: {error.message}") from error
-    if result.digest == model.digest and not spec.may_find_nothing:
-        raise PassError(f"{step.name}: the file is unchanged")
-    if _interface(result) != _interface(model):
-        raise PassError(f"{step.name}: inputs or outputs are not those of the original")
-    if work.calibration is not None:
-        _check_agreement(step.name, spec, model, result, work.calibration)
-    return result
-
-
-def _interface(model: Model) -> list[tuple[str, str]]:
-    return [(t.name, t.dtype) for t in (*model.signature.inputs, *model.signature.outputs)]
+    if result.digest == model.digest:
+        if not spec.promise.may_find_nothing:
+            raise PassError(f"{step.name}: promised another file: it is unchanged")
+        return Made(model=result, agreement=None)
+    work.progress("checking", 0, 0)
+    for broken in _broken_file(spec, model, result):
+        raise PassError(f"{step.name}: {broken}")
+    try:
+        found = agreement(model, result, work.calibration, seed=work.seed)
+    except Disagreement as error:
+        raise PassError(f"{step.name}: {error}") from error
+    for broken in broken_agreement(spec.promise, found):
+        raise PassError(f"{step.name}: {broken}")
+    return Made(model=result, agreement=found)
 
 
 def _function(spec: PassSpec) -> PassFunction:
@@ -55,46 +75,6 @@ def _function(spec: PassSpec) -> PassFunction:
     return function
 
 
-def _check_agreement(
-    name: str, spec: PassSpec, before: Model, after: Model, samples: Samples
-) -> None:
-    try:
-        count = min(_AGREEMENT_SAMPLES, samples.columns[0].shape[0])
-        error = relative_error(before, after, rows_of(samples, 0, count))
-    except ValueError as mismatch:
-        raise PassError(f"{name}: {mismatch}") from mismatch
-    except UserError as failure:
-        raise PassError(f"{name}: the result does not run: {failure.message}") from failure
-    if not np.isfinite(error):
-        raise PassError(f"{name}: outputs are not finite where those of the original are")
-    if spec.max_relative_error is not None and error > spec.max_relative_error:
-        raise PassError(
-            f"{name}: outputs differ from the original by {error:.2g} relative RMS, "
-            f"more than {spec.max_relative_error:g}"
-        )
-
-
-def relative_error(before: Model, after: Model, samples: Samples) -> float:
-    """RMS difference of all outputs over their RMS; NaN where only ``after`` is not finite.
-
-    Raises:
-        ValueError: an output has another shape.
-    """
-    names = [o.name for o in before.signature.outputs if np.dtype(o.dtype).kind in "biuf"]
-    power, difference = 0.0, 0.0
-    pairs = zip(
-        observe(load(before.path), names, [samples]),
-        observe(load(after.path), names, [samples]),
-        strict=True,
-    )
-    for old, new in pairs:
-        for name in names:
-            if old[name].shape != new[name].shape:
-                raise ValueError(
-                    f"output {name} is {list(new[name].shape)}, was {list(old[name].shape)}"
-                )
-            reference = old[name].astype(np.float64)
-            kept = np.isfinite(reference)
-            power += float(np.square(reference[kept]).sum())
-            difference += float(np.square(new[name].astype(np.float64) - reference)[kept].sum())
-    return float(np.sqrt(difference / max(power, 1e-30)))
+def _broken_file(spec: PassSpec, before: Model, after: Model) -> Iterator[str]:
+    yield from broken_signature(before.signature, after.signature)
+    yield from broken_store(spec.promise, census(before.path), census(after.path))

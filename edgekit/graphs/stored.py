@@ -1,0 +1,92 @@
+"""What an ONNX file stores, counted: bytes by type, float weights, values that are no numbers."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from onnx import ModelProto, TensorProto, helper, numpy_helper
+
+from edgekit.graphs.index import GraphIndex
+from edgekit.graphs.onnx_file import all_graphs, all_tensors, load
+
+_FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
+_BITS = {"int4": 4, "uint4": 4, "int2": 2, "uint2": 2}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stored:
+    """A census of one file.
+
+    ``weight_bytes`` are those of float tensors of two axes or more that one node reads and nothing
+    else; ``shared_bytes`` of those that are an output as well, or that several nodes or an inner
+    graph read, so that a pass may have to leave them. ``nan`` and ``infinite`` name the first
+    stored tensor with such a value.
+    """
+
+    file_bytes: int
+    nodes: int
+    bytes_of: dict[str, int]
+    weight_bytes: int
+    shared_bytes: int
+    nan: str | None
+    infinite: str | None
+
+
+def census(path: Path) -> Stored:
+    """Count what a file stores; external data belong to it.
+
+    Raises:
+        UserError: the file does not load.
+    """
+    proto = load(path)
+    bytes_of: Counter[str] = Counter()
+    nans, infinities = [], []
+    for tensor in all_tensors(proto.graph):
+        bytes_of[helper.tensor_dtype_to_np_dtype(tensor.data_type).name] += nominal_bytes(tensor)
+        if tensor.data_type in _FLOATS and math.prod(tensor.dims):
+            low, high = _extremes(tensor)
+            if math.isnan(low):
+                nans.append(tensor.name or "of a node")
+            elif math.isinf(low) or math.isinf(high):
+                infinities.append(tensor.name or "of a node")
+    weights = list(_float_weights(proto))
+    return Stored(
+        file_bytes=path.stat().st_size,
+        nodes=sum(len(graph.node) for graph in all_graphs(proto.graph)),
+        bytes_of=dict(bytes_of),
+        weight_bytes=sum(size for size, shared in weights if not shared),
+        shared_bytes=sum(size for size, shared in weights if shared),
+        nan=next(iter(nans), None),
+        infinite=next(iter(infinities), None),
+    )
+
+
+def _extremes(tensor: TensorProto) -> tuple[float, float]:
+    """Smallest and largest entry, NaN where there is one; takes no room, as a mask would."""
+    values = numpy_helper.to_array(tensor)
+    return float(values.min()), float(values.max())
+
+
+def nominal_bytes(tensor: TensorProto) -> int:
+    """What a tensor's entries take where they are packed, which a file need not do."""
+    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
+    bits: int = _BITS.get(dtype.name, 8 * dtype.itemsize)
+    entries: int = math.prod(tensor.dims)
+    return (entries * bits + 7) // 8
+
+
+def _float_weights(proto: ModelProto) -> Iterator[tuple[int, bool]]:
+    """Bytes of each float tensor of two axes or more, and whether several read it."""
+    index = GraphIndex(proto)
+    tensors = list(index.initializers.items())
+    for node in index.graph.node:
+        if node.op_type == "Constant":
+            tensors += [(node.output[0], a.t) for a in node.attribute if a.name == "value"]
+    for name, tensor in tensors:
+        if tensor.data_type in _FLOATS and len(tensor.dims) > 1:
+            yield nominal_bytes(tensor), index.only_reader(name) is None

@@ -1,0 +1,214 @@
+"""How far a model's outputs agree with those of the model it was made of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.errors import UserError
+from edgekit.graphs.outputs import outputs
+from edgekit.model import Model, TensorSpec
+from edgekit.passes.trials import Trial, trials
+from edgekit_agent.records import Samples
+
+# Entries of an output that are compared; all are looked at for shape and finiteness.
+_PICKED = 16384
+# An output that varies less than this between samples, against its size, has nothing to follow.
+_VARIES = 0.1
+# Freedoms (rows less one, times entries) below which a correlation may be chance.
+_FREEDOMS = 8
+
+
+class Disagreement(Exception):
+    """Outputs that no honest result of any pass has; the text says which and on what."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Agreement:
+    """Outputs against the original's.
+
+    ``relative_error`` is the RMS difference of all float outputs over their RMS, ``None`` where
+    there is nothing to compare; ``correlation`` that of each float output over the samples, its
+    mean over the samples taken off, where the original's varies; ``equal`` the share of equal
+    entries of integer outputs; ``stuck`` those of them that are the same on every sample though
+    the original's are not. ``samples`` real ones were compared.
+    """
+
+    samples: int
+    relative_error: float | None
+    correlation: dict[str, float]
+    equal: float | None
+    stuck: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Answer:
+    """One output in one trial: some of its entries, a row for each real sample."""
+
+    shape: tuple[int, ...]
+    rows: NDArray[np.float64]
+    finite: NDArray[np.bool_] | None  # None: all of it is
+
+
+def agreement(before: Model, after: Model, samples: Samples | None, *, seed: int) -> Agreement:
+    """Run both on the same trials, one model after the other, and compare.
+
+    Raises:
+        Disagreement: ``after`` fails, is not finite or has another shape where ``before`` does
+            not.
+        UserError: ``before`` fails on the samples.
+    """
+    tried = [_told(before, t, made) for t, made in _ran(before, before, samples, seed)]
+    tally = _Tally(before)
+    try:
+        for known, (trial, made) in zip(tried, _ran(before, after, samples, seed), strict=True):
+            if known is None:
+                continue  # a variant that the original refuses
+            if isinstance(made, str):
+                raise Disagreement(f"the result fails on {trial.what}: {made}")
+            tally.add(trial, known, {n: _answer(v, trial) for n, v in made.items()})
+    except UserError as error:
+        raise Disagreement(f"the result does not run: {error.message}") from error
+    return tally.total()
+
+
+def _ran(
+    source: Model, model: Model, samples: Samples | None, seed: int
+) -> Iterator[tuple[Trial, dict[str, NDArray[np.generic]] | str]]:
+    current: list[Trial] = []
+
+    def feeds() -> Iterator[dict[str, NDArray[np.generic]]]:
+        for trial in trials(source, samples, seed=seed):
+            current[:] = [trial]
+            yield dict(trial.feed)
+
+    for made in outputs(model, feeds()):
+        yield current[0], made
+
+
+def _told(
+    model: Model, trial: Trial, made: dict[str, NDArray[np.generic]] | str
+) -> dict[str, _Answer] | None:
+    """The original's answers; ``None`` for a variant that it does not take."""
+    if not isinstance(made, str):
+        return {name: _answer(value, trial) for name, value in made.items()}
+    if trial.rows:
+        raise UserError(f"{model.path}: the model fails on {trial.what}: {made}")
+    return None
+
+
+def _answer(value: NDArray[np.generic], trial: Trial) -> _Answer:
+    kind = value.dtype.kind
+    if kind not in "biuf":
+        return _Answer(shape=value.shape, rows=np.zeros((0, 0)), finite=None)
+    by_sample = trial.rows > 0 and value.shape[:1] == (trial.batch,)
+    flat = value.reshape(trial.batch, -1)[: trial.rows] if by_sample else value.reshape(1, -1)
+    if flat.shape[1] > _PICKED:
+        where = np.random.default_rng(0).integers(0, flat.shape[1], _PICKED)
+        flat = flat[:, np.sort(where)]
+    finite = np.isfinite(value) if kind == "f" else None
+    whole = finite is None or bool(finite.all())
+    return _Answer(
+        shape=value.shape, rows=flat.astype(np.float64), finite=None if whole else finite
+    )
+
+
+@dataclass
+class _Tally:
+    """Sums over the trials."""
+
+    before: Model
+    samples: int = 0
+    power: float = 0.0
+    difference: float = 0.0
+    equal: int = 0
+    compared: int = 0
+    rows: dict[str, list[tuple[NDArray[np.float64], NDArray[np.float64]]]] = field(
+        default_factory=dict
+    )
+
+    def add(self, trial: Trial, old: dict[str, _Answer], new: dict[str, _Answer]) -> None:
+        self.samples += trial.rows
+        for spec in self.before.signature.outputs:
+            was, now = old[spec.name], new[spec.name]
+            where = f"output {spec.name} of {trial.what}"
+            if was.shape != now.shape:
+                if not self._follows_the_data(spec, was.shape, now.shape):
+                    raise Disagreement(f"{where} is {list(now.shape)}, was {list(was.shape)}")
+                continue
+            if not _as_finite(was, now):
+                raise Disagreement(f"{where} is not finite where that of the original is")
+            self._count(spec, was.rows, now.rows)
+            if trial.rows:
+                self.rows.setdefault(spec.name, []).append((was.rows, now.rows))
+
+    def _count(self, spec: TensorSpec, was: NDArray[np.float64], now: NDArray[np.float64]) -> None:
+        if not _is_float(spec):
+            self.equal += int((was == now).sum())
+            self.compared += was.size
+            return
+        kept = np.isfinite(was)
+        self.power += float(np.square(was[kept]).sum())
+        self.difference += float(np.square(now[kept] - was[kept]).sum())
+
+    def _follows_the_data(
+        self, spec: TensorSpec, was: tuple[int, ...], now: tuple[int, ...]
+    ) -> bool:
+        """Whether only such dimensions differ as no input has (boxes that were found, say)."""
+        if not len(was) == len(now) == len(spec.shape):
+            return False
+        fed = {d for i in self.before.signature.inputs for d in i.shape if isinstance(d, str)}
+        differing = (d for d, a, b in zip(spec.shape, was, now, strict=True) if a != b)
+        return all(not isinstance(d, int) and d not in fed for d in differing)
+
+    def total(self) -> Agreement:
+        floats = {s.name for s in self.before.signature.outputs if _is_float(s)}
+        pairs = {name: _stacked(rows) for name, rows in self.rows.items()}
+        known = {name: pair for name, pair in pairs.items() if pair is not None}
+        followed = {n: _correlation(*pair) for n, pair in known.items() if n in floats}
+        return Agreement(
+            samples=self.samples,
+            relative_error=float(np.sqrt(self.difference / self.power)) if self.power else None,
+            correlation={name: r for name, r in followed.items() if r is not None},
+            equal=self.equal / self.compared if self.compared else None,
+            stuck=tuple(n for n, pair in known.items() if n not in floats and _is_stuck(*pair)),
+        )
+
+
+def _is_float(spec: TensorSpec) -> bool:
+    return np.dtype(spec.dtype).kind == "f"
+
+
+def _as_finite(was: _Answer, now: _Answer) -> bool:
+    if now.finite is None:
+        return True
+    return was.finite is not None and bool((now.finite | ~was.finite).all())
+
+
+def _stacked(
+    pairs: Iterable[tuple[NDArray[np.float64], NDArray[np.float64]]],
+) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """All samples of both, ``None`` where they differ in size."""
+    olds, news = zip(*pairs, strict=True)
+    if len({old.shape[1] for old in olds}) > 1:
+        return None
+    return np.concatenate(olds), np.concatenate(news)
+
+
+def _correlation(old: NDArray[np.float64], new: NDArray[np.float64]) -> float | None:
+    finite = np.isfinite(old).all(axis=0)
+    old, new = old[:, finite], new[:, finite]
+    if (len(old) - 1) * old.shape[1] < _FREEDOMS:
+        return None
+    moved, answered = old - old.mean(axis=0), new - new.mean(axis=0)
+    variation, answer = (float(np.sqrt(np.square(v).sum())) for v in (moved, answered))
+    if variation <= _VARIES * float(np.sqrt(np.square(old).sum())):
+        return None
+    return float((moved * answered).sum() / (variation * answer)) if answer else 0.0
+
+
+def _is_stuck(old: NDArray[np.float64], new: NDArray[np.float64]) -> bool:
+    return len(old) >= _FREEDOMS and len(np.unique(old, axis=0)) > 2 and bool((new == new[0]).all())

@@ -1,0 +1,107 @@
+"""A pass's promise held against its result: what the file is, stores and weighs, what it says."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from edgekit.graphs.stored import Stored
+from edgekit.model import Signature, TensorSpec
+from edgekit.passes import Promise
+from edgekit.passes.agreement import Agreement
+
+# What a graph may grow by for nodes, names and parameters, whatever it stores.
+_ALLOWED_BYTES = 4096
+_ALLOWED_NODE_BYTES = 512
+# Rounding may turn a choice between two that are all but the same.
+_EQUAL = 0.9
+
+
+def broken_signature(before: Signature, after: Signature) -> Iterator[str]:
+    """What differs in the inputs and outputs; sizes may become known but not change."""
+    for kind, olds, news in (
+        ("inputs", before.inputs, after.inputs),
+        ("outputs", before.outputs, after.outputs),
+    ):
+        if [(t.name, t.dtype) for t in olds] != [(t.name, t.dtype) for t in news]:
+            yield f"promised the same {kind}: they are {_told(news)}, were {_told(olds)}"
+        elif not all(_same_shape(a, b) for a, b in zip(olds, news, strict=True)):
+            yield f"promised {kind} of the same shapes: they are {_told(news)}, were {_told(olds)}"
+
+
+def _told(specs: tuple[TensorSpec, ...]) -> str:
+    return ", ".join(map(str, specs))
+
+
+def _same_shape(before: TensorSpec, after: TensorSpec) -> bool:
+    """A shape that a file does not tell reads as none, so it says nothing."""
+    if not before.shape or not after.shape:
+        return True
+    pairs = list(zip(before.shape, after.shape, strict=False))
+    same_rank = len(before.shape) == len(after.shape)
+    return same_rank and all(a == b or not isinstance(a, int) for a, b in pairs)
+
+
+def broken_store(promise: Promise, before: Stored, after: Stored) -> Iterator[str]:
+    """What is wrong with what a file stores, and with what it weighs."""
+    if after.nan and not before.nan:
+        yield f"promised finite values: the stored tensor {after.nan} holds NaN"
+    if after.infinite and not (before.infinite or promise.may_fold_infinities):
+        yield f"promised finite values: the stored tensor {after.infinite} holds infinity"
+    for dtype in promise.stores:
+        if not after.bytes_of.get(dtype):
+            yield f"promised {dtype} weights: found none, but {_types(after)}"
+    if promise.fewer_float_weights and not _freed(promise, before, after):
+        yield (
+            f"promised fewer float weights: found {after.weight_bytes} bytes of them, "
+            f"were {before.weight_bytes}"
+        )
+    limit = _largest(promise, before, after)
+    if after.file_bytes > limit:
+        yield (
+            f"promised a file of at most {limit} bytes: found {after.file_bytes}, "
+            f"was {before.file_bytes}"
+        )
+
+
+def _types(stored: Stored) -> str:
+    return ", ".join(f"{n} bytes of {name}" for name, n in sorted(stored.bytes_of.items()))
+
+
+def _freed(promise: Promise, before: Stored, after: Stored) -> bool:
+    """Whether float weights went, where there were such as could go."""
+    had = any(before.bytes_of.get(dtype) for dtype in promise.stores)
+    return had or not before.weight_bytes or _gone(before, after) > 0
+
+
+def _gone(before: Stored, after: Stored) -> int:
+    weights = before.weight_bytes + before.shared_bytes
+    return max(weights - after.weight_bytes - after.shared_bytes, 0)
+
+
+def _largest(promise: Promise, before: Stored, after: Stored) -> int:
+    """Bytes that a file may have: one that stays for another reader lies beside its integers."""
+    allowed = _ALLOWED_BYTES + _ALLOWED_NODE_BYTES * after.nodes + before.shared_bytes // 2
+    saved = promise.saves * _gone(before, after)
+    return int(promise.max_growth * before.file_bytes - saved) + allowed
+
+
+def broken_agreement(promise: Promise, found: Agreement) -> Iterator[str]:
+    """What the outputs say against the result."""
+    judged = found.samples > 0 or promise.exact
+    error, limit = found.relative_error, promise.max_relative_error
+    if judged and error is not None and not error <= limit:
+        yield (
+            f"outputs differ from the original by {error:.2g} relative RMS, more than the "
+            f"{limit:g} promised"
+        )
+    if promise.exact and found.equal is not None and found.equal < _EQUAL:
+        yield f"promised the same integers: found {100 * found.equal:.0f} % of them equal"
+    for name, correlation in found.correlation.items():
+        if correlation < promise.min_correlation:
+            yield (
+                f"promised outputs that follow the original's (correlation of at least "
+                f"{promise.min_correlation:g}): found {correlation:.2f} in {name} on "
+                f"{found.samples} samples"
+            )
+    for name in found.stuck:
+        yield f"promised outputs that follow the original's: found {name} the same on every sample"
