@@ -222,6 +222,7 @@ def _candidate_line(
         chosen=candidate is found.chosen,
         packed=is_packed,
         baseline=candidate is found.baseline,
+        layers=candidate.layers,
     )
 
 

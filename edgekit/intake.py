@@ -18,6 +18,7 @@ from edgekit.graphs.reading import read_model
 from edgekit.model import Model
 from edgekit.profile import FORMATS, DeviceProfile, RuntimeName, load_profile
 from edgekit.project import PreprocessSettings, Project, load_project
+from edgekit.recipe import Recipe
 from edgekit.store import Store, default_root
 
 
@@ -36,6 +37,7 @@ class Request:
     on: str | None = None
     out: Path | None = None
     seed: int | None = None
+    recipe: Recipe | None = None  # instead of the search
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +56,7 @@ class Intake:
     out: Path
     seed: int
     store: Store
+    recipe: Recipe | None = None  # the only one to try
 
     @property
     def output(self) -> str | None:
@@ -95,6 +98,7 @@ def take_in(request: Request) -> Intake:
         drop = project.gate.max_drop_points
     if drop is None:
         drop = profile.budget.accuracy_drop_points
+    seed = project.build.seed if request.seed is None else request.seed
     return Intake(
         project=project,
         profile=profile,
@@ -108,8 +112,9 @@ def take_in(request: Request) -> Intake:
         ),
         on=request.on,
         out=out,
-        seed=project.build.seed if request.seed is None else request.seed,
+        seed=seed,
         store=store,
+        recipe=replace(request.recipe, seed=seed) if request.recipe else None,
     )
 
 
@@ -153,6 +158,11 @@ def in_one_file(model: Model, store: Store) -> Model:
         save(proto, scratch / "model.onnx")
         path = store.put(scratch / "model.onnx")
     return replace(model, path=path, digest=path.name)
+
+
+def beside(path: Path, model: Model) -> list[Path]:
+    """The files that hold a model's tensors beside its own."""
+    return external_files(path, _bare(path)) if model.format == "onnx" else []
 
 
 def _bare(path: Path) -> object:

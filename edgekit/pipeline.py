@@ -9,7 +9,7 @@ from edgekit.buildfolder import append_results, pack
 from edgekit.bundle import MANIFEST, Manifest
 from edgekit.compare import Comparison, compare
 from edgekit.data import most_common_label
-from edgekit.errors import DeviceError, EdgekitError, UserError
+from edgekit.errors import DeviceError, EdgekitError, PassError, UserError
 from edgekit.evaluate import MODEL_AT_FAULT
 from edgekit.gate import judge
 from edgekit.intake import Intake, Request, take_in
@@ -69,26 +69,52 @@ def explore(intake: Intake, tick: Tick) -> Build:
     with Workshop(intake, tick) as shop:
         shop.machine(source)  # a device that cannot be reached is found out before the work
         baseline = _baseline(shop)
-        tried: list[Candidate | Rejected] = []
-        while recipes := propose(
-            tried,
-            model_format=intake.model.format,
-            weight_bits=weight_bits(intake.profile),
-            seed=intake.seed,
-        ):
-            tried += [_made(shop, recipe, baseline) for recipe in recipes]
+        tried = _tried(shop, baseline)
         made = [baseline, *(t for t in tried if isinstance(t, Candidate))]
         candidates = shop.time(_distinct(made), HOST)
         if source != HOST:
             candidates = _on_device(shop, candidates, source)
     judged = [_judged(intake, c, candidates[0]) for c in candidates]
+    # Where one recipe was asked for, the original is only there to be compared with.
+    eligible = (intake.recipe and judged[1:]) or judged
     return Build(
         baseline=judged[0],
         candidates=tuple(judged),
         rejected=tuple(t for t in tried if isinstance(t, Rejected)),
-        chosen=choose(judged, source=source),
-        nearest=nearest(judged, source=source),
+        chosen=choose(eligible, source=source),
+        nearest=nearest(eligible, source=source),
     )
+
+
+def _tried(shop: Workshop, baseline: Candidate) -> list[Candidate | Rejected]:
+    """What became of the recipe that was asked for, else of those that the search proposes."""
+    intake = shop.intake
+    if intake.recipe is not None:
+        return [_as_asked(shop, intake.recipe, baseline)]
+    tried: list[Candidate | Rejected] = []
+    while recipes := propose(
+        tried,
+        model_format=intake.model.format,
+        weight_bits=weight_bits(intake.profile),
+        seed=intake.seed,
+    ):
+        tried += [_made(shop, recipe, baseline) for recipe in recipes]
+    return tried
+
+
+def _as_asked(shop: Workshop, recipe: Recipe, baseline: Candidate) -> Candidate:
+    """The candidate of the one recipe; without it there is no build.
+
+    Raises:
+        UserError: the recipe does not apply to the model.
+        PassError: a pass broke a promise.
+    """
+    made = _made(shop, recipe, baseline)
+    if isinstance(made, Candidate):
+        return made
+    if made.broken:
+        raise PassError(f"{recipe.name}: {made.reason}")
+    raise UserError(f"{recipe.name}: {made.reason}", hint="'edgekit passes' lists what there is")
 
 
 def comparison(intake: Intake, candidate: Candidate, baseline: Candidate) -> Comparison:
@@ -155,7 +181,9 @@ def _made(shop: Workshop, recipe: Recipe, baseline: Candidate) -> Candidate | Re
     except DeviceError as error:
         if error.kind not in MODEL_AT_FAULT:
             raise
-        return Rejected(recipe=recipe, reason=f"fails on the evaluation data: {error.message}")
+        return Rejected(
+            recipe=recipe, reason=f"fails on the evaluation data: {error.message}", broken=True
+        )
     return _judged(shop.intake, scored, baseline)
 
 

@@ -6,8 +6,27 @@ import dataclasses
 import hashlib
 import json
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
+
+@dataclass(frozen=True)
+class Within:
+    """Bounds of a setting, both allowed; written beside its type, ``Annotated[int, Within(1)]``."""
+
+    low: float
+    high: float | None = None
+
+    def holds(self, value: float) -> bool:
+        """Whether a value lies between them."""
+        return self.low <= value and (self.high is None or value <= self.high)
+
+    def __str__(self) -> str:
+        if self.high is None:
+            return f"of at least {self.low:g}"
+        return f"from {self.low:g} to {self.high:g}"
+
+
+SampleCount = Annotated[int, Within(1)]
 Ranges = Literal["minmax", "percentile", "mse"]
 WeightBits = Literal[7, 8]
 WeightWidth = Literal[2, 3, 4, 5, 6, 7, 8]
@@ -30,8 +49,8 @@ class QuantizeStatic:
 
     ranges: Ranges = "percentile"
     weight_bits: WeightBits = 7
-    percentile: float = 99.99
-    max_samples: int = 512
+    percentile: Annotated[float, Within(50, 100)] = 99.99
+    max_samples: SampleCount = 512
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,7 +74,7 @@ class QuantizeWeights:
     bits: WeightWidth = 4
     edge_bits: WeightWidth = 7
     embedding_bits: WeightWidth = 4
-    max_samples: int = 256
+    max_samples: SampleCount = 256
 
 
 Settings = Clean | QuantizeStatic | QuantizeDynamic | QuantizeWeights

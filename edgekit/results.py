@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from edgekit.latency import LatencySummary, summarise
+from edgekit.layers import LayerCost
 from edgekit.model import Model
 from edgekit.recipe import Recipe
 from edgekit_agent.records import Latency, Tally
@@ -96,7 +97,8 @@ class Verdict:
 class Candidate:
     """A model that a recipe made, with what was measured of it.
 
-    ``measurements`` has the host's first; ``troubles`` says why a device could not run it.
+    ``measurements`` has the host's first; ``troubles`` says why a device could not run it;
+    ``layers`` is what a pass said of the cost of each layer, empty where none did.
     """
 
     key: str
@@ -105,6 +107,7 @@ class Candidate:
     measurements: tuple[Measurement, ...] = ()
     verdict: Verdict | None = None
     troubles: tuple[str, ...] = ()
+    layers: tuple[LayerCost, ...] = ()
 
     def measured(self, source: str) -> Measurement | None:
         """The measurement of that source (``host`` or ``device:NAME``)."""
@@ -113,10 +116,11 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Rejected:
-    """A recipe that made no candidate, and why."""
+    """A recipe that made no candidate, and why; ``broken`` where that is a pass's own fault."""
 
     recipe: Recipe
     reason: str
+    broken: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from edgekit.bundle import MANIFEST, Manifest, open_bundle
 from edgekit.compare import Comparison
 from edgekit.errors import UserError, reason
+from edgekit.layers import LayerCost
 from edgekit.results import Measurement, Verdict
 
 RESULTS = "results.jsonl"
@@ -59,6 +60,7 @@ class CandidateLine(_Line):
     chosen: bool = False
     packed: bool = False
     baseline: bool = False
+    layers: tuple[LayerCost, ...] = ()
 
 
 class RejectedLine(_Line):

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
+from edgekit.apply import Applied
 from edgekit.bench import Benched
 from edgekit.bundle import release_name
 from edgekit.compare import Comparison
 from edgekit.inspection import Inspection
 from edgekit.latency import LatencySummary
+from edgekit.layers import LayerCost
 from edgekit.pipeline import Outcome
 from edgekit.profile import DeviceProfile
 from edgekit.remote.deploy import PushReport
 from edgekit.results import MIB, Candidate, Measurement
+from edgekit.steps import PassFacts
 from edgekit_agent.codec import encode
 from edgekit_agent.records import DeviceFacts, Health, Release, Status
+
+_SHOWN_LAYERS = 8
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
@@ -126,6 +131,74 @@ def _candidate_row(
         size(measured.peak_rss_bytes),
         mark,
     ]
+
+
+def applied(made: Applied) -> str:
+    """What one pass made of a model: sizes, agreement, and the layers that cost most."""
+    before, after = made.before, made.after
+    lines = [
+        f"{made.step.name}: {before.path} -> {after.path} in {made.seconds:.1f} s",
+        f"  file {size(before.bytes)} -> {size(after.bytes)}, "
+        f"transfer {size(before.transfer_bytes)} -> {size(after.transfer_bytes)}",
+        f"  {_agreed(made)}",
+    ]
+    if made.layers:
+        worst = sorted(made.layers, key=lambda c: -c.kl)[:_SHOWN_LAYERS]
+        lines += ["", *(f"  {line}" for line in _layer_table(worst).splitlines())]
+    return "\n".join(lines)
+
+
+def _agreed(made: Applied) -> str:
+    found = made.agreement
+    if found is None:
+        return "nothing to do: the file is the same"
+    if not found.samples:
+        return "output error not measured: no samples (--data CALIB)"
+    if found.relative_error is None:
+        return f"output error not measured: no float output on {found.samples} samples"
+    return f"relative output error {found.relative_error:.3g} on {found.samples} samples"
+
+
+def _layer_table(costs: Sequence[LayerCost]) -> str:
+    head = ["costliest layers", "operator", "parameters", "width", "bits", "bytes", "KL"]
+    rows = [
+        [c.layer, c.op, f"{c.parameters:,}", str(c.width), f"{c.bits:.2f}", size(c.bytes)]
+        for c in costs
+    ]
+    return table([head, *([*r, f"{c.kl:.3g}"] for r, c in zip(rows, costs, strict=True))])
+
+
+def applied_facts(made: Applied) -> dict[str, object]:
+    """The same as plain data."""
+    found = made.agreement
+    return {
+        "pass": made.step.name,
+        "version": made.step.version,
+        "settings": made.step.settings,
+        "before": made.before,
+        "after": made.after,
+        "changed": found is not None,
+        "relative_error": found.relative_error if found and found.samples else None,
+        "correlation": found.correlation if found else {},
+        "samples": found.samples if found else 0,
+        "layers": made.layers,
+        "seconds": made.seconds,
+    }
+
+
+def passes(found: Sequence[PassFacts]) -> str:
+    """A paragraph for each pass."""
+    return "\n".join(_pass(facts) for facts in found)
+
+
+def _pass(facts: PassFacts) -> str:
+    needs = "; needs calibration data" if facts.needs_calibration else ""
+    return "\n".join([f"{facts.name}: {facts.summary}{needs}", *(f"  {s}" for s in facts.settings)])
+
+
+def pass_in_full(facts: PassFacts) -> str:
+    """One pass, and what its settings mean."""
+    return f"{_pass(facts)}\n\n{facts.meaning}".rstrip()
 
 
 def pushed(reports: Iterable[PushReport]) -> str:

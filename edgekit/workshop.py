@@ -14,6 +14,7 @@ from edgekit.errors import PassError, PassRefused
 from edgekit.evaluate import Timing, measurement, score, time_interleaved, transfer_bytes
 from edgekit.graphs.reading import read_model
 from edgekit.intake import Intake
+from edgekit.layers import LayerCost, layer_costs, layer_facts, read_layers
 from edgekit.model import Model
 from edgekit.passes import PASSES, Work
 from edgekit.passes.running import run_step
@@ -57,21 +58,24 @@ class Workshop:
         if known is not None and "rejected" in known:
             return Rejected(recipe=recipe, reason=str(known["rejected"]))
         path = self.intake.store.get(known["digest"]) if known else None
-        if path is not None:
-            return Candidate(key=key, recipe=recipe, model=read_model(path))
+        if known is not None and path is not None:
+            layers = layer_costs(known.get("layers", []))
+            return Candidate(key=key, recipe=recipe, model=read_model(path), layers=layers)
         try:
-            model = self._run(recipe)
+            model, layers = self._run(recipe)
         except PassRefused as refusal:
             self.intake.store.remember("candidates", key, {"rejected": str(refusal)})
             return Rejected(recipe=recipe, reason=str(refusal))
         except PassError as failure:
             # A fault of ours, so not remembered; the other recipes need not suffer from it.
-            return Rejected(recipe=recipe, reason=f"failed: {failure}")
-        self.intake.store.remember("candidates", key, {"digest": model.digest})
-        return Candidate(key=key, recipe=recipe, model=model)
+            return Rejected(recipe=recipe, reason=f"failed: {failure}", broken=True)
+        facts = {"digest": model.digest, "layers": layer_facts(layers)}
+        self.intake.store.remember("candidates", key, facts)
+        return Candidate(key=key, recipe=recipe, model=model, layers=layers)
 
-    def _run(self, recipe: Recipe) -> Model:
-        model = self.intake.model
+    def _run(self, recipe: Recipe) -> tuple[Model, tuple[LayerCost, ...]]:
+        """What the recipe's steps make, and what the last step that told of layers said."""
+        model, layers = self.intake.model, tuple[LayerCost, ...]()
         calibration = self.intake.calibration
         with self.intake.store.scratch() as scratch:
             for number, step in enumerate(recipe.steps):
@@ -85,9 +89,10 @@ class Workshop:
                 )
                 self.tick(f"{recipe.name}: {step.name}", number, len(recipe.steps))
                 model = run_step(step, model, work)
+                layers = read_layers(folder) or layers
             if not recipe.steps:
-                return model
-            return replace(model, path=self.intake.store.put(model.path))
+                return model, layers
+            return replace(model, path=self.intake.store.put(model.path)), layers
 
     def _key(self, recipe: Recipe) -> str:
         specs = [PASSES[step.name] for step in recipe.steps]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import math
-import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -14,11 +13,24 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from edgekit import __version__
+from edgekit.cli.devices import devices_app
+from edgekit.cli.options import (
+    Data,
+    DeviceName,
+    Evaluation,
+    Folder,
+    Hosts,
+    Json,
+    Metric,
+    one_of,
+)
+from edgekit.cli.passes import apply_pass, list_passes
 from edgekit.errors import EdgekitError, ExitCode, UserError
 from edgekit.output import each, emit, ticker
 from edgekit.progress import Ticker
 
 if TYPE_CHECKING:
+    from edgekit.recipe import Recipe
     from edgekit_agent.records import Status
 
 app = typer.Typer(
@@ -28,34 +40,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     add_completion=False,
 )
-devices_app = typer.Typer(
-    help="Device profiles, and what a device says of itself.", rich_markup_mode=None
-)
 app.add_typer(devices_app, name="devices")
+app.command("apply")(apply_pass)
+app.command("passes")(list_passes)
 
-
-def _enter(folder: Path) -> Path:
-    """Go there before anything else is looked at, as ``git -C`` does."""
-    if not folder.is_dir():
-        raise UserError(f"{folder}: no such folder")
-    os.chdir(folder)
-    return Path()
-
-
-Folder = Annotated[
-    Path, typer.Option("-C", metavar="DIR", help="Work in this folder.", callback=_enter)
-]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
-Hosts = Annotated[
-    list[str], typer.Argument(metavar="HOST", help="'local', an ssh alias, or user@host:port.")
-]
-DeviceName = Annotated[
-    str | None, typer.Option("--device", metavar="NAME", help="Device profile, or a .toml file.")
-]
-Evaluation = Annotated[
-    str | None, typer.Option("--eval", metavar="EVAL", help="Labelled samples to score.")
-]
-Metric = Annotated[str | None, typer.Option("--metric", metavar="NAME", help="top1, top5, binary.")]
 
 _METRICS = ("top1", "top5", "binary")
 _RUNTIMES = ("onnxruntime", "litert", "auto")
@@ -156,9 +144,7 @@ def build(
     ] = None,
     device: DeviceName = None,
     folder: Folder = Path(),
-    data: Annotated[
-        str | None, typer.Option("--data", metavar="CALIB", help="Calibration samples.")
-    ] = None,
+    data: Data = None,
     evaluation: Evaluation = None,
     metric: Metric = None,
     runtime: Annotated[
@@ -167,6 +153,18 @@ def build(
     max_drop: Annotated[
         float | None,
         typer.Option("--max-drop", metavar="POINTS", min=0, help="Largest accuracy drop allowed."),
+    ] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option("--recipe", metavar="FILE", help="Run this recipe (TOML), no search."),
+    ] = None,
+    step: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--step",
+            metavar="NAME[:KEY=VALUE,...]",
+            help="Run these passes in this order, no search; 'edgekit passes' lists them.",
+        ),
     ] = None,
     on: Annotated[
         str | None, typer.Option("--on", metavar="HOST", help="Measure candidates on this device.")
@@ -196,12 +194,13 @@ def build(
         device=device,
         data=data,
         evaluation=evaluation,
-        metric=_one_of("--metric", metric, _METRICS),
+        metric=one_of("--metric", metric, _METRICS),
         max_drop_points=max_drop,
-        runtime=None if _one_of("--runtime", runtime, _RUNTIMES) == "auto" else runtime,  # type: ignore[arg-type]
+        runtime=None if one_of("--runtime", runtime, _RUNTIMES) == "auto" else runtime,  # type: ignore[arg-type]
         on=on,
         out=out,
         seed=seed,
+        recipe=_recipe(recipe, step or []),
     )
     with ticker() as tick:
         outcome = run(request, tick, allow_failing=allow_failing)
@@ -210,6 +209,17 @@ def build(
     if not as_json:
         print(f"report: {page.resolve()}")
     return ExitCode.DONE if outcome.found.chosen else ExitCode.NOTHING_HOLDS
+
+
+def _recipe(file: Path | None, steps: list[str]) -> Recipe | None:
+    """What the user asked to run instead of the search."""
+    if not file and not steps:
+        return None
+    if file and steps:
+        raise UserError("--recipe and --step: give one of them", hint="steps can go in the file")
+    from edgekit.steps import read_recipe, recipe_of, written_step
+
+    return read_recipe(file) if file else recipe_of([written_step(text) for text in steps])
 
 
 @app.command()
@@ -251,7 +261,7 @@ def bench(
     from edgekit.bench import bench as measure
     from edgekit.bench import subject
 
-    chosen = _one_of("--metric", metric, _METRICS)
+    chosen = one_of("--metric", metric, _METRICS)
     with subject(
         target, folder=folder, evaluation=evaluation, metric=chosen, device=device
     ) as opened:
@@ -288,58 +298,6 @@ def report(
     print(write_report(build_dir))
 
 
-@devices_app.callback(invoke_without_command=True)
-def _devices(context: typer.Context, as_json: Json = False) -> None:
-    if context.invoked_subcommand is None:
-        list_devices(as_json=as_json)
-
-
-@devices_app.command("list")
-def list_devices(as_json: Json = False) -> None:
-    """The profiles that come with edgekit."""
-    from edgekit import show
-    from edgekit.profile import load_profile, shipped_names
-
-    emit([load_profile(name) for name in shipped_names()], show.profiles, as_json=as_json)
-
-
-@devices_app.command("show")
-def show_device(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="One of the list, or a .toml.")],
-    as_json: Json = False,
-) -> None:
-    """A profile as it is written, with the sources of its figures."""
-    from edgekit.profile import load_profile, profile_text
-
-    profile = load_profile(name)
-    emit(profile, lambda _: profile_text(name).rstrip(), as_json=as_json)
-
-
-@devices_app.command("check")
-def check_device(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .toml file.")],
-    as_json: Json = False,
-) -> None:
-    """Check a profile of your own; lists every error at once."""
-    from edgekit.profile import read_profile
-
-    emit(read_profile(file), lambda p: f"{file}: {p.name} is a valid profile", as_json=as_json)
-
-
-@devices_app.command("probe")
-def probe_device(hosts: Hosts, as_json: Json = False) -> int:
-    """What a device is: processor, memory, runtimes."""
-    from edgekit import show
-    from edgekit.remote.session import open_session
-
-    def one(host: str, tick: Ticker) -> Any:  # noqa: ANN401
-        tick(f"{host}: probing", 0, 0)
-        with open_session(host) as session:
-            return host, session.facts()
-
-    return each(hosts, one, show.all_probed, as_json=as_json, facts=show.probed_facts)
-
-
 def _states(
     hosts: list[str],
     ask: Callable[[Any], Status],
@@ -356,9 +314,3 @@ def _states(
             return host, ask(session)
 
     return each(hosts, one, text, as_json=as_json, facts=state_facts)
-
-
-def _one_of(option: str, value: str | None, known: tuple[str, ...]) -> str | None:
-    if value is not None and value not in known:
-        raise UserError(f"{option}: unknown: {value!r}", hint=f"one of {', '.join(known)}")
-    return value

@@ -1,0 +1,141 @@
+"""apply(): one pass by hand, its result checked as in a build and written whole or not at all."""
+
+from __future__ import annotations
+
+import shutil
+import stat
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from edgekit.data import Dataset
+from edgekit.errors import UserError
+from edgekit.evaluate import transfer_bytes
+from edgekit.graphs.reading import read_model
+from edgekit.intake import beside, in_one_file, open_split
+from edgekit.layers import LayerCost, read_layers
+from edgekit.model import Model
+from edgekit.passes import Work
+from edgekit.passes.agreement import Agreement
+from edgekit.passes.running import run_checked
+from edgekit.progress import Tick
+from edgekit.project import FILE_NAME, Project, load_project
+from edgekit.recipe import Step
+from edgekit.store import Store, default_root
+from edgekit_agent.files import whole_file
+
+
+@dataclass(frozen=True, kw_only=True)
+class FileFacts:
+    """A model file and what it weighs."""
+
+    path: Path
+    digest: str
+    bytes: int
+    transfer_bytes: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Applied:
+    """What one pass made; ``agreement`` is ``None`` where the file is the same."""
+
+    step: Step
+    before: FileFacts
+    after: FileFacts
+    agreement: Agreement | None
+    layers: tuple[LayerCost, ...]
+    seconds: float
+
+
+def apply(
+    step: Step, path: Path, out: Path, *, data: str | None, folder: Path, tick: Tick
+) -> Applied:
+    """Run a pass on a model and write what it makes.
+
+    Args:
+        step: the pass and its settings.
+        path: the model.
+        out: where the result goes; a regular file there is replaced, once the result is checked.
+        data: calibration samples; ``None`` = those of edgekit.toml in ``folder``, if any.
+        folder: the project's; what ``data`` is relative to.
+        tick: called with what is being done, how much of it is done, and of how much.
+
+    Raises:
+        UserError: something is wrong with the request or its inputs.
+        PassRefused: the pass does not apply to this model.
+        PassError: the pass broke a promise; nothing is written.
+    """
+    project = load_project(folder)
+    model = read_model(path)
+    source = data or project.data.calibration
+    _check_out(out, _inputs(path, model, folder, source))
+    calibration = _calibration(source, model, folder, project)
+    store = Store(default_root())
+    started = time.monotonic()
+    with store.scratch() as scratch:
+        work = Work(
+            scratch=scratch,
+            calibration=calibration.samples if calibration else None,
+            progress=lambda what, n, of: tick(f"{step.name}: {what}", n, of),
+            seed=project.build.seed,
+        )
+        tick(step.name, 0, 0)
+        whole = in_one_file(model, store)
+        made = run_checked(step, whole, work)
+        layers = read_layers(scratch)
+        seconds = time.monotonic() - started
+        tick("writing", 0, 0)
+        with whole_file(str(out)) as target, made.model.path.open("rb") as result:
+            shutil.copyfileobj(result, target, 1 << 20)
+        after = _facts(made.model, out)
+    return Applied(
+        step=step,
+        before=_facts(whole, path),
+        after=after,
+        agreement=made.agreement,
+        layers=layers,
+        seconds=seconds,
+    )
+
+
+def _calibration(
+    source: str | None, model: Model, folder: Path, project: Project
+) -> Dataset | None:
+    settings = project.data.preprocess
+    return open_split(source, model, folder=folder, settings=settings, labelled=False)
+
+
+def _facts(model: Model, path: Path) -> FileFacts:
+    data = model.path.read_bytes()
+    return FileFacts(
+        path=path, digest=model.digest, bytes=len(data), transfer_bytes=transfer_bytes(data)
+    )
+
+
+def _inputs(path: Path, model: Model, folder: Path, source: str | None) -> Iterator[Path]:
+    """The files that the command reads, and so must not replace."""
+    yield path
+    yield from beside(path, model)
+    yield folder / FILE_NAME
+    if source is not None:
+        yield folder / source
+
+
+def _check_out(out: Path, inputs: Iterator[Path]) -> None:
+    """That the result may be written there.
+
+    Raises:
+        UserError: no folder, not a regular file, or one that the command reads.
+    """
+    if not out.parent.is_dir():
+        raise UserError(f"{out}: no folder {out.parent}", hint="make it first")
+    try:
+        mode = out.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISREG(mode):
+        raise UserError(f"{out}: there is something else than a regular file, which stays")
+    for read in inputs:
+        if read.exists() and (read.samefile(out) or read.resolve() in out.resolve().parents):
+            raise UserError(f"{out}: the command reads it, so it is not replaced")

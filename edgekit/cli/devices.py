@@ -1,0 +1,68 @@
+"""edgekit devices: profiles, and what a device says of itself."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from edgekit.cli.options import Hosts, Json
+from edgekit.output import each, emit
+from edgekit.progress import Ticker
+
+devices_app = typer.Typer(
+    help="Device profiles, and what a device says of itself.", rich_markup_mode=None
+)
+
+
+@devices_app.callback(invoke_without_command=True)
+def _devices(context: typer.Context, as_json: Json = False) -> None:
+    if context.invoked_subcommand is None:
+        list_devices(as_json=as_json)
+
+
+@devices_app.command("list")
+def list_devices(as_json: Json = False) -> None:
+    """The profiles that come with edgekit."""
+    from edgekit import show
+    from edgekit.profile import load_profile, shipped_names
+
+    emit([load_profile(name) for name in shipped_names()], show.profiles, as_json=as_json)
+
+
+@devices_app.command("show")
+def show_device(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="One of the list, or a .toml.")],
+    as_json: Json = False,
+) -> None:
+    """A profile as it is written, with the sources of its figures."""
+    from edgekit.profile import load_profile, profile_text
+
+    profile = load_profile(name)
+    emit(profile, lambda _: profile_text(name).rstrip(), as_json=as_json)
+
+
+@devices_app.command("check")
+def check_device(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A .toml file.")],
+    as_json: Json = False,
+) -> None:
+    """Check a profile of your own; lists every error at once."""
+    from edgekit.profile import read_profile
+
+    emit(read_profile(file), lambda p: f"{file}: {p.name} is a valid profile", as_json=as_json)
+
+
+@devices_app.command("probe")
+def probe_device(hosts: Hosts, as_json: Json = False) -> int:
+    """What a device is: processor, memory, runtimes."""
+    from edgekit import show
+    from edgekit.remote.session import open_session
+
+    def one(host: str, tick: Ticker) -> Any:  # noqa: ANN401
+        tick(f"{host}: probing", 0, 0)
+        with open_session(host) as session:
+            return host, session.facts()
+
+    return each(hosts, one, show.all_probed, as_json=as_json, facts=show.probed_facts)

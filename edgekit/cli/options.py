@@ -1,0 +1,47 @@
+"""Options and arguments that several commands share."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgekit.errors import UserError
+
+
+def enter(folder: Path) -> Path:
+    """Go there before anything else is looked at, as ``git -C`` does."""
+    if not folder.is_dir():
+        raise UserError(f"{folder}: no such folder")
+    os.chdir(folder)
+    return Path()
+
+
+Folder = Annotated[
+    Path, typer.Option("-C", metavar="DIR", help="Work in this folder.", callback=enter)
+]
+Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
+Hosts = Annotated[
+    list[str], typer.Argument(metavar="HOST", help="'local', an ssh alias, or user@host:port.")
+]
+DeviceName = Annotated[
+    str | None, typer.Option("--device", metavar="NAME", help="Device profile, or a .toml file.")
+]
+Evaluation = Annotated[
+    str | None, typer.Option("--eval", metavar="EVAL", help="Labelled samples to score.")
+]
+Metric = Annotated[str | None, typer.Option("--metric", metavar="NAME", help="top1, top5, binary.")]
+Data = Annotated[str | None, typer.Option("--data", metavar="CALIB", help="Calibration samples.")]
+
+
+def one_of(option: str, value: str | None, known: tuple[str, ...]) -> str | None:
+    """The value, if it is one of those that are known.
+
+    Raises:
+        UserError: it is not; lists them.
+    """
+    if value is not None and value not in known:
+        raise UserError(f"{option}: unknown: {value!r}", hint=f"one of {', '.join(known)}")
+    return value

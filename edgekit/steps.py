@@ -1,0 +1,304 @@
+"""Steps as a user writes them: settings in words or TOML, held against the passes' own types."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import math
+import tomllib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from edgekit.errors import UserError, reason
+from edgekit.passes import PASSES
+from edgekit.recipe import Recipe, Step, Within
+
+_NAMES = {int: "a whole number", float: "a number", str: "text"}
+_TOML_HINT = "a recipe is a name and [[step]] tables: pass = NAME, then its settings"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One setting of a pass: what it may be, in words, and what it is where nobody says."""
+
+    name: str
+    allowed: str
+    default: Any
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.allowed} (default {written(self.default)})"
+
+
+@dataclass(frozen=True, kw_only=True)
+class PassFacts:
+    """A row of the passes table as a user reads it."""
+
+    name: str
+    summary: str
+    needs_calibration: bool
+    settings: tuple[Setting, ...]
+    meaning: str
+
+
+def pass_facts(name: str) -> PassFacts:
+    """What a pass is and takes.
+
+    Raises:
+        UserError: there is no such pass.
+    """
+    spec = PASSES[known_pass(name)]
+    return PassFacts(
+        name=name,
+        summary=spec.summary,
+        needs_calibration=spec.needs_calibration,
+        settings=settings_of(name),
+        meaning=inspect.getdoc(spec.settings) or "",
+    )
+
+
+def known_pass(name: str, *, where: str = "") -> str:
+    """The name, if there is such a pass.
+
+    Raises:
+        UserError: there is none; lists those that are.
+    """
+    if name not in PASSES:
+        raise UserError(f"{where}no pass named {name!r}", hint=f"known: {', '.join(PASSES)}")
+    return name
+
+
+def settings_of(name: str) -> tuple[Setting, ...]:
+    """The settings of a pass, in their order."""
+    kind = PASSES[name].settings
+    hints = _hints(kind)
+    return tuple(
+        Setting(name=f.name, allowed=_allowed(hints[f.name]), default=_default(f))
+        for f in dataclasses.fields(kind)
+    )
+
+
+def written(value: object) -> str:
+    """A value as it is written on the command line."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, Mapping):
+        return ",".join(f"{k}:{written(v)}" for k, v in value.items()) or "none"
+    if isinstance(value, (tuple, list)):
+        pairs = all(isinstance(v, (tuple, list)) and len(v) == 2 for v in value)
+        parts = (":".join(map(written, v)) if pairs else written(v) for v in value)
+        return ",".join(parts) or "none"
+    return "none" if value is None else str(value)
+
+
+# ---------------------------------------------------------------- what a user may write
+
+
+def step_of(name: str, pairs: Sequence[str], *, where: str = "") -> Step:
+    """A step from ``key=value`` in words.
+
+    Raises:
+        UserError: no such pass or setting, or a value that it does not take; says which are.
+    """
+    known_pass(name, where=where)
+    hints = _hints(PASSES[name].settings)
+    plain: dict[str, object] = {}
+    for pair in pairs:
+        key, equals, text = pair.partition("=")
+        if not equals:
+            raise UserError(f"{where}{pair!r}: not key=value", hint=_listed(name))
+        if key in plain:
+            raise UserError(f"{where}{key}: given twice")
+        plain[key] = _from_text(hints[key], text) if key in hints else text
+    return checked_step(name, plain, where=where)
+
+
+def written_step(text: str) -> Step:
+    """A step from ``NAME`` or ``NAME:key=value,key=value``.
+
+    A part without ``=`` goes on with the value before it: ``widths=conv1:4,conv2:3,bits=5``.
+
+    Raises:
+        UserError: as ``step_of``.
+    """
+    name, _, rest = text.partition(":")
+    pairs: list[str] = []
+    for part in rest.split(",") if rest else []:
+        if "=" in part or not pairs:
+            pairs.append(part)
+        else:
+            pairs[-1] += f",{part}"
+    return step_of(name, pairs, where=f"--step {name}: ")
+
+
+def recipe_of(steps: Sequence[Step]) -> Recipe:
+    """A recipe named from its steps."""
+    return Recipe(name="+".join(step.name for step in steps), steps=tuple(steps))
+
+
+def read_recipe(path: Path) -> Recipe:
+    """A recipe from a TOML file.
+
+    Raises:
+        UserError: it cannot be read or is no recipe; says in which step, and what is allowed.
+    """
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {reason(error)}") from error
+    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise UserError(f"{path}: not TOML: {error}", hint=_TOML_HINT) from error
+    if unknown := sorted(set(raw) - {"name", "step"}):
+        raise UserError(f"{path}: {unknown[0]}: unknown key", hint=_TOML_HINT)
+    tables = raw.get("step")
+    if not isinstance(tables, list) or not tables or not all(isinstance(t, dict) for t in tables):
+        raise UserError(f"{path}: holds no [[step]]", hint=_TOML_HINT)
+    recipe = recipe_of([_from_table(t, f"{path}: step {n}: ") for n, t in enumerate(tables, 1)])
+    name = raw.get("name", recipe.name)
+    if not isinstance(name, str) or not name.strip() or not name.isprintable():
+        raise UserError(f"{path}: name: must be a line of text, got {name!r}")
+    return dataclasses.replace(recipe, name=name)
+
+
+def _from_table(table: dict[str, object], where: str) -> Step:
+    name = table.get("pass")
+    if not isinstance(name, str):
+        raise UserError(f"{where}pass: names no pass", hint=f"known: {', '.join(PASSES)}")
+    return checked_step(name, {k: v for k, v in table.items() if k != "pass"}, where=where)
+
+
+def checked_step(name: str, plain: Mapping[str, object], *, where: str = "") -> Step:
+    """A step from settings as TOML or JSON holds them.
+
+    Raises:
+        UserError: as ``step_of``.
+    """
+    spec = PASSES[known_pass(name, where=where)]
+    hints = _hints(spec.settings)
+    values: dict[str, Any] = {}
+    for key, value in plain.items():
+        if key not in hints:
+            raise UserError(f"{where}{key}: unknown setting of {name}", hint=_listed(name))
+        try:
+            values[key] = _checked(hints[key], value)
+        except ValueError as error:
+            said = f"{where}{key}: must be {_allowed(hints[key])}, got {value!r}"
+            raise UserError(said, hint=_listed(name)) from error
+    return Step(name=name, version=spec.version, settings=spec.settings(**values))
+
+
+def _listed(name: str) -> str:
+    known = [str(setting) for setting in settings_of(name)]
+    if not known:
+        return f"{name} has no settings"
+    return "\n    ".join([f"settings of {name}:", *known])
+
+
+# ---------------------------------------------------------------- types
+
+
+def _hints(kind: type) -> dict[str, Any]:
+    return typing.get_type_hints(kind, include_extras=True)
+
+
+def _default(field: dataclasses.Field[Any]) -> object:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    return field.default
+
+
+def _split(hint: Any) -> tuple[Any, tuple[Any, ...]]:  # noqa: ANN401 - types are values here
+    """What kind of type it is, and of what; ``tuple[tuple[str, T], ...]`` counts as a table."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is types.UnionType:
+        return typing.Union, args
+    if origin is tuple and typing.get_origin(args[0]) is tuple:
+        return dict, typing.get_args(args[0])
+    return origin or hint, args
+
+
+def _allowed(hint: Any) -> str:  # noqa: ANN401
+    origin, args = _split(hint)
+    if origin is typing.Annotated:
+        bounds = next((b for b in hint.__metadata__ if isinstance(b, Within)), None)
+        return f"{_allowed(args[0])}{f' {bounds}' if bounds else ''}"
+    if origin is Literal:
+        return f"one of {', '.join(map(written, args))}"
+    if origin is typing.Union:
+        return " or ".join("none" if a is type(None) else _allowed(a) for a in args)
+    if origin is dict:
+        return f"NAME:VALUE,..., each value {_allowed(args[1])}"
+    if origin is tuple:
+        return f"VALUE,..., each {_allowed(args[0])}"
+    return "true or false" if origin is bool else _NAMES.get(origin, str(origin))
+
+
+def _from_text(hint: Any, text: str) -> object:  # noqa: ANN401
+    """What TOML would hold for a text; the text itself where it can be no such value."""
+    origin, args = _split(hint)
+    if origin is typing.Annotated:
+        return _from_text(args[0], text)
+    if origin is Literal:
+        return next((a for a in args if written(a) == text), text)
+    if origin is typing.Union:
+        return None if text == "none" else _from_text(args[0], text)
+    if origin is dict:
+        parts = (part.rpartition(":") for part in text.split(",") if part != "none" and part)
+        return {key: _from_text(args[1], value) for key, _, value in parts}
+    if origin is tuple:
+        return [_from_text(args[0], part) for part in text.split(",") if part != "none" and part]
+    if origin is bool:
+        return {"true": True, "false": False}.get(text.lower(), text)
+    return _number(origin, text) if origin in (int, float) else text
+
+
+def _number(kind: type[int] | type[float], text: str) -> object:
+    try:
+        return kind(text)
+    except ValueError:
+        return text  # refused where its type is looked at
+
+
+def _checked(hint: Any, value: Any) -> object:  # noqa: ANN401
+    """The value as the settings hold it.
+
+    Raises:
+        ValueError: it is none of the type.
+    """
+    origin, args = _split(hint)
+    if origin is typing.Annotated:
+        return _within(hint, _checked(args[0], value))
+    if origin is Literal:
+        if not any(a == value and type(a) is type(value) for a in args):
+            raise ValueError
+        return typing.cast("object", value)
+    if origin is typing.Union:
+        return None if value is None and type(None) in args else _checked(args[0], value)
+    if origin is dict:
+        return _checked_table(hint, args, value)
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ValueError
+        return tuple(_checked(args[0], v) for v in value)
+    if origin is float and type(value) is int:
+        value = float(value)
+    if type(value) is not origin or (origin is float and not math.isfinite(value)):
+        raise ValueError
+    return typing.cast("object", value)
+
+
+def _within(hint: Any, value: Any) -> object:  # noqa: ANN401
+    if any(not bounds.holds(value) for bounds in hint.__metadata__ if isinstance(bounds, Within)):
+        raise ValueError
+    return typing.cast("object", value)
+
+
+def _checked_table(hint: Any, args: tuple[Any, ...], value: Any) -> object:  # noqa: ANN401
+    """A table as the settings hold one: a dict, or pairs where the settings are to be hashed."""
+    if not isinstance(value, dict) or not all(isinstance(k, str) and k for k in value):
+        raise ValueError
+    table = {key: _checked(args[1], each) for key, each in value.items()}
+    return table if typing.get_origin(hint) is dict else tuple(table.items())
