@@ -10,6 +10,7 @@ from typing import Literal
 Role = Literal["baseline", "chosen", "passes", "fails"]
 
 _SHOWN_PER_STRIP = 160
+_SHOWN_LAYERS = 12
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,6 +137,32 @@ class Strips:
     x: Axis
     strips: tuple[Strip, ...]
     limit: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerBar:
+    """One layer: its part of the divergence and of the bytes, in percent."""
+
+    name: str
+    divergence: float
+    bytes: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerBars:
+    """What the costliest layers cost, side by side."""
+
+    x: Axis
+    bars: tuple[LayerBar, ...]
+
+
+def layer_bars(rows: Sequence[LayerBar]) -> LayerBars | None:
+    """The bars of the first layers, or ``None`` without any."""
+    shown = tuple(rows[:_SHOWN_LAYERS])
+    if not shown:
+        return None
+    high = max(max(row.divergence, row.bytes) for row in shown)
+    return LayerBars(x=Axis(low=0, high=1.02 * max(high, 1e-6), start=220, end=560), bars=shown)
 
 
 def scatter(dots: Iterable[Dot], *, x_limit: float | None, y_limit: float | None) -> Scatter | None:

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from edgekit import plots
 from edgekit.bundle import Manifest
 from edgekit.latency import LatencySummary
+from edgekit.layers import LayerCost
 from edgekit.results import MIB, Check, Measurement
 from edgekit.resultsfile import BuildFacts, CandidateLine, read_facts
 from edgekit_agent.files import write_whole
@@ -108,6 +109,15 @@ class Row:
         return tuple(v for r in records for v in r.values_ms)
 
 
+@dataclass(frozen=True, kw_only=True)
+class LayerRow:
+    """One layer as the page shows it: its cost, and its parts of the whole in percent."""
+
+    cost: LayerCost
+    divergence: float
+    bytes: float
+
+
 def _times(measurement: Measurement) -> LatencySummary | None:
     return measurement.times if any(r.values_ms for r in measurement.latency) else None
 
@@ -118,6 +128,7 @@ def render(facts: BuildFacts) -> str:
     rows = tuple(Row(letter=_letter(i), line=line) for i, line in enumerate(ordered))
     source = _timing_source(rows)
     judged = _judged(rows)
+    layers = _layers(judged)
     limits = _limits(rows, facts.manifest)
     if source == "host":
         # The limit is the device's; beside latencies of this machine it would say nothing.
@@ -135,6 +146,8 @@ def render(facts: BuildFacts) -> str:
             scatter=_scatter(rows, source, limits),
             bars=_bars(rows, limits),
             strips=_strips(rows, source, limits),
+            layers=layers,
+            layer_bars=_layer_bars(layers),
         )
     )
 
@@ -258,6 +271,28 @@ def _strips(
         if source and (times := row.times(source))
     ]
     return plots.strips(strips, limit=limits["latency_p95_ms"])
+
+
+def _layers(judged: Row | None) -> tuple[LayerRow, ...]:
+    """The layers of the candidate that the page is about, those that cost most first."""
+    costs = judged.line.layers if judged else ()
+    divergence = sum(max(c.kl, 0.0) for c in costs)
+    weight = sum(c.bytes for c in costs)
+    rows = (
+        LayerRow(
+            cost=c,
+            divergence=100 * max(c.kl, 0.0) / divergence if divergence else 0.0,
+            bytes=100 * c.bytes / weight if weight else 0.0,
+        )
+        for c in costs
+    )
+    return tuple(sorted(rows, key=lambda r: (-r.divergence, -r.bytes)))
+
+
+def _layer_bars(rows: tuple[LayerRow, ...]) -> plots.LayerBars | None:
+    return plots.layer_bars(
+        [plots.LayerBar(name=r.cost.layer, divergence=r.divergence, bytes=r.bytes) for r in rows]
+    )
 
 
 # ---------------------------------------------------------------- filters of the template

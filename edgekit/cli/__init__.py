@@ -41,8 +41,6 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(devices_app, name="devices")
-app.command("apply")(apply_pass)
-app.command("passes")(list_passes)
 
 
 _METRICS = ("top1", "top5", "binary")
@@ -220,6 +218,10 @@ def _recipe(file: Path | None, steps: list[str]) -> Recipe | None:
     from edgekit.steps import read_recipe, recipe_of, written_step
 
     return read_recipe(file) if file else recipe_of([written_step(text) for text in steps])
+
+
+app.command("apply")(apply_pass)
+app.command("passes")(list_passes)
 
 
 @app.command()

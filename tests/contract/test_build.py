@@ -10,7 +10,16 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekit.bundle import open_bundle
-from tests.projects import DIGITS, PROFILE, copy_digits, edgekit, interrupted, listing, spawned
+from tests.projects import (
+    DIGITS,
+    PROFILE,
+    copy_digits,
+    edgekit,
+    interrupted,
+    listing,
+    refused,
+    spawned,
+)
 
 STAGES_OF_THE_AGENT = re.compile(r"(score|timing)$", re.MULTILINE)
 
@@ -226,3 +235,61 @@ def test_a_build_that_fails_leaves_no_bundle_of_an_earlier_one_behind_unsaid(bui
     assert done.code == 3
     assert "bundle:" not in done.out
     assert open_bundle(digits / "build" / PROFILE).manifest == before, "the old one is whole"
+
+
+# ---------------------------------------------------------------- one recipe, no search
+
+
+def test_a_recipe_by_hand_is_built_as_it_is_and_nothing_else(built, digits):
+    steps = ("--step", "quantize:ranges=mse,max_samples=32")
+    done = edgekit("build", "-C", digits, *steps, "--json")
+
+    assert done.code == 0, done.err
+    facts = json.loads(done.out)
+    assert [c["name"] for c in facts["candidates"]] == ["original", "quantize"]
+    assert facts["chosen"] == "quantize"
+    recipe = open_bundle(digits / "build" / PROFILE).manifest.recipe
+    assert [step["name"] for step in recipe["steps"]] == ["quantize"]
+    assert recipe["steps"][0]["settings"]["ranges"] == "mse"
+    for candidate in facts["candidates"]:
+        measured = candidate["measurements"][0]
+        assert measured["model_bytes"] > 0
+        assert measured["transfer_bytes"] > 0
+        assert measured["peak_rss_bytes"] > 0
+        assert measured["latency"]["p95_ms"] > 0
+
+
+def test_a_recipe_file_and_the_same_steps_make_the_same_bytes(tiny):
+    (tiny / "r.toml").write_text(
+        'name = "mine"\n[[step]]\npass = "clean"\n[[step]]\npass = "quantize"\nweight_bits = 8\n'
+    )
+    by_hand = ("--step", "clean", "--step", "quantize:weight_bits=8")
+    found = []
+    for how in (("--recipe", "r.toml"), by_hand):
+        facts = json.loads(edgekit("build", "-C", tiny, "--json", *how).out)
+        found.append({c["name"]: c["digest"] for c in facts["candidates"]})
+    assert found[0].pop("mine") == found[1].pop("clean+quantize")
+
+
+def test_a_recipe_that_fails_the_gate_ends_with_3_though_the_original_would_pass(tiny):
+    write_hostile(tiny, limit=50)
+    done = edgekit("build", "-C", tiny, "--step", "quantize", "--max-drop", "0", "--json")
+
+    assert done.code in (1, 3), done.err
+    assert not (tiny / "build" / PROFILE / "manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        (["--step", "weights:bits=9"], "--step weights: bits: must be one of 2, 3, 4"),
+        (["--step", "quantize", "--step", "quantize"], "quantised already"),
+        (["--recipe", "bad.toml"], "bad.toml: step 2: bits: must be one of 2, 3, 4"),
+    ],
+)
+def test_a_recipe_that_cannot_be_is_a_bad_request_and_leaves_nothing(tiny, how, says):
+    (tiny / "bad.toml").write_text(
+        '[[step]]\npass = "clean"\n[[step]]\npass = "weights"\nbits = 1\n'
+    )
+    refused("build", "-C", tiny, *how, says=says)
+    assert not (tiny / "build").exists()

@@ -13,6 +13,8 @@ COMMANDS = [
     "init",
     "inspect",
     "build",
+    "apply",
+    "passes",
     "push",
     "bench",
     "rollback",
@@ -51,7 +53,7 @@ def test_every_command_and_every_option_of_it_is_explained(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["inspect", "build", "push", "bench", "rollback", "status"]
+    ["inspect", "build", "apply", "passes", "push", "bench", "rollback", "status"]
     + [f"devices {verb}" for verb in ("list", "show", "check", "probe")],
 )
 def test_every_command_that_yields_facts_offers_json(name):
@@ -89,6 +91,14 @@ def test_the_version_is_said():
         (["build", "--metric", "f1"], "--metric: unknown: 'f1'"),
         (["build", "--runtime", "tensorrt"], "--runtime: unknown: 'tensorrt'"),
         (["build", "one.onnx", "two.onnx"], "two.onnx"),
+        (["build", "--step", "no-such-pass"], "no pass named 'no-such-pass'"),
+        (["build", "--step", "weights:bits=9"], "--step weights: bits: must be one of 2, 3"),
+        (["build", "--recipe", "none.toml"], "none.toml: cannot be read"),
+        (["build", "--recipe", "r.toml", "--step", "clean"], "--recipe and --step"),
+        (["apply", "clean", "model.onnx"], "-o"),
+        (["apply", "no-such-pass", "m.onnx", "-o", "o.onnx"], "no pass named 'no-such-pass'"),
+        (["apply", "clean", "none.onnx", "-o", "o.onnx"], "none.onnx: cannot be read"),
+        (["passes", "no-such-pass"], "no pass named 'no-such-pass'"),
         (["push", "bundle"], "HOST"),
         (["status"], "HOST"),
         (["inspect"], "MODEL"),
@@ -123,7 +133,10 @@ def test_help_takes_less_than_a_quarter_second_of_the_processor():
 
 @pytest.mark.parametrize(
     ("name", "heavy"),
-    [("", HEAVY), ("build", HEAVY - {"pydantic"}), ("push", HEAVY - {"pydantic"})],  # typer's own
+    [("", HEAVY)]
+    + [
+        (name, HEAVY - {"pydantic"}) for name in ("build", "apply", "passes", "push")
+    ],  # typer's own
 )
 def test_help_loads_no_heavy_library(name, heavy):
     code = (
