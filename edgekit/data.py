@@ -20,6 +20,8 @@ LABELS = ("label", "y", "labels")
 _SCAN_ROWS = 64
 # Samples that ``spread`` takes in a row.
 _BLOCK = 8
+# Samples in a row that are kept apart, and of how many such pieces one is.
+_PIECE, _PIECES = 2, 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,3 +263,26 @@ def spread(samples: Samples, count: int) -> list[Samples]:
     sizes = [min(_BLOCK, count - start) for start in range(0, count, _BLOCK)]
     starts = np.linspace(0, total - sizes[0], len(sizes)).astype(int)
     return [rows_of(samples, int(s), size) for s, size in zip(starts, sizes, strict=True)]
+
+
+def held_out(samples: Samples, count: int, *, most: int) -> tuple[list[Samples], list[Samples]]:
+    """``count`` samples from all over the split, and others that are kept apart from them.
+
+    Args:
+        samples: the split.
+        count: how many to take in all.
+        most: how many to keep apart, at most; a quarter of all, and of fewer than two none: then
+            both are the same.
+    """
+    parts = spread(samples, count)
+    pieces = [
+        rows_of(part, start, min(_PIECE, part.columns[0].shape[0] - start))
+        for part in parts
+        for start in range(0, part.columns[0].shape[0], _PIECE)
+    ]
+    if len(pieces) < _PIECES:
+        half = len(pieces) // 2
+        return (pieces[half:], pieces[:half]) if half else (pieces, pieces)
+    apart = pieces[_PIECES - 1 :: _PIECES]
+    kept = apart[:: max(1, -(-len(apart) * _PIECE // most))]
+    return [p for i, p in enumerate(pieces) if i % _PIECES != _PIECES - 1], kept

@@ -29,7 +29,6 @@ class Within:
 SampleCount = Annotated[int, Within(1)]
 Ranges = Literal["minmax", "percentile", "mse"]
 WeightBits = Literal[7, 8]
-WeightWidth = Literal[2, 3, 4, 5, 6, 7, 8]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,15 +64,31 @@ class QuantizeDynamic:
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizeWeights:
-    """Weights of ``bits`` bits in an int8 container, per channel, by GPTQ; activations float.
+    """Weights of few bits by GPTQ; activations stay float.
 
-    ``edge_bits`` are those of the first and the last layer, ``embedding_bits`` of tables gathered
-    by rows. Widths up to 7 saturate nowhere.
+    ``bits`` is what a weight takes on average. With the ``entropy`` grid these are bits on the way
+    to the device, where frequent integers take fewer of them, and integers are as many as 8 bits
+    hold; with the ``fixed`` grid they are the width of the integers, 2 to 8. ``most_bytes``, where
+    given, takes the place of ``bits``: as many as a file of that transfer size has room for.
+
+    ``allocation`` says which layers get more: ``measured`` those that the outputs depend on, by
+    their divergence on held-out samples, ``uniform`` none. ``widths`` sets single layers by name
+    (32 = left float).
+
+    ``container`` is what the device runs: ``int8`` integers that static or dynamic int8 takes
+    over, or ``native`` kernels for 2, 4 and 8 bits with a scale per ``block`` inputs (MatMulNBits,
+    GatherBlockQuantized, INT4 for convolutions), always of fixed width. ``weight_bits`` as in
+    ``QuantizeStatic``.
     """
 
-    bits: WeightWidth = 4
-    edge_bits: WeightWidth = 7
-    embedding_bits: WeightWidth = 4
+    bits: Annotated[float, Within(1, 8)] = 4.0
+    most_bytes: Annotated[int, Within(1)] | None = None
+    grid: Literal["entropy", "fixed"] = "entropy"
+    allocation: Literal["measured", "uniform"] = "measured"
+    widths: tuple[tuple[str, float], ...] = ()
+    container: Literal["int8", "native"] = "int8"
+    block: Literal[16, 32, 64, 128] = 32
+    weight_bits: WeightBits = 7
     max_samples: SampleCount = 256
 
 

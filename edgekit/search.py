@@ -14,14 +14,14 @@ from edgekit.recipe import (
     Ranges,
     Recipe,
     WeightBits,
-    WeightWidth,
 )
-from edgekit.results import Candidate, Rejected
+from edgekit.results import MIB, Candidate, Check, Rejected
 
 # Two latencies closer than this are the same; then the smaller model wins.
 _TIE = 1.03
 
-_FEWER_BITS: tuple[WeightWidth, ...] = (5, 4, 3, 2)
+# How often a file that came out too heavy is made anew, and how much lighter each time.
+_ATTEMPTS, _LIGHTER = 3, 0.97
 _LATER_RANGES: tuple[Ranges, ...] = ("mse", "minmax")
 
 
@@ -41,7 +41,7 @@ def propose(
 
     Static int8 with clipped ranges and dynamic int8 come first. Only when the static one loses
     too much accuracy are other range estimators worth their time; only when int8 is too heavy
-    for its way to the device are weights of fewer bits.
+    for its way to the device are weights of fewer bits, as many as there is room for.
 
     Args:
         tried: what became of the recipes so far.
@@ -58,32 +58,48 @@ def propose(
     static = [t for t in tried if t.recipe.name.startswith("int8-static")]
     if not static or any(not isinstance(t, Candidate) for t in static):
         return ()
-    if accurate := next((t for t in static if isinstance(t, Candidate) and _accurate(t)), None):
-        return _lighter(accurate, tried)
+    if any(isinstance(t, Candidate) and _accurate(t) for t in static):
+        int8 = [t for t in tried if t.recipe.name.startswith("int8-")]
+        return _lighter([t for t in int8 if isinstance(t, Candidate) and _accurate(t)], tried)
     later = (_static(ranges, weight_bits, seed) for ranges in _LATER_RANGES)
     return next(((r,) for r in later if r.name not in names), ())
 
 
-def _lighter(static: Candidate, tried: Sequence[Candidate | Rejected]) -> tuple[Recipe, ...]:
-    """Fewer bits while an accurate candidate is still too heavy for its way to the device."""
-    latest: Candidate | Rejected = static
-    for bits in _FEWER_BITS:
-        if not isinstance(latest, Candidate) or not _accurate(latest) or _travels(latest):
-            return ()
-        recipe = _low_bits(static.recipe, bits)
-        found = next((t for t in tried if t.recipe.name == recipe.name), None)
-        if found is None:
-            return (recipe,)
-        latest = found
+def _lighter(
+    int8: Sequence[Candidate], tried: Sequence[Candidate | Rejected]
+) -> tuple[Recipe, ...]:
+    """Fewer bits where every accurate candidate is too heavy for its way to the device.
+
+    The weights are made once and run in the forms that int8 was accurate in.
+    """
+    limit = _transfer_limit(int8[0])
+    if limit is None or any(_travels(c) for c in int8):
+        return ()
+    room = int(limit * MIB)
+    for _ in range(_ATTEMPTS):
+        recipes = tuple(_low_bits(c.recipe, room) for c in int8)
+        made = [t for t in tried if t.recipe in recipes]
+        if not made:
+            return recipes
+        heavy = [t for t in made if isinstance(t, Candidate) and not _travels(t)]
+        if len(heavy) < len(made):
+            return ()  # one travels, or there are no such weights
+        least = min(t.measurements[0].transfer_bytes for t in heavy)
+        room = int(room * _LIGHTER * limit * MIB / least)
     return ()
 
 
-def _low_bits(static: Recipe, bits: WeightWidth) -> Recipe:
-    """The static recipe after its weights have got fewer bits."""
-    clean, *later = static.steps
-    name = static.name.replace("int8-", f"w{bits}-", 1)
-    steps = (clean, step(QuantizeWeights(bits=bits)), *later)
-    return Recipe(name=name, steps=steps, seed=static.seed)
+def _low_bits(int8: Recipe, room: int) -> Recipe:
+    """The recipe of an int8 candidate after its weights have got as few bits as there is room."""
+    clean, *later = int8.steps
+    bits: WeightBits = next(
+        s.settings.weight_bits
+        for s in later
+        if isinstance(s.settings, QuantizeStatic | QuantizeDynamic)
+    )
+    few = step(QuantizeWeights(most_bytes=room, weight_bits=bits))
+    name = int8.name.replace("int8-", f"low-bits-{room // 1024}k-", 1)
+    return Recipe(name=name, steps=(clean, few, *later), seed=int8.seed)
 
 
 def _static(ranges: Ranges, weight_bits: WeightBits, seed: int) -> Recipe:
@@ -96,9 +112,19 @@ def _dynamic(weight_bits: WeightBits, seed: int) -> Recipe:
     return Recipe(name="int8-dynamic", steps=steps, seed=seed)
 
 
-def _travels(candidate: Candidate) -> bool:
+def _transfer(candidate: Candidate) -> Check | None:
     checks = candidate.verdict.checks if candidate.verdict else ()
-    return all(c.outcome != "fails" for c in checks if c.name == "transfer_mib")
+    return next((c for c in checks if c.name == "transfer_mib"), None)
+
+
+def _transfer_limit(candidate: Candidate) -> float | None:
+    check = _transfer(candidate)
+    return check.limit if check else None
+
+
+def _travels(candidate: Candidate) -> bool:
+    check = _transfer(candidate)
+    return check is None or check.outcome != "fails"
 
 
 def _accurate(candidate: Candidate) -> bool:
@@ -118,7 +144,7 @@ def choose(candidates: Sequence[Candidate], *, source: str) -> Candidate | None:
         return None
     fastest = min(_speed(c, source) for c in passing)
     contenders = [c for c in passing if _speed(c, source) <= _TIE * fastest]
-    return min(contenders, key=lambda c: (_transfer(c, source), c.recipe.name))
+    return min(contenders, key=lambda c: (_transfer_bytes(c, source), c.recipe.name))
 
 
 def nearest(candidates: Sequence[Candidate], *, source: str) -> Candidate:
@@ -140,6 +166,6 @@ def _speed(candidate: Candidate, source: str) -> float:
     return times.quiet_p50_ms if times else float("inf")
 
 
-def _transfer(candidate: Candidate, source: str) -> int:
+def _transfer_bytes(candidate: Candidate, source: str) -> int:
     measurement = candidate.measured(source)
     return measurement.transfer_bytes if measurement else candidate.model.bytes

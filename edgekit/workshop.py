@@ -57,10 +57,6 @@ class Workshop:
         known = self.intake.store.recall("candidates", key)
         if known is not None and "rejected" in known:
             return Rejected(recipe=recipe, reason=str(known["rejected"]))
-        path = self.intake.store.get(known["digest"]) if known else None
-        if known is not None and path is not None:
-            layers = layer_costs(known.get("layers", []))
-            return Candidate(key=key, recipe=recipe, model=read_model(path), layers=layers)
         try:
             model, layers = self._run(recipe)
         except PassRefused as refusal:
@@ -69,30 +65,47 @@ class Workshop:
         except PassError as failure:
             # A fault of ours, so not remembered; the other recipes need not suffer from it.
             return Rejected(recipe=recipe, reason=f"failed: {failure}", broken=True)
-        facts = {"digest": model.digest, "layers": layer_facts(layers)}
-        self.intake.store.remember("candidates", key, facts)
         return Candidate(key=key, recipe=recipe, model=model, layers=layers)
 
     def _run(self, recipe: Recipe) -> tuple[Model, tuple[LayerCost, ...]]:
-        """What the recipe's steps make, and what the last step that told of layers said."""
-        model, layers = self.intake.model, tuple[LayerCost, ...]()
+        """What the recipe's steps make, and what the last step that told of layers said.
+
+        Recipes that begin alike share what the steps they have in common made.
+        """
+        if not recipe.steps:
+            return self.intake.model, ()
+        key = self._key(recipe)
+        known = self._recalled(key)
+        if known is not None:
+            return known
+        *before, step = recipe.steps
+        model, layers = self._run(replace(recipe, steps=tuple(before)))
         calibration = self.intake.calibration
         with self.intake.store.scratch() as scratch:
-            for number, step in enumerate(recipe.steps):
-                folder = scratch / str(number)
-                folder.mkdir()
-                work = Work(
-                    scratch=folder,
-                    calibration=calibration.samples if calibration else None,
-                    progress=lambda what, n, of: self.tick(f"{recipe.name}: {what}", n, of),
-                    seed=recipe.seed,
-                )
-                self.tick(f"{recipe.name}: {step.name}", number, len(recipe.steps))
-                model = run_step(step, model, work)
-                layers = read_layers(folder) or layers
-            if not recipe.steps:
-                return model, layers
-            return replace(model, path=self.intake.store.put(model.path)), layers
+            work = Work(
+                scratch=scratch,
+                calibration=calibration.samples if calibration else None,
+                progress=lambda what, n, of: self.tick(f"{recipe.name}: {what}", n, of),
+                seed=recipe.seed,
+            )
+            self.tick(f"{recipe.name}: {step.name}", len(before), len(before) + 1)
+            made = run_step(step, model, work)
+            layers = read_layers(scratch) or layers
+            made = replace(made, path=self.intake.store.put(made.path))
+        facts = {"digest": made.digest, "layers": layer_facts(layers)}
+        self.intake.store.remember("candidates", key, facts)
+        return made, layers
+
+    def _recalled(self, key: str) -> tuple[Model, tuple[LayerCost, ...]] | None:
+        """What was made under a key, if it is still there and whole."""
+        facts = self.intake.store.recall("candidates", key)
+        path = self.intake.store.get(facts["digest"]) if facts and "digest" in facts else None
+        if facts is None or path is None:
+            return None
+        try:
+            return read_model(path), layer_costs(facts["layers"])
+        except (KeyError, ValueError):
+            return None  # of another version: made again
 
     def _key(self, recipe: Recipe) -> str:
         specs = [PASSES[step.name] for step in recipe.steps]

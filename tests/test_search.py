@@ -8,7 +8,7 @@ import pytest
 
 from edgekit.model import Model, Signature
 from edgekit.recipe import Recipe
-from edgekit.results import Candidate, Check, Measurement, Rejected, Verdict
+from edgekit.results import MIB, Candidate, Check, Measurement, Rejected, Verdict
 from edgekit.search import choose, nearest, original, propose
 from edgekit_agent.records import Latency
 
@@ -127,22 +127,42 @@ def test_every_recipe_has_weights_of_the_bits_that_the_processors_bear():
     assert bits == [7, 7]
 
 
-def test_fewer_bits_are_tried_only_while_int8_is_too_heavy_to_travel():
+def weighing(mib, **others):
+    """A candidate whose way to the device takes so much of the one MiB there is."""
+
     def outcome(recipe):
-        fits = recipe.name.startswith("w4")
-        return candidate(recipe.name, recipe=recipe, fails={"transfer_mib": -0.1 if fits else 0.1})
+        few = [s for s in recipe.steps if s.name == "weights"]
+        name = recipe.name
+        size = int((mib(few[0].settings.most_bytes / MIB) if few else 2.0) * MIB)
+        fails = {"transfer_mib": size / MIB - 1} | others.get("fails", {})
+        return candidate(name, recipe=recipe, size=size, fails=fails)
 
-    tried = explore(outcome)
-
-    assert tried[:2] == ["int8-static-percentile", "int8-dynamic"]
-    assert tried[2:] == ["w5-static-percentile", "w4-static-percentile"]
+    return outcome
 
 
-def test_fewer_bits_end_where_they_lose_too_much():
+def test_fewer_bits_are_tried_only_where_int8_is_too_heavy_to_travel():
+    tried = explore(weighing(lambda room: 0.97 * room))
+
+    assert tried == [
+        "int8-static-percentile",
+        "int8-dynamic",
+        "low-bits-1024k-static-percentile",
+        "low-bits-1024k-dynamic",
+    ]
+
+
+def test_a_file_that_comes_out_too_heavy_is_made_lighter_a_few_times():
+    assert explore(weighing(lambda room: 1.1 * room))[4:] == [
+        "low-bits-902k-static-percentile",
+        "low-bits-902k-dynamic",
+    ]
+    assert len(explore(weighing(lambda room: 2.0))) == 2 + 2 * 3
+
+
+def test_fewer_bits_end_where_there_are_no_such_weights():
     def outcome(recipe):
-        fails = {"transfer_mib": 0.1}
-        if recipe.name.startswith("w4"):
-            fails["accuracy_drop_points"] = 0.5
-        return candidate(recipe.name, recipe=recipe, fails=fails)
+        if any(s.name == "weights" for s in recipe.steps):
+            return Rejected(recipe=recipe, reason="too few for anything")
+        return candidate(recipe.name, recipe=recipe, size=2 * MIB, fails={"transfer_mib": 1.0})
 
-    assert explore(outcome)[2:] == ["w5-static-percentile", "w4-static-percentile"]
+    assert len(explore(outcome)) == 4

@@ -78,6 +78,17 @@ class GraphIndex:
         self.initializers[name] = tensor
         return name
 
+    def add_int4(self, stem: str, value: NDArray[np.int8]) -> str:
+        """Store integers from -8 to 7 as an INT4 initialiser, two in a byte; returns its name."""
+        flat = value.ravel()
+        nibbles = np.pad(flat, (0, flat.size % 2)).astype(np.uint8) & 0x0F
+        name = self.fresh(stem)
+        tensor = TensorProto(name=name, data_type=TensorProto.INT4, dims=value.shape)
+        tensor.raw_data = (nibbles[0::2] | nibbles[1::2] << 4).tobytes()
+        self.graph.initializer.append(tensor)
+        self.initializers[name] = tensor
+        return name
+
     def drop_unread_constants(self) -> None:
         """Remove the initialisers that nothing reads any more."""
         read = _reads(self.graph) | self.outputs

@@ -44,7 +44,7 @@ class Promise:
         min_correlation: of every float output with the original's over the samples; a constant
             has 0.
         exact: computes the same up to rounding, on any inputs.
-        stores: types of which the file must hold tensors.
+        stores: types of one of which the file must hold tensors.
         fewer_float_weights: their bytes fall, unless ``stores`` were there before.
         saves: part of the bytes of float weights gone by which the file must be smaller.
         max_growth: how many times the original's size the file may have where no weights go.
@@ -98,10 +98,10 @@ PASSES: dict[str, PassSpec] = {
     "weights": PassSpec(
         settings=QuantizeWeights,
         function="edgekit.passes.quantize_weights:quantize_weights",
-        summary="weights of 2 to 8 bits by GPTQ in an int8 container, activations float",
-        version=1,
+        summary="weights of few bits by GPTQ, more of them where it matters; activations float",
+        version=2,
         needs_calibration=True,
-        promise=INT8_WEIGHTS,
+        promise=Promise(stores=("int8", "uint8", "int4"), fewer_float_weights=True, saves=0.5),
     ),
     "quantize": PassSpec(
         settings=QuantizeStatic,

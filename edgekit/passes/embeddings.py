@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
+from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper
 
 from edgekit.graphs.index import GraphIndex, attribute
-from edgekit.passes.affine import LARGEST, symmetric_scales, to_int8
+from edgekit.passes.affine import LARGEST, Floats, symmetric_scales, to_int8
+
+Integers = NDArray[np.int8]
 
 # A smaller table is cheaper left alone than gathered twice.
 _MIN_ENTRIES = 4096
@@ -22,17 +27,37 @@ def quantize_embeddings(index: GraphIndex, largest: int = LARGEST[8]) -> int:
     Returns:
         How many Gather nodes were replaced.
     """
-    stored: dict[str, tuple[str, str]] = {}
+    tables = {}
+    for name in embeddings(index):
+        table = index.float_constant(name)
+        scales = symmetric_scales(table, 0, largest)
+        tables[name] = (to_int8(table, scales, 0, largest), scales)
+    return store_embeddings(index, tables)
+
+
+def embeddings(index: GraphIndex) -> list[str]:
+    """The large float tables that are gathered by rows, and nothing else."""
+    found = (node.input[0] for node in index.graph.node if _is_embedding(index, node))
+    return list(dict.fromkeys(found))
+
+
+def store_embeddings(index: GraphIndex, tables: Mapping[str, tuple[Integers, Floats]]) -> int:
+    """Put integers and a scale per row in the place of tables.
+
+    Returns:
+        How many Gather nodes were replaced.
+    """
+    stored = {
+        name: (index.add_constant("e", integers), index.add_constant("es", scales[:, np.newaxis]))
+        for name, (integers, scales) in tables.items()
+    }
     nodes: list[NodeProto] = []
     replaced = 0
     for node in index.graph.node:
-        if not _is_embedding(index, node):
+        if not _gathers_rows(node) or node.input[0] not in stored:
             nodes.append(node)
             continue
-        table = node.input[0]
-        if table not in stored:
-            stored[table] = _store(index, table, largest)
-        nodes += _gather(index, node, *stored[table])
+        nodes += _gather(index, node, *stored[node.input[0]])
         replaced += 1
     del index.graph.node[:]
     index.graph.node.extend(nodes)
@@ -54,13 +79,6 @@ def _is_embedding(index: GraphIndex, node: NodeProto) -> bool:
 
 def _gathers_rows(node: NodeProto) -> bool:
     return node.op_type == "Gather" and attribute(node, "axis", 0) == 0
-
-
-def _store(index: GraphIndex, name: str, largest: int) -> tuple[str, str]:
-    table = index.float_constant(name)
-    scales = symmetric_scales(table, 0, largest)
-    integers = index.add_constant("e", to_int8(table, scales, 0, largest))
-    return integers, index.add_constant("es", scales[:, np.newaxis])
 
 
 def _gather(index: GraphIndex, node: NodeProto, integers: str, scales: str) -> list[NodeProto]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,8 +16,11 @@ from edgekit.graphs.observe import Values
 
 # Positions of one sample that a layer is shown: neighbours tell the same.
 _MAX_POSITIONS = 256
+# Positions that wait for others before they are multiplied.
+_MOST_WAITING = 512
 
 Array = NDArray[np.float32]
+N = TypeVar("N", bound=np.generic)
 
 
 @dataclass
@@ -26,11 +30,39 @@ class Moments:
     square: NDArray[np.float64]
     total: NDArray[np.float64]
     count: int = 0
+    _waiting: list[Array] = field(default_factory=list)
+
+    def add(self, rows: Array) -> None:
+        """Take in rows [G, positions, I]; few at a time wait, as each product costs a matrix."""
+        self._waiting.append(rows)
+        if sum(r.shape[1] for r in self._waiting) >= min(rows.shape[2], _MOST_WAITING):
+            self.settle()
+
+    def settle(self) -> None:
+        """Take in what waits."""
+        if not self._waiting:
+            return
+        rows = np.concatenate(self._waiting, axis=1)
+        self._waiting.clear()
+        self.square += rows.transpose(0, 2, 1) @ rows
+        self.total += rows.sum(axis=1, dtype=np.float64)
+        self.count += rows.shape[1]
 
     @property
     def hessian(self) -> NDArray[np.float64]:
-        """Mean of x xᵀ."""
-        return self.square / max(self.count, 1)
+        """Mean of x xᵀ, drawn towards its diagonal where few inputs were seen.
+
+        Of fewer inputs than they have entries, all that is not seen would count for nothing.
+        Source: Ledoit and Wolf 2004, "A well-conditioned estimator for large-dimensional
+        covariance matrices", with the share of the diagonal told from the counts alone.
+        """
+        inputs = self.square.shape[-1]
+        share = inputs / (inputs + max(self.count, 1))
+        mean = self.square / max(self.count, 1)
+        diagonal = np.diagonal(mean, axis1=1, axis2=2).copy()
+        mean *= 1 - share
+        mean[:, np.arange(inputs), np.arange(inputs)] += share * diagonal
+        return mean
 
     @property
     def mean(self) -> NDArray[np.float64]:
@@ -53,6 +85,15 @@ class Layer:
         return int(group) if isinstance(group, int) and self.node.op_type == "Conv" else 1
 
     @property
+    def sees(self) -> Hashable:
+        """What layers with the same inputs have in common: value, and windows of it."""
+        node = self.node
+        if node.op_type != "Conv":
+            return node.input[0], self.inputs
+        window = sorted(a.SerializeToString(deterministic=True) for a in node.attribute)
+        return node.input[0], self.groups, self.shape[1:], *window
+
+    @property
     def inputs(self) -> int:
         """Inputs of one output value."""
         return math.prod(self.shape) // self.shape[self.axis]
@@ -62,7 +103,7 @@ class Layer:
         rows = np.moveaxis(weight, self.axis, 0).reshape(self.groups, -1, self.inputs)
         return rows.astype(np.float64)
 
-    def weight(self, matrix: NDArray[np.int8]) -> NDArray[np.int8]:
+    def weight(self, matrix: NDArray[N]) -> NDArray[N]:
         """The weight of a [G, O, I] matrix."""
         moved = [self.shape[self.axis], *self.shape[: self.axis], *self.shape[self.axis + 1 :]]
         return np.ascontiguousarray(np.moveaxis(matrix.reshape(moved), 0, self.axis))
@@ -136,24 +177,24 @@ def gather_moments(layers: dict[str, Layer], stream: Iterable[Values]) -> dict[s
     Raises:
         FloatingPointError: names a value that is not finite.
     """
-    moments = {
-        key: Moments(
-            square=np.zeros((layer.groups, layer.inputs, layer.inputs)),
-            total=np.zeros((layer.groups, layer.inputs)),
+    sight: dict[Hashable, list[str]] = {}
+    for key, layer in layers.items():
+        sight.setdefault(layer.sees, []).append(key)
+    seen = {
+        what: Moments(
+            square=np.zeros((layers[keys[0]].groups, *(2 * [layers[keys[0]].inputs]))),
+            total=np.zeros((layers[keys[0]].groups, layers[keys[0]].inputs)),
         )
-        for key, layer in layers.items()
+        for what, keys in sight.items()
     }
     for values in stream:
-        for key, layer in layers.items():
+        for what, keys in sight.items():
+            layer = layers[keys[0]]
             value = values[layer.node.input[0]].astype(np.float32, copy=False)
             if not np.isfinite(value).all():
                 raise FloatingPointError(layer.node.input[0])
             if value.size:
-                _add(moments[key], layer.rows(value))
-    return moments
-
-
-def _add(moments: Moments, rows: Array) -> None:
-    moments.square += rows.transpose(0, 2, 1) @ rows
-    moments.total += rows.sum(axis=1, dtype=np.float64)
-    moments.count += rows.shape[1]
+                seen[what].add(layer.rows(value))
+    for moments in seen.values():
+        moments.settle()
+    return {key: seen[what] for what, keys in sight.items() for key in keys}

@@ -47,9 +47,8 @@ def broken_store(promise: Promise, before: Stored, after: Stored) -> Iterator[st
         yield f"promised finite values: the stored tensor {after.nan} holds NaN"
     if after.infinite and not (before.infinite or promise.may_fold_infinities):
         yield f"promised finite values: the stored tensor {after.infinite} holds infinity"
-    for dtype in promise.stores:
-        if not after.bytes_of.get(dtype):
-            yield f"promised {dtype} weights: found none, but {_types(after)}"
+    if promise.stores and not any(after.bytes_of.get(dtype) for dtype in promise.stores):
+        yield f"promised {' or '.join(promise.stores)} weights: found none, but {_types(after)}"
     if promise.fewer_float_weights and not _freed(promise, before, after):
         yield (
             f"promised fewer float weights: found {after.weight_bytes} bytes of them, "

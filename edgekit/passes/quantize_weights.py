@@ -1,130 +1,270 @@
-"""Weights of 2 to 8 bits without retraining, as weight-only QDQ in an int8 container."""
+"""Weights of few bits without retraining: which layer gets how many, and where they lie."""
 
 from __future__ import annotations
 
-from functools import partial
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
-from onnx import helper
+from onnx import ModelProto
 
-from edgekit.data import spread
+from edgekit.data import held_out
 from edgekit.errors import PassRefused
 from edgekit.graphs.compact import compact
+from edgekit.graphs.divergence import Reference
 from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.observe import observe
 from edgekit.graphs.onnx_file import load, save
-from edgekit.graphs.placement import Weighted, as_weighted
 from edgekit.graphs.rewrite import prepare
+from edgekit.layers import LayerCost, write_layers
 from edgekit.model import Model
 from edgekit.passes import Work
-from edgekit.passes.affine import Floats, largest_integer
-from edgekit.passes.embeddings import quantize_embeddings
-from edgekit.passes.gptq import gptq, mse_scales
-from edgekit.passes.layer_inputs import Layer, Moments, gather_moments
+from edgekit.passes.affine import LARGEST, largest_integer
+from edgekit.passes.allocation import Choice, Options, allocate, nearest
+from edgekit.passes.containers import NATIVE_WIDTHS, Quantized, write_int8, write_native
+from edgekit.passes.grids import Grid, entropy, entropy_grids, fixed_grid, rate_and_error
+from edgekit.passes.sensitivity import damages
+from edgekit.passes.stored_layers import StoredLayer, stored_layers
 from edgekit.recipe import QuantizeWeights
 
-# DequantizeLinear has an axis, so a scale per channel, since opset 13.
-_OPSET = 13
+# DequantizeLinear has an axis, so a scale per channel, since opset 13; INT4 came with 21.
+_OPSET, _OPSET_INT4 = 13, 21
+_FLOAT_BITS = 32
+# A layer is tried where it loses enough to be told from noise; where that is so much that the
+# outputs are no longer the same ones, it is tried again where it loses less.
+_PROBE_BITS, _FINER_BITS = 3.0, 5.5
+_TOO_MUCH = 0.1
+# Held-out samples; each layer is tried on all of them.
+_MOST_HELD_OUT = 32
+# Divergence is told from so much on; what does not change the outputs is not free.
+_NOISE, _RUINED = 1e-9, 1e6
+# What int8 activations and scales will add to a file on its way, against its own size.
+_LATER = 0.04
+_LEAST_BITS = 1.2
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Row:
+    """A layer with the grids it could lie on; the last option is to leave it float."""
+
+    layer: StoredLayer
+    grids: Sequence[Grid]
+    widths: Sequence[int]
+    options: Options
 
 
 def quantize_weights(model: Model, settings: QuantizeWeights, work: Work) -> Path:
-    """Put the weights of Conv, Gemm, MatMul and embeddings on a grid of few levels.
+    """Put the weights of Conv, Gemm, MatMul and embeddings on grids of few levels.
 
-    GPTQ with a scale per output channel that makes the least error of the output; what the error
-    shifts on average goes into the bias. Activations stay float: the static pass quantises them.
+    Each layer's integers are GPTQ's; what they shift on average goes into the bias; how fine a
+    layer's grid is follows from what the layer costs the outputs (``allocation.allocate``).
+    Activations stay float: the static pass quantises them.
 
-    Source: Frantar et al. 2022 (GPTQ); Nagel et al. 2019, "Data-Free Quantization Through Weight
-    Equalization and Bias Correction" (bias correction, here from calibration samples).
+    Source: Frantar et al. 2022 (GPTQ); Nagel et al. 2019 (bias correction).
 
     Raises:
-        PassRefused: nothing to quantise, quantised already, or values that are not finite.
+        PassRefused: nothing to quantise, quantised already, values that are not finite, or more
+            asked of the bits than they can give.
     """
+    if work.calibration is None:
+        raise PassRefused("low-bit weights need calibration data")
+    native = settings.container == "native"
     proto = prepare(load(model.path), _OPSET)
+    if native and any(node.op_type == "Conv" for node in proto.graph.node):
+        proto = prepare(proto, _OPSET_INT4)
     index = GraphIndex(proto)
-    found = _weighted(index)
-    if not found:
-        raise PassRefused("no Conv, Gemm or MatMul with a stored float32 weight of its own")
-    bits = _bits(found, settings)
-    moments = _moments(index, found, settings, work)
-    for number, (name, weighted) in enumerate(found.items()):
-        work.progress("weights", number, len(found))
-        _quantize(index, weighted, moments[name], largest_integer(bits[name]))
-    graph = index.graph
-    made = [n for n in graph.node if n.op_type == "DequantizeLinear"]
-    others = [n for n in graph.node if n.op_type != "DequantizeLinear"]
-    del graph.node[:]
-    graph.node.extend([*made, *others])
-    quantize_embeddings(GraphIndex(proto), largest_integer(settings.embedding_bits))
+    seen, unseen = held_out(work.calibration, settings.max_samples, most=_MOST_HELD_OUT)
+    try:
+        layers = stored_layers(index, seen, work.progress)
+    except FloatingPointError as error:
+        raise PassRefused(f"value {error} is not finite on the calibration samples") from error
+    if not layers:
+        raise PassRefused("no Conv, Gemm, MatMul or embedding with a float32 weight of its own")
+    _check_names(settings, layers)
+    rows = [_row(layer, settings) for layer in layers]
+    reference = Reference(proto, unseen)
+    if reference.can_tell:
+        rows = _measured(index, rows, reference, work)
+    rows = [_with_float(row) for row in rows]
+    picked = _pick(rows, settings, _room(proto, layers, settings))
+    made = _quantized(rows, picked, settings, work)
+    (write_native if native else write_int8)(index, made)
     GraphIndex(proto).drop_unread_constants()
     compact(proto)
     target = work.scratch / "weights.onnx"
     save(proto, target)
+    if reference.can_tell:
+        write_layers(work.scratch, _costs(rows, picked, made))
     return target
 
 
-def _weighted(index: GraphIndex) -> dict[str, Weighted]:
-    """The nodes whose weight nothing else reads, by the weight."""
-    found = (as_weighted(index, node) for node in index.graph.node)
-    return {
-        w.weight: w
-        for w in found
-        if w is not None and w.kept is None and index.only_reader(w.weight) is w.node
+def _check_names(settings: QuantizeWeights, layers: Sequence[StoredLayer]) -> None:
+    names = [layer.name for layer in layers]
+    unknown = [name for name, _ in settings.widths if name not in names]
+    if unknown:
+        raise PassRefused(
+            f"widths: no layer {unknown[0]!r} with a weight of its own",
+            hint=f"layers: {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}",
+        )
+
+
+def _row(layer: StoredLayer, settings: QuantizeWeights) -> _Row:
+    """The grids of a layer, with bits and error of each."""
+    most = LARGEST[settings.weight_bits]
+    if settings.grid == "entropy" and settings.container == "int8":
+        grids = entropy_grids(layer.matrix, most)
+        widths: list[int] = [settings.weight_bits] * len(grids)
+        told = [rate_and_error(layer.matrix, layer.power, grid) for grid in grids]
+    else:
+        native = settings.container == "native"
+        widths = list[int](
+            NATIVE_WIDTHS[layer.op] if native else range(2, settings.weight_bits + 1)
+        )
+        block = settings.block if native and _takes_blocks(layer, settings.block) else 0
+        grids = [_fixed(layer, width, most, block, native=native) for width in widths]
+        errors = [rate_and_error(layer.matrix, layer.power, grid)[1] for grid in grids]
+        told = list(zip(map(float, widths), errors, strict=True))
+    choices = [Choice(bits=bits, damage=error) for bits, error in told]
+    return _Row(
+        layer=layer,
+        grids=grids,
+        widths=widths,
+        options=Options(weights=layer.matrix.size, choices=choices),
+    )
+
+
+def _takes_blocks(layer: StoredLayer, block: int) -> bool:
+    """GatherBlockQuantized wants rows of whole blocks; a convolution has a scale per channel."""
+    whole = layer.matrix.shape[-1] % block == 0
+    return layer.op in ("MatMul", "Gemm") or (layer.weighted is None and whole)
+
+
+def _fixed(layer: StoredLayer, width: int, most: int, block: int, *, native: bool) -> Grid:
+    largest = largest_integer(width)
+    # Kernels for few bits widen before they multiply, so that nothing saturates.
+    return fixed_grid(layer.matrix, layer.power, largest if native else min(largest, most), block)
+
+
+def _measured(
+    index: GraphIndex, rows: Sequence[_Row], reference: Reference, work: Work
+) -> list[_Row]:
+    """The rows with divergences of the outputs for errors of the layers."""
+    probed = _probed(index, rows, _PROBE_BITS, reference, work)
+    again = [i for i, (_, lost) in enumerate(probed) if lost > _TOO_MUCH]
+    finer = _probed(index, [rows[i] for i in again], _FINER_BITS, reference, work)
+    for i, found in zip(again, finer, strict=True):
+        probed[i] = found
+    return [_scaled(row, *found) for row, found in zip(rows, probed, strict=True)]
+
+
+def _probed(
+    index: GraphIndex, rows: Sequence[_Row], bits: float, reference: Reference, work: Work
+) -> list[tuple[int, float]]:
+    """Which grid each layer was tried on, and the divergence that made."""
+    tried = [nearest(row.options, bits) for row in rows]
+    probes = [row.grids[i] for row, i in zip(rows, tried, strict=True)]
+    layers = [row.layer for row in rows]
+    lost = damages(index, layers, probes, reference, work.progress)
+    return list(zip(tried, lost, strict=True))
+
+
+def _scaled(row: _Row, tried: int, lost: float) -> _Row:
+    """The row with divergences for errors; one that made infinities costs more than any other."""
+    choices = row.options.choices
+    at_probe = max(choices[tried].damage, np.finfo(np.float64).tiny)
+    each = max(lost, _NOISE) if np.isfinite(lost) else _RUINED
+    scaled = [Choice(bits=c.bits, damage=each * c.damage / at_probe) for c in choices]
+    return replace(row, options=replace(row.options, choices=scaled))
+
+
+def _with_float(row: _Row) -> _Row:
+    """The row with a last choice: to stay float."""
+    choices = [*row.options.choices, Choice(bits=_FLOAT_BITS, damage=0.0)]
+    return replace(row, options=replace(row.options, choices=choices))
+
+
+def _room(proto: ModelProto, layers: Sequence[StoredLayer], settings: QuantizeWeights) -> float:
+    """Bits of a weight that there are."""
+    if settings.most_bytes is None:
+        return settings.bits
+    bare = ModelProto()
+    bare.CopyFrom(proto)
+    names = {layer.name for layer in layers}
+    for tensor in bare.graph.initializer:
+        if tensor.name in names:
+            tensor.raw_data = b""
+            del tensor.float_data[:]
+    compact(bare)
+    rest = len(zlib.compress(bare.SerializeToString(), 9))
+    rest += sum(layer.matrix.shape[0] * layer.matrix.shape[1] for layer in layers)
+    weights = sum(layer.matrix.size for layer in layers)
+    bits = 8 * (settings.most_bytes * (1 - _LATER) - rest) / weights
+    if bits < _LEAST_BITS:
+        least = int((rest + _LEAST_BITS * weights / 8) / (1 - _LATER)) + 1
+        raise PassRefused(
+            f"most_bytes: {settings.most_bytes} leave {max(bits, 0):.2f} bits for each of "
+            f"{weights} weights, too few for anything",
+            hint=f"{least} bytes are the least to try",
+        )
+    return float(min(bits, settings.weight_bits))
+
+
+def _pick(rows: Sequence[_Row], settings: QuantizeWeights, bits: float) -> list[int]:
+    """The choice of each row: those set by hand, then what is left of the bits for the others."""
+    by_hand = dict(settings.widths)
+    fixed = {
+        i: nearest(row.options, by_hand[row.layer.name])
+        for i, row in enumerate(rows)
+        if row.layer.name in by_hand
     }
+    free = [i for i in range(len(rows)) if i not in fixed]
+    if settings.allocation == "uniform":
+        return [fixed.get(i, nearest(row.options, bits)) for i, row in enumerate(rows)]
+    chosen = allocate([rows[i].options for i in free], bits)
+    return [(fixed | dict(zip(free, chosen, strict=True)))[i] for i in range(len(rows))]
 
 
-def _bits(found: dict[str, Weighted], settings: QuantizeWeights) -> dict[str, int]:
-    """The first and the last layer see raw inputs and make the outputs: they keep more bits."""
-    names = list(found)
-    edges = {names[0], names[-1]}
-    return {n: settings.edge_bits if n in edges else settings.bits for n in names}
+def _quantized(
+    rows: Sequence[_Row], picked: Sequence[int], settings: QuantizeWeights, work: Work
+) -> list[Quantized]:
+    made = []
+    for number, (row, i) in enumerate(zip(rows, picked, strict=True)):
+        work.progress("weights", number, len(rows))
+        if i < len(row.grids):
+            grid = row.grids[i]
+            made.append(
+                Quantized(
+                    layer=row.layer,
+                    grid=grid,
+                    integers=row.layer.quantized(grid),
+                    width=row.widths[i],
+                    native=settings.container == "native",
+                )
+            )
+    if not made:
+        raise PassRefused("every layer breaks the model with fewer bits: all stay float")
+    return made
 
 
-def _moments(
-    index: GraphIndex, found: dict[str, Weighted], settings: QuantizeWeights, work: Work
-) -> dict[str, Moments]:
-    if work.calibration is None:
-        raise PassRefused("low-bit weights need calibration data")
-    layers = {
-        name: Layer(node=w.node, shape=tuple(index.initializers[w.weight].dims), axis=w.axis)
-        for name, w in found.items()
-    }
-    read = list(dict.fromkeys(layer.node.input[0] for layer in layers.values()))
-    parts = spread(work.calibration, settings.max_samples)
-    stream = observe(index.proto, read, parts, tick=partial(work.progress, "inputs"))
-    try:
-        return gather_moments(layers, stream)
-    except FloatingPointError as error:
-        raise PassRefused(f"value {error} is not finite on the calibration samples") from error
-
-
-def _quantize(index: GraphIndex, weighted: Weighted, moments: Moments, largest: int) -> None:
-    """Replace one weight, and correct the bias for what that shifts."""
-    node = weighted.node
-    weight = index.float_constant(weighted.weight)
-    layer = Layer(node=node, shape=weight.shape, axis=weighted.axis)
-    matrix = layer.matrix(weight)
-    hessian = moments.hessian
-    scales = mse_scales(matrix, np.diagonal(hessian, axis1=1, axis2=2), largest)
-    integers = gptq(matrix, hessian, scales, largest)
-    error = matrix - integers * scales[..., None].astype(np.float64)
-    _correct_bias(index, weighted, np.einsum("goi,gi->go", error, moments.mean).ravel())
-    node.input[1] = _store(index, layer.weight(integers), scales.ravel(), weighted.axis)
-
-
-def _correct_bias(index: GraphIndex, weighted: Weighted, shift: NDArray[np.float64]) -> None:
-    node = weighted.node
-    if weighted.bias is not None:
-        bias = index.float_constant(weighted.bias).astype(np.float64)
-        node.input[2] = index.add_constant("b", (bias + shift).astype(np.float32))
-    elif node.op_type == "Conv":
-        del node.input[2:]
-        node.input.append(index.add_constant("b", shift.astype(np.float32)))
-
-
-def _store(index: GraphIndex, integers: NDArray[np.int8], scales: Floats, axis: int) -> str:
-    twin = index.fresh("d")
-    inputs = [index.add_constant("w", integers), index.add_constant("s", scales)]
-    index.graph.node.append(helper.make_node("DequantizeLinear", inputs, [twin], axis=axis))
-    return twin
+def _costs(
+    rows: Sequence[_Row], picked: Sequence[int], made: Sequence[Quantized]
+) -> list[LayerCost]:
+    """The table of what each layer got, and what that costs the outputs."""
+    by_name = {q.layer.name: q for q in made}
+    costs = []
+    for row, i in zip(rows, picked, strict=True):
+        quantized = by_name.get(row.layer.name)
+        bits = entropy(quantized.integers) if quantized else float(_FLOAT_BITS)
+        costs.append(
+            LayerCost(
+                layer=row.layer.name,
+                op=row.layer.op,
+                parameters=row.layer.matrix.size,
+                bits=bits,
+                width=quantized.width if quantized else _FLOAT_BITS,
+                kl=row.options.choices[i].damage,
+                bytes=int(np.ceil(bits * row.layer.matrix.size / 8)),
+            )
+        )
+    return costs

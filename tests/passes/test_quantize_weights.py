@@ -10,8 +10,13 @@ import pytest
 from onnx import numpy_helper
 
 from edgekit.errors import PassRefused
-from edgekit.passes.gptq import gptq, mse_scales
+from edgekit.evaluate import transfer_bytes
+from edgekit.layers import read_layers
+from edgekit.passes.gptq import gptq
+from edgekit.passes.grids import entropy, fixed_grid
 from edgekit.passes.layer_inputs import Layer
+from edgekit.passes.running import run_step
+from edgekit.recipe import QuantizeWeights, Step
 from tests.tiny import (
     apply,
     fused_ops,
@@ -23,6 +28,7 @@ from tests.tiny import (
     samples,
     sqnr_db,
     uniform,
+    work,
 )
 
 NETWORK = (
@@ -50,11 +56,14 @@ def integers(made):
     return [a for a in arrays if a.dtype == np.int8 and a.ndim > 1]
 
 
+FIXED = {"grid": "fixed", "allocation": "uniform"}
+
+
 @pytest.mark.parametrize(("bits", "largest"), [(2, 1), (3, 3), (4, 7), (5, 15), (7, 64)])
 def test_the_weights_lie_on_a_grid_of_that_many_bits(tmp_path, bits, largest):
     source = model(tmp_path, NETWORK, weights=WEIGHTS)
     x = uniform(32, 3, 12, 12)
-    made = apply("weights", source, tmp_path, samples(tmp_path, x=x), bits=bits, edge_bits=bits)
+    made = apply("weights", source, tmp_path, samples(tmp_path, x=x), bits=bits, **FIXED)
 
     stored = integers(made)
     assert sorted(a.shape for a in stored) == sorted(
@@ -63,20 +72,165 @@ def test_the_weights_lie_on_a_grid_of_that_many_bits(tmp_path, bits, largest):
     assert all(np.abs(a.astype(int)).max() <= largest for a in stored)
 
 
-def test_more_bits_come_closer_to_float(tmp_path):
+@pytest.mark.parametrize("how", [{}, FIXED], ids=["entropy", "fixed"])
+def test_more_bits_come_closer_to_float(tmp_path, how):
     source = model(tmp_path, NETWORK, weights=WEIGHTS)
     x = uniform(64, 3, 12, 12)
     given, unseen = samples(tmp_path, x=x), uniform(64, 3, 12, 12, seed=9)
     found = [
         sqnr_db(
             run(source, x=unseen)[0],
-            run(apply("weights", source, tmp_path, given, bits=b, edge_bits=b), x=unseen)[0],
+            run(apply("weights", source, tmp_path, given, bits=b, **how), x=unseen)[0],
         )
         for b in (2, 4, 6)
     ]
 
     assert found[0] + 6 < found[1] < found[2] - 6
     assert found[1] > 18
+
+
+def test_weights_take_the_bits_that_were_asked_for_on_their_way(tmp_path):
+    source = model(tmp_path, NETWORK, weights=WEIGHTS)
+    given = samples(tmp_path, x=uniform(32, 3, 12, 12))
+    for bits in (2.5, 4.0, 5.0):
+        made = apply("weights", source, tmp_path, given, bits=bits)
+        stored = integers(made)
+        spent = sum(a.size * entropy(a) for a in stored) / sum(a.size for a in stored)
+        assert bits - 0.35 < spent < bits + 0.1
+
+
+def two_matrices(folder):
+    """A model whose weights are most of it."""
+    text = "g (float[N,128] x) => (float[N,64] y) { h = MatMul(x, a) r = Relu(h) y = MatMul(r, b) }"
+    rng = np.random.default_rng(0)
+    weights = {"a": rng.laplace(size=(128, 256)), "b": rng.laplace(size=(256, 64))}
+    weights = {name: value.astype(np.float32) for name, value in weights.items()}
+    return model(folder, text, weights=weights), samples(folder, x=uniform(64, 128))
+
+
+def test_of_equal_bits_an_entropy_grid_comes_closer_than_a_fixed_one(tmp_path):
+    source, given = two_matrices(tmp_path)
+    fixed = apply("weights", source, tmp_path, given, bits=4, **FIXED)
+    stored = integers(fixed)
+    bits = sum(a.size * entropy(a) for a in stored) / sum(a.size for a in stored)
+    coded = apply("weights", source, tmp_path, given, bits=bits, allocation="uniform")
+
+    unseen = uniform(64, 128, seed=9)
+    quality = [sqnr_db(run(source, x=unseen)[0], run(m, x=unseen)[0]) for m in (fixed, coded)]
+    assert quality[1] > quality[0] + 0.3
+
+
+def lopsided():
+    """A graph whose first matrix decides and whose second one hardly counts."""
+    text = (
+        "g (float[N,32] x) => (float[N,8] y) "
+        "{ a = MatMul(x, loud) h = MatMul(x, quiet) s = Add(a, h) y = MatMul(s, last) }"
+    )
+    return text, {
+        "loud": normal(32, 64, scale=1.0),
+        "quiet": normal(32, 64, scale=0.02, seed=1),
+        "last": normal(64, 8, seed=2),
+    }
+
+
+def test_layers_that_the_outputs_depend_on_get_more_bits(tmp_path):
+    text, weights = lopsided()
+    source = model(tmp_path, text, weights=weights)
+    step_folder = work(tmp_path, samples(tmp_path, x=uniform(64, 32)))
+    run_step(
+        Step(name="weights", version=0, settings=QuantizeWeights(bits=3.0)), source, step_folder
+    )
+
+    costs = {c.layer: c for c in read_layers(step_folder.scratch)}
+    assert set(costs) == set(weights)
+    assert costs["loud"].bits > costs["quiet"].bits + 1
+    assert all(c.kl >= 0 and c.parameters == weights[n].size for n, c in costs.items())
+    assert sum(c.bits * c.parameters for c in costs.values()) <= 3.3 * sum(
+        w.size for w in weights.values()
+    )
+
+
+def test_a_layer_gets_the_bits_that_are_set_by_hand(tmp_path):
+    text, weights = lopsided()
+    source = model(tmp_path, text, weights=weights)
+    folder = work(tmp_path, samples(tmp_path, x=uniform(64, 32)))
+    settings = QuantizeWeights(bits=3.0, widths=(("quiet", 6.0), ("loud", 32.0)))
+    made = run_step(Step(name="weights", version=0, settings=settings), source, folder)
+
+    costs = {c.layer: c for c in read_layers(folder.scratch)}
+    assert costs["quiet"].bits == pytest.approx(6, abs=0.3)
+    assert costs["loud"].width == 32
+    floats = [t for t in onnx.load(str(made.path)).graph.initializer if t.data_type == 1]
+    assert any(list(t.dims) == [32, 64] for t in floats)
+
+    with pytest.raises(PassRefused, match="no layer 'other'"):
+        apply("weights", source, tmp_path, folder.calibration, widths=(("other", 4.0),))
+
+
+@pytest.mark.parametrize("share", [0.2, 0.12])
+def test_a_file_has_the_transfer_size_that_was_asked_for(tmp_path, share):
+    source, given = two_matrices(tmp_path)
+    most = int(share * source.bytes)
+    made = apply("weights", source, tmp_path, given, most_bytes=most)
+
+    assert 0.85 * most < transfer_bytes(made.path.read_bytes()) < 1.06 * most
+
+    with pytest.raises(PassRefused, match="most_bytes: 1000 leave"):
+        apply("weights", source, tmp_path, given, most_bytes=1000)
+
+
+NATIVE = {"container": "native", "allocation": "uniform"}
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_native_containers_run_in_kernels_for_few_bits(tmp_path, bits):
+    text = (
+        "g (int64[N,4] i) => (float[N,4,8] y) { e = Gather(table, i) h = MatMul(e, w) "
+        "r = Relu(h) y = MatMul(r, v) }"
+    )
+    weights = {"table": normal(500, 64), "w": normal(64, 96, seed=1), "v": normal(96, 8, seed=2)}
+    source = model(tmp_path, text, weights=weights)
+    i = np.random.default_rng(0).integers(0, 500, (64, 4))
+    made = apply("weights", source, tmp_path, samples(tmp_path, i=i), bits=bits, **NATIVE)
+
+    assert ops(made) == ["GatherBlockQuantized", "MatMulNBits", "Relu", "MatMulNBits"]
+    assert made.bytes < source.bytes / (32 / max(bits, 4)) * 1.3
+    least = {2: 2, 4: 14, 8: 30}[bits]
+    assert sqnr_db(run(source, i=i)[0], run(made, i=i)[0]) > least
+
+
+def test_native_containers_hold_convolutions_as_int4_and_gemms_with_their_bias(tmp_path):
+    source = model(tmp_path, NETWORK, weights=WEIGHTS)
+    x = uniform(32, 3, 12, 12)
+    made = apply("weights", source, tmp_path, samples(tmp_path, x=x), bits=4, **NATIVE)
+
+    kinds = [t.data_type for t in onnx.load(str(made.path)).graph.initializer]
+    assert kinds.count(onnx.TensorProto.INT4) == 3
+    assert "MatMulNBits" in ops(made)
+    assert sqnr_db(run(source, x=x)[0], run(made, x=x)[0]) > 15
+
+
+def test_a_scale_for_every_block_comes_closer_than_one_for_the_channel():
+    rng = np.random.default_rng(0)
+    weight = rng.normal(size=(1, 16, 128)) * np.repeat(np.exp2(np.arange(4)), 32)
+    power = np.ones((1, 128))
+
+    def error(block):
+        grid = fixed_grid(weight, power, 7, block)
+        return np.square(weight - grid.rounded(weight) * grid.steps(128)).mean()
+
+    assert error(32) < 0.6 * error(0)
+
+
+def test_the_bias_behind_a_product_makes_up_for_what_the_weights_lost(tmp_path):
+    text = "g (float[N,32] x) => (float[N,8] y) { h = MatMul(x, w) y = Add(h, b) }"
+    weights = {"w": normal(32, 8), "b": normal(8, seed=1)}
+    source = model(tmp_path, text, weights=weights)
+    x = uniform(256, 32) + np.float32(3)
+    made = apply("weights", source, tmp_path, samples(tmp_path, x=x), bits=2, **FIXED)
+
+    difference = run(made, x=x)[0] - run(source, x=x)[0]
+    assert np.abs(difference.mean(axis=0)).max() < 0.1 * difference.std()
 
 
 def test_static_quantisation_keeps_the_grid_and_runs_in_integer_kernels(tmp_path):
@@ -101,7 +255,7 @@ def test_dynamic_quantisation_keeps_the_grid(tmp_path):
     weights = {"w": normal(32, 64, scale=0.2), "v": normal(8, 64, seed=1)}
     source = model(tmp_path, text, weights=weights)
     x = uniform(64, 32)
-    low = apply("weights", source, tmp_path, samples(tmp_path, x=x), bits=4, edge_bits=4)
+    low = apply("weights", source, tmp_path, samples(tmp_path, x=x), bits=4, **FIXED)
     made = apply("quantize-dynamic", low, tmp_path)
 
     assert {a.size for a in integers(made)} == {32 * 64, 8 * 64}
@@ -114,7 +268,7 @@ def test_an_embedding_is_gathered_in_low_bits(tmp_path):
     weights = {"table": normal(2000, 64), "w": normal(64, 8)}
     source = model(tmp_path, text, weights=weights)
     i = np.random.default_rng(0).integers(0, 2000, (64, 4))
-    made = apply("weights", source, tmp_path, samples(tmp_path, i=i), embedding_bits=4)
+    made = apply("weights", source, tmp_path, samples(tmp_path, i=i), bits=4, **FIXED)
 
     assert "Gather" in ops(made)
     table = next(a for a in integers(made) if a.shape == (2000, 64))
@@ -126,10 +280,10 @@ def test_gptq_beats_rounding_where_inputs_are_correlated():
     x = rng.normal(size=(500, 6)) @ rng.normal(size=(6, 32)) + 0.1 * rng.normal(size=(500, 32))
     weight = rng.normal(size=(1, 16, 32))
     hessian = (x.T @ x / len(x))[None]
-    scales = mse_scales(weight, np.diagonal(hessian, axis1=1, axis2=2), 3)
-    wide = scales[..., None].astype(np.float64)
-    nearest = np.clip(np.rint(weight / wide), -3, 3) * wide
-    spread = gptq(weight, hessian, scales, 3) * wide
+    grid = fixed_grid(weight, np.diagonal(hessian, axis1=1, axis2=2), 3)
+    steps = grid.steps(32)
+    nearest = grid.rounded(weight) * steps
+    spread = gptq(weight, hessian, grid) * steps
 
     def error(made):
         return np.square((weight - made)[0] @ x.T).mean()
@@ -170,7 +324,7 @@ def test_it_is_refused_without_data_and_without_weights(tmp_path):
     with pytest.raises(PassRefused, match="calibration data"):
         apply("weights", source, tmp_path)
     plain = model(tmp_path, "g (float[N,4] x) => (float[N,4] y) { y = Relu(x) }")
-    with pytest.raises(PassRefused, match="no Conv, Gemm or MatMul"):
+    with pytest.raises(PassRefused, match="no Conv, Gemm, MatMul or embedding"):
         apply("weights", plain, tmp_path, samples(tmp_path, x=uniform(4, 4)))
 
 

@@ -1,0 +1,91 @@
+"""Bits to layers: the least damage to the outputs for the bits that there are."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+# Ends of the price of a bit between which the right one is looked for.
+_CHEAP, _DEAR = 1e-18, 1e4
+_ROUNDS = 80
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """One way to store a layer: bits of a weight, and what it costs the outputs."""
+
+    bits: float
+    damage: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """What can be done with one layer of so many weights."""
+
+    weights: int
+    choices: Sequence[Choice]
+
+
+def allocate(layers: Sequence[Options], bits: float) -> list[int]:
+    """A choice for each layer, of the least damage in all for ``bits`` a weight on average.
+
+    The damages add up, so each layer takes the choice that is best at one price of a bit, which
+    is the same for all of them; what is left then goes where it mends most. Where even the
+    lightest choices take more than there is, these are taken.
+
+    Source: Shoham and Gersho 1988, "Efficient Bit Allocation for an Arbitrary Set of Quantizers".
+
+    Returns:
+        For each layer the place of its choice.
+    """
+    room = bits * sum(layer.weights for layer in layers)
+    low, high = _CHEAP, _DEAR
+    picked = _at_price(layers, high)
+    for _ in range(_ROUNDS):
+        price = math.sqrt(low * high)
+        tried = _at_price(layers, price)
+        if _spent(layers, tried) > room:
+            low = price
+        else:
+            picked, high = tried, price
+    return _spend_the_rest(layers, picked, room)
+
+
+def nearest(layer: Options, bits: float) -> int:
+    """The choice whose bits come nearest."""
+    return min(range(len(layer.choices)), key=lambda i: abs(layer.choices[i].bits - bits))
+
+
+def _at_price(layers: Sequence[Options], price: float) -> list[int]:
+    def best(layer: Options) -> int:
+        choices = layer.choices
+        cost = [c.damage + price * layer.weights * c.bits for c in choices]
+        return min(range(len(choices)), key=lambda i: (cost[i], choices[i].bits))
+
+    return [best(layer) for layer in layers]
+
+
+def _spent(layers: Sequence[Options], picked: Sequence[int]) -> float:
+    return sum(
+        layer.weights * layer.choices[i].bits for layer, i in zip(layers, picked, strict=True)
+    )
+
+
+def _spend_the_rest(layers: Sequence[Options], picked: list[int], room: float) -> list[int]:
+    """Better choices, the most mended for a bit first, while there is room."""
+    left = room - _spent(layers, picked)
+    picked = list(picked)
+    while True:
+        best: tuple[float, int, int, float] | None = None
+        for place, layer in enumerate(layers):
+            now = layer.choices[picked[place]]
+            for i, choice in enumerate(layer.choices):
+                more = layer.weights * (choice.bits - now.bits)
+                mended = now.damage - choice.damage
+                if 0 < more <= left and mended > 0 and (best is None or mended / more > best[0]):
+                    best = (mended / more, place, i, more)
+        if best is None:
+            return picked
+        picked[best[1]] = best[2]
+        left -= best[3]

@@ -1,0 +1,143 @@
+"""How weights of few bits lie in a graph: what the runtime expands, and what it computes with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto, helper
+
+from edgekit.graphs.index import GraphIndex
+from edgekit.graphs.placement import Weighted
+from edgekit.passes.embeddings import store_embeddings
+from edgekit.passes.grids import Grid
+from edgekit.passes.stored_layers import StoredLayer, shifted_bias
+
+MICROSOFT = "com.microsoft"
+# Widths that onnxruntime's own kernels take, by the operator that reads the weight.
+NATIVE_WIDTHS = {"MatMul": (2, 4, 8), "Gemm": (2, 4, 8), "Gather": (4, 8), "Conv": (4, 8)}
+# MatMulNBits: activations are quantised to 8 bits at run time.
+_INT8_ACTIVATIONS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantized:
+    """A layer with the integers that take its weight's place, and the grid they lie on."""
+
+    layer: StoredLayer
+    grid: Grid
+    integers: NDArray[np.int8]
+    width: int
+    native: bool = False
+
+
+def write_int8(index: GraphIndex, made: Sequence[Quantized]) -> None:
+    """Put int8 integers with a scale per channel in the place of weights, in place."""
+    _correct_biases(index, made)
+    front = [_dequantized(index, q, w) for q in made if (w := q.layer.weighted)]
+    _put_nodes(index, [*front, *index.graph.node])
+    _store_tables(index, [q for q in made if q.layer.weighted is None])
+
+
+def write_native(index: GraphIndex, made: Sequence[Quantized]) -> None:
+    """Put what the runtime's kernels for few bits take in the place of weights, in place.
+
+    Source: onnxruntime contrib operators, MatMulNBits and GatherBlockQuantized; ONNX INT4.
+    """
+    _correct_biases(index, made)
+    front: list[NodeProto] = []
+    products: dict[str, Quantized] = {}
+    tables: dict[str, tuple[Quantized, list[str]]] = {}
+    plain: list[Quantized] = []
+    for q in made:
+        weighted = q.layer.weighted
+        if weighted is None and q.grid.block:
+            tables[q.layer.name] = q, _stored(index, q)
+        elif weighted is None:
+            plain.append(q)
+        elif weighted.node.op_type == "Conv":
+            front.append(_dequantized(index, q, weighted))
+        else:
+            products[weighted.node.output[0]] = q
+    nodes = list(front)
+    for node in index.graph.node:
+        if node.output[0] in products:
+            nodes += _matmul_nbits(index, node, products[node.output[0]])
+        elif node.op_type == "Gather" and node.input[0] in tables:
+            nodes.append(_gather_block_quantized(node, *tables[node.input[0]]))
+        else:
+            nodes.append(node)
+    _put_nodes(index, nodes)
+    _store_tables(index, plain)
+    index.drop_unread_constants()
+    if products or tables:
+        index.proto.opset_import.add(domain=MICROSOFT, version=1)
+
+
+def _correct_biases(index: GraphIndex, made: Sequence[Quantized]) -> None:
+    for q in made:
+        shifted_bias(index, q.layer, q.layer.shift(q.layer.error(q.integers, q.grid)))
+
+
+def _store_tables(index: GraphIndex, made: Sequence[Quantized]) -> None:
+    store_embeddings(index, {q.layer.name: (q.integers[0], q.grid.scales[0, :, 0]) for q in made})
+
+
+def _put_nodes(index: GraphIndex, nodes: Sequence[NodeProto]) -> None:
+    del index.graph.node[:]
+    index.graph.node.extend(nodes)
+
+
+def _dequantized(index: GraphIndex, q: Quantized, weighted: Weighted) -> NodeProto:
+    """Let a layer read dequantised integers: of 4 bits where that is the width, else of 8."""
+    integers = q.layer.tensor(q.integers)
+    add = index.add_int4 if q.native and q.width <= 4 else index.add_constant
+    names = [add("w", integers), index.add_constant("s", q.grid.scales.ravel())]
+    twin = index.fresh("d")
+    weighted.node.input[1] = twin
+    return helper.make_node("DequantizeLinear", names, [twin], axis=weighted.axis)
+
+
+def _stored(index: GraphIndex, q: Quantized) -> list[str]:
+    """Names of packed integers [O, B, bytes] (of a table [O, bytes]) and of their scales."""
+    outputs, inputs = q.integers.shape[1:]
+    filled = np.pad(q.integers[0], [(0, 0), (0, -inputs % q.grid.block)])
+    packed = _packed_bits(filled, q.width)
+    if q.layer.weighted is not None:
+        packed = packed.reshape(outputs, -1, q.grid.block * q.width // 8)
+    return [index.add_constant("w", packed), index.add_constant("s", q.grid.scales[0])]
+
+
+def _packed_bits(integers: NDArray[np.int8], width: int) -> NDArray[np.uint8]:
+    """Unsigned integers of 2, 4 or 8 bits, several in a byte, the first one lowest."""
+    unsigned = (integers.astype(np.int16) + (1 << (width - 1))).astype(np.uint8)
+    parts = unsigned.reshape(unsigned.shape[0], -1, 8 // width)
+    shifts = (np.arange(8 // width) * width).astype(np.uint8)
+    packed: NDArray[np.uint8] = np.bitwise_or.reduce(parts << shifts, axis=-1)
+    return packed
+
+
+def _matmul_nbits(index: GraphIndex, node: NodeProto, q: Quantized) -> list[NodeProto]:
+    outputs, inputs = q.integers.shape[1:]
+    bias = node.input[2] if len(node.input) > 2 else ""  # of a Gemm
+    product = index.fresh("p") if bias else node.output[0]
+    made = [
+        helper.make_node(
+            "MatMulNBits", [node.input[0], *_stored(index, q)], [product], domain=MICROSOFT,
+            K=inputs, N=outputs, bits=q.width, block_size=q.grid.block,
+            accuracy_level=_INT8_ACTIVATIONS,
+        )
+    ]  # fmt: skip
+    if bias:
+        made.append(helper.make_node("Add", [product, bias], [node.output[0]]))
+    return made
+
+
+def _gather_block_quantized(node: NodeProto, q: Quantized, stored: list[str]) -> NodeProto:
+    rows, scales = stored
+    return helper.make_node(
+        "GatherBlockQuantized", [rows, node.input[1], scales], [node.output[0]], domain=MICROSOFT,
+        bits=q.width, block_size=q.grid.block, gather_axis=0, quantize_axis=1,
+    )  # fmt: skip

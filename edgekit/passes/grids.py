@@ -1,0 +1,142 @@
+"""Grids that weights are rounded to: integers times scales, as fine as they are wanted.
+
+Shapes: G groups of a convolution (1 otherwise), O output channels of a group, I inputs of one
+output value (channels of the group times kernel), B blocks of inputs that share a scale.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.passes.affine import Floats
+
+Doubles = NDArray[np.float64]
+
+_TINY = 1e-30
+_SHRINK = np.linspace(0.35, 1.0, 40)
+# Steps of an entropy grid against the size of the weights, finest first.
+_STEPS = 2.0 ** np.arange(-7.0, 2.25, 0.25)
+# How far the steps of a layer's channels follow the channels' own size: none 0, wholly 1. A small
+# channel is not as unimportant as its size, nor as important as a large one.
+_FOLLOW = 0.6
+# Mantissa of a scale, in bits: what travels is shorter, and the grid sees the rounded value.
+_MANTISSA_FIXED, _MANTISSA_ENTROPY = 8, 4
+# Weights of a layer that its rate and error are told from.
+_LOOKED_AT = 1 << 17
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Integers from ``-largest`` to ``largest`` times a scale for each block of inputs.
+
+    ``scales`` is [G, O, B], with B = 1 for a scale per output channel.
+    """
+
+    scales: Floats
+    largest: int
+    block: int = 0  # inputs that share a scale; 0: all of a channel's
+
+    def steps(self, inputs: int) -> Doubles:
+        """The scale of each input, [G, O, I], or [G, O, 1] where all are the same."""
+        wide = self.scales.astype(np.float64)
+        return np.repeat(wide, self.block, axis=-1)[..., :inputs] if self.block else wide
+
+    def rounded(self, weight: Doubles) -> Doubles:
+        """The nearest integers, [G, O, I]."""
+        steps = self.steps(weight.shape[-1])
+        return np.clip(np.rint(weight / steps), -self.largest, self.largest)
+
+    def some(self, step: int) -> Grid:
+        """The same grid for every ``step``-th output channel."""
+        return Grid(scales=self.scales[:, ::step], largest=self.largest, block=self.block)
+
+
+def entropy_grids(weight: Doubles, largest: int) -> list[Grid]:
+    """Grids with ever larger steps and no limit but the container's, finest first.
+
+    With entropy coding, the uniform grid without clipping has the least error for its bits.
+    Source: Gish and Pierce 1968, "Asymptotically Efficient Quantizing".
+
+    Args:
+        weight: [G, O, I].
+        largest: magnitude of the largest integer that the container holds.
+    """
+    size = np.sqrt(np.square(weight).mean(axis=-1))
+    common = max(float(np.sqrt(np.square(weight).mean())), _TINY)
+    base = common ** (1 - _FOLLOW) * np.maximum(size, common * 1e-3) ** _FOLLOW
+    least = np.abs(weight).max(axis=-1) / largest
+    grids = []
+    for step in _STEPS:
+        scales = short_mantissa(np.maximum(step * base, _TINY), _MANTISSA_ENTROPY)
+        held = np.where(scales < least, short_mantissa(least * 1.07, _MANTISSA_ENTROPY), scales)
+        grids.append(Grid(scales=held[..., None], largest=largest))
+    return grids
+
+
+def fixed_grid(weight: Doubles, power: Doubles, largest: int, block: int = 0) -> Grid:
+    """The grid of so many levels with the least error of the outputs, by search for each scale.
+
+    Args:
+        weight: [G, O, I].
+        power: mean square of each input, [G, I].
+        largest: magnitude of the largest integer.
+        block: inputs that share a scale; 0 for all of a channel's.
+    """
+    groups, outputs, inputs = weight.shape
+    size = block or inputs
+    missing = -inputs % size
+    parts = np.pad(weight, [(0, 0), (0, 0), (0, missing)]).reshape(groups, outputs, -1, size)
+    loud = np.pad(power, [(0, 0), (0, missing)]).reshape(groups, -1, size)
+    return Grid(scales=_least_error(parts, loud, largest), largest=largest, block=block)
+
+
+def _least_error(parts: Doubles, power: Doubles, largest: int) -> Floats:
+    """Scales [G, O, B] of weights [G, O, B, I / B]."""
+    peak = np.abs(parts).max(axis=-1, initial=0.0) / largest
+    best = np.full(peak.shape, np.inf)
+    scales = np.ones(peak.shape, np.float32)
+    for shrink in _SHRINK:
+        tried = short_mantissa(np.where(peak < _TINY, 1.0, peak * shrink), _MANTISSA_FIXED)
+        wide = tried[..., None].astype(np.float64)
+        error = parts - np.clip(np.rint(parts / wide), -largest, largest) * wide
+        cost = np.einsum("gobi,gbi->gob", np.square(error), power)
+        better = cost < best
+        best = np.where(better, cost, best)
+        scales = np.where(better, tried, scales)
+    return scales
+
+
+def short_mantissa(values: Doubles, bits: int) -> Floats:
+    """The nearest floats with so many bits of mantissa."""
+    mantissa, exponent = np.frexp(values)
+    step = float(1 << bits)
+    rounded: Floats = np.ldexp(np.rint(mantissa * step) / step, exponent).astype(np.float32)
+    return rounded
+
+
+def entropy(integers: NDArray[np.generic]) -> float:
+    """Bits that an integer takes on average when frequent ones take fewer (Shannon 1948)."""
+    shifted = integers.ravel().astype(np.int16) + 128
+    counts = np.bincount(shifted, minlength=1)
+    share = counts[counts > 0] / max(shifted.size, 1)
+    return float(-(share * np.log2(share)).sum())
+
+
+def rate_and_error(weight: Doubles, power: Doubles, grid: Grid) -> tuple[float, float]:
+    """Entropy of a weight on a grid in bits, and the mean squared error it makes of an output.
+
+    Args:
+        weight: [G, O, I].
+        power: mean square of each input, [G, I].
+        grid: where the weights are rounded to.
+    """
+    step = max(1, weight.size // _LOOKED_AT)
+    step = min(step, weight.shape[1])
+    some = weight[:, ::step]
+    part = grid.some(step)
+    integers = part.rounded(some)
+    error = np.square(some - integers * part.steps(weight.shape[-1]))
+    return entropy(integers), float(np.einsum("goi,gi->go", error, power).mean())

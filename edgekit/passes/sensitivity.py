@@ -1,0 +1,55 @@
+"""What a model's outputs lose when one layer gets fewer bits, on samples the grid has not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from edgekit.graphs.divergence import Reference
+from edgekit.graphs.index import GraphIndex
+from edgekit.passes.grids import Grid
+from edgekit.passes.stored_layers import StoredLayer, bias_of, replaced, restored
+from edgekit.progress import Tick
+
+
+def damages(
+    index: GraphIndex,
+    layers: Sequence[StoredLayer],
+    probes: Sequence[Grid],
+    reference: Reference,
+    tick: Tick,
+) -> list[float]:
+    """Divergence of the outputs when one layer alone is on its grid.
+
+    Divergence grows with the square of a layer's error, and those of all layers add up, so that
+    one probe of each tells what any grid costs.
+
+    Args:
+        index: the graph with float weights; it comes back as it was.
+        layers: its layers.
+        probes: for each layer the grid it is tried on.
+        reference: the outputs on held-out samples.
+        tick: told how many layers are done.
+    """
+    found = []
+    for number, (layer, grid) in enumerate(zip(layers, probes, strict=True)):
+        tick("sensitivity", number, len(layers))
+        with _on_grid(index, layer, grid):
+            found.append(reference.divergence(index.proto))
+    return found
+
+
+@contextmanager
+def _on_grid(index: GraphIndex, layer: StoredLayer, grid: Grid) -> Iterator[None]:
+    integers = layer.quantized(grid)
+    error = layer.error(integers, grid)
+    before = {layer.name: replaced(index, layer.name, layer.tensor(layer.matrix - error))}
+    bias = bias_of(index, layer.weighted) if layer.weighted else None
+    if bias is not None:
+        shifted = index.float_constant(bias) + layer.shift(error)
+        before[bias] = replaced(index, bias, shifted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            restored(index, name, value)

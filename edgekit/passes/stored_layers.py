@@ -1,0 +1,169 @@
+"""The stored weights of a graph that few bits may take the place of: layers and embeddings."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from edgekit.graphs.index import GraphIndex
+from edgekit.graphs.observe import observe
+from edgekit.graphs.placement import Weighted, as_weighted
+from edgekit.passes.embeddings import embeddings
+from edgekit.passes.gptq import gptq
+from edgekit.passes.grids import Doubles, Grid
+from edgekit.passes.layer_inputs import Layer, Moments, gather_moments
+from edgekit.progress import Tick
+from edgekit_agent.records import Samples
+
+N = TypeVar("N", bound=np.generic)
+
+# The operator that reads an embedding's rows.
+_EMBEDDING = "Gather"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredLayer:
+    """A stored weight as a matrix [G, O, I], with what its layer reads.
+
+    ``weighted`` and ``moments`` are ``None`` for an embedding, which reads indices.
+    """
+
+    name: str
+    matrix: Doubles
+    weighted: Weighted | None = None
+    layer: Layer | None = None
+    moments: Moments | None = None
+
+    @property
+    def op(self) -> str:
+        """The operator that reads the weight."""
+        return self.weighted.node.op_type if self.weighted else _EMBEDDING
+
+    @property
+    def power(self) -> Doubles:
+        """Mean square of each input, [G, I]; of an embedding one, as its entries are outputs."""
+        if self.moments is None:
+            return np.ones((1, self.matrix.shape[-1]))
+        power: Doubles = np.diagonal(self.moments.hessian, axis1=1, axis2=2)
+        return power
+
+    def quantized(self, grid: Grid) -> NDArray[np.int8]:
+        """Integers [G, O, I] on a grid, each one's error carried by those that follow."""
+        if self.moments is None:
+            return grid.rounded(self.matrix).astype(np.int8)
+        return gptq(self.matrix, self.moments.hessian, grid)
+
+    def error(self, integers: NDArray[np.int8], grid: Grid) -> Doubles:
+        """What the integers leave out of the weight, [G, O, I]."""
+        return self.matrix - integers * grid.steps(self.matrix.shape[-1])
+
+    def shift(self, error: Doubles) -> Doubles:
+        """What an error of the weight takes from the mean of each output channel."""
+        if self.moments is None:
+            return np.zeros(0)
+        shift: Doubles = np.einsum("goi,gi->go", error, self.moments.mean).ravel()
+        return shift
+
+    def tensor(self, matrix: NDArray[N]) -> NDArray[N]:
+        """A matrix in the shape that the weight is stored in."""
+        return self.layer.weight(matrix) if self.layer else matrix[0]
+
+
+def stored_layers(index: GraphIndex, parts: Sequence[Samples], tick: Tick) -> list[StoredLayer]:
+    """Every layer and embedding whose stored weight nothing else reads, in the graph's order.
+
+    Args:
+        index: the graph.
+        parts: samples to run for what the layers read.
+        tick: told how many are done.
+
+    Raises:
+        FloatingPointError: names a value that is not finite on the samples.
+    """
+    layers, found = {}, _weighted(index)
+    for name, weighted in found.items():
+        shape = tuple(index.initializers[name].dims)
+        layers[name] = Layer(node=weighted.node, shape=shape, axis=weighted.axis)
+    read = list(dict.fromkeys(layer.node.input[0] for layer in layers.values()))
+    stream = observe(index.proto, read, parts, tick=lambda n, of: tick("inputs", n, of))
+    moments = gather_moments(layers, stream) if layers else {}
+    tables = [
+        StoredLayer(name=name, matrix=index.float_constant(name).astype(np.float64)[np.newaxis])
+        for name in embeddings(index)
+    ]
+    return tables + [
+        StoredLayer(
+            name=name,
+            matrix=layer.matrix(index.float_constant(name)),
+            weighted=found[name],
+            layer=layer,
+            moments=moments[name],
+        )
+        for name, layer in layers.items()
+    ]
+
+
+def _weighted(index: GraphIndex) -> dict[str, Weighted]:
+    """The nodes whose weight nothing else reads, by the weight."""
+    found = (as_weighted(index, node) for node in index.graph.node)
+    return {
+        w.weight: w
+        for w in found
+        if w is not None and w.kept is None and index.only_reader(w.weight) is w.node
+    }
+
+
+def bias_of(index: GraphIndex, weighted: Weighted) -> str | None:
+    """The stored bias of a layer that is its own: an input of it, or of the Add behind it."""
+    if weighted.bias is not None:
+        return weighted.bias
+    behind = index.only_reader(weighted.node.output[0])
+    if behind is None or behind.op_type != "Add":
+        return None
+    channels = index.initializers[weighted.weight].dims[weighted.axis]
+    for name in behind.input:
+        tensor = index.initializers.get(name)
+        if tensor is not None and list(tensor.dims) == [channels]:
+            return str(name)
+    return None
+
+
+def shifted_bias(index: GraphIndex, layer: StoredLayer, shift: Doubles) -> None:
+    """Give a layer's bias what its weight lost on average.
+
+    Source: Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias
+    Correction", here with the means of calibration samples.
+    """
+    if layer.weighted is None or not shift.any():
+        return
+    node = layer.weighted.node
+    name = bias_of(index, layer.weighted)
+    if name is None:
+        if node.op_type in ("Conv", "Gemm"):
+            del node.input[2:]
+            node.input.append(index.add_constant("b", shift.astype(np.float32)))
+        return
+    bias = index.float_constant(name).astype(np.float64)
+    fresh = index.add_constant("b", (bias + shift).astype(np.float32))
+    reader = node if layer.weighted.bias else index.only_reader(node.output[0])
+    if reader is not None:
+        place = list(reader.input).index(name)
+        reader.input[place] = fresh
+
+
+def replaced(index: GraphIndex, name: str, value: NDArray[np.generic]) -> bytes:
+    """Store another value under a name; returns what ``restored`` takes."""
+    tensor = index.initializers[name]
+    before: bytes = tensor.SerializeToString()
+    tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(value, np.float32), name))
+    return before
+
+
+def restored(index: GraphIndex, name: str, before: bytes) -> None:
+    """Undo ``replaced``."""
+    index.initializers[name].ParseFromString(before)
