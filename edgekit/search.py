@@ -56,7 +56,8 @@ def propose(
     if not names & {r.name for r in first}:
         return first
     static = [t for t in tried if t.recipe.name.startswith("int8-static")]
-    if not static or any(not isinstance(t, Candidate) for t in static):
+    # Ranges that leave nothing of the outputs are as inaccurate as can be: others may do better.
+    if not static or any(isinstance(t, Rejected) and not t.broken for t in static):
         return ()
     if any(isinstance(t, Candidate) and _accurate(t) for t in static):
         int8 = [t for t in tried if t.recipe.name.startswith("int8-")]

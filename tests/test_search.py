@@ -51,6 +51,18 @@ def test_two_recipes_are_enough_where_the_static_one_is_accurate():
     assert tried == ["int8-static-percentile", "int8-dynamic"]
 
 
+def test_ranges_that_leave_nothing_of_the_outputs_lead_to_others():
+    tried = explore(
+        lambda r: (
+            candidate(r.name, recipe=r, fails={"accuracy_drop_points": -0.5})
+            if r.name.endswith(("mse", "dynamic"))
+            else Rejected(recipe=r, reason="failed: outputs are constant", broken=True)
+        )
+    )
+
+    assert tried == ["int8-static-percentile", "int8-dynamic", "int8-static-mse"]
+
+
 def test_other_ranges_are_tried_only_when_the_first_loses_too_much():
     tried = explore(lambda r: candidate(r.name, recipe=r, fails={"accuracy_drop_points": 0.5}))
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from edgekit.errors import UserError
 from edgekit.graphs.outputs import outputs
 from edgekit.model import Model, TensorSpec
-from edgekit.passes.trials import Trial, trials
+from edgekit.passes.probes import Probe, probes
 from edgekit_agent.records import Samples
 
 # Entries of an output that are compared; all are looked at for shape and finiteness.
@@ -46,7 +46,7 @@ class Agreement:
 
 @dataclass(frozen=True, kw_only=True)
 class _Answer:
-    """One output in one trial: some of its entries, a row for each real sample."""
+    """One output in one probe: some of its entries, a row for each real sample."""
 
     shape: tuple[int, ...]
     rows: NDArray[np.float64]
@@ -54,7 +54,7 @@ class _Answer:
 
 
 def agreement(before: Model, after: Model, samples: Samples | None, *, seed: int) -> Agreement:
-    """Run both on the same trials, one model after the other, and compare.
+    """Run both on the same probes, one model after the other, and compare.
 
     Raises:
         Disagreement: ``after`` fails, is not finite or has another shape where ``before`` does
@@ -64,12 +64,12 @@ def agreement(before: Model, after: Model, samples: Samples | None, *, seed: int
     tried = [_told(before, t, made) for t, made in _ran(before, before, samples, seed)]
     tally = _Tally(before)
     try:
-        for known, (trial, made) in zip(tried, _ran(before, after, samples, seed), strict=True):
+        for known, (probe, made) in zip(tried, _ran(before, after, samples, seed), strict=True):
             if known is None:
                 continue  # a variant that the original refuses
             if isinstance(made, str):
-                raise Disagreement(f"the result fails on {trial.what}: {made}")
-            tally.add(trial, known, {n: _answer(v, trial) for n, v in made.items()})
+                raise Disagreement(f"the result fails on {probe.what}: {made}")
+            tally.add(probe, known, {n: _answer(v, probe) for n, v in made.items()})
     except UserError as error:
         raise Disagreement(f"the result does not run: {error.message}") from error
     return tally.total()
@@ -77,35 +77,35 @@ def agreement(before: Model, after: Model, samples: Samples | None, *, seed: int
 
 def _ran(
     source: Model, model: Model, samples: Samples | None, seed: int
-) -> Iterator[tuple[Trial, dict[str, NDArray[np.generic]] | str]]:
-    current: list[Trial] = []
+) -> Iterator[tuple[Probe, dict[str, NDArray[np.generic]] | str]]:
+    current: list[Probe] = []
 
     def feeds() -> Iterator[dict[str, NDArray[np.generic]]]:
-        for trial in trials(source, samples, seed=seed):
-            current[:] = [trial]
-            yield dict(trial.feed)
+        for probe in probes(source, samples, seed=seed):
+            current[:] = [probe]
+            yield dict(probe.feed)
 
     for made in outputs(model, feeds()):
         yield current[0], made
 
 
 def _told(
-    model: Model, trial: Trial, made: dict[str, NDArray[np.generic]] | str
+    model: Model, probe: Probe, made: dict[str, NDArray[np.generic]] | str
 ) -> dict[str, _Answer] | None:
     """The original's answers; ``None`` for a variant that it does not take."""
     if not isinstance(made, str):
-        return {name: _answer(value, trial) for name, value in made.items()}
-    if trial.rows:
-        raise UserError(f"{model.path}: the model fails on {trial.what}: {made}")
+        return {name: _answer(value, probe) for name, value in made.items()}
+    if probe.rows:
+        raise UserError(f"{model.path}: the model fails on {probe.what}: {made}")
     return None
 
 
-def _answer(value: NDArray[np.generic], trial: Trial) -> _Answer:
+def _answer(value: NDArray[np.generic], probe: Probe) -> _Answer:
     kind = value.dtype.kind
     if kind not in "biuf":
         return _Answer(shape=value.shape, rows=np.zeros((0, 0)), finite=None)
-    by_sample = trial.rows > 0 and value.shape[:1] == (trial.batch,)
-    flat = value.reshape(trial.batch, -1)[: trial.rows] if by_sample else value.reshape(1, -1)
+    by_sample = probe.rows > 0 and value.shape[:1] == (probe.batch,)
+    flat = value.reshape(probe.batch, -1)[: probe.rows] if by_sample else value.reshape(1, -1)
     if flat.shape[1] > _PICKED:
         where = np.random.default_rng(0).integers(0, flat.shape[1], _PICKED)
         flat = flat[:, np.sort(where)]
@@ -118,7 +118,7 @@ def _answer(value: NDArray[np.generic], trial: Trial) -> _Answer:
 
 @dataclass
 class _Tally:
-    """Sums over the trials."""
+    """Sums over the probes."""
 
     before: Model
     samples: int = 0
@@ -130,11 +130,11 @@ class _Tally:
         default_factory=dict
     )
 
-    def add(self, trial: Trial, old: dict[str, _Answer], new: dict[str, _Answer]) -> None:
-        self.samples += trial.rows
+    def add(self, probe: Probe, old: dict[str, _Answer], new: dict[str, _Answer]) -> None:
+        self.samples += probe.rows
         for spec in self.before.signature.outputs:
             was, now = old[spec.name], new[spec.name]
-            where = f"output {spec.name} of {trial.what}"
+            where = f"output {spec.name} of {probe.what}"
             if was.shape != now.shape:
                 if not self._follows_the_data(spec, was.shape, now.shape):
                     raise Disagreement(f"{where} is {list(now.shape)}, was {list(was.shape)}")
@@ -142,7 +142,7 @@ class _Tally:
             if not _as_finite(was, now):
                 raise Disagreement(f"{where} is not finite where that of the original is")
             self._count(spec, was.rows, now.rows)
-            if trial.rows:
+            if probe.rows:
                 self.rows.setdefault(spec.name, []).append((was.rows, now.rows))
 
     def _count(self, spec: TensorSpec, was: NDArray[np.float64], now: NDArray[np.float64]) -> None:

@@ -273,10 +273,22 @@ def test_a_recipe_file_and_the_same_steps_make_the_same_bytes(tiny):
 
 def test_a_recipe_that_fails_the_gate_ends_with_3_though_the_original_would_pass(tiny):
     write_hostile(tiny, limit=50)
-    done = edgekit("build", "-C", tiny, "--step", "quantize", "--max-drop", "0", "--json")
+    how = ("--step", "quantize-dynamic", "--max-drop", "0", "--json")
+    done = edgekit("build", "-C", tiny, *how)
 
-    assert done.code in (1, 3), done.err
+    assert done.code == 3, done.err
+    facts = json.loads(done.out)
+    assert (facts["chosen"], facts["nearest"]) == (None, "quantize-dynamic")
     assert not (tiny / "build" / PROFILE / "manifest.json").exists()
+
+
+def test_a_recipe_that_leaves_nothing_of_the_outputs_is_no_candidate(tiny):
+    write_hostile(tiny, limit=50)
+    done = edgekit("build", "-C", tiny, "--step", "quantize")
+
+    assert (done.code, done.out) == (1, "")
+    assert "quantize: promised outputs that follow the original's" in done.err
+    assert not (tiny / "build").exists()
 
 
 @pytest.mark.parametrize(

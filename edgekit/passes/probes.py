@@ -28,7 +28,7 @@ _SIZES = (64, 16, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
+class Probe:
     """One feed. ``rows`` samples of it are real ones; 0 in a variant, which the original may
     refuse."""
 
@@ -43,7 +43,7 @@ class Trial:
         return len(first) if first.ndim else 1
 
 
-def trials(model: Model, samples: Samples | None, *, seed: int) -> Iterator[Trial]:
+def probes(model: Model, samples: Samples | None, *, seed: int) -> Iterator[Probe]:
     """What to feed: calibration samples and variants of them, or made-up inputs without any.
 
     Where the batch is free, three samples at once are among them, and where other dimensions are
@@ -58,25 +58,25 @@ def trials(model: Model, samples: Samples | None, *, seed: int) -> Iterator[Tria
     specs = model.signature.inputs
     tensors = tuple(as_tensor(spec) for spec in specs)
     first: list[Arrays] = []
-    for trial in _real(model, samples, tensors):
-        first = [*first, trial.feed][:_TOGETHER]
-        yield trial
+    for probe in _real(model, samples, tensors):
+        first = [*first, probe.feed][:_TOGETHER]
+        yield probe
     if fixed_batch(tensors) is None:
         repeated = (first * _TOGETHER)[:_TOGETHER]
         joined = {s.name: np.concatenate([feed[s.name] for feed in repeated]) for s in specs}
-        yield Trial(what=f"{_TOGETHER} samples at once", feed=joined)
+        yield Probe(what=f"{_TOGETHER} samples at once", feed=joined)
     halves = {spec.name: _halved(first[0][spec.name], spec) for spec in specs}
     if any(halves[name].shape != value.shape for name, value in first[0].items()):
-        yield Trial(what="a sample of half the size", feed=halves)
+        yield Probe(what="a sample of half the size", feed=halves)
 
 
-def _real(model: Model, samples: Samples, tensors: Sequence[Tensor]) -> Iterator[Trial]:
+def _real(model: Model, samples: Samples, tensors: Sequence[Tensor]) -> Iterator[Probe]:
     count = _SAMPLES_OF_LARGE if model.bytes > _LARGE_BYTES else _SAMPLES
     number = 0
     try:
         for part in spread(samples, count):
             for batch in batches(part, tensors, fixed_batch(tuple(tensors)) or 1):
-                yield Trial(what=f"sample {number}", feed=batch.inputs, rows=batch.rows)
+                yield Probe(what=f"sample {number}", feed=batch.inputs, rows=batch.rows)
                 number += batch.rows
     except AgentError as error:
         raise UserError(error.failure.message, hint=error.failure.hint) from error
@@ -91,7 +91,7 @@ def _halved(value: NDArray[np.generic], spec: TensorSpec) -> NDArray[np.generic]
     return np.ascontiguousarray(value[tuple(cuts)])
 
 
-def _made_up(specs: Sequence[TensorSpec], seed: int) -> Iterator[Trial]:
+def _made_up(specs: Sequence[TensorSpec], seed: int) -> Iterator[Probe]:
     """Normal values for floats, zeros for whole numbers, which may be indices."""
     free_batch = all(spec.shape and not isinstance(spec.shape[0], int) for spec in specs)
     others = any(not isinstance(d, int) for spec in specs for d in spec.shape[1:])
@@ -99,7 +99,7 @@ def _made_up(specs: Sequence[TensorSpec], seed: int) -> Iterator[Trial]:
         for batch in (1, _TOGETHER) if free_batch else (1,):
             rng = np.random.default_rng(seed)
             feed = {spec.name: _values(spec, batch, size, rng) for spec in specs}
-            yield Trial(what="made-up inputs", feed=feed)
+            yield Probe(what="made-up inputs", feed=feed)
 
 
 def _values(
