@@ -22,6 +22,7 @@ from edgekit.bundle import (
     CANARIES,
     LOCK,
     MANIFEST,
+    PACKED,
     SUFFIX,
     BundledFile,
     Manifest,
@@ -34,6 +35,7 @@ from edgekit.compare import Comparison
 from edgekit.data import Dataset
 from edgekit.intake import Intake
 from edgekit.model import TensorSpec
+from edgekit.packing import Travelling, travelling
 from edgekit.passes import PASSES
 from edgekit.places import HOST, host_threads
 from edgekit.results import Build, Candidate, Rejected
@@ -81,12 +83,16 @@ def pack(intake: Intake, found: Build, candidate: Candidate, compared: Compared)
         model_name: candidate.model.path.read_bytes(),
         CANARIES: _canaries(intake, candidate),
     }
-    manifest = _manifest(intake, found, candidate, members, compared[candidate.key])
+    sent = travelling(members[model_name])
+    manifest = _manifest(intake, found, candidate, members, sent, compared[candidate.key])
     text = manifest_text(manifest)
     for name, data in members.items():
         write_whole(str(out / name), data)
     lock = _provenance(intake, candidate) | {"recipe": _recipe(candidate)}
     write_whole(str(out / LOCK), json.dumps(lock, indent=1, sort_keys=True).encode() + b"\n")
+    if sent.encoding == "packed":
+        del members[model_name]
+        members[model_name + PACKED] = sent.data
     write_bundle(out / f"{intake.profile.name}{SUFFIX}", members | {MANIFEST: text})
     for stale in {"model.onnx", "model.tflite"} - {model_name}:
         (out / stale).unlink(missing_ok=True)
@@ -99,6 +105,7 @@ def _manifest(
     found: Build,
     candidate: Candidate,
     members: Mapping[str, bytes],
+    sent: Travelling,
     compared: Comparison,
 ) -> Manifest:
     host = candidate.measured(HOST)
@@ -118,7 +125,10 @@ def _manifest(
             threads=intake.profile.hardware.threads,
         ),
         profile=intake.profile,
-        files=tuple(_bundled(name, data) for name, data in members.items()),
+        files=tuple(
+            _bundled(name, data, None if name == CANARIES else sent)
+            for name, data in members.items()
+        ),
         recipe=_recipe(candidate),
         provenance=_provenance(intake, candidate),
         measurements=[to_jsonable_python(m.summary()) for m in candidate.measurements],
@@ -131,8 +141,14 @@ def _tensor(spec: TensorSpec) -> Tensor:
     return Tensor(name=spec.name, dtype=spec.dtype, shape=spec.shape)
 
 
-def _bundled(name: str, data: bytes) -> BundledFile:
-    return BundledFile(name=name, digest=hashlib.sha256(data).hexdigest(), bytes=len(data))
+def _bundled(name: str, data: bytes, sent: Travelling | None) -> BundledFile:
+    return BundledFile(
+        name=name,
+        digest=hashlib.sha256(data).hexdigest(),
+        bytes=len(data),
+        transfer_bytes=len(sent.data) if sent else None,
+        encoding=sent.encoding if sent else None,
+    )
 
 
 def _canaries(intake: Intake, candidate: Candidate) -> bytes:

@@ -14,14 +14,18 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edgekit.errors import UserError, reason
+from edgekit.packing import Travelling, travelling
 from edgekit.profile import DeviceProfile, RuntimeName
 from edgekit.project import PreprocessSettings
+from edgekit_agent.failures import AgentError
 from edgekit_agent.files import whole_file
 from edgekit_agent.records import NamedBlob
+from edgekit_agent.unpacking import unpack
 
 MANIFEST = "manifest.json"
 CANARIES = "canaries.npz"
 SUFFIX = ".edgekit"
+PACKED = ".packed"
 RELEASE_DIGITS = 16
 RESULTS = "results.jsonl"
 LOCK = "edgekit.lock"
@@ -38,6 +42,7 @@ _DAMAGE = (
     lzma.LZMAError,
     NotImplementedError,
     RuntimeError,
+    AgentError,
 )
 _HINT = "give the folder that 'edgekit build' wrote (build/NAME) or its .edgekit file"
 
@@ -47,11 +52,17 @@ class _Part(BaseModel):
 
 
 class BundledFile(_Part):
-    """A file of the bundle beside the manifest."""
+    """A file of the bundle beside the manifest.
+
+    ``transfer_bytes`` is what is sent for it to a device that lacks it, ``encoding`` how; a
+    bundle of an older edgekit tells neither.
+    """
 
     name: str
     digest: str
     bytes: int
+    transfer_bytes: int | None = None
+    encoding: Literal["raw", "packed"] | None = None
 
 
 class RuntimeUse(_Part):
@@ -153,7 +164,29 @@ class Bundle:
         if self.path.is_dir():
             return (self.path / name).read_bytes()
         with zipfile.ZipFile(self.path) as archive:
+            if name + PACKED in archive.namelist():
+                return unpack(archive.read(name + PACKED), self.manifest.file(name).bytes)
             return archive.read(name)
+
+    def travelling(self, name: str) -> Travelling:
+        """A file as it is sent to a device: as it was packed by the build, or packed now.
+
+        Only the device's own look at the digest tells whether it is the right file.
+        """
+        packed = self._packed(name)
+        if packed is not None:
+            return Travelling(encoding="packed", data=packed)
+        return travelling(self._stored(name))
+
+    def _packed(self, name: str) -> bytes | None:
+        """What the bundle file holds for a name, if it is packed; a build folder has one inside."""
+        path = self.path / f"{self.manifest.name}{SUFFIX}" if self.path.is_dir() else self.path
+        if not zipfile.is_zipfile(path):
+            return None
+        with zipfile.ZipFile(path) as archive:
+            if archive.read(MANIFEST) != self.manifest_bytes:
+                return None
+            return archive.read(name + PACKED) if name + PACKED in archive.namelist() else None
 
     def blobs(self) -> tuple[NamedBlob, ...]:
         """Every file beside the manifest, with its digest."""
@@ -194,11 +227,13 @@ def write_bundle(path: Path, members: Mapping[str, bytes]) -> None:
 
     Args:
         path: where to; replaced whole or not at all.
-        members: contents by name; the manifest among them.
+        members: contents by name; the manifest among them. A packed file goes by its name with
+            ``PACKED`` after it.
     """
     with whole_file(str(path)) as file, zipfile.ZipFile(file, "w") as archive:
         for name in sorted(members):
             info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
-            info.compress_type = zipfile.ZIP_DEFLATED
+            packed = name.endswith(PACKED)
+            info.compress_type = zipfile.ZIP_STORED if packed else zipfile.ZIP_DEFLATED
             info.external_attr = 0o644 << 16
             archive.writestr(info, members[name], compresslevel=9)
