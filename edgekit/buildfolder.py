@@ -7,7 +7,7 @@ import json
 import math
 import platform
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -25,6 +25,7 @@ from edgekit.bundle import (
     PACKED,
     SUFFIX,
     BundledFile,
+    Form,
     Manifest,
     RuntimeUse,
     Tensor,
@@ -38,6 +39,7 @@ from edgekit.model import TensorSpec
 from edgekit.packing import Travelling, travelling
 from edgekit.passes import PASSES
 from edgekit.places import HOST, host_threads
+from edgekit.recipe import QuantizeWeights, Step
 from edgekit.results import Build, Candidate, Rejected
 from edgekit.resultsfile import BuildLine, CandidateLine, ModelFacts, RejectedLine, append
 from edgekit_agent.feeds import batches
@@ -134,6 +136,39 @@ def _manifest(
         measurements=[to_jsonable_python(m.summary()) for m in candidate.measurements],
         verdict=_verdict(candidate) | {"comparison": asdict(compared)},
         passes=candidate is found.chosen,
+        forms=tuple(_form(c, chosen=c is candidate) for c in _same_weights(found, candidate)),
+    )
+
+
+def _same_weights(found: Build, candidate: Candidate) -> Iterator[Candidate]:
+    """Candidates made of the same low-bit weights; the candidate itself is one."""
+    own = _weights(candidate)
+    for other in found.candidates:
+        if other is candidate or (own is not None and _weights(other) == own):
+            yield other
+
+
+def _weights(candidate: Candidate) -> Step | None:
+    return next(
+        (s for s in candidate.recipe.steps if isinstance(s.settings, QuantizeWeights)), None
+    )
+
+
+def _form(candidate: Candidate, *, chosen: bool) -> Form:
+    sizes = candidate.measurements[0]
+    timed = [m for m in candidate.measurements if m.latency]
+    last = timed[-1] if timed else None  # the device's comes after the host's
+    times = last.times if last else None
+    return Form(
+        name=candidate.recipe.name,
+        disk_bytes=sizes.model_bytes,
+        transfer_bytes=sizes.transfer_bytes,
+        encoding="packed" if sizes.transfer_bytes < sizes.model_bytes else "raw",
+        peak_rss_bytes=last.peak_rss_bytes if last else None,
+        latency_p50_ms=times.p50_ms if times else None,
+        latency_p95_ms=times.p95_ms if times else None,
+        source=last.source if last else None,
+        chosen=chosen,
     )
 
 

@@ -81,11 +81,36 @@ class Tensor(_Part):
     shape: tuple[int | str | None, ...]
 
 
+class Form(_Part):
+    """One way to lay down the same weights, and what that costs where it was measured.
+
+    Attributes:
+        name: of the recipe.
+        disk_bytes: the file, as it lies on the device.
+        transfer_bytes: what is sent for it.
+        encoding: how it is sent.
+        source: where memory and latency were measured: ``host`` or ``device:NAME``; None where
+            they were not.
+        chosen: the form that this bundle holds.
+    """
+
+    name: str
+    disk_bytes: int
+    transfer_bytes: int
+    encoding: Literal["raw", "packed"]
+    peak_rss_bytes: int | None
+    latency_p50_ms: float | None
+    latency_p95_ms: float | None
+    source: str | None
+    chosen: bool
+
+
 class Manifest(_Part):
     """What a bundle says of itself.
 
-    ``recipe``, ``provenance``, ``measurements`` and ``verdict`` are facts for the reader; nothing
-    on the device depends on them.
+    ``forms`` has the candidates with the same low-bit weights; only the packed one where there
+    are none. ``recipe``, ``provenance``, ``measurements`` and ``verdict`` are facts for the
+    reader; nothing on the device depends on them.
     """
 
     schema_version: Literal[1] = 1
@@ -108,6 +133,7 @@ class Manifest(_Part):
     measurements: list[dict[str, Any]]
     verdict: dict[str, Any]
     passes: bool
+    forms: tuple[Form, ...] = ()
 
     def file(self, name: str) -> BundledFile:
         """The entry of that name."""

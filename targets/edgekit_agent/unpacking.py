@@ -287,7 +287,7 @@ class _Filler:
     ) -> Tuple[np.ndarray[Any, Any], Any]:
         """A tensor cut along an axis, and which of its slices are numbers of this group."""
         words, (slices, inner) = self._view(index, _dtype(group)), gap.arguments[:2]
-        if group.width == 4 or group.centred or not slices * inner:
+        if group.width == 4 or group.centred or not 0 < slices * inner <= gap.size:
             raise ValueError("a tensor that cannot be cut into slices")
         mine = [at for at, other in enumerate(gap.arguments[2:]) if other == number]
         return words.reshape(-1, slices, inner), (slice(None), mine)
