@@ -8,23 +8,25 @@ from __future__ import annotations
 import lzma
 import zlib
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekit.errors import EdgekitError
 from edgekit.packing.choice import Chosen, Numbers, Rule, choose
-from edgekit.packing.numbers import Form, bins_of, low_bits_of, symbols_of
+from edgekit.packing.numbers import Form, Words, bins_of, low_bits_of, symbols_of
 from edgekit.packing.rans import Run, encode, lanes_for
-from edgekit.packing.tables import Shared, Table, make_table, shared_tables
+from edgekit.packing.tables import Table, make_table, shared_tables
 from edgekit.packing.tensors import stored_tensors
 from edgekit_agent.unpacking import (
     FILL,
     FIRST_GROUP,
     LZMA,
     MAGIC,
+    SLICES,
     STORED,
     ZLIB,
     lzma_filter,
@@ -63,8 +65,8 @@ def pack(data: bytes) -> bytes:
     chosen = choose(data, stored_tensors(data))
     groups = _groups(chosen)
     plan = _deflated(_plan(data, chosen, groups))
-    low = _low_bits(chosen, groups)
-    runs = [_run(chosen, group, table) for group, table in groups]
+    low = _low_bits(groups)
+    runs = [_run(group) for group in groups]
     lanes = lanes_for(sum(len(symbols) for symbols, _ in runs))
     head = _varints([plan.method, plan.size, len(plan.data), len(low), lanes])
     packed = MAGIC + head + plan.data + low + encode(runs, lanes)
@@ -73,7 +75,27 @@ def pack(data: bytes) -> bytes:
     return packed
 
 
-Group = tuple[Shared, Table]
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """Words that are coded together: a tensor, or some kinds of its slices."""
+
+    position: int  # of the tensor among the chosen ones
+    numbers: Numbers
+    kinds: tuple[int, ...]
+
+    @property
+    def words(self) -> Words:
+        """The words, in file order."""
+        return self.numbers.part(self.kinds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Group:
+    """Parts that share a table, in the order of the tensors."""
+
+    form: Form
+    table: Table
+    parts: tuple[_Part, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,23 +105,37 @@ class _Deflated:
     data: bytes
 
 
-def _groups(chosen: Sequence[Chosen]) -> list[Group]:
-    """Which chosen tensors share which table; ``members`` are positions in ``chosen``."""
-    by_form: dict[Form, list[tuple[int, Numbers]]] = defaultdict(list)
+def _groups(chosen: Sequence[Chosen]) -> list[_Group]:
+    """Which parts of the chosen tensors share which table."""
+    by_form: dict[Form, list[_Part]] = defaultdict(list)
     for position, each in enumerate(chosen):
-        if isinstance(each.filling, Numbers):
-            by_form[each.filling.form].append((position, each.filling))
-    groups = []
-    for form, members in by_form.items():
-        bins = [bins_of(n.words, n.form, n.centre) for _, n in members]
-        for shared in shared_tables(form, bins):
-            shared.members = sorted(members[m][0] for m in shared.members)
-            groups.append((shared, make_table(form, shared.bins)))
-    return groups
+        numbers = each.filling
+        if isinstance(numbers, Numbers):
+            by_form[numbers.form] += [
+                _Part(position=position, numbers=numbers, kinds=(kind,)) for kind in numbers.kinds
+            ]
+    return [group for form, parts in by_form.items() for group in _shared(form, parts)]
 
 
-def _plan(data: bytes, chosen: Sequence[Chosen], groups: Sequence[Group]) -> bytes:
-    kinds = {m: FIRST_GROUP + g for g, (shared, _) in enumerate(groups) for m in shared.members}
+def _shared(form: Form, parts: Sequence[_Part]) -> Iterator[_Group]:
+    bins = [bins_of(part.words, form, part.numbers.centre) for part in parts]
+    for shared in shared_tables(form, bins):
+        together: dict[int, _Part] = {}
+        for part in (parts[m] for m in sorted(shared.members)):
+            known = together.get(part.position)
+            kinds = (*known.kinds, *part.kinds) if known else part.kinds
+            together[part.position] = replace(part, kinds=kinds)
+        table = make_table(form, shared.bins)
+        yield _Group(form=form, table=table, parts=tuple(together.values()))
+
+
+def _plan(data: bytes, chosen: Sequence[Chosen], groups: Sequence[_Group]) -> bytes:
+    of = {
+        (part.position, kind): number
+        for number, group in enumerate(groups)
+        for part in group.parts
+        for kind in part.kinds
+    }
     frame, befores, at = [], [], 0
     for each in chosen:
         start = each.tensor.start
@@ -114,31 +150,37 @@ def _plan(data: bytes, chosen: Sequence[Chosen], groups: Sequence[Group]) -> byt
             *(_described(group) for group in groups),
             _varints(befores),
             _varints(each.tensor.size for each in chosen),
-            _varints(_kind(each, kinds.get(i, 0)) for i, each in enumerate(chosen)),
-            *(_arguments(each) for each in chosen),
+            _varints(_kind(each, i, of) for i, each in enumerate(chosen)),
+            *(_arguments(each, i, of) for i, each in enumerate(chosen)),
             outline,
         )
     )
 
 
-def _described(group: Group) -> bytes:
-    form, table = group[0].form, group[1]
+def _described(group: _Group) -> bytes:
+    form, table = group.form, group.table
     flags = form.width.bit_length() - 3 | form.rotated << 2 | form.centred << 3
     head = [table.kept | flags << 3, form.shift, table.steps, len(table.levels)]
     return _varints([*head, *table.levels])
 
 
-def _kind(each: Chosen, group: int) -> int:
-    return each.filling.kind if isinstance(each.filling, Rule) else group
+def _kind(each: Chosen, position: int, of: Mapping[tuple[int, int], int]) -> int:
+    if isinstance(each.filling, Rule):
+        return each.filling.kind
+    return SLICES if each.filling.slices else FIRST_GROUP + of[position, 0]
 
 
-def _arguments(each: Chosen) -> bytes:
+def _arguments(each: Chosen, position: int, of: Mapping[tuple[int, int], int]) -> bytes:
     filling = each.filling
-    if isinstance(filling, Numbers):
+    if isinstance(filling, Rule):
+        if filling.kind == FILL:
+            return _varints([len(filling.arguments)]) + bytes(filling.arguments)
+        return _varints(filling.arguments)
+    if filling.slices is None:
         return _varints([_zigzag(filling.centre)]) if filling.form.centred else b""
-    if filling.kind == FILL:
-        return _varints([len(filling.arguments)]) + bytes(filling.arguments)
-    return _varints(filling.arguments)
+    slices = filling.slices
+    groups = (of[position, kind] for kind in slices.kinds)
+    return _varints([len(slices.kinds), slices.inner, *groups])
 
 
 def _zigzag(value: int) -> int:
@@ -169,23 +211,18 @@ def _deflated(plan: bytes) -> _Deflated:
     return min(ways, key=lambda way: len(way.data))
 
 
-def _members(chosen: Sequence[Chosen], group: Group) -> Iterable[Numbers]:
-    fillings = (chosen[m].filling for m in group[0].members)
-    return (f for f in fillings if isinstance(f, Numbers))
+def _run(group: _Group) -> Run:
+    kept = group.table.kept
+    parts = [symbols_of(p.words, group.form, p.numbers.centre, kept) for p in group.parts]
+    return np.concatenate(parts), group.table.counts
 
 
-def _run(chosen: Sequence[Chosen], shared: Shared, table: Table) -> Run:
-    parts = [
-        symbols_of(n.words, n.form, n.centre, table.kept) for n in _members(chosen, (shared, table))
-    ]
-    return np.concatenate(parts), table.counts
+def _low_bits(groups: Sequence[_Group]) -> bytes:
+    bits = [b for group in groups for part in group.parts for b in _lacking(group, part)]
+    return np.packbits(np.concatenate(bits), bitorder="little").tobytes() if bits else b""
 
 
-def _low_bits(chosen: Sequence[Chosen], groups: Sequence[Group]) -> bytes:
-    parts = [
-        bits
-        for group in groups
-        for n in _members(chosen, group)
-        for bits in low_bits_of(n.words, n.form, n.centre, group[1].kept)
-    ]
-    return np.packbits(np.concatenate(parts), bitorder="little").tobytes() if parts else b""
+def _lacking(group: _Group, part: _Part) -> Iterator[NDArray[np.uint8]]:
+    table = group.table
+    centre = part.numbers.centre
+    return low_bits_of(part.words, group.form, centre, table.kept, len(table.levels))

@@ -5,12 +5,13 @@ from __future__ import annotations
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.packing.numbers import Form, Words, bins_of, centre_of, shift_of, words_of
+from edgekit.packing.slices import Slices, find_slices
 from edgekit.packing.tables import cost_bits
 from edgekit.packing.tensors import Stored
 from edgekit_agent.unpacking import COPY, FILL, PRODUCT, product
@@ -20,17 +21,27 @@ _WIDTHS = {_FLOAT: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 10: 16, 12: 32, 16: 16, 
 _FLOATS = (_FLOAT, 10, 16)
 # A gap in the frame costs some bytes; below this nothing is won.
 _LEAST_BYTES = 12
-_SAMPLE = 1 << 20
+_SAMPLE = 1 << 18
 _CHANCE = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Numbers:
-    """A tensor as numbers around a centre."""
+    """A tensor as numbers around a centre; kinds of slices may have tables of their own."""
 
     form: Form
     centre: int
     words: Words
+    slices: Slices | None = None
+
+    @property
+    def kinds(self) -> range:
+        """The kinds of slices; one where the tensor is not cut."""
+        return range(1 if self.slices is None else max(self.slices.kinds) + 1)
+
+    def part(self, kinds: Sequence[int]) -> Words:
+        """The words of all slices of these kinds, in file order."""
+        return self.words if self.slices is None else self.slices.part(self.words, kinds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +129,8 @@ def _numbers(raw: bytes, tensor: Stored) -> Numbers | None:
     # Others may share its table, and deflating finds what comes again and again as well.
     if tensor.size >= 1 << 10 and 0.9 * costs[best] > _deflated(raw):
         return None
-    return ways[best]
+    slices = find_slices(ways[best].words, ways[best].form, tensor.dims)
+    return replace(ways[best], slices=slices)
 
 
 def _ways(raw: bytes, data_type: int) -> Iterator[Numbers | None]:

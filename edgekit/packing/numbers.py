@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit_agent.numbers import symbol_count, symbol_values
+from edgekit_agent.numbers import symbol_values
 
 Words = NDArray[Any]
 Bins = NDArray[np.int64]
@@ -72,10 +72,13 @@ def symbols_of(words: Words, form: Form, centre: int, kept: int) -> NDArray[np.u
     return np.concatenate(parts) if parts else np.zeros(0, np.uint8)
 
 
-def low_bits_of(words: Words, form: Form, centre: int, kept: int) -> Iterator[NDArray[np.uint8]]:
-    """The bits (0 or 1 each) that symbols lack, lowest first, part by part."""
-    count = symbol_count(form.width, kept)
+def low_bits_of(
+    words: Words, form: Form, centre: int, kept: int, count: int
+) -> Iterator[NDArray[np.uint8]]:
+    """The bits (0 or 1 each) that the first ``count`` symbols lack, lowest first, part by part."""
     _, missing = symbol_values(count, kept)
+    if not missing.any():
+        return
     for part in _chunks(words):
         numbers = _numbers(part, form, centre)
         lengths = missing[_symbols(numbers, kept)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -38,7 +39,7 @@ class Shared:
 
     form: Form
     bins: Bins
-    members: list[int] = field(default_factory=list)
+    members: list[int] = field(default_factory=list)  # positions in what was put together
 
 
 def shared_tables(form: Form, bins: Sequence[Bins]) -> list[Shared]:
@@ -86,14 +87,21 @@ def _cost(form: Form, bins: Bins, kept: int) -> float:
 
 def _coarser(form: Form, bins: Bins, kept: int) -> tuple[Bins, float]:
     """Counts of symbols that keep fewer bits, and the low bits that this leaves in all."""
-    finest = form.finest
-    least, _ = symbol_values(symbol_count(form.width, finest), finest)
-    top, _ = symbol_values(symbol_count(form.width, kept), kept)
-    symbol = np.searchsorted(top, least, side="right") - 1
-    _, lacking = symbol_values(len(top), kept)
-    used = bins[: len(least)]
-    counts = np.bincount(symbol, weights=used, minlength=len(top)).astype(np.int64)
-    return counts, float((used * lacking[symbol]).sum())
+    symbol, lacking, count = _coarse_symbols(form.width, form.finest, kept)
+    used = bins[: len(symbol)]
+    counts = np.bincount(symbol, weights=used, minlength=count).astype(np.int64)
+    return counts, float((used * lacking).sum())
+
+
+@functools.cache
+def _coarse_symbols(
+    width: int, finest: int, kept: int
+) -> tuple[NDArray[np.int64], NDArray[np.uint32], int]:
+    """For each of the finest symbols the one that keeps fewer bits, and how many bits it lacks."""
+    least, _ = symbol_values(symbol_count(width, finest), finest)
+    coarse, lacking = symbol_values(symbol_count(width, kept), kept)
+    symbol = np.searchsorted(coarse, least, side="right") - 1
+    return symbol, lacking[symbol], len(coarse)
 
 
 def _entropy(counts: Bins) -> float:
