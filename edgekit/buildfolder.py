@@ -7,7 +7,7 @@ import json
 import math
 import platform
 import secrets
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
@@ -22,8 +22,10 @@ from edgekit.bundle import (
     CANARIES,
     LOCK,
     MANIFEST,
+    PACKED,
     SUFFIX,
     BundledFile,
+    Form,
     Manifest,
     RuntimeUse,
     Tensor,
@@ -34,8 +36,10 @@ from edgekit.compare import Comparison
 from edgekit.data import Dataset
 from edgekit.intake import Intake
 from edgekit.model import TensorSpec
+from edgekit.packing import Travelling, travelling
 from edgekit.passes import PASSES
 from edgekit.places import HOST, host_threads
+from edgekit.recipe import QuantizeWeights, Step
 from edgekit.results import Build, Candidate, Rejected
 from edgekit.resultsfile import BuildLine, CandidateLine, ModelFacts, RejectedLine, append
 from edgekit_agent.feeds import batches
@@ -81,12 +85,16 @@ def pack(intake: Intake, found: Build, candidate: Candidate, compared: Compared)
         model_name: candidate.model.path.read_bytes(),
         CANARIES: _canaries(intake, candidate),
     }
-    manifest = _manifest(intake, found, candidate, members, compared[candidate.key])
+    sent = travelling(members[model_name])
+    manifest = _manifest(intake, found, candidate, members, sent, compared[candidate.key])
     text = manifest_text(manifest)
     for name, data in members.items():
         write_whole(str(out / name), data)
     lock = _provenance(intake, candidate) | {"recipe": _recipe(candidate)}
     write_whole(str(out / LOCK), json.dumps(lock, indent=1, sort_keys=True).encode() + b"\n")
+    if sent.encoding == "packed":
+        del members[model_name]
+        members[model_name + PACKED] = sent.data
     write_bundle(out / f"{intake.profile.name}{SUFFIX}", members | {MANIFEST: text})
     for stale in {"model.onnx", "model.tflite"} - {model_name}:
         (out / stale).unlink(missing_ok=True)
@@ -99,6 +107,7 @@ def _manifest(
     found: Build,
     candidate: Candidate,
     members: Mapping[str, bytes],
+    sent: Travelling,
     compared: Comparison,
 ) -> Manifest:
     host = candidate.measured(HOST)
@@ -118,12 +127,48 @@ def _manifest(
             threads=intake.profile.hardware.threads,
         ),
         profile=intake.profile,
-        files=tuple(_bundled(name, data) for name, data in members.items()),
+        files=tuple(
+            _bundled(name, data, None if name == CANARIES else sent)
+            for name, data in members.items()
+        ),
         recipe=_recipe(candidate),
         provenance=_provenance(intake, candidate),
         measurements=[to_jsonable_python(m.summary()) for m in candidate.measurements],
         verdict=_verdict(candidate) | {"comparison": asdict(compared)},
         passes=candidate is found.chosen,
+        forms=tuple(_form(c, chosen=c is candidate) for c in _same_weights(found, candidate)),
+    )
+
+
+def _same_weights(found: Build, candidate: Candidate) -> Iterator[Candidate]:
+    """Candidates made of the same low-bit weights; the candidate itself is one."""
+    own = _weights(candidate)
+    for other in found.candidates:
+        if other is candidate or (own is not None and _weights(other) == own):
+            yield other
+
+
+def _weights(candidate: Candidate) -> Step | None:
+    return next(
+        (s for s in candidate.recipe.steps if isinstance(s.settings, QuantizeWeights)), None
+    )
+
+
+def _form(candidate: Candidate, *, chosen: bool) -> Form:
+    sizes = candidate.measurements[0]
+    timed = [m for m in candidate.measurements if m.latency]
+    last = timed[-1] if timed else None  # the device's comes after the host's
+    times = last.times if last else None
+    return Form(
+        name=candidate.recipe.name,
+        disk_bytes=sizes.model_bytes,
+        transfer_bytes=sizes.transfer_bytes,
+        encoding="packed" if sizes.transfer_bytes < sizes.model_bytes else "raw",
+        peak_rss_bytes=last.peak_rss_bytes if last else None,
+        latency_p50_ms=times.p50_ms if times else None,
+        latency_p95_ms=times.p95_ms if times else None,
+        source=last.source if last else None,
+        chosen=chosen,
     )
 
 
@@ -131,8 +176,14 @@ def _tensor(spec: TensorSpec) -> Tensor:
     return Tensor(name=spec.name, dtype=spec.dtype, shape=spec.shape)
 
 
-def _bundled(name: str, data: bytes) -> BundledFile:
-    return BundledFile(name=name, digest=hashlib.sha256(data).hexdigest(), bytes=len(data))
+def _bundled(name: str, data: bytes, sent: Travelling | None) -> BundledFile:
+    return BundledFile(
+        name=name,
+        digest=hashlib.sha256(data).hexdigest(),
+        bytes=len(data),
+        transfer_bytes=len(sent.data) if sent else None,
+        encoding=sent.encoding if sent else None,
+    )
 
 
 def _canaries(intake: Intake, candidate: Candidate) -> bytes:

@@ -14,14 +14,18 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from edgekit.errors import UserError, reason
+from edgekit.packing import Travelling, travelling
 from edgekit.profile import DeviceProfile, RuntimeName
 from edgekit.project import PreprocessSettings
+from edgekit_agent.failures import AgentError
 from edgekit_agent.files import whole_file
 from edgekit_agent.records import NamedBlob
+from edgekit_agent.unpacking import unpack
 
 MANIFEST = "manifest.json"
 CANARIES = "canaries.npz"
 SUFFIX = ".edgekit"
+PACKED = ".packed"
 RELEASE_DIGITS = 16
 RESULTS = "results.jsonl"
 LOCK = "edgekit.lock"
@@ -38,6 +42,7 @@ _DAMAGE = (
     lzma.LZMAError,
     NotImplementedError,
     RuntimeError,
+    AgentError,
 )
 _HINT = "give the folder that 'edgekit build' wrote (build/NAME) or its .edgekit file"
 
@@ -47,11 +52,17 @@ class _Part(BaseModel):
 
 
 class BundledFile(_Part):
-    """A file of the bundle beside the manifest."""
+    """A file of the bundle beside the manifest.
+
+    ``transfer_bytes`` is what is sent for it to a device that lacks it, ``encoding`` how; a
+    bundle of an older edgekit tells neither.
+    """
 
     name: str
     digest: str
     bytes: int
+    transfer_bytes: int | None = None
+    encoding: Literal["raw", "packed"] | None = None
 
 
 class RuntimeUse(_Part):
@@ -70,11 +81,36 @@ class Tensor(_Part):
     shape: tuple[int | str | None, ...]
 
 
+class Form(_Part):
+    """One way to lay down the same weights, and what that costs where it was measured.
+
+    Attributes:
+        name: of the recipe.
+        disk_bytes: the file, as it lies on the device.
+        transfer_bytes: what is sent for it.
+        encoding: how it is sent.
+        source: where memory and latency were measured: ``host`` or ``device:NAME``; None where
+            they were not.
+        chosen: the form that this bundle holds.
+    """
+
+    name: str
+    disk_bytes: int
+    transfer_bytes: int
+    encoding: Literal["raw", "packed"]
+    peak_rss_bytes: int | None
+    latency_p50_ms: float | None
+    latency_p95_ms: float | None
+    source: str | None
+    chosen: bool
+
+
 class Manifest(_Part):
     """What a bundle says of itself.
 
-    ``recipe``, ``provenance``, ``measurements`` and ``verdict`` are facts for the reader; nothing
-    on the device depends on them.
+    ``forms`` has the candidates with the same low-bit weights; only the packed one where there
+    are none. ``recipe``, ``provenance``, ``measurements`` and ``verdict`` are facts for the
+    reader; nothing on the device depends on them.
     """
 
     schema_version: Literal[1] = 1
@@ -97,6 +133,7 @@ class Manifest(_Part):
     measurements: list[dict[str, Any]]
     verdict: dict[str, Any]
     passes: bool
+    forms: tuple[Form, ...] = ()
 
     def file(self, name: str) -> BundledFile:
         """The entry of that name."""
@@ -153,7 +190,29 @@ class Bundle:
         if self.path.is_dir():
             return (self.path / name).read_bytes()
         with zipfile.ZipFile(self.path) as archive:
+            if name + PACKED in archive.namelist():
+                return unpack(archive.read(name + PACKED), self.manifest.file(name).bytes)
             return archive.read(name)
+
+    def travelling(self, name: str) -> Travelling:
+        """A file as it is sent to a device: as it was packed by the build, or packed now.
+
+        Only the device's own look at the digest tells whether it is the right file.
+        """
+        packed = self._packed(name)
+        if packed is not None:
+            return Travelling(encoding="packed", data=packed)
+        return travelling(self._stored(name))
+
+    def _packed(self, name: str) -> bytes | None:
+        """What the bundle file holds for a name, if it is packed; a build folder has one inside."""
+        path = self.path / f"{self.manifest.name}{SUFFIX}" if self.path.is_dir() else self.path
+        if not zipfile.is_zipfile(path):
+            return None
+        with zipfile.ZipFile(path) as archive:
+            if archive.read(MANIFEST) != self.manifest_bytes:
+                return None
+            return archive.read(name + PACKED) if name + PACKED in archive.namelist() else None
 
     def blobs(self) -> tuple[NamedBlob, ...]:
         """Every file beside the manifest, with its digest."""
@@ -194,11 +253,13 @@ def write_bundle(path: Path, members: Mapping[str, bytes]) -> None:
 
     Args:
         path: where to; replaced whole or not at all.
-        members: contents by name; the manifest among them.
+        members: contents by name; the manifest among them. A packed file goes by its name with
+            ``PACKED`` after it.
     """
     with whole_file(str(path)) as file, zipfile.ZipFile(file, "w") as archive:
         for name in sorted(members):
             info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
-            info.compress_type = zipfile.ZIP_DEFLATED
+            packed = name.endswith(PACKED)
+            info.compress_type = zipfile.ZIP_STORED if packed else zipfile.ZIP_DEFLATED
             info.external_attr = 0o644 << 16
             archive.writestr(info, members[name], compresslevel=9)

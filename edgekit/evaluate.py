@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from edgekit.errors import DeviceError
 from edgekit.model import Model, Signature
+from edgekit.packing import travelling
 from edgekit.progress import Tick
 from edgekit.results import Measurement
 from edgekit_agent.records import BenchJob, ModelRef, Report, Samples, ScoreJob, Tally
@@ -113,8 +113,8 @@ def measurement(
 
 
 def transfer_bytes(data: bytes) -> int:
-    """What a file weighs on its way to a device: deflated, or as it is where that is smaller."""
-    return min(len(data), len(zlib.compress(data, 9)))
+    """What a model weighs on its way to a device: packed, or as it is where that saves little."""
+    return len(travelling(data).data)
 
 
 def default_metric(signature: Signature, output: str | None) -> str:

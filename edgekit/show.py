@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from edgekit.apply import Applied
 from edgekit.bench import Benched
-from edgekit.bundle import release_name
+from edgekit.bundle import Form, release_name
 from edgekit.compare import Comparison
 from edgekit.inspection import Inspection
 from edgekit.latency import LatencySummary
@@ -60,7 +60,22 @@ def built(outcome: Outcome) -> str:
     lines += [f"note: {note}" for note in _all_notes(outcome)]
     if outcome.manifest:
         lines += ["", f"bundle: {intake.out.resolve()} (release {release_name(outcome.manifest)})"]
+        lines += [f"  {_form(form)}" for form in outcome.manifest.forms]
     return "\n".join(lines)
+
+
+def _form(form: Form) -> str:
+    """One form of the weights: on disk, on its way, in memory, and how fast it is."""
+    parts = [
+        f"{size(form.disk_bytes)} on disk",
+        f"{size(form.transfer_bytes)} to send ({form.encoding})",
+    ]
+    if form.source is not None and form.latency_p50_ms is not None:
+        parts.append(
+            f"{size(form.peak_rss_bytes)} of memory, p50 {form.latency_p50_ms:.3g} ms, "
+            f"p95 {form.latency_p95_ms:.3g} ms ({form.source})"
+        )
+    return f"{form.name}{' (this bundle)' if form.chosen else ''}: {', '.join(parts)}"
 
 
 def _all_notes(outcome: Outcome) -> list[str]:

@@ -183,11 +183,11 @@ class Workshop:
         return replace(candidate, measurements=(*others, fresh))
 
     def _transferred(self, model: Model) -> int:
-        """Bytes of a model on its way; deflating a large one takes seconds, so it is kept."""
-        known = self.intake.store.recall("transfers", model.digest)
+        """Bytes of a model on its way; packing a large one takes seconds, so it is kept."""
+        known = self.intake.store.recall("travelling", model.digest)
         if known is None:
             known = {"bytes": transfer_bytes(model.path.read_bytes())}
-            self.intake.store.remember("transfers", model.digest, known)
+            self.intake.store.remember("travelling", model.digest, known)
         return int(known["bytes"])
 
     def _question(self, source: str, *parts: str) -> str:

@@ -19,7 +19,9 @@ from edgekit.bundle import (
     write_bundle,
 )
 from edgekit.errors import UserError
+from edgekit.packing import Travelling, pack
 from edgekit.profile import load_profile
+from edgekit_agent.unpacking import unpack
 
 CONTENTS = {"model.onnx": b"model" * 1000, CANARIES: b"canaries"}
 
@@ -76,6 +78,41 @@ def test_a_bundle_reads_back_as_it_was_written(lay):
     assert {name: bundle.read(name) for name in CONTENTS} == CONTENTS
     assert {blob.name for blob in bundle.blobs()} == set(CONTENTS)
     bundle.check()
+
+
+def test_a_packed_model_reads_back_as_it_was_and_travels_packed(tmp_path):
+    whole = CONTENTS | {MANIFEST: text(manifest())}
+    sent = pack(CONTENTS["model.onnx"])
+    members = {k: v for k, v in whole.items() if k != "model.onnx"} | {"model.onnx.packed": sent}
+    write_bundle(tmp_path / f"{manifest().name}.edgekit", members)
+    for name, data in whole.items():
+        (tmp_path / name).write_bytes(data)
+
+    for path in (tmp_path / f"{manifest().name}.edgekit", tmp_path):
+        bundle = open_bundle(path)
+        bundle.check()
+        assert bundle.read("model.onnx") == CONTENTS["model.onnx"]
+        assert bundle.travelling("model.onnx") == Travelling(encoding="packed", data=sent)
+
+
+def test_a_build_folder_whose_bundle_file_is_of_another_build_is_packed_anew(tmp_path):
+    other = CONTENTS | {"model.onnx": b"other" * 300, MANIFEST: text(manifest(metric="top5"))}
+    other["model.onnx.packed"] = pack(other.pop("model.onnx"))
+    write_bundle(tmp_path / f"{manifest().name}.edgekit", other)
+    for name, data in (CONTENTS | {MANIFEST: text(manifest())}).items():
+        (tmp_path / name).write_bytes(data)
+
+    sent = open_bundle(tmp_path).travelling("model.onnx")
+
+    assert unpack(sent.data, len(CONTENTS["model.onnx"])) == CONTENTS["model.onnx"]
+
+
+def test_a_damaged_packed_model_is_named(tmp_path):
+    members = {k: v for k, v in CONTENTS.items() if k != "model.onnx"}
+    members |= {"model.onnx.packed": pack(b"other" * 300), MANIFEST: text(manifest())}
+    write_bundle(tmp_path / "b.edgekit", members)
+    with pytest.raises(UserError, match=r"model\.onnx: cannot be read: "):
+        open_bundle(tmp_path / "b.edgekit").check()
 
 
 def test_a_changed_or_missing_file_is_named(lay):

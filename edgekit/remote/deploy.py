@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 import time
-import zipfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,9 +14,10 @@ from packaging.version import InvalidVersion, Version
 
 from edgekit.bundle import MANIFEST, RELEASE_DIGITS, Bundle
 from edgekit.errors import DeviceError
+from edgekit.packing import Travelling
 from edgekit.profile import DeviceProfile, RuntimeName, RuntimeSpec
 from edgekit.remote.device_python import device_python, userland
-from edgekit.remote.sending import send, sha256
+from edgekit.remote.sending import Packed, send, sha256
 from edgekit.remote.session import Progress, Session
 from edgekit.remote.wheels import fetch_runtime, litert_packages
 from edgekit_agent.records import (
@@ -119,7 +118,8 @@ def _installed(
         progress=progress,
     )
     with _sources(bundle) as sources:
-        send(session, [*sources, (bundle.manifest_bytes, release)], progress)
+        packed = Packed(find=lambda digest: _packed(bundle, digest), site=found.site)
+        send(session, [*sources, (bundle.manifest_bytes, release)], progress, packed)
     job = InstallJob(
         home=session.home,
         release=release[:RELEASE_DIGITS],
@@ -133,6 +133,12 @@ def _installed(
         max_relative_error=manifest.max_relative_error,
     )
     return session.ask(job, Status, progress=progress)
+
+
+def _packed(bundle: Bundle, digest: str) -> Travelling | None:
+    """Only the model is worth expanding."""
+    model = bundle.manifest.file(bundle.manifest.model)
+    return bundle.travelling(model.name) if model.digest == digest else None
 
 
 def _runtime_of(after: Status) -> str:
@@ -271,9 +277,6 @@ def _sources(bundle: Bundle) -> Iterator[Sequence[tuple[Path, str]]]:
         yield [(bundle.path / blob.name, blob.digest) for blob in bundle.blobs()]
         return
     with tempfile.TemporaryDirectory(prefix="edgekit-") as scratch:
-        with zipfile.ZipFile(bundle.path) as archive:
-            for blob in bundle.blobs():
-                target = Path(scratch) / blob.name
-                with archive.open(blob.name) as packed, target.open("wb") as file:
-                    shutil.copyfileobj(packed, file)
+        for blob in bundle.blobs():
+            (Path(scratch) / blob.name).write_bytes(bundle.read(blob.name))
         yield [(Path(scratch) / blob.name, blob.digest) for blob in bundle.blobs()]

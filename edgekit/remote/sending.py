@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import tempfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgekit.errors import DeviceError
+from edgekit.packing import Travelling
 from edgekit.remote.session import Progress, Session
 from edgekit_agent.files import sha256_of
 from edgekit_agent.records import Blob, Plan, PlanJob, Received, ReceiveJob
@@ -20,6 +22,21 @@ LEVEL = 6
 SAMPLE, SAMPLES = 1 << 15, 32
 ZIP_MAGIC = b"PK\x03\x04"
 PRESENT = -1
+# What the agent says where numpy, or what else it takes to expand, is missing.
+CANNOT_EXPAND = "missing_runtime"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Packed:
+    """Files that have a packed form.
+
+    Attributes:
+        find: the form that is sent of the file with that sha256; None = no better one is known.
+        site: where numpy is on the device, if not in its Python's own folders.
+    """
+
+    find: Callable[[str], Travelling | None]
+    site: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +51,7 @@ def send(
     session: Session,
     files: Sequence[tuple[Path | bytes, str]],
     progress: Progress | None = None,
+    packed: Packed | None = None,
 ) -> dict[str, str]:
     """Have every file on the device.
 
@@ -41,6 +59,8 @@ def send(
         session: the device.
         files: contents, or where they are, each with its sha256.
         progress: told how far it is.
+        packed: files that have a packed form; deflated all the same for a device that cannot
+            expand it.
 
     Returns:
         For each sha256 the path of the file on the device.
@@ -55,7 +75,15 @@ def send(
     if missing:
         # Packed only now: a file that is there already is not worth packing.
         with tempfile.TemporaryDirectory(prefix="edgekit-") as scratch:
-            _send_missing(session, [_packed(p, Path(scratch)) for p in missing], progress)
+            wrapped = [_wrapped(p, Path(scratch), packed) for p in missing]
+            try:
+                _send_missing(session, wrapped, progress, packed)
+            except DeviceError as error:
+                if packed is None or error.kind != CANNOT_EXPAND:
+                    raise
+                if progress is not None:
+                    progress({"stage": f"{error.message}; deflated instead", "done": 0, "total": 0})
+                _send_missing(session, [_deflated(p, Path(scratch)) for p in missing], progress)
     return {digest: f"{session.home}/objects/{digest}" for digest in sources}
 
 
@@ -64,13 +92,19 @@ def _plan(session: Session, parcels: Sequence[Parcel]) -> tuple[int, ...]:
     return session.ask(job, Plan).present
 
 
-def _send_missing(session: Session, parcels: Sequence[Parcel], progress: Progress | None) -> None:
+def _send_missing(
+    session: Session,
+    parcels: Sequence[Parcel],
+    progress: Progress | None,
+    packed: Packed | None = None,
+) -> None:
     held = _plan(session, parcels)
     going = [(p, at) for p, at in zip(parcels, held, strict=True) if at != PRESENT]
     job = ReceiveJob(
         home=session.home,
         blobs=tuple(p.blob for p, _ in going),
         offsets=tuple(at for _, at in going),
+        site=packed.site if packed else None,
     )
     payload = (piece for parcel, at in going for piece in _pieces(parcel.source, at))
     session.ask(job, Received, payload=payload, progress=progress)
@@ -81,7 +115,17 @@ def _raw(source: Path | bytes, digest: str) -> Blob:
     return Blob(digest=digest, size=size, wire_digest=digest, wire_size=size, encoding="raw")
 
 
-def _packed(parcel: Parcel, scratch: Path) -> Parcel:
+def _wrapped(parcel: Parcel, scratch: Path, packed: Packed | None) -> Parcel:
+    """The parcel in its packed form where there is one, else deflated."""
+    raw = parcel.blob
+    form = packed.find(raw.digest) if packed else None
+    if form is None or form.encoding != "packed":
+        return _deflated(parcel, scratch)
+    blob = Blob(raw.digest, raw.size, sha256(form.data), len(form.data), form.encoding)
+    return Parcel(blob=blob, source=form.data)
+
+
+def _deflated(parcel: Parcel, scratch: Path) -> Parcel:
     """The parcel deflated, where that saves enough; a zip (a wheel) is deflated already."""
     raw = parcel.blob
     if not _promising(parcel):

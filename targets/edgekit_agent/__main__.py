@@ -13,7 +13,7 @@ from edgekit_agent.failures import AgentError, PeerGone, failure_of
 from edgekit_agent.install import install, rollback, status
 from edgekit_agent.probe import probe
 from edgekit_agent.receive import forget, plan, receive
-from edgekit_agent.records import Health, HealthJob
+from edgekit_agent.records import Expanded, ExpandJob, Health, HealthJob
 from edgekit_agent.runtimes.trial import run_trial
 from edgekit_agent.supervise import run_in_worker
 from edgekit_agent.wheels import unpack_runtime
@@ -84,10 +84,13 @@ def _run(
     def ask_health(question: HealthJob) -> Health:
         return decode(Health, run_in_worker(question, outlet))
 
+    def expand(packed: ExpandJob) -> Expanded:
+        return decode(Expanded, run_in_worker(packed, outlet))
+
     handlers: Dict[str, Callable[[], object]] = {
         "probe": lambda: probe(job),
         "plan": lambda: plan(job),
-        "receive": lambda: receive(job, inlet, outlet.progress),
+        "receive": lambda: receive(job, inlet, outlet.progress, expand),
         "forget": lambda: forget(job),
         "runtime": lambda: unpack_runtime(job, outlet.progress),
         "install": lambda: install(job, ask_health, outlet.progress),

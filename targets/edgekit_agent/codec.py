@@ -12,6 +12,7 @@ from typing import Any, Dict, List, Type, TypeVar
 
 from edgekit_agent.records import (
     BenchJob,
+    ExpandJob,
     ForgetJob,
     HealthJob,
     InstallJob,
@@ -33,6 +34,7 @@ JOBS: Dict[str, Type[Any]] = {
     "health": HealthJob,
     "plan": PlanJob,
     "receive": ReceiveJob,
+    "expand": ExpandJob,
     "forget": ForgetJob,
     "runtime": RuntimeJob,
     "install": InstallJob,

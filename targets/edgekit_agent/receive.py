@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 import os
 import zlib
-from typing import BinaryIO, Iterator, List, Tuple
+from typing import BinaryIO, Callable, Iterator, List, Optional, Tuple
 
 from edgekit_agent.failures import AgentError
 from edgekit_agent.files import CHUNK, fsync_folder, sha256_of, whole_file
 from edgekit_agent.records import (
     Blob,
+    Expanded,
+    ExpandJob,
     ForgetJob,
     Forgotten,
     Plan,
@@ -30,6 +32,8 @@ from edgekit_agent.releases import (
 )
 from edgekit_agent.wire import Inlet, Progress
 
+Expand = Callable[[ExpandJob], Expanded]
+
 _TAKE_BYTES = 1 << 18
 # Room for directory entries and the file system's own books.
 _SPARE_BYTES = 1 << 16
@@ -41,10 +45,12 @@ def plan(job: PlanJob) -> Plan:
     return Plan(tuple(_present(home, blob) for blob in job.blobs), free_bytes(home))
 
 
-def receive(job: ReceiveJob, inlet: Inlet, progress: Progress) -> Received:
+def receive(job: ReceiveJob, inlet: Inlet, progress: Progress, expand: Expand) -> Received:
     """Take blobs from the raw bytes that follow the job, and keep each once it is verified.
 
-    Cut off in the middle, what came so far stays; ``plan`` says how much.
+    Packed ones are expanded last, in a process of their own: it takes seconds, in which the host
+    should not wait for its bytes to be taken. Cut off in the middle, what came so far stays;
+    ``plan`` says how much.
 
     Raises:
         AgentError: ``no_space`` before anything is read, ``corrupt`` (transient) for a blob that
@@ -65,7 +71,12 @@ def receive(job: ReceiveJob, inlet: Inlet, progress: Progress) -> Received:
             for count in _take(home, blob, offset, inlet):
                 done += count
                 progress("receive", done, total)
-            _keep(home, blob)
+            if blob.encoding != "packed":
+                _keep(home, blob)
+        packed = [blob for blob in job.blobs if blob.encoding == "packed"]
+        for number, blob in enumerate(packed):
+            progress("expand", number, len(packed))
+            _expand(home, blob, expand, job.site)
     return Received(len(job.blobs), total)
 
 
@@ -104,11 +115,16 @@ def _present(home: Home, blob: Blob) -> int:
 
 def _check_space(home: Home, pairs: List[Tuple[Blob, int]]) -> None:
     """A blob needs its wire bytes and, while it is decoded, its own size as well."""
-    kept = peak = 0
+    kept = peak = waiting = 0
     for blob, offset in pairs:
         decoded = blob.size if blob.encoding == "zlib" else 0
         peak = max(peak, kept + blob.wire_size - offset + decoded)
-        kept += blob.size
+        if blob.encoding == "packed":
+            kept += blob.wire_size - offset  # its object comes when all have been taken
+            waiting += blob.size
+        else:
+            kept += blob.size
+    peak = max(peak, kept + waiting)
     missing = peak + _SPARE_BYTES - free_bytes(home)
     if missing > 0:
         raise AgentError(
@@ -163,11 +179,23 @@ def _keep(home: Home, blob: Blob) -> None:
         os.unlink(part)
         return
     if blob.encoding != "raw":
-        raise AgentError("bad_job", f"unknown encoding {blob.encoding!r}; known: raw, zlib")
+        raise AgentError("bad_job", f"unknown encoding {blob.encoding!r}; known: raw, zlib, packed")
     if (blob.digest, blob.size) != (blob.wire_digest, blob.wire_size):
         raise _corrupt(part, "is sent raw, yet its own digest is another")
     os.replace(part, path)
     fsync_folder(home.folder("objects"))
+
+
+def _expand(home: Home, blob: Blob, expand: Expand, site: Optional[str]) -> None:
+    """Turn a whole packed part into an object, or drop it."""
+    part = home.part(blob.digest, blob.wire_digest)
+    try:
+        expand(ExpandJob(part, home.object(blob.digest), blob, site))
+    except AgentError as error:
+        if error.failure.kind != "corrupt":
+            raise
+        raise _corrupt(part, error.failure.message) from error
+    os.unlink(part)
 
 
 def _decode(part: str, path: str, blob: Blob) -> None:

@@ -116,7 +116,7 @@ class Blob:
     size: int
     wire_digest: str
     wire_size: int
-    encoding: str  # "raw" | "zlib"
+    encoding: str  # "raw" | "zlib" | "packed" (see ``unpacking``)
 
 
 @dataclass(frozen=True)
@@ -129,11 +129,25 @@ class PlanJob:
 
 @dataclass(frozen=True)
 class ReceiveJob:
-    """Take blobs from the bytes that follow this line, each from its ``offsets`` entry on."""
+    """Take blobs from the bytes that follow this line, each from its ``offsets`` entry on.
+
+    ``site`` is where numpy is, if not in this Python's own folders; packed blobs need it.
+    """
 
     home: str
     blobs: Tuple[Blob, ...]
     offsets: Tuple[int, ...]
+    site: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class ExpandJob:
+    """Make the object ``path`` of a packed blob whose bytes are all in ``part``."""
+
+    part: str
+    path: str
+    blob: Blob
+    site: Optional[str] = None
 
 
 @dataclass(frozen=True)
@@ -303,6 +317,13 @@ class Received:
 
     blobs: int
     wire_bytes: int
+
+
+@dataclass(frozen=True)
+class Expanded:
+    """How large a packed blob has become."""
+
+    size: int
 
 
 @dataclass(frozen=True)

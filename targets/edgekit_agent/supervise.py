@@ -150,7 +150,7 @@ def _died(status: int, stderr: str) -> AgentError:
     name = signal.Signals(-status).name
     return AgentError(
         "killed",
-        f"the process that ran the model was killed by {name}{tail}",
+        f"the process that handled the model was killed by {name}{tail}",
         hint=_out_of_memory_hint() if -status == signal.SIGKILL else _SIGNAL_HINTS.get(-status, ""),
         transient=-status in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT),
     )

@@ -17,8 +17,10 @@ _HANDLERS = {
     "bench": "edgekit_agent.bench:bench",
     "score": "edgekit_agent.accuracy:score",
     "health": "edgekit_agent.health:check_health",
+    "expand": "edgekit_agent.unpacking:expand",
 }
-JOBS = frozenset(_HANDLERS)
+# What the host may ask for; the others are parts of other jobs.
+JOBS = frozenset(_HANDLERS) - {"expand"}
 
 
 def work() -> None:
@@ -42,18 +44,18 @@ def work() -> None:
 def _handle(kind: str, job: Any, outlet: Outlet) -> object:  # noqa: ANN401 - one of JOBS
     if kind not in _HANDLERS:
         raise AgentError("bad_job", f"a worker does not do {kind} jobs")
-    if job.model.site is not None:
-        sys.path.insert(0, os.path.expanduser(job.model.site))
+    site = job.site if kind == "expand" else job.model.site
+    if site is not None:
+        sys.path.insert(0, os.path.expanduser(site))
     module, function = _HANDLERS[kind].split(":")
     try:
-        handler = getattr(importlib.import_module(module), function)
+        return getattr(importlib.import_module(module), function)(job, outlet.progress)
     except ImportError as error:
         raise AgentError(
             "missing_runtime",
-            f"cannot run models here: {error}",
+            f"cannot {'expand' if kind == 'expand' else 'run'} models here: {error}",
             hint="numpy and a runtime are needed; 'edgekit push' brings them along",
         ) from error
-    return handler(job, outlet.progress)
 
 
 def _end_with_supervisor() -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import onnx.parser
 import pytest
 
+from edgekit.packing import pack
 from edgekit_agent.codec import decode, encode_job
 from edgekit_agent.records import (
     Blob,
@@ -166,7 +167,7 @@ def blob():
     """Describes bytes to send: the blob and what goes over the wire."""
 
     def describe(data, encoding="raw"):
-        wire = zlib.compress(data) if encoding == "zlib" else data
+        wire = {"raw": bytes, "zlib": zlib.compress, "packed": pack}[encoding](data)
         return Blob(sha256(data), len(data), sha256(wire), len(wire), encoding), wire
 
     return describe

@@ -25,7 +25,7 @@ def present(agent, home, *blobs):
     return agent.ask(PlanJob(str(home), blobs), Plan).present
 
 
-@pytest.mark.parametrize("encoding", ["raw", "zlib"])
+@pytest.mark.parametrize("encoding", ["raw", "zlib", "packed"])
 def test_a_blob_arrives_whole_and_is_known_from_then_on(agent, blob, tmp_path, encoding):
     described, wire = blob(DATA, encoding)
     assert present(agent, tmp_path, described) == (0,)
@@ -36,7 +36,7 @@ def test_a_blob_arrives_whole_and_is_known_from_then_on(agent, blob, tmp_path, e
     assert list((tmp_path / "parts").iterdir()) == []
 
 
-@pytest.mark.parametrize("encoding", ["raw", "zlib"])
+@pytest.mark.parametrize("encoding", ["raw", "zlib", "packed"])
 def test_a_cut_transfer_goes_on_where_it_was_cut(start_agent, blob, tmp_path, encoding):
     described, wire = blob(os.urandom(100_000), encoding)
     first = start_agent()
@@ -82,6 +82,63 @@ def test_what_unpacks_to_something_else_is_dropped(agent, blob, tmp_path, wire):
     assert failure.kind == "corrupt"
     assert present(agent, tmp_path, lie) == (0,)
     assert list((tmp_path / "objects").iterdir()) == []
+
+
+@pytest.mark.parametrize("at", [0, 9, 200, -3])
+def test_packed_bytes_of_something_else_are_dropped(agent, blob, tmp_path, at):
+    described, wire = blob(bytes(range(250)) * 4, "packed")
+    wire = bytearray(wire)
+    wire[at] ^= 4
+    wired, _ = blob(bytes(wire))
+    lie = dataclasses.replace(described, wire_digest=wired.digest)
+    failure = agent.ask(ReceiveJob(str(tmp_path), (lie,), (0,)), Received, bytes(wire))
+    assert (failure.kind, failure.transient) == ("corrupt", True)
+    assert present(agent, tmp_path, described) == (0,)
+    assert list((tmp_path / "objects").iterdir()) == []
+    assert list((tmp_path / "parts").iterdir()) == []
+
+
+def test_packed_bytes_that_unpack_to_more_than_they_should_are_dropped(agent, blob, tmp_path):
+    described, wire = blob(DATA, "packed")
+    lie = dataclasses.replace(described, size=1000)
+    failure = agent.ask(ReceiveJob(str(tmp_path), (lie,), (0,)), Received, wire)
+    assert failure.kind == "corrupt"
+    assert list((tmp_path / "objects").iterdir()) == []
+
+
+def test_what_comes_after_a_packed_blob_is_taken_before_it_is_expanded(agent, blob, tmp_path):
+    (packed, wire), (plain, rest) = blob(DATA, "packed"), blob(b"another")
+    job = ReceiveJob(str(tmp_path), (packed, plain), (0, 0))
+    agent.send(job, wire)
+    assert not (tmp_path / "objects" / packed.digest).exists()
+    agent.process.stdin.write(rest)
+    agent.process.stdin.flush()
+    assert agent.answer(Received) == Received(2, len(wire) + len(rest))
+    assert present(agent, tmp_path, packed, plain) == (-1, -1)
+
+
+def test_without_numpy_packed_bytes_stay_and_the_host_is_told(start_agent, blob, tmp_path):
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "numpy.py").write_text("raise ImportError('no numpy for this processor')")
+    agent = start_agent()
+    described, wire = blob(DATA, "packed")
+    site = str(tmp_path / "site")
+    home = tmp_path / "home"
+    failure = agent.ask(ReceiveJob(str(home), (described,), (0,), site), Received, wire)
+    assert failure.kind == "missing_runtime"
+    assert "no numpy for this processor" in failure.message
+    assert present(agent, home, described) == (len(wire),)
+    assert list((home / "objects").iterdir()) == []
+    again = ReceiveJob(str(home), (described,), (len(wire),))
+    assert agent.ask(again, Received) == Received(1, 0)
+    assert present(agent, home, described) == (-1,)
+
+
+def test_the_missing_space_counts_what_packed_bytes_unpack_to(agent, blob, tmp_path):
+    described, _ = blob(DATA, "packed")
+    huge = dataclasses.replace(described, size=1 << 60)
+    agent.send(ReceiveJob(str(tmp_path), (huge,), (0,)))
+    assert agent.answer(Received).kind == "no_space"
 
 
 def test_a_damaged_object_does_not_count_as_present(agent, blob, tmp_path):
@@ -160,7 +217,7 @@ def test_what_is_to_be_forgotten_is_gone_and_the_rest_stays(agent, deliver, tmp_
     assert agent.ask(job, Forgotten) == Forgotten(())
 
 
-@pytest.mark.parametrize("encoding", ["raw", "zlib"])
+@pytest.mark.parametrize("encoding", ["raw", "zlib", "packed"])
 def test_what_came_by_half_is_forgotten_as_well(start_agent, blob, tmp_path, encoding):
     described, wire = blob(os.urandom(100_000), encoding)
     first = start_agent()

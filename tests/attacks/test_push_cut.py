@@ -147,17 +147,21 @@ def test_a_push_cut_after_any_line_leaves_a_whole_release_and_the_next_one_succe
     assert outcomes[len(whole) - 1], "what was lost is only the word that it is done"
 
 
-def test_what_came_before_the_cut_is_not_sent_again(sshd, tmp_path, monkeypatch):
+@pytest.mark.parametrize(("low_bits", "width"), [(False, 40_000), (True, 240_000)])
+def test_what_came_before_the_cut_is_not_sent_again(sshd, tmp_path, monkeypatch, low_bits, width):
     cache = tmp_path / "cache"
     install(make_bundle(tmp_path / "old", seed=1), cache)
-    bundle = make_bundle(tmp_path / "big", seed=2, width=40_000)
-    total = sum(f.bytes for f in bundle.manifest.files)
+    bundle = make_bundle(tmp_path / "big", seed=2, width=width, low_bits=low_bits)
+    sent = bundle.travelling("model.onnx")
+    assert sent.encoding == "packed"
+    total = len(sent.data) + bundle.manifest.file("canaries.npz").bytes
     with (
         proxied(sshd, tmp_path, monkeypatch, cut_after=int(0.8 * total)),
         pytest.raises(DeviceError, match="connection was lost"),
     ):
         install(bundle, cache)
     assert install(bundle, cache).sent_bytes < 0.5 * total
+    assert served(sshd.edgekit_home) == sha256(bundle.manifest_bytes)[:RELEASE_DIGITS]
 
 
 def test_a_link_that_falls_silent_ends_with_an_error(sshd, tmp_path, monkeypatch):

@@ -245,15 +245,28 @@ def proxied(
 
 
 def make_bundle(
-    folder: Path, *, seed: int = 0, width: int = 2400, arch: str = "", wrong: bool = False
+    folder: Path,
+    *,
+    seed: int = 0,
+    width: int = 2400,
+    arch: str = "",
+    wrong: bool = False,
+    low_bits: bool = False,
 ) -> Bundle:
-    """A bundle with one matrix of 64 rows; ``wrong`` makes its canaries impossible to meet."""
+    """A bundle with one matrix of 64 rows; ``wrong`` makes its canaries impossible to meet.
+
+    With ``low_bits`` the matrix is stored as int8 that use few of their values.
+    """
     random = np.random.default_rng(seed)
+    body = "f = DequantizeLinear(w, s) y = MatMul(x, f)" if low_bits else "y = MatMul(x, w)"
     model = onnx.parser.parse_model(
         '<ir_version: 8, opset_import: ["" : 17]>'
-        f"g (float[1, 64] x) => (float[1, {width}] y) {{ y = MatMul(x, w) }}"
+        f"g (float[1, 64] x) => (float[1, {width}] y) {{ {body} }}"
     )
     weights = random.standard_normal((64, width)).astype(np.float32)
+    if low_bits:
+        model.graph.initializer.append(onnx.numpy_helper.from_array(np.float32(0.5), "s"))
+        weights = np.rint(weights * 2).astype(np.int8)
     model.graph.initializer.append(onnx.numpy_helper.from_array(weights, "w"))
     data = model.SerializeToString()
     x = random.standard_normal((1, 64)).astype(np.float32)

@@ -1,12 +1,15 @@
 import platform
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
 from edgekit.bundle import open_bundle, write_bundle
 from edgekit.errors import DeviceError
+from edgekit.packing import travelling
 from edgekit.profile import RuntimeSpec
 from edgekit.remote.deploy import check_machine, ensure_runtime, push, rollback, status
+from edgekit.remote.sending import Packed, send, sha256
 from edgekit.remote.session import open_session
 from edgekit_agent.records import RuntimeFacts
 from tests.remote.servers import make_bundle, served
@@ -86,6 +89,44 @@ def test_a_bundle_file_is_the_same_as_its_folder(device, bundles, tmp_path):
         packed = push(open_bundle(tmp_path / "b.edgekit"), session, cache=tmp_path / "cache")
         plain = push(bundles[0], session, cache=tmp_path / "cache")
     assert packed.release == plain.release == served(home)
+
+
+@pytest.mark.parametrize("form", ["folder", "file", "file of an older edgekit"])
+def test_low_bit_weights_travel_packed_and_are_served_as_they_were(device, tmp_path, form):
+    host, home = device
+    bundle = make_bundle(tmp_path / "b", low_bits=True, width=6000)
+    model = bundle.path / "model.onnx"
+    sent = travelling(model.read_bytes())
+    assert sent.encoding == "packed"
+    members = {p.name: p.read_bytes() for p in bundle.path.iterdir()}
+    if form != "folder":
+        if form == "file":
+            members |= {"model.onnx.packed": sent.data}
+            del members["model.onnx"]
+        write_bundle(tmp_path / "b.edgekit", members)
+        bundle = open_bundle(tmp_path / "b.edgekit")
+    with open_session(host) as session:
+        session.newly_sent()
+        report = push(bundle, session, cache=tmp_path / "cache")
+    others = sum(len(data) for name, data in members.items() if not name.startswith("model"))
+    assert report.sent_bytes < len(sent.data) + others + 6000
+    assert report.sent_bytes < 0.5 * model.stat().st_size
+    assert report.release == served(home)
+    assert (home / "current" / "model.onnx").read_bytes() == model.read_bytes()
+
+
+def test_a_device_that_cannot_expand_gets_the_model_deflated(device, tmp_path):
+    bundle = make_bundle(tmp_path / "b", low_bits=True, width=600)
+    said, site = [], tmp_path / "site"
+    (site / "numpy").mkdir(parents=True)
+    (site / "numpy/__init__.py").write_text("raise ImportError('no numpy for this processor')")
+    with open_session(device[0]) as session:
+        model = bundle.manifest.file("model.onnx")
+        packed = Packed(find=lambda _: bundle.travelling("model.onnx"), site=str(site))
+        sources = [(bundle.path / model.name, model.digest)]
+        there = send(session, sources, said.append, packed)
+    assert all(sha256(Path(path).read_bytes()) == digest for digest, path in there.items())
+    assert any("no numpy for this processor; deflated instead" in s["stage"] for s in said)
 
 
 def test_going_back_from_nothing_is_one_line(device):

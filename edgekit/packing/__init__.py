@@ -1,0 +1,228 @@
+"""Pack a file for its journey: tensors entropy-coded, the rest deflated; expanded to equal bytes.
+
+``edgekit_agent.unpacking`` says what a packed file looks like and expands it.
+"""
+
+from __future__ import annotations
+
+import lzma
+import zlib
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.errors import EdgekitError
+from edgekit.packing.choice import Chosen, Numbers, Rule, choose
+from edgekit.packing.numbers import Form, Words, bins_of, low_bits_of, symbols_of
+from edgekit.packing.rans import Run, encode, lanes_for
+from edgekit.packing.tables import Table, make_table, shared_tables
+from edgekit.packing.tensors import stored_tensors
+from edgekit_agent.unpacking import (
+    FILL,
+    FIRST_GROUP,
+    LZMA,
+    MAGIC,
+    SLICES,
+    STORED,
+    ZLIB,
+    lzma_filter,
+    unpack,
+)
+
+# Settings of lzma (lc, lp, pb) that have been best for some plan or other.
+_LZMA_SETTINGS = ((3, 0, 0), (4, 0, 0), (2, 0, 0), (1, 0, 0), (0, 0, 0), (3, 0, 2), (0, 2, 2))
+_TRIED_BYTES = 1 << 18
+# Less than this is not worth the device's time.
+_WORTH = 0.03
+
+
+@dataclass(frozen=True, kw_only=True)
+class Travelling:
+    """The bytes that are sent for a file, and how they stand for it."""
+
+    encoding: Literal["raw", "packed"]
+    data: bytes
+
+
+def travelling(data: bytes) -> Travelling:
+    """A file as it is sent: packed, or as it is where that saves next to nothing."""
+    packed = pack(data)
+    if len(packed) > len(data) * (1 - _WORTH):
+        return Travelling(encoding="raw", data=data)
+    return Travelling(encoding="packed", data=packed)
+
+
+def pack(data: bytes) -> bytes:
+    """A packed file that expands to exactly these bytes; larger than they where nothing is won.
+
+    Raises:
+        EdgekitError: it does not expand to them, which is our fault.
+    """
+    chosen = choose(data, stored_tensors(data))
+    groups = _groups(chosen)
+    plan = _deflated(_plan(data, chosen, groups))
+    low = _low_bits(groups)
+    runs = [_run(group) for group in groups]
+    lanes = lanes_for(sum(len(symbols) for symbols, _ in runs))
+    head = _varints([plan.method, plan.size, len(plan.data), len(low), lanes])
+    packed = MAGIC + head + plan.data + low + encode(runs, lanes)
+    if unpack(packed, len(data)) != data:
+        raise EdgekitError("a packed file does not expand to what it was packed from")
+    return packed
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Part:
+    """Words that are coded together: a tensor, or some kinds of its slices."""
+
+    position: int  # of the tensor among the chosen ones
+    numbers: Numbers
+    kinds: tuple[int, ...]
+
+    @property
+    def words(self) -> Words:
+        """The words, in file order."""
+        return self.numbers.part(self.kinds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Group:
+    """Parts that share a table, in the order of the tensors."""
+
+    form: Form
+    table: Table
+    parts: tuple[_Part, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Deflated:
+    method: int
+    size: int
+    data: bytes
+
+
+def _groups(chosen: Sequence[Chosen]) -> list[_Group]:
+    """Which parts of the chosen tensors share which table."""
+    by_form: dict[Form, list[_Part]] = defaultdict(list)
+    for position, each in enumerate(chosen):
+        numbers = each.filling
+        if isinstance(numbers, Numbers):
+            by_form[numbers.form] += [
+                _Part(position=position, numbers=numbers, kinds=(kind,)) for kind in numbers.kinds
+            ]
+    return [group for form, parts in by_form.items() for group in _shared(form, parts)]
+
+
+def _shared(form: Form, parts: Sequence[_Part]) -> Iterator[_Group]:
+    bins = [bins_of(part.words, form, part.numbers.centre) for part in parts]
+    for shared in shared_tables(form, bins):
+        together: dict[int, _Part] = {}
+        for part in (parts[m] for m in sorted(shared.members)):
+            known = together.get(part.position)
+            kinds = (*known.kinds, *part.kinds) if known else part.kinds
+            together[part.position] = replace(part, kinds=kinds)
+        table = make_table(form, shared.bins)
+        yield _Group(form=form, table=table, parts=tuple(together.values()))
+
+
+def _plan(data: bytes, chosen: Sequence[Chosen], groups: Sequence[_Group]) -> bytes:
+    of = {
+        (part.position, kind): number
+        for number, group in enumerate(groups)
+        for part in group.parts
+        for kind in part.kinds
+    }
+    frame, befores, at = [], [], 0
+    for each in chosen:
+        start = each.tensor.start
+        befores.append(start - at)
+        frame.append(data[at:start])
+        at = start + each.tensor.size
+    frame.append(data[at:])
+    outline = b"".join(frame)
+    return b"".join(
+        (
+            _varints([len(data), len(outline), len(groups), len(chosen)]),
+            *(_described(group) for group in groups),
+            _varints(befores),
+            _varints(each.tensor.size for each in chosen),
+            _varints(_kind(each, i, of) for i, each in enumerate(chosen)),
+            *(_arguments(each, i, of) for i, each in enumerate(chosen)),
+            outline,
+        )
+    )
+
+
+def _described(group: _Group) -> bytes:
+    form, table = group.form, group.table
+    flags = form.width.bit_length() - 3 | form.rotated << 2 | form.centred << 3
+    head = [table.kept | flags << 3, form.shift, table.steps, len(table.levels)]
+    return _varints([*head, *table.levels])
+
+
+def _kind(each: Chosen, position: int, of: Mapping[tuple[int, int], int]) -> int:
+    if isinstance(each.filling, Rule):
+        return each.filling.kind
+    return SLICES if each.filling.slices else FIRST_GROUP + of[position, 0]
+
+
+def _arguments(each: Chosen, position: int, of: Mapping[tuple[int, int], int]) -> bytes:
+    filling = each.filling
+    if isinstance(filling, Rule):
+        if filling.kind == FILL:
+            return _varints([len(filling.arguments)]) + bytes(filling.arguments)
+        return _varints(filling.arguments)
+    if filling.slices is None:
+        return _varints([_zigzag(filling.centre)]) if filling.form.centred else b""
+    slices = filling.slices
+    groups = (of[position, kind] for kind in slices.kinds)
+    return _varints([len(slices.kinds), slices.inner, *groups])
+
+
+def _zigzag(value: int) -> int:
+    return value << 1 if value >= 0 else (-value << 1) - 1
+
+
+def _varints(values: Iterable[int]) -> bytes:
+    out = bytearray()
+    for value in values:
+        while value > 0x7F:
+            out.append(value & 0x7F | 0x80)
+            value >>= 7
+        out.append(value)
+    return bytes(out)
+
+
+def _deflated(plan: bytes) -> _Deflated:
+    ways = [_Deflated(method=STORED, size=len(plan), data=plan)]
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    zipped = packer.compress(plan) + packer.flush()
+    ways.append(_Deflated(method=ZLIB, size=len(plan), data=zipped))
+    settings = _LZMA_SETTINGS if len(plan) < _TRIED_BYTES else _LZMA_SETTINGS[:1]
+    for lc, lp, pb in settings:
+        filters = [lzma_filter(lc, lp, pb) | {"preset": 9}]
+        body = lzma.compress(plan, lzma.FORMAT_RAW, filters=filters)
+        coded = bytes([lc + 9 * (lp + 5 * pb)]) + body
+        ways.append(_Deflated(method=LZMA, size=len(plan), data=coded))
+    return min(ways, key=lambda way: len(way.data))
+
+
+def _run(group: _Group) -> Run:
+    kept = group.table.kept
+    parts = [symbols_of(p.words, group.form, p.numbers.centre, kept) for p in group.parts]
+    return np.concatenate(parts), group.table.counts
+
+
+def _low_bits(groups: Sequence[_Group]) -> bytes:
+    bits = [b for group in groups for part in group.parts for b in _lacking(group, part)]
+    return np.packbits(np.concatenate(bits), bitorder="little").tobytes() if bits else b""
+
+
+def _lacking(group: _Group, part: _Part) -> Iterator[NDArray[np.uint8]]:
+    table = group.table
+    centre = part.numbers.centre
+    return low_bits_of(part.words, group.form, centre, table.kept, len(table.levels))

@@ -1,0 +1,170 @@
+"""How each tensor of a file is best written: by rule, as numbers, or left in the frame."""
+
+from __future__ import annotations
+
+import zlib
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.packing.numbers import Form, Words, bins_of, centre_of, shift_of, words_of
+from edgekit.packing.slices import Slices, find_slices
+from edgekit.packing.tables import cost_bits
+from edgekit.packing.tensors import Stored
+from edgekit_agent.unpacking import COPY, FILL, PRODUCT, product
+
+_FLOAT = 1
+_WIDTHS = {_FLOAT: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 10: 16, 12: 32, 16: 16, 17: 8, 21: 4, 22: 4}
+_FLOATS = (_FLOAT, 10, 16)
+# A gap in the frame costs some bytes; below this nothing is won.
+_LEAST_BYTES = 12
+_SAMPLE = 1 << 18
+_CHANCE = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Numbers:
+    """A tensor as numbers around a centre; kinds of slices may have tables of their own."""
+
+    form: Form
+    centre: int
+    words: Words
+    slices: Slices | None = None
+
+    @property
+    def kinds(self) -> range:
+        """The kinds of slices; one where the tensor is not cut."""
+        return range(1 if self.slices is None else max(self.slices.kinds) + 1)
+
+    def part(self, kinds: Sequence[int]) -> Words:
+        """The words of all slices of these kinds, in file order."""
+        return self.words if self.slices is None else self.slices.part(self.words, kinds)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """A tensor that follows from a word, or from tensors so many places before it."""
+
+    kind: int
+    arguments: tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Chosen:
+    """A tensor that leaves a gap in the frame, and what fills it."""
+
+    tensor: Stored
+    filling: Numbers | Rule
+
+
+def choose(data: bytes, tensors: Sequence[Stored]) -> list[Chosen]:
+    """The tensors that are not left in the frame, in file order."""
+    known = _Known()
+    chosen: list[Chosen] = []
+    for tensor in tensors:
+        raw = data[tensor.start : tensor.start + tensor.size]
+        filling = known.rule(raw, tensor, len(chosen)) or _numbers(raw, tensor)
+        if filling is not None:
+            known.add(raw, tensor, len(chosen))
+            chosen.append(Chosen(tensor=tensor, filling=filling))
+    return chosen
+
+
+class _Known:
+    """The tensors so far: what a later one may follow from."""
+
+    def __init__(self) -> None:
+        self._places: dict[bytes, int] = {}
+        self._floats: dict[int, list[tuple[int, NDArray[np.float32]]]] = defaultdict(list)
+
+    def add(self, raw: bytes, tensor: Stored, place: int) -> None:
+        """Remember a tensor by its place among the chosen ones."""
+        self._places.setdefault(raw, place)
+        if tensor.data_type == _FLOAT:
+            self._floats[tensor.size].append((place, np.frombuffer(raw, "<f4")))
+
+    def rule(self, raw: bytes, tensor: Stored, place: int) -> Rule | None:
+        """How the tensor at ``place`` follows from what is known."""
+        if tensor.size < _LEAST_BYTES:
+            return None
+        word = _one_word(raw, max(1, _WIDTHS.get(tensor.data_type, 64) // 8))
+        if word is not None:
+            return Rule(kind=FILL, arguments=tuple(word))
+        if raw in self._places:
+            return Rule(kind=COPY, arguments=(place - self._places[raw],))
+        return self._product(raw, place) if tensor.data_type == _FLOAT else None
+
+    def _product(self, raw: bytes, place: int) -> Rule | None:
+        wanted = np.frombuffer(raw, "<f4")
+        for at, left in reversed(self._floats[len(raw)]):
+            for factor_at, factor in reversed(self._floats[4]):
+                first = product(left[:1], factor)
+                if abs(first[0] - wanted[0]) > 1e-6 * abs(wanted[0]):
+                    continue
+                if product(left, factor).tobytes() == raw:
+                    return Rule(kind=PRODUCT, arguments=(place - at, place - factor_at))
+        return None
+
+
+def _one_word(raw: bytes, step: int) -> bytes | None:
+    word = raw[:step]
+    return word if len(raw) % step == 0 and raw == word * (len(raw) // step) else None
+
+
+def _numbers(raw: bytes, tensor: Stored) -> Numbers | None:
+    """The cheapest way to write a tensor as numbers, if that beats deflating it."""
+    if tensor.data_type not in _WIDTHS or tensor.size == 0:
+        return None
+    # Only a factor of other scales is worth a gap when it is this small.
+    if tensor.size < _LEAST_BYTES and tensor.data_type != _FLOAT:
+        return None
+    ways = [n for n in _ways(raw, tensor.data_type) if n is not None]
+    if not ways:
+        return None
+    costs = [cost_bits(n.form, bins_of(n.words, n.form, n.centre)) / 8 for n in ways]
+    best = int(np.argmin(costs))
+    # Others may share its table, and deflating finds what comes again and again as well.
+    if tensor.size >= 1 << 10 and 0.9 * costs[best] > _deflated(raw):
+        return None
+    slices = find_slices(ways[best].words, ways[best].form, tensor.dims)
+    return replace(ways[best], slices=slices)
+
+
+def _ways(raw: bytes, data_type: int) -> Iterator[Numbers | None]:
+    width = _WIDTHS[data_type]
+    if data_type in _FLOATS:
+        yield _floats(raw, width)
+        return
+    yield _around(raw, Form(width=width))
+    if width <= 8:
+        yield _around(raw, Form(width=width, centred=True))
+    if width == 8:
+        # Two numbers of 4 bits in a byte look like noise as one of 8.
+        yield _around(raw, Form(width=4, centred=True))
+
+
+def _floats(raw: bytes, width: int) -> Numbers | None:
+    form = Form(width=width, rotated=True)
+    if len(raw) % (width // 8):
+        return None
+    words = words_of(raw, form)
+    shift = shift_of(words, form)
+    single = len(words) == 1
+    # A few zeros at the end come by chance, and would only make one more group.
+    shift = shift if shift > _CHANCE and not single else min(shift, 1)
+    return _around(raw, Form(width=width, rotated=True, shift=shift, centred=not single))
+
+
+def _around(raw: bytes, form: Form) -> Numbers | None:
+    if len(raw) % max(1, form.width // 8):
+        return None
+    words = words_of(raw, form)
+    return Numbers(form=form, centre=centre_of(words, form), words=words)
+
+
+def _deflated(raw: bytes) -> float:
+    sample = raw[:_SAMPLE]
+    return len(zlib.compress(sample, 6)) * len(raw) / len(sample)

@@ -1,0 +1,127 @@
+"""The writing half of ``edgekit_agent.numbers``: words of a tensor as symbols and low bits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit_agent.numbers import symbol_values
+
+Words = NDArray[Any]
+Bins = NDArray[np.int64]
+
+_CHUNK = 1 << 18
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """How words become numbers; see ``edgekit_agent.numbers.Group``."""
+
+    width: int
+    rotated: bool = False
+    shift: int = 0
+    centred: bool = False
+
+    @property
+    def finest(self) -> int:
+        """The most bits that a symbol can keep, so that there are at most 256 symbols."""
+        return self.width - 1 if self.width <= 8 else 3
+
+    def keeps(self) -> tuple[int, ...]:
+        """The choices of bits that a symbol keeps."""
+        return tuple(k for k in (0, 1, 2, 3, 4, 5, 7) if k <= self.finest)
+
+
+def words_of(data: bytes | memoryview, form: Form) -> Words:
+    """The words of a tensor's bytes: unsigned, two for each byte where the width is 4."""
+    words: Words = np.frombuffer(data, f"<u{max(1, form.width // 8)}")
+    if form.width == 4:
+        words = np.stack([words & 15, words >> 4], axis=1).ravel()
+    return words
+
+
+def centre_of(words: Words, form: Form) -> int:
+    """What the numbers of a tensor are counted from."""
+    if not form.centred:
+        return 0
+    values = np.sort(_turned(words, form) >> np.uint32(form.shift))
+    middle = int(values[len(values) // 2])
+    # Fewer digits are as good: numbers spread over far more than this.
+    spread = int(values[-1]) - int(values[0])
+    step = 1 << max(0, spread.bit_length() - 6)
+    return middle // step * step
+
+
+def shift_of(words: Words, form: Form) -> int:
+    """How many low bits are zero in all words."""
+    together = int(np.bitwise_or.reduce(_turned(words, form))) if len(words) else 0
+    return (together & -together).bit_length() - 1 if together else 0
+
+
+def symbols_of(words: Words, form: Form, centre: int, kept: int) -> NDArray[np.uint8]:
+    """The symbol of each word."""
+    if form.width <= 8:
+        table = _symbols(_numbers(np.arange(1 << form.width), form, centre), kept)
+        made: NDArray[np.uint8] = table[words]
+        return made
+    parts = [_symbols(_numbers(part, form, centre), kept) for part in _chunks(words)]
+    return np.concatenate(parts) if parts else np.zeros(0, np.uint8)
+
+
+def low_bits_of(
+    words: Words, form: Form, centre: int, kept: int, count: int
+) -> Iterator[NDArray[np.uint8]]:
+    """The bits (0 or 1 each) that the first ``count`` symbols lack, lowest first, part by part."""
+    _, missing = symbol_values(count, kept)
+    if not missing.any():
+        return
+    for part in _chunks(words):
+        numbers = _numbers(part, form, centre)
+        lengths = missing[_symbols(numbers, kept)]
+        most = int(lengths.max(initial=0))
+        if most:
+            places = np.arange(most, dtype=np.uint32)
+            bits = (numbers[:, None] >> places & np.uint32(1)).astype(np.uint8)
+            yield bits[places < lengths[:, None]]
+
+
+def bins_of(words: Words, form: Form, centre: int) -> Bins:
+    """How often each of the finest symbols occurs; 256 counts."""
+    return np.bincount(symbols_of(words, form, centre, form.finest), minlength=256)
+
+
+def _chunks(words: Words) -> Iterator[Words]:
+    for at in range(0, len(words), _CHUNK):
+        yield words[at : at + _CHUNK]
+
+
+def _turned(words: Words, form: Form) -> NDArray[np.uint32]:
+    """Words as uint32; of floats the sign is moved to the lowest bit."""
+    wide = words.astype(np.uint32)
+    if not form.rotated:
+        return wide
+    ones = np.uint32((1 << form.width) - 1)
+    return ((wide << np.uint32(1)) | (wide >> np.uint32(form.width - 1))) & ones
+
+
+def _numbers(words: Words, form: Form, centre: int) -> NDArray[np.uint32]:
+    """How far words lie from the centre: 0, -1, 1, -2 as 0, 1, 2, 3."""
+    bits = form.width - form.shift
+    ones = np.uint32((1 << bits) - 1)
+    far = ((_turned(words, form) >> np.uint32(form.shift)) - np.uint32(centre)) & ones
+    negative = far >> np.uint32(bits - 1) != 0
+    return np.where(negative, (~far & ones) << np.uint32(1) | np.uint32(1), far << np.uint32(1))
+
+
+def _symbols(numbers: NDArray[np.uint32], kept: int) -> NDArray[np.uint8]:
+    # A float64 holds 32 bits exactly; frexp tells how long a number is.
+    length = np.frexp(numbers.astype(np.float64))[1].astype(np.int64)
+    missing = np.maximum(length - kept - 1, 0)
+    top = numbers.astype(np.int64) >> missing
+    symbol = np.where(missing == 0, top, (1 << kept) * missing + top)
+    made: NDArray[np.uint8] = symbol.astype(np.uint8)
+    return made

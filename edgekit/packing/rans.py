@@ -1,0 +1,45 @@
+"""The writing half of ``edgekit_agent.rans``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit_agent.rans import FLOOR, PRECISION
+
+Run = tuple[NDArray[np.uint8], tuple[int, ...]]
+
+
+def lanes_for(count: int) -> int:
+    """Lanes for so many symbols: a state costs 4 bytes, and a few thousand steps little time."""
+    return min(max(1, count // 8192), 2048)
+
+
+def encode(runs: Sequence[Run], lanes: int) -> bytes:
+    """Symbols as ``Decoder`` reads them.
+
+    Args:
+        runs: symbols, and the frequencies (adding up to ``2 ** PRECISION``) they are coded with;
+            each becomes one ``Decoder.take``.
+        lanes: how many symbols are decoded at once.
+    """
+    states = np.full(lanes, FLOOR, np.uint64)
+    pieces: list[NDArray[Any]] = []
+    for symbols, counts in reversed(runs):
+        width = np.array(counts, np.uint64)
+        start = np.cumsum(width) - width
+        # From here on a state would overflow, so its low half is written first.
+        full = width << np.uint64(32 - PRECISION)
+        for at in range((len(symbols) - 1) // lanes * lanes, -1, -lanes):
+            some = symbols[at : at + lanes]
+            view = states[: len(some)]
+            high = view >= full[some]
+            pieces.append(view[high].astype("<u2"))
+            view[high] >>= np.uint64(16)
+            whole, rest = np.divmod(view, width[some])
+            view[:] = (whole << np.uint64(PRECISION)) + rest + start[some]
+    words = b"".join(piece.tobytes() for piece in reversed(pieces))
+    return states.astype("<u4").tobytes() + words

@@ -1,0 +1,97 @@
+"""Slices of a tensor whose integers spread alike, told apart where that makes it smaller.
+
+The channels of a weight that has a scale for each of them are not equally spread: every scale
+follows from the largest value alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.packing.numbers import Form, Words, bins_of, symbols_of
+from edgekit.packing.tables import cost_bits
+
+# In a small tensor the tables and the kinds cost what they save.
+_LEAST_WORDS = 1 << 14
+_MOST_SLICES = 4096
+_KINDS = (2, 4, 8)
+_ROUNDS = 8
+# A table is often shared with other tensors, so not all of its price is held against a tensor.
+_SHARED_BITS = 20.0
+_ID_BITS = 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slices:
+    """A tensor as ``(outer, len(kinds), inner)`` words, and the kind of each slice of the middle.
+
+    Kinds are 0, 1, ..., each of which occurs.
+    """
+
+    inner: int
+    kinds: tuple[int, ...]
+
+    def part(self, words: Words, kinds: Sequence[int]) -> Words:
+        """The words of all slices of these kinds, in file order."""
+        cut = words.reshape(-1, len(self.kinds), self.inner)
+        part: Words = cut[:, np.isin(self.kinds, kinds)].ravel()
+        return part
+
+
+def find_slices(words: Words, form: Form, dims: Sequence[int]) -> Slices | None:
+    """The way to tell slices apart that makes a tensor smallest; None = as a whole it is."""
+    if form.centred or form.width != 8 or len(words) < _LEAST_WORDS:
+        return None
+    whole = cost_bits(form, bins_of(words, form, 0))
+    ways = [
+        (cost, way) for axis in _axes(dims, len(words)) for cost, way in _ways(words, form, *axis)
+    ]
+    cost, way = min(ways, key=lambda way: way[0], default=(whole, None))
+    return way if cost < whole else None
+
+
+def _axes(dims: Sequence[int], size: int) -> Iterator[tuple[int, int]]:
+    """Slices of, and words in one place of, each axis that may be cut."""
+    if math.prod(dims) != size:
+        return
+    for axis in sorted({0, min(1, len(dims) - 1), len(dims) - 1}):
+        inner = math.prod(dims[axis + 1 :])
+        if 2 <= dims[axis] <= _MOST_SLICES and size // dims[axis] >= 4:
+            yield dims[axis], inner
+
+
+def _ways(words: Words, form: Form, count: int, inner: int) -> Iterator[tuple[float, Slices]]:
+    symbols = symbols_of(words, form, 0, form.finest).reshape(-1, count, inner)
+    place = np.arange(count)[None, :, None] * 256 + symbols
+    bins = np.bincount(place.ravel(), minlength=count * 256).reshape(count, 256)
+    spread = bins @ np.arange(256)
+    order = np.argsort(np.argsort(spread, kind="stable"), kind="stable")
+    for wanted in _KINDS:
+        if 2 * wanted > count:
+            return
+        kinds = _settled(bins, order * wanted // count, wanted)
+        _, kinds = np.unique(kinds, return_inverse=True)
+        most = int(kinds.max()) + 1
+        if most < 2:
+            continue
+        shared = [cost_bits(form, bins[kinds == kind].sum(axis=0)) for kind in range(most)]
+        cost = sum(shared) - (most - 1) * _SHARED_BITS + count * (math.log2(most) + _ID_BITS)
+        yield cost, Slices(inner=inner, kinds=tuple(int(kind) for kind in kinds))
+
+
+def _settled(bins: NDArray[np.int64], kinds: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    """Each slice moved to the kind whose frequencies code it shortest, until none moves."""
+    counts = bins[:, bins.any(axis=0)].astype(np.float64)
+    for _ in range(_ROUNDS):
+        sums = np.stack([counts[kinds == kind].sum(axis=0) for kind in range(most)]) + 0.05
+        bits = -np.log2(sums / sums.sum(axis=1, keepdims=True))
+        moved = (counts @ bits.T).argmin(axis=1)
+        if (moved == kinds).all():
+            break
+        kinds = moved
+    return kinds

@@ -1,0 +1,135 @@
+"""Which tensors share a table of frequencies, and what that table is, at the least total size."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.packing.numbers import Bins, Form
+from edgekit_agent.numbers import symbol_count, symbol_values
+from edgekit_agent.rans import PRECISION, frequencies
+
+_STEPS = (1, 2, 4, 8)
+# What an entry of a table, and all that stands beside them, weighs once the plan is deflated.
+_ENTRY_BITS, _TABLE_BITS = 4.0, 40.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """Frequencies as the plan holds them: ``levels`` below the most frequent symbol."""
+
+    kept: int
+    steps: int
+    levels: tuple[int, ...]
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Frequencies of the symbols."""
+        return frequencies(self.levels, self.steps)
+
+
+@dataclass(kw_only=True)
+class Shared:
+    """Members whose numbers share a table, and how often their finest symbols occur."""
+
+    form: Form
+    bins: Bins
+    members: list[int] = field(default_factory=list)  # positions in what was put together
+
+
+def shared_tables(form: Form, bins: Sequence[Bins]) -> list[Shared]:
+    """Members put together wherever that costs less than a table of their own.
+
+    Args:
+        form: how words became numbers, the same for all.
+        bins: counts of each member's finest symbols.
+    """
+    order = sorted(range(len(bins)), key=lambda i: _entropy(bins[i]))
+    groups = [Shared(form=form, bins=bins[i].copy(), members=[i]) for i in order]
+    costs = [cost_bits(form, g.bins) for g in groups]
+    # Only neighbours in order of entropy are alike.
+    joint = [cost_bits(form, a.bins + b.bins) for a, b in itertools.pairwise(groups)]
+    while len(groups) > 1:
+        gains = np.array(costs[:-1]) + np.array(costs[1:]) - np.array(joint)
+        best = int(gains.argmax())
+        if gains[best] <= 0:
+            break
+        _merge(groups, costs, joint, best)
+    return groups
+
+
+def _merge(groups: list[Shared], costs: list[float], joint: list[float], at: int) -> None:
+    right = groups.pop(at + 1)
+    groups[at].bins += right.bins
+    groups[at].members += right.members
+    costs[at : at + 2] = [joint.pop(at)]
+    for pair in (at - 1, at):
+        if 0 <= pair < len(joint):
+            form = groups[pair].form
+            joint[pair] = cost_bits(form, groups[pair].bins + groups[pair + 1].bins)
+
+
+def cost_bits(form: Form, bins: Bins) -> float:
+    """Bits of numbers with a table of their own, the table included."""
+    return min(_cost(form, bins, kept) for kept in form.keeps())
+
+
+def _cost(form: Form, bins: Bins, kept: int) -> float:
+    counts, low = _coarser(form, bins, kept)
+    entries = int(counts.nonzero()[0].max(initial=-1)) + 1
+    return _entropy(counts) + low + _ENTRY_BITS * entries + _TABLE_BITS
+
+
+def _coarser(form: Form, bins: Bins, kept: int) -> tuple[Bins, float]:
+    """Counts of symbols that keep fewer bits, and the low bits that this leaves in all."""
+    symbol, lacking, count = _coarse_symbols(form.width, form.finest, kept)
+    used = bins[: len(symbol)]
+    counts = np.bincount(symbol, weights=used, minlength=count).astype(np.int64)
+    return counts, float((used * lacking).sum())
+
+
+@functools.cache
+def _coarse_symbols(
+    width: int, finest: int, kept: int
+) -> tuple[NDArray[np.int64], NDArray[np.uint32], int]:
+    """For each of the finest symbols the one that keeps fewer bits, and how many bits it lacks."""
+    least, _ = symbol_values(symbol_count(width, finest), finest)
+    coarse, lacking = symbol_values(symbol_count(width, kept), kept)
+    symbol = np.searchsorted(coarse, least, side="right") - 1
+    return symbol, lacking[symbol], len(coarse)
+
+
+def _entropy(counts: Bins) -> float:
+    """Bits of so many symbols under their own frequencies."""
+    some = counts[counts > 0].astype(np.float64)
+    return float(-(some * np.log2(some / some.sum())).sum())
+
+
+def make_table(form: Form, bins: Bins) -> Table:
+    """The table that makes the members of a group smallest."""
+    kept = min(form.keeps(), key=lambda kept: _cost(form, bins, kept))
+    counts, _ = _coarser(form, bins, kept)
+    counts = counts[: int(counts.nonzero()[0].max(initial=0)) + 1]
+    tables = [Table(kept=kept, steps=steps, levels=_levels(counts, steps)) for steps in _STEPS]
+    return min(tables, key=lambda table: _coded_bits(counts, table))
+
+
+def _levels(counts: Bins, steps: int) -> tuple[int, ...]:
+    top = max(int(counts.max()), 1)
+    with np.errstate(divide="ignore"):
+        below = np.rint(steps * np.log2(top / counts))
+    below = np.where(counts > 0, np.minimum(below, steps * PRECISION) + 1, 0)
+    return tuple(int(level) for level in below)
+
+
+def _coded_bits(counts: Bins, table: Table) -> float:
+    widths: NDArray[np.float64] = np.array(table.counts, np.float64)
+    used = counts > 0
+    bits = (counts[used] * (PRECISION - np.log2(widths[used]))).sum()
+    levels = np.array(table.levels)
+    return float(bits) + _entropy(np.bincount(levels[levels > 0]))

@@ -1,0 +1,128 @@
+"""Numbers of a packed file: from symbols and low bits back to the words of a tensor."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Tuple
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# Numbers are put together so many at a time.
+_CHUNK = 1 << 18
+
+
+@dataclass(frozen=True)
+class Group:
+    """Numbers that share a table of frequencies.
+
+    A number is how far a word lies from the centre of its tensor: 0, 1, 2, 3 stand for 0, -1, 1,
+    -2. One below ``2 ** (kept + 1)`` is its own symbol. Of a larger one the symbol says how long
+    it is, and the ``kept`` bits after its highest; the others are stored as they are.
+
+    Attributes:
+        width: bits of a word: 4, 8, 16 or 32.
+        rotated: words are floats, with the sign moved to the lowest bit.
+        shift: low bits that are zero in all words, and left out.
+        centred: each tensor says what its centre is; else it is zero.
+        kept: bits after the highest one that a symbol holds.
+        counts: how frequent each symbol is.
+    """
+
+    width: int
+    rotated: bool
+    shift: int
+    centred: bool
+    kept: int
+    counts: Tuple[int, ...]
+
+
+def symbol_count(width: int, kept: int) -> int:
+    """How many symbols there can be of numbers of so many bits."""
+    return (2 << kept) + (max(0, width - kept - 1) << kept)
+
+
+def symbol_values(count: int, kept: int) -> Tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """The least number that each symbol stands for, and how many low bits it lacks; as uint32."""
+    import numpy as np
+
+    symbol = np.arange(count, dtype=np.int64)
+    beyond = np.maximum(symbol - (2 << kept), 0)
+    missing = np.where(symbol < 2 << kept, 0, (beyond >> kept) + 1)
+    highest = (1 << kept) + (beyond & ((1 << kept) - 1))
+    least = np.where(symbol < 2 << kept, symbol, highest << missing)
+    return least.astype(np.uint32), missing.astype(np.uint32)
+
+
+class LowBits:
+    """Reads numbers of different lengths from one string of bits, lowest bit first."""
+
+    def __init__(self, data: bytes) -> None:
+        self._size = 8 * len(data)
+        self._data = data + bytes(8)
+        self._at = 0
+
+    def take(self, lengths: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        """A number for each of ``lengths``, at most 32 bits each; as uint32.
+
+        Raises:
+            ValueError: there are not that many bits.
+        """
+        import numpy as np
+
+        ends = np.cumsum(lengths, dtype=np.int64)
+        starts = ends - lengths + self._at
+        if len(ends):
+            self._at += int(ends[-1])
+        if self._at > self._size:
+            raise ValueError("low bits are missing")
+        data = np.frombuffer(self._data, np.uint8)
+        first, value = starts >> 3, np.zeros(len(starts), np.uint64)
+        for byte in range(5):
+            value |= data[first + byte].astype(np.uint64) << np.uint64(8 * byte)
+        value >>= (starts & 7).astype(np.uint64)
+        value &= (np.uint64(1) << lengths.astype(np.uint64)) - np.uint64(1)
+        return value.astype(np.uint32)
+
+    def at_end(self) -> bool:
+        """Whether all was read but the rest of the last byte."""
+        return self._size - self._at < 8
+
+
+class NumberReader:
+    """Makes words of the symbols of a group."""
+
+    def __init__(self, group: Group, low: LowBits) -> None:
+        self._group = group
+        self._low = low
+        self._least, self._missing = symbol_values(len(group.counts), group.kept)
+
+    def words(self, symbols: np.ndarray[Any, Any], centre: int) -> np.ndarray[Any, Any]:
+        """The words, little-endian, of the tensor's own width; two of 4 bits make one of 8."""
+        import numpy as np
+
+        out = np.empty(len(symbols), f"<u{max(1, self._group.width // 8)}")
+        for at in range(0, len(symbols), _CHUNK):
+            out[at : at + _CHUNK] = self._some(symbols[at : at + _CHUNK], centre)
+        if self._group.width != 4:
+            return out
+        pairs: np.ndarray[Any, Any] = out[0::2] | out[1::2] << 4
+        return pairs
+
+    def _some(self, symbols: np.ndarray[Any, Any], centre: int) -> np.ndarray[Any, Any]:
+        import numpy as np
+
+        group = self._group
+        number = self._least[symbols]
+        missing = self._missing[symbols]
+        if missing.any():
+            number |= self._low.take(missing)
+        word: np.ndarray[Any, Any] = (number >> np.uint32(1)) ^ (
+            np.uint32(0) - (number & np.uint32(1))
+        )
+        word += np.uint32(centre & 0xFFFFFFFF)
+        word <<= np.uint32(group.shift)
+        word &= np.uint32((1 << group.width) - 1)
+        if group.rotated:
+            word = (word >> np.uint32(1)) | (word << np.uint32(group.width - 1))
+        return word

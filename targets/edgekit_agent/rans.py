@@ -1,0 +1,99 @@
+"""Entropy-coded symbols: interleaved range asymmetric numeral systems, all lanes at once.
+
+Source: Duda 2013, "Asymmetric numeral systems"; Giesen 2014, "Interleaved entropy coders".
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Sequence, Tuple
+
+if TYPE_CHECKING:
+    import numpy as np
+
+# Probabilities are multiples of 2 ** -PRECISION; states lie in [FLOOR, 2 ** 32).
+PRECISION = 14
+FLOOR = 1 << 16
+
+# 2 ** (24 - i / 8) as whole numbers: every machine must make the same table of them.
+_EIGHTHS = (16777216, 15384775, 14107901, 12937002, 11863283, 10878679, 9975792, 9147842)
+
+
+def frequencies(levels: Sequence[int], steps: int) -> Tuple[int, ...]:
+    """Frequencies, adding up to ``2 ** PRECISION``, of symbols 0, 1, ...
+
+    Args:
+        levels: 0 for a symbol that does not occur, else 1 + how far below the most frequent one
+            it lies, in ``1 / steps`` powers of two.
+        steps: 1, 2, 4 or 8.
+
+    Raises:
+        ValueError: no symbol occurs, or too many do.
+    """
+    shares = [_share((level - 1) * (8 // steps)) if level else 0 for level in levels]
+    used = sum(1 for level in levels if level)
+    if not 0 < used <= 256 or len(levels) > 256:
+        raise ValueError(f"a table of {used} symbols")
+    spread, total = (1 << PRECISION) - used, sum(shares)
+    counts = [1 + share * spread // total if level else 0 for share, level in zip(shares, levels)]
+    counts[counts.index(max(counts))] += (1 << PRECISION) - sum(counts)
+    return tuple(counts)
+
+
+def _share(eighths: int) -> int:
+    return max(1, _EIGHTHS[eighths % 8] >> (eighths // 8))
+
+
+class Decoder:
+    """Reads symbols back, run by run, in the order in which they were written.
+
+    Args:
+        data: a little-endian 32-bit state per lane, then 16-bit words.
+        lanes: how many symbols are decoded at once.
+    """
+
+    def __init__(self, data: bytes, lanes: int) -> None:
+        import numpy as np
+
+        if lanes < 1 or len(data) < 4 * lanes or len(data) % 2:
+            raise ValueError("the entropy-coded part is cut short")
+        self._states: np.ndarray[Any, Any] = np.frombuffer(data, "<u4", lanes).astype(np.uint32)
+        self._words = np.frombuffer(data, "<u2", offset=4 * lanes).astype(np.uint32)
+        self._at = 0
+
+    def take(self, count: int, counts: Sequence[int]) -> np.ndarray[Any, Any]:
+        """The next ``count`` symbols, whose frequencies are ``counts``, as uint8.
+
+        Raises:
+            ValueError: there are not that many.
+        """
+        import numpy as np
+
+        widths = np.array(counts, np.uint32)
+        symbol = np.repeat(np.arange(len(counts), dtype=np.uint8), widths)
+        width = np.repeat(widths, widths)
+        within = np.arange(len(symbol), dtype=np.uint32)
+        within -= np.repeat(np.cumsum(widths, dtype=np.uint32) - widths, widths)
+        out = np.empty(count, np.uint8)
+        lanes, mask = len(self._states), np.uint32((1 << PRECISION) - 1)
+        for start in range(0, count, lanes):
+            states = self._states[: min(lanes, count - start)]
+            slot = states & mask
+            out[start : start + lanes] = symbol[slot]
+            states >>= np.uint32(PRECISION)
+            states *= width[slot]
+            states += within[slot]
+            self._refill(states)
+        return out
+
+    def _refill(self, states: np.ndarray[Any, Any]) -> None:
+        low = (states < FLOOR).nonzero()[0]
+        end = self._at + len(low)
+        words = self._words[self._at : end]
+        if len(words) != len(low):
+            raise ValueError("the entropy-coded part is cut short")
+        states[low] = (states[low] << 16) | words
+        self._at = end
+
+    def at_end(self) -> bool:
+        """Whether all was read and every lane is back where the writing began."""
+        return self._at == len(self._words) and bool((self._states == FLOOR).all())

@@ -1,0 +1,322 @@
+"""Expand a packed file to the very bytes it was packed from.
+
+A packed file is ``MAGIC``, three sizes, and three parts: the deflated *plan*, the low bits of
+numbers, and their entropy-coded high bits. The plan holds the *frame* (the file without its
+tensors) and says what fills each gap in it: numbers of a group, the product of two tensors that
+came before, one word again and again, or a copy. ``edgekit.packing`` writes such files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Dict, List, Tuple
+
+from edgekit_agent.failures import AgentError
+from edgekit_agent.files import write_whole
+from edgekit_agent.numbers import Group, LowBits, NumberReader, symbol_count
+from edgekit_agent.rans import Decoder, frequencies
+from edgekit_agent.records import Expanded, ExpandJob
+from edgekit_agent.wire import Progress
+
+if TYPE_CHECKING:
+    import numpy as np
+
+MAGIC = b"ekp1"
+# How the plan is deflated.
+STORED, ZLIB, LZMA = range(3)
+# What fills a gap; from FIRST_GROUP on, numbers of a group.
+PRODUCT, FILL, COPY, SLICES, FIRST_GROUP = range(5)
+_MOST_GROUPS = 1 << 16
+
+
+class Varints:
+    """Reads whole numbers of 7 bits a byte, least significant first, from bytes.
+
+    Raises ``ValueError`` where they end too early.
+    """
+
+    def __init__(self, data: bytes, at: int = 0) -> None:
+        self._data = data
+        self.at = at
+
+    def next(self) -> int:
+        """The next number."""
+        value = shift = 0
+        while True:
+            if self.at >= len(self._data) or shift > 63:
+                raise ValueError("a number is cut short")
+            byte = self._data[self.at]
+            self.at += 1
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                return value
+            shift += 7
+
+    def signed(self) -> int:
+        """The next number, where 0, 1, 2, 3 stand for 0, -1, 1, -2."""
+        value = self.next()
+        return value >> 1 ^ -(value & 1)
+
+    def several(self, count: int) -> List[int]:
+        """The next ``count`` numbers."""
+        if count > len(self._data) - self.at:
+            raise ValueError("numbers are missing")
+        return [self.next() for _ in range(count)]
+
+    def take(self, count: int) -> bytes:
+        """The next ``count`` bytes as they are."""
+        part = self._data[self.at : self.at + count]
+        if len(part) != count:
+            raise ValueError("bytes are missing")
+        self.at += count
+        return part
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A tensor of ``size`` bytes that comes after ``before`` bytes of the frame."""
+
+    before: int
+    size: int
+    kind: int
+    arguments: Tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All that is known before the numbers are decoded."""
+
+    size: int
+    frame: bytes
+    groups: Tuple[Group, ...]
+    gaps: Tuple[Gap, ...]
+
+
+def expand(job: ExpandJob, progress: Progress) -> Expanded:
+    """Expand the bytes of a packed blob; the object comes to be whole or not at all.
+
+    Raises:
+        AgentError: ``corrupt``: they do not expand to what the blob is.
+    """
+    with open(job.part, "rb") as file:
+        data = unpack(file.read(), job.blob.size)
+    if hashlib.sha256(data).hexdigest() != job.blob.digest:
+        raise AgentError("corrupt", "unpacks to something else")
+    progress("expand", 1, 1)
+    write_whole(job.path, data)
+    return Expanded(len(data))
+
+
+def unpack(data: bytes, size: int) -> bytes:
+    """The file that was packed.
+
+    Args:
+        data: the packed file.
+        size: bytes of the file it was packed from; more than that is never made.
+
+    Raises:
+        AgentError: ``corrupt``: it was never packed so. Whether it is the right file only its
+            digest tells.
+    """
+    try:
+        return _unpacked(data, size)
+    except (ValueError, zlib.error) as error:
+        raise AgentError("corrupt", f"cannot be unpacked: {error}") from error
+
+
+def _unpacked(data: bytes, size: int) -> bytes:
+    if data[: len(MAGIC)] != MAGIC:
+        raise ValueError("it does not start like one")
+    head = Varints(data, len(MAGIC))
+    method, plan_size, packed_size, low_size, lanes = head.several(5)
+    # The plan holds bytes of the file, or one or two numbers for each gap or symbol.
+    if plan_size > 2 * size + (1 << 20):
+        raise ValueError("its plan is larger than the file")
+    plan = _read_plan(_inflate(method, head.take(packed_size), plan_size))
+    if plan.size != size:
+        raise ValueError(f"it makes {plan.size} bytes, not {size}")
+    low = head.take(low_size)
+    return _Filler(plan, low, data[head.at :], lanes).filled()
+
+
+def _inflate(method: int, packed: bytes, size: int) -> bytes:
+    if method == STORED:
+        plan = packed
+    elif method == ZLIB:
+        plan = zlib.decompressobj(-15).decompress(packed, size + 1)
+    elif method == LZMA:
+        plan = _lzma(packed, size)
+    else:
+        raise ValueError(f"unknown method {method}")
+    if len(plan) != size:
+        raise ValueError("its plan has another size")
+    return plan
+
+
+def _lzma(packed: bytes, size: int) -> bytes:
+    import lzma  # some systems build their Python without it
+
+    if not packed:
+        raise ValueError("its plan is missing")
+    settings = packed[0]
+    filters = [lzma_filter(settings % 9, settings // 9 % 5, settings // 45)]
+    try:
+        decoder = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=filters)
+        return decoder.decompress(packed[1:], size + 1)
+    except lzma.LZMAError as error:
+        raise ValueError(str(error)) from error
+
+
+def lzma_filter(lc: int, lp: int, pb: int) -> Dict[str, int]:
+    """The one filter of a plan, in the words of ``lzma``."""
+    import lzma
+
+    if lc + lp > 4 or pb > 4:
+        raise ValueError("impossible settings of its plan")
+    return {"id": lzma.FILTER_LZMA1, "lc": lc, "lp": lp, "pb": pb, "dict_size": 1 << 22}
+
+
+def _read_plan(data: bytes) -> Plan:
+    numbers = Varints(data)
+    size, frame_size, group_count, gap_count = (numbers.next() for _ in range(4))
+    if group_count > _MOST_GROUPS:
+        raise ValueError("too many groups")
+    groups = tuple(_read_group(numbers) for _ in range(group_count))
+    befores, sizes, kinds = (numbers.several(gap_count) for _ in range(3))
+    gaps = tuple(
+        Gap(before, length, kind, _read_arguments(numbers, kind, groups))
+        for before, length, kind in zip(befores, sizes, kinds)
+    )
+    frame = numbers.take(frame_size)
+    if numbers.at != len(data):
+        raise ValueError("its plan goes on after the end")
+    if sum(befores) > frame_size or frame_size + sum(sizes) != size:
+        raise ValueError("its parts do not add up")
+    return Plan(size, frame, groups, gaps)
+
+
+def _read_group(numbers: Varints) -> Group:
+    form, shift, steps, symbols = (numbers.next() for _ in range(4))
+    kept, rest = form & 7, form >> 3
+    width = 4 << (rest & 3)
+    if steps not in (1, 2, 4, 8) or shift >= width:
+        raise ValueError("an impossible group")
+    counts = frequencies(numbers.several(symbols), steps)
+    if symbols > symbol_count(width, kept):
+        raise ValueError("a group of too many symbols")
+    return Group(width, bool(rest & 4), shift, bool(rest & 8), kept, counts)
+
+
+def _read_arguments(numbers: Varints, kind: int, groups: Tuple[Group, ...]) -> Tuple[int, ...]:
+    if kind == PRODUCT:
+        return (numbers.next(), numbers.next())
+    if kind == COPY:
+        return (numbers.next(),)
+    if kind == FILL:
+        return tuple(numbers.take(numbers.next()))
+    if kind == SLICES:
+        slices, inner = numbers.next(), numbers.next()
+        return (slices, inner, *numbers.several(slices))
+    if kind - FIRST_GROUP >= len(groups):
+        raise ValueError("numbers of an unknown group")
+    return (numbers.signed(),) if groups[kind - FIRST_GROUP].centred else ()
+
+
+class _Filler:
+    """Puts the frame and its tensors together."""
+
+    def __init__(self, plan: Plan, low: bytes, coded: bytes, lanes: int) -> None:
+        self._plan = plan
+        self._out = bytearray(plan.size)
+        self._starts = self._lay_frame()
+        self._low = LowBits(low)
+        self._decoder = Decoder(coded, lanes)
+
+    def filled(self) -> bytes:
+        """The whole file."""
+        for number, group in enumerate(self._plan.groups):
+            self._fill_numbers(number, group)
+        for index, gap in enumerate(self._plan.gaps):
+            if gap.kind in (PRODUCT, FILL, COPY):
+                self._view(index)[:] = self._repeated(index, gap)
+        if not (self._low.at_end() and self._decoder.at_end()):
+            raise ValueError("it goes on after the end")
+        return bytes(self._out)
+
+    def _lay_frame(self) -> List[int]:
+        """Where in the file each gap starts."""
+        frame, read, at, starts = self._plan.frame, 0, 0, []
+        for gap in self._plan.gaps:
+            self._out[at : at + gap.before] = frame[read : read + gap.before]
+            read, at = read + gap.before, at + gap.before
+            starts.append(at)
+            at += gap.size
+        self._out[at:] = frame[read:]
+        return starts
+
+    def _view(self, index: int, dtype: str = "u1") -> np.ndarray[Any, Any]:
+        """The bytes of a gap as words to read or write."""
+        import numpy as np
+
+        size, step = self._plan.gaps[index].size, np.dtype(dtype).itemsize
+        if size % step:
+            raise ValueError("a tensor holds no whole number of words")
+        return np.frombuffer(self._out, dtype, size // step, self._starts[index])
+
+    def _fill_numbers(self, number: int, group: Group) -> None:
+        targets = []
+        for index, gap in enumerate(self._plan.gaps):
+            if gap.kind == FIRST_GROUP + number:
+                centre = gap.arguments[0] if group.centred else 0
+                targets.append((self._view(index, _dtype(group)), ..., centre))
+            elif gap.kind == SLICES and number in gap.arguments[2:]:
+                targets.append((*self._slices(index, gap, number, group), 0))
+        per_word = 2 if group.width == 4 else 1
+        total = per_word * sum(tensor[key].size for tensor, key, _ in targets)
+        symbols, at = self._decoder.take(total, group.counts), 0
+        reader = NumberReader(group, self._low)
+        for tensor, key, centre in targets:
+            shape, count = tensor[key].shape, per_word * tensor[key].size
+            tensor[key] = reader.words(symbols[at : at + count], centre).reshape(shape)
+            at += count
+
+    def _slices(
+        self, index: int, gap: Gap, number: int, group: Group
+    ) -> Tuple[np.ndarray[Any, Any], Any]:
+        """A tensor cut along an axis, and which of its slices are numbers of this group."""
+        words, (slices, inner) = self._view(index, _dtype(group)), gap.arguments[:2]
+        if group.width == 4 or group.centred or not 0 < slices * inner <= gap.size:
+            raise ValueError("a tensor that cannot be cut into slices")
+        mine = [at for at, other in enumerate(gap.arguments[2:]) if other == number]
+        return words.reshape(-1, slices, inner), (slice(None), mine)
+
+    def _repeated(self, index: int, gap: Gap) -> np.ndarray[Any, Any]:
+        """The bytes of a gap that follow from others, or from one word."""
+        import numpy as np
+
+        if gap.kind == FILL:
+            word = np.array(gap.arguments, np.uint8)
+            if not word.size or gap.size % word.size:
+                raise ValueError("a tensor holds no whole number of words")
+            return np.tile(word, gap.size // word.size)
+        if not all(0 < back <= index for back in gap.arguments):
+            raise ValueError("a tensor that follows from none before it")
+        if gap.kind == COPY:
+            return self._view(index - gap.arguments[0])
+        left, right = (self._view(index - back, "<f4") for back in gap.arguments)
+        return product(left, right).view(np.uint8)
+
+
+def product(left: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    """The scales of a bias: those of the weight times that of the input, but no less than tiny."""
+    import numpy as np
+
+    with np.errstate(all="ignore"):
+        scales: np.ndarray[Any, Any] = np.maximum(left * right, np.finfo(np.float32).tiny)
+        return scales
+
+
+def _dtype(group: Group) -> str:
+    return f"<u{max(1, group.width // 8)}"
