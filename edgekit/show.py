@@ -10,7 +10,7 @@ from edgekit.bundle import Form, release_name
 from edgekit.compare import Comparison
 from edgekit.inspection import Inspection
 from edgekit.latency import LatencySummary
-from edgekit.layers import LayerCost
+from edgekit.layers import LayerCost, layer_facts
 from edgekit.pipeline import Outcome
 from edgekit.profile import DeviceProfile
 from edgekit.remote.deploy import PushReport
@@ -115,6 +115,7 @@ def _candidate_facts(outcome: Outcome, candidate: Candidate) -> dict[str, object
         "comparison": outcome.compared[candidate.key],
         "verdict": candidate.verdict,
         "passes": bool(candidate.verdict and candidate.verdict.passes),
+        "layers": layer_facts(candidate.layers),
     }
 
 
