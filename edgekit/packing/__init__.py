@@ -218,8 +218,13 @@ def _run(group: _Group) -> Run:
 
 
 def _low_bits(groups: Sequence[_Group]) -> bytes:
-    bits = [b for group in groups for part in group.parts for b in _lacking(group, part)]
-    return np.packbits(np.concatenate(bits), bitorder="little").tobytes() if bits else b""
+    packed, rest = [], np.zeros(0, np.uint8)
+    for bits in (b for group in groups for part in group.parts for b in _lacking(group, part)):
+        bits = np.concatenate([rest, bits])
+        whole = len(bits) // 8 * 8
+        packed.append(np.packbits(bits[:whole], bitorder="little").tobytes())
+        rest = bits[whole:]
+    return b"".join([*packed, np.packbits(rest, bitorder="little").tobytes()])
 
 
 def _lacking(group: _Group, part: _Part) -> Iterator[NDArray[np.uint8]]:

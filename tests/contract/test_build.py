@@ -54,6 +54,23 @@ def test_the_bundle_file_and_the_build_folder_are_the_same(built):
     assert packed < 0.9 * model.bytes
 
 
+def test_the_manifest_says_what_the_packed_form_costs_everywhere(built):
+    out = built[0] / "build" / PROFILE
+    manifest = open_bundle(out).manifest
+    (form,) = manifest.forms
+    measured = manifest.measurements[0]
+    assert form.name == manifest.recipe["name"]
+    assert form.disk_bytes == (out / "model.onnx").stat().st_size
+    assert form.transfer_bytes == manifest.file("model.onnx").transfer_bytes
+    assert form.encoding == "packed"
+    assert form.peak_rss_bytes == measured["peak_rss_bytes"] > 1 << 20
+    assert (form.latency_p50_ms, form.latency_p95_ms) == (
+        measured["latency"]["p50_ms"],
+        measured["latency"]["p95_ms"],
+    )
+    assert (form.source, form.chosen) == ("host", True)
+
+
 def test_a_build_touches_nothing_but_its_own_folder(built):
     after = listing(built[0])
     for name, digest in listing(DIGITS).items():
