@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import onnx
+import onnx.inliner
 from onnx import ModelProto, NodeProto, TensorProto
 
 from edgekit.errors import PassRefused, first_line
+from edgekit.graphs.hoist import hoist_weights
 from edgekit.graphs.index import attribute
-from edgekit.graphs.onnx_file import all_graphs, opset
+from edgekit.graphs.normal import one_spelling
+from edgekit.graphs.onnx_file import MAX_BYTES, all_graphs, opset
 
 _QUANTIZED = {
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger",
@@ -22,8 +25,10 @@ _MIN_IR = 4
 
 
 def prepare(proto: ModelProto, version: int) -> ModelProto:
-    """The same model at opset ``version`` or above, its constants all plain initialisers.
+    """The same model at opset ``version`` or above, with the weights where passes look for them.
 
+    Constants are plain initialisers, weights of inner graphs constants of the main one, functions
+    written out, and products spelled in one way.
     Weights that are stored as integers and dequantised (weight-only QDQ) are no hindrance.
 
     Raises:
@@ -32,10 +37,25 @@ def prepare(proto: ModelProto, version: int) -> ModelProto:
     _refuse_quantized(proto)
     if any(graph.sparse_initializer for graph in all_graphs(proto.graph)):
         raise PassRefused("the model stores sparse tensors", hint="export it with dense weights")
-    proto = _at_least_opset(proto, version)
+    proto = _at_least_opset(_without_functions(proto), version)
     _settle_initializers(proto)
     _lift_constants(proto)
+    hoist_weights(proto)
+    one_spelling(proto)
     return proto
+
+
+def _without_functions(proto: ModelProto) -> ModelProto:
+    """The bodies of the model's own functions in the place of the nodes that call them."""
+    if not proto.functions or proto.ByteSize() > MAX_BYTES:
+        return proto
+    try:
+        return onnx.inliner.inline_local_functions(proto)
+    except Exception as error:
+        raise PassRefused(
+            f"the model's own functions cannot be written out: {first_line(error)}",
+            hint="run clean first",
+        ) from error
 
 
 def _at_least_opset(proto: ModelProto, version: int) -> ModelProto:

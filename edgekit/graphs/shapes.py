@@ -12,6 +12,8 @@ import onnx
 import onnxruntime as ort
 from onnx import ModelProto, helper
 
+from edgekit.graphs.onnx_file import all_graphs
+
 Shape = tuple[int, ...]
 
 
@@ -74,3 +76,49 @@ def _folded(fixed: ModelProto) -> ModelProto:
         except Exception:  # noqa: BLE001 - onnxruntime has no common base class
             return fixed  # the sizes may not fit the model; inference says what it can
         return onnx.load(str(target))
+
+
+# Constants up to so many entries may hold shapes, which inference reads.
+_MOST_SHAPE_ENTRIES = 1024
+
+
+def ranks(proto: ModelProto) -> dict[str, int]:
+    """How many axes the values have, in inner graphs too; those that are not known are left out.
+
+    Weights are left aside, so that models of any size can be asked.
+    """
+    bare = _without_weights(proto)
+    try:
+        bare = onnx.shape_inference.infer_shapes(bare)
+    except (onnx.shape_inference.InferenceError, ValueError):
+        return {}  # as for an operator that inference does not know: nothing is known
+    found: dict[str, set[int]] = {}
+    for graph in all_graphs(bare.graph):
+        for value in (*graph.input, *graph.value_info, *graph.output):
+            tensor = value.type.tensor_type
+            rank = len(tensor.shape.dim) if tensor.HasField("shape") else -1
+            found.setdefault(value.name, set()).add(rank)
+    # Two inner graphs may each have a value of that name.
+    return {
+        name: min(kinds) for name, kinds in found.items() if len(kinds) == 1 and min(kinds) >= 0
+    }
+
+
+def _without_weights(proto: ModelProto) -> ModelProto:
+    """The model with its large constants as inputs of their shape."""
+    bare = ModelProto(ir_version=proto.ir_version)
+    bare.opset_import.extend(proto.opset_import)
+    bare.functions.extend(proto.functions)
+    graph = bare.graph
+    graph.name = proto.graph.name
+    graph.node.extend(proto.graph.node)
+    graph.input.extend(proto.graph.input)
+    graph.output.extend(proto.graph.output)
+    fed = {value.name for value in graph.input}
+    for tensor in proto.graph.initializer:
+        if math.prod(tensor.dims) <= _MOST_SHAPE_ENTRIES:
+            graph.initializer.add().CopyFrom(tensor)
+        elif tensor.name not in fed:
+            value = helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+            graph.input.append(value)
+    return bare
