@@ -43,7 +43,7 @@ class GraphIndex:
                 self.inner_reads |= _reads(each) | {v.name for v in each.output}
         self.outputs = {v.name for v in self.graph.output}
         self.initializers: dict[str, TensorProto] = self._constants(outer)
-        self._names = _all_names(proto.graph) if outer is None else outer.main._names
+        self._names: set[str] = _all_names(proto.graph) if outer is None else outer.main._names
 
     def _constants(self, outer: GraphIndex | None) -> dict[str, TensorProto]:
         """The constants that this graph can read under their own name."""

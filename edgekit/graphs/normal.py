@@ -9,7 +9,6 @@ from __future__ import annotations
 from functools import cached_property
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from edgekit.graphs.index import GraphIndex, attribute
@@ -17,8 +16,6 @@ from edgekit.graphs.shapes import ranks
 
 # A matrix on the left goes to the right between two transpositions, which must cost less.
 _LEAST_SIDE = 16
-
-Floats = NDArray[np.float32]
 
 
 def one_spelling(proto: ModelProto) -> None:
@@ -43,6 +40,7 @@ class _Ranks:
 
     @cached_property
     def by_name(self) -> dict[str, int]:
+        """Those that are known."""
         return ranks(self._proto)
 
 
@@ -56,6 +54,7 @@ class _Speller:
         self.transposed: dict[str, str] = {}
 
     def write(self) -> None:
+        """Put the new nodes in the place of the old ones."""
         for node in self.index.graph.node:
             standard = node.domain in ("", "ai.onnx")
             if standard and node.op_type == "Gemm":
@@ -86,13 +85,13 @@ class _Speller:
                 rows = self._add("Transpose", [rows], perm=[1, 0])
             width = self.index.initializers[weight].dims[0 if by_row else 1]
             bias = self._bias(node, width)
-            inputs = [rows, self._scaled(weight, node, "alpha"), *([bias] if bias else [])]
+            inputs = [rows, self._scaled(weight, _factor(node, "alpha")), *([bias] if bias else [])]
             output = "" if self._is_added(node, bias) else node.output[0]
             product = self._add("Gemm", inputs, output, transB=int(by_row))
             self._add_bias(node, product, bias)
 
     def _is_plain(self, node: NodeProto) -> bool:
-        if any(attribute(node, name, 1.0) != 1.0 for name in ("alpha", "beta")):
+        if any(_factor(node, name) != 1.0 for name in ("alpha", "beta")):
             return False
         if attribute(node, "transA", 0):
             return False
@@ -105,11 +104,11 @@ class _Speller:
         """A is the constant."""
         left = self.index.float_constant(node.input[0])
         left = left.T if attribute(node, "transA", 0) else left
-        alpha = attribute(node, "alpha", 1.0)
+        alpha = _factor(node, "alpha")
         if min(left.shape) < _LEAST_SIDE:
             self.nodes.append(node)
             return
-        right = self.index.add_constant("n", (left.T * np.float32(alpha)).astype(np.float32))
+        right = self.index.add_constant("n", (left.T * alpha).astype(np.float32))
         columns = node.input[1]
         if not attribute(node, "transB", 0):
             columns = self._add("Transpose", [columns], perm=[1, 0])
@@ -130,8 +129,8 @@ class _Speller:
             or bias.shape[-1:] not in ((1,), (width,), ())
         ):
             return None
-        beta = np.float32(attribute(node, "beta", 1.0))
-        return self.index.add_constant("n", np.broadcast_to(bias.ravel() * beta, (width,)))
+        scaled = (bias.ravel() * _factor(node, "beta")).astype(np.float32)
+        return self.index.add_constant("n", np.broadcast_to(scaled, (width,)))
 
     def _is_added(self, node: NodeProto, bias: str | None) -> bool:
         return bias is None and _has_bias(node)
@@ -140,16 +139,18 @@ class _Speller:
         """beta C as an addition, where the product could not take it in."""
         if not self._is_added(node, bias):
             return
-        added, beta = node.input[2], attribute(node, "beta", 1.0)
+        added, beta = node.input[2], _factor(node, "beta")
         if beta != 1.0:
-            added = self._add("Mul", [added, self.index.add_constant("n", np.float32(beta))])
+            added = self._add(
+                "Mul", [added, self.index.add_constant("n", np.array(beta, np.float32))]
+            )
         self._add("Add", [product, added], node.output[0])
 
-    def _scaled(self, weight: str, node: NodeProto, factor: str) -> str:
-        value = attribute(node, factor, 1.0)
-        if value == 1.0:
+    def _scaled(self, weight: str, factor: float) -> str:
+        if factor == 1.0:
             return weight
-        return self.index.add_constant("n", self.index.float_constant(weight) * np.float32(value))
+        scaled = (self.index.float_constant(weight) * factor).astype(np.float32)
+        return self.index.add_constant("n", scaled)
 
     # ------------------------------------------------------------ MatMul
 
@@ -203,6 +204,11 @@ class _Speller:
 
     def _is_matrix(self, name: str) -> bool:
         return self._is_stored(name) and len(self.index.initializers[name].dims) == 2
+
+
+def _factor(node: NodeProto, name: str) -> float:
+    value = attribute(node, name, 1.0)
+    return value if isinstance(value, float) else 1.0
 
 
 def _has_bias(node: NodeProto) -> bool:

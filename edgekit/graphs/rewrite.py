@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import onnx
 import onnx.inliner
-from onnx import ModelProto, NodeProto, TensorProto
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from edgekit.errors import PassRefused, first_line
 from edgekit.graphs.hoist import hoist_weights
-from edgekit.graphs.index import attribute
+from edgekit.graphs.index import GraphIndex, attribute
 from edgekit.graphs.normal import one_spelling
 from edgekit.graphs.onnx_file import MAX_BYTES, all_graphs, opset
 
@@ -41,6 +41,7 @@ def prepare(proto: ModelProto, version: int) -> ModelProto:
     _settle_initializers(proto)
     _lift_constants(proto)
     hoist_weights(proto)
+    _widen_weights(proto)
     one_spelling(proto)
     return proto
 
@@ -102,6 +103,27 @@ def _lift_constants(proto: ModelProto) -> None:
     if len(kept) != len(proto.graph.node):
         del proto.graph.node[:]
         proto.graph.node.extend(kept)
+
+
+def _widen_weights(proto: ModelProto) -> None:
+    """Store as float32 what is cast to it from a constant, as in models of half precision."""
+    index = GraphIndex(proto)
+    kept: list[NodeProto] = []
+    for node in proto.graph.node:
+        if not _widens(index, node):
+            kept.append(node)
+            continue
+        wide = numpy_helper.from_array(index.float_constant(node.input[0]), node.output[0])
+        proto.graph.initializer.append(wide)
+    index.replace_nodes(kept)
+    GraphIndex(proto).drop_unread_constants()
+
+
+def _widens(index: GraphIndex, node: NodeProto) -> bool:
+    if node.op_type != "Cast" or attribute(node, "to", 0) != TensorProto.FLOAT:
+        return False
+    source = index.initializers.get(node.input[0])
+    return source is not None and source.data_type == TensorProto.FLOAT16
 
 
 def _refuse_quantized(proto: ModelProto) -> None:

@@ -29,8 +29,9 @@ def quantize_dynamic(model: Model, settings: QuantizeDynamic, work: Work) -> Pat
     """Replace MatMul, Gemm and LSTM by integer ones, and embeddings by int8 tables.
 
     Activations get their scale at run time, over the whole tensor; weights are signed, symmetric,
-    per output channel; an embedding has a scale per row, gathered along with it. Inner graphs (If, Loop, Scan) are
-    treated alike; weights of other kinds (GRU, transposed convolution) are stored as int8.
+    per output channel; an embedding has a scale per row, gathered along with it. Inner graphs
+    (If, Loop, Scan) are treated alike; weights of other kinds (GRU, transposed convolution) are
+    stored as int8.
 
     Raises:
         PassRefused: nothing to quantise, or quantised already.

@@ -61,7 +61,7 @@ def _is_storable(index: GraphIndex, node: NodeProto) -> bool:
         tensor = index.initializers.get(name)
         if tensor is None or tensor.data_type != TensorProto.FLOAT or not index.is_finite(name):
             return False
-    return math.prod(index.initializers[node.input[2]].dims) >= _LEAST_ENTRIES
+    return bool(math.prod(index.initializers[node.input[2]].dims) >= _LEAST_ENTRIES)
 
 
 def _stored(index: GraphIndex, name: str, made: dict[str, list[str]], largest: int) -> list[str]:

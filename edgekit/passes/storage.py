@@ -63,7 +63,7 @@ def _is_large(index: GraphIndex, name: str) -> bool:
     tensor = index.initializers.get(name)
     if tensor is None or tensor.data_type not in _FLOATS or len(tensor.dims) < 2:
         return False
-    return math.prod(tensor.dims) >= _LEAST_ENTRIES
+    return bool(math.prod(tensor.dims) >= _LEAST_ENTRIES)
 
 
 def _summed(node: NodeProto, position: int, rank: int) -> tuple[int, ...] | None:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgekit.errors import PassRefused
-from tests.tiny import apply, model, normal, ops, run, samples, sqnr_db
+from tests.tiny import apply, model, normal, run, samples, sqnr_db
 
 LOOK_UP = "g (int64[N,5] i) => (float[N,5,64] y) { y = Gather(t, i) }"
 IDS = np.random.default_rng(0).integers(-200, 200, (8, 5))
