@@ -87,6 +87,8 @@ class Workshop:
                 model = run_step(step, model, work)
             if not recipe.steps:
                 return model
+            if model.beside:
+                raise PassRefused("what it makes is over 2 GiB, more than one file can hold")
             return replace(model, path=self.intake.store.put(model.path))
 
     def _key(self, recipe: Recipe) -> str:
@@ -166,6 +168,8 @@ class Workshop:
 
     def _transferred(self, model: Model) -> int:
         """Bytes of a model on its way; deflating a large one takes seconds, so it is kept."""
+        if model.beside:
+            return model.bytes  # it does not travel: over 2 GiB
         known = self.intake.store.recall("transfers", model.digest)
         if known is None:
             known = {"bytes": transfer_bytes(model.path.read_bytes())}

@@ -6,6 +6,7 @@ In a small quantised file these weigh as much as the weights.
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,8 +47,12 @@ def share_transposed(proto: ModelProto) -> None:
     seen: dict[bytes, TensorProto] = {}
     renamed: dict[str, str] = {}
     made: list[NodeProto] = []
-    for tensor in proto.graph.initializer:
-        if tensor.data_type != TensorProto.INT8 or len(tensor.dims) != 2:
+    matrices = [
+        t for t in proto.graph.initializer if t.data_type == TensorProto.INT8 and len(t.dims) == 2
+    ]
+    sides = Counter(tuple(sorted(t.dims)) for t in matrices)
+    for tensor in matrices:
+        if sides[tuple(sorted(tensor.dims))] < 2:
             continue
         matrix = numpy_helper.to_array(tensor)
         turned = seen.get(_fingerprint(matrix.T))
@@ -58,8 +63,7 @@ def share_transposed(proto: ModelProto) -> None:
         else:
             seen[_fingerprint(matrix)] = tensor
     made_here = {node.output[0] for node in made}
-    kept = [t for t in proto.graph.initializer if t.name not in renamed.keys() | made_here]
-    _write(proto, kept, made, renamed)
+    _write(proto, renamed.keys() | made_here, made, renamed)
 
 
 def _fingerprint(matrix: NDArray[np.generic]) -> bytes:
@@ -68,14 +72,14 @@ def _fingerprint(matrix: NDArray[np.generic]) -> bytes:
 
 
 def _write(
-    proto: ModelProto, kept: list[TensorProto], made: list[NodeProto], renamed: dict[str, str]
+    proto: ModelProto, gone: set[str], made: list[NodeProto], renamed: dict[str, str]
 ) -> None:
-    if len(kept) == len(proto.graph.initializer):
-        return
-    nodes = list(proto.graph.node)
-    del proto.graph.initializer[:], proto.graph.node[:]
-    proto.graph.initializer.extend(kept)
-    proto.graph.node.extend([*made, *nodes])
+    for place in reversed(range(len(proto.graph.initializer))):
+        if proto.graph.initializer[place].name in gone:
+            del proto.graph.initializer[place]
+    nodes = [*made, *proto.graph.node]
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
     for graph in all_graphs(proto.graph):
         for node in graph.node:
             for position, name in enumerate(node.input):

@@ -113,9 +113,9 @@ class GraphIndex:
         """Remove the initialisers of the main graph that nothing reads any more."""
         graph, stored = self.proto.graph, self.main.initializers
         read = _reads(graph) | self.main.outputs
-        kept = [t for t in graph.initializer if t.name in read]
-        del graph.initializer[:]
-        graph.initializer.extend(kept)
+        for place in reversed(range(len(graph.initializer))):  # in place: copies can be large
+            if graph.initializer[place].name not in read:
+                del graph.initializer[place]
         inputs = [v for v in graph.input if v.name in read or v.name not in stored]
         del graph.input[:]
         graph.input.extend(inputs)

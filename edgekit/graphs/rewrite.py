@@ -12,7 +12,7 @@ from edgekit.errors import PassRefused, first_line
 from edgekit.graphs.hoist import hoist_weights
 from edgekit.graphs.index import GraphIndex, attribute
 from edgekit.graphs.normal import one_spelling
-from edgekit.graphs.onnx_file import MAX_BYTES, all_graphs, opset
+from edgekit.graphs.onnx_file import all_graphs, is_large, opset
 
 _QUANTIZED = {
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger",
@@ -48,7 +48,7 @@ def prepare(proto: ModelProto, version: int) -> ModelProto:
 
 def _without_functions(proto: ModelProto) -> ModelProto:
     """The bodies of the model's own functions in the place of the nodes that call them."""
-    if not proto.functions or proto.ByteSize() > MAX_BYTES:
+    if not proto.functions or is_large(proto):
         return proto
     try:
         return onnx.inliner.inline_local_functions(proto)
@@ -64,6 +64,8 @@ def _at_least_opset(proto: ModelProto, version: int) -> ModelProto:
     if old >= version:
         return proto
     hint = f"export it with opset_version={version} or above"
+    if is_large(proto):
+        raise PassRefused(f"opset {old} of a model over 2 GiB cannot be raised", hint=hint)
     if proto.functions:
         raise PassRefused(
             f"the model has opset {old} and functions of its own, and cannot be raised to "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import tempfile
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ import onnx
 import onnxruntime as ort
 from onnx import ModelProto, helper
 
-from edgekit.graphs.onnx_file import all_graphs
+from edgekit.graphs.onnx_file import all_graphs, is_large
 
 Shape = tuple[int, ...]
 
@@ -27,8 +28,8 @@ def with_shapes(proto: ModelProto, dims: Mapping[str, int]) -> ModelProto:
         proto: the model, external data loaded; not changed.
         dims: sizes of free dimensions by name; those without one count as 1.
     """
-    fixed = ModelProto()
-    fixed.CopyFrom(proto)
+    large = is_large(proto)
+    fixed = _without_weights(proto) if large else _copy(proto)
     del fixed.graph.value_info[:]
     for value in fixed.graph.input:
         for dim in value.type.tensor_type.shape.dim:
@@ -36,10 +37,32 @@ def with_shapes(proto: ModelProto, dims: Mapping[str, int]) -> ModelProto:
                 dim.dim_value = dims.get(dim.dim_param, 1)
     for value in fixed.graph.output:
         value.type.tensor_type.ClearField("shape")
-    try:
-        return onnx.shape_inference.infer_shapes(_folded(fixed), data_prop=True)
-    except (onnx.shape_inference.InferenceError, ValueError):
-        return fixed  # every shape then counts as unknown, and is reported so
+    # Where inference fails every shape counts as unknown, and is reported so.
+    with contextlib.suppress(onnx.shape_inference.InferenceError, ValueError):
+        fixed = onnx.shape_inference.infer_shapes(_folded(fixed), data_prop=True)
+    if large:
+        _give_weights_back(fixed, proto)
+    return fixed
+
+
+def _copy(proto: ModelProto) -> ModelProto:
+    copied = ModelProto()
+    copied.CopyFrom(proto)
+    return copied
+
+
+def _give_weights_back(bare: ModelProto, proto: ModelProto) -> None:
+    """Make of the inputs that stood for weights initialisers again, without their data."""
+    fed = {value.name for value in proto.graph.input}
+    for place in reversed(range(len(bare.graph.input))):
+        if bare.graph.input[place].name not in fed:
+            del bare.graph.input[place]
+    known = {tensor.name for tensor in bare.graph.initializer}
+    for tensor in proto.graph.initializer:
+        if tensor.name not in known:
+            bare.graph.initializer.add(
+                name=tensor.name, dims=tensor.dims, data_type=tensor.data_type
+            )
 
 
 def known_shapes(proto: ModelProto) -> tuple[dict[str, Shape], dict[str, int]]:
