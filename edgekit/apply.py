@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.data import Dataset
-from edgekit.errors import UserError
+from edgekit.errors import PassRefused, UserError
 from edgekit.evaluate import transfer_bytes
 from edgekit.graphs.reading import read_model
-from edgekit.intake import beside, in_one_file, open_split
+from edgekit.intake import in_one_file, open_split
 from edgekit.layers import LayerCost, read_layers
 from edgekit.model import Model
 from edgekit.passes import Work
@@ -83,6 +83,8 @@ def apply(
         tick(step.name, 0, 0)
         whole = in_one_file(model, store)
         made = run_checked(step, whole, work)
+        if made.model.beside:
+            raise PassRefused("what it makes is over 2 GiB, more than one file can hold")
         layers = read_layers(scratch)
         seconds = time.monotonic() - started
         tick("writing", 0, 0)
@@ -107,16 +109,15 @@ def _calibration(
 
 
 def _facts(model: Model, path: Path) -> FileFacts:
-    data = model.path.read_bytes()
-    return FileFacts(
-        path=path, digest=model.digest, bytes=len(data), transfer_bytes=transfer_bytes(data)
-    )
+    # What takes several files does not travel: it is over 2 GiB.
+    transferred = model.bytes if model.beside else transfer_bytes(model.path.read_bytes())
+    return FileFacts(path=path, digest=model.digest, bytes=model.bytes, transfer_bytes=transferred)
 
 
 def _inputs(path: Path, model: Model, folder: Path, source: str | None) -> Iterator[Path]:
     """The files that the command reads, and so must not replace."""
     yield path
-    yield from beside(path, model)
+    yield from model.beside
     yield folder / FILE_NAME
     if source is not None:
         yield folder / source

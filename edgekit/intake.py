@@ -13,7 +13,7 @@ from edgekit.errors import UserError
 from edgekit.evaluate import default_metric
 from edgekit.gate import Limits
 from edgekit.graphs.coverage import Obstacle, onnx_obstacles, tflite_obstacles
-from edgekit.graphs.onnx_file import external_files, load, save
+from edgekit.graphs.onnx_file import is_large, load, load_structure, save
 from edgekit.graphs.reading import read_model
 from edgekit.model import Model
 from edgekit.profile import FORMATS, DeviceProfile, RuntimeName, load_profile
@@ -135,7 +135,7 @@ def obstacles(model: Model, profile: DeviceProfile) -> tuple[Obstacle, ...]:
     """What keeps a model off a device."""
     if model.format == "tflite":
         return tflite_obstacles(profile)
-    return onnx_obstacles(load(model.path), profile)
+    return onnx_obstacles(load_structure(model.path), profile)
 
 
 def free_dims(model: Model, dataset: Dataset) -> dict[str, int]:
@@ -148,27 +148,13 @@ def free_dims(model: Model, dataset: Dataset) -> dict[str, int]:
 
 
 def in_one_file(model: Model, store: Store) -> Model:
-    """The same model with its external data inside, as it will travel."""
-    if model.format != "onnx":
-        return model
-    proto = load(model.path)
-    if proto.ByteSize() == model.bytes or not external_files(model.path, _bare(model.path)):
+    """The same model with its external data inside, as it will travel, if one file holds it."""
+    if not model.beside or is_large(load_structure(model.path)):
         return model
     with store.scratch() as scratch:
-        save(proto, scratch / "model.onnx")
+        save(load(model.path), scratch / "model.onnx")
         path = store.put(scratch / "model.onnx")
-    return replace(model, path=path, digest=path.name)
-
-
-def beside(path: Path, model: Model) -> list[Path]:
-    """The files that hold a model's tensors beside its own."""
-    return external_files(path, _bare(path)) if model.format == "onnx" else []
-
-
-def _bare(path: Path) -> object:
-    import onnx
-
-    return onnx.load(str(path), load_external_data=False)
+    return replace(model, path=path, digest=path.name, beside=())
 
 
 def _device(request: Request, project: Project) -> str:

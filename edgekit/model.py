@@ -32,14 +32,18 @@ class Signature:
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A model file. ``digest`` is the sha256 of its bytes in hex."""
+    """A model file. ``digest`` is the sha256 of its bytes in hex, external data included.
+
+    ``beside`` are the files that hold its external data.
+    """
 
     path: Path
     format: Format
     digest: str
     signature: Signature
+    beside: tuple[Path, ...] = ()
 
     @property
     def bytes(self) -> int:
-        """Size of the file."""
-        return self.path.stat().st_size
+        """Size of the file, or of all its files."""
+        return sum(file.stat().st_size for file in (self.path, *self.beside))

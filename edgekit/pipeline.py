@@ -52,6 +52,8 @@ def build(request: Request, tick: Tick, *, allow_failing: bool = False) -> Outco
     found = explore(intake, tick)
     compared = {c.key: comparison(intake, c, found.baseline) for c in found.candidates}
     packed = found.chosen or (found.nearest if allow_failing else None)
+    if packed and packed.model.beside:
+        packed = None
     append_results(intake, found, compared, packed=packed)
     manifest = pack(intake, found, packed, compared) if packed else None
     return Outcome(
@@ -148,6 +150,9 @@ def _notes(intake: Intake, found: Build) -> Iterator[str]:
     yield from dict.fromkeys(note for split in splits for note in split.notes)
     if len(splits) > len({split.digest for split in splits}):
         yield "calibration and evaluation are the same samples: the accuracy of int8 is flattered"
+    quantised = {r.reason for r in found.rejected if "quantised already" in r.reason}
+    for reason in sorted(quantised):
+        yield f"{reason}: it was measured as it is"
     host = found.baseline.measured(HOST)
     common = most_common_label(intake.evaluation)
     if host and host.tally and intake.metric != "top5" and host.tally.correct <= common:
@@ -222,4 +227,11 @@ def _judged(intake: Intake, candidate: Candidate, baseline: Candidate) -> Candid
         device=next((m for m in candidate.measurements if m.source != HOST), None),
         comparison=comparison(intake, candidate, baseline),
     )
-    return replace(candidate, verdict=replace(verdict, reasons=candidate.troubles))
+    return replace(
+        candidate, verdict=replace(verdict, reasons=(*candidate.troubles, *_unpackable(candidate)))
+    )
+
+
+def _unpackable(candidate: Candidate) -> Iterator[str]:
+    if candidate.model.beside:
+        yield "over 2 GiB, more than one file can hold (protobuf): measured here, cannot be packed"

@@ -109,7 +109,13 @@ class DevicePlace:
     staged: set[str] = field(default_factory=set)  # digests of samples to be removed again
 
     def model_ref(self, model: Model) -> ModelRef:
-        """The model in the device's object store."""
+        """The model in the device's object store.
+
+        Raises:
+            DeviceError: it is more than one file can hold.
+        """
+        if model.beside:
+            raise DeviceError(f"{model.path.name} is over 2 GiB: not sent", kind="model_failed")
         path = stage_file(self.agent, model.path, self.progress)
         return ModelRef(path, self.runtime, self.threads, self.site)
 

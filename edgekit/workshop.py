@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, field, replace
 from importlib.metadata import version
+from pathlib import Path
 from types import TracebackType
 
 from edgekit.errors import PassError, PassRefused
@@ -58,7 +59,10 @@ class Workshop:
         if known is not None and "rejected" in known:
             return Rejected(recipe=recipe, reason=str(known["rejected"]))
         try:
-            model, layers = self._run(recipe)
+            with self.intake.store.scratch() as scratch:
+                model, layers = self._run(recipe, scratch)
+            if model.beside and recipe.steps:
+                raise PassRefused("what it makes is over 2 GiB, more than one file can hold")
         except PassRefused as refusal:
             self.intake.store.remember("candidates", key, {"rejected": str(refusal)})
             return Rejected(recipe=recipe, reason=str(refusal))
@@ -67,7 +71,7 @@ class Workshop:
             return Rejected(recipe=recipe, reason=f"failed: {failure}", broken=True)
         return Candidate(key=key, recipe=recipe, model=model, layers=layers)
 
-    def _run(self, recipe: Recipe) -> tuple[Model, tuple[LayerCost, ...]]:
+    def _run(self, recipe: Recipe, scratch: Path) -> tuple[Model, tuple[LayerCost, ...]]:
         """What the recipe's steps make, and what the last step that told of layers said.
 
         Recipes that begin alike share what the steps they have in common made.
@@ -79,21 +83,23 @@ class Workshop:
         if known is not None:
             return known
         *before, step = recipe.steps
-        model, layers = self._run(replace(recipe, steps=tuple(before)))
+        model, layers = self._run(replace(recipe, steps=tuple(before)), scratch)
         calibration = self.intake.calibration
-        with self.intake.store.scratch() as scratch:
-            work = Work(
-                scratch=scratch,
-                calibration=calibration.samples if calibration else None,
-                progress=lambda what, n, of: self.tick(f"{recipe.name}: {what}", n, of),
-                seed=recipe.seed,
-            )
-            self.tick(f"{recipe.name}: {step.name}", len(before), len(before) + 1)
-            made = run_step(step, model, work)
-            layers = read_layers(scratch) or layers
+        folder = scratch / str(len(before))
+        folder.mkdir()
+        work = Work(
+            scratch=folder,
+            calibration=calibration.samples if calibration else None,
+            progress=lambda what, n, of: self.tick(f"{recipe.name}: {what}", n, of),
+            seed=recipe.seed,
+        )
+        self.tick(f"{recipe.name}: {step.name}", len(before), len(before) + 1)
+        made = run_step(step, model, work)
+        layers = read_layers(folder) or layers
+        if not made.beside:  # what takes several files lasts as long as the scratch folder
             made = replace(made, path=self.intake.store.put(made.path))
-        facts = {"digest": made.digest, "layers": layer_facts(layers)}
-        self.intake.store.remember("candidates", key, facts)
+            facts = {"digest": made.digest, "layers": layer_facts(layers)}
+            self.intake.store.remember("candidates", key, facts)
         return made, layers
 
     def _recalled(self, key: str) -> tuple[Model, tuple[LayerCost, ...]] | None:
@@ -184,6 +190,8 @@ class Workshop:
 
     def _transferred(self, model: Model) -> int:
         """Bytes of a model on its way; packing a large one takes seconds, so it is kept."""
+        if model.beside:
+            return model.bytes  # it does not travel: over 2 GiB
         known = self.intake.store.recall("travelling", model.digest)
         if known is None:
             known = {"bytes": transfer_bytes(model.path.read_bytes())}

@@ -5,7 +5,12 @@ In a small quantised file these weigh as much as the weights.
 
 from __future__ import annotations
 
-from onnx import AttributeProto, ModelProto, NodeProto, defs, helper
+import hashlib
+from collections import Counter
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, defs, helper, numpy_helper
 
 from edgekit.graphs.onnx_file import all_graphs, opset
 
@@ -31,6 +36,54 @@ def compact(proto: ModelProto) -> None:
                 node.ClearField(unread)
             _drop_defaults(node, version)
     _shorten_names(proto)
+
+
+def share_transposed(proto: ModelProto) -> None:
+    """Store an int8 matrix that is another one or its transpose once, in place.
+
+    The output layer of a language model often is its embedding table. The Transpose is folded
+    when the model is loaded. Call it before ``compact``.
+    """
+    seen: dict[bytes, TensorProto] = {}
+    renamed: dict[str, str] = {}
+    made: list[NodeProto] = []
+    matrices = [
+        t for t in proto.graph.initializer if t.data_type == TensorProto.INT8 and len(t.dims) == 2
+    ]
+    sides = Counter(tuple(sorted(t.dims)) for t in matrices)
+    for tensor in matrices:
+        if sides[tuple(sorted(tensor.dims))] < 2:
+            continue
+        matrix = numpy_helper.to_array(tensor)
+        turned = seen.get(_fingerprint(matrix.T))
+        if same := seen.get(_fingerprint(matrix)):
+            renamed[tensor.name] = same.name
+        elif turned is not None:
+            made.append(helper.make_node("Transpose", [turned.name], [tensor.name], perm=[1, 0]))
+        else:
+            seen[_fingerprint(matrix)] = tensor
+    made_here = {node.output[0] for node in made}
+    _write(proto, renamed.keys() | made_here, made, renamed)
+
+
+def _fingerprint(matrix: NDArray[np.generic]) -> bytes:
+    shape = repr(matrix.shape).encode()
+    return hashlib.sha256(shape + np.ascontiguousarray(matrix).tobytes()).digest()
+
+
+def _write(
+    proto: ModelProto, gone: set[str], made: list[NodeProto], renamed: dict[str, str]
+) -> None:
+    for place in reversed(range(len(proto.graph.initializer))):
+        if proto.graph.initializer[place].name in gone:
+            del proto.graph.initializer[place]
+    nodes = [*made, *proto.graph.node]
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+    for graph in all_graphs(proto.graph):
+        for node in graph.node:
+            for position, name in enumerate(node.input):
+                node.input[position] = renamed.get(name, name)
 
 
 def _drop_defaults(node: NodeProto, version: int) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,16 +13,23 @@ from edgekit.graphs.onnx_file import all_graphs, inner_graphs
 
 
 class GraphIndex:
-    """The main graph of a model, to be edited in place.
+    """One graph of a model, the main one unless another is given, to be edited in place.
 
     Values that an inner graph (If, Loop, Scan) reads count as having a reader, so that nothing
-    under it is cut away.
+    under it is cut away. Constants are those of the main graph, whichever graph is indexed.
+
+    Args:
+        proto: the model.
+        inner: a graph inside one of its nodes.
+        outer: the index of the graph around that node.
     """
 
-    def __init__(self, proto: ModelProto) -> None:
+    def __init__(
+        self, proto: ModelProto, inner: GraphProto | None = None, outer: GraphIndex | None = None
+    ) -> None:
         self.proto = proto
-        self.graph: GraphProto = proto.graph
-        self.initializers: dict[str, TensorProto] = {t.name: t for t in self.graph.initializer}
+        self.graph: GraphProto = proto.graph if inner is None else inner
+        self.main: GraphIndex = self if outer is None else outer.main
         self.producer: dict[str, NodeProto] = {}
         self.readers: dict[str, list[NodeProto]] = defaultdict(list)
         self.inner_reads: set[str] = set()
@@ -31,10 +39,27 @@ class GraphIndex:
             for name in dict.fromkeys(node.input):
                 if name:
                     self.readers[name].append(node)
-            for inner in inner_graphs(node):
-                self.inner_reads |= _reads(inner) | {v.name for v in inner.output}
+            for each in inner_graphs(node):
+                self.inner_reads |= _reads(each) | {v.name for v in each.output}
         self.outputs = {v.name for v in self.graph.output}
-        self._names = _all_names(self.graph)
+        self.initializers: dict[str, TensorProto] = self._constants(outer)
+        self._names: set[str] = _all_names(proto.graph) if outer is None else outer.main._names
+
+    def _constants(self, outer: GraphIndex | None) -> dict[str, TensorProto]:
+        """The constants that this graph can read under their own name."""
+        if outer is None:
+            return {t.name: t for t in self.graph.initializer}
+        hidden = {v.name for v in self.graph.input} | {t.name for t in self.graph.initializer}
+        hidden |= self.producer.keys()
+        return {k: v for k, v in outer.initializers.items() if k not in hidden}
+
+    def inner(self) -> Iterator[GraphIndex]:
+        """An index of each graph inside the nodes of this one, and of those inside them."""
+        for node in self.graph.node:
+            for graph in inner_graphs(node):
+                index = GraphIndex(self.proto, graph, self)
+                yield index
+                yield from index.inner()
 
     def constant(self, name: str) -> NDArray[np.generic] | None:
         """The value of an initialiser, or ``None`` where ``name`` is computed or fed."""
@@ -61,6 +86,12 @@ class GraphIndex:
             return None
         return readers[0]
 
+    def replace_nodes(self, nodes: Sequence[NodeProto]) -> None:
+        """Put these nodes in the place of all that the graph has."""
+        kept = list(nodes)
+        del self.graph.node[:]
+        self.graph.node.extend(kept)
+
     def fresh(self, stem: str) -> str:
         """A name that nothing in the model has."""
         name, n = stem, 1
@@ -74,8 +105,8 @@ class GraphIndex:
         """Store an array as an initialiser; returns its name."""
         name = self.fresh(stem)
         tensor = numpy_helper.from_array(np.asarray(value, order="C"), name)
-        self.graph.initializer.append(tensor)
-        self.initializers[name] = tensor
+        self.proto.graph.initializer.append(tensor)
+        self.initializers[name] = self.main.initializers[name] = tensor
         return name
 
     def add_int4(self, stem: str, value: NDArray[np.int8]) -> str:
@@ -90,14 +121,15 @@ class GraphIndex:
         return name
 
     def drop_unread_constants(self) -> None:
-        """Remove the initialisers that nothing reads any more."""
-        read = _reads(self.graph) | self.outputs
-        kept = [t for t in self.graph.initializer if t.name in read]
-        del self.graph.initializer[:]
-        self.graph.initializer.extend(kept)
-        inputs = [v for v in self.graph.input if v.name in read or v.name not in self.initializers]
-        del self.graph.input[:]
-        self.graph.input.extend(inputs)
+        """Remove the initialisers of the main graph that nothing reads any more."""
+        graph, stored = self.proto.graph, self.main.initializers
+        read = _reads(graph) | self.main.outputs
+        for place in reversed(range(len(graph.initializer))):  # in place: copies can be large
+            if graph.initializer[place].name not in read:
+                del graph.initializer[place]
+        inputs = [v for v in graph.input if v.name in read or v.name not in stored]
+        del graph.input[:]
+        graph.input.extend(inputs)
 
 
 def attribute(node: NodeProto, name: str, default: object) -> object:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto, ValueInfoProto
 
 from edgekit.errors import UserError, first_line
-from edgekit.graphs.onnx_file import signature
+from edgekit.graphs.onnx_file import session_of, signature
 from edgekit.model import TensorSpec
 from edgekit_agent.failures import AgentError
 from edgekit_agent.feeds import Batch, batches
@@ -88,9 +88,7 @@ def _session(proto: ModelProto, names: Sequence[str]) -> ort.InferenceSession:
     options.enable_cpu_mem_arena = False
     options.intra_op_num_threads = 2
     try:
-        return ort.InferenceSession(
-            watched.SerializeToString(), options, providers=["CPUExecutionProvider"]
-        )
+        return session_of(watched, options)
     except Exception as error:  # onnxruntime's own exceptions have no common base
         said = first_line(error)
         raise UserError(f"the values inside the model cannot be looked at: {said}") from error

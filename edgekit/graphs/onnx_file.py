@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import math
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -18,6 +20,9 @@ from edgekit_agent.files import sha256_of, whole_file
 
 # Protobuf cannot hold more in one message.
 MAX_BYTES = (1 << 31) - 1
+# Smaller tensors stay in the first file of two; shapes are read from there.
+_LEAST_OUTSIDE = 1024
+_PAGE = 4096  # so that a runtime can map the data
 
 
 def read_onnx(path: Path) -> Model:
@@ -27,10 +32,12 @@ def read_onnx(path: Path) -> Model:
         UserError: not ONNX, cut short, external data missing or outside the folder, an opset or
             operator that the runtime does not know.
     """
-    proto = load(path)
+    proto = load_structure(path)
+    beside = external_files(path, proto)
     _check_opsets(path, proto)
     try:
-        onnx.checker.check_model(proto)
+        # By its path, external data are looked up beside it, and may be of any size.
+        onnx.checker.check_model(str(path) if beside else proto)
     except (onnx.checker.ValidationError, ValueError) as error:
         raise UserError(f"{path}: not a valid ONNX model: {_line(error)}") from error
     try:
@@ -44,14 +51,32 @@ def read_onnx(path: Path) -> Model:
         found = signature(proto)
     except UserError as error:
         raise UserError(f"{path}: {error.message}", hint=error.hint) from error
-    return Model(path=path, format="onnx", digest=_digest(path, proto), signature=found)
+    return Model(
+        path=path,
+        format="onnx",
+        digest=_digest(path, beside),
+        signature=found,
+        beside=tuple(beside),
+    )
 
 
 def load(path: Path) -> ModelProto:
-    """Parse a file and its external data into one message.
+    """Parse a file and its external data into one message, which may be larger than a file can.
 
     Raises:
         UserError: as ``read_onnx``, without the checks of the graph itself.
+    """
+    proto = load_structure(path)
+    external_files(path, proto)
+    onnx.load_external_data_for_model(proto, str(path.parent))
+    return proto
+
+
+def load_structure(path: Path) -> ModelProto:
+    """Parse a file; external data stay where they are.
+
+    Raises:
+        UserError: as ``load``, without the checks of the external data.
     """
     try:
         proto = onnx.load(str(path), load_external_data=False)
@@ -64,22 +89,66 @@ def load(path: Path) -> ModelProto:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     if not proto.graph.output or not proto.opset_import:
         raise UserError(f"{path}: not an ONNX model, or cut short (no graph with outputs)")
-    total = path.stat().st_size
-    for file in external_files(path, proto):
-        total += file.stat().st_size
-    if total > MAX_BYTES:
-        raise UserError(f"{path}: models over 2 GiB are not supported", hint="split the model")
-    onnx.load_external_data_for_model(proto, str(path.parent))
     return proto
 
 
+def is_large(proto: ModelProto) -> bool:
+    """Whether a model with its data loaded is more than one file can hold."""
+    # What is not weights (nodes, names, shapes) is given a 64th.
+    return stored_bytes(proto) > MAX_BYTES - (MAX_BYTES >> 6)
+
+
+def stored_bytes(proto: ModelProto) -> int:
+    """Bytes of all stored tensors, without a look at the data."""
+    return sum(
+        math.prod(t.dims) * np.dtype(helper.tensor_dtype_to_np_dtype(t.data_type)).itemsize
+        for t in all_tensors(proto.graph)
+    )
+
+
 def save(proto: ModelProto, path: Path) -> None:
-    """Write a model as one file, whole or not at all."""
-    for tensor in all_tensors(proto.graph):
-        tensor.ClearField("external_data")
-        tensor.ClearField("data_location")
+    """Write a model, whole or not at all: as one file, or, if it is too large, as two.
+
+    The second is named as the first with ``.data`` behind, and written first. The message is used
+    up where it is too large: its tensors then point into the file.
+    """
+    if is_large(proto):
+        _write_data(proto, path.with_name(f"{path.name}.data"))
+    else:
+        for tensor in all_tensors(proto.graph):
+            tensor.ClearField("external_data")
+            tensor.ClearField("data_location")
     with whole_file(str(path)) as file:
         file.write(proto.SerializeToString(deterministic=True))
+
+
+def _write_data(proto: ModelProto, path: Path) -> None:
+    """Move the data of all tensors of any size into one file."""
+    with whole_file(str(path)) as file:
+        for tensor in all_tensors(proto.graph):
+            if not tensor.HasField("raw_data") or len(tensor.raw_data) < _LEAST_OUTSIDE:
+                continue
+            offset = -(-file.tell() // _PAGE) * _PAGE
+            file.seek(offset)
+            file.write(tensor.raw_data)
+            place = {"location": path.name, "offset": offset, "length": file.tell() - offset}
+            tensor.ClearField("raw_data")
+            del tensor.external_data[:]
+            tensor.data_location = TensorProto.EXTERNAL
+            for key, value in place.items():
+                tensor.external_data.add(key=key, value=str(value))
+
+
+def session_of(proto: ModelProto, options: ort.SessionOptions) -> ort.InferenceSession:
+    """A session on a model in memory, of any size; the message is used up where it is large."""
+    if not is_large(proto):
+        return ort.InferenceSession(
+            proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        save(proto, path)
+        return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def open_session(path: Path, *, threads: int = 1) -> ort.InferenceSession:
@@ -202,11 +271,13 @@ def opset(proto: ModelProto) -> int:
     return next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0)
 
 
-def _digest(path: Path, proto: ModelProto) -> str:
-    # proto holds the external data already, so its own bytes cover all there is.
-    if path.stat().st_size == proto.ByteSize():
-        return sha256_of(str(path))
-    return hashlib.sha256(proto.SerializeToString(deterministic=True)).hexdigest()
+def _digest(path: Path, beside: list[Path]) -> str:
+    """sha256 of the file, or, with external data, of the digests of all its files."""
+    own = sha256_of(str(path))
+    if not beside:
+        return own
+    parts = [own, *(sha256_of(str(file)) for file in beside)]
+    return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
 def _line(error: Exception) -> str:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto
+import onnx.inliner
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from edgekit.errors import PassRefused, first_line
-from edgekit.graphs.index import attribute
-from edgekit.graphs.onnx_file import all_graphs, opset
+from edgekit.graphs.hoist import hoist_weights
+from edgekit.graphs.index import GraphIndex, attribute
+from edgekit.graphs.normal import one_spelling
+from edgekit.graphs.onnx_file import all_graphs, is_large, opset
 
 _QUANTIZED = {
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger",
@@ -22,8 +25,10 @@ _MIN_IR = 4
 
 
 def prepare(proto: ModelProto, version: int) -> ModelProto:
-    """The same model at opset ``version`` or above, its constants all plain initialisers.
+    """The same model at opset ``version`` or above, with the weights where passes look for them.
 
+    Constants are plain initialisers, weights of inner graphs constants of the main one, functions
+    written out, and products spelled in one way.
     Weights that are stored as integers and dequantised (weight-only QDQ) are no hindrance.
 
     Raises:
@@ -32,10 +37,26 @@ def prepare(proto: ModelProto, version: int) -> ModelProto:
     _refuse_quantized(proto)
     if any(graph.sparse_initializer for graph in all_graphs(proto.graph)):
         raise PassRefused("the model stores sparse tensors", hint="export it with dense weights")
-    proto = _at_least_opset(proto, version)
+    proto = _at_least_opset(_without_functions(proto), version)
     _settle_initializers(proto)
     _lift_constants(proto)
+    hoist_weights(proto)
+    _widen_weights(proto)
+    one_spelling(proto)
     return proto
+
+
+def _without_functions(proto: ModelProto) -> ModelProto:
+    """The bodies of the model's own functions in the place of the nodes that call them."""
+    if not proto.functions or is_large(proto):
+        return proto
+    try:
+        return onnx.inliner.inline_local_functions(proto)
+    except Exception as error:
+        raise PassRefused(
+            f"the model's own functions cannot be written out: {first_line(error)}",
+            hint="run clean first",
+        ) from error
 
 
 def _at_least_opset(proto: ModelProto, version: int) -> ModelProto:
@@ -43,6 +64,8 @@ def _at_least_opset(proto: ModelProto, version: int) -> ModelProto:
     if old >= version:
         return proto
     hint = f"export it with opset_version={version} or above"
+    if is_large(proto):
+        raise PassRefused(f"opset {old} of a model over 2 GiB cannot be raised", hint=hint)
     if proto.functions:
         raise PassRefused(
             f"the model has opset {old} and functions of its own, and cannot be raised to "
@@ -82,6 +105,27 @@ def _lift_constants(proto: ModelProto) -> None:
     if len(kept) != len(proto.graph.node):
         del proto.graph.node[:]
         proto.graph.node.extend(kept)
+
+
+def _widen_weights(proto: ModelProto) -> None:
+    """Store as float32 what is cast to it from a constant, as in models of half precision."""
+    index = GraphIndex(proto)
+    kept: list[NodeProto] = []
+    for node in proto.graph.node:
+        if not _widens(index, node):
+            kept.append(node)
+            continue
+        wide = numpy_helper.from_array(index.float_constant(node.input[0]), node.output[0])
+        proto.graph.initializer.append(wide)
+    index.replace_nodes(kept)
+    GraphIndex(proto).drop_unread_constants()
+
+
+def _widens(index: GraphIndex, node: NodeProto) -> bool:
+    if node.op_type != "Cast" or attribute(node, "to", 0) != TensorProto.FLOAT:
+        return False
+    source = index.initializers.get(node.input[0])
+    return source is not None and source.data_type == TensorProto.FLOAT16
 
 
 def _refuse_quantized(proto: ModelProto) -> None:

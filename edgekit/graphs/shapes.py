@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import tempfile
 from collections.abc import Mapping
@@ -11,6 +12,8 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 from onnx import ModelProto, helper
+
+from edgekit.graphs.onnx_file import all_graphs, is_large
 
 Shape = tuple[int, ...]
 
@@ -25,8 +28,8 @@ def with_shapes(proto: ModelProto, dims: Mapping[str, int]) -> ModelProto:
         proto: the model, external data loaded; not changed.
         dims: sizes of free dimensions by name; those without one count as 1.
     """
-    fixed = ModelProto()
-    fixed.CopyFrom(proto)
+    large = is_large(proto)
+    fixed = _without_weights(proto) if large else _copy(proto)
     del fixed.graph.value_info[:]
     for value in fixed.graph.input:
         for dim in value.type.tensor_type.shape.dim:
@@ -34,10 +37,32 @@ def with_shapes(proto: ModelProto, dims: Mapping[str, int]) -> ModelProto:
                 dim.dim_value = dims.get(dim.dim_param, 1)
     for value in fixed.graph.output:
         value.type.tensor_type.ClearField("shape")
-    try:
-        return onnx.shape_inference.infer_shapes(_folded(fixed), data_prop=True)
-    except (onnx.shape_inference.InferenceError, ValueError):
-        return fixed  # every shape then counts as unknown, and is reported so
+    # Where inference fails every shape counts as unknown, and is reported so.
+    with contextlib.suppress(onnx.shape_inference.InferenceError, ValueError):
+        fixed = onnx.shape_inference.infer_shapes(_folded(fixed), data_prop=True)
+    if large:
+        _give_weights_back(fixed, proto)
+    return fixed
+
+
+def _copy(proto: ModelProto) -> ModelProto:
+    copied = ModelProto()
+    copied.CopyFrom(proto)
+    return copied
+
+
+def _give_weights_back(bare: ModelProto, proto: ModelProto) -> None:
+    """Make of the inputs that stood for weights initialisers again, without their data."""
+    fed = {value.name for value in proto.graph.input}
+    for place in reversed(range(len(bare.graph.input))):
+        if bare.graph.input[place].name not in fed:
+            del bare.graph.input[place]
+    known = {tensor.name for tensor in bare.graph.initializer}
+    for tensor in proto.graph.initializer:
+        if tensor.name not in known:
+            bare.graph.initializer.add(
+                name=tensor.name, dims=tensor.dims, data_type=tensor.data_type
+            )
 
 
 def known_shapes(proto: ModelProto) -> tuple[dict[str, Shape], dict[str, int]]:
@@ -74,3 +99,49 @@ def _folded(fixed: ModelProto) -> ModelProto:
         except Exception:  # noqa: BLE001 - onnxruntime has no common base class
             return fixed  # the sizes may not fit the model; inference says what it can
         return onnx.load(str(target))
+
+
+# Constants up to so many entries may hold shapes, which inference reads.
+_MOST_SHAPE_ENTRIES = 1024
+
+
+def ranks(proto: ModelProto) -> dict[str, int]:
+    """How many axes the values have, in inner graphs too; those that are not known are left out.
+
+    Weights are left aside, so that models of any size can be asked.
+    """
+    bare = _without_weights(proto)
+    try:
+        bare = onnx.shape_inference.infer_shapes(bare)
+    except (onnx.shape_inference.InferenceError, ValueError):
+        return {}  # as for an operator that inference does not know: nothing is known
+    found: dict[str, set[int]] = {}
+    for graph in all_graphs(bare.graph):
+        for value in (*graph.input, *graph.value_info, *graph.output):
+            tensor = value.type.tensor_type
+            rank = len(tensor.shape.dim) if tensor.HasField("shape") else -1
+            found.setdefault(value.name, set()).add(rank)
+    # Two inner graphs may each have a value of that name.
+    return {
+        name: min(kinds) for name, kinds in found.items() if len(kinds) == 1 and min(kinds) >= 0
+    }
+
+
+def _without_weights(proto: ModelProto) -> ModelProto:
+    """The model with its large constants as inputs of their shape."""
+    bare = ModelProto(ir_version=proto.ir_version)
+    bare.opset_import.extend(proto.opset_import)
+    bare.functions.extend(proto.functions)
+    graph = bare.graph
+    graph.name = proto.graph.name
+    graph.node.extend(proto.graph.node)
+    graph.input.extend(proto.graph.input)
+    graph.output.extend(proto.graph.output)
+    fed = {value.name for value in graph.input}
+    for tensor in proto.graph.initializer:
+        if math.prod(tensor.dims) <= _MOST_SHAPE_ENTRIES:
+            graph.initializer.add().CopyFrom(tensor)
+        elif tensor.name not in fed:
+            value = helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
+            graph.input.append(value)
+    return bare

@@ -107,7 +107,7 @@ PASSES: dict[str, PassSpec] = {
         settings=QuantizeStatic,
         function="edgekit.passes.quantize_static:quantize_static",
         summary="8-bit weights and activations as QDQ, ranges from calibration samples",
-        version=4,
+        version=5,
         needs_calibration=True,
         promise=INT8_WEIGHTS,
     ),
@@ -115,7 +115,7 @@ PASSES: dict[str, PassSpec] = {
         settings=QuantizeDynamic,
         function="edgekit.passes.quantize_dynamic:quantize_dynamic",
         summary="8-bit MatMul, Gemm and embeddings, activations quantised at run time",
-        version=4,
+        version=5,
         promise=INT8_WEIGHTS,
     ),
 }

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper
 
 from edgekit.graphs.index import GraphIndex, attribute
+from edgekit.graphs.placement import as_weighted
 from edgekit.passes.affine import LARGEST, Floats, symmetric_scales, to_int8
 
 Integers = NDArray[np.int8]
@@ -72,9 +73,11 @@ def _is_embedding(index: GraphIndex, node: NodeProto) -> bool:
         return False
     if table.dims[0] * table.dims[1] < _MIN_ENTRIES or not index.is_finite(name):
         return False
-    # A table that something else reads as it is has to stay: another copy would only cost.
-    elsewhere = name in index.outputs | index.inner_reads
-    return not elsewhere and all(map(_gathers_rows, index.readers[name]))
+    # A table that something else reads as it is has to stay: another copy would only cost. An
+    # output layer gets integers of its own, which are the same ones and stored once in the end.
+    if name in index.outputs | index.inner_reads:
+        return False
+    return all(_gathers_rows(node) or as_weighted(index, node) for node in index.readers[name])
 
 
 def _gathers_rows(node: NodeProto) -> bool:

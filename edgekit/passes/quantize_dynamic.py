@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import NodeProto, TensorProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from edgekit.errors import PassRefused
-from edgekit.graphs.compact import compact
+from edgekit.graphs.compact import compact, share_transposed
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.onnx_file import load, save
 from edgekit.graphs.placement import Weighted, as_weighted
@@ -18,37 +18,63 @@ from edgekit.model import Model
 from edgekit.passes import Work
 from edgekit.passes.affine import LARGEST, Floats, symmetric_scales, to_int8
 from edgekit.passes.embeddings import quantize_embeddings
+from edgekit.passes.recurrent import quantize_recurrent
+from edgekit.passes.storage import store_in_8_bits
 from edgekit.recipe import QuantizeDynamic
 
 _OPSET = 13
 
 
 def quantize_dynamic(model: Model, settings: QuantizeDynamic, work: Work) -> Path:
-    """Replace MatMul and Gemm with stored weights by integer ones, and embeddings by int8 tables.
+    """Replace MatMul, Gemm and LSTM by integer ones, and embeddings by int8 tables.
 
     Activations get their scale at run time, over the whole tensor; weights are signed, symmetric,
-    per output channel; an embedding has a scale per row, gathered along with it.
+    per output channel; an embedding has a scale per row, gathered along with it. Inner graphs
+    (If, Loop, Scan) are treated alike; weights of other kinds (GRU, transposed convolution) are
+    stored as int8.
 
     Raises:
         PassRefused: nothing to quantise, or quantised already.
     """
     proto = prepare(load(model.path), _OPSET)
-    embeddings = quantize_embeddings(GraphIndex(proto))
-    if not _Writer(GraphIndex(proto), LARGEST[settings.weight_bits]).write() + embeddings:
-        raise PassRefused("no MatMul, Gemm or embedding with stored float32 weights to quantise")
+    largest = LARGEST[settings.weight_bits]
+    found = quantize_embeddings(GraphIndex(proto)) + quantize_recurrent(proto, largest)
+    found += _integer_products(proto, largest)
+    found += store_in_8_bits(proto, _is_plain_convolution)
+    if not found:
+        raise PassRefused(
+            "no MatMul, Gemm, LSTM or embedding with stored float weights to quantise"
+        )
+    share_transposed(proto)
     compact(proto)
     target = work.scratch / "dynamic.onnx"
     save(proto, target)
     return target
 
 
+def _integer_products(proto: ModelProto, largest: int) -> int:
+    main = GraphIndex(proto)
+    weights: dict[tuple[str, int], tuple[str, str]] = {}
+    replaced = sum(_Writer(index, weights, largest).write() for index in main.inner())
+    replaced += _Writer(main, weights, largest).write()
+    GraphIndex(proto).drop_unread_constants()
+    return replaced
+
+
+def _is_plain_convolution(index: GraphIndex, node: NodeProto) -> bool:
+    """Those of the main graph stay as they are: the static pass is for them."""
+    return node.op_type == "Conv" and index.main is index
+
+
 class _Writer:
-    def __init__(self, index: GraphIndex, largest: int) -> None:
+    def __init__(
+        self, index: GraphIndex, weights: dict[tuple[str, int], tuple[str, str]], largest: int
+    ) -> None:
         self.index = index
         self.largest = largest
         self.nodes: list[NodeProto] = []
         self.activations: dict[str, tuple[str, str, str]] = {}
-        self.weights: dict[tuple[str, int], tuple[str, str]] = {}
+        self.weights = weights  # shared by all graphs of the model
 
     def write(self) -> int:
         """Rewrite the graph; returns the number of nodes replaced."""
@@ -60,10 +86,16 @@ class _Writer:
                 replaced += 1
             else:
                 self.nodes.append(node)
-        nodes = list(self.nodes)
-        del self.index.graph.node[:]
-        self.index.graph.node.extend(nodes)
-        self.index.drop_unread_constants()
+        read = {name for node in self.nodes for name in node.input}
+        read |= self.index.outputs | self.index.inner_reads
+        # What dequantised a weight that is now multiplied as it is has no reader left.
+        self.index.replace_nodes(
+            [
+                node
+                for node in self.nodes
+                if node.op_type != "DequantizeLinear" or node.output[0] in read
+            ]
+        )
         return replaced
 
     def _add(self, op: str, inputs: list[str], stem: str, **attributes: int) -> str:

@@ -95,6 +95,7 @@ def stored_layers(index: GraphIndex, parts: Sequence[Samples], tick: Tick) -> li
     tables = [
         StoredLayer(name=name, matrix=index.float_constant(name).astype(np.float64)[np.newaxis])
         for name in embeddings(index)
+        if all(node.op_type == "Gather" for node in index.readers[name])
     ]
     return tables + [
         StoredLayer(

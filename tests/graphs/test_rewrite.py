@@ -49,15 +49,18 @@ def test_a_model_that_cannot_be_raised_is_refused_with_both_versions():
     assert "\n" not in refused.value.message
 
 
-def test_an_old_model_with_functions_of_its_own_is_refused_rather_than_losing_them():
+def test_functions_of_its_own_are_written_out_before_an_old_model_is_raised(tmp_path):
     made = proto(
         "g (float[N,4] x) => (float[N,4] y) { y = local.twice(x) }",
         opset=12,
         imports=', "local" : 1',
         functions=' <domain: "local", opset_import: ["" : 12]> twice (a) => (b) { b = Add(a, a) }',
     )
-    with pytest.raises(PassRefused, match="functions of its own"):
-        prepare(made, 13)
+    new = prepare(made, 13)
+
+    assert not new.functions
+    assert [node.op_type for node in new.graph.node] == ["Add"]
+    assert run(write(tmp_path, new), x=np.ones((1, 4), np.float32))[0].tolist() == [[2] * 4]
 
 
 @pytest.mark.parametrize(

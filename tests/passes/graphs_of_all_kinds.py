@@ -193,29 +193,156 @@ QUANTISABLE = {
     "a vector, no batch axis": Kind(
         "g (float[6] x) => (y) { y = MatMul(x, w) }", {"x": uniform(12)}, {"w": DENSE["w"]}
     ),
-}
-
-# None of these has a float32 weight that either quantiser knows; clean takes them all.
-NOT_QUANTISABLE = {
-    "transposed conv alone": _image("y = ConvTranspose(x, t)", {"t": normal(3, 2, 2, 2)}),
     "gemm with its input transposed": Kind(
         "g (float[6,6] x) => (y) { y = Gemm<transA = 1>(x, w, b) }", {"x": uniform(12, 6)}, DENSE
     ),
     "gemm with alpha and beta": _rows("y = Gemm<alpha = 0.5, beta = 2.0>(x, w, b)", DENSE),
-    "matmul with the constant on the left": Kind(
-        "g (float[1,6,5] x) => (y) { y = MatMul(w, x) }",
-        {"x": uniform(8, 6, 5)},
-        {"w": normal(4, 6)},
+    "gemm with a bias of two axes": _rows(
+        "y = Gemm<beta = 0.5>(x, w, b)", {"w": DENSE["w"], "b": normal(1, 4)}
+    ),
+    "gemm with a bias of one value": _rows(
+        "y = Gemm(x, w, b)", {"w": DENSE["w"], "b": np.float32(2)}
+    ),
+    "gemm with a bias that is computed": _rows(
+        "h = Gemm(x, w) r = Relu(h) y = Gemm<beta = 3.0>(x, w, r)", {"w": DENSE["w"]}
+    ),
+    "gemm with a bias of one column": Kind(
+        "g (float[2,6] x) => (y) { y = Gemm(x, w, b) }",
+        ROWS,
+        {"w": DENSE["w"], "b": normal(2, 1)},
     ),
     "matmul with a constant of three axes": Kind(
         "g (float[N,5,6] x) => (y) { y = MatMul(x, w) }",
         {"x": uniform(8, 5, 6)},
         {"w": normal(1, 6, 4)},
     ),
-    "half precision": Kind(
-        "g (float16[N,6] x) => (y) { y = MatMul(x, w) }",
-        {"x": uniform(8, 6).astype(np.float16)},
-        {"w": normal(6, 4).astype(np.float16)},
+    "matmul with a transposed constant": _rows(
+        "t = Transpose(w) y = MatMul(x, t)", {"w": normal(4, 6)}
+    ),
+    "no samples at all in one part": _rows(
+        "h = MatMul(x, w) e = Slice(h, z, z) y = Concat<axis = 0>(h, e)",
+        {"w": DENSE["w"], "z": np.array([0])},
+    ),
+}
+
+LOOP = (
+    "g (float[1,48] x, int64[1] n) => (float[1,48] y) { count = Squeeze(n) "
+    "y = Loop(count, , x)<body = b (int64 i, bool go, float[1,48] a) => "
+    "(bool on, float[1,48] o) { on = Identity(go) m = MatMul(a, w) o = Tanh(m) }> }"
+)
+IF = (
+    "g (float[N,48] x, bool[1] which) => (float[N,48] y) { k = Squeeze(which) y = If(k)"
+    "<then_branch = t () => (float[N,48] p) { m = MatMul(x, w) p = Relu(m) }, "
+    "else_branch = e () => (float[N,48] q) { m = Gemm(x, v, c) q = Tanh(m) }> }"
+)
+SEQUENCE = {"x": uniform(4, 6, 24)}
+
+
+def _recurrent(op, gates, extra=""):
+    return Kind(
+        f"g (float[N,6,24] x) => (float[6,2,N,32] y) {{ s = Transpose<perm = [1,0,2]>(x) "
+        f'y = {op}<hidden_size = 32, direction = "bidirectional"{extra}>(s, w, r, b) }}',
+        SEQUENCE,
+        {
+            "w": normal(2, gates * 32, 24, scale=0.2),
+            "r": normal(2, gates * 32, 32, scale=0.2, seed=1),
+            "b": normal(2, gates * 64, scale=0.2, seed=2),
+        },
+    )
+
+
+# Nearly all of their bytes are weights that both quantisers find.
+HEAVY = {
+    "lstm": _recurrent("LSTM", 4),
+    "gru": _recurrent("GRU", 3, ", linear_before_reset = 1"),
+    "rnn": _recurrent("RNN", 1),
+    "lstm with peepholes and a clip": Kind(
+        "g (float[6,1,24] x) => (h) { y, h, c = LSTM<hidden_size = 64, clip = 2.0>"
+        "(x, w, r, b, , , , p) }",
+        {"x": uniform(12, 1, 24)},
+        {
+            "w": normal(1, 256, 24, scale=0.2),
+            "r": normal(1, 256, 64, scale=0.2),
+            "b": normal(1, 512),
+            "p": normal(1, 192),
+        },
+    ),
+    "two lstms with the same weights": Kind(
+        "g (float[N,6,64] x) => (y) { s = Transpose<perm = [1,0,2]>(x) "
+        "a = LSTM<hidden_size = 64>(s, w, r) t = Squeeze(a, one) "
+        "y = LSTM<hidden_size = 64>(t, w, r) }",
+        {"x": uniform(4, 6, 64)},
+        {
+            "w": normal(1, 256, 64, scale=0.2),
+            "r": normal(1, 256, 64, scale=0.2, seed=1),
+            "one": np.array([1]),
+        },
+    ),
+    "a loop that reads an outer weight": Kind(
+        LOOP,
+        {"x": uniform(8, 48), "n": np.full(8, 3)},
+        {"w": normal(48, 48, scale=0.2)},
+    ),
+    "an if with a weight in each branch": Kind(
+        IF,
+        {"x": uniform(8, 48)} | WHICH,
+        {"w": normal(48, 48), "v": normal(48, 48, seed=1), "c": normal(48)},
+    ),
+    "transposed conv in an if": Kind(
+        "g (float[N,24,4,4] x, bool[1] which) => (float[N,24,H,L] y) { k = Squeeze(which) y = If(k)"
+        "<then_branch = t () => (float[N,24,H,L] p) { p = ConvTranspose<pads = [1,1,1,1]>(x, w) }, "
+        "else_branch = e () => (float[N,24,H,L] q) { q = Conv<pads = [1,1,1,1]>(x, v) }> }",
+        {"x": uniform(8, 24, 4, 4)} | WHICH,
+        {"w": normal(24, 24, 3, 3), "v": normal(24, 24, 3, 3, seed=1)},
+    ),
+    "transposed conv alone": Kind(
+        "g (float[N,24,8,8] x) => (y) { y = ConvTranspose<strides = [2,2]>(x, t, b) }",
+        {"x": uniform(8, 24, 8, 8)},
+        {"t": normal(24, 32, 4, 4), "b": normal(32)},
+    ),
+    "transposed conv of one axis": Kind(
+        "g (float[N,24,9] x) => (y) { y = ConvTranspose<strides = [2]>(x, t) }",
+        {"x": uniform(8, 24, 9)},
+        {"t": normal(24, 32, 4)},
+    ),
+    "matmul with the constant on the left": Kind(
+        "g (float[N,48,5] x) => (y) { y = MatMul(w, x) }",
+        {"x": uniform(8, 48, 5)},
+        {"w": normal(40, 48)},
+    ),
+    "gemm with the constant on the left": Kind(
+        "g (float[48,5] x) => (y) { y = Gemm<alpha = 0.5, beta = 2.0>(w, x, c) }",
+        {"x": uniform(96, 5)},
+        {"w": normal(40, 48), "c": normal(40, 1)},
+    ),
+    "matmul with a batch of constants": Kind(
+        "g (float[N,3,5,24] x) => (y) { y = MatMul(x, w) }",
+        {"x": uniform(8, 3, 5, 24)},
+        {"w": normal(3, 24, 32)},
+    ),
+    "half precision, large": Kind(
+        "g (float16[N,48] x) => (float16[N,64] y) { y = MatMul(x, w) }",
+        {"x": uniform(8, 48).astype(np.float16)},
+        {"w": normal(48, 64).astype(np.float16)},
+    ),
+    "double precision, large": Kind(
+        "g (double[N,48] x) => (y) { y = MatMul(x, w) }",
+        {"x": uniform(8, 48).astype(np.float64)},
+        {"w": normal(48, 64).astype(np.float64)},
+    ),
+}
+
+# None of these has a weight that either quantiser knows or that is large enough to pay.
+NOT_QUANTISABLE = {
+    "small transposed conv of one axis": Kind(
+        "g (float[N,3,9] x) => (y) { y = ConvTranspose(x, t) }",
+        {"x": uniform(8, 3, 9)},
+        {"t": normal(3, 2, 2)},
+    ),
+    "small matmul with the constant on the left": Kind(
+        "g (float[1,6,5] x) => (y) { y = MatMul(w, x) }",
+        {"x": uniform(8, 6, 5)},
+        {"w": normal(4, 6)},
     ),
     "double precision": Kind(
         "g (double[N,6] x) => (y) { y = MatMul(x, w) }",

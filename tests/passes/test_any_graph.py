@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 
 from edgekit.errors import PassRefused
-from tests.passes.graphs_of_all_kinds import NOT_QUANTISABLE, QUANTISABLE
+from tests.passes.graphs_of_all_kinds import HEAVY, NOT_QUANTISABLE, QUANTISABLE
 from tests.tiny import apply, model, run, samples, sqnr_db
 
-KINDS = QUANTISABLE | NOT_QUANTISABLE
+KINDS = QUANTISABLE | NOT_QUANTISABLE | HEAVY
 RECIPES = {
     "static": ["quantize"],
     "dynamic": ["quantize-dynamic"],
@@ -79,6 +79,18 @@ def test_dynamic_quantisation_stays_close_to_float(tmp_path, name, recipe):
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("name", HEAVY)
+def test_weights_of_every_kind_shrink_to_a_third_and_stay_close(tmp_path, name, recipe):
+    source, data = source_of(HEAVY[name], tmp_path)
+
+    made = apply_all(RECIPES[recipe], source, tmp_path, data)
+
+    share = 0.6 if "half precision" in name else 0.36
+    assert made.bytes < share * source.bytes
+    assert_close(source, made, HEAVY[name].inputs, 25)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
 @pytest.mark.parametrize("name", NOT_QUANTISABLE)
 def test_a_graph_with_nothing_to_quantise_is_refused_in_one_line(tmp_path, name, recipe):
     source, data = source_of(NOT_QUANTISABLE[name], tmp_path)
@@ -88,7 +100,7 @@ def test_a_graph_with_nothing_to_quantise_is_refused_in_one_line(tmp_path, name,
 
 def test_convolutions_alone_are_nothing_for_dynamic_quantisation(tmp_path):
     source, data = source_of(QUANTISABLE["conv 1d"], tmp_path)
-    with pytest.raises(PassRefused, match=r"^no MatMul, Gemm or embedding"):
+    with pytest.raises(PassRefused, match=r"^no MatMul, Gemm, LSTM or embedding"):
         apply("quantize-dynamic", source, tmp_path, data)
 
 

@@ -1,0 +1,69 @@
+"""Weights that lie inside inner graphs (If, Loop, Scan) become constants of the main graph."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from onnx import GraphProto, ModelProto, NodeProto, TensorProto
+
+from edgekit.graphs.index import GraphIndex, attribute
+from edgekit.graphs.onnx_file import all_graphs
+
+# Smaller ones are bounds, shapes and counters rather than weights.
+_LEAST_ENTRIES = 64
+
+
+def hoist_weights(proto: ModelProto) -> None:
+    """Move the stored floats of inner graphs out, in place; what is computed stays the same.
+
+    An inner graph reads the values of the graphs around it, so only the names change, and those
+    only where another graph uses the same one.
+    """
+    main = GraphIndex(proto)
+    for index in main.inner():
+        graph = index.graph
+        kept_out = {v.name for v in (*graph.input, *graph.output)}
+        for tensor in list(_stored(graph)):
+            if tensor.name not in kept_out:
+                _move(main, graph, tensor)
+
+
+def _stored(graph: GraphProto) -> Iterator[TensorProto]:
+    """The weights of one graph, those of Constant nodes under the name of their output."""
+    yield from (tensor for tensor in graph.initializer if _is_weight(tensor))
+    for node in graph.node:
+        value = attribute(node, "value", None) if node.op_type == "Constant" else None
+        if isinstance(value, TensorProto) and _is_weight(value):
+            named = TensorProto()
+            named.CopyFrom(value)
+            named.name = node.output[0]
+            yield named
+
+
+def _is_weight(tensor: TensorProto) -> bool:
+    floats = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+    return tensor.data_type in floats and math.prod(tensor.dims) >= _LEAST_ENTRIES
+
+
+def _move(main: GraphIndex, graph: GraphProto, tensor: TensorProto) -> None:
+    old = tensor.name
+    new = main.fresh(old)
+    moved = main.graph.initializer.add()
+    moved.CopyFrom(tensor)
+    moved.name = new
+    for place in reversed(range(len(graph.initializer))):
+        if graph.initializer[place].name == old:
+            del graph.initializer[place]
+    for place in reversed(range(len(graph.node))):
+        if graph.node[place].op_type == "Constant" and graph.node[place].output[0] == old:
+            del graph.node[place]
+    for reader in _readers(graph):
+        for position, name in enumerate(reader.input):
+            if name == old:
+                reader.input[position] = new
+
+
+def _readers(graph: GraphProto) -> Iterator[NodeProto]:
+    for each in all_graphs(graph):
+        yield from each.node

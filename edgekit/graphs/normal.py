@@ -1,0 +1,221 @@
+"""One spelling per product: the many ways of writing one with a stored weight become few.
+
+What is left is Gemm with its input as it is and a bias of one axis, and MatMul with a matrix on
+the right.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto, helper
+
+from edgekit.graphs.index import GraphIndex, attribute
+from edgekit.graphs.shapes import ranks
+
+# A matrix on the left goes to the right between two transpositions, which must cost less.
+_LEAST_SIDE = 16
+
+
+def one_spelling(proto: ModelProto) -> None:
+    """Rewrite the products with float32 constants of all graphs, in place.
+
+    Alpha, beta, transA and biases of other shapes of a Gemm; constants of a MatMul that stand on
+    the left, have leading axes of 1, or are transposed in the graph.
+    """
+    main = GraphIndex(proto)
+    known = _Ranks(proto)
+    for index in main.inner():
+        _Speller(index, known).write()
+    _Speller(main, known).write()
+    GraphIndex(proto).drop_unread_constants()
+
+
+class _Ranks:
+    """How many axes each value has, found out when first asked for."""
+
+    def __init__(self, proto: ModelProto) -> None:
+        self._proto = proto
+
+    @cached_property
+    def by_name(self) -> dict[str, int]:
+        """Those that are known."""
+        return ranks(self._proto)
+
+
+class _Speller:
+    """Writes the nodes of one graph anew."""
+
+    def __init__(self, index: GraphIndex, known: _Ranks) -> None:
+        self.index = index
+        self.known = known
+        self.nodes: list[NodeProto] = []
+        self.transposed: dict[str, str] = {}
+
+    def write(self) -> None:
+        """Put the new nodes in the place of the old ones."""
+        for node in self.index.graph.node:
+            standard = node.domain in ("", "ai.onnx")
+            if standard and node.op_type == "Gemm":
+                self._gemm(node)
+            elif standard and node.op_type == "MatMul":
+                self._matmul(node)
+            else:
+                self.nodes.append(node)
+        self.index.replace_nodes(_with_readers(self.nodes, self.index))
+
+    def _add(self, op: str, inputs: list[str], output: str = "", **attributes: object) -> str:
+        output = output or self.index.fresh("n")
+        self.nodes.append(helper.make_node(op, inputs, [output], **attributes))
+        return output
+
+    # ------------------------------------------------------------ Gemm
+
+    def _gemm(self, node: NodeProto) -> None:
+        """alpha A B + beta C, as Gemm(A, alpha B, beta C) where C has one value per column."""
+        rows, weight = node.input[0], node.input[1]
+        if self._is_matrix(rows) and not self._is_stored(weight):
+            self._gemm_of_columns(node)
+        elif not self._is_matrix(weight) or self._is_stored(rows) or self._is_plain(node):
+            self.nodes.append(node)
+        else:
+            by_row = bool(attribute(node, "transB", 0))
+            if attribute(node, "transA", 0):
+                rows = self._add("Transpose", [rows], perm=[1, 0])
+            width = self.index.initializers[weight].dims[0 if by_row else 1]
+            bias = self._bias(node, width)
+            inputs = [rows, self._scaled(weight, _factor(node, "alpha")), *([bias] if bias else [])]
+            output = "" if self._is_added(node, bias) else node.output[0]
+            product = self._add("Gemm", inputs, output, transB=int(by_row))
+            self._add_bias(node, product, bias)
+
+    def _is_plain(self, node: NodeProto) -> bool:
+        if any(_factor(node, name) != 1.0 for name in ("alpha", "beta")):
+            return False
+        if attribute(node, "transA", 0):
+            return False
+        by_row = attribute(node, "transB", 0)
+        width = self.index.initializers[node.input[1]].dims[0 if by_row else 1]
+        stored = self.index.initializers.get(node.input[2]) if _has_bias(node) else None
+        return not _has_bias(node) or (stored is not None and list(stored.dims) == [width])
+
+    def _gemm_of_columns(self, node: NodeProto) -> None:
+        """A is the constant."""
+        left = self.index.float_constant(node.input[0])
+        left = left.T if attribute(node, "transA", 0) else left
+        alpha = _factor(node, "alpha")
+        if min(left.shape) < _LEAST_SIDE:
+            self.nodes.append(node)
+            return
+        right = self.index.add_constant("n", (left.T * alpha).astype(np.float32))
+        columns = node.input[1]
+        if not attribute(node, "transB", 0):
+            columns = self._add("Transpose", [columns], perm=[1, 0])
+        product = self._add("MatMul", [columns, right])
+        output = "" if _has_bias(node) else node.output[0]
+        turned = self._add("Transpose", [product], output, perm=[1, 0])
+        self._add_bias(node, turned, None)
+
+    def _bias(self, node: NodeProto, width: int) -> str | None:
+        """beta C as a constant of one axis; ``None`` where there is none or it is another thing."""
+        name = node.input[2] if _has_bias(node) else ""
+        if not self._is_stored(name):
+            return None
+        bias = self.index.float_constant(name)
+        if (
+            bias.ndim > 2
+            or bias.size not in (1, width)
+            or bias.shape[-1:] not in ((1,), (width,), ())
+        ):
+            return None
+        scaled = (bias.ravel() * _factor(node, "beta")).astype(np.float32)
+        return self.index.add_constant("n", np.broadcast_to(scaled, (width,)))
+
+    def _is_added(self, node: NodeProto, bias: str | None) -> bool:
+        return bias is None and _has_bias(node)
+
+    def _add_bias(self, node: NodeProto, product: str, bias: str | None) -> None:
+        """beta C as an addition, where the product could not take it in."""
+        if not self._is_added(node, bias):
+            return
+        added, beta = node.input[2], _factor(node, "beta")
+        if beta != 1.0:
+            added = self._add(
+                "Mul", [added, self.index.add_constant("n", np.array(beta, np.float32))]
+            )
+        self._add("Add", [product, added], node.output[0])
+
+    def _scaled(self, weight: str, factor: float) -> str:
+        if factor == 1.0:
+            return weight
+        scaled = (self.index.float_constant(weight) * factor).astype(np.float32)
+        return self.index.add_constant("n", scaled)
+
+    # ------------------------------------------------------------ MatMul
+
+    def _matmul(self, node: NodeProto) -> None:
+        left, right = node.input
+        matrix = self._matrix(right, other=left)
+        if matrix is not None and not self._is_stored(left):
+            node.input[1] = matrix
+            self.nodes.append(node)
+            return
+        matrix = self._matrix(left, other=right)
+        if matrix is None or self._is_stored(right) or not self._pays(matrix, right):
+            self.nodes.append(node)
+            return
+        rank = self.known.by_name[right]
+        perm = [*range(rank - 2), rank - 1, rank - 2]
+        turned = self._add("Transpose", [right], perm=perm)
+        product = self._add("MatMul", [turned, self._turned(matrix)])
+        self._add("Transpose", [product], node.output[0], perm=perm)
+
+    def _matrix(self, name: str, *, other: str) -> str | None:
+        """The constant of two axes that does the same in this place; ``None`` if there is none."""
+        maker = self.index.producer.get(name)
+        if maker is not None and maker.op_type == "Transpose" and self._is_matrix(maker.input[0]):
+            perm = attribute(maker, "perm", [1, 0])
+            return self._turned(maker.input[0]) if perm == [1, 0] else maker.input[0]
+        if self._is_matrix(name):
+            return name
+        dims = list(self.index.initializers[name].dims) if self._is_stored(name) else []
+        if len(dims) < 3 or any(d != 1 for d in dims[:-2]):
+            return None
+        if self.known.by_name.get(other, 0) < len(dims):
+            return None
+        return self.index.add_constant("n", self.index.float_constant(name).reshape(dims[-2:]))
+
+    def _pays(self, matrix: str, other: str) -> bool:
+        sides = self.index.initializers[matrix].dims
+        return min(sides) >= _LEAST_SIDE and self.known.by_name.get(other, 0) >= 2
+
+    def _turned(self, name: str) -> str:
+        if name not in self.transposed:
+            value = np.ascontiguousarray(self.index.float_constant(name).T)
+            self.transposed[name] = self.index.add_constant("n", value)
+        return self.transposed[name]
+
+    # ------------------------------------------------------------ constants
+
+    def _is_stored(self, name: str) -> bool:
+        tensor = self.index.initializers.get(name)
+        return tensor is not None and tensor.data_type == TensorProto.FLOAT
+
+    def _is_matrix(self, name: str) -> bool:
+        return self._is_stored(name) and len(self.index.initializers[name].dims) == 2
+
+
+def _factor(node: NodeProto, name: str) -> float:
+    value = attribute(node, name, 1.0)
+    return value if isinstance(value, float) else 1.0
+
+
+def _has_bias(node: NodeProto) -> bool:
+    return len(node.input) > 2 and bool(node.input[2])
+
+
+def _with_readers(nodes: list[NodeProto], index: GraphIndex) -> list[NodeProto]:
+    """Without the transpositions of constants that nothing reads any more."""
+    read = {name for node in nodes for name in node.input} | index.outputs | index.inner_reads
+    return [n for n in nodes if n.op_type != "Transpose" or n.output[0] in read]

@@ -1,0 +1,113 @@
+"""Weights of which no integer kernel makes use: stored as int8, and floats again once loaded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper
+
+from edgekit.graphs.index import GraphIndex, attribute
+from edgekit.passes.affine import LARGEST
+
+# Smaller ones weigh no more than the nodes that would restore them.
+_LEAST_ENTRIES = 1024
+_TINY = 1e-30
+_FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE}
+_RECURRENT = {"LSTM", "GRU", "RNN"}
+
+IsHandled = Callable[[GraphIndex, NodeProto], bool]
+
+
+def store_in_8_bits(proto: ModelProto, is_handled: IsHandled, largest: int = LARGEST[8]) -> int:
+    """Store the weights that are read by LSTM, GRU, RNN, products and convolutions, in place.
+
+    A scale for all that is summed up together; Cast and Mul restore the weight. onnxruntime folds
+    the two when it loads the model, so that inference is what it was. Inner graphs count as well.
+
+    Args:
+        proto: the model, its weights constants of the main graph.
+        is_handled: whether a node of a graph will get its weight by another way.
+        largest: magnitude of the largest integer.
+
+    Returns:
+        How many weights were stored.
+    """
+    main = GraphIndex(proto)
+    readers: dict[str, list[tuple[NodeProto, int]]] = {}
+    summed: dict[str, tuple[int, ...]] = {}
+    for index in (main, *main.inner()):
+        for node in index.graph.node:
+            if is_handled(index, node):
+                continue
+            for position, name in enumerate(node.input):
+                if not _is_large(index, name):
+                    continue
+                readers.setdefault(name, []).append((node, position))
+                rank = len(index.initializers[name].dims)
+                if (axes := _summed(node, position, rank)) is not None:
+                    summed.setdefault(name, axes)
+    stored = [name for name in summed if main.is_finite(name) and name not in main.outputs]
+    nodes = [node for name in stored for node in _restored(main, name, summed[name], largest)]
+    for name, twin in zip(stored, _last_of_each(nodes), strict=True):
+        for node, position in readers[name]:
+            node.input[position] = twin
+    main.replace_nodes([*nodes, *main.graph.node])
+    GraphIndex(proto).drop_unread_constants()
+    return len(stored)
+
+
+def _is_large(index: GraphIndex, name: str) -> bool:
+    tensor = index.initializers.get(name)
+    if tensor is None or tensor.data_type not in _FLOATS or len(tensor.dims) < 2:
+        return False
+    return bool(math.prod(tensor.dims) >= _LEAST_ENTRIES)
+
+
+def _summed(node: NodeProto, position: int, rank: int) -> tuple[int, ...] | None:
+    """The axes of a weight along which its products are summed; ``None`` where it is none."""
+    if node.domain not in ("", "ai.onnx"):
+        return None
+    if node.op_type == "MatMul":
+        return ((rank - 1,) if position == 0 else (rank - 2,)) if rank >= 2 else None
+    if node.op_type == "Gemm" and position < 2:
+        turned = bool(attribute(node, ("transA", "transB")[position], 0))
+        return (int(turned == (position == 1)),)
+    if node.op_type == "Conv" and position == 1:
+        return tuple(range(1, rank))
+    if node.op_type == "ConvTranspose" and position == 1:
+        return (0, *range(2, rank))
+    if node.op_type in _RECURRENT and position in (1, 2):
+        return (rank - 1,)
+    return None
+
+
+def _restored(
+    index: GraphIndex, name: str, axes: tuple[int, ...], largest: int
+) -> Iterator[NodeProto]:
+    tensor = index.initializers[name]
+    integers, scales = _rounded(index.float_constant(name), axes, largest)
+    inputs = [index.add_constant("w", integers), index.add_constant("ws", scales)]
+    real, twin = index.fresh("c"), index.fresh("d")
+    yield helper.make_node("Cast", inputs[:1], [real], to=TensorProto.FLOAT)
+    yield helper.make_node("Mul", [real, inputs[1]], [twin])
+    if tensor.data_type != TensorProto.FLOAT:
+        narrow = index.fresh("d")
+        yield helper.make_node("Cast", [twin], [narrow], to=tensor.data_type)
+
+
+def _last_of_each(nodes: list[NodeProto]) -> list[str]:
+    """What each chain of Cast, Mul and perhaps another Cast ends in."""
+    read = {name for node in nodes for name in node.input}
+    return [node.output[0] for node in nodes if node.output[0] not in read]
+
+
+def _rounded(
+    weight: NDArray[np.float32], axes: tuple[int, ...], largest: int
+) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    peak = np.abs(weight).max(axis=axes, keepdims=True)
+    scales = np.where(peak < _TINY, 1.0, peak / largest).astype(np.float32)
+    integers = np.clip(np.rint(weight / scales), -largest, largest).astype(np.int8)
+    return integers, scales
