@@ -95,8 +95,8 @@ def test_a_setting_given_twice_is_refused():
 
 
 def test_a_step_on_the_command_line_is_a_name_and_its_settings(everything):
-    assert written_step("weights:bits=3,edge_bits=8").settings == QuantizeWeights(
-        bits=3, edge_bits=8
+    assert written_step("weights:bits=3,grid=fixed").settings == QuantizeWeights(
+        bits=3, grid="fixed"
     )
     assert written_step("clean").settings == Clean()
     assert written_step("all:widths=a:4,b:2,count=1").settings == Everything(

@@ -286,7 +286,7 @@ def test_weights_of_two_bits_are_a_poor_result_but_no_broken_promise(tmp_path, b
     source = model(tmp_path, BIG_NET, weights=BIG)
     data = samples(tmp_path, x=normal(40, 64))
 
-    made = apply("weights", source, tmp_path, data, bits=bits, edge_bits=bits)
+    made = apply("weights", source, tmp_path, data, bits=bits)
 
     assert made.bytes < source.bytes / 3
 
