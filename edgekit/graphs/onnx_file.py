@@ -13,6 +13,7 @@ from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from edgekit.errors import UserError, first_line
+from edgekit.graphs.heap import return_large_blocks
 from edgekit.model import Model, Signature, TensorSpec
 from edgekit_agent.files import sha256_of, whole_file
 
@@ -34,17 +35,19 @@ def read_onnx(path: Path) -> Model:
     except (onnx.checker.ValidationError, ValueError) as error:
         raise UserError(f"{path}: not a valid ONNX model: {_line(error)}") from error
     try:
+        found = signature(proto)
+    except UserError as error:
+        raise UserError(f"{path}: {error.message}", hint=error.hint) from error
+    digest = _digest(path, proto)
+    del proto  # the session holds the weights once more
+    try:
         open_session(path)
     except Exception as error:
         raise UserError(
             f"{path}: onnxruntime {ort.__version__} refuses the model: {_line(error)}",
             hint="operators of another library, or types that the operators do not take",
         ) from error
-    try:
-        found = signature(proto)
-    except UserError as error:
-        raise UserError(f"{path}: {error.message}", hint=error.hint) from error
-    return Model(path=path, format="onnx", digest=_digest(path, proto), signature=found)
+    return Model(path=path, format="onnx", digest=digest, signature=found)
 
 
 def load(path: Path) -> ModelProto:
@@ -53,6 +56,7 @@ def load(path: Path) -> ModelProto:
     Raises:
         UserError: as ``read_onnx``, without the checks of the graph itself.
     """
+    return_large_blocks()
     try:
         proto = onnx.load(str(path), load_external_data=False)
     except DecodeError as error:

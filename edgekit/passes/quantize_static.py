@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from functools import partial
 from pathlib import Path
 
-from onnx import ModelProto
-
-from edgekit.data import spread
 from edgekit.errors import PassRefused
 from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.observe import Values, observe
 from edgekit.graphs.onnx_file import load, save
-from edgekit.graphs.placement import Placement, place
+from edgekit.graphs.placement import place
 from edgekit.graphs.rewrite import prepare
 from edgekit.model import Model
 from edgekit.passes import Work
-from edgekit.passes.affine import LARGEST, Affine, unsigned_affine
+from edgekit.passes.activations import find_parameters, split_samples
+from edgekit.passes.affine import LARGEST
 from edgekit.passes.embeddings import quantize_embeddings
 from edgekit.passes.qdq import Writer
-from edgekit.passes.ranges import find_ranges
 from edgekit.recipe import QuantizeStatic
 
 # QuantizeLinear has an axis, so per-channel parameters, since opset 13.
@@ -38,36 +32,18 @@ def quantize_static(model: Model, settings: QuantizeStatic, work: Work) -> Path:
     Raises:
         PassRefused: nothing to quantise, quantised already, or values that are not finite.
     """
+    if work.calibration is None:
+        raise PassRefused("static quantisation needs calibration data")
     proto = prepare(load(model.path), _OPSET)
     quantize_embeddings(GraphIndex(proto))
     index = GraphIndex(proto)
     placement = place(index)
     if not placement.weighted:
         raise PassRefused("no Conv, Gemm or MatMul with stored float32 weights to quantise")
-    parameters = _parameters(proto, placement, settings, work)
+    split = split_samples(work.calibration, settings.max_samples)
+    parameters = find_parameters(proto, index, placement, settings, work, split)
     target = work.scratch / "static.onnx"
     writer = Writer(index, placement, parameters, largest=LARGEST[settings.weight_bits])
     save(writer.write(), target)
     return target
 
-
-def _parameters(
-    proto: ModelProto, placement: Placement, settings: QuantizeStatic, work: Work
-) -> dict[str, Affine]:
-    """uint8 parameters of every value, those of moved values being their source's."""
-    if work.calibration is None:
-        raise PassRefused("static quantisation needs calibration data")
-    parts = spread(work.calibration, settings.max_samples)
-    roots = list(dict.fromkeys(placement.root(name) for name in placement.values))
-
-    def passes() -> Iterator[Iterable[Values]]:
-        for what in ("ranges", "histograms"):
-            yield observe(proto, roots, parts, tick=partial(work.progress, what))
-
-    try:
-        ranges = find_ranges(passes(), settings)
-    except FloatingPointError as error:
-        raise PassRefused(f"value {error} is not finite on the calibration samples") from error
-    # A value that never has an entry has no range; any parameters will do.
-    affine = {name: unsigned_affine(*ranges.get(name, (0.0, 0.0))) for name in roots}
-    return {name: affine[placement.root(name)] for name in placement.values}

@@ -1,0 +1,128 @@
+"""Sessions that look into a graph: nodes added beside it, weights mapped from a file."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import onnxruntime as ort
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
+
+from edgekit.errors import UserError, first_line
+
+# Smaller tensors stay in the graph, where shape inference and constant folding need them.
+_MIN_MAPPED_BYTES = 1024
+_PAGE = 4096
+
+
+@dataclass(kw_only=True)
+class Additions:
+    """What is added to a graph to look into it.
+
+    ``after`` holds nodes to put right behind the node that makes a value (or at the front, for
+    an input), so that what they read need not be kept for long.
+    """
+
+    after: dict[str, list[NodeProto]] = field(default_factory=dict)
+    inputs: list[ValueInfoProto] = field(default_factory=list)
+    constants: list[TensorProto] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+    reads: dict[str, str] = field(default_factory=dict)  # value -> what the graph reads instead
+
+    def add(self, behind: str, *nodes: NodeProto) -> None:
+        """Put nodes behind the node that makes a value."""
+        self.after.setdefault(behind, []).extend(nodes)
+
+
+def open_instrumented(proto: ModelProto, additions: Additions) -> ort.InferenceSession:
+    """A session of the graph with additions, in little memory.
+
+    Weights lie in a file that the runtime maps, nodes run in the order of the file, and every
+    value is freed after its last reader. No integer kernels: Quantize and Dequantize pairs count
+    as what they are, in float32.
+
+    Args:
+        proto: the model; not changed.
+        additions: nodes, inputs, constants and outputs to add.
+
+    Raises:
+        UserError: the runtime refuses the graph with these additions.
+    """
+    with tempfile.TemporaryDirectory(prefix="edgekit-") as name:
+        folder = Path(name)
+        # The runtime maps the weights before it returns, so the folder may go then.
+        path = _write(proto, additions, folder)
+        try:
+            return ort.InferenceSession(
+                str(path),
+                _options(),
+                providers=["CPUExecutionProvider"],
+                disabled_optimizers=["ConstantFolding"],
+            )
+        except Exception as error:  # onnxruntime's own exceptions have no common base
+            said = first_line(error)
+            raise UserError(f"the values inside the model cannot be looked at: {said}") from error
+
+
+def _options() -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 2
+    # The arena keeps what it once took, a pattern takes all at once, packing copies the weights.
+    options.enable_cpu_mem_arena = False
+    options.enable_mem_pattern = False
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    # The default order runs a value's probes last, and keeps all values until then.
+    options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+    return options
+
+
+def _write(proto: ModelProto, additions: Additions, folder: Path) -> Path:
+    lean = ModelProto(ir_version=proto.ir_version)
+    lean.opset_import.extend(proto.opset_import)
+    lean.functions.extend(proto.functions)
+    graph = lean.graph
+    graph.name = proto.graph.name
+    graph.input.extend([*proto.graph.input, *additions.inputs])
+    _add_nodes(proto, lean, additions)
+    made = {v.name for v in (*proto.graph.output, *proto.graph.input)}
+    graph.output.extend(proto.graph.output)
+    graph.output.extend(ValueInfoProto(name=n) for n in additions.outputs if n not in made)
+    graph.initializer.extend(additions.constants)
+    with (folder / "weights").open("wb") as file:
+        for tensor in proto.graph.initializer:
+            _map(tensor, graph.initializer.add(), file)
+    path = folder / "model.onnx"
+    path.write_bytes(lean.SerializeToString())
+    return path
+
+
+def _add_nodes(proto: ModelProto, lean: ModelProto, additions: Additions) -> None:
+    nodes = lean.graph.node
+    for value in proto.graph.input:
+        nodes.extend(additions.after.get(value.name, ()))
+    for node in proto.graph.node:
+        added = nodes.add()
+        added.CopyFrom(node)
+        for position, name in enumerate(node.input):
+            added.input[position] = additions.reads.get(name, name)
+        for name in node.output:
+            nodes.extend(additions.after.get(name, ()))
+
+
+def _map(tensor: TensorProto, target: TensorProto, file: BinaryIO) -> None:
+    if len(tensor.raw_data) < _MIN_MAPPED_BYTES:
+        target.CopyFrom(tensor)
+        return
+    target.name, target.data_type = tensor.name, tensor.data_type
+    target.dims.extend(tensor.dims)
+    target.data_location = TensorProto.EXTERNAL
+    file.write(bytes(-file.tell() % _PAGE))
+    facts = {"location": "weights", "offset": file.tell(), "length": len(tensor.raw_data)}
+    file.write(tensor.raw_data)
+    for key, value in facts.items():
+        target.external_data.add(key=key, value=str(value))
+

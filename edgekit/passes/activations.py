@@ -1,0 +1,118 @@
+"""8-bit parameters of activations: estimate ranges, and choose one for each value."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import get_args
+
+from onnx import ModelProto
+
+from edgekit.data import rows_of, spread
+from edgekit.errors import PassRefused
+from edgekit.graphs.index import GraphIndex
+from edgekit.graphs.placement import Placement
+from edgekit.graphs.probes import watch_entries, watch_extremes
+from edgekit.passes import Work
+from edgekit.passes.affine import Affine, unsigned_affine
+from edgekit.passes.judge import output_errors, reader_errors
+from edgekit.passes.ranges import Extremes, Histograms, Range, Seen, estimate
+from edgekit.recipe import Estimator, QuantizeStatic
+from edgekit_agent.records import Samples
+
+_ALL: tuple[Estimator, ...] = get_args(Estimator)
+_HELD_OUT = 16
+# Of fewer samples every one is needed to know the ranges.
+_FEW = 64
+_FROM_EXTREMES = {"minmax", "average"}
+# How much better one estimator for all values must be to be taken over one for each.
+_BETTER = 0.95
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Calibration samples: most for estimating, a few held back for judging."""
+
+    estimating: Sequence[Samples]
+    judging: Sequence[Samples]
+
+
+def split_samples(samples: Samples, most: int) -> Split:
+    """Hold samples from all over back for judging; where there are few, all serve for both."""
+    total = samples.columns[0].shape[0]
+    if total < _FEW:
+        return Split(estimating=[samples], judging=spread(samples, _HELD_OUT))
+    every = total // _HELD_OUT
+    judging = [rows_of(samples, i * every, 1) for i in range(_HELD_OUT)]
+    starts = [i * every + 1 for i in range(_HELD_OUT)]
+    gaps = [
+        rows_of(samples, start, end - start)
+        for start, end in zip(starts, [*(s - 1 for s in starts[1:]), total], strict=True)
+    ]
+    share = max(most - _HELD_OUT, _HELD_OUT) // _HELD_OUT
+    return Split(estimating=[part for gap in gaps for part in spread(gap, share)], judging=judging)
+
+
+def find_parameters(
+    proto: ModelProto,
+    index: GraphIndex,
+    placement: Placement,
+    settings: QuantizeStatic,
+    work: Work,
+    split: Split,
+) -> dict[str, Affine]:
+    """uint8 parameters of every value that becomes 8-bit; moved values have their source's.
+
+    Raises:
+        PassRefused: a value is not finite on the samples.
+    """
+    roots = list(dict.fromkeys(placement.root(name) for name in placement.values))
+    estimators = _ALL if settings.ranges == "auto" else (settings.ranges,)
+    try:
+        ranges = _ranges(proto, roots, estimators, settings, work, split)
+    except FloatingPointError as error:
+        raise PassRefused(f"value {error} is not finite on the calibration samples") from error
+    affines: dict[str, dict[str, Affine]] = {
+        root: {label: unsigned_affine(*each) for label, each in found.items()}
+        for root, found in ranges.items()
+    }
+    choices: dict[str, dict[str, Affine]] = {
+        label: {name: affines[placement.root(name)][label] for name in placement.values}
+        for label in estimators
+    }
+    if len(estimators) == 1:
+        return choices[estimators[0]]
+    work.progress("choosing ranges", 0, 1)
+    errors = reader_errors(proto, index, placement, affines, split.judging)
+    best = {root: min(each, key=each.__getitem__) for root, each in errors.items()}
+    roots_of = {name: placement.root(name) for name in placement.values}
+    own = {name: affines[root][best[root]] for name, root in roots_of.items()}
+    totals = output_errors(proto, index, placement, {"own": own, **choices}, split.judging)
+    label = min(totals, key=lambda key: totals[key] * (_BETTER if key == "own" else 1))
+    return own if label == "own" else choices[label]
+
+
+def _ranges(
+    proto: ModelProto,
+    roots: Sequence[str],
+    estimators: Sequence[Estimator],
+    settings: QuantizeStatic,
+    work: Work,
+    split: Split,
+) -> dict[str, dict[Estimator, Range]]:
+    """Two passes over the samples: extremes, then histograms between them."""
+    extremes = Extremes()
+    tick = partial(work.progress, "ranges")
+    for facts in watch_extremes(proto, roots, split.estimating, tick=tick):
+        for name, (low, high, total, size) in facts.items():
+            if size and total - total != 0:
+                raise FloatingPointError(name)
+            extremes.update(name, Seen(low=low, high=high, size=size))
+    histograms = Histograms(extremes=extremes)
+    if not set(estimators) <= _FROM_EXTREMES:
+        tick = partial(work.progress, "histograms")
+        for entries in watch_entries(proto, extremes.size, split.estimating, tick=tick):
+            for name, values in entries.items():
+                histograms.update(name, values)
+    return {name: estimate(estimators, name, histograms, settings.percentile) for name in roots}
