@@ -1,27 +1,37 @@
-"""Let the C library return large freed blocks to the system at once."""
+"""Let the C library return freed memory to the system."""
 
 from __future__ import annotations
 
 import ctypes
 import functools
 import sys
+from collections.abc import Callable
 
 # M_MMAP_THRESHOLD of glibc's mallopt(3).
 _MMAP_THRESHOLD = -3
 _LARGE_BYTES = 1 << 20
 
 
-@functools.cache
-def return_large_blocks() -> None:
-    """Keep blocks of a MiB and more apart from the heap, so that freeing one gives its pages back.
+def return_freed_memory() -> None:
+    """Give back what was freed so far, and from now on large blocks as soon as they are freed.
 
-    glibc raises that limit with every block it frees, up to 32 MiB: weights and activations then
-    lie between small blocks, and the process keeps what it once took. Elsewhere nothing is done.
+    glibc raises the size from which a block lies apart from the heap with every such block it
+    frees, up to 32 MiB: weights and activations then lie between small blocks, and the process
+    keeps what it once took. Where there is no glibc nothing is done.
 
-    Source: mallopt(3), M_MMAP_THRESHOLD, on the dynamic threshold.
+    Source: mallopt(3), on the dynamic M_MMAP_THRESHOLD; malloc_trim(3).
     """
+    if trim := _trim():
+        trim(0)
+
+
+@functools.cache
+def _trim() -> Callable[[int], int] | None:
     if not sys.platform.startswith("linux"):
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_MMAP_THRESHOLD, _LARGE_BYTES)
+        return None
+    library = ctypes.CDLL(None)
+    if not (hasattr(library, "mallopt") and hasattr(library, "malloc_trim")):
+        return None
+    library.mallopt(_MMAP_THRESHOLD, _LARGE_BYTES)
+    trim: Callable[[int], int] = library.malloc_trim
+    return trim

@@ -11,6 +11,7 @@ import onnxruntime as ort
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from edgekit.errors import UserError, first_line
+from edgekit.graphs.heap import return_freed_memory
 
 # Smaller tensors stay in the graph, where shape inference and constant folding need them.
 _MIN_MAPPED_BYTES = 1024
@@ -50,6 +51,7 @@ def open_instrumented(proto: ModelProto, additions: Additions) -> ort.InferenceS
     Raises:
         UserError: the runtime refuses the graph with these additions.
     """
+    return_freed_memory()
     with tempfile.TemporaryDirectory(prefix="edgekit-") as name:
         folder = Path(name)
         # The runtime maps the weights before it returns, so the folder may go then.
@@ -75,7 +77,9 @@ def _options() -> ort.SessionOptions:
     options.enable_mem_pattern = False
     options.add_session_config_entry("session.disable_prepacking", "1")
     options.add_session_config_entry("session.disable_quant_qdq", "1")
-    # The default order runs a value's probes last, and keeps all values until then.
+    # The default order runs a value's probes last, and keeps all values until then; nodes that
+    # are fused lose their place in the file's.
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     return options
 
@@ -125,4 +129,3 @@ def _map(tensor: TensorProto, target: TensorProto, file: BinaryIO) -> None:
     file.write(tensor.raw_data)
     for key, value in facts.items():
         target.external_data.add(key=key, value=str(value))
-

@@ -41,17 +41,19 @@ def observe(
     Raises:
         UserError: the samples are not what the model takes, or it fails on one of them.
     """
-    fed = {spec.name for spec in signature(proto).inputs}
+    tensors = input_tensors(proto)
+    fed = {tensor.name for tensor in tensors}
     wanted = [name for name in names if name not in fed]
     session = open_instrumented(proto, Additions(outputs=wanted))
-    for batch, run in feed(session, proto, parts, tick=tick):
+    del proto  # the session has the weights mapped; nobody else may need them
+    for batch, run in feed(session, tensors, parts, tick=tick):
         values = batch.inputs | run(wanted, {})
         yield {name: values[name] for name in names}
 
 
 def feed(
     session: ort.InferenceSession,
-    proto: ModelProto,
+    tensors: Sequence[Tensor],
     parts: Sequence[Samples],
     *,
     tick: Tick | None = None,
@@ -60,14 +62,13 @@ def feed(
 
     Args:
         session: of the model, or of the model with additions.
-        proto: the model; says what the samples must be.
+        tensors: the inputs of the model; say what the samples must be.
         parts: what to feed, one after the other.
         tick: called with samples done and samples in all.
 
     Raises:
         UserError: the samples are not what the model takes, or it fails on one of them.
     """
-    tensors = tuple(as_tensor(spec) for spec in signature(proto).inputs)
     done, total = 0, sum(part.columns[0].shape[0] for part in parts)
     for batch in _fed(parts, tensors, fixed_batch(tensors) or 1):
         yield batch, partial(_run, session, batch, done)
@@ -95,6 +96,11 @@ def _run(
         reason = first_line(error)
         raise UserError(f"the model fails on sample {number}: {reason}") from error
     return dict(zip(wanted, made, strict=True))
+
+
+def input_tensors(proto: ModelProto) -> tuple[Tensor, ...]:
+    """The inputs of a model as the agent sees them."""
+    return tuple(as_tensor(spec) for spec in signature(proto).inputs)
 
 
 def as_tensor(spec: TensorSpec) -> Tensor:

@@ -13,7 +13,7 @@ from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from edgekit.errors import UserError, first_line
-from edgekit.graphs.heap import return_large_blocks
+from edgekit.graphs.heap import return_freed_memory
 from edgekit.model import Model, Signature, TensorSpec
 from edgekit_agent.files import sha256_of, whole_file
 
@@ -47,6 +47,7 @@ def read_onnx(path: Path) -> Model:
             f"{path}: onnxruntime {ort.__version__} refuses the model: {_line(error)}",
             hint="operators of another library, or types that the operators do not take",
         ) from error
+    return_freed_memory()
     return Model(path=path, format="onnx", digest=digest, signature=found)
 
 
@@ -56,7 +57,7 @@ def load(path: Path) -> ModelProto:
     Raises:
         UserError: as ``read_onnx``, without the checks of the graph itself.
     """
-    return_large_blocks()
+    return_freed_memory()
     try:
         proto = onnx.load(str(path), load_external_data=False)
     except DecodeError as error:

@@ -10,11 +10,13 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 from edgekit.graphs.instrument import Additions, open_instrumented
-from edgekit.graphs.observe import Tick, feed
+from edgekit.graphs.observe import Tick, feed, input_tensors
 from edgekit_agent.records import Samples
 
-# A histogram needs no more of one value per sample; the extremes always see all of it.
+# A histogram needs no more of one value, of one sample and of all; the extremes see all of it.
 _MAX_ENTRIES = 1 << 15
+_LEAST_ENTRIES = 1 << 12
+_ENTRIES_OF_ALL = 1 << 21
 
 # Smallest and largest entry, sum, number of entries.
 Facts = tuple[float, float, float, int]
@@ -40,7 +42,7 @@ def watch_extremes(
             additions.add(name, helper.make_node(op, [name], [output], **keep))
             additions.outputs.append(output)
     session = open_instrumented(proto, additions)
-    for _, run in feed(session, proto, parts, tick=tick):
+    for _, run in feed(session, input_tensors(proto), parts, tick=tick):
         made = run(additions.outputs, {})
         yield {
             name: (
@@ -69,16 +71,18 @@ def watch_entries(
         tick: as in ``observe``.
     """
     additions = Additions()
+    count = sum(part.columns[0].shape[0] for part in parts)
+    most = min(_MAX_ENTRIES, max(_LEAST_ENTRIES, _ENTRIES_OF_ALL // count))
     whole = [("flat", [-1]), ("start", [0]), ("end", [np.iinfo(np.int64).max])]
     for stem, numbers in whole:
         additions.constants.append(numpy_helper.from_array(np.array(numbers), f"edgekit:{stem}"))
     for number, (name, size) in enumerate(sizes.items()):
-        step = numpy_helper.from_array(np.array([_stride(size)]), f"edgekit:step:{number}")
+        step = numpy_helper.from_array(np.array([_stride(size, most)]), f"edgekit:step:{number}")
         additions.constants.append(step)
         additions.add(name, *_pick(name, number))
         additions.outputs.append(f"edgekit:entries:{number}")
     session = open_instrumented(proto, additions)
-    for _, run in feed(session, proto, parts, tick=tick):
+    for _, run in feed(session, input_tensors(proto), parts, tick=tick):
         made = run(additions.outputs, {})
         yield dict(zip(sizes, made.values(), strict=True))
 
@@ -93,9 +97,9 @@ def _pick(name: str, number: int) -> list[NodeProto]:
     ]
 
 
-def _stride(size: int) -> int:
+def _stride(size: int, most: int) -> int:
     """A step through a value that meets all of its channels, whichever axis they lie on."""
-    stride = max(1, size // _MAX_ENTRIES)
+    stride = max(1, size // most)
     while math.gcd(stride, size) > 1:
         stride += 1
     return stride

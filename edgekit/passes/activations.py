@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -25,6 +26,9 @@ _ALL: tuple[Estimator, ...] = get_args(Estimator)
 _HELD_OUT = 16
 # Of fewer samples every one is needed to know the ranges.
 _FEW = 64
+# Samples on which the whole model is judged, and those that fill the histograms.
+_JUDGED_WHOLE = 8
+_COUNTED = 128
 _FROM_EXTREMES = {"minmax", "average"}
 # How much better one estimator for all values must be to be taken over one for each.
 _BETTER = 0.95
@@ -83,12 +87,14 @@ def find_parameters(
     }
     if len(estimators) == 1:
         return choices[estimators[0]]
-    work.progress("choosing ranges", 0, 1)
+    work.progress("choosing ranges", 0, 2)
     errors = reader_errors(proto, index, placement, affines, split.judging)
     best = {root: min(each, key=each.__getitem__) for root, each in errors.items()}
     roots_of = {name: placement.root(name) for name in placement.values}
     own = {name: affines[root][best[root]] for name, root in roots_of.items()}
-    totals = output_errors(proto, index, placement, {"own": own, **choices}, split.judging)
+    work.progress("choosing ranges", 1, 2)
+    some = split.judging[:: max(1, len(split.judging) // _JUDGED_WHOLE)]
+    totals = output_errors(proto, index, placement, {"own": own, **choices}, some)
     label = min(totals, key=lambda key: totals[key] * (_BETTER if key == "own" else 1))
     return own if label == "own" else choices[label]
 
@@ -112,7 +118,15 @@ def _ranges(
     histograms = Histograms(extremes=extremes)
     if not set(estimators) <= _FROM_EXTREMES:
         tick = partial(work.progress, "histograms")
-        for entries in watch_entries(proto, extremes.size, split.estimating, tick=tick):
+        parts = _first_of_each(split.estimating, _COUNTED)
+        for entries in watch_entries(proto, extremes.size, parts, tick=tick):
             for name, values in entries.items():
                 histograms.update(name, values)
     return {name: estimate(estimators, name, histograms, settings.percentile) for name in roots}
+
+
+def _first_of_each(parts: Sequence[Samples], count: int) -> list[Samples]:
+    """About ``count`` samples from the beginnings of all parts."""
+    rows = [part.columns[0].shape[0] for part in parts]
+    share = min(1.0, count / sum(rows))
+    return [rows_of(p, 0, math.ceil(share * r)) for p, r in zip(parts, rows, strict=True) if r]

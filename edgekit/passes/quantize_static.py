@@ -46,4 +46,3 @@ def quantize_static(model: Model, settings: QuantizeStatic, work: Work) -> Path:
     writer = Writer(index, placement, parameters, largest=LARGEST[settings.weight_bits])
     save(writer.write(), target)
     return target
-

@@ -146,6 +146,7 @@ def entropy_range(whole: Range, counts: Counts) -> Range:
     Source: Migacz 2017, "8-bit Inference with TensorRT".
     """
     edges = np.linspace(*whole, BINS + 1)
+    counts = _without_spikes(counts, int(np.searchsorted(edges, 0.0, side="right")) - 1)
     largest = max(abs(whole[0]), abs(whole[1]))
     best, least = whole, math.inf
     for share in np.linspace(1.0, 0.0, BINS // _ENTROPY_STEP, endpoint=False):
@@ -159,6 +160,18 @@ def entropy_range(whole: Range, counts: Counts) -> Range:
         if divergence < least:
             best, least = (float(edges[first]), float(edges[last])), divergence
     return best
+
+
+def _without_spikes(counts: Counts, zero: int) -> Counts:
+    """What activation functions pile up at zero and at both ends, levelled with its neighbour.
+
+    8 bits hold these entries exactly; spread over a level they would outweigh everything else.
+    """
+    level = counts.copy()
+    for spike, neighbour in ((0, 1), (BINS - 1, BINS - 2), (zero, min(zero + 1, BINS - 1))):
+        if 0 <= spike < BINS:
+            level[spike] = min(counts[spike], level[neighbour])
+    return level if level.any() else counts
 
 
 def _divergence(counts: Counts, first: int, last: int) -> float:

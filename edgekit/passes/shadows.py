@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
-from onnx import NodeProto, TensorProto, helper
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.instrument import Additions
 from edgekit.graphs.onnx_file import inner_graphs
 from edgekit.graphs.placement import Placement
+from edgekit.passes.affine import Affine
 
 # Readers with one float output, whose error is worth more than that of the value itself.
 _JUDGES = {
@@ -21,7 +22,7 @@ _JUDGES = {
 
 
 class Shadows:
-    """Adds shadows to a graph: ``error(root)`` names the outputs that tell what 8 bits do to it."""
+    """Adds shadows to a graph, and outputs that tell how far they are from the original."""
 
     def __init__(self, index: GraphIndex, placement: Placement) -> None:
         self.index = index
@@ -35,75 +36,87 @@ class Shadows:
         self._count += 1
         return f"edgekit:{stem}:{self._count}"
 
-    def follow(self, root: str, twin: str) -> list[tuple[str, str]]:
-        """Copy what reads ``root`` so that it reads ``twin``.
+    def follow(self, root: str, affine: Affine) -> list[tuple[str, str]]:
+        """Copy what reads ``root`` so that it sees it through 8 bits.
+
+        Each copy runs from end to end before the next, so that little is alive at once.
 
         Returns:
             Pairs of outputs: squared error, squared size.
         """
-        pairs = [self._compare(value, other) for value, other in self._judged(root, twin)]
-        return pairs or [self._compare(root, twin)]
+        scale, zero = self.constant(affine.scale), self.constant(affine.zero_point)
+        readers = self._readers(root) or [[]]
+        return [self._shadow(root, path, (scale, zero)) for path in readers]
 
-    def _judged(self, value: str, twin: str) -> Iterator[tuple[str, str]]:
+    def _readers(self, value: str) -> list[list[NodeProto]]:
+        """The nodes from a value to each output that is worth a judgement; none = the value."""
+        paths: list[list[NodeProto]] = [[]] if value in self.index.outputs else []
         for reader in self.index.readers.get(value, ()):
             if len(reader.output) != 1 or any(inner_graphs(reader)):
                 continue
             output = reader.output[0]
-            moved = self.placement.like.get(output) == value
-            if not moved and reader.op_type not in _JUDGES:
-                continue
-            shadow = self._copy(reader, {value: twin})
-            if moved:
-                yield from self._judged(output, shadow)
-            else:
-                yield self._absorbed(output, shadow)
-        if value in self.index.outputs:
-            yield value, twin
+            if self.placement.like.get(output) == value:
+                paths += [[reader, *path] for path in self._readers(output)]
+            elif reader.op_type in _JUDGES:
+                after = self._after.get(output, output)
+                absorbed = [] if after == output else [self.index.producer[after]]
+                paths.append([reader, *absorbed])
+        return paths
 
-    def _copy(self, node: NodeProto, renamed: dict[str, str]) -> str:
-        shadow = NodeProto()
-        shadow.CopyFrom(node)
-        shadow.ClearField("name")
-        for position, name in enumerate(node.input):
-            shadow.input[position] = renamed.get(name, name)
-        shadow.output[0] = self.fresh("shadow")
-        self.additions.add(node.output[0], shadow)
-        output: str = shadow.output[0]
-        return output
-
-    def _absorbed(self, output: str, shadow: str) -> tuple[str, str]:
-        """Both after the activation function that the range of the output absorbs."""
-        after = self._after.get(output, output)
-        if after == output:
-            return output, shadow
-        return after, self._copy(self.index.producer[after], {output: shadow})
-
-    def _compare(self, value: str, other: str) -> tuple[str, str]:
-        error, size = self.fresh("error"), self.fresh("size")
-        difference = self.fresh("difference")
-        self.additions.add(
-            value,
-            helper.make_node("Sub", [other, value], [difference]),
+    def _shadow(
+        self, root: str, path: list[NodeProto], parameters: tuple[str, str]
+    ) -> tuple[str, str]:
+        nodes, twin = self._through_8_bits(root, *parameters)
+        value = root
+        for node in path:
+            shadow = NodeProto()
+            shadow.CopyFrom(node)
+            shadow.ClearField("name")
+            for position, name in enumerate(node.input):
+                shadow.input[position] = twin if name == value else name
+            value, twin = node.output[0], self.fresh("shadow")
+            shadow.output[0] = twin
+            nodes.append(shadow)
+        error, size, difference = (self.fresh(stem) for stem in ("error", "size", "difference"))
+        nodes += [
+            helper.make_node("Sub", [twin, value], [difference]),
             helper.make_node("ReduceSumSquare", [difference], [error], keepdims=0),
             helper.make_node("ReduceSumSquare", [value], [size], keepdims=0),
-        )
+        ]
+        self.additions.add(value, *nodes)
         self.additions.outputs += [error, size]
         return error, size
 
-    def through_8_bits(self, value: str) -> tuple[str, str, str]:
-        """A value through Quantize and Dequantize; names of the result, scale and zero point.
-
-        The parameters are inputs, so that one session judges any number of them.
-        """
-        scale, zero = self.fresh("scale"), self.fresh("zero")
-        self.additions.inputs += [
-            helper.make_tensor_value_info(scale, TensorProto.FLOAT, []),
-            helper.make_tensor_value_info(zero, TensorProto.UINT8, []),
-        ]
+    def _through_8_bits(self, value: str, scale: str, zero: str) -> tuple[list[NodeProto], str]:
         integer, twin = self.fresh("integer"), self.fresh("twin")
-        self.additions.add(
-            value,
+        return [
             helper.make_node("QuantizeLinear", [value, scale, zero], [integer]),
             helper.make_node("DequantizeLinear", [integer, scale, zero], [twin]),
-        )
-        return twin, scale, zero
+        ], twin
+
+    def switch_to_8_bits(self, value: str, in_float: str) -> tuple[str, str]:
+        """Make all readers see a value through 8 bits, unless the input ``in_float`` is true.
+
+        The parameters are inputs as well, so that one session judges any number of them.
+
+        Returns:
+            Names of the inputs for scale and zero point.
+        """
+        scale, zero, seen = self.fresh("scale"), self.fresh("zero"), self.fresh("seen")
+        self.add_input(scale, TensorProto.FLOAT)
+        self.add_input(zero, TensorProto.UINT8)
+        nodes, twin = self._through_8_bits(value, scale, zero)
+        nodes.append(helper.make_node("Where", [in_float, value, twin], [seen]))
+        self.additions.add(value, *nodes)
+        self.additions.reads[value] = seen
+        return scale, zero
+
+    def add_input(self, name: str, kind: int) -> None:
+        """Add a scalar input."""
+        self.additions.inputs.append(helper.make_tensor_value_info(name, kind, []))
+
+    def constant(self, value: NDArray[np.generic] | np.generic) -> str:
+        """Add a constant; returns its name."""
+        name = self.fresh("constant")
+        self.additions.constants.append(numpy_helper.from_array(np.asarray(value), name))
+        return name
