@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,11 +16,12 @@ class GraphIndex:
     """The main graph of a model, to be edited in place.
 
     Values that an inner graph (If, Loop, Scan) reads count as having a reader, so that nothing
-    under it is cut away.
+    under it is cut away. ``folder`` holds the weights where they are offloaded.
     """
 
-    def __init__(self, proto: ModelProto) -> None:
+    def __init__(self, proto: ModelProto, folder: Path | None = None) -> None:
         self.proto = proto
+        self.folder = folder
         self.graph: GraphProto = proto.graph
         self.initializers: dict[str, TensorProto] = {t.name: t for t in self.graph.initializer}
         self.producer: dict[str, NodeProto] = {}
@@ -39,7 +41,11 @@ class GraphIndex:
     def constant(self, name: str) -> NDArray[np.generic] | None:
         """The value of an initialiser, or ``None`` where ``name`` is computed or fed."""
         tensor = self.initializers.get(name)
-        return None if tensor is None else numpy_helper.to_array(tensor)
+        return None if tensor is None else self._array(tensor)
+
+    def _array(self, tensor: TensorProto) -> NDArray[np.generic]:
+        array: NDArray[np.generic] = numpy_helper.to_array(tensor, str(self.folder or ""))
+        return array
 
     def float_constant(self, name: str) -> NDArray[np.float32]:
         """The value of an initialiser as float32.
@@ -47,8 +53,7 @@ class GraphIndex:
         Raises:
             KeyError: nothing is stored under that name.
         """
-        value: NDArray[np.float32] = numpy_helper.to_array(self.initializers[name])
-        return value.astype(np.float32, copy=False)
+        return self._array(self.initializers[name]).astype(np.float32, copy=False)
 
     def is_finite(self, name: str) -> bool:
         """Whether a stored tensor holds neither NaN nor infinity."""

@@ -5,17 +5,14 @@ from __future__ import annotations
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import BinaryIO
 
 import onnxruntime as ort
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
 from edgekit.errors import UserError, first_line
 from edgekit.graphs.heap import return_freed_memory
-
-# Smaller tensors stay in the graph, where shape inference and constant folding need them.
-_MIN_MAPPED_BYTES = 1024
-_PAGE = 4096
+from edgekit.graphs.index import GraphIndex
+from edgekit.graphs.offload import offload, without_weights
 
 
 @dataclass(kw_only=True)
@@ -53,19 +50,37 @@ def open_instrumented(proto: ModelProto, additions: Additions) -> ort.InferenceS
     """
     return_freed_memory()
     with tempfile.TemporaryDirectory(prefix="edgekit-") as name:
-        folder = Path(name)
+        lean = _with_additions(proto, additions)
+        offload(proto, lean, Path(name))
         # The runtime maps the weights before it returns, so the folder may go then.
-        path = _write(proto, additions, folder)
-        try:
-            return ort.InferenceSession(
-                str(path),
-                _options(),
-                providers=["CPUExecutionProvider"],
-                disabled_optimizers=["ConstantFolding"],
-            )
-        except Exception as error:  # onnxruntime's own exceptions have no common base
-            said = first_line(error)
-            raise UserError(f"the values inside the model cannot be looked at: {said}") from error
+        return _session(lean, Path(name))
+
+
+def open_offloaded(index: GraphIndex, additions: Additions) -> ort.InferenceSession:
+    """The same for a graph whose weights may be offloaded already."""
+    if index.folder is None:
+        return open_instrumented(index.proto, additions)
+    return_freed_memory()
+    lean = _with_additions(index.proto, additions)
+    lean.graph.initializer.extend(index.proto.graph.initializer)
+    return _session(lean, index.folder)
+
+
+def _session(lean: ModelProto, folder: Path) -> ort.InferenceSession:
+    path = folder / "instrumented.onnx"
+    path.write_bytes(lean.SerializeToString())
+    try:
+        return ort.InferenceSession(
+            str(path),
+            _options(),
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=["ConstantFolding"],
+        )
+    except Exception as error:  # onnxruntime's own exceptions have no common base
+        said = first_line(error)
+        raise UserError(f"the values inside the model cannot be looked at: {said}") from error
+    finally:
+        path.unlink()
 
 
 def _options() -> ort.SessionOptions:
@@ -84,24 +99,17 @@ def _options() -> ort.SessionOptions:
     return options
 
 
-def _write(proto: ModelProto, additions: Additions, folder: Path) -> Path:
-    lean = ModelProto(ir_version=proto.ir_version)
-    lean.opset_import.extend(proto.opset_import)
-    lean.functions.extend(proto.functions)
+def _with_additions(proto: ModelProto, additions: Additions) -> ModelProto:
+    """A copy of a model with additions and without its initialisers."""
+    lean = without_weights(proto)
     graph = lean.graph
-    graph.name = proto.graph.name
-    graph.input.extend([*proto.graph.input, *additions.inputs])
+    graph.input.extend(additions.inputs)
+    del graph.node[:]
     _add_nodes(proto, lean, additions)
     made = {v.name for v in (*proto.graph.output, *proto.graph.input)}
-    graph.output.extend(proto.graph.output)
     graph.output.extend(ValueInfoProto(name=n) for n in additions.outputs if n not in made)
     graph.initializer.extend(additions.constants)
-    with (folder / "weights").open("wb") as file:
-        for tensor in proto.graph.initializer:
-            _map(tensor, graph.initializer.add(), file)
-    path = folder / "model.onnx"
-    path.write_bytes(lean.SerializeToString())
-    return path
+    return lean
 
 
 def _add_nodes(proto: ModelProto, lean: ModelProto, additions: Additions) -> None:
@@ -115,17 +123,3 @@ def _add_nodes(proto: ModelProto, lean: ModelProto, additions: Additions) -> Non
             added.input[position] = additions.reads.get(name, name)
         for name in node.output:
             nodes.extend(additions.after.get(name, ()))
-
-
-def _map(tensor: TensorProto, target: TensorProto, file: BinaryIO) -> None:
-    if len(tensor.raw_data) < _MIN_MAPPED_BYTES:
-        target.CopyFrom(tensor)
-        return
-    target.name, target.data_type = tensor.name, tensor.data_type
-    target.dims.extend(tensor.dims)
-    target.data_location = TensorProto.EXTERNAL
-    file.write(bytes(-file.tell() % _PAGE))
-    facts = {"location": "weights", "offset": file.tell(), "length": len(tensor.raw_data)}
-    file.write(tensor.raw_data)
-    for key, value in facts.items():
-        target.external_data.add(key=key, value=str(value))

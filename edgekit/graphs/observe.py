@@ -70,7 +70,7 @@ def feed(
         UserError: the samples are not what the model takes, or it fails on one of them.
     """
     done, total = 0, sum(part.columns[0].shape[0] for part in parts)
-    for batch in _fed(parts, tensors, fixed_batch(tensors) or 1):
+    for batch in _fed(parts, tensors, fixed_batch(tuple(tensors)) or 1):
         yield batch, partial(_run, session, batch, done)
         done += batch.rows
         if tick:

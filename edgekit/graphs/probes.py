@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, NodeProto, helper, numpy_helper
+from onnx import NodeProto, helper, numpy_helper
 
-from edgekit.graphs.instrument import Additions, open_instrumented
+from edgekit.graphs.index import GraphIndex
+from edgekit.graphs.instrument import Additions, open_offloaded
 from edgekit.graphs.observe import Tick, feed, input_tensors
 from edgekit_agent.records import Samples
 
@@ -23,7 +24,11 @@ Facts = tuple[float, float, float, int]
 
 
 def watch_extremes(
-    proto: ModelProto, names: Sequence[str], parts: Sequence[Samples], *, tick: Tick | None = None
+    index: GraphIndex,
+    names: Sequence[str],
+    parts: Sequence[Samples],
+    *,
+    tick: Tick | None = None,
 ) -> Iterator[dict[str, Facts]]:
     """For each batch the smallest and the largest entry, the sum and the number of entries.
 
@@ -41,8 +46,8 @@ def watch_extremes(
             keep = {} if op == "Size" else {"keepdims": 0}
             additions.add(name, helper.make_node(op, [name], [output], **keep))
             additions.outputs.append(output)
-    session = open_instrumented(proto, additions)
-    for _, run in feed(session, input_tensors(proto), parts, tick=tick):
+    session = open_offloaded(index, additions)
+    for _, run in feed(session, input_tensors(index.proto), parts, tick=tick):
         made = run(additions.outputs, {})
         yield {
             name: (
@@ -56,7 +61,7 @@ def watch_extremes(
 
 
 def watch_entries(
-    proto: ModelProto,
+    index: GraphIndex,
     sizes: Mapping[str, int],
     parts: Sequence[Samples],
     *,
@@ -65,7 +70,7 @@ def watch_entries(
     """For each batch some entries of each value, from all of its channels.
 
     Args:
-        proto: the model; not changed.
+        index: of the model; not changed.
         sizes: entries of each value to look at.
         parts: what to feed, one after the other.
         tick: as in ``observe``.
@@ -81,8 +86,8 @@ def watch_entries(
         additions.constants.append(step)
         additions.add(name, *_pick(name, number))
         additions.outputs.append(f"edgekit:entries:{number}")
-    session = open_instrumented(proto, additions)
-    for _, run in feed(session, input_tensors(proto), parts, tick=tick):
+    session = open_offloaded(index, additions)
+    for _, run in feed(session, input_tensors(index.proto), parts, tick=tick):
         made = run(additions.outputs, {})
         yield dict(zip(sizes, made.values(), strict=True))
 

@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import get_args
 
-from onnx import ModelProto
-
 from edgekit.data import rows_of, spread
 from edgekit.errors import PassRefused
 from edgekit.graphs.index import GraphIndex
@@ -59,7 +57,6 @@ def split_samples(samples: Samples, most: int) -> Split:
 
 
 def find_parameters(
-    proto: ModelProto,
     index: GraphIndex,
     placement: Placement,
     settings: QuantizeStatic,
@@ -74,7 +71,7 @@ def find_parameters(
     roots = list(dict.fromkeys(placement.root(name) for name in placement.values))
     estimators = _ALL if settings.ranges == "auto" else (settings.ranges,)
     try:
-        ranges = _ranges(proto, roots, estimators, settings, work, split)
+        ranges = _ranges(index, roots, estimators, settings, work, split)
     except FloatingPointError as error:
         raise PassRefused(f"value {error} is not finite on the calibration samples") from error
     affines: dict[str, dict[str, Affine]] = {
@@ -88,19 +85,19 @@ def find_parameters(
     if len(estimators) == 1:
         return choices[estimators[0]]
     work.progress("choosing ranges", 0, 2)
-    errors = reader_errors(proto, index, placement, affines, split.judging)
+    errors = reader_errors(index, placement, affines, split.judging)
     best = {root: min(each, key=each.__getitem__) for root, each in errors.items()}
     roots_of = {name: placement.root(name) for name in placement.values}
     own = {name: affines[root][best[root]] for name, root in roots_of.items()}
     work.progress("choosing ranges", 1, 2)
     some = split.judging[:: max(1, len(split.judging) // _JUDGED_WHOLE)]
-    totals = output_errors(proto, index, placement, {"own": own, **choices}, some)
+    totals = output_errors(index, placement, {"own": own, **choices}, some)
     label = min(totals, key=lambda key: totals[key] * (_BETTER if key == "own" else 1))
     return own if label == "own" else choices[label]
 
 
 def _ranges(
-    proto: ModelProto,
+    index: GraphIndex,
     roots: Sequence[str],
     estimators: Sequence[Estimator],
     settings: QuantizeStatic,
@@ -110,7 +107,7 @@ def _ranges(
     """Two passes over the samples: extremes, then histograms between them."""
     extremes = Extremes()
     tick = partial(work.progress, "ranges")
-    for facts in watch_extremes(proto, roots, split.estimating, tick=tick):
+    for facts in watch_extremes(index, roots, split.estimating, tick=tick):
         for name, (low, high, total, size) in facts.items():
             if size and total - total != 0:
                 raise FloatingPointError(name)
@@ -119,7 +116,7 @@ def _ranges(
     if not set(estimators) <= _FROM_EXTREMES:
         tick = partial(work.progress, "histograms")
         parts = _first_of_each(split.estimating, _COUNTED)
-        for entries in watch_entries(proto, extremes.size, parts, tick=tick):
+        for entries in watch_entries(index, extremes.size, parts, tick=tick):
             for name, values in entries.items():
                 histograms.update(name, values)
     return {name: estimate(estimators, name, histograms, settings.percentile) for name in roots}

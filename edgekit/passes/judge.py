@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto
+from onnx import TensorProto
 
 from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.instrument import open_instrumented
+from edgekit.graphs.instrument import open_offloaded
 from edgekit.graphs.observe import feed, input_tensors
 from edgekit.graphs.placement import Placement
 from edgekit.passes.affine import Affine
@@ -42,7 +42,6 @@ class Errors:
 
 
 def reader_errors(
-    proto: ModelProto,
     index: GraphIndex,
     placement: Placement,
     candidates: Candidates,
@@ -61,10 +60,10 @@ def reader_errors(
             if affine not in same:
                 same[affine] = shadows.follow(name, affine)
             judged[name, label] = same[affine]
-    session = open_instrumented(proto, shadows.additions)
+    session = open_offloaded(index, shadows.additions)
     distinct = {pair for pairs in judged.values() for pair in pairs}
     sums = Errors()
-    for _, run in feed(session, input_tensors(proto), parts):
+    for _, run in feed(session, input_tensors(index.proto), parts):
         made = run(shadows.additions.outputs, {})
         for error, size in distinct:
             sums.add((error, size), float(made[error]), float(made[size]))
@@ -85,7 +84,6 @@ def _fed(
 
 
 def output_errors(
-    proto: ModelProto,
     index: GraphIndex,
     placement: Placement,
     choices: Mapping[str, Mapping[str, Affine]],
@@ -94,8 +92,7 @@ def output_errors(
     """The relative squared error of the model's float outputs with all values in 8 bits.
 
     Args:
-        proto: the model in float.
-        index: of the model.
+        index: of the model in float.
         placement: which values become 8-bit.
         choices: by any label, parameters of each of these values.
         parts: the samples to judge on.
@@ -104,12 +101,12 @@ def output_errors(
     in_float = shadows.fresh("float")
     shadows.add_input(in_float, TensorProto.BOOL)
     inputs = {name: shadows.switch_to_8_bits(name, in_float) for name in placement.values}
-    outputs = [v.name for v in proto.graph.output if v.name not in index.initializers]
+    outputs = [v.name for v in index.graph.output if v.name not in index.initializers]
     seen = [shadows.additions.reads.get(name, name) for name in outputs]
     shadows.additions.outputs += seen
-    session = open_instrumented(proto, shadows.additions)
+    session = open_offloaded(index, shadows.additions)
     sums = Errors()
-    for _, run in feed(session, input_tensors(proto), parts):
+    for _, run in feed(session, input_tensors(index.proto), parts):
         any_of_them = next(iter(choices.values()))
         expected = run(seen, _fed(any_of_them, inputs) | {in_float: np.array(True)})
         for label, affines in choices.items():

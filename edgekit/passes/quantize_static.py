@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from onnx import ModelProto
+
 from edgekit.errors import PassRefused
 from edgekit.graphs.index import GraphIndex
+from edgekit.graphs.offload import bring_back, offload, without_weights
 from edgekit.graphs.onnx_file import load, save
 from edgekit.graphs.placement import place
 from edgekit.graphs.rewrite import prepare
@@ -34,15 +37,23 @@ def quantize_static(model: Model, settings: QuantizeStatic, work: Work) -> Path:
     """
     if work.calibration is None:
         raise PassRefused("static quantisation needs calibration data")
-    proto = prepare(load(model.path), _OPSET)
-    quantize_embeddings(GraphIndex(proto))
-    index = GraphIndex(proto)
+    index = GraphIndex(_prepared(model, work.scratch), work.scratch)
     placement = place(index)
     if not placement.weighted:
         raise PassRefused("no Conv, Gemm or MatMul with stored float32 weights to quantise")
     split = split_samples(work.calibration, settings.max_samples)
-    parameters = find_parameters(proto, index, placement, settings, work, split)
+    parameters = find_parameters(index, placement, settings, work, split)
+    bring_back(index.proto, work.scratch)
     target = work.scratch / "static.onnx"
     writer = Writer(index, placement, parameters, largest=LARGEST[settings.weight_bits])
     save(writer.write(), target)
     return target
+
+
+def _prepared(model: Model, folder: Path) -> ModelProto:
+    """The graph with 8-bit embeddings, its weights offloaded to ``folder``."""
+    proto = prepare(load(model.path), _OPSET)
+    quantize_embeddings(GraphIndex(proto))
+    lean = without_weights(proto)
+    offload(proto, lean, folder)
+    return lean
