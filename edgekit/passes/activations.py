@@ -15,7 +15,7 @@ from edgekit.graphs.placement import Placement
 from edgekit.graphs.probes import watch_entries, watch_extremes
 from edgekit.passes import Work
 from edgekit.passes.affine import Affine, unsigned_affine
-from edgekit.passes.judge import output_errors, reader_errors
+from edgekit.passes.judge import reader_errors
 from edgekit.passes.ranges import Extremes, Histograms, Range, Seen, estimate
 from edgekit.recipe import Estimator, QuantizeStatic
 from edgekit_agent.records import Samples
@@ -24,12 +24,10 @@ _ALL: tuple[Estimator, ...] = get_args(Estimator)
 _HELD_OUT = 16
 # Of fewer samples every one is needed to know the ranges.
 _FEW = 64
-# Samples on which the whole model is judged, and those that fill the histograms.
-_JUDGED_WHOLE = 8
+# Samples that fill the histograms.
 _COUNTED = 128
 _FROM_EXTREMES = {"minmax", "average"}
-# How much better one estimator for all values must be to be taken over one for each.
-_BETTER = 0.95
+PER_VALUE = "per value"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +60,12 @@ def find_parameters(
     settings: QuantizeStatic,
     work: Work,
     split: Split,
-) -> dict[str, Affine]:
+) -> dict[str, dict[str, Affine]]:
     """uint8 parameters of every value that becomes 8-bit; moved values have their source's.
+
+    Returns:
+        By each estimator of the settings; where these are all, also, as ``PER_VALUE``, for each
+        value those that make the least error in what reads it.
 
     Raises:
         PassRefused: a value is not finite on the samples.
@@ -78,22 +80,17 @@ def find_parameters(
         root: {label: unsigned_affine(*each) for label, each in found.items()}
         for root, found in ranges.items()
     }
+    roots_of = {name: placement.root(name) for name in placement.values}
     choices: dict[str, dict[str, Affine]] = {
-        label: {name: affines[placement.root(name)][label] for name in placement.values}
+        label: {name: affines[root][label] for name, root in roots_of.items()}
         for label in estimators
     }
-    if len(estimators) == 1:
-        return choices[estimators[0]]
-    work.progress("choosing ranges", 0, 2)
-    errors = reader_errors(index, placement, affines, split.judging)
-    best = {root: min(each, key=each.__getitem__) for root, each in errors.items()}
-    roots_of = {name: placement.root(name) for name in placement.values}
-    own = {name: affines[root][best[root]] for name, root in roots_of.items()}
-    work.progress("choosing ranges", 1, 2)
-    some = split.judging[:: max(1, len(split.judging) // _JUDGED_WHOLE)]
-    totals = output_errors(index, placement, {"own": own, **choices}, some)
-    label = min(totals, key=lambda key: totals[key] * (_BETTER if key == "own" else 1))
-    return own if label == "own" else choices[label]
+    if len(estimators) > 1:
+        work.progress("choosing ranges", 0, 1)
+        errors = reader_errors(index, placement, affines, split.judging)
+        best = {root: min(each, key=each.__getitem__) for root, each in errors.items()}
+        choices[PER_VALUE] = {name: affines[root][best[root]] for name, root in roots_of.items()}
+    return choices
 
 
 def _ranges(
@@ -115,14 +112,14 @@ def _ranges(
     histograms = Histograms(extremes=extremes)
     if not set(estimators) <= _FROM_EXTREMES:
         tick = partial(work.progress, "histograms")
-        parts = _first_of_each(split.estimating, _COUNTED)
+        parts = first_of_each(split.estimating, _COUNTED)
         for entries in watch_entries(index, extremes.size, parts, tick=tick):
             for name, values in entries.items():
                 histograms.update(name, values)
     return {name: estimate(estimators, name, histograms, settings.percentile) for name in roots}
 
 
-def _first_of_each(parts: Sequence[Samples], count: int) -> list[Samples]:
+def first_of_each(parts: Sequence[Samples], count: int) -> list[Samples]:
     """About ``count`` samples from the beginnings of all parts."""
     rows = [part.columns[0].shape[0] for part in parts]
     share = min(1.0, count / sum(rows))

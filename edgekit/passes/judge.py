@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import TensorProto
 
 from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.instrument import open_offloaded
+from edgekit.graphs.instrument import Additions, open_offloaded
 from edgekit.graphs.observe import feed, input_tensors
+from edgekit.graphs.onnx_file import open_session
 from edgekit.graphs.placement import Placement
 from edgekit.passes.affine import Affine
 from edgekit.passes.shadows import Shadows
@@ -73,49 +74,26 @@ def reader_errors(
     }
 
 
-def _fed(
-    affines: Mapping[str, Affine], inputs: Mapping[str, tuple[str, str]]
-) -> dict[str, NDArray[np.generic]]:
-    made: dict[str, NDArray[np.generic]] = {}
-    for name, (scale, zero) in inputs.items():
-        made[scale] = np.asarray(affines[name].scale)
-        made[zero] = np.asarray(affines[name].zero_point)
-    return made
-
-
-def output_errors(
-    index: GraphIndex,
-    placement: Placement,
-    choices: Mapping[str, Mapping[str, Affine]],
-    parts: Sequence[Samples],
-) -> dict[str, float]:
-    """The relative squared error of the model's float outputs with all values in 8 bits.
+def output_error(index: GraphIndex, path: Path, parts: Sequence[Samples]) -> float:
+    """The squared error of a file's float outputs against those of the model, over their size.
 
     Args:
         index: of the model in float.
-        placement: which values become 8-bit.
-        choices: by any label, parameters of each of these values.
+        path: what became of it, run as a user would run it.
         parts: the samples to judge on.
     """
-    shadows = Shadows(index, placement)
-    in_float = shadows.fresh("float")
-    shadows.add_input(in_float, TensorProto.BOOL)
-    inputs = {name: shadows.switch_to_8_bits(name, in_float) for name in placement.values}
     outputs = [v.name for v in index.graph.output if v.name not in index.initializers]
-    seen = [shadows.additions.reads.get(name, name) for name in outputs]
-    shadows.additions.outputs += seen
-    session = open_offloaded(index, shadows.additions)
+    tensors = input_tensors(index.proto)
     sums = Errors()
-    for _, run in feed(session, input_tensors(index.proto), parts):
-        any_of_them = next(iter(choices.values()))
-        expected = run(seen, _fed(any_of_them, inputs) | {in_float: np.array(True)})
-        for label, affines in choices.items():
-            made = run(seen, _fed(affines, inputs) | {in_float: np.array(False)})
-            for name in seen:
-                _compare(sums, (label, name), expected[name], made[name])
-    return {
-        label: sum(sums.relative(key) for key in sums.error if key[0] == label) for label in choices
-    }
+    for (_, run_float), (_, run) in zip(
+        feed(open_offloaded(index, Additions()), tensors, parts),
+        feed(open_session(path, threads=2), tensors, parts),
+        strict=True,
+    ):
+        expected, made = run_float(outputs, {}), run(outputs, {})
+        for name in outputs:
+            _compare(sums, (name, name), expected[name], made[name])
+    return sum(map(sums.relative, sums.error))
 
 
 def _compare(

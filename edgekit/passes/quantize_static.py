@@ -10,18 +10,21 @@ from edgekit.errors import PassRefused
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.offload import bring_back, offload, without_weights
 from edgekit.graphs.onnx_file import load, save
-from edgekit.graphs.placement import place
+from edgekit.graphs.placement import Placement, place
 from edgekit.graphs.rewrite import prepare
 from edgekit.model import Model
 from edgekit.passes import Work
-from edgekit.passes.activations import find_parameters, split_samples
-from edgekit.passes.affine import LARGEST
+from edgekit.passes.activations import Split, find_parameters, first_of_each, split_samples
+from edgekit.passes.affine import LARGEST, Affine
+from edgekit.passes.bias_correction import Shifts, find_shifts
 from edgekit.passes.embeddings import quantize_embeddings
-from edgekit.passes.qdq import Writer
+from edgekit.passes.trials import Trials, written
 from edgekit.recipe import QuantizeStatic
 
 # QuantizeLinear has an axis, so per-channel parameters, since opset 13.
 _OPSET = 13
+# Means need fewer samples than extremes.
+_SHIFT_SAMPLES = 64
 
 
 def quantize_static(model: Model, settings: QuantizeStatic, work: Work) -> Path:
@@ -42,12 +45,39 @@ def quantize_static(model: Model, settings: QuantizeStatic, work: Work) -> Path:
     if not placement.weighted:
         raise PassRefused("no Conv, Gemm or MatMul with stored float32 weights to quantise")
     split = split_samples(work.calibration, settings.max_samples)
-    parameters = find_parameters(index, placement, settings, work, split)
-    bring_back(index.proto, work.scratch)
+    choices = find_parameters(index, placement, settings, work, split)
+    trials = Trials(index, LARGEST[settings.weight_bits], split.judging)
+    parameters = trials.best(choices)
+    shifts: Shifts = {}
+    if settings.bias_correction:
+        work.progress("bias correction", 0, 1)
+        shifts = _shifts(index, placement, parameters, trials, split)
+    made = written(index, parameters, shifts, trials.largest)
+    bring_back(made, work.scratch)
     target = work.scratch / "static.onnx"
-    writer = Writer(index, placement, parameters, largest=LARGEST[settings.weight_bits])
-    save(writer.write(), target)
+    save(made, target)
     return target
+
+
+def _shifts(
+    index: GraphIndex,
+    placement: Placement,
+    parameters: dict[str, Affine],
+    trials: Trials,
+    split: Split,
+) -> Shifts:
+    """Bias corrections, or none if the outputs are no better for them."""
+    shifts = find_shifts(
+        index,
+        placement,
+        parameters,
+        largest=trials.largest,
+        estimating=first_of_each(split.estimating, _SHIFT_SAMPLES),
+        judging=split.judging,
+    )
+    if not shifts or trials.error(parameters, shifts) > trials.error(parameters, {}):
+        return {}
+    return shifts
 
 
 def _prepared(model: Model, folder: Path) -> ModelProto:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import NodeProto, TensorProto, helper, numpy_helper
+from onnx import NodeProto, helper, numpy_helper
 
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.instrument import Additions
@@ -66,54 +66,43 @@ class Shadows:
     def _shadow(
         self, root: str, path: list[NodeProto], parameters: tuple[str, str]
     ) -> tuple[str, str]:
-        nodes, twin = self._through_8_bits(root, *parameters)
+        nodes, twin = self.through_8_bits(root, *parameters)
         value = root
         for node in path:
-            shadow = NodeProto()
-            shadow.CopyFrom(node)
-            shadow.ClearField("name")
-            for position, name in enumerate(node.input):
-                shadow.input[position] = twin if name == value else name
-            value, twin = node.output[0], self.fresh("shadow")
-            shadow.output[0] = twin
-            nodes.append(shadow)
+            nodes.append(self.copy(node, {value: twin}))
+            value, twin = node.output[0], nodes[-1].output[0]
+        return self.compare(value, twin, nodes)
+
+    def copy(self, node: NodeProto, reads: dict[str, str]) -> NodeProto:
+        """A copy of a node, not yet added, that reads other values and makes one of its own."""
+        shadow = NodeProto()
+        shadow.CopyFrom(node)
+        shadow.ClearField("name")
+        for position, name in enumerate(node.input):
+            shadow.input[position] = reads.get(name, name)
+        shadow.output[0] = self.fresh("shadow")
+        return shadow
+
+    def compare(self, value: str, twin: str, nodes: list[NodeProto]) -> tuple[str, str]:
+        """Add the nodes that make a twin of a value, and outputs: squared error, squared size."""
         error, size, difference = (self.fresh(stem) for stem in ("error", "size", "difference"))
-        nodes += [
+        self.additions.add(
+            value,
+            *nodes,
             helper.make_node("Sub", [twin, value], [difference]),
             helper.make_node("ReduceSumSquare", [difference], [error], keepdims=0),
             helper.make_node("ReduceSumSquare", [value], [size], keepdims=0),
-        ]
-        self.additions.add(value, *nodes)
+        )
         self.additions.outputs += [error, size]
         return error, size
 
-    def _through_8_bits(self, value: str, scale: str, zero: str) -> tuple[list[NodeProto], str]:
+    def through_8_bits(self, value: str, scale: str, zero: str) -> tuple[list[NodeProto], str]:
+        """Quantize and Dequantize, not yet added, and the name of what they make."""
         integer, twin = self.fresh("integer"), self.fresh("twin")
         return [
             helper.make_node("QuantizeLinear", [value, scale, zero], [integer]),
             helper.make_node("DequantizeLinear", [integer, scale, zero], [twin]),
         ], twin
-
-    def switch_to_8_bits(self, value: str, in_float: str) -> tuple[str, str]:
-        """Make all readers see a value through 8 bits, unless the input ``in_float`` is true.
-
-        The parameters are inputs as well, so that one session judges any number of them.
-
-        Returns:
-            Names of the inputs for scale and zero point.
-        """
-        scale, zero, seen = self.fresh("scale"), self.fresh("zero"), self.fresh("seen")
-        self.add_input(scale, TensorProto.FLOAT)
-        self.add_input(zero, TensorProto.UINT8)
-        nodes, twin = self._through_8_bits(value, scale, zero)
-        nodes.append(helper.make_node("Where", [in_float, value, twin], [seen]))
-        self.additions.add(value, *nodes)
-        self.additions.reads[value] = seen
-        return scale, zero
-
-    def add_input(self, name: str, kind: int) -> None:
-        """Add a scalar input."""
-        self.additions.inputs.append(helper.make_tensor_value_info(name, kind, []))
 
     def constant(self, value: NDArray[np.generic] | np.generic) -> str:
         """Add a constant; returns its name."""
