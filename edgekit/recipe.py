@@ -68,7 +68,12 @@ class QuantizeWeights:
     max_samples: int = 256
 
 
-Settings = Clean | QuantizeStatic | QuantizeDynamic | QuantizeWeights
+@dataclass(frozen=True, kw_only=True)
+class Float16:
+    """Weights stored in 16 bits and widened when the model is loaded; all else stays float32."""
+
+
+Settings = Clean | QuantizeStatic | QuantizeDynamic | QuantizeWeights | Float16
 
 
 @dataclass(frozen=True, kw_only=True)

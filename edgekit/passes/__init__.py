@@ -11,6 +11,7 @@ from edgekit.model import Format, Model
 from edgekit.progress import Tick
 from edgekit.recipe import (
     Clean,
+    Float16,
     QuantizeDynamic,
     QuantizeStatic,
     QuantizeWeights,
@@ -69,7 +70,7 @@ PASSES: dict[str, PassSpec] = {
         settings=QuantizeStatic,
         function="edgekit.passes.quantize_static:quantize_static",
         summary="8-bit weights and activations as QDQ, ranges from calibration samples",
-        version=4,
+        version=5,
         needs_calibration=True,
     ),
     "quantize-dynamic": PassSpec(
@@ -77,6 +78,13 @@ PASSES: dict[str, PassSpec] = {
         function="edgekit.passes.quantize_dynamic:quantize_dynamic",
         summary="8-bit MatMul, Gemm and embeddings, activations quantised at run time",
         version=4,
+    ),
+    "float16": PassSpec(
+        settings=Float16,
+        function="edgekit.passes.float16:float16",
+        summary="weights stored in 16 bits and widened at load, half the file",
+        version=1,
+        max_relative_error=1e-2,
     ),
 }
 

@@ -28,13 +28,14 @@ Shifts = dict[str, Floats]
 
 @dataclass(frozen=True, kw_only=True)
 class _Probe:
-    """Names around one shadow: its correction, the sum and number of differences, the errors."""
+    """Names around one shadow: its correction, sum and number of differences, both errors."""
 
     correction: str
     shape: tuple[int, ...]  # of the correction
     total: str
     size: str
-    errors: tuple[str, str]
+    before: tuple[str, str]
+    after: tuple[str, str]
 
 
 def find_shifts(
@@ -73,24 +74,22 @@ def find_shifts(
     for _, run in feed(session, tensors, estimating):
         made = run(outputs, nothing)
         for name, probe in probes.items():
-            totals[name] += made[probe.total].reshape(probe.shape)
+            totals[name] += made[probe.total].reshape(probe.shape).astype(np.float64)
             sizes[name] += int(made[probe.size])
     shifts = {
         name: (total / max(sizes[name] // total.size, 1)).astype(np.float32)
         for name, total in totals.items()
     }
-    before, after = Errors(), Errors()
-    corrected: dict[str, NDArray[np.generic]] = {
-        probe.correction: shifts[name] for name, probe in probes.items()
-    }
+    corrections = {probe.correction: shifts[name] for name, probe in probes.items()}
+    sums = Errors()
     for _, run in feed(session, tensors, judging):
-        for errors, made in ((before, run(outputs, nothing)), (after, run(outputs, corrected))):
-            for error, size in (probe.errors for probe in probes.values()):
-                errors.add((error, size), float(made[error]), float(made[size]))
+        made = run(outputs, dict(corrections))
+        for error, size in (pair for p in probes.values() for pair in (p.before, p.after)):
+            sums.add((error, size), float(made[error]), float(made[size]))
     return {
         name: shifts[name].ravel()
         for name, probe in probes.items()
-        if after.relative(probe.errors) < _LOWERS * before.relative(probe.errors)
+        if sums.relative(probe.after) < _LOWERS * sums.relative(probe.before)
         and np.isfinite(shifts[name]).all()
     }
 
@@ -107,28 +106,36 @@ def _add_shadow(shadows: Shadows, weighted: Weighted, affine: Affine, largest: i
         nodes.append(_dequantized(shadows, weight, weighted.axis, largest))
         reads[node.input[1]] = nodes[-1].output[0]
     nodes.append(shadows.copy(node, reads))
-    names = ("difference", "total", "size", "corrected", "correction")
-    difference, total, size, corrected, correction = map(shadows.fresh, names)
+    names = ("difference", "rows", "total", "size", "corrected", "correction")
+    difference, rows, total, size, corrected, correction = map(shadows.fresh, names)
     shadows.additions.inputs.append(
         helper.make_tensor_value_info(correction, TensorProto.FLOAT, shape)
     )
-    first = shadows.constant(np.array([0]))
-    shadow = nodes[-1].output[0]
-    rows = shadows.fresh("rows")
+    first, output = shadows.constant(np.array([0])), nodes[-1].output[0]
     nodes += [
-        helper.make_node("Sub", [node.output[0], shadow], [difference]),
+        helper.make_node("Sub", [node.output[0], output], [difference]),
         _rows(shadows, node, difference, rows, weight, weighted.axis),
         helper.make_node("ReduceSum", [rows, first], [total], keepdims=0),
         helper.make_node("Size", [difference], [size]),
-        helper.make_node("Add", [shadow, correction], [corrected]),
+        helper.make_node("Add", [output, correction], [corrected]),
     ]
     shadows.additions.outputs += [total, size]
-    value, twin = node.output[0], corrected
+    before = _compare(shadows, weighted, output, nodes)
+    after = _compare(shadows, weighted, corrected, [])
+    return _Probe(
+        correction=correction, shape=shape, total=total, size=size, before=before, after=after
+    )
+
+
+def _compare(
+    shadows: Shadows, weighted: Weighted, twin: str, nodes: list[NodeProto]
+) -> tuple[str, str]:
+    """Compare with the node's output, after the activation function that follows it."""
+    value = weighted.node.output[0]
     if weighted.output != value:
-        nodes.append(shadows.copy(index.producer[weighted.output], {value: twin}))
+        nodes.append(shadows.copy(shadows.index.producer[weighted.output], {value: twin}))
         value, twin = weighted.output, nodes[-1].output[0]
-    errors = shadows.compare(value, twin, nodes)
-    return _Probe(correction=correction, shape=shape, total=total, size=size, errors=errors)
+    return shadows.compare(value, twin, nodes)
 
 
 def _rows(

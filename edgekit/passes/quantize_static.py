@@ -24,7 +24,7 @@ from edgekit.recipe import QuantizeStatic
 # QuantizeLinear has an axis, so per-channel parameters, since opset 13.
 _OPSET = 13
 # Means need fewer samples than extremes.
-_SHIFT_SAMPLES = 64
+_SHIFT_SAMPLES = 32
 
 
 def quantize_static(model: Model, settings: QuantizeStatic, work: Work) -> Path:

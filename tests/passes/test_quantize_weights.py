@@ -54,9 +54,7 @@ def integers(made):
 def test_the_weights_lie_on_a_grid_of_that_many_bits(tmp_path, bits, largest):
     source = model(tmp_path, NETWORK, weights=WEIGHTS)
     x = uniform(32, 3, 12, 12)
-    made = apply(
-        "weights", source, tmp_path, samples(tmp_path, x=x), bits=bits, edge_bits=bits
-    )
+    made = apply("weights", source, tmp_path, samples(tmp_path, x=x), bits=bits, edge_bits=bits)
 
     stored = integers(made)
     assert sorted(a.shape for a in stored) == sorted(
@@ -72,9 +70,7 @@ def test_more_bits_come_closer_to_float(tmp_path):
     found = [
         sqnr_db(
             run(source, x=unseen)[0],
-            run(apply("weights", source, tmp_path, given, bits=b, edge_bits=b), x=unseen)[
-                0
-            ],
+            run(apply("weights", source, tmp_path, given, bits=b, edge_bits=b), x=unseen)[0],
         )
         for b in (2, 4, 6)
     ]
