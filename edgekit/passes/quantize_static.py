@@ -18,6 +18,7 @@ from edgekit.passes.activations import Split, find_parameters, first_of_each, sp
 from edgekit.passes.affine import LARGEST, Affine
 from edgekit.passes.bias_correction import Shifts, find_shifts
 from edgekit.passes.embeddings import quantize_embeddings
+from edgekit.passes.equalise import equalise
 from edgekit.passes.trials import Trials, written
 from edgekit.recipe import QuantizeStatic
 
@@ -25,6 +26,7 @@ from edgekit.recipe import QuantizeStatic
 _OPSET = 13
 # Means need fewer samples than extremes.
 _SHIFT_SAMPLES = 32
+_CHANNEL_SAMPLES = 64
 
 
 def quantize_static(model: Model, settings: QuantizeStatic, work: Work) -> Path:
@@ -45,18 +47,37 @@ def quantize_static(model: Model, settings: QuantizeStatic, work: Work) -> Path:
     if not placement.weighted:
         raise PassRefused("no Conv, Gemm or MatMul with stored float32 weights to quantise")
     split = split_samples(work.calibration, settings.max_samples)
+    largest = LARGEST[settings.weight_bits]
+    if settings.equalise:
+        index, placement = _equalised(index, placement, split, largest)
     choices = find_parameters(index, placement, settings, work, split)
-    trials = Trials(index, LARGEST[settings.weight_bits], split.judging)
+    trials = Trials(index, largest, split.judging)
     parameters = trials.best(choices)
     shifts: Shifts = {}
     if settings.bias_correction:
         work.progress("bias correction", 0, 1)
         shifts = _shifts(index, placement, parameters, trials, split)
-    made = written(index, parameters, shifts, trials.largest)
+    made = written(index, parameters, shifts, largest)
     bring_back(made, work.scratch)
     target = work.scratch / "static.onnx"
     save(made, target)
     return target
+
+
+def _equalised(
+    index: GraphIndex, placement: Placement, split: Split, largest: int
+) -> tuple[GraphIndex, Placement]:
+    changed = equalise(
+        index,
+        placement,
+        largest=largest,
+        estimating=first_of_each(split.estimating, _CHANNEL_SAMPLES),
+        judging=split.judging,
+    )
+    if not changed:
+        return index, placement
+    index = GraphIndex(index.proto, index.folder)
+    return index, place(index)
 
 
 def _shifts(

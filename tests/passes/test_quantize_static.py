@@ -97,7 +97,7 @@ def test_any_convolution_stays_close_to_float(
     assert sqnr_db(run(source, x=x)[0], run(made, x=x)[0]) > 25
 
 
-@pytest.mark.parametrize("ranges", ["minmax", "percentile", "mse"])
+@pytest.mark.parametrize("ranges", ["auto", "minmax", "average", "percentile", "entropy", "mse"])
 def test_every_kind_of_range_stays_close_to_float(tmp_path, ranges):
     source = model(tmp_path, BLOCK, weights=BLOCK_WEIGHTS)
     x = uniform(16, 3, 16, 16)
