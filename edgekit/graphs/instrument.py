@@ -87,6 +87,8 @@ def _options() -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 2
+    # Idle threads that wait in a loop would slow down whatever else runs here.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # The arena keeps what it once took, a pattern takes all at once, packing copies the weights.
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False

@@ -108,7 +108,7 @@ def output_error(
     sums = Errors()
     for (_, run_float), (_, run) in zip(
         feed(session, tensors, parts),
-        feed(open_session(path, threads=2), tensors, parts),
+        feed(open_session(path), tensors, parts),
         strict=True,
     ):
         expected, made = run_float(outputs, {}), run(list(judged), {})

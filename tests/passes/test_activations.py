@@ -10,44 +10,42 @@ from edgekit_agent.feeds import batches
 from edgekit_agent.runtimes import Tensor
 from tests.tiny import apply, fused_ops, model, run, samples, sqnr_db, uniform
 
-# x has rare outliers that matter to nobody: its reader cuts them off. u is uniform.
+WIDE = 4096
+# Nothing reads the channel of x that has the outliers; those of u count.
 TEXT = (
-    "g (float[N,256] x, float[N,256] u) => (float[N,32] y, float[N,32] z) "
-    "{ c = Clip(x, low, high) p = MatMul(c, w) e = Exp(p) t = MatMul(e, v) y = Neg(t) "
-    "q = MatMul(u, w) z = Neg(q) }"
+    f"g (float[N,{WIDE}] x, float[N,{WIDE}] u) => (float[N,32] y, float[N,32] z) "
+    "{ p = MatMul(x, v) y = Neg(p) q = MatMul(u, w) z = Neg(q) }"
 )
 
 
-def heavy_tails(rows, seed):
+def with_outliers(rows, seed):
     rng = np.random.default_rng(seed)
-    return rng.standard_t(2.1, (rows, 256)).astype(np.float32)
+    x = rng.normal(0, 1, (rows, WIDE)).astype(np.float32)
+    x[::7, 0] = 1000
+    u = rng.uniform(-1, 1, (rows, WIDE)).astype(np.float32)
+    u[::6, seed] = 60
+    return {"x": x, "u": u}
 
 
 @pytest.fixture
 def mixed(tmp_path):
-    weights = {
-        "w": uniform(256, 32, scale=0.06),
-        "v": uniform(32, 32, scale=0.2, seed=1),
-        "low": np.float32(-50),
-        "high": np.float32(50),
-    }
+    weights = {"w": uniform(WIDE, 32, scale=0.06), "v": uniform(WIDE, 32, scale=0.06, seed=1)}
+    weights["v"][0] = 0
     source = model(tmp_path, TEXT, weights=weights)
-    data = samples(tmp_path, x=heavy_tails(128, 0), u=uniform(128, 256))
-    return source, data, {"x": heavy_tails(256, 1), "u": uniform(256, 256, seed=2)}
+    return source, samples(tmp_path, **with_outliers(80, 1)), with_outliers(64, 2)
 
 
 def test_a_choice_per_value_beats_each_estimator_for_all_values(tmp_path, mixed):
     source, data, inputs = mixed
     before = run(source, **inputs)
 
-    def quality(ranges):
+    def worse_output_db(ranges):
         made = apply("quantize", source, tmp_path, data, ranges=ranges, bias_correction=False)
         after = run(made, **inputs)
-        # The worse of both outputs: an estimator that is right for one fails on the other.
         return min(sqnr_db(b, a) for b, a in zip(before, after, strict=True))
 
-    best = max(quality(r) for r in ("minmax", "average", "percentile", "entropy", "mse"))
-    assert quality("auto") > best - 0.2
+    single = {r: worse_output_db(r) for r in ("minmax", "average", "percentile", "entropy", "mse")}
+    assert worse_output_db("auto") > max(single.values()) + 3
 
 
 def test_samples_that_judge_are_not_among_those_that_ranges_come_from(tmp_path):

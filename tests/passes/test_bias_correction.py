@@ -16,25 +16,25 @@ CASES = {
     "conv": (
         "g (float[N,8,6,6] x) => (float[N,16,6,6] y) { c = Conv(x, w, b) y = Neg(c) }",
         {"w": uniform(16, 8, 1, 1), "b": uniform(16)},
-        (96, 8, 6, 6),
+        (72, 8, 6, 6),
         (0, 2, 3),
     ),
     "conv without bias": (
         "g (float[N,8,6,6] x) => (float[N,16,6,6] y) { c = Conv(x, w) y = Neg(c) }",
         {"w": uniform(16, 8, 1, 1)},
-        (96, 8, 6, 6),
+        (72, 8, 6, 6),
         (0, 2, 3),
     ),
     "gemm": (
         "g (float[N,32] x) => (float[N,16] y) { c = Gemm(x, w, b) y = Neg(c) }",
         {"w": uniform(32, 16), "b": uniform(16)},
-        (96, 32),
+        (72, 32),
         (0,),
     ),
     "matmul and add": (
         "g (float[N,5,32] x) => (float[N,5,16] y) { m = MatMul(x, w) c = Add(b, m) y = Neg(c) }",
         {"w": uniform(32, 16), "b": uniform(16)},
-        (96, 5, 32),
+        (72, 5, 32),
         (0, 1),
     ),
 }

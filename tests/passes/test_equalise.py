@@ -32,7 +32,7 @@ def source_of(folder, kind):
 @pytest.mark.parametrize("kind", GRAPHS)
 def test_unequal_channels_keep_their_precision(tmp_path, kind):
     source = source_of(tmp_path, kind)
-    data = samples(tmp_path, x=uniform(96, 4, 8, 8))
+    data = samples(tmp_path, x=uniform(72, 4, 8, 8))
     x = uniform(32, 4, 8, 8, seed=3)
     before = run(source, x=x)[0]
 
@@ -50,7 +50,7 @@ def test_channels_are_left_alone_where_the_activation_function_minds(tmp_path):
     weights = {"w": first, "b": normal(16), "v": second, "low": np.float32(0), "six": np.float32(6)}
     clipped = text.replace("Relu(c)", "Clip(c, low, six)")
     source = model(tmp_path, clipped, weights=weights)
-    data = samples(tmp_path, x=uniform(96, 4, 8, 8))
+    data = samples(tmp_path, x=uniform(72, 4, 8, 8))
     x = uniform(32, 4, 8, 8, seed=3)
 
     made = [apply("quantize", source, tmp_path, data, equalise=e) for e in (True, False)]
