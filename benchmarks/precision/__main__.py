@@ -3,7 +3,10 @@
     python -m benchmarks.precision ZOO --peers PEER_PYTHON [--only NAME ...] [--out DIR]
 
 Run it at the root of the repository. PEER_PYTHON is the interpreter of an environment with
-onnxruntime, onnx and nncf (``python -m venv peers && peers/bin/pip install onnx onnxruntime nncf``).
+onnxruntime, onnx and nncf:
+
+    python -m venv peers && peers/bin/pip install onnx onnxruntime nncf
+
 Each tool quantises in a process of its own, from the same unlabelled samples; all results are
 scored on the same labelled samples and timed in turn, on one thread.
 """
