@@ -2,7 +2,8 @@
 
     python timing.py DATA THREADS SECONDS NAME=FILE ...
 
-DATA is a folder with one .npy per model input. Prints one JSON object: median ms by name.
+DATA is a folder with one .npy per model input. Prints one JSON object: ms by name, those of all
+but the first as the median ratio to it within a turn, so that a drift of the machine meets both.
 """
 
 from __future__ import annotations
@@ -46,11 +47,18 @@ def main() -> None:
     feed = {file.stem: np.load(file, mmap_mode="r")[:1].copy() for file in data.glob("*.npy")}
     sessions = {name: open_session(path, threads) for name, path in files.items()}
     times: dict[str, list[float]] = {name: [] for name in files}
-    begun = time.perf_counter()
+    order, begun = list(sessions), time.perf_counter()
     while time.perf_counter() - begun < seconds * len(files):
-        for name, session in sessions.items():
-            times[name].append(statistics.median(burst(session, feed)))
-    print(json.dumps({name: statistics.median(taken) for name, taken in times.items()}))
+        for name in order:
+            times[name].append(statistics.median(burst(sessions[name], feed)))
+        order = [*order[1:], order[0]]
+    first = next(iter(files))
+    quiet = min(times[first])
+    ratios = {
+        name: statistics.median(t / f for t, f in zip(taken, times[first], strict=True))
+        for name, taken in times.items()
+    }
+    print(json.dumps({name: quiet * ratio for name, ratio in ratios.items()}))
 
 
 if __name__ == "__main__":
