@@ -27,7 +27,8 @@ class Within:
 
 
 SampleCount = Annotated[int, Within(1)]
-Ranges = Literal["minmax", "percentile", "mse"]
+Estimator = Literal["minmax", "average", "percentile", "entropy", "mse"]
+Ranges = Literal["auto", "minmax", "average", "percentile", "entropy", "mse"]
 WeightBits = Literal[7, 8]
 
 
@@ -41,15 +42,24 @@ class QuantizeStatic:
     """Static int8 as QDQ: unsigned 8-bit activations, signed per-channel weights.
 
     ``ranges`` says how an activation's range is taken from the calibration samples:
-    ``minmax`` all of it, ``percentile`` all but the ``100 - percentile`` most extreme values,
-    ``mse`` the range with the least squared error. Weights of 7 bits saturate nowhere; those of
-    8 are for processors with 8-bit dot products (VNNI) and for Arm.
+    ``minmax`` all of it, ``average`` the moving average of each sample's extremes,
+    ``percentile`` all but the ``100 - percentile`` most extreme values, ``entropy`` the range
+    whose histogram diverges least, ``mse`` the one with the least squared error, and ``auto`` for
+    each value the one of these that makes the least error in what reads the value, on samples
+    that no range was taken from. ``bias_correction`` makes up for what rounding and clipping
+    shift on average, ``equalise`` evens out the channels between two layers; both only where that
+    lowers the error on such samples.
+
+    Weights of 7 bits saturate nowhere; those of 8 are for processors with 8-bit dot products
+    (VNNI) and for Arm.
     """
 
-    ranges: Ranges = "percentile"
+    ranges: Ranges = "auto"
     weight_bits: WeightBits = 7
     percentile: Annotated[float, Within(50, 100)] = 99.99
     max_samples: SampleCount = 512
+    bias_correction: bool = True
+    equalise: bool = True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,7 +102,12 @@ class QuantizeWeights:
     max_samples: SampleCount = 256
 
 
-Settings = Clean | QuantizeStatic | QuantizeDynamic | QuantizeWeights
+@dataclass(frozen=True, kw_only=True)
+class Float16:
+    """Weights stored in 16 bits and widened when the model is loaded; all else stays float32."""
+
+
+Settings = Clean | QuantizeStatic | QuantizeDynamic | QuantizeWeights | Float16
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -55,9 +55,11 @@ def test_a_step_can_be_written_as_json_with_all_of_its_settings():
         "name": "quantize",
         "version": 1,
         "settings": {
-            "ranges": "percentile",
+            "ranges": "auto",
             "weight_bits": 7,
             "percentile": 99.99,
             "max_samples": 512,
+            "bias_correction": True,
+            "equalise": True,
         },
     }

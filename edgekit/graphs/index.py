@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,14 +21,21 @@ class GraphIndex:
 
     Args:
         proto: the model.
+        folder: holds the weights where they are offloaded.
         inner: a graph inside one of its nodes.
         outer: the index of the graph around that node.
     """
 
     def __init__(
-        self, proto: ModelProto, inner: GraphProto | None = None, outer: GraphIndex | None = None
+        self,
+        proto: ModelProto,
+        folder: Path | None = None,
+        *,
+        inner: GraphProto | None = None,
+        outer: GraphIndex | None = None,
     ) -> None:
         self.proto = proto
+        self.folder = folder
         self.graph: GraphProto = proto.graph if inner is None else inner
         self.main: GraphIndex = self if outer is None else outer.main
         self.producer: dict[str, NodeProto] = {}
@@ -57,14 +65,18 @@ class GraphIndex:
         """An index of each graph inside the nodes of this one, and of those inside them."""
         for node in self.graph.node:
             for graph in inner_graphs(node):
-                index = GraphIndex(self.proto, graph, self)
+                index = GraphIndex(self.proto, self.folder, inner=graph, outer=self)
                 yield index
                 yield from index.inner()
 
     def constant(self, name: str) -> NDArray[np.generic] | None:
         """The value of an initialiser, or ``None`` where ``name`` is computed or fed."""
         tensor = self.initializers.get(name)
-        return None if tensor is None else numpy_helper.to_array(tensor)
+        return None if tensor is None else self._array(tensor)
+
+    def _array(self, tensor: TensorProto) -> NDArray[np.generic]:
+        array: NDArray[np.generic] = numpy_helper.to_array(tensor, str(self.folder or ""))
+        return array
 
     def float_constant(self, name: str) -> NDArray[np.float32]:
         """The value of an initialiser as float32.
@@ -72,8 +84,7 @@ class GraphIndex:
         Raises:
             KeyError: nothing is stored under that name.
         """
-        value: NDArray[np.float32] = numpy_helper.to_array(self.initializers[name])
-        return value.astype(np.float32, copy=False)
+        return self._array(self.initializers[name]).astype(np.float32, copy=False)
 
     def is_finite(self, name: str) -> bool:
         """Whether a stored tensor holds neither NaN nor infinity."""

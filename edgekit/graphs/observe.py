@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
-from onnx import ModelProto, ValueInfoProto
+from onnx import ModelProto
 
 from edgekit.errors import UserError, first_line
-from edgekit.graphs.onnx_file import session_of, signature
+from edgekit.graphs.instrument import Additions, open_instrumented
+from edgekit.graphs.onnx_file import signature
 from edgekit.model import TensorSpec
 from edgekit_agent.failures import AgentError
 from edgekit_agent.feeds import Batch, batches
@@ -19,6 +21,8 @@ from edgekit_agent.runtimes import Tensor, fixed_batch
 
 Values = dict[str, NDArray[np.generic]]
 Tick = Callable[[int, int], None]
+# Runs a session on one batch: (names of outputs, further inputs) -> values.
+Run = Callable[[list[str], Values], Values]
 
 
 def observe(
@@ -37,18 +41,38 @@ def observe(
     Raises:
         UserError: the samples are not what the model takes, or it fails on one of them.
     """
-    session = _session(proto, names)
-    inputs = signature(proto).inputs
-    tensors = tuple(as_tensor(spec) for spec in inputs)
-    batch = fixed_batch(tensors) or 1
-    fed = {spec.name for spec in inputs}
+    tensors = input_tensors(proto)
+    fed = {tensor.name for tensor in tensors}
     wanted = [name for name in names if name not in fed]
-    done, total = 0, sum(part.columns[0].shape[0] for part in parts)
-    for fed_batch in _fed(parts, tensors, batch):
-        made = _run(session, wanted, fed_batch, done) if wanted else []
-        values = fed_batch.inputs | dict(zip(wanted, made, strict=True))
+    session = open_instrumented(proto, Additions(outputs=wanted))
+    del proto  # the session has the weights mapped; nobody else may need them
+    for batch, run in feed(session, tensors, parts, tick=tick):
+        values = batch.inputs | run(wanted, {})
         yield {name: values[name] for name in names}
-        done += fed_batch.rows
+
+
+def feed(
+    session: ort.InferenceSession,
+    tensors: Sequence[Tensor],
+    parts: Sequence[Samples],
+    *,
+    tick: Tick | None = None,
+) -> Iterator[tuple[Batch, Run]]:
+    """Each batch of samples, and what runs the session on it.
+
+    Args:
+        session: of the model, or of the model with additions.
+        tensors: the inputs of the model; say what the samples must be.
+        parts: what to feed, one after the other.
+        tick: called with samples done and samples in all.
+
+    Raises:
+        UserError: the samples are not what the model takes, or it fails on one of them.
+    """
+    done, total = 0, sum(part.columns[0].shape[0] for part in parts)
+    for batch in _fed(parts, tensors, fixed_batch(tuple(tensors)) or 1):
+        yield batch, partial(_run, session, batch, done)
+        done += batch.rows
         if tick:
             tick(done, total)
 
@@ -62,33 +86,23 @@ def _fed(parts: Sequence[Samples], tensors: Sequence[Tensor], batch: int) -> Ite
 
 
 def _run(
-    session: ort.InferenceSession, wanted: list[str], batch: Batch, number: int
-) -> list[NDArray[np.generic]]:
+    session: ort.InferenceSession, batch: Batch, number: int, wanted: list[str], more: Values
+) -> Values:
+    if not wanted:
+        return {}
     try:
-        made: list[NDArray[np.generic]] = session.run(wanted, batch.inputs)
+        made = session.run(wanted, batch.inputs | more)
     except Exception as error:  # onnxruntime's own exceptions have no common base
         reason = first_line(error)
         raise UserError(f"the model fails on sample {number}: {reason}") from error
-    return made
+    return dict(zip(wanted, made, strict=True))
+
+
+def input_tensors(proto: ModelProto) -> tuple[Tensor, ...]:
+    """The inputs of a model as the agent sees them."""
+    return tuple(as_tensor(spec) for spec in signature(proto).inputs)
 
 
 def as_tensor(spec: TensorSpec) -> Tensor:
     """The agent's name for an input or output."""
     return Tensor(spec.name, spec.dtype, tuple("?" if d is None else d for d in spec.shape))
-
-
-def _session(proto: ModelProto, names: Sequence[str]) -> ort.InferenceSession:
-    watched = ModelProto()
-    watched.CopyFrom(proto)
-    outputs = {v.name for v in watched.graph.output} | {v.name for v in watched.graph.input}
-    watched.graph.output.extend(ValueInfoProto(name=n) for n in names if n not in outputs)
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
-    # The arena keeps what it once took; without it peak memory is that of one batch.
-    options.enable_cpu_mem_arena = False
-    options.intra_op_num_threads = 2
-    try:
-        return session_of(watched, options)
-    except Exception as error:  # onnxruntime's own exceptions have no common base
-        said = first_line(error)
-        raise UserError(f"the values inside the model cannot be looked at: {said}") from error

@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from edgekit.errors import UserError, first_line
+from edgekit.graphs.heap import return_freed_memory
 from edgekit.model import Model, Signature, TensorSpec
 from edgekit_agent.files import sha256_of, whole_file
 
@@ -41,23 +42,20 @@ def read_onnx(path: Path) -> Model:
     except (onnx.checker.ValidationError, ValueError) as error:
         raise UserError(f"{path}: not a valid ONNX model: {_line(error)}") from error
     try:
+        found = signature(proto)
+    except UserError as error:
+        raise UserError(f"{path}: {error.message}", hint=error.hint) from error
+    digest = _digest(path, beside)
+    del proto  # the session holds the weights once more
+    try:
         open_session(path)
     except Exception as error:
         raise UserError(
             f"{path}: onnxruntime {ort.__version__} refuses the model: {_line(error)}",
             hint="operators of another library, or types that the operators do not take",
         ) from error
-    try:
-        found = signature(proto)
-    except UserError as error:
-        raise UserError(f"{path}: {error.message}", hint=error.hint) from error
-    return Model(
-        path=path,
-        format="onnx",
-        digest=_digest(path, beside),
-        signature=found,
-        beside=tuple(beside),
-    )
+    return_freed_memory()
+    return Model(path=path, format="onnx", digest=digest, signature=found, beside=tuple(beside))
 
 
 def load(path: Path) -> ModelProto:
@@ -66,6 +64,7 @@ def load(path: Path) -> ModelProto:
     Raises:
         UserError: as ``read_onnx``, without the checks of the graph itself.
     """
+    return_freed_memory()
     proto = load_structure(path)
     external_files(path, proto)
     onnx.load_external_data_for_model(proto, str(path.parent))

@@ -18,7 +18,13 @@ _FOLLOW = {"Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "LeakyRel
 # Data movement: the output has the parameters of the input.
 _MOVE = {
     "MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice",
-    "DepthToSpace", "SpaceToDepth", "Identity",
+    "DepthToSpace", "SpaceToDepth", "Identity", "Gather", "Expand", "Split",
+}  # fmt: skip
+# No integer kernels, but between values that are 8-bit: what comes out is made 8-bit as well
+# where an integer kernel reads it that takes nothing else.
+_BRIDGE = {
+    "Clip", "Elu", "Gelu", "GlobalMaxPool", "HardSigmoid", "HardSwish", "Max", "Min", "PRelu",
+    "Pad", "ReduceMean", "Relu", "Resize", "Sub", "Tanh", "Upsample",
 }  # fmt: skip
 _ABSORBED = {"Relu", "Clip"}
 
@@ -74,13 +80,16 @@ def place(index: GraphIndex) -> Placement:
             eight_bit[node.input[0]] = None
             eight_bit[weighted.output] = None
         elif _moves(node) and node.input[0] in eight_bit:
-            placement.like[node.output[0]] = node.input[0]
-            followers[node.output[0]] = node
-            eight_bit[node.output[0]] = None
+            for output in node.output:
+                placement.like[output] = node.input[0]
+                followers[output] = node
+                eight_bit[output] = None
         elif node.op_type in _FOLLOW and all(name in eight_bit for name in node.input):
             output = _absorbing(index, node.output[0])
             followers[output] = node
             eight_bit[output] = None
+        elif node.op_type in _BRIDGE and _bridges(index, node, eight_bit):
+            eight_bit[node.output[0]] = None
     needed = _needed(index, placement, followers)
     placement.values = [name for name in eight_bit if name in needed]
     placement.like = {k: v for k, v in placement.like.items() if k in needed}
@@ -150,7 +159,18 @@ def _is_float(index: GraphIndex, name: str, shape: tuple[int, ...] | None = None
 
 
 def _moves(node: NodeProto) -> bool:
-    return node.op_type in _MOVE and len(node.output) == 1
+    """Whether a node only moves the entries of its first input, into each of its outputs."""
+    if node.op_type == "Resize":
+        return attribute(node, "mode", b"nearest") == b"nearest"
+    if node.op_type not in _MOVE or not all(node.output):
+        return False
+    return len(node.output) == 1 or node.op_type == "Split"
+
+
+def _bridges(index: GraphIndex, node: NodeProto, eight_bit: dict[str, None]) -> bool:
+    """Whether all that a node reads is 8-bit or stored."""
+    read = [name for name in node.input if name and name not in index.initializers]
+    return len(node.output) == 1 and bool(read) and all(name in eight_bit for name in read)
 
 
 def _absorbing(index: GraphIndex, output: str) -> str:
@@ -172,7 +192,12 @@ def _needed(index: GraphIndex, placement: Placement, followers: dict[str, NodePr
     """
     needed = {w.output for w in placement.weighted if w.node.op_type == "Conv"}
     needed |= {w.node.input[0] for w in placement.weighted}
-    for output in reversed(followers):
-        if output in needed:
-            needed.update(n for n in followers[output].input if n not in index.initializers)
+    for output, node in reversed(followers.items()):
+        if output not in needed:
+            continue
+        if _moves(node):
+            needed.add(node.input[0])
+            needed.update(node.output)  # a Split is an integer kernel only where all are 8-bit
+        else:
+            needed.update(n for n in node.input if n not in index.initializers)
     return needed

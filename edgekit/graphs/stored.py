@@ -12,7 +12,13 @@ import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
 from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.onnx_file import all_graphs, all_tensors, load
+from edgekit.graphs.onnx_file import (
+    all_graphs,
+    all_tensors,
+    external_files,
+    load,
+    load_structure,
+)
 
 _FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
 _BITS = {"int4": 4, "uint4": 4, "int2": 2, "uint2": 2}
@@ -43,6 +49,7 @@ def census(path: Path) -> Stored:
     Raises:
         UserError: the file does not load.
     """
+    beside = external_files(path, load_structure(path))
     proto = load(path)
     bytes_of: Counter[str] = Counter()
     nans, infinities = [], []
@@ -56,7 +63,7 @@ def census(path: Path) -> Stored:
                 infinities.append(tensor.name or "of a node")
     weights = list(_float_weights(proto))
     return Stored(
-        file_bytes=path.stat().st_size,
+        file_bytes=sum(file.stat().st_size for file in (path, *beside)),
         nodes=sum(len(graph.node) for graph in all_graphs(proto.graph)),
         bytes_of=dict(bytes_of),
         weight_bytes=sum(size for size, shared in weights if not shared),

@@ -11,6 +11,7 @@ from edgekit.model import Format, Model
 from edgekit.progress import Tick
 from edgekit.recipe import (
     Clean,
+    Float16,
     QuantizeDynamic,
     QuantizeStatic,
     QuantizeWeights,
@@ -107,7 +108,7 @@ PASSES: dict[str, PassSpec] = {
         settings=QuantizeStatic,
         function="edgekit.passes.quantize_static:quantize_static",
         summary="8-bit weights and activations as QDQ, ranges from calibration samples",
-        version=5,
+        version=6,
         needs_calibration=True,
         promise=INT8_WEIGHTS,
     ),
@@ -117,6 +118,13 @@ PASSES: dict[str, PassSpec] = {
         summary="8-bit MatMul, Gemm and embeddings, activations quantised at run time",
         version=5,
         promise=INT8_WEIGHTS,
+    ),
+    "float16": PassSpec(
+        settings=Float16,
+        function="edgekit.passes.float16:float16",
+        summary="weights stored in 16 bits and widened at load, half the file",
+        version=1,
+        promise=Promise(max_relative_error=1e-2, stores=("float16",)),
     ),
 }
 

@@ -6,7 +6,6 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper
 
-from edgekit.graphs.compact import compact
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.placement import Placement, Weighted
 from edgekit.passes.affine import Affine, Floats, symmetric_scales, to_int8
@@ -51,7 +50,6 @@ class Writer:
         del graph.node[:]
         graph.node.extend(_read(self.nodes, self.index.outputs | self.index.inner_reads))
         self.index.drop_unread_constants()
-        compact(self.index.proto)
         return self.index.proto
 
     def _quantize(self, name: str, maker: NodeProto | None = None) -> None:

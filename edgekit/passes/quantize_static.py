@@ -2,33 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from functools import partial
 from pathlib import Path
 
 from onnx import ModelProto, NodeProto
 
-from edgekit.data import spread
 from edgekit.errors import PassRefused
-from edgekit.graphs.compact import share_transposed
+from edgekit.graphs.compact import compact, share_transposed
 from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.observe import Values, observe
+from edgekit.graphs.offload import bring_back, offload, without_weights
 from edgekit.graphs.onnx_file import load, save
 from edgekit.graphs.placement import Placement, as_weighted, place
 from edgekit.graphs.rewrite import prepare
 from edgekit.graphs.subpixel import convolve_transposed
 from edgekit.model import Model
 from edgekit.passes import Work
-from edgekit.passes.affine import LARGEST, Affine, unsigned_affine
+from edgekit.passes.activations import Split, find_parameters, first_of_each, split_samples
+from edgekit.passes.affine import LARGEST, Affine
+from edgekit.passes.bias_correction import Shifts, find_shifts
 from edgekit.passes.embeddings import quantize_embeddings
-from edgekit.passes.qdq import Writer
-from edgekit.passes.ranges import find_ranges
+from edgekit.passes.equalise import equalise
 from edgekit.passes.recurrent import quantize_recurrent
 from edgekit.passes.storage import store_in_8_bits
+from edgekit.passes.trials import Trials, written
 from edgekit.recipe import QuantizeStatic
 
 # QuantizeLinear has an axis, so per-channel parameters, since opset 13.
 _OPSET = 13
+# Means need fewer samples than extremes.
+_SHIFT_SAMPLES = 32
+_CHANNEL_SAMPLES = 64
 
 
 def quantize_static(model: Model, settings: QuantizeStatic, work: Work) -> Path:
@@ -43,22 +45,39 @@ def quantize_static(model: Model, settings: QuantizeStatic, work: Work) -> Path:
     Raises:
         PassRefused: nothing to quantise, quantised already, or values that are not finite.
     """
-    proto = prepare(load(model.path), _OPSET)
-    convolve_transposed(proto)
+    if work.calibration is None:
+        raise PassRefused("static quantisation needs calibration data")
     largest = LARGEST[settings.weight_bits]
-    found = quantize_embeddings(GraphIndex(proto)) + quantize_recurrent(proto, largest)
-    found += store_in_8_bits(proto, _is_weighted)
-    index = GraphIndex(proto)
+    proto, found = _prepared(model, work.scratch, largest)
+    index = GraphIndex(proto, work.scratch)
     placement = place(index)
     if not placement.weighted and not found:
         raise PassRefused("no Conv, Gemm, MatMul or LSTM with stored float weights to quantise")
-    parameters = _parameters(proto, placement, settings, work) if placement.weighted else {}
-    target = work.scratch / "static.onnx"
-    writer = Writer(index, placement, parameters, largest=largest)
-    made = writer.write()
+    split = split_samples(work.calibration, settings.max_samples)
+    made = _placed(index, placement, settings, work, split) if placement.weighted else proto
+    bring_back(made, work.scratch)
     share_transposed(made)
+    compact(made)
+    target = work.scratch / "static.onnx"
     save(made, target)
     return target
+
+
+def _placed(
+    index: GraphIndex, placement: Placement, settings: QuantizeStatic, work: Work, split: Split
+) -> ModelProto:
+    """The model with 8-bit values where integer kernels are; weights stay offloaded."""
+    largest = LARGEST[settings.weight_bits]
+    if settings.equalise:
+        index, placement = _equalised(index, placement, split, largest)
+    choices = find_parameters(index, placement, settings, work, split)
+    trials = Trials(index, largest, split.judging)
+    parameters = trials.best(choices)
+    shifts: Shifts = {}
+    if settings.bias_correction:
+        work.progress("bias correction", 0, 1)
+        shifts = _shifts(index, placement, parameters, trials, split)
+    return written(index, parameters, shifts, largest)
 
 
 def _is_weighted(index: GraphIndex, node: NodeProto) -> bool:
@@ -66,23 +85,52 @@ def _is_weighted(index: GraphIndex, node: NodeProto) -> bool:
     return index.main is index and as_weighted(index, node) is not None
 
 
-def _parameters(
-    proto: ModelProto, placement: Placement, settings: QuantizeStatic, work: Work
-) -> dict[str, Affine]:
-    """uint8 parameters of every value, those of moved values being their source's."""
-    if work.calibration is None:
-        raise PassRefused("static quantisation needs calibration data")
-    parts = spread(work.calibration, settings.max_samples)
-    roots = list(dict.fromkeys(placement.root(name) for name in placement.values))
+def _equalised(
+    index: GraphIndex, placement: Placement, split: Split, largest: int
+) -> tuple[GraphIndex, Placement]:
+    changed = equalise(
+        index,
+        placement,
+        largest=largest,
+        estimating=first_of_each(split.estimating, _CHANNEL_SAMPLES),
+        judging=split.judging,
+    )
+    if not changed:
+        return index, placement
+    index = GraphIndex(index.proto, index.folder)
+    return index, place(index)
 
-    def passes() -> Iterator[Iterable[Values]]:
-        for what in ("ranges", "histograms"):
-            yield observe(proto, roots, parts, tick=partial(work.progress, what))
 
-    try:
-        ranges = find_ranges(passes(), settings)
-    except FloatingPointError as error:
-        raise PassRefused(f"value {error} is not finite on the calibration samples") from error
-    # A value that never has an entry has no range; any parameters will do.
-    affine = {name: unsigned_affine(*ranges.get(name, (0.0, 0.0))) for name in roots}
-    return {name: affine[placement.root(name)] for name in placement.values}
+def _shifts(
+    index: GraphIndex,
+    placement: Placement,
+    parameters: dict[str, Affine],
+    trials: Trials,
+    split: Split,
+) -> Shifts:
+    """Bias corrections, or none if the outputs are no better for them."""
+    shifts = find_shifts(
+        index,
+        placement,
+        parameters,
+        largest=trials.largest,
+        estimating=first_of_each(split.estimating, _SHIFT_SAMPLES),
+        judging=split.judging,
+    )
+    if not shifts or trials.error(parameters, shifts) > trials.error(parameters, {}):
+        return {}
+    return shifts
+
+
+def _prepared(model: Model, folder: Path, largest: int) -> tuple[ModelProto, int]:
+    """The graph with its weights offloaded to ``folder``, and how many are in 8 bits already.
+
+    Those are embeddings, recurrent layers, and what has no integer kernel.
+    """
+    proto = prepare(load(model.path), _OPSET)
+    convolve_transposed(proto)
+    found = quantize_embeddings(GraphIndex(proto)) + quantize_recurrent(proto, largest)
+    found += store_in_8_bits(proto, _is_weighted)
+    lean = without_weights(proto)
+    offload(proto, lean, folder)
+    return lean, found

@@ -1,128 +1,192 @@
-"""Activation ranges from a stream of samples, in constant memory."""
+"""Activation ranges by several estimators, from what a stream of samples leaves in histograms."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.recipe import QuantizeStatic
+from edgekit.recipe import Estimator
 
-_BINS = 2048
-# A histogram needs no more of one value per sample; min and max always see all of it.
-_MAX_VALUES = 1 << 15
+BINS = 2048
+LEVELS = 256
+# A moving average forgets at this rate once it has seen the first hundred batches.
+_FORGETS = 0.01
+_GRID = np.linspace(0.2, 1.0, 81)
+_ENTROPY_STEP = 16
 
-Values = dict[str, NDArray[np.generic]]
 Range = tuple[float, float]
+Counts = NDArray[np.int64]
 
 
-@dataclass
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What one batch shows of a value: smallest and largest entry, and how many there are."""
+
+    low: float
+    high: float
+    size: int
+
+
+@dataclass(kw_only=True)
 class Extremes:
-    """Smallest and largest entry of each value, over all batches."""
+    """Of each value over all batches: the extremes, their moving average, the largest size."""
 
-    low: dict[str, float] = field(default_factory=dict)
-    high: dict[str, float] = field(default_factory=dict)
+    whole: dict[str, Range] = field(default_factory=dict)
+    average: dict[str, Range] = field(default_factory=dict)
+    size: dict[str, int] = field(default_factory=dict)
+    batches: dict[str, int] = field(default_factory=dict)
 
-    def update(self, values: Values) -> None:
-        """Take in one batch; an entry that is not finite is an error of the model."""
-        for name, value in values.items():
-            if not value.size:
-                continue
-            low, high = float(value.min()), float(value.max())
-            if not (np.isfinite(low) and np.isfinite(high)):
-                raise FloatingPointError(name)
-            self.low[name] = min(low, self.low.get(name, low))
-            self.high[name] = max(high, self.high.get(name, high))
+    def update(self, name: str, seen: Seen) -> None:
+        """Take in what a batch shows of a value; an entry that is not finite is an error."""
+        if not seen.size:
+            return
+        if not (math.isfinite(seen.low) and math.isfinite(seen.high)):
+            raise FloatingPointError(name)
+        low, high = self.whole.get(name, (seen.low, seen.high))
+        self.whole[name] = min(low, seen.low), max(high, seen.high)
+        self.size[name] = max(self.size.get(name, 0), seen.size)
+        self.batches[name] = self.batches.get(name, 0) + 1
+        rate = max(1 / self.batches[name], _FORGETS)
+        low, high = self.average.get(name, (0.0, 0.0))
+        self.average[name] = low + rate * (seen.low - low), high + rate * (seen.high - high)
 
 
-@dataclass
+@dataclass(kw_only=True)
 class Histograms:
     """Fixed-edge histograms between known extremes."""
 
     extremes: Extremes
-    counts: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    counts: dict[str, Counts] = field(default_factory=dict)
 
-    def update(self, values: Values) -> None:
-        """Take in one batch."""
-        for name, value in values.items():
-            if not value.size:
-                continue
-            low, high = self.extremes.low[name], self.extremes.high[name]
-            if high <= low:
-                continue
-            flat = value.ravel()[:: _stride(value.size)].astype(np.float64)
-            index = ((flat - low) * (_BINS / (high - low))).astype(np.int64)
-            counts = np.bincount(np.minimum(index, _BINS - 1), minlength=_BINS)
-            self.counts[name] = self.counts.get(name, 0) + counts
+    def update(self, name: str, entries: NDArray[np.generic]) -> None:
+        """Take in entries of a value."""
+        low, high = self.extremes.whole.get(name, (0.0, 0.0))
+        if high <= low or not entries.size:
+            return
+        flat = entries.ravel().astype(np.float64)
+        index = ((flat - low) * (BINS / (high - low))).astype(np.int64)
+        counts = np.bincount(np.clip(index, 0, BINS - 1), minlength=BINS)
+        self.counts[name] = self.counts.get(name, 0) + counts
 
 
-def _stride(size: int) -> int:
-    """A step through a value that meets all of its channels, whichever axis they lie on."""
-    stride = max(1, size // _MAX_VALUES)
-    while math.gcd(stride, size) > 1:
-        stride += 1
-    return stride
+def estimate(
+    estimators: Iterable[Estimator], name: str, histograms: Histograms, percentile: float
+) -> dict[Estimator, Range]:
+    """The range of one value by each estimator; a value that never has an entry has (0, 0)."""
+    extremes = histograms.extremes
+    whole = extremes.whole.get(name, (0.0, 0.0))
+    counts = histograms.counts.get(name)
+    found: dict[Estimator, Range] = {}
+    for each in estimators:
+        if each == "average":
+            found[each] = extremes.average.get(name, whole)
+        elif each == "minmax" or counts is None:
+            found[each] = whole
+        elif each == "percentile":
+            found[each] = percentile_range(whole, counts, percentile)
+        elif each == "entropy":
+            found[each] = entropy_range(whole, counts)
+        else:
+            found[each] = mse_range(whole, counts)
+    return found
 
 
-def find_ranges(passes: Iterator[Iterable[Values]], settings: QuantizeStatic) -> dict[str, Range]:
-    """The range of every value.
-
-    Args:
-        passes: yields the stream of batches anew for each pass over the samples.
-        settings: which estimator.
-    """
-    extremes = Extremes()
-    for values in next(passes):
-        extremes.update(values)
-    whole = {name: (extremes.low[name], extremes.high[name]) for name in extremes.low}
-    if settings.ranges == "minmax":
-        return whole
-    histograms = Histograms(extremes)
-    for values in next(passes):
-        histograms.update(values)
-    return {name: _narrow(whole[name], histograms.counts.get(name), settings) for name in whole}
-
-
-def _narrow(whole: Range, counts: NDArray[np.int64] | None, settings: QuantizeStatic) -> Range:
-    if counts is None:
-        return whole
-    if settings.ranges == "percentile":
-        return percentile_range(whole, counts, settings.percentile)
-    return mse_range(whole, counts)
-
-
-def percentile_range(whole: Range, counts: NDArray[np.int64], percentile: float) -> Range:
+def percentile_range(whole: Range, counts: Counts, percentile: float) -> Range:
     """The range that holds ``percentile`` % of the values, the rest split between both tails."""
-    edges = np.linspace(*whole, _BINS + 1)
+    edges = np.linspace(*whole, BINS + 1)
     share = np.cumsum(counts) / counts.sum()
     tail = (100 - percentile) / 200
     first = int(np.searchsorted(share, tail, side="right"))
     last = int(np.searchsorted(share, 1 - tail, side="left"))
-    return float(edges[first]), float(edges[min(last + 1, _BINS)])
+    return float(edges[first]), float(edges[min(last + 1, BINS)])
 
 
-def mse_range(whole: Range, counts: NDArray[np.int64]) -> Range:
+def mse_range(whole: Range, counts: Counts) -> Range:
     """The shrunken range with the least squared error of 8-bit quantisation, by grid search.
 
     Each end is shrunk on its own, top first; a shrunken range always holds zero.
     """
-    edges = np.linspace(*whole, _BINS + 1)
+    edges = np.linspace(*whole, BINS + 1)
     centres = (edges[:-1] + edges[1:]) / 2
+    filled = counts > 0
+    centres, counts = centres[filled], counts[filled]
     low, high = min(whole[0], 0.0), max(whole[1], 0.0)
-    grid = np.linspace(0.2, 1.0, 81)
-    high = min((high * g for g in grid), key=lambda h: _squared_error(low, h, centres, counts))
-    low = min((low * g for g in grid), key=lambda v: _squared_error(v, high, centres, counts))
-    return low, high
+    highs = _GRID * high
+    errors = _squared_errors(np.full_like(highs, low), highs, centres, counts)
+    high = float(highs[np.argmin(errors)])
+    lows = _GRID * low
+    errors = _squared_errors(lows, np.full_like(lows, high), centres, counts)
+    return float(lows[np.argmin(errors)]), high
 
 
-def _squared_error(
-    low: float, high: float, centres: NDArray[np.float64], counts: NDArray[np.int64]
-) -> float:
-    scale = (high - low) / 255
-    if scale <= 0:
-        return float("inf")
-    rounded = np.clip(np.rint((centres - low) / scale), 0, 255) * scale + low
-    return float((np.square(rounded - centres) * counts).sum())
+def _squared_errors(
+    lows: NDArray[np.float64],
+    highs: NDArray[np.float64],
+    centres: NDArray[np.float64],
+    counts: Counts,
+) -> NDArray[np.float64]:
+    """The error of each range [R] on a histogram [B]; infinite where the range is empty."""
+    scales = (highs - lows)[:, None] / (LEVELS - 1)
+    safe = np.where(scales > 0, scales, 1.0)
+    steps = np.clip(np.rint((centres - lows[:, None]) / safe), 0, LEVELS - 1)
+    errors: NDArray[np.float64] = np.square(steps * safe + lows[:, None] - centres) @ counts
+    return np.where(scales[:, 0] > 0, errors, np.inf)
+
+
+def entropy_range(whole: Range, counts: Counts) -> Range:
+    """The range, cut at one distance from zero, whose 8-bit histogram diverges least.
+
+    The clipped histogram with its outliers in the outermost bins is held against the same one
+    in 256 levels, by Kullback-Leibler divergence.
+
+    Source: Migacz 2017, "8-bit Inference with TensorRT".
+    """
+    edges = np.linspace(*whole, BINS + 1)
+    counts = _without_spikes(counts, int(np.searchsorted(edges, 0.0, side="right")) - 1)
+    largest = max(abs(whole[0]), abs(whole[1]))
+    best, least = whole, math.inf
+    for share in np.linspace(1.0, 0.0, BINS // _ENTROPY_STEP, endpoint=False):
+        low, high = max(whole[0], -largest * share), min(whole[1], largest * share)
+        first = int(np.searchsorted(edges, low, side="right")) - 1
+        last = int(np.searchsorted(edges, high, side="left"))
+        first, last = max(first, 0), min(last, BINS)
+        if last - first < LEVELS // 2:
+            break
+        divergence = _divergence(counts, first, last)
+        if divergence < least:
+            best, least = (float(edges[first]), float(edges[last])), divergence
+    return best
+
+
+def _without_spikes(counts: Counts, zero: int) -> Counts:
+    """What activation functions pile up at zero and at both ends, levelled with its neighbour.
+
+    8 bits hold these entries exactly; spread over a level they would outweigh everything else.
+    """
+    level = counts.copy()
+    for spike, neighbour in ((0, 1), (BINS - 1, BINS - 2), (zero, min(zero + 1, BINS - 1))):
+        if 0 <= spike < BINS:
+            level[spike] = min(counts[spike], level[neighbour])
+    return level if level.any() else counts
+
+
+def _divergence(counts: Counts, first: int, last: int) -> float:
+    """Kullback-Leibler divergence of bins ``first`` to ``last`` in 256 levels from themselves."""
+    inside = counts[first:last].astype(np.float64)
+    clipped = inside.copy()
+    clipped[0] += counts[:first].sum()
+    clipped[-1] += counts[last:].sum()
+    levels = np.arange(len(inside)) * LEVELS // max(len(inside), LEVELS)
+    filled = inside > 0
+    sums = np.bincount(levels, inside, LEVELS)
+    shared = np.bincount(levels, filled, LEVELS)
+    spread = np.where(filled, (sums / np.maximum(shared, 1))[levels], 0.0)
+    p, q = clipped / clipped.sum(), spread / max(spread.sum(), 1.0)
+    # Entries that only clipping put into an empty bin: q has none there, a little keeps it finite.
+    q = np.where(q > 0, q, 1e-9)
+    some = p > 0
+    return float((p[some] * np.log(p[some] / q[some])).sum())

@@ -15,6 +15,9 @@ W = {
     "six": np.float32(6),
     "k": normal(4, 1, 1),
     "axes": np.array([0, -1]),
+    "u": normal(4, 2, 1, 1),
+    "d": normal(4, 8, 1, 1),
+    "half": normal(2, 1, 1),
 }
 
 
@@ -76,3 +79,25 @@ def test_operators_of_other_domains_are_not_taken_for_the_standard_ones():
     made = proto(text, weights={"w": normal(6, 4)}, imports=', "acme" : 1')
 
     assert place(GraphIndex(made)).weighted == []
+
+
+def test_all_parts_of_a_split_share_the_parameters_of_the_whole():
+    placement = placed("c = Conv(x, w) p, q = Split<axis = 1>(c) s = Add(p, q) y = Conv(s, u)")
+
+    assert placement.root("p") == placement.root("q") == "c"
+    assert {"p", "q", "s"} <= set(placement.values)
+
+
+def test_nothing_of_a_split_is_8_bit_where_no_integer_kernel_reads_a_part():
+    placement = placed("c = Conv(x, w) p, q = Split<axis = 1>(c) y = Add(p, half)")
+
+    assert placement.values == ["x", "c"]
+
+
+def test_an_operator_without_a_kernel_passes_8_bits_on_to_one_that_takes_nothing_else():
+    joined = placed("c = Conv(x, w) t = Tanh(c) s = Concat<axis = 1>(t, c) y = Conv(s, d)")
+    alone = placed("c = Conv(x, w) t = Tanh(c) y = Neg(t)")
+
+    assert "t" in joined.values
+    assert joined.root("t") == "t"
+    assert "t" not in alone.values

@@ -1,0 +1,127 @@
+"""Sessions that look into a graph: nodes added beside it, weights mapped from a file."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import onnxruntime as ort
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
+
+from edgekit.errors import UserError, first_line
+from edgekit.graphs.heap import return_freed_memory
+from edgekit.graphs.index import GraphIndex
+from edgekit.graphs.offload import offload, without_weights
+
+
+@dataclass(kw_only=True)
+class Additions:
+    """What is added to a graph to look into it.
+
+    ``after`` holds nodes to put right behind the node that makes a value (or at the front, for
+    an input), so that what they read need not be kept for long.
+    """
+
+    after: dict[str, list[NodeProto]] = field(default_factory=dict)
+    inputs: list[ValueInfoProto] = field(default_factory=list)
+    constants: list[TensorProto] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+    reads: dict[str, str] = field(default_factory=dict)  # value -> what the graph reads instead
+
+    def add(self, behind: str, *nodes: NodeProto) -> None:
+        """Put nodes behind the node that makes a value."""
+        self.after.setdefault(behind, []).extend(nodes)
+
+
+def open_instrumented(proto: ModelProto, additions: Additions) -> ort.InferenceSession:
+    """A session of the graph with additions, in little memory.
+
+    Weights lie in a file that the runtime maps, nodes run in the order of the file, and every
+    value is freed after its last reader. No integer kernels: Quantize and Dequantize pairs count
+    as what they are, in float32.
+
+    Args:
+        proto: the model; not changed.
+        additions: nodes, inputs, constants and outputs to add.
+
+    Raises:
+        UserError: the runtime refuses the graph with these additions.
+    """
+    return_freed_memory()
+    with tempfile.TemporaryDirectory(prefix="edgekit-") as name:
+        lean = _with_additions(proto, additions)
+        offload(proto, lean, Path(name))
+        # The runtime maps the weights before it returns, so the folder may go then.
+        return _session(lean, Path(name))
+
+
+def open_offloaded(index: GraphIndex, additions: Additions) -> ort.InferenceSession:
+    """The same for a graph whose weights may be offloaded already."""
+    if index.folder is None:
+        return open_instrumented(index.proto, additions)
+    return_freed_memory()
+    lean = _with_additions(index.proto, additions)
+    lean.graph.initializer.extend(index.proto.graph.initializer)
+    return _session(lean, index.folder)
+
+
+def _session(lean: ModelProto, folder: Path) -> ort.InferenceSession:
+    path = folder / "instrumented.onnx"
+    path.write_bytes(lean.SerializeToString())
+    try:
+        return ort.InferenceSession(
+            str(path),
+            _options(),
+            providers=["CPUExecutionProvider"],
+            disabled_optimizers=["ConstantFolding"],
+        )
+    except Exception as error:  # onnxruntime's own exceptions have no common base
+        said = first_line(error)
+        raise UserError(f"the values inside the model cannot be looked at: {said}") from error
+    finally:
+        path.unlink()
+
+
+def _options() -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = 2
+    # Idle threads that wait in a loop would slow down whatever else runs here.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # The arena keeps what it once took, a pattern takes all at once, packing copies the weights.
+    options.enable_cpu_mem_arena = False
+    options.enable_mem_pattern = False
+    options.add_session_config_entry("session.disable_prepacking", "1")
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
+    # The default order runs a value's probes last, and keeps all values until then; nodes that
+    # are fused lose their place in the file's.
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
+    options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
+    return options
+
+
+def _with_additions(proto: ModelProto, additions: Additions) -> ModelProto:
+    """A copy of a model with additions and without its initialisers."""
+    lean = without_weights(proto)
+    graph = lean.graph
+    graph.input.extend(additions.inputs)
+    del graph.node[:]
+    _add_nodes(proto, lean, additions)
+    made = {v.name for v in (*proto.graph.output, *proto.graph.input)}
+    graph.output.extend(ValueInfoProto(name=n) for n in additions.outputs if n not in made)
+    graph.initializer.extend(additions.constants)
+    return lean
+
+
+def _add_nodes(proto: ModelProto, lean: ModelProto, additions: Additions) -> None:
+    nodes = lean.graph.node
+    for value in proto.graph.input:
+        nodes.extend(additions.after.get(value.name, ()))
+    for node in proto.graph.node:
+        added = nodes.add()
+        added.CopyFrom(node)
+        for position, name in enumerate(node.input):
+            added.input[position] = additions.reads.get(name, name)
+        for name in node.output:
+            nodes.extend(additions.after.get(name, ()))

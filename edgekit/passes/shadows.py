@@ -1,0 +1,111 @@
+"""Copies of a value's readers that see it through 8 bits, beside the untouched graph."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto, helper, numpy_helper
+
+from edgekit.graphs.index import GraphIndex
+from edgekit.graphs.instrument import Additions
+from edgekit.graphs.onnx_file import inner_graphs
+from edgekit.graphs.placement import Placement
+from edgekit.passes.affine import Affine
+
+# Readers with one float output, whose error is worth more than that of the value itself.
+_JUDGES = {
+    "Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Sub", "Mul", "Div", "Concat", "Relu",
+    "Clip", "LeakyRelu", "PRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Erf", "Gelu",
+    "Softmax", "AveragePool", "GlobalAveragePool", "LayerNormalization", "ReduceMean", "Resize",
+    "Pad",
+}  # fmt: skip
+
+
+class Shadows:
+    """Adds shadows to a graph, and outputs that tell how far they are from the original."""
+
+    def __init__(self, index: GraphIndex, placement: Placement) -> None:
+        self.index = index
+        self.placement = placement
+        self.additions = Additions()
+        self._after = {w.node.output[0]: w.output for w in placement.weighted}
+        self._count = 0
+
+    def fresh(self, stem: str) -> str:
+        """A name for an added value."""
+        self._count += 1
+        return f"edgekit:{stem}:{self._count}"
+
+    def follow(self, root: str, affine: Affine) -> list[tuple[str, str]]:
+        """Copy what reads ``root`` so that it sees it through 8 bits.
+
+        Each copy runs from end to end before the next, so that little is alive at once.
+
+        Returns:
+            Pairs of outputs: squared error, squared size.
+        """
+        scale, zero = self.constant(affine.scale), self.constant(affine.zero_point)
+        readers = self._readers(root) or [[]]
+        return [self._shadow(root, path, (scale, zero)) for path in readers]
+
+    def _readers(self, value: str) -> list[list[NodeProto]]:
+        """The nodes from a value to each output that is worth a judgement; none = the value."""
+        paths: list[list[NodeProto]] = [[]] if value in self.index.outputs else []
+        for reader in self.index.readers.get(value, ()):
+            if len(reader.output) != 1 or any(inner_graphs(reader)):
+                continue
+            output = reader.output[0]
+            if self.placement.like.get(output) == value:
+                paths += [[reader, *path] for path in self._readers(output)]
+            elif reader.op_type in _JUDGES:
+                after = self._after.get(output, output)
+                absorbed = [] if after == output else [self.index.producer[after]]
+                paths.append([reader, *absorbed])
+        return paths
+
+    def _shadow(
+        self, root: str, path: list[NodeProto], parameters: tuple[str, str]
+    ) -> tuple[str, str]:
+        nodes, twin = self.through_8_bits(root, *parameters)
+        value = root
+        for node in path:
+            nodes.append(self.copy(node, {value: twin}))
+            value, twin = node.output[0], nodes[-1].output[0]
+        return self.compare(value, twin, nodes)
+
+    def copy(self, node: NodeProto, reads: dict[str, str]) -> NodeProto:
+        """A copy of a node, not yet added, that reads other values and makes one of its own."""
+        shadow = NodeProto()
+        shadow.CopyFrom(node)
+        shadow.ClearField("name")
+        for position, name in enumerate(node.input):
+            shadow.input[position] = reads.get(name, name)
+        shadow.output[0] = self.fresh("shadow")
+        return shadow
+
+    def compare(self, value: str, twin: str, nodes: list[NodeProto]) -> tuple[str, str]:
+        """Add the nodes that make a twin of a value, and outputs: squared error, squared size."""
+        error, size, difference = (self.fresh(stem) for stem in ("error", "size", "difference"))
+        self.additions.add(
+            value,
+            *nodes,
+            helper.make_node("Sub", [twin, value], [difference]),
+            helper.make_node("ReduceSumSquare", [difference], [error], keepdims=0),
+            helper.make_node("ReduceSumSquare", [value], [size], keepdims=0),
+        )
+        self.additions.outputs += [error, size]
+        return error, size
+
+    def through_8_bits(self, value: str, scale: str, zero: str) -> tuple[list[NodeProto], str]:
+        """Quantize and Dequantize, not yet added, and the name of what they make."""
+        integer, twin = self.fresh("integer"), self.fresh("twin")
+        return [
+            helper.make_node("QuantizeLinear", [value, scale, zero], [integer]),
+            helper.make_node("DequantizeLinear", [integer, scale, zero], [twin]),
+        ], twin
+
+    def constant(self, value: NDArray[np.generic] | np.generic) -> str:
+        """Add a constant; returns its name."""
+        name = self.fresh("constant")
+        self.additions.constants.append(numpy_helper.from_array(np.asarray(value), name))
+        return name

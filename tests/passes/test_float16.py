@@ -1,0 +1,56 @@
+"""Half the file, the same answers, and nothing in half precision that could overflow."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+from edgekit.errors import PassRefused
+from tests.tiny import apply, fused_ops, model, normal, run, samples, uniform
+
+TEXT = (
+    "g (float[N,64] x) => (float[N,64] y) "
+    "{ h = MatMul(x, w) n = LayerNormalization(h, s, b) y = MatMul(n, v) }"
+)
+WEIGHTS = {
+    "w": normal(64, 64, scale=0.1),
+    "v": normal(64, 64, scale=0.1, seed=1),
+    "s": np.full(64, 1e5, np.float32),
+    "b": normal(64),
+}
+
+
+def test_the_file_is_half_as_large_and_the_answers_are_the_same(tmp_path):
+    source = model(tmp_path, TEXT, weights=WEIGHTS)
+    x = uniform(8, 64)
+    made = apply("float16", source, tmp_path, samples(tmp_path, x=x))
+
+    before, after = run(source, x=x)[0], run(made, x=x)[0]
+
+    assert made.bytes < 0.6 * source.bytes
+    assert after.dtype == np.float32
+    assert np.abs(after - before).max() < 2e-3 * np.abs(before).max()
+
+
+def test_the_runtime_widens_the_weights_once_and_computes_in_float32(tmp_path):
+    source = model(tmp_path, TEXT, weights=WEIGHTS)
+    made = apply("float16", source, tmp_path, samples(tmp_path, x=uniform(8, 64)))
+
+    assert sorted(fused_ops(made, tmp_path)) == sorted(fused_ops(source, tmp_path))
+
+
+@pytest.mark.parametrize("scale", [1e6, 1e-9], ids=["too large", "too small"])
+def test_weights_outside_the_range_of_float16_stay_as_they_are(tmp_path, scale):
+    source = model(tmp_path, TEXT, weights=WEIGHTS | {"w": WEIGHTS["w"] * np.float32(scale)})
+    made = apply("float16", source, tmp_path, samples(tmp_path, x=uniform(8, 64)))
+
+    stored = [t.data_type for t in onnx.load(str(made.path)).graph.initializer if len(t.dims) == 2]
+    assert sorted(stored) == [onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16]
+
+
+def test_a_model_without_large_weights_is_refused(tmp_path):
+    source = model(tmp_path, "g (float[N,4] x) => (float[N,4] y) { y = Relu(x) }")
+
+    with pytest.raises(PassRefused, match="no large float32 weights"):
+        apply("float16", source, tmp_path, samples(tmp_path, x=uniform(4, 4)))

@@ -1,0 +1,52 @@
+"""An error is judged where it tells most."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgekit.graphs.index import GraphIndex
+from edgekit.graphs.placement import place
+from edgekit.passes.affine import unsigned_affine
+from edgekit.passes.judge import judged_outputs, reader_errors
+from tests.tiny import normal, proto, samples, uniform
+
+
+def test_a_final_softmax_is_judged_by_what_it_is_made_of():
+    made = proto(
+        "g (float[N,8] x) => (float[N,8] y, float[N,8] z) { h = MatMul(x, w) y = Softmax(h) "
+        "z = MatMul(x, w) }",
+        weights={"w": normal(8, 8)},
+    )
+
+    assert judged_outputs(made) == ["h", "z"]
+
+
+def test_a_range_is_judged_by_the_readers_and_not_by_the_value_itself(tmp_path):
+    # The reader has no weight for the channel whose outliers a narrow range cuts off.
+    weight = normal(8, 4)
+    weight[0] = 0
+    made = proto(
+        "g (float[N,8] x) => (float[N,4] y) { h = MatMul(x, w) y = Neg(h) }", weights={"w": weight}
+    )
+    x = uniform(16, 8)
+    x[:, 0] = 100
+    index = GraphIndex(made)
+    candidates = {"x": {"wide": unsigned_affine(-1, 100), "narrow": unsigned_affine(-1, 1)}}
+
+    errors = reader_errors(index, place(index), candidates, [samples(tmp_path, x=x)])["x"]
+
+    assert errors["narrow"] < errors["wide"] / 100
+
+
+def test_a_value_that_is_moved_is_judged_behind_the_move(tmp_path):
+    made = proto(
+        "g (float[N,2,4,4] x) => (float[N,3,2,2] y) { c = Conv(x, w) "
+        "m = MaxPool<kernel_shape = [2,2], strides = [2,2]>(c) d = Conv(m, v) y = Neg(d) }",
+        weights={"w": normal(2, 2, 1, 1), "v": np.zeros((3, 2, 1, 1), np.float32)},
+    )
+    index = GraphIndex(made)
+    candidates = {"c": {"bad": unsigned_affine(0, 1e-3)}}
+    data = [samples(tmp_path, x=uniform(4, 2, 4, 4))]
+
+    # Weights of zero forgive everything.
+    assert reader_errors(index, place(index), candidates, data)["c"]["bad"] == 0
