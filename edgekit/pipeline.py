@@ -12,7 +12,7 @@ from edgekit.data import most_common_label
 from edgekit.errors import DeviceError, EdgekitError, UserError
 from edgekit.evaluate import MODEL_AT_FAULT
 from edgekit.gate import judge
-from edgekit.intake import Intake, Request, take_in
+from edgekit.intake import Intake, Request, obstacles, take_in
 from edgekit.places import HOST, weight_bits
 from edgekit.progress import Tick
 from edgekit.recipe import Recipe
@@ -155,6 +155,8 @@ def _made(shop: Workshop, recipe: Recipe, baseline: Candidate) -> Candidate | Re
     made = shop.make(recipe)
     if isinstance(made, Rejected):
         return made
+    for obstacle in obstacles(made.model, shop.intake.profile):
+        return Rejected(recipe=recipe, reason=obstacle.what)
     try:
         scored = shop.score(made, HOST)
     except DeviceError as error:
