@@ -12,6 +12,7 @@ from edgekit.data import most_common_label
 from edgekit.errors import DeviceError, EdgekitError, UserError
 from edgekit.evaluate import MODEL_AT_FAULT
 from edgekit.gate import judge
+from edgekit.graphs.rewrite import QUANTISED_ALREADY
 from edgekit.intake import Intake, Request, obstacles, take_in
 from edgekit.places import HOST, weight_bits
 from edgekit.progress import Tick
@@ -124,8 +125,8 @@ def _notes(intake: Intake, found: Build) -> Iterator[str]:
     yield from dict.fromkeys(note for split in splits for note in split.notes)
     if len(splits) > len({split.digest for split in splits}):
         yield "calibration and evaluation are the same samples: the accuracy of int8 is flattered"
-    quantised = {r.reason for r in found.rejected if "quantised already" in r.reason}
-    for reason in sorted(quantised):
+    reasons = dict.fromkeys(r.reason for r in found.rejected)
+    for reason in (r for r in reasons if r.startswith(QUANTISED_ALREADY)):
         yield f"{reason}: it was measured as it is"
     host = found.baseline.measured(HOST)
     common = most_common_label(intake.evaluation)
