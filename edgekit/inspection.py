@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgekit.graphs.cost import Cost, cost
 from edgekit.graphs.coverage import Obstacle
-from edgekit.graphs.onnx_file import load
+from edgekit.graphs.onnx_file import load_for_shapes
 from edgekit.graphs.reading import read_model
 from edgekit.intake import obstacles
 from edgekit.model import Model
@@ -40,7 +40,7 @@ def inspect(path: Path, *, device: str | None, folder: Path) -> Inspection:
     return Inspection(
         model=model,
         bytes=model.bytes,
-        cost=cost(load(path), dims) if model.format == "onnx" else None,
+        cost=cost(load_for_shapes(path), dims) if model.format == "onnx" else None,
         dims=dims,
         device=profile.name if profile else None,
         obstacles=obstacles(model, profile) if profile else (),

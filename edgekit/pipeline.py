@@ -12,7 +12,8 @@ from edgekit.data import most_common_label
 from edgekit.errors import DeviceError, EdgekitError, PassError, UserError
 from edgekit.evaluate import MODEL_AT_FAULT
 from edgekit.gate import judge
-from edgekit.intake import Intake, Request, take_in
+from edgekit.graphs.rewrite import QUANTISED_ALREADY
+from edgekit.intake import Intake, Request, obstacles, take_in
 from edgekit.places import HOST, weight_bits
 from edgekit.progress import Tick
 from edgekit.recipe import Recipe
@@ -150,8 +151,8 @@ def _notes(intake: Intake, found: Build) -> Iterator[str]:
     yield from dict.fromkeys(note for split in splits for note in split.notes)
     if len(splits) > len({split.digest for split in splits}):
         yield "calibration and evaluation are the same samples: the accuracy of int8 is flattered"
-    quantised = {r.reason for r in found.rejected if "quantised already" in r.reason}
-    for reason in sorted(quantised):
+    reasons = dict.fromkeys(r.reason for r in found.rejected)
+    for reason in (r for r in reasons if r.startswith(QUANTISED_ALREADY)):
         yield f"{reason}: it was measured as it is"
     host = found.baseline.measured(HOST)
     common = most_common_label(intake.evaluation)
@@ -181,6 +182,8 @@ def _made(shop: Workshop, recipe: Recipe, baseline: Candidate) -> Candidate | Re
     made = shop.make(recipe)
     if isinstance(made, Rejected):
         return made
+    for obstacle in obstacles(made.model, shop.intake.profile):
+        return Rejected(recipe=recipe, reason=obstacle.what)
     try:
         scored = shop.score(made, HOST)
     except DeviceError as error:

@@ -8,6 +8,7 @@ from edgekit.apply import Applied
 from edgekit.bench import Benched
 from edgekit.bundle import Form, release_name
 from edgekit.compare import Comparison
+from edgekit.graphs.rewrite import QUANTISED_ALREADY
 from edgekit.inspection import Inspection
 from edgekit.latency import LatencySummary
 from edgekit.layers import LayerCost, layer_facts
@@ -48,7 +49,12 @@ def built(outcome: Outcome) -> str:
     """What a build found: the candidates, the verdict line by line, and where the bundle is."""
     found, intake = outcome.found, outcome.intake
     lines = [_candidates(outcome)]
-    lines += [f"{r.recipe.name}: not made: {r.reason}" for r in found.rejected]
+    # That a model is quantised already is one note rather than a line for each recipe.
+    lines += [
+        f"{r.recipe.name}: not made: {r.reason}"
+        for r in found.rejected
+        if not r.reason.startswith(QUANTISED_ALREADY)
+    ]
     shown = found.chosen or found.nearest
     if found.chosen:
         lines += ["", f"{intake.profile.name}: {shown.recipe.name} chosen"]

@@ -23,6 +23,7 @@ from edgekit_agent.files import sha256_of, whole_file
 MAX_BYTES = (1 << 31) - 1
 # Smaller tensors stay in the first file of two; shapes are read from there.
 _LEAST_OUTSIDE = 1024
+_MOST_SHAPE_ENTRIES = 1024
 _PAGE = 4096  # so that a runtime can map the data
 
 
@@ -89,6 +90,31 @@ def load_structure(path: Path) -> ModelProto:
     if not proto.graph.output or not proto.opset_import:
         raise UserError(f"{path}: not an ONNX model, or cut short (no graph with outputs)")
     return proto
+
+
+def load_for_shapes(path: Path) -> ModelProto:
+    """Parse a file with as much of its data as the shapes of its values can depend on.
+
+    All of it where one file could hold it, else tensors of a few entries.
+
+    Raises:
+        UserError: as ``load``.
+    """
+    proto = load_structure(path)
+    if not is_large(proto):
+        return load(path)
+    external_files(path, proto)
+    for tensor in all_tensors(proto.graph):
+        if onnx.external_data_helper.uses_external_data(tensor) and holds_shapes(tensor):
+            onnx.external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
+            tensor.ClearField("external_data")
+            tensor.ClearField("data_location")
+    return proto
+
+
+def holds_shapes(tensor: TensorProto) -> bool:
+    """Whether a tensor is small enough to be something that shapes are computed from."""
+    return bool(math.prod(tensor.dims) <= _MOST_SHAPE_ENTRIES)
 
 
 def is_large(proto: ModelProto) -> bool:
@@ -247,10 +273,17 @@ def _external_file(path: Path, tensor: TensorProto) -> Path:
         raise UserError(f"{path}: external data {location!r}: {error}") from error
     if min(offset, length) < 0:
         raise UserError(f"{path}: external data {location!r}: a negative offset or length")
-    end = offset + length
+    end = offset + (length or _plain_bytes(tensor))
     if file.stat().st_size < end:
         raise UserError(f"{path}: external data {location!r} is cut short (needs {end} bytes)")
     return file
+
+
+def _plain_bytes(tensor: TensorProto) -> int:
+    """Bytes of a tensor; 0 where its type is packed or unknown."""
+    sizes = {TensorProto.FLOAT: 4, TensorProto.FLOAT16: 2, TensorProto.DOUBLE: 8}
+    sizes |= {TensorProto.INT8: 1, TensorProto.UINT8: 1, TensorProto.INT32: 4, TensorProto.INT64: 8}
+    return int(math.prod(tensor.dims)) * sizes.get(tensor.data_type, 0)
 
 
 def _check_opsets(path: Path, proto: ModelProto) -> None:

@@ -20,6 +20,8 @@ _QUANTIZED = {
     "GatherBlockQuantized", "QGemm", "QAttention", "DynamicQuantizeLSTM",
 }  # fmt: skip
 
+QUANTISED_ALREADY = "the model is quantised already"
+
 # The first that lets an initialiser be no graph input.
 _MIN_IR = 4
 
@@ -137,7 +139,7 @@ def _refuse_quantized(proto: ModelProto) -> None:
         and not (node.op_type == "DequantizeLinear" and node.input[0] in stored)
     }
     if found:
-        raise PassRefused(f"the model is quantised already ({', '.join(sorted(found))})")
+        raise PassRefused(f"{QUANTISED_ALREADY} ({', '.join(sorted(found))})")
 
 
 def _is_quantized(op: str) -> bool:

@@ -13,7 +13,7 @@ import onnx
 import onnxruntime as ort
 from onnx import ModelProto, helper
 
-from edgekit.graphs.onnx_file import all_graphs, is_large
+from edgekit.graphs.onnx_file import all_graphs, holds_shapes, is_large
 
 Shape = tuple[int, ...]
 
@@ -101,10 +101,6 @@ def _folded(fixed: ModelProto) -> ModelProto:
         return onnx.load(str(target))
 
 
-# Constants up to so many entries may hold shapes, which inference reads.
-_MOST_SHAPE_ENTRIES = 1024
-
-
 def ranks(proto: ModelProto) -> dict[str, int]:
     """How many axes the values have, in inner graphs too; those that are not known are left out.
 
@@ -139,7 +135,7 @@ def _without_weights(proto: ModelProto) -> ModelProto:
     graph.output.extend(proto.graph.output)
     fed = {value.name for value in graph.input}
     for tensor in proto.graph.initializer:
-        if math.prod(tensor.dims) <= _MOST_SHAPE_ENTRIES:
+        if holds_shapes(tensor):
             graph.initializer.add().CopyFrom(tensor)
         elif tensor.name not in fed:
             value = helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))

@@ -180,8 +180,8 @@ def test_external_data_that_is_missing(tiny):
     [
         (0, 48, "external data 'weights.bin' is cut short (needs 48 bytes)"),
         (16, 48, "external data 'weights.bin' is cut short (needs 64 bytes)"),
-        (100, None, "external data 'weights.bin' is cut short (needs 100 bytes)"),
-        (0, None, "(tensor name: w) raw_data size (40 bytes) is too small"),
+        (100, None, "external data 'weights.bin' is cut short (needs 148 bytes)"),
+        (0, None, "external data 'weights.bin' is cut short (needs 48 bytes)"),
         (-8, 48, "external data 'weights.bin': a negative offset or length"),
         ("x", 48, "external data 'weights.bin': invalid literal"),
         (0, "y", "external data 'weights.bin': invalid literal"),
