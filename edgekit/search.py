@@ -39,7 +39,7 @@ def propose(
 ) -> tuple[Recipe, ...]:
     """The recipes to try next, given what was tried; empty when enough was.
 
-    Static int8 with clipped ranges and dynamic int8 come first. Only when the static one loses
+    Static int8 with the best ranges for each value and dynamic int8 come first. Only when the static one loses
     too much accuracy are other range estimators worth their time; only when int8 is too heavy
     for its way to the device are weights of fewer bits, as many as there is room for.
 
@@ -52,7 +52,7 @@ def propose(
     if model_format != "onnx":
         return ()  # every pass works on the ONNX graph
     names = {t.recipe.name for t in tried}
-    first = (_static("percentile", weight_bits, seed), _dynamic(weight_bits, seed))
+    first = (_static("auto", weight_bits, seed), _dynamic(weight_bits, seed))
     if not names & {r.name for r in first}:
         return first
     static = [t for t in tried if t.recipe.name.startswith("int8-static")]
@@ -105,7 +105,8 @@ def _low_bits(int8: Recipe, room: int) -> Recipe:
 
 def _static(ranges: Ranges, weight_bits: WeightBits, seed: int) -> Recipe:
     steps = (step(Clean()), step(QuantizeStatic(ranges=ranges, weight_bits=weight_bits)))
-    return Recipe(name=f"int8-static-{ranges}", steps=steps, seed=seed)
+    name = "int8-static" if ranges == "auto" else f"int8-static-{ranges}"
+    return Recipe(name=name, steps=steps, seed=seed)
 
 
 def _dynamic(weight_bits: WeightBits, seed: int) -> Recipe:

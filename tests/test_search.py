@@ -48,7 +48,7 @@ def explore(outcome):
 def test_two_recipes_are_enough_where_the_static_one_is_accurate():
     tried = explore(lambda r: candidate(r.name, recipe=r, fails={"accuracy_drop_points": -0.5}))
 
-    assert tried == ["int8-static-percentile", "int8-dynamic"]
+    assert tried == ["int8-static", "int8-dynamic"]
 
 
 def test_ranges_that_leave_nothing_of_the_outputs_lead_to_others():
@@ -60,14 +60,14 @@ def test_ranges_that_leave_nothing_of_the_outputs_lead_to_others():
         )
     )
 
-    assert tried == ["int8-static-percentile", "int8-dynamic", "int8-static-mse"]
+    assert tried == ["int8-static", "int8-dynamic", "int8-static-mse"]
 
 
 def test_other_ranges_are_tried_only_when_the_first_loses_too_much():
     tried = explore(lambda r: candidate(r.name, recipe=r, fails={"accuracy_drop_points": 0.5}))
 
     assert tried == [
-        "int8-static-percentile",
+        "int8-static",
         "int8-dynamic",
         "int8-static-mse",
         "int8-static-minmax",
@@ -156,16 +156,16 @@ def test_fewer_bits_are_tried_only_where_int8_is_too_heavy_to_travel():
     tried = explore(weighing(lambda room: 0.97 * room))
 
     assert tried == [
-        "int8-static-percentile",
+        "int8-static",
         "int8-dynamic",
-        "low-bits-1024k-static-percentile",
+        "low-bits-1024k-static",
         "low-bits-1024k-dynamic",
     ]
 
 
 def test_a_file_that_comes_out_too_heavy_is_made_lighter_a_few_times():
     assert explore(weighing(lambda room: 1.1 * room))[4:] == [
-        "low-bits-902k-static-percentile",
+        "low-bits-902k-static",
         "low-bits-902k-dynamic",
     ]
     assert len(explore(weighing(lambda room: 2.0))) == 2 + 2 * 3
