@@ -39,9 +39,9 @@ def propose(
 ) -> tuple[Recipe, ...]:
     """The recipes to try next, given what was tried; empty when enough was.
 
-    Static int8 with the best ranges for each value and dynamic int8 come first. Only when the static one loses
-    too much accuracy are other range estimators worth their time; only when int8 is too heavy
-    for its way to the device are weights of fewer bits, as many as there is room for.
+    Static int8 with the best ranges for each value and dynamic int8 come first. Only when the
+    static one loses too much accuracy are other range estimators worth their time; only when int8
+    is too heavy for its way to the device are weights of fewer bits, as many as there is room for.
 
     Args:
         tried: what became of the recipes so far.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,38 +19,20 @@ from edgekit.graphs.rewrite import prepare
 from edgekit.layers import LayerCost, write_layers
 from edgekit.model import Model
 from edgekit.passes import Work
-from edgekit.passes.affine import LARGEST, largest_integer
-from edgekit.passes.allocation import Choice, Options, allocate, nearest
-from edgekit.passes.containers import NATIVE_WIDTHS, Quantized, write_int8, write_native
-from edgekit.passes.grids import Grid, entropy, entropy_grids, fixed_grid, rate_and_error
-from edgekit.passes.sensitivity import damages
+from edgekit.passes.allocation import allocate, nearest
+from edgekit.passes.containers import Quantized, write_int8, write_native
+from edgekit.passes.grids import entropy
+from edgekit.passes.layer_choices import FLOAT_BITS, Row, measured, row_of, with_float
 from edgekit.passes.stored_layers import StoredLayer, stored_layers
 from edgekit.recipe import QuantizeWeights
 
 # DequantizeLinear has an axis, so a scale per channel, since opset 13; INT4 came with 21.
 _OPSET, _OPSET_INT4 = 13, 21
-_FLOAT_BITS = 32
-# A layer is tried where it loses enough to be told from noise; where that is so much that the
-# outputs are no longer the same ones, it is tried again where it loses less.
-_PROBE_BITS, _FINER_BITS = 3.0, 5.5
-_TOO_MUCH = 0.1
 # Held-out samples; each layer is tried on all of them.
 _MOST_HELD_OUT = 32
-# Divergence is told from so much on; what does not change the outputs is not free.
-_NOISE, _RUINED = 1e-9, 1e6
 # What int8 activations and scales will add to a file on its way, against its own size.
 _LATER = 0.04
 _LEAST_BITS = 1.2
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Row:
-    """A layer with the grids it could lie on; the last option is to leave it float."""
-
-    layer: StoredLayer
-    grids: Sequence[Grid]
-    widths: Sequence[int]
-    options: Options
 
 
 def quantize_weights(model: Model, settings: QuantizeWeights, work: Work) -> Path:
@@ -82,11 +63,11 @@ def quantize_weights(model: Model, settings: QuantizeWeights, work: Work) -> Pat
     if not layers:
         raise PassRefused("no Conv, Gemm, MatMul or embedding with a float32 weight of its own")
     _check_names(settings, layers)
-    rows = [_row(layer, settings) for layer in layers]
+    rows = [row_of(layer, settings) for layer in layers]
     reference = Reference(proto, unseen)
     if reference.can_tell:
-        rows = _measured(index, rows, reference, work)
-    rows = [_with_float(row) for row in rows]
+        rows = measured(index, rows, reference, work.progress)
+    rows = [with_float(row) for row in rows]
     picked = _pick(rows, settings, _room(proto, layers, settings))
     made = _quantized(rows, picked, settings, work)
     (write_native if native else write_int8)(index, made)
@@ -107,81 +88,6 @@ def _check_names(settings: QuantizeWeights, layers: Sequence[StoredLayer]) -> No
             f"widths: no layer {unknown[0]!r} with a weight of its own",
             hint=f"layers: {', '.join(names[:20])}{', ...' if len(names) > 20 else ''}",
         )
-
-
-def _row(layer: StoredLayer, settings: QuantizeWeights) -> _Row:
-    """The grids of a layer, with bits and error of each."""
-    most = LARGEST[settings.weight_bits]
-    if settings.grid == "entropy" and settings.container == "int8":
-        grids = entropy_grids(layer.matrix, most)
-        widths: list[int] = [settings.weight_bits] * len(grids)
-        told = [rate_and_error(layer.matrix, layer.power, grid) for grid in grids]
-    else:
-        native = settings.container == "native"
-        widths = list[int](
-            NATIVE_WIDTHS[layer.op] if native else range(2, settings.weight_bits + 1)
-        )
-        block = settings.block if native and _takes_blocks(layer, settings.block) else 0
-        grids = [_fixed(layer, width, most, block, native=native) for width in widths]
-        errors = [rate_and_error(layer.matrix, layer.power, grid)[1] for grid in grids]
-        told = list(zip(map(float, widths), errors, strict=True))
-    choices = [Choice(bits=bits, damage=error) for bits, error in told]
-    return _Row(
-        layer=layer,
-        grids=grids,
-        widths=widths,
-        options=Options(weights=layer.matrix.size, choices=choices),
-    )
-
-
-def _takes_blocks(layer: StoredLayer, block: int) -> bool:
-    """GatherBlockQuantized wants rows of whole blocks; a convolution has a scale per channel."""
-    whole = layer.matrix.shape[-1] % block == 0
-    return layer.op in ("MatMul", "Gemm") or (layer.weighted is None and whole)
-
-
-def _fixed(layer: StoredLayer, width: int, most: int, block: int, *, native: bool) -> Grid:
-    largest = largest_integer(width)
-    # Kernels for few bits widen before they multiply, so that nothing saturates.
-    return fixed_grid(layer.matrix, layer.power, largest if native else min(largest, most), block)
-
-
-def _measured(
-    index: GraphIndex, rows: Sequence[_Row], reference: Reference, work: Work
-) -> list[_Row]:
-    """The rows with divergences of the outputs for errors of the layers."""
-    probed = _probed(index, rows, _PROBE_BITS, reference, work)
-    again = [i for i, (_, lost) in enumerate(probed) if lost > _TOO_MUCH]
-    finer = _probed(index, [rows[i] for i in again], _FINER_BITS, reference, work)
-    for i, found in zip(again, finer, strict=True):
-        probed[i] = found
-    return [_scaled(row, *found) for row, found in zip(rows, probed, strict=True)]
-
-
-def _probed(
-    index: GraphIndex, rows: Sequence[_Row], bits: float, reference: Reference, work: Work
-) -> list[tuple[int, float]]:
-    """Which grid each layer was tried on, and the divergence that made."""
-    tried = [nearest(row.options, bits) for row in rows]
-    probes = [row.grids[i] for row, i in zip(rows, tried, strict=True)]
-    layers = [row.layer for row in rows]
-    lost = damages(index, layers, probes, reference, work.progress)
-    return list(zip(tried, lost, strict=True))
-
-
-def _scaled(row: _Row, tried: int, lost: float) -> _Row:
-    """The row with divergences for errors; one that made infinities costs more than any other."""
-    choices = row.options.choices
-    at_probe = max(choices[tried].damage, np.finfo(np.float64).tiny)
-    each = max(lost, _NOISE) if np.isfinite(lost) else _RUINED
-    scaled = [Choice(bits=c.bits, damage=each * c.damage / at_probe) for c in choices]
-    return replace(row, options=replace(row.options, choices=scaled))
-
-
-def _with_float(row: _Row) -> _Row:
-    """The row with a last choice: to stay float."""
-    choices = [*row.options.choices, Choice(bits=_FLOAT_BITS, damage=0.0)]
-    return replace(row, options=replace(row.options, choices=choices))
 
 
 def _room(proto: ModelProto, layers: Sequence[StoredLayer], settings: QuantizeWeights) -> float:
@@ -210,7 +116,7 @@ def _room(proto: ModelProto, layers: Sequence[StoredLayer], settings: QuantizeWe
     return float(min(bits, settings.weight_bits))
 
 
-def _pick(rows: Sequence[_Row], settings: QuantizeWeights, bits: float) -> list[int]:
+def _pick(rows: Sequence[Row], settings: QuantizeWeights, bits: float) -> list[int]:
     """The choice of each row: those set by hand, then what is left of the bits for the others."""
     by_hand = dict(settings.widths)
     fixed = {
@@ -226,7 +132,7 @@ def _pick(rows: Sequence[_Row], settings: QuantizeWeights, bits: float) -> list[
 
 
 def _quantized(
-    rows: Sequence[_Row], picked: Sequence[int], settings: QuantizeWeights, work: Work
+    rows: Sequence[Row], picked: Sequence[int], settings: QuantizeWeights, work: Work
 ) -> list[Quantized]:
     made = []
     for number, (row, i) in enumerate(zip(rows, picked, strict=True)):
@@ -248,21 +154,21 @@ def _quantized(
 
 
 def _costs(
-    rows: Sequence[_Row], picked: Sequence[int], made: Sequence[Quantized]
+    rows: Sequence[Row], picked: Sequence[int], made: Sequence[Quantized]
 ) -> list[LayerCost]:
     """The table of what each layer got, and what that costs the outputs."""
     by_name = {q.layer.name: q for q in made}
     costs = []
     for row, i in zip(rows, picked, strict=True):
         quantized = by_name.get(row.layer.name)
-        bits = entropy(quantized.integers) if quantized else float(_FLOAT_BITS)
+        bits = entropy(quantized.integers) if quantized else float(FLOAT_BITS)
         costs.append(
             LayerCost(
                 layer=row.layer.name,
                 op=row.layer.op,
                 parameters=row.layer.matrix.size,
                 bits=bits,
-                width=quantized.width if quantized else _FLOAT_BITS,
+                width=quantized.width if quantized else FLOAT_BITS,
                 kl=row.options.choices[i].damage,
                 bytes=int(np.ceil(bits * row.layer.matrix.size / 8)),
             )

@@ -1,0 +1,114 @@
+"""The grids that a layer's weights could lie on, and what each costs in bits and in divergence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from edgekit.graphs.divergence import Reference
+from edgekit.graphs.index import GraphIndex
+from edgekit.passes.affine import LARGEST, largest_integer
+from edgekit.passes.allocation import Choice, Options, nearest
+from edgekit.passes.containers import NATIVE_WIDTHS
+from edgekit.passes.grids import Grid, entropy_grids, fixed_grid, rate_and_error
+from edgekit.passes.sensitivity import damages
+from edgekit.passes.stored_layers import StoredLayer
+from edgekit.progress import Tick
+from edgekit.recipe import QuantizeWeights
+
+FLOAT_BITS = 32
+# A layer is tried where it loses enough to be told from noise; where that is so much that the
+# outputs are no longer the same ones, it is tried again where it loses less.
+_PROBE_BITS, _FINER_BITS = 3.0, 5.5
+_TOO_MUCH = 0.1
+# Divergence is told from so much on; what does not change the outputs is not free.
+_NOISE, _RUINED = 1e-9, 1e6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A layer with the grids it could lie on, and their widths.
+
+    ``options`` has one for each grid, and where ``with_float`` made the row, a last one: to leave
+    the layer float.
+    """
+
+    layer: StoredLayer
+    grids: Sequence[Grid]
+    widths: Sequence[int]
+    options: Options
+
+
+def row_of(layer: StoredLayer, settings: QuantizeWeights) -> Row:
+    """The grids of a layer, with bits and error of each."""
+    most = LARGEST[settings.weight_bits]
+    if settings.grid == "entropy" and settings.container == "int8":
+        grids = entropy_grids(layer.matrix, most)
+        widths: list[int] = [settings.weight_bits] * len(grids)
+        told = [rate_and_error(layer.matrix, layer.power, grid) for grid in grids]
+    else:
+        native = settings.container == "native"
+        widths = list[int](
+            NATIVE_WIDTHS[layer.op] if native else range(2, settings.weight_bits + 1)
+        )
+        block = settings.block if native and _takes_blocks(layer, settings.block) else 0
+        grids = [_fixed(layer, width, most, block, native=native) for width in widths]
+        errors = [rate_and_error(layer.matrix, layer.power, grid)[1] for grid in grids]
+        told = list(zip(map(float, widths), errors, strict=True))
+    choices = [Choice(bits=bits, damage=error) for bits, error in told]
+    return Row(
+        layer=layer,
+        grids=grids,
+        widths=widths,
+        options=Options(weights=layer.matrix.size, choices=choices),
+    )
+
+
+def _takes_blocks(layer: StoredLayer, block: int) -> bool:
+    """GatherBlockQuantized wants rows of whole blocks; a convolution has a scale per channel."""
+    whole = layer.matrix.shape[-1] % block == 0
+    return layer.op in ("MatMul", "Gemm") or (layer.weighted is None and whole)
+
+
+def _fixed(layer: StoredLayer, width: int, most: int, block: int, *, native: bool) -> Grid:
+    largest = largest_integer(width)
+    # Kernels for few bits widen before they multiply, so that nothing saturates.
+    return fixed_grid(layer.matrix, layer.power, largest if native else min(largest, most), block)
+
+
+def measured(index: GraphIndex, rows: Sequence[Row], reference: Reference, tick: Tick) -> list[Row]:
+    """The rows with divergences of the outputs for errors of the layers."""
+    probed = _probed(index, rows, _PROBE_BITS, reference, tick)
+    again = [i for i, (_, lost) in enumerate(probed) if lost > _TOO_MUCH]
+    finer = _probed(index, [rows[i] for i in again], _FINER_BITS, reference, tick)
+    for i, found in zip(again, finer, strict=True):
+        probed[i] = found
+    return [_scaled(row, *found) for row, found in zip(rows, probed, strict=True)]
+
+
+def _probed(
+    index: GraphIndex, rows: Sequence[Row], bits: float, reference: Reference, tick: Tick
+) -> list[tuple[int, float]]:
+    """Which grid each layer was tried on, and the divergence that made."""
+    tried = [nearest(row.options, bits) for row in rows]
+    probes = [row.grids[i] for row, i in zip(rows, tried, strict=True)]
+    layers = [row.layer for row in rows]
+    lost = damages(index, layers, probes, reference, tick)
+    return list(zip(tried, lost, strict=True))
+
+
+def _scaled(row: Row, tried: int, lost: float) -> Row:
+    """The row with divergences for errors; one that made infinities costs more than any other."""
+    choices = row.options.choices
+    at_probe = max(choices[tried].damage, np.finfo(np.float64).tiny)
+    each = max(lost, _NOISE) if np.isfinite(lost) else _RUINED
+    scaled = [Choice(bits=c.bits, damage=each * c.damage / at_probe) for c in choices]
+    return replace(row, options=replace(row.options, choices=scaled))
+
+
+def with_float(row: Row) -> Row:
+    """The row with a last choice: to stay float."""
+    choices = [*row.options.choices, Choice(bits=FLOAT_BITS, damage=0.0)]
+    return replace(row, options=replace(row.options, choices=choices))
