@@ -43,39 +43,42 @@ class Row:
 
 def row_of(layer: StoredLayer, settings: QuantizeWeights) -> Row:
     """The grids of a layer, with bits and error of each."""
-    most = LARGEST[settings.weight_bits]
+    most, matrix, power = LARGEST[settings.weight_bits], layer.matrix, layer.power
     if settings.grid == "entropy" and settings.container == "int8":
-        grids = entropy_grids(layer.matrix, most)
+        grids = entropy_grids(matrix, most)
         widths: list[int] = [settings.weight_bits] * len(grids)
-        told = [rate_and_error(layer.matrix, layer.power, grid) for grid in grids]
+        told = [rate_and_error(matrix, power, grid) for grid in grids]
     else:
         native = settings.container == "native"
         widths = list[int](
             NATIVE_WIDTHS[layer.op] if native else range(2, settings.weight_bits + 1)
         )
         block = settings.block if native and _takes_blocks(layer, settings.block) else 0
-        grids = [_fixed(layer, width, most, block, native=native) for width in widths]
-        errors = [rate_and_error(layer.matrix, layer.power, grid)[1] for grid in grids]
+        grids = [
+            # Kernels for few bits widen before they multiply, so that nothing saturates.
+            fixed_grid(matrix, power, _largest(width, None if native else most), block)
+            for width in widths
+        ]
+        errors = [rate_and_error(matrix, power, grid)[1] for grid in grids]
         told = list(zip(map(float, widths), errors, strict=True))
     choices = [Choice(bits=bits, damage=error) for bits, error in told]
     return Row(
         layer=layer,
         grids=grids,
         widths=widths,
-        options=Options(weights=layer.matrix.size, choices=choices),
+        options=Options(weights=layer.weight.size, choices=choices),
     )
 
 
 def _takes_blocks(layer: StoredLayer, block: int) -> bool:
     """GatherBlockQuantized wants rows of whole blocks; a convolution has a scale per channel."""
-    whole = layer.matrix.shape[-1] % block == 0
+    whole = layer.weight.shape[-1] % block == 0
     return layer.op in ("MatMul", "Gemm") or (layer.weighted is None and whole)
 
 
-def _fixed(layer: StoredLayer, width: int, most: int, block: int, *, native: bool) -> Grid:
+def _largest(width: int, most: int | None) -> int:
     largest = largest_integer(width)
-    # Kernels for few bits widen before they multiply, so that nothing saturates.
-    return fixed_grid(layer.matrix, layer.power, largest if native else min(largest, most), block)
+    return largest if most is None else min(largest, most)
 
 
 def measured(index: GraphIndex, rows: Sequence[Row], reference: Reference, tick: Tick) -> list[Row]:
@@ -104,7 +107,7 @@ def _scaled(row: Row, tried: int, lost: float) -> Row:
     choices = row.options.choices
     at_probe = max(choices[tried].damage, np.finfo(np.float64).tiny)
     each = max(lost, _NOISE) if np.isfinite(lost) else _RUINED
-    scaled = [Choice(bits=c.bits, damage=each * c.damage / at_probe) for c in choices]
+    scaled = [Choice(bits=c.bits, damage=min(each * c.damage / at_probe, _RUINED)) for c in choices]
     return replace(row, options=replace(row.options, choices=scaled))
 
 

@@ -49,6 +49,12 @@ class Moments:
         self.count += rows.shape[1]
 
     @property
+    def power(self) -> NDArray[np.float64]:
+        """Mean of the square of each input, [G, I]."""
+        power: NDArray[np.float64] = np.diagonal(self.square, axis1=1, axis2=2)
+        return power / max(self.count, 1)
+
+    @property
     def hessian(self) -> NDArray[np.float64]:
         """Mean of x xᵀ, drawn towards its diagonal where few inputs were seen.
 

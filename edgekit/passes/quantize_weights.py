@@ -103,8 +103,8 @@ def _room(proto: ModelProto, layers: Sequence[StoredLayer], settings: QuantizeWe
             del tensor.float_data[:]
     compact(bare)
     rest = len(zlib.compress(bare.SerializeToString(), 9))
-    rest += sum(layer.matrix.shape[0] * layer.matrix.shape[1] for layer in layers)
-    weights = sum(layer.matrix.size for layer in layers)
+    rest += sum(layer.channels for layer in layers)
+    weights = sum(layer.weight.size for layer in layers)
     bits = 8 * (settings.most_bytes * (1 - _LATER) - rest) / weights
     if bits < _LEAST_BITS:
         least = int((rest + _LEAST_BITS * weights / 8) / (1 - _LATER)) + 1
@@ -166,11 +166,11 @@ def _costs(
             LayerCost(
                 layer=row.layer.name,
                 op=row.layer.op,
-                parameters=row.layer.matrix.size,
+                parameters=row.layer.weight.size,
                 bits=bits,
                 width=quantized.width if quantized else FLOAT_BITS,
                 kl=row.options.choices[i].damage,
-                bytes=int(np.ceil(bits * row.layer.matrix.size / 8)),
+                bytes=int(np.ceil(bits * row.layer.weight.size / 8)),
             )
         )
     return costs

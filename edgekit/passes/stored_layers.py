@@ -13,6 +13,7 @@ from onnx import numpy_helper
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.observe import observe
 from edgekit.graphs.placement import Weighted, as_weighted
+from edgekit.passes.affine import Floats
 from edgekit.passes.embeddings import embeddings
 from edgekit.passes.gptq import gptq
 from edgekit.passes.grids import Doubles, Grid
@@ -28,16 +29,28 @@ _EMBEDDING = "Gather"
 
 @dataclass(frozen=True, kw_only=True)
 class StoredLayer:
-    """A stored weight as a matrix [G, O, I], with what its layer reads.
+    """A stored weight in float32, with what its layer reads.
 
     ``weighted`` and ``moments`` are ``None`` for an embedding, which reads indices.
     """
 
     name: str
-    matrix: Doubles
+    weight: Floats
     weighted: Weighted | None = None
     layer: Layer | None = None
     moments: Moments | None = None
+
+    @property
+    def matrix(self) -> Doubles:
+        """The weight as [G, O, I]; made anew each time, as all layers together are large."""
+        if self.layer is None:
+            return self.weight.astype(np.float64)[np.newaxis]
+        return self.layer.matrix(self.weight)
+
+    @property
+    def channels(self) -> int:
+        """Output channels, each of which has a scale of its own."""
+        return self.layer.shape[self.layer.axis] if self.layer else self.weight.shape[0]
 
     @property
     def op(self) -> str:
@@ -48,9 +61,8 @@ class StoredLayer:
     def power(self) -> Doubles:
         """Mean square of each input, [G, I]; of an embedding one, as its entries are outputs."""
         if self.moments is None:
-            return np.ones((1, self.matrix.shape[-1]))
-        power: Doubles = np.diagonal(self.moments.hessian, axis1=1, axis2=2)
-        return power
+            return np.ones((1, self.weight.shape[-1]))
+        return self.moments.power
 
     def quantized(self, grid: Grid) -> NDArray[np.int8]:
         """Integers [G, O, I] on a grid, each one's error carried by those that follow."""
@@ -60,7 +72,8 @@ class StoredLayer:
 
     def error(self, integers: NDArray[np.int8], grid: Grid) -> Doubles:
         """What the integers leave out of the weight, [G, O, I]."""
-        return self.matrix - integers * grid.steps(self.matrix.shape[-1])
+        matrix = self.matrix
+        return matrix - integers * grid.steps(matrix.shape[-1])
 
     def shift(self, error: Doubles) -> Doubles:
         """What an error of the weight takes from the mean of each output channel."""
@@ -93,14 +106,14 @@ def stored_layers(index: GraphIndex, parts: Sequence[Samples], tick: Tick) -> li
     stream = observe(index.proto, read, parts, tick=lambda n, of: tick("inputs", n, of))
     moments = gather_moments(layers, stream) if layers else {}
     tables = [
-        StoredLayer(name=name, matrix=index.float_constant(name).astype(np.float64)[np.newaxis])
+        StoredLayer(name=name, weight=index.float_constant(name))
         for name in embeddings(index)
         if all(node.op_type == "Gather" for node in index.readers[name])
     ]
     return tables + [
         StoredLayer(
             name=name,
-            matrix=layer.matrix(index.float_constant(name)),
+            weight=index.float_constant(name),
             weighted=found[name],
             layer=layer,
             moments=moments[name],
