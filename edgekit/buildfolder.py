@@ -47,9 +47,10 @@ from edgekit_agent.files import write_whole
 from edgekit_agent.runtimes import fixed_batch, import_runtime
 
 # A few samples are enough to see whether a device computes what the host computed, and they
-# travel with the model: at most so many, and no more than so many bytes if two will do.
+# travel with the model: at most so many, and no more than so many bytes, nor than a share of the
+# model's, if two will do.
 _MOST_CANARIES = 8
-_MOST_CANARY_BYTES = 1 << 20
+_MOST_CANARY_BYTES, _CANARY_SHARE = 1 << 20, 4
 
 Compared = Mapping[str, Comparison]
 
@@ -192,7 +193,7 @@ def _canaries(intake: Intake, candidate: Candidate) -> bytes:
     Calibration samples where there are any, as the bundle may lie on many devices.
     """
     split = intake.calibration or intake.evaluation
-    split = split.first(_canary_count(split))
+    split = split.first(_canary_count(split, candidate.model.bytes))
     loaded = import_runtime(intake.runtime)(str(candidate.model.path), host_threads(intake.profile))
     batch = fixed_batch(loaded.inputs) or 1
     arrays: dict[str, list[Any]] = {}
@@ -204,14 +205,15 @@ def _canaries(intake: Intake, candidate: Candidate) -> bytes:
             arrays.setdefault(f"output:{name}", []).append(rows)
     buffer = BytesIO()
     joined = {name: np.concatenate(parts) for name, parts in sorted(arrays.items())}
-    np.savez(buffer, **joined)  # type: ignore[arg-type]
+    np.savez_compressed(buffer, **joined)  # type: ignore[arg-type]
     return buffer.getvalue()
 
 
-def _canary_count(split: Dataset) -> int:
+def _canary_count(split: Dataset, model_bytes: int) -> int:
     floats = 4  # bytes; what images and most else become before a model sees them
     sample = sum(math.prod(c.shape[1:]) * floats for c in split.samples.columns)
-    return max(2, min(_MOST_CANARIES, _MOST_CANARY_BYTES // max(sample, 1)))
+    most = min(_MOST_CANARY_BYTES, model_bytes // _CANARY_SHARE)
+    return max(2, min(_MOST_CANARIES, most // max(sample, 1)))
 
 
 def _recipe(candidate: Candidate) -> dict[str, Any]:

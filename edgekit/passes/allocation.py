@@ -9,6 +9,8 @@ from dataclasses import dataclass
 # Ends of the price of a bit between which the right one is looked for.
 _CHEAP, _DEAR = 1e-18, 1e4
 _ROUNDS = 80
+# Sums of the same bits in another order.
+_ROUNDING = 1 + 1e-9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +33,9 @@ def allocate(layers: Sequence[Options], bits: float) -> list[int]:
     """A choice for each layer, of the least damage in all for ``bits`` a weight on average.
 
     The damages add up, so each layer takes the choice that is best at one price of a bit, which
-    is the same for all of them; what is left then goes where it mends most. Where even the
-    lightest choices take more than there is, these are taken.
+    is the same for all of them; what is left then goes where it mends most. Where choices are few
+    and far between, the same bits for all layers may be better, and are taken then. Where even
+    the lightest choices take more than there is, these are taken.
 
     Source: Shoham and Gersho 1988, "Efficient Bit Allocation for an Arbitrary Set of Quantizers".
 
@@ -49,12 +52,35 @@ def allocate(layers: Sequence[Options], bits: float) -> list[int]:
             low = price
         else:
             picked, high = tried, price
-    return _spend_the_rest(layers, picked, room)
+    alike = [_at_most(layer, bits) for layer in layers]
+    ways = [_spend_the_rest(layers, way, room) for way in (picked, alike)]
+    return min(ways, key=lambda way: (_spent(layers, way) > room * _ROUNDING, _damage(layers, way)))
+
+
+def _at_most(layer: Options, bits: float) -> int:
+    """The best choice of no more bits, or the lightest one."""
+    places = range(len(layer.choices))
+    held = [i for i in places if layer.choices[i].bits <= bits]
+    if not held:
+        return min(places, key=lambda i: layer.choices[i].bits)
+    return min(held, key=lambda i: layer.choices[i].damage)
+
+
+def _damage(layers: Sequence[Options], picked: Sequence[int]) -> float:
+    return sum(layer.choices[i].damage for layer, i in zip(layers, picked, strict=True))
 
 
 def nearest(layer: Options, bits: float) -> int:
     """The choice whose bits come nearest."""
     return min(range(len(layer.choices)), key=lambda i: abs(layer.choices[i].bits - bits))
+
+
+def lightest(layers: Sequence[Options]) -> float:
+    """Bits of a weight on average where every layer takes as few as it can."""
+    weights = sum(layer.weights for layer in layers)
+    return sum(layer.weights * min(c.bits for c in layer.choices) for layer in layers) / max(
+        weights, 1
+    )
 
 
 def _at_price(layers: Sequence[Options], price: float) -> list[int]:

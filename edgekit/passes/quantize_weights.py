@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 
 from edgekit.data import held_out
 from edgekit.errors import PassRefused
@@ -19,7 +20,7 @@ from edgekit.graphs.rewrite import prepare
 from edgekit.layers import LayerCost, write_layers
 from edgekit.model import Model
 from edgekit.passes import Work
-from edgekit.passes.allocation import allocate, nearest
+from edgekit.passes.allocation import allocate, lightest, nearest
 from edgekit.passes.containers import Quantized, write_int8, write_native
 from edgekit.passes.grids import entropy
 from edgekit.passes.layer_choices import FLOAT_BITS, Row, measured, row_of, with_float
@@ -32,7 +33,7 @@ _OPSET, _OPSET_INT4 = 13, 21
 _MOST_HELD_OUT = 32
 # What int8 activations and scales will add to a file on its way, against its own size.
 _LATER = 0.04
-_LEAST_BITS = 1.2
+_LEAST_BITS, _MOST_BITS = 1.2, 8
 
 
 def quantize_weights(model: Model, settings: QuantizeWeights, work: Work) -> Path:
@@ -82,6 +83,12 @@ def quantize_weights(model: Model, settings: QuantizeWeights, work: Work) -> Pat
 
 def _check_names(settings: QuantizeWeights, layers: Sequence[StoredLayer]) -> None:
     names = [layer.name for layer in layers]
+    for name, bits in settings.widths:
+        if bits != FLOAT_BITS and not 1 <= bits <= _MOST_BITS:
+            raise PassRefused(
+                f"widths: {name}:{bits:g} is neither from 1 to {_MOST_BITS} bits nor float",
+                hint=f"{FLOAT_BITS} leaves a layer float",
+            )
     unknown = [name for name, _ in settings.widths if name not in names]
     if unknown:
         raise PassRefused(
@@ -96,13 +103,17 @@ def _room(proto: ModelProto, layers: Sequence[StoredLayer], settings: QuantizeWe
         return settings.bits
     bare = ModelProto()
     bare.CopyFrom(proto)
+    rest = 0
     names = {layer.name for layer in layers}
     for tensor in bare.graph.initializer:
-        if tensor.name in names:
+        # What is no layer of this pass (of an LSTM, say) gets 8 bits from the one behind it.
+        later = tensor.data_type == TensorProto.FLOAT and len(tensor.dims) > 1
+        if tensor.name in names or later:
+            rest += 0 if tensor.name in names else math.prod(tensor.dims)
             tensor.raw_data = b""
             del tensor.float_data[:]
     compact(bare)
-    rest = len(zlib.compress(bare.SerializeToString(), 9))
+    rest += len(zlib.compress(bare.SerializeToString(), 9))
     rest += sum(layer.channels for layer in layers)
     weights = sum(layer.weight.size for layer in layers)
     bits = 8 * (settings.most_bytes * (1 - _LATER) - rest) / weights
@@ -127,7 +138,13 @@ def _pick(rows: Sequence[Row], settings: QuantizeWeights, bits: float) -> list[i
     free = [i for i in range(len(rows)) if i not in fixed]
     if settings.allocation == "uniform":
         return [fixed.get(i, nearest(row.options, bits)) for i, row in enumerate(rows)]
-    chosen = allocate([rows[i].options for i in free], bits)
+    options = [rows[i].options for i in free]
+    least = lightest(options)
+    if least > bits:
+        raise PassRefused(
+            f"bits: {bits:g} on average are fewer than the lightest form takes ({least:.2f})"
+        )
+    chosen = allocate(options, bits)
     return [(fixed | dict(zip(free, chosen, strict=True)))[i] for i in range(len(rows))]
 
 

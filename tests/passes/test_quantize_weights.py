@@ -335,3 +335,36 @@ def test_weights_in_low_bits_already_are_not_quantised_again(tmp_path):
 
     with pytest.raises(PassRefused, match="of its own"):
         apply("weights", low, tmp_path, given)
+
+
+def test_bits_that_cannot_be_are_refused(tmp_path):
+    text, weights = lopsided()
+    source = model(tmp_path, text, weights=weights)
+    given = samples(tmp_path, x=uniform(64, 32))
+    with pytest.raises(PassRefused, match=r"widths: quiet:99 is neither from 1 to 8 bits nor"):
+        apply("weights", source, tmp_path, given, widths=(("quiet", 99.0),))
+    with pytest.raises(PassRefused, match=r"bits: 1.5 on average are fewer than the lightest"):
+        apply("weights", source, tmp_path, given, bits=1.5, container="native")
+
+
+def test_an_lstm_that_int8_takes_over_leaves_room_for_other_weights(tmp_path):
+    text = (
+        "g (float[5,1,16] x) => (float[5,1,64] y) { s, h, c = LSTM<hidden_size = 32>(x, w, r) "
+        "f = Squeeze(s, axis) z = Reshape(f, shape) m = MatMul(z, v) y = MatMul(m, u) }"
+    )
+    weights = {
+        "w": normal(1, 128, 16, scale=0.3),
+        "r": normal(1, 128, 32, scale=0.3, seed=1),
+        "v": normal(32, 256, scale=0.2, seed=2),
+        "u": normal(256, 64, scale=0.1, seed=3),
+        "axis": np.array([1]),
+        "shape": np.array([5, 1, 32]),
+    }
+    source = model(tmp_path, text, weights=weights)
+    given = samples(tmp_path, x=uniform(40, 1, 16))
+    most = int(0.2 * source.bytes)
+
+    few = apply("weights", source, tmp_path, given, most_bytes=most)
+    made = apply("quantize", few, tmp_path, given)
+
+    assert transfer_bytes(made.path.read_bytes()) < 1.1 * most
