@@ -100,7 +100,7 @@ PASSES: dict[str, PassSpec] = {
         settings=QuantizeWeights,
         function="edgekit.passes.quantize_weights:quantize_weights",
         summary="weights of few bits by GPTQ, more of them where it matters; activations float",
-        version=2,
+        version=3,
         needs_calibration=True,
         promise=Promise(stores=("int8", "uint8", "int4"), fewer_float_weights=True, saves=0.5),
     ),
