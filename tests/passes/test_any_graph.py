@@ -119,3 +119,16 @@ def test_weights_that_are_not_finite_are_left_alone(tmp_path, step):
     source = model(tmp_path, "g (float[N,6] x) => (y) { y = MatMul(x, w) }", weights=weights)
     with pytest.raises(PassRefused, match=r"no .* to quantise"):
         apply(step, source, tmp_path, samples(tmp_path, x=np.ones((4, 6), np.float32)))
+
+
+@pytest.mark.parametrize("container", ["int8", "native"])
+@pytest.mark.parametrize("name", KINDS)
+def test_few_bits_make_a_model_that_keeps_its_promises_or_say_why_not(tmp_path, name, container):
+    source, data = source_of(KINDS[name], tmp_path)
+    try:
+        made = apply("weights", source, tmp_path, data, container=container)
+    except PassRefused as refusal:
+        assert "\n" not in refusal.message
+        return
+    assert made.digest != source.digest
+    assert {t.dtype for t in made.signature.outputs} == {t.dtype for t in source.signature.outputs}
