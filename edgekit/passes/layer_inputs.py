@@ -16,6 +16,8 @@ from edgekit.graphs.observe import Values
 
 # Positions of one sample that a layer is shown: neighbours tell the same.
 _MAX_POSITIONS = 256
+# Power of an input that the samples never showed, against the mean of all.
+_LEAST_POWER = 1e-3
 # Positions that wait for others before they are multiplied.
 _MOST_WAITING = 512
 
@@ -44,15 +46,21 @@ class Moments:
             return
         rows = np.concatenate(self._waiting, axis=1)
         self._waiting.clear()
-        self.square += rows.transpose(0, 2, 1) @ rows
+        with np.errstate(over="ignore", invalid="ignore"):  # told of once all is in
+            self.square += rows.transpose(0, 2, 1) @ rows
         self.total += rows.sum(axis=1, dtype=np.float64)
         self.count += rows.shape[1]
 
     @property
     def power(self) -> NDArray[np.float64]:
-        """Mean of the square of each input, [G, I]."""
+        """Mean of the square of each input, [G, I]; none is taken to be always zero.
+
+        What the samples never showed a layer may come later, so its weights are worth something.
+        """
         power: NDArray[np.float64] = np.diagonal(self.square, axis1=1, axis2=2)
-        return power / max(self.count, 1)
+        power = power / max(self.count, 1)
+        mean = power.mean(axis=1, keepdims=True)
+        return np.where(mean > 0, np.maximum(power, _LEAST_POWER * mean), 1.0)
 
     @property
     def hessian(self) -> NDArray[np.float64]:
@@ -181,7 +189,7 @@ def gather_moments(layers: dict[str, Layer], stream: Iterable[Values]) -> dict[s
         stream: the values that the layers read, batch by batch.
 
     Raises:
-        FloatingPointError: names a value that is not finite.
+        FloatingPointError: names a value that is not finite, or too large to be squared.
     """
     sight: dict[Hashable, list[str]] = {}
     for key, layer in layers.items():
@@ -201,6 +209,8 @@ def gather_moments(layers: dict[str, Layer], stream: Iterable[Values]) -> dict[s
                 raise FloatingPointError(layer.node.input[0])
             if value.size:
                 seen[what].add(layer.rows(value))
-    for moments in seen.values():
-        moments.settle()
+    for what, keys in sight.items():
+        seen[what].settle()
+        if not np.isfinite(seen[what].square).all():
+            raise FloatingPointError(layers[keys[0]].node.input[0])
     return {key: seen[what] for what, keys in sight.items() for key in keys}

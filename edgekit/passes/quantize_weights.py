@@ -60,7 +60,9 @@ def quantize_weights(model: Model, settings: QuantizeWeights, work: Work) -> Pat
     try:
         layers = stored_layers(index, seen, work.progress)
     except FloatingPointError as error:
-        raise PassRefused(f"value {error} is not finite on the calibration samples") from error
+        raise PassRefused(
+            f"value {error} is not finite on the calibration samples, or too large to be squared"
+        ) from error
     if not layers:
         raise PassRefused("no Conv, Gemm, MatMul or embedding with a float32 weight of its own")
     _check_names(settings, layers)

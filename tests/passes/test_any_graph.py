@@ -125,10 +125,17 @@ def test_weights_that_are_not_finite_are_left_alone(tmp_path, step):
 @pytest.mark.parametrize("name", KINDS)
 def test_few_bits_make_a_model_that_keeps_its_promises_or_say_why_not(tmp_path, name, container):
     source, data = source_of(KINDS[name], tmp_path)
-    try:
-        made = apply("weights", source, tmp_path, data, container=container)
-    except PassRefused as refusal:
-        assert "\n" not in refusal.message
+    made = few_bits(source, tmp_path, data, container)
+    if isinstance(made, str):
+        assert "\n" not in made
         return
     assert made.digest != source.digest
     assert {t.dtype for t in made.signature.outputs} == {t.dtype for t in source.signature.outputs}
+
+
+def few_bits(source, folder, data, container):
+    """The model, or why there is none."""
+    try:
+        return apply("weights", source, folder, data, container=container)
+    except PassRefused as refusal:
+        return refusal.message

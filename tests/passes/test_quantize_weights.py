@@ -368,3 +368,23 @@ def test_an_lstm_that_int8_takes_over_leaves_room_for_other_weights(tmp_path):
     made = apply("quantize", few, tmp_path, given)
 
     assert transfer_bytes(made.path.read_bytes()) < 1.1 * most
+
+
+@pytest.mark.parametrize(
+    ("x", "says"),
+    [
+        (uniform(16, 32) * np.float32(1e30), "value x is not finite .* or too large"),
+        (uniform(1, 32), None),
+        (np.zeros((16, 32), np.float32), None),
+    ],
+    ids=["inputs too large to be squared", "a single sample", "nothing but zeros"],
+)
+def test_samples_of_any_kind_give_a_finite_model_or_one_line(tmp_path, x, says):
+    text, weights = lopsided()
+    source = model(tmp_path, text, weights=weights)
+    if says:
+        with pytest.raises(PassRefused, match=says):
+            apply("weights", source, tmp_path, samples(tmp_path, x=x))
+        return
+    made = apply("weights", source, tmp_path, samples(tmp_path, x=x))
+    assert sqnr_db(run(source, x=uniform(8, 32))[0], run(made, x=uniform(8, 32))[0]) > 10
