@@ -66,7 +66,7 @@ class QuantizeStatic:
 class QuantizeDynamic:
     """Dynamic int8: activations quantised at run time, 8-bit embeddings.
 
-    ``weight_bits`` as in ``QuantizeStatic``.
+    ``weight_bits`` as in ``quantize``.
     """
 
     weight_bits: WeightBits = 7
@@ -88,7 +88,7 @@ class QuantizeWeights:
     ``container`` is what the device runs: ``int8`` integers that static or dynamic int8 takes
     over, or ``native`` kernels for 2, 4 and 8 bits with a scale per ``block`` inputs (MatMulNBits,
     GatherBlockQuantized, INT4 for convolutions), always of fixed width. ``weight_bits`` as in
-    ``QuantizeStatic``.
+    ``quantize``.
     """
 
     bits: Annotated[float, Within(1, 8)] = 4.0
