@@ -117,7 +117,7 @@ def _as_asked(shop: Workshop, recipe: Recipe, baseline: Candidate) -> Candidate:
         return made
     if made.broken:
         raise PassError(f"{recipe.name}: {made.reason}")
-    raise UserError(f"{recipe.name}: {made.reason}", hint="'edgekit passes' lists what there is")
+    raise UserError(f"{recipe.name}: {made.reason}")
 
 
 def comparison(intake: Intake, candidate: Candidate, baseline: Candidate) -> Comparison:
