@@ -131,6 +131,11 @@ class GraphIndex:
         self.initializers[name] = tensor
         return name
 
+    def drop_last_constant(self) -> None:
+        """Take back the initialiser that was added last."""
+        del self.initializers[self.graph.initializer[-1].name]
+        del self.graph.initializer[-1]
+
     def drop_unread_constants(self) -> None:
         """Remove the initialisers of the main graph that nothing reads any more."""
         graph, stored = self.proto.graph, self.main.initializers

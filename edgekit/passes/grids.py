@@ -24,6 +24,7 @@ _STEPS = 2.0 ** np.arange(-7.0, 2.25, 0.25)
 _FOLLOW = 0.6
 # Mantissa of a scale, in bits: what travels is shorter, and the grid sees the rounded value.
 _MANTISSA_FIXED, _MANTISSA_ENTROPY = 8, 4
+_OF_ZEROS = 2.0**-8
 # Weights of a layer that its rate and error are told from.
 _LOOKED_AT = 1 << 17
 
@@ -65,13 +66,15 @@ def entropy_grids(weight: Doubles, largest: int) -> list[Grid]:
         largest: magnitude of the largest integer that the container holds.
     """
     size = np.sqrt(np.square(weight).mean(axis=-1))
-    common = max(float(np.sqrt(np.square(weight).mean())), _TINY)
+    common = float(np.sqrt(np.square(weight).mean()))
     base = common ** (1 - _FOLLOW) * np.maximum(size, common * 1e-3) ** _FOLLOW
     least = np.abs(weight).max(axis=-1) / largest
     grids = []
     for step in _STEPS:
         scales = short_mantissa(np.maximum(step * base, _TINY), _MANTISSA_ENTROPY)
         held = np.where(scales < least, short_mantissa(least * 1.07, _MANTISSA_ENTROPY), scales)
+        # The scale of a bias is made of this one, so that of nothing but zeros must not vanish.
+        held = np.where(base < _TINY, np.float32(_OF_ZEROS), held)
         grids.append(Grid(scales=held[..., None], largest=largest))
     return grids
 

@@ -131,7 +131,11 @@ class Layer:
 
 
 def _stride(positions: int, samples: int) -> int:
-    return max(1, positions // (_MAX_POSITIONS * samples))
+    """A step through the positions that meets every column and row, whatever their number."""
+    step = max(1, positions // (_MAX_POSITIONS * samples))
+    while math.gcd(step, positions) > 1:
+        step += 1
+    return step
 
 
 def _patches(layer: Layer, value: Array) -> Array:

@@ -98,9 +98,11 @@ class Writer:
         """The int8 weight and its scales; one that several nodes share is stored once."""
         key = (weighted.weight, weighted.axis)
         if weighted.kept is not None:
-            return weighted.kept.integers, self.index.float_constant(weighted.kept.scales)
+            kept_scales = self.index.float_constant(weighted.kept.scales)
+            if bias is None or _fits(bias, kept_scales * np.float64(input_scale)):
+                return weighted.kept.integers, kept_scales
         if key not in self.weights or bias is not None:
-            weight = self.index.float_constant(weighted.weight)
+            weight = self._float_weight(weighted)
             scales = symmetric_scales(weight, weighted.axis, self.largest)
             if bias is not None:
                 # A bias that is huge against the weights must still fit 32 bits.
@@ -110,6 +112,14 @@ class Writer:
             name = self._constant("w", integers)
             self.weights[key] = (name, scales)
         return self.weights[key]
+
+    def _float_weight(self, weighted: Weighted) -> Floats:
+        weight = self.index.float_constant(weighted.weight)
+        if weighted.kept is None:
+            return weight
+        shape = [1] * weight.ndim
+        shape[weighted.axis] = -1
+        return weight * self.index.float_constant(weighted.kept.scales).reshape(shape)
 
     def _dequantize(
         self, integer: str, scales: Floats, axis: int, *, spell_zeros: bool = False
@@ -129,6 +139,11 @@ class Writer:
         if key not in self.constants:
             self.constants[key] = self.index.add_constant(stem, array)
         return self.constants[key]
+
+
+def _fits(bias: Floats, scales: NDArray[np.floating]) -> bool:
+    """Whether a bias on these scales fits 32 bits."""
+    return bool((np.abs(bias.astype(np.float64)) <= _INT32 * scales).all())
 
 
 def _read(nodes: list[NodeProto], outputs: set[str]) -> list[NodeProto]:

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from edgekit.graphs.divergence import Reference
 from edgekit.graphs.index import GraphIndex
 from edgekit.passes.grids import Grid
-from edgekit.passes.stored_layers import StoredLayer, bias_of, replaced, restored
+from edgekit.passes.stored_layers import StoredLayer, replaced, restored, shifted_bias
 from edgekit.progress import Tick
 
 
@@ -41,15 +41,11 @@ def damages(
 
 @contextmanager
 def _on_grid(index: GraphIndex, layer: StoredLayer, grid: Grid) -> Iterator[None]:
-    integers = layer.quantized(grid)
-    error = layer.error(integers, grid)
-    before = {layer.name: replaced(index, layer.name, layer.tensor(layer.matrix - error))}
-    bias = bias_of(index, layer.weighted) if layer.weighted else None
-    if bias is not None:
-        shifted = index.float_constant(bias) + layer.shift(error)
-        before[bias] = replaced(index, bias, shifted)
+    error = layer.error(layer.quantized(grid), grid)
+    before = replaced(index, layer.name, layer.tensor(layer.matrix - error))
+    undo = shifted_bias(index, layer, layer.shift(error))
     try:
         yield
     finally:
-        for name, value in before.items():
-            restored(index, name, value)
+        undo()
+        restored(index, layer.name, before)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import numpy_helper
+from onnx import NodeProto, numpy_helper
 
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.observe import observe
@@ -132,42 +132,56 @@ def _weighted(index: GraphIndex) -> dict[str, Weighted]:
     }
 
 
-def bias_of(index: GraphIndex, weighted: Weighted) -> str | None:
-    """The stored bias of a layer that is its own: an input of it, or of the Add behind it."""
+def bias_of(index: GraphIndex, weighted: Weighted) -> tuple[NodeProto, int] | None:
+    """Where the stored bias of a layer is read: by the layer, or by the Add behind a product.
+
+    Behind a convolution a constant of one axis lies along the width, not the channels.
+    """
+    node = weighted.node
     if weighted.bias is not None:
-        return weighted.bias
-    behind = index.only_reader(weighted.node.output[0])
-    if behind is None or behind.op_type != "Add":
+        return node, 2
+    behind = index.only_reader(node.output[0])
+    if node.op_type == "Conv" or behind is None or behind.op_type != "Add":
         return None
     channels = index.initializers[weighted.weight].dims[weighted.axis]
-    for name in behind.input:
+    for place, name in enumerate(behind.input):
         tensor = index.initializers.get(name)
         if tensor is not None and list(tensor.dims) == [channels]:
-            return str(name)
+            return behind, place
     return None
 
 
-def shifted_bias(index: GraphIndex, layer: StoredLayer, shift: Doubles) -> None:
-    """Give a layer's bias what its weight lost on average.
+def shifted_bias(index: GraphIndex, layer: StoredLayer, shift: Doubles) -> Callable[[], None]:
+    """Give a layer's bias what its weight lost on average; other readers of it keep theirs.
 
     Source: Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias
     Correction", here with the means of calibration samples.
+
+    Returns:
+        What undoes it, if nothing else was changed since.
     """
     if layer.weighted is None or not shift.any():
-        return
-    node = layer.weighted.node
-    name = bias_of(index, layer.weighted)
-    if name is None:
-        if node.op_type in ("Conv", "Gemm"):
-            del node.input[2:]
-            node.input.append(index.add_constant("b", shift.astype(np.float32)))
-        return
-    bias = index.float_constant(name).astype(np.float64)
+        return _nothing
+    found = bias_of(index, layer.weighted)
+    if found is None and layer.weighted.node.op_type not in ("Conv", "Gemm"):
+        return _nothing
+    reader, place = found or (layer.weighted.node, 2)
+    before = list(reader.input)
+    bias = 0.0 if found is None else index.float_constant(before[place]).astype(np.float64)
     fresh = index.add_constant("b", (bias + shift).astype(np.float32))
-    reader = node if layer.weighted.bias else index.only_reader(node.output[0])
-    if reader is not None:
-        place = list(reader.input).index(name)
-        reader.input[place] = fresh
+    del reader.input[:]
+    reader.input.extend([*before[:place], fresh, *before[place + 1 :]])
+
+    def undo() -> None:
+        del reader.input[:]
+        reader.input.extend(before)
+        index.drop_last_constant()
+
+    return undo
+
+
+def _nothing() -> None:
+    return
 
 
 def replaced(index: GraphIndex, name: str, value: NDArray[np.generic]) -> bytes:
