@@ -261,28 +261,34 @@ def spread(samples: Samples, count: int) -> list[Samples]:
     if total <= count:
         return [samples]
     sizes = [min(_BLOCK, count - start) for start in range(0, count, _BLOCK)]
-    starts = np.linspace(0, total - sizes[0], len(sizes)).astype(int)
-    return [rows_of(samples, int(s), size) for s, size in zip(starts, sizes, strict=True)]
+    # What is left out lies evenly between the blocks, which never overlap.
+    gap, last = total - count, max(len(sizes) - 1, 1)
+    starts = [_BLOCK * i + gap * i // last for i in range(len(sizes))]
+    return [rows_of(samples, start, size) for start, size in zip(starts, sizes, strict=True)]
 
 
-def held_out(samples: Samples, count: int, *, most: int) -> tuple[list[Samples], list[Samples]]:
+def held_out(
+    samples: Samples, count: int, *, most: int, batch: int
+) -> tuple[list[Samples], list[Samples]]:
     """``count`` samples from all over the split, and others that are kept apart from them.
 
     Args:
         samples: the split.
         count: how many to take in all.
-        most: how many to keep apart, at most; a quarter of all, and of fewer than two none: then
-            both are the same.
+        most: how many to keep apart, at most: a quarter of all, or half of few; of a single piece
+            none, and then both are the same.
+        batch: samples that the model takes at once, which stay together.
     """
+    size = max(_PIECE, batch)
     parts = spread(samples, count)
     pieces = [
-        rows_of(part, start, min(_PIECE, part.columns[0].shape[0] - start))
+        rows_of(part, start, min(size, part.columns[0].shape[0] - start))
         for part in parts
-        for start in range(0, part.columns[0].shape[0], _PIECE)
+        for start in range(0, part.columns[0].shape[0], size)
     ]
     if len(pieces) < _PIECES:
         half = len(pieces) // 2
         return (pieces[half:], pieces[:half]) if half else (pieces, pieces)
     apart = pieces[_PIECES - 1 :: _PIECES]
-    kept = apart[:: max(1, -(-len(apart) * _PIECE // most))]
+    kept = apart[:: max(1, -(-len(apart) * size // most))]
     return [p for i, p in enumerate(pieces) if i % _PIECES != _PIECES - 1], kept

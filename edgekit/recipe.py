@@ -83,7 +83,7 @@ class QuantizeWeights:
 
     ``allocation`` says which layers get more: ``measured`` those that the outputs depend on, by
     their divergence on held-out samples, ``uniform`` none. ``widths`` sets single layers by name
-    (32 = left float).
+    (32 = left float); ``bits`` then is the average of the others.
 
     ``container`` is what the device runs: ``int8`` integers that static or dynamic int8 takes
     over, or ``native`` kernels for 2, 4 and 8 bits with a scale per ``block`` inputs (MatMulNBits,

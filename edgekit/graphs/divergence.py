@@ -15,6 +15,8 @@ from edgekit_agent.records import Samples
 Doubles = NDArray[np.float64]
 
 _LEAST = 1e-12
+# An output that is all but constant is not told apart by its last digits.
+_LEAST_SPREAD = 1e-3
 _SUMS_TO_ONE = 1e-3
 
 
@@ -26,6 +28,7 @@ class Reference:
         outputs = signature(proto).outputs
         self._names = [o.name for o in outputs if np.dtype(o.dtype).kind == "f"]
         self._known = list(observe(proto, self._names, parts)) if self._names else []
+        self._spreads = {name: self._spread(name) for name in self._names}
 
     @property
     def can_tell(self) -> bool:
@@ -54,14 +57,20 @@ class Reference:
             return float("inf")
         if before.ndim == 2 and before.shape[1] > 1 and kept.all():
             return _kullback_leibler(before, after)
-        spread = max(self._spread(name), _LEAST)
-        return float(np.square(after[kept] - before[kept]).mean() / spread) if kept.any() else 0.0
+        if not kept.any():
+            return 0.0
+        return float(np.square(after[kept] - before[kept]).mean() / self._spreads[name])
 
     def _spread(self, name: str) -> float:
-        """Mean square of what an output does beside its mean."""
-        rows = [v[name].astype(np.float64) for v in self._known]
-        finite = np.concatenate([r[np.isfinite(r)].ravel() for r in rows])
-        return float(finite.var()) if finite.size else 0.0
+        """Variance of an output over all samples, not much below its mean square."""
+        count, total, square = 0, 0.0, 0.0
+        for values in self._known:
+            row = values[name].astype(np.float64)
+            row = row[np.isfinite(row)]
+            count, total = count + row.size, total + float(row.sum())
+            square += float(np.square(row).sum())
+        mean, power = total / max(count, 1), square / max(count, 1)
+        return max(power - mean**2, _LEAST_SPREAD * power, _LEAST)
 
 
 def _kullback_leibler(before: Doubles, after: Doubles) -> float:

@@ -48,7 +48,13 @@ def observe(
     del proto  # the session has the weights mapped; nobody else may need them
     for batch, run in feed(session, tensors, parts, tick=tick):
         values = batch.inputs | run(wanted, {})
-        yield {name: values[name] for name in names}
+        yield {name: _real(values[name], batch) for name in names}
+
+
+def _real(value: NDArray[np.generic], batch: Batch) -> NDArray[np.generic]:
+    """A value without the rows that only fill up the last batch of a fixed size."""
+    filled = next(iter(batch.inputs.values())).shape[0]
+    return value[: batch.rows] if value.shape[:1] == (filled,) else value
 
 
 def feed(

@@ -52,12 +52,12 @@ def allocate(layers: Sequence[Options], bits: float) -> list[int]:
             low = price
         else:
             picked, high = tried, price
-    alike = [_at_most(layer, bits) for layer in layers]
+    alike = [at_most(layer, bits) for layer in layers]
     ways = [_spend_the_rest(layers, way, room) for way in (picked, alike)]
     return min(ways, key=lambda way: (_spent(layers, way) > room * _ROUNDING, _damage(layers, way)))
 
 
-def _at_most(layer: Options, bits: float) -> int:
+def at_most(layer: Options, bits: float) -> int:
     """The best choice of no more bits, or the lightest one."""
     places = range(len(layer.choices))
     held = [i for i in places if layer.choices[i].bits <= bits]

@@ -72,7 +72,8 @@ def write_native(index: GraphIndex, made: Sequence[Quantized]) -> None:
     _put_nodes(index, nodes)
     _store_tables(index, plain)
     index.drop_unread_constants()
-    if products or tables:
+    known = {imported.domain for imported in index.proto.opset_import}
+    if (products or tables) and MICROSOFT not in known:
         index.proto.opset_import.add(domain=MICROSOFT, version=1)
 
 

@@ -105,9 +105,10 @@ def _probed(
 def _scaled(row: Row, tried: int, lost: float) -> Row:
     """The row with divergences for errors; one that made infinities costs more than any other."""
     choices = row.options.choices
-    at_probe = max(choices[tried].damage, np.finfo(np.float64).tiny)
-    each = max(lost, _NOISE) if np.isfinite(lost) else _RUINED
-    scaled = [Choice(bits=c.bits, damage=min(each * c.damage / at_probe, _RUINED)) for c in choices]
+    # Of a grid that happens to hold the weights as they are, the next coarser one tells.
+    at_probe = choices[tried].damage or max(c.damage for c in choices) or 1.0
+    each = max(min(lost, _RUINED), _NOISE) if np.isfinite(lost) else _RUINED
+    scaled = [Choice(bits=c.bits, damage=each * (c.damage / at_probe)) for c in choices]
     return replace(row, options=replace(row.options, choices=scaled))
 
 

@@ -20,7 +20,7 @@ from edgekit.graphs.rewrite import prepare
 from edgekit.layers import LayerCost, write_layers
 from edgekit.model import Model
 from edgekit.passes import Work
-from edgekit.passes.allocation import allocate, lightest, nearest
+from edgekit.passes.allocation import allocate, at_most, lightest, nearest
 from edgekit.passes.containers import Quantized, write_int8, write_native
 from edgekit.passes.grids import entropy
 from edgekit.passes.layer_choices import FLOAT_BITS, Row, measured, row_of, with_float
@@ -28,11 +28,12 @@ from edgekit.passes.stored_layers import StoredLayer, stored_layers
 from edgekit.recipe import QuantizeWeights
 
 # DequantizeLinear has an axis, so a scale per channel, since opset 13; INT4 came with 21.
-_OPSET, _OPSET_INT4 = 13, 21
+_OPSET, _OPSET_INT4, _IR_INT4 = 13, 21, 10
 # Held-out samples; each layer is tried on all of them.
 _MOST_HELD_OUT = 32
 # What int8 activations and scales will add to a file on its way, against its own size.
 _LATER = 0.04
+_BLOCK_SCALE_BYTES = 2.5
 _LEAST_BITS, _MOST_BITS = 1.2, 8
 
 
@@ -55,8 +56,11 @@ def quantize_weights(model: Model, settings: QuantizeWeights, work: Work) -> Pat
     proto = prepare(load(model.path), _OPSET)
     if native and any(node.op_type == "Conv" for node in proto.graph.node):
         proto = prepare(proto, _OPSET_INT4)
+        proto.ir_version = max(proto.ir_version, _IR_INT4)
     index = GraphIndex(proto)
-    seen, unseen = held_out(work.calibration, settings.max_samples, most=_MOST_HELD_OUT)
+    seen, unseen = held_out(
+        work.calibration, settings.max_samples, most=_MOST_HELD_OUT, batch=_batch(model)
+    )
     try:
         layers = stored_layers(index, seen, work.progress)
     except FloatingPointError as error:
@@ -71,7 +75,7 @@ def quantize_weights(model: Model, settings: QuantizeWeights, work: Work) -> Pat
     if reference.can_tell:
         rows = measured(index, rows, reference, work.progress)
     rows = [with_float(row) for row in rows]
-    picked = _pick(rows, settings, _room(proto, layers, settings))
+    picked = _pick(rows, settings, _room(proto, rows, settings))
     made = _quantized(rows, picked, settings, work)
     (write_native if native else write_int8)(index, made)
     GraphIndex(proto).drop_unread_constants()
@@ -81,6 +85,12 @@ def quantize_weights(model: Model, settings: QuantizeWeights, work: Work) -> Pat
     if reference.can_tell:
         write_layers(work.scratch, _costs(rows, picked, made))
     return target
+
+
+def _batch(model: Model) -> int:
+    """Samples that the model takes at once; 1 where it takes any number."""
+    size = next((t.shape[0] for t in model.signature.inputs if t.shape), 1)
+    return size if isinstance(size, int) else 1
 
 
 def _check_names(settings: QuantizeWeights, layers: Sequence[StoredLayer]) -> None:
@@ -99,14 +109,35 @@ def _check_names(settings: QuantizeWeights, layers: Sequence[StoredLayer]) -> No
         )
 
 
-def _room(proto: ModelProto, layers: Sequence[StoredLayer], settings: QuantizeWeights) -> float:
-    """Bits of a weight that there are."""
+def _room(proto: ModelProto, rows: Sequence[Row], settings: QuantizeWeights) -> float:
+    """Bits of a weight that there are for the layers that are not set by hand.
+
+    Raises:
+        PassRefused: ``most_bytes`` leave too few.
+    """
     if settings.most_bytes is None:
         return settings.bits
+    by_hand = _by_hand(rows, settings)
+    rest = _other_bytes(proto, rows)
+    rest += sum(_spent(rows[i], choice) for i, choice in by_hand.items()) / 8
+    weights = sum(r.options.weights for i, r in enumerate(rows) if i not in by_hand)
+    bits = 8 * (settings.most_bytes * (1 - _LATER) - rest) / max(weights, 1)
+    if weights and bits < _LEAST_BITS:
+        least = int((rest + _LEAST_BITS * weights / 8) / (1 - _LATER)) + 1
+        raise PassRefused(
+            f"most_bytes: {settings.most_bytes} are {max(bits, 0):.2f} bits for each of "
+            f"{weights} weights, too few for anything",
+            hint=f"{least} bytes are the least to try",
+        )
+    return float(min(bits, settings.weight_bits))
+
+
+def _other_bytes(proto: ModelProto, rows: Sequence[Row]) -> float:
+    """What a file weighs on its way beside the integers: graph, scales, and all other tensors."""
     bare = ModelProto()
     bare.CopyFrom(proto)
-    rest = 0
-    names = {layer.name for layer in layers}
+    rest = 0.0
+    names = {row.layer.name for row in rows}
     for tensor in bare.graph.initializer:
         # What is no layer of this pass (of an LSTM, say) gets 8 bits from the one behind it.
         later = tensor.data_type == TensorProto.FLOAT and len(tensor.dims) > 1
@@ -116,38 +147,44 @@ def _room(proto: ModelProto, layers: Sequence[StoredLayer], settings: QuantizeWe
             del tensor.float_data[:]
     compact(bare)
     rest += len(zlib.compress(bare.SerializeToString(), 9))
-    rest += sum(layer.channels for layer in layers)
-    weights = sum(layer.weight.size for layer in layers)
-    bits = 8 * (settings.most_bytes * (1 - _LATER) - rest) / weights
-    if bits < _LEAST_BITS:
-        least = int((rest + _LEAST_BITS * weights / 8) / (1 - _LATER)) + 1
-        raise PassRefused(
-            f"most_bytes: {settings.most_bytes} leave {max(bits, 0):.2f} bits for each of "
-            f"{weights} weights, too few for anything",
-            hint=f"{least} bytes are the least to try",
-        )
-    return float(min(bits, settings.weight_bits))
+    # Scales of few bits of mantissa; those of fixed grids have more of them.
+    return rest + sum(
+        row.grids[0].scales.size * (_BLOCK_SCALE_BYTES if row.grids[0].block else 1) for row in rows
+    )
+
+
+def _by_hand(rows: Sequence[Row], settings: QuantizeWeights) -> dict[int, int]:
+    """The choices of the rows whose bits are set by hand."""
+    wanted = dict(settings.widths)
+    return {
+        i: nearest(row.options, wanted[row.layer.name])
+        for i, row in enumerate(rows)
+        if row.layer.name in wanted
+    }
+
+
+def _spent(row: Row, choice: int) -> float:
+    return row.options.weights * row.options.choices[choice].bits
 
 
 def _pick(rows: Sequence[Row], settings: QuantizeWeights, bits: float) -> list[int]:
-    """The choice of each row: those set by hand, then what is left of the bits for the others."""
-    by_hand = dict(settings.widths)
-    fixed = {
-        i: nearest(row.options, by_hand[row.layer.name])
-        for i, row in enumerate(rows)
-        if row.layer.name in by_hand
-    }
-    free = [i for i in range(len(rows)) if i not in fixed]
-    if settings.allocation == "uniform":
-        return [fixed.get(i, nearest(row.options, bits)) for i, row in enumerate(rows)]
+    """The choice of each row: as set by hand, and so many bits on average for the others."""
+    picked = _by_hand(rows, settings)
+    free = [i for i in range(len(rows)) if i not in picked]
     options = [rows[i].options for i in free]
     least = lightest(options)
-    if least > bits:
+    as_near_as_can_be = settings.allocation == "uniform" and settings.most_bytes is None
+    if least > bits and not as_near_as_can_be:
         raise PassRefused(
             f"bits: {bits:g} on average are fewer than the lightest form takes ({least:.2f})"
         )
-    chosen = allocate(options, bits)
-    return [(fixed | dict(zip(free, chosen, strict=True)))[i] for i in range(len(rows))]
+    if settings.allocation == "measured":
+        chosen = allocate(options, bits)
+    else:
+        alike = nearest if settings.most_bytes is None else at_most
+        chosen = [alike(each, bits) for each in options]
+    picked |= dict(zip(free, chosen, strict=True))
+    return [picked[i] for i in range(len(rows))]
 
 
 def _quantized(
@@ -168,7 +205,7 @@ def _quantized(
                 )
             )
     if not made:
-        raise PassRefused("every layer breaks the model with fewer bits: all stay float")
+        raise PassRefused("all layers stay float, by hand or because fewer bits break the model")
     return made
 
 
