@@ -1,0 +1,67 @@
+"""In which order a value's axes are stored, so that a transpose costs nothing until it must."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgekit.bridge.graph import Shape, Tensor
+
+Order = tuple[int, ...]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Value:
+    """An ONNX value: a tensor whose storage axis ``i`` holds the value's axis ``order[i]``.
+
+    TFLite wants images with channels last where ONNX has them first; a value keeps the order that
+    its maker gave it, and is transposed only where a reader cannot do with it.
+    """
+
+    tensor: Tensor
+    order: Order
+
+    @property
+    def shape(self) -> Shape:
+        """Sizes as ONNX says them."""
+        return logical(self.tensor.shape, self.order)
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether axes are stored as ONNX has them."""
+        return self.order == plain_order(len(self.order))
+
+    def axis(self, of: int) -> int:
+        """Where an ONNX axis, which may be negative, is stored."""
+        return self.order.index(of % len(self.order))
+
+
+def plain_order(rank: int) -> Order:
+    """Axes as ONNX has them."""
+    return tuple(range(rank))
+
+
+def channels_last(rank: int) -> Order:
+    """Batch, then space, then channels: (0, 2, 3, 1) for images."""
+    return (0, *range(2, rank), 1)
+
+
+def stored(shape: Shape, order: Order) -> Shape:
+    """Sizes in storage order, of sizes as ONNX says them."""
+    return tuple(shape[axis] for axis in order)
+
+
+def logical(shape: Shape, order: Order) -> Shape:
+    """Sizes as ONNX says them, of sizes in storage order."""
+    sizes = dict(zip(order, shape, strict=True))
+    return tuple(sizes[axis] for axis in range(len(order)))
+
+
+def permutation(of: Order, to: Order) -> Order:
+    """The ``perm`` of the TRANSPOSE that brings storage order ``of`` to ``to``."""
+    return tuple(of.index(axis) for axis in to)
+
+
+def moves_nothing(shape: Shape, perm: Order) -> bool:
+    """Whether a transpose only moves axes of size 1, so that a RESHAPE does the same."""
+    moved = [axis for axis in perm if shape[axis] != 1]
+    return moved == sorted(moved)

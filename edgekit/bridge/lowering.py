@@ -1,0 +1,271 @@
+"""An ONNX graph with fixed shapes as a TFLite graph: one rule for each operator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto, helper
+
+from edgekit.bridge.graph import Array, LiteGraph, Op, Shape, Tensor, constant
+from edgekit.bridge.layout import (
+    Order,
+    Value,
+    moves_nothing,
+    permutation,
+    plain_order,
+    stored,
+)
+from edgekit.errors import PassRefused
+from edgekit.graphs.index import GraphIndex, attribute
+
+_STANDARD = ("", "ai.onnx")
+
+
+def lower(proto: ModelProto) -> LiteGraph:
+    """The TFLite graph of an ONNX graph, operator by operator; nothing is folded or fused yet.
+
+    Args:
+        proto: as ``edgekit.bridge.shapes.settled`` leaves it: constants as initialisers, every
+            shape fixed and stored with its value.
+
+    Raises:
+        PassRefused: an operator, or a use of one, that has no counterpart; names the node and says
+            what to do.
+    """
+    from edgekit.bridge.rules import RULES
+
+    lowering = Lowering(proto)
+    for node in proto.graph.node:
+        if node.domain not in _STANDARD and f"{node.domain}:{node.op_type}" not in RULES:
+            raise lowering.refusal(node, "is no standard ONNX operator")
+        name = node.op_type if node.domain in _STANDARD else f"{node.domain}:{node.op_type}"
+        rule = RULES.get(name)
+        if rule is None:
+            raise lowering.refusal(node, "has no TFLite counterpart")
+        rule(lowering, node)
+    return lowering.finished()
+
+
+class Lowering:
+    """A graph in the making, and what a rule may use to add to it.
+
+    A rule reads a node's inputs with ``value`` (or ``plain``, ``floats``...), adds operators with
+    ``emit``, and says what the node's outputs are with ``bind``.
+    """
+
+    def __init__(self, proto: ModelProto) -> None:
+        self.proto = proto
+        self.index = GraphIndex(proto)
+        self.types = _types(proto)
+        self._values: dict[str, Value] = {}
+        self._constants: dict[tuple[str, bytes, Shape], Tensor] = {}
+        self._origin = ""
+        self.graph = LiteGraph(ops=[], inputs={}, outputs={})
+        for fed in proto.graph.input:
+            if fed.name in self.index.initializers:
+                continue
+            dtype, shape = self.types[fed.name]
+            tensor = Tensor(name=fed.name, dtype=dtype, shape=shape)
+            self.graph.inputs[fed.name] = tensor
+            self._values[fed.name] = Value(tensor=tensor, order=plain_order(len(shape)))
+
+    # ------------------------------------------------------------ reading a node
+
+    def has(self, node: NodeProto, position: int) -> bool:
+        """Whether a node has an input at a position: optional ones may be absent or empty."""
+        return len(node.input) > position and bool(node.input[position])
+
+    def value(self, node: NodeProto, position: int) -> Value:
+        """An input as it is stored."""
+        self._origin = described(node)
+        return self._named(node.input[position])
+
+    def plain(self, node: NodeProto, position: int) -> Tensor:
+        """An input with its axes stored as ONNX has them."""
+        return self.ordered(self.value(node, position), None)
+
+    def constant(self, node: NodeProto, position: int) -> Array | None:
+        """The value of an input that is stored in the file, as ONNX has it; else ``None``."""
+        if not self.has(node, position):
+            return None
+        return self.index.constant(node.input[position])
+
+    def integers(self, node: NodeProto, position: int) -> tuple[int, ...]:
+        """The value of an input that must be stored: axes, pads, sizes.
+
+        Raises:
+            PassRefused: it is computed at run time.
+        """
+        array = self.constant(node, position)
+        if array is None:
+            raise self.refusal(node, f"takes its input {position} from a computation")
+        return tuple(int(n) for n in array.ravel())
+
+    def shape_of(self, name: str) -> Shape:
+        """Sizes of an ONNX value, as ONNX has them.
+
+        Raises:
+            PassRefused: they are not fixed.
+        """
+        if name not in self.types:
+            raise PassRefused(
+                f"{name}: its shape depends on the data, or cannot be inferred",
+                hint="export the model with fixed shapes",
+            )
+        return self.types[name][1]
+
+    def dtype_of(self, name: str) -> str:
+        """numpy's name of an ONNX value's type."""
+        self.shape_of(name)
+        return self.types[name][0]
+
+    # ------------------------------------------------------------ adding to the graph
+
+    def emit(
+        self,
+        kind: str,
+        inputs: Sequence[Tensor | None],
+        shape: Shape,
+        *,
+        dtype: str = "float32",
+        options: Mapping[str, Any] | None = None,
+    ) -> Tensor:
+        """Add an operator of one output; returns that.
+
+        Args:
+            kind: as ``Op.kind``.
+            inputs: in the operator's order.
+            shape: of the output, in storage order.
+            dtype: of the output.
+            options: as ``Op.options``.
+        """
+        made = Tensor(name=f"{self._origin}/{kind.lower()}", dtype=dtype, shape=shape)
+        self.emit_many(kind, inputs, [made], options=options)
+        return made
+
+    def emit_many(
+        self,
+        kind: str,
+        inputs: Sequence[Tensor | None],
+        outputs: Sequence[Tensor],
+        *,
+        options: Mapping[str, Any] | None = None,
+    ) -> None:
+        """Add an operator with outputs that are there already."""
+        self.graph.ops.append(
+            Op(
+                kind=kind,
+                inputs=list(inputs),
+                outputs=list(outputs),
+                options=dict(options or {}),
+                origin=self._origin,
+            )
+        )
+
+    def stored(self, array: Array, name: str = "constant") -> Tensor:
+        """A constant of the lowering's own; equal ones are stored once."""
+        key = (array.dtype.name, array.tobytes(), tuple(array.shape))
+        if key not in self._constants:
+            self._constants[key] = constant(name, array)
+        return self._constants[key]
+
+    def int32(self, numbers: Sequence[int] | int) -> Tensor:
+        """A constant of 32-bit integers."""
+        return self.stored(np.asarray(numbers, np.int32))
+
+    def float32(self, numbers: Sequence[float] | float) -> Tensor:
+        """A constant of floats."""
+        return self.stored(np.asarray(numbers, np.float32))
+
+    def ordered(self, value: Value, order: Order | None) -> Tensor:
+        """A value with its axes stored in an order; ``None`` = as ONNX has them.
+
+        Transposes only where data has to move.
+        """
+        order = plain_order(len(value.order)) if order is None else order
+        perm = permutation(value.order, order)
+        if perm == plain_order(len(perm)):
+            return value.tensor
+        return self.transposed(value.tensor, perm)
+
+    def transposed(self, tensor: Tensor, perm: Order) -> Tensor:
+        """A tensor with its axes in another order; a RESHAPE where that does the same."""
+        shape = stored(tensor.shape, perm)
+        if moves_nothing(tensor.shape, perm):
+            return self.reshaped(tensor, shape)
+        return self.emit("TRANSPOSE", [tensor, self.int32(perm)], shape, dtype=tensor.dtype)
+
+    def reshaped(self, tensor: Tensor, shape: Shape) -> Tensor:
+        """A tensor in another shape; itself where it has that already."""
+        if tensor.shape == shape:
+            return tensor
+        return self.emit("RESHAPE", [tensor, self.int32(shape)], shape, dtype=tensor.dtype)
+
+    def cast(self, tensor: Tensor, dtype: str) -> Tensor:
+        """A tensor in another type; itself where it has that already."""
+        if tensor.dtype == dtype:
+            return tensor
+        options = {"in_data_type": tensor.dtype, "out_data_type": dtype}
+        return self.emit("CAST", [tensor], tensor.shape, dtype=dtype, options=options)
+
+    def bind(
+        self, node: NodeProto, tensor: Tensor, order: Order | None = None, *, output: int = 0
+    ) -> None:
+        """Say that a tensor is a node's output, its axes stored in an order; ``None`` = ONNX's."""
+        order = plain_order(len(tensor.shape)) if order is None else order
+        self._values[node.output[output]] = Value(tensor=tensor, order=order)
+
+    def refusal(self, node: NodeProto, why: str, *, hint: str = "") -> PassRefused:
+        """The error of a node that cannot be brought over."""
+        hint = hint or "replace it before export, or run this model with onnxruntime"
+        return PassRefused(f"{described(node)} {why}", hint=hint)
+
+    # ------------------------------------------------------------ inside
+
+    def _named(self, name: str) -> Value:
+        if name not in self._values:
+            array = self.index.constant(name)
+            if array is None:
+                raise PassRefused(f"{name}: nothing in the graph makes it")
+            tensor = constant(name, array)
+            tensor.source = name
+            self._values[name] = Value(tensor=tensor, order=plain_order(array.ndim))
+        return self._values[name]
+
+    def finished(self) -> LiteGraph:
+        """The graph with its outputs as ONNX has them."""
+        for made in self.proto.graph.output:
+            self._origin = f"output {made.name}"
+            tensor = self.ordered(self._named(made.name), None)
+            self.graph.outputs[made.name] = tensor
+        return self.graph
+
+
+def described(node: NodeProto) -> str:
+    """A node for people: its operator and its name, or the name of what it makes."""
+    return f"{node.op_type} {node.name or node.output[0]}"
+
+
+def attr(node: NodeProto, name: str, default: Any = None) -> Any:  # noqa: ANN401 - by name
+    """An attribute of a node, text as ``str``; the default where it is absent."""
+    found = attribute(node, name, default)
+    return found.decode() if isinstance(found, bytes) else found
+
+
+def _types(proto: ModelProto) -> dict[str, tuple[str, Shape]]:
+    graph = proto.graph
+    found = {t.name: (_dtype(t.data_type), tuple(t.dims)) for t in graph.initializer}
+    for value in (*graph.input, *graph.value_info, *graph.output):
+        tensor = value.type.tensor_type
+        dims = tensor.shape.dim
+        if tensor.HasField("shape") and all(d.HasField("dim_value") for d in dims):
+            found[value.name] = (_dtype(tensor.elem_type), tuple(d.dim_value for d in dims))
+    return found
+
+
+def _dtype(elem_type: int) -> str:
+    if elem_type == TensorProto.STRING:
+        return "str"
+    return str(np.dtype(helper.tensor_dtype_to_np_dtype(elem_type)).name)

@@ -1,0 +1,46 @@
+"""One rule for each ONNX operator: how it is said in TFLite's operators."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from onnx import NodeProto
+
+from edgekit.bridge.lowering import Lowering
+from edgekit.bridge.rules import (
+    activations,
+    control,
+    convolution,
+    elementwise,
+    indexing,
+    joining,
+    normalisation,
+    pooling,
+    products,
+    quantised,
+    recurrent,
+    reductions,
+    resizing,
+    selection,
+    shapes,
+)
+
+Rule = Callable[[Lowering, NodeProto], None]
+
+RULES: dict[str, Rule] = {
+    **activations.RULES,
+    **control.RULES,
+    **convolution.RULES,
+    **elementwise.RULES,
+    **indexing.RULES,
+    **joining.RULES,
+    **normalisation.RULES,
+    **pooling.RULES,
+    **products.RULES,
+    **quantised.RULES,
+    **recurrent.RULES,
+    **reductions.RULES,
+    **resizing.RULES,
+    **selection.RULES,
+    **shapes.RULES,
+}

@@ -1,0 +1,11 @@
+"""Operators that only change a value's shape or the order of its axes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from onnx import NodeProto
+
+from edgekit.bridge.lowering import Lowering
+
+RULES: dict[str, Callable[[Lowering, NodeProto], None]] = {}

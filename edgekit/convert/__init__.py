@@ -1,0 +1,1 @@
+"""Models of other tools as ONNX: one file for each tool."""
