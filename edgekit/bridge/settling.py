@@ -69,7 +69,8 @@ def _constant_of(node: NodeProto) -> Array | None:
     attribute = node.attribute[0]
     value = helper.get_attribute_value(attribute)
     if isinstance(value, TensorProto):
-        return numpy_helper.to_array(value)
+        array: Array = numpy_helper.to_array(value)
+        return array
     if attribute.name in ("value_float", "value_floats"):
         return np.asarray(value, np.float32)
     if attribute.name in ("value_int", "value_ints"):
