@@ -23,7 +23,6 @@ pytestmark = pytest.mark.zoo
         ("ic-resnet8", 4.0, 1.0, 7.0),
         ("ic-resnet8", 3.0, 3.0, 9.0),
         ("kws-dscnn", 4.0, 1.0, 6.0),
-        ("effnet-lite0", 4.3, 2.0, 6.5),
         ("text-minilm-agnews", 2.6, 3.0, 10.0),
     ],
 )
