@@ -15,6 +15,7 @@ from edgekit.bridge.rules import (
     indexing,
     joining,
     normalisation,
+    padding,
     pooling,
     products,
     quantised,
@@ -23,6 +24,7 @@ from edgekit.bridge.rules import (
     resizing,
     selection,
     shapes,
+    slicing,
 )
 
 Rule = Callable[[Lowering, NodeProto], None]
@@ -35,6 +37,7 @@ RULES: dict[str, Rule] = {
     **indexing.RULES,
     **joining.RULES,
     **normalisation.RULES,
+    **padding.RULES,
     **pooling.RULES,
     **products.RULES,
     **quantised.RULES,
@@ -43,4 +46,5 @@ RULES: dict[str, Rule] = {
     **resizing.RULES,
     **selection.RULES,
     **shapes.RULES,
+    **slicing.RULES,
 }
