@@ -11,6 +11,7 @@ from edgekit.bridge.flatbuffer import write_lite
 from edgekit.bridge.folding import fold
 from edgekit.bridge.fusing import fuse
 from edgekit.bridge.lowering import lower
+from edgekit.bridge.quantising import quantise
 from edgekit.bridge.settling import settled
 from edgekit.errors import PassRefused
 
@@ -43,5 +44,7 @@ def emitted(
     graph = lower(settled(proto, dims))
     fold(graph)
     fuse(graph)
+    fold(graph)
+    quantise(graph)
     fold(graph)
     return write_lite(graph)

@@ -84,6 +84,20 @@ class Wiring:
         for tensor in rest:
             self._release(tensor)
 
+    def take_output(self, op: Op, place: int, later: Op) -> None:
+        """Let an operator make at a place what the only reader of that output made of it."""
+        self._makers.pop(id(op.outputs[place]))
+        op.outputs[place] = later.outputs[0]
+        self._leave(later)
+        self._makers[id(op.outputs[place])] = op
+
+    def dequantise_later(self, op: Op, place: int, integers: Tensor) -> None:
+        """Let an operator make integers at a place, and a DEQUANTIZE the floats it made."""
+        old = op.outputs[place]
+        op.outputs[place] = integers
+        self._makers[id(integers)] = op
+        self.append(op, "DEQUANTIZE", [integers], old)
+
     def swap(self, old: Tensor, new: Tensor) -> None:
         """Let every reader of a tensor, graph outputs included, read another."""
         for reader in self.readers(old):
