@@ -9,6 +9,7 @@ from onnx import NodeProto
 from edgekit.bridge.lowering import Lowering
 from edgekit.bridge.rules import (
     activations,
+    bits,
     control,
     convolution,
     elementwise,
@@ -23,12 +24,14 @@ from edgekit.bridge.rules import (
     resizing,
     selection,
     shapes,
+    special,
 )
 
 Rule = Callable[[Lowering, NodeProto], None]
 
 RULES: dict[str, Rule] = {
     **activations.RULES,
+    **bits.RULES,
     **control.RULES,
     **convolution.RULES,
     **elementwise.RULES,
@@ -43,4 +46,5 @@ RULES: dict[str, Rule] = {
     **resizing.RULES,
     **selection.RULES,
     **shapes.RULES,
+    **special.RULES,
 }
