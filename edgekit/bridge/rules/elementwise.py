@@ -223,15 +223,22 @@ def _negated(low: Lowering, node: NodeProto) -> None:
 
 
 def identity(low: Lowering, node: NodeProto) -> None:
-    """Identity, and Dropout at inference: the very same value."""
+    """Identity: the very same value."""
     value = low.value(node, 0)
-    if node.op_type == "Dropout" and len(node.output) > 1 and node.output[1]:
-        raise low.refusal(node, "gives the mask of what it drops")
-    if node.op_type == "Dropout" and low.has(node, 2):
+    low.bind(node, value.tensor, value.order)
+
+
+def dropout(low: Lowering, node: NodeProto) -> None:
+    """Dropout at inference: the very same value, and a mask that keeps all of it."""
+    value = low.value(node, 0)
+    ratio = low.constant(node, 1)
+    if low.has(node, 2) and not (ratio is not None and float(ratio) == 0):
         is_training = low.constant(node, 2)
         if is_training is None or bool(is_training):
             raise low.refusal(node, "drops at random", hint="export the model for inference")
     low.bind(node, value.tensor, value.order)
+    if len(node.output) > 1 and node.output[1]:
+        low.bind(node, low.stored(np.ones(value.shape, np.bool_)), output=1)
 
 
 RULES: dict[str, Callable[[Lowering, NodeProto], None]] = {
@@ -242,7 +249,7 @@ RULES: dict[str, Callable[[Lowering, NodeProto], None]] = {
     "CastLike": cast_like,
     "Ceil": unary("CEIL"),
     "Div": binary("DIV"),
-    "Dropout": identity,
+    "Dropout": dropout,
     "Equal": binary("EQUAL", dtype="bool"),
     "Exp": unary("EXP"),
     "Floor": unary("FLOOR"),

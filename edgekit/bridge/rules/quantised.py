@@ -44,7 +44,7 @@ def _parameters(low: Lowering, node: NodeProto, dtype: str) -> _Parameters | Non
         return None
     if zero_points is None:
         zero_points = np.zeros(scales.shape, np.int64)
-    zero_points = np.broadcast_to(zero_points.astype(np.int64), scales.shape)
+    zero_points = zero_points.astype(np.int64).reshape(scales.shape)
     axis = int(attr(node, "axis", 1))
     return _Parameters(scales=scales, zero_points=zero_points, dtype=dtype, axis=axis)
 
