@@ -10,11 +10,13 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from edgekit.bridge.graph import Array, LiteGraph, Op, Shape, Tensor, constant
 from edgekit.bridge.layout import (
+    Mixed,
     Order,
     Value,
     moves_nothing,
     permutation,
     plain_order,
+    split_apart,
     stored,
 )
 from edgekit.errors import PassRefused
@@ -101,10 +103,17 @@ class Lowering:
         """Whether a node has an input at a position: optional ones may be absent or empty."""
         return len(node.input) > position and bool(node.input[position])
 
-    def value(self, node: NodeProto, position: int) -> Value:
-        """An input as it is stored."""
+    def value(self, node: NodeProto, position: int, *, mixed: bool = False) -> Value:
+        """An input as it is stored.
+
+        Args:
+            node: the reader.
+            position: of the input.
+            mixed: the reader can do with an axis whose entries are in another order.
+        """
         self._origin = described(node)
-        return self._named(node.input[position])
+        value = self._named(node.input[position])
+        return value if mixed else self.unmixed(value)
 
     def plain(self, node: NodeProto, position: int) -> Tensor:
         """An input with its axes stored as ONNX has them."""
@@ -214,6 +223,7 @@ class Lowering:
 
         Transposes only where data has to move.
         """
+        value = self.unmixed(value)
         order = plain_order(len(value.order)) if order is None else order
         perm = permutation(value.order, order)
         if perm == plain_order(len(perm)):
@@ -222,6 +232,36 @@ class Lowering:
         if key not in self._transposed:
             self._transposed[key] = self.transposed(value.tensor, perm)
         return self._transposed[key]
+
+    def unmixed(self, value: Value) -> Value:
+        """A value with the entries of every axis as ONNX has them."""
+        if value.mixed is None:
+            return value
+        shape, order = split_apart(value)
+        first = value.order.index(value.mixed.axis)
+        parts = range(first, first + len(value.mixed.sizes))
+        rest = range(parts.stop, len(order))
+        perm = (*range(first), *sorted(parts, key=order.__getitem__), *rest)
+        right = self.transposed(self.reshaped(value.tensor, shape), perm)
+        return Value(tensor=self.reshaped(right, value.tensor.shape), order=value.order)
+
+    def mixed_alike(self, tensor: Tensor, axis: int, mixed: Mixed) -> Tensor:
+        """A tensor with the entries of a stored axis mixed as those of another value are.
+
+        Args:
+            tensor: a weight, say; entries of its axis as ONNX has them.
+            axis: the stored axis.
+            mixed: how they are to be.
+        """
+        before, after = tensor.shape[:axis], tensor.shape[axis + 1 :]
+        parts = self.reshaped(tensor, (*before, *mixed.sizes, *after))
+        count = len(mixed.sizes)
+        perm = (
+            *range(axis),
+            *(axis + part for part in mixed.order),
+            *range(axis + count, len(parts.shape)),
+        )
+        return self.reshaped(self.transposed(parts, perm), tensor.shape)
 
     def transposed(self, tensor: Tensor, perm: Order) -> Tensor:
         """A tensor with its axes in another order; a RESHAPE where that does the same."""
@@ -248,11 +288,17 @@ class Lowering:
         return self.emit("CAST", [tensor], tensor.shape, dtype=dtype, options=options)
 
     def bind(
-        self, node: NodeProto, tensor: Tensor, order: Order | None = None, *, output: int = 0
+        self,
+        node: NodeProto,
+        tensor: Tensor,
+        order: Order | None = None,
+        *,
+        output: int = 0,
+        mixed: Mixed | None = None,
     ) -> None:
         """Say that a tensor is a node's output, its axes stored in an order; ``None`` = ONNX's."""
         order = plain_order(len(tensor.shape)) if order is None else order
-        self._values[node.output[output]] = Value(tensor=tensor, order=order)
+        self._values[node.output[output]] = Value(tensor=tensor, order=order, mixed=mixed)
 
     def refusal(self, node: NodeProto, why: str, *, hint: str = "") -> PassRefused:
         """The error of a node that cannot be brought over."""

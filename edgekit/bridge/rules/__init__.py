@@ -16,6 +16,7 @@ from edgekit.bridge.rules import (
     indexing,
     joining,
     normalisation,
+    padding,
     pooling,
     products,
     quantised,
@@ -24,6 +25,7 @@ from edgekit.bridge.rules import (
     resizing,
     selection,
     shapes,
+    slicing,
     special,
 )
 
@@ -38,6 +40,7 @@ RULES: dict[str, Rule] = {
     **indexing.RULES,
     **joining.RULES,
     **normalisation.RULES,
+    **padding.RULES,
     **pooling.RULES,
     **products.RULES,
     **quantised.RULES,
@@ -46,5 +49,6 @@ RULES: dict[str, Rule] = {
     **resizing.RULES,
     **selection.RULES,
     **shapes.RULES,
+    **slicing.RULES,
     **special.RULES,
 }
