@@ -8,6 +8,7 @@ from typing import Literal
 from onnx import ModelProto
 
 from edgekit.bridge.flatbuffer import write_lite
+from edgekit.bridge.folding import fold
 from edgekit.bridge.lowering import lower
 from edgekit.bridge.settling import settled
 from edgekit.errors import PassRefused
@@ -38,4 +39,6 @@ def emitted(
     """
     if precision != "same" or target != "litert":
         raise PassRefused(f"{precision} for {target} is not there yet")
-    return write_lite(lower(settled(proto, dims)))
+    graph = lower(settled(proto, dims))
+    fold(graph)
+    return write_lite(graph)
