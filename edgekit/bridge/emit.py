@@ -15,7 +15,7 @@ from edgekit.bridge.kernels import Target
 from edgekit.bridge.lowering import lower
 from edgekit.bridge.older import avoid_newer
 from edgekit.bridge.precision import store_float16, store_int8, use_dynamic_kernels
-from edgekit.bridge.quantising import quantise
+from edgekit.bridge.quantising import quantise, store_quantised
 from edgekit.bridge.settling import settled
 from edgekit.errors import PassRefused
 
@@ -66,6 +66,7 @@ def finish(graph: LiteGraph, *, precision: Precision = "same", target: Target = 
             "int16x8: the model says no ranges of its activations",
             hint="quantize it first: edgekit apply quantize",
         )
+    store_quantised(graph)
     fold(graph)
     fuse(graph)
     fold(graph)
