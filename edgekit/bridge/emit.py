@@ -13,8 +13,14 @@ from edgekit.bridge.fusing import fuse
 from edgekit.bridge.graph import LiteGraph, kinds
 from edgekit.bridge.kernels import Target
 from edgekit.bridge.lowering import lower
+from edgekit.bridge.naming import name_compositions
 from edgekit.bridge.older import avoid_newer
-from edgekit.bridge.precision import store_float16, store_int8, use_dynamic_kernels
+from edgekit.bridge.precision import (
+    store_float16,
+    store_int8,
+    use_dynamic_kernels,
+    use_dynamic_products,
+)
 from edgekit.bridge.quantising import quantise, store_quantised
 from edgekit.bridge.settling import settled
 from edgekit.errors import PassRefused
@@ -45,7 +51,9 @@ def emitted(
     Raises:
         PassRefused: an operator has no counterpart; names the node and says what to do.
     """
-    graph = lower(settled(proto, dims))
+    fixed = settled(proto, dims)
+    name_compositions(fixed)
+    graph = lower(fixed)
     finish(graph, precision=precision, target=target)
     return write_lite(graph)
 
@@ -72,6 +80,7 @@ def finish(graph: LiteGraph, *, precision: Precision = "same", target: Target = 
     fold(graph)
     quantise(graph, activations="int16" if precision == "int16x8" else "int8")
     fold(graph)
+    use_dynamic_products(graph, target=target)
     if precision == "float16":
         store_float16(graph)
     if precision == "dynamic":
