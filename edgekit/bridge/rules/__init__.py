@@ -23,10 +23,12 @@ from edgekit.bridge.rules import (
     recurrent,
     reductions,
     resizing,
+    scattering,
     selection,
     shapes,
     slicing,
     special,
+    suppression,
 )
 
 Rule = Callable[[Lowering, NodeProto], None]
@@ -47,7 +49,9 @@ RULES: dict[str, Rule] = {
     **recurrent.RULES,
     **reductions.RULES,
     **resizing.RULES,
+    **scattering.RULES,
     **selection.RULES,
+    **suppression.RULES,
     **shapes.RULES,
     **slicing.RULES,
     **special.RULES,
