@@ -23,6 +23,7 @@ from edgekit.bridge.precision import (
 )
 from edgekit.bridge.quantising import quantise, store_quantised
 from edgekit.bridge.settling import settled
+from edgekit.bridge.versions import too_new
 from edgekit.errors import PassRefused
 
 Precision = Literal["same", "float16", "dynamic", "int16x8"]
@@ -67,7 +68,8 @@ def finish(graph: LiteGraph, *, precision: Precision = "same", target: Target = 
         target: as ``emitted`` has it.
 
     Raises:
-        PassRefused: ``int16x8`` of a graph that says no ranges of its activations.
+        PassRefused: ``int16x8`` of a graph that says no ranges of its activations; operators that
+            the target does not have.
     """
     if precision == "int16x8" and "QUANTIZE" not in kinds(graph.ops):
         raise PassRefused(
@@ -90,3 +92,5 @@ def finish(graph: LiteGraph, *, precision: Precision = "same", target: Target = 
     if target == "tflite-runtime":
         avoid_newer(graph)
     fold(graph)
+    if target == "tflite-runtime" and (lines := too_new(graph)):
+        raise PassRefused("; ".join(lines), hint="use ai-edge-litert, or onnxruntime")
