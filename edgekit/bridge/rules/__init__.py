@@ -12,6 +12,7 @@ from edgekit.bridge.rules import (
     bits,
     control,
     convolution,
+    einsum,
     elementwise,
     indexing,
     joining,
@@ -29,6 +30,7 @@ from edgekit.bridge.rules import (
     slicing,
     special,
     suppression,
+    transposed,
 )
 
 Rule = Callable[[Lowering, NodeProto], None]
@@ -38,6 +40,7 @@ RULES: dict[str, Rule] = {
     **bits.RULES,
     **control.RULES,
     **convolution.RULES,
+    **einsum.RULES,
     **elementwise.RULES,
     **indexing.RULES,
     **joining.RULES,
@@ -55,4 +58,5 @@ RULES: dict[str, Rule] = {
     **shapes.RULES,
     **slicing.RULES,
     **special.RULES,
+    **transposed.RULES,
 }
