@@ -67,13 +67,30 @@ class Written:
         )
 
 
-def renamed(nodes: Iterable[NodeProto], names: Mapping[str, str]) -> None:
+def name_outputs(nodes: list[NodeProto], values: Mapping[str, str]) -> None:
+    """Give the values that are outputs their names, in place; a copy where one cannot be renamed.
+
+    Args:
+        nodes: of the main graph.
+        values: by the name that each is to have.
+    """
+    made = {name for node in nodes for name in node.output}
+    names: dict[str, str] = {}
+    for name, value in values.items():
+        if value in made and value not in names:
+            names[value] = name
+        elif value != name:
+            nodes.append(helper.make_node("Identity", [names.get(value, value)], [name]))
+    _rename(nodes, names)
+
+
+def _rename(nodes: Iterable[NodeProto], names: Mapping[str, str]) -> None:
     """Give values other names, in place, in inner graphs too."""
     for node in nodes:
         node.input[:] = [names.get(name, name) for name in node.input]
         node.output[:] = [names.get(name, name) for name in node.output]
         for graph in inner_graphs(node):
-            renamed(graph.node, names)
+            _rename(graph.node, names)
             for value in graph.output:
                 value.name = names.get(value.name, value.name)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgekit.bridge.graph import Op, Tensor
+from edgekit.bridge.graph import Op
 from edgekit.bridge.layout import plain_order
 from edgekit.bridge.lifting import Lifting
 from edgekit.bridge.lifts.activations import Rule
@@ -53,7 +53,7 @@ def gather(lifting: Lifting, op: Op) -> None:
     batch = op.options.get("batch_dims", 0)
     batch = positive(batch, len(lifting.tensor(op, 1).shape)) if batch else 0
     if batch == 0:
-        _gather_plain(lifting, op, indices, axis)
+        lifting.bind(op, lifting.gathered(op, 0, indices, axis))
         return
     rank = len(x.shape)
     moved = (*range(batch), axis, *(a for a in range(batch, rank) if a != axis))
@@ -67,21 +67,9 @@ def gather(lifting: Lifting, op: Op) -> None:
     lifting.bind(op, name)
 
 
-def _gather_plain(lifting: Lifting, op: Op, indices: str, axis: int) -> None:
-    rows = lifting.rows(op, 0)
-    if rows is None:
-        lifting.bind(op, lifting.node("Gather", [lifting.plain(op, 0), indices], {"axis": axis}))
-        return
-    stored, q, dtype = rows
-    name = lifting.node("Gather", [stored, indices], {"axis": axis})
-    lifting.bind(op, lifting.dequantized(name, q, dtype))
-
-
 def embedding_lookup(lifting: Lifting, op: Op) -> None:
     """EMBEDDING_LOOKUP: rows of a table by their numbers."""
-    table: Tensor = lifting.tensor(op, 1)
-    turned = Op(kind=op.kind, inputs=[table, lifting.tensor(op, 0)], outputs=op.outputs)
-    _gather_plain(lifting, turned, lifting.plain(op, 0), 0)
+    lifting.bind(op, lifting.gathered(op, 1, lifting.plain(op, 0), 0))
 
 
 def gather_nd(lifting: Lifting, op: Op) -> None:
