@@ -9,16 +9,38 @@ from edgekit.bridge.graph import Shape, Tensor
 Order = tuple[int, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class Mixed:
+    """An axis that was merged of several, and is stored with those in another order.
+
+    A flattened image that is kept channels last has mixed columns: a dense layer reads it as it
+    is when the rows of its weight are mixed in the same way; others have it put right first.
+
+    Args:
+        axis: the merged one, as ONNX numbers it.
+        sizes: of its parts, as ONNX has them.
+        order: stored part ``i`` is ONNX's part ``order[i]``.
+    """
+
+    axis: int
+    sizes: Shape
+    order: Order
+
+
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Value:
     """An ONNX value: a tensor whose storage axis ``i`` holds the value's axis ``order[i]``.
 
     TFLite wants images with channels last where ONNX has them first; a value keeps the order that
     its maker gave it, and is transposed only where a reader cannot do with it.
+
+    Args:
+        mixed: an axis whose entries are stored in another order than ONNX has them.
     """
 
     tensor: Tensor
     order: Order
+    mixed: Mixed | None = None
 
     @property
     def shape(self) -> Shape:
@@ -33,6 +55,24 @@ class Value:
     def axis(self, of: int) -> int:
         """Where an ONNX axis, which may be negative, is stored."""
         return self.order.index(of % len(self.order))
+
+
+def split_apart(value: Value) -> tuple[Shape, Order]:
+    """Storage shape and order of a mixed value when its mixed axis is many axes again."""
+    mixed = value.mixed
+    if mixed is None:
+        return value.tensor.shape, value.order
+    more = len(mixed.sizes) - 1
+    shape: list[int] = []
+    order: list[int] = []
+    for size, axis in zip(value.tensor.shape, value.order, strict=True):
+        if axis == mixed.axis:
+            shape += [mixed.sizes[part] for part in mixed.order]
+            order += [axis + part for part in mixed.order]
+        else:
+            shape.append(size)
+            order.append(axis + more if axis > mixed.axis else axis)
+    return tuple(shape), tuple(order)
 
 
 def plain_order(rank: int) -> Order:

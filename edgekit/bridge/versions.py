@@ -1,404 +1,69 @@
-"""Which version of an operator a use of it needs, and what tflite-runtime 2.14 lacks."""
+"""What the operators of tflite-runtime 2.14 are too old for."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
-from edgekit.bridge.graph import Op
-
-_Rule = Callable[["_Use"], int]
-
-
-class _Use:
-    """What the rules ask of an operator in its place."""
-
-    def __init__(self, op: Op) -> None:
-        self.op = op
-        self.inputs = [t for t in op.inputs if t is not None]
-
-    def type(self, place: int) -> str | None:
-        """The type of an input; ``None`` where it is left out."""
-        tensor = self.op.inputs[place] if place < len(self.op.inputs) else None
-        return None if tensor is None else tensor.dtype
-
-    @property
-    def types(self) -> tuple[str, str]:
-        """The types of the first two inputs; empty where one is left out."""
-        return self.type(0) or "", self.type(1) or ""
-
-    @property
-    def out(self) -> str | None:
-        """The type of the first result."""
-        return self.op.outputs[0].dtype if self.op.outputs else None
-
-    @property
-    def rank(self) -> int:
-        """The most axes that an input has."""
-        return max((len(t.shape) for t in self.inputs), default=0)
-
-    @property
-    def broadcasts(self) -> bool:
-        """Whether the first two inputs differ in shape."""
-        return len(self.inputs) > 1 and self.inputs[0].shape != self.inputs[1].shape
-
-    @property
-    def hybrid(self) -> bool:
-        """Whether float activations meet 8-bit weights."""
-        return (self.type(0), self.type(1), self.out) == ("float32", "int8", "float32")
-
-    def scales(self, place: int) -> int:
-        """How many scales an input has."""
-        tensor = self.op.inputs[place] if place < len(self.op.inputs) else None
-        parameters = None if tensor is None else tensor.quantization
-        return 0 if parameters is None else len(parameters.scales)
-
-    def option(self, key: str, default: Any = None) -> Any:  # noqa: ANN401 - of any type
-        """The value of an option, or the schema's default."""
-        return self.op.options.get(key, default)
-
-
-def version_of(op: Op) -> int:
-    """The lowest version of an operator that knows its types, ranks, options and scales.
-
-    Source: TensorFlow, ``lite/tools/versioning/op_version.cc``.
-    """
-    use = _Use(op)
-    if op.kind in _RULES:
-        return _RULES[op.kind](use)
-    known = _BY_TYPE.get(op.kind, {})
-    return known.get(use.type(0) or "", known.get("", 1))
-
-
-def _conv(use: _Use) -> int:
-    types = use.types
-    if types == ("int16", "int8") and use.option("quantized_bias_type", "float32") != "float32":
-        return 8
-    source, weight = use.op.inputs[0], use.op.inputs[1]
-    if source is not None and weight is not None and source.shape[-1:] != weight.shape[-1:]:
-        return 6
-    if use.hybrid:
-        return 5 if use.scales(1) > 1 else 2
-    return {("int16", "int8"): 4, ("int8", "int8"): 3, ("int8", "int4"): 7}.get(types, 1)
-
-
-def _depthwise(use: _Use) -> int:
-    if use.hybrid:
-        return 6 if use.scales(1) > 1 else 4
-    known = {("int16", "int8"): 5, ("int8", "int8"): 3, ("int8", "int4"): 7}
-    dilated = use.option("dilation_w_factor", 1) != 1 or use.option("dilation_h_factor", 1) != 1
-    return known.get(use.types, 2 if dilated else 1)
-
-
-def _dense(use: _Use) -> int:
-    types = use.types
-    if use.hybrid and use.scales(1) > 1:
-        return 12
-    if types == ("int16", "int8"):
-        return 11 if use.option("quantized_bias_type", "float32") != "float32" else 7
-    if types == ("int8", "int4"):
-        return 10
-    rules = [
-        (use.hybrid and use.option("asymmetric_quantize_inputs"), 9),
-        (len(use.op.inputs) == 2 or use.type(2) is None, 6),
-        (use.option("keep_num_dims"), 5),
-        (types == ("int8", "int8"), 4),
-        (use.hybrid, 3),
-        (use.option("weights_format", "DEFAULT") != "DEFAULT", 2),
-    ]
-    return next((version for holds, version in rules if holds), 1)
-
-
-def _transpose_conv(use: _Use) -> int:
-    sixteen = use.type(2) == "int16"
-    if sixteen and use.option("quantized_bias_type", "float32") != "float32":
-        return 5
-    if use.option("fused_activation_function", "NONE") != "NONE":
-        return 4
-    if use.type(3) is not None:
-        return 3
-    return 2 if use.type(1) == "int8" else 1
-
-
-def _gather(use: _Use) -> int:
-    if use.type(0) == "int4":
-        return 7
-    if use.type(1) == "int16":
-        return 6
-    if use.option("batch_dims", 0):
-        return 5
-    return {"int16": 4, "bool": 3, "int8": 2}.get(use.type(0) or "", 1)
-
-
-def _gather_nd(use: _Use) -> int:
-    if use.type(1) == "int16" and use.type(0) != "bool":
-        return 4
-    return {"bool": 5, "int16": 3, "string": 2}.get(use.type(0) or "", 1)
-
-
-def _mul(use: _Use) -> int:
-    kind = use.type(0)
-    if kind == "int16":
-        return 4 if use.scales(0) else 7
-    if kind in ("uint32", "complex64", "int64"):
-        return {"uint32": 7, "complex64": 6, "int64": 5}[kind]
-    ends = [t.quantization for t in (*use.inputs[:2], *use.op.outputs[:1])]
-    scales = [float(q.scales[0]) for q in ends if q is not None]
-    if len(scales) == 3 and all(scales) and scales[0] * scales[1] / scales[2] >= 1.0:
-        return 3
-    return 2 if kind == "int8" else 1
-
-
-def _add(use: _Use) -> int:
-    if use.type(0) == "int16":
-        if not use.scales(0):
-            return 5
-        return 1 if use.option("pot_scale_int16", True) else 3
-    return {"int64": 4, "int8": 2}.get(use.type(0) or "", 1)
-
-
-def _sub(use: _Use) -> int:
-    if use.type(0) == "int16" and not use.option("pot_scale_int16", True):
-        return 5
-    if use.type(0) == "int64":
-        return 4
-    if use.broadcasts and use.rank > 4:
-        return 3
-    return 2 if use.type(0) == "int8" else 1
-
-
-def _extreme(use: _Use) -> int:
-    if use.type(0) == "int16":
-        return 4
-    if use.broadcasts and use.rank > 4:
-        return 3
-    return 2 if use.type(0) == "int8" else 1
-
-
-def _div(use: _Use) -> int:
-    return 2 if use.broadcasts and use.rank > 4 else 1
-
-
-def _transpose(use: _Use) -> int:
-    if use.rank > 5:
-        return 6
-    if use.type(0) == "int16":
-        return 5
-    if use.rank > 4:
-        return 4
-    return {"bool": 3, "int8": 2}.get(use.type(0) or "", 1)
-
-
-def _slice(use: _Use) -> int:
-    if use.type(0) == "uint32":
-        return 6
-    if use.rank > 4:
-        return 5
-    return {"int16": 4, "string": 3, "int8": 2}.get(use.type(0) or "", 1)
-
-
-def _strided_slice(use: _Use) -> int:
-    if use.option("offset"):
-        return 8
-    if use.type(0) == "uint32":
-        return 7
-    if use.option("ellipsis_mask", 0) or use.option("new_axis_mask", 0):
-        return 6
-    if use.rank > 4 and use.type(0) != "string":
-        return 4
-    return {"string": 5, "bool": 3, "int8": 2}.get(use.type(0) or "", 1)
-
-
-def _pad(use: _Use) -> int:
-    if use.rank > 4:
-        return 4
-    return {"int16": 3, "int8": 2}.get(use.type(0) or "", 1)
-
-
-def _space(use: _Use) -> int:
-    if use.type(0) == "int16":
-        return 4
-    if use.inputs and len(use.inputs[0].shape) != 4:
-        return 3
-    return 2 if use.type(0) == "int8" else 1
-
-
-def _resize(use: _Use) -> int:
-    if use.type(0) == "int16":
-        return 4
-    nearest = use.op.kind == "RESIZE_NEAREST_NEIGHBOR"
-    if use.option("half_pixel_centers") or (nearest and use.option("align_corners")):
-        return 3
-    return 2 if use.type(0) == "int8" else 1
-
-
-def _split(use: _Use) -> int:
-    return {"int16": 4, "int32": 3, "int8": 2}.get(use.type(1) or "", 1)
-
-
-def _fill(use: _Use) -> int:
-    known = {"float16": 4, "int8": 3, "int16": 3, "bool": 2, "string": 2}
-    return known.get(use.type(1) or "", 1)
-
-
-def _select(use: _Use) -> int:
-    if use.type(0) == "uint32":
-        return 4
-    if use.rank == 5:
-        return 3
-    return 2 if use.type(0) == "int8" else 1
-
-
-def _cast(use: _Use) -> int:
-    both = {use.type(0), use.out}
-    known = {"bfloat16": 7, "int4": 6, "float64": 5, "float16": 5, "uint16": 4, "int8": 3}
-    known["uint32"] = 2
-    return max((known.get(kind or "", 1) for kind in both), default=1)
-
-
-def _quantize(use: _Use) -> int:
-    if "int4" in (use.type(0), use.out):
-        return 4
-    parameters = use.op.outputs[0].quantization
-    if parameters is not None and len(parameters.scales) > 1:
-        return 3
-    return 2 if use.out == "int16" else 1
-
-
-def _dequantize(use: _Use) -> int:
-    if use.type(0) == "int8" and use.scales(0) > 1:
-        return 5
-    return {"int4": 6, "int16": 3, "float16": 3, "int8": 2}.get(use.type(0) or "", 1)
-
-
-def _abs(use: _Use) -> int:
-    if use.type(0) == "int16":
-        return 3 if use.scales(0) else 4
-    return {"int32": 5, "int8": 2, "uint8": 2}.get(use.type(0) or "", 1)
-
-
-def _topk(use: _Use) -> int:
-    if "int16" in (use.type(0), use.type(1), *(t.dtype for t in use.op.outputs[1:])):
-        return 3
-    return 2 if use.type(0) == "int8" else 1
-
-
-def _batch_matmul(use: _Use) -> int:
-    if use.hybrid and use.option("asymmetric_quantize_inputs"):
-        return 4
-    return {"int16": 3, "int8": 2}.get(use.type(0) or "", 1)
-
-
-def _lstm(use: _Use) -> int:
-    weights = use.type(2)
-    if use.option("kernel_type", "FULL") == "BASIC":
-        return 2
-    if (use.type(0), weights) == ("int16", "int8"):
-        return 5
-    if (use.type(0), weights) == ("float32", "int8"):
-        return 4 if use.option("asymmetric_quantize_inputs") else 3
-    return 1
-
-
-def _sequence_lstm(use: _Use) -> int:
-    if (use.type(0), use.type(2)) == ("int16", "int8"):
-        return 5
-    if use.option("diagonal_recurrent_tensors"):
-        return 4
-    if (use.type(0), use.type(2)) == ("float32", "int8"):
-        return 3 if use.option("asymmetric_quantize_inputs") else 2
-    return 1
-
-
-def _rnn(use: _Use) -> int:
-    if (use.type(1), use.out) != ("int8", "float32"):
-        return 1
-    return 3 if use.option("asymmetric_quantize_inputs") else 2
-
-
-def _both_lstm(use: _Use) -> int:
-    return 3 if use.hybrid and use.option("asymmetric_quantize_inputs") else 1
-
-
-def _svdf(use: _Use) -> int:
-    if use.hybrid:
-        return 4 if use.option("asymmetric_quantize_inputs") else 2
-    return 3 if use.type(0) == "int8" else 1
-
-
-def _sparse_to_dense(use: _Use) -> int:
-    return {"int8": 3, "uint8": 3, "int64": 2}.get(use.type(2) or "", 1)
-
-
-def _fake_quant(use: _Use) -> int:
-    return 2 if use.option("narrow_range") else 1
-
-
-def _l2_norm(use: _Use) -> int:
-    return 2 if use.out == "int8" else 1
-
-
-_RULES: dict[str, _Rule] = {
-    "ABS": _abs, "ADD": _add, "BATCH_MATMUL": _batch_matmul, "BATCH_TO_SPACE_ND": _space,
-    "BIDIRECTIONAL_SEQUENCE_LSTM": _both_lstm, "BIDIRECTIONAL_SEQUENCE_RNN": _rnn, "CAST": _cast,
-    "CONV_2D": _conv, "DEPTHWISE_CONV_2D": _depthwise, "DEQUANTIZE": _dequantize, "DIV": _div,
-    "FAKE_QUANT": _fake_quant, "FILL": _fill, "FULLY_CONNECTED": _dense, "GATHER": _gather,
-    "GATHER_ND": _gather_nd, "L2_NORMALIZATION": _l2_norm, "LSTM": _lstm, "MAXIMUM": _extreme,
-    "MINIMUM": _extreme, "MUL": _mul, "PAD": _pad, "PADV2": _pad, "QUANTIZE": _quantize,
-    "RESIZE_BILINEAR": _resize, "RESIZE_NEAREST_NEIGHBOR": _resize, "RNN": _rnn,
-    "SELECT": _select, "SLICE": _slice, "SPACE_TO_BATCH_ND": _space,
-    "SPARSE_TO_DENSE": _sparse_to_dense, "SPLIT": _split, "STRIDED_SLICE": _strided_slice,
-    "SUB": _sub, "SVDF": _svdf, "TOPK_V2": _topk, "TRANSPOSE": _transpose,
-    "TRANSPOSE_CONV": _transpose_conv, "UNIDIRECTIONAL_SEQUENCE_LSTM": _sequence_lstm,
-    "UNIDIRECTIONAL_SEQUENCE_RNN": _rnn,
+from collections.abc import Iterator
+
+from edgekit.bridge.graph import LiteGraph, Op
+from edgekit.bridge.opuse import Use
+from edgekit.bridge.version_rules import version_of
+
+# The highest version of each operator that tflite-runtime 2.14.0 loads, found by loading files
+# that hold one operator each; it agrees with lite/core/kernels/register.cc of TensorFlow 2.14.
+_FIRST_ONLY = frozenset((
+    "ADD_N", "ASSIGN_VARIABLE", "ATAN2", "BITCAST", "BITWISE_XOR", "BROADCAST_ARGS",
+    "BUCKETIZE", "CALL_ONCE", "CEIL", "COMPLEX_ABS", "CONV_3D", "CONV_3D_TRANSPOSE", "COS",
+    "CUMSUM", "DENSIFY", "DYNAMIC_UPDATE_SLICE", "ELU", "EMBEDDING_LOOKUP_SPARSE",
+    "EXPAND_DIMS", "FLOOR", "HARD_SWISH", "HASHTABLE", "HASHTABLE_FIND", "HASHTABLE_IMPORT",
+    "HASHTABLE_LOOKUP", "HASHTABLE_SIZE", "IF", "IMAG", "L2_POOL_2D",
+    "LOCAL_RESPONSE_NORMALIZATION", "LOG", "LOGICAL_AND", "LOGICAL_NOT", "LOGICAL_OR",
+    "LSH_PROJECTION", "MATRIX_DIAG", "MATRIX_SET_DIAG", "MULTINOMIAL", "NEG",
+    "NON_MAX_SUPPRESSION_V4", "NON_MAX_SUPPRESSION_V5", "ONE_HOT", "POW", "PRELU",
+    "RANDOM_STANDARD_NORMAL", "RANDOM_UNIFORM", "RANK", "READ_VARIABLE", "REAL", "REDUCE_ALL",
+    "REDUCE_ANY", "RELU_0_TO_1", "RELU_N1_TO_1", "RESHAPE", "REVERSE_SEQUENCE", "RFFT2D",
+    "RIGHT_SHIFT", "ROUND", "SCATTER_ND", "SEGMENT_SUM", "SHAPE", "SIN", "SKIP_GRAM", "SQRT",
+    "SQUARE", "UNIQUE", "UNSORTED_SEGMENT_MAX", "UNSORTED_SEGMENT_MIN", "UNSORTED_SEGMENT_PROD",
+    "UNSORTED_SEGMENT_SUM", "VAR_HANDLE", "WHILE", "ZEROS_LIKE",
+))  # fmt: skip
+_HIGHEST = dict.fromkeys(_FIRST_ONLY, 1) | {
+    "ABS": 5, "ADD": 5, "ARG_MAX": 3, "ARG_MIN": 3, "AVERAGE_POOL_2D": 3, "BATCH_MATMUL": 4,
+    "BATCH_TO_SPACE_ND": 4, "BIDIRECTIONAL_SEQUENCE_LSTM": 3, "BIDIRECTIONAL_SEQUENCE_RNN": 3,
+    "BROADCAST_TO": 3, "CAST": 5, "CONCATENATION": 4, "CONV_2D": 7, "DEPTHWISE_CONV_2D": 7,
+    "DEPTH_TO_SPACE": 2, "DEQUANTIZE": 5, "DIV": 2, "EMBEDDING_LOOKUP": 3, "EQUAL": 4, "EXP": 2,
+    "FAKE_QUANT": 2, "FILL": 4, "FLOOR_DIV": 3, "FLOOR_MOD": 2, "FULLY_CONNECTED": 10,
+    "GATHER": 6, "GATHER_ND": 4, "GELU": 2, "GREATER": 2, "GREATER_EQUAL": 3,
+    "L2_NORMALIZATION": 2, "LEAKY_RELU": 2, "LESS": 3, "LESS_EQUAL": 2, "LOGISTIC": 3,
+    "LOG_SOFTMAX": 2, "LSTM": 4, "MAXIMUM": 4, "MAX_POOL_2D": 3, "MEAN": 3, "MINIMUM": 4,
+    "MIRROR_PAD": 3, "MUL": 7, "NOT_EQUAL": 3, "PACK": 4, "PAD": 4, "PADV2": 4, "QUANTIZE": 3,
+    "RANGE": 2, "REDUCE_MAX": 3, "REDUCE_MIN": 3, "REDUCE_PROD": 2, "RELU": 3, "RELU6": 3,
+    "RESIZE_BILINEAR": 4, "RESIZE_NEAREST_NEIGHBOR": 4, "REVERSE_V2": 3, "RNN": 3, "RSQRT": 2,
+    "SELECT": 4, "SELECT_V2": 2, "SIGN": 2, "SLICE": 6, "SOFTMAX": 3, "SPACE_TO_BATCH_ND": 4,
+    "SPACE_TO_DEPTH": 2, "SPARSE_TO_DENSE": 3, "SPLIT": 4, "SPLIT_V": 2,
+    "SQUARED_DIFFERENCE": 2, "SQUEEZE": 2, "STRIDED_SLICE": 8, "SUB": 5, "SUM": 2, "SVDF": 4,
+    "TANH": 3, "TILE": 3, "TOPK_V2": 3, "TRANSPOSE": 6, "TRANSPOSE_CONV": 4,
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": 4, "UNIDIRECTIONAL_SEQUENCE_RNN": 3, "UNPACK": 4,
+    "WHERE": 2,
 }  # fmt: skip
+_LATER_TYPES = ("bfloat16", "int2", "uint4", "float8_e4m3fn", "float8_e5m2")
+_INTEGERS = ("int8", "int16")
 
-_INT8 = {"int8": 2}
-_INT8_16 = {"int8": 2, "int16": 3}
-# Operators whose version hangs on the type of the first input alone; "" is any other type.
-_BY_TYPE: dict[str, dict[str, int]] = {
-    "ARG_MAX": {"bool": 3, "int8": 2},
-    "ARG_MIN": {"bool": 3, "int8": 2},
-    "AVERAGE_POOL_2D": _INT8_16,
-    "BROADCAST_TO": {"int8": 3, "int16": 3, "": 2},
-    "CONCATENATION": {"uint32": 4, "int16": 3, "int8": 2},
-    "DEPTH_TO_SPACE": _INT8,
-    "EQUAL": {"int16": 4, "string": 3, "int8": 2},
-    "EXP": {"int8": 2, "int16": 2},
-    "FLOOR_DIV": {"int16": 3, "int8": 3, "float32": 2},
-    "FLOOR_MOD": {"int16": 2, "int8": 2},
-    "GELU": {"int8": 2, "uint8": 2},
-    "GREATER": _INT8,
-    "GREATER_EQUAL": _INT8_16,
-    "LEAKY_RELU": {"int16": 2},
-    "LESS": _INT8_16,
-    "LESS_EQUAL": _INT8,
-    "LOG": {"int8": 2, "int16": 2},
-    "LOGISTIC": _INT8_16,
-    "LOG_SOFTMAX": _INT8,
-    "MAX_POOL_2D": _INT8_16,
-    "MEAN": _INT8_16,
-    "MIRROR_PAD": _INT8_16,
-    "NOT_EQUAL": {"string": 3, "int8": 2},
-    "PACK": {"int8": 2, "int16": 3, "uint32": 4},
-    "RANGE": {"int64": 2},
-    "REDUCE_MAX": _INT8_16,
-    "REDUCE_MIN": _INT8_16,
-    "REDUCE_PROD": {"int8": 2, "int16": 2},
-    "RELU": {"int16": 3, "int8": 2, "uint8": 2},
-    "RELU6": _INT8_16,
-    "REVERSE_V2": {"int8": 3, "bool": 2},
-    "RSQRT": _INT8_16,
-    "SELECT_V2": {"uint32": 2},
-    "SIGN": {"int32": 2},
-    "SOFTMAX": _INT8_16,
-    "SPACE_TO_DEPTH": _INT8,
-    "SPLIT_V": _INT8,
-    "SQUARED_DIFFERENCE": _INT8,
-    "SQUEEZE": {"string": 2},
-    "SUM": _INT8,
-    "TANH": _INT8_16,
-    "TILE": {"int8": 3, "string": 2},
-    "UNPACK": {"int8": 2, "uint8": 2, "bool": 3, "int16": 4},
-    "WHERE": {"bool": 1, "": 2},
-}
+
+def too_new(graph: LiteGraph) -> list[str]:
+    """What keeps a graph from tflite-runtime 2.14, one line each; empty where it can run there."""
+    lines = (line for one in (graph, *graph.inner) for op in one.ops for line in _reasons(op))
+    return list(dict.fromkeys(lines))
+
+
+def _reasons(op: Op) -> Iterator[str]:
+    place = f"{op.kind} ({op.origin})" if op.origin else op.kind
+    highest, version = _HIGHEST.get(op.kind), version_of(op)
+    if highest is None:
+        yield f"{place}: tflite-runtime 2.14 has no such operator"
+    elif version > highest:
+        yield f"{place}: version {version} is needed, tflite-runtime 2.14 has {highest}"
+    use = Use(op)
+    if op.kind == "FULLY_CONNECTED" and use.type(0) in _INTEGERS and use.scales(1) > 1:
+        yield f"{place}: tflite-runtime 2.14 knows one scale for the weights, not one per channel"
+    tensors = [t for t in (*op.inputs, *op.outputs) if t is not None]
+    for dtype in dict.fromkeys(t.dtype for t in tensors if t.dtype in _LATER_TYPES):
+        yield f"{place}: tflite-runtime 2.14 has no type {dtype}"

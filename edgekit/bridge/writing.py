@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edgekit.bridge.graph import LiteGraph, Op, Quantization, Tensor
 from edgekit.bridge.schema import KINDS, TYPES, packed_options, tables, union_of
 from edgekit.bridge.stored import bytes_of
-from edgekit.bridge.versions import version_of
+from edgekit.bridge.version_rules import version_of
 from edgekit.errors import UserError, missing_extra
 
 try:
@@ -31,7 +31,7 @@ def write_lite(graph: LiteGraph, *, signature: str = "serving_default") -> bytes
 
     Equal constants are stored once. Inputs and outputs keep their names, other tensors lose
     them: in a small model they would be a third of the file. Every operator has the lowest
-    version that does what it asks for (``versions.version_of``), so that old runtimes take it.
+    version that does what it asks for (``version_rules``), so that old runtimes take it.
 
     Args:
         graph: inner graphs behind one another in ``graph.inner``, whatever their depth.
