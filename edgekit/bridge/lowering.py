@@ -36,6 +36,11 @@ def lower(proto: ModelProto) -> LiteGraph:
         PassRefused: an operator, or a use of one, that has no counterpart; names the node and says
             what to do.
     """
+    return lowered(proto)[0]
+
+
+def lowered(proto: ModelProto) -> tuple[LiteGraph, Mapping[str, Value]]:
+    """What ``lower`` returns, and where each ONNX value is in it, by name."""
     from edgekit.bridge.rules import RULES
 
     lowering = Lowering(proto)
@@ -47,7 +52,7 @@ def lower(proto: ModelProto) -> LiteGraph:
         if rule is None:
             raise lowering.refusal(node, "has no TFLite counterpart")
         rule(lowering, node)
-    return lowering.finished()
+    return lowering.finished(), lowering.values
 
 
 class Lowering:
@@ -279,6 +284,11 @@ class Lowering:
             tensor.source = name
             self._values[name] = Value(tensor=tensor, order=plain_order(array.ndim))
         return self._values[name]
+
+    @property
+    def values(self) -> Mapping[str, Value]:
+        """Every ONNX value that there is so far, by name."""
+        return self._values
 
     def finished(self) -> LiteGraph:
         """The graph with its outputs as ONNX has them."""
