@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,13 +23,20 @@ from edgekit.errors import PassRefused
 from edgekit.graphs.index import GraphIndex, attribute
 
 _STANDARD = ("", "ai.onnx")
+_FED_AS = {
+    "bool", "str", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64",
+    "float16", "float32", "float64", "bfloat16",
+}  # fmt: skip
+# TFLite's kernels know none of these for most operators: they are computed in 32 bits, and the
+# graph's own inputs and outputs keep their type.
+_COMPUTED_AS = {"float64": "float32", "float16": "float32", "bfloat16": "float32"}
 
 
 def lower(proto: ModelProto) -> LiteGraph:
     """The TFLite graph of an ONNX graph, operator by operator; nothing is folded or fused yet.
 
     Args:
-        proto: as ``edgekit.bridge.shapes.settled`` leaves it: constants as initialisers, every
+        proto: as ``edgekit.bridge.settling.settled`` leaves it: constants as initialisers, every
             shape fixed and stored with its value.
 
     Raises:
@@ -68,15 +75,32 @@ class Lowering:
         self.types = _types(proto)
         self._values: dict[str, Value] = {}
         self._constants: dict[tuple[str, bytes, Shape], Tensor] = {}
+        self._from_constants: set[int] = set()
+        self._transposed: dict[tuple[int, Order], Tensor] = {}
         self._origin = ""
+        self.opset = max(
+            (o.version for o in proto.opset_import if o.domain in _STANDARD), default=1
+        )
         self.graph = LiteGraph(ops=[], inputs={}, outputs={})
         for fed in proto.graph.input:
             if fed.name in self.index.initializers:
                 continue
-            dtype, shape = self.types[fed.name]
+            dtype, shape = self._fed_type(fed.name)
             tensor = Tensor(name=fed.name, dtype=dtype, shape=shape)
             self.graph.inputs[fed.name] = tensor
-            self._values[fed.name] = Value(tensor=tensor, order=plain_order(len(shape)))
+            self._origin = f"input {fed.name}"
+            computed = self.cast(tensor, computed_type(dtype))
+            self._values[fed.name] = Value(tensor=computed, order=plain_order(len(shape)))
+
+    def _fed_type(self, name: str) -> tuple[str, Shape]:
+        if name not in self.types:
+            raise PassRefused(
+                f"input {name} is no tensor of fixed shape", hint="export the model with tensors"
+            )
+        dtype, shape = self.types[name]
+        if dtype not in _FED_AS:
+            raise PassRefused(f"input {name} is {dtype}, which a .tflite file cannot be fed")
+        return dtype, shape
 
     # ------------------------------------------------------------ reading a node
 
@@ -131,9 +155,13 @@ class Lowering:
         return self.types[name][1]
 
     def dtype_of(self, name: str) -> str:
-        """numpy's name of an ONNX value's type."""
+        """numpy's name of the type in which an ONNX value is computed: no float but float32."""
         self.shape_of(name)
-        return self.types[name][0]
+        return computed_type(self.types[name][0])
+
+    def is_stored(self, tensor: Tensor) -> bool:
+        """Whether a tensor is a constant, or made of constants alone by operators so far."""
+        return tensor.is_constant or id(tensor) in self._from_constants
 
     # ------------------------------------------------------------ adding to the graph
 
@@ -177,6 +205,8 @@ class Lowering:
                 origin=self._origin,
             )
         )
+        if inputs and all(t is None or self.is_stored(t) for t in inputs):
+            self._from_constants |= {id(t) for t in outputs}
 
     def stored(self, array: Array, name: str = "constant") -> Tensor:
         """A constant of the lowering's own; equal ones are stored once."""
@@ -203,7 +233,10 @@ class Lowering:
         perm = permutation(value.order, order)
         if perm == plain_order(len(perm)):
             return value.tensor
-        return self.transposed(value.tensor, perm)
+        key = (id(value.tensor), perm)
+        if key not in self._transposed:
+            self._transposed[key] = self.transposed(value.tensor, perm)
+        return self._transposed[key]
 
     def unmixed(self, value: Value) -> Value:
         """A value with the entries of every axis as ONNX has them."""
@@ -252,6 +285,10 @@ class Lowering:
         """A tensor in another type; itself where it has that already."""
         if tensor.dtype == dtype:
             return tensor
+        if "uint64" in (tensor.dtype, dtype):
+            raise PassRefused(
+                f"{self._origin}: TFLite has no operators on uint64", hint="export it as int64"
+            )
         options = {"in_data_type": tensor.dtype, "out_data_type": dtype}
         return self.emit("CAST", [tensor], tensor.shape, dtype=dtype, options=options)
 
@@ -273,6 +310,11 @@ class Lowering:
         hint = hint or "replace it before export, or run this model with onnxruntime"
         return PassRefused(f"{described(node)} {why}", hint=hint)
 
+    @property
+    def values(self) -> Mapping[str, Value]:
+        """Every ONNX value that there is so far, by name."""
+        return self._values
+
     # ------------------------------------------------------------ inside
 
     def _named(self, name: str) -> Value:
@@ -280,21 +322,28 @@ class Lowering:
             array = self.index.constant(name)
             if array is None:
                 raise PassRefused(f"{name}: nothing in the graph makes it")
+            array = array.astype(computed_type(array.dtype.name), copy=False)
             tensor = constant(name, array)
             tensor.source = name
             self._values[name] = Value(tensor=tensor, order=plain_order(array.ndim))
         return self._values[name]
 
-    @property
-    def values(self) -> Mapping[str, Value]:
-        """Every ONNX value that there is so far, by name."""
-        return self._values
+    def _ends(self) -> Iterator[Tensor]:
+        yield from self.graph.inputs.values()
+        yield from self.graph.outputs.values()
 
     def finished(self) -> LiteGraph:
         """The graph with its outputs as ONNX has them."""
         for made in self.proto.graph.output:
             self._origin = f"output {made.name}"
             tensor = self.ordered(self._named(made.name), None)
+            dtype = _dtype(made.type.tensor_type.elem_type)
+            if computed_type(dtype) == tensor.dtype:
+                tensor = self.cast(tensor, dtype)
+            if tensor.is_constant or any(tensor is fed for fed in self._ends()):
+                # A runtime need not copy what is fed, stored or an output already.
+                inputs = [tensor, self.int32(tensor.shape)]
+                tensor = self.emit("RESHAPE", inputs, tensor.shape, dtype=tensor.dtype)
             self.graph.outputs[made.name] = tensor
         return self.graph
 
@@ -302,6 +351,11 @@ class Lowering:
 def described(node: NodeProto) -> str:
     """A node for people: its operator and its name, or the name of what it makes."""
     return f"{node.op_type} {node.name or node.output[0]}"
+
+
+def computed_type(dtype: str) -> str:
+    """The type in which values of a type are computed: float32 for floats of any width."""
+    return _COMPUTED_AS.get(dtype, dtype)
 
 
 def attr(node: NodeProto, name: str, default: Any = None) -> Any:  # noqa: ANN401 - by name
