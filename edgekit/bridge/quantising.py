@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from edgekit.bridge.graph import LiteGraph, Op, Quantization, Tensor
+from edgekit.bridge.graph import LiteGraph, Op, Quantization, Tensor, constant
 from edgekit.bridge.integers import (
     as_integers,
     equal_scales,
@@ -46,6 +46,7 @@ def quantise(graph: LiteGraph, *, activations: Activations = "int8") -> None:
             _convert(wiring, op, activations)
         wiring.close()
     sweep(graph, _requantise, "QUANTIZE")
+    sweep(graph, _dequantise_now, "DEQUANTIZE")
 
 
 def _store_quantised(wiring: Wiring, op: Op) -> None:
@@ -275,3 +276,13 @@ def _requantise(wiring: Wiring, op: Op) -> None:
         wiring.swap(made, source)
     else:
         wiring.read_instead(op, [source])
+
+
+def _dequantise_now(wiring: Wiring, op: Op) -> None:
+    """Stored 32-bit integers, the biases of layers that stay in floats, for want of a kernel."""
+    source, made = op.inputs[0], op.outputs[0]
+    if source is None or source.data is None or source.dtype != "int32":
+        return
+    reals = constant(source.name, stored_reals(source).astype(np.float32))
+    if not wiring.is_output(made):
+        wiring.swap(made, reals)
