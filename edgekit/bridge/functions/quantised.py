@@ -17,7 +17,7 @@ _TINY = float(np.finfo(np.float32).tiny)
 _BOUNDS = {"int4": (-8, 7), "uint4": (0, 15)}
 
 
-@tf.custom_gradient
+@tf.custom_gradient  # type: ignore[untyped-decorator]
 def rounded(value: Any) -> Any:  # noqa: ANN401 - TensorFlow has no types
     """The nearest integers, even ones at a tie; the gradient is that of the value itself."""
     return tf.round(value), lambda upstream: upstream
@@ -48,7 +48,7 @@ def bounds_of(dtype: str) -> tuple[int, int]:
     return int(info.min), int(info.max)
 
 
-@tf.custom_gradient
+@tf.custom_gradient  # type: ignore[untyped-decorator]
 def weighed(value: Any, factor: Any) -> Any:  # noqa: ANN401
     """A value as it is whose gradient is multiplied by a factor."""
     return tf.identity(value), lambda upstream: (upstream * factor, None)

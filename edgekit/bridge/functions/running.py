@@ -12,6 +12,7 @@ import tensorflow as tf
 from edgekit.bridge.computing import MOVING
 from edgekit.bridge.functions import TABLE
 from edgekit.bridge.functions.elementwise import activated
+from edgekit.bridge.functions.quantised import dequantised, quantised
 from edgekit.bridge.graph import LiteGraph, Op, Tensor
 from edgekit.bridge.layout import Value, permutation, plain_order, split_apart
 from edgekit.errors import PassRefused
@@ -112,7 +113,9 @@ class Run:
         if name is None:
             made = TABLE[op.kind](op, args)
         else:
-            made = TABLE[op.kind](op, args, self._scale(name))
+            made = (quantised if op.kind == "QUANTIZE" else dequantised)(
+                op, args, self._scale(name)
+            )
         made = list(made) if isinstance(made, list | tuple) else [made]
         made[0] = activated(op, made[0])
         return made
@@ -128,14 +131,17 @@ class Run:
         """Integers all held as floats for operators that move them, as integers for others."""
         if op.kind not in _HOLDING:
             return [self._real_type(t, a) for t, a in zip(op.inputs, args, strict=True)]
-        held = {t.dtype for t, a in zip(op.inputs, args, strict=True) if _is_held(t, a)}
+        pairs = zip(op.inputs, args, strict=True)
+        held = {t.dtype for t, a in pairs if t is not None and _is_held(t, a)}
         return [
             tf.cast(a, tf.float32) if t is not None and t.dtype in held else a
             for t, a in zip(op.inputs, args, strict=True)
         ]
 
     def _real_type(self, tensor: Tensor | None, value: Any) -> Any:  # noqa: ANN401
-        return tf.cast(value, tensor.dtype) if _is_held(tensor, value) else value
+        if tensor is None or not _is_held(tensor, value):
+            return value
+        return tf.cast(value, tensor.dtype)
 
     def _get(self, tensor: Tensor) -> Any:  # noqa: ANN401 - TensorFlow has no types
         if id(tensor) not in self._held:
@@ -161,12 +167,8 @@ def _is_held(tensor: Tensor | None, value: Any) -> bool:  # noqa: ANN401
     """Whether a value of integers is held as floats."""
     if tensor is None or value is None:
         return False
-    is_float = (
-        np.issubdtype(value.dtype.as_numpy_dtype, np.floating)
-        if tf.is_tensor(value)
-        else (np.issubdtype(value.dtype, np.floating))
-    )
-    return bool(is_float) and "int" in tensor.dtype
+    dtype = value.dtype.as_numpy_dtype if tf.is_tensor(value) else value.dtype
+    return bool(np.issubdtype(dtype, np.floating)) and "int" in tensor.dtype
 
 
 def _as_onnx_has_it(where: Value, value: Any) -> Any:  # noqa: ANN401
