@@ -8,7 +8,21 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from edgekit.bridge.graph import Array
+from edgekit.bridge.graph import Array, Shape
+
+# Operators that read nothing of a value but its shape.
+SHAPE_ONLY = ("EyeLike", "Shape", "Size")
+
+
+def from_shape(node: NodeProto, shape: Shape, elem_type: int) -> Array:
+    """What an operator of ``SHAPE_ONLY`` makes of a value of a shape and an ONNX type."""
+    given = {a.name: a.i for a in node.attribute}
+    if node.op_type == "Size":
+        return np.asarray(np.prod(shape, dtype=np.int64))
+    if node.op_type == "Shape":
+        return np.asarray(shape[given.get("start", 0) : given.get("end")], np.int64)
+    dtype = helper.tensor_dtype_to_np_dtype(given.get("dtype", elem_type))
+    return np.eye(shape[0], shape[1], given.get("k", 0), dtype=dtype)
 
 
 def constant_of(node: NodeProto) -> Array | None:

@@ -8,6 +8,7 @@ import onnx
 import onnx.inliner
 from onnx import ModelProto, NodeProto, TensorShapeProto, TypeProto, ValueInfoProto, helper
 
+from edgekit.bridge.spelling import with_reals
 from edgekit.bridge.walking import Walk
 from edgekit.errors import PassRefused
 
@@ -41,6 +42,7 @@ def settled(
             )
     if proto.functions:
         proto = onnx.inliner.inline_local_functions(proto)
+    proto = with_reals(proto)
     made = _walked(proto, _fed(proto, dims, batch), fold_weights=fold_weights)
     if unruled := _unruled(made):
         made = _walked(_written_out(made, unruled), _fed(made, {}, 1), fold_weights=fold_weights)

@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper
 
-from edgekit.bridge.computed import computed, constant_of
+from edgekit.bridge.computed import SHAPE_ONLY, computed, constant_of, from_shape
 from edgekit.bridge.graph import Array, Shape
 from edgekit.bridge.sequences import Sequences
 from edgekit.bridge.unrolling import Rounds, branch, rounds_of
@@ -196,11 +196,9 @@ class Walk:
         empty = self._empty(node)
         if empty is not None:
             return empty
-        if node.op_type in ("Shape", "Size") and (sizes := self.shape(node.input[0])) is not None:
-            if node.op_type == "Size":
-                return [np.asarray(np.prod(sizes, dtype=np.int64))]
-            bounds = {a.name: a.i for a in node.attribute}
-            return [np.asarray(sizes[bounds.get("start", 0) : bounds.get("end")], np.int64)]
+        if node.op_type in SHAPE_ONLY and (sizes := self.shape(node.input[0])) is not None:
+            kind = self.types[node.input[0]].tensor_type.elem_type
+            return [from_shape(node, sizes, kind)]
         read = [name for name in node.input if name]
         if any(name not in self.constants or name in self.weights for name in read):
             return None
