@@ -25,9 +25,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from onnx import ModelProto
+from onnx import ModelProto, TensorProto
 
-from edgekit.errors import UserError, missing_extra
+from edgekit.errors import PassRefused, UserError, missing_extra
 
 try:
     import tensorflow as tf
@@ -113,6 +113,11 @@ class GraphFunction:
         for value in self._proto.graph.input:
             if value.name in known:
                 continue
+            if value.type.tensor_type.elem_type in (TensorProto.UNDEFINED, TensorProto.STRING):
+                raise PassRefused(
+                    f"input {value.name} is no tensor of numbers",
+                    hint="leave out steps that learn",
+                )
             if value.name not in feeds:
                 raise UserError(f"input {value.name} is not among those fed: {', '.join(feeds)}")
             fed = feeds[value.name]
