@@ -48,7 +48,7 @@ def times_ms(path: Path, feeds: dict[str, Any], steps: int) -> list[float]:
     tensors = {name: tf.constant(value) for name, value in feeds.items()}
 
     @tf.function  # type: ignore[untyped-decorator]
-    def step() -> Any:
+    def step() -> Any:  # noqa: ANN401 - TensorFlow has no types
         with tf.GradientTape() as tape:
             loss = tf.add_n([tf.reduce_mean(tf.square(v)) for v in graph(tensors).values()])
         for variable, slope in zip(variables, tape.gradient(loss, variables), strict=True):

@@ -60,19 +60,22 @@ class GraphFunction:
             of a weight stored as integers the reals that they stand for, which are rounded to
             their grid whenever the graph reads them.
         scales_by_name: scales of QDQ by initialiser; empty unless they are learned.
+        parameters: the variables with the grids that they are rounded to.
     """
 
     def __init__(self, proto: ModelProto, *, learn_scales: bool = False) -> None:
         self._proto = proto
-        self._parameters = stored.learnable(proto)
+        self.parameters = stored.learnable(proto)
         first = stored.scale_names(proto) if learn_scales else {}
         self._first_scales: dict[str, Array] = first
         self.scales_by_name: dict[str, Any] = {k: tf.Variable(v) for k, v in first.items()}
         self.variables_by_name: dict[str, Any] = {
-            name: parameter.variable for name, parameter in self._parameters.items()
+            name: parameter.variable for name, parameter in self.parameters.items()
         }
         self._plans: dict[_Signature, tuple[Plan, dict[str, str]]] = {}
 
+    # AutoGraph would rewrite all that lowers the graph, which takes seconds and gains nothing.
+    @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
     def __call__(self, feeds: Feeds, *, taps: Sequence[str] = ()) -> dict[str, Any]:
         """The model's outputs, and values inside it, by their ONNX names, in ONNX's layout.
 
@@ -90,10 +93,10 @@ class GraphFunction:
         given = {
             name: tf.cast(feeds[name], tensor.dtype) for name, tensor in plan.graph.inputs.items()
         }
-        scales = self._scales()
+        scales = self.scales()
 
         def read(name: str) -> Any:  # noqa: ANN401 - TensorFlow has no types
-            parameter = self._parameters.get(dequantised.get(name, name))
+            parameter = self.parameters.get(dequantised.get(name, name))
             if parameter is None:
                 return None
             return parameter.read(scales.get(parameter.grid.scale) if parameter.grid else None)
@@ -101,7 +104,8 @@ class GraphFunction:
         run = Run(plan, read=read, scale=scales.__getitem__, taps=_tapped(plan, taps))
         return run(given) | run.tapped
 
-    def _scales(self) -> dict[str, Any]:
+    def scales(self) -> dict[str, Any]:
+        """The learned scales as the graph reads them, by name: held above zero."""
         return {
             name: stored.held_positive(variable, self._first_scales[name])
             for name, variable in self.scales_by_name.items()
@@ -146,7 +150,7 @@ class GraphFunction:
             fixed.CopyFrom(self._proto)
             _fix(fixed, dict(shapes))
             fixed = settled(fixed, {}, fold_weights=False)
-            dequantised = stored.with_floats(fixed, self._parameters)
+            dequantised = stored.with_floats(fixed, self.parameters)
             graph, values = lowered(fixed)
             graph.drop_unread()
             check_known(graph)
@@ -196,8 +200,8 @@ def write_back(proto: ModelProto, function: GraphFunction) -> ModelProto:
     Raises:
         UserError: a variable holds a value that isn't finite.
     """
-    scales = {name: np.asarray(scale) for name, scale in function._scales().items()}
+    scales = {name: np.asarray(scale) for name, scale in function.scales().items()}
     for name, alike in stored.scales_alike(proto).items():
         if alike in scales:
             scales[name] = scales[alike]
-    return written(proto, function._parameters, scales)
+    return written(proto, function.parameters, scales)
