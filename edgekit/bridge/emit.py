@@ -29,7 +29,7 @@ from edgekit.errors import PassRefused
 Precision = Literal["same", "float16", "dynamic", "int16x8"]
 
 
-__all__ = ["Precision", "Target", "emitted", "finish"]
+__all__ = ["Precision", "Target", "emitted", "finish", "lite_graph"]
 
 
 def emitted(
@@ -52,11 +52,22 @@ def emitted(
     Raises:
         PassRefused: an operator has no counterpart; names the node and says what to do.
     """
+    return write_lite(lite_graph(proto, dims, precision=precision, target=target))
+
+
+def lite_graph(
+    proto: ModelProto,
+    dims: Mapping[str, int],
+    *,
+    precision: Precision = "same",
+    target: Target = "litert",
+) -> LiteGraph:
+    """What ``emitted`` writes, as plain data; arguments and errors are its own."""
     fixed = settled(proto, dims)
     name_compositions(fixed)
     graph = lower(fixed)
     finish(graph, precision=precision, target=target)
-    return write_lite(graph)
+    return graph
 
 
 def finish(graph: LiteGraph, *, precision: Precision = "same", target: Target = "litert") -> None:

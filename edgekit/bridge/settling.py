@@ -6,7 +6,15 @@ from collections.abc import Mapping
 
 import onnx
 import onnx.inliner
-from onnx import ModelProto, NodeProto, TensorShapeProto, TypeProto, ValueInfoProto, helper
+from onnx import (
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    TensorShapeProto,
+    TypeProto,
+    ValueInfoProto,
+    helper,
+)
 
 from edgekit.bridge.spelling import with_reals
 from edgekit.bridge.walking import Walk
@@ -61,6 +69,8 @@ def _fed(proto: ModelProto, dims: Mapping[str, int], batch: int) -> dict[str, Ty
                 f"input {value.name} is a sequence, a map or optional",
                 hint="export the model with tensors as inputs",
             )
+        if value.type.tensor_type.elem_type == TensorProto.STRING:
+            raise PassRefused(f"input {value.name} is text", hint="encode it before the model")
         if not value.type.tensor_type.HasField("shape"):
             raise PassRefused(f"input {value.name} has no shape", hint="export the model with one")
         sizes = [

@@ -25,6 +25,10 @@ _KEPT = {
 _LEAST_WEIGHTS = 16
 # Larger ones tell inference nothing that it can use.
 _MOST_SIZES = 1024
+# A last window that would start in the padding counts for none from this opset on, and in
+# onnxruntime in every opset.
+_POOLS = {"MaxPool", "AveragePool", "LpPool"}
+_POOLS_RIGHT_SINCE = 22
 
 
 class Walk:
@@ -167,6 +171,8 @@ class Walk:
         standard = node.domain in _STANDARD
         version = self.opset if standard else self._opsets.get(node.domain, 1)
         domain = "" if standard else node.domain
+        if standard and node.op_type in _POOLS:
+            version = max(version, _POOLS_RIGHT_SINCE)
         if not onnx.defs.has(node.op_type, version, domain):
             return
         schema = onnx.defs.get_schema(node.op_type, version, domain)
@@ -185,7 +191,12 @@ class Walk:
                 opset_imports=list(self.proto.opset_import),
                 ir_version=self.proto.ir_version,
             )
-        except (onnx.shape_inference.InferenceError, ValueError, RuntimeError):
+        except (
+            onnx.shape_inference.InferenceError,
+            onnx.checker.ValidationError,  # GroupNormalization of opset 18, withdrawn since
+            ValueError,
+            RuntimeError,
+        ):
             return  # its results have no shape, and whoever needs one says so
         self.types |= found
 

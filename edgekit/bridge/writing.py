@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgekit.bridge.graph import LiteGraph, Op, Quantization, Tensor
 from edgekit.bridge.schema import KINDS, TYPES, packed_options, tables, union_of
-from edgekit.bridge.stored import bytes_of
+from edgekit.bridge.stored import bytes_of, bytes_stored
 from edgekit.bridge.version_rules import version_of
 from edgekit.errors import UserError, missing_extra
 
@@ -175,15 +175,15 @@ def _buffer(file: _File, tensor: Tensor) -> int:
     """The number of the buffer with a constant's bytes; 0 where there is no value."""
     if tensor.data is None:
         return 0
+    b = file.builder
+    if bytes_stored(tensor.dtype, tensor.shape) + b.Offset() > _LIMIT_BYTES:
+        raise UserError(
+            "the model is over 2 GiB, more than a TFLite file can hold",
+            hint="store its weights in fewer bits",
+        )
     raw = bytes_of(tensor)
     key = hashlib.sha256(raw).digest()
     if key not in file.stored:
-        b = file.builder
-        if len(raw) + b.Offset() > _LIMIT_BYTES:
-            raise UserError(
-                "the model is over 2 GiB, more than a TFLite file can hold",
-                hint="store its weights in fewer bits",
-            )
         b.StartVector(1, len(raw), _ALIGNMENT_BYTES)
         b.head -= len(raw)
         b.Bytes[b.head : b.head + len(raw)] = raw

@@ -13,6 +13,8 @@ from edgekit.bridge.rules.joining import joined
 from edgekit.bridge.rules.moving import moved
 from edgekit.bridge.rules.slicing import sliced
 
+_ONE, _TWO = np.float32(1.0), np.float32(2.0)
+
 
 def _suppression(low: Lowering, node: NodeProto) -> None:
     """NonMaxSuppression: rows of batch, class and box; only the run tells how many."""
@@ -58,7 +60,7 @@ def _chosen(
     low: Lowering, node: NodeProto, boxes: Tensor, scores: Tensor, most: int
 ) -> tuple[Tensor, Tensor]:
     """Places of the boxes that stay, padded to ``most``, and which of those are no padding."""
-    overlap = low.reshaped(low.plain(node, 3), ()) if low.has(node, 3) else low.float32(0.0)
+    overlap = _overlap(low, node)
     least = float(np.finfo(np.float32).min)
     floor = low.reshaped(low.plain(node, 4), ()) if low.has(node, 4) else low.float32(least)
     places = Tensor(name=f"{boxes.name}/chosen", dtype="int32", shape=(most,))
@@ -67,6 +69,17 @@ def _chosen(
     low.emit_many("NON_MAX_SUPPRESSION_V4", inputs, [places, number])
     ranks = low.stored(np.arange(most, dtype=np.int32))
     return places, low.emit("LESS", [ranks, number], (most,), dtype="bool")
+
+
+def _overlap(low: Lowering, node: NodeProto) -> Tensor:
+    """The overlap from which TFLite drops a box; ONNX drops those above its threshold only."""
+    known = low.constant(node, 3)
+    if known is None and low.has(node, 3):
+        given = low.reshaped(low.plain(node, 3), ())
+        above = low.emit("MUL", [given, low.float32(float(np.nextafter(_ONE, _TWO)))], ())
+        return low.emit("MAXIMUM", [above, low.float32(1e-30)], ())
+    most = np.float32(0.0 if known is None else known.ravel()[0])
+    return low.float32(float(np.nextafter(most, _TWO)))
 
 
 RULES: dict[str, Callable[[Lowering, NodeProto], None]] = {"NonMaxSuppression": _suppression}
