@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
+from onnx import ModelProto
 
 from edgekit.convert import Arrays, Converted
 from edgekit.errors import UserError, first_line
@@ -51,7 +52,7 @@ class _Random:
 
 
 def check_agreement(converted: Converted, *, where: str) -> None:
-    """Compare the graph's outputs with those of the source.
+    """Compare the graph's outputs with those of the source, and correct their declared sizes.
 
     Two arrays agree where no value differs by more than ``RELATIVE`` of the largest magnitude in
     the source's.
@@ -88,6 +89,18 @@ def check_agreement(converted: Converted, *, where: str) -> None:
             ) from error
         for name, one, other in zip(names, expected, got, strict=True):
             _compare(converted, name, np.asarray(one), np.asarray(other), where)
+            _declare(converted.proto, name, np.shape(other))
+
+
+def _declare(proto: ModelProto, name: str, shape: tuple[int, ...]) -> None:
+    """Let an output say the sizes that it has; some converters promise others."""
+    value = next(v for v in proto.graph.output if v.name == name)
+    dims = value.type.tensor_type.shape.dim
+    if len(dims) != len(shape):
+        return
+    for dim, size in zip(dims, shape, strict=True):
+        if dim.HasField("dim_value") and dim.dim_value != size:
+            dim.dim_value = size
 
 
 def _all_inputs(converted: Converted, wanted: Signature, where: str) -> Iterator[Arrays]:

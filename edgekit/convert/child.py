@@ -17,6 +17,7 @@ from edgekit.graphs.onnx_file import is_large, save
 
 # What is imported under another name than it is installed by.
 _INSTALLED_AS = {"sklearn": "scikit-learn", "tf_keras": "tf-keras"}
+_COMES_WITH = {"h5py": "tensorflow", "joblib": "scikit-learn"}
 _PACKAGES = ("onnx", "onnxscript", "skl2onnx", "tensorflow", "keras", "tf2onnx", "torch")
 
 
@@ -45,8 +46,8 @@ def converted_from(source: Source) -> Converted:
         UserError: it cannot be converted, computes something else, or a library is missing.
     """
     module, _, name = SOURCES[source.kind].function.partition(":")
-    convert: Callable[[Source], Converted] = getattr(importlib.import_module(module), name)
     try:
+        convert: Callable[[Source], Converted] = getattr(importlib.import_module(module), name)
         converted = convert(source)
         if is_large(converted.proto):
             raise UserError(
@@ -68,7 +69,8 @@ def used_packages() -> list[str]:
 def _missing(source: Source, error: ModuleNotFoundError) -> UserError:
     name = (error.name or "").partition(".")[0]
     if name in EXTRAS:
-        return missing_extra(_INSTALLED_AS.get(name, name), EXTRAS[name])
+        package = (_COMES_WITH | _INSTALLED_AS).get(name, name)
+        return missing_extra(package, EXTRAS[name])
     return UserError(
         f"{source.given}: {first_line(error)}",
         hint="install it in this Python, or run edgekit in the folder that holds it (-C)",

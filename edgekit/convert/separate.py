@@ -41,11 +41,10 @@ def convert_apart(source: Source, scratch: Path) -> Made:
     """
     job = asdict(source) | {"path": str(source.path.absolute())}
     (scratch / JOB).write_text(json.dumps(job), encoding="utf-8")
-    places = [str(Path(place).absolute()) for place in sys.path]
     # -P: the folder that happens to be current may hold an onnx.py.
     done = subprocess.run(
         [sys.executable, "-P", "-m", "edgekit.convert.child", str(scratch)],
-        env=os.environ | _QUIET | {"PYTHONPATH": os.pathsep.join(places)},
+        env=environment(),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -62,6 +61,12 @@ def convert_apart(source: Source, scratch: Path) -> Made:
         packages=tuple(said["packages"]),
         notes=tuple(said["notes"]),
     )
+
+
+def environment() -> dict[str, str]:
+    """What the process that converts finds around it: the modules of this one, and no GPU."""
+    places = [str(Path(place).absolute()) for place in sys.path]
+    return {**os.environ, **_QUIET, "PYTHONPATH": os.pathsep.join(places)}
 
 
 def _ended(source: Source, code: int, output: bytes) -> EdgekitError:
