@@ -23,7 +23,12 @@ from edgekit.errors import PassRefused
 Status = Literal["passed", "stored", "refused", "failed"]
 KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator")
 # Operators whose results are sizes, or follow from sizes alone: known before any run.
-_FROM_SIZES = {"ConstantOfShape", "EyeLike", "Range", "Shape", "Size"}
+_FROM_SIZES = {
+    "BlackmanWindow", "ConstantOfShape", "EyeLike", "HammingWindow", "HannWindow", "MelWeightMatrix",
+    "Range", "Shape", "Size",
+}  # fmt: skip
+# Operators whose first input says which way they go.
+_WAY_FIRST = {"If", "Loop"}
 CLAIMED = {*RULES, "Constant"}
 _KERNEL_TYPES = {
     TensorProto.FLOAT, TensorProto.INT8, TensorProto.UINT8, TensorProto.INT16, TensorProto.INT32,
@@ -131,6 +136,8 @@ def _ways(proto: ModelProto, operator: str) -> Iterator[set[str]]:
         yield {names[0], *floats}
     if len(names) > 1:
         yield {names[0]}
+    if operator in _WAY_FIRST:
+        yield set(names[1:])
     if operator in _FROM_SIZES:
         yield set()
 

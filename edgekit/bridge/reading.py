@@ -16,6 +16,7 @@ from edgekit.errors import UserError
 
 _DAMAGE = (struct.error, IndexError, KeyError, ValueError, TypeError, OverflowError)
 _RANK_LIMIT = 32
+_EXTERNAL_BUFFER = 24  # where a tensor says so; ai-edge-litert 2.0 has no word for it
 
 
 def read_lite(data: bytes) -> LiteGraph:
@@ -118,7 +119,7 @@ def _tensor(file: _File, table: Any, index: int) -> Tensor:  # noqa: ANN401 - ge
     name = (table.Name() or b"").decode() or f"tensor{index}"
     if table.Sparsity() is not None:
         raise UserError(f"tensor {name} is sparse", hint="export the model with dense weights")
-    if table.ExternalBuffer():
+    if table._tab.Offset(_EXTERNAL_BUFFER):
         raise UserError(f"the values of tensor {name} lie in another file")
     shape = _shape(file, table)
     tensor = Tensor(
