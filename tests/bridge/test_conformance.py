@@ -3,7 +3,6 @@
 import re
 from importlib.metadata import version
 
-import onnx
 import pytest
 
 from benchmarks.conformance import DOCUMENT, document, verdicts
@@ -30,10 +29,6 @@ def test_every_test_that_is_listed_as_passing_passes_and_the_document_says_all()
         pytest.skip("docs/operators.md is of other versions of onnx or ai-edge-litert")
     assert failing <= listed
     assert document(found) == stated
-
-
-def converted(name, opset):
-    return onnx.version_converter.convert_version(cases()[name].model, opset)
 
 
 def test_operators_have_names():
