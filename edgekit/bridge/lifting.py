@@ -107,10 +107,11 @@ class Lifting:
         return made
 
     def feed_inputs(self) -> None:
-        """Let the graph's inputs be those of the model, quantised ones fed as floats."""
+        """Let the inputs be those of the model: quantised ones are fed as floats."""
         for name, tensor in self.graph.inputs.items():
             self._origin = name
-            self.hold(tensor, self._as_stored(name, tensor))
+            real = self.cast(name, "float32") if tensor.dtype == "float16" else name
+            self.hold(tensor, self._as_stored(real, tensor))
 
     def hold(self, tensor: Tensor, name: str) -> None:
         """Say which ONNX value a tensor is, its axes as TFLite has them."""
@@ -145,7 +146,8 @@ class Lifting:
 
     def _output(self, name: str, tensor: Tensor) -> str:
         self._origin = name
-        return self.read(tensor)
+        value = self.read(tensor)
+        return self.cast(value, "float16") if tensor.dtype == "float16" else value
 
     # ------------------------------------------------------------ reading an operator
 
