@@ -66,7 +66,7 @@ def test_places_without_a_detection_are_zero():
 
 
 def test_several_classes_for_one_box_are_refused_by_name():
-    with pytest.raises(PassRefused, match="TFLite_Detection_PostProcess.*several classes"):
+    with pytest.raises(PassRefused, match=r"TFLite_Detection_PostProcess .* several classes"):
         lift(detector(max_classes_per_detection=2))
 
 
