@@ -118,14 +118,19 @@ def described(name: str, tensor: Tensor, *, free: bool) -> ValueInfoProto:
     return helper.make_tensor_value_info(name, kind, sizes)
 
 
+def inner_type(tensor: Tensor) -> str:
+    """numpy's name of a tensor's type inside the graph: quantised and 16-bit floats are float32."""
+    is_float = quantized(tensor) is not None or tensor.dtype == "float16"
+    return "float32" if is_float else tensor.dtype
+
+
 def onnx_type(tensor: Tensor) -> int:
-    """The ONNX type of a tensor inside the graph: quantised ones and floats of 16 bits as floats.
+    """The ONNX type of a tensor inside the graph.
 
     Raises:
         PassRefused: ONNX graphs here have no such type.
     """
-    is_float = quantized(tensor) is not None or tensor.dtype == "float16"
-    return _type_of("float32" if is_float else tensor.dtype, tensor.name)
+    return _type_of(inner_type(tensor), tensor.name)
 
 
 def _type_of(dtype: str, name: str) -> int:

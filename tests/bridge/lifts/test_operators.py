@@ -169,8 +169,9 @@ def test_negative_integers_are_divided_downwards(kind):
     assert_alike(graph, feeds)
 
 
-def test_indices_outside_a_one_hot_have_no_hot_place():
+@pytest.mark.parametrize("dtype", ["float32", "int32", "int64"])
+def test_indices_outside_a_one_hot_have_no_hot_place(dtype):
     x = {0: tensor("i", (1, 4), "int32")}
-    constants = {1: np.asarray(3, INT), 2: np.float32(2), 3: np.float32(-1)}
-    graph = one("ONE_HOT", x, constants, [tensor("y", (1, 4, 3))], axis=-1)
+    constants = {1: np.asarray(3, INT), 2: np.asarray(2, dtype), 3: np.asarray(-1, dtype)}
+    graph = one("ONE_HOT", x, constants, [tensor("y", (1, 4, 3), dtype)], axis=-1)
     assert_alike(graph, {"i": np.asarray([[0, 2, 3, -1]], np.int32)})
