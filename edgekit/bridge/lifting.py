@@ -107,10 +107,11 @@ class Lifting:
         return made
 
     def feed_inputs(self) -> None:
-        """Let the graph's inputs be those of the model, quantised ones fed as floats."""
+        """Let the inputs be those of the model, quantised ones fed as floats."""
         for name, tensor in self.graph.inputs.items():
             self._origin = name
-            self.hold(tensor, self._as_stored(name, tensor))
+            real = self.cast(name, "float32") if tensor.dtype == "float16" else name
+            self.hold(tensor, self._as_stored(real, tensor))
 
     def hold(self, tensor: Tensor, name: str) -> None:
         """Say which ONNX value a tensor is, its axes as TFLite has them."""
@@ -145,12 +146,13 @@ class Lifting:
 
     def _output(self, name: str, tensor: Tensor) -> str:
         self._origin = name
-        return self.read(tensor)
+        value = self.read(tensor)
+        return self.cast(value, "float16") if tensor.dtype == "float16" else value
 
     # ------------------------------------------------------------ reading an operator
 
     def has(self, op: Op, position: int) -> bool:
-        """Whether an operator has an input at a position: optional ones may be absent."""
+        """Whether an operator has an input at a position."""
         return len(op.inputs) > position and op.inputs[position] is not None
 
     def tensor(self, op: Op, position: int) -> Tensor:
@@ -171,11 +173,11 @@ class Lifting:
         return held.order if held else plain_order(len(tensor.shape))
 
     def read(self, tensor: Tensor, order: Order | None = None, *, weights: bool = False) -> str:
-        """The ONNX value of a tensor with its axes in an order; ``None`` = as TFLite has them.
+        """The ONNX value of a tensor, a quantised one as floats.
 
         Args:
-            tensor: quantised ones are read as floats.
-            order: value axis ``i`` is tensor axis ``order[i]``.
+            tensor: computed before, or stored.
+            order: value axis ``i`` is tensor axis ``order[i]``; ``None`` = as TFLite has them.
             weights: leave a constant's integers as they are stored, rather than as activations.
 
         Raises:
@@ -267,7 +269,7 @@ class Lifting:
         return self.written.stored(array)
 
     def ints(self, *numbers: int) -> str:
-        """A constant vector of 64-bit integers."""
+        """A constant vector of 64-bit integers, as sizes and axes are."""
         return self.numbers(np.asarray(numbers, np.int64))
 
     def scalar(self, number: float) -> str:
@@ -376,10 +378,8 @@ class Lifting:
 
     def _activated(self, op: Op, name: str, tensor: Tensor) -> str:
         kind = op.options.get("fused_activation_function", "NONE")
-        if kind == "NONE":
-            return name
-        if kind == "TANH":
-            return self.node("Tanh", [name])
+        if kind in ("NONE", "TANH"):
+            return name if kind == "NONE" else self.node("Tanh", [name])
         if kind not in _LIMITS:
             raise self.refusal(op, f"has the activation {kind}")
         limits, q = _LIMITS[kind], quantized(tensor)
