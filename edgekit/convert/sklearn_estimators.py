@@ -24,6 +24,7 @@ from edgekit.errors import UserError, first_line
 _OPSETS = {"": 17, "ai.onnx.ml": 3}
 # Trees compare with thresholds that were rounded from double to float: a value in between jumps.
 _STRAY_OF_TREES = 0.01
+_ROWS = (1, 3, 256)
 _SCORES = ("probabilities", "scores")
 
 
@@ -71,6 +72,7 @@ def convert(found: Found) -> Converted:
         tool="skl2onnx",
         reference=reference,
         draw=(lambda rows: _split(draw(rows), names)),
+        rows=_ROWS,
         stray=_STRAY_OF_TREES if any(_is_tree(part) for part in parts(estimator)) else 0.0,
         notes=tuple(_notes(estimator, given)),
     )
