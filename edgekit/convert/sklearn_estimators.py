@@ -19,6 +19,7 @@ from edgekit.convert import Arrays, Converted
 from edgekit.convert.finishing import finished
 from edgekit.convert.objects import Found
 from edgekit.convert.sklearn_inputs import draws_for, parts, selects_by_name, takes_text
+from edgekit.convert.standard_ops import standardised
 from edgekit.errors import UserError, first_line
 
 _OPSETS = {"": 17, "ai.onnx.ml": 3}
@@ -59,6 +60,7 @@ def convert(found: Found) -> Converted:
     names = _input_names(estimator)
     proto = _exported(estimator, names, int(count), given)
     _scores_first(proto)
+    proto = standardised(proto)
     values = [v.name for v in proto.graph.output]
     draw = draws_for(estimator, int(count))
 
