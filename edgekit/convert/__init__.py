@@ -42,6 +42,7 @@ class Converted:
         reference: what the source itself gives for inputs, both in the graph's order.
         examples: inputs of the source's own, to compare on besides random ones.
         draw: inputs for so many rows that suit the source; ``None`` = from the signature.
+        rows: how many rows are compared at once, where the batch is free.
         vocabulary: random integers are below it, where ``draw`` is ``None``.
         stray: part of the rows that may differ: trees jump where a float rounds differently.
         notes: what a reader should know.
@@ -52,6 +53,7 @@ class Converted:
     reference: Callable[[Arrays], Arrays]
     examples: tuple[Arrays, ...] = ()
     draw: Callable[[int], Arrays] | None = None
+    rows: tuple[int, ...] = (1, 3)  # one, and a number that no axis has by chance
     vocabulary: int = 2
     stray: float = 0.0
     notes: tuple[str, ...] = ()

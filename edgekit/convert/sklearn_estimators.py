@@ -19,11 +19,13 @@ from edgekit.convert import Arrays, Converted
 from edgekit.convert.finishing import finished
 from edgekit.convert.objects import Found
 from edgekit.convert.sklearn_inputs import draws_for, parts, selects_by_name, takes_text
+from edgekit.convert.standard_ops import standardised
 from edgekit.errors import UserError, first_line
 
 _OPSETS = {"": 17, "ai.onnx.ml": 3}
 # Trees compare with thresholds that were rounded from double to float: a value in between jumps.
 _STRAY_OF_TREES = 0.01
+_ROWS = (1, 3, 256)
 _SCORES = ("probabilities", "scores")
 
 
@@ -58,6 +60,7 @@ def convert(found: Found) -> Converted:
     names = _input_names(estimator)
     proto = _exported(estimator, names, int(count), given)
     _scores_first(proto)
+    proto = standardised(proto)
     values = [v.name for v in proto.graph.output]
     draw = draws_for(estimator, int(count))
 
@@ -71,6 +74,7 @@ def convert(found: Found) -> Converted:
         tool="skl2onnx",
         reference=reference,
         draw=(lambda rows: _split(draw(rows), names)),
+        rows=_ROWS,
         stray=_STRAY_OF_TREES if any(_is_tree(part) for part in parts(estimator)) else 0.0,
         notes=tuple(_notes(estimator, given)),
     )

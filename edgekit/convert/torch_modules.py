@@ -23,6 +23,7 @@ from edgekit.convert.finishing import BATCH, finished
 from edgekit.convert.objects import Found
 from edgekit.convert.torch_calls import Call, Flat, call_of, doubled
 from edgekit.errors import UserError, first_line
+from edgekit.graphs.onnx_file import all_graphs
 
 # The oldest that the exporter of torch.export writes, and that of the older one.
 _EXPORT_OPSET, _SCRIPT_OPSET = 18, 17
@@ -166,8 +167,9 @@ def _own_names(proto: ModelProto) -> ModelProto:
     }
     for tensor in proto.graph.initializer:
         tensor.name = new.get(tensor.name, tensor.name)
-    for node in proto.graph.node:
-        node.input[:] = [new.get(name, name) for name in node.input]
+    for graph in all_graphs(proto.graph):
+        for node in graph.node:
+            node.input[:] = [new.get(name, name) for name in node.input]
     return proto
 
 

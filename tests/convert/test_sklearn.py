@@ -1,6 +1,7 @@
 """Estimators of scikit-learn become graphs whose probabilities are the same."""
 
 import numpy as np
+import onnx
 import pytest
 
 from tests.convert.converting import convert_all
@@ -29,6 +30,12 @@ def test_a_pipeline_gives_probabilities_first_and_then_the_label(results, name):
     apart = np.abs(probabilities - expected[name]).max(axis=1) > 1e-4
     assert apart.sum() <= 2, "a tree may jump where a float rounds differently"
     assert (label[~apart] == expected[f"{name}_label"][~apart]).all()
+
+
+@pytest.mark.parametrize("name", ["logistic", "mlp", "columns", "margins"])
+def test_what_is_linear_is_written_in_standard_operators(results, name):
+    nodes = onnx.load(results[name].path).graph.node
+    assert {node.domain for node in nodes} == {""}
 
 
 def test_classes_that_are_words_leave_the_label_out_and_are_told(results):
