@@ -212,7 +212,7 @@ def _per_channel(array: Array, op: Op) -> Array | None:
     channels = _channels(op)
     if array.ndim > len(op.outputs[0].shape) or array.size not in (1, channels):
         return None
-    if array.size == channels and array.shape[-1] != channels:
+    if array.size > 1 and array.shape[-1] != channels:
         return None
     return np.broadcast_to(array.ravel(), (channels,))
 

@@ -475,7 +475,8 @@ def resize(d):
     if mode == "linear":
         kinds = ["half_pixel", "align_corners", "asymmetric", "pytorch_half_pixel"]
         how = {"coordinate_transformation_mode": d.one_of(kinds)}
-    scales = d.constant(np.asarray([1, 1, *d.one_of([(2, 2), (2, 1), (1.5, 2)])], np.float32))
+    wide = (2, 2) if "align_corners" in how.values() else d.one_of([(2, 2), (2, 1), (1.5, 2)])
+    scales = d.constant(np.asarray([1, 1, *wide], np.float32))
     d.add("Resize", x, "", scales, mode=mode, **how)
 
 

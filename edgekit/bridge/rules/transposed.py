@@ -70,7 +70,7 @@ def conv_transpose(low: Lowering, node: NodeProto) -> None:
     kernel = low.ordered(weight, (1, *range(2, rank), 0))
     is_odd = any(axis.made >= axis.full + axis.stride for axis in axes)
     if groups > 1 or rank == 5 or is_odd:
-        made = _by_stretching(low, node, image, _flipped(low, kernel, groups, bias), axes)
+        made = _by_stretching(low, image, _flipped(low, kernel, groups, bias), axes)
     else:
         made = _by_kernel(low, image, Filters(weight=kernel, bias=bias), axes)
     low.bind(node, made, channels_last(rank))
@@ -169,24 +169,35 @@ def _flipped(low: Lowering, kernel: Tensor, groups: int, bias: Tensor | None) ->
 
 
 def _by_stretching(
-    low: Lowering, node: NodeProto, image: Tensor, filters: Filters, axes: list[_Axis]
+    low: Lowering, image: Tensor, filters: Filters, axes: list[_Axis]
 ) -> Tensor:
     """A convolution of the input with zeros between its entries."""
     windows: list[Window] = []
     for place, axis in enumerate(axes):
         image = _spread(low, image, place + 1, axis.stride)
+        size = image.shape[place + 1]
         before = axis.extent - 1 - axis.before
-        if before < 0:
-            raise low.refusal(node, "cuts off more than its kernel reaches")
+        after = axis.out - 1 + axis.extent - size - before
+        image = _cut(low, image, place + 1, max(-before, 0), max(-after, 0))
         window = Window(
-            size=(axis.size - 1) * axis.stride + 1,
+            size=image.shape[place + 1],
             kernel=axis.kernel,
             out=axis.out,
             dilation=axis.dilation,
-            before=before,
+            before=max(before, 0),
         )
         windows.append(window)
     return convolved(low, image, filters, windows)
+
+
+def _cut(low: Lowering, image: Tensor, axis: int, before: int, after: int) -> Tensor:
+    """An image without entries that no position of a window reads."""
+    if before == after == 0:
+        return image
+    size = image.shape[axis] - before - after
+    shape = (*image.shape[:axis], size, *image.shape[axis + 1 :])
+    begin = [before if place == axis else 0 for place in range(len(shape))]
+    return low.emit("SLICE", [image, low.int32(begin), low.int32(shape)], shape)
 
 
 RULES = {"ConvTranspose": conv_transpose}
