@@ -23,13 +23,16 @@ from edgekit.errors import PassRefused
 from edgekit.graphs.index import GraphIndex, attribute
 
 _STANDARD = ("", "ai.onnx")
+# TFLite's kernels know none of these for most operators: they are computed in 32 bits, and the
+# graph's own inputs and outputs keep their type.
+_COMPUTED_AS = {"float64": "float32", "float16": "float32", "bfloat16": "float32"}
 
 
 def lower(proto: ModelProto) -> LiteGraph:
     """The TFLite graph of an ONNX graph, operator by operator; nothing is folded or fused yet.
 
     Args:
-        proto: as ``edgekit.bridge.shapes.settled`` leaves it: constants as initialisers, every
+        proto: as ``edgekit.bridge.settling.settled`` leaves it: constants as initialisers, every
             shape fixed and stored with its value.
 
     Raises:
@@ -63,7 +66,12 @@ class Lowering:
         self.types = _types(proto)
         self._values: dict[str, Value] = {}
         self._constants: dict[tuple[str, bytes, Shape], Tensor] = {}
+        self._from_constants: set[int] = set()
+        self._transposed: dict[tuple[int, Order], Tensor] = {}
         self._origin = ""
+        self.opset = max(
+            (o.version for o in proto.opset_import if o.domain in _STANDARD), default=1
+        )
         self.graph = LiteGraph(ops=[], inputs={}, outputs={})
         for fed in proto.graph.input:
             if fed.name in self.index.initializers:
@@ -71,7 +79,9 @@ class Lowering:
             dtype, shape = self.types[fed.name]
             tensor = Tensor(name=fed.name, dtype=dtype, shape=shape)
             self.graph.inputs[fed.name] = tensor
-            self._values[fed.name] = Value(tensor=tensor, order=plain_order(len(shape)))
+            self._origin = f"input {fed.name}"
+            computed = self.cast(tensor, _COMPUTED_AS.get(dtype, dtype))
+            self._values[fed.name] = Value(tensor=computed, order=plain_order(len(shape)))
 
     # ------------------------------------------------------------ reading a node
 
@@ -126,9 +136,14 @@ class Lowering:
         return self.types[name][1]
 
     def dtype_of(self, name: str) -> str:
-        """numpy's name of an ONNX value's type."""
+        """numpy's name of the type in which an ONNX value is computed: no float but float32."""
         self.shape_of(name)
-        return self.types[name][0]
+        dtype = self.types[name][0]
+        return _COMPUTED_AS.get(dtype, dtype)
+
+    def is_stored(self, tensor: Tensor) -> bool:
+        """Whether a tensor is a constant, or made of constants alone by operators so far."""
+        return tensor.is_constant or id(tensor) in self._from_constants
 
     # ------------------------------------------------------------ adding to the graph
 
@@ -172,6 +187,8 @@ class Lowering:
                 origin=self._origin,
             )
         )
+        if inputs and all(t is None or self.is_stored(t) for t in inputs):
+            self._from_constants |= {id(t) for t in outputs}
 
     def stored(self, array: Array, name: str = "constant") -> Tensor:
         """A constant of the lowering's own; equal ones are stored once."""
@@ -198,7 +215,10 @@ class Lowering:
         perm = permutation(value.order, order)
         if perm == plain_order(len(perm)):
             return value.tensor
-        return self.transposed(value.tensor, perm)
+        key = (id(value.tensor), perm)
+        if key not in self._transposed:
+            self._transposed[key] = self.transposed(value.tensor, perm)
+        return self._transposed[key]
 
     def unmixed(self, value: Value) -> Value:
         """A value with the entries of every axis as ONNX has them."""
@@ -247,6 +267,10 @@ class Lowering:
         """A tensor in another type; itself where it has that already."""
         if tensor.dtype == dtype:
             return tensor
+        if "uint64" in (tensor.dtype, dtype):
+            raise PassRefused(
+                f"{self._origin}: TFLite has no operators on uint64", hint="export it as int64"
+            )
         options = {"in_data_type": tensor.dtype, "out_data_type": dtype}
         return self.emit("CAST", [tensor], tensor.shape, dtype=dtype, options=options)
 
@@ -275,7 +299,8 @@ class Lowering:
             array = self.index.constant(name)
             if array is None:
                 raise PassRefused(f"{name}: nothing in the graph makes it")
-            tensor = constant(name, array)
+            dtype = _COMPUTED_AS.get(array.dtype.name, array.dtype.name)
+            tensor = constant(name, array.astype(dtype, copy=False))
             tensor.source = name
             self._values[name] = Value(tensor=tensor, order=plain_order(array.ndim))
         return self._values[name]
@@ -285,7 +310,9 @@ class Lowering:
         for made in self.proto.graph.output:
             self._origin = f"output {made.name}"
             tensor = self.ordered(self._named(made.name), None)
-            self.graph.outputs[made.name] = tensor
+            dtype = _dtype(made.type.tensor_type.elem_type)
+            is_wide = _COMPUTED_AS.get(dtype, dtype) == tensor.dtype
+            self.graph.outputs[made.name] = self.cast(tensor, dtype) if is_wide else tensor
         return self.graph
 
 

@@ -11,6 +11,7 @@ from onnx import NodeProto
 from edgekit.bridge.graph import Tensor
 from edgekit.bridge.layout import Order, Value, plain_order
 from edgekit.bridge.lowering import Lowering
+from edgekit.bridge.rules.maths import pair, single
 
 
 def unary(kind: str) -> Callable[[Lowering, NodeProto], None]:
@@ -30,14 +31,12 @@ def binary(kind: str, *, dtype: str | None = None) -> Callable[[Lowering, NodePr
 
 def _unary(low: Lowering, node: NodeProto, *, kind: str) -> None:
     value = low.value(node, 0)
-    made = low.emit(kind, [value.tensor], value.tensor.shape, dtype=value.tensor.dtype)
-    low.bind(node, made, value.order)
+    low.bind(node, single(low, kind, value.tensor), value.order)
 
 
 def _binary(low: Lowering, node: NodeProto, *, kind: str, dtype: str | None) -> None:
     (left, right), order = together(low, [low.value(node, 0), low.value(node, 1)])
-    shape = np.broadcast_shapes(left.shape, right.shape)
-    low.bind(node, low.emit(kind, [left, right], shape, dtype=dtype or left.dtype), order)
+    low.bind(node, pair(low, kind, left, right, dtype=dtype), order)
 
 
 def together(low: Lowering, values: list[Value]) -> tuple[list[Tensor], Order]:
@@ -48,8 +47,13 @@ def together(low: Lowering, values: list[Value]) -> tuple[list[Tensor], Order]:
     """
     rank = max(len(v.order) for v in values)
     full = [v for v in values if len(v.order) == rank]
-    leader = max(full, key=lambda v: (not v.tensor.is_constant, np.prod(v.tensor.shape)))
+    leader = max(full, key=lambda v: _weight(low, v))
     return [_aligned(low, v, leader.order) for v in values], leader.order
+
+
+def _weight(low: Lowering, value: Value) -> tuple[bool, int, bool]:
+    is_computed = not low.is_stored(value.tensor)
+    return is_computed, int(np.prod(value.tensor.shape)), not value.is_plain
 
 
 def _aligned(low: Lowering, value: Value, order: Order) -> Tensor:
