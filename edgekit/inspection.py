@@ -9,10 +9,10 @@ from edgekit.graphs.cost import Cost, cost
 from edgekit.graphs.coverage import Obstacle
 from edgekit.graphs.onnx_file import load_for_shapes
 from edgekit.graphs.reading import read_model
-from edgekit.intake import obstacles
 from edgekit.model import Model
 from edgekit.profile import load_profile
 from edgekit.project import load_project
+from edgekit.runtimes import obstacles
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from onnx import ModelProto
 
 from edgekit.graphs.cost import count_ops
+from edgekit.graphs.lite_file import lite_ops
 from edgekit.graphs.onnx_file import opset
 from edgekit.profile import DeviceProfile, RuntimeSpec
 
@@ -26,18 +29,20 @@ def onnx_obstacles(proto: ModelProto, profile: DeviceProfile) -> tuple[Obstacle,
         return (
             Obstacle(
                 what=f"{profile.name} has no runtime for ONNX ({', '.join(profile.runtimes)} only)",
-                fix="give a .tflite model",
+                fix="'edgekit build' makes a .tflite form of it, and so does the pass tflite",
             ),
         )
-    return (*_opset(proto, spec), *_ir(proto, spec), *_operators(proto, spec))
+    return (*_opset(proto, spec), *_ir(proto, spec), *_operators(count_ops(proto), spec))
 
 
-def tflite_obstacles(profile: DeviceProfile) -> tuple[Obstacle, ...]:
+def tflite_obstacles(path: Path, profile: DeviceProfile) -> tuple[Obstacle, ...]:
     """What keeps a .tflite file off a device; empty when it can run there."""
-    if "litert" in profile.runtimes:
-        return ()
+    spec = profile.runtimes.get("litert")
+    if spec is not None:
+        return _operators(lite_ops(path), spec)
     what = f"{profile.name} has no runtime for TFLite ({', '.join(profile.runtimes)} only)"
-    return (Obstacle(what=what, fix="give an .onnx model"),)
+    fix = "'edgekit build' makes an .onnx form of it, and so does the pass onnx"
+    return (Obstacle(what=what, fix=fix),)
 
 
 def _opset(proto: ModelProto, spec: RuntimeSpec) -> tuple[Obstacle, ...]:
@@ -57,12 +62,12 @@ def _ir(proto: ModelProto, spec: RuntimeSpec) -> tuple[Obstacle, ...]:
     return (Obstacle(what=what, fix=fix),)
 
 
-def _operators(proto: ModelProto, spec: RuntimeSpec) -> tuple[Obstacle, ...]:
+def _operators(counts: Mapping[str, int], spec: RuntimeSpec) -> tuple[Obstacle, ...]:
     return tuple(
         Obstacle(
             what=f"operator {name} ({count} nodes) is not allowed by the device profile",
             fix="replace it before export, or change the profile if the device does run it",
         )
-        for name, count in count_ops(proto).items()
+        for name, count in counts.items()
         if name in spec.forbidden or (spec.allowed is not None and name not in spec.allowed)
     )

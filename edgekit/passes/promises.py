@@ -6,14 +6,38 @@ from collections.abc import Iterator
 
 from edgekit.graphs.stored import Stored
 from edgekit.model import Signature, TensorSpec
-from edgekit.passes import Promise
+from edgekit.passes import INT8_WEIGHTS, PassSpec, Promise
 from edgekit.passes.agreement import Agreement
+from edgekit.recipe import Settings, ToOnnx, ToTflite
 
 # What a graph may grow by for nodes, names and parameters, whatever it stores.
 _ALLOWED_BYTES = 4096
 _ALLOWED_NODE_BYTES = 512
 # Rounding may turn a choice between two that are all but the same.
 _EQUAL = 0.9
+
+
+# Integers of either runtime differ by a step here and there, and steps add up from layer to layer.
+_TWIN_OF_INT8 = Promise(max_relative_error=0.2, min_correlation=0.95, max_growth=2.0)
+_BY_PRECISION = {
+    "float16": Promise(max_relative_error=1e-2, stores=("float16",)),
+    "dynamic": INT8_WEIGHTS,
+    "int16x8": Promise(stores=("int8",), max_growth=2.0),
+}
+_INTEGERS = {"int4", "uint4", "int8", "uint8"}
+
+
+def promised(spec: PassSpec, settings: Settings, before: Stored) -> Promise:
+    """What a pass promises of a model with these settings.
+
+    Float graphs agree between the runtimes up to the order of sums; those with integers up to
+    their steps.
+    """
+    if isinstance(settings, ToTflite) and settings.precision in _BY_PRECISION:
+        return _BY_PRECISION[settings.precision]
+    if isinstance(settings, ToTflite | ToOnnx) and _INTEGERS & set(before.bytes_of):
+        return _TWIN_OF_INT8
+    return spec.promise
 
 
 def broken_signature(before: Signature, after: Signature) -> Iterator[str]:
@@ -89,9 +113,10 @@ def broken_agreement(promise: Promise, found: Agreement) -> Iterator[str]:
     judged = found.samples > 0 or promise.exact
     error, limit = found.relative_error, promise.max_relative_error
     if judged and error is not None and not error <= limit:
+        of = f"; worst is {found.worst[0]}, by {found.worst[1]:.2g}" if found.worst else ""
         yield (
             f"outputs differ from the original by {error:.2g} relative RMS, more than the "
-            f"{limit:g} promised"
+            f"{limit:g} promised{of}"
         )
     if promise.exact and found.equal is not None and found.equal < _EQUAL:
         yield f"promised the same integers: found {100 * found.equal:.0f} % of them equal"
