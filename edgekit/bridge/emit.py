@@ -9,7 +9,9 @@ from onnx import ModelProto
 
 from edgekit.bridge.flatbuffer import write_lite
 from edgekit.bridge.folding import fold
+from edgekit.bridge.fusing import fuse
 from edgekit.bridge.lowering import lower
+from edgekit.bridge.quantising import quantise
 from edgekit.bridge.settling import settled
 from edgekit.errors import PassRefused
 
@@ -40,5 +42,9 @@ def emitted(
     if precision != "same" or target != "litert":
         raise PassRefused(f"{precision} for {target} is not there yet")
     graph = lower(settled(proto, dims))
+    fold(graph)
+    fuse(graph)
+    fold(graph)
+    quantise(graph)
     fold(graph)
     return write_lite(graph)

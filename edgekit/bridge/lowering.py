@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -80,7 +80,7 @@ class Lowering:
             tensor = Tensor(name=fed.name, dtype=dtype, shape=shape)
             self.graph.inputs[fed.name] = tensor
             self._origin = f"input {fed.name}"
-            computed = self.cast(tensor, _COMPUTED_AS.get(dtype, dtype))
+            computed = self.cast(tensor, computed_type(dtype))
             self._values[fed.name] = Value(tensor=computed, order=plain_order(len(shape)))
 
     # ------------------------------------------------------------ reading a node
@@ -138,8 +138,7 @@ class Lowering:
     def dtype_of(self, name: str) -> str:
         """numpy's name of the type in which an ONNX value is computed: no float but float32."""
         self.shape_of(name)
-        dtype = self.types[name][0]
-        return _COMPUTED_AS.get(dtype, dtype)
+        return computed_type(self.types[name][0])
 
     def is_stored(self, tensor: Tensor) -> bool:
         """Whether a tensor is a constant, or made of constants alone by operators so far."""
@@ -299,11 +298,15 @@ class Lowering:
             array = self.index.constant(name)
             if array is None:
                 raise PassRefused(f"{name}: nothing in the graph makes it")
-            dtype = _COMPUTED_AS.get(array.dtype.name, array.dtype.name)
-            tensor = constant(name, array.astype(dtype, copy=False))
+            array = array.astype(computed_type(array.dtype.name), copy=False)
+            tensor = constant(name, array)
             tensor.source = name
             self._values[name] = Value(tensor=tensor, order=plain_order(array.ndim))
         return self._values[name]
+
+    def _ends(self) -> Iterator[Tensor]:
+        yield from self.graph.inputs.values()
+        yield from self.graph.outputs.values()
 
     def finished(self) -> LiteGraph:
         """The graph with its outputs as ONNX has them."""
@@ -311,14 +314,24 @@ class Lowering:
             self._origin = f"output {made.name}"
             tensor = self.ordered(self._named(made.name), None)
             dtype = _dtype(made.type.tensor_type.elem_type)
-            is_wide = _COMPUTED_AS.get(dtype, dtype) == tensor.dtype
-            self.graph.outputs[made.name] = self.cast(tensor, dtype) if is_wide else tensor
+            if computed_type(dtype) == tensor.dtype:
+                tensor = self.cast(tensor, dtype)
+            if tensor.is_constant or any(tensor is fed for fed in self._ends()):
+                # A runtime need not copy what is fed, stored or an output already.
+                inputs = [tensor, self.int32(tensor.shape)]
+                tensor = self.emit("RESHAPE", inputs, tensor.shape, dtype=tensor.dtype)
+            self.graph.outputs[made.name] = tensor
         return self.graph
 
 
 def described(node: NodeProto) -> str:
     """A node for people: its operator and its name, or the name of what it makes."""
     return f"{node.op_type} {node.name or node.output[0]}"
+
+
+def computed_type(dtype: str) -> str:
+    """The type in which values of a type are computed: float32 for floats of any width."""
+    return _COMPUTED_AS.get(dtype, dtype)
 
 
 def attr(node: NodeProto, name: str, default: Any = None) -> Any:  # noqa: ANN401 - by name

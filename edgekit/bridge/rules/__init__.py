@@ -9,6 +9,7 @@ from onnx import NodeProto
 from edgekit.bridge.lowering import Lowering
 from edgekit.bridge.rules import (
     activations,
+    bits,
     control,
     convolution,
     elementwise,
@@ -25,12 +26,14 @@ from edgekit.bridge.rules import (
     selection,
     shapes,
     slicing,
+    special,
 )
 
 Rule = Callable[[Lowering, NodeProto], None]
 
 RULES: dict[str, Rule] = {
     **activations.RULES,
+    **bits.RULES,
     **control.RULES,
     **convolution.RULES,
     **elementwise.RULES,
@@ -47,4 +50,5 @@ RULES: dict[str, Rule] = {
     **selection.RULES,
     **shapes.RULES,
     **slicing.RULES,
+    **special.RULES,
 }
