@@ -23,6 +23,10 @@ from edgekit.errors import PassRefused
 from edgekit.graphs.index import GraphIndex, attribute
 
 _STANDARD = ("", "ai.onnx")
+_FED_AS = {
+    "bool", "str", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64",
+    "float16", "float32", "float64", "bfloat16",
+}  # fmt: skip
 # TFLite's kernels know none of these for most operators: they are computed in 32 bits, and the
 # graph's own inputs and outputs keep their type.
 _COMPUTED_AS = {"float64": "float32", "float16": "float32", "bfloat16": "float32"}
@@ -76,12 +80,22 @@ class Lowering:
         for fed in proto.graph.input:
             if fed.name in self.index.initializers:
                 continue
-            dtype, shape = self.types[fed.name]
+            dtype, shape = self._fed_type(fed.name)
             tensor = Tensor(name=fed.name, dtype=dtype, shape=shape)
             self.graph.inputs[fed.name] = tensor
             self._origin = f"input {fed.name}"
             computed = self.cast(tensor, computed_type(dtype))
             self._values[fed.name] = Value(tensor=computed, order=plain_order(len(shape)))
+
+    def _fed_type(self, name: str) -> tuple[str, Shape]:
+        if name not in self.types:
+            raise PassRefused(
+                f"input {name} is no tensor of fixed shape", hint="export the model with tensors"
+            )
+        dtype, shape = self.types[name]
+        if dtype not in _FED_AS:
+            raise PassRefused(f"input {name} is {dtype}, which a .tflite file cannot be fed")
+        return dtype, shape
 
     # ------------------------------------------------------------ reading a node
 

@@ -39,7 +39,7 @@ def _relu(low: Lowering, tensor: Tensor) -> Tensor:
 
 def clip(low: Lowering, node: NodeProto) -> None:
     """Clip, its bounds attributes or inputs, stored or computed."""
-    value = low.value(node, 0)
+    value = low.value(node, 0, mixed=True)
     made = value.tensor
     bounds: list[float] = []
     for place, (name, none, kind) in enumerate(
@@ -50,7 +50,7 @@ def clip(low: Lowering, node: NodeProto) -> None:
             made = pair(low, kind, made, low.plain(node, place))
         bound = attr(node, name, none) if given is None else given.item()
         bounds.append(_effective(bound, made.dtype))
-    low.bind(node, between(low, made, bounds[0], bounds[1]), value.order)
+    low.bind(node, between(low, made, bounds[0], bounds[1]), value.order, mixed=value.mixed)
 
 
 def _effective(bound: float, dtype: str) -> float:
@@ -65,9 +65,10 @@ def _effective(bound: float, dtype: str) -> float:
 
 def leaky_relu(low: Lowering, node: NodeProto) -> None:
     """LeakyRelu: LEAKY_RELU."""
-    value = low.value(node, 0)
+    value = low.value(node, 0, mixed=True)
     options = {"alpha": attr(node, "alpha", 0.01)}
-    low.bind(node, single(low, "LEAKY_RELU", value.tensor, options=options), value.order)
+    made = single(low, "LEAKY_RELU", value.tensor, options=options)
+    low.bind(node, made, value.order, mixed=value.mixed)
 
 
 def prelu(low: Lowering, node: NodeProto) -> None:

@@ -59,6 +59,8 @@ def bitwise_not(low: Lowering, node: NodeProto) -> None:
 def bit_shift(low: Lowering, node: NodeProto) -> None:
     """BitShift of unsigned integers: up by a product, down by RIGHT_SHIFT."""
     (left, right), order = operands(low, node)
+    if not left.dtype.startswith("uint"):
+        raise low.refusal(node, f"shifts {left.dtype}; up to opset 25 it is for unsigned integers")
     if attr(node, "direction") == "LEFT":
         a, b = _as_int32(low, node, left), _as_int32(low, node, right)
         made = pair(low, "MUL", a, pair(low, "POW", low.int32(2), b))

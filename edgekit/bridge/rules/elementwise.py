@@ -45,15 +45,15 @@ def mapped(
 
 
 def _unary(low: Lowering, node: NodeProto, *, kind: str) -> None:
-    value = low.value(node, 0)
-    low.bind(node, single(low, kind, value.tensor), value.order)
+    value = low.value(node, 0, mixed=True)
+    low.bind(node, single(low, kind, value.tensor), value.order, mixed=value.mixed)
 
 
 def _mapped(
     low: Lowering, node: NodeProto, *, compute: Callable[[Lowering, Tensor], Tensor]
 ) -> None:
-    value = low.value(node, 0)
-    low.bind(node, compute(low, value.tensor), value.order)
+    value = low.value(node, 0, mixed=True)
+    low.bind(node, compute(low, value.tensor), value.order, mixed=value.mixed)
 
 
 def _binary(low: Lowering, node: NodeProto, *, kind: str, dtype: str | None) -> None:
@@ -223,15 +223,22 @@ def _negated(low: Lowering, node: NodeProto) -> None:
 
 
 def identity(low: Lowering, node: NodeProto) -> None:
-    """Identity, and Dropout at inference: the very same value."""
-    value = low.value(node, 0)
-    if node.op_type == "Dropout" and len(node.output) > 1 and node.output[1]:
-        raise low.refusal(node, "gives the mask of what it drops")
-    if node.op_type == "Dropout" and low.has(node, 2):
+    """Identity: the very same value."""
+    value = low.value(node, 0, mixed=True)
+    low.bind(node, value.tensor, value.order, mixed=value.mixed)
+
+
+def dropout(low: Lowering, node: NodeProto) -> None:
+    """Dropout at inference: the very same value, and a mask that keeps all of it."""
+    value = low.value(node, 0, mixed=True)
+    ratio = low.constant(node, 1)
+    if low.has(node, 2) and not (ratio is not None and float(ratio) == 0):
         is_training = low.constant(node, 2)
         if is_training is None or bool(is_training):
             raise low.refusal(node, "drops at random", hint="export the model for inference")
-    low.bind(node, value.tensor, value.order)
+    low.bind(node, value.tensor, value.order, mixed=value.mixed)
+    if len(node.output) > 1 and node.output[1]:
+        low.bind(node, low.stored(np.ones(value.shape, np.bool_)), output=1)
 
 
 RULES: dict[str, Callable[[Lowering, NodeProto], None]] = {
@@ -242,7 +249,7 @@ RULES: dict[str, Callable[[Lowering, NodeProto], None]] = {
     "CastLike": cast_like,
     "Ceil": unary("CEIL"),
     "Div": binary("DIV"),
-    "Dropout": identity,
+    "Dropout": dropout,
     "Equal": binary("EQUAL", dtype="bool"),
     "Exp": unary("EXP"),
     "Floor": unary("FLOOR"),

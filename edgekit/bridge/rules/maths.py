@@ -16,7 +16,8 @@ _MOST_AXES = 4
 _COMPARISONS = ("EQUAL", "NOT_EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL")
 _ON_INT64 = {"ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM", "FLOOR_MOD", "NEG", *_COMPARISONS}
 _ON_BOOL = {"EQUAL", "NOT_EQUAL", "LOGICAL_AND", "LOGICAL_OR", "LOGICAL_NOT"}
-# Kernels that work on one rank alone unless shapes are equal, and some even then.
+# Kernels that broadcast only between shapes of one rank.
+_OF_ONE_RANK = {"BITWISE_XOR", "RIGHT_SHIFT"}
 _REDUCES_ON_INT64 = {"SUM", "REDUCE_MAX", "REDUCE_MIN", "REDUCE_PROD"}
 
 
@@ -56,15 +57,17 @@ def pair(
     if not isinstance(like, Tensor):
         raise TypeError("two numbers need no operator")
     computed = kernel_type(kind, like.dtype)
-    a, b = (_operand(low, each, computed, like.dtype) for each in (left, right))
+    a, b = (_operand(low, each, computed) for each in (left, right))
+    if kind in _OF_ONE_RANK:
+        rank = max(len(a.shape), len(b.shape))
+        a, b = (low.reshaped(t, (1,) * (rank - len(t.shape)) + t.shape) for t in (a, b))
     made = _broadcasting(low, kind, a, b, dtype or computed)
     return made if dtype else low.cast(made, like.dtype)
 
 
-def _operand(low: Lowering, given: Tensor | float, computed: str, dtype: str) -> Tensor:
+def _operand(low: Lowering, given: Tensor | float, computed: str) -> Tensor:
     if isinstance(given, Tensor):
         return low.cast(given, computed)
-    del dtype
     return low.stored(np.asarray(given, computed))
 
 

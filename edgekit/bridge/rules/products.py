@@ -16,8 +16,9 @@ _MOST_BATCH_AXES = 3
 
 def gemm(low: Lowering, node: NodeProto) -> None:
     """Gemm: ``alpha * A' @ B' + beta * C``."""
-    left = low.ordered(low.value(node, 0), (1, 0) if attr(node, "transA", 0) else (0, 1))
     weight = low.ordered(low.value(node, 1), (0, 1) if attr(node, "transB", 0) else (1, 0))
+    columns = (1, 0) if attr(node, "transA", 0) else (0, 1)
+    left, weight = _alike(low, low.value(node, 0, mixed=True), weight, columns)
     alpha, beta = attr(node, "alpha", 1.0), attr(node, "beta", 1.0)
     shape = (left.shape[0], weight.shape[0])
     if alpha != 1 and low.is_stored(weight):
@@ -32,6 +33,22 @@ def gemm(low: Lowering, node: NodeProto) -> None:
     made = _connected(low, left, weight, bias)
     made = made if alpha == 1 else pair(low, "MUL", made, alpha)
     low.bind(node, made if extra is None else pair(low, "ADD", made, extra))
+
+
+def _alike(low: Lowering, left: Value, weight: Tensor, order: Order) -> tuple[Tensor, Tensor]:
+    """A left operand in a storage order, and weights whose columns are mixed as its own are.
+
+    Args:
+        low: takes the operators.
+        left: with the axis that is summed over anywhere.
+        weight: (out, in).
+        order: the axis that is summed over last.
+    """
+    mixed = left.mixed
+    if mixed is None or mixed.axis != order[-1] or not low.is_stored(weight):
+        return low.ordered(left, order), weight
+    weight = low.mixed_alike(weight, 1, mixed)
+    return low.ordered(Value(tensor=left.tensor, order=left.order), order), weight
 
 
 def _is_bias(low: Lowering, tensor: Tensor, weight: Tensor) -> bool:
@@ -63,23 +80,25 @@ def _exact(low: Lowering, left: Tensor, right: Tensor) -> Tensor:
 
 def matmul(low: Lowering, node: NodeProto) -> None:
     """MatMul, as numpy multiplies."""
-    made, order = product(low, low.value(node, 0), low.value(node, 1))
+    made, order = product(low, low.value(node, 0, mixed=True), low.value(node, 1))
     low.bind(node, made, order)
 
 
 def product(low: Lowering, left: Value, right: Value) -> tuple[Tensor, Order]:
     """The product of two values as numpy's ``matmul`` has it, and how it is stored."""
     if len(left.order) == 1:
+        left = low.unmixed(left)
         row = Value(tensor=low.reshaped(left.tensor, (1, *left.tensor.shape)), order=(0, 1))
         made, order = product(low, row, right)
         return _without(low, made, order, -1 if len(right.order) == 1 else -2)
     if len(right.order) == 1:
+        left = low.unmixed(left)
         column = Value(tensor=low.reshaped(right.tensor, (*right.tensor.shape, 1)), order=(0, 1))
         made, order = product(low, left, column)
         return _without(low, made, order, -1)
     if len(right.order) == 2 and low.is_stored(right.tensor):
         return _by_weights(low, left, right)
-    made = _batched(low, left, right)
+    made = _batched(low, low.unmixed(left), low.unmixed(right))
     return made, plain_order(len(made.shape))
 
 
@@ -95,8 +114,8 @@ def _by_weights(low: Lowering, left: Value, right: Value) -> tuple[Tensor, Order
     order = left.order
     if order[-1] != last:
         order = (*(axis for axis in order if axis != last), last)
-    made = _connected(low, low.ordered(left, order), low.ordered(right, (1, 0)), None)
-    return made, order
+    tensor, weight = _alike(low, left, low.ordered(right, (1, 0)), order)
+    return _connected(low, tensor, weight, None), order
 
 
 def _batched(low: Lowering, left: Value, right: Value) -> Tensor:

@@ -44,27 +44,30 @@ def _parameters(low: Lowering, node: NodeProto, dtype: str) -> _Parameters | Non
         return None
     if zero_points is None:
         zero_points = np.zeros(scales.shape, np.int64)
-    zero_points = np.broadcast_to(zero_points.astype(np.int64), scales.shape)
+    zero_points = zero_points.astype(np.int64).reshape(scales.shape)
     axis = int(attr(node, "axis", 1))
     return _Parameters(scales=scales, zero_points=zero_points, dtype=dtype, axis=axis)
 
 
 def quantize(low: Lowering, node: NodeProto) -> None:
     """QuantizeLinear: QUANTIZE; by arithmetic where scales are computed or along an axis."""
-    value = low.value(node, 0)
+    value = low.value(node, 0, mixed=True)
     dtype = _quantized_type(low, node)
     given = _parameters(low, node, dtype)
     is_blocked = bool(attr(node, "block_size", 0))
     if given is None or is_blocked or not _has_kernel(low, value, given):
+        value = low.unmixed(value)
         low.bind(node, _quantized_by_arithmetic(low, node, value, dtype), value.order)
         return
+    if given.scales.size > 1:
+        value = low.unmixed(value)
     shift = 0
     if dtype == "uint8" and _is_only_dequantized(low, node.output[0]):
         dtype, shift = "int8", 128
     axis = value.axis(given.axis) if given.scales.size > 1 else 0
     made = low.emit("QUANTIZE", [value.tensor], value.tensor.shape, dtype=dtype)
     made.quantization = given.quantization(axis, shift)
-    low.bind(node, made, value.order)
+    low.bind(node, made, value.order, mixed=value.mixed)
 
 
 def _has_kernel(low: Lowering, value: Value, given: _Parameters) -> bool:
@@ -96,14 +99,17 @@ def dequantize(low: Lowering, node: NodeProto) -> None:
     if array is not None and (given := _parameters(low, node, array.dtype.name)) is not None:
         _dequantize_stored(low, node, array, given)
         return
-    value = low.value(node, 0)
+    value = low.value(node, 0, mixed=True)
     shift = 128 if low.dtype_of(node.input[0]) == "uint8" and value.tensor.dtype == "int8" else 0
     given = _parameters(low, node, low.dtype_of(node.input[0]))
+    if given is None or given.scales.size > 1:
+        value = low.unmixed(value)
     if given is None or attr(node, "block_size", 0) or not _is_kernels(low, value, given, shift):
+        value = low.unmixed(value)
         made = _dequantized_by_arithmetic(low, node, value, shift)
     else:
         made = low.emit("DEQUANTIZE", [value.tensor], value.tensor.shape)
-    low.bind(node, made, value.order)
+    low.bind(node, made, value.order, mixed=value.mixed)
 
 
 def _is_kernels(low: Lowering, value: Value, given: _Parameters, shift: int) -> bool:

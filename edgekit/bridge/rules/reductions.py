@@ -57,9 +57,16 @@ def _remaining(order: Order, axes: list[int]) -> Order:
 
 def _of_nothing(low: Lowering, node: NodeProto, value: Value, empty: float) -> Tensor:
     shape = low.shape_of(node.output[0])
-    fill = np.asarray(empty, value.tensor.dtype if np.isfinite(empty) else np.float32)
+    dtype = value.tensor.dtype
+    if dtype == "bool":
+        fill = np.asarray(empty > 0)
+    elif dtype == "float32":
+        fill = np.asarray(empty, np.float32)
+    else:
+        bounds = np.iinfo(dtype)
+        fill = np.asarray(np.clip(np.nan_to_num(empty), bounds.min, bounds.max)).astype(dtype)
     inputs = [low.int32(shape), low.stored(fill)]
-    return low.emit("FILL", inputs, shape, dtype=value.tensor.dtype)
+    return low.emit("FILL", inputs, shape, dtype=dtype)
 
 
 def _plain(kind: str) -> Reduce:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 from onnx import NodeProto
 
 from edgekit.bridge.graph import Tensor
@@ -59,7 +60,8 @@ def _acos(low: Lowering, x: Tensor) -> Tensor:
 
 
 def _atan(low: Lowering, x: Tensor) -> Tensor:
-    return pair(low, "ATAN2", x, 1.0)
+    ones = low.stored(np.ones(x.shape, np.float32))  # ATAN2 does not broadcast
+    return pair(low, "ATAN2", x, ones)
 
 
 def _sinh(low: Lowering, x: Tensor) -> Tensor:
