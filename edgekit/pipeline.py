@@ -166,6 +166,7 @@ def _notes(intake: Intake, found: Build) -> Iterator[str]:
     reasons = dict.fromkeys(r.reason for r in found.rejected)
     for reason in (r for r in reasons if r.startswith(QUANTISED_ALREADY)):
         yield f"{reason}: it was measured as it is"
+    yield from _of_litert(intake, found)
     host = found.baseline.measured(HOST)
     common = most_common_label(intake.evaluation)
     if host and host.tally and intake.metric != "top5" and host.tally.correct <= common:
@@ -173,6 +174,15 @@ def _notes(intake: Intake, found: Build) -> Iterator[str]:
             f"the original is right on {host.tally.correct} of {host.tally.n} samples, no better "
             f"than always giving the most common label ({common}): check [data.preprocess] and "
             "the labels"
+        )
+
+
+def _of_litert(intake: Intake, found: Build) -> Iterator[str]:
+    lite = [c for c in found.candidates if c.model.format == "tflite"]
+    if lite and lite_target(intake.profile) == "tflite-runtime" and intake.on is None:
+        yield (
+            f"{intake.profile.name} runs tflite-runtime; here its files were judged with "
+            f"ai-edge-litert, and speed and memory are those of this machine"
         )
 
 

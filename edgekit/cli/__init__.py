@@ -179,7 +179,7 @@ def build(
     as_json: Json = False,
 ) -> int:
     """Compress until it fits and is proven as good; writes build/NAME/."""
-    from edgekit import show
+    from edgekit import showbuild
     from edgekit.intake import Request
     from edgekit.pipeline import build as run
     from edgekit.report import write_report
@@ -202,7 +202,7 @@ def build(
     )
     with ticker() as tick:
         outcome = run(request, tick, allow_failing=allow_failing)
-    emit(outcome, show.built, as_json=as_json, facts=show.built_facts)
+    emit(outcome, showbuild.built, as_json=as_json, facts=showbuild.built_facts)
     page = write_report(outcome.intake.out)
     if not as_json:
         print(f"report: {page.resolve()}")
