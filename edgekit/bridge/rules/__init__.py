@@ -27,6 +27,7 @@ from edgekit.bridge.rules import (
     shapes,
     slicing,
     special,
+    transposed,
 )
 
 Rule = Callable[[Lowering, NodeProto], None]
@@ -51,4 +52,5 @@ RULES: dict[str, Rule] = {
     **shapes.RULES,
     **slicing.RULES,
     **special.RULES,
+    **transposed.RULES,
 }
