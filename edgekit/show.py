@@ -166,6 +166,8 @@ def _obstacles(seen: Inspection) -> list[str]:
         lines.append(f"  {seen.device}: {size(seen.bytes)} of {limit:g} MiB; 'edgekit build' it")
     if not lines and seen.cost is None:
         return [f"  {seen.device}: has a runtime for it; its operators were not read"]
+    if not lines and seen.crosses:
+        return [f"  {seen.device}: runs .tflite alone; every operator can be brought over"]
     return lines or [f"  {seen.device}: every operator and the opset can run there"]
 
 
