@@ -8,7 +8,7 @@ import numpy as np
 
 from edgekit.bridge.graph import Array, LiteGraph, Op, Quantization, Tensor, constant
 from edgekit.bridge.integers import along_axis
-from edgekit.bridge.kernels import LAYERS
+from edgekit.bridge.kernels import LAYERS, Target
 from edgekit.bridge.wiring import Wiring, like, sweep
 
 # As few entries save nothing: the tensor and the operator that unpacks it take more.
@@ -16,7 +16,10 @@ _LEAST_FLOAT16 = 64
 # TFLite's own limit below which weights stay floats.
 _LEAST_INT8 = 1024
 # Layers whose kernels take int8 weights under float activations, and quantise those as they run.
-_DYNAMIC = ("FULLY_CONNECTED", "CONV_2D")
+_DYNAMIC: dict[Target, tuple[str, ...]] = {
+    "litert": ("FULLY_CONNECTED", "CONV_2D"),
+    "tflite-runtime": ("FULLY_CONNECTED",),
+}
 
 
 def store_float16(graph: LiteGraph) -> None:
@@ -101,14 +104,14 @@ def quantised_weight(weight: Tensor, axis: int | None) -> Tensor:
     return constant(weight.name, np.clip(integers, -127, 127).astype(np.int8), quantization=given)
 
 
-def use_dynamic_kernels(graph: LiteGraph, kinds: Sequence[str] = _DYNAMIC) -> None:
+def use_dynamic_kernels(graph: LiteGraph, *, target: Target = "litert") -> None:
     """Let layers read stored int8 weights as they are, where their kernels can.
 
     Args:
         graph: its stored weights under DEQUANTIZE.
-        kinds: layers that are to do so.
+        target: the runtime; 2.14 computes some convolutions of this kind wrongly.
     """
-    sweep(graph, _read_integers, *kinds)
+    sweep(graph, _read_integers, *_DYNAMIC[target])
 
 
 def _read_integers(wiring: Wiring, op: Op) -> None:

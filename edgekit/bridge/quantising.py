@@ -33,7 +33,6 @@ def quantise(graph: LiteGraph, *, activations: Activations = "int8") -> None:
 
     Source: TensorFlow Lite 8-bit quantization specification.
     """
-    sweep(graph, _store_quantised, "QUANTIZE")
     if activations == "int16":
         sweep(graph, _widen, "QUANTIZE")
     for one in (graph, *graph.inner):
@@ -49,8 +48,15 @@ def quantise(graph: LiteGraph, *, activations: Activations = "int8") -> None:
     sweep(graph, _dequantise_now, "DEQUANTIZE")
 
 
+def store_quantised(graph: LiteGraph) -> None:
+    """Store floats that are quantised in the graph as the integers that come of it, in place.
+
+    Training with fake quantisation leaves weights like that.
+    """
+    sweep(graph, _store_quantised, "QUANTIZE")
+
+
 def _store_quantised(wiring: Wiring, op: Op) -> None:
-    """Floats that are quantised in the graph (as training with fake quantisation leaves them)."""
     source, made = op.inputs[0], op.outputs[0]
     if source is None or source.data is None or made.quantization is None:
         return

@@ -11,6 +11,7 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, num
 from onnx.reference import ReferenceEvaluator
 
 from edgekit.bridge.graph import Array
+from edgekit.bridge.spelling import spelled_out
 from edgekit.graphs.onnx_file import inner_graphs
 
 # Kept as they are: the integers under a DequantizeLinear are the weights of an int8 model.
@@ -31,8 +32,9 @@ def settled(
         fold_weights: also compute what depends on weights alone; without it each weight stays
             the initialiser that it is.
     """
-    fixed = ModelProto()
-    fixed.CopyFrom(proto)
+    from edgekit.bridge.rules import RULES
+
+    fixed = spelled_out(proto, RULES)
     _fix_inputs(fixed, dims, batch)
     _drop_shapes(fixed)
     _constants_stored(fixed)
