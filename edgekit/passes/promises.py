@@ -41,7 +41,7 @@ def promised(spec: PassSpec, settings: Settings, before: Stored) -> Promise:
 
 
 def broken_signature(before: Signature, after: Signature) -> Iterator[str]:
-    """What differs in the inputs and outputs; sizes may become known but not change."""
+    """What differs in the inputs and outputs; sizes may become known or free but not change."""
     for kind, olds, news in (
         ("inputs", before.inputs, after.inputs),
         ("outputs", before.outputs, after.outputs),
@@ -62,7 +62,7 @@ def _same_shape(before: TensorSpec, after: TensorSpec) -> bool:
         return True
     pairs = list(zip(before.shape, after.shape, strict=False))
     same_rank = len(before.shape) == len(after.shape)
-    return same_rank and all(a == b or not isinstance(a, int) for a, b in pairs)
+    return same_rank and all(a == b or not (isinstance(a, int) and isinstance(b, int)) for a, b in pairs)
 
 
 def broken_store(promise: Promise, before: Stored, after: Stored) -> Iterator[str]:

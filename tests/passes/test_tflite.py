@@ -86,7 +86,7 @@ def test_the_int8_of_quantize_runs_on_integers_there_and_answers_alike(tmp_path)
     stored = lite_census(made.model.path)
     assert stored.weight_bytes == 0, "no float weights"
     assert stored.bytes_of["int8"] >= 4 * 27 + 40
-    assert lite_ops(made.model.path)["DEQUANTIZE"] <= 1
+    assert lite_ops(made.model.path)["DEQUANTIZE"] <= 2, "of the answer and of the last weights"
     assert made.agreement.relative_error < 0.02
 
 
