@@ -16,7 +16,7 @@ from edgekit.gate import Limits
 from edgekit.graphs.onnx_file import is_large, load, load_structure, save
 from edgekit.graphs.reading import read_model
 from edgekit.model import Model
-from edgekit.profile import DeviceProfile, RuntimeName, load_profile
+from edgekit.profile import AnyRuntime, DeviceProfile, load_profile
 from edgekit.project import PreprocessSettings, Project, load_project
 from edgekit.recipe import Recipe, Step, ToTflite
 from edgekit.runtimes import Runtimes, runtimes
@@ -34,7 +34,7 @@ class Request:
     evaluation: str | None = None
     metric: str | None = None
     max_drop_points: float | None = None
-    runtime: RuntimeName | None = None
+    runtime: AnyRuntime | None = None
     on: str | None = None
     out: Path | None = None
     seed: int | None = None
@@ -83,7 +83,8 @@ def take_in(request: Request) -> Intake:
     model = find_model(request.folder, request.model, project)
     out = request.out or request.folder / "build" / profile.name
     _check_out(out, model, profile.name)
-    usable = runtimes(model, profile, request.runtime)
+    asked = request.runtime or project.build.runtime
+    usable = runtimes(model, profile, None if asked == "auto" else asked)
     check_output(project, model)
     opened = partial(
         open_split, model=model, folder=request.folder, settings=project.data.preprocess

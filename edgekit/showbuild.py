@@ -145,6 +145,8 @@ def _candidate_row(
     mark = "chosen" if candidate is outcome.found.chosen else ""
     if candidate.verdict and not candidate.verdict.passes:
         mark = "fails"
+    if candidate is outcome.found.baseline and outcome.intake.runtimes.obstacles:
+        mark = "reference"
     return [
         f"{candidate.recipe.name} ({measured.source})",
         size(measured.model_bytes),

@@ -146,8 +146,9 @@ def build(
     evaluation: Evaluation = None,
     metric: Metric = None,
     runtime: Annotated[
-        str, typer.Option("--runtime", metavar="NAME", help="onnxruntime, litert or auto.")
-    ] = "auto",
+        str | None,
+        typer.Option("--runtime", metavar="NAME", help="onnxruntime, litert or auto (both)."),
+    ] = None,
     max_drop: Annotated[
         float | None,
         typer.Option("--max-drop", metavar="POINTS", min=0, help="Largest accuracy drop allowed."),
@@ -194,7 +195,7 @@ def build(
         evaluation=evaluation,
         metric=one_of("--metric", metric, _METRICS),
         max_drop_points=max_drop,
-        runtime=None if one_of("--runtime", runtime, _RUNTIMES) == "auto" else runtime,  # type: ignore[arg-type]
+        runtime=one_of("--runtime", runtime, _RUNTIMES),  # type: ignore[arg-type]
         on=on,
         out=out,
         seed=seed,
