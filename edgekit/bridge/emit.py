@@ -13,16 +13,23 @@ from edgekit.bridge.fusing import fuse
 from edgekit.bridge.graph import LiteGraph, kinds
 from edgekit.bridge.kernels import Target
 from edgekit.bridge.lowering import lower
+from edgekit.bridge.naming import name_compositions
 from edgekit.bridge.older import avoid_newer
-from edgekit.bridge.precision import store_float16, store_int8, use_dynamic_kernels
+from edgekit.bridge.precision import (
+    store_float16,
+    store_int8,
+    use_dynamic_kernels,
+    use_dynamic_products,
+)
 from edgekit.bridge.quantising import quantise, store_quantised
 from edgekit.bridge.settling import settled
+from edgekit.bridge.versions import too_new
 from edgekit.errors import PassRefused
 
 Precision = Literal["same", "float16", "dynamic", "int16x8"]
 
 
-__all__ = ["Precision", "Target", "emitted", "finish"]
+__all__ = ["Precision", "Target", "emitted", "finish", "lite_graph"]
 
 
 def emitted(
@@ -45,9 +52,22 @@ def emitted(
     Raises:
         PassRefused: an operator has no counterpart; names the node and says what to do.
     """
-    graph = lower(settled(proto, dims))
+    return write_lite(lite_graph(proto, dims, precision=precision, target=target))
+
+
+def lite_graph(
+    proto: ModelProto,
+    dims: Mapping[str, int],
+    *,
+    precision: Precision = "same",
+    target: Target = "litert",
+) -> LiteGraph:
+    """What ``emitted`` writes, as plain data; arguments and errors are its own."""
+    fixed = settled(proto, dims)
+    name_compositions(fixed)
+    graph = lower(fixed)
     finish(graph, precision=precision, target=target)
-    return write_lite(graph)
+    return graph
 
 
 def finish(graph: LiteGraph, *, precision: Precision = "same", target: Target = "litert") -> None:
@@ -59,7 +79,8 @@ def finish(graph: LiteGraph, *, precision: Precision = "same", target: Target = 
         target: as ``emitted`` has it.
 
     Raises:
-        PassRefused: ``int16x8`` of a graph that says no ranges of its activations.
+        PassRefused: ``int16x8`` of a graph that says no ranges of its activations; operators that
+            the target does not have.
     """
     if precision == "int16x8" and "QUANTIZE" not in kinds(graph.ops):
         raise PassRefused(
@@ -72,6 +93,7 @@ def finish(graph: LiteGraph, *, precision: Precision = "same", target: Target = 
     fold(graph)
     quantise(graph, activations="int16" if precision == "int16x8" else "int8")
     fold(graph)
+    use_dynamic_products(graph, target=target)
     if precision == "float16":
         store_float16(graph)
     if precision == "dynamic":
@@ -81,3 +103,5 @@ def finish(graph: LiteGraph, *, precision: Precision = "same", target: Target = 
     if target == "tflite-runtime":
         avoid_newer(graph)
     fold(graph)
+    if target == "tflite-runtime" and (lines := too_new(graph)):
+        raise PassRefused("; ".join(lines), hint="use ai-edge-litert, or onnxruntime")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -15,6 +16,8 @@ from edgekit.bridge.wiring import Wiring, like, sweep
 _LEAST_FLOAT16 = 64
 # TFLite's own limit below which weights stay floats.
 _LEAST_INT8 = 1024
+# Smaller products on floats take as long as on integers.
+_LEAST_PRODUCT = 1 << 16
 # Layers whose kernels take int8 weights under float activations, and quantise those as they run.
 _DYNAMIC: dict[Target, tuple[str, ...]] = {
     "litert": ("FULLY_CONNECTED", "CONV_2D"),
@@ -66,24 +69,52 @@ def store_int8(graph: LiteGraph, *, per_channel: bool = True) -> None:
     """
     for one in (graph, *graph.inner):
         wiring = Wiring(one)
-        for op in wiring.ops(*LAYERS, "GATHER"):
+        for op in wiring.ops(*LAYERS):
             _store_weight(wiring, op, per_channel=per_channel)
+        for op in wiring.ops("GATHER"):
+            _store_table(wiring, op)
         wiring.close()
 
 
 def _store_weight(wiring: Wiring, op: Op, *, per_channel: bool) -> None:
-    place = 0 if op.kind == "GATHER" else LAYERS[op.kind].weight
+    place, axis = LAYERS[op.kind].weight, LAYERS[op.kind].axis
     weight = op.inputs[place]
-    if weight is None or weight.data is None or weight.dtype != "float32":
+    if weight is None or not _is_large(weight):
         return
-    if weight.data.size < _LEAST_INT8 or not np.isfinite(weight.data).all():
-        return
-    axis = None if op.kind == "GATHER" else LAYERS[op.kind].axis
-    if op.kind == "FULLY_CONNECTED" and not per_channel:
-        axis = None
-    stored = quantised_weight(weight, axis)
+    has_one_scale = op.kind == "FULLY_CONNECTED" and not per_channel
+    stored = quantised_weight(weight, None if has_one_scale else axis)
     made = wiring.insert(op, "DEQUANTIZE", [stored], like(weight))
     wiring.read_instead(op, [made if n == place else t for n, t in enumerate(op.inputs)])
+
+
+def _is_large(weight: Tensor) -> bool:
+    if weight.data is None or weight.dtype != "float32" or weight.data.size < _LEAST_INT8:
+        return False
+    return bool(np.isfinite(weight.data).all())
+
+
+def _store_table(wiring: Wiring, op: Op) -> None:
+    """Gather rows of integers, and the scale of each row: the table stays as it is stored."""
+    table, rows = op.inputs[0], op.inputs[1]
+    if table is None or rows is None or not _is_large(table) or len(table.shape) != 2:
+        return
+    if op.options.get("axis", 0) != 0 or op.options.get("batch_dims", 0) != 0:
+        return
+    stored = quantised_weight(table, 0)
+    if stored.data is None or stored.quantization is None:
+        return
+    made = op.outputs[0]
+    integers = Tensor(name=table.name, dtype="int8", shape=made.shape)
+    reals = Tensor(name=table.name, dtype="float32", shape=made.shape)
+    factors = Tensor(name=table.name, dtype="float32", shape=(*made.shape[:-1], 1))
+    options = dict(op.options)
+    plain = constant(table.name, stored.data)
+    scales = constant(table.name, stored.quantization.scales.reshape(-1, 1))
+    wiring.insert(op, "GATHER", [plain, rows], integers, options)
+    casting = {"in_data_type": "int8", "out_data_type": "float32"}
+    wiring.insert(op, "CAST", [integers], reals, casting)
+    wiring.insert(op, "GATHER", [scales, rows], factors, dict(options))
+    wiring.become(op, "MUL", [reals, factors])
 
 
 def quantised_weight(weight: Tensor, axis: int | None) -> Tensor:
@@ -112,6 +143,30 @@ def use_dynamic_kernels(graph: LiteGraph, *, target: Target = "litert") -> None:
         target: the runtime; 2.14 computes some convolutions of this kind wrongly.
     """
     sweep(graph, _read_integers, *_DYNAMIC[target])
+
+
+def use_dynamic_products(graph: LiteGraph, *, target: Target = "litert") -> None:
+    """Let large products of quantised activations, whose own output is not quantised, run on
+    integers: their kernels quantise the activations anew.
+
+    There is no kernel from integers to floats. On floats such a product takes four times as long;
+    small ones stay on floats, exact.
+
+    Args:
+        graph: quantised.
+        target: the runtime; 2.14 reads one scale of a weight only.
+    """
+    if target == "litert":
+        sweep(graph, _read_large_integers, "FULLY_CONNECTED")
+
+
+def _read_large_integers(wiring: Wiring, op: Op) -> None:
+    image, weight = op.inputs[0], op.inputs[1]
+    maker = wiring.maker(image, "DEQUANTIZE")
+    if maker is None or maker.inputs[0] is None or maker.inputs[0].is_constant:
+        return
+    if weight is not None and math.prod(weight.shape) >= _LEAST_PRODUCT:
+        _read_integers(wiring, op)
 
 
 def _read_integers(wiring: Wiring, op: Op) -> None:

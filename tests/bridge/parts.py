@@ -7,9 +7,8 @@ import onnxruntime as ort
 from ai_edge_litert.interpreter import Interpreter
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekit.bridge.emit import emitted, finish
-from edgekit.bridge.lowering import lower
-from edgekit.bridge.settling import settled
+from edgekit.bridge import emit
+from edgekit.bridge.emit import emitted
 
 
 def model(nodes, inputs, outputs, weights, *, opset=17):
@@ -79,9 +78,7 @@ class Qdq:
 
 def lite_graph(proto, **how):
     """The graph that is written, as plain data."""
-    graph = lower(settled(proto, {}))
-    finish(graph, **how)
-    return graph
+    return emit.lite_graph(proto, {}, **how)
 
 
 def by_onnxruntime(proto, feed):

@@ -24,10 +24,12 @@ from edgekit.bridge.rules import (
     recurrent,
     reductions,
     resizing,
+    scattering,
     selection,
     shapes,
     slicing,
     special,
+    suppression,
     transposed,
 )
 
@@ -50,7 +52,9 @@ RULES: dict[str, Rule] = {
     **recurrent.RULES,
     **reductions.RULES,
     **resizing.RULES,
+    **scattering.RULES,
     **selection.RULES,
+    **suppression.RULES,
     **shapes.RULES,
     **slicing.RULES,
     **special.RULES,

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from onnx import NodeProto
 
 from edgekit.bridge.graph import Tensor
-from edgekit.bridge.layout import Order, Value
+from edgekit.bridge.layout import Value
 from edgekit.bridge.lowering import Lowering, attr
 from edgekit.bridge.rules.moving import moved, working_type
 
@@ -73,29 +73,7 @@ def _part(whole: Tensor, size: int, axis: int) -> Tensor:
     return Tensor(name=name, dtype=whole.dtype, shape=shape, quantization=whole.quantization)
 
 
-def _where(low: Lowering, node: NodeProto) -> None:
-    values = [low.value(node, place) for place in range(3)]
-    rank = max(len(value.order) for value in values)
-    order = largest([v for v in values if len(v.order) == rank]).order
-    parts = [_broadcastable(low, value, order) for value in values]
-    shape = tuple(low.shape_of(node.output[0])[axis] for axis in order)
-    low.bind(node, moved(low, "SELECT_V2", parts, shape, data=(1, 2)), order)
-
-
-def _broadcastable(low: Lowering, value: Value, order: Order) -> Tensor:
-    """A value of fewer axes in the storage order of one that it is broadcast with."""
-    missing = len(order) - len(value.order)
-    if not value.order:
-        return value.tensor
-    if missing:
-        tensor = low.ordered(value, None)
-        tensor = low.reshaped(tensor, (1,) * missing + tensor.shape)
-        value = Value(tensor=tensor, order=tuple(range(len(order))))
-    return low.ordered(value, order)
-
-
 RULES: dict[str, Callable[[Lowering, NodeProto], None]] = {
     "Concat": _concat,
     "Split": _split,
-    "Where": _where,
 }

@@ -122,7 +122,7 @@ def _batched(low: Lowering, left: Value, right: Value) -> Tensor:
     if left.tensor.dtype != "float32":
         return _exact(low, low.ordered(left, None), low.ordered(right, None))
     a, adj_x = _matrices(low, left)
-    b, adj_y = _matrices(low, right)
+    b, adj_y = _matrices(low, right, is_right=True)
     batch: Shape = tuple(int(n) for n in np.broadcast_shapes(a.shape[:-2], b.shape[:-2]))
     shape = (*batch, a.shape[-1 if adj_x else -2], b.shape[-2 if adj_y else -1])
     sides = _batch_axes(a.shape[:-2], b.shape[:-2])
@@ -145,12 +145,18 @@ def _batch_axes(left: Shape, right: Shape) -> tuple[Shape, Shape] | None:
     return (a, b) if len(a) <= _MOST_BATCH_AXES else None
 
 
-def _matrices(low: Lowering, value: Value) -> tuple[Tensor, bool]:
-    """A value with its matrices last, and whether these are stored transposed."""
+def _matrices(low: Lowering, value: Value, *, is_right: bool = False) -> tuple[Tensor, bool]:
+    """A value with its matrices last, and whether these are stored transposed.
+
+    They are where the value is stored so already, and on the right also where the entries that
+    lie side by side stay so: rows are moved faster than single entries, and kernels read columns
+    of a right operand side by side.
+    """
     rank = len(value.order)
     swapped = (*range(rank - 2), rank - 1, rank - 2)
-    if value.order == swapped and min(value.shape[-2:]) > 1:
-        return value.tensor, True
+    is_free = value.order == swapped or (is_right and value.order[-1] == rank - 2)
+    if is_free and min(value.shape[-2:]) > 1:
+        return low.ordered(value, swapped), True
     return low.ordered(value, None), False
 
 

@@ -117,6 +117,8 @@ def _is_kernels(low: Lowering, value: Value, given: _Parameters, shift: int) -> 
     tensor = value.tensor
     if tensor.dtype not in _KERNEL_TYPES:
         return False
+    if tensor.dtype == "int16" and np.any(given.zero_points):
+        return False
     axis = value.axis(given.axis) if given.scales.size > 1 else 0
     wanted = given.quantization(axis, shift)
     had = tensor.quantization
