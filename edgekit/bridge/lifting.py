@@ -99,6 +99,12 @@ class Lifting:
 
     # ------------------------------------------------------------ from graph to graph
 
+    def child(self, graph: LiteGraph) -> Lifting:
+        """The lifting of an inner graph, which sees the constants of this one."""
+        made = Lifting(graph, self.written, free=self.free)
+        made.inner = self.inner
+        return made
+
     def feed_inputs(self) -> None:
         """Let the graph's inputs be those of the model, quantised ones fed as floats."""
         for name, tensor in self.graph.inputs.items():

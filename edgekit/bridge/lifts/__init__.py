@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from edgekit.bridge.lifts import (
     activations,
+    control,
     convolution,
+    detection,
     elementwise,
     indexing,
     joining,
     pooling,
     products,
+    recurrent,
     reductions,
     resizing,
     selection,
@@ -21,12 +24,15 @@ from edgekit.bridge.lifts.activations import Rule
 
 LIFTS: dict[str, Rule] = {
     **activations.LIFTS,
+    **control.LIFTS,
     **convolution.LIFTS,
+    **detection.LIFTS,
     **elementwise.LIFTS,
     **indexing.LIFTS,
     **joining.LIFTS,
     **pooling.LIFTS,
     **products.LIFTS,
+    **recurrent.LIFTS,
     **reductions.LIFTS,
     **resizing.LIFTS,
     **selection.LIFTS,
