@@ -82,7 +82,8 @@ def _constants(data: bytes) -> Iterator[tuple[str, str, int, NDArray[np.uint8]]]
             name = types[tensor.Type()]
             dtype = _TYPES.get(name, name.lower())
             raw = np.ascontiguousarray(buffer.DataAsNumpy())
-            yield tensor.Name().decode(errors="replace"), dtype, tensor.ShapeLength(), raw
+            called = (tensor.Name() or b"without a name").decode(errors="replace")
+            yield called, dtype, tensor.ShapeLength(), raw
 
 
 def _all(get: Any, count: int) -> Iterator[Any]:  # noqa: ANN401 - the schema has no types

@@ -60,9 +60,10 @@ def _same_shape(before: TensorSpec, after: TensorSpec) -> bool:
     """A shape that a file does not tell reads as none, so it says nothing."""
     if not before.shape or not after.shape:
         return True
-    pairs = list(zip(before.shape, after.shape, strict=False))
-    same_rank = len(before.shape) == len(after.shape)
-    return same_rank and all(a == b or not (isinstance(a, int) and isinstance(b, int)) for a, b in pairs)
+    if len(before.shape) != len(after.shape):
+        return False
+    known = ({a, b} for a, b in zip(before.shape, after.shape, strict=True))
+    return all(len(dims) == 1 or not all(isinstance(d, int) for d in dims) for dims in known)
 
 
 def broken_store(promise: Promise, before: Stored, after: Stored) -> Iterator[str]:
