@@ -165,7 +165,7 @@ def _notes(intake: Intake, found: Build) -> Iterator[str]:
         yield "calibration and evaluation are the same samples: the accuracy of int8 is flattered"
     reasons = dict.fromkeys(r.reason for r in found.rejected)
     for reason in (r for r in reasons if r.startswith(QUANTISED_ALREADY)):
-        yield f"{reason}: it was measured as it is"
+        yield f"{reason}: it was not compressed further"
     yield from _of_litert(intake, found)
     host = found.baseline.measured(HOST)
     common = most_common_label(intake.evaluation)

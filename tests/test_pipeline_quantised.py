@@ -35,6 +35,7 @@ def build_of(source, folder, device=PROFILE):
         data="calib.npz",
         evaluation="eval.npz",
         max_drop_points=50,
+        runtime="onnxruntime",
     )
     return build(request, lambda *_: None)
 
