@@ -6,17 +6,20 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgekit.bridge.graph import LiteGraph
+from edgekit.bridge.litecost import lite_cost
 from edgekit.bridge.lowering import lower
 from edgekit.bridge.settling import settled
-from edgekit.errors import PassRefused
+from edgekit.bridge.versions import too_new
+from edgekit.errors import PassRefused, UserError
 from edgekit.graphs.cost import Cost, cost
-from edgekit.graphs.coverage import Obstacle
+from edgekit.graphs.coverage import Obstacle, tflite_obstacles
 from edgekit.graphs.onnx_file import is_large, load, load_for_shapes, load_structure
 from edgekit.graphs.reading import read_model
 from edgekit.model import Model
 from edgekit.profile import DeviceProfile, load_profile
 from edgekit.project import load_project
-from edgekit.runtimes import obstacles
+from edgekit.runtimes import lite_target, obstacles
 
 _NO_COUNTERPART = "replace it before export, or choose a device with onnxruntime"
 
@@ -27,7 +30,8 @@ class Inspection:
 
     model: Model
     bytes: int
-    cost: Cost | None  # None for .tflite, whose graph is not read
+    cost: Cost | None  # None where the operators of a .tflite file were not read
+    unread: str  # why not
     dims: dict[str, int]
     device: str | None
     obstacles: tuple[Obstacle, ...]
@@ -44,16 +48,42 @@ def inspect(path: Path, *, device: str | None, folder: Path) -> Inspection:
     model = read_model(path)
     profile = load_profile(device) if device else None
     dims = load_project(folder).model.dims
+    found, unread, hindering = None, "", _obstacles(model, profile, dims) if profile else ()
+    if model.format == "onnx":
+        found = cost(load_for_shapes(path), dims)
+    else:
+        graph, unread = _lite_graph(path)
+        found = lite_cost(graph) if graph else None
+        hindering = _lite_obstacles(graph, profile) if graph and profile else hindering
     return Inspection(
         model=model,
         bytes=model.bytes,
-        cost=cost(load_for_shapes(path), dims) if model.format == "onnx" else None,
+        cost=found,
+        unread=unread,
         dims=dims,
         device=profile.name if profile else None,
-        obstacles=_obstacles(model, profile, dims) if profile else (),
+        obstacles=hindering,
         model_mib_limit=profile.budget.model_mib if profile else None,
         crosses=profile is not None and _crosses(model, profile),
     )
+
+
+def _lite_graph(path: Path) -> tuple[LiteGraph | None, str]:
+    """The graph of a file that the runtime takes, or why it is beyond what is read here."""
+    from edgekit.bridge.flatbuffer import read_lite  # ONNX files need no litert
+
+    try:
+        return read_lite(path.read_bytes()), ""
+    except UserError as error:
+        return None, error.message
+
+
+def _lite_obstacles(graph: LiteGraph, profile: DeviceProfile) -> tuple[Obstacle, ...]:
+    found = tflite_obstacles(profile, lite_cost(graph).ops)
+    if lite_target(profile) == "litert":
+        return found
+    fix = "replace it before export, or give the device a newer runtime"
+    return (*found, *(Obstacle(what=line, fix=fix) for line in too_new(graph)))
 
 
 def _obstacles(
@@ -71,8 +101,7 @@ def _crosses(model: Model, profile: DeviceProfile) -> bool:
 
 def _not_crossing(model: Model, dims: Mapping[str, int]) -> Iterator[Obstacle]:
     """What has no counterpart in TFLite, found by trying; free dimensions count as 1."""
-    structure = load_structure(model.path)
-    if is_large(structure):
+    if is_large(load_structure(model.path)):
         yield Obstacle(what="over 2 GiB, more than a .tflite file can hold", fix="a smaller model")
         return
     try:

@@ -8,6 +8,7 @@ from typing import Literal
 
 from edgekit.errors import UserError, missing_extra
 from edgekit.graphs.coverage import Obstacle, onnx_obstacles, tflite_obstacles
+from edgekit.graphs.lite_file import lite_ops
 from edgekit.graphs.onnx_file import load_structure
 from edgekit.model import Format, Model
 from edgekit.profile import FORMATS, DeviceProfile, RuntimeName
@@ -53,7 +54,7 @@ def lite_target(profile: DeviceProfile) -> Literal["litert", "tflite-runtime"]:
 def obstacles(model: Model, profile: DeviceProfile) -> tuple[Obstacle, ...]:
     """What keeps a model off a device."""
     if model.format == "tflite":
-        return tflite_obstacles(model.path, profile)
+        return tflite_obstacles(profile, lite_ops(model.path))
     return onnx_obstacles(load_structure(model.path), profile)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from edgekit.apply import Applied
 from edgekit.bench import Benched
+from edgekit.graphs.cost import Cost
 from edgekit.inspection import Inspection
 from edgekit.latency import LatencySummary
 from edgekit.layers import LayerCost
@@ -136,18 +137,21 @@ def inspected(seen: Inspection) -> str:
     lines = [f"{seen.model.path}: {seen.model.format}, {size(seen.bytes)}"]
     lines += [f"  input   {spec}" for spec in seen.model.signature.inputs]
     lines += [f"  output  {spec}" for spec in seen.model.signature.outputs]
-    if seen.cost:
-        cost = seen.cost
-        more = f" and more: {len(cost.unknown)} nodes of unknown shape" if cost.unknown else ""
-        lines += [
-            f"  opset {cost.opset}, {cost.parameters:,} parameters, {cost.macs:,} MACs{more}",
-            f"  peak activations {size(cost.peak_activation_bytes)} (one sample, in file order)",
-            *_counted_as_one(seen),
-            f"  operators: {', '.join(f'{name} {n}' for name, n in cost.ops.items())}",
-        ]
+    lines += _cost_lines(seen, seen.cost) if seen.cost else [f"  not read: {seen.unread}"]
     if seen.device:
         lines += _obstacles(seen)
     return "\n".join(lines)
+
+
+def _cost_lines(seen: Inspection, cost: Cost) -> list[str]:
+    more = f" and more: {len(cost.unknown)} nodes of unknown shape" if cost.unknown else ""
+    opset = "" if cost.opset is None else f"opset {cost.opset}, "
+    return [
+        f"  {opset}{cost.parameters:,} parameters, {cost.macs:,} MACs{more}",
+        f"  peak activations {size(cost.peak_activation_bytes)} (one sample, in file order)",
+        *_counted_as_one(seen),
+        f"  operators: {', '.join(f'{name} {n}' for name, n in cost.ops.items())}",
+    ]
 
 
 def _counted_as_one(seen: Inspection) -> list[str]:
@@ -168,7 +172,9 @@ def _obstacles(seen: Inspection) -> list[str]:
         return [f"  {seen.device}: has a runtime for it; its operators were not read"]
     if not lines and seen.crosses:
         return [f"  {seen.device}: runs .tflite alone; every operator can be brought over"]
-    return lines or [f"  {seen.device}: every operator and the opset can run there"]
+    opset = seen.cost is not None and seen.cost.opset is not None
+    whole = "every operator and the opset" if opset else "every operator"
+    return lines or [f"  {seen.device}: {whole} can run there"]
 
 
 def state_facts(found: Iterable[tuple[str, Status]]) -> list[dict[str, object]]:

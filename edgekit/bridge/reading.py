@@ -178,9 +178,9 @@ def _operator(file: _File, table: Any, tensors: list[Tensor], kinds: Sequence[st
 
 def _options(file: _File, table: Any, tensors: list[Tensor], kind: str) -> dict[str, Any]:  # noqa: ANN401
     options: dict[str, Any] = {}
-    if table.BuiltinOptionsType():
+    if table.BuiltinOptions() is not None:
         options = unpacked_options(0, table.BuiltinOptionsType(), table.BuiltinOptions())
-    elif table.BuiltinOptions2Type():
+    elif table.BuiltinOptions2() is not None:
         options = unpacked_options(1, table.BuiltinOptions2Type(), table.BuiltinOptions2())
     if kind.startswith("CUSTOM:"):
         options["custom_options"] = _custom(file, table)

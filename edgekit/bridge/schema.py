@@ -127,8 +127,8 @@ def unpacked_options(union: int, number: int, table: Any) -> dict[str, Any]:  # 
     Raises:
         UserError: the table, or an option of it, is unknown.
     """
-    name = _UNION_NAMES[union].get(number)
-    if name is None:
+    name = _UNION_NAMES[union].get(number, "NONE")
+    if name == "NONE":
         raise UserError(f"unknown operator options ({number})", hint="the file is too new")
     reader = getattr(tables, name)()
     reader.Init(table.Bytes, table.Pos)

@@ -22,9 +22,14 @@ def version_of(op: Op) -> int:
     return known.get(use.type(0) or "", known.get("", 1))
 
 
+def _narrow_bias(use: Use) -> bool:
+    # A 64-bit bias is what kernels of 16-bit activations took before they could be told.
+    return bool(use.option("quantized_bias_type", "float32") == "int32")
+
+
 def _conv(use: Use) -> int:
     types = use.types
-    if types == ("int16", "int8") and use.option("quantized_bias_type", "float32") != "float32":
+    if types == ("int16", "int8") and _narrow_bias(use):
         return 8
     source, weight = use.op.inputs[0], use.op.inputs[1]
     if source is not None and weight is not None and source.shape[-1:] != weight.shape[-1:]:
@@ -47,12 +52,12 @@ def _dense(use: Use) -> int:
     if use.hybrid and use.scales(1) > 1:
         return 12
     if types == ("int16", "int8"):
-        return 11 if use.option("quantized_bias_type", "float32") != "float32" else 7
+        return 11 if _narrow_bias(use) else 7
     if types == ("int8", "int4"):
         return 10
     rules = [
         (use.hybrid and use.option("asymmetric_quantize_inputs"), 9),
-        (len(use.op.inputs) == 2 or use.type(2) is None, 6),
+        (len(use.op.inputs) == 2, 6),
         (use.option("keep_num_dims"), 5),
         (types == ("int8", "int8"), 4),
         (use.hybrid, 3),
@@ -63,7 +68,7 @@ def _dense(use: Use) -> int:
 
 def _transpose_conv(use: Use) -> int:
     sixteen = use.type(2) == "int16"
-    if sixteen and use.option("quantized_bias_type", "float32") != "float32":
+    if sixteen and _narrow_bias(use):
         return 5
     if use.option("fused_activation_function", "NONE") != "NONE":
         return 4

@@ -30,8 +30,10 @@ def write_lite(graph: LiteGraph, *, signature: str = "serving_default") -> bytes
     """The bytes of a .tflite file.
 
     Equal constants are stored once. Inputs and outputs keep their names, other tensors lose
-    them: in a small model they would be a third of the file. Every operator has the lowest
-    version that does what it asks for (``version_rules``), so that old runtimes take it.
+    them: in a small model they would be a third of the file. Runtimes report inputs and outputs
+    in the alphabetical order of their names, so whoever feeds them goes by name. Every operator
+    has the lowest version that does what it asks for (``version_rules``), so that old runtimes
+    take it.
 
     Args:
         graph: inner graphs behind one another in ``graph.inner``, whatever their depth.

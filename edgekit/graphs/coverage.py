@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from onnx import ModelProto
 
 from edgekit.graphs.cost import count_ops
-from edgekit.graphs.lite_file import lite_ops
 from edgekit.graphs.onnx_file import opset
 from edgekit.profile import DeviceProfile, RuntimeSpec
 
@@ -35,11 +33,17 @@ def onnx_obstacles(proto: ModelProto, profile: DeviceProfile) -> tuple[Obstacle,
     return (*_opset(proto, spec), *_ir(proto, spec), *_operators(count_ops(proto), spec))
 
 
-def tflite_obstacles(path: Path, profile: DeviceProfile) -> tuple[Obstacle, ...]:
-    """What keeps a .tflite file off a device; empty when it can run there."""
-    spec = profile.runtimes.get("litert")
-    if spec is not None:
-        return _operators(lite_ops(path), spec)
+def tflite_obstacles(
+    profile: DeviceProfile, ops: Mapping[str, int] | None = None
+) -> tuple[Obstacle, ...]:
+    """What keeps a .tflite file off a device; empty when it can run there.
+
+    Args:
+        profile: the device.
+        ops: how often each operator occurs, where the file was read.
+    """
+    if "litert" in profile.runtimes:
+        return _operators(ops or {}, profile.runtimes["litert"])
     what = f"{profile.name} has no runtime for TFLite ({', '.join(profile.runtimes)} only)"
     fix = "'edgekit build' makes an .onnx form of it, and so does the pass onnx"
     return (Obstacle(what=what, fix=fix),)
@@ -62,12 +66,12 @@ def _ir(proto: ModelProto, spec: RuntimeSpec) -> tuple[Obstacle, ...]:
     return (Obstacle(what=what, fix=fix),)
 
 
-def _operators(counts: Mapping[str, int], spec: RuntimeSpec) -> tuple[Obstacle, ...]:
+def _operators(ops: Mapping[str, int], spec: RuntimeSpec) -> tuple[Obstacle, ...]:
     return tuple(
         Obstacle(
             what=f"operator {name} ({count} nodes) is not allowed by the device profile",
             fix="replace it before export, or change the profile if the device does run it",
         )
-        for name, count in counts.items()
+        for name, count in ops.items()
         if name in spec.forbidden or (spec.allowed is not None and name not in spec.allowed)
     )

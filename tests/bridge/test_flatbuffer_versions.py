@@ -22,7 +22,7 @@ def product(source="float32", weight="float32", *, count=0, bias=True, **options
     b = constant("b", np.zeros(2, kinds.get(source, np.float32)))
     if ends is not None:
         b.quantization = scales(0.25)
-    return single("FULLY_CONNECTED", [x, w, b if bias else None], y, **options)
+    return single("FULLY_CONNECTED", [x, w, b][: 3 if bias else 2], y, **options)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,7 @@ def product(source="float32", weight="float32", *, count=0, bias=True, **options
         (product("int8", "int8", count=1), 4),
         (product("int8", "int4", count=1), 10),
         (product("int16", "int8", count=1), 7),
+        (product("int16", "int8", count=1, quantized_bias_type="int64"), 7),
         (single("TRANSPOSE", [tensor("x", (1,) * 5), constant("p", np.arange(5, dtype=np.int32))],
                 tensor("y", (1,) * 5)), 4),
         (single("DEQUANTIZE", [tensor("x", (2,), "float16")], tensor("y", (2,))), 3),
@@ -50,6 +51,16 @@ def test_a_use_gets_the_version_it_needs_and_litert_runs_it(graph, version):
     data = write_lite(graph)
     assert schema.Model.GetRootAs(data).OperatorCodes(0).Version() == version
     assert all(np.isfinite(y).all() for y in run(data))
+
+
+def test_a_narrow_bias_of_wide_activations_needs_a_newer_version():
+    (op,) = product("int16", "int8", count=1, quantized_bias_type="int32").ops
+    assert version_of(op) == 11
+
+
+def test_a_bias_left_out_in_its_place_needs_no_newer_version():
+    (op,) = product().ops
+    assert version_of(Op(kind=op.kind, inputs=[*op.inputs[:2], None], outputs=op.outputs)) == 1
 
 
 def test_two_uses_of_an_operator_have_a_version_each():
