@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from edgekit.bridge.graph import Array, Quantization, Tensor, constant
 
+# Between the scale of what a kernel reads and of what it makes. Beyond it the fixed-point
+# multipliers of TFLite and XNNPACK overflow: they refuse to load, or abort.
+SMALLEST_RATIO, LARGEST_RATIO = 2.0**-31, 2.0**8
 _SMALLEST = float(np.finfo(np.float32).tiny)
 
 
@@ -23,6 +28,32 @@ def equal_scales(one: Quantization | None, other: Quantization | None) -> bool:
         and np.array_equal(one.zero_points, other.zero_points)
         and (one.axis == other.axis or one.scales.size == 1)
     )
+
+
+def within_reach(scales: Sequence[Quantization | None], made: Quantization | None) -> bool:
+    """Whether a kernel can take integers under scales to integers under another.
+
+    Args:
+        scales: of what it reads, or of its sums.
+        made: of what it makes.
+    """
+    if made is None:
+        return False
+    ratios = [
+        given.scales.astype(np.float64) / made.scales.astype(np.float64)
+        for given in scales
+        if given is not None
+    ]
+    return all(bool(((r >= SMALLEST_RATIO) & (r < LARGEST_RATIO)).all()) for r in ratios)
+
+
+def product(*scales: Quantization | None) -> Quantization:
+    """The scale of products of integers under scales of one value each."""
+    total = np.ones(1)
+    for given in scales:
+        if given is not None:
+            total = total * given.scales
+    return Quantization(scales=total.astype(np.float32), zero_points=np.zeros(1, np.int64))
 
 
 def along_axis(values: Array, axis: int, rank: int) -> Array:

@@ -23,6 +23,7 @@ class Kernel:
             chosen.
         requantise_first: it has several inputs, or makes values of its own, so that quantising
             must come before it where scales differ.
+        multiplies: the scale of its sums is the product of those of its inputs.
         fixed: scale and zero point by type of the output, where the kernel says them.
         wide: it has a kernel for 16-bit activations.
     """
@@ -31,6 +32,7 @@ class Kernel:
     real: tuple[int, ...] | None = None
     commutes: bool = False
     requantise_first: bool = False
+    multiplies: bool = False
     fixed: dict[Activations, tuple[float, int]] | None = None
     wide: bool = True
 
@@ -74,9 +76,9 @@ _CHOICE = Kernel(scales="same", commutes=True, requantise_first=True)
 KERNELS: dict[str, Kernel] = {
     "ADD": Kernel(),
     "SUB": Kernel(),
-    "MUL": Kernel(),
+    "MUL": Kernel(multiplies=True),
     "SQUARED_DIFFERENCE": Kernel(wide=False),
-    "BATCH_MATMUL": Kernel(),
+    "BATCH_MATMUL": Kernel(multiplies=True),
     "MEAN": _ONE,
     "SUM": Kernel(real=(0,), wide=False),
     "LEAKY_RELU": _ONE,

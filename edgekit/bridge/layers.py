@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgekit.bridge.graph import Array, Op, Quantization, Tensor, constant
-from edgekit.bridge.integers import stored_reals
+from edgekit.bridge.integers import LARGEST_RATIO, SMALLEST_RATIO, along_axis, stored_reals
 from edgekit.bridge.kernels import Layer
 
 
 def layer_inputs(
-    op: Op, layer: Layer, image: Tensor, stored: Sequence[Tensor | None]
+    op: Op, layer: Layer, image: Tensor, stored: Sequence[Tensor | None], made: Tensor
 ) -> list[Tensor | None] | None:
     """The inputs of a layer's integer kernel, or ``None`` where it has none for such weights.
 
@@ -21,18 +21,21 @@ def layer_inputs(
         layer: where its inputs are.
         image: integers of one scale.
         stored: its inputs, those that are dequantised constants as the integers they are.
+        made: the integers that it is to make.
     """
     weight = stored[layer.weight]
     if weight is None or not _has_kernel(weight, layer):
         return None
-    narrow = _narrow(weight)
+    narrow = _audible(_narrow(weight), image, made)
+    if narrow is None:
+        return None
     bias = stored[layer.bias] if len(stored) > layer.bias else None
-    made = _bias(op, layer, image, narrow, bias)
-    if made is None and (bias is not None or layer.needs_bias):
+    row = _bias(op, layer, image, narrow, bias)
+    if row is None and (bias is not None or layer.needs_bias):
         return None
     inputs: list[Tensor | None] = list(stored[: layer.bias])
     inputs[layer.image], inputs[layer.weight] = image, narrow
-    return [*inputs, made]
+    return [*inputs, row]
 
 
 def _has_kernel(weight: Tensor, layer: Layer) -> bool:
@@ -51,6 +54,32 @@ def _narrow(weight: Tensor) -> Tensor:
     if weight.data is None or weight.data.min(initial=0) > -128:
         return weight
     return constant(weight.name, np.maximum(weight.data, -127), quantization=weight.quantization)
+
+
+def _audible(weight: Tensor, image: Tensor, made: Tensor) -> Tensor | None:
+    """Weights whose sums a kernel can bring to the scale of the output; ``None`` for none such.
+
+    Channels that are too faint to be heard in any output get zeros, and the least scale there is.
+    """
+    given = weight.quantization
+    if weight.data is None or given is None or image.quantization is None:
+        return None
+    if made.quantization is None:
+        return None
+    per_unit = image.quantization.scales.astype(np.float64) / made.quantization.scales
+    ratios = given.scales * per_unit
+    if not (ratios < LARGEST_RATIO).all():
+        return None
+    faint = ratios < SMALLEST_RATIO
+    if not faint.any():
+        return weight
+    scales = np.where(faint, SMALLEST_RATIO / per_unit * 1.001, given.scales).astype(np.float32)
+    heard = along_axis(~faint, given.axis, weight.data.ndim)
+    return constant(
+        weight.name,
+        (weight.data * heard).astype(np.int8),
+        quantization=Quantization(scales=scales, zero_points=given.zero_points, axis=given.axis),
+    )
 
 
 def _bias(

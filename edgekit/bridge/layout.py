@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from edgekit.bridge.graph import Shape, Tensor
@@ -99,6 +100,23 @@ def logical(shape: Shape, order: Order) -> Shape:
 def permutation(of: Order, to: Order) -> Order:
     """The ``perm`` of the TRANSPOSE that brings storage order ``of`` to ``to``."""
     return tuple(of.index(axis) for axis in to)
+
+
+def fewest_axes(shape: Shape, perm: Order) -> tuple[Shape, Order]:
+    """The same move with axes as one that stay side by side, and without axes of size 1."""
+    places = [axis for axis in range(len(shape)) if shape[axis] != 1]
+    groups: list[list[int]] = []
+    for axis in perm:
+        if shape[axis] == 1:
+            continue
+        place = places.index(axis)
+        if groups and groups[-1][-1] == place - 1:
+            groups[-1].append(place)
+        else:
+            groups.append([place])
+    stored_groups = sorted(groups)
+    sizes = tuple(math.prod(shape[places[p]] for p in group) for group in stored_groups)
+    return sizes, tuple(stored_groups.index(group) for group in groups)
 
 
 def moves_nothing(shape: Shape, perm: Order) -> bool:

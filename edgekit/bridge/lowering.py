@@ -13,6 +13,7 @@ from edgekit.bridge.layout import (
     Mixed,
     Order,
     Value,
+    fewest_axes,
     moves_nothing,
     permutation,
     plain_order,
@@ -23,6 +24,7 @@ from edgekit.errors import PassRefused
 from edgekit.graphs.index import GraphIndex, attribute
 
 _STANDARD = ("", "ai.onnx")
+_MOST_AXES_MOVED = 6  # by TRANSPOSE of tflite-runtime 2.14
 _FED_AS = {
     "bool", "str", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64",
     "float16", "float32", "float64", "bfloat16",
@@ -268,7 +270,12 @@ class Lowering:
         shape = stored(tensor.shape, perm)
         if moves_nothing(tensor.shape, perm):
             return self.reshaped(tensor, shape)
-        return self.emit("TRANSPOSE", [tensor, self.int32(perm)], shape, dtype=tensor.dtype)
+        if len(perm) > _MOST_AXES_MOVED:
+            parts, perm = fewest_axes(tensor.shape, perm)
+            tensor = self.reshaped(tensor, parts)
+        moved = stored(tensor.shape, perm)
+        made = self.emit("TRANSPOSE", [tensor, self.int32(perm)], moved, dtype=tensor.dtype)
+        return self.reshaped(made, shape)
 
     def reshaped(self, tensor: Tensor, shape: Shape) -> Tensor:
         """A tensor in another shape; itself where it has that already."""

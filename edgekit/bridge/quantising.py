@@ -12,12 +12,17 @@ from edgekit.bridge.integers import (
     equal_scales,
     exact_number,
     one_scale,
+    product,
     stored_reals,
     symmetric,
+    within_reach,
 )
 from edgekit.bridge.kernels import KERNELS, LAYERS, Activations, Kernel
 from edgekit.bridge.layers import layer_inputs
 from edgekit.bridge.wiring import Wiring, int32, like, number, sweep
+
+# Scales of an ONNX file may be that much below what a kernel has, from rounding: 1/256 and 1/255.
+_FINER = 0.98
 
 
 def quantise(graph: LiteGraph, *, activations: Activations = "int8") -> None:
@@ -137,7 +142,7 @@ def _convert_layer(wiring: Wiring, op: Op, activations: Activations) -> None:
     if later is None or image is None:
         return
     stored = [_behind(wiring, t) if n > 0 else t for n, t in enumerate(op.inputs)]
-    inputs = layer_inputs(op, layer, image, stored)
+    inputs = layer_inputs(op, layer, image, stored, later.outputs[0])
     if inputs is not None:
         wiring.read_instead(op, inputs)
         wiring.absorb(op, later)
@@ -182,7 +187,7 @@ def _real_inputs(
             return None
         found[place] = integers
     # Constants alone are for the folding.
-    return found if any(not t.is_constant for t in found.values()) else None
+    return found if any(t is not None and not t.is_constant for t in op.inputs) else None
 
 
 def _convert_free(wiring: Wiring, op: Op, kernel: Kernel, activations: Activations) -> None:
@@ -191,17 +196,24 @@ def _convert_free(wiring: Wiring, op: Op, kernel: Kernel, activations: Activatio
     found = _real_inputs(wiring, op, kernel, activations)
     if later is None or found is None:
         return
+    read = [t.quantization for t in found.values()]
+    fixed = None if kernel.fixed is None else kernel.fixed[activations]
+    sums = [product(*read)] if kernel.multiplies else read
+    wanted = later.outputs[0].quantization
+    if fixed is None and not within_reach(sums, wanted):
+        return
+    if fixed is not None and wanted is not None and wanted.scales.item() < _FINER * fixed[0]:
+        return  # the kernel's own scale would lose what the graph's holds
     wiring.read_instead(op, [found.get(n, t) for n, t in enumerate(op.inputs)])
     if op.kind in ("ADD", "SUB") and activations == "int16":
         op.options["pot_scale_int16"] = False
-    fixed = None if kernel.fixed is None else kernel.fixed[activations]
     if fixed is None:
         wiring.absorb(op, later)
         return
     given = Quantization(
         scales=np.asarray([fixed[0]], np.float32), zero_points=np.asarray([fixed[1]], np.int64)
     )
-    if equal_scales(later.outputs[0].quantization, given):
+    if equal_scales(wanted, given):
         wiring.absorb(op, later)
     else:
         op.outputs[0].dtype, op.outputs[0].quantization = activations, given
@@ -213,11 +225,12 @@ def _convert_same(wiring: Wiring, op: Op, kernel: Kernel, activations: Activatio
     if found is None:
         return
     laters = [_quantizer(wiring, t, activations) for t in op.outputs]
-    first = next(t for t in found.values() if not t.is_constant)
-    given = first.quantization
+    given = min(found.values(), key=lambda t: t.is_constant).quantization
     if kernel.requantise_first:
         if laters[0] is not None:
             given = laters[0].outputs[0].quantization
+            if not within_reach([t.quantization for t in found.values()], given):
+                return
         elif not all(equal_scales(t.quantization, given) for t in found.values()):
             return
         found = {n: _in_scale(wiring, op, t, given) for n, t in found.items()}
@@ -247,6 +260,8 @@ def _yield_integers(
 ) -> None:
     """Let an output be integers: taken as they are, requantised, or dequantised again."""
     old = op.outputs[place]
+    if later is not None and not within_reach([given], later.outputs[0].quantization):
+        later = None
     if later is not None and equal_scales(later.outputs[0].quantization, given):
         wiring.take_output(op, place, later)
         return
@@ -277,6 +292,8 @@ def _requantise(wiring: Wiring, op: Op) -> None:
     if source is None or source.is_constant or source.dtype != made.dtype:
         return
     if not one_scale(source) or not one_scale(made):
+        return
+    if not within_reach([source.quantization], made.quantization):
         return
     if equal_scales(source.quantization, made.quantization) and not wiring.is_output(made):
         wiring.swap(made, source)

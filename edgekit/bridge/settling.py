@@ -21,6 +21,8 @@ from edgekit.bridge.walking import Walk
 from edgekit.errors import PassRefused
 
 _STANDARD = ("", "ai.onnx")
+# How deep ONNX's own definitions of operators by others go.
+_MOST_DEPTH = 4
 
 
 def settled(
@@ -52,7 +54,10 @@ def settled(
         proto = onnx.inliner.inline_local_functions(proto)
     proto = with_reals(proto)
     made = _walked(proto, _fed(proto, dims, batch), fold_weights=fold_weights)
-    if unruled := _unruled(made):
+    for _ in range(_MOST_DEPTH):
+        unruled = _unruled(made)
+        if not unruled:
+            break
         made = _walked(_written_out(made, unruled), _fed(made, {}, 1), fold_weights=fold_weights)
     return made
 

@@ -160,15 +160,16 @@ def polynomial(low: Lowering, tensor: Tensor, coefficients: Sequence[float]) -> 
 
 
 def chosen(low: Lowering, condition: Tensor, then: Tensor | float, other: Tensor | float) -> Tensor:
-    """Entries of one tensor where a condition of the same shape holds, of another elsewhere."""
-    a, b = (
-        low.float32(np.full(condition.shape, t, np.float32).tolist())
-        if not isinstance(t, Tensor)
-        else broadcast(low, t, condition.shape)
-        for t in (then, other)
-    )
+    """Entries of one tensor where a condition holds, of another elsewhere.
+
+    Args:
+        low: takes the operators.
+        condition: bool.
+        then: a number, or a tensor of the condition's shape.
+        other: likewise.
+    """
+    sides = [t if isinstance(t, Tensor) else low.float32(t) for t in (then, other)]
     flat = (math.prod(condition.shape),)
-    if len(condition.shape) <= _MOST_AXES:
-        return low.emit("SELECT_V2", [condition, a, b], condition.shape, dtype=a.dtype)
-    inputs = [low.reshaped(t, flat) for t in (condition, a, b)]
-    return low.reshaped(low.emit("SELECT_V2", inputs, flat, dtype=a.dtype), condition.shape)
+    shape = condition.shape if len(condition.shape) <= _MOST_AXES else flat
+    inputs = [low.reshaped(t, shape) if t.shape else t for t in (condition, *sides)]
+    return low.reshaped(low.emit("SELECT_V2", inputs, shape), condition.shape)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numpy as np
 from onnx import NodeProto
 
 from edgekit.bridge.graph import Tensor
 from edgekit.bridge.lowering import Lowering
 from edgekit.bridge.rules.elementwise import mapped
-from edgekit.bridge.rules.maths import clamped, pair, polynomial, single
+from edgekit.bridge.rules.maths import broadcast, clamped, pair, polynomial, single
 
 # erf(x) = x * P(x^2) / Q(x^2) on [-4, 4], where it is 1 to float32's last digit beyond.
 # Source: Eigen, MathFunctionsImpl.h, generic_fast_erf_float (Mozilla Public License 2.0), a
@@ -60,7 +59,7 @@ def _acos(low: Lowering, x: Tensor) -> Tensor:
 
 
 def _atan(low: Lowering, x: Tensor) -> Tensor:
-    ones = low.stored(np.ones(x.shape, np.float32))  # ATAN2 does not broadcast
+    ones = broadcast(low, low.float32([1.0]), x.shape)  # ATAN2 does not do it by itself
     return pair(low, "ATAN2", x, ones)
 
 
@@ -96,8 +95,11 @@ def _atanh(low: Lowering, x: Tensor) -> Tensor:
 
 
 def mish(low: Lowering, tensor: Tensor) -> Tensor:
-    """``x * tanh(log(1 + exp(x)))``."""
-    return pair(low, "MUL", tensor, single(low, "TANH", softplus(low, tensor)))
+    """``x * tanh(log(1 + exp(x)))``, as ``x * n / (n + 2)`` with ``n = exp(x) * (exp(x) + 2)``."""
+    # Beyond this the ratio is 1 to float32's last digit, and nothing overflows yet.
+    grown = single(low, "EXP", clamped(low, tensor, None, 20.0))
+    n = pair(low, "MUL", grown, pair(low, "ADD", grown, 2.0))
+    return pair(low, "MUL", tensor, pair(low, "DIV", n, pair(low, "ADD", n, 2.0)))
 
 
 def _softsign(low: Lowering, x: Tensor) -> Tensor:

@@ -76,6 +76,40 @@ def test_an_image_of_one_channel_is_reshaped():
     agree(proto)
 
 
+def test_seven_axes_are_transposed_as_the_few_that_part():
+    proto = tiny.proto(
+        """g (float[1, 2, 3, 2, 4, 1, 3] x) => (float[4, 1, 3, 1, 2, 3, 2] y)
+        { y = Transpose <perm = [4, 5, 6, 0, 1, 2, 3]> (x) }"""
+    )
+    (move,) = (op for op in lite_graph(proto).ops if op.kind == "TRANSPOSE")
+    assert len(move.inputs[0].shape) == 2
+    agree(proto)
+
+
+def test_heads_of_attention_are_moved_four_times_and_by_rows():
+    proto = tiny.proto(
+        """g (float[1, 6, 8] q, float[1, 6, 8] k, float[1, 6, 8] v) => (float[1, 6, 5] y)
+        { q4 = Reshape (q, heads)  k4 = Reshape (k, heads)  v4 = Reshape (v, heads)
+          qt = Transpose <perm = [0, 2, 1, 3]> (q4)
+          kt = Transpose <perm = [0, 2, 3, 1]> (k4)
+          vt = Transpose <perm = [0, 2, 1, 3]> (v4)
+          match = MatMul (qt, kt)
+          weight = Softmax <axis = -1> (match)
+          mixed = MatMul (weight, vt)
+          back = Transpose <perm = [0, 2, 1, 3]> (mixed)
+          flat = Reshape (back, whole)
+          y = MatMul (flat, dense) }""",
+        weights={
+            "heads": np.asarray([1, 6, 2, 4]),
+            "whole": np.asarray([1, 6, 8]),
+            "dense": tiny.normal(8, 5),
+        },
+    )
+    moves = [op for op in lite_graph(proto).ops if op.kind == "TRANSPOSE"]
+    assert [op.inputs[1].data.tolist() for op in moves] == [[0, 2, 1, 3]] * 4
+    agree(proto)
+
+
 def test_keys_of_an_attention_layer_are_multiplied_as_they_are_stored():
     proto = tiny.proto(
         """g (float[1, 2, 5, 4] q, float[1, 2, 6, 4] k) => (float[1, 2, 5, 6] y)
