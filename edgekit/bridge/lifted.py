@@ -16,11 +16,16 @@ from onnx import (
 )
 
 from edgekit.bridge.graph import Array, Quantization, Shape, Tensor
+from edgekit.errors import PassRefused
 from edgekit.graphs.onnx_file import inner_graphs
 
 # IR versions of opset 17 and 21: what runtimes of that time take.
 _IR_VERSIONS = {17: 8, 21: 10}
 _FREE = "N"
+_TYPES = (
+    "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16",
+    "uint32", "uint64", "bool",
+)  # fmt: skip
 _SMALL = ("int4", "int8", "uint8", "int16")
 
 
@@ -67,13 +72,30 @@ class Written:
         )
 
 
-def renamed(nodes: Iterable[NodeProto], names: Mapping[str, str]) -> None:
+def name_outputs(nodes: list[NodeProto], values: Mapping[str, str]) -> None:
+    """Give the values that are outputs their names, in place; a copy where one cannot be renamed.
+
+    Args:
+        nodes: of the main graph.
+        values: by the name that each is to have.
+    """
+    made = {name for node in nodes for name in node.output}
+    names: dict[str, str] = {}
+    for name, value in values.items():
+        if value in made and value not in names:
+            names[value] = name
+        elif value != name:
+            nodes.append(helper.make_node("Identity", [names.get(value, value)], [name]))
+    _rename(nodes, names)
+
+
+def _rename(nodes: Iterable[NodeProto], names: Mapping[str, str]) -> None:
     """Give values other names, in place, in inner graphs too."""
     for node in nodes:
         node.input[:] = [names.get(name, name) for name in node.input]
         node.output[:] = [names.get(name, name) for name in node.output]
         for graph in inner_graphs(node):
-            renamed(graph.node, names)
+            _rename(graph.node, names)
             for value in graph.output:
                 value.name = names.get(value.name, value.name)
 
@@ -92,14 +114,32 @@ def described(name: str, tensor: Tensor, *, free: bool) -> ValueInfoProto:
             sizes.append(_FREE if free else 1)
         else:
             sizes.append(size if size >= 0 else f"{name}_{axis}")
-    return helper.make_tensor_value_info(name, onnx_type(tensor), sizes)
+    kind = _type_of("float16", name) if tensor.dtype == "float16" else onnx_type(tensor)
+    return helper.make_tensor_value_info(name, kind, sizes)
+
+
+def inner_type(tensor: Tensor) -> str:
+    """numpy's name of a tensor's type inside the graph: quantised and 16-bit floats are float32."""
+    is_float = quantized(tensor) is not None or tensor.dtype == "float16"
+    return "float32" if is_float else tensor.dtype
 
 
 def onnx_type(tensor: Tensor) -> int:
-    """The ONNX type of a tensor as the lifted graph has it: quantised and 16 bit ones as floats."""
-    is_float = quantized(tensor) is not None or tensor.dtype == "float16"
-    dtype = np.dtype("float32" if is_float else tensor.dtype)
-    return int(helper.np_dtype_to_tensor_dtype(dtype))
+    """The ONNX type of a tensor inside the graph.
+
+    Raises:
+        PassRefused: ONNX graphs here have no such type.
+    """
+    return _type_of(inner_type(tensor), tensor.name)
+
+
+def _type_of(dtype: str, name: str) -> int:
+    if dtype not in _TYPES:
+        raise PassRefused(
+            f"{name}: values of type {dtype} have no counterpart",
+            hint="export the model with float32, integer or boolean values",
+        )
+    return int(helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
 
 def quantized(tensor: Tensor) -> Quantization | None:

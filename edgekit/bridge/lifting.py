@@ -17,8 +17,8 @@ from edgekit.bridge.lifted import (
     activation_type,
     as_activations,
     described,
+    name_outputs,
     quantized,
-    renamed,
     within_reach,
 )
 from edgekit.bridge.windows import windows_widened
@@ -94,7 +94,8 @@ class Lifting:
         self.nodes_made: list[NodeProto] = []
         self._held: dict[int, Held] = {}
         self._same: dict[int, Tensor] = {}
-        self._read: dict[tuple[int, Order, bool], str] = {}
+        # The tensor is kept with its value, so that no other one can have its id.
+        self._read: dict[tuple[int, Order, bool], tuple[Tensor, str]] = {}
         self._origin = ""
 
     # ------------------------------------------------------------ from graph to graph
@@ -106,10 +107,11 @@ class Lifting:
         return made
 
     def feed_inputs(self) -> None:
-        """Let the graph's inputs be those of the model, quantised ones fed as floats."""
+        """Let the inputs be those of the model, quantised ones fed as floats."""
         for name, tensor in self.graph.inputs.items():
             self._origin = name
-            self.hold(tensor, self._as_stored(name, tensor))
+            real = self.cast(name, "float32") if tensor.dtype == "float16" else name
+            self.hold(tensor, self._as_stored(real, tensor))
 
     def hold(self, tensor: Tensor, name: str) -> None:
         """Say which ONNX value a tensor is, its axes as TFLite has them."""
@@ -133,7 +135,7 @@ class Lifting:
     def finished(self) -> GraphProto:
         """The graph with inputs and outputs named as in the signature."""
         names = [self._output(name, t) for name, t in self.graph.outputs.items()]
-        self._claim(dict(zip(self.graph.outputs, names, strict=True)))
+        name_outputs(self.nodes_made, dict(zip(self.graph.outputs, names, strict=True)))
         return helper.make_graph(
             self.nodes_made,
             "main",
@@ -144,24 +146,13 @@ class Lifting:
 
     def _output(self, name: str, tensor: Tensor) -> str:
         self._origin = name
-        return self.read(tensor)
-
-    def _claim(self, wanted: Mapping[str, str]) -> None:
-        """Give the values that are outputs their names; a copy where a value cannot be renamed."""
-        made = {name for node in self.nodes_made for name in node.output}
-        names: dict[str, str] = {}
-        for name, value in wanted.items():
-            if value in made and value not in names:
-                names[value] = name
-            elif value != name:
-                source = names.get(value, value)
-                self.nodes_made.append(helper.make_node("Identity", [source], [name]))
-        renamed(self.nodes_made, names)
+        value = self.read(tensor)
+        return self.cast(value, "float16") if tensor.dtype == "float16" else value
 
     # ------------------------------------------------------------ reading an operator
 
     def has(self, op: Op, position: int) -> bool:
-        """Whether an operator has an input at a position: optional ones may be absent."""
+        """Whether an operator has an input at a position."""
         return len(op.inputs) > position and op.inputs[position] is not None
 
     def tensor(self, op: Op, position: int) -> Tensor:
@@ -182,11 +173,11 @@ class Lifting:
         return held.order if held else plain_order(len(tensor.shape))
 
     def read(self, tensor: Tensor, order: Order | None = None, *, weights: bool = False) -> str:
-        """The ONNX value of a tensor with its axes in an order; ``None`` = as TFLite has them.
+        """The ONNX value of a tensor, a quantised one as floats.
 
         Args:
-            tensor: quantised ones are read as floats.
-            order: value axis ``i`` is tensor axis ``order[i]``.
+            tensor: computed before, or stored.
+            order: value axis ``i`` is tensor axis ``order[i]``; ``None`` = as TFLite has them.
             weights: leave a constant's integers as they are stored, rather than as activations.
 
         Raises:
@@ -197,8 +188,8 @@ class Lifting:
         key = (id(tensor), order, weights)
         if key not in self._read:
             made = self._constant if tensor.is_constant else self._turned
-            self._read[key] = made(tensor, order, weights)
-        return self._read[key]
+            self._read[key] = (tensor, made(tensor, order, weights))
+        return self._read[key][1]
 
     def plain(self, op: Op, position: int) -> str:
         """An input with its axes as TFLite has them."""
@@ -278,7 +269,7 @@ class Lifting:
         return self.written.stored(array)
 
     def ints(self, *numbers: int) -> str:
-        """A constant vector of 64-bit integers."""
+        """A constant vector of 64-bit integers, as sizes and axes are."""
         return self.numbers(np.asarray(numbers, np.int64))
 
     def scalar(self, number: float) -> str:
@@ -364,18 +355,15 @@ class Lifting:
         inputs = [self.numbers(data), self.numbers(np.squeeze(scale).astype(np.float32))]
         return self.node("DequantizeLinear", inputs, {"axis": 0} if scale.size > 1 else None)
 
-    def rows(self, op: Op, position: int) -> tuple[str, Quantization, str] | None:
-        """A constant's integers, their scale and type, to be picked from while they are small."""
-        tensor = self.tensor(op, position)
+    def gathered(self, op: Op, position: int, indices: str, axis: int) -> str:
+        """Rows of an input; those of stored integers become floats after they are picked."""
+        tensor, along = self.tensor(op, position), {"axis": axis}
         q = quantized(tensor)
         if tensor.data is None or q is None or len(q.scales) > 1:
-            return None
+            return self.node("Gather", [self.read(tensor), indices], along)
         data, q = as_activations(tensor.data, q)
-        return self.numbers(data), q, data.dtype.name
-
-    def dequantized(self, stored: str, q: Quantization, dtype: str) -> str:
-        """Integers of one scale as floats."""
-        return self._real(stored, q, dtype, ())
+        picked = self.node("Gather", [self.numbers(data), indices], along)
+        return self._real(picked, q, data.dtype.name, ())
 
     def _as_stored(self, name: str, tensor: Tensor) -> str:
         """A float as a tensor's integers can stand for it; itself where it stays a float."""
@@ -390,10 +378,8 @@ class Lifting:
 
     def _activated(self, op: Op, name: str, tensor: Tensor) -> str:
         kind = op.options.get("fused_activation_function", "NONE")
-        if kind == "NONE":
-            return name
-        if kind == "TANH":
-            return self.node("Tanh", [name])
+        if kind in ("NONE", "TANH"):
+            return name if kind == "NONE" else self.node("Tanh", [name])
         if kind not in _LIMITS:
             raise self.refusal(op, f"has the activation {kind}")
         limits, q = _LIMITS[kind], quantized(tensor)

@@ -17,7 +17,7 @@ def while_loop(lifting: Lifting, op: Op) -> None:
     condition = _inner(lifting, op, "cond_subgraph_index")
     body = _inner(lifting, op, "body_subgraph_index")
     state = [lifting.plain(op, i) for i in range(len(op.inputs))]
-    first = _inlined(lifting, condition, state)[0]
+    first = _scalar(lifting, _inlined(lifting, condition, state)[0])
     graph = _turn(lifting, condition, body)
     made = lifting.nodes("Loop", ["", first, *state], len(state), {"body": graph})
     for i, name in enumerate(made):
@@ -31,7 +31,8 @@ def if_branch(lifting: Lifting, op: Op) -> None:
     for attribute in ("then", "else"):
         child = lifting.child(_inner(lifting, op, f"{attribute}_subgraph_index"))
         graphs[f"{attribute}_branch"] = _graph(child, [], _inlined(child, child.graph, given), [])
-    made = lifting.nodes("If", [lifting.plain(op, 0)], len(op.outputs), graphs)
+    condition = _scalar(lifting, lifting.plain(op, 0))
+    made = lifting.nodes("If", [condition], len(op.outputs), graphs)
     for i, name in enumerate(made):
         lifting.bind(op, name, output=i)
 
@@ -50,6 +51,11 @@ def _inlined(lifting: Lifting, graph: LiteGraph, inputs: Sequence[str]) -> list[
     return [child.read(t) for t in graph.outputs.values()]
 
 
+def _scalar(lifting: Lifting, name: str) -> str:
+    """A truth value that may have axes of size 1, without them."""
+    return lifting.node("Reshape", [name, lifting.ints()])
+
+
 def _turn(lifting: Lifting, condition: LiteGraph, body: LiteGraph) -> GraphProto:
     """What is done in each turn of a loop: the number of the turn, a truth and the state in."""
     turn = lifting.child(body)
@@ -63,8 +69,8 @@ def _turn(lifting: Lifting, condition: LiteGraph, body: LiteGraph) -> GraphProto
         inputs.append(helper.make_tensor_value_info(fed, onnx_type(tensor), None))
     names = [value.name for value in inputs[2:]]
     state = _inlined(turn, body, names)
-    after = _inlined(turn, condition, state)
-    return _graph(turn, inputs, state, [turn.node("Identity", after)])
+    after = _scalar(turn, _inlined(turn, condition, state)[0])
+    return _graph(turn, inputs, state, [after])
 
 
 def _graph(

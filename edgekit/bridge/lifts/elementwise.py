@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from functools import partial
 
+import numpy as np
+
 from edgekit.bridge.graph import Op
+from edgekit.bridge.lifted import inner_type
 from edgekit.bridge.lifting import Lifting
 from edgekit.bridge.lifts.activations import Rule, pointwise
 from edgekit.bridge.lifts.axes import together
@@ -68,8 +71,13 @@ def floor_mod(lifting: Lifting, op: Op) -> None:
     if not lifting.tensor(op, 0).dtype.startswith("float"):
         lifting.bind(op, lifting.node("Mod", [a, b]), order)
         return
-    whole = lifting.node("Floor", [lifting.node("Div", [a, b])])
-    lifting.bind(op, lifting.node("Sub", [a, lifting.node("Mul", [whole, b])]), order)
+    zero = lifting.numbers(np.zeros((), inner_type(lifting.tensor(op, 0))))
+    rest = lifting.node("Mod", [a, b], {"fmod": 1})  # it has the sign of what is divided
+    signs = [lifting.node("Less", [side, zero]) for side in (rest, b)]
+    is_exact = lifting.node("Equal", [rest, zero])
+    is_other = lifting.node("And", [lifting.node("Xor", signs), lifting.node("Not", [is_exact])])
+    made = lifting.node("Where", [is_other, lifting.node("Add", [rest, b]), rest])
+    lifting.bind(op, made, order)
 
 
 def zeros_like(lifting: Lifting, op: Op) -> None:
@@ -77,7 +85,7 @@ def zeros_like(lifting: Lifting, op: Op) -> None:
     order = lifting.order(op, 0)
     sizes = lifting.node("Shape", [lifting.read(lifting.tensor(op, 0), order)])
     zeros = lifting.node("ConstantOfShape", [sizes])
-    dtype = op.outputs[0].dtype
+    dtype = inner_type(op.outputs[0])
     lifting.bind(op, zeros if dtype == "float32" else lifting.cast(zeros, dtype), order)
 
 

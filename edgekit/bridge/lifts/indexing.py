@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from edgekit.bridge.graph import Op, Tensor
+from edgekit.bridge.graph import Op
 from edgekit.bridge.layout import plain_order
+from edgekit.bridge.lifted import inner_type
 from edgekit.bridge.lifting import Lifting
 from edgekit.bridge.lifts.activations import Rule
 from edgekit.bridge.lifts.axes import positive
@@ -53,7 +54,7 @@ def gather(lifting: Lifting, op: Op) -> None:
     batch = op.options.get("batch_dims", 0)
     batch = positive(batch, len(lifting.tensor(op, 1).shape)) if batch else 0
     if batch == 0:
-        _gather_plain(lifting, op, indices, axis)
+        lifting.bind(op, lifting.gathered(op, 0, indices, axis))
         return
     rank = len(x.shape)
     moved = (*range(batch), axis, *(a for a in range(batch, rank) if a != axis))
@@ -67,21 +68,9 @@ def gather(lifting: Lifting, op: Op) -> None:
     lifting.bind(op, name)
 
 
-def _gather_plain(lifting: Lifting, op: Op, indices: str, axis: int) -> None:
-    rows = lifting.rows(op, 0)
-    if rows is None:
-        lifting.bind(op, lifting.node("Gather", [lifting.plain(op, 0), indices], {"axis": axis}))
-        return
-    stored, q, dtype = rows
-    name = lifting.node("Gather", [stored, indices], {"axis": axis})
-    lifting.bind(op, lifting.dequantized(name, q, dtype))
-
-
 def embedding_lookup(lifting: Lifting, op: Op) -> None:
     """EMBEDDING_LOOKUP: rows of a table by their numbers."""
-    table: Tensor = lifting.tensor(op, 1)
-    turned = Op(kind=op.kind, inputs=[table, lifting.tensor(op, 0)], outputs=op.outputs)
-    _gather_plain(lifting, turned, lifting.plain(op, 0), 0)
+    lifting.bind(op, lifting.gathered(op, 1, lifting.plain(op, 0), 0))
 
 
 def gather_nd(lifting: Lifting, op: Op) -> None:
@@ -91,7 +80,7 @@ def gather_nd(lifting: Lifting, op: Op) -> None:
 
 def scatter_nd(lifting: Lifting, op: Op) -> None:
     """SCATTER_ND: values added up where they fall on zeros."""
-    dtype = np.dtype(op.outputs[0].dtype)
+    dtype = inner_type(op.outputs[0])
     zero = lifting.numbers(np.zeros((), dtype))
     zeros = lifting.node("Expand", [zero, lifting.int64(op, 2)])
     inputs = [zeros, lifting.int64(op, 0), lifting.plain(op, 1)]
@@ -142,7 +131,10 @@ def one_hot(lifting: Lifting, op: Op) -> None:
     """ONE_HOT: a new axis with the one value where the index is and the other elsewhere."""
     depth = lifting.node("Reshape", [lifting.int64(op, 1), lifting.ints(1)])
     values = [lifting.node("Reshape", [lifting.plain(op, i), lifting.ints(1)]) for i in (3, 2)]
-    pair = lifting.node("Concat", values, {"axis": 0})
+    pair, dtype = lifting.node("Concat", values, {"axis": 0}), inner_type(op.outputs[0])
+    is_known = dtype in ("float32", "int64")
+    if not is_known:  # onnxruntime has no kernel for other types
+        pair = lifting.cast(pair, "int64")
     # ONNX counts negative indices from behind where TFLite has nothing there.
     indices = lifting.int64(op, 0)
     negative = lifting.node("Less", [indices, lifting.ints(0)])
@@ -151,7 +143,8 @@ def one_hot(lifting: Lifting, op: Op) -> None:
     if not shape:
         indices = lifting.node("Squeeze", [indices, lifting.ints(0)])
     axis = {"axis": op.options.get("axis", -1)}
-    lifting.bind(op, lifting.node("OneHot", [indices, depth, pair], axis))
+    made = lifting.node("OneHot", [indices, depth, pair], axis)
+    lifting.bind(op, made if is_known else lifting.cast(made, dtype))
 
 
 LIFTS: dict[str, Rule] = {

@@ -37,14 +37,7 @@ def _kernel(op: Op) -> list[int]:
 
 
 def _averaged(lifting: Lifting, op: Op, name: str) -> str:
-    kernel = _kernel(op)
-    if list(lifting.shape(lifting.tensor(op, 0))[1:3]) == kernel and _is_whole(lifting, op):
-        return lifting.node("GlobalAveragePool", [name])
-    return lifting.node("AveragePool", [name], window(lifting, op, kernel, dilate=False))
-
-
-def _is_whole(lifting: Lifting, op: Op) -> bool:
-    return lifting.shape(op.outputs[0])[1:3] == (1, 1)
+    return lifting.node("AveragePool", [name], window(lifting, op, _kernel(op), dilate=False))
 
 
 LIFTS = {"AVERAGE_POOL_2D": average_pool, "MAX_POOL_2D": max_pool, "L2_POOL_2D": l2_pool}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgekit.bridge.graph import Op
-from edgekit.bridge.lifted import quantized
+from edgekit.bridge.lifted import inner_type, quantized
 from edgekit.bridge.lifting import Lifting
 from edgekit.bridge.lifts.activations import Rule
 
@@ -29,8 +29,8 @@ def cast(lifting: Lifting, op: Op) -> None:
     if quantized(x) is not None or quantized(made) is not None:
         raise lifting.refusal(op, "takes quantised integers without their scale")
     name = lifting.read(x, order)
-    dtype = "float32" if made.dtype == "float16" else made.dtype
-    lifting.bind(op, name if x.dtype == dtype else lifting.cast(name, dtype), order)
+    dtype = inner_type(made)
+    lifting.bind(op, name if inner_type(x) == dtype else lifting.cast(name, dtype), order)
 
 
 LIFTS: dict[str, Rule] = {"CAST": cast, "DEQUANTIZE": dequantize, "QUANTIZE": quantize}
