@@ -34,6 +34,8 @@ _KERNEL_TYPES = {
     TensorProto.FLOAT, TensorProto.INT8, TensorProto.UINT8, TensorProto.INT16, TensorProto.INT32,
     TensorProto.INT64, TensorProto.BOOL,
 }  # fmt: skip
+# Computed as float32.
+_AS_FLOATS = {TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,7 +210,8 @@ def _unsuited(proto: ModelProto) -> str:
         return "training"
     types = {v.type.tensor_type.elem_type for v in values}
     types |= {t.data_type for t in proto.graph.initializer}
-    odd = sorted(TensorProto.DataType.Name(t).lower() for t in types - _KERNEL_TYPES - {0})
+    rare = types - _KERNEL_TYPES - {TensorProto.UNDEFINED}
+    odd = sorted(TensorProto.DataType.Name(t).lower() for t in rare - _AS_FLOATS or rare)
     return f"{', '.join(odd)} values" if odd else ""
 
 

@@ -59,3 +59,13 @@ def test_older_opsets_say_scales_in_their_own_way():
     agree(proto(text, weights=scales, opset=9), x=noise(1, 2, 4, 4))
     text = text.replace("Upsample", "Resize").replace("nearest", "linear")
     agree(proto(text, weights=scales, opset=10), x=noise(1, 2, 4, 4))
+
+
+@pytest.mark.parametrize("mode", ["linear", "nearest"])
+@pytest.mark.parametrize("padding", ["zeros", "border", "reflection"])
+@pytest.mark.parametrize("corners", [0, 1])
+def test_images_sampled_on_a_grid_are_those_of_onnxruntime(mode, padding, corners):
+    attributes = f'mode = "{mode}", padding_mode = "{padding}", align_corners = {corners}'
+    text = f"""agraph (float[2, 3, 5, 4] x, float[2, 6, 7, 2] g) => (y) {{
+        y = GridSample<{attributes}>(x, g) }}"""
+    agree(proto(text, opset=20, ir=9), x=noise(2, 3, 5, 4), g=noise(2, 6, 7, 2, seed=1), atol=1e-4)
