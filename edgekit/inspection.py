@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgekit.bridge.graph import LiteGraph
+from edgekit.bridge.litecost import lite_cost
+from edgekit.bridge.lowering import lower
+from edgekit.bridge.settling import settled
+from edgekit.bridge.versions import too_new
+from edgekit.errors import PassRefused, UserError
 from edgekit.graphs.cost import Cost, cost
-from edgekit.graphs.coverage import Obstacle
-from edgekit.graphs.onnx_file import load_for_shapes
+from edgekit.graphs.coverage import Obstacle, tflite_obstacles
+from edgekit.graphs.onnx_file import is_large, load, load_for_shapes, load_structure
 from edgekit.graphs.reading import read_model
-from edgekit.intake import obstacles
 from edgekit.model import Model
-from edgekit.profile import load_profile
+from edgekit.profile import DeviceProfile, load_profile
 from edgekit.project import load_project
+from edgekit.runtimes import lite_target, obstacles
+
+_NO_COUNTERPART = "replace it before export, or choose a device with onnxruntime"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,11 +30,13 @@ class Inspection:
 
     model: Model
     bytes: int
-    cost: Cost | None  # None for .tflite, whose graph is not read
+    cost: Cost | None  # None where the operators of a .tflite file were not read
+    unread: str  # why not
     dims: dict[str, int]
     device: str | None
     obstacles: tuple[Obstacle, ...]
     model_mib_limit: float | None
+    crosses: bool = False  # an .onnx model on a device that runs .tflite alone
 
 
 def inspect(path: Path, *, device: str | None, folder: Path) -> Inspection:
@@ -37,12 +48,63 @@ def inspect(path: Path, *, device: str | None, folder: Path) -> Inspection:
     model = read_model(path)
     profile = load_profile(device) if device else None
     dims = load_project(folder).model.dims
+    found, unread, hindering = None, "", _obstacles(model, profile, dims) if profile else ()
+    if model.format == "onnx":
+        found = cost(load_for_shapes(path), dims)
+    else:
+        graph, unread = _lite_graph(path)
+        found = lite_cost(graph) if graph else None
+        hindering = _lite_obstacles(graph, profile) if graph and profile else hindering
     return Inspection(
         model=model,
         bytes=model.bytes,
-        cost=cost(load_for_shapes(path), dims) if model.format == "onnx" else None,
+        cost=found,
+        unread=unread,
         dims=dims,
         device=profile.name if profile else None,
-        obstacles=obstacles(model, profile) if profile else (),
+        obstacles=hindering,
         model_mib_limit=profile.budget.model_mib if profile else None,
+        crosses=profile is not None and _crosses(model, profile),
     )
+
+
+def _lite_graph(path: Path) -> tuple[LiteGraph | None, str]:
+    """The graph of a file that the runtime takes, or why it is beyond what is read here."""
+    from edgekit.bridge.flatbuffer import read_lite  # ONNX files need no litert
+
+    try:
+        return read_lite(path.read_bytes()), ""
+    except UserError as error:
+        return None, error.message
+
+
+def _lite_obstacles(graph: LiteGraph, profile: DeviceProfile) -> tuple[Obstacle, ...]:
+    found = tflite_obstacles(profile, lite_cost(graph).ops)
+    if lite_target(profile) == "litert":
+        return found
+    fix = "replace it before export, or give the device a newer runtime"
+    return (*found, *(Obstacle(what=line, fix=fix) for line in too_new(graph)))
+
+
+def _obstacles(
+    model: Model, profile: DeviceProfile, dims: Mapping[str, int]
+) -> tuple[Obstacle, ...]:
+    """What keeps a model off a device; where that has LiteRT alone, what does not cross over."""
+    if _crosses(model, profile):
+        return tuple(_not_crossing(model, dims))
+    return obstacles(model, profile)
+
+
+def _crosses(model: Model, profile: DeviceProfile) -> bool:
+    return model.format == "onnx" and set(profile.runtimes) == {"litert"}
+
+
+def _not_crossing(model: Model, dims: Mapping[str, int]) -> Iterator[Obstacle]:
+    """What has no counterpart in TFLite, found by trying; free dimensions count as 1."""
+    if is_large(load_structure(model.path)):
+        yield Obstacle(what="over 2 GiB, more than a .tflite file can hold", fix="a smaller model")
+        return
+    try:
+        lower(settled(load(model.path), dims))
+    except PassRefused as refusal:
+        yield Obstacle(what=f"as .tflite: {refusal.message}", fix=refusal.hint or _NO_COUNTERPART)

@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edgekit.bridge.flatbuffer import write_lite
+from edgekit.bridge.graph import LiteGraph, Op, Quantization, Tensor, constant
 from edgekit.errors import UserError
 from edgekit.inspection import inspect
+from edgekit.show import inspected
 from tests.tiny import model, normal
 
 NET = (
@@ -101,3 +104,59 @@ def test_a_file_that_is_no_model_is_refused(tmp_path):
         (tmp_path / "m.onnx").write_bytes(data)
         with pytest.raises(UserError, match=r"m\.onnx"):
             inspect(tmp_path / "m.onnx", device=None, folder=tmp_path)
+
+
+def lite(folder, *ops):
+    """A .tflite file of a chain of operators, each of its kind, constants and output shape."""
+    x = value = Tensor(name="x", dtype="float32", shape=(1, 8, 8, 4))
+    made = []
+    for kind, constants, shape, options in ops:
+        out = Tensor(name=kind.lower(), dtype="float32", shape=shape)
+        held = [constant("w", np.ones(c, np.float32)) for c in constants]
+        made.append(Op(kind=kind, inputs=[value, *held], outputs=[out], options=options))
+        value = out
+    graph = LiteGraph(ops=made, inputs={"x": x}, outputs={"y": value})
+    path = folder / "model.tflite"
+    path.write_bytes(write_lite(graph))
+    return path
+
+
+STRIDES = {"stride_w": 1, "stride_h": 1}
+CONV = ("CONV_2D", [(6, 3, 3, 4), (6,)], (1, 8, 8, 6), STRIDES)
+DEEP = ("DEPTHWISE_CONV_2D", [(1, 3, 3, 6), (6,)], (1, 8, 8, 6), {**STRIDES, "depth_multiplier": 1})
+DENSE = ("FULLY_CONNECTED", [(10, 384), (10,)], (1, 10), {})
+
+
+def test_the_cost_of_a_tflite_file_is_what_one_counts_by_hand(tmp_path):
+    path = lite(tmp_path, CONV, DEEP, DENSE)
+
+    found = inspect(path, device=None, folder=tmp_path)
+
+    assert found.cost.macs == 64 * 6 * 36 + 64 * 6 * 9 + 384 * 10
+    assert found.cost.parameters == 6 * 36 + 6 + 6 * 9 + 6 + 384 * 10 + 10
+    assert found.cost.weight_bytes == 4 * found.cost.parameters
+    # What two convolutions make, alive at once.
+    assert found.cost.peak_activation_bytes == 2 * 4 * 64 * 6
+    assert found.cost.ops == {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1}
+    shown = inspected(found)
+    assert "opset" not in shown
+    assert "operators: CONV_2D 1, DEPTHWISE_CONV_2D 1, FULLY_CONNECTED 1" in shown
+
+
+def test_operators_that_the_old_runtime_of_a_device_lacks_are_named(tmp_path):
+    x = Tensor(name="x", dtype="float32", shape=(1, 4))
+    y = Tensor(name="y", dtype="float32", shape=(1, 2))
+    scale = Quantization(scales=np.ones(2, np.float32), zero_points=np.zeros(2, np.int64))
+    w = constant("w", np.ones((2, 4), np.int8), quantization=scale)
+    op = Op(kind="FULLY_CONNECTED", inputs=[x, w, None], outputs=[y])
+    path = tmp_path / "hybrid.tflite"
+    path.write_bytes(write_lite(LiteGraph(ops=[op], inputs={"x": x}, outputs={"y": y})))
+
+    old = inspect(path, device="beaglebone-black", folder=tmp_path)
+    new = inspect(path, device="raspberry-pi-5", folder=tmp_path)
+
+    assert [o.what for o in old.obstacles] == [
+        "FULLY_CONNECTED: version 12 is needed, tflite-runtime 2.14 has 10"
+    ]
+    assert new.obstacles == ()
+    assert "every operator can run there" in inspected(new)

@@ -8,12 +8,28 @@ from typing import Literal
 from onnx import ModelProto
 
 from edgekit.bridge.flatbuffer import write_lite
+from edgekit.bridge.folding import fold
+from edgekit.bridge.fusing import fuse
+from edgekit.bridge.graph import LiteGraph, kinds
+from edgekit.bridge.kernels import Target
 from edgekit.bridge.lowering import lower
+from edgekit.bridge.naming import name_compositions
+from edgekit.bridge.older import avoid_newer
+from edgekit.bridge.precision import (
+    store_float16,
+    store_int8,
+    use_dynamic_kernels,
+    use_dynamic_products,
+)
+from edgekit.bridge.quantising import quantise, store_quantised
 from edgekit.bridge.settling import settled
+from edgekit.bridge.versions import too_new
 from edgekit.errors import PassRefused
 
 Precision = Literal["same", "float16", "dynamic", "int16x8"]
-Target = Literal["litert", "tflite-runtime"]
+
+
+__all__ = ["Precision", "Target", "emitted", "finish", "lite_graph"]
 
 
 def emitted(
@@ -36,6 +52,56 @@ def emitted(
     Raises:
         PassRefused: an operator has no counterpart; names the node and says what to do.
     """
-    if precision != "same" or target != "litert":
-        raise PassRefused(f"{precision} for {target} is not there yet")
-    return write_lite(lower(settled(proto, dims)))
+    return write_lite(lite_graph(proto, dims, precision=precision, target=target))
+
+
+def lite_graph(
+    proto: ModelProto,
+    dims: Mapping[str, int],
+    *,
+    precision: Precision = "same",
+    target: Target = "litert",
+) -> LiteGraph:
+    """What ``emitted`` writes, as plain data; arguments and errors are its own."""
+    fixed = settled(proto, dims)
+    name_compositions(fixed)
+    graph = lower(fixed)
+    finish(graph, precision=precision, target=target)
+    return graph
+
+
+def finish(graph: LiteGraph, *, precision: Precision = "same", target: Target = "litert") -> None:
+    """Fold, fuse and quantise a lowered graph, in place.
+
+    Args:
+        graph: as ``lower`` makes it.
+        precision: as ``emitted`` has it.
+        target: as ``emitted`` has it.
+
+    Raises:
+        PassRefused: ``int16x8`` of a graph that says no ranges of its activations; operators that
+            the target does not have.
+    """
+    if precision == "int16x8" and "QUANTIZE" not in kinds(graph.ops):
+        raise PassRefused(
+            "int16x8: the model says no ranges of its activations",
+            hint="quantize it first: edgekit apply quantize",
+        )
+    store_quantised(graph)
+    fold(graph)
+    fuse(graph)
+    fold(graph)
+    quantise(graph, activations="int16" if precision == "int16x8" else "int8")
+    fold(graph)
+    use_dynamic_products(graph, target=target)
+    if precision == "float16":
+        store_float16(graph)
+    if precision == "dynamic":
+        store_int8(graph, per_channel=target == "litert")
+        fold(graph)
+        use_dynamic_kernels(graph, target=target)
+    if target == "tflite-runtime":
+        avoid_newer(graph)
+    fold(graph)
+    if target == "tflite-runtime" and (lines := too_new(graph)):
+        raise PassRefused("; ".join(lines), hint="use ai-edge-litert, or onnxruntime")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,24 +10,35 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from edgekit.bridge.graph import Array, LiteGraph, Op, Shape, Tensor, constant
 from edgekit.bridge.layout import (
+    Mixed,
     Order,
     Value,
+    fewest_axes,
     moves_nothing,
     permutation,
     plain_order,
+    split_apart,
     stored,
 )
 from edgekit.errors import PassRefused
 from edgekit.graphs.index import GraphIndex, attribute
 
 _STANDARD = ("", "ai.onnx")
+_MOST_AXES_MOVED = 6  # by TRANSPOSE of tflite-runtime 2.14
+_FED_AS = {
+    "bool", "str", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64",
+    "float16", "float32", "float64", "bfloat16",
+}  # fmt: skip
+# TFLite's kernels know none of these for most operators: they are computed in 32 bits, and the
+# graph's own inputs and outputs keep their type.
+_COMPUTED_AS = {"float64": "float32", "float16": "float32", "bfloat16": "float32"}
 
 
 def lower(proto: ModelProto) -> LiteGraph:
     """The TFLite graph of an ONNX graph, operator by operator; nothing is folded or fused yet.
 
     Args:
-        proto: as ``edgekit.bridge.shapes.settled`` leaves it: constants as initialisers, every
+        proto: as ``edgekit.bridge.settling.settled`` leaves it: constants as initialisers, every
             shape fixed and stored with its value.
 
     Raises:
@@ -61,15 +72,32 @@ class Lowering:
         self.types = _types(proto)
         self._values: dict[str, Value] = {}
         self._constants: dict[tuple[str, bytes, Shape], Tensor] = {}
+        self._from_constants: set[int] = set()
+        self._transposed: dict[tuple[int, Order], Tensor] = {}
         self._origin = ""
+        self.opset = max(
+            (o.version for o in proto.opset_import if o.domain in _STANDARD), default=1
+        )
         self.graph = LiteGraph(ops=[], inputs={}, outputs={})
         for fed in proto.graph.input:
             if fed.name in self.index.initializers:
                 continue
-            dtype, shape = self.types[fed.name]
+            dtype, shape = self._fed_type(fed.name)
             tensor = Tensor(name=fed.name, dtype=dtype, shape=shape)
             self.graph.inputs[fed.name] = tensor
-            self._values[fed.name] = Value(tensor=tensor, order=plain_order(len(shape)))
+            self._origin = f"input {fed.name}"
+            computed = self.cast(tensor, computed_type(dtype))
+            self._values[fed.name] = Value(tensor=computed, order=plain_order(len(shape)))
+
+    def _fed_type(self, name: str) -> tuple[str, Shape]:
+        if name not in self.types:
+            raise PassRefused(
+                f"input {name} is no tensor of fixed shape", hint="export the model with tensors"
+            )
+        dtype, shape = self.types[name]
+        if dtype not in _FED_AS:
+            raise PassRefused(f"input {name} is {dtype}, which a .tflite file cannot be fed")
+        return dtype, shape
 
     # ------------------------------------------------------------ reading a node
 
@@ -77,10 +105,17 @@ class Lowering:
         """Whether a node has an input at a position: optional ones may be absent or empty."""
         return len(node.input) > position and bool(node.input[position])
 
-    def value(self, node: NodeProto, position: int) -> Value:
-        """An input as it is stored."""
+    def value(self, node: NodeProto, position: int, *, mixed: bool = False) -> Value:
+        """An input as it is stored.
+
+        Args:
+            node: the reader.
+            position: of the input.
+            mixed: the reader can do with an axis whose entries are in another order.
+        """
         self._origin = described(node)
-        return self._named(node.input[position])
+        value = self._named(node.input[position])
+        return value if mixed else self.unmixed(value)
 
     def plain(self, node: NodeProto, position: int) -> Tensor:
         """An input with its axes stored as ONNX has them."""
@@ -117,9 +152,13 @@ class Lowering:
         return self.types[name][1]
 
     def dtype_of(self, name: str) -> str:
-        """numpy's name of an ONNX value's type."""
+        """numpy's name of the type in which an ONNX value is computed: no float but float32."""
         self.shape_of(name)
-        return self.types[name][0]
+        return computed_type(self.types[name][0])
+
+    def is_stored(self, tensor: Tensor) -> bool:
+        """Whether a tensor is a constant, or made of constants alone by operators so far."""
+        return tensor.is_constant or id(tensor) in self._from_constants
 
     # ------------------------------------------------------------ adding to the graph
 
@@ -163,6 +202,8 @@ class Lowering:
                 origin=self._origin,
             )
         )
+        if inputs and all(t is None or self.is_stored(t) for t in inputs):
+            self._from_constants |= {id(t) for t in outputs}
 
     def stored(self, array: Array, name: str = "constant") -> Tensor:
         """A constant of the lowering's own; equal ones are stored once."""
@@ -184,18 +225,57 @@ class Lowering:
 
         Transposes only where data has to move.
         """
+        value = self.unmixed(value)
         order = plain_order(len(value.order)) if order is None else order
         perm = permutation(value.order, order)
         if perm == plain_order(len(perm)):
             return value.tensor
-        return self.transposed(value.tensor, perm)
+        key = (id(value.tensor), perm)
+        if key not in self._transposed:
+            self._transposed[key] = self.transposed(value.tensor, perm)
+        return self._transposed[key]
+
+    def unmixed(self, value: Value) -> Value:
+        """A value with the entries of every axis as ONNX has them."""
+        if value.mixed is None:
+            return value
+        shape, order = split_apart(value)
+        first = value.order.index(value.mixed.axis)
+        parts = range(first, first + len(value.mixed.sizes))
+        rest = range(parts.stop, len(order))
+        perm = (*range(first), *sorted(parts, key=order.__getitem__), *rest)
+        right = self.transposed(self.reshaped(value.tensor, shape), perm)
+        return Value(tensor=self.reshaped(right, value.tensor.shape), order=value.order)
+
+    def mixed_alike(self, tensor: Tensor, axis: int, mixed: Mixed) -> Tensor:
+        """A tensor with the entries of a stored axis mixed as those of another value are.
+
+        Args:
+            tensor: a weight, say; entries of its axis as ONNX has them.
+            axis: the stored axis.
+            mixed: how they are to be.
+        """
+        before, after = tensor.shape[:axis], tensor.shape[axis + 1 :]
+        parts = self.reshaped(tensor, (*before, *mixed.sizes, *after))
+        count = len(mixed.sizes)
+        perm = (
+            *range(axis),
+            *(axis + part for part in mixed.order),
+            *range(axis + count, len(parts.shape)),
+        )
+        return self.reshaped(self.transposed(parts, perm), tensor.shape)
 
     def transposed(self, tensor: Tensor, perm: Order) -> Tensor:
         """A tensor with its axes in another order; a RESHAPE where that does the same."""
         shape = stored(tensor.shape, perm)
         if moves_nothing(tensor.shape, perm):
             return self.reshaped(tensor, shape)
-        return self.emit("TRANSPOSE", [tensor, self.int32(perm)], shape, dtype=tensor.dtype)
+        if len(perm) > _MOST_AXES_MOVED:
+            parts, perm = fewest_axes(tensor.shape, perm)
+            tensor = self.reshaped(tensor, parts)
+        moved = stored(tensor.shape, perm)
+        made = self.emit("TRANSPOSE", [tensor, self.int32(perm)], moved, dtype=tensor.dtype)
+        return self.reshaped(made, shape)
 
     def reshaped(self, tensor: Tensor, shape: Shape) -> Tensor:
         """A tensor in another shape; itself where it has that already."""
@@ -207,15 +287,25 @@ class Lowering:
         """A tensor in another type; itself where it has that already."""
         if tensor.dtype == dtype:
             return tensor
+        if "uint64" in (tensor.dtype, dtype):
+            raise PassRefused(
+                f"{self._origin}: TFLite has no operators on uint64", hint="export it as int64"
+            )
         options = {"in_data_type": tensor.dtype, "out_data_type": dtype}
         return self.emit("CAST", [tensor], tensor.shape, dtype=dtype, options=options)
 
     def bind(
-        self, node: NodeProto, tensor: Tensor, order: Order | None = None, *, output: int = 0
+        self,
+        node: NodeProto,
+        tensor: Tensor,
+        order: Order | None = None,
+        *,
+        output: int = 0,
+        mixed: Mixed | None = None,
     ) -> None:
         """Say that a tensor is a node's output, its axes stored in an order; ``None`` = ONNX's."""
         order = plain_order(len(tensor.shape)) if order is None else order
-        self._values[node.output[output]] = Value(tensor=tensor, order=order)
+        self._values[node.output[output]] = Value(tensor=tensor, order=order, mixed=mixed)
 
     def refusal(self, node: NodeProto, why: str, *, hint: str = "") -> PassRefused:
         """The error of a node that cannot be brought over."""
@@ -229,16 +319,28 @@ class Lowering:
             array = self.index.constant(name)
             if array is None:
                 raise PassRefused(f"{name}: nothing in the graph makes it")
+            array = array.astype(computed_type(array.dtype.name), copy=False)
             tensor = constant(name, array)
             tensor.source = name
             self._values[name] = Value(tensor=tensor, order=plain_order(array.ndim))
         return self._values[name]
+
+    def _ends(self) -> Iterator[Tensor]:
+        yield from self.graph.inputs.values()
+        yield from self.graph.outputs.values()
 
     def finished(self) -> LiteGraph:
         """The graph with its outputs as ONNX has them."""
         for made in self.proto.graph.output:
             self._origin = f"output {made.name}"
             tensor = self.ordered(self._named(made.name), None)
+            dtype = _dtype(made.type.tensor_type.elem_type)
+            if computed_type(dtype) == tensor.dtype:
+                tensor = self.cast(tensor, dtype)
+            if tensor.is_constant or any(tensor is fed for fed in self._ends()):
+                # A runtime need not copy what is fed, stored or an output already.
+                inputs = [tensor, self.int32(tensor.shape)]
+                tensor = self.emit("RESHAPE", inputs, tensor.shape, dtype=tensor.dtype)
             self.graph.outputs[made.name] = tensor
         return self.graph
 
@@ -246,6 +348,11 @@ class Lowering:
 def described(node: NodeProto) -> str:
     """A node for people: its operator and its name, or the name of what it makes."""
     return f"{node.op_type} {node.name or node.output[0]}"
+
+
+def computed_type(dtype: str) -> str:
+    """The type in which values of a type are computed: float32 for floats of any width."""
+    return _COMPUTED_AS.get(dtype, dtype)
 
 
 def attr(node: NodeProto, name: str, default: Any = None) -> Any:  # noqa: ANN401 - by name

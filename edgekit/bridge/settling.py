@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Mapping
 
-import numpy as np
 import onnx
-from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
-from onnx.reference import ReferenceEvaluator
+import onnx.inliner
+from onnx import (
+    ModelProto,
+    NodeProto,
+    TensorProto,
+    TensorShapeProto,
+    TypeProto,
+    ValueInfoProto,
+    helper,
+)
 
-from edgekit.bridge.graph import Array
-from edgekit.graphs.onnx_file import inner_graphs
+from edgekit.bridge.spelling import with_reals
+from edgekit.bridge.walking import Walk
+from edgekit.errors import PassRefused
 
-# Kept as they are: the integers under a DequantizeLinear are the weights of an int8 model.
-_KEPT = {"DequantizeLinear", "QuantizeLinear", "RandomNormal", "RandomUniform", "Bernoulli"}
-# Smaller float constants take part in sizes (the scales of a Resize) rather than in layers.
-_LEAST_WEIGHTS = 16
+_STANDARD = ("", "ai.onnx")
+# How deep ONNX's own definitions of operators by others go.
+_MOST_DEPTH = 4
 
 
 def settled(
@@ -24,140 +30,121 @@ def settled(
 ) -> ModelProto:
     """A copy with fixed shapes, all of them stored, and constants where shapes were computed.
 
+    Functions are written out, and so are the branches and rounds of If, Loop and Scan that are
+    known beforehand. Shapes that the file states are not believed.
+
     Args:
         proto: the model, external data loaded; not changed.
         dims: sizes of free dimensions by name; those of first axes count as the batch.
         batch: size of a first axis that has none.
         fold_weights: also compute what depends on weights alone; without it each weight stays
             the initialiser that it is.
+
+    Raises:
+        PassRefused: an input or output is a sequence, or an input has no shape; a loop ends when
+            the data says so.
     """
-    fixed = ModelProto()
-    fixed.CopyFrom(proto)
-    _fix_inputs(fixed, dims, batch)
-    _drop_shapes(fixed)
-    _constants_stored(fixed)
-    while _folded_once(fixed, fold_weights=fold_weights):
-        _drop_shapes(fixed)
-    return fixed
-
-
-def _fix_inputs(proto: ModelProto, dims: Mapping[str, int], batch: int) -> None:
-    for value in proto.graph.input:
-        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
-            if not dim.HasField("dim_value"):
-                size = dims.get(dim.dim_param, batch if axis == 0 else 1)
-                dim.dim_value = size
-
-
-def _drop_shapes(proto: ModelProto) -> None:
-    del proto.graph.value_info[:]
     for value in proto.graph.output:
-        value.type.tensor_type.ClearField("shape")
+        if value.type.WhichOneof("value") not in (None, "tensor_type"):
+            raise PassRefused(
+                f"output {value.name} is a sequence, a map or optional",
+                hint="export the model with tensors as outputs",
+            )
+    if proto.functions:
+        proto = onnx.inliner.inline_local_functions(proto)
+    proto = with_reals(proto)
+    made = _walked(proto, _fed(proto, dims, batch), fold_weights=fold_weights)
+    for _ in range(_MOST_DEPTH):
+        unruled = _unruled(made)
+        if not unruled:
+            break
+        made = _walked(_written_out(made, unruled), _fed(made, {}, 1), fold_weights=fold_weights)
+    return made
 
 
-def _constants_stored(proto: ModelProto) -> None:
-    kept: list[NodeProto] = []
-    for node in proto.graph.node:
-        if node.op_type == "Constant" and (array := _constant_of(node)) is not None:
-            proto.graph.initializer.append(numpy_helper.from_array(array, node.output[0]))
-        else:
-            kept.append(node)
-    _replace_nodes(proto, kept)
-
-
-def _constant_of(node: NodeProto) -> Array | None:
-    attribute = node.attribute[0]
-    value = helper.get_attribute_value(attribute)
-    if isinstance(value, TensorProto):
-        array: Array = numpy_helper.to_array(value)
-        return array
-    if attribute.name in ("value_float", "value_floats"):
-        return np.asarray(value, np.float32)
-    if attribute.name in ("value_int", "value_ints"):
-        return np.asarray(value, np.int64)
-    return None
-
-
-def _folded_once(proto: ModelProto, *, fold_weights: bool) -> bool:
-    """Infer shapes, and compute what is constant by them; whether anything was."""
-    with contextlib.suppress(onnx.shape_inference.InferenceError, ValueError):
-        proto.CopyFrom(onnx.shape_inference.infer_shapes(proto, data_prop=True))
-    shapes = _fixed_shapes(proto)
-    constants = {t.name: t for t in proto.graph.initializer}
-    kept: list[NodeProto] = []
-    before = len(constants)
-    for node in proto.graph.node:
-        made = _value_of(proto, node, constants, shapes, fold_weights=fold_weights)
-        if made is None:
-            kept.append(node)
+def _fed(proto: ModelProto, dims: Mapping[str, int], batch: int) -> dict[str, TypeProto]:
+    """The types of what is fed, sizes fixed; stored inputs apart."""
+    stored = {tensor.name for tensor in proto.graph.initializer}
+    found: dict[str, TypeProto] = {}
+    for value in proto.graph.input:
+        if value.name in stored:
             continue
-        for name, array in zip(node.output, made, strict=True):
-            tensor = numpy_helper.from_array(np.asarray(array), name)
-            constants[name] = tensor
-            proto.graph.initializer.append(tensor)
-    _replace_nodes(proto, kept)
-    return len(constants) > before
-
-
-def _value_of(
-    proto: ModelProto,
-    node: NodeProto,
-    constants: Mapping[str, TensorProto],
-    shapes: Mapping[str, tuple[int, ...]],
-    *,
-    fold_weights: bool,
-) -> list[Array] | None:
-    """What a node computes, where that is known before any run."""
-    if node.op_type == "Shape" and node.input[0] in shapes:
-        bounds = {a.name: a.i for a in node.attribute}
-        sizes = shapes[node.input[0]][slice(bounds.get("start", 0), bounds.get("end"))]
-        return [np.asarray(sizes, np.int64)]
-    if node.op_type == "Size" and node.input[0] in shapes:
-        return [np.asarray(np.prod(shapes[node.input[0]], dtype=np.int64))]
-    if node.op_type in _KEPT or any(inner_graphs(node)):
-        return None
-    read = [name for name in node.input if name]
-    if any(name not in constants for name in read) or not all(node.output):
-        return None
-    if not fold_weights and any(_is_weight(constants[name]) for name in read):
-        return None
-    return _computed(proto, node, {name: constants[name] for name in read})
-
-
-def _is_weight(tensor: TensorProto) -> bool:
-    is_float = tensor.data_type in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
-    return is_float and int(np.prod(tensor.dims)) >= _LEAST_WEIGHTS
-
-
-def _computed(
-    proto: ModelProto, node: NodeProto, read: Mapping[str, TensorProto]
-) -> list[Array] | None:
-    graph = helper.make_graph(
-        [node],
-        "one",
-        [],
-        [ValueInfoProto(name=name) for name in node.output],
-        initializer=list(read.values()),
-    )
-    one = helper.make_model(graph, opset_imports=proto.opset_import, ir_version=proto.ir_version)
-    try:
-        made: list[Array] = ReferenceEvaluator(one).run(None, {})
-    except (NotImplementedError, RuntimeError, TypeError, ValueError):
-        return None  # it stays in the graph, and its rule says what is the matter
-    return made if all(isinstance(array, np.ndarray | np.generic) for array in made) else None
-
-
-def _fixed_shapes(proto: ModelProto) -> dict[str, tuple[int, ...]]:
-    found = {t.name: tuple(t.dims) for t in proto.graph.initializer}
-    for value in (*proto.graph.input, *proto.graph.value_info, *proto.graph.output):
-        tensor = value.type.tensor_type
-        dims = tensor.shape.dim
-        if tensor.HasField("shape") and all(d.HasField("dim_value") for d in dims):
-            found[value.name] = tuple(d.dim_value for d in dims)
+        if not value.type.HasField("tensor_type"):
+            raise PassRefused(
+                f"input {value.name} is a sequence, a map or optional",
+                hint="export the model with tensors as inputs",
+            )
+        if value.type.tensor_type.elem_type == TensorProto.STRING:
+            raise PassRefused(f"input {value.name} is text", hint="encode it before the model")
+        if not value.type.tensor_type.HasField("shape"):
+            raise PassRefused(f"input {value.name} has no shape", hint="export the model with one")
+        sizes = [
+            dim.dim_value
+            if dim.HasField("dim_value")
+            else dims.get(dim.dim_param, batch if axis == 0 else 1)
+            for axis, dim in enumerate(value.type.tensor_type.shape.dim)
+        ]
+        found[value.name] = helper.make_tensor_type_proto(value.type.tensor_type.elem_type, sizes)
     return found
 
 
-def _replace_nodes(proto: ModelProto, kept: list[NodeProto]) -> None:
-    if len(kept) != len(proto.graph.node):
-        del proto.graph.node[:]
-        proto.graph.node.extend(kept)
+def _walked(proto: ModelProto, fed: Mapping[str, TypeProto], *, fold_weights: bool) -> ModelProto:
+    walk = Walk(proto, fed, fold_weights=fold_weights)
+    walk.run()
+    made = walk.finished()
+    for value in made.graph.output:
+        if any(d.HasField("dim_value") and not d.dim_value for d in _dims(value)):
+            raise PassRefused(
+                f"output {value.name} has no entries", hint="take it out before export"
+            )
+    return made
+
+
+def _dims(value: ValueInfoProto) -> list[TensorShapeProto.Dimension]:
+    return list(value.type.tensor_type.shape.dim)
+
+
+def _unruled(proto: ModelProto) -> list[str]:
+    """Operators without a rule of their own that ONNX defines by others."""
+    from edgekit.bridge.rules import RULES
+
+    opset, found = _opset(proto), []
+    for kind in {n.op_type for n in proto.graph.node if n.domain in _STANDARD} - RULES.keys():
+        schema = onnx.defs.get_schema(kind, opset) if onnx.defs.has(kind, opset) else None
+        if schema and (schema.has_function or schema.has_context_dependent_function):
+            found.append(kind)
+    return found
+
+
+def _opset(proto: ModelProto) -> int:
+    return max((int(o.version) for o in proto.opset_import if o.domain in _STANDARD), default=1)
+
+
+def _written_out(proto: ModelProto, kinds: list[str]) -> ModelProto:
+    """The model with operators as the functions that ONNX defines them by.
+
+    onnx wants to know the type of all that they read, absent inputs too, and takes no attribute's
+    default for granted.
+    """
+    asked = ModelProto()
+    asked.CopyFrom(proto)
+    for tensor in asked.graph.initializer:
+        kind = helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
+        asked.graph.value_info.add(name=tensor.name, type=kind)
+    asked.graph.value_info.add(name="", type=helper.make_tensor_type_proto(1, []))
+    for node in asked.graph.node:
+        if node.op_type in kinds:
+            _give_defaults(node, _opset(proto))
+    try:
+        return onnx.inliner.inline_selected_functions(
+            asked, [("", kind) for kind in kinds], inline_schema_functions=True
+        )
+    except RuntimeError:
+        return proto  # lowering names what has no rule
+
+
+def _give_defaults(node: NodeProto, opset: int) -> None:
+    given = {a.name for a in node.attribute}
+    for name, attribute in onnx.defs.get_schema(node.op_type, opset).attributes.items():
+        if name not in given and attribute.default_value.type:
+            node.attribute.add().CopyFrom(attribute.default_value)

@@ -27,7 +27,7 @@ class Cost:
     """
 
     ops: dict[str, int]
-    opset: int
+    opset: int | None  # None for .tflite, which has none
     parameters: int
     weight_bytes: int
     macs: int

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from onnx import ModelProto
@@ -26,18 +27,26 @@ def onnx_obstacles(proto: ModelProto, profile: DeviceProfile) -> tuple[Obstacle,
         return (
             Obstacle(
                 what=f"{profile.name} has no runtime for ONNX ({', '.join(profile.runtimes)} only)",
-                fix="give a .tflite model",
+                fix="'edgekit build' makes a .tflite form of it, and so does the pass tflite",
             ),
         )
-    return (*_opset(proto, spec), *_ir(proto, spec), *_operators(proto, spec))
+    return (*_opset(proto, spec), *_ir(proto, spec), *_operators(count_ops(proto), spec))
 
 
-def tflite_obstacles(profile: DeviceProfile) -> tuple[Obstacle, ...]:
-    """What keeps a .tflite file off a device; empty when it can run there."""
+def tflite_obstacles(
+    profile: DeviceProfile, ops: Mapping[str, int] | None = None
+) -> tuple[Obstacle, ...]:
+    """What keeps a .tflite file off a device; empty when it can run there.
+
+    Args:
+        profile: the device.
+        ops: how often each operator occurs, where the file was read.
+    """
     if "litert" in profile.runtimes:
-        return ()
+        return _operators(ops or {}, profile.runtimes["litert"])
     what = f"{profile.name} has no runtime for TFLite ({', '.join(profile.runtimes)} only)"
-    return (Obstacle(what=what, fix="give an .onnx model"),)
+    fix = "'edgekit build' makes an .onnx form of it, and so does the pass onnx"
+    return (Obstacle(what=what, fix=fix),)
 
 
 def _opset(proto: ModelProto, spec: RuntimeSpec) -> tuple[Obstacle, ...]:
@@ -57,12 +66,12 @@ def _ir(proto: ModelProto, spec: RuntimeSpec) -> tuple[Obstacle, ...]:
     return (Obstacle(what=what, fix=fix),)
 
 
-def _operators(proto: ModelProto, spec: RuntimeSpec) -> tuple[Obstacle, ...]:
+def _operators(ops: Mapping[str, int], spec: RuntimeSpec) -> tuple[Obstacle, ...]:
     return tuple(
         Obstacle(
             what=f"operator {name} ({count} nodes) is not allowed by the device profile",
             fix="replace it before export, or change the profile if the device does run it",
         )
-        for name, count in count_ops(proto).items()
+        for name, count in ops.items()
         if name in spec.forbidden or (spec.allowed is not None and name not in spec.allowed)
     )

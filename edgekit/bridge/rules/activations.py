@@ -2,10 +2,226 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from functools import partial
 
+import numpy as np
 from onnx import NodeProto
 
-from edgekit.bridge.lowering import Lowering
+from edgekit.bridge.graph import Tensor
+from edgekit.bridge.layout import Order
+from edgekit.bridge.lowering import Lowering, attr
+from edgekit.bridge.rules.elementwise import aligned, mapped, unary
+from edgekit.bridge.rules.maths import chosen, clamped, pair, single
 
-RULES: dict[str, Callable[[Lowering, NodeProto], None]] = {}
+# Clamps that have an operator of their own.
+_CLAMPS: dict[tuple[float, float], str] = {
+    (0.0, math.inf): "RELU",
+    (0.0, 6.0): "RELU6",
+    (-1.0, 1.0): "RELU_N1_TO_1",
+    (0.0, 1.0): "RELU_0_TO_1",
+}
+
+
+def between(low: Lowering, tensor: Tensor, least: float, most: float) -> Tensor:
+    """A tensor clamped, by one operator where there is one; infinite = no bound."""
+    kind = _CLAMPS.get((least, most))
+    if kind is not None and tensor.dtype == "float32":
+        return single(low, kind, tensor)
+    bounds = (None if math.isinf(bound) else bound for bound in (least, most))
+    return clamped(low, tensor, *bounds)
+
+
+def _relu(low: Lowering, tensor: Tensor) -> Tensor:
+    return between(low, tensor, 0, math.inf)
+
+
+def clip(low: Lowering, node: NodeProto) -> None:
+    """Clip, its bounds attributes or inputs, stored or computed."""
+    value = low.value(node, 0, mixed=True)
+    made = value.tensor
+    bounds: list[float] = []
+    for place, (name, none, kind) in enumerate(
+        (("min", -math.inf, "MAXIMUM"), ("max", math.inf, "MINIMUM")), start=1
+    ):
+        given = low.constant(node, place)
+        if low.has(node, place) and given is None:
+            made = pair(low, kind, made, low.plain(node, place))
+        bound = attr(node, name, none) if given is None else given.item()
+        bounds.append(_effective(bound, made.dtype))
+    low.bind(node, between(low, made, bounds[0], bounds[1]), value.order, mixed=value.mixed)
+
+
+def _effective(bound: float, dtype: str) -> float:
+    """A bound; infinite where no value of the type is beyond it."""
+    if dtype == "float32":
+        return bound if abs(bound) < np.finfo(np.float32).max else math.copysign(math.inf, bound)
+    limits = np.iinfo(dtype)
+    if bound <= limits.min:
+        return -math.inf
+    return math.inf if bound >= limits.max else bound
+
+
+def leaky_relu(low: Lowering, node: NodeProto) -> None:
+    """LeakyRelu: LEAKY_RELU."""
+    value = low.value(node, 0, mixed=True)
+    options = {"alpha": attr(node, "alpha", 0.01)}
+    made = single(low, "LEAKY_RELU", value.tensor, options=options)
+    low.bind(node, made, value.order, mixed=value.mixed)
+
+
+def prelu(low: Lowering, node: NodeProto) -> None:
+    """PRelu with slopes that broadcast to the input."""
+    value = low.value(node, 0)
+    slope = aligned(low, low.value(node, 1), value.order)
+    x = value.tensor
+    if x.dtype == "float32" and low.is_stored(slope):
+        low.bind(node, low.emit("PRELU", [x, slope], x.shape), value.order)
+        return
+    negative = pair(low, "MUL", slope, clamped(low, x, None, 0))
+    low.bind(node, pair(low, "ADD", clamped(low, x, 0, None), negative), value.order)
+
+
+def _scaled_elu(low: Lowering, x: Tensor, *, alpha: float, inner: float, gamma: float) -> Tensor:
+    """``gamma * (max(x, 0) + alpha * (exp(min(x, 0) * inner) - 1))``."""
+    below = clamped(low, x, None, 0.0)
+    if inner != 1:
+        below = pair(low, "MUL", below, inner)
+    below = pair(low, "MUL", single(low, "ELU", below), alpha)
+    made = pair(low, "ADD", single(low, "RELU", x), below)
+    return made if gamma == 1 else pair(low, "MUL", made, gamma)
+
+
+def elu(low: Lowering, node: NodeProto) -> None:
+    """Elu: ELU where alpha is 1."""
+    value = low.value(node, 0)
+    alpha = attr(node, "alpha", 1.0)
+    if alpha == 1:
+        low.bind(node, single(low, "ELU", value.tensor), value.order)
+        return
+    made = _scaled_elu(low, value.tensor, alpha=alpha, inner=1.0, gamma=1.0)
+    low.bind(node, made, value.order)
+
+
+def selu(low: Lowering, node: NodeProto) -> None:
+    """Selu, by ELU."""
+    value = low.value(node, 0)
+    alpha = attr(node, "alpha", 1.67326319217681884765625)
+    gamma = attr(node, "gamma", 1.05070102214813232421875)
+    made = _scaled_elu(low, value.tensor, alpha=alpha, inner=1.0, gamma=gamma)
+    low.bind(node, made, value.order)
+
+
+def celu(low: Lowering, node: NodeProto) -> None:
+    """Celu, by ELU."""
+    value = low.value(node, 0)
+    alpha = attr(node, "alpha", 1.0)
+    made = _scaled_elu(low, value.tensor, alpha=alpha, inner=1 / alpha, gamma=1.0)
+    low.bind(node, made, value.order)
+
+
+def hard_sigmoid(low: Lowering, node: NodeProto) -> None:
+    """HardSigmoid: a line between 0 and 1."""
+    value = low.value(node, 0)
+    made = pair(low, "MUL", value.tensor, attr(node, "alpha", 0.2))
+    made = pair(low, "ADD", made, attr(node, "beta", 0.5))
+    low.bind(node, between(low, made, 0, 1), value.order)
+
+
+def swish(low: Lowering, node: NodeProto) -> None:
+    """Swish: ``x * sigmoid(alpha * x)``."""
+    value = low.value(node, 0)
+    alpha = attr(node, "alpha", 1.0)
+    inner = value.tensor if alpha == 1 else pair(low, "MUL", value.tensor, alpha)
+    made = pair(low, "MUL", value.tensor, single(low, "LOGISTIC", inner))
+    low.bind(node, made, value.order)
+
+
+def gelu(low: Lowering, node: NodeProto) -> None:
+    """Gelu, exact or by tanh: GELU."""
+    value = low.value(node, 0)
+    options = {"approximate": attr(node, "approximate", "none") == "tanh"}
+    low.bind(node, single(low, "GELU", value.tensor, options=options), value.order)
+
+
+def thresholded_relu(low: Lowering, node: NodeProto) -> None:
+    """ThresholdedRelu: what is above a threshold, zero elsewhere."""
+    value = low.value(node, 0)
+    above = pair(low, "GREATER", value.tensor, attr(node, "alpha", 1.0), dtype="bool")
+    low.bind(node, chosen(low, above, value.tensor, 0.0), value.order)
+
+
+def shrink(low: Lowering, node: NodeProto) -> None:
+    """Shrink: nothing near zero, the rest nearer to it."""
+    value = low.value(node, 0)
+    x, lambd, bias = value.tensor, attr(node, "lambd", 0.5), attr(node, "bias", 0.0)
+    real = low.cast(x, "float32")
+    above = pair(low, "GREATER", real, lambd, dtype="bool")
+    below = pair(low, "LESS", real, -lambd, dtype="bool")
+    made = chosen(low, below, pair(low, "ADD", real, bias), 0.0)
+    made = chosen(low, above, pair(low, "SUB", real, bias), made)
+    low.bind(node, low.cast(made, x.dtype), value.order)
+
+
+def softmax(kind: str) -> Callable[[Lowering, NodeProto], None]:
+    """The rule of a softmax: along one axis, and before opset 13 over all axes from one on."""
+    return partial(_softmax, kind=kind)
+
+
+def _softmax(low: Lowering, node: NodeProto, *, kind: str) -> None:
+    value = low.value(node, 0)
+    axis = attr(node, "axis", -1 if low.opset >= 13 else 1) % max(len(value.order), 1)
+    if low.opset < 13 and math.prod(value.shape[axis + 1 :]) > 1:
+        tensor = low.ordered(value, None)
+        rows = math.prod(tensor.shape[:axis])
+        flat = low.reshaped(tensor, (rows, math.prod(tensor.shape[axis:])))
+        made = _along_last(low, kind, flat)
+        low.bind(node, low.reshaped(made, tensor.shape))
+        return
+    order = last(value.order, axis)
+    low.bind(node, _along_last(low, kind, low.ordered(value, order)), order)
+
+
+def last(order: Order, axis: int) -> Order:
+    """A storage order with one axis moved to its end."""
+    return (*(a for a in order if a != axis), axis)
+
+
+def _along_last(low: Lowering, kind: str, tensor: Tensor) -> Tensor:
+    if kind == "ARG_MAX":
+        return _one_hot(low, tensor)
+    options = {"beta": 1.0} if kind == "SOFTMAX" else {}
+    return low.emit(kind, [tensor], tensor.shape, options=options)
+
+
+def _one_hot(low: Lowering, tensor: Tensor) -> Tensor:
+    """1 where the largest entry along the last axis first is, 0 elsewhere."""
+    axis = len(tensor.shape) - 1
+    inputs = [tensor, low.int32(axis)]
+    options = {"output_type": "int32"}
+    place = low.emit("ARG_MAX", inputs, tensor.shape[:-1], dtype="int32", options=options)
+    parts = [place, low.int32(tensor.shape[-1]), low.float32(1.0), low.float32(0.0)]
+    return low.emit("ONE_HOT", parts, tensor.shape, options={"axis": axis})
+
+
+RULES: dict[str, Callable[[Lowering, NodeProto], None]] = {
+    "Celu": celu,
+    "Clip": clip,
+    "Elu": elu,
+    "Gelu": gelu,
+    "HardSigmoid": hard_sigmoid,
+    "HardSwish": unary("HARD_SWISH"),
+    "Hardmax": softmax("ARG_MAX"),
+    "LeakyRelu": leaky_relu,
+    "LogSoftmax": softmax("LOG_SOFTMAX"),
+    "PRelu": prelu,
+    "Relu": mapped(_relu),
+    "Selu": selu,
+    "Shrink": shrink,
+    "Sigmoid": unary("LOGISTIC"),
+    "Softmax": softmax("SOFTMAX"),
+    "Swish": swish,
+    "Tanh": unary("TANH"),
+    "ThresholdedRelu": thresholded_relu,
+}

@@ -1,4 +1,4 @@
-"""If, Loop and Scan with what is known beforehand."""
+"""If, Loop and Scan that are left when a graph is settled: only the run knows their way."""
 
 from __future__ import annotations
 
@@ -8,4 +8,17 @@ from onnx import NodeProto
 
 from edgekit.bridge.lowering import Lowering
 
-RULES: dict[str, Callable[[Lowering, NodeProto], None]] = {}
+
+def _branch(low: Lowering, node: NodeProto) -> None:
+    raise low.refusal(node, "takes a branch that only the data tells")
+
+
+def _loop(low: Lowering, node: NodeProto) -> None:
+    raise low.refusal(node, "goes a number of rounds that only the data tells")
+
+
+RULES: dict[str, Callable[[Lowering, NodeProto], None]] = {
+    "If": _branch,
+    "Loop": _loop,
+    "Scan": _loop,
+}

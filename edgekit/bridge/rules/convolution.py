@@ -2,38 +2,160 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 from onnx import NodeProto
 
-from edgekit.bridge.layout import Order, channels_last, stored
+from edgekit.bridge.graph import Shape, Tensor
+from edgekit.bridge.layout import channels_last
 from edgekit.bridge.lowering import Lowering, attr
+from edgekit.bridge.rules.windows import (
+    Window,
+    padded,
+    padding_of,
+    whole,
+    windows_of,
+    without_padding,
+)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Filters:
+    """What a convolution multiplies with.
+
+    Args:
+        weight: (out, space..., in / groups), as ``Conv`` has it with channels last.
+        bias: one number per output channel, if any.
+        groups: into which the channels fall.
+    """
+
+    weight: Tensor
+    bias: Tensor | None
+    groups: int = 1
 
 
 def conv(low: Lowering, node: NodeProto) -> None:
-    """Conv of two dimensions and one group."""
-    order: Order = channels_last(4)
-    image = low.ordered(low.value(node, 0), order)
-    weight = low.ordered(low.value(node, 1), (0, 2, 3, 1))
-    pads: list[int] = attr(node, "pads", [0, 0, 0, 0])
-    if any(pads):
-        paddings = low.stored(
-            np.asarray([[0, 0], [pads[0], pads[2]], [pads[1], pads[3]], [0, 0]], np.int32)
-        )
-        n, h, w, c = image.shape
-        padded = (n, h + pads[0] + pads[2], w + pads[1] + pads[3], c)
-        image = low.emit("PAD", [image, paddings], padded)
-    stride, dilation = attr(node, "strides", [1, 1]), attr(node, "dilations", [1, 1])
+    """Conv along one, two or three axes."""
+    value, weight = low.value(node, 0), low.value(node, 1)
+    rank = len(value.order)
+    if not 3 <= rank <= 5:
+        raise low.refusal(node, f"works on {rank - 2} axes of space; TFLite has up to three")
+    image = low.ordered(value, channels_last(rank))
+    filters = Filters(
+        weight=low.ordered(weight, channels_last(rank)),
+        bias=low.plain(node, 2) if low.has(node, 2) else None,
+        groups=attr(node, "group", 1),
+    )
+    made = convolved(low, image, filters, windows_of(low, node, weight.shape[2:]))
+    low.bind(node, made, channels_last(rank))
+
+
+def convolved(low: Lowering, image: Tensor, filters: Filters, windows: Sequence[Window]) -> Tensor:
+    """A convolution of an image with channels last.
+
+    Args:
+        low: takes the operators.
+        image: (batch, space..., channels).
+        filters: of as many axes.
+        windows: one for each axis of space.
+    """
+    if len(windows) == 1:
+        return _along_one_axis(low, image, filters, windows[0])
+    padding = padding_of(windows)
+    if padding is None:
+        image, windows, padding = padded(low, image, windows), without_padding(windows), "VALID"
+    if len(windows) == 3:
+        return _in_space(low, image, filters, windows, padding)
+    shape = (image.shape[0], *(w.out for w in windows), filters.weight.shape[0])
     options = {
-        "padding": "VALID",
-        "stride_h": stride[0],
-        "stride_w": stride[1],
-        "dilation_h_factor": dilation[0],
-        "dilation_w_factor": dilation[1],
+        "padding": padding,
+        "stride_h": windows[0].stride,
+        "stride_w": windows[1].stride,
+        "dilation_h_factor": windows[0].dilation,
+        "dilation_w_factor": windows[1].dilation,
     }
-    bias = low.plain(node, 2) if low.has(node, 2) else low.float32([0.0] * weight.shape[0])
-    made_shape = stored(low.shape_of(node.output[0]), order)
-    made = low.emit("CONV_2D", [image, weight, bias], made_shape, options=options)
-    low.bind(node, made, order)
+    bias = bias_of(low, filters)
+    channels = image.shape[3]
+    if filters.groups > 1 and filters.groups == channels:
+        return _depthwise(low, [image, filters.weight, bias], shape, options)
+    return low.emit("CONV_2D", [image, filters.weight, bias], shape, options=options)
+
+
+def bias_of(low: Lowering, filters: Filters) -> Tensor:
+    """The bias; zeros where there is none."""
+    if filters.bias is not None:
+        return filters.bias
+    return low.stored(np.zeros(filters.weight.shape[0], np.float32))
+
+
+def _depthwise(
+    low: Lowering, inputs: list[Tensor], shape: Shape, options: dict[str, object]
+) -> Tensor:
+    image, weight, bias = inputs
+    kernel = low.transposed(weight, (3, 1, 2, 0))
+    options = {**options, "depth_multiplier": weight.shape[0] // image.shape[3]}
+    return low.emit("DEPTHWISE_CONV_2D", [image, kernel, bias], shape, options=options)
+
+
+def _along_one_axis(low: Lowering, image: Tensor, filters: Filters, window: Window) -> Tensor:
+    batch, length, channels = image.shape
+    out, kernel, read = filters.weight.shape
+    flat = Filters(
+        weight=low.reshaped(filters.weight, (out, 1, kernel, read)),
+        bias=filters.bias,
+        groups=filters.groups,
+    )
+    made = convolved(
+        low, low.reshaped(image, (batch, 1, length, channels)), flat, [whole(1), window]
+    )
+    return low.reshaped(made, (batch, window.out, out))
+
+
+def _in_space(
+    low: Lowering, image: Tensor, filters: Filters, windows: Sequence[Window], padding: str
+) -> Tensor:
+    names = ("d", "h", "w")
+    options: dict[str, object] = {"padding": padding}
+    options |= {f"stride_{n}": w.stride for n, w in zip(names, windows, strict=True)}
+    options |= {f"dilation_{n}_factor": w.dilation for n, w in zip(names, windows, strict=True)}
+    groups, out = filters.groups, filters.weight.shape[0]
+    images = split(low, image, groups, axis=4)
+    kernels = split(low, low.transposed(filters.weight, (1, 2, 3, 4, 0)), groups, axis=4)
+    shape = (image.shape[0], *(w.out for w in windows), out // groups)
+    made = [
+        low.emit("CONV_3D", [each, kernel], shape, options=options)
+        for each, kernel in zip(images, kernels, strict=True)
+    ]
+    joined = concatenated(low, made, axis=4)
+    if filters.bias is None:
+        return joined
+    return low.emit("ADD", [joined, filters.bias], joined.shape)
+
+
+def split(low: Lowering, tensor: Tensor, parts: int, *, axis: int) -> list[Tensor]:
+    """A tensor in equal parts along a storage axis."""
+    if parts == 1:
+        return [tensor]
+    shape = list(tensor.shape)
+    shape[axis] //= parts
+    made = [
+        Tensor(name=f"{tensor.name}/{part}", dtype=tensor.dtype, shape=tuple(shape))
+        for part in range(parts)
+    ]
+    low.emit_many("SPLIT", [low.int32(axis), tensor], made, options={"num_splits": parts})
+    return made
+
+
+def concatenated(low: Lowering, parts: Sequence[Tensor], *, axis: int) -> Tensor:
+    """Tensors joined along a storage axis."""
+    if len(parts) == 1:
+        return parts[0]
+    shape = list(parts[0].shape)
+    shape[axis] = sum(part.shape[axis] for part in parts)
+    options = {"axis": axis}
+    return low.emit("CONCATENATION", parts, tuple(shape), dtype=parts[0].dtype, options=options)
 
 
 RULES = {"Conv": conv}

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import numpy as np
-from onnx import NodeProto
+from onnx import NodeProto, helper
 
 from edgekit.bridge.graph import Tensor
 from edgekit.bridge.layout import Order, Value, plain_order
-from edgekit.bridge.lowering import Lowering
+from edgekit.bridge.lowering import Lowering, attr, computed_type
+from edgekit.bridge.rules.maths import clamped, pair, single
+
+# Types that TFLite's CAST makes; a cast to another one is refused.
+_CAST_TYPES = {"bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "float32"}
 
 
 def unary(kind: str) -> Callable[[Lowering, NodeProto], None]:
@@ -28,16 +32,50 @@ def binary(kind: str, *, dtype: str | None = None) -> Callable[[Lowering, NodePr
     return partial(_binary, kind=kind, dtype=dtype)
 
 
+def variadic(kind: str) -> Callable[[Lowering, NodeProto], None]:
+    """The rule of an operator on any number of values, with broadcasting."""
+    return partial(_variadic, kind=kind)
+
+
+def mapped(
+    compute: Callable[[Lowering, Tensor], Tensor],
+) -> Callable[[Lowering, NodeProto], None]:
+    """The rule of a function of each entry that is written in several operators."""
+    return partial(_mapped, compute=compute)
+
+
 def _unary(low: Lowering, node: NodeProto, *, kind: str) -> None:
-    value = low.value(node, 0)
-    made = low.emit(kind, [value.tensor], value.tensor.shape, dtype=value.tensor.dtype)
-    low.bind(node, made, value.order)
+    value = low.value(node, 0, mixed=True)
+    low.bind(node, single(low, kind, value.tensor), value.order, mixed=value.mixed)
+
+
+def _mapped(
+    low: Lowering, node: NodeProto, *, compute: Callable[[Lowering, Tensor], Tensor]
+) -> None:
+    value = low.value(node, 0, mixed=True)
+    low.bind(node, compute(low, value.tensor), value.order, mixed=value.mixed)
 
 
 def _binary(low: Lowering, node: NodeProto, *, kind: str, dtype: str | None) -> None:
-    (left, right), order = together(low, [low.value(node, 0), low.value(node, 1)])
-    shape = np.broadcast_shapes(left.shape, right.shape)
-    low.bind(node, low.emit(kind, [left, right], shape, dtype=dtype or left.dtype), order)
+    (left, right), order = operands(low, node)
+    low.bind(node, pair(low, kind, left, right, dtype=dtype), order)
+
+
+def _variadic(low: Lowering, node: NodeProto, *, kind: str) -> None:
+    tensors, order = operands(low, node)
+    low.bind(node, _accumulated(low, kind, tensors), order)
+
+
+def _accumulated(low: Lowering, kind: str, tensors: Sequence[Tensor]) -> Tensor:
+    made = tensors[0]
+    for tensor in tensors[1:]:
+        made = pair(low, kind, made, tensor)
+    return made
+
+
+def operands(low: Lowering, node: NodeProto) -> tuple[list[Tensor], Order]:
+    """All inputs of a node in one storage order, and that order."""
+    return together(low, [low.value(node, place) for place in range(len(node.input))])
 
 
 def together(low: Lowering, values: list[Value]) -> tuple[list[Tensor], Order]:
@@ -48,11 +86,17 @@ def together(low: Lowering, values: list[Value]) -> tuple[list[Tensor], Order]:
     """
     rank = max(len(v.order) for v in values)
     full = [v for v in values if len(v.order) == rank]
-    leader = max(full, key=lambda v: (not v.tensor.is_constant, np.prod(v.tensor.shape)))
-    return [_aligned(low, v, leader.order) for v in values], leader.order
+    leader = max(full, key=lambda v: _importance(low, v))
+    return [aligned(low, v, leader.order) for v in values], leader.order
 
 
-def _aligned(low: Lowering, value: Value, order: Order) -> Tensor:
+def _importance(low: Lowering, value: Value) -> tuple[bool, int, bool]:
+    is_computed = not low.is_stored(value.tensor)
+    return is_computed, int(np.prod(value.tensor.shape)), not value.is_plain
+
+
+def aligned(low: Lowering, value: Value, order: Order) -> Tensor:
+    """A value that broadcasts against those of another storage order, of its rank or more."""
     missing = len(order) - len(value.order)
     if order == plain_order(len(order)) or not value.order:
         return low.ordered(value, None)
@@ -63,11 +107,174 @@ def _aligned(low: Lowering, value: Value, order: Order) -> Tensor:
     return low.ordered(value, order)
 
 
-RULES = {
+def mean(low: Lowering, node: NodeProto) -> None:
+    """Mean of any number of values."""
+    tensors, order = operands(low, node)
+    made = _accumulated(low, "ADD", tensors)
+    low.bind(node, pair(low, "MUL", made, 1 / len(tensors)), order)
+
+
+def absolute(low: Lowering, tensor: Tensor) -> Tensor:
+    """The magnitude of each entry, of integers too."""
+    if tensor.dtype.startswith("uint"):
+        return tensor
+    if tensor.dtype == "float32":
+        return single(low, "ABS", tensor)
+    return pair(low, "MAXIMUM", tensor, single(low, "NEG", tensor))
+
+
+def sign(low: Lowering, tensor: Tensor) -> Tensor:
+    """-1, 0 or 1 for each entry, in its type."""
+    if tensor.dtype == "float32":
+        return single(low, "SIGN", tensor)
+    return clamped(low, tensor, None if tensor.dtype.startswith("uint") else -1, 1)
+
+
+def _reciprocal(low: Lowering, tensor: Tensor) -> Tensor:
+    return pair(low, "DIV", 1.0, tensor)
+
+
+def power(low: Lowering, node: NodeProto) -> None:
+    """Pow: in the type of the base; products and roots where the exponent is known."""
+    exponent = low.constant(node, 1)
+    base = low.value(node, 0)
+    if exponent is not None and exponent.size == 1 and base.tensor.dtype == "float32":
+        made = _known_power(low, base.tensor, float(exponent.ravel()[0]))
+        if made is not None and exponent.ndim <= len(base.order):
+            low.bind(node, made, base.order)
+            return
+    (left, right), order = operands(low, node)
+    dtype = left.dtype
+    if right.dtype == "float32" and dtype != "float32":
+        left = low.cast(left, "float32")
+    made = pair(low, "POW", left, low.cast(right, left.dtype))
+    low.bind(node, low.cast(made, dtype), order)
+
+
+def _known_power(low: Lowering, tensor: Tensor, exponent: float) -> Tensor | None:
+    if exponent == 1:
+        return tensor
+    if exponent == 2:
+        return single(low, "SQUARE", tensor)
+    if exponent == 3:
+        return pair(low, "MUL", single(low, "SQUARE", tensor), tensor)
+    if exponent == 0.5:
+        return single(low, "SQRT", tensor)
+    if exponent == -0.5:
+        return single(low, "RSQRT", tensor)
+    return _reciprocal(low, tensor) if exponent == -1 else None
+
+
+def modulo(low: Lowering, node: NodeProto) -> None:
+    """Mod: of the divisor's sign, or of the dividend's as C's ``fmod`` has it."""
+    (left, right), order = operands(low, node)
+    if not attr(node, "fmod", 0):
+        low.bind(node, pair(low, "FLOOR_MOD", left, right), order)
+        return
+    made = pair(low, "FLOOR_MOD", absolute(low, left), absolute(low, right))
+    low.bind(node, pair(low, "MUL", made, sign(low, left)), order)
+
+
+def cast(low: Lowering, node: NodeProto) -> None:
+    """Cast; floats of any width are computed in 32 bits."""
+    _cast(low, node, str(np.dtype(helper.tensor_dtype_to_np_dtype(attr(node, "to"))).name))
+
+
+def cast_like(low: Lowering, node: NodeProto) -> None:
+    """CastLike: a Cast to the type of another value."""
+    _cast(low, node, low.dtype_of(node.input[1]))
+
+
+def _cast(low: Lowering, node: NodeProto, dtype: str) -> None:
+    value = low.value(node, 0)
+    dtype = computed_type(dtype)
+    for each in (dtype, value.tensor.dtype):
+        if each not in _CAST_TYPES:
+            raise low.refusal(node, f"converts {value.tensor.dtype} to {dtype}")
+    tensor = value.tensor
+    if dtype == "bool" and tensor.dtype == "float32":
+        tensor = pair(low, "NOT_EQUAL", tensor, 0.0, dtype="bool")
+    low.bind(node, low.cast(tensor, dtype), value.order)
+
+
+def is_nan(low: Lowering, node: NodeProto) -> None:
+    """IsNaN: what differs from itself."""
+    value = low.value(node, 0)
+    made = pair(low, "NOT_EQUAL", value.tensor, value.tensor, dtype="bool")
+    low.bind(node, made, value.order)
+
+
+def is_inf(low: Lowering, node: NodeProto) -> None:
+    """IsInf, of either sign or of one."""
+    value = low.value(node, 0)
+    tensor = value.tensor
+    up, down = attr(node, "detect_positive", 1), attr(node, "detect_negative", 1)
+    if up and down:
+        tensor = single(low, "ABS", tensor)
+    wanted = float("inf") if up else float("-inf")
+    if not up and not down:
+        wanted = float("nan")
+    low.bind(node, pair(low, "EQUAL", tensor, wanted, dtype="bool"), value.order)
+
+
+def _negated(low: Lowering, node: NodeProto) -> None:
+    value = low.value(node, 0)
+    low.bind(node, single(low, "LOGICAL_NOT", value.tensor), value.order)
+
+
+def identity(low: Lowering, node: NodeProto) -> None:
+    """Identity: the very same value."""
+    value = low.value(node, 0, mixed=True)
+    low.bind(node, value.tensor, value.order, mixed=value.mixed)
+
+
+def dropout(low: Lowering, node: NodeProto) -> None:
+    """Dropout at inference: the very same value, and a mask that keeps all of it."""
+    value = low.value(node, 0, mixed=True)
+    ratio = low.constant(node, 1)
+    if low.has(node, 2) and not (ratio is not None and float(ratio) == 0):
+        is_training = low.constant(node, 2)
+        if is_training is None or bool(is_training):
+            raise low.refusal(node, "drops at random", hint="export the model for inference")
+    low.bind(node, value.tensor, value.order, mixed=value.mixed)
+    if len(node.output) > 1 and node.output[1]:
+        low.bind(node, low.stored(np.ones(value.shape, np.bool_)), output=1)
+
+
+RULES: dict[str, Callable[[Lowering, NodeProto], None]] = {
+    "Abs": mapped(absolute),
     "Add": binary("ADD"),
-    "Sub": binary("SUB"),
+    "And": binary("LOGICAL_AND"),
+    "Cast": cast,
+    "CastLike": cast_like,
+    "Ceil": unary("CEIL"),
+    "Div": binary("DIV"),
+    "Dropout": dropout,
+    "Equal": binary("EQUAL", dtype="bool"),
+    "Exp": unary("EXP"),
+    "Floor": unary("FLOOR"),
+    "Greater": binary("GREATER", dtype="bool"),
+    "GreaterOrEqual": binary("GREATER_EQUAL", dtype="bool"),
+    "Identity": identity,
+    "IsInf": is_inf,
+    "IsNaN": is_nan,
+    "Less": binary("LESS", dtype="bool"),
+    "LessOrEqual": binary("LESS_EQUAL", dtype="bool"),
+    "Log": unary("LOG"),
+    "Max": variadic("MAXIMUM"),
+    "Mean": mean,
+    "Min": variadic("MINIMUM"),
+    "Mod": modulo,
     "Mul": binary("MUL"),
-    "Relu": unary("RELU"),
-    "Sigmoid": unary("LOGISTIC"),
-    "Tanh": unary("TANH"),
+    "Neg": unary("NEG"),
+    "Not": _negated,
+    "Or": binary("LOGICAL_OR"),
+    "Pow": power,
+    "Reciprocal": mapped(_reciprocal),
+    "Round": unary("ROUND"),
+    "Sign": mapped(sign),
+    "Sqrt": unary("SQRT"),
+    "Sub": binary("SUB"),
+    "Sum": variadic("ADD"),
+    "Xor": binary("NOT_EQUAL", dtype="bool"),
 }

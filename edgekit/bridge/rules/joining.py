@@ -1,11 +1,79 @@
-"""Operators that join, cut, repeat and fill."""
+"""Operators that join values along an axis, and that part them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 
 from onnx import NodeProto
 
-from edgekit.bridge.lowering import Lowering
+from edgekit.bridge.graph import Tensor
+from edgekit.bridge.layout import Value
+from edgekit.bridge.lowering import Lowering, attr
+from edgekit.bridge.rules.moving import moved, working_type
 
-RULES: dict[str, Callable[[Lowering, NodeProto], None]] = {}
+
+def _concat(low: Lowering, node: NodeProto) -> None:
+    values = [low.value(node, place) for place in range(len(node.input))]
+    filled = [value for value in values if 0 not in value.shape] or values[:1]
+    leader = largest(filled)
+    axis = leader.axis(attr(node, "axis", 1))
+    parts = [low.ordered(value, leader.order) for value in filled]
+    low.bind(node, joined(low, parts, axis), leader.order)
+
+
+def largest(values: Sequence[Value]) -> Value:
+    """The value whose storage order the others should have: computed, and of most entries."""
+    return max(values, key=lambda v: (not v.tensor.is_constant, math.prod(v.tensor.shape)))
+
+
+def joined(low: Lowering, parts: Sequence[Tensor], axis: int) -> Tensor:
+    """Tensors one after the other along a stored axis; one alone is itself."""
+    if len(parts) == 1:
+        return parts[0]
+    shape = list(parts[0].shape)
+    shape[axis] = sum(part.shape[axis] for part in parts)
+    options = {"axis": axis, "fused_activation_function": "NONE"}
+    every = range(len(parts))
+    return moved(low, "CONCATENATION", parts, tuple(shape), data=every, options=options)
+
+
+def _split(low: Lowering, node: NodeProto) -> None:
+    value = low.value(node, 0)
+    axis = attr(node, "axis", 0) % len(value.order)
+    sizes = [low.shape_of(name)[axis] for name in node.output]
+    for place, part in enumerate(parted(low, value.tensor, sizes, value.axis(axis))):
+        low.bind(node, part, value.order, output=place)
+
+
+def parted(low: Lowering, tensor: Tensor, sizes: Sequence[int], axis: int) -> list[Tensor]:
+    """A tensor in parts along a stored axis.
+
+    Args:
+        low: the graph in the making.
+        tensor: to be parted.
+        sizes: of the parts along the axis.
+        axis: as it is stored.
+    """
+    if len(sizes) == 1:
+        return [tensor]
+    equal = len(set(sizes)) == 1
+    kind = "SPLIT" if equal else "SPLIT_V"
+    given = low.cast(tensor, working_type(kind, tensor.dtype))
+    made = [_part(given, size, axis) for size in sizes]
+    place = low.int32(axis)
+    inputs = [place, given] if equal else [given, low.int32(sizes), place]
+    low.emit_many(kind, inputs, made, options={"num_splits": len(sizes)})
+    return [low.cast(part, tensor.dtype) for part in made]
+
+
+def _part(whole: Tensor, size: int, axis: int) -> Tensor:
+    shape = (*whole.shape[:axis], size, *whole.shape[axis + 1 :])
+    name = f"{whole.name}/part"
+    return Tensor(name=name, dtype=whole.dtype, shape=shape, quantization=whole.quantization)
+
+
+RULES: dict[str, Callable[[Lowering, NodeProto], None]] = {
+    "Concat": _concat,
+    "Split": _split,
+}

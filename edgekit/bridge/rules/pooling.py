@@ -1,11 +1,219 @@
-"""Pooling."""
+"""Pooling over windows and over all of space."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 
+import numpy as np
 from onnx import NodeProto
 
-from edgekit.bridge.lowering import Lowering
+from edgekit.bridge.graph import Array, Tensor
+from edgekit.bridge.layout import channels_last
+from edgekit.bridge.lowering import Lowering, attr
+from edgekit.bridge.rules.maths import pair, reduced, single
+from edgekit.bridge.rules.windows import (
+    Window,
+    padded,
+    padding_of,
+    whole,
+    windows_of,
+    without_padding,
+)
 
-RULES: dict[str, Callable[[Lowering, NodeProto], None]] = {}
+# What cannot be below zero, so that padding with zeros does not change the largest.
+_NOT_NEGATIVE = {"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Abs", "Exp", "Softplus", "Sqrt"}
+_PASSED_THROUGH = {"QuantizeLinear", "DequantizeLinear", "MaxPool", "AveragePool", "Dropout"}
+
+
+def max_pool(low: Lowering, node: NodeProto) -> None:
+    """MaxPool along up to three axes."""
+    if len(node.output) > 1 and node.output[1]:
+        raise low.refusal(node, "tells where the largest values are; TFLite's pooling does not")
+    value = low.value(node, 0)
+    image = low.ordered(value, channels_last(len(value.order)))
+    windows = windows_of(low, node, attr(node, "kernel_shape"))
+    if padding_of(windows) is None or any(w.dilation > 1 for w in windows):
+        image = padded(low, image, windows, fill=_least(low, node, image))
+        windows = without_padding(windows)
+    made = _pooled(low, "MAX_POOL_2D", image, windows)
+    low.bind(node, made, channels_last(len(value.order)))
+
+
+def _least(low: Lowering, node: NodeProto, image: Tensor) -> Tensor | None:
+    """What to pad with so that it is never the largest; ``None`` = zero will do."""
+    if image.dtype == "float32":
+        return None if _is_not_negative(low, node.input[0]) else low.float32(-3.4e38)
+    fill = low.stored(np.asarray(np.iinfo(image.dtype).min, image.dtype))
+    if image.quantization is None:
+        return fill
+    return Tensor(
+        name="least", dtype=fill.dtype, shape=(), data=fill.data, quantization=image.quantization
+    )
+
+
+def _is_not_negative(low: Lowering, name: str) -> bool:
+    node = low.index.producer.get(name)
+    while node is not None and node.op_type in _PASSED_THROUGH:
+        node = low.index.producer.get(node.input[0])
+    if node is None:
+        return False
+    if node.op_type == "Clip":
+        bound = attr(node, "min", low.constant(node, 1))
+        return bound is not None and float(bound) >= 0
+    return node.op_type in _NOT_NEGATIVE
+
+
+def average_pool(low: Lowering, node: NodeProto) -> None:
+    """AveragePool along up to three axes, with or without the padding in its divisor."""
+    value = low.value(node, 0)
+    order = channels_last(len(value.order))
+    windows = windows_of(low, node, attr(node, "kernel_shape"))
+    counts_padding = bool(attr(node, "count_include_pad", 0))
+    image = low.ordered(value, order)
+    dilated = any(w.dilation > 1 for w in windows)
+    is_plain = padding_of(windows) == "VALID" or not counts_padding
+    if padding_of(windows) is not None and is_plain and not dilated and len(windows) < 3:
+        made = _pooled(low, "AVERAGE_POOL_2D", image, windows)
+    else:
+        made = padded(low, image, windows)
+        made = _pooled(low, "AVERAGE_POOL_2D", made, without_padding(windows))
+        made = _counted(low, made, windows, counts_padding=counts_padding)
+    low.bind(node, made, order)
+
+
+def _counted(
+    low: Lowering, made: Tensor, windows: Sequence[Window], *, counts_padding: bool
+) -> Tensor:
+    """Averages over all that a window covers as averages over what counts."""
+    factors = np.ones((1,) * (len(windows) + 2), np.float32)
+    for axis, window in enumerate(windows):
+        shape = [1] * factors.ndim
+        shape[axis + 1] = window.out
+        counts = _counts(window, counts_padding=counts_padding)
+        factors = factors * (window.kernel / counts).astype(np.float32).reshape(shape)
+    if np.all(factors == 1):
+        return made
+    return pair(low, "MUL", made, low.stored(factors))
+
+
+def _counts(window: Window, *, counts_padding: bool) -> Array:
+    """How many entries count at each position of a window; at least one."""
+    starts = np.arange(window.out)[:, None] * window.stride - window.before
+    read = starts + np.arange(window.kernel) * window.dilation
+    first = -window.before if counts_padding else 0
+    last = window.size + (window.after if counts_padding else 0)
+    counts = np.count_nonzero((read >= first) & (read < last), axis=1)
+    return np.asarray(np.maximum(counts, 1))
+
+
+def lp_pool(low: Lowering, node: NodeProto) -> None:
+    """LpPool: the p-norm of each window, by averages of powers."""
+    value = low.value(node, 0)
+    order = channels_last(len(value.order))
+    windows = windows_of(low, node, attr(node, "kernel_shape"))
+    power = float(attr(node, "p", 2))
+    image = padded(low, _raised(low, low.ordered(value, order), power), windows)
+    made = _pooled(low, "AVERAGE_POOL_2D", image, without_padding(windows))
+    made = pair(low, "MUL", made, float(np.prod([w.kernel for w in windows])))
+    low.bind(node, _root(low, made, power), order)
+
+
+def _raised(low: Lowering, tensor: Tensor, power: float) -> Tensor:
+    if power == 2:
+        return pair(low, "MUL", tensor, tensor)
+    tensor = single(low, "ABS", tensor)
+    return tensor if power == 1 else pair(low, "POW", tensor, power)
+
+
+def _root(low: Lowering, tensor: Tensor, power: float) -> Tensor:
+    if power == 2:
+        return single(low, "SQRT", tensor)
+    return tensor if power == 1 else pair(low, "POW", tensor, 1 / power)
+
+
+def _pooled(low: Lowering, kind: str, image: Tensor, windows: Sequence[Window]) -> Tensor:
+    """Pooling of an image with channels last, one or two axes at a time: averages of averages and
+    the largest of the largest are those of the whole window."""
+    for axis, window in enumerate(windows):
+        if window.dilation > 1:
+            image = _dilated(low, kind, image, axis + 1, window)
+    windows = [whole(w.out) if w.dilation > 1 else w for w in windows]
+    if all(w.kernel == w.stride == 1 and w.is_valid for w in windows):
+        return image
+    batch, channels = image.shape[0], image.shape[-1]
+    outs = [w.out for w in windows]
+    if len(windows) == 1:
+        flat = low.reshaped(image, (batch, 1, windows[0].size, channels))
+        made = _on_plane(low, kind, flat, [whole(1), windows[0]])
+        return low.reshaped(made, (batch, *outs, channels))
+    if len(windows) == 2:
+        return _on_plane(low, kind, image, windows)
+    depth, height, width = windows
+    flat = low.reshaped(image, (batch * depth.size, height.size, width.size, channels))
+    flat = _on_plane(low, kind, flat, [height, width])
+    flat = low.reshaped(flat, (batch, depth.size, height.out * width.out, channels))
+    flat = _on_plane(low, kind, flat, [depth, whole(height.out * width.out)])
+    return low.reshaped(flat, (batch, *outs, channels))
+
+
+def _on_plane(low: Lowering, kind: str, image: Tensor, windows: Sequence[Window]) -> Tensor:
+    options = {
+        "padding": padding_of(windows),
+        "filter_height": windows[0].kernel,
+        "filter_width": windows[1].kernel,
+        "stride_h": windows[0].stride,
+        "stride_w": windows[1].stride,
+    }
+    shape = (image.shape[0], windows[0].out, windows[1].out, image.shape[3])
+    made = low.emit(kind, [image], shape, dtype=image.dtype, options=options)
+    made.quantization = image.quantization
+    return made
+
+
+def _dilated(low: Lowering, kind: str, image: Tensor, axis: int, window: Window) -> Tensor:
+    """Pooling along one axis by slices, one for each entry that the window reads."""
+    shape = tuple(window.out if a == axis else n for a, n in enumerate(image.shape))
+    made: Tensor | None = None
+    for entry in range(window.kernel):
+        begin, end, strides = [0] * len(shape), list(image.shape), [1] * len(shape)
+        begin[axis] = entry * window.dilation
+        end[axis] = begin[axis] + (window.out - 1) * window.stride + 1
+        strides[axis] = window.stride
+        inputs = [image, *(low.int32(numbers) for numbers in (begin, end, strides))]
+        part = low.emit("STRIDED_SLICE", inputs, shape, dtype=image.dtype)
+        joining = "MAXIMUM" if kind == "MAX_POOL_2D" else "ADD"
+        made = part if made is None else pair(low, joining, made, part)
+    if made is None:
+        raise ValueError("a window of no entries")
+    return made if kind == "MAX_POOL_2D" else pair(low, "MUL", made, 1 / window.kernel)
+
+
+def global_pool(kind: str) -> Callable[[Lowering, NodeProto], None]:
+    """The rule of a reduction over all of space."""
+    return partial(_global_pool, kind=kind)
+
+
+def _global_pool(low: Lowering, node: NodeProto, *, kind: str) -> None:
+    value = low.value(node, 0)
+    axes = [value.axis(axis) for axis in range(2, len(value.order))]
+    low.bind(node, reduced(low, kind, value.tensor, axes), value.order)
+
+
+def global_lp_pool(low: Lowering, node: NodeProto) -> None:
+    """GlobalLpPool: the p-norm over all of space."""
+    value = low.value(node, 0)
+    power = float(attr(node, "p", 2))
+    axes = [value.axis(axis) for axis in range(2, len(value.order))]
+    made = reduced(low, "SUM", _raised(low, value.tensor, power), axes)
+    low.bind(node, _root(low, made, power), value.order)
+
+
+RULES = {
+    "MaxPool": max_pool,
+    "AveragePool": average_pool,
+    "LpPool": lp_pool,
+    "GlobalAveragePool": global_pool("MEAN"),
+    "GlobalMaxPool": global_pool("REDUCE_MAX"),
+    "GlobalLpPool": global_lp_pool,
+}

@@ -1,11 +1,240 @@
-"""Resizing of images."""
+"""Images and other values of another size."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 
+import numpy as np
 from onnx import NodeProto
 
-from edgekit.bridge.lowering import Lowering
+from edgekit.bridge.graph import Array, Shape, Tensor
+from edgekit.bridge.layout import Order, Value, channels_last, stored
+from edgekit.bridge.lowering import Lowering, attr
+from edgekit.bridge.rules.indexing import gathered
+from edgekit.bridge.rules.interpolation import Resizing, matrix, nearest, outside
+from edgekit.bridge.rules.moving import moved
+from edgekit.bridge.rules.reshaping import reshaped
 
-RULES: dict[str, Callable[[Lowering, NodeProto], None]] = {}
+# What TFLite's flags (align_corners, half_pixel_centers) say exactly, as ONNX names it.
+_BILINEAR = {
+    (False, True): "half_pixel",
+    (False, False): "asymmetric",
+    (True, False): "align_corners",
+}
+_NEAREST = {
+    (False, False): ("asymmetric", "floor"),
+    (False, True): ("tf_half_pixel_for_nn", "floor"),
+    (True, False): ("align_corners", "round_prefer_ceil"),
+}
+Axes = dict[int, Resizing]
+
+
+def _resize(low: Lowering, node: NodeProto) -> None:
+    """Resize, and Upsample before it: per axis, or by TFLite's own operators on images."""
+    value = low.value(node, 0)
+    axes = _axes(low, node, value.shape)
+    mode = attr(node, "mode", "nearest")
+    if mode == "nearest":
+        made = _nearest(low, node, value, axes)
+    elif mode in ("linear", "cubic"):
+        made = _interpolated(low, node, value, axes, mode)
+    else:
+        raise low.refusal(node, f"has the unknown mode {mode}")
+    low.bind(node, made.tensor, made.order)
+
+
+def _axes(low: Lowering, node: NodeProto, shape: Shape) -> Axes:
+    """How each axis is resized that isn't left alone."""
+    after = low.shape_of(node.output[0])
+    simple = low.opset < 11
+    chosen = [a % len(shape) for a in attr(node, "axes") or range(len(shape))]
+    scales = _scales(low, node, simple)
+    found: Axes = {}
+    for place, axis in enumerate(chosen):
+        scale = scales[place] if scales else after[axis] / shape[axis]
+        found[axis] = Resizing(
+            before=shape[axis],
+            after=after[axis],
+            scale=scale,
+            transformation="asymmetric"
+            if simple
+            else attr(node, "coordinate_transformation_mode", "half_pixel"),
+            region=_region(low, node, place, len(chosen)),
+            cubic_a=attr(node, "cubic_coeff_a", -0.75),
+            exclude_outside=bool(attr(node, "exclude_outside", 0)),
+            antialias=bool(attr(node, "antialias", 0)),
+        )
+    if not scales and attr(node, "keep_aspect_ratio_policy", "stretch") != "stretch":
+        found = _one_scale(low, node, found)
+    still = (0.0, 1.0)
+    return {
+        a: h for a, h in found.items() if h.before != h.after or h.scale != 1 or h.region != still
+    }
+
+
+def _scales(low: Lowering, node: NodeProto, simple: bool) -> list[float]:
+    """The scales that are given; none where sizes are."""
+    if attr(node, "scales"):
+        return [float(scale) for scale in attr(node, "scales")]
+    place = 1 if simple else 2
+    known = low.constant(node, place)
+    if known is None and low.has(node, place):
+        raise low.refusal(node, "takes its scales from a computation")
+    return [] if known is None else [float(scale) for scale in known.ravel()]
+
+
+def _one_scale(low: Lowering, node: NodeProto, axes: Axes) -> Axes:
+    """Sizes are bounds; the scale that meets them is the same for all axes."""
+    sizes = low.integers(node, 3)
+    ratios = [size / how.before for size, how in zip(sizes, axes.values(), strict=True)]
+    policy = attr(node, "keep_aspect_ratio_policy")
+    scale = min(ratios) if policy == "not_larger" else max(ratios)
+    return {axis: replace(how, scale=scale) for axis, how in axes.items()}
+
+
+def _region(low: Lowering, node: NodeProto, place: int, count: int) -> tuple[float, float]:
+    if attr(node, "coordinate_transformation_mode") != "tf_crop_and_resize":
+        return (0.0, 1.0)
+    region = low.constant(node, 1)
+    if region is None:
+        raise low.refusal(node, "takes its region from a computation")
+    return float(region[place]), float(region[count + place])
+
+
+def _image_order(value: Value, axes: Axes) -> Order | None:
+    """Channels last where only rows and columns of images change."""
+    rank = len(value.order)
+    return channels_last(4) if rank == 4 and axes.keys() <= {2, 3} and axes else None
+
+
+def _with_flags(
+    low: Lowering, kind: str, value: Value, axes: Axes, flags: tuple[bool, bool]
+) -> Value:
+    order = channels_last(4)
+    sizes = tuple(axes[a].after if a in axes else value.shape[a] for a in range(4))
+    shape = stored(sizes, order)
+    options = {"align_corners": flags[0], "half_pixel_centers": flags[1]}
+    inputs = [low.ordered(value, order), low.int32([sizes[2], sizes[3]])]
+    return Value(tensor=low.emit(kind, inputs, shape, options=options), order=order)
+
+
+def _nearest(low: Lowering, node: NodeProto, value: Value, axes: Axes) -> Value:
+    simple = low.opset < 11
+    mode = "floor" if simple else attr(node, "nearest_mode", "round_prefer_floor")
+    places = {axis: nearest(how, mode) for axis, how in axes.items()}
+    if any(outside(how).any() for how in axes.values()):
+        raise low.refusal(node, "extrapolates by nearest entries")
+    if _image_order(value, axes) and value.tensor.dtype == "float32":
+        for flags, (transformation, rounding) in _NEAREST.items():
+            same = all(
+                (nearest(_exact(how, transformation), rounding) == places[axis]).all()
+                for axis, how in axes.items()
+            )
+            if same:
+                return _with_flags(low, "RESIZE_NEAREST_NEIGHBOR", value, axes, flags)
+    for axis, indices in places.items():
+        value = Value(tensor=gathered(low, value, axis, indices), order=value.order)
+    return value
+
+
+def _exact(how: Resizing, transformation: str) -> Resizing:
+    """An axis as TFLite resizes it: by the ratio of the sizes."""
+    return Resizing(
+        before=how.before,
+        after=how.after,
+        scale=how.after / how.before,
+        transformation=transformation,
+    )
+
+
+def _interpolated(low: Lowering, node: NodeProto, value: Value, axes: Axes, mode: str) -> Value:
+    if value.tensor.dtype != "float32":
+        raise low.refusal(node, f"interpolates {value.tensor.dtype} values")
+    weights = {axis: matrix(how, mode) for axis, how in axes.items()}
+    if _image_order(value, axes):
+        for flags, transformation in _BILINEAR.items():
+            same = all(
+                np.allclose(matrix(_exact(how, transformation), "linear"), weights[axis], atol=1e-6)
+                for axis, how in axes.items()
+            )
+            if same:
+                return _with_flags(low, "RESIZE_BILINEAR", value, axes, flags)
+    extrapolated = float(attr(node, "extrapolation_value", 0.0))
+    for axis, how in sorted(axes.items(), key=lambda each: each[1].scale):
+        tensor = _multiplied(low, value, axis, weights[axis])
+        if extrapolated and outside(how).any():
+            tensor = _added(low, tensor, value.axis(axis), outside(how) * extrapolated)
+        value = Value(tensor=tensor, order=value.order)
+    return value
+
+
+def _multiplied(low: Lowering, value: Value, axis: int, weights: Array) -> Tensor:
+    """A matrix applied along an ONNX axis, wherever that is stored."""
+    place = value.axis(axis)
+    shape = value.tensor.shape
+    before, after = math.prod(shape[:place]), math.prod(shape[place + 1 :])
+    made = (*shape[:place], len(weights), *shape[place + 1 :])
+    whole = low.reshaped(value.tensor, (before, shape[place], after))
+    left = low.stored(weights[None].astype(np.float32))
+    inner = (before, len(weights), after)
+    product = low.emit("BATCH_MATMUL", [left, whole], inner, options={"adj_x": False})
+    return low.reshaped(product, made)
+
+
+def _added(low: Lowering, tensor: Tensor, place: int, numbers: Array) -> Tensor:
+    shape = [1] * len(tensor.shape)
+    shape[place] = len(numbers)
+    other = low.stored(numbers.reshape(shape).astype(np.float32))
+    return low.emit("ADD", [tensor, other], tensor.shape)
+
+
+def _depth_to_space(low: Lowering, node: NodeProto) -> None:
+    value = low.value(node, 0)
+    size = int(attr(node, "blocksize"))
+    batch, depth, rows, columns = value.shape
+    inner = depth // size**2
+    if attr(node, "mode", "DCR") == "DCR" or inner == 1:
+        order = channels_last(4)
+        shape = stored(low.shape_of(node.output[0]), order)
+        options = {"block_size": size}
+        inputs = [low.ordered(value, order)]
+        low.bind(node, moved(low, "DEPTH_TO_SPACE", inputs, shape, options=options), order)
+        return
+    parts = reshaped(low, value, (batch, inner, size, size, rows, columns))
+    turned = _turned(low.unmixed(parts), (0, 1, 4, 2, 5, 3))
+    made = reshaped(low, turned, low.shape_of(node.output[0]))
+    low.bind(node, made.tensor, made.order, mixed=made.mixed)
+
+
+def _space_to_depth(low: Lowering, node: NodeProto) -> None:
+    value = low.value(node, 0)
+    size = int(attr(node, "blocksize"))
+    batch, depth, rows, columns = value.shape
+    if attr(node, "mode", "DCR") == "DCR" or depth == 1:
+        order = channels_last(4)
+        shape = stored(low.shape_of(node.output[0]), order)
+        options = {"block_size": size}
+        inputs = [low.ordered(value, order)]
+        low.bind(node, moved(low, "SPACE_TO_DEPTH", inputs, shape, options=options), order)
+        return
+    shape = (batch, depth, rows // size, size, columns // size, size)
+    parts = reshaped(low, value, shape)
+    made = reshaped(
+        low, _turned(low.unmixed(parts), (0, 1, 3, 5, 2, 4)), low.shape_of(node.output[0])
+    )
+    low.bind(node, made.tensor, made.order, mixed=made.mixed)
+
+
+def _turned(value: Value, perm: Order) -> Value:
+    """A value with its ONNX axes in another order, stored as it is."""
+    return Value(tensor=value.tensor, order=tuple(perm.index(axis) for axis in value.order))
+
+
+RULES: dict[str, Callable[[Lowering, NodeProto], None]] = {
+    "DepthToSpace": _depth_to_space,
+    "Resize": _resize,
+    "SpaceToDepth": _space_to_depth,
+    "Upsample": _resize,
+}

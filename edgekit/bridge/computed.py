@@ -1,0 +1,69 @@
+"""What an ONNX node computes from constants."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from edgekit.bridge.graph import Array, Shape
+
+# Operators that read nothing of a value but its shape.
+SHAPE_ONLY = ("EyeLike", "Shape", "Size")
+
+
+def from_shape(node: NodeProto, shape: Shape, elem_type: int) -> Array:
+    """What an operator of ``SHAPE_ONLY`` makes of a value of a shape and an ONNX type."""
+    given = {a.name: a.i for a in node.attribute}
+    if node.op_type == "Size":
+        return np.asarray(np.prod(shape, dtype=np.int64))
+    if node.op_type == "Shape":
+        return np.asarray(shape[given.get("start", 0) : given.get("end")], np.int64)
+    dtype = helper.tensor_dtype_to_np_dtype(given.get("dtype", elem_type))
+    return np.eye(shape[0], shape[1], given.get("k", 0), dtype=dtype)
+
+
+def constant_of(node: NodeProto) -> Array | None:
+    """The value of a Constant; ``None`` for text and for sparse tensors."""
+    attribute = node.attribute[0]
+    value = helper.get_attribute_value(attribute)
+    if isinstance(value, TensorProto):
+        array: Array = numpy_helper.to_array(value)
+        return array
+    if attribute.name in ("value_float", "value_floats"):
+        return np.asarray(value, np.float32)
+    if attribute.name in ("value_int", "value_ints"):
+        return np.asarray(value, np.int64)
+    return None
+
+
+def computed(
+    proto: ModelProto, node: NodeProto, read: Mapping[str, TensorProto]
+) -> list[Array] | None:
+    """The results of a node; ``None`` where the reference does not know its operator.
+
+    Args:
+        proto: the model, for its opset.
+        node: without inner graphs.
+        read: the constants that it reads.
+    """
+    names = [name or f"{node.output[0]}__{place}" for place, name in enumerate(node.output)]
+    asked = [name for name, given in zip(names, node.output, strict=True) if given]
+    graph = helper.make_graph(
+        [node],
+        "one",
+        [],
+        [ValueInfoProto(name=name) for name in asked],
+        initializer=list(read.values()),
+    )
+    one = helper.make_model(graph, opset_imports=proto.opset_import, ir_version=proto.ir_version)
+    try:
+        made = ReferenceEvaluator(one).run(None, {})
+    except (NotImplementedError, RuntimeError, TypeError, ValueError, IndexError):
+        return None  # it stays in the graph, and its rule says what is the matter
+    if not all(isinstance(array, np.ndarray | np.generic) for array in made):
+        return None
+    results = iter(made)
+    return [np.asarray(next(results)) if name else np.zeros(0) for name in node.output]

@@ -1,0 +1,329 @@
+"""Let one operator do what several do: activations, biases, scales, pads, HARD_SWISH."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from edgekit.bridge.graph import Array, LiteGraph, Op, Shape, Tensor, constant
+from edgekit.bridge.wiring import (
+    Wiring,
+    float_constant,
+    int32,
+    like,
+    number,
+    sweep,
+    with_constant,
+)
+
+# Kinds whose kernels clamp what they yield.
+_CLAMPING = {
+    "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "SUB", "MUL", "DIV",
+    "AVERAGE_POOL_2D", "MAX_POOL_2D",
+}  # fmt: skip
+_CLAMPS = {(0.0, math.inf): "RELU", (0.0, 6.0): "RELU6", (-1.0, 1.0): "RELU_N1_TO_1"}
+_LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
+
+
+def fuse(graph: LiteGraph) -> None:
+    """Fuse what one kernel can do, in a graph whose constants are folded, in place.
+
+    What comes out computes the same up to the rounding of floats. Integers under a scale are left
+    as they are: nothing is dequantised for it.
+    """
+    sweep(graph, _clamp, "MINIMUM", "MAXIMUM")
+    sweep(graph, _hard_swish, "MUL", "DIV")
+    sweep(graph, _constant_product, "BATCH_MATMUL")
+    sweep(graph, _layer_bias, *_LAYERS)
+    sweep(graph, _layer_scale, *_LAYERS)
+    sweep(graph, _padding, "CONV_2D", "DEPTHWISE_CONV_2D")
+    sweep(graph, _activation, "RELU", "RELU6", "RELU_N1_TO_1")
+
+
+def activation_of(op: Op) -> str:
+    """The clamp that a kernel applies to what it yields."""
+    return str(op.options.get("fused_activation_function", "NONE"))
+
+
+# ---------------------------------------------------------------- activations
+
+
+def _clamp(wiring: Wiring, op: Op) -> None:
+    """MAXIMUM and MINIMUM with numbers as the activation that they are."""
+    outer = _bound(op)
+    if outer is None:
+        return
+    source, low, high = outer
+    before = wiring.maker(source, "MINIMUM", "MAXIMUM")
+    inner = None if before is None else _bound(before)
+    if inner is not None and inner[1] <= high and low <= inner[2]:
+        kind = _CLAMPS.get((max(low, inner[1]), min(high, inner[2])))
+        if kind is not None:
+            wiring.become(op, kind, [inner[0]])
+            return
+    if (low, high) in _CLAMPS and wiring.only_reader(op.outputs[0]) is None:
+        wiring.become(op, _CLAMPS[(low, high)], [source])
+    elif (low, high) == (0.0, math.inf) and not _is_bounded_later(wiring, op):
+        wiring.become(op, "RELU", [source])
+
+
+def _is_bounded_later(wiring: Wiring, op: Op) -> bool:
+    return any(r.kind in ("MINIMUM", "MAXIMUM") for r in wiring.readers(op.outputs[0]))
+
+
+def _bound(op: Op) -> tuple[Tensor, float, float] | None:
+    parts = with_constant(op)
+    limit = None if parts is None else number(parts[1])
+    if parts is None or limit is None or parts[0].shape != op.outputs[0].shape:
+        return None
+    return (parts[0], limit, math.inf) if op.kind == "MAXIMUM" else (parts[0], -math.inf, limit)
+
+
+def _activation(wiring: Wiring, op: Op) -> None:
+    source = op.inputs[0]
+    before = wiring.maker(source)
+    if before is None or source is None or before.kind not in _CLAMPING:
+        return
+    if source.dtype != "float32" or wiring.only_reader(source) is not op:
+        return
+    if activation_of(before) == "NONE":
+        before.options["fused_activation_function"] = op.kind
+        wiring.absorb(before, op)
+
+
+def _hard_swish(wiring: Wiring, op: Op) -> None:
+    """``x * relu6(x + 3) / 6`` in its usual spellings as HARD_SWISH."""
+    source = _over_six(wiring, op) or _times_gate(wiring, op)
+    if source is not None and source.shape == op.outputs[0].shape:
+        wiring.become(op, "HARD_SWISH", [source])
+
+
+def _over_six(wiring: Wiring, op: Op) -> Tensor | None:
+    """x of ``(x * relu6(x + 3)) / 6``."""
+    inner = _sixth(op)
+    product = wiring.maker(inner, "MUL")
+    if product is None:
+        return None
+    return next((x for x, gate in _pairs(product) if _relu6_of(wiring, gate) is x), None)
+
+
+def _times_gate(wiring: Wiring, op: Op) -> Tensor | None:
+    """x of ``x * (relu6(x + 3) / 6)`` and of ``x * clip(x / 6 + 0.5, 0, 1)``."""
+    if op.kind != "MUL":
+        return None
+    for x, gate in _pairs(op):
+        sixth = wiring.maker(gate, "MUL", "DIV")
+        if sixth is not None and _relu6_of(wiring, _sixth(sixth)) is x:
+            return x
+        if _hard_sigmoid_of(wiring, gate) is x:
+            return x
+    return None
+
+
+def _pairs(op: Op) -> list[tuple[Tensor, Tensor]]:
+    left, right = op.inputs[0], op.inputs[1]
+    return [] if left is None or right is None else [(left, right), (right, left)]
+
+
+def _sixth(op: Op) -> Tensor | None:
+    """What is divided by 6."""
+    parts = with_constant(op)
+    factor = None if parts is None else number(parts[1])
+    if parts is None or factor is None or activation_of(op) != "NONE":
+        return None
+    if op.kind == "DIV":
+        return parts[0] if factor == 6 and parts[1] is op.inputs[1] else None
+    return parts[0] if op.kind == "MUL" and abs(factor - 1 / 6) < 1e-6 else None
+
+
+def _relu6_of(wiring: Wiring, tensor: Tensor | None) -> Tensor | None:
+    """x of ``relu6(x + 3)``."""
+    clamp = wiring.maker(tensor, "RELU6")
+    source = None if clamp is None else clamp.inputs[0]
+    return _shifted(wiring, source, 3.0)
+
+
+def _hard_sigmoid_of(wiring: Wiring, tensor: Tensor | None) -> Tensor | None:
+    """x of ``clip(x / 6 + 0.5, 0, 1)``."""
+    clamp = wiring.maker(tensor, "RELU_0_TO_1", "MINIMUM", "MAXIMUM")
+    if clamp is None:
+        return None
+    if clamp.kind == "RELU_0_TO_1":
+        source = clamp.inputs[0]
+    else:
+        outer = _bound(clamp)
+        before = None if outer is None else wiring.maker(outer[0], "MINIMUM", "MAXIMUM", "RELU")
+        inner = None if before is None else _lower_bound(before)
+        if outer is None or inner is None:
+            return None
+        if (max(outer[1], inner[1]), min(outer[2], inner[2])) != (0.0, 1.0):
+            return None
+        source = inner[0]
+    scaled = wiring.maker(_shifted(wiring, source, 0.5), "MUL", "DIV")
+    return None if scaled is None else _sixth(scaled)
+
+
+def _lower_bound(op: Op) -> tuple[Tensor, float, float] | None:
+    if op.kind != "RELU":
+        return _bound(op)
+    return None if op.inputs[0] is None else (op.inputs[0], 0.0, math.inf)
+
+
+def _shifted(wiring: Wiring, tensor: Tensor | None, by: float) -> Tensor | None:
+    add = wiring.maker(tensor, "ADD")
+    parts = None if add is None or activation_of(add) != "NONE" else with_constant(add)
+    return parts[0] if parts is not None and number(parts[1]) == by else None
+
+
+# ---------------------------------------------------------------- layers
+
+
+def _constant_product(wiring: Wiring, op: Op) -> None:
+    """BATCH_MATMUL with one stored matrix on the right as FULLY_CONNECTED."""
+    left, right = op.inputs[0], op.inputs[1]
+    if left is None or right is None or op.options.get("adj_x") or len(left.shape) < 2:
+        return
+    dequantize = wiring.maker(right, "DEQUANTIZE")
+    stored = right if dequantize is None else dequantize.inputs[0]
+    matrix = right.shape[-2:]
+    if stored is None or not stored.is_constant or math.prod(right.shape) != math.prod(matrix):
+        return
+    if right.shape != matrix:
+        right = wiring.insert(
+            op, "RESHAPE", [right, int32(matrix)], like(right, (matrix[0], matrix[1]))
+        )
+    if not op.options.get("adj_y"):
+        shape = (matrix[1], matrix[0])
+        right = wiring.insert(op, "TRANSPOSE", [right, int32([1, 0])], like(right, shape))
+    rank = len(op.outputs[0].shape)
+    if rank != len(left.shape):
+        return
+    wiring.become(op, "FULLY_CONNECTED", [left, right, None], {"keep_num_dims": True})
+
+
+def _channels(op: Op) -> int:
+    """How many output channels a layer has."""
+    return op.outputs[0].shape[-1]
+
+
+def _per_channel(array: Array, op: Op) -> Array | None:
+    """A constant that varies along the channels of a layer only, one entry for each."""
+    channels = _channels(op)
+    if array.ndim > len(op.outputs[0].shape) or array.size not in (1, channels):
+        return None
+    if array.size == channels and array.shape[-1] != channels:
+        return None
+    return np.broadcast_to(array.ravel(), (channels,))
+
+
+def _follower(wiring: Wiring, op: Op, *kinds: str) -> tuple[Op, Tensor] | None:
+    """The only reader of a layer, if it joins it with another value; and that value."""
+    if activation_of(op) != "NONE" or op.outputs[0].dtype != "float32":
+        return None
+    later = wiring.only_reader(op.outputs[0])
+    if later is None or later.kind not in kinds or activation_of(later) != "NONE":
+        return None
+    if later.outputs[0].shape != op.outputs[0].shape:
+        return None
+    other = later.inputs[1] if later.inputs[0] is op.outputs[0] else later.inputs[0]
+    return None if other is None or other is op.outputs[0] else (later, other)
+
+
+def _bias(op: Op) -> Tensor | None:
+    return op.inputs[2] if len(op.inputs) > 2 else None
+
+
+def _layer_bias(wiring: Wiring, op: Op) -> None:
+    found = _follower(wiring, op, "ADD")
+    if found is None:
+        return
+    later, other = found
+    bias, added = _bias(op), float_constant(other)
+    if added is not None and (bias is None or float_constant(bias) is not None):
+        row = _per_channel(added, op)
+        if row is None:
+            return
+        total = row if bias is None else row + float_constant(bias)
+        made = constant(other.name, np.asarray(total, np.float32))
+    elif _is_absent(bias) and _is_dequantized_row(wiring, other, _channels(op)):
+        made = other
+        if len(other.shape) != 1:
+            shape = (_channels(op),)
+            made = wiring.insert(op, "RESHAPE", [other, int32(shape)], like(other, shape))
+    else:
+        return
+    wiring.read_instead(op, [*op.inputs[:2], made])
+    wiring.absorb(op, later)
+
+
+def _is_absent(bias: Tensor | None) -> bool:
+    return bias is None or (bias.data is not None and not bias.data.any())
+
+
+def _is_dequantized_row(wiring: Wiring, tensor: Tensor, channels: int) -> bool:
+    maker = wiring.maker(tensor, "DEQUANTIZE")
+    stored = None if maker is None else maker.inputs[0]
+    if stored is None or not stored.is_constant or stored.dtype != "int32":
+        return False
+    return tensor.shape[-1:] == (channels,) == (math.prod(tensor.shape),)
+
+
+def _layer_scale(wiring: Wiring, op: Op) -> None:
+    """Multiply a layer's stored weights, and its bias, by what its output is multiplied by."""
+    found = _follower(wiring, op, "MUL")
+    weight, bias = op.inputs[1], _bias(op)
+    stored = float_constant(weight)
+    if found is None or stored is None or weight is None:
+        return
+    later, other = found
+    factor = float_constant(other)
+    row = None if factor is None else _per_channel(factor, op)
+    if row is None or (bias is not None and float_constant(bias) is None):
+        return
+    axis = stored.ndim - 1 if op.kind == "DEPTHWISE_CONV_2D" else 0
+    along: Shape = tuple(-1 if place == axis else 1 for place in range(stored.ndim))
+    inputs = [op.inputs[0], constant(weight.name, stored * row.reshape(along))]
+    if bias is not None and bias.data is not None:
+        inputs.append(constant(bias.name, bias.data * row))
+    wiring.read_instead(op, inputs)
+    wiring.absorb(op, later)
+    _layer_bias(wiring, op)
+
+
+# ---------------------------------------------------------------- pads
+
+
+def _padding(wiring: Wiring, op: Op) -> None:
+    """A PAD with zeros that is just what SAME pads."""
+    pad = wiring.maker(op.inputs[0], "PAD")
+    if pad is None or op.options.get("padding") != "VALID" or pad.inputs[1] is None:
+        return
+    image, amounts, weight = pad.inputs[0], pad.inputs[1].data, op.inputs[1]
+    if image is None or amounts is None or weight is None or len(image.shape) != 4:
+        return
+    sides = [(int(before), int(after)) for before, after in amounts]
+    if sides[0] != (0, 0) or sides[3] != (0, 0):
+        return
+    for axis, name in ((1, "h"), (2, "w")):
+        stride = op.options.get(f"stride_{name}", 1)
+        reach = (weight.shape[axis] - 1) * op.options.get(f"dilation_{name}_factor", 1) + 1
+        size = image.shape[axis]
+        if sides[axis] != same_padding(size, reach, stride):
+            return
+        if op.outputs[0].shape[axis] != -(-size // stride):
+            return
+    op.options["padding"] = "SAME"
+    wiring.read_instead(op, [image, *op.inputs[1:]])
+
+
+def same_padding(size: int, reach: int, stride: int) -> tuple[int, int]:
+    """What TFLite's SAME puts before and after an axis.
+
+    Args:
+        size: of the axis.
+        reach: of the kernel along it, dilation included.
+        stride: along it.
+    """
+    total = max((-(-size // stride) - 1) * stride + reach - size, 0)
+    return total // 2, total - total // 2

@@ -1,0 +1,136 @@
+"""What each TFLite kernel demands of the scales of the integers that it reads and makes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Scales = Literal["free", "same", "fixed"]
+Activations = Literal["int8", "int16"]
+Target = Literal["litert", "tflite-runtime"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kernel:
+    """An operator that runs on integers.
+
+    Args:
+        scales: ``free`` = input and output may differ; ``same`` = all are one; ``fixed`` = the
+            output has the scale that the kernel says.
+        real: positions of the inputs that stand for reals; ``None`` = all. The rest are indices,
+            axes, sizes and the like.
+        commutes: quantising before it and after it come to the same: values are only moved or
+            chosen.
+        requantise_first: it has several inputs, or makes values of its own, so that quantising
+            must come before it where scales differ.
+        multiplies: the scale of its sums is the product of those of its inputs.
+        fixed: scale and zero point by type of the output, where the kernel says them.
+        wide: it has a kernel for 16-bit activations.
+    """
+
+    scales: Scales = "free"
+    real: tuple[int, ...] | None = None
+    commutes: bool = False
+    requantise_first: bool = False
+    multiplies: bool = False
+    fixed: dict[Activations, tuple[float, int]] | None = None
+    wide: bool = True
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """An operator with stored int8 weights and a bias in the scale of its sums.
+
+    Args:
+        axis: of the weights, along which scales may differ.
+        image: position of the input that stands for reals; weights and bias have fixed ones.
+        weight: position of the weights.
+        bias: position of the bias.
+        needs_bias: the kernel wants one, if only of zeros.
+    """
+
+    axis: int
+    image: int = 0
+    weight: int = 1
+    bias: int = 2
+    needs_bias: bool = True
+
+
+def _moving(*real: int, wide: bool = True) -> Kernel:
+    return Kernel(scales="same", real=real or (0,), commutes=True, wide=wide)
+
+
+def _fixed(int8: tuple[float, int], int16: tuple[float, int] | None) -> Kernel:
+    fixed: dict[Activations, tuple[float, int]] = {"int8": int8}
+    if int16 is not None:
+        fixed["int16"] = int16
+    return Kernel(scales="fixed", real=(0,), fixed=fixed, wide=int16 is not None)
+
+
+_ONE = Kernel(real=(0,))
+_TABLE_LOOKUP = Kernel(real=(0,), wide=False)
+_CHOICE = Kernel(scales="same", commutes=True, requantise_first=True)
+
+# Source: TensorFlow Lite 8-bit quantization specification, and the Prepare functions of
+# tensorflow/lite/kernels.
+KERNELS: dict[str, Kernel] = {
+    "ADD": Kernel(),
+    "SUB": Kernel(),
+    "MUL": Kernel(multiplies=True),
+    "SQUARED_DIFFERENCE": Kernel(wide=False),
+    "BATCH_MATMUL": Kernel(multiplies=True),
+    "MEAN": _ONE,
+    "SUM": Kernel(real=(0,), wide=False),
+    "LEAKY_RELU": _ONE,
+    "RELU": _ONE,
+    "RELU6": _ONE,
+    "RELU_N1_TO_1": Kernel(real=(0,), wide=False),
+    "PRELU": Kernel(wide=False),
+    "HARD_SWISH": Kernel(real=(0,), wide=False),
+    "GELU": _TABLE_LOOKUP,
+    "ELU": _TABLE_LOOKUP,
+    "EXP": _TABLE_LOOKUP,
+    "ABS": _TABLE_LOOKUP,
+    "SOFTMAX": _fixed((1 / 256, -128), (1 / 32768, 0)),
+    "LOGISTIC": _fixed((1 / 256, -128), (1 / 32768, 0)),
+    "TANH": _fixed((1 / 128, 0), (1 / 32768, 0)),
+    "L2_NORMALIZATION": _fixed((1 / 128, 0), None),
+    "LOG_SOFTMAX": _fixed((16 / 256, 127), None),
+    "AVERAGE_POOL_2D": Kernel(scales="same", real=(0,)),
+    "RESIZE_BILINEAR": Kernel(scales="same", real=(0,)),
+    "MAX_POOL_2D": _moving(),
+    "REDUCE_MAX": _moving(wide=False),
+    "REDUCE_MIN": _moving(wide=False),
+    "RESHAPE": _moving(),
+    "TRANSPOSE": _moving(),
+    "SLICE": _moving(),
+    "STRIDED_SLICE": _moving(),
+    "GATHER": _moving(),
+    "GATHER_ND": _moving(),
+    "SPLIT": _moving(1),
+    "SPLIT_V": _moving(wide=False),
+    "UNPACK": _moving(wide=False),
+    "TILE": _moving(wide=False),
+    "BROADCAST_TO": _moving(wide=False),
+    "REVERSE_V2": _moving(wide=False),
+    "DEPTH_TO_SPACE": _moving(wide=False),
+    "SPACE_TO_DEPTH": _moving(wide=False),
+    "BATCH_TO_SPACE_ND": _moving(wide=False),
+    "SPACE_TO_BATCH_ND": _moving(wide=False),
+    "RESIZE_NEAREST_NEIGHBOR": _moving(),
+    "PAD": _moving(),
+    "MIRROR_PAD": _moving(wide=False),
+    "PADV2": Kernel(scales="same", real=(0, 2), commutes=True, requantise_first=True),
+    "CONCATENATION": _CHOICE,
+    "PACK": Kernel(scales="same", commutes=True, requantise_first=True, wide=False),
+    "MAXIMUM": _CHOICE,
+    "MINIMUM": _CHOICE,
+    "SELECT_V2": Kernel(scales="same", real=(1, 2), commutes=True, requantise_first=True),
+}
+
+LAYERS: dict[str, Layer] = {
+    "CONV_2D": Layer(axis=0),
+    "DEPTHWISE_CONV_2D": Layer(axis=3),
+    "FULLY_CONNECTED": Layer(axis=0, needs_bias=False),
+    "TRANSPOSE_CONV": Layer(axis=0, image=2, weight=1, bias=3, needs_bias=False),
+}

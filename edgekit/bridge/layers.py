@@ -1,0 +1,114 @@
+"""Weights and biases of layers that run on integers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgekit.bridge.graph import Array, Op, Quantization, Tensor, constant
+from edgekit.bridge.integers import LARGEST_RATIO, SMALLEST_RATIO, along_axis, stored_reals
+from edgekit.bridge.kernels import Layer
+
+
+def layer_inputs(
+    op: Op, layer: Layer, image: Tensor, stored: Sequence[Tensor | None], made: Tensor
+) -> list[Tensor | None] | None:
+    """The inputs of a layer's integer kernel, or ``None`` where it has none for such weights.
+
+    Args:
+        op: the layer, still on floats.
+        layer: where its inputs are.
+        image: integers of one scale.
+        stored: its inputs, those that are dequantised constants as the integers they are.
+        made: the integers that it is to make.
+    """
+    weight = stored[layer.weight]
+    if weight is None or not _has_kernel(weight, layer):
+        return None
+    narrow = _audible(_narrow(weight), image, made)
+    if narrow is None:
+        return None
+    bias = stored[layer.bias] if len(stored) > layer.bias else None
+    row = _bias(op, layer, image, narrow, bias)
+    if row is None and (bias is not None or layer.needs_bias):
+        return None
+    inputs: list[Tensor | None] = list(stored[: layer.bias])
+    inputs[layer.image], inputs[layer.weight] = image, narrow
+    return [*inputs, row]
+
+
+def _has_kernel(weight: Tensor, layer: Layer) -> bool:
+    """Whether the weights are int8 about zero, with scales along the axis that the kernel has."""
+    given = weight.quantization
+    if weight.data is None or weight.dtype != "int8" or given is None or given.zero_points.any():
+        return False
+    return given.scales.size == 1 or given.axis == layer.axis
+
+
+def _narrow(weight: Tensor) -> Tensor:
+    """Weights from -127 to 127.
+
+    Kernels for Arm without dot products add two products in 16 bits, which -128 would overflow.
+    """
+    if weight.data is None or weight.data.min(initial=0) > -128:
+        return weight
+    return constant(weight.name, np.maximum(weight.data, -127), quantization=weight.quantization)
+
+
+def _audible(weight: Tensor, image: Tensor, made: Tensor) -> Tensor | None:
+    """Weights whose sums a kernel can bring to the scale of the output; ``None`` for none such.
+
+    Channels that are too faint to be heard in any output get zeros, and the least scale there is.
+    """
+    given = weight.quantization
+    if weight.data is None or given is None or image.quantization is None:
+        return None
+    if made.quantization is None:
+        return None
+    per_unit = image.quantization.scales.astype(np.float64) / made.quantization.scales
+    ratios = given.scales * per_unit
+    if not (ratios < LARGEST_RATIO).all():
+        return None
+    faint = ratios < SMALLEST_RATIO
+    if not faint.any():
+        return weight
+    scales = np.where(faint, SMALLEST_RATIO / per_unit * 1.001, given.scales).astype(np.float32)
+    heard = along_axis(~faint, given.axis, weight.data.ndim)
+    return constant(
+        weight.name,
+        (weight.data * heard).astype(np.int8),
+        quantization=Quantization(scales=scales, zero_points=given.zero_points, axis=given.axis),
+    )
+
+
+def _bias(
+    op: Op, layer: Layer, image: Tensor, weight: Tensor, bias: Tensor | None
+) -> Tensor | None:
+    """A bias in the scale of the sums: that of the input times that of the weights."""
+    if image.quantization is None or weight.quantization is None:
+        return None
+    wide = image.dtype == "int16"
+    scales = image.quantization.scales.astype(np.float64) * weight.quantization.scales
+    given = Quantization(
+        scales=scales.astype(np.float32), zero_points=np.zeros(scales.size, np.int64)
+    )
+    if bias is None and not layer.needs_bias:
+        return None
+    reals = np.zeros(op.outputs[0].shape[-1]) if bias is None else _reals(bias)
+    if reals is None:
+        return None
+    integers = np.rint(reals.ravel() / np.maximum(scales, np.finfo(np.float64).tiny))
+    largest = 2**62 if wide else 2**31 - 1
+    if not np.abs(integers).max(initial=0) <= largest:  # NaN too
+        return None
+    name = "bias" if bias is None else bias.name
+    return constant(name, integers.astype(np.int64 if wide else np.int32), quantization=given)
+
+
+def _reals(bias: Tensor) -> Array | None:
+    if bias.data is None:
+        return None
+    if bias.quantization is not None:
+        return stored_reals(bias)
+    return bias.data.astype(np.float64) if bias.dtype == "float32" else None

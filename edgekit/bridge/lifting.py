@@ -1,0 +1,399 @@
+"""A TFLite graph as an ONNX graph: one rule for each operator."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from onnx import GraphProto, ModelProto, NodeProto, helper
+
+from edgekit.bridge.batches import takes_batches
+from edgekit.bridge.graph import Array, LiteGraph, Op, Quantization, Shape, Tensor
+from edgekit.bridge.layout import Order, permutation, plain_order
+from edgekit.bridge.lifted import (
+    Written,
+    activation_type,
+    as_activations,
+    described,
+    name_outputs,
+    quantized,
+    within_reach,
+)
+from edgekit.bridge.windows import windows_widened
+from edgekit.errors import PassRefused
+
+# The value of a fused activation lies between these; None = no limit.
+_LIMITS: dict[str, tuple[float | None, float | None]] = {
+    "RELU": (0.0, None),
+    "RELU6": (0.0, 6.0),
+    "RELU_N1_TO_1": (-1.0, 1.0),
+}
+
+
+def lift(graph: LiteGraph) -> ModelProto:
+    """The ONNX model of a TFLite graph, with the names and the order of its inputs and outputs.
+
+    Integers become QDQ with the file's own scales: activations uint8 (int16 where the file has
+    that), weights as they are stored; a quantised input or output is float32 to the outside.
+    Weights in 16 bits become floats. A first axis of size 1 becomes the free dimension ``N`` if
+    the model is found to work on batches.
+
+    Args:
+        graph: as ``read_lite`` gives it; not changed.
+
+    Returns:
+        Opset 17; opset 21 where activations have 16 bits.
+
+    Raises:
+        PassRefused: an operator, or a use of one, that has no counterpart; names the operator and
+            what it makes, and says what to do.
+    """
+    widened = windows_widened(graph)
+    one = _lifted(widened, free=False)
+    if any(t.shape[:1] not in ((1,), (-1,)) for t in widened.inputs.values()):
+        return one
+    free = _lifted(widened, free=True)
+    return free if takes_batches(free) else one
+
+
+def _lifted(graph: LiteGraph, *, free: bool) -> ModelProto:
+    wide = any(t.dtype == "int16" and quantized(t) for op in graph.ops for t in op.outputs)
+    written = Written(opset=21 if wide else 17, taken={*graph.inputs, *graph.outputs})
+    lifting = Lifting(graph, written, free=free)
+    lifting.feed_inputs()
+    lifting.run()
+    return written.model(lifting.finished())
+
+
+@dataclass(frozen=True, kw_only=True)
+class Held:
+    """A tensor as the ONNX graph has it: axis ``i`` of the value is axis ``order[i]`` of it."""
+
+    name: str
+    order: Order
+
+
+class Lifting:
+    """A graph in the making, and what a rule may use to add to it.
+
+    A rule asks for an operator's inputs in an order of axes with ``read`` (or ``plain``,
+    ``weights``, ``bias``), adds nodes with ``node``, and says what an operator's outputs are with
+    ``bind``, which adds the fused activation and, for quantised outputs, the rounding to integers.
+
+    Args:
+        free: the batch is to stay free.
+    """
+
+    def __init__(self, graph: LiteGraph, written: Written, *, free: bool) -> None:
+        self.graph = graph
+        self.written = written
+        self.free = free
+        self.inner = graph.inner
+        self.nodes_made: list[NodeProto] = []
+        self._held: dict[int, Held] = {}
+        self._same: dict[int, Tensor] = {}
+        # The tensor is kept with its value, so that no other one can have its id.
+        self._read: dict[tuple[int, Order, bool], tuple[Tensor, str]] = {}
+        self._origin = ""
+
+    # ------------------------------------------------------------ from graph to graph
+
+    def child(self, graph: LiteGraph) -> Lifting:
+        """The lifting of an inner graph, which sees the constants of this one."""
+        made = Lifting(graph, self.written, free=self.free)
+        made.inner = self.inner
+        return made
+
+    def feed_inputs(self) -> None:
+        """Let the inputs be those of the model, quantised ones fed as floats."""
+        for name, tensor in self.graph.inputs.items():
+            self._origin = name
+            real = self.cast(name, "float32") if tensor.dtype == "float16" else name
+            self.hold(tensor, self._as_stored(real, tensor))
+
+    def hold(self, tensor: Tensor, name: str) -> None:
+        """Say which ONNX value a tensor is, its axes as TFLite has them."""
+        self._held[id(tensor)] = Held(name=name, order=plain_order(len(tensor.shape)))
+
+    def run(self) -> None:
+        """Lift all operators.
+
+        Raises:
+            PassRefused: see ``lift``.
+        """
+        from edgekit.bridge.lifts import LIFTS
+
+        for op in self.graph.ops:
+            self._origin = op.outputs[0].name if op.outputs else op.kind
+            rule = LIFTS.get(op.kind)
+            if rule is None:
+                raise self.refusal(op, "has no ONNX counterpart")
+            rule(self, op)
+
+    def finished(self) -> GraphProto:
+        """The graph with inputs and outputs named as in the signature."""
+        names = [self._output(name, t) for name, t in self.graph.outputs.items()]
+        name_outputs(self.nodes_made, dict(zip(self.graph.outputs, names, strict=True)))
+        return helper.make_graph(
+            self.nodes_made,
+            "main",
+            [described(n, t, free=self.free) for n, t in self.graph.inputs.items()],
+            [described(n, t, free=self.free) for n, t in self.graph.outputs.items()],
+            initializer=self.written.initializers,
+        )
+
+    def _output(self, name: str, tensor: Tensor) -> str:
+        self._origin = name
+        value = self.read(tensor)
+        return self.cast(value, "float16") if tensor.dtype == "float16" else value
+
+    # ------------------------------------------------------------ reading an operator
+
+    def has(self, op: Op, position: int) -> bool:
+        """Whether an operator has an input at a position."""
+        return len(op.inputs) > position and op.inputs[position] is not None
+
+    def tensor(self, op: Op, position: int) -> Tensor:
+        """An input.
+
+        Raises:
+            PassRefused: the file leaves it out.
+        """
+        found = op.inputs[position] if len(op.inputs) > position else None
+        if found is None:
+            raise self.refusal(op, f"has no input {position}")
+        return self._same.get(id(found), found)
+
+    def order(self, op: Op, position: int) -> Order:
+        """In which order an input's axes are held; constants as TFLite has them."""
+        tensor = self.tensor(op, position)
+        held = self._held.get(id(tensor))
+        return held.order if held else plain_order(len(tensor.shape))
+
+    def read(self, tensor: Tensor, order: Order | None = None, *, weights: bool = False) -> str:
+        """The ONNX value of a tensor, a quantised one as floats.
+
+        Args:
+            tensor: computed before, or stored.
+            order: value axis ``i`` is tensor axis ``order[i]``; ``None`` = as TFLite has them.
+            weights: leave a constant's integers as they are stored, rather than as activations.
+
+        Raises:
+            PassRefused: nothing computes it: a state that lasts from run to run.
+        """
+        tensor = self._same.get(id(tensor), tensor)
+        order = plain_order(len(tensor.shape)) if order is None else order
+        key = (id(tensor), order, weights)
+        if key not in self._read:
+            made = self._constant if tensor.is_constant else self._turned
+            self._read[key] = (tensor, made(tensor, order, weights))
+        return self._read[key][1]
+
+    def plain(self, op: Op, position: int) -> str:
+        """An input with its axes as TFLite has them."""
+        return self.read(self.tensor(op, position))
+
+    def weights(self, op: Op, position: int, order: Order | None = None) -> str:
+        """Weights with their axes in an order, their integers as they are stored."""
+        return self.read(self.tensor(op, position), order, weights=True)
+
+    def array(self, op: Op, position: int) -> Array | None:
+        """The stored value of an input, as it lies in the file; ``None`` if it is computed."""
+        return self.tensor(op, position).data
+
+    def integers(self, op: Op, position: int) -> list[int]:
+        """The value of an input that must be stored: axes, pads, sizes.
+
+        Raises:
+            PassRefused: it is computed at run time.
+        """
+        array = self.array(op, position)
+        if array is None:
+            raise self.refusal(op, f"takes its input {position} from a computation")
+        return [int(n) for n in array.ravel()]
+
+    def int64(self, op: Op, position: int) -> str:
+        """An input of integers, stored or computed, in 64 bits."""
+        array = self.array(op, position)
+        if array is not None:
+            return self.numbers(array.astype(np.int64))
+        return self.cast(self.plain(op, position), "int64")
+
+    def shape(self, tensor: Tensor) -> Shape:
+        """Sizes as TFLite has them, a free batch as 1; -1 where only the run tells."""
+        return tuple(1 if i == 0 and n < 0 else n for i, n in enumerate(tensor.shape))
+
+    def known(self, op: Op, position: int) -> Shape:
+        """Sizes of an input that must be fixed, the batch apart.
+
+        Raises:
+            PassRefused: they are not.
+        """
+        shape = self.shape(self.tensor(op, position))
+        if min(shape, default=0) < 0:
+            raise self.refusal(
+                op, "works on sizes that only the run tells", hint="export it with fixed shapes"
+            )
+        return shape
+
+    def refusal(self, op: Op, why: str, *, hint: str = "") -> PassRefused:
+        """The error of an operator that cannot be brought over."""
+        makes = f" that makes {op.outputs[0].name}" if op.outputs else ""
+        hint = hint or "run this model with litert, or convert it from its original format"
+        return PassRefused(f"{op.kind}{makes} {why}", hint=hint)
+
+    # ------------------------------------------------------------ adding to the graph
+
+    def node(
+        self, kind: str, inputs: Sequence[str], attributes: Mapping[str, Any] | None = None
+    ) -> str:
+        """Add a node of one output; returns its name. An optional input left out is ``""``."""
+        return self.nodes(kind, inputs, 1, attributes)[0]
+
+    def nodes(
+        self,
+        kind: str,
+        inputs: Sequence[str],
+        count: int,
+        attributes: Mapping[str, Any] | None = None,
+    ) -> list[str]:
+        """Add a node of several outputs; returns their names."""
+        names = [self.written.unique(f"{self._origin}/{kind}") for _ in range(count)]
+        self.nodes_made.append(helper.make_node(kind, inputs, names, **(attributes or {})))
+        return names
+
+    def numbers(self, array: Array) -> str:
+        """A constant of the lifting's own; equal ones are stored once."""
+        return self.written.stored(array)
+
+    def ints(self, *numbers: int) -> str:
+        """A constant vector of 64-bit integers, as sizes and axes are."""
+        return self.numbers(np.asarray(numbers, np.int64))
+
+    def scalar(self, number: float) -> str:
+        """A constant scalar."""
+        return self.numbers(np.asarray(number, np.float32))
+
+    def cast(self, name: str, dtype: str) -> str:
+        """A value in another type, by numpy's name."""
+        return self.node("Cast", [name], {"to": helper.np_dtype_to_tensor_dtype(np.dtype(dtype))})
+
+    def transposed(self, name: str, perm: Sequence[int]) -> str:
+        """A value with its axes moved; itself where they stay."""
+        if list(perm) == sorted(perm):
+            return name
+        return self.node("Transpose", [name], {"perm": list(perm)})
+
+    def reshaped(self, name: str, shape: Sequence[int], *, like: Tensor) -> str:
+        """A value in another shape, rounded again as a tensor is, for the integer kernels."""
+        return self._as_stored(self.node("Reshape", [name, self.ints(*shape)]), like)
+
+    def bind(self, op: Op, name: str, order: Order | None = None, *, output: int = 0) -> None:
+        """Say that a value is an operator's output, its axes in an order; ``None`` = TFLite's."""
+        tensor = op.outputs[output]
+        order = plain_order(len(tensor.shape)) if order is None else order
+        name = self._activated(op, name, tensor) if output == 0 else name
+        self._held[id(tensor)] = Held(name=self._as_stored(name, tensor), order=order)
+
+    def bind_same(self, op: Op, tensor: Tensor) -> None:
+        """Say that an operator's output is a tensor that is there already."""
+        self._same[id(op.outputs[0])] = self._same.get(id(tensor), tensor)
+
+    # ------------------------------------------------------------ inside
+
+    def _turned(self, tensor: Tensor, order: Order, _: bool) -> str:
+        held = self._held.get(id(tensor))
+        if held is None:
+            raise PassRefused(
+                f"{tensor.name}: a state that lasts from one run to the next has no counterpart",
+                hint="export the model with its state as inputs and outputs",
+            )
+        name = self.transposed(held.name, permutation(held.order, order))
+        # Integer kernels want the rounding right before them; it changes nothing.
+        return name if name == held.name else self._as_stored(name, tensor)
+
+    def _constant(self, tensor: Tensor, order: Order, weights: bool) -> str:
+        data, q = np.asarray(tensor.data), quantized(tensor)
+        if data.dtype.name == "float16":
+            return self.numbers(data.astype(np.float32).transpose(order))
+        if q is None:
+            return self.numbers(data.transpose(order))
+        if not weights and len(q.scales) == 1:
+            data, q = as_activations(data, q)
+        return self._real(self.numbers(data.transpose(order)), q, data.dtype.name, order)
+
+    def _real(self, stored: str, q: Quantization, dtype: str, order: Order) -> str:
+        """Stored integers as floats."""
+        zeros = q.zero_points.astype(dtype)
+        if len(q.scales) == 1:
+            inputs = [stored, self.scalar(q.scales[0]), self.numbers(zeros.reshape(()))]
+            return self.node("DequantizeLinear", inputs)
+        inputs = [stored, self.numbers(q.scales.astype(np.float32)), self.numbers(zeros)]
+        return self.node("DequantizeLinear", inputs, {"axis": order.index(q.axis)})
+
+    def bias(self, op: Op, position: int, scales: Sequence[Tensor]) -> str:
+        """A vector that is added to sums of products; "" where there is none.
+
+        Args:
+            op: the operator.
+            position: of the input.
+            scales: what is multiplied; tells the scale of integers where the file does not.
+        """
+        if not self.has(op, position):
+            return ""
+        tensor = self.tensor(op, position)
+        data = tensor.data
+        if data is None or data.dtype.kind != "i":
+            return self.read(tensor)
+        q = tensor.quantization
+        factors = [t.quantization.scales for t in scales if t.quantization is not None]
+        scale = q.scales if q is not None else np.prod(np.broadcast_arrays(*factors), axis=0)
+        if data.dtype.name == "int64":
+            return self.numbers((data * scale.astype(np.float64)).astype(np.float32))
+        inputs = [self.numbers(data), self.numbers(np.squeeze(scale).astype(np.float32))]
+        return self.node("DequantizeLinear", inputs, {"axis": 0} if scale.size > 1 else None)
+
+    def gathered(self, op: Op, position: int, indices: str, axis: int) -> str:
+        """Rows of an input; those of stored integers become floats after they are picked."""
+        tensor, along = self.tensor(op, position), {"axis": axis}
+        q = quantized(tensor)
+        if tensor.data is None or q is None or len(q.scales) > 1:
+            return self.node("Gather", [self.read(tensor), indices], along)
+        data, q = as_activations(tensor.data, q)
+        picked = self.node("Gather", [self.numbers(data), indices], along)
+        return self._real(picked, q, data.dtype.name, ())
+
+    def _as_stored(self, name: str, tensor: Tensor) -> str:
+        """A float as a tensor's integers can stand for it; itself where it stays a float."""
+        q = quantized(tensor)
+        if q is None:
+            return name
+        dtype, shift = activation_type(tensor.dtype)
+        zero = np.asarray(q.zero_points[0] + shift, dtype)
+        parameters = [self.scalar(q.scales[0]), self.numbers(zero)]
+        stored = self.node("QuantizeLinear", [name, *parameters])
+        return self.node("DequantizeLinear", [stored, *parameters])
+
+    def _activated(self, op: Op, name: str, tensor: Tensor) -> str:
+        kind = op.options.get("fused_activation_function", "NONE")
+        if kind in ("NONE", "TANH"):
+            return name if kind == "NONE" else self.node("Tanh", [name])
+        if kind not in _LIMITS:
+            raise self.refusal(op, f"has the activation {kind}")
+        limits, q = _LIMITS[kind], quantized(tensor)
+        if q is not None:
+            limits = within_reach(tensor, q, limits)
+            if limits != (None, None):
+                name = self._as_stored(name, tensor)
+        return self.clipped(name, *limits)
+
+    def clipped(self, name: str, low: float | None, high: float | None) -> str:
+        """A value kept between limits; itself where there are none."""
+        if low is None and high is None:
+            return name
+        if low == 0.0 and high is None:
+            return self.node("Relu", [name])
+        limits = ["" if limit is None else self.scalar(limit) for limit in (low, high)]
+        return self.node("Clip", [name, *limits])

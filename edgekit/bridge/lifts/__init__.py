@@ -1,0 +1,42 @@
+"""One rule for each TFLite operator: how it is said in ONNX's operators."""
+
+from __future__ import annotations
+
+from edgekit.bridge.lifts import (
+    activations,
+    control,
+    convolution,
+    detection,
+    elementwise,
+    indexing,
+    joining,
+    pooling,
+    products,
+    recurrent,
+    reductions,
+    resizing,
+    selection,
+    shapes,
+    striding,
+    types,
+)
+from edgekit.bridge.lifts.activations import Rule
+
+LIFTS: dict[str, Rule] = {
+    **activations.LIFTS,
+    **control.LIFTS,
+    **convolution.LIFTS,
+    **detection.LIFTS,
+    **elementwise.LIFTS,
+    **indexing.LIFTS,
+    **joining.LIFTS,
+    **pooling.LIFTS,
+    **products.LIFTS,
+    **recurrent.LIFTS,
+    **reductions.LIFTS,
+    **resizing.LIFTS,
+    **selection.LIFTS,
+    **shapes.LIFTS,
+    **striding.LIFTS,
+    **types.LIFTS,
+}

@@ -1,0 +1,100 @@
+"""Activations."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from edgekit.bridge.graph import Op
+from edgekit.bridge.lifting import Lifting
+from edgekit.bridge.lifts.axes import together
+
+Rule = Callable[[Lifting, Op], None]
+
+
+def pointwise(kind: str, attributes: Mapping[str, Any] | None = None) -> Rule:
+    """The rule of an operator on each entry alone that ONNX has under another name."""
+    return partial(_pointwise, kind=kind, attributes=attributes)
+
+
+def _pointwise(
+    lifting: Lifting, op: Op, *, kind: str, attributes: Mapping[str, Any] | None
+) -> None:
+    order = lifting.order(op, 0)
+    name = lifting.read(lifting.tensor(op, 0), order)
+    lifting.bind(op, lifting.node(kind, [name], attributes), order)
+
+
+def clip(low: float | None, high: float | None) -> Rule:
+    """The rule of an activation that keeps values between limits."""
+    return partial(_clip, low=low, high=high)
+
+
+def _clip(lifting: Lifting, op: Op, *, low: float | None, high: float | None) -> None:
+    order = lifting.order(op, 0)
+    name = lifting.read(lifting.tensor(op, 0), order)
+    lifting.bind(op, lifting.clipped(name, low, high), order)
+
+
+def leaky_relu(lifting: Lifting, op: Op) -> None:
+    """LEAKY_RELU."""
+    _pointwise(lifting, op, kind="LeakyRelu", attributes={"alpha": op.options["alpha"]})
+
+
+def prelu(lifting: Lifting, op: Op) -> None:
+    """PRELU: slopes that broadcast to the values."""
+    inputs, order = together(lifting, op, [0, 1])
+    lifting.bind(op, lifting.node("PRelu", inputs), order)
+
+
+def softmax(lifting: Lifting, op: Op) -> None:
+    """SOFTMAX over the last axis, of values times ``beta``."""
+    order, tensor = lifting.order(op, 0), lifting.tensor(op, 0)
+    name = lifting.read(tensor, order)
+    beta = op.options.get("beta", 1.0)
+    if beta != 1.0:
+        name = lifting.node("Mul", [name, lifting.scalar(beta)])
+    axis = {"axis": order.index(len(order) - 1)}
+    lifting.bind(op, lifting.node("Softmax", [name], axis), order)
+
+
+def log_softmax(lifting: Lifting, op: Op) -> None:
+    """LOG_SOFTMAX over the last axis."""
+    order = lifting.order(op, 0)
+    _pointwise(lifting, op, kind="LogSoftmax", attributes={"axis": order.index(len(order) - 1)})
+
+
+def gelu(lifting: Lifting, op: Op) -> None:
+    """GELU, exact or by the hyperbolic tangent."""
+    order = lifting.order(op, 0)
+    x = lifting.read(lifting.tensor(op, 0), order)
+    if op.options.get("approximate", False):
+        cube = lifting.node("Mul", [lifting.node("Mul", [x, x]), x])
+        cube = lifting.node("Mul", [cube, lifting.scalar(0.044715)])
+        inner = lifting.node("Add", [x, cube])
+        inner = lifting.node("Mul", [inner, lifting.scalar(math.sqrt(2 / math.pi))])
+        share = lifting.node("Tanh", [inner])
+    else:
+        share = lifting.node("Erf", [lifting.node("Div", [x, lifting.scalar(math.sqrt(2))])])
+    share = lifting.node("Add", [share, lifting.scalar(1.0)])
+    made = lifting.node("Mul", [lifting.node("Mul", [x, share]), lifting.scalar(0.5)])
+    lifting.bind(op, made, order)
+
+
+LIFTS: dict[str, Rule] = {
+    "ELU": pointwise("Elu"),
+    "GELU": gelu,
+    "HARD_SWISH": pointwise("HardSwish"),
+    "LEAKY_RELU": leaky_relu,
+    "LOGISTIC": pointwise("Sigmoid"),
+    "LOG_SOFTMAX": log_softmax,
+    "PRELU": prelu,
+    "RELU": clip(0.0, None),
+    "RELU6": clip(0.0, 6.0),
+    "RELU_0_TO_1": clip(0.0, 1.0),
+    "RELU_N1_TO_1": clip(-1.0, 1.0),
+    "SOFTMAX": softmax,
+    "TANH": pointwise("Tanh"),
+}

@@ -1,0 +1,134 @@
+"""Convolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from edgekit.bridge.graph import Op
+from edgekit.bridge.lifting import Lifting
+from edgekit.bridge.lifts.axes import channels_first
+
+_AXES = {2: ("h", "w"), 3: ("d", "h", "w")}
+
+
+def same_pads(
+    sizes: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
+) -> list[int]:
+    """Zeros before and after each axis such that the output has ``ceil(size / stride)`` entries.
+
+    Where their number is odd, the odd one is behind.
+
+    Source: TensorFlow, ``tensorflow/lite/kernels/padding.h``.
+    """
+    total = [
+        max((-(-n // s) - 1) * s + (k - 1) * d + 1 - n, 0)
+        for n, k, s, d in zip(sizes, kernel, strides, dilations, strict=True)
+    ]
+    return [t // 2 for t in total] + [t - t // 2 for t in total]
+
+
+def window(
+    lifting: Lifting, op: Op, kernel: Sequence[int], *, position: int = 0, dilate: bool = True
+) -> dict[str, Any]:
+    """Kernel, strides, dilations and pads of an operator as ONNX attributes.
+
+    Raises:
+        PassRefused: SAME padding of a size that only the run tells.
+    """
+    names = _AXES[len(kernel)]
+    strides = [op.options.get(f"stride_{n}", 1) for n in names]
+    dilations = [op.options.get(f"dilation_{n}_factor", 1) or 1 for n in names]
+    made = {"kernel_shape": list(kernel), "strides": strides}
+    if dilate:
+        made["dilations"] = dilations
+    if "pads" in op.options:
+        made["pads"] = list(op.options["pads"])
+    elif op.options.get("padding", "SAME") == "SAME":
+        sizes = lifting.known(op, position)[1:-1]
+        made["pads"] = same_pads(sizes, kernel, strides, dilations)
+    else:
+        made["pads"] = [0] * 2 * len(kernel)
+    return made
+
+
+def conv_2d(lifting: Lifting, op: Op) -> None:
+    """CONV_2D: weights [out, height, width, in]; fewer channels in than there are = groups."""
+    x, weights = lifting.tensor(op, 0), lifting.tensor(op, 1)
+    groups = max(x.shape[-1], 1) // weights.shape[-1] or 1
+    _convolve(lifting, op, weights.shape[1:3], (0, 3, 1, 2), groups)
+
+
+def depthwise_conv_2d(lifting: Lifting, op: Op) -> None:
+    """DEPTHWISE_CONV_2D: weights [1, height, width, out]."""
+    weights = lifting.tensor(op, 1)
+    multiplier = op.options.get("depth_multiplier", 1) or 1
+    channels = lifting.tensor(op, 0).shape[-1]
+    groups = channels if channels > 0 else weights.shape[-1] // multiplier
+    _convolve(lifting, op, weights.shape[1:3], (3, 0, 1, 2), groups)
+
+
+def _convolve(
+    lifting: Lifting, op: Op, kernel: Sequence[int], layout: tuple[int, ...], groups: int
+) -> None:
+    x, weights = lifting.tensor(op, 0), lifting.tensor(op, 1)
+    order = channels_first(4)
+    inputs = [lifting.read(x, order), lifting.weights(op, 1, layout)]
+    if bias := lifting.bias(op, 2, [x, weights]):
+        inputs.append(bias)
+    attributes = window(lifting, op, kernel) | {"group": groups}
+    lifting.bind(op, lifting.node("Conv", inputs, attributes), order)
+
+
+def conv_3d(lifting: Lifting, op: Op) -> None:
+    """CONV_3D: weights [depth, height, width, in, out]."""
+    x, weights = lifting.tensor(op, 0), lifting.tensor(op, 1)
+    order = channels_first(5)
+    inputs = [lifting.read(x, order), lifting.weights(op, 1, (4, 3, 0, 1, 2))]
+    if bias := lifting.bias(op, 2, [x, weights]):
+        inputs.append(bias)
+    attributes = window(lifting, op, weights.shape[:3])
+    lifting.bind(op, lifting.node("Conv", inputs, attributes), order)
+
+
+def transpose_conv(lifting: Lifting, op: Op) -> None:
+    """TRANSPOSE_CONV: sizes, weights [out, height, width, in], values, maybe a bias.
+
+    Pads are those of the convolution that it turns round; where they leave the output too small,
+    it is filled up behind.
+
+    Raises:
+        PassRefused: sizes that only the run tells.
+    """
+    weights, x = lifting.tensor(op, 1), lifting.tensor(op, 2)
+    order, kernel = channels_first(4), weights.shape[1:3]
+    strides = [op.options["stride_h"], op.options["stride_w"]]
+    sizes = lifting.known(op, 2)[1:3]
+    made = lifting.shape(op.outputs[0])[1:3]
+    if min(made) < 0:
+        made = tuple(lifting.integers(op, 0)[1:3])
+    begins, ends, fill = [], [], []
+    for size, out, k, s in zip(sizes, made, kernel, strides, strict=True):
+        surplus = (size - 1) * s + k - out
+        same = op.options.get("padding", "SAME") == "SAME"
+        begins.append(max(surplus, 0) // 2 if same else 0)
+        ends.append(max(surplus - begins[-1], 0))
+        fill.append(max(-surplus, 0))
+    inputs = [lifting.read(x, order), lifting.weights(op, 1, (3, 0, 1, 2))]
+    if bias := lifting.bias(op, 3, [x, weights]):
+        inputs.append(bias)
+    attributes = {
+        "kernel_shape": list(kernel),
+        "strides": strides,
+        "pads": begins + ends,
+        "output_padding": fill,
+    }
+    lifting.bind(op, lifting.node("ConvTranspose", inputs, attributes), order)
+
+
+LIFTS = {
+    "CONV_2D": conv_2d,
+    "CONV_3D": conv_3d,
+    "DEPTHWISE_CONV_2D": depthwise_conv_2d,
+    "TRANSPOSE_CONV": transpose_conv,
+}

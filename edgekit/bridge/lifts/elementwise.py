@@ -1,0 +1,127 @@
+"""Operators on each entry alone, and on pairs of entries with broadcasting."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from edgekit.bridge.graph import Op
+from edgekit.bridge.lifted import inner_type
+from edgekit.bridge.lifting import Lifting
+from edgekit.bridge.lifts.activations import Rule, pointwise
+from edgekit.bridge.lifts.axes import together
+
+
+def binary(*kinds: str) -> Rule:
+    """The rule of an operator on two values; nodes after the first are put on its result."""
+    return partial(_binary, kinds=kinds)
+
+
+def _binary(lifting: Lifting, op: Op, *, kinds: tuple[str, ...]) -> None:
+    inputs, order = together(lifting, op, [0, 1])
+    name = lifting.node(kinds[0], inputs)
+    for kind in kinds[1:]:
+        name = lifting.node(kind, [name])
+    lifting.bind(op, name, order)
+
+
+def add_n(lifting: Lifting, op: Op) -> None:
+    """ADD_N: the sum of any number of values."""
+    inputs, order = together(lifting, op, range(len(op.inputs)))
+    lifting.bind(op, lifting.node("Sum", inputs), order)
+
+
+def squared_difference(lifting: Lifting, op: Op) -> None:
+    """SQUARED_DIFFERENCE."""
+    inputs, order = together(lifting, op, [0, 1])
+    difference = lifting.node("Sub", inputs)
+    lifting.bind(op, lifting.node("Mul", [difference, difference]), order)
+
+
+def square(lifting: Lifting, op: Op) -> None:
+    """SQUARE."""
+    order = lifting.order(op, 0)
+    x = lifting.read(lifting.tensor(op, 0), order)
+    lifting.bind(op, lifting.node("Mul", [x, x]), order)
+
+
+def rsqrt(lifting: Lifting, op: Op) -> None:
+    """RSQRT: one over the root."""
+    order = lifting.order(op, 0)
+    root = lifting.node("Sqrt", [lifting.read(lifting.tensor(op, 0), order)])
+    lifting.bind(op, lifting.node("Reciprocal", [root]), order)
+
+
+def floor_div(lifting: Lifting, op: Op) -> None:
+    """FLOOR_DIV: ONNX's Div of integers rounds to zero, so that negative ones need one less."""
+    (a, b), order = together(lifting, op, [0, 1])
+    quotient = lifting.node("Div", [a, b])
+    if lifting.tensor(op, 0).dtype.startswith("float"):
+        lifting.bind(op, lifting.node("Floor", [quotient]), order)
+        return
+    rest = lifting.node("Mod", [a, b])
+    exact = lifting.node("Sub", [a, rest])
+    lifting.bind(op, lifting.node("Div", [exact, b]), order)
+
+
+def floor_mod(lifting: Lifting, op: Op) -> None:
+    """FLOOR_MOD: what is left of a division that rounds down; it has the divisor's sign."""
+    (a, b), order = together(lifting, op, [0, 1])
+    if not lifting.tensor(op, 0).dtype.startswith("float"):
+        lifting.bind(op, lifting.node("Mod", [a, b]), order)
+        return
+    zero = lifting.numbers(np.zeros((), inner_type(lifting.tensor(op, 0))))
+    rest = lifting.node("Mod", [a, b], {"fmod": 1})  # it has the sign of what is divided
+    signs = [lifting.node("Less", [side, zero]) for side in (rest, b)]
+    is_exact = lifting.node("Equal", [rest, zero])
+    is_other = lifting.node("And", [lifting.node("Xor", signs), lifting.node("Not", [is_exact])])
+    made = lifting.node("Where", [is_other, lifting.node("Add", [rest, b]), rest])
+    lifting.bind(op, made, order)
+
+
+def zeros_like(lifting: Lifting, op: Op) -> None:
+    """ZEROS_LIKE."""
+    order = lifting.order(op, 0)
+    sizes = lifting.node("Shape", [lifting.read(lifting.tensor(op, 0), order)])
+    zeros = lifting.node("ConstantOfShape", [sizes])
+    dtype = inner_type(op.outputs[0])
+    lifting.bind(op, zeros if dtype == "float32" else lifting.cast(zeros, dtype), order)
+
+
+LIFTS: dict[str, Rule] = {
+    "ABS": pointwise("Abs"),
+    "ADD": binary("Add"),
+    "ADD_N": add_n,
+    "CEIL": pointwise("Ceil"),
+    "COS": pointwise("Cos"),
+    "DIV": binary("Div"),
+    "EQUAL": binary("Equal"),
+    "EXP": pointwise("Exp"),
+    "FLOOR": pointwise("Floor"),
+    "FLOOR_DIV": floor_div,
+    "FLOOR_MOD": floor_mod,
+    "GREATER": binary("Greater"),
+    "GREATER_EQUAL": binary("GreaterOrEqual"),
+    "LESS": binary("Less"),
+    "LESS_EQUAL": binary("LessOrEqual"),
+    "LOG": pointwise("Log"),
+    "LOGICAL_AND": binary("And"),
+    "LOGICAL_NOT": pointwise("Not"),
+    "LOGICAL_OR": binary("Or"),
+    "MAXIMUM": binary("Max"),
+    "MINIMUM": binary("Min"),
+    "MUL": binary("Mul"),
+    "NEG": pointwise("Neg"),
+    "NOT_EQUAL": binary("Equal", "Not"),
+    "POW": binary("Pow"),
+    "ROUND": pointwise("Round"),
+    "RSQRT": rsqrt,
+    "SIGN": pointwise("Sign"),
+    "SIN": pointwise("Sin"),
+    "SQRT": pointwise("Sqrt"),
+    "SQUARE": square,
+    "SQUARED_DIFFERENCE": squared_difference,
+    "SUB": binary("Sub"),
+    "ZEROS_LIKE": zeros_like,
+}

@@ -1,0 +1,160 @@
+"""Entries picked out of values, and put into them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgekit.bridge.graph import Op
+from edgekit.bridge.layout import plain_order
+from edgekit.bridge.lifted import inner_type
+from edgekit.bridge.lifting import Lifting
+from edgekit.bridge.lifts.activations import Rule
+from edgekit.bridge.lifts.axes import positive
+
+_ALL = 2**31 - 1
+
+
+def slice_of(lifting: Lifting, op: Op) -> None:
+    """SLICE: a start and a size for each axis, -1 for all that is left."""
+    x = lifting.tensor(op, 0)
+    starts, sizes = lifting.array(op, 1), lifting.array(op, 2)
+    if starts is None or sizes is None:
+        _slice_computed(lifting, op)
+        return
+    order, shape = lifting.order(op, 0), lifting.shape(x)
+    cut = [
+        (order.index(axis), int(start), _end(int(start), int(size)))
+        for axis, (start, size) in enumerate(zip(starts, sizes, strict=True))
+        if start or size not in (-1, shape[axis])
+    ]
+    name = lifting.read(x, order)
+    if cut:
+        axes, begins, ends = zip(*cut, strict=True)
+        inputs = [lifting.ints(*begins), lifting.ints(*ends), lifting.ints(*axes)]
+        name = lifting.node("Slice", [name, *inputs])
+    lifting.bind(op, name, order)
+
+
+def _end(start: int, size: int) -> int:
+    return _ALL if size == -1 else start + size
+
+
+def _slice_computed(lifting: Lifting, op: Op) -> None:
+    starts, sizes = lifting.int64(op, 1), lifting.int64(op, 2)
+    ends = lifting.node("Add", [starts, sizes])
+    is_open = lifting.node("Less", [sizes, lifting.ints(0)])
+    ends = lifting.node("Where", [is_open, lifting.ints(_ALL), ends])
+    lifting.bind(op, lifting.node("Slice", [lifting.plain(op, 0), starts, ends]))
+
+
+def gather(lifting: Lifting, op: Op) -> None:
+    """GATHER along an axis; with ``batch_dims``, the first axes of both sides go together."""
+    x, indices = lifting.tensor(op, 0), lifting.plain(op, 1)
+    axis = positive(op.options.get("axis", 0), len(x.shape))
+    batch = op.options.get("batch_dims", 0)
+    batch = positive(batch, len(lifting.tensor(op, 1).shape)) if batch else 0
+    if batch == 0:
+        lifting.bind(op, lifting.gathered(op, 0, indices, axis))
+        return
+    rank = len(x.shape)
+    moved = (*range(batch), axis, *(a for a in range(batch, rank) if a != axis))
+    indices = lifting.node("Unsqueeze", [lifting.cast(indices, "int64"), lifting.ints(-1)])
+    name = lifting.node("GatherND", [lifting.read(x, moved), indices], {"batch_dims": batch})
+    # Axes now: batch, those of the indices, then what stood before and behind the axis.
+    inner = len(lifting.tensor(op, 1).shape) - batch
+    before = range(batch + inner, inner + axis)
+    behind = range(inner + axis, inner + rank - 1)
+    name = lifting.transposed(name, [*range(batch), *before, *range(batch, batch + inner), *behind])
+    lifting.bind(op, name)
+
+
+def embedding_lookup(lifting: Lifting, op: Op) -> None:
+    """EMBEDDING_LOOKUP: rows of a table by their numbers."""
+    lifting.bind(op, lifting.gathered(op, 1, lifting.plain(op, 0), 0))
+
+
+def gather_nd(lifting: Lifting, op: Op) -> None:
+    """GATHER_ND."""
+    lifting.bind(op, lifting.node("GatherND", [lifting.plain(op, 0), lifting.int64(op, 1)]))
+
+
+def scatter_nd(lifting: Lifting, op: Op) -> None:
+    """SCATTER_ND: values added up where they fall on zeros."""
+    dtype = inner_type(op.outputs[0])
+    zero = lifting.numbers(np.zeros((), dtype))
+    zeros = lifting.node("Expand", [zero, lifting.int64(op, 2)])
+    inputs = [zeros, lifting.int64(op, 0), lifting.plain(op, 1)]
+    lifting.bind(op, lifting.node("ScatterND", inputs, {"reduction": "add"}))
+
+
+def reverse(lifting: Lifting, op: Op) -> None:
+    """REVERSE_V2: axes run backwards."""
+    order = lifting.order(op, 0)
+    axes = [order.index(positive(a, len(order))) for a in lifting.integers(op, 1)]
+    count = len(axes)
+    inputs = [
+        lifting.read(lifting.tensor(op, 0), order),
+        lifting.ints(*[-1] * count),
+        lifting.ints(*[-_ALL] * count),
+        lifting.ints(*axes),
+        lifting.ints(*[-1] * count),
+    ]
+    lifting.bind(op, lifting.node("Slice", inputs), order)
+
+
+def reverse_sequence(lifting: Lifting, op: Op) -> None:
+    """REVERSE_SEQUENCE: the first entries of each sample run backwards."""
+    rank = len(lifting.tensor(op, 0).shape)
+    batch, time = op.options.get("batch_dim", 0), op.options["seq_dim"]
+    if sorted((batch, time)) == [0, 1]:
+        order = plain_order(rank)
+    else:
+        order = (batch, time, *(a for a in range(rank) if a not in (batch, time)))
+    attributes = {"batch_axis": order.index(batch), "time_axis": order.index(time)}
+    inputs = [lifting.read(lifting.tensor(op, 0), order), lifting.int64(op, 1)]
+    lifting.bind(op, lifting.node("ReverseSequence", inputs, attributes), order)
+
+
+def dynamic_update_slice(lifting: Lifting, op: Op) -> None:
+    """DYNAMIC_UPDATE_SLICE: a block put in at a place; it is moved so far that it fits."""
+    whole, block = lifting.known(op, 0), lifting.known(op, 1)
+    room = [a - b for a, b in zip(whole, block, strict=True)]
+    start = lifting.node("Min", [lifting.int64(op, 2), lifting.ints(*room)])
+    start = lifting.node("Max", [start, lifting.ints(0)])
+    places = np.moveaxis(np.indices(block, np.int64), 0, -1)
+    indices = lifting.node("Add", [lifting.numbers(places), start])
+    inputs = [lifting.plain(op, 0), indices, lifting.plain(op, 1)]
+    lifting.bind(op, lifting.node("ScatterND", inputs))
+
+
+def one_hot(lifting: Lifting, op: Op) -> None:
+    """ONE_HOT: a new axis with the one value where the index is and the other elsewhere."""
+    depth = lifting.node("Reshape", [lifting.int64(op, 1), lifting.ints(1)])
+    values = [lifting.node("Reshape", [lifting.plain(op, i), lifting.ints(1)]) for i in (3, 2)]
+    pair, dtype = lifting.node("Concat", values, {"axis": 0}), inner_type(op.outputs[0])
+    is_known = dtype in ("float32", "int64")
+    if not is_known:  # onnxruntime has no kernel for other types
+        pair = lifting.cast(pair, "int64")
+    # ONNX counts negative indices from behind where TFLite has nothing there.
+    indices = lifting.int64(op, 0)
+    negative = lifting.node("Less", [indices, lifting.ints(0)])
+    indices = lifting.node("Where", [negative, depth, indices])
+    shape = lifting.tensor(op, 0).shape
+    if not shape:
+        indices = lifting.node("Squeeze", [indices, lifting.ints(0)])
+    axis = {"axis": op.options.get("axis", -1)}
+    made = lifting.node("OneHot", [indices, depth, pair], axis)
+    lifting.bind(op, made if is_known else lifting.cast(made, dtype))
+
+
+LIFTS: dict[str, Rule] = {
+    "DYNAMIC_UPDATE_SLICE": dynamic_update_slice,
+    "EMBEDDING_LOOKUP": embedding_lookup,
+    "GATHER": gather,
+    "GATHER_ND": gather_nd,
+    "ONE_HOT": one_hot,
+    "REVERSE_SEQUENCE": reverse_sequence,
+    "REVERSE_V2": reverse,
+    "SCATTER_ND": scatter_nd,
+    "SLICE": slice_of,
+}

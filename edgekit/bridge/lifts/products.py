@@ -1,0 +1,63 @@
+"""Products of matrices."""
+
+from __future__ import annotations
+
+from edgekit.bridge.graph import Op, Tensor
+from edgekit.bridge.layout import Order, plain_order
+from edgekit.bridge.lifted import quantized
+from edgekit.bridge.lifting import Lifting
+
+
+def fully_connected(lifting: Lifting, op: Op) -> None:
+    """FULLY_CONNECTED: weights [out, in]; the input is a matrix or is made one."""
+    x, weights = lifting.tensor(op, 0), lifting.tensor(op, 1)
+    bias = lifting.bias(op, 2, [x, weights])
+    made = op.outputs[0]
+    keeps = len(made.shape) > 2 and len(x.shape) == len(made.shape)
+    if keeps and quantized(made) is None:
+        name = lifting.node("MatMul", [lifting.read(x), lifting.weights(op, 1, (1, 0))])
+        lifting.bind(op, lifting.node("Add", [name, bias]) if bias else name)
+        return
+    inputs = [_matrix(lifting, x, weights.shape[1]), lifting.weights(op, 1)]
+    name = lifting.node("Gemm", [*inputs, bias] if bias else inputs, {"transB": 1})
+    if len(made.shape) != 2:
+        name = lifting.node("Reshape", [name, _rows(lifting, x, made)])
+    lifting.bind(op, name)
+
+
+def _matrix(lifting: Lifting, x: Tensor, depth: int) -> str:
+    name = lifting.read(x)
+    if len(x.shape) == 2 and x.shape[1] == depth:
+        return name
+    return lifting.reshaped(name, (-1, depth), like=x)
+
+
+def _rows(lifting: Lifting, x: Tensor, made: Tensor) -> str:
+    """The shape of the output, as far as it is known before the run."""
+    shape = lifting.shape(made)
+    if min(shape[1:], default=1) >= 0:
+        return lifting.ints(-1, *shape[1:]) if shape else lifting.ints()
+    sizes = lifting.node("Shape", [lifting.read(x)])
+    front = lifting.node("Slice", [sizes, lifting.ints(0), lifting.ints(-1)])
+    return lifting.node("Concat", [front, lifting.ints(shape[-1])], {"axis": 0})
+
+
+def batch_matmul(lifting: Lifting, op: Op) -> None:
+    """BATCH_MATMUL: products of the last two axes, either side maybe turned."""
+    sides = [
+        (0, op.options.get("adj_x", op.options.get("adjoint_lhs", False))),
+        (1, op.options.get("adj_y", op.options.get("adjoint_rhs", False))),
+    ]
+    inputs = []
+    for position, turned in sides:
+        order = _last_two(lifting.tensor(op, position), turned)
+        inputs.append(lifting.weights(op, position, order))
+    lifting.bind(op, lifting.node("MatMul", inputs))
+
+
+def _last_two(tensor: Tensor, turned: bool) -> Order:
+    order = plain_order(len(tensor.shape))
+    return (*order[:-2], order[-1], order[-2]) if turned else order
+
+
+LIFTS = {"BATCH_MATMUL": batch_matmul, "FULLY_CONNECTED": fully_connected}

@@ -1,0 +1,140 @@
+"""Recurrent layers over whole sequences, from a state of zeros."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from edgekit.bridge.graph import Op, Quantization, Tensor, constant
+from edgekit.bridge.lifted import quantized
+from edgekit.bridge.lifting import Lifting
+from edgekit.bridge.lifts.activations import Rule
+
+# TFLite has gates as input, forget, cell, output; ONNX as input, output, forget, cell.
+_GATES = (0, 3, 1, 2)
+_SATURATED = 10.0  # tanh is 1 there, to the last bit but a few
+_NOT_YET = {16: "a projection", 20: "layer normalisation", 21: "layer normalisation"}
+_ACTIVATIONS = {"NONE": "Affine", "RELU": "Relu", "TANH": "Tanh"}
+
+
+def sequence_lstm(lifting: Lifting, op: Op) -> None:
+    """UNIDIRECTIONAL_SEQUENCE_LSTM; that of integers is computed with floats.
+
+    TensorFlow's converter writes a limit of 10 to the cells of any Keras layer. It is left out, as
+    it is before conversion: it can be reached after 10 steps at the earliest, and the output of a
+    cell changes by less than 1e-8 beyond it.
+
+    Raises:
+        PassRefused: projection, layer normalisation, coupled gates, clipping.
+    """
+    _check(lifting, op)
+    weights = _stacked(lifting, [lifting.tensor(op, 1 + gate) for gate in _GATES])
+    recurrent = _stacked(lifting, [lifting.tensor(op, 5 + gate) for gate in _GATES])
+    inputs = [_by_time(lifting, op), weights, recurrent, _lstm_bias(lifting, op), ""]
+    inputs += [_state(lifting, op, 18), _state(lifting, op, 19), _peepholes(lifting, op)]
+    units = lifting.tensor(op, 5).shape[-1]
+    made = lifting.node("LSTM", _trimmed(inputs), {"hidden_size": units})
+    _bind_sequence(lifting, op, made)
+
+
+def _check(lifting: Lifting, op: Op) -> None:
+    if not lifting.has(op, 1):
+        raise lifting.refusal(op, "has coupled gates")
+    for position, what in _NOT_YET.items():
+        if lifting.has(op, position):
+            raise lifting.refusal(op, f"has {what}")
+    if 0.0 < op.options.get("cell_clip", 0.0) < _SATURATED:
+        raise lifting.refusal(op, "has a clipped state")
+    if op.options.get("fused_activation_function", "TANH") != "TANH":
+        raise lifting.refusal(op, "has an activation other than tanh")
+
+
+def _stacked(lifting: Lifting, gates: Sequence[Tensor]) -> str:
+    """Matrices of all gates below each other, with a first axis of size 1."""
+    parameters = [quantized(t) for t in gates]
+    if all(t.data is not None for t in gates):
+        data = np.concatenate([np.asarray(t.data) for t in gates])[None]
+        scales = [q.scales for q in parameters if q is not None and len(q.scales) == 1]
+        if len(scales) == len(gates):
+            rows = [len(np.asarray(t.data)) for t in gates]
+            q = Quantization(
+                scales=np.repeat(np.concatenate(scales), rows),
+                zero_points=np.repeat([int(q.zero_points[0]) for q in parameters if q], rows),
+                axis=1,
+            )
+            return lifting.read(constant("gates", data, quantization=q), weights=True)
+        if not any(parameters):
+            return lifting.read(constant("gates", data))
+    names = [lifting.read(t, weights=True) for t in gates]
+    whole = lifting.node("Concat", names, {"axis": 0})
+    return lifting.node("Unsqueeze", [whole, lifting.ints(0)])
+
+
+def _lstm_bias(lifting: Lifting, op: Op) -> str:
+    names = []
+    for gate in _GATES:
+        factors = [lifting.tensor(op, 0), lifting.tensor(op, 1 + gate)]
+        units = lifting.tensor(op, 1 + gate).shape[0]
+        zeros = lifting.numbers(np.zeros(units, np.float32))
+        names.append(lifting.bias(op, 12 + gate, factors) or zeros)
+    units = lifting.tensor(op, 5).shape[-1]
+    names.append(lifting.numbers(np.zeros(4 * units, np.float32)))
+    whole = lifting.node("Concat", names, {"axis": 0})
+    return lifting.node("Unsqueeze", [whole, lifting.ints(0)])
+
+
+def _peepholes(lifting: Lifting, op: Op) -> str:
+    if not lifting.has(op, 10):
+        return ""
+    return _stacked(lifting, [lifting.tensor(op, position) for position in (9, 11, 10)])
+
+
+def _by_time(lifting: Lifting, op: Op) -> str:
+    order = (0, 1, 2) if op.options.get("time_major", False) else (1, 0, 2)
+    return lifting.read(lifting.tensor(op, 0), order)
+
+
+def _state(lifting: Lifting, op: Op, position: int) -> str:
+    """What a state is at first; "" = zeros, as where the file keeps it in a variable."""
+    if not lifting.has(op, position) or lifting.tensor(op, position).is_variable:
+        return ""
+    return lifting.node("Unsqueeze", [lifting.plain(op, position), lifting.ints(0)])
+
+
+def _bind_sequence(lifting: Lifting, op: Op, made: str) -> None:
+    name = lifting.node("Squeeze", [made, lifting.ints(1)])
+    order = (0, 1, 2) if op.options.get("time_major", False) else (1, 0, 2)
+    lifting.bind(replace(op, options={}), name, order)
+
+
+def _trimmed(inputs: list[str]) -> list[str]:
+    while not inputs[-1]:
+        inputs = inputs[:-1]
+    return inputs
+
+
+def sequence_rnn(lifting: Lifting, op: Op) -> None:
+    """UNIDIRECTIONAL_SEQUENCE_RNN."""
+    kind = op.options.get("fused_activation_function", "NONE")
+    if kind not in _ACTIVATIONS:
+        raise lifting.refusal(op, f"has the activation {kind}")
+    weights = _stacked(lifting, [lifting.tensor(op, 1)])
+    recurrent = _stacked(lifting, [lifting.tensor(op, 2)])
+    units = lifting.tensor(op, 1).shape[0]
+    bias = lifting.bias(op, 3, [lifting.tensor(op, 0), lifting.tensor(op, 1)])
+    both = [bias, lifting.numbers(np.zeros(units, np.float32))]
+    whole = lifting.node("Concat", both, {"axis": 0})
+    bias = lifting.node("Unsqueeze", [whole, lifting.ints(0)])
+    inputs = [_by_time(lifting, op), weights, recurrent, bias, "", _state(lifting, op, 4)]
+    attributes = {"hidden_size": units, "activations": [_ACTIVATIONS[kind]]}
+    if kind == "NONE":
+        attributes |= {"activation_alpha": [1.0], "activation_beta": [0.0]}
+    _bind_sequence(lifting, op, lifting.node("RNN", _trimmed(inputs), attributes))
+
+
+LIFTS: dict[str, Rule] = {
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": sequence_lstm,
+    "UNIDIRECTIONAL_SEQUENCE_RNN": sequence_rnn,
+}

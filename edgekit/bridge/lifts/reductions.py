@@ -1,0 +1,152 @@
+"""Reductions of axes, and what looks along one: largest entries, running sums."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+
+import numpy as np
+
+from edgekit.bridge.graph import Op
+from edgekit.bridge.layout import plain_order
+from edgekit.bridge.lifted import quantized
+from edgekit.bridge.lifting import Lifting
+from edgekit.bridge.lifts.activations import Rule
+from edgekit.bridge.lifts.axes import positive, without
+
+_AXES_AS_INPUT = 18  # ReduceSum apart, which has them so since 13
+
+
+def reduced(
+    lifting: Lifting, kind: str, name: str, axes: Sequence[int], *, keep: bool = True
+) -> str:
+    """A value with axes reduced, under either way of saying which.
+
+    Args:
+        lifting: the graph in the making.
+        kind: ONNX's operator.
+        name: the value.
+        axes: of the value.
+        keep: leave them as axes of size 1.
+    """
+    attributes = {"keepdims": int(keep)}
+    if kind == "ReduceSum" or lifting.written.opset >= _AXES_AS_INPUT:
+        return lifting.node(kind, [name, lifting.ints(*axes)], attributes)
+    return lifting.node(kind, [name], attributes | {"axes": list(axes)})
+
+
+def reduction(kind: str, *, truth: bool = False) -> Rule:
+    """The rule of a reduction.
+
+    Args:
+        kind: ONNX's operator.
+        truth: whether it is of truth values, for which ONNX has none.
+    """
+    return partial(_reduction, kind=kind, truth=truth)
+
+
+def _reduction(lifting: Lifting, op: Op, *, kind: str, truth: bool) -> None:
+    order, tensor = lifting.order(op, 0), lifting.tensor(op, 0)
+    rank = len(order)
+    axes = sorted({positive(a, rank) for a in lifting.integers(op, 1)})
+    name, keep = lifting.read(tensor, order), bool(op.options.get("keep_dims", False))
+    if not axes:
+        lifting.bind(op, name, order)
+        return
+    if truth:
+        name = lifting.cast(name, "int32")
+    where = sorted(order.index(a) for a in axes)
+    is_pooled = kind == "ReduceMean" and rank == 4 and where == [2, 3]
+    if is_pooled and quantized(tensor) is not None:
+        # The integer kernel is that of pooling.
+        name = lifting.node("GlobalAveragePool", [name])
+        if not keep:
+            name = lifting.node("Squeeze", [name, lifting.ints(2, 3)])
+    else:
+        name = reduced(lifting, kind, name, where, keep=keep)
+    if truth:
+        name = lifting.cast(name, "bool")
+    lifting.bind(op, name, order if keep else without(order, axes))
+
+
+def arg(kind: str) -> Rule:
+    """The rule of ARG_MAX and ARG_MIN."""
+    return partial(_arg, kind=kind)
+
+
+def _arg(lifting: Lifting, op: Op, *, kind: str) -> None:
+    order = lifting.order(op, 0)
+    axis = positive(lifting.integers(op, 1)[0], len(order))
+    attributes = {"axis": order.index(axis), "keepdims": 0}
+    name = lifting.node(kind, [lifting.read(lifting.tensor(op, 0), order)], attributes)
+    if op.outputs[0].dtype != "int64":
+        name = lifting.cast(name, op.outputs[0].dtype)
+    lifting.bind(op, name, without(order, [axis]))
+
+
+def top_k(lifting: Lifting, op: Op) -> None:
+    """TOPK_V2: the largest entries of the last axis, and where they are."""
+    count = lifting.node("Reshape", [lifting.int64(op, 1), lifting.ints(1)])
+    values, indices = lifting.nodes("TopK", [lifting.plain(op, 0), count], 2)
+    lifting.bind(op, values)
+    dtype = op.outputs[1].dtype
+    lifting.bind(op, indices if dtype == "int64" else lifting.cast(indices, dtype), output=1)
+
+
+def cumsum(lifting: Lifting, op: Op) -> None:
+    """CUMSUM."""
+    order = lifting.order(op, 0)
+    axis = order.index(positive(lifting.integers(op, 1)[0], len(order)))
+    attributes = {k: int(op.options.get(k, False)) for k in ("exclusive", "reverse")}
+    inputs = [
+        lifting.read(lifting.tensor(op, 0), order),
+        lifting.numbers(np.asarray(axis, np.int64)),
+    ]
+    lifting.bind(op, lifting.node("CumSum", inputs, attributes), order)
+
+
+def l2_normalization(lifting: Lifting, op: Op) -> None:
+    """L2_NORMALIZATION over the last axis; the length counts as 1e-6 at least."""
+    order = lifting.order(op, 0)
+    x = lifting.read(lifting.tensor(op, 0), order)
+    length = reduced(lifting, "ReduceL2", x, [order.index(len(order) - 1)])
+    length = lifting.node("Max", [length, lifting.scalar(1e-6)])
+    lifting.bind(op, lifting.node("Div", [x, length]), order)
+
+
+def local_response_normalization(lifting: Lifting, op: Op) -> None:
+    """LOCAL_RESPONSE_NORMALIZATION: ONNX divides ``alpha`` by the number of neighbours."""
+    order = (0, 3, 1, 2)
+    size = 2 * op.options["radius"] + 1
+    attributes = {
+        "size": size,
+        "alpha": op.options["alpha"] * size,
+        "beta": op.options["beta"],
+        "bias": op.options["bias"],
+    }
+    x = lifting.read(lifting.tensor(op, 0), order)
+    lifting.bind(op, lifting.node("LRN", [x], attributes), order)
+
+
+def rank_of(lifting: Lifting, op: Op) -> None:
+    """RANK."""
+    rank = len(plain_order(len(lifting.tensor(op, 0).shape)))
+    lifting.bind(op, lifting.numbers(np.asarray(rank, op.outputs[0].dtype)))
+
+
+LIFTS: dict[str, Rule] = {
+    "ARG_MAX": arg("ArgMax"),
+    "ARG_MIN": arg("ArgMin"),
+    "CUMSUM": cumsum,
+    "L2_NORMALIZATION": l2_normalization,
+    "LOCAL_RESPONSE_NORMALIZATION": local_response_normalization,
+    "MEAN": reduction("ReduceMean"),
+    "RANK": rank_of,
+    "REDUCE_ALL": reduction("ReduceMin", truth=True),
+    "REDUCE_ANY": reduction("ReduceMax", truth=True),
+    "REDUCE_MAX": reduction("ReduceMax"),
+    "REDUCE_MIN": reduction("ReduceMin"),
+    "REDUCE_PROD": reduction("ReduceProd"),
+    "SUM": reduction("ReduceSum"),
+    "TOPK_V2": top_k,
+}

@@ -1,0 +1,37 @@
+"""Values chosen by truth values, and by overlap."""
+
+from __future__ import annotations
+
+from edgekit.bridge.graph import Op
+from edgekit.bridge.lifting import Lifting
+from edgekit.bridge.lifts.activations import Rule
+from edgekit.bridge.lifts.axes import together
+
+
+def select(lifting: Lifting, op: Op) -> None:
+    """SELECT: one truth value for each entry, or for each row."""
+    condition, rank = lifting.tensor(op, 0), len(lifting.tensor(op, 1).shape)
+    if len(condition.shape) == rank or not condition.shape:
+        select_v2(lifting, op)
+        return
+    where = lifting.ints(*range(1, rank))
+    rows = lifting.node("Unsqueeze", [lifting.plain(op, 0), where])
+    inputs = [rows, lifting.plain(op, 1), lifting.plain(op, 2)]
+    lifting.bind(op, lifting.node("Where", inputs))
+
+
+def select_v2(lifting: Lifting, op: Op) -> None:
+    """SELECT_V2: the three inputs broadcast."""
+    inputs, order = together(lifting, op, [0, 1, 2])
+    lifting.bind(op, lifting.node("Where", inputs), order)
+
+
+def where(lifting: Lifting, op: Op) -> None:
+    """WHERE: the places of what is true, one a row."""
+    places = lifting.node("NonZero", [lifting.plain(op, 0)])
+    places = lifting.node("Transpose", [places], {"perm": [1, 0]})
+    dtype = op.outputs[0].dtype
+    lifting.bind(op, places if dtype == "int64" else lifting.cast(places, dtype))
+
+
+LIFTS: dict[str, Rule] = {"SELECT": select, "SELECT_V2": select_v2, "WHERE": where}

@@ -1,0 +1,98 @@
+"""What a TFLite graph costs before it is run: multiply-accumulates, weights, live activations."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Callable
+
+from edgekit.bridge.graph import LiteGraph, Op, Shape, Tensor
+from edgekit.bridge.stored import BITS, bytes_stored
+from edgekit.graphs.cost import Cost
+
+
+def lite_cost(graph: LiteGraph) -> Cost:
+    """Count what a graph costs; free sizes count as 1.
+
+    ``macs`` counts convolutions, fully connected layers and batched products of the first graph;
+    operators of inner graphs are counted among ``ops`` only.
+    """
+    macs = [(op, _MACS[op.kind](op)) for op in graph.ops if op.kind in _MACS]
+    stored = list({id(t): t for g in (graph, *graph.inner) for t in _constants(g)}.values())
+    return Cost(
+        ops=dict(sorted(Counter(_operators(graph)).items())),
+        opset=None,
+        parameters=sum(math.prod(t.shape) for t in stored if _is_weight(t)),
+        weight_bytes=sum(bytes_stored(t.dtype, t.shape) for t in stored),
+        macs=sum(count or 0 for _, count in macs),
+        unknown=tuple(op.outputs[0].name for op, count in macs if count is None),
+        peak_activation_bytes=_peak(graph),
+    )
+
+
+def _operators(graph: LiteGraph) -> list[str]:
+    return [op.kind.removeprefix("CUSTOM:") for g in (graph, *graph.inner) for op in g.ops]
+
+
+def _constants(graph: LiteGraph) -> list[Tensor]:
+    read = [t for op in graph.ops for t in op.inputs if t is not None]
+    return [t for t in (*read, *graph.outputs.values()) if t.is_constant]
+
+
+def _is_weight(tensor: Tensor) -> bool:
+    plain = tensor.dtype.startswith("float") or tensor.dtype in ("int8", "uint8", *BITS)
+    return plain or tensor.quantization is not None  # biases are int32 with a scale
+
+
+def _fixed(tensor: Tensor | None) -> Shape:
+    return () if tensor is None else tuple(max(1, d) if d < 0 else d for d in tensor.shape)
+
+
+def _peak(graph: LiteGraph) -> int | None:
+    """The largest sum of values alive at once in the file's order; ``None`` if one is unknown."""
+    last = {id(t): i for i, op in enumerate(graph.ops) for t in op.inputs if t is not None}
+    last |= {id(t): len(graph.ops) for t in graph.outputs.values()}
+    alive = {id(t): t for t in graph.inputs.values()}
+    peak = 0
+    for i, op in enumerate(graph.ops):
+        alive |= {id(t): t for t in op.outputs}
+        if any(t.dtype in ("string", "resource", "variant") for t in alive.values()):
+            return None
+        peak = max(peak, sum(bytes_stored(t.dtype, _fixed(t)) for t in alive.values()))
+        alive = {key: t for key, t in alive.items() if last.get(key, i) > i}
+    return peak
+
+
+def _times_filter(place: int, *axes: int) -> Callable[[Op], int | None]:
+    """Elements of the result, each the sum over some axes of the weights at a place."""
+
+    def count(op: Op) -> int | None:
+        weights = _fixed(op.inputs[place])
+        if len(weights) <= max(axes, default=0):
+            return None
+        return math.prod(_fixed(op.outputs[0])) * math.prod(weights[a] for a in axes)
+
+    return count
+
+
+def _transposed(op: Op) -> int | None:
+    """Elements of the input, each spread over all of a filter's results."""
+    weights, source = _fixed(op.inputs[1]), _fixed(op.inputs[2])
+    return math.prod(source) * math.prod(weights[:3]) if len(weights) == 4 else None
+
+
+def _batched(op: Op) -> int | None:
+    left = _fixed(op.inputs[0])
+    if len(left) < 2:
+        return None
+    return math.prod(_fixed(op.outputs[0])) * left[-2 if op.options.get("adj_x") else -1]
+
+
+_MACS: dict[str, Callable[[Op], int | None]] = {
+    "CONV_2D": _times_filter(1, 1, 2, 3),
+    "DEPTHWISE_CONV_2D": _times_filter(1, 1, 2),
+    "CONV_3D": _times_filter(1, 0, 1, 2, 3),
+    "FULLY_CONNECTED": _times_filter(1, 1),
+    "TRANSPOSE_CONV": _transposed,
+    "BATCH_MATMUL": _batched,
+}

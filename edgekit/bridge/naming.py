@@ -1,0 +1,133 @@
+"""Compositions of ONNX operators that have an operator of their own: GELU."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from onnx import ModelProto, NodeProto, helper
+
+from edgekit.graphs.index import GraphIndex
+
+_TOLERANCE = 1e-4
+_CUBIC = 0.044715
+
+
+def name_compositions(proto: ModelProto) -> None:
+    """Write ``Gelu`` for ``x * (1 + erf(x / sqrt 2)) / 2`` and its approximation by tanh, in place.
+
+    What only those products read stays behind, unread.
+
+    Args:
+        proto: settled: constants are initialisers.
+
+    Source: D. Hendrycks, K. Gimpel, Gaussian Error Linear Units; ONNX operator Gelu.
+    """
+    products = _Products(GraphIndex(proto))
+    for node in proto.graph.node:
+        found = products.gelu(node) if node.op_type == "Mul" else None
+        if found is not None:
+            source, approximate = found
+            output, name = node.output[0], node.name
+            made = helper.make_node("Gelu", [source], [output], name=name, approximate=approximate)
+            node.CopyFrom(made)
+
+
+class _Products:
+    """Products and sums of a graph, taken apart."""
+
+    def __init__(self, index: GraphIndex) -> None:
+        self.index = index
+
+    def gelu(self, node: NodeProto) -> tuple[str, str] | None:
+        """What a product is the GELU of, and which one; ``None`` where it is no GELU."""
+        factor, leaves = self._factors(node.output[0])
+        if len(leaves) != 2 or not _near(factor, 0.5):
+            return None
+        for source, gate in (leaves, leaves[::-1]):
+            inner = self._plus(gate, 1.0)
+            if inner is not None and self._is_erf_of(inner, source):
+                return source, "none"
+            if inner is not None and self._is_tanh_of(inner, source):
+                return source, "tanh"
+        return None
+
+    def _made_by(self, name: str, kind: str) -> NodeProto | None:
+        node = self.index.producer.get(name)
+        return node if node is not None and node.op_type == kind else None
+
+    def _number(self, name: str) -> float | None:
+        array = self.index.constant(name)
+        return float(array.item()) if array is not None and array.size == 1 else None
+
+    def _factors(self, name: str) -> tuple[float, list[str]]:
+        """A value as a number times values that are no products."""
+        factor, leaves = 1.0, []
+        for sign, leaf in self._leaves(name):
+            number = self._number(leaf)
+            if number is None and sign > 0:
+                leaves.append(leaf)
+            elif number:
+                factor *= number**sign
+            else:
+                return math.nan, []
+        return factor, leaves
+
+    def _leaves(self, name: str) -> Iterator[tuple[int, str]]:
+        product, quotient = self._made_by(name, "Mul"), self._made_by(name, "Div")
+        if product is not None:
+            yield from self._leaves(product.input[0])
+            yield from self._leaves(product.input[1])
+        elif quotient is not None and self._number(quotient.input[1]) is not None:
+            yield from self._leaves(quotient.input[0])
+            yield -1, quotient.input[1]
+        else:
+            yield 1, name
+
+    def _plus(self, name: str, by: float) -> str | None:
+        """What a number is added to."""
+        node = self._made_by(name, "Add")
+        if node is None:
+            return None
+        left, right = str(node.input[0]), str(node.input[1])
+        if _near(self._number(left), by):
+            return right
+        return left if _near(self._number(right), by) else None
+
+    def _is_erf_of(self, name: str, source: str) -> bool:
+        node = self._made_by(name, "Erf")
+        if node is None:
+            return False
+        factor, leaves = self._factors(node.input[0])
+        return _near(factor, math.sqrt(0.5)) and leaves == [source]
+
+    def _is_tanh_of(self, name: str, source: str) -> bool:
+        node = self._made_by(name, "Tanh")
+        if node is None:
+            return False
+        factor, leaves = self._factors(node.input[0])
+        if not _near(factor, math.sqrt(2 / math.pi)) or len(leaves) != 1:
+            return False
+        total = self._made_by(leaves[0], "Add")
+        if total is None:
+            return False
+        left, right = total.input
+        return (left == source and self._is_cubic(right, source)) or (
+            right == source and self._is_cubic(left, source)
+        )
+
+    def _is_cubic(self, name: str, source: str) -> bool:
+        """Whether a value is 0.044715 times a value to the third."""
+        factor, leaves = self._factors(name)
+        if not _near(factor, _CUBIC):
+            return False
+        if leaves == [source] * 3:
+            return True
+        power = self._made_by(leaves[0], "Pow") if len(leaves) == 1 else None
+        if power is None or power.input[0] != source:
+            return False
+        return _near(self._number(power.input[1]), 3.0)
+
+
+def _near(value: float | None, wanted: float) -> bool:
+    return value is not None and abs(value - wanted) <= _TOLERANCE * wanted

@@ -1,0 +1,184 @@
+"""Weights in fewer bits under float operators: 16-bit floats, and 8 bits with dynamic kernels."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from edgekit.bridge.graph import Array, LiteGraph, Op, Quantization, Tensor, constant
+from edgekit.bridge.integers import along_axis
+from edgekit.bridge.kernels import LAYERS, Target
+from edgekit.bridge.wiring import Wiring, like, sweep
+
+# As few entries save nothing: the tensor and the operator that unpacks it take more.
+_LEAST_FLOAT16 = 64
+# TFLite's own limit below which weights stay floats.
+_LEAST_INT8 = 1024
+# Smaller products on floats take as long as on integers.
+_LEAST_PRODUCT = 1 << 16
+# Layers whose kernels take int8 weights under float activations, and quantise those as they run.
+_DYNAMIC: dict[Target, tuple[str, ...]] = {
+    "litert": ("FULLY_CONNECTED", "CONV_2D"),
+    "tflite-runtime": ("FULLY_CONNECTED",),
+}
+
+
+def store_float16(graph: LiteGraph) -> None:
+    """Store the floats of a graph in 16 bits, dequantised once when the model is loaded.
+
+    What 16 bits cannot hold stays as it is.
+    """
+    for one in (graph, *graph.inner):
+        wiring = Wiring(one)
+        done: dict[int, Tensor] = {}
+        for op in wiring.ops():
+            wiring.read_instead(op, [_half(wiring, op, t, done) for t in op.inputs])
+        wiring.close()
+
+
+def _half(wiring: Wiring, op: Op, tensor: Tensor | None, done: dict[int, Tensor]) -> Tensor | None:
+    if tensor is None or tensor.data is None or tensor.dtype != "float32":
+        return tensor
+    if id(tensor) in done:
+        return done[id(tensor)]
+    if tensor.data.size < _LEAST_FLOAT16:
+        return tensor
+    with np.errstate(over="ignore"):
+        narrow = tensor.data.astype(np.float16)
+    if not np.array_equal(np.isfinite(narrow), np.isfinite(tensor.data)):
+        return tensor
+    stored = constant(tensor.name, narrow)
+    made = Tensor(name=tensor.name, dtype="float32", shape=tensor.shape)
+    done[id(tensor)] = wiring.insert(op, "DEQUANTIZE", [stored], made)
+    return made
+
+
+def store_int8(graph: LiteGraph, *, per_channel: bool = True) -> None:
+    """Store the weights of float layers, and tables that are gathered from, in 8 bits.
+
+    FULLY_CONNECTED and CONV_2D read the integers and quantise their other input as they run;
+    weights of the other layers are dequantised once when the model is loaded.
+
+    Args:
+        graph: folded and fused; what runs on integers already stays as it is.
+        per_channel: a scale for each output channel of FULLY_CONNECTED too.
+
+    Source: TensorFlow Lite's dynamic range quantization: symmetric weights from -127 to 127.
+    """
+    for one in (graph, *graph.inner):
+        wiring = Wiring(one)
+        for op in wiring.ops(*LAYERS):
+            _store_weight(wiring, op, per_channel=per_channel)
+        for op in wiring.ops("GATHER"):
+            _store_table(wiring, op)
+        wiring.close()
+
+
+def _store_weight(wiring: Wiring, op: Op, *, per_channel: bool) -> None:
+    place, axis = LAYERS[op.kind].weight, LAYERS[op.kind].axis
+    weight = op.inputs[place]
+    if weight is None or not _is_large(weight):
+        return
+    has_one_scale = op.kind == "FULLY_CONNECTED" and not per_channel
+    stored = quantised_weight(weight, None if has_one_scale else axis)
+    made = wiring.insert(op, "DEQUANTIZE", [stored], like(weight))
+    wiring.read_instead(op, [made if n == place else t for n, t in enumerate(op.inputs)])
+
+
+def _is_large(weight: Tensor) -> bool:
+    if weight.data is None or weight.dtype != "float32" or weight.data.size < _LEAST_INT8:
+        return False
+    return bool(np.isfinite(weight.data).all())
+
+
+def _store_table(wiring: Wiring, op: Op) -> None:
+    """Gather rows of integers, and the scale of each row: the table stays as it is stored."""
+    table, rows = op.inputs[0], op.inputs[1]
+    if table is None or rows is None or not _is_large(table) or len(table.shape) != 2:
+        return
+    if op.options.get("axis", 0) != 0 or op.options.get("batch_dims", 0) != 0:
+        return
+    stored = quantised_weight(table, 0)
+    if stored.data is None or stored.quantization is None:
+        return
+    made = op.outputs[0]
+    integers = Tensor(name=table.name, dtype="int8", shape=made.shape)
+    reals = Tensor(name=table.name, dtype="float32", shape=made.shape)
+    factors = Tensor(name=table.name, dtype="float32", shape=(*made.shape[:-1], 1))
+    options = dict(op.options)
+    plain = constant(table.name, stored.data)
+    scales = constant(table.name, stored.quantization.scales.reshape(-1, 1))
+    wiring.insert(op, "GATHER", [plain, rows], integers, options)
+    casting = {"in_data_type": "int8", "out_data_type": "float32"}
+    wiring.insert(op, "CAST", [integers], reals, casting)
+    wiring.insert(op, "GATHER", [scales, rows], factors, dict(options))
+    wiring.become(op, "MUL", [reals, factors])
+
+
+def quantised_weight(weight: Tensor, axis: int | None) -> Tensor:
+    """A constant of int8 from -127 to 127, with a scale for each index of an axis.
+
+    Args:
+        weight: a constant of finite floats.
+        axis: ``None`` for one scale in all.
+    """
+    if weight.data is None:
+        raise ValueError(f"{weight.name}: no constant")
+    array: Array = weight.data
+    rest: Sequence[int] = [n for n in range(array.ndim) if n != axis]
+    most = np.abs(array).max(axis=tuple(rest)).reshape(-1).astype(np.float64)
+    scales = np.maximum(most / 127, np.finfo(np.float32).tiny).astype(np.float32)
+    given = Quantization(scales=scales, zero_points=np.zeros(scales.size, np.int64), axis=axis or 0)
+    integers = np.rint(array / along_axis(scales, axis or 0, array.ndim))
+    return constant(weight.name, np.clip(integers, -127, 127).astype(np.int8), quantization=given)
+
+
+def use_dynamic_kernels(graph: LiteGraph, *, target: Target = "litert") -> None:
+    """Let layers read stored int8 weights as they are, where their kernels can.
+
+    Args:
+        graph: its stored weights under DEQUANTIZE.
+        target: the runtime; 2.14 computes some convolutions of this kind wrongly.
+    """
+    sweep(graph, _read_integers, *_DYNAMIC[target])
+
+
+def use_dynamic_products(graph: LiteGraph, *, target: Target = "litert") -> None:
+    """Let large products of quantised activations, whose own output is not quantised, run on
+    integers: their kernels quantise the activations anew.
+
+    There is no kernel from integers to floats. On floats such a product takes four times as long;
+    small ones stay on floats, exact.
+
+    Args:
+        graph: quantised.
+        target: the runtime; 2.14 reads one scale of a weight only.
+    """
+    if target == "litert":
+        sweep(graph, _read_large_integers, "FULLY_CONNECTED")
+
+
+def _read_large_integers(wiring: Wiring, op: Op) -> None:
+    image, weight = op.inputs[0], op.inputs[1]
+    maker = wiring.maker(image, "DEQUANTIZE")
+    if maker is None or maker.inputs[0] is None or maker.inputs[0].is_constant:
+        return
+    if weight is not None and math.prod(weight.shape) >= _LEAST_PRODUCT:
+        _read_integers(wiring, op)
+
+
+def _read_integers(wiring: Wiring, op: Op) -> None:
+    layer = LAYERS[op.kind]
+    maker = wiring.maker(op.inputs[layer.weight], "DEQUANTIZE")
+    stored = None if maker is None else maker.inputs[0]
+    image = op.inputs[layer.image]
+    if stored is None or stored.data is None or stored.dtype != "int8" or image is None:
+        return
+    given = stored.quantization
+    if given is None or given.zero_points.any() or image.dtype != "float32":
+        return
+    if given.scales.size == 1 or given.axis == layer.axis:
+        inputs = [stored if n == layer.weight else t for n, t in enumerate(op.inputs)]
+        wiring.read_instead(op, inputs)

@@ -1,0 +1,82 @@
+"""Operators on the bits of integers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import numpy as np
+from onnx import NodeProto
+
+from edgekit.bridge.graph import Tensor
+from edgekit.bridge.lowering import Lowering, attr
+from edgekit.bridge.rules.elementwise import operands
+from edgekit.bridge.rules.maths import pair
+
+
+def _as_int32(low: Lowering, node: NodeProto, tensor: Tensor) -> Tensor:
+    if tensor.dtype in ("int64", "uint64"):
+        raise low.refusal(node, f"works on the bits of {tensor.dtype}; TFLite has up to 32")
+    return low.cast(tensor, "int32")
+
+
+def bitwise(compute: Callable[[Lowering, Tensor, Tensor], Tensor]) -> Callable[..., None]:
+    """The rule of an operator on the bits of two integers."""
+    return partial(_bitwise, compute=compute)
+
+
+def _bitwise(
+    low: Lowering, node: NodeProto, *, compute: Callable[[Lowering, Tensor, Tensor], Tensor]
+) -> None:
+    (left, right), order = operands(low, node)
+    made = compute(low, _as_int32(low, node, left), _as_int32(low, node, right))
+    low.bind(node, low.cast(made, left.dtype), order)
+
+
+def _xor(low: Lowering, left: Tensor, right: Tensor) -> Tensor:
+    return pair(low, "BITWISE_XOR", left, right)
+
+
+def _and(low: Lowering, left: Tensor, right: Tensor) -> Tensor:
+    """``p + q - (p ^ q)`` is ``2 * (p & q)``; of all bits but the last it cannot overflow."""
+    p, q = (pair(low, "RIGHT_SHIFT", each, 1) for each in (left, right))
+    upper = pair(low, "SUB", pair(low, "ADD", p, q), _xor(low, p, q))
+    odd = [pair(low, "FLOOR_MOD", each, 2) for each in (left, right)]
+    return pair(low, "ADD", upper, pair(low, "MUL", *odd))
+
+
+def _or(low: Lowering, left: Tensor, right: Tensor) -> Tensor:
+    return pair(low, "ADD", _xor(low, left, right), _and(low, left, right))
+
+
+def bitwise_not(low: Lowering, node: NodeProto) -> None:
+    """BitwiseNot: the other value of each bit."""
+    value = low.value(node, 0)
+    made = pair(low, "BITWISE_XOR", _as_int32(low, node, value.tensor), -1)
+    low.bind(node, low.cast(made, value.tensor.dtype), value.order)
+
+
+def bit_shift(low: Lowering, node: NodeProto) -> None:
+    """BitShift of unsigned integers: up by a product, down by RIGHT_SHIFT."""
+    (left, right), order = operands(low, node)
+    if not left.dtype.startswith("uint"):
+        raise low.refusal(node, f"shifts {left.dtype}; up to opset 25 it is for unsigned integers")
+    if attr(node, "direction") == "LEFT":
+        a, b = _as_int32(low, node, left), _as_int32(low, node, right)
+        made = pair(low, "MUL", a, pair(low, "POW", low.int32(2), b))
+    elif left.dtype == "uint32":
+        shape = np.broadcast_shapes(left.shape, right.shape)
+        made = low.emit("RIGHT_SHIFT", [left, right], shape, dtype="uint32")
+    else:
+        a, b = _as_int32(low, node, left), _as_int32(low, node, right)
+        made = pair(low, "RIGHT_SHIFT", a, b)
+    low.bind(node, low.cast(made, left.dtype), order)
+
+
+RULES: dict[str, Callable[[Lowering, NodeProto], None]] = {
+    "BitShift": bit_shift,
+    "BitwiseAnd": bitwise(_and),
+    "BitwiseNot": bitwise_not,
+    "BitwiseOr": bitwise(_or),
+    "BitwiseXor": bitwise(_xor),
+}

@@ -1,0 +1,108 @@
+"""The activations that recurrent nodes name by attribute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+from onnx import NodeProto
+
+from edgekit.bridge.graph import Tensor
+from edgekit.bridge.lowering import Lowering, attr
+
+Activation = Callable[[Lowering, Tensor], Tensor]
+_USUAL = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}
+# The alphas and betas that ONNX gives to those that have them, in float32.
+_NUMBERS = {
+    "Affine": (1.0, 0.0),
+    "Elu": (1.0, None),
+    "HardSigmoid": (0.2, 0.5),
+    "LeakyRelu": (0.01, None),
+    "ScaledTanh": (1.0, 1.0),
+    "ThresholdedRelu": (1.0, None),
+}
+
+
+def activations_of(low: Lowering, node: NodeProto, side: int, sides: int) -> list[Activation]:
+    """The activations of one direction, what they read clipped where the node says so.
+
+    Raises:
+        PassRefused: ONNX has no activation of a name.
+    """
+    usual = _USUAL[node.op_type]
+    given = attr(node, "activations")
+    names = [n.decode() if isinstance(n, bytes) else n for n in given or usual * sides]
+    alphas, betas = (
+        list(attr(node, "activation_alpha", [])),
+        list(attr(node, "activation_beta", [])),
+    )
+    made: list[Activation] = []
+    for name in names:
+        kind = next(
+            (k for k in (*_NUMBERS, *_PLAIN, "Softsign", "Softplus") if k.lower() == name.lower()),
+            None,
+        )
+        if kind is None:
+            raise low.refusal(node, f"has the unknown activation {name}")
+        alpha, beta = _NUMBERS.get(kind, (None, None))
+        if alpha is not None and alphas:
+            alpha = alphas.pop(0)
+        if beta is not None and betas:
+            beta = betas.pop(0)
+        apply = partial(_applied, kind=kind, alpha=alpha or 0.0, beta=beta or 0.0)
+        clip = attr(node, "clip")
+        made.append(apply if clip is None else partial(_clipped, bound=float(clip), after=apply))
+    count = len(usual)
+    return made[side * count : (side + 1) * count]
+
+
+_PLAIN = {"Relu": "RELU", "Sigmoid": "LOGISTIC", "Tanh": "TANH"}
+
+
+def _clipped(low: Lowering, tensor: Tensor, *, bound: float, after: Activation) -> Tensor:
+    return after(low, _between(low, tensor, -bound, bound))
+
+
+def _between(low: Lowering, tensor: Tensor, least: float, most: float) -> Tensor:
+    return _with(low, "MINIMUM", _with(low, "MAXIMUM", tensor, least), most)
+
+
+def _with(low: Lowering, kind: str, tensor: Tensor, number: float) -> Tensor:
+    return low.emit(kind, [tensor, low.float32(number)], tensor.shape)
+
+
+def _applied(low: Lowering, tensor: Tensor, *, kind: str, alpha: float, beta: float) -> Tensor:
+    shape = tensor.shape
+    if kind in _PLAIN:
+        return low.emit(_PLAIN[kind], [tensor], shape)
+    if kind == "Affine":
+        return _with(low, "ADD", _with(low, "MUL", tensor, alpha), beta)
+    if kind == "ScaledTanh":
+        inner = low.emit("TANH", [_with(low, "MUL", tensor, beta)], shape)
+        return _with(low, "MUL", inner, alpha)
+    if kind == "HardSigmoid":
+        inner = _with(low, "ADD", _with(low, "MUL", tensor, alpha), beta)
+        return _between(low, inner, 0.0, 1.0)
+    if kind == "LeakyRelu":
+        return low.emit("LEAKY_RELU", [tensor], shape, options={"alpha": alpha})
+    if kind == "ThresholdedRelu":
+        above = low.emit("GREATER", [tensor, low.float32(alpha)], shape, dtype="bool")
+        return low.emit("SELECT_V2", [above, tensor, low.float32(0.0)], shape)
+    return _softened(low, tensor, kind, alpha)
+
+
+def _softened(low: Lowering, tensor: Tensor, kind: str, alpha: float) -> Tensor:
+    """Elu, Softsign and Softplus."""
+    shape = tensor.shape
+    if kind == "Softsign":
+        size = _with(low, "ADD", low.emit("ABS", [tensor], shape), 1.0)
+        return low.emit("DIV", [tensor, size], shape)
+    if kind == "Softplus":  # max(x, 0) + log(1 + exp(-|x|)) does not overflow
+        falling = low.emit("NEG", [low.emit("ABS", [tensor], shape)], shape)
+        inner = _with(low, "ADD", low.emit("EXP", [falling], shape), 1.0)
+        return low.emit(
+            "ADD", [low.emit("RELU", [tensor], shape), low.emit("LOG", [inner], shape)], shape
+        )
+    positive = low.emit("RELU", [tensor], shape)
+    negative = low.emit("ELU", [_with(low, "MINIMUM", tensor, 0.0)], shape)
+    return low.emit("ADD", [positive, _with(low, "MUL", negative, alpha)], shape)

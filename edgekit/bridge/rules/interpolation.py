@@ -1,0 +1,117 @@
+"""Resizing along one axis as a matrix or as indices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resizing:
+    """How an axis is resized; the names are those of ONNX's Resize.
+
+    Args:
+        before: entries.
+        after: entries.
+        scale: ``after / before``, or what that was rounded from.
+        transformation: coordinate_transformation_mode.
+        region: of the input that is taken, as shares (tf_crop_and_resize).
+        cubic_a: cubic_coeff_a.
+        exclude_outside: entries outside have no weight.
+        antialias: widen the filter when the axis shrinks.
+    """
+
+    before: int
+    after: int
+    scale: float
+    transformation: str
+    region: tuple[float, float] = (0.0, 1.0)
+    cubic_a: float = -0.75
+    exclude_outside: bool = False
+    antialias: bool = False
+
+
+def coordinates(how: Resizing) -> Floats:
+    """Where each entry of the result lies among those of the input.
+
+    Source: ONNX operators, Resize.
+    """
+    at = np.arange(how.after, dtype=np.float64)
+    length = how.scale * how.before
+    last = how.before - 1
+    if how.transformation == "align_corners":
+        return at * last / (length - 1) if length != 1 else at * 0
+    if how.transformation == "asymmetric":
+        return at / how.scale
+    if how.transformation == "tf_half_pixel_for_nn":
+        return (at + 0.5) / how.scale
+    if how.transformation == "tf_crop_and_resize":
+        start, end = how.region
+        if length == 1:
+            return at + 0.5 * (start + end) * last
+        return start * last + at * (end - start) * last / (length - 1)
+    moved = 0.0
+    if how.transformation == "half_pixel_symmetric":
+        moved = how.before / 2 * (1 - how.after / length)
+    if how.transformation == "pytorch_half_pixel" and length == 1:
+        return at * 0
+    return moved + (at + 0.5) / how.scale - 0.5
+
+
+def outside(how: Resizing) -> NDArray[np.bool_]:
+    """Entries of the result that lie outside of the input (tf_crop_and_resize)."""
+    at = coordinates(how)
+    found: NDArray[np.bool_] = (at < 0) | (at > how.before - 1)
+    return found & (how.transformation == "tf_crop_and_resize")
+
+
+def nearest(how: Resizing, mode: str) -> NDArray[np.int64]:
+    """The entry of the input that each entry of the result is, by nearest_mode."""
+    rounding: dict[str, Callable[[Floats], Floats]] = {
+        "round_prefer_floor": lambda at: np.ceil(at - 0.5),
+        "round_prefer_ceil": lambda at: np.floor(at + 0.5),
+        "floor": np.floor,
+        "ceil": np.ceil,
+    }
+    at = rounding[mode](coordinates(how))
+    return np.clip(at, 0, how.before - 1).astype(np.int64)
+
+
+def matrix(how: Resizing, mode: str) -> Floats:
+    """The weights (after, before) that make of an axis the resized one, linear or cubic."""
+    at = coordinates(how)
+    low = np.ceil(at) - 1  # the entry on the left: shares lie in (0, 1]
+    share = at - low
+    scale = min(how.scale, 1.0) if how.antialias else 1.0
+    radius = (1 if mode == "linear" else 2) / scale
+    start = int(np.floor(-radius) + 1)
+    made = np.zeros((how.after, how.before))
+    rows = np.arange(how.after)
+    total = np.zeros(how.after)
+    for offset in range(start, 2 - start):
+        away = np.abs(offset - share) * scale
+        weight = _tent(away) if mode == "linear" else _cubic(away, how.cubic_a)
+        place = low + offset
+        if how.exclude_outside:
+            weight = weight * ((place >= 0) & (place < how.before))
+        np.add.at(made, (rows, np.clip(place, 0, how.before - 1).astype(int)), weight)
+        total += weight
+    normal = made / total[:, None] if how.exclude_outside or how.antialias else made
+    result: Floats = normal * ~outside(how)[:, None]
+    return result
+
+
+def _tent(away: Floats) -> Floats:
+    return np.clip(1 - away, 0, None)
+
+
+def _cubic(away: Floats, a: float) -> Floats:
+    """Keys' cubic convolution kernel, by the distance from its middle."""
+    near = ((a + 2) * away - (a + 3)) * away**2 + 1
+    far = ((a * away - 5 * a) * away + 8 * a) * away - 4 * a
+    return np.where(away <= 1, near, np.where(away < 2, far, 0.0))

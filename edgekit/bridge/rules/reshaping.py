@@ -1,0 +1,111 @@
+"""Another shape for a value, in the storage order that it has, where that can be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edgekit.bridge.graph import Shape
+from edgekit.bridge.layout import (
+    Mixed,
+    Order,
+    Value,
+    logical,
+    permutation,
+    plain_order,
+    split_apart,
+    stored,
+)
+from edgekit.bridge.lowering import Lowering
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Group:
+    """Neighbouring axes that become other neighbouring axes of as many entries."""
+
+    before: tuple[int, ...]
+    after: tuple[int, ...]
+
+
+def reshaped(low: Lowering, value: Value, shape: Shape) -> Value:
+    """A value in another shape, as ONNX's Reshape has it.
+
+    An axis splits, and axes stored side by side in their order merge, without moving data; axes
+    stored side by side in another order become one mixed axis. Anything else is transposed first.
+
+    Args:
+        low: the graph in the making.
+        value: with fixed sizes.
+        shape: as ONNX has it, of as many entries.
+    """
+    storage, order = split_apart(value)
+    if 0 in shape:
+        return Value(tensor=low.reshaped(value.tensor, shape), order=plain_order(len(shape)))
+    sizes = logical(storage, order)
+    groups = _groups(sizes, shape)
+    places = tuple(axis for axis in order if sizes[axis] != 1)
+    tensor = value.tensor
+    mixed = _mixed(groups, places, sizes)
+    if len(mixed) > 1 or not all(_is_kept(group, places) for group in groups):
+        # What is stored side by side last stays so: rows are moved faster than single entries.
+        groups = sorted(groups, key=lambda g: max(places.index(axis) for axis in g.before))
+        ones = tuple(axis for axis in order if sizes[axis] == 1)
+        wanted = (*ones, *(axis for group in groups for axis in group.before))
+        tensor = low.transposed(low.reshaped(tensor, storage), permutation(order, wanted))
+        mixed = []
+    else:
+        groups = sorted(groups, key=lambda g: places.index(g.before[0]))
+    made = _with_ones([axis for group in groups for axis in group.after], len(shape))
+    return Value(
+        tensor=low.reshaped(tensor, stored(shape, made)),
+        order=made,
+        mixed=mixed[0] if mixed else None,
+    )
+
+
+def _groups(before: Shape, after: Shape) -> list[_Group]:
+    """The smallest groups of axes that keep their number of entries; axes of size 1 in none."""
+    left = [axis for axis, size in enumerate(before) if size != 1]
+    right = [axis for axis, size in enumerate(after) if size != 1]
+    groups: list[_Group] = []
+    while left:
+        taken, given = [left.pop(0)], [right.pop(0)]
+        many, few = before[taken[0]], after[given[0]]
+        while many != few:
+            if many < few:
+                taken.append(left.pop(0))
+                many *= before[taken[-1]]
+            else:
+                given.append(right.pop(0))
+                few *= after[given[-1]]
+        groups.append(_Group(before=tuple(taken), after=tuple(given)))
+    return groups
+
+
+def _is_kept(group: _Group, places: Order) -> bool:
+    """Whether a group can stay where it is stored: side by side, in order or of one result."""
+    found = [places.index(axis) for axis in group.before]
+    if max(found) - min(found) != len(found) - 1:
+        return False
+    return found == sorted(found) or len(group.after) == 1
+
+
+def _mixed(groups: list[_Group], places: Order, sizes: Shape) -> list[Mixed]:
+    """The axes that would be mixed if every group stayed where it is stored."""
+    found: list[Mixed] = []
+    for group in groups:
+        stored_axes = [axis for axis in places if axis in group.before]
+        if len(group.after) == 1 and stored_axes != list(group.before):
+            parts = tuple(sizes[axis] for axis in group.before)
+            order = tuple(group.before.index(axis) for axis in stored_axes)
+            found.append(Mixed(axis=group.after[0], sizes=parts, order=order))
+    return found
+
+
+def _with_ones(order: list[int], rank: int) -> Order:
+    """An order of the axes of more than one entry, with those of one behind their neighbours."""
+    if order == sorted(order):
+        return plain_order(rank)
+    for axis in range(rank):
+        if axis not in order:
+            order.insert(order.index(axis - 1) + 1 if axis else 0, axis)
+    return tuple(order)

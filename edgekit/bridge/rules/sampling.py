@@ -1,0 +1,105 @@
+"""Images sampled at places that the data gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+from onnx import NodeProto
+
+from edgekit.bridge.graph import Tensor
+from edgekit.bridge.layout import channels_last
+from edgekit.bridge.lowering import Lowering, attr
+from edgekit.bridge.rules.slicing import sliced
+
+_LINEAR = ("linear", "bilinear")
+
+
+def _grid_sample(low: Lowering, node: NodeProto) -> None:
+    """GridSample of images: rows of a flat image by index, weighted by how near they are."""
+    value = low.value(node, 0)
+    mode = attr(node, "mode", "linear")
+    if len(value.order) != 4 or mode not in (*_LINEAR, "nearest"):
+        raise low.refusal(node, f"samples {len(value.order) - 2} dimensions in mode {mode}")
+    order = channels_last(4)
+    image = low.ordered(value, order)
+    batch, height, width, channels = image.shape
+    rows = low.reshaped(image, (batch * height * width, channels))
+    grid = low.plain(node, 1)
+    across, down = (
+        _placed(low, node, sliced(low, grid, {3: range(at, at + 1)}), size)
+        for at, size in ((0, width), (1, height))
+    )
+    total: Tensor | None = None
+    for x, x_share in _neighbours(low, across, mode):
+        for y, y_share in _neighbours(low, down, mode):
+            pixel = _pixel(low, node, (rows, x, y), (batch, height, width))
+            for share in (x_share, y_share):
+                if share is not None:
+                    pixel = low.emit("MUL", [pixel, share], pixel.shape)
+            total = pixel if total is None else low.emit("ADD", [total, pixel], pixel.shape)
+    if total is not None:
+        low.bind(node, total, order)
+
+
+def _with(low: Lowering, kind: str, tensor: Tensor, number: float) -> Tensor:
+    return low.emit(kind, [tensor, low.float32(number)], tensor.shape)
+
+
+def _placed(low: Lowering, node: NodeProto, shares: Tensor, size: int) -> Tensor:
+    """Places among the entries of an axis, of shares from -1 to 1; brought inside if asked for."""
+    aligned = bool(attr(node, "align_corners", 0))
+    length = size - 1 if aligned else size
+    first = 0.0 if aligned else -0.5
+    middle = first + length / 2
+    place = _with(low, "ADD", _with(low, "MUL", shares, length / 2), middle)
+    padding = attr(node, "padding_mode", "zeros")
+    if padding == "reflection" and length:
+        away = low.emit("ABS", [_with(low, "SUB", place, first)], place.shape)
+        away = _with(low, "FLOOR_MOD", away, 2.0 * length)
+        back = low.emit("ABS", [_with(low, "SUB", away, length)], place.shape)
+        place = low.emit("SUB", [low.float32(first + length), back], place.shape)
+    if padding != "zeros":
+        place = _within(low, place, size)
+    return place
+
+
+def _within(low: Lowering, place: Tensor, size: int) -> Tensor:
+    return _with(low, "MINIMUM", _with(low, "MAXIMUM", place, 0.0), size - 1)
+
+
+def _neighbours(low: Lowering, place: Tensor, mode: str) -> list[tuple[Tensor, Tensor | None]]:
+    """The whole places next to one, and what share each has."""
+    if mode == "nearest":
+        return [(low.emit("ROUND", [place], place.shape), None)]
+    before = low.emit("FLOOR", [place], place.shape)
+    share = low.emit("SUB", [place, before], place.shape)
+    rest = low.emit("SUB", [low.float32(1.0), share], place.shape)
+    return [(before, rest), (_with(low, "ADD", before, 1.0), share)]
+
+
+def _pixel(
+    low: Lowering,
+    node: NodeProto,
+    read: tuple[Tensor, Tensor, Tensor],
+    sizes: tuple[int, int, int],
+) -> Tensor:
+    """The entries at whole places of rows; zeros outside where that is the padding."""
+    (rows, x, y), (batch, height, width) = read, sizes
+    inner_x, inner_y = _within(low, x, width), _within(low, y, height)
+    base = np.arange(batch, dtype=np.int32).reshape(batch, 1, 1) * height * width
+    line = low.cast(_with(low, "MUL", inner_y, width), "int32")
+    flat = low.emit("ADD", [line, low.cast(inner_x, "int32")], x.shape, dtype="int32")
+    flat = low.reshaped(flat, x.shape[:3])
+    flat = low.emit("ADD", [flat, low.stored(base)], flat.shape, dtype="int32")
+    shape = (*flat.shape, rows.shape[1])
+    pixel = low.emit("GATHER", [rows, flat], shape, options={"axis": 0, "batch_dims": 0})
+    if attr(node, "padding_mode", "zeros") != "zeros":
+        return pixel
+    for place, inner in ((x, inner_x), (y, inner_y)):
+        inside = low.emit("EQUAL", [place, inner], place.shape, dtype="bool")
+        pixel = low.emit("SELECT_V2", [inside, pixel, low.float32(0.0)], shape)
+    return pixel
+
+
+RULES: dict[str, Callable[[Lowering, NodeProto], None]] = {"GridSample": _grid_sample}

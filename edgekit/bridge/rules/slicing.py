@@ -1,0 +1,80 @@
+"""Slices of values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from onnx import NodeProto
+
+from edgekit.bridge.graph import Shape, Tensor
+from edgekit.bridge.layout import Value
+from edgekit.bridge.lowering import Lowering, attr
+from edgekit.bridge.rules.moving import moved
+
+
+def _slice(low: Lowering, node: NodeProto) -> None:
+    value = low.value(node, 0)
+    ranges = _ranges(low, node, value.shape)
+    made = sliced(low, value.tensor, {value.axis(axis): each for axis, each in ranges.items()})
+    low.bind(node, made, value.order)
+
+
+def _ranges(low: Lowering, node: NodeProto, shape: Shape) -> dict[int, range]:
+    """The entries that are taken of each axis; before opset 10 attributes say them."""
+    if low.has(node, 1):
+        starts, ends = low.integers(node, 1), low.integers(node, 2)
+    else:
+        starts, ends = tuple(attr(node, "starts", [])), tuple(attr(node, "ends", []))
+    if low.has(node, 3):
+        axes = low.integers(node, 3)
+    else:
+        axes = tuple(attr(node, "axes", range(len(starts))))
+    steps = low.integers(node, 4) if low.has(node, 4) else (1,) * len(starts)
+    found: dict[int, range] = {}
+    for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
+        taken = slice(start, end, step).indices(shape[axis])
+        found[axis % len(shape)] = range(*taken)
+    return found
+
+
+def sliced(low: Lowering, tensor: Tensor, taken: Mapping[int, range]) -> Tensor:
+    """Entries of a tensor by evenly spaced indices.
+
+    Args:
+        low: the graph in the making.
+        tensor: of fixed sizes.
+        taken: the indices of each stored axis that isn't taken whole.
+    """
+    every = [taken.get(axis, range(size)) for axis, size in enumerate(tensor.shape)]
+    shape = tuple(len(each) for each in every)
+    if all(each == range(size) for each, size in zip(every, tensor.shape, strict=True)):
+        return tensor
+    if all(each.step == 1 or len(each) <= 1 for each in every):
+        begin, size = low.int32([each.start for each in every]), low.int32(shape)
+        return moved(low, "SLICE", [tensor, begin, size], shape)
+    return _strided(low, tensor, every, shape)
+
+
+def _strided(low: Lowering, tensor: Tensor, every: list[range], shape: Shape) -> Tensor:
+    ends, end_mask = [], 0
+    for axis, each in enumerate(every):
+        ends.append(max(each.stop, 0))
+        end_mask |= (each.stop < 0) << axis  # -1 would be the last entry
+    inputs = [
+        tensor,
+        low.int32([each.start for each in every]),
+        low.int32(ends),
+        low.int32([each.step for each in every]),
+    ]
+    options = {"begin_mask": 0, "end_mask": end_mask}
+    return moved(low, "STRIDED_SLICE", inputs, shape, options=options)
+
+
+def taken_at(low: Lowering, value: Value, axis: int, index: int) -> Tensor:
+    """One entry of an ONNX axis, that axis left out; the others keep their stored order."""
+    place = value.axis(axis)
+    part = sliced(low, value.tensor, {place: range(index, index + 1)})
+    return low.reshaped(part, part.shape[:place] + part.shape[place + 1 :])
+
+
+RULES: dict[str, Callable[[Lowering, NodeProto], None]] = {"Slice": _slice}

@@ -1,0 +1,192 @@
+"""Transposed convolutions."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import NodeProto
+
+from edgekit.bridge.graph import Tensor
+from edgekit.bridge.layout import channels_last
+from edgekit.bridge.lowering import Lowering, attr
+from edgekit.bridge.rules.convolution import Filters, bias_of, convolved
+from edgekit.bridge.rules.windows import Window
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Axis:
+    """How a transposed convolution lies along one axis.
+
+    Args:
+        size: entries of the input.
+        kernel: entries of the kernel.
+        stride: of the output for one step of the input.
+        dilation: of the kernel.
+        before: entries of the full output that are cut off ahead.
+        out: entries of the output.
+    """
+
+    size: int
+    kernel: int
+    stride: int
+    dilation: int
+    before: int
+    out: int
+
+    @property
+    def extent(self) -> int:
+        return (self.kernel - 1) * self.dilation + 1
+
+    @property
+    def full(self) -> int:
+        return (self.size - 1) * self.stride + self.extent
+
+    @property
+    def is_same(self) -> bool:
+        cut = self.full - self.out
+        fits = self.size == -(-self.out // self.stride)
+        return cut >= 0 and self.before == cut // 2 and fits
+
+    @property
+    def made(self) -> int:
+        """Entries to make before any is cut off: less than a stride more than the full output."""
+        return max(self.full, self.before + self.out)
+
+
+_POINT = _Axis(size=1, kernel=1, stride=1, dilation=1, before=0, out=1)
+
+
+def conv_transpose(low: Lowering, node: NodeProto) -> None:
+    """ConvTranspose along one, two or three axes."""
+    value, weight = low.value(node, 0), low.value(node, 1)
+    rank, groups = len(value.order), attr(node, "group", 1)
+    if not 3 <= rank <= 5:
+        raise low.refusal(node, f"works on {rank - 2} axes of space; TFLite has up to three")
+    image = low.ordered(value, channels_last(rank))
+    axes = _axes(low, node, weight.shape[2:])
+    bias = low.plain(node, 2) if low.has(node, 2) else None
+    kernel = low.ordered(weight, (1, *range(2, rank), 0))
+    is_odd = any(axis.made >= axis.full + axis.stride for axis in axes)
+    if groups > 1 or rank == 5 or is_odd:
+        made = _by_stretching(low, node, image, _flipped(low, kernel, groups, bias), axes)
+    else:
+        made = _by_kernel(low, image, Filters(weight=kernel, bias=bias), axes)
+    low.bind(node, made, channels_last(rank))
+
+
+def _axes(low: Lowering, node: NodeProto, kernel: Sequence[int]) -> list[_Axis]:
+    sizes, outs = low.shape_of(node.input[0])[2:], low.shape_of(node.output[0])[2:]
+    count = len(sizes)
+    strides = attr(node, "strides") or [1] * count
+    dilations = attr(node, "dilations") or [1] * count
+    extra = attr(node, "output_padding") or [0] * count
+    pads = attr(node, "pads") or [0] * 2 * count
+    auto = attr(node, "auto_pad", "NOTSET")
+    found: list[_Axis] = []
+    for place in range(count):
+        extent = (kernel[place] - 1) * dilations[place] + 1
+        full = (sizes[place] - 1) * strides[place] + extent
+        before = pads[place]
+        if attr(node, "output_shape") or auto.startswith("SAME"):
+            cut = max(full + extra[place] - outs[place], 0)
+            before = cut // 2 if auto == "SAME_UPPER" else cut - cut // 2
+        axis = _Axis(
+            size=sizes[place],
+            kernel=kernel[place],
+            stride=strides[place],
+            dilation=dilations[place],
+            before=before,
+            out=outs[place],
+        )
+        found.append(axis)
+    return found
+
+
+def _by_kernel(low: Lowering, image: Tensor, filters: Filters, axes: list[_Axis]) -> Tensor:
+    """TRANSPOSE_CONV, and what it makes too much of cut off."""
+    kernel = filters.weight
+    if len(axes) == 1:
+        axes = [_POINT, *axes]
+        image = low.reshaped(image, (image.shape[0], 1, *image.shape[1:]))
+        kernel = low.reshaped(kernel, (kernel.shape[0], 1, *kernel.shape[1:]))
+        flat = _by_kernel(low, image, Filters(weight=kernel, bias=filters.bias), axes)
+        return low.reshaped(flat, (flat.shape[0], *flat.shape[2:]))
+    for place, axis in enumerate(axes):
+        kernel = _spread(low, kernel, place + 1, axis.dilation)
+    is_same = all(axis.is_same for axis in axes)
+    sizes = [axis.out if is_same else axis.made for axis in axes]
+    shape = (image.shape[0], *sizes, kernel.shape[0])
+    options = {
+        "padding": "SAME" if is_same else "VALID",
+        "stride_h": axes[0].stride,
+        "stride_w": axes[1].stride,
+    }
+    inputs = [low.int32(shape), kernel, image, bias_of(low, filters)]
+    made = low.emit("TRANSPOSE_CONV", inputs, shape, options=options)
+    out = (shape[0], *(axis.out for axis in axes), shape[3])
+    if is_same or shape == out:
+        return made
+    begin = low.int32([0, *(axis.before for axis in axes), 0])
+    return low.emit("SLICE", [made, begin, low.int32(out)], out)
+
+
+def _spread(low: Lowering, tensor: Tensor, axis: int, step: int) -> Tensor:
+    """A tensor with ``step - 1`` zeros between the entries of an axis."""
+    size = tensor.shape[axis]
+    if step == 1 or size == 1:
+        return tensor
+    ahead = int(np.prod(tensor.shape[:axis]))
+    inner = int(np.prod(tensor.shape[axis + 1 :]))
+    apart = low.reshaped(tensor, (ahead, size, 1, inner))
+    paddings = np.asarray([[0, 0], [0, 0], [0, step - 1], [0, 0]], np.int32)
+    wide = low.emit("PAD", [apart, low.stored(paddings)], (ahead, size, step, inner))
+    flat = low.reshaped(wide, (ahead, size * step, inner))
+    kept = (ahead, (size - 1) * step + 1, inner)
+    flat = low.emit("SLICE", [flat, low.int32([0, 0, 0]), low.int32(kept)], kept)
+    return low.reshaped(flat, (*tensor.shape[:axis], kept[1], *tensor.shape[axis + 1 :]))
+
+
+def _flipped(low: Lowering, kernel: Tensor, groups: int, bias: Tensor | None) -> Filters:
+    """The filters of the convolution that does the same on a stretched input.
+
+    Args:
+        low: takes the operators.
+        kernel: (out / groups, space..., in).
+        groups: into which channels fall.
+        bias: one number per output channel, if any.
+    """
+    each, *space, channels = kernel.shape
+    if max(space) > 1:
+        turned_axes = low.int32(range(1, len(space) + 1))
+        kernel = low.emit("REVERSE_V2", [kernel, turned_axes], kernel.shape)
+    area = int(np.prod(space))
+    apart = low.reshaped(kernel, (each, area, groups, channels // groups))
+    turned = low.transposed(apart, (2, 0, 1, 3))
+    weight = low.reshaped(turned, (groups * each, *space, channels // groups))
+    return Filters(weight=weight, bias=bias, groups=groups)
+
+
+def _by_stretching(
+    low: Lowering, node: NodeProto, image: Tensor, filters: Filters, axes: list[_Axis]
+) -> Tensor:
+    """A convolution of the input with zeros between its entries."""
+    windows: list[Window] = []
+    for place, axis in enumerate(axes):
+        image = _spread(low, image, place + 1, axis.stride)
+        before = axis.extent - 1 - axis.before
+        if before < 0:
+            raise low.refusal(node, "cuts off more than its kernel reaches")
+        window = Window(
+            size=(axis.size - 1) * axis.stride + 1,
+            kernel=axis.kernel,
+            out=axis.out,
+            dilation=axis.dilation,
+            before=before,
+        )
+        windows.append(window)
+    return convolved(low, image, filters, windows)
+
+
+RULES = {"ConvTranspose": conv_transpose}

@@ -1,0 +1,142 @@
+"""Where a sliding window lies along each axis, and how TFLite says its padding."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import NodeProto
+
+from edgekit.bridge.graph import Shape, Tensor
+from edgekit.bridge.lowering import Lowering, attr
+
+
+@dataclass(frozen=True, kw_only=True)
+class Window:
+    """A window that slides along one axis.
+
+    Args:
+        size: entries of the axis.
+        kernel: entries that the window reads.
+        out: positions that it takes.
+        stride: from one position to the next.
+        dilation: from one entry that it reads to the next.
+        before: padding ahead of the first entry.
+        after: padding past the last entry that ONNX counts; it may exceed what is read.
+    """
+
+    size: int
+    kernel: int
+    out: int
+    stride: int = 1
+    dilation: int = 1
+    before: int = 0
+    after: int = 0
+
+    @property
+    def extent(self) -> int:
+        """Entries from the first that the window reads to the last."""
+        return (self.kernel - 1) * self.dilation + 1
+
+    @property
+    def needed_after(self) -> int:
+        """Padding past the end that is really read; negative where entries are left over."""
+        return (self.out - 1) * self.stride + self.extent - self.size - self.before
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether it reads no padding."""
+        return self.before == 0 and self.needed_after <= 0
+
+    @property
+    def is_same(self) -> bool:
+        """Whether its padding is what TFLite calls SAME."""
+        needed = max((self.out - 1) * self.stride + self.extent - self.size, 0)
+        return self.out == -(-self.size // self.stride) and self.before == needed // 2
+
+
+def whole(size: int) -> Window:
+    """A window of one entry: nothing happens along this axis."""
+    return Window(size=size, kernel=1, out=size)
+
+
+def windows_of(low: Lowering, node: NodeProto, kernel: Sequence[int]) -> list[Window]:
+    """The windows of a convolution or pooling along its spatial axes."""
+    sizes, made = low.shape_of(node.input[0])[2:], low.shape_of(node.output[0])[2:]
+    count = len(sizes)
+    strides = attr(node, "strides") or [1] * count
+    dilations = attr(node, "dilations") or [1] * count
+    pads = attr(node, "pads") or [0] * 2 * count
+    auto = attr(node, "auto_pad", "NOTSET")
+    found: list[Window] = []
+    for axis, (size, out) in enumerate(zip(sizes, made, strict=True)):
+        extent = (kernel[axis] - 1) * dilations[axis] + 1
+        before, after = pads[axis], pads[count + axis]
+        if auto != "NOTSET":
+            before, after = _automatic(auto, (out - 1) * strides[axis] + extent - size)
+        window = Window(
+            size=size,
+            kernel=kernel[axis],
+            out=out,
+            stride=strides[axis],
+            dilation=dilations[axis],
+            before=before,
+            after=after,
+        )
+        found.append(window)
+    return found
+
+
+def _automatic(auto: str, missing: int) -> tuple[int, int]:
+    total = max(missing, 0) if auto.startswith("SAME") else 0
+    less, more = total // 2, total - total // 2
+    return (more, less) if auto == "SAME_LOWER" else (less, more)
+
+
+def padding_of(windows: Sequence[Window]) -> str | None:
+    """``VALID`` or ``SAME``; ``None`` where the padding has to be written out."""
+    if all(window.is_valid for window in windows):
+        return "VALID"
+    return "SAME" if all(window.is_same for window in windows) else None
+
+
+def padded(
+    low: Lowering, image: Tensor, windows: Sequence[Window], *, fill: Tensor | None = None
+) -> Tensor:
+    """An image with channels last and the padding that its windows read.
+
+    Args:
+        low: takes the operators.
+        image: (batch, space..., channels); of at most three spatial axes.
+        windows: one for each spatial axis.
+        fill: what to pad with, a scalar; ``None`` = zero.
+    """
+    sides = [(w.before, max(w.needed_after, 0)) for w in windows]
+    paddings = np.asarray([(0, 0), *sides, (0, 0)], np.int32)
+    if not paddings.any():
+        return image
+    shape: Shape = tuple(
+        int(size + sum(side)) for size, side in zip(image.shape, paddings, strict=True)
+    )
+    inputs = [image, low.stored(paddings)]
+    if fill is None:
+        made = low.emit("PAD", inputs, shape, dtype=image.dtype)
+    else:
+        made = low.emit("PADV2", [*inputs, fill], shape, dtype=image.dtype)
+    made.quantization = image.quantization
+    return made
+
+
+def without_padding(windows: Sequence[Window]) -> list[Window]:
+    """The windows on an image whose padding is written out."""
+    return [
+        Window(
+            size=w.size + w.before + max(w.needed_after, 0),
+            kernel=w.kernel,
+            out=w.out,
+            stride=w.stride,
+            dilation=w.dilation,
+        )
+        for w in windows
+    ]

@@ -1,0 +1,165 @@
+"""The words of the TensorFlow Lite schema: kinds, types, and the options of every operator."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from edgekit.errors import UserError, missing_extra
+
+try:
+    from ai_edge_litert import schema_py_generated
+except ImportError as error:
+    raise missing_extra("ai-edge-litert", "litert") from error
+
+tables = schema_py_generated
+
+
+def _named(enum: type, *, lower: bool = False) -> dict[str, int]:
+    words = {k: v for k, v in vars(enum).items() if not k.startswith("_")}
+    return {k.lower(): v for k, v in words.items()} if lower else words
+
+
+KINDS = _named(tables.BuiltinOperator)
+KIND_NAMES = {number: name for name, number in KINDS.items()}
+TYPES = _named(tables.TensorType, lower=True)
+TYPE_NAMES = {number: name for name, number in TYPES.items()}
+UNIONS = (_named(tables.BuiltinOptions), _named(tables.BuiltinOptions2))
+_UNION_NAMES = tuple({number: name for name, number in union.items()} for union in UNIONS)
+
+# Options whose value is a number in the file and a name in the graph.
+_ENUMS: dict[str, dict[str, int]] = {
+    "padding": _named(tables.Padding),
+    "fused_activation_function": _named(tables.ActivationFunctionType),
+    "mode": _named(tables.MirrorPadMode),
+    "weights_format": _named(tables.FullyConnectedOptionsWeightsFormat),
+    "kernel_type": _named(tables.LSTMKernelType),
+    "combiner": _named(tables.CombinerType),
+    "in_data_type": TYPES,
+    "out_data_type": TYPES,
+    "output_type": TYPES,
+    "out_type": TYPES,
+    "idx_out_type": TYPES,
+    "key_dtype": TYPES,
+    "value_dtype": TYPES,
+    "quantized_bias_type": TYPES,
+}
+_ENUM_NAMES = {key: {v: k for k, v in enum.items()} for key, enum in _ENUMS.items()}
+
+# Kinds whose table of options is not named after them.
+_TABLES = {
+    "AVERAGE_POOL_2D": "Pool2DOptions",
+    "MAX_POOL_2D": "Pool2DOptions",
+    "L2_POOL_2D": "Pool2DOptions",
+    "CONV_3D_TRANSPOSE": "Conv3DOptions",
+    "MEAN": "ReducerOptions",
+    "SUM": "ReducerOptions",
+    "REDUCE_MAX": "ReducerOptions",
+    "REDUCE_MIN": "ReducerOptions",
+    "REDUCE_PROD": "ReducerOptions",
+    "REDUCE_ANY": "ReducerOptions",
+    "REDUCE_ALL": "ReducerOptions",
+    "L2_NORMALIZATION": "L2NormOptions",
+    "BATCH_MATMUL": "BatchMatMulOptions",
+    "LSH_PROJECTION": "LSHProjectionOptions",
+    "LSTM": "LSTMOptions",
+    "RNN": "RNNOptions",
+    "SVDF": "SVDFOptions",
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": "UnidirectionalSequenceLSTMOptions",
+    "BIDIRECTIONAL_SEQUENCE_LSTM": "BidirectionalSequenceLSTMOptions",
+    "UNIDIRECTIONAL_SEQUENCE_RNN": "SequenceRNNOptions",
+    "BIDIRECTIONAL_SEQUENCE_RNN": "BidirectionalSequenceRNNOptions",
+    "RANDOM_STANDARD_NORMAL": "RandomOptions",
+    "RANDOM_UNIFORM": "RandomOptions",
+    "MULTINOMIAL": "RandomOptions",
+    "STABLEHLO_COMPOSITE": "StableHLOCompositeOptions",
+}
+
+
+def options_table(kind: str) -> str | None:
+    """The name of the table that holds an operator's options; ``None`` where there are none."""
+    name = _TABLES.get(kind) or kind.title().replace("_", "") + "Options"
+    if not any(name in union for union in UNIONS):
+        return None
+    return name if vars(getattr(tables, name + "T")()) else None
+
+
+def union_of(kind: str) -> tuple[int | None, int]:
+    """In which union an operator's options are, and under which number; ``None`` without any."""
+    name = options_table(kind)
+    for place, union in enumerate(UNIONS):
+        if name in union:
+            return place, union[name]
+    return None, 0
+
+
+def packed_options(kind: str, options: Mapping[str, Any]) -> Any:  # noqa: ANN401 - generated types
+    """The options of an operator as the schema's own object; ``None`` where it has no options.
+
+    Raises:
+        UserError: an option, or its value, is unknown to the schema.
+    """
+    name = options_table(kind)
+    if name is None:
+        if options:
+            raise UserError(f"{kind} has no option {', '.join(options)}")
+        return None
+    made = getattr(tables, name + "T")()
+    for key, value in options.items():
+        field = _camel(key)
+        if not hasattr(made, field):
+            raise UserError(f"{kind} has no option {key}")
+        setattr(made, field, _number(kind, key, value))
+    return made
+
+
+def unpacked_options(union: int, number: int, table: Any) -> dict[str, Any]:  # noqa: ANN401
+    """The options of an operator by name, those with the schema's default included.
+
+    Args:
+        union: 0 for ``builtin_options`` of the file, 1 for ``builtin_options_2``.
+        number: which table of the union it is.
+        table: bytes and place of the table, as flatbuffers reads them.
+
+    Raises:
+        UserError: the table, or an option of it, is unknown.
+    """
+    name = _UNION_NAMES[union].get(number, "NONE")
+    if name == "NONE":
+        raise UserError(f"unknown operator options ({number})", hint="the file is too new")
+    reader = getattr(tables, name)()
+    reader.Init(table.Bytes, table.Pos)
+    fields = vars(getattr(tables, name + "T").InitFromObj(reader))
+    words = {_snake(field): value for field, value in fields.items() if value is not None}
+    return {key: _word(name, key, value) for key, value in words.items()}
+
+
+def _number(kind: str, key: str, value: Any) -> Any:  # noqa: ANN401 - an option of any type
+    if not isinstance(value, str) or key not in _ENUMS:
+        return value
+    if value not in _ENUMS[key]:
+        raise UserError(f"{kind}: {key} cannot be {value}")
+    return _ENUMS[key][value]
+
+
+def _word(name: str, key: str, value: Any) -> Any:  # noqa: ANN401 - an option of any type
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, bytes):
+        return value.decode()
+    if not isinstance(value, (bool, int, float, str, list)):
+        raise UserError(f"{name}: {key} is not understood", hint="the file is too new")
+    if isinstance(value, int) and not isinstance(value, bool) and key in _ENUM_NAMES:
+        return _ENUM_NAMES[key][value]
+    return value
+
+
+def _camel(key: str) -> str:
+    return re.sub(r"_(\w)", lambda m: m[1].upper(), key)
+
+
+def _snake(field: str) -> str:
+    return re.sub(r"([A-Z])", lambda m: "_" + m[1].lower(), field)

@@ -1,0 +1,93 @@
+"""Constants as a .tflite file stores them: little endian, few-bit integers packed in bytes."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.bridge.graph import Array, Shape, Tensor
+from edgekit.errors import UserError
+
+BITS = {"int4": 4, "uint4": 4, "int2": 2}
+_HELD_AS = {"int4": "int8", "uint4": "uint8", "int2": "int8"}
+_PLAIN = (
+    "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16",
+    "uint32", "uint64", "bool", "complex64", "complex128",
+)  # fmt: skip
+
+
+def bytes_stored(dtype: str, shape: Shape) -> int:
+    """How many bytes a constant takes in the file.
+
+    Raises:
+        UserError: constants of this type are not supported.
+    """
+    size = math.prod(shape)
+    if dtype in BITS:
+        return -(-size * BITS[dtype] // 8)
+    if dtype not in _PLAIN:
+        raise UserError(f"constants of type {dtype} are not supported")
+    return size * np.dtype(dtype).itemsize
+
+
+def array_of(raw: memoryview, dtype: str, shape: Shape) -> Array:
+    """The value of a constant: a view of the file, or unpacked to 8 bits from fewer.
+
+    Raises:
+        UserError: constants of this type are not supported, or the bytes don't fit the shape.
+    """
+    wanted = bytes_stored(dtype, shape)
+    if len(raw) != wanted:
+        raise UserError(f"{len(raw)} bytes stored where {dtype}{list(shape)} takes {wanted}")
+    if dtype in BITS:
+        return _unpacked(np.frombuffer(raw, np.uint8), dtype, math.prod(shape)).reshape(shape)
+    values: Array = np.frombuffer(raw, np.dtype(dtype).newbyteorder("<"))
+    return values.reshape(shape)
+
+
+def bytes_of(tensor: Tensor) -> bytes:
+    """What the file stores for a constant.
+
+    Raises:
+        UserError: its type is not supported, or its values don't fit type or shape.
+    """
+    data = tensor.data
+    if data is None:
+        return b""
+    if data.shape != tensor.shape or data.dtype != np.dtype(
+        _HELD_AS.get(tensor.dtype, tensor.dtype)
+    ):
+        raise UserError(
+            f"constant {tensor.name}: {data.dtype}{list(data.shape)} is not "
+            f"{tensor.dtype}{list(tensor.shape)}"
+        )
+    if tensor.dtype in BITS:
+        return _packed(data, tensor).tobytes()
+    bytes_stored(tensor.dtype, tensor.shape)
+    return data.astype(data.dtype.newbyteorder("<"), copy=False).tobytes()
+
+
+def _unpacked(raw: NDArray[np.uint8], dtype: str, size: int) -> Array:
+    bits = BITS[dtype]
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)
+    codes: NDArray[np.uint8] = (raw[:, None] >> shifts & (2**bits - 1)).reshape(-1)[:size]
+    if dtype.startswith("u"):
+        return codes
+    top = 8 - bits
+    signed: NDArray[np.int8] = (codes << top).view(np.int8) >> top
+    return signed
+
+
+def _packed(data: Array, tensor: Tensor) -> NDArray[np.uint8]:
+    bits = BITS[tensor.dtype]
+    low = 0 if tensor.dtype.startswith("u") else -(2 ** (bits - 1))
+    if data.size and not (low <= int(data.min()) and int(data.max()) < low + 2**bits):
+        raise UserError(f"constant {tensor.name}: values outside {tensor.dtype}")
+    each = 8 // bits
+    codes = data.reshape(-1).view(np.uint8) & (2**bits - 1)
+    codes = np.pad(codes, (0, -codes.size % each)).reshape(-1, each)
+    shifted = codes << np.arange(0, 8, bits, dtype=np.uint8)
+    packed: NDArray[np.uint8] = np.bitwise_or.reduce(shifted, axis=1).astype(np.uint8)
+    return packed

@@ -1,0 +1,246 @@
+"""Branches and rounds of If, Loop and Scan written out where they are known beforehand."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import numpy as np
+from onnx import GraphProto, NodeProto, helper
+
+from edgekit.bridge.sequences import widened
+from edgekit.errors import PassRefused
+from edgekit.graphs.index import attribute
+from edgekit.graphs.onnx_file import inner_graphs
+
+if TYPE_CHECKING:
+    from edgekit.bridge.walking import Walk
+
+# More rounds than this make a graph that no one wants to run or to wait for.
+_MOST_ROUNDS = 1024
+_UNBOUNDED = 2**63 - 1
+
+
+def branch(walk: Walk, node: NodeProto, *, taken: bool) -> list[NodeProto]:
+    """The nodes of the branch that an If with a known condition takes."""
+    wanted = "then_branch" if taken else "else_branch"
+    graph = next(a.g for a in node.attribute if a.name == wanted)
+    nodes, results = copied(walk, graph, {})
+    return [*nodes, *_identities(results, list(node.output))]
+
+
+def copied(
+    walk: Walk, graph: GraphProto, given: Mapping[str, str]
+) -> tuple[list[NodeProto], list[str]]:
+    """The nodes of an inner graph under names of their own, and those of its outputs.
+
+    Args:
+        walk: takes the graph's constants.
+        graph: to be written out.
+        given: what its inputs are, by their names inside.
+    """
+    names = dict(given)
+    for tensor in graph.initializer:
+        if tensor.name not in names:
+            names[tensor.name] = walk.fresh(tensor.name)
+            stored = type(tensor)()
+            stored.CopyFrom(tensor)
+            stored.name = names[tensor.name]
+            walk.add(stored)
+    for node in graph.node:
+        names |= {name: walk.fresh(name) for name in node.output if name}
+    nodes = [_renamed(node, names) for node in graph.node]
+    return nodes, [names.get(value.name, value.name) for value in graph.output]
+
+
+def _renamed(node: NodeProto, names: Mapping[str, str]) -> NodeProto:
+    made = NodeProto()
+    made.CopyFrom(node)
+    for place, name in enumerate(made.input):
+        made.input[place] = names.get(name, name)
+    for place, name in enumerate(made.output):
+        made.output[place] = names.get(name, name)
+    for graph in inner_graphs(made):
+        hidden = {v.name for v in graph.input} | {t.name for t in graph.initializer}
+        hidden |= {name for each in graph.node for name in each.output}
+        outer = {name: new for name, new in names.items() if name not in hidden}
+        nodes = [_renamed(each, outer) for each in graph.node]
+        del graph.node[:]
+        graph.node.extend(nodes)
+        for value in graph.output:
+            value.name = outer.get(value.name, value.name)
+    return made
+
+
+def _identities(sources: list[str], targets: list[str]) -> list[NodeProto]:
+    return [
+        helper.make_node("Identity", [source], [target])
+        for source, target in zip(sources, targets, strict=True)
+        if target
+    ]
+
+
+@dataclass(kw_only=True)
+class Rounds:
+    """A loop between two of its rounds.
+
+    Args:
+        node: a Loop or a Scan.
+        body: its graph.
+        count: rounds at most.
+        state: names of what is carried from round to round.
+        scanned: names, axes and directions of what is read entry by entry (Scan).
+        results: names of what each round adds to the stacked outputs, by output.
+        stacked: axis and direction in which each of those is stacked.
+        condition: name of what says whether another round comes; empty for always.
+        done: rounds so far.
+    """
+
+    node: NodeProto
+    body: GraphProto
+    count: int
+    state: list[str]
+    scanned: list[tuple[str, int, bool]] = field(default_factory=list)
+    results: list[list[str]]
+    stacked: list[tuple[int, bool]]
+    condition: str = ""
+    done: int = 0
+
+    def next(self, walk: Walk) -> list[NodeProto | Rounds]:
+        """The nodes of the next round and what comes after it, or of the loop's end."""
+        if self.done >= self.count or not self._goes_on(walk):
+            return [*self._ended(walk)]
+        if self.done >= _MOST_ROUNDS:
+            raise PassRefused(
+                f"{self.node.op_type} {self.node.name or self.node.output[0]}"
+                f" goes more than {_MOST_ROUNDS} rounds",
+                hint="export the model for shorter inputs, or run it with onnxruntime",
+            )
+        return self._round(walk)
+
+    def _goes_on(self, walk: Walk) -> bool:
+        if not self.condition:
+            return True
+        known = walk.value(self.condition)
+        if known is None:
+            raise PassRefused(
+                f"{self.node.op_type} {self.node.name or self.node.output[0]} ends when the data"
+                " says so",
+                hint="export the model with a fixed number of rounds, or run it with onnxruntime",
+            )
+        return bool(known.any())
+
+    def _round(self, walk: Walk) -> list[NodeProto | Rounds]:
+        before: list[NodeProto] = []
+        inner = [value.name for value in self.body.input]
+        if self.node.op_type == "Loop":
+            number = walk.fresh("round")
+            walk.store(number, np.asarray(self.done, np.int64))
+            condition = walk.fresh("condition")
+            walk.store(condition, np.asarray(True))
+            given = [number, condition, *self.state]
+        else:
+            before, read = self._entries(walk)
+            given = [*self.state, *read]
+        nodes, made = copied(walk, self.body, dict(zip(inner, given, strict=True)))
+        if self.node.op_type == "Loop":
+            self.condition, made = made[0], made[1:]
+        count = len(self.state)
+        self.state = made[:count]
+        for place, name in enumerate(made[count:]):
+            self.results[place].append(name)
+        self.done += 1
+        return [*before, *nodes, self]
+
+    def _entries(self, walk: Walk) -> tuple[list[NodeProto], list[str]]:
+        nodes, names = [], []
+        for source, axis, backward in self.scanned:
+            place, name = walk.fresh("place"), walk.fresh(source)
+            number = self.count - 1 - self.done if backward else self.done
+            walk.store(place, np.asarray(number, np.int64))
+            nodes.append(helper.make_node("Gather", [source, place], [name], axis=axis))
+            names.append(name)
+        return nodes, names
+
+    def _ended(self, walk: Walk) -> list[NodeProto]:
+        count = len(self.state)
+        nodes = _identities(self.state, list(self.node.output[:count]))
+        for place, target in enumerate(self.node.output[count:]):
+            if not target:
+                continue
+            axis, backward = self.stacked[place]
+            parts = self.results[place][::-1] if backward else self.results[place]
+            nodes += self._stack(walk, parts, axis, target)
+        return nodes
+
+    def _stack(self, walk: Walk, parts: list[str], axis: int, target: str) -> list[NodeProto]:
+        if not parts:
+            raise PassRefused(
+                f"{self.node.op_type} {self.node.name or target} goes no round, and its stacked"
+                " results have no shape",
+                hint="take it out before export",
+            )
+        wider = [walk.fresh(part) for part in parts]
+        where = walk.fresh("axis")
+        walk.store(where, np.asarray([axis], np.int64))
+        widening = [widened(walk, *pair, where, axis) for pair in zip(parts, wider, strict=True)]
+        return [*widening, helper.make_node("Concat", wider, [target], axis=axis)]
+
+
+def rounds_of(walk: Walk, node: NodeProto) -> Rounds | None:
+    """A loop that can be written out; ``None`` where its number of rounds is not known."""
+    body = next(a.g for a in node.attribute if a.name == "body")
+    return _loop(walk, node, body) if node.op_type == "Loop" else _scan(walk, node, body)
+
+
+def _loop(walk: Walk, node: NodeProto, body: GraphProto) -> Rounds | None:
+    count = _UNBOUNDED
+    if node.input[0]:
+        known = walk.value(node.input[0])
+        if known is None:
+            return None
+        count = int(known.ravel()[0])
+    state = list(node.input[2:])
+    stacked = len(node.output) - len(state)
+    return Rounds(
+        node=node,
+        body=body,
+        count=count,
+        state=state,
+        results=[[] for _ in range(stacked)],
+        stacked=[(0, False)] * stacked,
+        condition=node.input[1] if len(node.input) > 1 else "",
+    )
+
+
+def _scan(walk: Walk, node: NodeProto, body: GraphProto) -> Rounds | None:
+    many = int(str(attribute(node, "num_scan_inputs", 0)))
+    if walk.opset < 9:
+        return None
+    state, sources = list(node.input[:-many]), list(node.input[-many:])
+    axes = _integers(node, "scan_input_axes", many)
+    backward = _integers(node, "scan_input_directions", many)
+    shape = walk.shape(sources[0])
+    if shape is None:
+        return None
+    stacked = len(node.output) - len(state)
+    ways = zip(
+        _integers(node, "scan_output_axes", stacked),
+        _integers(node, "scan_output_directions", stacked),
+        strict=True,
+    )
+    return Rounds(
+        node=node,
+        body=body,
+        count=shape[axes[0]],
+        state=state,
+        scanned=[(s, a, bool(b)) for s, a, b in zip(sources, axes, backward, strict=True)],
+        results=[[] for _ in range(stacked)],
+        stacked=[(axis, bool(back)) for axis, back in ways],
+    )
+
+
+def _integers(node: NodeProto, name: str, count: int) -> list[int]:
+    found = next((list(a.ints) for a in node.attribute if a.name == name), [])
+    return found or [0] * count

@@ -1,0 +1,280 @@
+"""One walk over a graph in which shapes are inferred and constants computed as they come up."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Mapping
+
+import numpy as np
+import onnx
+from onnx import ModelProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper
+
+from edgekit.bridge.computed import SHAPE_ONLY, computed, constant_of, from_shape
+from edgekit.bridge.graph import Array, Shape
+from edgekit.bridge.sequences import Sequences
+from edgekit.bridge.unrolling import Rounds, branch, rounds_of
+from edgekit.graphs.onnx_file import inner_graphs
+
+_STANDARD = ("", "ai.onnx")
+# Kept as they are: the integers under a DequantizeLinear are the weights of an int8 model.
+_KEPT = {
+    "Bernoulli", "DequantizeLinear", "DynamicQuantizeLinear", "Multinomial", "QuantizeLinear",
+    "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike",
+}  # fmt: skip
+# Smaller float constants take part in sizes (the scales of a Resize) rather than in layers.
+_LEAST_WEIGHTS = 16
+# Larger ones tell inference nothing that it can use.
+_MOST_SIZES = 1024
+# A last window that would start in the padding counts for none from this opset on, and in
+# onnxruntime in every opset.
+_POOLS = {"MaxPool", "AveragePool", "LpPool"}
+_POOLS_RIGHT_SINCE = 22
+
+
+class Walk:
+    """A graph that is rewritten node by node, each with all that is known of what it reads.
+
+    Args:
+        proto: the model, its functions written out; not changed.
+        fed: the types of its inputs, sizes fixed.
+        fold_weights: as for ``settled``.
+    """
+
+    def __init__(
+        self, proto: ModelProto, fed: Mapping[str, TypeProto], *, fold_weights: bool
+    ) -> None:
+        self.proto = proto
+        self.fed = fed
+        self.constants: dict[str, TensorProto] = {t.name: t for t in proto.graph.initializer}
+        self.types: dict[str, TypeProto] = {**fed, **_stated(proto)}
+        self.types |= {name: _type_of(t) for name, t in self.constants.items()}
+        self.weights: set[str] = set()
+        if not fold_weights:
+            self.weights = {n for n, t in self.constants.items() if _is_weight(t)}
+        self.fold_weights = fold_weights
+        self.outputs = {value.name for value in proto.graph.output}
+        self.alias: dict[str, str] = {}
+        self.sequences = Sequences()
+        self.kept: list[NodeProto] = []
+        self.queue: deque[NodeProto | Rounds] = deque(proto.graph.node)
+        self._opsets = {o.domain: o.version for o in proto.opset_import}
+        self._fresh = 0
+
+    def run(self) -> None:
+        """Take every node, and those that stand for it."""
+        while self.queue:
+            item = self.queue.popleft()
+            if isinstance(item, Rounds):
+                self.queue.extendleft(reversed(item.next(self)))
+            else:
+                self._take(item)
+
+    def fresh(self, stem: str) -> str:
+        """A name that nothing else has."""
+        self._fresh += 1
+        return f"{stem}~{self._fresh}"
+
+    def shape(self, name: str) -> Shape | None:
+        """Sizes of a value, where all are known."""
+        kind = self.types.get(self.alias.get(name, name))
+        return None if kind is None else _sizes(kind)
+
+    def value(self, name: str) -> Array | None:
+        """The value of a constant; ``None`` for what only a run tells."""
+        tensor = self.constants.get(self.alias.get(name, name))
+        return None if tensor is None else numpy_helper.to_array(tensor)
+
+    @property
+    def opset(self) -> int:
+        """The version of the standard operators."""
+        return max(int(self._opsets.get(domain, 1)) for domain in _STANDARD)
+
+    def add(self, tensor: TensorProto) -> None:
+        """Take a stored tensor of an inner graph, under a name that nothing else has."""
+        self.constants[tensor.name] = tensor
+        self.types[tensor.name] = _type_of(tensor)
+        if not self.fold_weights and _is_weight(tensor):
+            self.weights.add(tensor.name)
+
+    def store(self, name: str, array: Array) -> None:
+        """Say that a value is a constant."""
+        tensor = numpy_helper.from_array(np.asarray(array, order="C"), name)
+        self.constants[name] = tensor
+        self.types[name] = _type_of(tensor)
+
+    def finished(self) -> ModelProto:
+        """The model of what was kept, types of all values stored."""
+        made = ModelProto(ir_version=self.proto.ir_version)
+        made.opset_import.extend(self.proto.opset_import)
+        graph = made.graph
+        graph.name = self.proto.graph.name
+        graph.node.extend(_read_ones(self.kept, self.outputs))
+        read = {name for node in graph.node for name in _reads(node)} | self.outputs
+        graph.initializer.extend(t for name, t in self.constants.items() if name in read)
+        for name, kind in self.fed.items():
+            graph.input.add(name=name, type=kind)
+        for value in self.proto.graph.output:
+            graph.output.add(name=value.name, type=self.types.get(value.name, value.type))
+        made_here = {name for node in graph.node for name in node.output} - self.outputs
+        for name in made_here & self.types.keys():
+            graph.value_info.add(name=name, type=self.types[name])
+        return made
+
+    # ------------------------------------------------------------ one node
+
+    def _take(self, given: NodeProto) -> None:
+        node = NodeProto()
+        node.CopyFrom(given)
+        for place, name in enumerate(node.input):
+            node.input[place] = self.alias.get(name, name)
+        if node.domain in _STANDARD and (self._is_plain(node) or self._is_unrolled(node)):
+            return
+        self._infer(node)
+        made = self._value_of(node)
+        if made is None:
+            self.kept.append(node)
+            return
+        for name, array in zip(node.output, made, strict=True):
+            if name:
+                self.store(name, array)
+
+    def _is_plain(self, node: NodeProto) -> bool:
+        """Constants, other names of values, and sequences leave no node."""
+        if node.op_type == "Constant":
+            array = constant_of(node)
+            if array is None:
+                return False
+            self.store(node.output[0], array)
+            if not self.fold_weights and _is_weight(self.constants[node.output[0]]):
+                self.weights.add(node.output[0])
+            return True
+        if node.op_type == "Identity" and node.output[0] not in self.outputs:
+            self.sequences.same(node.input[0], node.output[0])
+            self.alias[node.output[0]] = node.input[0]
+            return True
+        instead = self.sequences.instead(self, node)
+        if instead is None:
+            return False
+        self.queue.extendleft(reversed(instead))
+        return True
+
+    def _is_unrolled(self, node: NodeProto) -> bool:
+        if node.op_type == "If" and (condition := self.value(node.input[0])) is not None:
+            self.queue.extendleft(reversed(branch(self, node, taken=bool(condition.any()))))
+            return True
+        if node.op_type in ("Loop", "Scan") and (rounds := rounds_of(self, node)) is not None:
+            self.queue.appendleft(rounds)
+            return True
+        return False
+
+    def _infer(self, node: NodeProto) -> None:
+        standard = node.domain in _STANDARD
+        version = self.opset if standard else self._opsets.get(node.domain, 1)
+        domain = "" if standard else node.domain
+        if standard and node.op_type in _POOLS:
+            version = max(version, _POOLS_RIGHT_SINCE)
+        if not onnx.defs.has(node.op_type, version, domain):
+            return
+        schema = onnx.defs.get_schema(node.op_type, version, domain)
+        read = [name for name in _reads(node) if name]
+        if any(name not in self.types for name in node.input if name):
+            return
+        small = {n: t for n in read if (t := self.constants.get(n)) and _entries(t) <= _MOST_SIZES}
+        for name in node.output:
+            self.types.pop(name, None)
+        try:
+            found = onnx.shape_inference.infer_node_outputs(
+                schema,
+                node,
+                {n: self.types[n] for n in read if n in self.types},
+                small,
+                opset_imports=list(self.proto.opset_import),
+                ir_version=self.proto.ir_version,
+            )
+        except (
+            onnx.shape_inference.InferenceError,
+            onnx.checker.ValidationError,  # GroupNormalization of opset 18, withdrawn since
+            ValueError,
+            RuntimeError,
+        ):
+            return  # its results have no shape, and whoever needs one says so
+        self.types |= found
+
+    def _value_of(self, node: NodeProto) -> list[Array] | None:
+        """What a node computes, where that is known before any run."""
+        if node.op_type in _KEPT or any(inner_graphs(node)):
+            return None
+        empty = self._empty(node)
+        if empty is not None:
+            return empty
+        if node.op_type in SHAPE_ONLY and (sizes := self.shape(node.input[0])) is not None:
+            kind = self.types[node.input[0]].tensor_type.elem_type
+            return [from_shape(node, sizes, kind)]
+        read = [name for name in node.input if name]
+        if any(name not in self.constants or name in self.weights for name in read):
+            return None
+        return computed(self.proto, node, {name: self.constants[name] for name in read})
+
+    def _empty(self, node: NodeProto) -> list[Array] | None:
+        """Results without entries, whose shape is all there is to know of them."""
+        found: list[Array] = []
+        for name in node.output:
+            kind = self.types.get(name)
+            sizes = None if kind is None else _sizes(kind)
+            if kind is None or sizes is None or 0 not in sizes:
+                return None
+            dtype = helper.tensor_dtype_to_np_dtype(kind.tensor_type.elem_type)
+            found.append(np.zeros(sizes, dtype))
+        return found or None
+
+
+def _stated(proto: ModelProto) -> dict[str, TypeProto]:
+    """What the file says of the results of operators that only it knows."""
+    foreign = {
+        name for node in proto.graph.node if node.domain not in _STANDARD for name in node.output
+    }
+    values = (*proto.graph.value_info, *proto.graph.output)
+    return {v.name: v.type for v in values if v.name in foreign and _sizes(v.type) is not None}
+
+
+def _reads(node: NodeProto) -> set[str]:
+    """Names that a node reads, those from inside its graphs included."""
+    found = set(node.input)
+    for graph in inner_graphs(node):
+        for each in graph.node:
+            found |= _reads(each)
+        found |= {value.name for value in graph.output}
+    return found
+
+
+def _read_ones(nodes: list[NodeProto], outputs: set[str]) -> list[NodeProto]:
+    needed = set(outputs)
+    kept: list[NodeProto] = []
+    for node in reversed(nodes):
+        if not needed.isdisjoint(node.output):
+            kept.append(node)
+            needed |= _reads(node)
+    return kept[::-1]
+
+
+def _is_weight(tensor: TensorProto) -> bool:
+    is_float = tensor.data_type in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
+    return is_float and _entries(tensor) >= _LEAST_WEIGHTS
+
+
+def _entries(tensor: TensorProto) -> int:
+    return int(np.prod(tensor.dims, dtype=np.int64))
+
+
+def _type_of(tensor: TensorProto) -> TypeProto:
+    return helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
+
+
+def _sizes(kind: TypeProto) -> Shape | None:
+    tensor = kind.tensor_type
+    if not tensor.HasField("shape"):
+        return None
+    dims = tensor.shape.dim
+    if not all(dim.HasField("dim_value") for dim in dims):
+        return None
+    return tuple(dim.dim_value for dim in dims)

@@ -1,0 +1,41 @@
+"""One ONNX model in both runtimes."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnxruntime as ort
+from ai_edge_litert.interpreter import Interpreter
+
+from edgekit.bridge.emit import emitted
+from edgekit.bridge.flatbuffer import read_lite
+from edgekit.bridge.graph import kinds
+
+
+def in_litert(proto, dims=None, **inputs):
+    """Outputs of the .tflite file, in the model's order."""
+    interpreter = Interpreter(model_content=emitted(proto, dims or {}), num_threads=1)
+    interpreter.allocate_tensors()
+    made = interpreter.get_signature_runner()(**inputs)
+    return [made[value.name] for value in proto.graph.output]
+
+
+def in_onnxruntime(proto, **inputs):
+    session = ort.InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, inputs)
+
+
+def agree(proto, *, dims=None, atol=1e-5, **inputs):
+    """Both runtimes make the same of a model."""
+    expected = in_onnxruntime(proto, **inputs)
+    for want, got in zip(expected, in_litert(proto, dims, **inputs), strict=True):
+        assert got.dtype == want.dtype
+        np.testing.assert_allclose(got, want, atol=atol, rtol=1e-4)
+
+
+def operators(proto, dims=None):
+    """How many operators of each kind the .tflite file has."""
+    return kinds(read_lite(emitted(proto, dims or {})).ops)
+
+
+def noise(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
