@@ -95,8 +95,11 @@ def _atanh(low: Lowering, x: Tensor) -> Tensor:
 
 
 def mish(low: Lowering, tensor: Tensor) -> Tensor:
-    """``x * tanh(log(1 + exp(x)))``."""
-    return pair(low, "MUL", tensor, single(low, "TANH", softplus(low, tensor)))
+    """``x * tanh(log(1 + exp(x)))``, as ``x * n / (n + 2)`` with ``n = exp(x) * (exp(x) + 2)``."""
+    # Beyond this the ratio is 1 to float32's last digit, and nothing overflows yet.
+    grown = single(low, "EXP", clamped(low, tensor, None, 20.0))
+    n = pair(low, "MUL", grown, pair(low, "ADD", grown, 2.0))
+    return pair(low, "MUL", tensor, pair(low, "DIV", n, pair(low, "ADD", n, 2.0)))
 
 
 def _softsign(low: Lowering, x: Tensor) -> Tensor:
