@@ -40,6 +40,7 @@ def quantise(graph: LiteGraph, *, activations: Activations = "int8") -> None:
     """
     if activations == "int16":
         sweep(graph, _widen, "QUANTIZE")
+    sweep(graph, _times_instead, "DIV")
     for one in (graph, *graph.inner):
         wiring = Wiring(one)
         for op in reversed(list(wiring.ops(*KERNELS))):
@@ -270,6 +271,17 @@ def _yield_integers(
         return
     made = Tensor(name=old.name, dtype=activations, shape=old.shape, quantization=given)
     wiring.dequantise_later(op, place, made)
+
+
+def _times_instead(wiring: Wiring, op: Op) -> None:
+    """A quantised value over a number as MUL, which has a kernel for int8."""
+    source, divisor = op.inputs[0], number(op.inputs[1])
+    if wiring.maker(source, "DEQUANTIZE") is None or not divisor or op.inputs[1] is None:
+        return
+    with np.errstate(over="ignore"):
+        inverse = np.full(op.inputs[1].shape, 1 / divisor, np.float32)
+    if np.isfinite(inverse).all():
+        wiring.become(op, "MUL", [source, constant("inverse", inverse)], op.options)
 
 
 def _mean_instead(wiring: Wiring, op: Op) -> None:

@@ -179,15 +179,15 @@ class Wiring:
             self._readers[id(tensor)].remove(op)
 
     def _release(self, tensor: Tensor) -> None:
-        """Let the maker of a tensor leave if nothing reads what it makes."""
-        op = self._makers.get(id(tensor))
-        if op is None or id(op) in self._gone:
-            return
-        if any(self._readers.get(id(t)) or self.is_output(t) for t in op.outputs):
-            return
-        self._leave(op)
-        for each in (t for t in op.inputs if t is not None):
-            self._release(each)
+        """Let the maker of a tensor leave if nothing reads what it makes, and so on upwards."""
+        waiting = [tensor]
+        while waiting:
+            op = self._makers.get(id(waiting.pop()))
+            if op is None or id(op) in self._gone:
+                continue
+            if not any(self._readers.get(id(t)) or self.is_output(t) for t in op.outputs):
+                self._leave(op)
+                waiting += [t for t in op.inputs if t is not None]
 
 
 def number(tensor: Tensor | None) -> float | None:

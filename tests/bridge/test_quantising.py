@@ -120,7 +120,79 @@ def padded(q):
     return q.add("Pad", [q.fed("x", [1, 2, 4, 4]), pads], 0.05)
 
 
+def transposed_convolution(q):
+    weight = q.stored("w", int8(3, 5, 3, 3), scales(5), 1)
+    return q.add("ConvTranspose", [q.fed("x", [1, 3, 4, 4]), weight], 0.1, strides=[2, 2])
+
+
+def grouped(q):
+    image = q.fed("x", [1, 4, 8, 8])
+    return layer(q, "Conv", image, int8(6, 2, 3, 3), 0.06, bias=False, group=2)
+
+
+def along_a_line(q):
+    return layer(q, "Conv", q.fed("x", [1, 3, 9]), int8(5, 3, 3), 0.05, pads=[1, 1])
+
+
+def over_a_number(q):
+    return q.add("Div", [q.fed("x", [2, 30]), q.constant("n", np.float32(3))], 0.02)
+
+
+def larger_of_two(q):
+    return q.add("Max", [q.fed("x", [1, 4, 6]), q.fed("y", [1, 4, 6], 0.03)], 0.05)
+
+
+def either(q):
+    mask = q.constant("c", np.asarray([[True, False, True]]))
+    return q.add("Where", [mask, q.fed("x", [2, 3]), q.fed("y", [2, 3], 0.03)], 0.05)
+
+
+def cut(q):
+    bounds = [q.constant(n, np.asarray([k])) for n, k in (("from", 1), ("to", 3), ("axis", 1))]
+    return q.add("Slice", [q.fed("x", [4, 6]), *bounds], 0.07)
+
+
+def filled(q):
+    pads, fill = q.constant("p", np.asarray([1, 1, 1, 1])), q.constant("v", np.float32(1.5))
+    return q.add("Pad", [q.fed("x", [2, 3]), pads, fill], 0.05)
+
+
+def larger_image(q):
+    sizes = q.constant("s", np.float32([1, 1, 2, 2]))
+    return q.add("Resize", [q.fed("x", [1, 3, 4, 4]), "", sizes], 0.05, mode="linear")
+
+
+def slopes(q):
+    alpha = q.stored("a", int8(3, 1, 1), np.float32(0.004))
+    return q.add("PRelu", [q.fed("x", [1, 3, 4, 4]), alpha], 0.05)
+
+
+def bent(q):
+    return q.add("Elu", [q.fed("x", [2, 30])], 0.05)
+
+
+def rectified(q):
+    return q.add("Relu", [q.fed("x", [2, 30])], 0.03)
+
+
+def summed(q):
+    return q.add("ReduceSum", [q.fed("x", [2, 3, 4]), q.constant("a", np.asarray([2]))], 0.1)
+
+
 CASES = {
+    transposed_convolution: {"TRANSPOSE_CONV"},
+    grouped: {"CONV_2D"},
+    along_a_line: {"CONV_2D"},
+    over_a_number: {"MUL"},
+    larger_of_two: {"MAXIMUM"},
+    either: {"SELECT_V2"},
+    cut: {"SLICE"},
+    filled: {"PADV2"},
+    larger_image: {"RESIZE_BILINEAR"},
+    slopes: {"PRELU"},
+    bent: {"ELU"},
+    rectified: {"RELU"},
+    summed: {"SUM"},
     convolution: {"CONV_2D"},
     strided: {"CONV_2D"},
     without_bias: {"CONV_2D"},
@@ -150,7 +222,6 @@ CASES = {
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
 def test_an_integer_kernel_is_within_one_quantum_of_what_qdq_says(case, dtype):
     q = Qdq(dtype=dtype)
-    q.shift = 0 if dtype == np.uint8 else 128
     output = case(q)
     proto = q.finished(output)
 
