@@ -45,6 +45,11 @@ def lower(proto: ModelProto) -> LiteGraph:
         PassRefused: an operator, or a use of one, that has no counterpart; names the node and says
             what to do.
     """
+    return lowered(proto)[0]
+
+
+def lowered(proto: ModelProto) -> tuple[LiteGraph, Mapping[str, Value]]:
+    """What ``lower`` returns, and where each ONNX value is in it, by name."""
     from edgekit.bridge.rules import RULES
 
     lowering = Lowering(proto)
@@ -56,7 +61,7 @@ def lower(proto: ModelProto) -> LiteGraph:
         if rule is None:
             raise lowering.refusal(node, "has no TFLite counterpart")
         rule(lowering, node)
-    return lowering.finished()
+    return lowering.finished(), lowering.values
 
 
 class Lowering:
@@ -311,6 +316,11 @@ class Lowering:
         """The error of a node that cannot be brought over."""
         hint = hint or "replace it before export, or run this model with onnxruntime"
         return PassRefused(f"{described(node)} {why}", hint=hint)
+
+    @property
+    def values(self) -> Mapping[str, Value]:
+        """Every ONNX value that there is so far, by name."""
+        return self._values
 
     # ------------------------------------------------------------ inside
 

@@ -1,0 +1,207 @@
+"""An ONNX graph as a TensorFlow function whose initialisers are variables.
+
+Distilling a model into a smaller one of it, on inputs without labels::
+
+    teacher, student = GraphFunction(original), GraphFunction(smaller)
+    optimizer = tf.keras.optimizers.Adam(1e-4)
+    variables = list(student.variables_by_name.values())
+
+    @tf.function
+    def step(x):
+        wanted = teacher({"x": x})["y"]
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(tf.square(student({"x": x})["y"] - wanted))
+        optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))
+        return loss
+
+    for x in batches:
+        step(x)
+    learned = write_back(smaller, student)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from onnx import ModelProto, TensorProto
+
+from edgekit.errors import PassRefused, UserError, missing_extra
+
+try:
+    import tensorflow as tf
+except ImportError as error:
+    raise missing_extra("tensorflow", "tensorflow") from error
+
+from edgekit.bridge.functions import parameters as stored
+from edgekit.bridge.functions.running import Plan, Run, check_known, spread_scales
+from edgekit.bridge.functions.writing import written
+from edgekit.bridge.graph import Array
+from edgekit.bridge.lowering import lowered
+from edgekit.bridge.settling import settled
+
+Feeds = Mapping[str, Any]
+_Signature = tuple[tuple[str, tuple[int, ...]], ...]
+
+
+class GraphFunction:
+    """A model that TensorFlow computes and differentiates; any batch size, any fixed shape.
+
+    QDQ pairs round as in ONNX and let gradients through where nothing is clipped. Normalisation
+    keeps its stored statistics.
+
+    Args:
+        proto: float, or int8 as QDQ; external data loaded; not changed.
+        learn_scales: scales of QDQ are variables too, with the gradients of LSQ.
+
+    Attributes:
+        variables_by_name: the float initialisers that have an axis, in ONNX's layout, float32;
+            of a weight stored as integers the reals that they stand for, which are rounded to
+            their grid whenever the graph reads them.
+        scales_by_name: scales of QDQ by initialiser; empty unless they are learned.
+        parameters: the variables with the grids that they are rounded to.
+    """
+
+    def __init__(self, proto: ModelProto, *, learn_scales: bool = False) -> None:
+        self._proto = proto
+        self.parameters = stored.learnable(proto)
+        first = stored.scale_names(proto) if learn_scales else {}
+        self._first_scales: dict[str, Array] = first
+        self.scales_by_name: dict[str, Any] = {k: tf.Variable(v) for k, v in first.items()}
+        self.variables_by_name: dict[str, Any] = {
+            name: parameter.variable for name, parameter in self.parameters.items()
+        }
+        self._plans: dict[_Signature, tuple[Plan, dict[str, str]]] = {}
+
+    # AutoGraph would rewrite all that lowers the graph, which takes seconds and gains nothing.
+    @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
+    def __call__(self, feeds: Feeds, *, taps: Sequence[str] = ()) -> dict[str, Any]:
+        """The model's outputs, and values inside it, by their ONNX names, in ONNX's layout.
+
+        Args:
+            feeds: an array or tensor of known shape for each input.
+            taps: names of inner values; ``tape.gradient`` with respect to one is that of what
+                comes after it.
+
+        Raises:
+            UserError: an input is missing or has no fixed shape, or a tap isn't in the graph.
+            PassRefused: an operator cannot be computed; names the node.
+        """
+        shapes = self._shapes(feeds)
+        plan, dequantised = self._plan(shapes)
+        given = {
+            name: tf.cast(feeds[name], tensor.dtype) for name, tensor in plan.graph.inputs.items()
+        }
+        scales = self.scales()
+
+        def read(name: str) -> Any:  # noqa: ANN401 - TensorFlow has no types
+            parameter = self.parameters.get(dequantised.get(name, name))
+            if parameter is None:
+                return None
+            return parameter.read(scales.get(parameter.grid.scale) if parameter.grid else None)
+
+        run = Run(plan, read=read, scale=scales.__getitem__, taps=_tapped(plan, taps))
+        return run(given) | run.tapped
+
+    def scales(self) -> dict[str, Any]:
+        """The learned scales as the graph reads them, by name: held above zero."""
+        return {
+            name: stored.held_positive(variable, self._first_scales[name])
+            for name, variable in self.scales_by_name.items()
+        }
+
+    def _shapes(self, feeds: Feeds) -> _Signature:
+        known = {t.name for t in self._proto.graph.initializer}
+        found = []
+        for value in self._proto.graph.input:
+            if value.name in known:
+                continue
+            if value.type.tensor_type.elem_type in (TensorProto.UNDEFINED, TensorProto.STRING):
+                raise PassRefused(
+                    f"input {value.name} is no tensor of numbers",
+                    hint="leave out steps that learn",
+                )
+            if value.name not in feeds:
+                raise UserError(f"input {value.name} is not among those fed: {', '.join(feeds)}")
+            fed = feeds[value.name]
+            shape = tuple((fed if hasattr(fed, "shape") else np.asarray(fed)).shape)
+            dims = value.type.tensor_type.shape.dim
+            self._check_shape(value.name, shape, [d.dim_value or None for d in dims])
+            found.append((value.name, shape))
+        return tuple(found)
+
+    @staticmethod
+    def _check_shape(name: str, shape: Sequence[int | None], wanted: Sequence[int | None]) -> None:
+        fits = len(shape) == len(wanted) and all(
+            have is not None and want in (None, have)
+            for have, want in zip(shape, wanted, strict=True)
+        )
+        if not fits:
+            sizes = ", ".join("any" if size is None else str(size) for size in wanted)
+            raise UserError(
+                f"input {name} is fed with shape {tuple(shape)}, the model takes ({sizes})",
+                hint="every size must be known, also inside a tf.function",
+            )
+
+    def _plan(self, shapes: _Signature) -> tuple[Plan, dict[str, str]]:
+        if shapes not in self._plans:
+            fixed = ModelProto()
+            fixed.CopyFrom(self._proto)
+            _fix(fixed, dict(shapes))
+            fixed = settled(fixed, {}, fold_weights=False)
+            dequantised = stored.with_floats(fixed, self.parameters)
+            graph, values = lowered(fixed)
+            graph.drop_unread()
+            check_known(graph)
+            scales = _scales_by_tensor(fixed, values, self.scales_by_name)
+            spread_scales(graph, scales)
+            plan = Plan(graph=graph, values=values, scales=scales)
+            self._plans[shapes] = plan, dequantised
+        return self._plans[shapes]
+
+
+def _fix(proto: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    for value in proto.graph.input:
+        dims = value.type.tensor_type.shape.dim
+        for dim, size in zip(dims, shapes.get(value.name, ()), strict=False):
+            dim.dim_value = size
+
+
+def _tapped(plan: Plan, taps: Sequence[str]) -> dict[str, Any]:
+    for name in taps:
+        if name not in plan.values:
+            raise UserError(f"{name}: no value of the graph has this name once it is settled")
+    return {name: plan.values[name] for name in taps}
+
+
+def _scales_by_tensor(
+    proto: ModelProto, values: Mapping[str, Any], learned: Mapping[str, Any]
+) -> dict[int, str]:
+    """The learned scale of each tensor that QuantizeLinear makes or DequantizeLinear reads."""
+    found: dict[int, str] = {}
+    for node in proto.graph.node:
+        place = {"QuantizeLinear": node.output, "DequantizeLinear": node.input}.get(node.op_type)
+        if place is None or place[0] not in values or node.input[1] not in learned:
+            continue
+        found.setdefault(id(values[place[0]].tensor), node.input[1])
+    return found
+
+
+def write_back(proto: ModelProto, function: GraphFunction) -> ModelProto:
+    """A copy of a model with what was learned in its initialisers, types and shapes kept.
+
+    What did not change is left as it is, to the byte.
+
+    Args:
+        proto: the model that the function was made of.
+        function: its variables; weights stored as integers are rounded to their grid.
+
+    Raises:
+        UserError: a variable holds a value that isn't finite.
+    """
+    scales = {name: np.asarray(scale) for name, scale in function.scales().items()}
+    for name, alike in stored.scales_alike(proto).items():
+        if alike in scales:
+            scales[name] = scales[alike]
+    return written(proto, function.parameters, scales)

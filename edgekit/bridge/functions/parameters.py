@@ -1,0 +1,296 @@
+"""What can be learned in an ONNX graph: weights, stored as floats or integers, and scales."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+
+from edgekit.bridge.functions.quantised import bounds_of, fake_quantised, step_weight, weighed
+from edgekit.bridge.graph import Array
+from edgekit.graphs.index import attribute
+
+_FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
+_INTEGERS = {
+    "int4", "uint4", "int8", "uint8", "int16", "uint16", "int32"
+}  # fmt: skip
+# Inputs that are settings or statistics, by operator.
+_NOT_LEARNED: dict[str, tuple[int, ...]] = {
+    "BatchNormalization": (3, 4),
+    "Clip": (1, 2),
+    "ConstantOfShape": (0,),
+    "DequantizeLinear": (1, 2),
+    "NonMaxSuppression": (2, 3, 4),
+    "OneHot": (1, 2),
+    "Pad": (2,),
+    "Pow": (1,),
+    "QuantizeLinear": (1, 2),
+    "Range": (0, 1, 2),
+    "Resize": (1, 2),
+    "Upsample": (1,),
+}
+_LEAST_SHARE = 1e-3  # of its first value is what a learned scale can shrink to
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Grid:
+    """Which reals the integers of a stored weight stand for, in ONNX's layout.
+
+    Args:
+        dtype: of the integers.
+        scale: name of the initialiser that holds the scales.
+        scales: as stored, float32.
+        zero_points: int64, in a shape that broadcasts against the weight.
+        axis: of the scales, 0 where there is one.
+        block: how many entries along the axis share a scale; 0 = all, or one.
+        levels: the least and the largest integer less its zero point: as many bits as are used.
+    """
+
+    dtype: str
+    scale: str
+    scales: Array
+    zero_points: Array
+    axis: int
+    block: int
+    shape: tuple[int, ...]
+    levels: tuple[int, int]
+
+    def spread(self, each: Any) -> Any:  # noqa: ANN401 - of numpy or TensorFlow
+        """Scales, or zero points, in a shape that broadcasts against the weight."""
+        return _spread(each, self.shape, self.axis, self.block)
+
+    @property
+    def bounds(self) -> tuple[Array, Array]:
+        """The least and the largest level at each place, where the type has that integer."""
+        lowest, highest = bounds_of(self.dtype)
+        return (
+            np.maximum(self.levels[0], lowest - self.zero_points),
+            np.minimum(self.levels[1], highest - self.zero_points),
+        )
+
+    def real(self, integers: Array) -> Array:
+        """What the stored integers stand for."""
+        levels = (integers.astype(np.int64) - self.zero_points).astype(np.float32)
+        return np.asarray(levels * self.spread(self.scales), np.float32)
+
+    def integers(self, values: Array, scales: Array) -> Array:
+        """The integers nearest to values, as int64."""
+        steps = np.maximum(self.spread(scales), np.finfo(np.float32).tiny)
+        levels = np.clip(np.rint(values / steps), *self.bounds)
+        return np.asarray(levels.astype(np.int64) + self.zero_points)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Parameter:
+    """An initialiser that is learned.
+
+    Args:
+        variable: its value in ONNX's layout, float32.
+        grid: of a weight that is stored as integers.
+    """
+
+    variable: Any
+    grid: Grid | None = None
+
+    def read(self, learned: Any) -> Any:  # noqa: ANN401
+        """Its value as the graph reads it: on the grid, if it has one.
+
+        Args:
+            learned: what stands in for the stored scales; ``None`` = they stay.
+        """
+        grid = self.grid
+        if grid is None or grid.dtype == "int32":
+            return tf.convert_to_tensor(self.variable)
+        scales = grid.scales
+        if learned is not None:
+            share = np.prod(grid.shape) / grid.scales.size
+            scales = weighed(learned, step_weight(share, grid.levels[1]))
+        lowest, highest = (b.astype(np.float32) for b in grid.bounds)
+        steps = tf.maximum(grid.spread(scales), np.finfo(np.float32).tiny)
+        return fake_quantised(self.variable, steps, lowest, highest)
+
+
+def held_positive(variable: Any, first: Array) -> Any:  # noqa: ANN401
+    """A learned scale as it is read: above zero, whatever a step made of it."""
+    return tf.maximum(tf.convert_to_tensor(variable), np.abs(first) * _LEAST_SHARE)
+
+
+def constants(proto: ModelProto) -> dict[str, TensorProto]:
+    """The stored tensors of a graph by name, those of Constant nodes too; not copies."""
+    found = {t.name: t for t in proto.graph.initializer}
+    for node in proto.graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            found[node.output[0]] = node.attribute[0].t
+    return found
+
+
+def learnable(proto: ModelProto) -> dict[str, Parameter]:
+    """The float weights of a graph, and those stored as integers, by their initialisers' names.
+
+    Single numbers without an axis, statistics of BatchNormalization, scales and settings of
+    operators stay as they are.
+    """
+    stored = constants(proto)
+    settings = _settings(proto)
+    found: dict[str, Parameter] = {}
+    for name, tensor in stored.items():
+        if tensor.data_type in _FLOATS and tensor.dims and name not in settings:
+            found[name] = _parameter(name, numpy_helper.to_array(tensor).astype(np.float32))
+    for name, grid in grids(proto, stored).items():
+        real = grid.real(numpy_helper.to_array(stored[name]))
+        found[name] = _parameter(name, real, grid)
+    return found
+
+
+def _parameter(name: str, value: Array, grid: Grid | None = None) -> Parameter:
+    variable = tf.Variable(value, name="".join(c if c.isalnum() else "_" for c in name) or "_")
+    return Parameter(variable=variable, grid=grid)
+
+
+def _settings(proto: ModelProto) -> set[str]:
+    return {
+        node.input[place]
+        for node in proto.graph.node
+        for place in _NOT_LEARNED.get(node.op_type, ())
+        if place < len(node.input)
+    }
+
+
+def grids(proto: ModelProto, stored: Mapping[str, TensorProto]) -> dict[str, Grid]:
+    """The grid of each weight that DequantizeLinear alone reads, always with the same scales."""
+    found: dict[str, Grid] = {}
+    users: dict[str, set[tuple[str, ...]]] = {}
+    for node in proto.graph.node:
+        for name in node.input:
+            users.setdefault(name, set()).add(_use(node) if name == node.input[0] else ("other",))
+    for node in proto.graph.node:
+        if node.op_type == "DequantizeLinear" and len(users[node.input[0]]) == 1:
+            grid = _grid(node, stored)
+            if grid is not None:
+                found[node.input[0]] = grid
+    return found
+
+
+def _use(node: NodeProto) -> tuple[str, ...]:
+    settings = (str(attribute(node, key, "")) for key in ("axis", "block_size"))
+    return (node.op_type, *node.input[1:], *settings)
+
+
+def _grid(node: NodeProto, stored: Mapping[str, TensorProto]) -> Grid | None:
+    if any(name and name not in stored for name in node.input):
+        return None
+    integers, scales, *zero = (numpy_helper.to_array(stored[n]) for n in node.input if n)
+    if integers.dtype.name not in _INTEGERS or not integers.size:
+        return None
+    axis = int(str(attribute(node, "axis", 1))) % max(integers.ndim, 1) if scales.size > 1 else 0
+    block = int(str(attribute(node, "block_size", 0)))
+    flat = zero[0].astype(np.int64) if zero else np.zeros(scales.shape, np.int64)
+    zero_points = _spread(flat.reshape(scales.shape), integers.shape, axis, block)
+    return Grid(
+        dtype=integers.dtype.name,
+        scale=node.input[1],
+        scales=scales.astype(np.float32),
+        zero_points=zero_points,
+        axis=axis,
+        block=block,
+        shape=integers.shape,
+        levels=_levels(integers, zero_points),
+    )
+
+
+def _levels(integers: Array, zero_points: Array) -> tuple[int, int]:
+    """The range of as many bits as the integers of a weight use, so that it stays as small."""
+    lowest, highest = bounds_of(integers.dtype.name)
+    if integers.dtype.name == "int32":
+        return lowest, highest
+    levels = integers.astype(np.int64) - zero_points
+    least, most = int(levels.min()), int(levels.max())
+    top = 1
+    while most > top or least < -top - 1:
+        top = 2 * top + 1
+    return (-top if least >= -top else -top - 1), top
+
+
+def _spread(each: Any, shape: tuple[int, ...], axis: int, block: int) -> Any:  # noqa: ANN401
+    if int(np.prod(each.shape)) == 1:
+        return each if tf.is_tensor(each) and not each.shape else _reshaped(each, ())
+    if not block:
+        sizes = [1] * len(shape)
+        sizes[axis] = shape[axis]
+        return _reshaped(each, tuple(sizes))
+    places = np.minimum(np.arange(shape[axis]) // block, each.shape[axis] - 1)
+    if tf.is_tensor(each):
+        return tf.gather(each, places, axis=axis)
+    return np.take(each, places, axis=axis)
+
+
+def _reshaped(each: Any, shape: tuple[int, ...]) -> Any:  # noqa: ANN401
+    return tf.reshape(each, shape) if tf.is_tensor(each) else each.reshape(shape)
+
+
+def scale_names(proto: ModelProto) -> dict[str, Array]:
+    """First values of the scales that can be learned, by name: stored ones, not those of biases."""
+    stored = constants(proto)
+    found: dict[str, Array] = {}
+    kept: set[str] = set(scales_alike(proto))
+    for node, name in _scale_reads(proto):
+        tensor = stored.get(name)
+        if tensor is None or _is_bias(node, stored) or tensor.data_type not in _FLOATS:
+            kept.add(name)
+        else:
+            found[name] = numpy_helper.to_array(tensor).astype(np.float32)
+    return {name: value for name, value in found.items() if name not in kept}
+
+
+def scales_alike(proto: ModelProto) -> dict[str, str]:
+    """The name of a QuantizeLinear's scale by that of the same number for its DequantizeLinear."""
+    stored = constants(proto)
+    makers = {n.output[0]: n for n in proto.graph.node if n.op_type == "QuantizeLinear"}
+    found: dict[str, str] = {}
+    for node in proto.graph.node:
+        maker = makers.get(node.input[0]) if node.op_type == "DequantizeLinear" else None
+        if maker is not None and maker.input[1] != node.input[1]:
+            found[node.input[1]] = maker.input[1]
+    return {k: v for k, v in found.items() if k in stored and v in stored}
+
+
+def _scale_reads(proto: ModelProto) -> Iterator[tuple[NodeProto, str]]:
+    for node in proto.graph.node:
+        if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
+            yield node, node.input[1]
+
+
+def _is_bias(node: NodeProto, stored: Mapping[str, TensorProto]) -> bool:
+    tensor = stored.get(node.input[0])
+    return tensor is not None and tensor.data_type == TensorProto.INT32
+
+
+def with_floats(settled: ModelProto, learned: Mapping[str, Parameter]) -> dict[str, str]:
+    """Put floats in the place of the DequantizeLinear nodes of learned weights.
+
+    Args:
+        settled: changed in place.
+        learned: by initialiser.
+
+    Returns:
+        The name of the initialiser of integers by that of the floats made of it.
+    """
+    stored = {t.name: t for t in settled.graph.initializer}
+    made: dict[str, str] = {}
+    kept: list[NodeProto] = []
+    for node in settled.graph.node:
+        name = node.input[0] if node.input else ""
+        parameter = learned.get(name)
+        if node.op_type != "DequantizeLinear" or parameter is None or parameter.grid is None:
+            kept.append(node)
+            continue
+        made[node.output[0]] = name
+        real = parameter.grid.real(numpy_helper.to_array(stored[name]))
+        settled.graph.initializer.append(numpy_helper.from_array(real, node.output[0]))
+    del settled.graph.node[:]
+    settled.graph.node.extend(kept)
+    return made

@@ -1,0 +1,117 @@
+"""Quantisation with gradients that pass straight through the rounding.
+
+Between QUANTIZE and DEQUANTIZE integers are held as floats, so that a gradient finds its way.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from edgekit.bridge.graph import Array, Op, Tensor
+
+_TINY = float(np.finfo(np.float32).tiny)
+_BOUNDS = {"int4": (-8, 7), "uint4": (0, 15)}
+
+
+@tf.custom_gradient  # type: ignore[untyped-decorator]
+def rounded(value: Any) -> Any:  # noqa: ANN401 - TensorFlow has no types
+    """The nearest integers, even ones at a tie; the gradient is that of the value itself."""
+    return tf.round(value), lambda upstream: upstream
+
+
+def fake_quantised(value: Any, scale: Any, lowest: Any, highest: Any) -> Any:  # noqa: ANN401
+    """Reals on the grid of a scale.
+
+    The gradient of the value is 1 inside the grid and 0 beyond; that of the scale is rounding
+    error inside and the bound beyond.
+
+    Args:
+        value: float32.
+        scale: that broadcasts against it, above zero.
+        lowest: integers, less the zero point.
+        highest: as ``lowest``.
+
+    Source: Esser et al., Learned Step Size Quantization, ICLR 2020, equations 1-3 and 5.
+    """
+    return rounded(tf.clip_by_value(value / scale, lowest, highest)) * scale
+
+
+def bounds_of(dtype: str) -> tuple[int, int]:
+    """The least and the largest integer of a type, those of 4 bits included."""
+    if dtype in _BOUNDS:
+        return _BOUNDS[dtype]
+    info = np.iinfo(dtype)
+    return int(info.min), int(info.max)
+
+
+@tf.custom_gradient  # type: ignore[untyped-decorator]
+def weighed(value: Any, factor: Any) -> Any:  # noqa: ANN401
+    """A value as it is whose gradient is multiplied by a factor."""
+    return tf.identity(value), lambda upstream: (upstream * factor, None)
+
+
+def step_weight(elements: float, highest: float) -> float:
+    """By how much the gradient of a scale is multiplied, so that scales learn as weights do.
+
+    Args:
+        elements: how many values share the scale.
+        highest: the largest integer.
+
+    Source: Esser et al., Learned Step Size Quantization, ICLR 2020, section 2.2.
+    """
+    return float(1 / np.sqrt(max(elements * highest, 1.0)))
+
+
+def _scale_of(tensor: Tensor, learned: Any) -> tuple[Any, Array]:  # noqa: ANN401
+    """Scale and zero point of a stored tensor, in shapes that broadcast against it."""
+    held = tensor.quantization
+    assert held is not None
+    shape = [1] * len(tensor.shape)
+    if held.scales.size > 1:
+        shape[held.axis] = held.scales.size
+    zero_points = held.zero_points.astype(np.float32).reshape(shape)
+    if learned is None:
+        return np.maximum(held.scales, _TINY).reshape(shape), zero_points
+    _, highest = bounds_of(tensor.dtype)
+    elements = np.prod(tensor.shape[1:], dtype=np.float64) / held.scales.size
+    scale = tf.reshape(learned, shape)
+    return weighed(scale, step_weight(elements, highest)), zero_points
+
+
+def quantised(op: Op, args: list[Any], learned: Any = None) -> Any:  # noqa: ANN401
+    """QUANTIZE: integers, held as floats.
+
+    Args:
+        op: the operator.
+        args: the reals; or integers, held as floats, that have another scale.
+        learned: what stands in for the scale that the operator stores.
+    """
+    made = op.outputs[0]
+    value = args[0]
+    read = op.inputs[0]
+    if read is not None and read.quantization is not None:
+        value = _real(read, value, None)
+    scale, zero_point = _scale_of(made, learned)
+    lowest, highest = bounds_of(made.dtype)
+    levels = tf.clip_by_value(value / scale, lowest - zero_point, highest - zero_point)
+    return rounded(levels) + zero_point
+
+
+def dequantised(op: Op, args: list[Any], learned: Any = None) -> Any:  # noqa: ANN401
+    """DEQUANTIZE: reals of integers; arguments as those of ``quantised``."""
+    read = op.inputs[0]
+    if read is None or read.quantization is None:
+        return tf.cast(args[0], tf.float32)  # of 16-bit floats
+    return _real(read, args[0], learned)
+
+
+def _real(tensor: Tensor, value: Any, learned: Any) -> Any:  # noqa: ANN401
+    scale, zero_point = _scale_of(tensor, learned)
+    return (tf.cast(value, tf.float32) - zero_point) * scale
+
+
+TABLE: dict[str, Callable[..., Any]] = {"DEQUANTIZE": dequantised, "QUANTIZE": quantised}

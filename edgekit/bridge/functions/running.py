@@ -1,0 +1,189 @@
+"""Runs a TFLite graph in TensorFlow, operator by operator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from edgekit.bridge.computing import MOVING
+from edgekit.bridge.functions import TABLE
+from edgekit.bridge.functions.elementwise import activated
+from edgekit.bridge.functions.quantised import dequantised, quantised
+from edgekit.bridge.graph import LiteGraph, Op, Tensor
+from edgekit.bridge.layout import Value, permutation, plain_order, split_apart
+from edgekit.errors import PassRefused
+
+# What can be done with integers that are held as floats: everything that only moves them.
+_HOLDING = MOVING | {
+    "CONCATENATION", "DEQUANTIZE", "GATHER", "GATHER_ND", "MAX_POOL_2D", "PACK", "QUANTIZE",
+    "SPLIT", "SPLIT_V", "TILE", "UNPACK",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Plan:
+    """A graph of fixed shapes, ready to run.
+
+    Args:
+        graph: its operators.
+        values: where the ONNX values are in it.
+        scales: name of the learned scale of each tensor of integers, by ``id``.
+    """
+
+    graph: LiteGraph
+    values: Mapping[str, Value]
+    scales: Mapping[int, str]
+
+
+def check_known(graph: LiteGraph) -> None:
+    """Refuse a graph with an operator that is not in the table.
+
+    Raises:
+        PassRefused: names the operator and the ONNX node.
+    """
+    for op in graph.ops:
+        if op.kind not in TABLE:
+            raise PassRefused(
+                f"{op.origin or op.kind}: {op.kind} cannot be computed in TensorFlow",
+                hint="leave out steps that learn, or replace the operator before export",
+            )
+
+
+def spread_scales(graph: LiteGraph, scales: dict[int, str]) -> None:
+    """Let tensors whose integers are only moved have the learned scale of those they come from."""
+    for op in graph.ops:
+        first = op.inputs[0] if op.inputs else None
+        if first is None or op.kind not in _HOLDING or op.kind in ("QUANTIZE", "DEQUANTIZE"):
+            continue
+        if id(first) in scales:
+            scales.update((id(made), scales[id(first)]) for made in op.outputs)
+
+
+class Run:
+    """One run of a plan: the values so far.
+
+    Args:
+        plan: what to run.
+        read: gives the value of an initialiser by name, ``None`` where it is not learned.
+        scale: gives a learned scale by name.
+        taps: names of ONNX values that are wanted.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        *,
+        read: Callable[[str], Any],
+        scale: Callable[[str], Any],
+        taps: Mapping[str, Value],
+    ) -> None:
+        self._plan = plan
+        self._read = read
+        self._scale = scale
+        self._held: dict[int, Any] = {}
+        self.tapped: dict[str, Any] = {}
+        self._taps: dict[int, list[str]] = {}
+        for name, value in taps.items():
+            self._taps.setdefault(id(value.tensor), []).append(name)
+
+    def __call__(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        """The outputs by name."""
+        graph = self._plan.graph
+        for name, tensor in graph.inputs.items():
+            self._put(tensor, feeds[name])
+        for op in graph.ops:
+            made = self._made(op)
+            for tensor, value in zip(op.outputs, made, strict=True):
+                self._put(tensor, value)
+        outputs = {k: self._real_type(t, self._get(t)) for k, t in graph.outputs.items()}
+        for names in self._taps.values():  # constants that nothing read
+            for name in set(names) - self.tapped.keys():
+                self._get(self._plan.values[name].tensor)
+        return outputs
+
+    def _made(self, op: Op) -> list[Any]:
+        args = [None if t is None else self._get(t) for t in op.inputs]
+        if any(_is_held(t, a) for t, a in zip(op.inputs, args, strict=True)):
+            args = self._agreeing(op, args)
+        name = self._scale_name(op)
+        if name is None:
+            made = TABLE[op.kind](op, args)
+        else:
+            made = (quantised if op.kind == "QUANTIZE" else dequantised)(
+                op, args, self._scale(name)
+            )
+        made = list(made) if isinstance(made, list | tuple) else [made]
+        made[0] = activated(op, made[0])
+        return made
+
+    def _scale_name(self, op: Op) -> str | None:
+        if op.kind == "QUANTIZE":
+            return self._plan.scales.get(id(op.outputs[0]))
+        if op.kind == "DEQUANTIZE":
+            return self._plan.scales.get(id(op.inputs[0]))
+        return None
+
+    def _agreeing(self, op: Op, args: list[Any]) -> list[Any]:
+        """Integers all held as floats for operators that move them, as integers for others."""
+        if op.kind not in _HOLDING:
+            return [self._real_type(t, a) for t, a in zip(op.inputs, args, strict=True)]
+        pairs = zip(op.inputs, args, strict=True)
+        held = {t.dtype for t, a in pairs if t is not None and _is_held(t, a)}
+        return [
+            tf.cast(a, tf.float32) if t is not None and t.dtype in held else a
+            for t, a in zip(op.inputs, args, strict=True)
+        ]
+
+    def _real_type(self, tensor: Tensor | None, value: Any) -> Any:  # noqa: ANN401
+        if tensor is None or not _is_held(tensor, value):
+            return value
+        return tf.cast(value, tensor.dtype)
+
+    def _get(self, tensor: Tensor) -> Any:  # noqa: ANN401 - TensorFlow has no types
+        if id(tensor) not in self._held:
+            self._put(tensor, self._stored(tensor))
+        return self._held[id(tensor)]
+
+    def _stored(self, tensor: Tensor) -> Any:  # noqa: ANN401
+        learned = None if tensor.source is None else self._read(tensor.source)
+        if learned is None:
+            return tensor.data
+        return tf.cast(tf.reshape(learned, tensor.shape), tensor.dtype)
+
+    def _put(self, tensor: Tensor, value: Any) -> None:  # noqa: ANN401
+        for name in self._taps.get(id(tensor), ()):
+            where = self._plan.values[name]
+            # Readers are given what comes of the tap, so that it has a gradient.
+            self.tapped[name] = tf.convert_to_tensor(_as_onnx_has_it(where, value))
+            value = _as_stored(where, self.tapped[name])
+        self._held[id(tensor)] = value
+
+
+def _is_held(tensor: Tensor | None, value: Any) -> bool:  # noqa: ANN401
+    """Whether a value of integers is held as floats."""
+    if tensor is None or value is None:
+        return False
+    dtype = value.dtype.as_numpy_dtype if tf.is_tensor(value) else value.dtype
+    return bool(np.issubdtype(dtype, np.floating)) and "int" in tensor.dtype
+
+
+def _as_onnx_has_it(where: Value, value: Any) -> Any:  # noqa: ANN401
+    if where.is_plain and where.mixed is None:
+        return value
+    shape, order = split_apart(where)
+    parts = tf.reshape(value, shape)
+    return tf.reshape(tf.transpose(parts, permutation(order, plain_order(len(order)))), where.shape)
+
+
+def _as_stored(where: Value, value: Any) -> Any:  # noqa: ANN401
+    if where.is_plain and where.mixed is None:
+        return value
+    shape, order = split_apart(where)
+    sizes = [0] * len(order)
+    for size, axis in zip(shape, order, strict=True):
+        sizes[axis] = size
+    return tf.reshape(tf.transpose(tf.reshape(value, sizes), order), where.tensor.shape)

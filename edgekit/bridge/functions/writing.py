@@ -1,0 +1,105 @@
+"""Puts what was learned back into the initialisers of an ONNX model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from edgekit.bridge.functions.parameters import Parameter, constants
+from edgekit.bridge.graph import Array
+from edgekit.errors import UserError
+
+_WITH_BIAS = ("Conv", "ConvTranspose", "Gemm")
+
+
+def written(
+    proto: ModelProto, parameters: Mapping[str, Parameter], scales: Mapping[str, Array]
+) -> ModelProto:
+    """A copy of a model with learned weights and scales.
+
+    Args:
+        proto: not changed.
+        parameters: by initialiser.
+        scales: the learned ones by initialiser; those of int32 biases follow, because kernels
+            take them for the product of the scales of a layer's input and weight.
+
+    Raises:
+        UserError: a value isn't finite, or the model has no such initialiser.
+    """
+    made = ModelProto()
+    made.CopyFrom(proto)
+    tensors = constants(made)
+    changed = {
+        name: value
+        for name, value in scales.items()
+        if not np.array_equal(value, _float(_tensor(tensors, name)))
+    }
+    changed |= dict(_bias_scales(made, tensors, changed))
+    for name, parameter in parameters.items():
+        value = parameter.variable.numpy()
+        if not np.isfinite(value).all():
+            raise UserError(f"{name} holds NaN or infinity", hint="learn in smaller steps")
+        _write_weight(_tensor(tensors, name), parameter, value, changed)
+    for name, value in changed.items():
+        _store(tensors[name], value)
+    return made
+
+
+def _tensor(tensors: Mapping[str, TensorProto], name: str) -> TensorProto:
+    if name not in tensors:
+        raise UserError(f"{name}: the model has no such initialiser")
+    return tensors[name]
+
+
+def _float(tensor: TensorProto) -> Array:
+    return np.asarray(numpy_helper.to_array(tensor).astype(np.float32))
+
+
+def _write_weight(
+    tensor: TensorProto, parameter: Parameter, value: Array, scales: Mapping[str, Array]
+) -> None:
+    grid = parameter.grid
+    if grid is None:
+        if not np.array_equal(value, _float(tensor)):
+            _store(tensor, value)
+        return
+    old = numpy_helper.to_array(tensor)
+    if grid.scale not in scales and np.array_equal(value, grid.real(old)):
+        return
+    integers = grid.integers(value.astype(np.float64), scales.get(grid.scale, grid.scales))
+    if not np.array_equal(integers, old.astype(np.int64)):
+        _store(tensor, integers)
+
+
+def _store(tensor: TensorProto, value: Array) -> None:
+    dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+    doc = tensor.doc_string
+    fresh = value.reshape(tuple(tensor.dims)).astype(dtype)
+    tensor.CopyFrom(numpy_helper.from_array(fresh, tensor.name))
+    if doc:
+        tensor.doc_string = doc
+
+
+def _bias_scales(
+    proto: ModelProto, tensors: Mapping[str, TensorProto], scales: Mapping[str, Array]
+) -> Iterator[tuple[str, Array]]:
+    makers = {name: node for node in proto.graph.node for name in node.output}
+    for node in proto.graph.node:
+        if node.op_type not in _WITH_BIAS or len(node.input) < 3:
+            continue
+        read = [_scale_name(makers.get(name), tensors) for name in node.input[:3]]
+        of_input, of_weight, of_bias = read
+        if of_input is None or of_weight is None or of_bias is None:
+            continue
+        if of_bias in scales or not {of_input, of_weight} & scales.keys():
+            continue
+        new = [scales.get(n, _float(tensors[n])) for n in (of_input, of_weight)]
+        yield of_bias, np.broadcast_to((new[0] * new[1]).ravel(), tuple(tensors[of_bias].dims))
+
+
+def _scale_name(maker: NodeProto | None, tensors: Mapping[str, TensorProto]) -> str | None:
+    if maker is None or maker.op_type != "DequantizeLinear":
+        return None
+    return maker.input[1] if maker.input[1] in tensors else None
