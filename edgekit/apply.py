@@ -9,11 +9,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from edgekit.convert.naming import files_of, source_of
 from edgekit.data import Dataset
 from edgekit.errors import PassRefused, UserError
 from edgekit.evaluate import transfer_bytes
-from edgekit.graphs.reading import read_model
-from edgekit.intake import free_dims, in_one_file, open_split, sized
+from edgekit.intake import find_model, free_dims, in_one_file, open_split, sized
 from edgekit.layers import LayerCost, read_layers
 from edgekit.model import Model
 from edgekit.passes import Work
@@ -49,7 +49,14 @@ class Applied:
 
 
 def apply(
-    step: Step, path: Path, out: Path, *, data: str | None, folder: Path, tick: Tick
+    step: Step,
+    path: Path,
+    out: Path,
+    *,
+    data: str | None,
+    folder: Path,
+    tick: Tick,
+    trusted: bool = False,
 ) -> Applied:
     """Run a pass on a model and write what it makes.
 
@@ -60,6 +67,7 @@ def apply(
         data: calibration samples; ``None`` = those of edgekit.toml in ``folder``, if any.
         folder: the project's; what ``data`` is relative to.
         tick: called with what is being done, how much of it is done, and of how much.
+        trusted: whether a model file may run the code that it carries.
 
     Raises:
         UserError: something is wrong with the request or its inputs.
@@ -67,7 +75,7 @@ def apply(
         PassError: the pass broke a promise; nothing is written.
     """
     project = load_project(folder)
-    model = read_model(path)
+    model = find_model(folder, path, project, trusted=trusted, tick=tick)
     source = data or project.data.calibration
     _check_out(out, _inputs(path, model, folder, source))
     calibration = _calibration(source, model, folder, project)
@@ -118,6 +126,8 @@ def _facts(model: Model, path: Path) -> FileFacts:
 def _inputs(path: Path, model: Model, folder: Path, source: str | None) -> Iterator[Path]:
     """The files that the command reads, and so must not replace."""
     yield path
+    converted = source_of(path, folder=folder, trusted=False)
+    yield from files_of(converted) if converted else ()
     yield from model.beside
     yield folder / FILE_NAME
     if source is not None:

@@ -10,16 +10,17 @@ from pathlib import Path
 
 from edgekit.bundle import SUFFIX, Bundle, open_bundle
 from edgekit.columns import read_table
+from edgekit.convert.naming import is_saved_model
 from edgekit.data import Dataset
 from edgekit.errors import DeviceError, UserError
 from edgekit.evaluate import Timing, default_metric, score, time_interleaved
 from edgekit.graphs.reading import read_model
-from edgekit.intake import check_output, open_split
+from edgekit.intake import check_output, find_model, open_split
 from edgekit.latency import LatencySummary, summarise
 from edgekit.model import Model
 from edgekit.places import device_place
 from edgekit.profile import DeviceProfile, load_profile
-from edgekit.progress import Tick
+from edgekit.progress import Tick, silent
 from edgekit.project import load_project
 from edgekit.store import Store, default_root
 from edgekit_agent.records import DeviceFacts, Report, Samples, Tally
@@ -64,25 +65,29 @@ def subject(
     evaluation: str | None,
     metric: str | None,
     device: str | None,
+    trusted: bool = False,
+    tick: Tick = silent,
 ) -> Iterator[Subject]:
     """Open what is to be measured: a bundle with its own settings, or a model with the project's.
 
     Args:
-        target: a build folder, a bundle file or a model file.
+        target: a build folder, a bundle file or a model.
         folder: where edgekit.toml is, and what ``evaluation`` is relative to.
         evaluation: labelled samples to score, if any.
         metric: instead of the bundle's or the project's.
         device: profile to take threads and runtime versions from; a bundle has its own.
+        trusted: whether a model file may run the code that it carries.
+        tick: called when a model is converted.
 
     Raises:
         UserError: any of them cannot be used.
     """
-    if target.is_dir() or target.suffix == SUFFIX:
+    if target.suffix == SUFFIX or (target.is_dir() and not is_saved_model(target)):
         with tempfile.TemporaryDirectory() as scratch:
             yield _of_bundle(open_bundle(target), Path(scratch), folder, evaluation, metric)
         return
     project = load_project(folder)
-    model = read_model(target)
+    model = find_model(folder, target, project, trusted=trusted, tick=tick)
     check_output(project, model)
     data = open_split(
         evaluation, model, folder=folder, settings=project.data.preprocess, labelled=True

@@ -12,6 +12,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from importlib.metadata import version
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -234,11 +235,27 @@ def _provenance(intake: Intake, candidate: Candidate) -> dict[str, Any]:
         "edgekit": __version__,
         "python": platform.python_version(),
         "tools": {name: version(name) for name in sorted(tools | {"onnxruntime"})},
-        "source": {"file": intake.model.path.name, "sha256": intake.model.digest},
+        "source": _source(intake),
         "model": {"sha256": candidate.model.digest, "bytes": candidate.model.bytes},
         "data": splits,
         "seed": intake.seed,
         "machine": _machine(),
+    }
+
+
+def _source(intake: Intake) -> dict[str, Any]:
+    """The model that was built; where it was converted, also from what and by what."""
+    origin = intake.model.origin
+    if origin is None:
+        return {"file": intake.model.path.name, "sha256": intake.model.digest}
+    return {
+        "file": Path(origin.given).name,
+        "sha256": origin.digest,
+        "converted": {
+            "tool": origin.tool,
+            "versions": origin.versions,
+            "sha256": intake.model.digest,
+        },
     }
 
 

@@ -15,9 +15,10 @@ from edgekit.errors import PassRefused, UserError
 from edgekit.graphs.cost import Cost, cost
 from edgekit.graphs.coverage import Obstacle, tflite_obstacles
 from edgekit.graphs.onnx_file import is_large, load, load_for_shapes, load_structure
-from edgekit.graphs.reading import read_model
+from edgekit.intake import find_model
 from edgekit.model import Model
 from edgekit.profile import DeviceProfile, load_profile
+from edgekit.progress import Tick, silent
 from edgekit.project import load_project
 from edgekit.runtimes import lite_target, obstacles
 
@@ -39,20 +40,35 @@ class Inspection:
     crosses: bool = False  # an .onnx model on a device that runs .tflite alone
 
 
-def inspect(path: Path, *, device: str | None, folder: Path) -> Inspection:
-    """Look at a model.
+def inspect(
+    path: Path,
+    *,
+    device: str | None,
+    folder: Path,
+    trusted: bool = False,
+    tick: Tick = silent,
+) -> Inspection:
+    """Look at a model, as ONNX where it is of another tool.
+
+    Args:
+        path: the model, as the user named it.
+        device: profile to hold it against.
+        folder: the project's.
+        trusted: whether a model file may run the code that it carries.
+        tick: called when the model is converted.
 
     Raises:
         UserError: the model or the profile cannot be read.
     """
-    model = read_model(path)
+    project = load_project(folder)
+    model = find_model(folder, path, project, trusted=trusted, tick=tick)
     profile = load_profile(device) if device else None
-    dims = load_project(folder).model.dims
+    dims = project.model.dims
     found, unread, hindering = None, "", _obstacles(model, profile, dims) if profile else ()
     if model.format == "onnx":
-        found = cost(load_for_shapes(path), dims)
+        found = cost(load_for_shapes(model.path), dims)
     else:
-        graph, unread = _lite_graph(path)
+        graph, unread = _lite_graph(model.path)
         found = lite_cost(graph) if graph else None
         hindering = _lite_obstacles(graph, profile) if graph and profile else hindering
     return Inspection(

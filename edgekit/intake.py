@@ -9,14 +9,16 @@ from functools import partial
 from pathlib import Path
 
 from edgekit.bundle import BUILT_FILES, RESULTS, SUFFIX
+from edgekit.convert.naming import is_entry
+from edgekit.convert.opening import open_model
 from edgekit.data import Dataset, open_dataset
 from edgekit.errors import UserError
 from edgekit.evaluate import default_metric
 from edgekit.gate import Limits
 from edgekit.graphs.onnx_file import is_large, load, load_structure, save
-from edgekit.graphs.reading import read_model
 from edgekit.model import Model
 from edgekit.profile import AnyRuntime, DeviceProfile, load_profile
+from edgekit.progress import Tick, silent
 from edgekit.project import PreprocessSettings, Project, load_project
 from edgekit.recipe import Recipe, Step, ToTflite
 from edgekit.runtimes import Runtimes, runtimes
@@ -39,6 +41,7 @@ class Request:
     out: Path | None = None
     seed: int | None = None
     recipe: Recipe | None = None  # instead of the search
+    trust_pickle: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,8 +73,12 @@ class Intake:
         return free_dims(self.model, self.evaluation) | self.project.model.dims
 
 
-def take_in(request: Request) -> Intake:
+def take_in(request: Request, tick: Tick = silent) -> Intake:
     """Read and check everything a build needs.
+
+    Args:
+        request: what the user asked for.
+        tick: called when the model is converted, which takes its time.
 
     Raises:
         UserError: whatever is wrong with the request, the model, the data or the profile.
@@ -80,7 +87,9 @@ def take_in(request: Request) -> Intake:
     profile = load_profile(_device(request, project))
     store = Store(default_root())
     _check_writable(store.root, hint="EDGEKIT_CACHE names another folder for the cache")
-    model = find_model(request.folder, request.model, project)
+    model = find_model(
+        request.folder, request.model, project, trusted=request.trust_pickle, tick=tick
+    )
     out = request.out or request.folder / "build" / profile.name
     _check_out(out, model, profile.name)
     asked = request.runtime or project.build.runtime
@@ -128,17 +137,41 @@ def _asked(recipe: Recipe, model: Model, dims: Mapping[str, int], seed: int) -> 
     return replace(recipe, seed=seed, steps=tuple(sized(s, model, dims) for s in recipe.steps))
 
 
-def find_model(folder: Path, given: Path | None, project: Project) -> Model:
-    """The model of the request, or that of edgekit.toml.
+def find_model(
+    folder: Path,
+    given: Path | None,
+    project: Project,
+    *,
+    trusted: bool = False,
+    tick: Tick = silent,
+) -> Model:
+    """The model of the request, or that of edgekit.toml; converted, if it is of another tool.
+
+    Args:
+        folder: the project's.
+        given: the model of the request.
+        project: what edgekit.toml says.
+        trusted: whether the user lets a model file run the code that it carries.
+        tick: called when the model is converted.
 
     Raises:
         UserError: none is named, or it cannot be used.
     """
-    if given is not None:
-        return read_model(given)
-    if project.model.path is None:
+    if given is None and project.model.path is None:
         raise UserError("no model", hint="give MODEL, or [model] path in edgekit.toml")
-    return read_model(folder / project.model.path)
+    return open_model(
+        given or _in_project(folder, str(project.model.path)),
+        folder=folder,
+        store=Store(default_root()),
+        trusted=trusted or project.model.trust_pickle,
+        tick=tick,
+    )
+
+
+def _in_project(folder: Path, path: str) -> Path:
+    """What [model] path names: a file or folder of the project, or a function of it."""
+    file = folder / path
+    return Path(path) if is_entry(path) and not file.exists() else file
 
 
 def free_dims(model: Model, dataset: Dataset) -> dict[str, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -41,10 +41,30 @@ class Signature:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Origin:
+    """What a model was before it was converted.
+
+    Attributes:
+        given: the source as the user named it.
+        digest: sha256 in hex of the source's file or files; of code, of the model it gave.
+        tool: what converted it.
+        versions: of the packages that decide what the conversion gives, by name.
+        notes: what a reader should know of the conversion.
+    """
+
+    given: str
+    digest: str
+    tool: str
+    versions: dict[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Model:
     """A model file. ``digest`` is the sha256 of its bytes in hex, external data included.
 
-    ``beside`` are the files that hold its external data.
+    ``beside`` are the files that hold its external data; ``origin`` is what the file was
+    converted from, if it was.
     """
 
     path: Path
@@ -52,6 +72,12 @@ class Model:
     digest: str
     signature: Signature
     beside: tuple[Path, ...] = ()
+    origin: Origin | None = None
+
+    @property
+    def given(self) -> str:
+        """The model as the user named it."""
+        return self.origin.given if self.origin else str(self.path)
 
     @property
     def bytes(self) -> int:

@@ -52,7 +52,7 @@ def build(request: Request, tick: Tick, *, allow_failing: bool = False) -> Outco
         UserError: something is wrong with the request or its inputs.
         DeviceError: the device named to measure on could not be reached or failed.
     """
-    intake = take_in(request)
+    intake = take_in(request, tick)
     found = explore(intake, tick)
     compared = {c.key: comparison(intake, c, found.baseline) for c in found.candidates}
     packed = found.chosen or (found.nearest if allow_failing else None)
@@ -159,6 +159,8 @@ def _left_over(intake: Intake) -> Iterator[str]:
 
 def _notes(intake: Intake, found: Build) -> Iterator[str]:
     yield from intake.runtimes.notes
+    if intake.model.origin:
+        yield from intake.model.origin.notes
     splits = [s for s in (intake.evaluation, intake.calibration) if s is not None]
     yield from dict.fromkeys(note for split in splits for note in split.notes)
     if len(splits) > len({split.digest for split in splits}):

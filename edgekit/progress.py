@@ -11,6 +11,12 @@ from typing import Any
 # Called with a stage, how much of it is done, and of how much (0 = not known).
 Tick = Callable[[str, int, int], None]
 
+
+def silent(stage: str, done: int, total: int) -> None:
+    """Says nothing."""
+    del stage, done, total
+
+
 _EVERY_S = 0.1
 _WIDTH = 78
 

@@ -22,9 +22,13 @@ class _Table(BaseModel):
 
 
 class ModelTable(_Table):
-    """``[model]``. ``dims`` gives free dimensions a size where no data does."""
+    """``[model]``. ``dims`` gives free dimensions a size where no data does.
+
+    ``trust_pickle`` allows a model file to run the code that it carries.
+    """
 
     path: str | None = None
+    trust_pickle: bool = False
     dims: dict[str, Annotated[int, Field(ge=1)]] = {}
 
 

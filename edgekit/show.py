@@ -10,6 +10,7 @@ from edgekit.graphs.cost import Cost
 from edgekit.inspection import Inspection
 from edgekit.latency import LatencySummary
 from edgekit.layers import LayerCost
+from edgekit.model import Origin
 from edgekit.profile import DeviceProfile
 from edgekit.remote.deploy import PushReport
 from edgekit.results import MIB
@@ -134,7 +135,9 @@ def _times(times: LatencySummary) -> str:
 
 def inspected(seen: Inspection) -> str:
     """What a model is, and what keeps it off the device."""
-    lines = [f"{seen.model.path}: {seen.model.format}, {size(seen.bytes)}"]
+    lines = [f"{seen.model.given}: {seen.model.format}, {size(seen.bytes)}"]
+    if seen.model.origin:
+        lines += _converted(seen.model.origin)
     lines += [f"  input   {spec}" for spec in seen.model.signature.inputs]
     lines += [f"  output  {spec}" for spec in seen.model.signature.outputs]
     lines += _cost_lines(seen, seen.cost) if seen.cost else [f"  not read: {seen.unread}"]
@@ -152,6 +155,11 @@ def _cost_lines(seen: Inspection, cost: Cost) -> list[str]:
         *_counted_as_one(seen),
         f"  operators: {', '.join(f'{name} {n}' for name, n in cost.ops.items())}",
     ]
+
+
+def _converted(origin: Origin) -> list[str]:
+    versions = ", ".join(f"{name} {version}" for name, version in origin.versions.items())
+    return [f"  converted by {origin.tool} ({versions})", *(f"  {n}" for n in origin.notes)]
 
 
 def _counted_as_one(seen: Inspection) -> list[str]:

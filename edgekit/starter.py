@@ -9,13 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.columns import Table, read_table
+from edgekit.convert.naming import SUFFIXES, is_saved_model, source_of
 from edgekit.data import LABELS
 from edgekit.errors import UserError
 from edgekit.evaluate import default_metric
-from edgekit.graphs.reading import read_model
+from edgekit.intake import find_model
 from edgekit.model import Model, TensorSpec
 from edgekit.profile import validated
-from edgekit.project import FILE_NAME, Project
+from edgekit.progress import Tick, silent
+from edgekit.project import FILE_NAME, ModelTable, Project
 from edgekit.store import default_root
 from edgekit_agent.files import write_whole
 
@@ -33,8 +35,16 @@ class Started:
     open_points: tuple[str, ...]
 
 
-def start(folder: Path, model_path: Path | None) -> Started:
+def start(
+    folder: Path, model_path: Path | None, *, trusted: bool = False, tick: Tick = silent
+) -> Started:
     """Write ``edgekit.toml`` into a folder.
+
+    Args:
+        folder: the project's.
+        model_path: the model; ``None`` = the only one there.
+        trusted: whether a model file may run the code that it carries; the file then says so.
+        tick: called when the model is converted.
 
     Raises:
         UserError: there is one already, or no model can be found.
@@ -45,11 +55,12 @@ def start(folder: Path, model_path: Path | None) -> Started:
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
     path = model_path or _only_model(folder)
-    model = read_model(path)
+    model = find_model(folder, path, Project(), trusted=trusted, tick=tick)
     sources = _data_sources(folder)
     calibration, evaluation = _named(sources, _CALIBRATION), _named(sources, _EVALUATION)
     layout = _layout(folder, model, evaluation or calibration)
-    text = _text(_relative(path, folder), model, calibration, evaluation, layout)
+    table = ModelTable(path=_relative(path, folder), trust_pickle=trusted)
+    text = _text(table, model, calibration, evaluation, layout)
     validated(Project, tomllib.loads(text), where=str(target))
     missing = {"[data] calibration": calibration, "[data] evaluation": evaluation}
     points = [f"{key}: no file found by its name" for key, found in missing.items() if not found]
@@ -60,7 +71,10 @@ def start(folder: Path, model_path: Path | None) -> Started:
 
 
 def _only_model(folder: Path) -> Path:
-    found = sorted(p for p in folder.iterdir() if p.suffix in _MODELS)
+    entries = sorted(folder.iterdir())
+    found = [p for p in entries if p.suffix in _MODELS]
+    if not found:
+        found = [p for p in entries if p.suffix.lower() in SUFFIXES or is_saved_model(p)]
     if len(found) != 1:
         names = ", ".join(p.name for p in found) or "none"
         raise UserError(
@@ -71,6 +85,9 @@ def _only_model(folder: Path) -> Path:
 
 
 def _relative(path: Path, folder: Path) -> str:
+    source = source_of(path, folder=folder, trusted=False)
+    if source is not None and source.kind == "function":
+        return str(path)
     resolved, base = path.resolve(), folder.resolve()
     return str(resolved.relative_to(base) if resolved.is_relative_to(base) else resolved)
 
@@ -125,7 +142,11 @@ def _fits(shape: tuple[int, ...], spec: TensorSpec) -> bool:
 
 
 def _text(
-    path: str, model: Model, calibration: str | None, evaluation: str | None, layout: str | None
+    table: ModelTable,
+    model: Model,
+    calibration: str | None,
+    evaluation: str | None,
+    layout: str | None,
 ) -> str:
     inputs = "".join(_comment(spec) for spec in model.signature.inputs)
     outputs = "".join(_comment(spec) for spec in model.signature.outputs)
@@ -134,7 +155,8 @@ def _text(
         inputs,
         "# Outputs:\n",
         outputs,
-        f"\n[model]\npath = {_quoted(path)}\n",
+        f"\n[model]\npath = {_quoted(str(table.path))}\n",
+        "trust_pickle = true\n" if table.trust_pickle else "",
         "\n[data]\n",
         _setting("calibration", calibration, "unlabelled samples, a few hundred will do"),
         _setting("evaluation", evaluation, "labelled samples that the model has not seen"),

@@ -7,6 +7,7 @@ import errno
 import math
 import sys
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -22,6 +23,7 @@ from edgekit.cli.options import (
     Hosts,
     Json,
     Metric,
+    TrustPickle,
     one_of,
 )
 from edgekit.cli.passes import apply_pass, list_passes
@@ -43,6 +45,10 @@ app = typer.Typer(
 app.add_typer(devices_app, name="devices")
 
 
+_MODEL = (
+    "An .onnx, .tflite, .keras, .h5, .pt2, .pt, .pkl or .joblib file, a SavedModel folder, or "
+    "module:function."
+)
 _METRICS = ("top1", "top5", "binary")
 _RUNTIMES = ("onnxruntime", "litert", "auto")
 
@@ -110,12 +116,14 @@ def init(
     model: Annotated[
         Path | None, typer.Argument(metavar="MODEL", help="Where the folder holds several.")
     ] = None,
+    trust_pickle: TrustPickle = False,
     folder: Folder = Path(),
 ) -> None:
     """Write edgekit.toml from a look at the model and its data."""
     from edgekit.starter import start
 
-    started = start(folder, model)
+    with ticker() as tick:
+        started = start(folder, model, trusted=trust_pickle, tick=tick)
     print(f"{started.path.resolve()} written")
     for point in started.open_points:
         print(f"  to fill in: {point}")
@@ -123,8 +131,9 @@ def init(
 
 @app.command()
 def inspect(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="An .onnx or .tflite file.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help=_MODEL)],
     device: DeviceName = None,
+    trust_pickle: TrustPickle = False,
     folder: Folder = Path(),
     as_json: Json = False,
 ) -> None:
@@ -132,7 +141,9 @@ def inspect(
     from edgekit import show
     from edgekit.inspection import inspect as look
 
-    emit(look(model, device=device, folder=folder), show.inspected, as_json=as_json)
+    with ticker() as tick:
+        seen = look(model, device=device, folder=folder, trusted=trust_pickle, tick=tick)
+    emit(seen, show.inspected, as_json=as_json)
 
 
 @app.command()
@@ -174,6 +185,7 @@ def build(
     seed: Annotated[
         int | None, typer.Option("--seed", metavar="N", help="Of everything that draws lots.")
     ] = None,
+    trust_pickle: TrustPickle = False,
     allow_failing: Annotated[
         bool, typer.Option("--allow-failing", help="Pack the nearest where nothing holds.")
     ] = False,
@@ -200,6 +212,7 @@ def build(
         out=out,
         seed=seed,
         recipe=_recipe(recipe, step or []),
+        trust_pickle=trust_pickle,
     )
     with ticker() as tick:
         outcome = run(request, tick, allow_failing=allow_failing)
@@ -256,6 +269,7 @@ def bench(
     evaluation: Evaluation = None,
     metric: Metric = None,
     device: DeviceName = None,
+    trust_pickle: TrustPickle = False,
     folder: Folder = Path(),
     as_json: Json = False,
 ) -> int:
@@ -265,9 +279,19 @@ def bench(
     from edgekit.bench import subject
 
     chosen = one_of("--metric", metric, _METRICS)
-    with subject(
-        target, folder=folder, evaluation=evaluation, metric=chosen, device=device
-    ) as opened:
+    with ExitStack() as stack:
+        with ticker() as tick:
+            opened = stack.enter_context(
+                subject(
+                    target,
+                    folder=folder,
+                    evaluation=evaluation,
+                    metric=chosen,
+                    device=device,
+                    trusted=trust_pickle,
+                    tick=tick,
+                )
+            )
         return each(
             hosts, lambda host, tick: measure(opened, host, tick), show.benched, as_json=as_json
         )

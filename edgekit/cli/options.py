@@ -22,6 +22,12 @@ def enter(folder: Path) -> Path:
 Folder = Annotated[
     Path, typer.Option("-C", metavar="DIR", help="Work in this folder.", callback=enter)
 ]
+TrustPickle = Annotated[
+    bool,
+    typer.Option(
+        "--trust-pickle", help="Let the model file run the code that it carries, as pickles do."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
 Hosts = Annotated[
     list[str], typer.Argument(metavar="HOST", help="'local', an ssh alias, or user@host:port.")

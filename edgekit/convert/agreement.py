@@ -1,0 +1,215 @@
+"""Whether a graph computes what its source does, on the source's own inputs and on random ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from edgekit.convert import Arrays, Converted
+from edgekit.errors import UserError, first_line
+from edgekit.graphs.onnx_file import session_of, signature
+from edgekit.model import Signature, TensorSpec
+
+RELATIVE = 1e-4
+# Of random inputs: small ones, and some of the size of pixels.
+_SCALES = (1.0, 64.0)
+# Where the source itself makes more of a change in the last digits of its inputs, so may the graph.
+_LAST_DIGITS, _TIMES_AS_MUCH, _MOST = 1e-6, 10.0, 1e-2
+# Sizes that are tried for other free axes; some graphs need an image of some size.
+_SIZES = (16, 64, 224)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Random:
+    """Inputs made from a signature, for one size of its free axes."""
+
+    wanted: Signature
+    size: int
+    vocabulary: int
+
+    def __call__(self, rows: int, scale: float) -> Arrays:
+        rng = np.random.default_rng(rows)
+        return [self._array(spec, rows, scale, rng) for spec in self.wanted.inputs]
+
+    def _array(
+        self, spec: TensorSpec, rows: int, scale: float, rng: np.random.Generator
+    ) -> NDArray[np.generic]:
+        shape = tuple(
+            d if isinstance(d, int) else (rows if i == 0 else self.size)
+            for i, d in enumerate(spec.shape)
+        )
+        kind = np.dtype(spec.dtype).kind
+        if kind == "f":
+            return (rng.normal(size=shape) * scale).astype(spec.dtype)
+        # Of integers nothing is known; those of a vocabulary start at 0.
+        return rng.integers(0, self.vocabulary, shape).astype(spec.dtype)
+
+
+def check_agreement(converted: Converted, *, where: str) -> None:
+    """Compare the graph's outputs with those of the source, and correct their declared sizes.
+
+    Two arrays agree where no value differs by more than ``RELATIVE`` of the largest magnitude in
+    the source's.
+
+    Raises:
+        UserError: they differ; says how far. Or one of them cannot be run.
+    """
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        copied = type(converted.proto)()
+        copied.CopyFrom(converted.proto)
+        session = session_of(copied, options)
+    except Exception as error:
+        raise UserError(
+            f"{where}: {converted.tool} makes a graph that onnxruntime refuses: {first_line(error)}"
+        ) from error
+    wanted = signature(converted.proto)
+    names = [spec.name for spec in wanted.outputs]
+    for inputs in _all_inputs(converted, wanted, where):
+        try:
+            expected = converted.reference(inputs)
+        except Exception as error:
+            raise UserError(
+                f"{where}: fails on inputs of shape {_shapes(inputs)}: {first_line(error)}"
+            ) from error
+        feeds = {spec.name: value for spec, value in zip(wanted.inputs, inputs, strict=True)}
+        try:
+            got = session.run(names, feeds)
+        except Exception as error:
+            raise UserError(
+                f"{where}: what {converted.tool} makes of it fails on inputs of shape "
+                f"{_shapes(inputs)}: {first_line(error)}"
+            ) from error
+        for name, one, other in zip(names, expected, got, strict=True):
+            _compare(converted, name, np.asarray(one), np.asarray(other), inputs, where)
+            _declare(converted.proto, name, np.shape(other))
+
+
+def _declare(proto: ModelProto, name: str, shape: tuple[int, ...]) -> None:
+    """Let an output say the sizes that it has; some converters promise others."""
+    value = next(v for v in proto.graph.output if v.name == name)
+    dims = value.type.tensor_type.shape.dim
+    if len(dims) != len(shape):
+        return
+    for dim, size in zip(dims, shape, strict=True):
+        if dim.HasField("dim_value") and dim.dim_value != size:
+            dim.dim_value = size
+
+
+def _all_inputs(converted: Converted, wanted: Signature, where: str) -> Iterator[Arrays]:
+    yield from converted.examples
+    free = all(spec.shape and not isinstance(spec.shape[0], int) for spec in wanted.inputs)
+    if converted.draw is not None:
+        for rows in converted.rows if free else (_fixed_rows(wanted),):
+            yield converted.draw(rows)
+        return
+    random = _fitting(converted, wanted, where)
+    for rows in converted.rows if free else (_fixed_rows(wanted),):
+        for scale in _SCALES:
+            yield random(rows, scale)
+
+
+def _fitting(converted: Converted, wanted: Signature, where: str) -> _Random:
+    """Random inputs of a size that the source takes."""
+    failure: Exception | None = None
+    for size in _SIZES:
+        random = _Random(wanted=wanted, size=size, vocabulary=converted.vocabulary)
+        try:
+            converted.reference(random(1, 1.0))
+        except Exception as error:  # noqa: BLE001 - of the last size it is told
+            failure = error
+            continue
+        return random
+    raise UserError(
+        f"{where}: fails on random inputs of shape {_shapes(random(1, 1.0))}: "
+        f"{first_line(failure) if failure else ''}",
+        hint="give a function (module:function) that returns it with example inputs",
+    )
+
+
+def _fixed_rows(wanted: Signature) -> int:
+    first = wanted.inputs[0].shape[:1]
+    return first[0] if first and isinstance(first[0], int) else 1
+
+
+def _compare(
+    converted: Converted,
+    name: str,
+    expected: NDArray[np.generic],
+    got: NDArray[np.generic],
+    inputs: Arrays,
+    where: str,
+) -> None:
+    if expected.shape != got.shape:
+        raise UserError(
+            f"{where}: what {converted.tool} makes of it gives {name} in the shape "
+            f"{list(got.shape)}, the source in {list(expected.shape)}",
+            hint=_BATCH_HINT if expected.shape[:1] != got.shape[:1] else "",
+        )
+    difference = relative_difference(expected, got, stray=converted.stray)
+    if difference > RELATIVE and difference > _allowed(converted, inputs, where):
+        raise UserError(
+            f"{where}: what {converted.tool} makes of it differs from the source: {name} by "
+            f"{difference:.3g} of its largest value (allowed: {RELATIVE:g})",
+            hint="something in it depends on state or on the batch, or the converter errs",
+        )
+
+
+_BATCH_HINT = "something in it depends on the number of samples"
+
+
+def _allowed(converted: Converted, inputs: Arrays, where: str) -> float:
+    """What rounding may make of these inputs, as the source makes it of a change in them.
+
+    Raises:
+        UserError: the source gives something else each time.
+    """
+    nudged = [a * (1 + _LAST_DIGITS) if np.asarray(a).dtype.kind == "f" else a for a in inputs]
+    nudged = [np.asarray(n, np.asarray(a).dtype) for n, a in zip(nudged, inputs, strict=True)]
+    once, again, near = (converted.reference(each) for each in (inputs, inputs, nudged))
+    if any(_apart(a, b) > RELATIVE for a, b in zip(once, again, strict=True)):
+        raise UserError(
+            f"{where}: gives something else each time for the same inputs",
+            hint="what is random in it must be off when it infers",
+        )
+    change = max(_apart(a, b) for a, b in zip(once, near, strict=True))
+    return min(_TIMES_AS_MUCH * change, _MOST)
+
+
+def _apart(one: object, other: object) -> float:
+    return relative_difference(np.asarray(one), np.asarray(other))
+
+
+def relative_difference(
+    expected: NDArray[np.generic], got: NDArray[np.generic], *, stray: float = 0.0
+) -> float:
+    """Largest difference of any value over the largest finite magnitude expected.
+
+    Args:
+        expected: the source's.
+        got: the graph's, of the same shape.
+        stray: part of the rows that are left out, those that differ most.
+    """
+    if not expected.size:
+        return 0.0
+    one, other = expected.astype(np.float64), got.astype(np.float64)
+    finite = np.isfinite(one)
+    scale = float(np.abs(one[finite]).max(initial=0.0)) or 1.0
+    same = (one == other) | ~finite  # beyond the largest float nothing can be compared
+    with np.errstate(invalid="ignore"):
+        apart = np.where(same, 0.0, np.abs(one - other) / scale)
+    apart = np.where(np.isfinite(apart), apart, math.inf)
+    rows = apart.reshape(len(apart), -1).max(axis=1) if apart.ndim else apart.reshape(1)
+    kept = len(rows) - int(len(rows) * stray)
+    return float(np.sort(rows)[:kept].max(initial=0.0))
+
+
+def _shapes(arrays: Arrays) -> str:
+    return ", ".join(str(list(np.shape(a))) for a in arrays)

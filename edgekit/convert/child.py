@@ -1,0 +1,81 @@
+"""The process that converts: reads a job from a folder, and leaves a model and a word there."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from edgekit.convert import EXTRAS, SOURCES, Converted, Source
+from edgekit.convert.agreement import check_agreement
+from edgekit.convert.separate import JOB, MADE, SAID
+from edgekit.errors import EdgekitError, UserError, first_line, missing_extra
+from edgekit.graphs.onnx_file import is_large, save
+
+# What is imported under another name than it is installed by.
+_INSTALLED_AS = {"sklearn": "scikit-learn", "tf_keras": "tf-keras"}
+_COMES_WITH = {"h5py": "tensorflow", "joblib": "scikit-learn"}
+_PACKAGES = ("onnx", "onnxscript", "skl2onnx", "tensorflow", "keras", "tf2onnx", "torch")
+
+
+def main(folder: Path) -> None:
+    """Do the job of a folder."""
+    job = json.loads((folder / JOB).read_bytes())
+    source = Source(**job | {"path": Path(job["path"])})
+    try:
+        converted = converted_from(source)
+        save(converted.proto, folder / MADE)
+    except EdgekitError as error:
+        said: dict[str, Any] = {"error": error.message, "hint": error.hint}
+    else:
+        said = {
+            "tool": converted.tool,
+            "packages": used_packages(),
+            "notes": converted.notes,
+        }
+    (folder / SAID).write_text(json.dumps(said), encoding="utf-8")
+
+
+def converted_from(source: Source) -> Converted:
+    """Convert a source, and see that the graph computes what the source does.
+
+    Raises:
+        UserError: it cannot be converted, computes something else, or a library is missing.
+    """
+    module, _, name = SOURCES[source.kind].function.partition(":")
+    try:
+        convert: Callable[[Source], Converted] = getattr(importlib.import_module(module), name)
+        converted = convert(source)
+        if is_large(converted.proto):
+            raise UserError(
+                f"{source.given}: over 2 GiB as ONNX, more than one file can hold",
+                hint="export it with external data, and give the .onnx file",
+            )
+        check_agreement(converted, where=source.given)
+    except ModuleNotFoundError as error:
+        raise _missing(source, error) from error
+    return converted
+
+
+def used_packages() -> list[str]:
+    """The packages that this process has loaded and that decide what a conversion gives."""
+    found = [name for name in _PACKAGES if name in sys.modules]
+    return [*found, *(other for name, other in _INSTALLED_AS.items() if name in sys.modules)]
+
+
+def _missing(source: Source, error: ModuleNotFoundError) -> UserError:
+    name = (error.name or "").partition(".")[0]
+    if name in EXTRAS:
+        package = (_COMES_WITH | _INSTALLED_AS).get(name, name)
+        return missing_extra(package, EXTRAS[name])
+    return UserError(
+        f"{source.given}: {first_line(error)}",
+        hint="install it in this Python, or run edgekit in the folder that holds it (-C)",
+    )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

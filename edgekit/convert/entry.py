@@ -1,0 +1,139 @@
+"""``module:function`` of a project: import it, call it, and convert what it gives."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import ModuleType
+
+from edgekit.convert import EXTRAS, Converted, Source
+from edgekit.convert.objects import Found, converted_object, is_model
+from edgekit.errors import EdgekitError, UserError, first_line
+
+_EXAMPLE = "example_inputs"
+
+
+def convert(source: Source) -> Converted:
+    """The graph of what a function gives, or of an object that a module holds.
+
+    The function takes no arguments. It returns a model, or a model and example inputs; these may
+    also be ``example_inputs`` of the function or of its module, a value or a function.
+
+    Raises:
+        UserError: there is no such module or function, it raises, or gives no model.
+    """
+    with importable(source.path):
+        module = _module(source)
+        value, example = model_and_example(_called(source, _member(source, module)))
+        if example is None:
+            example = _beside(source, module)
+    return converted_object(Found(value=value, example=example, given=source.given))
+
+
+def model_and_example(value: object) -> tuple[object, object]:
+    """A pair as a model and its example inputs; everything else has none."""
+    if isinstance(value, tuple) and len(value) == 2 and is_model(value[0]):
+        return value
+    return value, None
+
+
+@contextmanager
+def importable(folder: Path) -> Iterator[None]:
+    """Let the modules of a folder be found first."""
+    sys.path.insert(0, str(folder))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(folder))
+
+
+def _module(source: Source) -> ModuleType:
+    name = source.name.partition(":")[0]
+    try:
+        return importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        missing = error.name or ""
+        if missing.partition(".")[0] in EXTRAS:
+            raise
+        if name == missing or name.startswith(f"{missing}."):
+            raise UserError(
+                f"{source.given}: no module {missing!r} in {source.path}, nor installed",
+                hint="-C names another folder",
+            ) from error
+        raise UserError(f"{source.given}: {name}: {first_line(error)}") from error
+    except (Exception, SystemExit) as error:
+        raise _raised(source, error) from error
+
+
+def _member(source: Source, module: ModuleType) -> object:
+    value: object = module
+    for part in source.name.partition(":")[2].split("."):
+        try:
+            value = getattr(value, part)
+        except AttributeError as error:
+            known = [
+                name
+                for name, each in vars(module).items()
+                if inspect.isfunction(each) and each.__module__ == module.__name__
+            ]
+            raise UserError(
+                f"{source.given}: {module.__name__} has no {part!r}",
+                hint=f"its functions: {', '.join(known) or 'none'}",
+            ) from error
+    return value
+
+
+def _called(source: Source, value: object) -> object:
+    """What the function gives; a model is taken as it is, though it may be called, too."""
+    if is_model(value) or not callable(value):
+        return value
+    try:
+        made: object = value()
+    except EdgekitError:
+        raise
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] in EXTRAS:
+            raise
+        raise _raised(source, error) from error
+    except (Exception, SystemExit) as error:
+        raise _raised(source, error) from error
+    if made is None:
+        raise UserError(f"{source.given}: returns nothing", hint="return the model")
+    return _with_attribute(source, made, value)
+
+
+def _with_attribute(source: Source, made: object, function: object) -> object:
+    example = getattr(function, _EXAMPLE, None)
+    if example is None or model_and_example(made)[1] is not None:
+        return made
+    return made, _value(source, example)
+
+
+def _beside(source: Source, module: ModuleType) -> object:
+    return _value(source, getattr(module, _EXAMPLE, None))
+
+
+def _value(source: Source, example: object) -> object:
+    if not inspect.isfunction(example):
+        return example
+    try:
+        made: object = example()
+    except (Exception, SystemExit) as error:
+        raise _raised(source, error) from error
+    return made
+
+
+def _raised(source: Source, error: BaseException) -> UserError:
+    """The error of the user's code, with the line of it where it arose."""
+    frame, where = error.__traceback__, ""
+    while frame is not None:
+        file = Path(frame.tb_frame.f_code.co_filename)
+        if file.is_relative_to(source.path):
+            where = f" ({file.relative_to(source.path)}, line {frame.tb_lineno})"
+        frame = frame.tb_next
+    text = str(error).strip().partition("\n")[0]
+    return UserError(f"{source.given}: {type(error).__name__}: {text}{where}")

@@ -1,0 +1,37 @@
+"""A graph that is ONNX already, from a function: taken as it is."""
+
+from __future__ import annotations
+
+import onnxruntime as ort
+from onnx import ModelProto
+
+from edgekit.convert import Arrays, Converted
+from edgekit.convert.objects import Found
+from edgekit.errors import UserError, first_line
+from edgekit.graphs.onnx_file import session_of, signature
+
+
+def convert(found: Found) -> Converted:
+    """The graph itself.
+
+    Raises:
+        UserError: onnxruntime refuses it.
+    """
+    proto = found.value
+    if not isinstance(proto, ModelProto):
+        raise UserError(f"{found.given}: not an onnx.ModelProto")
+    names = [spec.name for spec in signature(proto).inputs]
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    try:
+        copied = ModelProto()
+        copied.CopyFrom(proto)
+        session = session_of(copied, options)
+    except Exception as error:
+        raise UserError(f"{found.given}: onnxruntime refuses it: {first_line(error)}") from error
+
+    def reference(inputs: Arrays) -> Arrays:
+        outputs: Arrays = session.run(None, dict(zip(names, inputs, strict=True)))
+        return outputs
+
+    return Converted(proto=proto, tool="onnx", reference=reference)

@@ -1,0 +1,130 @@
+"""Files of Keras: .keras and .h5, of Keras 3 or of Keras 2, as the file says."""
+
+from __future__ import annotations
+
+import json
+import re
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import h5py
+import tensorflow  # noqa: F401 - Keras 3 asks for it late, and then with another message
+
+from edgekit.convert import Converted, Source
+from edgekit.convert.keras_models import convert as convert_model
+from edgekit.convert.objects import Found
+from edgekit.errors import UserError, first_line, missing_extra
+
+_WHOLE = "save the whole model: model.save('model.keras')"
+_CUSTOM = (
+    "layers of your own: a function that returns the loaded model knows them (edgekit build "
+    "module:function)"
+)
+# How each Keras says that it does not know a class.
+_UNKNOWN = re.compile(r"(Could not locate (class|function)|Unknown (layer|object):) '\w+'")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Header:
+    """What a file says of itself before it is loaded."""
+
+    keras: str  # version
+    config: Any
+
+
+def convert(source: Source) -> Converted:
+    """The graph of a Keras file.
+
+    Raises:
+        UserError: damaged, weights alone, layers that Keras does not know, or Python code inside
+            that is not trusted.
+    """
+    is_zip = source.path.suffix.lower() == ".keras"
+    try:
+        header = _of_zip(source) if is_zip else _of_hdf5(source)
+    except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
+        kind = "a .keras file (a zip archive)" if is_zip else "an HDF5 file"
+        raise UserError(
+            f"{source.given}: not {kind}, or cut short: {first_line(error)}",
+            hint="check the file's size against its source",
+        ) from error
+    if not source.trusted and any(_lambdas(header.config)):
+        raise UserError(
+            f"{source.given}: has a Lambda layer, which is Python code inside the file",
+            hint="if you trust whoever wrote it: --trust-pickle, or [model] trust_pickle = true",
+        )
+    model = _loaded(source, header)
+    return convert_model(Found(value=model, example=None, given=source.given))
+
+
+def _of_zip(source: Source) -> _Header:
+    with zipfile.ZipFile(source.path) as archive:
+        about = json.loads(archive.read("metadata.json"))
+        config = json.loads(archive.read("config.json"))
+    return _Header(keras=str(about["keras_version"]), config=config)
+
+
+def _of_hdf5(source: Source) -> _Header:
+    with h5py.File(source.path, "r") as file:
+        config = file.attrs.get("model_config")
+        version = file.attrs.get("keras_version", "2")
+    if config is None:
+        raise UserError(f"{source.given}: holds weights, and no model", hint=_WHOLE)
+    return _Header(keras=_text(version), config=json.loads(_text(config)))
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)
+
+
+def _loaded(source: Source, header: _Header) -> Any:
+    """The model, by the Keras that wrote it."""
+    try:
+        return _keras_of(header).models.load_model(
+            str(source.path), compile=False, **_safe_mode(source, header)
+        )
+    except UserError:
+        raise
+    except Exception as error:
+        custom = _UNKNOWN.search(str(error))
+        text = custom.group() if custom else first_line(error)
+        raise UserError(
+            f"{source.given}: Keras {header.keras} cannot load it: {text}",
+            hint=_CUSTOM if custom else "damaged, or of a version too far from the one installed",
+        ) from error
+
+
+def _keras_of(header: _Header) -> Any:
+    if _is_keras_3(header):
+        import keras
+
+        return keras
+    try:
+        import tf_keras
+    except ImportError as error:
+        raise missing_extra("tf-keras", "tensorflow") from error
+    return tf_keras
+
+
+def _is_keras_3(header: _Header) -> bool:
+    # tf_keras carries the version of its TensorFlow, and that is 2.
+    return not header.keras.startswith("2")
+
+
+def _safe_mode(source: Source, header: _Header) -> dict[str, bool]:
+    """Of Keras 2 only its zip files know of it; a Lambda is refused before, in any file."""
+    if _is_keras_3(header) or source.path.suffix.lower() == ".keras":
+        return {"safe_mode": not source.trusted}
+    return {}
+
+
+def _lambdas(config: Any) -> Iterator[bool]:
+    if isinstance(config, dict):
+        yield config.get("class_name") in ("Lambda", "__lambda__")
+        for value in config.values():
+            yield from _lambdas(value)
+    elif isinstance(config, list):
+        for value in config:
+            yield from _lambdas(value)

@@ -1,0 +1,113 @@
+"""Keras models, of Keras 3 and of Keras 2 (tf_keras), as ONNX."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from edgekit.convert import Converted
+from edgekit.convert.examples import flat_examples
+from edgekit.convert.keras_functions import of_callable
+from edgekit.convert.objects import Found
+from edgekit.errors import UserError
+
+
+def convert(found: Found) -> Converted:
+    """The graph of a model as it infers; inputs and outputs are named as its layers are.
+
+    Raises:
+        UserError: its inputs are not known, or tf2onnx cannot convert it.
+    """
+    model: Any = found.value
+    given = found.given
+    names, arrays = flat_examples(found.example, given=given)
+    inputs = list(getattr(model, "inputs", None) or [])
+    if not inputs:
+        if not arrays:
+            raise UserError(
+                f"{given}: a {type(model).__name__} whose inputs are not known",
+                hint="return it with example inputs: return model, example_inputs",
+            )
+        return _of_examples(model, names, arrays, given=given)
+    structure = getattr(model, "input", None)  # of Keras 3, not yet called, there is none
+    specs = [tf.TensorSpec(t.shape, t.dtype) for t in inputs]
+    order = [_name(t) for t in inputs]
+    examples = (arrays,) if arrays and len(arrays) == len(inputs) else ()
+    return of_callable(
+        lambda *tensors: model(_packed(structure, order, tensors), training=False),
+        specs,
+        inputs=order,
+        outputs=_output_names(model),
+        given=given,
+        examples=examples,
+        vocabulary=_vocabulary(model),
+    )
+
+
+def _of_examples(
+    model: Any,
+    names: Sequence[str],
+    arrays: Sequence[Any],
+    *,
+    given: str,
+) -> Converted:
+    """A model that is a class of the user's: called as the examples are given."""
+    specs = [tf.TensorSpec([None, *a.shape[1:]], a.dtype) for a in arrays]
+
+    def call(*tensors: Any) -> Any:
+        if names[0]:
+            return model(dict(zip(names, tensors, strict=True)), training=False)
+        return model(tensors[0] if len(tensors) == 1 else list(tensors), training=False)
+
+    made = call(*(tf.constant(a) for a in arrays))
+    count = len(tf.nest.flatten(made))
+    outputs = ["output"] if count == 1 else [f"output_{i}" for i in range(count)]
+    if isinstance(made, Mapping):
+        outputs = sorted(str(k) for k in made)
+    own = [n or ("x" if len(arrays) == 1 else f"x_{i}") for i, n in enumerate(names)]
+    return of_callable(call, specs, inputs=own, outputs=outputs, given=given, examples=(arrays,))
+
+
+def _packed(structure: Any, order: Sequence[str], tensors: Sequence[Any]) -> Any:
+    """The tensors as the model was built to take them."""
+    if isinstance(structure, Mapping):
+        by_name = dict(zip(order, tensors, strict=True))
+        return {key: by_name[_name(t)] for key, t in structure.items()}
+    return tensors[0] if len(tensors) == 1 else list(tensors)
+
+
+def _name(tensor: Any) -> str:
+    return str(tensor.name).partition(":")[0]
+
+
+def _output_names(model: Any) -> list[str]:
+    structure = getattr(model, "output", None)
+    if isinstance(structure, Mapping):
+        return sorted(str(k) for k in structure)
+    own = getattr(model, "output_names", None)
+    if own:  # Keras 2
+        return [str(name) for name in own]
+    return [_layer_of(t) for t in model.outputs]
+
+
+def _layer_of(tensor: Any) -> str:
+    history = tensor._keras_history
+    return str(history[0].name)
+
+
+def _vocabulary(model: Any) -> int:
+    """Integers below it are safe for every embedding of the model."""
+    sizes = [int(layer.input_dim) for layer in _layers(model) if _is_embedding(layer)]
+    return max(2, min(sizes, default=2))
+
+
+def _is_embedding(layer: Any) -> bool:
+    return type(layer).__name__ == "Embedding" and hasattr(layer, "input_dim")
+
+
+def _layers(model: Any) -> Iterator[Any]:
+    for layer in getattr(model, "layers", []):
+        yield layer
+        yield from _layers(layer)

@@ -1,0 +1,35 @@
+"""SavedModel folders of TensorFlow as ONNX."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import tensorflow as tf
+
+from edgekit.convert import Converted, Source
+from edgekit.convert.keras_functions import chosen, of_concrete
+from edgekit.errors import UserError, first_line
+
+with contextlib.suppress(ModuleNotFoundError):
+    # Registers what restores the slots of Keras 2's optimizers; folders without any do not ask.
+    import tf_keras  # noqa: F401
+
+
+def convert(source: Source) -> Converted:
+    """The graph of one signature of a SavedModel.
+
+    Raises:
+        UserError: damaged, no such signature, or several and none named.
+    """
+    try:
+        loaded: Any = tf.saved_model.load(str(source.path))
+    except Exception as error:
+        raise UserError(
+            f"{source.given}: TensorFlow cannot load it: {type(error).__name__}: "
+            f"{first_line(error)}",
+            hint="check that the folder is whole (saved_model.pb and variables/)",
+        ) from error
+    given = str(source.given).partition("#")[0]
+    function = chosen(loaded.signatures, source.name, given=given)
+    return of_concrete(function, given=source.given, keep=loaded)

@@ -1,0 +1,74 @@
+"""Which source a user means by a name, and what its digest is."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+
+from edgekit.convert import SOURCES, Source
+from edgekit.errors import UserError
+from edgekit_agent.files import sha256_of
+
+_ENTRY = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*(\.[A-Za-z_]\w*)*")
+_MARK = "saved_model.pb"
+
+SUFFIXES = tuple(suffix for row in SOURCES.values() for suffix in row.suffixes)
+
+
+def source_of(given: Path, *, folder: Path, trusted: bool) -> Source | None:
+    """The source that has to be converted; ``None`` for everything else.
+
+    Args:
+        given: a file, a SavedModel folder, ``FOLDER#signature`` or ``module:function``.
+        folder: the project's, where modules are looked for.
+        trusted: whether code that the file carries may run.
+    """
+    text = str(given)
+    path, hash_, signature = text.rpartition("#")
+    if hash_ and not given.exists() and is_saved_model(Path(path)):
+        return Source(kind="saved_model", given=text, path=Path(path), name=signature)
+    if is_saved_model(given):
+        return Source(kind="saved_model", given=text, path=given)
+    if not given.exists() and is_entry(text):
+        return Source(kind="function", given=text, path=folder, name=text)
+    for kind, row in SOURCES.items():
+        if given.suffix.lower() in row.suffixes and not given.is_dir():
+            return Source(kind=kind, given=text, path=given, trusted=trusted)
+    return None
+
+
+def is_entry(text: str) -> bool:
+    """Whether a text has the form ``module:function``."""
+    return _ENTRY.fullmatch(text) is not None
+
+
+def is_saved_model(path: Path) -> bool:
+    """Whether a folder is a SavedModel of TensorFlow."""
+    return (path / _MARK).is_file()
+
+
+def files_of(source: Source) -> tuple[Path, ...]:
+    """The files that a source is read from; none for code."""
+    if source.kind == "function":
+        return ()
+    if source.path.is_dir():
+        return tuple(sorted(p for p in source.path.rglob("*") if p.is_file()))
+    return (source.path,)
+
+
+def digest_of(source: Source) -> str:
+    """sha256 of the file; of a folder, over the names and digests of all its files.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        if not source.path.is_dir():
+            return sha256_of(str(source.path))
+        lines = [
+            f"{file.relative_to(source.path)} {sha256_of(str(file))}" for file in files_of(source)
+        ]
+    except OSError as error:
+        raise UserError(f"{source.given}: cannot be read: {error.strerror}") from error
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

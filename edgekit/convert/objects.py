@@ -1,0 +1,71 @@
+"""What an object in memory is, by its type, and what converts it; no library is loaded for it."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edgekit.convert import Converted
+from edgekit.errors import UserError
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """An object that a function or a pickle gave, with the example inputs that came with it."""
+
+    value: object
+    example: object
+    given: str
+
+
+# The first package of a class's module, and its name: what converts such objects.
+_KINDS: dict[tuple[str, str], str] = {
+    ("torch", "Module"): "edgekit.convert.torch_modules:convert",
+    ("torch", "ExportedProgram"): "edgekit.convert.torch_files:convert_exported",
+    ("keras", "Model"): "edgekit.convert.keras_models:convert",
+    ("tf_keras", "Model"): "edgekit.convert.keras_models:convert",
+    ("tensorflow", "Function"): "edgekit.convert.keras_functions:convert",
+    ("tensorflow", "ConcreteFunction"): "edgekit.convert.keras_functions:convert",
+    ("tensorflow", "Module"): "edgekit.convert.keras_functions:convert_module",
+    ("tensorflow", "AutoTrackable"): "edgekit.convert.keras_functions:convert_module",
+    ("sklearn", "BaseEstimator"): "edgekit.convert.sklearn_estimators:convert",
+    ("onnx", "ModelProto"): "edgekit.convert.graphs:convert",
+}
+
+
+def is_model(value: object) -> bool:
+    """Whether an object is a model of a known tool."""
+    return _converter(value) is not None
+
+
+def converted_object(found: Found) -> Converted:
+    """The graph of an object.
+
+    Raises:
+        UserError: it is nothing that is known, or cannot be converted.
+    """
+    where = _converter(found.value)
+    if where is None:
+        raise UserError(
+            f"{found.given}: gives {_article(type(found.value).__name__)}, which is no model",
+            hint="give a torch module with its example input (return module, example_inputs), a "
+            "Keras model, a tf.function or tf.Module, a scikit-learn estimator, or an "
+            "onnx.ModelProto",
+        )
+    module, _, name = where.partition(":")
+    convert: Callable[[Found], Converted] = getattr(importlib.import_module(module), name)
+    return convert(found)
+
+
+def _converter(value: object) -> str | None:
+    # A Keras model is a tf.Module as well; its own classes come first.
+    for cls in type(value).__mro__:
+        where = _KINDS.get((cls.__module__.partition(".")[0], cls.__name__))
+        if where is not None:
+            return where
+    return None
+
+
+def _article(name: str) -> str:
+    return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"

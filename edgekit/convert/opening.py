@@ -1,0 +1,123 @@
+"""Open a model of any known source; what has to be converted is converted once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from edgekit.convert import SOURCES, VERSION, Source
+from edgekit.convert.naming import digest_of, source_of
+from edgekit.convert.separate import convert_apart
+from edgekit.errors import UserError
+from edgekit.graphs.reading import read_model
+from edgekit.model import Model, Origin
+from edgekit.progress import Tick
+from edgekit.store import Store
+from edgekit_agent.codec import decode, encode
+
+# Packages that also come under other names.
+_ALSO = {"tensorflow": ("tensorflow-cpu", "tf-nightly"), "onnxscript": ("onnxscript-weekly",)}
+_CONVERSIONS = "conversions"
+
+
+def open_model(given: Path, *, folder: Path, store: Store, trusted: bool, tick: Tick) -> Model:
+    """The model that the user named, as a file that a runtime takes.
+
+    Args:
+        given: an .onnx or .tflite file, which is taken as it is; a Keras file, a SavedModel
+            folder (or ``FOLDER#signature``), ``module:function``, a program or pickle of torch, a
+            pickle of scikit-learn.
+        folder: the project's, where modules are looked for.
+        store: keeps what is converted.
+        trusted: whether code that a file carries may run.
+        tick: called when a conversion begins.
+
+    Raises:
+        UserError: missing, damaged, not trusted, not to be converted, or of a tool that is not
+            installed.
+    """
+    source = source_of(given, folder=folder, trusted=trusted)
+    if source is None:
+        return read_model(given)
+    row = SOURCES[source.kind]
+    digest = "" if source.kind == "function" else digest_of(source)
+    if row.pickled and not trusted:
+        raise _not_trusted(source)
+    versions = _versions(row.packages)
+    if not digest:  # code may give something else each time
+        return _converted(source, store, versions, tick)
+    key = _key(source, digest, versions)
+    known = _recalled(store, key, given=source.given)
+    if known is None:
+        known = _converted(source, store, versions, tick, digest=digest)
+        origin = encode(known.origin)
+        store.remember(_CONVERSIONS, key, {"model": known.digest, "origin": origin})
+    return known
+
+
+def _converted(
+    source: Source, store: Store, versions: dict[str, str], tick: Tick, *, digest: str = ""
+) -> Model:
+    tick(f"converting {source.given}", 0, 0)
+    with store.scratch() as scratch:
+        made = convert_apart(source, scratch)
+        path = store.put(made.path)
+    used = {name: versions[name] for name in made.packages if name in versions}
+    origin = Origin(
+        given=source.given,
+        digest=digest or path.name,
+        tool=made.tool,
+        versions=used,
+        notes=made.notes,
+    )
+    return replace(read_model(path), origin=origin)
+
+
+def _recalled(store: Store, key: str, *, given: str) -> Model | None:
+    """What was made under a key, if it is still there and whole."""
+    facts = store.recall(_CONVERSIONS, key)
+    path = store.get(str(facts.get("model"))) if facts else None
+    if facts is None or path is None:
+        return None
+    try:
+        origin = decode(Origin, facts["origin"])
+    except (KeyError, TypeError, ValueError):
+        return None  # of another version: made again
+    return replace(read_model(path), origin=replace(origin, given=given))
+
+
+def _key(source: Source, digest: str, versions: dict[str, str]) -> str:
+    facts = {
+        "kind": source.kind,
+        "suffix": source.path.suffix.lower(),
+        "digest": digest,
+        "name": source.name,
+        "versions": versions,
+        "own": VERSION,
+    }
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _versions(packages: tuple[str, ...]) -> dict[str, str]:
+    """Versions of those packages that are installed."""
+    found: dict[str, str] = {}
+    for name in ("onnx", *packages):
+        for other in (name, *_ALSO.get(name, ())):
+            try:
+                found[name] = version(other)
+                break
+            except PackageNotFoundError:
+                continue
+    return found
+
+
+def _not_trusted(source: Source) -> UserError:
+    return UserError(
+        f"{source.given}: reading a {source.path.suffix} file runs code that it carries (it holds "
+        "Python pickles), so it is not opened",
+        hint="if you trust whoever wrote it: --trust-pickle, or [model] trust_pickle = true in "
+        "edgekit.toml",
+    )

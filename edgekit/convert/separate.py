@@ -1,0 +1,79 @@
+"""Convert in a process of its own: its noise, memory and crashes stay there."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from edgekit.convert import Source
+from edgekit.errors import EdgekitError, UserError
+
+# What the child is told, and what it leaves in the folder it is given.
+JOB, SAID, MADE = "job.json", "said.json", "model.onnx"
+
+_QUIET = {
+    "CUDA_VISIBLE_DEVICES": "-1",  # seconds of a search that nothing here needs
+    "KERAS_BACKEND": "tensorflow",
+    "TF_CPP_MIN_LOG_LEVEL": "3",
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Made:
+    """What a conversion left: the file, the tool, the packages it used, and its notes."""
+
+    path: Path
+    tool: str
+    packages: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def convert_apart(source: Source, scratch: Path) -> Made:
+    """Convert a source; the file lies in ``scratch``.
+
+    Raises:
+        UserError: the source cannot be converted; says why.
+        EdgekitError: the process ended without a word.
+    """
+    job = asdict(source) | {"path": str(source.path.absolute())}
+    (scratch / JOB).write_text(json.dumps(job), encoding="utf-8")
+    # -P: the folder that happens to be current may hold an onnx.py.
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "edgekit.convert.child", str(scratch)],
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+    )
+    if done.returncode or not (scratch / SAID).exists():
+        raise _ended(source, done.returncode, done.stdout)
+    said = json.loads((scratch / SAID).read_bytes())
+    if "error" in said:
+        raise UserError(said["error"], hint=said["hint"])
+    return Made(
+        path=scratch / MADE,
+        tool=said["tool"],
+        packages=tuple(said["packages"]),
+        notes=tuple(said["notes"]),
+    )
+
+
+def environment() -> dict[str, str]:
+    """What the process that converts finds around it: the modules of this one, and no GPU."""
+    places = [str(Path(place).absolute()) for place in sys.path]
+    return {**os.environ, **_QUIET, "PYTHONPATH": os.pathsep.join(places)}
+
+
+def _ended(source: Source, code: int, output: bytes) -> EdgekitError:
+    lines = output.decode(errors="replace").strip().splitlines() or ["it said nothing"]
+    if code < 0:
+        return UserError(
+            f"{source.given}: its conversion was ended by signal {-code}: {lines[-1]}",
+            hint="signal 9 is mostly a lack of memory",
+        )
+    return EdgekitError(f"{source.given}: its conversion ended with {code}: {lines[-1]}")

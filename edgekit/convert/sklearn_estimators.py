@@ -1,0 +1,203 @@
+"""Estimators and pipelines of scikit-learn as ONNX, by skl2onnx."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import joblib
+import numpy as np
+import skl2onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, helper
+from skl2onnx.common import _container
+from skl2onnx.common.data_types import FloatTensorType
+
+from edgekit.convert import Arrays, Converted
+from edgekit.convert.finishing import finished
+from edgekit.convert.objects import Found
+from edgekit.convert.sklearn_inputs import draws_for, parts, selects_by_name, takes_text
+from edgekit.convert.standard_ops import standardised
+from edgekit.errors import UserError, first_line
+
+_OPSETS = {"": 17, "ai.onnx.ml": 3}
+# Trees compare with thresholds that were rounded from double to float: a value in between jumps.
+_STRAY_OF_TREES = 0.01
+_ROWS = (1, 3, 256)
+_SCORES = ("probabilities", "scores")
+
+
+def load(path: Path) -> object:
+    """What a pickle or a joblib file holds; reading it runs code that the file carries."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # other versions: the comparison tells whether they matter
+        value: object = joblib.load(path)
+    return value
+
+
+def convert(found: Found) -> Converted:
+    """The graph of a fitted estimator: one float input ``x``, or one for each named column.
+
+    A classifier gives ``probabilities`` (of decision functions ``scores``) first, and ``label``
+    where its classes are numbers.
+
+    Raises:
+        UserError: not fitted, takes text, or skl2onnx cannot convert it.
+    """
+    estimator: Any = found.value
+    given = found.given
+    count = getattr(estimator, "n_features_in_", None)
+    if count is None:
+        raise UserError(f"{given}: a {type(estimator).__name__} that is not fitted", hint="fit it")
+    if takes_text(estimator):
+        raise UserError(
+            f"{given}: a {type(estimator).__name__} with columns of text; only numbers are fed on "
+            "a device",
+            hint="encode these columns before, and save the pipeline behind it",
+        )
+    names = _input_names(estimator)
+    proto = _exported(estimator, names, int(count), given)
+    _scores_first(proto)
+    proto = standardised(proto)
+    values = [v.name for v in proto.graph.output]
+    draw = draws_for(estimator, int(count))
+
+    def reference(inputs: Arrays) -> Arrays:
+        table = _table(estimator, inputs, names)
+        return [_output(estimator, name, table, width) for name, width in widths]
+
+    widths = [(v.name, _width(v)) for v in proto.graph.output]
+    return Converted(
+        proto=finished(proto, inputs=names, outputs=values),
+        tool="skl2onnx",
+        reference=reference,
+        draw=(lambda rows: _split(draw(rows), names)),
+        rows=_ROWS,
+        stray=_STRAY_OF_TREES if any(_is_tree(part) for part in parts(estimator)) else 0.0,
+        notes=tuple(_notes(estimator, given)),
+    )
+
+
+def _input_names(estimator: Any) -> list[str]:
+    if selects_by_name(estimator):
+        return [str(name) for name in estimator.feature_names_in_]
+    return ["x"]
+
+
+def _exported(estimator: Any, names: Sequence[str], count: int, given: str) -> ModelProto:
+    width = count if len(names) == 1 else 1
+    types = [(name, FloatTensorType([None, width])) for name in names]
+    _container.make_node = _node_of_plain_integers
+    for part in parts(estimator):
+        if hasattr(part, "flatten_transform"):
+            part.flatten_transform = False  # the only way of voting that skl2onnx takes
+    try:
+        if not _classifies(estimator):
+            return _onnx_of(estimator, types, None)
+        try:
+            return _onnx_of(estimator, types, {id(estimator): {"zipmap": False}})
+        except NameError:  # a classifier without probabilities has another option
+            return _onnx_of(estimator, types, {id(_last(estimator)): {"raw_scores": True}})
+    except Exception as error:
+        raise UserError(
+            f"{given}: skl2onnx cannot convert it: {type(error).__name__}: {first_line(error)}"
+        ) from error
+
+
+def _last(estimator: Any) -> Any:
+    return estimator.steps[-1][1] if hasattr(estimator, "steps") else estimator
+
+
+def _onnx_of(estimator: Any, types: Any, options: Any) -> ModelProto:
+    return skl2onnx.to_onnx(estimator, initial_types=types, options=options, target_opset=_OPSETS)
+
+
+def _node_of_plain_integers(
+    op_type: str,
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+    **attributes: Any,
+) -> NodeProto:
+    """skl2onnx gives booleans for integers (histogram trees), which protobuf no longer takes."""
+    plain = {
+        key: [int(v) for v in value]
+        if isinstance(value, list) and any(isinstance(v, (bool, np.bool_)) for v in value)
+        else value
+        for key, value in attributes.items()
+    }
+    return helper.make_node(op_type, inputs, outputs, **plain)
+
+
+def _scores_first(proto: ModelProto) -> None:
+    """Scores before labels, as the first output is the one that counts; labels of text go."""
+    outputs = [v for v in proto.graph.output if not _is_text(v)]
+    outputs.sort(key=lambda v: v.name not in _SCORES)
+    kept = [type(v).FromString(v.SerializeToString()) for v in outputs]
+    del proto.graph.output[:]
+    proto.graph.output.extend(kept)
+
+
+def _is_text(value: Any) -> bool:
+    return bool(value.type.tensor_type.elem_type == 8)  # STRING of ONNX
+
+
+def _width(value: Any) -> int | None:
+    dims = value.type.tensor_type.shape.dim
+    return int(dims[1].dim_value) if len(dims) == 2 and dims[1].dim_value else None
+
+
+def _table(estimator: Any, inputs: Arrays, names: Sequence[str]) -> Any:
+    # In double, as its users call it.
+    values = np.concatenate([np.asarray(each, np.float64) for each in inputs], axis=1)
+    columns = getattr(estimator, "feature_names_in_", None)
+    if columns is None:
+        return values
+    import pandas as pd
+
+    return pd.DataFrame(values, columns=list(columns))
+
+
+def _split(table: NDArray[np.float32], names: Sequence[str]) -> Arrays:
+    if len(names) == 1:
+        return [table]
+    return [table[:, i : i + 1] for i in range(len(names))]
+
+
+def _output(estimator: Any, name: str, table: Any, width: int | None) -> NDArray[Any]:
+    if name == "label":
+        labels = np.asarray(estimator.predict(table))
+        return labels if width is None else labels.reshape(-1, width)
+    for method in _methods(name):
+        if hasattr(estimator, method):
+            return _columns(np.asarray(getattr(estimator, method)(table)), name)
+    raise UserError(f"a {type(estimator).__name__} has nothing that gives its {name}")
+
+
+def _methods(name: str) -> tuple[str, ...]:
+    if name in _SCORES:
+        return ("predict_proba", "decision_function", "transform")
+    return ("predict", "transform")
+
+
+def _columns(values: NDArray[Any], name: str) -> NDArray[Any]:
+    if values.ndim > 1:
+        return values
+    # The score of two classes is one number; ONNX has one for each class.
+    return np.stack([-values, values], axis=1) if name == _SCORES[0] else values.reshape(-1, 1)
+
+
+def _classifies(estimator: Any) -> bool:
+    return hasattr(estimator, "classes_")
+
+
+def _is_tree(part: Any) -> bool:
+    return hasattr(part, "tree_") or hasattr(part, "_predictors")
+
+
+def _notes(estimator: Any, given: str) -> Iterator[str]:
+    classes = getattr(estimator, "classes_", None)
+    if isinstance(classes, np.ndarray) and list(classes) != list(range(len(classes))):
+        told = ", ".join(f"{i} = {c}" for i, c in enumerate(classes[:20]))
+        yield f"{given}: column of the probabilities and its class: {told}; labels are the columns"

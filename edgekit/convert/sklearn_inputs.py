@@ -1,0 +1,144 @@
+"""What a fitted estimator of scikit-learn takes: its columns, and values like those it has seen."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+def parts(estimator: Any) -> Iterator[Any]:
+    """An estimator and every estimator inside it."""
+    yield estimator
+    for inner in _inner(estimator):
+        yield from parts(inner)
+
+
+def _inner(estimator: Any) -> Iterator[Any]:
+    for name in ("steps", "transformers_", "transformer_list"):
+        yield from (each[1] for each in getattr(estimator, name, []) if hasattr(each[1], "fit"))
+    held = getattr(estimator, "estimators_", [])
+    yield from held.ravel() if isinstance(held, np.ndarray) else held
+    for name in ("estimator_", "estimator", "final_estimator_", "best_estimator_"):
+        inner = getattr(estimator, name, None)
+        if hasattr(inner, "n_features_in_"):
+            yield inner
+
+
+def selects_by_name(estimator: Any) -> bool:
+    """Whether columns are told apart by their names."""
+    chosen = (
+        columns
+        for part in parts(estimator)
+        for _, _, columns in getattr(part, "transformers_", [])
+        if not isinstance(columns, (slice, str)) and len(columns)
+    )
+    return any(isinstance(columns[0], str) for columns in chosen)
+
+
+def takes_text(estimator: Any) -> bool:
+    """Whether it has columns of text, or texts for its samples."""
+    for part in parts(estimator):
+        if hasattr(part, "vocabulary_"):
+            return True
+        if any(np.asarray(c).dtype.kind in "OUS" for c in getattr(part, "categories_", [])):
+            return True
+    return False
+
+
+def draws_for(estimator: Any, count: int) -> Callable[[int], NDArray[np.float32]]:
+    """Random tables of ``count`` columns, with values where the estimator has seen some.
+
+    Scalers and imputers tell of means and extremes, encoders of categories, trees of thresholds.
+    """
+    columns = _seen(estimator, count)
+
+    def draw(rows: int) -> NDArray[np.float32]:
+        rng = np.random.default_rng(rows)
+        table = np.stack([_values(column, rows, rng) for column in columns], axis=1)
+        return table.astype(np.float32)
+
+    return draw
+
+
+def _values(column: Array, rows: int, rng: np.random.Generator) -> Array:
+    """Of integers one of those that were seen, of others something around them."""
+    picked = rng.choice(column, rows)
+    if np.array_equal(column, np.round(column)) and len(column) > 1:
+        return picked
+    return np.asarray(picked + rng.normal(size=rows) * (column.std() or 1.0))
+
+
+def _seen(estimator: Any, count: int) -> list[Array]:
+    """For each column, values that are typical of it."""
+    for step in getattr(estimator, "steps", []):
+        if hasattr(step[1], "n_features_in_"):
+            return _seen(step[1], count)
+    columns = [np.zeros(1)] * count
+    for _, inner, chosen in getattr(estimator, "transformers_", []):
+        places = _places(estimator, chosen)
+        if hasattr(inner, "n_features_in_"):
+            for place, values in zip(places, _seen(inner, len(places)), strict=True):
+                columns[place] = values
+        elif inner == "drop":
+            continue
+    if hasattr(estimator, "transformers_"):
+        return columns
+    return _own(estimator, count) or columns
+
+
+def _places(estimator: Any, chosen: Any) -> list[int]:
+    """Columns, given by number or name, as numbers."""
+    if isinstance(chosen, slice):
+        return list(range(estimator.n_features_in_))[chosen]
+    named = list(getattr(estimator, "feature_names_in_", []))
+    listed = [chosen] if isinstance(chosen, (str, int)) else list(chosen)
+    if listed and isinstance(listed[0], (bool, np.bool_)):
+        return [i for i, wanted in enumerate(listed) if wanted]
+    return [named.index(c) if isinstance(c, str) else int(c) for c in listed]
+
+
+def _own(part: Any, count: int) -> list[Array] | None:
+    """What a part without others before it knows of its columns."""
+    categories = getattr(part, "categories_", None)
+    if categories is not None:
+        return [np.asarray(c, np.float64) for c in categories]
+    for middle, spread in (("mean_", "scale_"), ("center_", "scale_")):
+        m, s = getattr(part, middle, None), getattr(part, spread, None)
+        if m is not None and s is not None:
+            return [np.array([a - b, a, a + b], np.float64) for a, b in zip(m, s, strict=True)]
+    low, high = getattr(part, "data_min_", None), getattr(part, "data_max_", None)
+    if low is not None and high is not None:
+        return [np.linspace(a, b + 1e-3, 5) for a, b in zip(low, high, strict=True)]
+    statistics = getattr(part, "statistics_", None)
+    if statistics is not None:
+        return [np.array([v], np.float64) for v in statistics]
+    return _thresholds(part, count)
+
+
+def _thresholds(part: Any, count: int) -> list[Array] | None:
+    """Where trees divide each column."""
+    found: list[list[float]] = [[] for _ in range(count)]
+    for each in parts(part):
+        for features, thresholds in _splits(each):
+            for feature, threshold in zip(features, thresholds, strict=True):
+                found[feature].append(float(threshold))
+    if not any(found):
+        return None
+    return [np.array(values or [0.0]) for values in found]
+
+
+def _splits(part: Any) -> Iterator[tuple[Array, Array]]:
+    tree = getattr(part, "tree_", None)
+    if tree is not None:
+        inner = tree.feature >= 0
+        yield tree.feature[inner], tree.threshold[inner]
+    for predictors in getattr(part, "_predictors", []):  # histogram gradient boosting
+        for predictor in predictors:
+            nodes = predictor.nodes[~predictor.nodes["is_leaf"].astype(bool)]
+            finite = np.isfinite(nodes["num_threshold"])
+            yield nodes["feature_idx"][finite], nodes["num_threshold"][finite]

@@ -1,0 +1,163 @@
+"""Operators for linear models (ai.onnx.ml) as standard ones, which passes and runtimes know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, helper, numpy_helper
+
+_ML = "ai.onnx.ml"
+# The name for what a linear classifier does to its sums, and the operator; None = nothing.
+_AFTER: dict[str, str | None] = {"NONE": None, "SOFTMAX": "Softmax", "LOGISTIC": "Sigmoid"}
+_LEAST = np.float32(1e-30)
+
+
+@dataclass(kw_only=True)
+class _Rewriting:
+    """A graph that is written anew, node by node."""
+
+    proto: ModelProto
+    ranks: dict[str, int]
+    nodes: list[NodeProto] = field(default_factory=list)
+
+    def constant(self, name: str, value: NDArray[Any]) -> str:
+        """Store an array."""
+        self.proto.graph.initializer.append(numpy_helper.from_array(value, name))
+        return name
+
+    def add(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:  # noqa: ANN401
+        """Add a node of one output."""
+        self.nodes.append(helper.make_node(op, list(inputs), [output], name=output, **attributes))
+        return output
+
+    def stored(self, name: str) -> NDArray[Any] | None:
+        """An initialiser's array."""
+        found = next((t for t in self.proto.graph.initializer if t.name == name), None)
+        return None if found is None else numpy_helper.to_array(found)
+
+    def is_read(self, name: str) -> bool:
+        """Whether a node or an output of the graph takes a value."""
+        graph = self.proto.graph
+        return any(name in n.input for n in graph.node) or any(o.name == name for o in graph.output)
+
+
+def standardised(proto: ModelProto) -> ModelProto:
+    """The graph with Scaler, Normalizer, linear models and selections of columns written out.
+
+    Definitions: ONNX operators of ai.onnx.ml 1 to 3. What has no standard form here, trees and
+    kernels among it, stays.
+    """
+    inferred = onnx.shape_inference.infer_shapes(proto).graph
+    values = (*inferred.input, *inferred.value_info, *inferred.output)
+    ranks = {
+        v.name: len(v.type.tensor_type.shape.dim)
+        for v in values
+        if v.type.tensor_type.HasField("shape")
+    }
+    work = _Rewriting(proto=proto, ranks=ranks)
+    for node in list(proto.graph.node):
+        rule = _RULES.get(node.op_type) if node.domain == _ML else None
+        if rule is None or not rule(work, node, _attributes(node)):
+            work.nodes.append(node)
+    nodes = [NodeProto.FromString(n.SerializeToString()) for n in work.nodes]
+    del proto.graph.node[:]
+    proto.graph.node.extend(nodes)
+    return proto
+
+
+def _attributes(node: NodeProto) -> dict[str, Any]:
+    found = {a.name: helper.get_attribute_value(a) for a in node.attribute}
+    return {k: v.decode() if isinstance(v, bytes) else v for k, v in found.items()}
+
+
+def _scaler(work: _Rewriting, node: NodeProto, given: dict[str, Any]) -> bool:
+    out = node.output[0]
+    offset = work.constant(f"{out}/offset", np.array(given["offset"], np.float32))
+    scale = work.constant(f"{out}/scale", np.array(given["scale"], np.float32))
+    moved = work.add("Sub", [node.input[0], offset], f"{out}/moved")
+    work.add("Mul", [moved, scale], out)
+    return True
+
+
+def _normalizer(work: _Rewriting, node: NodeProto, given: dict[str, Any]) -> bool:
+    if given.get("norm", "MAX") != "L1" or work.ranks.get(node.input[0], 2) != 2:
+        return False
+    out = node.output[0]
+    if any(n.op_type == "Softmax" and node.input[0] in n.output for n in work.nodes):
+        work.add("Identity", [node.input[0]], out)  # its rows have the sum 1
+        return True
+    axes = work.constant(f"{out}/axes", np.array([1], np.int64))
+    least = work.constant(f"{out}/least", np.array(_LEAST))
+    size = work.add("Abs", [node.input[0]], f"{out}/abs")
+    total = work.add("ReduceSum", [size, axes], f"{out}/sum", keepdims=1)
+    work.add("Div", [node.input[0], work.add("Max", [total, least], f"{out}/norm")], out)
+    return True
+
+
+def _regressor(work: _Rewriting, node: NodeProto, given: dict[str, Any]) -> bool:
+    if given.get("post_transform", "NONE") != "NONE":
+        return False
+    _sums(work, node.input[0], given, rows=int(given.get("targets", 1)), out=node.output[0])
+    return True
+
+
+def _sums(work: _Rewriting, x: str, given: dict[str, Any], *, rows: int, out: str) -> str:
+    weights = np.array(given["coefficients"], np.float32).reshape(rows, -1)
+    bias = np.array(given.get("intercepts", [0.0] * rows), np.float32)
+    stored = [work.constant(f"{out}/weight", weights), work.constant(f"{out}/bias", bias)]
+    return work.add("Gemm", [x, *stored], out, transB=1)
+
+
+def _classifier(work: _Rewriting, node: NodeProto, given: dict[str, Any]) -> bool:
+    """Sums for each class, the label of the largest, and what is made of the sums."""
+    label, scores = node.output
+    numbers = list(given.get("classlabels_ints", []))
+    classes = len(numbers or given.get("classlabels_strings", []))
+    after = given.get("post_transform", "NONE")
+    rows = len(given.get("intercepts", []))
+    labelled = work.is_read(label)
+    if after not in _AFTER or rows != classes or (labelled and not numbers):
+        return False
+    operator = _AFTER[after]
+    sums = _sums(work, node.input[0], given, rows=rows, out=f"{scores}/sums")
+    if operator is None:
+        work.add("Identity", [sums], scores)
+    else:
+        work.add(operator, [sums], scores, **({"axis": 1} if operator == "Softmax" else {}))
+    if labelled:
+        largest = work.add("ArgMax", [sums], f"{label}/largest", axis=1, keepdims=0)
+        known = work.constant(f"{label}/classes", np.array(numbers, np.int64))
+        work.add("Gather", [known, largest], label)
+    return True
+
+
+def _selection(work: _Rewriting, node: NodeProto, given: dict[str, Any]) -> bool:
+    """Columns that are known beforehand, or entries of a stored list."""
+    del given
+    values, chosen = node.input
+    out = node.output[0]
+    columns, listed = work.stored(chosen), work.stored(values)
+    if columns is not None and work.ranks.get(values) == 2:
+        flat = work.constant(f"{out}/columns", columns.reshape(-1).astype(np.int64))
+        work.add("Gather", [values, flat], out, axis=1)
+        return True
+    if listed is not None and listed.ndim == 1:
+        row = work.constant(f"{out}/row", np.array([1, -1], np.int64))
+        work.add("Reshape", [work.add("Gather", [values, chosen], f"{out}/entries"), row], out)
+        return True
+    return False
+
+
+_Rule = Callable[[_Rewriting, NodeProto, dict[str, Any]], bool]
+_RULES: dict[str, _Rule] = {
+    "ArrayFeatureExtractor": _selection,
+    "LinearClassifier": _classifier,
+    "LinearRegressor": _regressor,
+    "Normalizer": _normalizer,
+    "Scaler": _scaler,
+}

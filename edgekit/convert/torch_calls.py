@@ -1,0 +1,156 @@
+"""How a torch module is called: example inputs as flat tensors, and outputs as flat tensors."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+
+from edgekit.errors import UserError
+
+_VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Call:
+    """One call of a module.
+
+    Attributes:
+        names: of the inputs that are tensors, as the graph's.
+        tensors: their values.
+        places: which argument each is: a position or a keyword.
+        held: the other arguments, which stay as they are.
+    """
+
+    names: tuple[str, ...]
+    tensors: tuple[Any, ...]
+    places: tuple[int | str, ...]
+    held: tuple[tuple[int | str, Any], ...] = ()
+
+
+class Flat(torch.nn.Module):  # type: ignore[misc]  # no types come with torch
+    """A module that takes the tensors of a call, and gives all tensors of its result."""
+
+    def __init__(self, module: Any, call: Call) -> None:
+        super().__init__()
+        self.wrapped = module
+        self._places = call.places
+        self._held = call.held
+        self.output_names: list[str] = []
+
+    def forward(self, *tensors: Any) -> tuple[Any, ...]:
+        """The outputs of the module, in the order in which it gives them."""
+        given = dict(self._held) | dict(zip(self._places, tensors, strict=True))
+        positional = [given[i] for i in sorted(k for k in given if isinstance(k, int))]
+        keywords = {k: v for k, v in given.items() if isinstance(k, str)}
+        named = list(_leaves("", self.wrapped(*positional, **keywords)))
+        self.output_names = ["output" if len(named) == 1 and not n else n for n, _ in named]
+        return tuple(t for _, t in named)
+
+
+def _leaves(name: str, value: Any) -> Sequence[tuple[str, Any]]:
+    """The tensors of a result with their names; what else it holds is left out."""
+    if isinstance(value, torch.Tensor):
+        return [(name, value)]
+    if isinstance(value, Mapping):
+        pairs = [(f"{name}_{k}" if name else str(k), v) for k, v in value.items()]
+    elif hasattr(value, "_fields"):
+        pairs = [(f"{name}_{k}" if name else k, getattr(value, k)) for k in value._fields]
+    elif isinstance(value, (tuple, list)):
+        stem = name or "output"
+        pairs = [(f"{stem}_{i}" if len(value) > 1 else name, v) for i, v in enumerate(value)]
+    else:
+        return []
+    return [leaf for key, each in pairs for leaf in _leaves(key, each)]
+
+
+def call_of(module: Any, example: object, *, given: str) -> Call:
+    """The call that example inputs stand for.
+
+    Args:
+        module: the module; its ``forward`` names the inputs.
+        example: a tensor or array, a tuple or list of arguments, or a dict by argument.
+        given: the source, for messages.
+
+    Raises:
+        UserError: something else is among them, or no tensor.
+    """
+    arguments = _arguments(module, example)
+    names: list[str] = []
+    tensors: list[Any] = []
+    places: list[int | str] = []
+    held: list[tuple[int | str, Any]] = []
+    for place, name, value in arguments:
+        tensor = _tensor(value)
+        if tensor is not None:
+            names.append(name)
+            tensors.append(tensor)
+            places.append(place)
+        elif value is None or isinstance(value, (bool, int, float, str)):
+            held.append((place, value))
+        else:
+            raise UserError(
+                f"{given}: example input {name}: a {type(value).__name__}, not a tensor",
+                hint="wrap the module in one whose forward takes tensors alone",
+            )
+    if not tensors:
+        raise UserError(f"{given}: no tensor among the example inputs")
+    return Call(names=tuple(names), tensors=tuple(tensors), places=tuple(places), held=tuple(held))
+
+
+def _arguments(module: Any, example: object) -> list[tuple[int | str, str, Any]]:
+    """Place, name and value of each argument."""
+    if isinstance(example, Mapping):
+        return [(str(k), str(k), v) for k, v in example.items()]
+    values = list(example) if isinstance(example, (tuple, list)) else [example]
+    names = _parameters(module)
+    return [
+        (i, names[i] if i < len(names) else f"x_{i}" if len(values) > 1 else "x", value)
+        for i, value in enumerate(values)
+    ]
+
+
+def _parameters(module: Any) -> list[str]:
+    """Names of the arguments of ``forward`` that stand for one value each."""
+    try:
+        found = inspect.signature(module.forward).parameters.values()
+    except (TypeError, ValueError):  # a scripted module does not tell
+        return []
+    return [p.name for p in found if p.kind not in _VARIADIC]
+
+
+def _tensor(value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return value.detach().cpu()
+    if hasattr(value, "__array__"):
+        return torch.as_tensor(value)
+    return None
+
+
+def doubled(flat: Flat, call: Call, outputs: tuple[Any, ...]) -> Call | None:
+    """The call with every input twice along its first axis, if the module takes that as a batch.
+
+    That is so where every output then is as long twice, its first half what it was before.
+    ``torch.export`` takes a size of 1 for a constant, so that the larger call is the one to export.
+    """
+    if any(not t.ndim for t in call.tensors) or len({t.shape[0] for t in call.tensors}) > 1:
+        return None
+    larger = replace(call, tensors=tuple(torch.cat([t, t]) for t in call.tensors))
+    try:
+        made = flat(*larger.tensors)
+    except Exception:  # noqa: BLE001 - the answer is no, whatever it says
+        return None
+    if len(made) != len(outputs):
+        return None
+    for one, two in zip(outputs, made, strict=True):
+        if not one.ndim or two.shape[0] != 2 * one.shape[0]:
+            return None
+        half = two[: one.shape[0]]
+        if half.shape != one.shape or not torch.allclose(
+            half.double(), one.double(), rtol=1e-3, atol=1e-4, equal_nan=True
+        ):
+            return None
+    return larger

@@ -1,0 +1,109 @@
+"""Files of torch that the user trusts: programs of torch.export, and pickled modules."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+
+from edgekit.convert import Arrays, Converted, Source
+from edgekit.convert.entry import importable, model_and_example
+from edgekit.convert.examples import draws_like
+from edgekit.convert.finishing import finished
+from edgekit.convert.objects import Found, converted_object
+from edgekit.errors import UserError, first_line
+
+_FUNCTION_HINT = (
+    "write a function that returns the module with its weights and example inputs, and give "
+    "module:function"
+)
+
+
+def convert_program(source: Source) -> Converted:
+    """The graph of a .pt2 file.
+
+    Raises:
+        UserError: damaged, or the exporter cannot convert it.
+    """
+    try:
+        program = torch.export.load(str(source.path))
+    except Exception as error:
+        raise UserError(
+            f"{source.given}: torch cannot load it: {first_line(error)}",
+            hint="write it with torch.export.save(program, 'model.pt2')",
+        ) from error
+    return convert_exported(Found(value=program, example=None, given=source.given))
+
+
+def convert_exported(found: Found) -> Converted:
+    """The graph of a program of torch.export; its free axes are those of the program.
+
+    Raises:
+        UserError: it has no example inputs, or the exporter cannot convert it.
+    """
+    program: Any = found.value
+    if program.example_inputs is None:
+        raise UserError(f"{found.given}: a program without its example inputs", hint=_FUNCTION_HINT)
+    args, keywords = program.example_inputs
+    tensors = [t for t in (*args, *keywords.values()) if isinstance(t, torch.Tensor)]
+    try:
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            torch.onnx.export(program, args, kwargs=keywords, dynamo=True, verbose=False).save(
+                str(path)
+            )
+            proto = onnx.load(str(path))
+    except Exception as error:
+        raise UserError(f"{found.given}: cannot be exported: {first_line(error)}") from error
+    module = program.module()
+    count = len(args)
+
+    def reference(inputs: Arrays) -> Arrays:
+        fed = [torch.from_numpy(np.ascontiguousarray(a)) for a in inputs]
+        with torch.no_grad():
+            made = module(*fed[:count], **dict(zip(keywords, fed[count:], strict=True)))
+        leaves, _ = torch.utils._pytree.tree_flatten(made)
+        return [t.numpy() for t in leaves]
+
+    arrays = [t.numpy() for t in tensors]
+    return Converted(
+        proto=finished(
+            proto,
+            inputs=[v.name for v in proto.graph.input],
+            outputs=[v.name for v in proto.graph.output],
+        ),
+        tool="torch.onnx",
+        reference=reference,
+        examples=(arrays,),
+        draw=draws_like(arrays),
+    )
+
+
+def convert_pickle(source: Source) -> Converted:
+    """The graph of a pickled module that came with example inputs.
+
+    Raises:
+        UserError: damaged, weights alone, or a module without example inputs.
+    """
+    with importable(Path.cwd()), importable(source.path.parent):
+        try:
+            value = torch.load(str(source.path), map_location="cpu", weights_only=False)
+        except ModuleNotFoundError as error:
+            raise UserError(
+                f"{source.given}: {first_line(error)}",
+                hint="the pickle needs this module: put it beside the file",
+            ) from error
+        except Exception as error:
+            raise UserError(
+                f"{source.given}: torch cannot load it: {type(error).__name__}: "
+                f"{first_line(error)}",
+                hint=_FUNCTION_HINT,
+            ) from error
+        made, example = model_and_example(value)
+        if isinstance(made, dict):
+            raise UserError(f"{source.given}: holds weights, and no module", hint=_FUNCTION_HINT)
+        return converted_object(Found(value=made, example=example, given=source.given))

@@ -1,0 +1,208 @@
+"""torch modules as ONNX: by torch.export, and by TorchScript where that fails."""
+
+from __future__ import annotations
+
+import io
+import itertools
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import ModelProto
+
+from edgekit.convert import Arrays, Converted
+from edgekit.convert.agreement import check_agreement
+from edgekit.convert.examples import draws_like
+from edgekit.convert.finishing import BATCH, finished
+from edgekit.convert.objects import Found
+from edgekit.convert.torch_calls import Call, Flat, call_of, doubled
+from edgekit.errors import UserError, first_line
+from edgekit.graphs.onnx_file import all_graphs
+
+# The oldest that the exporter of torch.export writes, and that of the older one.
+_EXPORT_OPSET, _SCRIPT_OPSET = 18, 17
+_DRAWS = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Way:
+    """One way to export: by which exporter, and whether the first axis is left free."""
+
+    tool: str
+    export: Callable[[Flat, Call, bool], tuple[ModelProto, tuple[str, ...]]]
+    free: bool
+
+
+def convert(found: Found) -> Converted:
+    """The graph of a module in evaluation mode, with a free batch where the module allows one.
+
+    Raises:
+        UserError: there is no example input, the module fails on it, or no exporter makes a graph
+            that computes the same.
+    """
+    module: Any = found.value
+    example = found.example
+    if example is None:
+        example = getattr(module, "example_input_array", None)  # as Lightning has it
+    if example is None:
+        raise UserError(
+            f"{found.given}: a torch module without example inputs; the exporter needs some",
+            hint="return module, example_inputs (a tensor, a tuple, or a dict by argument)",
+        )
+    if isinstance(module, torch.jit.ScriptModule):
+        module.eval()
+    call = call_of(module.cpu().eval(), example, given=found.given)
+    flat = Flat(module, call)
+    with torch.no_grad():
+        outputs = _run(flat, call, found.given)
+        larger = doubled(flat, call, outputs)
+        return _first_that_agrees(flat, larger or call, free=larger is not None, found=found)
+
+
+def _first_that_agrees(flat: Flat, call: Call, *, free: bool, found: Found) -> Converted:
+    failures: list[str] = []
+    for way in _ways(flat, free=free):
+        try:
+            proto, warned = way.export(flat, call, way.free)
+            made = _converted(flat, call, proto, way, found.given)
+            check_agreement(made, where=found.given)
+        except UserError as error:
+            failures.append(error.message.removeprefix(f"{found.given}: "))
+            continue
+        except Exception as error:  # noqa: BLE001 - told if no way leads to a graph
+            failures.append(f"{way.tool}: {type(error).__name__}: {_telling(error)}")
+            continue
+        notes = (*_said(way, free, failures, call, found.given), *warned)
+        return Converted(**{**vars(made), "notes": notes})
+    raise UserError(f"{found.given}: cannot be exported: {failures[0]}", hint=_more(failures))
+
+
+def _ways(flat: Flat, *, free: bool) -> Iterator[_Way]:
+    scripted = isinstance(flat.wrapped, torch.jit.ScriptModule)
+    for is_free in (True, False) if free else (False,):
+        if not scripted:
+            yield _Way(tool="torch.onnx", export=_by_export, free=is_free)
+        yield _Way(tool="torch.onnx (TorchScript)", export=_by_script, free=is_free)
+
+
+def _by_export(flat: Flat, call: Call, free: bool) -> tuple[ModelProto, tuple[str, ...]]:
+    batch = torch.export.Dim(BATCH)
+    shapes = tuple({0: batch} if free else None for _ in call.tensors)
+    program = torch.onnx.export(
+        flat,
+        call.tensors,
+        dynamo=True,
+        opset_version=_EXPORT_OPSET,
+        dynamic_shapes={"tensors": shapes} if free else None,
+        verbose=False,
+    )
+    return _in_memory(program), ()
+
+
+def _in_memory(program: Any) -> ModelProto:
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        program.save(str(path))
+        return onnx.load(str(path))
+
+
+def _by_script(flat: Flat, call: Call, free: bool) -> tuple[ModelProto, tuple[str, ...]]:
+    names = [f"in_{i}" for i in range(len(call.tensors))]
+    file = io.BytesIO()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", torch.jit.TracerWarning)
+        scripted = isinstance(flat.wrapped, torch.jit.ScriptModule)
+        torch.onnx.export(
+            flat.wrapped if scripted else flat,  # what is scripted cannot be traced
+            call.tensors,
+            file,
+            dynamo=False,
+            opset_version=_SCRIPT_OPSET,
+            input_names=names,
+            dynamic_axes={name: {0: BATCH} for name in names} if free else None,
+        )
+    traced = any(issubclass(w.category, torch.jit.TracerWarning) for w in caught)
+    notes = (
+        ("a branch or a size that depends on the input was fixed to what the example gave",)
+        if traced
+        else ()
+    )
+    return onnx.load_from_string(file.getvalue()), notes
+
+
+def _converted(flat: Flat, call: Call, proto: ModelProto, way: _Way, given: str) -> Converted:
+    if len(proto.graph.input) != len(call.tensors):
+        raise UserError(f"{given}: {way.tool} drops inputs that nothing depends on")
+    arrays = [t.numpy() for t in call.tensors]
+    draw = draws_like(arrays)
+
+    def reference(inputs: Arrays) -> Arrays:
+        tensors = [torch.from_numpy(np.ascontiguousarray(a)) for a in inputs]
+        with torch.no_grad():
+            return [t.numpy() for t in flat(*tensors)]
+
+    made = finished(proto, inputs=call.names, outputs=flat.output_names)
+    return Converted(
+        proto=_own_names(made),
+        tool=way.tool,
+        reference=reference,
+        examples=(arrays, *(draw(len(arrays[0]) if arrays[0].ndim else 1) for _ in range(_DRAWS))),
+        draw=draw,
+    )
+
+
+def _own_names(proto: ModelProto) -> ModelProto:
+    """Weights called as the module calls them, without the wrapper."""
+    taken = {t.name for t in proto.graph.initializer}
+    new = {
+        name: name.removeprefix("wrapped.")
+        for name in taken
+        if name.startswith("wrapped.") and name.removeprefix("wrapped.") not in taken
+    }
+    for tensor in proto.graph.initializer:
+        tensor.name = new.get(tensor.name, tensor.name)
+    for graph in all_graphs(proto.graph):
+        for node in graph.node:
+            node.input[:] = [new.get(name, name) for name in node.input]
+    return proto
+
+
+def _run(flat: Flat, call: Call, given: str) -> tuple[Any, ...]:
+    try:
+        made: tuple[Any, ...] = flat(*call.tensors)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(
+            f"{given}: the module fails on its example inputs: {type(error).__name__}: "
+            f"{first_line(error)}"
+        ) from error
+    return made
+
+
+def _said(way: _Way, free: bool, failures: list[str], call: Call, given: str) -> Iterator[str]:
+    if way.export is _by_script and failures:
+        yield f"{given}: exported by TorchScript, as torch.export fails: {failures[0]}"
+    if not way.free:
+        rows = call.tensors[0].shape[0] if call.tensors[0].ndim else 1
+        why = failures[-1] if free and failures else "the module does not take another"
+        yield f"{given}: its first axis is fixed to {rows}: {why}"
+
+
+def _telling(error: BaseException) -> str:
+    """The first line of what lies at the bottom of a failure; exporters wrap it many times."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    lines = [line.strip() for line in str(error).splitlines()]
+    return next((line for line in lines if line and not set(line) <= {"=", "-"}), "no message")
+
+
+def _more(failures: list[str]) -> str:
+    rest = list(dict.fromkeys(failures[1:]))
+    return "; ".join(itertools.islice(rest, 2)) if rest else ""
