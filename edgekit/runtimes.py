@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from edgekit.errors import UserError, missing_extra
@@ -83,5 +84,5 @@ def runtimes(model: Model, profile: DeviceProfile, asked: RuntimeName | None) ->
         found = (Obstacle(what=why, fix="what is made of it does"),)
     if found and not any(name != own for name in names):
         lines = "".join(f"\n  {o.what}: {o.fix}" for o in found)
-        raise UserError(f"{model.path.name} cannot run on {profile.name}:{lines}")
+        raise UserError(f"{Path(model.given).name} cannot run on {profile.name}:{lines}")
     return Runtimes(names=names, obstacles=found, notes=notes)
