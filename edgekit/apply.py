@@ -13,7 +13,7 @@ from edgekit.convert.naming import files_of, source_of
 from edgekit.data import Dataset
 from edgekit.errors import PassRefused, UserError
 from edgekit.evaluate import transfer_bytes
-from edgekit.intake import find_model, in_one_file, open_split
+from edgekit.intake import find_model, free_dims, in_one_file, open_split, sized
 from edgekit.layers import LayerCost, read_layers
 from edgekit.model import Model
 from edgekit.passes import Work
@@ -90,7 +90,8 @@ def apply(
         )
         tick(step.name, 0, 0)
         whole = in_one_file(model, store)
-        made = run_checked(step, whole, work)
+        dims = (free_dims(model, calibration) if calibration else {}) | project.model.dims
+        made = run_checked(sized(step, model, dims), whole, work)
         if made.model.beside:
             raise PassRefused("what it makes is over 2 GiB, more than one file can hold")
         layers = read_layers(scratch)

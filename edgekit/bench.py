@@ -19,7 +19,7 @@ from edgekit.intake import check_output, find_model, open_split
 from edgekit.latency import LatencySummary, summarise
 from edgekit.model import Model
 from edgekit.places import device_place
-from edgekit.profile import FORMATS, DeviceProfile, RuntimeName, load_profile
+from edgekit.profile import DeviceProfile, load_profile
 from edgekit.progress import Tick, silent
 from edgekit.project import load_project
 from edgekit.store import Store, default_root
@@ -33,7 +33,6 @@ class Subject:
     """What is measured, and what with."""
 
     model: Model
-    runtime: RuntimeName
     profile: DeviceProfile | None
     inputs: Samples | None  # to time with; None = made from the signature
     evaluation: Dataset | None
@@ -95,7 +94,6 @@ def subject(
     )
     yield Subject(
         model=model,
-        runtime=next(name for name, form in FORMATS.items() if form == model.format),
         profile=load_profile(device) if device else None,
         inputs=data.first(32).samples if data else None,
         evaluation=data,
@@ -123,7 +121,7 @@ def bench(subject: Subject, host: str, tick: Tick) -> Benched:
 def _measured(subject: Subject, host: str, tick: Tick) -> Benched:
     store = Store(default_root())
     cache = store.root / "wheels"
-    with device_place(host, subject.profile, subject.runtime, cache=cache, tick=tick) as place:
+    with device_place(host, subject.profile, cache=cache, tick=tick) as place:
         ref = place.model_ref(subject.model)
         inputs = place.samples(subject.inputs) if subject.inputs else None
         reports = time_interleaved(
@@ -132,6 +130,7 @@ def _measured(subject: Subject, host: str, tick: Tick) -> Benched:
             inputs,
             dims=subject.dims,
             timing=_TIMING,
+            racing=["model"],
             tick=tick,
         )["model"]
         if isinstance(reports, str):
@@ -166,7 +165,6 @@ def _of_bundle(
     data = open_split(evaluation, model, folder=folder, settings=manifest.preprocess, labelled=True)
     return Subject(
         model=model,
-        runtime=manifest.runtime.name,
         profile=manifest.profile,
         inputs=data.first(32).samples if data else _canary_inputs(scratch, manifest.canaries),
         evaluation=data,

@@ -39,10 +39,11 @@ from edgekit.intake import Intake
 from edgekit.model import TensorSpec
 from edgekit.packing import Travelling, travelling
 from edgekit.passes import PASSES
-from edgekit.places import HOST, host_threads
+from edgekit.places import HOST, PACKAGES, host_threads
 from edgekit.recipe import QuantizeWeights, Step
 from edgekit.results import Build, Candidate, Rejected
 from edgekit.resultsfile import BuildLine, CandidateLine, ModelFacts, RejectedLine, append
+from edgekit.runtimes import runtime_of
 from edgekit_agent.feeds import batches
 from edgekit_agent.files import write_whole
 from edgekit_agent.runtimes import fixed_batch, import_runtime
@@ -124,7 +125,7 @@ def _manifest(
         output=intake.output,
         preprocess=intake.project.data.preprocess,
         runtime=RuntimeUse(
-            name=intake.runtime,
+            name=runtime_of(candidate.model),
             version=host.runtime_version if host else "",
             threads=intake.profile.hardware.threads,
         ),
@@ -195,7 +196,8 @@ def _canaries(intake: Intake, candidate: Candidate) -> bytes:
     """
     split = intake.calibration or intake.evaluation
     split = split.first(_canary_count(split, candidate.model.bytes))
-    loaded = import_runtime(intake.runtime)(str(candidate.model.path), host_threads(intake.profile))
+    load = import_runtime(runtime_of(candidate.model))
+    loaded = load(str(candidate.model.path), host_threads(intake.profile))
     batch = fixed_batch(loaded.inputs) or 1
     arrays: dict[str, list[Any]] = {}
     for part in batches(split.samples, loaded.inputs, batch):
@@ -225,6 +227,7 @@ def _recipe(candidate: Candidate) -> dict[str, Any]:
 
 def _provenance(intake: Intake, candidate: Candidate) -> dict[str, Any]:
     tools = {t for step in candidate.recipe.steps for t in PASSES[step.name].tools}
+    tools.add(PACKAGES[runtime_of(candidate.model)])
     splits = {"evaluation": intake.evaluation.digest}
     if intake.calibration is not None:
         splits["calibration"] = intake.calibration.digest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
@@ -17,6 +18,9 @@ R = TypeVar("R")
 
 # Failures of the agent that say something of the model, not of the way to it.
 MODEL_AT_FAULT = ("killed", "model_failed")
+
+# So many rounds show who is this many times slower than the fastest, and need not be timed on.
+_HEATS, _FAR_BEHIND = 2, 1.5
 
 
 class Agent(Protocol):
@@ -59,9 +63,20 @@ def time_interleaved(
     *,
     dims: Mapping[str, int],
     timing: Timing,
+    racing: Sequence[str],
     tick: Tick,
 ) -> dict[str, list[Report] | str]:
     """Time several models in turn, round by round, so that a drift of the machine meets them all.
+
+    Args:
+        agent: who runs them.
+        models: by whatever key the caller knows them by; the first is timed in every round.
+        samples: to time with; made from the signature where there are none.
+        dims: sizes of free dimensions.
+        timing: how long and how often.
+        racing: keys of those that may still be chosen. Whoever is not among them, or is far
+            slower than the fastest of them, is left out after the first rounds.
+        tick: told how far it is.
 
     Returns:
         One report per round for each key of ``models``; for a model that fails there, why.
@@ -69,19 +84,12 @@ def time_interleaved(
     reports: dict[str, list[Report]] = {key: [] for key in models}
     failures: dict[str, str] = {}
     for turn in range(timing.rounds):
-        for position, (key, model) in enumerate(models.items()):
-            if key in failures:
-                continue
+        keys = [key for key in models if key not in failures]
+        if turn >= _HEATS:
+            keys = [key for key in keys if key in _ahead(reports, racing)]
+        for position, key in enumerate(keys):
             tick("timing", turn * len(models) + position, timing.rounds * len(models))
-            job = BenchJob(
-                model,
-                samples,
-                dict(dims),
-                warmup_s=timing.warmup_s,
-                seconds=timing.seconds,
-                min_runs=timing.min_runs,
-                max_runs=timing.max_runs,
-            )
+            job = _job(models[key], samples, dims, timing)
             try:
                 reports[key].append(agent.ask(job, Report, progress=None))
             except DeviceError as error:
@@ -89,6 +97,32 @@ def time_interleaved(
                     raise
                 failures[key] = error.message
     return reports | failures
+
+
+def _ahead(reports: Mapping[str, Sequence[Report]], racing: Sequence[str]) -> set[str]:
+    """Who goes on to the later rounds."""
+    quiet = {
+        key: min(statistics.median(r.latency.values_ms) for r in found)
+        for key, found in reports.items()
+        if found
+    }
+    in_race = [key for key in quiet if key in racing]
+    fastest = min((quiet[key] for key in in_race), default=0.0)
+    return {next(iter(reports)), *(k for k in in_race if quiet[k] <= _FAR_BEHIND * fastest)}
+
+
+def _job(
+    model: ModelRef, samples: Samples | None, dims: Mapping[str, int], timing: Timing
+) -> BenchJob:
+    return BenchJob(
+        model,
+        samples,
+        dict(dims),
+        warmup_s=timing.warmup_s,
+        seconds=timing.seconds,
+        min_runs=timing.min_runs,
+        max_runs=timing.max_runs,
+    )
 
 
 def measurement(

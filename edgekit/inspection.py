@@ -2,23 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from packaging.specifiers import SpecifierSet
-
 from edgekit.bridge.graph import LiteGraph
 from edgekit.bridge.litecost import lite_cost
+from edgekit.bridge.lowering import lower
+from edgekit.bridge.settling import settled
 from edgekit.bridge.versions import too_new
-from edgekit.errors import UserError
+from edgekit.errors import PassRefused, UserError
 from edgekit.graphs.cost import Cost, cost
 from edgekit.graphs.coverage import Obstacle, tflite_obstacles
-from edgekit.graphs.onnx_file import load_for_shapes
-from edgekit.intake import find_model, obstacles
+from edgekit.graphs.onnx_file import is_large, load, load_for_shapes, load_structure
+from edgekit.intake import find_model
 from edgekit.model import Model
-from edgekit.profile import DeviceProfile, RuntimeSpec, load_profile
+from edgekit.profile import DeviceProfile, load_profile
 from edgekit.progress import Tick, silent
 from edgekit.project import load_project
+from edgekit.runtimes import lite_target, obstacles
+
+_NO_COUNTERPART = "replace it before export, or choose a device with onnxruntime"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +37,7 @@ class Inspection:
     device: str | None
     obstacles: tuple[Obstacle, ...]
     model_mib_limit: float | None
+    crosses: bool = False  # an .onnx model on a device that runs .tflite alone
 
 
 def inspect(
@@ -59,7 +64,7 @@ def inspect(
     model = find_model(folder, path, project, trusted=trusted, tick=tick)
     profile = load_profile(device) if device else None
     dims = project.model.dims
-    found, unread, hindering = None, "", obstacles(model, profile) if profile else ()
+    found, unread, hindering = None, "", _obstacles(model, profile, dims) if profile else ()
     if model.format == "onnx":
         found = cost(load_for_shapes(model.path), dims)
     else:
@@ -75,6 +80,7 @@ def inspect(
         device=profile.name if profile else None,
         obstacles=hindering,
         model_mib_limit=profile.budget.model_mib if profile else None,
+        crosses=profile is not None and _crosses(model, profile),
     )
 
 
@@ -90,14 +96,31 @@ def _lite_graph(path: Path) -> tuple[LiteGraph | None, str]:
 
 def _lite_obstacles(graph: LiteGraph, profile: DeviceProfile) -> tuple[Obstacle, ...]:
     found = tflite_obstacles(profile, lite_cost(graph).ops)
-    runtime = profile.runtimes.get("litert")
-    if runtime is None or not _is_old(runtime):
+    if lite_target(profile) == "litert":
         return found
     fix = "replace it before export, or give the device a newer runtime"
     return (*found, *(Obstacle(what=line, fix=fix) for line in too_new(graph)))
 
 
-def _is_old(runtime: RuntimeSpec) -> bool:
-    """Whether a device has tflite-runtime 2.14 and can have nothing newer."""
-    allowed = SpecifierSet(runtime.version)
-    return allowed.contains("2.14.0") and not allowed.contains("99")
+def _obstacles(
+    model: Model, profile: DeviceProfile, dims: Mapping[str, int]
+) -> tuple[Obstacle, ...]:
+    """What keeps a model off a device; where that has LiteRT alone, what does not cross over."""
+    if _crosses(model, profile):
+        return tuple(_not_crossing(model, dims))
+    return obstacles(model, profile)
+
+
+def _crosses(model: Model, profile: DeviceProfile) -> bool:
+    return model.format == "onnx" and set(profile.runtimes) == {"litert"}
+
+
+def _not_crossing(model: Model, dims: Mapping[str, int]) -> Iterator[Obstacle]:
+    """What has no counterpart in TFLite, found by trying; free dimensions count as 1."""
+    if is_large(load_structure(model.path)):
+        yield Obstacle(what="over 2 GiB, more than a .tflite file can hold", fix="a smaller model")
+        return
+    try:
+        lower(settled(load(model.path), dims))
+    except PassRefused as refusal:
+        yield Obstacle(what=f"as .tflite: {refusal.message}", fix=refusal.hint or _NO_COUNTERPART)

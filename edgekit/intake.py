@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,13 +15,13 @@ from edgekit.data import Dataset, open_dataset
 from edgekit.errors import UserError
 from edgekit.evaluate import default_metric
 from edgekit.gate import Limits
-from edgekit.graphs.coverage import Obstacle, onnx_obstacles, tflite_obstacles
 from edgekit.graphs.onnx_file import is_large, load, load_structure, save
 from edgekit.model import Model
-from edgekit.profile import FORMATS, DeviceProfile, RuntimeName, load_profile
+from edgekit.profile import AnyRuntime, DeviceProfile, load_profile
 from edgekit.progress import Tick, silent
 from edgekit.project import PreprocessSettings, Project, load_project
-from edgekit.recipe import Recipe
+from edgekit.recipe import Recipe, Step, ToTflite
+from edgekit.runtimes import Runtimes, runtimes
 from edgekit.store import Store, default_root
 
 
@@ -35,7 +36,7 @@ class Request:
     evaluation: str | None = None
     metric: str | None = None
     max_drop_points: float | None = None
-    runtime: RuntimeName | None = None
+    runtime: AnyRuntime | None = None
     on: str | None = None
     out: Path | None = None
     seed: int | None = None
@@ -50,7 +51,7 @@ class Intake:
     project: Project
     profile: DeviceProfile
     model: Model
-    runtime: RuntimeName
+    runtimes: Runtimes
     calibration: Dataset | None
     evaluation: Dataset
     metric: str
@@ -91,7 +92,8 @@ def take_in(request: Request, tick: Tick = silent) -> Intake:
     )
     out = request.out or request.folder / "build" / profile.name
     _check_out(out, model, profile.name)
-    runtime = _runtime(model, profile, request.runtime)
+    asked = request.runtime or project.build.runtime
+    usable = runtimes(model, profile, None if asked == "auto" else asked)
     check_output(project, model)
     opened = partial(
         open_split, model=model, folder=request.folder, settings=project.data.preprocess
@@ -102,29 +104,37 @@ def take_in(request: Request, tick: Tick = silent) -> Intake:
             "no evaluation data", hint="give --eval EVAL, or [data] evaluation in edgekit.toml"
         )
     calibration = opened(request.data or project.data.calibration, labelled=False)
-    drop = request.max_drop_points
-    if drop is None:
-        drop = project.gate.max_drop_points
-    if drop is None:
-        drop = profile.budget.accuracy_drop_points
     seed = project.build.seed if request.seed is None else request.seed
+    dims = free_dims(model, evaluation) | project.model.dims
     return Intake(
         project=project,
         profile=profile,
         model=in_one_file(model, store),
-        runtime=runtime,
+        runtimes=usable,
         calibration=calibration,
         evaluation=evaluation,
         metric=request.metric or project.data.metric or _metric(project, model),
         limits=Limits(
-            budget=profile.budget, drop_points=drop, require_proof=project.gate.require_proof
+            budget=profile.budget,
+            drop_points=_drop(request, project, profile),
+            require_proof=project.gate.require_proof,
         ),
         on=request.on,
         out=out,
         seed=seed,
         store=store,
-        recipe=replace(request.recipe, seed=seed) if request.recipe else None,
+        recipe=_asked(request.recipe, model, dims, seed) if request.recipe else None,
     )
+
+
+def _drop(request: Request, project: Project, profile: DeviceProfile) -> float:
+    """The largest drop that is allowed: as asked for, the project's, or the device's."""
+    asked = (request.max_drop_points, project.gate.max_drop_points)
+    return next((d for d in asked if d is not None), profile.budget.accuracy_drop_points)
+
+
+def _asked(recipe: Recipe, model: Model, dims: Mapping[str, int], seed: int) -> Recipe:
+    return replace(recipe, seed=seed, steps=tuple(sized(s, model, dims) for s in recipe.steps))
 
 
 def find_model(
@@ -164,20 +174,20 @@ def _in_project(folder: Path, path: str) -> Path:
     return Path(path) if is_entry(path) and not file.exists() else file
 
 
-def obstacles(model: Model, profile: DeviceProfile) -> tuple[Obstacle, ...]:
-    """What keeps a model off a device."""
-    if model.format == "tflite":
-        return tflite_obstacles(profile)
-    return onnx_obstacles(load_structure(model.path), profile)
-
-
 def free_dims(model: Model, dataset: Dataset) -> dict[str, int]:
-    """Sizes that the samples give to named free dimensions, the batch axis left out."""
-    dims: dict[str, int] = {}
-    for spec, column in zip(model.signature.inputs, dataset.samples.columns, strict=True):
-        named = zip(spec.shape[1:], column.shape[1:], strict=True)
-        dims |= {d: size for d, size in named if isinstance(d, str)}
-    return dims
+    """Sizes that the samples give to free dimensions, the batch axis left out."""
+    pairs = zip(model.signature.inputs, dataset.samples.columns, strict=True)
+    return {name: column.shape[axis] for spec, column in pairs for axis, name in spec.free_axes()}
+
+
+def sized(step: Step, model: Model, dims: Mapping[str, int]) -> Step:
+    """The step with the sizes of all free dimensions that are known, where it asks for such."""
+    settings = step.settings
+    if not isinstance(settings, ToTflite):
+        return step
+    free = {name for spec in model.signature.inputs for _, name in spec.free_axes()}
+    known = {n: s for n, s in dims.items() if n in free} | dict(settings.dims)
+    return replace(step, settings=replace(settings, dims=tuple(sorted(known.items()))))
 
 
 def in_one_file(model: Model, store: Store) -> Model:
@@ -197,19 +207,6 @@ def _device(request: Request, project: Project) -> str:
     if device is None:
         raise UserError("no device", hint="give --device NAME; 'edgekit devices' lists them")
     return str(request.folder / device) if device.endswith(".toml") else device
-
-
-def _runtime(model: Model, profile: DeviceProfile, asked: RuntimeName | None) -> RuntimeName:
-    wanted = next(name for name, form in FORMATS.items() if form == model.format)
-    if asked is not None and asked != wanted:
-        raise UserError(
-            f"{asked} does not run .{model.format} files", hint=f"give a .{FORMATS[asked]} model"
-        )
-    found = obstacles(model, profile)
-    if found:
-        lines = "".join(f"\n  {o.what}: {o.fix}" for o in found)
-        raise UserError(f"{Path(model.given).name} cannot run on {profile.name}:{lines}")
-    return wanted
 
 
 def _check_writable(folder: Path, *, hint: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -16,6 +17,15 @@ class TensorSpec:
     name: str
     dtype: str  # numpy's name
     shape: tuple[int | str | None, ...]
+
+    def free_axes(self) -> Iterator[tuple[int, str]]:
+        """Axes without a size, the first apart, which is the batch; each with what it is called.
+
+        One without a name is called after the tensor and its number: ``x.2``.
+        """
+        for axis, dim in enumerate(self.shape):
+            if axis and not isinstance(dim, int):
+                yield axis, dim if dim and dim != "?" else f"{self.name}.{axis}"
 
     def __str__(self) -> str:
         dims = ", ".join("?" if d is None else str(d) for d in self.shape)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from edgekit.buildfolder import append_results, pack
@@ -13,12 +13,15 @@ from edgekit.errors import DeviceError, EdgekitError, PassError, UserError
 from edgekit.evaluate import MODEL_AT_FAULT
 from edgekit.gate import judge
 from edgekit.graphs.rewrite import QUANTISED_ALREADY
-from edgekit.intake import Intake, Request, obstacles, take_in
+from edgekit.intake import Intake, Request, take_in
+from edgekit.model import Model
 from edgekit.places import HOST, weight_bits
+from edgekit.profile import RuntimeName
 from edgekit.progress import Tick
 from edgekit.recipe import Recipe
 from edgekit.results import Build, Candidate, Rejected
-from edgekit.search import choose, nearest, original, propose
+from edgekit.runtimes import lite_target, obstacles, runtime_of
+from edgekit.search import Terms, choose, nearest, original, propose
 from edgekit.workshop import Workshop
 
 
@@ -70,7 +73,7 @@ def explore(intake: Intake, tick: Tick) -> Build:
     """Try recipes until enough is known, measure, judge and choose."""
     source = HOST if intake.on is None else f"device:{intake.on}"
     with Workshop(intake, tick) as shop:
-        shop.machine(source)  # a device that cannot be reached is found out before the work
+        shop.reach(source)  # a device that cannot be reached is found out before the work
         baseline = _baseline(shop)
         tried = _tried(shop, baseline)
         made = [baseline, *(t for t in tried if isinstance(t, Candidate))]
@@ -95,14 +98,22 @@ def _tried(shop: Workshop, baseline: Candidate) -> list[Candidate | Rejected]:
     if intake.recipe is not None:
         return [_as_asked(shop, intake.recipe, baseline)]
     tried: list[Candidate | Rejected] = []
-    while recipes := propose(
-        tried,
-        model_format=intake.model.format,
-        weight_bits=weight_bits(intake.profile),
-        seed=intake.seed,
-    ):
+    terms = _terms(intake)
+    while recipes := propose(tried, terms):
         tried += [_made(shop, recipe, baseline) for recipe in recipes]
     return tried
+
+
+def _terms(intake: Intake) -> Terms:
+    free = {name for spec in intake.model.signature.inputs for _, name in spec.free_axes()}
+    return Terms(
+        source=intake.model.format,
+        formats=intake.runtimes.formats,
+        weight_bits=weight_bits(intake.profile) if "onnx" in intake.runtimes.formats else 8,
+        seed=intake.seed,
+        dims=tuple(sorted((n, size) for n, size in intake.dims.items() if n in free)),
+        target=lite_target(intake.profile),
+    )
 
 
 def _as_asked(shop: Workshop, recipe: Recipe, baseline: Candidate) -> Candidate:
@@ -147,6 +158,7 @@ def _left_over(intake: Intake) -> Iterator[str]:
 
 
 def _notes(intake: Intake, found: Build) -> Iterator[str]:
+    yield from intake.runtimes.notes
     if intake.model.origin:
         yield from intake.model.origin.notes
     splits = [s for s in (intake.evaluation, intake.calibration) if s is not None]
@@ -155,7 +167,8 @@ def _notes(intake: Intake, found: Build) -> Iterator[str]:
         yield "calibration and evaluation are the same samples: the accuracy of int8 is flattered"
     reasons = dict.fromkeys(r.reason for r in found.rejected)
     for reason in (r for r in reasons if r.startswith(QUANTISED_ALREADY)):
-        yield f"{reason}: it was measured as it is"
+        yield f"{reason}: it was not compressed further"
+    yield from _of_litert(intake, found)
     host = found.baseline.measured(HOST)
     common = most_common_label(intake.evaluation)
     if host and host.tally and intake.metric != "top5" and host.tally.correct <= common:
@@ -163,6 +176,15 @@ def _notes(intake: Intake, found: Build) -> Iterator[str]:
             f"the original is right on {host.tally.correct} of {host.tally.n} samples, no better "
             f"than always giving the most common label ({common}): check [data.preprocess] and "
             "the labels"
+        )
+
+
+def _of_litert(intake: Intake, found: Build) -> Iterator[str]:
+    lite = [c for c in found.candidates if c.model.format == "tflite"]
+    if lite and lite_target(intake.profile) == "tflite-runtime" and intake.on is None:
+        yield (
+            f"{intake.profile.name} runs tflite-runtime; here its files were judged with "
+            f"ai-edge-litert, and speed and memory are those of this machine"
         )
 
 
@@ -184,8 +206,8 @@ def _made(shop: Workshop, recipe: Recipe, baseline: Candidate) -> Candidate | Re
     made = shop.make(recipe)
     if isinstance(made, Rejected):
         return made
-    for obstacle in obstacles(made.model, shop.intake.profile):
-        return Rejected(recipe=recipe, reason=obstacle.what)
+    for reason in _unfit(shop.intake, made.model):
+        return Rejected(recipe=recipe, reason=reason)
     try:
         scored = shop.score(made, HOST)
     except DeviceError as error:
@@ -195,6 +217,14 @@ def _made(shop: Workshop, recipe: Recipe, baseline: Candidate) -> Candidate | Re
             recipe=recipe, reason=f"fails on the evaluation data: {error.message}", broken=True
         )
     return _judged(shop.intake, scored, baseline)
+
+
+def _unfit(intake: Intake, model: Model) -> Iterator[str]:
+    """Why the device cannot run a file."""
+    for obstacle in obstacles(model, intake.profile):
+        yield f"{obstacle.what}; {obstacle.fix}"
+    if runtime_of(model) not in intake.runtimes.names:
+        yield f"a .{model.format} file, which {' and '.join(intake.runtimes.names)} do not run"
 
 
 def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
@@ -207,13 +237,28 @@ def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 def _on_device(shop: Workshop, candidates: Sequence[Candidate], source: str) -> list[Candidate]:
     """Scored and timed on the device; one that the device cannot run stays, with the reason."""
-    scored = [_scored_there(shop, c, source) for c in candidates]
-    able = [c for c in scored if not c.troubles]
+    own = [c for c in candidates if not _obstructed(shop.intake, c)]
+    lacking = shop.lacking(source, dict.fromkeys(runtime_of(c.model) for c in own))
+    scored = [_scored_there(shop, c, source, lacking) if c in own else c for c in candidates]
+    able = [c for c in scored if not c.troubles and not _obstructed(shop.intake, c)]
     timed = {c.key: c for c in shop.time(able, source)} if able else {}
     return [timed.get(c.key, c) for c in scored]
 
 
-def _scored_there(shop: Workshop, candidate: Candidate, source: str) -> Candidate:
+def _obstructed(intake: Intake, candidate: Candidate) -> tuple[str, ...]:
+    """Why an original is there to be compared with, and no candidate."""
+    if candidate.recipe.steps:
+        return ()
+    return tuple(
+        f"{o.what}: the reference, measured on the host" for o in intake.runtimes.obstacles
+    )
+
+
+def _scored_there(
+    shop: Workshop, candidate: Candidate, source: str, lacking: Mapping[RuntimeName, str]
+) -> Candidate:
+    if why := lacking.get(runtime_of(candidate.model)):
+        return replace(candidate, troubles=(*candidate.troubles, why))
     try:
         return shop.score(candidate, source)
     except DeviceError as error:
@@ -232,9 +277,8 @@ def _judged(intake: Intake, candidate: Candidate, baseline: Candidate) -> Candid
         device=next((m for m in candidate.measurements if m.source != HOST), None),
         comparison=comparison(intake, candidate, baseline),
     )
-    return replace(
-        candidate, verdict=replace(verdict, reasons=(*candidate.troubles, *_unpackable(candidate)))
-    )
+    reasons = (*candidate.troubles, *_unpackable(candidate), *_obstructed(intake, candidate))
+    return replace(candidate, verdict=replace(verdict, reasons=reasons))
 
 
 def _unpackable(candidate: Candidate) -> Iterator[str]:

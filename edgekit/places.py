@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import json
 import platform
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
@@ -23,12 +23,14 @@ from edgekit.remote.agent_file import agent_file
 from edgekit.remote.deploy import check_machine, ensure_runtime
 from edgekit.remote.session import LOCAL, Progress, Session, open_session
 from edgekit.remote.staging import forget, stage_file, stage_samples, staged_digests
+from edgekit.runtimes import runtime_of
 from edgekit_agent.cpu import cores, name_and_isa
-from edgekit_agent.records import DeviceFacts, ModelRef, Samples
+from edgekit_agent.records import DeviceFacts, ModelRef, RuntimeFacts, Samples
 
 HOST = "host"
 _ANY_VERSION = RuntimeSpec(version="")
-_PACKAGES = {"onnxruntime": "onnxruntime", "litert": "ai-edge-litert"}
+# What is installed for a runtime on this machine.
+PACKAGES: dict[RuntimeName, str] = {"onnxruntime": "onnxruntime", "litert": "ai-edge-litert"}
 
 
 class Place(Protocol):
@@ -44,8 +46,8 @@ class Place(Protocol):
     def samples(self, samples: Samples) -> Samples:
         """The samples as the agent there finds them; sent first where they must be."""
 
-    def identity(self) -> str:
-        """What figures depend on beside the model: the machine and its runtime."""
+    def identity(self, runtime: RuntimeName) -> str:
+        """What figures depend on beside the model: the machine and the runtime there."""
 
 
 @dataclass(frozen=True)
@@ -53,20 +55,19 @@ class HostPlace:
     """This machine."""
 
     agent: Session
-    runtime: RuntimeName
     threads: int
 
     def model_ref(self, model: Model) -> ModelRef:
         """The file where it lies."""
-        return ModelRef(str(model.path.resolve()), self.runtime, self.threads)
+        return ModelRef(str(model.path.resolve()), runtime_of(model), self.threads)
 
     def samples(self, samples: Samples) -> Samples:
         """The columns where they lie."""
         return samples
 
-    def identity(self) -> str:
+    def identity(self, runtime: RuntimeName) -> str:
         """As ``host_identity``."""
-        return host_identity(self.runtime)
+        return host_identity(runtime)
 
 
 def weight_bits(profile: DeviceProfile) -> WeightBits:
@@ -80,14 +81,14 @@ def weight_bits(profile: DeviceProfile) -> WeightBits:
 def host_identity(runtime: RuntimeName) -> str:
     """What figures of this machine depend on beside the model."""
     cpu, isa = name_and_isa()
-    return _identity(platform.machine(), cpu, isa, cores(), version(_PACKAGES[runtime]))
+    return _identity(platform.machine(), cpu, isa, cores(), version(PACKAGES[runtime]))
 
 
 @contextmanager
-def host_place(profile: DeviceProfile, runtime: RuntimeName, home: Path) -> Iterator[HostPlace]:
+def host_place(profile: DeviceProfile, home: Path) -> Iterator[HostPlace]:
     """This machine, with as many of the profile's threads as it has cores."""
     with open_session(LOCAL, home=str(home)) as session:
-        yield HostPlace(session, runtime, host_threads(profile))
+        yield HostPlace(session, host_threads(profile))
 
 
 def host_threads(profile: DeviceProfile) -> int:
@@ -97,27 +98,37 @@ def host_threads(profile: DeviceProfile) -> int:
 
 @dataclass(frozen=True)
 class DevicePlace:
-    """A device, reached by a session, with a runtime that is ready."""
+    """A device, reached by a session; ``bring`` has a runtime ready when one is needed."""
 
     agent: Session
     facts: DeviceFacts
-    runtime: RuntimeName
-    runtime_version: str
+    bring: Callable[[RuntimeName], RuntimeFacts]
     threads: int
-    site: str | None
     progress: Progress
+    ready: dict[RuntimeName, RuntimeFacts] = field(default_factory=dict)
     staged: set[str] = field(default_factory=set)  # digests of samples to be removed again
 
-    def model_ref(self, model: Model) -> ModelRef:
-        """The model in the device's object store.
+    def runtime(self, name: RuntimeName) -> RuntimeFacts:
+        """A runtime of the device, sent there where it has none.
 
         Raises:
-            DeviceError: it is more than one file can hold.
+            DeviceError: none can be had for it.
+        """
+        if name not in self.ready:
+            self.ready[name] = self.bring(name)
+        return self.ready[name]
+
+    def model_ref(self, model: Model) -> ModelRef:
+        """The model in the device's object store, and the runtime for it.
+
+        Raises:
+            DeviceError: it is more than one file can hold, or no runtime can be had for it.
         """
         if model.beside:
             raise DeviceError(f"{model.path.name} is over 2 GiB: not sent", kind="model_failed")
+        ready = self.runtime(runtime_of(model))
         path = stage_file(self.agent, model.path, self.progress)
-        return ModelRef(path, self.runtime, self.threads, self.site)
+        return ModelRef(path, ready.name, self.threads, ready.site)
 
     def samples(self, samples: Samples) -> Samples:
         """The columns in the device's object store."""
@@ -130,48 +141,48 @@ class DevicePlace:
         forget(self.agent, self.staged)
         self.staged.clear()
 
-    def identity(self) -> str:
+    def identity(self, runtime: RuntimeName) -> str:
         """Machine, processor and runtime of the device."""
-        facts = self.facts
-        return _identity(facts.machine, facts.cpu, facts.isa, facts.cores, self.runtime_version)
+        facts, version = self.facts, self.runtime(runtime).version
+        return _identity(facts.machine, facts.cpu, facts.isa, facts.cores, version)
 
 
 @contextmanager
 def device_place(
     host: str,
     profile: DeviceProfile | None,
-    runtime: RuntimeName,
     *,
     cache: Path,
     tick: Tick,
     same_machine: bool = False,
 ) -> Iterator[DevicePlace]:
-    """A device with the runtime it needs; wheels are brought where it has none.
+    """A device; the runtimes it needs are brought to it when they are needed.
 
     Args:
         host: ``local``, or what ``ssh`` takes.
         profile: says which runtime versions will do, where edgekit lives there, and the threads.
-        runtime: which runtime.
         cache: where wheels are kept on this machine.
         tick: told of what is sent.
         same_machine: refuse a device that is not of the profile's architecture.
 
     Raises:
-        DeviceError: not reachable, or no runtime can be had for it.
+        DeviceError: not reachable.
     """
     home = profile.connection.home if profile else ""
     with open_session(host, home=home) as session:
         facts = session.facts()
         if same_machine and profile:
             check_machine(host, facts, profile)
-        spec = profile.runtimes.get(runtime, _ANY_VERSION) if profile else _ANY_VERSION
         progress = agent_progress(tick)
-        ready = ensure_runtime(
-            session, facts, runtime, spec, _tested(runtime), cache=cache, progress=progress
-        )
-        wanted = profile.hardware.threads if profile else facts.cores
-        threads = min(wanted, facts.cores)
-        place = DevicePlace(session, facts, runtime, ready.version, threads, ready.site, progress)
+
+        def bring(name: RuntimeName) -> RuntimeFacts:
+            spec = profile.runtimes.get(name, _ANY_VERSION) if profile else _ANY_VERSION
+            return ensure_runtime(
+                session, facts, name, spec, _tested(name), cache=cache, progress=progress
+            )
+
+        threads = min(profile.hardware.threads if profile else facts.cores, facts.cores)
+        place = DevicePlace(session, facts, bring, threads, progress)
         try:
             yield place
         except BaseException:
@@ -184,7 +195,7 @@ def device_place(
 def _tested(runtime: RuntimeName) -> str:
     """The version on this machine, which the figures of the host come from."""
     try:
-        return version(_PACKAGES[runtime])
+        return version(PACKAGES[runtime])
     except PackageNotFoundError:
         return ""  # nothing was tested here: the newest that the profile allows will do
 

@@ -18,6 +18,7 @@ from edgekit.errors import UserError, reason
 M = TypeVar("M", bound=BaseModel)
 
 RuntimeName = Literal["onnxruntime", "litert"]
+AnyRuntime = RuntimeName | Literal["auto"]
 
 # Which runtime runs which file.
 FORMATS: dict[RuntimeName, Literal["onnx", "tflite"]] = {"onnxruntime": "onnx", "litert": "tflite"}

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from edgekit.errors import UserError
-from edgekit.profile import validated
+from edgekit.profile import AnyRuntime, validated
 from edgekit_agent.records import Preprocess
 
 FILE_NAME = "edgekit.toml"
@@ -77,6 +77,7 @@ class BuildTable(_Table):
     """``[build]``: what ``edgekit build`` takes where the command line says nothing."""
 
     device: str | None = None
+    runtime: AnyRuntime = "auto"
     seed: int = 0
 
 

@@ -30,6 +30,7 @@ SampleCount = Annotated[int, Within(1)]
 Estimator = Literal["minmax", "average", "percentile", "entropy", "mse"]
 Ranges = Literal["auto", "minmax", "average", "percentile", "entropy", "mse"]
 WeightBits = Literal[7, 8]
+Precision = Literal["same", "float16", "dynamic", "int16x8"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,7 +108,33 @@ class Float16:
     """Weights stored in 16 bits and widened when the model is loaded; all else stays float32."""
 
 
-Settings = Clean | QuantizeStatic | QuantizeDynamic | QuantizeWeights | Float16
+@dataclass(frozen=True, kw_only=True)
+class ToTflite:
+    """The same graph as a .tflite file, its batch and all its sizes fixed.
+
+    ``precision`` says what its numbers are: ``same`` keeps floats, and makes of the QDQ of
+    ``quantize`` integer kernels with the very scales; ``float16`` stores weights in 16 bits,
+    ``dynamic`` in 8 bits with activations quantised at run time; ``int16x8`` makes of QDQ 16-bit
+    activations and 8-bit weights, which is slow and exact.
+
+    ``target`` is the runtime: ``tflite-runtime`` keeps to what version 2.14 of it knows.
+
+    ``dims`` are the sizes of free dimensions by name, the first axis of each input apart, which
+    is the batch; where nobody says, those of the samples. One without a name is called after its
+    input and axis: ``x.2``.
+    """
+
+    precision: Precision = "same"
+    target: Literal["litert", "tflite-runtime"] = "litert"
+    dims: tuple[tuple[str, Annotated[int, Within(1)]], ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ToOnnx:
+    """The same graph as an .onnx file, from a .tflite file."""
+
+
+Settings = Clean | QuantizeStatic | QuantizeDynamic | QuantizeWeights | Float16 | ToTflite | ToOnnx
 
 
 @dataclass(frozen=True, kw_only=True)

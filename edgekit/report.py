@@ -13,6 +13,7 @@ from edgekit import plots
 from edgekit.bundle import Manifest
 from edgekit.latency import LatencySummary
 from edgekit.layers import LayerCost
+from edgekit.pairs import Pair, Side, paired
 from edgekit.results import MIB, Check, Measurement
 from edgekit.resultsfile import BuildFacts, CandidateLine, read_facts
 from edgekit_agent.files import write_whole
@@ -139,6 +140,7 @@ def render(facts: BuildFacts) -> str:
         .render(
             facts=facts,
             rows=rows,
+            pairs=_pairs(rows),
             judged=judged,
             headline=_headline(judged),
             source=source,
@@ -186,6 +188,19 @@ def _judged(rows: tuple[Row, ...]) -> Row | None:
         key=lambda pair: (not pair[0].line.chosen, len(pair[1].failing) + len(pair[1].reasons)),
         default=(None, None),
     )[0]
+
+
+def _pairs(rows: tuple[Row, ...]) -> tuple[Pair, ...]:
+    """The recipes that were made for both runtimes."""
+    return paired(
+        Side(
+            name=row.line.name,
+            format=row.line.model.format,
+            p50_ms=row.timed[0][1].quiet_p50_ms if row.timed else None,
+            drop_points=row.drop.middle if row.drop else None,
+        )
+        for row in rows
+    )
 
 
 def _headline(judged: Row | None) -> tuple[Literal["holds", "open", "fails"], str]:

@@ -42,7 +42,7 @@ class ModelFacts(_Line):
 
     digest: str
     bytes: int
-    format: str
+    format: Literal["onnx", "tflite"]
 
 
 class CandidateLine(_Line):

@@ -6,155 +6,20 @@ from collections.abc import Iterable, Sequence
 
 from edgekit.apply import Applied
 from edgekit.bench import Benched
-from edgekit.bundle import Form, release_name
-from edgekit.compare import Comparison
 from edgekit.graphs.cost import Cost
-from edgekit.graphs.rewrite import QUANTISED_ALREADY
 from edgekit.inspection import Inspection
 from edgekit.latency import LatencySummary
-from edgekit.layers import LayerCost, layer_facts
+from edgekit.layers import LayerCost
 from edgekit.model import Origin
-from edgekit.pipeline import Outcome
 from edgekit.profile import DeviceProfile
 from edgekit.remote.deploy import PushReport
-from edgekit.results import MIB, Candidate, Measurement
+from edgekit.results import MIB
 from edgekit.steps import PassFacts
+from edgekit.tables import size, table
 from edgekit_agent.codec import encode
 from edgekit_agent.records import DeviceFacts, Health, Release, Status
 
 _SHOWN_LAYERS = 8
-
-
-def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows in columns; the first column left, the others right."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    lines = []
-    for row in rows:
-        cells = [
-            row[0].ljust(widths[0]),
-            *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)),
-        ]
-        lines.append("  ".join(cells).rstrip())
-    return "\n".join(lines)
-
-
-def size(count: int | None) -> str:
-    """Bytes for a reader: 812 B, 79.6 KiB, 14.2 MiB."""
-    if count is None:
-        return "-"
-    if count < 1 << 10:
-        return f"{count} B"
-    return f"{count / (1 << 10):.1f} KiB" if count < MIB else f"{count / MIB:.1f} MiB"
-
-
-def built(outcome: Outcome) -> str:
-    """What a build found: the candidates, the verdict line by line, and where the bundle is."""
-    found, intake = outcome.found, outcome.intake
-    lines = [_candidates(outcome)]
-    # That a model is quantised already is one note rather than a line for each recipe.
-    lines += [
-        f"{r.recipe.name}: not made: {r.reason}"
-        for r in found.rejected
-        if not r.reason.startswith(QUANTISED_ALREADY)
-    ]
-    shown = found.chosen or found.nearest
-    if found.chosen:
-        lines += ["", f"{intake.profile.name}: {shown.recipe.name} chosen"]
-    else:
-        lines += ["", f"{intake.profile.name}: nothing holds; nearest is {shown.recipe.name}"]
-    if shown.verdict:
-        lines += [f"  {check}" for check in shown.verdict.checks]
-        lines += [f"  {reason}" for reason in shown.verdict.reasons]
-    lines += [f"note: {note}" for note in _all_notes(outcome)]
-    if outcome.manifest:
-        lines += ["", f"bundle: {intake.out.resolve()} (release {release_name(outcome.manifest)})"]
-        lines += [f"  {_form(form)}" for form in outcome.manifest.forms]
-    return "\n".join(lines)
-
-
-def _form(form: Form) -> str:
-    """One form of the weights: on disk, on its way, in memory, and how fast it is."""
-    parts = [
-        f"{size(form.disk_bytes)} on disk",
-        f"{size(form.transfer_bytes)} to send ({form.encoding})",
-    ]
-    if form.source is not None and form.latency_p50_ms is not None:
-        parts.append(
-            f"{size(form.peak_rss_bytes)} of memory, p50 {form.latency_p50_ms:.3g} ms, "
-            f"p95 {form.latency_p95_ms:.3g} ms ({form.source})"
-        )
-    return f"{form.name}{' (this bundle)' if form.chosen else ''}: {', '.join(parts)}"
-
-
-def _all_notes(outcome: Outcome) -> list[str]:
-    notes = list(outcome.notes)
-    if outcome.intake.model.format != "onnx":
-        notes.append("only .onnx models are compressed; this one was measured as it is")
-    shown = outcome.found.chosen or outcome.found.nearest
-    for measured in shown.measurements:
-        doubts = measured.times.doubts if measured.times else ()
-        if doubts:
-            notes.append(f"latency on {measured.source}: {', '.join(doubts)} (see the report)")
-    return notes
-
-
-def built_facts(outcome: Outcome) -> dict[str, object]:
-    """What a build found, as plain data; raw latencies stay in results.jsonl."""
-    found = outcome.found
-    return {
-        "device": outcome.intake.profile.name,
-        "passes": found.chosen is not None,
-        "chosen": found.chosen.recipe.name if found.chosen else None,
-        "nearest": found.nearest.recipe.name,
-        "candidates": [_candidate_facts(outcome, c) for c in found.candidates],
-        "rejected": {r.recipe.name: r.reason for r in found.rejected},
-        "notes": _all_notes(outcome),
-        "release": release_name(outcome.manifest) if outcome.manifest else None,
-        "bundle": outcome.intake.out.resolve() if outcome.manifest else None,
-        "folder": outcome.intake.out.resolve(),
-    }
-
-
-def _candidate_facts(outcome: Outcome, candidate: Candidate) -> dict[str, object]:
-    return {
-        "name": candidate.recipe.name,
-        "digest": candidate.model.digest,
-        "measurements": [m.summary() for m in candidate.measurements],
-        "comparison": outcome.compared[candidate.key],
-        "verdict": candidate.verdict,
-        "passes": bool(candidate.verdict and candidate.verdict.passes),
-        "layers": layer_facts(candidate.layers),
-    }
-
-
-def _candidates(outcome: Outcome) -> str:
-    head = ["candidate", "file", "transfer", "right", "drop", "quiet p50 ms", "p95 ms", "peak RSS"]
-    rows = [[*head, ""]]
-    for candidate in outcome.found.candidates:
-        for measured in candidate.measurements:
-            compared = outcome.compared[candidate.key]
-            rows.append(_candidate_row(outcome, candidate, measured, compared))
-    return table(rows)
-
-
-def _candidate_row(
-    outcome: Outcome, candidate: Candidate, measured: Measurement, compared: Comparison
-) -> list[str]:
-    times, tally = measured.times, measured.tally
-    mark = "chosen" if candidate is outcome.found.chosen else ""
-    if candidate.verdict and not candidate.verdict.passes:
-        mark = "fails"
-    return [
-        f"{candidate.recipe.name} ({measured.source})",
-        size(measured.model_bytes),
-        size(measured.transfer_bytes),
-        f"{tally.correct}/{tally.n}" if tally else "-",
-        f"{compared.drop_points:+.2f}",
-        f"{times.quiet_p50_ms:.3g}" if times else "-",
-        f"{times.p95_ms:.3g}" if times else "-",
-        size(measured.peak_rss_bytes),
-        mark,
-    ]
 
 
 def applied(made: Applied) -> str:
@@ -313,6 +178,8 @@ def _obstacles(seen: Inspection) -> list[str]:
         lines.append(f"  {seen.device}: {size(seen.bytes)} of {limit:g} MiB; 'edgekit build' it")
     if not lines and seen.cost is None:
         return [f"  {seen.device}: has a runtime for it; its operators were not read"]
+    if not lines and seen.crosses:
+        return [f"  {seen.device}: runs .tflite alone; every operator can be brought over"]
     opset = seen.cost is not None and seen.cost.opset is not None
     whole = "every operator and the opset" if opset else "every operator"
     return lines or [f"  {seen.device}: {whole} can run there"]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, field, replace
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 
-from edgekit.errors import PassError, PassRefused
+from edgekit.errors import DeviceError, PassError, PassRefused, missing_extra
 from edgekit.evaluate import Timing, measurement, score, time_interleaved, transfer_bytes
 from edgekit.graphs.reading import read_model
 from edgekit.intake import Intake
@@ -20,9 +20,11 @@ from edgekit.model import Model
 from edgekit.passes import PASSES, Work
 from edgekit.passes.running import run_step
 from edgekit.places import HOST, Place, device_place, host_identity, host_place
+from edgekit.profile import RuntimeName
 from edgekit.progress import Tick
 from edgekit.recipe import Recipe, candidate_key
 from edgekit.results import Candidate, Rejected
+from edgekit.runtimes import runtime_of
 from edgekit_agent.codec import decode, encode
 from edgekit_agent.records import Report, Tally
 
@@ -118,14 +120,14 @@ class Workshop:
         calibration = self.intake.calibration
         reads = calibration is not None and any(spec.needs_calibration for spec in specs)
         splits = {"calibration": calibration.digest} if calibration and reads else {}
-        tools = {name: version(name) for spec in specs for name in spec.tools}
+        tools = {name: _installed(name) for spec in specs for name in spec.tools}
         return candidate_key(recipe, source=self.intake.model.digest, splits=splits, tools=tools)
 
     # ------------------------------------------------------------ measuring
 
     def score(self, candidate: Candidate, source: str) -> Candidate:
         """The candidate with its accuracy in a place."""
-        question = self._question(source, candidate.model.digest)
+        question = self._question(source, [candidate], candidate.model.digest)
         known = self.intake.store.recall("tallies", question)
         if known is not None:
             tally = decode(Tally, known)
@@ -143,10 +145,17 @@ class Workshop:
         return self._with(candidate, source, tally, ())
 
     def time(self, candidates: Sequence[Candidate], source: str) -> list[Candidate]:
-        """The candidates with latencies and peak memory of one place, timed in turn."""
+        """The candidates with latencies and peak memory of one place, timed in turn.
+
+        All of them in one run, whatever their runtime. Those that fail already, and those that
+        the first rounds show to be far behind, are left out of the later ones; the first, the
+        original, never is.
+        """
         digests = [c.model.digest for c in candidates]
+        racing = [c.model.digest for c in candidates if c.verdict is None or c.verdict.passes]
         timing = self.timing if source == HOST else self.device_timing
-        question = self._question(source, *digests, json.dumps(asdict(timing)))
+        plan = json.dumps([asdict(timing), racing])
+        question = self._question(source, candidates, *digests, plan)
         known = self.intake.store.recall("timings", question)
         if known is not None:
             kept = {d: [decode(Report, r) for r in known[d]] for d in digests}
@@ -158,6 +167,7 @@ class Workshop:
             place.samples(self.intake.evaluation.first(32).samples),
             dims=self.intake.dims,
             timing=timing,
+            racing=racing,
             tick=self.tick,
         )
         if not any(isinstance(reports, str) for reports in found.values()):
@@ -198,11 +208,12 @@ class Workshop:
             self.intake.store.remember("travelling", model.digest, known)
         return int(known["bytes"])
 
-    def _question(self, source: str, *parts: str) -> str:
+    def _question(self, source: str, candidates: Sequence[Candidate], *parts: str) -> str:
         """Key of a measurement: everything that decides its answer, the machine included."""
+        runtimes = sorted({runtime_of(c.model) for c in candidates})
         facts = [
             source,
-            self.machine(source),
+            [self._machine(source, runtime) for runtime in runtimes],
             self.intake.evaluation.digest,
             self.intake.metric,
             self.intake.output,
@@ -211,11 +222,50 @@ class Workshop:
         ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
-    def machine(self, source: str) -> str:
+    def _machine(self, source: str, runtime: RuntimeName) -> str:
         """What a measurement's figures depend on beside the model: the machine and its runtime."""
         if source == HOST:
-            return host_identity(self.intake.runtime)
-        return self._place(source).identity()
+            return host_identity(runtime)
+        return self._place(source).identity(runtime)
+
+    def reach(self, source: str) -> None:
+        """See that models can be run in a place at all, before there are any.
+
+        Raises:
+            DeviceError: it cannot be reached, or has none of the runtimes and can be given none.
+        """
+        if source != HOST:
+            self.lacking(source, self.intake.runtimes.names, enough=1)
+
+    def lacking(
+        self, source: str, wanted: Iterable[RuntimeName], *, enough: int | None = None
+    ) -> dict[RuntimeName, str]:
+        """The runtimes that a device does not have and cannot be given, each with the reason.
+
+        Args:
+            source: the device.
+            wanted: the runtimes that candidates need.
+            enough: so many that work are not looked for more.
+
+        Raises:
+            DeviceError: that is so of all of them, or the device is gone.
+        """
+        failed: dict[RuntimeName, DeviceError] = {}
+        working = 0
+        for name in wanted:
+            try:
+                self._place(source).identity(name)
+            except DeviceError as error:
+                if error.transient or source not in self._places:
+                    raise
+                failed[name] = error
+                continue
+            working += 1
+            if working == enough:
+                break
+        if not working and failed:
+            raise next(iter(failed.values()))
+        return {name: error.message for name, error in failed.items()}
 
     def _place(self, source: str) -> Place:
         if source not in self._places:
@@ -225,12 +275,23 @@ class Workshop:
     def _opened(self, source: str) -> AbstractContextManager[Place]:
         intake = self.intake
         if source == HOST:
-            return host_place(intake.profile, intake.runtime, intake.store.root / "host")
+            return host_place(intake.profile, intake.store.root / "host")
         return device_place(
             source.removeprefix("device:"),
             intake.profile,
-            intake.runtime,
             cache=intake.store.root / "wheels",
             tick=self.tick,
             same_machine=True,
         )
+
+
+def _installed(package: str) -> str:
+    """Its version; everything but what litert needs comes with edgekit.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        return version(package)
+    except PackageNotFoundError as error:
+        raise missing_extra(package, "litert") from error

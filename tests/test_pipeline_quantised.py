@@ -10,7 +10,7 @@ import pytest
 from device_profiles import __file__ as profiles
 from edgekit.intake import Request
 from edgekit.pipeline import build
-from edgekit.show import built, built_facts
+from edgekit.showbuild import built, built_facts
 from tests.projects import PROFILE
 from tests.tiny import apply, model, normal, run, samples, uniform
 
@@ -35,6 +35,7 @@ def build_of(source, folder, device=PROFILE):
         data="calib.npz",
         evaluation="eval.npz",
         max_drop_points=50,
+        runtime="onnxruntime",
     )
     return build(request, lambda *_: None)
 

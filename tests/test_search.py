@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from edgekit.model import Model, Signature
 from edgekit.recipe import Recipe
 from edgekit.results import MIB, Candidate, Check, Measurement, Rejected, Verdict
-from edgekit.search import choose, nearest, original, propose
+from edgekit.search import Terms, choose, nearest, original, propose
 from edgekit_agent.records import Latency
 
 MODEL = Model(path=Path("m"), format="onnx", digest="d", signature=Signature(inputs=(), outputs=()))
@@ -34,11 +35,20 @@ def candidate(name, *, ms=None, size=100, fails=(), reasons=(), recipe=None):
     )
 
 
-def explore(outcome):
+def terms(*formats, source="onnx", **others):
+    """What recipes may be; files for onnxruntime alone where nothing else is said."""
+    return Terms(source=source, formats=formats or ("onnx",), weight_bits=8, seed=7, **others)
+
+
+BOTH = terms("onnx", "tflite")
+LITE = terms("tflite", dims=(("L", 16),), target="tflite-runtime")
+
+
+def explore(outcome, asked=None):
     """All recipes that are tried, with ``outcome(name)`` as what becomes of each."""
     tried = []
     for _ in range(20):
-        recipes = propose(tried, model_format="onnx", weight_bits=8, seed=7)
+        recipes = propose(tried, asked or terms())
         if not recipes:
             return [t.recipe.name for t in tried]
         tried += [outcome(recipe) for recipe in recipes]
@@ -85,7 +95,7 @@ def test_where_no_pass_applies_the_search_ends():
 
 
 def test_every_recipe_carries_the_seed_and_the_original_has_no_steps():
-    assert {r.seed for r in propose([], model_format="onnx", weight_bits=8, seed=7)} == {7}
+    assert {r.seed for r in propose([], BOTH)} == {7}
     assert original(7) == Recipe(name="original", seed=7)
 
 
@@ -128,12 +138,8 @@ def test_the_nearest_misses_least(worse):
     assert nearest([candidate("worse", ms=1, **worse), best], source="host") is best
 
 
-def test_a_tflite_model_has_no_recipes():
-    assert propose([], model_format="tflite", weight_bits=8, seed=7) == ()
-
-
 def test_every_recipe_has_weights_of_the_bits_that_the_processors_bear():
-    recipes = propose([], model_format="onnx", weight_bits=7, seed=0)
+    recipes = propose([], replace(terms(), weight_bits=7))
 
     bits = [s.settings.weight_bits for r in recipes for s in r.steps if s.name != "clean"]
     assert bits == [7, 7]
@@ -178,3 +184,126 @@ def test_fewer_bits_end_where_there_are_no_such_weights():
         return candidate(recipe.name, recipe=recipe, size=2 * MIB, fails={"transfer_mib": 1.0})
 
     assert len(explore(outcome)) == 4
+
+
+# ---------------------------------------------------------------- two runtimes
+
+
+def accurate(recipe):
+    return candidate(recipe.name, recipe=recipe, fails={"accuracy_drop_points": -0.5})
+
+
+def passes_of(recipe):
+    return [s.name for s in recipe.steps]
+
+
+def test_where_both_runtimes_are_there_each_recipe_is_tried_in_both_forms():
+    assert explore(accurate, BOTH) == [
+        "int8-static",
+        "int8-dynamic",
+        "original-tflite",
+        "int8-static-tflite",
+        "int8-dynamic-tflite",
+    ]
+
+
+def test_the_twin_of_a_recipe_begins_with_the_same_steps():
+    tried = []
+    while recipes := propose(tried, BOTH):
+        tried += map(accurate, recipes)
+    steps = {t.recipe.name: t.recipe.steps for t in tried}
+    assert steps["int8-static-tflite"][:-1] == steps["int8-static"]
+    assert steps["int8-static-tflite"][-1].name == "tflite"
+    assert steps["int8-dynamic-tflite"][-1].settings.precision == "dynamic"
+
+
+def test_where_the_original_does_not_cross_over_its_int8_is_not_tried_there():
+    def outcome(recipe):
+        if recipe.name == "original-tflite":
+            return Rejected(recipe=recipe, reason="no counterpart")
+        return accurate(recipe)
+
+    assert explore(outcome, BOTH) == ["int8-static", "int8-dynamic", "original-tflite"]
+
+
+def test_a_device_with_litert_alone_gets_files_for_it_alone_with_sizes_and_target():
+    tried = []
+    while recipes := propose(tried, LITE):
+        tried += map(accurate, recipes)
+    assert [t.recipe.name for t in tried] == [
+        "original-tflite",
+        "int8-static-tflite",
+        "int8-dynamic-tflite",
+    ]
+    settings = [t.recipe.steps[-1].settings for t in tried]
+    assert {(s.dims, s.target) for s in settings} == {((("L", 16),), "tflite-runtime")}
+
+
+def test_activations_of_16_bits_come_after_all_ranges_and_only_for_litert():
+    def inaccurate(recipe):
+        return candidate(recipe.name, recipe=recipe, fails={"accuracy_drop_points": 0.5})
+
+    tried = explore(inaccurate, LITE)
+    assert tried[3:] == [
+        "int8-static-mse-tflite",
+        "int8-static-minmax-tflite",
+        "int16x8-tflite",
+    ]
+    assert not [name for name in explore(inaccurate) if "int16" in name]
+
+
+def test_a_model_whose_int8_fails_for_one_runtime_still_gets_ranges_for_the_other():
+    def outcome(recipe):
+        if recipe.name == "int8-static":
+            return Rejected(recipe=recipe, reason="an operator is forbidden")
+        return candidate(recipe.name, recipe=recipe, fails={"accuracy_drop_points": 0.5})
+
+    later = explore(outcome, BOTH)[5:]
+    assert later == ["int8-static-mse-tflite", "int8-static-minmax-tflite", "int16x8-tflite"]
+
+
+def test_floats_of_16_bits_are_tried_only_where_floats_are_too_heavy_and_int8_is_not_accurate():
+    def outcome(*, heavy):
+        return lambda r: candidate(
+            r.name, recipe=r, fails={"accuracy_drop_points": 0.5, "model_mib": heavy}
+        )
+
+    assert explore(outcome(heavy=0.5), LITE)[-1] == "float16-tflite"
+    assert "float16-tflite" not in explore(outcome(heavy=-0.5), LITE)
+
+
+def test_a_tflite_model_is_brought_over_first_and_then_tried_as_any_other():
+    asked = terms("onnx", "tflite", source="tflite")
+    tried = explore(accurate, asked)
+    assert tried == [
+        "original-onnx",
+        "int8-static",
+        "int8-dynamic",
+        "int8-static-tflite",
+        "int8-dynamic-tflite",
+    ]
+    assert passes_of(propose([accurate(propose([], asked)[0])], asked)[0]) == [
+        "onnx",
+        "clean",
+        "quantize",
+    ]
+
+
+def test_a_tflite_model_that_cannot_be_brought_over_is_left_as_it_is():
+    def refused(recipe):
+        return Rejected(recipe=recipe, reason="no counterpart")
+
+    assert explore(refused, terms("onnx", "tflite", source="tflite")) == ["original-onnx"]
+    lite = explore(refused, terms("tflite", source="tflite"))
+    assert lite == ["int8-static-tflite", "int8-dynamic-tflite"]
+
+
+def test_fewer_bits_run_in_the_forms_that_int8_was_accurate_in():
+    tried = explore(weighing(lambda room: 0.97 * room), BOTH)
+
+    assert tried[5:] == [
+        "low-bits-1024k-static",
+        "low-bits-1024k-dynamic",
+        "low-bits-1024k-static-tflite",
+        "low-bits-1024k-dynamic-tflite",
+    ]

@@ -157,8 +157,9 @@ def build(
     evaluation: Evaluation = None,
     metric: Metric = None,
     runtime: Annotated[
-        str, typer.Option("--runtime", metavar="NAME", help="onnxruntime, litert or auto.")
-    ] = "auto",
+        str | None,
+        typer.Option("--runtime", metavar="NAME", help="onnxruntime, litert or auto (both)."),
+    ] = None,
     max_drop: Annotated[
         float | None,
         typer.Option("--max-drop", metavar="POINTS", min=0, help="Largest accuracy drop allowed."),
@@ -191,7 +192,7 @@ def build(
     as_json: Json = False,
 ) -> int:
     """Compress until it fits and is proven as good; writes build/NAME/."""
-    from edgekit import show
+    from edgekit import showbuild
     from edgekit.intake import Request
     from edgekit.pipeline import build as run
     from edgekit.report import write_report
@@ -206,7 +207,7 @@ def build(
         evaluation=evaluation,
         metric=one_of("--metric", metric, _METRICS),
         max_drop_points=max_drop,
-        runtime=None if one_of("--runtime", runtime, _RUNTIMES) == "auto" else runtime,  # type: ignore[arg-type]
+        runtime=one_of("--runtime", runtime, _RUNTIMES),  # type: ignore[arg-type]
         on=on,
         out=out,
         seed=seed,
@@ -215,7 +216,7 @@ def build(
     )
     with ticker() as tick:
         outcome = run(request, tick, allow_failing=allow_failing)
-    emit(outcome, show.built, as_json=as_json, facts=show.built_facts)
+    emit(outcome, showbuild.built, as_json=as_json, facts=showbuild.built_facts)
     page = write_report(outcome.intake.out)
     if not as_json:
         print(f"report: {page.resolve()}")

@@ -27,7 +27,7 @@ def onnx_obstacles(proto: ModelProto, profile: DeviceProfile) -> tuple[Obstacle,
         return (
             Obstacle(
                 what=f"{profile.name} has no runtime for ONNX ({', '.join(profile.runtimes)} only)",
-                fix="give a .tflite model",
+                fix="'edgekit build' makes a .tflite form of it, and so does the pass tflite",
             ),
         )
     return (*_opset(proto, spec), *_ir(proto, spec), *_operators(count_ops(proto), spec))
@@ -45,7 +45,8 @@ def tflite_obstacles(
     if "litert" in profile.runtimes:
         return _operators(ops or {}, profile.runtimes["litert"])
     what = f"{profile.name} has no runtime for TFLite ({', '.join(profile.runtimes)} only)"
-    return (Obstacle(what=what, fix="give an .onnx model"),)
+    fix = "'edgekit build' makes an .onnx form of it, and so does the pass onnx"
+    return (Obstacle(what=what, fix=fix),)
 
 
 def _opset(proto: ModelProto, spec: RuntimeSpec) -> tuple[Obstacle, ...]:

@@ -10,8 +10,12 @@ from numpy.typing import NDArray
 
 from edgekit.errors import UserError, first_line
 from edgekit.model import Model
+from edgekit_agent.failures import AgentError
+from edgekit_agent.runtimes import import_runtime
 
 Arrays = Mapping[str, NDArray[np.generic]]
+
+_THREADS = 2
 
 
 def outputs(
@@ -24,11 +28,34 @@ def outputs(
     Raises:
         UserError: the runtime does not take the file.
     """
+    if model.format == "tflite":
+        yield from _by_litert(model, feeds)
+    else:
+        yield from _by_onnxruntime(model, feeds)
+
+
+def _by_litert(
+    model: Model, feeds: Iterable[Arrays]
+) -> Iterator[dict[str, NDArray[np.generic]] | str]:
+    try:
+        loaded = import_runtime("litert")(str(model.path), _THREADS)
+    except AgentError as error:
+        raise UserError(error.failure.message, hint=error.failure.hint) from error
+    for feed in feeds:
+        try:
+            yield loaded.run(feed)
+        except AgentError as error:
+            yield error.failure.message
+
+
+def _by_onnxruntime(
+    model: Model, feeds: Iterable[Arrays]
+) -> Iterator[dict[str, NDArray[np.generic]] | str]:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     # The arena keeps what it once took; without it peak memory is that of one feed.
     options.enable_cpu_mem_arena = False
-    options.intra_op_num_threads = 2
+    options.intra_op_num_threads = _THREADS
     try:
         session = ort.InferenceSession(str(model.path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's own exceptions have no common base

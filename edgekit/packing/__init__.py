@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from edgekit.errors import EdgekitError
 from edgekit.packing.choice import Chosen, Numbers, Rule, choose
+from edgekit.packing.lite import lite_tensors
 from edgekit.packing.numbers import Form, Words, bins_of, low_bits_of, symbols_of
 from edgekit.packing.rans import Run, encode, lanes_for
 from edgekit.packing.tables import Table, make_table, shared_tables
@@ -62,7 +63,7 @@ def pack(data: bytes) -> bytes:
     Raises:
         EdgekitError: it does not expand to them, which is our fault.
     """
-    chosen = choose(data, stored_tensors(data))
+    chosen = choose(data, lite_tensors(data) or stored_tensors(data))
     groups = _groups(chosen)
     plan = _deflated(_plan(data, chosen, groups))
     low = _low_bits(groups)

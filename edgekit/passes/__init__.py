@@ -17,6 +17,8 @@ from edgekit.recipe import (
     QuantizeWeights,
     Settings,
     Step,
+    ToOnnx,
+    ToTflite,
 )
 from edgekit_agent.records import Samples
 
@@ -64,8 +66,14 @@ class Promise:
     may_fold_infinities: bool = False
 
 
+# What reads and writes .tflite files beside what everything needs.
+_LITERT = ("numpy", "onnx", "onnxruntime", "ai-edge-litert", "flatbuffers")
+
 # Integers of 8 bits take a quarter of the floats; scales and biases come on top of them.
 INT8_WEIGHTS = Promise(stores=("int8",), fewer_float_weights=True, saves=0.5)
+
+# A file of another runtime that computes the same, up to the order of sums.
+TWIN = Promise(max_relative_error=1e-4, max_growth=2.0, may_fold_infinities=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,6 +133,23 @@ PASSES: dict[str, PassSpec] = {
         summary="weights stored in 16 bits and widened at load, half the file",
         version=1,
         promise=Promise(max_relative_error=1e-2, stores=("float16",)),
+    ),
+    "tflite": PassSpec(
+        settings=ToTflite,
+        function="edgekit.passes.to_tflite:to_tflite",
+        summary="the same graph as .tflite, float or int8 as it is, the batch fixed",
+        version=1,
+        tools=_LITERT,
+        promise=TWIN,
+    ),
+    "onnx": PassSpec(
+        settings=ToOnnx,
+        function="edgekit.passes.to_onnx:to_onnx",
+        summary="the same graph as .onnx, float or int8 as QDQ",
+        version=1,
+        formats=("tflite",),
+        tools=_LITERT,
+        promise=TWIN,
     ),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
@@ -31,14 +32,16 @@ class Agreement:
     """Outputs against the original's.
 
     ``relative_error`` is the RMS difference of all float outputs over their RMS, ``None`` where
-    there is nothing to compare; ``correlation`` that of each float output over the samples, its
-    mean over the samples taken off, where the original's varies; ``equal`` the share of equal
-    entries of integer outputs; ``stuck`` those of them that are the same on every sample though
-    the original's are not. ``samples`` real ones were compared.
+    there is nothing to compare, and ``worst`` the output with most of its own; ``correlation``
+    that of each float output over the samples, its mean over the samples taken off, where the
+    original's varies; ``equal`` the share of equal entries of integer outputs; ``stuck`` those of
+    them that are the same on every sample though the original's are not. ``samples`` real ones
+    were compared.
     """
 
     samples: int
     relative_error: float | None
+    worst: tuple[str, float] | None
     correlation: dict[str, float]
     equal: float | None
     stuck: tuple[str, ...]
@@ -61,10 +64,12 @@ def agreement(before: Model, after: Model, samples: Samples | None, *, seed: int
             not.
         UserError: ``before`` fails on the samples.
     """
-    tried = [_told(before, t, made) for t, made in _ran(before, before, samples, seed)]
+    # A file of fixed sizes says what both can be fed.
+    fed = after if (before.format, after.format) == ("onnx", "tflite") else before
+    tried = [_told(before, t, made) for t, made in _ran(fed, before, samples, seed)]
     tally = _Tally(before)
     try:
-        for known, (probe, made) in zip(tried, _ran(before, after, samples, seed), strict=True):
+        for known, (probe, made) in zip(tried, _ran(fed, after, samples, seed), strict=True):
             if known is None:
                 continue  # a variant that the original refuses
             if isinstance(made, str):
@@ -122,8 +127,8 @@ class _Tally:
 
     before: Model
     samples: int = 0
-    power: float = 0.0
-    difference: float = 0.0
+    power: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    difference: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     equal: int = 0
     compared: int = 0
     rows: dict[str, list[tuple[NDArray[np.float64], NDArray[np.float64]]]] = field(
@@ -151,8 +156,8 @@ class _Tally:
             self.compared += was.size
             return
         kept = np.isfinite(was)
-        self.power += float(np.square(was[kept]).sum())
-        self.difference += float(np.square(now[kept] - was[kept]).sum())
+        self.power[spec.name] += float(np.square(was[kept]).sum())
+        self.difference[spec.name] += float(np.square(now[kept] - was[kept]).sum())
 
     def _follows_the_data(
         self, spec: TensorSpec, was: tuple[int, ...], now: tuple[int, ...]
@@ -164,6 +169,11 @@ class _Tally:
         differing = (d for d, a, b in zip(spec.shape, was, now, strict=True) if a != b)
         return all(not isinstance(d, int) and d not in fed for d in differing)
 
+    def _worst(self) -> tuple[str, float] | None:
+        ratios = ((n, _ratio(self.difference[n], power)) for n, power in self.power.items())
+        known = [(name, ratio) for name, ratio in ratios if ratio is not None]
+        return max(known, key=lambda pair: pair[1], default=None)
+
     def total(self) -> Agreement:
         floats = {s.name for s in self.before.signature.outputs if _is_float(s)}
         pairs = {name: _stacked(rows) for name, rows in self.rows.items()}
@@ -171,11 +181,16 @@ class _Tally:
         followed = {n: _correlation(*pair) for n, pair in known.items() if n in floats}
         return Agreement(
             samples=self.samples,
-            relative_error=float(np.sqrt(self.difference / self.power)) if self.power else None,
+            relative_error=_ratio(sum(self.difference.values()), sum(self.power.values())),
+            worst=self._worst(),
             correlation={name: r for name, r in followed.items() if r is not None},
             equal=self.equal / self.compared if self.compared else None,
             stuck=tuple(n for n, pair in known.items() if n not in floats and _is_stuck(*pair)),
         )
+
+
+def _ratio(difference: float, power: float) -> float | None:
+    return float(np.sqrt(difference / power)) if power else None
 
 
 def _is_float(spec: TensorSpec) -> bool:

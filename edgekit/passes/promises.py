@@ -6,8 +6,9 @@ from collections.abc import Iterator
 
 from edgekit.graphs.stored import Stored
 from edgekit.model import Signature, TensorSpec
-from edgekit.passes import Promise
+from edgekit.passes import INT8_WEIGHTS, PassSpec, Promise
 from edgekit.passes.agreement import Agreement
+from edgekit.recipe import Settings, ToOnnx, ToTflite
 
 # What a graph may grow by for nodes, names and parameters, whatever it stores.
 _ALLOWED_BYTES = 4096
@@ -16,8 +17,31 @@ _ALLOWED_NODE_BYTES = 512
 _EQUAL = 0.9
 
 
+# Integers of either runtime differ by a step here and there, and steps add up from layer to layer.
+_TWIN_OF_INT8 = Promise(max_relative_error=0.2, min_correlation=0.95, max_growth=2.0)
+_BY_PRECISION = {
+    "float16": Promise(max_relative_error=3e-2, stores=("float16",)),
+    "dynamic": INT8_WEIGHTS,
+    "int16x8": Promise(stores=("int8",), max_growth=2.0),
+}
+_INTEGERS = {"int4", "uint4", "int8", "uint8"}
+
+
+def promised(spec: PassSpec, settings: Settings, before: Stored) -> Promise:
+    """What a pass promises of a model with these settings.
+
+    Float graphs agree between the runtimes up to the order of sums; those with integers up to
+    their steps.
+    """
+    if isinstance(settings, ToTflite) and settings.precision in _BY_PRECISION:
+        return _BY_PRECISION[settings.precision]
+    if isinstance(settings, ToTflite | ToOnnx) and _INTEGERS & set(before.bytes_of):
+        return _TWIN_OF_INT8
+    return spec.promise
+
+
 def broken_signature(before: Signature, after: Signature) -> Iterator[str]:
-    """What differs in the inputs and outputs; sizes may become known but not change."""
+    """What differs in the inputs and outputs; sizes may become known or free but not change."""
     for kind, olds, news in (
         ("inputs", before.inputs, after.inputs),
         ("outputs", before.outputs, after.outputs),
@@ -36,9 +60,10 @@ def _same_shape(before: TensorSpec, after: TensorSpec) -> bool:
     """A shape that a file does not tell reads as none, so it says nothing."""
     if not before.shape or not after.shape:
         return True
-    pairs = list(zip(before.shape, after.shape, strict=False))
-    same_rank = len(before.shape) == len(after.shape)
-    return same_rank and all(a == b or not isinstance(a, int) for a, b in pairs)
+    if len(before.shape) != len(after.shape):
+        return False
+    known = ({a, b} for a, b in zip(before.shape, after.shape, strict=True))
+    return all(len(dims) == 1 or not all(isinstance(d, int) for d in dims) for dims in known)
 
 
 def broken_store(promise: Promise, before: Stored, after: Stored) -> Iterator[str]:
@@ -89,9 +114,10 @@ def broken_agreement(promise: Promise, found: Agreement) -> Iterator[str]:
     judged = found.samples > 0 or promise.exact
     error, limit = found.relative_error, promise.max_relative_error
     if judged and error is not None and not error <= limit:
+        of = f"; worst is {found.worst[0]}, by {found.worst[1]:.2g}" if found.worst else ""
         yield (
             f"outputs differ from the original by {error:.2g} relative RMS, more than the "
-            f"{limit:g} promised"
+            f"{limit:g} promised{of}"
         )
     if promise.exact and found.equal is not None and found.equal < _EQUAL:
         yield f"promised the same integers: found {100 * found.equal:.0f} % of them equal"

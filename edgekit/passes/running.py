@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edgekit.errors import PassError, PassRefused, UserError
-from edgekit.graphs.onnx_file import read_onnx
-from edgekit.graphs.stored import census
+from edgekit.graphs.lite_file import lite_census
+from edgekit.graphs.reading import read_model
+from edgekit.graphs.stored import Stored, census
 from edgekit.model import Model
 from edgekit.passes import PASSES, PassFunction, PassSpec, Work
 from edgekit.passes.agreement import Agreement, Disagreement, agreement
-from edgekit.passes.promises import broken_agreement, broken_signature, broken_store
+from edgekit.passes.promises import broken_agreement, broken_signature, broken_store, promised
 from edgekit.recipe import Step
 
 
@@ -50,7 +50,7 @@ def run_checked(step: Step, model: Model, work: Work) -> Made:
         )
     path = _function(spec)(model, step.settings, work)
     try:
-        result = read_onnx(path)
+        result = read_model(path)
     except UserError as error:
         raise PassError(f"{step.name}: the result does not load: {error.message}") from error
     if result.digest == model.digest:
@@ -58,13 +58,17 @@ def run_checked(step: Step, model: Model, work: Work) -> Made:
             raise PassError(f"{step.name}: promised another file: it is unchanged")
         return Made(model=result, agreement=None)
     work.progress("checking", 0, 0)
-    for broken in _broken_file(spec, model, result):
+    for broken in broken_signature(model.signature, result.signature):
+        raise PassError(f"{step.name}: {broken}")
+    stored = _stored(model)
+    promise = promised(spec, step.settings, stored)
+    for broken in broken_store(promise, stored, _stored(result)):
         raise PassError(f"{step.name}: {broken}")
     try:
         found = agreement(model, result, work.calibration, seed=work.seed)
     except Disagreement as error:
         raise PassError(f"{step.name}: {error}") from error
-    for broken in broken_agreement(spec.promise, found):
+    for broken in broken_agreement(promise, found):
         raise PassError(f"{step.name}: {broken}")
     return Made(model=result, agreement=found)
 
@@ -75,6 +79,5 @@ def _function(spec: PassSpec) -> PassFunction:
     return function
 
 
-def _broken_file(spec: PassSpec, before: Model, after: Model) -> Iterator[str]:
-    yield from broken_signature(before.signature, after.signature)
-    yield from broken_store(spec.promise, census(before.path), census(after.path))
+def _stored(model: Model) -> Stored:
+    return lite_census(model.path) if model.format == "tflite" else census(model.path)

@@ -69,10 +69,11 @@ class Decoder:
         import numpy as np
 
         widths = np.array(counts, np.uint32)
-        symbol = np.repeat(np.arange(len(counts), dtype=np.uint8), widths)
-        width = np.repeat(widths, widths)
+        times = widths.astype(np.intp)  # 32-bit numpy repeats by no wider type
+        symbol = np.repeat(np.arange(len(counts), dtype=np.uint8), times)
+        width = np.repeat(widths, times)
         within = np.arange(len(symbol), dtype=np.uint32)
-        within -= np.repeat(np.cumsum(widths, dtype=np.uint32) - widths, widths)
+        within -= np.repeat(np.cumsum(widths, dtype=np.uint32) - widths, times)
         out = np.empty(count, np.uint8)
         lanes, mask = len(self._states), np.uint32((1 << PRECISION) - 1)
         for start in range(0, count, lanes):

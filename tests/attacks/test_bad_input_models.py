@@ -257,9 +257,10 @@ def test_operators_and_opsets_that_the_device_forbids_are_all_named(tiny):
     assert "opset 17 is above 11" in done.err
 
 
-def test_a_runtime_that_does_not_run_the_format(tiny):
+def test_a_runtime_that_the_device_does_not_have(tiny):
     with untouched(tiny):
-        refused("build", "-C", tiny, "--runtime", "litert", says="litert does not run .onnx files")
+        asked = ("build", "-C", tiny, "--device", "beaglebone-black", "--runtime", "onnxruntime")
+        refused(*asked, says="beaglebone-black has no onnxruntime (litert only)")
 
 
 def test_the_whole_model_is_no_bad_input(tiny):

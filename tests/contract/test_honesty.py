@@ -99,6 +99,6 @@ def test_images_are_decoded_to_the_channels_that_the_model_looks_at(workplace, c
         '[model]\npath = "model.onnx"\n[data]\ncalibration = "calib"\nevaluation = "eval"\n'
         '[data.preprocess]\nmean = 127.5\nstd = 127.5\nlayout = "NCHW"\n'
     )
-    done = spawned("build", "--device", "tablet-x86", "--json")
+    done = spawned("build", "--device", "tablet-x86", "--runtime", "onnxruntime", "--json")
     assert done.code == 0, done.err
     assert json.loads(done.out)["chosen"] == "original"

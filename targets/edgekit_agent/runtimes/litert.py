@@ -124,17 +124,24 @@ def load(path: str, threads: int) -> LitertModel:
 def _named_details(
     interpreter: Any,  # noqa: ANN401 - litert has no types
 ) -> Tuple[Dict[str, Any], Dict[str, Any]]:
-    """Details of inputs and outputs by signature name, else by tensor name."""
+    """Details of inputs and outputs by signature name, else by tensor name; in the file's order."""
     inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
     for key in interpreter.get_signature_list():
         runner = interpreter.get_signature_runner(key)
         by_name = runner.get_input_details(), runner.get_output_details()
         if _indices(by_name[0].values()) == _indices(inputs):
-            return by_name
+            return _ordered(by_name[0], inputs), _ordered(by_name[1], outputs)
     return (
         {_plain(details["name"]): details for details in inputs},
         {_plain(details["name"]): details for details in outputs},
     )
+
+
+def _ordered(by_name: Dict[str, Any], listed: List[Any]) -> Dict[str, Any]:
+    """Named details in the order of the graph; a signature sorts them by name."""
+    places = [int(one["index"]) for one in listed]
+    pairs = sorted(by_name.items(), key=lambda pair: places.index(int(pair[1]["index"])))
+    return dict(pairs)
 
 
 def _indices(details: Any) -> List[int]:  # noqa: ANN401 - litert has no types

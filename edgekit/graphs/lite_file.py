@@ -1,0 +1,98 @@
+"""What a .tflite file stores and which operators it runs, read from the bytes."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.errors import missing_extra
+from edgekit.graphs.stored import Stored
+
+# Names that the schema and numpy do not share.
+_TYPES = {"BOOL": "bool", "INT4": "int4", "STRING": "str"}
+_FLOATS = {"float16", "float32", "float64"}
+
+
+def lite_ops(path: Path) -> Counter[str]:
+    """How often each operator occurs, inner graphs included, as the schema names it.
+
+    Raises:
+        UserError: LiteRT is not installed.
+    """
+    schema = _schema()
+    names = {v: k for k, v in vars(schema.BuiltinOperator).items() if k.isupper()}
+    model = schema.Model.GetRootAs(path.read_bytes(), 0)
+    counts: Counter[str] = Counter()
+    for graph in _all(model.Subgraphs, model.SubgraphsLength()):
+        for op in _all(graph.Operators, graph.OperatorsLength()):
+            code = model.OperatorCodes(op.OpcodeIndex())
+            # Files of before 2020 fill the old field alone.
+            number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
+            counts[names.get(number, str(number))] += 1
+    return counts
+
+
+def lite_census(path: Path) -> Stored:
+    """Count what a file stores; ``edgekit.graphs.stored.census`` of the other format.
+
+    Raises:
+        UserError: LiteRT is not installed.
+    """
+    data = path.read_bytes()
+    bytes_of: Counter[str] = Counter()
+    nans, infinities, weight_bytes = [], [], 0
+    for name, dtype, dims, raw in _constants(data):
+        bytes_of[dtype] += len(raw)
+        if dtype not in _FLOATS:
+            continue
+        weight_bytes += len(raw) if dims > 1 else 0
+        values = raw.view(dtype)
+        low, high = float(values.min()), float(values.max())
+        if math.isnan(low):
+            nans.append(name)
+        elif math.isinf(low) or math.isinf(high):
+            infinities.append(name)
+    return Stored(
+        file_bytes=len(data),
+        nodes=sum(lite_ops(path).values()),
+        bytes_of=dict(bytes_of),
+        weight_bytes=weight_bytes,
+        shared_bytes=0,
+        nan=next(iter(nans), None),
+        infinite=next(iter(infinities), None),
+    )
+
+
+def _constants(data: bytes) -> Iterator[tuple[str, str, int, NDArray[np.uint8]]]:
+    """Name, type, number of axes and raw bytes of every stored tensor."""
+    schema = _schema()
+    types = {v: k for k, v in vars(schema.TensorType).items() if k.isupper()}
+    model = schema.Model.GetRootAs(data, 0)
+    for graph in _all(model.Subgraphs, model.SubgraphsLength()):
+        for tensor in _all(graph.Tensors, graph.TensorsLength()):
+            buffer = model.Buffers(tensor.Buffer())
+            if not buffer.DataLength():
+                continue
+            name = types[tensor.Type()]
+            dtype = _TYPES.get(name, name.lower())
+            raw = np.ascontiguousarray(buffer.DataAsNumpy())
+            called = (tensor.Name() or b"without a name").decode(errors="replace")
+            yield called, dtype, tensor.ShapeLength(), raw
+
+
+def _all(get: Any, count: int) -> Iterator[Any]:  # noqa: ANN401 - the schema has no types
+    return (get(i) for i in range(count))
+
+
+def _schema() -> Any:  # noqa: ANN401 - the schema has no types
+    try:
+        from ai_edge_litert import schema_py_generated
+    except ImportError as error:
+        raise missing_extra("ai-edge-litert", "litert") from error
+    return schema_py_generated

@@ -1,0 +1,99 @@
+"""Where the raw bytes of tensors lie inside the bytes of a .tflite file."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from edgekit.packing.tensors import Stored
+
+_MAGIC = b"TFL3"
+# Numbers of TFLite's TensorType as those of onnx.TensorProto.DataType.
+_TYPES = {0: 1, 1: 10, 2: 6, 3: 2, 4: 7, 7: 5, 9: 3, 16: 4, 17: 22}
+# Places of fields in the tables of the schema.
+_SUBGRAPHS, _BUFFERS = 2, 4
+_TENSORS = 0
+_SHAPE, _TYPE, _BUFFER = 0, 1, 2
+_DATA = 0
+
+
+def lite_tensors(data: bytes) -> list[Stored]:
+    """The tensors of a .tflite file, in file order; none where the bytes are no such file."""
+    if data[4:8] != _MAGIC:
+        return []
+    try:
+        found = {tensor.start: tensor for tensor in _tensors(data)}
+    except (struct.error, IndexError, ValueError):  # packed as any other bytes
+        return []
+    return _apart(sorted(found.values(), key=lambda tensor: tensor.start))
+
+
+def _apart(tensors: list[Stored]) -> list[Stored]:
+    """Without those that reach into one before them."""
+    kept: list[Stored] = []
+    for tensor in tensors:
+        if not kept or tensor.start >= kept[-1].start + kept[-1].size:
+            kept.append(tensor)
+    return kept
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A table of a FlatBuffer. Source: flatbuffers.dev, "Internals"."""
+
+    data: bytes
+    at: int
+
+    def field(self, place: int) -> int | None:
+        """Where a field's value lies; None where it has its default."""
+        vtable = self.at - _number(self.data, self.at, "<i")
+        slot = 4 + 2 * place
+        if slot + 2 > _number(self.data, vtable, "<H"):
+            return None
+        offset = _number(self.data, vtable + slot, "<H")
+        return self.at + offset if offset else None
+
+    def vector(self, place: int) -> tuple[int, int]:
+        """Start and length of a vector; empty where there is none."""
+        at = self.field(place)
+        if at is None:
+            return 0, 0
+        start = at + _number(self.data, at, "<I")
+        return start + 4, _number(self.data, start, "<I")
+
+    def tables(self, place: int) -> Iterator[_Table]:
+        """The tables of a vector."""
+        start, count = self.vector(place)
+        for at in range(start, start + 4 * count, 4):
+            yield _Table(self.data, at + _number(self.data, at, "<I"))
+
+
+def _number(data: bytes, at: int, form: str) -> int:
+    if at < 0:
+        raise ValueError("an offset points outside")
+    return int(struct.unpack_from(form, data, at)[0])
+
+
+def _tensors(data: bytes) -> Iterator[Stored]:
+    model = _Table(data, _number(data, 0, "<I"))
+    buffers = [buffer.vector(_DATA) for buffer in model.tables(_BUFFERS)]
+    for graph in model.tables(_SUBGRAPHS):
+        for tensor in graph.tables(_TENSORS):
+            place = tensor.field(_BUFFER)
+            start, size = buffers[_number(data, place, "<I") if place else 0]
+            if size and start + size <= len(data):
+                yield Stored(
+                    start=start, size=size, data_type=_type(tensor), dims=tuple(_shape(tensor))
+                )
+
+
+def _type(tensor: _Table) -> int:
+    at = tensor.field(_TYPE)
+    return _TYPES.get(tensor.data[at] if at is not None else 0, 0)
+
+
+def _shape(tensor: _Table) -> Iterator[int]:
+    start, count = tensor.vector(_SHAPE)
+    for at in range(start, start + 4 * count, 4):
+        yield _number(tensor.data, at, "<i")

@@ -1,0 +1,53 @@
+"""An ONNX graph as a .tflite file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from onnx import ModelProto
+
+from edgekit.bridge.emit import emitted
+from edgekit.errors import PassRefused
+from edgekit.graphs.onnx_file import is_large, load, load_structure
+from edgekit.model import Model
+from edgekit.passes import Work
+from edgekit.recipe import ToTflite
+from edgekit_agent.files import write_whole
+
+
+def to_tflite(model: Model, settings: ToTflite, work: Work) -> Path:
+    """Write the graph for LiteRT, with the batch and every other size fixed.
+
+    Raises:
+        PassRefused: a free dimension has no size, an operator has no counterpart, or the weights
+            are more than one file can hold.
+    """
+    if is_large(load_structure(model.path)):
+        raise PassRefused("over 2 GiB, more than one .tflite file can hold")
+    dims = dict(settings.dims)
+    _check_sizes(model, dims)
+    proto = load(model.path)
+    _name_free_axes(proto, model)
+    target = work.scratch / "model.tflite"
+    made = emitted(proto, dims, precision=settings.precision, target=settings.target)
+    write_whole(str(target), made)
+    return target
+
+
+def _check_sizes(model: Model, dims: dict[str, int]) -> None:
+    for spec in model.signature.inputs:
+        for _, name in spec.free_axes():
+            if name not in dims:
+                raise PassRefused(
+                    f"input {spec}: a .tflite file has fixed sizes, and nobody says that of {name}",
+                    hint=f"give samples, [model] dims in edgekit.toml, or dims={name}:SIZE",
+                )
+
+
+def _name_free_axes(proto: ModelProto, model: Model) -> None:
+    """Give those dimensions a name that have none, so that they can be told a size."""
+    values = {value.name: value for value in proto.graph.input}
+    for spec in model.signature.inputs:
+        dims = values[spec.name].type.tensor_type.shape.dim
+        for axis, name in spec.free_axes():
+            dims[axis].dim_param = name

@@ -1,0 +1,88 @@
+"""Which runtimes a build may make candidates for, and what keeps the original from being one."""
+
+from __future__ import annotations
+
+import importlib.util
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from edgekit.errors import UserError, missing_extra
+from edgekit.graphs.coverage import Obstacle, onnx_obstacles, tflite_obstacles
+from edgekit.graphs.lite_file import lite_ops
+from edgekit.graphs.onnx_file import load_structure
+from edgekit.model import Format, Model
+from edgekit.profile import FORMATS, DeviceProfile, RuntimeName
+from edgekit.remote.wheels import TFLITE, litert_packages
+
+_LITERT_MISSING = (
+    "litert is not installed here, so no .tflite form was tried: pip install 'edgekit[litert]'"
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtimes:
+    """What a build may use.
+
+    Attributes:
+        names: of the runtimes that the device has, and that this machine can judge with.
+        obstacles: what keeps the original itself off the device; it then is the reference alone.
+        notes: what a reader should know of the choice.
+    """
+
+    names: tuple[RuntimeName, ...]
+    obstacles: tuple[Obstacle, ...] = ()
+    notes: tuple[str, ...] = ()
+
+    @property
+    def formats(self) -> tuple[Format, ...]:
+        """Of the files that they run."""
+        return tuple(FORMATS[name] for name in self.names)
+
+
+def runtime_of(model: Model) -> RuntimeName:
+    """The runtime that runs a file of its format."""
+    return next(name for name, form in FORMATS.items() if form == model.format)
+
+
+def lite_target(profile: DeviceProfile) -> Literal["litert", "tflite-runtime"]:
+    """Which of the two packages that are ``litert`` the device has."""
+    spec = profile.runtimes.get("litert")
+    only_old = spec is not None and litert_packages(spec.version) == (TFLITE,)
+    return "tflite-runtime" if only_old else "litert"
+
+
+def obstacles(model: Model, profile: DeviceProfile) -> tuple[Obstacle, ...]:
+    """What keeps a model off a device."""
+    if model.format == "tflite":
+        return tflite_obstacles(profile, lite_ops(model.path))
+    return onnx_obstacles(load_structure(model.path), profile)
+
+
+def runtimes(model: Model, profile: DeviceProfile, asked: RuntimeName | None) -> Runtimes:
+    """The runtimes of the profile, or the one that was asked for, as far as they can be judged.
+
+    Raises:
+        UserError: the device lacks the one asked for, none is left, or the original cannot run
+            there and nothing can be made of it that does.
+    """
+    if asked is not None and asked not in profile.runtimes:
+        raise UserError(
+            f"{profile.name} has no {asked} ({', '.join(profile.runtimes)} only)",
+            hint="choose another --runtime, or auto",
+        )
+    names = (asked,) if asked is not None else tuple(profile.runtimes)
+    notes: tuple[str, ...] = ()
+    if "litert" in names and importlib.util.find_spec("ai_edge_litert") is None:
+        if names == ("litert",):
+            raise missing_extra("ai-edge-litert", "litert")
+        names, notes = tuple(n for n in names if n != "litert"), (_LITERT_MISSING,)
+    own = runtime_of(model)
+    found = obstacles(model, profile)
+    if not found and own not in names:
+        why = f"--runtime {names[0]} does not run .{model.format} files"
+        found = (Obstacle(what=why, fix="what is made of it does"),)
+    if found and not any(name != own for name in names):
+        lines = "".join(f"\n  {o.what}: {o.fix}" for o in found)
+        raise UserError(f"{Path(model.given).name} cannot run on {profile.name}:{lines}")
+    return Runtimes(names=names, obstacles=found, notes=notes)

@@ -1,0 +1,29 @@
+"""Tables and sizes in plain text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+_MIB = 1 << 20
+
+
+def table(rows: Sequence[Sequence[str]]) -> str:
+    """Rows in columns; the first column left, the others right."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [
+            row[0].ljust(widths[0]),
+            *(c.rjust(w) for c, w in zip(row[1:], widths[1:], strict=True)),
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return "\n".join(lines)
+
+
+def size(count: int | None) -> str:
+    """Bytes for a reader: 812 B, 79.6 KiB, 14.2 MiB."""
+    if count is None:
+        return "-"
+    if count < 1 << 10:
+        return f"{count} B"
+    return f"{count / (1 << 10):.1f} KiB" if count < _MIB else f"{count / _MIB:.1f} MiB"

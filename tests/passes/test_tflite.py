@@ -1,0 +1,121 @@
+"""An ONNX graph as .tflite: the same answers, the same signature, and the blame where not."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
+
+from edgekit.errors import PassError, PassRefused
+from edgekit.graphs.lite_file import lite_census, lite_ops
+from edgekit.graphs.outputs import outputs
+from edgekit.passes import PASSES, TWIN, PassSpec, step
+from edgekit.passes.running import run_checked
+from edgekit.passes.to_tflite import to_tflite
+from edgekit.recipe import ToTflite
+from tests.tiny import apply, model, normal, run, samples, uniform, work, write
+
+NET = (
+    "g (float[N,3,8,8] x) => (float[N,10] y) { c = Conv<pads = [1,1,1,1]>(x, w, b) r = Relu(c) "
+    "p = GlobalAveragePool(r) f = Flatten(p) y = Gemm(f, v, k) }"
+)
+WEIGHTS = {"w": normal(4, 3, 3, 3), "b": normal(4), "v": normal(4, 10), "k": normal(10)}
+TEXT = (
+    "g (int64[N,L] z, float[N,L] a) => (float[N,L,4] y, float[N,4] b) "
+    "{ e = Gather(table, z) u = Unsqueeze(a, two) y = Mul(e, u) b = ReduceMean<axes = [1], "
+    "keepdims = 0>(y) }"
+)
+TABLE = {"table": normal(9, 4), "two": np.array([2])}
+
+
+def answers(made, **feed):
+    (given,) = outputs(made, [feed])
+    assert not isinstance(given, str), given
+    return given
+
+
+def test_a_float_graph_gives_the_same_answers_and_says_how_close(tmp_path):
+    source, x = model(tmp_path, NET, weights=WEIGHTS), uniform(24, 3, 8, 8)
+    found = run_checked(step(ToTflite()), source, work(tmp_path, samples(tmp_path, x=x)))
+
+    assert found.agreement.samples == 16
+    assert found.agreement.relative_error < 1e-5
+    assert found.model.format == "tflite"
+    np.testing.assert_allclose(
+        answers(found.model, x=x[:1])["y"], run(source, x=x[:1])[0], rtol=1e-4, atol=1e-5
+    )
+
+
+def test_names_order_and_types_stay_and_sizes_are_those_that_were_given(tmp_path):
+    source = model(tmp_path, TEXT, weights=TABLE)
+    made = apply("tflite", source, tmp_path, dims=(("L", 5),))
+
+    assert [str(t) for t in made.signature.inputs] == ["z int64 [1, 5]", "a float32 [1, 5]"]
+    assert [str(t) for t in made.signature.outputs] == ["y float32 [1, 5, 4]", "b float32 [1, 4]"]
+    z, a = np.array([[0, 8, 3, 3, 1]]), uniform(1, 5)
+    for name, expected in zip("yb", run(source, z=z, a=a), strict=True):
+        np.testing.assert_allclose(answers(made, z=z, a=a)[name], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_a_free_dimension_that_nobody_gave_a_size_is_refused_by_name(tmp_path):
+    with pytest.raises(PassRefused, match="fixed sizes, and nobody says that of L") as caught:
+        apply("tflite", model(tmp_path, TEXT, weights=TABLE), tmp_path)
+    assert "dims=L:SIZE" in caught.value.hint
+
+
+def test_a_free_dimension_without_a_name_is_called_after_its_place(tmp_path):
+    source = model(tmp_path, "g (float[N,?] x) => (y) { y = Relu(x) }".replace("?", "K"))
+    proto = onnx.load(str(source.path))
+    proto.graph.input[0].type.tensor_type.shape.dim[1].ClearField("dim_param")
+    unnamed = write(tmp_path, proto)
+
+    made = apply("tflite", unnamed, tmp_path, dims=(("x.1", 7),))
+
+    assert made.signature.inputs[0].shape == (1, 7)
+
+
+def test_the_int8_of_quantize_runs_on_integers_there_and_answers_alike(tmp_path):
+    source, data = model(tmp_path, NET, weights=WEIGHTS), uniform(64, 3, 8, 8)
+    calibration = samples(tmp_path, x=data)
+    int8 = apply("quantize", source, tmp_path, calibration)
+    made = run_checked(step(ToTflite()), int8, work(tmp_path, calibration))
+
+    stored = lite_census(made.model.path)
+    assert stored.weight_bytes == 0, "no float weights"
+    assert stored.bytes_of["int8"] >= 4 * 27 + 40
+    assert lite_ops(made.model.path)["DEQUANTIZE"] <= 2, "of the answer and of the last weights"
+    assert made.agreement.relative_error < 0.02
+
+
+def emits_another_model(source, settings, work):
+    proto = onnx.load(str(source.path))
+    for tensor in proto.graph.initializer:
+        if tensor.name == "v":
+            tensor.CopyFrom(numpy_helper.from_array(1.01 * WEIGHTS["v"], "v"))
+    return to_tflite(write(work.scratch, proto), settings, work)
+
+
+def test_a_file_that_answers_otherwise_is_a_broken_promise_that_names_the_output(
+    tmp_path, monkeypatch
+):
+    row = PassSpec(
+        settings=ToTflite,
+        function=f"{__name__}:emits_another_model",
+        summary="makes a file of another model",
+        version=1,
+        promise=TWIN,
+    )
+    monkeypatch.setitem(PASSES, "culprit", row)
+    source, data = model(tmp_path, NET, weights=WEIGHTS), samples(tmp_path, x=uniform(24, 3, 8, 8))
+
+    with pytest.raises(PassError, match=r"culprit: outputs differ .* worst is y, by 0\.0"):
+        apply("culprit", source, tmp_path, data)
+
+
+def test_the_file_made_of_equal_input_is_equal(tmp_path):
+    source = model(tmp_path, NET, weights=WEIGHTS)
+
+    assert apply("tflite", source, tmp_path).digest == apply("tflite", source, tmp_path).digest
