@@ -64,7 +64,7 @@ class Draft:
         node = helper.make_node(kind, list(inputs), made, name=f"n{len(self.nodes)}", **attributes)
         known = {n: self.arrays[n] for n in inputs if n in self.arrays}
         weights = {n: self.weights[n] for n in inputs if n in self.weights}
-        found = _run(_model([node], known, {n: None for n in made}, weights), known)
+        found = _run(_model([node], known, dict.fromkeys(made), weights), known)
         for array in found:
             if array.size == 0 or array.size > 6000:
                 raise Impossible
@@ -109,9 +109,7 @@ def _model(nodes, inputs, outputs, weights):
         ],
         [numpy_helper.from_array(a, n) for n, a in weights.items() if n in read],
     )  # fmt: skip
-    return helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=8
-    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=8)
 
 
 def _run(model, feeds):
@@ -233,7 +231,7 @@ def activate(d, x=None):
 def _broadcast_shape(d, shape):
     """Something that broadcasts to a shape, of that rank or a lower one."""
     kept = tuple(1 if d.chance(0.5) else s for s in shape)
-    return kept[d.below(len(kept) + 1):] if d.chance(0.5) else kept
+    return kept[d.below(len(kept) + 1) :] if d.chance(0.5) else kept
 
 
 def arithmetic(d):
@@ -261,14 +259,15 @@ def residual(d):
         activate(d, out)
 
 
+def _without(shape, axis):
+    return shape[:axis] + shape[axis + 1 :]
+
+
 def join(d):
     x = d.pick(least=1)
     axis = d.below(len(d.shape(x)))
-    rest = [
-        n for n, a in self_floats(d)
-        if a.ndim == len(d.shape(x))
-        and all(p == q for i, (p, q) in enumerate(zip(a.shape, d.shape(x))) if i != axis)
-    ]  # fmt: skip
+    others = [n for n, a in self_floats(d) if a.ndim == len(d.shape(x))]
+    rest = [n for n in others if _without(d.shape(n), axis) == _without(d.shape(x), axis)]
     parts = [d.one_of(rest) for _ in range(1 + d.below(2))]
     if d.chance(0.2):
         parts.append(d.constant(d.noise(*d.shape(x))))
@@ -438,10 +437,7 @@ def attention(d):
 def squeeze_excite(d):
     x = d.pick(4)
     channels = d.shape(x)[1]
-    if d.chance(0.5):
-        y = d.add("GlobalAveragePool", x)
-    else:
-        y = d.add("ReduceMean", x, axes=[2, 3])
+    y = d.add("GlobalAveragePool", x) if d.chance(0.5) else d.add("ReduceMean", x, axes=[2, 3])
     if len(d.shape(y)) == 4:
         y = d.add("Relu", d.add("Conv", y, d.constant(d.noise(2, channels, 1, 1))))
         y = d.add("Conv", y, d.constant(d.noise(channels, 2, 1, 1)), d.constant(d.noise(channels)))
@@ -526,8 +522,8 @@ def draft(seed, *, least=2, most=12):
     d = Draft(seed)
     for _ in range(1 + d.below(2)):
         d.feed(*d.one_of([
-            (1, 4, 6, 6), (1, 3, 8, 5), (1, 8, 5, 4), (1, 6, 8), (1, 5, 3, 3), (1, 12), (1, 4, 1, 1),
-            (1, 4, 4, 4), (1, 4, 4),
+            (1, 4, 6, 6), (1, 3, 8, 5), (1, 8, 5, 4), (1, 6, 8), (1, 5, 3, 3), (1, 12),
+            (1, 4, 1, 1), (1, 4, 4, 4), (1, 4, 4),
         ]))  # fmt: skip
     wanted, tried = least + d.below(most - least), 0
     while wanted > 0 and tried < 60:
