@@ -59,6 +59,23 @@ def test_those_far_behind_are_timed_in_fewer_processes_and_the_original_in_all(b
     assert set(processes.values()) <= {2, 3, 4, 5}
 
 
+def test_a_device_measures_both_forms_and_the_faster_there_that_passes_is_chosen(
+    both, shared_cache, tmp_path
+):
+    done = spawned(
+        "build", "-C", both[0], "--runtime", "auto", "--on", "local",
+        "--out", tmp_path / "there", "--json", EDGEKIT_CACHE=shared_cache,
+    )  # fmt: skip
+    assert done.code == 0, done.err
+    facts = json.loads(done.out)
+    there = {c["name"]: c["measurements"][1] for c in facts["candidates"]}
+    assert {m["source"] for m in there.values()} == {"device:local"}
+    assert {m["runtime"] for m in there.values()} == {"onnxruntime", "litert"}
+    passing = {c["name"] for c in facts["candidates"] if c["passes"]}
+    times = {n: m["latency"]["quiet_p50_ms"] for n, m in there.items() if n in passing}
+    assert times[facts["chosen"]] <= TIE * min(times.values())
+
+
 def test_the_bundle_says_which_runtime_the_chosen_file_is_for(both):
     project, facts = both
     bundle = open_bundle(project / "build" / PROFILE)

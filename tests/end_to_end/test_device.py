@@ -105,7 +105,12 @@ def test_a_bare_device_is_given_a_runtime_and_answers_as_the_host_does(device, t
 def test_candidates_are_measured_on_the_device_that_is_named(device, tmp_path):
     project = tmp_path / "digits"
     shutil.copytree(DIGITS, project, ignore=shutil.ignore_patterns("build"))
-    built = edgekit("build", "-C", str(project), "--device", "raspberry-pi-zero-2w", "--on", device)
+    steps = ("--step", "clean", "--step", "quantize", "--step", "tflite")
+    built = edgekit(
+        "build", "-C", str(project), "--device", "raspberry-pi-zero-2w", "--on", device, *steps
+    )
+    runtimes = {c["runtime"] for c in built["candidates"]}
+    assert runtimes == {"onnxruntime", "litert"}, "the original, and what the steps make of it"
     for candidate in built["candidates"]:
         sources = [m["source"] for m in candidate["measurements"]]
         assert sources == ["host", f"device:{device}"]
