@@ -23,6 +23,7 @@ from edgekit.bridge.wiring import Wiring, int32, like, number, sweep
 
 # Scales of an ONNX file may be that much below what a kernel has, from rounding: 1/256 and 1/255.
 _FINER = 0.98
+_LEAST_INT8 = -128
 
 
 def quantise(graph: LiteGraph, *, activations: Activations = "int8") -> None:
@@ -203,8 +204,8 @@ def _convert_free(wiring: Wiring, op: Op, kernel: Kernel, activations: Activatio
     wanted = later.outputs[0].quantization
     if fixed is None and not within_reach(sums, wanted):
         return
-    if fixed is not None and wanted is not None and wanted.scales.item() < _FINER * fixed[0]:
-        return  # the kernel's own scale would lose what the graph's holds
+    if fixed is not None and wanted is not None and _loses(op, fixed, wanted):
+        return
     wiring.read_instead(op, [found.get(n, t) for n, t in enumerate(op.inputs)])
     if op.kind in ("ADD", "SUB") and activations == "int16":
         op.options["pot_scale_int16"] = False
@@ -218,6 +219,19 @@ def _convert_free(wiring: Wiring, op: Op, kernel: Kernel, activations: Activatio
         wiring.absorb(op, later)
     else:
         op.outputs[0].dtype, op.outputs[0].quantization = activations, given
+
+
+def _loses(op: Op, fixed: tuple[float, int], wanted: Quantization) -> bool:
+    """Whether a kernel's own scale is too coarse for what the graph's holds, or ends above it.
+
+    Only LOG_SOFTMAX has values without a bound.
+    """
+    scale, zero = fixed
+    if wanted.scales.item() < _FINER * scale:
+        return True
+    lowest = (_LEAST_INT8 - zero) * scale
+    wants = (_LEAST_INT8 - wanted.zero_points.item()) * wanted.scales.item()
+    return op.kind == "LOG_SOFTMAX" and wants < lowest - scale
 
 
 def _convert_same(wiring: Wiring, op: Op, kernel: Kernel, activations: Activations) -> None:

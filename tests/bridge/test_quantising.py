@@ -376,6 +376,16 @@ def test_a_softmax_whose_scale_is_finer_than_the_kernels_stays_in_floats():
     assert np.abs(want - made).max() <= 1.01 / 2550
 
 
+def test_logarithms_of_probabilities_below_what_the_kernel_has_are_kept():
+    q = Qdq()
+    proto = q.finished(q.add("LogSoftmax", [q.fed("x", [1, 4], 0.2)], 0.137, 255))
+
+    [(want, made)] = both(proto, {"x": np.asarray([[20, 0, -10, -15]], np.float32)})
+
+    assert want.min() < -30
+    assert np.abs(want - made).max() <= 0.138
+
+
 def test_rows_of_a_quantised_table_are_gathered_before_they_are_dequantised():
     q = Qdq()
     table = q.stored("t", int8(50, 8), np.float32(0.02))
