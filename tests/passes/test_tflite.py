@@ -60,6 +60,15 @@ def test_names_order_and_types_stay_and_sizes_are_those_that_were_given(tmp_path
         np.testing.assert_allclose(answers(made, z=z, a=a)[name], expected, rtol=1e-5, atol=1e-6)
 
 
+def test_several_inputs_and_outputs_come_back_in_their_order(tmp_path):
+    source = model(tmp_path, TEXT, weights=TABLE)  # in no order of the alphabet
+    there = apply("tflite", source, tmp_path, dims=(("L", 5),))
+    back = apply("onnx", there, tmp_path)
+    for side in ("inputs", "outputs"):
+        given, made = getattr(source.signature, side), getattr(back.signature, side)
+        assert [(t.name, t.dtype) for t in made] == [(t.name, t.dtype) for t in given]
+
+
 def test_a_free_dimension_that_nobody_gave_a_size_is_refused_by_name(tmp_path):
     with pytest.raises(PassRefused, match="fixed sizes, and nobody says that of L") as caught:
         apply("tflite", model(tmp_path, TEXT, weights=TABLE), tmp_path)
