@@ -10,17 +10,16 @@ from edgekit.bridge.graph import LiteGraph
 from edgekit.bridge.litecost import lite_cost
 from edgekit.bridge.lowering import lower
 from edgekit.bridge.settling import settled
-from edgekit.bridge.versions import too_new
 from edgekit.errors import PassRefused, UserError
 from edgekit.graphs.cost import Cost, cost
-from edgekit.graphs.coverage import Obstacle, tflite_obstacles
+from edgekit.graphs.coverage import Obstacle
 from edgekit.graphs.onnx_file import is_large, load, load_for_shapes, load_structure
 from edgekit.intake import find_model
 from edgekit.model import Model
 from edgekit.profile import DeviceProfile, load_profile
 from edgekit.progress import Tick, silent
 from edgekit.project import load_project
-from edgekit.runtimes import lite_target, obstacles
+from edgekit.runtimes import obstacles
 
 _NO_COUNTERPART = "replace it before export, or choose a device with onnxruntime"
 
@@ -64,13 +63,12 @@ def inspect(
     model = find_model(folder, path, project, trusted=trusted, tick=tick)
     profile = load_profile(device) if device else None
     dims = project.model.dims
-    found, unread, hindering = None, "", _obstacles(model, profile, dims) if profile else ()
+    found, unread = None, ""
     if model.format == "onnx":
         found = cost(load_for_shapes(model.path), dims)
     else:
         graph, unread = _lite_graph(model.path)
         found = lite_cost(graph) if graph else None
-        hindering = _lite_obstacles(graph, profile) if graph and profile else hindering
     return Inspection(
         model=model,
         bytes=model.bytes,
@@ -78,7 +76,7 @@ def inspect(
         unread=unread,
         dims=dims,
         device=profile.name if profile else None,
-        obstacles=hindering,
+        obstacles=_obstacles(model, profile, dims) if profile else (),
         model_mib_limit=profile.budget.model_mib if profile else None,
         crosses=profile is not None and _crosses(model, profile),
     )
@@ -92,14 +90,6 @@ def _lite_graph(path: Path) -> tuple[LiteGraph | None, str]:
         return read_lite(path.read_bytes()), ""
     except UserError as error:
         return None, error.message
-
-
-def _lite_obstacles(graph: LiteGraph, profile: DeviceProfile) -> tuple[Obstacle, ...]:
-    found = tflite_obstacles(profile, lite_cost(graph).ops)
-    if lite_target(profile) == "litert":
-        return found
-    fix = "replace it before export, or give the device a newer runtime"
-    return (*found, *(Obstacle(what=line, fix=fix) for line in too_new(graph)))
 
 
 def _obstacles(

@@ -113,6 +113,7 @@ def _terms(intake: Intake) -> Terms:
         seed=intake.seed,
         dims=tuple(sorted((n, size) for n, size in intake.dims.items() if n in free)),
         target=lite_target(intake.profile),
+        remakes=bool(intake.runtimes.obstacles),
     )
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from edgekit.bridge.versions import too_new
 from edgekit.errors import UserError, missing_extra
 from edgekit.graphs.coverage import Obstacle, onnx_obstacles, tflite_obstacles
 from edgekit.graphs.lite_file import lite_ops
@@ -18,6 +19,7 @@ from edgekit.remote.wheels import TFLITE, litert_packages
 _LITERT_MISSING = (
     "litert is not installed here, so no .tflite form was tried: pip install 'edgekit[litert]'"
 )
+_OLD_RUNTIME = "replace it before export, or give the device a newer runtime"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +56,26 @@ def lite_target(profile: DeviceProfile) -> Literal["litert", "tflite-runtime"]:
 
 def obstacles(model: Model, profile: DeviceProfile) -> tuple[Obstacle, ...]:
     """What keeps a model off a device."""
+    return (*_lasting(model, profile), *_too_new(model, profile))
+
+
+def _lasting(model: Model, profile: DeviceProfile) -> tuple[Obstacle, ...]:
     if model.format == "tflite":
         return tflite_obstacles(profile, lite_ops(model.path))
     return onnx_obstacles(load_structure(model.path), profile)
+
+
+def _too_new(model: Model, profile: DeviceProfile) -> tuple[Obstacle, ...]:
+    """What the old runtime of a device lacks; the same model written anew may do without."""
+    if model.format != "tflite" or lite_target(profile) == "litert":
+        return ()
+    from edgekit.bridge.flatbuffer import read_lite  # ONNX files need no litert
+
+    try:
+        graph = read_lite(model.path.read_bytes())
+    except UserError:
+        return ()  # the runtime here takes it and edgekit cannot read it: the device will tell
+    return tuple(Obstacle(what=line, fix=_OLD_RUNTIME) for line in too_new(graph))
 
 
 def runtimes(model: Model, profile: DeviceProfile, asked: RuntimeName | None) -> Runtimes:
@@ -78,11 +97,12 @@ def runtimes(model: Model, profile: DeviceProfile, asked: RuntimeName | None) ->
             raise missing_extra("ai-edge-litert", "litert")
         names, notes = tuple(n for n in names if n != "litert"), (_LITERT_MISSING,)
     own = runtime_of(model)
-    found = obstacles(model, profile)
+    lasting = _lasting(model, profile)
+    found = (*lasting, *_too_new(model, profile))
     if not found and own not in names:
         why = f"--runtime {names[0]} does not run .{model.format} files"
         found = (Obstacle(what=why, fix="what is made of it does"),)
-    if found and not any(name != own for name in names):
-        lines = "".join(f"\n  {o.what}: {o.fix}" for o in found)
+    if lasting and not any(name != own for name in names):
+        lines = "".join(f"\n  {o.what}: {o.fix}" for o in lasting)
         raise UserError(f"{Path(model.given).name} cannot run on {profile.name}:{lines}")
     return Runtimes(names=names, obstacles=found, notes=notes)

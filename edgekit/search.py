@@ -49,6 +49,7 @@ class Terms:
         seed: of whatever draws lots.
         dims: sizes of free dimensions, for files that have none.
         target: which LiteRT the device has.
+        remakes: the device cannot run the source as it is.
     """
 
     source: Format
@@ -57,6 +58,7 @@ class Terms:
     seed: int
     dims: tuple[tuple[str, int], ...] = ()
     target: Literal["litert", "tflite-runtime"] = "litert"
+    remakes: bool = False
 
 
 Tried = Sequence[Candidate | Rejected]
@@ -89,7 +91,7 @@ def _first(tried: Tried, terms: Terms) -> Iterator[Recipe]:
     if "onnx" in terms.formats:
         yield _static("auto", terms)
         yield _dynamic(terms)
-    if terms.source == "onnx" and "tflite" in terms.formats:
+    if "tflite" in terms.formats and (terms.source == "onnx" or terms.remakes):
         yield _twin(_recipe("original", terms, _start(terms)), terms)
 
 

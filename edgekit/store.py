@@ -6,13 +6,15 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from edgekit_agent.files import fsync_folder, sha256_of, temporary_name, write_whole
+
+T = TypeVar("T")
 
 
 def default_root() -> Path:
@@ -64,6 +66,14 @@ class Store:
         except (FileNotFoundError, ValueError):
             return None
         return facts if isinstance(facts, dict) else None
+
+    def recall_as(self, kind: str, key: str, read: Callable[[dict[str, Any]], T]) -> T | None:
+        """What ``read`` makes of the facts; ``None`` too where they are of another version."""
+        facts = self.recall(kind, key)
+        try:
+            return None if facts is None else read(facts)
+        except (KeyError, TypeError, ValueError):
+            return None  # found out anew, and written over
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:

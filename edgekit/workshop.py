@@ -7,6 +7,7 @@ import json
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import asdict, dataclass, field, replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
@@ -128,10 +129,8 @@ class Workshop:
     def score(self, candidate: Candidate, source: str) -> Candidate:
         """The candidate with its accuracy in a place."""
         question = self._question(source, [candidate], candidate.model.digest)
-        known = self.intake.store.recall("tallies", question)
-        if known is not None:
-            tally = decode(Tally, known)
-        else:
+        tally = self.intake.store.recall_as("tallies", question, partial(decode, Tally))
+        if tally is None:
             place = self._place(source)
             tally = score(
                 place.agent,
@@ -156,9 +155,10 @@ class Workshop:
         timing = self.timing if source == HOST else self.device_timing
         plan = json.dumps([asdict(timing), racing])
         question = self._question(source, candidates, *digests, plan)
-        known = self.intake.store.recall("timings", question)
-        if known is not None:
-            kept = {d: [decode(Report, r) for r in known[d]] for d in digests}
+        kept = self.intake.store.recall_as(
+            "timings", question, lambda f: {d: [decode(Report, r) for r in f[d]] for d in digests}
+        )
+        if kept is not None:
             return [self._with(c, source, None, kept[c.model.digest]) for c in candidates]
         place = self._place(source)
         found = time_interleaved(
@@ -202,11 +202,11 @@ class Workshop:
         """Bytes of a model on its way; packing a large one takes seconds, so it is kept."""
         if model.beside:
             return model.bytes  # it does not travel: over 2 GiB
-        known = self.intake.store.recall("travelling", model.digest)
+        known = self.intake.store.recall_as("travelling", model.digest, lambda f: int(f["bytes"]))
         if known is None:
-            known = {"bytes": transfer_bytes(model.path.read_bytes())}
-            self.intake.store.remember("travelling", model.digest, known)
-        return int(known["bytes"])
+            known = transfer_bytes(model.path.read_bytes())
+            self.intake.store.remember("travelling", model.digest, {"bytes": known})
+        return known
 
     def _question(self, source: str, candidates: Sequence[Candidate], *parts: str) -> str:
         """Key of a measurement: everything that decides its answer, the machine included."""

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 
 from edgekit.bridge.flatbuffer import write_lite
 from edgekit.bridge.graph import LiteGraph, Op, Quantization, Tensor, constant
 from edgekit.errors import UserError
+from edgekit.graphs.reading import read_model
 from edgekit.inspection import inspect
+from edgekit.profile import load_profile
+from edgekit.runtimes import runtimes
 from edgekit.show import inspected
 from tests.tiny import model, normal
 
@@ -143,14 +149,20 @@ def test_the_cost_of_a_tflite_file_is_what_one_counts_by_hand(tmp_path):
     assert "operators: CONV_2D 1, DEPTHWISE_CONV_2D 1, FULLY_CONNECTED 1" in shown
 
 
-def test_operators_that_the_old_runtime_of_a_device_lacks_are_named(tmp_path):
+def hybrid(folder):
+    """A .tflite file whose weights have a scale per channel under float activations."""
     x = Tensor(name="x", dtype="float32", shape=(1, 4))
     y = Tensor(name="y", dtype="float32", shape=(1, 2))
     scale = Quantization(scales=np.ones(2, np.float32), zero_points=np.zeros(2, np.int64))
     w = constant("w", np.ones((2, 4), np.int8), quantization=scale)
     op = Op(kind="FULLY_CONNECTED", inputs=[x, w, None], outputs=[y])
-    path = tmp_path / "hybrid.tflite"
+    path = folder / "hybrid.tflite"
     path.write_bytes(write_lite(LiteGraph(ops=[op], inputs={"x": x}, outputs={"y": y})))
+    return path
+
+
+def test_operators_that_the_old_runtime_of_a_device_lacks_are_named(tmp_path):
+    path = hybrid(tmp_path)
 
     old = inspect(path, device="beaglebone-black", folder=tmp_path)
     new = inspect(path, device="raspberry-pi-5", folder=tmp_path)
@@ -160,3 +172,24 @@ def test_operators_that_the_old_runtime_of_a_device_lacks_are_named(tmp_path):
     ]
     assert new.obstacles == ()
     assert "every operator can run there" in inspected(new)
+
+
+def test_a_file_that_the_old_runtime_of_a_device_lacks_is_the_reference_alone(tmp_path):
+    source = read_model(hybrid(tmp_path))
+
+    old = runtimes(source, load_profile("beaglebone-black"), None)
+    new = runtimes(source, load_profile("raspberry-pi-5"), None)
+
+    assert "version 12 is needed" in old.obstacles[0].what
+    assert old.names == ("litert",)
+    assert new.obstacles == ()
+
+
+def test_what_litert_says_of_itself_does_not_reach_the_terminal(tmp_path):
+    path = lite(tmp_path, CONV)
+    script = "import sys; from pathlib import Path; from edgekit.graphs.reading import read_model"
+    run = f"{script}; read_model(Path(sys.argv[1])); print('read', file=sys.stderr)"
+    done = subprocess.run(
+        [sys.executable, "-c", run, path], capture_output=True, text=True, check=True
+    )
+    assert done.stderr == "read\n"

@@ -289,6 +289,14 @@ def test_a_tflite_model_is_brought_over_first_and_then_tried_as_any_other():
     ]
 
 
+def test_a_tflite_model_that_the_device_is_too_old_for_is_written_anew():
+    known = terms("tflite", source="tflite", target="tflite-runtime", remakes=True)
+    first = propose([], known)
+    assert [r.name for r in first] == ["original-tflite"]
+    assert passes_of(first[0]) == ["onnx", "clean", "tflite"]
+    assert propose([], replace(known, remakes=False)) != first
+
+
 def test_a_tflite_model_that_cannot_be_brought_over_is_left_as_it_is():
     def refused(recipe):
         return Rejected(recipe=recipe, reason="no counterpart")

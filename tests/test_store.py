@@ -58,6 +58,13 @@ def test_facts_that_were_damaged_count_as_unknown(store, damage):
     assert store.recall("tallies", "abcd") is None
 
 
+def test_facts_of_another_version_count_as_unknown(store):
+    store.remember("k", "1f", {"bytes": 3})
+    assert store.recall_as("k", "1f", lambda facts: int(facts["bytes"])) == 3
+    assert store.recall_as("k", "1f", lambda facts: int(facts["size"])) is None
+    assert store.recall_as("k", "2f", dict) is None
+
+
 def test_a_scratch_folder_is_gone_at_the_end_even_after_a_failure(store):
     def fail():
         with store.scratch() as scratch:

@@ -107,7 +107,7 @@ def _graph(file: _File, subgraph: Any, kinds: Sequence[str], *, main: bool) -> L
     ops = [_operator(file, one, tensors, kinds) for one in found]
     inputs = file.each(subgraph.InputsLength(), subgraph.Inputs)
     outputs = file.each(subgraph.OutputsLength(), subgraph.Outputs)
-    named = _signature(file, sorted(inputs)) if main else None
+    named = _signature(file, inputs, outputs) if main else None
     sides = named or (_positional(inputs, tensors, main), _positional(outputs, tensors, main))
     ends = [{name: _at(tensors, i) for name, i in side.items()} for side in sides]
     graph = LiteGraph(ops=ops, inputs=ends[0], outputs=ends[1])
@@ -206,22 +206,24 @@ def _at(tensors: Sequence[Tensor], index: int) -> Tensor:
     return tensors[index]
 
 
-def _signature(file: _File, inputs: list[int]) -> tuple[dict[str, int], dict[str, int]] | None:
+def _signature(
+    file: _File, inputs: list[int], outputs: list[int]
+) -> tuple[dict[str, int], dict[str, int]] | None:
     """Names of inputs and outputs by the first signature that covers the inputs."""
     model = file.model
     signatures = file.each(model.SignatureDefsLength(), model.SignatureDefs)
     for one in (s for s in signatures if s.SubgraphIndex() == 0):
-        sides = (
-            file.each(one.InputsLength(), one.Inputs),
-            file.each(one.OutputsLength(), one.Outputs),
-        )
-        # The runtime keeps names in alphabetical order, whatever the file's is.
-        named = [
-            dict(sorted(((t.Name() or b"").decode(), t.TensorIndex()) for t in s)) for s in sides
-        ]
-        if sorted(named[0].values()) == inputs:
-            return named[0], named[1]
+        fed = file.each(one.InputsLength(), one.Inputs)
+        if sorted(t.TensorIndex() for t in fed) == sorted(inputs):
+            given = file.each(one.OutputsLength(), one.Outputs)
+            return _in_order(fed, inputs), _in_order(given, outputs)
     return None
+
+
+def _in_order(maps: Sequence[Any], places: list[int]) -> dict[str, int]:
+    """Tensor indices by name in the graph's order: that of a signature says nothing."""
+    pairs = sorted(((t.Name() or b"").decode(), t.TensorIndex()) for t in maps)
+    return dict(sorted(pairs, key=lambda pair: places.index(pair[1])))
 
 
 def _positional(indices: list[int], tensors: list[Tensor], main: bool) -> dict[str, int]:

@@ -20,7 +20,7 @@ _FLOATS = {"float16", "float32", "float64"}
 
 
 def lite_ops(path: Path) -> Counter[str]:
-    """How often each operator occurs, inner graphs included, as the schema names it.
+    """How often each operator occurs, inner graphs included; custom ones by their own names.
 
     Raises:
         UserError: LiteRT is not installed.
@@ -34,7 +34,8 @@ def lite_ops(path: Path) -> Counter[str]:
             code = model.OperatorCodes(op.OpcodeIndex())
             # Files of before 2020 fill the old field alone.
             number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
-            counts[names.get(number, str(number))] += 1
+            own = code.CustomCode() if number == schema.BuiltinOperator.CUSTOM else None
+            counts[own.decode(errors="replace") if own else names.get(number, str(number))] += 1
     return counts
 
 

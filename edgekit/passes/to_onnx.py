@@ -6,6 +6,7 @@ from pathlib import Path
 
 from edgekit.bridge.flatbuffer import read_lite
 from edgekit.bridge.lifting import lift
+from edgekit.errors import PassRefused, UserError
 from edgekit.graphs.onnx_file import save
 from edgekit.model import Model
 from edgekit.passes import Work
@@ -16,10 +17,15 @@ def to_onnx(model: Model, settings: ToOnnx, work: Work) -> Path:
     """Write the graph for onnxruntime; every pass on ONNX graphs can go on from there.
 
     Raises:
-        PassRefused: an operator has no counterpart; names it.
+        PassRefused: an operator has no counterpart, or the file holds what is not read (sparse
+            tensors, say); names it.
     """
     del settings
-    proto = lift(read_lite(model.path.read_bytes()))
+    try:
+        graph = read_lite(model.path.read_bytes())
+    except UserError as error:  # litert takes it: no fault of the file's
+        raise PassRefused(error.message, hint=error.hint) from error
+    proto = lift(graph)
     target = work.scratch / "lifted.onnx"
     save(proto, target)
     return target

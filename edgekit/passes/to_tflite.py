@@ -8,11 +8,15 @@ from onnx import ModelProto
 
 from edgekit.bridge.emit import emitted
 from edgekit.errors import PassRefused
+from edgekit.graphs.lite_file import lite_census
 from edgekit.graphs.onnx_file import is_large, load, load_structure
 from edgekit.model import Model
 from edgekit.passes import Work
-from edgekit.recipe import ToTflite
+from edgekit.recipe import Precision, ToTflite
 from edgekit_agent.files import write_whole
+
+# What these store weights as; ``same`` stores what it finds.
+_STORED: dict[Precision, str] = {"float16": "float16", "dynamic": "int8", "int16x8": "int8"}
 
 
 def to_tflite(model: Model, settings: ToTflite, work: Work) -> Path:
@@ -20,7 +24,7 @@ def to_tflite(model: Model, settings: ToTflite, work: Work) -> Path:
 
     Raises:
         PassRefused: a free dimension has no size, an operator has no counterpart, or the weights
-            are more than one file can hold.
+            are more than one file can hold, or too small to be stored in fewer bits.
     """
     if is_large(load_structure(model.path)):
         raise PassRefused("over 2 GiB, more than one .tflite file can hold")
@@ -31,7 +35,15 @@ def to_tflite(model: Model, settings: ToTflite, work: Work) -> Path:
     target = work.scratch / "model.tflite"
     made = emitted(proto, dims, precision=settings.precision, target=settings.target)
     write_whole(str(target), made)
+    _check_stored(target, settings.precision)
     return target
+
+
+def _check_stored(path: Path, precision: Precision) -> None:
+    """That there were weights to store in fewer bits: small ones stay as they are."""
+    dtype = _STORED.get(precision)
+    if dtype is not None and not lite_census(path).bytes_of.get(dtype):
+        raise PassRefused(f"{precision}: no weights large enough to store as {dtype}")
 
 
 def _check_sizes(model: Model, dims: dict[str, int]) -> None:

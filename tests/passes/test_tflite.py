@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import flatbuffers
 import numpy as np
 import onnx
 import pytest
@@ -9,9 +10,12 @@ from onnx import numpy_helper
 
 pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
 
+from ai_edge_litert import schema_py_generated as schema
+
 from edgekit.errors import PassError, PassRefused
 from edgekit.graphs.lite_file import lite_census, lite_ops
 from edgekit.graphs.outputs import outputs
+from edgekit.graphs.reading import read_model
 from edgekit.passes import PASSES, TWIN, PassSpec, step
 from edgekit.passes.running import run_checked
 from edgekit.passes.to_tflite import to_tflite
@@ -60,6 +64,15 @@ def test_names_order_and_types_stay_and_sizes_are_those_that_were_given(tmp_path
         np.testing.assert_allclose(answers(made, z=z, a=a)[name], expected, rtol=1e-5, atol=1e-6)
 
 
+def test_several_inputs_and_outputs_come_back_in_their_order(tmp_path):
+    source = model(tmp_path, TEXT, weights=TABLE)  # in no order of the alphabet
+    there = apply("tflite", source, tmp_path, dims=(("L", 5),))
+    back = apply("onnx", there, tmp_path)
+    for side in ("inputs", "outputs"):
+        given, made = getattr(source.signature, side), getattr(back.signature, side)
+        assert [(t.name, t.dtype) for t in made] == [(t.name, t.dtype) for t in given]
+
+
 def test_a_free_dimension_that_nobody_gave_a_size_is_refused_by_name(tmp_path):
     with pytest.raises(PassRefused, match="fixed sizes, and nobody says that of L") as caught:
         apply("tflite", model(tmp_path, TEXT, weights=TABLE), tmp_path)
@@ -88,6 +101,35 @@ def test_the_int8_of_quantize_runs_on_integers_there_and_answers_alike(tmp_path)
     assert stored.bytes_of["int8"] >= 4 * 27 + 40
     assert lite_ops(made.model.path)["DEQUANTIZE"] <= 2, "of the answer and of the last weights"
     assert made.agreement.relative_error < 0.02
+
+
+@pytest.mark.parametrize("precision", ["dynamic", "float16"])
+def test_weights_too_small_for_fewer_bits_are_a_reason_and_no_broken_promise(tmp_path, precision):
+    text = "g (float[N,4] x) => (float[N,3] y) { y = MatMul(x, w) }"
+    source = model(tmp_path, text, weights={"w": normal(4, 3)})
+    with pytest.raises(PassRefused, match=f"{precision}: no weights large enough"):
+        run_checked(step(ToTflite(precision=precision)), source, work(tmp_path))
+
+
+def with_a_word(path):
+    """The file with a tensor that holds text, which nothing reads."""
+    whole = schema.ModelT.InitFromObj(schema.Model.GetRootAs(path.read_bytes(), 0))
+    buffer, tensor = schema.BufferT(), schema.TensorT()
+    buffer.data = np.frombuffer(b"\1\0\0\0\x0c\0\0\0\x0d\0\0\0a", np.uint8)
+    whole.buffers.append(buffer)
+    tensor.name, tensor.type = b"words", schema.TensorType.STRING
+    tensor.shape, tensor.buffer = np.int32([1]), len(whole.buffers) - 1
+    whole.subgraphs[0].tensors.append(tensor)
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(whole.Pack(builder), b"TFL3")
+    path.write_bytes(bytes(builder.Output()))
+    return read_model(path)
+
+
+def test_a_file_that_litert_takes_and_edgekit_cannot_read_is_a_reason(tmp_path):
+    made = apply("tflite", model(tmp_path, NET, weights=WEIGHTS), tmp_path)
+    with pytest.raises(PassRefused, match="tensor words"):
+        apply("onnx", with_a_word(made.path), tmp_path)
 
 
 def emits_another_model(source, settings, work):

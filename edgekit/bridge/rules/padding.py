@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from itertools import groupby
 
 import numpy as np
 from onnx import NodeProto
 
-from edgekit.bridge.graph import Array, Tensor
+from edgekit.bridge.graph import Array, Shape, Tensor
 from edgekit.bridge.layout import Value
 from edgekit.bridge.lowering import Lowering, attr
 from edgekit.bridge.rules.moving import moved
 from edgekit.bridge.rules.slicing import sliced
 
 Pads = list[tuple[int, int]]
+# Axes that the kernel takes; two of them padded have at most three groups of others around them.
+_MOST_AXES, _AT_ONCE = 5, 2
 _MODES = {"reflect": "reflect", "edge": "edge", "wrap": "wrap"}
 
 
@@ -71,13 +75,36 @@ def padded(low: Lowering, tensor: Tensor, pads: Pads, filling: Tensor | None = N
         pads: how many before and after along each stored axis.
         filling: a scalar; ``None`` for zeros.
     """
-    if not any(before or after for before, after in pads):
-        return tensor
-    shape = tuple(b + size + a for size, (b, a) in zip(tensor.shape, pads, strict=True))
+    axes = [axis for axis, pair in enumerate(pads) if any(pair)]
+    if len(pads) <= _MOST_AXES:
+        return _widened(low, tensor, pads, filling) if axes else tensor
+    for start in range(0, len(axes), _AT_ONCE):
+        tensor = _merged(low, tensor, pads, axes[start : start + _AT_ONCE], filling)
+    return tensor
+
+
+def _merged(
+    low: Lowering, tensor: Tensor, pads: Pads, axes: Sequence[int], filling: Tensor | None
+) -> Tensor:
+    """Padded along some axes, the neighbours among the others taken for one."""
+    groups = [list(g) for _, g in groupby(range(len(pads)), lambda a: a if a in axes else -1)]
+    fewer = tuple(math.prod(tensor.shape[axis] for axis in group) for group in groups)
+    counts = [pads[group[0]] if group[0] in axes else (0, 0) for group in groups]
+    made = _widened(low, low.reshaped(tensor, fewer), counts, filling)
+    chosen = [pair if axis in axes else (0, 0) for axis, pair in enumerate(pads)]
+    return low.reshaped(made, _wider(tensor.shape, chosen))
+
+
+def _widened(low: Lowering, tensor: Tensor, pads: Pads, filling: Tensor | None) -> Tensor:
     counts = low.stored(np.asarray(pads, np.int32))
+    shape = _wider(tensor.shape, pads)
     if filling is None:
         return moved(low, "PAD", [tensor, counts], shape)
     return moved(low, "PADV2", [tensor, counts, filling], shape, data=(0, 2))
+
+
+def _wider(shape: Shape, pads: Pads) -> Shape:
+    return tuple(b + size + a for size, (b, a) in zip(shape, pads, strict=True))
 
 
 def _from_indices(low: Lowering, tensor: Tensor, pads: Pads, mode: str) -> Tensor:

@@ -202,6 +202,16 @@ def test_six_axes_broadcast(kind):
     np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
+@pytest.mark.parametrize("filling", ["", ", two"])
+def test_six_axes_are_padded_though_the_kernel_takes_five(filling):
+    weights = {"p": np.int64([1, 0, 1, 0, 2, 1, 0, 1, 0, 2, 0, 1]), "two": np.float32(2)}
+    proto = tiny.proto(
+        f"g (float[2, 3, 2, 1, 2, 4] x) => (y) {{ y = Pad (x, p{filling}) }}", weights=weights
+    )
+    ((want, got),) = both(proto, fed(proto))
+    np.testing.assert_array_equal(got, want)
+
+
 def integers(dtype, shape, *, least, seed):
     rng = np.random.default_rng(seed)
     return rng.integers(least, 100, shape).astype(dtype)
