@@ -129,7 +129,7 @@ def _convert(wiring: Wiring, op: Op, activations: Activations) -> None:
     if not _has_kernel(kernel, activations):
         return
     if op.kind == "AVERAGE_POOL_2D":
-        _mean_instead(wiring, op)
+        _mean_instead(wiring, op, activations)
         kernel = KERNELS[op.kind]
     if kernel.scales == "same":
         _convert_same(wiring, op, kernel, activations)
@@ -298,15 +298,20 @@ def _times_instead(wiring: Wiring, op: Op) -> None:
         wiring.become(op, "MUL", [source, constant("inverse", inverse)], op.options)
 
 
-def _mean_instead(wiring: Wiring, op: Op) -> None:
-    """An average over the whole image as MEAN, which may have two scales."""
+def _mean_instead(wiring: Wiring, op: Op, activations: Activations) -> None:
+    """An average over the whole image as MEAN where it has two scales, which pooling may not."""
     image, made = op.inputs[0], op.outputs[0]
     if image is None or len(image.shape) != 4 or made.shape[1:3] != (1, 1):
         return
     whole = (op.options.get("filter_height"), op.options.get("filter_width"))
     if whole != image.shape[1:3] or op.options.get("fused_activation_function", "NONE") != "NONE":
         return
-    if wiring.maker(image, "DEQUANTIZE") is not None:
+    maker, later = wiring.maker(image, "DEQUANTIZE"), _quantizer(wiring, made, activations)
+    if maker is None or maker.inputs[0] is None:
+        return
+    if later is None or not equal_scales(
+        maker.inputs[0].quantization, later.outputs[0].quantization
+    ):
         wiring.become(op, "MEAN", [image, int32([1, 2])], {"keep_dims": True})
 
 
