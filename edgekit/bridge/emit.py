@@ -39,7 +39,7 @@ def emitted(
     precision: Precision = "same",
     target: Target = "litert",
 ) -> bytes:
-    """The .tflite file of an ONNX model, its batch fixed to 1.
+    """The .tflite file of an ONNX model; a free batch becomes 1.
 
     Args:
         proto: float, or int8 as QDQ; external data loaded.

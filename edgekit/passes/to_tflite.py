@@ -7,7 +7,7 @@ from pathlib import Path
 from onnx import ModelProto
 
 from edgekit.bridge.emit import emitted
-from edgekit.errors import PassRefused
+from edgekit.errors import PassRefused, UserError
 from edgekit.graphs.lite_file import lite_census
 from edgekit.graphs.onnx_file import is_large, load, load_structure
 from edgekit.model import Model
@@ -33,7 +33,10 @@ def to_tflite(model: Model, settings: ToTflite, work: Work) -> Path:
     proto = load(model.path)
     _name_free_axes(proto, model)
     target = work.scratch / "model.tflite"
-    made = emitted(proto, dims, precision=settings.precision, target=settings.target)
+    try:
+        made = emitted(proto, dims, precision=settings.precision, target=settings.target)
+    except UserError as error:  # a type or a size that no .tflite file holds: others go on
+        raise PassRefused(error.message, hint=error.hint) from error
     write_whole(str(target), made)
     _check_stored(target, settings.precision)
     return target
