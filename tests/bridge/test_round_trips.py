@@ -115,6 +115,21 @@ def test_real_files_compute_the_same(zoo, name):
     assert np.mean(found.argmax(1) == expected.argmax(1)) >= same
 
 
+@pytest.mark.zoo
+@pytest.mark.parametrize("entry", ["ic-resnet8", "kws-dscnn"])
+def test_integers_of_real_files_come_back_as_they_were(zoo, entry):
+    data = (zoo / entry / "reference_int8.tflite").read_bytes()
+    graph = read_lite(data)
+    back = emitted(lift(graph), {})
+    samples = np.load(zoo / entry / "eval.npz")
+    given = samples[next(key for key in samples if key != "y")][:30].astype(np.float32)
+    (name,) = graph.inputs
+    for sample in given:
+        (one,) = by_litert(data, {name: sample[None]}).values()
+        (other,) = by_litert(back, {name: sample[None]}).values()
+        np.testing.assert_allclose(other, one, atol=1e-6)
+
+
 SAMPLED = [
     "test_add_bcast", "test_argmax_negative_axis_keepdims_random", "test_averagepool_2d_same_lower",
     "test_averagepool_2d_strides", "test_basic_conv_with_padding", "test_batchnorm_epsilon",
