@@ -168,9 +168,7 @@ def _flipped(low: Lowering, kernel: Tensor, groups: int, bias: Tensor | None) ->
     return Filters(weight=weight, bias=bias, groups=groups)
 
 
-def _by_stretching(
-    low: Lowering, image: Tensor, filters: Filters, axes: list[_Axis]
-) -> Tensor:
+def _by_stretching(low: Lowering, image: Tensor, filters: Filters, axes: list[_Axis]) -> Tensor:
     """A convolution of the input with zeros between its entries."""
     windows: list[Window] = []
     for place, axis in enumerate(axes):
