@@ -87,7 +87,8 @@ def _pass(facts: PassFacts) -> str:
 
 def pass_in_full(facts: PassFacts) -> str:
     """One pass, and what its settings mean."""
-    return f"{_pass(facts)}\n\n{facts.meaning}".rstrip()
+    meaning = facts.meaning.replace("``", "'")
+    return f"{_pass(facts)}\n\n{meaning}".rstrip()
 
 
 def pushed(reports: Iterable[PushReport]) -> str:

@@ -69,7 +69,7 @@ def built_facts(outcome: Outcome) -> dict[str, object]:
         "device": outcome.intake.profile.name,
         "passes": found.chosen is not None,
         "chosen": found.chosen.recipe.name if found.chosen else None,
-        "nearest": found.nearest.recipe.name,
+        "nearest": (found.chosen or found.nearest).recipe.name,
         "candidates": [_candidate_facts(outcome, c) for c in found.candidates],
         "rejected": {r.recipe.name: r.reason for r in found.rejected},
         "notes": _all_notes(outcome),

@@ -11,6 +11,7 @@ from edgekit.bridge.graph import Array, LiteGraph, Op, Quantization, Tensor, con
 from edgekit.bridge.integers import along_axis
 from edgekit.bridge.kernels import LAYERS, Target
 from edgekit.bridge.wiring import Wiring, like, sweep
+from edgekit.errors import PassRefused
 
 # As few entries save nothing: the tensor and the operator that unpacks it take more.
 _LEAST_FLOAT16 = 64
@@ -65,6 +66,9 @@ def store_int8(graph: LiteGraph, *, per_channel: bool = True) -> None:
         graph: folded and fused; what runs on integers already stays as it is.
         per_channel: a scale for each output channel of FULLY_CONNECTED too.
 
+    Raises:
+        PassRefused: no weight is large enough, and none is stored in 8 bits already.
+
     Source: TensorFlow Lite's dynamic range quantization: symmetric weights from -127 to 127.
     """
     for one in (graph, *graph.inner):
@@ -74,6 +78,14 @@ def store_int8(graph: LiteGraph, *, per_channel: bool = True) -> None:
         for op in wiring.ops("GATHER"):
             _store_table(wiring, op)
         wiring.close()
+    if not any(_holds_int8(op) for one in (graph, *graph.inner) for op in one.ops):
+        raise PassRefused(
+            f"dynamic: no layer or table has the {_LEAST_INT8} weights from which 8 bits pay"
+        )
+
+
+def _holds_int8(op: Op) -> bool:
+    return any(t is not None and t.data is not None and t.dtype == "int8" for t in op.inputs)
 
 
 def _store_weight(wiring: Wiring, op: Op, *, per_channel: bool) -> None:

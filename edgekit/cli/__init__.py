@@ -127,6 +127,7 @@ def init(
     print(f"{started.path.resolve()} written")
     for point in started.open_points:
         print(f"  to fill in: {point}")
+    print("  then: edgekit build --device NAME ('edgekit devices' lists them)")
 
 
 @app.command()

@@ -42,7 +42,10 @@ def run_checked(step: Step, model: Model, work: Work) -> Made:
     """
     spec = PASSES[step.name]
     if model.format not in spec.formats:
-        raise PassRefused(f"{step.name} takes {' or '.join(spec.formats)}, not {model.format}")
+        raise PassRefused(
+            f"{step.name} takes {' or '.join(spec.formats)}, not {model.format}",
+            hint="bring it over first: edgekit apply onnx" if model.format == "tflite" else "",
+        )
     if spec.needs_calibration and work.calibration is None:
         raise PassRefused(
             f"{step.name} needs calibration data",

@@ -96,6 +96,15 @@ def test_the_old_runtime_gets_products_with_many_scales_as_convolutions():
     assert np.abs(want - found).max() <= 0.0501
 
 
+def test_dynamic_of_a_model_whose_weights_are_all_small_is_refused():
+    made = proto(
+        "g (float[1,16] x) => (float[1,8] y) { y = MatMul (x, w) }", weights={"w": normal(16, 8)}
+    )
+
+    with pytest.raises(PassRefused, match="1024 weights"):
+        emitted(made, {}, precision="dynamic")
+
+
 def test_sixteen_bits_of_a_model_without_ranges_are_refused():
     with pytest.raises(PassRefused, match="no ranges"):
         emitted(network(), {}, precision="int16x8")
