@@ -107,7 +107,7 @@ def test_the_int8_of_quantize_runs_on_integers_there_and_answers_alike(tmp_path)
 def test_weights_too_small_for_fewer_bits_are_a_reason_and_no_broken_promise(tmp_path, precision):
     text = "g (float[N,4] x) => (float[N,3] y) { y = MatMul(x, w) }"
     source = model(tmp_path, text, weights={"w": normal(4, 3)})
-    with pytest.raises(PassRefused, match=f"{precision}: no weights large enough"):
+    with pytest.raises(PassRefused, match=f"{precision}: no .*weights"):
         run_checked(step(ToTflite(precision=precision)), source, work(tmp_path))
 
 
