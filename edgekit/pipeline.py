@@ -166,9 +166,8 @@ def _notes(intake: Intake, found: Build) -> Iterator[str]:
     yield from dict.fromkeys(note for split in splits for note in split.notes)
     if len(splits) > len({split.digest for split in splits}):
         yield "calibration and evaluation are the same samples: the accuracy of int8 is flattered"
-    reasons = dict.fromkeys(r.reason for r in found.rejected)
-    for reason in (r for r in reasons if r.startswith(QUANTISED_ALREADY)):
-        yield f"{reason}: it was not compressed further"
+    if any(r.reason.startswith(QUANTISED_ALREADY) for r in found.rejected):
+        yield f"{QUANTISED_ALREADY}: it was not compressed further"
     yield from _of_litert(intake, found)
     host = found.baseline.measured(HOST)
     common = most_common_label(intake.evaluation)

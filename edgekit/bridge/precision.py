@@ -12,6 +12,7 @@ from edgekit.bridge.integers import along_axis
 from edgekit.bridge.kernels import LAYERS, Target
 from edgekit.bridge.wiring import Wiring, like, sweep
 from edgekit.errors import PassRefused
+from edgekit.graphs.rewrite import QUANTISED_ALREADY
 
 # As few entries save nothing: the tensor and the operator that unpacks it take more.
 _LEAST_FLOAT16 = 64
@@ -67,10 +68,13 @@ def store_int8(graph: LiteGraph, *, per_channel: bool = True) -> None:
         per_channel: a scale for each output channel of FULLY_CONNECTED too.
 
     Raises:
-        PassRefused: no weight is large enough, and none is stored in 8 bits already.
+        PassRefused: layers run on integers already; no weight is large enough, and none is stored
+            in 8 bits already.
 
     Source: TensorFlow Lite's dynamic range quantization: symmetric weights from -127 to 127.
     """
+    if any(_runs_on_integers(op) for one in (graph, *graph.inner) for op in one.ops):
+        raise PassRefused(f"{QUANTISED_ALREADY}, its activations too")
     for one in (graph, *graph.inner):
         wiring = Wiring(one)
         for op in wiring.ops(*LAYERS):
@@ -82,6 +86,10 @@ def store_int8(graph: LiteGraph, *, per_channel: bool = True) -> None:
         raise PassRefused(
             f"dynamic: no layer or table has the {_LEAST_INT8} weights from which 8 bits pay"
         )
+
+
+def _runs_on_integers(op: Op) -> bool:
+    return op.kind in LAYERS and op.outputs[0].quantization is not None
 
 
 def _holds_int8(op: Op) -> bool:

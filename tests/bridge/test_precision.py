@@ -105,6 +105,15 @@ def test_dynamic_of_a_model_whose_weights_are_all_small_is_refused():
         emitted(made, {}, precision="dynamic")
 
 
+def test_dynamic_of_a_model_that_runs_on_integers_is_refused():
+    q = Qdq()
+    weight = q.stored("w", np.ones((4, 3, 3, 3), np.int8), np.full(4, 0.01, np.float32))
+    made = q.finished(q.add("Conv", [q.fed("x", [1, 3, 8, 8]), weight], 0.05))
+
+    with pytest.raises(PassRefused, match="quantised already, its activations too"):
+        emitted(made, {}, precision="dynamic")
+
+
 def test_sixteen_bits_of_a_model_without_ranges_are_refused():
     with pytest.raises(PassRefused, match="no ranges"):
         emitted(network(), {}, precision="int16x8")
