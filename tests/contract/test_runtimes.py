@@ -64,7 +64,8 @@ def test_a_device_measures_both_forms_and_the_faster_there_that_passes_is_chosen
 ):
     done = spawned(
         "build", "-C", both[0], "--runtime", "auto", "--on", "local",
-        "--out", tmp_path / "there", "--json", EDGEKIT_CACHE=shared_cache,
+        "--out", tmp_path / "there", "--json",
+        EDGEKIT_CACHE=shared_cache, EDGEKIT_HOME=tmp_path / "home",
     )  # fmt: skip
     assert done.code == 0, done.err
     facts = json.loads(done.out)
