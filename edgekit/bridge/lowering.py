@@ -22,6 +22,7 @@ from edgekit.bridge.layout import (
 )
 from edgekit.errors import PassRefused
 from edgekit.graphs.index import GraphIndex, attribute
+from edgekit.graphs.shapes import fixed_shape
 
 _STANDARD = ("", "ai.onnx")
 _MOST_AXES_MOVED = 6  # by TRANSPOSE of tflite-runtime 2.14
@@ -375,10 +376,9 @@ def _types(proto: ModelProto) -> dict[str, tuple[str, Shape]]:
     graph = proto.graph
     found = {t.name: (_dtype(t.data_type), tuple(t.dims)) for t in graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):
-        tensor = value.type.tensor_type
-        dims = tensor.shape.dim
-        if tensor.HasField("shape") and all(d.HasField("dim_value") for d in dims):
-            found[value.name] = (_dtype(tensor.elem_type), tuple(d.dim_value for d in dims))
+        shape = fixed_shape(value.type)
+        if shape is not None:
+            found[value.name] = (_dtype(value.type.tensor_type.elem_type), shape)
     return found
 
 

@@ -14,6 +14,7 @@ from edgekit.bridge.graph import Array, Shape
 from edgekit.bridge.sequences import Sequences
 from edgekit.bridge.unrolling import Rounds, branch, rounds_of
 from edgekit.graphs.onnx_file import inner_graphs
+from edgekit.graphs.shapes import fixed_shape
 
 _STANDARD = ("", "ai.onnx")
 # Kept as they are: the integers under a DequantizeLinear are the weights of an int8 model.
@@ -77,7 +78,7 @@ class Walk:
     def shape(self, name: str) -> Shape | None:
         """Sizes of a value, where all are known."""
         kind = self.types.get(self.alias.get(name, name))
-        return None if kind is None else _sizes(kind)
+        return None if kind is None else fixed_shape(kind)
 
     def value(self, name: str) -> Array | None:
         """The value of a constant; ``None`` for what only a run tells."""
@@ -220,7 +221,7 @@ class Walk:
         found: list[Array] = []
         for name in node.output:
             kind = self.types.get(name)
-            sizes = None if kind is None else _sizes(kind)
+            sizes = None if kind is None else fixed_shape(kind)
             if kind is None or sizes is None or 0 not in sizes:
                 return None
             dtype = helper.tensor_dtype_to_np_dtype(kind.tensor_type.elem_type)
@@ -234,7 +235,7 @@ def _stated(proto: ModelProto) -> dict[str, TypeProto]:
         name for node in proto.graph.node if node.domain not in _STANDARD for name in node.output
     }
     values = (*proto.graph.value_info, *proto.graph.output)
-    return {v.name: v.type for v in values if v.name in foreign and _sizes(v.type) is not None}
+    return {v.name: v.type for v in values if v.name in foreign and fixed_shape(v.type) is not None}
 
 
 def _reads(node: NodeProto) -> set[str]:
@@ -268,13 +269,3 @@ def _entries(tensor: TensorProto) -> int:
 
 def _type_of(tensor: TensorProto) -> TypeProto:
     return helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
-
-
-def _sizes(kind: TypeProto) -> Shape | None:
-    tensor = kind.tensor_type
-    if not tensor.HasField("shape"):
-        return None
-    dims = tensor.shape.dim
-    if not all(dim.HasField("dim_value") for dim in dims):
-        return None
-    return tuple(dim.dim_value for dim in dims)

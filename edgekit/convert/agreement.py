@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import ModelProto
 
@@ -60,12 +59,10 @@ def check_agreement(converted: Converted, *, where: str) -> None:
     Raises:
         UserError: they differ; says how far. Or one of them cannot be run.
     """
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
     try:
         copied = type(converted.proto)()
         copied.CopyFrom(converted.proto)
-        session = session_of(copied, options)
+        session = session_of(copied)
     except Exception as error:
         raise UserError(
             f"{where}: {converted.tool} makes a graph that onnxruntime refuses: {first_line(error)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import onnxruntime as ort
 from onnx import ModelProto
 
 from edgekit.convert import Arrays, Converted
@@ -21,12 +20,10 @@ def convert(found: Found) -> Converted:
     if not isinstance(proto, ModelProto):
         raise UserError(f"{found.given}: not an onnx.ModelProto")
     names = [spec.name for spec in signature(proto).inputs]
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
     try:
         copied = ModelProto()
         copied.CopyFrom(proto)
-        session = session_of(copied, options)
+        session = session_of(copied)
     except Exception as error:
         raise UserError(f"{found.given}: onnxruntime refuses it: {first_line(error)}") from error
 

@@ -164,8 +164,16 @@ def _write_data(proto: ModelProto, path: Path) -> None:
                 tensor.external_data.add(key=key, value=str(value))
 
 
-def session_of(proto: ModelProto, options: ort.SessionOptions) -> ort.InferenceSession:
-    """A session on a model in memory, of any size; the message is used up where it is large."""
+def session_of(
+    proto: ModelProto, options: ort.SessionOptions | None = None
+) -> ort.InferenceSession:
+    """A session on a model in memory, of any size; the message is used up where it is large.
+
+    Args:
+        proto: the model.
+        options: ``None`` = onnxruntime's own, but that it prints nothing.
+    """
+    options = options or _quiet()
     if not is_large(proto):
         return ort.InferenceSession(
             proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
@@ -178,10 +186,15 @@ def session_of(proto: ModelProto, options: ort.SessionOptions) -> ort.InferenceS
 
 def open_session(path: Path, *, threads: int = 1) -> ort.InferenceSession:
     """An onnxruntime session on the CPU that prints nothing."""
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
+    options = _quiet()
     options.intra_op_num_threads = threads
     return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def _quiet() -> ort.SessionOptions:
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    return options
 
 
 def signature(proto: ModelProto) -> Signature:

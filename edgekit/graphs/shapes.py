@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime as ort
-from onnx import ModelProto, helper
+from onnx import ModelProto, TypeProto, helper
 
 from edgekit.graphs.onnx_file import all_graphs, holds_shapes, is_large
 
@@ -71,13 +71,20 @@ def known_shapes(proto: ModelProto) -> tuple[dict[str, Shape], dict[str, int]]:
     shapes: dict[str, Shape] = {t.name: tuple(t.dims) for t in graph.initializer}
     sizes: dict[str, int] = {}
     for value in (*graph.input, *graph.value_info, *graph.output):
-        tensor = value.type.tensor_type
-        dims = tensor.shape.dim
-        if tensor.HasField("shape") and all(d.HasField("dim_value") for d in dims):
-            shape = tuple(d.dim_value for d in dims)
+        shape = fixed_shape(value.type)
+        if shape is not None:
             shapes[value.name] = shape
-            sizes[value.name] = math.prod(shape) * itemsize(tensor.elem_type)
+            sizes[value.name] = math.prod(shape) * itemsize(value.type.tensor_type.elem_type)
     return shapes, sizes
+
+
+def fixed_shape(kind: TypeProto) -> Shape | None:
+    """The sizes that a type says, or ``None`` where one of them is free or not known."""
+    tensor = kind.tensor_type
+    dims = tensor.shape.dim
+    if not tensor.HasField("shape") or not all(d.HasField("dim_value") for d in dims):
+        return None
+    return tuple(d.dim_value for d in dims)
 
 
 def itemsize(elem_type: int) -> int:

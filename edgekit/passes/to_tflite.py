@@ -15,8 +15,8 @@ from edgekit.passes import Work
 from edgekit.recipe import Precision, ToTflite
 from edgekit_agent.files import write_whole
 
-# What these store weights as; ``same`` stores what it finds.
-_STORED: dict[Precision, str] = {"float16": "float16", "dynamic": "int8", "int16x8": "int8"}
+# What these store weights as; ``same`` stores what it finds, ``dynamic`` refuses by itself.
+_STORED: dict[Precision, str] = {"float16": "float16", "int16x8": "int8"}
 
 
 def to_tflite(model: Model, settings: ToTflite, work: Work) -> Path:

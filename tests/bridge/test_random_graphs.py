@@ -3,27 +3,18 @@
 from __future__ import annotations
 
 import numpy as np
-import onnxruntime as ort
 import pytest
 
 from edgekit.bridge.emit import emitted
 from edgekit.bridge.flatbuffer import read_lite
 from edgekit.bridge.lifting import lift
+from tests.bridge.parts import by_onnxruntime
 from tests.bridge.random_graphs import draft, quantised
 from tests.bridge.twins import in_litert
 
 SEEDS = [range(first, first + 25) for first in range(0, 150, 25)]
 # What rounding on the way may move in graphs as deep as these: a part of the largest value.
 ROUNDED = 0.06
-
-
-def as_specified(proto, **feeds):
-    """Outputs without onnxruntime's rewrites, which round some QDQ graphs elsewhere."""
-    options = ort.SessionOptions()
-    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
-    options.log_severity_level = 4
-    session = ort.InferenceSession(proto.SerializeToString(), options)
-    return session.run(None, feeds)
 
 
 def fed(proto, drawn):
@@ -43,7 +34,7 @@ def test_a_random_graph_gives_the_same_in_litert(seeds):
         drawn = draft(seed)
         proto = drawn.finished()
         feeds = fed(proto, drawn)
-        close(proto, in_litert(proto, **feeds), as_specified(proto, **feeds))
+        close(proto, in_litert(proto, **feeds), by_onnxruntime(proto, feeds))
 
 
 @pytest.mark.parametrize("seeds", SEEDS[:4], ids=str)
@@ -52,7 +43,7 @@ def test_a_random_qdq_graph_gives_the_same_but_for_rounding(seeds):
         drawn = draft(seed)
         proto, _ = quantised(drawn)
         feeds = fed(proto, drawn)
-        close(proto, in_litert(proto, **feeds), as_specified(proto, **feeds), ROUNDED)
+        close(proto, in_litert(proto, **feeds), by_onnxruntime(proto, feeds), ROUNDED)
 
 
 @pytest.mark.parametrize("seeds", SEEDS[:3], ids=str)
@@ -62,7 +53,7 @@ def test_a_random_graph_comes_back_as_it_was(seeds):
         proto = drawn.finished()
         feeds = fed(proto, drawn)
         back = lift(read_lite(emitted(proto, {})))
-        made = as_specified(back, **feeds)
+        made = by_onnxruntime(back, feeds)
         names = [value.name for value in back.graph.output]
         ordered = [made[names.index(value.name)] for value in proto.graph.output]
-        close(proto, ordered, as_specified(proto, **feeds))
+        close(proto, ordered, by_onnxruntime(proto, feeds))

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import onnxruntime as ort
-from ai_edge_litert.interpreter import Interpreter
 
 from edgekit.bridge.emit import emitted
 from edgekit.bridge.flatbuffer import read_lite
 from edgekit.bridge.graph import kinds
+from tests.bridge.parts import by_litert
 
 
 def in_litert(proto, dims=None, **inputs):
     """Outputs of the .tflite file, in the model's order."""
-    interpreter = Interpreter(model_content=emitted(proto, dims or {}), num_threads=1)
-    interpreter.allocate_tensors()
-    made = interpreter.get_signature_runner()(**inputs)
+    made = by_litert(emitted(proto, dims or {}), inputs)
     return [made[value.name] for value in proto.graph.output]
 
 

@@ -1,17 +1,14 @@
 """A bare arm64 device, emulated: push brings all, and the device answers as the host does."""
 
-import json
 import os
 import re
 import shutil
-import subprocess
-import sys
-import uuid
 from pathlib import Path
 
 import pytest
 
 from edgekit.profile import profile_text
+from tests.end_to_end.devices import booted, edgekit, home, script, skip_without
 
 DIGITS = Path(__file__).resolve().parents[2] / "examples/digits"
 NEEDED = ("qemu-system-aarch64", "qemu-img", "mmdebstrap", "zstd")
@@ -22,36 +19,14 @@ pytestmark = pytest.mark.vm
 @pytest.fixture(scope="module")
 def device(device_scripts, tmp_path_factory):
     """Name of a running Cortex-A53 with 512 MiB, as ``ssh`` and edgekit know it."""
-    missing = [tool for tool in NEEDED if shutil.which(tool) is None]
-    if missing:
-        pytest.skip(f"not installed: {', '.join(missing)}")
-    home = Path(os.environ.get("DEVICE_HOME", Path.home() / ".cache/edgekit-devices"))
-    environment = os.environ | {"DEVICE_HOME": str(home)}
-    if not (home / "image-arm64/root.ext4").exists():
+    skip_without(*NEEDED)
+    if not (home() / "image-arm64/root.ext4").exists():
         if os.geteuid() != 0:
             pytest.skip("the image of the device is built by root")
-        script(device_scripts, "build-image.sh", environment | {"SIZE_MB": "900"})
-    name = f"test-{uuid.uuid4().hex[:8]}"
+        script(device_scripts, "build-image.sh", {"SIZE_MB": "900"})
     settings = {"ARCH": "arm64", "CPU": "cortex-a53", "SMP": "2", "MEM": "512"}
-    script(device_scripts, f"boot.sh {name}", environment | settings)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGEKIT_SSH_CONFIG", str(home / "run" / name / "ssh_config"))
-        patch.setenv("EDGEKIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+    with booted(device_scripts, settings, tmp_path_factory.mktemp("cache")) as name:
         yield name
-    script(device_scripts, f"stop.sh {name} --power-cut", environment)
-    shutil.rmtree(home / "run" / name)
-
-
-def script(folder: Path, command: str, environment: dict) -> None:
-    subprocess.run(["bash", "-c", f"{folder}/{command}"], env=environment, check=True, timeout=400)
-
-
-def edgekit(*arguments: str):
-    """Run a command that must succeed; its JSON document."""
-    command = [sys.executable, "-m", "edgekit", *arguments, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 def small_profile(folder: Path) -> str:

@@ -1,14 +1,11 @@
 """A 32-bit device with TFLite alone, emulated: an ONNX model goes there and answers as here."""
 
-import json
-import os
 import shutil
-import subprocess
-import sys
-import uuid
 from pathlib import Path
 
 import pytest
+
+from tests.end_to_end.devices import booted, edgekit, home, skip_without
 
 DIGITS = Path(__file__).resolve().parents[2] / "examples/digits"
 NEEDED = ("qemu-system-arm", "qemu-img", "zstd")
@@ -25,34 +22,12 @@ pytestmark = pytest.mark.vm
 @pytest.fixture(scope="module")
 def device(device_scripts, tmp_path_factory):
     """Name of a running Cortex-A7 with one core and 512 MiB, as ``ssh`` and edgekit know it."""
-    missing = [tool for tool in NEEDED if shutil.which(tool) is None]
-    if missing:
-        pytest.skip(f"not installed: {', '.join(missing)}")
-    home = Path(os.environ.get("DEVICE_HOME", Path.home() / ".cache/edgekit-devices"))
-    if not (home / "image-armhf/root.ext4").exists():
+    skip_without(*NEEDED)
+    if not (home() / "image-armhf/root.ext4").exists():
         pytest.skip(f"no image of the device; make it with {BUILD_IMAGE}")
-    environment = os.environ | {"DEVICE_HOME": str(home)}
-    name = f"test-{uuid.uuid4().hex[:8]}"
     settings = {"ARCH": "armhf", "CPU": "cortex-a7", "SMP": "1", "MEM": "512"}
-    script(device_scripts, f"boot.sh {name}", environment | settings)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("EDGEKIT_SSH_CONFIG", str(home / "run" / name / "ssh_config"))
-        patch.setenv("EDGEKIT_CACHE", str(tmp_path_factory.mktemp("cache")))
+    with booted(device_scripts, settings, tmp_path_factory.mktemp("cache")) as name:
         yield name
-    script(device_scripts, f"stop.sh {name} --power-cut", environment)
-    shutil.rmtree(home / "run" / name)
-
-
-def script(folder: Path, command: str, environment: dict) -> None:
-    subprocess.run(["bash", "-c", f"{folder}/{command}"], env=environment, check=True, timeout=400)
-
-
-def edgekit(*arguments: str):
-    """Run a command that must succeed; its JSON document."""
-    command = [sys.executable, "-m", "edgekit", *arguments, "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
 
 
 def test_an_onnx_model_is_built_pushed_and_scored_on_a_device_that_runs_tflite_alone(

@@ -190,17 +190,20 @@ def _added(low: Lowering, tensor: Tensor, place: int, numbers: Array) -> Tensor:
     return low.emit("ADD", [tensor, other], tensor.shape)
 
 
+def _in_blocks(low: Lowering, node: NodeProto, kind: str, value: Value, size: int) -> None:
+    order = channels_last(4)
+    shape = stored(low.shape_of(node.output[0]), order)
+    made = moved(low, kind, [low.ordered(value, order)], shape, options={"block_size": size})
+    low.bind(node, made, order)
+
+
 def _depth_to_space(low: Lowering, node: NodeProto) -> None:
     value = low.value(node, 0)
     size = int(attr(node, "blocksize"))
     batch, depth, rows, columns = value.shape
     inner = depth // size**2
     if attr(node, "mode", "DCR") == "DCR" or inner == 1:
-        order = channels_last(4)
-        shape = stored(low.shape_of(node.output[0]), order)
-        options = {"block_size": size}
-        inputs = [low.ordered(value, order)]
-        low.bind(node, moved(low, "DEPTH_TO_SPACE", inputs, shape, options=options), order)
+        _in_blocks(low, node, "DEPTH_TO_SPACE", value, size)
         return
     parts = reshaped(low, value, (batch, inner, size, size, rows, columns))
     turned = _turned(low.unmixed(parts), (0, 1, 4, 2, 5, 3))
@@ -213,11 +216,7 @@ def _space_to_depth(low: Lowering, node: NodeProto) -> None:
     size = int(attr(node, "blocksize"))
     batch, depth, rows, columns = value.shape
     if attr(node, "mode", "DCR") == "DCR" or depth == 1:
-        order = channels_last(4)
-        shape = stored(low.shape_of(node.output[0]), order)
-        options = {"block_size": size}
-        inputs = [low.ordered(value, order)]
-        low.bind(node, moved(low, "SPACE_TO_DEPTH", inputs, shape, options=options), order)
+        _in_blocks(low, node, "SPACE_TO_DEPTH", value, size)
         return
     shape = (batch, depth, rows // size, size, columns // size, size)
     parts = reshaped(low, value, shape)

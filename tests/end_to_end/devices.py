@@ -1,0 +1,52 @@
+"""Emulated devices: an image is booted, known to ``ssh`` and edgekit by a name, and thrown away."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+
+def skip_without(*tools: str) -> None:
+    missing = [tool for tool in tools if shutil.which(tool) is None]
+    if missing:
+        pytest.skip(f"not installed: {', '.join(missing)}")
+
+
+def home() -> Path:
+    """Where images and running devices are kept."""
+    return Path(os.environ.get("DEVICE_HOME", Path.home() / ".cache/edgekit-devices"))
+
+
+@contextmanager
+def booted(scripts: Path, settings: dict[str, str], cache: Path) -> Iterator[str]:
+    """The name of a running device; ``settings`` as boot.sh reads them."""
+    name = f"test-{uuid.uuid4().hex[:8]}"
+    script(scripts, f"boot.sh {name}", settings)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEKIT_SSH_CONFIG", str(home() / "run" / name / "ssh_config"))
+        patch.setenv("EDGEKIT_CACHE", str(cache))
+        yield name
+    script(scripts, f"stop.sh {name} --power-cut", {})
+    shutil.rmtree(home() / "run" / name)
+
+
+def script(folder: Path, command: str, settings: dict[str, str]) -> None:
+    environment = os.environ | {"DEVICE_HOME": str(home())} | settings
+    subprocess.run(["bash", "-c", f"{folder}/{command}"], env=environment, check=True, timeout=400)
+
+
+def edgekit(*arguments: str):
+    """Run a command that must succeed; its JSON document."""
+    command = [sys.executable, "-m", "edgekit", *arguments, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
