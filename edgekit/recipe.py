@@ -31,6 +31,8 @@ Estimator = Literal["minmax", "average", "percentile", "entropy", "mse"]
 Ranges = Literal["auto", "minmax", "average", "percentile", "entropy", "mse"]
 WeightBits = Literal[7, 8]
 Precision = Literal["same", "float16", "dynamic", "int16x8"]
+# The two packages that are the runtime "litert".
+Target = Literal["litert", "tflite-runtime"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -125,7 +127,7 @@ class ToTflite:
     """
 
     precision: Precision = "same"
-    target: Literal["litert", "tflite-runtime"] = "litert"
+    target: Target = "litert"
     dims: tuple[tuple[str, Annotated[int, Within(1)]], ...] = ()
 
 

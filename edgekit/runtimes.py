@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from edgekit.bridge.versions import too_new
 from edgekit.errors import UserError, missing_extra
@@ -14,6 +13,7 @@ from edgekit.graphs.lite_file import lite_ops
 from edgekit.graphs.onnx_file import load_structure
 from edgekit.model import Format, Model
 from edgekit.profile import FORMATS, DeviceProfile, RuntimeName
+from edgekit.recipe import Target
 from edgekit.remote.wheels import TFLITE, litert_packages
 
 _LITERT_MISSING = (
@@ -47,7 +47,7 @@ def runtime_of(model: Model) -> RuntimeName:
     return next(name for name, form in FORMATS.items() if form == model.format)
 
 
-def lite_target(profile: DeviceProfile) -> Literal["litert", "tflite-runtime"]:
+def lite_target(profile: DeviceProfile) -> Target:
     """Which of the two packages that are ``litert`` the device has."""
     spec = profile.runtimes.get("litert")
     only_old = spec is not None and litert_packages(spec.version) == (TFLITE,)

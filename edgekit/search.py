@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
 
 from edgekit.model import Format
 from edgekit.passes import step
@@ -17,6 +16,7 @@ from edgekit.recipe import (
     Ranges,
     Recipe,
     Step,
+    Target,
     ToOnnx,
     ToTflite,
     WeightBits,
@@ -57,7 +57,7 @@ class Terms:
     weight_bits: WeightBits
     seed: int
     dims: tuple[tuple[str, int], ...] = ()
-    target: Literal["litert", "tflite-runtime"] = "litert"
+    target: Target = "litert"
     remakes: bool = False
 
 

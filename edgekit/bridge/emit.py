@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Literal
 
 from onnx import ModelProto
 
@@ -11,7 +10,6 @@ from edgekit.bridge.flatbuffer import write_lite
 from edgekit.bridge.folding import fold
 from edgekit.bridge.fusing import fuse
 from edgekit.bridge.graph import LiteGraph, kinds
-from edgekit.bridge.kernels import Target
 from edgekit.bridge.lowering import lower
 from edgekit.bridge.naming import name_compositions
 from edgekit.bridge.older import avoid_newer
@@ -25,11 +23,7 @@ from edgekit.bridge.quantising import quantise, store_quantised
 from edgekit.bridge.settling import settled
 from edgekit.bridge.versions import too_new
 from edgekit.errors import PassRefused
-
-Precision = Literal["same", "float16", "dynamic", "int16x8"]
-
-
-__all__ = ["Precision", "Target", "emitted", "finish", "lite_graph"]
+from edgekit.recipe import Precision, Target
 
 
 def emitted(

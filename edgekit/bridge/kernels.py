@@ -7,7 +7,6 @@ from typing import Literal
 
 Scales = Literal["free", "same", "fixed"]
 Activations = Literal["int8", "int16"]
-Target = Literal["litert", "tflite-runtime"]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,10 +9,11 @@ import numpy as np
 
 from edgekit.bridge.graph import Array, LiteGraph, Op, Quantization, Tensor, constant
 from edgekit.bridge.integers import along_axis
-from edgekit.bridge.kernels import LAYERS, Target
+from edgekit.bridge.kernels import LAYERS
 from edgekit.bridge.wiring import Wiring, like, sweep
 from edgekit.errors import PassRefused
 from edgekit.graphs.rewrite import QUANTISED_ALREADY
+from edgekit.recipe import Target
 
 # As few entries save nothing: the tensor and the operator that unpacks it take more.
 _LEAST_FLOAT16 = 64
