@@ -31,6 +31,7 @@ Estimator = Literal["minmax", "average", "percentile", "entropy", "mse"]
 Ranges = Literal["auto", "minmax", "average", "percentile", "entropy", "mse"]
 WeightBits = Literal[7, 8]
 Precision = Literal["same", "float16", "dynamic", "int16x8"]
+Kind = Literal["channels", "heads", "neurons", "layers"]
 # The two packages that are the runtime "litert".
 Target = Literal["litert", "tflite-runtime"]
 
@@ -136,7 +137,80 @@ class ToOnnx:
     """The same graph as an .onnx file, from a .tflite file."""
 
 
-Settings = Clean | QuantizeStatic | QuantizeDynamic | QuantizeWeights | Float16 | ToTflite | ToOnnx
+@dataclass(frozen=True, kw_only=True)
+class PruneChannels:
+    """Fewer channels, attention heads, neurons and residual layers; the graph really gets smaller.
+
+    ``remove`` is the part that goes: of the multiply-accumulates, or with ``of=units`` of the
+    groups of each layer. ``kinds`` says what may go.
+
+    ``score`` ranks the groups of a layer: ``second-order`` by the error that is left once the
+    consumers are refitted, ``fisher`` and ``taylor`` by gradients (needs TensorFlow),
+    ``magnitude`` by their weights. ``allocation`` shares it out among the layers: ``measured`` by
+    the divergence of the outputs on held-out samples, ``score`` by the scores alone, ``uniform``
+    the same part of each.
+
+    Widths that were multiples of ``align`` stay so. ``repair`` refits by least squares what reads
+    the channels that are left, on calibration samples.
+    """
+
+    remove: Annotated[float, Within(0.01, 0.95)] = 0.25
+    of: Literal["macs", "units"] = "macs"
+    kinds: tuple[Kind, ...] = ("channels", "heads", "neurons", "layers")
+    score: Literal["second-order", "fisher", "taylor", "magnitude"] = "second-order"
+    allocation: Literal["measured", "score", "uniform"] = "measured"
+    align: Annotated[int, Within(1, 64)] = 8
+    repair: bool = True
+    max_samples: SampleCount = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prune:
+    """Single weights set to zero, the others made up for them; the file travels lighter.
+
+    ``sparsity`` is the part of the weights that becomes zero, on average over the layers; with
+    ``pattern`` N:M it is N of each M inputs that stay. ``score`` is ``second-order`` (OBS: what is
+    left makes up for each zero) or ``magnitude``. ``allocation`` as in ``prune-channels``.
+
+    The runtimes multiply by zeros as by any number: no latency is gained.
+    """
+
+    sparsity: Annotated[float, Within(0.05, 0.95)] = 0.5
+    pattern: Literal["none", "1:2", "2:4", "4:8", "1:4"] = "none"
+    score: Literal["second-order", "magnitude"] = "second-order"
+    allocation: Literal["measured", "uniform"] = "measured"
+    max_samples: SampleCount = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class LowRank:
+    """Each large product as two thin ones, where that saves multiply-accumulates and bytes.
+
+    ``keep`` is the part of the parameters that the layers taken keep together. ``layers`` are
+    patterns (``*ffn*``) of names of weights or nodes; all that are large enough where none is
+    given. ``score`` is ``activations`` (the error that the layer's own inputs make of it) or
+    ``plain`` (that of the weights alone). ``allocation`` as in ``prune-channels``.
+    """
+
+    keep: Annotated[float, Within(0.05, 0.95)] = 0.5
+    layers: tuple[str, ...] = ()
+    score: Literal["activations", "plain"] = "activations"
+    allocation: Literal["measured", "error", "uniform"] = "measured"
+    max_samples: SampleCount = 256
+
+
+Settings = (
+    Clean
+    | PruneChannels
+    | LowRank
+    | Prune
+    | QuantizeStatic
+    | QuantizeDynamic
+    | QuantizeWeights
+    | Float16
+    | ToTflite
+    | ToOnnx
+)
 
 
 @dataclass(frozen=True, kw_only=True)
