@@ -1,0 +1,136 @@
+"""Convolutions: plain, grouped, depthwise and transposed."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from onnx import NodeProto
+
+from edgekit.graphs.channels.atoms import Axis
+from edgekit.graphs.channels.walking import Axes, Product, Role, Walk, called, integer
+
+
+def conv(walk: Walk, node: NodeProto) -> None:
+    """X [N, C, ...], W [O, C / groups, ...]."""
+    read = walk.of(node, 0)
+    _still(walk, read[2:], node)
+    groups = integer(node, "group", 1)
+    size = walk.size(node.input[1])
+    made = _plain(walk, node, read) if groups == 1 else _grouped(walk, node, read, groups)
+    _biased(walk, node, made)
+    out = walk.size(node.output[0])
+    walk.axes[node.output[0]] = [read[0], made, *walk.still(out[2:])]
+    inner = _inputs_of_a_group(walk, node)
+    constant = math.prod(size[2:]) * math.prod(out[2:]) * out[0]
+    walk.products.append(Product(node=node, constant=constant, axes=(made, inner)))
+
+
+def _plain(walk: Walk, node: NodeProto, read: Axes) -> Axis:
+    roles: dict[int, Role] = {0: "makes", 1: "reads"}
+    values = {0: (node.output[0], 1), 1: (node.input[0], 1)}
+    weight = _weight(walk, node, roles, values, {})
+    walk.atoms.same(read[1], weight[1])
+    return weight[0]
+
+
+def _grouped(walk: Walk, node: NodeProto, read: Axes, groups: int) -> Axis:
+    """Whole groups may go, and one channel of each group together.
+
+    A depthwise convolution has nothing but groups.
+    """
+    outputs, inputs = walk.size(node.input[1])[:2]
+    per_group = outputs // groups
+    whole = walk.atoms.fresh(groups)
+    inner = walk.atoms.fresh(inputs) if inputs > 1 else np.zeros(1, np.intp)
+    outer = walk.made(per_group) if inputs > 1 and per_group > 1 else np.zeros(per_group, np.intp)
+    walk.atoms.same(read[1], walk.atoms.product([whole, inner]))
+    made = walk.atoms.product([whole, outer])
+    roles: dict[int, Role] = {0: "makes" if inputs > 1 else "along", 1: "reads"}
+    values = {0: (node.output[0], 1), 1: (node.input[0], 1)}
+    _weight(walk, node, roles, values, {0: made, 1: inner})
+    walk.counts.append((node, "group", whole))
+    return made
+
+
+def _weight(
+    walk: Walk,
+    node: NodeProto,
+    roles: dict[int, Role],
+    values: dict[int, tuple[str, int]],
+    given: dict[int, Axis],
+) -> Axes:
+    if walk.is_stored(node.input[1]):
+        weight = walk.stored(node, 1, roles, values, given)
+    else:
+        weight = walk.of(node, 1)
+        for axis, labels in given.items():
+            walk.atoms.same(weight[axis], labels)
+    _still(walk, weight[2:], node)
+    return weight
+
+
+def _still(walk: Walk, axes: Axes, node: NodeProto) -> None:
+    for axis in axes:
+        walk.keep(axis, f"{called(node)} slides along it")
+
+
+def _biased(walk: Walk, node: NodeProto, made: Axis) -> None:
+    if len(node.input) > 2 and node.input[2]:
+        walk.atoms.same(made, walk.of(node, 2)[0])
+
+
+def _inputs_of_a_group(walk: Walk, node: NodeProto) -> Axis:
+    return next(
+        (
+            u.labels
+            for u in reversed(walk.uses)
+            if u.node is node and u.position == 1 and u.axis == 1
+        ),
+        np.zeros(walk.size(node.input[1])[1], np.intp),
+    )
+
+
+def conv_transpose(walk: Walk, node: NodeProto) -> None:
+    """X [N, C, ...], W [C, O / groups, ...]."""
+    read = walk.of(node, 0)
+    _still(walk, read[2:], node)
+    groups = integer(node, "group", 1)
+    size = walk.size(node.input[1])
+    values = {0: (node.input[0], 1), 1: (node.output[0], 1)}
+    if groups == 1:
+        weight = _weight(walk, node, {0: "reads", 1: "makes"}, values, {})
+        walk.atoms.same(read[1], weight[0])
+        made = weight[1]
+    else:
+        made = _grouped_transpose(walk, node, read, groups)
+    _biased(walk, node, made)
+    out = walk.size(node.output[0])
+    walk.axes[node.output[0]] = [read[0], made, *walk.still(out[2:])]
+    place = math.prod(size[2:]) * math.prod(walk.size(node.input[0])[2:]) * out[0]
+    outer = next(
+        (
+            u.labels
+            for u in reversed(walk.uses)
+            if u.node is node and u.position == 1 and u.axis == 1
+        ),
+        np.zeros(size[1], np.intp),
+    )
+    walk.products.append(Product(node=node, constant=place, axes=(read[1], outer)))
+
+
+def _grouped_transpose(walk: Walk, node: NodeProto, read: Axes, groups: int) -> Axis:
+    inputs, per_group = walk.size(node.input[1])[:2]
+    inner_size = inputs // groups
+    whole = walk.atoms.fresh(groups)
+    inner = walk.atoms.fresh(inner_size) if inner_size > 1 else np.zeros(1, np.intp)
+    outer = (
+        walk.made(per_group) if inner_size > 1 and per_group > 1 else np.zeros(per_group, np.intp)
+    )
+    entering = walk.atoms.product([whole, inner])
+    walk.atoms.same(read[1], entering)
+    values = {0: (node.input[0], 1), 1: (node.output[0], 1)}
+    roles: dict[int, Role] = {0: "along" if inner_size == 1 else "reads", 1: "makes"}
+    _weight(walk, node, roles, values, {0: entering, 1: outer})
+    walk.counts.append((node, "group", whole))
+    return walk.atoms.product([whole, outer])

@@ -1,0 +1,153 @@
+"""Operators that join axes, part them, or pick positions of them."""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import NodeProto
+
+from edgekit.graphs.channels.atoms import Axis
+from edgekit.graphs.channels.rules.elementwise import lined_up
+from edgekit.graphs.channels.walking import Role, Walk, called, integer, ints
+
+
+def concat(walk: Walk, node: NodeProto) -> None:
+    """Axes behind each other; all others go together."""
+    read = [walk.of(node, position) for position in range(len(node.input))]
+    axis = integer(node, "axis", 0) % len(read[0])
+    made = list(read[0])
+    for axes in read[1:]:
+        for i, labels in enumerate(axes):
+            if i != axis:
+                walk.atoms.same(made[i], labels)
+    made[axis] = np.concatenate([axes[axis] for axes in read])
+    walk.axes[node.output[0]] = made
+
+
+def split(walk: Walk, node: NodeProto) -> None:
+    """Parts of an axis; a part that would be nothing may not go as a whole."""
+    axes = walk.of(node, 0)
+    if len(node.input) > 1 and node.input[1]:
+        for each in walk.of(node, 1):
+            walk.keep(each, f"sets {called(node)}")
+    axis = integer(node, "axis", 0) % len(axes)
+    start = 0
+    for name in node.output:
+        length = walk.size(name)[axis] if name else 0
+        walk.axes[name] = [*axes[:axis], axes[axis][start : start + length], *axes[axis + 1 :]]
+        start += length
+    walk.picks.append((node, axes[axis]))
+
+
+def slices(walk: Walk, node: NodeProto) -> None:
+    """A range of positions, with its bounds stored; of an axis that stays otherwise."""
+    axes, out = walk.of(node, 0), walk.size(node.output[0])
+    for position in range(1, len(node.input)):
+        if node.input[position]:
+            for each in walk.of(node, position):
+                walk.keep(each, f"sets {called(node)}")
+    bounds = [walk.observed(name) for name in node.input[1:]]
+    starts, ends = bounds[0], bounds[1]
+    taken = bounds[2] if len(bounds) > 2 else None
+    steps = bounds[3] if len(bounds) > 3 else None
+    made = list(axes)
+    if starts is None or ends is None:
+        for i, n in enumerate(out):
+            walk.keep(axes[i], f"{called(node)} takes a part of it that is computed")
+            made[i] = np.zeros(n, np.intp)
+    else:
+        for k, (start, end) in enumerate(zip(starts, ends, strict=True)):
+            axis = (taken[k] if taken else k) % len(axes)
+            made[axis] = _sliced(
+                walk, node, axes[axis], slice_of(start, end, steps[k] if steps else 1)
+            )
+    walk.axes[node.output[0]] = made
+
+
+def slice_of(start: int, end: int, step: int) -> slice:
+    """What ONNX's bounds mean to Python: far beyond the start is no end when going back."""
+    return slice(start, None if step < 0 and end < -(2**31) + 1 else end, step)
+
+
+def _sliced(walk: Walk, node: NodeProto, axis: Axis, part: slice) -> Axis:
+    taken = axis[part]
+    whole = len(taken) == len(axis) and part.step > 0
+    stored = all(walk.is_stored(name) for name in node.input[1:] if name)
+    if not whole and (not stored or part.step != 1):
+        walk.keep(axis, f"{called(node)} takes a part of it that is computed or has gaps")
+    elif not whole:
+        walk.picks.append((node, axis))
+    return axis if whole else taken
+
+
+def gather(walk: Walk, node: NodeProto) -> None:
+    """Entries of a table, or positions of an axis."""
+    axis = integer(node, "axis", 0)
+    picked = walk.of(node, 1)
+    for each in picked:
+        walk.keep(each, f"are picked by {called(node)}")
+    if walk.is_stored(node.input[0]):
+        axes = _table(walk, node, axis)
+    else:
+        axes = walk.of(node, 0)
+    axis %= len(axes)
+    numbers = walk.numbers(node.input[1])
+    if numbers is None or not picked:
+        walk.keep(axes[axis], f"{called(node)} picks positions of it")
+        middle = walk.still(walk.size(node.input[1]))
+    elif len(picked) == 1:
+        middle = [axes[axis][np.array(numbers)]]
+        walk.picks.append((node, axes[axis]))
+    else:
+        walk.keep(axes[axis], f"{called(node)} picks positions of it")
+        middle = walk.still(walk.size(node.input[1]))
+    walk.axes[node.output[0]] = [*axes[:axis], *middle, *axes[axis + 1 :]]
+
+
+def _table(walk: Walk, node: NodeProto, axis: int) -> list[Axis]:
+    """A stored table, whose entries are the channels of an embedding."""
+    rank = len(walk.size(node.input[0]))
+    axis %= rank
+    behind = len(walk.size(node.output[0])) - rank
+    roles: dict[int, Role] = {i: "makes" for i in range(rank) if i != axis}
+    values = {i: (node.output[0], i if i < axis else i + behind) for i in roles}
+    still = {axis: np.zeros(walk.size(node.input[0])[axis], np.intp)}
+    return walk.stored(node, 0, roles, values, still)
+
+
+def pad(walk: Walk, node: NodeProto) -> None:
+    """Numbers around an axis that are there whatever goes."""
+    axes, out = walk.of(node, 0), walk.size(node.output[0])
+    for position in range(1, len(node.input)):
+        if node.input[position]:
+            for each in walk.of(node, position):
+                walk.keep(each, f"sets {called(node)}")
+    pads = walk.observed(node.input[1]) if len(node.input) > 1 else ints(node, "pads", [])
+    chosen = walk.observed(node.input[3]) if len(node.input) > 3 and node.input[3] else None
+    named = [i % len(axes) for i in chosen] if chosen else list(range(len(axes)))
+    made = list(axes)
+    constant = not any(a.name == "mode" and a.s not in (b"", b"constant") for a in node.attribute)
+    for k, axis in enumerate(named):
+        before, after = (pads[k], pads[k + len(named)]) if pads else (0, 0)
+        if pads is None or min(before, after) < 0 or (max(before, after) and not constant):
+            walk.keep(axes[axis], f"{called(node)} goes by its positions")
+            made[axis] = np.zeros(out[axis], np.intp)
+        elif before or after:
+            edges = walk.still([before, after])
+            made[axis] = np.concatenate([edges[0], axes[axis], edges[1]])
+    walk.axes[node.output[0]] = made
+
+
+def tile(walk: Walk, node: NodeProto) -> None:
+    """The same axis several times over."""
+    axes, out = walk.of(node, 0), walk.size(node.output[0])
+    for each in walk.of(node, 1):
+        walk.keep(each, f"sets {called(node)}")
+    walk.axes[node.output[0]] = [
+        np.tile(axis, n // max(len(axis), 1)) for axis, n in zip(axes, out, strict=True)
+    ]
+
+
+def where(walk: Walk, node: NodeProto) -> None:
+    """Chosen position by position."""
+    read = [walk.of(node, position) for position in range(3)]
+    walk.axes[node.output[0]] = lined_up(walk, read, walk.size(node.output[0]), called(node))

@@ -1,0 +1,191 @@
+"""Operators that lay out the same numbers in other axes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
+
+import numpy as np
+from onnx import NodeProto
+
+from edgekit.graphs.channels.atoms import Axis
+from edgekit.graphs.channels.walking import Axes, Walk, called, integer, ints
+from edgekit.graphs.index import attribute
+
+
+def reshape(walk: Walk, node: NodeProto) -> None:
+    """Any Reshape, Flatten, Squeeze or Unsqueeze, told from the shapes before and after."""
+    for position, name in enumerate(node.input):
+        if position and name and walk.is_stored(name):
+            for axis in walk.of(node, position):
+                walk.keep(axis, "is a shape")
+    size = walk.size(node.output[0])
+    walk.axes[node.output[0]] = laid_out(walk, walk.of(node, 0), size, called(node))
+
+
+def laid_out(walk: Walk, axes: Axes, size: Sequence[int], who: str) -> Axes:
+    """The axes of the same numbers, in their order, in another shape."""
+    made: Axes = [np.zeros(n, np.intp) for n in size]
+    for before, after in _segments([len(a) for a in axes], size):
+        factors = _refined([len(axes[i]) for i in before], [size[i] for i in after])
+        if factors is None:
+            for i in before:
+                walk.keep(axes[i], f"{who} mixes its positions")
+            continue
+        rest = iter(factors)
+        parts: Axes = []
+        for i in before:
+            parts += _split(walk, axes[i], _taken(rest, len(axes[i])))
+        whole = iter(parts)
+        for i in after:
+            made[i] = walk.atoms.product(_gathered(whole, size[i]))
+    return made
+
+
+def _segments(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
+    """Runs of axes with the same number of positions, before and after; axes of 1 left out."""
+    read = [i for i, n in enumerate(before) if n != 1]
+    into = [i for i, n in enumerate(after) if n != 1]
+    found = []
+    while read and into:
+        left, right = [read.pop(0)], [into.pop(0)]
+        while True:
+            one = math.prod(before[i] for i in left)
+            other = math.prod(after[i] for i in right)
+            if one == other:
+                break
+            if one < other:
+                left.append(read.pop(0))
+            else:
+                right.append(into.pop(0))
+        found.append((left, right))
+    return found
+
+
+def _refined(before: Sequence[int], after: Sequence[int]) -> list[int] | None:
+    """Sizes that the axes of both are products of; ``None`` where there are none."""
+    cuts = {math.prod(sizes[:k]) for sizes in (before, after) for k in range(len(sizes) + 1)}
+    ordered = sorted(cuts)
+    if any(b % a for a, b in pairwise(ordered)):
+        return None
+    return [b // a for a, b in pairwise(ordered)]
+
+
+def _taken(factors: Iterator[int], length: int) -> list[int]:
+    taken: list[int] = []
+    while math.prod(taken) < length:
+        taken.append(next(factors))
+    return taken
+
+
+def _gathered(parts: Iterator[Axis], length: int) -> list[Axis]:
+    found: list[Axis] = []
+    while math.prod(len(p) for p in found) < length:
+        found.append(next(parts))
+    return found
+
+
+def _split(walk: Walk, axis: Axis, sizes: list[int]) -> Axes:
+    """The axes that an axis is the product of."""
+    if len(sizes) == 1:
+        return [axis]
+    alone = _depends_on(walk, axis, sizes)
+    if alone is not None:
+        return alone
+    parts = [walk.made(n) for n in sizes]
+    walk.atoms.same(axis, walk.atoms.product(parts))
+    return parts
+
+
+def _depends_on(walk: Walk, axis: Axis, sizes: list[int]) -> Axes | None:
+    """The parts where all but one stay as they are; ``None`` where it takes more than one."""
+    still = walk.still(sizes)
+    roots = np.array([hash(walk.atoms.alive(a)) for a in axis.tolist()]).reshape(sizes)
+    if not any(walk.atoms.alive(a) for a in axis.tolist()):
+        return still
+    for k in range(len(sizes)):
+        first = tuple(slice(None) if i == k else slice(0, 1) for i in range(len(sizes)))
+        if (roots == roots[first]).all():
+            still[k] = axis.reshape(sizes)[first].ravel()
+            return still
+    return None
+
+
+def transpose(walk: Walk, node: NodeProto) -> None:
+    """Axes in another order."""
+    axes = walk.of(node, 0)
+    order = ints(node, "perm", list(range(len(axes)))[::-1])
+    walk.axes[node.output[0]] = [axes[i] for i in order]
+
+
+def depth_to_space(walk: Walk, node: NodeProto) -> None:
+    """[N, C, H, W] to [N, C / b², H b, W b]."""
+    n, c, h, w = walk.size(node.input[0])
+    b = integer(node, "blocksize", 1)
+    by_column = attribute(node, "mode", b"DCR") == b"CRD"
+    inner = [n, c // b**2, b, b, h, w] if by_column else [n, b, b, c // b**2, h, w]
+    order = [0, 1, 4, 2, 5, 3] if by_column else [0, 3, 4, 1, 5, 2]
+    _in_blocks(walk, node, inner, order)
+
+
+def space_to_depth(walk: Walk, node: NodeProto) -> None:
+    """[N, C, H, W] to [N, C b², H / b, W / b]."""
+    n, c, h, w = walk.size(node.input[0])
+    b = integer(node, "blocksize", 1)
+    _in_blocks(walk, node, [n, c, h // b, b, w // b, b], [0, 3, 5, 1, 2, 4])
+
+
+def _in_blocks(walk: Walk, node: NodeProto, inner: list[int], order: list[int]) -> None:
+    read = walk.of(node, 0)
+    for axis in (read[0], *read[2:]):
+        walk.keep(axis, f"{called(node)} takes it apart")
+    blocks = laid_out(walk, read, inner, called(node))
+    turned = [blocks[i] for i in order]
+    walk.axes[node.output[0]] = laid_out(walk, turned, walk.size(node.output[0]), called(node))
+
+
+def expand(walk: Walk, node: NodeProto) -> None:
+    """Axes of 1 become longer; what is copied may go as what it meets."""
+    _fixed_inputs(walk, node, range(1, len(node.input)))
+    axes, size = walk.of(node, 0), walk.size(node.output[0])
+    made: Axes = []
+    for i, n in enumerate(size):
+        back = len(size) - i
+        old = axes[-back] if len(axes) >= back else None
+        if old is not None and len(old) != n:
+            walk.keep(old, f"is spread over others by {called(node)}")
+        made.append(old if old is not None and len(old) == n else walk.atoms.fresh(n))
+    walk.axes[node.output[0]] = made
+
+
+def filled(walk: Walk, node: NodeProto) -> None:
+    """ConstantOfShape: the same number everywhere, so that any position may go."""
+    _fixed_inputs(walk, node, range(len(node.input)))
+    walk.axes[node.output[0]] = [walk.atoms.fresh(n) for n in walk.size(node.output[0])]
+
+
+def resize(walk: Walk, node: NodeProto) -> None:
+    """Axes whose length changes stay; the others go on."""
+    _fixed_inputs(walk, node, range(1, len(node.input)))
+    axes, size = walk.of(node, 0), walk.size(node.output[0])
+    changed = [len(axis) != n for axis, n in zip(axes, size, strict=True)]
+    for axis, other in zip(axes, changed, strict=True):
+        if other:
+            walk.keep(axis, f"{called(node)} changes its length")
+    walk.axes[node.output[0]] = [
+        np.zeros(n, np.intp) if other else axis
+        for axis, n, other in zip(axes, size, changed, strict=True)
+    ]
+
+
+def shape_of(walk: Walk, node: NodeProto) -> None:
+    """Shape: numbers about axes, set right when these are cut."""
+    walk.axes[node.output[0]] = walk.still(walk.size(node.output[0]))
+
+
+def _fixed_inputs(walk: Walk, node: NodeProto, positions: Iterable[int]) -> None:
+    for position in positions:
+        if node.input[position]:
+            for axis in walk.of(node, position):
+                walk.keep(axis, f"sets {called(node)}")

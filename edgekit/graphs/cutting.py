@@ -1,0 +1,140 @@
+"""Take groups of channels out of a graph: constants, shapes and counts, in one go."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Collection, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, numpy_helper
+
+from edgekit.graphs.channels import Channels
+from edgekit.graphs.channels.walking import Use
+from edgekit.graphs.index import GraphIndex
+from edgekit.graphs.mending import mend
+
+Flags = NDArray[np.bool_]
+
+
+def cut(channels: Channels, gone: Collection[int]) -> ModelProto:
+    """A new model without these groups.
+
+    Weights lose the channels, whoever reads shapes gets new ones, and computed shapes follow for
+    any size of free dimensions. Where a group was zero everywhere the outputs stay the same.
+
+    Args:
+        channels: of a model, which is not changed.
+        gone: numbers of groups.
+
+    Raises:
+        ValueError: an axis would have no position left; names a value.
+    """
+    flags = channels.flags(gone)
+    emptied = _emptied(channels, flags)
+    if emptied:
+        raise ValueError(f"nothing would be left of {emptied}")
+    made = ModelProto()
+    made.CopyFrom(channels.proto)
+    if not flags.any():
+        return made
+    del made.graph.value_info[:]
+    index = GraphIndex(made)
+    _cut_constants(channels, flags, index)
+    mend(channels, flags, index)
+    GraphIndex(made).drop_unread_constants()
+    return made
+
+
+def permitted(channels: Channels, gone: Sequence[int]) -> list[int]:
+    """Those of some groups that can go without leaving an axis empty.
+
+    Args:
+        channels: of a model.
+        gone: numbers of groups, the first to go first; the last are the first to be spared.
+    """
+    flags = channels.flags(gone)
+    for number in reversed(gone):
+        if _emptied(channels, flags) is None:
+            break
+        emptied = [a for a in channels.axes if not channels.stays(a, flags).any()]
+        if any((channels.members(a) == number).any() for a in emptied):
+            flags[number] = False
+    return [number for number in gone if flags[number]]
+
+
+def macs_of(channels: Channels, gone: Collection[int] = ()) -> int:
+    """Multiply-accumulates that are left when groups go, for the sizes the channels were found at.
+
+    Conv, ConvTranspose, Gemm and MatMul count, as in ``cost``.
+    """
+    flags = channels.flags(gone)
+    return sum(
+        product.constant
+        * math.prod(int(channels.stays(axis, flags).sum()) for axis in product.axes)
+        for product in channels.walk.products
+    )
+
+
+def _emptied(channels: Channels, flags: Flags) -> str | None:
+    """A value of which nothing would be left; ``None`` where there is none."""
+    for axis in channels.axes:
+        if not channels.stays(axis, flags).any():
+            return next(
+                (
+                    name
+                    for name, axes in channels.walk.axes.items()
+                    if any(np.array_equal(axis, a) for a in axes)
+                ),
+                "a stored tensor",
+            )
+    return None
+
+
+def _cut_constants(channels: Channels, flags: Flags, index: GraphIndex) -> None:
+    """Give each reader what is left of the constants that it reads."""
+    by_reader: dict[tuple[str, int], list[Use]] = defaultdict(list)
+    for use in channels.walk.uses:
+        by_reader[key(use.node), use.position].append(use)
+    places = {key(node): node for node in index.graph.node}
+    variants: dict[str, dict[bytes, list[tuple[NodeProto, int]]]] = defaultdict(
+        lambda: defaultdict(list)
+    )
+    masks: dict[bytes, list[Flags]] = {}
+    for (reader, position), uses in by_reader.items():
+        kept = [channels.stays(u.labels, flags) for u in sorted(uses, key=lambda u: u.axis)]
+        if all(k.all() for k in kept):
+            continue
+        node = places[reader]
+        mark = b"|".join(k.tobytes() for k in kept)
+        masks[mark] = kept
+        variants[node.input[position]][mark].append((node, position))
+    for name, readers in variants.items():
+        for mark, asked in readers.items():
+            _replace(index, name, masks[mark], asked)
+
+
+def _replace(
+    index: GraphIndex, name: str, kept: list[Flags], readers: list[tuple[NodeProto, int]]
+) -> None:
+    value = index.constant(name)
+    if value is None:
+        raise KeyError(name)
+    for axis, mask in enumerate(kept):
+        if not mask.all():
+            value = np.compress(mask, value, axis=axis)
+    alone = len(index.readers[name]) == len({key(node) for node, _ in readers})
+    if alone and name not in index.inner_reads and name not in index.outputs:
+        tensor = numpy_helper.from_array(np.ascontiguousarray(value), name)
+        index.initializers[name].CopyFrom(tensor)
+        return
+    fresh = index.add_constant(name, value)
+    for node, position in readers:
+        node.input[position] = fresh
+
+
+def key(node: NodeProto) -> str:
+    """What tells a node from the others of a graph: the first value that it makes."""
+    name: str = next(name for name in node.output if name)
+    return name

@@ -1,0 +1,277 @@
+"""Numbers inside a graph that speak of axes, set right when positions of these axes go.
+
+What a graph computes about shapes goes on in the sizes of before the cut: Shape is scaled up to
+them, and what reads a shape scales it down. So any arithmetic between the two stays true.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto, helper
+
+from edgekit.graphs.channels import Channels
+from edgekit.graphs.channels.atoms import Axis
+from edgekit.graphs.channels.rules.joining import slice_of
+from edgekit.graphs.channels.walking import integer
+from edgekit.graphs.index import GraphIndex, attribute
+from edgekit.graphs.onnx_file import opset
+
+Flags = NDArray[np.bool_]
+# Which input of an operator is a shape, of its output.
+_SHAPED = {"Reshape": 1, "Expand": 1, "ConstantOfShape": 0, "Resize": 3}
+
+
+def mend(channels: Channels, flags: Flags, index: GraphIndex) -> None:
+    """Set right all that speaks of axes which lose positions."""
+    mender = _Mender(channels, flags, index)
+    nodes: list[NodeProto] = []
+    for node in index.graph.node:
+        nodes += mender.mended(node)
+    index.replace_nodes(nodes)
+
+
+class _Mender:
+    """Writes each node anew, with what it needs before and behind it."""
+
+    def __init__(self, channels: Channels, flags: Flags, index: GraphIndex) -> None:
+        self.channels = channels
+        self.flags = flags
+        self.index = index
+        self.counts = {(n.output[0], name): axis for n, name, axis in channels.walk.counts}
+        self.picks: dict[str, list[Axis]] = {}
+        for node, axis in channels.walk.picks:
+            self.picks.setdefault(node.output[0], []).append(axis)
+        self.means = {node.output[0]: axes for node, axes in channels.walk.means}
+
+    def left(self, axis: Axis) -> Flags:
+        """Which positions of an axis stay."""
+        return self.channels.stays(axis, self.flags)
+
+    def ratio(self, axis: Axis) -> tuple[int, int]:
+        """Positions that stay and that were, in lowest terms."""
+        stays = self.left(axis)
+        common = math.gcd(int(stays.sum()), len(stays))
+        return int(stays.sum()) // common, len(stays) // common
+
+    def mended(self, node: NodeProto) -> list[NodeProto]:
+        """The nodes in the place of one."""
+        for (output, name), axis in self.counts.items():
+            if output == node.output[0]:
+                self._set(node, name, int(self.left(axis).sum()))
+        if node.op_type in _SHAPED:
+            return self._shaped(node, _SHAPED[node.op_type])
+        special: dict[str, Callable[[NodeProto], list[NodeProto]]] = {
+            "Shape": self._shape,
+            "Split": self._split,
+            "Slice": self._slice,
+            "Gather": self._gather,
+            "ReduceMean": self._mean,
+            "LayerNormalization": self._layer_norm,
+        }
+        return special[node.op_type](node) if node.op_type in special else [node]
+
+    @staticmethod
+    def _set(node: NodeProto, name: str, value: int) -> None:
+        for each in node.attribute:
+            if each.name == name:
+                each.i = value
+
+    # ------------------------------------------------------------ shapes
+
+    def _shaped(self, node: NodeProto, position: int) -> list[NodeProto]:
+        """Scale the shape that a node reads down to what is left."""
+        if len(node.input) <= position or not node.input[position]:
+            return [node]
+        axes = self.channels.walk.axes[node.output[0]]
+        name = node.input[position]
+        old = self.channels.walk.observed(name)
+        if old is None or len(old) > len(axes):
+            return [node]
+        axes = axes[len(axes) - len(old) :]
+        ratios = [self.ratio(a) if n > 1 else (1, 1) for a, n in zip(axes, old, strict=True)]
+        copies = [n == 0 and not integer(node, "allowzero", 0) for n in old]
+        stored = self.index.constant(name)
+        if stored is not None:
+            new = [
+                int(self.left(a).sum()) if zero and not self.left(a).all() else n * r[0] // r[1]
+                for a, n, r, zero in zip(axes, old, ratios, copies, strict=True)
+            ]
+            if new != old:
+                node.input[position] = self.index.add_constant(name, np.array(new, stored.dtype))
+            return [node]
+        if all(r == (1, 1) for r in ratios):
+            return [node]
+        scaled, nodes = self._scaled(name, ratios)
+        node.input[position] = scaled
+        return [*nodes, node]
+
+    def _scaled(self, name: str, ratios: Sequence[tuple[int, int]]) -> tuple[str, list[NodeProto]]:
+        """A computed vector times fractions that come out whole."""
+        product, quotient = self.index.fresh(name), self.index.fresh(name)
+        times = self.index.add_constant(name, np.array([r[0] for r in ratios], np.int64))
+        over = self.index.add_constant(name, np.array([r[1] for r in ratios], np.int64))
+        return quotient, [
+            helper.make_node("Mul", [name, times], [product]),
+            helper.make_node("Div", [product, over], [quotient]),
+        ]
+
+    def _shape(self, node: NodeProto) -> list[NodeProto]:
+        """The shape as it was."""
+        axes = self.channels.walk.axes.get(node.input[0])
+        if axes is None:
+            return [node]
+        start, end = integer(node, "start", 0), integer(node, "end", len(axes))
+        ratios = [self.ratio(axis)[::-1] for axis in axes[slice(start, end)]]
+        if all(r == (1, 1) for r in ratios) or not self._asked(node.output[0], ratios):
+            return [node]
+        bare = self.index.fresh(node.output[0])
+        scaled, nodes = self._scaled(bare, ratios)
+        nodes[-1].output[0] = node.output[0]
+        node.output[0] = bare
+        return [node, *nodes]
+
+    def _asked(self, name: str, ratios: Sequence[tuple[int, int]]) -> bool:
+        """Whether a reader of a shape wants one of the sizes that changed."""
+        if name in self.index.outputs or name in self.index.inner_reads:
+            return True
+        for reader in self.index.readers[name]:
+            picked = (
+                self.channels.walk.numbers(reader.input[1]) if reader.op_type == "Gather" else None
+            )
+            if picked is None or any(ratios[i] != (1, 1) for i in picked):
+                return True
+        return False
+
+    # ------------------------------------------------------------ positions
+
+    def _split(self, node: NodeProto) -> list[NodeProto]:
+        """Explicit lengths of the parts."""
+        (axis,) = self.picks[node.output[0]]
+        if self.left(axis).all():
+            return [node]
+        walk, at = self.channels.walk, integer(node, "axis", 0)
+        lengths = [
+            int(self.left(axis[start:stop]).sum())
+            for start, stop in _bounds([walk.size(name)[at] for name in node.output])
+        ]
+        kept = [a for a in node.attribute if a.name not in ("num_outputs", "split")]
+        del node.attribute[:]
+        node.attribute.extend(kept)
+        del node.input[1:]
+        node.input.append(self.index.add_constant("split", np.array(lengths, np.int64)))
+        return [node]
+
+    def _slice(self, node: NodeProto) -> list[NodeProto]:
+        """Bounds counted in what is left."""
+        cuts = [axis for axis in self.picks.get(node.output[0], []) if not self.left(axis).all()]
+        if not cuts:
+            return [node]
+        walk = self.channels.walk
+        axes = walk.axes[node.input[0]]
+        starts, ends = walk.numbers(node.input[1]), walk.numbers(node.input[2])
+        taken = walk.numbers(node.input[3]) if len(node.input) > 3 else None
+        if starts is None or ends is None:
+            raise KeyError(node.input[1])
+        for k in range(len(starts)):
+            axis = axes[(taken[k] if taken else k) % len(axes)]
+            if any(axis is each for each in cuts):
+                kept = self.left(axis)
+                part = slice_of(starts[k], ends[k], 1).indices(len(axis))
+                starts[k] = int(kept[: part[0]].sum())
+                ends[k] = starts[k] + int(kept[part[0] : part[1]].sum())
+        node.input[1] = self.index.add_constant("starts", np.array(starts, np.int64))
+        node.input[2] = self.index.add_constant("ends", np.array(ends, np.int64))
+        return [node]
+
+    def _gather(self, node: NodeProto) -> list[NodeProto]:
+        """Positions counted in what is left."""
+        for axis in self.picks.get(node.output[0], []):
+            kept = self.left(axis)
+            picked = self.channels.walk.numbers(node.input[1])
+            if kept.all() or picked is None:
+                continue
+            places = np.cumsum(kept) - 1
+            new = [int(places[i]) for i in picked if kept[i]]
+            node.input[1] = self.index.add_constant("picked", np.array(new, np.int64))
+        return [node]
+
+    # ------------------------------------------------------------ means
+
+    def _share(self, node: NodeProto) -> float:
+        """Which part of the positions that a node averages over is left."""
+        ratios = [self.ratio(axis) for axis in self.means.get(node.output[0], [])]
+        return math.prod(kept / whole for kept, whole in ratios)
+
+    def _mean(self, node: NodeProto) -> list[NodeProto]:
+        """A mean over as many as before, those that went being zero."""
+        share = self._share(node)
+        if share == 1.0:
+            return [node]
+        bare = self.index.fresh(node.output[0])
+        scale = self.index.add_constant("share", np.array(share, np.float32))
+        scaled = helper.make_node("Mul", [bare, scale], [node.output[0]])
+        node.output[0] = bare
+        return [node, scaled]
+
+    def _layer_norm(self, node: NodeProto) -> list[NodeProto]:
+        """Mean and variance over as many as before, written out.
+
+        With a share r left, the mean is r m, and the variance r v + (1 - r) (r m)², where m is
+        the mean of what is left and v its mean square distance from r m.
+        """
+        share = self._share(node)
+        if share == 1.0:
+            return [node]
+        return _Written(self.index, node, share).nodes
+
+
+class _Written:
+    """A LayerNormalization in which some zeros are not there any more."""
+
+    def __init__(self, index: GraphIndex, node: NodeProto, share: float) -> None:
+        self.index = index
+        self.nodes: list[NodeProto] = []
+        x = node.input[0]
+        mean = self._add("Mul", self._mean(x), self._number(share))
+        distance = self._add("Sub", x, mean)
+        square = self._add("Mul", distance, distance)
+        seen = self._add("Mul", self._mean(square), self._number(share))
+        unseen = self._add("Mul", self._add("Mul", mean, mean), self._number(1 - share))
+        epsilon = attribute(node, "epsilon", 1e-5)
+        variance = self._add(
+            "Add",
+            self._add("Add", seen, unseen),
+            self._number(float(epsilon if isinstance(epsilon, float) else 1e-5)),
+        )
+        made = self._add("Div", distance, self._add("Sqrt", variance))
+        made = self._add("Mul", made, node.input[1])
+        if len(node.input) > 2 and node.input[2]:
+            made = self._add("Add", made, node.input[2])
+        self.nodes[-1].output[0] = node.output[0]
+
+    def _number(self, value: float) -> str:
+        return self.index.add_constant("n", np.array(value, np.float32))
+
+    def _add(self, op: str, *inputs: str) -> str:
+        output = self.index.fresh("n")
+        self.nodes.append(helper.make_node(op, list(inputs), [output]))
+        return output
+
+    def _mean(self, value: str) -> str:
+        output = self.index.fresh("n")
+        if opset(self.index.proto) >= 18:
+            axes = self.index.add_constant("axes", np.array([-1], np.int64))
+            node = helper.make_node("ReduceMean", [value, axes], [output], keepdims=1)
+        else:
+            node = helper.make_node("ReduceMean", [value], [output], axes=[-1], keepdims=1)
+        self.nodes.append(node)
+        return output
+
+
+def _bounds(lengths: Sequence[int]) -> list[tuple[int, int]]:
+    ends = np.cumsum(lengths).tolist()
+    return list(zip([0, *ends[:-1]], ends, strict=True))
