@@ -47,10 +47,21 @@ def _agreed(made: Applied) -> str:
 def _layer_table(costs: Sequence[LayerCost]) -> str:
     head = ["costliest layers", "operator", "parameters", "width", "bits", "bytes", "KL"]
     rows = [
-        [c.layer, c.op, f"{c.parameters:,}", str(c.width), f"{c.bits:.2f}", size(c.bytes)]
+        [
+            c.layer,
+            c.op,
+            f"{c.parameters:,}",
+            str(c.width),
+            f"{c.bits:.2f}",
+            size(c.bytes),
+            f"{c.kl:.3g}",
+        ]
         for c in costs
     ]
-    return table([head, *([*r, f"{c.kl:.3g}"] for r, c in zip(rows, costs, strict=True))])
+    if any(c.note for c in costs):
+        head.append("what became of it")
+        rows = [[*row, c.note] for row, c in zip(rows, costs, strict=True)]
+    return table([head, *rows])
 
 
 def applied_facts(made: Applied) -> dict[str, object]:
