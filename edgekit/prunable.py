@@ -11,11 +11,11 @@ from functools import cached_property
 from onnx import ModelProto
 
 from edgekit.errors import PassRefused
-from edgekit.graphs.channels import Channels, Family, Fixed, find_channels
+from edgekit.graphs.channels import Channels, Family, Fixed, Place, find_channels
 from edgekit.graphs.channels.walking import Use
 from edgekit.graphs.cutting import key, macs_of, permitted
 from edgekit.graphs.onnx_file import load
-from edgekit.graphs.rewrite import prepare
+from edgekit.graphs.rewrite import QUANTISED_ALREADY, prepare
 from edgekit.graphs.shapes import fixed_shape
 from edgekit.model import Model
 
@@ -120,7 +120,7 @@ def _looked(channels: Channels) -> Prunable:
     fed = [v.name for v in channels.proto.graph.input if v.name not in stored]
     fixed = tuple(_reasons(channels))
     return Prunable(
-        refused="" if channels.families else _binding(fixed),
+        refused="" if channels.families else _binding(channels, fixed),
         parts=tuple(counted.part(family) for family in channels.families),
         macs=macs_of(channels),
         least_macs=macs_of(channels, _most(channels)),
@@ -129,7 +129,9 @@ def _looked(channels: Channels) -> Prunable:
     )
 
 
-def _binding(fixed: Sequence[Reason]) -> str:
+def _binding(channels: Channels, fixed: Sequence[Reason]) -> str:
+    if any(node.op_type == "DequantizeLinear" for node in channels.proto.graph.node):
+        return f"{QUANTISED_ALREADY}: its weights are stored as integers"
     if not fixed:
         return "no layer makes channels by a stored weight"
     return f"{fixed[0].example}: {fixed[0].reason}"
@@ -155,7 +157,7 @@ class _Counted:
             kind=family.kind,
             groups=len(family.groups),
             width=family.width,
-            layers=len({key(place.node) for place in places if place.role != "along"}),
+            layers=len({key(place.node) for place in places if _is_layer(place)}),
             macs=macs_of(self.channels) - macs_of(self.channels, gone),
             parameters=self._parameters(()) - self._parameters(gone),
         )
@@ -175,6 +177,11 @@ class _Counted:
         for use in self.channels.walk.uses:
             found[use.node.input[use.position]][f"{use.position}:{key(use.node)}"].append(use)
         return [next(iter(readers.values())) for readers in found.values()]
+
+
+def _is_layer(place: Place) -> bool:
+    """Whether a place is in a layer, and not in what comes behind one; depthwise ones are along."""
+    return place.role != "along" or place.node.op_type == "Conv"
 
 
 def _reasons(channels: Channels) -> Iterator[Reason]:

@@ -104,6 +104,32 @@ def test_a_quantised_model_says_so(tmp_path):
     assert found.refused.startswith("the model is quantised already")
 
 
+def test_a_model_whose_weights_are_integers_says_so(tmp_path):
+    text = (
+        "g (float[N,4] x) => (float[N,3] y) "
+        "{ a = DequantizeLinear(w, s) h = MatMul(x, a) r = Relu(h) y = MatMul(r, v) }"
+    )
+    weights = {"w": np.ones((4, 6), np.int8), "s": np.float32(0.1), "v": normal(6, 3)}
+
+    found = looked(tmp_path, text, weights)
+
+    assert found.parts == ()
+    assert "weights are stored as integers" in found.refused
+
+
+def test_a_depthwise_layer_is_one_that_channels_run_through(tmp_path):
+    text = (
+        "g (float[1,3,8,8] x) => (float[1,5,8,8] y) { a = Conv(x, w) "
+        "d = Conv<group = 4, pads = [1,1,1,1]>(a, u) n = Conv(d, v) y = Relu(n) }"
+    )
+    weights = {"w": normal(4, 3, 1, 1), "u": normal(4, 1, 3, 3), "v": normal(5, 4, 1, 1)}
+
+    (part,) = looked(tmp_path, text, weights).parts
+
+    assert (part.groups, part.layers) == (4, 3)
+    assert part.macs == 3 * 64 * (3 + 9 + 5)
+
+
 def test_layers_that_differ_by_a_number_are_one_row_and_reasons_alike_one_line(tmp_path):
     layers = [f"c{i} = Conv<pads = [1,1,1,1]>(r{i}, w{i}) r{i + 1} = Relu(c{i})" for i in range(5)]
     ends = [f"s{i} = Sin(r5) y{i} = Conv(s{i}, v{i})" for i in range(2)]
