@@ -125,7 +125,7 @@ def _looked(channels: Channels) -> Prunable:
         macs=macs_of(channels),
         least_macs=macs_of(channels, _most(channels)),
         fixed=fixed,
-        sizes={name: channels.walk.sizes[name] for name in fed},
+        sizes={name: channels.walk.size(name) for name in fed},
     )
 
 
