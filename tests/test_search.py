@@ -367,6 +367,22 @@ def test_channels_that_cost_too_much_accuracy_are_the_end_of_it():
     assert {name.rsplit("-", 1)[0] for name in pruned} == {"pruned-40", "pruned-63"}
 
 
+def test_where_too_many_went_and_there_is_room_some_come_back():
+    def outcome(recipe):
+        pruned = settings_in(recipe).get("prune-channels")
+        removed = pruned.remove if pruned else 0.0
+        over = {0.0: 0.5, 0.4: -0.2}.get(removed, -0.02)
+        fails = {"latency_p95_ms": over, "accuracy_drop_points": 0.1 if removed == 0.4 else -0.1}
+        return candidate(recipe.name, recipe=recipe, fails=fails)
+
+    assert explore(outcome)[2:] == [
+        "pruned-40-static",
+        "pruned-40-dynamic",
+        "pruned-27-static",
+        "pruned-27-dynamic",
+    ]
+
+
 def test_the_nearest_forms_are_pruned_and_no_others():
     def outcome(recipe):
         if "prune-channels" in settings_in(recipe):

@@ -75,7 +75,7 @@ def fewer_bits(tried: Tried, terms: Terms) -> tuple[Recipe, ...]:
 def _small_enough(tried: Tried) -> list[Candidate]:
     """Graphs that were made smaller until all but their transfer held."""
     shrunk = made(tried, "pruned-", "low-rank-")
-    return [c for c in shrunk if _usable(c) and holds(c, *_STRUCTURE)]
+    return [c for c in shrunk if _runs(c) and accurate(c) and holds(c, *_STRUCTURE)]
 
 
 def _low_bits(of: Recipe, room: int, terms: Terms) -> Recipe:
@@ -88,8 +88,8 @@ def _low_bits(of: Recipe, room: int, terms: Terms) -> Recipe:
 def fewer_channels(tried: Tried, terms: Terms) -> tuple[Recipe, ...]:
     """Fewer channels where all that is accurate is too slow, too large or takes too much memory.
 
-    As many go as the nearest forms of int8 miss the budget by, and more as long as that is not
-    enough and the accuracy holds.
+    As many go as the nearest forms of int8 miss the budget by; more where that is not enough and
+    the accuracy holds, and not quite so many where it does not and there is room.
     """
     return _shrunk(tried, terms, _CHANNELS)
 
@@ -113,7 +113,7 @@ class _Way(Generic[S]):
 
     Attributes:
         kind: its settings.
-        attempts: how often it is tried, each time with less left.
+        attempts: how often it is tried.
         budgets: that it may meet.
         settings: that leave a part of what the budgets count.
         left: that part, of settings.
@@ -129,40 +129,58 @@ class _Way(Generic[S]):
 
 
 def _shrunk(tried: Tried, terms: Terms, way: _Way[S]) -> tuple[Recipe, ...]:
-    """The next attempt of a way: from the smallest that it made so far, else from int8."""
-    candidates = [t for t in tried if isinstance(t, Candidate) and _usable(t)]
-    if any(holds(c, *_BUDGETS) for c in candidates):
+    """The next attempt of a way: from the last that it made, else from int8."""
+    candidates = [t for t in tried if isinstance(t, Candidate) and _runs(t)]
+    if any(accurate(c) and holds(c, *_BUDGETS) for c in candidates):
         return ()
     known = {t.recipe.name: way.left(s) for t in tried if (s := settings_of(t.recipe, way.kind))}
     if len(set(known.values())) >= way.attempts:
         return ()
-    least = min(known.values(), default=1.0)
-    smallest = [c for c in candidates if known.get(c.recipe.name) == least]
-    pool = smallest if known else _unshrunk(candidates)
-    over = min((_over(c, way.budgets) for c in pool), default=1.0)
-    part = least * _RESERVE / over
-    if over <= 1 or part < _LEAST:
+    last = next(reversed(known.values()), 1.0)
+    pool = [c for c in candidates if known.get(c.recipe.name) == last]
+    pool = pool if known else _unshrunk(candidates)
+    near, part = _aim(pool, last, way.budgets)
+    if not near or not _LEAST <= part < 1:
         return ()
     settings = way.settings(part)
-    near = [c.recipe for c in pool if _over(c, way.budgets) <= _NEAR * over]
-    return tuple(_with(r, settings, way.label(settings), terms) for r in near)
+    return tuple(_with(c.recipe, settings, way.label(settings), terms) for c in near)
 
 
-def _usable(candidate: Candidate) -> bool:
-    """Whether it runs where it should, and nothing shows that it loses too much accuracy."""
-    return accurate(candidate) and not (candidate.verdict and candidate.verdict.reasons)
+def _aim(
+    pool: list[Candidate], last: float, budgets: tuple[str, ...]
+) -> tuple[list[Candidate], float]:
+    """The forms to make anew and the part of the model that may stay.
+
+    Less where what is accurate takes more than there is; more where nothing is accurate and what
+    was made takes less than there is.
+    """
+    good = [c for c in pool if accurate(c)]
+    used = {c.key: _used(c, budgets) for c in good or pool}
+    least = min(used.values(), default=1.0)
+    near = [c for c in good or pool if used[c.key] <= _NEAR * least]
+    if good and least > 1:
+        return near, last * _RESERVE / least
+    if not good and least < _LIGHTER**2:
+        return near, last * _LIGHTER / least
+    return [], 1.0
+
+
+def _runs(candidate: Candidate) -> bool:
+    """Whether it runs where it should."""
+    return not (candidate.verdict and candidate.verdict.reasons)
 
 
 def _unshrunk(candidates: list[Candidate]) -> list[Candidate]:
-    """Forms of 8 bits; where none is accurate, those of the original."""
-    int8 = [c for c in candidates if c.recipe.name.startswith(("int8-", "int16x8"))]
-    return int8 or [c for c in candidates if c.recipe.name.startswith("original")]
+    """Accurate forms of 8 bits; where there is none, those of the original."""
+    good = [c for c in candidates if accurate(c)]
+    int8 = [c for c in good if c.recipe.name.startswith(("int8-", "int16x8"))]
+    return int8 or [c for c in good if c.recipe.name.startswith("original")]
 
 
-def _over(candidate: Candidate, budgets: tuple[str, ...]) -> float:
-    """How many times the limit it takes, where it misses most; 1 where it misses none."""
-    failing = (c for c in checks(candidate, *budgets) if c.outcome == "fails" and c.measured)
-    return max(((c.measured or 0) / c.limit for c in failing), default=1.0)
+def _used(candidate: Candidate, budgets: tuple[str, ...]) -> float:
+    """How many times a limit it takes, where it takes most; 1 where nothing was measured."""
+    known = (c.measured / c.limit for c in checks(candidate, *budgets) if c.measured is not None)
+    return max(known, default=1.0)
 
 
 def _with(
