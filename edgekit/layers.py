@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,14 @@ def read_layers(folder: Path) -> tuple[LayerCost, ...]:
         return layer_costs(json.loads(path.read_bytes()))
     except ValueError as error:
         raise PassError(f"{LAYERS}: not a record of layers: {error}") from error
+
+
+def with_notes(costs: Sequence[LayerCost], earlier: Sequence[LayerCost]) -> tuple[LayerCost, ...]:
+    """The record of a step, with what steps before it noted of the same layers in front."""
+    noted = {cost.layer: cost.note for cost in earlier}
+    return tuple(
+        replace(c, note=", ".join(filter(None, (noted.get(c.layer, ""), c.note)))) for c in costs
+    )
 
 
 def layer_facts(costs: Sequence[LayerCost]) -> list[dict[str, Any]]:
