@@ -15,14 +15,17 @@ from edgekit.graphs.channels import Channels, Family, find_channels
 from edgekit.graphs.compact import compact
 from edgekit.graphs.cutting import macs_of, permitted
 from edgekit.graphs.divergence import Reference
+from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.observe import input_tensors
 from edgekit.graphs.onnx_file import load, save
+from edgekit.graphs.placement import as_weighted
 from edgekit.graphs.rewrite import prepare
 from edgekit.model import Model
 from edgekit.passes import Work
 from edgekit.passes.gradients import gradient_scores
 from edgekit.passes.importance import Ranking, by_scores, magnitudes, second_order
 from edgekit.passes.readers import Reader, cut_and_refit, find_readers, with_biases
+from edgekit.passes.refit import Refitted, refit
 from edgekit.passes.widths import Ladder, allocate, gone, steps_of
 from edgekit.progress import Tick
 from edgekit.recipe import PruneChannels
@@ -31,6 +34,7 @@ from edgekit_agent.records import Samples
 
 _OPSET = 13
 _MOST_HELD_OUT = 32
+_STAGES = 24
 # Where on a ladder the damage is measured; between, it grows as the cost that the ranking tells.
 _PROBES = (0.25, 0.5, 0.8)
 
@@ -64,10 +68,25 @@ def prune_channels(model: Model, settings: PruneChannels, work: Work) -> Path:
     )
     chosen = permitted(channels, _chosen(channels, ladders, settings))
     made = cut_and_refit(channels, readers if settings.repair else [], chosen)
+    if settings.repair:
+        layers = _repaired(channels, chosen)
+        made = refit(proto, made, layers, seen, held_out=unseen, tick=work.progress, stages=_STAGES)
     compact(made)
     target = work.scratch / "pruned.onnx"
     save(made, target)
     return target
+
+
+def _repaired(channels: Channels, chosen: Sequence[int]) -> list[Refitted]:
+    """Every layer, with the output channels that are left of it."""
+    index = GraphIndex(channels.proto)
+    found = []
+    for use in channels.walk.uses:
+        weighted = as_weighted(index, use.node) if use.position == 1 else None
+        if weighted is not None and use.axis == weighted.axis:
+            kept = channels.kept(use.labels, chosen)
+            found.append(Refitted(output=use.node.output[0], kept=kept))
+    return found
 
 
 def _batch(model: Model) -> int:

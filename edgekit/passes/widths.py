@@ -15,6 +15,8 @@ from edgekit.passes.importance import Ranking
 # Part of a family that always stays.
 _LEAST_SHARE = 0.125
 _MOST_STEPS = 16
+# Times ``align``: families from which on it costs little to be coarser.
+_WIDE = 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,9 +36,12 @@ class Ladder:
 def steps_of(family: Family, align: int) -> tuple[int, ...]:
     """How many groups may go so that the width stays a multiple of ``align`` where it was one.
 
-    Of a width that is none, the largest power of two in both counts.
+    Wide families keep multiples of twice that, which the blocked convolutions of AVX-512 want; of
+    a width that is no multiple, the largest power of two in both counts.
     """
     count = len(family.groups)
+    if count * family.width >= _WIDE * align:
+        align *= 2
     unit = align // math.gcd(align, family.width)
     while count % unit:
         unit //= 2 if unit % 2 == 0 else unit
