@@ -19,6 +19,7 @@ from edgekit.model import Model
 from edgekit.profile import DeviceProfile, load_profile
 from edgekit.progress import Tick, silent
 from edgekit.project import load_project
+from edgekit.prunable import Prunable, prunable
 from edgekit.runtimes import obstacles
 
 _NO_COUNTERPART = "replace it before export, or choose a device with onnxruntime"
@@ -37,6 +38,7 @@ class Inspection:
     obstacles: tuple[Obstacle, ...]
     model_mib_limit: float | None
     crosses: bool = False  # an .onnx model on a device that runs .tflite alone
+    prunable: Prunable | None = None  # where it was asked for
 
 
 def inspect(
@@ -45,6 +47,7 @@ def inspect(
     device: str | None,
     folder: Path,
     trusted: bool = False,
+    structure: bool = False,
     tick: Tick = silent,
 ) -> Inspection:
     """Look at a model, as ONNX where it is of another tool.
@@ -54,6 +57,7 @@ def inspect(
         device: profile to hold it against.
         folder: the project's.
         trusted: whether a model file may run the code that it carries.
+        structure: look at what can be pruned as well.
         tick: called when the model is converted.
 
     Raises:
@@ -79,6 +83,7 @@ def inspect(
         obstacles=_obstacles(model, profile, dims) if profile else (),
         model_mib_limit=profile.budget.model_mib if profile else None,
         crosses=profile is not None and _crosses(model, profile),
+        prunable=prunable(model, dims) if structure else None,
     )
 
 

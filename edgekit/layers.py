@@ -22,7 +22,8 @@ class LayerCost:
 
     ``bits`` is the entropy of a weight, ``width`` the nominal width in bits (32 = float), ``kl``
     the Kullback-Leibler divergence of the outputs in nats on held-out samples when only this layer
-    has that width, ``bytes`` what the layer weighs when its weights take their entropy.
+    has that width, ``bytes`` what the layer weighs when its weights take their entropy. ``note``
+    says what else became of it, its rank for instance.
     """
 
     layer: str
@@ -32,6 +33,7 @@ class LayerCost:
     width: int
     kl: float
     bytes: int
+    note: str = ""
 
 
 def write_layers(folder: Path, costs: Sequence[LayerCost]) -> None:

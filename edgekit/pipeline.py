@@ -74,13 +74,11 @@ def explore(intake: Intake, tick: Tick) -> Build:
     source = HOST if intake.on is None else f"device:{intake.on}"
     with Workshop(intake, tick) as shop:
         shop.reach(source)  # a device that cannot be reached is found out before the work
-        baseline = _baseline(shop)
-        tried = _tried(shop, baseline)
-        made = [baseline, *(t for t in tried if isinstance(t, Candidate))]
-        candidates = shop.time(_distinct(made), HOST)
-        if source != HOST:
-            candidates = _on_device(shop, candidates, source)
-    judged = [_judged(intake, c, candidates[0]) for c in candidates]
+        tried = _tried(shop, [_baseline(shop)])
+        judged = _measured(shop, tried, source)
+        # What a device measured may call for recipes that the files alone did not.
+        while len(more := _tried(shop, _informed(tried, judged))) > len(tried):
+            tried, judged = more, _measured(shop, more, source)
     # Where one recipe was asked for, the original is only there to be compared with.
     eligible = (intake.recipe and judged[1:]) or judged
     return Build(
@@ -92,16 +90,37 @@ def explore(intake: Intake, tick: Tick) -> Build:
     )
 
 
-def _tried(shop: Workshop, baseline: Candidate) -> list[Candidate | Rejected]:
-    """What became of the recipe that was asked for, else of those that the search proposes."""
-    intake = shop.intake
+def _tried(shop: Workshop, known: Sequence[Candidate | Rejected]) -> list[Candidate | Rejected]:
+    """The same and what became of what the search proposes next, or of the recipe asked for."""
+    intake, tried = shop.intake, list(known)
+    baseline = next(t for t in tried if isinstance(t, Candidate))
     if intake.recipe is not None:
-        return [_as_asked(shop, intake.recipe, baseline)]
-    tried: list[Candidate | Rejected] = []
+        return tried if tried[1:] else [*tried, _as_asked(shop, intake.recipe, baseline)]
     terms = _terms(intake)
     while recipes := propose(tried, terms):
         tried += [_made(shop, recipe, baseline) for recipe in recipes]
     return tried
+
+
+def _measured(
+    shop: Workshop, tried: Sequence[Candidate | Rejected], source: str
+) -> list[Candidate]:
+    """The candidates, each file once, timed in turn and judged; the original first."""
+    candidates = shop.time(_distinct([t for t in tried if isinstance(t, Candidate)]), HOST)
+    if source != HOST:
+        candidates = _on_device(shop, candidates, source)
+    return [_judged(shop.intake, c, candidates[0]) for c in candidates]
+
+
+def _informed(
+    tried: Sequence[Candidate | Rejected], judged: Sequence[Candidate]
+) -> list[Candidate | Rejected]:
+    """The same with the latest verdict on each file."""
+    verdicts = {c.model.digest: c.verdict for c in judged}
+    return [
+        replace(t, verdict=verdicts[t.model.digest]) if isinstance(t, Candidate) else t
+        for t in tried
+    ]
 
 
 def _terms(intake: Intake) -> Terms:
@@ -193,7 +212,8 @@ def _baseline(shop: Workshop) -> Candidate:
     if isinstance(made, Rejected):
         raise EdgekitError(f"the original was rejected: {made.reason}")
     try:
-        return shop.score(made, HOST)
+        scored = shop.score(made, HOST)
+        return _judged(shop.intake, scored, scored)
     except DeviceError as error:
         if error.kind not in (*MODEL_AT_FAULT, "bad_job"):
             raise

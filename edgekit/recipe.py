@@ -187,15 +187,21 @@ class LowRank:
     """Each large product as two thin ones, where that saves multiply-accumulates and bytes.
 
     ``keep`` is the part of the parameters that the layers taken keep together. ``layers`` are
-    patterns (``*ffn*``) of names of weights or nodes; all that are large enough where none is
-    given. ``score`` is ``activations`` (the error that the layer's own inputs make of it) or
-    ``plain`` (that of the weights alone). ``allocation`` as in ``prune-channels``.
+    patterns (``*ffn*``) of names of nodes, weights or biases; all that are large enough where
+    none is given. ``score`` is ``activations`` (the error that the layer's own inputs make of it)
+    or ``plain`` (that of the weights alone).
+
+    ``allocation`` shares the parameters out: ``measured`` by the divergence of the outputs on
+    held-out samples, ``error`` by what each layer's own outputs lose, ``uniform`` the same part
+    to each. ``repair`` refits the second of two thin layers by least squares to what the first
+    one really gives it.
     """
 
     keep: Annotated[float, Within(0.05, 0.95)] = 0.5
     layers: tuple[str, ...] = ()
     score: Literal["activations", "plain"] = "activations"
     allocation: Literal["measured", "error", "uniform"] = "measured"
+    repair: bool = True
     max_samples: SampleCount = 256
 
 

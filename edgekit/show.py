@@ -6,14 +6,10 @@ from collections.abc import Iterable, Sequence
 
 from edgekit.apply import Applied
 from edgekit.bench import Benched
-from edgekit.graphs.cost import Cost
-from edgekit.inspection import Inspection
 from edgekit.latency import LatencySummary
 from edgekit.layers import LayerCost
-from edgekit.model import Origin
 from edgekit.profile import DeviceProfile
 from edgekit.remote.deploy import PushReport
-from edgekit.results import MIB
 from edgekit.steps import PassFacts
 from edgekit.tables import size, table
 from edgekit_agent.codec import encode
@@ -51,10 +47,21 @@ def _agreed(made: Applied) -> str:
 def _layer_table(costs: Sequence[LayerCost]) -> str:
     head = ["costliest layers", "operator", "parameters", "width", "bits", "bytes", "KL"]
     rows = [
-        [c.layer, c.op, f"{c.parameters:,}", str(c.width), f"{c.bits:.2f}", size(c.bytes)]
+        [
+            c.layer,
+            c.op,
+            f"{c.parameters:,}",
+            str(c.width),
+            f"{c.bits:.2f}",
+            size(c.bytes),
+            f"{c.kl:.3g}",
+        ]
         for c in costs
     ]
-    return table([head, *([*r, f"{c.kl:.3g}"] for r, c in zip(rows, costs, strict=True))])
+    if any(c.note for c in costs):
+        head.append("what became of it")
+        rows = [[*row, c.note] for row, c in zip(rows, costs, strict=True)]
+    return table([head, *rows])
 
 
 def applied_facts(made: Applied) -> dict[str, object]:
@@ -132,58 +139,6 @@ def _times(times: LatencySummary) -> str:
     if times.p99_ms is not None:
         text += f", p99 {times.p99_ms:.3g} ms"
     return f"{text} ({times.runs} runs, {times.processes} processes)"
-
-
-def inspected(seen: Inspection) -> str:
-    """What a model is, and what keeps it off the device."""
-    lines = [f"{seen.model.given}: {seen.model.format}, {size(seen.bytes)}"]
-    if seen.model.origin:
-        lines += _converted(seen.model.origin)
-    lines += [f"  input   {spec}" for spec in seen.model.signature.inputs]
-    lines += [f"  output  {spec}" for spec in seen.model.signature.outputs]
-    lines += _cost_lines(seen, seen.cost) if seen.cost else [f"  not read: {seen.unread}"]
-    if seen.device:
-        lines += _obstacles(seen)
-    return "\n".join(lines)
-
-
-def _cost_lines(seen: Inspection, cost: Cost) -> list[str]:
-    more = f" and more: {len(cost.unknown)} nodes of unknown shape" if cost.unknown else ""
-    opset = "" if cost.opset is None else f"opset {cost.opset}, "
-    return [
-        f"  {opset}{cost.parameters:,} parameters, {cost.macs:,} MACs{more}",
-        f"  peak activations {size(cost.peak_activation_bytes)} (one sample, in file order)",
-        *_counted_as_one(seen),
-        f"  operators: {', '.join(f'{name} {n}' for name, n in cost.ops.items())}",
-    ]
-
-
-def _converted(origin: Origin) -> list[str]:
-    versions = ", ".join(f"{name} {version}" for name, version in origin.versions.items())
-    return [f"  converted by {origin.tool} ({versions})", *(f"  {n}" for n in origin.notes)]
-
-
-def _counted_as_one(seen: Inspection) -> list[str]:
-    shapes = (spec.shape[1:] for spec in seen.model.signature.inputs)
-    free = {d for shape in shapes for d in shape if isinstance(d, str) and d not in seen.dims}
-    if not free:
-        return []
-    names = ", ".join(sorted(free))
-    return [f"  free dimensions counted as 1: {names} ([model] dims in edgekit.toml sets them)"]
-
-
-def _obstacles(seen: Inspection) -> list[str]:
-    lines = [f"  {seen.device}: {o.what}; {o.fix}" for o in seen.obstacles]
-    limit = seen.model_mib_limit
-    if not lines and limit is not None and seen.bytes > limit * MIB:
-        lines.append(f"  {seen.device}: {size(seen.bytes)} of {limit:g} MiB; 'edgekit build' it")
-    if not lines and seen.cost is None:
-        return [f"  {seen.device}: has a runtime for it; its operators were not read"]
-    if not lines and seen.crosses:
-        return [f"  {seen.device}: runs .tflite alone; every operator can be brought over"]
-    opset = seen.cost is not None and seen.cost.opset is not None
-    whole = "every operator and the opset" if opset else "every operator"
-    return lines or [f"  {seen.device}: {whole} can run there"]
 
 
 def state_facts(found: Iterable[tuple[str, Status]]) -> list[dict[str, object]]:

@@ -15,7 +15,7 @@ from edgekit.graphs.reading import read_model
 from edgekit.inspection import inspect
 from edgekit.profile import load_profile
 from edgekit.runtimes import runtimes
-from edgekit.show import inspected
+from edgekit.showmodel import inspected
 from tests.tiny import model, normal
 
 NET = (

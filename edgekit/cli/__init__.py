@@ -134,17 +134,27 @@ def init(
 def inspect(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help=_MODEL)],
     device: DeviceName = None,
+    prunable: Annotated[
+        bool, typer.Option("--prunable", help="What can be pruned, and what keeps the rest.")
+    ] = False,
     trust_pickle: TrustPickle = False,
     folder: Folder = Path(),
     as_json: Json = False,
 ) -> None:
     """Inputs, operators, size, MACs, peak memory; what the device cannot run, and the fix."""
-    from edgekit import show
+    from edgekit import showmodel
     from edgekit.inspection import inspect as look
 
     with ticker() as tick:
-        seen = look(model, device=device, folder=folder, trusted=trust_pickle, tick=tick)
-    emit(seen, show.inspected, as_json=as_json)
+        seen = look(
+            model,
+            device=device,
+            folder=folder,
+            trusted=trust_pickle,
+            structure=prunable,
+            tick=tick,
+        )
+    emit(seen, showmodel.inspected, as_json=as_json)
 
 
 @app.command()

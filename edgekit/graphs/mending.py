@@ -154,13 +154,12 @@ class _Mender:
         if self.left(axis).all():
             return [node]
         walk, at = self.channels.walk, integer(node, "axis", 0)
-        lengths = [
-            int(self.left(axis[start:stop]).sum())
-            for start, stop in _bounds([walk.size(name)[at] for name in node.output])
-        ]
-        kept = [a for a in node.attribute if a.name not in ("num_outputs", "split")]
+        kept = self.left(axis)
+        sizes = [walk.size(name)[at] if name else 0 for name in node.output]
+        lengths = [int(kept[start:stop].sum()) for start, stop in _bounds(sizes)]
+        others = [a for a in node.attribute if a.name not in ("num_outputs", "split")]
         del node.attribute[:]
-        node.attribute.extend(kept)
+        node.attribute.extend(others)
         del node.input[1:]
         node.input.append(self.index.add_constant("split", np.array(lengths, np.int64)))
         return [node]
@@ -211,11 +210,26 @@ class _Mender:
         share = self._share(node)
         if share == 1.0:
             return [node]
-        bare = self.index.fresh(node.output[0])
-        scale = self.index.add_constant("share", np.array(share, np.float32))
-        scaled = helper.make_node("Mul", [bare, scale], [node.output[0]])
-        node.output[0] = bare
-        return [node, scaled]
+        name = node.output[0]
+        node.output[0] = self.index.fresh(name)
+        scaled = self._times(node.output[0], share, name)
+        if name not in self.channels.walk.variances:
+            return [node, scaled]
+        # Those that went would be as far from the mean as it is from zero.
+        scaled.output[0] = self.index.fresh(name)
+        mean, square = self.channels.walk.variances[name], self.index.fresh(name)
+        unseen = self._times(square, 1 - share, self.index.fresh(name))
+        return [
+            node,
+            scaled,
+            helper.make_node("Mul", [mean, mean], [square]),
+            unseen,
+            helper.make_node("Add", [scaled.output[0], unseen.output[0]], [name]),
+        ]
+
+    def _times(self, value: str, factor: float, output: str) -> NodeProto:
+        scale = self.index.add_constant("share", np.array(factor, np.float32))
+        return helper.make_node("Mul", [value, scale], [output])
 
     def _layer_norm(self, node: NodeProto) -> list[NodeProto]:
         """Mean and variance over as many as before, written out.

@@ -148,3 +148,21 @@ def _without_weights(proto: ModelProto) -> ModelProto:
             value = helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
             graph.input.append(value)
     return bare
+
+
+def element_types(proto: ModelProto) -> dict[str, int | None]:
+    """ONNX's number of the element type of values of the main graph; ``None`` for no tensor.
+
+    Those that are not known are left out. Weights are left aside.
+    """
+    bare = _without_weights(proto)
+    with contextlib.suppress(onnx.shape_inference.InferenceError, ValueError):
+        bare = onnx.shape_inference.infer_shapes(bare)
+    values = (*bare.graph.input, *bare.graph.value_info, *bare.graph.output)
+    found: dict[str, int | None] = {}
+    for value in values:
+        if value.type.HasField("tensor_type"):
+            found[value.name] = value.type.tensor_type.elem_type
+        elif value.type.WhichOneof("value"):
+            found[value.name] = None
+    return found

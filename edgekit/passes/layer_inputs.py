@@ -140,6 +140,12 @@ class Layer:
         flat = value.reshape(1, -1, value.shape[-1])
         return flat[:, :: _stride(flat.shape[1], max(1, value.shape[0]))]
 
+    def results(self, value: Array) -> Array:
+        """What the layer makes at the positions that ``rows`` takes, [G, positions, O]."""
+        last = np.moveaxis(value, 1, -1) if self.node.op_type == "Conv" else value
+        flat = last.reshape(-1, self.groups, last.shape[-1] // self.groups)
+        return flat[:: _stride(len(flat), max(1, value.shape[0]))].transpose(1, 0, 2)
+
 
 def _stride(positions: int, samples: int) -> int:
     """A step through the positions that meets every column and row, whatever their number."""

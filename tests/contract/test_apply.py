@@ -124,6 +124,9 @@ def test_a_pass_that_does_not_apply_says_why_and_ends_with_2(tiny):
 # ---------------------------------------------------------------- passes of our own
 
 
+NOTE = "64 -> 48 channels"
+
+
 def returns_its_input(source, settings, work):
     return source.path
 
@@ -136,8 +139,12 @@ def tells_of_layers(source, settings, work):
     path.write_bytes(proto.SerializeToString())
     how = {"op": "Conv", "parameters": 10, "bits": 2.5, "width": 3, "bytes": 40}
     costs = [
-        LayerCost(layer=name, kl=kl, **how)
-        for name, kl in (("cheap<b>", 0.001), ("dear", 0.25), ("middling", 0.02))
+        LayerCost(layer=name, kl=kl, note=note, **how)
+        for name, kl, note in (
+            ("cheap<b>", 0.001, ""),
+            ("dear", 0.25, NOTE),
+            ("middling", 0.02, ""),
+        )
     ]
     write_layers(work.scratch, costs)
     return path
@@ -165,6 +172,7 @@ def test_the_costliest_layers_come_first(tiny, table):
 
     at = [done.out.index(name) for name in ("dear", "middling", "cheap")]
     assert at == sorted(at)
+    assert NOTE in done.out
     layers = {c["layer"]: c["kl"] for c in json.loads(told.out)["layers"]}
     assert layers == {"cheap<b>": 0.001, "dear": 0.25, "middling": 0.02}
 
@@ -182,6 +190,8 @@ def test_what_layers_cost_stays_with_a_candidate_and_is_in_the_report(tiny, tabl
     assert section.index("dear") < section.index("middling") < section.index("cheap&lt;b&gt;")
     assert "cheap<b>" not in page
     assert '<td class="n">92.3</td>' in section, "dear has 0.25 of 0.271 nats"
+    assert section.count("64 -&gt; 48 channels") == 1
+    assert "What became of it" in section
 
 
 def test_passes_lists_every_pass_with_what_it_takes():

@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 Axis = NDArray[np.intp]
+Roots = tuple[int, ...]
+_Chosen = Callable[[Sequence[frozenset[int]]], frozenset[int]]
 
 # The atom of every position that never goes.
 KEPT = 0
 
 
 class Atoms:
-    """Atoms stand for "this position goes"; a position of an axis has one.
+    """Atoms stand for "this position goes"; a position of an axis has a label, which tells its one.
 
     Two positions that must go together get the same atom. A position of an axis that is a product
     of two (heads times head size) goes when either of its parts does: its atom is *bound* to
     theirs. Atoms that may not go are kept, with the reason.
+
+    Where makers are zero, what they make is zero, and most operators hand that on. Some do not, as
+    Sigmoid does not: the label of a position that would not be zero is *loud*, which is minus the
+    atom. A part of a product may be loud by itself.
     """
 
     def __init__(self) -> None:
         self._parent = [KEPT]
-        self._parts: dict[int, tuple[int, ...]] = {}
+        self._parts: dict[int, Roots] = {}
+        self._loud: set[int] = set()  # atoms of products with a part that is loud
         self._reasons: dict[int, str] = {KEPT: ""}
+        self._culprits: dict[int, str] = {}
         self.born: list[int] = [-1]  # which axis of makers an atom was made for
         self.kinds: dict[int, str] = {}
+
+    # ------------------------------------------------------------ labels
 
     def fresh(self, count: int, born: int = -1) -> Axis:
         """New atoms, free of each other."""
@@ -52,44 +62,111 @@ class Atoms:
         whole = self.fresh(math.prod(_sizes(axes)))
         parts = np.stack([each.ravel() for each in spread], axis=1)
         for atom, of in zip(whole.tolist(), parts.tolist(), strict=True):
-            self._parts[atom] = tuple(of)
+            self._give_parts(atom, tuple(of))
         return whole
 
-    def root(self, atom: int) -> int:
+    def _give_parts(self, atom: int, parts: Roots) -> None:
+        self._parts[atom] = parts
+        if any(part < 0 or part in self._loud for part in parts):
+            self._loud.add(atom)
+
+    def loudly(self, axis: Axis, culprit: str) -> Axis:
+        """The same positions where zeros do not stay zero, and who is to blame."""
+        for label in np.unique(axis).tolist():
+            for root in self.alive(label):
+                self._culprits[root] = culprit
+        return -np.abs(axis)
+
+    def all_of(self, axes: Sequence[Axis]) -> Axis:
+        """Labels of what is zero where all of some are, as a sum; the atoms are the same."""
+        return self._met(axes, lambda sets: frozenset().union(*sets))
+
+    def any_of(self, axes: Sequence[Axis]) -> Axis:
+        """Labels of what is zero where any of some is, as a product; the atoms are the same."""
+        return self._met(axes, lambda sets: sets[0].intersection(*sets[1:]))
+
+    def _met(self, axes: Sequence[Axis], of: _Chosen) -> Axis:
+        if not any(self.is_loud(axis) for axis in axes):
+            return axes[0]
+        return np.array(
+            [self._labelled(labels, of) for labels in zip(*(a.tolist() for a in axes), strict=True)]
+        )
+
+    def _labelled(self, labels: Sequence[int], of: _Chosen) -> int:
+        sets = [frozenset(self.loud(label)) for label in labels]
+        wanted = of(sets)
+        for label, loud in zip(labels, sets, strict=True):
+            if loud == wanted:
+                return label
+        (atom,) = self.fresh(1).tolist()
+        roots = self.alive(labels[0])
+        self._give_parts(atom, tuple(-root if root in wanted else root for root in roots))
+        return atom
+
+    # ------------------------------------------------------------ what labels stand for
+
+    def root(self, label: int) -> int:
         """The atom that stands for all that are the same."""
-        parent = self._parent
+        parent, atom = self._parent, abs(label)
         while parent[atom] != atom:
             parent[atom] = parent[parent[atom]]
             atom = parent[atom]
         return atom
 
-    def alive(self, atom: int) -> tuple[int, ...]:
-        """The free roots that an atom stands for: it goes when any of them does."""
-        root = self.root(atom)
+    def alive(self, label: int) -> Roots:
+        """The free roots that a label stands for: its position goes when any of them does."""
+        root = self.root(label)
         if root in self._reasons:
             return ()
         if root not in self._parts:
             return (root,)
         return tuple(dict.fromkeys(r for part in self._parts[root] for r in self.alive(part)))
 
-    def reason(self, atom: int) -> str:
+    def loud(self, label: int) -> Roots:
+        """Those of the free roots of a label that leave something else than zero behind."""
+        if label < 0:
+            return self.alive(label)
+        root = self.root(label)
+        if root not in self._loud or root in self._reasons:
+            return ()
+        return tuple(dict.fromkeys(r for part in self._parts[root] for r in self.loud(part)))
+
+    def is_loud(self, axis: Axis) -> bool:
+        """Whether some position of an axis may be loud."""
+        if len(axis) and int(axis.min()) < 0:
+            return True
+        return bool(self._loud) and not self._loud.isdisjoint(axis.tolist())
+
+    def reason(self, label: int) -> str:
         """Why an atom is kept; empty where it is not, or for no reason that needs telling."""
-        root = self.root(atom)
+        root = self.root(label)
         if root in self._reasons:
             return self._reasons[root]
         return next((self.reason(p) for p in self._parts.get(root, ()) if self.reason(p)), "")
 
+    # ------------------------------------------------------------ what operators say
+
     def keep(self, axis: Axis, reason: str) -> None:
         """Positions that may not go."""
-        for atom in axis.tolist():
-            for root in self.alive(atom):
+        for label in np.unique(axis).tolist():
+            for root in self.alive(label):
                 self._reasons[root] = reason
+
+    def keep_loud(self, axis: Axis, who: str, but: Collection[int] = ()) -> None:
+        """Positions that ``who`` adds up, and that would be missed; ``but`` roots do not matter."""
+        if not self.is_loud(axis):
+            return
+        for label in np.unique(axis).tolist():
+            for root in self.loud(label):
+                if root not in but:
+                    culprit = self._culprits.get(root, "an operator")
+                    self._reasons[root] = f"{culprit} makes something of zero, which {who} adds up"
 
     def same(self, one: Axis, other: Axis) -> None:
         """Positions of two axes that go together, one by one."""
-        if one is other or np.array_equal(one, other):
-            return
-        for a, b in zip(one.tolist(), other.tolist(), strict=True):
+        left, right = np.abs(one), np.abs(other)
+        differ = left != right
+        for a, b in set(zip(left[differ].tolist(), right[differ].tolist(), strict=True)):
             self._join(a, b)
 
     def _join(self, a: int, b: int) -> None:
@@ -114,19 +191,22 @@ class Atoms:
             for each in others:
                 self._join(first, each)
 
-    def _bind(self, atom: int, parts: tuple[int, ...]) -> None:
+    def _bind(self, atom: int, parts: Roots) -> None:
         """A free root becomes another one, or the product of others."""
         if len(parts) == 1:
             self._parent[atom] = parts[0]
-            if atom in self.kinds:
-                self.kinds.setdefault(parts[0], self.kinds[atom])
         else:
             self._parts[atom] = parts
+        for part in parts if len(parts) == 1 else ():
+            if atom in self.kinds:
+                self.kinds.setdefault(part, self.kinds[atom])
+            if atom in self._culprits:
+                self._culprits.setdefault(part, self._culprits[atom])
 
     def mark(self, axis: Axis, kind: str) -> None:
         """Say what the free atoms of an axis are."""
-        for atom in axis.tolist():
-            for root in self.alive(atom):
+        for label in np.unique(axis).tolist():
+            for root in self.alive(label):
                 self.kinds.setdefault(root, kind)
 
     def __len__(self) -> int:

@@ -14,7 +14,7 @@ from onnx import ModelProto, NodeProto
 
 from edgekit.graphs.channels.atoms import Axis
 from edgekit.graphs.channels.rules import RULES
-from edgekit.graphs.channels.sizes import seen
+from edgekit.graphs.channels.sizes import look
 from edgekit.graphs.channels.walking import Role, Use, Walk
 
 Kind = Literal["channels", "heads", "neurons"]
@@ -96,21 +96,22 @@ class Channels:
     fixed: tuple[Fixed, ...]
     walk: Walk
     numbers: Mapping[int, int] = field(repr=False)  # atom -> group
-    _members: dict[int, NDArray[np.intp]] = field(default_factory=dict, repr=False)
+    _members: dict[bytes, NDArray[np.intp]] = field(default_factory=dict, repr=False)
 
     def members(self, axis: Axis) -> NDArray[np.intp]:
         """The groups that each position of an axis goes with, [n, k], -1 where there is none."""
-        found = self._members.get(id(axis))
-        if found is None:
+        labels = np.abs(axis)
+        mark = labels.tobytes()
+        if mark not in self._members:
+            distinct, place = np.unique(labels, return_inverse=True)
             lists = [
                 [self.numbers[r] for r in self.walk.atoms.alive(a) if r in self.numbers]
-                for a in axis.tolist()
+                for a in distinct.tolist()
             ]
             most = max((len(each) for each in lists), default=0)
             padded = [each + [-1] * (most - len(each)) for each in lists]
-            found = np.array(padded, np.intp).reshape(len(lists), most)
-            self._members[id(axis)] = found
-        return found
+            self._members[mark] = np.array(padded, np.intp).reshape(len(lists), most)[place]
+        return self._members[mark]
 
     def kept(self, axis: Axis, gone: Collection[int]) -> NDArray[np.bool_]:
         """Which positions of an axis stay when groups go."""
@@ -148,8 +149,7 @@ def find_channels(
     Raises:
         PassRefused: the model runs on no made-up input.
     """
-    sizes, known = seen(proto, shapes)
-    walk = Walk(proto=proto, sizes=sizes, known=known)
+    walk = Walk(proto=proto, seen=look(proto, shapes))
     walk.run(RULES)
     return _Finder(walk).channels()
 

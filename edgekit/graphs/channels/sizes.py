@@ -2,26 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
-from onnx import ModelProto, TypeProto, helper
+from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from edgekit.errors import PassRefused, UserError, first_line
 from edgekit.graphs.instrument import Additions, open_instrumented
+from edgekit.graphs.shapes import element_types
 
 Values = dict[str, NDArray[np.generic]]
+Shapes = Mapping[str, tuple[int, ...]]
 # Free sizes to try, the first that the model runs with; convolutions shrink what they read.
 _FREE = (16, 64, 224, 7, 1)
 _FEW = 64
+_SHAPE = "edgekit:shape:"
+_INTEGERS = (TensorProto.INT32, TensorProto.INT64)
 
 
-def seen(
-    proto: ModelProto, shapes: Mapping[str, tuple[int, ...]] | None
-) -> tuple[dict[str, tuple[int, ...]], Values]:
-    """Shape of every value of the main graph, and what the small integer ones hold.
+@dataclass(frozen=True, kw_only=True)
+class Seen:
+    """What values were on made-up inputs.
+
+    Attributes:
+        sizes: shape of every value of the main graph, inputs included.
+        known: what the small integer ones hold.
+        steady: those of them that hold the same whatever is fed, of whatever free sizes.
+    """
+
+    sizes: dict[str, tuple[int, ...]]
+    known: Values
+    steady: Values
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Made:
+    """How inputs are made up: sizes of free axes, the first and the others, and integers."""
+
+    batch: int
+    free: int
+    integer: int
+
+
+def look(proto: ModelProto, shapes: Shapes | None = None) -> Seen:
+    """Run the model twice on made-up inputs.
+
+    Only shapes and small integers come out, so that no value is kept for longer than its readers
+    need it.
 
     Args:
         proto: the model; not changed.
@@ -30,54 +60,105 @@ def seen(
     Raises:
         PassRefused: the model runs on no made-up input.
     """
-    made = [name for node in proto.graph.node for name in node.output if name]
-    try:
-        session = open_instrumented(proto, Additions(outputs=made))
-    except UserError as error:
-        raise PassRefused(f"{error.message}, so that nothing can be cut out") from error
+    runner = _Runner(proto, shapes or {})
     failed = ""
     for free in _FREE:
-        feeds = _feeds(proto, shapes or {}, free)
-        try:
-            values = dict(zip(made, _run(session, made, feeds), strict=True))
-        except Exception as error:  # noqa: BLE001 - onnxruntime's exceptions have no common base
-            failed = first_line(error)
-            continue
-        return _facts(values | feeds)
-    raise PassRefused(f"the model runs on no made-up input: {failed}")
-
-
-def _run(session: ort.InferenceSession, names: list[str], feeds: Values) -> list[object]:
-    found: list[object] = session.run(names, feeds)
-    return found
-
-
-def _facts(values: Values) -> tuple[dict[str, tuple[int, ...]], Values]:
-    sizes = {k: tuple(v.shape) for k, v in values.items() if isinstance(v, np.ndarray)}
-    known = {
-        k: v
-        for k, v in values.items()
-        if isinstance(v, np.ndarray) and v.dtype.kind in "iu" and v.size <= _FEW
-    }
-    return sizes, known
-
-
-def _feeds(proto: ModelProto, shapes: Mapping[str, tuple[int, ...]], free: int) -> Values:
-    stored = {tensor.name for tensor in proto.graph.initializer}
-    rng = np.random.default_rng(0)
-    found: Values = {}
-    for value in proto.graph.input:
-        if value.name in stored:
-            continue
-        size = shapes.get(value.name) or _size(value.type, free)
-        kind = helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type)
-        random = np.dtype(kind).kind == "f"
-        found[value.name] = (rng.random(size) if random else np.zeros(size)).astype(kind)
-    return found
-
-
-def _size(kind: TypeProto, free: int) -> tuple[int, ...]:
-    return tuple(
-        dim.dim_value if dim.HasField("dim_value") else (1 if axis == 0 else free)
-        for axis, dim in enumerate(kind.tensor_type.shape.dim)
+        for integer in (0, 1):
+            try:
+                first = runner.run(_Made(batch=1, free=free, integer=integer))
+            except Exception as error:  # noqa: BLE001 - onnxruntime has no common base class
+                failed = failed or first_line(error)
+                continue
+            return runner.seen(first, runner.again(free, integer))
+    raise PassRefused(
+        f"the model runs on no made-up input: {failed}",
+        hint="give calibration data, whose shapes are taken instead",
     )
+
+
+class _Runner:
+    """A session of a model that yields shapes of values, and integers."""
+
+    def __init__(self, proto: ModelProto, shapes: Shapes) -> None:
+        self.shapes = shapes
+        stored = {tensor.name for tensor in proto.graph.initializer}
+        self.inputs = [v for v in proto.graph.input if v.name not in stored]
+        self.batches = {
+            v.type.tensor_type.shape.dim[0].dim_param
+            for v in self.inputs
+            if v.type.tensor_type.shape.dim
+        } - {""}
+        kinds = element_types(proto)
+        made = [name for node in proto.graph.node for name in node.output if name]
+        self.made = [name for name in made if kinds.get(name, 0) is not None]
+        self.integers = [name for name in self.made if kinds.get(name) in _INTEGERS]
+        additions = Additions(outputs=[_SHAPE + name for name in self.made] + self.integers)
+        for name in self.made:
+            additions.add(name, helper.make_node("Shape", [name], [_SHAPE + name]))
+        try:
+            self.session: ort.InferenceSession = open_instrumented(proto, additions)
+        except UserError as error:
+            raise PassRefused(f"{error.message}, so that nothing can be cut out") from error
+
+    def run(self, how: _Made) -> tuple[dict[str, tuple[int, ...]], Values]:
+        """Shapes of all values, and what the small integer ones hold."""
+        feeds = self._feeds(how)
+        wanted = [*(_SHAPE + name for name in self.made), *self.integers]
+        found = dict(zip(wanted, self.session.run(wanted, feeds), strict=True))
+        sizes = {name: tuple(found[_SHAPE + name].tolist()) for name in self.made}
+        sizes |= {name: tuple(value.shape) for name, value in feeds.items()}
+        known = {name: found[name] for name in self.integers if found[name].size <= _FEW}
+        return sizes, known
+
+    def again(self, free: int, integer: int) -> Values | None:
+        """Integers on inputs as different as the model takes; ``None`` where it takes no others."""
+        for batch, length in ((2, 2 * free), (2, free), (1, 2 * free), (1, free)):
+            for other in (1 - integer, integer):
+                if (batch, length, other) == (1, free, integer) and self._has_free():
+                    return None
+                try:
+                    return self.run(_Made(batch=batch, free=length, integer=other))[1]
+                except Exception:  # noqa: BLE001 - the next may do
+                    continue
+        return None
+
+    def _has_free(self) -> bool:
+        return any(
+            not dim.HasField("dim_value")
+            for value in self.inputs
+            for dim in value.type.tensor_type.shape.dim
+        )
+
+    def seen(self, first: tuple[dict[str, tuple[int, ...]], Values], other: Values | None) -> Seen:
+        """What two runs agree on is steady."""
+        sizes, known = first
+        steady = {
+            name: value
+            for name, value in known.items()
+            if other is not None and name in other and np.array_equal(value, other[name])
+        }
+        return Seen(sizes=sizes, known=known, steady=steady)
+
+    def _feeds(self, how: _Made) -> Values:
+        rng = np.random.default_rng(how.batch + how.integer)
+        return {value.name: self._fed(value, how, rng) for value in self.inputs}
+
+    def _fed(
+        self, value: ValueInfoProto, how: _Made, rng: np.random.Generator
+    ) -> NDArray[np.generic]:
+        size = tuple(self._sized(value, how))
+        kind = np.dtype(helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
+        made = rng.random(size) if kind.kind == "f" else np.full(size, how.integer)
+        return made.astype(kind)
+
+    def _sized(self, value: ValueInfoProto, how: _Made) -> Iterator[int]:
+        given = self.shapes.get(value.name)
+        if given and not value.type.tensor_type.HasField("shape"):
+            yield from given
+        for axis, dim in enumerate(value.type.tensor_type.shape.dim):
+            if dim.HasField("dim_value"):
+                yield dim.dim_value
+            elif axis == 0 or dim.dim_param in self.batches:
+                yield how.batch
+            else:
+                yield given[axis] if given else how.free

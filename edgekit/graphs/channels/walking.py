@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
 from edgekit.graphs.channels.atoms import KEPT, Atoms, Axis
+from edgekit.graphs.channels.sizes import Seen
 from edgekit.graphs.index import GraphIndex, attribute
 from edgekit.graphs.onnx_file import inner_graphs
 
@@ -48,16 +48,15 @@ class Walk:
     """The atoms of every axis, and what was learned on the way.
 
     Attributes:
-        sizes: shape of each value on made-up inputs.
-        known: what small integer values were there.
+        seen: shapes, and what integers were, on made-up inputs.
         counts: attributes that say how many there are of something, with the axis they count.
         picks: nodes that name positions of an axis by number, with that axis.
         means: nodes that divide by the length of axes, with these axes.
+        variances: means of square distances from a mean, and that mean.
     """
 
     proto: ModelProto
-    sizes: Mapping[str, tuple[int, ...]]
-    known: Mapping[str, NDArray[np.generic]]
+    seen: Seen
     atoms: Atoms = field(default_factory=Atoms)
     axes: dict[str, Axes] = field(default_factory=dict)
     uses: list[Use] = field(default_factory=list)
@@ -65,6 +64,7 @@ class Walk:
     counts: list[tuple[NodeProto, str, Axis]] = field(default_factory=list)
     picks: list[tuple[NodeProto, Axis]] = field(default_factory=list)
     means: list[tuple[NodeProto, Axes]] = field(default_factory=list)
+    variances: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.index = GraphIndex(self.proto)
@@ -80,7 +80,7 @@ class Walk:
             rule = rules.get(node.op_type) if node.domain in ("", "ai.onnx") else None
             rule = rules.get(f"{node.domain}:{node.op_type}") if rule is None else rule
             if rule is None or any(inner_graphs(node)) or not self._sizes_known(node):
-                self.untouched(node, f"{node.op_type} {node.name or node.output[0]} is not known")
+                self.untouched(node, f"{called(node)} may look at all of it")
             else:
                 rule(self, node)
         self.keep_all(self.index.inner_reads, "is read inside If, Loop or Scan")
@@ -89,27 +89,33 @@ class Walk:
 
     def _sizes_known(self, node: NodeProto) -> bool:
         return all(
-            n in self.sizes or n in self.index.initializers for n in node.input if n
-        ) and all(n in self.sizes for n in node.output if n)
+            n in self.seen.sizes or n in self.index.initializers for n in node.input if n
+        ) and all(n in self.seen.sizes for n in node.output if n)
 
     # ------------------------------------------------------------ sizes and constants
 
     def size(self, name: str) -> tuple[int, ...]:
         """Shape of a value or stored tensor."""
         tensor = self.index.initializers.get(name)
-        return tuple(tensor.dims) if tensor is not None else self.sizes.get(name, ())
+        return tuple(tensor.dims) if tensor is not None else self.seen.sizes.get(name, ())
 
     def numbers(self, name: str) -> list[int] | None:
-        """Stored integers; ``None`` where they are computed."""
+        """Integers that are stored, or the same on all inputs; ``None`` for others."""
         value = self.index.constant(name) if name else None
+        value = self.seen.steady.get(name) if value is None else value
         return None if value is None else [int(v) for v in value.ravel()]
 
     def observed(self, name: str) -> list[int] | None:
         """Integers that are stored, or were there on the made-up inputs."""
         found = self.numbers(name)
-        if found is None and name in self.known:
-            found = [int(v) for v in self.known[name].ravel()]
+        if found is None and name in self.seen.known:
+            found = [int(v) for v in self.seen.known[name].ravel()]
         return found
+
+    def scalar(self, name: str) -> float | None:
+        """A stored number; ``None`` for anything else."""
+        value = self.index.constant(name) if name else None
+        return float(value.ravel()[0]) if value is not None and value.size == 1 else None
 
     # ------------------------------------------------------------ atoms
 
@@ -182,6 +188,20 @@ class Walk:
     def keep(self, axis: Axis, reason: str) -> None:
         """Positions that may not go."""
         self.atoms.keep(axis, reason)
+
+    def settle(self, node: NodeProto, position: int) -> None:
+        """An input that says what to do, such as a shape, stays as it is."""
+        if node.input[position]:
+            for axis in self.of(node, position):
+                self.keep(axis, f"sets {called(node)}")
+
+    def loudly(self, node: NodeProto, axes: Sequence[Axis]) -> Axes:
+        """Axes of what a node makes where it does not make zero of zero."""
+        return [self.atoms.loudly(axis, called(node)) for axis in axes]
+
+    def adds_up(self, node: NodeProto, axis: Axis, but: Collection[int] = ()) -> None:
+        """An axis that a node sums over: what goes has to be zero."""
+        self.atoms.keep_loud(axis, called(node), but)
 
     def keep_all(self, names: Sequence[str] | set[str], reason: str) -> None:
         """Values that stay as they are."""

@@ -124,5 +124,5 @@ RULES: dict[str, Callable[[Walk, NodeProto], None]] = {
     "Gather": joining.gather,
     "Pad": joining.pad,
     "Tile": joining.tile,
-    "Where": joining.where,
+    "Where": elementwise.where,
 }

@@ -18,9 +18,8 @@ def conv(walk: Walk, node: NodeProto) -> None:
     groups = integer(node, "group", 1)
     size = walk.size(node.input[1])
     made = _plain(walk, node, read) if groups == 1 else _grouped(walk, node, read, groups)
-    _biased(walk, node, made)
     out = walk.size(node.output[0])
-    walk.axes[node.output[0]] = [read[0], made, *walk.still(out[2:])]
+    walk.axes[node.output[0]] = [*_biased(walk, node, read[0], made), *walk.still(out[2:])]
     inner = _inputs_of_a_group(walk, node)
     constant = math.prod(size[2:]) * math.prod(out[2:]) * out[0]
     walk.products.append(Product(node=node, constant=constant, axes=(made, inner)))
@@ -30,6 +29,7 @@ def _plain(walk: Walk, node: NodeProto, read: Axes) -> Axis:
     roles: dict[int, Role] = {0: "makes", 1: "reads"}
     values = {0: (node.output[0], 1), 1: (node.input[0], 1)}
     weight = _weight(walk, node, roles, values, {})
+    walk.adds_up(node, read[1])
     walk.atoms.same(read[1], weight[1])
     return weight[0]
 
@@ -41,16 +41,21 @@ def _grouped(walk: Walk, node: NodeProto, read: Axes, groups: int) -> Axis:
     """
     outputs, inputs = walk.size(node.input[1])[:2]
     per_group = outputs // groups
-    whole = walk.atoms.fresh(groups)
-    inner = walk.atoms.fresh(inputs) if inputs > 1 else np.zeros(1, np.intp)
+    whole = walk.made(groups)
+    inner = walk.made(inputs) if inputs > 1 else np.zeros(1, np.intp)
     outer = walk.made(per_group) if inputs > 1 and per_group > 1 else np.zeros(per_group, np.intp)
     walk.atoms.same(read[1], walk.atoms.product([whole, inner]))
+    walk.adds_up(node, read[1], but=_roots(walk, whole))
     made = walk.atoms.product([whole, outer])
     roles: dict[int, Role] = {0: "makes" if inputs > 1 else "along", 1: "reads"}
     values = {0: (node.output[0], 1), 1: (node.input[0], 1)}
     _weight(walk, node, roles, values, {0: made, 1: inner})
     walk.counts.append((node, "group", whole))
     return made
+
+
+def _roots(walk: Walk, axis: Axis) -> set[int]:
+    return {root for label in axis.tolist() for root in walk.atoms.alive(label)}
 
 
 def _weight(
@@ -75,9 +80,13 @@ def _still(walk: Walk, axes: Axes, node: NodeProto) -> None:
         walk.keep(axis, f"{called(node)} slides along it")
 
 
-def _biased(walk: Walk, node: NodeProto, made: Axis) -> None:
-    if len(node.input) > 2 and node.input[2]:
-        walk.atoms.same(made, walk.of(node, 2)[0])
+def _biased(walk: Walk, node: NodeProto, batch: Axis, made: Axis) -> Axes:
+    """The first two axes of the output, once the bias is added."""
+    if len(node.input) < 3 or not node.input[2]:
+        return [batch, made]
+    bias = walk.of(node, 2)[0]
+    walk.atoms.same(made, bias)
+    return [walk.atoms.loudly(batch, called(node)), walk.atoms.all_of([made, bias])]
 
 
 def _inputs_of_a_group(walk: Walk, node: NodeProto) -> Axis:
@@ -100,13 +109,13 @@ def conv_transpose(walk: Walk, node: NodeProto) -> None:
     values = {0: (node.input[0], 1), 1: (node.output[0], 1)}
     if groups == 1:
         weight = _weight(walk, node, {0: "reads", 1: "makes"}, values, {})
+        walk.adds_up(node, read[1])
         walk.atoms.same(read[1], weight[0])
         made = weight[1]
     else:
         made = _grouped_transpose(walk, node, read, groups)
-    _biased(walk, node, made)
     out = walk.size(node.output[0])
-    walk.axes[node.output[0]] = [read[0], made, *walk.still(out[2:])]
+    walk.axes[node.output[0]] = [*_biased(walk, node, read[0], made), *walk.still(out[2:])]
     place = math.prod(size[2:]) * math.prod(walk.size(node.input[0])[2:]) * out[0]
     outer = next(
         (
@@ -122,13 +131,14 @@ def conv_transpose(walk: Walk, node: NodeProto) -> None:
 def _grouped_transpose(walk: Walk, node: NodeProto, read: Axes, groups: int) -> Axis:
     inputs, per_group = walk.size(node.input[1])[:2]
     inner_size = inputs // groups
-    whole = walk.atoms.fresh(groups)
-    inner = walk.atoms.fresh(inner_size) if inner_size > 1 else np.zeros(1, np.intp)
+    whole = walk.made(groups)
+    inner = walk.made(inner_size) if inner_size > 1 else np.zeros(1, np.intp)
     outer = (
         walk.made(per_group) if inner_size > 1 and per_group > 1 else np.zeros(per_group, np.intp)
     )
     entering = walk.atoms.product([whole, inner])
     walk.atoms.same(read[1], entering)
+    walk.adds_up(node, read[1], but=_roots(walk, whole))
     values = {0: (node.input[0], 1), 1: (node.output[0], 1)}
     roles: dict[int, Role] = {0: "along" if inner_size == 1 else "reads", 1: "makes"}
     _weight(walk, node, roles, values, {0: entering, 1: outer})

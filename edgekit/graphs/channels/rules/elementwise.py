@@ -2,10 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 from onnx import NodeProto
 
 from edgekit.graphs.channels.atoms import Axis
 from edgekit.graphs.channels.walking import Axes, Walk, called
+from edgekit.graphs.index import attribute
+
+_NONE: Axis = np.zeros(0, np.intp)
+# What makes something else than zero of zero.
+LOUD = {
+    "Acos", "Acosh", "ArgMax", "ArgMin", "BitwiseNot", "Cos", "Cosh", "Exp", "HardSigmoid", "Log",
+    "Not", "Reciprocal", "Sigmoid", "Softplus",
+}  # fmt: skip
+# Zero where any factor is.
+_PRODUCTS = {"And", "BitwiseAnd", "Mul"}
+# Zero where the first factor is.
+_QUOTIENTS = {"Div", "Mod", "PRelu", "Pow"}
+# Zero where all terms are; others compare.
+_SUMS = {
+    "Add", "BitwiseOr", "BitwiseXor", "Gemm", "Max", "Mean", "Min", "Or", "Sub", "Sum", "Xor",
+}  # fmt: skip
 
 
 def passes(walk: Walk, node: NodeProto) -> None:
@@ -13,35 +32,103 @@ def passes(walk: Walk, node: NodeProto) -> None:
     axes = walk.of(node, 0)
     for position, name in enumerate(node.input):
         if position and name:
-            for axis in walk.of(node, position):
-                walk.keep(axis, f"sets {called(node)}")
-    for name in node.output:
+            walk.settle(node, position)
+    if node.op_type in LOUD or (node.op_type == "Clip" and not _clips_around_zero(walk, node)):
+        axes = walk.loudly(node, axes)
+    for place, name in enumerate(node.output):
         if name:
-            walk.axes[name] = axes
+            walk.axes[name] = walk.loudly(node, axes) if place else axes
+
+
+def _clips_around_zero(walk: Walk, node: NodeProto) -> bool:
+    bounds = [0.0, 0.0]
+    for place, name in enumerate(("min", "max")):
+        value: object = attribute(node, name, 0.0)
+        if len(node.input) > place + 1 and node.input[place + 1]:
+            stored = walk.index.constant(node.input[place + 1])
+            if stored is None:
+                return False
+            value = float(stored.ravel()[0])
+        bounds[place] = value if isinstance(value, float) else 0.0
+    return bounds[0] <= 0 <= bounds[1]
 
 
 def broadcasts(walk: Walk, node: NodeProto) -> None:
     """One output; inputs are lined up at their last axes."""
     size = walk.size(node.output[0])
-    read = [walk.of(node, position) for position, name in enumerate(node.input) if name]
-    walk.axes[node.output[0]] = lined_up(walk, read, size, called(node))
+    read = {name: walk.of(node, place) for place, name in enumerate(node.input) if name}
+    walk.axes[node.output[0]] = lined_up(walk, list(read.items()), size, node)
 
 
-def lined_up(walk: Walk, read: list[Axes], size: tuple[int, ...], who: str) -> Axes:
-    """The axes of what inputs become that are broadcast to a size."""
+def lined_up(
+    walk: Walk, read: Sequence[tuple[str, Axes]], size: Sequence[int], node: NodeProto
+) -> Axes:
+    """The axes of what inputs become that are broadcast to a size.
+
+    Args:
+        walk: in which the inputs have axes.
+        read: names and axes of what meets.
+        size: of the output.
+        node: makes it.
+    """
     made: Axes = []
     for axis, n in enumerate(size):
         back = len(size) - axis
-        meeting = [axes[-back] for axes in read if len(axes) >= back]
-        made.append(_met(walk, meeting, n, who))
+        meeting = [(name, axes[-back] if len(axes) >= back else _NONE) for name, axes in read]
+        made.append(_met(walk, meeting, n, node))
     return made
 
 
-def _met(walk: Walk, meeting: list[Axis], length: int, who: str) -> Axis:
-    full = [axis for axis in meeting if len(axis) == length]
-    for axis in meeting:
+def _met(walk: Walk, meeting: Sequence[tuple[str, Axis]], length: int, node: NodeProto) -> Axis:
+    full = [axis for _, axis in meeting if len(axis) == length]
+    for _, axis in meeting:
         if len(axis) != length:
-            walk.keep(axis, f"is spread over others by {who}")
+            walk.keep(axis, f"is spread over others by {called(node)}")
     for axis in full[1:]:
         walk.atoms.same(full[0], axis)
-    return full[0]
+    if not any(axis.any() for axis in full):
+        return full[0]
+    op = node.op_type
+    if op in _PRODUCTS or op == "MatMul":
+        return walk.atoms.any_of(full)
+    if op in _QUOTIENTS and len(meeting[0][1]) == length and _is_power(walk, node):
+        return full[0]
+    spread = [name for name, axis in meeting if len(axis) != length]
+    if op in _SUMS and all(_adds_nothing(walk, node, name) for name in spread):
+        return walk.atoms.all_of(full)
+    return walk.atoms.loudly(full[0], called(node))
+
+
+def _is_power(walk: Walk, node: NodeProto) -> bool:
+    """Whether a node, if it is a power, is one of zero that is zero."""
+    if node.op_type != "Pow":
+        return True
+    power = walk.index.constant(node.input[1])
+    return power is not None and bool((power > 0).all())
+
+
+def _adds_nothing(walk: Walk, node: NodeProto, name: str) -> bool:
+    """Whether an input that is spread over an axis leaves zero there as it is."""
+    value = walk.index.constant(name) if name else None
+    if value is None:
+        return False
+    if node.op_type == "Max":
+        return bool((value <= 0).all())
+    return bool((value >= 0).all()) if node.op_type == "Min" else not value.any()
+
+
+def where(walk: Walk, node: NodeProto) -> None:
+    """Chosen position by position; what tells which does not matter."""
+    read = [walk.of(node, position) for position in range(3)]
+    size = walk.size(node.output[0])
+    made = lined_up(walk, list(zip(node.input, read, strict=True)), size, node)
+    for axis, n in enumerate(size):
+        ends = [
+            (name, axes[axis - len(size)] if len(axes) >= len(size) - axis else _NONE)
+            for name, axes in zip(node.input[1:], read[1:], strict=True)
+        ]
+        full = [labels for _, labels in ends if len(labels) == n]
+        spread = [name for name, labels in ends if len(labels) != n]
+        if full and all(_adds_nothing(walk, node, name) for name in spread):
+            made[axis] = walk.atoms.all_of(full)
+    walk.axes[node.output[0]] = made

@@ -6,29 +6,28 @@ import numpy as np
 from onnx import NodeProto
 
 from edgekit.graphs.channels.atoms import Axis
-from edgekit.graphs.channels.rules.elementwise import lined_up
-from edgekit.graphs.channels.walking import Role, Walk, called, integer, ints
+from edgekit.graphs.channels.walking import Axes, Role, Walk, called, integer, ints
 
 
 def concat(walk: Walk, node: NodeProto) -> None:
     """Axes behind each other; all others go together."""
     read = [walk.of(node, position) for position in range(len(node.input))]
     axis = integer(node, "axis", 0) % len(read[0])
-    made = list(read[0])
-    for axes in read[1:]:
-        for i, labels in enumerate(axes):
-            if i != axis:
-                walk.atoms.same(made[i], labels)
-    made[axis] = np.concatenate([axes[axis] for axes in read])
+    made: Axes = []
+    for i in range(len(read[0])):
+        meeting = [axes[i] for axes in read]
+        if i != axis:
+            for labels in meeting[1:]:
+                walk.atoms.same(meeting[0], labels)
+        made.append(np.concatenate(meeting) if i == axis else walk.atoms.all_of(meeting))
     walk.axes[node.output[0]] = made
 
 
 def split(walk: Walk, node: NodeProto) -> None:
     """Parts of an axis; a part that would be nothing may not go as a whole."""
     axes = walk.of(node, 0)
-    if len(node.input) > 1 and node.input[1]:
-        for each in walk.of(node, 1):
-            walk.keep(each, f"sets {called(node)}")
+    if len(node.input) > 1:
+        walk.settle(node, 1)
     axis = integer(node, "axis", 0) % len(axes)
     start = 0
     for name in node.output:
@@ -42,9 +41,7 @@ def slices(walk: Walk, node: NodeProto) -> None:
     """A range of positions, with its bounds stored; of an axis that stays otherwise."""
     axes, out = walk.of(node, 0), walk.size(node.output[0])
     for position in range(1, len(node.input)):
-        if node.input[position]:
-            for each in walk.of(node, position):
-                walk.keep(each, f"sets {called(node)}")
+        walk.settle(node, position)
     bounds = [walk.observed(name) for name in node.input[1:]]
     starts, ends = bounds[0], bounds[1]
     taken = bounds[2] if len(bounds) > 2 else None
@@ -71,8 +68,8 @@ def slice_of(start: int, end: int, step: int) -> slice:
 def _sliced(walk: Walk, node: NodeProto, axis: Axis, part: slice) -> Axis:
     taken = axis[part]
     whole = len(taken) == len(axis) and part.step > 0
-    stored = all(walk.is_stored(name) for name in node.input[1:] if name)
-    if not whole and (not stored or part.step != 1):
+    steady = all(walk.numbers(name) is not None for name in node.input[1:] if name)
+    if not steady or not (whole or part.step == 1):
         walk.keep(axis, f"{called(node)} takes a part of it that is computed or has gaps")
     elif not whole:
         walk.picks.append((node, axis))
@@ -118,9 +115,7 @@ def pad(walk: Walk, node: NodeProto) -> None:
     """Numbers around an axis that are there whatever goes."""
     axes, out = walk.of(node, 0), walk.size(node.output[0])
     for position in range(1, len(node.input)):
-        if node.input[position]:
-            for each in walk.of(node, position):
-                walk.keep(each, f"sets {called(node)}")
+        walk.settle(node, position)
     pads = walk.observed(node.input[1]) if len(node.input) > 1 else ints(node, "pads", [])
     chosen = walk.observed(node.input[3]) if len(node.input) > 3 and node.input[3] else None
     named = [i % len(axes) for i in chosen] if chosen else list(range(len(axes)))
@@ -134,20 +129,14 @@ def pad(walk: Walk, node: NodeProto) -> None:
         elif before or after:
             edges = walk.still([before, after])
             made[axis] = np.concatenate([edges[0], axes[axis], edges[1]])
-    walk.axes[node.output[0]] = made
+    filled = walk.scalar(node.input[2]) if len(node.input) > 2 and node.input[2] else 0.0
+    walk.axes[node.output[0]] = made if filled == 0.0 else walk.loudly(node, made)
 
 
 def tile(walk: Walk, node: NodeProto) -> None:
     """The same axis several times over."""
     axes, out = walk.of(node, 0), walk.size(node.output[0])
-    for each in walk.of(node, 1):
-        walk.keep(each, f"sets {called(node)}")
+    walk.settle(node, 1)
     walk.axes[node.output[0]] = [
         np.tile(axis, n // max(len(axis), 1)) for axis, n in zip(axes, out, strict=True)
     ]
-
-
-def where(walk: Walk, node: NodeProto) -> None:
-    """Chosen position by position."""
-    read = [walk.of(node, position) for position in range(3)]
-    walk.axes[node.output[0]] = lined_up(walk, read, walk.size(node.output[0]), called(node))

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
-from onnx import NodeProto
+from onnx import NodeProto, TensorProto, numpy_helper
 
 from edgekit.graphs.channels.atoms import Axis
 from edgekit.graphs.channels.walking import Axes, Walk, called, integer, ints
@@ -16,10 +16,8 @@ from edgekit.graphs.index import attribute
 
 def reshape(walk: Walk, node: NodeProto) -> None:
     """Any Reshape, Flatten, Squeeze or Unsqueeze, told from the shapes before and after."""
-    for position, name in enumerate(node.input):
-        if position and name and walk.is_stored(name):
-            for axis in walk.of(node, position):
-                walk.keep(axis, "is a shape")
+    for position in range(1, len(node.input)):
+        walk.settle(node, position)
     size = walk.size(node.output[0])
     walk.axes[node.output[0]] = laid_out(walk, walk.of(node, 0), size, called(node))
 
@@ -90,19 +88,20 @@ def _split(walk: Walk, axis: Axis, sizes: list[int]) -> Axes:
     """The axes that an axis is the product of."""
     if len(sizes) == 1:
         return [axis]
-    alone = _depends_on(walk, axis, sizes)
-    if alone is not None:
-        return alone
-    parts = [walk.made(n) for n in sizes]
-    walk.atoms.same(axis, walk.atoms.product(parts))
-    return parts
+    parts = _depends_on(walk, axis, sizes)
+    if parts is None:
+        parts = [walk.made(n) for n in sizes]
+        walk.atoms.same(axis, walk.atoms.product(parts))
+    return [-np.abs(part) for part in parts] if walk.atoms.is_loud(axis) else parts
 
 
 def _depends_on(walk: Walk, axis: Axis, sizes: list[int]) -> Axes | None:
     """The parts where all but one stay as they are; ``None`` where it takes more than one."""
     still = walk.still(sizes)
-    roots = np.array([hash(walk.atoms.alive(a)) for a in axis.tolist()]).reshape(sizes)
-    if not any(walk.atoms.alive(a) for a in axis.tolist()):
+    numbers: dict[frozenset[int], int] = {frozenset(): 0}
+    alive = [frozenset(walk.atoms.alive(label)) for label in axis.tolist()]
+    roots = np.array([numbers.setdefault(each, len(numbers)) for each in alive]).reshape(sizes)
+    if not roots.any():
         return still
     for k in range(len(sizes)):
         first = tuple(slice(None) if i == k else slice(0, 1) for i in range(len(sizes)))
@@ -155,14 +154,18 @@ def expand(walk: Walk, node: NodeProto) -> None:
         old = axes[-back] if len(axes) >= back else None
         if old is not None and len(old) != n:
             walk.keep(old, f"is spread over others by {called(node)}")
-        made.append(old if old is not None and len(old) == n else walk.atoms.fresh(n))
+        copies = old is None or len(old) != n
+        made.append(walk.loudly(node, [walk.atoms.fresh(n)])[0] if copies else old)
     walk.axes[node.output[0]] = made
 
 
 def filled(walk: Walk, node: NodeProto) -> None:
     """ConstantOfShape: the same number everywhere, so that any position may go."""
     _fixed_inputs(walk, node, range(len(node.input)))
-    walk.axes[node.output[0]] = [walk.atoms.fresh(n) for n in walk.size(node.output[0])]
+    axes = [walk.atoms.fresh(n) for n in walk.size(node.output[0])]
+    value = attribute(node, "value", None)
+    empty = not isinstance(value, TensorProto) or not numpy_helper.to_array(value).any()
+    walk.axes[node.output[0]] = axes if empty else walk.loudly(node, axes)
 
 
 def resize(walk: Walk, node: NodeProto) -> None:
@@ -186,6 +189,4 @@ def shape_of(walk: Walk, node: NodeProto) -> None:
 
 def _fixed_inputs(walk: Walk, node: NodeProto, positions: Iterable[int]) -> None:
     for position in positions:
-        if node.input[position]:
-            for axis in walk.of(node, position):
-                walk.keep(axis, f"sets {called(node)}")
+        walk.settle(node, position)

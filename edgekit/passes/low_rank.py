@@ -1,0 +1,141 @@
+"""Large products and convolutions as two thin ones, ranks by what they cost the outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from onnx import ModelProto
+
+from edgekit.data import held_out
+from edgekit.errors import PassRefused
+from edgekit.graphs.divergence import Reference
+from edgekit.graphs.index import GraphIndex
+from edgekit.graphs.onnx_file import load, save
+from edgekit.graphs.rewrite import prepare
+from edgekit.layers import LayerCost, write_layers
+from edgekit.model import Model
+from edgekit.passes import Work
+from edgekit.passes.factors import Spatial
+from edgekit.passes.low_rank_graph import Thin, write_splits
+from edgekit.passes.low_rank_layers import Split, chosen, find_layers, split_layers
+from edgekit.passes.low_rank_ranks import Row, measured, pick, row_of
+from edgekit.passes.low_rank_refit import refitted
+from edgekit.recipe import LowRank
+from edgekit_agent.records import Samples
+
+_OPSET = 13
+# Held-out samples; each layer is tried on all of them.
+_MOST_HELD_OUT = 32
+_FLOAT_BITS, _FLOAT_BYTES = 32, 4
+
+
+def low_rank(model: Model, settings: LowRank, work: Work) -> Path:
+    """Split Conv, Gemm and MatMul layers in two of a small rank.
+
+    A layer's rank follows from what it costs the outputs (``allocation.allocate``), and what is
+    lost on average goes into its bias. Convolutions are split into one of fewer channels and a
+    1 x 1 convolution, or into one along the height and one along the width, whichever errs less
+    for the same multiply-accumulates.
+
+    Source: Chen et al. 2021 (DRONE), Wang et al. 2024 (SVD-LLM), Jaderberg et al. 2014.
+
+    Raises:
+        PassRefused: no layer gains by it, a pattern of ``layers`` means none, ``keep`` is less
+            than can be had, quantised already, values that are not finite.
+    """
+    if work.calibration is None:
+        raise PassRefused("low-rank layers need calibration data")
+    proto = prepare(load(model.path), _OPSET)
+    seen, unseen = held_out(
+        work.calibration, settings.max_samples, most=_MOST_HELD_OUT, batch=_batch(model)
+    )
+    index = GraphIndex(proto)
+    layers = chosen(find_layers(index), settings.layers)
+    try:
+        splits = list(
+            split_layers(
+                index,
+                layers,
+                seen if settings.score == "activations" else (),
+                settings.keep,
+                work.progress,
+            )
+        )
+        made, rows, picked = _made(proto, splits, settings, (seen, unseen), work)
+    except FloatingPointError as error:
+        raise PassRefused(
+            f"value {error} is not finite on the calibration samples, or too large to be squared"
+        ) from error
+    target = work.scratch / "low-rank.onnx"
+    save(made, target)
+    write_layers(work.scratch, [_cost(row, i) for row, i in zip(rows, picked, strict=True)])
+    return target
+
+
+def _made(
+    proto: ModelProto,
+    splits: Sequence[Split],
+    settings: LowRank,
+    samples: tuple[Sequence[Samples], Sequence[Samples]],
+    work: Work,
+) -> tuple[ModelProto, list[Row], list[int]]:
+    seen, unseen = samples
+    reference = Reference(proto, unseen)
+    rows = [row_of(split, settings.keep) for split in splits]
+    index = GraphIndex(proto)
+    if settings.allocation == "measured" and reference.can_tell:
+        rows = measured(index, rows, reference, settings.keep, work.progress)
+    picked = pick(rows, settings)
+    original = ModelProto()
+    original.CopyFrom(proto)
+    thin = write_splits(
+        index, [(r.split, r.ranks[i]) for r, i in zip(rows, picked, strict=True) if i < r.whole]
+    )
+    if settings.repair:
+        proto = _repaired(original, proto, thin, seen, reference, work)
+    return proto, rows, picked
+
+
+def _repaired(
+    original: ModelProto,
+    proto: ModelProto,
+    thin: Sequence[Thin],
+    seen: Sequence[Samples],
+    reference: Reference,
+    work: Work,
+) -> ModelProto:
+    """The split graph with its second factors refitted, if that brings the outputs nearer."""
+    better = refitted(original, proto, thin, seen, work.progress)
+    if not reference.can_tell:
+        return better
+    return min((better, proto), key=reference.divergence)
+
+
+def _batch(model: Model) -> int:
+    """Samples that the model takes at once; 1 where it takes any number."""
+    size = next((t.shape[0] for t in model.signature.inputs if t.shape), 1)
+    return size if isinstance(size, int) else 1
+
+
+def _cost(row: Row, picked: int) -> LayerCost:
+    """What a layer has now, and what that costs the outputs."""
+    split, choice = row.split, row.options.choices[picked]
+    parameters = split.whole.stored.weight.size
+    note = f"whole, rank {split.full}"
+    if picked < row.whole:
+        rank = row.ranks[picked]
+        parameters, note = rank * split.price.parameters, f"rank {rank} of {split.full}"
+        if isinstance(split.way, Spatial):
+            height, width = split.whole.layer.shape[2:]
+            note += f", {height} x 1 and 1 x {width}"
+    return LayerCost(
+        layer=split.name,
+        op=split.whole.stored.op,
+        parameters=parameters,
+        bits=_FLOAT_BITS,
+        width=_FLOAT_BITS,
+        kl=choice.damage,
+        bytes=_FLOAT_BYTES * parameters,
+        note=note,
+    )

@@ -1,0 +1,114 @@
+"""Two thin layers in the place of one, in an ONNX graph."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import NodeProto, helper
+
+from edgekit.graphs.index import GraphIndex, attribute
+from edgekit.passes.factors import Spatial
+from edgekit.passes.grids import Doubles
+from edgekit.passes.low_rank_layers import Split
+from edgekit.passes.stored_layers import shifted_bias
+
+# Attributes of a convolution with an entry, or two, for each axis of an image.
+_BY_AXIS = ("strides", "dilations", "pads")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thin:
+    """A layer that was split: its rank, the second node, and the value between both."""
+
+    split: Split
+    rank: int
+    node: NodeProto
+    between: str
+
+
+def write_splits(index: GraphIndex, picked: Sequence[tuple[Split, int]]) -> list[Thin]:
+    """Replace layers by their factors of a rank, in place; biases take what is lost on average.
+
+    What the second node makes has the name that the layer's output had.
+    """
+    thin: dict[int, tuple[NodeProto, Thin]] = {}
+    for split, rank in picked:
+        shifted_bias(index, split.whole.stored, split.way.shift(rank))
+        old = split.whole.layer.node
+        first, second = _nodes(index, split, rank)
+        made = Thin(split=split, rank=rank, node=second, between=second.input[0])
+        thin[id(old)] = first, made
+    nodes: list[NodeProto] = []
+    for node in index.graph.node:
+        if id(node) in thin:
+            first, made = thin[id(node)]
+            nodes += [first, made.node]
+        else:
+            nodes.append(node)
+    index.replace_nodes(nodes)
+    index.drop_unread_constants()
+    by_output = {node.output[0]: node for node in index.graph.node if node.output}
+    return [
+        Thin(split=m.split, rank=m.rank, node=by_output[m.node.output[0]], between=m.between)
+        for _, m in thin.values()
+    ]
+
+
+def _nodes(index: GraphIndex, split: Split, rank: int) -> tuple[NodeProto, NodeProto]:
+    old = split.whole.layer.node
+    first, second = (NodeProto(), NodeProto())
+    first.CopyFrom(old)
+    second.CopyFrom(old)
+    weights = [each.astype(np.float32) for each in _tensors(split, rank)]
+    names = [
+        index.add_constant(f"{split.name}/{end}", w) for end, w in zip("ab", weights, strict=True)
+    ]
+    between = index.fresh(f"{old.output[0]}/between")
+    del first.input[:]
+    first.input.extend([old.input[0], names[0]])
+    first.output[0] = between
+    first.name = index.fresh(f"{old.name}/a") if old.name else ""
+    second.input[0], second.input[1] = between, names[1]
+    if old.op_type == "Conv":
+        _set_windows(split, old, first, second)
+    return first, second
+
+
+def _tensors(split: Split, rank: int) -> tuple[Doubles, Doubles]:
+    """Both factors in the shapes that the operator stores."""
+    first, second = split.way.pair(rank)
+    layer = split.whole.layer
+    if isinstance(split.way, Spatial):
+        return first, second
+    if layer.node.op_type == "Conv":
+        kernel = layer.shape[2:]
+        first = first.reshape(-1, layer.shape[1], *kernel)
+        return first, second.reshape(layer.shape[0], -1, *(1 for _ in kernel))
+    return (first[0], second[0]) if layer.axis == 0 else (first[0].T, second[0].T)
+
+
+def _set_windows(split: Split, old: NodeProto, first: NodeProto, second: NodeProto) -> None:
+    """Give each of two convolutions its part of the kernel, the steps and the borders."""
+    kernel = list(split.whole.layer.shape[2:])
+    if not isinstance(split.way, Spatial):
+        _only(second, {"kernel_shape": [1] * len(kernel), "group": split.whole.layer.groups})
+        return
+    for node, axis in ((first, 0), (second, 1)):
+        kept: dict[str, object] = {"kernel_shape": [1, 1]}
+        kept["kernel_shape"] = [n if i == axis else 1 for i, n in enumerate(kernel)]
+        for name in _BY_AXIS:
+            given = attribute(old, name, None)
+            if isinstance(given, list):
+                rest = 0 if name == "pads" else 1
+                kept[name] = [n if i % 2 == axis else rest for i, n in enumerate(given)]
+        automatic = attribute(old, "auto_pad", b"NOTSET")
+        if automatic != b"NOTSET":
+            kept["auto_pad"] = automatic
+        _only(node, kept)
+
+
+def _only(node: NodeProto, attributes: dict[str, object]) -> None:
+    del node.attribute[:]
+    node.attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())

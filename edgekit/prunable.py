@@ -1,0 +1,196 @@
+"""What of a model can be pruned: its channels, heads and neurons, and what hangs on them."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from onnx import ModelProto
+
+from edgekit.errors import PassRefused
+from edgekit.graphs.channels import Channels, Family, Fixed, Place, find_channels
+from edgekit.graphs.channels.walking import Use
+from edgekit.graphs.cutting import key, macs_of, permitted
+from edgekit.graphs.onnx_file import load
+from edgekit.graphs.rewrite import QUANTISED_ALREADY, prepare
+from edgekit.graphs.shapes import fixed_shape
+from edgekit.model import Model
+
+# Products are spelled in one way from here on.
+_OPSET = 13
+
+
+@dataclass(frozen=True, kw_only=True)
+class Part:
+    """Channels, heads or neurons of one layer and of all that must lose them with it.
+
+    Attributes:
+        name: of the first layer that makes them.
+        kind: what they are.
+        groups: how many of them there are, each of which can go by itself.
+        width: positions of the first layer's outputs that each takes.
+        layers: how many layers each runs through.
+        macs: multiply-accumulates that go when all but one go.
+        parameters: stored numbers that go with them.
+    """
+
+    name: str
+    kind: str
+    groups: int
+    width: int
+    layers: int
+    macs: int
+    parameters: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Reason:
+    """Why the channels of so many layers cannot go, with the first of these layers."""
+
+    layers: int
+    example: str
+    reason: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prunable:
+    """What of a model can go.
+
+    Attributes:
+        refused: why nothing can; empty where something can.
+        parts: in the order of the graph.
+        macs: of the whole model, for inputs of ``sizes``.
+        least_macs: when all but one of every part go.
+        fixed: why layers keep their channels, the most frequent reason first.
+        sizes: of the inputs that were counted for, by name.
+    """
+
+    refused: str = ""
+    parts: tuple[Part, ...] = ()
+    macs: int = 0
+    least_macs: int = 0
+    fixed: tuple[Reason, ...] = ()
+    sizes: Mapping[str, tuple[int, ...]]
+
+
+def prunable(model: Model, dims: Mapping[str, int]) -> Prunable:
+    """Look at what could go, by the graph that ``prune-channels`` would see.
+
+    Args:
+        model: ONNX or TFLite, which is brought over first.
+        dims: sizes of free dimensions by name; where inputs have others, sizes are made up.
+    """
+    try:
+        proto = prepare(_graph(model), _OPSET)
+        channels = find_channels(proto, _known(proto, dims))
+    except PassRefused as refusal:
+        return Prunable(refused=refusal.message, sizes={})
+    return _looked(channels)
+
+
+def _graph(model: Model) -> ModelProto:
+    if model.format == "onnx":
+        return load(model.path)
+    from edgekit.bridge.flatbuffer import read_lite  # ONNX files need no litert
+    from edgekit.bridge.lifting import lift
+
+    return lift(read_lite(model.path.read_bytes()))
+
+
+def _known(proto: ModelProto, dims: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+    """Shapes of the inputs whose free dimensions all have a size, a batch of one."""
+    found = {}
+    for value in proto.graph.input:
+        kind = value.type
+        for axis, dim in enumerate(kind.tensor_type.shape.dim):
+            if dim.dim_param and (dim.dim_param in dims or axis == 0):
+                dim.dim_value = dims.get(dim.dim_param, 1)
+        shape = fixed_shape(kind)
+        if shape is not None:
+            found[value.name] = shape
+    return found
+
+
+def _looked(channels: Channels) -> Prunable:
+    counted = _Counted(channels)
+    stored = {t.name for t in channels.proto.graph.initializer}
+    fed = [v.name for v in channels.proto.graph.input if v.name not in stored]
+    fixed = tuple(_reasons(channels))
+    return Prunable(
+        refused="" if channels.families else _binding(channels, fixed),
+        parts=tuple(counted.part(family) for family in channels.families),
+        macs=macs_of(channels),
+        least_macs=macs_of(channels, _most(channels)),
+        fixed=fixed,
+        sizes={name: channels.walk.size(name) for name in fed},
+    )
+
+
+def _binding(channels: Channels, fixed: Sequence[Reason]) -> str:
+    if any(node.op_type == "DequantizeLinear" for node in channels.proto.graph.node):
+        return f"{QUANTISED_ALREADY}: its weights are stored as integers"
+    if not fixed:
+        return "no layer makes channels by a stored weight"
+    return f"{fixed[0].example}: {fixed[0].reason}"
+
+
+def _most(channels: Channels) -> list[int]:
+    """Everything but the first group of each family."""
+    gone = [number for family in channels.families for number in family.groups[1:]]
+    return permitted(channels, gone)
+
+
+@dataclass(frozen=True)
+class _Counted:
+    """What hangs on the groups of a graph."""
+
+    channels: Channels
+
+    def part(self, family: Family) -> Part:
+        gone = family.groups[1:]
+        places = self.channels.groups[family.groups[0]].places
+        return Part(
+            name=family.name,
+            kind=family.kind,
+            groups=len(family.groups),
+            width=family.width,
+            layers=len({key(place.node) for place in places if _is_layer(place)}),
+            macs=macs_of(self.channels) - macs_of(self.channels, gone),
+            parameters=self._parameters(()) - self._parameters(gone),
+        )
+
+    def _parameters(self, gone: Collection[int]) -> int:
+        """Numbers that are stored when groups go."""
+        flags = self.channels.flags(gone)
+        return sum(
+            math.prod(int(self.channels.stays(use.labels, flags).sum()) for use in uses)
+            for uses in self._tensors
+        )
+
+    @cached_property
+    def _tensors(self) -> list[list[Use]]:
+        """The axes of each stored tensor, as its first reader has them."""
+        found: dict[str, dict[str, list[Use]]] = defaultdict(lambda: defaultdict(list))
+        for use in self.channels.walk.uses:
+            found[use.node.input[use.position]][f"{use.position}:{key(use.node)}"].append(use)
+        return [next(iter(readers.values())) for readers in found.values()]
+
+
+def _is_layer(place: Place) -> bool:
+    """Whether a place is in a layer, and not in what comes behind one; depthwise ones are along."""
+    return place.role != "along" or place.node.op_type == "Conv"
+
+
+def _reasons(channels: Channels) -> Iterator[Reason]:
+    """Those that differ in nothing but the names of nodes and values are one."""
+    named = {n for node in channels.proto.graph.node for n in (node.name, *node.output)}
+    alike: dict[str, list[Fixed]] = defaultdict(list)
+    for fixed in channels.fixed:
+        words = (word for word in fixed.reason.split() if word not in named)
+        alike[" ".join(words)].append(fixed)
+    for found in sorted(alike.values(), key=len, reverse=True):
+        first = found[0]
+        yield Reason(layers=len(found), example=first.where, reason=first.reason)

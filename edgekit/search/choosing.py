@@ -1,0 +1,49 @@
+"""Which candidate wins, and which comes nearest where none does."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from edgekit.results import Candidate
+
+# Two latencies closer than this are the same; then the smaller model wins.
+_TIE = 1.03
+
+
+def choose(candidates: Sequence[Candidate], *, source: str) -> Candidate | None:
+    """The fastest candidate that passes; of equally fast ones the one that travels lightest.
+
+    Args:
+        candidates: all, the original among them, with verdicts.
+        source: whose latencies count (``host`` or ``device:NAME``).
+    """
+    passing = [c for c in candidates if c.verdict and c.verdict.passes]
+    if not passing:
+        return None
+    fastest = min(_speed(c, source) for c in passing)
+    contenders = [c for c in passing if _speed(c, source) <= _TIE * fastest]
+    return min(contenders, key=lambda c: (_transfer_bytes(c, source), c.recipe.name))
+
+
+def nearest(candidates: Sequence[Candidate], *, source: str) -> Candidate:
+    """The candidate that misses least: one that runs, with the fewest failing lines, by least."""
+    return min(candidates, key=lambda c: (*_misses(c), _speed(c, source)))
+
+
+def _misses(candidate: Candidate) -> tuple[int, int, float]:
+    if candidate.verdict is None:
+        return 0, 0, 0.0
+    failing = candidate.verdict.failing
+    excess = sum((c.measured or 0) / max(c.limit, 1e-9) for c in failing)
+    return len(candidate.verdict.reasons), len(failing), excess
+
+
+def _speed(candidate: Candidate, source: str) -> float:
+    measurement = candidate.measured(source)
+    times = measurement.times if measurement else None
+    return times.quiet_p50_ms if times else float("inf")
+
+
+def _transfer_bytes(candidate: Candidate, source: str) -> int:
+    measurement = candidate.measured(source)
+    return measurement.transfer_bytes if measurement else candidate.model.bytes

@@ -1,0 +1,132 @@
+"""What a model is and what of it can be pruned, as text for a terminal."""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import replace
+
+from edgekit.graphs.cost import Cost
+from edgekit.inspection import Inspection
+from edgekit.model import Origin
+from edgekit.prunable import Part, Prunable, Reason
+from edgekit.results import MIB
+from edgekit.tables import size, table
+
+# More rows and reasons than these are in --json.
+_SHOWN_PARTS, _SHOWN_REASONS = 24, 6
+_LONGEST = 56
+
+
+def inspected(seen: Inspection) -> str:
+    """What a model is, and what keeps it off the device."""
+    lines = [f"{seen.model.given}: {seen.model.format}, {size(seen.bytes)}"]
+    if seen.model.origin:
+        lines += _converted(seen.model.origin)
+    lines += [f"  input   {spec}" for spec in seen.model.signature.inputs]
+    lines += [f"  output  {spec}" for spec in seen.model.signature.outputs]
+    lines += _cost_lines(seen, seen.cost) if seen.cost else [f"  not read: {seen.unread}"]
+    if seen.device:
+        lines += _obstacles(seen)
+    if seen.prunable:
+        lines += ["", *_prunable(seen.prunable)]
+    return "\n".join(lines)
+
+
+def _cost_lines(seen: Inspection, cost: Cost) -> list[str]:
+    more = f" and more: {len(cost.unknown)} nodes of unknown shape" if cost.unknown else ""
+    opset = "" if cost.opset is None else f"opset {cost.opset}, "
+    return [
+        f"  {opset}{cost.parameters:,} parameters, {cost.macs:,} MACs{more}",
+        f"  peak activations {size(cost.peak_activation_bytes)} (one sample, in file order)",
+        *_counted_as_one(seen),
+        f"  operators: {', '.join(f'{name} {n}' for name, n in cost.ops.items())}",
+    ]
+
+
+def _converted(origin: Origin) -> list[str]:
+    versions = ", ".join(f"{name} {version}" for name, version in origin.versions.items())
+    return [f"  converted by {origin.tool} ({versions})", *(f"  {n}" for n in origin.notes)]
+
+
+def _counted_as_one(seen: Inspection) -> list[str]:
+    shapes = (spec.shape[1:] for spec in seen.model.signature.inputs)
+    free = {d for shape in shapes for d in shape if isinstance(d, str) and d not in seen.dims}
+    if not free:
+        return []
+    names = ", ".join(sorted(free))
+    return [f"  free dimensions counted as 1: {names} ([model] dims in edgekit.toml sets them)"]
+
+
+def _obstacles(seen: Inspection) -> list[str]:
+    lines = [f"  {seen.device}: {o.what}; {o.fix}" for o in seen.obstacles]
+    limit = seen.model_mib_limit
+    if not lines and limit is not None and seen.bytes > limit * MIB:
+        lines.append(f"  {seen.device}: {size(seen.bytes)} of {limit:g} MiB; 'edgekit build' it")
+    if not lines and seen.cost is None:
+        return [f"  {seen.device}: has a runtime for it; its operators were not read"]
+    if not lines and seen.crosses:
+        return [f"  {seen.device}: runs .tflite alone; every operator can be brought over"]
+    opset = seen.cost is not None and seen.cost.opset is not None
+    whole = "every operator and the opset" if opset else "every operator"
+    return lines or [f"  {seen.device}: {whole} can run there"]
+
+
+def _prunable(found: Prunable) -> Iterator[str]:
+    """What can go, what hangs on it, and what keeps the rest."""
+    if not found.parts:
+        yield f"nothing can be pruned: {found.refused}"
+        return
+    rows = _rows(found)
+    yield from table([_HEAD, *rows[:_SHOWN_PARTS]]).splitlines()
+    if len(rows) > _SHOWN_PARTS:
+        yield f"and {len(rows) - _SHOWN_PARTS} rows more (--json has them)"
+    yield ""
+    inputs = ", ".join(f"{name}{list(shape)}" for name, shape in found.sizes.items())
+    yield (
+        f"of {found.macs:,} MACs at most {_percent(found.macs - found.least_macs, found.macs)} can "
+        f"go by pruning, which leaves one of each ({inputs})"
+    )
+    yield from (_fixed(reason) for reason in found.fixed[:_SHOWN_REASONS])
+    if len(found.fixed) > _SHOWN_REASONS:
+        yield f"and {len(found.fixed) - _SHOWN_REASONS} reasons more (--json has them)"
+
+
+_HEAD = ("what can be pruned", "groups", "", "kind", "layers", "MACs", "", "parameters")
+
+
+def _rows(found: Prunable) -> list[list[str]]:
+    """A row for all that differ in the numbers in their names alone."""
+    alike: dict[object, list[Part]] = defaultdict(list)
+    for part in found.parts:
+        alike[replace(part, name=re.sub(r"\d+", "", part.name))].append(part)
+    return [_row(found, parts[0], len(parts) - 1) for parts in alike.values()]
+
+
+def _row(found: Prunable, part: Part, others: int) -> list[str]:
+    return [
+        _shortened(part.name) + (f" and {others} alike" if others else ""),
+        str(part.groups),
+        f"x {part.width}",
+        part.kind,
+        str(part.layers),
+        f"{part.macs:,}",
+        _percent(part.macs, found.macs),
+        f"{part.parameters:,}",
+    ]
+
+
+def _shortened(name: str) -> str:
+    """The end of a name, where its beginning is that of many."""
+    return name if len(name) <= _LONGEST else f"...{name[3 - _LONGEST :]}"
+
+
+def _percent(part: int, whole: int) -> str:
+    """Rounded down: what is not all is less than 100 %."""
+    return f"{1000 * part // whole / 10:.1f} %" if whole else "0.0 %"
+
+
+def _fixed(reason: Reason) -> str:
+    more = f" (and {reason.layers - 1} more like it)" if reason.layers > 1 else ""
+    return f"keeps its channels: {_shortened(reason.example)}: {reason.reason}{more}"
