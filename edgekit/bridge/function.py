@@ -21,7 +21,7 @@ Distilling a model into a smaller one of it, on inputs without labels::
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -159,6 +159,37 @@ class GraphFunction:
             plan = Plan(graph=graph, values=values, scales=scales)
             self._plans[shapes] = plan, dequantised
         return self._plans[shapes]
+
+
+def differentiated(
+    function: GraphFunction,
+    feeds: Feeds,
+    taps: Sequence[str],
+    slopes: Callable[[dict[str, Array]], Mapping[str, Array]],
+) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Values inside a graph, and the gradient of a loss with respect to each of them.
+
+    Args:
+        function: of the graph.
+        feeds: an array for each input.
+        taps: names of inner values.
+        slopes: the gradient of the loss by each float output, given what the outputs are.
+
+    Returns:
+        The values, and the gradients, by name; of zeros where the loss does not depend on one.
+    """
+    with tf.GradientTape() as tape:
+        made = function(feeds, taps=taps)
+    outputs = {k: v for k, v in made.items() if k not in taps and v.dtype.is_floating}
+    wanted = slopes({k: np.asarray(v, np.float64) for k, v in outputs.items()})
+    found = tape.gradient(
+        list(outputs.values()),
+        [made[name] for name in taps],
+        output_gradients=[tf.cast(wanted[name], v.dtype) for name, v in outputs.items()],
+        unconnected_gradients=tf.UnconnectedGradients.ZERO,
+    )
+    values = {name: np.asarray(made[name]) for name in taps}
+    return values, {name: np.asarray(slope) for name, slope in zip(taps, found, strict=True)}
 
 
 def _fix(proto: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> None:

@@ -122,6 +122,17 @@ class Layer:
         moved = [self.shape[self.axis], *self.shape[: self.axis], *self.shape[self.axis + 1 :]]
         return np.ascontiguousarray(np.moveaxis(matrix.reshape(moved), 0, self.axis))
 
+    @property
+    def value_axis(self) -> int:
+        """The axis of the output channels in what the node makes."""
+        return 1 if self.node.op_type == "Conv" else -1
+
+    def made(self, value: Array) -> Array:
+        """What the node makes of ``rows``, [positions, O]: the same positions of its output."""
+        moved = np.moveaxis(value, self.value_axis, -1)
+        flat = moved.reshape(-1, moved.shape[-1])
+        return flat[:: _stride(len(flat), max(1, value.shape[0]))]
+
     def rows(self, value: Array) -> Array:
         """What an input tensor means to the layer, [G, positions, I]."""
         if self.node.op_type == "Conv":

@@ -1,0 +1,156 @@
+"""Least squares of a layer's weight and bias from sums over what it reads and should make."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from edgekit.passes.grids import Doubles
+
+# Ridges that are tried, against the mean power of an input about its mean.
+_RIDGES = (1e-7, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, np.inf)
+# The ridge where there are no samples to choose one by.
+_BLIND = 1e-1
+# A mean power below which inputs say nothing.
+_DEAD = 1e-30
+# Positions that wait for others before they are multiplied.
+_MOST_WAITING = 512
+# What a fit has to take off the error of samples that it was not made of.
+_LOWERS = 1 - 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fit:
+    """A weight [G, O, I], and what is added to the bias [G, O]."""
+
+    weight: Doubles
+    shift: Doubles
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Means:
+    """Means of x xᵀ [G, I, I], y xᵀ [G, O, I], y² [G, O], x [G, I] and y [G, O]."""
+
+    square: Doubles
+    cross: Doubles
+    power: Doubles
+    x: Doubles
+    y: Doubles
+    count: int
+
+    def centred(self) -> tuple[Doubles, Doubles]:
+        """Covariances of x with itself and of y with x."""
+        square = self.square - self.x[:, :, None] * self.x[:, None, :]
+        cross = self.cross - self.y[:, :, None] * self.x[:, None, :]
+        return square, cross
+
+    def error(self, fit: Fit) -> float:
+        """Mean square of what a fit leaves of y, summed over the outputs."""
+        w, d = fit.weight, fit.shift
+        total = ((w @ self.square) * w).sum() - 2 * (w * self.cross).sum() + self.power.sum()
+        mean = np.einsum("goi,gi->go", w, self.x) - self.y
+        return float(total + (2 * d * mean + d * d).sum())
+
+
+@dataclass(kw_only=True)
+class Sums:
+    """Running sums over positions, in memory that does not grow with them."""
+
+    groups: int
+    inputs: int
+    outputs: int  # of one group
+    _waiting: list[tuple[Doubles, Doubles]] = field(default_factory=list)
+    _count: int = 0
+
+    def __post_init__(self) -> None:
+        shape = (self.groups, self.outputs, self.inputs)
+        self._square = np.zeros((self.groups, self.inputs, self.inputs))
+        self._cross = np.zeros(shape)
+        self._power = np.zeros(shape[:2])
+        self._x = np.zeros((self.groups, self.inputs))
+        self._y = np.zeros(shape[:2])
+
+    def add(self, rows: Doubles, targets: Doubles) -> None:
+        """Take in rows [G, positions, I] and what should be made of them [G, positions, O]."""
+        self._waiting.append((rows, targets))
+        if sum(r.shape[1] for r, _ in self._waiting) >= min(self.inputs, _MOST_WAITING):
+            self._settle()
+
+    def _settle(self) -> None:
+        if not self._waiting:
+            return
+        x = np.concatenate([r for r, _ in self._waiting], axis=1)
+        y = np.concatenate([t for _, t in self._waiting], axis=1)
+        self._waiting.clear()
+        self._square += x.transpose(0, 2, 1) @ x
+        self._cross += y.transpose(0, 2, 1) @ x
+        self._power += np.square(y).sum(axis=1)
+        self._x += x.sum(axis=1)
+        self._y += y.sum(axis=1)
+        self._count += x.shape[1]
+
+    def means(self, other: Sums | None = None) -> _Means:
+        """The means of all that was taken in, here and by another."""
+        self._settle()
+        parts = [self]
+        if other is not None:
+            other._settle()
+            parts.append(other)
+        count = sum(part._count for part in parts)
+        over = 1.0 / max(count, 1)
+        return _Means(
+            square=sum((p._square for p in parts), np.zeros(1)) * over,
+            cross=sum((p._cross for p in parts), np.zeros(1)) * over,
+            power=sum((p._power for p in parts), np.zeros(1)) * over,
+            x=sum((p._x for p in parts), np.zeros(1)) * over,
+            y=sum((p._y for p in parts), np.zeros(1)) * over,
+            count=count,
+        )
+
+
+def fitted(weight: Doubles, learning: Sums, judging: Sums, *, biased: bool) -> Fit | None:
+    """The weight and shift of the bias that make of x what is closest to y, near the present ones.
+
+    argmin ||W' x + d - y||² + ridge ||W' - W||², the ridge being the one that leaves the least
+    error on samples which were set apart; then all samples count.
+
+    Source: Hoerl and Kennard 1970, "Ridge Regression", about the present weight instead of zero;
+    for cut channels as He et al. 2017, "Channel Pruning for Accelerating Very Deep Neural
+    Networks", section 3.1.
+
+    Args:
+        weight: the present one, [G, O, I].
+        learning: sums over some samples.
+        judging: sums over others.
+        biased: whether the layer can have a bias.
+
+    Returns:
+        ``None`` where nothing is better than what there is.
+    """
+    learnt, judged = learning.means(), judging.means()
+    if not learnt.count:
+        return None
+    if not judged.count:
+        return _solved(weight, learnt, _BLIND * (1 + weight.shape[2] / learnt.count), biased)
+    present = judged.error(Fit(weight=weight, shift=np.zeros(weight.shape[:2])))
+    best, least = None, _LOWERS * present
+    for ridge in _RIDGES:
+        error = judged.error(_solved(weight, learnt, ridge, biased))
+        if error < least:
+            best, least = ridge, error
+    return None if best is None else _solved(weight, learning.means(judging), best, biased)
+
+
+def _solved(weight: Doubles, means: _Means, ridge: float, biased: bool) -> Fit:
+    square, cross = means.centred() if biased else (means.square, means.cross)
+    made = weight
+    if np.isfinite(ridge):
+        spread = np.diagonal(square, axis1=1, axis2=2).mean(axis=1)
+        # Inputs that never move leave nothing to learn: any ridge keeps the weight.
+        added = np.where(spread > _DEAD, ridge * spread, 1.0)
+        held = square + added[:, None, None] * np.eye(square.shape[1])
+        missing = cross - weight @ square
+        made = weight + np.linalg.solve(held, missing.transpose(0, 2, 1)).transpose(0, 2, 1)
+    shift = means.y - np.einsum("goi,gi->go", made, means.x) if biased else np.zeros_like(means.y)
+    return Fit(weight=made, shift=shift)

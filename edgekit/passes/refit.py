@@ -1,0 +1,153 @@
+"""Closed-form repair of a changed model against the original: no labels, no gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import chain, pairwise
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto
+
+from edgekit.graphs.divergence import Reference
+from edgekit.graphs.index import GraphIndex
+from edgekit.graphs.observe import Values, observe
+from edgekit.graphs.upstream import up_to, upstream
+from edgekit.passes.least_squares import Fit, Sums, fitted
+from edgekit.passes.refit_layers import Task, tasks_of
+from edgekit.progress import Tick
+from edgekit_agent.records import Samples
+
+# Of so many batches the last is set apart, to choose a ridge by.
+_BATCHES = 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refitted:
+    """A layer to repair.
+
+    Attributes:
+        output: name of what its node makes, in both models.
+        kept: which output channels of the original's are left, in order; ``None`` = all.
+    """
+
+    output: str
+    kept: NDArray[np.bool_] | None = None
+
+
+def refit(
+    original: ModelProto,
+    changed: ModelProto,
+    layers: Sequence[Refitted],
+    parts: Sequence[Samples],
+    *,
+    held_out: Sequence[Samples],
+    tick: Tick,
+    stages: int | None = None,
+) -> ModelProto:
+    """A copy of ``changed`` whose layers make, of what they read there, what the original makes.
+
+    One stage of layers after the other, in the graph's order, each seeing what those before it
+    make by then. What the outputs on held-out samples do not gain from is left as it was.
+
+    Args:
+        original: float; not changed.
+        changed: the same with channels cut out, layers split or weights changed; not changed.
+        layers: with a stored weight that nothing else reads; others stay as they are.
+        parts: samples to fit on.
+        held_out: others, to judge by.
+        tick: told how many stages are done.
+        stages: how many at most; ``None`` = one for each layer that reads another's output.
+
+    Raises:
+        FloatingPointError: names a value that is not finite on the samples.
+    """
+    reference = Reference(original, held_out)
+    work, least = changed, reference.divergence(changed) if reference.can_tell else np.inf
+    kept = {layer.output: layer.kept for layer in layers}
+    plan = _stages(GraphIndex(changed), tasks_of(original, changed, kept), stages)
+    for number, outputs in enumerate(plan):
+        tick("refitting", number, len(plan))
+        tasks = [t for t in tasks_of(original, work, kept) if t.output in outputs]
+        made = _improved(original, work, tasks, parts)
+        if made is None:
+            continue
+        found = reference.divergence(made) if reference.can_tell else least
+        if found <= least:
+            work, least = made, found
+    tick("refitting", len(plan), len(plan))
+    if work is changed:
+        work = ModelProto()
+        work.CopyFrom(changed)
+    return work
+
+
+def _stages(index: GraphIndex, tasks: Sequence[Task], most: int | None) -> list[list[str]]:
+    """Layers that can be fitted from one run: none reads what another of them makes."""
+    found: list[list[str]] = []
+    for task in tasks:
+        needed = upstream(index, task.needs)
+        if not found or any(output in needed for output in found[-1]):
+            found.append([])
+        found[-1].append(task.output)
+    if most is None or len(found) <= most:
+        return found
+    bounds = np.linspace(0, len(found), max(most, 1) + 1).round().astype(int).tolist()
+    return [list(chain.from_iterable(found[a:b])) for a, b in pairwise(bounds)]
+
+
+def _improved(
+    original: ModelProto, work: ModelProto, tasks: Sequence[Task], parts: Sequence[Samples]
+) -> ModelProto | None:
+    """A copy with these layers fitted; ``None`` where nothing can be bettered."""
+    sums = [(_sums(task), _sums(task)) for task in tasks]
+    feed_forward = _feeding(GraphIndex(work), tasks)
+    for number, (wanted, present) in enumerate(_both(original, work, tasks, parts)):
+        judging = number % _BATCHES == _BATCHES - 1
+        for task, pair in zip(tasks, sums, strict=True):
+            rows, targets = task.pairs(wanted, present, residual=task.output in feed_forward)
+            pair[judging].add(rows, targets)
+    made = ModelProto()
+    made.CopyFrom(work)
+    index = GraphIndex(made)
+    better = False
+    for task, (learning, judging_sums) in zip(tasks, sums, strict=True):
+        fit = fitted(task.matrix, learning, judging_sums, biased=task.can_shift)
+        if fit is not None and _finite(fit):
+            task.store(index, fit)
+            better = True
+    index.drop_unread_constants()
+    return made if better else None
+
+
+def _finite(fit: Fit) -> bool:
+    return bool(np.isfinite(fit.weight).all() and np.isfinite(fit.shift).all())
+
+
+def _sums(task: Task) -> Sums:
+    groups, outputs, inputs = task.matrix.shape
+    return Sums(groups=groups, inputs=inputs, outputs=outputs)
+
+
+def _feeding(index: GraphIndex, tasks: Sequence[Task]) -> set[str]:
+    """Those whose sum is to come out right: no other of them has a say in what it is added to."""
+    made = {task.output for task in tasks}
+    return {
+        task.output
+        for task in tasks
+        if task.residual and not (made - {task.output}) & upstream(index, [task.residual.other])
+    }
+
+
+def _both(
+    original: ModelProto, work: ModelProto, tasks: Sequence[Task], parts: Sequence[Samples]
+) -> Iterator[tuple[Values, Values]]:
+    """What both models make of the same samples, batch by batch."""
+    wanted = list(dict.fromkeys(name for task in tasks for name in task.wanted))
+    present = list(dict.fromkeys(name for task in tasks for name in task.present))
+    return zip(
+        observe(up_to(original, wanted), wanted, parts),
+        observe(up_to(work, present), present, parts),
+        strict=True,
+    )

@@ -1,0 +1,193 @@
+"""A layer to refit: what it reads, what it should make, and where its numbers are stored."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto
+
+from edgekit.graphs.index import GraphIndex
+from edgekit.graphs.observe import Values
+from edgekit.graphs.placement import as_weighted
+from edgekit.passes.grids import Doubles
+from edgekit.passes.layer_inputs import Layer
+from edgekit.passes.least_squares import Fit
+from edgekit.passes.stored_layers import bias_of
+
+Kept = NDArray[np.bool_] | None
+_ADDABLE = ("Conv", "Gemm")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Residual:
+    """The only reader of what a layer makes: its sum with another value."""
+
+    total: str
+    other: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """One layer of the changed model, its numbers and its names.
+
+    ``made`` is its output with its bias, which both models have; ``bias`` is the constant that is
+    stored, of zero where it could have one.
+    """
+
+    layer: Layer
+    weight: str
+    matrix: Doubles
+    bias: Doubles | None
+    made: str
+    holds_bias: bool  # whether ``made`` is the sum with it
+    kept: Kept
+    residual: Residual | None
+
+    @property
+    def output(self) -> str:
+        """What the node makes."""
+        name: str = self.layer.node.output[0]
+        return name
+
+    @property
+    def can_shift(self) -> bool:
+        """Whether the layer has a bias or can be given one."""
+        return self.bias is not None
+
+    @property
+    def needs(self) -> list[str]:
+        """Values that the fit looks at."""
+        return [*self.present, self.made]
+
+    @property
+    def wanted(self) -> list[str]:
+        """Values of the original."""
+        return [self.made, *([self.residual.total] if self.residual else [])]
+
+    @property
+    def present(self) -> list[str]:
+        """Values of the changed model."""
+        read = self.layer.node.input[0]
+        return [read, *([self.residual.other] if self.residual else [])]
+
+    def pairs(self, wanted: Values, present: Values, *, residual: bool) -> tuple[Doubles, Doubles]:
+        """What is read [G, positions, I], and what should be made of it [G, positions, O].
+
+        Raises:
+            FloatingPointError: names a value that is not finite.
+        """
+        read = self.layer.node.input[0]
+        value = present[read].astype(np.float32, copy=False)
+        target = self._target(wanted, present, residual=residual)
+        for name, each in ((read, value), (self.made, target)):
+            if not np.isfinite(each).all():
+                raise FloatingPointError(name)
+        rows = self.layer.rows(value).astype(np.float64)
+        made = self.layer.made(target).astype(np.float64)
+        if self.holds_bias and self.bias is not None:
+            made -= self.bias
+        groups, outputs, _ = self.matrix.shape
+        return rows, made.reshape(-1, groups, outputs).transpose(1, 0, 2)
+
+    def _target(self, wanted: Values, present: Values, *, residual: bool) -> NDArray[np.float32]:
+        target = self._kept(wanted[self.made])
+        if not residual or self.residual is None:
+            return target
+        total, other = self._kept(wanted[self.residual.total]), present[self.residual.other]
+        # A sum of one value with a smaller one that is repeated is no residual.
+        if not total.shape == other.shape == target.shape:
+            return target
+        return total - other.astype(np.float32, copy=False)
+
+    def _kept(self, value: NDArray[np.generic]) -> NDArray[np.float32]:
+        value = value.astype(np.float32, copy=False)
+        if self.kept is None:
+            return value
+        return np.compress(self.kept, value, axis=self.layer.value_axis)
+
+    def store(self, index: GraphIndex, fit: Fit) -> None:
+        """Give the layer another weight and bias."""
+        node = index.producer[self.output]
+        weighted = as_weighted(index, node)
+        if weighted is None:
+            raise KeyError(self.output)
+        if self.bias is not None and fit.shift.any():
+            reader, place = bias_of(index, weighted) or (node, 2)
+            bias = (self.bias + fit.shift.ravel()).astype(np.float32)
+            _set_input(reader, place, index.add_constant("b", bias))
+        node.input[1] = index.add_constant(
+            self.weight, self.layer.weight(fit.weight.astype(np.float32))
+        )
+
+
+def _set_input(node: NodeProto, place: int, name: str) -> None:
+    if place < len(node.input):
+        node.input[place] = name
+    else:
+        node.input.append(name)
+
+
+def tasks_of(original: ModelProto, changed: ModelProto, layers: Mapping[str, Kept]) -> list[Task]:
+    """The layers of a changed model that can be fitted, in its order.
+
+    Args:
+        original: makes values of the same names.
+        changed: the model.
+        layers: what their nodes make, and which channels of the original's are kept.
+    """
+    index = GraphIndex(changed)
+    known = {name for node in original.graph.node for name in node.output}
+    tasks, sums = [], set()
+    for node in reversed(index.graph.node):  # of two that are added, the last sets the sum right
+        if not node.output or node.output[0] not in layers:
+            continue
+        task = _task(index, node, layers[node.output[0]], known, sums)
+        if task is not None:
+            tasks.append(task)
+            sums |= {task.residual.total} if task.residual else set()
+    return tasks[::-1]
+
+
+def _task(
+    index: GraphIndex, node: NodeProto, kept: Kept, known: set[str], taken: set[str]
+) -> Task | None:
+    weighted = as_weighted(index, node)
+    if weighted is None or weighted.kept or index.only_reader(weighted.weight) is not node:
+        return None
+    weight = index.float_constant(weighted.weight)
+    layer = Layer(node=node, shape=weight.shape, axis=weighted.axis)
+    found = bias_of(index, weighted)
+    bias, made = None, node.output[0]
+    if found is not None:
+        reader, place = found
+        bias = index.float_constant(reader.input[place]).astype(np.float64)
+        if reader is not node and reader.output[0] in known:
+            made = reader.output[0]
+    elif node.op_type in _ADDABLE:
+        bias = np.zeros(weight.shape[weighted.axis])
+    if made not in known:
+        return None
+    residual = _residual(index, made, known)
+    return Task(
+        layer=layer,
+        weight=weighted.weight,
+        matrix=layer.matrix(weight),
+        bias=bias,
+        made=made,
+        holds_bias=found is not None and (found[0] is node or made != node.output[0]),
+        kept=kept,
+        residual=residual if residual and residual.total not in taken else None,
+    )
+
+
+def _residual(index: GraphIndex, made: str, known: set[str]) -> Residual | None:
+    reader = index.only_reader(made)
+    if reader is None or reader.op_type not in ("Add", "Sum") or len(reader.input) != 2:
+        return None
+    other = next((name for name in reader.input if name != made), None)
+    if other is None or other in index.initializers or reader.output[0] not in known:
+        return None
+    return Residual(total=reader.output[0], other=other)
