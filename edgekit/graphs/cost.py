@@ -49,7 +49,7 @@ def cost(proto: ModelProto, dims: Mapping[str, int]) -> Cost:
     for node in shaped.graph.node:
         if node.op_type not in _MACS:
             continue
-        counted = _MACS[node.op_type](node, shapes)
+        counted = node_macs(node, shapes)
         macs += counted or 0
         if counted is None:
             unknown.append(node.name or node.output[0])
@@ -63,6 +63,14 @@ def cost(proto: ModelProto, dims: Mapping[str, int]) -> Cost:
         unknown=tuple(unknown),
         peak_activation_bytes=_peak(index, sizes),
     )
+
+
+def node_macs(node: NodeProto, shapes: Shapes) -> int | None:
+    """Multiply-accumulates of a node; ``None`` where its shapes are not known.
+
+    Only Conv, ConvTranspose, Gemm and MatMul have any.
+    """
+    return _MACS[node.op_type](node, shapes) if node.op_type in _MACS else 0
 
 
 def count_ops(proto: ModelProto) -> dict[str, int]:

@@ -78,6 +78,29 @@ def known_shapes(proto: ModelProto) -> tuple[dict[str, Shape], dict[str, int]]:
     return shapes, sizes
 
 
+def shapes_of(proto: ModelProto, dims: Mapping[str, int]) -> dict[str, Shape]:
+    """Shapes of the values of the main graph under the names that they have in this model.
+
+    Those that ``with_shapes`` folds away or writes otherwise are told from their neighbours.
+
+    Args:
+        proto: the model, external data loaded; not changed.
+        dims: sizes of free dimensions by name; those without one count as 1.
+    """
+    shaped = with_shapes(proto, dims)
+    bare = _without_weights(proto)
+    made = {name for node in proto.graph.node for name in node.output}
+    del bare.graph.value_info[:]
+    bare.graph.value_info.extend(v for v in shaped.graph.value_info if v.name in made)
+    known = {value.name: value for value in (*shaped.graph.input, *shaped.graph.output)}
+    for value in (*bare.graph.input, *bare.graph.output):
+        if value.name in known:
+            value.CopyFrom(known[value.name])
+    with contextlib.suppress(onnx.shape_inference.InferenceError, ValueError):
+        bare = onnx.shape_inference.infer_shapes(bare)
+    return known_shapes(bare)[0]
+
+
 def fixed_shape(kind: TypeProto) -> Shape | None:
     """The sizes that a type says, or ``None`` where one of them is free or not known."""
     tensor = kind.tensor_type

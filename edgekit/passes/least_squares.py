@@ -9,13 +9,16 @@ import numpy as np
 from edgekit.passes.grids import Doubles
 
 # Ridges that are tried, against the mean power of an input about its mean.
-_RIDGES = (1e-7, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, np.inf)
+_RIDGES = (1e-7, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+_MIDDLE = 3
 # The ridge where there are no samples to choose one by.
 _BLIND = 1e-1
 # A mean power below which inputs say nothing.
 _DEAD = 1e-30
 # Positions that wait for others before they are multiplied.
 _MOST_WAITING = 512
+# The part of what should be made that is as good as none.
+_NOTHING = 1e-12
 # What a fit has to take off the error of samples that it was not made of.
 _LOWERS = 1 - 1e-6
 
@@ -133,23 +136,46 @@ def fitted(weight: Doubles, learning: Sums, judging: Sums, *, biased: bool) -> F
         return None
     if not judged.count:
         return _solved(weight, learnt, _BLIND * (1 + weight.shape[2] / learnt.count), biased)
+    ridge = _best_ridge(weight, learnt, judged, biased)
+    return None if ridge is None else _solved(weight, learning.means(judging), ridge, biased)
+
+
+def _best_ridge(weight: Doubles, learnt: _Means, judged: _Means, biased: bool) -> float | None:
+    """The ridge whose fit on some samples leaves the least of others; ``None`` = no fit does.
+
+    The error falls and rises again with the ridge, so it is followed from the middle both ways.
+    """
     present = judged.error(Fit(weight=weight, shift=np.zeros(weight.shape[:2])))
-    best, least = None, _LOWERS * present
-    for ridge in _RIDGES:
-        error = judged.error(_solved(weight, learnt, ridge, biased))
-        if error < least:
-            best, least = ridge, error
-    return None if best is None else _solved(weight, learning.means(judging), best, biased)
+    if present <= _NOTHING * judged.power.sum():
+        return None
+    errors = {np.inf: judged.error(_solved(weight, learnt, np.inf, biased))}
+    for ridges in (_RIDGES[_MIDDLE:], _RIDGES[_MIDDLE::-1]):
+        least = np.inf
+        for ridge in ridges:
+            if ridge not in errors:
+                errors[ridge] = judged.error(_solved(weight, learnt, ridge, biased))
+            if errors[ridge] > least:
+                break
+            least = errors[ridge]
+    best = min(errors, key=lambda ridge: errors[ridge])
+    return best if errors[best] < _LOWERS * present else None
+
+
+def _added(square: Doubles, ridge: float) -> Doubles:
+    """What a ridge adds to the diagonal of each group.
+
+    Inputs that never move leave nothing to learn: any ridge keeps their weights.
+    """
+    spread = np.diagonal(square, axis1=1, axis2=2).mean(axis=1)
+    added: Doubles = np.where(spread > _DEAD, ridge * spread, 1.0)
+    return added
 
 
 def _solved(weight: Doubles, means: _Means, ridge: float, biased: bool) -> Fit:
     square, cross = means.centred() if biased else (means.square, means.cross)
     made = weight
     if np.isfinite(ridge):
-        spread = np.diagonal(square, axis1=1, axis2=2).mean(axis=1)
-        # Inputs that never move leave nothing to learn: any ridge keeps the weight.
-        added = np.where(spread > _DEAD, ridge * spread, 1.0)
-        held = square + added[:, None, None] * np.eye(square.shape[1])
+        held = square + _added(square, ridge)[:, None, None] * np.eye(square.shape[1])
         missing = cross - weight @ square
         made = weight + np.linalg.solve(held, missing.transpose(0, 2, 1)).transpose(0, 2, 1)
     shift = means.y - np.einsum("goi,gi->go", made, means.x) if biased else np.zeros_like(means.y)

@@ -51,17 +51,24 @@ class Reader:
         return np.repeat(~channels.kept(self.labels, gone), self.kernel)
 
     def curvature(self) -> Doubles:
-        """Second moments of the inputs, about their means where a bias can take these, [G, I, I]."""
+        """Second moments of the inputs, about their means where a bias can take these, [G, I, I].
+
+        Drawn towards their diagonal where few inputs were seen, as ``Moments.hessian``, once they
+        are about the means: no combination of inputs has less than no variance.
+        """
         moments = self.layer.moments
         if moments is None:
             raise ValueError(f"{self.layer.name}: its inputs were not looked at")
-        second = moments.hessian
+        second = moments.square / max(moments.count, 1)
         if self.has_bias:
             mean = moments.mean
             second -= mean[:, :, np.newaxis] * mean[:, np.newaxis, :]
-        diagonal = np.diagonal(second, axis1=1, axis2=2)
-        ridge = _RIDGE * diagonal.mean(axis=1) + _TINY
-        second[:, range(second.shape[1]), range(second.shape[1])] += ridge[:, np.newaxis]
+        inputs = second.shape[-1]
+        share = inputs / (inputs + max(moments.count, 1))
+        diagonal = np.maximum(np.diagonal(second, axis1=1, axis2=2), 0.0)
+        ridge = _RIDGE * diagonal.mean(axis=1, keepdims=True) + _TINY
+        second *= 1 - share
+        second[:, range(inputs), range(inputs)] += share * diagonal + ridge
         return second
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain, pairwise
 
 import numpy as np
@@ -67,10 +67,9 @@ def refit(
     work, least = changed, reference.divergence(changed) if reference.can_tell else np.inf
     kept = {layer.output: layer.kept for layer in layers}
     plan = _stages(GraphIndex(changed), tasks_of(original, changed, kept), stages)
-    for number, outputs in enumerate(plan):
+    for number, stage in enumerate(plan):
         tick("refitting", number, len(plan))
-        tasks = [t for t in tasks_of(original, work, kept) if t.output in outputs]
-        made = _improved(original, work, tasks, parts)
+        made = _improved(original, work, _anew(original, work, stage), parts)
         if made is None:
             continue
         found = reference.divergence(made) if reference.can_tell else least
@@ -83,18 +82,25 @@ def refit(
     return work
 
 
-def _stages(index: GraphIndex, tasks: Sequence[Task], most: int | None) -> list[list[str]]:
+def _stages(index: GraphIndex, tasks: Sequence[Task], most: int | None) -> list[list[Task]]:
     """Layers that can be fitted from one run: none reads what another of them makes."""
-    found: list[list[str]] = []
+    found: list[list[Task]] = []
     for task in tasks:
         needed = upstream(index, task.needs)
-        if not found or any(output in needed for output in found[-1]):
+        if not found or any(each.output in needed for each in found[-1]):
             found.append([])
-        found[-1].append(task.output)
+        found[-1].append(task)
     if most is None or len(found) <= most:
         return found
     bounds = np.linspace(0, len(found), max(most, 1) + 1).round().astype(int).tolist()
     return [list(chain.from_iterable(found[a:b])) for a, b in pairwise(bounds)]
+
+
+def _anew(original: ModelProto, work: ModelProto, stage: Sequence[Task]) -> list[Task]:
+    """The layers of a stage as they are by now, with the sums that were found for them."""
+    residuals = {task.output: task.residual for task in stage}
+    kept = {task.output: task.kept for task in stage}
+    return [replace(t, residual=residuals[t.output]) for t in tasks_of(original, work, kept)]
 
 
 def _improved(
