@@ -232,6 +232,11 @@ def integer(node: NodeProto, name: str, default: int) -> int:
     return found if isinstance(found, int) else default
 
 
+def name_of(node: NodeProto) -> str:
+    """The name of a node, or of the first value that it makes."""
+    return str(node.name or next((name for name in node.output if name), ""))
+
+
 def called(node: NodeProto) -> str:
     """A node as people know it."""
-    return f"{node.op_type} {node.name or node.output[0]}"
+    return f"{node.op_type} {name_of(node)}"

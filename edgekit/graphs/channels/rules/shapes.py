@@ -148,15 +148,14 @@ def expand(walk: Walk, node: NodeProto) -> None:
     """Axes of 1 become longer; what is copied may go as what it meets."""
     _fixed_inputs(walk, node, range(1, len(node.input)))
     axes, size = walk.of(node, 0), walk.size(node.output[0])
-    made: Axes = []
-    for i, n in enumerate(size):
-        back = len(size) - i
-        old = axes[-back] if len(axes) >= back else None
-        if old is not None and len(old) != n:
-            walk.keep(old, f"is spread over others by {called(node)}")
-        copies = old is None or len(old) != n
-        made.append(walk.loudly(node, [walk.atoms.fresh(n)])[0] if copies else old)
-    walk.axes[node.output[0]] = made
+    old = [*([np.zeros(1, np.intp)] * (len(size) - len(axes))), *axes]
+    for axis, n in zip(old, size, strict=True):
+        if len(axis) != n:
+            walk.keep(axis, f"is spread over others by {called(node)}")
+    walk.axes[node.output[0]] = [
+        axis if len(axis) == n else walk.atoms.loudly(walk.atoms.fresh(n), called(node))
+        for axis, n in zip(old, size, strict=True)
+    ]
 
 
 def filled(walk: Walk, node: NodeProto) -> None:
