@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto, NodeProto, TensorProto
 
 from edgekit.graphs.channels.atoms import KEPT, Atoms, Axis
 from edgekit.graphs.channels.sizes import Seen
@@ -117,6 +117,10 @@ class Walk:
         value = self.index.constant(name) if name else None
         return float(value.ravel()[0]) if value is not None and value.size == 1 else None
 
+    def is_single(self, name: str) -> bool:
+        """Whether a value may be float32, which numbers that are put into the graph are."""
+        return bool(self.seen.kinds.get(name, TensorProto.FLOAT) == TensorProto.FLOAT)
+
     # ------------------------------------------------------------ atoms
 
     @staticmethod
@@ -198,6 +202,13 @@ class Walk:
     def loudly(self, node: NodeProto, axes: Sequence[Axis]) -> Axes:
         """Axes of what a node makes where it does not make zero of zero."""
         return [self.atoms.loudly(axis, called(node)) for axis in axes]
+
+    def shaped_by(self, node: NodeProto, position: int, axes: Sequence[Axis]) -> None:
+        """An input that holds the shape of the output; where it is not seen, ``axes`` stay."""
+        self.settle(node, position)
+        if self.observed(node.input[position]) is None:
+            for axis in axes:
+                self.keep(axis, f"the shape that {called(node)} makes is not known")
 
     def adds_up(self, node: NodeProto, axis: Axis, but: Collection[int] = ()) -> None:
         """An axis that a node sums over: what goes has to be zero."""

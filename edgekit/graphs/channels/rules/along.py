@@ -42,14 +42,15 @@ def reduces(walk: Walk, node: NodeProto) -> None:
 
 def _reduced(walk: Walk, node: NodeProto, gone: Axes) -> None:
     """The axes that a reduction goes over."""
-    if node.op_type == "ReduceMean":
+    averages = node.op_type == "ReduceMean" and walk.is_single(node.input[0])
+    if averages:
         walk.means.append((node, gone))
         mean = distance_from(walk, node)
         if mean is not None:
             walk.variances[node.output[0]] = mean
             return
     for axis in gone:
-        if node.op_type == "ReduceMean" or node.op_type in _SUMS:
+        if averages or node.op_type in _SUMS:
             walk.adds_up(node, axis)
         else:
             walk.keep(axis, f"{called(node)} looks along it")

@@ -66,8 +66,8 @@ def _clips_around_zero(walk: Walk, node: NodeProto) -> bool:
 def broadcasts(walk: Walk, node: NodeProto) -> None:
     """One output; inputs are lined up at their last axes."""
     size = walk.size(node.output[0])
-    read = {name: walk.of(node, place) for place, name in enumerate(node.input) if name}
-    walk.axes[node.output[0]] = lined_up(walk, list(read.items()), size, node)
+    read = [(name, walk.of(node, place)) for place, name in enumerate(node.input) if name]
+    walk.axes[node.output[0]] = lined_up(walk, read, size, node)
 
 
 def lined_up(

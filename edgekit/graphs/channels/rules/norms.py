@@ -30,7 +30,7 @@ def layer_norm(walk: Walk, node: NodeProto) -> None:
     axes = walk.of(node, 0)
     first = integer(node, "axis", -1) % len(axes)
     made = scaled_along(walk, node, axes)
-    if first == len(axes) - 1:
+    if first == len(axes) - 1 and walk.is_single(node.input[0]):
         walk.adds_up(node, axes[first])
         walk.atoms.mark(axes[first], "channels")
         walk.means.append((node, axes[first:]))
@@ -59,6 +59,8 @@ def skip_norm(walk: Walk, node: NodeProto) -> None:
         walk.atoms.same(axes[-1], vector)
     added = [skip[-1], *(v for p, v in vectors.items() if p not in scales)]
     total = walk.atoms.all_of([axes[-1], *added])
+    if not walk.is_single(node.input[0]):
+        walk.keep(total, f"{called(node)} averages over it")
     walk.adds_up(node, total)
     walk.atoms.mark(total, "channels")
     walk.means.append((node, [total]))
@@ -95,7 +97,7 @@ def mean_variance(walk: Walk, node: NodeProto) -> None:
     axes = walk.of(node, 0)
     for i in ints(node, "axes", [0, 2, 3]):
         walk.keep(axes[i], f"{called(node)} averages over it")
-    walk.axes[node.output[0]] = axes
+    walk.axes[node.output[0]] = walk.loudly(node, axes)  # nothing by nothing
 
 
 def scaled_along(walk: Walk, node: NodeProto, axes: Axes) -> Axis:
