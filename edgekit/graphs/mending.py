@@ -71,6 +71,10 @@ class _Mender:
             "Gather": self._gather,
             "ReduceMean": self._mean,
             "LayerNormalization": self._layer_norm,
+            "SkipLayerNormalization": self._layer_norm,
+            "RMSNormalization": self._rms_norm,
+            "SimplifiedLayerNormalization": self._rms_norm,
+            "SkipSimplifiedLayerNormalization": self._rms_norm,
         }
         return special[node.op_type](node) if node.op_type in special else [node]
 
@@ -129,7 +133,7 @@ class _Mender:
         if all(r == (1, 1) for r in ratios) or not self._asked(node.output[0], ratios):
             return [node]
         bare = self.index.fresh(node.output[0])
-        scaled, nodes = self._scaled(bare, ratios)
+        _, nodes = self._scaled(bare, ratios)
         nodes[-1].output[0] = node.output[0]
         node.output[0] = bare
         return [node, *nodes]
@@ -242,6 +246,23 @@ class _Mender:
             return [node]
         return _Written(self.index, node, share).nodes
 
+    def _rms_norm(self, node: NodeProto) -> list[NodeProto]:
+        """A mean of squares over as many as before.
+
+        With a share r left it is r m, so that x / sqrt(r m + e) is x / sqrt(m + e / r) / sqrt(r).
+        """
+        share = self._share(node)
+        if share == 1.0:
+            return [node]
+        wide = _epsilon(node) / share
+        others = [a for a in node.attribute if a.name != "epsilon"]
+        del node.attribute[:]
+        node.attribute.extend(others)
+        node.attribute.append(helper.make_attribute("epsilon", wide))
+        name = node.output[0]
+        node.output[0] = self.index.fresh(name)
+        return [node, self._times(node.output[0], share**-0.5, name)]
+
 
 class _Written:
     """A LayerNormalization in which some zeros are not there any more."""
@@ -249,23 +270,30 @@ class _Written:
     def __init__(self, index: GraphIndex, node: NodeProto, share: float) -> None:
         self.index = index
         self.nodes: list[NodeProto] = []
-        x = node.input[0]
+        x, scale, shift = self._summed(node)
         mean = self._add("Mul", self._mean(x), self._number(share))
         distance = self._add("Sub", x, mean)
         square = self._add("Mul", distance, distance)
         seen = self._add("Mul", self._mean(square), self._number(share))
         unseen = self._add("Mul", self._add("Mul", mean, mean), self._number(1 - share))
-        epsilon = attribute(node, "epsilon", 1e-5)
-        variance = self._add(
-            "Add",
-            self._add("Add", seen, unseen),
-            self._number(float(epsilon if isinstance(epsilon, float) else 1e-5)),
-        )
+        variance = self._add("Add", self._add("Add", seen, unseen), self._number(_epsilon(node)))
         made = self._add("Div", distance, self._add("Sqrt", variance))
-        made = self._add("Mul", made, node.input[1])
-        if len(node.input) > 2 and node.input[2]:
-            made = self._add("Add", made, node.input[2])
+        made = self._add("Mul", made, scale)
+        if shift:
+            self._add("Add", made, shift)
         self.nodes[-1].output[0] = node.output[0]
+
+    def _summed(self, node: NodeProto) -> tuple[str, str, str]:
+        """What is normalised, its scale and its shift; a SkipLayerNormalization sums first."""
+        inputs = [*node.input, "", ""]
+        if node.op_type == "LayerNormalization":
+            return inputs[0], inputs[1], inputs[2]
+        total = self._add("Add", inputs[0], inputs[1])
+        if inputs[4]:
+            total = self._add("Add", total, inputs[4])
+        if len(node.output) > 3 and node.output[3]:
+            self.nodes[-1].output[0] = total = node.output[3]
+        return total, inputs[2], inputs[3]
 
     def _number(self, value: float) -> str:
         return self.index.add_constant("n", np.array(value, np.float32))
@@ -284,6 +312,12 @@ class _Written:
             node = helper.make_node("ReduceMean", [value], [output], axes=[-1], keepdims=1)
         self.nodes.append(node)
         return output
+
+
+def _epsilon(node: NodeProto) -> float:
+    default = 1e-12 if node.op_type.startswith("Skip") else 1e-5
+    found = attribute(node, "epsilon", default)
+    return found if isinstance(found, float) else default
 
 
 def _bounds(lengths: Sequence[int]) -> list[tuple[int, int]]:

@@ -31,11 +31,13 @@ class Seen:
         sizes: shape of every value of the main graph, inputs included.
         known: what the small integer ones hold.
         steady: those of them that hold the same whatever is fed, of whatever free sizes.
+        kinds: ONNX's number of the element type, where it is known.
     """
 
     sizes: dict[str, tuple[int, ...]]
     known: Values
     steady: Values
+    kinds: dict[str, int | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +90,7 @@ class _Runner:
             for v in self.inputs
             if v.type.tensor_type.shape.dim
         } - {""}
-        kinds = element_types(proto)
+        kinds = self.kinds = element_types(proto)
         made = [name for node in proto.graph.node for name in node.output if name]
         self.made = [name for name in made if kinds.get(name, 0) is not None]
         self.integers = [name for name in self.made if kinds.get(name) in _INTEGERS]
@@ -137,7 +139,7 @@ class _Runner:
             for name, value in known.items()
             if other is not None and name in other and np.array_equal(value, other[name])
         }
-        return Seen(sizes=sizes, known=known, steady=steady)
+        return Seen(sizes=sizes, known=known, steady=steady, kinds=self.kinds)
 
     def _feeds(self, how: _Made) -> Values:
         rng = np.random.default_rng(how.batch + how.integer)
@@ -161,4 +163,4 @@ class _Runner:
             elif axis == 0 or dim.dim_param in self.batches:
                 yield how.batch
             else:
-                yield given[axis] if given else how.free
+                yield given[axis] if given and axis < len(given) else how.free

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto, NodeProto, TensorProto
 
 from edgekit.graphs.channels.atoms import KEPT, Atoms, Axis
 from edgekit.graphs.channels.sizes import Seen
@@ -117,6 +117,10 @@ class Walk:
         value = self.index.constant(name) if name else None
         return float(value.ravel()[0]) if value is not None and value.size == 1 else None
 
+    def is_single(self, name: str) -> bool:
+        """Whether a value may be float32, which numbers that are put into the graph are."""
+        return bool(self.seen.kinds.get(name, TensorProto.FLOAT) == TensorProto.FLOAT)
+
     # ------------------------------------------------------------ atoms
 
     @staticmethod
@@ -199,6 +203,13 @@ class Walk:
         """Axes of what a node makes where it does not make zero of zero."""
         return [self.atoms.loudly(axis, called(node)) for axis in axes]
 
+    def shaped_by(self, node: NodeProto, position: int, axes: Sequence[Axis]) -> None:
+        """An input that holds the shape of the output; where it is not seen, ``axes`` stay."""
+        self.settle(node, position)
+        if self.observed(node.input[position]) is None:
+            for axis in axes:
+                self.keep(axis, f"the shape that {called(node)} makes is not known")
+
     def adds_up(self, node: NodeProto, axis: Axis, but: Collection[int] = ()) -> None:
         """An axis that a node sums over: what goes has to be zero."""
         self.atoms.keep_loud(axis, called(node), but)
@@ -232,6 +243,11 @@ def integer(node: NodeProto, name: str, default: int) -> int:
     return found if isinstance(found, int) else default
 
 
+def name_of(node: NodeProto) -> str:
+    """The name of a node, or of the first value that it makes."""
+    return str(node.name or next((name for name in node.output if name), ""))
+
+
 def called(node: NodeProto) -> str:
     """A node as people know it."""
-    return f"{node.op_type} {node.name or node.output[0]}"
+    return f"{node.op_type} {name_of(node)}"

@@ -8,6 +8,7 @@ import numpy as np
 from onnx import NodeProto
 
 from edgekit.graphs.channels.atoms import Axis
+from edgekit.graphs.channels.rules.elementwise import activated
 from edgekit.graphs.channels.walking import Axes, Product, Role, Walk, called, integer
 
 
@@ -19,7 +20,8 @@ def conv(walk: Walk, node: NodeProto) -> None:
     size = walk.size(node.input[1])
     made = _plain(walk, node, read) if groups == 1 else _grouped(walk, node, read, groups)
     out = walk.size(node.output[0])
-    walk.axes[node.output[0]] = [*_biased(walk, node, read[0], made), *walk.still(out[2:])]
+    axes = [*_biased(walk, node, read[0], made), *walk.still(out[2:])]
+    walk.axes[node.output[0]] = activated(walk, node, _added(walk, node, axes))
     inner = _inputs_of_a_group(walk, node)
     constant = math.prod(size[2:]) * math.prod(out[2:]) * out[0]
     walk.products.append(Product(node=node, constant=constant, axes=(made, inner)))
@@ -87,6 +89,16 @@ def _biased(walk: Walk, node: NodeProto, batch: Axis, made: Axis) -> Axes:
     bias = walk.of(node, 2)[0]
     walk.atoms.same(made, bias)
     return [walk.atoms.loudly(batch, called(node)), walk.atoms.all_of([made, bias])]
+
+
+def _added(walk: Walk, node: NodeProto, axes: Axes) -> Axes:
+    """The sum with the fourth input of a FusedConv."""
+    if len(node.input) < 4 or not node.input[3]:
+        return axes
+    other = walk.of(node, 3)
+    for mine, its in zip(axes, other, strict=True):
+        walk.atoms.same(mine, its)
+    return [walk.atoms.all_of([mine, its]) for mine, its in zip(axes, other, strict=True)]
 
 
 def _inputs_of_a_group(walk: Walk, node: NodeProto) -> Axis:

@@ -82,10 +82,7 @@ def gather(walk: Walk, node: NodeProto) -> None:
     picked = walk.of(node, 1)
     for each in picked:
         walk.keep(each, f"are picked by {called(node)}")
-    if walk.is_stored(node.input[0]):
-        axes = _table(walk, node, axis)
-    else:
-        axes = walk.of(node, 0)
+    axes = _table(walk, node, axis) if walk.is_stored(node.input[0]) else walk.of(node, 0)
     axis %= len(axes)
     numbers = walk.numbers(node.input[1])
     if numbers is None or not picked:
