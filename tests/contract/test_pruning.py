@@ -51,6 +51,21 @@ def test_a_model_that_cannot_be_pruned_says_what_binds_and_is_no_failure(workpla
     )
 
 
+def test_apply_tells_how_many_macs_went(workplace):
+    write_fat(workplace / "fat")
+    ask = ("apply", "prune-channels", "-C", "fat", "model.onnx", "-o", "o.onnx")
+
+    done = edgekit(*ask, "--set", "remove=0.5")
+    before, after = json.loads(edgekit(*ask, "--set", "remove=0.5", "--json").out)["macs"]
+
+    assert done.code == 0, done.err
+    assert f"MACs {before:,} -> {after:,} (-" in done.out
+    assert before == 64 * 256 + 256 * 10
+    assert 0.45 * before < after <= 0.5 * before
+    seen = json.loads(edgekit("inspect", "o.onnx", "-C", "fat", "--json").out)
+    assert seen["cost"]["macs"] == after
+
+
 def write_fat(project):
     """A model of which every other neuron does next to nothing, with labels of its own."""
     live = np.arange(256) % 2 == 0
