@@ -22,7 +22,8 @@ class LayerCost:
 
     ``bits`` is the entropy of a weight, ``width`` the nominal width in bits (32 = float), ``kl``
     the Kullback-Leibler divergence of the outputs in nats on held-out samples when only this layer
-    has that width, ``bytes`` what the layer weighs when its weights take their entropy.
+    has that width, ``bytes`` what the layer weighs when its weights take their entropy. ``zeros``
+    is the part of the weights that a pruning pass left at zero.
     """
 
     layer: str
@@ -32,6 +33,7 @@ class LayerCost:
     width: int
     kl: float
     bytes: int
+    zeros: float = 0.0
 
 
 def write_layers(folder: Path, costs: Sequence[LayerCost]) -> None:
@@ -41,7 +43,7 @@ def write_layers(folder: Path, costs: Sequence[LayerCost]) -> None:
         PassError: a figure is not finite, or an amount is negative; says of which layer.
     """
     for cost in costs:
-        amounts = (cost.parameters, cost.bits, cost.width, cost.bytes)
+        amounts = (cost.parameters, cost.bits, cost.width, cost.bytes, cost.zeros)
         # Rounding may take a divergence of nothing just below zero.
         if not math.isfinite(cost.kl) or not all(0 <= a < math.inf for a in amounts):
             raise PassError(f"layer {cost.layer}: not a cost: {encode(cost)}")
