@@ -66,9 +66,9 @@ def _layer_table(costs: Sequence[LayerCost]) -> str:
         ]
         for c in costs
     ]
-    if any(c.note for c in costs):
+    if any(c.fate for c in costs):
         head.append("what became of it")
-        rows = [[*row, c.note] for row, c in zip(rows, costs, strict=True)]
+        rows = [[*row, c.fate] for row, c in zip(rows, costs, strict=True)]
     return table([head, *rows])
 
 

@@ -46,3 +46,5 @@ def test_what_an_earlier_step_noted_of_a_layer_stays_with_it():
 
     assert [c.note for c in found] == ["64 -> 48 channels, rank 8 of 16", ""]
     assert with_notes((), pruned) == ()
+    sparse = replace(COST, zeros=0.52)
+    assert (sparse.fate, with_notes([COST], [sparse])[0].fate) == ("52 % zeros", "52 % zeros")
