@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import onnxruntime as ort
@@ -63,15 +64,20 @@ def look(proto: ModelProto, shapes: Shapes | None = None) -> Seen:
         PassRefused: the model runs on no made-up input.
     """
     runner = _Runner(proto, shapes or {})
-    failed = ""
-    for free in _FREE:
-        for integer in (0, 1):
-            try:
-                first = runner.run(_Made(batch=1, free=free, integer=integer))
-            except Exception as error:  # noqa: BLE001 - onnxruntime has no common base class
-                failed = failed or first_line(error)
-                continue
-            return runner.seen(first, runner.again(free, integer))
+    failed, hollow = "", None
+    for free, integer in product(_FREE, (0, 1)):
+        try:
+            first = runner.run(_Made(batch=1, free=free, integer=integer))
+        except Exception as error:  # noqa: BLE001 - onnxruntime has no common base class
+            failed = failed or first_line(error)
+            continue
+        if any(0 in size for size in first[0].values()):
+            hollow = hollow or (first, free, integer)  # better one where nothing is empty
+            continue
+        return runner.seen(first, runner.again(free, integer))
+    if hollow is not None:
+        first, free, integer = hollow
+        return runner.seen(first, runner.again(free, integer))
     raise PassRefused(
         f"the model runs on no made-up input: {failed}",
         hint="give calibration data, whose shapes are taken instead",
@@ -109,7 +115,12 @@ class _Runner:
         found = dict(zip(wanted, self.session.run(wanted, feeds), strict=True))
         sizes = {name: tuple(found[_SHAPE + name].tolist()) for name in self.made}
         sizes |= {name: tuple(value.shape) for name, value in feeds.items()}
-        known = {name: found[name] for name in self.integers if found[name].size <= _FEW}
+        values = feeds | {name: found[name] for name in self.integers}
+        known = {
+            name: value
+            for name, value in values.items()
+            if value.dtype.kind in "iu" and value.size <= _FEW
+        }
         return sizes, known
 
     def again(self, free: int, integer: int) -> Values | None:

@@ -63,6 +63,7 @@ def packed(walk: Walk, node: NodeProto) -> None:
         return
     axes = walk.of(node, 0)
     heads = walk.made(integer(node, "num_heads", 1))
+    walk.atoms.mark(heads, "heads")
     third = _spread(walk, heads, walk.size(inputs[1])[1] // 3)
     roles: dict[int, Role] = {0: "reads", 1: "makes"}
     values = {0: (node.input[0], 2), 1: (node.output[0], 2)}

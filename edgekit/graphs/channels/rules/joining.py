@@ -48,9 +48,9 @@ def slices(walk: Walk, node: NodeProto) -> None:
     steps = bounds[3] if len(bounds) > 3 else None
     made = list(axes)
     if starts is None or ends is None:
-        for i, n in enumerate(out):
+        for i in [i % len(axes) for i in taken] if taken else range(len(axes)):
             walk.keep(axes[i], f"{called(node)} takes a part of it that is computed")
-            made[i] = np.zeros(n, np.intp)
+            made[i] = np.zeros(out[i], np.intp)
     else:
         for k, (start, end) in enumerate(zip(starts, ends, strict=True)):
             axis = (taken[k] if taken else k) % len(axes)
