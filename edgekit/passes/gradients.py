@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +18,9 @@ from edgekit_agent.records import Samples
 _MOST_SAMPLES = 128
 _SUMS_TO_ONE = 1e-3
 _TINY = 1e-12
+
+if TYPE_CHECKING:
+    from edgekit.bridge.function import GraphFunction
 
 Tap = tuple[str, int]  # a value and one of its axes
 Floats = NDArray[np.float64]
@@ -97,7 +100,7 @@ def _gates(
 class _Gradients:
     """Activation times gradient of values inside a graph, one sample at a time."""
 
-    def __init__(self, function: Callable[..., dict[str, Any]], names: Sequence[str]) -> None:
+    def __init__(self, function: GraphFunction, names: Sequence[str]) -> None:
         self._function = function
         self._names = names
 
@@ -129,4 +132,5 @@ def _slope(value: Floats, rng: np.random.Generator) -> Floats:
     drawn = np.zeros_like(value)
     for row, chance in enumerate(chances):
         drawn[row, rng.choice(len(chance), p=chance)] = 1
-    return -drawn / np.maximum(value, _TINY) if probable else chances - drawn
+    slope: Floats = -drawn / np.maximum(value, _TINY) if probable else chances - drawn
+    return slope

@@ -2,79 +2,243 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-import numpy as np
 from onnx import ModelProto
 
 from edgekit.data import held_out
 from edgekit.errors import PassRefused
+from edgekit.graphs.branches import Branch, branches, without
 from edgekit.graphs.channels import Channels, Family, find_channels
 from edgekit.graphs.compact import compact
-from edgekit.graphs.cutting import macs_of, permitted
+from edgekit.graphs.cutting import key, macs_of, permitted
 from edgekit.graphs.divergence import Reference
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.observe import input_tensors
 from edgekit.graphs.onnx_file import load, save
 from edgekit.graphs.placement import as_weighted
 from edgekit.graphs.rewrite import prepare
+from edgekit.layers import LayerCost, write_layers
 from edgekit.model import Model
 from edgekit.passes import Work
-from edgekit.passes.gradients import gradient_scores
-from edgekit.passes.importance import Ranking, by_scores, magnitudes, second_order
+from edgekit.passes.branch_choice import branch_options
+from edgekit.passes.ladders import Trial, ladders_of
+from edgekit.passes.leaving_out import left_out
+from edgekit.passes.pruning_limits import nothing_can_go, too_much
 from edgekit.passes.readers import Reader, cut_and_refit, find_readers, with_biases
 from edgekit.passes.refit import Refitted, refit
-from edgekit.passes.widths import Ladder, allocate, gone, steps_of
+from edgekit.passes.widths import Ladder, Sizes, alike, allocate, damage_of, gone
 from edgekit.progress import Tick
 from edgekit.recipe import PruneChannels
 from edgekit_agent.feeds import batches
 from edgekit_agent.records import Samples
 
 _OPSET = 13
-_MOST_HELD_OUT = 32
+_MOST_HELD_OUT = 64
 _STAGES = 24
-# Where on a ladder the damage is measured; between, it grows as the cost that the ranking tells.
-_PROBES = (0.25, 0.5, 0.8)
+# How much more than the multiply-accumulates the time may be that is left, padding counted.
+_LAG = 1.12
+# Where that would take more than so much of what may stay, the time is left as it is.
+_TOO_FAR = 0.9
+_FLOAT_BITS, _FLOAT_BYTES = 32, 4
+_ROUNDING = 1e-9
 
 
 def prune_channels(model: Model, settings: PruneChannels, work: Work) -> Path:
     """Take out the channels, heads and neurons that the outputs miss least, and refit the rest.
 
     Each family of channels is ranked, cut alone to a few widths, and the outputs' divergence on
-    held-out samples told; the widths are those of the least damage in all for what must go.
+    held-out samples told; the widths are those of the least damage in all for what must go. A
+    residual layer goes as a whole where that does less.
 
     Raises:
         PassRefused: nothing can go, or not as much as asked; says what binds.
+        UserError: the score needs TensorFlow, which is missing.
     """
     if work.calibration is None:
         raise PassRefused("pruning channels needs calibration data")
     proto = prepare(load(model.path), _OPSET)
     with_biases(proto)
+    size = next((t.shape[0] for t in model.signature.inputs if t.shape), 1)
+    batch = size if isinstance(size, int) else 1
     seen, unseen = held_out(
-        work.calibration, settings.max_samples, most=_MOST_HELD_OUT, batch=_batch(model)
+        work.calibration, settings.max_samples, most=_MOST_HELD_OUT, batch=batch
     )
-    channels = find_channels(proto, _shapes(model, proto, work))
-    families = _prunable(channels, settings)
+    job = _Job(
+        original=proto,
+        seen=seen,
+        unseen=unseen,
+        shapes=_shapes(proto, seen, batch),
+        settings=settings,
+        tick=work.progress,
+    )
     try:
-        readers = find_readers(channels, seen, work.progress)
+        made, costs = job.run()
     except FloatingPointError as error:
         raise PassRefused(
             f"value {error} is not finite on the calibration samples, or too large to be squared"
         ) from error
-    ladders = _ladders(
-        channels, families, readers, seen, Reference(proto, unseen), settings, work.progress
-    )
-    chosen = permitted(channels, _chosen(channels, ladders, settings))
-    made = cut_and_refit(channels, readers if settings.repair else [], chosen)
-    if settings.repair:
-        layers = _repaired(channels, chosen)
-        made = refit(proto, made, layers, seen, held_out=unseen, tick=work.progress, stages=_STAGES)
     compact(made)
     target = work.scratch / "pruned.onnx"
     save(made, target)
+    write_layers(work.scratch, costs)
     return target
+
+
+def _shapes(proto: ModelProto, parts: Sequence[Samples], batch: int) -> dict[str, tuple[int, ...]]:
+    """Shapes of the inputs for as few samples as the model takes."""
+    first = next(iter(batches(parts[0], input_tensors(proto), batch)))
+    return {name: value.shape for name, value in first.inputs.items()}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Plan:
+    """What is to go: residual layers first, then groups of the graph that is left."""
+
+    channels: Channels
+    readers: Sequence[Reader]
+    ladders: Sequence[Ladder]
+    state: Sequence[int]
+    going: Sequence[int]
+    branches: Mapping[str, float] = field(default_factory=dict)  # damage of each by its name
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Job:
+    """One model to prune, and what it is held against."""
+
+    original: ModelProto
+    seen: Sequence[Samples]
+    unseen: Sequence[Samples]
+    shapes: Mapping[str, tuple[int, ...]]
+    settings: PruneChannels
+    tick: Tick
+
+    def run(self) -> tuple[ModelProto, list[LayerCost]]:
+        """The smaller model, and what became of each family."""
+        plan = self._plan()
+        repair = self.settings.repair
+        made = cut_and_refit(plan.channels, plan.readers if repair else [], plan.going)
+        if repair:
+            layers = _repaired(plan.channels, plan.going)
+            made = refit(
+                self.original,
+                made,
+                layers,
+                self.seen,
+                held_out=self.unseen,
+                tick=self.tick,
+                stages=_STAGES,
+            )
+        return made, [*_left_out_costs(plan), *_costs(plan)]
+
+    def _plan(self) -> _Plan:
+        reference = Reference(self.original, self.unseen)
+        channels = find_channels(self.original, self.shapes)
+        found = self._branches(reference)
+        families = self._families(channels)
+        if not families and not found:
+            raise nothing_can_go(channels, self.settings)
+        plan = self._laddered(channels, families, reference)
+        if self.settings.of == "units":
+            return self._units(plan)
+        whole = macs_of(channels)
+        most = (1 - self.settings.remove) * whole
+        options = branch_options(self.original, found, reference, self.tick) if found else []
+        taken = left_out(channels, options, whole, lambda macs: self._least(plan, macs), most)
+        if taken:
+            left = find_channels(without(self.original, taken), self.shapes)
+            names = {branch.name for branch in taken}
+            plan = replace(
+                self._laddered(left, self._families(left), reference),
+                branches={o.branch.name: o.damage for o in options if o.branch.name in names},
+            )
+        return self._settled(plan, self._narrowed(plan, most), most=most, whole=whole)
+
+    def _branches(self, reference: Reference) -> Sequence[Branch]:
+        settings = self.settings
+        wanted = "layers" in settings.kinds and settings.of == "macs"
+        judged = settings.allocation == "measured" and reference.can_tell
+        return branches(self.original) if wanted and judged else ()
+
+    def _families(self, channels: Channels) -> list[Family]:
+        return [family for family in channels.families if family.kind in self.settings.kinds]
+
+    def _laddered(
+        self, channels: Channels, families: Sequence[Family], reference: Reference
+    ) -> _Plan:
+        readers = find_readers(channels, self.seen, self.tick) if families else []
+        trial = Trial(
+            channels=channels,
+            readers=readers,
+            reference=reference,
+            seen=self.seen,
+            settings=self.settings,
+        )
+        ladders = ladders_of(trial, families, self.tick)
+        return _Plan(channels=channels, readers=readers, ladders=ladders, state=(), going=())
+
+    def _narrowed(self, plan: _Plan, most: float) -> list[int]:
+        """A step for each ladder so that so many multiply-accumulates are left, if they can."""
+        sizes = Sizes(plan.channels, plan.ladders)
+        if self.settings.allocation == "uniform":
+            return alike(plan.ladders, sizes.macs, most)
+
+        def either(state: Sequence[int]) -> float:
+            return max(sizes.macs(state), sizes.paced(state) / _LAG)
+
+        swift = allocate(plan.ladders, either, most, pace=sizes.paced)
+        if _TOO_FAR * most <= sizes.macs(swift) <= most:
+            return swift
+        return allocate(plan.ladders, sizes.macs, most, pace=sizes.paced)
+
+    def _least(self, plan: _Plan, most: float) -> float:
+        """The damage of the best widths that leave so much; infinite where none do."""
+        state = self._narrowed(plan, most)
+        reached = Sizes(plan.channels, plan.ladders).macs(state) <= most
+        return damage_of(plan.ladders, state) if reached else math.inf
+
+    def _settled(self, plan: _Plan, state: Sequence[int], *, most: float, whole: float) -> _Plan:
+        going = permitted(plan.channels, gone(plan.ladders, state))
+        left = macs_of(plan.channels, going)
+        if left > most:
+            families = [ladder.family for ladder in plan.ladders]
+            raise too_much(plan.channels, families, self.settings, 1 - left / whole)
+        return replace(plan, state=state, going=going)
+
+    def _units(self, plan: _Plan) -> _Plan:
+        """The same part of the groups of each kind, as their damages share it out."""
+        state = [0] * len(plan.ladders)
+        for kind in dict.fromkeys(ladder.family.kind for ladder in plan.ladders):
+            places = [i for i, each in enumerate(plan.ladders) if each.family.kind == kind]
+            same = [plan.ladders[i] for i in places]
+            total = sum(len(ladder.family.groups) for ladder in same)
+            left = _Units(ladders=same, total=total).left
+            most = math.floor((1 - self.settings.remove) * total + _ROUNDING)
+            uniform = self.settings.allocation == "uniform"
+            steps = alike(same, left, most) if uniform else allocate(same, left, most, pace=left)
+            if left(steps) > most:
+                families = [ladder.family for ladder in same]
+                raise too_much(plan.channels, families, self.settings, 1 - left(steps) / total)
+            for place, step in zip(places, steps, strict=True):
+                state[place] = step
+        going = permitted(plan.channels, gone(plan.ladders, state))
+        return replace(plan, state=state, going=going)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Units:
+    """How many groups of some ladders are left."""
+
+    ladders: Sequence[Ladder]
+    total: int
+
+    def left(self, state: Sequence[int]) -> float:
+        went = sum(each.steps[step] for each, step in zip(self.ladders, state, strict=True))
+        return float(self.total - went)
 
 
 def _repaired(channels: Channels, chosen: Sequence[int]) -> list[Refitted]:
@@ -89,124 +253,50 @@ def _repaired(channels: Channels, chosen: Sequence[int]) -> list[Refitted]:
     return found
 
 
-def _batch(model: Model) -> int:
-    size = next((t.shape[0] for t in model.signature.inputs if t.shape), 1)
-    return size if isinstance(size, int) else 1
-
-
-def _shapes(model: Model, proto: ModelProto, work: Work) -> dict[str, tuple[int, ...]]:
-    """Shapes of the inputs for as few samples as the model takes."""
-    if work.calibration is None:
-        return {}
-    batch = _batch(model)
-    fed = {tensor.name: tensor.shape for tensor in model.signature.inputs}
-    first = next(iter(batches(work.calibration, input_tensors(proto), batch)))
-    return {name: value.shape for name, value in first.inputs.items() if name in fed}
-
-
-def _prunable(channels: Channels, settings: PruneChannels) -> list[Family]:
-    families = [f for f in channels.families if f.kind in settings.kinds]
-    if families:
-        return families
-    if channels.families:
-        kinds = ", ".join(sorted({f.kind for f in channels.families}))
-        raise PassRefused(
-            f"none of the kinds asked for can go: {', '.join(settings.kinds)}",
-            hint=f"there are {kinds}",
+def _left_out_costs(plan: _Plan) -> list[LayerCost]:
+    return [
+        LayerCost(
+            layer=name,
+            op="Add",
+            parameters=0,
+            bits=_FLOAT_BITS,
+            width=_FLOAT_BITS,
+            kl=damage,
+            bytes=0,
+            note="residual layer left out",
         )
-    reasons = Counter(fixed.reason for fixed in channels.fixed)
-    told = "; ".join(f"{reason} ({n})" for reason, n in reasons.most_common(3))
-    raise PassRefused(f"no channels, heads or neurons can go: {told or 'no layer makes any'}")
+        for name, damage in plan.branches.items()
+    ]
 
 
-def _ladders(
-    channels: Channels,
-    families: Sequence[Family],
-    readers: Sequence[Reader],
-    seen: Sequence[Samples],
-    reference: Reference,
-    settings: PruneChannels,
-    tick: Tick,
-) -> list[Ladder]:
-    made = []
-    scores = _scores(channels, families, seen, settings, tick)
-    for number, family in enumerate(families):
-        tick("widths", number, len(families))
-        ranking = (
-            second_order(channels, family, readers) if scores is None else by_scores(family, scores)
-        )
-        steps = steps_of(family, settings.align)
-        if ranking is None or len(steps) < 2:
-            continue
-        costs = ranking.costs[list(steps)]
-        if settings.allocation == "measured" and reference.can_tell:
-            damages = _measured(channels, readers, ranking, steps, reference)
-        else:
-            damages = costs
-        made.append(Ladder(family=family, ranking=ranking, steps=steps, damages=damages))
-    return made
+def _costs(plan: _Plan) -> list[LayerCost]:
+    """What each family has now, and what that costs the outputs."""
+    going = set(plan.going)
+    return [
+        _cost(plan, ladder, float(ladder.damages[step]), len(going & set(ladder.family.groups)))
+        for ladder, step in zip(plan.ladders, plan.state, strict=True)
+    ]
 
 
-def _scores(
-    channels: Channels,
-    families: Sequence[Family],
-    seen: Sequence[Samples],
-    settings: PruneChannels,
-    tick: Tick,
-) -> dict[int, float] | None:
-    """Scores that add up; ``None`` where groups are ranked by what is left of their readers."""
-    if settings.score == "second-order":
-        return None
-    if settings.score == "magnitude":
-        return {k: v for f in families for k, v in magnitudes(channels, f).items()}
-    return gradient_scores(channels, families, seen, kind=settings.score, tick=tick)
-
-
-def _measured(
-    channels: Channels,
-    readers: Sequence[Reader],
-    ranking: Ranking,
-    steps: tuple[int, ...],
-    reference: Reference,
-) -> np.ndarray:
-    """Divergence of the outputs at each step, measured at some and told from costs between."""
-    places = sorted({max(1, round(share * (len(steps) - 1))) for share in _PROBES})
-    probed = [0.0]
-    for place in places:
-        going = permitted(channels, ranking.order[: steps[place]])
-        lost = reference.divergence(cut_and_refit(channels, readers, going))
-        probed.append(max(lost, probed[-1]) if np.isfinite(lost) else 1e6)
-    costs = ranking.costs[list(steps)]
-    at = costs[[0, *places]]
-    beyond = probed[-1] * np.maximum(costs / max(at[-1], 1e-30), 1.0)
-    return np.maximum(np.interp(costs, at, probed), np.where(costs > at[-1], beyond, 0.0))
-
-
-def _chosen(channels: Channels, ladders: Sequence[Ladder], settings: PruneChannels) -> list[int]:
-    if settings.of == "macs":
-        whole = macs_of(channels)
-        return _allocated(
-            ladders, lambda g: float(macs_of(channels, g)), (1 - settings.remove) * whole
-        )
-    chosen: list[int] = []
-    for kind in dict.fromkeys(ladder.family.kind for ladder in ladders):
-        alike = [ladder for ladder in ladders if ladder.family.kind == kind]
-        total = sum(len(ladder.family.groups) for ladder in alike)
-        chosen += _allocated(
-            alike, lambda g, n=total: float(n - len(g)), (1 - settings.remove) * total
-        )
-    return chosen
-
-
-def _allocated(
-    ladders: Sequence[Ladder], size: Callable[[Collection[int]], float], most: float
-) -> list[int]:
-    state = allocate(ladders, size, most)
-    chosen = gone(ladders, state)
-    left, whole = size(chosen), size(())
-    if left > most:
-        raise PassRefused(
-            f"at most {100 * (1 - left / whole):.0f} % can go, "
-            f"{100 * (1 - most / whole):.0f} % asked"
-        )
-    return chosen
+def _cost(plan: _Plan, ladder: Ladder, damage: float, went: int) -> LayerCost:
+    channels, family = plan.channels, ladder.family
+    first = next(p for p in channels.groups[family.groups[0]].places if p.role == "makes")
+    uses = [
+        use
+        for use in channels.walk.uses
+        if key(use.node) == key(first.node) and use.position == first.position
+    ]
+    flags = channels.flags(plan.going)
+    parameters = math.prod(int(channels.stays(use.labels, flags).sum()) for use in uses)
+    count = len(family.groups)
+    note = f"{count} -> {count - went} {family.kind}" if went else f"{count} {family.kind}"
+    return LayerCost(
+        layer=family.name,
+        op=first.node.op_type,
+        parameters=parameters,
+        bits=_FLOAT_BITS,
+        width=_FLOAT_BITS,
+        kl=damage,
+        bytes=_FLOAT_BYTES * parameters,
+        note=note,
+    )

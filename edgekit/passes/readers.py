@@ -44,7 +44,7 @@ class Reader:
     @property
     def kernel(self) -> int:
         """Inputs that a channel takes."""
-        return self.layer.matrix.shape[-1] // len(self.labels)
+        return int(self.layer.matrix.shape[-1]) // len(self.labels)
 
     def inputs_of(self, channels: Channels, gone: Collection[int]) -> NDArray[np.bool_]:
         """Which of its inputs go, [I]."""

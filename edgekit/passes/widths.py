@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from edgekit.graphs.channels import Family
+from edgekit.graphs.channels import Channels, Family
+from edgekit.graphs.channels.atoms import Axis
 from edgekit.passes.grids import Doubles
 from edgekit.passes.importance import Ranking
 
 # Part of a family that always stays.
-_LEAST_SHARE = 0.125
+LEAST_SHARE = 0.125
 _MOST_STEPS = 16
 # Times ``align``: families from which on it costs little to be coarser.
 _WIDE = 8
+# Steps that are looked ahead, as the next one may save nothing by itself.
+_AHEAD = 4
+# Channels that onnxruntime's convolutions compute at once on AVX-512 (MlasNchwcGetBlockSize).
+_BLOCK = 16
+_ROUNDING = 1e-9
+# Steps of single families that the descent is started from.
+_MOST_STARTS = 64
+
+# Of a state: the step of each ladder.
+Size = Callable[[Sequence[int]], float]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +51,12 @@ def steps_of(family: Family, align: int) -> tuple[int, ...]:
     a width that is no multiple, the largest power of two in both counts.
     """
     count = len(family.groups)
-    if count * family.width >= _WIDE * align:
+    if align > 1 and count * family.width >= _WIDE * align:
         align *= 2
     unit = align // math.gcd(align, family.width)
     while count % unit:
         unit //= 2 if unit % 2 == 0 else unit
-    least = max(unit, math.ceil(_LEAST_SHARE * count / unit) * unit)
+    least = max(unit, math.ceil(LEAST_SHARE * count / unit) * unit)
     every = list(range(0, count - least + 1, unit))
     if len(every) > _MOST_STEPS:
         places = np.unique(np.linspace(0, len(every) - 1, _MOST_STEPS).round().astype(int))
@@ -53,58 +64,144 @@ def steps_of(family: Family, align: int) -> tuple[int, ...]:
     return tuple(every)
 
 
-def allocate(
-    ladders: Sequence[Ladder], size: Callable[[Collection[int]], float], most: float
-) -> list[int]:
+class Sizes:
+    """What is left of a graph at each state of its ladders, counted without making it."""
+
+    def __init__(self, channels: Channels, ladders: Sequence[Ladder]) -> None:
+        self._channels = channels
+        self._ladders = ladders
+        self._products = channels.walk.products
+        self._of = {number: p for p, each in enumerate(ladders) for number in each.family.groups}
+        self._touching: dict[int, tuple[int, ...]] = {}
+        self._known: dict[tuple[int, ...], int] = {}
+
+    def macs(self, state: Sequence[int]) -> float:
+        """Multiply-accumulates that are left."""
+        return float(
+            sum(
+                p.constant * math.prod(self._width(a, state) for a in p.axes)
+                for p in self._products
+            )
+        )
+
+    def paced(self, state: Sequence[int]) -> float:
+        """Those that the runtime really does, padding counted.
+
+        Convolutions of onnxruntime compute whole blocks of channels, so 24 take the time of 32;
+        fewer than a block take less than one, but more than their part.
+        """
+        return sum(
+            p.constant * math.prod(_padded(self._width(a, state), len(a)) for a in p.axes)
+            for p in self._products
+        )
+
+    def _width(self, axis: Axis, state: Sequence[int]) -> int:
+        touching = self._touching.get(id(axis))
+        if touching is None:
+            members = set(self._channels.members(axis).ravel().tolist())
+            touching = tuple(sorted({self._of[m] for m in members if m in self._of}))
+            self._touching[id(axis)] = touching
+        mark = (id(axis), *(state[place] for place in touching))
+        if mark not in self._known:
+            going = [g for place in touching for g in self._ladders[place].gone(state[place])]
+            self._known[mark] = int(self._channels.kept(axis, going).sum())
+        return self._known[mark]
+
+
+def _padded(width: int, whole: int) -> float:
+    """Channels that an axis of ``whole`` counts for when ``width`` of them are left."""
+    return whole * _computed(width) / max(_computed(whole), 1)
+
+
+def _computed(width: int) -> float:
+    if width < _BLOCK:
+        return (width + _BLOCK) / 2
+    return -(-width // _BLOCK) * _BLOCK
+
+
+def allocate(ladders: Sequence[Ladder], size: Size, most: float, *, pace: Size) -> list[int]:
     """A step for each ladder, of little damage in all, so that what is left is at most ``most``.
 
     One family after the other goes down the step, or several at once, that costs least for what
-    it saves; then those that turned out needless are taken back.
+    it saves; then those that turned out needless are taken back. That is done from several starts,
+    as the cheapest first step may lead to dear ones, and the least damage in all is taken.
 
     Args:
         ladders: with damages that count from the whole model.
-        size: what is left when groups go.
+        size: what is left at a state.
         most: of it.
+        pace: the time that is left; what is saved of it counts as much as what is saved of size.
 
     Returns:
         For each ladder its step; the last ones where ``most`` cannot be had.
     """
-    state = [0] * len(ladders)
-    now = size(())
-    while now > most:
-        best = _cheapest(ladders, state, now, size)
+    found = [_descended(ladders, start, size, most, pace) for start in _starts(ladders)]
+    return min(found, key=lambda state: (size(state) > most, damage_of(ladders, state)))
+
+
+def _starts(ladders: Sequence[Ladder]) -> list[list[int]]:
+    """The whole model, and single families already narrowed."""
+    every = [(p, step) for p, each in enumerate(ladders) for step in range(1, len(each.steps))]
+    picked = every[:: -(-len(every) // _MOST_STARTS)] if every else []
+    return [
+        [0] * len(ladders),
+        *([step if p == place else 0 for p in range(len(ladders))] for place, step in picked),
+    ]
+
+
+def _descended(
+    ladders: Sequence[Ladder], start: Sequence[int], size: Size, most: float, pace: Size
+) -> list[int]:
+    state = list(start)
+    while size(state) > most:
+        best = _cheapest(ladders, state, size, pace)
         if best is None:
             return state
-        place, step, now = best
-        state[place] = step
+        state[best[0]] = best[1]
     return _taken_back(ladders, state, size, most)
 
 
+def damage_of(ladders: Sequence[Ladder], state: Sequence[int]) -> float:
+    """The damages of a state, which add up."""
+    return sum(float(each.damages[step]) for each, step in zip(ladders, state, strict=True))
+
+
+def alike(ladders: Sequence[Ladder], size: Size, most: float) -> list[int]:
+    """The same part of each ladder, the least that leaves at most ``most``."""
+    shares = sorted({s / len(ladder.family.groups) for ladder in ladders for s in ladder.steps})
+    state = [0] * len(ladders)
+    for share in shares:
+        state = [_at_share(ladder, share) for ladder in ladders]
+        if size(state) <= most:
+            break
+    return state
+
+
+def _at_share(ladder: Ladder, share: float) -> int:
+    room = share * len(ladder.family.groups) + _ROUNDING
+    return max(i for i, count in enumerate(ladder.steps) if count <= room)
+
+
 def _cheapest(
-    ladders: Sequence[Ladder],
-    state: list[int],
-    now: float,
-    size: Callable[[Collection[int]], float],
-) -> tuple[int, int, float] | None:
-    best: tuple[float, int, int, float] | None = None
+    ladders: Sequence[Ladder], state: list[int], size: Size, pace: Size
+) -> tuple[int, int] | None:
+    now, time = size(state), pace(state)
+    best: tuple[float, int, int] | None = None
     for place, ladder in enumerate(ladders):
-        for step in range(state[place] + 1, min(state[place] + 4, len(ladder.steps))):
-            left = size(gone(ladders, [*state[:place], step, *state[place + 1 :]]))
+        for step in range(state[place] + 1, min(state[place] + _AHEAD, len(ladder.steps))):
+            tried = [*state[:place], step, *state[place + 1 :]]
+            left = size(tried)
             if left >= now:
                 continue
-            cost = ladder.damages[step] - ladder.damages[state[place]]
-            price = max(cost, 0.0) / (now - left)
-            if best is None or price < best[0]:
-                best = (price, place, step, left)
+            cost = max(float(ladder.damages[step] - ladder.damages[state[place]]), 0.0)
+            saved = math.sqrt((now - left) / now * max((time - pace(tried)) / time, _ROUNDING))
+            if best is None or cost / saved < best[0]:
+                best = (cost / saved, place, step)
     return None if best is None else best[1:]
 
 
-def _taken_back(
-    ladders: Sequence[Ladder],
-    state: list[int],
-    size: Callable[[Collection[int]], float],
-    most: float,
-) -> list[int]:
+def _taken_back(ladders: Sequence[Ladder], state: list[int], size: Size, most: float) -> list[int]:
+    """The narrowed families wider again as far as there is room, the dearest first."""
     again = True
     while again:
         again = False
@@ -114,7 +211,7 @@ def _taken_back(
         )
         for place in by_gain:
             tried = [*state[:place], state[place] - 1, *state[place + 1 :]]
-            if size(gone(ladders, tried)) <= most:
+            if size(tried) <= most:
                 state, again = tried, True
                 break
     return state

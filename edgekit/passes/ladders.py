@@ -1,0 +1,93 @@
+"""What each width of each family costs the outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from edgekit.graphs.channels import Channels, Family
+from edgekit.graphs.cutting import permitted
+from edgekit.graphs.divergence import Reference
+from edgekit.passes.gradients import gradient_scores
+from edgekit.passes.grids import Doubles
+from edgekit.passes.importance import Ranking, by_scores, magnitudes, second_order
+from edgekit.passes.readers import Reader, cut_and_refit
+from edgekit.passes.widths import Ladder, steps_of
+from edgekit.progress import Tick
+from edgekit.recipe import PruneChannels
+from edgekit_agent.records import Samples
+
+# Where on a ladder the damage is measured; between, it grows as the cost that the ranking tells.
+_PROBES = (0.25, 0.5, 0.8)
+# The damage of outputs that are not finite, in nats.
+_RUINED = 1e6
+_TINY = 1e-30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """What ladders are made of: a graph's channels, what reads them, and outputs to hold them to.
+
+    ``readers`` are what is refitted when a family is cut alone.
+    """
+
+    channels: Channels
+    readers: Sequence[Reader]
+    reference: Reference
+    seen: Sequence[Samples]
+    settings: PruneChannels
+
+
+def ladders_of(trial: Trial, families: Sequence[Family], tick: Tick) -> list[Ladder]:
+    """The widths of each family that can be narrowed, with the damage of each.
+
+    Raises:
+        UserError: the score needs TensorFlow, which is missing.
+    """
+    settings = trial.settings
+    scores = _scores(trial, families, tick)
+    made = []
+    for number, family in enumerate(families):
+        tick("widths", number, len(families))
+        steps = steps_of(family, settings.align)
+        if len(steps) < 2:
+            continue
+        ranking = (
+            by_scores(family, scores)
+            if scores is not None
+            else second_order(trial.channels, family, trial.readers)
+        )
+        if ranking is None:  # nothing with a weight reads it: what it is worth, its weights tell
+            ranking = by_scores(family, magnitudes(trial.channels, family))
+        measured = settings.allocation == "measured" and trial.reference.can_tell
+        damages = _measured(trial, ranking, steps) if measured else ranking.costs[list(steps)]
+        made.append(Ladder(family=family, ranking=ranking, steps=steps, damages=damages))
+    tick("widths", len(families), len(families))
+    return made
+
+
+def _scores(trial: Trial, families: Sequence[Family], tick: Tick) -> dict[int, float] | None:
+    """Scores that add up; ``None`` where groups are ranked by what is left of their readers."""
+    score = trial.settings.score
+    if score == "second-order":
+        return None
+    if score == "magnitude":
+        return {k: v for f in families for k, v in magnitudes(trial.channels, f).items()}
+    return gradient_scores(trial.channels, families, trial.seen, kind=score, tick=tick)
+
+
+def _measured(trial: Trial, ranking: Ranking, steps: tuple[int, ...]) -> Doubles:
+    """Divergence of the outputs at each step, measured at some and told from costs between."""
+    places = sorted({max(1, round(share * (len(steps) - 1))) for share in _PROBES})
+    readers = trial.readers if trial.settings.repair else ()
+    probed = [0.0]
+    for place in places:
+        going = permitted(trial.channels, ranking.order[: steps[place]])
+        lost = trial.reference.divergence(cut_and_refit(trial.channels, readers, going))
+        probed.append(max(lost, probed[-1]) if np.isfinite(lost) else _RUINED)
+    costs = ranking.costs[list(steps)]
+    at = costs[[0, *places]]
+    beyond = probed[-1] * np.maximum(costs / max(at[-1], _TINY), 1.0)
+    return np.maximum(np.interp(costs, at, probed), np.where(costs > at[-1], beyond, 0.0))

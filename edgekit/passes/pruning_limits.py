@@ -1,0 +1,70 @@
+"""Why no more of a model can go, in words."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+
+from edgekit.errors import PassRefused
+from edgekit.graphs.channels import Channels, Family
+from edgekit.graphs.cutting import key, macs_of, permitted
+from edgekit.passes.widths import LEAST_SHARE
+from edgekit.recipe import PruneChannels
+
+_MOST_REASONS = 3
+
+
+def nothing_can_go(channels: Channels, settings: PruneChannels) -> PassRefused:
+    """The refusal of a model of which no kind that was asked for can go."""
+    kinds = sorted({family.kind for family in channels.families})
+    if kinds:
+        return PassRefused(
+            f"none of the kinds asked for can go: {', '.join(settings.kinds)}",
+            hint=f"there are {', '.join(kinds)}",
+        )
+    reasons = Counter(fixed.reason for fixed in channels.fixed)
+    told = "; ".join(f"{reason} ({n})" for reason, n in reasons.most_common(_MOST_REASONS))
+    return PassRefused(
+        f"no channels, heads or neurons can go: {told or 'no layer makes any by a stored weight'}"
+    )
+
+
+def too_much(
+    channels: Channels, families: Sequence[Family], settings: PruneChannels, reached: float
+) -> PassRefused:
+    """The refusal of a part that cannot be had.
+
+    Args:
+        channels: of the model.
+        families: those that may go.
+        settings: what was asked.
+        reached: the part that can go.
+    """
+    of = "multiply-accumulates" if settings.of == "macs" else f"{settings.of} of a layer"
+    return PassRefused(
+        f"at most {100 * reached:.0f} % of the {of} can go, {100 * settings.remove:.0f} % asked: "
+        f"{_binding(channels, families, settings)}"
+    )
+
+
+def _binding(channels: Channels, families: Sequence[Family], settings: PruneChannels) -> str:
+    widths = (
+        f"widths stay multiples of align={settings.align}, and {100 * LEAST_SHARE:.0f} % of each "
+        "layer stays"
+    )
+    if settings.of == "units" or _reach(channels, families) >= settings.remove:
+        return widths
+    if _reach(channels, channels.families) >= settings.remove:
+        return f"only {', '.join(settings.kinds)} may go by kinds"
+    makers = {key(use.node) for use in channels.walk.uses if use.role == "makes"}
+    reasons = Counter(fixed.reason for fixed in channels.fixed)
+    if not reasons:
+        return "the rest is in layers that need what is left of each width"
+    reason, _ = reasons.most_common(1)[0]
+    return f"{len(channels.fixed)} of {len(makers)} layers keep their channels ({reason})"
+
+
+def _reach(channels: Channels, families: Sequence[Family]) -> float:
+    """The part of the multiply-accumulates that goes when one group of each family stays."""
+    going = permitted(channels, [g for family in families for g in family.groups[1:]])
+    return 1 - macs_of(channels, going) / max(macs_of(channels), 1)
