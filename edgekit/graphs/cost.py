@@ -65,6 +65,13 @@ def cost(proto: ModelProto, dims: Mapping[str, int]) -> Cost:
     )
 
 
+def node_macs(node: NodeProto, shapes: Shapes) -> int | None:
+    """Multiply-accumulates of one node; 0 of kinds that don't count, ``None`` where not known."""
+    if node.op_type not in _MACS:
+        return 0
+    return _MACS[node.op_type](node, shapes)
+
+
 def count_ops(proto: ModelProto) -> dict[str, int]:
     """How often each operator occurs, inner graphs included; ``domain:Op`` outside of ONNX."""
     names = (operator(node) for g in all_graphs(proto.graph) for node in g.node)

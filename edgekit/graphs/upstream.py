@@ -35,6 +35,16 @@ def upstream(index: GraphIndex, names: Collection[str]) -> set[str]:
     return found
 
 
+def downstream(index: GraphIndex, name: str, *, but: Collection[NodeProto] = ()) -> set[str]:
+    """A value and every one that is computed from it, other than by some nodes."""
+    left = {id(node) for node in but}
+    found = {name}
+    for node in index.graph.node:
+        if id(node) not in left and not found.isdisjoint(reads_of(node)):
+            found.update(each for each in node.output if each)
+    return found
+
+
 def up_to(proto: ModelProto, names: Collection[str]) -> ModelProto:
     """The part of a model that makes these values, which are its outputs; all inputs are kept.
 
