@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +15,7 @@ from edgekit.graphs.observe import Values, observe
 from edgekit.graphs.upstream import up_to, upstream
 from edgekit.passes.least_squares import Fit, Sums, fitted
 from edgekit.passes.refit_layers import Task, tasks_of
+from edgekit.passes.refit_stages import planned
 from edgekit.progress import Tick
 from edgekit_agent.records import Samples
 
@@ -49,7 +49,12 @@ def refit(
     """A copy of ``changed`` whose layers make, of what they read there, what the original makes.
 
     One stage of layers after the other, in the graph's order, each seeing what those before it
-    make by then. What the outputs on held-out samples do not gain from is left as it was.
+    make by then: argmin ||W' x' + b' - y||² near the present weight, x' what the layer reads in
+    the changed model, y what the original makes. A layer that is only added to something makes up
+    for what the other lacks. A stage that makes the outputs on held-out samples worse is undone.
+
+    Source: He et al. 2017, "Channel Pruning for Accelerating Very Deep Neural Networks",
+    section 3.2, for whole and residual models.
 
     Args:
         original: float; not changed.
@@ -58,7 +63,8 @@ def refit(
         parts: samples to fit on.
         held_out: others, to judge by.
         tick: told how many stages are done.
-        stages: how many at most; ``None`` = one for each layer that reads another's output.
+        stages: how many at most, each a run of both models; ``None`` = as many as ``planned``
+            takes for worth it.
 
     Raises:
         FloatingPointError: names a value that is not finite on the samples.
@@ -66,7 +72,7 @@ def refit(
     reference = Reference(original, held_out)
     work, least = changed, reference.divergence(changed) if reference.can_tell else np.inf
     kept = {layer.output: layer.kept for layer in layers}
-    plan = _stages(GraphIndex(changed), tasks_of(original, changed, kept), stages)
+    plan = planned(changed, tasks_of(original, changed, kept), parts, most=stages)
     for number, stage in enumerate(plan):
         tick("refitting", number, len(plan))
         made = _improved(original, work, _anew(original, work, stage), parts)
@@ -80,20 +86,6 @@ def refit(
         work = ModelProto()
         work.CopyFrom(changed)
     return work
-
-
-def _stages(index: GraphIndex, tasks: Sequence[Task], most: int | None) -> list[list[Task]]:
-    """Layers that can be fitted from one run: none reads what another of them makes."""
-    found: list[list[Task]] = []
-    for task in tasks:
-        needed = upstream(index, task.needs)
-        if not found or any(each.output in needed for each in found[-1]):
-            found.append([])
-        found[-1].append(task)
-    if most is None or len(found) <= most:
-        return found
-    bounds = np.linspace(0, len(found), max(most, 1) + 1).round().astype(int).tolist()
-    return [list(chain.from_iterable(found[a:b])) for a, b in pairwise(bounds)]
 
 
 def _anew(original: ModelProto, work: ModelProto, stage: Sequence[Task]) -> list[Task]:
