@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, pairwise
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,10 +12,12 @@ from onnx import ModelProto
 
 from edgekit.graphs.divergence import Reference
 from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.observe import Values, observe
-from edgekit.graphs.upstream import up_to, upstream
+from edgekit.graphs.observe import Values
+from edgekit.graphs.upstream import upstream
 from edgekit.passes.least_squares import Fit, Sums, fitted
 from edgekit.passes.refit_layers import Task, tasks_of
+from edgekit.passes.refit_stages import planned
+from edgekit.passes.replay import Replay
 from edgekit.progress import Tick
 from edgekit_agent.records import Samples
 
@@ -49,7 +51,12 @@ def refit(
     """A copy of ``changed`` whose layers make, of what they read there, what the original makes.
 
     One stage of layers after the other, in the graph's order, each seeing what those before it
-    make by then. What the outputs on held-out samples do not gain from is left as it was.
+    make by then: argmin ||W' x' + b' - y||² near the present weight, x' what the layer reads in
+    the changed model, y what the original makes. A layer that is only added to something makes up
+    for what the other lacks. A stage that makes the outputs on held-out samples worse is undone.
+
+    Source: He et al. 2017, "Channel Pruning for Accelerating Very Deep Neural Networks",
+    section 3.2, for whole and residual models.
 
     Args:
         original: float; not changed.
@@ -58,7 +65,8 @@ def refit(
         parts: samples to fit on.
         held_out: others, to judge by.
         tick: told how many stages are done.
-        stages: how many at most; ``None`` = one for each layer that reads another's output.
+        stages: how many at most, each a run of both models; ``None`` = as many as ``planned``
+            takes for worth it.
 
     Raises:
         FloatingPointError: names a value that is not finite on the samples.
@@ -66,10 +74,13 @@ def refit(
     reference = Reference(original, held_out)
     work, least = changed, reference.divergence(changed) if reference.can_tell else np.inf
     kept = {layer.output: layer.kept for layer in layers}
-    plan = _stages(GraphIndex(changed), tasks_of(original, changed, kept), stages)
+    plan = planned(changed, tasks_of(original, changed, kept), parts, most=stages)
+    runs = _Runs(original=original, parts=parts)
     for number, stage in enumerate(plan):
         tick("refitting", number, len(plan))
-        made = _improved(original, work, _anew(original, work, stage), parts)
+        tasks = _anew(original, work, stage)
+        later = list(chain.from_iterable(plan[number + 1 :]))
+        made = _improved(work, tasks, runs.of(work, tasks, later))
         if made is None:
             continue
         found = reference.divergence(made) if reference.can_tell else least
@@ -82,18 +93,37 @@ def refit(
     return work
 
 
-def _stages(index: GraphIndex, tasks: Sequence[Task], most: int | None) -> list[list[Task]]:
-    """Layers that can be fitted from one run: none reads what another of them makes."""
-    found: list[list[Task]] = []
-    for task in tasks:
-        needed = upstream(index, task.needs)
-        if not found or any(each.output in needed for each in found[-1]):
-            found.append([])
-        found[-1].append(task)
-    if most is None or len(found) <= most:
-        return found
-    bounds = np.linspace(0, len(found), max(most, 1) + 1).round().astype(int).tolist()
-    return [list(chain.from_iterable(found[a:b])) for a, b in pairwise(bounds)]
+class _Runs:
+    """Runs of both models over the same samples."""
+
+    def __init__(self, *, original: ModelProto, parts: Sequence[Samples]) -> None:
+        self._original = original
+        self._wanted, self._present = Replay(parts), Replay(parts)
+
+    def of(
+        self, work: ModelProto, tasks: Sequence[Task], later: Sequence[Task]
+    ) -> Iterator[tuple[Values, Values]]:
+        """What both make around these layers, batch by batch, ``later`` ones being next."""
+        unsettled = [task.output for task in (*tasks, *later)]
+        return zip(
+            self._wanted.values(
+                self._original,
+                _names(task.wanted for task in tasks),
+                later=_names(task.wanted for task in later),
+                unsettled=(),
+            ),
+            self._present.values(
+                work,
+                _names(task.present for task in tasks),
+                later=_names(task.present for task in later),
+                unsettled=unsettled,
+            ),
+            strict=True,
+        )
+
+
+def _names(lists: Iterable[list[str]]) -> list[str]:
+    return list(dict.fromkeys(chain.from_iterable(lists)))
 
 
 def _anew(original: ModelProto, work: ModelProto, stage: Sequence[Task]) -> list[Task]:
@@ -104,12 +134,12 @@ def _anew(original: ModelProto, work: ModelProto, stage: Sequence[Task]) -> list
 
 
 def _improved(
-    original: ModelProto, work: ModelProto, tasks: Sequence[Task], parts: Sequence[Samples]
+    work: ModelProto, tasks: Sequence[Task], stream: Iterable[tuple[Values, Values]]
 ) -> ModelProto | None:
     """A copy with these layers fitted; ``None`` where nothing can be bettered."""
     sums = [(_sums(task), _sums(task)) for task in tasks]
     feed_forward = _feeding(GraphIndex(work), tasks)
-    for number, (wanted, present) in enumerate(_both(original, work, tasks, parts)):
+    for number, (wanted, present) in enumerate(stream):
         judging = number % _BATCHES == _BATCHES - 1
         for task, pair in zip(tasks, sums, strict=True):
             rows, targets = task.pairs(wanted, present, residual=task.output in feed_forward)
@@ -144,16 +174,3 @@ def _feeding(index: GraphIndex, tasks: Sequence[Task]) -> set[str]:
         for task in tasks
         if task.residual and not (made - {task.output}) & upstream(index, [task.residual.other])
     }
-
-
-def _both(
-    original: ModelProto, work: ModelProto, tasks: Sequence[Task], parts: Sequence[Samples]
-) -> Iterator[tuple[Values, Values]]:
-    """What both models make of the same samples, batch by batch."""
-    wanted = list(dict.fromkeys(name for task in tasks for name in task.wanted))
-    present = list(dict.fromkeys(name for task in tasks for name in task.present))
-    return zip(
-        observe(up_to(original, wanted), wanted, parts),
-        observe(up_to(work, present), present, parts),
-        strict=True,
-    )
