@@ -70,6 +70,7 @@ class _Mender:
             "Slice": self._slice,
             "Gather": self._gather,
             "ReduceMean": self._mean,
+            "GlobalAveragePool": self._mean,
             "LayerNormalization": self._layer_norm,
             "SkipLayerNormalization": self._layer_norm,
             "RMSNormalization": self._rms_norm,
