@@ -14,7 +14,7 @@ from edgekit.graphs.channels.sizes import look
 from edgekit.graphs.channels.walking import Use, Walk, name_of
 
 # Operators whose channels people call neurons.
-_PRODUCTS = {"MatMul", "Gemm"}
+_PRODUCTS = {"MatMul", "Gemm", "Einsum", "FusedMatMul", "FusedGemm"}
 
 
 def find_channels(
@@ -119,17 +119,17 @@ class _Finder:
         first = next(p for p in self.places[roots[0]] if p.role == "makes")
         return Family(
             name=name_of(first.node),
-            kind=self._kind(roots),
+            kind=self._kind(roots, len(first.indices)),
             groups=tuple(sorted(numbers[root] for root in roots)),
             width=len(first.indices),
         )
 
-    def _kind(self, roots: Sequence[int]) -> Kind:
+    def _kind(self, roots: Sequence[int], width: int) -> Kind:
         marks = {self.atoms.kinds.get(root) for root in roots}
-        if "heads" in marks:
+        if "heads" in marks and width > 1:
             return "heads"
         makers = {p.node.op_type for p in self.places[roots[0]] if p.role == "makes"}
-        return "neurons" if makers <= _PRODUCTS and "channels" not in marks else "channels"
+        return "neurons" if makers <= _PRODUCTS and not marks - {None} else "channels"
 
     def _fixed(self, numbers: Mapping[int, int]) -> Iterable[Fixed]:
         """Makers of channels none of which can go."""

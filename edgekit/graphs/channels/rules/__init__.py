@@ -33,10 +33,10 @@ _BROADCAST = [
     "Pow", "Sub", "Sum", "Xor", "com.microsoft:BiasGelu", "com.microsoft:FastGelu",
 ]  # fmt: skip
 _REDUCE = [
-    "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax", "ReduceMean",
-    "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare",
+    "GlobalAveragePool", "ReduceL1", "ReduceL2", "ReduceLogSum", "ReduceLogSumExp", "ReduceMax",
+    "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "ReduceSumSquare",
 ]  # fmt: skip
-_POOL = ["AveragePool", "GlobalAveragePool", "GlobalLpPool", "GlobalMaxPool", "LpPool", "MaxPool"]
+_POOL = ["AveragePool", "GlobalLpPool", "GlobalMaxPool", "LpPool", "MaxPool"]
 
 RULES: dict[str, Callable[[Walk, NodeProto], None]] = {
     **dict.fromkeys(_UNARY, elementwise.passes),

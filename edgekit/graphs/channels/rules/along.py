@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from onnx import NodeProto
 
-from edgekit.graphs.channels.rules.norms import distance_from, over
+from edgekit.graphs.channels.rules.norms import MEANS, distance_from, over
 from edgekit.graphs.channels.walking import Axes, Role, Walk, called, integer
 
 # What leaving out zeros does not change.
@@ -42,7 +42,7 @@ def reduces(walk: Walk, node: NodeProto) -> None:
 
 def _reduced(walk: Walk, node: NodeProto, gone: Axes) -> None:
     """The axes that a reduction goes over."""
-    averages = node.op_type == "ReduceMean" and walk.is_single(node.input[0])
+    averages = node.op_type in MEANS and walk.is_single(node.input[0])
     if averages:
         walk.means.append((node, gone))
         mean = distance_from(walk, node)

@@ -8,6 +8,9 @@ from onnx import NodeProto
 from edgekit.graphs.channels.atoms import Axis
 from edgekit.graphs.channels.walking import Axes, Walk, called, integer, ints
 
+# Operators that yield means over axes.
+MEANS = ("ReduceMean", "GlobalAveragePool")
+
 
 def per_channel(walk: Walk, node: NodeProto) -> None:
     """BatchNormalization and InstanceNormalization: vectors along the channels."""
@@ -118,6 +121,8 @@ def scaled_along(walk: Walk, node: NodeProto, axes: Axes) -> Axis:
 def over(walk: Walk, node: NodeProto) -> set[int]:
     """The axes that a reduction goes over, by number."""
     rank = len(walk.size(node.input[0]))
+    if node.op_type == "GlobalAveragePool":
+        return set(range(2, rank))
     named = ints(node, "axes", [])
     if len(node.input) > 1 and node.input[1]:
         named = walk.observed(node.input[1]) or []
@@ -127,7 +132,7 @@ def over(walk: Walk, node: NodeProto) -> set[int]:
 
 
 def distance_from(walk: Walk, node: NodeProto) -> str | None:
-    """The mean of which a ReduceMean yields the variance, as in a LayerNormalization written out.
+    """The mean of which a mean yields the variance, as in a LayerNormalization written out.
 
     There the square distance of what is zero is that of the mean from zero.
     """
@@ -143,7 +148,7 @@ def distance_from(walk: Walk, node: NodeProto) -> str | None:
         return None
     for value, name in (distance.input, distance.input[::-1]):
         mean = walk.index.producer.get(name)
-        if mean is None or mean.op_type != "ReduceMean" or mean.input[0] != value:
+        if mean is None or mean.op_type not in MEANS or mean.input[0] != value:
             continue
         if over(walk, mean) == over(walk, node) and integer(mean, "keepdims", 1):
             return str(name)
