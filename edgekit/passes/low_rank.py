@@ -17,7 +17,7 @@ from edgekit.layers import LayerCost, write_layers
 from edgekit.model import Model
 from edgekit.passes import Work
 from edgekit.passes.factors import Spatial
-from edgekit.passes.low_rank_graph import Thin, write_splits
+from edgekit.passes.low_rank_graph import write_splits
 from edgekit.passes.low_rank_layers import Split, chosen, find_layers, split_layers
 from edgekit.passes.low_rank_ranks import Row, measured, pick, row_of
 from edgekit.passes.low_rank_refit import refitted
@@ -82,7 +82,7 @@ def _made(
 ) -> tuple[ModelProto, list[Row], list[int]]:
     seen, unseen = samples
     reference = Reference(proto, unseen)
-    rows = [row_of(split, settings.keep) for split in splits]
+    rows = [row_of(split, settings) for split in splits]
     index = GraphIndex(proto)
     if settings.allocation == "measured" and reference.can_tell:
         rows = measured(index, rows, reference, settings.keep, work.progress)
@@ -93,23 +93,8 @@ def _made(
         index, [(r.split, r.ranks[i]) for r, i in zip(rows, picked, strict=True) if i < r.whole]
     )
     if settings.repair:
-        proto = _repaired(original, proto, thin, seen, reference, work)
+        proto = refitted(original, proto, thin, seen, reference, work.progress)
     return proto, rows, picked
-
-
-def _repaired(
-    original: ModelProto,
-    proto: ModelProto,
-    thin: Sequence[Thin],
-    seen: Sequence[Samples],
-    reference: Reference,
-    work: Work,
-) -> ModelProto:
-    """The split graph with its second factors refitted, if that brings the outputs nearer."""
-    better = refitted(original, proto, thin, seen, work.progress)
-    if not reference.can_tell:
-        return better
-    return min((better, proto), key=reference.divergence)
 
 
 def _batch(model: Model) -> int:

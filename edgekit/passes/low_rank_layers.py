@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Literal
 
 import numpy as np
 
@@ -29,6 +30,7 @@ ALIGNED = 8
 # Second moments that are in memory at once, and the inputs that a layer's may be of.
 _MOMENT_BYTES, _MOST_INPUTS = 1 << 30, 6144
 _LISTED = 12
+Of = Literal["parameters", "macs"]
 _DOUBLE = 8
 
 
@@ -46,7 +48,7 @@ class Whole:
 
     ``names`` are those it may be called by. ``takes_mean`` says whether a bias can take up what
     its outputs lose on average; ``spatial`` is the price of a split along height and width, where
-    the layer has both.
+    the layer has both. ``positions`` are those at which one sample is multiplied.
     """
 
     stored: StoredLayer
@@ -55,6 +57,7 @@ class Whole:
     takes_mean: bool
     channels: Price
     spatial: Price | None
+    positions: int
 
     @property
     def outputs(self) -> int:
@@ -113,11 +116,21 @@ class Split:
         outputs, inputs, height, width = self.whole.layer.shape
         return min(outputs * width, inputs * height)
 
-    def ranks(self, keep: float) -> list[int]:
+    def weighs(self, of: Of) -> int:
+        """Parameters of the whole, or its multiply-accumulates on one sample."""
+        size = self.whole.stored.weight.size
+        return size * self.whole.positions if of == "macs" else size
+
+    def part(self, rank: int, of: Of) -> float:
+        """What a rank keeps of them."""
+        each = self.price.macs if of == "macs" else self.price.parameters
+        return rank * each / self.whole.stored.weight.size
+
+    def ranks(self, keep: float, of: Of) -> list[int]:
         """The ranks that save something: multiples of 8, and smaller ones where room is scarce."""
         most = min(int(self.whole.bound(self.price)), len(self.way.errors) - 1)
         aligned = list(range(ALIGNED, most + 1, ALIGNED))
-        if aligned and ALIGNED * self.price.parameters <= keep * self.whole.stored.weight.size:
+        if aligned and self.part(ALIGNED, of) <= keep:
             return aligned
         return [*range(1, min(ALIGNED, most + 1)), *aligned]
 
@@ -160,6 +173,7 @@ def _whole(index: GraphIndex, weighted: Weighted, shapes: Mapping[str, tuple[int
             macs=outputs + layer.groups * layer.inputs,
         ),
         spatial=_spatial_price(layer, shapes),
+        positions=math.prod(shapes.get(node.output[0], ())) // outputs or 1,
     )
 
 
