@@ -42,7 +42,7 @@ class Price:
     macs: float
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Whole:
     """A layer that may be split.
 
@@ -75,14 +75,19 @@ class Whole:
         return (self.channels, self.spatial) if self.spatial else (self.channels,)
 
     @property
+    def highest(self) -> float:
+        """The rank below which it saves something."""
+        return max(self.bound(price) for price in self.prices)
+
+    @property
     def gains(self) -> bool:
         """Whether any rank saves anything."""
-        return any(self.bound(price) > 1 for price in self.prices)
+        return self.highest >= 1
 
     @property
     def large(self) -> bool:
         """Whether an aligned rank saves anything."""
-        return any(self.bound(price) > ALIGNED for price in self.prices)
+        return self.highest >= ALIGNED
 
     @property
     def reads_outputs(self) -> bool:
@@ -188,7 +193,7 @@ def _spatial_price(layer: Layer, shapes: Mapping[str, tuple[int, ...]]) -> Price
     if layer.node.op_type != "Conv" or layer.groups > 1 or len(layer.shape) != 4:
         return None
     outputs, inputs, height, width = layer.shape
-    if min(height, width) < 2:
+    if min(height, width) < 2 or layer.inputs > _MOST_INPUTS:
         return None
     read, made = (shapes.get(n) for n in (layer.node.input[0], layer.node.output[0]))
     strides = attribute(layer.node, "strides", [1, 1])
@@ -201,8 +206,8 @@ def _spatial_price(layer: Layer, shapes: Mapping[str, tuple[int, ...]]) -> Price
     )
 
 
-def chosen(layers: Sequence[Whole], patterns: Sequence[str]) -> list[Whole]:
-    """The layers that are meant, and that gain by a split.
+def chosen(layers: Sequence[Whole], patterns: Sequence[str]) -> tuple[list[Whole], list[Whole]]:
+    """The layers that are meant and gain by a split, and those that a pattern means in vain.
 
     Raises:
         PassRefused: a pattern means none, or none of them gains; says which is nearest to it.
@@ -216,8 +221,9 @@ def chosen(layers: Sequence[Whole], patterns: Sequence[str]) -> list[Whole]:
     gaining = [x for x in meant if x.gains and x.moment_size <= _MOST_INPUTS]
     if not gaining:
         raise _no_gain(meant)
-    large = [x for x in gaining if x.large]
-    return gaining if patterns or not large else large
+    if patterns:
+        return gaining, [x for x in meant if x not in gaining]
+    return [x for x in gaining if x.large] or gaining, []
 
 
 def _matches(layer: Whole, pattern: str) -> bool:
@@ -238,10 +244,9 @@ def _no_gain(layers: Sequence[Whole]) -> PassRefused:
             f"no layer can be split: {told}, reads {largest.layer.inputs} inputs at once, more "
             f"than the {_MOST_INPUTS} whose moments are held in memory",
         )
-    best = max(largest.bound(price) for price in largest.prices)
     return PassRefused(
-        f"no layer is smaller as two thin ones: {told}, needs a rank below {best:.2f} to save "
-        "parameters and multiply-accumulates",
+        f"no layer is smaller as two thin ones: {told}, needs a rank below "
+        f"{largest.highest:.2f} to save parameters and multiply-accumulates",
     )
 
 
@@ -349,7 +354,7 @@ def _best(whole: Whole, covariance: Doubles, mean: Doubles, keep: float) -> Spli
     matrix = whole.stored.matrix
     by = by_outputs if whole.reads_outputs else by_inputs
     plain = Split(whole=whole, way=by(matrix, covariance, mean), price=whole.channels)
-    if whole.spatial is None or whole.bound(whole.spatial) <= 1:
+    if whole.spatial is None or whole.bound(whole.spatial) < 1:
         return plain
     most = int(whole.bound(whole.spatial))
     way = spatial(whole.stored.weight.astype(np.float64), covariance[0], mean[0], most)

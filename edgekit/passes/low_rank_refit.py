@@ -42,6 +42,11 @@ class _Fit:
     count: int = 0
     _waiting: list[tuple[Array, Array]] = field(default_factory=list)
 
+    @property
+    def output(self) -> str:
+        """What the layer makes."""
+        return str(self.layer.node.output[0])
+
     def add(self, value: Array, before: Array, after: Array) -> None:
         """Take in what the layer reads, and its target before and after the split."""
         rows = self.layer.rows(value)
@@ -161,14 +166,17 @@ def _target(index: GraphIndex, weighted: Weighted) -> str:
 def _gather(
     original: ModelProto, proto: ModelProto, fits: Sequence[_Fit], parts: Sequence[Samples]
 ) -> None:
-    targets = list(dict.fromkeys(fit.target for fit in fits))
+    made = list(dict.fromkeys(name for fit in fits for name in (fit.target, fit.output)))
     read = list(dict.fromkeys(fit.layer.node.input[0] for fit in fits))
-    befores = observe(original, targets, parts)
-    for before, after in zip(befores, observe(proto, [*targets, *read], parts), strict=True):
+    befores = observe(original, made, parts)
+    for before, after in zip(befores, observe(proto, [*made, *read], parts), strict=True):
         for fit in fits:
-            values = after[fit.layer.node.input[0]], before[fit.target], after[fit.target]
+            # A sum may be of more entries than the layer makes, which then count by themselves.
+            same = before[fit.target].shape == before[fit.output].shape
+            target = fit.target if same else fit.output
+            values = after[fit.layer.node.input[0]], before[target], after[target]
             if not all(np.isfinite(value).all() for value in values):
-                raise FloatingPointError(fit.target)
+                raise FloatingPointError(target)
             if values[0].size:
                 fit.add(*(v.astype(np.float32, copy=False) for v in values))
 

@@ -228,6 +228,30 @@ def test_a_model_in_which_no_rank_saves_anything_says_which_would_have_to(tmp_pa
         apply("low-rank", source, tmp_path, data)
 
 
+def test_a_layer_that_is_meant_in_vain_is_told_of(tmp_path):
+    text = "g (float[N,32] x) => (y) { h = MatMul(x, w) y = MatMul(h, v) }"
+    weights = {"w": normal(32, 32), "v": normal(32, 1)}
+    source = model(tmp_path, text, weights=weights)
+    place = work(tmp_path, samples(tmp_path, x=uniform(16, 32)))
+    run_step(step(LowRank(layers=("?",))), source, place)
+
+    notes = {c.layer: c.note for c in read_layers(place.scratch)}
+    assert notes == {"w": "rank 8 of 32", "v": "whole, only ranks below 0.87 save anything"}
+
+
+def test_a_product_that_is_spread_over_a_larger_sum_is_refitted_all_the_same(tmp_path):
+    text = (
+        "g (float[N,4,32] x) => (y) { a = ReduceMean<axes = [1], keepdims = 1>(x) "
+        "h = MatMul(a, w) b = Add(h, c) y = Add(x, b) }"
+    )
+    weights = {"w": smooth(32, 32, seed=1), "c": normal(32)}
+    source = model(tmp_path, text, weights=weights)
+    x = uniform(32, 4, 32)
+    made = apply("low-rank", source, tmp_path, samples(tmp_path, x=x))
+
+    assert sqnr_db(run(source, x=x)[0], run(made, x=x)[0]) > 20
+
+
 def test_a_budget_below_rank_1_of_every_layer_is_refused(tmp_path):
     text = "g (float[N,8] x) => (y) { y = MatMul(x, w) }"
     source = model(tmp_path, text, weights={"w": normal(8, 8)})
