@@ -283,6 +283,10 @@ def test_int8_after_it_stays_as_close_as_int8_without_it(tmp_path):
 
     assert sqnr_db(run(thin, x=x)[0], run(both, x=x)[0]) > 25
     assert both.path.stat().st_size < apply("quantize", source, tmp_path, data).path.stat().st_size
+    lite = apply("tflite", both, tmp_path, data)
+    assert (
+        lite.path.stat().st_size < 0.5 * apply("tflite", thin, tmp_path, data).path.stat().st_size
+    )
 
 
 def test_it_becomes_a_tflite_file_that_computes_the_same(tmp_path):
