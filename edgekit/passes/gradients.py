@@ -124,7 +124,8 @@ def _wanted(outputs: Mapping[str, Floats], rng: np.random.Generator) -> dict[str
 
 def _slope(value: Floats, rng: np.random.Generator) -> Floats:
     if value.ndim != 2 or value.shape[1] < 2:
-        return rng.normal(size=value.shape) * value.std()  # a Gaussian about the value
+        about: Floats = rng.normal(size=value.shape) * value.std()  # a Gaussian about the value
+        return about
     flat = value.sum(axis=1)
     probable = bool((value >= 0).all() and (np.abs(flat - 1) < _SUMS_TO_ONE).all())
     shifted = np.exp(value - value.max(axis=1, keepdims=True))

@@ -27,6 +27,8 @@ from edgekit_agent.records import Samples
 
 # Of the mean variance of an input: what was hardly seen is not made up for.
 _RIDGE = 1e-3
+# Of the share that ``Moments.hessian`` is drawn by: what is redundant must still look so.
+_SHRUNK = 0.1
 _TINY = 1e-30
 
 
@@ -53,8 +55,8 @@ class Reader:
     def curvature(self) -> Doubles:
         """Second moments of the inputs, about their means where a bias can take these, [G, I, I].
 
-        Drawn towards their diagonal where few inputs were seen, as ``Moments.hessian``, once they
-        are about the means: no combination of inputs has less than no variance.
+        Drawn towards their diagonal where few inputs were seen, once they are about the means: no
+        combination of inputs has less than no variance.
         """
         moments = self.layer.moments
         if moments is None:
@@ -64,7 +66,7 @@ class Reader:
             mean = moments.mean
             second -= mean[:, :, np.newaxis] * mean[:, np.newaxis, :]
         inputs = second.shape[-1]
-        share = inputs / (inputs + max(moments.count, 1))
+        share = _SHRUNK * inputs / (inputs + max(moments.count, 1))
         diagonal = np.maximum(np.diagonal(second, axis1=1, axis2=2), 0.0)
         ridge = _RIDGE * diagonal.mean(axis=1, keepdims=True) + _TINY
         second *= 1 - share

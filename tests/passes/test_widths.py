@@ -1,0 +1,80 @@
+"""Widths: aligned steps, counts that are exact, and the least damage for what must go."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgekit.graphs.channels import Family, find_channels
+from edgekit.graphs.cutting import macs_of
+from edgekit.graphs.rewrite import prepare
+from edgekit.passes.importance import Ranking
+from edgekit.passes.widths import Ladder, Sizes, alike, allocate, damage_of, gone, steps_of
+from tests.passes.test_prune_channels import CONVS, convs
+from tests.tiny import proto
+
+
+def family(count, width=1):
+    return Family(name="f", kind="channels", groups=tuple(range(count)), width=width)
+
+
+def ladders(damages):
+    """The two families of a small network, each with the damage of a whole cut."""
+    channels = find_channels(prepare(proto(CONVS, weights=convs()), 13))
+    made = []
+    for each, worst in zip(channels.families, damages, strict=True):
+        steps = steps_of(each, 8)
+        made.append(
+            Ladder(
+                family=each,
+                ranking=Ranking(order=each.groups, costs=np.linspace(0, 1, len(each.groups) + 1)),
+                steps=steps,
+                damages=worst * np.array(steps) / len(each.groups),
+            )
+        )
+    return channels, made
+
+
+@pytest.mark.parametrize(
+    ("count", "width", "align", "left"),
+    [
+        (32, 1, 8, {32, 24, 16, 8}),
+        (64, 1, 8, {64, 48, 32, 16}),  # wide ones keep blocks of 16
+        (24, 1, 16, {24, 16, 8}),
+        (12, 32, 8, set(range(2, 13))),  # a head is a multiple by itself
+        (6, 1, 1, {6, 5, 4, 3, 2, 1}),
+    ],
+)
+def test_what_is_left_keeps_its_alignment(count, width, align, left):
+    assert {count - step for step in steps_of(family(count, width), align)} == left
+
+
+def test_counts_of_a_state_are_those_of_the_groups_that_go():
+    channels, made = ladders([1.0, 1.0])
+    sizes = Sizes(channels, made)
+
+    for state in ([0, 0], [1, 0], [1, 2], [3, 3]):
+        assert sizes.macs(state) == macs_of(channels, gone(made, state))
+
+
+def test_channels_that_only_pad_a_block_save_no_time():
+    channels, made = ladders([1.0, 1.0])
+    sizes = Sizes(channels, made)
+
+    assert sizes.paced([0, 1]) == sizes.paced([0, 0]) == sizes.macs([0, 0])  # 24 of 32
+    assert sizes.paced([0, 2]) == sizes.macs([0, 2])  # 16 of 32
+
+
+@pytest.mark.parametrize("dear", [0, 1])
+def test_the_family_that_does_less_damage_goes_further(dear):
+    damages = [1.0, 1.0]
+    damages[dear] = 100.0
+    channels, made = ladders(damages)
+    sizes = Sizes(channels, made)
+    most = 0.6 * sizes.macs([0, 0])
+
+    state = allocate(made, sizes.macs, most, pace=sizes.macs)
+
+    assert sizes.macs(state) <= most
+    assert state[1 - dear] > state[dear]
+    assert damage_of(made, state) < damage_of(made, alike(made, sizes.macs, most))
