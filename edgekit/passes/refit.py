@@ -61,7 +61,8 @@ def refit(
     Args:
         original: float; not changed.
         changed: the same with channels cut out, layers split or weights changed; not changed.
-        layers: with a stored weight that nothing else reads; others stay as they are.
+        layers: Conv, Gemm or MatMul with a stored weight that nothing else reads; others stay as
+            they are, as do those with more inputs than sums can be kept of (``refit_layers``).
         parts: samples to fit on.
         held_out: others, to judge by.
         tick: told how many stages are done.
@@ -72,7 +73,7 @@ def refit(
         FloatingPointError: names a value that is not finite on the samples.
     """
     reference = Reference(original, held_out)
-    work, least = changed, reference.divergence(changed) if reference.can_tell else np.inf
+    work, least = changed, _divergence(reference, changed)
     kept = {layer.output: layer.kept for layer in layers}
     plan = planned(changed, tasks_of(original, changed, kept), parts, most=stages)
     runs = _Runs(original=original, parts=parts)
@@ -83,7 +84,7 @@ def refit(
         made = _improved(work, tasks, runs.of(work, tasks, later))
         if made is None:
             continue
-        found = reference.divergence(made) if reference.can_tell else least
+        found = _divergence(reference, made)
         if found <= least:
             work, least = made, found
     tick("refitting", len(plan), len(plan))
@@ -91,6 +92,11 @@ def refit(
         work = ModelProto()
         work.CopyFrom(changed)
     return work
+
+
+def _divergence(reference: Reference, proto: ModelProto) -> float:
+    """That of the outputs; none where they are integers, which tell of too little."""
+    return reference.divergence(proto) if reference.can_tell else 0.0
 
 
 class _Runs:
