@@ -142,7 +142,8 @@ def tasks_of(original: ModelProto, changed: ModelProto, layers: Mapping[str, Kep
     """
     index = GraphIndex(changed)
     known = {name for node in original.graph.node for name in node.output}
-    tasks, sums = [], set()
+    tasks: list[Task] = []
+    sums: set[str] = set()
     for node in reversed(index.graph.node):  # of two that are added, the last sets the sum right
         if not node.output or node.output[0] not in layers:
             continue
