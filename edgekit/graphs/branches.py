@@ -195,7 +195,7 @@ class _Finder:
         for kept, branch in permutations(sides):
             sources = [each for each in self._addends(kept) if self._makes(each, branch)]
             if sources and kept != branch:
-                nearest = max(sources, key=lambda each: self.above[each].bit_count())
+                nearest = max(sources, key=lambda each: self.above[each])
                 return self._branch(adder, kept, branch, nearest)
         common = self.above[sides[0]] & self.above[sides[1]]
         if common and all(self.above[side] & self.layers for side in sides):

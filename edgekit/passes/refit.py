@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
@@ -14,6 +14,7 @@ from edgekit.graphs.divergence import Reference
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.observe import Values
 from edgekit.graphs.upstream import upstream
+from edgekit.passes.cutoffs import Cutoff, cutoff_of
 from edgekit.passes.least_squares import Fit, Sums, fitted
 from edgekit.passes.refit_layers import Task, tasks_of
 from edgekit.passes.refit_stages import planned
@@ -21,6 +22,9 @@ from edgekit.passes.replay import Replay
 from edgekit.progress import Tick
 from edgekit_agent.records import Samples
 
+# Times that a layer is fitted whose output is cut off by a Relu or Clip: what that hides is told
+# from the last fit.
+_TURNS = 3
 # Of so many batches the last is set apart, to choose a ridge by.
 _BATCHES = 4
 
@@ -61,7 +65,8 @@ def refit(
     Args:
         original: float; not changed.
         changed: the same with channels cut out, layers split or weights changed; not changed.
-        layers: with a stored weight that nothing else reads; others stay as they are.
+        layers: Conv, Gemm or MatMul with a stored weight that nothing else reads; others stay as
+            they are, as do those with more inputs than sums can be kept of (``refit_layers``).
         parts: samples to fit on.
         held_out: others, to judge by.
         tick: told how many stages are done.
@@ -72,7 +77,7 @@ def refit(
         FloatingPointError: names a value that is not finite on the samples.
     """
     reference = Reference(original, held_out)
-    work, least = changed, reference.divergence(changed) if reference.can_tell else np.inf
+    work, least = changed, _divergence(reference, changed)
     kept = {layer.output: layer.kept for layer in layers}
     plan = planned(changed, tasks_of(original, changed, kept), parts, most=stages)
     runs = _Runs(original=original, parts=parts)
@@ -80,10 +85,10 @@ def refit(
         tick("refitting", number, len(plan))
         tasks = _anew(original, work, stage)
         later = list(chain.from_iterable(plan[number + 1 :]))
-        made = _improved(work, tasks, runs.of(work, tasks, later))
+        made = _improved(work, tasks, runs, later)
         if made is None:
             continue
-        found = reference.divergence(made) if reference.can_tell else least
+        found = _divergence(reference, made)
         if found <= least:
             work, least = made, found
     tick("refitting", len(plan), len(plan))
@@ -91,6 +96,11 @@ def refit(
         work = ModelProto()
         work.CopyFrom(changed)
     return work
+
+
+def _divergence(reference: Reference, proto: ModelProto) -> float:
+    """That of the outputs; none where they are integers, which tell of too little."""
+    return reference.divergence(proto) if reference.can_tell else 0.0
 
 
 class _Runs:
@@ -134,27 +144,53 @@ def _anew(original: ModelProto, work: ModelProto, stage: Sequence[Task]) -> list
 
 
 def _improved(
-    work: ModelProto, tasks: Sequence[Task], stream: Iterable[tuple[Values, Values]]
+    work: ModelProto, tasks: Sequence[Task], runs: _Runs, later: Sequence[Task]
 ) -> ModelProto | None:
     """A copy with these layers fitted; ``None`` where nothing can be bettered."""
-    sums = [(_sums(task), _sums(task)) for task in tasks]
-    feed_forward = _feeding(GraphIndex(work), tasks)
-    for number, (wanted, present) in enumerate(stream):
-        judging = number % _BATCHES == _BATCHES - 1
-        for task, pair in zip(tasks, sums, strict=True):
-            rows, targets = task.pairs(wanted, present, residual=task.output in feed_forward)
-            pair[judging].add(rows, targets)
+    before = GraphIndex(work)
+    feeding = _feeding(before, tasks)
+    cutoffs = {t.output: cutoff_of(before, t, residual=t.output in feeding) for t in tasks}
+    fits: dict[str, Fit] = {}
+    turns = _TURNS if any(cutoffs.values()) else 1
+    for turn in range(turns):
+        ahead = later if turn == turns - 1 else [*tasks, *later]
+        fitting = [task for task in tasks if turn == 0 or cutoffs[task.output]]
+        stream = runs.of(work, tasks, ahead)
+        fits |= _fits(fitting, stream, feeding, cutoffs, fits)
+    if not fits:
+        return None
     made = ModelProto()
     made.CopyFrom(work)
     index = GraphIndex(made)
-    better = False
-    for task, (learning, judging_sums) in zip(tasks, sums, strict=True):
-        fit = fitted(task.matrix, learning, judging_sums, biased=task.can_shift)
-        if fit is not None and _finite(fit):
-            task.store(index, fit)
-            better = True
+    for task in tasks:
+        if task.output in fits:
+            task.store(index, fits[task.output])
     index.drop_unread_constants()
-    return made if better else None
+    return made
+
+
+def _fits(
+    tasks: Sequence[Task],
+    stream: Iterable[tuple[Values, Values]],
+    feeding: Collection[str],
+    cutoffs: Mapping[str, Cutoff | None],
+    known: Mapping[str, Fit],
+) -> dict[str, Fit]:
+    """What is better than what there is, by the layers' outputs; those known tell what is cut."""
+    sums = [(_sums(task), _sums(task)) for task in tasks]
+    for number, (wanted, present) in enumerate(stream):
+        judging = number % _BATCHES == _BATCHES - 1
+        for task, pair in zip(tasks, sums, strict=True):
+            rows, targets = task.pairs(wanted, present, residual=task.output in feeding)
+            cutoff, fit = cutoffs[task.output], known.get(task.output)
+            if cutoff is not None and fit is not None:
+                targets = cutoff.eased(task, fit, rows, targets, wanted)
+            pair[judging].add(rows, targets)
+    found = {
+        task.output: fitted(task.matrix, learning, judging_sums, biased=task.can_shift)
+        for task, (learning, judging_sums) in zip(tasks, sums, strict=True)
+    }
+    return {name: fit for name, fit in found.items() if fit is not None and _finite(fit)}
 
 
 def _finite(fit: Fit) -> bool:
