@@ -126,6 +126,20 @@ def test_what_binds_is_named(block, said):
     assert said.replace("_0", "") in reason_of(block)
 
 
+def test_what_is_added_to_an_input_or_to_what_no_rule_knows_goes_with_it():
+    s = Sketch(0)
+    x = s.feed("x", ["n", 3, 8, 8])
+    y = s.add("Add", images.conv(s, x, 3, 3), x)
+    first = s.nodes[0].name
+    z = images.conv(s, y, 3, 3)
+    second = s.nodes[-1].name
+    odd = s.add("RandomNormalLike", x)
+    s.output(images.conv(s, s.add("Add", z, odd), 3, 2), 4)
+    said = reasons(found(s.proto()))
+    assert said[first] == "goes with the input x"
+    assert said[second] == f"goes with what RandomNormalLike {odd} makes"
+
+
 def test_a_layer_norm_without_scales_binds_what_it_reads():
     s = Sketch(0)
     x, width = images.bare_norm(s, s.feed("x", ["n", 3, 8, 8]), 3)
@@ -193,6 +207,14 @@ def test_nodes_of_other_domains_are_kept_with_their_name():
     s.domains["com.microsoft"] = 1
     s.output("inv", 4)
     assert "Inverse inv may look at all of it" in reasons(found(s.proto())).values()
+
+
+def test_what_was_cut_can_be_cut_again():
+    for seed in range(4):
+        once = of_one(lambda s, x: sequences.attention(s, sequences.layer_norm(s, x)), seed, 18)
+        smaller = found(cut(once, shares(once, 0.4)))
+        assert {kind for kind, *_ in kinds(smaller)} == {"channels", "heads"}
+        holds(smaller, shares(smaller, 0.5))
 
 
 def test_what_is_left_runs_at_sizes_that_were_never_seen():
