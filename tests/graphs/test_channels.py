@@ -126,6 +126,26 @@ def test_what_binds_is_named(block, said):
     assert said.replace("_0", "") in reason_of(block)
 
 
+def test_constants_that_are_nodes_count_as_stored():
+    text = """
+    net (float[n, 6] x) => (float[n, 2] y)
+    {
+      b = Constant <value_floats = [1.0, 2.0, 3.0, 4.0]> ()
+      s = Constant <value_ints = [0, 2, 2]> ()
+      f = Constant <value_ints = [0, 4]> ()
+      a = MatMul(x, w)
+      c = Add(a, b)
+      d = Reshape(c, s)
+      e = Relu(d)
+      g = Reshape(e, f)
+      y = MatMul(g, v)
+    }
+    """
+    channels = found(proto(text, weights={"w": normal(6, 4), "v": normal(4, 2)}))
+    assert kinds(channels) == [("neurons", 2, 2), ("neurons", 2, 2)]
+    holds(channels, [0, 2])
+
+
 def test_what_is_added_to_an_input_or_to_what_no_rule_knows_goes_with_it():
     s = Sketch(0)
     x = s.feed("x", ["n", 3, 8, 8])
