@@ -219,6 +219,15 @@ def test_a_split_that_is_counted_in_the_graph_is_followed():
     assert {n.op_type for n in smaller.graph.node} <= {n.op_type for n in s.nodes} | {"Mul", "Div"}
 
 
+def test_bounds_of_a_slice_may_be_of_32_bits():
+    s = Sketch(0)
+    x = images.conv(s, s.feed("x", ["n", 3, 8, 8]), 3, 8)
+    bounds = [s.constant(np.array([n], np.int32)) for n in (0, 5, 1, 1)]
+    s.output(images.conv(s, s.add("Slice", x, *bounds), 5, 2), 4)
+    channels = found(s.proto())
+    holds(channels, [1, 6])
+
+
 def test_nodes_of_other_domains_are_kept_with_their_name():
     s = Sketch(0)
     x = images.conv(s, s.feed("x", ["n", 3, 8, 8]), 3, 6)
