@@ -186,8 +186,10 @@ class _Mender:
                 part = slice_of(starts[k], ends[k], 1).indices(len(axis))
                 starts[k] = int(kept[: part[0]].sum())
                 ends[k] = starts[k] + int(kept[part[0] : part[1]].sum())
-        node.input[1] = self.index.add_constant("starts", np.array(starts, np.int64))
-        node.input[2] = self.index.add_constant("ends", np.array(ends, np.int64))
+        for position, name in enumerate(node.input):
+            numbers = {1: starts, 2: ends}.get(position) or walk.numbers(name)
+            if position and numbers is not None:  # all of one type
+                node.input[position] = self.index.add_constant(name, np.array(numbers, np.int64))
         return [node]
 
     def _gather(self, node: NodeProto) -> list[NodeProto]:

@@ -126,6 +126,40 @@ def test_what_binds_is_named(block, said):
     assert said.replace("_0", "") in reason_of(block)
 
 
+def test_constants_that_are_nodes_count_as_stored():
+    text = """
+    net (float[n, 6] x) => (float[n, 2] y)
+    {
+      b = Constant <value_floats = [1.0, 2.0, 3.0, 4.0]> ()
+      s = Constant <value_ints = [0, 2, 2]> ()
+      f = Constant <value_ints = [0, 4]> ()
+      a = MatMul(x, w)
+      c = Add(a, b)
+      d = Reshape(c, s)
+      e = Relu(d)
+      g = Reshape(e, f)
+      y = MatMul(g, v)
+    }
+    """
+    channels = found(proto(text, weights={"w": normal(6, 4), "v": normal(4, 2)}))
+    assert kinds(channels) == [("neurons", 2, 2), ("neurons", 2, 2)]
+    holds(channels, [0, 2])
+
+
+def test_what_is_added_to_an_input_or_to_what_no_rule_knows_goes_with_it():
+    s = Sketch(0)
+    x = s.feed("x", ["n", 3, 8, 8])
+    y = s.add("Add", images.conv(s, x, 3, 3), x)
+    first = s.nodes[0].name
+    z = images.conv(s, y, 3, 3)
+    second = s.nodes[-1].name
+    odd = s.add("RandomNormalLike", x)
+    s.output(images.conv(s, s.add("Add", z, odd), 3, 2), 4)
+    said = reasons(found(s.proto()))
+    assert said[first] == "goes with the input x"
+    assert said[second] == f"goes with what RandomNormalLike {odd} makes"
+
+
 def test_a_layer_norm_without_scales_binds_what_it_reads():
     s = Sketch(0)
     x, width = images.bare_norm(s, s.feed("x", ["n", 3, 8, 8]), 3)
@@ -185,6 +219,15 @@ def test_a_split_that_is_counted_in_the_graph_is_followed():
     assert {n.op_type for n in smaller.graph.node} <= {n.op_type for n in s.nodes} | {"Mul", "Div"}
 
 
+def test_bounds_of_a_slice_may_be_of_32_bits():
+    s = Sketch(0)
+    x = images.conv(s, s.feed("x", ["n", 3, 8, 8]), 3, 8)
+    bounds = [s.constant(np.array([n], np.int32)) for n in (0, 5, 1, 1)]
+    s.output(images.conv(s, s.add("Slice", x, *bounds), 5, 2), 4)
+    channels = found(s.proto())
+    holds(channels, [1, 6])
+
+
 def test_nodes_of_other_domains_are_kept_with_their_name():
     s = Sketch(0)
     x = images.conv(s, s.feed("x", ["n", 3, 8, 8]), 3, 6)
@@ -193,6 +236,14 @@ def test_nodes_of_other_domains_are_kept_with_their_name():
     s.domains["com.microsoft"] = 1
     s.output("inv", 4)
     assert "Inverse inv may look at all of it" in reasons(found(s.proto())).values()
+
+
+def test_what_was_cut_can_be_cut_again():
+    for seed in range(4):
+        once = of_one(lambda s, x: sequences.attention(s, sequences.layer_norm(s, x)), seed, 18)
+        smaller = found(cut(once, shares(once, 0.4)))
+        assert {kind for kind, *_ in kinds(smaller)} == {"channels", "heads"}
+        holds(smaller, shares(smaller, 0.5))
 
 
 def test_what_is_left_runs_at_sizes_that_were_never_seen():

@@ -35,6 +35,7 @@ class Atoms:
         self._loud: set[int] = set()  # atoms of products with a part that is loud
         self._reasons: dict[int, str] = {KEPT: ""}
         self._culprits: dict[int, str] = {}
+        self._kept: dict[str, int] = {"": KEPT}
         self.born: list[int] = [-1]  # which axis of makers an atom was made for
         self.kinds: dict[int, str] = {}
 
@@ -49,9 +50,10 @@ class Atoms:
 
     def product(self, axes: Sequence[Axis]) -> Axis:
         """The axis whose positions are the tuples of those of others, the last one fastest."""
-        live = [bool(axis.any()) for axis in axes]
+        live = [self._is_live(axis) for axis in axes]
         if not any(live):
-            return np.zeros(math.prod(len(a) for a in axes), np.intp)
+            label = next((int(axis[0]) for axis in axes if axis.any()), KEPT)
+            return np.full(math.prod(_sizes(axes)), label, np.intp)
         spread = [
             np.broadcast_to(
                 axis.reshape([-1 if i == k else 1 for i in range(len(axes))]), _sizes(axes)
@@ -66,6 +68,16 @@ class Atoms:
             self._give_parts(atom, tuple(of))
         return whole
 
+    def _is_live(self, axis: Axis) -> bool:
+        return bool(axis.any()) and any(self.alive(label) for label in np.unique(axis).tolist())
+
+    def kept(self, reason: str) -> int:
+        """An atom that never goes, for that reason."""
+        if reason not in self._kept:
+            self._kept[reason] = int(self.fresh(1)[0])
+            self._reasons[self._kept[reason]] = reason
+        return self._kept[reason]
+
     def _give_parts(self, atom: int, parts: Roots) -> None:
         self._parts[atom] = parts
         if any(part < 0 or part in self._loud for part in parts):
@@ -73,6 +85,8 @@ class Atoms:
 
     def loudly(self, axis: Axis, culprit: str) -> Axis:
         """The same positions where zeros do not stay zero, and who is to blame."""
+        if not self._is_live(axis):
+            return axis
         for label in np.unique(axis).tolist():
             for root in self.alive(label):
                 self._culprits[root] = culprit

@@ -75,7 +75,8 @@ class Walk:
         """Give atoms to all values; what no rule knows is kept as it is."""
         for value in self.proto.graph.input:
             if value.name not in self.index.initializers:
-                self.axes[value.name] = self.still(self.size(value.name))
+                atom = self.atoms.kept(f"goes with the input {value.name}")
+                self.axes[value.name] = [np.full(n, atom, np.intp) for n in self.size(value.name)]
         for node in self.proto.graph.node:
             rule = rules.get(node.op_type) if node.domain in ("", "ai.onnx") else None
             rule = rules.get(f"{node.domain}:{node.op_type}") if rule is None else rule
@@ -226,9 +227,10 @@ class Walk:
             if name:
                 for axis in self.of(node, position):
                     self.keep(axis, reason)
+        atom = self.atoms.kept(f"goes with what {called(node)} makes")
         for name in node.output:
             if name:
-                self.axes[name] = self.still(self.size(name))
+                self.axes[name] = [np.full(n, atom, np.intp) for n in self.size(name)]
 
 
 def ints(node: NodeProto, name: str, default: list[int]) -> list[int]:
