@@ -361,6 +361,8 @@ def _best(whole: Whole, covariance: Doubles, mean: Doubles, keep: float) -> Spli
     if way is None:
         return plain
     other = Split(whole=whole, way=way, price=whole.spatial)
+    if whole.bound(whole.channels) < 1:
+        return other
     return min((plain, other), key=lambda split: _error_at(split, keep))
 
 

@@ -69,6 +69,9 @@ def measured(
     made = []
     for number, row in enumerate(rows):
         tick("sensitivity", number, len(rows))
+        if not row.ranks:
+            made.append(row)
+            continue
         for part in (keep, (1 + keep) / 2):
             tried = min(nearest(row.options, part), row.whole - 1)
             with _of_rank(index, row.split, row.ranks[tried]):

@@ -148,6 +148,23 @@ def test_a_kernel_that_is_a_product_of_columns_and_rows_is_found_out(tmp_path):
     assert sqnr_db(run(source, x=x)[0], run(made, x=x)[0]) > 60
 
 
+@pytest.mark.parametrize("weight", [smooth(1, 8, 5, 5, seed=1), np.zeros((1, 8, 5, 5), np.float32)])
+def test_a_convolution_of_one_channel_is_split_where_it_does_anything(tmp_path, weight):
+    text = (
+        "g (float[N,8,9,9] x) => (y) { c = Conv(x, w) f = Flatten(c) d = MatMul(f, v) "
+        "r = Relu(d) y = MatMul(r, u) }"
+    )
+    weights = {"w": weight, "v": smooth(25, 64, seed=2), "u": smooth(64, 64, seed=3)}
+    source = model(tmp_path, text, weights=weights)
+    place = work(tmp_path, samples(tmp_path, x=uniform(32, 8, 9, 9)))
+
+    run_step(step(LowRank(layers=("?",))), source, place)
+
+    notes = {c.layer: c.note for c in read_layers(place.scratch)}
+    assert set(notes) == {"w", "v", "u"}
+    assert weight.any() or notes["w"].startswith("whole")
+
+
 def test_grouped_convolutions_and_those_of_other_ranks_are_split_by_channels(tmp_path):
     text = (
         "g (float[N,32,16] x) => (y) { h = Conv<group = 2, pads = [1,1]>(x, w, b) y = Conv(h, v) }"
