@@ -82,7 +82,7 @@ def feeds_of(proto, batch, length, seed=0):
     return made
 
 
-def holds(channels, gone, sizes=((1, 6), (3, 5))):
+def holds(channels, gone, sizes=((1, 6), (3, 5)), *, counts=True):
     """Assert what a cut promises."""
     smaller = cut(channels, gone)
     onnx.checker.check_model(smaller, full_check=True)
@@ -92,6 +92,8 @@ def holds(channels, gone, sizes=((1, 6), (3, 5))):
             assert one.shape == other.shape
             scale = max(1.0, float(np.abs(one).max(initial=0)))
             np.testing.assert_allclose(other, one, rtol=0, atol=1e-4 * scale)
+    if not counts:
+        return smaller
     dims = {"n": 1, "l": 16}
     counted = cost(smaller, dims)
     if not counted.unknown and cost(channels.proto, dims).macs == macs_of(channels):
