@@ -105,10 +105,10 @@ class Task:
         return total - other.astype(np.float32, copy=False)
 
     def _kept(self, value: NDArray[np.generic]) -> NDArray[np.float32]:
-        value = value.astype(np.float32, copy=False)
-        if self.kept is None:
-            return value
-        return np.compress(self.kept, value, axis=self.layer.value_axis)
+        floats: NDArray[np.float32] = value.astype(np.float32, copy=False)
+        if self.kept is not None:
+            floats = np.compress(self.kept, floats, axis=self.layer.value_axis)
+        return floats
 
     def store(self, index: GraphIndex, fit: Fit) -> None:
         """Give the layer another weight and bias."""
@@ -158,7 +158,7 @@ def _task(
     index: GraphIndex, node: NodeProto, kept: Kept, known: set[str], taken: set[str]
 ) -> Task | None:
     weighted = as_weighted(index, node)
-    if weighted is None or weighted.kept or index.only_reader(weighted.weight) is not node:
+    if weighted is None or weighted.kept or index.only_reader(weighted.weight) is not weighted.node:
         return None
     weight = index.float_constant(weighted.weight)
     layer = Layer(node=node, shape=weight.shape, axis=weighted.axis)
