@@ -146,7 +146,8 @@ def tasks_of(original: ModelProto, changed: ModelProto, layers: Mapping[str, Kep
     """
     index = GraphIndex(changed)
     known = {name for node in original.graph.node for name in node.output}
-    tasks, sums = [], set()
+    tasks: list[Task] = []
+    sums: set[str] = set()
     for node in reversed(index.graph.node):  # of two that are added, the last sets the sum right
         if not node.output or node.output[0] not in layers:
             continue
@@ -161,7 +162,7 @@ def _task(
     index: GraphIndex, node: NodeProto, kept: Kept, known: set[str], taken: set[str]
 ) -> Task | None:
     weighted = as_weighted(index, node)
-    if weighted is None or weighted.kept or index.only_reader(weighted.weight) is not node:
+    if weighted is None or weighted.kept or index.only_reader(weighted.weight) is None:
         return None
     weight = index.float_constant(weighted.weight)
     layer = Layer(node=node, shape=weight.shape, axis=weighted.axis)
