@@ -162,7 +162,7 @@ def _task(
     index: GraphIndex, node: NodeProto, kept: Kept, known: set[str], taken: set[str]
 ) -> Task | None:
     weighted = as_weighted(index, node)
-    if weighted is None or weighted.kept or index.only_reader(weighted.weight) is not weighted.node:
+    if weighted is None or weighted.kept or index.only_reader(weighted.weight) is None:
         return None
     weight = index.float_constant(weighted.weight)
     layer = Layer(node=node, shape=weight.shape, axis=weighted.axis)
