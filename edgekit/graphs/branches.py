@@ -21,7 +21,7 @@ _SUMS = {"Add", "Sum"}
 _LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN"}
 # What these make tells nothing of the values that they read.
 _SHAPE_ONLY = {"Shape", "Size"}
-_BATCH, _FREE = 2, 64
+_BATCH, _FREE = 1, 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,7 +37,8 @@ class Branch:
         kept: the value that goes on in its place.
         nodes: the first value that each node makes which goes with the branch, in the graph's
             order; the sum itself is the last.
-        macs: multiply-accumulates of these nodes, as far as shapes are known.
+        macs: multiply-accumulates of these nodes, as far as shapes are known; of one sample where
+            these were inferred.
     """
 
     name: str
@@ -139,7 +140,7 @@ def _drop_unmade_types(proto: ModelProto) -> None:
 
 
 def _inferred(proto: ModelProto) -> dict[str, Shape]:
-    """Shapes of all values, free dimensions being of sizes at which nothing is repeated."""
+    """Shapes of all values for one sample; other free sizes are no 1, so that repeats show."""
     dims: dict[str, int] = {}
     for value in proto.graph.input:
         for axis, name in enumerate(_free(value)):

@@ -39,16 +39,10 @@ class Cutoff:
                 of a sum add.
             wanted: values of the original.
         """
-        value = wanted[self.value].astype(np.float32, copy=False)
-        if task.kept is not None:
-            value = np.compress(task.kept, value, axis=task.layer.value_axis)
+        value = task.layer.made(wanted[self.value].astype(np.float32, copy=False))
+        value = value if task.kept is None else value[:, task.kept]
         groups, outputs, _ = task.matrix.shape
-        goal = (
-            task.layer.made(value)
-            .astype(np.float64)
-            .reshape(-1, groups, outputs)
-            .transpose(1, 0, 2)
-        )
+        goal = value.astype(np.float64).reshape(-1, groups, outputs).transpose(1, 0, 2)
         if goal.shape != targets.shape:  # a sum with something that is repeated
             return targets
         added = goal - targets

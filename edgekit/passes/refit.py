@@ -17,13 +17,13 @@ from edgekit.graphs.upstream import upstream
 from edgekit.passes.cutoffs import Cutoff, cutoff_of
 from edgekit.passes.least_squares import Fit, Sums, fitted
 from edgekit.passes.refit_layers import Task, tasks_of
-from edgekit.passes.refit_stages import planned
+from edgekit.passes.refit_stages import can_repeat, planned
 from edgekit.passes.replay import Replay
 from edgekit.progress import Tick
 from edgekit_agent.records import Samples
 
-# Times that a layer is fitted whose output is cut off by a Relu or Clip: what that hides is told
-# from the last fit.
+# Times that a layer is fitted whose output is cut off by a Relu or Clip, where runs are cheap:
+# what that hides is told from the last fit.
 _TURNS = 3
 # Of so many batches the last is set apart, to choose a ridge by.
 _BATCHES = 4
@@ -81,11 +81,12 @@ def refit(
     kept = {layer.output: layer.kept for layer in layers}
     plan = planned(changed, tasks_of(original, changed, kept), parts, most=stages)
     runs = _Runs(original=original, parts=parts)
+    turns = _TURNS if can_repeat(changed, plan, parts, _TURNS) else 1
     for number, stage in enumerate(plan):
         tick("refitting", number, len(plan))
         tasks = _anew(original, work, stage)
         later = list(chain.from_iterable(plan[number + 1 :]))
-        made = _improved(work, tasks, runs, later)
+        made = _improved(work, tasks, runs, later, turns)
         if made is None:
             continue
         found = _divergence(reference, made)
@@ -144,14 +145,14 @@ def _anew(original: ModelProto, work: ModelProto, stage: Sequence[Task]) -> list
 
 
 def _improved(
-    work: ModelProto, tasks: Sequence[Task], runs: _Runs, later: Sequence[Task]
+    work: ModelProto, tasks: Sequence[Task], runs: _Runs, later: Sequence[Task], turns: int
 ) -> ModelProto | None:
     """A copy with these layers fitted; ``None`` where nothing can be bettered."""
     before = GraphIndex(work)
     feeding = _feeding(before, tasks)
     cutoffs = {t.output: cutoff_of(before, t, residual=t.output in feeding) for t in tasks}
     fits: dict[str, Fit] = {}
-    turns = _TURNS if any(cutoffs.values()) else 1
+    turns = turns if any(cutoffs.values()) else 1
     for turn in range(turns):
         ahead = later if turn == turns - 1 else [*tasks, *later]
         fitting = [task for task in tasks if turn == 0 or cutoffs[task.output]]

@@ -42,6 +42,19 @@ def planned(
     return [list(chain.from_iterable(levels[a:b])) for a, b in pairwise(bounds)]
 
 
+def can_repeat(
+    changed: ModelProto, plan: Sequence[Sequence[Task]], parts: Sequence[Samples], times: int
+) -> bool:
+    """Whether the runs of all stages, each made so many times, keep to the bound as well."""
+    tasks = list(chain.from_iterable(plan))
+    if not tasks:
+        return False
+    macs = _macs(changed, tasks, parts)
+    upto = accumulate(sum(macs[task.output] for task in stage) for stage in plan)
+    samples = sum(part.columns[0].shape[0] for part in parts)
+    return 2 * samples * times * sum(upto) <= _MOST_MACS
+
+
 def _levels(index: GraphIndex, tasks: Sequence[Task]) -> list[list[Task]]:
     """Layers that follow each other and can be fitted from one run without any loss."""
     found: list[list[Task]] = []
