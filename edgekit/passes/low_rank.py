@@ -18,9 +18,10 @@ from edgekit.model import Model
 from edgekit.passes import Work
 from edgekit.passes.factors import Spatial
 from edgekit.passes.low_rank_graph import write_splits
-from edgekit.passes.low_rank_layers import Split, Whole, chosen, find_layers, split_layers
+from edgekit.passes.low_rank_layers import Whole, chosen, find_layers
 from edgekit.passes.low_rank_ranks import Row, measured, pick, row_of
 from edgekit.passes.low_rank_refit import refitted
+from edgekit.passes.low_rank_splits import Split, split_layers
 from edgekit.recipe import LowRank
 from edgekit_agent.records import Samples
 

@@ -11,7 +11,7 @@ from onnx import NodeProto, helper
 from edgekit.graphs.index import GraphIndex, attribute
 from edgekit.passes.factors import Spatial
 from edgekit.passes.grids import Doubles
-from edgekit.passes.low_rank_layers import Split
+from edgekit.passes.low_rank_splits import Split
 from edgekit.passes.stored_layers import shifted_bias
 
 # Attributes of a convolution with an entry, or two, for each axis of an image.

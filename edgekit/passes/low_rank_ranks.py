@@ -12,7 +12,7 @@ from edgekit.errors import PassRefused
 from edgekit.graphs.divergence import Reference
 from edgekit.graphs.index import GraphIndex
 from edgekit.passes.allocation import Choice, Options, allocate, at_most, lightest, nearest
-from edgekit.passes.low_rank_layers import Split
+from edgekit.passes.low_rank_splits import Split
 from edgekit.passes.stored_layers import replaced, restored, shifted_bias
 from edgekit.progress import Tick
 from edgekit.recipe import LowRank

@@ -1,0 +1,187 @@
+"""The way in which each layer is split best, by the moments of what it reads or makes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from edgekit.graphs.index import GraphIndex
+from edgekit.graphs.observe import observe
+from edgekit.passes.factors import Way, by_inputs, by_outputs, spatial
+from edgekit.passes.grids import Doubles
+from edgekit.passes.layer_inputs import Moments
+from edgekit.passes.low_rank_layers import ALIGNED, Price, Whole
+from edgekit.progress import Tick
+from edgekit_agent.records import Samples
+
+# Second moments that are in memory at once.
+_MOMENT_BYTES = 1 << 30
+_DOUBLE = 8
+Of = Literal["parameters", "macs"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """A layer and the way in which it is split best, with what each rank of that costs."""
+
+    whole: Whole
+    way: Way
+    price: Price
+
+    @property
+    def name(self) -> str:
+        """Of the weight."""
+        return self.whole.stored.name
+
+    @property
+    def full(self) -> int:
+        """The rank of the whole."""
+        if self.price is self.whole.channels:
+            return min(self.whole.outputs, self.whole.layer.inputs)
+        outputs, inputs, height, width = self.whole.layer.shape
+        return min(outputs * width, inputs * height)
+
+    def weighs(self, of: Of) -> int:
+        """Parameters of the whole, or its multiply-accumulates on one sample."""
+        size = self.whole.stored.weight.size
+        return size * self.whole.positions if of == "macs" else size
+
+    def part(self, rank: int, of: Of) -> float:
+        """What a rank keeps of them."""
+        each = self.price.macs if of == "macs" else self.price.parameters
+        return rank * each / self.whole.stored.weight.size
+
+    def ranks(self, keep: float, of: Of) -> list[int]:
+        """The ranks that save something: multiples of 8, and smaller ones where room is scarce."""
+        most = min(int(self.whole.bound(self.price)), len(self.way.errors) - 1)
+        aligned = list(range(ALIGNED, most + 1, ALIGNED))
+        if aligned and self.part(ALIGNED, of) <= keep:
+            return aligned
+        return [*range(1, min(ALIGNED, most + 1)), *aligned]
+
+
+def split_layers(
+    index: GraphIndex, layers: Sequence[Whole], parts: Sequence[Samples], keep: float, tick: Tick
+) -> Iterator[Split]:
+    """The best way of each layer at so many of its multiply-accumulates, by what it reads.
+
+    Args:
+        index: the graph.
+        layers: of it.
+        parts: samples; without any, the weights alone decide.
+        keep: part of its multiply-accumulates at which the ways are compared.
+        tick: told how many samples are done.
+
+    Raises:
+        FloatingPointError: names a value that is not finite on the samples.
+    """
+    if not parts:
+        for whole in layers:
+            size = whole.moment_size
+            eye = np.broadcast_to(np.eye(size), (whole.layer.groups, size, size))
+            if whole.reads_outputs:
+                matrix = whole.stored.matrix
+                eye = matrix @ matrix.transpose(0, 2, 1)
+            yield _best(whole, eye, np.zeros((whole.layer.groups, size)), keep)
+        return
+    for some in _by_memory(layers):
+        moments = _moments(index, some, parts, tick)
+        for whole, seen in zip(some, moments, strict=True):
+            yield _split(index, whole, seen, keep)
+
+
+def _by_memory(layers: Sequence[Whole]) -> Iterator[list[Whole]]:
+    """The layers in lots whose moments fit in memory together."""
+    lot: list[Whole] = []
+    held = 0
+    for whole in layers:
+        needed = _DOUBLE * whole.layer.groups * whole.moment_size**2
+        if lot and held + needed > _MOMENT_BYTES:
+            yield lot
+            lot, held = [], 0
+        lot.append(whole)
+        held += needed
+    yield lot
+
+
+def _moments(
+    index: GraphIndex, layers: Sequence[Whole], parts: Sequence[Samples], tick: Tick
+) -> list[Moments]:
+    read = [x.layer.node.output[0] if x.reads_outputs else x.layer.node.input[0] for x in layers]
+    found = [
+        Moments(
+            square=np.zeros((x.layer.groups, x.moment_size, x.moment_size)),
+            total=np.zeros((x.layer.groups, x.moment_size)),
+        )
+        for x in layers
+    ]
+    names = list(dict.fromkeys(read))
+    for values in observe(index.proto, names, parts, tick=lambda n, of: tick("inputs", n, of)):
+        for name, whole, moments in zip(read, layers, found, strict=True):
+            value = values[name].astype(np.float32, copy=False)
+            if not np.isfinite(value).all():
+                raise FloatingPointError(name)
+            if value.size:
+                layer = whole.layer
+                moments.add(layer.results(value) if whole.reads_outputs else layer.rows(value))
+    for name, moments in zip(read, found, strict=True):
+        moments.settle()
+        if not np.isfinite(moments.square).all():
+            raise FloatingPointError(name)
+    return found
+
+
+def _split(index: GraphIndex, whole: Whole, moments: Moments, keep: float) -> Split:
+    mean, second = moments.mean, moments.square / max(moments.count, 1)
+    if whole.takes_mean:
+        second -= mean[:, :, None] * mean[:, None, :]
+    else:
+        mean = np.zeros_like(mean)
+    if whole.reads_outputs and whole.takes_mean:
+        weighted = whole.stored.weighted
+        bias = weighted.bias if weighted else None
+        if bias is not None:
+            mean = mean - index.float_constant(bias).reshape(mean.shape)
+    if not whole.reads_outputs:
+        second = _towards_diagonal(second, moments.count)
+    return _best(whole, second, mean, keep)
+
+
+def _towards_diagonal(covariance: Doubles, count: int) -> Doubles:
+    """Of fewer inputs than they have entries, all that was not seen would cost nothing.
+
+    Source: Ledoit and Wolf 2004, as in ``Moments.hessian``.
+    """
+    inputs = covariance.shape[-1]
+    share = inputs / (inputs + max(count, 1))
+    diagonal = np.diagonal(covariance, axis1=1, axis2=2).copy()
+    covariance = covariance * (1 - share)
+    covariance[:, np.arange(inputs), np.arange(inputs)] += share * diagonal
+    return covariance
+
+
+def _best(whole: Whole, covariance: Doubles, mean: Doubles, keep: float) -> Split:
+    matrix = whole.stored.matrix
+    by = by_outputs if whole.reads_outputs else by_inputs
+    plain = Split(whole=whole, way=by(matrix, covariance, mean), price=whole.channels)
+    if whole.spatial is None or whole.bound(whole.spatial) < 1:
+        return plain
+    most = int(whole.bound(whole.spatial))
+    way = spatial(whole.stored.weight.astype(np.float64), covariance[0], mean[0], most)
+    if way is None:
+        return plain
+    other = Split(whole=whole, way=way, price=whole.spatial)
+    if whole.bound(whole.channels) < 1:
+        return other
+    return min((plain, other), key=lambda split: _error_at(split, keep))
+
+
+def _error_at(split: Split, keep: float) -> float:
+    """The error at so many multiply-accumulates, between the ranks that come nearest."""
+    rank = keep * math.prod(split.whole.layer.shape) / split.price.macs
+    errors = split.way.errors
+    return float(np.interp(rank, np.arange(len(errors)), errors))
