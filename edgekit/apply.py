@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,8 @@ from edgekit.convert.naming import files_of, source_of
 from edgekit.data import Dataset
 from edgekit.errors import PassRefused, UserError
 from edgekit.evaluate import transfer_bytes
+from edgekit.graphs.cost import cost
+from edgekit.graphs.onnx_file import load_for_shapes
 from edgekit.intake import find_model, free_dims, in_one_file, open_split, sized
 from edgekit.layers import LayerCost, read_layers
 from edgekit.model import Model
@@ -21,7 +23,7 @@ from edgekit.passes.agreement import Agreement
 from edgekit.passes.running import run_checked
 from edgekit.progress import Tick
 from edgekit.project import FILE_NAME, Project, load_project
-from edgekit.recipe import Step
+from edgekit.recipe import LowRank, PruneChannels, Step
 from edgekit.store import Store, default_root
 from edgekit_agent.files import whole_file
 
@@ -38,13 +40,18 @@ class FileFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Applied:
-    """What one pass made; ``agreement`` is ``None`` where the file is the same."""
+    """What one pass made; ``agreement`` is ``None`` where the file is the same.
+
+    ``macs`` are the multiply-accumulates before and after, of a pass that is there to lower them,
+    where all shapes are known.
+    """
 
     step: Step
     before: FileFacts
     after: FileFacts
     agreement: Agreement | None
     layers: tuple[LayerCost, ...]
+    macs: tuple[int, int] | None
     seconds: float
 
 
@@ -95,6 +102,7 @@ def apply(
         if made.model.beside:
             raise PassRefused("what it makes is over 2 GiB, more than one file can hold")
         layers = read_layers(scratch)
+        macs = _macs(step, whole, made.model, dims)
         seconds = time.monotonic() - started
         tick("writing", 0, 0)
         with whole_file(str(out)) as target, made.model.path.open("rb") as result:
@@ -106,8 +114,18 @@ def apply(
         after=after,
         agreement=made.agreement,
         layers=layers,
+        macs=macs,
         seconds=seconds,
     )
+
+
+def _macs(
+    step: Step, before: Model, after: Model, dims: Mapping[str, int]
+) -> tuple[int, int] | None:
+    if not isinstance(step.settings, PruneChannels | LowRank):
+        return None
+    old, new = (cost(load_for_shapes(model.path), dims) for model in (before, after))
+    return None if old.unknown or new.unknown else (old.macs, new.macs)
 
 
 def _calibration(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ class LayerCost:
     ``bits`` is the entropy of a weight, ``width`` the nominal width in bits (32 = float), ``kl``
     the Kullback-Leibler divergence of the outputs in nats on held-out samples when only this layer
     has that width, ``bytes`` what the layer weighs when its weights take their entropy. ``note``
-    says what else became of it, its rank for instance.
+    says what else became of it, its rank for instance, and ``zeros`` which part of its weights a
+    pruning pass left at zero.
     """
 
     layer: str
@@ -34,6 +35,13 @@ class LayerCost:
     kl: float
     bytes: int
     note: str = ""
+    zeros: float = 0.0
+
+    @property
+    def fate(self) -> str:
+        """What became of the layer beside its bits, in words; empty where nothing did."""
+        zeros = f"{100 * self.zeros:.0f} % zeros" if self.zeros else ""
+        return ", ".join(filter(None, (self.note, zeros)))
 
 
 def write_layers(folder: Path, costs: Sequence[LayerCost]) -> None:
@@ -43,7 +51,7 @@ def write_layers(folder: Path, costs: Sequence[LayerCost]) -> None:
         PassError: a figure is not finite, or an amount is negative; says of which layer.
     """
     for cost in costs:
-        amounts = (cost.parameters, cost.bits, cost.width, cost.bytes)
+        amounts = (cost.parameters, cost.bits, cost.width, cost.bytes, cost.zeros)
         # Rounding may take a divergence of nothing just below zero.
         if not math.isfinite(cost.kl) or not all(0 <= a < math.inf for a in amounts):
             raise PassError(f"layer {cost.layer}: not a cost: {encode(cost)}")
@@ -64,6 +72,14 @@ def read_layers(folder: Path) -> tuple[LayerCost, ...]:
         return layer_costs(json.loads(path.read_bytes()))
     except ValueError as error:
         raise PassError(f"{LAYERS}: not a record of layers: {error}") from error
+
+
+def with_notes(costs: Sequence[LayerCost], earlier: Sequence[LayerCost]) -> tuple[LayerCost, ...]:
+    """The record of a step, with what steps before it told of the same layers in front."""
+    known = {cost.layer: cost.fate for cost in earlier}
+    return tuple(
+        replace(c, note=", ".join(filter(None, (known.get(c.layer, ""), c.note)))) for c in costs
+    )
 
 
 def layer_facts(costs: Sequence[LayerCost]) -> list[dict[str, Any]]:

@@ -1,4 +1,4 @@
-"""What of a model can be pruned: its channels, heads and neurons, and what hangs on them."""
+"""What of a model can be pruned: channels, heads, neurons, layers, and what hangs on them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from onnx import ModelProto
+from onnx import ModelProto, NodeProto, TypeProto
 
 from edgekit.errors import PassRefused
+from edgekit.graphs.branches import Branch, branches
 from edgekit.graphs.channels import Channels, Family, Fixed, Place, find_channels
 from edgekit.graphs.channels.walking import Use
 from edgekit.graphs.cutting import key, macs_of, permitted
@@ -25,7 +26,7 @@ _OPSET = 13
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """Channels, heads or neurons of one layer and of all that must lose them with it.
+    """Channels, heads or neurons of one layer and all that must lose them, or a residual layer.
 
     Attributes:
         name: of the first layer that makes them.
@@ -33,7 +34,7 @@ class Part:
         groups: how many of them there are, each of which can go by itself.
         width: positions of the first layer's outputs that each takes.
         layers: how many layers each runs through.
-        macs: multiply-accumulates that go when all but one go.
+        macs: multiply-accumulates that go when all but one go; for residual layers, all of them.
         parameters: stored numbers that go with them.
     """
 
@@ -104,7 +105,8 @@ def _known(proto: ModelProto, dims: Mapping[str, int]) -> dict[str, tuple[int, .
     """Shapes of the inputs whose free dimensions all have a size, a batch of one."""
     found = {}
     for value in proto.graph.input:
-        kind = value.type
+        kind = TypeProto()
+        kind.CopyFrom(value.type)
         for axis, dim in enumerate(kind.tensor_type.shape.dim):
             if dim.dim_param and (dim.dim_param in dims or axis == 0):
                 dim.dim_value = dims.get(dim.dim_param, 1)
@@ -118,12 +120,14 @@ def _looked(channels: Channels) -> Prunable:
     counted = _Counted(channels)
     stored = {t.name for t in channels.proto.graph.initializer}
     fed = [v.name for v in channels.proto.graph.input if v.name not in stored]
+    layers = branches(channels.proto)
+    parts = (*map(counted.part, channels.families), *map(counted.layer, layers))
     fixed = tuple(_reasons(channels))
     return Prunable(
-        refused="" if channels.families else _binding(channels, fixed),
-        parts=tuple(counted.part(family) for family in channels.families),
+        refused="" if parts else _binding(channels, fixed),
+        parts=parts,
         macs=macs_of(channels),
-        least_macs=macs_of(channels, _most(channels)),
+        least_macs=counted.macs(_most(channels), without=layers),
         fixed=fixed,
         sizes={name: channels.walk.size(name) for name in fed},
     )
@@ -162,6 +166,32 @@ class _Counted:
             parameters=self._parameters(()) - self._parameters(gone),
         )
 
+    def layer(self, branch: Branch) -> Part:
+        return Part(
+            name=branch.name,
+            kind="layers",
+            groups=1,
+            width=1,
+            layers=sum(key(node) in branch.nodes for node in self._weighted),
+            macs=macs_of(self.channels) - self.macs((), without=[branch]),
+            parameters=sum(
+                math.prod(len(use.labels) for use in uses)
+                for uses in self._tensors
+                if key(uses[0].node) in branch.nodes
+            ),
+        )
+
+    def macs(self, gone: Collection[int], *, without: Sequence[Branch]) -> int:
+        """Multiply-accumulates that are left when groups go, and residual layers with them."""
+        flags = self.channels.flags(gone)
+        skipped = {name for branch in without for name in branch.nodes}
+        return sum(
+            product.constant
+            * math.prod(int(self.channels.stays(axis, flags).sum()) for axis in product.axes)
+            for product in self.channels.walk.products
+            if key(product.node) not in skipped
+        )
+
     def _parameters(self, gone: Collection[int]) -> int:
         """Numbers that are stored when groups go."""
         flags = self.channels.flags(gone)
@@ -169,6 +199,13 @@ class _Counted:
             math.prod(int(self.channels.stays(use.labels, flags).sum()) for use in uses)
             for uses in self._tensors
         )
+
+    @cached_property
+    def _weighted(self) -> list[NodeProto]:
+        """The layers: what multiplies by a stored weight."""
+        uses = [uses[0].node for uses in self._tensors]
+        products = {key(product.node) for product in self.channels.walk.products}
+        return list({key(n): n for n in uses if key(n) in products}.values())
 
     @cached_property
     def _tensors(self) -> list[list[Use]]:

@@ -188,7 +188,8 @@ class Prune:
 class LowRank:
     """Each large product as two thin ones, where that saves multiply-accumulates and bytes.
 
-    ``keep`` is the part of the parameters that the layers taken keep together. ``layers`` are
+    ``keep`` is the part of the parameters that the layers taken keep together, or with ``of=macs``
+    that of their multiply-accumulates, which in early convolutions are many. ``layers`` are
     patterns (``*ffn*``) of names of nodes, weights or biases; all that are large enough where
     none is given. ``score`` is ``activations`` (the error that the layer's own inputs make of it)
     or ``plain`` (that of the weights alone).
@@ -200,6 +201,7 @@ class LowRank:
     """
 
     keep: Annotated[float, Within(0.05, 0.95)] = 0.5
+    of: Literal["parameters", "macs"] = "parameters"
     layers: tuple[str, ...] = ()
     score: Literal["activations", "plain"] = "activations"
     allocation: Literal["measured", "error", "uniform"] = "measured"

@@ -25,12 +25,20 @@ def applied(made: Applied) -> str:
         f"{made.step.name}: {before.path} -> {after.path} in {made.seconds:.1f} s",
         f"  file {size(before.bytes)} -> {size(after.bytes)}, "
         f"transfer {size(before.transfer_bytes)} -> {size(after.transfer_bytes)}",
+        *_fewer(made),
         f"  {_agreed(made)}",
     ]
     if made.layers:
         worst = sorted(made.layers, key=lambda c: -c.kl)[:_SHOWN_LAYERS]
         lines += ["", *(f"  {line}" for line in _layer_table(worst).splitlines())]
     return "\n".join(lines)
+
+
+def _fewer(made: Applied) -> list[str]:
+    if made.macs is None or not made.macs[0]:
+        return []
+    before, after = made.macs
+    return [f"  MACs {before:,} -> {after:,} ({100 * (after / before - 1):+.1f} %)"]
 
 
 def _agreed(made: Applied) -> str:
@@ -58,9 +66,9 @@ def _layer_table(costs: Sequence[LayerCost]) -> str:
         ]
         for c in costs
     ]
-    if any(c.note for c in costs):
+    if any(c.fate for c in costs):
         head.append("what became of it")
-        rows = [[*row, c.note] for row, c in zip(rows, costs, strict=True)]
+        rows = [[*row, c.fate] for row, c in zip(rows, costs, strict=True)]
     return table([head, *rows])
 
 
@@ -74,6 +82,7 @@ def applied_facts(made: Applied) -> dict[str, object]:
         "before": made.before,
         "after": made.after,
         "changed": found is not None,
+        "macs": made.macs,
         "relative_error": found.relative_error if found and found.samples else None,
         "correlation": found.correlation if found else {},
         "samples": found.samples if found else 0,

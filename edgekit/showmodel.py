@@ -15,7 +15,7 @@ from edgekit.results import MIB
 from edgekit.tables import size, table
 
 # More rows and reasons than these are in --json.
-_SHOWN_PARTS, _SHOWN_REASONS = 24, 6
+_SHOWN_PARTS, _SHOWN_REASONS = 40, 6
 _LONGEST = 56
 
 
@@ -81,7 +81,7 @@ def _prunable(found: Prunable) -> Iterator[str]:
     rows = _rows(found)
     yield from table([_HEAD, *rows[:_SHOWN_PARTS]]).splitlines()
     if len(rows) > _SHOWN_PARTS:
-        yield f"and {len(rows) - _SHOWN_PARTS} rows more (--json has them)"
+        yield f"and more, {len(rows) - _SHOWN_PARTS} in all (--json has them)"
     yield ""
     inputs = ", ".join(f"{name}{list(shape)}" for name, shape in found.sizes.items())
     yield (
@@ -90,7 +90,7 @@ def _prunable(found: Prunable) -> Iterator[str]:
     )
     yield from (_fixed(reason) for reason in found.fixed[:_SHOWN_REASONS])
     if len(found.fixed) > _SHOWN_REASONS:
-        yield f"and {len(found.fixed) - _SHOWN_REASONS} reasons more (--json has them)"
+        yield f"and for other reasons, {len(found.fixed) - _SHOWN_REASONS} in all (--json has them)"
 
 
 _HEAD = ("what can be pruned", "groups", "", "kind", "layers", "MACs", "", "parameters")
@@ -108,7 +108,7 @@ def _row(found: Prunable, part: Part, others: int) -> list[str]:
     return [
         _shortened(part.name) + (f" and {others} alike" if others else ""),
         str(part.groups),
-        f"x {part.width}",
+        "" if part.kind == "layers" else f"x {part.width}",
         part.kind,
         str(part.layers),
         f"{part.macs:,}",

@@ -16,7 +16,7 @@ from edgekit.errors import DeviceError, PassError, PassRefused, missing_extra
 from edgekit.evaluate import Timing, measurement, score, time_interleaved, transfer_bytes
 from edgekit.graphs.reading import read_model
 from edgekit.intake import Intake
-from edgekit.layers import LayerCost, layer_costs, layer_facts, read_layers
+from edgekit.layers import LayerCost, layer_costs, layer_facts, read_layers, with_notes
 from edgekit.model import Model
 from edgekit.passes import PASSES, Work
 from edgekit.passes.running import run_step
@@ -98,7 +98,7 @@ class Workshop:
         )
         self.tick(f"{recipe.name}: {step.name}", len(before), len(before) + 1)
         made = run_step(step, model, work)
-        layers = read_layers(folder) or layers
+        layers = with_notes(read_layers(folder), layers) or layers
         if not made.beside:  # what takes several files lasts as long as the scratch folder
             made = replace(made, path=self.intake.store.put(made.path))
             facts = {"digest": made.digest, "layers": layer_facts(layers)}

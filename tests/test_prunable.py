@@ -130,6 +130,26 @@ def test_a_depthwise_layer_is_one_that_channels_run_through(tmp_path):
     assert part.macs == 3 * 64 * (3 + 9 + 5)
 
 
+def test_a_residual_layer_can_go_as_a_whole(tmp_path):
+    text = (
+        "g (float[N,8] x) => (float[N,4] y) { a = MatMul(x, w) b = MatMul(a, u) c = Relu(b) "
+        "d = MatMul(c, v) s = Add(a, d) y = MatMul(s, k) }"
+    )
+    weights = {
+        "w": normal(8, 16),
+        "u": normal(16, 32, seed=1),
+        "v": normal(32, 16, seed=2),
+        "k": normal(16, 4, seed=3),
+    }
+
+    found = looked(tmp_path, text, weights)
+
+    (layer,) = [p for p in found.parts if p.kind == "layers"]
+    assert (layer.name, layer.groups, layer.layers) == ("s", 1, 2)
+    assert layer.macs == layer.parameters == 2 * 16 * 32
+    assert found.least_macs == 8 + 4
+
+
 def test_layers_that_differ_by_a_number_are_one_row_and_reasons_alike_one_line(tmp_path):
     layers = [f"c{i} = Conv<pads = [1,1,1,1]>(r{i}, w{i}) r{i + 1} = Relu(c{i})" for i in range(5)]
     ends = [f"s{i} = Sin(r5) y{i} = Conv(s{i}, v{i})" for i in range(2)]

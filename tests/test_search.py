@@ -445,6 +445,25 @@ def test_what_has_become_fast_enough_gets_fewer_bits_where_it_is_too_heavy_to_tr
     assert passes_of(last[-1]) == ["clean", "prune-channels", "weights", "quantize-dynamic"]
 
 
+def test_few_bits_that_are_accurate_and_too_heavy_lose_channels():
+    made = []
+
+    def outcome(recipe):
+        made.append(recipe)
+        found = settings_in(recipe)
+        if "weights" in found and found["weights"].most_bytes < MIB and "prune" not in recipe.name:
+            return Rejected(recipe=recipe, reason="too few for anything")
+        over = 0.2 if "weights" in found else 2.0
+        over = -0.1 if "prune-channels" in found else over
+        size = int((1 + over) * MIB)
+        return candidate(recipe.name, recipe=recipe, size=size, fails={"transfer_mib": over})
+
+    tried = explore(outcome)
+    assert tried[-2:] == ["pruned-25-low-bits-827k-static", "pruned-25-low-bits-827k-dynamic"]
+    assert passes_of(made[-1]) == ["clean", "prune-channels", "weights", "quantize-dynamic"]
+    assert settings_in(made[-1])["weights"].most_bytes == int(MIB * 0.97 / 1.2)
+
+
 def test_low_rank_comes_once_and_after_channels():
     def outcome(recipe):
         if "prune-channels" in settings_in(recipe):

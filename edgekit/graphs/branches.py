@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
+from functools import reduce
 from itertools import permutations
+from operator import or_
 
 from onnx import ModelProto, NodeProto, ValueInfoProto, helper
 
@@ -25,6 +27,9 @@ _BATCH, _FREE = 2, 64
 @dataclass(frozen=True, kw_only=True)
 class Branch:
     """One side of a sum whose other side is what it is made of, in the same shape.
+
+    Of several that are added to the same value (attention beside a feed-forward layer), each is
+    one; what they share stays until the last of them goes.
 
     Attributes:
         name: of the node that adds, or of what it makes.
@@ -188,15 +193,41 @@ class _Finder:
         if len(sides) != 2 or not all(side in self.above for side in sides):
             return None
         for kept, branch in permutations(sides):
-            if kept != branch and self.above[branch] & self.bits[kept]:
-                return self._branch(adder, kept, branch)
+            sources = [each for each in self._addends(kept) if self._makes(each, branch)]
+            if sources and kept != branch:
+                nearest = max(sources, key=lambda each: self.above[each])
+                return self._branch(adder, kept, branch, nearest)
         common = self.above[sides[0]] & self.above[sides[1]]
         if common and all(self.above[side] & self.layers for side in sides):
             return "neither side of the sum is what the other is made of"
         return None
 
-    def _branch(self, adder: NodeProto, kept: str, branch: str) -> Branch | str | None:
-        inside = self._between(kept, branch)
+    def _makes(self, name: str, other: str) -> bool:
+        """Whether a value is computed from another."""
+        return bool(self.above[other] & self.bits[name])
+
+    def _addends(self, name: str) -> set[str]:
+        """A value and, where it is a sum, all that it is the sum of."""
+        found: set[str] = set()
+        waiting = [name]
+        while waiting:
+            each = waiting.pop()
+            node = self.index.producer.get(each)
+            if node is not None and node.op_type in _SUMS and each not in found:
+                waiting.extend(read for read in node.input if read in self.above)
+            found.add(each)
+        return found
+
+    def _beside(self, adder: NodeProto, branch: str) -> int:
+        """What the other addends of the same sum are made of; parallel layers share a beginning."""
+        last = adder
+        while (reader := self.index.only_reader(last.output[0])) and reader.op_type in _SUMS:
+            last = reader
+        others = (each for each in self._addends(last.output[0]) if not self._makes(branch, each))
+        return reduce(or_, (self.above[each] for each in others), 0)
+
+    def _branch(self, adder: NodeProto, kept: str, branch: str, source: str) -> Branch | str | None:
+        inside = self._between(source, branch)
         makers = [n for n in self.index.graph.node if not inside.isdisjoint(n.output)]
         if not any(node.op_type in _LAYERS for node in makers):
             return None  # an activation function spelled out
@@ -206,12 +237,16 @@ class _Finder:
             return "the shapes of the sum's sides are not known"
         if not known[0] == known[1] == known[2]:
             return None  # something repeated, such as a mask
-        leak = self._leak(adder, inside)
+        beside = self._beside(adder, branch)
+        leak = self._leak(adder, inside, beside)
         if leak is not None:
             return leak
         nodes = self._only_for(adder, kept)
-        if any(id(node) not in nodes for node in makers):
+        stays = [node for node in makers if id(node) not in nodes]
+        if not all(self._is_in(node, beside) for node in stays):
             return "what is made inside it is read elsewhere as well"
+        if not any(id(node) in nodes and node.op_type in _LAYERS for node in makers):
+            return "another addend of the same sum needs all its layers"
         gone = [node for node in self.index.graph.node if id(node) in nodes]
         return Branch(
             name=_name(adder),
@@ -230,7 +265,10 @@ class _Finder:
             if name != kept and above & start and self.bits[name] & end
         }
 
-    def _leak(self, adder: NodeProto, inside: set[str]) -> str | None:
+    def _is_in(self, node: NodeProto, values: int) -> bool:
+        return any(self.bits[name] & values for name in node.output if name)
+
+    def _leak(self, adder: NodeProto, inside: set[str], beside: int) -> str | None:
         """Who else reads a value inside a branch, in words."""
         for name in self.above:
             if name not in inside:
@@ -240,7 +278,7 @@ class _Finder:
             for node in self.readers.get(name, ()):
                 if node is adder or node.op_type in _SHAPE_ONLY:
                     continue
-                if inside.isdisjoint(node.output):
+                if inside.isdisjoint(node.output) and not self._is_in(node, beside):
                     return f"{name} inside it is read by {_name(node)} as well"
         return None
 

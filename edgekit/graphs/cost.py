@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from onnx import ModelProto, NodeProto, TensorProto
 
+from edgekit.graphs.einsum import terms_of
 from edgekit.graphs.index import GraphIndex, attribute
 from edgekit.graphs.onnx_file import all_graphs, all_tensors, opset
 from edgekit.graphs.shapes import itemsize, known_shapes, with_shapes
@@ -20,8 +21,9 @@ Shapes = Mapping[str, tuple[int, ...]]
 class Cost:
     """Static facts of a graph for one set of input sizes.
 
-    ``macs`` counts Conv, ConvTranspose, Gemm and MatMul; ``unknown`` names the nodes of these
-    kinds whose shapes could not be inferred, so that ``macs`` is a lower bound when there are any.
+    ``macs`` counts Conv, ConvTranspose, Gemm, MatMul and Einsum; ``unknown`` names the nodes of
+    these kinds whose shapes could not be inferred, so that ``macs`` is a lower bound when there are
+    any.
     ``peak_activation_bytes`` is the largest sum of values alive at once in the file's order, once
     constants are folded.
     """
@@ -140,5 +142,21 @@ def _matmul(node: NodeProto, shapes: Shapes) -> int | None:
     return math.prod(out) * left[-1]
 
 
+def _einsum(node: NodeProto, shapes: Shapes) -> int | None:
+    """Every letter once, for any number of factors."""
+    if any(name not in shapes for name in (*node.input, *node.output)):
+        return None
+    found = terms_of(node, [len(shapes[name]) for name in node.input])
+    if found is None:
+        return None
+    sizes = {
+        letter: n
+        for name, term in zip(node.input, found[0], strict=True)
+        for letter, n in zip(term, shapes[name], strict=True)
+    }
+    return math.prod(sizes.values())
+
+
 _MACS = {"Conv": _conv, "ConvTranspose": _conv_transpose, "Gemm": _gemm, "MatMul": _matmul}
+_MACS["Einsum"] = _einsum
 _MACS |= {"ConvInteger": _conv, "MatMulInteger": _matmul, "QLinearMatMul": _matmul}

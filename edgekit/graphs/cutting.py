@@ -54,42 +54,34 @@ def permitted(channels: Channels, gone: Sequence[int]) -> list[int]:
         channels: of a model.
         gone: numbers of groups, the first to go first; the last are the first to be spared.
     """
-    flags = channels.flags(gone)
-    for number in reversed(gone):
-        if _emptied(channels, flags) is None:
-            break
-        emptied = [a for a in channels.axes if not channels.stays(a, flags).any()]
-        if any((channels.members(a) == number).any() for a in emptied):
-            flags[number] = False
-    return [number for number in gone if flags[number]]
+    lengths = channels.lengths
+    if lengths.left(channels.flags(gone)).all():
+        return list(gone)
+    taken = lengths.taking()
+    return [number for number in gone if taken.take(number)]
 
 
 def macs_of(channels: Channels, gone: Collection[int] = ()) -> int:
     """Multiply-accumulates that are left when groups go, for the sizes the channels were found at.
 
-    Conv, ConvTranspose, Gemm and MatMul count, as in ``cost``.
+    Conv, ConvTranspose, Gemm, MatMul and Einsum count, as in ``cost``. It takes milliseconds.
     """
-    flags = channels.flags(gone)
+    left = channels.lengths.left(channels.flags(gone)).tolist()
     return sum(
-        product.constant
-        * math.prod(int(channels.stays(axis, flags).sum()) for axis in product.axes)
-        for product in channels.walk.products
+        constant * math.prod(left[number] for number in numbers)
+        for constant, numbers in channels.costs
     )
 
 
 def _emptied(channels: Channels, flags: Flags) -> str | None:
     """A value of which nothing would be left; ``None`` where there is none."""
-    for axis in channels.axes:
-        if not channels.stays(axis, flags).any():
-            return next(
-                (
-                    name
-                    for name, axes in channels.walk.axes.items()
-                    if any(np.array_equal(axis, a) for a in axes)
-                ),
-                "a stored tensor",
-            )
-    return None
+    lengths = channels.lengths
+    empty = np.flatnonzero(lengths.left(flags) == 0)
+    if not len(empty):
+        return None
+    values = ((name, axis) for name, axes in channels.walk.axes.items() for axis in axes)
+    found = (name for name, axis in values if lengths.number(axis) == empty[0])
+    return next(found, "a stored tensor")
 
 
 def _cut_constants(channels: Channels, flags: Flags, index: GraphIndex) -> None:
@@ -124,7 +116,7 @@ def _replace(
     for axis, mask in enumerate(kept):
         if not mask.all():
             value = np.compress(mask, value, axis=axis)
-    alone = len(index.readers[name]) == len({key(node) for node, _ in readers})
+    alone = sum(list(n.input).count(name) for n in index.readers[name]) == len(readers)
     if alone and name not in index.inner_reads and name not in index.outputs:
         tensor = numpy_helper.from_array(np.ascontiguousarray(value), name)
         index.initializers[name].CopyFrom(tensor)

@@ -18,7 +18,6 @@ from edgekit.graphs.channels.atoms import Axis
 from edgekit.graphs.channels.rules.joining import slice_of
 from edgekit.graphs.channels.walking import integer
 from edgekit.graphs.index import GraphIndex, attribute
-from edgekit.graphs.onnx_file import opset
 
 Flags = NDArray[np.bool_]
 # Which input of an operator is a shape, of its output.
@@ -70,7 +69,12 @@ class _Mender:
             "Slice": self._slice,
             "Gather": self._gather,
             "ReduceMean": self._mean,
+            "GlobalAveragePool": self._mean,
             "LayerNormalization": self._layer_norm,
+            "SkipLayerNormalization": self._layer_norm,
+            "RMSNormalization": self._rms_norm,
+            "SimplifiedLayerNormalization": self._rms_norm,
+            "SkipSimplifiedLayerNormalization": self._rms_norm,
         }
         return special[node.op_type](node) if node.op_type in special else [node]
 
@@ -129,7 +133,7 @@ class _Mender:
         if all(r == (1, 1) for r in ratios) or not self._asked(node.output[0], ratios):
             return [node]
         bare = self.index.fresh(node.output[0])
-        scaled, nodes = self._scaled(bare, ratios)
+        _, nodes = self._scaled(bare, ratios)
         nodes[-1].output[0] = node.output[0]
         node.output[0] = bare
         return [node, *nodes]
@@ -182,8 +186,10 @@ class _Mender:
                 part = slice_of(starts[k], ends[k], 1).indices(len(axis))
                 starts[k] = int(kept[: part[0]].sum())
                 ends[k] = starts[k] + int(kept[part[0] : part[1]].sum())
-        node.input[1] = self.index.add_constant("starts", np.array(starts, np.int64))
-        node.input[2] = self.index.add_constant("ends", np.array(ends, np.int64))
+        for position, name in enumerate(node.input):
+            numbers = {1: starts, 2: ends}.get(position) or walk.numbers(name)
+            if position and numbers is not None:  # all of one type
+                node.input[position] = self.index.add_constant(name, np.array(numbers, np.int64))
         return [node]
 
     def _gather(self, node: NodeProto) -> list[NodeProto]:
@@ -232,58 +238,66 @@ class _Mender:
         return helper.make_node("Mul", [value, scale], [output])
 
     def _layer_norm(self, node: NodeProto) -> list[NodeProto]:
-        """Mean and variance over as many as before, written out.
+        """Mean and variance over as many as before: zeros are put in for those that went."""
+        if self._share(node) == 1.0:
+            return [node]
+        (axis,) = self.means[node.output[0]]
+        gone = int((~self.left(axis)).sum())
+        before: list[NodeProto] = []
+        for position, name in enumerate(node.input):
+            if name:
+                node.input[position] = self._widened(name, gone, before)
+        after = [
+            self._narrowed(node, place, len(axis) - gone)
+            for place, name in enumerate(node.output)
+            if name and place in (0, 3)
+        ]
+        return [*before, node, *after]
 
-        With a share r left, the mean is r m, and the variance r v + (1 - r) (r m)², where m is
-        the mean of what is left and v its mean square distance from r m.
+    def _widened(self, name: str, more: int, nodes: list[NodeProto]) -> str:
+        """A value with zeros behind its last axis."""
+        stored = self.index.constant(name)
+        rank = len(self.channels.walk.size(name))
+        if stored is not None:
+            wide = np.pad(stored, [(0, 0)] * (rank - 1) + [(0, more)])
+            return self.index.add_constant(name, wide)
+        output = self.index.fresh(name)
+        pads = self.index.add_constant("pads", np.array([0] * (2 * rank - 1) + [more], np.int64))
+        nodes.append(helper.make_node("Pad", [name, pads], [output]))
+        return output
+
+    def _narrowed(self, node: NodeProto, place: int, length: int) -> NodeProto:
+        """The first of the last axis of an output, under its name."""
+        name = node.output[place]
+        node.output[place] = self.index.fresh(name)
+        bounds = [
+            self.index.add_constant(stem, np.array([number], np.int64))
+            for stem, number in (("starts", 0), ("ends", length), ("axes", -1))
+        ]
+        return helper.make_node("Slice", [node.output[place], *bounds], [name])
+
+    def _rms_norm(self, node: NodeProto) -> list[NodeProto]:
+        """A mean of squares over as many as before.
+
+        With a share r left it is r m, so that x / sqrt(r m + e) is x / sqrt(m + e / r) / sqrt(r).
         """
         share = self._share(node)
         if share == 1.0:
             return [node]
-        return _Written(self.index, node, share).nodes
+        wide = _epsilon(node) / share
+        others = [a for a in node.attribute if a.name != "epsilon"]
+        del node.attribute[:]
+        node.attribute.extend(others)
+        node.attribute.append(helper.make_attribute("epsilon", wide))
+        name = node.output[0]
+        node.output[0] = self.index.fresh(name)
+        return [node, self._times(node.output[0], share**-0.5, name)]
 
 
-class _Written:
-    """A LayerNormalization in which some zeros are not there any more."""
-
-    def __init__(self, index: GraphIndex, node: NodeProto, share: float) -> None:
-        self.index = index
-        self.nodes: list[NodeProto] = []
-        x = node.input[0]
-        mean = self._add("Mul", self._mean(x), self._number(share))
-        distance = self._add("Sub", x, mean)
-        square = self._add("Mul", distance, distance)
-        seen = self._add("Mul", self._mean(square), self._number(share))
-        unseen = self._add("Mul", self._add("Mul", mean, mean), self._number(1 - share))
-        epsilon = attribute(node, "epsilon", 1e-5)
-        variance = self._add(
-            "Add",
-            self._add("Add", seen, unseen),
-            self._number(float(epsilon if isinstance(epsilon, float) else 1e-5)),
-        )
-        made = self._add("Div", distance, self._add("Sqrt", variance))
-        made = self._add("Mul", made, node.input[1])
-        if len(node.input) > 2 and node.input[2]:
-            made = self._add("Add", made, node.input[2])
-        self.nodes[-1].output[0] = node.output[0]
-
-    def _number(self, value: float) -> str:
-        return self.index.add_constant("n", np.array(value, np.float32))
-
-    def _add(self, op: str, *inputs: str) -> str:
-        output = self.index.fresh("n")
-        self.nodes.append(helper.make_node(op, list(inputs), [output]))
-        return output
-
-    def _mean(self, value: str) -> str:
-        output = self.index.fresh("n")
-        if opset(self.index.proto) >= 18:
-            axes = self.index.add_constant("axes", np.array([-1], np.int64))
-            node = helper.make_node("ReduceMean", [value, axes], [output], keepdims=1)
-        else:
-            node = helper.make_node("ReduceMean", [value], [output], axes=[-1], keepdims=1)
-        self.nodes.append(node)
-        return output
+def _epsilon(node: NodeProto) -> float:
+    default = 1e-12 if node.op_type.startswith("Skip") else 1e-5
+    found = attribute(node, "epsilon", default)
+    return found if isinstance(found, float) else default
 
 
 def _bounds(lengths: Sequence[int]) -> list[tuple[int, int]]:

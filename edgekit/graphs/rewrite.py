@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import numpy as np
 import onnx
 import onnx.inliner
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
@@ -18,6 +19,12 @@ _QUANTIZED = {
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger",
     "MatMulInteger", "MatMulIntegerToFloat", "DynamicQuantizeMatMul", "MatMulNBits",
     "GatherBlockQuantized", "QGemm", "QAttention", "DynamicQuantizeLSTM",
+}  # fmt: skip
+
+# How a Constant holds numbers that are no tensor.
+_NUMBERS = {
+    "value_float": np.float32, "value_floats": np.float32,
+    "value_int": np.int64, "value_ints": np.int64,
 }  # fmt: skip
 
 QUANTISED_ALREADY = "the model is quantised already"
@@ -98,15 +105,27 @@ def _lift_constants(proto: ModelProto) -> None:
     """Turn the Constant nodes of the main graph into initialisers."""
     kept = []
     for node in proto.graph.node:
-        value = attribute(node, "value", None) if node.op_type == "Constant" else None
-        if isinstance(value, TensorProto):
+        value = _stored(node) if node.op_type == "Constant" else None
+        if value is None:
+            kept.append(node)
+        else:
             proto.graph.initializer.add().CopyFrom(value)
             proto.graph.initializer[-1].name = node.output[0]
-        else:
-            kept.append(node)
     if len(kept) != len(proto.graph.node):
         del proto.graph.node[:]
         proto.graph.node.extend(kept)
+
+
+def _stored(node: NodeProto) -> TensorProto | None:
+    """What a Constant holds, as a tensor or as numbers; ``None`` for anything else."""
+    value = attribute(node, "value", None)
+    if isinstance(value, TensorProto):
+        return value
+    for name, kind in _NUMBERS.items():
+        numbers = attribute(node, name, None)
+        if numbers is not None:
+            return numpy_helper.from_array(np.array(numbers, kind))
+    return None
 
 
 def _widen_weights(proto: ModelProto) -> None:

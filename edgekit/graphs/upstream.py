@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
-from onnx import ModelProto, NodeProto, TensorProto, helper
+from onnx import ModelProto, NodeProto, helper
 
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.offload import without_weights
@@ -21,8 +21,8 @@ def reads_of(node: NodeProto) -> set[str]:
     return names
 
 
-def upstream(index: GraphIndex, names: Collection[str]) -> set[str]:
-    """The named values and every value that one of them is computed from."""
+def upstream(index: GraphIndex, names: Collection[str], *, given: Collection[str] = ()) -> set[str]:
+    """The named values and every value that one of them is computed from, back to those given."""
     found: set[str] = set()
     waiting = list(names)
     while waiting:
@@ -30,41 +30,48 @@ def upstream(index: GraphIndex, names: Collection[str]) -> set[str]:
         if name in found:
             continue
         found.add(name)
-        if name in index.producer:
+        if name in index.producer and name not in given:
             waiting.extend(reads_of(index.producer[name]))
     return found
 
 
-def up_to(proto: ModelProto, names: Collection[str]) -> ModelProto:
-    """The part of a model that makes these values, which are its outputs; all inputs are kept.
+def downstream(index: GraphIndex, name: str, *, but: Collection[NodeProto] = ()) -> set[str]:
+    """A value and every one that is computed from it, other than by some nodes."""
+    left = {id(node) for node in but}
+    found = {name}
+    for node in index.graph.node:
+        if id(node) not in left and not found.isdisjoint(reads_of(node)):
+            found.update(each for each in node.output if each)
+    return found
+
+
+def up_to(proto: ModelProto, names: Collection[str], *, given: Collection[str] = ()) -> ModelProto:
+    """The part of a model that makes these values, to be observed; all inputs are kept.
 
     Args:
         proto: the model; not changed.
-        names: values of its main graph: floats, its inputs or its outputs.
+        names: values of its main graph. Those that were its outputs are those of the part.
+        given: values that need not be made.
     """
     index = GraphIndex(proto)
-    needed = upstream(index, names)
+    needed = upstream(index, names, given=given)
     part = without_weights(proto)
-    known = {v.name: v.type.tensor_type.elem_type for v in proto.graph.output}
-    nodes = list(_making(proto, needed)) or [_nothing(index, known)]
+    nodes = [n for n in proto.graph.node if not (needed - set(given)).isdisjoint(n.output)]
     del part.graph.node[:]
     part.graph.node.extend(nodes)
+    outputs = [value for value in proto.graph.output if value.name in names]
     del part.graph.output[:]
-    made = {name for node in nodes for name in node.output}
-    for name in [name for name in names if name in made] or nodes[0].output:
-        kind = known.get(name, TensorProto.FLOAT)
-        part.graph.output.append(helper.make_tensor_value_info(name, kind, None))
+    part.graph.output.extend(outputs)
+    if not nodes:
+        _add_output(part, index)
     part.graph.initializer.extend(t for t in proto.graph.initializer if t.name in needed)
     return part
 
 
-def _nothing(index: GraphIndex, known: dict[str, int]) -> NodeProto:
+def _add_output(part: ModelProto, index: GraphIndex) -> None:
     """Where only inputs are asked for: the runtime takes no graph without an output."""
     fed = next(v for v in index.graph.input if v.name not in index.initializers)
     same = index.fresh(f"{fed.name}_same")
-    known[same] = fed.type.tensor_type.elem_type
-    return helper.make_node("Identity", [fed.name], [same])
-
-
-def _making(proto: ModelProto, needed: set[str]) -> Iterator[NodeProto]:
-    return (node for node in proto.graph.node if not needed.isdisjoint(node.output))
+    part.graph.node.append(helper.make_node("Identity", [fed.name], [same]))
+    part.graph.output.add().CopyFrom(fed)
+    part.graph.output[-1].name = same

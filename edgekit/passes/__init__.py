@@ -52,6 +52,7 @@ class Promise:
         exact: computes the same up to rounding, on any inputs.
         stores: types of one of which the file must hold tensors.
         fewer_float_weights: their bytes fall, unless ``stores`` were there before.
+        fewer_macs: it multiplies less on one sample, as far as the file tells.
         saves: part of the bytes of float weights gone by which the file must be smaller.
         max_growth: how many times the original's size the file may have where no weights go.
         may_find_nothing: an unchanged file is a success.
@@ -63,6 +64,7 @@ class Promise:
     exact: bool = False
     stores: tuple[str, ...] = ()
     fewer_float_weights: bool = False
+    fewer_macs: bool = False
     saves: float = 0.0
     max_growth: float = 1.0
     may_find_nothing: bool = False
@@ -121,7 +123,7 @@ PASSES: dict[str, PassSpec] = {
         summary="large products and convolutions as two thin ones, ranks by output error",
         version=1,
         needs_calibration=True,
-        promise=Promise(fewer_float_weights=True, saves=0.5),
+        promise=Promise(fewer_float_weights=True, fewer_macs=True, saves=0.5),
     ),
     "prune": PassSpec(
         settings=Prune,

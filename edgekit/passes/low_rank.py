@@ -17,8 +17,8 @@ from edgekit.layers import LayerCost, write_layers
 from edgekit.model import Model
 from edgekit.passes import Work
 from edgekit.passes.factors import Spatial
-from edgekit.passes.low_rank_graph import Thin, write_splits
-from edgekit.passes.low_rank_layers import Split, chosen, find_layers, split_layers
+from edgekit.passes.low_rank_graph import write_splits
+from edgekit.passes.low_rank_layers import Split, Whole, chosen, find_layers, split_layers
 from edgekit.passes.low_rank_ranks import Row, measured, pick, row_of
 from edgekit.passes.low_rank_refit import refitted
 from edgekit.recipe import LowRank
@@ -51,7 +51,7 @@ def low_rank(model: Model, settings: LowRank, work: Work) -> Path:
         work.calibration, settings.max_samples, most=_MOST_HELD_OUT, batch=_batch(model)
     )
     index = GraphIndex(proto)
-    layers = chosen(find_layers(index), settings.layers)
+    layers, left = chosen(find_layers(index), settings.layers)
     try:
         splits = list(
             split_layers(
@@ -69,7 +69,8 @@ def low_rank(model: Model, settings: LowRank, work: Work) -> Path:
         ) from error
     target = work.scratch / "low-rank.onnx"
     save(made, target)
-    write_layers(work.scratch, [_cost(row, i) for row, i in zip(rows, picked, strict=True)])
+    costs = [_cost(row, i) for row, i in zip(rows, picked, strict=True)]
+    write_layers(work.scratch, costs + [_left(whole) for whole in left])
     return target
 
 
@@ -82,7 +83,7 @@ def _made(
 ) -> tuple[ModelProto, list[Row], list[int]]:
     seen, unseen = samples
     reference = Reference(proto, unseen)
-    rows = [row_of(split, settings.keep) for split in splits]
+    rows = [row_of(split, settings) for split in splits]
     index = GraphIndex(proto)
     if settings.allocation == "measured" and reference.can_tell:
         rows = measured(index, rows, reference, settings.keep, work.progress)
@@ -93,23 +94,8 @@ def _made(
         index, [(r.split, r.ranks[i]) for r, i in zip(rows, picked, strict=True) if i < r.whole]
     )
     if settings.repair:
-        proto = _repaired(original, proto, thin, seen, reference, work)
+        proto = refitted(original, proto, thin, seen, reference, work.progress)
     return proto, rows, picked
-
-
-def _repaired(
-    original: ModelProto,
-    proto: ModelProto,
-    thin: Sequence[Thin],
-    seen: Sequence[Samples],
-    reference: Reference,
-    work: Work,
-) -> ModelProto:
-    """The split graph with its second factors refitted, if that brings the outputs nearer."""
-    better = refitted(original, proto, thin, seen, work.progress)
-    if not reference.can_tell:
-        return better
-    return min((better, proto), key=reference.divergence)
 
 
 def _batch(model: Model) -> int:
@@ -120,22 +106,33 @@ def _batch(model: Model) -> int:
 
 def _cost(row: Row, picked: int) -> LayerCost:
     """What a layer has now, and what that costs the outputs."""
-    split, choice = row.split, row.options.choices[picked]
-    parameters = split.whole.stored.weight.size
-    note = f"whole, rank {split.full}"
-    if picked < row.whole:
-        rank = row.ranks[picked]
-        parameters, note = rank * split.price.parameters, f"rank {rank} of {split.full}"
-        if isinstance(split.way, Spatial):
-            height, width = split.whole.layer.shape[2:]
-            note += f", {height} x 1 and 1 x {width}"
+    split = row.split
+    if picked == row.whole:
+        note = f"whole, rank {split.full}"
+        return _record(split.whole, split.whole.stored.weight.size, 0.0, note)
+    rank = row.ranks[picked]
+    note = f"rank {rank} of {split.full}"
+    if isinstance(split.way, Spatial):
+        height, width = split.whole.layer.shape[2:]
+        note += f", {height} x 1 and 1 x {width}"
+    parameters = rank * split.price.parameters
+    return _record(split.whole, parameters, row.options.choices[picked].damage, note)
+
+
+def _left(whole: Whole) -> LayerCost:
+    """A layer that was meant, and that no rank makes smaller."""
+    note = f"whole, only ranks below {whole.highest:.2f} save anything"
+    return _record(whole, whole.stored.weight.size, 0.0, note)
+
+
+def _record(whole: Whole, parameters: int, lost: float, note: str) -> LayerCost:
     return LayerCost(
-        layer=split.name,
-        op=split.whole.stored.op,
+        layer=whole.stored.name,
+        op=whole.stored.op,
         parameters=parameters,
         bits=_FLOAT_BITS,
         width=_FLOAT_BITS,
-        kl=choice.damage,
+        kl=lost,
         bytes=_FLOAT_BYTES * parameters,
         note=note,
     )

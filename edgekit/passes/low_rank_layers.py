@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Literal
 
 import numpy as np
 
@@ -29,6 +30,7 @@ ALIGNED = 8
 # Second moments that are in memory at once, and the inputs that a layer's may be of.
 _MOMENT_BYTES, _MOST_INPUTS = 1 << 30, 6144
 _LISTED = 12
+Of = Literal["parameters", "macs"]
 _DOUBLE = 8
 
 
@@ -40,13 +42,13 @@ class Price:
     macs: float
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, eq=False)
 class Whole:
     """A layer that may be split.
 
     ``names`` are those it may be called by. ``takes_mean`` says whether a bias can take up what
     its outputs lose on average; ``spatial`` is the price of a split along height and width, where
-    the layer has both.
+    the layer has both. ``positions`` are those at which one sample is multiplied.
     """
 
     stored: StoredLayer
@@ -55,6 +57,7 @@ class Whole:
     takes_mean: bool
     channels: Price
     spatial: Price | None
+    positions: int
 
     @property
     def outputs(self) -> int:
@@ -72,14 +75,19 @@ class Whole:
         return (self.channels, self.spatial) if self.spatial else (self.channels,)
 
     @property
+    def highest(self) -> float:
+        """The rank below which it saves something."""
+        return max(self.bound(price) for price in self.prices)
+
+    @property
     def gains(self) -> bool:
         """Whether any rank saves anything."""
-        return any(self.bound(price) > 1 for price in self.prices)
+        return self.highest >= 1
 
     @property
     def large(self) -> bool:
         """Whether an aligned rank saves anything."""
-        return any(self.bound(price) > ALIGNED for price in self.prices)
+        return self.highest >= ALIGNED
 
     @property
     def reads_outputs(self) -> bool:
@@ -113,11 +121,21 @@ class Split:
         outputs, inputs, height, width = self.whole.layer.shape
         return min(outputs * width, inputs * height)
 
-    def ranks(self, keep: float) -> list[int]:
+    def weighs(self, of: Of) -> int:
+        """Parameters of the whole, or its multiply-accumulates on one sample."""
+        size = self.whole.stored.weight.size
+        return size * self.whole.positions if of == "macs" else size
+
+    def part(self, rank: int, of: Of) -> float:
+        """What a rank keeps of them."""
+        each = self.price.macs if of == "macs" else self.price.parameters
+        return rank * each / self.whole.stored.weight.size
+
+    def ranks(self, keep: float, of: Of) -> list[int]:
         """The ranks that save something: multiples of 8, and smaller ones where room is scarce."""
         most = min(int(self.whole.bound(self.price)), len(self.way.errors) - 1)
         aligned = list(range(ALIGNED, most + 1, ALIGNED))
-        if aligned and ALIGNED * self.price.parameters <= keep * self.whole.stored.weight.size:
+        if aligned and self.part(ALIGNED, of) <= keep:
             return aligned
         return [*range(1, min(ALIGNED, most + 1)), *aligned]
 
@@ -160,6 +178,7 @@ def _whole(index: GraphIndex, weighted: Weighted, shapes: Mapping[str, tuple[int
             macs=outputs + layer.groups * layer.inputs,
         ),
         spatial=_spatial_price(layer, shapes),
+        positions=math.prod(shapes.get(node.output[0], ())) // outputs or 1,
     )
 
 
@@ -174,7 +193,7 @@ def _spatial_price(layer: Layer, shapes: Mapping[str, tuple[int, ...]]) -> Price
     if layer.node.op_type != "Conv" or layer.groups > 1 or len(layer.shape) != 4:
         return None
     outputs, inputs, height, width = layer.shape
-    if min(height, width) < 2:
+    if min(height, width) < 2 or layer.inputs > _MOST_INPUTS:
         return None
     read, made = (shapes.get(n) for n in (layer.node.input[0], layer.node.output[0]))
     strides = attribute(layer.node, "strides", [1, 1])
@@ -187,8 +206,8 @@ def _spatial_price(layer: Layer, shapes: Mapping[str, tuple[int, ...]]) -> Price
     )
 
 
-def chosen(layers: Sequence[Whole], patterns: Sequence[str]) -> list[Whole]:
-    """The layers that are meant, and that gain by a split.
+def chosen(layers: Sequence[Whole], patterns: Sequence[str]) -> tuple[list[Whole], list[Whole]]:
+    """The layers that are meant and gain by a split, and those that a pattern means in vain.
 
     Raises:
         PassRefused: a pattern means none, or none of them gains; says which is nearest to it.
@@ -202,8 +221,9 @@ def chosen(layers: Sequence[Whole], patterns: Sequence[str]) -> list[Whole]:
     gaining = [x for x in meant if x.gains and x.moment_size <= _MOST_INPUTS]
     if not gaining:
         raise _no_gain(meant)
-    large = [x for x in gaining if x.large]
-    return gaining if patterns or not large else large
+    if patterns:
+        return gaining, [x for x in meant if x not in gaining]
+    return [x for x in gaining if x.large] or gaining, []
 
 
 def _matches(layer: Whole, pattern: str) -> bool:
@@ -224,10 +244,9 @@ def _no_gain(layers: Sequence[Whole]) -> PassRefused:
             f"no layer can be split: {told}, reads {largest.layer.inputs} inputs at once, more "
             f"than the {_MOST_INPUTS} whose moments are held in memory",
         )
-    best = max(largest.bound(price) for price in largest.prices)
     return PassRefused(
-        f"no layer is smaller as two thin ones: {told}, needs a rank below {best:.2f} to save "
-        "parameters and multiply-accumulates",
+        f"no layer is smaller as two thin ones: {told}, needs a rank below "
+        f"{largest.highest:.2f} to save parameters and multiply-accumulates",
     )
 
 
@@ -335,13 +354,15 @@ def _best(whole: Whole, covariance: Doubles, mean: Doubles, keep: float) -> Spli
     matrix = whole.stored.matrix
     by = by_outputs if whole.reads_outputs else by_inputs
     plain = Split(whole=whole, way=by(matrix, covariance, mean), price=whole.channels)
-    if whole.spatial is None or whole.bound(whole.spatial) <= 1:
+    if whole.spatial is None or whole.bound(whole.spatial) < 1:
         return plain
     most = int(whole.bound(whole.spatial))
     way = spatial(whole.stored.weight.astype(np.float64), covariance[0], mean[0], most)
     if way is None:
         return plain
     other = Split(whole=whole, way=way, price=whole.spatial)
+    if whole.bound(whole.channels) < 1:
+        return other
     return min((plain, other), key=lambda split: _error_at(split, keep))
 
 

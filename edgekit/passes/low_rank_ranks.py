@@ -27,7 +27,7 @@ _NOISE, _RUINED = 1e-9, 1e6
 class Row:
     """A layer with the ranks that it could have, the last choice being to leave it whole.
 
-    A choice's ``bits`` are the part of its parameters that the layer keeps.
+    A choice's ``bits`` are the part of its parameters, or multiply-accumulates, that it keeps.
     """
 
     split: Split
@@ -40,19 +40,22 @@ class Row:
         return len(self.ranks)
 
 
-def row_of(split: Split, keep: float) -> Row:
+def row_of(split: Split, settings: LowRank) -> Row:
     """A layer with the part of the error of its outputs that each rank makes."""
-    ranks, errors = split.ranks(keep), split.way.errors
-    size = split.whole.stored.weight.size
+    ranks, errors = split.ranks(settings.keep, settings.of), split.way.errors
     choices = [
         Choice(
-            bits=rank * split.price.parameters / size,
+            bits=split.part(rank, settings.of),
             damage=float(errors[rank] / max(errors[0], np.finfo(float).tiny)),
         )
         for rank in ranks
     ]
     choices.append(Choice(bits=1.0, damage=0.0))
-    return Row(split=split, ranks=ranks, options=Options(weights=size, choices=choices))
+    return Row(
+        split=split,
+        ranks=ranks,
+        options=Options(weights=split.weighs(settings.of), choices=choices),
+    )
 
 
 def measured(
@@ -66,6 +69,9 @@ def measured(
     made = []
     for number, row in enumerate(rows):
         tick("sensitivity", number, len(rows))
+        if not row.ranks:
+            made.append(row)
+            continue
         for part in (keep, (1 + keep) / 2):
             tried = min(nearest(row.options, part), row.whole - 1)
             with _of_rank(index, row.split, row.ranks[tried]):
@@ -108,7 +114,7 @@ def pick(rows: Sequence[Row], settings: LowRank) -> list[int]:
     least = lightest(options)
     if least > settings.keep:
         raise PassRefused(
-            f"keep: {settings.keep:g} of the parameters are fewer than rank 1 of each of the "
+            f"keep: {settings.keep:g} of the {settings.of} are fewer than rank 1 of each of the "
             f"{len(rows)} layers has ({least:.3f})"
         )
     if settings.allocation == "uniform":

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from onnx import ModelProto
 
+from edgekit.graphs.divergence import Reference
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.observe import observe
 from edgekit.graphs.placement import Weighted, as_weighted
@@ -19,9 +20,11 @@ from edgekit.progress import Tick
 from edgekit_agent.records import Samples
 
 # Times that all samples are run, each for some of the layers, so that those behind see the others.
-_STAGES = 8
+_STAGES = 16
 # Added to the mean power of what a layer reads, part of it, before it is divided by.
-_DAMPING = 1e-3
+_DAMPING = 0.02
+# Rows that wait for others before they are multiplied.
+_MOST_WAITING = 1024
 
 
 @dataclass
@@ -37,19 +40,36 @@ class _Fit:
     read: Doubles | float = 0.0
     missed: Doubles | float = 0.0
     count: int = 0
+    _waiting: list[tuple[Array, Array]] = field(default_factory=list)
+
+    @property
+    def output(self) -> str:
+        """What the layer makes."""
+        return str(self.layer.node.output[0])
 
     def add(self, value: Array, before: Array, after: Array) -> None:
         """Take in what the layer reads, and its target before and after the split."""
-        rows = self.layer.rows(value).astype(np.float64)
-        missing = self.layer.results(before).astype(np.float64) - self.layer.results(after)
-        self.square = self.square + rows.transpose(0, 2, 1) @ rows
-        self.cross = self.cross + missing.transpose(0, 2, 1) @ rows
-        self.read = self.read + rows.sum(axis=1)
-        self.missed = self.missed + missing.sum(axis=1)
+        rows = self.layer.rows(value)
+        missing = self.layer.results(before) - self.layer.results(after)
+        self._waiting.append((rows, missing))
+        if sum(r.shape[1] for r, _ in self._waiting) >= _MOST_WAITING:
+            self.settle()
+
+    def settle(self) -> None:
+        """Take in what waits; few rows at a time wait, as each product costs a matrix."""
+        if not self._waiting:
+            return
+        rows, missing = (np.concatenate(each, axis=1) for each in zip(*self._waiting, strict=True))
+        self._waiting.clear()
+        self.square = self.square + (rows.transpose(0, 2, 1) @ rows).astype(np.float64)
+        self.cross = self.cross + (missing.transpose(0, 2, 1) @ rows).astype(np.float64)
+        self.read = self.read + rows.sum(axis=1, dtype=np.float64)
+        self.missed = self.missed + missing.sum(axis=1, dtype=np.float64)
         self.count += rows.shape[1]
 
     def change(self) -> tuple[Doubles, Doubles]:
         """What to add to the weight, [G, O, I], and to the bias, [G * O]; ridge regression."""
+        self.settle()
         count = max(self.count, 1)
         square, cross = np.asarray(self.square) / count, np.asarray(self.cross) / count
         read, missed = np.asarray(self.read) / count, np.asarray(self.missed) / count
@@ -69,18 +89,21 @@ def refitted(
     proto: ModelProto,
     thin: Sequence[Thin],
     parts: Sequence[Samples],
+    reference: Reference,
     tick: Tick,
 ) -> ModelProto:
     """A copy of the split graph whose second factors bring what the original makes nearest.
 
     Layers are fitted in the order of the graph, some at a time, each on what those before it give
-    now. One whose output only goes into a sum brings the sum nearest.
+    now. One whose output only goes into a sum brings the sum nearest. Where that takes the outputs
+    away from the original's, half way or in the end, it is the split graph as it was.
 
     Args:
         original: before the split.
         proto: after it.
         thin: the layers that were split.
         parts: samples.
+        reference: the original's outputs on others.
         tick: told how far it is.
 
     Raises:
@@ -98,7 +121,16 @@ def refitted(
         _gather(original, copy, fits, parts)
         for fit in fits:
             _apply(index, fit)
+        if number in (len(stages) // 2, len(stages) - 1) and not _nearer(copy, proto, reference):
+            return proto
     return copy
+
+
+def _nearer(proto: ModelProto, other: ModelProto, reference: Reference) -> bool:
+    """Whether the outputs are nearer than those of the other, as far as can be told."""
+    if not reference.can_tell:
+        return True
+    return reference.divergence(proto) < reference.divergence(other)
 
 
 def _fit(index: GraphIndex, output: str) -> _Fit:
@@ -134,14 +166,17 @@ def _target(index: GraphIndex, weighted: Weighted) -> str:
 def _gather(
     original: ModelProto, proto: ModelProto, fits: Sequence[_Fit], parts: Sequence[Samples]
 ) -> None:
-    targets = list(dict.fromkeys(fit.target for fit in fits))
+    made = list(dict.fromkeys(name for fit in fits for name in (fit.target, fit.output)))
     read = list(dict.fromkeys(fit.layer.node.input[0] for fit in fits))
-    befores = observe(original, targets, parts)
-    for before, after in zip(befores, observe(proto, [*targets, *read], parts), strict=True):
+    befores = observe(original, made, parts)
+    for before, after in zip(befores, observe(proto, [*made, *read], parts), strict=True):
         for fit in fits:
-            values = after[fit.layer.node.input[0]], before[fit.target], after[fit.target]
+            # A sum may be of more entries than the layer makes, which then count by themselves.
+            same = before[fit.target].shape == before[fit.output].shape
+            target = fit.target if same else fit.output
+            values = after[fit.layer.node.input[0]], before[target], after[target]
             if not all(np.isfinite(value).all() for value in values):
-                raise FloatingPointError(fit.target)
+                raise FloatingPointError(target)
             if values[0].size:
                 fit.add(*(v.astype(np.float32, copy=False) for v in values))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from edgekit.graphs.cost import Cost
 from edgekit.graphs.stored import Stored
 from edgekit.model import Signature, TensorSpec
 from edgekit.passes import INT8_WEIGHTS, PassSpec, Promise
@@ -85,6 +86,12 @@ def broken_store(promise: Promise, before: Stored, after: Stored) -> Iterator[st
             f"promised a file of at most {limit} bytes: found {after.file_bytes}, "
             f"was {before.file_bytes}"
         )
+
+
+def broken_cost(before: Cost, after: Cost) -> Iterator[str]:
+    """Whether a file that multiplies less was made, where all shapes are known."""
+    if not after.unknown and after.macs >= before.macs:
+        yield f"promised fewer multiply-accumulates: found {after.macs}, were {before.macs}"
 
 
 def _types(stored: Stored) -> str:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import chain, pairwise
+from itertools import chain
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,13 +12,19 @@ from onnx import ModelProto
 
 from edgekit.graphs.divergence import Reference
 from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.observe import Values, observe
-from edgekit.graphs.upstream import up_to, upstream
+from edgekit.graphs.observe import Values
+from edgekit.graphs.upstream import upstream
+from edgekit.passes.cutoffs import Cutoff, cutoff_of
 from edgekit.passes.least_squares import Fit, Sums, fitted
 from edgekit.passes.refit_layers import Task, tasks_of
+from edgekit.passes.refit_stages import planned
+from edgekit.passes.replay import Replay
 from edgekit.progress import Tick
 from edgekit_agent.records import Samples
 
+# Times that a layer is fitted whose output is cut off by a Relu or Clip: what that hides is told
+# from the last fit.
+_TURNS = 3
 # Of so many batches the last is set apart, to choose a ridge by.
 _BATCHES = 4
 
@@ -49,30 +55,40 @@ def refit(
     """A copy of ``changed`` whose layers make, of what they read there, what the original makes.
 
     One stage of layers after the other, in the graph's order, each seeing what those before it
-    make by then. What the outputs on held-out samples do not gain from is left as it was.
+    make by then: argmin ||W' x' + b' - y||² near the present weight, x' what the layer reads in
+    the changed model, y what the original makes. A layer that is only added to something makes up
+    for what the other lacks. A stage that makes the outputs on held-out samples worse is undone.
+
+    Source: He et al. 2017, "Channel Pruning for Accelerating Very Deep Neural Networks",
+    section 3.2, for whole and residual models.
 
     Args:
         original: float; not changed.
         changed: the same with channels cut out, layers split or weights changed; not changed.
-        layers: with a stored weight that nothing else reads; others stay as they are.
+        layers: Conv, Gemm or MatMul with a stored weight that nothing else reads; others stay as
+            they are, as do those with more inputs than sums can be kept of (``refit_layers``).
         parts: samples to fit on.
         held_out: others, to judge by.
         tick: told how many stages are done.
-        stages: how many at most; ``None`` = one for each layer that reads another's output.
+        stages: how many at most, each a run of both models; ``None`` = as many as ``planned``
+            takes for worth it.
 
     Raises:
         FloatingPointError: names a value that is not finite on the samples.
     """
     reference = Reference(original, held_out)
-    work, least = changed, reference.divergence(changed) if reference.can_tell else np.inf
+    work, least = changed, _divergence(reference, changed)
     kept = {layer.output: layer.kept for layer in layers}
-    plan = _stages(GraphIndex(changed), tasks_of(original, changed, kept), stages)
+    plan = planned(changed, tasks_of(original, changed, kept), parts, most=stages)
+    runs = _Runs(original=original, parts=parts)
     for number, stage in enumerate(plan):
         tick("refitting", number, len(plan))
-        made = _improved(original, work, _anew(original, work, stage), parts)
+        tasks = _anew(original, work, stage)
+        later = list(chain.from_iterable(plan[number + 1 :]))
+        made = _improved(work, tasks, runs, later)
         if made is None:
             continue
-        found = reference.divergence(made) if reference.can_tell else least
+        found = _divergence(reference, made)
         if found <= least:
             work, least = made, found
     tick("refitting", len(plan), len(plan))
@@ -82,18 +98,42 @@ def refit(
     return work
 
 
-def _stages(index: GraphIndex, tasks: Sequence[Task], most: int | None) -> list[list[Task]]:
-    """Layers that can be fitted from one run: none reads what another of them makes."""
-    found: list[list[Task]] = []
-    for task in tasks:
-        needed = upstream(index, task.needs)
-        if not found or any(each.output in needed for each in found[-1]):
-            found.append([])
-        found[-1].append(task)
-    if most is None or len(found) <= most:
-        return found
-    bounds = np.linspace(0, len(found), max(most, 1) + 1).round().astype(int).tolist()
-    return [list(chain.from_iterable(found[a:b])) for a, b in pairwise(bounds)]
+def _divergence(reference: Reference, proto: ModelProto) -> float:
+    """That of the outputs; none where they are integers, which tell of too little."""
+    return reference.divergence(proto) if reference.can_tell else 0.0
+
+
+class _Runs:
+    """Runs of both models over the same samples."""
+
+    def __init__(self, *, original: ModelProto, parts: Sequence[Samples]) -> None:
+        self._original = original
+        self._wanted, self._present = Replay(parts), Replay(parts)
+
+    def of(
+        self, work: ModelProto, tasks: Sequence[Task], later: Sequence[Task]
+    ) -> Iterator[tuple[Values, Values]]:
+        """What both make around these layers, batch by batch, ``later`` ones being next."""
+        unsettled = [task.output for task in (*tasks, *later)]
+        return zip(
+            self._wanted.values(
+                self._original,
+                _names(task.wanted for task in tasks),
+                later=_names(task.wanted for task in later),
+                unsettled=(),
+            ),
+            self._present.values(
+                work,
+                _names(task.present for task in tasks),
+                later=_names(task.present for task in later),
+                unsettled=unsettled,
+            ),
+            strict=True,
+        )
+
+
+def _names(lists: Iterable[list[str]]) -> list[str]:
+    return list(dict.fromkeys(chain.from_iterable(lists)))
 
 
 def _anew(original: ModelProto, work: ModelProto, stage: Sequence[Task]) -> list[Task]:
@@ -104,27 +144,53 @@ def _anew(original: ModelProto, work: ModelProto, stage: Sequence[Task]) -> list
 
 
 def _improved(
-    original: ModelProto, work: ModelProto, tasks: Sequence[Task], parts: Sequence[Samples]
+    work: ModelProto, tasks: Sequence[Task], runs: _Runs, later: Sequence[Task]
 ) -> ModelProto | None:
     """A copy with these layers fitted; ``None`` where nothing can be bettered."""
-    sums = [(_sums(task), _sums(task)) for task in tasks]
-    feed_forward = _feeding(GraphIndex(work), tasks)
-    for number, (wanted, present) in enumerate(_both(original, work, tasks, parts)):
-        judging = number % _BATCHES == _BATCHES - 1
-        for task, pair in zip(tasks, sums, strict=True):
-            rows, targets = task.pairs(wanted, present, residual=task.output in feed_forward)
-            pair[judging].add(rows, targets)
+    before = GraphIndex(work)
+    feeding = _feeding(before, tasks)
+    cutoffs = {t.output: cutoff_of(before, t, residual=t.output in feeding) for t in tasks}
+    fits: dict[str, Fit] = {}
+    turns = _TURNS if any(cutoffs.values()) else 1
+    for turn in range(turns):
+        ahead = later if turn == turns - 1 else [*tasks, *later]
+        fitting = [task for task in tasks if turn == 0 or cutoffs[task.output]]
+        stream = runs.of(work, tasks, ahead)
+        fits |= _fits(fitting, stream, feeding, cutoffs, fits)
+    if not fits:
+        return None
     made = ModelProto()
     made.CopyFrom(work)
     index = GraphIndex(made)
-    better = False
-    for task, (learning, judging_sums) in zip(tasks, sums, strict=True):
-        fit = fitted(task.matrix, learning, judging_sums, biased=task.can_shift)
-        if fit is not None and _finite(fit):
-            task.store(index, fit)
-            better = True
+    for task in tasks:
+        if task.output in fits:
+            task.store(index, fits[task.output])
     index.drop_unread_constants()
-    return made if better else None
+    return made
+
+
+def _fits(
+    tasks: Sequence[Task],
+    stream: Iterable[tuple[Values, Values]],
+    feeding: Collection[str],
+    cutoffs: Mapping[str, Cutoff | None],
+    known: Mapping[str, Fit],
+) -> dict[str, Fit]:
+    """What is better than what there is, by the layers' outputs; those known tell what is cut."""
+    sums = [(_sums(task), _sums(task)) for task in tasks]
+    for number, (wanted, present) in enumerate(stream):
+        judging = number % _BATCHES == _BATCHES - 1
+        for task, pair in zip(tasks, sums, strict=True):
+            rows, targets = task.pairs(wanted, present, residual=task.output in feeding)
+            cutoff, fit = cutoffs[task.output], known.get(task.output)
+            if cutoff is not None and fit is not None:
+                targets = cutoff.eased(task, fit, rows, targets, wanted)
+            pair[judging].add(rows, targets)
+    found = {
+        task.output: fitted(task.matrix, learning, judging_sums, biased=task.can_shift)
+        for task, (learning, judging_sums) in zip(tasks, sums, strict=True)
+    }
+    return {name: fit for name, fit in found.items() if fit is not None and _finite(fit)}
 
 
 def _finite(fit: Fit) -> bool:
@@ -144,16 +210,3 @@ def _feeding(index: GraphIndex, tasks: Sequence[Task]) -> set[str]:
         for task in tasks
         if task.residual and not (made - {task.output}) & upstream(index, [task.residual.other])
     }
-
-
-def _both(
-    original: ModelProto, work: ModelProto, tasks: Sequence[Task], parts: Sequence[Samples]
-) -> Iterator[tuple[Values, Values]]:
-    """What both models make of the same samples, batch by batch."""
-    wanted = list(dict.fromkeys(name for task in tasks for name in task.wanted))
-    present = list(dict.fromkeys(name for task in tasks for name in task.present))
-    return zip(
-        observe(up_to(original, wanted), wanted, parts),
-        observe(up_to(work, present), present, parts),
-        strict=True,
-    )

@@ -19,6 +19,8 @@ from edgekit.passes.stored_layers import bias_of
 
 Kept = NDArray[np.bool_] | None
 _ADDABLE = ("Conv", "Gemm")
+# Entries that the square of a layer's inputs may have: 512 MiB for two sets of sums.
+_MOST_ENTRIES = 1 << 25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -140,7 +142,8 @@ def tasks_of(original: ModelProto, changed: ModelProto, layers: Mapping[str, Kep
     """
     index = GraphIndex(changed)
     known = {name for node in original.graph.node for name in node.output}
-    tasks, sums = [], set()
+    tasks: list[Task] = []
+    sums: set[str] = set()
     for node in reversed(index.graph.node):  # of two that are added, the last sets the sum right
         if not node.output or node.output[0] not in layers:
             continue
@@ -159,6 +162,8 @@ def _task(
         return None
     weight = index.float_constant(weighted.weight)
     layer = Layer(node=node, shape=weight.shape, axis=weighted.axis)
+    if layer.groups * layer.inputs**2 > _MOST_ENTRIES:
+        return None
     found = bias_of(index, weighted)
     bias, made = None, node.output[0]
     if found is not None:

@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edgekit.errors import PassError, PassRefused, UserError
+from edgekit.graphs.cost import cost
 from edgekit.graphs.lite_file import lite_census
+from edgekit.graphs.onnx_file import load
 from edgekit.graphs.reading import read_model
 from edgekit.graphs.stored import Stored, census
 from edgekit.model import Model
-from edgekit.passes import PASSES, PassFunction, PassSpec, Work
+from edgekit.passes import PASSES, PassFunction, PassSpec, Promise, Work
 from edgekit.passes.agreement import Agreement, Disagreement, agreement
-from edgekit.passes.promises import broken_agreement, broken_signature, broken_store, promised
+from edgekit.passes.promises import (
+    broken_agreement,
+    broken_cost,
+    broken_signature,
+    broken_store,
+    promised,
+)
 from edgekit.recipe import Step
 
 
@@ -65,7 +74,7 @@ def run_checked(step: Step, model: Model, work: Work) -> Made:
         raise PassError(f"{step.name}: {broken}")
     stored = _stored(model)
     promise = promised(spec, step.settings, stored)
-    for broken in broken_store(promise, stored, _stored(result)):
+    for broken in _broken_file(promise, model, stored, result):
         raise PassError(f"{step.name}: {broken}")
     try:
         found = agreement(model, result, work.calibration, seed=work.seed)
@@ -74,6 +83,12 @@ def run_checked(step: Step, model: Model, work: Work) -> Made:
     for broken in broken_agreement(promise, found):
         raise PassError(f"{step.name}: {broken}")
     return Made(model=result, agreement=found)
+
+
+def _broken_file(promise: Promise, model: Model, stored: Stored, result: Model) -> Iterator[str]:
+    yield from broken_store(promise, stored, _stored(result))
+    if promise.fewer_macs:
+        yield from broken_cost(*(cost(load(each.path), {}) for each in (model, result)))
 
 
 def _function(spec: PassSpec) -> PassFunction:

@@ -1,4 +1,4 @@
-"""What a model's outputs lose when one layer gets fewer bits, on samples the grid has not seen."""
+"""What a model's outputs lose when one layer's weight is changed, on samples it has not seen."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 from edgekit.graphs.divergence import Reference
 from edgekit.graphs.index import GraphIndex
-from edgekit.passes.grids import Grid
+from edgekit.passes.grids import Doubles, Grid
 from edgekit.passes.stored_layers import StoredLayer, replaced, restored, shifted_bias
 from edgekit.progress import Tick
 
@@ -34,16 +34,25 @@ def damages(
     found = []
     for number, (layer, grid) in enumerate(zip(layers, probes, strict=True)):
         tick("sensitivity", number, len(layers))
-        with _on_grid(index, layer, grid):
-            found.append(reference.divergence(index.proto))
+        error = layer.error(layer.quantized(grid), grid)
+        found.append(damage(index, layer, layer.matrix - error, reference))
     return found
 
 
+def damage(index: GraphIndex, layer: StoredLayer, matrix: Doubles, reference: Reference) -> float:
+    """Divergence of the outputs when one layer alone has another weight [G, O, I].
+
+    The bias makes up for the mean; the graph comes back as it was.
+    """
+    with _changed(index, layer, matrix):
+        return reference.divergence(index.proto)
+
+
 @contextmanager
-def _on_grid(index: GraphIndex, layer: StoredLayer, grid: Grid) -> Iterator[None]:
-    error = layer.error(layer.quantized(grid), grid)
-    before = replaced(index, layer.name, layer.tensor(layer.matrix - error))
-    undo = shifted_bias(index, layer, layer.shift(error))
+def _changed(index: GraphIndex, layer: StoredLayer, matrix: Doubles) -> Iterator[None]:
+    shift = layer.shift(layer.matrix - matrix)
+    before = replaced(index, layer.name, layer.tensor(matrix))
+    undo = shifted_bias(index, layer, shift)
     try:
         yield
     finally:

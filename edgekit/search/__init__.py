@@ -24,7 +24,7 @@ from edgekit.search.terms import (
     static,
     twin,
 )
-from edgekit.search.tighter import fewer_bits, fewer_channels, lower_ranks, zeros
+from edgekit.search.tighter import fewer_bits, fewer_channels, fewer_of_few_bits, lower_ranks, zeros
 
 __all__ = ["Terms", "Tried", "choose", "nearest", "original", "propose"]
 
@@ -43,8 +43,9 @@ def propose(tried: Tried, terms: Terms) -> tuple[Recipe, ...]:
 
     Where all that is accurate misses a budget, the graph itself gets smaller: fewer channels where
     it is too slow or takes too much room there, as many as the budget asks for; weights of fewer
-    bits, as many as there is room for, where only its way to the device is too narrow; products
-    of low rank where neither is enough; and zeros where fewer bits lose too much.
+    bits, as many as there is room for, where only its way to the device is too narrow, and of
+    fewer channels where that is not enough; products of low rank where nothing else was; and
+    zeros where fewer bits lose too much.
     """
     names = {t.recipe.name for t in tried}
     for stage in _STAGES:
@@ -123,6 +124,7 @@ _STAGES = (
     _half_floats,
     fewer_channels,
     fewer_bits,
+    fewer_of_few_bits,
     lower_ranks,
     zeros,
 )

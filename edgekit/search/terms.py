@@ -13,6 +13,7 @@ from edgekit.recipe import (
     Precision,
     QuantizeDynamic,
     QuantizeStatic,
+    QuantizeWeights,
     Ranges,
     Recipe,
     Settings,
@@ -28,7 +29,7 @@ S = TypeVar("S")
 
 TFLITE = "-tflite"
 # Passes that make a graph smaller come before these, which store it.
-_STORING = (QuantizeStatic, QuantizeDynamic, ToTflite)
+_STORING = (QuantizeWeights, QuantizeStatic, QuantizeDynamic, ToTflite)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,7 +41,8 @@ _BUDGETS = (*_STRUCTURE, _TRANSFER)
 _INT8_BITS = 6.0
 _SPARSITIES = tuple(n / 20 for n in range(2, 19))
 
-_LABELS = re.compile(r"^(int8|original|(pruned|low-rank|sparse)-\d+)(-|$)")
+# What a name tells of the pass that made a graph smaller, and of what it was made from.
+_LABELS = re.compile(r"(?:^|-)(?:int8|original|(?:pruned|low-rank|sparse)-\d+)(?=-|$)")
 
 S = TypeVar("S", PruneChannels, LowRank, Prune)
 
@@ -74,8 +75,12 @@ def fewer_bits(tried: Tried, terms: Terms) -> tuple[Recipe, ...]:
 
 def _small_enough(tried: Tried) -> list[Candidate]:
     """Graphs that were made smaller until all but their transfer held."""
-    shrunk = made(tried, "pruned-", "low-rank-")
+    shrunk = [c for c in made(tried, "pruned-", "low-rank-") if not _few_bits(c.recipe)]
     return [c for c in shrunk if _runs(c) and accurate(c) and holds(c, *_STRUCTURE)]
+
+
+def _few_bits(of: Recipe) -> QuantizeWeights | None:
+    return settings_of(of, QuantizeWeights)
 
 
 def _low_bits(of: Recipe, room: int, terms: Terms) -> Recipe:
@@ -92,6 +97,11 @@ def fewer_channels(tried: Tried, terms: Terms) -> tuple[Recipe, ...]:
     the accuracy holds, and not quite so many where it does not and there is room.
     """
     return _shrunk(tried, terms, _CHANNELS)
+
+
+def fewer_of_few_bits(tried: Tried, terms: Terms) -> tuple[Recipe, ...]:
+    """Fewer channels of fewer bits, where fewer bits are accurate and still too heavy to send."""
+    return _shrunk(tried, terms, _CHANNELS_OF_FEW_BITS)
 
 
 def lower_ranks(tried: Tried, terms: Terms) -> tuple[Recipe, ...]:
@@ -115,6 +125,7 @@ class _Way(Generic[S]):
         kind: its settings.
         attempts: how often it is tried.
         budgets: that it may meet.
+        few_bits: whether it is for graphs whose weights have few bits.
         settings: that leave a part of what the budgets count.
         left: that part, of settings.
         label: of its recipes.
@@ -126,6 +137,7 @@ class _Way(Generic[S]):
     settings: Callable[[float], S]
     left: Callable[[S], float]
     label: Callable[[S], str]
+    few_bits: bool = False
 
 
 def _shrunk(tried: Tried, terms: Terms, way: _Way[S]) -> tuple[Recipe, ...]:
@@ -133,17 +145,18 @@ def _shrunk(tried: Tried, terms: Terms, way: _Way[S]) -> tuple[Recipe, ...]:
     candidates = [t for t in tried if isinstance(t, Candidate) and _runs(t)]
     if any(accurate(c) and holds(c, *_BUDGETS) for c in candidates):
         return ()
-    known = {t.recipe.name: way.left(s) for t in tried if (s := settings_of(t.recipe, way.kind))}
+    fitting = [t for t in tried if bool(_few_bits(t.recipe)) == way.few_bits]
+    known = {t.recipe.name: way.left(s) for t in fitting if (s := settings_of(t.recipe, way.kind))}
     if len(set(known.values())) >= way.attempts:
         return ()
     last = next(reversed(known.values()), 1.0)
     pool = [c for c in candidates if known.get(c.recipe.name) == last]
-    pool = pool if known else _unshrunk(candidates)
+    pool = pool if known else _unshrunk(candidates, few_bits=way.few_bits)
     near, part = _aim(pool, last, way.budgets)
     if not near or not _LEAST <= part < 1:
         return ()
     settings = way.settings(part)
-    return tuple(_with(c.recipe, settings, way.label(settings), terms) for c in near)
+    return tuple(_with(_lighter(c), settings, way.label(settings), terms) for c in near)
 
 
 def _aim(
@@ -170,11 +183,24 @@ def _runs(candidate: Candidate) -> bool:
     return not (candidate.verdict and candidate.verdict.reasons)
 
 
-def _unshrunk(candidates: list[Candidate]) -> list[Candidate]:
-    """Accurate forms of 8 bits; where there is none, those of the original."""
+def _unshrunk(candidates: list[Candidate], *, few_bits: bool) -> list[Candidate]:
+    """Accurate forms of few or of 8 bits; where there is none of 8, those of the original."""
     good = [c for c in candidates if accurate(c)]
+    if few_bits:
+        return [c for c in good if c.recipe.name.startswith("low-bits-")]
     int8 = [c for c in good if c.recipe.name.startswith(("int8-", "int16x8"))]
     return int8 or [c for c in good if c.recipe.name.startswith("original")]
+
+
+def _lighter(candidate: Candidate) -> Recipe:
+    """Its recipe, with room for no more weights of few bits than travel."""
+    few, used = _few_bits(candidate.recipe), _used(candidate, (_TRANSFER,))
+    if few is None or few.most_bytes is None or used <= 1:
+        return candidate.recipe
+    room = int(few.most_bytes * _LIGHTER / used)
+    name = re.sub(r"low-bits-\d+k", f"low-bits-{room // 1024}k", candidate.recipe.name)
+    steps = smaller(candidate.recipe, replace(few, most_bytes=room))
+    return replace(candidate.recipe, name=name, steps=steps)
 
 
 def _used(candidate: Candidate, budgets: tuple[str, ...]) -> float:
@@ -189,7 +215,7 @@ def _with(
     if not of.steps:  # the original file itself
         of = recipe(of.name, terms, start(terms))
         of = twin(of, terms) if terms.source == "tflite" else of
-    form = _LABELS.sub("", of.name)
+    form = _LABELS.sub("", of.name).removeprefix("-")
     return replace(of, name=f"{label}-{form}" if form else label, steps=smaller(of, settings))
 
 
@@ -216,6 +242,7 @@ _CHANNELS = _Way(
     left=lambda s: 1 - s.remove,
     label=lambda s: f"pruned-{100 * s.remove:.0f}",
 )
+_CHANNELS_OF_FEW_BITS = replace(_CHANNELS, budgets=(_TRANSFER,), few_bits=True)
 _RANKS = _Way(
     kind=LowRank,
     attempts=1,

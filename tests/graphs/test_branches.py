@@ -104,6 +104,22 @@ def test_attention_and_feed_forward_layers_are_branches(norm_first):
     assert not {"q", "k", "v", "o"} & {t.name for t in left.graph.initializer}
 
 
+def test_layers_side_by_side_go_one_by_one_and_what_they_share_goes_with_the_last():
+    text = (
+        f"g (float[N,4,6,6] x) => (float[N,4,6,6] y) {{ n = Relu(x) a1 = {CONV}(n, a) "
+        f"b1 = {CONV}(n, b) s = Add(x, a1) y = Add(s, b1) }}"
+    )
+    whole = proto(text, weights=CONVS)
+    first, second = branches(whole)
+
+    assert (first.kept, second.kept) == ("x", "s")
+    assert (first.nodes, second.nodes) == (("a1", "s"), ("b1", "y"))
+    left = [n.output[0] for n in without(whole, [first]).graph.node]
+    assert left == ["n", "b1", "y"]
+    assert [n.output[0] for n in without(whole, [second]).graph.node][:2] == ["n", "a1"]
+    assert [n.op_type for n in without(whole, [first, second]).graph.node] == ["Identity"]
+
+
 def test_what_is_read_elsewhere_or_is_an_output_stays_and_says_why():
     weights = CONVS | SCALE
     read = CHAIN.replace("m1 = Mul(c1, scale) y = Sum(s1, m1)", "m1 = Mul(c1, a1) y = Add(m1, s1)")

@@ -8,14 +8,7 @@ dependencies alone decide; here they are found position by position, on an expor
 
 from __future__ import annotations
 
-from edgekit.graphs.channels.groups import (
-    Channels,
-    Family,
-    Fixed,
-    Group,
-    Kind,
-    Place,
-    find_channels,
-)
+from edgekit.graphs.channels.finding import find_channels
+from edgekit.graphs.channels.groups import Channels, Family, Fixed, Group, Kind, Place
 
 __all__ = ["Channels", "Family", "Fixed", "Group", "Kind", "Place", "find_channels"]

@@ -31,9 +31,11 @@ class Atoms:
     def __init__(self) -> None:
         self._parent = [KEPT]
         self._parts: dict[int, Roots] = {}
+        self._found: dict[int, Roots] = {}  # what products stand for, until something changes
         self._loud: set[int] = set()  # atoms of products with a part that is loud
         self._reasons: dict[int, str] = {KEPT: ""}
         self._culprits: dict[int, str] = {}
+        self._kept: dict[str, int] = {"": KEPT}
         self.born: list[int] = [-1]  # which axis of makers an atom was made for
         self.kinds: dict[int, str] = {}
 
@@ -48,9 +50,10 @@ class Atoms:
 
     def product(self, axes: Sequence[Axis]) -> Axis:
         """The axis whose positions are the tuples of those of others, the last one fastest."""
-        live = [bool(axis.any()) for axis in axes]
+        live = [self._is_live(axis) for axis in axes]
         if not any(live):
-            return np.zeros(math.prod(len(a) for a in axes), np.intp)
+            label = next((int(axis[0]) for axis in axes if axis.any()), KEPT)
+            return np.full(math.prod(_sizes(axes)), label, np.intp)
         spread = [
             np.broadcast_to(
                 axis.reshape([-1 if i == k else 1 for i in range(len(axes))]), _sizes(axes)
@@ -65,6 +68,16 @@ class Atoms:
             self._give_parts(atom, tuple(of))
         return whole
 
+    def _is_live(self, axis: Axis) -> bool:
+        return bool(axis.any()) and any(self.alive(label) for label in np.unique(axis).tolist())
+
+    def kept(self, reason: str) -> int:
+        """An atom that never goes, for that reason."""
+        if reason not in self._kept:
+            self._kept[reason] = int(self.fresh(1)[0])
+            self._reasons[self._kept[reason]] = reason
+        return self._kept[reason]
+
     def _give_parts(self, atom: int, parts: Roots) -> None:
         self._parts[atom] = parts
         if any(part < 0 or part in self._loud for part in parts):
@@ -72,6 +85,8 @@ class Atoms:
 
     def loudly(self, axis: Axis, culprit: str) -> Axis:
         """The same positions where zeros do not stay zero, and who is to blame."""
+        if not self._is_live(axis):
+            return axis
         for label in np.unique(axis).tolist():
             for root in self.alive(label):
                 self._culprits[root] = culprit
@@ -98,7 +113,7 @@ class Atoms:
         for label, loud in zip(labels, sets, strict=True):
             if loud == wanted:
                 return label
-        (atom,) = self.fresh(1).tolist()
+        atom = int(self.fresh(1)[0])
         roots = self.alive(labels[0])
         self._give_parts(atom, tuple(-root if root in wanted else root for root in roots))
         return atom
@@ -120,7 +135,11 @@ class Atoms:
             return ()
         if root not in self._parts:
             return (root,)
-        return tuple(dict.fromkeys(r for part in self._parts[root] for r in self.alive(part)))
+        if root not in self._found:
+            parts = self._parts[root]
+            found = dict.fromkeys(r for part in parts for r in self.alive(part))
+            self._found[root] = tuple(found)
+        return self._found[root]
 
     def loud(self, label: int) -> Roots:
         """Those of the free roots of a label that leave something else than zero behind."""
@@ -151,6 +170,7 @@ class Atoms:
         for label in np.unique(axis).tolist():
             for root in self.alive(label):
                 self._reasons[root] = reason
+        self._found.clear()
 
     def keep_loud(self, axis: Axis, who: str, but: Collection[int] = ()) -> None:
         """Positions that ``who`` adds up, and that would be missed; ``but`` roots do not matter."""
@@ -161,6 +181,7 @@ class Atoms:
                 if root not in but:
                     culprit = self._culprits.get(root, "an operator")
                     self._reasons[root] = f"{culprit} makes something of zero, which {who} adds up"
+        self._found.clear()
 
     def same(self, one: Axis, other: Axis) -> None:
         """Positions of two axes that go together, one by one."""
@@ -179,6 +200,7 @@ class Atoms:
             reason = self.reason(b if left else a)
             for root in (*left, *right):
                 self._reasons[root] = reason
+            self._found.clear()
         elif len(left) == 1 and left[0] not in right:
             self._bind(left[0], right)
         elif len(right) == 1 and right[0] not in left:
@@ -193,6 +215,7 @@ class Atoms:
 
     def _bind(self, atom: int, parts: Roots) -> None:
         """A free root becomes another one, or the product of others."""
+        self._found.clear()
         if len(parts) == 1:
             self._parent[atom] = parts[0]
         else:

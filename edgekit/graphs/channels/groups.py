@@ -1,9 +1,8 @@
-"""Groups: what is left free once every operator has said what must go together."""
+"""Groups: the smallest things that can go, and how long axes are when they went."""
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
@@ -13,14 +12,10 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto
 
 from edgekit.graphs.channels.atoms import Axis
-from edgekit.graphs.channels.rules import RULES
-from edgekit.graphs.channels.sizes import look
-from edgekit.graphs.channels.walking import Role, Use, Walk
+from edgekit.graphs.channels.walking import Product, Role, Walk
 
 Kind = Literal["channels", "heads", "neurons"]
 Positions = NDArray[np.intp]
-# Operators whose channels people call neurons.
-_PRODUCTS = {"MatMul", "Gemm"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,10 +99,8 @@ class Channels:
         mark = labels.tobytes()
         if mark not in self._members:
             distinct, place = np.unique(labels, return_inverse=True)
-            lists = [
-                [self.numbers[r] for r in self.walk.atoms.alive(a) if r in self.numbers]
-                for a in distinct.tolist()
-            ]
+            alive, numbers = self.walk.atoms.alive, self.numbers
+            lists = [[numbers[r] for r in alive(a) if r in numbers] for a in distinct.tolist()]
             most = max((len(each) for each in lists), default=0)
             padded = [each + [-1] * (most - len(each)) for each in lists]
             self._members[mark] = np.array(padded, np.intp).reshape(len(lists), most)[place]
@@ -129,128 +122,107 @@ class Channels:
         return flags
 
     @cached_property
-    def axes(self) -> tuple[Axis, ...]:
-        """Every axis of a value or stored tensor that some group has a part in."""
-        every = [a for axes in self.walk.axes.values() for a in axes]
-        every += [use.labels for use in self.walk.uses]
-        distinct = {a.tobytes(): a for a in every if len(a)}
-        return tuple(a for a in distinct.values() if self.members(a).size)
+    def lengths(self) -> Lengths:
+        """Of all axes of values and stored tensors that some group has a part in."""
+        every = [axis for axes in self.walk.axes.values() for axis in axes]
+        return Lengths(self.members, [*every, *(use.labels for use in self.walk.uses)])
+
+    @cached_property
+    def costs(self) -> tuple[tuple[int, tuple[int, ...]], ...]:
+        """Multiply-accumulates of each product: a constant times lengths, by number."""
+        return tuple(self._cost(product) for product in self.walk.products)
+
+    def _cost(self, product: Product) -> tuple[int, tuple[int, ...]]:
+        constant, numbers = product.constant, []
+        for axis in product.axes:
+            number = self.lengths.number(axis)
+            if number is None:
+                constant *= len(axis)
+            else:
+                numbers.append(number)
+        return constant, tuple(numbers)
 
 
-def find_channels(
-    proto: ModelProto, shapes: Mapping[str, tuple[int, ...]] | None = None
-) -> Channels:
-    """Find what can go together.
+class Lengths:
+    """How many positions axes have left, counted for all of them in one go.
 
-    Args:
-        proto: float, prepared (``rewrite.prepare``) and cleaned; not changed.
-        shapes: of the inputs, where a sample's are known.
-
-    Raises:
-        PassRefused: the model runs on no made-up input.
+    Axes that lose the same positions count as one.
     """
-    walk = Walk(proto=proto, seen=look(proto, shapes))
-    walk.run(RULES)
-    return _Finder(walk).channels()
+
+    def __init__(self, members: Callable[[Axis], Positions], axes: Iterable[Axis]) -> None:
+        self._numbers: dict[tuple[bytes, int], int] = {}
+        self.axes: list[Axis] = []
+        self._members = members
+        found: list[Positions] = []
+        for axis in axes:
+            lost = members(axis)
+            mark = _mark(lost)
+            if lost.size and mark not in self._numbers:
+                self._numbers[mark] = len(found)
+                self.axes.append(axis)
+                found.append(lost)
+        sizes = [len(each) for each in found]
+        self.starts = np.concatenate([np.zeros(1, np.intp), np.cumsum(sizes, dtype=np.intp)])
+        self.place, self.group = _pairs(found, self.starts)
+
+    def number(self, axis: Axis) -> int | None:
+        """Which of the axes counted one is; ``None`` where nothing of it can go."""
+        lost = self._members(axis)
+        return self._numbers.get(_mark(lost)) if lost.size else None
+
+    def left(self, flags: NDArray[np.bool_]) -> NDArray[np.intp]:
+        """How many positions of each axis stay."""
+        stays = np.ones(int(self.starts[-1]), np.intp)
+        stays[self.place[flags[self.group]]] = 0
+        if not len(stays):
+            return stays
+        return np.add.reduceat(stays, self.starts[:-1])
+
+    def taking(self) -> Taking:
+        """To take groups out one by one."""
+        return Taking(self)
+
+    def decisive(self) -> Positions:
+        """Groups each of which alone leaves nothing of some axis."""
+        axis = np.searchsorted(self.starts, self.place, side="right") - 1
+        pairs, counts = np.unique(np.stack([axis, self.group]), axis=1, return_counts=True)
+        sizes = np.diff(self.starts)
+        return np.unique(pairs[1][counts == sizes[pairs[0]]])
 
 
-class _Finder:
-    """Sorts the places of a walk by the free atoms that they go with."""
+class Taking:
+    """Groups that go one by one, as long as each axis has a position left."""
 
-    def __init__(self, walk: Walk) -> None:
-        self.walk = walk
-        self.atoms = walk.atoms
-        self.places: dict[int, list[Place]] = defaultdict(list)
+    def __init__(self, lengths: Lengths) -> None:
+        self._stays = np.ones(int(lengths.starts[-1]), np.bool_)
+        self._left = np.diff(lengths.starts)
+        self._axis = np.repeat(np.arange(len(self._left)), self._left)
+        order = np.argsort(lengths.group, kind="stable")
+        self._places = lengths.place[order]
+        self._groups = lengths.group[order]
 
-    def channels(self) -> Channels:
-        for use in self.walk.uses:
-            self._place(use)
-        makers = [root for root, places in self.places.items() if _makes(places)]
-        families = self._families(makers)
-        free = sorted(root for family in families for root in family)
-        numbers = {root: number for number, root in enumerate(free)}
-        groups = tuple(
-            Group(number=n, places=tuple(self.places[root])) for root, n in numbers.items()
-        )
-        return Channels(
-            proto=self.walk.proto,
-            groups=groups,
-            families=tuple(self._family(roots, numbers) for roots in families),
-            fixed=tuple(self._fixed(numbers)),
-            walk=self.walk,
-            numbers=numbers,
-        )
-
-    def _place(self, use: Use) -> None:
-        indices: dict[int, list[int]] = defaultdict(list)
-        for position, atom in enumerate(use.labels.tolist()):
-            for root in self.atoms.alive(atom):
-                indices[root].append(position)
-        for root, positions in indices.items():
-            self.places[root].append(
-                Place(
-                    node=use.node,
-                    position=use.position,
-                    tensor=use.node.input[use.position],
-                    axis=use.axis,
-                    indices=np.array(positions, np.intp),
-                    role=use.role,
-                    value=use.value,
-                    value_axis=use.value_axis,
-                )
-            )
-
-    def _families(self, roots: Sequence[int]) -> list[list[int]]:
-        """Roots that share an axis of a maker; a family of one cannot go."""
-        wanted = set(roots)
-        leader: dict[int, int] = {}
-
-        def lead(of: int) -> int:
-            while leader.setdefault(of, of) != of:
-                of = leader[of]
-            return of
-
-        home: dict[int, int] = {}
-        for atom in range(1, len(self.atoms)):
-            born = self.atoms.born[atom]
-            root = self.atoms.root(atom)
-            if born < 0 or root not in wanted:
-                continue
-            leader[lead(born)] = lead(home.setdefault(root, born))
-        gathered: dict[int, list[int]] = defaultdict(list)
-        for root in roots:
-            if root in home:
-                gathered[lead(home[root])].append(root)
-        return [each for each in gathered.values() if len(each) > 1]
-
-    def _family(self, roots: Sequence[int], numbers: Mapping[int, int]) -> Family:
-        first = next(p for p in self.places[roots[0]] if p.role == "makes")
-        return Family(
-            name=first.node.name or first.node.output[0],
-            kind=self._kind(roots),
-            groups=tuple(sorted(numbers[root] for root in roots)),
-            width=len(first.indices),
-        )
-
-    def _kind(self, roots: Sequence[int]) -> Kind:
-        marks = {self.atoms.kinds.get(root) for root in roots}
-        if "heads" in marks:
-            return "heads"
-        makers = {p.node.op_type for p in self.places[roots[0]] if p.role == "makes"}
-        return "neurons" if makers <= _PRODUCTS and "channels" not in marks else "channels"
-
-    def _fixed(self, numbers: Mapping[int, int]) -> Iterable[Fixed]:
-        """Makers of channels none of which can go."""
-        for use in self.walk.uses:
-            if use.role != "makes" or not len(use.labels):
-                continue
-            free = any(r in numbers for a in use.labels.tolist() for r in self.atoms.alive(a))
-            if free:
-                continue
-            reasons = Counter(self.atoms.reason(a) for a in use.labels.tolist())
-            reason = reasons.most_common(1)[0][0] or "all its channels go together"
-            yield Fixed(where=use.node.name or use.node.output[0], reason=reason)
+    def take(self, number: int) -> bool:
+        """Take a group out; whether it could go."""
+        first, last = np.searchsorted(self._groups, [number, number + 1])
+        places = self._places[first:last]
+        places = places[self._stays[places]]
+        axes, lost = np.unique(self._axis[places], return_counts=True)
+        if (self._left[axes] <= lost).any():
+            return False
+        self._stays[places] = False
+        self._left[axes] -= lost
+        return True
 
 
-def _makes(places: Sequence[Place]) -> bool:
-    return any(place.role == "makes" for place in places)
+def _mark(lost: Positions) -> tuple[bytes, int]:
+    return lost.tobytes(), len(lost)
+
+
+def _pairs(found: Sequence[Positions], starts: Positions) -> tuple[Positions, Positions]:
+    """Positions, counted through all axes, and the groups that they go with."""
+    places, groups = [np.zeros(0, np.intp)], [np.zeros(0, np.intp)]
+    for lost, start in zip(found, starts, strict=False):
+        place, column = np.nonzero(lost >= 0)
+        places.append(place + start)
+        groups.append(lost[place, column])
+    return np.concatenate(places), np.concatenate(groups)

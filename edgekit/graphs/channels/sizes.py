@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from itertools import product
 
 import numpy as np
 import onnxruntime as ort
@@ -31,11 +32,13 @@ class Seen:
         sizes: shape of every value of the main graph, inputs included.
         known: what the small integer ones hold.
         steady: those of them that hold the same whatever is fed, of whatever free sizes.
+        kinds: ONNX's number of the element type, where it is known.
     """
 
     sizes: dict[str, tuple[int, ...]]
     known: Values
     steady: Values
+    kinds: dict[str, int | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,15 +64,20 @@ def look(proto: ModelProto, shapes: Shapes | None = None) -> Seen:
         PassRefused: the model runs on no made-up input.
     """
     runner = _Runner(proto, shapes or {})
-    failed = ""
-    for free in _FREE:
-        for integer in (0, 1):
-            try:
-                first = runner.run(_Made(batch=1, free=free, integer=integer))
-            except Exception as error:  # noqa: BLE001 - onnxruntime has no common base class
-                failed = failed or first_line(error)
-                continue
-            return runner.seen(first, runner.again(free, integer))
+    failed, hollow = "", None
+    for free, integer in product(_FREE, (0, 1)):
+        try:
+            first = runner.run(_Made(batch=1, free=free, integer=integer))
+        except Exception as error:  # noqa: BLE001 - onnxruntime has no common base class
+            failed = failed or first_line(error)
+            continue
+        if any(0 in size for size in first[0].values()):
+            hollow = hollow or (first, free, integer)  # better one where nothing is empty
+            continue
+        return runner.seen(first, runner.again(free, integer))
+    if hollow is not None:
+        first, free, integer = hollow
+        return runner.seen(first, runner.again(free, integer))
     raise PassRefused(
         f"the model runs on no made-up input: {failed}",
         hint="give calibration data, whose shapes are taken instead",
@@ -88,7 +96,7 @@ class _Runner:
             for v in self.inputs
             if v.type.tensor_type.shape.dim
         } - {""}
-        kinds = element_types(proto)
+        kinds = self.kinds = element_types(proto)
         made = [name for node in proto.graph.node for name in node.output if name]
         self.made = [name for name in made if kinds.get(name, 0) is not None]
         self.integers = [name for name in self.made if kinds.get(name) in _INTEGERS]
@@ -107,7 +115,12 @@ class _Runner:
         found = dict(zip(wanted, self.session.run(wanted, feeds), strict=True))
         sizes = {name: tuple(found[_SHAPE + name].tolist()) for name in self.made}
         sizes |= {name: tuple(value.shape) for name, value in feeds.items()}
-        known = {name: found[name] for name in self.integers if found[name].size <= _FEW}
+        values = feeds | {name: found[name] for name in self.integers}
+        known = {
+            name: value
+            for name, value in values.items()
+            if value.dtype.kind in "iu" and value.size <= _FEW
+        }
         return sizes, known
 
     def again(self, free: int, integer: int) -> Values | None:
@@ -137,7 +150,7 @@ class _Runner:
             for name, value in known.items()
             if other is not None and name in other and np.array_equal(value, other[name])
         }
-        return Seen(sizes=sizes, known=known, steady=steady)
+        return Seen(sizes=sizes, known=known, steady=steady, kinds=self.kinds)
 
     def _feeds(self, how: _Made) -> Values:
         rng = np.random.default_rng(how.batch + how.integer)
@@ -161,4 +174,4 @@ class _Runner:
             elif axis == 0 or dim.dim_param in self.batches:
                 yield how.batch
             else:
-                yield given[axis] if given else how.free
+                yield given[axis] if given and axis < len(given) else how.free

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import numpy as np
-from onnx import ModelProto, NodeProto
+from onnx import ModelProto, NodeProto, TensorProto
 
 from edgekit.graphs.channels.atoms import KEPT, Atoms, Axis
 from edgekit.graphs.channels.sizes import Seen
@@ -75,7 +75,8 @@ class Walk:
         """Give atoms to all values; what no rule knows is kept as it is."""
         for value in self.proto.graph.input:
             if value.name not in self.index.initializers:
-                self.axes[value.name] = self.still(self.size(value.name))
+                atom = self.atoms.kept(f"goes with the input {value.name}")
+                self.axes[value.name] = [np.full(n, atom, np.intp) for n in self.size(value.name)]
         for node in self.proto.graph.node:
             rule = rules.get(node.op_type) if node.domain in ("", "ai.onnx") else None
             rule = rules.get(f"{node.domain}:{node.op_type}") if rule is None else rule
@@ -116,6 +117,10 @@ class Walk:
         """A stored number; ``None`` for anything else."""
         value = self.index.constant(name) if name else None
         return float(value.ravel()[0]) if value is not None and value.size == 1 else None
+
+    def is_single(self, name: str) -> bool:
+        """Whether a value may be float32, which numbers that are put into the graph are."""
+        return bool(self.seen.kinds.get(name, TensorProto.FLOAT) == TensorProto.FLOAT)
 
     # ------------------------------------------------------------ atoms
 
@@ -199,6 +204,13 @@ class Walk:
         """Axes of what a node makes where it does not make zero of zero."""
         return [self.atoms.loudly(axis, called(node)) for axis in axes]
 
+    def shaped_by(self, node: NodeProto, position: int, axes: Sequence[Axis]) -> None:
+        """An input that holds the shape of the output; where it is not seen, ``axes`` stay."""
+        self.settle(node, position)
+        if self.observed(node.input[position]) is None:
+            for axis in axes:
+                self.keep(axis, f"the shape that {called(node)} makes is not known")
+
     def adds_up(self, node: NodeProto, axis: Axis, but: Collection[int] = ()) -> None:
         """An axis that a node sums over: what goes has to be zero."""
         self.atoms.keep_loud(axis, called(node), but)
@@ -215,9 +227,10 @@ class Walk:
             if name:
                 for axis in self.of(node, position):
                     self.keep(axis, reason)
+        atom = self.atoms.kept(f"goes with what {called(node)} makes")
         for name in node.output:
             if name:
-                self.axes[name] = self.still(self.size(name))
+                self.axes[name] = [np.full(n, atom, np.intp) for n in self.size(name)]
 
 
 def ints(node: NodeProto, name: str, default: list[int]) -> list[int]:
@@ -232,6 +245,11 @@ def integer(node: NodeProto, name: str, default: int) -> int:
     return found if isinstance(found, int) else default
 
 
+def name_of(node: NodeProto) -> str:
+    """The name of a node, or of the first value that it makes."""
+    return str(node.name or next((name for name in node.output if name), ""))
+
+
 def called(node: NodeProto) -> str:
     """A node as people know it."""
-    return f"{node.op_type} {node.name or node.output[0]}"
+    return f"{node.op_type} {name_of(node)}"

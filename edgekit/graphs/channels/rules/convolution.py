@@ -8,6 +8,7 @@ import numpy as np
 from onnx import NodeProto
 
 from edgekit.graphs.channels.atoms import Axis
+from edgekit.graphs.channels.rules.elementwise import activated
 from edgekit.graphs.channels.walking import Axes, Product, Role, Walk, called, integer
 
 
@@ -17,25 +18,26 @@ def conv(walk: Walk, node: NodeProto) -> None:
     _still(walk, read[2:], node)
     groups = integer(node, "group", 1)
     size = walk.size(node.input[1])
-    made = _plain(walk, node, read) if groups == 1 else _grouped(walk, node, read, groups)
+    made, inner = _plain(walk, node, read) if groups == 1 else _grouped(walk, node, read, groups)
     out = walk.size(node.output[0])
-    walk.axes[node.output[0]] = [*_biased(walk, node, read[0], made), *walk.still(out[2:])]
-    inner = _inputs_of_a_group(walk, node)
+    axes = [*_biased(walk, node, read[0], made), *walk.still(out[2:])]
+    walk.axes[node.output[0]] = activated(walk, node, _added(walk, node, axes))
     constant = math.prod(size[2:]) * math.prod(out[2:]) * out[0]
     walk.products.append(Product(node=node, constant=constant, axes=(made, inner)))
 
 
-def _plain(walk: Walk, node: NodeProto, read: Axes) -> Axis:
+def _plain(walk: Walk, node: NodeProto, read: Axes) -> tuple[Axis, Axis]:
+    """The channels that it makes, and those that each of them reads."""
     roles: dict[int, Role] = {0: "makes", 1: "reads"}
     values = {0: (node.output[0], 1), 1: (node.input[0], 1)}
     weight = _weight(walk, node, roles, values, {})
     walk.adds_up(node, read[1])
     walk.atoms.same(read[1], weight[1])
-    return weight[0]
+    return weight[0], weight[1]
 
 
-def _grouped(walk: Walk, node: NodeProto, read: Axes, groups: int) -> Axis:
-    """Whole groups may go, and one channel of each group together.
+def _grouped(walk: Walk, node: NodeProto, read: Axes, groups: int) -> tuple[Axis, Axis]:
+    """The same. Whole groups may go, and one channel of each group together.
 
     A depthwise convolution has nothing but groups.
     """
@@ -51,7 +53,7 @@ def _grouped(walk: Walk, node: NodeProto, read: Axes, groups: int) -> Axis:
     values = {0: (node.output[0], 1), 1: (node.input[0], 1)}
     _weight(walk, node, roles, values, {0: made, 1: inner})
     walk.counts.append((node, "group", whole))
-    return made
+    return made, inner
 
 
 def _roots(walk: Walk, axis: Axis) -> set[int]:
@@ -89,15 +91,14 @@ def _biased(walk: Walk, node: NodeProto, batch: Axis, made: Axis) -> Axes:
     return [walk.atoms.loudly(batch, called(node)), walk.atoms.all_of([made, bias])]
 
 
-def _inputs_of_a_group(walk: Walk, node: NodeProto) -> Axis:
-    return next(
-        (
-            u.labels
-            for u in reversed(walk.uses)
-            if u.node is node and u.position == 1 and u.axis == 1
-        ),
-        np.zeros(walk.size(node.input[1])[1], np.intp),
-    )
+def _added(walk: Walk, node: NodeProto, axes: Axes) -> Axes:
+    """The sum with the fourth input of a FusedConv."""
+    if len(node.input) < 4 or not node.input[3]:
+        return axes
+    other = walk.of(node, 3)
+    for mine, its in zip(axes, other, strict=True):
+        walk.atoms.same(mine, its)
+    return [walk.atoms.all_of([mine, its]) for mine, its in zip(axes, other, strict=True)]
 
 
 def conv_transpose(walk: Walk, node: NodeProto) -> None:
@@ -111,24 +112,17 @@ def conv_transpose(walk: Walk, node: NodeProto) -> None:
         weight = _weight(walk, node, {0: "reads", 1: "makes"}, values, {})
         walk.adds_up(node, read[1])
         walk.atoms.same(read[1], weight[0])
-        made = weight[1]
+        made = outer = weight[1]
     else:
-        made = _grouped_transpose(walk, node, read, groups)
+        made, outer = _grouped_transpose(walk, node, read, groups)
     out = walk.size(node.output[0])
     walk.axes[node.output[0]] = [*_biased(walk, node, read[0], made), *walk.still(out[2:])]
     place = math.prod(size[2:]) * math.prod(walk.size(node.input[0])[2:]) * out[0]
-    outer = next(
-        (
-            u.labels
-            for u in reversed(walk.uses)
-            if u.node is node and u.position == 1 and u.axis == 1
-        ),
-        np.zeros(size[1], np.intp),
-    )
     walk.products.append(Product(node=node, constant=place, axes=(read[1], outer)))
 
 
-def _grouped_transpose(walk: Walk, node: NodeProto, read: Axes, groups: int) -> Axis:
+def _grouped_transpose(walk: Walk, node: NodeProto, read: Axes, groups: int) -> tuple[Axis, Axis]:
+    """The channels that it makes, and those of one group."""
     inputs, per_group = walk.size(node.input[1])[:2]
     inner_size = inputs // groups
     whole = walk.made(groups)
@@ -143,4 +137,4 @@ def _grouped_transpose(walk: Walk, node: NodeProto, read: Axes, groups: int) -> 
     roles: dict[int, Role] = {0: "along" if inner_size == 1 else "reads", 1: "makes"}
     _weight(walk, node, roles, values, {0: entering, 1: outer})
     walk.counts.append((node, "group", whole))
-    return walk.atoms.product([whole, outer])
+    return walk.atoms.product([whole, outer]), outer

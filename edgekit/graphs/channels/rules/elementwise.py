@@ -23,7 +23,8 @@ _PRODUCTS = {"And", "BitwiseAnd", "Mul"}
 _QUOTIENTS = {"Div", "Mod", "PRelu", "Pow"}
 # Zero where all terms are; others compare.
 _SUMS = {
-    "Add", "BitwiseOr", "BitwiseXor", "Gemm", "Max", "Mean", "Min", "Or", "Sub", "Sum", "Xor",
+    "Add", "BiasGelu", "BitwiseOr", "BitwiseXor", "FastGelu", "FusedGemm", "Gemm", "Max", "Mean",
+    "Min", "Or", "Sub", "Sum", "Xor",
 }  # fmt: skip
 
 
@@ -38,6 +39,15 @@ def passes(walk: Walk, node: NodeProto) -> None:
     for place, name in enumerate(node.output):
         if name:
             walk.axes[name] = walk.loudly(node, axes) if place else axes
+
+
+def activated(walk: Walk, node: NodeProto, axes: Axes) -> Axes:
+    """What comes out of the activation that a node has as an attribute, if it has one."""
+    name = attribute(node, "activation", b"")
+    text = name.decode() if isinstance(name, bytes) else ""
+    if text in LOUD or text == "Clip":
+        return walk.loudly(node, axes)
+    return axes
 
 
 def _clips_around_zero(walk: Walk, node: NodeProto) -> bool:
@@ -56,8 +66,8 @@ def _clips_around_zero(walk: Walk, node: NodeProto) -> bool:
 def broadcasts(walk: Walk, node: NodeProto) -> None:
     """One output; inputs are lined up at their last axes."""
     size = walk.size(node.output[0])
-    read = {name: walk.of(node, place) for place, name in enumerate(node.input) if name}
-    walk.axes[node.output[0]] = lined_up(walk, list(read.items()), size, node)
+    read = [(name, walk.of(node, place)) for place, name in enumerate(node.input) if name]
+    walk.axes[node.output[0]] = lined_up(walk, read, size, node)
 
 
 def lined_up(
@@ -89,7 +99,7 @@ def _met(walk: Walk, meeting: Sequence[tuple[str, Axis]], length: int, node: Nod
     if not any(axis.any() for axis in full):
         return full[0]
     op = node.op_type
-    if op in _PRODUCTS or op == "MatMul":
+    if op in _PRODUCTS or op in ("MatMul", "FusedMatMul"):
         return walk.atoms.any_of(full)
     if op in _QUOTIENTS and len(meeting[0][1]) == length and _is_power(walk, node):
         return full[0]
@@ -104,7 +114,7 @@ def _is_power(walk: Walk, node: NodeProto) -> bool:
     if node.op_type != "Pow":
         return True
     power = walk.index.constant(node.input[1])
-    return power is not None and bool((power > 0).all())
+    return power is not None and bool(np.greater(power, 0).all())
 
 
 def _adds_nothing(walk: Walk, node: NodeProto, name: str) -> bool:
@@ -113,8 +123,8 @@ def _adds_nothing(walk: Walk, node: NodeProto, name: str) -> bool:
     if value is None:
         return False
     if node.op_type == "Max":
-        return bool((value <= 0).all())
-    return bool((value >= 0).all()) if node.op_type == "Min" else not value.any()
+        return bool(np.less_equal(value, 0).all())
+    return bool(np.greater_equal(value, 0).all()) if node.op_type == "Min" else not value.any()
 
 
 def where(walk: Walk, node: NodeProto) -> None:

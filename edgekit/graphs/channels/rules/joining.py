@@ -48,9 +48,9 @@ def slices(walk: Walk, node: NodeProto) -> None:
     steps = bounds[3] if len(bounds) > 3 else None
     made = list(axes)
     if starts is None or ends is None:
-        for i, n in enumerate(out):
+        for i in [i % len(axes) for i in taken] if taken else range(len(axes)):
             walk.keep(axes[i], f"{called(node)} takes a part of it that is computed")
-            made[i] = np.zeros(n, np.intp)
+            made[i] = np.zeros(out[i], np.intp)
     else:
         for k, (start, end) in enumerate(zip(starts, ends, strict=True)):
             axis = (taken[k] if taken else k) % len(axes)
@@ -82,10 +82,7 @@ def gather(walk: Walk, node: NodeProto) -> None:
     picked = walk.of(node, 1)
     for each in picked:
         walk.keep(each, f"are picked by {called(node)}")
-    if walk.is_stored(node.input[0]):
-        axes = _table(walk, node, axis)
-    else:
-        axes = walk.of(node, 0)
+    axes = _table(walk, node, axis) if walk.is_stored(node.input[0]) else walk.of(node, 0)
     axis %= len(axes)
     numbers = walk.numbers(node.input[1])
     if numbers is None or not picked:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from onnx import NodeProto
 
 from edgekit.graphs.channels.atoms import Axis
-from edgekit.graphs.channels.rules.elementwise import lined_up
-from edgekit.graphs.channels.walking import Axes, Product, Role, Walk, integer
+from edgekit.graphs.channels.rules.elementwise import activated, lined_up
+from edgekit.graphs.channels.walking import Axes, Product, Role, Walk, called, integer
 
 
 def matmul(walk: Walk, node: NodeProto) -> None:
-    """A [..., M, K] times B [..., K, N]."""
-    left = _factor(walk, node, 0, outer=-2, inner=-1)
-    right = _factor(walk, node, 1, outer=-1, inner=-2)
+    """A [..., M, K] times B [..., K, N]; FusedMatMul may transpose either."""
+    if any(integer(node, name, 0) for name in ("transBatchA", "transBatchB")):
+        walk.untouched(node, f"{called(node)} may look at all of it")
+        return
+    left = _factor(walk, node, 0, outer=-2, inner=-1, turned=integer(node, "transA", 0))
+    right = _factor(walk, node, 1, outer=-1, inner=-2, turned=integer(node, "transB", 0))
     inner = summed(walk, node, left[-1], right[-2] if len(right) > 1 else right[-1])
     size = walk.size(node.output[0])
     rows = [left[-2]] if len(left) > 1 else []
@@ -38,22 +41,40 @@ def summed(walk: Walk, node: NodeProto, one: Axis, other: Axis) -> Axis:
     return one
 
 
-def _factor(walk: Walk, node: NodeProto, position: int, *, outer: int, inner: int) -> Axes:
-    """The axes of a factor; a stored one makes channels and reads channels."""
+def _factor(
+    walk: Walk, node: NodeProto, position: int, *, outer: int, inner: int, turned: int
+) -> Axes:
+    """The axes of a factor, as if not turned; a stored one makes channels and reads channels."""
     name = node.input[position]
-    if not walk.is_stored(name):
-        return walk.of(node, position)
     rank = len(walk.size(name))
+    swapped = bool(turned) and rank > 1
+    if walk.is_stored(name):
+        other = -1 if position else -2
+        if integer(node, "transB" if position == 0 else "transA", 0):
+            other = -3 - other
+        axes = _stored_factor(walk, node, position, (outer, inner), other, swapped=swapped)
+    else:
+        axes = walk.of(node, position)
+    return [*axes[:-2], axes[-1], axes[-2]] if swapped else axes
+
+
+def _stored_factor(
+    walk: Walk,
+    node: NodeProto,
+    position: int,
+    ends: tuple[int, int],
+    other: int,
+    *,
+    swapped: bool,
+) -> Axes:
+    """``other`` is the axis of the other factor that is summed over."""
+    rank = len(walk.size(node.input[position]))
+    read = (node.input[1 - position], other)
     if rank < 2:
-        roles: dict[int, Role] = {0: "reads"}
-        values = {0: (node.input[1 - position], -1 if position else -2)}
-        return walk.stored(node, position, roles, values)
-    roles = {rank + outer: "makes", rank + inner: "reads"}
-    values = {
-        rank + outer: (node.output[0], outer),
-        rank + inner: (node.input[1 - position], -1 if position else -2),
-    }
-    return walk.stored(node, position, roles, values)
+        return walk.stored(node, position, {0: "reads"}, {0: read})
+    outer, inner = (rank + (-3 - end if swapped else end) for end in ends)
+    roles: dict[int, Role] = {outer: "makes", inner: "reads"}
+    return walk.stored(node, position, roles, {outer: (node.output[0], ends[0]), inner: read})
 
 
 def gemm(walk: Walk, node: NodeProto) -> None:
@@ -78,5 +99,6 @@ def gemm(walk: Walk, node: NodeProto) -> None:
     read = [("", made)]
     if len(node.input) > 2 and node.input[2]:
         read.append((node.input[2], walk.of(node, 2)))
-    walk.axes[node.output[0]] = lined_up(walk, read, walk.size(node.output[0]), node)
+    axes = lined_up(walk, read, walk.size(node.output[0]), node)
+    walk.axes[node.output[0]] = activated(walk, node, axes)
     walk.products.append(Product(node=node, constant=1, axes=(*made, inner_axis)))

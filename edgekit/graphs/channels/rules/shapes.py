@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -13,18 +13,28 @@ from edgekit.graphs.channels.atoms import Axis
 from edgekit.graphs.channels.walking import Axes, Walk, called, integer, ints
 from edgekit.graphs.index import attribute
 
+# The input of Resize that is a shape.
+_SIZES = 3
+
 
 def reshape(walk: Walk, node: NodeProto) -> None:
     """Any Reshape, Flatten, Squeeze or Unsqueeze, told from the shapes before and after."""
     for position in range(1, len(node.input)):
-        walk.settle(node, position)
+        if node.op_type == "Reshape":
+            walk.shaped_by(node, position, walk.of(node, 0))
+        else:
+            walk.settle(node, position)
     size = walk.size(node.output[0])
     walk.axes[node.output[0]] = laid_out(walk, walk.of(node, 0), size, called(node))
 
 
 def laid_out(walk: Walk, axes: Axes, size: Sequence[int], who: str) -> Axes:
     """The axes of the same numbers, in their order, in another shape."""
-    made: Axes = [np.zeros(n, np.intp) for n in size]
+    made: Axes = walk.still(size)
+    if 0 in size:
+        for axis in axes:
+            walk.keep(axis, f"{who} makes nothing of it")
+        return made
     for before, after in _segments([len(a) for a in axes], size):
         factors = _refined([len(axes[i]) for i in before], [size[i] for i in after])
         if factors is None:
@@ -146,22 +156,24 @@ def _in_blocks(walk: Walk, node: NodeProto, inner: list[int], order: list[int]) 
 
 def expand(walk: Walk, node: NodeProto) -> None:
     """Axes of 1 become longer; what is copied may go as what it meets."""
-    _fixed_inputs(walk, node, range(1, len(node.input)))
     axes, size = walk.of(node, 0), walk.size(node.output[0])
-    made: Axes = []
-    for i, n in enumerate(size):
-        back = len(size) - i
-        old = axes[-back] if len(axes) >= back else None
-        if old is not None and len(old) != n:
-            walk.keep(old, f"is spread over others by {called(node)}")
-        copies = old is None or len(old) != n
-        made.append(walk.loudly(node, [walk.atoms.fresh(n)])[0] if copies else old)
-    walk.axes[node.output[0]] = made
+    walk.shaped_by(node, 1, axes)
+    old = [*([np.zeros(1, np.intp)] * (len(size) - len(axes))), *axes]
+    for axis, n in zip(old, size, strict=True):
+        if len(axis) != n:
+            walk.keep(axis, f"is spread over others by {called(node)}")
+    walk.axes[node.output[0]] = [
+        axis if len(axis) == n else walk.atoms.loudly(walk.atoms.fresh(n), called(node))
+        for axis, n in zip(old, size, strict=True)
+    ]
 
 
 def filled(walk: Walk, node: NodeProto) -> None:
     """ConstantOfShape: the same number everywhere, so that any position may go."""
-    _fixed_inputs(walk, node, range(len(node.input)))
+    walk.settle(node, 0)
+    if walk.observed(node.input[0]) is None:
+        walk.axes[node.output[0]] = walk.still(walk.size(node.output[0]))
+        return
     axes = [walk.atoms.fresh(n) for n in walk.size(node.output[0])]
     value = attribute(node, "value", None)
     empty = not isinstance(value, TensorProto) or not numpy_helper.to_array(value).any()
@@ -170,8 +182,12 @@ def filled(walk: Walk, node: NodeProto) -> None:
 
 def resize(walk: Walk, node: NodeProto) -> None:
     """Axes whose length changes stay; the others go on."""
-    _fixed_inputs(walk, node, range(1, len(node.input)))
     axes, size = walk.of(node, 0), walk.size(node.output[0])
+    for position in range(1, len(node.input)):
+        if position == _SIZES and node.input[position]:
+            walk.shaped_by(node, position, axes)
+        else:
+            walk.settle(node, position)
     changed = [len(axis) != n for axis, n in zip(axes, size, strict=True)]
     for axis, other in zip(axes, changed, strict=True):
         if other:
@@ -185,8 +201,3 @@ def resize(walk: Walk, node: NodeProto) -> None:
 def shape_of(walk: Walk, node: NodeProto) -> None:
     """Shape: numbers about axes, set right when these are cut."""
     walk.axes[node.output[0]] = walk.still(walk.size(node.output[0]))
-
-
-def _fixed_inputs(walk: Walk, node: NodeProto, positions: Iterable[int]) -> None:
-    for position in positions:
-        walk.settle(node, position)

@@ -1,0 +1,148 @@
+"""What is left free once every operator has said what must go together."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+from onnx import ModelProto
+
+from edgekit.graphs.channels.groups import Channels, Family, Fixed, Group, Kind, Place
+from edgekit.graphs.channels.rules import RULES
+from edgekit.graphs.channels.sizes import look
+from edgekit.graphs.channels.walking import Use, Walk, name_of
+
+# Operators whose channels people call neurons.
+_PRODUCTS = {"MatMul", "Gemm", "Einsum", "FusedMatMul", "FusedGemm"}
+
+
+def find_channels(
+    proto: ModelProto, shapes: Mapping[str, tuple[int, ...]] | None = None
+) -> Channels:
+    """Find what can go together.
+
+    Args:
+        proto: float, prepared (``rewrite.prepare``) and cleaned; not changed.
+        shapes: of the inputs, where a sample's are known.
+
+    Raises:
+        PassRefused: the model runs on no made-up input.
+    """
+    walk = Walk(proto=proto, seen=look(proto, shapes))
+    walk.run(RULES)
+    while True:
+        channels = _Finder(walk).channels()
+        decisive = channels.lengths.decisive()
+        if not len(decisive):
+            return channels
+        for root, number in channels.numbers.items():
+            if number in decisive:
+                walk.keep(np.array([root]), "all its channels go together")
+
+
+class _Finder:
+    """Sorts the places of a walk by the free atoms that they go with."""
+
+    def __init__(self, walk: Walk) -> None:
+        self.walk = walk
+        self.atoms = walk.atoms
+        self.places: dict[int, list[Place]] = defaultdict(list)
+
+    def channels(self) -> Channels:
+        for use in self.walk.uses:
+            self._place(use)
+        makers = [root for root, places in self.places.items() if _makes(places)]
+        families = self._families(makers)
+        free = sorted(root for family in families for root in family)
+        numbers = {root: number for number, root in enumerate(free)}
+        groups = tuple(
+            Group(number=n, places=tuple(self.places[root])) for root, n in numbers.items()
+        )
+        return Channels(
+            proto=self.walk.proto,
+            groups=groups,
+            families=tuple(self._family(roots, numbers) for roots in families),
+            fixed=tuple(self._fixed(numbers)),
+            walk=self.walk,
+            numbers=numbers,
+        )
+
+    def _place(self, use: Use) -> None:
+        distinct, kinds = np.unique(use.labels, return_inverse=True)
+        roots: dict[int, list[int]] = defaultdict(list)
+        for kind, label in enumerate(distinct.tolist()):
+            for root in self.atoms.alive(label):
+                roots[root].append(kind)
+        order = np.argsort(kinds, kind="stable")
+        starts = np.searchsorted(kinds[order], np.arange(len(distinct) + 1)).tolist()
+        for root, found in roots.items():
+            parts = [order[starts[kind] : starts[kind + 1]] for kind in found]
+            indices = parts[0] if len(parts) == 1 else np.sort(np.concatenate(parts))
+            self.places[root].append(
+                Place(
+                    node=use.node,
+                    position=use.position,
+                    tensor=use.node.input[use.position],
+                    axis=use.axis,
+                    indices=indices,
+                    role=use.role,
+                    value=use.value,
+                    value_axis=use.value_axis,
+                )
+            )
+
+    def _families(self, roots: Sequence[int]) -> list[list[int]]:
+        """Roots that share an axis of a maker; a family of one cannot go."""
+        wanted = set(roots)
+        leader: dict[int, int] = {}
+
+        def lead(of: int) -> int:
+            while leader.setdefault(of, of) != of:
+                of = leader[of]
+            return of
+
+        home: dict[int, int] = {}
+        for atom in range(1, len(self.atoms)):
+            born = self.atoms.born[atom]
+            root = self.atoms.root(atom)
+            if born < 0 or root not in wanted:
+                continue
+            leader[lead(born)] = lead(home.setdefault(root, born))
+        gathered: dict[int, list[int]] = defaultdict(list)
+        for root in roots:
+            if root in home:
+                gathered[lead(home[root])].append(root)
+        return [each for each in gathered.values() if len(each) > 1]
+
+    def _family(self, roots: Sequence[int], numbers: Mapping[int, int]) -> Family:
+        first = next(p for p in self.places[roots[0]] if p.role == "makes")
+        return Family(
+            name=name_of(first.node),
+            kind=self._kind(roots, len(first.indices)),
+            groups=tuple(sorted(numbers[root] for root in roots)),
+            width=len(first.indices),
+        )
+
+    def _kind(self, roots: Sequence[int], width: int) -> Kind:
+        marks = {self.atoms.kinds.get(root) for root in roots}
+        if "heads" in marks and width > 1:
+            return "heads"
+        makers = {p.node.op_type for p in self.places[roots[0]] if p.role == "makes"}
+        return "neurons" if makers <= _PRODUCTS and not marks - {None} else "channels"
+
+    def _fixed(self, numbers: Mapping[int, int]) -> Iterable[Fixed]:
+        """Makers of channels none of which can go."""
+        for use in self.walk.uses:
+            if use.role != "makes" or not len(use.labels):
+                continue
+            free = any(r in numbers for a in use.labels.tolist() for r in self.atoms.alive(a))
+            if free:
+                continue
+            reasons = Counter(self.atoms.reason(a) for a in use.labels.tolist())
+            reason = reasons.most_common(1)[0][0] or "all its channels go together"
+            yield Fixed(where=name_of(use.node), reason=reason)
+
+
+def _makes(places: Sequence[Place]) -> bool:
+    return any(place.role == "makes" for place in places)

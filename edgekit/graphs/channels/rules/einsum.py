@@ -1,0 +1,82 @@
+"""Einsum: every letter is an axis."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+import numpy as np
+from onnx import NodeProto
+
+from edgekit.graphs.channels.atoms import Axis
+from edgekit.graphs.channels.walking import Axes, Product, Role, Walk, called
+from edgekit.graphs.einsum import terms_of
+
+
+def einsum(walk: Walk, node: NodeProto) -> None:
+    """Axes of one letter go together; letters that the output lacks are summed over."""
+    found = terms_of(node, [len(walk.size(name)) for name in node.input])
+    if found is None or not _fits(walk, node, found[0]):
+        walk.untouched(node, f"{called(node)} may look at all of it")
+        return
+    read, made = found
+    factors = [_factor(walk, node, place, read, made) for place in range(len(read))]
+    meeting: dict[str, Axes] = defaultdict(list)
+    fed: dict[str, Axes] = defaultdict(list)
+    for name, term, axes in zip(node.input, read, factors, strict=True):
+        for letter, axis in zip(term, axes, strict=True):
+            meeting[letter].append(axis)
+            if not walk.is_stored(name):
+                fed[letter].append(axis)
+    for letter, axes in meeting.items():
+        for axis in axes[1:]:
+            walk.atoms.same(axes[0], axis)
+        if letter not in made:
+            walk.adds_up(node, walk.atoms.any_of(fed[letter] or axes))
+    _mark(walk, node, read, made, meeting)
+    walk.axes[node.output[0]] = [walk.atoms.any_of(meeting[letter]) for letter in made]
+    whole = tuple(axes[0] for axes in meeting.values())
+    walk.products.append(Product(node=node, constant=1, axes=whole))
+
+
+def _fits(walk: Walk, node: NodeProto, read: list[str]) -> bool:
+    """Whether the axes of a letter are equally long."""
+    lengths: dict[str, set[int]] = defaultdict(set)
+    for name, term in zip(node.input, read, strict=True):
+        size = walk.size(name)
+        if len(size) != len(term):
+            return False
+        for letter, n in zip(term, size, strict=True):
+            lengths[letter].add(n)
+    return all(len(each) == 1 for each in lengths.values())
+
+
+def _factor(walk: Walk, node: NodeProto, place: int, read: list[str], made: str) -> Axes:
+    name, term = node.input[place], read[place]
+    if not walk.is_stored(name):
+        return walk.of(node, place)
+    others = {c: (node.input[p], i) for p, t in enumerate(read) if p != place
+              for i, c in enumerate(t)}  # fmt: skip
+    roles: dict[int, Role] = {}
+    values: dict[int, tuple[str, int]] = {}
+    for i, letter in enumerate(term):
+        if letter not in made:
+            roles[i] = "reads"
+            values[i] = others.get(letter, (name, i))
+        elif letter not in others:
+            roles[i] = "makes"
+            values[i] = (node.output[0], made.index(letter))
+        else:
+            values[i] = (node.output[0], made.index(letter))
+    return walk.stored(node, place, roles, values)
+
+
+def _mark(
+    walk: Walk, node: NodeProto, read: list[str], made: str, meeting: dict[str, Axes]
+) -> None:
+    """Two computed factors are attention: letters that all have are heads."""
+    if len(read) < 2 or any(walk.is_stored(name) for name in node.input):
+        return
+    for letter, axes in meeting.items():
+        shared = letter in made and all(letter in term for term in read)
+        axis: Axis = np.abs(axes[0])
+        walk.atoms.mark(axis, "heads" if shared else "channels")

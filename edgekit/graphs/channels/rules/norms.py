@@ -1,0 +1,155 @@
+"""Normalisation: of a batch, a sample, a group of channels or a layer, and layers written out."""
+
+from __future__ import annotations
+
+import numpy as np
+from onnx import NodeProto
+
+from edgekit.graphs.channels.atoms import Axis
+from edgekit.graphs.channels.walking import Axes, Walk, called, integer, ints
+
+# Operators that yield means over axes.
+MEANS = ("ReduceMean", "GlobalAveragePool")
+
+
+def per_channel(walk: Walk, node: NodeProto) -> None:
+    """BatchNormalization and InstanceNormalization: vectors along the channels."""
+    axes = walk.of(node, 0)
+    vectors = [walk.of(node, position)[0] for position in range(1, len(node.input))]
+    for vector in vectors:
+        walk.atoms.same(axes[1], vector)
+    if node.op_type == "InstanceNormalization":
+        for axis in axes[2:]:
+            walk.keep(axis, f"{called(node)} averages over it")
+    made = walk.atoms.all_of(vectors[:2])
+    walk.axes[node.output[0]] = [*walk.loudly(node, axes[:1]), made, *walk.loudly(node, axes[2:])]
+    for name in node.output[1:]:
+        if name:
+            walk.axes[name] = walk.still(walk.size(name))
+
+
+def layer_norm(walk: Walk, node: NodeProto) -> None:
+    """LayerNormalization, RMSNormalization: what goes was zero to the mean and the variance."""
+    axes = walk.of(node, 0)
+    first = integer(node, "axis", -1) % len(axes)
+    made = scaled_along(walk, node, axes)
+    if first == len(axes) - 1 and walk.is_single(node.input[0]):
+        walk.adds_up(node, axes[first])
+        walk.atoms.mark(axes[first], "channels")
+        walk.means.append((node, axes[first:]))
+    else:
+        for axis in axes[first:]:
+            walk.keep(axis, f"{called(node)} averages over it")
+    walk.axes[node.output[0]] = [*walk.loudly(node, axes[:-1]), made]
+    for name in node.output[1:]:
+        if name:
+            walk.keep(axes[first], f"{called(node)} averages over it")
+            walk.axes[name] = walk.still(walk.size(name))
+
+
+def skip_norm(walk: Walk, node: NodeProto) -> None:
+    """SkipLayerNormalization of onnxruntime: a sum of two, and perhaps a bias, normalised.
+
+    Inputs are x, skip, gamma, beta and bias, without beta where means are not subtracted.
+    """
+    axes, skip = walk.of(node, 0), walk.of(node, 1)
+    simple = node.op_type.startswith("SkipSimplified")
+    scales = [2] if simple else [2, 3]
+    vectors = {p: walk.of(node, p)[0] for p in range(2, len(node.input)) if node.input[p]}
+    for mine, other in zip(reversed(axes), reversed(skip), strict=False):
+        walk.atoms.same(mine, other)
+    for vector in vectors.values():
+        walk.atoms.same(axes[-1], vector)
+    added = [skip[-1], *(v for p, v in vectors.items() if p not in scales)]
+    total = walk.atoms.all_of([axes[-1], *added])
+    if not walk.is_single(node.input[0]):
+        walk.keep(total, f"{called(node)} averages over it")
+    walk.adds_up(node, total)
+    walk.atoms.mark(total, "channels")
+    walk.means.append((node, [total]))
+    made = walk.atoms.all_of([vectors[p] for p in scales if p in vectors])
+    walk.axes[node.output[0]] = [*walk.loudly(node, axes[:-1]), made]
+    for place, name in enumerate(node.output[1:], 1):
+        if name and place < 3:
+            walk.keep(total, f"{called(node)} averages over it")
+            walk.axes[name] = walk.still(walk.size(name))
+        elif name:
+            walk.axes[name] = [*walk.loudly(node, axes[:-1]), total]
+
+
+def group_norm(walk: Walk, node: NodeProto) -> None:
+    """GroupNormalization [N, C, ...]: whole groups may go; scales are of groups or of channels."""
+    axes = walk.of(node, 0)
+    count = integer(node, "num_groups", 1)
+    whole = walk.made(count)
+    spread = walk.atoms.product([whole, np.zeros(len(axes[1]) // count, np.intp)])
+    walk.atoms.same(axes[1], spread)
+    vectors = [walk.of(node, position)[0] for position in (1, 2)]
+    for vector in vectors:
+        walk.atoms.same(whole if len(vector) == count else spread, vector)
+    for axis in axes[2:]:
+        walk.keep(axis, f"{called(node)} averages over it")
+    walk.counts.append((node, "num_groups", whole))
+    loud = any(walk.atoms.is_loud(vector) for vector in vectors)
+    made = walk.atoms.loudly(spread, called(node)) if loud else spread
+    walk.axes[node.output[0]] = [*walk.loudly(node, axes[:1]), made, *axes[2:]]
+
+
+def mean_variance(walk: Walk, node: NodeProto) -> None:
+    """MeanVarianceNormalization: the axes that it averages over stay."""
+    axes = walk.of(node, 0)
+    for i in ints(node, "axes", [0, 2, 3]):
+        walk.keep(axes[i], f"{called(node)} averages over it")
+    walk.axes[node.output[0]] = walk.loudly(node, axes)  # nothing by nothing
+
+
+def scaled_along(walk: Walk, node: NodeProto, axes: Axes) -> Axis:
+    """The last axis of what is scaled and shifted by the further inputs of a node."""
+    read = [walk.of(node, p) for p in range(1, len(node.input)) if node.input[p]]
+    for own in read:
+        for mine, other in zip(reversed(own), reversed(axes), strict=False):
+            if len(mine) == len(other):
+                walk.atoms.same(other, mine)
+            else:
+                walk.keep(other, f"is spread over others by {called(node)}")
+    last = [own[-1] for own in read if own and len(own[-1]) == len(axes[-1])]
+    if len(last) < len(read) or not last:
+        return walk.atoms.loudly(axes[-1], called(node))
+    return walk.atoms.all_of(last)
+
+
+def over(walk: Walk, node: NodeProto) -> set[int]:
+    """The axes that a reduction goes over, by number."""
+    rank = len(walk.size(node.input[0]))
+    if node.op_type == "GlobalAveragePool":
+        return set(range(2, rank))
+    named = ints(node, "axes", [])
+    if len(node.input) > 1 and node.input[1]:
+        named = walk.observed(node.input[1]) or []
+    if named:
+        return {a % rank for a in named}
+    return set() if integer(node, "noop_with_empty_axes", 0) else set(range(rank))
+
+
+def distance_from(walk: Walk, node: NodeProto) -> str | None:
+    """The mean of which a mean yields the variance, as in a LayerNormalization written out.
+
+    There the square distance of what is zero is that of the mean from zero.
+    """
+    square = walk.index.producer.get(node.input[0])
+    if square is None or square.op_type not in ("Pow", "Mul"):
+        return None
+    if square.op_type == "Pow" and walk.scalar(square.input[1]) != 2.0:
+        return None
+    if square.op_type == "Mul" and square.input[0] != square.input[1]:
+        return None
+    distance = walk.index.producer.get(square.input[0])
+    if distance is None or distance.op_type != "Sub":
+        return None
+    for value, name in (distance.input, distance.input[::-1]):
+        mean = walk.index.producer.get(name)
+        if mean is None or mean.op_type not in MEANS or mean.input[0] != value:
+            continue
+        if over(walk, mean) == over(walk, node) and integer(mean, "keepdims", 1):
+            return str(name)
+    return None

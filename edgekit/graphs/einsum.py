@@ -1,0 +1,31 @@
+"""The letters of an Einsum."""
+
+from __future__ import annotations
+
+from onnx import NodeProto
+
+from edgekit.graphs.index import attribute
+
+
+def terms_of(node: NodeProto, ranks: list[int]) -> tuple[list[str], str] | None:
+    """The letters of each input and of the output, an ellipsis in Greek ones.
+
+    ``None`` where a letter stands twice in one of them.
+    """
+    written = attribute(node, "equation", b"")
+    equation = (written.decode() if isinstance(written, bytes) else "").replace(" ", "")
+    left, arrow, made = equation.partition("->")
+    read = left.split(",")
+    spare = [max(n - len(t.replace("...", "")), 0) for t, n in zip(read, ranks, strict=True)]
+    dots = [chr(0x391 + n) for n in range(max(spare, default=0))]
+    wide = [
+        term.replace("...", "".join(dots[len(dots) - n :]))
+        for term, n in zip(read, spare, strict=True)
+    ]
+    if not arrow:
+        letters = "".join(wide)
+        made = "".join(sorted(c for c in set(letters) if letters.count(c) == 1 or c in dots))
+    made = made.replace("...", "".join(dots))
+    if any(len(set(term)) < len(term) for term in (*wide, made)):
+        return None
+    return wide, made

@@ -1,0 +1,88 @@
+"""What a Relu or Clip behind a layer cuts off need not come out right."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from onnx import NodeProto
+
+from edgekit.graphs.index import GraphIndex
+from edgekit.graphs.observe import Values
+from edgekit.passes.grids import Doubles
+from edgekit.passes.least_squares import Fit
+from edgekit.passes.refit_layers import Task
+
+
+@dataclass(frozen=True, kw_only=True)
+class Cutoff:
+    """A value that is only read by what cuts it off: a layer's output or the sum that it is in."""
+
+    value: str
+    low: float
+    high: float
+
+    def eased(
+        self, task: Task, fit: Fit, rows: Doubles, targets: Doubles, wanted: Values
+    ) -> Doubles:
+        """Targets [G, positions, O] that are met wherever the value is cut off as it should be.
+
+        Source: Zhang et al. 2015, "Efficient and Accurate Approximations of Nonlinear
+        Convolutional Networks", section 3.2: the auxiliary values that are fitted in turn with
+        the weight; here without their relaxation.
+
+        Args:
+            task: the layer.
+            fit: what was found for it so far.
+            rows: what it reads, [G, positions, I].
+            targets: what should be made of it, without what the layer's bias and the other side
+                of a sum add.
+            wanted: values of the original.
+        """
+        value = wanted[self.value].astype(np.float32, copy=False)
+        if task.kept is not None:
+            value = np.compress(task.kept, value, axis=task.layer.value_axis)
+        groups, outputs, _ = task.matrix.shape
+        goal = (
+            task.layer.made(value)
+            .astype(np.float64)
+            .reshape(-1, groups, outputs)
+            .transpose(1, 0, 2)
+        )
+        if goal.shape != targets.shape:  # a sum with something that is repeated
+            return targets
+        added = goal - targets
+        made = rows @ fit.weight.transpose(0, 2, 1) + fit.shift[:, np.newaxis] + added
+        eased = np.where(goal <= self.low, np.minimum(made, self.low), goal)
+        eased = np.where(goal >= self.high, np.maximum(made, self.high), eased)
+        return eased - added
+
+
+def cutoff_of(index: GraphIndex, task: Task, *, residual: bool) -> Cutoff | None:
+    """What cuts off what a layer makes, if it is all that reads it.
+
+    Args:
+        index: the changed model.
+        task: the layer.
+        residual: whether the sum that it is in is to come out right.
+    """
+    value = task.residual.total if residual and task.residual else task.made
+    reader = index.only_reader(value)
+    if reader is None or reader.domain not in ("", "ai.onnx"):
+        return None
+    if reader.op_type == "Relu":
+        return Cutoff(value=value, low=0.0, high=np.inf)
+    bounds = _bounds(index, reader) if reader.op_type == "Clip" else None
+    return None if bounds is None else Cutoff(value=value, low=bounds[0], high=bounds[1])
+
+
+def _bounds(index: GraphIndex, clip: NodeProto) -> tuple[float, float] | None:
+    """The stored bounds of a Clip; ``None`` where one is computed."""
+    found = [-np.inf, np.inf]
+    for place, name in enumerate(clip.input[1:]):
+        stored = index.constant(name) if name else None
+        if name and stored is None:
+            return None
+        if stored is not None:
+            found[place] = float(stored.item())
+    return found[0], found[1]

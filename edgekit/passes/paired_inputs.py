@@ -1,0 +1,143 @@
+"""What layers read in a graph and in what became of it, sample by sample: moments of both."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from onnx import ModelProto
+
+from edgekit.graphs.observe import Values, observe
+from edgekit.passes.layer_inputs import Array, Layer, Moments
+from edgekit.passes.sparse import Aim, Doubles
+from edgekit_agent.records import Samples
+
+# Power of an input that the samples never showed, against the mean of all.
+_LEAST_POWER = 1e-3
+# Positions that wait for others before they are multiplied.
+_MOST_WAITING = 512
+
+
+@dataclass(kw_only=True)
+class Pairs:
+    """Sums over the inputs x of a layer, and what they became, z: z zᵀ and x zᵀ [G, I, I]."""
+
+    square: Doubles
+    cross: Doubles
+    before: Doubles  # sum of x, [G, I]
+    after: Doubles
+    count: int = 0
+    _waiting: list[tuple[Array, Array]] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, groups: int, inputs: int) -> Pairs:
+        """No sums yet."""
+        square, total = (groups, inputs, inputs), (groups, inputs)
+        return cls(
+            square=np.zeros(square),
+            cross=np.zeros(square),
+            before=np.zeros(total),
+            after=np.zeros(total),
+        )
+
+    @classmethod
+    def same(cls, moments: Moments) -> Pairs:
+        """Of a graph that has not changed."""
+        square, total = moments.square, moments.total
+        return cls(square=square, cross=square, before=total, after=total, count=moments.count)
+
+    def add(self, before: Array, after: Array) -> None:
+        """Take in rows [G, positions, I] of both; few at a time wait for others."""
+        self._waiting.append((before, after))
+        waiting = sum(rows.shape[1] for rows, _ in self._waiting)
+        if waiting >= min(before.shape[2], _MOST_WAITING):
+            self.settle()
+
+    def settle(self) -> None:
+        """Take in what waits."""
+        if not self._waiting:
+            return
+        x, z = (np.concatenate(rows, axis=1) for rows in zip(*self._waiting, strict=True))
+        self._waiting.clear()
+        turned = z.transpose(0, 2, 1)
+        self.square += turned @ z
+        self.cross += x.transpose(0, 2, 1) @ z
+        self.before += x.sum(axis=1, dtype=np.float64)
+        self.after += z.sum(axis=1, dtype=np.float64)
+        self.count += x.shape[1]
+
+    def aim(self, weight: Doubles, *, centred: bool) -> Aim:
+        """What weights should make of what they read now: what these made of it before.
+
+        Few samples draw it towards the diagonal, as ``Moments.hessian``.
+
+        Args:
+            weight: [G, O, I].
+            centred: a bias makes up for what is lost on average, so that only the rest counts.
+        """
+        count = max(self.count, 1)
+        square, cross = self.square / count, self.cross / count
+        if centred:
+            x, z = self.before / count, self.after / count
+            square -= z[:, :, np.newaxis] * z[:, np.newaxis, :]
+            cross -= x[:, :, np.newaxis] * z[:, np.newaxis, :]
+        inputs = square.shape[-1]
+        share = inputs / (inputs + count)
+        power = np.diagonal(square, axis1=1, axis2=2)
+        mean = power.mean(axis=1, keepdims=True)
+        power = np.where(mean > 0, np.maximum(power, _LEAST_POWER * mean), 1.0)
+        hessian, target = (1 - share) * square, (1 - share) * (weight @ cross)
+        # What the diagonal has more than was seen, the weights should go on making of it.
+        more = power - np.diagonal(hessian, axis1=1, axis2=2)
+        hessian[:, np.arange(inputs), np.arange(inputs)] += more
+        return Aim(weight=weight, hessian=hessian, target=target + weight * more[:, np.newaxis, :])
+
+    def shift(self, weight: Doubles, changed: Doubles) -> Doubles:
+        """What the mean of each output channel lost to a change of weights and inputs."""
+        count = max(self.count, 1)
+        lost = weight @ self.before[..., np.newaxis] - changed @ self.after[..., np.newaxis]
+        shift: Doubles = lost.ravel() / count
+        return shift
+
+
+def gather_pairs(
+    original: ModelProto,
+    changed: ModelProto,
+    layers: Mapping[str, Layer],
+    parts: Sequence[Samples],
+) -> dict[str, Pairs]:
+    """Moments of what each layer reads in both graphs, in constant memory.
+
+    Args:
+        original: the graph.
+        changed: the same nodes with other weights.
+        layers: by any key.
+        parts: what to feed.
+
+    Raises:
+        FloatingPointError: names a value that is not finite in the changed graph.
+    """
+    sight: dict[Hashable, list[str]] = {}
+    for key, layer in layers.items():
+        sight.setdefault(layer.sees, []).append(key)
+    first = {what: layers[keys[0]] for what, keys in sight.items()}
+    found = {what: Pairs.of(layer.groups, layer.inputs) for what, layer in first.items()}
+    names = list(dict.fromkeys(layer.node.input[0] for layer in first.values()))
+    streams = (observe(proto, names, parts) for proto in (original, changed))
+    for before, after in zip(*streams, strict=True):
+        for what, layer in first.items():
+            rows = [_rows(layer, values) for values in (before, after)]
+            if rows[0].size:
+                found[what].add(rows[0], rows[1])
+    for pairs in found.values():
+        pairs.settle()
+    return {key: found[what] for what, keys in sight.items() for key in keys}
+
+
+def _rows(layer: Layer, values: Values) -> Array:
+    name = layer.node.input[0]
+    value = values[name].astype(np.float32, copy=False)
+    if not np.isfinite(value).all():
+        raise FloatingPointError(name)
+    return layer.rows(value)

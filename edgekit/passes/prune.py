@@ -1,0 +1,175 @@
+"""Single weights set to zero without retraining: which layer loses how many, and which ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from onnx import ModelProto
+
+from edgekit.data import held_out
+from edgekit.errors import PassRefused
+from edgekit.graphs.divergence import Reference
+from edgekit.graphs.index import GraphIndex
+from edgekit.graphs.onnx_file import load, save
+from edgekit.graphs.rewrite import prepare
+from edgekit.layers import LayerCost, write_layers
+from edgekit.model import Model
+from edgekit.passes import Work
+from edgekit.passes.paired_inputs import gather_pairs
+from edgekit.passes.sparsities import Row, changed, measured, pick, row_of
+from edgekit.passes.stored_layers import StoredLayer, replaced, shifted_bias, stored_layers
+from edgekit.recipe import Prune
+from edgekit_agent.records import Samples
+
+_OPSET = 13
+# Held-out samples; each layer is tried on all of them.
+_MOST_HELD_OUT = 32
+# Layers are pruned in the order of the graph, and those of a stage see what the ones before left.
+_STAGES = 6
+_FLOAT_BITS = 32
+
+
+def prune(model: Model, settings: Prune, work: Work) -> Path:
+    """Set weights of Conv, Gemm, MatMul and embeddings to zero, and fit the others to that.
+
+    A layer's zeros and what is left are found together (``sparse.pruned``), for the inputs that
+    the layers before it make now, towards what it made before; its bias takes what is lost on
+    average. How many of its weights go follows from what that costs the outputs
+    (``allocation.allocate``). Embeddings lose their smallest entries.
+
+    Raises:
+        PassRefused: nothing to prune, as sparse already, quantised already, N:M fits no layer, or
+            values that are not finite.
+    """
+    if work.calibration is None:
+        raise PassRefused("pruning needs calibration data")
+    proto = prepare(load(model.path), _OPSET)
+    index = GraphIndex(proto)
+    seen, unseen = held_out(
+        work.calibration, settings.max_samples, most=_MOST_HELD_OUT, batch=_batch(model)
+    )
+    try:
+        layers = stored_layers(index, seen, work.progress)
+        _check(layers, settings)
+        rows = [row_of(index, layer, settings) for layer in layers]
+        _check_pattern(rows, settings)
+        reference = Reference(proto, unseen)
+        if reference.can_tell:
+            rows = measured(index, rows, settings, reference, work.progress)
+        shares = pick(rows, settings)
+        _prune(index, rows, shares, seen, settings, work)
+    except FloatingPointError as error:
+        raise PassRefused(
+            f"value {error} is not finite on the calibration samples, or too large to be squared"
+        ) from error
+    index.drop_unread_constants()
+    target = work.scratch / "pruned.onnx"
+    save(proto, target)
+    if reference.can_tell:
+        write_layers(work.scratch, [_cost(index, *each) for each in zip(rows, shares, strict=True)])
+    return target
+
+
+def _batch(model: Model) -> int:
+    """Samples that the model takes at once; 1 where it takes any number."""
+    size = next((t.shape[0] for t in model.signature.inputs if t.shape), 1)
+    return size if isinstance(size, int) else 1
+
+
+def _check(layers: Sequence[StoredLayer], settings: Prune) -> None:
+    """That there is something to prune.
+
+    Raises:
+        PassRefused: there is not.
+    """
+    if not layers:
+        raise PassRefused("no Conv, Gemm, MatMul or embedding with a float32 weight of its own")
+    if settings.pattern != "none":
+        return
+    weights = sum(layer.weight.size for layer in layers)
+    zeros = sum(int(np.count_nonzero(layer.weight == 0)) for layer in layers)
+    if zeros >= settings.sparsity * weights:
+        raise PassRefused(
+            f"{100 * zeros / weights:.0f} % of the weights are zero already, and "
+            f"{100 * settings.sparsity:.0f} % are asked for"
+        )
+
+
+def _check_pattern(rows: Sequence[Row], settings: Prune) -> None:
+    """That the pattern fits a layer.
+
+    Raises:
+        PassRefused: it fits none; says of the first why.
+    """
+    if all(len(row.levels) == 1 for row in rows):
+        first = next((row.layer for row in rows if row.layer.layer), None)
+        inputs = f": {first.name} has {first.matrix.shape[-1]} inputs" if first else ""
+        raise PassRefused(
+            f"pattern {settings.pattern} fits no layer, as it wants a multiple of "
+            f"{settings.pattern.partition(':')[2]} inputs for each output{inputs}"
+        )
+
+
+def _prune(
+    index: GraphIndex,
+    rows: Sequence[Row],
+    shares: Sequence[float],
+    seen: Sequence[Samples],
+    settings: Prune,
+    work: Work,
+) -> None:
+    """Change the weights, in place, stage by stage."""
+    sparser = [(r.layer, share) for r, share in zip(rows, shares, strict=True) if share]
+    original = ModelProto()
+    original.CopyFrom(index.proto)
+    tables = [each for each in sparser if each[0].layer is None]
+    for layer, share in tables:
+        weight = changed(index, layer, settings, share, None)
+        replaced(index, layer.name, layer.tensor(weight))
+    others = [each for each in sparser if each[0].layer is not None]
+    size = max(1, math.ceil(len(others) / _STAGES))
+    for start in range(0, len(others), size):
+        work.progress("pruning", start, len(others))
+        _prune_stage(index, original, others[start : start + size], seen, settings)
+
+
+def _prune_stage(
+    index: GraphIndex,
+    original: ModelProto,
+    stage: Sequence[tuple[StoredLayer, float]],
+    seen: Sequence[Samples],
+    settings: Prune,
+) -> None:
+    views = {layer.name: layer.layer for layer, _ in stage if layer.layer is not None}
+    pairs = gather_pairs(original, index.proto, views, seen)
+    for layer, share in stage:
+        weight = changed(index, layer, settings, share, pairs[layer.name])
+        replaced(index, layer.name, layer.tensor(weight))
+        if settings.score == "second-order":
+            shift = pairs[layer.name].shift(layer.matrix, weight)
+            shifted_bias(index, layer, shift)
+
+
+def _cost(index: GraphIndex, row: Row, share: float) -> LayerCost:
+    """What a layer's weights are now, and what that costs the outputs."""
+    weight = index.float_constant(row.layer.name)
+    zeros = 1 - np.count_nonzero(weight) / weight.size
+    bits = _FLOAT_BITS * (1 - zeros) + _entropy(zeros)
+    return LayerCost(
+        layer=row.layer.name,
+        op=row.layer.op,
+        parameters=weight.size,
+        bits=bits,
+        width=_FLOAT_BITS,
+        kl=row.options.choices[row.levels.index(share)].damage,
+        bytes=math.ceil(bits * weight.size / 8),
+        zeros=zeros,
+    )
+
+
+def _entropy(share: float) -> float:
+    """Bits that tell of a weight whether it is one of this share."""
+    return -sum(p * math.log2(p) for p in (share, 1 - share) if p > 0)

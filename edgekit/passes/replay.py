@@ -1,0 +1,123 @@
+"""Values of a model that is mended from front to back, without running the front each time."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+
+import numpy as np
+from onnx import ModelProto, helper
+
+from edgekit.graphs.index import GraphIndex
+from edgekit.graphs.instrument import Additions, open_instrumented
+from edgekit.graphs.observe import Values, input_tensors, observe
+from edgekit.graphs.upstream import downstream, reads_of, up_to, upstream
+from edgekit_agent.records import Samples
+from edgekit_agent.runtimes import fixed_batch
+
+# Values that are kept to go on from, of all samples together.
+_MOST_BYTES = 192 << 20
+
+
+class Replay:
+    """Runs one model over the same samples again and again, each time a little further.
+
+    What lies between the part that is settled and the rest is kept where it takes little memory,
+    and the next run goes on from there.
+
+    Args:
+        parts: the samples.
+    """
+
+    def __init__(self, parts: Sequence[Samples]) -> None:
+        self._parts = parts
+        self._kept: list[Values] | None = None
+        self._settled: set[str] = set()
+
+    def values(
+        self,
+        proto: ModelProto,
+        names: Sequence[str],
+        *,
+        later: Collection[str],
+        unsettled: Collection[str],
+    ) -> Iterator[Values]:
+        """The named values, batch by batch.
+
+        Args:
+            proto: the model, the same up to what was ``unsettled`` in the last call.
+            names: float values of it.
+            later: values that will be asked for in other calls.
+            unsettled: values that the model may make otherwise by then.
+        """
+        index = GraphIndex(proto)
+        settled = self._settled | _computed(index, names, unsettled)
+        onward = [] if self._is_fixed(proto) else _onward(index, settled, later)
+        keeping: list[Values] = []
+        room = _MOST_BYTES
+        for values in self._stream(proto, list(dict.fromkeys([*names, *onward]))):
+            room -= sum(_bytes(values[name]) for name in onward)
+            if room >= 0:
+                keeping.append({name: values[name] for name in onward})
+            else:
+                keeping.clear()
+            yield {name: values[name] for name in names}
+        if room >= 0 and onward:
+            self._kept, self._settled = keeping, settled
+
+    @staticmethod
+    def _is_fixed(proto: ModelProto) -> bool:
+        """Whether the last batch is filled up, with rows that are not told of."""
+        return (fixed_batch(tuple(input_tensors(proto))) or 1) > 1
+
+    def _stream(self, proto: ModelProto, names: Sequence[str]) -> Iterator[Values]:
+        if self._kept is None:
+            yield from observe(up_to(proto, names), names, self._parts)
+            return
+        wanted = [name for name in names if name not in self._kept[0]]
+        session, fed = None, set[str]()
+        if wanted:
+            part = _from(up_to(proto, wanted, given=self._kept[0]), self._kept[0])
+            session = open_instrumented(part, Additions(outputs=wanted))
+            fed = {value.name for value in session.get_inputs()}
+        for values in self._kept:
+            made: Values = {}
+            if session is not None:
+                feeds = {name: value for name, value in values.items() if name in fed}
+                made = dict(zip(wanted, session.run(wanted, feeds), strict=True))
+            yield values | made
+
+
+def _from(part: ModelProto, given: Values) -> ModelProto:
+    """A part of a model that is fed with values from inside it."""
+    del part.graph.input[:]
+    for name, value in given.items():
+        kind = helper.np_dtype_to_tensor_dtype(value.dtype)
+        part.graph.input.append(helper.make_tensor_value_info(name, kind, [None] * value.ndim))
+    return part
+
+
+def _computed(index: GraphIndex, names: Collection[str], unsettled: Collection[str]) -> set[str]:
+    """What is known once these values are, and will stay."""
+    found = upstream(index, names)
+    for node in index.graph.node:  # of several outputs none is known without the others
+        if not found.isdisjoint(node.output):
+            found.update(name for name in node.output if name)
+    found |= {v.name for v in index.graph.input if v.name not in index.initializers}
+    for name in unsettled:
+        found -= downstream(index, name)
+    return found - index.initializers.keys()
+
+
+def _onward(index: GraphIndex, settled: set[str], later: Collection[str]) -> list[str]:
+    """What the rest of a graph reads of the part that is settled."""
+    rest = upstream(index, later)
+    needed = set(later)
+    for node in index.graph.node:
+        if not rest.isdisjoint(node.output) and settled.isdisjoint(node.output):
+            needed |= reads_of(node)
+    return sorted(needed & settled)
+
+
+def _bytes(value: object) -> int:
+    """What it takes to keep a value; too much for what is no tensor."""
+    return value.nbytes if isinstance(value, np.ndarray) else _MOST_BYTES + 1

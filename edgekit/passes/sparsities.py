@@ -1,0 +1,157 @@
+"""Which part of each layer's weights goes: what that costs the outputs, and the best shares."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from edgekit.graphs.divergence import Reference
+from edgekit.graphs.index import GraphIndex
+from edgekit.passes.allocation import Choice, Options, allocate, nearest
+from edgekit.passes.paired_inputs import Pairs
+from edgekit.passes.sensitivity import damage
+from edgekit.passes.sparse import (
+    Doubles,
+    OfEach,
+    Rule,
+    Share,
+    pruned,
+    pruned_by_magnitude,
+    pruned_by_power,
+)
+from edgekit.passes.stored_layers import StoredLayer, bias_of
+from edgekit.progress import Tick
+from edgekit.recipe import Prune
+
+_LEVELS = tuple(round(0.05 * level, 2) for level in range(20))
+# Where a layer alone changes the outputs so much, it is tried again with fewer zeros.
+_TOO_MUCH = 0.1
+# Divergence is told from so much on; what does not change the outputs is not free.
+_NOISE, _RUINED = 1e-9, 1e6
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """A layer with the sparsities that it could have.
+
+    ``options`` has a choice for each of ``levels``; its bits are the part of the weights that
+    stays, its damage first the layer's error, then the divergence of the outputs.
+    """
+
+    layer: StoredLayer
+    levels: tuple[float, ...]
+    options: Options
+
+
+def rule_of(layer: StoredLayer, settings: Prune, sparsity: float) -> Rule | None:
+    """How a layer's weights go; ``None`` where none do.
+
+    A row of an embedding is read by itself, and by no inputs that N:M could be counted along.
+    """
+    inputs = layer.matrix.shape[-1]
+    if settings.pattern != "none":
+        kept, _, block = settings.pattern.partition(":")
+        fits = layer.layer is not None and inputs % int(block) == 0
+        return OfEach(kept=int(kept), block=int(block)) if fits else None
+    if layer.layer is None:
+        return OfEach(kept=inputs - round(inputs * sparsity), block=inputs)
+    return Share(sparsity=sparsity) if sparsity else None
+
+
+def levels_of(settings: Prune) -> tuple[float, ...]:
+    """The sparsities that a layer may have; dense is always one of them."""
+    if settings.pattern != "none":
+        kept, _, block = settings.pattern.partition(":")
+        return (0.0, 1 - int(kept) / int(block))
+    return tuple(sorted({*_LEVELS, settings.sparsity}))
+
+
+def row_of(index: GraphIndex, layer: StoredLayer, settings: Prune) -> Row:
+    """The sparsities of a layer, with the error that the bare zeros would make.
+
+    What is left makes up for a part of it that is about the same at all sparsities.
+    """
+    levels = tuple(s for s in levels_of(settings) if not s or rule_of(layer, settings, s))
+    choices = [Choice(bits=1 - s, damage=_bare_error(index, layer, settings, s)) for s in levels]
+    options = Options(weights=layer.weight.size, choices=choices)
+    return Row(layer=layer, levels=levels, options=options)
+
+
+def _bare_error(index: GraphIndex, layer: StoredLayer, settings: Prune, sparsity: float) -> float:
+    rule = rule_of(layer, settings, sparsity) if sparsity else None
+    if rule is None:
+        return 0.0
+    if layer.moments is None:
+        return float(np.square(layer.matrix - pruned_by_magnitude(layer.matrix, rule)).sum())
+    aim = Pairs.same(layer.moments).aim(layer.matrix, centred=has_bias(index, layer))
+    if settings.score == "magnitude":
+        return aim.error(pruned_by_magnitude(layer.matrix, rule))
+    return aim.error(pruned_by_power(aim, rule))
+
+
+def has_bias(index: GraphIndex, layer: StoredLayer) -> bool:
+    """Whether a bias can make up for what a layer loses on average."""
+    if layer.weighted is None:
+        return False
+    takes_one = layer.weighted.node.op_type in ("Conv", "Gemm")
+    return takes_one or bias_of(index, layer.weighted) is not None
+
+
+def changed(
+    index: GraphIndex, layer: StoredLayer, settings: Prune, sparsity: float, pairs: Pairs | None
+) -> Doubles:
+    """A layer's weight [G, O, I] with so many zeros; the rest makes up for them."""
+    rule = rule_of(layer, settings, sparsity) if sparsity else None
+    if rule is None:
+        return layer.matrix
+    if pairs is None or settings.score == "magnitude":
+        return pruned_by_magnitude(layer.matrix, rule)
+    return pruned(pairs.aim(layer.matrix, centred=has_bias(index, layer)), rule)
+
+
+def measured(
+    index: GraphIndex, rows: Sequence[Row], settings: Prune, reference: Reference, tick: Tick
+) -> list[Row]:
+    """The rows with divergences of the outputs for errors of the layers."""
+    made = []
+    for number, row in enumerate(rows):
+        tick("sensitivity", number, len(rows))
+        made.append(_measured(index, row, settings, reference))
+    return made
+
+
+def _measured(index: GraphIndex, row: Row, settings: Prune, reference: Reference) -> Row:
+    """A layer is tried at the sparsity that all have on average; at half of it if that ruins it."""
+    if len(row.levels) == 1:
+        return row
+    at, lost = _probed(index, row, settings, settings.sparsity, reference)
+    if not lost <= _TOO_MUCH:
+        at, lost = _probed(index, row, settings, settings.sparsity / 2, reference)
+    choices = row.options.choices
+    each = max(min(lost, _RUINED), _NOISE) if np.isfinite(lost) else _RUINED
+    base = choices[at].damage or max(c.damage for c in choices) or 1.0
+    scaled = [Choice(bits=c.bits, damage=each * c.damage / base) for c in choices]
+    return replace(row, options=replace(row.options, choices=scaled))
+
+
+def _probed(
+    index: GraphIndex, row: Row, settings: Prune, sparsity: float, reference: Reference
+) -> tuple[int, float]:
+    """The level that comes nearest, and the divergence it makes."""
+    at = max(nearest(row.options, 1 - sparsity), 1)
+    layer = row.layer
+    pairs = None if layer.moments is None else Pairs.same(layer.moments)
+    weight = changed(index, layer, settings, row.levels[at], pairs)
+    return at, damage(index, layer, weight, reference)
+
+
+def pick(rows: Sequence[Row], settings: Prune) -> list[float]:
+    """The sparsity of each row: the average as asked, or the pattern's wherever it fits."""
+    if settings.pattern != "none":
+        return [row.levels[-1] for row in rows]
+    if settings.allocation == "uniform":
+        return [settings.sparsity] * len(rows)
+    picked = allocate([row.options for row in rows], 1 - settings.sparsity)
+    return [row.levels[i] for row, i in zip(rows, picked, strict=True)]

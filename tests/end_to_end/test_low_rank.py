@@ -1,0 +1,40 @@
+"""A real model of thin layers, in float and in 8 bits, scored by the plain runtime."""
+
+from __future__ import annotations
+
+import pytest
+import zoo as bench
+
+from edgekit.graphs.cost import cost
+from edgekit.graphs.onnx_file import load
+from edgekit.intake import Request, take_in
+from edgekit.passes import step
+from edgekit.passes.running import run_step
+from edgekit.recipe import LowRank, QuantizeStatic
+from tests.end_to_end.test_zoo import plainly_scored
+from tests.tiny import work
+
+pytestmark = pytest.mark.zoo
+
+
+def test_thin_layers_stay_accurate_and_take_8_bits(zoo, tmp_path, monkeypatch):
+    name = "ic-resnet8"
+    if not (zoo / name).is_dir():
+        pytest.skip(f"{name} is not in {zoo}")
+    monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
+    entry = bench.entries(zoo)[name]
+    folder = bench.write_project(zoo, entry, tmp_path / name)
+    intake = take_in(Request(folder=folder, device="tablet"))
+    samples = intake.calibration.samples
+
+    thin = run_step(step(LowRank(keep=0.75)), intake.model, work(tmp_path, samples))
+    both = run_step(step(QuantizeStatic()), thin, work(tmp_path, samples))
+
+    before, after = (cost(load(m.path), {}) for m in (intake.model, thin))
+    assert after.parameters < 0.77 * before.parameters
+    assert after.macs < before.macs
+    right, n = plainly_scored(zoo, entry, intake.model.path)
+    floats, _ = plainly_scored(zoo, entry, thin.path)
+    integers, _ = plainly_scored(zoo, entry, both.path)
+    assert 100 * (right - floats) / n <= 6.0
+    assert 100 * (floats - integers) / n <= 2.0
