@@ -130,8 +130,9 @@ class Layer:
     def made(self, value: Array) -> Array:
         """What the node makes of ``rows``, [positions, O]: the same positions of its output."""
         moved = np.moveaxis(value, self.value_axis, -1)
-        flat = moved.reshape(-1, moved.shape[-1])
-        return flat[:: _stride(len(flat), max(1, value.shape[0]))]
+        count = math.prod(moved.shape[:-1])
+        step = _stride(count, max(1, value.shape[0]))
+        return moved[np.unravel_index(np.arange(0, count, step), moved.shape[:-1])]
 
     def rows(self, value: Array) -> Array:
         """What an input tensor means to the layer, [G, positions, I]."""

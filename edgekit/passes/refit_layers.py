@@ -82,33 +82,37 @@ class Task:
             FloatingPointError: names a value that is not finite.
         """
         read = self.layer.node.input[0]
-        value = present[read].astype(np.float32, copy=False)
+        rows = self.layer.rows(present[read].astype(np.float32, copy=False))
         target = self._target(wanted, present, residual=residual)
-        for name, each in ((read, value), (self.made, target)):
+        for name, each in ((read, rows), (self.made, target)):
             if not np.isfinite(each).all():
                 raise FloatingPointError(name)
-        rows = self.layer.rows(value).astype(np.float64)
-        made = self.layer.made(target).astype(np.float64)
         if self.holds_bias and self.bias is not None:
-            made -= self.bias
+            target = target - self.bias
         groups, outputs, _ = self.matrix.shape
-        return rows, made.reshape(-1, groups, outputs).transpose(1, 0, 2)
+        made = target.reshape(-1, groups, outputs).transpose(1, 0, 2)
+        return rows.astype(np.float64), made
 
-    def _target(self, wanted: Values, present: Values, *, residual: bool) -> NDArray[np.float32]:
-        target = self._kept(wanted[self.made])
+    def _target(self, wanted: Values, present: Values, *, residual: bool) -> Doubles:
+        """What should be made at the positions of the rows, [positions, channels]."""
+        whole = wanted[self.made]
         if not residual or self.residual is None:
-            return target
-        total, other = self._kept(wanted[self.residual.total]), present[self.residual.other]
+            return self._rows(whole, self.kept)
+        total, other = wanted[self.residual.total], present[self.residual.other]
         # A sum of one value with a smaller one that is repeated is no residual.
-        if not total.shape == other.shape == target.shape:
-            return target
-        return total - other.astype(np.float32, copy=False)
+        if total.shape != whole.shape or other.shape != self._shape(whole):
+            return self._rows(whole, self.kept)
+        return self._rows(total, self.kept) - self._rows(other, None)
 
-    def _kept(self, value: NDArray[np.generic]) -> NDArray[np.float32]:
-        value = value.astype(np.float32, copy=False)
-        if self.kept is None:
-            return value
-        return np.compress(self.kept, value, axis=self.layer.value_axis)
+    def _rows(self, value: NDArray[np.generic], kept: Kept) -> Doubles:
+        rows = self.layer.made(value.astype(np.float32, copy=False))
+        return (rows if kept is None else rows[:, kept]).astype(np.float64)
+
+    def _shape(self, whole: NDArray[np.generic]) -> tuple[int, ...]:
+        """That of what the layer makes where the original makes ``whole``."""
+        shape = list(whole.shape)
+        shape[self.layer.value_axis] = self.layer.shape[self.layer.axis]
+        return tuple(shape)
 
     def store(self, index: GraphIndex, fit: Fit) -> None:
         """Give the layer another weight and bias."""
@@ -158,7 +162,7 @@ def _task(
     index: GraphIndex, node: NodeProto, kept: Kept, known: set[str], taken: set[str]
 ) -> Task | None:
     weighted = as_weighted(index, node)
-    if weighted is None or weighted.kept or index.only_reader(weighted.weight) is not node:
+    if weighted is None or weighted.kept or index.only_reader(weighted.weight) is None:
         return None
     weight = index.float_constant(weighted.weight)
     layer = Layer(node=node, shape=weight.shape, axis=weighted.axis)
