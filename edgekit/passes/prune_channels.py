@@ -133,7 +133,8 @@ class _Job:
                 tick=self.tick,
                 stages=_STAGES,
             )
-        return made, [*_left_out_costs(plan), *_costs(plan)]
+        measured = self.settings.allocation == "measured"
+        return made, [*_left_out_costs(plan), *_costs(plan, measured=measured)]
 
     def _plan(self) -> _Plan:
         reference = Reference(self.original, self.unseen)
@@ -269,16 +270,21 @@ def _left_out_costs(plan: _Plan) -> list[LayerCost]:
     ]
 
 
-def _costs(plan: _Plan) -> list[LayerCost]:
-    """What each family has now, and what that costs the outputs."""
+def _costs(plan: _Plan, *, measured: bool) -> list[LayerCost]:
+    """What each family has now, and what that costs the outputs where that was measured."""
     going = set(plan.going)
     return [
-        _cost(plan, ladder, float(ladder.damages[step]), len(going & set(ladder.family.groups)))
+        _cost(
+            plan,
+            ladder,
+            damage=float(ladder.damages[step]) if measured else 0.0,
+            went=len(going & set(ladder.family.groups)),
+        )
         for ladder, step in zip(plan.ladders, plan.state, strict=True)
     ]
 
 
-def _cost(plan: _Plan, ladder: Ladder, damage: float, went: int) -> LayerCost:
+def _cost(plan: _Plan, ladder: Ladder, *, damage: float, went: int) -> LayerCost:
     channels, family = plan.channels, ladder.family
     first = next(p for p in channels.groups[family.groups[0]].places if p.role == "makes")
     uses = [

@@ -167,13 +167,17 @@ def damage_of(ladders: Sequence[Ladder], state: Sequence[int]) -> float:
 
 
 def alike(ladders: Sequence[Ladder], size: Size, most: float) -> list[int]:
-    """The same part of each ladder, the least that leaves at most ``most``."""
+    """The same part of each ladder, as nearly as alignment lets it, so that ``most`` is left.
+
+    One ladder after the other goes to the next part that any of them has, until that is enough.
+    """
     shares = sorted({s / len(ladder.family.groups) for ladder in ladders for s in ladder.steps})
     state = [0] * len(ladders)
     for share in shares:
-        state = [_at_share(ladder, share) for ladder in ladders]
-        if size(state) <= most:
-            break
+        for place, ladder in enumerate(ladders):
+            if size(state) <= most:
+                return state
+            state[place] = _at_share(ladder, share)
     return state
 
 
