@@ -49,12 +49,12 @@ def _agreed(made: Applied) -> str:
 
 
 def _layer_table(costs: Sequence[LayerCost]) -> str:
-    head = ["costliest layers", "operator", "parameters", "width", "bits", "bytes", "KL"]
+    head = ["costliest layers", "operator", "parameters", "width", "zeros", "bits", "bytes", "KL"]
     rows = [
-        [c.layer, c.op, f"{c.parameters:,}", str(c.width), f"{c.bits:.2f}", size(c.bytes)]
-        for c in costs
+        [c.layer, c.op, f"{c.parameters:,}", str(c.width), f"{100 * c.zeros:.0f} %"] for c in costs
     ]
-    return table([head, *([*r, f"{c.kl:.3g}"] for r, c in zip(rows, costs, strict=True))])
+    costly = [[f"{c.bits:.2f}", size(c.bytes), f"{c.kl:.3g}"] for c in costs]
+    return table([head, *(r + more for r, more in zip(rows, costly, strict=True))])
 
 
 def applied_facts(made: Applied) -> dict[str, object]:
