@@ -170,9 +170,13 @@ class PruneChannels:
 class Prune:
     """Single weights set to zero, the others made up for them; the file travels lighter.
 
-    ``sparsity`` is the part of the weights that becomes zero, on average over the layers; with
-    ``pattern`` N:M it is N of each M inputs that stay. ``score`` is ``second-order`` (OBS: what is
-    left makes up for each zero) or ``magnitude``. ``allocation`` as in ``prune-channels``.
+    ``sparsity`` is the part of the weights of all layers and embeddings that becomes zero; with
+    ``pattern`` N:M it is N of each M inputs that stay, in every layer whose inputs per output
+    (channels of the group times kernel, in the order they are stored) are a multiple of M.
+    ``score`` is ``second-order`` (zeros and what is left are found together, for the inputs that
+    calibration samples make) or ``magnitude`` (the smallest go, the others stay as they are).
+    ``allocation`` says which layers lose more: ``measured`` those that the outputs depend on
+    least, by their divergence on held-out samples, ``uniform`` none.
 
     The runtimes multiply by zeros as by any number: no latency is gained.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -17,6 +18,15 @@ def test_a_record_of_layers_comes_back_as_it_was_left(tmp_path):
     write_layers(tmp_path, costs)
 
     assert read_layers(tmp_path) == costs
+
+
+def test_a_record_from_before_zeros_were_told_is_read_as_having_none(tmp_path):
+    write_layers(tmp_path, (replace(COST, zeros=0.5),))
+    facts = json.loads((tmp_path / LAYERS).read_text())
+    assert facts[0].pop("zeros") == 0.5
+    (tmp_path / LAYERS).write_text(json.dumps(facts))
+
+    assert read_layers(tmp_path) == (COST,)
 
 
 def test_a_pass_that_leaves_no_record_has_none(tmp_path):

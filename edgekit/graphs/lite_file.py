@@ -65,6 +65,7 @@ def lite_census(path: Path) -> Stored:
         bytes_of=dict(bytes_of),
         weight_bytes=weight_bytes,
         shared_bytes=0,
+        zeros=0.0,
         nan=next(iter(nans), None),
         infinite=next(iter(infinities), None),
     )

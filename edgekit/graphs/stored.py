@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from edgekit.graphs.index import GraphIndex
+from edgekit.graphs.index import GraphIndex, attribute
 from edgekit.graphs.onnx_file import (
     all_graphs,
     all_tensors,
@@ -19,8 +19,11 @@ from edgekit.graphs.onnx_file import (
     load,
     load_structure,
 )
+from edgekit.graphs.placement import as_weighted
 
 _FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
+# Smaller tables are no embeddings.
+_LEAST_TABLE = 4096
 _BITS = {"int4": 4, "uint4": 4, "int2": 2, "uint2": 2}
 
 
@@ -30,8 +33,9 @@ class Stored:
 
     ``weight_bytes`` are those of float tensors of two axes or more that one node reads and nothing
     else; ``shared_bytes`` of those that are an output as well, or that several nodes or an inner
-    graph read, so that a pass may have to leave them. ``nan`` and ``infinite`` name the first
-    stored tensor with such a value.
+    graph read, so that a pass may have to leave them. ``zeros`` is the part that is zero of the
+    float32 weights of Conv, Gemm, MatMul and large embeddings that nothing else reads. ``nan``
+    and ``infinite`` name the first stored tensor with such a value.
     """
 
     file_bytes: int
@@ -39,6 +43,7 @@ class Stored:
     bytes_of: dict[str, int]
     weight_bytes: int
     shared_bytes: int
+    zeros: float
     nan: str | None
     infinite: str | None
 
@@ -68,9 +73,35 @@ def census(path: Path) -> Stored:
         bytes_of=dict(bytes_of),
         weight_bytes=sum(size for size, shared in weights if not shared),
         shared_bytes=sum(size for size, shared in weights if shared),
+        zeros=_zeros(GraphIndex(proto)),
         nan=next(iter(nans), None),
         infinite=next(iter(infinities), None),
     )
+
+
+def _zeros(index: GraphIndex) -> float:
+    """The part of the weights of layers and of embeddings that is zero."""
+    weighted = (as_weighted(index, node) for node in index.graph.node)
+    names = [w.weight for w in weighted if w and not w.kept and index.only_reader(w.weight)]
+    names += [name for name in index.initializers if _is_table(index, name)]
+    zeros = entries = 0
+    for name in names:
+        weight = index.float_constant(name)
+        zeros += weight.size - int(np.count_nonzero(weight))
+        entries += weight.size
+    return zeros / max(entries, 1)
+
+
+def _is_table(index: GraphIndex, name: str) -> bool:
+    """Whether a tensor is a large float32 table, gathered by rows and read by nothing else."""
+    table = index.initializers[name]
+    if table.data_type != TensorProto.FLOAT or len(table.dims) != 2:
+        return False
+    if math.prod(table.dims) < _LEAST_TABLE or name in index.outputs | index.inner_reads:
+        return False
+    readers = index.readers.get(name, [])
+    rows = [n.op_type == "Gather" and attribute(n, "axis", 0) == 0 for n in readers]
+    return bool(rows) and all(rows)
 
 
 def _extremes(tensor: TensorProto) -> tuple[float, float]:

@@ -23,6 +23,8 @@ _FLOATS = (_FLOAT, 10, 16)
 _LEAST_BYTES = 12
 _SAMPLE = 1 << 18
 _CHANCE = 4
+# Fewer are worth no pass over the numbers: another centre takes a bit or two off all others.
+_MANY_ZEROS = 0.04
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +139,7 @@ def _ways(raw: bytes, data_type: int) -> Iterator[Numbers | None]:
     width = _WIDTHS[data_type]
     if data_type in _FLOATS:
         yield _floats(raw, width)
+        yield _around_zeros(raw, width)
         return
     yield _around(raw, Form(width=width))
     if width <= 8:
@@ -156,6 +159,17 @@ def _floats(raw: bytes, width: int) -> Numbers | None:
     # A few zeros at the end come by chance, and would only make one more group.
     shift = shift if shift > _CHANCE and not single else min(shift, 1)
     return _around(raw, Form(width=width, rotated=True, shift=shift, centred=not single))
+
+
+def _around_zeros(raw: bytes, width: int) -> Numbers | None:
+    """Floats of which many are zero: around zero, each of these is a symbol and nothing more."""
+    form = Form(width=width, rotated=True)
+    if len(raw) % (width // 8):
+        return None
+    words = words_of(raw, form)
+    if np.count_nonzero(words) > (1 - _MANY_ZEROS) * len(words):
+        return None
+    return Numbers(form=replace(form, shift=shift_of(words, form)), centre=0, words=words)
 
 
 def _around(raw: bytes, form: Form) -> Numbers | None:

@@ -53,6 +53,8 @@ class Promise:
         stores: types of one of which the file must hold tensors.
         fewer_float_weights: their bytes fall, unless ``stores`` were there before.
         fewer_macs: it multiplies less on one sample, as far as the file tells.
+        sparser: part of the float weights of layers and embeddings that is zero at least; where
+            any rise is as good, as N:M may not fit some, next to nothing.
         saves: part of the bytes of float weights gone by which the file must be smaller.
         max_growth: how many times the original's size the file may have where no weights go.
         may_find_nothing: an unchanged file is a success.
@@ -65,6 +67,7 @@ class Promise:
     stores: tuple[str, ...] = ()
     fewer_float_weights: bool = False
     fewer_macs: bool = False
+    sparser: float = 0.0
     saves: float = 0.0
     max_growth: float = 1.0
     may_find_nothing: bool = False

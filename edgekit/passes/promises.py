@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from edgekit.graphs.cost import Cost
 from edgekit.graphs.stored import Stored
 from edgekit.model import Signature, TensorSpec
 from edgekit.passes import INT8_WEIGHTS, PassSpec, Promise
 from edgekit.passes.agreement import Agreement
-from edgekit.recipe import Settings, ToOnnx, ToTflite
+from edgekit.recipe import Prune, Settings, ToOnnx, ToTflite
 
 # What a graph may grow by for nodes, names and parameters, whatever it stores.
 _ALLOWED_BYTES = 4096
 _ALLOWED_NODE_BYTES = 512
 # Rounding may turn a choice between two that are all but the same.
 _EQUAL = 0.9
+# Sparsities are met by whole layers, and a row of an embedding by whole entries.
+_NEARLY, _ANY = 0.95, 1e-9
 
 
 # Integers of either runtime differ by a step here and there, and steps add up from layer to layer.
@@ -38,6 +41,9 @@ def promised(spec: PassSpec, settings: Settings, before: Stored) -> Promise:
         return _BY_PRECISION[settings.precision]
     if isinstance(settings, ToTflite | ToOnnx) and _INTEGERS & set(before.bytes_of):
         return _TWIN_OF_INT8
+    if isinstance(settings, Prune):
+        asked = settings.sparsity if settings.pattern == "none" else 0.0
+        return replace(spec.promise, sparser=max(_NEARLY * asked, _ANY))
     return spec.promise
 
 
@@ -79,6 +85,11 @@ def broken_store(promise: Promise, before: Stored, after: Stored) -> Iterator[st
         yield (
             f"promised fewer float weights: found {after.weight_bytes} bytes of them, "
             f"were {before.weight_bytes}"
+        )
+    if promise.sparser and not (promise.sparser <= after.zeros > before.zeros):
+        yield (
+            f"promised {100 * promise.sparser:.3g} % of the weights to be zero: found "
+            f"{100 * after.zeros:.3g} %, were {100 * before.zeros:.3g} %"
         )
     limit = _largest(promise, before, after)
     if after.file_bytes > limit:

@@ -6,6 +6,7 @@ output value (channels of the group times kernel).
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -21,6 +22,8 @@ _ROUNDS, _THINNING = 30, 20
 # Steps of the least-squares fit on the mask; the rounds leave it little to do.
 _FIT_STEPS = 12
 _TINY = 1e-30
+# Of a number of weights that is whole but for the last digits.
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,7 +41,7 @@ class Share:
 
     def mask(self, scores: NDArray[np.floating]) -> Mask:
         """The weights that stay, [G, O, I]: those of the highest scores in the layer."""
-        gone = round(self.sparsity * scores.size)
+        gone = math.ceil(self.sparsity * scores.size - _ROUNDING)
         mask = np.ones(scores.size, bool)
         if gone:
             mask[np.argpartition(scores.ravel(), gone - 1)[:gone]] = False

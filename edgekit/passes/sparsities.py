@@ -25,11 +25,12 @@ from edgekit.passes.stored_layers import StoredLayer, bias_of
 from edgekit.progress import Tick
 from edgekit.recipe import Prune
 
-_LEVELS = tuple(round(0.05 * level, 2) for level in range(20))
+_LEVELS = (*(level / 10 for level in range(10)), 0.95)
 # Where a layer alone changes the outputs so much, it is tried again with fewer zeros.
 _TOO_MUCH = 0.1
 # Divergence is told from so much on; what does not change the outputs is not free.
 _NOISE, _RUINED = 1e-9, 1e6
+_ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +57,7 @@ def rule_of(layer: StoredLayer, settings: Prune, sparsity: float) -> Rule | None
         fits = layer.layer is not None and inputs % int(block) == 0
         return OfEach(kept=int(kept), block=int(block)) if fits else None
     if layer.layer is None:
-        return OfEach(kept=inputs - round(inputs * sparsity), block=inputs)
+        return OfEach(kept=int(inputs * (1 - sparsity) + _ROUNDING), block=inputs)
     return Share(sparsity=sparsity) if sparsity else None
 
 

@@ -200,3 +200,22 @@ def test_channels_that_spread_otherwise_are_told_apart(axis):
     array = np.clip(np.rint(values), -127, 127).astype(np.int8)
     channels = (entropy_bytes(channel) for channel in np.moveaxis(array, axis, 0))
     assert len(repacked(file_of(array))) < 1.02 * sum(channels) + 120 < 0.95 * entropy_bytes(array)
+
+
+@pytest.mark.parametrize("share", [0.2, 0.45, 0.6, 0.9])
+def test_zeros_among_floats_travel_in_little_more_than_their_entropy(share):
+    rng = np.random.default_rng(0)
+    dense = rng.normal(0, 0.05, (200, 200)).astype(np.float32)
+    sparse = np.where(rng.random(dense.shape) < share, np.float32(0), dense)
+    bits = entropy_bytes(sparse == 0) + (1 - share) * len(repacked(file_of(dense)))
+
+    assert len(repacked(file_of(sparse))) < 1.09 * bits
+
+
+@pytest.mark.parametrize("share", [0.5, 0.9])
+def test_zeros_among_integers_travel_in_their_entropy(share):
+    rng = np.random.default_rng(0)
+    dense = np.clip(np.rint(rng.normal(0, 20, 100_000)), -64, 64)
+    sparse = np.where(rng.random(dense.shape) < share, 0, dense).astype(np.int8)
+
+    assert len(repacked(file_of(sparse))) < 1.01 * entropy_bytes(sparse) + 120

@@ -1,0 +1,90 @@
+"""Real models with weights set to zero: what they lose, what they weigh on their way with int8.
+
+    python benchmarks/sparsity.py ZOO [--only NAME ...] [--sparsity PART ...] [--out DIR]
+
+ZOO is a folder as ``benchmarks/zoo.py`` takes it. Every row is one ``edgekit build`` of a fixed
+recipe (clean, prune, then int8), against the original in the same run: the accuracy of the pruned
+float model comes from a build without the int8 step. Magnitude and ours have the same sparsity in
+each layer where they are said to be uniform. p50 / fp32 is that of the pruned float model.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import zoo
+
+# What makes int8 of the activations; text models compute theirs best at run time.
+_INT8 = {"text": "quantize-dynamic"}
+_WAYS = {
+    "magnitude, uniform": "score=magnitude,allocation=uniform",
+    "magnitude, measured": "score=magnitude",
+    "ours, uniform": "allocation=uniform",
+    "ours, measured": "allocation=measured",
+}
+
+
+def build(folder: Path, steps: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Build one recipe in a project folder; the original and what came of it."""
+    command = [sys.executable, "-m", "edgekit", "build", "-C", str(folder), "--device", "tablet"]
+    command += [word for step in steps for word in ("--step", step)]
+    done = subprocess.run([*command, "--json"], stdout=subprocess.PIPE, check=False)
+    if done.returncode not in (0, 3):
+        raise SystemExit(f"{folder.name}: exit {done.returncode}")
+    found = {c["name"]: c for c in json.loads(done.stdout)["candidates"]}
+    return found["original"], next(c for name, c in found.items() if name != "original")
+
+
+def rows(name: str, folder: Path, sparsities: Sequence[float]) -> list[str]:
+    """The lines of one model."""
+    asked = [
+        (f"{100 * part:g} %", way, f"sparsity={part},{settings}")
+        for part in sparsities
+        for way, settings in _WAYS.items()
+    ]
+    asked.append(("2:4", "ours", "pattern=2:4"))
+    return [_row(name, folder, *each) for each in asked]
+
+
+def _row(name: str, folder: Path, sparsity: str, way: str, settings: str) -> str:
+    prune = ("clean", f"prune:{settings}")
+    before, pruned = build(folder, prune)
+    _, small = build(folder, (*prune, _INT8.get(name.partition("-")[0], "quantize")))
+    was, now, then = (c["measurements"][0] for c in (before, pruned, small))
+    percent = [100 * m["correct"] / m["n"] for m in (was, now, then)]
+    speed = now["latency"]["quiet_p50_ms"] / was["latency"]["quiet_p50_ms"]
+    return (
+        f"| {name} | {sparsity} | {way} | {percent[0]:.2f} | {percent[1]:.2f} | {percent[2]:.2f} "
+        f"| {now['transfer_bytes']} | {then['transfer_bytes']} "
+        f"| {was['model_bytes'] / then['transfer_bytes']:.2f} | {speed:.2f} |"
+    )
+
+
+def main() -> None:
+    """Build them all and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("zoo", type=Path)
+    parser.add_argument("--only", nargs="*")
+    parser.add_argument("--sparsity", nargs="*", type=float, default=[0.5, 0.7, 0.9])
+    parser.add_argument("--out", type=Path, default=Path("build/sparsity"))
+    options = parser.parse_args()
+    print(
+        "| model | zeros | how | fp32 | pruned | pruned, int8 | transfer, pruned "
+        "| transfer, int8 | fp32 file / transfer | p50 / fp32 |"
+    )
+    print("| --- | --- | --- | --- | --- | --- | --- | --- | --- | --- |")
+    for name, entry in zoo.entries(options.zoo).items():
+        if options.only is None or name in options.only:
+            folder = zoo.write_project(options.zoo, entry, options.out / name)
+            for line in rows(name, folder, options.sparsity):
+                print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()
