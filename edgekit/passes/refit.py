@@ -25,6 +25,8 @@ from edgekit_agent.records import Samples
 # Times that a layer is fitted whose output is cut off by a Relu or Clip, where runs are cheap:
 # what that hides is told from the last fit.
 _TURNS = 3
+# A divergence at which the outputs say nothing of the original's, nor of what is gained inside.
+_LOST = 1.0
 # Of so many batches the last is set apart, to choose a ridge by.
 _BATCHES = 4
 
@@ -57,7 +59,8 @@ def refit(
     One stage of layers after the other, in the graph's order, each seeing what those before it
     make by then: argmin ||W' x' + b' - y||² near the present weight, x' what the layer reads in
     the changed model, y what the original makes. A layer that is only added to something makes up
-    for what the other lacks. A stage that makes the outputs on held-out samples worse is undone.
+    for what the other lacks. A stage that makes the outputs on held-out samples worse is
+    undone, unless they are lost anyway; and all of it where it ends up worse than it began.
 
     Source: He et al. 2017, "Channel Pruning for Accelerating Very Deep Neural Networks",
     section 3.2, for whole and residual models.
@@ -78,6 +81,7 @@ def refit(
     """
     reference = Reference(original, held_out)
     work, least = changed, _divergence(reference, changed)
+    first = least
     kept = {layer.output: layer.kept for layer in layers}
     plan = planned(changed, tasks_of(original, changed, kept), parts, most=stages)
     runs = _Runs(original=original, parts=parts)
@@ -90,10 +94,10 @@ def refit(
         if made is None:
             continue
         found = _divergence(reference, made)
-        if found <= least:
+        if found <= least or min(found, least) > _LOST:
             work, least = made, found
     tick("refitting", len(plan), len(plan))
-    if work is changed:
+    if work is changed or least > first:
         work = ModelProto()
         work.CopyFrom(changed)
     return work
