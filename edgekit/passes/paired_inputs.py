@@ -15,6 +15,8 @@ from edgekit_agent.records import Samples
 
 # Power of an input that the samples never showed, against the mean of all.
 _LEAST_POWER = 1e-3
+# Part of its mean square below which the variance of what is read is rounding.
+_ROUNDING = 1e-6
 # Positions that wait for others before they are multiplied.
 _MOST_WAITING = 512
 
@@ -70,7 +72,8 @@ class Pairs:
     def aim(self, weight: Doubles, *, centred: bool) -> Aim:
         """What weights should make of what they read now: what these made of it before.
 
-        Few samples draw it towards the diagonal, as ``Moments.hessian``.
+        Few samples draw it towards the diagonal, as ``Moments.hessian``. Where all that is read is
+        constant and a bias makes up for it, each input counts by its own power.
 
         Args:
             weight: [G, O, I].
@@ -78,6 +81,7 @@ class Pairs:
         """
         count = max(self.count, 1)
         square, cross = self.square / count, self.cross / count
+        most = np.diagonal(square, axis1=1, axis2=2).copy()
         if centred:
             x, z = self.before / count, self.after / count
             square -= z[:, :, np.newaxis] * z[:, np.newaxis, :]
@@ -85,6 +89,9 @@ class Pairs:
         inputs = square.shape[-1]
         share = inputs / (inputs + count)
         power = np.diagonal(square, axis1=1, axis2=2)
+        varies = power.mean(axis=1, keepdims=True) > _ROUNDING * most.mean(axis=1, keepdims=True)
+        square, cross = (np.where(varies[..., np.newaxis], each, 0.0) for each in (square, cross))
+        power = np.where(varies, power, most)
         mean = power.mean(axis=1, keepdims=True)
         power = np.where(mean > 0, np.maximum(power, _LEAST_POWER * mean), 1.0)
         hessian, target = (1 - share) * square, (1 - share) * (weight @ cross)

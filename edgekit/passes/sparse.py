@@ -22,6 +22,8 @@ _ROUNDS, _THINNING = 30, 20
 # Steps of the least-squares fit on the mask; the rounds leave it little to do.
 _FIT_STEPS = 12
 _TINY = 1e-30
+# A row whose rest is down to this part of what it was is fitted; further steps are rounding.
+_FITTED = 1e-20
 # Of a number of weights that is whole but for the last digits.
 _ROUNDING = 1e-6
 
@@ -87,7 +89,7 @@ class Aim:
     def error(self, weight: Doubles) -> float:
         """The squared error of other weights against these, of inputs that are the same."""
         off = weight - self.weight
-        return float(np.sum((off @ self.hessian) * off))
+        return max(float(np.sum((off @ self.hessian) * off)), 0.0)
 
     @property
     def norms(self) -> Doubles:
@@ -147,14 +149,16 @@ def _fitted(aim: Aim, weight: Doubles, mask: Mask) -> Doubles:
     rest = (aim.target - fitted @ aim.hessian) * mask
     way = rest * scale
     size = _dot(rest, way)
+    least = np.maximum(_FITTED * size, _TINY)
     for _ in range(_FIT_STEPS):
         bent = (way @ aim.hessian) * mask
-        step = size / np.maximum(_dot(way, bent), _TINY)
+        going = size > least
+        step = np.where(going, size / np.maximum(_dot(way, bent), _TINY), 0.0)
         fitted += step * way
         rest -= step * bent
         turned = rest * scale
         before, size = size, _dot(rest, turned)
-        way = turned + size / np.maximum(before, _TINY) * way
+        way = turned + np.where(going, size / np.maximum(before, _TINY), 0.0) * way
     return fitted
 
 

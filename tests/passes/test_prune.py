@@ -255,6 +255,23 @@ def test_samples_that_are_not_finite_are_refused(folder, source):
         apply("prune", source, folder, samples(folder, x=broken))
 
 
+@pytest.mark.parametrize("count", [1, 64])
+def test_samples_that_never_vary_still_tell_honest_costs(tmp_path, count):
+    dense = model(
+        tmp_path,
+        "g (float[N,32] x) => (float[N,10] y) "
+        "{ h = MatMul(x, w) r = Relu(h) s = Gemm(r, u, b) t = Relu(s) y = Gemm(t, v, k) }",
+        weights={"w": normal(32, 64), "u": normal(64, 48, seed=1), "b": normal(48)}
+        | {"v": normal(48, 10, seed=2), "k": normal(10)},
+    )
+    mine = work(tmp_path, samples(tmp_path, x=np.ones((count, 32), np.float32)))
+    made = run_step(Step(name="prune", version=1, settings=Prune()), dense, mine)
+
+    assert all(cost.kl >= 0 and cost.zeros < 0.9 for cost in read_layers(mine.scratch))
+    seen = np.ones((1, 32), np.float32)
+    assert sqnr_db(run(dense, x=seen)[0], run(made, x=seen)[0]) > 60
+
+
 def changes_one_weight(source, settings, work):
     made = onnx.load(str(source.path))
     tensor = next(t for t in made.graph.initializer if t.name == "v")
