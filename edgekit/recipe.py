@@ -172,7 +172,8 @@ class Prune:
 
     ``sparsity`` is the part of the weights of all layers and embeddings that becomes zero; with
     ``pattern`` N:M it is N of each M inputs that stay, in every layer whose inputs per output
-    (channels of the group times kernel, in the order they are stored) are a multiple of M.
+    (channels of the group times kernel, in the order they are stored) are a multiple of M, and
+    ``sparsity`` is left alone or says the same.
     ``score`` is ``second-order`` (zeros and what is left are found together, for the inputs that
     calibration samples make) or ``magnitude`` (the smallest go, the others stay as they are).
     ``allocation`` says which layers lose more: ``measured`` those that the outputs depend on

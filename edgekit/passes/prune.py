@@ -19,7 +19,7 @@ from edgekit.layers import LayerCost, write_layers
 from edgekit.model import Model
 from edgekit.passes import Work
 from edgekit.passes.paired_inputs import gather_pairs
-from edgekit.passes.sparsities import Row, changed, measured, pick, row_of
+from edgekit.passes.sparsities import Row, changed, levels_of, measured, pick, row_of
 from edgekit.passes.stored_layers import StoredLayer, replaced, shifted_bias, stored_layers
 from edgekit.recipe import Prune
 from edgekit_agent.records import Samples
@@ -88,6 +88,7 @@ def _check(layers: Sequence[StoredLayer], settings: Prune) -> None:
     if not layers:
         raise PassRefused("no Conv, Gemm, MatMul or embedding with a float32 weight of its own")
     if settings.pattern != "none":
+        _check_both(settings)
         return
     weights = sum(layer.weight.size for layer in layers)
     zeros = sum(int(np.count_nonzero(layer.weight == 0)) for layer in layers)
@@ -95,6 +96,21 @@ def _check(layers: Sequence[StoredLayer], settings: Prune) -> None:
         raise PassRefused(
             f"{100 * zeros / weights:.0f} % of the weights are zero already, and "
             f"{100 * settings.sparsity:.0f} % are asked for"
+        )
+
+
+def _check_both(settings: Prune) -> None:
+    """That a pattern and a sparsity ask for the same; the default asks for nothing.
+
+    Raises:
+        PassRefused: they do not.
+    """
+    makes = levels_of(settings)[-1]
+    if settings.sparsity not in (Prune.sparsity, makes):
+        raise PassRefused(
+            f"pattern {settings.pattern} makes {100 * makes:g} % of a layer zero, and sparsity "
+            f"{settings.sparsity:g} is asked for",
+            hint="give one of them",
         )
 
 

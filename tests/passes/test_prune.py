@@ -242,6 +242,13 @@ def test_a_pattern_that_fits_nowhere_is_refused_with_the_inputs_there_are(folder
         apply("prune", odd, folder, samples(folder, x=uniform(16, 3)), pattern="2:4")
 
 
+def test_a_pattern_and_a_sparsity_that_contradict_each_other_are_refused(folder, source, given):
+    with pytest.raises(PassRefused, match=r"pattern 2:4 makes 50 % of a layer zero, and sparsity"):
+        apply("prune", source, folder, given, pattern="2:4", sparsity=0.8)
+    made = apply("prune", source, folder, given, pattern="1:4", sparsity=0.75)
+    assert zeros(made) > 0.5
+
+
 def test_a_model_without_weights_is_refused(folder):
     bare = model(folder, "g (float[N,3] x) => (float[N,3] y) { y = Relu(x) }")
     with pytest.raises(PassRefused, match="no Conv, Gemm, MatMul or embedding"):
