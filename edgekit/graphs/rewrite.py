@@ -33,12 +33,17 @@ QUANTISED_ALREADY = "the model is quantised already"
 _MIN_IR = 4
 
 
-def prepare(proto: ModelProto, version: int) -> ModelProto:
+def prepare(proto: ModelProto, version: int, *, float32_only: bool = False) -> ModelProto:
     """The same model at opset ``version`` or above, with the weights where passes look for them.
 
     Constants are plain initialisers, weights of inner graphs constants of the main one, functions
     written out, and products spelled in one way.
     Weights that are stored as integers and dequantised (weight-only QDQ) are no hindrance.
+
+    Args:
+        proto: edited in place.
+        version: the least opset.
+        float32_only: whether weights stored as float16 are refused rather than widened.
 
     Raises:
         PassRefused: it is quantised already, or cannot be edited.
@@ -50,6 +55,8 @@ def prepare(proto: ModelProto, version: int) -> ModelProto:
     _settle_initializers(proto)
     _lift_constants(proto)
     hoist_weights(proto)
+    if float32_only:
+        _refuse_narrow(proto)
     _widen_weights(proto)
     one_spelling(proto)
     return proto
@@ -147,6 +154,17 @@ def _widens(index: GraphIndex, node: NodeProto) -> bool:
         return False
     source = index.initializers.get(node.input[0])
     return source is not None and source.data_type == TensorProto.FLOAT16
+
+
+def _refuse_narrow(proto: ModelProto) -> None:
+    """What would be widened weighs more than it did, however much of it goes."""
+    index = GraphIndex(proto)
+    for node in proto.graph.node:
+        if _widens(index, node) and len(index.initializers[node.input[0]].dims) > 1:
+            raise PassRefused(
+                f"the model stores weights as float16 ({node.input[0]}), and this would widen them",
+                hint="take the float32 model, and run float16 after this pass",
+            )
 
 
 def _refuse_quantized(proto: ModelProto) -> None:

@@ -47,7 +47,7 @@ def low_rank(model: Model, settings: LowRank, work: Work) -> Path:
     """
     if work.calibration is None:
         raise PassRefused("low-rank layers need calibration data")
-    proto = prepare(load(model.path), _OPSET)
+    proto = prepare(load(model.path), _OPSET, float32_only=True)
     seen, unseen = held_out(
         work.calibration, settings.max_samples, most=_MOST_HELD_OUT, batch=_batch(model)
     )

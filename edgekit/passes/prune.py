@@ -46,7 +46,7 @@ def prune(model: Model, settings: Prune, work: Work) -> Path:
     """
     if work.calibration is None:
         raise PassRefused("pruning needs calibration data")
-    proto = prepare(load(model.path), _OPSET)
+    proto = prepare(load(model.path), _OPSET, float32_only=True)
     index = GraphIndex(proto)
     seen, unseen = held_out(
         work.calibration, settings.max_samples, most=_MOST_HELD_OUT, batch=_batch(model)

@@ -60,7 +60,7 @@ def prune_channels(model: Model, settings: PruneChannels, work: Work) -> Path:
     """
     if work.calibration is None:
         raise PassRefused("pruning channels needs calibration data")
-    proto = prepare(load(model.path), _OPSET)
+    proto = prepare(load(model.path), _OPSET, float32_only=True)
     with_biases(proto)
     size = next((t.shape[0] for t in model.signature.inputs if t.shape), 1)
     batch = size if isinstance(size, int) else 1

@@ -54,3 +54,15 @@ def test_a_model_without_large_weights_is_refused(tmp_path):
 
     with pytest.raises(PassRefused, match="no large float32 weights"):
         apply("float16", source, tmp_path, samples(tmp_path, x=uniform(4, 4)))
+
+
+@pytest.mark.parametrize("then", ["prune", "prune-channels", "low-rank"])
+def test_what_makes_a_graph_smaller_wants_the_float32_model(tmp_path, then):
+    wide = model(
+        tmp_path,
+        "g (float[N,32] x) => (float[N,10] y) { h = MatMul(x, w) r = Relu(h) y = MatMul(r, v) }",
+        weights={"w": normal(32, 64), "v": normal(64, 10)},
+    )
+    narrow = apply("float16", wide, tmp_path)
+    with pytest.raises(PassRefused, match="stores weights as float16"):
+        apply(then, narrow, tmp_path, samples(tmp_path, x=normal(32, 32)))
