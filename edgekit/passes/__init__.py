@@ -96,6 +96,7 @@ class PassSpec:
     needs_calibration: bool = False
     tools: tuple[str, ...] = field(default=("numpy", "onnx", "onnxruntime"))
     promise: Promise = field(default_factory=Promise)
+    asks: str = ""  # the setting that says how much goes: outputs that are lost to it are no fault
 
 
 PASSES: dict[str, PassSpec] = {
@@ -118,6 +119,7 @@ PASSES: dict[str, PassSpec] = {
         summary="fewer channels, heads, neurons and residual layers, the rest refitted",
         version=1,
         needs_calibration=True,
+        asks="remove",
         promise=Promise(fewer_float_weights=True, saves=0.5),
     ),
     "low-rank": PassSpec(
@@ -126,6 +128,7 @@ PASSES: dict[str, PassSpec] = {
         summary="large products and convolutions as two thin ones, ranks by output error",
         version=1,
         needs_calibration=True,
+        asks="keep",
         promise=Promise(fewer_float_weights=True, fewer_macs=True, saves=0.5),
     ),
     "prune": PassSpec(
@@ -134,6 +137,7 @@ PASSES: dict[str, PassSpec] = {
         summary="single weights set to zero, the others made up for them; lighter on the way",
         version=1,
         needs_calibration=True,
+        asks="sparsity",
         promise=Promise(),
     ),
     "weights": PassSpec(

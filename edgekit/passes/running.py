@@ -45,7 +45,8 @@ def run_checked(step: Step, model: Model, work: Work) -> Made:
     inputs without any; one of the two models is in memory at a time.
 
     Raises:
-        PassRefused: the pass does not apply to this model.
+        PassRefused: the pass does not apply to this model, or so much goes as asked that the
+            outputs are lost.
         PassError: the result breaks a promise; says whose, which, and what was found instead.
         UserError: the model fails on the samples.
     """
@@ -81,6 +82,11 @@ def run_checked(step: Step, model: Model, work: Work) -> Made:
     except Disagreement as error:
         raise PassError(f"{step.name}: {error}") from error
     for broken in broken_agreement(promise, found):
+        if spec.asks:
+            raise PassRefused(
+                f"{step.name} loses what the model says: {broken}",
+                hint=f"let more of the model stay ({spec.asks}), or give more samples",
+            )
         raise PassError(f"{step.name}: {broken}")
     return Made(model=result, agreement=found)
 
