@@ -13,10 +13,10 @@ from edgekit.data import held_out
 from edgekit.errors import PassRefused
 from edgekit.graphs.branches import Branch, branches, without
 from edgekit.graphs.channels import Channels, Family, find_channels
-from edgekit.graphs.compact import compact
 from edgekit.graphs.cutting import key, macs_of, permitted
 from edgekit.graphs.divergence import Reference
 from edgekit.graphs.index import GraphIndex
+from edgekit.graphs.names import old_names
 from edgekit.graphs.observe import input_tensors
 from edgekit.graphs.onnx_file import load, save
 from edgekit.graphs.placement import as_weighted
@@ -45,6 +45,10 @@ _LAG = 1.12
 _TOO_FAR = 0.9
 _FLOAT_BITS, _FLOAT_BYTES = 32, 4
 _ROUNDING = 1e-9
+# So much more than was asked is told, as part of all.
+_OVERSHOT = 0.05
+# To refit from; what one sample shows says little of any other.
+_LEAST_SAMPLES = 2
 
 
 def prune_channels(model: Model, settings: PruneChannels, work: Work) -> Path:
@@ -67,6 +71,13 @@ def prune_channels(model: Model, settings: PruneChannels, work: Work) -> Path:
     seen, unseen = held_out(
         work.calibration, settings.max_samples, most=_MOST_HELD_OUT, batch=batch
     )
+    count = sum(part.columns[0].shape[0] for part in seen)
+    if settings.repair and count < _LEAST_SAMPLES:
+        raise PassRefused(
+            f"{count} sample is too little to refit from; {_LEAST_SAMPLES} are the least, beside "
+            "those held out",
+            hint="give more samples, a larger max_samples, or repair=false",
+        )
     job = _Job(
         original=proto,
         seen=seen,
@@ -81,7 +92,8 @@ def prune_channels(model: Model, settings: PruneChannels, work: Work) -> Path:
         raise PassRefused(
             f"value {error} is not finite on the calibration samples, or too large to be squared"
         ) from error
-    compact(made)
+    del made.graph.value_info[:]
+    old_names(proto, made)
     target = work.scratch / "pruned.onnx"
     save(made, target)
     write_layers(work.scratch, costs)
@@ -104,6 +116,7 @@ class _Plan:
     state: Sequence[int]
     going: Sequence[int]
     branches: Mapping[str, float] = field(default_factory=dict)  # damage of each by its name
+    told: str = ""  # what goes, where that is much more than was asked
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,9 +219,11 @@ class _Job:
         going = permitted(plan.channels, gone(plan.ladders, state))
         left = macs_of(plan.channels, going)
         if left > most:
-            families = [ladder.family for ladder in plan.ladders]
-            raise too_much(plan.channels, families, self.settings, 1 - left / whole)
-        return replace(plan, state=state, going=going)
+            raise too_much(plan.channels, self.settings, 1 - left / whole)
+        told = ""
+        if most - left > _OVERSHOT * whole:
+            told = f"{100 * (1 - left / whole):.1f} % of the multiply-accumulates go in all"
+        return replace(plan, state=state, going=going, told=told)
 
     def _units(self, plan: _Plan) -> _Plan:
         """The same part of the groups of each kind, as their damages share it out."""
@@ -222,8 +237,7 @@ class _Job:
             uniform = self.settings.allocation == "uniform"
             steps = alike(same, left, most) if uniform else allocate(same, left, most, pace=left)
             if left(steps) > most:
-                families = [ladder.family for ladder in same]
-                raise too_much(plan.channels, families, self.settings, 1 - left(steps) / total)
+                raise too_much(plan.channels, self.settings, 1 - left(steps) / total)
             for place, step in zip(places, steps, strict=True):
                 state[place] = step
         going = permitted(plan.channels, gone(plan.ladders, state))
@@ -264,10 +278,15 @@ def _left_out_costs(plan: _Plan) -> list[LayerCost]:
             width=_FLOAT_BITS,
             kl=damage,
             bytes=0,
-            note="residual layer left out",
+            note=_with(plan.told, "residual layer left out", "as a whole"),
         )
         for name, damage in plan.branches.items()
     ]
+
+
+def _with(told: str, note: str, why: str) -> str:
+    """A note that says why more went than was asked, where that is told."""
+    return f"{note} {why}; {told}" if told else note
 
 
 def _costs(plan: _Plan, *, measured: bool) -> list[LayerCost]:
@@ -295,7 +314,10 @@ def _cost(plan: _Plan, ladder: Ladder, *, damage: float, went: int) -> LayerCost
     flags = channels.flags(plan.going)
     parameters = math.prod(int(channels.stays(use.labels, flags).sum()) for use in uses)
     count = len(family.groups)
-    note = f"{count} -> {count - went} {family.kind}" if went else f"{count} {family.kind}"
+    note = f"{count} {family.kind}"
+    if went:
+        steps = f"in steps of {ladder.steps[1]}"
+        note = _with(plan.told, f"{count} -> {count - went} {family.kind}", steps)
     return LayerCost(
         layer=family.name,
         op=first.node.op_type,

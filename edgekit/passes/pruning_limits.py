@@ -17,6 +17,8 @@ _MOST_REASONS = 3
 def nothing_can_go(channels: Channels, settings: PruneChannels) -> PassRefused:
     """The refusal of a model of which no kind that was asked for can go."""
     kinds = sorted({family.kind for family in channels.families})
+    if not settings.kinds:
+        return PassRefused("kinds names nothing that may go", hint=f"there are {', '.join(kinds)}")
     if kinds:
         return PassRefused(
             f"none of the kinds asked for can go: {', '.join(settings.kinds)}",
@@ -29,25 +31,23 @@ def nothing_can_go(channels: Channels, settings: PruneChannels) -> PassRefused:
     )
 
 
-def too_much(
-    channels: Channels, families: Sequence[Family], settings: PruneChannels, reached: float
-) -> PassRefused:
+def too_much(channels: Channels, settings: PruneChannels, reached: float) -> PassRefused:
     """The refusal of a part that cannot be had.
 
     Args:
         channels: of the model.
-        families: those that may go.
         settings: what was asked.
         reached: the part that can go.
     """
     of = "multiply-accumulates" if settings.of == "macs" else f"{settings.of} of a layer"
     return PassRefused(
         f"at most {100 * reached:.0f} % of the {of} can go, {100 * settings.remove:.0f} % asked: "
-        f"{_binding(channels, families, settings)}"
+        f"{_binding(channels, settings)}"
     )
 
 
-def _binding(channels: Channels, families: Sequence[Family], settings: PruneChannels) -> str:
+def _binding(channels: Channels, settings: PruneChannels) -> str:
+    families = [family for family in channels.families if family.kind in settings.kinds]
     widths = (
         f"widths stay multiples of align={settings.align}, and {100 * LEAST_SHARE:.0f} % of each "
         "layer stays"
