@@ -478,6 +478,22 @@ def test_low_rank_comes_once_and_after_channels():
     ]
 
 
+@pytest.mark.parametrize(
+    ("budget", "of"), [("latency_p95_ms", "macs"), ("model_mib", "parameters")]
+)
+def test_ranks_are_counted_in_what_the_budget_that_binds_depends_on(budget, of):
+    made = []
+
+    def outcome(recipe):
+        made.append(recipe)
+        if "prune-channels" in settings_in(recipe):
+            return Rejected(recipe=recipe, reason="all its channels are outputs")
+        return candidate(recipe.name, recipe=recipe, fails={budget: 0.5, "peak_rss_mib": 0.1})
+
+    explore(outcome)
+    assert settings_in(made[-1])["low-rank"].of == of
+
+
 def test_zeros_come_only_where_fewer_bits_lose_too_much():
     def outcome(*, low_bits):
         def made(recipe):

@@ -34,7 +34,8 @@ _LEAST = 0.1
 _NEAR = 1.1
 
 _TRANSFER = "transfer_mib"
-_STRUCTURE = ("latency_p95_ms", "peak_rss_mib", "model_mib")
+_LATENCY = "latency_p95_ms"
+_STRUCTURE = (_LATENCY, "peak_rss_mib", "model_mib")
 _BUDGETS = (*_STRUCTURE, _TRANSFER)
 
 # Bits that an int8 weight takes on its way, and the parts of them that may become zero.
@@ -126,7 +127,7 @@ class _Way(Generic[S]):
         attempts: how often it is tried.
         budgets: that it may meet.
         few_bits: whether it is for graphs whose weights have few bits.
-        settings: that leave a part of what the budgets count.
+        settings: that leave a part of what the budgets count, given the one that binds.
         left: that part, of settings.
         label: of its recipes.
     """
@@ -134,7 +135,7 @@ class _Way(Generic[S]):
     kind: type[S]
     attempts: int
     budgets: tuple[str, ...]
-    settings: Callable[[float], S]
+    settings: Callable[[float, str], S]
     left: Callable[[S], float]
     label: Callable[[S], str]
     few_bits: bool = False
@@ -155,7 +156,7 @@ def _shrunk(tried: Tried, terms: Terms, way: _Way[S]) -> tuple[Recipe, ...]:
     near, part = _aim(pool, last, way.budgets)
     if not near or not _LEAST <= part < 1:
         return ()
-    settings = way.settings(part)
+    settings = way.settings(part, _binding(near, way.budgets))
     return tuple(_with(_lighter(c), settings, way.label(settings), terms) for c in near)
 
 
@@ -176,6 +177,12 @@ def _aim(
     if not good and least < _LIGHTER**2:
         return near, last * _LIGHTER / least
     return [], 1.0
+
+
+def _binding(near: list[Candidate], budgets: tuple[str, ...]) -> str:
+    """The budget of which the forms take most."""
+    lines = [c for each in near for c in checks(each, *budgets) if c.measured is not None]
+    return max(lines, key=lambda c: (c.measured or 0.0) / c.limit).name if lines else ""
 
 
 def _runs(candidate: Candidate) -> bool:
@@ -238,7 +245,7 @@ _CHANNELS = _Way(
     kind=PruneChannels,
     attempts=_ATTEMPTS,
     budgets=_STRUCTURE,
-    settings=lambda left: PruneChannels(remove=round(1 - left, 2)),
+    settings=lambda left, _: PruneChannels(remove=round(1 - left, 2)),
     left=lambda s: 1 - s.remove,
     label=lambda s: f"pruned-{100 * s.remove:.0f}",
 )
@@ -247,7 +254,9 @@ _RANKS = _Way(
     kind=LowRank,
     attempts=1,
     budgets=_BUDGETS,
-    settings=lambda left: LowRank(keep=round(left, 2)),
+    settings=lambda left, budget: LowRank(
+        keep=round(left, 2), of="macs" if budget == _LATENCY else "parameters"
+    ),
     left=lambda s: s.keep,
     label=lambda s: f"low-rank-{100 * s.keep:.0f}",
 )
@@ -255,7 +264,7 @@ _ZEROS = _Way(
     kind=Prune,
     attempts=_ATTEMPTS,
     budgets=(_TRANSFER,),
-    settings=lambda left: Prune(sparsity=_sparsity(left)),
+    settings=lambda left, _: Prune(sparsity=_sparsity(left)),
     left=lambda s: _entropy_left(s.sparsity),
     label=lambda s: f"sparse-{100 * s.sparsity:.0f}",
 )
