@@ -22,12 +22,13 @@ def old_names(original: ModelProto, changed: ModelProto) -> None:
     taken = {name for graph in all_graphs(changed.graph) for name in _names(graph)}
     for node in changed.graph.node:
         known = before.get(node.output[0]) if node.output else None
-        for place, name in enumerate(node.input):
-            if known is None or place >= len(known.input) or known.input[place] in taken:
+        for place, (name, old) in enumerate(
+            zip(node.input, known.input if known else (), strict=False)
+        ):
+            if old in taken or name not in index.initializers or not index.only_reader(name):
                 continue
-            if index.only_reader(name) is node and name in index.initializers:
-                taken.add(known.input[place])
-                index.initializers[name].name = node.input[place] = known.input[place]
+            taken.add(old)
+            index.initializers[name].name = node.input[place] = old
 
 
 def _names(graph: GraphProto) -> Iterator[str]:

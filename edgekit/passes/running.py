@@ -82,13 +82,18 @@ def run_checked(step: Step, model: Model, work: Work) -> Made:
     except Disagreement as error:
         raise PassError(f"{step.name}: {error}") from error
     for broken in broken_agreement(promise, found):
-        if spec.asks:
-            raise PassRefused(
-                f"{step.name} loses what the model says: {broken}",
-                hint=f"let more of the model stay ({spec.asks}), or give more samples",
-            )
-        raise PassError(f"{step.name}: {broken}")
+        raise _lost(step, spec, broken)
     return Made(model=result, agreement=found)
+
+
+def _lost(step: Step, spec: PassSpec, broken: str) -> PassRefused | PassError:
+    """What outputs that are lost are: a request for too much, or a fault of the pass."""
+    if not spec.asks:
+        return PassError(f"{step.name}: {broken}")
+    return PassRefused(
+        f"{step.name} loses what the model says: {broken}",
+        hint=f"let more of the model stay ({spec.asks}), or give more samples",
+    )
 
 
 def _broken_file(promise: Promise, model: Model, stored: Stored, result: Model) -> Iterator[str]:

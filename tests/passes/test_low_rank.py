@@ -278,6 +278,15 @@ def test_a_budget_below_rank_1_of_every_layer_is_refused(tmp_path):
         apply("low-rank", source, tmp_path, data, keep=0.1)
 
 
+def test_so_few_ranks_that_the_outputs_are_lost_are_refused(tmp_path):
+    text = "g (float[N,32] x) => (float[N,10] y) { h = MatMul(x, w) r = Relu(h) s = MatMul(r, u) t = Relu(s) y = MatMul(t, v) }"
+    weights = {"w": normal(32, 64), "u": normal(64, 48, seed=1), "v": normal(48, 10, seed=2)}
+    source = model(tmp_path, text, weights=weights)
+    with pytest.raises(PassRefused, match="low-rank loses what the model says") as refusal:
+        apply("low-rank", source, tmp_path, samples(tmp_path, x=normal(128, 32)), keep=0.05)
+    assert "(keep)" in refusal.value.hint
+
+
 def test_values_that_are_not_finite_and_models_in_8_bits_are_refused(tmp_path):
     text = "g (float[N,16] x) => (y) { l = Log(x) y = MatMul(l, w) }"
     source = model(tmp_path, text, weights={"w": normal(16, 16)})
