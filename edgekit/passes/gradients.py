@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import os
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -48,7 +51,8 @@ def gradient_scores(
         UserError: TensorFlow is missing.
         PassRefused: the graph has an operator that cannot be differentiated.
     """
-    from edgekit.bridge.function import GraphFunction
+    with _hushed():
+        from edgekit.bridge.function import GraphFunction
 
     taps = {family.name: _taps(channels, family) for family in families}
     names = list(dict.fromkeys(value for each in taps.values() for value, _ in each))
@@ -66,6 +70,24 @@ def gradient_scores(
             for group, gate in _gates(channels, family, taps[family.name], products).items():
                 squared[group] += gate**2 if kind == "fisher" else abs(gate)
     return squared
+
+
+@contextmanager
+def _hushed() -> Iterator[None]:
+    """Without what TensorFlow's libraries write past Python as they load: that there is no GPU.
+
+    They do so before they read ``TF_CPP_MIN_LOG_LEVEL``; that one is for what comes later.
+    """
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    sys.stderr.flush()
+    terminal, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
+        os.close(nowhere)
 
 
 def _taps(channels: Channels, family: Family) -> tuple[Tap, ...]:

@@ -279,7 +279,10 @@ def test_a_budget_below_rank_1_of_every_layer_is_refused(tmp_path):
 
 
 def test_so_few_ranks_that_the_outputs_are_lost_are_refused(tmp_path):
-    text = "g (float[N,32] x) => (float[N,10] y) { h = MatMul(x, w) r = Relu(h) s = MatMul(r, u) t = Relu(s) y = MatMul(t, v) }"
+    text = (
+        "g (float[N,32] x) => (float[N,10] y) "
+        "{ h = MatMul(x, w) r = Relu(h) s = MatMul(r, u) t = Relu(s) y = MatMul(t, v) }"
+    )
     weights = {"w": normal(32, 64), "u": normal(64, 48, seed=1), "v": normal(48, 10, seed=2)}
     source = model(tmp_path, text, weights=weights)
     with pytest.raises(PassRefused, match="low-rank loses what the model says") as refusal:
