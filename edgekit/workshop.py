@@ -18,7 +18,7 @@ from edgekit.graphs.reading import read_model
 from edgekit.intake import Intake
 from edgekit.layers import LayerCost, layer_costs, layer_facts, read_layers, with_notes
 from edgekit.model import Model
-from edgekit.passes import PASSES, Work
+from edgekit.passes import PASSES, Work, tools_of
 from edgekit.passes.running import run_step
 from edgekit.places import HOST, Place, device_place, host_identity, host_place
 from edgekit.profile import RuntimeName
@@ -121,7 +121,7 @@ class Workshop:
         calibration = self.intake.calibration
         reads = calibration is not None and any(spec.needs_calibration for spec in specs)
         splits = {"calibration": calibration.digest} if calibration and reads else {}
-        tools = {name: _installed(name) for spec in specs for name in spec.tools}
+        tools = {name: _installed(name) for step in recipe.steps for name in tools_of(step)}
         return candidate_key(recipe, source=self.intake.model.digest, splits=splits, tools=tools)
 
     # ------------------------------------------------------------ measuring

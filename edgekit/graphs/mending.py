@@ -16,7 +16,7 @@ from onnx import NodeProto, helper
 from edgekit.graphs.channels import Channels
 from edgekit.graphs.channels.atoms import Axis
 from edgekit.graphs.channels.rules.joining import slice_of
-from edgekit.graphs.channels.walking import integer
+from edgekit.graphs.channels.walking import integer, ints
 from edgekit.graphs.index import GraphIndex, attribute
 
 Flags = NDArray[np.bool_]
@@ -95,7 +95,8 @@ class _Mender:
         old = self.channels.walk.observed(name)
         if old is None or len(old) > len(axes):
             return [node]
-        axes = axes[len(axes) - len(old) :]
+        named = ints(node, "axes", []) if node.op_type == "Resize" else []
+        axes = [axes[a] for a in named] if named else axes[len(axes) - len(old) :]
         ratios = [self.ratio(a) if n > 1 else (1, 1) for a, n in zip(axes, old, strict=True)]
         copies = [n == 0 and not integer(node, "allowzero", 0) for n in old]
         stored = self.index.constant(name)

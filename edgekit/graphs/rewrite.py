@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import numpy as np
 import onnx
 import onnx.inliner
-from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edgekit.errors import PassRefused, first_line
 from edgekit.graphs.hoist import hoist_weights
@@ -31,6 +31,9 @@ QUANTISED_ALREADY = "the model is quantised already"
 
 # The first that lets an initialiser be no graph input.
 _MIN_IR = 4
+# Numbers that are cast are few; weights stay as they are stored.
+_FEW = 64
+_PLAIN = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.INT32, TensorProto.INT64)
 
 
 def prepare(proto: ModelProto, version: int, *, float32_only: bool = False) -> ModelProto:
@@ -58,6 +61,7 @@ def prepare(proto: ModelProto, version: int, *, float32_only: bool = False) -> M
     if float32_only:
         _refuse_narrow(proto)
     _widen_weights(proto)
+    _fold_small_casts(proto)
     one_spelling(proto)
     return proto
 
@@ -145,6 +149,27 @@ def _widen_weights(proto: ModelProto) -> None:
             continue
         wide = numpy_helper.from_array(index.float_constant(node.input[0]), node.output[0])
         proto.graph.initializer.append(wide)
+    index.replace_nodes(kept)
+    GraphIndex(proto).drop_unread_constants()
+
+
+def _fold_small_casts(proto: ModelProto) -> None:
+    """Store numbers in the type that they are cast to, as bounds of Clip in exports of torch."""
+    index = GraphIndex(proto)
+    kept: list[NodeProto] = []
+    for node in proto.graph.node:
+        value = index.constant(node.input[0]) if node.op_type == "Cast" else None
+        kind = attribute(node, "to", 0)
+        if (
+            value is None
+            or value.size > _FEW
+            or kind not in _PLAIN
+            or node.output[0] in index.outputs
+        ):
+            kept.append(node)
+            continue
+        cast = value.astype(helper.tensor_dtype_to_np_dtype(kind))
+        proto.graph.initializer.append(numpy_helper.from_array(cast, made))
     index.replace_nodes(kept)
     GraphIndex(proto).drop_unread_constants()
 

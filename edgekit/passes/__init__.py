@@ -99,6 +99,8 @@ class PassSpec:
     asks: str = ""  # the setting that says how much goes: outputs that are lost to it are no fault
 
 
+_BY_GRADIENTS = ("fisher", "taylor")
+
 PASSES: dict[str, PassSpec] = {
     "clean": PassSpec(
         settings=Clean,
@@ -120,7 +122,7 @@ PASSES: dict[str, PassSpec] = {
         version=1,
         needs_calibration=True,
         asks="remove",
-        promise=Promise(fewer_float_weights=True, saves=0.5),
+        promise=Promise(fewer_float_weights=True, fewer_macs=True, saves=0.5),
     ),
     "low-rank": PassSpec(
         settings=LowRank,
@@ -194,6 +196,13 @@ def step(settings: Settings) -> Step:
     """The step that runs the pass of these settings."""
     name, spec = next((n, s) for n, s in PASSES.items() if s.settings is type(settings))
     return Step(name=name, version=spec.version, settings=settings)
+
+
+def tools_of(step: Step) -> tuple[str, ...]:
+    """The packages whose versions decide what a step makes."""
+    tools = PASSES[step.name].tools
+    learned = isinstance(step.settings, PruneChannels) and step.settings.score in _BY_GRADIENTS
+    return (*tools, "tensorflow-cpu") if learned else tools
 
 
 PassFunction = Callable[[Model, Any, Work], Path]

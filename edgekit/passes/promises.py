@@ -83,8 +83,8 @@ def broken_store(promise: Promise, before: Stored, after: Stored) -> Iterator[st
         yield f"promised {' or '.join(promise.stores)} weights: found none, but {_types(after)}"
     if promise.fewer_float_weights and not _freed(promise, before, after):
         yield (
-            f"promised fewer float weights: found {after.weight_bytes} bytes of them, "
-            f"were {before.weight_bytes}"
+            f"promised fewer float weights: found {after.weight_bytes + after.shared_bytes} bytes "
+            f"of them, were {before.weight_bytes + before.shared_bytes}"
         )
     if promise.sparser and not (promise.sparser <= after.zeros > before.zeros):
         yield (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -18,8 +18,18 @@ from edgekit.graphs.rewrite import prepare
 from edgekit.layers import LayerCost, write_layers
 from edgekit.model import Model
 from edgekit.passes import Work
-from edgekit.passes.paired_inputs import gather_pairs
-from edgekit.passes.sparsities import Row, changed, levels_of, measured, pick, row_of
+from edgekit.passes.grids import Doubles
+from edgekit.passes.paired_inputs import Pairs, gather_pairs
+from edgekit.passes.sparsities import (
+    Row,
+    changed,
+    for_the_rest,
+    levels_of,
+    measured,
+    pick,
+    row_of,
+    without_thin,
+)
 from edgekit.passes.stored_layers import StoredLayer, replaced, shifted_bias, stored_layers
 from edgekit.recipe import Prune
 from edgekit_agent.records import Samples
@@ -54,13 +64,17 @@ def prune(model: Model, settings: Prune, work: Work) -> Path:
     try:
         layers = stored_layers(index, seen, work.progress)
         _check(layers, settings)
+        if settings.pattern == "none":
+            everything = sum(layer.weight.size for layer in layers)
+            layers = without_thin(layers)
+            settings = for_the_rest(settings, layers, everything)
         rows = [row_of(index, layer, settings) for layer in layers]
         _check_pattern(rows, settings)
         reference = Reference(proto, unseen)
         if reference.can_tell:
             rows = measured(index, rows, settings, reference, work.progress)
         shares = pick(rows, settings)
-        _prune(index, rows, shares, seen, settings, work)
+        _prune(index, rows, shares, seen, settings, reference, work)
     except FloatingPointError as error:
         raise PassRefused(
             f"value {error} is not finite on the calibration samples, or too large to be squared"
@@ -135,6 +149,7 @@ def _prune(
     shares: Sequence[float],
     seen: Sequence[Samples],
     settings: Prune,
+    reference: Reference,
     work: Work,
 ) -> None:
     """Change the weights, in place, stage by stage."""
@@ -149,7 +164,7 @@ def _prune(
     size = max(1, math.ceil(len(others) / _STAGES))
     for start in range(0, len(others), size):
         work.progress("pruning", start, len(others))
-        _prune_stage(index, original, others[start : start + size], seen, settings)
+        _prune_stage(index, original, others[start : start + size], seen, settings, reference)
 
 
 def _prune_stage(
@@ -158,15 +173,47 @@ def _prune_stage(
     stage: Sequence[tuple[StoredLayer, float]],
     seen: Sequence[Samples],
     settings: Prune,
+    reference: Reference,
 ) -> None:
+    """Change the weights of a stage, in place.
+
+    They are fitted for what the layers before it make now, and for what these made before: the
+    first mends more, of few samples the second is the surer one. The outputs on held-out samples
+    decide.
+    """
     views = {layer.name: layer.layer for layer, _ in stage if layer.layer is not None}
     pairs = gather_pairs(original, index.proto, views, seen)
-    for layer, share in stage:
-        weight = changed(index, layer, settings, share, pairs[layer.name])
+    same = {n.name: Pairs.same(n.moments) for n, _ in stage if n.moments is not None}
+    ways = [pairs, same] if settings.score == "second-order" and reference.can_tell else [pairs]
+    tried = []
+    for way in ways:
+        weights = [
+            changed(index, layer, settings, share, way[layer.name]) for layer, share in stage
+        ]
+        for (layer, _), weight in zip(stage, weights, strict=True):
+            replaced(index, layer.name, layer.tensor(weight))
+        undone = _shifted(index, stage, weights, pairs) if settings.score != "magnitude" else []
+        tried.append((reference.divergence(index.proto) if len(ways) > 1 else 0.0, weights))
+        for undo in reversed(undone):
+            undo()
+    _, best = min(tried, key=lambda each: each[0])
+    for (layer, _), weight in zip(stage, best, strict=True):
         replaced(index, layer.name, layer.tensor(weight))
-        if settings.score == "second-order":
-            shift = pairs[layer.name].shift(layer.matrix, weight)
-            shifted_bias(index, layer, shift)
+    if settings.score != "magnitude":
+        _shifted(index, stage, best, pairs)
+
+
+def _shifted(
+    index: GraphIndex,
+    stage: Sequence[tuple[StoredLayer, float]],
+    weights: Sequence[Doubles],
+    pairs: Mapping[str, Pairs],
+) -> list[Callable[[], None]]:
+    """Give biases what the weights of a stage lost on average; returns what undoes it."""
+    return [
+        shifted_bias(index, layer, pairs[layer.name].shift(layer.matrix, weight))
+        for (layer, _), weight in zip(stage, weights, strict=True)
+    ]
 
 
 def _cost(index: GraphIndex, row: Row, share: float) -> LayerCost:

@@ -31,6 +31,9 @@ _TOO_MUCH = 0.1
 # Divergence is told from so much on; what does not change the outputs is not free.
 _NOISE, _RUINED = 1e-9, 1e6
 _ROUNDING = 1e-6
+# Layers of fewer inputs per output have few zeros to spare (depthwise ones have a window); where
+# all of them are no larger part of the weights, they stay dense.
+_THIN, _NEXT_TO_NOTHING = 32, 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +62,20 @@ def rule_of(layer: StoredLayer, settings: Prune, sparsity: float) -> Rule | None
     if layer.layer is None:
         return OfEach(kept=int(inputs * (1 - sparsity) + _ROUNDING), block=inputs)
     return Share(sparsity=sparsity) if sparsity else None
+
+
+def without_thin(layers: Sequence[StoredLayer]) -> list[StoredLayer]:
+    """Those that are worth pruning: all, unless the thin ones are next to nothing."""
+    wide = [layer for layer in layers if layer.matrix.shape[-1] >= _THIN]
+    thin = sum(layer.weight.size for layer in layers) - sum(layer.weight.size for layer in wide)
+    spared = thin <= _NEXT_TO_NOTHING * sum(layer.weight.size for layer in layers)
+    return wide if spared else list(layers)
+
+
+def for_the_rest(settings: Prune, layers: Sequence[StoredLayer], rest: float) -> Prune:
+    """The settings for some layers, of what all of them are to have on average."""
+    part = sum(layer.weight.size for layer in layers) / rest
+    return replace(settings, sparsity=min(settings.sparsity / part, _LEVELS[-1]))
 
 
 def levels_of(settings: Prune) -> tuple[float, ...]:

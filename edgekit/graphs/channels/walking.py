@@ -17,7 +17,8 @@ from edgekit.graphs.onnx_file import inner_graphs
 
 Role = Literal["makes", "reads", "along"]
 Axes = list[Axis]
-# Tensors of more entries are cut once, whoever reads them; small ones may get a copy per reader.
+# Weights, and tensors of more entries, are cut once, whoever reads them; exporters store equal
+# biases and scales once, which may get a copy per reader.
 _SHARED_ENTRIES = 4096
 
 
@@ -168,7 +169,7 @@ class Walk:
             else self.atoms.fresh(n)
             for a, n in enumerate(size)
         ]
-        if math.prod(size) > _SHARED_ENTRIES:
+        if math.prod(size) > _SHARED_ENTRIES or sum(n > 1 for n in size) > 1:
             for mine, others in zip(axes, self._shared.setdefault(name, axes), strict=True):
                 self.atoms.same(mine, others)
         for a, labels in enumerate(axes):
