@@ -48,8 +48,9 @@ def prune(model: Model, settings: Prune, work: Work) -> Path:
         raise PassRefused("pruning needs calibration data")
     proto = prepare(load(model.path), _OPSET)
     index = GraphIndex(proto)
+    batch = model.signature.batch
     seen, unseen = held_out(
-        work.calibration, settings.max_samples, most=_MOST_HELD_OUT, batch=_batch(model)
+        work.calibration, settings.max_samples, most=_MOST_HELD_OUT, batch=batch
     )
     try:
         layers = stored_layers(index, seen, work.progress)
@@ -71,12 +72,6 @@ def prune(model: Model, settings: Prune, work: Work) -> Path:
     if reference.can_tell:
         write_layers(work.scratch, [_cost(index, *each) for each in zip(rows, shares, strict=True)])
     return target
-
-
-def _batch(model: Model) -> int:
-    """Samples that the model takes at once; 1 where it takes any number."""
-    size = next((t.shape[0] for t in model.signature.inputs if t.shape), 1)
-    return size if isinstance(size, int) else 1
 
 
 def _check(layers: Sequence[StoredLayer], settings: Prune) -> None:

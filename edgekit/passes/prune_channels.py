@@ -62,8 +62,7 @@ def prune_channels(model: Model, settings: PruneChannels, work: Work) -> Path:
         raise PassRefused("pruning channels needs calibration data")
     proto = prepare(load(model.path), _OPSET)
     with_biases(proto)
-    size = next((t.shape[0] for t in model.signature.inputs if t.shape), 1)
-    batch = size if isinstance(size, int) else 1
+    batch = model.signature.batch
     seen, unseen = held_out(
         work.calibration, settings.max_samples, most=_MOST_HELD_OUT, batch=batch
     )

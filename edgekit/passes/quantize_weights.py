@@ -58,8 +58,9 @@ def quantize_weights(model: Model, settings: QuantizeWeights, work: Work) -> Pat
         proto = prepare(proto, _OPSET_INT4)
         proto.ir_version = max(proto.ir_version, _IR_INT4)
     index = GraphIndex(proto)
+    batch = model.signature.batch
     seen, unseen = held_out(
-        work.calibration, settings.max_samples, most=_MOST_HELD_OUT, batch=_batch(model)
+        work.calibration, settings.max_samples, most=_MOST_HELD_OUT, batch=batch
     )
     try:
         layers = stored_layers(index, seen, work.progress)
@@ -85,12 +86,6 @@ def quantize_weights(model: Model, settings: QuantizeWeights, work: Work) -> Pat
     if reference.can_tell:
         write_layers(work.scratch, _costs(rows, picked, made))
     return target
-
-
-def _batch(model: Model) -> int:
-    """Samples that the model takes at once; 1 where it takes any number."""
-    size = next((t.shape[0] for t in model.signature.inputs if t.shape), 1)
-    return size if isinstance(size, int) else 1
 
 
 def _check_names(settings: QuantizeWeights, layers: Sequence[StoredLayer]) -> None:
