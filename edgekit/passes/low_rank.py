@@ -17,6 +17,7 @@ from edgekit.layers import LayerCost, write_layers
 from edgekit.model import Model
 from edgekit.passes import Work
 from edgekit.passes.factors import Spatial
+from edgekit.passes.layer_inputs import not_finite
 from edgekit.passes.low_rank_graph import write_splits
 from edgekit.passes.low_rank_layers import Whole, chosen, find_layers
 from edgekit.passes.low_rank_ranks import Row, measured, pick, row_of
@@ -66,9 +67,7 @@ def low_rank(model: Model, settings: LowRank, work: Work) -> Path:
         )
         made, rows, picked = _made(proto, splits, settings, (seen, unseen), work)
     except FloatingPointError as error:
-        raise PassRefused(
-            f"value {error} is not finite on the calibration samples, or too large to be squared"
-        ) from error
+        raise not_finite(error) from error
     target = work.scratch / "low-rank.onnx"
     save(made, target)
     costs = [_cost(row, i) for row, i in zip(rows, picked, strict=True)]

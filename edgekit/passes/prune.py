@@ -18,6 +18,7 @@ from edgekit.graphs.rewrite import prepare
 from edgekit.layers import LayerCost, write_layers
 from edgekit.model import Model
 from edgekit.passes import Work
+from edgekit.passes.layer_inputs import not_finite
 from edgekit.passes.paired_inputs import gather_pairs
 from edgekit.passes.sparsities import Row, changed, measured, pick, row_of
 from edgekit.passes.stored_layers import StoredLayer, replaced, shifted_bias, stored_layers
@@ -63,9 +64,7 @@ def prune(model: Model, settings: Prune, work: Work) -> Path:
         shares = pick(rows, settings)
         _prune(index, rows, shares, seen, settings, work)
     except FloatingPointError as error:
-        raise PassRefused(
-            f"value {error} is not finite on the calibration samples, or too large to be squared"
-        ) from error
+        raise not_finite(error) from error
     index.drop_unread_constants()
     target = work.scratch / "pruned.onnx"
     save(proto, target)

@@ -26,6 +26,7 @@ from edgekit.model import Model
 from edgekit.passes import Work
 from edgekit.passes.branch_choice import branch_options
 from edgekit.passes.ladders import Trial, ladders_of
+from edgekit.passes.layer_inputs import not_finite
 from edgekit.passes.leaving_out import left_out
 from edgekit.passes.pruning_limits import nothing_can_go, too_much
 from edgekit.passes.readers import Reader, cut_and_refit, find_readers, with_biases
@@ -77,9 +78,7 @@ def prune_channels(model: Model, settings: PruneChannels, work: Work) -> Path:
     try:
         made, costs = job.run()
     except FloatingPointError as error:
-        raise PassRefused(
-            f"value {error} is not finite on the calibration samples, or too large to be squared"
-        ) from error
+        raise not_finite(error) from error
     compact(made)
     target = work.scratch / "pruned.onnx"
     save(made, target)

@@ -24,6 +24,7 @@ from edgekit.passes.allocation import allocate, at_most, lightest, nearest
 from edgekit.passes.containers import Quantized, write_int8, write_native
 from edgekit.passes.grids import entropy
 from edgekit.passes.layer_choices import FLOAT_BITS, Row, measured, row_of, with_float
+from edgekit.passes.layer_inputs import not_finite
 from edgekit.passes.stored_layers import StoredLayer, stored_layers
 from edgekit.recipe import QuantizeWeights
 
@@ -65,9 +66,7 @@ def quantize_weights(model: Model, settings: QuantizeWeights, work: Work) -> Pat
     try:
         layers = stored_layers(index, seen, work.progress)
     except FloatingPointError as error:
-        raise PassRefused(
-            f"value {error} is not finite on the calibration samples, or too large to be squared"
-        ) from error
+        raise not_finite(error) from error
     if not layers:
         raise PassRefused("no Conv, Gemm, MatMul or embedding with a float32 weight of its own")
     _check_names(settings, layers)
