@@ -39,6 +39,12 @@ class Signature:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
+    @property
+    def batch(self) -> int:
+        """Samples that the model takes at once; 1 where it takes any number."""
+        size = next((spec.shape[0] for spec in self.inputs if spec.shape), 1)
+        return size if isinstance(size, int) else 1
+
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 # Ends of the price of a bit between which the right one is looked for.
 _CHEAP, _DEAR = 1e-18, 1e4
 _ROUNDS = 80
 # Sums of the same bits in another order.
 _ROUNDING = 1 + 1e-9
+# Divergence is told from so much on; what does not change the outputs on a few samples is not
+# free, and what ruins them has no measure.
+_NOISE, _RUINED = 1e-9, 1e6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +76,22 @@ def _damage(layers: Sequence[Options], picked: Sequence[int]) -> float:
 def nearest(layer: Options, bits: float) -> int:
     """The choice whose bits come nearest."""
     return min(range(len(layer.choices)), key=lambda i: abs(layer.choices[i].bits - bits))
+
+
+def as_divergence(layer: Options, tried: int, lost: float) -> Options:
+    """Its choices with divergences of the outputs for errors, as they are in proportion.
+
+    Args:
+        layer: choices whose damages are errors of its outputs.
+        tried: the place of the choice that was tried. Of one that happens to change nothing, the
+            worst of them tells.
+        lost: the divergence that it made; one that is not finite costs more than any other.
+    """
+    choices = layer.choices
+    at_probe = choices[tried].damage or max(c.damage for c in choices) or 1.0
+    each = max(min(lost, _RUINED), _NOISE) if math.isfinite(lost) else _RUINED
+    scaled = [Choice(bits=c.bits, damage=each * (c.damage / at_probe)) for c in choices]
+    return replace(layer, choices=scaled)
 
 
 def lightest(layers: Sequence[Options]) -> float:

@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from edgekit.graphs.divergence import Reference
 from edgekit.graphs.index import GraphIndex
 from edgekit.passes.affine import LARGEST, largest_integer
-from edgekit.passes.allocation import Choice, Options, nearest
+from edgekit.passes.allocation import Choice, Options, as_divergence, nearest
 from edgekit.passes.containers import NATIVE_WIDTHS
 from edgekit.passes.grids import Grid, entropy_grids, fixed_grid, rate_and_error
 from edgekit.passes.sensitivity import damages
@@ -23,8 +21,6 @@ FLOAT_BITS = 32
 # outputs are no longer the same ones, it is tried again where it loses less.
 _PROBE_BITS, _FINER_BITS = 3.0, 5.5
 _TOO_MUCH = 0.1
-# Divergence is told from so much on; what does not change the outputs is not free.
-_NOISE, _RUINED = 1e-9, 1e6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +84,10 @@ def measured(index: GraphIndex, rows: Sequence[Row], reference: Reference, tick:
     finer = _probed(index, [rows[i] for i in again], _FINER_BITS, reference, tick)
     for i, found in zip(again, finer, strict=True):
         probed[i] = found
-    return [_scaled(row, *found) for row, found in zip(rows, probed, strict=True)]
+    return [
+        replace(row, options=as_divergence(row.options, *found))
+        for row, found in zip(rows, probed, strict=True)
+    ]
 
 
 def _probed(
@@ -100,16 +99,6 @@ def _probed(
     layers = [row.layer for row in rows]
     lost = damages(index, layers, probes, reference, tick)
     return list(zip(tried, lost, strict=True))
-
-
-def _scaled(row: Row, tried: int, lost: float) -> Row:
-    """The row with divergences for errors; one that made infinities costs more than any other."""
-    choices = row.options.choices
-    # Of a grid that happens to hold the weights as they are, the next coarser one tells.
-    at_probe = choices[tried].damage or max(c.damage for c in choices) or 1.0
-    each = max(min(lost, _RUINED), _NOISE) if np.isfinite(lost) else _RUINED
-    scaled = [Choice(bits=c.bits, damage=each * (c.damage / at_probe)) for c in choices]
-    return replace(row, options=replace(row.options, choices=scaled))
 
 
 def with_float(row: Row) -> Row:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto
 
+from edgekit.errors import PassRefused
 from edgekit.graphs.index import attribute
 from edgekit.graphs.observe import Values
 
@@ -23,6 +24,13 @@ _MOST_WAITING = 512
 
 Array = NDArray[np.float32]
 N = TypeVar("N", bound=np.generic)
+
+
+def not_finite(error: FloatingPointError) -> PassRefused:
+    """What a pass says of a value, which the error names, whose sums are not finite."""
+    return PassRefused(
+        f"value {error} is not finite on the calibration samples, or too large to be squared"
+    )
 
 
 @dataclass

@@ -17,11 +17,12 @@ from edgekit.layers import LayerCost, write_layers
 from edgekit.model import Model
 from edgekit.passes import Work
 from edgekit.passes.factors import Spatial
+from edgekit.passes.layer_inputs import not_finite
 from edgekit.passes.low_rank_graph import write_splits
 from edgekit.passes.low_rank_layers import Whole, chosen, find_layers
 from edgekit.passes.low_rank_ranks import Row, measured, pick, row_of
-from edgekit.passes.low_rank_refit import refitted
 from edgekit.passes.low_rank_splits import Split, split_layers
+from edgekit.passes.refit import Refitted, refit
 from edgekit.recipe import LowRank
 from edgekit_agent.records import Samples
 
@@ -48,8 +49,9 @@ def low_rank(model: Model, settings: LowRank, work: Work) -> Path:
     if work.calibration is None:
         raise PassRefused("low-rank layers need calibration data")
     proto = prepare(load(model.path), _OPSET, float32_only=True)
+    batch = model.signature.batch
     seen, unseen = held_out(
-        work.calibration, settings.max_samples, most=_MOST_HELD_OUT, batch=_batch(model)
+        work.calibration, settings.max_samples, most=_MOST_HELD_OUT, batch=batch
     )
     index = GraphIndex(proto)
     layers, left = chosen(find_layers(index), settings.layers)
@@ -65,9 +67,7 @@ def low_rank(model: Model, settings: LowRank, work: Work) -> Path:
         )
         made, rows, picked = _made(proto, splits, settings, (seen, unseen), work)
     except FloatingPointError as error:
-        raise PassRefused(
-            f"value {error} is not finite on the calibration samples, or too large to be squared"
-        ) from error
+        raise not_finite(error) from error
     target = work.scratch / "low-rank.onnx"
     save(made, target)
     costs = [_cost(row, i) for row, i in zip(rows, picked, strict=True)]
@@ -91,18 +91,12 @@ def _made(
     picked = pick(rows, settings)
     original = ModelProto()
     original.CopyFrom(proto)
-    thin = write_splits(
-        index, [(r.split, r.ranks[i]) for r, i in zip(rows, picked, strict=True) if i < r.whole]
-    )
+    split = [(r.split, r.ranks[i]) for r, i in zip(rows, picked, strict=True) if i < r.whole]
+    layers = [Refitted(output=each.whole.layer.node.output[0]) for each, _ in split]
+    write_splits(index, split)
     if settings.repair:
-        proto = refitted(original, proto, thin, seen, reference, work.progress)
+        proto = refit(original, proto, layers, seen, held_out=unseen, tick=work.progress)
     return proto, rows, picked
-
-
-def _batch(model: Model) -> int:
-    """Samples that the model takes at once; 1 where it takes any number."""
-    size = next((t.shape[0] for t in model.signature.inputs if t.shape), 1)
-    return size if isinstance(size, int) else 1
 
 
 def _cost(row: Row, picked: int) -> LayerCost:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from onnx import NodeProto, helper
@@ -18,42 +17,20 @@ from edgekit.passes.stored_layers import shifted_bias
 _BY_AXIS = ("strides", "dilations", "pads")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Thin:
-    """A layer that was split: its rank, the second node, and the value between both."""
-
-    split: Split
-    rank: int
-    node: NodeProto
-    between: str
-
-
-def write_splits(index: GraphIndex, picked: Sequence[tuple[Split, int]]) -> list[Thin]:
+def write_splits(index: GraphIndex, picked: Sequence[tuple[Split, int]]) -> None:
     """Replace layers by their factors of a rank, in place; biases take what is lost on average.
 
     What the second node makes has the name that the layer's output had.
     """
-    thin: dict[int, tuple[NodeProto, Thin]] = {}
+    thin: dict[int, tuple[NodeProto, NodeProto]] = {}
     for split, rank in picked:
         shifted_bias(index, split.whole.stored, split.way.shift(rank))
-        old = split.whole.layer.node
-        first, second = _nodes(index, split, rank)
-        made = Thin(split=split, rank=rank, node=second, between=second.input[0])
-        thin[id(old)] = first, made
+        thin[id(split.whole.layer.node)] = _nodes(index, split, rank)
     nodes: list[NodeProto] = []
     for node in index.graph.node:
-        if id(node) in thin:
-            first, made = thin[id(node)]
-            nodes += [first, made.node]
-        else:
-            nodes.append(node)
+        nodes += thin.get(id(node), (node,))
     index.replace_nodes(nodes)
     index.drop_unread_constants()
-    by_output = {node.output[0]: node for node in index.graph.node if node.output}
-    return [
-        Thin(split=m.split, rank=m.rank, node=by_output[m.node.output[0]], between=m.between)
-        for _, m in thin.values()
-    ]
 
 
 def _nodes(index: GraphIndex, split: Split, rank: int) -> tuple[NodeProto, NodeProto]:

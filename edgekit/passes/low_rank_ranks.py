@@ -11,7 +11,15 @@ import numpy as np
 from edgekit.errors import PassRefused
 from edgekit.graphs.divergence import Reference
 from edgekit.graphs.index import GraphIndex
-from edgekit.passes.allocation import Choice, Options, allocate, at_most, lightest, nearest
+from edgekit.passes.allocation import (
+    Choice,
+    Options,
+    allocate,
+    as_divergence,
+    at_most,
+    lightest,
+    nearest,
+)
 from edgekit.passes.low_rank_splits import Split
 from edgekit.passes.stored_layers import replaced, restored, shifted_bias
 from edgekit.progress import Tick
@@ -19,8 +27,6 @@ from edgekit.recipe import LowRank
 
 # Divergence that is no longer in proportion to a layer's error, so that it is tried at more ranks.
 _TOO_MUCH = 0.1
-# What does not change the outputs on a few samples is not free; what ruins them has no measure.
-_NOISE, _RUINED = 1e-9, 1e6
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,7 +84,7 @@ def measured(
                 lost = reference.divergence(index.proto)
             if lost <= _TOO_MUCH:
                 break
-        made.append(_scaled(row, tried, lost))
+        made.append(replace(row, options=as_divergence(row.options, tried, lost)))
     return made
 
 
@@ -93,15 +99,6 @@ def _of_rank(index: GraphIndex, split: Split, rank: int) -> Iterator[None]:
     finally:
         undo()
         restored(index, stored.name, before)
-
-
-def _scaled(row: Row, tried: int, lost: float) -> Row:
-    """The row with divergences for errors; one that made infinities costs more than any other."""
-    choices = row.options.choices
-    at_probe = choices[tried].damage or max(c.damage for c in choices) or 1.0
-    each = max(min(lost, _RUINED), _NOISE) if np.isfinite(lost) else _RUINED
-    scaled = [Choice(bits=c.bits, damage=each * (c.damage / at_probe)) for c in choices]
-    return replace(row, options=replace(row.options, choices=scaled))
 
 
 def pick(rows: Sequence[Row], settings: LowRank) -> list[int]:

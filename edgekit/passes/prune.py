@@ -19,6 +19,7 @@ from edgekit.layers import LayerCost, write_layers
 from edgekit.model import Model
 from edgekit.passes import Work
 from edgekit.passes.grids import Doubles
+from edgekit.passes.layer_inputs import not_finite
 from edgekit.passes.paired_inputs import Pairs, gather_pairs
 from edgekit.passes.sparsities import (
     Row,
@@ -58,8 +59,9 @@ def prune(model: Model, settings: Prune, work: Work) -> Path:
         raise PassRefused("pruning needs calibration data")
     proto = prepare(load(model.path), _OPSET, float32_only=True)
     index = GraphIndex(proto)
+    batch = model.signature.batch
     seen, unseen = held_out(
-        work.calibration, settings.max_samples, most=_MOST_HELD_OUT, batch=_batch(model)
+        work.calibration, settings.max_samples, most=_MOST_HELD_OUT, batch=batch
     )
     try:
         layers = stored_layers(index, seen, work.progress)
@@ -76,21 +78,13 @@ def prune(model: Model, settings: Prune, work: Work) -> Path:
         shares = pick(rows, settings)
         _prune(index, rows, shares, seen, settings, reference, work)
     except FloatingPointError as error:
-        raise PassRefused(
-            f"value {error} is not finite on the calibration samples, or too large to be squared"
-        ) from error
+        raise not_finite(error) from error
     index.drop_unread_constants()
     target = work.scratch / "pruned.onnx"
     save(proto, target)
     if reference.can_tell:
         write_layers(work.scratch, [_cost(index, *each) for each in zip(rows, shares, strict=True)])
     return target
-
-
-def _batch(model: Model) -> int:
-    """Samples that the model takes at once; 1 where it takes any number."""
-    size = next((t.shape[0] for t in model.signature.inputs if t.shape), 1)
-    return size if isinstance(size, int) else 1
 
 
 def _check(layers: Sequence[StoredLayer], settings: Prune) -> None:

@@ -26,6 +26,7 @@ from edgekit.model import Model
 from edgekit.passes import Work
 from edgekit.passes.branch_choice import branch_options
 from edgekit.passes.ladders import Trial, ladders_of
+from edgekit.passes.layer_inputs import not_finite
 from edgekit.passes.leaving_out import left_out
 from edgekit.passes.pruning_limits import nothing_can_go, too_much
 from edgekit.passes.readers import Reader, cut_and_refit, find_readers, with_biases
@@ -66,8 +67,7 @@ def prune_channels(model: Model, settings: PruneChannels, work: Work) -> Path:
         raise PassRefused("pruning channels needs calibration data")
     proto = prepare(load(model.path), _OPSET, float32_only=True)
     with_biases(proto)
-    size = next((t.shape[0] for t in model.signature.inputs if t.shape), 1)
-    batch = size if isinstance(size, int) else 1
+    batch = model.signature.batch
     seen, unseen = held_out(
         work.calibration, settings.max_samples, most=_MOST_HELD_OUT, batch=batch
     )
@@ -89,9 +89,7 @@ def prune_channels(model: Model, settings: PruneChannels, work: Work) -> Path:
     try:
         made, costs = job.run()
     except FloatingPointError as error:
-        raise PassRefused(
-            f"value {error} is not finite on the calibration samples, or too large to be squared"
-        ) from error
+        raise not_finite(error) from error
     del made.graph.value_info[:]
     old_names(proto, made)
     target = work.scratch / "pruned.onnx"

@@ -24,6 +24,7 @@ from edgekit.passes.allocation import allocate, at_most, lightest, nearest
 from edgekit.passes.containers import Quantized, write_int8, write_native
 from edgekit.passes.grids import entropy
 from edgekit.passes.layer_choices import FLOAT_BITS, Row, measured, row_of, with_float
+from edgekit.passes.layer_inputs import not_finite
 from edgekit.passes.stored_layers import StoredLayer, stored_layers
 from edgekit.recipe import QuantizeWeights
 
@@ -58,15 +59,14 @@ def quantize_weights(model: Model, settings: QuantizeWeights, work: Work) -> Pat
         proto = prepare(proto, _OPSET_INT4)
         proto.ir_version = max(proto.ir_version, _IR_INT4)
     index = GraphIndex(proto)
+    batch = model.signature.batch
     seen, unseen = held_out(
-        work.calibration, settings.max_samples, most=_MOST_HELD_OUT, batch=_batch(model)
+        work.calibration, settings.max_samples, most=_MOST_HELD_OUT, batch=batch
     )
     try:
         layers = stored_layers(index, seen, work.progress)
     except FloatingPointError as error:
-        raise PassRefused(
-            f"value {error} is not finite on the calibration samples, or too large to be squared"
-        ) from error
+        raise not_finite(error) from error
     if not layers:
         raise PassRefused("no Conv, Gemm, MatMul or embedding with a float32 weight of its own")
     _check_names(settings, layers)
@@ -85,12 +85,6 @@ def quantize_weights(model: Model, settings: QuantizeWeights, work: Work) -> Pat
     if reference.can_tell:
         write_layers(work.scratch, _costs(rows, picked, made))
     return target
-
-
-def _batch(model: Model) -> int:
-    """Samples that the model takes at once; 1 where it takes any number."""
-    size = next((t.shape[0] for t in model.signature.inputs if t.shape), 1)
-    return size if isinstance(size, int) else 1
 
 
 def _check_names(settings: QuantizeWeights, layers: Sequence[StoredLayer]) -> None:

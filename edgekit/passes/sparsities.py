@@ -9,7 +9,7 @@ import numpy as np
 
 from edgekit.graphs.divergence import Reference
 from edgekit.graphs.index import GraphIndex
-from edgekit.passes.allocation import Choice, Options, allocate, nearest
+from edgekit.passes.allocation import Choice, Options, allocate, as_divergence, nearest
 from edgekit.passes.paired_inputs import Pairs
 from edgekit.passes.sensitivity import damage
 from edgekit.passes.sparse import (
@@ -28,8 +28,6 @@ from edgekit.recipe import Prune
 _LEVELS = (*(level / 10 for level in range(10)), 0.95)
 # Where a layer alone changes the outputs so much, it is tried again with fewer zeros.
 _TOO_MUCH = 0.1
-# Divergence is told from so much on; what does not change the outputs is not free.
-_NOISE, _RUINED = 1e-9, 1e6
 _ROUNDING = 1e-6
 # Layers of fewer inputs per output have few zeros to spare (depthwise ones have a window); where
 # all of them are no larger part of the weights, they stay dense.
@@ -147,11 +145,7 @@ def _measured(index: GraphIndex, row: Row, settings: Prune, reference: Reference
     at, lost = _probed(index, row, settings, settings.sparsity, reference)
     if not lost <= _TOO_MUCH:
         at, lost = _probed(index, row, settings, settings.sparsity / 2, reference)
-    choices = row.options.choices
-    each = max(min(lost, _RUINED), _NOISE) if np.isfinite(lost) else _RUINED
-    base = choices[at].damage or max(c.damage for c in choices) or 1.0
-    scaled = [Choice(bits=c.bits, damage=each * c.damage / base) for c in choices]
-    return replace(row, options=replace(row.options, choices=scaled))
+    return replace(row, options=as_divergence(row.options, at, lost))
 
 
 def _probed(

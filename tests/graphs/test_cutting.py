@@ -106,7 +106,7 @@ def test_what_would_be_left_with_nothing_is_named():
     assert kinds(channels) == [("neurons", 8, 1)]
 
 
-def test_a_weight_read_twice_is_cut_for_each_reader_as_it_needs():
+def test_a_weight_read_twice_is_cut_as_one():
     text = """
     twice (float[n, 6] x) => (float[n, 4] y, float[n, 4] z)
     {
@@ -120,6 +120,27 @@ def test_a_weight_read_twice_is_cut_for_each_reader_as_it_needs():
     """
     weights = {"w": normal(6, 8), "u": normal(6, 8, seed=1), "v": normal(8, 4), "s": normal(8)}
     channels = found(proto(text, weights=weights))
+    assert kinds(channels) == [("neurons", 8, 1)]
+    smaller = holds(channels, [0, 1])
+    sizes = sorted(tuple(t.dims) for t in smaller.graph.initializer)
+    assert sizes == [(6,), (6, 4), (6, 6), (6, 6)]
+
+
+def test_a_bias_read_twice_is_cut_for_each_reader_as_it_needs():
+    text = """
+    twice (float[n, 6] x) => (float[n, 4] y)
+    {
+      a = Gemm(x, w, s)
+      b = Relu(a)
+      e = MatMul(b, v)
+      c = Gemm(x, u, s)
+      d = Tanh(c)
+      f = MatMul(d, t)
+      y = Add(e, f)
+    }
+    """
+    weights = {"w": normal(6, 8), "u": normal(6, 8, seed=1), "s": normal(8)}
+    channels = found(proto(text, weights=weights | {"v": normal(8, 4), "t": normal(8, 4, seed=2)}))
     assert kinds(channels) == [("neurons", 8, 1), ("neurons", 8, 1)]
     smaller = holds(channels, [0, 1, 12])
     sizes = {tuple(t.dims) for t in smaller.graph.initializer}
