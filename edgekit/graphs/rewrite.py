@@ -159,13 +159,8 @@ def _fold_small_casts(proto: ModelProto) -> None:
     kept: list[NodeProto] = []
     for node in proto.graph.node:
         value = index.constant(node.input[0]) if node.op_type == "Cast" else None
-        kind = attribute(node, "to", 0)
-        if (
-            value is None
-            or value.size > _FEW
-            or kind not in _PLAIN
-            or node.output[0] in index.outputs
-        ):
+        kind, made = attribute(node, "to", 0), node.output[0] if node.output else ""
+        if value is None or value.size > _FEW or kind not in _PLAIN or made in index.outputs:
             kept.append(node)
             continue
         cast = value.astype(helper.tensor_dtype_to_np_dtype(kind))
