@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from onnx import ModelProto
@@ -13,7 +13,7 @@ from edgekit.data import held_out
 from edgekit.errors import PassRefused
 from edgekit.graphs.branches import Branch, branches, without
 from edgekit.graphs.channels import Channels, Family, find_channels
-from edgekit.graphs.cutting import key, macs_of, permitted
+from edgekit.graphs.cutting import macs_of, permitted
 from edgekit.graphs.divergence import Reference
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.names import old_names
@@ -29,7 +29,8 @@ from edgekit.passes.ladders import Trial, ladders_of
 from edgekit.passes.layer_inputs import not_finite
 from edgekit.passes.leaving_out import left_out
 from edgekit.passes.pruning_limits import nothing_can_go, too_much
-from edgekit.passes.readers import Reader, cut_and_refit, find_readers, with_biases
+from edgekit.passes.pruning_plan import Plan, costs_of
+from edgekit.passes.readers import cut_and_refit, find_readers, with_biases
 from edgekit.passes.refit import Refitted, refit
 from edgekit.passes.widths import Ladder, Sizes, alike, allocate, damage_of, gone
 from edgekit.progress import Tick
@@ -44,7 +45,6 @@ _STAGES = 24
 _LAG = 1.12
 # Where that would take more than so much of what may stay, the time is left as it is.
 _TOO_FAR = 0.9
-_FLOAT_BITS, _FLOAT_BYTES = 32, 4
 _ROUNDING = 1e-9
 # So much more than was asked is told, as part of all.
 _OVERSHOT = 0.05
@@ -105,19 +105,6 @@ def _shapes(proto: ModelProto, parts: Sequence[Samples], batch: int) -> dict[str
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Plan:
-    """What is to go: residual layers first, then groups of the graph that is left."""
-
-    channels: Channels
-    readers: Sequence[Reader]
-    ladders: Sequence[Ladder]
-    state: Sequence[int]
-    going: Sequence[int]
-    branches: Mapping[str, float] = field(default_factory=dict)  # damage of each by its name
-    told: str = ""  # what goes, where that is much more than was asked
-
-
-@dataclass(frozen=True, kw_only=True)
 class _Job:
     """One model to prune, and what it is held against."""
 
@@ -145,9 +132,9 @@ class _Job:
                 stages=_STAGES,
             )
         measured = self.settings.allocation == "measured"
-        return made, [*_left_out_costs(plan), *_costs(plan, measured=measured)]
+        return made, costs_of(plan, measured=measured)
 
-    def _plan(self) -> _Plan:
+    def _plan(self) -> Plan:
         reference = Reference(self.original, self.unseen)
         channels = find_channels(self.original, self.shapes)
         found = self._branches(reference)
@@ -181,7 +168,7 @@ class _Job:
 
     def _laddered(
         self, channels: Channels, families: Sequence[Family], reference: Reference
-    ) -> _Plan:
+    ) -> Plan:
         readers = find_readers(channels, self.seen, self.tick) if families else []
         trial = Trial(
             channels=channels,
@@ -191,9 +178,9 @@ class _Job:
             settings=self.settings,
         )
         ladders = ladders_of(trial, families, self.tick)
-        return _Plan(channels=channels, readers=readers, ladders=ladders, state=(), going=())
+        return Plan(channels=channels, readers=readers, ladders=ladders, state=(), going=())
 
-    def _narrowed(self, plan: _Plan, most: float) -> list[int]:
+    def _narrowed(self, plan: Plan, most: float) -> list[int]:
         """A step for each ladder so that so many multiply-accumulates are left, if they can."""
         sizes = Sizes(plan.channels, plan.ladders)
         if self.settings.allocation == "uniform":
@@ -207,13 +194,13 @@ class _Job:
             return swift
         return allocate(plan.ladders, sizes.macs, most, pace=sizes.paced)
 
-    def _least(self, plan: _Plan, most: float) -> float:
+    def _least(self, plan: Plan, most: float) -> float:
         """The damage of the best widths that leave so much; infinite where none do."""
         state = self._narrowed(plan, most)
         reached = Sizes(plan.channels, plan.ladders).macs(state) <= most
         return damage_of(plan.ladders, state) if reached else math.inf
 
-    def _settled(self, plan: _Plan, state: Sequence[int], *, most: float, whole: float) -> _Plan:
+    def _settled(self, plan: Plan, state: Sequence[int], *, most: float, whole: float) -> Plan:
         going = permitted(plan.channels, gone(plan.ladders, state))
         left = macs_of(plan.channels, going)
         if left > most:
@@ -223,7 +210,7 @@ class _Job:
             told = f"{100 * (1 - left / whole):.1f} % of the multiply-accumulates go in all"
         return replace(plan, state=state, going=going, told=told)
 
-    def _units(self, plan: _Plan) -> _Plan:
+    def _units(self, plan: Plan) -> Plan:
         """The same part of the groups of each kind, as their damages share it out."""
         state = [0] * len(plan.ladders)
         for kind in dict.fromkeys(ladder.family.kind for ladder in plan.ladders):
@@ -264,65 +251,3 @@ def _repaired(channels: Channels, chosen: Sequence[int]) -> list[Refitted]:
             kept = channels.kept(use.labels, chosen)
             found.append(Refitted(output=use.node.output[0], kept=kept))
     return found
-
-
-def _left_out_costs(plan: _Plan) -> list[LayerCost]:
-    return [
-        LayerCost(
-            layer=name,
-            op="Add",
-            parameters=0,
-            bits=_FLOAT_BITS,
-            width=_FLOAT_BITS,
-            kl=damage,
-            bytes=0,
-            note=_with(plan.told, "residual layer left out", "as a whole"),
-        )
-        for name, damage in plan.branches.items()
-    ]
-
-
-def _with(told: str, note: str, why: str) -> str:
-    """A note that says why more went than was asked, where that is told."""
-    return f"{note} {why}; {told}" if told else note
-
-
-def _costs(plan: _Plan, *, measured: bool) -> list[LayerCost]:
-    """What each family has now, and what that costs the outputs where that was measured."""
-    going = set(plan.going)
-    return [
-        _cost(
-            plan,
-            ladder,
-            damage=float(ladder.damages[step]) if measured else 0.0,
-            went=len(going & set(ladder.family.groups)),
-        )
-        for ladder, step in zip(plan.ladders, plan.state, strict=True)
-    ]
-
-
-def _cost(plan: _Plan, ladder: Ladder, *, damage: float, went: int) -> LayerCost:
-    channels, family = plan.channels, ladder.family
-    first = next(p for p in channels.groups[family.groups[0]].places if p.role == "makes")
-    uses = [
-        use
-        for use in channels.walk.uses
-        if key(use.node) == key(first.node) and use.position == first.position
-    ]
-    flags = channels.flags(plan.going)
-    parameters = math.prod(int(channels.stays(use.labels, flags).sum()) for use in uses)
-    count = len(family.groups)
-    note = f"{count} {family.kind}"
-    if went:
-        steps = f"in steps of {ladder.steps[1]}"
-        note = _with(plan.told, f"{count} -> {count - went} {family.kind}", steps)
-    return LayerCost(
-        layer=family.name,
-        op=first.node.op_type,
-        parameters=parameters,
-        bits=_FLOAT_BITS,
-        width=_FLOAT_BITS,
-        kl=damage,
-        bytes=_FLOAT_BYTES * parameters,
-        note=note,
-    )

@@ -1,0 +1,99 @@
+"""What is to go of a model by structured pruning, and the record of what became of its layers."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from edgekit.graphs.channels import Channels
+from edgekit.graphs.cutting import key
+from edgekit.layers import LayerCost
+from edgekit.passes.readers import Reader
+from edgekit.passes.widths import Ladder
+
+_FLOAT_BITS, _FLOAT_BYTES = 32, 4
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """What is to go: residual layers first, then groups of the graph that is left."""
+
+    channels: Channels
+    readers: Sequence[Reader]
+    ladders: Sequence[Ladder]
+    state: Sequence[int]
+    going: Sequence[int]
+    branches: Mapping[str, float] = field(default_factory=dict)  # damage of each by its name
+    told: str = ""  # what goes, where that is much more than was asked
+
+
+def costs_of(plan: Plan, *, measured: bool) -> list[LayerCost]:
+    """What each residual layer that goes and each family has now.
+
+    Args:
+        plan: as it is carried out.
+        measured: damages are divergences of the outputs; others are not told.
+    """
+    return [*_left_out_costs(plan), *_costs(plan, measured=measured)]
+
+
+def _left_out_costs(plan: Plan) -> list[LayerCost]:
+    return [
+        LayerCost(
+            layer=name,
+            op="Add",
+            parameters=0,
+            bits=_FLOAT_BITS,
+            width=_FLOAT_BITS,
+            kl=damage,
+            bytes=0,
+            note=_with(plan.told, "residual layer left out", "as a whole"),
+        )
+        for name, damage in plan.branches.items()
+    ]
+
+
+def _with(told: str, note: str, why: str) -> str:
+    """A note that says why more went than was asked, where that is told."""
+    return f"{note} {why}; {told}" if told else note
+
+
+def _costs(plan: Plan, *, measured: bool) -> list[LayerCost]:
+    going = set(plan.going)
+    return [
+        _cost(
+            plan,
+            ladder,
+            damage=float(ladder.damages[step]) if measured else 0.0,
+            went=len(going & set(ladder.family.groups)),
+        )
+        for ladder, step in zip(plan.ladders, plan.state, strict=True)
+    ]
+
+
+def _cost(plan: Plan, ladder: Ladder, *, damage: float, went: int) -> LayerCost:
+    channels, family = plan.channels, ladder.family
+    first = next(p for p in channels.groups[family.groups[0]].places if p.role == "makes")
+    uses = [
+        use
+        for use in channels.walk.uses
+        if key(use.node) == key(first.node) and use.position == first.position
+    ]
+    flags = channels.flags(plan.going)
+    parameters = math.prod(int(channels.stays(use.labels, flags).sum()) for use in uses)
+    count = len(family.groups)
+    note = f"{count} {family.kind}"
+    if went:
+        steps = f"in steps of {ladder.steps[1]}"
+        note = _with(plan.told, f"{count} -> {count - went} {family.kind}", steps)
+    return LayerCost(
+        layer=family.name,
+        op=first.node.op_type,
+        parameters=parameters,
+        bits=_FLOAT_BITS,
+        width=_FLOAT_BITS,
+        kl=damage,
+        bytes=_FLOAT_BYTES * parameters,
+        note=note,
+    )
