@@ -14,7 +14,7 @@ import argparse
 import json
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,15 +41,16 @@ def build(folder: Path, steps: Sequence[str]) -> tuple[dict[str, Any], dict[str,
     return found["original"], next(c for name, c in found.items() if name != "original")
 
 
-def rows(name: str, folder: Path, sparsities: Sequence[float]) -> list[str]:
-    """The lines of one model."""
+def rows(name: str, folder: Path, sparsities: Sequence[float]) -> Iterator[str]:
+    """The lines of one model, each once it is known."""
     asked = [
         (f"{100 * part:g} %", way, f"sparsity={part},{settings}")
         for part in sparsities
         for way, settings in _WAYS.items()
     ]
     asked.append(("2:4", "ours", "pattern=2:4"))
-    return [_row(name, folder, *each) for each in asked]
+    for each in asked:
+        yield _row(name, folder, *each)
 
 
 def _row(name: str, folder: Path, sparsity: str, way: str, settings: str) -> str:
