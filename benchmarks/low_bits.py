@@ -10,9 +10,6 @@ is that of the packed model. The last column names the layers that make most of 
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -23,21 +20,15 @@ _AFTER = {"text": "quantize-dynamic"}
 _NAMED = 3
 
 
-def build(folder: Path, bits: float, after: str) -> dict[str, Any]:
-    """Build one recipe in a project folder; the candidates of its JSON document, by name."""
+def build(folder: Path, bits: float, after: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Build one recipe in a project folder; the original and what came of it."""
     steps = ("clean", f"weights:bits={bits},weight_bits=8", f"{after}:weight_bits=8")
-    command = [sys.executable, "-m", "edgekit", "build", "-C", str(folder), "--device", "tablet"]
-    command += [word for step in steps for word in ("--step", step)]
-    done = subprocess.run([*command, "--json"], stdout=subprocess.PIPE, check=False)
-    if done.returncode not in (0, 3):
-        raise SystemExit(f"{folder.name}: exit {done.returncode}")
-    return {c["name"]: c for c in json.loads(done.stdout)["candidates"]}
+    return zoo.one_recipe(folder, steps)
 
 
-def row(name: str, bits: float, found: dict[str, Any]) -> str:
+def row(name: str, bits: float, original: dict[str, Any], made: dict[str, Any]) -> str:
     """One line of the table."""
-    before = found["original"]["measurements"][0]
-    made = next(c for n, c in found.items() if n != "original")
+    before = original["measurements"][0]
     after, compared = made["measurements"][0], made["comparison"]
     low, high = compared["interval_points"]
     was, now = (100 * m["correct"] / m["n"] for m in (before, after))
@@ -74,7 +65,7 @@ def main() -> None:
             folder = zoo.write_project(options.zoo, entry, options.out / name)
             after = _AFTER.get(name.partition("-")[0], "quantize")
             for bits in options.bits:
-                print(row(name, bits, build(folder, bits, after)), flush=True)
+                print(row(name, bits, *build(folder, bits, after)), flush=True)
 
 
 if __name__ == "__main__":

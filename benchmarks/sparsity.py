@@ -11,12 +11,8 @@ each layer where they are said to be uniform. p50 / fp32 is that of the pruned f
 from __future__ import annotations
 
 import argparse
-import json
-import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import zoo
 
@@ -28,17 +24,6 @@ _WAYS = {
     "ours, uniform": "allocation=uniform",
     "ours, measured": "allocation=measured",
 }
-
-
-def build(folder: Path, steps: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Build one recipe in a project folder; the original and what came of it."""
-    command = [sys.executable, "-m", "edgekit", "build", "-C", str(folder), "--device", "tablet"]
-    command += [word for step in steps for word in ("--step", step)]
-    done = subprocess.run([*command, "--json"], stdout=subprocess.PIPE, check=False)
-    if done.returncode not in (0, 3):
-        raise SystemExit(f"{folder.name}: exit {done.returncode}")
-    found = {c["name"]: c for c in json.loads(done.stdout)["candidates"]}
-    return found["original"], next(c for name, c in found.items() if name != "original")
 
 
 def rows(name: str, folder: Path, sparsities: Sequence[float]) -> Iterator[str]:
@@ -55,8 +40,8 @@ def rows(name: str, folder: Path, sparsities: Sequence[float]) -> Iterator[str]:
 
 def _row(name: str, folder: Path, sparsity: str, way: str, settings: str) -> str:
     prune = ("clean", f"prune:{settings}")
-    before, pruned = build(folder, prune)
-    _, small = build(folder, (*prune, _INT8.get(name.partition("-")[0], "quantize")))
+    before, pruned = zoo.one_recipe(folder, prune)
+    _, small = zoo.one_recipe(folder, (*prune, _INT8.get(name.partition("-")[0], "quantize")))
     was, now, then = (c["measurements"][0] for c in (before, pruned, small))
     percent = [100 * m["correct"] / m["n"] for m in (was, now, then)]
     speed = now["latency"]["quiet_p50_ms"] / was["latency"]["quiet_p50_ms"]

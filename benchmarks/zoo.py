@@ -14,6 +14,7 @@ import json
 import subprocess
 import sys
 import tomllib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,14 +60,21 @@ def _preprocess(entry: dict[str, Any]) -> list[str]:
     return ["[data.preprocess]", *(f"{key} = {json.dumps(v)}" for key, v in settings.items())]
 
 
-def build(folder: Path, device: str) -> dict[str, Any]:
-    """Run ``edgekit build`` in a project folder; its JSON document."""
+def build(folder: Path, device: str, steps: Sequence[str] = ()) -> dict[str, Any]:
+    """Run ``edgekit build`` in a project folder, of these steps if any; its JSON document."""
     command = [sys.executable, "-m", "edgekit", "build", "-C", str(folder), "--device", device]
+    command += [word for step in steps for word in ("--step", step)]
     done = subprocess.run([*command, "--json"], stdout=subprocess.PIPE, check=False)
     if done.returncode not in (0, 3):
         raise SystemExit(f"{folder.name}: exit {done.returncode}")
     facts: dict[str, Any] = json.loads(done.stdout)
     return facts
+
+
+def one_recipe(folder: Path, steps: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The original, and what one recipe made of it, both measured for a tablet."""
+    found = {c["name"]: c for c in build(folder, "tablet", steps)["candidates"]}
+    return found["original"], next(c for name, c in found.items() if name != "original")
 
 
 def row(name: str, facts: dict[str, Any]) -> str:

@@ -14,6 +14,7 @@ from edgekit_agent.codec import decode, encode
 from edgekit_agent.files import write_whole
 
 LAYERS = "layers.json"
+_FLOAT_BITS = 32
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +43,20 @@ class LayerCost:
         """What became of the layer beside its bits, in words; empty where nothing did."""
         zeros = f"{100 * self.zeros:.0f} % zeros" if self.zeros else ""
         return ", ".join(filter(None, (self.note, zeros)))
+
+
+def float_layer(*, layer: str, op: str, parameters: int, kl: float, note: str) -> LayerCost:
+    """A layer, or what is left of it, whose weights are float32."""
+    return LayerCost(
+        layer=layer,
+        op=op,
+        parameters=parameters,
+        bits=_FLOAT_BITS,
+        width=_FLOAT_BITS,
+        kl=kl,
+        bytes=parameters * _FLOAT_BITS // 8,
+        note=note,
+    )
 
 
 def write_layers(folder: Path, costs: Sequence[LayerCost]) -> None:

@@ -13,7 +13,7 @@ from edgekit.graphs.divergence import Reference
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.onnx_file import load, save
 from edgekit.graphs.rewrite import prepare
-from edgekit.layers import LayerCost, write_layers
+from edgekit.layers import LayerCost, float_layer, write_layers
 from edgekit.model import Model
 from edgekit.passes import Work
 from edgekit.passes.factors import Spatial
@@ -29,7 +29,6 @@ from edgekit_agent.records import Samples
 _OPSET = 13
 # Held-out samples; each layer is tried on all of them.
 _MOST_HELD_OUT = 32
-_FLOAT_BITS, _FLOAT_BYTES = 32, 4
 
 
 def low_rank(model: Model, settings: LowRank, work: Work) -> Path:
@@ -121,13 +120,5 @@ def _left(whole: Whole) -> LayerCost:
 
 
 def _record(whole: Whole, parameters: int, lost: float, note: str) -> LayerCost:
-    return LayerCost(
-        layer=whole.stored.name,
-        op=whole.stored.op,
-        parameters=parameters,
-        bits=_FLOAT_BITS,
-        width=_FLOAT_BITS,
-        kl=lost,
-        bytes=_FLOAT_BYTES * parameters,
-        note=note,
-    )
+    name, op = whole.stored.name, whole.stored.op
+    return float_layer(layer=name, op=op, parameters=parameters, kl=lost, note=note)

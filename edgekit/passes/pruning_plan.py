@@ -8,11 +8,9 @@ from dataclasses import dataclass, field
 
 from edgekit.graphs.channels import Channels
 from edgekit.graphs.cutting import key
-from edgekit.layers import LayerCost
+from edgekit.layers import LayerCost, float_layer
 from edgekit.passes.readers import Reader
 from edgekit.passes.widths import Ladder
-
-_FLOAT_BITS, _FLOAT_BYTES = 32, 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,14 +38,11 @@ def costs_of(plan: Plan, *, measured: bool) -> list[LayerCost]:
 
 def _left_out_costs(plan: Plan) -> list[LayerCost]:
     return [
-        LayerCost(
+        float_layer(
             layer=name,
             op="Add",
             parameters=0,
-            bits=_FLOAT_BITS,
-            width=_FLOAT_BITS,
             kl=damage,
-            bytes=0,
             note=_with(plan.told, "residual layer left out", "as a whole"),
         )
         for name, damage in plan.branches.items()
@@ -87,13 +82,5 @@ def _cost(plan: Plan, ladder: Ladder, *, damage: float, went: int) -> LayerCost:
     if went:
         steps = f"in steps of {ladder.steps[1]}"
         note = _with(plan.told, f"{count} -> {count - went} {family.kind}", steps)
-    return LayerCost(
-        layer=family.name,
-        op=first.node.op_type,
-        parameters=parameters,
-        bits=_FLOAT_BITS,
-        width=_FLOAT_BITS,
-        kl=damage,
-        bytes=_FLOAT_BYTES * parameters,
-        note=note,
-    )
+    op = first.node.op_type
+    return float_layer(layer=family.name, op=op, parameters=parameters, kl=damage, note=note)
