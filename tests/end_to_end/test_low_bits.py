@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import pytest
-import zoo as bench
 
 from edgekit.evaluate import transfer_bytes
-from edgekit.intake import Request, take_in
 from edgekit.layers import read_layers
 from edgekit.passes import step
 from edgekit.passes.running import run_step
 from edgekit.recipe import Clean, QuantizeStatic, QuantizeWeights
+from tests.end_to_end.entries import taken_in
 from tests.end_to_end.test_zoo import plainly_scored
 from tests.tiny import work
 
@@ -28,12 +27,7 @@ pytestmark = pytest.mark.zoo
 def test_few_bits_travel_light_and_stay_accurate(
     zoo, tmp_path, monkeypatch, name, bits, most_points, least_ratio
 ):
-    if not (zoo / name).is_dir():
-        pytest.skip(f"{name} is not in {zoo}")
-    monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
-    entry = bench.entries(zoo)[name]
-    folder = bench.write_project(zoo, entry, tmp_path / name)
-    intake = take_in(Request(folder=folder, device="tablet"))
+    entry, intake = taken_in(zoo, tmp_path, monkeypatch, name)
     samples = intake.calibration.samples
     clean = run_step(step(Clean()), intake.model, work(tmp_path, samples))
     few = work(tmp_path, samples)

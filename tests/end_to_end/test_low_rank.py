@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import pytest
-import zoo as bench
 
 from edgekit.graphs.cost import cost
 from edgekit.graphs.onnx_file import load
-from edgekit.intake import Request, take_in
 from edgekit.passes import step
 from edgekit.passes.running import run_step
 from edgekit.recipe import LowRank, QuantizeStatic
+from tests.end_to_end.entries import taken_in
 from tests.end_to_end.test_zoo import plainly_scored
 from tests.tiny import work
 
@@ -19,12 +18,7 @@ pytestmark = pytest.mark.zoo
 
 def test_thin_layers_stay_accurate_and_take_8_bits(zoo, tmp_path, monkeypatch):
     name = "ic-resnet8"
-    if not (zoo / name).is_dir():
-        pytest.skip(f"{name} is not in {zoo}")
-    monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
-    entry = bench.entries(zoo)[name]
-    folder = bench.write_project(zoo, entry, tmp_path / name)
-    intake = take_in(Request(folder=folder, device="tablet"))
+    entry, intake = taken_in(zoo, tmp_path, monkeypatch, name)
     samples = intake.calibration.samples
 
     thin = run_step(step(LowRank(keep=0.75)), intake.model, work(tmp_path, samples))

@@ -17,24 +17,10 @@ from edgekit.passes.running import run_step
 from edgekit.passes.sparse import Aim, OfEach, Share, pruned, pruned_by_magnitude
 from edgekit.recipe import Prune, Step
 from tests.passes.graphs_of_all_kinds import QUANTISABLE
+from tests.passes.separable import network, weights
 from tests.tiny import apply, model, normal, run, samples, sqnr_db, uniform, work
 
-NETWORK = (
-    "g (float[N,4,10,10] x) => (float[N,10] y) { "
-    "c = Conv<pads = [1,1,1,1]>(x, w0, b0) r = Relu(c) "
-    "d = Conv<pads = [1,1,1,1], group = 16>(r, w1) q = Relu(d) "
-    "e = Conv<strides = [2,2]>(q, w2, b2) t = Relu(e) p = GlobalAveragePool(t) f = Flatten(p) "
-    "y = Gemm<transB = 1>(f, v, k) }"
-)
-WEIGHTS = {
-    "w0": normal(16, 4, 3, 3, scale=0.3),
-    "b0": normal(16),
-    "w1": normal(16, 1, 3, 3, scale=0.4, seed=1),
-    "w2": normal(24, 16, 1, 1, scale=0.3, seed=2),
-    "b2": normal(24),
-    "v": normal(10, 24, seed=3),
-    "k": normal(10),
-}
+NETWORK, WEIGHTS = network(4, 10), weights(4)
 LAYERS = ("w0", "w1", "w2", "v")
 UNSEEN = uniform(64, 4, 10, 10, seed=9)
 

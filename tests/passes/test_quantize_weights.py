@@ -18,6 +18,7 @@ from edgekit.passes.grids import entropy, fixed_grid
 from edgekit.passes.layer_inputs import Layer, gather_moments
 from edgekit.passes.running import run_step
 from edgekit.recipe import QuantizeWeights, Step
+from tests.passes.separable import network, weights
 from tests.tiny import (
     apply,
     fused_ops,
@@ -32,22 +33,7 @@ from tests.tiny import (
     work,
 )
 
-NETWORK = (
-    "g (float[N,3,12,12] x) => (float[N,10] y) { "
-    "c = Conv<pads = [1,1,1,1]>(x, w0, b0) r = Relu(c) "
-    "d = Conv<pads = [1,1,1,1], group = 16>(r, w1) q = Relu(d) "
-    "e = Conv<strides = [2,2]>(q, w2, b2) t = Relu(e) p = GlobalAveragePool(t) f = Flatten(p) "
-    "y = Gemm<transB = 1>(f, v, k) }"
-)
-WEIGHTS = {
-    "w0": normal(16, 3, 3, 3, scale=0.3),
-    "b0": normal(16),
-    "w1": normal(16, 1, 3, 3, scale=0.4, seed=1),
-    "w2": normal(24, 16, 1, 1, scale=0.3, seed=2),
-    "b2": normal(24),
-    "v": normal(10, 24, seed=3),
-    "k": normal(10),
-}
+NETWORK, WEIGHTS = network(3, 12), weights(3)
 
 
 def integers(made):
