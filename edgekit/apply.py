@@ -43,7 +43,7 @@ class Applied:
     """What one pass made; ``agreement`` is ``None`` where the file is the same.
 
     ``macs`` are the multiply-accumulates before and after, of a pass that is there to lower them,
-    where all shapes are known.
+    where all shapes are known. ``notes`` are facts that the pass tells the user.
     """
 
     step: Step
@@ -53,6 +53,7 @@ class Applied:
     layers: tuple[LayerCost, ...]
     macs: tuple[int, int] | None
     seconds: float
+    notes: tuple[str, ...] = ()
 
 
 def apply(
@@ -116,6 +117,7 @@ def apply(
         layers=layers,
         macs=macs,
         seconds=seconds,
+        notes=made.notes,
     )
 
 

@@ -296,6 +296,7 @@ def _candidate_line(
         packed=is_packed,
         baseline=candidate is found.baseline,
         layers=candidate.layers,
+        notes=candidate.notes,
     )
 
 

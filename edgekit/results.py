@@ -98,7 +98,8 @@ class Candidate:
     """A model that a recipe made, with what was measured of it.
 
     ``measurements`` has the host's first; ``troubles`` says why a device could not run it;
-    ``layers`` is what a pass said of the cost of each layer, empty where none did.
+    ``layers`` is what a pass said of the cost of each layer, empty where none did; ``notes`` are
+    facts that the passes of the recipe tell the user.
     """
 
     key: str
@@ -108,6 +109,7 @@ class Candidate:
     verdict: Verdict | None = None
     troubles: tuple[str, ...] = ()
     layers: tuple[LayerCost, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def measured(self, source: str) -> Measurement | None:
         """The measurement of that source (``host`` or ``device:NAME``)."""

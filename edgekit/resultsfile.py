@@ -61,6 +61,7 @@ class CandidateLine(_Line):
     packed: bool = False
     baseline: bool = False
     layers: tuple[LayerCost, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class RejectedLine(_Line):

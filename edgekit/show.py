@@ -27,6 +27,7 @@ def applied(made: Applied) -> str:
         f"transfer {size(before.transfer_bytes)} -> {size(after.transfer_bytes)}",
         *_fewer(made),
         f"  {_agreed(made)}",
+        *(f"  note: {note}" for note in made.notes),
     ]
     if made.layers:
         worst = sorted(made.layers, key=lambda c: -c.kl)[:_SHOWN_LAYERS]
@@ -87,6 +88,7 @@ def applied_facts(made: Applied) -> dict[str, object]:
         "correlation": found.correlation if found else {},
         "samples": found.samples if found else 0,
         "layers": made.layers,
+        "notes": made.notes,
         "seconds": made.seconds,
     }
 

@@ -53,8 +53,8 @@ def _form(form: Form) -> str:
 
 
 def _all_notes(outcome: Outcome) -> list[str]:
-    notes = list(outcome.notes)
     shown = outcome.found.chosen or outcome.found.nearest
+    notes = [*outcome.notes, *shown.notes]
     for measured in shown.measurements:
         doubts = measured.times.doubts if measured.times else ()
         if doubts:
@@ -90,6 +90,7 @@ def _candidate_facts(outcome: Outcome, candidate: Candidate) -> dict[str, object
         "verdict": candidate.verdict,
         "passes": bool(candidate.verdict and candidate.verdict.passes),
         "layers": layer_facts(candidate.layers),
+        "notes": candidate.notes,
     }
 
 

@@ -19,7 +19,7 @@ from edgekit.intake import Intake
 from edgekit.layers import LayerCost, layer_costs, layer_facts, read_layers, with_notes
 from edgekit.model import Model
 from edgekit.passes import PASSES, Work, tools_of
-from edgekit.passes.running import run_step
+from edgekit.passes.running import run_checked
 from edgekit.places import HOST, Place, device_place, host_identity, host_place
 from edgekit.profile import RuntimeName
 from edgekit.progress import Tick
@@ -28,6 +28,15 @@ from edgekit.results import Candidate, Rejected
 from edgekit.runtimes import runtime_of
 from edgekit_agent.codec import decode, encode
 from edgekit_agent.records import Report, Tally
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Product:
+    """The model that steps made, with the layer costs and the notes that they left."""
+
+    model: Model
+    layers: tuple[LayerCost, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass
@@ -63,8 +72,8 @@ class Workshop:
             return Rejected(recipe=recipe, reason=str(known["rejected"]))
         try:
             with self.intake.store.scratch() as scratch:
-                model, layers = self._run(recipe, scratch)
-            if model.beside and recipe.steps:
+                made = self._run(recipe, scratch)
+            if made.model.beside and recipe.steps:
                 raise PassRefused("what it makes is over 2 GiB, more than one file can hold")
         except PassRefused as refusal:
             self.intake.store.remember("candidates", key, {"rejected": str(refusal)})
@@ -72,21 +81,23 @@ class Workshop:
         except PassError as failure:
             # A fault of ours, so not remembered; the other recipes need not suffer from it.
             return Rejected(recipe=recipe, reason=f"failed: {failure}", broken=True)
-        return Candidate(key=key, recipe=recipe, model=model, layers=layers)
+        return Candidate(
+            key=key, recipe=recipe, model=made.model, layers=made.layers, notes=made.notes
+        )
 
-    def _run(self, recipe: Recipe, scratch: Path) -> tuple[Model, tuple[LayerCost, ...]]:
-        """What the recipe's steps make, and what the last step that told of layers said.
+    def _run(self, recipe: Recipe, scratch: Path) -> _Product:
+        """Run the steps of a recipe; layer costs are those of the last step that left any.
 
         Recipes that begin alike share what the steps they have in common made.
         """
         if not recipe.steps:
-            return self.intake.model, ()
+            return _Product(model=self.intake.model)
         key = self._key(recipe)
         known = self._recalled(key)
         if known is not None:
             return known
         *before, step = recipe.steps
-        model, layers = self._run(replace(recipe, steps=tuple(before)), scratch)
+        earlier = self._run(replace(recipe, steps=tuple(before)), scratch)
         calibration = self.intake.calibration
         folder = scratch / str(len(before))
         folder.mkdir()
@@ -97,23 +108,29 @@ class Workshop:
             seed=recipe.seed,
         )
         self.tick(f"{recipe.name}: {step.name}", len(before), len(before) + 1)
-        made = run_step(step, model, work)
-        layers = with_notes(read_layers(folder), layers) or layers
-        if not made.beside:  # what takes several files lasts as long as the scratch folder
-            made = replace(made, path=self.intake.store.put(made.path))
-            facts = {"digest": made.digest, "layers": layer_facts(layers)}
+        made = run_checked(step, earlier.model, work)
+        layers = with_notes(read_layers(folder), earlier.layers) or earlier.layers
+        notes = tuple(dict.fromkeys((*earlier.notes, *made.notes)))
+        model = made.model
+        if not model.beside:  # what takes several files lasts as long as the scratch folder
+            model = replace(model, path=self.intake.store.put(model.path))
+            facts = {"digest": model.digest, "layers": layer_facts(layers), "notes": notes}
             self.intake.store.remember("candidates", key, facts)
-        return made, layers
+        return _Product(model=model, layers=layers, notes=notes)
 
-    def _recalled(self, key: str) -> tuple[Model, tuple[LayerCost, ...]] | None:
-        """What was made under a key, if it is still there and whole."""
+    def _recalled(self, key: str) -> _Product | None:
+        """The product kept under a key, if it is still there and whole."""
         facts = self.intake.store.recall("candidates", key)
         path = self.intake.store.get(facts["digest"]) if facts and "digest" in facts else None
         if facts is None or path is None:
             return None
         try:
-            return read_model(path), layer_costs(facts["layers"])
-        except (KeyError, ValueError):
+            return _Product(
+                model=read_model(path),
+                layers=layer_costs(facts["layers"]),
+                notes=tuple(map(str, facts["notes"])),
+            )
+        except (KeyError, TypeError, ValueError):
             return None  # of another version: made again
 
     def _key(self, recipe: Recipe) -> str:

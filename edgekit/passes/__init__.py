@@ -28,12 +28,22 @@ from edgekit_agent.records import Samples
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """What a pass may use: a folder of its own, calibration samples, and a place to report to."""
+    """Resources of one pass run: a scratch folder, calibration samples, and channels to report by.
+
+    ``progress`` shows how far the pass is; ``note`` tells the user a fact that stays with the
+    result, such as a layer that was left as it is, and why.
+    """
 
     scratch: Path
     calibration: Samples | None
     progress: Tick
     seed: int = 0
+    notes: list[str] = field(default_factory=list, init=False)
+
+    def note(self, text: str) -> None:
+        """Tell the user one fact about the result, in one plain sentence; repeats are dropped."""
+        if text not in self.notes:
+            self.notes.append(text)
 
 
 @dataclass(frozen=True, kw_only=True)

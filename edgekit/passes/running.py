@@ -27,14 +27,18 @@ from edgekit.recipe import Step
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """What a step made; ``agreement`` is ``None`` where it made nothing new."""
+    """Result of a step; ``agreement`` is ``None`` where the step changed nothing.
+
+    ``notes`` are facts for the user, such as layers that were left as they are.
+    """
 
     model: Model
     agreement: Agreement | None
+    notes: tuple[str, ...] = ()
 
 
 def run_step(step: Step, model: Model, work: Work) -> Model:
-    """The model that a step makes of another, checked; raises as ``run_checked``."""
+    """Run a step and return the checked model; raises as ``run_checked``."""
     return run_checked(step, model, work).model
 
 
@@ -69,7 +73,7 @@ def run_checked(step: Step, model: Model, work: Work) -> Made:
     if result.digest == model.digest:
         if not spec.promise.may_find_nothing:
             raise PassError(f"{step.name}: promised another file: it is unchanged")
-        return Made(model=result, agreement=None)
+        return Made(model=result, agreement=None, notes=tuple(work.notes))
     work.progress("checking", 0, 0)
     for broken in broken_signature(model.signature, result.signature):
         raise PassError(f"{step.name}: {broken}")
@@ -83,7 +87,7 @@ def run_checked(step: Step, model: Model, work: Work) -> Made:
         raise PassError(f"{step.name}: {error}") from error
     for broken in broken_agreement(promise, found):
         raise _lost(step, spec, broken)
-    return Made(model=result, agreement=found)
+    return Made(model=result, agreement=found, notes=tuple(work.notes))
 
 
 def _lost(step: Step, spec: PassSpec, broken: str) -> PassRefused | PassError:
