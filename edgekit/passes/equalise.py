@@ -19,8 +19,10 @@ from edgekit.passes.judge import Errors
 from edgekit.passes.shadows import Shadows
 from edgekit_agent.records import Samples
 
-# f(s x) = s f(x) for every s > 0, channel by channel.
-_HOMOGENEOUS = {"Relu", "LeakyRelu", "MaxPool", "AveragePool", "GlobalAveragePool"}
+# f(s x) = s f(x) for every s > 0, channel by channel. Pools keep the channels of Conv apart, but
+# mix those of MatMul, which are on the last axis.
+_HOMOGENEOUS = {"Relu", "LeakyRelu"}
+_POOLS = {"MaxPool", "AveragePool", "GlobalAveragePool"}
 # Channels are not moved further apart than this; those that are nearly dead not at all.
 _MOST = 100.0
 _DEAD = 1e-4
@@ -68,7 +70,7 @@ def equalise(
     pairs = find_pairs(index, placement)
     if not pairs:
         return 0
-    ranges = _channel_ranges(index, pairs, estimating)
+    ranges = channel_ranges(index, pairs, estimating)
     scales = [_scales(index, pair, *each) for pair, each in zip(pairs, ranges, strict=True)]
     helps = _judge(index, placement, pairs, ranges, scales, largest, judging)
     for pair, scale, helped in zip(pairs, scales, helps, strict=True):
@@ -83,8 +85,9 @@ def find_pairs(index: GraphIndex, placement: Placement) -> list[Pair]:
     pairs = []
     for first in placement.weighted:
         value = first.node.output[0]
+        between = _HOMOGENEOUS | (_POOLS if first.node.op_type == "Conv" else set())
         reader = index.only_reader(value)
-        while reader is not None and reader.op_type in _HOMOGENEOUS and len(reader.output) == 1:
+        while reader is not None and reader.op_type in between and len(reader.output) == 1:
             value = reader.output[0]
             reader = index.only_reader(value)
         second = seconds.get(value)
@@ -101,17 +104,16 @@ def _is_free(index: GraphIndex, weighted: Weighted) -> bool:
     return weighted.kept is None and all(index.only_reader(n) is weighted.node for n in names)
 
 
-def _channel_ranges(
+def channel_ranges(
     index: GraphIndex, pairs: Sequence[Pair], parts: Sequence[Samples]
 ) -> list[tuple[Floats, Floats]]:
     """Smallest and largest entry of each channel of what the second layers read."""
     additions = Additions()
     names = []
     for number, pair in enumerate(pairs):
-        axes = _other_axes(index, pair)
         for op in ("ReduceMin", "ReduceMax"):
             output = f"edgekit:{op}:{number}"
-            additions.add(pair.value, _reduce(index, additions, op, pair.value, output, axes))
+            additions.add(pair.value, *_reduce(index, additions, op, pair, output))
             names.append(output)
     additions.outputs += names
     session = open_offloaded(index, additions)
@@ -120,23 +122,33 @@ def _channel_ranges(
         for name, found in run(names, {}).items():
             pick = np.minimum if "ReduceMin" in name else np.maximum
             low[name] = pick(low[name], found) if name in low else found
-    flat = [low[name].ravel().astype(np.float32) for name in names]
+    flat = [low[name].astype(np.float32) for name in names]
+    for pair, each in zip(pairs, flat[::2], strict=True):
+        if each.shape != (channels := _input_channels(index, pair),):
+            raise ValueError(f"{pair.value}: ranges of shape {each.shape} for {channels} channels")
     return list(zip(flat[::2], flat[1::2], strict=True))
 
 
-def _other_axes(index: GraphIndex, pair: Pair) -> list[int]:
-    rank = len(index.initializers[pair.second.weight].dims)
-    return [0, *range(2, rank)] if pair.second.node.op_type == "Conv" else [0]
+def _input_channels(index: GraphIndex, pair: Pair) -> int:
+    grouped = _grouped(pair.second, index.float_constant(pair.second.weight))
+    return grouped.shape[0] * grouped.shape[2]
 
 
 def _reduce(
-    index: GraphIndex, additions: Additions, op: str, name: str, output: str, axes: list[int]
-) -> NodeProto:
+    index: GraphIndex, additions: Additions, op: str, pair: Pair, output: str
+) -> list[NodeProto]:
+    """Reduce all axes but that of the channels: axis 1 of Conv, the last of MatMul and Gemm."""
+    read, axes, nodes = pair.value, [0], []
+    if pair.second.node.op_type == "Conv":
+        axes = [0, *range(2, len(index.initializers[pair.second.weight].dims))]
+    else:
+        read = f"{output}:rows"
+        nodes.append(helper.make_node("Flatten", [pair.value], [read], axis=-1))
     if opset(index.proto) < _AXES_AS_INPUT:
-        return helper.make_node(op, [name], [output], axes=axes, keepdims=0)
+        return [*nodes, helper.make_node(op, [read], [output], axes=axes, keepdims=0)]
     stored = f"{output}:axes"
     additions.constants.append(helper.make_tensor(stored, 7, [len(axes)], axes))
-    return helper.make_node(op, [name, stored], [output], keepdims=0)
+    return [*nodes, helper.make_node(op, [read, stored], [output], keepdims=0)]
 
 
 def _scales(index: GraphIndex, pair: Pair, low: Floats, high: Floats) -> Floats:

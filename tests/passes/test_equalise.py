@@ -5,6 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from edgekit.graphs.index import GraphIndex
+from edgekit.graphs.onnx_file import load
+from edgekit.graphs.placement import place
+from edgekit.passes.equalise import channel_ranges, find_pairs
 from tests.tiny import apply, model, normal, run, samples, sqnr_db, uniform
 
 WIDE = np.logspace(-1.2, 1.2, 16).astype(np.float32)
@@ -56,3 +60,64 @@ def test_channels_are_left_alone_where_the_activation_function_minds(tmp_path):
     made = [apply("quantize", source, tmp_path, data, equalise=e) for e in (True, False)]
 
     np.testing.assert_array_equal(run(made[0], x=x)[0], run(made[1], x=x)[0])
+
+
+PRODUCTS = {
+    "rank 2": ((8,), "MatMul(x, w) r = Relu(h)", 32),
+    "rank 3": ((6, 8), "MatMul(x, w) r = Relu(h)", 32),
+    "rank 3, nothing between": ((6, 8), "MatMul(x, w) r = Identity(h)", 32),
+    "rank 4": ((2, 3, 8), "MatMul(x, w) r = LeakyRelu(h)", 32),
+    "rank 5": ((2, 2, 3, 8), "MatMul(x, w) r = Relu(h)", 32),
+    "rank 3, one hidden channel": ((6, 8), "MatMul(x, w) r = Relu(h)", 1),
+    "rank 3, pools of other channels": (
+        (3, 6, 8),
+        "MatMul(x, w) r = MaxPool<kernel_shape = [1, 3], pads = [0, 1, 0, 1]>(h)",
+        32,
+    ),
+}
+
+
+def products(folder, kind, *, opset=17, free=False):
+    """Two products in a row whose hidden channels differ widely."""
+    shape, between, hidden = PRODUCTS[kind]
+    dims = [*(["T"] * free + [str(d) for d in shape[free:-1]]), str(shape[-1])]
+    given = ",".join(("N", *dims))
+    text = f"g (float[{given}] x) => (y) {{ h = {between} y = MatMul(r, v) }}"
+    text = text.replace("r = Identity(h) y = MatMul(r, v)", "y = MatMul(h, v)")
+    wide = np.logspace(-1.2, 1.2, hidden).astype(np.float32)
+    weights = {"w": normal(8, hidden) * wide, "v": normal(hidden, 5, seed=1) / wide[:, None]}
+    return model(folder, text, weights=weights, opset=opset), shape
+
+
+@pytest.mark.parametrize("opset", [13, 18])
+@pytest.mark.parametrize("free", [False, True])
+@pytest.mark.parametrize("kind", [kind for kind in PRODUCTS if "pools" not in kind])
+def test_two_products_in_a_row_are_quantised_at_any_rank(tmp_path, kind, free, opset):
+    source, shape = products(tmp_path, kind, free=free and len(PRODUCTS[kind][0]) > 1, opset=opset)
+    data = samples(tmp_path, x=normal(72, *shape, seed=2))
+    x = normal(24, *shape, seed=3)
+
+    made = apply("quantize", source, tmp_path, data)
+
+    assert sqnr_db(run(source, x=x)[0], run(made, x=x)[0]) > 25
+
+
+@pytest.mark.parametrize("kind", ["rank 2", "rank 3", "rank 4", "rank 5"])
+def test_scales_are_one_per_hidden_channel(tmp_path, kind):
+    source, shape = products(tmp_path, kind)
+    index = GraphIndex(load(source.path), None)
+    parts = [samples(tmp_path, x=normal(8, *shape, seed=2))]
+    (pair,) = find_pairs(index, place(index))
+
+    ((low, high),) = channel_ranges(index, [pair], parts)
+
+    rows = np.matmul(normal(8, *shape, seed=2), index.float_constant("w")).reshape(-1, 32)
+    expected = np.maximum(rows, 0) if kind != "rank 4" else np.where(rows > 0, rows, rows * 0.01)
+    np.testing.assert_allclose(low, expected.min(axis=0), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(high, expected.max(axis=0), rtol=1e-4, atol=1e-5)
+
+
+def test_pools_over_the_channels_of_a_product_end_a_pair(tmp_path):
+    source, _ = products(tmp_path, "rank 3, pools of other channels")
+    index = GraphIndex(load(source.path), None)
+    assert find_pairs(index, place(index)) == []
