@@ -12,19 +12,24 @@ from edgekit.bridge.lowering import Lowering, attr
 
 Activation = Callable[[Lowering, Tensor], Tensor]
 _USUAL = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}
-# The alphas and betas that ONNX gives to those that have them, in float32.
+# The activations of a direction that read gates: the third is that of an LSTM's cell.
+_ACTIVATIONS_OF_GATES = 2
+# Alphas and betas that onnxruntime takes where a node gives none.
 _NUMBERS = {
-    "Affine": (1.0, 0.0),
+    "Affine": (0.0, 0.0),
     "Elu": (1.0, None),
     "HardSigmoid": (0.2, 0.5),
     "LeakyRelu": (0.01, None),
-    "ScaledTanh": (1.0, 1.0),
-    "ThresholdedRelu": (1.0, None),
+    "ScaledTanh": (0.0, 0.0),
+    "ThresholdedRelu": (0.0, None),
 }
 
 
 def activations_of(low: Lowering, node: NodeProto, side: int, sides: int) -> list[Activation]:
-    """The activations of one direction, what they read clipped where the node says so.
+    """Read the activations of one direction.
+
+    Where the node has ``clip``, those of the gates and of the candidate clip their input; the
+    output activation of an LSTM reads the cell as it is.
 
     Raises:
         PassRefused: ONNX has no activation of a name.
@@ -37,7 +42,8 @@ def activations_of(low: Lowering, node: NodeProto, side: int, sides: int) -> lis
         list(attr(node, "activation_beta", [])),
     )
     made: list[Activation] = []
-    for name in names:
+    count = len(usual)
+    for at, name in enumerate(names):
         kind = next(
             (k for k in (*_NUMBERS, *_PLAIN, "Softsign", "Softplus") if k.lower() == name.lower()),
             None,
@@ -51,8 +57,10 @@ def activations_of(low: Lowering, node: NodeProto, side: int, sides: int) -> lis
             beta = betas.pop(0)
         apply = partial(_applied, kind=kind, alpha=alpha or 0.0, beta=beta or 0.0)
         clip = attr(node, "clip")
-        made.append(apply if clip is None else partial(_clipped, bound=float(clip), after=apply))
-    count = len(usual)
+        reads_gates = at % count < _ACTIVATIONS_OF_GATES
+        made.append(
+            partial(_clipped, bound=float(clip), after=apply) if clip and reads_gates else apply
+        )
     return made[side * count : (side + 1) * count]
 
 
