@@ -9,6 +9,14 @@ from typing import Literal
 
 Format = Literal["onnx", "tflite"]
 
+# What exporters write where a free dimension has no name.
+_NO_NAMES = ("", "?", "-1", "0", "None")
+
+
+def name_dimension(tensor: str, axis: int, stated: str | None) -> str:
+    """Name a free dimension: as the file states, else after the tensor and the axis (``x.2``)."""
+    return f"{tensor}.{axis}" if stated is None or stated in _NO_NAMES else stated
+
 
 @dataclass(frozen=True, kw_only=True)
 class TensorSpec:
@@ -19,17 +27,15 @@ class TensorSpec:
     shape: tuple[int | str | None, ...]
 
     def free_axes(self) -> Iterator[tuple[int, str]]:
-        """Axes without a size, the first apart, which is the batch; each with what it is called.
-
-        One without a name is called after the tensor and its number: ``x.2``.
-        """
+        """Axes without a size, the first apart, which is the batch; each with its name."""
         for axis, dim in enumerate(self.shape):
             if axis and not isinstance(dim, int):
-                yield axis, dim if dim and dim != "?" else f"{self.name}.{axis}"
+                yield axis, name_dimension(self.name, axis, dim)
 
     def __str__(self) -> str:
         dims = ", ".join("?" if d is None else str(d) for d in self.shape)
-        return f"{self.name} {self.dtype} [{dims}]"
+        told = f"{self.name} {self.dtype} [{dims}]"
+        return "".join(c if c.isprintable() else "?" for c in told)
 
 
 @dataclass(frozen=True, kw_only=True)

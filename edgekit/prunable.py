@@ -18,7 +18,7 @@ from edgekit.graphs.cutting import key, macs_of, permitted
 from edgekit.graphs.onnx_file import load
 from edgekit.graphs.rewrite import QUANTISED_ALREADY, prepare
 from edgekit.graphs.shapes import fixed_shape
-from edgekit.model import Model
+from edgekit.model import Model, name_dimension
 
 # Products are spelled in one way from here on.
 _OPSET = 13
@@ -108,8 +108,9 @@ def _known(proto: ModelProto, dims: Mapping[str, int]) -> dict[str, tuple[int, .
         kind = TypeProto()
         kind.CopyFrom(value.type)
         for axis, dim in enumerate(kind.tensor_type.shape.dim):
-            if dim.dim_param and (dim.dim_param in dims or axis == 0):
-                dim.dim_value = dims.get(dim.dim_param, 1)
+            name = name_dimension(value.name, axis, dim.dim_param)
+            if not dim.HasField("dim_value") and (name in dims or axis == 0):
+                dim.dim_value = dims.get(name, 1)
         shape = fixed_shape(kind)
         if shape is not None:
             found[value.name] = shape

@@ -47,7 +47,8 @@ def _cost_lines(seen: Inspection, cost: Cost) -> list[str]:
 
 def _converted(origin: Origin) -> list[str]:
     versions = ", ".join(f"{name} {version}" for name, version in origin.versions.items())
-    return [f"  converted by {origin.tool} ({versions})", *(f"  {n}" for n in origin.notes)]
+    by = f"{origin.tool} ({versions})" if versions else origin.tool
+    return [f"  converted by {by}", *(f"  {n}" for n in origin.notes)]
 
 
 def _counted_as_one(seen: Inspection) -> list[str]:

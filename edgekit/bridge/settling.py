@@ -19,6 +19,7 @@ from onnx import (
 from edgekit.bridge.spelling import with_reals
 from edgekit.bridge.walking import Walk
 from edgekit.errors import PassRefused
+from edgekit.model import name_dimension
 
 _STANDARD = ("", "ai.onnx")
 # How deep ONNX's own definitions of operators by others go.
@@ -81,7 +82,9 @@ def _fed(proto: ModelProto, dims: Mapping[str, int], batch: int) -> dict[str, Ty
         sizes = [
             dim.dim_value
             if dim.HasField("dim_value")
-            else dims.get(dim.dim_param, batch if axis == 0 else 1)
+            else dims.get(
+                name_dimension(value.name, axis, dim.dim_param), batch if axis == 0 else 1
+            )
             for axis, dim in enumerate(value.type.tensor_type.shape.dim)
         ]
         found[value.name] = helper.make_tensor_type_proto(value.type.tensor_type.elem_type, sizes)

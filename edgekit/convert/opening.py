@@ -12,6 +12,7 @@ from edgekit.convert import SOURCES, VERSION, Source
 from edgekit.convert.naming import digest_of, source_of
 from edgekit.convert.separate import convert_apart
 from edgekit.errors import UserError
+from edgekit.graphs.onnx_file import has_empty_input, is_large, load, load_structure, save
 from edgekit.graphs.reading import read_model
 from edgekit.model import Model, Origin
 from edgekit.progress import Tick
@@ -21,6 +22,7 @@ from edgekit_agent.codec import decode, encode
 # Packages that also come under other names.
 _ALSO = {"tensorflow": ("tensorflow-cpu", "tf-nightly"), "onnxscript": ("onnxscript-weekly",)}
 _CONVERSIONS = "conversions"
+_FREED = "input dimensions that the file states as 0 are free"
 
 
 def open_model(given: Path, *, folder: Path, store: Store, trusted: bool, tick: Tick) -> Model:
@@ -41,7 +43,7 @@ def open_model(given: Path, *, folder: Path, store: Store, trusted: bool, tick: 
     """
     source = source_of(given, folder=folder, trusted=trusted)
     if source is None:
-        return read_model(given)
+        return _runnable(read_model(given), store)
     row = SOURCES[source.kind]
     digest = "" if source.kind == "function" else digest_of(source)
     if row.pickled and not trusted:
@@ -56,6 +58,22 @@ def open_model(given: Path, *, folder: Path, store: Store, trusted: bool, tick: 
         origin = encode(known.origin)
         store.remember(_CONVERSIONS, key, {"model": known.digest, "origin": origin})
     return known
+
+
+def _runnable(model: Model, store: Store) -> Model:
+    """The model itself, or one whose inputs are free where its file states a size of 0."""
+    if model.format != "onnx" or not has_empty_input(model.path):
+        return model
+    if is_large(load_structure(model.path)):
+        raise UserError(
+            f"{model.path}: states a size of 0 for an input, so it runs on no sample",
+            hint="export it with that dimension free",
+        )
+    with store.scratch() as scratch:
+        save(load(model.path), scratch / "model.onnx")
+        path = store.put(scratch / "model.onnx")
+    origin = Origin(given=str(model.path), digest=model.digest, tool="edgekit", notes=(_FREED,))
+    return replace(read_model(path), origin=origin)
 
 
 def _converted(

@@ -15,6 +15,7 @@ from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from edgekit.errors import UserError, first_line
+from edgekit.graphs.free_dimensions import clear_unsized, states_empty_input
 from edgekit.graphs.heap import return_freed_memory
 from edgekit.model import Model, Signature, TensorSpec
 from edgekit_agent.files import sha256_of, whole_file
@@ -73,11 +74,22 @@ def load(path: Path) -> ModelProto:
 
 
 def load_structure(path: Path) -> ModelProto:
-    """Parse a file; external data stay where they are.
+    """Parse a file; external data stay where they are, and sizes of 0 or less are free.
 
     Raises:
         UserError: as ``load``, without the checks of the external data.
     """
+    proto = _parsed(path)
+    clear_unsized(all_graphs(proto.graph))
+    return proto
+
+
+def has_empty_input(path: Path) -> bool:
+    """Whether a file states an input dimension as 0, so that it runs on no sample as it is."""
+    return states_empty_input(_parsed(path).graph)
+
+
+def _parsed(path: Path) -> ModelProto:
     try:
         proto = onnx.load(str(path), load_external_data=False)
     except DecodeError as error:

@@ -13,6 +13,7 @@ import onnx
 import onnxruntime as ort
 from onnx import ModelProto, TypeProto, helper
 
+from edgekit.graphs.free_dimensions import size_dimensions
 from edgekit.graphs.onnx_file import all_graphs, holds_shapes, is_large
 
 Shape = tuple[int, ...]
@@ -32,9 +33,7 @@ def with_shapes(proto: ModelProto, dims: Mapping[str, int]) -> ModelProto:
     fixed = _without_weights(proto) if large else _copy(proto)
     del fixed.graph.value_info[:]
     for value in fixed.graph.input:
-        for dim in value.type.tensor_type.shape.dim:
-            if not dim.HasField("dim_value"):
-                dim.dim_value = dims.get(dim.dim_param, 1)
+        size_dimensions(value, dims)
     for value in fixed.graph.output:
         value.type.tensor_type.ClearField("shape")
     # Where inference fails every shape counts as unknown, and is reported so.

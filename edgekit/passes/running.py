@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edgekit.errors import PassError, PassRefused, UserError
 from edgekit.graphs.cost import cost
@@ -12,7 +12,7 @@ from edgekit.graphs.lite_file import lite_census
 from edgekit.graphs.onnx_file import load
 from edgekit.graphs.reading import read_model
 from edgekit.graphs.stored import Stored, census
-from edgekit.model import Model
+from edgekit.model import Model, Signature
 from edgekit.passes import PASSES, PassFunction, PassSpec, Promise, Work
 from edgekit.passes.agreement import Agreement, Disagreement, agreement
 from edgekit.passes.promises import (
@@ -75,7 +75,7 @@ def run_checked(step: Step, model: Model, work: Work) -> Made:
             raise PassError(f"{step.name}: promised another file: it is unchanged")
         return Made(model=result, agreement=None, notes=tuple(work.notes))
     work.progress("checking", 0, 0)
-    for broken in broken_signature(model.signature, result.signature):
+    for broken in broken_signature(_comparable(model, result), result.signature):
         raise PassError(f"{step.name}: {broken}")
     stored = _stored(model)
     promise = promised(spec, step.settings, stored)
@@ -88,6 +88,18 @@ def run_checked(step: Step, model: Model, work: Work) -> Made:
     for broken in broken_agreement(promise, found):
         raise _lost(step, spec, broken)
     return Made(model=result, agreement=found, notes=tuple(work.notes))
+
+
+def _comparable(model: Model, result: Model) -> Signature:
+    """The signature to hold a result to, without output sizes that the source may state wrongly.
+
+    An .onnx file may state any size for an output and runs all the same; a .tflite file made of
+    it has the real ones. Those of both are compared where the two are run.
+    """
+    if result.format == model.format:
+        return model.signature
+    outputs = tuple(replace(spec, shape=()) for spec in model.signature.outputs)
+    return replace(model.signature, outputs=outputs)
 
 
 def _lost(step: Step, spec: PassSpec, broken: str) -> PassRefused | PassError:

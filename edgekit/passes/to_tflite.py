@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from onnx import ModelProto
-
 from edgekit.bridge.emit import emitted
 from edgekit.errors import PassRefused, UserError
 from edgekit.graphs.lite_file import lite_census
@@ -31,7 +29,6 @@ def to_tflite(model: Model, settings: ToTflite, work: Work) -> Path:
     dims = dict(settings.dims)
     _check_sizes(model, dims)
     proto = load(model.path)
-    _name_free_axes(proto, model)
     target = work.scratch / "model.tflite"
     try:
         made = emitted(proto, dims, precision=settings.precision, target=settings.target)
@@ -57,12 +54,3 @@ def _check_sizes(model: Model, dims: dict[str, int]) -> None:
                     f"input {spec}: a .tflite file has fixed sizes, and nobody says that of {name}",
                     hint=f"give samples, [model] dims in edgekit.toml, or dims={name}:SIZE",
                 )
-
-
-def _name_free_axes(proto: ModelProto, model: Model) -> None:
-    """Give those dimensions a name that have none, so that they can be told a size."""
-    values = {value.name: value for value in proto.graph.input}
-    for spec in model.signature.inputs:
-        dims = values[spec.name].type.tensor_type.shape.dim
-        for axis, name in spec.free_axes():
-            dims[axis].dim_param = name
