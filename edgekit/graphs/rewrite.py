@@ -14,6 +14,7 @@ from edgekit.graphs.hoist import hoist_weights
 from edgekit.graphs.index import GraphIndex, attribute
 from edgekit.graphs.normal import one_spelling
 from edgekit.graphs.onnx_file import all_graphs, is_large, opset
+from edgekit.graphs.weight_folding import fold_weights
 
 _QUANTIZED = {
     "QuantizeLinear", "DequantizeLinear", "DynamicQuantizeLinear", "ConvInteger",
@@ -39,8 +40,9 @@ _PLAIN = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.INT32, TensorProto.
 def prepare(proto: ModelProto, version: int, *, float32_only: bool = False) -> ModelProto:
     """The same model at opset ``version`` or above, with the weights where passes look for them.
 
-    Constants are plain initialisers, weights of inner graphs constants of the main one, functions
-    written out, and products spelled in one way.
+    Constants are plain initialisers, weights of inner graphs constants of the main one, as are
+    those put together from stored tensors; functions are written out, and products spelled in one
+    way.
     Weights that are stored as integers and dequantised (weight-only QDQ) are no hindrance.
 
     Args:
@@ -58,6 +60,7 @@ def prepare(proto: ModelProto, version: int, *, float32_only: bool = False) -> M
     _settle_initializers(proto)
     _lift_constants(proto)
     hoist_weights(proto)
+    fold_weights(proto)
     if float32_only:
         _refuse_narrow(proto)
     _widen_weights(proto)
