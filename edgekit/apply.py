@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edgekit.convert.naming import files_of, source_of
 from edgekit.data import Dataset
-from edgekit.errors import PassRefused, UserError
+from edgekit.errors import PassCrash, PassRefused, UserError
 from edgekit.evaluate import transfer_bytes
 from edgekit.graphs.cost import cost
 from edgekit.graphs.onnx_file import load_for_shapes
@@ -20,7 +20,8 @@ from edgekit.layers import LayerCost, read_layers
 from edgekit.model import Model
 from edgekit.passes import Work
 from edgekit.passes.agreement import Agreement
-from edgekit.passes.running import run_checked
+from edgekit.passes.crash import how_to_report, write_crash
+from edgekit.passes.running import Made, run_checked
 from edgekit.progress import Tick
 from edgekit.project import FILE_NAME, Project, load_project
 from edgekit.recipe import LowRank, PruneChannels, Step
@@ -80,7 +81,7 @@ def apply(
     Raises:
         UserError: something is wrong with the request or its inputs.
         PassRefused: the pass does not apply to this model.
-        PassError: the pass broke a promise; nothing is written.
+        PassError: the pass broke a promise or crashed; nothing is written.
     """
     project = load_project(folder)
     model = find_model(folder, path, project, trusted=trusted, tick=tick)
@@ -99,7 +100,7 @@ def apply(
         tick(step.name, 0, 0)
         whole = in_one_file(model, store)
         dims = (free_dims(model, calibration) if calibration else {}) | project.model.dims
-        made = run_checked(sized(step, model, dims), whole, work)
+        made = _run(sized(step, model, dims), whole, work, store)
         if made.model.beside:
             raise PassRefused("what it makes is over 2 GiB, more than one file can hold")
         layers = read_layers(scratch)
@@ -119,6 +120,14 @@ def apply(
         seconds=seconds,
         notes=made.notes,
     )
+
+
+def _run(step: Step, model: Model, work: Work, store: Store) -> Made:
+    try:
+        return run_checked(step, model, work)
+    except PassCrash as crash:
+        hint = how_to_report(write_crash(crash, store.root))
+        raise PassCrash(crash.message, report=crash.report, hint=hint) from crash
 
 
 def _macs(

@@ -301,4 +301,6 @@ def _candidate_line(
 
 
 def _rejected_line(rejected: Rejected) -> RejectedLine:
-    return RejectedLine(kind="rejected", name=rejected.recipe.name, reason=rejected.reason)
+    return RejectedLine(
+        kind="rejected", name=rejected.recipe.name, reason=rejected.reason, hint=rejected.hint
+    )

@@ -46,6 +46,18 @@ class PassError(EdgekitError):
     """A pass returned something other than what it promised: our fault."""
 
 
+class PassCrash(PassError):
+    """A pass ended in an exception that nobody expected.
+
+    Args:
+        report: the traceback, versions and the graph without weights, to be written to a file.
+    """
+
+    def __init__(self, message: str, *, report: str, hint: str = "") -> None:
+        super().__init__(message, hint=hint)
+        self.report = report
+
+
 class DeviceError(EdgekitError):
     """A device could not be reached or failed.
 

@@ -17,7 +17,7 @@ from edgekit_agent.records import BenchJob, ModelRef, Report, Samples, ScoreJob,
 R = TypeVar("R")
 
 # Failures of the agent that say something of the model, not of the way to it.
-MODEL_AT_FAULT = ("killed", "model_failed")
+_MODEL_AT_FAULT = ("killed", "model_failed", "no_memory", "internal")
 
 # So many rounds show who is this many times slower than the fastest, and need not be timed on.
 _HEATS, _FAR_BEHIND = 2, 1.5
@@ -43,6 +43,17 @@ class Timing:
     max_runs: int = 2000
 
 
+def is_models_fault(error: DeviceError, *, here: bool) -> bool:
+    """Whether a failed job tells of the model, so that others may still succeed.
+
+    Args:
+        error: the failure.
+        here: the job ran on this machine, where an agent that dies or falls silent does so
+            because of the model: there is no link to lose.
+    """
+    return error.kind in _MODEL_AT_FAULT or (here and not error.kind)
+
+
 def score(
     agent: Agent, model: ModelRef, samples: Samples, *, metric: str, output: str | None, tick: Tick
 ) -> Tally:
@@ -65,6 +76,7 @@ def time_interleaved(
     timing: Timing,
     racing: Sequence[str],
     tick: Tick,
+    here: bool = False,
 ) -> dict[str, list[Report] | str]:
     """Time several models in turn, round by round, so that a drift of the machine meets them all.
 
@@ -77,6 +89,7 @@ def time_interleaved(
         racing: keys of those that may still be chosen. Whoever is not among them, or is far
             slower than the fastest of them, is left out after the first rounds.
         tick: told how far it is.
+        here: ``agent`` is on this machine.
 
     Returns:
         One report per round for each key of ``models``; for a model that fails there, why.
@@ -93,7 +106,7 @@ def time_interleaved(
             try:
                 reports[key].append(agent.ask(job, Report, progress=None))
             except DeviceError as error:
-                if error.kind not in MODEL_AT_FAULT:
+                if not is_models_fault(error, here=here):
                     raise
                 failures[key] = error.message
     return reports | failures

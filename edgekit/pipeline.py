@@ -10,11 +10,12 @@ from edgekit.bundle import MANIFEST, Manifest
 from edgekit.compare import Comparison, compare
 from edgekit.data import most_common_label
 from edgekit.errors import DeviceError, EdgekitError, PassError, UserError
-from edgekit.evaluate import MODEL_AT_FAULT
+from edgekit.evaluate import is_models_fault
 from edgekit.gate import judge
 from edgekit.graphs.rewrite import QUANTISED_ALREADY
 from edgekit.intake import Intake, Request, take_in
 from edgekit.model import Model
+from edgekit.passes.crash import crash_of, is_crash
 from edgekit.places import HOST, weight_bits
 from edgekit.profile import RuntimeName
 from edgekit.progress import Tick
@@ -147,7 +148,7 @@ def _as_asked(shop: Workshop, recipe: Recipe, baseline: Candidate) -> Candidate:
     if isinstance(made, Candidate):
         return made
     if made.broken:
-        raise PassError(f"{recipe.name}: {made.reason}")
+        raise PassError(f"{recipe.name}: {made.reason}", hint=made.hint)
     raise UserError(f"{recipe.name}: {made.reason}")
 
 
@@ -215,7 +216,7 @@ def _baseline(shop: Workshop) -> Candidate:
         scored = shop.score(made, HOST)
         return _judged(shop.intake, scored, scored)
     except DeviceError as error:
-        if error.kind not in (*MODEL_AT_FAULT, "bad_job"):
+        if error.kind != "bad_job" and not is_models_fault(error, here=True):
             raise
         # The original fails on its own data on this machine: that is no device's fault.
         message = error.message.removeprefix("local: ")
@@ -226,17 +227,27 @@ def _made(shop: Workshop, recipe: Recipe, baseline: Candidate) -> Candidate | Re
     made = shop.make(recipe)
     if isinstance(made, Rejected):
         return made
-    for reason in _unfit(shop.intake, made.model):
-        return Rejected(recipe=recipe, reason=reason)
     try:
-        scored = shop.score(made, HOST)
+        for reason in _unfit(shop.intake, made.model):
+            return Rejected(recipe=recipe, reason=reason)
+        return _judged(shop.intake, shop.score(made, HOST), baseline)
     except DeviceError as error:
-        if error.kind not in MODEL_AT_FAULT:
+        # The original passed the same samples: a job that does not suit is this model's fault.
+        if error.kind != "bad_job" and not is_models_fault(error, here=True):
             raise
         return Rejected(
             recipe=recipe, reason=f"fails on the evaluation data: {error.message}", broken=True
         )
-    return _judged(shop.intake, scored, baseline)
+    except UserError:
+        raise
+    except EdgekitError as error:
+        return shop.rejected(recipe, error)
+    except Exception as error:
+        if not is_crash(error):
+            raise
+        return shop.rejected(
+            recipe, crash_of("scoring", error, steps=recipe.steps, model=made.model)
+        )
 
 
 def _unfit(intake: Intake, model: Model) -> Iterator[str]:
@@ -282,7 +293,7 @@ def _scored_there(
     try:
         return shop.score(candidate, source)
     except DeviceError as error:
-        if error.kind not in MODEL_AT_FAULT:
+        if not is_models_fault(error, here=False):
             raise
         return replace(candidate, troubles=(*candidate.troubles, error.message))
 

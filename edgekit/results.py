@@ -118,11 +118,19 @@ class Candidate:
 
 @dataclass(frozen=True, kw_only=True)
 class Rejected:
-    """A recipe that made no candidate, and why; ``broken`` where that is a pass's own fault."""
+    """A recipe that made no candidate, and why.
+
+    Attributes:
+        recipe: the recipe.
+        reason: why, in one line.
+        broken: whether that is a fault of edgekit or of a runtime, not a refusal.
+        hint: what to do about it, in one line; empty where there is nothing to add.
+    """
 
     recipe: Recipe
     reason: str
     broken: bool = False
+    hint: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

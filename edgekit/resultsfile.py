@@ -70,6 +70,7 @@ class RejectedLine(_Line):
     kind: Literal["rejected"]
     name: str
     reason: str
+    hint: str = ""
 
 
 Line = BuildLine | CandidateLine | RejectedLine

@@ -8,7 +8,7 @@ from edgekit.graphs.rewrite import QUANTISED_ALREADY
 from edgekit.layers import layer_facts
 from edgekit.pairs import Side, paired
 from edgekit.pipeline import Outcome
-from edgekit.results import Candidate, Measurement
+from edgekit.results import Candidate, Measurement, Rejected
 from edgekit.runtimes import runtime_of
 from edgekit.tables import size, table
 
@@ -18,11 +18,8 @@ def built(outcome: Outcome) -> str:
     found, intake = outcome.found, outcome.intake
     lines = [_candidates(outcome), *_forms(outcome)]
     # That a model is quantised already is one note rather than a line for each recipe.
-    lines += [
-        f"{r.recipe.name}: not made: {r.reason}"
-        for r in found.rejected
-        if not r.reason.startswith(QUANTISED_ALREADY)
-    ]
+    told = (r for r in found.rejected if not r.reason.startswith(QUANTISED_ALREADY))
+    lines += [line for rejected in told for line in _not_made(rejected)]
     shown = found.chosen or found.nearest
     if found.chosen:
         lines += ["", f"{intake.profile.name}: {shown.recipe.name} chosen"]
@@ -36,6 +33,11 @@ def built(outcome: Outcome) -> str:
         lines += ["", f"bundle: {intake.out.resolve()} (release {release_name(outcome.manifest)})"]
         lines += [f"  {_form(form)}" for form in outcome.manifest.forms]
     return "\n".join(lines)
+
+
+def _not_made(rejected: Rejected) -> list[str]:
+    line = f"{rejected.recipe.name}: not made: {rejected.reason}"
+    return [line, f"  {rejected.hint}"] if rejected.hint else [line]
 
 
 def _form(form: Form) -> str:
@@ -72,6 +74,7 @@ def built_facts(outcome: Outcome) -> dict[str, object]:
         "nearest": (found.chosen or found.nearest).recipe.name,
         "candidates": [_candidate_facts(outcome, c) for c in found.candidates],
         "rejected": {r.recipe.name: r.reason for r in found.rejected},
+        "hints": {r.recipe.name: r.hint for r in found.rejected if r.hint},
         "notes": _all_notes(outcome),
         "release": release_name(outcome.manifest) if outcome.manifest else None,
         "bundle": outcome.intake.out.resolve() if outcome.manifest else None,

@@ -12,13 +12,21 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 
-from edgekit.errors import DeviceError, PassError, PassRefused, missing_extra
+from edgekit.errors import (
+    DeviceError,
+    EdgekitError,
+    PassCrash,
+    PassError,
+    PassRefused,
+    missing_extra,
+)
 from edgekit.evaluate import Timing, measurement, score, time_interleaved, transfer_bytes
 from edgekit.graphs.reading import read_model
 from edgekit.intake import Intake
 from edgekit.layers import LayerCost, layer_costs, layer_facts, read_layers, with_notes
 from edgekit.model import Model
 from edgekit.passes import PASSES, Work, tools_of
+from edgekit.passes.crash import how_to_report, write_crash
 from edgekit.passes.running import run_checked
 from edgekit.places import HOST, Place, device_place, host_identity, host_place
 from edgekit.profile import RuntimeName
@@ -79,11 +87,20 @@ class Workshop:
             self.intake.store.remember("candidates", key, {"rejected": str(refusal)})
             return Rejected(recipe=recipe, reason=str(refusal))
         except PassError as failure:
-            # A fault of ours, so not remembered; the other recipes need not suffer from it.
-            return Rejected(recipe=recipe, reason=f"failed: {failure}", broken=True)
+            return self.rejected(recipe, failure)
         return Candidate(
             key=key, recipe=recipe, model=made.model, layers=made.layers, notes=made.notes
         )
+
+    def rejected(self, recipe: Recipe, failure: EdgekitError) -> Rejected:
+        """The rejection of a recipe that a fault of edgekit ended; a crash has a report.
+
+        It is not remembered, and the other recipes do not suffer from it.
+        """
+        hint = failure.hint
+        if isinstance(failure, PassCrash):
+            hint = how_to_report(write_crash(failure, self.intake.store.root))
+        return Rejected(recipe=recipe, reason=f"failed: {failure.message}", broken=True, hint=hint)
 
     def _run(self, recipe: Recipe, scratch: Path) -> _Product:
         """Run the steps of a recipe; layer costs are those of the last step that left any.
@@ -186,6 +203,7 @@ class Workshop:
             timing=timing,
             racing=racing,
             tick=self.tick,
+            here=source == HOST,
         )
         if not any(isinstance(reports, str) for reports in found.values()):
             kept_facts = {d: [encode(r) for r in reports] for d, reports in found.items()}

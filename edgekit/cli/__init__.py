@@ -80,6 +80,12 @@ def main() -> None:
             raise
         place = error.filename or "the output"
         _fail(f"{place}: cannot be written: {error.strerror}", ExitCode.BAD_REQUEST)
+    except MemoryError:
+        _fail(
+            "out of memory\n  give fewer samples (max_samples of a pass), a smaller model, or a "
+            "machine with more memory",
+            ExitCode.BAD_REQUEST,
+        )
     except (KeyboardInterrupt, typer.Abort):
         result = ExitCode.INTERRUPTED
     if result == ExitCode.INTERRUPTED:

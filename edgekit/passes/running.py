@@ -15,6 +15,7 @@ from edgekit.graphs.stored import Stored, census
 from edgekit.model import Model, Signature
 from edgekit.passes import PASSES, PassFunction, PassSpec, Promise, Work
 from edgekit.passes.agreement import Agreement, Disagreement, agreement
+from edgekit.passes.crash import crash_of, is_crash
 from edgekit.passes.promises import (
     broken_agreement,
     broken_cost,
@@ -52,8 +53,18 @@ def run_checked(step: Step, model: Model, work: Work) -> Made:
         PassRefused: the pass does not apply to this model, or so much goes as asked that the
             outputs are lost.
         PassError: the result breaks a promise; says whose, which, and what was found instead.
+        PassCrash: the pass, or the check of its result, ended in an unexpected exception.
         UserError: the model fails on the samples.
     """
+    try:
+        return _run_checked(step, model, work)
+    except Exception as error:
+        if not is_crash(error):
+            raise
+        raise crash_of(step.name, error, steps=[step], model=model) from error
+
+
+def _run_checked(step: Step, model: Model, work: Work) -> Made:
     spec = PASSES[step.name]
     if model.format not in spec.formats:
         raise PassRefused(
