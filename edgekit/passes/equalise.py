@@ -131,7 +131,7 @@ def channel_ranges(
 
 def _input_channels(index: GraphIndex, pair: Pair) -> int:
     grouped = _grouped(pair.second, index.float_constant(pair.second.weight))
-    return grouped.shape[0] * grouped.shape[2]
+    return int(grouped.shape[0] * grouped.shape[2])
 
 
 def _reduce(
