@@ -16,6 +16,7 @@ from edgekit_agent.codec import encode
 from edgekit_agent.records import DeviceFacts, Health, Release, Status
 
 _SHOWN_LAYERS = 8
+_SHOWN_OUTPUTS = 8
 
 
 def applied(made: Applied) -> str:
@@ -48,9 +49,16 @@ def _agreed(made: Applied) -> str:
         return "nothing to do: the file is the same"
     if not found.samples:
         return "output error not measured: no samples (--data CALIB)"
-    if found.relative_error is None:
+    if found.worst is None:
         return f"output error not measured: no float output on {found.samples} samples"
-    return f"relative output error {found.relative_error:.3g} on {found.samples} samples"
+    told = [f"relative output error {found.worst[1]:.3g} on {found.samples} samples"]
+    if len(found.relative_errors) > 1:
+        told[0] += ", the worst first:"
+        each = list(found.relative_errors.items())
+        told += [f"    {name} {error:.3g}" for name, error in each[:_SHOWN_OUTPUTS]]
+        more = len(each) - _SHOWN_OUTPUTS
+        told += [f"    and {more} more, none of them worse"] if more > 0 else []
+    return "\n".join(told)
 
 
 def _layer_table(costs: Sequence[LayerCost]) -> str:
@@ -84,7 +92,8 @@ def applied_facts(made: Applied) -> dict[str, object]:
         "after": made.after,
         "changed": found is not None,
         "macs": made.macs,
-        "relative_error": found.relative_error if found and found.samples else None,
+        "relative_error": found.worst[1] if found and found.samples and found.worst else None,
+        "relative_errors": found.relative_errors if found and found.samples else {},
         "correlation": found.correlation if found else {},
         "samples": found.samples if found else 0,
         "layers": made.layers,

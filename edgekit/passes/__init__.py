@@ -55,7 +55,7 @@ class Promise:
     for other sizes of free dimensions.
 
     Args:
-        max_relative_error: bound of the RMS error of the outputs over their RMS on calibration
+        max_relative_error: bound of the RMS error of each output over its own RMS on calibration
             samples. The usual one only tells a poor result, which the gate judges, from none.
         min_correlation: of every float output with the original's over the samples; a constant
             has 0.

@@ -31,20 +31,23 @@ class Disagreement(Exception):
 class Agreement:
     """Outputs against the original's.
 
-    ``relative_error`` is the RMS difference of all float outputs over their RMS, ``None`` where
-    there is nothing to compare, and ``worst`` the output with most of its own; ``correlation``
-    that of each float output over the samples, its mean over the samples taken off, where the
-    original's varies; ``equal`` the share of equal entries of integer outputs; ``stuck`` those of
-    them that are the same on every sample though the original's are not. ``samples`` real ones
-    were compared.
+    ``relative_errors`` holds the RMS difference of each float output over its own RMS, the worst
+    output first; ``correlation`` that of each float output over the samples, its mean over the
+    samples taken off, where the original's varies; ``equal`` the share of equal entries of
+    integer outputs; ``stuck`` those of them that are the same on every sample though the
+    original's are not. ``samples`` real ones were compared.
     """
 
     samples: int
-    relative_error: float | None
-    worst: tuple[str, float] | None
+    relative_errors: dict[str, float]
     correlation: dict[str, float]
     equal: float | None
     stuck: tuple[str, ...]
+
+    @property
+    def worst(self) -> tuple[str, float] | None:
+        """The output with the largest relative error; ``None`` without float outputs."""
+        return next(iter(self.relative_errors.items()), None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -169,10 +172,10 @@ class _Tally:
         differing = (d for d, a, b in zip(spec.shape, was, now, strict=True) if a != b)
         return all(not isinstance(d, int) and d not in fed for d in differing)
 
-    def _worst(self) -> tuple[str, float] | None:
-        ratios = ((n, _ratio(self.difference[n], power)) for n, power in self.power.items())
-        known = [(name, ratio) for name, ratio in ratios if ratio is not None]
-        return max(known, key=lambda pair: pair[1], default=None)
+    def _relative_errors(self) -> dict[str, float]:
+        """The relative error of each float output, the worst first."""
+        ratios = {n: _ratio(self.difference[n], power) for n, power in self.power.items()}
+        return dict(sorted(ratios.items(), key=lambda pair: -pair[1]))
 
     def total(self) -> Agreement:
         floats = {s.name for s in self.before.signature.outputs if _is_float(s)}
@@ -181,16 +184,18 @@ class _Tally:
         followed = {n: _correlation(*pair) for n, pair in known.items() if n in floats}
         return Agreement(
             samples=self.samples,
-            relative_error=_ratio(sum(self.difference.values()), sum(self.power.values())),
-            worst=self._worst(),
+            relative_errors=self._relative_errors(),
             correlation={name: r for name, r in followed.items() if r is not None},
             equal=self.equal / self.compared if self.compared else None,
             stuck=tuple(n for n, pair in known.items() if n not in floats and _is_stuck(*pair)),
         )
 
 
-def _ratio(difference: float, power: float) -> float | None:
-    return float(np.sqrt(difference / power)) if power else None
+def _ratio(difference: float, power: float) -> float:
+    """The RMS error over the RMS; all of the difference is error where an output is zero."""
+    if power:
+        return float(np.sqrt(difference / power))
+    return 1.0 if difference else 0.0
 
 
 def _is_float(spec: TensorSpec) -> bool:

@@ -130,12 +130,12 @@ def _largest(promise: Promise, before: Stored, after: Stored) -> int:
 def broken_agreement(promise: Promise, found: Agreement) -> Iterator[str]:
     """What the outputs say against the result."""
     judged = found.samples > 0 or promise.exact
-    error, limit = found.relative_error, promise.max_relative_error
-    if judged and error is not None and not error <= limit:
-        of = f"; worst is {found.worst[0]}, by {found.worst[1]:.2g}" if found.worst else ""
+    limit = promise.max_relative_error
+    if judged and found.worst and not found.worst[1] <= limit:
+        name, error = found.worst
         yield (
-            f"outputs differ from the original by {error:.2g} relative RMS, more than the "
-            f"{limit:g} promised{of}"
+            f"output {name} differs from the original's by {error:.2g} relative RMS, more than "
+            f"the {limit:g} promised"
         )
     if promise.exact and found.equal is not None and found.equal < _EQUAL:
         yield f"promised the same integers: found {100 * found.equal:.0f} % of them equal"

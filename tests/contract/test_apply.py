@@ -15,6 +15,7 @@ from edgekit.layers import LayerCost, write_layers
 from edgekit.passes import PASSES, PassSpec
 from edgekit.recipe import Clean
 from tests.projects import edgekit, listing, refused, untouched
+from tests.tiny import model, normal
 
 
 def test_a_pass_by_hand_writes_a_model_and_says_what_it_costs(digits):
@@ -206,3 +207,22 @@ def test_passes_lists_every_pass_with_what_it_takes():
     bits = next(s for s in weights["settings"] if s["name"] == "bits")
     assert (bits["allowed"], bits["default"]) == ("a number from 1 to 8", 4.0)
     assert "GPTQ" in edgekit("passes", "weights").out
+
+
+def test_each_output_has_its_error_and_the_worst_comes_first(tmp_path):
+    text = "g (float[N,8] x) => (float[N,8] state, float[N,8] mask) {state = MatMul(x, a) "
+    weights = {"a": 1000 * normal(8, 8), "b": normal(8, 8), "c": normal(8, 8), "d": 0 * normal(8)}
+    text += "m = MatMul(x, b) r = Relu(m) t = MatMul(r, c) mask = Add(t, d)}"
+    source = model(tmp_path, text, weights=weights)
+    np.savez(tmp_path / "c.npz", x=normal(80, 8, seed=3))
+    given = ("quantize", source.path, "--data", tmp_path / "c.npz")
+
+    told = edgekit("apply", *given, "-o", tmp_path / "a.onnx")
+    facts = json.loads(edgekit("apply", *given, "-o", tmp_path / "b.onnx", "--json").out)
+
+    errors = facts["relative_errors"]
+    assert list(errors) == ["mask", "state"]
+    assert facts["relative_error"] == errors["mask"] > errors["state"] > 0
+    lines = [line.strip() for line in told.out.splitlines()]
+    at = lines.index(f"relative output error {errors['mask']:.3g} on 16 samples, the worst first:")
+    assert lines[at + 1 : at + 3] == [f"{n} {error:.3g}" for n, error in errors.items()]
