@@ -91,7 +91,7 @@ _LITERT = ("numpy", "onnx", "onnxruntime", "ai-edge-litert", "flatbuffers")
 INT8_WEIGHTS = Promise(stores=("int8",), fewer_float_weights=True, saves=0.5)
 
 # A file of another runtime that computes the same, up to the order of sums.
-TWIN = Promise(max_relative_error=1e-4, max_growth=2.0, may_fold_infinities=True)
+TWIN = Promise(max_relative_error=1e-4, exact=True, max_growth=2.0, may_fold_infinities=True)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,7 +186,7 @@ PASSES: dict[str, PassSpec] = {
         settings=ToTflite,
         function="edgekit.passes.to_tflite:to_tflite",
         summary="the same graph as .tflite, float or int8 as it is, the batch fixed",
-        version=2,
+        version=3,
         tools=_LITERT,
         promise=TWIN,
     ),

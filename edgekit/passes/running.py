@@ -16,6 +16,7 @@ from edgekit.model import Model, Signature
 from edgekit.passes import PASSES, PassFunction, PassSpec, Promise, Work
 from edgekit.passes.agreement import Agreement, Disagreement, agreement
 from edgekit.passes.crash import crash_of, is_crash
+from edgekit.passes.exactness import departure
 from edgekit.passes.promises import (
     broken_agreement,
     broken_cost,
@@ -47,7 +48,8 @@ def run_checked(step: Step, model: Model, work: Work) -> Made:
     """Run a step, and check the file it returns before anyone relies on it.
 
     What is checked: ``Promise``. Outputs are compared on calibration samples, or on made-up
-    inputs without any; one of the two models is in memory at a time.
+    inputs without any, of many scales where the pass claims to compute the same; one of the two
+    models is in memory at a time.
 
     Raises:
         PassRefused: the pass does not apply to this model, or so much goes as asked that the
@@ -92,13 +94,35 @@ def _run_checked(step: Step, model: Model, work: Work) -> Made:
     promise = promised(spec, step.settings, stored)
     for broken in _broken_file(promise, model, stored, result):
         raise PassError(f"{step.name}: {broken}")
+    found = _compared(step, promise, model, result, work)
+    return Made(model=result, agreement=found, notes=tuple(work.notes))
+
+
+def _compared(step: Step, promise: Promise, before: Model, after: Model, work: Work) -> Agreement:
+    """Compare the outputs of both models, and hold the promise against what is found."""
     try:
-        found = agreement(model, result, work.calibration, seed=work.seed)
+        found = agreement(before, after, work.calibration, seed=work.seed)
     except Disagreement as error:
         raise PassError(f"{step.name}: {error}") from error
     for broken in broken_agreement(promise, found):
-        raise _lost(step, spec, broken)
-    return Made(model=result, agreement=found, notes=tuple(work.notes))
+        raise _lost(step, PASSES[step.name], broken)
+    if promise.exact and work.calibration is None:
+        _check_exactness(step, promise, before, after, work.seed)
+    return found
+
+
+def _check_exactness(step: Step, promise: Promise, before: Model, after: Model, seed: int) -> None:
+    """Check a claim to compute the same where no samples say which inputs matter."""
+    try:
+        found = departure(before, after, limit=promise.max_relative_error, seed=seed)
+    except UserError as error:
+        raise PassError(f"{step.name}: {error.message}") from error
+    if found is not None:
+        raise PassError(
+            f"{step.name}: output {found.output} differs from the original's by {found.error:.2g} "
+            f"relative RMS on made-up {found.feed}, more than the "
+            f"{promise.max_relative_error:g} promised"
+        )
 
 
 def _comparable(model: Model, result: Model) -> Signature:

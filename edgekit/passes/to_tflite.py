@@ -6,6 +6,7 @@ from pathlib import Path
 
 from edgekit.bridge.emit import emitted
 from edgekit.errors import PassRefused, UserError
+from edgekit.graphs.accepts import sizes_checked
 from edgekit.graphs.lite_file import lite_census
 from edgekit.graphs.onnx_file import is_large, load, load_structure
 from edgekit.model import Model
@@ -31,7 +32,8 @@ def to_tflite(model: Model, settings: ToTflite, work: Work) -> Path:
     proto = load(model.path)
     target = work.scratch / "model.tflite"
     try:
-        made = emitted(proto, dims, precision=settings.precision, target=settings.target)
+        with sizes_checked(model, dims):
+            made = emitted(proto, dims, precision=settings.precision, target=settings.target)
     except UserError as error:  # a type or a size that no .tflite file holds: others go on
         raise PassRefused(error.message, hint=error.hint) from error
     write_whole(str(target), made)
@@ -47,9 +49,10 @@ def _check_stored(path: Path, precision: Precision) -> None:
 
 
 def _check_sizes(model: Model, dims: dict[str, int]) -> None:
+    batch = {spec.shape[0] for spec in model.signature.inputs if spec.shape}
     for spec in model.signature.inputs:
         for _, name in spec.free_axes():
-            if name not in dims:
+            if name not in dims and name not in batch:
                 raise PassRefused(
                     f"input {spec}: a .tflite file has fixed sizes, and nobody says that of {name}",
                     hint=f"give samples, [model] dims in edgekit.toml, or dims={name}:SIZE",

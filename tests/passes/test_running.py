@@ -154,7 +154,7 @@ def broken(function, promise, source, folder, monkeypatch, data=None):
         (divides_by_zero, "output y of sample 0 is not finite where that of the original is"),
         (stores_a_nan, "promised finite values: the stored tensor w holds NaN"),
         (stores_an_infinity, "promised finite values: the stored tensor w holds infinity"),
-        (adds_a_little, "outputs differ from the original by 0.01 relative RMS, more than the"),
+        (adds_a_little, "output y differs from the original's by 0.01 relative RMS, more than"),
         (carries_ballast, "promised a file of at most 5324 bytes"),
     ],
 )
@@ -176,7 +176,7 @@ def test_a_result_that_breaks_a_promise_is_the_fault_of_the_pass_that_made_it(
         (divides_by_zero, "output y of made-up inputs is not finite"),
         (fixes_the_batch_inside, "the result fails on made-up inputs"),
         (changes_the_shape, "output y of made-up inputs is []"),
-        (adds_a_little, "outputs differ from the original by 0.01"),
+        (adds_a_little, "output y differs from the original's by 0.01"),
     ],
 )
 def test_without_samples_the_promises_are_held_against_made_up_inputs(
@@ -185,6 +185,71 @@ def test_without_samples_the_promises_are_held_against_made_up_inputs(
     source = model(tmp_path, NET, weights=WEIGHTS)
 
     assert complaint in broken(function, EXACT, source, tmp_path, monkeypatch)
+
+
+CLIPPED = """g (float[N,6] x) => (float[N,4] y) {
+  h = MatMul(x, w) c = Clip(h, low, high) y = Identity(c) }"""
+TIE = """g (float[N,6] x) => (float[N,4] y) {
+  h = MatMul(x, w) p = Mul(h, huge) c = Cos(p) y = Identity(c) }"""
+LIMITS = {"low": np.float32(-50), "high": np.float32(50)}
+
+
+def forgets_the_clip(source, settings, work):
+    """Wrong beyond 50 alone, where noise of 1 doesn't come."""
+    return _edited(source, work, _with_constants(low=np.float32(-1e9), high=np.float32(1e9)))
+
+
+def forgets_the_negative_clip(source, settings, work):
+    return _edited(source, work, _with_constants(low=np.float32(-1e9)))
+
+
+def cuts_off_what_is_faint(source, settings, work):
+    def shrink(graph):
+        graph.node[1].op_type, graph.node[1].input[:] = "Shrink", ["h"]
+        graph.node[1].attribute.append(helper.make_attribute("lambd", 1e-3))
+
+    return _edited(source, work, shrink)
+
+
+def rounds_on_the_way(source, settings, work):
+    def swap(graph):
+        graph.node[0].output[0] = "whole"
+        graph.initializer.append(numpy_helper.from_array(np.float32(9), "nine"))
+        graph.initializer.append(numpy_helper.from_array(np.float32(-9), "minus"))
+        graph.node.insert(1, helper.make_node("Add", ["whole", "nine"], ["moved"]))
+        graph.node.insert(2, helper.make_node("Add", ["moved", "minus"], ["h"]))
+
+    return _edited(source, work, swap)
+
+
+@pytest.mark.parametrize(
+    "function", [forgets_the_clip, forgets_the_negative_clip, cuts_off_what_is_faint]
+)
+def test_without_samples_an_exact_pass_is_tried_where_clips_and_gates_saturate(
+    tmp_path, monkeypatch, function
+):
+    source = model(tmp_path, CLIPPED, weights=WEIGHTS | LIMITS)
+
+    said = broken(function, EXACT, source, tmp_path, monkeypatch)
+
+    assert said.startswith("culprit: output y differs from the original's by"), said
+
+
+def test_what_rounding_alone_turns_around_is_no_breach(tmp_path, monkeypatch):
+    source = model(tmp_path, TIE, weights=WEIGHTS | {"huge": np.float32(1e5)})
+    row = PassSpec(
+        settings=Clean,
+        function=f"{__name__}:rounds_on_the_way",
+        summary="rounds otherwise",
+        version=1,
+        promise=EXACT,
+    )
+    monkeypatch.setitem(PASSES, "innocent", row)
+
+    made = apply("innocent", source, tmp_path)
+
+    x = normal(1, 6)
+    assert not np.allclose(run(made, x=x)[0], run(source, x=x)[0], rtol=1e-3)
 
 
 # ---------------------------------------------------------------- passes that quantise
@@ -268,7 +333,7 @@ def answers_far_too_loudly(source, settings, work):
         (stores_wide_integers, "promised a file of at most "),
         (answers_zero, "found 0.00 in y on 16 samples"),
         (answers_upside_down, "found -1.00 in y on 16 samples"),
-        (answers_far_too_loudly, "outputs differ from the original by 1.3e+02 relative RMS"),
+        (answers_far_too_loudly, "output y differs from the original's by 1.3e+02 relative RMS"),
     ],
 )
 def test_a_pass_that_says_it_quantises_has_to(tmp_path, monkeypatch, function, complaint):

@@ -161,3 +161,54 @@ def test_the_file_made_of_equal_input_is_equal(tmp_path):
     source = model(tmp_path, NET, weights=WEIGHTS)
 
     assert apply("tflite", source, tmp_path).digest == apply("tflite", source, tmp_path).digest
+
+
+CLIPPED = (
+    "g (float[N,6,5] x) => (float[6,1,N,4] y) "
+    "{ t = Transpose<perm = [1,0,2]>(x) y = LSTM<hidden_size = 4, clip = 30.0, "
+    'activations = ["Sigmoid", "Relu", "Relu"]>(t, w, r) }'
+)
+
+
+def test_without_samples_a_wrong_number_beyond_the_usual_range_is_found(tmp_path, monkeypatch):
+    weights = {"w": normal(1, 16, 5), "r": normal(1, 16, 4)}
+    source = model(tmp_path, CLIPPED, weights=weights)
+    apply("tflite", source, tmp_path)
+    monkeypatch.setattr("edgekit.bridge.rules.gates._clipped", _wrongly_clipped)
+
+    with pytest.raises(PassError, match="output y differs from the original"):
+        apply("tflite", source, tmp_path)
+
+
+def _wrongly_clipped(low, tensor, *, bound, after):
+    """Clip at half the bound."""
+    limits = (("MAXIMUM", -bound / 2), ("MINIMUM", bound / 2))
+    for kind, limit in limits:
+        tensor = low.emit(kind, [tensor, low.float32(limit)], tensor.shape)
+    return after(low, tensor)
+
+
+FRAMED = (
+    "g (float[N,L] x, float[2,N,4] s) => (float[N,K] y, float[2,N,4] t) "
+    '{ y = Pad<mode = "reflect">(x, pads) t = Add(s, s) }'
+)
+
+
+def test_an_axis_named_as_the_batch_is_one_sample_wherever_it_lies(tmp_path):
+    source = model(tmp_path, FRAMED, weights={"pads": np.array([0, 3, 0, 3])})
+    made = apply("tflite", source, tmp_path, dims=(("L", 8),))
+
+    assert [spec.shape for spec in made.signature.inputs] == [(1, 8), (2, 1, 4)]
+
+
+def test_sizes_that_the_model_itself_refuses_are_the_users_to_mend(tmp_path):
+    framed = (
+        "g (float[N,L,5] x) => (float[A,B,C,D] y) "
+        "{ f = Reshape(x, shape) y = LSTM<hidden_size = 4>(f, w, r) }"
+    )
+    weights = {"shape": np.array([7, 1, 5]), "w": normal(1, 16, 5), "r": normal(1, 16, 4)}
+    source = model(tmp_path, framed, weights=weights)
+    apply("tflite", source, tmp_path, dims=(("L", 7),))
+
+    with pytest.raises(PassRefused, match=r"runs on no inputs of these sizes \(x \[1, 6, 5\]\)"):
+        apply("tflite", source, tmp_path, dims=(("L", 6),))
