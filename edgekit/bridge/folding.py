@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable
+from dataclasses import replace
 
 import numpy as np
 
@@ -178,12 +179,9 @@ def _move_integers(op: Op, before: Op) -> None:
         return
     quantization = stored.quantization
     if quantization is not None and (quantization.scales.size > 1 or quantization.axis):
-        axis = _moved_axis(op, stored.shape, quantization)
-        if axis is None:
+        quantization = _moved(op, stored.shape, quantization)
+        if quantization is None:
             return
-        quantization = Quantization(
-            scales=quantization.scales, zero_points=quantization.zero_points, axis=axis
-        )
     integers = Op(
         kind=op.kind,
         inputs=[stored, *op.inputs[1:]],
@@ -202,6 +200,28 @@ def _move_integers(op: Op, before: Op) -> None:
 
 def _is_known(tensor: Tensor | None) -> bool:
     return tensor is not None and tensor.is_constant
+
+
+def _moved(op: Op, shape: Shape, quantization: Quantization) -> Quantization | None:
+    """The scales of what a move makes of a constant; ``None`` where it takes their axis apart."""
+    if op.kind == "SLICE":
+        return _sliced(op, quantization)
+    axis = _moved_axis(op, shape, quantization)
+    return None if axis is None else replace(quantization, axis=axis)
+
+
+def _sliced(op: Op, quantization: Quantization) -> Quantization:
+    """The scales of the part of a constant that a SLICE takes."""
+    begin, made = op.inputs[1], op.outputs[0]
+    if begin is None or begin.data is None:
+        raise ValueError("the start of a slice is computed")
+    first = int(begin.data[quantization.axis])
+    part = slice(first, first + made.shape[quantization.axis])
+    return replace(
+        quantization,
+        scales=quantization.scales[part],
+        zero_points=quantization.zero_points[part],
+    )
 
 
 def _moved_axis(op: Op, shape: Shape, quantization: Quantization) -> int | None:

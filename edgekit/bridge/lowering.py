@@ -25,6 +25,12 @@ from edgekit.graphs.index import GraphIndex, attribute
 from edgekit.graphs.shapes import fixed_shape
 
 _STANDARD = ("", "ai.onnx")
+_NATIVE_HINT = "weights container=int8 is what a .tflite file holds; native is onnxruntime's own"
+_OWN_HINTS = {
+    "MatMulNBits": _NATIVE_HINT,
+    "GatherBlockQuantized": _NATIVE_HINT,
+    "DynamicQuantizeLSTM": "its weights are computed: store them, or run it with onnxruntime",
+}
 _MOST_AXES_MOVED = 6  # by TRANSPOSE of tflite-runtime 2.14
 _FED_AS = {
     "bool", "str", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64",
@@ -56,7 +62,8 @@ def lowered(proto: ModelProto) -> tuple[LiteGraph, Mapping[str, Value]]:
     lowering = Lowering(proto)
     for node in proto.graph.node:
         if node.domain not in _STANDARD and f"{node.domain}:{node.op_type}" not in RULES:
-            raise lowering.refusal(node, "is no standard ONNX operator")
+            hint = _OWN_HINTS.get(node.op_type, "") if node.domain == "com.microsoft" else ""
+            raise lowering.refusal(node, "is no standard ONNX operator", hint=hint)
         name = node.op_type if node.domain in _STANDARD else f"{node.domain}:{node.op_type}"
         rule = RULES.get(name)
         if rule is None:

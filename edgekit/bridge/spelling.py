@@ -2,35 +2,96 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from edgekit.bridge.graph import Array
+from edgekit.bridge.recurrent_spelling import (
+    StoredIntegers,
+    integer_lstm_weights,
+    is_bidirectional,
+    is_integer_lstm,
+    spelled_layer,
+)
 from edgekit.graphs.index import GraphIndex
+from edgekit.graphs.onnx_file import all_graphs
 
 _STANDARD = ("", "ai.onnx")
 _AXIS_SINCE = 13  # DequantizeLinear has scales along an axis from this opset on
 
 
 def with_reals(proto: ModelProto) -> ModelProto:
-    """A model whose layers of integers (QLinearConv, MatMulInteger...) are layers of reals.
+    """A model whose layers of integers are layers of reals.
+
+    Those are QLinearConv, MatMulInteger and their like, onnxruntime's integer LSTM, and weights
+    that Cast and Mul make of stored integers.
 
     Args:
         proto: not changed; itself where it has no such layer.
     """
-    if not any(n.op_type in _INTEGER_LAYERS and n.domain in _STANDARD for n in proto.graph.node):
+    if not any(_is_of_integers(n) for graph in all_graphs(proto.graph) for n in graph.node):
         return proto
     made = ModelProto()
     made.CopyFrom(proto)
-    index = GraphIndex(made)
-    nodes: list[NodeProto] = []
-    for node in made.graph.node:
-        say = _INTEGER_LAYERS.get(node.op_type) if node.domain in _STANDARD else None
-        nodes += [node] if say is None else say(index, node)
-    index.replace_nodes(nodes)
+    main = GraphIndex(made)
+    weights = _cast_weights(main)
+    for index in main.inner():
+        _spell(index, weights)
+    _spell(main, weights)
     return made
+
+
+def _is_of_integers(node: NodeProto) -> bool:
+    if node.domain in _STANDARD:
+        return node.op_type in _INTEGER_LAYERS or node.op_type == "Cast"
+    return is_integer_lstm(node)
+
+
+def _spell(index: GraphIndex, weights: Mapping[str, StoredIntegers]) -> None:
+    nodes: list[NodeProto] = []
+    for node in index.graph.node:
+        nodes += _spelled(index, node, weights)
+    index.replace_nodes(nodes)
+
+
+def _spelled(
+    index: GraphIndex, node: NodeProto, weights: Mapping[str, StoredIntegers]
+) -> list[NodeProto]:
+    say = _INTEGER_LAYERS.get(node.op_type) if node.domain in _STANDARD else None
+    if say is not None:
+        return say(index, node)
+    if _opset(index.proto) < _AXIS_SINCE:
+        return [node]
+    if is_integer_lstm(node) and (found := integer_lstm_weights(index, node)):
+        return spelled_layer(index, node, found)
+    if is_bidirectional(node) and all(name in weights for name in node.input[1:3]):
+        return spelled_layer(index, node, [weights[name] for name in node.input[1:3]])
+    stored = weights.get(node.output[0]) if node.output else None
+    if stored is None or stored.axis is None or index is not index.main:
+        return [node]
+    said, real = stored.dequantized(index, node.output[0])
+    return [said, helper.make_node("Identity", [real], list(node.output))]
+
+
+def _cast_weights(main: GraphIndex) -> dict[str, StoredIntegers]:
+    """The weights that Cast and Mul make of stored integers and scales, by the name they get."""
+    found: dict[str, StoredIntegers] = {}
+    for node in main.graph.node:
+        if node.op_type != "Mul" or node.domain not in _STANDARD:
+            continue
+        cast = main.producer.get(node.input[0])
+        scales = main.constant(node.input[1])
+        if cast is None or cast.op_type != "Cast" or scales is None:
+            continue
+        integers = main.constant(cast.input[0])
+        if integers is None or integers.dtype != np.int8 or scales.dtype != np.float32:
+            continue
+        if scales.ndim == integers.ndim:
+            stored = StoredIntegers(integers=np.asarray(integers), scales=np.asarray(scales))
+            found[node.output[0]] = stored
+    return found
 
 
 def _real(

@@ -253,7 +253,9 @@ def _gru_step(low: Lowering, layer: Layer, given: Tensor, state: State) -> State
     hidden, size = state[0], layer.size
     gate, candidate = layer.activations
     from_input, new_input = parted(low, given, [2 * size, size], 1)
-    weights, new_weights = parted(low, layer.weights, [2 * size, size], 0)
+    # Slices of a stored weight are computed beforehand, and are the same at each step.
+    weights = sliced(low, layer.weights, {0: range(2 * size)})
+    new_weights = sliced(low, layer.weights, {0: range(2 * size, 3 * size)})
     bias, new_bias = None, None
     if layer.state_bias is not None:
         bias, new_bias = parted(low, layer.state_bias, [2 * size, size], 0)
