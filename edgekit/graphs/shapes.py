@@ -17,8 +17,6 @@ from edgekit.graphs.free_dimensions import size_dimensions
 from edgekit.graphs.onnx_file import all_graphs, holds_shapes, is_large
 
 Shape = tuple[int, ...]
-# Sizes as far as the file tells them; ``None`` is a free one.
-Dims = tuple[int | None, ...]
 
 
 def with_shapes(proto: ModelProto, dims: Mapping[str, int]) -> ModelProto:
@@ -103,12 +101,16 @@ def shapes_of(proto: ModelProto, dims: Mapping[str, int]) -> dict[str, Shape]:
 
 
 def fixed_shape(kind: TypeProto) -> Shape | None:
-    """The sizes that a type says, or ``None`` where one of them is free or not known."""
+    """The sizes that a type says, or ``None`` where one of them is free or not known.
+
+    Inference makes a size negative where a window is larger than what it moves over.
+    """
     tensor = kind.tensor_type
     dims = tensor.shape.dim
     if not tensor.HasField("shape") or not all(d.HasField("dim_value") for d in dims):
         return None
-    return tuple(d.dim_value for d in dims)
+    sizes = tuple(d.dim_value for d in dims)
+    return None if any(size < 0 for size in sizes) else sizes
 
 
 def itemsize(elem_type: int) -> int:
@@ -172,26 +174,6 @@ def _without_weights(proto: ModelProto) -> ModelProto:
             value = helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
             graph.input.append(value)
     return bare
-
-
-def partial_shapes(proto: ModelProto) -> dict[str, Dims]:
-    """Shapes of the main graph's values, with free sizes as ``None``; unknown ones are left out.
-
-    Weights are left aside, so that models of any size can be asked.
-    """
-    bare = _without_weights(proto)
-    del bare.graph.value_info[:]
-    with contextlib.suppress(onnx.shape_inference.InferenceError, ValueError):
-        bare = onnx.shape_inference.infer_shapes(bare, data_prop=True)
-    values = (*bare.graph.input, *bare.graph.value_info, *bare.graph.output)
-    return {
-        value.name: tuple(
-            d.dim_value if d.HasField("dim_value") else None
-            for d in value.type.tensor_type.shape.dim
-        )
-        for value in values
-        if value.type.tensor_type.HasField("shape")
-    }
 
 
 def element_types(proto: ModelProto) -> dict[str, int | None]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
 
 from edgekit.graphs.index import GraphIndex, attribute
 from edgekit.graphs.onnx_file import (
@@ -35,7 +35,8 @@ class Stored:
     else; ``shared_bytes`` of those that are an output as well, or that several nodes or an inner
     graph read, so that a pass may have to leave them. ``zeros`` is the part that is zero of the
     float32 weights of Conv, Gemm, MatMul and large embeddings that nothing else reads. ``nan``
-    and ``infinite`` name the first stored tensor with such a value.
+    and ``infinite`` name the first stored tensor with such a value. ``computes_in_half`` tells
+    that operators other than casts work in float16, whose rounding depends on the runtime.
     """
 
     file_bytes: int
@@ -46,6 +47,7 @@ class Stored:
     zeros: float
     nan: str | None
     infinite: str | None
+    computes_in_half: bool = False
 
 
 def census(path: Path) -> Stored:
@@ -76,7 +78,19 @@ def census(path: Path) -> Stored:
         zeros=_zeros(GraphIndex(proto)),
         nan=next(iter(nans), None),
         infinite=next(iter(infinities), None),
+        computes_in_half=any(_halves(graph) for graph in all_graphs(proto.graph)),
     )
+
+
+def _halves(graph: GraphProto) -> bool:
+    """Whether an operator of a graph reads float16 values, as far as the file tells."""
+    fed = {v.name for v in graph.input if v.type.tensor_type.elem_type == TensorProto.FLOAT16}
+    fed |= {t.name for t in graph.initializer if t.data_type == TensorProto.FLOAT16}
+    for node in graph.node:
+        stored = [a.t for a in node.attribute if a.name == "value"]
+        if node.op_type == "Constant" and any(t.data_type == TensorProto.FLOAT16 for t in stored):
+            fed.update(node.output)
+    return any(fed & set(node.input) for node in graph.node if node.op_type != "Cast")
 
 
 def _zeros(index: GraphIndex) -> float:
@@ -119,12 +133,19 @@ def nominal_bytes(tensor: TensorProto) -> int:
 
 
 def _float_weights(proto: ModelProto) -> Iterator[tuple[int, bool]]:
-    """Bytes of each float tensor of two axes or more, and whether several read it."""
+    """Bytes of each float tensor of two axes or more, branches included, and whether it is shared.
+
+    A tensor is shared where several nodes, another graph or nobody reads it.
+    """
     index = GraphIndex(proto)
-    tensors = list(index.initializers.items())
-    for node in index.graph.node:
-        if node.op_type == "Constant":
-            tensors += [(node.output[0], a.t) for a in node.attribute if a.name == "value"]
-    for name, tensor in tensors:
-        if tensor.data_type in _FLOATS and len(tensor.dims) > 1:
-            yield nominal_bytes(tensor), index.only_reader(name) is None
+    for graph in all_graphs(proto.graph):
+        tensors = [(tensor.name, tensor) for tensor in graph.initializer]
+        for node in graph.node:
+            if node.op_type == "Constant":
+                tensors += [(node.output[0], a.t) for a in node.attribute if a.name == "value"]
+        readers = Counter(name for node in graph.node for name in set(node.input))
+        elsewhere = {value.name for value in graph.output}
+        elsewhere |= index.inner_reads if graph is index.graph else set()
+        for name, tensor in tensors:
+            if tensor.data_type in _FLOATS and len(tensor.dims) > 1:
+                yield nominal_bytes(tensor), readers[name] != 1 or name in elsewhere

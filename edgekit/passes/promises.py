@@ -8,7 +8,7 @@ from dataclasses import replace
 from edgekit.graphs.cost import Cost
 from edgekit.graphs.stored import Stored
 from edgekit.model import Signature, TensorSpec
-from edgekit.passes import INT8_WEIGHTS, PassSpec, Promise
+from edgekit.passes import INT8_WEIGHTS, TWIN, PassSpec, Promise
 from edgekit.passes.agreement import Agreement
 from edgekit.recipe import Prune, Settings, ToOnnx, ToTflite
 
@@ -22,6 +22,8 @@ _NEARLY, _ANY = 0.95, 1e-9
 
 
 # Integers of either runtime differ by a step here and there, and steps add up from layer to layer.
+# Where the source rounds to 16 bits at each operator and the result does not.
+_TWIN_OF_FLOAT16 = replace(TWIN, max_relative_error=3e-2)
 _TWIN_OF_INT8 = Promise(max_relative_error=0.2, min_correlation=0.95, max_growth=2.0)
 _BY_PRECISION = {
     "float16": Promise(max_relative_error=3e-2, stores=("float16",)),
@@ -34,13 +36,15 @@ _INTEGERS = {"int4", "uint4", "int8", "uint8"}
 def promised(spec: PassSpec, settings: Settings, before: Stored) -> Promise:
     """What a pass promises of a model with these settings.
 
-    Float graphs agree between the runtimes up to the order of sums; those with integers up to
-    their steps.
+    Float graphs agree between the runtimes up to the order of sums; those that compute in float16
+    up to its rounding, and those with integers up to their steps.
     """
     if isinstance(settings, ToTflite) and settings.precision in _BY_PRECISION:
         return _BY_PRECISION[settings.precision]
     if isinstance(settings, ToTflite | ToOnnx) and _INTEGERS & set(before.bytes_of):
         return _TWIN_OF_INT8
+    if isinstance(settings, ToTflite | ToOnnx) and before.computes_in_half:
+        return _TWIN_OF_FLOAT16
     if isinstance(settings, Prune):
         asked = settings.sparsity if settings.pattern == "none" else 0.0
         return replace(spec.promise, sparser=max(_NEARLY * asked, _ANY))

@@ -46,6 +46,18 @@ def test_a_weight_that_something_else_needs_as_well_is_shared(tmp_path, text):
     assert (found.weight_bytes, found.shared_bytes) == (0, 96)
 
 
+def test_weights_inside_branches_count_like_those_of_the_graph(tmp_path):
+    text = (
+        "g (float[N,2] x, bool c) => (float[N,2] y) { y = If(c)<"
+        "then_branch = t () => (float[N,2] p) "
+        "{ v = Constant<value = float[2,2] {1.0, 2.0, 3.0, 4.0}>() p = MatMul(x, v) }, "
+        "else_branch = e () => (float[N,2] q) { q = MatMul(x, w) }> }"
+    )
+    found = counted(tmp_path, text, w=normal(2, 2))
+
+    assert (found.weight_bytes, found.shared_bytes) == (16, 16)
+
+
 @pytest.mark.parametrize(
     ("value", "seen"),
     [(np.nan, ("b", None)), (np.inf, (None, "b")), (-np.inf, (None, "b"))],
@@ -54,6 +66,22 @@ def test_a_value_that_is_no_number_is_named_with_its_tensor(tmp_path, value, see
     found = counted(tmp_path, w=normal(6, 4), b=np.array([1, value, 2, 3], np.float32))
 
     assert (found.nan, found.infinite) == seen
+
+
+@pytest.mark.parametrize(
+    ("body", "halves"),
+    [
+        ("y = MatMul(x, w)", True),
+        ("f = Cast<to = 1>(x) v = Cast<to = 1>(w) h = MatMul(f, v) y = Cast<to = 10>(h)", False),
+    ],
+)
+def test_a_graph_that_casts_float16_before_it_computes_does_not_compute_in_it(
+    tmp_path, body, halves
+):
+    text = f"g (float16[N,6] x) => (float16[N,4] y) {{ {body} }}"
+    found = counted(tmp_path, text, w=normal(6, 4).astype(np.float16))
+
+    assert found.computes_in_half is halves
 
 
 def test_four_bit_entries_count_as_half_a_byte_however_a_file_holds_them():
