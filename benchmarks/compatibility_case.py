@@ -1,0 +1,213 @@
+"""One pass on one model of the corpus: run by the command line, then measured by itself.
+
+The measurement shares nothing with the passes' own checks: the original runs in onnxruntime
+without optimization, on samples that no pass has seen, and every output is compared by itself.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from ai_edge_litert.interpreter import Interpreter
+from numpy.typing import NDArray
+
+from benchmarks.corpus_inputs import Arrays, session
+
+# A pass may take this much time and memory.
+SECONDS, BYTES = 900, 10 << 30
+_ROUNDS, _ROUND_SECONDS, _LEAST_RUNS = 7, 0.12, 3
+
+Run = Callable[[Arrays], Arrays]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """How a command ended."""
+
+    code: int  # 124: over the time limit
+    out: str
+    err: str
+    seconds: float
+
+
+def edgekit(*words: str) -> Ended:
+    """Run edgekit's command line within the limits."""
+    return _command([sys.executable, "-m", "edgekit", *words])
+
+
+def _command(command: Sequence[str]) -> Ended:
+    started = time.monotonic()
+    try:
+        done = subprocess.run(
+            command,
+            capture_output=True,
+            text=True,
+            timeout=SECONDS,
+            check=False,
+            preexec_fn=_limit_memory,
+        )
+    except subprocess.TimeoutExpired:
+        return Ended(code=124, out="", err=f"over {SECONDS} s", seconds=SECONDS)
+    seconds = time.monotonic() - started
+    return Ended(code=done.returncode, out=done.stdout, err=done.stderr, seconds=seconds)
+
+
+def _limit_memory() -> None:
+    resource.setrlimit(resource.RLIMIT_DATA, (BYTES, BYTES))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measured:
+    """A file beside the one it was made of.
+
+    ``error`` is the RMS difference of the worst output over the RMS of that output; of an output
+    of integers, the share of entries that differ. ``time_ratio`` is after over before.
+    """
+
+    output: str
+    error: float
+    time_ratio: float
+
+
+def measure(before: Path, after: Path, samples: Path, axes: Mapping[str, int]) -> Measured:
+    """Compare two files in a process of their own.
+
+    Raises:
+        RuntimeError: a runtime does not take one of them, or dies.
+    """
+    request = json.dumps([str(before), str(after), str(samples), dict(axes)])
+    done = _command([sys.executable, "-m", "benchmarks.compatibility_case", request])
+    if done.code:
+        last = done.err.strip().splitlines()[-1:] or [f"exit {done.code}"]
+        raise RuntimeError(f"cannot be measured: {last[0]}")
+    return Measured(**json.loads(done.out))
+
+
+def _measure(before: Path, after: Path, samples: Path, axes: Mapping[str, int]) -> Measured:
+    feeds = list(_feeds(samples, axes))
+    exact, made = runner(before, optimized=False), runner(after)
+    pairs = [(exact(feed), made(feed)) for feed in feeds]
+    errors = {name: error for name, (error, _) in output_errors(pairs).items()}
+    worst = max(errors, key=lambda name: errors[name])
+    ratio = _time_ratio(runner(before), made, feeds[0])
+    return Measured(output=worst, error=errors[worst], time_ratio=ratio)
+
+
+def _feeds(samples: Path, axes: Mapping[str, int]) -> Sequence[Arrays]:
+    """One feed a sample; an input of axis -1 takes the sample as it is, without a batch axis."""
+    with np.load(samples) as opened:
+        arrays = {name: opened[name] for name in opened.files}
+    count = len(next(iter(arrays.values())))
+    return [{n: _row(a[row], axes.get(n, 0)) for n, a in arrays.items()} for row in range(count)]
+
+
+def _row(value: NDArray[np.generic], axis: int) -> NDArray[np.generic]:
+    return value if axis < 0 else np.expand_dims(value, axis)
+
+
+def output_errors(pairs: Sequence[tuple[Arrays, Arrays]]) -> dict[str, tuple[float, bool]]:
+    """The error of each output over all samples, and whether it is one of floats."""
+    errors = {}
+    for name, value in pairs[0][0].items():
+        error = _error([(old[name], new[name]) for old, new in pairs])
+        errors[name] = (error, value.dtype.kind == "f")
+    return errors
+
+
+def _error(pairs: Sequence[tuple[NDArray[np.generic], NDArray[np.generic]]]) -> float:
+    old, new = (np.concatenate([pair[n].ravel() for pair in pairs]) for n in (0, 1))
+    if old.shape != new.shape:
+        return float("inf")
+    if old.dtype.kind != "f":
+        return float(np.mean(old != new))
+    wide, narrow = old.astype(np.float64), new.astype(np.float64)
+    kept = np.isfinite(wide)
+    if not np.isfinite(narrow[kept]).all():
+        return float("inf")
+    power = float(np.square(wide[kept]).mean())
+    apart = float(np.square(wide[kept] - narrow[kept]).mean())
+    return float(np.sqrt(apart / power)) if power else float(np.sqrt(apart))
+
+
+def _time_ratio(before: Run, after: Run, feed: Arrays) -> float:
+    """The median over rounds in which both take turns."""
+    ratios = []
+    for run in (before, after):
+        run(feed)
+    for _ in range(_ROUNDS):
+        one, other = _median_seconds(before, feed), _median_seconds(after, feed)
+        ratios.append(other / one)
+    return statistics.median(ratios)
+
+
+def _median_seconds(run: Run, feed: Arrays) -> float:
+    taken: list[float] = []
+    until = time.perf_counter() + _ROUND_SECONDS
+    while time.perf_counter() < until or len(taken) < _LEAST_RUNS:
+        start = time.perf_counter()
+        run(feed)
+        taken.append(time.perf_counter() - start)
+    return statistics.median(taken)
+
+
+def runner(path: Path, *, optimized: bool = True) -> Run:
+    """What runs a model file on one feed, in the runtime of its format, on one thread."""
+    if path.suffix == ".tflite":
+        return _lite_runner(path)
+    made = session(path, optimized=optimized)
+    names = [output.name for output in made.get_outputs()]
+    inputs = [given.name for given in made.get_inputs()]
+
+    def run(feed: Arrays) -> Arrays:
+        return dict(zip(names, made.run(names, _named(feed, inputs)), strict=True))
+
+    return run
+
+
+def _lite_runner(path: Path) -> Run:
+    interpreter = Interpreter(model_path=str(path), num_threads=1)
+    if not interpreter.get_signature_list():
+        return _unsigned_runner(interpreter)
+    signature = interpreter.get_signature_runner(next(iter(interpreter.get_signature_list())))
+    inputs = list(signature.get_input_details())
+
+    def run(feed: Arrays) -> Arrays:
+        return dict(signature(**_named(feed, inputs)))
+
+    return run
+
+
+def _unsigned_runner(interpreter: Interpreter) -> Run:
+    interpreter.allocate_tensors()
+    places = {detail["name"]: detail["index"] for detail in interpreter.get_input_details()}
+
+    def run(feed: Arrays) -> Arrays:
+        for name, value in _named(feed, list(places)).items():
+            interpreter.set_tensor(places[name], value)
+        interpreter.invoke()
+        details = interpreter.get_output_details()
+        return {d["name"]: interpreter.get_tensor(d["index"]) for d in details}
+
+    return run
+
+
+def _named(feed: Arrays, inputs: Sequence[str]) -> Arrays:
+    """The feed by the names of this file's inputs: a model's only input has no other."""
+    if len(inputs) == 1 and len(feed) == 1:
+        return {inputs[0]: next(iter(feed.values()))}
+    return {name: feed[name] for name in inputs}
+
+
+if __name__ == "__main__":
+    one, other, data, batch_axes = json.loads(sys.argv[1])
+    found = _measure(Path(one), Path(other), Path(data), batch_axes)
+    print(json.dumps(found.__dict__))

@@ -1,0 +1,129 @@
+"""What came of a pass on a model, in words: a line, a fault, a document."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+# Slower than this is to be told; timing on a busy machine varies by some percent.
+_SLOWER = 1.15
+# On samples that a pass has not seen, an output may be this many times further off than it said.
+_FURTHER, _ROUNDING = 3.0, 1e-3
+_WORDS_OF_TIME = ("slower", "faster", "time")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What came of one pass on one model.
+
+    Args:
+        status: "ok", "refused", "not reached", or "exit N" for anything that must not happen.
+        text: the reason, or a remark.
+        seconds: the command took.
+        size_ratio: the file after over before.
+        said: the relative error of the outputs that the pass told.
+        output: the worst output on held-out samples, by our own measurement.
+        error: its relative error.
+        time_ratio: the latency after over before.
+        notes: the pass told.
+    """
+
+    model: str
+    step: str
+    status: str
+    text: str = ""
+    seconds: float = 0.0
+    size_ratio: float | None = None
+    said: float | None = None
+    output: str = ""
+    error: float | None = None
+    time_ratio: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+def fault(outcome: Outcome) -> str:
+    """Why an outcome must not be; empty where it may."""
+    if outcome.status not in ("ok", "refused", "not reached"):
+        return f"{outcome.status}: {outcome.text}"
+    if outcome.status != "ok" or outcome.step == "inspect":
+        return ""
+    if outcome.error is not None:
+        said = outcome.said or 0.0
+        if not outcome.error <= _FURTHER * said + _ROUNDING:
+            return f"{outcome.output} is off by {outcome.error:.3g}, the pass said {said:.3g}"
+    if (outcome.time_ratio or 0) > _SLOWER and not _tells_of_time(outcome.notes):
+        return f"takes {outcome.time_ratio:.2f} of the time, and no note says so"
+    return ""
+
+
+def _tells_of_time(notes: Sequence[str]) -> bool:
+    return any(word in note for note in notes for word in _WORDS_OF_TIME)
+
+
+def line(outcome: Outcome) -> str:
+    """An outcome in one line."""
+    return f"{outcome.model}, {outcome.step}: {', '.join(filter(None, _parts(outcome)))}"
+
+
+def _parts(outcome: Outcome) -> list[str]:
+    parts = [outcome.status]
+    if outcome.size_ratio is not None:
+        parts.append(f"file {outcome.size_ratio:.2f}")
+    if outcome.error is not None:
+        said = "nothing" if outcome.said is None else f"{outcome.said:.2g}"
+        parts.append(f"error {outcome.error:.2g} (said {said})")
+    if outcome.time_ratio is not None:
+        parts.append(f"time {outcome.time_ratio:.2f}")
+    return [*parts, outcome.text, *(f"note: {note}" for note in outcome.notes)]
+
+
+def document(found: Sequence[Outcome], about: Mapping[str, str]) -> str:
+    """The text of docs/compatibility.md."""
+    groups: dict[str, list[Outcome]] = defaultdict(list)
+    for outcome in found:
+        groups[outcome.model].append(outcome)
+    count = Counter(outcome.status for outcome in found if outcome.step != "inspect")
+    return "\n".join(
+        [
+            "# Passes on models that ship in packages",
+            "",
+            "Written by `python -m benchmarks.compatibility`; do not edit.",
+            "",
+            f"{len(groups)} models of packages on PyPI, each through every pass with its defaults:"
+            f" {count['ok']} files made, {count['refused']} refused with the reason.",
+            "File and time are those of the result over those of the model before the pass, each"
+            " in its own runtime on one thread (medians, in turn; x86-64). The error is that of"
+            " the worst output, its RMS difference over its RMS (of integers, the share that"
+            " differs), against the original without optimization, on samples that the pass has"
+            " not seen; beside it what the pass itself told. A `.tflite` model is brought to"
+            " ONNX first, and the other passes run on that.",
+            *(part for name in groups for part in _section(name, about[name], groups[name])),
+            "",
+        ]
+    )
+
+
+def _section(name: str, about: str, found: Sequence[Outcome]) -> list[str]:
+    return [
+        "",
+        f"## {name}",
+        "",
+        f"{about[:1].upper()}{about[1:]}.",
+        "",
+        "| pass | result | file | error (told) | time |",
+        "| --- | --- | --- | --- | --- |",
+        *(_row(outcome) for outcome in found),
+    ]
+
+
+def _row(outcome: Outcome) -> str:
+    result = ": ".join(filter(None, (outcome.status, outcome.text)))
+    remarks = "; ".join((result, *outcome.notes)).replace("|", "\\|")
+    size = "-" if outcome.size_ratio is None else f"{outcome.size_ratio:.2f}"
+    error = "-"
+    if outcome.error is not None:
+        error = f"{outcome.error:.2g} ({'-' if outcome.said is None else f'{outcome.said:.2g}'})"
+        error += f" {outcome.output}" if outcome.output else ""
+    time = "-" if outcome.time_ratio is None else f"{outcome.time_ratio:.2f}"
+    return f"| {outcome.step} | {remarks} | {size} | {error} | {time} |"

@@ -1,0 +1,170 @@
+"""Random graphs as exporters write them through every pass: no crash, no wrong word.
+
+    python -m benchmarks.random_graphs --count 2000 [--seed N] [--kinds KIND ...] [--resume]
+
+Each graph (``tests.exported``) goes through each pass and some chains of them, as ``edgekit apply``
+runs them, in a process that may die. A fault is an exception other than a refusal, an output
+further off than the pass said, or a refusal that the graph contradicts. Ends with 1 if there is
+one. Results are kept as JSON lines; ``--resume`` goes on after the last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.random_graphs_case import Case, recipes, tried, write
+from tests.bridge.random_graphs import Impossible
+from tests.exported.kinds import KINDS, exported
+
+_HOME = Path(__file__).resolve().parents[1]
+_SECONDS = 120
+_SHOWN = 40
+_FIGURES = re.compile(r"\d[\d.,e+-]*")
+_Graph = tuple[str, int]
+
+
+def main() -> None:
+    """Run graphs and tell what came of them."""
+    options = _options()
+    if options.worker:
+        _work(options.worker, json.loads(sys.stdin.read()))
+        return
+    out: Path = options.out
+    out.parent.mkdir(parents=True, exist_ok=True)
+    if not options.resume:
+        out.unlink(missing_ok=True)
+    kinds = options.kinds or KINDS
+    graphs = [(kinds[n % len(kinds)], options.seed + n) for n in range(options.count)]
+    _run(graphs, out, options.jobs)
+    wanted = set(graphs)
+    sys.exit(1 if _tell([c for c in _read(out) if (c.kind, c.seed) in wanted]) else 0)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=0, help="the first graph's")
+    parser.add_argument("--kinds", nargs="*", choices=KINDS)
+    parser.add_argument("--jobs", type=int, default=1)
+    parser.add_argument("--resume", action="store_true", help="keep what is known")
+    parser.add_argument("--out", type=Path, default=Path("build/random_graphs/results.jsonl"))
+    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
+    return parser.parse_args()
+
+
+def _read(path: Path) -> list[Case]:
+    if not path.exists():
+        return []
+    return [Case(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+def _run(graphs: Sequence[_Graph], out: Path, jobs: int) -> None:
+    """Start the workers and say how far they are."""
+    done = {(case.kind, case.seed, case.recipe) for case in _read(out)}
+    left = [[*g, name] for g in graphs for name in recipes(g[1]) if (*g, name) not in done]
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.random_graphs", "--worker", out]
+    workers = []
+    for place in range(jobs):
+        part = [case for case in left if graphs.index((case[0], case[1])) % jobs == place]
+        worker = subprocess.Popen(command, cwd=_HOME, stdin=subprocess.PIPE, text=True)
+        assert worker.stdin is not None
+        worker.stdin.write(json.dumps(part))
+        worker.stdin.close()
+        workers.append(worker)
+    started, before = time.monotonic(), len(done)
+    while any(worker.poll() is None for worker in workers):
+        time.sleep(2)
+        known = _read(out)
+        fresh = len(known) - before
+        if fresh and sys.stderr.isatty():
+            minutes = (time.monotonic() - started) / fresh * (len(left) - fresh) / 60
+            faults = sum(case.status == "fault" for case in known)
+            text = f"{fresh}/{len(left)} cases, {faults} faults, about {minutes:.0f} min left"
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
+
+
+def _work(out: Path, cases: list[list[Any]]) -> None:
+    """Run cases in processes that may die; a case that kills its process is a fault."""
+    while cases:
+        ended, status = _by_one_process(out, cases)
+        cases = cases[ended:]
+        if status and cases:
+            kind, seed, recipe = cases[0]
+            number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+            why = f"over {_SECONDS} s" if number == signal.SIGALRM else f"died of signal {number}"
+            _add(out, Case(kind=kind, seed=seed, recipe=recipe, status="fault", text=why))
+            cases = cases[1:]
+
+
+def _by_one_process(out: Path, cases: list[list[Any]]) -> tuple[int, int]:
+    """How many of the cases a process got through, and how it ended."""
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reading)
+        _child(out, cases, writing)
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading, "rb") as marks:
+        ended = len(marks.read())
+    return ended, os.waitpid(child, 0)[1]
+
+
+def _child(out: Path, cases: list[list[Any]], writing: int) -> None:
+    with tempfile.TemporaryDirectory() as scratch:
+        graph, folder = None, Path(scratch)
+        for kind, seed, recipe in cases:
+            signal.alarm(_SECONDS)
+            if graph is None or (graph.kind, graph.seed) != (kind, seed):
+                for old in folder.iterdir():
+                    old.unlink()
+                try:
+                    graph = exported(kind, seed)
+                except Impossible:
+                    os.write(writing, b".")
+                    continue
+                write(graph, folder)
+            _add(out, tried(graph, recipe, recipes(seed)[recipe], folder))
+            os.write(writing, b".")
+
+
+def _add(out: Path, case: Case) -> None:
+    with out.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(asdict(case)) + "\n")
+
+
+def _tell(found: Sequence[Case]) -> bool:
+    """Print counts, refusals by their words, and faults; whether there is a fault."""
+    print(f"\n{len({(c.kind, c.seed) for c in found})} graphs, {len(found)} cases:", end=" ")
+    print(", ".join(f"{n} {status}" for status, n in Counter(c.status for c in found).items()))
+    for status in ("refused", "fault"):
+        print(f"\n{status}:")
+        for text, cases in _grouped([c for c in found if c.status == status])[:_SHOWN]:
+            kinds = ", ".join(sorted({c.kind for c in cases}))
+            print(f"{len(cases):5} {text}\n      ({kinds}; {cases[0].kind} {cases[0].seed})")
+    return any(case.status == "fault" for case in found)
+
+
+def _grouped(cases: Sequence[Case]) -> list[tuple[str, list[Case]]]:
+    groups: dict[str, list[Case]] = {}
+    for case in cases:
+        key = _FIGURES.sub("#", case.text)
+        groups.setdefault(key, []).append(case)
+    return sorted(groups.items(), key=lambda pair: -len(pair[1]))
+
+
+if __name__ == "__main__":
+    main()

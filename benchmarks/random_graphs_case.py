@@ -1,0 +1,170 @@
+"""One random graph through passes, every output computed again and compared."""
+
+from __future__ import annotations
+
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from benchmarks.compatibility_case import output_errors, runner
+from edgekit.apply import Applied, apply
+from edgekit.errors import PassRefused, UserError
+from edgekit.progress import silent
+from edgekit.steps import step_of
+from tests.exported.kinds import Exported
+
+SINGLE: dict[str, tuple[str, ...]] = {
+    "clean": ("clean",),
+    "quantize": ("quantize",),
+    "quantize-dynamic": ("quantize-dynamic",),
+    "weights": ("weights bits=4",),
+    "prune": ("prune",),
+    "prune-channels": ("prune-channels remove=0.3",),
+    "low-rank": ("low-rank",),
+    "float16": ("float16",),
+    "tflite": ("tflite",),
+}
+CHAINS: dict[str, tuple[str, ...]] = {
+    "quantize, tflite": ("quantize", "tflite"),
+    "quantize-dynamic, tflite": ("quantize-dynamic", "tflite"),
+    "weights, quantize": ("weights bits=4", "quantize"),
+    "weights, tflite": ("weights bits=4", "tflite"),
+    "prune-channels, quantize": ("prune-channels remove=0.3", "quantize"),
+    "low-rank, quantize, tflite": ("low-rank", "quantize", "tflite"),
+    "float16, tflite": ("float16", "tflite"),
+    "tflite, onnx": ("tflite", "onnx"),
+}
+_CHAINS_EACH = 2
+# What a pass says comes from the same samples, from a selection of the entries.
+_FURTHER, _ROUNDING = 1.3, 1e-4
+_HALF_ROUNDING = 3e-3
+# Float weights in this number are enough for a pass to find something.
+_MANY = 512
+_WEIGHED = {"Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN"}
+_NOTHING = ("no Conv", "no MatMul", "no LSTM", "no weights", "no layer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Case:
+    """What came of a recipe on a graph: "ok", "refused" or "fault"; ``text`` says why.
+
+    ``error`` is that of the worst output of the last step, ``said`` what the pass told of it.
+    """
+
+    kind: str
+    seed: int
+    recipe: str
+    status: str
+    text: str = ""
+    error: float | None = None
+    said: float | None = None
+
+
+def recipes(seed: int) -> dict[str, tuple[str, ...]]:
+    """Every pass, and some of the chains in turn."""
+    names = [name for n, name in enumerate(CHAINS) if (n - seed) % len(CHAINS) < _CHAINS_EACH]
+    return SINGLE | {name: CHAINS[name] for name in names}
+
+
+def write(graph: Exported, folder: Path) -> Path:
+    """The files a user would have: the model and its samples."""
+    path = folder / "model.onnx"
+    path.write_bytes(graph.proto.SerializeToString())
+    np.savez(folder / "samples.npz", **graph.samples)
+    return path
+
+
+def tried(graph: Exported, recipe: str, steps: Sequence[str], folder: Path) -> Case:
+    """Run a recipe; whatever happens is a case."""
+    known = {"kind": graph.kind, "seed": graph.seed, "recipe": recipe}
+    current = folder / "model.onnx"
+    found: tuple[float, float] | None = None
+    for step in steps:
+        name, *settings = step.split()
+        target = folder / f"{step.replace(' ', '-')}{'.tflite' if name == 'tflite' else '.onnx'}"
+        target = target.with_stem(f"{current.stem}-{target.stem}")
+        try:
+            applied = _apply(name, settings, current, target, folder)
+        except (PassRefused, UserError) as refusal:
+            text = f"{name}: {refusal.message}"
+            if "\n" in refusal.message or (why := _untrue(refusal.message, current)):
+                return Case(**known, status="fault", text=f"refused untruly ({why}): {text}")
+            return Case(**known, status="refused", text=text)
+        except Exception as error:  # noqa: BLE001 - a fault of any kind is what is looked for
+            return Case(**known, status="fault", text=f"{name}: {_place(error)}")
+        try:
+            found = _errors(current, target, graph, applied)
+        except Exception as error:  # noqa: BLE001 - as above
+            return Case(**known, status="fault", text=f"{name}: the result fails: {_place(error)}")
+        if not found[0] <= _FURTHER * found[1] + _rounding(graph):
+            text = f"{name}: off by {found[0]:.3g}, the pass said {found[1]:.3g}"
+            return Case(**known, status="fault", text=text, error=found[0], said=found[1])
+        current = target
+    error, said = found or (0.0, 0.0)
+    return Case(**known, status="ok", error=error, said=said)
+
+
+def _apply(name: str, settings: list[str], source: Path, target: Path, folder: Path) -> Applied:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        step = step_of(name, settings, where="")
+        return apply(step, source, target, data="samples.npz", folder=folder, tick=silent)
+
+
+def _rounding(graph: Exported) -> float:
+    return _HALF_ROUNDING if graph.kind == "float16" else _ROUNDING
+
+
+def _errors(before: Path, after: Path, graph: Exported, applied: Applied) -> tuple[float, float]:
+    """The worst output's error, and what the pass said of the worst."""
+    if applied.agreement is None:
+        return 0.0, 0.0
+    feeds = list(_feeds(graph))
+    exact, made = runner(before, optimized=False), runner(after)
+    errors = output_errors([(exact(feed), made(feed)) for feed in feeds])
+    told = applied.agreement
+    said = max(told.relative_error or 0.0, told.worst[1] if told.worst else 0.0)
+    floats = [e for e, is_float in errors.values() if is_float]
+    return max(floats, default=0.0), said
+
+
+def _feeds(graph: Exported) -> Iterator[dict[str, np.ndarray]]:
+    count = len(next(iter(graph.samples.values())))
+    for row in range(count):
+        yield {name: array[row : row + 1] for name, array in graph.samples.items()}
+
+
+def _place(error: Exception) -> str:
+    """An exception with where it came from, in one line."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if "edgekit" in f.filename]
+    last = frames[-1] if frames else traceback.extract_tb(error.__traceback__)[-1]
+    first = (str(error).strip().splitlines() or [""])[0]
+    return f"{type(error).__name__} in {Path(last.filename).name}:{last.name}: {first[:300]}"
+
+
+def _untrue(message: str, path: Path) -> str:
+    """Why a refusal cannot be true; empty where it may be."""
+    if not message.startswith(_NOTHING) or path.suffix != ".onnx":
+        return ""
+    found = list(_large(onnx.load(path).graph))
+    return f"{found[0]} has many weights" if found else ""
+
+
+def _large(graph: onnx.GraphProto) -> Iterator[str]:
+    """Operators of the graph and its branches with many stored weights of their own."""
+    sizes = {w.name: int(np.prod(w.dims)) for w in graph.initializer if w.data_type in (1, 10)}
+    for node in graph.node:
+        if node.op_type == "Constant" and node.attribute[0].HasField("t"):
+            value = numpy_helper.to_array(node.attribute[0].t)
+            sizes[node.output[0]] = value.size if value.dtype.kind == "f" else 0
+        if node.op_type in _WEIGHED and any(sizes.get(n, 0) >= _MANY for n in node.input):
+            yield f"{node.op_type} {node.name}"
+        for attribute in node.attribute:
+            if attribute.HasField("g"):
+                yield from _large(attribute.g)
