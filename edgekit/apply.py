@@ -15,7 +15,7 @@ from edgekit.errors import PassCrash, PassRefused, UserError
 from edgekit.evaluate import transfer_bytes
 from edgekit.graphs.cost import cost
 from edgekit.graphs.onnx_file import load_for_shapes
-from edgekit.intake import find_model, free_dims, in_one_file, open_split, sized
+from edgekit.intake import find_model, free_dims, in_one_file, open_split, sized, with_dims
 from edgekit.layers import LayerCost, read_layers
 from edgekit.model import Model
 from edgekit.passes import Work
@@ -67,6 +67,7 @@ def apply(
     folder: Path,
     tick: Tick,
     trusted: bool = False,
+    dims: Mapping[str, int] | None = None,
 ) -> Applied:
     """Run a pass on a model and write what it makes.
 
@@ -78,6 +79,7 @@ def apply(
         folder: the project's; what ``data`` is relative to.
         tick: called with what is being done, how much of it is done, and of how much.
         trusted: whether a model file may run the code that it carries.
+        dims: sizes of free dimensions, before those of edgekit.toml.
 
     Raises:
         UserError: something is wrong with the request or its inputs.
@@ -86,9 +88,11 @@ def apply(
     """
     project = load_project(folder)
     model = find_model(folder, path, project, trusted=trusted, tick=tick)
+    project = with_dims(project, model, dims or {})
     source = data or project.data.calibration
     _check_out(out, _inputs(path, model, folder, source))
     calibration = _calibration(source, model, folder, project)
+    sizes = (free_dims(model, calibration) if calibration else {}) | project.model.dims
     store = Store(default_root())
     started = time.monotonic()
     with store.scratch() as scratch:
@@ -100,8 +104,7 @@ def apply(
         )
         tick(step.name, 0, 0)
         whole = in_one_file(model, store)
-        dims = (free_dims(model, calibration) if calibration else {}) | project.model.dims
-        made = _run(sized(step, model, dims), whole, work, store)
+        made = _run(sized(step, model, sizes), whole, work, store)
         if made.model.beside:
             raise PassRefused("what it makes is over 2 GiB, more than one file can hold")
         layers = read_layers(scratch)
@@ -109,7 +112,7 @@ def apply(
         slower = made.agreement and slowdown_note(
             whole, made.model, work.calibration, seed=work.seed
         )
-        macs = _macs(step, whole, made.model, dims)
+        macs = _macs(step, whole, made.model, sizes)
         seconds = time.monotonic() - started
         tick("writing", 0, 0)
         with whole_file(str(out)) as target, made.model.path.open("rb") as result:

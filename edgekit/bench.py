@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +15,7 @@ from edgekit.data import Dataset
 from edgekit.errors import DeviceError, UserError
 from edgekit.evaluate import Timing, default_metric, score, time_interleaved
 from edgekit.graphs.reading import read_model
-from edgekit.intake import check_output, find_model, open_split
+from edgekit.intake import check_output, find_model, open_split, with_dims
 from edgekit.latency import LatencySummary, summarise
 from edgekit.model import Model
 from edgekit.places import device_place
@@ -66,6 +66,7 @@ def subject(
     metric: str | None,
     device: str | None,
     trusted: bool = False,
+    dims: Mapping[str, int] | None = None,
     tick: Tick = silent,
 ) -> Iterator[Subject]:
     """Open what is to be measured: a bundle with its own settings, or a model with the project's.
@@ -77,17 +78,24 @@ def subject(
         metric: instead of the bundle's or the project's.
         device: profile to take threads and runtime versions from; a bundle has its own.
         trusted: whether a model file may run the code that it carries.
+        dims: sizes of free dimensions of a model, before those of edgekit.toml.
         tick: called when a model is converted.
 
     Raises:
         UserError: any of them cannot be used.
     """
     if target.suffix == SUFFIX or (target.is_dir() and not is_saved_model(target)):
+        if dims:
+            raise UserError(
+                "--dims: a bundle is timed with its own samples, which have their sizes",
+                hint="give the model file instead, or leave --dims out",
+            )
         with tempfile.TemporaryDirectory() as scratch:
             yield _of_bundle(open_bundle(target), Path(scratch), folder, evaluation, metric)
         return
     project = load_project(folder)
     model = find_model(folder, target, project, trusted=trusted, tick=tick)
+    project = with_dims(project, model, dims or {})
     check_output(project, model)
     data = open_split(
         evaluation, model, folder=folder, settings=project.data.preprocess, labelled=True

@@ -15,7 +15,7 @@ from edgekit.graphs.accepts import sizes_checked
 from edgekit.graphs.cost import Cost, cost
 from edgekit.graphs.coverage import Obstacle
 from edgekit.graphs.onnx_file import is_large, load, load_for_shapes, load_structure
-from edgekit.intake import find_model
+from edgekit.intake import find_model, with_dims
 from edgekit.model import Model
 from edgekit.profile import DeviceProfile, load_profile
 from edgekit.progress import Tick, silent
@@ -49,6 +49,7 @@ def inspect(
     folder: Path,
     trusted: bool = False,
     structure: bool = False,
+    dims: Mapping[str, int] | None = None,
     tick: Tick = silent,
 ) -> Inspection:
     """Look at a model, as ONNX where it is of another tool.
@@ -59,6 +60,7 @@ def inspect(
         folder: the project's.
         trusted: whether a model file may run the code that it carries.
         structure: look at what can be pruned as well.
+        dims: sizes of free dimensions, before those of edgekit.toml.
         tick: called when the model is converted.
 
     Raises:
@@ -67,10 +69,10 @@ def inspect(
     project = load_project(folder)
     model = find_model(folder, path, project, trusted=trusted, tick=tick)
     profile = load_profile(device) if device else None
-    dims = project.model.dims
+    sizes = with_dims(project, model, dims or {}).model.dims
     found, unread = None, ""
     if model.format == "onnx":
-        found = cost(load_for_shapes(model.path), dims)
+        found = cost(load_for_shapes(model.path), sizes)
     else:
         graph, unread = _lite_graph(model.path)
         found = lite_cost(graph) if graph else None
@@ -79,12 +81,12 @@ def inspect(
         bytes=model.bytes,
         cost=found,
         unread=unread,
-        dims=dims,
+        dims=sizes,
         device=profile.name if profile else None,
-        obstacles=_obstacles(model, profile, dims) if profile else (),
+        obstacles=_obstacles(model, profile, sizes) if profile else (),
         model_mib_limit=profile.budget.model_mib if profile else None,
         crosses=profile is not None and _crosses(model, profile),
-        prunable=prunable(model, dims) if structure else None,
+        prunable=prunable(model, sizes) if structure else None,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from edgekit.errors import UserError
 from edgekit.evaluate import default_metric
 from edgekit.gate import Limits
 from edgekit.graphs.onnx_file import is_large, load, load_structure, save
+from edgekit.graphs.reading import check_fed_sizes
 from edgekit.model import Model
 from edgekit.profile import AnyRuntime, DeviceProfile, load_profile
 from edgekit.progress import Tick, silent
@@ -42,6 +43,7 @@ class Request:
     seed: int | None = None
     recipe: Recipe | None = None  # instead of the search
     trust_pickle: bool = False
+    dims: Mapping[str, int] = field(default_factory=dict)  # go before those of edgekit.toml
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,6 +92,7 @@ def take_in(request: Request, tick: Tick = silent) -> Intake:
     model = find_model(
         request.folder, request.model, project, trusted=request.trust_pickle, tick=tick
     )
+    project = with_dims(project, model, request.dims)
     out = request.out or request.folder / "build" / profile.name
     _check_out(out, model, profile.name)
     asked = request.runtime or project.build.runtime
@@ -172,6 +175,24 @@ def _in_project(folder: Path, path: str) -> Path:
     """What [model] path names: a file or folder of the project, or a function of it."""
     file = folder / path
     return Path(path) if is_entry(path) and not file.exists() else file
+
+
+def with_dims(project: Project, model: Model, given: Mapping[str, int]) -> Project:
+    """The project with sizes of free dimensions that the command line gives.
+
+    Raises:
+        UserError: the model has no free dimension of that name.
+    """
+    free = model.signature.free_dimensions()
+    for name in given:
+        if name not in free:
+            raise UserError(
+                f"--dims {name}={given[name]}: {model.given} has no free dimension {name!r}",
+                hint=f"its free dimensions: {', '.join(free) or 'none'}",
+            )
+    dims = {**project.model.dims, **given}
+    check_fed_sizes(model, dims)
+    return project.model_copy(update={"model": project.model.model_copy(update={"dims": dims})})
 
 
 def free_dims(model: Model, dataset: Dataset) -> dict[str, int]:

@@ -45,6 +45,16 @@ class Signature:
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
+    def free_dimensions(self) -> tuple[str, ...]:
+        """Names of all dimensions of inputs that have no size, each once."""
+        names = (
+            name_dimension(spec.name, axis, dim)
+            for spec in self.inputs
+            for axis, dim in enumerate(spec.shape)
+            if not isinstance(dim, int)
+        )
+        return tuple(dict.fromkeys(names))
+
     @property
     def batch(self) -> int:
         """Samples that the model takes at once; 1 where it takes any number."""

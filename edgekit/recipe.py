@@ -38,7 +38,7 @@ Target = Literal["litert", "tflite-runtime"]
 
 @dataclass(frozen=True, kw_only=True)
 class Clean:
-    """Fold constants and BatchNorm, drop what has no effect. Bit-exact up to rounding."""
+    """Fold constants, BatchNorm, scales and shifts; drop no-ops. Bit-exact up to rounding."""
 
 
 @dataclass(frozen=True, kw_only=True)

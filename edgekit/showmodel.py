@@ -52,12 +52,14 @@ def _converted(origin: Origin) -> list[str]:
 
 
 def _counted_as_one(seen: Inspection) -> list[str]:
-    shapes = (spec.shape[1:] for spec in seen.model.signature.inputs)
-    free = {d for shape in shapes for d in shape if isinstance(d, str) and d not in seen.dims}
-    if not free:
+    free = {name for spec in seen.model.signature.inputs for _, name in spec.free_axes()}
+    names = sorted(free - seen.dims.keys())
+    if not names:
         return []
-    names = ", ".join(sorted(free))
-    return [f"  free dimensions counted as 1: {names} ([model] dims in edgekit.toml sets them)"]
+    return [
+        f"  free dimensions counted as 1: {', '.join(names)} (--dims {names[0]}=SIZE, or [model] "
+        "dims in edgekit.toml, sets them)"
+    ]
 
 
 def _obstacles(seen: Inspection) -> list[str]:
@@ -84,14 +86,13 @@ def _prunable(found: Prunable) -> Iterator[str]:
     if len(rows) > _SHOWN_PARTS:
         yield f"and more, {len(rows) - _SHOWN_PARTS} in all (--json has them)"
     yield ""
-    inputs = ", ".join(f"{name}{list(shape)}" for name, shape in found.sizes.items())
-    yield (
-        f"of {found.macs:,} MACs at most {_percent(found.macs - found.least_macs, found.macs)} can "
-        f"go by pruning, which leaves one of each ({inputs})"
-    )
+    inputs = ", ".join(f"{name} {list(shape)}" for name, shape in found.sizes.items())
+    yield f"Counted for the inputs {inputs}: {found.macs:,} MACs."
+    most = _percent(found.macs - found.least_macs, found.macs)
+    yield f"Pruning can remove at most {most} of them; one group of each row has to stay."
     yield from (_fixed(reason) for reason in found.fixed[:_SHOWN_REASONS])
     if len(found.fixed) > _SHOWN_REASONS:
-        yield f"and for other reasons, {len(found.fixed) - _SHOWN_REASONS} in all (--json has them)"
+        yield f"{len(found.fixed) - _SHOWN_REASONS} more reasons are in --json."
 
 
 _HEAD = ("what can be pruned", "groups", "", "kind", "layers", "MACs", "", "parameters")
@@ -129,5 +130,7 @@ def _percent(part: int, whole: int) -> str:
 
 
 def _fixed(reason: Reason) -> str:
-    more = f" (and {reason.layers - 1} more like it)" if reason.layers > 1 else ""
-    return f"keeps its channels: {_shortened(reason.example)}: {reason.reason}{more}"
+    others = {1: "", 2: ", and so does 1 more layer"}.get(
+        reason.layers, f", and so do {reason.layers - 1} more layers"
+    )
+    return f"{_shortened(reason.example)} keeps its channels (reason: {reason.reason}){others}."

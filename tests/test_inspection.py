@@ -6,17 +6,20 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
 import pytest
+from onnx import helper, numpy_helper
 
 from edgekit.bridge.flatbuffer import write_lite
 from edgekit.bridge.graph import LiteGraph, Op, Quantization, Tensor, constant
 from edgekit.errors import UserError
+from edgekit.graphs.cost import cost
 from edgekit.graphs.reading import read_model
 from edgekit.inspection import inspect
 from edgekit.profile import load_profile
 from edgekit.runtimes import runtimes
 from edgekit.showmodel import inspected
-from tests.tiny import model, normal
+from tests.tiny import model, normal, proto
 
 NET = (
     "g (float[N,3,H,8] x) => (float[N,10] y) { c = Conv<pads = [1,1,1,1]>(x, w, b) r = Relu(c) "
@@ -40,6 +43,31 @@ def test_the_cost_is_what_one_counts_by_hand(tmp_path):
     assert found.cost.unknown == ()
     assert found.bytes == source.path.stat().st_size
     assert found.obstacles == ()
+
+
+def test_weights_count_wherever_they_are_stored(tmp_path):
+    """As Paddle stores them: in Constant nodes; besides in branches, lists and sparse tensors."""
+    constants = (
+        "w = Constant<value = float[8,4] {" + ", ".join(["1"] * 32) + "}>() "
+        "b = Constant<value_floats = [1.0, 2.0, 3.0, 4.0]>()"
+    )
+    text = (
+        "g (float[N,8] x, bool k) => (float[N,4] y) { " + constants + " m = MatMul(x, w) "
+        "a = Add(m, b) y = If(k)<then_branch = t () => (float[N,4] p) "
+        "<float[4] u = {1, 2, 3, 4}> { p = Add(a, u) }, "
+        "else_branch = e () => (float[N,4] q) { q = Identity(a) }> }"
+    )
+    made = proto(text)
+    values = numpy_helper.from_array(np.float32([5, 6, 7]), "s")
+    places = numpy_helper.from_array(np.int64([0, 2, 3]), "s_indices")
+    made.graph.sparse_initializer.append(helper.make_sparse_tensor(values, places, [4]))
+    (tmp_path / "m.onnx").write_bytes(made.SerializeToString())
+
+    found = cost(onnx.load(str(tmp_path / "m.onnx")), {})
+
+    assert found.parameters == 32 + 4 + 4 + 3
+    assert found.weight_bytes == 4 * (32 + 4 + 4 + 3) + 8 * 3
+    assert found.macs == 8 * 4
 
 
 def test_shapes_that_depend_on_the_data_are_said_to_be_unknown(tmp_path):

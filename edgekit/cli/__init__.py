@@ -18,6 +18,7 @@ from edgekit.cli.devices import devices_app
 from edgekit.cli.options import (
     Data,
     DeviceName,
+    Dims,
     Evaluation,
     Folder,
     Hosts,
@@ -25,6 +26,7 @@ from edgekit.cli.options import (
     Metric,
     TrustPickle,
     one_of,
+    sizes_of,
 )
 from edgekit.cli.passes import apply_pass, list_passes
 from edgekit.errors import EdgekitError, ExitCode, UserError
@@ -143,6 +145,7 @@ def inspect(
     prunable: Annotated[
         bool, typer.Option("--prunable", help="What can be pruned, and what keeps the rest.")
     ] = False,
+    dims: Dims = None,
     trust_pickle: TrustPickle = False,
     folder: Folder = Path(),
     as_json: Json = False,
@@ -151,6 +154,7 @@ def inspect(
     from edgekit import showmodel
     from edgekit.inspection import inspect as look
 
+    sizes = sizes_of(dims)
     with ticker() as tick:
         seen = look(
             model,
@@ -158,6 +162,7 @@ def inspect(
             folder=folder,
             trusted=trust_pickle,
             structure=prunable,
+            dims=sizes,
             tick=tick,
         )
     emit(seen, showmodel.inspected, as_json=as_json)
@@ -202,6 +207,7 @@ def build(
     seed: Annotated[
         int | None, typer.Option("--seed", metavar="N", help="Of everything that draws lots.")
     ] = None,
+    dims: Dims = None,
     trust_pickle: TrustPickle = False,
     allow_failing: Annotated[
         bool, typer.Option("--allow-failing", help="Pack the nearest where nothing holds.")
@@ -230,6 +236,7 @@ def build(
         seed=seed,
         recipe=_recipe(recipe, step or []),
         trust_pickle=trust_pickle,
+        dims=sizes_of(dims),
     )
     with ticker() as tick:
         outcome = run(request, tick, allow_failing=allow_failing)
@@ -286,6 +293,7 @@ def bench(
     evaluation: Evaluation = None,
     metric: Metric = None,
     device: DeviceName = None,
+    dims: Dims = None,
     trust_pickle: TrustPickle = False,
     folder: Folder = Path(),
     as_json: Json = False,
@@ -295,7 +303,7 @@ def bench(
     from edgekit.bench import bench as measure
     from edgekit.bench import subject
 
-    chosen = one_of("--metric", metric, _METRICS)
+    chosen, sizes = one_of("--metric", metric, _METRICS), sizes_of(dims)
     with ExitStack() as stack:
         with ticker() as tick:
             opened = stack.enter_context(
@@ -306,6 +314,7 @@ def bench(
                     metric=chosen,
                     device=device,
                     trusted=trust_pickle,
+                    dims=sizes,
                     tick=tick,
                 )
             )

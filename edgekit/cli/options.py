@@ -10,6 +10,9 @@ import typer
 
 from edgekit.errors import UserError
 
+# What a dimension of a file can be at most in every runtime.
+_LARGEST = (1 << 31) - 1
+
 
 def enter(folder: Path) -> Path:
     """Go there before anything else is looked at, as ``git -C`` does."""
@@ -40,6 +43,31 @@ Evaluation = Annotated[
 ]
 Metric = Annotated[str | None, typer.Option("--metric", metavar="NAME", help="top1, top5, binary.")]
 Data = Annotated[str | None, typer.Option("--data", metavar="CALIB", help="Calibration samples.")]
+Dims = Annotated[
+    list[str] | None,
+    typer.Option("--dims", metavar="NAME=SIZE", help="Size of a free dimension; repeatable."),
+]
+
+
+def sizes_of(given: list[str] | None) -> dict[str, int]:
+    """The sizes that ``--dims`` gives to free dimensions, by name.
+
+    Raises:
+        UserError: one is not NAME=SIZE, or a name has two sizes.
+    """
+    sizes: dict[str, int] = {}
+    for text in given or []:
+        name, equals, size = text.rpartition("=")
+        # At most ten digits: int() of a text of thousands takes long, and refuses in its own words.
+        number = int(size) if size.isascii() and size.isdigit() and len(size) <= 10 else 0
+        if not (name and equals and 1 <= number <= _LARGEST):
+            raise UserError(
+                f"--dims {text}: not NAME=SIZE, with a size of 1 to {_LARGEST:,}",
+                hint="as in --dims length=128; 'edgekit inspect MODEL' shows the names",
+            )
+        if sizes.setdefault(name, number) != number:
+            raise UserError(f"--dims: {name} has two sizes, {sizes[name]} and {number}")
+    return sizes
 
 
 def one_of(option: str, value: str | None, known: tuple[str, ...]) -> str | None:

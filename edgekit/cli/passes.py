@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from edgekit.cli.options import Data, Folder, Json, TrustPickle
+from edgekit.cli.options import Data, Dims, Folder, Json, TrustPickle, sizes_of
 from edgekit.output import emit, ticker
 
 
@@ -22,6 +22,7 @@ def apply_pass(
         typer.Option("--set", metavar="KEY=VALUE", help="A setting of the pass; repeatable."),
     ] = None,
     data: Data = None,
+    dims: Dims = None,
     trust_pickle: TrustPickle = False,
     folder: Folder = Path(),
     as_json: Json = False,
@@ -31,9 +32,19 @@ def apply_pass(
     from edgekit.apply import apply
     from edgekit.steps import step_of
 
+    sizes = sizes_of(dims)
     step = step_of(name, settings or [], where=f"{name}: ")
     with ticker() as tick:
-        applied = apply(step, model, out, data=data, folder=folder, tick=tick, trusted=trust_pickle)
+        applied = apply(
+            step,
+            model,
+            out,
+            data=data,
+            folder=folder,
+            tick=tick,
+            trusted=trust_pickle,
+            dims=sizes,
+        )
     emit(applied, show.applied, as_json=as_json, facts=show.applied_facts)
 
 

@@ -7,6 +7,8 @@ import re
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import h5py
@@ -41,7 +43,7 @@ def convert(source: Source) -> Converted:
         UserError: damaged, weights alone, layers that Keras does not know, or Python code inside
             that is not trusted.
     """
-    is_zip = source.path.suffix.lower() == ".keras"
+    is_zip = _is_zip(source)
     try:
         header = _of_zip(source) if is_zip else _of_hdf5(source)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
@@ -57,6 +59,12 @@ def convert(source: Source) -> Converted:
         )
     model = _loaded(source, header)
     return convert_model(Found(value=model, example=None, given=source.given))
+
+
+def _is_zip(source: Source) -> bool:
+    """Whether it is, or by its name should be, a zip archive rather than HDF5."""
+    named = source.path.suffix.lower() == ".keras"
+    return zipfile.is_zipfile(source.path) or (named and not h5py.is_hdf5(source.path))
 
 
 def _of_zip(source: Source) -> _Header:
@@ -80,11 +88,14 @@ def _text(value: str | bytes) -> str:
 
 
 def _loaded(source: Source, header: _Header) -> Any:
-    """The model, by the Keras that wrote it."""
+    """The model, by the Keras that wrote it, which tells the formats by the suffix."""
     try:
-        return _keras_of(header).models.load_model(
-            str(source.path), compile=False, **_safe_mode(source, header)
-        )
+        with TemporaryDirectory() as folder:
+            link = Path(folder) / f"model{'.keras' if _is_zip(source) else '.h5'}"
+            link.symlink_to(source.path.absolute())
+            return _keras_of(header).models.load_model(
+                str(link), compile=False, **_safe_mode(source, header)
+            )
     except UserError:
         raise
     except Exception as error:
@@ -115,7 +126,7 @@ def _is_keras_3(header: _Header) -> bool:
 
 def _safe_mode(source: Source, header: _Header) -> dict[str, bool]:
     """Of Keras 2 only its zip files know of it; a Lambda is refused before, in any file."""
-    if _is_keras_3(header) or source.path.suffix.lower() == ".keras":
+    if _is_keras_3(header) or _is_zip(source):
         return {"safe_mode": not source.trusted}
     return {}
 

@@ -6,7 +6,8 @@ import hashlib
 import re
 from pathlib import Path
 
-from edgekit.convert import SOURCES, Source
+from edgekit.convert import SOURCES, Kind, Source
+from edgekit.convert.content import content_of
 from edgekit.errors import UserError
 from edgekit_agent.files import sha256_of
 
@@ -32,10 +33,17 @@ def source_of(given: Path, *, folder: Path, trusted: bool) -> Source | None:
         return Source(kind="saved_model", given=text, path=given)
     if not given.exists() and is_entry(text):
         return Source(kind="function", given=text, path=folder, name=text)
-    for kind, row in SOURCES.items():
-        if given.suffix.lower() in row.suffixes and not given.is_dir():
-            return Source(kind=kind, given=text, path=given, trusted=trusted)
-    return None
+    content = None if given.is_dir() else content_of(given)
+    if content == "runnable" or given.is_dir():
+        return None
+    kind = content or _kind_by_suffix(given)
+    return Source(kind=kind, given=text, path=given, trusted=trusted) if kind else None
+
+
+def _kind_by_suffix(given: Path) -> Kind | None:
+    """The kind of a source whose content does not tell: compressed, damaged or missing."""
+    suffix = given.suffix.lower()
+    return next((kind for kind, row in SOURCES.items() if suffix in row.suffixes), None)
 
 
 def is_entry(text: str) -> bool:

@@ -134,8 +134,8 @@ def _versions(packages: tuple[str, ...]) -> dict[str, str]:
 
 def _not_trusted(source: Source) -> UserError:
     return UserError(
-        f"{source.given}: reading a {source.path.suffix} file runs code that it carries (it holds "
-        "Python pickles), so it is not opened",
+        f"{source.given}: reading it runs code that it carries (it holds Python pickles), so it is "
+        "not opened",
         hint="if you trust whoever wrote it: --trust-pickle, or [model] trust_pickle = true in "
         "edgekit.toml",
     )

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from onnx import ModelProto, NodeProto, TensorProto
+from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
 
 from edgekit.graphs.einsum import terms_of
 from edgekit.graphs.index import GraphIndex, attribute
@@ -15,6 +15,23 @@ from edgekit.graphs.onnx_file import all_graphs, all_tensors, opset
 from edgekit.graphs.shapes import itemsize, known_shapes, with_shapes
 
 Shapes = Mapping[str, tuple[int, ...]]
+
+# Types of which several share a byte.
+_BITS = {TensorProto.INT4: 4, TensorProto.UINT4: 4, TensorProto.FLOAT4E2M1: 4}
+_BITS |= {TensorProto.INT2: 2, TensorProto.UINT2: 2}
+_WEIGHTS = {
+    *_BITS,
+    TensorProto.FLOAT,
+    TensorProto.FLOAT16,
+    TensorProto.BFLOAT16,
+    TensorProto.DOUBLE,
+    TensorProto.INT8,
+    TensorProto.UINT8,
+    TensorProto.FLOAT8E4M3FN,
+    TensorProto.FLOAT8E4M3FNUZ,
+    TensorProto.FLOAT8E5M2,
+    TensorProto.FLOAT8E5M2FNUZ,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,12 +72,11 @@ def cost(proto: ModelProto, dims: Mapping[str, int]) -> Cost:
         macs += counted or 0
         if counted is None:
             unknown.append(node.name or node.output[0])
-    floats = [t for t in proto.graph.initializer if _is_weight(t)]
     return Cost(
         ops=count_ops(proto),
         opset=opset(proto),
-        parameters=sum(math.prod(t.dims) for t in floats),
-        weight_bytes=sum(_stored_bytes(t) for t in all_tensors(proto.graph)),
+        parameters=_parameters(proto),
+        weight_bytes=_weight_bytes(proto),
         macs=macs,
         unknown=tuple(unknown),
         peak_activation_bytes=_peak(index, sizes),
@@ -86,15 +102,41 @@ def operator(node: NodeProto) -> str:
     return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}:{node.op_type}"
 
 
+def _parameters(proto: ModelProto) -> int:
+    """Stored numbers, wherever they are: initializers and Constant nodes of all graphs."""
+    count = 0
+    for graph in all_graphs(proto.graph):
+        held = [a for node in graph.node if node.op_type == "Constant" for a in node.attribute]
+        sparse = [*graph.sparse_initializer, *(a.sparse_tensor for a in held if _is_sparse(a))]
+        tensors = (*graph.initializer, *(a.t for a in held), *(each.values for each in sparse))
+        count += sum(math.prod(t.dims) for t in tensors if _is_weight(t))
+        count += sum(len(a.floats) for a in held)
+    return count
+
+
+def _weight_bytes(proto: ModelProto) -> int:
+    count = sum(map(_stored_bytes, all_tensors(proto.graph)))
+    for graph in all_graphs(proto.graph):
+        held = [a for node in graph.node for a in node.attribute]
+        sparse = [*graph.sparse_initializer, *(a.sparse_tensor for a in held if _is_sparse(a))]
+        count += sum(_stored_bytes(t) for each in sparse for t in (each.values, each.indices))
+        count += 4 * sum(len(a.floats) for a in held if a.name == "value_floats")
+    return count
+
+
+def _is_sparse(attribute: AttributeProto) -> bool:
+    return bool(attribute.type == AttributeProto.SPARSE_TENSOR)
+
+
 def _is_weight(tensor: TensorProto) -> bool:
-    kinds = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.INT8)
-    return tensor.data_type in (*kinds, TensorProto.UINT8, TensorProto.BFLOAT16)
+    return tensor.data_type in _WEIGHTS
 
 
 def _stored_bytes(tensor: TensorProto) -> int:
     if tensor.raw_data:
         return len(tensor.raw_data)
-    return int(math.prod(tensor.dims)) * itemsize(tensor.data_type)
+    bits = _BITS.get(tensor.data_type, 8 * itemsize(tensor.data_type))
+    return -(-int(math.prod(tensor.dims)) * bits // 8)
 
 
 def _peak(index: GraphIndex, sizes: Mapping[str, int]) -> int | None:

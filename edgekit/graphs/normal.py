@@ -97,8 +97,12 @@ class _Speller:
             return False
         by_row = attribute(node, "transB", 0)
         width = self.index.initializers[node.input[1]].dims[0 if by_row else 1]
-        stored = self.index.initializers.get(node.input[2]) if _has_bias(node) else None
-        return not _has_bias(node) or (stored is not None and list(stored.dims) == [width])
+        if not _has_bias(node):
+            return True
+        stored = self.index.initializers.get(node.input[2])
+        if stored is None or list(stored.dims) != [width]:
+            return False
+        return self.index.is_finite(node.input[2])
 
     def _gemm_of_columns(self, node: NodeProto) -> None:
         """A is the constant."""
@@ -123,6 +127,8 @@ class _Speller:
         if not self._is_stored(name):
             return None
         bias = self.index.float_constant(name)
+        if not np.isfinite(bias).all():  # a mask, say: no kernel of integers takes it in
+            return None
         if (
             bias.ndim > 2
             or bias.size not in (1, width)

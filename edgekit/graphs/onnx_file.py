@@ -91,7 +91,7 @@ def has_empty_input(path: Path) -> bool:
 
 def _parsed(path: Path) -> ModelProto:
     try:
-        proto = onnx.load(str(path), load_external_data=False)
+        proto = onnx.load(str(path), format="protobuf", load_external_data=False)
     except DecodeError as error:
         raise UserError(
             f"{path}: not an ONNX model, or cut short",

@@ -188,9 +188,14 @@ def _absorbing(index: GraphIndex, output: str) -> str:
 def _needed(index: GraphIndex, placement: Placement, followers: dict[str, NodeProto]) -> set[str]:
     """Drop values that no integer kernel reads or writes, from the end of the graph backwards.
 
-    A Conv needs its output quantised to be fused; Gemm and MatMul may end in float.
+    A Conv needs its output quantised to be fused, and so do Gemm and MatMul before a Relu or Clip;
+    else these may end in float.
     """
     needed = {w.output for w in placement.weighted if w.node.op_type == "Conv"}
+    for w in placement.weighted:
+        reader = index.only_reader(w.node.output[0])
+        if reader is not None and reader.op_type in _ABSORBED:
+            needed.add(w.output)
     needed |= {w.node.input[0] for w in placement.weighted}
     for output, node in reversed(followers.items()):
         if output not in needed:

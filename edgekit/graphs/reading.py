@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 
 from edgekit.errors import UserError
-from edgekit.model import Model
+from edgekit.model import Model, name_dimension
 
 _TFLITE_MAGIC = b"TFL3"
 _MOST_INPUT_BYTES = 2 << 30
@@ -32,21 +33,30 @@ def read_model(path: Path) -> Model:
     if head[4:8] == _TFLITE_MAGIC:
         from edgekit.graphs.tflite import read_tflite
 
-        return _with_inputs_of_a_size(read_tflite(path))
-    from edgekit.graphs.onnx_file import read_onnx
+        model = read_tflite(path)
+    else:
+        from edgekit.graphs.onnx_file import read_onnx
 
-    return _with_inputs_of_a_size(read_onnx(path))
+        model = read_onnx(path)
+    check_fed_sizes(model, {})
+    return model
 
 
-def _with_inputs_of_a_size(model: Model) -> Model:
-    """The model, if memory can hold what it states of each input."""
+def check_fed_sizes(model: Model, dims: Mapping[str, int]) -> None:
+    """See that memory can hold what a model is fed with these sizes of free dimensions.
+
+    Raises:
+        UserError: it cannot; names the input.
+    """
     for spec in model.signature.inputs:
-        stated = math.prod(dim for dim in spec.shape if isinstance(dim, int))
-        needed = stated * np.dtype(spec.dtype).itemsize
+        sizes = [
+            dim if isinstance(dim, int) else dims.get(name_dimension(spec.name, axis, dim), 1)
+            for axis, dim in enumerate(spec.shape)
+        ]
+        needed = math.prod(sizes) * np.dtype(spec.dtype).itemsize
         if needed > _MOST_INPUT_BYTES:
             raise UserError(
-                f"{model.path}: the sizes of the input {spec} come to {needed >> 20:,} MiB, more "
+                f"{model.given}: the sizes of the input {spec} come to {needed >> 20:,} MiB, more "
                 f"than the {_MOST_INPUT_BYTES >> 20:,} MiB that are fed at once",
-                hint="export the model with the sizes it is run with, or leave them free",
+                hint="state the sizes it is run with, or leave them free",
             )
-    return model

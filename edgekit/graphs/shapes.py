@@ -17,6 +17,8 @@ from edgekit.graphs.free_dimensions import size_dimensions
 from edgekit.graphs.onnx_file import all_graphs, holds_shapes, is_large
 
 Shape = tuple[int, ...]
+# Sizes as far as the file tells them; ``None`` is a free one.
+Dims = tuple[int | None, ...]
 
 
 def with_shapes(proto: ModelProto, dims: Mapping[str, int]) -> ModelProto:
@@ -174,6 +176,26 @@ def _without_weights(proto: ModelProto) -> ModelProto:
             value = helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
             graph.input.append(value)
     return bare
+
+
+def partial_shapes(proto: ModelProto) -> dict[str, Dims]:
+    """Shapes of the main graph's values, with free sizes as ``None``; unknown ones are left out.
+
+    Weights are left aside, so that models of any size can be asked.
+    """
+    bare = _without_weights(proto)
+    del bare.graph.value_info[:]
+    with contextlib.suppress(onnx.shape_inference.InferenceError, ValueError):
+        bare = onnx.shape_inference.infer_shapes(bare, data_prop=True)
+    values = (*bare.graph.input, *bare.graph.value_info, *bare.graph.output)
+    return {
+        value.name: tuple(
+            d.dim_value if d.HasField("dim_value") else None
+            for d in value.type.tensor_type.shape.dim
+        )
+        for value in values
+        if value.type.tensor_type.HasField("shape")
+    }
 
 
 def element_types(proto: ModelProto) -> dict[str, int | None]:

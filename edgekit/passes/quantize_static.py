@@ -7,10 +7,12 @@ from pathlib import Path
 from onnx import ModelProto, NodeProto
 
 from edgekit.errors import PassRefused
+from edgekit.graphs.basic_rewrites import load_folded
+from edgekit.graphs.channel_scaling import fold_channel_scaling
 from edgekit.graphs.compact import compact, share_transposed
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.offload import bring_back, offload, without_weights
-from edgekit.graphs.onnx_file import load, save
+from edgekit.graphs.onnx_file import save
 from edgekit.graphs.placement import Placement, as_weighted, place
 from edgekit.graphs.rewrite import prepare
 from edgekit.graphs.subpixel import convolve_transposed
@@ -21,6 +23,7 @@ from edgekit.passes.affine import LARGEST, Affine
 from edgekit.passes.bias_correction import Shifts, find_shifts
 from edgekit.passes.embeddings import quantize_embeddings
 from edgekit.passes.equalise import equalise
+from edgekit.passes.integer_kernels import settle_kernels
 from edgekit.passes.recurrent import quantize_recurrent
 from edgekit.passes.storage import store_in_8_bits
 from edgekit.passes.trials import Trials, written
@@ -56,6 +59,7 @@ def quantize_static(model: Model, settings: QuantizeStatic, work: Work) -> Path:
     split = split_samples(work.calibration, settings.max_samples)
     made = _placed(index, placement, settings, work, split) if placement.weighted else proto
     bring_back(made, work.scratch)
+    settle_kernels(made, work)
     share_transposed(made)
     compact(made)
     target = work.scratch / "static.onnx"
@@ -127,7 +131,8 @@ def _prepared(model: Model, folder: Path, largest: int) -> tuple[ModelProto, int
 
     Those are embeddings, recurrent layers, and what has no integer kernel.
     """
-    proto = prepare(load(model.path), _OPSET)
+    proto = prepare(load_folded(model, folder), _OPSET)
+    fold_channel_scaling(proto)
     convolve_transposed(proto)
     found = quantize_embeddings(GraphIndex(proto)) + quantize_recurrent(proto, largest)
     found += store_in_8_bits(proto, _is_weighted)

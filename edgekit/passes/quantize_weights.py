@@ -12,10 +12,12 @@ from onnx import ModelProto, TensorProto
 
 from edgekit.data import held_out
 from edgekit.errors import PassRefused
+from edgekit.graphs.basic_rewrites import load_folded
+from edgekit.graphs.channel_scaling import fold_channel_scaling
 from edgekit.graphs.compact import compact
 from edgekit.graphs.divergence import Reference
 from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.onnx_file import load, save
+from edgekit.graphs.onnx_file import save
 from edgekit.graphs.rewrite import prepare
 from edgekit.layers import LayerCost, write_layers
 from edgekit.model import Model
@@ -54,7 +56,8 @@ def quantize_weights(model: Model, settings: QuantizeWeights, work: Work) -> Pat
     if work.calibration is None:
         raise PassRefused("low-bit weights need calibration data")
     native = settings.container == "native"
-    proto = prepare(load(model.path), _OPSET)
+    proto = prepare(load_folded(model, work.scratch), _OPSET)
+    fold_channel_scaling(proto)
     if native and any(node.op_type == "Conv" for node in proto.graph.node):
         proto = prepare(proto, _OPSET_INT4)
         proto.ir_version = max(proto.ir_version, _IR_INT4)

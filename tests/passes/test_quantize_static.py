@@ -96,7 +96,7 @@ BETWEEN = {
         "h = HardSwish(c) g = GlobalAveragePool(h) f = Conv(g, q) e = HardSigmoid(f) "
         "m = Mul(h, e) k = Concat<axis = 1>(m, h)",
         {"q": normal(8, 8, 1, 1)},
-        ["HardSigmoid", "Mul", "HardSigmoid"],
+        ["HardSigmoid", "HardSigmoid"],
     ),
     "a sum of a value before and after its activation": (
         "r = Relu(c) s = Add(r, c) k = Concat<axis = 1>(s, c)",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
@@ -17,8 +18,10 @@ from edgekit.graphs.shapes import element_types
 
 Values = dict[str, NDArray[np.generic]]
 Shapes = Mapping[str, tuple[int, ...]]
-# Free sizes to try, the first that the model runs with; convolutions shrink what they read.
-_FREE = (16, 64, 224, 7, 1)
+# Free sizes to try, the first that the model runs with; convolutions shrink what they read, and
+# what mirrors a border (the front end of a spectrogram) needs more than the border.
+_FREE = (16, 64, 224, 7, 1, 1024, 16000)
+_MOST_FED = 1 << 20  # entries of one input; sizes that come to more are not tried
 _FEW = 64
 _SHAPE = "edgekit:shape:"
 _INTEGERS = (TensorProto.INT32, TensorProto.INT64)
@@ -66,8 +69,11 @@ def look(proto: ModelProto, shapes: Shapes | None = None) -> Seen:
     runner = _Runner(proto, shapes or {})
     failed, hollow = "", None
     for free, integer in product(_FREE, (0, 1)):
+        how = _Made(batch=1, free=free, integer=integer)
+        if free > min(_FREE) and runner.largest(how) > _MOST_FED:
+            continue
         try:
-            first = runner.run(_Made(batch=1, free=free, integer=integer))
+            first = runner.run(how)
         except Exception as error:  # noqa: BLE001 - onnxruntime has no common base class
             failed = failed or first_line(error)
             continue
@@ -122,6 +128,10 @@ class _Runner:
             if value.dtype.kind in "iu" and value.size <= _FEW
         }
         return sizes, known
+
+    def largest(self, how: _Made) -> int:
+        """Entries of the largest input."""
+        return max(int(math.prod(self._sized(value, how))) for value in self.inputs)
 
     def again(self, free: int, integer: int) -> Values | None:
         """Integers on inputs as different as the model takes; ``None`` where it takes no others."""

@@ -1,0 +1,361 @@
+"""Fold scale and shift of each channel behind a layer into the layer's weight and bias.
+
+What is folded: BatchNormalization, and Mul, Div, Add and Sub with a constant that varies along the
+channels only, behind Conv, ConvTranspose, Gemm and MatMul with stored weights; directly behind the
+layer, or behind a Reshape or Transpose that keeps the channels together.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
+
+from edgekit.graphs.index import GraphIndex, attribute
+from edgekit.graphs.shapes import Dims, partial_shapes
+
+Doubles = NDArray[np.float64]
+_STANDARD = ("", "ai.onnx")
+_MOVES = {"Identity", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Flatten"}
+_BIASED = {"Conv", "ConvTranspose", "Gemm"}
+
+
+def fold_channel_scaling(proto: ModelProto) -> int:
+    """Fold what can be folded in the main graph, in place; returns how many nodes went."""
+    index = GraphIndex(proto)
+    folder = _Folder(index)
+    nodes = list(index.graph.node)
+    layers = [layer for node in nodes if (layer := _layer_of(index, node)) is not None]
+    gone = sum(folder.fold(layer) for layer in layers)
+    if gone:
+        index.replace_nodes(list(folder.rest(nodes)))
+        GraphIndex(proto).drop_unread_constants()
+    return gone
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Layer:
+    """A node with a stored weight that nothing else reads.
+
+    ``axis`` is that of the output channels in the weight; in the output they are at ``place``,
+    counted from the last axis. ``scales`` names those of a weight in weight-only QDQ.
+    """
+
+    node: NodeProto
+    weight: str
+    axis: int
+    channels: int
+    place: int
+    scales: str = ""
+
+
+def _layer_of(index: GraphIndex, node: NodeProto) -> _Layer | None:
+    if node.domain not in _STANDARD or node.op_type not in (*_BIASED, "MatMul"):
+        return None
+    reader = index.only_reader(node.input[1])
+    if reader is None or node.input[0] in index.initializers:
+        return None
+    weight, scales = _stored(index, node.input[1])
+    tensor = index.initializers.get(weight)
+    if tensor is None or tensor.data_type != (TensorProto.INT8 if scales else TensorProto.FLOAT):
+        return None
+    found = _channels(node, tuple(tensor.dims))
+    if found is None or not _has_foldable_bias(index, node, found[1]):
+        return None
+    axis, channels, place = found
+    if scales:
+        dequantize = index.producer[node.input[1]]
+        same = tuple(index.initializers[scales].dims) == (channels,)
+        if not same or attribute(dequantize, "axis", 1) != axis:
+            return None
+    return _Layer(
+        node=node, weight=weight, axis=axis, channels=channels, place=place, scales=scales
+    )
+
+
+def _stored(index: GraphIndex, name: str) -> tuple[str, str]:
+    """The stored weight, and the scales of one that is dequantized."""
+    maker = index.producer.get(name)
+    if maker is None or maker.op_type != "DequantizeLinear" or len(maker.input) != 2:
+        return name, ""
+    if any(each not in index.initializers for each in maker.input):
+        return name, ""
+    return maker.input[0], maker.input[1]
+
+
+def _channels(node: NodeProto, dims: tuple[int, ...]) -> tuple[int, int, int] | None:
+    """Axis of the output channels in the weight, how many, and their place in the output."""
+    rank = len(dims)
+    if node.op_type == "MatMul":
+        return (1, dims[1], -1) if rank == 2 else None
+    if node.op_type == "Gemm":
+        factors = [attribute(node, name, 1.0) for name in ("alpha", "beta")]
+        axis = 0 if attribute(node, "transB", 0) else 1
+        return (axis, dims[axis], -1) if factors == [1.0, 1.0] and rank == 2 else None
+    if node.op_type == "Conv":
+        return 0, dims[0], 1 - rank
+    # Groups of a transposed convolution lie along the inputs.
+    return (1, dims[1], 1 - rank) if attribute(node, "group", 1) == 1 else None
+
+
+def _has_foldable_bias(index: GraphIndex, node: NodeProto, channels: int) -> bool:
+    if len(node.input) < 3 or not node.input[2]:
+        return True
+    tensor = index.initializers.get(node.input[2])
+    return (
+        tensor is not None
+        and tensor.data_type == TensorProto.FLOAT
+        and tuple(tensor.dims) == (channels,)
+    )
+
+
+@dataclass
+class _Chain:
+    """What follows a layer: scale and shift of its channels so far, and the nodes that go."""
+
+    scale: Doubles
+    shift: Doubles
+    going: list[tuple[NodeProto, str]] = field(default_factory=list)  # with the value each reads
+    moved: bool = False
+
+    def then(self, scale: Doubles | float, shift: Doubles | float) -> None:
+        """Take in another scale and shift."""
+        self.scale = self.scale * scale
+        self.shift = self.shift * scale + shift
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether the layer can hold them."""
+        return bool(np.isfinite(self.scale).all() and np.isfinite(self.shift).all())
+
+
+class _Folder:
+    """Folds one layer after the other, and knows which nodes are gone."""
+
+    def __init__(self, index: GraphIndex) -> None:
+        self.index = index
+        self.gone: set[int] = set()
+        # What a MatMul got before and behind it, by the MatMul.
+        self.before: dict[int, NodeProto] = {}
+        self.behind: dict[int, NodeProto] = {}
+
+    @cached_property
+    def shapes(self) -> dict[str, Dims]:
+        """Shapes as far as they are known; found out when first asked for."""
+        return partial_shapes(self.index.proto)
+
+    def rest(self, nodes: list[NodeProto]) -> Iterator[NodeProto]:
+        """The nodes that stay, each with what it got before and behind it."""
+        for node in nodes:
+            if id(node) in self.gone:
+                continue
+            for each in (self.before.get(id(node)), node, self.behind.get(id(node))):
+                if each is not None:
+                    yield each
+
+    def fold(self, layer: _Layer) -> int:
+        """Fold what follows a layer; returns how many nodes went."""
+        if id(layer.node) in self.gone:
+            return 0
+        chain = self._follow(layer)
+        # A product of higher rank has no bias: an Add behind it is as good as another.
+        pays = self._takes_bias(layer.node) or bool((chain.scale != 1).any())
+        if not chain.going or not pays or not chain.is_finite:
+            return 0
+        if not self._scale_weight(layer, chain.scale):
+            return 0
+        self._shift(layer, chain)
+        for node, read in chain.going:
+            maker = self.index.producer[read]
+            maker.output[list(maker.output).index(read)] = node.output[0]
+            self.index.producer[node.output[0]] = maker
+            self.gone.add(id(node))
+        return len(chain.going)
+
+    def _follow(self, layer: _Layer) -> _Chain:
+        """Scale and shift of everything behind a layer that can go."""
+        zeros = np.zeros(layer.channels)
+        chain = _Chain(scale=zeros + 1, shift=zeros)
+        place: int | None = layer.place
+        value = layer.node.output[0]
+        while (node := self.index.only_reader(value)) is not None:
+            if node.domain not in _STANDARD:
+                break
+            if node.op_type in _MOVES and node.input[0] == value:
+                place = self._moved(node, place, layer.channels)
+            elif change := self._change(node, value, place, layer.channels):
+                chain.then(*change)
+                chain.going.append((node, value))
+            else:
+                break
+            value = node.output[0]
+        return chain
+
+    # ------------------------------------------------------------ one node behind a layer
+
+    def _change(
+        self, node: NodeProto, value: str, place: int | None, channels: int
+    ) -> tuple[Doubles | float, Doubles | float] | None:
+        """Scale and shift of one node; ``None`` where it does something else."""
+        if node.op_type == "BatchNormalization":
+            return self._normalization(node, value, place, channels)
+        if node.op_type not in ("Mul", "Div", "Add", "Sub") or len(set(node.input)) != 2:
+            return None
+        first = node.input[0] == value
+        vector = self._vector(node.input[1 if first else 0], value, place, channels)
+        if vector is None:
+            return None
+        if node.op_type == "Mul":
+            return vector, 0.0
+        if node.op_type == "Add":
+            return 1.0, vector
+        if node.op_type == "Sub":
+            return (1.0, -vector) if first else (-1.0, vector)
+        return (1 / vector, 0.0) if first and vector.all() else None
+
+    def _normalization(
+        self, node: NodeProto, value: str, place: int | None, channels: int
+    ) -> tuple[Doubles, Doubles] | None:
+        rank = len(self.shapes.get(value, ()))
+        if place is None or not rank or place != 1 - rank or node.input[0] != value:
+            return None
+        if attribute(node, "training_mode", 0) or any(node.output[1:]):
+            return None
+        stored = [self.index.initializers.get(name) for name in node.input[1:]]
+        if any(t is None or tuple(t.dims) != (channels,) for t in stored):
+            return None
+        scale, bias, mean, variance = (
+            self.index.float_constant(name).astype(np.float64) for name in node.input[1:]
+        )
+        epsilon = float(str(attribute(node, "epsilon", 1e-5)))
+        with np.errstate(all="ignore"):  # what is not finite is not folded
+            factor = scale / np.sqrt(variance + epsilon)
+        return factor, bias - mean * factor
+
+    def _vector(self, name: str, value: str, place: int | None, channels: int) -> Doubles | None:
+        """A constant as one number for each channel; ``None`` where it is none."""
+        tensor = self.index.initializers.get(name)
+        if tensor is None or tensor.data_type != TensorProto.FLOAT:
+            return None
+        dims = tuple(tensor.dims)
+        if len(dims) > max(len(self.shapes.get(value, ())) if len(dims) > 1 else 1, 1):
+            return None
+        if math.prod(dims) != 1:
+            wanted = place is not None and len(dims) >= -place and dims[place] == channels
+            if not wanted or math.prod(dims) != channels:
+                return None
+        vector = self.index.float_constant(name).astype(np.float64).ravel()
+        return np.broadcast_to(vector, (channels,))
+
+    def _moved(self, node: NodeProto, place: int | None, channels: int) -> int | None:
+        """Where the channels are behind a node that moves values; ``None`` where not known."""
+        before, after = (self.shapes.get(n) for n in (node.input[0], node.output[0]))
+        if place is None or node.op_type == "Identity":
+            return place
+        if before is None or after is None or -place > len(before):
+            return None
+        if node.op_type == "Transpose":
+            perm = attribute(node, "perm", None)
+            order = list(perm) if isinstance(perm, list) else list(reversed(range(len(before))))
+            return order.index(len(before) + place) - len(before)
+        return _reshaped(before, after, place, channels)
+
+    # ------------------------------------------------------------ the layer itself
+
+    def _scale_weight(self, layer: _Layer, scale: Doubles) -> bool:
+        """Multiply the weight; whether it can hold the result."""
+        shape = [1] * len(self.index.initializers[layer.weight].dims)
+        shape[layer.axis] = -1
+        if layer.scales:
+            return self._scale_integers(layer, scale, shape)
+        weight = self.index.float_constant(layer.weight)
+        scaled = (weight * scale.reshape(shape)).astype(np.float32)
+        if not np.isfinite(scaled).all():
+            return False
+        self._replace(layer.weight, scaled)
+        return True
+
+    def _scale_integers(self, layer: _Layer, scale: Doubles, shape: list[int]) -> bool:
+        """The integers stay, but for their sign."""
+        scales = self.index.float_constant(layer.scales) * np.abs(scale)
+        if not (scales > 0).all() or not np.isfinite(scales.astype(np.float32)).all():
+            return False
+        integers = numpy_helper.to_array(self.index.initializers[layer.weight])
+        signed = np.clip(integers * np.sign(scale).astype(np.int16).reshape(shape), -127, 127)
+        if (scale < 0).any():
+            self._replace(layer.weight, signed.astype(np.int8))
+        dequantize = self.index.producer[layer.node.input[1]]
+        dequantize.input[1] = self.index.add_constant("s", scales.astype(np.float32))
+        return True
+
+    def _replace(self, name: str, value: NDArray[np.generic]) -> None:
+        tensor = self.index.initializers[name]
+        tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(value), name))
+
+    def _takes_bias(self, node: NodeProto) -> bool:
+        """Whether a node has a bias, or is a product of two matrices, which Gemm can do."""
+        return node.op_type in _BIASED or len(self.shapes.get(node.input[0], ())) == 2
+
+    def _shift(self, layer: _Layer, chain: _Chain) -> None:
+        node, shift = layer.node, chain.shift
+        if self._takes_bias(node):
+            if node.op_type == "MatMul":
+                node.op_type = "Gemm"
+            biased = len(node.input) > 2 and bool(node.input[2])
+            if biased:
+                shift = shift + chain.scale * self.index.float_constant(node.input[2])
+            if biased or shift.any():
+                name = self.index.add_constant("b", shift.astype(np.float32))
+                node.input[:] = [*node.input[:2], name]
+            return
+        if shift.any():
+            self._add_behind(layer, shift.astype(np.float32))
+
+    def _add_behind(self, layer: _Layer, shift: NDArray[np.float32]) -> None:
+        """Add a shift behind a MatMul of more than two axes.
+
+        onnxruntime makes a Gemm of the two where all sizes are known, but only before the weight
+        is quantized can it be one of integers: so it is one at once.
+        """
+        node, dims = layer.node, self.shapes.get(layer.node.input[0], (None,))
+        made, product = node.output[0], self.index.fresh("p")
+        bias = self.index.add_constant("b", shift)
+        node.output[0] = product
+        if None in dims:
+            behind = helper.make_node("Add", [product, bias], [made])
+        else:
+            flat = self.index.fresh("f")
+            sizes = np.array([*dims[:-1], layer.channels], np.int64)
+            names = [
+                self.index.add_constant("n", each) for each in (np.array([-1, dims[-1]]), sizes)
+            ]
+            self.before[id(node)] = helper.make_node("Reshape", [node.input[0], names[0]], [flat])
+            node.op_type = "Gemm"
+            node.input[:] = [flat, node.input[1], bias]
+            behind = helper.make_node("Reshape", [product, names[1]], [made])
+            self.index.producer[flat] = self.before[id(node)]
+        self.index.producer |= {product: node, made: behind}
+        self.behind[id(node)] = behind
+
+
+def _reshaped(before: Dims, after: Dims, place: int, channels: int) -> int | None:
+    """Where an axis is after a reshape that keeps it whole."""
+    axis = len(before) + place
+    for other, size in enumerate(after):
+        if size != channels:
+            continue
+        sides = ((before[axis + 1 :], after[other + 1 :]), (before[:axis], after[:other]))
+        if any(_count(old) is not None and _count(old) == _count(new) for old, new in sides):
+            return other - len(after)
+    return None
+
+
+def _count(dims: Dims) -> int | None:
+    """How many entries axes have together; ``None`` where one is free."""
+    known = [size for size in dims if size is not None]
+    return math.prod(known) if len(known) == len(dims) else None

@@ -1,0 +1,224 @@
+"""Which layers of a quantized model onnxruntime computes with integers, and why others are not."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence, Set
+from dataclasses import dataclass
+from pathlib import Path
+from types import MappingProxyType
+
+import onnx
+import onnxruntime as ort
+from onnx import ModelProto, NodeProto, TensorProto, helper
+
+from edgekit.graphs.index import GraphIndex, attribute
+from edgekit.graphs.onnx_file import is_large, save
+from edgekit.passes import Work
+
+# Layers with fewer weights cost little in float.
+_LEAST_ENTRIES = 1024
+# Layers of a file, by where they read weights.
+_LAYERS = {
+    "Conv": (1,), "ConvTranspose": (1,), "Gemm": (0, 1), "MatMul": (0, 1),
+    "LSTM": (1, 2), "GRU": (1, 2), "RNN": (1, 2),
+}  # fmt: skip
+# What onnxruntime computes with floats, fused operators included.
+_FLOAT_KERNELS = {*_LAYERS, "FusedConv", "FusedGemm", "FusedMatMul"}
+_INTEGER_KINDS = {"Conv", "Gemm", "MatMul"}
+# What stands between a stored weight and its reader.
+_RESTORING = {"DequantizeLinear", "Cast", "Mul", "Transpose", "Reshape"}
+_FILE = "kernels.onnx"
+_MOST_NAMED = 5
+_NOTHING: Mapping[str, str] = MappingProxyType({})
+
+
+@dataclass(frozen=True, kw_only=True)
+class FloatLayer:
+    """A layer that onnxruntime computes in float."""
+
+    name: str
+    output: str  # in the file
+    reason: str
+    dequantized: bool  # its weight, at each inference
+
+
+def settle_kernels(proto: ModelProto, work: Work, *, known: Mapping[str, str] = _NOTHING) -> None:
+    """See that a quantized model runs in integers, and tell the user which layers do not, and why.
+
+    What onnxruntime really runs is read from the graph that it makes of the file when it loads it.
+    Weights that no integer kernel reads are widened once, when the model is loaded, and not at
+    each inference. A model that is more than one file can hold is not looked at.
+
+    Args:
+        proto: the model, edited in place; to be called before ``compact`` takes the names.
+        work: of the pass.
+        known: reasons by operator that the pass has of its own.
+    """
+    if is_large(proto):
+        return
+    found = float_layers(proto, work.scratch, known)
+    slow = {layer.output for layer in found if layer.dequantized}
+    if slow and _widen_at_load(proto, slow):
+        found = float_layers(proto, work.scratch, known)
+    reasons: dict[str, list[str]] = defaultdict(list)
+    for layer in found:
+        reasons[layer.reason].append(layer.name)
+    for reason, names in reasons.items():
+        work.note(f"computed in float: {_listed(names)}: {reason}")
+
+
+def float_layers(
+    proto: ModelProto, folder: Path, known: Mapping[str, str] = _NOTHING
+) -> list[FloatLayer]:
+    """The layers with large weights that onnxruntime computes in float.
+
+    Args:
+        proto: the model, which one file can hold.
+        folder: where files may be written.
+        known: reasons by operator.
+    """
+    index = GraphIndex(proto)
+    in_float = _read_by_float_kernels(proto, folder)
+    found = []
+    for node in proto.graph.node:
+        for place in _large_weights(index, node):
+            name = node.input[place]
+            keys = {name, _integers(index.producer, name)} & in_float.keys()
+            if not keys:
+                continue
+            dequantized = any(in_float[key] for key in keys)
+            why = known.get(node.op_type) or _why(index, node, place)
+            if dequantized:
+                why += "; its weight is dequantized at each inference, which is slow"
+            label, output = node.name or node.output[0], node.output[0]
+            found.append(FloatLayer(name=label, output=output, reason=why, dequantized=dequantized))
+            break
+    return found
+
+
+def _large_weights(index: GraphIndex, node: NodeProto) -> list[int]:
+    """Where a layer reads large stored weights; of another node nowhere."""
+    places = _LAYERS.get(node.op_type, ()) if node.domain in ("", "ai.onnx") else ()
+    return [p for p in places if p < len(node.input) and _is_large(index, node.input[p])]
+
+
+def _widen_at_load(proto: ModelProto, outputs: Set[str]) -> bool:
+    """Restore int8 weights by Cast and Mul, which onnxruntime folds as it loads; in place.
+
+    Args:
+        proto: the model.
+        outputs: first output of each layer whose weights are meant.
+
+    Returns:
+        Whether there was any.
+    """
+    index = GraphIndex(proto)
+    front: list[NodeProto] = []
+    for node in proto.graph.node:
+        if node.output[0] not in outputs:
+            continue
+        for place in _large_weights(index, node):
+            if restored := _restored(index, node.input[place]):
+                front += restored
+                node.input[place] = restored[-1].output[0]
+    read = {name for node in proto.graph.node for name in node.input}
+    read |= index.outputs | index.inner_reads
+    rest = [n for n in proto.graph.node if n.op_type != "DequantizeLinear" or n.output[0] in read]
+    index.replace_nodes([*front, *rest])
+    GraphIndex(proto).drop_unread_constants()
+    return bool(front)
+
+
+def _restored(index: GraphIndex, name: str) -> list[NodeProto]:
+    """Cast and Mul in the place of what dequantizes an int8 constant; nothing for others."""
+    maker = index.producer.get(name)
+    if maker is None or maker.op_type != "DequantizeLinear":
+        return []
+    integers, scales = (index.initializers.get(each) for each in maker.input[:2])
+    if integers is None or scales is None or integers.data_type != TensorProto.INT8:
+        return []
+    if any(index.float_constant(zeros).any() for zeros in maker.input[2:]):
+        return []
+    axis = attribute(maker, "axis", 1)
+    shape = [1] * len(integers.dims)
+    shape[axis if isinstance(axis, int) and scales.dims else 0] = -1
+    factor = index.add_constant("ws", index.float_constant(scales.name).reshape(shape))
+    real, made = index.fresh("c"), index.fresh("d")
+    return [
+        helper.make_node("Cast", [integers.name], [real], to=TensorProto.FLOAT),
+        helper.make_node("Mul", [real, factor], [made]),
+    ]
+
+
+def _read_by_float_kernels(proto: ModelProto, folder: Path) -> dict[str, bool]:
+    """The weights that float kernels read, by name; whether each is dequantized at inference."""
+    graph = _optimized(proto, folder).graph
+    producer = {name: node for node in graph.node for name in node.output}
+    read: dict[str, bool] = {}
+    for node in graph.node:
+        if node.op_type not in _FLOAT_KERNELS:
+            continue
+        for name in node.input:
+            maker = producer.get(name)
+            dequantized = maker is not None and maker.op_type == "DequantizeLinear"
+            read[_integers(producer, name)] = dequantized
+            read[name] = dequantized
+    return read
+
+
+def _integers(producer: Mapping[str, NodeProto], name: str) -> str:
+    """The integers that a value is dequantized from, else itself."""
+    maker = producer.get(name)
+    return str(maker.input[0]) if maker and maker.op_type == "DequantizeLinear" else name
+
+
+def _optimized(proto: ModelProto, folder: Path) -> ModelProto:
+    source, target = folder / _FILE, folder / f"run-{_FILE}"
+    save(proto, source)
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    # The next level changes the layout of weights, and their names with it.
+    options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    options.optimized_model_filepath = str(target)
+    try:
+        ort.InferenceSession(str(source), options, providers=["CPUExecutionProvider"])
+        return onnx.load(str(target))
+    finally:
+        for path in (source, target):
+            path.unlink(missing_ok=True)
+
+
+def _is_large(index: GraphIndex, name: str) -> bool:
+    """Whether a value is a stored weight of many entries, as it is or restored."""
+    stored = index.initializers.get(name)
+    while stored is None:
+        maker = index.producer.get(name)
+        if maker is None or maker.op_type not in _RESTORING:
+            return False
+        name = maker.input[0]
+        stored = index.initializers.get(name)
+    return bool(math.prod(stored.dims) >= _LEAST_ENTRIES)
+
+
+def _why(index: GraphIndex, node: NodeProto, place: int) -> str:
+    if node.op_type not in _INTEGER_KINDS:
+        return f"onnxruntime has no integer kernel for {node.op_type} in this form"
+    if place == 0:
+        return "the weight is the first factor, which no integer kernel takes"
+    weight = index.producer.get(node.input[1])
+    if node.op_type == "MatMul" and weight is not None and weight.op_type == "Mul":
+        return "integer kernels take one matrix, not a batch of them"
+    made = index.producer.get(node.input[0])
+    if made is None or made.op_type != "DequantizeLinear":
+        return "what it reads is not quantized"
+    bias = index.producer.get(node.input[2]) if len(node.input) > 2 else None
+    if len(node.input) > 2 and node.input[2] and bias is None:
+        return "its bias is no constant"
+    return "onnxruntime found no integer kernel that fits"
+
+
+def _listed(names: Sequence[str]) -> str:
+    rest = len(names) - _MOST_NAMED
+    return ", ".join(names[:_MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")
