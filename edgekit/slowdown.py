@@ -40,9 +40,7 @@ def slowdown_note(before: Model, after: Model, samples: Samples | None, *, seed:
     return f"slower: an inference in {here} takes {ratio:.2f} times the time{there} before, here"
 
 
-def time_ratio(
-    before: Model, after: Model, samples: Samples | None, *, seed: int
-) -> float | None:
+def time_ratio(before: Model, after: Model, samples: Samples | None, *, seed: int) -> float | None:
     """Time of ``after`` over that of ``before``, one thread each; ``None`` where one fails."""
     # A file of fixed sizes says what both can be fed.
     fed = after if (before.format, after.format) == ("onnx", "tflite") else before

@@ -164,7 +164,7 @@ PASSES: dict[str, PassSpec] = {
         settings=QuantizeStatic,
         function="edgekit.passes.quantize_static:quantize_static",
         summary="8-bit weights and activations as QDQ, ranges from calibration samples",
-        version=10,
+        version=11,
         needs_calibration=True,
         promise=INT8_WEIGHTS,
     ),
@@ -172,7 +172,7 @@ PASSES: dict[str, PassSpec] = {
         settings=QuantizeDynamic,
         function="edgekit.passes.quantize_dynamic:quantize_dynamic",
         summary="8-bit MatMul, Gemm and embeddings, activations quantised at run time",
-        version=7,
+        version=8,
         promise=INT8_WEIGHTS,
     ),
     "float16": PassSpec(

@@ -19,11 +19,8 @@ from edgekit.passes import Work
 
 # Layers with fewer weights cost little in float.
 _LEAST_ENTRIES = 1024
-# Layers of a file, by where they read weights.
-_LAYERS = {
-    "Conv": (1,), "ConvTranspose": (1,), "Gemm": (0, 1), "MatMul": (0, 1),
-    "LSTM": (1, 2), "GRU": (1, 2), "RNN": (1, 2),
-}  # fmt: skip
+# Layers of a file, by where they read weights; of recurrent ones their trials tell.
+_LAYERS = {"Conv": (1,), "ConvTranspose": (1,), "Gemm": (0, 1), "MatMul": (0, 1)}
 # What onnxruntime computes with floats, fused operators included.
 _FLOAT_KERNELS = {*_LAYERS, "FusedConv", "FusedGemm", "FusedMatMul"}
 _INTEGER_KINDS = {"Conv", "Gemm", "MatMul"}

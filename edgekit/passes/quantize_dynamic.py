@@ -21,7 +21,7 @@ from edgekit.passes import Work
 from edgekit.passes.affine import LARGEST, Floats, symmetric_scales, to_int8
 from edgekit.passes.embeddings import quantize_embeddings
 from edgekit.passes.integer_kernels import settle_kernels
-from edgekit.passes.recurrent import quantize_recurrent
+from edgekit.passes.recurrent_trials import quantize_layers
 from edgekit.passes.storage import store_in_8_bits
 from edgekit.recipe import QuantizeDynamic
 
@@ -44,7 +44,8 @@ def quantize_dynamic(model: Model, settings: QuantizeDynamic, work: Work) -> Pat
     proto = prepare(load_folded(model, work.scratch), _OPSET)
     fold_channel_scaling(proto)
     largest = LARGEST[settings.weight_bits]
-    found = quantize_embeddings(GraphIndex(proto)) + quantize_recurrent(proto, largest)
+    found = quantize_embeddings(GraphIndex(proto))
+    found += quantize_layers(proto, largest, model, work)
     found += _integer_products(proto, largest)
     found += store_in_8_bits(proto, _is_plain_convolution)
     if not found:

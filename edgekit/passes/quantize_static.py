@@ -24,7 +24,7 @@ from edgekit.passes.bias_correction import Shifts, find_shifts
 from edgekit.passes.embeddings import quantize_embeddings
 from edgekit.passes.equalise import equalise
 from edgekit.passes.integer_kernels import settle_kernels
-from edgekit.passes.recurrent import quantize_recurrent
+from edgekit.passes.recurrent_trials import quantize_layers
 from edgekit.passes.storage import store_in_8_bits
 from edgekit.passes.trials import Trials, written
 from edgekit.recipe import QuantizeStatic
@@ -51,7 +51,7 @@ def quantize_static(model: Model, settings: QuantizeStatic, work: Work) -> Path:
     if work.calibration is None:
         raise PassRefused("static quantisation needs calibration data")
     largest = LARGEST[settings.weight_bits]
-    proto, found = _prepared(model, work.scratch, largest)
+    proto, found = _prepared(model, work, largest)
     index = GraphIndex(proto, work.scratch)
     placement = place(index)
     if not placement.weighted and not found:
@@ -126,16 +126,17 @@ def _shifts(
     return shifts
 
 
-def _prepared(model: Model, folder: Path, largest: int) -> tuple[ModelProto, int]:
-    """The graph with its weights offloaded to ``folder``, and how many are in 8 bits already.
+def _prepared(model: Model, work: Work, largest: int) -> tuple[ModelProto, int]:
+    """The graph, its weights offloaded to the scratch folder, and how many are in 8 bits already.
 
     Those are embeddings, recurrent layers, and what has no integer kernel.
     """
-    proto = prepare(load_folded(model, folder), _OPSET)
+    proto = prepare(load_folded(model, work.scratch), _OPSET)
     fold_channel_scaling(proto)
     convolve_transposed(proto)
-    found = quantize_embeddings(GraphIndex(proto)) + quantize_recurrent(proto, largest)
+    found = quantize_embeddings(GraphIndex(proto))
+    found += quantize_layers(proto, largest, model, work)
     found += store_in_8_bits(proto, _is_weighted)
     lean = without_weights(proto)
-    offload(proto, lean, folder)
+    offload(proto, lean, work.scratch)
     return lean, found

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from edgekit.graphs.index import GraphIndex, attribute
+from edgekit.graphs.onnx_file import all_graphs
 from edgekit.passes.affine import LARGEST
 
 # Smaller ones weigh no more than the nodes that would restore them.
@@ -21,7 +22,13 @@ _RECURRENT = {"LSTM", "GRU", "RNN"}
 IsHandled = Callable[[GraphIndex, NodeProto], bool]
 
 
-def store_in_8_bits(proto: ModelProto, is_handled: IsHandled, largest: int = LARGEST[8]) -> int:
+def store_in_8_bits(
+    proto: ModelProto,
+    is_handled: IsHandled,
+    largest: int = LARGEST[8],
+    *,
+    only: Collection[str] | None = None,
+) -> int:
     """Store the weights that are read by LSTM, GRU, RNN, products and convolutions, in place.
 
     A scale for all that is summed up together; Cast and Mul restore the weight. onnxruntime folds
@@ -31,6 +38,7 @@ def store_in_8_bits(proto: ModelProto, is_handled: IsHandled, largest: int = LAR
         proto: the model, its weights constants of the main graph.
         is_handled: whether a node of a graph will get its weight by another way.
         largest: magnitude of the largest integer.
+        only: names of the weights that are meant; ``None`` = all.
 
     Returns:
         How many weights were stored.
@@ -43,7 +51,7 @@ def store_in_8_bits(proto: ModelProto, is_handled: IsHandled, largest: int = LAR
             if is_handled(index, node):
                 continue
             for position, name in enumerate(node.input):
-                if not _is_large(index, name):
+                if not _is_large(index, name) or not (only is None or name in only):
                     continue
                 readers.setdefault(name, []).append((node, position))
                 rank = len(index.initializers[name].dims)
@@ -57,6 +65,37 @@ def store_in_8_bits(proto: ModelProto, is_handled: IsHandled, largest: int = LAR
     main.replace_nodes([*nodes, *main.graph.node])
     GraphIndex(proto).drop_unread_constants()
     return len(stored)
+
+
+def store_in_16_bits(proto: ModelProto, names: Collection[str]) -> int:
+    """Store weights as float16, in place; a Cast, which onnxruntime folds, widens them at load.
+
+    Weights that float16 cannot hold stay as they are.
+
+    Args:
+        proto: the model, its weights constants of the main graph.
+        names: of float32 constants.
+
+    Returns:
+        How many were stored.
+    """
+    main = GraphIndex(proto)
+    widened: dict[str, str] = {}
+    nodes: list[NodeProto] = []
+    for name in sorted(set(names) - main.outputs):
+        with np.errstate(over="ignore"):
+            narrow = main.float_constant(name).astype(np.float16)
+        if np.isfinite(narrow).all():
+            widened[name] = main.fresh("d")
+            stored = main.add_constant("w", narrow)
+            nodes.append(helper.make_node("Cast", [stored], [widened[name]], to=TensorProto.FLOAT))
+    for graph in all_graphs(proto.graph):
+        for node in graph.node:
+            for position, name in enumerate(node.input):
+                node.input[position] = widened.get(name, name)
+    main.replace_nodes([*nodes, *main.graph.node])
+    GraphIndex(proto).drop_unread_constants()
+    return len(widened)
 
 
 def _is_large(index: GraphIndex, name: str) -> bool:

@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from tests.passes.graphs_of_all_kinds import HEAVY
-from tests.tiny import apply, fused_ops, model, ops, run, samples, sqnr_db, uniform
+from tests.tiny import apply, fused_ops, model, normal, ops, run, samples, sqnr_db, uniform
 
 
 def source_of(name, folder):
@@ -17,11 +17,19 @@ def source_of(name, folder):
 
 @pytest.mark.parametrize("step", ["quantize", "quantize-dynamic"])
 def test_an_lstm_runs_with_integer_products(tmp_path, step):
-    source = source_of("lstm", tmp_path)
-    made = apply(step, source, tmp_path, samples(tmp_path, **HEAVY["lstm"].inputs))
+    text = (
+        "g (float[N,24,32] x) => (float[24,1,N,128] y) "
+        "{ t = Transpose<perm = [1,0,2]>(x) y = LSTM<hidden_size = 128>(t, w, r) }"
+    )
+    weights = {
+        "w": normal(1, 512, 32, scale=0.2),
+        "r": normal(1, 512, 128, seed=1, scale=0.1),
+    }
+    source = model(tmp_path, text, weights=weights)
+    made = apply(step, source, tmp_path, samples(tmp_path, x=uniform(16, 24, 32)))
 
     assert "DynamicQuantizeLSTM" in fused_ops(made, tmp_path)
-    x = uniform(5, 6, 24, seed=7)
+    x = uniform(5, 24, 32, seed=7)
     assert sqnr_db(run(source, x=x)[0], run(made, x=x)[0]) > 30
 
 
