@@ -21,6 +21,7 @@ from edgekit.bridge.precision import (
 )
 from edgekit.bridge.quantising import quantise, store_quantised
 from edgekit.bridge.settling import settled
+from edgekit.bridge.signals import fasten_signals
 from edgekit.bridge.versions import too_new
 from edgekit.errors import PassRefused
 from edgekit.recipe import Precision, Target
@@ -88,6 +89,7 @@ def finish(graph: LiteGraph, *, precision: Precision = "same", target: Target = 
     quantise(graph, activations="int16" if precision == "int16x8" else "int8")
     fold(graph)
     use_dynamic_products(graph, target=target)
+    fasten_signals(graph)
     if precision == "float16":
         store_float16(graph)
     if precision == "dynamic":

@@ -17,6 +17,7 @@ from edgekit.errors import UserError
 from edgekit.graphs.outputs import Arrays, outputs
 from edgekit.model import Model
 from edgekit.passes.probes import Probe, probes
+from edgekit_agent.records import Samples
 
 _FAINT, _LOUD = 0.03, 30.0
 # Models above this size are slow: the two feeds that reach furthest have to do.
@@ -56,7 +57,7 @@ def departure(before: Model, after: Model, *, limit: float, seed: int) -> Depart
     Raises:
         UserError: ``after`` fails where ``before`` does not.
     """
-    sample = _accepted(before, after, seed)
+    sample = accepted_feed(before, after, None, seed=seed)
     if sample is None:
         return None
     feeds = dict(_feeds(sample, seed, few=max(before.bytes, after.bytes) > _LARGE_BYTES))
@@ -75,13 +76,18 @@ def departure(before: Model, after: Model, *, limit: float, seed: int) -> Depart
     return _unexplained(before, beyond, feeds, known, scales)
 
 
-def _accepted(before: Model, after: Model, seed: int) -> Arrays | None:
-    """The first made-up feed that the original takes; a file of fixed sizes says what both can."""
+def accepted_feed(
+    before: Model, after: Model, samples: Samples | None, *, seed: int
+) -> Arrays | None:
+    """Return the first sample, or made-up feed without any, that the original takes.
+
+    A file of fixed sizes says what both can be fed.
+    """
     fed = after if (before.format, after.format) == ("onnx", "tflite") else before
     tried: list[Probe] = []
 
     def feeds() -> Iterator[Arrays]:
-        for probe in probes(fed, None, seed=seed):
+        for probe in probes(fed, samples, seed=seed):
             tried.append(probe)
             yield probe.feed
 

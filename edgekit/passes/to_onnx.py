@@ -10,6 +10,7 @@ from edgekit.errors import PassRefused, UserError
 from edgekit.graphs.onnx_file import save
 from edgekit.model import Model
 from edgekit.passes import Work
+from edgekit.passes.conversion_cost import note_cost
 from edgekit.recipe import ToOnnx
 
 
@@ -28,4 +29,5 @@ def to_onnx(model: Model, settings: ToOnnx, work: Work) -> Path:
     proto = lift(graph)
     target = work.scratch / "lifted.onnx"
     save(proto, target)
+    note_cost(model, target, work)
     return target

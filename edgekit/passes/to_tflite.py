@@ -11,6 +11,7 @@ from edgekit.graphs.lite_file import lite_census
 from edgekit.graphs.onnx_file import is_large, load, load_structure
 from edgekit.model import Model
 from edgekit.passes import Work
+from edgekit.passes.conversion_cost import note_cost
 from edgekit.recipe import Precision, ToTflite
 from edgekit_agent.files import write_whole
 
@@ -38,6 +39,7 @@ def to_tflite(model: Model, settings: ToTflite, work: Work) -> Path:
         raise PassRefused(error.message, hint=error.hint) from error
     write_whole(str(target), made)
     _check_stored(target, settings.precision)
+    note_cost(model, target, work)
     return target
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 from onnx import NodeProto
@@ -10,8 +11,13 @@ from onnx import NodeProto
 from edgekit.bridge.graph import Array, Tensor
 from edgekit.bridge.layout import Value
 from edgekit.bridge.lowering import Lowering, attr
+from edgekit.bridge.rules.joining import joined
 from edgekit.bridge.rules.moving import moved
+from edgekit.bridge.rules.padding import padded
 from edgekit.bridge.rules.slicing import sliced, taken_at
+
+# Frames of more hops than this are gathered entry by entry.
+_MOST_HOPS = 32
 
 
 def _gather(low: Lowering, node: NodeProto) -> None:
@@ -29,6 +35,12 @@ def _gather(low: Lowering, node: NodeProto) -> None:
     if known is not None and known.ndim == 1 and (run := _as_range(known % size)) is not None:
         low.bind(node, sliced(low, value.tensor, {place: run}), value.order)
         return
+    if known is not None and (frames := as_frames(known % size)) is not None:
+        made = framed(low, value.tensor, place, frames)
+        before = [a + (a > axis) for a in value.order[:place]]
+        after = [a + (a > axis) for a in value.order[place + 1 :]]
+        low.bind(node, made, (*before, axis, axis + 1, *after))
+        return
     indices = not_negative(low, low.plain(node, 1), size)
     more = len(indices.shape)
     shape = (*value.tensor.shape[:place], *indices.shape, *value.tensor.shape[place + 1 :])
@@ -44,6 +56,50 @@ def _as_range(indices: Array) -> range | None:
     """Indices that follow one another, as a range."""
     run = range(int(indices[0]), int(indices[0]) + len(indices)) if indices.size else None
     return run if run is not None and list(indices) == list(run) else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Frames:
+    """Overlapping windows of a signal: entry ``first + hop * frame + position`` of an axis."""
+
+    first: int
+    hop: int
+    count: int
+    length: int
+
+
+def as_frames(indices: Array) -> Frames | None:
+    """Read indices of two axes as frames of few hops, or None where they are not."""
+    if indices.ndim != 2 or min(indices.shape) < 2:
+        return None
+    first, hop = int(indices[0, 0]), int(indices[1, 0] - indices[0, 0])
+    found = Frames(first=first, hop=hop, count=len(indices), length=indices.shape[1])
+    rows = first + hop * np.arange(found.count)[:, None] + np.arange(found.length)
+    if hop <= 0 or found.length > _MOST_HOPS * hop or not (rows == indices).all():
+        return None
+    return found
+
+
+def framed(low: Lowering, tensor: Tensor, place: int, frames: Frames) -> Tensor:
+    """Cut a stored axis into frames, without stored indices.
+
+    The signal is cut into rows of one hop; the first part of all frames is the rows from the
+    first on, the second part the rows from the second on, and so forth.
+    """
+    hop, length = frames.hop, frames.length
+    rows = frames.count + -(-length // hop) - 1
+    last = frames.first + rows * hop
+    lacks = max(last - tensor.shape[place], 0)
+    signal = sliced(low, tensor, {place: range(frames.first, last - lacks)})
+    pads = [(0, lacks if axis == place else 0) for axis in range(len(tensor.shape))]
+    shape = (*tensor.shape[:place], rows, hop, *tensor.shape[place + 1 :])
+    cut = low.reshaped(padded(low, signal, pads), shape)
+    parts = [
+        sliced(low, cut, {place: range(at, at + frames.count), place + 1: range(size)})
+        for at in range(-(-length // hop))
+        if (size := min(hop, length - at * hop))
+    ]
+    return joined(low, parts, place + 1)
 
 
 def not_negative(low: Lowering, indices: Tensor, size: int) -> Tensor:

@@ -12,13 +12,14 @@ from onnx import NodeProto
 from edgekit.bridge.graph import Array, Shape, Tensor
 from edgekit.bridge.layout import Value
 from edgekit.bridge.lowering import Lowering, attr
+from edgekit.bridge.rules.joining import joined
 from edgekit.bridge.rules.moving import moved
 from edgekit.bridge.rules.slicing import sliced
 
 Pads = list[tuple[int, int]]
 # Axes that the kernel takes; two of them padded have at most three groups of others around them.
 _MOST_AXES, _AT_ONCE = 5, 2
-_MODES = {"reflect": "reflect", "edge": "edge", "wrap": "wrap"}
+_MODES = ("reflect", "edge", "wrap")
 
 
 def _pad(low: Lowering, node: NodeProto) -> None:
@@ -36,7 +37,7 @@ def _pad(low: Lowering, node: NodeProto) -> None:
         wider = [(max(before, 0), max(after, 0)) for before, after in pads]
         made = padded(low, inner, wider, _filling(low, node, inner.dtype))
     elif mode in _MODES:
-        made = _from_indices(low, value.tensor, pads, _MODES[mode])
+        made = _repeated(low, value.tensor, pads, mode)
     else:
         raise low.refusal(node, f"has the unknown mode {mode}")
     low.bind(node, made, value.order)
@@ -107,27 +108,35 @@ def _wider(shape: Shape, pads: Pads) -> Shape:
     return tuple(b + size + a for size, (b, a) in zip(shape, pads, strict=True))
 
 
-def _from_indices(low: Lowering, tensor: Tensor, pads: Pads, mode: str) -> Tensor:
-    """Pads that repeat entries: each axis gathered by the indices that the mode gives."""
+def _repeated(low: Lowering, tensor: Tensor, pads: Pads, mode: str) -> Tensor:
+    """A tensor with repeated entries around it, axis by axis.
+
+    Only what lies outside is gathered by index: the indices of a whole axis would be stored, and
+    followed one by one.
+    """
     for axis, (before, after) in enumerate(pads):
         if not (before or after):
             continue
-        size = tensor.shape[axis]
-        inner = np.arange(max(-before, 0), size + min(after, 0))
-        indices = _padded_indices(inner, max(before, 0), max(after, 0), mode)
-        shape = (*tensor.shape[:axis], len(indices), *tensor.shape[axis + 1 :])
-        options = {"axis": axis, "batch_dims": 0}
-        taken = low.stored(indices.astype(np.int32))
-        tensor = moved(low, "GATHER", [tensor, taken], shape, options=options)
+        kept = range(max(-before, 0), tensor.shape[axis] + min(after, 0))
+        first, last = max(before, 0), max(after, 0)
+        indices = np.pad(np.arange(kept.start, kept.stop), (first, last), mode=mode)  # type: ignore[call-overload]
+        parts = [
+            _gathered(low, tensor, indices[:first], axis),
+            sliced(low, tensor, {axis: kept}),
+            _gathered(low, tensor, indices[len(indices) - last :], axis),
+        ]
+        tensor = joined(low, [part for part in parts if part is not None], axis)
     return tensor
 
 
-def _padded_indices(inner: Array, before: int, after: int, mode: str) -> Array:
-    if mode == "edge":
-        return np.pad(inner, (before, after), mode="edge")
-    if mode == "wrap":
-        return np.pad(inner, (before, after), mode="wrap")
-    return np.pad(inner, (before, after), mode="reflect")
+def _gathered(low: Lowering, tensor: Tensor, indices: Array, axis: int) -> Tensor | None:
+    """Entries of an axis; ``None`` where there are none."""
+    if not len(indices):
+        return None
+    shape = (*tensor.shape[:axis], len(indices), *tensor.shape[axis + 1 :])
+    taken = low.stored(indices.astype(np.int32))
+    options = {"axis": axis, "batch_dims": 0}
+    return moved(low, "GATHER", [tensor, taken], shape, options=options)
 
 
 RULES: dict[str, Callable[[Lowering, NodeProto], None]] = {"Pad": _pad}

@@ -10,7 +10,7 @@ from onnx import NodeProto
 
 from edgekit.bridge.graph import Array, Shape, Tensor
 from edgekit.bridge.lowering import Lowering, attr
-from edgekit.bridge.rules.indexing import not_negative
+from edgekit.bridge.rules.indexing import as_frames, framed, not_negative
 from edgekit.bridge.rules.moving import moved
 
 # What leaves an entry as it is, and the operator that joins an update to it.
@@ -72,6 +72,9 @@ def _gather_nd(low: Lowering, node: NodeProto) -> None:
         base = base.reshape(data.shape[:batch] + (1,) * (len(places.shape) - batch))
         places = _sum(low, places, np.broadcast_to(base, places.shape))
     rows = low.reshaped(data, (math.prod(data.shape[:depth]), *data.shape[depth:]))
+    if places.data is not None and (frames := as_frames(places.data)) is not None:
+        low.bind(node, framed(low, rows, 0, frames))
+        return
     shape = (*places.shape, *data.shape[depth:])
     options = {"axis": 0, "batch_dims": 0}
     low.bind(node, moved(low, "GATHER", [rows, places], shape, options=options))
