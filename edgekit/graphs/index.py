@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -154,6 +154,17 @@ def attribute(node: NodeProto, name: str, default: object) -> object:
         if each.name == name:
             return helper.get_attribute_value(each)
     return default
+
+
+def rename_reads(proto: ModelProto, renamed: Mapping[str, str]) -> None:
+    """Let every node and every output of an inner graph read values under other names."""
+    for graph in all_graphs(proto.graph):
+        for node in graph.node:
+            for position, name in enumerate(node.input):
+                node.input[position] = renamed.get(name, name)
+        if graph is not proto.graph:
+            for value in graph.output:
+                value.name = renamed.get(value.name, value.name)
 
 
 def _reads(graph: GraphProto) -> set[str]:

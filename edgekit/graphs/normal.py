@@ -6,30 +6,48 @@ the right.
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Collection
 from functools import cached_property
 
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from edgekit.graphs.index import GraphIndex, attribute
+from edgekit.graphs.onnx_file import all_graphs
 from edgekit.graphs.shapes import ranks
 
 # A matrix on the left goes to the right between two transpositions, which must cost less.
 _LEAST_SIDE = 16
 
 
-def one_spelling(proto: ModelProto) -> None:
+def one_spelling(proto: ModelProto, *, keep_ties: bool = False) -> None:
     """Rewrite the products with float32 constants of all graphs, in place.
 
     Alpha, beta, transA and biases of other shapes of a Gemm; constants of a MatMul that stand on
     the left, have leading axes of 1, or are transposed in the graph.
+
+    Args:
+        proto: the model.
+        keep_ties: leave products alone whose rewriting would copy a weight that something else
+            reads as well, such as an embedding table that is also the output layer.
     """
     main = GraphIndex(proto)
     known = _Ranks(proto)
+    tied = _tied(proto) if keep_ties else frozenset()
     for index in main.inner():
-        _Speller(index, known).write()
-    _Speller(main, known).write()
+        _Speller(index, known, tied).write()
+    _Speller(main, known, tied).write()
     GraphIndex(proto).drop_unread_constants()
+
+
+def _tied(proto: ModelProto) -> frozenset[str]:
+    """Constants that are read more than once, or are an output as well."""
+    reads = Counter(
+        name for graph in all_graphs(proto.graph) for node in graph.node for name in node.input
+    )
+    reads.update(value.name for graph in all_graphs(proto.graph) for value in graph.output)
+    return frozenset(t.name for t in proto.graph.initializer if reads[t.name] > 1)
 
 
 class _Ranks:
@@ -47,9 +65,10 @@ class _Ranks:
 class _Speller:
     """Writes the nodes of one graph anew."""
 
-    def __init__(self, index: GraphIndex, known: _Ranks) -> None:
+    def __init__(self, index: GraphIndex, known: _Ranks, tied: Collection[str]) -> None:
         self.index = index
         self.known = known
+        self.tied = tied
         self.nodes: list[NodeProto] = []
         self.transposed: dict[str, str] = {}
 
@@ -77,7 +96,12 @@ class _Speller:
         rows, weight = node.input[0], node.input[1]
         if self._is_matrix(rows) and not self._is_stored(weight):
             self._gemm_of_columns(node)
-        elif not self._is_matrix(weight) or self._is_stored(rows) or self._is_plain(node):
+        elif (
+            not self._is_matrix(weight)
+            or self._is_stored(rows)
+            or self._is_plain(node)
+            or (_factor(node, "alpha") != 1.0 and weight in self.tied)
+        ):
             self.nodes.append(node)
         else:
             by_row = bool(attribute(node, "transB", 0))
@@ -109,7 +133,7 @@ class _Speller:
         left = self.index.float_constant(node.input[0])
         left = left.T if attribute(node, "transA", 0) else left
         alpha = _factor(node, "alpha")
-        if min(left.shape) < _LEAST_SIDE:
+        if min(left.shape) < _LEAST_SIDE or node.input[0] in self.tied:
             self.nodes.append(node)
             return
         right = self.index.add_constant("n", (left.T * alpha).astype(np.float32))
@@ -168,7 +192,8 @@ class _Speller:
             self.nodes.append(node)
             return
         matrix = self._matrix(left, other=right)
-        if matrix is None or self._is_stored(right) or not self._pays(matrix, right):
+        pays = matrix is not None and matrix not in self.tied and self._pays(matrix, right)
+        if matrix is None or self._is_stored(right) or not pays:
             self.nodes.append(node)
             return
         rank = self.known.by_name[right]
@@ -182,11 +207,13 @@ class _Speller:
         maker = self.index.producer.get(name)
         if maker is not None and maker.op_type == "Transpose" and self._is_matrix(maker.input[0]):
             perm = attribute(maker, "perm", [1, 0])
+            if maker.input[0] in self.tied:
+                return None
             return self._turned(maker.input[0]) if perm == [1, 0] else maker.input[0]
         if self._is_matrix(name):
             return name
         dims = list(self.index.initializers[name].dims) if self._is_stored(name) else []
-        if len(dims) < 3 or any(d != 1 for d in dims[:-2]):
+        if len(dims) < 3 or any(d != 1 for d in dims[:-2]) or name in self.tied:
             return None
         if self.known.by_name.get(other, 0) < len(dims):
             return None

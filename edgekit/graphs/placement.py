@@ -121,6 +121,32 @@ def as_weighted(index: GraphIndex, node: NodeProto) -> Weighted | None:
     return Weighted(node=node, weight=weight, axis=axis, bias=bias, kept=kept, output=output)
 
 
+def is_table(index: GraphIndex, name: str) -> bool:
+    """Whether a constant is gathered by rows, and read by nothing else but products.
+
+    The output layer of a language model often is its embedding table, transposed or not.
+    """
+    readers = index.readers.get(name, [])
+    rows = [node for node in readers if gathers_rows(node) and node.input[0] == name]
+    return bool(rows) and all(
+        gathers_rows(node) or as_weighted(index, node) or _turns_factor(index, node)
+        for node in readers
+    )
+
+
+def gathers_rows(node: NodeProto) -> bool:
+    """Whether a node picks rows, as of an embedding table."""
+    return node.op_type == "Gather" and attribute(node, "axis", 0) == 0
+
+
+def _turns_factor(index: GraphIndex, node: NodeProto) -> bool:
+    """Whether a node transposes what a MatMul, and nothing else, reads as its second factor."""
+    if node.op_type != "Transpose":
+        return False
+    reader = index.only_reader(node.output[0])
+    return reader is not None and reader.op_type == "MatMul" and reader.input[1] == node.output[0]
+
+
 def _kept(index: GraphIndex, name: str) -> Kept | None:
     """What a DequantizeLinear of an int8 constant with scales per channel holds, if it is one."""
     node = index.producer.get(name)

@@ -10,8 +10,9 @@ import onnx.inliner
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edgekit.errors import PassRefused, first_line
+from edgekit.graphs.half import compute_in_float32, widen_weights
 from edgekit.graphs.hoist import hoist_weights
-from edgekit.graphs.index import GraphIndex, attribute
+from edgekit.graphs.index import GraphIndex, attribute, rename_reads
 from edgekit.graphs.normal import one_spelling
 from edgekit.graphs.onnx_file import all_graphs, is_large, opset
 from edgekit.graphs.weight_folding import fold_weights
@@ -37,18 +38,18 @@ _FEW = 64
 _PLAIN = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.INT32, TensorProto.INT64)
 
 
-def prepare(proto: ModelProto, version: int, *, float32_only: bool = False) -> ModelProto:
+def prepare(proto: ModelProto, version: int, *, keep_ties: bool = False) -> ModelProto:
     """The same model at opset ``version`` or above, with the weights where passes look for them.
 
     Constants are plain initialisers, weights of inner graphs constants of the main one, as are
-    those put together from stored tensors; functions are written out, and products spelled in one
-    way.
+    those put together from stored tensors; functions are written out, products spelled in one
+    way, and half precision widened to float32.
     Weights that are stored as integers and dequantised (weight-only QDQ) are no hindrance.
 
     Args:
         proto: edited in place.
         version: the least opset.
-        float32_only: whether weights stored as float16 are refused rather than widened.
+        keep_ties: leave weights that several nodes read in one copy (``one_spelling``).
 
     Raises:
         PassRefused: it is quantised already, or cannot be edited.
@@ -60,12 +61,12 @@ def prepare(proto: ModelProto, version: int, *, float32_only: bool = False) -> M
     _settle_initializers(proto)
     _lift_constants(proto)
     hoist_weights(proto)
+    compute_in_float32(proto)
+    widen_weights(proto)
+    _drop_identities(proto)
     fold_weights(proto)
-    if float32_only:
-        _refuse_narrow(proto)
-    _widen_weights(proto)
     _fold_small_casts(proto)
-    one_spelling(proto)
+    one_spelling(proto, keep_ties=keep_ties)
     return proto
 
 
@@ -142,20 +143,6 @@ def _stored(node: NodeProto) -> TensorProto | None:
     return None
 
 
-def _widen_weights(proto: ModelProto) -> None:
-    """Store as float32 what is cast to it from a constant, as in models of half precision."""
-    index = GraphIndex(proto)
-    kept: list[NodeProto] = []
-    for node in proto.graph.node:
-        if not _widens(index, node):
-            kept.append(node)
-            continue
-        wide = numpy_helper.from_array(index.float_constant(node.input[0]), node.output[0])
-        proto.graph.initializer.append(wide)
-    index.replace_nodes(kept)
-    GraphIndex(proto).drop_unread_constants()
-
-
 def _fold_small_casts(proto: ModelProto) -> None:
     """Store numbers in the type that they are cast to, as bounds of Clip in exports of torch."""
     index = GraphIndex(proto)
@@ -172,22 +159,19 @@ def _fold_small_casts(proto: ModelProto) -> None:
     GraphIndex(proto).drop_unread_constants()
 
 
-def _widens(index: GraphIndex, node: NodeProto) -> bool:
-    if node.op_type != "Cast" or attribute(node, "to", 0) != TensorProto.FLOAT:
-        return False
-    source = index.initializers.get(node.input[0])
-    return source is not None and source.data_type == TensorProto.FLOAT16
-
-
-def _refuse_narrow(proto: ModelProto) -> None:
-    """What would be widened weighs more than it did, however much of it goes."""
+def _drop_identities(proto: ModelProto) -> None:
+    """Let nodes read constants themselves rather than through an Identity."""
     index = GraphIndex(proto)
+    renamed: dict[str, str] = {}
+    kept: list[NodeProto] = []
     for node in proto.graph.node:
-        if _widens(index, node) and len(index.initializers[node.input[0]].dims) > 1:
-            raise PassRefused(
-                f"the model stores weights as float16 ({node.input[0]}), and this would widen them",
-                hint="take the float32 model, and run float16 after this pass",
-            )
+        source = renamed.get(node.input[0], node.input[0]) if node.op_type == "Identity" else ""
+        if source in index.initializers and node.output[0] not in index.outputs:
+            renamed[node.output[0]] = source
+        else:
+            kept.append(node)
+    index.replace_nodes(kept)
+    rename_reads(proto, renamed)
 
 
 def _refuse_quantized(proto: ModelProto) -> None:

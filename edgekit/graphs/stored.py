@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from onnx import GraphProto, ModelProto, TensorProto, helper, numpy_helper
+from onnx import ModelProto, TensorProto, helper, numpy_helper
 
-from edgekit.graphs.index import GraphIndex, attribute
+from edgekit.graphs.half import compute_in_float32, computes_half, widen_weights
+from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.onnx_file import (
     all_graphs,
     all_tensors,
@@ -19,7 +20,7 @@ from edgekit.graphs.onnx_file import (
     load,
     load_structure,
 )
-from edgekit.graphs.placement import as_weighted
+from edgekit.graphs.placement import as_weighted, is_table
 
 _FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
 # Smaller tables are no embeddings.
@@ -69,32 +70,25 @@ def census(path: Path) -> Stored:
             elif math.isinf(low) or math.isinf(high):
                 infinities.append(tensor.name or "of a node")
     weights = list(_float_weights(proto))
+    computes_in_half = computes_half(proto)
     return Stored(
         file_bytes=sum(file.stat().st_size for file in (path, *beside)),
         nodes=sum(len(graph.node) for graph in all_graphs(proto.graph)),
         bytes_of=dict(bytes_of),
         weight_bytes=sum(size for size, shared in weights if not shared),
         shared_bytes=sum(size for size, shared in weights if shared),
-        zeros=_zeros(GraphIndex(proto)),
+        zeros=_zeros(proto),
         nan=next(iter(nans), None),
         infinite=next(iter(infinities), None),
-        computes_in_half=any(_halves(graph) for graph in all_graphs(proto.graph)),
+        computes_in_half=computes_in_half,
     )
 
 
-def _halves(graph: GraphProto) -> bool:
-    """Whether an operator of a graph reads float16 values, as far as the file tells."""
-    fed = {v.name for v in graph.input if v.type.tensor_type.elem_type == TensorProto.FLOAT16}
-    fed |= {t.name for t in graph.initializer if t.data_type == TensorProto.FLOAT16}
-    for node in graph.node:
-        stored = [a.t for a in node.attribute if a.name == "value"]
-        if node.op_type == "Constant" and any(t.data_type == TensorProto.FLOAT16 for t in stored):
-            fed.update(node.output)
-    return any(fed & set(node.input) for node in graph.node if node.op_type != "Cast")
-
-
-def _zeros(index: GraphIndex) -> float:
-    """The part of the weights of layers and of embeddings that is zero."""
+def _zeros(proto: ModelProto) -> float:
+    """The part of the weights of layers and of embeddings that is zero; widens half precision."""
+    compute_in_float32(proto)
+    widen_weights(proto)
+    index = GraphIndex(proto)
     weighted = (as_weighted(index, node) for node in index.graph.node)
     names = [w.weight for w in weighted if w and not w.kept and index.only_reader(w.weight)]
     names += [name for name in index.initializers if _is_table(index, name)]
@@ -113,9 +107,7 @@ def _is_table(index: GraphIndex, name: str) -> bool:
         return False
     if math.prod(table.dims) < _LEAST_TABLE or name in index.outputs | index.inner_reads:
         return False
-    readers = index.readers.get(name, [])
-    rows = [n.op_type == "Gather" and attribute(n, "axis", 0) == 0 for n in readers]
-    return bool(rows) and all(rows)
+    return is_table(index, name)
 
 
 def _extremes(tensor: TensorProto) -> tuple[float, float]:

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, helper
 
-from edgekit.graphs.index import GraphIndex, attribute
-from edgekit.graphs.placement import as_weighted
+from edgekit.graphs.index import GraphIndex
+from edgekit.graphs.placement import gathers_rows, is_table
 from edgekit.passes.affine import LARGEST, Floats, symmetric_scales, to_int8
 
 Integers = NDArray[np.int8]
@@ -55,7 +55,7 @@ def store_embeddings(index: GraphIndex, tables: Mapping[str, tuple[Integers, Flo
     nodes: list[NodeProto] = []
     replaced = 0
     for node in index.graph.node:
-        if not _gathers_rows(node) or node.input[0] not in stored:
+        if not gathers_rows(node) or node.input[0] not in stored:
             nodes.append(node)
             continue
         nodes += _gather(index, node, *stored[node.input[0]])
@@ -67,7 +67,7 @@ def store_embeddings(index: GraphIndex, tables: Mapping[str, tuple[Integers, Flo
 
 
 def _is_embedding(index: GraphIndex, node: NodeProto) -> bool:
-    name = node.input[0] if _gathers_rows(node) else ""
+    name = node.input[0] if gathers_rows(node) else ""
     table = index.initializers.get(name)
     if table is None or table.data_type != TensorProto.FLOAT or len(table.dims) != 2:
         return False
@@ -75,13 +75,7 @@ def _is_embedding(index: GraphIndex, node: NodeProto) -> bool:
         return False
     # A table that something else reads as it is has to stay: another copy would only cost. An
     # output layer gets integers of its own, which are the same ones and stored once in the end.
-    if name in index.outputs | index.inner_reads:
-        return False
-    return all(_gathers_rows(node) or as_weighted(index, node) for node in index.readers[name])
-
-
-def _gathers_rows(node: NodeProto) -> bool:
-    return node.op_type == "Gather" and attribute(node, "axis", 0) == 0
+    return name not in index.outputs | index.inner_reads and is_table(index, name)
 
 
 def _gather(index: GraphIndex, node: NodeProto, integers: str, scales: str) -> list[NodeProto]:

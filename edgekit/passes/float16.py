@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
-from onnx import ModelProto, TensorProto, helper
+from onnx import ModelProto, TensorProto
 
 from edgekit.errors import PassRefused
 from edgekit.graphs.compact import compact
-from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.onnx_file import load, save
+from edgekit.graphs.half import LEAST_ENTRIES, narrow_weights, stores_half
+from edgekit.graphs.onnx_file import all_tensors, load, save
 from edgekit.graphs.rewrite import prepare
 from edgekit.model import Model
 from edgekit.passes import Work
@@ -19,10 +18,6 @@ from edgekit.recipe import Float16
 
 # Since 9 all operators that hold weights take what another node makes.
 _OPSET = 9
-# Biases, norms and scalars weigh nothing, and norms are where half precision overflows.
-_MIN_ENTRIES = 1024
-# Rounding to 11 bits makes 3e-4; a tensor that loses more lies outside the range of float16.
-_MOST_LOST = 1e-3
 
 
 def float16(model: Model, settings: Float16, work: Work) -> Path:
@@ -36,42 +31,34 @@ def float16(model: Model, settings: Float16, work: Work) -> Path:
         PassRefused: no such weight, or quantised already.
     """
     del settings
-    proto = prepare(load(model.path), _OPSET)
-    if not _narrow_all(proto):
-        raise PassRefused("no large float32 weights to store in 16 bits")
+    source = load(model.path)
+    if stores_half(source) and not _stores_large(source):
+        raise PassRefused("the model stores its weights as float16 already")
+    proto = prepare(source, _OPSET)
+    if not narrow_weights(proto):
+        raise PassRefused(_nothing_large(proto))
     compact(proto)
     target = work.scratch / "float16.onnx"
     save(proto, target)
     return target
 
 
-def _narrow_all(proto: ModelProto) -> int:
-    """Replace the weights in place; returns how many."""
-    index = GraphIndex(proto)
-    casts = []
-    for name, tensor in list(index.initializers.items()):
-        if tensor.data_type != TensorProto.FLOAT:
-            continue
-        narrow = _narrowed(index.float_constant(name))
-        if narrow is not None:
-            half = index.add_constant("h", narrow)
-            casts.append(helper.make_node("Cast", [half], [name], to=TensorProto.FLOAT))
-    widened = {cast.output[0] for cast in casts}
-    kept = [tensor for tensor in index.graph.initializer if tensor.name not in widened]
-    nodes = [*casts, *index.graph.node]
-    del index.graph.initializer[:]
-    index.graph.initializer.extend(kept)
-    del index.graph.node[:]
-    index.graph.node.extend(nodes)
-    return len(casts)
+def _stores_large(proto: ModelProto) -> bool:
+    """Whether a float32 tensor is large enough to be worth it."""
+    return any(
+        tensor.data_type == TensorProto.FLOAT and math.prod(tensor.dims) >= LEAST_ENTRIES
+        for tensor in all_tensors(proto.graph)
+    )
 
 
-def _narrowed(weight: NDArray[np.float32]) -> NDArray[np.float16] | None:
-    """The weight in 16 bits, or ``None`` where it is small or would lose more than rounding."""
-    if weight.size < _MIN_ENTRIES or not np.isfinite(weight).all():
-        return None
-    with np.errstate(over="ignore"):
-        narrow = weight.astype(np.float16)
-    lost = np.square(narrow.astype(np.float64) - weight).sum()
-    size = np.square(weight, dtype=np.float64).sum()
-    return narrow if lost <= _MOST_LOST**2 * size else None
+def _nothing_large(proto: ModelProto) -> str:
+    """The reason why no tensor was stored in 16 bits."""
+    floats = [t for t in proto.graph.initializer if t.data_type == TensorProto.FLOAT]
+    if not floats:
+        return "the model stores no float32 tensors"
+    largest = max(floats, key=lambda tensor: math.prod(tensor.dims))
+    entries = math.prod(largest.dims)
+    told = f"the largest float32 tensor, {largest.name}, has {entries} entries"
+    if entries < LEAST_ENTRIES:
+        return f"nothing to store in 16 bits: {told}, less than the {LEAST_ENTRIES} that pay"
+    return f"nothing to store in 16 bits: {told}, and no large one fits the range of float16"

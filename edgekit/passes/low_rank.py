@@ -11,8 +11,7 @@ from edgekit.data import held_out
 from edgekit.errors import PassRefused
 from edgekit.graphs.divergence import Reference
 from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.onnx_file import load, save
-from edgekit.graphs.rewrite import prepare
+from edgekit.graphs.onnx_file import save
 from edgekit.layers import LayerCost, float_layer, write_layers
 from edgekit.model import Model
 from edgekit.passes import Work
@@ -23,6 +22,7 @@ from edgekit.passes.low_rank_layers import Whole, chosen, find_layers
 from edgekit.passes.low_rank_ranks import Row, measured, pick, row_of
 from edgekit.passes.low_rank_splits import Split, split_layers
 from edgekit.passes.refit import Refitted, refit
+from edgekit.passes.sources import open_source
 from edgekit.recipe import LowRank
 from edgekit_agent.records import Samples
 
@@ -47,7 +47,8 @@ def low_rank(model: Model, settings: LowRank, work: Work) -> Path:
     """
     if work.calibration is None:
         raise PassRefused("low-rank layers need calibration data")
-    proto = prepare(load(model.path), _OPSET, float32_only=True)
+    source = open_source(model, work, _OPSET, keep_ties=True)
+    proto = source.proto
     batch = model.signature.batch
     seen, unseen = held_out(
         work.calibration, settings.max_samples, most=_MOST_HELD_OUT, batch=batch
@@ -67,6 +68,7 @@ def low_rank(model: Model, settings: LowRank, work: Work) -> Path:
         made, rows, picked = _made(proto, splits, settings, (seen, unseen), work)
     except FloatingPointError as error:
         raise not_finite(error) from error
+    source.restore(made)
     target = work.scratch / "low-rank.onnx"
     save(made, target)
     costs = [_cost(row, i) for row, i in zip(rows, picked, strict=True)]

@@ -43,7 +43,9 @@ def promised(spec: PassSpec, settings: Settings, before: Stored) -> Promise:
         return _BY_PRECISION[settings.precision]
     if isinstance(settings, ToTflite | ToOnnx) and _INTEGERS & set(before.bytes_of):
         return _TWIN_OF_INT8
-    if isinstance(settings, ToTflite | ToOnnx) and before.computes_in_half:
+    if isinstance(settings, ToTflite | ToOnnx) and (
+        before.computes_in_half or before.bytes_of.get("float16")
+    ):
         return _TWIN_OF_FLOAT16
     if isinstance(settings, Prune):
         asked = settings.sparsity if settings.pattern == "none" else 0.0

@@ -13,14 +13,15 @@ from edgekit.data import held_out
 from edgekit.errors import PassRefused
 from edgekit.graphs.divergence import Reference
 from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.onnx_file import load, save
-from edgekit.graphs.rewrite import prepare
+from edgekit.graphs.onnx_file import save
 from edgekit.layers import LayerCost, write_layers
 from edgekit.model import Model
 from edgekit.passes import Work
 from edgekit.passes.grids import Doubles
 from edgekit.passes.layer_inputs import not_finite
 from edgekit.passes.paired_inputs import Pairs, gather_pairs
+from edgekit.passes.reasons import LAYER_OPS, why_nothing
+from edgekit.passes.sources import open_source
 from edgekit.passes.sparsities import (
     Row,
     changed,
@@ -57,15 +58,16 @@ def prune(model: Model, settings: Prune, work: Work) -> Path:
     """
     if work.calibration is None:
         raise PassRefused("pruning needs calibration data")
-    proto = prepare(load(model.path), _OPSET, float32_only=True)
+    source = open_source(model, work, _OPSET, keep_ties=True)
+    proto = source.proto
     index = GraphIndex(proto)
     batch = model.signature.batch
     seen, unseen = held_out(
         work.calibration, settings.max_samples, most=_MOST_HELD_OUT, batch=batch
     )
     try:
-        layers = stored_layers(index, seen, work.progress)
-        _check(layers, settings)
+        layers = stored_layers(index, seen, work.progress, tied=True)
+        _check(proto, layers, settings)
         if settings.pattern == "none":
             everything = sum(layer.weight.size for layer in layers)
             layers = without_thin(layers)
@@ -80,21 +82,24 @@ def prune(model: Model, settings: Prune, work: Work) -> Path:
     except FloatingPointError as error:
         raise not_finite(error) from error
     index.drop_unread_constants()
+    costs = [_cost(index, *each) for each in zip(rows, shares, strict=True)]
+    source.restore(proto)
     target = work.scratch / "pruned.onnx"
     save(proto, target)
     if reference.can_tell:
-        write_layers(work.scratch, [_cost(index, *each) for each in zip(rows, shares, strict=True)])
+        write_layers(work.scratch, costs)
     return target
 
 
-def _check(layers: Sequence[StoredLayer], settings: Prune) -> None:
+def _check(proto: ModelProto, layers: Sequence[StoredLayer], settings: Prune) -> None:
     """That there is something to prune.
 
     Raises:
         PassRefused: there is not.
     """
     if not layers:
-        raise PassRefused("no Conv, Gemm, MatMul or embedding with a float32 weight of its own")
+        reason = why_nothing(proto, ops=LAYER_OPS)
+        raise PassRefused(f"nothing to prune: {reason}")
     if settings.pattern != "none":
         _check_both(settings)
         return

@@ -18,9 +18,8 @@ from edgekit.graphs.divergence import Reference
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.names import old_names
 from edgekit.graphs.observe import input_tensors
-from edgekit.graphs.onnx_file import load, save
+from edgekit.graphs.onnx_file import save
 from edgekit.graphs.placement import as_weighted
-from edgekit.graphs.rewrite import prepare
 from edgekit.layers import LayerCost, write_layers
 from edgekit.model import Model
 from edgekit.passes import Work
@@ -32,6 +31,7 @@ from edgekit.passes.pruning_limits import nothing_can_go, too_much
 from edgekit.passes.pruning_plan import Plan, costs_of
 from edgekit.passes.readers import cut_and_refit, find_readers, with_biases
 from edgekit.passes.refit import Refitted, refit
+from edgekit.passes.sources import open_source
 from edgekit.passes.widths import Ladder, Sizes, alike, allocate, damage_of, gone
 from edgekit.progress import Tick
 from edgekit.recipe import PruneChannels
@@ -65,7 +65,8 @@ def prune_channels(model: Model, settings: PruneChannels, work: Work) -> Path:
     """
     if work.calibration is None:
         raise PassRefused("pruning channels needs calibration data")
-    proto = prepare(load(model.path), _OPSET, float32_only=True)
+    source = open_source(model, work, _OPSET, keep_ties=True)
+    proto = source.proto
     with_biases(proto)
     batch = model.signature.batch
     seen, unseen = held_out(
@@ -92,6 +93,7 @@ def prune_channels(model: Model, settings: PruneChannels, work: Work) -> Path:
         raise not_finite(error) from error
     del made.graph.value_info[:]
     old_names(proto, made)
+    source.restore(made)
     target = work.scratch / "pruned.onnx"
     save(made, target)
     write_layers(work.scratch, costs)

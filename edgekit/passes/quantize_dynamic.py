@@ -9,20 +9,19 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from edgekit.errors import PassRefused
-from edgekit.graphs.basic_rewrites import load_folded
-from edgekit.graphs.channel_scaling import fold_channel_scaling
 from edgekit.graphs.compact import compact, share_transposed
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.onnx_file import save
 from edgekit.graphs.placement import Weighted, as_weighted
-from edgekit.graphs.rewrite import prepare
 from edgekit.model import Model
 from edgekit.passes import Work
 from edgekit.passes.affine import LARGEST, Floats, symmetric_scales, to_int8
 from edgekit.passes.embeddings import quantize_embeddings
 from edgekit.passes.integer_kernels import settle_kernels
+from edgekit.passes.reasons import WEIGHT_OPS, why_nothing
 from edgekit.passes.recurrent_trials import quantize_layers
-from edgekit.passes.storage import store_in_8_bits
+from edgekit.passes.sources import open_source
+from edgekit.passes.storage import LEAST_STORED, store_in_8_bits
 from edgekit.recipe import QuantizeDynamic
 
 _OPSET = 13
@@ -41,19 +40,19 @@ def quantize_dynamic(model: Model, settings: QuantizeDynamic, work: Work) -> Pat
     Raises:
         PassRefused: nothing to quantise, or quantised already.
     """
-    proto = prepare(load_folded(model, work.scratch), _OPSET)
-    fold_channel_scaling(proto)
+    source = open_source(model, work, _OPSET, folded=True)
+    proto = source.proto
     largest = LARGEST[settings.weight_bits]
     found = quantize_embeddings(GraphIndex(proto))
     found += quantize_layers(proto, largest, model, work)
     found += _integer_products(proto, largest)
     found += store_in_8_bits(proto, _is_plain_convolution)
     if not found:
-        raise PassRefused(
-            "no MatMul, Gemm, LSTM or embedding with stored float weights to quantise"
-        )
+        reason = why_nothing(proto, ops=WEIGHT_OPS - {"Conv"}, least=LEAST_STORED)
+        raise PassRefused(f"nothing to quantise: {reason}")
     settle_kernels(proto, work, known=_LEFT)
     share_transposed(proto)
+    source.restore(proto)
     compact(proto)
     target = work.scratch / "dynamic.onnx"
     save(proto, target)

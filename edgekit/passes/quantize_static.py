@@ -7,14 +7,12 @@ from pathlib import Path
 from onnx import ModelProto, NodeProto
 
 from edgekit.errors import PassRefused
-from edgekit.graphs.basic_rewrites import load_folded
-from edgekit.graphs.channel_scaling import fold_channel_scaling
 from edgekit.graphs.compact import compact, share_transposed
+from edgekit.graphs.half import narrow_matrices
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.offload import bring_back, offload, without_weights
 from edgekit.graphs.onnx_file import save
 from edgekit.graphs.placement import Placement, as_weighted, place
-from edgekit.graphs.rewrite import prepare
 from edgekit.graphs.subpixel import convolve_transposed
 from edgekit.model import Model
 from edgekit.passes import Work
@@ -24,8 +22,10 @@ from edgekit.passes.bias_correction import Shifts, find_shifts
 from edgekit.passes.embeddings import quantize_embeddings
 from edgekit.passes.equalise import equalise
 from edgekit.passes.integer_kernels import settle_kernels
+from edgekit.passes.reasons import WEIGHT_OPS, why_nothing
 from edgekit.passes.recurrent_trials import quantize_layers
-from edgekit.passes.storage import store_in_8_bits
+from edgekit.passes.sources import open_source
+from edgekit.passes.storage import LEAST_STORED, store_in_8_bits
 from edgekit.passes.trials import Trials, written
 from edgekit.recipe import QuantizeStatic
 
@@ -51,16 +51,20 @@ def quantize_static(model: Model, settings: QuantizeStatic, work: Work) -> Path:
     if work.calibration is None:
         raise PassRefused("static quantisation needs calibration data")
     largest = LARGEST[settings.weight_bits]
-    proto, found = _prepared(model, work, largest)
+    proto, found, half = _prepared(model, work, largest)
     index = GraphIndex(proto, work.scratch)
     placement = place(index)
     if not placement.weighted and not found:
-        raise PassRefused("no Conv, Gemm, MatMul or LSTM with stored float weights to quantise")
+        prepared = open_source(model, work, _OPSET).proto
+        reason = why_nothing(prepared, ops=WEIGHT_OPS, least=LEAST_STORED)
+        raise PassRefused(f"nothing to quantise: {reason}")
     split = split_samples(work.calibration, settings.max_samples)
     made = _placed(index, placement, settings, work, split) if placement.weighted else proto
     bring_back(made, work.scratch)
     settle_kernels(made, work)
     share_transposed(made)
+    if half:
+        narrow_matrices(made)
     compact(made)
     target = work.scratch / "static.onnx"
     save(made, target)
@@ -126,17 +130,18 @@ def _shifts(
     return shifts
 
 
-def _prepared(model: Model, work: Work, largest: int) -> tuple[ModelProto, int]:
-    """The graph, its weights offloaded to the scratch folder, and how many are in 8 bits already.
+def _prepared(model: Model, work: Work, largest: int) -> tuple[ModelProto, int, bool]:
+    """The graph with its weights offloaded, and how many are in 8 bits already.
 
-    Those are embeddings, recurrent layers, and what has no integer kernel.
+    The last says whether the model stores weights as float16. In 8 bits already are embeddings,
+    recurrent layers, and what has no integer kernel.
     """
-    proto = prepare(load_folded(model, work.scratch), _OPSET)
-    fold_channel_scaling(proto)
+    source = open_source(model, work, _OPSET, folded=True)
+    proto = source.proto
     convolve_transposed(proto)
     found = quantize_embeddings(GraphIndex(proto))
     found += quantize_layers(proto, largest, model, work)
     found += store_in_8_bits(proto, _is_weighted)
     lean = without_weights(proto)
     offload(proto, lean, work.scratch)
-    return lean, found
+    return lean, found, source.half

@@ -12,8 +12,6 @@ from onnx import ModelProto, TensorProto
 
 from edgekit.data import held_out
 from edgekit.errors import PassRefused
-from edgekit.graphs.basic_rewrites import load_folded
-from edgekit.graphs.channel_scaling import fold_channel_scaling
 from edgekit.graphs.compact import compact
 from edgekit.graphs.divergence import Reference
 from edgekit.graphs.index import GraphIndex
@@ -27,6 +25,8 @@ from edgekit.passes.containers import Quantized, write_int8, write_native
 from edgekit.passes.grids import entropy
 from edgekit.passes.layer_choices import FLOAT_BITS, Row, measured, row_of, with_float
 from edgekit.passes.layer_inputs import not_finite
+from edgekit.passes.reasons import LAYER_OPS, why_nothing
+from edgekit.passes.sources import open_source
 from edgekit.passes.stored_layers import StoredLayer, stored_layers
 from edgekit.recipe import QuantizeWeights
 
@@ -56,8 +56,8 @@ def quantize_weights(model: Model, settings: QuantizeWeights, work: Work) -> Pat
     if work.calibration is None:
         raise PassRefused("low-bit weights need calibration data")
     native = settings.container == "native"
-    proto = prepare(load_folded(model, work.scratch), _OPSET)
-    fold_channel_scaling(proto)
+    source = open_source(model, work, _OPSET, folded=True)
+    proto = source.proto
     if native and any(node.op_type == "Conv" for node in proto.graph.node):
         proto = prepare(proto, _OPSET_INT4)
         proto.ir_version = max(proto.ir_version, _IR_INT4)
@@ -71,7 +71,8 @@ def quantize_weights(model: Model, settings: QuantizeWeights, work: Work) -> Pat
     except FloatingPointError as error:
         raise not_finite(error) from error
     if not layers:
-        raise PassRefused("no Conv, Gemm, MatMul or embedding with a float32 weight of its own")
+        reason = why_nothing(proto, ops=LAYER_OPS)
+        raise PassRefused(f"nothing to quantise: {reason}")
     _check_names(settings, layers)
     rows = [row_of(layer, settings) for layer in layers]
     reference = Reference(proto, unseen)
@@ -82,6 +83,7 @@ def quantize_weights(model: Model, settings: QuantizeWeights, work: Work) -> Pat
     made = _quantized(rows, picked, settings, work)
     (write_native if native else write_int8)(index, made)
     GraphIndex(proto).drop_unread_constants()
+    source.restore(proto)
     compact(proto)
     target = work.scratch / "weights.onnx"
     save(proto, target)

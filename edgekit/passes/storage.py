@@ -14,7 +14,7 @@ from edgekit.graphs.onnx_file import all_graphs
 from edgekit.passes.affine import LARGEST
 
 # Smaller ones weigh no more than the nodes that would restore them.
-_LEAST_ENTRIES = 1024
+LEAST_STORED = 1024
 _TINY = 1e-30
 _FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE}
 _RECURRENT = {"LSTM", "GRU", "RNN"}
@@ -102,7 +102,7 @@ def _is_large(index: GraphIndex, name: str) -> bool:
     tensor = index.initializers.get(name)
     if tensor is None or tensor.data_type not in _FLOATS or len(tensor.dims) < 2:
         return False
-    return bool(math.prod(tensor.dims) >= _LEAST_ENTRIES)
+    return bool(math.prod(tensor.dims) >= LEAST_STORED)
 
 
 def _summed(node: NodeProto, position: int, rank: int) -> tuple[int, ...] | None:

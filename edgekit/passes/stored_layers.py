@@ -87,13 +87,16 @@ class StoredLayer:
         return self.layer.weight(matrix) if self.layer else matrix[0]
 
 
-def stored_layers(index: GraphIndex, parts: Sequence[Samples], tick: Tick) -> list[StoredLayer]:
+def stored_layers(
+    index: GraphIndex, parts: Sequence[Samples], tick: Tick, *, tied: bool = False
+) -> list[StoredLayer]:
     """Every layer and embedding whose stored weight nothing else reads, in the graph's order.
 
     Args:
         index: the graph.
         parts: samples to run for what the layers read.
         tick: told how many are done.
+        tied: take embeddings that are an output layer as well, as one table.
 
     Raises:
         FloatingPointError: names a value that is not finite on the samples.
@@ -108,7 +111,7 @@ def stored_layers(index: GraphIndex, parts: Sequence[Samples], tick: Tick) -> li
     tables = [
         StoredLayer(name=name, weight=index.float_constant(name))
         for name in embeddings(index)
-        if all(node.op_type == "Gather" for node in index.readers[name])
+        if tied or all(node.op_type == "Gather" for node in index.readers[name])
     ]
     return tables + [
         StoredLayer(

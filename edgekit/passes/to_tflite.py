@@ -7,6 +7,7 @@ from pathlib import Path
 from edgekit.bridge.emit import emitted
 from edgekit.errors import PassRefused, UserError
 from edgekit.graphs.accepts import sizes_checked
+from edgekit.graphs.half import compute_in_float32, stores_half
 from edgekit.graphs.lite_file import lite_census
 from edgekit.graphs.onnx_file import is_large, load, load_structure
 from edgekit.model import Model
@@ -31,10 +32,14 @@ def to_tflite(model: Model, settings: ToTflite, work: Work) -> Path:
     dims = dict(settings.dims)
     _check_sizes(model, dims)
     proto = load(model.path)
+    precision = settings.precision
+    if precision == "same" and stores_half(proto):
+        precision = "float16"
+    compute_in_float32(proto)
     target = work.scratch / "model.tflite"
     try:
         with sizes_checked(model, dims):
-            made = emitted(proto, dims, precision=settings.precision, target=settings.target)
+            made = emitted(proto, dims, precision=precision, target=settings.target)
     except UserError as error:  # a type or a size that no .tflite file holds: others go on
         raise PassRefused(error.message, hint=error.hint) from error
     write_whole(str(target), made)

@@ -52,17 +52,39 @@ def test_weights_outside_the_range_of_float16_stay_as_they_are(tmp_path, scale):
 def test_a_model_without_large_weights_is_refused(tmp_path):
     source = model(tmp_path, "g (float[N,4] x) => (float[N,4] y) { y = Relu(x) }")
 
-    with pytest.raises(PassRefused, match="no large float32 weights"):
+    with pytest.raises(PassRefused, match="stores no float32 tensors"):
         apply("float16", source, tmp_path, samples(tmp_path, x=uniform(4, 4)))
 
 
 @pytest.mark.parametrize("then", ["prune", "prune-channels", "low-rank"])
-def test_what_makes_a_graph_smaller_wants_the_float32_model(tmp_path, then):
+def test_what_makes_a_graph_smaller_keeps_weights_in_16_bits(tmp_path, then):
     wide = model(
         tmp_path,
         "g (float[N,32] x) => (float[N,10] y) { h = MatMul(x, w) r = Relu(h) y = MatMul(r, v) }",
         weights={"w": normal(32, 64), "v": normal(64, 10)},
     )
     narrow = apply("float16", wide, tmp_path)
-    with pytest.raises(PassRefused, match="stores weights as float16"):
-        apply(then, narrow, tmp_path, samples(tmp_path, x=normal(32, 32)))
+
+    made = apply(then, narrow, tmp_path, samples(tmp_path, x=normal(32, 32)))
+
+    stored = onnx.load(str(made.path)).graph.initializer
+    assert {t.data_type for t in stored if len(t.dims) == 2} == {onnx.TensorProto.FLOAT16}
+
+
+def test_weights_in_16_bits_already_are_refused_with_that_reason(tmp_path):
+    source = model(tmp_path, TEXT, weights=WEIGHTS)
+    narrow = apply("float16", source, tmp_path, samples(tmp_path, x=uniform(8, 64)))
+
+    with pytest.raises(PassRefused, match="stores its weights as float16 already"):
+        apply("float16", narrow, tmp_path, samples(tmp_path, x=uniform(8, 64)))
+
+
+def test_weights_too_small_for_16_bits_are_refused_with_their_size(tmp_path):
+    source = model(
+        tmp_path,
+        "g (float[N,4] x) => (float[N,3] y) { y = MatMul(x, w) }",
+        weights={"w": normal(4, 3)},
+    )
+
+    with pytest.raises(PassRefused, match="w, has 12 entries, less than the 1024"):
+        apply("float16", source, tmp_path, samples(tmp_path, x=uniform(4, 4)))

@@ -203,7 +203,9 @@ def test_graphs_of_all_kinds_come_back_sparse_and_whole(tmp_path, name):
 
 @pytest.mark.parametrize("name", sorted(NOT_PRUNABLE))
 def test_graphs_without_weights_of_their_own_are_refused(tmp_path, name):
-    with pytest.raises(PassRefused, match=r"float32 weight of its own|zero already"):
+    with pytest.raises(
+        PassRefused, match=r"w .*is (read by 2 nodes|an output|read inside If)|zero already"
+    ):
         pruned_kind(tmp_path, name)
 
 
@@ -237,7 +239,7 @@ def test_a_pattern_and_a_sparsity_that_contradict_each_other_are_refused(folder,
 
 def test_a_model_without_weights_is_refused(folder):
     bare = model(folder, "g (float[N,3] x) => (float[N,3] y) { y = Relu(x) }")
-    with pytest.raises(PassRefused, match="no Conv, Gemm, MatMul or embedding"):
+    with pytest.raises(PassRefused, match="nothing to prune: "):
         apply("prune", bare, folder, samples(folder, x=uniform(16, 3)))
 
 

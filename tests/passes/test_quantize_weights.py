@@ -311,7 +311,7 @@ def test_it_is_refused_without_data_and_without_weights(tmp_path):
     with pytest.raises(PassRefused, match="calibration data"):
         apply("weights", source, tmp_path)
     plain = model(tmp_path, "g (float[N,4] x) => (float[N,4] y) { y = Relu(x) }")
-    with pytest.raises(PassRefused, match="no Conv, Gemm, MatMul or embedding"):
+    with pytest.raises(PassRefused, match="nothing to quantise: "):
         apply("weights", plain, tmp_path, samples(tmp_path, x=uniform(4, 4)))
 
 
@@ -320,7 +320,7 @@ def test_weights_in_low_bits_already_are_not_quantised_again(tmp_path):
     given = samples(tmp_path, x=uniform(8, 3, 12, 12))
     low = apply("weights", source, tmp_path, given)
 
-    with pytest.raises(PassRefused, match="of its own"):
+    with pytest.raises(PassRefused, match="as integers already"):
         apply("weights", low, tmp_path, given)
 
 

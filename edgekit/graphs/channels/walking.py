@@ -88,6 +88,18 @@ class Walk:
         self.keep_all(self.index.inner_reads, "is read inside If, Loop or Scan")
         for value in self.proto.graph.output:
             self.keep_all([value.name], f"is the output {value.name}")
+        self._keep_stored()
+
+    def _keep_stored(self) -> None:
+        """Weights that an output or an inner graph is as well stay whole: a cut one is a copy."""
+        for use in self.uses:
+            name = use.node.input[use.position]
+            if len(self.size(name)) < 2:
+                continue
+            if name in self.index.outputs:
+                self.keep(use.labels, f"is the output {name}")
+            elif name in self.index.inner_reads:
+                self.keep(use.labels, "is read inside If, Loop or Scan")
 
     def _sizes_known(self, node: NodeProto) -> bool:
         return all(

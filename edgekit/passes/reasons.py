@@ -1,0 +1,133 @@
+"""Reasons why a pass leaves stored weights as they are, in words."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+from onnx import ModelProto, NodeProto, TensorProto
+
+from edgekit.graphs.index import GraphIndex
+from edgekit.graphs.placement import as_weighted, gathers_rows
+
+# Inputs that hold a weight, by the operator that reads it.
+_WEIGHTS = {
+    "Conv": (1,), "ConvTranspose": (1,), "Gemm": (0, 1), "MatMul": (0, 1), "Einsum": (0, 1),
+    "Gather": (0,), "LSTM": (1, 2), "GRU": (1, 2), "RNN": (1, 2), "FusedConv": (1,),
+    "FusedGemm": (0, 1), "FusedMatMul": (0, 1), "Attention": (1,),
+}  # fmt: skip
+_FLOATS = {
+    TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16", TensorProto.DOUBLE: "float64",
+    TensorProto.BFLOAT16: "bfloat16",
+}  # fmt: skip
+# Operators whose weights passes take: those of few bits and zeros, and those of 8 bits.
+LAYER_OPS = frozenset({"Conv", "Gemm", "MatMul", "Gather"})
+WEIGHT_OPS = LAYER_OPS | {"ConvTranspose", "LSTM", "GRU", "RNN"}
+_INTEGERS = {TensorProto.INT8, TensorProto.UINT8, TensorProto.INT4, TensorProto.UINT4}
+_TOLD = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class LeftWeight:
+    """A stored float weight that a pass does not change, and why."""
+
+    name: str
+    entries: int
+    reason: str
+
+
+def left_weights(
+    proto: ModelProto, *, ops: Collection[str], taken: Collection[str] = (), least: int = 0
+) -> list[LeftWeight]:
+    """The stored weights of a prepared graph that a pass leaves, the largest first.
+
+    Args:
+        proto: the graph, before the pass changes it.
+        ops: operators whose weights the pass takes.
+        taken: names of the weights that it does take.
+        least: entries of the smallest weight that is worth it to the pass; smaller ones are named
+            with that as their reason.
+    """
+    main = GraphIndex(proto)
+    found: dict[str, LeftWeight] = {}
+    for index in (main, *main.inner()):
+        for node, name in _weights(index):
+            if name not in taken and name not in found:
+                tensor = main.initializers[name]
+                found[name] = LeftWeight(
+                    name=name,
+                    entries=math.prod(tensor.dims),
+                    reason=f"{_called(node, tensor)} {_reason(index, node, name, ops, least)}",
+                )
+    return sorted(found.values(), key=lambda each: -each.entries)
+
+
+def why_nothing(proto: ModelProto, *, ops: Collection[str], least: int = 0) -> str:
+    """The reasons why a pass finds no weight in a prepared graph, in one line.
+
+    Args:
+        proto: the graph.
+        ops: operators whose weights the pass takes.
+        least: entries of the smallest weight that is worth it.
+    """
+    left = left_weights(proto, ops=ops, least=least)
+    if not left and any(_is_integer_weight(tensor) for tensor in proto.graph.initializer):
+        return "the model stores its weights as integers already"
+    return reasons_of(left) if left else "the model stores no float weights of layers"
+
+
+def reasons_of(left: Sequence[LeftWeight]) -> str:
+    """The reasons of the largest of some weights, in one line."""
+    told = "; ".join(each.reason for each in left[:_TOLD])
+    more = len(left) - _TOLD
+    return f"{told}; and {more} more" if more > 0 else told
+
+
+def _is_integer_weight(tensor: TensorProto) -> bool:
+    return tensor.data_type in _INTEGERS and len(tensor.dims) > 1
+
+
+def _weights(index: GraphIndex) -> Iterator[tuple[NodeProto, str]]:
+    """The weights that the nodes of one graph read, with their readers."""
+    for node in index.graph.node:
+        for position in _WEIGHTS.get(node.op_type, ()):
+            name = node.input[position] if position < len(node.input) else ""
+            tensor = index.initializers.get(name)
+            if tensor is not None and tensor.data_type in _FLOATS and len(tensor.dims) > 1:
+                yield node, name
+
+
+def _called(node: NodeProto, tensor: TensorProto) -> str:
+    return f"{tensor.name} ({node.op_type}, {' x '.join(map(str, tensor.dims))})"
+
+
+def _reason(index: GraphIndex, node: NodeProto, name: str, ops: Collection[str], least: int) -> str:
+    tensor = index.initializers[name]
+    if tensor.data_type != TensorProto.FLOAT:
+        return f"is stored as {_FLOATS[tensor.data_type]}"
+    if not index.is_finite(name):
+        return "holds values that are not finite"
+    if index.main is not index or name in index.inner_reads:
+        return "is read inside If, Loop or Scan"
+    if name in index.outputs:
+        return "is an output of the model as well"
+    if index.only_reader(name) is None and not gathers_rows(node):
+        return f"is read by {len(index.readers[name])} nodes"
+    if node.op_type not in ops:
+        return f"belongs to {node.op_type}, whose weights this pass leaves"
+    if math.prod(tensor.dims) < least:
+        return f"is too small: {math.prod(tensor.dims)} entries, less than {least}"
+    return _shape_reason(index, node, tensor)
+
+
+def _shape_reason(index: GraphIndex, node: NodeProto, tensor: TensorProto) -> str:
+    if node.op_type == "Gather":
+        return "is too small for an embedding or is not gathered by rows alone"
+    if node.input[0] == tensor.name:
+        return "is the left factor of a product"
+    if node.op_type == "MatMul" and len(tensor.dims) > 2:
+        return f"has {len(tensor.dims)} axes"
+    if as_weighted(index, node) is None:
+        return "has a bias that is computed, or scaled factors"
+    return "keeps more as it is than it would save"

@@ -1,0 +1,76 @@
+"""The graph that a pass works on: loaded, prepared, and half precision put back at the end."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from onnx import ModelProto
+
+from edgekit.graphs.basic_rewrites import load_folded
+from edgekit.graphs.channel_scaling import fold_channel_scaling
+from edgekit.graphs.half import compute_in_float32, computes_half, narrow_matrices, stores_half
+from edgekit.graphs.onnx_file import load, load_structure, read_onnx, save
+from edgekit.graphs.rewrite import prepare
+from edgekit.model import Model
+from edgekit.passes import Work
+
+_WIDE = "wide.onnx"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A prepared graph, and whether the model stores its weights as float16."""
+
+    proto: ModelProto
+    half: bool
+
+    def restore(self, made: ModelProto) -> None:
+        """Store the float weights of a result as the model stores its own, in place."""
+        if self.half:
+            narrow_matrices(made)
+
+
+def open_source(
+    model: Model, work: Work, version: int, *, keep_ties: bool = False, folded: bool = False
+) -> Source:
+    """Load a model and prepare its graph (``rewrite.prepare``).
+
+    Half precision is widened to float32 meanwhile; ``Source.restore`` takes that back.
+
+    Args:
+        model: to load.
+        work: told what becomes of half precision.
+        version: the least opset.
+        keep_ties: leave weights that several nodes read in one copy.
+        folded: fold constants and what scales each channel first, as quantization needs it.
+
+    Raises:
+        PassRefused: it is quantised already, or cannot be edited.
+    """
+    structure = load_structure(model.path)
+    half = stores_half(structure)
+    if half and computes_half(structure):
+        work.note(
+            "the model computes in float16; the result computes in float32, with the weights that "
+            "stay float stored as float16"
+        )
+    proto = prepare(_loaded(model, work, half, folded), version, keep_ties=keep_ties)
+    if folded:
+        fold_channel_scaling(proto)
+    return Source(proto=proto, half=half)
+
+
+def _loaded(model: Model, work: Work, half: bool, folded: bool) -> ModelProto:
+    """The graph in float32: onnxruntime would fold half precision to casts around each operator."""
+    if not folded:
+        return load(model.path)
+    if not half:
+        return load_folded(model, work.scratch)
+    wide = load(model.path)
+    compute_in_float32(wide)
+    path = work.scratch / _WIDE
+    save(wide, path)
+    del wide
+    made = load_folded(read_onnx(path), work.scratch)
+    path.unlink()
+    return made

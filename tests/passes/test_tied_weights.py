@@ -1,0 +1,116 @@
+"""One table as embedding and output layer: it stays one, whatever a pass does to it."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+import pytest
+
+from edgekit.errors import PassRefused
+from tests.tiny import apply, model, samples
+
+ROWS, WIDTH = 200, 32
+_RANDOM = np.random.default_rng(5)
+
+
+def normal(*shape):
+    return (_RANDOM.normal(size=shape) / np.sqrt(shape[-1])).astype(np.float32)
+
+
+BODY = "e = Gather(t, x) m = MatMul(e, a) p = Add(m, b) h = Relu(p)"
+KINDS = {
+    "transposed": f"{BODY} u = Transpose<perm = [1, 0]>(t) y = MatMul(h, u)",
+    "gemm": (
+        f"{BODY} f = Reshape(h, flat) g = Gemm<transB = 1>(f, t) y = Reshape(g, whole)"
+    ),
+    "scaled gemm": (
+        f"{BODY} f = Reshape(h, flat) g = Gemm<transB = 1, alpha = 0.5>(f, t)"
+        " y = Reshape(g, whole)"
+    ),
+    "through an identity": (
+        f"{BODY} i = Identity(t) u = Transpose<perm = [1, 0]>(i) y = MatMul(h, u)"
+    ),
+    "identity at the embedding": (
+        "i = Identity(t) e = Gather(i, x) m = MatMul(e, a) h = Relu(m)"
+        " u = Transpose<perm = [1, 0]>(t) y = MatMul(h, u)"
+    ),
+    "two embeddings and an output layer": (
+        "e = Gather(t, x) o = Gather(t, x) q = Mul(e, o) m = MatMul(q, a) h = Relu(m)"
+        " u = Transpose<perm = [1, 0]>(t) y = MatMul(h, u)"
+    ),
+}  # fmt: skip
+WEIGHTS = {
+    "t": normal(ROWS, WIDTH), "a": normal(WIDTH, WIDTH), "b": normal(WIDTH),
+    "flat": np.array([-1, WIDTH]), "whole": np.array([-1, 6, ROWS]),
+}  # fmt: skip
+IDS = {"x": _RANDOM.integers(0, ROWS, size=(48, 6))}
+
+
+def source_of(folder, kind):
+    text = f"g (int64[N,6] x) => (float[N,6,{ROWS}] y) {{ {KINDS[kind]} }}"
+    used = {name: w for name, w in WEIGHTS.items() if f" {name}" in text or f"({name}" in text}
+    return model(folder, text, weights=used)
+
+
+def tables(made):
+    """How many float matrices as large as the table a file stores."""
+    stored = onnx.load(str(made.path)).graph.initializer
+    return sum(1 for t in stored if t.data_type == 1 and np.prod(t.dims) >= ROWS * WIDTH // 2)
+
+
+@pytest.mark.parametrize("step", ["prune", "prune-channels", "low-rank"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_tied_table_stays_one_and_the_file_does_not_grow(tmp_path, kind, step):
+    source = source_of(tmp_path, kind)
+    try:
+        made = apply(step, source, tmp_path, samples(tmp_path, **IDS))
+    except PassRefused:
+        assert step == "low-rank"  # the layer beside the table is too small to be split
+        return
+
+    assert tables(made) == 1
+    assert made.bytes <= 1.02 * source.bytes
+
+
+@pytest.mark.parametrize("kind", ["transposed", "gemm", "through an identity"])
+def test_zeros_are_the_same_in_both_places(tmp_path, kind):
+    source = source_of(tmp_path, kind)
+
+    made = apply("prune", source, tmp_path, samples(tmp_path, **IDS), sparsity=0.6)
+
+    table = next(
+        onnx.numpy_helper.to_array(t)
+        for t in onnx.load(str(made.path)).graph.initializer
+        if list(t.dims) == [ROWS, WIDTH]
+    )
+    assert (table == 0).mean() > 0.3
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "g (float[N,32] x) => (float[N,32] y) { h = MatMul(x, a) r = Relu(h) y = MatMul(r, a) }",
+        "g (float[N,32] x) => (float[N,32] y, float[32,32] a)"
+        " { h = MatMul(x, a) r = Relu(h) y = MatMul(r, c) }",
+        "g (float[N,32] x) => (float[N,32] y) { u = Transpose<perm = [1, 0]>(a)"
+        " h = MatMul(x, a) r = Relu(h) y = MatMul(r, u) }",
+        "g (float[N,32] x) => (float[N,32] y) { h = MatMul(x, a) r = Relu(h) i = MatMul(r, a)"
+        " s = Relu(i) y = MatMul(s, a) }",
+    ],
+    ids=["two layers", "a layer and an output", "a layer and its transpose", "three layers"],
+)
+@pytest.mark.parametrize("step", ["prune", "prune-channels", "low-rank"])
+def test_other_ties_are_kept_or_refused_with_the_reason(tmp_path, text, step):
+    weights = {name: normal(32, 32) for name in "ac" if f" {name})" in text}
+    source = model(tmp_path, text, weights=weights)
+    data = samples(tmp_path, x=_RANDOM.normal(size=(48, 32)).astype(np.float32))
+    try:
+        made = apply(step, source, tmp_path, data)
+    except PassRefused as refused:
+        said = str(refused)
+        reasons = ("is read by", "is an output", "no channels", "no layer", "zero already")
+        if not any(reason in said for reason in reasons):
+            raise
+        return
+
+    assert made.bytes <= 1.02 * source.bytes
