@@ -30,6 +30,7 @@ SampleCount = Annotated[int, Within(1)]
 Estimator = Literal["minmax", "average", "percentile", "entropy", "mse"]
 Ranges = Literal["auto", "minmax", "average", "percentile", "entropy", "mse"]
 WeightBits = Literal[7, 8]
+FloatLayers = Literal["auto", "none"]
 Precision = Literal["same", "float16", "dynamic", "int16x8"]
 Kind = Literal["channels", "heads", "neurons", "layers"]
 # The two packages that are the runtime "litert".
@@ -51,8 +52,12 @@ class QuantizeStatic:
     whose histogram diverges least, ``mse`` the one with the least squared error, and ``auto`` for
     each value the one of these that makes the least error in what reads the value, on samples
     that no range was taken from. ``bias_correction`` makes up for what rounding and clipping
-    shift on average, ``equalise`` evens out the channels between two layers; both only where that
-    lowers the error on such samples.
+    shift on average, ``equalise`` evens out the channels between two layers. Each refinement is
+    made only where it lowers the error of the model's outputs on such samples by more than its
+    noise; ``auto`` ranges are those of ``minmax`` otherwise.
+
+    With ``float_layers=auto`` the few layers stay float whose 8-bit form makes most of the error,
+    at most a fifth of the arithmetic; with ``none`` all layers are 8-bit.
 
     Weights of 7 bits saturate nowhere; those of 8 are for processors with 8-bit dot products
     (VNNI) and for Arm.
@@ -64,6 +69,7 @@ class QuantizeStatic:
     max_samples: SampleCount = 512
     bias_correction: bool = True
     equalise: bool = True
+    float_layers: FloatLayers = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -53,9 +53,11 @@ class Weighted:
 class Placement:
     """The values that become 8-bit, in the order of the graph.
 
-    ``like`` maps a moved value to the one whose parameters it shares.
+    ``like`` maps a moved value to the one whose parameters it shares; ``in_float`` names the first
+    outputs of nodes that compute in float.
     """
 
+    in_float: frozenset[str] = frozenset()
     weighted: list[Weighted] = field(default_factory=list)
     values: list[str] = field(default_factory=list)
     like: dict[str, str] = field(default_factory=dict)
@@ -67,13 +69,18 @@ class Placement:
         return name
 
 
-def place(index: GraphIndex) -> Placement:
-    """Decide which values of the main graph become 8-bit."""
-    placement = Placement()
+def place(index: GraphIndex, in_float: frozenset[str] = frozenset()) -> Placement:
+    """Decide which values of the main graph become 8-bit.
+
+    Args:
+        index: of the model.
+        in_float: first outputs of the nodes that are to compute in float.
+    """
+    placement = Placement(in_float=in_float)
     followers: dict[str, NodeProto] = {}
     eight_bit: dict[str, None] = {}
     for node in index.graph.node:
-        if not _is_standard(node):
+        if not _is_standard(node) or node.output[0] in in_float:
             continue
         if weighted := as_weighted(index, node):
             placement.weighted.append(weighted)

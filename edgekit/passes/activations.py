@@ -3,27 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import get_args
 
-from edgekit.data import rows_of, spread
+from edgekit.data import rows_of
 from edgekit.errors import PassRefused
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.placement import Placement
 from edgekit.graphs.probes import watch_entries, watch_extremes
 from edgekit.passes import Work
 from edgekit.passes.affine import Affine, unsigned_affine
-from edgekit.passes.judge import reader_errors
-from edgekit.passes.ranges import Extremes, Histograms, Range, Seen, estimate
+from edgekit.passes.output_errors import output_values
+from edgekit.passes.ranges import Extremes, Histograms, Seen, estimate
 from edgekit.recipe import Estimator, QuantizeStatic
 from edgekit_agent.records import Samples
 
 _ALL: tuple[Estimator, ...] = get_args(Estimator)
-_HELD_OUT = 16
-# Of fewer samples every one is needed to know the ranges.
-_FEW = 64
 # Samples that fill the histograms.
 _COUNTED = 128
 _FROM_EXTREMES = {"minmax", "average"}
@@ -31,41 +28,23 @@ PER_VALUE = "per value"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Split:
-    """Calibration samples: most for estimating, a few held back for judging."""
+class Candidates:
+    """Parameters that each estimator gives to each value, and the values' numbers of entries."""
 
-    estimating: Sequence[Samples]
-    judging: Sequence[Samples]
-
-
-def split_samples(samples: Samples, most: int) -> Split:
-    """Hold samples from all over back for judging; where there are few, all serve for both."""
-    total = samples.columns[0].shape[0]
-    if total < _FEW:
-        return Split(estimating=[samples], judging=spread(samples, _HELD_OUT))
-    every = total // _HELD_OUT
-    judging = [rows_of(samples, i * every, 1) for i in range(_HELD_OUT)]
-    starts = [i * every + 1 for i in range(_HELD_OUT)]
-    gaps = [
-        rows_of(samples, start, end - start)
-        for start, end in zip(starts, [*(s - 1 for s in starts[1:]), total], strict=True)
-    ]
-    share = max(most - _HELD_OUT, _HELD_OUT) // _HELD_OUT
-    return Split(estimating=[part for gap in gaps for part in spread(gap, share)], judging=judging)
+    affines: Mapping[str, Mapping[str, Affine]]
+    sizes: Mapping[str, int]
 
 
-def find_parameters(
+def find_candidates(
     index: GraphIndex,
     placement: Placement,
     settings: QuantizeStatic,
     work: Work,
-    split: Split,
-) -> dict[str, dict[str, Affine]]:
-    """uint8 parameters of every value that becomes 8-bit; moved values have their source's.
+    estimating: Sequence[Samples],
+) -> Candidates:
+    """uint8 parameters of each value that has its own, by each estimator of the settings.
 
-    Returns:
-        By each estimator of the settings; where these are all, also, as ``PER_VALUE``, for each
-        value those that make the least error in what reads it.
+    Values that the outputs hold, moved or joined, keep their whole range.
 
     Raises:
         PassRefused: a value is not finite on the samples.
@@ -73,50 +52,74 @@ def find_parameters(
     roots = list(dict.fromkeys(placement.root(name) for name in placement.values))
     estimators = _ALL if settings.ranges == "auto" else (settings.ranges,)
     try:
-        ranges = _ranges(index, roots, estimators, settings, work, split)
+        extremes = _extremes(index, roots, work, estimating)
     except FloatingPointError as error:
         raise PassRefused(f"value {error} is not finite on the calibration samples") from error
-    affines: dict[str, dict[str, Affine]] = {
-        root: {label: unsigned_affine(*each) for label, each in found.items()}
-        for root, found in ranges.items()
-    }
-    roots_of = {name: placement.root(name) for name in placement.values}
-    choices: dict[str, dict[str, Affine]] = {
-        label: {name: affines[root][label] for name, root in roots_of.items()}
-        for label in estimators
-    }
-    if len(estimators) > 1:
-        work.progress("choosing ranges", 0, 1)
-        errors = reader_errors(index, placement, affines, split.judging)
-        best = {root: min(each, key=each.__getitem__) for root, each in errors.items()}
-        choices[PER_VALUE] = {name: affines[root][best[root]] for name, root in roots_of.items()}
-    return choices
+    histograms = Histograms(extremes=extremes)
+    if not set(estimators) <= _FROM_EXTREMES:
+        _count(index, histograms, work, estimating)
+    whole = {placement.root(name) for name in output_values(index.proto)}
+    affines = {}
+    for name in roots:
+        ranges = estimate(estimators, name, histograms, settings.percentile)
+        if name in whole:
+            ranges = dict.fromkeys(ranges, extremes.whole.get(name, (0.0, 0.0)))
+        affines[name] = {str(label): unsigned_affine(*each) for label, each in ranges.items()}
+    return Candidates(affines=affines, sizes=extremes.size)
 
 
-def _ranges(
-    index: GraphIndex,
-    roots: Sequence[str],
-    estimators: Sequence[Estimator],
-    settings: QuantizeStatic,
-    work: Work,
-    split: Split,
-) -> dict[str, dict[Estimator, Range]]:
-    """Two passes over the samples: extremes, then histograms between them."""
+def best_labels(errors: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, str]:
+    """For each value the estimator with the least error in what reads it, over all splits.
+
+    Args:
+        errors: of each split, by value and estimator (see ``reader_errors``).
+    """
+    best = {}
+    for root, labels in errors[0].items():
+        totals = {label: sum(each[root][label] for each in errors) for label in labels}
+        best[root] = min(totals, key=totals.__getitem__)
+    return best
+
+
+def choices(
+    candidates: Candidates, placement: Placement, best: Mapping[str, str]
+) -> dict[str, dict[str, Affine]]:
+    """Parameters of every value by each estimator, and as ``PER_VALUE`` by the best of each.
+
+    Moved values have the parameters of their source.
+
+    Args:
+        candidates: of the values that have parameters of their own.
+        placement: with all layers in 8 bits.
+        best: the estimator of each value; none where there is only one.
+    """
+    roots = {name: placement.root(name) for name in placement.values}
+    labels = next(iter(candidates.affines.values())).keys()
+    affines = candidates.affines
+    made = {each: {name: affines[root][each] for name, root in roots.items()} for each in labels}
+    if best:
+        made[PER_VALUE] = {name: affines[root][best[root]] for name, root in roots.items()}
+    return made
+
+
+def _extremes(
+    index: GraphIndex, roots: Sequence[str], work: Work, parts: Sequence[Samples]
+) -> Extremes:
     extremes = Extremes()
-    tick = partial(work.progress, "ranges")
-    for facts in watch_extremes(index, roots, split.estimating, tick=tick):
+    for facts in watch_extremes(index, roots, parts, tick=partial(work.progress, "ranges")):
         for name, (low, high, total, size) in facts.items():
             if size and total - total != 0:
                 raise FloatingPointError(name)
             extremes.update(name, Seen(low=low, high=high, size=size))
-    histograms = Histograms(extremes=extremes)
-    if not set(estimators) <= _FROM_EXTREMES:
-        tick = partial(work.progress, "histograms")
-        parts = first_of_each(split.estimating, _COUNTED)
-        for entries in watch_entries(index, extremes.size, parts, tick=tick):
-            for name, values in entries.items():
-                histograms.update(name, values)
-    return {name: estimate(estimators, name, histograms, settings.percentile) for name in roots}
+    return extremes
+
+
+def _count(index: GraphIndex, histograms: Histograms, work: Work, parts: Sequence[Samples]) -> None:
+    tick = partial(work.progress, "histograms")
+    few = first_of_each(parts, _COUNTED)
+    for entries in watch_entries(index, histograms.extremes.size, few, tick=tick):
+        for name, values in entries.items():
+            histograms.update(name, values)
 
 
 def first_of_each(parts: Sequence[Samples], count: int) -> list[Samples]:

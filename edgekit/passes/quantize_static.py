@@ -12,28 +12,24 @@ from edgekit.graphs.half import narrow_matrices
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.offload import bring_back, offload, without_weights
 from edgekit.graphs.onnx_file import save
-from edgekit.graphs.placement import Placement, as_weighted, place
+from edgekit.graphs.placement import as_weighted, place
 from edgekit.graphs.subpixel import convolve_transposed
 from edgekit.model import Model
 from edgekit.passes import Work
-from edgekit.passes.activations import Split, find_parameters, first_of_each, split_samples
-from edgekit.passes.affine import LARGEST, Affine
-from edgekit.passes.bias_correction import Shifts, find_shifts
+from edgekit.passes.affine import LARGEST
 from edgekit.passes.embeddings import quantize_embeddings
-from edgekit.passes.equalise import equalise
+from edgekit.passes.folds import fold_samples
 from edgekit.passes.integer_kernels import settle_kernels
 from edgekit.passes.reasons import WEIGHT_OPS, why_nothing
 from edgekit.passes.recurrent_trials import quantize_layers
+from edgekit.passes.refinements import Refiner
 from edgekit.passes.sources import open_source
 from edgekit.passes.storage import LEAST_STORED, store_in_8_bits
-from edgekit.passes.trials import Trials, written
+from edgekit.passes.trials import written
 from edgekit.recipe import QuantizeStatic
 
 # QuantizeLinear has an axis, so per-channel parameters, since opset 13.
 _OPSET = 13
-# Means need fewer samples than extremes.
-_SHIFT_SAMPLES = 32
-_CHANNEL_SAMPLES = 64
 
 
 def quantize_static(model: Model, settings: QuantizeStatic, work: Work) -> Path:
@@ -58,8 +54,11 @@ def quantize_static(model: Model, settings: QuantizeStatic, work: Work) -> Path:
         prepared = open_source(model, work, _OPSET).proto
         reason = why_nothing(prepared, ops=WEIGHT_OPS, least=LEAST_STORED)
         raise PassRefused(f"nothing to quantise: {reason}")
-    split = split_samples(work.calibration, settings.max_samples)
-    made = _placed(index, placement, settings, work, split) if placement.weighted else proto
+    made = proto
+    if placement.weighted:
+        folds = fold_samples(work.calibration, settings.max_samples)
+        index, version = Refiner(index, settings, work, folds, largest).refine()
+        made = written(index, version, largest)
     bring_back(made, work.scratch)
     settle_kernels(made, work)
     share_transposed(made)
@@ -71,63 +70,9 @@ def quantize_static(model: Model, settings: QuantizeStatic, work: Work) -> Path:
     return target
 
 
-def _placed(
-    index: GraphIndex, placement: Placement, settings: QuantizeStatic, work: Work, split: Split
-) -> ModelProto:
-    """The model with 8-bit values where integer kernels are; weights stay offloaded."""
-    largest = LARGEST[settings.weight_bits]
-    if settings.equalise:
-        index, placement = _equalised(index, placement, split, largest)
-    choices = find_parameters(index, placement, settings, work, split)
-    trials = Trials(index, largest, split.judging)
-    parameters = trials.best(choices)
-    shifts: Shifts = {}
-    if settings.bias_correction:
-        work.progress("bias correction", 0, 1)
-        shifts = _shifts(index, placement, parameters, trials, split)
-    return written(index, parameters, shifts, largest)
-
-
 def _is_weighted(index: GraphIndex, node: NodeProto) -> bool:
     """Whether the node gets an integer kernel; only those of the main graph do."""
     return index.main is index and as_weighted(index, node) is not None
-
-
-def _equalised(
-    index: GraphIndex, placement: Placement, split: Split, largest: int
-) -> tuple[GraphIndex, Placement]:
-    changed = equalise(
-        index,
-        placement,
-        largest=largest,
-        estimating=first_of_each(split.estimating, _CHANNEL_SAMPLES),
-        judging=split.judging,
-    )
-    if not changed:
-        return index, placement
-    index = GraphIndex(index.proto, index.folder)
-    return index, place(index)
-
-
-def _shifts(
-    index: GraphIndex,
-    placement: Placement,
-    parameters: dict[str, Affine],
-    trials: Trials,
-    split: Split,
-) -> Shifts:
-    """Bias corrections, or none if the outputs are no better for them."""
-    shifts = find_shifts(
-        index,
-        placement,
-        parameters,
-        largest=trials.largest,
-        estimating=first_of_each(split.estimating, _SHIFT_SAMPLES),
-        judging=split.judging,
-    )
-    if not shifts or trials.error(parameters, shifts) > trials.error(parameters, {}):
-        return {}
-    return shifts
 
 
 def _prepared(model: Model, work: Work, largest: int) -> tuple[ModelProto, int, bool]:

@@ -1,0 +1,65 @@
+"""Divide calibration samples into those that parameters come from and those that judge them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edgekit.data import rows_of, spread
+from edgekit_agent.records import Samples
+
+_HELD_OUT = 16
+# Of fewer samples every one is needed to know the ranges.
+_FEW = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split:
+    """Calibration samples: most for estimating, a few held back for judging."""
+
+    estimating: Sequence[Samples]
+    judging: Sequence[Samples]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Folds:
+    """The samples that the final parameters come from, and the splits that decisions are made on.
+
+    Of many samples a few are held back in one split. Few samples are cross-validated: each half
+    judges what comes from the other, and the final parameters come from all.
+    """
+
+    estimating: Sequence[Samples]
+    splits: Sequence[Split]
+
+    @property
+    def judging(self) -> list[Samples]:
+        """All samples that judge in some split."""
+        return [part for split in self.splits for part in split.judging]
+
+
+def fold_samples(samples: Samples, most: int) -> Folds:
+    """Divide samples for estimating and judging; at most about ``most`` estimate."""
+    total = samples.columns[0].shape[0]
+    if total >= _FEW:
+        split = _held_back(samples, total, most)
+        return Folds(estimating=split.estimating, splits=[split])
+    if total < 2:
+        return Folds(estimating=[samples], splits=[Split(estimating=[samples], judging=[samples])])
+    halves = [[rows_of(samples, i, 1) for i in range(start, total, 2)] for start in (0, 1)]
+    splits = [
+        Split(estimating=mine, judging=other[:_HELD_OUT]) for mine, other in (halves, halves[::-1])
+    ]
+    return Folds(estimating=spread(samples, most), splits=splits)
+
+
+def _held_back(samples: Samples, total: int, most: int) -> Split:
+    every = total // _HELD_OUT
+    judging = [rows_of(samples, i * every, 1) for i in range(_HELD_OUT)]
+    starts = [i * every + 1 for i in range(_HELD_OUT)]
+    gaps = [
+        rows_of(samples, start, end - start)
+        for start, end in zip(starts, [*(s - 1 for s in starts[1:]), total], strict=True)
+    ]
+    share = max(most - _HELD_OUT, _HELD_OUT) // _HELD_OUT
+    return Split(estimating=[part for gap in gaps for part in spread(gap, share)], judging=judging)

@@ -1,0 +1,249 @@
+"""Refinements of an 8-bit model, each accepted only where held-out outputs are better for it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from onnx import ModelProto
+
+from edgekit.graphs.index import GraphIndex
+from edgekit.graphs.placement import Placement, place
+from edgekit.passes import Work
+from edgekit.passes.activations import (
+    PER_VALUE,
+    Candidates,
+    best_labels,
+    choices,
+    find_candidates,
+    first_of_each,
+)
+from edgekit.passes.affine import Affine
+from edgekit.passes.bias_correction import Shifts, find_shifts
+from edgekit.passes.equalise import equalise, find_pairs
+from edgekit.passes.float_layers import choose_float_layers, find_costs
+from edgekit.passes.folds import Folds, Split
+from edgekit.passes.judge import reader_errors
+from edgekit.passes.output_errors import OutputErrors, joined
+from edgekit.passes.tensor_errors import tensor_errors
+from edgekit.passes.trials import Version, trial
+from edgekit.recipe import Estimator, QuantizeStatic
+from edgekit_agent.records import Samples
+
+_BASE: Estimator = "minmax"
+# Means need fewer samples than extremes.
+_SHIFT_SAMPLES = 32
+_CHANNEL_SAMPLES = 64
+# Samples that each tensor is tried on alone.
+_TENSOR_SAMPLES = 3
+# Outputs with less relative squared error than this leave nothing to look for.
+_ENOUGH = 1e-3
+# Layers in float cost time, so they must take away more of the error than other refinements.
+_FLOAT_WORTH = 0.15
+
+
+class Refiner:
+    """Decides on the 8-bit version of one model.
+
+    Every decision compares two versions by the outputs they make on samples that the parameters
+    of neither came from, and takes the refined one where it is better by more than the noise.
+    """
+
+    def __init__(
+        self, index: GraphIndex, settings: QuantizeStatic, work: Work, folds: Folds, largest: int
+    ) -> None:
+        self.index = index
+        self.settings = settings
+        self.work = work
+        self.folds = folds
+        self.largest = largest
+
+    def refine(self) -> tuple[GraphIndex, Version]:
+        """The graph, equalized where that helps, and the choices of its 8-bit version."""
+        self._equalise()
+        placement = place(self.index)
+        candidates = [self._candidates(placement, s.estimating) for s in self.folds.splits]
+        best = self._best_labels(placement, candidates)
+        tried = [choices(each, placement, best) for each in candidates]
+        label = PER_VALUE if best else next(iter(tried[0]))
+        in_float = self._float_layers(placement, candidates[0], [t[label] for t in tried])
+        label = self._label(tried, in_float)
+        parameters = [each[label] for each in tried]
+        final = parameters[0]
+        if len(candidates) > 1:
+            whole = self._candidates(placement, self.folds.estimating)
+            final = choices(whole, placement, best)[label]
+        shifts = self._shifts(parameters, final, in_float)
+        return self.index, Version(parameters=final, shifts=shifts, in_float=in_float)
+
+    def _errors(
+        self,
+        parameters: Sequence[Mapping[str, Affine]],
+        in_float: frozenset[str] = frozenset(),
+        shifts: Sequence[Shifts] | None = None,
+    ) -> OutputErrors:
+        """The errors of a version on all splits."""
+        more = shifts or [{} for _ in parameters]
+        return joined(
+            [
+                self._trial(self.index, split, Version(parameters=p, shifts=s, in_float=in_float))
+                for split, p, s in zip(self.folds.splits, parameters, more, strict=True)
+            ]
+        )
+
+    def _trial(self, index: GraphIndex, split: Split, version: Version) -> OutputErrors:
+        return trial(index, version, largest=self.largest, judging=split.judging)
+
+    # ------------------------------------------------------------ equalization
+
+    def _equalise(self) -> None:
+        if not self.settings.equalise or not find_pairs(self.index, place(self.index)):
+            return
+        self.work.progress("equalization", 0, 1)
+        before, after = [], []
+        for split in self.folds.splits:
+            few = first_of_each(split.estimating, _CHANNEL_SAMPLES)
+            other = self._equalised(few, split.judging)
+            if other is None:
+                return
+            before.append(self._whole_ranges(self.index, split, few))
+            after.append(self._whole_ranges(other, split, few))
+        if joined(after).beats(joined(before)):
+            few = first_of_each(self.folds.estimating, _CHANNEL_SAMPLES)
+            self.index = self._equalised(few, self.folds.judging) or self.index
+
+    def _equalised(
+        self, estimating: Sequence[Samples], judging: Sequence[Samples]
+    ) -> GraphIndex | None:
+        """A copy of the graph with channels evened out; ``None`` where no pair is better off."""
+        copy = ModelProto()
+        copy.CopyFrom(self.index.proto)
+        index = GraphIndex(copy, self.index.folder)
+        changed = equalise(
+            index, place(index), largest=self.largest, estimating=estimating, judging=judging
+        )
+        return GraphIndex(copy, self.index.folder) if changed else None
+
+    def _whole_ranges(
+        self, index: GraphIndex, split: Split, estimating: Sequence[Samples]
+    ) -> OutputErrors:
+        placement = place(index)
+        plain = QuantizeStatic(ranges=_BASE)
+        found = find_candidates(index, placement, plain, self.work, estimating)
+        parameters = choices(found, placement, {})[_BASE]
+        return self._trial(index, split, Version(parameters=parameters))
+
+    # ------------------------------------------------------------ ranges
+
+    def _candidates(self, placement: Placement, estimating: Sequence[Samples]) -> Candidates:
+        return find_candidates(self.index, placement, self.settings, self.work, estimating)
+
+    def _best_labels(
+        self, placement: Placement, candidates: Sequence[Candidates]
+    ) -> dict[str, str]:
+        """The estimator of each value by the error of its readers; none where there is one."""
+        if self.settings.ranges != "auto":
+            return {}
+        self.work.progress("choosing ranges", 0, 1)
+        return best_labels(
+            [
+                reader_errors(self.index, placement, each.affines, split.judging)
+                for each, split in zip(candidates, self.folds.splits, strict=True)
+            ]
+        )
+
+    def _label(
+        self, tried: Sequence[Mapping[str, Mapping[str, Affine]]], in_float: frozenset[str]
+    ) -> str:
+        """The estimator with the least error; min-max unless another one is surely better."""
+        distinct: dict[tuple[Affine, ...], str] = {}
+        for label in sorted(tried[0], key=lambda each: each != _BASE):
+            key = tuple(affine for each in tried for affine in each[label].values())
+            distinct.setdefault(key, label)
+        labels = list(distinct.values())
+        if len(labels) == 1:
+            return labels[0]
+        errors = {}
+        for done, label in enumerate(labels):
+            self.work.progress("comparing ranges", done, len(labels))
+            errors[label] = self._errors([each[label] for each in tried], in_float)
+        better = [label for label in labels if errors[label].beats(errors[_BASE])]
+        return min(better, key=lambda each: errors[each].total, default=_BASE)
+
+    # ------------------------------------------------------------ layers in float
+
+    def _float_layers(
+        self,
+        placement: Placement,
+        candidates: Candidates,
+        parameters: Sequence[Mapping[str, Affine]],
+    ) -> frozenset[str]:
+        """The nodes that compute in float, by their first outputs; none where none stands out."""
+        if self.settings.float_layers == "none":
+            return frozenset()
+        before = self._errors(parameters)
+        if before.total <= _ENOUGH:
+            return frozenset()
+        judging = self.folds.splits[0].judging
+        every = max(1, len(judging) // _TENSOR_SAMPLES)
+        errors = tensor_errors(
+            self.index,
+            placement,
+            parameters[0],
+            largest=self.largest,
+            judging=judging[::every][:_TENSOR_SAMPLES],
+            tick=lambda done, most: self.work.progress("error of each tensor", done, most),
+        )
+        costs = find_costs(self.index, placement, candidates.sizes)
+        sets = choose_float_layers(self.index, placement, errors, costs)
+        if not sets or not self._errors(parameters, sets[-1]).beats(before, by=_FLOAT_WORTH):
+            return frozenset()
+        self._tell(placement, sets[-1], costs.work)
+        return sets[-1]
+
+    def _tell(self, placement: Placement, nodes: frozenset[str], work: Mapping[str, float]) -> None:
+        layers = [w.node for w in placement.weighted if w.node.output[0] in nodes]
+        names = ", ".join(node.name or node.output[0] for node in layers)
+        share = 100 * sum(work[node.output[0]] for node in layers)
+        self.work.note(
+            f"{len(layers)} of {len(placement.weighted)} layers stay float, where 8 bits cost the "
+            f"outputs most (about {share:.0f} % of the arithmetic): {names}"
+        )
+
+    # ------------------------------------------------------------ bias correction
+
+    def _shifts(
+        self,
+        parameters: Sequence[Mapping[str, Affine]],
+        final: Mapping[str, Affine],
+        in_float: frozenset[str],
+    ) -> Shifts:
+        """Bias corrections, or none where the outputs are not surely better for them."""
+        if not self.settings.bias_correction:
+            return {}
+        self.work.progress("bias correction", 0, 1)
+        splits = self.folds.splits
+        found = [
+            self._found_shifts(p, split, in_float)
+            for p, split in zip(parameters, splits, strict=True)
+        ]
+        if not any(found):
+            return {}
+        before = self._errors(parameters, in_float)
+        if not self._errors(parameters, in_float, found).beats(before):
+            return {}
+        if len(splits) == 1:
+            return found[0]
+        whole = Split(estimating=self.folds.estimating, judging=self.folds.judging)
+        return self._found_shifts(final, whole, in_float)
+
+    def _found_shifts(
+        self, parameters: Mapping[str, Affine], split: Split, in_float: frozenset[str]
+    ) -> Shifts:
+        return find_shifts(
+            self.index,
+            place(self.index, in_float),
+            parameters,
+            largest=self.largest,
+            estimating=first_of_each(split.estimating, _SHIFT_SAMPLES),
+            judging=split.judging,
+        )

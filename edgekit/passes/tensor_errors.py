@@ -1,0 +1,161 @@
+"""The error of a model's outputs that each 8-bit tensor makes alone."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import TensorProto, ValueInfoProto, helper
+
+from edgekit.graphs.index import GraphIndex
+from edgekit.graphs.instrument import open_offloaded
+from edgekit.graphs.observe import Tick, feed, input_tensors
+from edgekit.graphs.placement import Placement
+from edgekit.passes.affine import Affine, symmetric_scales
+from edgekit.passes.output_errors import OutputErrors, judged_parts, squared
+from edgekit.passes.shadows import Shadows
+from edgekit_agent.records import Samples
+
+# A group that makes less of the error than this part is not looked into.
+_SMALL = 0.02
+# How often all samples are run, at most; and of how many groups the search starts.
+_MOST_RUNS = 96
+_GROUPS = 24
+_PARTS = 4
+
+
+def tensor_errors(
+    index: GraphIndex,
+    placement: Placement,
+    parameters: Mapping[str, Affine],
+    *,
+    largest: int,
+    judging: Sequence[Samples],
+    tick: Tick,
+) -> dict[str, float]:
+    """The error that each tensor makes alone in 8 bits, by the name of a value or a weight.
+
+    Groups of neighbours are quantized together; those that make most of the error are divided
+    until single tensors are left. The error of a group that is not divided is shared evenly.
+
+    Args:
+        index: of the model in float; not changed.
+        placement: which values and weights become 8-bit.
+        parameters: of the values.
+        largest: magnitude of the largest weight.
+        judging: samples to run, a few.
+        tick: called with the runs done and the most there can be.
+    """
+    switches = _Switches(index, placement, parameters, largest)
+    tensors = list(switches.names)
+    size = max(1, -(-len(tensors) // _GROUPS))
+    groups = [tuple(tensors[i : i + size]) for i in range(0, len(tensors), size)]
+    errors = dict(zip(groups, switches.errors(groups, judging), strict=True))
+    runs = len(groups)
+    heap = [(-error, number, group) for number, (group, error) in enumerate(errors.items())]
+    heapq.heapify(heap)
+    while heap and runs < _MOST_RUNS:
+        tick(runs, _MOST_RUNS)
+        error, _, group = heapq.heappop(heap)
+        if -error <= _SMALL * sum(errors.values()):
+            break
+        if len(group) == 1:
+            continue
+        step = -(-len(group) // _PARTS)
+        parts = [group[i : i + step] for i in range(0, len(group), step)]
+        found = switches.errors(parts, judging)
+        del errors[group]
+        for part, each in zip(parts, found, strict=True):
+            errors[part] = each
+            runs += 1
+            heapq.heappush(heap, (-each, runs + len(groups), part))
+    return {name: error / len(group) for group, error in errors.items() for name in group}
+
+
+class _Switches:
+    """The float model with a switch at each tensor that sends it through 8 bits."""
+
+    def __init__(
+        self,
+        index: GraphIndex,
+        placement: Placement,
+        parameters: Mapping[str, Affine],
+        largest: int,
+    ) -> None:
+        self.index = index
+        self.shadows = Shadows(index, placement)
+        self.names: dict[str, str] = {}  # tensor -> its switch, in the order of the graph
+        order = _in_order(index, placement)
+        weights = {w.weight: w for w in placement.weighted if w.kept is None}
+        first = index.graph.input[0].name
+        for name in order:
+            if name in weights:
+                axis = weights[name].axis
+                scales = symmetric_scales(index.float_constant(name), axis, largest)
+                zeros = np.zeros(scales.shape, np.int8)
+                self._add(name, first, scales, zeros, axis=axis)
+            else:
+                affine = parameters[name]
+                self._add(name, name, affine.scale, affine.zero_point)
+        reads = self.shadows.additions.reads
+        self.judged = [reads.get(name, name) for name in judged_parts(index.proto)]
+        self.shadows.additions.outputs += list(dict.fromkeys(self.judged))
+        self.session = open_offloaded(index, self.shadows.additions)
+
+    def _add(
+        self,
+        name: str,
+        behind: str,
+        scale: NDArray[np.generic] | np.generic,
+        zero: NDArray[np.generic] | np.generic,
+        **axis: int,
+    ) -> None:
+        shadows = self.shadows
+        switch, read = shadows.fresh("switch"), shadows.fresh("switched")
+        parameters = shadows.constant(scale), shadows.constant(zero)
+        nodes, twin = shadows.through_8_bits(name, *parameters)
+        for node in nodes:
+            node.attribute.extend(helper.make_attribute(k, v) for k, v in axis.items())
+        as_it_is = shadows.fresh("float")
+        identity = helper.make_node("Identity", [name], [as_it_is])
+        branches = {"then_branch": (nodes, twin), "else_branch": ([identity], as_it_is)}
+        node = helper.make_node("If", [switch], [read])
+        for key, (body, output) in branches.items():
+            graph = helper.make_graph(body, key, [], [ValueInfoProto(name=output)])
+            node.attribute.append(helper.make_attribute(key, graph))
+        shadows.additions.add(behind, node)
+        shadows.additions.reads[name] = read
+        shadows.additions.inputs.append(helper.make_tensor_value_info(switch, TensorProto.BOOL, []))
+        self.names[name] = switch
+
+    def errors(self, groups: Sequence[Sequence[str]], parts: Sequence[Samples]) -> list[float]:
+        """The error of the outputs with the tensors of each group in 8 bits."""
+        off: dict[str, NDArray[np.generic]] = {
+            switch: np.array(False) for switch in self.names.values()
+        }
+        table = []
+        for _, run in feed(self.session, input_tensors(self.index.proto), parts):
+            before = run(self.judged, dict(off))
+            rows = []
+            for group in groups:
+                on = {self.names[name]: np.array(True) for name in group}
+                after = run(self.judged, off | on)
+                rows.append([squared(before[name], after[name]) for name in self.judged])
+            table.append(rows)
+        found = np.array(table, np.float64).reshape(len(table), len(groups), -1, 2)
+        return [
+            OutputErrors(error=found[:, g, :, 0], size=found[:, g, :, 1]).total
+            for g in range(len(groups))
+        ]
+
+
+def _in_order(index: GraphIndex, placement: Placement) -> Iterator[str]:
+    """The tensors that become 8-bit, in the order of the graph."""
+    values = {name for name in placement.values if name not in placement.like}
+    weights = {w.weight for w in placement.weighted if w.kept is None}
+    names = [value.name for value in index.graph.input]
+    names += [n for node in index.graph.node for n in (*node.input, *node.output)]
+    found = values | weights
+    yield from (name for name in dict.fromkeys(names) if name in found)
