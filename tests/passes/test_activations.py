@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgekit.passes.activations import split_samples
+from edgekit.passes.folds import fold_samples
 from edgekit_agent.feeds import batches
 from edgekit_agent.runtimes import Tensor
 from tests.tiny import apply, fused_ops, model, run, samples, sqnr_db, uniform
@@ -48,19 +48,35 @@ def test_a_choice_per_value_beats_each_estimator_for_all_values(tmp_path, mixed)
     assert worse_output_db("auto") > max(single.values()) + 3
 
 
-def test_samples_that_judge_are_not_among_those_that_ranges_come_from(tmp_path):
-    split = split_samples(samples(tmp_path, x=np.arange(1000, dtype=np.float32)[:, None]), 512)
-
+def rows(parts):
     tensor = Tensor("x", "float32", ("N", 1))
-    estimating, judging = (
-        [float(b.inputs["x"].item()) for part in parts for b in batches(part, [tensor], 1)]
-        for parts in (split.estimating, split.judging)
-    )
+    return [float(b.inputs["x"].item()) for part in parts for b in batches(part, [tensor], 1)]
+
+
+def test_samples_that_judge_are_not_among_those_that_ranges_come_from(tmp_path):
+    folds = fold_samples(samples(tmp_path, x=np.arange(1000, dtype=np.float32)[:, None]), 512)
+
+    (split,) = folds.splits
+    estimating, judging = rows(split.estimating), rows(split.judging)
     assert not set(estimating) & set(judging)
     assert len(judging) == len(set(judging)) == 16
     assert 480 <= len(estimating) == len(set(estimating)) <= 512
     assert min(judging) < 100
     assert max(judging) > 900
+    assert rows(folds.estimating) == estimating
+
+
+@pytest.mark.parametrize("count", [2, 3, 32, 63])
+def test_few_samples_are_cross_validated_and_all_of_them_give_the_ranges(tmp_path, count):
+    folds = fold_samples(samples(tmp_path, x=np.arange(count, dtype=np.float32)[:, None]), 512)
+
+    for split in folds.splits:
+        estimating, judging = rows(split.estimating), rows(split.judging)
+        assert estimating
+        assert judging
+        assert not set(estimating) & set(judging)
+    assert len({row for split in folds.splits for row in rows(split.judging)}) == min(count, 32)
+    assert rows(folds.estimating) == list(range(count))
 
 
 def test_a_graph_of_two_parts_is_still_one_of_integer_kernels(tmp_path, mixed):

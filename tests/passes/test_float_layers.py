@@ -1,0 +1,135 @@
+"""The few layers whose 8-bit form costs the outputs most stay float, and no others."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+
+from edgekit.graphs.index import GraphIndex
+from edgekit.graphs.onnx_file import load
+from edgekit.graphs.placement import place
+from edgekit.passes import step
+from edgekit.passes.affine import unsigned_affine
+from edgekit.passes.float_layers import Costs, choose_float_layers, find_costs
+from edgekit.passes.running import run_checked
+from edgekit.passes.tensor_errors import tensor_errors
+from edgekit.recipe import QuantizeStatic
+from tests.tiny import fused_ops, model, normal, run, samples, sqnr_db, uniform, work
+
+# A stem whose first channel is huge, behind an activation function through which scales cannot
+# be moved; then layers without any peculiarity.
+STEM = (
+    "c0 = Conv<pads = [1,1,1,1]>(x, w0, b0) s0 = Sigmoid(c0) r0 = Mul(c0, s0) "
+    "c1 = Conv(r0, w1) s1 = Sigmoid(c1) r1 = Mul(c1, s1) "
+)
+DEEPER = "c{n} = Conv<pads = [1,1,1,1]>(r{m}, w{n}) s{n} = Sigmoid(c{n}) r{n} = Mul(c{n}, s{n}) "
+DEPTH = 10
+
+
+def network(folder, *, huge):
+    body = STEM + "".join(DEEPER.format(n=n, m=n - 1) for n in range(2, DEPTH))
+    text = f"g (float[N,3,8,8] x) => (float[N,8,8,8] y) {{ {body} y = Conv(r{DEPTH - 1}, last) }}"
+    weights = {f"w{n}": normal(24, 24, 3, 3, seed=n, scale=0.12) for n in range(2, DEPTH)}
+    weights |= {
+        "w1": normal(24, 24, 1, 1, seed=1, scale=0.3),
+        "w0": normal(24, 3, 3, 3),
+        "b0": normal(24),
+        "last": normal(8, 24, 1, 1, seed=99),
+    }
+    if huge:
+        weights["w0"][0] *= 300
+        weights["b0"][0] *= 300
+        weights["w1"][:, 0] /= 300
+    return model(folder, text, weights=weights)
+
+
+def quantized(source, folder, count, **settings):
+    desk = work(folder, samples(folder, x=uniform(count, 3, 8, 8)))
+    made = run_checked(step(QuantizeStatic(weight_bits=8, **settings)), source, desk)
+    return made.model, desk.notes
+
+
+@pytest.mark.parametrize("count", [32, 80])
+def test_a_layer_whose_range_ruins_the_outputs_stays_float_and_the_user_is_told(tmp_path, count):
+    source, x = network(tmp_path, huge=True), uniform(16, 3, 8, 8, seed=7)
+    before = run(source, x=x)[0]
+
+    made, notes = quantized(source, tmp_path, count)
+    plain, _ = quantized(source, tmp_path, count, float_layers="none")
+
+    found = Counter(fused_ops(made, tmp_path))
+    assert 1 <= found["Conv"] <= 3
+    assert found["QLinearConv"] >= DEPTH - 2
+    assert sqnr_db(before, run(made, x=x)[0]) > sqnr_db(before, run(plain, x=x)[0]) + 8
+    (note,) = [note for note in notes if "stay float" in note]
+    assert f"of {DEPTH + 1} layers" in note
+
+
+def parts(folder, *, huge):
+    source = network(folder, huge=huge)
+    index = GraphIndex(load(source.path))
+    placement = place(index)
+    wide = {name: unsigned_affine(-64, 64) for name in placement.values}
+    return index, placement, wide, [samples(folder, x=uniform(2, 3, 8, 8))]
+
+
+def test_the_tensor_that_makes_the_error_is_found(tmp_path):
+    index, placement, parameters, judging = parts(tmp_path, huge=False)
+    parameters["r4"] = unsigned_affine(-64, 9000)
+
+    errors = tensor_errors(
+        index, placement, parameters, largest=127, judging=judging, tick=lambda *_: None
+    )
+
+    assert max(errors, key=errors.__getitem__) == "r4"
+    assert set(errors) == {w.weight for w in placement.weighted} | set(placement.values)
+    assert errors["r4"] > 0.8 * sum(errors.values())
+
+
+def test_a_tensor_leaves_8_bits_with_the_nodes_that_need_it_there(tmp_path):
+    index, placement, _, _ = parts(tmp_path, huge=False)
+    costs = Costs(work={w.node.output[0]: 0.09 for w in placement.weighted}, weights={})
+    errors = dict.fromkeys(placement.values, 1e-4) | {"r4": 1.0}
+
+    (nodes, *_) = choose_float_layers(index, placement, errors, costs)
+
+    assert nodes == {"c5"}
+    assert "r4" not in place(index, nodes).values
+
+
+def test_no_more_than_a_fifth_of_the_arithmetic_stays_float(tmp_path):
+    index, placement, _, _ = parts(tmp_path, huge=False)
+    costs = find_costs(index, placement, dict.fromkeys(placement.values, 24 * 64))
+    errors = dict.fromkeys(placement.values, 1e-4)
+    errors |= {f"r{n}": 1.0 / (n + 1) for n in range(DEPTH)}
+
+    for nodes in choose_float_layers(index, placement, errors, costs):
+        assert sum(costs.work.get(name, 0) for name in nodes) <= 0.2
+
+
+def test_a_small_error_is_left_alone(tmp_path):
+    index, placement, _, _ = parts(tmp_path, huge=False)
+    costs = find_costs(index, placement, dict.fromkeys(placement.values, 24 * 64))
+    errors = dict.fromkeys(placement.values, 0.0) | {"r4": 9e-4}
+
+    assert choose_float_layers(index, placement, errors, costs) == []
+    assert np.isclose(sum(costs.work.values()), 1)
+
+
+def test_nothing_stays_float_where_no_layer_stands_out(tmp_path):
+    index, placement, _, _ = parts(tmp_path, huge=False)
+    costs = Costs(work={w.node.output[0]: 0.09 for w in placement.weighted}, weights={})
+    tensors = [*placement.values, *(w.weight for w in placement.weighted)]
+
+    assert choose_float_layers(index, placement, dict.fromkeys(tensors, 0.1), costs) == []
+
+
+def test_weights_that_stay_float_are_few(tmp_path):
+    index, placement, _, _ = parts(tmp_path, huge=False)
+    names = [w.node.output[0] for w in placement.weighted]
+    costs = Costs(work=dict.fromkeys(names, 0.01), weights=dict.fromkeys(names, 0.09))
+    errors = dict.fromkeys(placement.values, 1e-4) | {"r4": 1.0}
+
+    assert choose_float_layers(index, placement, errors, costs) == []

@@ -1,0 +1,111 @@
+"""Outputs are judged part by part, and a refinement counts only beyond the noise."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgekit.graphs.index import GraphIndex
+from edgekit.graphs.placement import place
+from edgekit.passes.affine import unsigned_affine
+from edgekit.passes.output_errors import OutputErrors, judged_parts, output_errors, output_values
+from edgekit.passes.trials import Version, written
+from tests.tiny import normal, proto, samples
+
+HEAD = """
+g (float[N,8] x) => (float[N,12] y) {
+  box = MatMul(x, a)
+  logit = MatMul(x, b)
+  score = Sigmoid(logit)
+  joined = Concat<axis = 1>(box, score)
+  t = Transpose<perm = [0,1]>(joined)
+  scaled = Mul(t, stride)
+  y = Add(scaled, grid)
+}
+"""
+WEIGHTS = {"a": normal(8, 4), "b": normal(8, 8, seed=1), "stride": np.float32([8]),
+           "grid": normal(12, seed=2)}  # fmt: skip
+
+
+def test_a_final_softmax_is_judged_by_what_it_is_made_of():
+    made = proto(
+        "g (float[N,8] x) => (float[N,8] y, float[N,8] z) { h = MatMul(x, w) y = Softmax(h) "
+        "z = MatMul(x, w) }",
+        weights={"w": normal(8, 8)},
+    )
+
+    assert judged_parts(made) == ["h", "z"]
+
+
+def test_what_is_joined_in_one_output_is_judged_part_by_part():
+    assert judged_parts(proto(HEAD, weights=WEIGHTS)) == ["box", "logit"]
+
+
+def test_an_8_bit_version_has_the_same_parts(tmp_path):
+    text = HEAD.replace("box = MatMul(x, a)", "h = MatMul(x, a) box = MatMul(h, c)")
+    made = proto(text, weights=WEIGHTS | {"c": normal(4, 4, seed=3)})
+    index = GraphIndex(made)
+    parameters = {name: unsigned_affine(-8, 8) for name in place(index).values}
+
+    after = written(index, Version(parameters=parameters), 127)
+
+    assert len(judged_parts(after)) == len(judged_parts(made)) == 2
+
+
+def test_the_bias_of_a_layer_belongs_to_what_is_judged():
+    made = proto(
+        "g (float[N,8] x) => (float[N,4] y) { m = MatMul(x, w) y = Add(m, b) }",
+        weights={"w": normal(8, 4), "b": normal(4)},
+    )
+    assert judged_parts(made) == ["y"]
+
+
+def test_an_output_that_is_an_input_is_still_judged():
+    made = proto("g (float[N,8] x) => (float[N,8] y) { y = Identity(x) }")
+    assert judged_parts(made) == ["y"]
+
+
+def test_values_that_the_outputs_hold_end_at_an_activation_function():
+    found = output_values(proto(HEAD, weights=WEIGHTS))
+    assert {"y", "scaled", "joined", "box", "score"} <= found
+    assert "logit" not in found
+
+
+def test_a_small_part_counts_as_much_as_a_large_one(tmp_path):
+    made = proto(HEAD, weights=WEIGHTS | {"a": 1000 * WEIGHTS["a"]})
+    other = proto(HEAD, weights=WEIGHTS | {"a": 1000 * WEIGHTS["a"], "b": 1.5 * WEIGHTS["b"]})
+    path = tmp_path / "other.onnx"
+    judged = judged_parts(other)
+    for name in judged:
+        other.graph.output.add(name=name)
+    path.write_bytes(other.SerializeToString())
+
+    found = output_errors(GraphIndex(made), path, judged, [samples(tmp_path, x=normal(8, 8))])
+
+    assert found.total == pytest.approx(0.25 / 2, rel=1e-4)
+
+
+def errors(per_sample):
+    table = np.array(per_sample, np.float64)[:, None]
+    return OutputErrors(error=table, size=np.ones_like(table))
+
+
+def test_a_gain_within_the_noise_is_none():
+    rng = np.random.default_rng(0)
+    before = np.exp(rng.normal(0, 0.3, 16))
+    noisy = before * np.exp(rng.normal(-0.05, 0.8, 16))
+    surely = before * np.exp(rng.normal(-0.3, 0.1, 16))
+
+    assert errors(surely).beats(errors(before))
+    assert not errors(noisy).beats(errors(before))
+    assert not errors(before).beats(errors(before))
+    assert not errors(surely).beats(errors(before), by=0.9)
+
+
+def test_one_sample_with_a_large_gain_does_not_decide_for_all():
+    before = np.ones(16)
+    after = 1.05 * before
+    after[3] = 0.01
+    before[3] = 8
+    assert errors(after).total < errors(before).total
+    assert not errors(after).beats(errors(before))
