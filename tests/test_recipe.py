@@ -61,5 +61,6 @@ def test_a_step_can_be_written_as_json_with_all_of_its_settings():
             "max_samples": 512,
             "bias_correction": True,
             "equalise": True,
+            "float_layers": "auto",
         },
     }

@@ -164,7 +164,7 @@ PASSES: dict[str, PassSpec] = {
         settings=QuantizeStatic,
         function="edgekit.passes.quantize_static:quantize_static",
         summary="8-bit weights and activations as QDQ, ranges from calibration samples",
-        version=11,
+        version=12,
         needs_calibration=True,
         promise=INT8_WEIGHTS,
     ),
