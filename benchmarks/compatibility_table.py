@@ -10,7 +10,7 @@ from dataclasses import dataclass
 _SLOWER = 1.15
 # On samples that a pass has not seen, an output may be this many times further off than it said.
 _FURTHER, _ROUNDING = 3.0, 1e-3
-_WORDS_OF_TIME = ("slower", "faster", "time")
+_WORDS_OF_TIME = ("slower", "faster", "times as long", "in time")
 
 
 @dataclass(frozen=True, kw_only=True)

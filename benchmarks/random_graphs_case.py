@@ -128,8 +128,8 @@ def _errors(before: Path, after: Path, graph: Exported, applied: Applied) -> tup
     feeds = list(_feeds(graph))
     exact, made = runner(before, optimized=False), runner(after)
     errors = output_errors([(exact(feed), made(feed)) for feed in feeds])
-    told = applied.agreement
-    said = max(told.relative_error or 0.0, told.worst[1] if told.worst else 0.0)
+    worst = applied.agreement.worst
+    said = worst[1] if worst else 0.0
     floats = [e for e, is_float in errors.values() if is_float]
     return max(floats, default=0.0), said
 

@@ -7,9 +7,7 @@ call. Where loud steps stand beside quiet ones (spectra without a logarithm), th
 from __future__ import annotations
 
 import math
-import statistics
-import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -24,6 +22,7 @@ from edgekit.passes import Work
 from edgekit.passes.probes import probes
 from edgekit.passes.recurrent import RecurrentLayer, quantize_recurrent, recurrent_layers
 from edgekit.passes.storage import store_in_8_bits, store_in_16_bits
+from edgekit.passes.timing import time_ratio
 
 # What a layer may cost the outputs, of their size, before another way to store it is looked for,
 # and how much better that must be.
@@ -31,8 +30,6 @@ _MOST_ERROR = 0.05
 _BETTER = 3.0
 # A layer that takes so many times as long is slower; less is noise.
 _SLOWER = 1.05
-_SECONDS = 0.4  # of running, for each layer
-_LEAST_ROUNDS, _MOST_ROUNDS = 6, 60
 _NOTHING = 1e-30
 
 
@@ -237,27 +234,3 @@ def _slowness(reference: ort.InferenceSession, integers: ort.InferenceSession, f
     if ratio <= _SLOWER:
         return ""
     return f"with integers the model takes {ratio:.2f} times as long on this machine"
-
-
-def time_ratio(reference: Callable[[], object], other: Callable[[], object]) -> float:
-    """How many times as long the other takes, at least: the smaller of two halves' medians.
-
-    Both run in turn, and the time is that of this thread, so that other work on the machine counts
-    for little.
-    """
-    reference()
-    other()
-    spent = max(_seconds(reference) + _seconds(other), _NOTHING)
-    rounds = int(min(max(_SECONDS / spent, _LEAST_ROUNDS), _MOST_ROUNDS))
-    ratios: list[float] = []
-    for _ in range(2):
-        times = [(_seconds(reference), _seconds(other)) for _ in range(math.ceil(rounds / 2))]
-        first, second = (statistics.median(each) for each in zip(*times, strict=True))
-        ratios.append(second / max(first, _NOTHING))
-    return min(ratios)
-
-
-def _seconds(run: Callable[[], object]) -> float:
-    start = time.thread_time()
-    run()
-    return time.thread_time() - start

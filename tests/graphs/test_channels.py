@@ -251,3 +251,17 @@ def test_what_is_left_runs_at_sizes_that_were_never_seen():
     smaller = cut(channels, shares(channels, 0.5))
     feeds = [{"ids": np.ones(size, np.int64)} for size in ((1, 1), (5, 31))]
     assert [out[0].shape for out in run(smaller, feeds)] == [(1,), (5,)]
+
+
+@pytest.mark.parametrize("shape", [(1, 8, 1, 1), (1, -1, 1, 1)])
+def test_a_stored_vector_that_is_reshaped_before_it_is_added_goes_with_the_channels(shape):
+    s = Sketch()
+    x = s.add("Relu", images.conv(s, s.feed("x", ["n", 3, 8, 8]), 3, 8))
+    x = s.add("Relu", s.add("Add", x, s.add("Reshape", s.vector(8), s.integers(*shape))))
+    y = s.add("Flatten", s.add("GlobalAveragePool", x))
+    s.output(s.add("Gemm", y, s.weight(2, 8), transB=1), 2)
+    channels = found(s.proto())
+
+    smaller = holds(channels, channels.families[0].groups[:2])
+
+    assert (6,) in {tuple(t.dims) for t in smaller.graph.initializer}

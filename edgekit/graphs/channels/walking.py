@@ -70,6 +70,7 @@ class Walk:
     def __post_init__(self) -> None:
         self.index = GraphIndex(self.proto)
         self._shared: dict[str, Axes] = {}
+        self._read: dict[tuple[str, int], Axes] = {}  # constants, by reader and input
         self._born = 0
 
     def run(self, rules: Mapping[str, Callable[[Walk, NodeProto], None]]) -> None:
@@ -152,7 +153,8 @@ class Walk:
         name = node.input[position]
         if name in self.axes:
             return self.axes[name]
-        return self.stored(node, position)
+        read = self._read.get((next(filter(None, node.output)), position))
+        return self.stored(node, position) if read is None else read
 
     def stored(
         self,
@@ -197,6 +199,7 @@ class Walk:
                     value_axis=value_axis,
                 )
             )
+        self._read[next(filter(None, node.output)), position] = axes
         return axes
 
     def is_stored(self, name: str) -> bool:
