@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,17 +15,19 @@ from edgekit.columns import read_table
 from edgekit.convert.naming import is_saved_model
 from edgekit.data import Dataset
 from edgekit.errors import DeviceError, UserError
-from edgekit.evaluate import Timing, default_metric, score, time_interleaved
+from edgekit.evaluate import Timing, default_metric, time_interleaved
 from edgekit.graphs.reading import read_model
 from edgekit.intake import check_output, find_model, open_split, with_dims
 from edgekit.latency import LatencySummary, summarise
 from edgekit.model import Model
-from edgekit.places import device_place
+from edgekit.places import DevicePlace, device_place
 from edgekit.profile import DeviceProfile, load_profile
 from edgekit.progress import Tick, silent
 from edgekit.project import load_project
+from edgekit.runtimes import runtime_of
+from edgekit.scoring import Unfinished, score
 from edgekit.store import Store, default_root
-from edgekit_agent.records import DeviceFacts, Report, Samples, Tally
+from edgekit_agent.records import DeviceFacts, ModelRef, Report, Samples, Tally
 
 _TIMING = Timing(rounds=3, warmup_s=3.0, seconds=2.0, min_runs=20, max_runs=5000)
 
@@ -147,7 +151,13 @@ def _measured(subject: Subject, host: str, tick: Tick) -> Benched:
         if subject.evaluation is not None:
             samples = place.samples(subject.evaluation.samples)
             tally = score(
-                place.agent, ref, samples, metric=subject.metric, output=subject.output, tick=tick
+                place.agent,
+                ref,
+                samples,
+                metric=subject.metric,
+                output=subject.output,
+                tick=tick,
+                unfinished=Unfinished(store=store, key=_key(subject, place, ref)),
             )
     return Benched(
         host=host,
@@ -161,6 +171,19 @@ def _measured(subject: Subject, host: str, tick: Tick) -> Benched:
         reports=tuple(reports),
         notes=tuple(_notes(subject, place.facts)),
     )
+
+
+def _key(subject: Subject, place: DevicePlace, ref: ModelRef) -> str:
+    """Everything that decides a tally, and where it is counted."""
+    facts = [
+        place.identity(runtime_of(subject.model)),
+        subject.model.digest,
+        subject.evaluation.digest if subject.evaluation else "",
+        subject.metric,
+        subject.output,
+        ref.threads,
+    ]
+    return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def _of_bundle(

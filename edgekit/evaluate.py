@@ -12,7 +12,7 @@ from edgekit.model import Model, Signature
 from edgekit.packing import travelling
 from edgekit.progress import Tick
 from edgekit.results import Measurement
-from edgekit_agent.records import BenchJob, ModelRef, Report, Samples, ScoreJob, Tally
+from edgekit_agent.records import BenchJob, ModelRef, Report, Samples, Tally
 
 R = TypeVar("R")
 
@@ -54,14 +54,6 @@ def is_models_fault(error: DeviceError, *, here: bool) -> bool:
     return error.kind in _MODEL_AT_FAULT or (here and not error.kind)
 
 
-def score(
-    agent: Agent, model: ModelRef, samples: Samples, *, metric: str, output: str | None, tick: Tick
-) -> Tally:
-    """Count how often a model is right on labelled samples."""
-    job = ScoreJob(model, samples, metric, output)
-    return agent.ask(job, Tally, progress=agent_progress(tick))
-
-
 def agent_progress(tick: Tick) -> Callable[[dict[str, Any]], None]:
     """What passes an agent's progress lines on to ``tick``."""
     return lambda said: tick(said["stage"], said["done"], said["total"])
@@ -96,20 +88,36 @@ def time_interleaved(
     """
     reports: dict[str, list[Report]] = {key: [] for key in models}
     failures: dict[str, str] = {}
+    asked = 0
     for turn in range(timing.rounds):
         keys = [key for key in models if key not in failures]
         if turn >= _HEATS:
             keys = [key for key in keys if key in _ahead(reports, racing)]
         for position, key in enumerate(keys):
-            tick("timing", turn * len(models) + position, timing.rounds * len(models))
+            expected = asked + len(keys) * (timing.rounds - turn) - position
+            told = _timing_progress(tick, asked, expected, timing.min_runs)
+            asked += 1
             job = _job(models[key], samples, dims, timing)
             try:
-                reports[key].append(agent.ask(job, Report, progress=None))
+                reports[key].append(agent.ask(job, Report, progress=told))
             except DeviceError as error:
                 if not is_models_fault(error, here=here):
                     raise
                 failures[key] = error.message
     return reports | failures
+
+
+def _timing_progress(
+    tick: Tick, asked: int, expected: int, runs: int
+) -> Callable[[dict[str, Any]], None]:
+    """What tells of one process of timing among others, each of which is ``runs`` steps long."""
+    tick("timing", asked * runs, expected * runs)
+
+    def hear(said: dict[str, Any]) -> None:
+        done = min(int(said["done"]), runs) if said["stage"] == "bench" else 0
+        tick("timing", asked * runs + done, expected * runs)
+
+    return hear
 
 
 def _ahead(reports: Mapping[str, Sequence[Report]], racing: Sequence[str]) -> set[str]:

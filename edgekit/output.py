@@ -16,6 +16,7 @@ from edgekit.progress import Ticker
 def ticker() -> Iterator[Ticker]:
     """Progress on stderr, and no half line of it left behind."""
     tick = Ticker()
+    tick.start()
     try:
         yield tick
     finally:

@@ -1,9 +1,11 @@
-"""Say on stderr how far a long command is: one line that moves, or a line a stage in a log."""
+"""Progress of a long command on stderr: what it does, how far it is, how long it still takes."""
 
 from __future__ import annotations
 
 import sys
+import threading
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -13,41 +15,139 @@ Tick = Callable[[str, int, int], None]
 
 
 def silent(stage: str, done: int, total: int) -> None:
-    """Says nothing."""
+    """Say nothing."""
     del stage, done, total
 
 
-_EVERY_S = 0.1
+# A line on a terminal is written anew this often; waits are shown from the second after.
+_EVERY_S, _REFRESH_S = 0.1, 1.0
+# A log gets a line about the same stage this often.
+_LOG_EVERY_S = 30.0
+_SHOWN_AFTER_S = 2.0
 _WIDTH = 78
+# The pace is that of the later half of a stage, of this much time at least.
+_SHARE, _LEAST_S = 0.5, 5.0
+# From here on counts (of bytes, say) are told in percent.
+_COUNTED = 100_000
+
+
+class Pace:
+    """How fast a stage goes, from what was done lately: the beginning is often slower."""
+
+    def __init__(self, now: float) -> None:
+        self.started = now
+        self._points: deque[tuple[float, int]] = deque()
+
+    def add(self, done: int, now: float) -> None:
+        """Take in how much is done."""
+        if self._points and done == self._points[-1][1]:
+            return
+        self._points.append((now, done))
+        since = now - max(_LEAST_S, _SHARE * (now - self.started))
+        while len(self._points) > 2 and self._points[1][0] <= since:
+            self._points.popleft()
+
+    def remaining_s(self, total: int, now: float) -> float | None:
+        """Seconds until all is done; ``None`` where that cannot be told."""
+        if len(self._points) < 2 or not total:
+            return None
+        (first, began), (last, done) = self._points[0], self._points[-1]
+        if done <= began or last <= first:
+            return None
+        left = (total - done) * (last - first) / (done - began)
+        return max(left - (now - last), 0.0)
+
+
+def duration(seconds: float) -> str:
+    """A time in words that are as exact as anyone needs."""
+    if seconds < 60:
+        return f"{max(round(seconds), 1)} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 @dataclass
 class Ticker:
-    """Call it with a stage, how much of it is done, and of how much (0 = not known)."""
+    """Call it with a stage, how much of it is done, and of how much (0 = not known).
+
+    A terminal has one line that moves; a log gets a line a stage, and one every half minute that
+    it lasts. Between calls a thread keeps them going, once ``start`` was called.
+    """
 
     _stage: str = field(default="", init=False)
-    _last: float = field(default=0.0, init=False)
+    _done: int = field(default=0, init=False)
+    _total: int = field(default=0, init=False)
+    _pace: Pace = field(default_factory=lambda: Pace(time.monotonic()), init=False)
+    _written: float = field(default=0.0, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+    _ended: threading.Event = field(default_factory=threading.Event, init=False)
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Report progress."""
-        if not sys.stderr.isatty():
-            if stage != self._stage:
-                print(stage, file=sys.stderr, flush=True)
-            self._stage = stage
-            return
         now = time.monotonic()
-        if stage == self._stage and now - self._last < _EVERY_S and done != total:
-            return
-        self._stage, self._last = stage, now
-        figures = f" {done}/{total}" if total else ""
-        line = f"{stage}{figures}"[:_WIDTH]
-        print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)
+        with self._lock:
+            is_new = stage != self._stage or done < self._done
+            if is_new:
+                self._pace = Pace(now)
+            changed = stage != self._stage
+            self._stage, self._done, self._total = stage, done, total
+            self._pace.add(done, now)
+            if not sys.stderr.isatty():
+                if changed:
+                    self._log(stage, now)
+                elif now - self._written >= _LOG_EVERY_S:
+                    self._log(self._line(now), now)
+            elif is_new or done == total or now - self._written >= _EVERY_S:
+                self._show(now)
 
     def said(self, line: dict[str, Any]) -> None:
         """Report progress that an agent told of."""
         self(str(line["stage"]), int(line["done"]), int(line["total"]))
 
+    def start(self) -> None:
+        """Begin to show how long a stage takes while nothing is heard of it."""
+        threading.Thread(target=self._keep_going, daemon=True).start()
+
     def clear(self) -> None:
         """Leave no half line behind."""
-        if sys.stderr.isatty() and self._stage:
-            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+        self._ended.set()
+        with self._lock:
+            if sys.stderr.isatty() and self._stage:
+                print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            self._stage = ""
+
+    def _keep_going(self) -> None:
+        while not self._ended.wait(_REFRESH_S):
+            now = time.monotonic()
+            with self._lock:
+                if not self._stage or self._ended.is_set():
+                    continue
+                if sys.stderr.isatty():
+                    self._show(now)
+                elif now - self._written >= _LOG_EVERY_S:
+                    self._log(self._line(now), now)
+
+    def _line(self, now: float) -> str:
+        """Stage, counts, and how long it still takes, or has taken where that is not known."""
+        words = [self._stage]
+        if self._total >= _COUNTED:
+            words.append(f"{100 * self._done // self._total} %")
+        elif self._total:
+            words.append(f"{self._done}/{self._total}")
+        lasted = now - self._pace.started
+        if lasted < _SHOWN_AFTER_S:
+            return " ".join(words)
+        left = self._pace.remaining_s(self._total, now)
+        said = f"({duration(lasted)} so far)" if left is None else f"(about {duration(left)} left)"
+        return " ".join([*words, said])
+
+    def _log(self, line: str, now: float) -> None:
+        self._written = now
+        print(line, file=sys.stderr, flush=True)
+
+    def _show(self, now: float) -> None:
+        self._written = now
+        line = self._line(now)
+        if len(line) > _WIDTH:  # what comes last tells most
+            line = f"...{line[len(line) - _WIDTH + 3 :]}"
+        print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)

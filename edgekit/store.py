@@ -59,6 +59,10 @@ class Store:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(str(path), json.dumps(facts).encode())
 
+    def forget(self, kind: str, key: str) -> None:
+        """Drop the facts under a key, if there are any."""
+        self._facts(kind, key).unlink(missing_ok=True)
+
     def recall(self, kind: str, key: str) -> dict[str, Any] | None:
         """The facts under a key; ``None`` where there are none, or they can no longer be read."""
         try:

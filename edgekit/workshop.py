@@ -20,7 +20,7 @@ from edgekit.errors import (
     PassRefused,
     missing_extra,
 )
-from edgekit.evaluate import Timing, measurement, score, time_interleaved, transfer_bytes
+from edgekit.evaluate import Timing, measurement, time_interleaved, transfer_bytes
 from edgekit.graphs.reading import read_model
 from edgekit.intake import Intake
 from edgekit.layers import LayerCost, layer_costs, layer_facts, read_layers, with_notes
@@ -34,6 +34,7 @@ from edgekit.progress import Tick
 from edgekit.recipe import Recipe, candidate_key
 from edgekit.results import Candidate, Rejected
 from edgekit.runtimes import runtime_of
+from edgekit.scoring import Unfinished, score
 from edgekit_agent.codec import decode, encode
 from edgekit_agent.records import Report, Tally
 
@@ -173,6 +174,7 @@ class Workshop:
                 metric=self.intake.metric,
                 output=self.intake.output,
                 tick=lambda what, n, of: self.tick(f"{candidate.recipe.name}: {what}", n, of),
+                unfinished=Unfinished(store=self.intake.store, key=question),
             )
             self.intake.store.remember("tallies", question, encode(tally))
         return self._with(candidate, source, tally, ())

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import TYPE_CHECKING, Any, BinaryIO, Iterator, List, Optional, Sequence, Tuple
+import time
+from typing import TYPE_CHECKING, Any, BinaryIO, Dict, Iterator, List, Optional, Sequence, Tuple
 
 import numpy as np
 
+from edgekit_agent.codec import encode
 from edgekit_agent.failures import AgentError
 from edgekit_agent.feeds import Batch, batches, check_samples
 from edgekit_agent.files import whole_file
-from edgekit_agent.records import ScoreJob, Tally
+from edgekit_agent.records import ScoreJob, Tally, TallyPart
 from edgekit_agent.runtimes import Loaded, fixed_batch
 from edgekit_agent.session import load_model
 from edgekit_agent.wire import Progress
@@ -20,10 +22,12 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 METRICS = ("top1", "top5", "binary")
+# What was scored is passed on this often, for a link may break.
+_PART_EVERY_S = 2.0
 
 
 def score(job: ScoreJob, progress: Progress) -> Tally:
-    """Score every sample, at the model's own batch size (1 where it takes any).
+    """Score every sample from the job's ``start`` on, at the model's own batch size (or 1).
 
     Raises:
         AgentError: ``bad_job`` if labels, metric and output don't belong together;
@@ -34,21 +38,62 @@ def score(job: ScoreJob, progress: Progress) -> Tally:
         raise AgentError("bad_job", f"unknown metric {job.metric!r}; known: {known}")
     if job.samples.label is None:
         raise AgentError("bad_job", "the samples have no labels to score against")
+    progress("load", 0, 0)
     model = load_model(job.model).model
     n = check_samples(job.samples, model.inputs)
+    if not 0 <= job.start < n or (job.start and job.outputs_path is not None):
+        raise AgentError("bad_job", f"score: cannot start at sample {job.start} of {n}")
     output = _output_name(model, job.output)
-    hits: List[bool] = []
-    predictions: List[int] = []
+    counted = _Counted(job)
+    size = fixed_batch(model.inputs) or 1
     with _outputs_file(job.outputs_path) as file:
-        for batch in batches(job.samples, model.inputs, fixed_batch(model.inputs) or 1):
+        for batch in batches(job.samples, model.inputs, size, job.start):
             values = _scored(model, output, batch)
             if file is not None:
                 _write_rows(file, values, n, is_first=batch.start == 0)
-            right, classes = judge(values, _labels(batch), job.metric, batch.start)
-            hits.extend(right)
-            predictions.extend(classes)
-            progress("score", len(hits), n)
-    return Tally(job.metric, n, sum(hits), hits_to_hex(hits), tuple(predictions))
+            counted.add(*judge(values, _labels(batch), job.metric, batch.start))
+            progress("score", counted.reached, n, counted.part())
+    return counted.tally(0)
+
+
+class _Counted:
+    """What was scored so far, and which of it was passed on already."""
+
+    def __init__(self, job: ScoreJob) -> None:
+        self._job = job
+        self._hits: List[bool] = []
+        self._predictions: List[int] = []
+        self._told = 0
+        self._told_at = time.monotonic()
+
+    @property
+    def reached(self) -> int:
+        """Number of the next sample."""
+        return self._job.start + len(self._hits)
+
+    def add(self, hits: Sequence[bool], predictions: Sequence[int]) -> None:
+        """Take in a batch."""
+        self._hits.extend(hits)
+        self._predictions.extend(predictions)
+
+    def part(self) -> Optional[Dict[str, Any]]:
+        """What is new, in its JSON form, if it is time to pass it on."""
+        if time.monotonic() - self._told_at < _PART_EVERY_S:
+            return None
+        part = TallyPart(self._job.start + self._told, self.tally(self._told))
+        self._told, self._told_at = len(self._hits), time.monotonic()
+        return encode(part)
+
+    def tally(self, since: int) -> Tally:
+        """The samples from the ``since``-th of this job on, as counts."""
+        hits = self._hits[since:]
+        return Tally(
+            self._job.metric,
+            len(hits),
+            sum(hits),
+            hits_to_hex(hits),
+            tuple(self._predictions[since:]),
+        )
 
 
 def judge(

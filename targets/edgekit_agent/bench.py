@@ -48,6 +48,7 @@ def bench(job: BenchJob, progress: Progress) -> Report:
     """
     if not (1 <= job.min_runs <= job.max_runs and job.seconds >= 0 and job.warmup_s >= 0):
         raise AgentError("bad_job", "bench: 1 <= min_runs <= max_runs, no negative times")
+    progress("load", 0, 0)
     session = load_model(job.model)
     timer = _Timer(session.model, _inputs(job, session.model))
     warmup_runs, steady = _warm_up(timer, job.warmup_s, progress)

@@ -73,13 +73,16 @@ class Batch:
     labels: Optional[NDArray[Any]]
 
 
-def batches(samples: Samples, inputs: Sequence[Tensor], batch: int) -> Iterator[Batch]:
-    """Every sample in order, ``batch`` at a time, as the model's inputs want them.
+def batches(
+    samples: Samples, inputs: Sequence[Tensor], batch: int, first: int = 0
+) -> Iterator[Batch]:
+    """Every sample from ``first`` on in order, ``batch`` at a time, as the inputs want them.
 
     Args:
         samples: the columns; one for every input, by name.
         inputs: what the model takes.
         batch: rows of each array; the last batch is filled by repeating its last sample.
+        first: number of the sample to begin with.
 
     Raises:
         AgentError: ``bad_job``; columns and inputs don't belong together, and the text says how.
@@ -87,7 +90,7 @@ def batches(samples: Samples, inputs: Sequence[Tensor], batch: int) -> Iterator[
     n = check_samples(samples, inputs)
     labels = (samples.label,) if samples.label is not None else ()
     with open_columns(samples.columns) as columns, open_columns(labels) as opened_labels:
-        for start in range(0, n, batch):
+        for start in range(first, n, batch):
             rows = min(batch, n - start)
             arrays = {}
             for tensor in inputs:

@@ -31,6 +31,7 @@ def check_health(job: HealthJob, progress: Progress) -> Health:
         AgentError: ``bad_job`` for a canary file that isn't one; what a runtime fails with.
     """
     inputs, expected = _read_canaries(os.path.expanduser(job.canaries))
+    progress("load", 0, 0)
     model = load_model(job.model).model
     missing = {t.name for t in model.inputs} ^ set(inputs) | (
         set(expected) - {t.name for t in model.outputs}

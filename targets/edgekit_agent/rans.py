@@ -5,7 +5,7 @@ Source: Duda 2013, "Asymmetric numeral systems"; Giesen 2014, "Interleaved entro
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Optional, Sequence, Tuple
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,9 +49,12 @@ class Decoder:
     Args:
         data: a little-endian 32-bit state per lane, then 16-bit words.
         lanes: how many symbols are decoded at once.
+        tell: called with the words read so far, and all there are.
     """
 
-    def __init__(self, data: bytes, lanes: int) -> None:
+    def __init__(
+        self, data: bytes, lanes: int, tell: Optional[Callable[[int, int], None]] = None
+    ) -> None:
         import numpy as np
 
         if lanes < 1 or len(data) < 4 * lanes or len(data) % 2:
@@ -59,6 +62,7 @@ class Decoder:
         self._states: np.ndarray[Any, Any] = np.frombuffer(data, "<u4", lanes).astype(np.uint32)
         self._words = np.frombuffer(data, "<u2", offset=4 * lanes).astype(np.uint32)
         self._at = 0
+        self._tell = tell
 
     def take(self, count: int, counts: Sequence[int]) -> np.ndarray[Any, Any]:
         """The next ``count`` symbols, whose frequencies are ``counts``, as uint8.
@@ -84,6 +88,8 @@ class Decoder:
             states *= width[slot]
             states += within[slot]
             self._refill(states)
+            if self._tell is not None:
+                self._tell(self._at, len(self._words))
         return out
 
     def _refill(self, states: np.ndarray[Any, Any]) -> None:

@@ -74,8 +74,7 @@ def receive(job: ReceiveJob, inlet: Inlet, progress: Progress, expand: Expand) -
             if blob.encoding != "packed":
                 _keep(home, blob)
         packed = [blob for blob in job.blobs if blob.encoding == "packed"]
-        for number, blob in enumerate(packed):
-            progress("expand", number, len(packed))
+        for blob in packed:
             _expand(home, blob, expand, job.site)
     return Received(len(job.blobs), total)
 

@@ -82,10 +82,10 @@ class BenchJob:
 
 @dataclass(frozen=True)
 class ScoreJob:
-    """Run every sample through a model and count how often it is right.
+    """Run every sample from number ``start`` on through a model and count how often it is right.
 
-    ``outputs_path``, where given, receives the scored output of every sample as one ``.npy`` of
-    float32, first axis = samples.
+    On the way, progress lines carry a ``TallyPart`` now and then. ``outputs_path``, where given,
+    receives the scored output of every sample as one ``.npy`` of float32, first axis = samples.
     """
 
     model: ModelRef
@@ -93,6 +93,7 @@ class ScoreJob:
     metric: str  # "top1" | "top5" | "binary"
     output: Optional[str] = None
     outputs_path: Optional[str] = None
+    start: int = 0
 
 
 @dataclass(frozen=True)
@@ -281,7 +282,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Tally:
-    """How often a model was right, as counts.
+    """How often a model was right, as counts, on the samples that the job asked for.
 
     ``hits`` is a bitmap in hex, first sample = most significant bit of the first byte, so that
     two models can be compared sample by sample. ``predictions`` holds the class of each sample.
@@ -292,6 +293,14 @@ class Tally:
     correct: int
     hits: str
     predictions: Tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class TallyPart:
+    """The samples from number ``start`` on that were scored since the part before, as a tally."""
+
+    start: int
+    tally: Tally
 
 
 @dataclass(frozen=True)

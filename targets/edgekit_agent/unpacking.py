@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Dict, List, Tuple
+from functools import partial
+from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
 
 from edgekit_agent.failures import AgentError
 from edgekit_agent.files import write_whole
@@ -29,6 +30,9 @@ STORED, ZLIB, LZMA = range(3)
 # What fills a gap; from FIRST_GROUP on, numbers of a group.
 PRODUCT, FILL, COPY, SLICES, FIRST_GROUP = range(5)
 _MOST_GROUPS = 1 << 16
+
+Tell = Callable[[int, int], None]
+"""Called with how much is done, and of how much."""
 
 
 class Varints:
@@ -101,32 +105,32 @@ def expand(job: ExpandJob, progress: Progress) -> Expanded:
         AgentError: ``corrupt``: they do not expand to what the blob is.
     """
     with open(job.part, "rb") as file:
-        data = unpack(file.read(), job.blob.size)
+        data = unpack(file.read(), job.blob.size, partial(progress, "expand"))
     if hashlib.sha256(data).hexdigest() != job.blob.digest:
         raise AgentError("corrupt", "unpacks to something else")
-    progress("expand", 1, 1)
     write_whole(job.path, data)
     return Expanded(len(data))
 
 
-def unpack(data: bytes, size: int) -> bytes:
+def unpack(data: bytes, size: int, tell: Optional[Tell] = None) -> bytes:
     """The file that was packed.
 
     Args:
         data: the packed file.
         size: bytes of the file it was packed from; more than that is never made.
+        tell: called with how much is done, and of how much.
 
     Raises:
         AgentError: ``corrupt``: it was never packed so. Whether it is the right file only its
             digest tells.
     """
     try:
-        return _unpacked(data, size)
+        return _unpacked(data, size, tell)
     except (ValueError, zlib.error) as error:
         raise AgentError("corrupt", f"cannot be unpacked: {error}") from error
 
 
-def _unpacked(data: bytes, size: int) -> bytes:
+def _unpacked(data: bytes, size: int, tell: Optional[Tell]) -> bytes:
     if data[: len(MAGIC)] != MAGIC:
         raise ValueError("it does not start like one")
     head = Varints(data, len(MAGIC))
@@ -138,7 +142,7 @@ def _unpacked(data: bytes, size: int) -> bytes:
     if plan.size != size:
         raise ValueError(f"it makes {plan.size} bytes, not {size}")
     low = head.take(low_size)
-    return _Filler(plan, low, data[head.at :], lanes).filled()
+    return _Filler(plan, low, Decoder(data[head.at :], lanes, tell)).filled()
 
 
 def _inflate(method: int, packed: bytes, size: int) -> bytes:
@@ -227,12 +231,12 @@ def _read_arguments(numbers: Varints, kind: int, groups: Tuple[Group, ...]) -> T
 class _Filler:
     """Puts the frame and its tensors together."""
 
-    def __init__(self, plan: Plan, low: bytes, coded: bytes, lanes: int) -> None:
+    def __init__(self, plan: Plan, low: bytes, decoder: Decoder) -> None:
         self._plan = plan
         self._out = bytearray(plan.size)
         self._starts = self._lay_frame()
         self._low = LowBits(low)
-        self._decoder = Decoder(coded, lanes)
+        self._decoder = decoder
 
     def filled(self) -> bytes:
         """The whole file."""

@@ -7,14 +7,21 @@ import os
 import signal
 import sys
 import time
-from typing import Any, BinaryIO, Callable, Dict, Optional, Tuple
+from typing import Any, BinaryIO, Dict, Optional, Protocol, Tuple
 
 from edgekit_agent.codec import JOBS, decode, encode
 from edgekit_agent.failures import AgentError, PeerGone
 from edgekit_agent.records import Failure
 
-Progress = Callable[[str, int, int], None]
-"""Called with a stage, how much of it is done, and how much it is in all (0 = not known)."""
+
+class Progress(Protocol):
+    """Called with a stage, how much of it is done, and how much it is in all (0 = not known)."""
+
+    def __call__(
+        self, stage: str, done: int, total: int, part: Optional[Dict[str, Any]] = None
+    ) -> None:
+        """Say how far a job is; ``part`` of the result is known already."""
+
 
 _PROGRESS_EVERY_S = 0.5
 _DRAIN_BYTES = 1 << 16
@@ -93,13 +100,23 @@ class Outlet:
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self._last_progress = 0.0
+        self._last_stage = ""
 
-    def progress(self, stage: str, done: int, total: int) -> None:
-        """Say how far a job is; dropped when the last word was less than half a second ago."""
+    def progress(
+        self, stage: str, done: int, total: int, part: Optional[Dict[str, Any]] = None
+    ) -> None:
+        """Say how far a job is.
+
+        Dropped when the last word on the same stage was less than half a second ago and no part of
+        the result comes along.
+        """
         now = time.monotonic()
-        if now - self._last_progress >= _PROGRESS_EVERY_S:
-            self._last_progress = now
-            self._send({"progress": {"stage": stage, "done": done, "total": total}})
+        is_due = now - self._last_progress >= _PROGRESS_EVERY_S or stage != self._last_stage
+        if not is_due and part is None:
+            return
+        self._last_progress, self._last_stage = now, stage
+        said: Dict[str, Any] = {"stage": stage, "done": done, "total": total}
+        self._send({"progress": said if part is None else {**said, "part": part}})
 
     def result(self, value: Dict[str, Any]) -> None:
         """End a job with its result."""
