@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import onnxruntime as ort
-from onnx import ModelProto
+from onnx import ModelProto, NodeProto, TensorProto
 
 from edgekit.errors import PassRefused, first_line
 from edgekit.graphs.onnx_file import all_graphs, is_large, load, load_structure
@@ -17,6 +17,7 @@ _MAX_GROWTH = 1.05
 _FILE = "folded.onnx"
 # Where onnxruntime puts the weights of a model that is more than one file can hold.
 _DATA = "folded.data"
+_INTEGERS = {TensorProto.INT8, TensorProto.INT4}
 _STANDARD = {"", "ai.onnx"}
 # These give weights new names; ``channel_scaling`` does the same and keeps them.
 _RENAMING = ("ConvAddFusion", "ConvBNFusion", "ConvMulFusion")
@@ -32,10 +33,19 @@ def load_folded(model: Model, folder: Path) -> ModelProto:
         model: the model.
         folder: where onnxruntime may write.
     """
-    nodes = (n for g in all_graphs(load_structure(model.path).graph) for n in g.node)
-    if any(node.op_type == "DequantizeLinear" for node in nodes):
+    graph = load_structure(model.path).graph
+    integers = {t.name for t in graph.initializer if t.data_type in _INTEGERS}
+    nodes = (n for g in all_graphs(graph) for n in g.node)
+    if any(_restores(node, integers) for node in nodes):
         return load(model.path)
     return rewrite_basic(model, folder, without=_RENAMING) or load(model.path)
+
+
+def _restores(node: NodeProto, integers: set[str]) -> bool:
+    """Whether a node makes a weight of stored integers."""
+    if node.op_type == "DequantizeLinear":
+        return True
+    return node.op_type == "Cast" and node.input[0] in integers
 
 
 def rewrite_basic(model: Model, folder: Path, *, without: Sequence[str] = ()) -> ModelProto | None:

@@ -31,10 +31,11 @@ _ABSORBED = {"Relu", "Clip"}
 
 @dataclass(frozen=True, kw_only=True)
 class Kept:
-    """A weight in weight-only QDQ: names of its int8 integers and of its scales per channel."""
+    """A weight in weight-only QDQ: names of its int8 integers and of its scales along an axis."""
 
     integers: str
     scales: str
+    axis: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -118,7 +119,7 @@ def as_weighted(index: GraphIndex, node: NodeProto) -> Weighted | None:
     axis = _channel_axis(index, node, len(index.initializers[weight].dims))
     if axis is None or not index.is_finite(weight):
         return None
-    if kept and attribute(index.producer[node.input[1]], "axis", 1) != axis:
+    if kept and kept.axis != axis:
         return None
     bias = node.input[2] if len(node.input) > 2 and node.input[2] else None
     channels = index.initializers[weight].dims[axis]
@@ -156,7 +157,7 @@ def _turns_factor(index: GraphIndex, node: NodeProto) -> bool:
 
 def _kept(index: GraphIndex, name: str) -> Kept | None:
     """What a DequantizeLinear of an int8 constant with scales per channel holds, if it is one."""
-    node = index.producer.get(name)
+    node = index.producer.get(name) or index.main.producer.get(name)
     if node is None or node.op_type != "DequantizeLinear" or len(node.input) != 2:
         return None
     integers, scales = (index.initializers.get(each) for each in node.input)
@@ -164,7 +165,8 @@ def _kept(index: GraphIndex, name: str) -> Kept | None:
         return None
     if scales is None or len(scales.dims) != 1:
         return None
-    return Kept(integers=node.input[0], scales=node.input[1])
+    axis = attribute(node, "axis", 1)
+    return Kept(integers=node.input[0], scales=node.input[1], axis=int(str(axis)))
 
 
 def _channel_axis(index: GraphIndex, node: NodeProto, rank: int) -> int | None:

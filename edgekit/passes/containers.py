@@ -7,10 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import NodeProto, helper
+from onnx import NodeProto, TensorProto, helper
 
 from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.placement import Weighted
 from edgekit.passes.embeddings import store_embeddings
 from edgekit.passes.grids import Grid
 from edgekit.passes.stored_layers import StoredLayer, shifted_bias
@@ -18,6 +17,8 @@ from edgekit.passes.stored_layers import StoredLayer, shifted_bias
 MICROSOFT = "com.microsoft"
 # Widths that onnxruntime's own kernels take, by the operator that reads the weight.
 NATIVE_WIDTHS = {"MatMul": (2, 4, 8), "Gemm": (2, 4, 8), "Gather": (4, 8), "Conv": (4, 8)}
+# Of weights that have no kernel for few bits: they are widened at load.
+_STORED_WIDTHS = (4, 8)
 # MatMulNBits: activations are quantised to 8 bits at run time.
 _INT8_ACTIVATIONS = 4
 
@@ -33,12 +34,17 @@ class Quantized:
     native: bool = False
 
 
+def native_widths(layer: StoredLayer) -> tuple[int, ...]:
+    """Widths in which onnxruntime can hold the weight of a layer."""
+    return _STORED_WIDTHS if layer.readers else NATIVE_WIDTHS[layer.op]
+
+
 def write_int8(index: GraphIndex, made: Sequence[Quantized]) -> None:
     """Put int8 integers with a scale per channel in the place of weights, in place."""
     _correct_biases(index, made)
-    front = [_dequantized(index, q, w) for q in made if (w := q.layer.weighted)]
+    front = [node for q in made if not q.layer.is_embedding for node in _restored(index, q)]
     _put_nodes(index, [*front, *index.graph.node])
-    _store_tables(index, [q for q in made if q.layer.weighted is None])
+    _store_tables(index, [q for q in made if q.layer.is_embedding])
 
 
 def write_native(index: GraphIndex, made: Sequence[Quantized]) -> None:
@@ -53,12 +59,12 @@ def write_native(index: GraphIndex, made: Sequence[Quantized]) -> None:
     plain: list[Quantized] = []
     for q in made:
         weighted = q.layer.weighted
-        if weighted is None and q.grid.block:
+        if q.layer.is_embedding and q.grid.block:
             tables[q.layer.name] = q, _stored(index, q)
-        elif weighted is None:
+        elif q.layer.is_embedding:
             plain.append(q)
-        elif weighted.node.op_type == "Conv":
-            front.append(_dequantized(index, q, weighted))
+        elif weighted is None or weighted.node.op_type == "Conv":
+            front += _restored(index, q)
         else:
             products[weighted.node.output[0]] = q
     nodes = list(front)
@@ -91,14 +97,28 @@ def _put_nodes(index: GraphIndex, nodes: Sequence[NodeProto]) -> None:
     index.graph.node.extend(nodes)
 
 
-def _dequantized(index: GraphIndex, q: Quantized, weighted: Weighted) -> NodeProto:
-    """Let a layer read dequantised integers: of 4 bits where that is the width, else of 8."""
-    integers = q.layer.tensor(q.integers)
+def _restored(index: GraphIndex, q: Quantized) -> list[NodeProto]:
+    """Let layers read dequantized integers: of 4 bits where that is the width, else of 8.
+
+    Nodes in the main graph, which inner graphs can read as well.
+    """
     add = index.add_int4 if q.native and q.width <= 4 else index.add_constant
-    names = [add("w", integers), index.add_constant("s", q.grid.scales.ravel())]
-    twin = index.fresh("d")
-    weighted.node.input[1] = twin
-    return helper.make_node("DequantizeLinear", names, [twin], axis=weighted.axis)
+    integers, twin = add("w", q.layer.tensor(q.integers)), index.fresh("d")
+    readers = [(reader.node, reader.input) for reader in q.layer.readers]
+    if q.layer.weighted is not None:
+        readers = [(q.layer.weighted.node, 1)]
+    for node, place in readers:
+        node.input[place] = twin
+    if q.layer.recurrent:
+        # A scale for each row of each direction has two axes. onnxruntime folds these at load.
+        scales, real = index.add_constant("s", q.grid.scales), index.fresh("c")
+        return [
+            helper.make_node("Cast", [integers], [real], to=TensorProto.FLOAT),
+            helper.make_node("Mul", [real, scales], [twin]),
+        ]
+    axis = q.layer.layer.axis if q.layer.layer else 0
+    names = [integers, index.add_constant("s", q.grid.scales.ravel())]
+    return [helper.make_node("DequantizeLinear", names, [twin], axis=axis)]
 
 
 def _stored(index: GraphIndex, q: Quantized) -> list[str]:
@@ -106,7 +126,7 @@ def _stored(index: GraphIndex, q: Quantized) -> list[str]:
     outputs, inputs = q.integers.shape[1:]
     filled = np.pad(q.integers[0], [(0, 0), (0, -inputs % q.grid.block)])
     packed = _packed_bits(filled, q.width)
-    if q.layer.weighted is not None:
+    if not q.layer.is_embedding:
         packed = packed.reshape(outputs, -1, q.grid.block * q.width // 8)
     return [index.add_constant("w", packed), index.add_constant("s", q.grid.scales[0])]
 

@@ -9,7 +9,7 @@ from edgekit.graphs.divergence import Reference
 from edgekit.graphs.index import GraphIndex
 from edgekit.passes.affine import LARGEST, largest_integer
 from edgekit.passes.allocation import Choice, Options, as_divergence, nearest
-from edgekit.passes.containers import NATIVE_WIDTHS
+from edgekit.passes.containers import native_widths
 from edgekit.passes.grids import Grid, entropy_grids, fixed_grid, rate_and_error
 from edgekit.passes.sensitivity import damages
 from edgekit.passes.stored_layers import StoredLayer
@@ -46,9 +46,7 @@ def row_of(layer: StoredLayer, settings: QuantizeWeights) -> Row:
         told = [rate_and_error(matrix, power, grid) for grid in grids]
     else:
         native = settings.container == "native"
-        widths = list[int](
-            NATIVE_WIDTHS[layer.op] if native else range(2, settings.weight_bits + 1)
-        )
+        widths = list[int](native_widths(layer) if native else range(2, settings.weight_bits + 1))
         block = settings.block if native and _takes_blocks(layer, settings.block) else 0
         grids = [
             # Kernels for few bits widen before they multiply, so that nothing saturates.
@@ -69,7 +67,9 @@ def row_of(layer: StoredLayer, settings: QuantizeWeights) -> Row:
 def _takes_blocks(layer: StoredLayer, block: int) -> bool:
     """GatherBlockQuantized wants rows of whole blocks; a convolution has a scale per channel."""
     whole = layer.weight.shape[-1] % block == 0
-    return layer.op in ("MatMul", "Gemm") or (layer.weighted is None and whole)
+    if layer.readers:
+        return False
+    return layer.op in ("MatMul", "Gemm") or (layer.is_embedding and whole)
 
 
 def _largest(width: int, most: int | None) -> int:

@@ -60,10 +60,10 @@ def quantize_dynamic(model: Model, settings: QuantizeDynamic, work: Work) -> Pat
 
 
 def _integer_products(proto: ModelProto, largest: int) -> int:
-    main = GraphIndex(proto)
     weights: dict[tuple[str, int], tuple[str, str]] = {}
-    replaced = sum(_Writer(index, weights, largest).write() for index in main.inner())
-    replaced += _Writer(main, weights, largest).write()
+    inner = GraphIndex(proto).inner()
+    replaced = sum(_Writer(index, weights, largest).write() for index in inner)
+    replaced += _Writer(GraphIndex(proto), weights, largest).write()
     GraphIndex(proto).drop_unread_constants()
     return replaced
 

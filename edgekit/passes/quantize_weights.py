@@ -15,7 +15,7 @@ from edgekit.errors import PassRefused
 from edgekit.graphs.compact import compact
 from edgekit.graphs.divergence import Reference
 from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.onnx_file import save
+from edgekit.graphs.onnx_file import all_graphs, save
 from edgekit.graphs.rewrite import prepare
 from edgekit.layers import LayerCost, write_layers
 from edgekit.model import Model
@@ -25,10 +25,14 @@ from edgekit.passes.containers import Quantized, write_int8, write_native
 from edgekit.passes.grids import entropy
 from edgekit.passes.layer_choices import FLOAT_BITS, Row, measured, row_of, with_float
 from edgekit.passes.layer_inputs import not_finite
-from edgekit.passes.reasons import LAYER_OPS, why_nothing
+from edgekit.passes.reasons import LAYER_OPS, left_weights, reasons_of, why_nothing
+from edgekit.passes.recurrent import RECURRENT
+from edgekit.passes.shared_weights import shared_layers
 from edgekit.passes.sources import open_source
 from edgekit.passes.stored_layers import StoredLayer, stored_layers
+from edgekit.passes.weight_readers import LEAST_ENTRIES, weight_readers
 from edgekit.recipe import QuantizeWeights
+from edgekit_agent.records import Samples
 
 # DequantizeLinear has an axis, so a scale per channel, since opset 13; INT4 came with 21.
 _OPSET, _OPSET_INT4, _IR_INT4 = 13, 21, 10
@@ -58,7 +62,7 @@ def quantize_weights(model: Model, settings: QuantizeWeights, work: Work) -> Pat
     native = settings.container == "native"
     source = open_source(model, work, _OPSET, folded=True)
     proto = source.proto
-    if native and any(node.op_type == "Conv" for node in proto.graph.node):
+    if native and _holds_int4(proto):
         proto = prepare(proto, _OPSET_INT4)
         proto.ir_version = max(proto.ir_version, _IR_INT4)
     index = GraphIndex(proto)
@@ -66,12 +70,9 @@ def quantize_weights(model: Model, settings: QuantizeWeights, work: Work) -> Pat
     seen, unseen = held_out(
         work.calibration, settings.max_samples, most=_MOST_HELD_OUT, batch=batch
     )
-    try:
-        layers = stored_layers(index, seen, work.progress)
-    except FloatingPointError as error:
-        raise not_finite(error) from error
+    layers = _layers(index, seen, work)
     if not layers:
-        reason = why_nothing(proto, ops=LAYER_OPS)
+        reason = why_nothing(proto, ops=LAYER_OPS | RECURRENT, anywhere=True)
         raise PassRefused(f"nothing to quantise: {reason}")
     _check_names(settings, layers)
     rows = [row_of(layer, settings) for layer in layers]
@@ -81,6 +82,7 @@ def quantize_weights(model: Model, settings: QuantizeWeights, work: Work) -> Pat
     rows = [with_float(row) for row in rows]
     picked = _pick(rows, settings, _room(proto, rows, settings))
     made = _quantized(rows, picked, settings, work)
+    _tell_float(proto, made, work)
     (write_native if native else write_int8)(index, made)
     GraphIndex(proto).drop_unread_constants()
     source.restore(proto)
@@ -90,6 +92,32 @@ def quantize_weights(model: Model, settings: QuantizeWeights, work: Work) -> Pat
     if reference.can_tell:
         write_layers(work.scratch, _costs(rows, picked, made))
     return target
+
+
+def _tell_float(proto: ModelProto, made: Sequence[Quantized], work: Work) -> None:
+    """Tell the user which large weights stay float, and why."""
+    taken = [q.layer.name for q in made]
+    left = left_weights(proto, ops=LAYER_OPS | RECURRENT, taken=taken, anywhere=True)
+    if large := [each for each in left if each.entries >= LEAST_ENTRIES]:
+        work.note(f"weights stay float: {reasons_of(large)}")
+
+
+def _holds_int4(proto: ModelProto) -> bool:
+    """Whether some layers have no kernel for few bits, and are widened from INT4 at load."""
+    nodes = (node for graph in all_graphs(proto.graph) for node in graph.node)
+    return bool(weight_readers(proto)) or any(node.op_type == "Conv" for node in nodes)
+
+
+def _layers(index: GraphIndex, seen: Sequence[Samples], work: Work) -> list[StoredLayer]:
+    """Every layer of the model that few bits can hold, with what it reads on the samples."""
+    try:
+        layers = stored_layers(index, seen, work.progress)
+        shared, why = shared_layers(index.proto, seen, work.progress)
+    except FloatingPointError as error:
+        raise not_finite(error) from error
+    if why:
+        work.note(f"weights of recurrent layers and inner graphs are rounded one by one: {why}")
+    return [*layers, *shared]
 
 
 def _check_names(settings: QuantizeWeights, layers: Sequence[StoredLayer]) -> None:

@@ -38,7 +38,12 @@ class LeftWeight:
 
 
 def left_weights(
-    proto: ModelProto, *, ops: Collection[str], taken: Collection[str] = (), least: int = 0
+    proto: ModelProto,
+    *,
+    ops: Collection[str],
+    taken: Collection[str] = (),
+    least: int = 0,
+    anywhere: bool = False,
 ) -> list[LeftWeight]:
     """The stored weights of a prepared graph that a pass leaves, the largest first.
 
@@ -48,6 +53,7 @@ def left_weights(
         taken: names of the weights that it does take.
         least: entries of the smallest weight that is worth it to the pass; smaller ones are named
             with that as their reason.
+        anywhere: whether the pass takes weights of inner graphs, and such as several nodes read.
     """
     main = GraphIndex(proto)
     found: dict[str, LeftWeight] = {}
@@ -58,20 +64,24 @@ def left_weights(
                 found[name] = LeftWeight(
                     name=name,
                     entries=math.prod(tensor.dims),
-                    reason=f"{_called(node, tensor)} {_reason(index, node, name, ops, least)}",
+                    reason=f"{_called(node, tensor)} "
+                    f"{_reason(index, node, name, ops, least, anywhere=anywhere)}",
                 )
     return sorted(found.values(), key=lambda each: -each.entries)
 
 
-def why_nothing(proto: ModelProto, *, ops: Collection[str], least: int = 0) -> str:
+def why_nothing(
+    proto: ModelProto, *, ops: Collection[str], least: int = 0, anywhere: bool = False
+) -> str:
     """The reasons why a pass finds no weight in a prepared graph, in one line.
 
     Args:
         proto: the graph.
         ops: operators whose weights the pass takes.
         least: entries of the smallest weight that is worth it.
+        anywhere: as for ``left_weights``.
     """
-    left = left_weights(proto, ops=ops, least=least)
+    left = left_weights(proto, ops=ops, least=least, anywhere=anywhere)
     if not left and any(_is_integer_weight(tensor) for tensor in proto.graph.initializer):
         return "the model stores its weights as integers already"
     return reasons_of(left) if left else "the model stores no float weights of layers"
@@ -102,18 +112,27 @@ def _called(node: NodeProto, tensor: TensorProto) -> str:
     return f"{tensor.name} ({node.op_type}, {' x '.join(map(str, tensor.dims))})"
 
 
-def _reason(index: GraphIndex, node: NodeProto, name: str, ops: Collection[str], least: int) -> str:
+def _reason(
+    index: GraphIndex,
+    node: NodeProto,
+    name: str,
+    ops: Collection[str],
+    least: int,
+    *,
+    anywhere: bool,
+) -> str:
     tensor = index.initializers[name]
     if tensor.data_type != TensorProto.FLOAT:
         return f"is stored as {_FLOATS[tensor.data_type]}"
     if not index.is_finite(name):
         return "holds values that are not finite"
-    if index.main is not index or name in index.inner_reads:
+    if (index.main is not index or name in index.inner_reads) and not anywhere:
         return "is read inside If, Loop or Scan"
     if name in index.outputs:
         return "is an output of the model as well"
     if index.only_reader(name) is None and not gathers_rows(node):
-        return f"is read by {len(index.readers[name])} nodes"
+        kinds = " of different kinds" if anywhere else ""
+        return f"is read by {len(index.readers[name])} nodes{kinds}"
     if node.op_type not in ops:
         return f"belongs to {node.op_type}, whose weights this pass leaves"
     if math.prod(tensor.dims) < least:

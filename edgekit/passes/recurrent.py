@@ -7,9 +7,11 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from edgekit.graphs.index import GraphIndex, attribute
+from edgekit.graphs.onnx_file import all_graphs
 from edgekit.passes.affine import LARGEST, Floats
 
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
@@ -73,10 +75,23 @@ def quantize_recurrent(
     ]
     for layer in layers:
         _replace(layer.index, layer.node, made, largest)
+    _drop_unread_nodes(proto)
     if layers and all(o.domain != _DOMAIN for o in proto.opset_import):
         proto.opset_import.append(helper.make_opsetid(_DOMAIN, 1))
     GraphIndex(proto).drop_unread_constants()
     return len(layers)
+
+
+def _drop_unread_nodes(proto: ModelProto) -> None:
+    """Remove the Cast and Mul of weights that are multiplied as integers now."""
+    read = {name for graph in all_graphs(proto.graph) for node in graph.node for name in node.input}
+    read |= {value.name for graph in all_graphs(proto.graph) for value in graph.output}
+    for kind in ("Mul", "Cast"):
+        for place in reversed(range(len(proto.graph.node))):
+            node = proto.graph.node[place]
+            if node.op_type == kind and read.isdisjoint(node.output):
+                read -= set(node.input)
+                del proto.graph.node[place]
 
 
 def _replace(index: GraphIndex, node: NodeProto, made: dict[str, list[str]], largest: int) -> None:
@@ -97,22 +112,74 @@ def _is_storable(index: GraphIndex, node: NodeProto) -> bool:
         return False
     if attribute(node, "layout", 0):
         return False
-    for name in node.input[1:3]:
-        tensor = index.initializers.get(name)
-        if tensor is None or tensor.data_type != TensorProto.FLOAT or not index.is_finite(name):
-            return False
-    return bool(math.prod(index.initializers[node.input[2]].dims) >= _LEAST_ENTRIES)
+    weights = [stored_weight(index, name) for name in node.input[1:3]]
+    if any(weight is None for weight in weights):
+        return False
+    return bool(weights[1] is not None and math.prod(weights[1].shape) >= _LEAST_ENTRIES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredWeight:
+    """A weight [directions, rows, inputs] that the file holds, in float32 or as integers.
+
+    Attributes:
+        name: of the constant.
+        shape: of the weight.
+        scales: name of the scales [directions, rows, 1] of integers; empty for floats.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    scales: str = ""
+
+
+def stored_weight(index: GraphIndex, name: str) -> StoredWeight | None:
+    """What an input of a recurrent layer is stored as, or ``None`` where it is no such weight.
+
+    Integers are those that Cast and Mul restore in the main graph, as ``weights`` leaves them.
+    """
+    tensor = index.initializers.get(name)
+    if tensor is not None:
+        known = tensor.data_type == TensorProto.FLOAT and index.is_finite(name)
+        return StoredWeight(name=name, shape=tuple(tensor.dims)) if known else None
+    product = _maker(index, name, "Mul")
+    cast = None if product is None else _maker(index, product.input[0], "Cast")
+    if product is None or cast is None:
+        return None
+    integers, scales = (index.initializers.get(n) for n in (cast.input[0], product.input[1]))
+    if integers is None or scales is None or integers.data_type != TensorProto.INT8:
+        return None
+    shape = tuple(integers.dims)
+    if len(shape) != 3 or tuple(scales.dims) != (*shape[:2], 1):
+        return None
+    return StoredWeight(name=integers.name, shape=shape, scales=scales.name)
+
+
+def _maker(index: GraphIndex, name: str, kind: str) -> NodeProto | None:
+    node = index.producer.get(name) or index.main.producer.get(name)
+    return node if node is not None and node.op_type == kind else None
 
 
 def _stored(index: GraphIndex, name: str, made: dict[str, list[str]], largest: int) -> list[str]:
     """Integers [directions, inputs, rows], scales and zero points [directions, rows]."""
     if name not in made:
-        weight: Floats = index.float_constant(name)
-        peak = np.abs(weight).max(axis=2, initial=0.0)
-        scales = np.where(peak < _TINY, 1.0, peak / largest).astype(np.float32)
-        integers = np.clip(np.rint(weight / scales[..., None]), -largest, largest).astype(np.int8)
-        parts = (integers.transpose(0, 2, 1), scales, np.zeros(scales.shape, np.int8))
+        integers, scales = _integers(index, name, largest)
         made[name] = [
-            index.add_constant(s, p) for s, p in zip(("w", "ws", "wz"), parts, strict=True)
+            index.add_constant("w", integers.transpose(0, 2, 1)),
+            index.add_constant("ws", scales),
+            index.add_constant("wz", np.zeros(scales.shape, np.int8)),
         ]
     return made[name]
+
+
+def _integers(index: GraphIndex, name: str, largest: int) -> tuple[NDArray[np.int8], Floats]:
+    """Integers [directions, rows, inputs] and scales [directions, rows], kept where it has some."""
+    stored = stored_weight(index, name)
+    if stored is not None and stored.scales:
+        kept = index.float_constant(stored.name).astype(np.int8)
+        return kept, index.float_constant(stored.scales)[..., 0]
+    weight: Floats = index.float_constant(name)
+    peak = np.abs(weight).max(axis=2, initial=0.0)
+    scales = np.where(peak < _TINY, 1.0, peak / largest).astype(np.float32)
+    integers = np.clip(np.rint(weight / scales[..., None]), -largest, largest).astype(np.int8)
+    return integers, scales

@@ -18,6 +18,7 @@ from edgekit.passes.embeddings import embeddings
 from edgekit.passes.gptq import gptq
 from edgekit.passes.grids import Doubles, Grid
 from edgekit.passes.layer_inputs import Layer, Moments, gather_moments
+from edgekit.passes.weight_readers import RecurrentWeight, WeightReader
 from edgekit.progress import Tick
 from edgekit_agent.records import Samples
 
@@ -31,37 +32,52 @@ _EMBEDDING = "Gather"
 class StoredLayer:
     """A stored weight in float32, with what its layer reads.
 
-    ``weighted`` and ``moments`` are ``None`` for an embedding, which reads indices.
+    ``weighted`` and ``moments`` are ``None`` for an embedding, which reads indices. ``readers``
+    are given instead of ``weighted`` where the weight is of a recurrent layer or of an inner
+    graph, or where several nodes read it; ``moments`` then are ``None`` where nothing is known of
+    what they read.
     """
 
     name: str
     weight: Floats
     weighted: Weighted | None = None
     layer: Layer | None = None
+    recurrent: RecurrentWeight | None = None
     moments: Moments | None = None
+    readers: tuple[WeightReader, ...] = ()
 
     @property
     def matrix(self) -> Doubles:
         """The weight as [G, O, I]; made anew each time, as all layers together are large."""
-        if self.layer is None:
+        form = self.layer or self.recurrent
+        if form is None:
             return self.weight.astype(np.float64)[np.newaxis]
-        return self.layer.matrix(self.weight)
+        return form.matrix(self.weight)
 
     @property
     def channels(self) -> int:
         """Output channels, each of which has a scale of its own."""
-        return self.layer.shape[self.layer.axis] if self.layer else self.weight.shape[0]
+        groups, outputs, _ = self.matrix.shape
+        return int(groups * outputs)
 
     @property
     def op(self) -> str:
         """The operator that reads the weight."""
+        if self.readers:
+            return str(self.readers[0].node.op_type)
         return self.weighted.node.op_type if self.weighted else _EMBEDDING
 
     @property
+    def is_embedding(self) -> bool:
+        """Whether rows are gathered from it."""
+        return self.layer is None and self.recurrent is None
+
+    @property
     def power(self) -> Doubles:
-        """Mean square of each input, [G, I]; of an embedding one, as its entries are outputs."""
+        """Mean square of each input, [G, I]; one where it is not known, as of an embedding."""
         if self.moments is None:
-            return np.ones((1, self.weight.shape[-1]))
+            groups, _, inputs = self.matrix.shape
+            return np.ones((groups, inputs))
         return self.moments.power
 
     def quantized(self, grid: Grid) -> NDArray[np.int8]:
@@ -84,7 +100,8 @@ class StoredLayer:
 
     def tensor(self, matrix: NDArray[N]) -> NDArray[N]:
         """A matrix in the shape that the weight is stored in."""
-        return self.layer.weight(matrix) if self.layer else matrix[0]
+        form = self.layer or self.recurrent
+        return form.weight(matrix) if form else matrix[0]
 
 
 def stored_layers(

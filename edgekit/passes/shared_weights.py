@@ -1,0 +1,142 @@
+"""Weights of recurrent layers and of inner graphs, and those that several products read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+from onnx import ModelProto
+
+from edgekit.errors import UserError
+from edgekit.graphs.exposing import Exposure
+from edgekit.graphs.index import GraphIndex, attribute
+from edgekit.graphs.observe import Values, observe
+from edgekit.passes.grids import Doubles
+from edgekit.passes.layer_inputs import Array, Moments
+from edgekit.passes.stored_layers import StoredLayer
+from edgekit.passes.weight_readers import OF_INPUT, RecurrentWeight, WeightReader, weight_readers
+from edgekit.progress import Tick
+from edgekit_agent.records import Samples
+
+# Positions of one batch that a layer is shown: neighbours tell the same.
+_MOST_POSITIONS = 1024
+
+
+def shared_layers(
+    proto: ModelProto, parts: Sequence[Samples], tick: Tick
+) -> tuple[list[StoredLayer], str]:
+    """The weights of recurrent layers, of layers in inner graphs, and those that several read.
+
+    Args:
+        proto: the model, prepared; not changed.
+        parts: samples to run for what the layers read.
+        tick: told how many are done.
+
+    Returns:
+        The layers, without second moments where their inputs cannot be observed; and why they
+        cannot, empty where they can.
+
+    Raises:
+        FloatingPointError: names a value that is not finite on the samples.
+    """
+    index = GraphIndex(proto)
+    readers = weight_readers(proto)
+    moments: Mapping[str, Moments] = {}
+    why = ""
+    if readers:
+        try:
+            moments = _moments(proto, readers, parts, partial(tick, "inputs"))
+        except UserError as error:  # values of a loop that change their size, say
+            why = error.message
+    layers = []
+    for name, found in readers.items():
+        shape = tuple(index.initializers[name].dims)
+        first = found[0]
+        layers.append(
+            StoredLayer(
+                name=name,
+                weight=index.float_constant(name),
+                layer=None if first.is_recurrent else first.layer(shape),
+                recurrent=RecurrentWeight(shape=shape) if first.is_recurrent else None,
+                moments=moments.get(name),
+                readers=tuple(found),
+            )
+        )
+    return layers, why
+
+
+# ---------------------------------------------------------------- what the layers read
+
+
+def _moments(
+    proto: ModelProto,
+    readers: Mapping[str, Sequence[WeightReader]],
+    parts: Sequence[Samples],
+    tick: Callable[[int, int], None],
+) -> dict[str, Moments]:
+    exposure = Exposure(proto)
+    seen: dict[str, list[tuple[WeightReader, str]]] = {
+        name: [(reader, _exposed(exposure, reader)) for reader in each]
+        for name, each in readers.items()
+    }
+    sums: dict[str, Moments] = {}
+    wanted = list(dict.fromkeys(value for pairs in seen.values() for _, value in pairs))
+    main = GraphIndex(proto)
+    for values in observe(exposure.proto, wanted, parts, tick=tick):
+        for name, pairs in seen.items():
+            shape = tuple(main.initializers[name].dims)
+            for reader, value in pairs:
+                _add(sums, name, _rows(exposure, reader, shape, value, values))
+    for each in sums.values():
+        each.settle()
+    return sums
+
+
+def _exposed(exposure: Exposure, reader: WeightReader) -> str:
+    """The main graph's name of what is multiplied by a weight; of a state, the layer's outputs."""
+    node = exposure.nodes(reader.graph)[reader.position]
+    if not reader.is_recurrent or reader.input == OF_INPUT:
+        return exposure.expose(reader.graph, node.input[0])
+    if not node.output[0]:
+        node.output[0] = exposure.index.fresh("states")
+    return exposure.expose(reader.graph, node.output[0])
+
+
+def _rows(
+    exposure: Exposure, reader: WeightReader, shape: tuple[int, ...], name: str, values: Values
+) -> Array:
+    """What a weight is multiplied by, [groups, positions, inputs]."""
+    value = values[name].astype(np.float32, copy=False)
+    if not np.isfinite(value).all():
+        raise FloatingPointError(name)
+    rounds = exposure.rounds(reader.graph)
+    if reader.is_recurrent:
+        return _recurrent_rows(reader, shape, value)
+    layer = reader.layer(shape)
+    if not value.size:
+        return np.zeros((layer.groups, 0, layer.inputs), np.float32)
+    return layer.rows(value.reshape(-1, *value.shape[rounds + 1 :]))
+
+
+def _recurrent_rows(reader: WeightReader, shape: tuple[int, ...], value: Array) -> Array:
+    sides, inputs = shape[0], shape[2]
+    if not value.size:
+        return np.zeros((sides, 0, inputs), np.float32)
+    if reader.input == OF_INPUT:
+        rows = value.reshape(1, -1, inputs)
+    else:
+        by_batch = attribute(reader.node, "layout", 0)
+        rows = np.moveaxis(value, -2 if by_batch else -3, 0).reshape(sides, -1, inputs)
+    rows = rows[:, :: -(-rows.shape[1] // _MOST_POSITIONS)]
+    return np.broadcast_to(rows, (sides, *rows.shape[1:]))
+
+
+def _add(sums: dict[str, Moments], name: str, rows: Array) -> None:
+    if not rows.shape[1]:
+        return
+    if name not in sums:
+        groups, _, inputs = rows.shape
+        zeros: Doubles = np.zeros((groups, inputs, inputs))
+        sums[name] = Moments(square=zeros, total=np.zeros((groups, inputs)))
+    sums[name].add(np.ascontiguousarray(rows))

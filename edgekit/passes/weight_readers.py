@@ -1,0 +1,132 @@
+"""The nodes that multiply by a stored weight: recurrent layers, and products of any graph.
+
+A recurrent layer multiplies its input by W and its state by R, each [directions, gate rows,
+inputs]: a matrix for each direction, as a convolution has one for each group.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto
+
+from edgekit.graphs.index import GraphIndex
+from edgekit.graphs.onnx_file import all_graphs
+from edgekit.graphs.placement import as_weighted
+from edgekit.passes.layer_inputs import Layer
+from edgekit.passes.recurrent import RECURRENT
+
+N = TypeVar("N", bound=np.generic)
+
+# As few weights gain nothing.
+LEAST_ENTRIES = 1024
+OF_INPUT, OF_STATE = 1, 2  # places of W and R among the inputs of a recurrent layer
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightReader:
+    """A node that multiplies by a stored weight.
+
+    Args:
+        node: the node.
+        input: at which place it reads the weight.
+        graph: place of its graph, in the order of ``GraphIndex.inner``; 0 is the main one.
+        position: of the node in its graph.
+        axis: of the weight, its output channels; of a recurrent layer its gate rows.
+    """
+
+    node: NodeProto
+    input: int
+    graph: int
+    position: int
+    axis: int
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether it is an LSTM, GRU or RNN."""
+        return self.node.op_type in RECURRENT
+
+    def layer(self, shape: tuple[int, ...]) -> Layer:
+        """A product as a layer, its weight of this shape."""
+        return Layer(node=self.node, shape=shape, axis=self.axis)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecurrentWeight:
+    """W or R of a recurrent layer as the matrices that they are; ``shape`` is the weight's."""
+
+    shape: tuple[int, ...]
+    axis: int = 1
+
+    def matrix(self, weight: NDArray[np.generic]) -> NDArray[np.float64]:
+        """The weight as [directions, gate rows, inputs]."""
+        return weight.astype(np.float64)
+
+    def weight(self, matrix: NDArray[N]) -> NDArray[N]:
+        """The weight of such a matrix."""
+        return np.ascontiguousarray(matrix)
+
+
+def weight_readers(proto: ModelProto) -> dict[str, list[WeightReader]]:
+    """By the name of a weight the nodes that multiply by it, all of one kind.
+
+    Left out are weights that anything else reads, and those that a single product of the main
+    graph reads.
+    """
+    main = GraphIndex(proto)
+    found: dict[str, list[WeightReader]] = {}
+    for place, index in enumerate((main, *main.inner())):
+        for reader in _readers(index, place):
+            name = reader.node.input[reader.input]
+            found.setdefault(name, []).append(reader)
+    counts = _read_counts(proto)
+    return {
+        name: readers
+        for name, readers in found.items()
+        if len(readers) == counts[name]
+        and len({(r.node.op_type in RECURRENT, r.input, r.axis) for r in readers}) == 1
+        and not _is_single_product(readers)
+        and _is_large(main, name)
+    }
+
+
+def _is_single_product(readers: Sequence[WeightReader]) -> bool:
+    return len(readers) == 1 and readers[0].graph == 0 and not readers[0].is_recurrent
+
+
+def _readers(index: GraphIndex, place: int) -> Iterator[WeightReader]:
+    for position, node in enumerate(index.graph.node):
+        if node.domain not in ("", "ai.onnx"):
+            continue
+        reader = partial(WeightReader, node=node, graph=place, position=position)
+        if node.op_type in RECURRENT:
+            for number in (OF_INPUT, OF_STATE):
+                if node.input[number] in index.initializers:
+                    yield WeightReader(
+                        node=node, input=number, graph=place, position=position, axis=1
+                    )
+            continue
+        weighted = as_weighted(index, node)
+        if weighted is not None and weighted.kept is None:
+            yield reader(input=1, axis=weighted.axis)
+
+
+def _read_counts(proto: ModelProto) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for graph in all_graphs(proto.graph):
+        read = [name for node in graph.node for name in node.input]
+        for name in [*read, *(value.name for value in graph.output)]:
+            counts[name] = counts.get(name, 0) + 1
+    return counts
+
+
+def _is_large(main: GraphIndex, name: str) -> bool:
+    tensor = main.initializers[name]
+    large = math.prod(tensor.dims) >= LEAST_ENTRIES
+    return bool(large and tensor.data_type == TensorProto.FLOAT and main.is_finite(name))
