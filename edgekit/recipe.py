@@ -97,8 +97,8 @@ class QuantizeWeights:
 
     ``container`` is what the device runs: ``int8`` integers that static or dynamic int8 takes
     over, or ``native`` kernels for 2, 4 and 8 bits with a scale per ``block`` inputs (MatMulNBits,
-    GatherBlockQuantized, INT4 for convolutions and recurrent layers), always of fixed width. ``weight_bits`` as in
-    ``quantize``.
+    GatherBlockQuantized, INT4 for convolutions and recurrent layers), always of fixed width.
+    ``weight_bits`` as in ``quantize``.
     """
 
     bits: Annotated[float, Within(1, 8)] = 4.0
