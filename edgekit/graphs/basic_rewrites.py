@@ -9,6 +9,7 @@ import onnxruntime as ort
 from onnx import ModelProto, NodeProto, TensorProto
 
 from edgekit.errors import PassRefused, first_line
+from edgekit.graphs.names import names_of, rename_added
 from edgekit.graphs.onnx_file import all_graphs, is_large, load, load_structure
 from edgekit.model import Model
 
@@ -71,9 +72,10 @@ def rewrite_basic(model: Model, folder: Path, *, without: Sequence[str] = ()) ->
         path.unlink(missing_ok=True)
     used = {node.domain for graph in all_graphs(proto.graph) for node in graph.node}
     used |= {f.domain for f in proto.functions}
-    before = load_structure(model.path).graph
-    if used - {node.domain for g in all_graphs(before) for node in g.node} - _STANDARD:
+    before = load_structure(model.path)
+    if used - {node.domain for g in all_graphs(before.graph) for node in g.node} - _STANDARD:
         return None
+    rename_added(proto, names_of(before))
     imports = [o for o in proto.opset_import if o.domain in used | {""}]
     del proto.opset_import[:]
     proto.opset_import.extend(imports)
