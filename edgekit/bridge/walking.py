@@ -12,6 +12,7 @@ from onnx import ModelProto, NodeProto, TensorProto, TypeProto, helper, numpy_he
 from edgekit.bridge.computed import SHAPE_ONLY, computed, constant_of, from_shape
 from edgekit.bridge.graph import Array, Shape
 from edgekit.bridge.sequences import Sequences
+from edgekit.bridge.stored_products import StoredProducts
 from edgekit.bridge.unrolling import Rounds, branch, rounds_of
 from edgekit.graphs.onnx_file import inner_graphs
 from edgekit.graphs.shapes import fixed_shape
@@ -56,6 +57,7 @@ class Walk:
         self.outputs = {value.name for value in proto.graph.output}
         self.alias: dict[str, str] = {}
         self.sequences = Sequences()
+        self.products = StoredProducts()
         self.kept: list[NodeProto] = []
         self.queue: deque[NodeProto | Rounds] = deque(proto.graph.node)
         self._opsets = {o.domain: o.version for o in proto.opset_import}
@@ -154,6 +156,8 @@ class Walk:
             self.alias[node.output[0]] = node.input[0]
             return True
         instead = self.sequences.instead(self, node)
+        if instead is None and self.fold_weights:
+            instead = self.products.instead(self, node)
         if instead is None:
             return False
         self.queue.extendleft(reversed(instead))

@@ -10,7 +10,7 @@ from edgekit.errors import PassRefused, UserError
 from edgekit.graphs.onnx_file import save
 from edgekit.model import Model
 from edgekit.passes import Work
-from edgekit.passes.conversion_cost import note_cost
+from edgekit.passes.growth import check_integers, note_size
 from edgekit.recipe import ToOnnx
 
 
@@ -29,5 +29,6 @@ def to_onnx(model: Model, settings: ToOnnx, work: Work) -> Path:
     proto = lift(graph)
     target = work.scratch / "lifted.onnx"
     save(proto, target)
-    note_cost(model, target, work)
+    check_integers(model, target)
+    note_size(model, target, work)
     return target

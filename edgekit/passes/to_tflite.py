@@ -12,7 +12,7 @@ from edgekit.graphs.lite_file import lite_census
 from edgekit.graphs.onnx_file import is_large, load, load_structure
 from edgekit.model import Model
 from edgekit.passes import Work
-from edgekit.passes.conversion_cost import note_cost
+from edgekit.passes.growth import check_integers, note_size
 from edgekit.recipe import Precision, ToTflite
 from edgekit_agent.files import write_whole
 
@@ -44,7 +44,8 @@ def to_tflite(model: Model, settings: ToTflite, work: Work) -> Path:
         raise PassRefused(error.message, hint=error.hint) from error
     write_whole(str(target), made)
     _check_stored(target, settings.precision)
-    note_cost(model, target, work)
+    check_integers(model, target)
+    note_size(model, target, work)
     return target
 
 
