@@ -9,24 +9,37 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from edgekit.graphs.observe import Values, observe
-from edgekit.graphs.onnx_file import signature
+from edgekit.graphs.onnx_file import opset, signature
+from edgekit.graphs.output_parts import judged_parts
 from edgekit_agent.records import Samples
 
 Doubles = NDArray[np.float64]
+Value = NDArray[np.generic]
 
 _LEAST = 1e-12
 # An output that is all but constant is not told apart by its last digits.
 _LEAST_SPREAD = 1e-3
 _SUMS_TO_ONE = 1e-3
+# Before 13 Softmax ran over all axes from its own on.
+_SOFTMAX_OF_ONE_AXIS = 13
 
 
 class Reference:
-    """The float outputs of a graph on a few samples, kept to hold others against."""
+    """The float outputs of a graph on a few samples, kept to hold others against.
+
+    A row of scores counts as the distribution it stands for, and diverges in nats (Kullback and
+    Leibler 1951): an output of two axes, or one that a Softmax over its last axis makes. Of any
+    other output the parts that it is put together from count alike, by their squared error over
+    their variance.
+    """
 
     def __init__(self, proto: ModelProto, parts: Sequence[Samples]) -> None:
-        self._parts = parts
+        self._samples = parts
         outputs = signature(proto).outputs
-        self._names = [o.name for o in outputs if np.dtype(o.dtype).kind == "f"]
+        floats = [o.name for o in outputs if np.dtype(o.dtype).kind == "f"]
+        self._parts = {name: judged_parts(proto, name) for name in floats}
+        self._scores = {name for name in floats if _ends_in_softmax(proto, name)}
+        self._names = list(dict.fromkeys(n for o in floats for n in (o, *self._parts[o])))
         self._known = list(observe(proto, self._names, parts)) if self._names else []
         self._spreads = {name: self._spread(name) for name in self._names}
 
@@ -36,33 +49,52 @@ class Reference:
         return bool(self._known)
 
     def divergence(self, proto: ModelProto) -> float:
-        """Mean over the samples of the divergence of all outputs; infinite where not finite.
-
-        A row of scores counts as the distribution it stands for, and diverges in nats
-        (Kullback and Leibler 1951); any other output by its squared error over its variance.
-        """
+        """Mean over the samples of the divergence of all outputs; infinite where not finite."""
+        parts = {output: self._pairs(proto, output) for output in self._parts}
+        names = [n for o, pairs in parts.items() for n in (o, *(new for _, new in pairs))]
         total = 0.0
         for known, values in zip(
-            self._known, observe(proto, self._names, self._parts), strict=True
+            self._known, observe(proto, list(dict.fromkeys(names)), self._samples), strict=True
         ):
-            total += sum(self._of(name, known, values) for name in self._names)
+            total += sum(self._of(output, pairs, known, values) for output, pairs in parts.items())
         return total / len(self._known)
 
-    def _of(self, name: str, known: Values, values: Values) -> float:
-        before, after = (v[name].astype(np.float64) for v in (known, values))
+    def _pairs(self, proto: ModelProto, output: str) -> list[tuple[str, str]]:
+        """The parts of an output here and in another graph; the whole of it if they differ."""
+        olds, news = self._parts[output], judged_parts(proto, output)
+        return list(zip(olds, news, strict=True)) if len(olds) == len(news) else [(output, output)]
+
+    def _of(
+        self, output: str, pairs: Sequence[tuple[str, str]], known: Values, values: Values
+    ) -> float:
+        before, after = (v[output].astype(np.float64) for v in (known, values))
         if before.shape != after.shape or not before.size:
             return float("inf") if before.shape != after.shape else 0.0
+        is_finite = bool(np.isfinite(before).all())
+        if not np.isfinite(after[np.isfinite(before)]).all():
+            return float("inf")
+        one = len(self._parts[output]) == 1
+        if is_finite and output in self._scores:
+            rows = (-1, before.shape[-1])
+            return _kullback_leibler(before.reshape(rows), after.reshape(rows))
+        if is_finite and one and before.ndim == 2 and before.shape[1] > 1:
+            return _kullback_leibler(before, after)
+        errors = [self._relative(old, known[old], values[new]) for old, new in pairs]
+        return sum(errors) / len(errors)
+
+    def _relative(self, part: str, old: Value, new: Value) -> float:
+        before, after = old.astype(np.float64), new.astype(np.float64)
+        if before.shape != after.shape:
+            return float("inf")
         kept = np.isfinite(before)
         if not np.isfinite(after[kept]).all():
             return float("inf")
-        if before.ndim == 2 and before.shape[1] > 1 and kept.all():
-            return _kullback_leibler(before, after)
         if not kept.any():
             return 0.0
-        return float(np.square(after[kept] - before[kept]).mean() / self._spreads[name])
+        return float(np.square(after[kept] - before[kept]).mean() / self._spreads[part])
 
     def _spread(self, name: str) -> float:
-        """Variance of an output over all samples, not much below its mean square."""
+        """Variance of a value over all samples, not much below its mean square."""
         count, total, square = 0, 0.0, 0.0
         for values in self._known:
             row = values[name].astype(np.float64)
@@ -71,6 +103,17 @@ class Reference:
             square += float(np.square(row).sum())
         mean, power = total / max(count, 1), square / max(count, 1)
         return max(power - mean**2, _LEAST_SPREAD * power, _LEAST)
+
+
+def _ends_in_softmax(proto: ModelProto, output: str) -> bool:
+    """Whether an output is what a Softmax over its last axis makes."""
+    made = [node for node in proto.graph.node if output in node.output]
+    if not made or made[0].op_type != "Softmax" or opset(proto) < _SOFTMAX_OF_ONE_AXIS:
+        return False
+    shapes = {v.name: v.type.tensor_type.shape for v in proto.graph.output}
+    rank = len(shapes[output].dim)
+    axis = next((a.i for a in made[0].attribute if a.name == "axis"), -1)
+    return axis in (-1, rank - 1) and rank > 1
 
 
 def _kullback_leibler(before: Doubles, after: Doubles) -> float:

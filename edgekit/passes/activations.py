@@ -11,11 +11,11 @@ from typing import get_args
 from edgekit.data import rows_of
 from edgekit.errors import PassRefused
 from edgekit.graphs.index import GraphIndex
+from edgekit.graphs.output_parts import output_values
 from edgekit.graphs.placement import Placement
 from edgekit.graphs.probes import watch_entries, watch_extremes
 from edgekit.passes import Work
 from edgekit.passes.affine import Affine, unsigned_affine
-from edgekit.passes.output_errors import output_values
 from edgekit.passes.ranges import Extremes, Histograms, Seen, estimate
 from edgekit.recipe import Estimator, QuantizeStatic
 from edgekit_agent.records import Samples

@@ -41,7 +41,13 @@ class FloatLayer:
     dequantized: bool  # its weight, at each inference
 
 
-def settle_kernels(proto: ModelProto, work: Work, *, known: Mapping[str, str] = _NOTHING) -> None:
+def settle_kernels(
+    proto: ModelProto,
+    work: Work,
+    *,
+    known: Mapping[str, str] = _NOTHING,
+    told: Set[str] = frozenset(),
+) -> None:
     """See that a quantized model runs in integers, and tell the user which layers do not, and why.
 
     What onnxruntime really runs is read from the graph that it makes of the file when it loads it.
@@ -52,6 +58,7 @@ def settle_kernels(proto: ModelProto, work: Work, *, known: Mapping[str, str] = 
         proto: the model, edited in place; to be called before ``compact`` takes the names.
         work: of the pass.
         known: reasons by operator that the pass has of its own.
+        told: first outputs of the layers that the pass has told the user of already.
     """
     if is_large(proto):
         return
@@ -60,7 +67,7 @@ def settle_kernels(proto: ModelProto, work: Work, *, known: Mapping[str, str] = 
     if slow and _widen_at_load(proto, slow):
         found = float_layers(proto, work.scratch, known)
     reasons: dict[str, list[str]] = defaultdict(list)
-    for layer in found:
+    for layer in (each for each in found if each.output not in told):
         reasons[layer.reason].append(layer.name)
     for reason, names in reasons.items():
         work.note(f"computed in float: {_listed(names)}: {reason}")

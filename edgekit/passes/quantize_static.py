@@ -54,13 +54,13 @@ def quantize_static(model: Model, settings: QuantizeStatic, work: Work) -> Path:
         prepared = open_source(model, work, _OPSET).proto
         reason = why_nothing(prepared, ops=WEIGHT_OPS, least=LEAST_STORED)
         raise PassRefused(f"nothing to quantise: {reason}")
-    made = proto
+    made, in_float = proto, frozenset[str]()
     if placement.weighted:
         folds = fold_samples(work.calibration, settings.max_samples)
         index, version = Refiner(index, settings, work, folds, largest).refine()
-        made = written(index, version, largest)
+        made, in_float = written(index, version, largest), version.in_float
     bring_back(made, work.scratch)
-    settle_kernels(made, work)
+    settle_kernels(made, work, told=in_float)
     share_transposed(made)
     if half:
         narrow_matrices(made)

@@ -12,9 +12,10 @@ from onnx import TensorProto, ValueInfoProto, helper
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.instrument import open_offloaded
 from edgekit.graphs.observe import Tick, feed, input_tensors
+from edgekit.graphs.output_parts import judged_parts
 from edgekit.graphs.placement import Placement
 from edgekit.passes.affine import Affine, symmetric_scales
-from edgekit.passes.output_errors import OutputErrors, judged_parts, squared
+from edgekit.passes.output_errors import OutputErrors, squared
 from edgekit.passes.shadows import Shadows
 from edgekit_agent.records import Samples
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from onnx import ModelProto, ValueInfoProto
 
 from edgekit.graphs.index import GraphIndex
+from edgekit.graphs.output_parts import judged_parts
 from edgekit.graphs.placement import place
 from edgekit.passes.affine import Affine
 from edgekit.passes.bias_correction import Shifts, apply_shifts
-from edgekit.passes.output_errors import OutputErrors, judged_parts, output_errors
+from edgekit.passes.output_errors import OutputErrors, output_errors
 from edgekit.passes.qdq import Writer
 from edgekit_agent.records import Samples
 

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from edgekit.graphs.index import GraphIndex
+from edgekit.graphs.output_parts import judged_parts, output_values
 from edgekit.graphs.placement import place
 from edgekit.passes.affine import unsigned_affine
-from edgekit.passes.output_errors import OutputErrors, judged_parts, output_errors, output_values
+from edgekit.passes.output_errors import OutputErrors, output_errors
 from edgekit.passes.trials import Version, written
 from tests.tiny import normal, proto, samples
 
