@@ -22,9 +22,10 @@ from edgekit.passes import Work
 from edgekit.passes.agreement import Agreement
 from edgekit.passes.crash import how_to_report, write_crash
 from edgekit.passes.running import Made, run_checked
+from edgekit.profile import load_profile, weight_bits
 from edgekit.progress import Tick
 from edgekit.project import FILE_NAME, Project, load_project
-from edgekit.recipe import LowRank, PruneChannels, Step
+from edgekit.recipe import LowRank, PruneChannels, Step, with_weight_bits
 from edgekit.slowdown import slowdown_note
 from edgekit.store import Store, default_root
 from edgekit_agent.files import whole_file
@@ -89,6 +90,7 @@ def apply(
     project = load_project(folder)
     model = find_model(folder, path, project, trusted=trusted, tick=tick)
     project = with_dims(project, model, dims or {})
+    step = _with_bits(step, project)
     source = data or project.data.calibration
     _check_out(out, _inputs(path, model, folder, source))
     calibration = _calibration(source, model, folder, project)
@@ -136,6 +138,13 @@ def _run(step: Step, model: Model, work: Work, store: Store) -> Made:
     except PassCrash as crash:
         hint = how_to_report(write_crash(crash, store.root))
         raise PassCrash(crash.message, report=crash.report, hint=hint) from crash
+
+
+def _with_bits(step: Step, project: Project) -> Step:
+    """The step with the bits of int8 weights that the project's device, if any, takes."""
+    device = project.build.device
+    bits = weight_bits(load_profile(device) if device is not None else None)
+    return with_weight_bits(step, bits)
 
 
 def _macs(

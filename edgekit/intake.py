@@ -18,10 +18,10 @@ from edgekit.gate import Limits
 from edgekit.graphs.onnx_file import is_large, load, load_structure, save
 from edgekit.graphs.reading import check_fed_sizes
 from edgekit.model import Model
-from edgekit.profile import AnyRuntime, DeviceProfile, load_profile
+from edgekit.profile import AnyRuntime, DeviceProfile, load_profile, weight_bits
 from edgekit.progress import Tick, silent
 from edgekit.project import PreprocessSettings, Project, load_project
-from edgekit.recipe import Recipe, Step, ToTflite
+from edgekit.recipe import Recipe, Step, ToTflite, with_weight_bits
 from edgekit.runtimes import Runtimes, runtimes
 from edgekit.store import Store, default_root
 
@@ -126,7 +126,7 @@ def take_in(request: Request, tick: Tick = silent) -> Intake:
         out=out,
         seed=seed,
         store=store,
-        recipe=_asked(request.recipe, model, dims, seed) if request.recipe else None,
+        recipe=_asked(request.recipe, model, dims, seed, profile) if request.recipe else None,
     )
 
 
@@ -136,8 +136,12 @@ def _drop(request: Request, project: Project, profile: DeviceProfile) -> float:
     return next((d for d in asked if d is not None), profile.budget.accuracy_drop_points)
 
 
-def _asked(recipe: Recipe, model: Model, dims: Mapping[str, int], seed: int) -> Recipe:
-    return replace(recipe, seed=seed, steps=tuple(sized(s, model, dims) for s in recipe.steps))
+def _asked(
+    recipe: Recipe, model: Model, dims: Mapping[str, int], seed: int, profile: DeviceProfile
+) -> Recipe:
+    bits = weight_bits(profile)
+    steps = (with_weight_bits(sized(s, model, dims), bits) for s in recipe.steps)
+    return replace(recipe, seed=seed, steps=tuple(steps))
 
 
 def find_model(

@@ -16,8 +16,8 @@ from edgekit.graphs.rewrite import QUANTISED_ALREADY
 from edgekit.intake import Intake, Request, take_in
 from edgekit.model import Model
 from edgekit.passes.crash import crash_of, is_crash
-from edgekit.places import HOST, weight_bits
-from edgekit.profile import RuntimeName
+from edgekit.places import HOST
+from edgekit.profile import RuntimeName, weight_bits
 from edgekit.progress import Tick
 from edgekit.recipe import Recipe
 from edgekit.results import Build, Candidate, Rejected

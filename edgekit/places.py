@@ -16,9 +16,8 @@ from typing import Protocol
 from edgekit.errors import DeviceError
 from edgekit.evaluate import Agent, agent_progress
 from edgekit.model import Model
-from edgekit.profile import DeviceProfile, RuntimeName, RuntimeSpec, saturates
+from edgekit.profile import DeviceProfile, RuntimeName, RuntimeSpec
 from edgekit.progress import Tick
-from edgekit.recipe import WeightBits
 from edgekit.remote.agent_file import agent_file
 from edgekit.remote.deploy import check_machine, ensure_runtime
 from edgekit.remote.session import LOCAL, Progress, Session, open_session
@@ -68,14 +67,6 @@ class HostPlace:
     def identity(self, runtime: RuntimeName) -> str:
         """As ``host_identity``."""
         return host_identity(runtime)
-
-
-def weight_bits(profile: DeviceProfile) -> WeightBits:
-    """Bits of int8 weights that saturate neither on the device nor on this machine, its judge."""
-    _, isa = name_and_isa()
-    hardware = profile.hardware
-    both = ((hardware.arch, hardware.isa), (platform.machine(), isa))
-    return 7 if any(saturates(*machine) for machine in both) else 8
 
 
 def host_identity(runtime: RuntimeName) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import tomllib
 from collections.abc import Sequence
 from importlib import resources
@@ -14,6 +15,8 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import ErrorDetails
 
 from edgekit.errors import UserError, reason
+from edgekit.recipe import IntegerBits
+from edgekit_agent.cpu import name_and_isa
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -144,6 +147,18 @@ def shipped_names() -> list[str]:
     return sorted(
         f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")
     )
+
+
+def weight_bits(profile: DeviceProfile | None) -> IntegerBits:
+    """Bits of int8 weights that saturate neither on this machine nor on a device, if one is known.
+
+    This machine counts because it judges what is made for the device.
+    """
+    _, isa = name_and_isa()
+    machines = [(platform.machine(), isa)]
+    if profile is not None:
+        machines.append((profile.hardware.arch, profile.hardware.isa))
+    return 7 if any(saturates(arch, each) for arch, each in machines) else 8
 
 
 def load_profile(name: str) -> DeviceProfile:

@@ -29,7 +29,8 @@ class Within:
 SampleCount = Annotated[int, Within(1)]
 Estimator = Literal["minmax", "average", "percentile", "entropy", "mse"]
 Ranges = Literal["auto", "minmax", "average", "percentile", "entropy", "mse"]
-WeightBits = Literal[7, 8]
+IntegerBits = Literal[7, 8]
+WeightBits = Literal["auto", 7, 8]
 FloatLayers = Literal["auto", "none"]
 Precision = Literal["same", "float16", "dynamic", "int16x8"]
 Kind = Literal["channels", "heads", "neurons", "layers"]
@@ -60,11 +61,12 @@ class QuantizeStatic:
     at most a fifth of the arithmetic; with ``none`` all layers are 8-bit.
 
     Weights of 7 bits saturate nowhere; those of 8 are for processors with 8-bit dot products
-    (VNNI) and for Arm.
+    (VNNI) and for Arm. ``auto`` is 8 where the device of the project, if it names one, and this
+    machine are such, else 7.
     """
 
     ranges: Ranges = "auto"
-    weight_bits: WeightBits = 7
+    weight_bits: WeightBits = "auto"
     percentile: Annotated[float, Within(50, 100)] = 99.99
     max_samples: SampleCount = 512
     bias_correction: bool = True
@@ -79,7 +81,7 @@ class QuantizeDynamic:
     ``weight_bits`` as in ``quantize``.
     """
 
-    weight_bits: WeightBits = 7
+    weight_bits: WeightBits = "auto"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -108,7 +110,7 @@ class QuantizeWeights:
     widths: tuple[tuple[str, float], ...] = ()
     container: Literal["int8", "native"] = "int8"
     block: Literal[16, 32, 64, 128] = 32
-    weight_bits: WeightBits = 7
+    weight_bits: WeightBits = "auto"
     max_samples: SampleCount = 256
 
 
@@ -254,6 +256,17 @@ class Recipe:
     name: str
     steps: tuple[Step, ...] = field(default=())
     seed: int = 0
+
+
+def with_weight_bits(step: Step, bits: IntegerBits) -> Step:
+    """The step with so many bits for int8 weights where it leaves them open."""
+    settings = step.settings
+    if not isinstance(settings, QuantizeStatic | QuantizeDynamic | QuantizeWeights):
+        return step
+    if settings.weight_bits != "auto":
+        return step
+    fixed = dataclasses.replace(settings, weight_bits=bits)
+    return dataclasses.replace(step, settings=fixed)
 
 
 def candidate_key(

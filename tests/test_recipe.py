@@ -56,7 +56,7 @@ def test_a_step_can_be_written_as_json_with_all_of_its_settings():
         "version": 1,
         "settings": {
             "ranges": "auto",
-            "weight_bits": 7,
+            "weight_bits": "auto",
             "percentile": 99.99,
             "max_samples": 512,
             "bias_correction": True,

@@ -26,6 +26,7 @@ from edgekit.passes.refinements import Refiner
 from edgekit.passes.sources import open_source
 from edgekit.passes.storage import LEAST_STORED, store_in_8_bits
 from edgekit.passes.trials import written
+from edgekit.passes.weight_bits import told_bits
 from edgekit.recipe import QuantizeStatic
 
 # QuantizeLinear has an axis, so per-channel parameters, since opset 13.
@@ -46,7 +47,7 @@ def quantize_static(model: Model, settings: QuantizeStatic, work: Work) -> Path:
     """
     if work.calibration is None:
         raise PassRefused("static quantisation needs calibration data")
-    largest = LARGEST[settings.weight_bits]
+    largest = LARGEST[told_bits(settings, work)]
     proto, found, half = _prepared(model, work, largest)
     index = GraphIndex(proto, work.scratch)
     placement = place(index)

@@ -30,6 +30,7 @@ from edgekit.passes.recurrent import RECURRENT
 from edgekit.passes.shared_weights import shared_layers
 from edgekit.passes.sources import open_source
 from edgekit.passes.stored_layers import StoredLayer, stored_layers
+from edgekit.passes.weight_bits import used_bits
 from edgekit.passes.weight_readers import LEAST_ENTRIES, weight_readers
 from edgekit.recipe import QuantizeWeights
 from edgekit_agent.records import Samples
@@ -156,7 +157,7 @@ def _room(proto: ModelProto, rows: Sequence[Row], settings: QuantizeWeights) -> 
             f"{weights} weights, too few for anything",
             hint=f"{least} bytes are the least to try",
         )
-    return float(min(bits, settings.weight_bits))
+    return float(min(bits, used_bits(settings)))
 
 
 def _other_bytes(proto: ModelProto, rows: Sequence[Row]) -> float:

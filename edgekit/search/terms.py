@@ -10,6 +10,7 @@ from edgekit.model import Format
 from edgekit.passes import step
 from edgekit.recipe import (
     Clean,
+    IntegerBits,
     Precision,
     QuantizeDynamic,
     QuantizeStatic,
@@ -21,7 +22,6 @@ from edgekit.recipe import (
     Target,
     ToOnnx,
     ToTflite,
-    WeightBits,
 )
 from edgekit.results import Candidate, Check, Rejected
 
@@ -48,7 +48,7 @@ class Terms:
 
     source: Format
     formats: tuple[Format, ...]
-    weight_bits: WeightBits
+    weight_bits: IntegerBits
     seed: int
     dims: tuple[tuple[str, int], ...] = ()
     target: Target = "litert"
