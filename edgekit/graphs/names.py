@@ -49,9 +49,7 @@ def rename_added(proto: ModelProto, known: Collection[str]) -> None:
     _rename(proto.graph, {}, set(known), set(known) | names_of(proto))
 
 
-def _rename(
-    graph: GraphProto, outer: Mapping[str, str], known: set[str], taken: set[str]
-) -> None:
+def _rename(graph: GraphProto, outer: Mapping[str, str], known: set[str], taken: set[str]) -> None:
     """Rename in a graph and its branches; ``taken`` grows by the new names."""
     defined = [tensor.name for tensor in graph.initializer]
     defined += [value.name for value in graph.input]

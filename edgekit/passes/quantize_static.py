@@ -20,12 +20,14 @@ from edgekit.passes.affine import LARGEST
 from edgekit.passes.embeddings import quantize_embeddings
 from edgekit.passes.folds import fold_samples
 from edgekit.passes.integer_kernels import settle_kernels
+from edgekit.passes.product_trials import ProductTrials
 from edgekit.passes.reasons import WEIGHT_OPS, why_nothing
+from edgekit.passes.recurrent import RECURRENT
 from edgekit.passes.recurrent_trials import quantize_layers
 from edgekit.passes.refinements import Refiner
 from edgekit.passes.sources import open_source
 from edgekit.passes.storage import LEAST_STORED, store_in_8_bits
-from edgekit.passes.trials import written
+from edgekit.passes.trials import Version
 from edgekit.passes.weight_bits import told_bits
 from edgekit.recipe import QuantizeStatic
 
@@ -59,7 +61,8 @@ def quantize_static(model: Model, settings: QuantizeStatic, work: Work) -> Path:
     if placement.weighted:
         folds = fold_samples(work.calibration, settings.max_samples)
         index, version = Refiner(index, settings, work, folds, largest).refine()
-        made, in_float = written(index, version, largest), version.in_float
+        made = _fastest(index, version, largest, model, work)
+        in_float = version.in_float
     bring_back(made, work.scratch)
     settle_kernels(made, work, told=in_float)
     share_transposed(made)
@@ -69,6 +72,15 @@ def quantize_static(model: Model, settings: QuantizeStatic, work: Work) -> Path:
     target = work.scratch / "static.onnx"
     save(made, target)
     return target
+
+
+def _fastest(
+    index: GraphIndex, version: Version, largest: int, model: Model, work: Work
+) -> ModelProto:
+    """The 8-bit model; beside recurrent layers, products are dynamic where that is faster."""
+    kinds = {node.op_type.removeprefix("DynamicQuantize") for node in index.graph.node}
+    trials = ProductTrials(index, version, largest)
+    return trials.fastest(model, work) if kinds & RECURRENT else trials.write(frozenset())
 
 
 def _is_weighted(index: GraphIndex, node: NodeProto) -> bool:

@@ -1,0 +1,133 @@
+"""MatMul and Gemm on integers, their inputs quantized at run time."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import ModelProto, NodeProto, TensorProto, helper
+
+from edgekit.graphs.index import GraphIndex
+from edgekit.graphs.placement import Weighted, as_weighted
+from edgekit.passes.affine import Floats, symmetric_scales, to_int8
+
+PRODUCTS = frozenset({"MatMul", "Gemm"})
+
+
+def make_products_dynamic(
+    proto: ModelProto,
+    largest: int,
+    *,
+    only: Collection[str] | None = None,
+    folder: Path | None = None,
+) -> int:
+    """Replace MatMul and Gemm with stored weights by integer ones, in place; in inner graphs too.
+
+    Args:
+        proto: the model.
+        largest: magnitude of the largest integer.
+        only: what the nodes make that are meant; ``None`` = all.
+        folder: holds the weights where they are offloaded.
+
+    Returns:
+        How many were replaced.
+    """
+    weights: dict[tuple[str, int], tuple[str, str]] = {}
+    inner = GraphIndex(proto, folder).inner()
+    replaced = sum(_Writer(index, weights, largest, only).write() for index in inner)
+    replaced += _Writer(GraphIndex(proto, folder), weights, largest, only).write()
+    GraphIndex(proto, folder).drop_unread_constants()
+    return replaced
+
+
+class _Writer:
+    def __init__(
+        self,
+        index: GraphIndex,
+        weights: dict[tuple[str, int], tuple[str, str]],
+        largest: int,
+        only: Collection[str] | None,
+    ) -> None:
+        self.index = index
+        self.largest = largest
+        self.only = only
+        self.nodes: list[NodeProto] = []
+        self.activations: dict[str, tuple[str, str, str]] = {}
+        self.weights = weights  # shared by all graphs of the model
+
+    def write(self) -> int:
+        """Rewrite the graph; returns the number of nodes replaced."""
+        replaced = 0
+        for node in self.index.graph.node:
+            weighted = self._meant(node)
+            if weighted:
+                self._matmul(weighted)
+                replaced += 1
+            else:
+                self.nodes.append(node)
+        read = {name for node in self.nodes for name in node.input}
+        read |= self.index.outputs | self.index.inner_reads
+        # What dequantised a weight that is now multiplied as it is has no reader left.
+        self.index.replace_nodes(
+            [
+                node
+                for node in self.nodes
+                if node.op_type != "DequantizeLinear" or node.output[0] in read
+            ]
+        )
+        return replaced
+
+    def _meant(self, node: NodeProto) -> Weighted | None:
+        if node.op_type not in PRODUCTS or (
+            self.only is not None and node.output[0] not in self.only
+        ):
+            return None
+        return as_weighted(self.index, node)
+
+    def _add(self, op: str, inputs: list[str], stem: str, **attributes: int) -> str:
+        output = self.index.fresh(stem)
+        self.nodes.append(helper.make_node(op, inputs, [output], **attributes))
+        return output
+
+    def _matmul(self, weighted: Weighted) -> None:
+        """MatMulInteger, then the product of both scales, then the bias."""
+        source = weighted.node.input[0]
+        integer, scale, zero = self._quantized(source)
+        weight, weight_scales = self._weight(weighted)
+        product = self._add("MatMulInteger", [integer, weight, zero], "i")
+        real = self._add("Cast", [product], "c", to=TensorProto.FLOAT)
+        scales = self._add("Mul", [scale, weight_scales], "s")
+        output = weighted.node.output[0]
+        if weighted.bias is None:
+            self.nodes.append(helper.make_node("Mul", [real, scales], [output]))
+        else:
+            scaled = self._add("Mul", [real, scales], "m")
+            self.nodes.append(helper.make_node("Add", [scaled, weighted.bias], [output]))
+
+    def _quantized(self, name: str) -> tuple[str, str, str]:
+        """Integer, scale and zero point of an activation; made once for all its readers."""
+        if name not in self.activations:
+            outputs = [self.index.fresh(stem) for stem in ("q", "qs", "qz")]
+            self.nodes.append(helper.make_node("DynamicQuantizeLinear", [name], outputs))
+            self.activations[name] = (outputs[0], outputs[1], outputs[2])
+        return self.activations[name]
+
+    def _weight(self, weighted: Weighted) -> tuple[str, str]:
+        """int8 weight [in, out] and its scales [out]."""
+        key = (weighted.weight, weighted.axis)
+        if key not in self.weights:
+            integers, scales = self._integers(weighted)
+            if weighted.axis == 0:
+                integers = integers.T
+            names = (self.index.add_constant("w", integers), self.index.add_constant("ws", scales))
+            self.weights[key] = names
+        return self.weights[key]
+
+    def _integers(self, weighted: Weighted) -> tuple[NDArray[np.int8], Floats]:
+        weight = self.index.float_constant(weighted.weight)
+        if weighted.kept is not None:
+            return weight.astype(np.int8), self.index.float_constant(weighted.kept.scales)
+        scales = symmetric_scales(weight, weighted.axis, self.largest)
+        return to_int8(weight, scales, weighted.axis, self.largest), scales

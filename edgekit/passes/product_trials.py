@@ -1,0 +1,102 @@
+"""Which products of a static int8 model are better quantized at run time, by measured time."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from pathlib import Path
+
+import onnxruntime as ort
+from onnx import ModelProto
+
+from edgekit.graphs.index import GraphIndex
+from edgekit.graphs.onnx_file import open_session
+from edgekit.graphs.placement import Weighted, place
+from edgekit.model import Model
+from edgekit.passes import Work
+from edgekit.passes.dynamic_products import PRODUCTS, make_products_dynamic
+from edgekit.passes.probes import probes
+from edgekit.passes.timing import time_ratio
+from edgekit.passes.trials import Version, written
+
+# More products than this take too long to try one by one.
+_MOST_LAYERS = 24
+# A version counts as faster below this part of the other's time.
+_FASTER = 0.95
+_FILE = "products.onnx"
+
+
+class ProductTrials:
+    """Times versions of one model on this machine, some products of it quantized at run time.
+
+    Between recurrent layers, products often have few rows and stand alone, so that the
+    QuantizeLinear and DequantizeLinear around them are not made up for.
+
+    Args:
+        index: the float model, its weights offloaded.
+        version: the choices of its 8-bit version.
+        largest: magnitude of the largest integer weight.
+    """
+
+    def __init__(self, index: GraphIndex, version: Version, largest: int) -> None:
+        self.index = index
+        self.version = version
+        self.largest = largest
+
+    def write(self, dynamic: frozenset[str]) -> ModelProto:
+        """The 8-bit model in which these products are quantized at run time."""
+        in_float = self.version.in_float | dynamic
+        version = dataclasses.replace(self.version, in_float=in_float)
+        made = written(self.index, version, self.largest)
+        if dynamic:
+            make_products_dynamic(made, self.largest, only=dynamic, folder=self.index.folder)
+        return made
+
+    def fastest(self, model: Model, work: Work) -> ModelProto:
+        """The version that takes the least time, of all static, all dynamic, and in between.
+
+        Args:
+            model: the file that it was read from: says what to feed.
+            work: of the pass; is told of the products that are quantized at run time.
+        """
+        products = self._products()
+        names = [w.node.output[0] for w in products]
+        static = self.write(frozenset())
+        if not names or len(names) > _MOST_LAYERS:
+            return static
+        feed = dict(next(probes(model, work.calibration, seed=work.seed)).feed)
+        chosen: frozenset[str] = frozenset()
+        best = self._session(static)
+        tried = [frozenset(names)] if len(names) > 1 else []
+        for number, other in enumerate([*tried, *names]):
+            work.progress("static or dynamic", number, len(names) + len(tried))
+            changed = other if isinstance(other, frozenset) else chosen ^ {other}
+            session = self._session(self.write(changed))
+            if (
+                time_ratio(partial(best.run, None, feed), partial(session.run, None, feed))
+                < _FASTER
+            ):
+                chosen, best = changed, session
+        if not chosen:
+            return static
+        told = [w.node.name or w.node.output[0] for w in products if w.node.output[0] in chosen]
+        work.note(f"quantized at run time, which is faster on this machine: {', '.join(told)}")
+        return self.write(chosen)
+
+    def _products(self) -> list[Weighted]:
+        placement = place(self.index, self.version.in_float)
+        return [w for w in placement.weighted if w.node.op_type in PRODUCTS]
+
+    def _session(self, made: ModelProto) -> ort.InferenceSession:
+        path = self._folder / _FILE
+        path.write_bytes(made.SerializeToString())
+        try:
+            return open_session(path)
+        finally:
+            path.unlink()
+
+    @property
+    def _folder(self) -> Path:
+        if self.index.folder is None:
+            raise ValueError("the weights are not offloaded")
+        return self.index.folder
