@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from onnx import NodeProto, TensorProto
 
+from edgekit.graphs.contractions import Contraction, contraction_of
 from edgekit.graphs.index import GraphIndex, attribute
 
 # Integer kernels exist for these; worth it only between values that are 8-bit anyway.
@@ -48,6 +49,7 @@ class Weighted:
     bias: str | None
     kept: Kept | None  # integers and scales of a weight that is quantised already
     output: str  # after the activation function that the output's range absorbs
+    contraction: Contraction | None = None  # where it is none of these three (``as_product``)
 
 
 @dataclass(kw_only=True)
@@ -127,6 +129,45 @@ def as_weighted(index: GraphIndex, node: NodeProto) -> Weighted | None:
         return None
     output = _absorbing(index, node.output[0])
     return Weighted(node=node, weight=weight, axis=axis, bias=bias, kept=kept, output=output)
+
+
+def as_product(index: GraphIndex, node: NodeProto) -> Weighted | None:
+    """The node as one that multiplies what it reads with a stored weight, of any kind.
+
+    Besides those of ``as_weighted``: ConvTranspose, MatMul with a weight of more axes or on the
+    left, Einsum of two factors, and what LSTM, GRU and RNN read.
+    """
+    found = as_weighted(index, node)
+    if found is not None:
+        return found
+    if node.op_type == "ConvTranspose" and _is_standard(node):
+        return _transposed(index, node)
+    contraction = contraction_of(index, node)
+    if contraction is None:
+        return None
+    weight = node.input[contraction.place]
+    if not _is_float(index, weight) or not index.is_finite(weight):
+        return None
+    return Weighted(
+        node=node,
+        weight=weight,
+        axis=contraction.outputs[0],
+        bias=None,
+        kept=None,
+        output=node.output[0],
+        contraction=contraction,
+    )
+
+
+def _transposed(index: GraphIndex, node: NodeProto) -> Weighted | None:
+    weight = node.input[1]
+    if node.input[0] in index.initializers or not _is_float(index, weight):
+        return None
+    bias = node.input[2] if len(node.input) > 2 and node.input[2] else None
+    stored = [weight, *([bias] if bias else [])]
+    if not all(_is_float(index, name) and index.is_finite(name) for name in stored):
+        return None
+    return Weighted(node=node, weight=weight, axis=1, bias=bias, kept=None, output=node.output[0])
 
 
 def is_table(index: GraphIndex, name: str) -> bool:

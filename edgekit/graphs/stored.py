@@ -20,7 +20,7 @@ from edgekit.graphs.onnx_file import (
     load,
     load_structure,
 )
-from edgekit.graphs.placement import as_weighted, is_table
+from edgekit.graphs.placement import as_product, is_table
 
 _FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
 # Smaller tables are no embeddings.
@@ -89,7 +89,7 @@ def _zeros(proto: ModelProto) -> float:
     compute_in_float32(proto)
     widen_weights(proto)
     index = GraphIndex(proto)
-    weighted = (as_weighted(index, node) for node in index.graph.node)
+    weighted = (as_product(index, node) for node in index.graph.node)
     names = [w.weight for w in weighted if w and not w.kept and index.only_reader(w.weight)]
     names += [name for name in index.initializers if _is_table(index, name)]
     zeros = entries = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from edgekit.graphs.channels import Channels, Family
 from edgekit.graphs.index import GraphIndex
+from edgekit.passes.fixed_readers import FixedReader
 from edgekit.passes.grids import Doubles
-from edgekit.passes.readers import Reader
+from edgekit.passes.readers import Reader, Readers
 
 # A family is emptied in so many rounds; after each the others are judged anew.
 _ROUNDS = 48
@@ -54,17 +55,20 @@ def magnitudes(channels: Channels, family: Family) -> dict[int, float]:
     return power
 
 
-def second_order(channels: Channels, family: Family, readers: Sequence[Reader]) -> Ranking | None:
+def second_order(channels: Channels, family: Family, readers: Readers) -> Ranking | None:
     """Groups in the order in which they can go with the least error in what reads them.
 
     The error is what remains when each reader makes up for those that are gone, relative to the
     variance of what it makes; after each round weights and curvature are those of what is left.
+    Weights that cannot be refitted lose all that they read of a group.
     ``None`` where no layer reads the family.
 
     Source: Hassibi and Stork 1993, "Second order derivatives for network pruning: Optimal Brain
     Surgeon", of whole channels as Kurtic et al. 2023, "ZipLM".
     """
-    states = [s for s in (_state(channels, family, r) for r in readers) if s is not None]
+    found = [_state(channels, family, reader) for reader in readers.fitted]
+    lost = [_lost(channels, family, reader) for reader in readers.fixed]
+    states: list[_State | _Lost] = [s for s in (*found, *lost) if s is not None]
     if not states:
         return None
     left = np.array(family.groups)
@@ -126,17 +130,32 @@ class _State:
             inverse[out, out] = 1
 
 
-def _state(channels: Channels, family: Family, reader: Reader) -> _State | None:
-    members = channels.members(reader.labels)
-    kernel = reader.kernel
+@dataclass
+class _Lost:
+    """One weight that is not refitted: what each group's going costs, whatever else went."""
+
+    costs: Mapping[int, float]
+
+    def errors(self, groups: NDArray[np.intp]) -> Doubles:
+        """What each group's going costs."""
+        return np.array([self.costs.get(group, 0.0) for group in groups.tolist()])
+
+    def remove(self, groups: NDArray[np.intp]) -> None:
+        """Nothing makes up for groups that go."""
+
+
+def _lost(channels: Channels, family: Family, reader: FixedReader) -> _Lost | None:
     wanted = set(family.groups)
-    inputs: dict[int, list[int]] = {}
-    for position, groups in enumerate(members.tolist()):
-        for group in groups:
-            if group in wanted:
-                inputs.setdefault(group, []).extend(
-                    range(position * kernel, (position + 1) * kernel)
-                )
+    costs: dict[int, float] = {}
+    for position, groups in enumerate(channels.members(reader.labels).tolist()):
+        for group in wanted.intersection(groups):
+            costs[group] = costs.get(group, 0.0) + float(reader.costs[position])
+    return _Lost(costs=costs) if costs else None
+
+
+def _state(channels: Channels, family: Family, reader: Reader) -> _State | None:
+    wanted = set(family.groups)
+    inputs = {g: places for g, places in reader.places(channels).items() if g in wanted}
     if not inputs:
         return None
     weight, second = reader.layer.matrix.copy(), reader.curvature()
@@ -145,6 +164,6 @@ def _state(channels: Channels, family: Family, reader: Reader) -> _State | None:
     return _State(
         weight=weight,
         inverse=(inverse + inverse.transpose(0, 2, 1)) / 2,
-        inputs={group: np.array(places, np.intp) for group, places in inputs.items()},
+        inputs=inputs,
         power=power + _TINY,
     )

@@ -13,7 +13,7 @@ from edgekit.graphs.divergence import Reference
 from edgekit.passes.gradients import gradient_scores
 from edgekit.passes.grids import Doubles
 from edgekit.passes.importance import Ranking, by_scores, magnitudes, second_order
-from edgekit.passes.readers import Reader, cut_and_refit
+from edgekit.passes.readers import Readers, cut_and_refit
 from edgekit.passes.widths import Ladder, steps_of
 from edgekit.progress import Tick
 from edgekit.recipe import PruneChannels
@@ -30,11 +30,11 @@ _TINY = 1e-30
 class Trial:
     """What ladders are made of: a graph's channels, what reads them, and outputs to hold them to.
 
-    ``readers`` are what is refitted when a family is cut alone.
+    ``readers`` are what is refitted when a family is cut alone, and what cannot be.
     """
 
     channels: Channels
-    readers: Sequence[Reader]
+    readers: Readers
     reference: Reference
     seen: Sequence[Samples]
     settings: PruneChannels
@@ -81,7 +81,7 @@ def _scores(trial: Trial, families: Sequence[Family], tick: Tick) -> dict[int, f
 def _measured(trial: Trial, ranking: Ranking, steps: tuple[int, ...]) -> Doubles:
     """Divergence of the outputs at each step, measured at some and told from costs between."""
     places = sorted({max(1, round(share * (len(steps) - 1))) for share in _PROBES})
-    readers = trial.readers if trial.settings.repair else ()
+    readers = trial.readers.fitted if trial.settings.repair else ()
     probed = [0.0]
     for place in places:
         going = permitted(trial.channels, ranking.order[: steps[place]])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -12,15 +12,19 @@ from numpy.typing import NDArray
 from onnx import NodeProto
 
 from edgekit.errors import PassRefused
-from edgekit.graphs.index import attribute
+from edgekit.graphs.contractions import Contraction
+from edgekit.graphs.index import GraphIndex, attribute
 from edgekit.graphs.observe import Values
+from edgekit.graphs.placement import Weighted
+from edgekit.passes.windows import patches, stride_through
 
-# Positions of one sample that a layer is shown: neighbours tell the same.
-_MAX_POSITIONS = 256
 # Power of an input that the samples never showed, against the mean of all.
 _LEAST_POWER = 1e-3
 # Positions that wait for others before they are multiplied.
 _MOST_WAITING = 512
+
+# Samples that a batch of a product of any rank counts as: its first axis may be no batch.
+_AT_ONCE = 16
 
 Array = NDArray[np.float32]
 N = TypeVar("N", bound=np.generic)
@@ -94,121 +98,153 @@ class Moments:
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """A node with a stored weight, as the matrix product it is. ``shape`` is the weight's."""
+    """A node with a stored weight, as the matrix product it is.
+
+    ``shape`` is the weight's, ``axis`` that of its output channels. ``contraction`` is the product
+    where it is none of Conv, ConvTranspose, Gemm or MatMul with a matrix on the right.
+    """
 
     node: NodeProto
     shape: tuple[int, ...]
-    axis: int  # of the output channels
+    axis: int
+    contraction: Contraction | None = None
+
+    @classmethod
+    def of(cls, index: GraphIndex, weighted: Weighted) -> Layer:
+        """The layer of a node with a stored weight."""
+        shape = tuple(index.initializers[weighted.weight].dims)
+        return cls(
+            node=weighted.node,
+            shape=shape,
+            axis=weighted.axis,
+            contraction=weighted.contraction,
+        )
+
+    @property
+    def read(self) -> str:
+        """The value that the weight is multiplied with."""
+        place = self.contraction.place if self.contraction else 1
+        name: str = self.node.input[1 - place]
+        return name
 
     @property
     def groups(self) -> int:
-        """Groups of a convolution; 1 otherwise."""
+        """Groups of a convolution or of a batched product; 1 otherwise."""
+        if self.contraction is not None:
+            return math.prod(self.shape[a] for a in self.contraction.groups)
         group = attribute(self.node, "group", 1)
-        return int(group) if isinstance(group, int) and self.node.op_type == "Conv" else 1
+        return int(group) if isinstance(group, int) and self._slides else 1
+
+    @property
+    def _slides(self) -> bool:
+        return str(self.node.op_type) in ("Conv", "ConvTranspose")
+
+    @property
+    def _is_transposed(self) -> bool:
+        return str(self.node.op_type) == "ConvTranspose"
 
     @property
     def sees(self) -> Hashable:
         """What layers with the same inputs have in common: value, and windows of it."""
         node = self.node
-        if node.op_type != "Conv":
+        if self.contraction is not None:
+            sizes = tuple(self.shape[a] for a in self.contraction.groups)
+            return self.read, self.contraction.read_groups, self.contraction.read_inputs, sizes
+        if not self._slides:
             return node.input[0], self.inputs
         window = sorted(a.SerializeToString(deterministic=True) for a in node.attribute)
-        return node.input[0], self.groups, self.shape[1:], *window
+        return node.input[0], node.op_type, self.groups, self.inputs, self.shape[2:], *window
+
+    @property
+    def channels(self) -> int:
+        """Output channels of all groups."""
+        if self.contraction is not None:
+            return self.groups * math.prod(self.shape[a] for a in self.contraction.outputs)
+        return self.shape[self.axis] * (self.groups if self._is_transposed else 1)
 
     @property
     def inputs(self) -> int:
         """Inputs of one output value."""
-        return math.prod(self.shape) // self.shape[self.axis]
+        return math.prod(self.shape) // self.channels
 
     def matrix(self, weight: NDArray[np.generic]) -> NDArray[np.float64]:
         """The weight as [G, O, I]."""
-        rows = np.moveaxis(weight, self.axis, 0).reshape(self.groups, -1, self.inputs)
+        if self.contraction is not None:
+            return self.contraction.matrix(weight).astype(np.float64)
+        if self._is_transposed:
+            kernel = weight.shape[2:]
+            turned = np.flip(weight, tuple(range(2, weight.ndim)))
+            turned = turned.reshape(self.groups, -1, weight.shape[1], *kernel).swapaxes(1, 2)
+            rows = turned.reshape(self.groups, weight.shape[1], -1)
+        else:
+            rows = np.moveaxis(weight, self.axis, 0).reshape(self.groups, -1, self.inputs)
         return rows.astype(np.float64)
 
     def weight(self, matrix: NDArray[N]) -> NDArray[N]:
         """The weight of a [G, O, I] matrix."""
+        if self.contraction is not None:
+            return self.contraction.weight(matrix, self.shape)
+        if self._is_transposed:
+            kernel = self.shape[2:]
+            turned = matrix.reshape(self.groups, self.shape[1], -1, *kernel).swapaxes(1, 2)
+            turned = np.flip(turned.reshape(self.shape), tuple(range(2, len(self.shape))))
+            return np.ascontiguousarray(turned)
         moved = [self.shape[self.axis], *self.shape[: self.axis], *self.shape[self.axis + 1 :]]
         return np.ascontiguousarray(np.moveaxis(matrix.reshape(moved), 0, self.axis))
 
-    @property
-    def value_axis(self) -> int:
-        """The axis of the output channels in what the node makes."""
-        return 1 if self.node.op_type == "Conv" else -1
+    def kept(self, stays: Mapping[int, NDArray[np.bool_]]) -> NDArray[np.bool_]:
+        """Which output channels of all groups stay, by which positions of the weight's axes do."""
+        if self.contraction is not None:
+            axes = (*self.contraction.groups, *self.contraction.outputs)
+            return _outer([stays[a] for a in axes])
+        if self._is_transposed and self.groups > 1:
+            groups: NDArray[np.bool_] = stays[0].reshape(self.groups, -1).max(axis=1)
+            return _outer([groups, stays[1]])
+        return stays[self.axis]
+
+    def made_shape(self, whole: Sequence[int]) -> tuple[int, ...]:
+        """The shape of the output, where one with other channels has the shape ``whole``."""
+        shape = list(whole)
+        found = self.contraction
+        if found is None:
+            shape[1 if self._slides else -1] = self.channels
+            return tuple(shape)
+        own = (*found.groups, *found.outputs)
+        for axis, mine in zip((*found.made_groups, *found.made_outputs), own, strict=True):
+            shape[axis] = self.shape[mine]
+        return tuple(shape)
 
     def made(self, value: Array) -> Array:
         """What the node makes of ``rows``, [positions, O]: the same positions of its output."""
-        moved = np.moveaxis(value, self.value_axis, -1)
-        count = math.prod(moved.shape[:-1])
-        step = _stride(count, max(1, value.shape[0]))
-        return moved[np.unravel_index(np.arange(0, count, step), moved.shape[:-1])]
+        if self.contraction is not None:
+            moved = self.contraction.made(value)
+            return moved[:: stride_through(len(moved), _AT_ONCE)]
+        last = np.moveaxis(value, 1 if self._slides else -1, -1)
+        moved = last.reshape(math.prod(last.shape[:-1]), last.shape[-1])
+        return moved[:: stride_through(len(moved), max(1, value.shape[0]))]
 
     def rows(self, value: Array) -> Array:
         """What an input tensor means to the layer, [G, positions, I]."""
-        if self.node.op_type == "Conv":
-            return _patches(self, value)
+        if self._slides:
+            return patches(self.node, value, self.shape[2:], self.groups)
+        if self.contraction is not None:
+            flat = self.contraction.rows(value, self.shape)
+            return flat[:, :: stride_through(flat.shape[1], _AT_ONCE)]
         flat = value.reshape(1, -1, value.shape[-1])
-        return flat[:, :: _stride(flat.shape[1], max(1, value.shape[0]))]
+        return flat[:, :: stride_through(flat.shape[1], max(1, value.shape[0]))]
 
     def results(self, value: Array) -> Array:
         """What the layer makes at the positions that ``rows`` takes, [G, positions, O]."""
-        last = np.moveaxis(value, 1, -1) if self.node.op_type == "Conv" else value
-        flat = last.reshape(-1, self.groups, last.shape[-1] // self.groups)
-        return flat[:: _stride(len(flat), max(1, value.shape[0]))].transpose(1, 0, 2)
+        made = self.made(value)
+        return made.reshape(len(made), self.groups, -1).transpose(1, 0, 2)
 
 
-def _stride(positions: int, samples: int) -> int:
-    """A step through the positions that meets every column and row, whatever their number."""
-    step = max(1, positions // (_MAX_POSITIONS * samples))
-    while math.gcd(step, positions) > 1:
-        step += 1
-    return step
-
-
-def _patches(layer: Layer, value: Array) -> Array:
-    """The windows that a convolution of any rank sees, [G, positions, I]."""
-    kernel = layer.shape[2:]
-    ones = [1] * len(kernel)
-    strides = _ints(layer.node, "strides", ones)
-    dilations = _ints(layer.node, "dilations", ones)
-    spans = [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
-    padded = np.pad(value, [(0, 0), (0, 0), *_pads(layer.node, value.shape[2:], spans, strides)])
-    axes = tuple(range(2, value.ndim))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, spans, axis=axes)
-    every = [slice(None), slice(None), *(slice(None, None, s) for s in strides)]
-    taps = [slice(None, None, d) for d in dilations]
-    windows = windows[(*every, *taps)]  # [N, C, positions..., kernel...]
-    rank = len(kernel)
-    moved = windows.transpose(0, *range(2, 2 + rank), 1, *range(2 + rank, 2 + 2 * rank))
-    count = math.prod(moved.shape[: 1 + rank])
-    step = _stride(count, value.shape[0])
-    picked = np.unravel_index(np.arange(0, count, step), moved.shape[: 1 + rank])
-    rows = moved[picked].reshape(len(picked[0]), layer.groups, layer.inputs)
-    return rows.transpose(1, 0, 2)
-
-
-def _pads(
-    node: NodeProto, shape: tuple[int, ...], spans: list[int], strides: list[int]
-) -> list[tuple[int, int]]:
-    """Zeros before and after each spatial axis (ONNX Conv)."""
-    automatic = attribute(node, "auto_pad", b"NOTSET")
-    if automatic in (b"SAME_UPPER", b"SAME_LOWER"):
-        needed = [
-            max((-(-size // stride) - 1) * stride + span - size, 0)
-            for size, span, stride in zip(shape, spans, strides, strict=True)
-        ]
-        halves = [(n // 2, n - n // 2) for n in needed]
-        return halves if automatic == b"SAME_UPPER" else [(b, a) for a, b in halves]
-    pads = (
-        _ints(node, "pads", [0] * (2 * len(spans)))
-        if automatic == b"NOTSET"
-        else [0] * (2 * len(spans))
-    )
-    return list(zip(pads[: len(spans)], pads[len(spans) :], strict=True))
-
-
-def _ints(node: NodeProto, name: str, default: list[int]) -> list[int]:
-    found = attribute(node, name, default)
-    return list(found) if isinstance(found, list) else default
+def _outer(masks: Sequence[NDArray[np.bool_]]) -> NDArray[np.bool_]:
+    """Positions of several axes together that stay where all of them do, the last one fastest."""
+    stays = np.ones(1, np.bool_)
+    for mask in masks:
+        stays = np.logical_and.outer(stays, mask).ravel()
+    return stays
 
 
 def gather_moments(layers: dict[str, Layer], stream: Iterable[Values]) -> dict[str, Moments]:
@@ -234,13 +270,13 @@ def gather_moments(layers: dict[str, Layer], stream: Iterable[Values]) -> dict[s
     for values in stream:
         for what, keys in sight.items():
             layer = layers[keys[0]]
-            value = values[layer.node.input[0]].astype(np.float32, copy=False)
+            value = values[layer.read].astype(np.float32, copy=False)
             if not np.isfinite(value).all():
-                raise FloatingPointError(layer.node.input[0])
+                raise FloatingPointError(layer.read)
             if value.size:
                 seen[what].add(layer.rows(value))
     for what, keys in sight.items():
         seen[what].settle()
         if not np.isfinite(seen[what].square).all():
-            raise FloatingPointError(layers[keys[0]].node.input[0])
+            raise FloatingPointError(layers[keys[0]].read)
     return {key: seen[what] for what, keys in sight.items() for key in keys}

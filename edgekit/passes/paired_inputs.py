@@ -130,7 +130,7 @@ def gather_pairs(
         sight.setdefault(layer.sees, []).append(key)
     first = {what: layers[keys[0]] for what, keys in sight.items()}
     found = {what: Pairs.of(layer.groups, layer.inputs) for what, layer in first.items()}
-    names = list(dict.fromkeys(layer.node.input[0] for layer in first.values()))
+    names = list(dict.fromkeys(layer.read for layer in first.values()))
     streams = (observe(proto, names, parts) for proto in (original, changed))
     for before, after in zip(*streams, strict=True):
         for what, layer in first.items():
@@ -143,7 +143,7 @@ def gather_pairs(
 
 
 def _rows(layer: Layer, values: Values) -> Array:
-    name = layer.node.input[0]
+    name = layer.read
     value = values[name].astype(np.float32, copy=False)
     if not np.isfinite(value).all():
         raise FloatingPointError(name)

@@ -20,7 +20,7 @@ from edgekit.passes import Work
 from edgekit.passes.grids import Doubles
 from edgekit.passes.layer_inputs import not_finite
 from edgekit.passes.paired_inputs import Pairs, gather_pairs
-from edgekit.passes.reasons import LAYER_OPS, why_nothing
+from edgekit.passes.reasons import WEIGHT_OPS, why_nothing
 from edgekit.passes.sources import open_source
 from edgekit.passes.sparsities import (
     Row,
@@ -45,7 +45,7 @@ _FLOAT_BITS = 32
 
 
 def prune(model: Model, settings: Prune, work: Work) -> Path:
-    """Set weights of Conv, Gemm, MatMul and embeddings to zero, and fit the others to that.
+    """Set weights of layers and embeddings to zero, and fit the others to that.
 
     A layer's zeros and what is left are found together (``sparse.pruned``), for the inputs that
     the layers before it make now, towards what it made before; its bias takes what is lost on
@@ -66,7 +66,7 @@ def prune(model: Model, settings: Prune, work: Work) -> Path:
         work.calibration, settings.max_samples, most=_MOST_HELD_OUT, batch=batch
     )
     try:
-        layers = stored_layers(index, seen, work.progress, tied=True)
+        layers = stored_layers(index, seen, work.progress, every=True)
         _check(proto, layers, settings)
         if settings.pattern == "none":
             everything = sum(layer.weight.size for layer in layers)
@@ -98,7 +98,7 @@ def _check(proto: ModelProto, layers: Sequence[StoredLayer], settings: Prune) ->
         PassRefused: there is not.
     """
     if not layers:
-        reason = why_nothing(proto, ops=LAYER_OPS)
+        reason = why_nothing(proto, ops=WEIGHT_OPS)
         raise PassRefused(f"nothing to prune: {reason}")
     if settings.pattern != "none":
         _check_both(settings)

@@ -3,33 +3,35 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
 from onnx import ModelProto
 
 from edgekit.data import held_out
 from edgekit.errors import PassRefused
 from edgekit.graphs.branches import Branch, branches, without
 from edgekit.graphs.channels import Channels, Family, find_channels
-from edgekit.graphs.cutting import macs_of, permitted
+from edgekit.graphs.cutting import key, macs_of, permitted
 from edgekit.graphs.divergence import Reference
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.names import old_names
 from edgekit.graphs.observe import input_tensors
 from edgekit.graphs.onnx_file import save
-from edgekit.graphs.placement import as_weighted
+from edgekit.graphs.placement import as_product
 from edgekit.layers import LayerCost, write_layers
 from edgekit.model import Model
 from edgekit.passes import Work
 from edgekit.passes.branch_choice import branch_options
 from edgekit.passes.ladders import Trial, ladders_of
-from edgekit.passes.layer_inputs import not_finite
+from edgekit.passes.layer_inputs import Layer, not_finite
 from edgekit.passes.leaving_out import left_out
 from edgekit.passes.pruning_limits import nothing_can_go, too_much
 from edgekit.passes.pruning_plan import Plan, costs_of
-from edgekit.passes.readers import cut_and_refit, find_readers, with_biases
+from edgekit.passes.readers import Readers, cut_and_refit, find_readers, with_biases
 from edgekit.passes.refit import Refitted, refit
 from edgekit.passes.sources import open_source
 from edgekit.passes.widths import Ladder, Sizes, alike, allocate, damage_of, gone
@@ -86,6 +88,7 @@ def prune_channels(model: Model, settings: PruneChannels, work: Work) -> Path:
         shapes=_shapes(proto, seen, batch),
         settings=settings,
         tick=work.progress,
+        note=work.note,
     )
     try:
         made, costs = job.run()
@@ -116,12 +119,15 @@ class _Job:
     shapes: Mapping[str, tuple[int, ...]]
     settings: PruneChannels
     tick: Tick
+    note: Callable[[str], None]
 
     def run(self) -> tuple[ModelProto, list[LayerCost]]:
         """The smaller model, and what became of each family."""
         plan = self._plan()
+        for reader in plan.readers.left_alone(plan.channels, plan.going):
+            self.note(f"{reader.name} lost inputs and was not refitted: {reader.reason}")
         repair = self.settings.repair
-        made = cut_and_refit(plan.channels, plan.readers if repair else [], plan.going)
+        made = cut_and_refit(plan.channels, plan.readers.fitted if repair else [], plan.going)
         if repair:
             layers = _repaired(plan.channels, plan.going)
             made = refit(
@@ -171,7 +177,7 @@ class _Job:
     def _laddered(
         self, channels: Channels, families: Sequence[Family], reference: Reference
     ) -> Plan:
-        readers = find_readers(channels, self.seen, self.tick) if families else []
+        readers = find_readers(channels, self.seen, self.tick) if families else Readers(fitted=())
         trial = Trial(
             channels=channels,
             readers=readers,
@@ -246,10 +252,15 @@ class _Units:
 def _repaired(channels: Channels, chosen: Sequence[int]) -> list[Refitted]:
     """Every layer, with the output channels that are left of it."""
     index = GraphIndex(channels.proto)
-    found = []
+    stays: dict[str, dict[int, NDArray[np.bool_]]] = {}
+    layers: dict[str, Layer] = {}
     for use in channels.walk.uses:
-        weighted = as_weighted(index, use.node) if use.position == 1 else None
-        if weighted is not None and use.axis == weighted.axis:
-            kept = channels.kept(use.labels, chosen)
-            found.append(Refitted(output=use.node.output[0], kept=kept))
-    return found
+        weighted = as_product(index, use.node)
+        if weighted is None or use.node.input[use.position] != weighted.weight:
+            continue
+        output = key(use.node)
+        stays.setdefault(output, {})[use.axis] = channels.kept(use.labels, chosen)
+        layers[output] = Layer.of(index, weighted)
+    return [
+        Refitted(output=output, kept=layer.kept(stays[output])) for output, layer in layers.items()
+    ]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from edgekit.graphs.channels import Channels
 from edgekit.graphs.cutting import key
 from edgekit.layers import LayerCost, float_layer
-from edgekit.passes.readers import Reader
+from edgekit.passes.readers import Readers
 from edgekit.passes.widths import Ladder
 
 
@@ -18,7 +18,7 @@ class Plan:
     """What is to go: residual layers first, then groups of the graph that is left."""
 
     channels: Channels
-    readers: Sequence[Reader]
+    readers: Readers
     ladders: Sequence[Ladder]
     state: Sequence[int]
     going: Sequence[int]

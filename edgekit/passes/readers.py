@@ -6,7 +6,8 @@ output value (channels of the group times kernel).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import math
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -15,12 +16,14 @@ from onnx import ModelProto
 
 from edgekit.graphs.channels import Channels
 from edgekit.graphs.channels.atoms import Axis
-from edgekit.graphs.cutting import cut
+from edgekit.graphs.channels.walking import Use
+from edgekit.graphs.cutting import cut, key
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.observe import observe
-from edgekit.graphs.placement import Weighted, as_weighted
+from edgekit.graphs.placement import Weighted, as_product
+from edgekit.passes.fixed_readers import FixedReader, Powers, fixed_reads
 from edgekit.passes.grids import Doubles
-from edgekit.passes.layer_inputs import Layer, gather_moments
+from edgekit.passes.layer_inputs import Layer, Moments, gather_moments
 from edgekit.passes.stored_layers import StoredLayer, bias_of, replaced, shifted_bias
 from edgekit.progress import Tick
 from edgekit_agent.records import Samples
@@ -36,21 +39,47 @@ _TINY = 1e-30
 class Reader:
     """A layer whose stored weight reads channels that may go.
 
-    ``labels`` are those of its input channels, each of which takes ``kernel`` of its inputs.
+    ``labels`` are those of each axis that it sums over, whose positions together take ``kernel``
+    of its inputs each. ``ties`` are further layers with the same weight. Where ``blocks`` is more
+    than 1, the labels are those of so many groups of a transposed convolution behind each other,
+    all of which read the same of their own channels.
     """
 
     layer: StoredLayer
-    labels: Axis
+    labels: tuple[Axis, ...]
     has_bias: bool
+    ties: tuple[StoredLayer, ...] = ()
+    blocks: int = 1
 
     @property
     def kernel(self) -> int:
-        """Inputs that a channel takes."""
-        return int(self.layer.matrix.shape[-1]) // len(self.labels)
+        """Inputs that a position of the axes takes."""
+        positions = math.prod(len(labels) for labels in self.labels) // self.blocks
+        return int(self.layer.matrix.shape[-1]) // max(positions, 1)
 
     def inputs_of(self, channels: Channels, gone: Collection[int]) -> NDArray[np.bool_]:
         """Which of its inputs go, [I]."""
-        return np.repeat(~channels.kept(self.labels, gone), self.kernel)
+        stays = np.ones(1, np.bool_)
+        for labels in self.labels:
+            kept = channels.kept(labels, gone).reshape(self.blocks, -1)
+            # A group that goes as a whole takes no inputs of the others.
+            left = kept[kept.any(axis=1)]
+            own = left[0] if len(left) else kept[0]
+            stays = np.logical_and.outer(stays, own).ravel()
+        return np.repeat(~stays, self.kernel)
+
+    def places(self, channels: Channels) -> dict[int, NDArray[np.intp]]:
+        """The inputs that go with each group."""
+        sizes = [len(labels) // self.blocks for labels in self.labels]
+        inputs = np.arange(math.prod(sizes) * self.kernel).reshape(*sizes, self.kernel)
+        found: dict[int, list[NDArray[np.intp]]] = {}
+        for axis, labels in enumerate(self.labels):
+            members = channels.members(labels).reshape(self.blocks, len(labels) // self.blocks, -1)
+            for position in range(members.shape[1]):
+                shared = set.intersection(*(set(each) for each in members[:, position].tolist()))
+                for group in shared - {-1}:
+                    found.setdefault(group, []).append(inputs.take(position, axis=axis).ravel())
+        return {group: np.unique(np.concatenate(parts)) for group, parts in found.items()}
 
     def curvature(self) -> Doubles:
         """Second moments of the inputs, about their means where a bias can take these, [G, I, I].
@@ -58,37 +87,60 @@ class Reader:
         Drawn towards their diagonal where few inputs were seen, once they are about the means: no
         combination of inputs has less than no variance.
         """
-        moments = self.layer.moments
-        if moments is None:
-            raise ValueError(f"{self.layer.name}: its inputs were not looked at")
-        second = moments.square / max(moments.count, 1)
-        if self.has_bias:
-            mean = moments.mean
-            second -= mean[:, :, np.newaxis] * mean[:, np.newaxis, :]
+        second, count = self._second_moments()
         inputs = second.shape[-1]
-        share = _SHRUNK * inputs / (inputs + max(moments.count, 1))
+        share = _SHRUNK * inputs / (inputs + max(count, 1))
         diagonal = np.maximum(np.diagonal(second, axis1=1, axis2=2), 0.0)
         ridge = _RIDGE * diagonal.mean(axis=1, keepdims=True) + _TINY
         second *= 1 - share
         second[:, range(inputs), range(inputs)] += share * diagonal + ridge
         return second
 
+    def _second_moments(self) -> tuple[Doubles, int]:
+        """Those of all layers with this weight, each about its own means, and of how many rows."""
+        total: Doubles = np.zeros(())
+        count = 0
+        for layer in (self.layer, *self.ties):
+            moments = layer.moments
+            if moments is None:
+                raise ValueError(f"{layer.name}: its inputs were not looked at")
+            square = moments.square
+            if self.has_bias:
+                mean = moments.mean
+                square = square - moments.count * mean[:, :, np.newaxis] * mean[:, np.newaxis, :]
+            total = total + square
+            count += moments.count
+        return total / max(count, 1), count
+
+
+@dataclass(frozen=True, kw_only=True)
+class Readers:
+    """What reads channels that may go: layers that can be refitted, and weights that cannot."""
+
+    fitted: Sequence[Reader]
+    fixed: Sequence[FixedReader] = ()
+
+    def left_alone(self, channels: Channels, gone: Collection[int]) -> list[FixedReader]:
+        """The weights that lose inputs and are not refitted."""
+        return [each for each in self.fixed if not channels.kept(each.labels, gone).all()]
+
 
 def with_biases(proto: ModelProto) -> None:
     """Give convolutions and Gemms with a stored weight a bias of zeros where they have none."""
     index = GraphIndex(proto)
     for node in proto.graph.node:
-        bare = node.op_type in ("Conv", "Gemm") and (len(node.input) < 3 or not node.input[2])
-        weighted = as_weighted(index, node) if bare else None
-        if weighted is not None:
-            outputs = index.initializers[weighted.weight].dims[weighted.axis]
+        able = node.op_type in ("Conv", "ConvTranspose", "Gemm")
+        bare = able and (len(node.input) < 3 or not node.input[2])
+        weighted = as_product(index, node) if bare else None
+        if weighted is not None and weighted.contraction is None:
+            outputs = Layer.of(index, weighted).channels
             name = index.add_constant(f"{node.output[0]}_bias", np.zeros(outputs, np.float32))
             del node.input[2:]
             node.input.append(name)
 
 
-def find_readers(channels: Channels, parts: Sequence[Samples], tick: Tick) -> list[Reader]:
-    """Every layer with a weight of its own that reads channels which may go, with its inputs.
+def find_readers(channels: Channels, parts: Sequence[Samples], tick: Tick) -> Readers:
+    """Every stored weight that reads channels which may go, with what it reads.
 
     Args:
         channels: of the graph.
@@ -99,35 +151,120 @@ def find_readers(channels: Channels, parts: Sequence[Samples], tick: Tick) -> li
         FloatingPointError: names a value that is not finite on the samples.
     """
     index = GraphIndex(channels.proto)
-    found: dict[str, tuple[Weighted, Axis]] = {}
-    for use in channels.walk.uses:
-        if use.role != "reads" or use.position != 1 or not channels.members(use.labels).size:
-            continue
-        weighted = as_weighted(index, use.node)
-        if weighted is None or weighted.kept or index.only_reader(weighted.weight) is None:
-            continue
-        found[weighted.weight] = weighted, use.labels
+    reads = [use for use in channels.walk.uses if use.role == "reads"]
+    reads = [use for use in reads if channels.members(use.labels).size]
+    found = _refittable(index, reads)
     layers = {
-        name: Layer(node=w.node, shape=tuple(index.initializers[name].dims), axis=w.axis)
-        for name, (w, _) in found.items()
+        f"{name}:{place}": Layer.of(index, weighted)
+        for name, (readers, _) in found.items()
+        for place, weighted in enumerate(readers)
     }
-    read = list(dict.fromkeys(layer.node.input[0] for layer in layers.values()))
-    stream = observe(channels.proto, read, parts, tick=lambda n, of: tick("inputs", n, of))
-    moments = gather_moments(layers, stream) if layers else {}
-    return [
-        Reader(
-            layer=StoredLayer(
-                name=name,
-                weight=index.float_constant(name),
-                weighted=weighted,
-                layer=layers[name],
-                moments=moments[name],
-            ),
-            labels=labels,
-            has_bias=bias_of(index, weighted) is not None,
+    powers = Powers(fixed_reads(channels, index, [u for u in reads if _name(u) not in found]))
+    wanted = [layer.read for layer in layers.values()] + [each.value for each in powers.reads]
+    stream = observe(
+        channels.proto,
+        list(dict.fromkeys(wanted)),
+        parts,
+        tick=lambda n, of: tick("inputs", n, of),
+    )
+    moments = gather_moments(layers, powers.watch(stream)) if wanted else {}
+    return Readers(
+        fitted=[
+            _reader(index, name, readers, labels, layers, moments)
+            for name, (readers, labels) in found.items()
+        ],
+        fixed=powers.readers(),
+    )
+
+
+def _reader(
+    index: GraphIndex,
+    name: str,
+    readers: Sequence[Weighted],
+    labels: tuple[Axis, ...],
+    layers: Mapping[str, Layer],
+    moments: Mapping[str, Moments],
+) -> Reader:
+    stored = [
+        StoredLayer(
+            name=name,
+            weight=index.float_constant(name),
+            weighted=weighted,
+            layer=layers[f"{name}:{place}"],
+            moments=moments[f"{name}:{place}"],
         )
-        for name, (weighted, labels) in found.items()
+        for place, weighted in enumerate(readers)
     ]
+    return Reader(
+        layer=stored[0],
+        labels=labels,
+        has_bias=all(bias_of(index, weighted) is not None for weighted in readers),
+        ties=tuple(stored[1:]),
+        blocks=_blocks(stored[0]),
+    )
+
+
+def _blocks(stored: StoredLayer) -> int:
+    """Groups of a transposed convolution: the channels of all lie behind each other."""
+    layer = stored.layer
+    transposed = layer is not None and layer.node.op_type == "ConvTranspose"
+    return layer.groups if layer is not None and transposed else 1
+
+
+def _name(use: Use) -> str:
+    name: str = use.node.input[use.position]
+    return name
+
+
+def _refittable(
+    index: GraphIndex, reads: Sequence[Use]
+) -> dict[str, tuple[list[Weighted], tuple[Axis, ...]]]:
+    """Weights that nothing but layers of one kind read, with the labels of the axes they sum over.
+
+    Several layers with the same weight are refitted together.
+    """
+    found: dict[str, tuple[list[Weighted], tuple[Axis, ...]]] = {}
+    for use in reads:
+        name = _name(use)
+        if name in found or name in index.outputs or name in index.inner_reads:
+            continue
+        views = [as_product(index, node) for node in index.readers[name]]
+        views = [view for view in views if view is not None and view.weight == name]
+        whole = [view for view in views if view is not None and view.kept is None]
+        if len(whole) < len(index.readers[name]) or not _alike(index, whole):
+            continue
+        labels = _summed(index, whole[0], [u for u in reads if key(u.node) == key(use.node)])
+        if labels is not None:
+            found[name] = whole, labels
+    return found
+
+
+def _alike(index: GraphIndex, views: Sequence[Weighted]) -> bool:
+    """Whether layers make the same matrix of their weight."""
+    kinds = {
+        (
+            view.node.op_type == "ConvTranspose",
+            Layer.of(index, view).groups,
+            view.axis,
+            view.contraction and (view.contraction.groups, view.contraction.inputs),
+        )
+        for view in views
+    }
+    return len(kinds) == 1
+
+
+def _summed(index: GraphIndex, view: Weighted, uses: Sequence[Use]) -> tuple[Axis, ...] | None:
+    """The labels of each axis that a layer sums over, in the order of its inputs."""
+    by_axis = {use.axis: use.labels for use in uses if _name(use) == view.weight}
+    if view.contraction is not None:
+        axes = view.contraction.inputs
+        return tuple(by_axis[a] for a in axes) if all(a in by_axis for a in axes) else None
+    rank = len(index.initializers[view.weight].dims)
+    if view.node.op_type == "ConvTranspose":
+        labels = by_axis.get(0)
+        return None if labels is None else (labels,)
+    axis = 1 if view.node.op_type == "Conv" or (rank == 2 and view.axis == 0) else 0
+    return (by_axis[axis],) if axis in by_axis else None
 
 
 def cut_and_refit(
@@ -143,16 +280,18 @@ def cut_and_refit(
     proto = ModelProto()
     proto.CopyFrom(channels.proto)
     index = GraphIndex(proto)
-    places = {node.output[0]: node for node in proto.graph.node}
+    places = {key(node): node for node in proto.graph.node}
     for reader in readers:
         out = reader.inputs_of(channels, gone)
-        if out.any() and not out.all() and reader.layer.weighted is not None:
-            matrix = _refitted(reader, out)
-            error = reader.layer.matrix - matrix
-            replaced(index, reader.layer.name, reader.layer.tensor(matrix.astype(np.float32)))
-            if reader.has_bias:
-                node = places[reader.layer.weighted.node.output[0]]
-                here = replace(reader.layer, weighted=replace(reader.layer.weighted, node=node))
+        if not out.any() or out.all():
+            continue
+        matrix = _refitted(reader, out)
+        error = reader.layer.matrix - matrix
+        replaced(index, reader.layer.name, reader.layer.tensor(matrix.astype(np.float32)))
+        for layer in (reader.layer, *reader.ties) if reader.has_bias else ():
+            if layer.weighted is not None:
+                node = places[key(layer.weighted.node)]
+                here = replace(layer, weighted=replace(layer.weighted, node=node))
                 shifted_bias(index, here, here.shift(error))
     return cut(replace(channels, proto=proto), gone)
 

@@ -23,7 +23,7 @@ _FLOATS = {
 }  # fmt: skip
 # Operators whose weights passes take: those of few bits and zeros, and those of 8 bits.
 LAYER_OPS = frozenset({"Conv", "Gemm", "MatMul", "Gather"})
-WEIGHT_OPS = LAYER_OPS | {"ConvTranspose", "LSTM", "GRU", "RNN"}
+WEIGHT_OPS = LAYER_OPS | {"ConvTranspose", "Einsum", "LSTM", "GRU", "RNN"}
 _INTEGERS = {TensorProto.INT8, TensorProto.UINT8, TensorProto.INT4, TensorProto.UINT4}
 _TOLD = 3
 

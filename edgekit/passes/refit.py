@@ -190,7 +190,8 @@ def _fits(
             cutoff, fit = cutoffs[task.output], known.get(task.output)
             if cutoff is not None and fit is not None:
                 targets = cutoff.eased(task, fit, rows, targets, wanted)
-            pair[judging].add(rows, targets)
+            if rows.shape[1] == targets.shape[1]:  # else positions went as well
+                pair[judging].add(rows, targets)
     found = {
         task.output: fitted(task.matrix, learning, judging_sums, biased=task.can_shift)
         for task, (learning, judging_sums) in zip(tasks, sums, strict=True)

@@ -11,14 +11,14 @@ from onnx import ModelProto, NodeProto
 
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.observe import Values
-from edgekit.graphs.placement import as_weighted
+from edgekit.graphs.placement import as_product
 from edgekit.passes.grids import Doubles
 from edgekit.passes.layer_inputs import Layer
 from edgekit.passes.least_squares import Fit
 from edgekit.passes.stored_layers import bias_of
 
 Kept = NDArray[np.bool_] | None
-_ADDABLE = ("Conv", "Gemm")
+_ADDABLE = ("Conv", "ConvTranspose", "Gemm")
 # Entries that the square of a layer's inputs may have: 512 MiB for two sets of sums.
 _MOST_ENTRIES = 1 << 25
 
@@ -72,7 +72,7 @@ class Task:
     @property
     def present(self) -> list[str]:
         """Values of the changed model."""
-        read = self.layer.node.input[0]
+        read = self.layer.read
         return [read, *([self.residual.other] if self.residual else [])]
 
     def pairs(self, wanted: Values, present: Values, *, residual: bool) -> tuple[Doubles, Doubles]:
@@ -81,7 +81,7 @@ class Task:
         Raises:
             FloatingPointError: names a value that is not finite.
         """
-        read = self.layer.node.input[0]
+        read = self.layer.read
         rows = self.layer.rows(present[read].astype(np.float32, copy=False))
         target = self._target(wanted, present, residual=residual)
         for name, each in ((read, rows), (self.made, target)):
@@ -110,21 +110,23 @@ class Task:
 
     def _shape(self, whole: NDArray[np.generic]) -> tuple[int, ...]:
         """That of what the layer makes where the original makes ``whole``."""
-        shape = list(whole.shape)
-        shape[self.layer.value_axis] = self.layer.shape[self.layer.axis]
-        return tuple(shape)
+        return self.layer.made_shape(whole.shape)
 
     def store(self, index: GraphIndex, fit: Fit) -> None:
         """Give the layer another weight and bias."""
         node = index.producer[self.output]
-        weighted = as_weighted(index, node)
+        weighted = as_product(index, node)
         if weighted is None:
             raise KeyError(self.output)
         if self.bias is not None and fit.shift.any():
-            reader, place = bias_of(index, weighted) or (node, 2)
+            found = bias_of(index, weighted)
+            reader, place = found or (node, 2)
             bias = (self.bias + fit.shift.ravel()).astype(np.float32)
+            if found:
+                bias = bias.reshape(index.initializers[reader.input[place]].dims)
             _set_input(reader, place, index.add_constant("b", bias))
-        node.input[1] = index.add_constant(
+        weight = self.layer.contraction.place if self.layer.contraction else 1
+        node.input[weight] = index.add_constant(
             self.weight, self.layer.weight(fit.weight.astype(np.float32))
         )
 
@@ -161,22 +163,24 @@ def tasks_of(original: ModelProto, changed: ModelProto, layers: Mapping[str, Kep
 def _task(
     index: GraphIndex, node: NodeProto, kept: Kept, known: set[str], taken: set[str]
 ) -> Task | None:
-    weighted = as_weighted(index, node)
+    weighted = as_product(index, node)
     if weighted is None or weighted.kept or index.only_reader(weighted.weight) is None:
         return None
+    if weighted.contraction is not None and not weighted.contraction.linear:
+        return None
     weight = index.float_constant(weighted.weight)
-    layer = Layer(node=node, shape=weight.shape, axis=weighted.axis)
+    layer = Layer.of(index, weighted)
     if layer.groups * layer.inputs**2 > _MOST_ENTRIES:
         return None
     found = bias_of(index, weighted)
     bias, made = None, node.output[0]
     if found is not None:
         reader, place = found
-        bias = index.float_constant(reader.input[place]).astype(np.float64)
+        bias = index.float_constant(reader.input[place]).astype(np.float64).ravel()
         if reader is not node and reader.output[0] in known:
             made = reader.output[0]
     elif node.op_type in _ADDABLE:
-        bias = np.zeros(weight.shape[weighted.axis])
+        bias = np.zeros(layer.channels)
     if made not in known:
         return None
     residual = _residual(index, made, known)

@@ -111,7 +111,7 @@ def has_bias(index: GraphIndex, layer: StoredLayer) -> bool:
     """Whether a bias can make up for what a layer loses on average."""
     if layer.weighted is None:
         return False
-    takes_one = layer.weighted.node.op_type in ("Conv", "Gemm")
+    takes_one = layer.weighted.node.op_type in ("Conv", "ConvTranspose", "Gemm")
     return takes_one or bias_of(index, layer.weighted) is not None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
@@ -12,7 +13,7 @@ from onnx import NodeProto, numpy_helper
 
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.observe import observe
-from edgekit.graphs.placement import Weighted, as_weighted
+from edgekit.graphs.placement import Weighted, as_product, as_weighted
 from edgekit.passes.affine import Floats
 from edgekit.passes.embeddings import embeddings
 from edgekit.passes.gptq import gptq
@@ -26,6 +27,8 @@ N = TypeVar("N", bound=np.generic)
 
 # The operator that reads an embedding's rows.
 _EMBEDDING = "Gather"
+# Operators that take a bias, stored or not.
+_BIASED = ("Conv", "ConvTranspose", "Gemm")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,7 +108,7 @@ class StoredLayer:
 
 
 def stored_layers(
-    index: GraphIndex, parts: Sequence[Samples], tick: Tick, *, tied: bool = False
+    index: GraphIndex, parts: Sequence[Samples], tick: Tick, *, every: bool = False
 ) -> list[StoredLayer]:
     """Every layer and embedding whose stored weight nothing else reads, in the graph's order.
 
@@ -113,22 +116,22 @@ def stored_layers(
         index: the graph.
         parts: samples to run for what the layers read.
         tick: told how many are done.
-        tied: take embeddings that are an output layer as well, as one table.
+        every: take products of every kind (``as_product``), and embeddings that are an output
+            layer as well, as one table.
 
     Raises:
         FloatingPointError: names a value that is not finite on the samples.
     """
-    layers, found = {}, _weighted(index)
+    layers, found = {}, _weighted(index, as_product if every else as_weighted)
     for name, weighted in found.items():
-        shape = tuple(index.initializers[name].dims)
-        layers[name] = Layer(node=weighted.node, shape=shape, axis=weighted.axis)
-    read = list(dict.fromkeys(layer.node.input[0] for layer in layers.values()))
+        layers[name] = Layer.of(index, weighted)
+    read = list(dict.fromkeys(layer.read for layer in layers.values()))
     stream = observe(index.proto, read, parts, tick=lambda n, of: tick("inputs", n, of))
     moments = gather_moments(layers, stream) if layers else {}
     tables = [
         StoredLayer(name=name, weight=index.float_constant(name))
         for name in embeddings(index)
-        if tied or all(node.op_type == "Gather" for node in index.readers[name])
+        if every or all(node.op_type == "Gather" for node in index.readers[name])
     ]
     return tables + [
         StoredLayer(
@@ -142,9 +145,11 @@ def stored_layers(
     ]
 
 
-def _weighted(index: GraphIndex) -> dict[str, Weighted]:
+def _weighted(
+    index: GraphIndex, view: Callable[[GraphIndex, NodeProto], Weighted | None]
+) -> dict[str, Weighted]:
     """The nodes whose weight nothing else reads, by the weight."""
-    found = (as_weighted(index, node) for node in index.graph.node)
+    found = (view(index, node) for node in index.graph.node)
     return {
         w.weight: w
         for w in found
@@ -160,15 +165,26 @@ def bias_of(index: GraphIndex, weighted: Weighted) -> tuple[NodeProto, int] | No
     node = weighted.node
     if weighted.bias is not None:
         return node, 2
+    if weighted.contraction is not None and not weighted.contraction.linear:
+        return _recurrent_bias(index, node)
     behind = index.only_reader(node.output[0])
-    if node.op_type == "Conv" or behind is None or behind.op_type != "Add":
+    if node.op_type in ("Conv", "ConvTranspose") or behind is None or behind.op_type != "Add":
         return None
-    channels = index.initializers[weighted.weight].dims[weighted.axis]
+    dims = tuple(index.initializers[weighted.weight].dims)
+    sizes: tuple[int, ...] | None = (dims[weighted.axis],)
+    if weighted.contraction is not None:
+        sizes = weighted.contraction.bias_shape(dims)
     for place, name in enumerate(behind.input):
         tensor = index.initializers.get(name)
-        if tensor is not None and list(tensor.dims) == [channels]:
+        if tensor is not None and tuple(tensor.dims) == sizes:
             return behind, place
     return None
+
+
+def _recurrent_bias(index: GraphIndex, node: NodeProto) -> tuple[NodeProto, int] | None:
+    """Of LSTM, GRU and RNN: [directions, gates of what is read and of the state]."""
+    stored = len(node.input) > 3 and node.input[3] in index.initializers
+    return (node, 3) if stored else None
 
 
 def shifted_bias(index: GraphIndex, layer: StoredLayer, shift: Doubles) -> Callable[[], None]:
@@ -183,12 +199,12 @@ def shifted_bias(index: GraphIndex, layer: StoredLayer, shift: Doubles) -> Calla
     if layer.weighted is None or not shift.any():
         return _nothing
     found = bias_of(index, layer.weighted)
-    if found is None and layer.weighted.node.op_type not in ("Conv", "Gemm"):
+    if found is None and layer.weighted.node.op_type not in _BIASED:
         return _nothing
     reader, place = found or (layer.weighted.node, 2)
     before = list(reader.input)
     bias = 0.0 if found is None else index.float_constant(before[place]).astype(np.float64)
-    fresh = index.add_constant("b", (bias + shift).astype(np.float32))
+    fresh = index.add_constant("b", (bias + _shaped(shift, np.shape(bias))).astype(np.float32))
     del reader.input[:]
     reader.input.extend([*before[:place], fresh, *before[place + 1 :]])
 
@@ -198,6 +214,14 @@ def shifted_bias(index: GraphIndex, layer: StoredLayer, shift: Doubles) -> Calla
         index.drop_last_constant()
 
     return undo
+
+
+def _shaped(shift: Doubles, shape: tuple[int, ...]) -> Doubles:
+    """What is added to each output channel, in the shape of a bias; nothing to a state's half."""
+    if math.prod(shape) == 2 * shift.size and len(shape) == 2:
+        halved = shift.reshape(shape[0], -1)
+        return np.concatenate([halved, np.zeros_like(halved)], axis=1)
+    return shift.reshape(shape) if shape else shift
 
 
 def _nothing() -> None:

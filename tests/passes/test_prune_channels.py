@@ -224,7 +224,7 @@ def test_what_layers_read_has_a_variance_in_every_direction(tmp_path):
     """Few samples, far from zero: shrinking before centring would leave less than none."""
     made = prepare(proto(CONVS, weights=convs()), 13)
     x = normal(4, 3, 10, 10, seed=4) + 10
-    readers = find_readers(find_channels(made), [samples(tmp_path, x=x)], silent)
+    readers = find_readers(find_channels(made), [samples(tmp_path, x=x)], silent).fitted
 
     lowest = [np.linalg.eigvalsh(reader.curvature()).min() for reader in readers]
 

@@ -1,0 +1,208 @@
+"""Products of one stored factor, whatever their rank and side, as batches of matrix products.
+
+Shapes: G groups that both factors and the output have, O outputs, I inputs that are summed over.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto
+
+from edgekit.graphs.einsum import terms_of
+from edgekit.graphs.index import GraphIndex, attribute
+
+N = TypeVar("N", bound=np.generic)
+Axes = tuple[int, ...]
+_RECURRENT = {"LSTM", "GRU", "RNN"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Contraction:
+    """A product of a stored factor with a value.
+
+    Axes of the weight are counted from the front; those of values from the end, as a value may
+    have more axes in front, or lack some.
+
+    Attributes:
+        place: which input of the node the weight is.
+        groups: axes of the weight that the value and the output have as well.
+        outputs: axes that only the output has.
+        inputs: axes that are summed over.
+        read_groups: for each of ``groups`` the axis of the value; ``None`` where it has none.
+        read_inputs: for each of ``inputs`` the axis of the value.
+        made_groups: for each of ``groups`` the axis of the output.
+        made_outputs: for each of ``outputs`` the axis of the output.
+        linear: whether the output is the product itself; a recurrent layer makes more of it.
+    """
+
+    place: int
+    groups: Axes
+    outputs: Axes
+    inputs: Axes
+    read_groups: tuple[int | None, ...]
+    read_inputs: Axes
+    made_groups: Axes
+    made_outputs: Axes
+    linear: bool = True
+
+    def matrix(self, weight: NDArray[N]) -> NDArray[N]:
+        """The weight as [G, O, I]."""
+        order = (*self.groups, *self.outputs, *self.inputs)
+        sizes = [
+            math.prod(weight.shape[a] for a in axes)
+            for axes in (self.groups, self.outputs, self.inputs)
+        ]
+        return weight.transpose(order).reshape(sizes)
+
+    def weight(self, matrix: NDArray[N], shape: tuple[int, ...]) -> NDArray[N]:
+        """The weight of this shape whose matrix is [G, O, I]."""
+        order = (*self.groups, *self.outputs, *self.inputs)
+        turned = matrix.reshape([shape[a] for a in order])
+        return np.ascontiguousarray(turned.transpose(np.argsort(order)))
+
+    def rows(self, value: NDArray[N], shape: tuple[int, ...]) -> NDArray[N]:
+        """The value as [G, positions, I]; groups that it lacks read the same."""
+        groups = [shape[a] for a in self.groups]
+        read = [a if a is not None and -a <= value.ndim else None for a in self.read_groups]
+        for size, axis in zip(groups, read, strict=True):
+            if axis is None:
+                value = np.broadcast_to(value, (size, *value.shape))  # counted from the end
+        missing = sum(axis is None for axis in read)
+        fresh = iter(reversed(range(missing)))
+        front = [next(fresh) if axis is None else axis % value.ndim for axis in read]
+        last = [axis % value.ndim for axis in self.read_inputs]
+        middle = [a for a in range(value.ndim) if a not in front and a not in last]
+        wide = list(value.shape)
+        for size, axis in zip(groups, front, strict=True):
+            wide[axis] = size
+        value = np.broadcast_to(value, wide).transpose(*front, *middle, *last)
+        positions = math.prod(wide[a] for a in middle)
+        return value.reshape(math.prod(groups), positions, -1)
+
+    def made(self, value: NDArray[N]) -> NDArray[N]:
+        """An output as [positions, G * O], at the positions of ``rows``."""
+        last = [a % value.ndim for a in (*self.made_groups, *self.made_outputs)]
+        middle = [a for a in range(value.ndim) if a not in last]
+        channels = math.prod(value.shape[a] for a in last)
+        return value.transpose(*middle, *last).reshape(-1, channels)
+
+    def bias_shape(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+        """Sizes of the last axes of a constant that adds a number to each output channel.
+
+        ``None`` where the axes are in another order than those of the matrix.
+        """
+        axes = (*self.made_groups, *self.made_outputs)
+        if list(axes) != sorted(axes):
+            return None
+        sizes = dict(zip(axes, (shape[a] for a in (*self.groups, *self.outputs)), strict=True))
+        return tuple(sizes.get(a, 1) for a in range(min(axes, default=-1), 0))
+
+
+def contraction_of(index: GraphIndex, node: NodeProto) -> Contraction | None:
+    """The product that a node is, with the one of its factors that is stored; ``None`` if none is.
+
+    MatMul of any rank with its weight on either side, Gemm with a weight on the left, Einsum of
+    two factors, and what LSTM, GRU and RNN read.
+    """
+    if node.domain not in ("", "ai.onnx") or len(node.input) < 2:
+        return None
+    if node.op_type in _RECURRENT:
+        return _recurrent(index, node)
+    stored = [name in index.initializers for name in node.input[:2]]
+    if sum(stored) != 1:
+        return None
+    place = stored.index(True)
+    dims = index.initializers[node.input[place]].dims
+    rank = len(dims)
+    if node.op_type == "MatMul" and rank >= 2 and 1 not in dims[:-2]:
+        return _matmul(place, rank)
+    if node.op_type == "Gemm" and place == 0 and rank == 2:
+        return _gemm(node)
+    if node.op_type == "Einsum" and len(node.input) == 2:
+        return _einsum(node, place, rank)
+    return None
+
+
+def _matmul(place: int, rank: int) -> Contraction:
+    batch = tuple(range(rank - 2))
+    outer, inner = (rank - 2, rank - 1) if place == 0 else (rank - 1, rank - 2)
+    behind = tuple(a - rank for a in batch)
+    return Contraction(
+        place=place,
+        groups=batch,
+        outputs=(outer,),
+        inputs=(inner,),
+        read_groups=behind,
+        read_inputs=(-2,) if place == 0 else (-1,),
+        made_groups=behind,
+        made_outputs=(-2,) if place == 0 else (-1,),
+    )
+
+
+def _gemm(node: NodeProto) -> Contraction | None:
+    """The weight on the left: A, perhaps transposed, times a matrix, perhaps transposed."""
+    if attribute(node, "alpha", 1.0) != 1.0 or (len(node.input) > 2 and node.input[2]):
+        return None
+    turned = bool(attribute(node, "transA", 0))
+    return Contraction(
+        place=0,
+        groups=(),
+        outputs=(1,) if turned else (0,),
+        inputs=(0,) if turned else (1,),
+        read_groups=(),
+        read_inputs=(-1,) if attribute(node, "transB", 0) else (-2,),
+        made_groups=(),
+        made_outputs=(-2,),
+    )
+
+
+def _einsum(node: NodeProto, place: int, rank: int) -> Contraction | None:
+    written = attribute(node, "equation", b"")
+    if not isinstance(written, bytes) or b"..." in written or b"," not in written:
+        return None
+    ranks = [len(term.strip()) for term in written.decode().partition("->")[0].split(",")]
+    found = terms_of(node, ranks)
+    if found is None or len(found[0][place]) != rank:
+        return None
+    own, other, made = found[0][place], found[0][1 - place], found[1]
+    letters = set(own)
+    if not all(c in made or c in other for c in own) or not set(other) - letters <= set(made):
+        return None  # a letter that one factor alone sums over
+    groups = [c for c in own if c in made and c in other]
+    outputs = [c for c in own if c in made and c not in other]
+    inputs = [c for c in own if c not in made]
+    if not inputs or not outputs:
+        return None
+    return Contraction(
+        place=place,
+        groups=tuple(own.index(c) for c in groups),
+        outputs=tuple(own.index(c) for c in outputs),
+        inputs=tuple(own.index(c) for c in inputs),
+        read_groups=tuple(other.index(c) - len(other) for c in groups),
+        read_inputs=tuple(other.index(c) - len(other) for c in inputs),
+        made_groups=tuple(made.index(c) - len(made) for c in groups),
+        made_outputs=tuple(made.index(c) - len(made) for c in outputs),
+    )
+
+
+def _recurrent(index: GraphIndex, node: NodeProto) -> Contraction | None:
+    """W [directions, gates, inputs]: each direction reads the same."""
+    tensor = index.initializers.get(node.input[1])
+    if tensor is None or len(tensor.dims) != 3 or node.input[0] in index.initializers:
+        return None
+    return Contraction(
+        place=1,
+        groups=(0,),
+        outputs=(1,),
+        inputs=(2,),
+        read_groups=(None,),
+        read_inputs=(-1,),
+        made_groups=(),
+        made_outputs=(),
+        linear=False,
+    )

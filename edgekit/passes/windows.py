@@ -1,0 +1,131 @@
+"""Windows that convolutions see, plain and transposed ones of any rank."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto
+
+from edgekit.graphs.index import attribute
+
+# Positions of one sample that a layer is shown: neighbours tell the same.
+_MAX_POSITIONS = 256
+
+Array = NDArray[np.float32]
+Borders = list[tuple[int, int]]
+
+
+def stride_through(positions: int, samples: int) -> int:
+    """A step through the positions that meets every column and row, whatever their number."""
+    step = max(1, positions // (_MAX_POSITIONS * samples))
+    while math.gcd(step, positions) > 1:
+        step += 1
+    return step
+
+
+def patches(node: NodeProto, value: Array, kernel: Sequence[int], groups: int) -> Array:
+    """The windows of a Conv or ConvTranspose, [G, positions, I], in the order of its output.
+
+    Those of a ConvTranspose are windows of the input with zeros between, the kernel turned round.
+
+    Args:
+        node: the convolution.
+        value: what it reads, [N, C, ...].
+        kernel: its sizes along the image.
+        groups: of channels.
+    """
+    if node.op_type == "ConvTranspose":
+        strides = _ints(node, "strides", [1] * len(kernel))
+        borders = _transposed_borders(node, value.shape[2:], kernel)
+        return _windows(node, _spread(value, strides), kernel, groups, borders, [1] * len(kernel))
+    strides = _ints(node, "strides", [1] * len(kernel))
+    borders = _pads(node, value.shape[2:], _spans(node, kernel), strides)
+    return _windows(node, value, kernel, groups, borders, strides)
+
+
+def _windows(
+    node: NodeProto,
+    value: Array,
+    kernel: Sequence[int],
+    groups: int,
+    borders: Borders,
+    strides: Sequence[int],
+) -> Array:
+    inside = [slice(max(-a, 0), n - max(-b, 0)) for n, (a, b) in
+              zip(value.shape[2:], borders, strict=True)]  # fmt: skip
+    value = value[(slice(None), slice(None), *inside)]
+    padded = np.pad(value, [(0, 0), (0, 0), *((max(a, 0), max(b, 0)) for a, b in borders)])
+    axes = tuple(range(2, value.ndim))
+    windows = np.lib.stride_tricks.sliding_window_view(padded, _spans(node, kernel), axis=axes)
+    every = [slice(None), slice(None), *(slice(None, None, s) for s in strides)]
+    taps = [slice(None, None, d) for d in _ints(node, "dilations", [1] * len(kernel))]
+    windows = windows[(*every, *taps)]  # [N, C, positions..., kernel...]
+    rank = len(kernel)
+    moved = windows.transpose(0, *range(2, 2 + rank), 1, *range(2 + rank, 2 + 2 * rank))
+    count = math.prod(moved.shape[: 1 + rank])
+    step = stride_through(count, value.shape[0])
+    picked = np.unravel_index(np.arange(0, count, step), moved.shape[: 1 + rank])
+    rows = moved[picked].reshape(len(picked[0]), groups, -1)
+    return rows.transpose(1, 0, 2)
+
+
+def _spans(node: NodeProto, kernel: Sequence[int]) -> list[int]:
+    dilations = _ints(node, "dilations", [1] * len(kernel))
+    return [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
+
+
+def _spread(value: Array, strides: Sequence[int]) -> Array:
+    """The value with zeros between its positions."""
+    sizes = [s * (n - 1) + 1 for n, s in zip(value.shape[2:], strides, strict=True)]
+    wide = np.zeros((*value.shape[:2], *sizes), value.dtype)
+    wide[(slice(None), slice(None), *(slice(None, None, s) for s in strides))] = value
+    return wide
+
+
+def _transposed_borders(node: NodeProto, shape: Sequence[int], kernel: Sequence[int]) -> Borders:
+    """Zeros around the spread input of a ConvTranspose; fewer than none where pads cut it off."""
+    rank = len(kernel)
+    strides, more = _ints(node, "strides", [1] * rank), _ints(node, "output_padding", [0] * rank)
+    pads = _ints(node, "pads", [0] * (2 * rank))
+    asked = _ints(node, "output_shape", [])
+    automatic = attribute(node, "auto_pad", b"NOTSET")
+    if not asked and automatic in (b"SAME_UPPER", b"SAME_LOWER"):
+        asked = [n * s for n, s in zip(shape, strides, strict=True)]
+    borders = []
+    for i, span in enumerate(_spans(node, kernel)):
+        before, after = (0, 0) if automatic == b"VALID" else (pads[i], pads[rank + i])
+        if asked:
+            whole = strides[i] * (shape[i] - 1) + more[i] + span - asked[-rank:][i]
+            half = whole // 2
+            before, after = (half, whole - half) if automatic == b"SAME_UPPER" else (
+                whole - half, half)  # fmt: skip
+        borders.append((span - 1 - before, span - 1 - after + more[i]))
+    return borders
+
+
+def _pads(
+    node: NodeProto, shape: Sequence[int], spans: Sequence[int], strides: Sequence[int]
+) -> Borders:
+    """Zeros before and after each spatial axis (ONNX Conv)."""
+    automatic = attribute(node, "auto_pad", b"NOTSET")
+    if automatic in (b"SAME_UPPER", b"SAME_LOWER"):
+        needed = [
+            max((-(-size // stride) - 1) * stride + span - size, 0)
+            for size, span, stride in zip(shape, spans, strides, strict=True)
+        ]
+        halves = [(n // 2, n - n // 2) for n in needed]
+        return halves if automatic == b"SAME_UPPER" else [(b, a) for a, b in halves]
+    pads = (
+        _ints(node, "pads", [0] * (2 * len(spans)))
+        if automatic == b"NOTSET"
+        else [0] * (2 * len(spans))
+    )
+    return list(zip(pads[: len(spans)], pads[len(spans) :], strict=True))
+
+
+def _ints(node: NodeProto, name: str, default: list[int]) -> list[int]:
+    found = attribute(node, name, default)
+    return list(found) if isinstance(found, list) else default
