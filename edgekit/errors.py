@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
 from enum import IntEnum
 from typing import ClassVar
 
@@ -84,6 +86,13 @@ def reason(error: Exception) -> str:
 def first_line(error: Exception) -> str:
     """What a runtime says of a failure, without the stack that some put below it."""
     return str(error).strip().partition("\n")[0]
+
+
+def did_you_mean(word: object, known: Iterable[str]) -> str:
+    """The end of a message about an unknown word: the known one that it is most like, if any is."""
+    by_lower = {each.lower(): each for each in known}
+    near = difflib.get_close_matches(str(word).lower(), by_lower, n=1, cutoff=0.6)
+    return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
 
 
 def missing_extra(package: str, extra: str) -> UserError:

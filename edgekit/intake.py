@@ -12,7 +12,7 @@ from edgekit.bundle import BUILT_FILES, RESULTS, SUFFIX
 from edgekit.convert.naming import is_entry
 from edgekit.convert.opening import open_model
 from edgekit.data import Dataset, open_dataset
-from edgekit.errors import UserError
+from edgekit.errors import UserError, did_you_mean
 from edgekit.evaluate import default_metric
 from edgekit.gate import Limits
 from edgekit.graphs.onnx_file import is_large, load, load_structure, save
@@ -260,7 +260,8 @@ def check_output(project: Project, model: Model) -> None:
     names = [o.name for o in model.signature.outputs]
     if project.data.output is not None and project.data.output not in names:
         raise UserError(
-            f"edgekit.toml: data.output: the model has no output {project.data.output!r}",
+            f"edgekit.toml: data.output: the model has no output {project.data.output!r}"
+            f"{did_you_mean(project.data.output, names)}",
             hint=f"its outputs: {', '.join(names)}",
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import platform
 import tomllib
+import typing
 from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
@@ -14,7 +15,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from edgekit.errors import UserError, reason
+from edgekit.errors import UserError, did_you_mean, reason
 from edgekit.recipe import IntegerBits
 from edgekit_agent.cpu import name_and_isa
 
@@ -123,7 +124,7 @@ def validated(kind: type[M], raw: dict[str, Any], *, where: str) -> M:
         # Through JSON mode, where strict means "no '8' for 8" but an array may be a tuple.
         return kind.model_validate_json(json.dumps(raw, default=str), strict=True)
     except ValidationError as error:
-        lines = [f"{_path(e['loc'])}: {_say(e)}" for e in error.errors()]
+        lines = [f"{_path(e['loc'])}: {_say(e, kind)}" for e in error.errors()]
         told = "\n  ".join(["", *lines]) if lines[1:] else f" {lines[0]}"
         raise UserError(f"{where}:{told}") from error
 
@@ -132,13 +133,32 @@ def _path(loc: tuple[int | str, ...]) -> str:
     return ".".join(str(part) for part in loc if part != "[key]") or "file"
 
 
-def _say(error: ErrorDetails) -> str:
+def _say(error: ErrorDetails, kind: type[BaseModel]) -> str:
     if error["type"] == "missing":
         return "missing"
     if error["type"] == "extra_forbidden":
-        return "unknown key"
+        *above, key = error["loc"]
+        return f"unknown key{did_you_mean(key, _keys(kind, above))}"
     text = error["msg"].removeprefix("Value error, ")
     return f"{text[0].lower()}{text[1:]}, got {error['input']!r}"
+
+
+def _keys(kind: type[BaseModel], path: Sequence[int | str]) -> list[str]:
+    """The keys of a table inside a table, as they are written; none where it is no such table."""
+    for part in path:
+        field = next((f for n, f in kind.model_fields.items() if (f.alias or n) == part), None)
+        tables = _types(field.annotation) if field else []
+        if len(tables) != 1:
+            return []
+        kind = tables[0]
+    return [field.alias or name for name, field in kind.model_fields.items()]
+
+
+def _types(hint: object) -> list[type[BaseModel]]:
+    """The tables that a field may hold."""
+    if isinstance(hint, type) and issubclass(hint, BaseModel):
+        return [hint]
+    return [each for arg in typing.get_args(hint) for each in _types(arg)]
 
 
 def shipped_names() -> list[str]:
@@ -171,7 +191,7 @@ def load_profile(name: str) -> DeviceProfile:
         return read_profile(Path(name))
     if name not in shipped_names():
         raise UserError(
-            f"no device profile named {name!r}",
+            f"no device profile named {name!r}{did_you_mean(name, shipped_names())}",
             hint=f"known: {', '.join(shipped_names())}; or give the path of a .toml file",
         )
     return parse_profile(profile_text(name), where=f"device_profiles/{name}.toml")

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from edgekit.errors import UserError, reason
+from edgekit.errors import UserError, did_you_mean, reason
 from edgekit.passes import PASSES
 from edgekit.recipe import Recipe, Step, Within
 
@@ -67,7 +67,8 @@ def known_pass(name: str, *, where: str = "") -> str:
         UserError: there is none; lists those that are.
     """
     if name not in PASSES:
-        raise UserError(f"{where}no pass named {name!r}", hint=f"known: {', '.join(PASSES)}")
+        near = did_you_mean(name, PASSES)
+        raise UserError(f"{where}no pass named {name!r}{near}", hint=f"known: {', '.join(PASSES)}")
     return name
 
 
@@ -152,7 +153,8 @@ def read_recipe(path: Path) -> Recipe:
     except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
         raise UserError(f"{path}: not TOML: {error}", hint=_TOML_HINT) from error
     if unknown := sorted(set(raw) - {"name", "step"}):
-        raise UserError(f"{path}: {unknown[0]}: unknown key", hint=_TOML_HINT)
+        near = did_you_mean(unknown[0], ("name", "step"))
+        raise UserError(f"{path}: {unknown[0]}: unknown key{near}", hint=_TOML_HINT)
     tables = raw.get("step")
     if not isinstance(tables, list) or not tables or not all(isinstance(t, dict) for t in tables):
         raise UserError(f"{path}: holds no [[step]]", hint=_TOML_HINT)
@@ -181,11 +183,13 @@ def checked_step(name: str, plain: Mapping[str, object], *, where: str = "") -> 
     values: dict[str, Any] = {}
     for key, value in plain.items():
         if key not in hints:
-            raise UserError(f"{where}{key}: unknown setting of {name}", hint=_listed(name))
+            said = f"{where}{key}: unknown setting of {name}{did_you_mean(key, hints)}"
+            raise UserError(said, hint=_listed(name))
         try:
             values[key] = _checked(hints[key], value)
         except ValueError as error:
             said = f"{where}{key}: must be {_allowed(hints[key])}, got {value!r}"
+            said += did_you_mean(value, _words(hints[key])) if isinstance(value, str) else ""
             raise UserError(said, hint=_listed(name)) from error
     return Step(name=name, version=spec.version, settings=spec.settings(**values))
 
@@ -234,6 +238,14 @@ def _allowed(hint: Any) -> str:  # noqa: ANN401
     if origin is tuple:
         return f"VALUE,..., each {_allowed(args[0])}"
     return "true or false" if origin is bool else _NAMES.get(origin, str(origin))
+
+
+def _words(hint: Any) -> list[str]:  # noqa: ANN401
+    """The words that a setting of a few values may be."""
+    origin, args = _split(hint)
+    if origin is Literal:
+        return [written(each) for each in args]
+    return [word for arg in args for word in _words(arg)] if origin is typing.Union else []
 
 
 def _from_text(hint: Any, text: str) -> object:  # noqa: ANN401

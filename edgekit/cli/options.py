@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from edgekit.errors import UserError
+from edgekit.errors import UserError, did_you_mean
 
 # What a dimension of a file can be at most in every runtime.
 _LARGEST = (1 << 31) - 1
@@ -77,5 +77,6 @@ def one_of(option: str, value: str | None, known: tuple[str, ...]) -> str | None
         UserError: it is not; lists them.
     """
     if value is not None and value not in known:
-        raise UserError(f"{option}: unknown: {value!r}", hint=f"one of {', '.join(known)}")
+        near = did_you_mean(value, known)
+        raise UserError(f"{option}: unknown: {value!r}{near}", hint=f"one of {', '.join(known)}")
     return value

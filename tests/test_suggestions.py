@@ -1,0 +1,64 @@
+"""A word that is nearly right is answered with the right one."""
+
+from __future__ import annotations
+
+import tomllib
+
+import pytest
+
+from edgekit.cli.options import one_of
+from edgekit.errors import UserError, did_you_mean
+from edgekit.profile import load_profile, validated
+from edgekit.project import Project
+from edgekit.steps import read_recipe, step_of, written_step
+
+
+def said(call, *arguments):
+    with pytest.raises(UserError) as caught:
+        call(*arguments)
+    return caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("step", "meant"),
+    [
+        ("wieghts", "did you mean 'weights'?"),
+        ("Quantise", "did you mean 'quantize'?"),
+        ("prune-chanels:remove=0.5", "did you mean 'prune-channels'?"),
+        ("weights:bit=4", "did you mean 'bits'?"),
+        ("weights:container=nativ", "did you mean 'native'?"),
+        ("quantize:ranges=min-max", "did you mean 'minmax'?"),
+    ],
+)
+def test_passes_their_settings_and_values(step, meant):
+    assert said(written_step, step).endswith(meant)
+
+
+def test_steps_in_a_recipe_file(tmp_path):
+    path = tmp_path / "r.toml"
+    path.write_text('[[step]]\npass = "qantize"\n')
+    assert said(read_recipe, path).endswith("did you mean 'quantize'?")
+    path.write_text('[[steps]]\npass = "quantize"\n')
+    assert said(read_recipe, path).endswith("unknown key; did you mean 'step'?")
+
+
+def test_devices_and_metrics():
+    assert said(load_profile, "raspberrypi4").endswith("?")
+    assert said(one_of, "--metric", "top_1", ("top1", "top5", "binary")).endswith("'top1'?")
+
+
+@pytest.mark.parametrize(
+    ("text", "meant"),
+    [
+        ("[data]\ncalibrate = 'x'", "data.calibrate: unknown key; did you mean 'calibration'?"),
+        ("[data.preprocess]\nlay_out = 'NCHW'", "did you mean 'layout'?"),
+        ("[bild]\nseed = 1", "did you mean 'build'?"),
+    ],
+)
+def test_keys_of_the_project_file(text, meant):
+    assert meant in said(lambda: validated(Project, tomllib.loads(text), where="edgekit.toml"))
+
+
+def test_nothing_is_suggested_for_a_word_of_its_own():
+    assert did_you_mean("xyzzy", ["weights", "quantize"]) == ""
+    assert said(step_of, "xyzzy", []) == "no pass named 'xyzzy'"
