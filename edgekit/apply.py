@@ -93,7 +93,7 @@ def apply(
     step = _with_bits(step, project)
     source = data or project.data.calibration
     _check_out(out, _inputs(path, model, folder, source))
-    calibration = _calibration(source, model, folder, project)
+    calibration = _calibration(source, model, folder, project, tick)
     sizes = (free_dims(model, calibration) if calibration else {}) | project.model.dims
     store = Store(default_root())
     started = time.monotonic()
@@ -157,10 +157,10 @@ def _macs(
 
 
 def _calibration(
-    source: str | None, model: Model, folder: Path, project: Project
+    source: str | None, model: Model, folder: Path, project: Project, tick: Tick
 ) -> Dataset | None:
     settings = project.data.preprocess
-    return open_split(source, model, folder=folder, settings=settings, labelled=False)
+    return open_split(source, model, folder=folder, settings=settings, labelled=False, tick=tick)
 
 
 def _facts(model: Model, path: Path) -> FileFacts:

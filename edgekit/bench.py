@@ -95,14 +95,14 @@ def subject(
                 hint="give the model file instead, or leave --dims out",
             )
         with tempfile.TemporaryDirectory() as scratch:
-            yield _of_bundle(open_bundle(target), Path(scratch), folder, evaluation, metric)
+            yield _of_bundle(open_bundle(target), Path(scratch), folder, evaluation, metric, tick)
         return
     project = load_project(folder)
     model = find_model(folder, target, project, trusted=trusted, tick=tick)
     project = with_dims(project, model, dims or {})
     check_output(project, model)
     data = open_split(
-        evaluation, model, folder=folder, settings=project.data.preprocess, labelled=True
+        evaluation, model, folder=folder, settings=project.data.preprocess, labelled=True, tick=tick
     )
     yield Subject(
         model=model,
@@ -187,13 +187,25 @@ def _key(subject: Subject, place: DevicePlace, ref: ModelRef) -> str:
 
 
 def _of_bundle(
-    bundle: Bundle, scratch: Path, folder: Path, evaluation: str | None, metric: str | None
+    bundle: Bundle,
+    scratch: Path,
+    folder: Path,
+    evaluation: str | None,
+    metric: str | None,
+    tick: Tick,
 ) -> Subject:
     manifest = bundle.manifest
     for name in (manifest.model, manifest.canaries):
         (scratch / name).write_bytes(bundle.read(name))
     model = read_model(scratch / manifest.model)
-    data = open_split(evaluation, model, folder=folder, settings=manifest.preprocess, labelled=True)
+    data = open_split(
+        evaluation,
+        model,
+        folder=folder,
+        settings=manifest.preprocess,
+        labelled=True,
+        tick=tick,
+    )
     return Subject(
         model=model,
         profile=manifest.profile,

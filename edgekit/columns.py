@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.errors import UserError
-from edgekit.images import decode_folder, digest_of_files, save_array
+from edgekit.images import Images, decode_folder, digest_of_files, save_array
+from edgekit.progress import Tick, silent
 from edgekit.project import PreprocessSettings
 from edgekit_agent.files import sha256_of, whole_file
 from edgekit_agent.records import Column
@@ -56,6 +57,8 @@ def read_table(
     cache: Path,
     settings: PreprocessSettings | None = None,
     grey: bool = False,
+    most: int | None = None,
+    tick: Tick = silent,
 ) -> Table:
     """The columns of a ``.npz``, a folder of ``.npy`` or images, or a ``module:function``.
 
@@ -65,6 +68,8 @@ def read_table(
         cache: where unpacked columns may be kept.
         settings: how images are resized and cropped.
         grey: decode images to one channel instead of three.
+        most: images of a folder that are enough; ``None`` = all.
+        tick: told how many images are decoded.
 
     Raises:
         UserError: the source is missing, damaged, or of no known kind.
@@ -72,7 +77,8 @@ def read_table(
     path = folder / source
     try:
         if path.is_dir():
-            return _read_folder(source, path, cache, settings, grey=grey)
+            images = Images(settings=settings, grey=grey, most=most)
+            return _read_folder(source, path, cache, images, tick)
         if path.is_file():
             return _read_npz(source, path, cache)
         if ":" in source:
@@ -182,14 +188,12 @@ def _header(file: IO[bytes], where: str) -> tuple[tuple[int, ...], np.dtype[Any]
     return shape, dtype
 
 
-def _read_folder(
-    source: str, path: Path, cache: Path, settings: PreprocessSettings | None, *, grey: bool
-) -> Table:
+def _read_folder(source: str, path: Path, cache: Path, how: Images, tick: Tick) -> Table:
     arrays = sorted(path.glob("*.npy"))
     if arrays:
         columns = tuple(_column(a.stem, a, f"{source}/{a.name}") for a in arrays)
         return Table(source=source, columns=columns, digest=digest_of_files(arrays))
-    images = decode_folder(source, path, cache, settings, grey=grey)
+    images = decode_folder(source, path, cache, how, tick)
     columns = (
         _column("x", images.folder / "x.npy", source),
         _column("label", images.folder / "label.npy", source),

@@ -12,6 +12,7 @@ import numpy as np
 from edgekit.columns import Table, read_table
 from edgekit.errors import UserError
 from edgekit.model import Signature, TensorSpec
+from edgekit.progress import Tick, silent
 from edgekit.project import PreprocessSettings
 from edgekit_agent.feeds import open_columns
 from edgekit_agent.records import Column, Preprocess, Samples
@@ -52,6 +53,8 @@ def open_dataset(
     cache: Path,
     settings: PreprocessSettings | None = None,
     labelled: bool,
+    most: int | None = None,
+    tick: Tick = silent,
 ) -> Dataset:
     """Read a split and bind its columns to a model's inputs.
 
@@ -62,12 +65,20 @@ def open_dataset(
         cache: where unpacked columns may be kept.
         settings: preprocessing of float inputs.
         labelled: whether labels are needed.
+        most: images of a folder that are enough, from all over it; ``None`` = all.
+        tick: told how many images are decoded.
 
     Raises:
         UserError: the source cannot be read, or does not fit the model; says which column.
     """
     table = read_table(
-        source, folder=folder, cache=cache, settings=settings, grey=_is_grey(signature)
+        source,
+        folder=folder,
+        cache=cache,
+        settings=settings,
+        grey=_is_grey(signature),
+        most=most,
+        tick=tick,
     )
     preprocess = settings.for_agent() if settings else None
     columns = tuple(_bind(table, spec, signature, preprocess) for spec in signature.inputs)
@@ -245,14 +256,15 @@ def _notes(
         f"{source}: {column.name} is {column.dtype} and is fed to a {spec.dtype} input unscaled; "
         "set [data.preprocess] mean and std if the model wants otherwise"
         for column, spec in zip(columns, signature.inputs, strict=True)
-        if _unscaled(preprocess) and column.dtype == "uint8" and spec.dtype.startswith("float")
+        if not is_scaled(preprocess) and column.dtype == "uint8" and spec.dtype.startswith("float")
     ]
 
 
-def _unscaled(preprocess: Preprocess | None) -> bool:
+def is_scaled(preprocess: Preprocess | None) -> bool:
+    """Whether preprocessing changes the values of what goes through it."""
     if preprocess is None:
-        return True
-    return (preprocess.scale, set(preprocess.mean), set(preprocess.std)) == (1.0, {0.0}, {1.0})
+        return False
+    return (preprocess.scale, set(preprocess.mean), set(preprocess.std)) != (1.0, {0.0}, {1.0})
 
 
 def spread(samples: Samples, count: int) -> list[Samples]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.errors import UserError, missing_extra
+from edgekit.progress import Tick
 from edgekit.project import PreprocessSettings
 from edgekit_agent.files import sha256_of, whole_file, write_whole
 
+# Pillow's number of bicubic resampling, which is not imported where no image is read.
+_BICUBIC = 3
 _IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
 
@@ -28,15 +32,26 @@ class Decoded:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Images:
+    """How images are decoded, and how many.
+
+    ``settings`` say resize (short side, bicubic) and centre crop, in pixels; ``grey`` is one
+    channel instead of three; ``most`` images are enough, from all over the folder.
+    """
+
+    settings: PreprocessSettings | None
+    grey: bool
+    most: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
 class _Look:
     resize: int | None
     crop: int | None
     grey: bool
 
 
-def decode_folder(
-    source: str, path: Path, cache: Path, settings: PreprocessSettings | None, *, grey: bool
-) -> Decoded:
+def decode_folder(source: str, path: Path, cache: Path, how: Images, tick: Tick) -> Decoded:
     """Decode the images of a folder, unless that was done before.
 
     Args:
@@ -44,24 +59,21 @@ def decode_folder(
         path: the folder: with a ``labels.csv`` (``file,label``), a CSV of its own name beside it,
             or a subfolder per class, labelled 0, 1, ... in the order of their names.
         cache: where the arrays are kept.
-        settings: resize (short side, bicubic) and centre crop, in pixels.
-        grey: one channel instead of three.
+        how: sizes, channels, and how many.
+        tick: told how many are decoded.
 
     Raises:
         UserError: no images, an unreadable one, or sizes that differ.
     """
-    rows = list(_image_rows(source, path))
+    rows = _some(list(_image_rows(source, path)), how.most)
     if not rows:
         raise UserError(
             f"{source}: holds neither .npy files nor images",
             hint="images need a labels.csv (file,label) or one subfolder per class",
         )
     files, labels = [file for file, _ in rows], [label for _, label in rows]
-    look = _Look(
-        resize=settings.resize if settings else None,
-        crop=settings.crop if settings else None,
-        grey=grey,
-    )
+    settings = how.settings or PreprocessSettings()
+    look = _Look(resize=settings.resize, crop=settings.crop, grey=how.grey)
     digest = hashlib.sha256(f"{look} {digest_of_files(files)} {labels}".encode()).hexdigest()
     folder = cache / "columns" / digest
     arrays = [folder / "x.npy", folder / "label.npy"]
@@ -69,10 +81,23 @@ def decode_folder(
     # Decoding is slow, so it is kept; the seal tells whether it is still what it was.
     if not seal.exists() or seal.read_text() != digest_of_files(arrays):
         seal.unlink(missing_ok=True)
-        _decode_images(source, files, arrays[0], look)
+        _decode_images(source, files, arrays[0], look, tick)
         save_array(arrays[1], np.asarray(labels, np.int64))
         write_whole(str(seal), digest_of_files(arrays).encode())
     return Decoded(folder=folder, digest=digest)
+
+
+def image_sizes(source: str, path: Path, most: int) -> set[tuple[int, int]]:
+    """Widths and heights of up to ``most`` images from all over a folder, read from their heads."""
+    rows = _some(list(_image_rows(source, path)), most)
+    return {_opened_size(file) for file, _ in rows}
+
+
+def _some(rows: list[tuple[Path, int]], most: int | None) -> list[tuple[Path, int]]:
+    """``most`` of them, evenly spread, as they may be sorted by class."""
+    if most is None or len(rows) <= most:
+        return rows
+    return [rows[i * len(rows) // most] for i in range(most)]
 
 
 def digest_of_files(files: list[Path]) -> str:
@@ -115,12 +140,13 @@ def _listed_images(source: str, path: Path, table: Path) -> Iterator[tuple[Path,
             yield image, label
 
 
-def _decode_images(source: str, files: list[Path], target: Path, look: _Look) -> None:
+def _decode_images(source: str, files: list[Path], target: Path, look: _Look, tick: Tick) -> None:
     """Write the images as uint8 NHWC, one at a time."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shape: tuple[int, ...] | None = None
     with whole_file(str(target)) as out:
-        for file in files:
+        for number, file in enumerate(files):
+            tick(f"decoding {source}", number, len(files))
             image = _decode(file, look)
             if shape is None:
                 shape = image.shape
@@ -135,20 +161,32 @@ def _decode_images(source: str, files: list[Path], target: Path, look: _Look) ->
             out.write(image.tobytes())
 
 
-def _decode(file: Path, look: _Look) -> NDArray[np.uint8]:
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError as error:
         raise missing_extra("pillow", "images") from error
     try:
         with Image.open(file) as opened:
-            image = opened.convert("L" if look.grey else "RGB")
+            yield opened
     except (UnidentifiedImageError, OSError, SyntaxError, Image.DecompressionBombError) as error:
         raise UserError(f"{file}: not an image that can be read: {error}") from error
+
+
+def _opened_size(file: Path) -> tuple[int, int]:
+    with _opened(file) as image:
+        width, height = image.size
+    return width, height
+
+
+def _decode(file: Path, look: _Look) -> NDArray[np.uint8]:
+    with _opened(file) as opened:
+        image = opened.convert("L" if look.grey else "RGB")
     if look.resize:
         ratio = look.resize / min(image.size)
         size = (round(image.width * ratio), round(image.height * ratio))
-        image = image.resize(size, Image.Resampling.BICUBIC)
+        image = image.resize(size, _BICUBIC)
     if crop := look.crop:
         if min(image.size) < crop:
             raise UserError(f"{file}: {image.width}x{image.height} is smaller than crop = {crop}")

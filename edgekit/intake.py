@@ -99,7 +99,7 @@ def take_in(request: Request, tick: Tick = silent) -> Intake:
     usable = runtimes(model, profile, None if asked == "auto" else asked)
     check_output(project, model)
     opened = partial(
-        open_split, model=model, folder=request.folder, settings=project.data.preprocess
+        open_split, model=model, folder=request.folder, settings=project.data.preprocess, tick=tick
     )
     evaluation = opened(request.evaluation or project.data.evaluation, labelled=True)
     if evaluation is None:
@@ -273,6 +273,7 @@ def open_split(
     folder: Path,
     settings: PreprocessSettings | None,
     labelled: bool,
+    tick: Tick = silent,
 ) -> Dataset | None:
     """A split bound to a model's inputs; ``None`` where no source is named.
 
@@ -288,6 +289,7 @@ def open_split(
         cache=default_root(),
         settings=settings,
         labelled=labelled,
+        tick=tick,
     )
 
 

@@ -22,6 +22,7 @@ from edgekit.progress import Tick
 from edgekit.recipe import Recipe
 from edgekit.results import Build, Candidate, Rejected
 from edgekit.runtimes import lite_target, obstacles, runtime_of
+from edgekit.scalings import refuse_unscaled
 from edgekit.search import Terms, choose, nearest, original, propose
 from edgekit.workshop import Workshop
 
@@ -54,6 +55,15 @@ def build(request: Request, tick: Tick, *, allow_failing: bool = False) -> Outco
         DeviceError: the device named to measure on could not be reached or failed.
     """
     intake = take_in(request, tick)
+    refuse_unscaled(
+        intake.model,
+        intake.evaluation,
+        metric=intake.metric,
+        output=intake.output,
+        settings=intake.project.data.preprocess,
+        store=intake.store,
+        tick=tick,
+    )
     found = explore(intake, tick)
     compared = {c.key: comparison(intake, c, found.baseline) for c in found.candidates}
     packed = found.chosen or (found.nearest if allow_failing else None)

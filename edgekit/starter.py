@@ -10,20 +10,31 @@ from pathlib import Path
 
 from edgekit.columns import Table, read_table
 from edgekit.convert.naming import SUFFIXES, is_saved_model, source_of
-from edgekit.data import LABELS
+from edgekit.data import LABELS, is_scaled, open_dataset
 from edgekit.errors import UserError
 from edgekit.evaluate import default_metric
+from edgekit.images import image_sizes
 from edgekit.intake import find_model
 from edgekit.model import Model, TensorSpec
 from edgekit.profile import validated
 from edgekit.progress import Tick, silent
-from edgekit.project import FILE_NAME, ModelTable, Project
+from edgekit.project import FILE_NAME, ModelTable, PreprocessSettings, Project
+from edgekit.scalings import (
+    SAMPLES,
+    as_toml,
+    clearly_best,
+    is_unscaled_image,
+    settings_with,
+    try_scalings,
+)
 from edgekit.store import default_root
 from edgekit_agent.files import write_whole
 
 _CALIBRATION = ("calib", "cal", "train", "repr")
 _EVALUATION = ("eval", "test", "val", "holdout")
 _MODELS = (".onnx", ".tflite")
+_CHANNELS = (1, 3)
+_BY_HAND = "# mean = 0.0\n# std = 1.0\n"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,14 +69,15 @@ def start(
     model = find_model(folder, path, Project(), trusted=trusted, tick=tick)
     sources = _data_sources(folder)
     calibration, evaluation = _named(sources, _CALIBRATION), _named(sources, _EVALUATION)
-    layout = _layout(folder, model, evaluation or calibration)
+    guess = _guess(folder, model, evaluation or calibration, tick)
     table = ModelTable(path=_relative(path, folder), trust_pickle=trusted)
-    text = _text(table, model, calibration, evaluation, layout)
+    text = _text(table, model, calibration, evaluation, guess)
     validated(Project, tomllib.loads(text), where=str(target))
     missing = {"[data] calibration": calibration, "[data] evaluation": evaluation}
     points = [f"{key}: no file found by its name" for key, found in missing.items() if not found]
     if evaluation and not _labelled(folder, evaluation):
         points.append(f"{evaluation}: no labels found (an array 'label' or 'y')")
+    points += [f"[data.preprocess]: {guess.trouble}"] if guess.trouble else []
     write_whole(str(target), text.encode())
     return Started(path=target, text=text, open_points=tuple(points))
 
@@ -136,6 +148,65 @@ def _layout(folder: Path, model: Model, source: str | None) -> str | None:
     return None
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Guess:
+    """What float inputs go through, as far as it could be told, and how it was told.
+
+    ``settings`` is ``None`` where all is the default; ``trouble`` says why scalings of the pixels
+    could not be tried.
+    """
+
+    settings: PreprocessSettings | None
+    tried: tuple[str, ...] = ()
+    trouble: str = ""
+
+
+def _guess(folder: Path, model: Model, source: str | None, tick: Tick) -> _Guess:
+    """Sizes and layout from the files, scaling from the model's answers on some of them."""
+    layout = _layout(folder, model, source)
+    settings = PreprocessSettings(layout="NCHW") if layout else None
+    path = folder / (source or "")
+    if source is None or len(model.signature.inputs) != 1:
+        return _Guess(settings=settings)
+    try:
+        if path.is_dir() and not any(path.glob("*.npy")):
+            settings = _sizes(source, path, model.signature.inputs[0])
+        dataset = open_dataset(
+            source,
+            model.signature,
+            folder=folder,
+            cache=default_root(),
+            settings=settings,
+            labelled=_labelled(folder, source),
+            most=SAMPLES,
+            tick=tick,
+        )
+        if not is_unscaled_image(dataset, model):
+            return _Guess(settings=settings)
+        metric = default_metric(model.signature, None)
+        tried = try_scalings(model, dataset, metric=metric, output=None, tick=tick)
+    except UserError as error:
+        return _Guess(settings=settings, trouble=error.message)
+    best = clearly_best(tried)
+    return _Guess(
+        settings=settings_with(best.scaling, settings) if best else settings,
+        tried=(f"Tried on {len(tried[0].hits)} samples of {source}:", *map(str, tried)),
+    )
+
+
+def _sizes(source: str, path: Path, spec: TensorSpec) -> PreprocessSettings | None:
+    """Resize, crop and layout of images for an input."""
+    if len(spec.shape) != 4:
+        return None
+    first = spec.shape[3] not in _CHANNELS and spec.shape[1] in _CHANNELS
+    height, width = spec.shape[2:] if first else spec.shape[1:3]
+    settings = PreprocessSettings(layout="NCHW" if first else "NHWC")
+    fits = image_sizes(source, path, SAMPLES) == {(width, height)}
+    if not fits and isinstance(height, int) and height == width:
+        settings = settings.model_copy(update={"resize": height, "crop": height})
+    return settings
+
+
 def _fits(shape: tuple[int, ...], spec: TensorSpec) -> bool:
     wanted = spec.shape[1:]
     return all(not isinstance(w, int) or w == d for w, d in zip(wanted, shape, strict=True))
@@ -146,7 +217,7 @@ def _text(
     model: Model,
     calibration: str | None,
     evaluation: str | None,
-    layout: str | None,
+    guess: _Guess,
 ) -> str:
     inputs = "".join(_comment(spec) for spec in model.signature.inputs)
     outputs = "".join(_comment(spec) for spec in model.signature.outputs)
@@ -162,14 +233,18 @@ def _text(
         _setting("evaluation", evaluation, "labelled samples that the model has not seen"),
         f'metric = "{default_metric(model.signature, None)}"  # top1, top5 or binary\n',
         "\n# What float inputs go through: (x * scale - mean) / std, then the model's layout.\n",
-        _preprocess(layout),
+        _preprocess(guess),
         '\n[build]\n# device = "tablet"  # edgekit devices lists them\n',
     ]
     return "".join(lines)
 
 
 def _comment(spec: TensorSpec) -> str:
-    return f"#   {''.join(c if c.isprintable() else '?' for c in str(spec))}\n"
+    return f"#   {_printable(str(spec))}\n"
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else "?" for c in text)
 
 
 def _quoted(text: str) -> str:
@@ -181,7 +256,9 @@ def _setting(key: str, value: str | None, what: str) -> str:
     return f"{key} = {_quoted(value)}\n" if value else f'# {key} = ""  # {what}\n'
 
 
-def _preprocess(layout: str | None) -> str:
-    if layout is None:
-        return "# [data.preprocess]\n# mean = 0.0\n# std = 1.0\n"
-    return f'[data.preprocess]\nlayout = "{layout}"\n# mean = 0.0\n# std = 1.0\n'
+def _preprocess(guess: _Guess) -> str:
+    said = "".join(f"# {_printable(line)}\n" for line in guess.tried)
+    rest = "" if guess.settings and is_scaled(guess.settings.for_agent()) else _BY_HAND
+    if guess.settings in (None, PreprocessSettings()):
+        return f"{said}# [data.preprocess]\n{rest}"
+    return f"{said}{as_toml(guess.settings)}\n{rest}"

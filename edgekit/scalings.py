@@ -1,0 +1,236 @@
+"""Which scaling of its pixels a model wants, told by labelled samples."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.data import Dataset, is_scaled, spread
+from edgekit.errors import UserError
+from edgekit.graphs.outputs import Arrays, outputs
+from edgekit.model import Model
+from edgekit.progress import Tick
+from edgekit.project import PreprocessSettings
+from edgekit.store import Store
+from edgekit_agent.accuracy import judge
+from edgekit_agent.failures import AgentError
+from edgekit_agent.feeds import batches
+from edgekit_agent.records import Samples
+from edgekit_agent.runtimes import Tensor
+
+# Samples that the scalings are tried on.
+SAMPLES = 128
+# Chance of so large a difference were two scalings equally good; several are tried, for each model.
+_CHANCE = 1e-4
+_KIND = "scalings"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scaling:
+    """A common scaling of bytes: ``(x * scale - mean) / std``, a value or one a channel."""
+
+    name: str
+    scale: float = 1.0
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+
+RAW = Scaling(name="bytes as they are")
+SCALINGS = (
+    RAW,
+    Scaling(name="0 to 1", scale=1 / 255),
+    Scaling(name="-1 to 1", mean=(127.5,), std=(127.5,)),
+    Scaling(
+        name="mean and deviation of ImageNet",
+        scale=1 / 255,
+        mean=(0.485, 0.456, 0.406),
+        std=(0.229, 0.224, 0.225),
+    ),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tried:
+    """A scaling, and on which samples the model was right with it."""
+
+    scaling: Scaling
+    hits: NDArray[np.bool_]
+
+    @property
+    def right(self) -> int:
+        """On how many."""
+        return int(self.hits.sum())
+
+    def __str__(self) -> str:
+        return f"{self.scaling.name}: {self.right} of {len(self.hits)} right"
+
+
+def is_unscaled_image(dataset: Dataset, model: Model) -> bool:
+    """Whether bytes are fed to a float input as they are, and there are labels to tell."""
+    inputs = model.signature.inputs
+    (column, *others), (spec, *_) = dataset.samples.columns, inputs
+    if others or dataset.samples.label is None or is_scaled(dataset.samples.preprocess):
+        return False
+    return column.dtype == "uint8" and np.dtype(spec.dtype).kind == "f"
+
+
+def try_scalings(
+    model: Model, dataset: Dataset, *, metric: str, output: str | None, tick: Tick
+) -> list[Tried]:
+    """Score the model with each common scaling on the same few samples; bytes as they are first.
+
+    Args:
+        model: takes floats.
+        dataset: labelled samples of one column of bytes.
+        metric: what counts as right.
+        output: the output that is scored; ``None`` = the first.
+        tick: told how far it is.
+
+    Raises:
+        UserError: the model fails on the samples, or they, the output and the metric do not
+            belong together.
+    """
+    channels = dataset.samples.columns[0].shape[-1]
+    fitting = [s for s in SCALINGS if len(s.mean) in (1, channels)]
+    parts = spread(dataset.samples, SAMPLES)
+    total = sum(part.columns[0].shape[0] for part in parts) * len(fitting)
+    tried: list[Tried] = []
+    for scaling in fitting:
+        hits: list[bool] = []
+        before = len(tried) * (total // len(fitting))
+        for right in _judged(model, [_scaled(part, scaling) for part in parts], metric, output):
+            hits += right
+            tick("trying scalings of the pixels", before + len(hits), total)
+        tried.append(Tried(scaling=scaling, hits=np.array(hits)))
+    return tried
+
+
+def clearly_best(tried: Sequence[Tried]) -> Tried | None:
+    """The scaling that is right most often, if that is no chance against bytes as they are."""
+    raw, best = tried[0], max(tried, key=lambda each: each.right)
+    return best if best is not raw and _is_no_chance(best.hits, raw.hits) else None
+
+
+def refuse_unscaled(
+    model: Model,
+    dataset: Dataset,
+    *,
+    metric: str,
+    output: str | None,
+    settings: PreprocessSettings | None,
+    store: Store,
+    tick: Tick,
+) -> None:
+    """See that a model which is fed bytes as they are is not clearly better with scaled ones.
+
+    What was found out before about the same model and samples is taken from the store.
+
+    Args:
+        model: the original.
+        dataset: labelled samples.
+        metric: what counts as right.
+        output: the output that is scored; ``None`` = the first.
+        settings: what edgekit.toml says so far.
+        store: of facts.
+        tick: told how far it is.
+
+    Raises:
+        UserError: it is; shows the better setting.
+    """
+    if not is_unscaled_image(dataset, model):
+        return
+    facts = [model.digest, dataset.digest, metric, output]
+    key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+    if store.recall(_KIND, key) is not None:
+        return
+    tried = try_scalings(model, dataset, metric=metric, output=output, tick=tick)
+    best = clearly_best(tried)
+    if best is None:
+        store.remember(_KIND, key, {"unscaled": True})
+        return
+    raw, name = tried[0], model.signature.inputs[0].name
+    raise UserError(
+        f"{dataset.source}: bytes (uint8) go into the float input {name} unscaled: the model is "
+        f"right on {raw.right} of {len(raw.hits)} samples, and on {best.right} where they are "
+        f"scaled ({best.scaling.name})",
+        hint="put this into edgekit.toml:\n\n" + as_toml(settings_with(best.scaling, settings)),
+    )
+
+
+def settings_with(scaling: Scaling, settings: PreprocessSettings | None) -> PreprocessSettings:
+    """The settings with a scaling in the place of theirs."""
+    one = len(scaling.mean) == 1
+    return (settings or PreprocessSettings()).model_copy(
+        update={
+            "scale": scaling.scale,
+            "mean": scaling.mean[0] if one else scaling.mean,
+            "std": scaling.std[0] if one else scaling.std,
+        }
+    )
+
+
+def as_toml(settings: PreprocessSettings) -> str:
+    """The table ``[data.preprocess]``, with what is not the default."""
+    plain = PreprocessSettings()
+    lines = ["[data.preprocess]"]
+    for key in PreprocessSettings.model_fields:
+        value = getattr(settings, key)
+        if value == getattr(plain, key):
+            continue
+        if isinstance(value, tuple):
+            lines.append(f"{key} = [{', '.join(map(repr, value))}]")
+        else:
+            lines.append(f'{key} = "{value}"' if isinstance(value, str) else f"{key} = {value!r}")
+    return "\n".join(lines)
+
+
+def _judged(
+    model: Model, parts: Sequence[Samples], metric: str, output: str | None
+) -> Iterator[list[bool]]:
+    """Batch by batch, on which samples the model is right."""
+    tensors = [
+        Tensor(spec.name, spec.dtype, tuple("?" if d is None else d for d in spec.shape))
+        for spec in model.signature.inputs
+    ]
+    name = output or model.signature.outputs[0].name
+    waiting: list[tuple[int, NDArray[np.generic] | None]] = []
+
+    def feeds() -> Iterator[Arrays]:
+        for part in parts:
+            for batch in batches(part, tensors, model.signature.batch):
+                waiting.append((batch.rows, batch.labels))
+                yield batch.inputs
+
+    try:
+        for made in outputs(model, feeds()):
+            rows, labels = waiting.pop()
+            if isinstance(made, str) or labels is None:
+                raise UserError(f"{model.given}: the model fails on the samples: {made}")
+            values = made[name].reshape(model.signature.batch, -1)[:rows]
+            yield judge(values, labels.reshape(-1).astype(np.int64), metric)[0]
+    except AgentError as error:
+        raise UserError(error.failure.message, hint=error.failure.hint) from error
+
+
+def _scaled(samples: Samples, scaling: Scaling) -> Samples:
+    how = samples.preprocess or PreprocessSettings().for_agent()
+    scaled = replace(how, scale=scaling.scale, mean=scaling.mean, std=scaling.std)
+    return replace(samples, preprocess=scaled)
+
+
+def _is_no_chance(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
+    """Whether one is right where the other is not too often for chance.
+
+    Source: McNemar 1947, the exact one-sided form: of the samples on which the two differ, each
+    is better on half if they are equally good.
+    """
+    better, worse = int((one & ~other).sum()), int((~one & other).sum())
+    differing = better + worse
+    chance = sum(math.comb(differing, k) for k in range(better, differing + 1)) / 2**differing
+    return better > worse and chance < _CHANCE
