@@ -14,6 +14,7 @@ from edgekit.errors import PassRefused, UserError
 from edgekit.graphs.accepts import sizes_checked
 from edgekit.graphs.cost import Cost, cost
 from edgekit.graphs.coverage import Obstacle
+from edgekit.graphs.lite_file import custom_ops
 from edgekit.graphs.onnx_file import is_large, load, load_for_shapes, load_structure
 from edgekit.intake import find_model, with_dims
 from edgekit.model import Model
@@ -40,6 +41,7 @@ class Inspection:
     model_mib_limit: float | None
     crosses: bool = False  # an .onnx model on a device that runs .tflite alone
     prunable: Prunable | None = None  # where it was asked for
+    custom: tuple[str, ...] = ()  # operators that a runtime has only if they were built in
 
 
 def inspect(
@@ -87,6 +89,7 @@ def inspect(
         model_mib_limit=profile.budget.model_mib if profile else None,
         crosses=profile is not None and _crosses(model, profile),
         prunable=prunable(model, sizes) if structure else None,
+        custom=custom_ops(model.path) if model.format == "tflite" else (),
     )
 
 

@@ -67,10 +67,15 @@ def _obstacles(seen: Inspection) -> list[str]:
     limit = seen.model_mib_limit
     if not lines and limit is not None and seen.bytes > limit * MIB:
         lines.append(f"  {seen.device}: {size(seen.bytes)} of {limit:g} MiB; 'edgekit build' it")
-    if not lines and seen.cost is None:
+    if not lines and seen.cost is None and not seen.custom:
         return [f"  {seen.device}: has a runtime for it; its operators were not read"]
     if not lines and seen.crosses:
         return [f"  {seen.device}: runs .tflite alone; every operator can be brought over"]
+    if not lines and seen.custom:
+        return [
+            f"  {seen.device}: every builtin operator can run there; the runtime there must have "
+            f"{', '.join(seen.custom)} built in, which is custom (the one here has)"
+        ]
     opset = seen.cost is not None and seen.cost.opset is not None
     whole = "every operator and the opset" if opset else "every operator"
     return lines or [f"  {seen.device}: {whole} can run there"]

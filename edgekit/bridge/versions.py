@@ -43,6 +43,7 @@ _HIGHEST = dict.fromkeys(_FIRST_ONLY, 1) | {
     "TANH": 3, "TILE": 3, "TOPK_V2": 3, "TRANSPOSE": 6, "TRANSPOSE_CONV": 4,
     "UNIDIRECTIONAL_SEQUENCE_LSTM": 4, "UNIDIRECTIONAL_SEQUENCE_RNN": 3, "UNPACK": 4,
     "WHERE": 2,
+    "CUSTOM:AudioSpectrogram": 1, "CUSTOM:Mfcc": 1, "CUSTOM:TFLite_Detection_PostProcess": 1,
 }  # fmt: skip
 _LATER_TYPES = ("bfloat16", "int2", "uint4", "float8_e4m3fn", "float8_e5m2")
 _INTEGERS = ("int8", "int16")
@@ -55,7 +56,8 @@ def too_new(graph: LiteGraph) -> list[str]:
 
 
 def _reasons(op: Op) -> Iterator[str]:
-    place = f"{op.kind} ({op.origin})" if op.origin else op.kind
+    kind = op.kind.removeprefix("CUSTOM:")
+    place = f"{kind} ({op.origin})" if op.origin else kind
     highest, version = _HIGHEST.get(op.kind), version_of(op)
     if highest is None:
         yield f"{place}: tflite-runtime 2.14 has no such operator"

@@ -39,6 +39,16 @@ def lite_ops(path: Path) -> Counter[str]:
     return counts
 
 
+def custom_ops(path: Path) -> tuple[str, ...]:
+    """Names of the operators of a file that are no builtin ones of TFLite.
+
+    Raises:
+        UserError: LiteRT is not installed.
+    """
+    builtin = {k for k in vars(_schema().BuiltinOperator) if k.isupper()}
+    return tuple(sorted(lite_ops(path).keys() - builtin))
+
+
 def lite_census(path: Path) -> Stored:
     """Count what a file stores; ``edgekit.graphs.stored.census`` of the other format.
 

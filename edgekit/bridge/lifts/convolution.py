@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from edgekit.bridge.graph import Op
 from edgekit.bridge.lifting import Lifting
 from edgekit.bridge.lifts.axes import channels_first
 
+# TfLiteTransposeConvParams as MediaPipe's converter stores them: padding, width, height.
+_PARAMETERS = struct.Struct("<iii")
+_PADDINGS = {1: "SAME", 2: "VALID"}
 _AXES = {2: ("h", "w"), 3: ("d", "h", "w")}
 
 
@@ -100,26 +105,60 @@ def transpose_conv(lifting: Lifting, op: Op) -> None:
     Raises:
         PassRefused: sizes that only the run tells.
     """
-    weights, x = lifting.tensor(op, 1), lifting.tensor(op, 2)
-    order, kernel = channels_first(4), weights.shape[1:3]
-    strides = [op.options["stride_h"], op.options["stride_w"]]
-    sizes = lifting.known(op, 2)[1:3]
+    strides = (op.options["stride_h"], op.options["stride_w"])
     made = lifting.shape(op.outputs[0])[1:3]
     if min(made) < 0:
         made = tuple(lifting.integers(op, 0)[1:3])
+    same = op.options.get("padding", "SAME") == "SAME"
+    _convolve_back(lifting, op, _Back(image=2, bias=3, strides=strides, made=made, same=same))
+
+
+def transpose_conv_bias(lifting: Lifting, op: Op) -> None:
+    """MediaPipe's Convolution2DTransposeBias: values, weights [out, height, width, in], bias.
+
+    Raises:
+        PassRefused: sizes that only the run tells; options of another kind.
+    """
+    raw = op.options.get("custom_options", b"")
+    if len(raw) != _PARAMETERS.size:
+        raise lifting.refusal(op, "has options that are not understood")
+    padding, width, height = _PARAMETERS.unpack(raw)
+    made = lifting.shape(op.outputs[0])[1:3]
+    if padding not in _PADDINGS or min(width, height) < 1 or min(made, default=-1) < 0:
+        raise lifting.refusal(op, "has options that are not understood")
+    back = _Back(
+        image=0, bias=2, strides=(height, width), made=made, same=_PADDINGS[padding] == "SAME"
+    )
+    _convolve_back(lifting, op, back)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Back:
+    """A transposed convolution: positions of its inputs, strides, and the sizes that it makes."""
+
+    image: int
+    bias: int
+    strides: tuple[int, int]
+    made: Sequence[int]
+    same: bool
+
+
+def _convolve_back(lifting: Lifting, op: Op, back: _Back) -> None:
+    weights, x = lifting.tensor(op, 1), lifting.tensor(op, back.image)
+    order, kernel = channels_first(4), weights.shape[1:3]
+    sizes = lifting.known(op, back.image)[1:3]
     begins, ends, fill = [], [], []
-    for size, out, k, s in zip(sizes, made, kernel, strides, strict=True):
+    for size, out, k, s in zip(sizes, back.made, kernel, back.strides, strict=True):
         surplus = (size - 1) * s + k - out
-        same = op.options.get("padding", "SAME") == "SAME"
-        begins.append(max(surplus, 0) // 2 if same else 0)
+        begins.append(max(surplus, 0) // 2 if back.same else 0)
         ends.append(max(surplus - begins[-1], 0))
         fill.append(max(-surplus, 0))
     inputs = [lifting.read(x, order), lifting.weights(op, 1, (3, 0, 1, 2))]
-    if bias := lifting.bias(op, 3, [x, weights]):
+    if bias := lifting.bias(op, back.bias, [x, weights]):
         inputs.append(bias)
     attributes = {
         "kernel_shape": list(kernel),
-        "strides": strides,
+        "strides": list(back.strides),
         "pads": begins + ends,
         "output_padding": fill,
     }
@@ -127,6 +166,7 @@ def transpose_conv(lifting: Lifting, op: Op) -> None:
 
 
 LIFTS = {
+    "CUSTOM:Convolution2DTransposeBias": transpose_conv_bias,
     "CONV_2D": conv_2d,
     "CONV_3D": conv_3d,
     "DEPTHWISE_CONV_2D": depthwise_conv_2d,
