@@ -37,7 +37,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     "tflite": ("tflite",),
 }
 _BROUGHT_OVER = "onnx"
-_CALIBRATION, _HELD_OUT = (0, 24), (1, 8)  # seed and count of samples
+_HELD_OUT = 6
 
 
 def main() -> None:
@@ -117,7 +117,7 @@ def _prepare(entry: Entry, folder: Path, cache: Path) -> Path:
         path = fetch(entry, cache)
     except CorpusError as error:
         raise SystemExit(str(error)) from error
-    for name, (seed, count) in (("calibration", _CALIBRATION), ("held_out", _HELD_OUT)):
+    for seed, (name, count) in enumerate((("calibration", entry.samples), ("held_out", _HELD_OUT))):
         target = folder / f"{name}.npz"
         if not target.exists():
             arrays = entry.feeds(path, seed, count)

@@ -50,6 +50,7 @@ class Entry:
         feeds: makes samples from a seed and a count, given the model's path.
         derive: makes the model file, of the shipped one if there is one.
         states: outputs that are fed back, by the input that takes them.
+        samples: how many to calibrate with; fewer for slow models.
         axes: the batch axis of inputs that have another than the first; -1 for none.
     """
 
@@ -59,6 +60,7 @@ class Entry:
     shipped: Shipped | None = None
     derive: Callable[[Path | None, Path], None] | None = None
     states: dict[str, str] = field(default_factory=dict)
+    samples: int = 24
     axes: dict[str, int] = field(default_factory=dict)
 
 
@@ -130,6 +132,7 @@ _VAD: Any = {"states": {"state": "stateN"}, "axes": {"state": 1, "sr": -1}}
 ENTRIES = (
     Entry(
         name="yolov8n",
+        samples=8,
         about="detector, YOLOv8 with free height and width",
         shipped=Shipped(
             package="nudenet==3.4.2",
@@ -140,6 +143,7 @@ ENTRIES = (
     ),
     Entry(
         name="ppocr-rec",
+        samples=12,
         about="text recognizer, Paddle export, weights in Constant nodes",
         shipped=Shipped(
             package="rapidocr-onnxruntime==1.4.4",
@@ -260,6 +264,7 @@ ENTRIES = (
     ),
     Entry(
         name="basic-pitch",
+        samples=6,
         about="music transcription with a spectrogram inside",
         shipped=Shipped(
             package="basic-pitch==0.4.0",
