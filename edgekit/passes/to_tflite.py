@@ -12,6 +12,7 @@ from edgekit.graphs.lite_file import lite_census
 from edgekit.graphs.onnx_file import is_large, load, load_structure
 from edgekit.model import Model
 from edgekit.passes import Work
+from edgekit.passes.fixed_sizes import completed, fixed_notes
 from edgekit.passes.growth import check_integers, note_size
 from edgekit.recipe import Precision, ToTflite
 from edgekit_agent.files import write_whole
@@ -29,7 +30,7 @@ def to_tflite(model: Model, settings: ToTflite, work: Work) -> Path:
     """
     if is_large(load_structure(model.path)):
         raise PassRefused("over 2 GiB, more than one .tflite file can hold")
-    dims = dict(settings.dims)
+    dims = completed(model, dict(settings.dims))
     _check_sizes(model, dims)
     proto = load(model.path)
     precision = settings.precision
@@ -46,6 +47,8 @@ def to_tflite(model: Model, settings: ToTflite, work: Work) -> Path:
     _check_stored(target, settings.precision)
     check_integers(model, target)
     note_size(model, target, work)
+    for note in fixed_notes(model, dims):
+        work.note(note)
     return target
 
 
