@@ -36,7 +36,7 @@ class Quantized:
 
 def native_widths(layer: StoredLayer) -> tuple[int, ...]:
     """Widths in which onnxruntime can hold the weight of a layer."""
-    return _STORED_WIDTHS if layer.readers else NATIVE_WIDTHS[layer.op]
+    return _STORED_WIDTHS if layer.is_widened else NATIVE_WIDTHS[layer.op]
 
 
 def write_int8(index: GraphIndex, made: Sequence[Quantized]) -> None:
@@ -63,7 +63,7 @@ def write_native(index: GraphIndex, made: Sequence[Quantized]) -> None:
             tables[q.layer.name] = q, _stored(index, q)
         elif q.layer.is_embedding:
             plain.append(q)
-        elif weighted is None or weighted.node.op_type == "Conv":
+        elif weighted is None or q.layer.is_widened or weighted.node.op_type == "Conv":
             front += _restored(index, q)
         else:
             products[weighted.node.output[0]] = q
@@ -106,17 +106,20 @@ def _restored(index: GraphIndex, q: Quantized) -> list[NodeProto]:
     integers, twin = add("w", q.layer.tensor(q.integers)), index.fresh("d")
     readers = [(reader.node, reader.input) for reader in q.layer.readers]
     if q.layer.weighted is not None:
-        readers = [(q.layer.weighted.node, 1)]
+        place = q.layer.weighted.contraction.place if q.layer.weighted.contraction else 1
+        readers = [(q.layer.weighted.node, place)]
     for node, place in readers:
         node.input[place] = twin
-    if q.layer.recurrent:
-        # A scale for each row of each direction has two axes. onnxruntime folds these at load.
-        scales, real = index.add_constant("s", q.grid.scales), index.fresh("c")
+    layer = q.layer.layer
+    if q.layer.recurrent or (layer is not None and layer.contraction is not None):
+        # A scale for each row of each direction or batch. onnxruntime folds these at load.
+        spread = layer.spread(q.grid.scales) if layer else q.grid.scales
+        scales, real = index.add_constant("s", spread), index.fresh("c")
         return [
             helper.make_node("Cast", [integers], [real], to=TensorProto.FLOAT),
             helper.make_node("Mul", [real, scales], [twin]),
         ]
-    axis = q.layer.layer.axis if q.layer.layer else 0
+    axis = layer.axis if layer else 0
     names = [integers, index.add_constant("s", q.grid.scales.ravel())]
     return [helper.make_node("DequantizeLinear", names, [twin], axis=axis)]
 

@@ -68,7 +68,7 @@ def row_of(layer: StoredLayer, settings: QuantizeWeights) -> Row:
 def _takes_blocks(layer: StoredLayer, block: int) -> bool:
     """GatherBlockQuantized wants rows of whole blocks; a convolution has a scale per channel."""
     whole = layer.weight.shape[-1] % block == 0
-    if layer.readers:
+    if layer.is_widened:
         return False
     return layer.op in ("MatMul", "Gemm") or (layer.is_embedding and whole)
 

@@ -192,6 +192,14 @@ class Layer:
         moved = [self.shape[self.axis], *self.shape[: self.axis], *self.shape[self.axis + 1 :]]
         return np.ascontiguousarray(np.moveaxis(matrix.reshape(moved), 0, self.axis))
 
+    def spread(self, scales: NDArray[N]) -> NDArray[N]:
+        """Numbers [G, O, 1] in a shape that multiplies the weight of a product of any rank."""
+        if self.contraction is None:
+            return scales
+        inputs = self.contraction.inputs
+        sizes = tuple(1 if a in inputs else n for a, n in enumerate(self.shape))
+        return self.contraction.weight(scales, sizes)
+
     def kept(self, stays: Mapping[int, NDArray[np.bool_]]) -> NDArray[np.bool_]:
         """Which output channels of all groups stay, by which positions of the weight's axes do."""
         if self.contraction is not None:

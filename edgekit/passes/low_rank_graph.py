@@ -43,11 +43,12 @@ def _nodes(index: GraphIndex, split: Split, rank: int) -> tuple[NodeProto, NodeP
         index.add_constant(f"{split.name}/{end}", w) for end, w in zip("ab", weights, strict=True)
     ]
     between = index.fresh(f"{old.output[0]}/between")
-    del first.input[:]
-    first.input.extend([old.input[0], names[0]])
+    place = split.whole.layer.contraction.place if split.whole.layer.contraction else 1
+    del first.input[2:]
+    first.input[place] = names[0]
     first.output[0] = between
     first.name = index.fresh(f"{old.name}/a") if old.name else ""
-    second.input[0], second.input[1] = between, names[1]
+    second.input[1 - place], second.input[place] = between, names[1]
     if old.op_type == "Conv":
         _set_windows(split, old, first, second)
     return first, second
@@ -59,6 +60,11 @@ def _tensors(split: Split, rank: int) -> tuple[Doubles, Doubles]:
     layer = split.whole.layer
     if isinstance(split.way, Spatial):
         return first, second
+    if layer.contraction is not None:
+        thin = layer.contraction
+        fewer = tuple(rank if a in thin.outputs else n for a, n in enumerate(layer.shape))
+        narrow = tuple(rank if a in thin.inputs else n for a, n in enumerate(layer.shape))
+        return thin.weight(first, fewer), thin.weight(second, narrow)
     if layer.node.op_type == "Conv":
         kernel = layer.shape[2:]
         first = first.reshape(-1, layer.shape[1], *kernel)

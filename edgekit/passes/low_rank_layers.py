@@ -7,9 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
+from onnx import NodeProto
+
 from edgekit.errors import PassRefused
 from edgekit.graphs.index import GraphIndex, attribute
-from edgekit.graphs.placement import Weighted, as_weighted
+from edgekit.graphs.placement import Weighted, as_product
 from edgekit.graphs.rewrite import QUANTISED_ALREADY
 from edgekit.graphs.shapes import known_shapes, with_shapes
 from edgekit.passes.layer_inputs import Layer
@@ -53,7 +55,7 @@ class Whole:
     @property
     def outputs(self) -> int:
         """Output channels of a group."""
-        return self.layer.shape[self.layer.axis] // self.layer.groups
+        return self.layer.channels // self.layer.groups
 
     def bound(self, price: Price) -> float:
         """The rank at which nothing worth it is saved any more, of parameters or MACs."""
@@ -100,7 +102,7 @@ def find_layers(index: GraphIndex) -> list[Whole]:
     found, kept = [], False
     shapes, _ = known_shapes(with_shapes(index.proto, {}))
     for node in index.graph.node:
-        weighted = as_weighted(index, node)
+        weighted = _splittable(index, node)
         if weighted is None:
             continue
         kept |= weighted.kept is not None
@@ -114,12 +116,20 @@ def find_layers(index: GraphIndex) -> list[Whole]:
     return found
 
 
+def _splittable(index: GraphIndex, node: NodeProto) -> Weighted | None:
+    """The node as a layer that two thin ones could stand for: MatMul of any rank and side too."""
+    found = as_product(index, node)
+    if found is None or node.op_type == "ConvTranspose":
+        return None
+    return found if found.contraction is None or node.op_type == "MatMul" else None
+
+
 def _whole(index: GraphIndex, weighted: Weighted, shapes: Mapping[str, tuple[int, ...]]) -> Whole:
     node = weighted.node
     weight = index.float_constant(weighted.weight)
-    layer = Layer(node=node, shape=weight.shape, axis=weighted.axis)
+    layer = Layer.of(index, weighted)
     place = bias_of(index, weighted)
-    outputs = weight.shape[weighted.axis]
+    outputs = layer.channels
     return Whole(
         stored=StoredLayer(name=weighted.weight, weight=weight, weighted=weighted, layer=layer),
         layer=layer,

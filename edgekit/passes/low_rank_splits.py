@@ -111,7 +111,7 @@ def _by_memory(layers: Sequence[Whole]) -> Iterator[list[Whole]]:
 def _moments(
     index: GraphIndex, layers: Sequence[Whole], parts: Sequence[Samples], tick: Tick
 ) -> list[Moments]:
-    read = [x.layer.node.output[0] if x.reads_outputs else x.layer.node.input[0] for x in layers]
+    read = [x.layer.node.output[0] if x.reads_outputs else x.layer.read for x in layers]
     found = [
         Moments(
             square=np.zeros((x.layer.groups, x.moment_size, x.moment_size)),

@@ -13,6 +13,7 @@ from onnx import ModelProto, TensorProto
 from edgekit.data import held_out
 from edgekit.errors import PassRefused
 from edgekit.graphs.compact import compact
+from edgekit.graphs.contractions import contraction_of
 from edgekit.graphs.divergence import Reference
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.onnx_file import all_graphs, save
@@ -105,14 +106,16 @@ def _tell_float(proto: ModelProto, made: Sequence[Quantized], work: Work) -> Non
 
 def _holds_int4(proto: ModelProto) -> bool:
     """Whether some layers have no kernel for few bits, and are widened from INT4 at load."""
-    nodes = (node for graph in all_graphs(proto.graph) for node in graph.node)
-    return bool(weight_readers(proto)) or any(node.op_type == "Conv" for node in nodes)
+    index = GraphIndex(proto)
+    nodes = [node for graph in all_graphs(proto.graph) for node in graph.node]
+    batched = any(contraction_of(index, node) for node in proto.graph.node)
+    return batched or bool(weight_readers(proto)) or any(n.op_type == "Conv" for n in nodes)
 
 
 def _layers(index: GraphIndex, seen: Sequence[Samples], work: Work) -> list[StoredLayer]:
     """Every layer of the model that few bits can hold, with what it reads on the samples."""
     try:
-        layers = stored_layers(index, seen, work.progress)
+        layers = stored_layers(index, seen, work.progress, batched=LEAST_ENTRIES)
         shared, why = shared_layers(index.proto, seen, work.progress)
     except FloatingPointError as error:
         raise not_finite(error) from error

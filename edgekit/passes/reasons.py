@@ -143,10 +143,8 @@ def _reason(
 def _shape_reason(index: GraphIndex, node: NodeProto, tensor: TensorProto) -> str:
     if node.op_type == "Gather":
         return "is too small for an embedding or is not gathered by rows alone"
-    if node.input[0] == tensor.name:
-        return "is the left factor of a product"
-    if node.op_type == "MatMul" and len(tensor.dims) > 2:
-        return f"has {len(tensor.dims)} axes"
+    if node.input[0] == tensor.name or (node.op_type == "MatMul" and len(tensor.dims) > 2):
+        return "has more than two axes or stands on the left, and is too small for that"
     if as_weighted(index, node) is None:
         return "has a bias that is computed, or scaled factors"
     return "keeps more as it is than it would save"

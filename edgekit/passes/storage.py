@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
+from edgekit.graphs.contractions import contraction_of
 from edgekit.graphs.index import GraphIndex, attribute
 from edgekit.graphs.onnx_file import all_graphs
 from edgekit.passes.affine import LARGEST
@@ -55,7 +56,7 @@ def store_in_8_bits(
                     continue
                 readers.setdefault(name, []).append((node, position))
                 rank = len(index.initializers[name].dims)
-                if (axes := _summed(node, position, rank)) is not None:
+                if (axes := _summed(index, node, position, rank)) is not None:
                     summed.setdefault(name, axes)
     stored = [name for name in summed if main.is_finite(name) and name not in main.outputs]
     nodes = [node for name in stored for node in _restored(main, name, summed[name], largest)]
@@ -105,10 +106,13 @@ def _is_large(index: GraphIndex, name: str) -> bool:
     return bool(math.prod(tensor.dims) >= LEAST_STORED)
 
 
-def _summed(node: NodeProto, position: int, rank: int) -> tuple[int, ...] | None:
+def _summed(index: GraphIndex, node: NodeProto, position: int, rank: int) -> tuple[int, ...] | None:
     """The axes of a weight along which its products are summed; ``None`` where it is none."""
     if node.domain not in ("", "ai.onnx"):
         return None
+    if node.op_type == "Einsum":
+        found = contraction_of(index, node)
+        return found.inputs if found is not None and found.place == position else None
     if node.op_type == "MatMul":
         return ((rank - 1,) if position == 0 else (rank - 2,)) if rank >= 2 else None
     if node.op_type == "Gemm" and position < 2:

@@ -76,6 +76,12 @@ class StoredLayer:
         return self.layer is None and self.recurrent is None
 
     @property
+    def is_widened(self) -> bool:
+        """Whether the runtime has no kernel for few bits of it, and widens it at load."""
+        batched = self.layer is not None and self.layer.contraction is not None
+        return bool(self.readers) or batched
+
+    @property
     def power(self) -> Doubles:
         """Mean square of each input, [G, I]; one where it is not known, as of an embedding."""
         if self.moments is None:
@@ -108,7 +114,12 @@ class StoredLayer:
 
 
 def stored_layers(
-    index: GraphIndex, parts: Sequence[Samples], tick: Tick, *, every: bool = False
+    index: GraphIndex,
+    parts: Sequence[Samples],
+    tick: Tick,
+    *,
+    every: bool = False,
+    batched: int | None = None,
 ) -> list[StoredLayer]:
     """Every layer and embedding whose stored weight nothing else reads, in the graph's order.
 
@@ -118,11 +129,12 @@ def stored_layers(
         tick: told how many are done.
         every: take products of every kind (``as_product``), and embeddings that are an output
             layer as well, as one table.
+        batched: take products of other ranks and sides as well from so many entries on.
 
     Raises:
         FloatingPointError: names a value that is not finite on the samples.
     """
-    layers, found = {}, _weighted(index, as_product if every else as_weighted)
+    layers, found = {}, _weighted(index, _view(every, batched))
     for name, weighted in found.items():
         layers[name] = Layer.of(index, weighted)
     read = list(dict.fromkeys(layer.read for layer in layers.values()))
@@ -143,6 +155,24 @@ def stored_layers(
         )
         for name, layer in layers.items()
     ]
+
+
+def _view(every: bool, batched: int | None) -> Callable[[GraphIndex, NodeProto], Weighted | None]:
+    """The function that tells which nodes count as layers."""
+    if every:
+        return as_product
+
+    def view(index: GraphIndex, node: NodeProto) -> Weighted | None:
+        found = as_weighted(index, node)
+        if found is not None or batched is None:
+            return found
+        found = as_product(index, node)
+        if found is None or found.contraction is None or not found.contraction.linear:
+            return None
+        large = math.prod(index.initializers[found.weight].dims) >= batched
+        return found if large else None
+
+    return view
 
 
 def _weighted(
