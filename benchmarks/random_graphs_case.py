@@ -48,7 +48,7 @@ _HALF_ROUNDING = 3e-3
 _MANY = 512
 _WEIGHED = {"Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN"}
 _CLOSED = "cannot be looked at"
-_NOTHING = ("no Conv", "no MatMul", "no LSTM", "no weights", "no layer")
+_NOTHING = ("no Conv", "no MatMul", "no LSTM", "no weights")
 
 
 @dataclass(frozen=True, kw_only=True)
