@@ -10,12 +10,19 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.convert.naming import files_of, source_of
-from edgekit.data import Dataset
 from edgekit.errors import PassCrash, PassRefused, UserError
 from edgekit.evaluate import transfer_bytes
 from edgekit.graphs.cost import cost
 from edgekit.graphs.onnx_file import load_for_shapes
-from edgekit.intake import find_model, free_dims, in_one_file, open_split, sized, with_dims
+from edgekit.intake import (
+    feeding_in,
+    find_model,
+    free_dims,
+    in_one_file,
+    open_calibration,
+    sized,
+    with_dims,
+)
 from edgekit.layers import LayerCost, read_layers
 from edgekit.model import Model
 from edgekit.passes import Work
@@ -93,8 +100,11 @@ def apply(
     step = _with_bits(step, project)
     source = data or project.data.calibration
     _check_out(out, _inputs(path, model, folder, source))
-    calibration = _calibration(source, model, folder, project, tick)
-    sizes = (free_dims(model, calibration) if calibration else {}) | project.model.dims
+    feeding = feeding_in(folder, project, model)
+    calibration = open_calibration(
+        source, model, feeding, folder=folder, settings=project.data.preprocess, tick=tick
+    )
+    sizes = free_dims(model, feeding, calibration) | project.model.dims
     store = Store(default_root())
     started = time.monotonic()
     with store.scratch() as scratch:
@@ -103,16 +113,17 @@ def apply(
             calibration=calibration.samples if calibration else None,
             progress=lambda what, n, of: tick(f"{step.name}: {what}", n, of),
             seed=project.build.seed,
+            feeding=feeding,
         )
         tick(step.name, 0, 0)
         whole = in_one_file(model, store)
-        made = _run(sized(step, model, sizes), whole, work, store)
+        made = _run(sized(step, model, feeding, sizes), whole, work, store)
         if made.model.beside:
             raise PassRefused("what it makes is over 2 GiB, more than one file can hold")
         layers = read_layers(scratch)
         tick("timing", 0, 0)
         slower = made.agreement and slowdown_note(
-            whole, made.model, work.calibration, seed=work.seed
+            whole, made.model, work.calibration, seed=work.seed, feeding=feeding
         )
         macs = _macs(step, whole, made.model, sizes)
         seconds = time.monotonic() - started
@@ -154,13 +165,6 @@ def _macs(
         return None
     old, new = (cost(load_for_shapes(model.path), dims) for model in (before, after))
     return None if old.unknown or new.unknown else (old.macs, new.macs)
-
-
-def _calibration(
-    source: str | None, model: Model, folder: Path, project: Project, tick: Tick
-) -> Dataset | None:
-    settings = project.data.preprocess
-    return open_split(source, model, folder=folder, settings=settings, labelled=False, tick=tick)
 
 
 def _facts(model: Model, path: Path) -> FileFacts:

@@ -16,10 +16,12 @@ from edgekit.convert.naming import is_saved_model
 from edgekit.data import Dataset
 from edgekit.errors import DeviceError, UserError
 from edgekit.evaluate import Timing, default_metric, time_interleaved
+from edgekit.feeding import Feeding
 from edgekit.graphs.reading import read_model
-from edgekit.intake import check_output, find_model, open_split, with_dims
+from edgekit.intake import check_output, feeding_in, find_model, open_split, with_dims
 from edgekit.latency import LatencySummary, summarise
 from edgekit.model import Model
+from edgekit.passes.probes import made_up_samples
 from edgekit.places import DevicePlace, device_place
 from edgekit.profile import DeviceProfile, load_profile
 from edgekit.progress import Tick, silent
@@ -27,7 +29,8 @@ from edgekit.project import load_project
 from edgekit.runtimes import runtime_of
 from edgekit.scoring import Unfinished, score
 from edgekit.store import Store, default_root
-from edgekit_agent.records import DeviceFacts, ModelRef, Report, Samples, Tally
+from edgekit_agent.feeds import open_columns
+from edgekit_agent.records import Column, DeviceFacts, ModelRef, Report, Samples, Tally
 
 _TIMING = Timing(rounds=3, warmup_s=3.0, seconds=2.0, min_runs=20, max_runs=5000)
 
@@ -101,18 +104,27 @@ def subject(
     model = find_model(folder, target, project, trusted=trusted, tick=tick)
     project = with_dims(project, model, dims or {})
     check_output(project, model)
+    feeding = feeding_in(folder, project, model)
     data = open_split(
-        evaluation, model, folder=folder, settings=project.data.preprocess, labelled=True, tick=tick
+        evaluation,
+        model,
+        feeding=feeding,
+        folder=folder,
+        settings=project.data.preprocess,
+        labelled=True,
+        tick=tick,
     )
-    yield Subject(
-        model=model,
-        profile=load_profile(device) if device else None,
-        inputs=data.first(32).samples if data else None,
-        evaluation=data,
-        metric=metric or project.data.metric or default_metric(model.signature, None),
-        output=project.data.output,
-        dims=project.model.dims,
-    )
+    with tempfile.TemporaryDirectory() as scratch:
+        made_up = made_up_samples(model, feeding, Path(scratch)) if feeding.digest else None
+        yield Subject(
+            model=model,
+            profile=load_profile(device) if device else None,
+            inputs=data.first(32).samples if data else made_up,
+            evaluation=data,
+            metric=metric or project.data.metric or default_metric(model.signature, None),
+            output=project.data.output,
+            dims=project.model.dims,
+        )
 
 
 def bench(subject: Subject, host: str, tick: Tick) -> Benched:
@@ -201,6 +213,7 @@ def _of_bundle(
     data = open_split(
         evaluation,
         model,
+        feeding=feeding_in(folder, load_project(folder), model) if evaluation else Feeding(),
         folder=folder,
         settings=manifest.preprocess,
         labelled=True,
@@ -219,9 +232,16 @@ def _of_bundle(
 
 def _canary_inputs(folder: Path, name: str) -> Samples:
     """The canaries' inputs as samples; they are preprocessed already."""
-    columns = read_table(name, folder=folder, cache=folder).columns
-    inputs = (c for c in columns if c.name.startswith("input:"))
-    return Samples(tuple(replace(c, name=c.name.removeprefix("input:")) for c in inputs))
+    found: dict[str, list[Column]] = {"input": [], "constant": [], "axis": []}
+    for column in read_table(name, folder=folder, cache=folder).columns:
+        kind, _, own = column.name.partition(":")
+        found.setdefault(kind, []).append(replace(column, name=own))
+    with open_columns(found["axis"]) as opened:
+        axes = {name: int(rows.read(0, 1)[0]) for name, rows in opened.items()}
+    return Samples(
+        tuple(replace(c, axis=axes.get(c.name, 0)) for c in found["input"]),
+        constants=tuple(replace(c, shape=c.shape[1:]) for c in found["constant"]),
+    )
 
 
 def _notes(subject: Subject, facts: DeviceFacts) -> Iterator[str]:

@@ -40,13 +40,15 @@ from edgekit.model import TensorSpec
 from edgekit.packing import Travelling, travelling
 from edgekit.passes import PASSES
 from edgekit.places import HOST, PACKAGES, host_threads
+from edgekit.progress import silent
 from edgekit.recipe import QuantizeWeights, Step
 from edgekit.results import Build, Candidate, Rejected
 from edgekit.resultsfile import BuildLine, CandidateLine, ModelFacts, RejectedLine, append
 from edgekit.runtimes import runtime_of
-from edgekit_agent.feeds import batches
+from edgekit.sequences import with_states
+from edgekit_agent.feeds import batch_size, batches
 from edgekit_agent.files import write_whole
-from edgekit_agent.runtimes import fixed_batch, import_runtime
+from edgekit_agent.runtimes import import_runtime
 
 # A few samples are enough to see whether a device computes what the host computed, and they
 # travel with the model: at most so many, and no more than so many bytes, nor than a share of the
@@ -194,22 +196,37 @@ def _canaries(intake: Intake, candidate: Candidate) -> bytes:
 
     Calibration samples where there are any, as the bundle may lie on many devices.
     """
-    split = intake.calibration or intake.evaluation
+    split = intake.calibration or _completed(intake)
     split = split.first(_canary_count(split, candidate.model.bytes))
     load = import_runtime(runtime_of(candidate.model))
     loaded = load(str(candidate.model.path), host_threads(intake.profile))
-    batch = fixed_batch(loaded.inputs) or 1
+    batch = batch_size(split.samples, loaded.inputs) or 1
+    axes = {column.name: column.axis for column in split.samples.columns}
     arrays: dict[str, list[Any]] = {}
     for part in batches(split.samples, loaded.inputs, batch):
-        for name, value in part.inputs.items():
-            arrays.setdefault(f"input:{name}", []).append(value[: part.rows])
+        for name, axis in axes.items():
+            rows = part.inputs[name][None] if axis < 0 else np.moveaxis(part.inputs[name], axis, 0)
+            arrays.setdefault(f"input:{name}", []).append(rows[: part.rows])
+        constants = {name: part.inputs[name] for name in part.inputs.keys() - axes.keys()}
         for name, value in loaded.run(part.inputs).items():
             rows = value[: part.rows] if value.shape[:1] == (batch,) else value[None]
             arrays.setdefault(f"output:{name}", []).append(rows)
     buffer = BytesIO()
     joined = {name: np.concatenate(parts) for name, parts in sorted(arrays.items())}
+    joined |= {f"axis:{name}": np.array([axis]) for name, axis in sorted(axes.items()) if axis}
+    joined |= {f"constant:{name}": value[None] for name, value in sorted(constants.items())}
     np.savez_compressed(buffer, **joined)  # type: ignore[arg-type]
     return buffer.getvalue()
+
+
+def _completed(intake: Intake) -> Dataset:
+    """The evaluation samples, with the states that the original hands on."""
+    split = intake.evaluation
+    if not split.samples.states:
+        return split
+    return with_states(
+        split, intake.model, dims=intake.feeding.dims, cache=intake.store.root, tick=silent
+    )
 
 
 def _canary_count(split: Dataset, model_bytes: int) -> int:

@@ -166,6 +166,24 @@ def _column(name: str, path: Path, where: str, *, start: int = 0) -> Column:
     return Column(name, str(path.resolve()), offset, dtype.name, shape)
 
 
+def read_array(path: Path, where: str) -> NDArray[Any]:
+    """The whole array of a small ``.npy``.
+
+    Raises:
+        UserError: it cannot be read, holds no numbers, or is not as long as it says.
+    """
+    try:
+        with path.open("rb") as file:
+            shape, dtype = _header(file, where)
+            wanted = math.prod(shape) * dtype.itemsize
+            data = file.read(min(wanted, path.stat().st_size))
+    except OSError as error:
+        raise UserError(f"{where}: {path}: cannot be read: {error.strerror}") from error
+    if len(data) < wanted:
+        raise UserError(f"{where}: {path}: the array is cut short")
+    return np.frombuffer(data, dtype).reshape(shape)
+
+
 def _header(file: IO[bytes], where: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Shape and dtype of a ``.npy``, without reading its data (format of numpy's NEP 1)."""
     try:

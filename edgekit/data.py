@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgekit.columns import Table, read_table
 from edgekit.errors import UserError
+from edgekit.feeding import WHOLE, Carried, Feeding
 from edgekit.model import Signature, TensorSpec
 from edgekit.progress import Tick, silent
 from edgekit.project import PreprocessSettings
 from edgekit_agent.feeds import open_columns
-from edgekit_agent.records import Column, Preprocess, Samples
+from edgekit_agent.files import write_whole
+from edgekit_agent.records import Column, Preprocess, Samples, State
 
 LABELS = ("label", "y", "labels")
+SEQUENCE = "sequence"
 _SCAN_ROWS = 64
 # Samples that ``spread`` takes in a row.
 _BLOCK = 8
@@ -52,6 +57,7 @@ def open_dataset(
     folder: Path,
     cache: Path,
     settings: PreprocessSettings | None = None,
+    feeding: Feeding | None = None,
     labelled: bool,
     most: int | None = None,
     tick: Tick = silent,
@@ -64,6 +70,8 @@ def open_dataset(
         folder: what a relative ``source`` is relative to.
         cache: where unpacked columns may be kept.
         settings: preprocessing of float inputs.
+        feeding: what edgekit.toml says of the inputs. A state that the source has no array of is
+            left to whoever runs the samples: the model itself hands it on.
         labelled: whether labels are needed.
         most: images of a folder that are enough, from all over it; ``None`` = all.
         tick: told how many images are decoded.
@@ -81,20 +89,79 @@ def open_dataset(
         tick=tick,
     )
     preprocess = settings.for_agent() if settings else None
-    columns = tuple(_bind(table, spec, signature, preprocess) for spec in signature.inputs)
+    feeding = feeding or Feeding()
+    names = {column.name for column in table.columns}
+    carried = {name: state for name, state in feeding.states.items() if name not in names}
+    elsewhere = carried.keys() | feeding.constants.keys()
+    rows = [spec for spec in signature.inputs if spec.name not in elsewhere]
+    columns = tuple(_bind(table, spec, rows, signature, feeding) for spec in rows)
     label = _label(table, source) if labelled else None
+    sequence = _sequence(table, signature, source) if carried else None
     slices = (c for c in table.columns if c.name.startswith("slice_"))
-    _check_counts((*columns, *slices, *([label] if label else [])), source)
-    for column, spec in zip(columns, signature.inputs, strict=True):
+    _check_counts((*columns, *slices, *(c for c in (label, sequence) if c)), source)
+    for column, spec in zip(columns, rows, strict=True):
         _check_fits(column, spec, preprocess, source)
         _check_finite(column, source)
+    told = " ".join(part for part in (table.digest, str(preprocess), feeding.digest) if part)
     return Dataset(
         source=source,
-        samples=Samples(columns, label, preprocess),
+        samples=Samples(
+            columns,
+            label,
+            preprocess,
+            constants=tuple(_stored(n, v, cache) for n, v in feeding.constants.items()),
+            states=tuple(
+                State(s.output, _stored_row(spec, s, feeding, signature, cache))
+                for spec in signature.inputs
+                if (s := carried.get(spec.name))
+            ),
+            sequence=sequence,
+        ),
         count=columns[0].shape[0],
-        digest=hashlib.sha256(f"{table.digest} {preprocess}".encode()).hexdigest(),
-        notes=tuple(_notes(columns, signature, preprocess, source)),
+        digest=hashlib.sha256(told.encode()).hexdigest(),
+        notes=tuple(_notes(columns, rows, preprocess, source)),
     )
+
+
+def _stored(name: str, value: NDArray[np.generic], cache: Path) -> Column:
+    """A value of edgekit.toml as a file, which is read and sent as those of samples are."""
+    digest = hashlib.sha256(f"{value.dtype} {value.shape}".encode() + value.tobytes()).hexdigest()
+    path = cache / "values" / digest
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(str(path), value.tobytes())
+    return Column(name, str(path.resolve()), 0, value.dtype.name, value.shape)
+
+
+def _stored_row(
+    spec: TensorSpec, state: Carried, feeding: Feeding, signature: Signature, cache: Path
+) -> Column:
+    row = _stored(spec.name, state.initial, cache)
+    return replace(row, shape=(1, *row.shape), axis=feeding.axis(spec, signature))
+
+
+def _sequence(table: Table, signature: Signature, source: str) -> Column | None:
+    """Which sequence each row belongs to; ``None`` where all are one."""
+    inputs = {spec.name for spec in signature.inputs}
+    column = next((c for c in table.columns if c.name == SEQUENCE and c.name not in inputs), None)
+    if column is None:
+        return None
+    if len(column.shape) != 1 or np.dtype(column.dtype).kind not in "iu":
+        raise UserError(
+            f"{source}: {SEQUENCE}: must be one integer per sample, not {column.dtype} "
+            f"{list(column.shape)}",
+            hint="the same number for all steps of a sequence, another for the next one",
+        )
+    with open_columns([column]) as opened:
+        numbers = opened[SEQUENCE].read(0, column.shape[0])
+    starts = numbers[np.flatnonzero(np.diff(numbers, prepend=~numbers[:1]))]
+    again, counts = np.unique(starts, return_counts=True)
+    if (counts > 1).any():
+        raise UserError(
+            f"{source}: {SEQUENCE}: the rows of sequence {int(again[counts > 1][0])} are apart",
+            hint="store the steps of a sequence one after the other",
+        )
+    return column
 
 
 def most_common_label(dataset: Dataset) -> int:
@@ -128,22 +195,37 @@ def rows_of(samples: Samples, start: int, count: int) -> Samples:
         samples,
         columns=tuple(cut(column) for column in samples.columns),
         label=cut(samples.label) if samples.label else None,
+        sequence=cut(samples.sequence) if samples.sequence else None,
     )
 
 
 def _bind(
-    table: Table, spec: TensorSpec, signature: Signature, preprocess: Preprocess | None
+    table: Table,
+    spec: TensorSpec,
+    rows: Sequence[TensorSpec],
+    signature: Signature,
+    feeding: Feeding,
 ) -> Column:
     by_name = {c.name: c for c in table.columns}
-    if spec.name in by_name:
-        return by_name[spec.name]
-    inputs = [n for n in by_name if n not in LABELS and not n.startswith("slice_")]
-    if len(signature.inputs) == 1 and "x" in by_name:
-        return replace(by_name["x"], name=spec.name)
+    found = by_name.get(spec.name)
+    if found is None and len(rows) == 1 and "x" in by_name:
+        found = replace(by_name["x"], name=spec.name)
+    if found is not None:
+        return replace(found, axis=_axis(found, spec, signature, feeding))
+    inputs = [n for n in by_name if n not in (*LABELS, SEQUENCE) and not n.startswith("slice_")]
     raise UserError(
         f"{table.source}: no array for the model input {spec.name!r}; it has {_join(inputs)}",
-        hint="name each array as the model input it feeds; a single input may be called x",
+        hint="name each array as the model input it feeds; a single input may be called x. "
+        f"[model.inputs.{spec.name}] in edgekit.toml can make it a constant (constant = VALUE) or "
+        'an output of the run before (from = "OUTPUT")',
     )
+
+
+def _axis(column: Column, spec: TensorSpec, signature: Signature, feeding: Feeding) -> int:
+    """The axis of samples: as told, else by names; none where each row has the input's shape."""
+    axis = feeding.axis(spec, signature)
+    row, fixed = column.shape[1:], all(isinstance(dim, int) for dim in spec.shape)
+    return WHOLE if spec.name not in feeding.axes and fixed and row == spec.shape else axis
 
 
 def _join(names: list[str]) -> str:
@@ -180,17 +262,17 @@ def _check_counts(columns: tuple[Column, ...], source: str) -> None:
 def _check_fits(
     column: Column, spec: TensorSpec, preprocess: Preprocess | None, source: str
 ) -> None:
-    if not spec.shape:
+    shape = column.shape[1:]
+    if not spec.shape and shape:
         raise UserError(
             f"the model input {spec} has no axis for samples, or the file does not tell its shape",
             hint="export the model with a shape for each input, the batch first",
         )
-    shape = column.shape[1:]
     if preprocess and np.dtype(spec.dtype).kind == "f":
         _check_channels(shape, preprocess, f"{source}: {column.name}")
         if preprocess.channels_first and len(shape) == 3:
             shape = (shape[2], shape[0], shape[1])
-    wanted = spec.shape[1:]
+    wanted = tuple(dim for axis, dim in enumerate(spec.shape) if axis != column.axis)
     fits = len(shape) == len(wanted) and all(
         not isinstance(w, int) or w == s for s, w in zip(shape, wanted, strict=True)
     )
@@ -222,7 +304,10 @@ def _check_channels(shape: tuple[int, ...], preprocess: Preprocess, where: str) 
 def _layout_hint(shape: tuple[int, ...], wanted: tuple[int | str | None, ...]) -> str:
     if len(shape) == 3 and len(wanted) == 3 and shape[2] == wanted[0]:
         return 'channels come last in the data: set [data.preprocess] layout = "NCHW"'
-    return "first axis = samples; the rest must be the model input without its batch axis"
+    return (
+        "first axis = samples; the rest must be the model input without its axis of samples "
+        "(the first, or batch_axis under [model.inputs.NAME] in edgekit.toml)"
+    )
 
 
 def _castable(dtype: str, wanted: str) -> bool:
@@ -248,14 +333,14 @@ def _check_finite(column: Column, source: str) -> None:
 
 def _notes(
     columns: tuple[Column, ...],
-    signature: Signature,
+    rows: Sequence[TensorSpec],
     preprocess: Preprocess | None,
     source: str,
 ) -> list[str]:
     return [
         f"{source}: {column.name} is {column.dtype} and is fed to a {spec.dtype} input unscaled; "
         "set [data.preprocess] mean and std if the model wants otherwise"
-        for column, spec in zip(columns, signature.inputs, strict=True)
+        for column, spec in zip(columns, rows, strict=True)
         if not is_scaled(preprocess) and column.dtype == "uint8" and spec.dtype.startswith("float")
     ]
 

@@ -14,6 +14,7 @@ from edgekit.convert.opening import open_model
 from edgekit.data import Dataset, open_dataset
 from edgekit.errors import UserError, did_you_mean
 from edgekit.evaluate import default_metric
+from edgekit.feeding import Feeding, feeding_of
 from edgekit.gate import Limits
 from edgekit.graphs.onnx_file import is_large, load, load_structure, save
 from edgekit.graphs.reading import check_fed_sizes
@@ -23,6 +24,7 @@ from edgekit.progress import Tick, silent
 from edgekit.project import PreprocessSettings, Project, load_project
 from edgekit.recipe import Recipe, Step, ToTflite, with_weight_bits
 from edgekit.runtimes import Runtimes, runtimes
+from edgekit.sequences import with_states
 from edgekit.store import Store, default_root
 
 
@@ -56,6 +58,7 @@ class Intake:
     runtimes: Runtimes
     calibration: Dataset | None
     evaluation: Dataset
+    feeding: Feeding
     metric: str
     limits: Limits
     on: str | None
@@ -72,7 +75,7 @@ class Intake:
     @property
     def dims(self) -> dict[str, int]:
         """Sizes of free dimensions, from the data and from ``[model] dims``."""
-        return free_dims(self.model, self.evaluation) | self.project.model.dims
+        return free_dims(self.model, self.feeding, self.evaluation) | self.project.model.dims
 
 
 def take_in(request: Request, tick: Tick = silent) -> Intake:
@@ -98,17 +101,30 @@ def take_in(request: Request, tick: Tick = silent) -> Intake:
     asked = request.runtime or project.build.runtime
     usable = runtimes(model, profile, None if asked == "auto" else asked)
     check_output(project, model)
+    feeding = feeding_in(request.folder, project, model)
     opened = partial(
-        open_split, model=model, folder=request.folder, settings=project.data.preprocess, tick=tick
+        open_split,
+        model=model,
+        feeding=feeding,
+        folder=request.folder,
+        settings=project.data.preprocess,
+        tick=tick,
     )
     evaluation = opened(request.evaluation or project.data.evaluation, labelled=True)
     if evaluation is None:
         raise UserError(
             "no evaluation data", hint="give --eval EVAL, or [data] evaluation in edgekit.toml"
         )
-    calibration = opened(request.data or project.data.calibration, labelled=False)
+    calibration = open_calibration(
+        request.data or project.data.calibration,
+        model,
+        feeding,
+        folder=request.folder,
+        settings=project.data.preprocess,
+        tick=tick,
+    )
     seed = project.build.seed if request.seed is None else request.seed
-    dims = free_dims(model, evaluation) | project.model.dims
+    dims = free_dims(model, feeding, evaluation) | project.model.dims
     return Intake(
         project=project,
         profile=profile,
@@ -116,6 +132,7 @@ def take_in(request: Request, tick: Tick = silent) -> Intake:
         runtimes=usable,
         calibration=calibration,
         evaluation=evaluation,
+        feeding=feeding,
         metric=request.metric or project.data.metric or _metric(project, model),
         limits=Limits(
             budget=profile.budget,
@@ -126,7 +143,9 @@ def take_in(request: Request, tick: Tick = silent) -> Intake:
         out=out,
         seed=seed,
         store=store,
-        recipe=_asked(request.recipe, model, dims, seed, profile) if request.recipe else None,
+        recipe=_asked(request.recipe, model, feeding, dims, seed, profile)
+        if request.recipe
+        else None,
     )
 
 
@@ -137,10 +156,15 @@ def _drop(request: Request, project: Project, profile: DeviceProfile) -> float:
 
 
 def _asked(
-    recipe: Recipe, model: Model, dims: Mapping[str, int], seed: int, profile: DeviceProfile
+    recipe: Recipe,
+    model: Model,
+    feeding: Feeding,
+    dims: Mapping[str, int],
+    seed: int,
+    profile: DeviceProfile,
 ) -> Recipe:
     bits = weight_bits(profile)
-    steps = (with_weight_bits(sized(s, model, dims), bits) for s in recipe.steps)
+    steps = (with_weight_bits(sized(s, model, feeding, dims), bits) for s in recipe.steps)
     return replace(recipe, seed=seed, steps=tuple(steps))
 
 
@@ -199,18 +223,34 @@ def with_dims(project: Project, model: Model, given: Mapping[str, int]) -> Proje
     return project.model_copy(update={"model": project.model.model_copy(update={"dims": dims})})
 
 
-def free_dims(model: Model, dataset: Dataset) -> dict[str, int]:
-    """Sizes that the samples give to free dimensions, the batch axis left out."""
-    pairs = zip(model.signature.inputs, dataset.samples.columns, strict=True)
-    return {name: column.shape[axis] for spec, column in pairs for axis, name in spec.free_axes()}
+def feeding_in(folder: Path, project: Project, model: Model) -> Feeding:
+    """How the model's inputs are fed, as edgekit.toml says.
+
+    Raises:
+        UserError: what it says does not fit the model.
+    """
+    table = project.model
+    return feeding_of(model.signature, table.inputs, dims=table.dims, folder=folder)
 
 
-def sized(step: Step, model: Model, dims: Mapping[str, int]) -> Step:
+def free_dims(model: Model, feeding: Feeding, dataset: Dataset | None) -> dict[str, int]:
+    """Sizes that the samples give to free dimensions, axes of samples left out."""
+    columns = {c.name: c for c in dataset.samples.columns} if dataset else {}
+    found: dict[str, int] = {}
+    for spec, axis, name in feeding.free_axes(model.signature):
+        if spec.name in columns:
+            row = columns[spec.name].shape[1:]
+            own = columns[spec.name].axis
+            found[name] = row[axis - (0 <= own < axis)]
+    return found
+
+
+def sized(step: Step, model: Model, feeding: Feeding, dims: Mapping[str, int]) -> Step:
     """The step with the sizes of all free dimensions that are known, where it asks for such."""
     settings = step.settings
     if not isinstance(settings, ToTflite):
         return step
-    free = {name for spec in model.signature.inputs for _, name in spec.free_axes()}
+    free = {name for _, _, name in feeding.free_axes(model.signature)}
     known = {n: s for n, s in dims.items() if n in free} | dict(settings.dims)
     return replace(step, settings=replace(settings, dims=tuple(sorted(known.items()))))
 
@@ -271,6 +311,7 @@ def open_split(
     model: Model,
     *,
     folder: Path,
+    feeding: Feeding,
     settings: PreprocessSettings | None,
     labelled: bool,
     tick: Tick = silent,
@@ -288,9 +329,38 @@ def open_split(
         folder=folder,
         cache=default_root(),
         settings=settings,
+        feeding=feeding,
         labelled=labelled,
         tick=tick,
     )
+
+
+def open_calibration(
+    source: str | None,
+    model: Model,
+    feeding: Feeding,
+    *,
+    folder: Path,
+    settings: PreprocessSettings | None,
+    tick: Tick,
+) -> Dataset | None:
+    """Calibration samples, complete with the states that the model hands on along sequences.
+
+    Raises:
+        UserError: as ``open_split``; the model fails on a step.
+    """
+    found = open_split(
+        source,
+        model,
+        feeding=feeding,
+        folder=folder,
+        settings=settings,
+        labelled=False,
+        tick=tick,
+    )
+    if found is None or not found.samples.states:
+        return found
+    return with_states(found, model, dims=feeding.dims, cache=default_root(), tick=tick)
 
 
 def _metric(project: Project, model: Model) -> str:

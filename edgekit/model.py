@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -26,11 +25,10 @@ class TensorSpec:
     dtype: str  # numpy's name
     shape: tuple[int | str | None, ...]
 
-    def free_axes(self) -> Iterator[tuple[int, str]]:
-        """Axes without a size, the first apart, which is the batch; each with its name."""
-        for axis, dim in enumerate(self.shape):
-            if axis and not isinstance(dim, int):
-                yield axis, name_dimension(self.name, axis, dim)
+    def dimension(self, axis: int) -> str:
+        """The name of a dimension, or its size as text."""
+        dim = self.shape[axis]
+        return str(dim) if isinstance(dim, int) else name_dimension(self.name, axis, dim)
 
     def __str__(self) -> str:
         dims = ", ".join("?" if d is None else str(d) for d in self.shape)
@@ -48,18 +46,27 @@ class Signature:
     def free_dimensions(self) -> tuple[str, ...]:
         """Names of all dimensions of inputs that have no size, each once."""
         names = (
-            name_dimension(spec.name, axis, dim)
+            spec.dimension(axis)
             for spec in self.inputs
             for axis, dim in enumerate(spec.shape)
             if not isinstance(dim, int)
         )
         return tuple(dict.fromkeys(names))
 
-    @property
-    def batch(self) -> int:
-        """Samples that the model takes at once; 1 where it takes any number."""
-        size = next((spec.shape[0] for spec in self.inputs if spec.shape), 1)
-        return size if isinstance(size, int) else 1
+    def sample_axis(self, spec: TensorSpec) -> int:
+        """The axis along which samples of an input are stacked.
+
+        The first, unless that has a size and another one bears the name of the first axis of other
+        inputs: ``[2, batch, 128]`` beside ``[batch, 512]``.
+        """
+        if not spec.shape or not isinstance(spec.shape[0], int):
+            return 0
+        firsts = {each.shape[0] for each in self.inputs if each.shape}
+        names = [
+            dim if isinstance(dim, str) and name_dimension("", 0, dim) == dim else None
+            for dim in spec.shape
+        ]
+        return next((a for a, name in enumerate(names) if name is not None and name in firsts), 0)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -135,7 +135,7 @@ def _informed(
 
 
 def _terms(intake: Intake) -> Terms:
-    free = {name for spec in intake.model.signature.inputs for _, name in spec.free_axes()}
+    free = {name for _, _, name in intake.feeding.free_axes(intake.model.signature)}
     return Terms(
         source=intake.model.format,
         formats=intake.runtimes.formats,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from edgekit.errors import UserError
 from edgekit.profile import AnyRuntime, validated
@@ -21,15 +21,43 @@ class _Table(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
+Number = bool | int | float
+ScalarOrList = Number | str | list[Any]
+
+
+class InputTable(_Table):
+    """``[model.inputs.NAME]``: how an input is fed that does not just take a row per sample.
+
+    ``batch_axis`` is the axis of samples ("none": each sample is a whole input); ``constant`` the
+    value of every run, as a number, a list or a .npy file; ``from`` the output that is fed back to
+    the input, which is ``initial`` where a sequence begins.
+    """
+
+    batch_axis: Annotated[int, Field(ge=0, le=63)] | Literal["none"] | None = None
+    constant: ScalarOrList | None = None
+    output: Annotated[str | None, Field(alias="from")] = None
+    initial: Number | str = 0
+
+    @model_validator(mode="after")
+    def _check(self) -> InputTable:
+        if self.constant is not None and (self.output is not None or self.batch_axis is not None):
+            raise ValueError("a constant has neither 'from' nor 'batch_axis'")
+        if self.output is None and "initial" in self.model_fields_set:
+            raise ValueError("'initial' goes with 'from'")
+        return self
+
+
 class ModelTable(_Table):
     """``[model]``. ``dims`` gives free dimensions a size where no data does.
 
-    ``trust_pickle`` allows a model file to run the code that it carries.
+    ``trust_pickle`` allows a model file to run the code that it carries; ``inputs`` says how
+    inputs are fed that are no rows of samples.
     """
 
     path: str | None = None
     trust_pickle: bool = False
-    dims: dict[str, Annotated[int, Field(ge=1)]] = {}
+    dims: dict[str, Annotated[int, Field(ge=1, le=(1 << 31) - 1)]] = {}
+    inputs: dict[str, InputTable] = {}
 
 
 class PreprocessSettings(_Table):

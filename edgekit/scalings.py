@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgekit.data import Dataset, is_scaled, spread
 from edgekit.errors import UserError
+from edgekit.graphs.observe import as_tensor, batch_of
 from edgekit.graphs.outputs import Arrays, outputs
 from edgekit.model import Model
 from edgekit.progress import Tick
@@ -22,7 +23,6 @@ from edgekit_agent.accuracy import judge
 from edgekit_agent.failures import AgentError
 from edgekit_agent.feeds import batches
 from edgekit_agent.records import Samples
-from edgekit_agent.runtimes import Tensor
 
 # Samples that the scalings are tried on.
 SAMPLES = 128
@@ -73,10 +73,11 @@ class Tried:
 
 def is_unscaled_image(dataset: Dataset, model: Model) -> bool:
     """Whether bytes are fed to a float input as they are, and there are labels to tell."""
-    inputs = model.signature.inputs
-    (column, *others), (spec, *_) = dataset.samples.columns, inputs
-    if others or dataset.samples.label is None or is_scaled(dataset.samples.preprocess):
+    samples = dataset.samples
+    column, *others = samples.columns
+    if others or samples.states or samples.label is None or is_scaled(samples.preprocess):
         return False
+    spec = next(spec for spec in model.signature.inputs if spec.name == column.name)
     return column.dtype == "uint8" and np.dtype(spec.dtype).kind == "f"
 
 
@@ -154,7 +155,7 @@ def refuse_unscaled(
     if best is None:
         store.remember(_KIND, key, {"unscaled": True})
         return
-    raw, name = tried[0], model.signature.inputs[0].name
+    raw, name = tried[0], dataset.samples.columns[0].name
     raise UserError(
         f"{dataset.source}: bytes (uint8) go into the float input {name} unscaled: the model is "
         f"right on {raw.right} of {len(raw.hits)} samples, and on {best.right} where they are "
@@ -194,16 +195,14 @@ def _judged(
     model: Model, parts: Sequence[Samples], metric: str, output: str | None
 ) -> Iterator[list[bool]]:
     """Batch by batch, on which samples the model is right."""
-    tensors = [
-        Tensor(spec.name, spec.dtype, tuple("?" if d is None else d for d in spec.shape))
-        for spec in model.signature.inputs
-    ]
+    tensors = tuple(map(as_tensor, model.signature.inputs))
+    size = batch_of(parts[0], model.signature)
     name = output or model.signature.outputs[0].name
     waiting: list[tuple[int, NDArray[np.generic] | None]] = []
 
     def feeds() -> Iterator[Arrays]:
         for part in parts:
-            for batch in batches(part, tensors, model.signature.batch):
+            for batch in batches(part, tensors, size):
                 waiting.append((batch.rows, batch.labels))
                 yield batch.inputs
 
@@ -212,7 +211,7 @@ def _judged(
             rows, labels = waiting.pop()
             if isinstance(made, str) or labels is None:
                 raise UserError(f"{model.given}: the model fails on the samples: {made}")
-            values = made[name].reshape(model.signature.batch, -1)[:rows]
+            values = made[name].reshape(size, -1)[:rows]
             yield judge(values, labels.reshape(-1).astype(np.int64), metric)[0]
     except AgentError as error:
         raise UserError(error.failure.message, hint=error.failure.hint) from error

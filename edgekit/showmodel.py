@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import replace
 
+from edgekit.feeding import Feeding
 from edgekit.graphs.cost import Cost
 from edgekit.inspection import Inspection
 from edgekit.model import Origin
@@ -52,7 +53,7 @@ def _converted(origin: Origin) -> list[str]:
 
 
 def _counted_as_one(seen: Inspection) -> list[str]:
-    free = {name for spec in seen.model.signature.inputs for _, name in spec.free_axes()}
+    free = {name for _, _, name in Feeding().free_axes(seen.model.signature)}
     names = sorted(free - seen.dims.keys())
     if not names:
         return []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from edgekit.convert.naming import SUFFIXES, is_saved_model, source_of
 from edgekit.data import LABELS, is_scaled, open_dataset
 from edgekit.errors import UserError
 from edgekit.evaluate import default_metric
+from edgekit.feeding import find_states
 from edgekit.images import image_sizes
 from edgekit.intake import find_model
 from edgekit.model import Model, TensorSpec
@@ -71,13 +72,15 @@ def start(
     calibration, evaluation = _named(sources, _CALIBRATION), _named(sources, _EVALUATION)
     guess = _guess(folder, model, evaluation or calibration, tick)
     table = ModelTable(path=_relative(path, folder), trust_pickle=trusted)
-    text = _text(table, model, calibration, evaluation, guess)
+    pairs, scalars = find_states(model.signature), _scalars(model)
+    text = _text(table, model, calibration, evaluation, guess) + _inputs(pairs, scalars)
     validated(Project, tomllib.loads(text), where=str(target))
     missing = {"[data] calibration": calibration, "[data] evaluation": evaluation}
     points = [f"{key}: no file found by its name" for key, found in missing.items() if not found]
     if evaluation and not _labelled(folder, evaluation):
         points.append(f"{evaluation}: no labels found (an array 'label' or 'y')")
     points += [f"[data.preprocess]: {guess.trouble}"] if guess.trouble else []
+    points += [f"[model.inputs] {name}: the value that it is always fed" for name in scalars]
     write_whole(str(target), text.encode())
     return Started(path=target, text=text, open_points=tuple(points))
 
@@ -245,6 +248,22 @@ def _comment(spec: TensorSpec) -> str:
 
 def _printable(text: str) -> str:
     return "".join(c if c.isprintable() else "?" for c in text)
+
+
+def _scalars(model: Model) -> list[str]:
+    """Inputs of a single number, which no sample has an array of: a rate, a mode."""
+    return [s.name for s in model.signature.inputs if not s.shape or s.shape == (1,)]
+
+
+def _inputs(pairs: Mapping[str, str], scalars: Sequence[str]) -> str:
+    """How inputs are fed that take no rows of samples."""
+    lines = [] if not (pairs or scalars) else ["\n# Inputs that are no rows of samples.\n"]
+    for name, output in pairs.items():
+        lines.append(f"[model.inputs.{_quoted(name)}]  # a state: zeros where a sequence begins\n")
+        lines.append(f"from = {_quoted(output)}\n")
+    for name in scalars:
+        lines.append(f"# [model.inputs.{_quoted(name)}]\n# constant = 0  # in every run\n")
+    return "".join(lines)
 
 
 def _quoted(text: str) -> str:

@@ -124,6 +124,7 @@ class Workshop:
             calibration=calibration.samples if calibration else None,
             progress=lambda what, n, of: self.tick(f"{recipe.name}: {what}", n, of),
             seed=recipe.seed,
+            feeding=self.intake.feeding,
         )
         self.tick(f"{recipe.name}: {step.name}", len(before), len(before) + 1)
         made = run_checked(step, earlier.model, work)

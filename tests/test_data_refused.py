@@ -94,7 +94,7 @@ def test_means_for_another_number_of_channels_are_refused(tmp_path, refusal):
 
 
 def test_an_input_without_an_axis_for_samples_is_refused(tmp_path, refusal):
-    np.savez(tmp_path / "data.npz", x=np.zeros(4, np.float32), label=GOOD["label"])
+    np.savez(tmp_path / "data.npz", x=np.zeros((4, 3), np.float32), label=GOOD["label"])
 
     assert "no axis for samples" in refusal("data.npz", spec())
 

@@ -46,8 +46,7 @@ def _refusal(model: Model, dims: Mapping[str, int]) -> str | None:
 
 
 def _shape(spec: TensorSpec, dims: Mapping[str, int]) -> tuple[int, ...]:
-    named = dict(spec.free_axes())
     return tuple(
-        d if isinstance(d, int) else dims.get(named.get(axis, str(d)), 1)
+        d if isinstance(d, int) else dims.get(spec.dimension(axis), 1)
         for axis, d in enumerate(spec.shape)
     )

@@ -13,11 +13,11 @@ from onnx import ModelProto
 from edgekit.errors import UserError, first_line
 from edgekit.graphs.instrument import Additions, open_instrumented
 from edgekit.graphs.onnx_file import signature
-from edgekit.model import TensorSpec
+from edgekit.model import Signature, TensorSpec
 from edgekit_agent.failures import AgentError
-from edgekit_agent.feeds import Batch, batches
+from edgekit_agent.feeds import Batch, batch_size, batches
 from edgekit_agent.records import Samples
-from edgekit_agent.runtimes import Tensor, fixed_batch
+from edgekit_agent.runtimes import Tensor
 
 Values = dict[str, NDArray[np.generic]]
 Tick = Callable[[int, int], None]
@@ -53,8 +53,7 @@ def observe(
 
 def _real(value: NDArray[np.generic], batch: Batch) -> NDArray[np.generic]:
     """A value without the rows that only fill up the last batch of a fixed size."""
-    filled = next(iter(batch.inputs.values())).shape[0]
-    return value[: batch.rows] if value.shape[:1] == (filled,) else value
+    return value[: batch.rows] if value.shape[:1] == (batch.size,) else value
 
 
 def feed(
@@ -76,7 +75,8 @@ def feed(
         UserError: the samples are not what the model takes, or it fails on one of them.
     """
     done, total = 0, sum(part.columns[0].shape[0] for part in parts)
-    for batch in _fed(parts, tensors, fixed_batch(tuple(tensors)) or 1):
+    size = batch_size(parts[0], tensors) if parts else None
+    for batch in _fed(parts, tensors, size or 1):
         yield batch, partial(_run, session, batch, done)
         done += batch.rows
         if tick:
@@ -107,6 +107,11 @@ def _run(
 def input_tensors(proto: ModelProto) -> tuple[Tensor, ...]:
     """The inputs of a model as the agent sees them."""
     return tuple(as_tensor(spec) for spec in signature(proto).inputs)
+
+
+def batch_of(samples: Samples, signature: Signature) -> int:
+    """Samples that a model takes at once; 1 where it takes any number."""
+    return batch_size(samples, tuple(map(as_tensor, signature.inputs))) or 1
 
 
 def as_tensor(spec: TensorSpec) -> Tensor:

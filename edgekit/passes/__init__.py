@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from edgekit.feeding import Feeding
 from edgekit.model import Format, Model
 from edgekit.progress import Tick
 from edgekit.recipe import (
@@ -39,6 +40,7 @@ class Work:
     calibration: Samples | None
     progress: Tick
     seed: int = 0
+    feeding: Feeding = field(default_factory=Feeding)  # what edgekit.toml says of the inputs
     notes: list[str] = field(default_factory=list, init=False)
 
     def note(self, text: str) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.errors import UserError
+from edgekit.feeding import Feeding
 from edgekit.graphs.outputs import outputs
 from edgekit.model import Model, TensorSpec
 from edgekit.passes.probes import Probe, probes
@@ -59,7 +60,14 @@ class _Answer:
     finite: NDArray[np.bool_] | None  # None: all of it is
 
 
-def agreement(before: Model, after: Model, samples: Samples | None, *, seed: int) -> Agreement:
+def agreement(
+    before: Model,
+    after: Model,
+    samples: Samples | None,
+    *,
+    seed: int,
+    feeding: Feeding | None = None,
+) -> Agreement:
     """Run both on the same probes, one model after the other, and compare.
 
     Raises:
@@ -69,10 +77,12 @@ def agreement(before: Model, after: Model, samples: Samples | None, *, seed: int
     """
     # A file of fixed sizes says what both can be fed.
     fed = after if (before.format, after.format) == ("onnx", "tflite") else before
-    tried = [_told(before, t, made) for t, made in _ran(fed, before, samples, seed)]
+    tried = [_told(before, t, made) for t, made in _ran(fed, before, samples, seed, feeding)]
     tally = _Tally(before)
     try:
-        for known, (probe, made) in zip(tried, _ran(fed, after, samples, seed), strict=True):
+        for known, (probe, made) in zip(
+            tried, _ran(fed, after, samples, seed, feeding), strict=True
+        ):
             if known is None:
                 continue  # a variant that the original refuses
             if isinstance(made, str):
@@ -84,12 +94,12 @@ def agreement(before: Model, after: Model, samples: Samples | None, *, seed: int
 
 
 def _ran(
-    source: Model, model: Model, samples: Samples | None, seed: int
+    source: Model, model: Model, samples: Samples | None, seed: int, feeding: Feeding | None
 ) -> Iterator[tuple[Probe, dict[str, NDArray[np.generic]] | str]]:
     current: list[Probe] = []
 
     def feeds() -> Iterator[dict[str, NDArray[np.generic]]]:
-        for probe in probes(source, samples, seed=seed):
+        for probe in probes(source, samples, seed=seed, feeding=feeding):
             current[:] = [probe]
             yield dict(probe.feed)
 

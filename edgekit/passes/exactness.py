@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.errors import UserError
+from edgekit.feeding import Feeding
 from edgekit.graphs.outputs import Arrays, outputs
 from edgekit.model import Model
 from edgekit.passes.probes import Probe, probes
@@ -45,7 +46,9 @@ class Departure:
     error: float
 
 
-def departure(before: Model, after: Model, *, limit: float, seed: int) -> Departure | None:
+def departure(
+    before: Model, after: Model, *, limit: float, seed: int, feeding: Feeding | None = None
+) -> Departure | None:
     """Return the worst output beyond ``limit``, or None where the two models agree.
 
     Args:
@@ -53,14 +56,16 @@ def departure(before: Model, after: Model, *, limit: float, seed: int) -> Depart
         after: what a pass made of it.
         limit: bound of each float output's RMS error over its RMS, on each feed.
         seed: of the noise.
+        feeding: what edgekit.toml says of the inputs.
 
     Raises:
         UserError: ``after`` fails where ``before`` does not.
     """
-    sample = accepted_feed(before, after, None, seed=seed)
+    feeding = feeding or Feeding()
+    sample = accepted_feed(before, after, None, seed=seed, feeding=feeding)
     if sample is None:
         return None
-    feeds = dict(_feeds(sample, seed, few=max(before.bytes, after.bytes) > _LARGE_BYTES))
+    feeds = dict(_feeds(sample, seed, feeding, few=max(before.bytes, after.bytes) > _LARGE_BYTES))
     known = _answers(before, feeds)
     feeds = {what: feed for what, feed in feeds.items() if what in known}
     found = _answers(after, feeds)
@@ -77,7 +82,12 @@ def departure(before: Model, after: Model, *, limit: float, seed: int) -> Depart
 
 
 def accepted_feed(
-    before: Model, after: Model, samples: Samples | None, *, seed: int
+    before: Model,
+    after: Model,
+    samples: Samples | None,
+    *,
+    seed: int,
+    feeding: Feeding | None = None,
 ) -> Arrays | None:
     """Return the first sample, or made-up feed without any, that the original takes.
 
@@ -87,7 +97,7 @@ def accepted_feed(
     tried: list[Probe] = []
 
     def feeds() -> Iterator[Arrays]:
-        for probe in probes(fed, samples, seed=seed):
+        for probe in probes(fed, samples, seed=seed, feeding=feeding):
             tried.append(probe)
             yield probe.feed
 
@@ -97,7 +107,14 @@ def accepted_feed(
     return None
 
 
-def _feeds(sample: Arrays, seed: int, *, few: bool) -> Iterator[tuple[str, Values]]:
+def _feeds(
+    sample: Arrays, seed: int, feeding: Feeding, *, few: bool
+) -> Iterator[tuple[str, Values]]:
+    for what, feed in _noises(sample, seed, few=few):
+        yield what, feed | dict(feeding.constants)
+
+
+def _noises(sample: Arrays, seed: int, *, few: bool) -> Iterator[tuple[str, Values]]:
     rng = np.random.default_rng(seed + 1)
     noise = {name: _noise(value, rng) for name, value in sample.items()}
     loud = {name: _times(value, _LOUD) for name, value in noise.items()}

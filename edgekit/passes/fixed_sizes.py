@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
+from edgekit.feeding import Feeding
 from edgekit.model import Model, TensorSpec
 from edgekit_agent.records import Samples
 
@@ -15,11 +16,10 @@ def completed(model: Model, dims: Mapping[str, int]) -> dict[str, int]:
     belongs to theirs.
     """
     known = dict(dims)
-    for spec in model.signature.inputs:
-        for _, name in spec.free_axes():
-            size = _sum(name, dims)
-            if size is not None:
-                known[name] = size
+    for name in model.signature.free_dimensions():
+        size = _sum(name, dims)
+        if size is not None:
+            known[name] = size
     return known
 
 
@@ -31,23 +31,24 @@ def _sum(name: str, dims: Mapping[str, int]) -> int | None:
     return sum(size for size in sizes if size is not None)
 
 
-def fixed_notes(model: Model, dims: Mapping[str, int]) -> Iterator[str]:
+def fixed_notes(model: Model, dims: Mapping[str, int], feeding: Feeding) -> Iterator[str]:
     """Tell which free sizes a file fixes, and what that means for states that grow.
 
     Args:
         model: the source.
         dims: the size of each free dimension, the batch apart.
+        feeding: what edgekit.toml says of the inputs.
     """
-    batch = {spec.shape[0] for spec in model.signature.inputs if spec.shape}
-    names = dict.fromkeys(
-        name for spec in model.signature.inputs for _, name in spec.free_axes() if name in dims
-    )
-    told = ", ".join(f"{name} = {dims[name]}" for name in names if name not in batch)
+    free: dict[str, list[tuple[int, str]]] = {}
+    for spec, axis, name in feeding.free_axes(model.signature):
+        free.setdefault(spec.name, []).append((axis, name))
+    names = dict.fromkeys(name for found in free.values() for _, name in found if name in dims)
+    told = ", ".join(f"{name} = {dims[name]}" for name in names)
     if told:
         yield f"the file takes inputs of one size, {told}; --dims NAME=SIZE fixes another"
-    masks = [s.name for s in model.signature.inputs if "mask" in s.name.lower() and _is_free(s)]
+    masks = [s.name for s in model.signature.inputs if "mask" in s.name.lower() and s.name in free]
     for spec in model.signature.inputs:
-        if not (size := _growing(spec, model, dims)):
+        if not (size := _growing(spec, model, dims, free.get(spec.name, []))):
             continue
         if masks:
             yield (
@@ -61,13 +62,11 @@ def fixed_notes(model: Model, dims: Mapping[str, int]) -> Iterator[str]:
             )
 
 
-def _is_free(spec: TensorSpec) -> bool:
-    return any(True for _ in spec.free_axes())
-
-
-def _growing(spec: TensorSpec, model: Model, dims: Mapping[str, int]) -> int | None:
+def _growing(
+    spec: TensorSpec, model: Model, dims: Mapping[str, int], free: Sequence[tuple[int, str]]
+) -> int | None:
     """The fixed length of a state: an output differs from it along its one free axis alone."""
-    free = [(axis, name) for axis, name in spec.free_axes() if name in dims]
+    free = [(axis, name) for axis, name in free if name in dims]
     if len(free) != 1 or len(spec.shape) < 3:
         return None
     axis, name = free[0]
@@ -80,15 +79,16 @@ def _growing(spec: TensorSpec, model: Model, dims: Mapping[str, int]) -> int | N
 
 
 def fits(model: Model, samples: Samples | None) -> bool:
-    """Whether samples have the sizes that a file fixes; its first axes are the batch."""
+    """Whether samples have the sizes that a file fixes, their axes apart."""
     if samples is None or samples.preprocess is not None:
         return True
-    columns = {column.name: column.shape for column in samples.columns}
+    columns = {column.name: column for column in samples.columns}
     for spec in model.signature.inputs:
-        shape = columns.get(spec.name)
-        if shape is None or len(shape) != len(spec.shape):
+        column = columns.get(spec.name)
+        if column is None:
             continue
-        pairs = zip(spec.shape[1:], shape[1:], strict=True)
+        row = [dim for axis, dim in enumerate(spec.shape) if axis != column.axis]
+        pairs = zip(row, column.shape[1:], strict=False)
         if any(isinstance(want, int) and want != has for want, has in pairs):
             return False
     return True

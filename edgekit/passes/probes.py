@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.data import spread
 from edgekit.errors import UserError
+from edgekit.feeding import WHOLE, Feeding
 from edgekit.graphs.observe import as_tensor
-from edgekit.graphs.outputs import Arrays
-from edgekit.model import Model, TensorSpec
+from edgekit.graphs.outputs import Arrays, outputs
+from edgekit.model import Model, Signature, TensorSpec
 from edgekit_agent.failures import AgentError
-from edgekit_agent.feeds import batches
-from edgekit_agent.records import Samples
-from edgekit_agent.runtimes import Tensor, fixed_batch
+from edgekit_agent.feeds import batch_size, batches
+from edgekit_agent.records import Column, Samples
+from edgekit_agent.runtimes import Tensor
 
 # Enough to see that outputs follow the original's; a large model is slow, so it gets fewer.
 _SAMPLES = 16
@@ -25,35 +27,39 @@ _LARGE_BYTES = 64 << 20
 _TOGETHER = 3
 # Sizes of free dimensions that nobody told; the original says which of them it takes.
 _SIZES = (64, 16, 1)
+_LARGER = (1024, 16000)  # where a border is mirrored, as before a spectrogram
 
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """One feed. ``rows`` samples of it are real ones; 0 in a variant, which the original may
-    refuse."""
+    """One feed of ``batch`` samples. ``rows`` of them are real ones; 0 in a variant, which the
+    original may refuse."""
 
     what: str
     feed: Arrays
     rows: int = 0
-
-    @property
-    def batch(self) -> int:
-        """Length of the first axis; 1 where there is none."""
-        first = next(iter(self.feed.values()))
-        return len(first) if first.ndim else 1
+    batch: int = 1
 
 
-def probes(model: Model, samples: Samples | None, *, seed: int) -> Iterator[Probe]:
+def probes(
+    model: Model, samples: Samples | None, *, seed: int, feeding: Feeding | None = None
+) -> Iterator[Probe]:
     """What to feed: calibration samples and variants of them, or made-up inputs without any.
 
     Where the batch is free, three samples at once are among them, and where other dimensions are
     free, half of each.
 
+    Args:
+        model: whose inputs are fed.
+        samples: real ones.
+        seed: of what is made up.
+        feeding: what edgekit.toml says of the inputs, for those that are made up.
+
     Raises:
         UserError: the samples are not what the model takes.
     """
     if samples is None:
-        yield from _made_up(model.signature.inputs, seed)
+        yield from _made_up(model.signature, feeding or Feeding(), seed)
         return
     specs = model.signature.inputs
     tensors = tuple(as_tensor(spec) for spec in specs)
@@ -61,13 +67,51 @@ def probes(model: Model, samples: Samples | None, *, seed: int) -> Iterator[Prob
     for probe in _real(model, samples, tensors):
         first = [*first, probe.feed][:_TOGETHER]
         yield probe
-    if fixed_batch(tensors) is None:
+    axes = {column.name: column.axis for column in samples.columns}
+    if batch_size(samples, tensors) is None:
         repeated = (first * _TOGETHER)[:_TOGETHER]
-        joined = {s.name: np.concatenate([feed[s.name] for feed in repeated]) for s in specs}
-        yield Probe(what=f"{_TOGETHER} samples at once", feed=joined)
-    halves = {spec.name: _halved(first[0][spec.name], spec) for spec in specs}
+        joined = {
+            name: np.concatenate([feed[name] for feed in repeated], axes[name])
+            if name in axes
+            else value
+            for name, value in first[0].items()
+        }
+        yield Probe(what=f"{_TOGETHER} samples at once", feed=joined, batch=_TOGETHER)
+    halves = {
+        spec.name: _halved(first[0][spec.name], spec, axes[spec.name])
+        if spec.name in axes
+        else first[0][spec.name]
+        for spec in specs
+    }
     if any(halves[name].shape != value.shape for name, value in first[0].items()):
         yield Probe(what="a sample of half the size", feed=halves)
+
+
+def made_up_samples(model: Model, feeding: Feeding, folder: Path) -> Samples:
+    """One made-up sample that the model takes, in files of a folder.
+
+    Raises:
+        UserError: it takes none of those that are tried; says why.
+    """
+    refused = ""
+    for probe in _made_up(model.signature, feeding, seed=0, sizes=(*_SIZES, *_LARGER)):
+        made = next(iter(outputs(model, [probe.feed])))
+        if not isinstance(made, str):
+            return _as_samples(probe.feed, folder)
+        refused = refused or made
+    raise UserError(
+        f"{model.given} runs on no made-up input: {refused}",
+        hint="give samples, or sizes of free dimensions (--dims NAME=SIZE)",
+    )
+
+
+def _as_samples(feed: Arrays, folder: Path) -> Samples:
+    columns = []
+    for number, (name, value) in enumerate(feed.items()):
+        path = folder / str(number)
+        path.write_bytes(np.ascontiguousarray(value).tobytes())
+        columns.append(Column(name, str(path), 0, value.dtype.name, (1, *value.shape), WHOLE))
+    return Samples(tuple(columns))
 
 
 def _real(model: Model, samples: Samples, tensors: Sequence[Tensor]) -> Iterator[Probe]:
@@ -75,38 +119,50 @@ def _real(model: Model, samples: Samples, tensors: Sequence[Tensor]) -> Iterator
     number = 0
     try:
         for part in spread(samples, count):
-            for batch in batches(part, tensors, fixed_batch(tuple(tensors)) or 1):
-                yield Probe(what=f"sample {number}", feed=batch.inputs, rows=batch.rows)
+            for batch in batches(part, tensors, batch_size(samples, tensors) or 1):
+                yield Probe(
+                    what=f"sample {number}", feed=batch.inputs, rows=batch.rows, batch=batch.size
+                )
                 number += batch.rows
     except AgentError as error:
         raise UserError(error.failure.message, hint=error.failure.hint) from error
 
 
-def _halved(value: NDArray[np.generic], spec: TensorSpec) -> NDArray[np.generic]:
+def _halved(value: NDArray[np.generic], spec: TensorSpec, batch: int) -> NDArray[np.generic]:
     """The first half along every free axis but the batch's."""
-    free = [axis for axis, d in enumerate(spec.shape) if axis and not isinstance(d, int)]
+    free = [axis for axis, d in enumerate(spec.shape) if axis != batch and not isinstance(d, int)]
     cuts = [slice(None)] * value.ndim
     for axis in free:
         cuts[axis] = slice(max(value.shape[axis] // 2, 1))
     return np.ascontiguousarray(value[tuple(cuts)])
 
 
-def _made_up(specs: Sequence[TensorSpec], seed: int) -> Iterator[Probe]:
-    """Normal values for floats, zeros for whole numbers, which may be indices."""
-    free_batch = all(spec.shape and not isinstance(spec.shape[0], int) for spec in specs)
-    others = any(not isinstance(d, int) for spec in specs for d in spec.shape[1:])
-    for size in _SIZES if others else _SIZES[:1]:
+def _made_up(
+    signature: Signature, feeding: Feeding, seed: int, sizes: Sequence[int] = _SIZES
+) -> Iterator[Probe]:
+    """Normal values for floats, zeros for integers, which may be indices, and the constants."""
+    specs = [spec for spec in signature.inputs if spec.name not in feeding.constants]
+    axes = {spec.name: feeding.axis(spec, signature) for spec in specs}
+    # Without a word on an input that has no axis it may be the same for all samples, as a rate is.
+    counted = [s for s in specs if axes[s.name] >= 0 and axes[s.name] < len(s.shape)]
+    free_batch = bool(counted) and all(
+        not isinstance(spec.shape[axes[spec.name]], int) for spec in counted
+    )
+    free = {name for _, _, name in feeding.free_axes(signature)} - feeding.dims.keys()
+    for size in sizes if free else sizes[:1]:
         for batch in (1, _TOGETHER) if free_batch else (1,):
             rng = np.random.default_rng(seed)
-            feed = {spec.name: _values(spec, batch, size, rng) for spec in specs}
-            yield Probe(what="made-up inputs", feed=feed)
+            told = dict.fromkeys(free, size) | dict(feeding.dims)
+            feed = {spec.name: _values(spec, batch, told, rng) for spec in specs}
+            yield Probe(what="made-up inputs", feed=feed | dict(feeding.constants), batch=batch)
 
 
 def _values(
-    spec: TensorSpec, batch: int, size: int, rng: np.random.Generator
+    spec: TensorSpec, batch: int, sizes: Mapping[str, int], rng: np.random.Generator
 ) -> NDArray[np.generic]:
     shape = tuple(
-        d if isinstance(d, int) else size if axis else batch for axis, d in enumerate(spec.shape)
+        d if isinstance(d, int) else sizes.get(spec.dimension(axis), batch)
+        for axis, d in enumerate(spec.shape)
     )
     if np.dtype(spec.dtype).kind == "f":
         return rng.standard_normal(shape, np.float32).astype(spec.dtype)

@@ -64,7 +64,9 @@ class ProductTrials:
         static = self.write(frozenset())
         if not names or len(names) > _MOST_LAYERS:
             return static
-        feed = dict(next(probes(model, work.calibration, seed=work.seed)).feed)
+        feed = dict(
+            next(probes(model, work.calibration, seed=work.seed, feeding=work.feeding)).feed
+        )
         chosen: frozenset[str] = frozenset()
         best = self._session(static)
         tried = [frozenset(names)] if len(names) > 1 else []

@@ -13,6 +13,7 @@ from edgekit.data import held_out
 from edgekit.errors import PassRefused
 from edgekit.graphs.divergence import Reference
 from edgekit.graphs.index import GraphIndex
+from edgekit.graphs.observe import batch_of
 from edgekit.graphs.onnx_file import save
 from edgekit.layers import LayerCost, write_layers
 from edgekit.model import Model
@@ -61,7 +62,7 @@ def prune(model: Model, settings: Prune, work: Work) -> Path:
     source = open_source(model, work, _OPSET, keep_ties=True)
     proto = source.proto
     index = GraphIndex(proto)
-    batch = model.signature.batch
+    batch = batch_of(work.calibration, model.signature)
     seen, unseen = held_out(
         work.calibration, settings.max_samples, most=_MOST_HELD_OUT, batch=batch
     )

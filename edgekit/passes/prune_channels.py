@@ -19,7 +19,7 @@ from edgekit.graphs.cutting import key, macs_of, permitted
 from edgekit.graphs.divergence import Reference
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.names import old_names
-from edgekit.graphs.observe import input_tensors
+from edgekit.graphs.observe import batch_of, input_tensors
 from edgekit.graphs.onnx_file import save
 from edgekit.graphs.placement import as_product
 from edgekit.layers import LayerCost, write_layers
@@ -70,7 +70,7 @@ def prune_channels(model: Model, settings: PruneChannels, work: Work) -> Path:
     source = open_source(model, work, _OPSET, keep_ties=True)
     proto = source.proto
     with_biases(proto)
-    batch = model.signature.batch
+    batch = batch_of(work.calibration, model.signature)
     seen, unseen = held_out(
         work.calibration, settings.max_samples, most=_MOST_HELD_OUT, batch=batch
     )
@@ -86,6 +86,7 @@ def prune_channels(model: Model, settings: PruneChannels, work: Work) -> Path:
         seen=seen,
         unseen=unseen,
         shapes=_shapes(proto, seen, batch),
+        constants=work.feeding.constants,
         settings=settings,
         tick=work.progress,
         note=work.note,
@@ -117,6 +118,7 @@ class _Job:
     seen: Sequence[Samples]
     unseen: Sequence[Samples]
     shapes: Mapping[str, tuple[int, ...]]
+    constants: Mapping[str, NDArray[np.generic]]
     settings: PruneChannels
     tick: Tick
     note: Callable[[str], None]
@@ -144,7 +146,7 @@ class _Job:
 
     def _plan(self) -> Plan:
         reference = Reference(self.original, self.unseen)
-        channels = find_channels(self.original, self.shapes)
+        channels = find_channels(self.original, self.shapes, self.constants)
         found = self._branches(reference)
         families = self._families(channels)
         if not families and not found:
@@ -157,7 +159,7 @@ class _Job:
         options = branch_options(self.original, found, reference, self.tick) if found else []
         taken = left_out(channels, options, whole, lambda macs: self._least(plan, macs), most)
         if taken:
-            left = find_channels(without(self.original, taken), self.shapes)
+            left = find_channels(without(self.original, taken), self.shapes, self.constants)
             names = {branch.name for branch in taken}
             plan = replace(
                 self._laddered(left, self._families(left), reference),

@@ -16,6 +16,7 @@ from edgekit.graphs.compact import compact
 from edgekit.graphs.contractions import contraction_of
 from edgekit.graphs.divergence import Reference
 from edgekit.graphs.index import GraphIndex
+from edgekit.graphs.observe import batch_of
 from edgekit.graphs.onnx_file import all_graphs, save
 from edgekit.graphs.rewrite import prepare
 from edgekit.layers import LayerCost, write_layers
@@ -68,7 +69,7 @@ def quantize_weights(model: Model, settings: QuantizeWeights, work: Work) -> Pat
         proto = prepare(proto, _OPSET_INT4)
         proto.ir_version = max(proto.ir_version, _IR_INT4)
     index = GraphIndex(proto)
-    batch = model.signature.batch
+    batch = batch_of(work.calibration, model.signature)
     seen, unseen = held_out(
         work.calibration, settings.max_samples, most=_MOST_HELD_OUT, batch=batch
     )

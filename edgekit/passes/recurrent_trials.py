@@ -113,7 +113,7 @@ class _Feeds:
 
 def _feeds(model: Model, work: Work) -> _Feeds:
     """Calibration samples, or a made-up input that is only timed."""
-    found = probes(model, work.calibration, seed=work.seed)
+    found = probes(model, work.calibration, seed=work.seed, feeding=work.feeding)
     if work.calibration is None:
         return _Feeds(samples=(), timed=dict(next(iter(found)).feed))
     samples = [dict(probe.feed) for probe in found if probe.rows]

@@ -11,8 +11,8 @@ from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.instrument import Additions, open_instrumented
 from edgekit.graphs.observe import Values, input_tensors, observe
 from edgekit.graphs.upstream import downstream, reads_of, up_to, upstream
+from edgekit_agent.feeds import batch_size
 from edgekit_agent.records import Samples
-from edgekit_agent.runtimes import fixed_batch
 
 # Values that are kept to go on from, of all samples together.
 _MOST_BYTES = 192 << 20
@@ -64,10 +64,10 @@ class Replay:
         if room >= 0 and onward:
             self._kept, self._settled = keeping, settled
 
-    @staticmethod
-    def _is_fixed(proto: ModelProto) -> bool:
+    def _is_fixed(self, proto: ModelProto) -> bool:
         """Whether the last batch is filled up, with rows that are not told of."""
-        return (fixed_batch(tuple(input_tensors(proto))) or 1) > 1
+        size = batch_size(self._parts[0], input_tensors(proto)) if self._parts else None
+        return (size or 1) > 1
 
     def _stream(self, proto: ModelProto, names: Sequence[str]) -> Iterator[Values]:
         if self._kept is None:

@@ -106,20 +106,26 @@ def _compared(step: Step, promise: Promise, before: Model, after: Model, work: W
         samples = None
         work.note("compared on made-up inputs: the samples have other sizes than the file")
     try:
-        found = agreement(before, after, samples, seed=work.seed)
+        found = agreement(before, after, samples, seed=work.seed, feeding=work.feeding)
     except Disagreement as error:
         raise PassError(f"{step.name}: {error}") from error
     for broken in broken_agreement(promise, found):
         raise _lost(step, PASSES[step.name], broken)
     if promise.exact and samples is None:
-        _check_exactness(step, promise, before, after, work.seed)
+        _check_exactness(step, promise, before, after, work)
     return found
 
 
-def _check_exactness(step: Step, promise: Promise, before: Model, after: Model, seed: int) -> None:
+def _check_exactness(step: Step, promise: Promise, before: Model, after: Model, work: Work) -> None:
     """Check a claim to compute the same where no samples say which inputs matter."""
     try:
-        found = departure(before, after, limit=promise.max_relative_error, seed=seed)
+        found = departure(
+            before,
+            after,
+            limit=promise.max_relative_error,
+            seed=work.seed,
+            feeding=work.feeding,
+        )
     except UserError as error:
         raise PassError(f"{step.name}: {error.message}") from error
     if found is not None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from edgekit.bridge.emit import emitted
 from edgekit.errors import PassRefused, UserError
+from edgekit.feeding import Feeding
 from edgekit.graphs.accepts import sizes_checked
 from edgekit.graphs.half import compute_in_float32, stores_half
 from edgekit.graphs.lite_file import lite_census
@@ -31,7 +32,7 @@ def to_tflite(model: Model, settings: ToTflite, work: Work) -> Path:
     if is_large(load_structure(model.path)):
         raise PassRefused("over 2 GiB, more than one .tflite file can hold")
     dims = completed(model, dict(settings.dims))
-    _check_sizes(model, dims)
+    _check_sizes(model, dims, work.feeding)
     proto = load(model.path)
     precision = settings.precision
     if precision == "same" and stores_half(proto):
@@ -47,7 +48,7 @@ def to_tflite(model: Model, settings: ToTflite, work: Work) -> Path:
     _check_stored(target, settings.precision)
     check_integers(model, target)
     note_size(model, target, work)
-    for note in fixed_notes(model, dims):
+    for note in fixed_notes(model, dims, work.feeding):
         work.note(note)
     return target
 
@@ -59,12 +60,10 @@ def _check_stored(path: Path, precision: Precision) -> None:
         raise PassRefused(f"{precision}: no weights large enough to store as {dtype}")
 
 
-def _check_sizes(model: Model, dims: dict[str, int]) -> None:
-    batch = {spec.shape[0] for spec in model.signature.inputs if spec.shape}
-    for spec in model.signature.inputs:
-        for _, name in spec.free_axes():
-            if name not in dims and name not in batch:
-                raise PassRefused(
-                    f"input {spec}: a .tflite file has fixed sizes, and nobody says that of {name}",
-                    hint=f"give samples, [model] dims in edgekit.toml, or dims={name}:SIZE",
-                )
+def _check_sizes(model: Model, dims: dict[str, int], feeding: Feeding) -> None:
+    for spec, _, name in feeding.free_axes(model.signature):
+        if name not in dims:
+            raise PassRefused(
+                f"input {spec}: a .tflite file has fixed sizes, and nobody says that of {name}",
+                hint=f"give samples, --dims {name}=SIZE, or [model] dims in edgekit.toml",
+            )

@@ -25,7 +25,7 @@ def stage_samples(session: Session, samples: Samples, progress: Progress | None 
     They stay there until ``forget(session, staged_digests(...))`` of what this returns. Cut off in
     the middle, nothing of them stays where the device can still be told.
     """
-    there = _stage_or_forget(session, [c.path for c in _columns(samples)], progress)
+    there = _stage_or_forget(session, [c.path for c in samples.files()], progress)
 
     def moved(column: Column) -> Column:
         return replace(column, path=there[column.path])
@@ -34,12 +34,15 @@ def stage_samples(session: Session, samples: Samples, progress: Progress | None 
         samples,
         columns=tuple(moved(c) for c in samples.columns),
         label=moved(samples.label) if samples.label else None,
+        constants=tuple(moved(c) for c in samples.constants),
+        states=tuple(replace(s, initial=moved(s.initial)) for s in samples.states),
+        sequence=moved(samples.sequence) if samples.sequence else None,
     )
 
 
 def staged_digests(samples: Samples) -> tuple[str, ...]:
     """What ``forget`` removes of samples as ``stage_samples`` returned them."""
-    return tuple(dict.fromkeys(PurePosixPath(c.path).name for c in _columns(samples)))
+    return tuple(dict.fromkeys(PurePosixPath(c.path).name for c in samples.files()))
 
 
 def forget(session: Session, digests: Iterable[str]) -> tuple[str, ...]:
@@ -57,10 +60,6 @@ def forget(session: Session, digests: Iterable[str]) -> tuple[str, ...]:
     """
     job = ForgetJob(home=session.home, digests=tuple(digests))
     return session.ask(job, Forgotten).kept if job.digests else ()
-
-
-def _columns(samples: Samples) -> tuple[Column, ...]:
-    return (*samples.columns, *([samples.label] if samples.label else []))
 
 
 def _stage_or_forget(

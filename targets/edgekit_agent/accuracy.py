@@ -11,15 +11,17 @@ import numpy as np
 
 from edgekit_agent.codec import encode
 from edgekit_agent.failures import AgentError
-from edgekit_agent.feeds import Batch, batches, check_samples
+from edgekit_agent.feeds import Batch, batch_size, check_samples, runs
 from edgekit_agent.files import whole_file
 from edgekit_agent.records import ScoreJob, Tally, TallyPart
-from edgekit_agent.runtimes import Loaded, fixed_batch
+from edgekit_agent.runtimes import Loaded
 from edgekit_agent.session import load_model
 from edgekit_agent.wire import Progress
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from edgekit_agent.runtimes import Arrays
 
 METRICS = ("top1", "top5", "binary")
 # What was scored is passed on this often, for a link may break.
@@ -45,10 +47,10 @@ def score(job: ScoreJob, progress: Progress) -> Tally:
         raise AgentError("bad_job", f"score: cannot start at sample {job.start} of {n}")
     output = _output_name(model, job.output)
     counted = _Counted(job)
-    size = fixed_batch(model.inputs) or 1
+    size = batch_size(job.samples, model.inputs) or 1
     with _outputs_file(job.outputs_path) as file:
-        for batch in batches(job.samples, model.inputs, size, job.start):
-            values = _scored(model, output, batch)
+        for batch, outputs in runs(job.samples, model, size, job.start):
+            values = _scored(outputs, output, batch)
             if file is not None:
                 _write_rows(file, values, n, is_first=batch.start == 0)
             counted.add(*judge(values, _labels(batch), job.metric, batch.start))
@@ -156,10 +158,10 @@ def _output_name(model: Loaded, wanted: Optional[str]) -> str:
     return wanted if wanted is not None else names[0]
 
 
-def _scored(model: Loaded, output: str, batch: Batch) -> NDArray[Any]:
+def _scored(outputs: Arrays, output: str, batch: Batch) -> NDArray[Any]:
     """The scored output of a batch, without the rows it was filled up with."""
-    values = np.asarray(model.run(batch.inputs)[output])
-    filled = next(iter(batch.inputs.values())).shape[0]
+    values = np.asarray(outputs[output])
+    filled = batch.size
     if values.ndim == 0 or values.shape[0] != filled:
         if filled != 1:
             raise AgentError(

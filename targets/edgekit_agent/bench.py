@@ -6,16 +6,16 @@ import gc
 import statistics
 import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, List, Mapping, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Iterator, List, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
 from edgekit_agent import sensors
 from edgekit_agent.failures import AgentError
-from edgekit_agent.feeds import batches
+from edgekit_agent.feeds import Batch, batch_size, batches, runs
 from edgekit_agent.memory import peak_rss_bytes
-from edgekit_agent.records import BenchJob, Latency, Report
-from edgekit_agent.runtimes import Loaded, Tensor, fixed_batch
+from edgekit_agent.records import BenchJob, Latency, Report, Samples
+from edgekit_agent.runtimes import Loaded, Tensor
 from edgekit_agent.session import load_model
 from edgekit_agent.wire import Progress
 
@@ -151,12 +151,12 @@ def _measure(
 
 
 def _inputs(job: BenchJob, model: Loaded) -> List[Mapping[str, NDArray[Any]]]:
-    batch = fixed_batch(model.inputs) or 1
     if job.samples is None:
         return [_made_up(model.inputs, job)]
+    batch = batch_size(job.samples, model.inputs) or 1
     held: List[Mapping[str, NDArray[Any]]] = []
     size = 0
-    for one in batches(job.samples, model.inputs, batch):
+    for one in _fed(job.samples, model, batch):
         held.append(one.inputs)
         size += sum(values.nbytes for values in one.inputs.values())
         if len(held) >= _HELD_SAMPLES or size >= _HELD_BYTES:
@@ -164,13 +164,28 @@ def _inputs(job: BenchJob, model: Loaded) -> List[Mapping[str, NDArray[Any]]]:
     return held
 
 
+def _fed(samples: Samples, model: Loaded, batch: int) -> Iterator[Batch]:
+    """Batches as they are run; the model itself says the states that it carries."""
+    if samples.states:
+        return (one for one, _ in runs(samples, model, batch))
+    return batches(samples, model.inputs, batch)
+
+
 def _made_up(inputs: Sequence[Tensor], job: BenchJob) -> Arrays:
     """Floats from a normal distribution, integers 0, booleans False; the same every time."""
     generator = np.random.default_rng(0)
     arrays = {}
     for tensor in inputs:
-        shape = [job.dims.get(dim, 1) if isinstance(dim, str) else dim for dim in tensor.shape]
+        shape = [
+            dim if isinstance(dim, int) else job.dims.get(_name(tensor, axis, dim), 1)
+            for axis, dim in enumerate(tensor.shape)
+        ]
         dtype = np.dtype(tensor.dtype)
         made = generator.standard_normal(shape) if dtype.kind == "f" else np.zeros(shape)
         arrays[tensor.name] = made.astype(dtype)
     return arrays
+
+
+def _name(tensor: Tensor, axis: int, stated: str) -> str:
+    """The name of a free dimension: that of the file, or of the input and its axis."""
+    return f"{tensor.name}.{axis}" if stated in ("", "?", "-1", "0", "None") else stated

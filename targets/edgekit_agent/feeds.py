@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, BinaryIO, Dict, Iterator, Optional, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, BinaryIO, Dict, Iterator, Mapping, Optional, Sequence, Tuple
 
 import numpy as np
 
 from edgekit_agent.failures import AgentError
-from edgekit_agent.records import Column, Preprocess, Samples
+from edgekit_agent.records import Column, Preprocess, Samples, State
 from edgekit_agent.runtimes import Tensor
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edgekit_agent.runtimes import Arrays
+    from edgekit_agent.runtimes import Arrays, Loaded
 
 
 class Rows:
@@ -65,12 +65,37 @@ def open_columns(columns: Sequence[Column]) -> Iterator[Dict[str, Rows]]:
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples ``start`` to ``start + rows``; arrays may hold more rows, repeats of the last."""
+    """Samples ``start`` to ``start + rows``, fed as ``size``: the last one is repeated.
+
+    ``begins`` says that a sequence starts here.
+    """
 
     start: int
     rows: int
     inputs: Arrays
     labels: Optional[NDArray[Any]]
+    size: int = 1
+    begins: bool = False
+
+
+def batch_size(samples: Samples, inputs: Sequence[Tensor]) -> Optional[int]:
+    """How many samples the inputs demand at once; ``None`` where any number will do."""
+    columns = [*samples.columns, *(state.initial for state in samples.states)]
+    return fixed_batch({column.name: column.axis for column in columns}, inputs)
+
+
+def fixed_batch(axes: Mapping[str, int], inputs: Sequence[Tensor]) -> Optional[int]:
+    """As ``batch_size``, by the axis of samples of each input that has samples."""
+    for tensor in inputs:
+        axis = axes.get(tensor.name)
+        if axis is None or axis >= len(tensor.shape):
+            continue
+        if axis < 0:
+            return 1
+        size = tensor.shape[axis]
+        if isinstance(size, int):
+            return size
+    return None
 
 
 def batches(
@@ -78,26 +103,108 @@ def batches(
 ) -> Iterator[Batch]:
     """Every sample from ``first`` on in order, ``batch`` at a time, as the inputs want them.
 
+    Where states are carried from run to run (see ``runs``), they are missing from the inputs, and
+    each batch is one sample, repeated.
+
     Args:
-        samples: the columns; one for every input, by name.
+        samples: a column, a constant or a state for every input, by name.
         inputs: what the model takes.
-        batch: rows of each array; the last batch is filled by repeating its last sample.
+        batch: samples in each array; the last batch is filled by repeating its last sample.
         first: number of the sample to begin with.
 
     Raises:
         AgentError: ``bad_job``; columns and inputs don't belong together, and the text says how.
     """
     n = check_samples(samples, inputs)
-    labels = (samples.label,) if samples.label is not None else ()
-    with open_columns(samples.columns) as columns, open_columns(labels) as opened_labels:
-        for start in range(first, n, batch):
-            rows = min(batch, n - start)
-            arrays = {}
-            for tensor in inputs:
-                raw = columns[tensor.name].read(start, rows)
-                arrays[tensor.name] = padded(prepare(raw, tensor, samples.preprocess), batch)
-            found = [column.read(start, rows) for column in opened_labels.values()]
-            yield Batch(start, rows, arrays, found[0] if found else None)
+    step = 1 if samples.states else batch
+    fed = {tensor.name: tensor for tensor in inputs}
+    constants = {c.name: _constant(c, fed[c.name]) for c in samples.constants}
+    single = [c for c in (samples.label, samples.sequence) if c is not None]
+    last: Optional[int] = None
+    with open_columns(samples.columns) as columns, open_columns(single) as others:
+        for start in range(first, n, step):
+            rows = min(step, n - start)
+            arrays = dict(constants)
+            for name, column in columns.items():
+                raw = column.read(start, rows)
+                arrays[name] = stacked(
+                    raw, fed[name], samples.preprocess, column.column.axis, batch
+                )
+            read = {name: column.read(start, rows) for name, column in others.items()}
+            labels = read[samples.label.name] if samples.label is not None else None
+            number = int(read[samples.sequence.name][0]) if samples.sequence is not None else 0
+            yield Batch(start, rows, arrays, labels, batch, number != last)
+            last = number
+
+
+def runs(
+    samples: Samples, model: Loaded, batch: int, first: int = 0
+) -> Iterator[Tuple[Batch, Dict[str, NDArray[Any]]]]:
+    """Run a model over samples, its own states carried along; each batch and the outputs.
+
+    The inputs of each batch hold the states that it was run with. The steps before ``first`` that
+    its states come from are run as well, and not told of.
+
+    Raises:
+        AgentError: as ``batches``; what the runtime fails with; an output that the state's input
+            does not take.
+    """
+    fed = {tensor.name: tensor for tensor in model.inputs}
+    initial = {state.initial.name: _initial(state, fed, batch) for state in samples.states}
+    states = dict(initial)
+    for each in batches(samples, model.inputs, batch, _beginning(samples, first)):
+        states = dict(initial) if each.begins else states
+        each = replace(each, inputs={**each.inputs, **states})
+        outputs = model.run(each.inputs)
+        for state in samples.states:
+            name = state.initial.name
+            states[name] = _fed_back(outputs, state, fed[name])
+        if each.start >= first:
+            yield each, outputs
+
+
+def _beginning(samples: Samples, first: int) -> int:
+    """The sample that the states of another one come from: the first of its sequence."""
+    if not samples.states or first == 0:
+        return first
+    if samples.sequence is None:
+        return 0
+    with open_columns([samples.sequence]) as opened:
+        numbers = opened[samples.sequence.name].read(0, first + 1)
+    others = np.flatnonzero(numbers != numbers[-1])
+    return int(others[-1]) + 1 if others.size else 0
+
+
+def _initial(state: State, fed: Dict[str, Tensor], batch: int) -> NDArray[Any]:
+    column = state.initial
+    if column.name not in fed:
+        raise AgentError("bad_job", f"the model has no input {column.name}, which is a state")
+    with open_columns([column]) as opened:
+        row = opened[column.name].read(0, 1)
+    return stacked(row, fed[column.name], None, column.axis, batch)
+
+
+def _fed_back(outputs: Arrays, state: State, tensor: Tensor) -> NDArray[Any]:
+    if state.output not in outputs:
+        raise AgentError("bad_job", f"the model has no output {state.output} for {tensor.name}")
+    value = np.asarray(outputs[state.output])
+    fits = len(value.shape) == len(tensor.shape) and all(
+        isinstance(want, str) or want == have for want, have in zip(tensor.shape, value.shape)
+    )
+    if not fits or value.dtype != np.dtype(tensor.dtype):
+        raise AgentError(
+            "bad_job",
+            f"output {state.output} is {value.dtype} {_shape(value.shape)}; the input "
+            f"{tensor.name}, which it is fed to, takes {tensor.dtype} {_shape(tensor.shape)}",
+        )
+    return value
+
+
+def _constant(column: Column, tensor: Tensor) -> NDArray[Any]:
+    """The value of an input that is the same in every run."""
+    row = replace(column, shape=(1, *column.shape), axis=-1)
+    with open_columns([row]) as opened:
+        return stacked(opened[column.name].read(0, 1), tensor, None, -1, 1)
 
 
 def check_samples(samples: Samples, inputs: Sequence[Tensor]) -> int:
@@ -106,7 +213,8 @@ def check_samples(samples: Samples, inputs: Sequence[Tensor]) -> int:
     Raises:
         AgentError: ``bad_job``; other names than the inputs', or columns of different lengths.
     """
-    have = sorted(column.name for column in samples.columns)
+    states = [state.initial for state in samples.states]
+    have = sorted(column.name for column in (*samples.columns, *samples.constants, *states))
     want = sorted(tensor.name for tensor in inputs)
     if have != want:
         raise AgentError(
@@ -114,8 +222,8 @@ def check_samples(samples: Samples, inputs: Sequence[Tensor]) -> int:
             f"the data has the columns {', '.join(have)}; the model's inputs are {', '.join(want)}",
             hint="name every column as the input it feeds",
         )
-    columns = [*samples.columns, *([samples.label] if samples.label is not None else [])]
-    lengths = {column.name: column.shape[0] for column in columns}
+    single = [c for c in (samples.label, samples.sequence) if c is not None]
+    lengths = {column.name: column.shape[0] for column in (*samples.columns, *single)}
     if len(set(lengths.values())) > 1:
         told = ", ".join(f"{name} {length}" for name, length in lengths.items())
         raise AgentError("bad_job", f"columns of different lengths: {told}")
@@ -123,6 +231,32 @@ def check_samples(samples: Samples, inputs: Sequence[Tensor]) -> int:
     if n == 0:
         raise AgentError("bad_job", "there are no samples")
     return n
+
+
+def stacked(
+    rows: NDArray[Any],
+    tensor: Tensor,
+    preprocess: Optional[Preprocess],
+    axis: int,
+    batch: int,
+) -> NDArray[Any]:
+    """Rows as one input: prepared, the last repeated up to ``batch``, along the samples' axis.
+
+    Raises:
+        AgentError: ``bad_job``; as ``prepare``, or the input has no such axis.
+    """
+    if axis >= max(1, len(tensor.shape)):
+        raise AgentError("bad_job", f"input {tensor.name} has no axis {axis} for samples")
+    if axis < 0:
+        whole = Tensor(tensor.name, tensor.dtype, (1, *tensor.shape))
+        value: NDArray[Any] = np.asarray(prepare(rows[:1], whole, preprocess)[0])
+        return value
+    shape = tensor.shape
+    first = Tensor(
+        tensor.name, tensor.dtype, (*shape[axis : axis + 1], *shape[:axis], *shape[axis + 1 :])
+    )
+    made = padded(prepare(rows, first, preprocess), batch)
+    return made if axis == 0 else np.ascontiguousarray(np.moveaxis(made, 0, axis))
 
 
 def padded(rows: NDArray[Any], batch: int) -> NDArray[Any]:

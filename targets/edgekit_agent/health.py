@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import zipfile
-from typing import TYPE_CHECKING, Any, Dict, List, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Tuple
 
 import numpy as np
 
 from edgekit_agent.failures import AgentError
-from edgekit_agent.feeds import padded, prepare
+from edgekit_agent.feeds import fixed_batch, stacked
 from edgekit_agent.records import Health, HealthJob
-from edgekit_agent.runtimes import Loaded, fixed_batch
+from edgekit_agent.runtimes import Loaded
 from edgekit_agent.session import load_model
 from edgekit_agent.wire import Progress
 
@@ -30,7 +30,7 @@ def check_health(job: HealthJob, progress: Progress) -> Health:
     Raises:
         AgentError: ``bad_job`` for a canary file that isn't one; what a runtime fails with.
     """
-    inputs, expected = _read_canaries(os.path.expanduser(job.canaries))
+    inputs, expected, axes = _read_canaries(os.path.expanduser(job.canaries))
     progress("load", 0, 0)
     model = load_model(job.model).model
     missing = {t.name for t in model.inputs} ^ set(inputs) | (
@@ -40,7 +40,7 @@ def check_health(job: HealthJob, progress: Progress) -> Health:
         raise AgentError(
             "bad_job", f"{job.canaries}: not this model's canaries: {', '.join(sorted(missing))}"
         )
-    outputs = _run(model, inputs, progress)
+    outputs = _run(model, inputs, axes, progress)
     errors = {name: _error(outputs[name], values) for name, values in expected.items()}
     worst = max(errors, key=lambda name: errors[name][0])
     figure, what = errors[worst]
@@ -49,7 +49,11 @@ def check_health(job: HealthJob, progress: Progress) -> Health:
     return Health(healthy, figure, detail)
 
 
-def _read_canaries(path: str) -> Tuple[Arrays, Arrays]:
+def _read_canaries(path: str) -> Tuple[Arrays, Arrays, Dict[str, Optional[int]]]:
+    """Inputs, outputs, and the axis of samples of each input; ``None`` for a constant.
+
+    ``axis:NAME`` holds it where it is not the first, ``constant:NAME`` the one value of an input.
+    """
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
@@ -61,20 +65,35 @@ def _read_canaries(path: str) -> Tuple[Arrays, Arrays]:
         if not side or any(v.ndim == 0 or not v.size for v in side.values()):
             raise AgentError("bad_job", f"{path}: no canaries: {prefix}NAME arrays are missing")
         sides.append(side)
-    return sides[0], sides[1]
+    axes: Dict[str, Optional[int]] = {
+        name: int(arrays.get(f"axis:{name}", (0,))[0]) for name in sides[0]
+    }
+    start = len("constant:")
+    constants = {k[start:]: np.asarray(v[0]) for k, v in arrays.items() if k[:start] == "constant:"}
+    axes.update(dict.fromkeys(constants))
+    return {**sides[0], **constants}, sides[1], axes
 
 
-def _run(model: Loaded, inputs: Arrays, progress: Progress) -> Arrays:
+def _run(
+    model: Loaded, inputs: Arrays, axes: Mapping[str, Optional[int]], progress: Progress
+) -> Arrays:
     """All canaries, at the model's own batch size (1 where it takes any)."""
-    batch, n = fixed_batch(model.inputs) or 1, min(len(values) for values in inputs.values())
+    stacks = {name: axis for name, axis in axes.items() if axis is not None}
+    batch, n = fixed_batch(stacks, model.inputs) or 1, min(len(inputs[name]) for name in stacks)
     parts: Dict[str, List[NDArray[Any]]] = {tensor.name: [] for tensor in model.outputs}
     for start in range(0, n, batch):
         rows = min(batch, n - start)
         outputs = model.run(
             {
-                tensor.name: padded(
-                    prepare(inputs[tensor.name][start : start + rows], tensor, None), batch
+                tensor.name: stacked(
+                    inputs[tensor.name][start : start + rows],
+                    tensor,
+                    None,
+                    stacks[tensor.name],
+                    batch,
                 )
+                if tensor.name in stacks
+                else inputs[tensor.name]
                 for tensor in model.inputs
             }
         )

@@ -76,7 +76,7 @@ def test_several_inputs_and_outputs_come_back_in_their_order(tmp_path):
 def test_a_free_dimension_that_nobody_gave_a_size_is_refused_by_name(tmp_path):
     with pytest.raises(PassRefused, match="fixed sizes, and nobody says that of L") as caught:
         apply("tflite", model(tmp_path, TEXT, weights=TABLE), tmp_path)
-    assert "dims=L:SIZE" in caught.value.hint
+    assert "--dims L=SIZE" in caught.value.hint
 
 
 def test_a_free_dimension_without_a_name_is_called_after_its_place(tmp_path):

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import ModelProto
 
 from edgekit.graphs.channels.groups import Channels, Family, Fixed, Group, Kind, Place
@@ -18,18 +19,21 @@ _PRODUCTS = {"MatMul", "Gemm", "Einsum", "FusedMatMul", "FusedGemm"}
 
 
 def find_channels(
-    proto: ModelProto, shapes: Mapping[str, tuple[int, ...]] | None = None
+    proto: ModelProto,
+    shapes: Mapping[str, tuple[int, ...]] | None = None,
+    constants: Mapping[str, NDArray[np.generic]] | None = None,
 ) -> Channels:
     """Find what can go together.
 
     Args:
         proto: float, prepared (``rewrite.prepare``) and cleaned; not changed.
         shapes: of the inputs, where a sample's are known.
+        constants: values of inputs that are the same in every run.
 
     Raises:
         PassRefused: the model runs on no made-up input.
     """
-    walk = Walk(proto=proto, seen=look(proto, shapes))
+    walk = Walk(proto=proto, seen=look(proto, shapes, constants))
     walk.run(RULES)
     while True:
         channels = _Finder(walk).channels()

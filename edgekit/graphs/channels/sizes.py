@@ -53,7 +53,11 @@ class _Made:
     integer: int
 
 
-def look(proto: ModelProto, shapes: Shapes | None = None) -> Seen:
+def look(
+    proto: ModelProto,
+    shapes: Shapes | None = None,
+    constants: Mapping[str, NDArray[np.generic]] | None = None,
+) -> Seen:
     """Run the model twice on made-up inputs.
 
     Only shapes and small integers come out, so that no value is kept for longer than its readers
@@ -62,11 +66,12 @@ def look(proto: ModelProto, shapes: Shapes | None = None) -> Seen:
     Args:
         proto: the model; not changed.
         shapes: of the inputs, where they are known.
+        constants: values of inputs that are the same in every run.
 
     Raises:
         PassRefused: the model runs on no made-up input.
     """
-    runner = _Runner(proto, shapes or {})
+    runner = _Runner(proto, shapes or {}, constants or {})
     failed, hollow = "", None
     for free, integer in product(_FREE, (0, 1)):
         how = _Made(batch=1, free=free, integer=integer)
@@ -93,8 +98,11 @@ def look(proto: ModelProto, shapes: Shapes | None = None) -> Seen:
 class _Runner:
     """A session of a model that yields shapes of values, and integers."""
 
-    def __init__(self, proto: ModelProto, shapes: Shapes) -> None:
+    def __init__(
+        self, proto: ModelProto, shapes: Shapes, constants: Mapping[str, NDArray[np.generic]]
+    ) -> None:
         self.shapes = shapes
+        self.constants = constants
         stored = {tensor.name for tensor in proto.graph.initializer}
         self.inputs = [v for v in proto.graph.input if v.name not in stored]
         self.batches = {
@@ -169,6 +177,8 @@ class _Runner:
     def _fed(
         self, value: ValueInfoProto, how: _Made, rng: np.random.Generator
     ) -> NDArray[np.generic]:
+        if value.name in self.constants:
+            return self.constants[value.name]
         size = tuple(self._sized(value, how))
         kind = np.dtype(helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
         made = rng.random(size) if kind.kind == "f" else np.full(size, how.integer)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Callable, Dict, Mapping, Optional, Protocol, Tuple, Union
+from typing import TYPE_CHECKING, Callable, Dict, Mapping, Protocol, Tuple, Union
 
 from edgekit_agent.failures import AgentError
 
@@ -78,11 +78,3 @@ def import_runtime(name: str) -> Callable[[str, int], Loaded]:
             hint=f"install {wanted}, or let 'edgekit push' bring it along",
         ) from error
     return load
-
-
-def fixed_batch(inputs: Tuple[Tensor, ...]) -> Optional[int]:
-    """The batch size that a model's inputs demand; ``None`` where any will do."""
-    for tensor in inputs:
-        if tensor.shape and isinstance(tensor.shape[0], int):
-            return tensor.shape[0]
-    return None

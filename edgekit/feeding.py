@@ -1,0 +1,268 @@
+"""How the inputs of a model are fed: axes of samples, constants, and states that are fed back."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.columns import read_array
+from edgekit.errors import UserError, first_line
+from edgekit.model import Signature, TensorSpec
+from edgekit.project import InputTable, Number, ScalarOrList
+
+Array = NDArray[np.generic]
+
+# Words that tell the input of a state from its output; short ones count where they stand alone.
+_MARKS = (
+    "past",
+    "present",
+    "previous",
+    "prev",
+    "next",
+    "new",
+    "initial",
+    "init",
+    "final",
+    "updated",
+    "input",
+    "output",
+    "in",
+    "out",
+    "i",
+    "o",
+)
+_LEAST_MARK = 3
+
+# The axis of samples of an input that has none: each sample is a whole input, fed by itself.
+WHOLE = -1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Carried:
+    """A state: the output that is fed back, and the row that a sequence begins with."""
+
+    output: str
+    initial: Array
+
+
+@dataclass(frozen=True, kw_only=True)
+class Feeding:
+    """What edgekit.toml says of the inputs of one model.
+
+    Attributes:
+        axes: the axis of samples, of inputs where it is told; ``WHOLE`` where there is none.
+        constants: values of inputs that are the same in every run.
+        states: inputs that take an output of the run before.
+        dims: sizes of free dimensions, for inputs that are made up.
+    """
+
+    axes: Mapping[str, int] = field(default_factory=dict)
+    constants: Mapping[str, Array] = field(default_factory=dict)
+    states: Mapping[str, Carried] = field(default_factory=dict)
+    dims: Mapping[str, int] = field(default_factory=dict)
+
+    def axis(self, spec: TensorSpec, signature: Signature) -> int:
+        """The axis of samples of an input: as told, else as its dimensions' names say."""
+        if spec.name in self.axes:
+            return self.axes[spec.name]
+        return signature.sample_axis(spec) if spec.shape else WHOLE
+
+    def free_axes(self, signature: Signature) -> Iterator[tuple[TensorSpec, int, str]]:
+        """Free dimensions of inputs that neither samples nor a constant decide, with their names.
+
+        A dimension that has the name of a batch is one.
+        """
+        fed = [spec for spec in signature.inputs if spec.name not in self.constants]
+        axes = {spec.name: self.axis(spec, signature) for spec in fed}
+        batches = {
+            spec.dimension(axes[spec.name])
+            for spec in fed
+            if 0 <= axes[spec.name] < len(spec.shape)
+        }
+        for spec in fed:
+            for axis, dim in enumerate(spec.shape):
+                name = spec.dimension(axis)
+                if not isinstance(dim, int) and name not in batches:
+                    yield spec, axis, name
+
+    @property
+    def digest(self) -> str:
+        """Of everything that decides what the model is fed; empty where nothing is told."""
+        if not (self.axes or self.constants or self.states):
+            return ""
+        hashed = hashlib.sha256(repr(sorted(self.axes.items())).encode())
+        for name, value in sorted(self.constants.items()):
+            hashed.update(f"{name} {value.dtype} {value.shape}".encode() + value.tobytes())
+        for name, state in sorted(self.states.items()):
+            hashed.update(f"{name} {state.output} {state.initial.shape}".encode())
+            hashed.update(state.initial.tobytes())
+        return hashed.hexdigest()
+
+
+def feeding_of(
+    signature: Signature,
+    tables: Mapping[str, InputTable],
+    *,
+    dims: Mapping[str, int],
+    folder: Path,
+) -> Feeding:
+    """Check what ``[model.inputs]`` says against a model, and read the files that it names.
+
+    Args:
+        signature: the model's.
+        tables: of edgekit.toml, by input.
+        dims: sizes of free dimensions by name.
+        folder: the project's, which files are relative to.
+
+    Raises:
+        UserError: no such input, output or axis; a value that the input does not take.
+    """
+    specs = {spec.name: spec for spec in signature.inputs}
+    axes: dict[str, int] = {}
+    constants: dict[str, Array] = {}
+    states: dict[str, Carried] = {}
+    for name, table in tables.items():
+        where = f"edgekit.toml: model.inputs.{name}"
+        if name not in specs:
+            raise UserError(
+                f"{where}: the model has no input {name!r}", hint=f"its inputs: {', '.join(specs)}"
+            )
+        spec = specs[name]
+        if table.batch_axis is not None:
+            axes[name] = _axis(spec, table.batch_axis, where)
+        axis = axes.get(name, signature.sample_axis(spec) if spec.shape else WHOLE)
+        if table.constant is not None:
+            constants[name] = _constant(spec, table.constant, folder, where)
+        if table.output is not None:
+            _check_pair(spec, table.output, signature, where)
+            states[name] = Carried(
+                output=table.output, initial=_initial(spec, axis, table.initial, folder, where)
+            )
+    if len(constants) + len(states) == len(specs):
+        raise UserError(
+            "edgekit.toml: model.inputs: every input is a constant or a state; one at least must "
+            "be fed with samples"
+        )
+    return Feeding(axes=axes, constants=constants, states=states, dims=dims)
+
+
+def _axis(spec: TensorSpec, given: int | str, where: str) -> int:
+    if given == "none":
+        return WHOLE
+    if not isinstance(given, int) or given >= len(spec.shape):
+        raise UserError(
+            f"{where}.batch_axis: {spec} has no axis {given}",
+            hint='axes count from 0; "none" where each sample is a whole input',
+        )
+    return given
+
+
+def _constant(spec: TensorSpec, given: ScalarOrList, folder: Path, where: str) -> Array:
+    value = _value(given, folder, f"{where}.constant")
+    shape = tuple(dim if isinstance(dim, int) else 1 for dim in spec.shape)
+    if not value.ndim and shape:
+        value = np.full(shape, value)
+    fits = value.ndim == len(spec.shape) and all(
+        not isinstance(dim, int) or dim == size
+        for dim, size in zip(spec.shape, value.shape, strict=True)
+    )
+    if not fits:
+        raise UserError(f"{where}.constant: of shape {list(value.shape)}, the input is {spec}")
+    return _cast(value, spec, f"{where}.constant")
+
+
+def _initial(spec: TensorSpec, axis: int, given: Number | str, folder: Path, where: str) -> Array:
+    """One row: the input without its axis of samples; free dimensions are empty at first."""
+    kept = [dim for place, dim in enumerate(spec.shape) if place != axis]
+    if isinstance(given, str):
+        value = read_array(folder / given, f"{where}.initial")
+        if axis >= 0 and value.ndim == len(spec.shape) and value.shape[axis] == 1:
+            value = np.squeeze(value, axis)
+    else:
+        sizes = tuple(dim if isinstance(dim, int) else 0 for dim in kept)
+        value = np.full(sizes, given)
+    fits = value.ndim == len(kept) and all(
+        not isinstance(dim, int) or dim == size for dim, size in zip(kept, value.shape, strict=True)
+    )
+    if not fits:
+        raise UserError(
+            f"{where}.initial: of shape {list(value.shape)}, one sample of the input is "
+            f"[{', '.join(map(str, kept))}]"
+        )
+    return _cast(value, spec, f"{where}.initial")
+
+
+def _check_pair(spec: TensorSpec, output: str, signature: Signature, where: str) -> None:
+    outputs = {each.name: each for each in signature.outputs}
+    if output not in outputs:
+        raise UserError(
+            f"{where}.from: the model has no output {output!r}",
+            hint=f"its outputs: {', '.join(outputs)}",
+        )
+    if not may_feed(outputs[output], spec):
+        raise UserError(f"{where}.from: the output {outputs[output]} does not fit the input {spec}")
+
+
+def find_states(signature: Signature) -> dict[str, str]:
+    """Inputs that look like states, each with the output that is fed back to it.
+
+    Both have the same type, and the same name but for words such as past and present or new.
+    """
+    found: dict[str, str] = {}
+    for spec in signature.inputs:
+        stem = _stem(spec.name)
+        for output in signature.outputs:
+            alike = stem and _stem(output.name) == stem and len(spec.shape) > 1
+            if alike and output.name not in found.values() and may_feed(output, spec):
+                found[spec.name] = output.name
+                break
+    return found
+
+
+def _stem(name: str) -> str:
+    """What is left of a name without the words that tell a state's input from its output."""
+    plain = name.lower().replace("past_key_values", "past")
+    words = (word for word in re.split(r"[^a-z0-9]+", plain) if word not in _MARKS)
+    whole = "".join(words)
+    for mark in _MARKS:
+        whole = whole.replace(mark, "", 1) if len(mark) > _LEAST_MARK else whole
+    return re.sub(r"(?<=[a-z])[0n]$", "", whole)  # h, h0, hn
+
+
+def may_feed(output: TensorSpec, spec: TensorSpec) -> bool:
+    """Whether an output has the type of an input, and no size that it cannot take."""
+    if output.dtype != spec.dtype or len(output.shape) != len(spec.shape):
+        return False
+    pairs = zip(output.shape, spec.shape, strict=True)
+    return all(a == b or not (isinstance(a, int) and isinstance(b, int)) for a, b in pairs)
+
+
+def _value(given: ScalarOrList, folder: Path, where: str) -> Array:
+    if isinstance(given, str):
+        return read_array(folder / given, where)
+    try:
+        value = np.asarray(given)
+    except (ValueError, OverflowError) as error:
+        raise UserError(f"{where}: not an array of numbers: {first_line(error)}") from error
+    if value.dtype.kind not in "biuf":
+        raise UserError(f"{where}: not an array of numbers")
+    return value
+
+
+def _cast(value: Array, spec: TensorSpec, where: str) -> Array:
+    """The value in the input's type, where no number changes but by rounding of floats."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        cast = np.ascontiguousarray(value.astype(spec.dtype)).reshape(value.shape)
+    same = np.dtype(spec.dtype).kind == "f" or (
+        np.array_equal(cast, value) and not (value.dtype.kind == "f" and math.isinf(value.max()))
+    )
+    if not (same and np.isfinite(cast).all()):
+        raise UserError(f"{where}: cannot be {spec.dtype}, which the input {spec} takes")
+    return cast
