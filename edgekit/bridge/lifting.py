@@ -21,8 +21,10 @@ from edgekit.bridge.lifted import (
     quantized,
     within_reach,
 )
+from edgekit.bridge.variables import with_states
 from edgekit.bridge.windows import windows_widened
 from edgekit.errors import PassRefused
+from edgekit.graphs.states import State, record_states
 
 # The value of a fused activation lies between these; None = no limit.
 _LIMITS: dict[str, tuple[float | None, float | None]] = {
@@ -40,6 +42,8 @@ def lift(graph: LiteGraph) -> ModelProto:
     Weights in 16 bits become floats. A first axis of size 1 becomes the free dimension ``N`` if
     the model is found to work on batches.
 
+    Variables become inputs and outputs, and are recorded as states (``graphs.states``).
+
     Args:
         graph: as ``read_lite`` gives it; not changed.
 
@@ -50,7 +54,16 @@ def lift(graph: LiteGraph) -> ModelProto:
         PassRefused: an operator, or a use of one, that has no counterpart; names the operator and
             what it makes, and says what to do.
     """
-    widened = windows_widened(graph)
+    stateless, variables = with_states(graph)
+    made = _with_batch(windows_widened(stateless))
+    if variables:
+        states = [State(input=v.input, output=v.output, initial=v.initial) for v in variables]
+        record_states(made, states)
+    return made
+
+
+def _with_batch(widened: LiteGraph) -> ModelProto:
+    """The model of a graph, with a free batch if it works on batches."""
     one = _lifted(widened, free=False)
     if any(t.shape[:1] not in ((1,), (-1,)) for t in widened.inputs.values()):
         return one

@@ -1,4 +1,8 @@
-"""Run a model file as it lies on disk, one feed at a time; nothing is kept between feeds."""
+"""Run a model file as it lies on disk, one feed at a time.
+
+Nothing is kept between feeds but the states that the file itself has: LiteRT keeps variables, and
+those that became inputs of an .onnx file are carried here.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +13,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from edgekit.errors import UserError, first_line
+from edgekit.graphs.onnx_file import load_structure
+from edgekit.graphs.states import states_of
 from edgekit.model import Model
 from edgekit_agent.failures import AgentError
 from edgekit_agent.runtimes import import_runtime
@@ -61,11 +67,16 @@ def _by_onnxruntime(
     except Exception as error:  # onnxruntime's own exceptions have no common base
         raise UserError(f"onnxruntime does not take it: {first_line(error)}") from error
     names = [spec.name for spec in model.signature.outputs]
+    states = states_of(load_structure(model.path))
+    held = {state.input: state.initial for state in states}
     for feed in feeds:
         try:
-            yield _run(session, names, feed)
+            made = _run(session, names, {**held, **feed})
         except UserError as failure:
             yield failure.message
+            continue
+        held = {state.input: made[state.output] for state in states}
+        yield made
 
 
 def _run(

@@ -9,8 +9,9 @@ from dataclasses import dataclass, replace
 from edgekit.errors import PassError, PassRefused, UserError
 from edgekit.graphs.cost import cost
 from edgekit.graphs.lite_file import lite_census
-from edgekit.graphs.onnx_file import load
+from edgekit.graphs.onnx_file import load, load_structure
 from edgekit.graphs.reading import read_model
+from edgekit.graphs.states import states_of
 from edgekit.graphs.stored import Stored, census
 from edgekit.model import Model, Signature
 from edgekit.passes import PASSES, PassFunction, PassSpec, Promise, Work
@@ -89,7 +90,7 @@ def _run_checked(step: Step, model: Model, work: Work) -> Made:
             raise PassError(f"{step.name}: promised another file: it is unchanged")
         return Made(model=result, agreement=None, notes=tuple(work.notes))
     work.progress("checking", 0, 0)
-    for broken in broken_signature(_comparable(model, result), result.signature):
+    for broken in broken_signature(_comparable(model, result), _without_states(model, result)):
         raise PassError(f"{step.name}: {broken}")
     stored = _stored(model)
     promise = promised(spec, step.settings, stored)
@@ -146,6 +147,18 @@ def _comparable(model: Model, result: Model) -> Signature:
         return model.signature
     outputs = tuple(replace(spec, shape=()) for spec in model.signature.outputs)
     return replace(model.signature, outputs=outputs)
+
+
+def _without_states(model: Model, result: Model) -> Signature:
+    """The signature of a result without the states that were variables of a .tflite file."""
+    if (model.format, result.format) != ("tflite", "onnx"):
+        return result.signature
+    states = states_of(load_structure(result.path))
+    fed, made = {state.input for state in states}, {state.output for state in states}
+    return Signature(
+        inputs=tuple(spec for spec in result.signature.inputs if spec.name not in fed),
+        outputs=tuple(spec for spec in result.signature.outputs if spec.name not in made),
+    )
 
 
 def _lost(step: Step, spec: PassSpec, broken: str) -> PassRefused | PassError:

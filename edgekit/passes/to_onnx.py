@@ -8,6 +8,7 @@ from edgekit.bridge.flatbuffer import read_lite
 from edgekit.bridge.lifting import lift
 from edgekit.errors import PassRefused, UserError
 from edgekit.graphs.onnx_file import save
+from edgekit.graphs.states import states_of
 from edgekit.model import Model
 from edgekit.passes import Work
 from edgekit.passes.growth import check_integers, note_size
@@ -29,6 +30,12 @@ def to_onnx(model: Model, settings: ToOnnx, work: Work) -> Path:
     proto = lift(graph)
     target = work.scratch / "lifted.onnx"
     save(proto, target)
+    for state in states_of(proto):
+        start = "non-zero values, recorded in the file" if state.initial.any() else "zeros"
+        work.note(
+            f"variable {state.input} is the input {state.input} and the output {state.output}, "
+            f"to be fed back; it begins with {start}"
+        )
     check_integers(model, target)
     note_size(model, target, work)
     return target

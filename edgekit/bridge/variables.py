@@ -1,0 +1,186 @@
+"""Variables of a TFLite graph as states: inputs before a run, outputs after it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from edgekit.bridge.computing import computed
+from edgekit.bridge.graph import Array, LiteGraph, Op, Tensor, constant
+from edgekit.bridge.integers import stored_reals
+from edgekit.bridge.lifted import quantized
+from edgekit.errors import PassRefused
+
+_HINT = "export the model with its state as inputs and outputs"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variable:
+    """A variable as a state: the names of its input and output, and its first value."""
+
+    input: str
+    output: str
+    initial: Array
+
+
+def with_states(graph: LiteGraph) -> tuple[LiteGraph, tuple[Variable, ...]]:
+    """Return a graph without variables, and the states that stand for them.
+
+    A variable is read from an input of its name, and what is assigned to it last is an output. One
+    that is never assigned is a constant.
+
+    Args:
+        graph: not changed; itself where it has no variables.
+
+    Raises:
+        PassRefused: a variable in a branch or loop, or one whose first value is not known.
+    """
+    handles = {op.outputs[0].name for op in graph.ops if op.kind == "VAR_HANDLE"}
+    if not handles:
+        return graph, ()
+    found = _Variables(graph=graph)
+    return found.made(), tuple(found.states())
+
+
+@dataclass(kw_only=True)
+class _Variables:
+    graph: LiteGraph
+    names: dict[int, str] = field(default_factory=dict)
+    initial: dict[str, Array] = field(default_factory=dict)
+    read: dict[str, Tensor] = field(default_factory=dict)
+    value: dict[str, Tensor] = field(default_factory=dict)
+    replaced: dict[int, Tensor] = field(default_factory=dict)
+
+    def made(self) -> LiteGraph:
+        """The graph without variables."""
+        ops: list[Op] = []
+        for op in self.graph.ops:
+            if not self._takes(op):
+                ops.append(op)
+        self._check_left(ops)
+        self._keep_constants()
+        inputs = self.graph.inputs | {name: self.read[name] for name in self._carried()}
+        outputs = dict(self.graph.outputs)
+        outputs |= {self._output(name): self.value[name] for name in self._carried()}
+        made = LiteGraph(ops=_copied(ops), inputs=inputs, outputs=outputs, inner=self.graph.inner)
+        made.substitute(self.replaced)
+        return made
+
+    def states(self) -> Iterator[Variable]:
+        """The variables that last from run to run."""
+        for name in self._carried():
+            initial, given = self._first(name), self.read[name].quantization
+            if given is not None and quantized(self.read[name]) is not None:
+                held = constant(name, initial, quantization=given)
+                initial = stored_reals(held).astype(np.float32)
+            yield Variable(input=name, output=self._output(name), initial=initial)
+
+    def _takes(self, op: Op) -> bool:
+        """Whether an operator is about variables, and so leaves the graph."""
+        if op.kind == "CALL_ONCE":
+            self.initial |= _initial_values(self.graph, op)
+            return True
+        if op.kind == "VAR_HANDLE":
+            self.names[id(op.outputs[0])] = self._fresh(op)
+            return True
+        if op.kind == "READ_VARIABLE":
+            name = self._name(op)
+            if name not in self.value:
+                self.read[name] = self.value[name] = op.outputs[0]
+            elif self.value[name] is not op.outputs[0]:
+                self.replaced[id(op.outputs[0])] = self.value[name]
+            return True
+        if op.kind == "ASSIGN_VARIABLE":
+            assigned = op.inputs[1]
+            if assigned is None:
+                raise PassRefused(f"{op.kind} has no value", hint=_HINT)
+            self.value[self._name(op)] = assigned
+            return True
+        return False
+
+    def _name(self, op: Op) -> str:
+        handle = op.inputs[0]
+        if handle is None or id(handle) not in self.names:
+            raise PassRefused(f"{op.kind} of a variable that is passed around", hint=_HINT)
+        return self.names[id(handle)]
+
+    def _fresh(self, op: Op) -> str:
+        """The name of a variable; a handle of the same one has the same."""
+        shared = _shared_name(op)
+        taken = {*self.graph.inputs, *self.graph.outputs}
+        return f"{shared}_state" if shared in taken else shared
+
+    def _output(self, name: str) -> str:
+        return f"{name}_next"
+
+    def _carried(self) -> list[str]:
+        """The variables that are read, and assigned afterwards."""
+        return [name for name, tensor in self.read.items() if self.value[name] is not tensor]
+
+    def _first(self, name: str) -> Array:
+        tensor = self.read[name]
+        array = self.initial.get(name.removesuffix("_state"), self.initial.get(name))
+        if array is not None:
+            return array.reshape(tensor.shape) if -1 not in tensor.shape else array
+        if -1 in tensor.shape:
+            raise PassRefused(f"variable {name} has a size that only the run tells", hint=_HINT)
+        return np.zeros(tensor.shape, tensor.dtype)
+
+    def _keep_constants(self) -> None:
+        for name, tensor in self.read.items():
+            if self.value[name] is tensor:
+                first = self._first(name)
+                self.replaced[id(tensor)] = constant(name, first, quantization=tensor.quantization)
+
+    def _check_left(self, ops: Iterable[Op]) -> None:
+        for op in ops:
+            if any(id(t) in self.names for t in op.inputs if t is not None):
+                raise PassRefused(f"{op.kind} takes a variable into another graph", hint=_HINT)
+
+
+def _shared_name(op: Op) -> str:
+    name = op.options.get("shared_name") or op.outputs[0].name
+    return str(name)
+
+
+def _initial_values(graph: LiteGraph, op: Op) -> dict[str, Array]:
+    """What the graph that runs once assigns to variables.
+
+    Raises:
+        PassRefused: a value is not known before any run.
+    """
+    once = graph.inner[int(op.options["init_subgraph_index"]) - 1]
+    known: dict[int, Array] = {}
+    names: dict[int, str] = {}
+    found: dict[str, Array] = {}
+    for each in once.ops:
+        if each.kind == "VAR_HANDLE":
+            names[id(each.outputs[0])] = _shared_name(each)
+            continue
+        values = [None if t is None else known.get(id(t), t.data) for t in each.inputs]
+        if each.kind == "ASSIGN_VARIABLE":
+            handle, value = each.inputs[0], values[1]
+            if handle is None or id(handle) not in names or value is None:
+                raise PassRefused("a variable starts with a value that is computed", hint=_HINT)
+            found[names[id(handle)]] = value
+            continue
+        made = computed(each, [v for v in values if v is not None]) if None not in values else None
+        if made is not None:
+            known[id(each.outputs[0])] = made
+    return found
+
+
+def _copied(ops: Iterable[Op]) -> list[Op]:
+    """Operators whose inputs can be changed without changing the graph they are of."""
+    return [
+        Op(
+            kind=o.kind,
+            inputs=list(o.inputs),
+            outputs=o.outputs,
+            options=o.options,
+            origin=o.origin,
+        )
+        for o in ops
+    ]
