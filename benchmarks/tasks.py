@@ -1,0 +1,235 @@
+"""Quantize real models with the defaults and without refinements, and score both by their tasks.
+
+    python -m benchmarks.tasks FOLDER ... [--only NAME ...] [--out DIR] [--write FILE]
+
+FOLDER holds MANIFEST.toml (one ``[[entry]]`` per model), a folder per entry and eval.py, which
+scores any model file on an entry (``eval.py ENTRY MODEL --json``) and writes the calibration split
+as the model's inputs (``--dump``; where it cannot, the split is read as ``edgekit build`` reads
+it). Every model is cleaned and made int8 as ``edgekit apply`` does it: with the defaults, with
+min-max ranges and no other refinement, and with weights of 3 bits before. Models with recurrent
+layers become ``quantize-dynamic`` as well. Latencies are taken in turn on one thread; the ratio is
+that of the medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime as ort
+
+from benchmarks.zoo import write_project
+from edgekit.graphs.onnx_file import load_structure
+
+PLAIN = ("ranges=minmax", "equalise=false", "bias_correction=false")
+RECIPES: dict[str, tuple[tuple[str, ...], ...]] = {
+    "int8, plain": (("quantize", *PLAIN),),
+    "int8": (("quantize",),),
+    "3 bits, then int8, plain": (("weights", "bits=3"), ("quantize", *PLAIN)),
+    "3 bits, then int8": (("weights", "bits=3"), ("quantize",)),
+}
+DYNAMIC: dict[str, tuple[tuple[str, ...], ...]] = {
+    "int8, dynamic": (("quantize-dynamic",),),
+    "3 bits, then int8, dynamic": (("weights", "bits=3"), ("quantize-dynamic",)),
+}
+_RECURRENT = {"LSTM", "GRU", "RNN"}
+_LOWER_IS_BETTER = {"cer", "eer", "mae", "ppl"}
+_NAMES = {"binary": "top1", "recon_auc": "auc"}
+_ROUNDS, _MOST_SECONDS = 40, 20.0
+_HEAD = ("model", "recipe", "score", "change", "file / fp32", "p50 / fp32", "seconds")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """A model with its task: the folder of all, the entry's section of the manifest."""
+
+    home: Path
+    facts: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """Its name in the manifest."""
+        return str(self.facts["name"])
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+        return self.home / self.name
+
+    @property
+    def model(self) -> Path:
+        """The model in float."""
+        return self.folder / str(self.facts["model"])
+
+    @property
+    def metric(self) -> str:
+        """The figure that eval.py reports of it."""
+        metric = str(self.facts["metric"])
+        return _NAMES.get(metric, metric)
+
+
+def entries(home: Path, only: Sequence[str] | None) -> Iterator[Entry]:
+    """The entries of a folder that are ONNX models."""
+    manifest = tomllib.loads((home / "MANIFEST.toml").read_text(encoding="utf-8"))
+    for facts in manifest["entry"]:
+        entry = Entry(home=home, facts=facts)
+        if entry.model.suffix == ".onnx" and (only is None or entry.name in only):
+            yield entry
+
+
+def score(entry: Entry, model: Path) -> dict[str, Any]:
+    """What eval.py says of a model file."""
+    command = [sys.executable, str(entry.home / "eval.py"), str(entry.folder), str(model), "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
+
+
+def prepare(entry: Entry, folder: Path) -> list[str]:
+    """Write the calibration split; returns the arguments that give it to ``edgekit apply``."""
+    data = folder / "calib.npz"
+    command = [sys.executable, str(entry.home / "eval.py"), str(entry.folder)]
+    if data.exists():
+        return ["-C", str(folder), "--data", str(data)]
+    command += ["--split", "calib", "--dump", str(data)]
+    if "kind" in entry.facts:
+        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+        return ["-C", str(folder), "--data", str(data)]
+    write_project(entry.home, entry.facts, folder)
+    return ["-C", str(folder)]
+
+
+def make(entry: Entry, steps: Sequence[Sequence[str]], folder: Path) -> Path | str:
+    """The file that passes make of the model, or why they refuse it; what is there is kept."""
+    folder.mkdir(parents=True, exist_ok=True)
+    source, given, done = entry.model, prepare(entry, folder), []
+    for step in (("clean",), *steps):
+        done.append("-".join(step))
+        target = folder / f"{'+'.join(done)}.onnx"
+        name, *settings = step
+        command = [sys.executable, "-m", "edgekit", "apply", name, str(source), "-o", str(target)]
+        command += [word for each in settings for word in ("--set", each)] + given
+        if not target.exists():
+            run = subprocess.run(command, capture_output=True, text=True, check=False)
+            if run.returncode:
+                return (run.stderr.strip().splitlines() or ["?"])[-1].strip()
+        source = target
+    return source
+
+
+def inputs(entry: Entry, folder: Path) -> dict[str, np.ndarray]:
+    """One sample as the model takes it; made up where the split holds raw files."""
+    data = folder / "calib.npz"
+    if data.exists():
+        held = np.load(data)
+        return {name: held[name][:1] for name in held.files}
+    rng = np.random.default_rng(0)
+    opened = session(entry.model)
+    return {each.name: _made_up(each, rng) for each in opened.get_inputs()}
+
+
+def _made_up(spec: Any, rng: np.random.Generator) -> np.ndarray:  # noqa: ANN401
+    shape = [1 if not isinstance(d, int) else d for d in spec.shape]
+    if "int" in spec.type:
+        return np.ones(shape, np.int64 if "64" in spec.type else np.int32)
+    return rng.normal(size=shape).astype(np.float32)
+
+
+def session(path: Path) -> ort.InferenceSession:
+    """onnxruntime on one thread."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.log_severity_level = 3
+    return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def latency_ratios(paths: Sequence[Path], feed: dict[str, np.ndarray]) -> list[float]:
+    """The median time of each file over that of the first, all run in turn."""
+    opened = [session(path) for path in paths]
+    wanted = [{i.name for i in each.get_inputs()} for each in opened]
+    times: list[list[float]] = [[] for _ in paths]
+    begun = time.monotonic()
+    for number in range(_ROUNDS + 1):
+        for run, names, taken in zip(opened, wanted, times, strict=True):
+            given = {k: v for k, v in feed.items() if k in names}
+            start = time.perf_counter()
+            run.run(None, given)
+            if number:  # the first warms the caches
+                taken.append(time.perf_counter() - start)
+        if number and time.monotonic() - begun > _MOST_SECONDS * len(paths):
+            break
+    medians = [statistics.median(each) for each in times]
+    return [each / medians[0] for each in medians]
+
+
+def rows(entry: Entry, out: Path) -> Iterator[tuple[str, ...]]:
+    """The rows of one model: the original, then each recipe."""
+    ops = {node.op_type for node in load_structure(entry.model).graph.node}
+    recipes = RECIPES | (DYNAMIC if ops & _RECURRENT else {})
+    made: dict[str, Path | str] = {}
+    seconds, folder = {}, out / entry.name
+    for name, steps in recipes.items():
+        begun = time.monotonic()
+        made[name] = make(entry, steps, folder)
+        seconds[name] = time.monotonic() - begun
+    files = {name: path for name, path in made.items() if isinstance(path, Path)}
+    feed = inputs(entry, folder)
+    ratios = latency_ratios([entry.model, *files.values()], feed)
+    before = score(entry, entry.model)[entry.metric]
+    yield entry.name, "fp32", f"{entry.metric} {before:.4f}", "", "1.000", "1.00", ""
+    fast = dict(zip(files, ratios[1:], strict=True))
+    for name, path in made.items():
+        if isinstance(path, str):
+            yield entry.name, name, f"refused: {path}", "", "", "", ""
+            continue
+        after = score(entry, path)[entry.metric]
+        size = path.stat().st_size / entry.model.stat().st_size
+        yield (
+            entry.name,
+            name,
+            f"{after:.4f}",
+            change(entry.metric, before, after),
+            f"{size:.3f}",
+            f"{fast[name]:.2f}",
+            f"{seconds[name]:.0f}",
+        )
+
+
+def change(metric: str, before: float, after: float) -> str:
+    """The change of a score, and whether it is for the better."""
+    better = (after < before) if metric in _LOWER_IS_BETTER else (after > before)
+    word = "" if after == before else (" better" if better else " worse")
+    return f"{after - before:+.4f}{word}"
+
+
+def main() -> None:
+    """Make, score and time them all; print a table row by row."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("folders", type=Path, nargs="+")
+    parser.add_argument("--only", nargs="*")
+    parser.add_argument("--out", type=Path, default=Path("build/tasks"))
+    parser.add_argument("--write", type=Path, help="a file for the table")
+    options = parser.parse_args()
+    lines = [f"| {' | '.join(_HEAD)} |", f"|{' --- |' * len(_HEAD)}"]
+    print("\n".join(lines))
+    for home in options.folders:
+        for entry in entries(home.resolve(), options.only):
+            for row in rows(entry, options.out.resolve()):
+                lines.append(f"| {' | '.join(row)} |")
+                print(lines[-1], flush=True)
+    if options.write:
+        options.write.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
