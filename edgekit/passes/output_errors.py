@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -74,30 +75,33 @@ def joined(errors: Sequence[OutputErrors]) -> OutputErrors:
     )
 
 
-def output_errors(
-    index: GraphIndex, path: Path, judged: Sequence[str], parts: Sequence[Samples]
-) -> OutputErrors:
-    """The errors of a file's outputs against those of the model.
+class FloatOutputs:
+    """The outputs of a model in float on some samples, kept in files, to hold versions against."""
 
-    Args:
-        index: of the model in float.
-        path: its 8-bit version, run as a user would run it.
-        judged: values of the file; in the order of ``judged_parts`` of the model.
-        parts: the samples to judge on.
-    """
-    expected = judged_parts(index.proto)
-    session = open_offloaded(index, Additions(outputs=list(dict.fromkeys(expected))))
-    tensors = input_tensors(index.proto)
-    rows = [
-        [squared(before[o], after[n]) for o, n in zip(expected, judged, strict=True)]
-        for before, after in zip(
-            _ran(feed(session, tensors, parts), expected),
-            _ran(feed(open_session(path), tensors, parts), judged),
-            strict=True,
-        )
-    ]
-    table = np.array(rows, np.float64).reshape(len(rows), -1, 2)
-    return OutputErrors(error=table[..., 0], size=table[..., 1])
+    def __init__(self, index: GraphIndex, samples: Sequence[Samples], folder: Path) -> None:
+        self._samples = samples
+        self._tensors = input_tensors(index.proto)
+        self._names = judged_parts(index.proto)
+        self._folder = Path(tempfile.mkdtemp(prefix="outputs-", dir=folder))
+        session = open_offloaded(index, Additions(outputs=list(dict.fromkeys(self._names))))
+        for number, made in enumerate(_ran(feed(session, self._tensors, samples), self._names)):
+            np.savez(self._folder / f"{number}.npz", *(made[name] for name in self._names))
+
+    def errors(self, path: Path, judged: Sequence[str]) -> OutputErrors:
+        """The errors of a version, run as a user would run it.
+
+        Args:
+            path: the file.
+            judged: values of the file; in the order of ``judged_parts`` of the model.
+        """
+        rows = []
+        fed = feed(open_session(path), self._tensors, self._samples)
+        for number, made in enumerate(_ran(fed, judged)):
+            with np.load(self._folder / f"{number}.npz") as before:
+                pairs = zip(before.files, judged, strict=True)
+                rows.append([squared(before[old], made[new]) for old, new in pairs])
+        table = np.array(rows, np.float64).reshape(len(rows), -1, 2)
+        return OutputErrors(error=table[..., 0], size=table[..., 1])
 
 
 def _ran(

@@ -23,7 +23,7 @@ from edgekit.passes.equalise import equalise, find_pairs
 from edgekit.passes.float_layers import choose_float_layers, find_costs
 from edgekit.passes.folds import Folds, Split
 from edgekit.passes.judge import reader_errors
-from edgekit.passes.output_errors import OutputErrors, joined
+from edgekit.passes.output_errors import FloatOutputs, OutputErrors, joined
 from edgekit.passes.tensor_errors import tensor_errors
 from edgekit.passes.trials import Version, trial
 from edgekit.recipe import Estimator, QuantizeStatic
@@ -56,6 +56,8 @@ class Refiner:
         self.work = work
         self.folds = folds
         self.largest = largest
+        self._references: dict[int, FloatOutputs] = {}  # by the place of a split
+        self._known: dict[tuple[str, frozenset[str]], OutputErrors] = {}
 
     def refine(self) -> tuple[GraphIndex, Version]:
         """The graph, equalized where that helps, and the choices of its 8-bit version."""
@@ -65,33 +67,48 @@ class Refiner:
         best = self._best_labels(placement, candidates)
         tried = [choices(each, placement, best) for each in candidates]
         label = PER_VALUE if best else next(iter(tried[0]))
-        in_float = self._float_layers(placement, candidates[0], [t[label] for t in tried])
+        in_float = self._float_layers(placement, candidates[0], label, tried)
         label = self._label(tried, in_float)
         parameters = [each[label] for each in tried]
         final = parameters[0]
         if len(candidates) > 1:
             whole = self._candidates(placement, self.folds.estimating)
             final = choices(whole, placement, best)[label]
-        shifts = self._shifts(parameters, final, in_float)
+        before = self._errors_of(label, tried, in_float)
+        shifts = self._shifts(parameters, final, in_float, before)
         return self.index, Version(parameters=final, shifts=shifts, in_float=in_float)
+
+    def _errors_of(
+        self,
+        label: str,
+        tried: Sequence[Mapping[str, Mapping[str, Affine]]],
+        in_float: frozenset[str],
+    ) -> OutputErrors:
+        """The errors of the ranges of an estimator on all splits; found once."""
+        if (label, in_float) not in self._known:
+            self._known[label, in_float] = self._errors([t[label] for t in tried], in_float)
+        return self._known[label, in_float]
 
     def _errors(
         self,
         parameters: Sequence[Mapping[str, Affine]],
-        in_float: frozenset[str] = frozenset(),
+        in_float: frozenset[str],
         shifts: Sequence[Shifts] | None = None,
     ) -> OutputErrors:
         """The errors of a version on all splits."""
-        more = shifts or [{} for _ in parameters]
-        return joined(
-            [
-                self._trial(self.index, split, Version(parameters=p, shifts=s, in_float=in_float))
-                for split, p, s in zip(self.folds.splits, parameters, more, strict=True)
-            ]
-        )
+        versions = [
+            Version(parameters=each, shifts=more, in_float=in_float)
+            for each, more in zip(parameters, shifts or [{} for _ in parameters], strict=True)
+        ]
+        return joined([self._trial(self.index, n, each) for n, each in enumerate(versions)])
 
-    def _trial(self, index: GraphIndex, split: Split, version: Version) -> OutputErrors:
-        return trial(index, version, largest=self.largest, judging=split.judging)
+    def _trial(self, index: GraphIndex, number: int, version: Version) -> OutputErrors:
+        """The errors of a version of a graph on one split; that in float is run once."""
+        if number not in self._references:
+            judging = self.folds.splits[number].judging
+            self._references[number] = FloatOutputs(index, judging, self.work.scratch)
+        reference = self._references[number]
+        return trial(index, version, largest=self.largest, reference=reference)
 
     # ------------------------------------------------------------ equalization
 
@@ -100,13 +117,13 @@ class Refiner:
             return
         self.work.progress("equalization", 0, 1)
         before, after = [], []
-        for split in self.folds.splits:
+        for number, split in enumerate(self.folds.splits):
             few = first_of_each(split.estimating, _CHANNEL_SAMPLES)
             other = self._equalised(few, split.judging)
             if other is None:
                 return
-            before.append(self._whole_ranges(self.index, split, few))
-            after.append(self._whole_ranges(other, split, few))
+            before.append(self._whole_ranges(self.index, number, few))
+            after.append(self._whole_ranges(other, number, few))
         if joined(after).beats(joined(before)):
             few = first_of_each(self.folds.estimating, _CHANNEL_SAMPLES)
             self.index = self._equalised(few, self.folds.judging) or self.index
@@ -124,13 +141,13 @@ class Refiner:
         return GraphIndex(copy, self.index.folder) if changed else None
 
     def _whole_ranges(
-        self, index: GraphIndex, split: Split, estimating: Sequence[Samples]
+        self, index: GraphIndex, number: int, estimating: Sequence[Samples]
     ) -> OutputErrors:
         placement = place(index)
         plain = QuantizeStatic(ranges=_BASE)
         found = find_candidates(index, placement, plain, self.work, estimating)
         parameters = choices(found, placement, {})[_BASE]
-        return self._trial(index, split, Version(parameters=parameters))
+        return self._trial(index, number, Version(parameters=parameters))
 
     # ------------------------------------------------------------ ranges
 
@@ -165,7 +182,7 @@ class Refiner:
         errors = {}
         for done, label in enumerate(labels):
             self.work.progress("comparing ranges", done, len(labels))
-            errors[label] = self._errors([each[label] for each in tried], in_float)
+            errors[label] = self._errors_of(label, tried, in_float)
         better = [label for label in labels if errors[label].beats(errors[_BASE])]
         return min(better, key=lambda each: errors[each].total, default=_BASE)
 
@@ -175,12 +192,13 @@ class Refiner:
         self,
         placement: Placement,
         candidates: Candidates,
-        parameters: Sequence[Mapping[str, Affine]],
+        label: str,
+        tried: Sequence[Mapping[str, Mapping[str, Affine]]],
     ) -> frozenset[str]:
         """The nodes that compute in float, by their first outputs; none where none stands out."""
         if self.settings.float_layers == "none":
             return frozenset()
-        before = self._errors(parameters)
+        before = self._errors_of(label, tried, frozenset())
         if before.total <= _ENOUGH:
             return frozenset()
         judging = self.folds.splits[0].judging
@@ -188,14 +206,16 @@ class Refiner:
         errors = tensor_errors(
             self.index,
             placement,
-            parameters[0],
+            tried[0][label],
             largest=self.largest,
             judging=judging[::every][:_TENSOR_SAMPLES],
             tick=lambda done, most: self.work.progress("error of each tensor", done, most),
         )
         costs = find_costs(self.index, placement, candidates.sizes)
         sets = choose_float_layers(self.index, placement, errors, costs)
-        if not sets or not self._errors(parameters, sets[-1]).beats(before, by=_FLOAT_WORTH):
+        if not sets:
+            return frozenset()
+        if not self._errors_of(label, tried, sets[-1]).beats(before, by=_FLOAT_WORTH):
             return frozenset()
         self._tell(placement, sets[-1], costs.work)
         return sets[-1]
@@ -216,6 +236,7 @@ class Refiner:
         parameters: Sequence[Mapping[str, Affine]],
         final: Mapping[str, Affine],
         in_float: frozenset[str],
+        before: OutputErrors,
     ) -> Shifts:
         """Bias corrections, or none where the outputs are not surely better for them."""
         if not self.settings.bias_correction:
@@ -228,7 +249,6 @@ class Refiner:
         ]
         if not any(found):
             return {}
-        before = self._errors(parameters, in_float)
         if not self._errors(parameters, in_float, found).beats(before):
             return {}
         if len(splits) == 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from onnx import ModelProto, ValueInfoProto
@@ -12,9 +12,8 @@ from edgekit.graphs.output_parts import judged_parts
 from edgekit.graphs.placement import place
 from edgekit.passes.affine import Affine
 from edgekit.passes.bias_correction import Shifts, apply_shifts
-from edgekit.passes.output_errors import OutputErrors, output_errors
+from edgekit.passes.output_errors import FloatOutputs, OutputErrors
 from edgekit.passes.qdq import Writer
-from edgekit_agent.records import Samples
 
 _FILE = "trial.onnx"
 
@@ -53,11 +52,7 @@ def written(index: GraphIndex, version: Version, largest: int) -> ModelProto:
 
 
 def trial(
-    index: GraphIndex,
-    version: Version,
-    *,
-    largest: int,
-    judging: Sequence[Samples],
+    index: GraphIndex, version: Version, *, largest: int, reference: FloatOutputs
 ) -> OutputErrors:
     """Write a version of the model to a file for a moment, and compare its outputs with float."""
     if index.folder is None:
@@ -71,6 +66,6 @@ def trial(
     )
     path.write_bytes(made.SerializeToString())
     try:
-        return output_errors(index, path, judged, judging)
+        return reference.errors(path, judged)
     finally:
         path.unlink()

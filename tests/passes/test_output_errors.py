@@ -9,7 +9,7 @@ from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.output_parts import judged_parts, output_values
 from edgekit.graphs.placement import place
 from edgekit.passes.affine import unsigned_affine
-from edgekit.passes.output_errors import OutputErrors, output_errors
+from edgekit.passes.output_errors import FloatOutputs, OutputErrors
 from edgekit.passes.trials import Version, written
 from tests.tiny import normal, proto, samples
 
@@ -81,7 +81,8 @@ def test_a_small_part_counts_as_much_as_a_large_one(tmp_path):
         other.graph.output.add(name=name)
     path.write_bytes(other.SerializeToString())
 
-    found = output_errors(GraphIndex(made), path, judged, [samples(tmp_path, x=normal(8, 8))])
+    data = [samples(tmp_path, x=normal(8, 8))]
+    found = FloatOutputs(GraphIndex(made), data, tmp_path).errors(path, judged)
 
     assert found.total == pytest.approx(0.25 / 2, rel=1e-4)
 
