@@ -27,6 +27,8 @@ from edgekit.runtimes import Runtimes, runtimes
 from edgekit.sequences import with_states
 from edgekit.store import Store, default_root
 
+_TIMED = 32  # samples; few enough to stay in memory beside the model
+
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
@@ -71,6 +73,17 @@ class Intake:
     def output(self) -> str | None:
         """The output that is scored; ``None`` = the first."""
         return self.project.data.output
+
+    @property
+    def timed(self) -> Dataset:
+        """The samples that inferences are timed with.
+
+        Of the evaluation; where states are carried there, of the calibration, whose states all
+        have one size, so that candidates are timed on the same step of a sequence.
+        """
+        carried = bool(self.evaluation.samples.states)
+        split = self.calibration if carried and self.calibration else self.evaluation
+        return split.first(_TIMED)
 
     @property
     def dims(self) -> dict[str, int]:

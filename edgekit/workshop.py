@@ -191,7 +191,7 @@ class Workshop:
         racing = [c.model.digest for c in candidates if c.verdict is None or c.verdict.passes]
         timing = self.timing if source == HOST else self.device_timing
         plan = json.dumps([asdict(timing), racing])
-        question = self._question(source, candidates, *digests, plan)
+        question = self._question(source, candidates, *digests, plan, self.intake.timed.digest)
         kept = self.intake.store.recall_as(
             "timings", question, lambda f: {d: [decode(Report, r) for r in f[d]] for d in digests}
         )
@@ -201,7 +201,7 @@ class Workshop:
         found = time_interleaved(
             place.agent,
             {c.model.digest: place.model_ref(c.model) for c in candidates},
-            place.samples(self.intake.evaluation.first(32).samples),
+            place.samples(self.intake.timed.samples),
             dims=self.intake.dims,
             timing=timing,
             racing=racing,

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -5,7 +7,7 @@ from edgekit.remote.deploy import push
 from edgekit.remote.session import open_session
 from edgekit.remote.staging import forget, stage_file, stage_samples, staged_digests
 from edgekit_agent.files import sha256_of
-from edgekit_agent.records import Column, Samples
+from edgekit_agent.records import Column, Samples, State
 from tests.remote.servers import make_bundle
 
 
@@ -24,6 +26,25 @@ def samples(folder, megabytes=1):
         path.write_bytes(array.tobytes())
         columns.append(Column(name, str(path), 0, array.dtype.str, array.shape))
     return Samples((columns[0],), columns[1])
+
+
+def test_constants_states_and_sequences_come_along(device, tmp_path):
+    session, home = device
+    plain = samples(tmp_path)
+    extra = []
+    for name in ("rate", "state", "sequence"):
+        path = tmp_path / f"{name}.bin"
+        path.write_bytes(name.encode())
+        extra.append(Column(name, str(path), 0, "uint8", (len(name),)))
+    here = replace(
+        plain, constants=(extra[0],), states=(State("next", extra[1]),), sequence=extra[2]
+    )
+    there = stage_samples(session, here)
+
+    assert [sha256_of(c.path) for c in there.files()] == [sha256_of(c.path) for c in here.files()]
+    assert there.states[0].output == "next"
+    forget(session, staged_digests(there))
+    assert kept(home) == []
 
 
 def kept(home):
