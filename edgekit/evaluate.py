@@ -5,6 +5,7 @@ from __future__ import annotations
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from edgekit.errors import DeviceError
@@ -12,6 +13,7 @@ from edgekit.model import Model, Signature
 from edgekit.packing import travelling
 from edgekit.progress import Tick
 from edgekit.results import Measurement
+from edgekit.store import Store
 from edgekit_agent.records import BenchJob, ModelRef, Report, Samples, Tally
 
 R = TypeVar("R")
@@ -170,6 +172,23 @@ def measurement(
 def transfer_bytes(data: bytes) -> int:
     """What a model weighs on its way to a device: packed, or as it is where that saves little."""
     return len(travelling(data).data)
+
+
+def transferred_bytes(model: Model, store: Store, tick: Tick) -> int:
+    """``transfer_bytes`` of a model's file; packing a large one takes long, so it is kept.
+
+    Args:
+        model: the model; what takes several files does not travel, as it is over 2 GiB.
+        store: of facts.
+        tick: told how far it is.
+    """
+    if model.beside:
+        return model.bytes
+    known = store.recall_as("travelling", model.digest, lambda f: int(f["bytes"]))
+    if known is None:
+        known = len(travelling(model.path.read_bytes(), partial(tick, "packing")).data)
+        store.remember("travelling", model.digest, {"bytes": known})
+    return known
 
 
 def default_metric(signature: Signature, output: str | None) -> str:

@@ -20,7 +20,7 @@ from edgekit.errors import (
     PassRefused,
     missing_extra,
 )
-from edgekit.evaluate import Timing, measurement, time_interleaved, transfer_bytes
+from edgekit.evaluate import Timing, measurement, time_interleaved, transferred_bytes
 from edgekit.graphs.reading import read_model
 from edgekit.intake import Intake
 from edgekit.layers import LayerCost, layer_costs, layer_facts, read_layers, with_notes
@@ -231,20 +231,10 @@ class Workshop:
                 candidate.model,
                 tally or (old.tally if old else None),
                 reports,
-                transferred=self._transferred(candidate.model),
+                transferred=transferred_bytes(candidate.model, self.intake.store, self.tick),
             )
         others = tuple(m for m in candidate.measurements if m.source != source)
         return replace(candidate, measurements=(*others, fresh))
-
-    def _transferred(self, model: Model) -> int:
-        """Bytes of a model on its way; packing a large one takes seconds, so it is kept."""
-        if model.beside:
-            return model.bytes  # it does not travel: over 2 GiB
-        known = self.intake.store.recall_as("travelling", model.digest, lambda f: int(f["bytes"]))
-        if known is None:
-            known = transfer_bytes(model.path.read_bytes())
-            self.intake.store.remember("travelling", model.digest, {"bytes": known})
-        return known
 
     def _question(self, source: str, candidates: Sequence[Candidate], *parts: str) -> str:
         """Key of a measurement: everything that decides its answer, the machine included."""

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.errors import EdgekitError
-from edgekit.packing.choice import Chosen, Numbers, Rule, choose
+from edgekit.packing.choice import Chosen, Numbers, Rule, choose, quiet
 from edgekit.packing.lite import lite_tensors
 from edgekit.packing.numbers import Form, Words, bins_of, low_bits_of, symbols_of
 from edgekit.packing.rans import Run, encode, lanes_for
@@ -30,6 +30,7 @@ from edgekit_agent.unpacking import (
     SLICES,
     STORED,
     ZLIB,
+    Tell,
     lzma_filter,
     unpack,
 )
@@ -37,6 +38,8 @@ from edgekit_agent.unpacking import (
 # Settings of lzma (lc, lp, pb) that have been best for some plan or other.
 _LZMA_SETTINGS = ((3, 0, 0), (4, 0, 0), (2, 0, 0), (1, 0, 0), (0, 0, 0), (3, 0, 2), (0, 2, 2))
 _TRIED_BYTES = 1 << 18
+# Where phases begin and end in percent of the time, as measured with float and int8 files.
+_CHOOSING, _SPLITTING, _CHECKING = (0, 30), (35, 70), (85, 100)
 # Less than this is not worth the device's time.
 _WORTH = 0.03
 
@@ -49,31 +52,45 @@ class Travelling:
     data: bytes
 
 
-def travelling(data: bytes) -> Travelling:
+def travelling(data: bytes, tell: Tell = quiet) -> Travelling:
     """A file as it is sent: packed, or as it is where that saves next to nothing."""
-    packed = pack(data)
+    packed = pack(data, tell)
     if len(packed) > len(data) * (1 - _WORTH):
         return Travelling(encoding="raw", data=data)
     return Travelling(encoding="packed", data=packed)
 
 
-def pack(data: bytes) -> bytes:
+def pack(data: bytes, tell: Tell = quiet) -> bytes:
     """A packed file that expands to exactly these bytes; larger than they where nothing is won.
+
+    Args:
+        data: the file.
+        tell: called with how much is done, and of how much.
 
     Raises:
         EdgekitError: it does not expand to them, which is our fault.
     """
-    chosen = choose(data, lite_tensors(data) or stored_tensors(data))
+    tensors = lite_tensors(data) or stored_tensors(data)
+    chosen = choose(data, tensors, _phase(tell, *_CHOOSING))
     groups = _groups(chosen)
     plan = _deflated(_plan(data, chosen, groups))
-    low = _low_bits(groups)
+    low = _low_bits(groups, _phase(tell, *_SPLITTING))
     runs = [_run(group) for group in groups]
     lanes = lanes_for(sum(len(symbols) for symbols, _ in runs))
     head = _varints([plan.method, plan.size, len(plan.data), len(low), lanes])
     packed = MAGIC + head + plan.data + low + encode(runs, lanes)
-    if unpack(packed, len(data)) != data:
+    if unpack(packed, len(data), _phase(tell, *_CHECKING)) != data:
         raise EdgekitError("a packed file does not expand to what it was packed from")
     return packed
+
+
+def _phase(tell: Tell, start: int, end: int) -> Tell:
+    """What tells of a part of the work: from ``start`` to ``end`` percent of all."""
+
+    def told(done: int, total: int) -> None:
+        tell(start + (end - start) * done // max(total, 1), 100)
+
+    return told
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,13 +235,16 @@ def _run(group: _Group) -> Run:
     return np.concatenate(parts), group.table.counts
 
 
-def _low_bits(groups: Sequence[_Group]) -> bytes:
+def _low_bits(groups: Sequence[_Group], tell: Tell) -> bytes:
     packed, rest = [], np.zeros(0, np.uint8)
-    for bits in (b for group in groups for part in group.parts for b in _lacking(group, part)):
-        bits = np.concatenate([rest, bits])
-        whole = len(bits) // 8 * 8
-        packed.append(np.packbits(bits[:whole], bitorder="little").tobytes())
-        rest = bits[whole:]
+    parts = [(group, part) for group in groups for part in group.parts]
+    for number, (group, part) in enumerate(parts):
+        tell(number, len(parts))
+        for bits in _lacking(group, part):
+            bits = np.concatenate([rest, bits])
+            whole = len(bits) // 8 * 8
+            packed.append(np.packbits(bits[:whole], bitorder="little").tobytes())
+            rest = bits[whole:]
     return b"".join([*packed, np.packbits(rest, bitorder="little").tobytes()])
 
 

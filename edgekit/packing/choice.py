@@ -14,7 +14,7 @@ from edgekit.packing.numbers import Form, Words, bins_of, centre_of, shift_of, w
 from edgekit.packing.slices import Slices, find_slices
 from edgekit.packing.tables import cost_bits
 from edgekit.packing.tensors import Stored
-from edgekit_agent.unpacking import COPY, FILL, PRODUCT, product
+from edgekit_agent.unpacking import COPY, FILL, PRODUCT, Tell, product
 
 _FLOAT = 1
 _WIDTHS = {_FLOAT: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 10: 16, 12: 32, 16: 16, 17: 8, 21: 4, 22: 4}
@@ -62,11 +62,25 @@ class Chosen:
     filling: Numbers | Rule
 
 
-def choose(data: bytes, tensors: Sequence[Stored]) -> list[Chosen]:
-    """The tensors that are not left in the frame, in file order."""
+def quiet(done: int, total: int) -> None:
+    """Tell nobody."""
+    del done, total
+
+
+def choose(data: bytes, tensors: Sequence[Stored], tell: Tell = quiet) -> list[Chosen]:
+    """The tensors that are not left in the frame, in file order.
+
+    Args:
+        data: the file.
+        tensors: where they lie in it.
+        tell: called with how many bytes are looked at, and of how many.
+    """
+    seen, total = 0, sum(tensor.size for tensor in tensors)
     known = _Known()
     chosen: list[Chosen] = []
     for tensor in tensors:
+        tell(seen, total)
+        seen += tensor.size
         raw = data[tensor.start : tensor.start + tensor.size]
         filling = known.rule(raw, tensor, len(chosen)) or _numbers(raw, tensor)
         if filling is not None:
