@@ -11,7 +11,7 @@ from pathlib import Path
 
 from edgekit.convert.naming import files_of, source_of
 from edgekit.errors import PassCrash, PassRefused, UserError
-from edgekit.evaluate import transfer_bytes
+from edgekit.evaluate import transferred_bytes
 from edgekit.graphs.cost import cost
 from edgekit.graphs.onnx_file import load_for_shapes
 from edgekit.intake import (
@@ -130,10 +130,10 @@ def apply(
         tick("writing", 0, 0)
         with whole_file(str(out)) as target, made.model.path.open("rb") as result:
             shutil.copyfileobj(result, target, 1 << 20)
-        after = _facts(made.model, out)
+        after = _facts(made.model, out, store, tick)
     return Applied(
         step=step,
-        before=_facts(whole, path),
+        before=_facts(whole, path, store, tick),
         after=after,
         agreement=made.agreement,
         layers=layers,
@@ -167,9 +167,8 @@ def _macs(
     return None if old.unknown or new.unknown else (old.macs, new.macs)
 
 
-def _facts(model: Model, path: Path) -> FileFacts:
-    # What takes several files does not travel: it is over 2 GiB.
-    transferred = model.bytes if model.beside else transfer_bytes(model.path.read_bytes())
+def _facts(model: Model, path: Path, store: Store, tick: Tick) -> FileFacts:
+    transferred = transferred_bytes(model, store, tick)
     return FileFacts(path=path, digest=model.digest, bytes=model.bytes, transfer_bytes=transferred)
 
 

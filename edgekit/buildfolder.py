@@ -10,6 +10,7 @@ import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime
+from functools import partial
 from importlib.metadata import version
 from io import BytesIO
 from pathlib import Path
@@ -40,7 +41,7 @@ from edgekit.model import TensorSpec
 from edgekit.packing import Travelling, travelling
 from edgekit.passes import PASSES
 from edgekit.places import HOST, PACKAGES, host_threads
-from edgekit.progress import silent
+from edgekit.progress import Tick, silent
 from edgekit.recipe import QuantizeWeights, Step
 from edgekit.results import Build, Candidate, Rejected
 from edgekit.resultsfile import BuildLine, CandidateLine, ModelFacts, RejectedLine, append
@@ -78,7 +79,9 @@ def append_results(
     append(intake.out, [_build_line(intake), *candidates, *rejected])
 
 
-def pack(intake: Intake, found: Build, candidate: Candidate, compared: Compared) -> Manifest:
+def pack(
+    intake: Intake, found: Build, candidate: Candidate, compared: Compared, tick: Tick
+) -> Manifest:
     """Lay the candidate down as the bundle of this build.
 
     The manifest goes first and comes last, so that the folder is a whole bundle or none.
@@ -90,7 +93,7 @@ def pack(intake: Intake, found: Build, candidate: Candidate, compared: Compared)
         model_name: candidate.model.path.read_bytes(),
         CANARIES: _canaries(intake, candidate),
     }
-    sent = travelling(members[model_name])
+    sent = travelling(members[model_name], partial(tick, "packing"))
     manifest = _manifest(intake, found, candidate, members, sent, compared[candidate.key])
     text = manifest_text(manifest)
     for name, data in members.items():

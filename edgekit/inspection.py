@@ -73,11 +73,13 @@ def inspect(
     profile = load_profile(device) if device else None
     sizes = with_dims(project, model, dims or {}).model.dims
     found, unread = None, ""
+    tick("counting operations", 0, 0)
     if model.format == "onnx":
         found = cost(load_for_shapes(model.path), sizes)
     else:
         graph, unread = _lite_graph(model.path)
         found = lite_cost(graph) if graph else None
+    tick("looking for what can be pruned" if structure else "looking at operators", 0, 0)
     return Inspection(
         model=model,
         bytes=model.bytes,

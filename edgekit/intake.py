@@ -203,6 +203,7 @@ def find_model(
     """
     if given is None and project.model.path is None:
         raise UserError("no model", hint="give MODEL, or [model] path in edgekit.toml")
+    tick("reading the model", 0, 0)
     return open_model(
         given or _in_project(folder, str(project.model.path)),
         folder=folder,

@@ -70,7 +70,7 @@ def build(request: Request, tick: Tick, *, allow_failing: bool = False) -> Outco
     if packed and packed.model.beside:
         packed = None
     append_results(intake, found, compared, packed=packed)
-    manifest = pack(intake, found, packed, compared) if packed else None
+    manifest = pack(intake, found, packed, compared, tick) if packed else None
     return Outcome(
         intake=intake,
         found=found,

@@ -275,8 +275,10 @@ def push(
     from edgekit.remote.session import open_session
     from edgekit.store import default_root
 
-    opened = open_bundle(bundle)
-    opened.check()
+    with ticker() as tick:
+        tick("checking the bundle", 0, 0)
+        opened = open_bundle(bundle)
+        opened.check()
     home = opened.manifest.profile.connection.home
 
     def one(host: str, tick: Ticker) -> Any:  # noqa: ANN401

@@ -13,7 +13,8 @@ from edgekit.errors import UserError
 from edgekit.feeding import Feeding
 from edgekit.graphs.outputs import outputs
 from edgekit.model import Model, TensorSpec
-from edgekit.passes.probes import Probe, probes
+from edgekit.passes.probes import Probe, expected_probes, probes
+from edgekit.progress import Tick, silent
 from edgekit_agent.records import Samples
 
 # Entries of an output that are compared; all are looked at for shape and finiteness.
@@ -67,8 +68,17 @@ def agreement(
     *,
     seed: int,
     feeding: Feeding | None = None,
+    tick: Tick = silent,
 ) -> Agreement:
     """Run both on the same probes, one model after the other, and compare.
+
+    Args:
+        before: the original.
+        after: what was made of it.
+        samples: calibration samples; made-up inputs without any.
+        seed: of what is made up.
+        feeding: which inputs hold samples; ``None`` = all, along their first axis.
+        tick: told how many probes are run.
 
     Raises:
         Disagreement: ``after`` fails, is not finite or has another shape where ``before`` does
@@ -77,12 +87,16 @@ def agreement(
     """
     # A file of fixed sizes says what both can be fed.
     fed = after if (before.format, after.format) == ("onnx", "tflite") else before
-    tried = [_told(before, t, made) for t, made in _ran(fed, before, samples, seed, feeding)]
+    expected = expected_probes(fed, samples)
+    tried: list[dict[str, _Answer] | None] = []
+    for probe, made in _ran(fed, before, samples, seed, feeding):
+        tick("checking", len(tried), 2 * expected)
+        tried.append(_told(before, probe, made))
     tally = _Tally(before)
     try:
-        for known, (probe, made) in zip(
-            tried, _ran(fed, after, samples, seed, feeding), strict=True
-        ):
+        pairs = zip(tried, _ran(fed, after, samples, seed, feeding), strict=True)
+        for number, (known, (probe, made)) in enumerate(pairs, start=len(tried)):
+            tick("checking", number, 2 * len(tried))
             if known is None:
                 continue  # a variant that the original refuses
             if isinstance(made, str):

@@ -114,8 +114,17 @@ def _as_samples(feed: Arrays, folder: Path) -> Samples:
     return Samples(tuple(columns))
 
 
+def expected_probes(model: Model, samples: Samples | None) -> int:
+    """About how many probes there will be; fewer where there are few samples."""
+    return len(_SIZES) if samples is None else _count(model) + 1
+
+
+def _count(model: Model) -> int:
+    return _SAMPLES_OF_LARGE if model.bytes > _LARGE_BYTES else _SAMPLES
+
+
 def _real(model: Model, samples: Samples, tensors: Sequence[Tensor]) -> Iterator[Probe]:
-    count = _SAMPLES_OF_LARGE if model.bytes > _LARGE_BYTES else _SAMPLES
+    count = _count(model)
     number = 0
     try:
         for part in spread(samples, count):

@@ -107,7 +107,9 @@ def _compared(step: Step, promise: Promise, before: Model, after: Model, work: W
         samples = None
         work.note("compared on made-up inputs: the samples have other sizes than the file")
     try:
-        found = agreement(before, after, samples, seed=work.seed, feeding=work.feeding)
+        found = agreement(
+            before, after, samples, seed=work.seed, feeding=work.feeding, tick=work.progress
+        )
     except Disagreement as error:
         raise PassError(f"{step.name}: {error}") from error
     for broken in broken_agreement(promise, found):
