@@ -114,7 +114,7 @@ def score(
         unfinished: where an earlier attempt may have been kept, and this one is, should it be
             interrupted.
     """
-    total = samples.columns[0].shape[0]
+    total = (samples.label or samples.columns[0]).shape[0]
     known = unfinished.recall(metric, total) if unfinished else None
     so_far = _SoFar(unfinished=unfinished, tally=known)
     begun = so_far.reached
