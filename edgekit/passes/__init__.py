@@ -160,7 +160,7 @@ PASSES: dict[str, PassSpec] = {
         settings=QuantizeWeights,
         function="edgekit.passes.quantize_weights:quantize_weights",
         summary="weights of few bits by GPTQ, more of them where it matters; activations float",
-        version=10,
+        version=11,
         needs_calibration=True,
         promise=Promise(stores=("int8", "uint8", "int4"), fewer_float_weights=True, saves=0.5),
     ),

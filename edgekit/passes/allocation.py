@@ -94,6 +94,20 @@ def as_divergence(layer: Options, tried: int, lost: float) -> Options:
     return replace(layer, choices=scaled)
 
 
+def at_least(layer: Options, tried: int, lost: float) -> Options:
+    """Its choices with what the finest of them really costs added, as far as it was not foreseen.
+
+    Args:
+        layer: choices with divergences.
+        tried: the place of the finest choice.
+        lost: the divergence that it made.
+    """
+    more = lost - layer.choices[tried].damage
+    if not math.isfinite(lost) or more <= 0:
+        return layer
+    return replace(layer, choices=[replace(c, damage=c.damage + more) for c in layer.choices])
+
+
 def lightest(layers: Sequence[Options]) -> float:
     """Bits of a weight on average where every layer takes as few as it can."""
     weights = sum(layer.weights for layer in layers)

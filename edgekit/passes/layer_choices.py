@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from edgekit.graphs.divergence import Reference
 from edgekit.graphs.index import GraphIndex
 from edgekit.passes.affine import LARGEST, largest_integer
-from edgekit.passes.allocation import Choice, Options, as_divergence, nearest
+from edgekit.passes.allocation import Choice, Options, as_divergence, at_least, nearest
 from edgekit.passes.containers import native_widths
 from edgekit.passes.grids import Grid, entropy_grids, fixed_grid, rate_and_error
 from edgekit.passes.sensitivity import damages
@@ -17,10 +19,14 @@ from edgekit.passes.weight_bits import used_bits
 from edgekit.progress import Tick
 from edgekit.recipe import QuantizeWeights
 
-FLOAT_BITS = 32
+FLOAT_BITS, HALF_BITS = 32, 16
+_MOST_HALF = 65504.0  # the largest number in 16 bits
 # A layer is tried where it loses enough to be told from noise; where that is so much that the
 # outputs are no longer the same ones, it is tried again where it loses less.
 _PROBE_BITS, _FINER_BITS = 3.0, 5.5
+# Recurrent layers are tried on their finest grid as well: in rows with a few large weights the
+# others stay coarse, however many bits there are.
+_MOST_BITS = 8.0
 _TOO_MUCH = 0.1
 
 
@@ -28,7 +34,8 @@ _TOO_MUCH = 0.1
 class Row:
     """A layer with the grids it could lie on, and their widths.
 
-    ``options`` has one for each grid, and where ``with_float`` made the row, a last one: to leave
+    ``options`` has one for each grid, and where ``with_float`` made the row, further ones: to store
+    the weights of a recurrent layer in 16 bits, and to leave
     the layer float.
     """
 
@@ -85,10 +92,15 @@ def measured(index: GraphIndex, rows: Sequence[Row], reference: Reference, tick:
     finer = _probed(index, [rows[i] for i in again], _FINER_BITS, reference, tick)
     for i, found in zip(again, finer, strict=True):
         probed[i] = found
-    return [
-        replace(row, options=as_divergence(row.options, *found))
-        for row, found in zip(rows, probed, strict=True)
+    known = [
+        replace(row, options=as_divergence(row.options, *each))
+        for row, each in zip(rows, probed, strict=True)
     ]
+    recurrent = [i for i, row in enumerate(known) if row.layer.recurrent]
+    finest = _probed(index, [rows[i] for i in recurrent], _MOST_BITS, reference, tick)
+    for i, (choice, lost) in zip(recurrent, finest, strict=True):
+        known[i] = replace(known[i], options=at_least(known[i].options, choice, lost))
+    return known
 
 
 def _probed(
@@ -103,6 +115,9 @@ def _probed(
 
 
 def with_float(row: Row) -> Row:
-    """The row with a last choice: to stay float."""
-    choices = [*row.options.choices, Choice(bits=FLOAT_BITS, damage=0.0)]
+    """The row with its last choices: 16 bits for a recurrent layer, and to stay float."""
+    choices = list(row.options.choices)
+    if row.layer.recurrent and float(np.abs(row.layer.weight).max()) <= _MOST_HALF:
+        choices.append(Choice(bits=HALF_BITS, damage=0.0))
+    choices.append(Choice(bits=FLOAT_BITS, damage=0.0))
     return replace(row, options=replace(row.options, choices=choices))

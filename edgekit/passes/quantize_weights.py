@@ -25,12 +25,13 @@ from edgekit.passes import Work
 from edgekit.passes.allocation import allocate, at_most, lightest, nearest
 from edgekit.passes.containers import Quantized, write_int8, write_native
 from edgekit.passes.grids import entropy
-from edgekit.passes.layer_choices import FLOAT_BITS, Row, measured, row_of, with_float
+from edgekit.passes.layer_choices import FLOAT_BITS, HALF_BITS, Row, measured, row_of, with_float
 from edgekit.passes.layer_inputs import not_finite
 from edgekit.passes.reasons import LAYER_OPS, left_weights, reasons_of, why_nothing
 from edgekit.passes.recurrent import RECURRENT
 from edgekit.passes.shared_weights import shared_layers
 from edgekit.passes.sources import open_source
+from edgekit.passes.storage import store_in_16_bits
 from edgekit.passes.stored_layers import StoredLayer, stored_layers
 from edgekit.passes.weight_bits import used_bits
 from edgekit.passes.weight_readers import LEAST_ENTRIES, weight_readers
@@ -85,8 +86,10 @@ def quantize_weights(model: Model, settings: QuantizeWeights, work: Work) -> Pat
     rows = [with_float(row) for row in rows]
     picked = _pick(rows, settings, _room(proto, rows, settings))
     made = _quantized(rows, picked, settings, work)
-    _tell_float(proto, made, work)
+    half = _stored_in_16_bits(rows, picked)
+    _tell_float(proto, rows, [q.layer.name for q in made], half, work)
     (write_native if native else write_int8)(index, made)
+    store_in_16_bits(proto, half)
     GraphIndex(proto).drop_unread_constants()
     source.restore(proto)
     compact(proto)
@@ -97,10 +100,25 @@ def quantize_weights(model: Model, settings: QuantizeWeights, work: Work) -> Pat
     return target
 
 
-def _tell_float(proto: ModelProto, made: Sequence[Quantized], work: Work) -> None:
-    """Tell the user which large weights stay float, and why."""
-    taken = [q.layer.name for q in made]
-    left = left_weights(proto, ops=LAYER_OPS | RECURRENT, taken=taken, anywhere=True)
+def _stored_in_16_bits(rows: Sequence[Row], picked: Sequence[int]) -> list[str]:
+    """Names of the weights that take 16 bits."""
+    return [
+        row.layer.name
+        for row, i in zip(rows, picked, strict=True)
+        if row.options.choices[i].bits == HALF_BITS
+    ]
+
+
+def _tell_float(
+    proto: ModelProto, rows: Sequence[Row], made: list[str], half: list[str], work: Work
+) -> None:
+    """Tell the user which large weights do not get few bits, and why."""
+    if half:
+        work.note(f"stored in 16 bits: {', '.join(half)}: the outputs depend on them too much")
+    known = [row.layer.name for row in rows]
+    if kept := [name for name in known if name not in {*made, *half}]:
+        work.note(f"weights stay float: {', '.join(kept)}: by hand, or too much depends on them")
+    left = left_weights(proto, ops=LAYER_OPS | RECURRENT, taken=known, anywhere=True)
     if large := [each for each in left if each.entries >= LEAST_ENTRIES]:
         work.note(f"weights stay float: {reasons_of(large)}")
 
@@ -249,14 +267,14 @@ def _costs(
     costs = []
     for row, i in zip(rows, picked, strict=True):
         quantized = by_name.get(row.layer.name)
-        bits = entropy(quantized.integers) if quantized else float(FLOAT_BITS)
+        bits = entropy(quantized.integers) if quantized else row.options.choices[i].bits
         costs.append(
             LayerCost(
                 layer=row.layer.name,
                 op=row.layer.op,
                 parameters=row.layer.weight.size,
                 bits=bits,
-                width=quantized.width if quantized else FLOAT_BITS,
+                width=quantized.width if quantized else int(bits),
                 kl=row.options.choices[i].damage,
                 bytes=int(np.ceil(bits * row.layer.weight.size / 8)),
             )

@@ -250,6 +250,27 @@ def test_a_model_of_integers_without_integer_kernels_is_refused_as_such(tmp_path
             apply(name, few, tmp_path, data)
 
 
+def test_a_weight_that_8_bits_are_too_few_for_takes_16(tmp_path):
+    text = (
+        f"g (float[{STEPS},1,{INPUTS}] x) => (float[1,1,{UNITS}] y) "
+        f"{{ , y = LSTM<hidden_size = {UNITS}>(x, w, r) }}"
+    )
+    weight = normal(1, 4 * UNITS, INPUTS, scale=0.3)
+    # A large weight of an input that is quiet: it makes the steps of its rows coarse.
+    weight[..., 0] *= 3000
+    source = model(
+        tmp_path, text, weights={"w": weight, "r": normal(1, 4 * UNITS, UNITS, scale=0.1)}
+    )
+    x = mixed(40)
+    x[..., 0] *= 1e-4
+    made = apply("weights", source, tmp_path, samples(tmp_path, x=x), bits=6.0)
+    assert [list(t.dims) for t in large(made, TensorProto.FLOAT16)] == [[1, 4 * UNITS, INPUTS]]
+    assert [list(t.dims) for t in large(made, TensorProto.INT8)] == [[1, 4 * UNITS, UNITS]]
+    for i in range(0, 40 * STEPS, STEPS):
+        one = x[i : i + STEPS]
+        assert sqnr_db(run(source, x=one)[0], run(made, x=one)[0]) > 15
+
+
 def test_weights_that_stay_float_are_told_with_the_reason(tmp_path):
     text = (
         "g (float[N,8,12] x) => (float[N,40] y) { c = Conv<pads = [1,1]>(x, w) r = Relu(c) "
