@@ -162,6 +162,7 @@ PASSES: dict[str, PassSpec] = {
         summary="weights of few bits by GPTQ, more of them where it matters; activations float",
         version=11,
         needs_calibration=True,
+        asks="bits",
         promise=Promise(stores=("int8", "uint8", "int4"), fewer_float_weights=True, saves=0.5),
     ),
     "quantize": PassSpec(

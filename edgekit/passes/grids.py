@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from edgekit.packing.slices import packed_bits
 from edgekit.passes.affine import Floats
 
 Doubles = NDArray[np.float64]
@@ -27,6 +28,8 @@ _MANTISSA_FIXED, _MANTISSA_ENTROPY = 8, 4
 _OF_ZEROS = 2.0**-8
 # Weights of a layer that its rate and error are told from.
 _LOOKED_AT = 1 << 17
+# Part of weights that are not zero, up to which their channels are told apart, as packing does.
+_SPARSE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +132,7 @@ def entropy(integers: NDArray[np.generic]) -> float:
 
 
 def rate_and_error(weight: Doubles, power: Doubles, grid: Grid) -> tuple[float, float]:
-    """Entropy of a weight on a grid in bits, and the mean squared error it makes of an output.
+    """Bits of a weight on a grid when packed, and the mean squared error it makes of an output.
 
     Args:
         weight: [G, O, I].
@@ -142,4 +145,9 @@ def rate_and_error(weight: Doubles, power: Doubles, grid: Grid) -> tuple[float, 
     part = grid.some(step)
     integers = part.rounded(some)
     error = np.square(some - integers * part.steps(weight.shape[-1]))
-    return entropy(integers), float(np.einsum("goi,gi->go", error, power).mean())
+    sparse = np.count_nonzero(some) <= _SPARSE * some.size
+    bits = entropy(integers)
+    if sparse:
+        flat = integers.astype(np.int8).reshape(-1, integers.shape[-1])
+        bits = min(bits, packed_bits(flat) / max(flat.size, 1))
+    return bits, float(np.einsum("goi,gi->go", error, power).mean())

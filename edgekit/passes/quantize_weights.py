@@ -45,7 +45,7 @@ _MOST_HELD_OUT = 32
 # What int8 activations and scales will add to a file on its way, against its own size.
 _LATER = 0.04
 _BLOCK_SCALE_BYTES = 2.5
-_LEAST_BITS, _MOST_BITS = 1.2, 8
+_MOST_BITS = 8
 
 
 def quantize_weights(model: Model, settings: QuantizeWeights, work: Work) -> Path:
@@ -170,14 +170,15 @@ def _room(proto: ModelProto, rows: Sequence[Row], settings: QuantizeWeights) -> 
     by_hand = _by_hand(rows, settings)
     rest = _other_bytes(proto, rows)
     rest += sum(_spent(rows[i], choice) for i, choice in by_hand.items()) / 8
-    weights = sum(r.options.weights for i, r in enumerate(rows) if i not in by_hand)
+    options = [row.options for i, row in enumerate(rows) if i not in by_hand]
+    weights = sum(each.weights for each in options)
     bits = 8 * (settings.most_bytes * (1 - _LATER) - rest) / max(weights, 1)
-    if weights and bits < _LEAST_BITS:
-        least = int((rest + _LEAST_BITS * weights / 8) / (1 - _LATER)) + 1
+    if weights and bits < lightest(options):
+        packed = lightest(options) * weights / 8
         raise PassRefused(
-            f"most_bytes: {settings.most_bytes} are {max(bits, 0):.2f} bits for each of "
-            f"{weights} weights, too few for anything",
-            hint=f"{least} bytes are the least to try",
+            f"most_bytes: {settings.most_bytes} are too few: the weights take {packed:.0f} bytes "
+            f"packed on the coarsest grids, and all else {rest:.0f}",
+            hint=f"{int((rest + packed) / (1 - _LATER)) + 1} bytes are the least to try",
         )
     return float(min(bits, used_bits(settings)))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 
 import numpy as np
@@ -427,7 +428,7 @@ def test_a_constant_along_the_width_is_no_bias_of_a_convolution(tmp_path):
 
 def test_layers_set_by_hand_count_in_the_transfer_size(tmp_path):
     source, given = two_matrices(tmp_path)
-    with pytest.raises(PassRefused, match="too few for anything"):
+    with pytest.raises(PassRefused, match="20000 are too few"):
         apply("weights", source, tmp_path, given, most_bytes=20_000, widths=(("b", 32.0),))
     made = apply("weights", source, tmp_path, given, most_bytes=25_000, widths=(("b", 6.0),))
     assert transfer_bytes(made.path.read_bytes()) < 1.06 * 25_000
@@ -481,3 +482,46 @@ def test_a_bias_that_two_layers_share_costs_neither_of_them_more(tmp_path):
 
     shared, apart = costs("b"), costs("k")
     assert [c.kl for c in shared.values()] == pytest.approx([c.kl for c in apart.values()])
+
+
+# ---------------------------------------------------------------- layers that are mostly zeros
+
+
+@pytest.fixture
+def sparse_model(tmp_path):
+    """Two of three layers are nearly all zeros, in one of them whole channels."""
+    random = np.random.default_rng(5)
+    weights = {name: normal(256, 256, scale=0.2) for name in "ab"}
+    weights["a"] *= random.random((256, 256)) < 0.05
+    weights["b"] *= random.random((256, 1)) < 0.06
+    weights["w"], weights["v"] = normal(64, 256, scale=0.2), normal(256, 10, scale=0.2)
+    source = model(
+        tmp_path,
+        "g (float[N,64] x) => (float[N,10] y) { h = MatMul(x, w) r = Relu(h) i = MatMul(r, a)"
+        " s = Relu(i) j = MatMul(s, b) t = Relu(j) y = MatMul(t, v) }",
+        weights=weights,
+    )
+    return source, samples(tmp_path, x=normal(96, 64))
+
+
+def test_the_least_bytes_that_a_refusal_names_are_enough(tmp_path, sparse_model):
+    source, given = sparse_model
+    with pytest.raises(PassRefused) as refused:
+        apply("weights", source, tmp_path, given, most_bytes=1000)
+    named = re.search(r"(\d+) bytes are the least to try", str(refused.value))
+    assert named
+    # 1.2 bits for each of 150,000 weights would be 22,500 bytes.
+    assert int(named[1]) < 6000
+    most = int(1.5 * int(named[1]))
+
+    made = apply("weights", source, tmp_path, given, most_bytes=most)
+
+    assert transfer_bytes(made.path.read_bytes()) <= most
+
+
+def test_zeros_of_whole_channels_leave_room_for_other_weights(tmp_path, sparse_model):
+    source, given = sparse_model
+
+    made = apply("weights", source, tmp_path, given, most_bytes=12_000)
+
+    assert 0.85 * 12_000 < transfer_bytes(made.path.read_bytes()) <= 12_000
