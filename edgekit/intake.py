@@ -22,7 +22,7 @@ from edgekit.model import Model
 from edgekit.profile import AnyRuntime, DeviceProfile, load_profile, weight_bits
 from edgekit.progress import Tick, silent
 from edgekit.project import PreprocessSettings, Project, load_project
-from edgekit.recipe import Recipe, Step, ToTflite, with_weight_bits
+from edgekit.recipe import Recipe, Step, ToOnnx, ToTflite, with_weight_bits
 from edgekit.runtimes import Runtimes, runtimes
 from edgekit.sequences import with_states
 from edgekit.store import Store, default_root
@@ -262,7 +262,7 @@ def free_dims(model: Model, feeding: Feeding, dataset: Dataset | None) -> dict[s
 def sized(step: Step, model: Model, feeding: Feeding, dims: Mapping[str, int]) -> Step:
     """The step with the sizes of all free dimensions that are known, where it asks for such."""
     settings = step.settings
-    if not isinstance(settings, ToTflite):
+    if not isinstance(settings, ToTflite | ToOnnx):
         return step
     free = {name for _, _, name in feeding.free_axes(model.signature)}
     known = {n: s for n, s in dims.items() if n in free} | dict(settings.dims)

@@ -142,7 +142,13 @@ class ToTflite:
 
 @dataclass(frozen=True, kw_only=True)
 class ToOnnx:
-    """The same graph as an .onnx file, from a .tflite file."""
+    """The same graph as an .onnx file, from a .tflite file.
+
+    ``dims`` are the sizes of inputs that the file states as 1 and means to be resized, by name:
+    ``x.1`` for the second axis of x; where nobody says, those of the samples.
+    """
+
+    dims: tuple[tuple[str, Annotated[int, Within(1)]], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

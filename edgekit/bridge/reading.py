@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ _RANK_LIMIT = 32
 _EXTERNAL_BUFFER = 24  # where a tensor says so; ai-edge-litert 2.0 has no word for it
 
 
-def read_lite(data: bytes) -> LiteGraph:
+def read_lite(data: bytes, shapes: Mapping[int, Shape] | None = None) -> LiteGraph:
     """The graph of a .tflite file: what ``write_lite`` writes, and what other tools do.
 
     Inputs and outputs have the names and the order that the agent reports
@@ -29,6 +29,11 @@ def read_lite(data: bytes) -> LiteGraph:
     knows; ``custom_options`` holds the bytes of a custom one, ``intermediates`` the tensors that
     only carry the scales inside an integer LSTM. Graphs other than the first are ``inner``.
 
+    Args:
+        data: the file.
+        shapes: of tensors of the first graph by their number, where those that the file states
+            are placeholders.
+
     Raises:
         UserError: it is no TFLite file, it is damaged, or it holds what is not supported (sparse
             or block-quantised tensors, constant strings).
@@ -36,7 +41,7 @@ def read_lite(data: bytes) -> LiteGraph:
     if data[4:8] != b"TFL3":
         raise UserError("not a TFLite file")
     try:
-        return _model(_File(data=data, model=tables.Model.GetRootAs(data)))
+        return _model(_File(data=data, model=tables.Model.GetRootAs(data), shapes=shapes or {}))
     except _DAMAGE as error:
         raise _damaged("it ends or points where it should not") from error
 
@@ -51,6 +56,7 @@ class _File:
 
     data: bytes
     model: Any
+    shapes: Mapping[int, Shape] = field(default_factory=dict)
     read: int = field(default=0)
 
     def each(self, length: int, get: Callable[[int], Any]) -> list[Any]:
@@ -103,6 +109,9 @@ def _kind(code: Any) -> str:  # noqa: ANN401 - generated types
 def _graph(file: _File, subgraph: Any, kinds: Sequence[str], *, main: bool) -> LiteGraph:  # noqa: ANN401
     found = file.each(subgraph.TensorsLength(), subgraph.Tensors)
     tensors = [_tensor(file, one, i) for i, one in enumerate(found)]
+    for i, shape in file.shapes.items() if main else ():
+        if i < len(tensors) and not tensors[i].is_constant:
+            tensors[i].shape = shape
     found = file.each(subgraph.OperatorsLength(), subgraph.Operators)
     ops = [_operator(file, one, tensors, kinds) for one in found]
     inputs = file.each(subgraph.InputsLength(), subgraph.Inputs)

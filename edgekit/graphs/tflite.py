@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,7 +15,10 @@ from edgekit_agent.failures import AgentError
 from edgekit_agent.files import sha256_of
 from edgekit_agent.runtimes import Tensor, import_runtime
 
-_REFUSED = "fetch or export it again, without operators that LiteRT lacks"
+_LACKS = "fetch or export it again, without operators that LiteRT lacks"
+_REFUSED = "fetch or export it again; inputs that are to be resized may need sizes in the file"
+# What LiteRT says of an operator that it has no kernel for.
+_MISSING = ("unresolved custom op", "Didn't find op", "Select TensorFlow op", "Op builtin_code out")
 
 
 def read_tflite(path: Path) -> Model:
@@ -32,11 +35,47 @@ def read_tflite(path: Path) -> Model:
         with _without_chatter():
             loaded = import_runtime("litert")(str(path), 1)
     except AgentError as error:
-        raise UserError(_refusal(path, error), hint=_REFUSED) from error
+        lacks = any(words in str(error) for words in _MISSING)
+        raise UserError(_refusal(path, error), hint=_LACKS if lacks else _REFUSED) from error
     except Exception as error:
         raise UserError(f"{path}: LiteRT refuses the file: {first_line(error)}") from error
     signature = Signature(inputs=_specs(loaded.inputs), outputs=_specs(loaded.outputs))
     return Model(path=path, format="tflite", digest=sha256_of(str(path)), signature=signature)
+
+
+def shapes_at(path: Path, sizes: Mapping[str, Sequence[int]]) -> dict[int, tuple[int, ...]]:
+    """The shapes that the tensors of a file's main graph have for given sizes of its inputs.
+
+    Args:
+        path: of a file that LiteRT takes.
+        sizes: the shape of each input, by its name in the graph.
+
+    Raises:
+        UserError: LiteRT does not take inputs of these sizes.
+    """
+    from ai_edge_litert import interpreter as litert
+
+    made = litert.Interpreter(
+        model_path=str(path),
+        num_threads=1,
+        experimental_op_resolver_type=litert.OpResolverType.BUILTIN_WITHOUT_DEFAULT_DELEGATES,
+        experimental_preserve_all_tensors=True,
+    )
+    for details in made.get_input_details():
+        if details["name"] in sizes:
+            made.resize_tensor_input(details["index"], list(sizes[details["name"]]), strict=False)
+    told = f"{path}: LiteRT takes no inputs " + ", ".join(
+        f"{name} {list(shape)}" for name, shape in sizes.items()
+    )
+    try:
+        made.allocate_tensors()
+    except (RuntimeError, ValueError) as error:
+        raise UserError(f"{told}: {first_line(error)}", hint="give other sizes") from error
+    found = {d["index"]: tuple(int(n) for n in d["shape"]) for d in made.get_tensor_details()}
+    for details in made.get_tensor_details():
+        if 0 in found[details["index"]]:
+            raise UserError(f"{told}: {details['name']} has no entries", hint="give larger sizes")
+    return found
 
 
 def _refusal(path: Path, error: AgentError) -> str:

@@ -13,7 +13,7 @@ from edgekit.errors import UserError
 from edgekit.feeding import Feeding
 from edgekit.graphs.outputs import outputs
 from edgekit.model import Model, TensorSpec
-from edgekit.passes.probes import Probe, expected_probes, probes
+from edgekit.passes.probes import Probe, expected_probes, narrower, probes
 from edgekit.progress import Tick, silent
 from edgekit_agent.records import Samples
 
@@ -86,7 +86,7 @@ def agreement(
         UserError: ``before`` fails on the samples.
     """
     # A file of fixed sizes says what both can be fed.
-    fed = after if (before.format, after.format) == ("onnx", "tflite") else before
+    fed = narrower(before, after)
     expected = expected_probes(fed, samples)
     tried: list[dict[str, _Answer] | None] = []
     for probe, made in _ran(fed, before, samples, seed, feeding):

@@ -17,7 +17,7 @@ from edgekit.errors import UserError
 from edgekit.feeding import Feeding
 from edgekit.graphs.outputs import Arrays, outputs
 from edgekit.model import Model
-from edgekit.passes.probes import Probe, probes
+from edgekit.passes.probes import Probe, narrower, probes
 from edgekit_agent.records import Samples
 
 _FAINT, _LOUD = 0.03, 30.0
@@ -93,7 +93,7 @@ def accepted_feed(
 
     A file of fixed sizes says what both can be fed.
     """
-    fed = after if (before.format, after.format) == ("onnx", "tflite") else before
+    fed = narrower(before, after)
     tried: list[Probe] = []
 
     def feeds() -> Iterator[Arrays]:

@@ -1,17 +1,36 @@
-"""Converted models that are larger than their source: told, or refused where integers are lost."""
+"""Converted models that are larger or slower than their source, or lose its integers."""
 
 from __future__ import annotations
 
+import contextlib
+import time
+from collections.abc import Callable
 from pathlib import Path
 
-from edgekit.errors import PassRefused
+from edgekit.errors import PassRefused, UserError
 from edgekit.graphs.lite_file import lite_census
+from edgekit.graphs.onnx_file import load_structure
+from edgekit.graphs.outputs import Arrays
+from edgekit.graphs.reading import read_model
+from edgekit.graphs.states import states_of
 from edgekit.graphs.stored import Stored, census
-from edgekit.model import Model
+from edgekit.model import Format, Model
 from edgekit.passes import Work
+from edgekit.passes.exactness import accepted_feed
+from edgekit.passes.fixed_sizes import fits
+from edgekit.passes.timing import time_ratio
+from edgekit_agent.failures import AgentError
+from edgekit_agent.runtimes import import_runtime
 
 # Names, shapes and options differ by that much from format to format.
 _LARGER, _LEAST_BYTES = 1.05, 4096
+# Timing on a machine that does something else varies by some percent.
+_SLOWER = 1.15
+# In less time a runtime's calls, not its kernels, tell two models apart.
+_LEAST_SECONDS, _TRIES = 1e-4, 3
+# Two models above this size at once are no cheap look any more.
+_MOST_BYTES = 256 << 20
+_RUNTIMES: dict[Format, str] = {"onnx": "onnxruntime", "tflite": "litert"}
 # A float takes four times the bytes of an 8-bit integer.
 _WIDENED = 2.0
 _INTEGERS = ("int4", "uint4", "int8", "uint8")
@@ -68,3 +87,40 @@ def _growth(model: Model, made: Path) -> str:
         f"it stores {new.bytes_of[dtype]:,} bytes of {dtype} instead of "
         f"{old.bytes_of.get(dtype, 0):,}"
     )
+
+
+def note_time(model: Model, made: Path, work: Work) -> None:
+    """Tell the user where a file made of a model takes longer on this machine.
+
+    What doesn't run on the first sample is left to the comparison of the outputs.
+    """
+    if max(made.stat().st_size, model.bytes) > _MOST_BYTES:
+        return
+    work.progress("timing", 0, 0)
+    after = read_model(made)
+    samples = work.calibration if fits(after, work.calibration) else None
+    with contextlib.suppress(AgentError, UserError):
+        feed = accepted_feed(model, after, samples, seed=work.seed, feeding=work.feeding)
+        if feed is None:
+            return
+        runs = [_runner(each, feed) for each in (model, after)]
+        if min(_seconds(run) for _ in range(_TRIES) for run in runs[1:]) < _LEAST_SECONDS:
+            return
+        if (ratio := time_ratio(*runs)) > _SLOWER:
+            work.note(
+                f"on this machine it takes {ratio:.2f} times as long as its source, one thread"
+            )
+
+
+def _seconds(run: Callable[[], object]) -> float:
+    started = time.thread_time()
+    run()
+    return time.thread_time() - started
+
+
+def _runner(model: Model, feed: Arrays) -> Callable[[], object]:
+    run = import_runtime(_RUNTIMES[model.format])(str(model.path), 1).run
+    states = states_of(load_structure(model.path)) if model.format == "onnx" else ()
+    names = {spec.name for spec in model.signature.inputs}
+    given = {s.input: s.initial for s in states} | {n: v for n, v in feed.items() if n in names}
+    return lambda: run(given)

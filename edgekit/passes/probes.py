@@ -41,6 +41,17 @@ class Probe:
     batch: int = 1
 
 
+def narrower(before: Model, after: Model) -> Model:
+    """The one of two models that says which sizes both can be fed."""
+    pairs = zip(before.signature.inputs, after.signature.inputs, strict=False)
+    fixes = any(
+        isinstance(now, int) and not isinstance(was, int)
+        for old, new in pairs
+        for was, now in zip(old.shape, new.shape, strict=False)
+    )
+    return after if before.format != after.format and fixes else before
+
+
 def probes(
     model: Model, samples: Samples | None, *, seed: int, feeding: Feeding | None = None
 ) -> Iterator[Probe]:

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from edgekit.bridge.flatbuffer import read_lite
+from edgekit.bridge.graph import LiteGraph
 from edgekit.bridge.lifting import lift
 from edgekit.errors import PassRefused, UserError
 from edgekit.graphs.onnx_file import save
 from edgekit.graphs.states import states_of
+from edgekit.graphs.tflite import shapes_at
 from edgekit.model import Model
 from edgekit.passes import Work
-from edgekit.passes.growth import check_integers, note_size
+from edgekit.passes.growth import check_integers, note_size, note_time
 from edgekit.recipe import ToOnnx
 
 
@@ -22,9 +25,8 @@ def to_onnx(model: Model, settings: ToOnnx, work: Work) -> Path:
         PassRefused: an operator has no counterpart, or the file holds what is not read (sparse
             tensors, say); names it.
     """
-    del settings
     try:
-        graph = read_lite(model.path.read_bytes())
+        graph = _read(model, dict(settings.dims))
     except UserError as error:  # litert takes it: no fault of the file's
         raise PassRefused(error.message, hint=error.hint) from error
     proto = lift(graph)
@@ -38,4 +40,31 @@ def to_onnx(model: Model, settings: ToOnnx, work: Work) -> Path:
         )
     check_integers(model, target)
     note_size(model, target, work)
+    note_time(model, target, work)
     return target
+
+
+def _read(model: Model, dims: Mapping[str, int]) -> LiteGraph:
+    """Read a graph; inputs that the file states as placeholders get the sizes that are given.
+
+    Raises:
+        PassRefused: nobody says such a size.
+    """
+    data = model.path.read_bytes()
+    graph = read_lite(data)
+    sizes: dict[str, list[int]] = {}
+    for spec in model.signature.inputs:
+        tensor = graph.inputs[spec.name]
+        shape = list(tensor.shape)
+        placeholders = [axis for axis, size in enumerate(spec.shape) if not isinstance(size, int)]
+        for axis in (each for each in placeholders if shape[each] == 1):
+            name = spec.dimension(axis)
+            if name not in dims:
+                raise PassRefused(
+                    f"input {spec.name} {shape} is meant to be resized, and nobody says to which "
+                    "size",
+                    hint=f"give samples, or --dims {name}=SIZE",
+                )
+            shape[axis] = dims[name]
+            sizes[tensor.name] = shape
+    return read_lite(data, shapes_at(model.path, sizes)) if sizes else graph

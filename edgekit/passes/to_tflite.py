@@ -14,7 +14,7 @@ from edgekit.graphs.onnx_file import is_large, load, load_structure
 from edgekit.model import Model
 from edgekit.passes import Work
 from edgekit.passes.fixed_sizes import completed, fixed_notes
-from edgekit.passes.growth import check_integers, note_size
+from edgekit.passes.growth import check_integers, note_size, note_time
 from edgekit.recipe import Precision, ToTflite
 from edgekit_agent.files import write_whole
 
@@ -48,6 +48,7 @@ def to_tflite(model: Model, settings: ToTflite, work: Work) -> Path:
     _check_stored(target, settings.precision)
     check_integers(model, target)
     note_size(model, target, work)
+    note_time(model, target, work)
     for note in fixed_notes(model, dims, work.feeding):
         work.note(note)
     return target

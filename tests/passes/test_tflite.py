@@ -224,11 +224,22 @@ def test_a_larger_file_is_told_with_what_it_stores(tmp_path):
     source = model(tmp_path, computed, weights=weights | {"shape": np.array([64, 64])})
     found = run_checked(step(ToTflite()), source, work(tmp_path))
 
-    (told,) = found.notes
+    told = found.notes[0]
     assert "times as large as its source: it stores 16,384 bytes of float32 instead of" in told
 
 
-def test_a_file_as_small_as_its_source_is_no_matter_for_a_note(tmp_path):
+@pytest.mark.parametrize(("ratio", "told"), [(2.0, "2.00 times as long"), (1.05, "")])
+def test_a_slower_file_is_told_with_its_time(tmp_path, monkeypatch, ratio, told):
+    monkeypatch.setattr("edgekit.passes.growth.time_ratio", lambda *_: ratio)
+    monkeypatch.setattr("edgekit.passes.growth._LEAST_SECONDS", 0.0)
+    found = run_checked(step(ToTflite()), model(tmp_path, NET, weights=WEIGHTS), work(tmp_path))
+
+    assert told in " ".join(found.notes)
+    assert bool(told) == bool(found.notes)
+
+
+def test_a_file_as_small_as_its_source_is_no_matter_for_a_note(tmp_path, monkeypatch):
+    monkeypatch.setattr("edgekit.passes.growth.time_ratio", lambda *_: 1.0)
     found = run_checked(step(ToTflite()), model(tmp_path, NET, weights=WEIGHTS), work(tmp_path))
 
     assert found.notes == ()

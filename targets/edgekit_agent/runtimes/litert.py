@@ -68,11 +68,22 @@ class LitertModel:
 
     version: str = importlib.metadata.version(_PACKAGE.distribution)
 
-    def __init__(self, interpreter: Any) -> None:  # noqa: ANN401 - litert has no types
+    def __init__(
+        self,
+        interpreter: Any,  # noqa: ANN401 - litert has no types
+        free: Optional[Mapping[int, Tuple[int, ...]]] = None,
+    ) -> None:
+        """Take an interpreter that is ready to run.
+
+        Args:
+            interpreter: its tensors allocated.
+            free: axes without a size of their own, by tensor, of a file that does not say so.
+        """
         self._interpreter = interpreter
+        self._strict = free is None
         inputs, outputs = _named_details(interpreter)
-        self._inputs = {name: _slot(name, details) for name, details in inputs.items()}
-        self._outputs = {name: _slot(name, details) for name, details in outputs.items()}
+        self._inputs = {name: _slot(name, details, free) for name, details in inputs.items()}
+        self._outputs = {name: _slot(name, details, free) for name, details in outputs.items()}
         self.inputs = tuple(slot.tensor for slot in self._inputs.values())
         self.outputs = tuple(slot.tensor for slot in self._outputs.values())
         self._shapes = {n: tuple(int(d) for d in v["shape"]) for n, v in inputs.items()}
@@ -94,7 +105,8 @@ class LitertModel:
         changed = [name for name, v in inputs.items() if v.shape != self._shapes[name]]
         for name in changed:
             slot = self._inputs[name]
-            self._interpreter.resize_tensor_input(slot.index, inputs[name].shape, strict=True)
+            shape = inputs[name].shape
+            self._interpreter.resize_tensor_input(slot.index, shape, strict=self._strict)
             self._shapes[name] = inputs[name].shape
         if changed:
             self._interpreter.allocate_tensors()
@@ -113,12 +125,66 @@ def load(path: str, threads: int) -> LitertModel:
         interpreter = _interpreter.Interpreter(model_path=path, num_threads=threads)
         interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as error:
+        resized = _resized(path, threads)
+        if resized is not None:
+            return resized
         raise AgentError(
             "model_failed",
             f"{_PACKAGE.distribution} {LitertModel.version} cannot load {path}: {error}",
             hint="the model may use an operator that this runtime lacks",
         ) from error
     return LitertModel(interpreter)
+
+
+# Sizes that are tried in the place of 1: images, windows of features, a second of sound.
+_TRIAL_SIZES = (32, 96, 224, 512, 16000)
+# Axes of an input that may be meant to be resized, by how many it has: not the batch, no channels.
+_RESIZABLE = {1: (0,), 2: (1,), 3: (1,), 4: (1, 2), 5: (1, 2, 3)}
+
+
+def _resized(path: str, threads: int) -> Optional[LitertModel]:
+    """The model of a file whose inputs of size 1 are meant to be resized, or None.
+
+    Its operators take no inputs of the sizes that the file states.
+    """
+    for size in _TRIAL_SIZES:
+        try:
+            interpreter = _interpreter.Interpreter(model_path=path, num_threads=threads)
+        except (RuntimeError, ValueError):
+            return None
+        stated = {
+            int(one["index"]): _stated(one)
+            for one in (*interpreter.get_input_details(), *interpreter.get_output_details())
+        }
+        free = {
+            int(one["index"]): _placeholders(_stated(one))
+            for one in interpreter.get_input_details()
+        }
+        if not any(free.values()):
+            return None
+        try:
+            for index, axes in free.items():
+                shape = [size if axis in axes else abs(n) for axis, n in enumerate(stated[index])]
+                interpreter.resize_tensor_input(index, shape, strict=False)
+            interpreter.allocate_tensors()
+        except (RuntimeError, ValueError):
+            continue
+        for one in interpreter.get_output_details():
+            pairs = zip(one["shape"], stated[int(one["index"])])
+            changed = tuple(axis for axis, (n, was) in enumerate(pairs) if int(n) != was)
+            free[int(one["index"])] = changed
+        return LitertModel(interpreter, free)
+    return None
+
+
+def _stated(details: Dict[str, Any]) -> Tuple[int, ...]:
+    """The sizes that a file states, -1 where it says that they are free."""
+    return tuple(int(n) for n in details.get("shape_signature", details["shape"]))
+
+
+def _placeholders(shape: Tuple[int, ...]) -> Tuple[int, ...]:
+    resizable = _RESIZABLE.get(len(shape), ())
+    return tuple(a for a, n in enumerate(shape) if n < 0 or (n == 1 and a in resizable))
 
 
 def _named_details(
@@ -153,13 +219,19 @@ def _plain(name: str) -> str:
     return name[start:-2] if name.endswith(":0") else name[start:]
 
 
-def _slot(name: str, details: Dict[str, Any]) -> _Slot:
+def _slot(
+    name: str, details: Dict[str, Any], free: Optional[Mapping[int, Tuple[int, ...]]]
+) -> _Slot:
     stored = np.dtype(details["dtype"])
     parameters = details["quantization_parameters"]
     scales, zeros = parameters["scales"], parameters["zero_points"]
     quantized = stored.kind in "iu" and len(scales) == 1 and float(scales[0]) != 0.0
     fixed = zip(details["shape"], details.get("shape_signature", details["shape"]))
-    shape = tuple("?" if int(wanted) < 0 else int(dim) for dim, wanted in fixed)
+    open_axes = (free or {}).get(int(details["index"]), ())
+    shape = tuple(
+        "?" if int(wanted) < 0 or axis in open_axes else int(dim)
+        for axis, (dim, wanted) in enumerate(fixed)
+    )
     return _Slot(
         tensor=Tensor(name, "float32" if quantized else stored.name, shape),
         index=int(details["index"]),
