@@ -60,7 +60,8 @@ class StoredIntegers:
         scales: Array = self.scales.astype(np.float32)
         one = scales.size == 1
         shape = () if one else (scales.size,)
-        inputs = [index.add_constant(f"{name}_integers", self.integers)]
+        add = index.add_int4 if self.integers.dtype.name == "int4" else index.add_constant
+        inputs = [add(f"{name}_integers", self.integers)]
         inputs.append(index.add_constant(f"{name}_scale", scales.reshape(shape)))
         if self.zero_points is not None:
             zeros = np.broadcast_to(self.zero_points, scales.shape)

@@ -19,6 +19,7 @@ from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.onnx_file import all_graphs
 
 _STANDARD = ("", "ai.onnx")
+_STORED = ("int8", "int4")
 _AXIS_SINCE = 13  # DequantizeLinear has scales along an axis from this opset on
 
 
@@ -86,7 +87,7 @@ def _cast_weights(main: GraphIndex) -> dict[str, StoredIntegers]:
         if cast is None or cast.op_type != "Cast" or scales is None:
             continue
         integers = main.constant(cast.input[0])
-        if integers is None or integers.dtype != np.int8 or scales.dtype != np.float32:
+        if integers is None or integers.dtype.name not in _STORED or scales.dtype != np.float32:
             continue
         if scales.ndim == integers.ndim:
             stored = StoredIntegers(integers=np.asarray(integers), scales=np.asarray(scales))

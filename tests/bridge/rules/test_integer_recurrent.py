@@ -114,6 +114,26 @@ def test_weights_stay_in_8_bits_and_are_stored_once(tmp_path, kind, direction):
     assert floats < integers / 10
 
 
+@pytest.mark.parametrize("kind", ["LSTM", "GRU"])
+@pytest.mark.parametrize("direction", ["forward", "bidirectional"])
+def test_weights_of_4_bits_stay_in_4_bits(tmp_path, kind, direction):
+    source = layer(tmp_path, kind, direction)
+    data = samples(tmp_path, x=uniform(80, 2, INPUTS))
+    made = apply(
+        "weights", source, tmp_path, data, bits=4.0, container="native", allocation="uniform"
+    )
+    x = uniform(5, 2, INPUTS, seed=9)
+    names = [value.name for value in source.signature.outputs]
+    close(run(made, x=x), in_litert(made, names, x=x), within=1e-5)
+    lite = read_lite(emitted(onnx.load(str(made.path)), {}))
+    stored = {
+        id(t): t for op in lite.ops for t in op.inputs if t is not None and t.data is not None
+    }
+    sides, gates = (2 if direction == "bidirectional" else 1), GATES[kind]
+    four = sum(t.data.size for t in stored.values() if t.dtype == "int4")
+    assert four == sides * gates * UNITS * (INPUTS + UNITS)
+
+
 def test_integer_products_inside_a_loop_mean_the_same_in_litert(tmp_path):
     text = (
         "g (float[1,48] x) => (float[1,48] y) { n = Constant<value = int64 {3}>() "
