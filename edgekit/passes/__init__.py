@@ -169,7 +169,7 @@ PASSES: dict[str, PassSpec] = {
         settings=QuantizeStatic,
         function="edgekit.passes.quantize_static:quantize_static",
         summary="8-bit weights and activations as QDQ, ranges from calibration samples",
-        version=15,
+        version=16,
         needs_calibration=True,
         promise=INT8_WEIGHTS,
     ),

@@ -17,6 +17,7 @@ from edgekit.graphs.subpixel import convolve_transposed
 from edgekit.model import Model
 from edgekit.passes import Work
 from edgekit.passes.affine import LARGEST
+from edgekit.passes.dynamic_products import PRODUCTS, make_products_dynamic
 from edgekit.passes.embeddings import quantize_embeddings
 from edgekit.passes.folds import fold_samples
 from edgekit.passes.integer_kernels import settle_kernels
@@ -83,6 +84,20 @@ def _fastest(
     return trials.fastest(model, work) if kinds & RECURRENT else trials.write(frozenset())
 
 
+def _integers_of_inner_graphs(proto: ModelProto) -> set[str]:
+    """What products of inner graphs make whose weights are stored as integers already.
+
+    Static int8 has no ranges of what inner graphs compute, and these weights would be dequantized
+    at each inference.
+    """
+    return {
+        node.output[0]
+        for index in GraphIndex(proto).inner()
+        for node in index.graph.node
+        if node.op_type in PRODUCTS and (found := as_weighted(index, node)) and found.kept
+    }
+
+
 def _is_weighted(index: GraphIndex, node: NodeProto) -> bool:
     """Whether the node gets an integer kernel; only those of the main graph do."""
     return index.main is index and as_weighted(index, node) is not None
@@ -99,6 +114,8 @@ def _prepared(model: Model, work: Work, largest: int) -> tuple[ModelProto, int, 
     convolve_transposed(proto)
     found = quantize_embeddings(GraphIndex(proto))
     found += quantize_layers(proto, largest, model, work)
+    if kept := _integers_of_inner_graphs(proto):
+        found += make_products_dynamic(proto, largest, only=kept)
     found += store_in_8_bits(proto, _is_weighted)
     lean = without_weights(proto)
     offload(proto, lean, work.scratch)
