@@ -222,10 +222,18 @@ def _bind(
 
 
 def _axis(column: Column, spec: TensorSpec, signature: Signature, feeding: Feeding) -> int:
-    """The axis of samples: as told, else by names; none where each row has the input's shape."""
-    axis = feeding.axis(spec, signature)
-    row, fixed = column.shape[1:], all(isinstance(dim, int) for dim in spec.shape)
-    return WHOLE if spec.name not in feeding.axes and fixed and row == spec.shape else axis
+    """The axis of samples: as told, else by the dimensions, of the input and of the rows.
+
+    Rows of an input that has no axis without a size may lack one of those of size 1.
+    """
+    axis, row = feeding.axis(spec, signature), column.shape[1:]
+    if spec.name in feeding.axes or not all(isinstance(dim, int) for dim in spec.shape):
+        return axis
+    if row == spec.shape:
+        return WHOLE
+    ones = [place for place, dim in enumerate(spec.shape) if dim == 1]
+    lacking = (p for p in ones if row == (*spec.shape[:p], *spec.shape[p + 1 :]))
+    return next(lacking, axis) if axis == WHOLE else axis
 
 
 def _join(names: list[str]) -> str:

@@ -69,10 +69,10 @@ class Feeding:
     dims: Mapping[str, int] = field(default_factory=dict)
 
     def axis(self, spec: TensorSpec, signature: Signature) -> int:
-        """The axis of samples of an input: as told, else as its dimensions' names say."""
+        """The axis of samples of an input: as told, else as its dimensions say."""
         if spec.name in self.axes:
             return self.axes[spec.name]
-        return signature.sample_axis(spec) if spec.shape else WHOLE
+        return default_axis(spec, signature, is_state=spec.name in self.states)
 
     def free_axes(self, signature: Signature) -> Iterator[tuple[TensorSpec, int, str]]:
         """Free dimensions of inputs that neither samples nor a constant decide, with their names.
@@ -137,7 +137,8 @@ def feeding_of(
         spec = specs[name]
         if table.batch_axis is not None:
             axes[name] = _axis(spec, table.batch_axis, where)
-        axis = axes.get(name, signature.sample_axis(spec) if spec.shape else WHOLE)
+        is_state = table.output is not None
+        axis = axes.get(name, default_axis(spec, signature, is_state=is_state))
         if table.constant is not None:
             constants[name] = _constant(spec, table.constant, folder, where)
         if table.output is not None:
@@ -151,6 +152,21 @@ def feeding_of(
             "be fed with samples"
         )
     return Feeding(axes=axes, constants=constants, states=states, dims=dims)
+
+
+def default_axis(spec: TensorSpec, signature: Signature, *, is_state: bool) -> int:
+    """The axis of samples of an input that edgekit.toml does not tell it of.
+
+    A size in its place is no batch where the input is a state, or where the first input has
+    another one there: ``h [2, 1, 64]`` beside ``x [1, 512]`` is fed as a whole.
+    """
+    if not spec.shape:
+        return WHOLE
+    axis = signature.sample_axis(spec)
+    size = spec.shape[axis]
+    first = next(each.shape[0] for each in signature.inputs if each.shape)
+    other = isinstance(size, int) and isinstance(first, int) and size != first
+    return WHOLE if other or (is_state and isinstance(size, int)) else axis
 
 
 def _axis(spec: TensorSpec, given: int | str, where: str) -> int:

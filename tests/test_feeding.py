@@ -4,13 +4,13 @@ import numpy as np
 import pytest
 
 from edgekit.errors import UserError
-from edgekit.feeding import WHOLE, Feeding, feeding_of, find_states
+from edgekit.feeding import WHOLE, Carried, Feeding, feeding_of, find_states
 from edgekit.model import Signature, TensorSpec
 from edgekit.project import load_project
 from edgekit.starter import start
 from tests.projects import edgekit, refused
 from tests.stateful import growing_model, step_model
-from tests.tiny import apply, model, normal, samples
+from tests.tiny import apply, model, normal, run, samples
 
 
 def spec(name, *shape, dtype="float32"):
@@ -38,6 +38,47 @@ def test_the_axis_of_samples_is_told_by_the_name_of_the_batch():
     found = [Feeding().axis(each, SIGNATURE) for each in SIGNATURE.inputs]
 
     assert found == [0, 1, WHOLE, 0]
+
+
+def test_sizes_that_are_no_batch_are_fed_as_a_whole():
+    fixed = Signature(
+        inputs=(spec("x", 1, 512), spec("h", 2, 1, 64), spec("c", 1, 1, 64)), outputs=()
+    )
+    free = Signature(inputs=(spec("x", "n", 512), spec("h", 2, 1, 64)), outputs=())
+    state = {"h": Carried(output="hn", initial=np.zeros(0))}
+
+    assert [Feeding().axis(each, fixed) for each in fixed.inputs] == [0, WHOLE, 0]
+    assert [Feeding(states=state).axis(each, free) for each in free.inputs] == [0, WHOLE]
+
+
+@pytest.mark.parametrize("batch", ["1", "n"])
+@pytest.mark.parametrize("kept", [(2, 1, 4), (2, 4)], ids=["whole", "without-its-axis"])
+def test_states_of_fixed_sizes_are_carried_and_fed_by_hand_alike(
+    tmp_path, monkeypatch, batch, kept
+):
+    monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
+    source = model(
+        tmp_path,
+        f"g (float[{batch},8] x, float[2,1,4] h) => (float[{batch},4] y, float[2,1,4] hn) {{ "
+        "a = MatMul(x, w) b = ReduceSum<keepdims = 0>(h, axis) y = Add(a, b) "
+        "c = Add(h, y) hn = Tanh(c) }",
+        weights={"w": normal(8, 4), "axis": np.int64([0])},
+    )
+    (tmp_path / "edgekit.toml").write_text('[model.inputs.h]\nfrom = "hn"\n')
+    x, state, states = normal(12, 8), np.zeros((2, 1, 4), np.float32), []
+    for row in x:
+        states.append(state)
+        state = run(source, x=row[None], h=state)[1]
+    np.savez(tmp_path / "steps.npz", x=x)
+    np.savez(tmp_path / "hand.npz", x=x, h=np.stack(states).reshape(12, *kept))
+    for data in ("steps", "hand"):
+        done = edgekit(
+            "apply", "quantize", source.path, "-o", tmp_path / f"{data}.onnx", "-C", tmp_path,
+            "--data", f"{data}.npz",
+        )  # fmt: skip
+        assert done.code == 0, done.err
+
+    assert (tmp_path / "steps.onnx").read_bytes() == (tmp_path / "hand.onnx").read_bytes()
 
 
 def test_dimensions_of_the_batch_are_no_sizes_that_somebody_must_give():
