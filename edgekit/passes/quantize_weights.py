@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import zlib
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -21,6 +21,7 @@ from edgekit.graphs.onnx_file import all_graphs, save
 from edgekit.graphs.rewrite import prepare
 from edgekit.layers import LayerCost, write_layers
 from edgekit.model import Model
+from edgekit.packing.slices import packed_bits
 from edgekit.passes import Work
 from edgekit.passes.allocation import allocate, at_most, lightest, nearest
 from edgekit.passes.containers import Quantized, write_int8, write_native
@@ -46,6 +47,8 @@ _MOST_HELD_OUT = 32
 _LATER = 0.04
 _BLOCK_SCALE_BYTES = 2.5
 _MOST_BITS = 8
+# Tries to keep to the bytes that there are, and the part of them by which they may be missed.
+_TRIES, _NEARLY = 4, 1.01
 
 
 def quantize_weights(model: Model, settings: QuantizeWeights, work: Work) -> Path:
@@ -84,8 +87,7 @@ def quantize_weights(model: Model, settings: QuantizeWeights, work: Work) -> Pat
     if reference.can_tell:
         rows = measured(index, rows, reference, work.progress)
     rows = [with_float(row) for row in rows]
-    picked = _pick(rows, settings, _room(proto, rows, settings))
-    made = _quantized(rows, picked, settings, work)
+    picked, made = _fitted(rows, _room(proto, rows, settings), settings, work)
     half = _stored_in_16_bits(rows, picked)
     _tell_float(proto, rows, [q.layer.name for q in made], half, work)
     (write_native if native else write_int8)(index, made)
@@ -236,6 +238,52 @@ def _pick(rows: Sequence[Row], settings: QuantizeWeights, bits: float) -> list[i
         chosen = [alike(each, bits) for each in options]
     picked |= dict(zip(free, chosen, strict=True))
     return [picked[i] for i in range(len(rows))]
+
+
+def _fitted(
+    rows: Sequence[Row], room: float, settings: QuantizeWeights, work: Work
+) -> tuple[list[int], list[Quantized]]:
+    """The choice of each row, and its integers, which packed take no more than there is room for.
+
+    The error that GPTQ carries on makes integers of what rounding alone would make zeros, so
+    coarse grids take more than they tell; then there is another try with less room.
+
+    Raises:
+        PassRefused: ``most_bytes`` leave too few bits even for that.
+    """
+    most, native = settings.most_bytes, settings.container == "native"
+    by_hand = _by_hand(rows, settings)
+    weights = sum(row.options.weights for i, row in enumerate(rows) if i not in by_hand)
+    if most is None or native or not weights:  # kernels for few bits take what they tell
+        picked = _pick(rows, settings, room)
+        return picked, _quantized(rows, picked, settings, work)
+    wanted = room
+    for _ in range(_TRIES):
+        picked = _pick(rows, settings, wanted)
+        made = _quantized(rows, picked, settings, work)
+        taken = _taken_bits(rows, picked, made, by_hand)
+        if taken <= room * weights * _NEARLY:
+            return picked, made
+        wanted *= room * weights / taken
+    raise PassRefused(
+        f"most_bytes: {most} are too few: the weights take {taken / 8:.0f} bytes packed, and "
+        f"there is room for {room * weights / 8:.0f}",
+        hint=f"{int(most * taken / (room * weights)) + 1} bytes are enough",
+    )
+
+
+def _taken_bits(
+    rows: Sequence[Row], picked: Sequence[int], made: Sequence[Quantized], by_hand: Container[int]
+) -> float:
+    """Bits that the layers take packed that were not set by hand."""
+    integers = {q.layer.name: q.integers for q in made}
+    total = 0.0
+    for i, row in enumerate(rows):
+        if i not in by_hand:
+            told = _spent(row, picked[i])
+            own = integers.get(row.layer.name)
+            total += told if own is None else packed_bits(own.reshape(-1, own.shape[-1]))
+    return total
 
 
 def _quantized(
