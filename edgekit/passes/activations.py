@@ -60,7 +60,8 @@ def find_candidates(
         _count(index, histograms, work, estimating)
     whole = {placement.root(name) for name in output_values(index.proto)}
     affines = {}
-    for name in roots:
+    for number, name in enumerate(roots):
+        work.progress("estimating ranges", number, len(roots))
         ranges = estimate(estimators, name, histograms, settings.percentile)
         if name in whole:
             ranges = dict.fromkeys(ranges, extremes.whole.get(name, (0.0, 0.0)))

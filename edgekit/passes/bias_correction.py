@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -46,11 +46,13 @@ def find_shifts(
     largest: int,
     estimating: Sequence[Samples],
     judging: Sequence[Samples],
+    tick: Callable[[int, int], None] | None = None,
 ) -> Shifts:
     """By how much each weighted node's output is off on average, where knowing it helps.
 
     Each node is quantised alone, weight and input, and sees the float input. A shift is returned
-    where adding it lowers the squared error on the judging samples.
+    where adding it lowers the squared error on the judging samples. ``tick`` is told how many
+    samples are done.
 
     Source: Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias
     Correction", section 4.2, here from calibration samples.
@@ -71,7 +73,7 @@ def find_shifts(
     totals = {name: np.zeros(probe.shape) for name, probe in probes.items()}
     sizes = dict.fromkeys(probes, 0)
     outputs = shadows.additions.outputs
-    for _, run in feed(session, tensors, estimating):
+    for _, run in feed(session, tensors, estimating, tick=tick):
         made = run(outputs, nothing)
         for name, probe in probes.items():
             totals[name] += made[probe.total].reshape(probe.shape).astype(np.float64)
@@ -82,7 +84,7 @@ def find_shifts(
     }
     corrections = {probe.correction: shifts[name] for name, probe in probes.items()}
     sums = Errors()
-    for _, run in feed(session, tensors, judging):
+    for _, run in feed(session, tensors, judging, tick=tick):
         made = run(outputs, dict(corrections))
         for error, size in (pair for p in probes.values() for pair in (p.before, p.after)):
             sums.add((error, size), float(made[error]), float(made[size]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edgekit.graphs.index import GraphIndex
@@ -42,11 +42,13 @@ def reader_errors(
     placement: Placement,
     candidates: Candidates,
     parts: Sequence[Samples],
+    *,
+    tick: Callable[[int, int], None] | None = None,
 ) -> dict[str, dict[str, float]]:
     """For each value and each of its candidates the error at the outputs of what reads the value.
 
     Each value is quantised alone; its readers see all else in float. The errors of several
-    readers, each relative to its output, add up.
+    readers, each relative to its output, add up. ``tick`` is told how many samples are done.
     """
     shadows = Shadows(index, placement)
     judged: dict[tuple[str, str], list[tuple[str, str]]] = {}
@@ -59,7 +61,7 @@ def reader_errors(
     session = open_offloaded(index, shadows.additions)
     distinct = {pair for pairs in judged.values() for pair in pairs}
     sums = Errors()
-    for _, run in feed(session, input_tensors(index.proto), parts):
+    for _, run in feed(session, input_tensors(index.proto), parts, tick=tick):
         made = run(shadows.additions.outputs, {})
         for error, size in distinct:
             sums.add((error, size), float(made[error]), float(made[size]))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 from onnx import ModelProto
 
@@ -115,7 +116,7 @@ class Refiner:
     def _equalise(self) -> None:
         if not self.settings.equalise or not find_pairs(self.index, place(self.index)):
             return
-        self.work.progress("equalization", 0, 1)
+        self.work.progress("equalization", 0, 0)
         before, after = [], []
         for number, split in enumerate(self.folds.splits):
             few = first_of_each(split.estimating, _CHANNEL_SAMPLES)
@@ -160,10 +161,11 @@ class Refiner:
         """The estimator of each value by the error of its readers; none where there is one."""
         if self.settings.ranges != "auto":
             return {}
-        self.work.progress("choosing ranges", 0, 1)
+        tick = partial(self.work.progress, "choosing ranges")
+        tick(0, 0)
         return best_labels(
             [
-                reader_errors(self.index, placement, each.affines, split.judging)
+                reader_errors(self.index, placement, each.affines, split.judging, tick=tick)
                 for each, split in zip(candidates, self.folds.splits, strict=True)
             ]
         )
@@ -241,7 +243,7 @@ class Refiner:
         """Bias corrections, or none where the outputs are not surely better for them."""
         if not self.settings.bias_correction:
             return {}
-        self.work.progress("bias correction", 0, 1)
+        self.work.progress("bias correction", 0, 0)
         splits = self.folds.splits
         found = [
             self._found_shifts(p, split, in_float)
@@ -266,4 +268,5 @@ class Refiner:
             largest=self.largest,
             estimating=first_of_each(split.estimating, _SHIFT_SAMPLES),
             judging=split.judging,
+            tick=partial(self.work.progress, "bias correction"),
         )
