@@ -96,7 +96,7 @@ def _graph(model: Model) -> ModelProto:
     if model.format == "onnx":
         return load(model.path)
     from edgekit.bridge.flatbuffer import read_lite  # ONNX files need no litert
-    from edgekit.bridge.lifting import lift
+    from edgekit.bridge.lift import lift
 
     return lift(read_lite(model.path.read_bytes()))
 

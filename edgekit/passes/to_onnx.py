@@ -7,7 +7,7 @@ from pathlib import Path
 
 from edgekit.bridge.flatbuffer import read_lite
 from edgekit.bridge.graph import LiteGraph
-from edgekit.bridge.lifting import lift
+from edgekit.bridge.lift import lift
 from edgekit.errors import PassRefused, UserError
 from edgekit.graphs.onnx_file import save
 from edgekit.graphs.states import states_of

@@ -7,7 +7,7 @@ import pytest
 
 from edgekit.bridge.emit import emitted
 from edgekit.bridge.flatbuffer import read_lite
-from edgekit.bridge.lifting import lift
+from edgekit.bridge.lift import lift
 from tests.bridge.parts import by_onnxruntime
 from tests.bridge.random_graphs import draft, quantised
 from tests.bridge.twins import in_litert

@@ -11,7 +11,7 @@ from onnx import numpy_helper
 
 from edgekit.bridge.emit import emitted
 from edgekit.bridge.flatbuffer import read_lite
-from edgekit.bridge.lifting import lift
+from edgekit.bridge.lift import lift
 from edgekit.bridge.lowering import lower
 from edgekit.bridge.settling import settled
 from tests.bridge.lifts.lite import batch_of, by_litert, by_onnxruntime, lifted

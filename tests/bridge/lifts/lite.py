@@ -9,7 +9,7 @@ from ai_edge_litert.interpreter import Interpreter
 
 from edgekit.bridge.flatbuffer import read_lite, write_lite
 from edgekit.bridge.graph import LiteGraph, Op, Quantization, Tensor, constant
-from edgekit.bridge.lifting import lift
+from edgekit.bridge.lift import lift
 from edgekit_agent.runtimes.litert import LitertModel
 
 

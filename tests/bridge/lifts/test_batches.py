@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgekit.bridge.graph import LiteGraph, Op, constant
-from edgekit.bridge.lifting import lift
+from edgekit.bridge.lift import lift
 from edgekit.errors import PassRefused
 from tests.bridge.lifts.lite import (
     assert_alike,

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgekit.bridge.flatbuffer import read_lite, write_lite
-from edgekit.bridge.lifting import lift
+from edgekit.bridge.lift import lift
 from edgekit.errors import PassRefused
 from edgekit.inspection import inspect
 from edgekit.showmodel import inspected

@@ -6,7 +6,7 @@ from flatbuffers import flexbuffers
 
 from edgekit.bridge.flatbuffer import write_lite
 from edgekit.bridge.graph import LiteGraph, Op, constant
-from edgekit.bridge.lifting import lift
+from edgekit.bridge.lift import lift
 from edgekit.errors import PassRefused
 from tests.bridge.lifts.lite import (
     assert_alike,

@@ -5,7 +5,7 @@ import pytest
 
 from edgekit.bridge.flatbuffer import read_lite, write_lite
 from edgekit.bridge.graph import LiteGraph, Op, Tensor, constant
-from edgekit.bridge.lifting import lift
+from edgekit.bridge.lift import lift
 from edgekit.errors import PassRefused
 from edgekit.graphs.outputs import outputs
 from edgekit.graphs.reading import read_model
