@@ -9,11 +9,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import onnxruntime as ort
 from onnx import ModelProto, NodeProto
 
+from edgekit.errors import UserError, first_line
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.onnx_file import is_large, session_of
 from edgekit.graphs.outputs import Arrays
@@ -77,7 +79,8 @@ def plan_layers(proto: ModelProto, largest: int, model: Model, work: Work) -> Re
     if is_large(proto):
         work.note("recurrent layers were not tried one by one: the model is over 2 GiB")
         return RecurrentPlan()
-    trials = _Trials(proto, largest, _feeds(model, work))
+    reference = _session(proto)
+    trials = _Trials(proto, largest, reference, _feeds(model, work, reference))
     left: set[int] = set()
     wide: set[str] = set()
     for place, layer in enumerate(layers):
@@ -105,19 +108,29 @@ def _named(layer: RecurrentLayer, weight: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class _Feeds:
-    """What the trials run: samples for errors, and one feed for times."""
+    """What the trials run: samples for errors, and a feed for times, if the model takes one."""
 
     samples: Sequence[Arrays]
-    timed: Arrays
+    timed: Arrays | None
 
 
-def _feeds(model: Model, work: Work) -> _Feeds:
-    """Calibration samples, or a made-up input that is only timed."""
-    found = probes(model, work.calibration, seed=work.seed, feeding=work.feeding)
+def _feeds(model: Model, work: Work, reference: ort.InferenceSession) -> _Feeds:
+    """Calibration samples, or the first made-up input that the model takes, which is only timed."""
+    found = probes(model, work.calibration, seed=work.seed)
     if work.calibration is None:
-        return _Feeds(samples=(), timed=dict(next(iter(found)).feed))
+        made_up = (dict(probe.feed) for probe in found)
+        return _Feeds(samples=(), timed=next((f for f in made_up if _runs(reference, f)), None))
     samples = [dict(probe.feed) for probe in found if probe.rows]
     return _Feeds(samples=samples, timed=samples[0])
+
+
+def _runs(session: ort.InferenceSession, feed: Arrays) -> bool:
+    """Whether the model takes a made-up input; its sizes may not fit each other."""
+    try:
+        session.run(None, feed)
+    except Exception:  # noqa: BLE001 - onnxruntime has no common base class
+        return False
+    return True
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,13 +149,15 @@ class _Verdict:
 class _Trials:
     """Runs copies of a model in which a single layer is changed."""
 
-    def __init__(self, proto: ModelProto, largest: int, feeds: _Feeds) -> None:
+    def __init__(
+        self, proto: ModelProto, largest: int, reference: ort.InferenceSession, feeds: _Feeds
+    ) -> None:
         self.proto = proto
         self.largest = largest
         self.feeds = feeds
         self.layers = recurrent_layers(proto)
-        self.reference = _session(proto)
-        self.known = [_run(self.reference, feed) for feed in feeds.samples]
+        self.reference = reference
+        self.known = [_known(self.reference, feed) for feed in feeds.samples]
 
     def judged(self, place: int) -> _Verdict:
         """Try one layer with integers, and its weights in 8 bits where it is no better for them."""
@@ -155,7 +170,7 @@ class _Trials:
             return _Verdict(reason=reason, wide=_too_large(errors))
         integers = _session(self._with_integers(place))
         error, output = self._error(integers)
-        slower = _slowness(self.reference, integers, self.feeds.timed)
+        slower = self._slowness(integers)
         if not slower and error <= _MOST_ERROR:
             return _Verdict()
         errors = self._errors_of_weights(layer)
@@ -168,6 +183,16 @@ class _Trials:
             )
             return _Verdict(reason=reason, wide=wide)
         return _Verdict(reason=slower, wide=wide if slower else {})
+
+    def _slowness(self, integers: ort.InferenceSession) -> str:
+        """Why integers are slower; empty where they are not, or where no input is known."""
+        feed = self.feeds.timed
+        if feed is None:
+            return ""
+        ratio = time_ratio(partial(_run, self.reference, feed), partial(_run, integers, feed))
+        if ratio <= _SLOWER:
+            return ""
+        return f"with integers the model takes {ratio:.2f} times as long on this machine"
 
     def _with_integers(self, place: int) -> ModelProto:
         made = _copy(self.proto)
@@ -206,6 +231,18 @@ def _no_other_way(index: GraphIndex, node: NodeProto) -> bool:
     return False
 
 
+def _known(reference: ort.InferenceSession, sample: Arrays) -> Arrays:
+    """What the model makes of a sample.
+
+    Raises:
+        UserError: the model fails on it.
+    """
+    try:
+        return _run(reference, sample)
+    except Exception as error:  # onnxruntime's own exceptions have no common base
+        raise UserError(f"the model fails on a sample: {first_line(error)}") from error
+
+
 def _too_large(errors: Mapping[str, float]) -> dict[str, float]:
     return {name: error for name, error in errors.items() if error > _MOST_ERROR}
 
@@ -226,11 +263,3 @@ def _session(proto: ModelProto) -> ort.InferenceSession:
 def _run(session: ort.InferenceSession, feed: Arrays) -> Arrays:
     names = [value.name for value in session.get_outputs()]
     return dict(zip(names, session.run(names, feed), strict=True))
-
-
-def _slowness(reference: ort.InferenceSession, integers: ort.InferenceSession, feed: Arrays) -> str:
-    """Why integers are slower; empty where they are not."""
-    ratio = time_ratio(lambda: _run(reference, feed), lambda: _run(integers, feed))
-    if ratio <= _SLOWER:
-        return ""
-    return f"with integers the model takes {ratio:.2f} times as long on this machine"
