@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import platform
 import secrets
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import version
-from io import BytesIO
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from pydantic_core import to_jsonable_python
 
 from edgekit import __version__
@@ -35,27 +32,23 @@ from edgekit.bundle import (
     write_bundle,
 )
 from edgekit.compare import Comparison
-from edgekit.data import Dataset
+from edgekit.errors import EdgekitError
 from edgekit.intake import Intake
 from edgekit.model import TensorSpec
 from edgekit.packing import Travelling, travelling
 from edgekit.passes import PASSES
-from edgekit.places import HOST, PACKAGES, host_threads
-from edgekit.progress import Tick, silent
+from edgekit.places import HOST, PACKAGES
+from edgekit.progress import Tick
 from edgekit.recipe import QuantizeWeights, Step
+from edgekit.remote.sending import wire_bytes
 from edgekit.results import Build, Candidate, Rejected
 from edgekit.resultsfile import BuildLine, CandidateLine, ModelFacts, RejectedLine, append
 from edgekit.runtimes import runtime_of
-from edgekit.sequences import with_states
-from edgekit_agent.feeds import batch_size, batches
 from edgekit_agent.files import write_whole
-from edgekit_agent.runtimes import import_runtime
+from edgekit_agent.records import Latency
 
-# A few samples are enough to see whether a device computes what the host computed, and they
-# travel with the model: at most so many, and no more than so many bytes, nor than a share of the
-# model's, if two will do.
-_MOST_CANARIES = 8
-_MOST_CANARY_BYTES, _CANARY_SHARE = 1 << 20, 4
+# Figures of the length that those of a timed candidate have.
+_UNTIMED = (Latency((1.2345678, 1.3456789, 1.4567891), 40, 40, 3.5),)
 
 Compared = Mapping[str, Comparison]
 
@@ -86,15 +79,28 @@ def pack(
 
     The manifest goes first and comes last, so that the folder is a whole bundle or none.
     """
-    out = intake.out
+    out, golden = intake.out, candidate.golden
+    if golden is None:
+        raise EdgekitError(f"{candidate.recipe.name} has no golden samples")
     (out / MANIFEST).unlink(missing_ok=True)
     model_name = f"model.{candidate.model.format}"
     members = {
         model_name: candidate.model.path.read_bytes(),
-        CANARIES: _canaries(intake, candidate),
+        CANARIES: golden.read_bytes(),
     }
     sent = travelling(members[model_name], partial(tick, "packing"))
-    manifest = _manifest(intake, found, candidate, members, sent, compared[candidate.key])
+    files = tuple(
+        _bundled(name, data, None if name == CANARIES else sent) for name, data in members.items()
+    )
+    forms = tuple(_form(c, chosen=c is candidate) for c in _same_weights(found, candidate))
+    manifest = _manifest(
+        intake,
+        candidate,
+        files=files,
+        compared=compared[candidate.key],
+        passes=candidate is found.chosen,
+        forms=forms,
+    )
     text = manifest_text(manifest)
     for name, data in members.items():
         write_whole(str(out / name), data)
@@ -110,13 +116,48 @@ def pack(
     return manifest
 
 
+def overhead_bytes(intake: Intake, candidate: Candidate, compared: Comparison) -> int:
+    """Bytes that an update sends beside the model: the manifest and the golden samples.
+
+    The manifest is not written yet; this one has figures and digests of the same lengths.
+    """
+    if candidate.golden is None:
+        return 0
+    model, golden = candidate.model, candidate.golden.read_bytes()
+    sizes = candidate.measurements[0]
+    timed = candidate
+    if not sizes.latency:
+        first = replace(sizes, latency=_UNTIMED, peak_rss_bytes=1 << 26)
+        timed = replace(candidate, measurements=(first, *candidate.measurements[1:]))
+    files = (
+        BundledFile(
+            name=f"model.{model.format}",
+            digest=model.digest,
+            bytes=model.bytes,
+            transfer_bytes=sizes.transfer_bytes,
+            encoding="packed",
+        ),
+        _bundled(CANARIES, golden, None),
+    )
+    manifest = _manifest(
+        intake,
+        timed,
+        files=files,
+        compared=compared,
+        passes=True,
+        forms=(_form(timed, chosen=True),),
+    )
+    return len(golden) + wire_bytes(manifest_text(manifest))
+
+
 def _manifest(
     intake: Intake,
-    found: Build,
     candidate: Candidate,
-    members: Mapping[str, bytes],
-    sent: Travelling,
+    *,
+    files: tuple[BundledFile, ...],
     compared: Comparison,
+    passes: bool,
+    forms: tuple[Form, ...],
 ) -> Manifest:
     host = candidate.measured(HOST)
     return Manifest(
@@ -135,16 +176,13 @@ def _manifest(
             threads=intake.profile.hardware.threads,
         ),
         profile=intake.profile,
-        files=tuple(
-            _bundled(name, data, None if name == CANARIES else sent)
-            for name, data in members.items()
-        ),
+        files=files,
         recipe=_recipe(candidate),
         provenance=_provenance(intake, candidate),
         measurements=[to_jsonable_python(m.summary()) for m in candidate.measurements],
         verdict=_verdict(candidate) | {"comparison": asdict(compared)},
-        passes=candidate is found.chosen,
-        forms=tuple(_form(c, chosen=c is candidate) for c in _same_weights(found, candidate)),
+        passes=passes,
+        forms=forms,
     )
 
 
@@ -192,51 +230,6 @@ def _bundled(name: str, data: bytes, sent: Travelling | None) -> BundledFile:
         transfer_bytes=len(sent.data) if sent else None,
         encoding=sent.encoding if sent else None,
     )
-
-
-def _canaries(intake: Intake, candidate: Candidate) -> bytes:
-    """A few samples with the outputs this model gives here, for the device to repeat.
-
-    Calibration samples where there are any, as the bundle may lie on many devices.
-    """
-    split = intake.calibration or _completed(intake)
-    split = split.first(_canary_count(split, candidate.model.bytes))
-    load = import_runtime(runtime_of(candidate.model))
-    loaded = load(str(candidate.model.path), host_threads(intake.profile))
-    batch = batch_size(split.samples, loaded.inputs) or 1
-    axes = {column.name: column.axis for column in split.samples.columns}
-    arrays: dict[str, list[Any]] = {}
-    for part in batches(split.samples, loaded.inputs, batch):
-        for name, axis in axes.items():
-            rows = part.inputs[name][None] if axis < 0 else np.moveaxis(part.inputs[name], axis, 0)
-            arrays.setdefault(f"input:{name}", []).append(rows[: part.rows])
-        constants = {name: part.inputs[name] for name in part.inputs.keys() - axes.keys()}
-        for name, value in loaded.run(part.inputs).items():
-            rows = value[: part.rows] if value.shape[:1] == (batch,) else value[None]
-            arrays.setdefault(f"output:{name}", []).append(rows)
-    buffer = BytesIO()
-    joined = {name: np.concatenate(parts) for name, parts in sorted(arrays.items())}
-    joined |= {f"axis:{name}": np.array([axis]) for name, axis in sorted(axes.items()) if axis}
-    joined |= {f"constant:{name}": value[None] for name, value in sorted(constants.items())}
-    np.savez_compressed(buffer, **joined)  # type: ignore[arg-type]
-    return buffer.getvalue()
-
-
-def _completed(intake: Intake) -> Dataset:
-    """The evaluation samples, with the states that the original hands on."""
-    split = intake.evaluation
-    if not split.samples.states:
-        return split
-    return with_states(
-        split, intake.model, dims=intake.feeding.dims, cache=intake.store.root, tick=silent
-    )
-
-
-def _canary_count(split: Dataset, model_bytes: int) -> int:
-    floats = 4  # bytes; what images and most else become before a model sees them
-    sample = sum(math.prod(c.shape[1:]) * floats for c in split.samples.columns)
-    most = min(_MOST_CANARY_BYTES, model_bytes // _CANARY_SHARE)
-    return max(2, min(_MOST_CANARIES, most // max(sample, 1)))
 
 
 def _recipe(candidate: Candidate) -> dict[str, Any]:
@@ -313,6 +306,7 @@ def _candidate_line(
         comparison=compared,
         verdict=candidate.verdict,
         chosen=candidate is found.chosen,
+        nearest=found.chosen is None and candidate is found.nearest,
         packed=is_packed,
         baseline=candidate is found.baseline,
         layers=candidate.layers,

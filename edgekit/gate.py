@@ -11,11 +11,19 @@ from edgekit.results import MIB, Check, Measurement, Outcome, Verdict
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a candidate is held against."""
+    """What a candidate is held against.
+
+    Attributes:
+        budget: of the device.
+        drop_points: the largest accuracy drop.
+        require_proof: whether the drop must be proven to be no larger.
+        strict: whether what was not measured, or not proven, fails.
+    """
 
     budget: Budget
     drop_points: float
     require_proof: bool = False
+    strict: bool = False
 
 
 def judge(
@@ -27,9 +35,9 @@ def judge(
 ) -> Verdict:
     """Hold a candidate against the limits.
 
-    Sizes are facts of the file. Latency and memory count only where a device measured them; the
-    host's say nothing of the device, and are left out. Accuracy is the device's where it scored
-    the samples, else the host's.
+    Sizes are facts of the file and of all that an update sends. Latency and memory count only
+    where a device measured them; the host's say nothing of the device, and are left out. Accuracy
+    is the device's where it scored the samples, else the host's.
     """
     budget = limits.budget
     times = device.times if device else None
@@ -37,12 +45,12 @@ def judge(
     doubts = f"in doubt: {', '.join(times.doubts)}" if times and times.doubts else ""
     lines = [
         _line("model_mib", budget.model_mib, host.model_bytes / MIB),
-        _line("transfer_mib", budget.transfer_mib, host.transfer_bytes / MIB),
+        _line("transfer_mib", budget.transfer_mib, host.update_bytes / MIB),
         _line("peak_rss_mib", budget.peak_rss_mib, rss / MIB if rss else None),
         _line("latency_p95_ms", budget.latency_p95_ms, times.p95_ms if times else None, doubts),
         _accuracy(limits, comparison, on_device=bool(device and device.tally)),
     ]
-    return Verdict(checks=tuple(line for line in lines if line))
+    return Verdict(checks=tuple(line for line in lines if line), strict=limits.strict)
 
 
 def _line(name: str, limit: float | None, measured: float | None, note: str = "") -> Check | None:
@@ -67,7 +75,7 @@ def _accuracy(limits: Limits, comparison: Comparison, *, on_device: bool) -> Che
     """
     outcome: Outcome = "holds" if comparison.proven else "unproven"
     measured = comparison.drop_points
-    if limits.require_proof:
+    if limits.require_proof or limits.strict:
         measured = comparison.worst_points
     if measured > limits.drop_points:
         outcome = "fails"

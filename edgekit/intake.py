@@ -48,6 +48,7 @@ class Request:
     recipe: Recipe | None = None  # instead of the search
     trust_pickle: bool = False
     dims: Mapping[str, int] = field(default_factory=dict)  # go before those of edgekit.toml
+    strict: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,6 +152,7 @@ def take_in(request: Request, tick: Tick = silent) -> Intake:
             budget=profile.budget,
             drop_points=_drop(request, project, profile),
             require_proof=project.gate.require_proof,
+            strict=request.strict,
         ),
         on=request.on,
         out=out,

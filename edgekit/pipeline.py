@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from edgekit.buildfolder import append_results, pack
+from edgekit.buildfolder import append_results, overhead_bytes, pack
 from edgekit.bundle import MANIFEST, Manifest
 from edgekit.compare import Comparison, compare
 from edgekit.data import most_common_label
@@ -20,7 +20,7 @@ from edgekit.places import HOST
 from edgekit.profile import RuntimeName, weight_bits
 from edgekit.progress import Tick
 from edgekit.recipe import Recipe
-from edgekit.results import Build, Candidate, Rejected
+from edgekit.results import Build, Candidate, Rejected, Verdict
 from edgekit.runtimes import lite_target, obstacles, runtime_of
 from edgekit.scalings import refuse_unscaled
 from edgekit.search import Terms, choose, nearest, original, propose
@@ -309,17 +309,27 @@ def _scored_there(
 
 
 def _judged(intake: Intake, candidate: Candidate, baseline: Candidate) -> Candidate:
+    compared = comparison(intake, candidate, baseline)
+    # The manifest holds the verdict, whose length does not depend on the figures in it.
+    sized = replace(candidate, verdict=_verdict(intake, candidate, compared))
+    overhead = overhead_bytes(intake, sized, compared)
+    measured = (replace(m, overhead_bytes=overhead) for m in candidate.measurements)
+    candidate = replace(candidate, measurements=tuple(measured))
+    verdict = _verdict(intake, candidate, compared)
+    reasons = (*candidate.troubles, *_unpackable(candidate), *_obstructed(intake, candidate))
+    return replace(candidate, verdict=replace(verdict, reasons=reasons))
+
+
+def _verdict(intake: Intake, candidate: Candidate, compared: Comparison) -> Verdict:
     host = candidate.measured(HOST)
     if host is None:
         raise EdgekitError(f"{candidate.recipe.name} was not measured")
-    verdict = judge(
+    return judge(
         intake.limits,
         host=host,
         device=next((m for m in candidate.measurements if m.source != HOST), None),
-        comparison=comparison(intake, candidate, baseline),
+        comparison=compared,
     )
-    reasons = (*candidate.troubles, *_unpackable(candidate), *_obstructed(intake, candidate))
-    return replace(candidate, verdict=replace(verdict, reasons=reasons))
 
 
 def _unpackable(candidate: Candidate) -> Iterator[str]:

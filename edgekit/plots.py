@@ -78,12 +78,11 @@ class Dot:
 
 @dataclass(frozen=True, kw_only=True)
 class Scatter:
-    """Dots with error bars, and the limits on either axis where they are in sight."""
+    """Dots with error bars, and the limit of the accuracy drop where it is in sight."""
 
     x: Axis
     y: Axis
     dots: tuple[Dot, ...]
-    x_limit: float | None
     y_limit: float | None
 
 
@@ -165,14 +164,14 @@ def layer_bars(rows: Sequence[LayerBar]) -> LayerBars | None:
     return LayerBars(x=Axis(low=0, high=1.02 * max(high, 1e-6), start=220, end=560), bars=shown)
 
 
-def scatter(dots: Iterable[Dot], *, x_limit: float | None, y_limit: float | None) -> Scatter | None:
+def scatter(dots: Iterable[Dot], *, y_limit: float | None) -> Scatter | None:
     """The scatter plot, or ``None`` where fewer than two dots can be drawn."""
     drawn = tuple(d for d in dots if d.x.finite and d.y.finite)
     if len(drawn) < 2:
         return None
-    x = axis([v for d in drawn for v in (d.x.low, d.x.high)], x_limit, start=64, end=600)
+    x = axis([v for d in drawn for v in (d.x.low, d.x.high)], None, start=64, end=600)
     y = axis([v for d in drawn for v in (d.y.low, d.y.high, 0.0)], y_limit, start=300, end=16)
-    return Scatter(x=x, y=y, dots=drawn, x_limit=x_limit, y_limit=y_limit)
+    return Scatter(x=x, y=y, dots=drawn, y_limit=y_limit)
 
 
 def bars(

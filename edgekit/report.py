@@ -89,8 +89,8 @@ class Row:
 
     @property
     def transfer_bytes(self) -> int | None:
-        """Bytes sent to a device for it."""
-        return next((m.transfer_bytes for m in self.measured), None)
+        """Bytes that an update to it sends to a device."""
+        return next((m.update_bytes for m in self.measured), None)
 
     @property
     def drop(self) -> plots.Span | None:
@@ -181,11 +181,18 @@ def _timing_source(rows: tuple[Row, ...]) -> str | None:
 
 
 def _judged(rows: tuple[Row, ...]) -> Row | None:
-    """The chosen candidate, else the one that comes nearest."""
-    verdicts = [(r, r.line.verdict) for r in rows if r.line.verdict is not None]
+    """The candidate that the build chose, else the one that it found nearest.
+
+    Results of an older edgekit do not tell the nearest: there the verdicts do.
+    """
+    judged = [(r, r.line.verdict) for r in rows if r.line.verdict is not None]
     return min(
-        verdicts,
-        key=lambda pair: (not pair[0].line.chosen, len(pair[1].failing) + len(pair[1].reasons)),
+        judged,
+        key=lambda pair: (
+            not pair[0].line.chosen,
+            not pair[0].line.nearest,
+            pair[1].shortfall,
+        ),
         default=(None, None),
     )[0]
 
@@ -238,12 +245,11 @@ def _scatter(
     for row in rows:
         times, drop = row.times(source) if source else None, row.drop
         if times is not None and drop is not None:
-            low, high = times.p95_interval_ms
-            x = plots.Span(middle=times.p95_ms, low=low, high=high)
+            # The figure that candidates are chosen by.
+            quiet = times.quiet_p50_ms
+            x = plots.Span(middle=quiet, low=quiet, high=quiet)
             dots.append(plots.Dot(letter=row.letter, title=row.title, role=row.role, x=x, y=drop))
-    return plots.scatter(
-        dots, x_limit=limits["latency_p95_ms"], y_limit=limits["accuracy_drop_points"]
-    )
+    return plots.scatter(dots, y_limit=limits["accuracy_drop_points"])
 
 
 def _bars(rows: tuple[Row, ...], limits: dict[str, float | None]) -> plots.Bars | None:

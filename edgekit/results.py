@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from edgekit.latency import LatencySummary, summarise
@@ -20,14 +21,18 @@ Outcome = Literal["holds", "fails", "unmeasured", "unproven"]
 class Measurement:
     """What was measured of one model in one place.
 
-    ``latency`` holds one record of raw values for each process the model was timed in.
-    ``source`` is ``host`` or ``device:NAME``.
+    Attributes:
+        source: ``host`` or ``device:NAME``.
+        transfer_bytes: the model's file as it is sent.
+        overhead_bytes: the manifest and the golden samples that are sent with it.
+        latency: one record of raw values for each process the model was timed in.
     """
 
     source: str
     tally: Tally | None
     model_bytes: int
     transfer_bytes: int
+    overhead_bytes: int = 0
     latency: tuple[Latency, ...] = ()
     peak_rss_bytes: int | None = None
     runtime: str = ""
@@ -38,6 +43,11 @@ class Measurement:
         """The summary of the raw latencies; ``None`` where nothing was timed."""
         return summarise(self.latency) if self.latency else None
 
+    @property
+    def update_bytes(self) -> int:
+        """All that an update sends to a device that has the runtime."""
+        return self.transfer_bytes + self.overhead_bytes
+
     def summary(self) -> dict[str, object]:
         """The figures without the raw values they come from."""
         return {
@@ -46,6 +56,7 @@ class Measurement:
             "runtime_version": self.runtime_version,
             "model_bytes": self.model_bytes,
             "transfer_bytes": self.transfer_bytes,
+            "overhead_bytes": self.overhead_bytes,
             "n": self.tally.n if self.tally else None,
             "correct": self.tally.correct if self.tally else None,
             "latency": self.times,
@@ -66,10 +77,16 @@ class Check:
     def __str__(self) -> str:
         if self.measured is None:
             return f"{self.name}: unmeasured (limit {self.limit:g}){self._tail()}"
-        by = abs(self.measured - self.limit)
-        side = f"over by {by:.3g}" if self.measured > self.limit else f"{by:.3g} to spare"
-        figures = f"{self.measured:.4g} of {self.limit:g}, {side}"
+        figures = f"{self.measured:.4g} of {self.limit:g}, {self.margin}"
         return f"{self.name}: {self.outcome}, {figures}{self._tail()}"
+
+    @property
+    def margin(self) -> str:
+        """How far the figure is from the limit, in words; empty where nothing was measured."""
+        if self.measured is None:
+            return ""
+        by = abs(self.measured - self.limit)
+        return f"over by {by:.3g}" if self.measured > self.limit else f"{by:.3g} to spare"
 
     def _tail(self) -> str:
         return f"; {self.note}" if self.note else ""
@@ -77,10 +94,17 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What the gate says of a candidate. It passes when no check fails."""
+    """What the gate says of a candidate. It passes when no check fails.
+
+    Attributes:
+        checks: a line for each limit.
+        reasons: what forbids the candidate beside the figures.
+        strict: whether a check that does not hold fails, measured or not.
+    """
 
     checks: tuple[Check, ...]
-    reasons: tuple[str, ...] = ()  # what forbids the candidate beside the figures
+    reasons: tuple[str, ...] = ()
+    strict: bool = False
 
     @property
     def passes(self) -> bool:
@@ -90,7 +114,19 @@ class Verdict:
     @property
     def failing(self) -> tuple[Check, ...]:
         """The checks that fail."""
-        return tuple(c for c in self.checks if c.outcome == "fails")
+        return tuple(
+            c for c in self.checks if c.outcome == "fails" or (self.strict and c.outcome != "holds")
+        )
+
+    @property
+    def shortfall(self) -> tuple[int, int, float]:
+        """How far a candidate is from passing; the smallest is the nearest.
+
+        The number of reasons, that of failing checks, and how many times over their limits these
+        are in sum.
+        """
+        excess = sum((c.measured or 0.0) / max(c.limit, 1e-9) for c in self.failing)
+        return len(self.reasons), len(self.failing), excess
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +135,8 @@ class Candidate:
 
     ``measurements`` has the host's first; ``troubles`` says why a device could not run it;
     ``layers`` is what a pass said of the cost of each layer, empty where none did; ``notes`` are
-    facts that the passes of the recipe tell the user.
+    facts that the passes of the recipe tell the user; ``golden`` is the file of golden samples,
+    ``None`` where the model cannot be sent.
     """
 
     key: str
@@ -110,6 +147,7 @@ class Candidate:
     troubles: tuple[str, ...] = ()
     layers: tuple[LayerCost, ...] = ()
     notes: tuple[str, ...] = ()
+    golden: Path | None = None
 
     def measured(self, source: str) -> Measurement | None:
         """The measurement of that source (``host`` or ``device:NAME``)."""

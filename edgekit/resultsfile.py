@@ -58,6 +58,7 @@ class CandidateLine(_Line):
     comparison: Comparison | None = None
     verdict: Verdict | None = None
     chosen: bool = False
+    nearest: bool = False  # of a build that chose none
     packed: bool = False
     baseline: bool = False
     layers: tuple[LayerCost, ...] = ()

@@ -13,6 +13,7 @@ from edgekit.remote.deploy import PushReport
 from edgekit.steps import PassFacts
 from edgekit.tables import size, table
 from edgekit_agent.codec import encode
+from edgekit_agent.provenance import Provenance
 from edgekit_agent.records import DeviceFacts, Health, Release, Status
 
 _SHOWN_LAYERS = 8
@@ -169,8 +170,8 @@ def state_facts(found: Iterable[tuple[str, Status]]) -> list[dict[str, object]]:
 def rolled_back(found: Iterable[tuple[str, Status]]) -> str:
     """A line for each host: what it went back to, and from what."""
     return "\n".join(
-        f"{host}: went back to {_release(status.current)}, health "
-        f"{_health(status.health)}; before: {_release(status.previous)}"
+        f"{host}: went back to {_release(status.current, status.current_model)}, health "
+        f"{_health(status.health)}; before: {_release(status.previous, status.previous_model)}"
         for host, status in found
     )
 
@@ -178,18 +179,30 @@ def rolled_back(found: Iterable[tuple[str, Status]]) -> str:
 def states(found: Iterable[tuple[str, Status]]) -> str:
     """A line for each host: what it serves, what it can go back to."""
     return "\n".join(
-        f"{host}: serves {_release(status.current)}; before: {_release(status.previous)}"
+        f"{host}: serves {_release(status.current, status.current_model)}; "
+        f"before: {_release(status.previous, status.previous_model)}"
         for host, status in found
     )
 
 
-def _release(release: Release | None) -> str:
+def _release(release: Release | None, model: Provenance | None) -> str:
     if release is None:
         return "nothing"
     if not release.model:
         return f"{release.name} (its record is damaged: push it again)"
     runtime = f"{release.runtime} {release.runtime_version}".strip()
-    return f"{release.name} ({release.model}, {runtime}, installed {release.installed_at})"
+    parts = [release.model, *_provenance(model), runtime, f"installed {release.installed_at}"]
+    return f"{release.name} ({', '.join(parts)})"
+
+
+def _provenance(model: Provenance | None) -> Iterable[str]:
+    if model is None:
+        return
+    yield model.recipe
+    if model.n and model.correct is not None:
+        right = f"{model.correct}/{model.n} right ({model.metric}, {model.source}"
+        drop = f", drop {model.drop_points:+.2f}" if model.drop_points is not None else ""
+        yield f"{right}{drop})"
 
 
 def profiles(found: Iterable[DeviceProfile]) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from edgekit.bundle import Form, release_name
 from edgekit.compare import Comparison
 from edgekit.graphs.rewrite import QUANTISED_ALREADY
@@ -18,15 +20,18 @@ def built(outcome: Outcome) -> str:
     found, intake = outcome.found, outcome.intake
     lines = [_candidates(outcome), *_forms(outcome)]
     # That a model is quantised already is one note rather than a line for each recipe.
-    told = (r for r in found.rejected if not r.reason.startswith(QUANTISED_ALREADY))
-    lines += [line for rejected in told for line in _not_made(rejected)]
+    lines += _not_made([r for r in found.rejected if not r.reason.startswith(QUANTISED_ALREADY)])
     shown = found.chosen or found.nearest
     if found.chosen:
         lines += ["", f"{intake.profile.name}: {shown.recipe.name} chosen"]
     else:
         lines += ["", f"{intake.profile.name}: nothing holds; nearest is {shown.recipe.name}"]
     if shown.verdict:
-        lines += [f"  {check}" for check in shown.verdict.checks]
+        strict = " (fails: --strict)" if shown.verdict.strict else ""
+        lines += [
+            f"  {check}{strict if check.outcome in ('unmeasured', 'unproven') else ''}"
+            for check in shown.verdict.checks
+        ]
         lines += [f"  {reason}" for reason in shown.verdict.reasons]
     lines += [f"note: {note}" for note in _all_notes(outcome)]
     if outcome.manifest:
@@ -35,9 +40,15 @@ def built(outcome: Outcome) -> str:
     return "\n".join(lines)
 
 
-def _not_made(rejected: Rejected) -> list[str]:
-    line = f"{rejected.recipe.name}: not made: {rejected.reason}"
-    return [line, f"  {rejected.hint}"] if rejected.hint else [line]
+def _not_made(rejected: Sequence[Rejected]) -> Iterator[str]:
+    """The recipes that made no model; those that did not for the same reason on one line."""
+    names: dict[tuple[str, str], list[str]] = {}
+    for each in rejected:
+        names.setdefault((each.reason, each.hint), []).append(each.recipe.name)
+    for (reason, hint), alike in names.items():
+        yield f"{', '.join(alike)}: not made: {reason}"
+        if hint:
+            yield f"  {hint}"
 
 
 def _form(form: Form) -> str:
@@ -154,7 +165,7 @@ def _candidate_row(
     return [
         f"{candidate.recipe.name} ({measured.source})",
         size(measured.model_bytes),
-        size(measured.transfer_bytes),
+        size(measured.update_bytes),
         f"{tally.correct}/{tally.n}" if tally else "-",
         f"{compared.drop_points:+.2f}",
         f"{times.quiet_p50_ms:.3g}" if times else "-",

@@ -12,6 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import TracebackType
 
+from edgekit.data import Dataset
 from edgekit.errors import (
     DeviceError,
     EdgekitError,
@@ -21,6 +22,7 @@ from edgekit.errors import (
     missing_extra,
 )
 from edgekit.evaluate import Timing, measurement, time_interleaved, transferred_bytes
+from edgekit.golden import golden_samples
 from edgekit.graphs.reading import read_model
 from edgekit.intake import Intake
 from edgekit.layers import LayerCost, layer_costs, layer_facts, read_layers, with_notes
@@ -28,13 +30,14 @@ from edgekit.model import Model
 from edgekit.passes import PASSES, Work, tools_of
 from edgekit.passes.crash import how_to_report, write_crash
 from edgekit.passes.running import run_checked
-from edgekit.places import HOST, Place, device_place, host_identity, host_place
+from edgekit.places import HOST, Place, device_place, host_identity, host_place, host_threads
 from edgekit.profile import RuntimeName
 from edgekit.progress import Tick
 from edgekit.recipe import Recipe, candidate_key
 from edgekit.results import Candidate, Rejected
 from edgekit.runtimes import runtime_of
 from edgekit.scoring import Unfinished, score
+from edgekit.sequences import with_states
 from edgekit_agent.codec import decode, encode
 from edgekit_agent.records import Report, Tally
 
@@ -76,9 +79,6 @@ class Workshop:
     def make(self, recipe: Recipe) -> Candidate | Rejected:
         """Run a recipe; ``Rejected`` where one of its passes does not apply to the model."""
         key = self._key(recipe)
-        known = self.intake.store.recall("candidates", key)
-        if known is not None and "rejected" in known:
-            return Rejected(recipe=recipe, reason=str(known["rejected"]))
         try:
             with self.intake.store.scratch() as scratch:
                 made = self._run(recipe, scratch)
@@ -114,6 +114,7 @@ class Workshop:
         known = self._recalled(key)
         if known is not None:
             return known
+        self._raise_refusal(key)
         *before, step = recipe.steps
         earlier = self._run(replace(recipe, steps=tuple(before)), scratch)
         calibration = self.intake.calibration
@@ -127,7 +128,12 @@ class Workshop:
             feeding=self.intake.feeding,
         )
         self.tick(f"{recipe.name}: {step.name}", len(before), len(before) + 1)
-        made = run_checked(step, earlier.model, work)
+        try:
+            made = run_checked(step, earlier.model, work)
+        except PassRefused as refusal:
+            # Other recipes that begin so need not find it out again.
+            self.intake.store.remember("candidates", key, {"rejected": str(refusal)})
+            raise
         layers = with_notes(read_layers(folder), earlier.layers) or earlier.layers
         notes = tuple(dict.fromkeys((*earlier.notes, *made.notes)))
         model = made.model
@@ -136,6 +142,12 @@ class Workshop:
             facts = {"digest": model.digest, "layers": layer_facts(layers), "notes": notes}
             self.intake.store.remember("candidates", key, facts)
         return _Product(model=model, layers=layers, notes=notes)
+
+    def _raise_refusal(self, key: str) -> None:
+        """Raise the refusal that the last step under a key ended in, if it is known to have."""
+        known = self.intake.store.recall("candidates", key)
+        if known is not None and "rejected" in known:
+            raise PassRefused(str(known["rejected"]))
 
     def _recalled(self, key: str) -> _Product | None:
         """The product kept under a key, if it is still there and whole."""
@@ -178,7 +190,42 @@ class Workshop:
                 unfinished=Unfinished(store=self.intake.store, key=question),
             )
             self.intake.store.remember("tallies", question, encode(tally))
-        return self._with(candidate, source, tally, ())
+        scored = self._with(candidate, source, tally, ())
+        return replace(scored, golden=self._golden(candidate.model)) if source == HOST else scored
+
+    def _golden(self, model: Model) -> Path | None:
+        """The golden samples of a model, made once."""
+        if model.beside:
+            return None  # it is not sent: over 2 GiB
+        split = self.intake.calibration or self._completed()
+        runtime, threads = runtime_of(model), host_threads(self.intake.profile)
+        facts = [model.digest, split.digest, host_identity(runtime), threads]
+        key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+        known = self.intake.store.recall_as("golden", key, lambda f: str(f["digest"]))
+        path = self.intake.store.get(known) if known else None
+        if path is None:
+            self.tick("golden samples", 0, 0)
+            made = golden_samples(
+                model.path, runtime, threads, split=split, model_bytes=model.bytes
+            )
+            with self.intake.store.scratch() as scratch:
+                (scratch / "golden.npz").write_bytes(made)
+                path = self.intake.store.put(scratch / "golden.npz")
+            self.intake.store.remember("golden", key, {"digest": path.name})
+        return path
+
+    def _completed(self) -> Dataset:
+        """The evaluation samples, with the states that the original hands on."""
+        intake = self.intake
+        if not intake.evaluation.samples.states:
+            return intake.evaluation
+        return with_states(
+            intake.evaluation,
+            intake.model,
+            dims=intake.feeding.dims,
+            cache=intake.store.root,
+            tick=self.tick,
+        )
 
     def time(self, candidates: Sequence[Candidate], source: str) -> list[Candidate]:
         """The candidates with latencies and peak memory of one place, timed in turn.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from edgekit.compare import compare
@@ -28,8 +30,8 @@ def measured(source="host", *, mib=1.0, p95=None, rss_mib=None, scored=True):
     )
 
 
-def verdict(budget, *, host=None, device=None, right=900, drop=1.0, proof=False):
-    limits = Limits(budget=budget, drop_points=drop, require_proof=proof)
+def verdict(budget, *, host=None, device=None, right=900, drop=1.0, proof=False, strict=False):
+    limits = Limits(budget=budget, drop_points=drop, require_proof=proof, strict=strict)
     comparison = compare(tally(900), tally(right), margin_points=drop)
     return judge(limits, host=host or measured(), device=device, comparison=comparison)
 
@@ -106,3 +108,21 @@ def test_the_accuracy_line_says_where_the_samples_were_scored(device, where):
 
 def test_a_candidate_that_a_device_could_not_run_does_not_pass_whatever_its_figures():
     assert not Verdict(checks=(), reasons=("killed for memory",)).passes
+
+
+def test_strict_fails_what_is_not_measured_or_not_proven():
+    device = measured("device:pi", p95=1.0, rss_mib=10)
+    assert [c.name for c in verdict(ALL, strict=True).failing] == ["peak_rss_mib", "latency_p95_ms"]
+    assert verdict(ALL, device=device, strict=True).passes
+    unproven = verdict(ALL, device=device, right=893)
+    assert unproven.passes
+    assert outcomes(unproven)["accuracy_drop_points"] == "unproven"
+    assert not verdict(ALL, device=device, right=893, strict=True).passes
+
+
+def test_the_transfer_counts_the_manifest_and_the_golden_samples():
+    host = replace(measured(), overhead_bytes=MIB // 2)
+    (line,) = (c for c in verdict(ALL, host=host).checks if c.name == "transfer_mib")
+    assert line.measured == 1.0
+    host = replace(host, overhead_bytes=MIB // 2 + 4)
+    assert [c.name for c in verdict(ALL, host=host).failing] == ["transfer_mib"]

@@ -318,7 +318,7 @@ def test_a_device_measurement_goes_before_that_of_the_host_and_is_named(tmp_path
     assert "97.87 % 780 of 797" in words
     assert "device ward-3" in words
     assert "build host" in words
-    assert "latency, 95th percentile, ms, device ward-3" in words
+    assert "latency, median of the quietest process, ms, device ward-3" in words
 
 
 def test_a_missing_figure_says_not_measured_and_is_never_zero(tmp_path):
@@ -408,7 +408,35 @@ def test_a_build_that_packed_nothing_shows_the_nearest_candidate(tmp_path):
 
     assert "No candidate passes" in top
     assert "static-int8" in top
-    assert "1.600" in top
+    assert "1.600 over by 0.6" in top
+
+
+def test_the_nearest_candidate_is_the_one_that_the_build_named(tmp_path):
+    lines = usual_lines()
+    lines[3] |= {"chosen": False, "verdict": dataclasses.asdict(verdict(1.6, None, 13_377))}
+    lines[2] |= {"nearest": True, "verdict": dataclasses.asdict(verdict(1.6, 300.0, 40_010))}
+
+    words, _, _ = page(build_folder(tmp_path, lines, packed=None))
+
+    assert re.search(r"Nearest: \w cleaned", words)
+
+
+def test_of_candidates_that_fail_as_many_checks_the_one_that_misses_by_least_is_nearest(tmp_path):
+    lines = usual_lines()
+    lines[3] |= {"chosen": False, "verdict": dataclasses.asdict(verdict(9.6, None, 13_377))}
+    lines[2] |= {"verdict": dataclasses.asdict(verdict(1.6, None, 40_010))}
+
+    words, _, _ = page(build_folder(tmp_path, lines, packed=None))
+
+    assert re.search(r"Nearest: \w cleaned", words)
+
+
+def test_the_plot_shows_the_latency_that_candidates_are_chosen_by(tmp_path):
+    times = measurement(0.037, 13_377, 787).times
+    _, _, text = page(build_folder(tmp_path))
+
+    assert f": {times.quiet_p50_ms:.4f} ms, " in text
+    assert f": {times.p95_ms:.4f} ms, " not in text
 
 
 def test_the_manifest_of_an_earlier_build_is_not_taken_for_this_one(tmp_path):

@@ -212,6 +212,9 @@ def build(
     allow_failing: Annotated[
         bool, typer.Option("--allow-failing", help="Pack the nearest where nothing holds.")
     ] = False,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Fail what was not measured, or not proven.")
+    ] = False,
     as_json: Json = False,
 ) -> int:
     """Compress until it fits and is proven as good; writes build/NAME/."""
@@ -236,6 +239,7 @@ def build(
         seed=seed,
         recipe=_recipe(recipe, step or []),
         trust_pickle=trust_pickle,
+        strict=strict,
         dims=sizes_of(dims),
     )
     with ticker() as tick:

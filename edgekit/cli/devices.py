@@ -58,11 +58,12 @@ def check_device(
 def probe_device(hosts: Hosts, as_json: Json = False) -> int:
     """What a device is: processor, memory, runtimes."""
     from edgekit import show
+    from edgekit.remote.deploy import sites, status
     from edgekit.remote.session import open_session
 
     def one(host: str, tick: Ticker) -> Any:  # noqa: ANN401
         tick(f"{host}: probing", 0, 0)
         with open_session(host) as session:
-            return host, session.facts()
+            return host, session.facts(sites(status(session)))
 
     return each(hosts, one, show.all_probed, as_json=as_json, facts=show.probed_facts)

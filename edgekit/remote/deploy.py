@@ -106,7 +106,7 @@ def _installed(
     progress: Progress | None,
 ) -> Status:
     manifest, use = bundle.manifest, bundle.manifest.runtime
-    facts = session.facts(_sites(before))
+    facts = session.facts(sites(before))
     check_machine(session.name, facts, manifest.profile)
     found = ensure_runtime(
         session,
@@ -250,7 +250,8 @@ def _useless(host: str, facts: DeviceFacts, site: str, provided: frozenset[str])
     return DeviceError(f"{host}: the runtime sent to {site} does not work: {why}", hint=hint)
 
 
-def _sites(before: Status) -> tuple[str, ...]:
+def sites(before: Status) -> tuple[str, ...]:
+    """Folders of the runtimes that were installed for the releases of a device."""
     releases = (before.current, before.previous)
     return tuple(dict.fromkeys(r.site for r in releases if r is not None and r.site is not None))
 

@@ -125,6 +125,12 @@ def _wrapped(parcel: Parcel, scratch: Path, packed: Packed | None) -> Parcel:
     return Parcel(blob=blob, source=form.data)
 
 
+def wire_bytes(data: bytes) -> int:
+    """The bytes that are sent for a small file without a packed form."""
+    deflated = len(zlib.compress(data, LEVEL))
+    return deflated if deflated <= len(data) * (1 - WORTH) else len(data)
+
+
 def _deflated(parcel: Parcel, scratch: Path) -> Parcel:
     """The parcel deflated, where that saves enough; a zip (a wheel) is deflated already."""
     raw = parcel.blob

@@ -27,15 +27,11 @@ def choose(candidates: Sequence[Candidate], *, source: str) -> Candidate | None:
 
 def nearest(candidates: Sequence[Candidate], *, source: str) -> Candidate:
     """The candidate that misses least: one that runs, with the fewest failing lines, by least."""
-    return min(candidates, key=lambda c: (*_misses(c), _speed(c, source)))
+    return min(candidates, key=lambda c: (_shortfall(c), _speed(c, source)))
 
 
-def _misses(candidate: Candidate) -> tuple[int, int, float]:
-    if candidate.verdict is None:
-        return 0, 0, 0.0
-    failing = candidate.verdict.failing
-    excess = sum((c.measured or 0) / max(c.limit, 1e-9) for c in failing)
-    return len(candidate.verdict.reasons), len(failing), excess
+def _shortfall(candidate: Candidate) -> tuple[int, int, float]:
+    return candidate.verdict.shortfall if candidate.verdict else (0, 0, 0.0)
 
 
 def _speed(candidate: Candidate, source: str) -> float:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import TypeVar
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from edgekit.model import Format
 from edgekit.passes import step
 from edgekit.recipe import (
     Clean,
+    Float16,
     IntegerBits,
     Precision,
     QuantizeDynamic,
@@ -24,12 +24,10 @@ from edgekit.recipe import (
     ToTflite,
 )
 from edgekit.results import Candidate, Check, Rejected
+from edgekit.search.forms import name_of
 
-S = TypeVar("S")
-
-TFLITE = "-tflite"
 # Passes that make a graph smaller come before these, which store it.
-_STORING = (QuantizeWeights, QuantizeStatic, QuantizeDynamic, ToTflite)
+_STORING = (QuantizeWeights, QuantizeStatic, QuantizeDynamic, Float16, ToTflite)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,56 +59,55 @@ Tried = Sequence[Candidate | Rejected]
 
 def original(seed: int) -> Recipe:
     """The recipe that changes nothing."""
-    return Recipe(name="original", seed=seed)
+    return Recipe(name=name_of(()), seed=seed)
 
 
-def recipe(name: str, terms: Terms, steps: tuple[Step, ...]) -> Recipe:
-    """A recipe of these steps."""
-    return Recipe(name=name, steps=steps, seed=terms.seed)
+def recipe(terms: Terms, *steps: Step) -> Recipe:
+    """A recipe of these steps, named after them."""
+    return Recipe(name=name_of(steps), steps=steps, seed=terms.seed)
 
 
 def start(terms: Terms) -> tuple[Step, ...]:
-    """What every recipe begins with: an ONNX graph without what has no effect."""
+    """The first steps of every recipe: an ONNX graph without operators that have no effect."""
     return (*([step(ToOnnx())] if terms.source == "tflite" else []), step(Clean()))
 
 
 def static(ranges: Ranges, terms: Terms) -> Recipe:
     """Static int8 for onnxruntime."""
-    quantize = step(QuantizeStatic(ranges=ranges, weight_bits=terms.weight_bits))
-    name = "int8-static" if ranges == "auto" else f"int8-static-{ranges}"
-    return recipe(name, terms, (*start(terms), quantize))
+    return recipe(
+        terms, *start(terms), step(QuantizeStatic(ranges=ranges, weight_bits=terms.weight_bits))
+    )
 
 
 def dynamic(terms: Terms) -> Recipe:
     """Dynamic int8 for onnxruntime."""
-    quantize = step(QuantizeDynamic(weight_bits=terms.weight_bits))
-    return recipe("int8-dynamic", terms, (*start(terms), quantize))
+    return recipe(terms, *start(terms), step(QuantizeDynamic(weight_bits=terms.weight_bits)))
 
 
 def twin(of: Recipe, terms: Terms, *, precision: Precision = "same") -> Recipe:
     """The same for LiteRT."""
     lite = step(ToTflite(precision=precision, target=terms.target, dims=terms.dims))
-    return replace(of, name=of.name + TFLITE, steps=(*of.steps, lite))
+    return recipe(terms, *of.steps, lite)
 
 
-def smaller(of: Recipe, settings: Settings) -> tuple[Step, ...]:
-    """The steps of a recipe with one more before those that store the graph.
+def smaller(of: Recipe, settings: Settings, terms: Terms) -> Recipe:
+    """A recipe with one more step before those that store the graph.
 
-    It takes the place of one of the same pass.
+    It takes the place of one of the same pass. Where nothing stores the weights in 8 bits, those
+    of few bits are stored as they are.
     """
-    others = tuple(s for s in of.steps if type(s.settings) is not type(settings))
+    steps = of.steps
+    if not steps:  # the original file itself
+        lite = step(ToTflite(target=terms.target, dims=terms.dims))
+        steps = (*start(terms), *([lite] if terms.source == "tflite" else []))
+    others = tuple(s for s in steps if type(s.settings) is not type(settings))
     at = next((i for i, s in enumerate(others) if isinstance(s.settings, _STORING)), len(others))
-    return (*others[:at], step(settings), *others[at:])
+    return recipe(terms, *others[:at], step(settings), *others[at:])
 
 
-def settings_of(of: Recipe, kind: type[S]) -> S | None:
-    """The settings of the step of that kind; ``None`` where the recipe has none."""
-    return next((s.settings for s in of.steps if isinstance(s.settings, kind)), None)
-
-
-def made(tried: Tried, *prefixes: str) -> list[Candidate]:
-    """The candidates of recipes whose names begin so."""
-    return [t for t in tried if isinstance(t, Candidate) and t.recipe.name.startswith(prefixes)]
+def made(tried: Tried, which: Callable[[Recipe], bool]) -> list[Candidate]:
+    """The candidates of the recipes that meet a condition."""
+    return [t for t in tried if isinstance(t, Candidate) and which(t.recipe)]
 
 
 def checks(candidate: Candidate, *names: str) -> tuple[Check, ...]:
@@ -127,3 +124,8 @@ def holds(candidate: Candidate, *names: str) -> bool:
 def accurate(candidate: Candidate) -> bool:
     """Whether nothing shows that it loses too much accuracy."""
     return holds(candidate, "accuracy_drop_points")
+
+
+def runs(candidate: Candidate) -> bool:
+    """Whether it runs where it should."""
+    return not (candidate.verdict and candidate.verdict.reasons)

@@ -1,28 +1,16 @@
-"""What is accurate but over a budget is made smaller: fewer bits, channels, ranks, weights."""
+"""Smaller graphs for what is accurate but over a budget: fewer bits, channels, ranks, weights."""
 
 from __future__ import annotations
 
 import math
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from edgekit.recipe import LowRank, Prune, PruneChannels, QuantizeWeights, Recipe
-from edgekit.results import MIB, Candidate
-from edgekit.search.terms import (
-    Terms,
-    Tried,
-    accurate,
-    checks,
-    holds,
-    made,
-    recipe,
-    settings_of,
-    smaller,
-    start,
-    twin,
-)
+from edgekit.results import MIB, Candidate, Rejected
+from edgekit.search.forms import INT8, few_bits, is_plain, is_shrunk, settings_of, storage
+from edgekit.search.terms import Terms, Tried, accurate, checks, holds, made, runs, smaller
 
 # How often a file that came out too heavy is made anew, and how much lighter each time.
 _ATTEMPTS, _LIGHTER = 3, 0.97
@@ -30,6 +18,8 @@ _ATTEMPTS, _LIGHTER = 3, 0.97
 _RESERVE = 0.9
 # Where less than this part may stay, nothing as good is left.
 _LEAST = 0.1
+# Bounds of how the use of a budget falls with the part that is left, as the exponent of a power.
+_FLATTEST, _STEEPEST = 0.3, 3.0
 # Forms that miss by up to so much more than the nearest one are made smaller with it.
 _NEAR = 1.1
 
@@ -42,25 +32,56 @@ _BUDGETS = (*_STRUCTURE, _TRANSFER)
 _INT8_BITS = 6.0
 _SPARSITIES = tuple(n / 20 for n in range(2, 19))
 
-# What a name tells of the pass that made a graph smaller, and of what it was made from.
-_LABELS = re.compile(r"(?:^|-)(?:int8|original|(?:pruned|low-rank|sparse)-\d+)(?=-|$)")
-
 S = TypeVar("S", PruneChannels, LowRank, Prune)
 
 
+# ---------------------------------------------------------------- fewer bits
+
+
 def fewer_bits(tried: Tried, terms: Terms) -> tuple[Recipe, ...]:
-    """Fewer bits where every accurate candidate is too heavy for its way to the device.
+    """Fewer bits where every accurate candidate is too heavy to send.
 
     The weights are made once and run in the forms that int8 was accurate in; of these, in the
     smaller ones where there had to be smaller ones.
     """
-    int8 = [c for c in made(tried, "int8-") if accurate(c)]
+    int8 = [c for c in _unshrunk(tried, few=False) if storage(c.recipe) != "float"]
     fits = [c for c in int8 if holds(c, *_STRUCTURE)]
-    forms = fits or _small_enough(tried) or int8
-    limits = [line.limit for c in forms for line in checks(c, _TRANSFER)]
-    if not limits or any(holds(c, _TRANSFER) for c in forms):
+    return _with_room(tried, terms, fits or _small_enough(tried, of=PruneChannels) or int8)
+
+
+def fewer_bits_of_smaller(tried: Tried, terms: Terms) -> tuple[Recipe, ...]:
+    """Fewer bits of graphs that lost channels or ranks, are accurate, and are too heavy to send."""
+    for kind in (PruneChannels, LowRank):
+        forms = _small_enough(tried, of=kind)
+        part = min((_part_left(c.recipe, kind) for c in forms), default=1.0)
+        forms = [c for c in forms if _part_left(c.recipe, kind) == part]
+        if recipes := _with_room(tried, terms, forms):
+            return recipes
+    return ()
+
+
+def some_channels_and_bits(tried: Tried, terms: Terms) -> tuple[Recipe, ...]:
+    """Half of the channels that were too many to lose, and fewer bits, where neither was enough."""
+    if _is_done(tried) or not _failed(tried, few_bits):
         return ()
-    room = int(limits[0] * MIB)
+    lost = made(tried, lambda of: _part_left(of, PruneChannels) < 1 and few_bits(of) is None)
+    if not lost or any(accurate(c) for c in lost):
+        return ()
+    half = (1 + max(_part_left(c.recipe, PruneChannels) for c in lost)) / 2
+    settings = PruneChannels(remove=round(1 - half, 2))
+    forms = _nearest(_unshrunk(tried, few=False), (_TRANSFER,))
+    shrunk = [replace(c, recipe=smaller(c.recipe, settings, terms)) for c in forms]
+    return _with_room(tried, terms, shrunk)
+
+
+def _with_room(tried: Tried, terms: Terms, forms: Sequence[Candidate]) -> tuple[Recipe, ...]:
+    """The recipes of these forms with as many bits as there is room for; fewer if too heavy."""
+    limits = [line.limit for c in forms for line in checks(c, _TRANSFER)]
+    if not limits or any(holds(c, _TRANSFER) and is_plain(c.recipe) for c in forms):
+        return ()
+    if _is_done(tried):
+        return ()
+    room = _room(forms[0], limits[0])
     for _ in range(_ATTEMPTS):
         recipes = tuple(_low_bits(c.recipe, room, terms) for c in forms)
         known = [t for t in tried if t.recipe in recipes]
@@ -68,27 +89,41 @@ def fewer_bits(tried: Tried, terms: Terms) -> tuple[Recipe, ...]:
             return recipes
         heavy = [t for t in known if isinstance(t, Candidate) and not holds(t, _TRANSFER)]
         if len(heavy) < len(known):
-            return ()  # one travels, or there are no such weights
-        least = min(t.measurements[0].transfer_bytes for t in heavy)
-        room = int(room * _LIGHTER * limits[0] * MIB / least)
+            return ()  # one can be sent, or there are no such weights
+        over = min(_size_over(t, limits[0]) for t in heavy)
+        room = int(room * _LIGHTER / over)
     return ()
 
 
-def _small_enough(tried: Tried) -> list[Candidate]:
-    """Graphs that were made smaller until all but their transfer held."""
-    shrunk = [c for c in made(tried, "pruned-", "low-rank-") if not _few_bits(c.recipe)]
-    return [c for c in shrunk if _runs(c) and accurate(c) and holds(c, *_STRUCTURE)]
+def _room(candidate: Candidate, limit_mib: float) -> int:
+    """Bytes that the model's file may take where the rest of an update is sent as well."""
+    return max(int(limit_mib * MIB) - candidate.measurements[0].overhead_bytes, 1)
 
 
-def _few_bits(of: Recipe) -> QuantizeWeights | None:
-    return settings_of(of, QuantizeWeights)
+def _size_over(candidate: Candidate, limit_mib: float) -> float:
+    """How many times the room for the model's file it takes."""
+    return candidate.measurements[0].transfer_bytes / _room(candidate, limit_mib)
 
 
 def _low_bits(of: Recipe, room: int, terms: Terms) -> Recipe:
-    """The recipe of a candidate after its weights have got as few bits as there is room."""
     few = QuantizeWeights(most_bytes=room, weight_bits=terms.weight_bits)
-    name = f"low-bits-{room // 1024}k-{of.name.removeprefix('int8-')}"
-    return replace(of, name=name, steps=smaller(of, few))
+    return smaller(of, few, terms)
+
+
+def _small_enough(tried: Tried, *, of: type[PruneChannels] | type[LowRank]) -> list[Candidate]:
+    """Accurate graphs of 8 bits that were made smaller until all but their transfer held."""
+    shrunk = made(tried, lambda r: settings_of(r, of) is not None and few_bits(r) is None)
+    return [c for c in shrunk if runs(c) and accurate(c) and holds(c, *_STRUCTURE)]
+
+
+def _part_left(of: Recipe, kind: type[PruneChannels] | type[LowRank]) -> float:
+    found = settings_of(of, kind)
+    if isinstance(found, PruneChannels):
+        return 1 - found.remove
+    return found.keep if isinstance(found, LowRank) else 1.0
+
+
+# ---------------------------------------------------------------- fewer channels, ranks, weights
 
 
 def fewer_channels(tried: Tried, terms: Terms) -> tuple[Recipe, ...]:
@@ -105,17 +140,32 @@ def fewer_of_few_bits(tried: Tried, terms: Terms) -> tuple[Recipe, ...]:
     return _shrunk(tried, terms, _CHANNELS_OF_FEW_BITS)
 
 
+def fewer_channels_to_send(tried: Tried, terms: Terms) -> tuple[Recipe, ...]:
+    """Fewer channels of 8 bits, where few bits are not enough or not accurate."""
+    return _shrunk(tried, terms, _CHANNELS_TO_SEND)
+
+
+def zeros(tried: Tried, terms: Terms) -> tuple[Recipe, ...]:
+    """Weights set to zero, where fewer bits lose too much accuracy for the bytes to send."""
+    return _shrunk(tried, terms, _ZEROS) if _failed(tried, few_bits) else ()
+
+
 def lower_ranks(tried: Tried, terms: Terms) -> tuple[Recipe, ...]:
     """Products of low rank, once, where fewer channels and fewer bits are not enough."""
     return _shrunk(tried, terms, _RANKS)
 
 
-def zeros(tried: Tried, terms: Terms) -> tuple[Recipe, ...]:
-    """Weights set to zero, where fewer bits lose too much accuracy for what may travel."""
-    few = made(tried, "low-bits-")
-    if not few or any(accurate(c) for c in few):
-        return ()
-    return _shrunk(tried, terms, _ZEROS)
+def _failed(tried: Tried, which: Callable[[Recipe], object]) -> bool:
+    """Whether recipes of a kind were tried and none is accurate."""
+    own = [t for t in tried if which(t.recipe)]
+    return bool(own) and not any(isinstance(t, Candidate) and accurate(t) for t in own)
+
+
+def _is_done(tried: Tried) -> bool:
+    """Whether one candidate is accurate and meets every budget that was measured."""
+    return any(
+        runs(t) and accurate(t) and holds(t, *_BUDGETS) for t in tried if isinstance(t, Candidate)
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,7 +179,6 @@ class _Way(Generic[S]):
         few_bits: whether it is for graphs whose weights have few bits.
         settings: that leave a part of what the budgets count, given the one that binds.
         left: that part, of settings.
-        label: of its recipes.
     """
 
     kind: type[S]
@@ -137,46 +186,94 @@ class _Way(Generic[S]):
     budgets: tuple[str, ...]
     settings: Callable[[float, str], S]
     left: Callable[[S], float]
-    label: Callable[[S], str]
     few_bits: bool = False
+
+    def tried(self, recipes: Tried) -> Iterator[tuple[Candidate | Rejected, S]]:
+        """The attempts with this pass and no other that makes a graph smaller, in order."""
+        for each in recipes:
+            found = settings_of(each.recipe, self.kind)
+            if found is not None and (few_bits(each.recipe) is not None) == self.few_bits:
+                yield each, found
 
 
 def _shrunk(tried: Tried, terms: Terms, way: _Way[S]) -> tuple[Recipe, ...]:
     """The next attempt of a way: from the last that it made, else from int8."""
-    candidates = [t for t in tried if isinstance(t, Candidate) and _runs(t)]
-    if any(accurate(c) and holds(c, *_BUDGETS) for c in candidates):
+    if _is_done(tried):
         return ()
-    fitting = [t for t in tried if bool(_few_bits(t.recipe)) == way.few_bits]
-    known = {t.recipe.name: way.left(s) for t in fitting if (s := settings_of(t.recipe, way.kind))}
-    if len(set(known.values())) >= way.attempts:
+    known = [(t, way.left(settings)) for t, settings in way.tried(tried)]
+    if len({left for _, left in known}) >= way.attempts:
         return ()
-    last = next(reversed(known.values()), 1.0)
-    pool = [c for c in candidates if known.get(c.recipe.name) == last]
-    pool = pool if known else _unshrunk(candidates, few_bits=way.few_bits)
-    near, part = _aim(pool, last, way.budgets)
-    if not near or not _LEAST <= part < 1:
+    whole = _unshrunk(tried, few=way.few_bits)
+    points = [_point(1.0, whole, way.budgets)]
+    for part in dict.fromkeys(left for _, left in known):
+        pool = [t for t, left in known if left == part and isinstance(t, Candidate) and runs(t)]
+        points.append(_point(part, pool, way.budgets))
+    near, left = points[-1].near, _aim(points)
+    if not near or not _LEAST <= left < 1:
         return ()
-    settings = way.settings(part, _binding(near, way.budgets))
-    return tuple(_with(_lighter(c), settings, way.label(settings), terms) for c in near)
+    settings = way.settings(left, _binding(near, way.budgets))
+    return tuple(smaller(_lighter(c, terms), settings, terms) for c in near)
 
 
-def _aim(
-    pool: list[Candidate], last: float, budgets: tuple[str, ...]
-) -> tuple[list[Candidate], float]:
-    """The forms to make anew and the part of the model that may stay.
+@dataclass(frozen=True, kw_only=True)
+class _Point:
+    """One attempt of a way.
+
+    Attributes:
+        left: the part of the model that was left.
+        near: its nearest forms, accurate ones if there are any.
+        used: how many times the limit they take.
+        good: whether they are accurate.
+    """
+
+    left: float
+    near: list[Candidate]
+    used: float
+    good: bool
+
+
+def _point(left: float, pool: list[Candidate], budgets: tuple[str, ...]) -> _Point:
+    good = [c for c in pool if accurate(c)]
+    near = _nearest(good or pool, budgets)
+    used = min((_used(c, budgets) for c in near), default=1.0)
+    return _Point(left=left, near=near, used=used, good=bool(good))
+
+
+def _aim(points: list[_Point]) -> float:
+    """The part of the model to leave next; 1 where no other part is worth a try.
 
     Less where what is accurate takes more than there is; more where nothing is accurate and what
-    was made takes less than there is.
+    was made takes less than there is; between two attempts of which one did too little and the
+    other too much.
     """
-    good = [c for c in pool if accurate(c)]
-    used = {c.key: _used(c, budgets) for c in good or pool}
+    last = points[-1]
+    heavy = [p for p in points if p.good and p.used > 1]
+    spoilt = [p for p in points if not p.good and p.near]
+    if spoilt and not heavy:
+        return 1.0
+    if not (last.used > 1 if last.good else last.used < _LIGHTER**2):
+        return 1.0
+    most = min((p.left for p in heavy), default=1.0)
+    least = max((p.left for p in spoilt), default=0.0)
+    if spoilt:
+        above, below = min(heavy, key=lambda p: p.left), max(spoilt, key=lambda p: p.left)
+        aim = below.left * (_LIGHTER / below.used) ** (1 / _slope(above, below))
+    else:
+        aim = last.left * _RESERVE / last.used
+    return aim if least < round(aim, 2) < most else 1.0
+
+
+def _slope(before: _Point, after: _Point) -> float:
+    """How fast the use falls with the part that is left, as the exponent of a power."""
+    slope = math.log(before.used / after.used) / math.log(before.left / after.left)
+    return min(max(slope, _FLATTEST), _STEEPEST)
+
+
+def _nearest(pool: list[Candidate], budgets: tuple[str, ...]) -> list[Candidate]:
+    """The forms that take little more than the one that takes least."""
+    used = {c.key: _used(c, budgets) for c in pool}
     least = min(used.values(), default=1.0)
-    near = [c for c in good or pool if used[c.key] <= _NEAR * least]
-    if good and least > 1:
-        return near, last * _RESERVE / least
-    if not good and least < _LIGHTER**2:
-        return near, last * _LIGHTER / least
-    return [], 1.0
+    return [c for c in pool if used[c.key] <= _NEAR * least]
 
 
 def _binding(near: list[Candidate], budgets: tuple[str, ...]) -> str:
@@ -185,29 +282,24 @@ def _binding(near: list[Candidate], budgets: tuple[str, ...]) -> str:
     return max(lines, key=lambda c: (c.measured or 0.0) / c.limit).name if lines else ""
 
 
-def _runs(candidate: Candidate) -> bool:
-    """Whether it runs where it should."""
-    return not (candidate.verdict and candidate.verdict.reasons)
-
-
-def _unshrunk(candidates: list[Candidate], *, few_bits: bool) -> list[Candidate]:
+def _unshrunk(tried: Tried, *, few: bool) -> list[Candidate]:
     """Accurate forms of few or of 8 bits; where there is none of 8, those of the original."""
-    good = [c for c in candidates if accurate(c)]
-    if few_bits:
-        return [c for c in good if c.recipe.name.startswith("low-bits-")]
-    int8 = [c for c in good if c.recipe.name.startswith(("int8-", "int16x8"))]
-    return int8 or [c for c in good if c.recipe.name.startswith("original")]
+    good = [c for c in made(tried, lambda of: not is_shrunk(of)) if runs(c) and accurate(c)]
+    if few:
+        return [c for c in good if few_bits(c.recipe)]
+    plain = [c for c in good if not few_bits(c.recipe)]
+    int8 = [c for c in plain if storage(c.recipe) in (*INT8, "int16x8", "weights")]
+    return int8 or [c for c in plain if storage(c.recipe) == "float"]
 
 
-def _lighter(candidate: Candidate) -> Recipe:
-    """Its recipe, with room for no more weights of few bits than travel."""
-    few, used = _few_bits(candidate.recipe), _used(candidate, (_TRANSFER,))
-    if few is None or few.most_bytes is None or used <= 1:
+def _lighter(candidate: Candidate, terms: Terms) -> Recipe:
+    """Its recipe, with room for no more weights of few bits than can be sent."""
+    few, lines = few_bits(candidate.recipe), checks(candidate, _TRANSFER)
+    over = _size_over(candidate, lines[0].limit) if lines else 1.0
+    if few is None or few.most_bytes is None or over <= 1:
         return candidate.recipe
-    room = int(few.most_bytes * _LIGHTER / used)
-    name = re.sub(r"low-bits-\d+k", f"low-bits-{room // 1024}k", candidate.recipe.name)
-    steps = smaller(candidate.recipe, replace(few, most_bytes=room))
-    return replace(candidate.recipe, name=name, steps=steps)
+    room = int(few.most_bytes * _LIGHTER / over)
+    return smaller(candidate.recipe, replace(few, most_bytes=room), terms)
 
 
 def _used(candidate: Candidate, budgets: tuple[str, ...]) -> float:
@@ -216,18 +308,8 @@ def _used(candidate: Candidate, budgets: tuple[str, ...]) -> float:
     return max(known, default=1.0)
 
 
-def _with(
-    of: Recipe, settings: PruneChannels | LowRank | Prune, label: str, terms: Terms
-) -> Recipe:
-    if not of.steps:  # the original file itself
-        of = recipe(of.name, terms, start(terms))
-        of = twin(of, terms) if terms.source == "tflite" else of
-    form = _LABELS.sub("", of.name).removeprefix("-")
-    return replace(of, name=f"{label}-{form}" if form else label, steps=smaller(of, settings))
-
-
 def _entropy_left(sparsity: float) -> float:
-    """Part of the bytes on the way that is left when so many int8 weights are zero.
+    """Part of the bytes to send that is left when so many int8 weights are zero.
 
     Which ones they are takes bits of its own: the entropy of a coin with that bias (Shannon 1948).
     """
@@ -247,9 +329,10 @@ _CHANNELS = _Way(
     budgets=_STRUCTURE,
     settings=lambda left, _: PruneChannels(remove=round(1 - left, 2)),
     left=lambda s: 1 - s.remove,
-    label=lambda s: f"pruned-{100 * s.remove:.0f}",
 )
 _CHANNELS_OF_FEW_BITS = replace(_CHANNELS, budgets=(_TRANSFER,), few_bits=True)
+# Beside the attempts for the other budgets.
+_CHANNELS_TO_SEND = replace(_CHANNELS, budgets=(_TRANSFER,), attempts=2 * _ATTEMPTS)
 _RANKS = _Way(
     kind=LowRank,
     attempts=1,
@@ -258,7 +341,6 @@ _RANKS = _Way(
         keep=round(left, 2), of="macs" if budget == _LATENCY else "parameters"
     ),
     left=lambda s: s.keep,
-    label=lambda s: f"low-rank-{100 * s.keep:.0f}",
 )
 _ZEROS = _Way(
     kind=Prune,
@@ -266,5 +348,16 @@ _ZEROS = _Way(
     budgets=(_TRANSFER,),
     settings=lambda left, _: Prune(sparsity=_sparsity(left)),
     left=lambda s: _entropy_left(s.sparsity),
-    label=lambda s: f"sparse-{100 * s.sparsity:.0f}",
+)
+
+# The likeliest to keep the accuracy first.
+STAGES = (
+    fewer_channels,
+    fewer_bits,
+    fewer_of_few_bits,
+    fewer_channels_to_send,
+    fewer_bits_of_smaller,
+    some_channels_and_bits,
+    zeros,
+    lower_ranks,
 )

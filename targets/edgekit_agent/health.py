@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
-from typing import TYPE_CHECKING, Any, Dict, List, Mapping, Optional, Tuple
+from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
 
 import numpy as np
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from edgekit_agent.runtimes import Arrays
 
+# By input, the axis along which samples are stacked; None for an input of one value.
+Axes = Dict[str, Optional[int]]
+
 # Stands for an output of another shape or with numbers that are not finite; JSON has no infinity.
 INCOMPARABLE = 1e9
 
@@ -30,18 +33,19 @@ def check_health(job: HealthJob, progress: Progress) -> Health:
     Raises:
         AgentError: ``bad_job`` for a canary file that isn't one; what a runtime fails with.
     """
-    inputs, expected, axes = _read_canaries(os.path.expanduser(job.canaries))
+    inputs, axes, expected, picked = _read_canaries(os.path.expanduser(job.canaries))
     progress("load", 0, 0)
     model = load_model(job.model).model
     missing = {t.name for t in model.inputs} ^ set(inputs) | (
-        set(expected) - {t.name for t in model.outputs}
+        (set(expected) | set(picked)) - {t.name for t in model.outputs}
     )
     if missing:
         raise AgentError(
             "bad_job", f"{job.canaries}: not this model's canaries: {', '.join(sorted(missing))}"
         )
-    outputs = _run(model, inputs, axes, progress)
+    outputs = run_samples(model, inputs, axes, progress)
     errors = {name: _error(outputs[name], values) for name, values in expected.items()}
+    errors.update({name: _picked_error(outputs[name], v) for name, v in picked.items()})
     worst = max(errors, key=lambda name: errors[name][0])
     figure, what = errors[worst]
     healthy = figure <= job.max_relative_error
@@ -49,35 +53,46 @@ def check_health(job: HealthJob, progress: Progress) -> Health:
     return Health(healthy, figure, detail)
 
 
-def _read_canaries(path: str) -> Tuple[Arrays, Arrays, Dict[str, Optional[int]]]:
-    """Inputs, outputs, and the axis of samples of each input; ``None`` for a constant.
+def positions(size: int, count: int) -> NDArray[np.int64]:
+    """Evenly spaced places of a flat output, at which a large one is compared."""
+    places: NDArray[np.int64] = np.arange(count, dtype=np.int64) * size // count
+    return places
 
-    ``axis:NAME`` holds it where it is not the first, ``constant:NAME`` the one value of an input.
+
+def _read_canaries(path: str) -> Tuple[Arrays, Axes, Arrays, Arrays]:
+    """Inputs, the axis of samples of each, whole outputs, and outputs at some places.
+
+    ``axis:NAME`` holds the axis where it is not the first, ``constant:NAME`` the one value of an
+    input, ``picked:NAME`` an output at some places; see ``positions``.
     """
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except (ValueError, zipfile.BadZipFile, AttributeError) as error:
         raise AgentError("bad_job", f"{path}: not a canary file: {error}") from error
-    sides: List[Dict[str, NDArray[Any]]] = []
-    for prefix in ("input:", "output:"):
-        side = {k[len(prefix) :]: v for k, v in arrays.items() if k.startswith(prefix)}
+    inputs, outputs, picked = (_named(arrays, p) for p in ("input:", "output:", "picked:"))
+    for prefix, side in (("input:", inputs), ("output:", {**outputs, **picked})):
         if not side or any(v.ndim == 0 or not v.size for v in side.values()):
             raise AgentError("bad_job", f"{path}: no canaries: {prefix}NAME arrays are missing")
-        sides.append(side)
-    axes: Dict[str, Optional[int]] = {
-        name: int(arrays.get(f"axis:{name}", (0,))[0]) for name in sides[0]
-    }
-    start = len("constant:")
-    constants = {k[start:]: np.asarray(v[0]) for k, v in arrays.items() if k[:start] == "constant:"}
+    axes: Axes = {name: int(arrays.get(f"axis:{name}", (0,))[0]) for name in inputs}
+    constants = {name: np.asarray(v[0]) for name, v in _named(arrays, "constant:").items()}
     axes.update(dict.fromkeys(constants))
-    return {**sides[0], **constants}, sides[1], axes
+    return {**inputs, **constants}, axes, outputs, picked
 
 
-def _run(
-    model: Loaded, inputs: Arrays, axes: Mapping[str, Optional[int]], progress: Progress
-) -> Arrays:
-    """All canaries, at the model's own batch size (1 where it takes any)."""
+def _named(arrays: Arrays, prefix: str) -> Arrays:
+    return {k[len(prefix) :]: v for k, v in arrays.items() if k.startswith(prefix)}
+
+
+def run_samples(model: Loaded, inputs: Arrays, axes: Axes, progress: Progress) -> Arrays:
+    """The outputs of all samples, at the model's own batch size (1 where it takes any).
+
+    Args:
+        model: the model.
+        inputs: samples of each input, or its one value.
+        axes: the axis of each input along which samples are stacked; None for one value.
+        progress: told how far it is.
+    """
     stacks = {name: axis for name, axis in axes.items() if axis is not None}
     batch, n = fixed_batch(stacks, model.inputs) or 1, min(len(inputs[name]) for name in stacks)
     parts: Dict[str, List[NDArray[Any]]] = {tensor.name: [] for tensor in model.outputs}
@@ -103,6 +118,13 @@ def _run(
             parts[name].append(whole[:rows] if whole.shape[:1] == (batch,) else whole[None])
         progress("health", start + rows, n)
     return {name: np.concatenate(values) for name, values in parts.items()}
+
+
+def _picked_error(actual: NDArray[Any], expected: NDArray[Any]) -> Tuple[float, str]:
+    flat = actual.reshape(len(actual), -1)
+    if flat.shape[1] < expected.shape[1]:
+        return INCOMPARABLE, f"has shape {actual.shape}"
+    return _error(flat[:, positions(flat.shape[1], expected.shape[1])], expected)
 
 
 def _error(actual: NDArray[Any], expected: NDArray[Any]) -> Tuple[float, str]:

@@ -11,6 +11,7 @@ from typing import Callable, Optional
 
 from edgekit_agent.failures import AgentError
 from edgekit_agent.files import fsync_folder, sha256_of, temporary_name, whole_file
+from edgekit_agent.provenance import read_provenance
 from edgekit_agent.records import (
     Health,
     HealthJob,
@@ -129,10 +130,14 @@ def status(job: StatusJob, ask_health: AskHealth) -> Status:
 
 def _status(home: Home, health: Optional[Health]) -> Status:
     current, previous = pointed(home, CURRENT), pointed(home, PREVIOUS)
+    if previous == current:
+        previous = None
     return Status(
         current=_known(home, current) if current else None,
-        previous=_known(home, previous) if previous and previous != current else None,
+        previous=_known(home, previous) if previous else None,
         health=health,
+        current_model=read_provenance(home.release(current)) if current else None,
+        previous_model=read_provenance(home.release(previous)) if previous else None,
     )
 
 

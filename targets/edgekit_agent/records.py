@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Dict, Optional, Tuple
 
+from edgekit_agent.provenance import Provenance
+
 # ---------------------------------------------------------------- data a model is fed with
 
 
@@ -392,11 +394,17 @@ class Release:
 
 @dataclass(frozen=True)
 class Status:
-    """What a device serves (``current``) and what it can go back to (``previous``)."""
+    """What a device serves (``current``) and what it can go back to (``previous``).
+
+    ``current_model`` and ``previous_model`` say where their models come from, if their manifests
+    can be read.
+    """
 
     current: Optional[Release]
     previous: Optional[Release]
     health: Optional[Health] = None
+    current_model: Optional[Provenance] = None
+    previous_model: Optional[Provenance] = None
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import zipfile
 
 import numpy as np
@@ -191,6 +192,11 @@ def test_impossible_budgets_end_with_3_and_say_what_fails_by_how_much(built, dig
     assert re.search(r"nothing holds; nearest is (int8|low-bits)-", done.out)
     assert re.search(r"model_mib: fails, 0\.0\d+ of 0\.005, over by 0\.0\d+", done.out)
     assert re.search(r"transfer_mib: fails, 0\.0\d+ of 0\.004, over by 0\.0\d+", done.out)
+    page = (digits / "build" / PROFILE / "report.html").read_text()
+    (nearest,) = re.findall(r"nearest is (\S+)", done.out)
+    (over,) = re.findall(r"transfer_mib: fails, .*(over by \S+)", done.out)
+    assert re.search(rf"Nearest: .*<b>{nearest}</b>", page)
+    assert over in page
     assert {p.name for p in (digits / "build" / PROFILE).iterdir()} == {
         "results.jsonl",
         "report.html",
@@ -219,7 +225,7 @@ def write_hostile(project, limit):
 
 
 def test_a_model_that_only_fits_by_losing_accuracy_ends_with_3(tiny):
-    profile = write_hostile(tiny, limit=0.02)
+    profile = write_hostile(tiny, limit=0.013)  # less than floats of 16 bits take
     done = spawned("build", "-C", tiny, "--device", profile, "--max-drop", "0", "--json")
     assert done.code == 3, done.err
     facts = json.loads(done.out)
@@ -229,6 +235,7 @@ def test_a_model_that_only_fits_by_losing_accuracy_ends_with_3(tiny):
         for c in facts["candidates"]
     }
     assert failing.pop("original") == {"model_mib"}
+    assert failing.pop("float16") == {"model_mib"}
     assert failing
     assert all(lines == {"accuracy_drop_points"} for lines in failing.values()), failing
     assert {p.name for p in (tiny / "build" / PROFILE).iterdir()} == {
@@ -326,3 +333,35 @@ def test_a_recipe_that_cannot_be_is_a_bad_request_and_leaves_nothing(tiny, how, 
     )
     refused("build", "-C", tiny, *how, says=says)
     assert not (tiny / "build").exists()
+
+
+# ---------------------------------------------------------------- strict
+
+
+def test_strict_fails_what_was_not_measured_and_packs_nothing(tiny):
+    assert edgekit("build", "-C", tiny, "--max-drop", "50").code == 0
+    shutil.rmtree(tiny / "build")
+    done = edgekit("build", "-C", tiny, "--max-drop", "50", "--strict")
+
+    assert done.code == 3, done.err
+    assert "latency_p95_ms: unmeasured (limit 100); no device measured it" in done.out
+    assert done.out.count("(fails: --strict)") == 2
+    assert not (tiny / "build" / PROFILE / "manifest.json").exists()
+    assert "No candidate passes" in (tiny / "build" / PROFILE / "report.html").read_text()
+
+
+def test_strict_fails_a_drop_that_is_not_proven(tiny):
+    text = edgekit("devices", "show", PROFILE).out
+    text = re.sub(r"^(peak_rss_mib|latency_p95_ms) *=.*\n", "", text, flags=re.MULTILINE)
+    (tiny / "sizes.toml").write_text(text)
+    how = ("build", "-C", tiny, "--device", "sizes.toml", "--step", "quantize", "--json")
+    lax, strict = (edgekit(*how, *more) for more in ([], ["--strict"]))
+
+    assert (lax.code, strict.code) == (0, 3)
+    outcomes = [
+        next(k["outcome"] for k in c["verdict"]["checks"] if k["name"] == "accuracy_drop_points")
+        for c in json.loads(lax.out)["candidates"]
+        if c["name"] == "quantize"
+    ]
+    assert outcomes == ["unproven"]
+    assert json.loads(strict.out)["chosen"] is None

@@ -3,7 +3,11 @@
 import json
 import platform
 import re
+import shutil
+import zlib
+from pathlib import Path
 
+import onnxruntime
 import pytest
 
 from edgekit.profile import shipped_names
@@ -19,10 +23,10 @@ def bundle(built):
     return built[0] / "build" / PROFILE
 
 
-def second_bundle(workplace):
+def second_bundle(workplace, *how):
     """Another bundle of the same project, from the shared cache."""
     project = copy_digits(workplace / "second")
-    done = spawned("build", "-C", project, "--seed", "7", "--out", project / "out")
+    done = spawned("build", "-C", project, "--seed", "7", "--out", project / "out", *how)
     assert done.code == 0, done.err
     return project / "out"
 
@@ -53,7 +57,14 @@ def test_push_status_rollback_and_bench_from_an_empty_device_on(bundle, workplac
     assert back["current"]["name"] == pushed["release"]
     said = edgekit("status", "local")
     assert said.code == 0
-    assert f"serves {pushed['release']}" in said.out
+    manifest = json.loads((bundle / "manifest.json").read_text())
+    figures = manifest["measurements"][0]
+    name = manifest["recipe"]["name"]
+    right = f"{figures['correct']}/{figures['n']} right (top1, host, drop +0.00)"
+    installed = back["current"]["installed_at"]
+    for part in (f"serves {pushed['release']} (", f", {name}, {right}, ", f"installed {installed}"):
+        assert part in said.out
+    assert back["current_model"]["recipe"] == back["previous_model"]["recipe"] == name
 
     (benched,) = asked("bench", bundle, "local", "--eval", DIGITS / "eval.npz")
     assert benched["tally"]["correct"] > 780
@@ -159,3 +170,55 @@ def test_init_writes_a_project_that_builds(built, digits):
     assert done.out.startswith(f"{digits / 'edgekit.toml'} written\n")
     # The same model and data: the cache holds all of it.
     assert spawned("build", "-C", digits, "--device", PROFILE).code == 0
+
+
+def test_an_update_sends_what_the_build_judged_and_a_few_commands(bundle, workplace):
+    asked("push", bundle, "local")
+    other = second_bundle(
+        workplace,
+        "--step",
+        "clean",
+        "--step",
+        "quantize:ranges=percentile,percentile=95.0",
+        "--max-drop",
+        "50",
+    )
+    (pushed,) = asked("push", other, "local")
+
+    manifest = json.loads((other / "manifest.json").read_text())
+    figures = manifest["measurements"][0]
+    judged = next(c for c in manifest["verdict"]["checks"] if c["name"] == "transfer_mib")
+    update = figures["transfer_bytes"] + figures["overhead_bytes"]
+    assert judged["measured"] == pytest.approx(update / 2**20)
+    sent = zlib.compress((other / "manifest.json").read_bytes(), 6)
+    files = sum(f["transfer_bytes"] or f["bytes"] for f in manifest["files"])
+    assert abs(files + len(sent) - update) < 200
+    assert 0 < pushed["sent_bytes"] - update < 4096
+    assert (other / "canaries.npz").stat().st_size < 1000
+
+
+def test_a_damaged_manifest_leaves_the_rest_of_the_status(bundle, workplace):
+    asked("push", bundle, "local")
+    manifest = workplace.parent / "device" / "current" / "manifest.json"
+    manifest.unlink()
+    manifest.write_text('{"measurements": 7}')
+    (one,) = asked("status", "local")
+    assert one["current_model"] is None
+    assert one["current"]["model"] == "model.onnx"
+    assert "serves" in edgekit("status", "local").out
+
+
+def test_the_probe_sees_the_runtime_that_push_installed(bundle, workplace):
+    asked("push", bundle, "local")
+    device = workplace.parent / "device"
+    site = device / "runtimes" / "onnxruntime-own"
+    shutil.copytree(Path(onnxruntime.__file__).parent, site / "onnxruntime", symlinks=True)
+    record = device / "current" / "release.json"
+    facts = json.loads(record.read_text()) | {"site": str(site)}
+    record.unlink()
+    record.write_text(json.dumps(facts))
+
+    (probed,) = asked("devices", "probe", "local")
+    found = [r for r in probed["runtimes"] if r["site"] == str(site)]
+    assert [r["name"] for r in found] == ["onnxruntime"]
+    assert "onnxruntime" in edgekit("devices", "probe", "local").out

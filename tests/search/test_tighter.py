@@ -56,8 +56,8 @@ def test_where_too_many_went_and_there_is_room_some_come_back():
     assert explore(outcome)[2:] == [
         "pruned-40-static",
         "pruned-40-dynamic",
-        "pruned-27-static",
-        "pruned-27-dynamic",
+        "pruned-30-static",
+        "pruned-30-dynamic",
     ]
 
 
@@ -117,8 +117,8 @@ def test_what_has_become_fast_enough_gets_fewer_bits_where_it_is_too_heavy_to_tr
 
     tried = explore(kept)
     assert tried[-2:] == [
-        "low-bits-1024k-pruned-40-static",
-        "low-bits-1024k-pruned-40-dynamic",
+        "pruned-40-low-bits-1024k-static",
+        "pruned-40-low-bits-1024k-dynamic",
     ]
     assert passes_of(last[-1]) == ["clean", "prune-channels", "weights", "quantize-dynamic"]
 
@@ -139,7 +139,7 @@ def test_few_bits_that_are_accurate_and_too_heavy_lose_channels():
     tried = explore(outcome)
     assert tried[-2:] == ["pruned-25-low-bits-827k-static", "pruned-25-low-bits-827k-dynamic"]
     assert passes_of(made[-1]) == ["clean", "prune-channels", "weights", "quantize-dynamic"]
-    assert settings_in(made[-1])["weights"].most_bytes == int(MIB * 0.97 / 1.2)
+    assert settings_in(made[-1])["weights"].most_bytes == pytest.approx(MIB * 0.97 / 1.2, abs=2)
 
 
 def test_low_rank_comes_once_and_after_channels():
@@ -201,3 +201,156 @@ def test_a_tflite_model_loses_channels_on_its_onnx_graph():
         "pruned-40-tflite",
         ["onnx", "clean", "prune-channels", "tflite"],
     )
+
+
+def sending(mib, *, refuses=(), loses=(), limit=1.0):
+    """What becomes of recipes where only the bytes to send are limited.
+
+    Args:
+        mib: what a recipe sends, of its settings by pass.
+        refuses: passes that refuse.
+        loses: predicates of settings; where one is true, the accuracy is lost.
+        limit: of the transfer, in MiB.
+    """
+
+    def outcome(recipe):
+        found = settings_in(recipe)
+        if any(name in found for name in refuses):
+            return Rejected(recipe=recipe, reason="47359 bytes are the least to try")
+        sent = mib(found)
+        fails = {
+            "transfer_mib": sent / limit - 1,
+            "accuracy_drop_points": 0.5 if any(lost(found) for lost in loses) else -0.5,
+        }
+        return candidate(recipe.name, recipe=recipe, size=int(sent * MIB), fails=fails)
+
+    return outcome
+
+
+def ended_well(outcome, asked=None):
+    """The passes of the last recipe that was tried, which must pass."""
+    tried = [candidate("original", fails={"transfer_mib": 5.0, "accuracy_drop_points": -1.0})]
+    for _ in range(40):
+        recipes = propose(tried, asked or terms())
+        if not recipes:
+            break
+        tried += [outcome(recipe) for recipe in recipes]
+    else:
+        raise AssertionError("the search does not end")
+    best = [t for t in tried if not isinstance(t, Rejected) and t.verdict.passes]
+    return passes_of(best[0].recipe) if best else None, len(tried)
+
+
+def remains(found):
+    """The part of the bytes that channels, ranks and zeros leave."""
+    part = 1 - found["prune-channels"].remove if "prune-channels" in found else 1.0
+    part *= found["low-rank"].keep if "low-rank" in found else 1.0
+    return part * (1 - 0.9 * found["prune"].sparsity if "prune" in found else 1.0)
+
+
+def in_8_bits(found):
+    return 1.5 * remains(found)
+
+
+def in_few_bits(found):
+    sent = in_8_bits(found)
+    return min(sent, found["weights"].most_bytes / MIB) if "weights" in found else sent
+
+
+def test_where_few_bits_are_refused_channels_go_for_the_bytes_to_send():
+    passes, _ = ended_well(sending(in_8_bits, refuses=["weights"]))
+
+    assert passes == ["clean", "prune-channels", "quantize"]
+
+
+def test_where_few_bits_lose_too_much_channels_go_for_the_bytes_to_send():
+    passes, _ = ended_well(sending(in_few_bits, loses=[lambda found: "weights" in found]))
+
+    assert passes == ["clean", "prune-channels", "quantize"]
+
+
+def test_where_few_bits_and_channels_are_refused_zeros_are_sent():
+    passes, _ = ended_well(sending(in_8_bits, refuses=["weights", "prune-channels"]))
+
+    assert passes == ["clean", "prune", "quantize"]
+
+
+def test_where_nothing_else_is_left_ranks_go():
+    refuses = ["weights", "prune-channels", "prune"]
+    passes, _ = ended_well(sending(in_8_bits, refuses=refuses))
+
+    assert passes == ["clean", "low-rank", "quantize"]
+
+
+def test_channels_that_are_accurate_and_still_too_many_get_fewer_bits():
+    def bits(found):
+        return "weights" in found and found["weights"].most_bytes / MIB < 0.5 * in_8_bits(found)
+
+    def sends(found):
+        return max(in_few_bits(found), 0.0) if "weights" in found else 2 * in_8_bits(found)
+
+    def too_few(found):
+        return found.get("prune-channels") is not None and found["prune-channels"].remove > 0.7
+
+    passes, _ = ended_well(sending(sends, loses=[bits, too_few], limit=0.5))
+
+    assert passes == ["clean", "prune-channels", "weights", "quantize"]
+
+
+def test_where_channels_alone_and_bits_alone_lose_too_much_half_of_each_is_tried():
+    def bits(found):
+        return "weights" in found and "prune-channels" not in found
+
+    def channels(found):
+        return "prune-channels" in found and found["prune-channels"].remove > 0.3
+
+    passes, _ = ended_well(sending(in_few_bits, loses=[bits, channels]))
+
+    assert passes == ["clean", "prune-channels", "weights", "quantize"]
+
+
+def test_where_8_bit_activations_lose_too_much_weights_of_8_bits_and_16_bit_floats_are_tried():
+    def activations(found):
+        return "quantize" in found or "quantize-dynamic" in found
+
+    def sends(found):
+        return {"weights": 1.0, "float16": 2.0}.get(list(found)[-1], 4.0)
+
+    passes, _ = ended_well(sending(sends, loses=[activations], limit=1.2))
+    assert passes == ["clean", "weights"]
+    passes, _ = ended_well(sending(sends, loses=[activations], refuses=["weights"], limit=2.2))
+    assert passes == ["clean", "float16"]
+
+
+def test_a_budget_that_nothing_meets_is_given_up_after_a_bounded_number_of_candidates():
+    def everything(found):
+        return bool(set(found) & {"weights", "prune-channels", "prune", "low-rank"})
+
+    for loses in ([], [everything]):
+        passes, count = ended_well(sending(lambda _: 3.0, loses=loses), BOTH)
+        assert passes is None
+        assert count < 60
+
+
+def test_recipes_of_the_same_steps_are_tried_once_whatever_they_are_called():
+    tried = [candidate("original", fails={"transfer_mib": 5.0})]
+    for recipe in propose(tried, terms()):
+        tried.append(candidate("by another name", recipe=recipe, fails={"transfer_mib": 5.0}))
+
+    steps = [t.recipe.steps for t in tried]
+    assert all(r.steps not in steps for r in propose(tried, terms()))
+
+
+def test_between_too_few_channels_lost_and_too_many_the_next_attempt_lies_between():
+    sizes = {0.0: 2.0, 0.55: 1.2, 0.66: 0.8}
+
+    def outcome(recipe):
+        pruned = settings_in(recipe).get("prune-channels")
+        removed = pruned.remove if pruned else 0.0
+        sent = sizes.get(removed, 0.96)
+        lost = 0.5 if removed == 0.66 or "weights" in settings_in(recipe) else -0.5
+        fails = {"transfer_mib": sent - 1, "accuracy_drop_points": lost}
+        return candidate(recipe.name, recipe=recipe, size=int(sent * MIB), fails=fails)
+
+    last = explore(outcome)[-2:]
+    assert last == ["pruned-61-static", "pruned-61-dynamic"]
