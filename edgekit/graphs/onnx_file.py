@@ -17,6 +17,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 from edgekit.errors import UserError, first_line
 from edgekit.graphs.free_dimensions import clear_unsized, states_empty_input
 from edgekit.graphs.heap import return_freed_memory
+from edgekit.graphs.node_order import sort_nodes
 from edgekit.model import Model, Signature, TensorSpec
 from edgekit_agent.files import sha256_of, whole_file
 
@@ -76,11 +77,15 @@ def load(path: Path) -> ModelProto:
 def load_structure(path: Path) -> ModelProto:
     """Parse a file; external data stay where they are, and sizes of 0 or less are free.
 
+    Nodes come in the order that ONNX wants.
+
     Raises:
         UserError: as ``load``, without the checks of the external data.
     """
     proto = _parsed(path)
     clear_unsized(all_graphs(proto.graph))
+    for graph in all_graphs(proto.graph):
+        sort_nodes(graph, inner_graphs)
     return proto
 
 

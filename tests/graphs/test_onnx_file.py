@@ -130,3 +130,20 @@ def test_a_folder_and_a_missing_file_are_told_apart(tmp_path):
         read_model(tmp_path)
     with pytest.raises(UserError, match="No such file"):
         read_model(tmp_path / "absent.onnx")
+
+
+def test_nodes_in_any_order_are_read_as_the_runtime_reads_them(tmp_path):
+    made = proto(
+        "g (float[N,4] x, bool c) => (float[N,4] y) { h = Relu(x) i = If(c)"
+        " <then_branch = t () => (float[N,4] u) { u = Neg(h) },"
+        " else_branch = e () => (float[N,4] v) { v = Abs(h) }> y = Add(i, h) }"
+    )
+    nodes = list(made.graph.node)[::-1]
+    del made.graph.node[:]
+    made.graph.node.extend(nodes)
+    path = tmp_path / "reversed.onnx"
+    path.write_bytes(made.SerializeToString())
+
+    read = read_onnx(path)
+
+    assert [node.op_type for node in load(read.path).graph.node] == ["Relu", "If", "Add"]

@@ -1,0 +1,63 @@
+"""The order of nodes: each behind those that make what it reads, as ONNX wants it."""
+
+from __future__ import annotations
+
+import heapq
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator
+
+from onnx import GraphProto, NodeProto
+
+InnerGraphs = Callable[[NodeProto], Iterable[GraphProto]]
+
+
+def sort_nodes(graph: GraphProto, inner_graphs: InnerGraphs) -> None:
+    """Put the nodes of a graph in order, in place, where they are not; a cycle is left as it is.
+
+    onnxruntime takes nodes in any order, and converters to float16 append casts at the end.
+
+    Args:
+        graph: the graph; those inside its nodes are sorted by themselves.
+        inner_graphs: yields the graphs that a node carries.
+    """
+    makers = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
+    needs = [
+        {makers[name] for name in _reads(node, inner_graphs) if name in makers} - {i}
+        for i, node in enumerate(graph.node)
+    ]
+    if all(max(each, default=-1) < i for i, each in enumerate(needs)):
+        return
+    order = _sorted(needs)
+    if len(order) == len(needs):
+        nodes = [graph.node[i] for i in order]
+        copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
+        del graph.node[:]
+        graph.node.extend(copies)
+
+
+def _sorted(needs: list[set[int]]) -> list[int]:
+    """Places in an order that has what each needs before it, else as they were."""
+    readers: dict[int, list[int]] = defaultdict(list)
+    missing = [len(each) for each in needs]
+    for place, each in enumerate(needs):
+        for other in each:
+            readers[other].append(place)
+    ready = [place for place, count in enumerate(missing) if not count]
+    order: list[int] = []
+    heapq.heapify(ready)
+    while ready:
+        place = heapq.heappop(ready)
+        order.append(place)
+        for reader in readers[place]:
+            missing[reader] -= 1
+            if not missing[reader]:
+                heapq.heappush(ready, reader)
+    return order
+
+
+def _reads(node: NodeProto, inner_graphs: InnerGraphs) -> Iterator[str]:
+    yield from node.input
+    for graph in inner_graphs(node):
+        yield from (value.name for value in graph.output)
+        for inner in graph.node:
+            yield from _reads(inner, inner_graphs)
