@@ -196,6 +196,7 @@ def rows_of(samples: Samples, start: int, count: int) -> Samples:
         columns=tuple(cut(column) for column in samples.columns),
         label=cut(samples.label) if samples.label else None,
         sequence=cut(samples.sequence) if samples.sequence else None,
+        first=samples.first + start,
     )
 
 

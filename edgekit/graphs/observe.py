@@ -76,17 +76,21 @@ def feed(
     """
     done, total = 0, sum(part.columns[0].shape[0] for part in parts)
     size = batch_size(parts[0], tensors) if parts else None
-    for batch in _fed(parts, tensors, size or 1):
-        yield batch, partial(_run, session, batch, done)
+    for first, batch in _fed(parts, tensors, size or 1):
+        yield batch, partial(_run, session, batch, first + batch.start)
         done += batch.rows
         if tick:
             tick(done, total)
 
 
-def _fed(parts: Sequence[Samples], tensors: Sequence[Tensor], batch: int) -> Iterator[Batch]:
+def _fed(
+    parts: Sequence[Samples], tensors: Sequence[Tensor], batch: int
+) -> Iterator[tuple[int, Batch]]:
+    """Each batch, with the number of its part's first sample in the user's data."""
     try:
         for samples in parts:
-            yield from batches(samples, tensors, batch)
+            for each in batches(samples, tensors, batch):
+                yield samples.first, each
     except AgentError as error:
         raise UserError(error.failure.message, hint=error.failure.hint) from error
 

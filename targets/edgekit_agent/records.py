@@ -56,7 +56,8 @@ class Samples:
 
     ``constants`` are whole inputs, ``shape`` and all, the same in every run. ``sequence`` numbers
     the sequences whose steps the samples are, in order: states begin anew where it changes;
-    without it, all samples are one sequence.
+    without it, all samples are one sequence. ``first`` is the number of the first sample in the
+    user's data, for messages.
     """
 
     columns: Tuple[Column, ...]
@@ -65,6 +66,7 @@ class Samples:
     constants: Tuple[Column, ...] = ()
     states: Tuple[State, ...] = ()
     sequence: Optional[Column] = None
+    first: int = 0
 
     def files(self) -> Tuple[Column, ...]:
         """Everything that lies on disk."""
