@@ -7,8 +7,8 @@ scores any model file on an entry (``eval.py ENTRY MODEL --json``) and writes th
 as the model's inputs (``--dump``; where it cannot, the split is read as ``edgekit build`` reads
 it). Every model is cleaned and made int8 as ``edgekit apply`` does it: with the defaults, with
 min-max ranges and no other refinement, and with weights of 3 bits before. Models with recurrent
-layers become ``quantize-dynamic`` as well. Latencies are taken in turn on one thread; the ratio is
-that of the medians.
+layers become ``quantize-dynamic`` as well. Latencies are processor times of one thread, taken in
+turn; the ratio is that of the medians.
 """
 
 from __future__ import annotations
@@ -162,10 +162,10 @@ def latency_ratios(paths: Sequence[Path], feed: dict[str, np.ndarray]) -> list[f
     for number in range(_ROUNDS + 1):
         for run, names, taken in zip(opened, wanted, times, strict=True):
             given = {k: v for k, v in feed.items() if k in names}
-            start = time.perf_counter()
+            start = time.thread_time()
             run.run(None, given)
             if number:  # the first warms the caches
-                taken.append(time.perf_counter() - start)
+                taken.append(time.thread_time() - start)
         if number and time.monotonic() - begun > _MOST_SECONDS * len(paths):
             break
     medians = [statistics.median(each) for each in times]
