@@ -1,4 +1,4 @@
-"""Write build/NAME: the model, its canaries, the manifest, results, and the lock."""
+"""Write build/NAME: the model, its golden samples, the manifest, results, and the lock."""
 
 from __future__ import annotations
 
