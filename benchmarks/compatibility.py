@@ -49,9 +49,7 @@ def main() -> None:
     if unknown := set(options.only or ()) - set(known):
         raise SystemExit(f"no model {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     entries = [known[name] for name in options.only or known]
-    found: list[Outcome] = []
-    for outcome in _outcomes(entries, options, out):
-        found.append(outcome)
+    found = list(_outcomes(entries, options, out))
     faults = [(each, text) for each in found if (text := fault(each))]
     for each, text in faults:
         print(f"FAULT {each.model}, {each.step}: {text}")

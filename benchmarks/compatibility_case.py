@@ -111,7 +111,7 @@ def _feeds(samples: Path, axes: Mapping[str, int]) -> Sequence[Arrays]:
 
 
 def _row(value: NDArray[np.generic], axis: int) -> NDArray[np.generic]:
-    return value if axis < 0 else np.expand_dims(value, axis)
+    return np.asarray(value) if axis < 0 else np.expand_dims(value, axis)
 
 
 def output_errors(pairs: Sequence[tuple[Arrays, Arrays]]) -> dict[str, tuple[float, bool]]:
