@@ -126,7 +126,6 @@ def _prepare(entry: Entry, folder: Path, cache: Path) -> Path:
             moved = {n: np.moveaxis(a, max(entry.axes.get(n, 0), 0), 0) for n, a in arrays.items()}
             fed_otherwise = {*entry.states, *entry.constants} if name == "calibration" else ()
             np.savez(target, **{n: a for n, a in moved.items() if n not in fed_otherwise})
-    (folder / "edgekit.toml").write_text(entry.project(), encoding="utf-8")
     return path
 
 
@@ -136,6 +135,8 @@ def _run(entry: Entry, step: str, source: Path, folder: Path) -> Outcome:
         return Outcome(model=entry.name, step=step, status="not reached", text=why)
     if step == "inspect":
         return _inspected(entry, edgekit("inspect", str(source), "--json"))
+    project = entry.project() if source.suffix == ".onnx" else ""
+    (folder / "edgekit.toml").write_text(project, encoding="utf-8")
     words = STEPS.get(step, (step,))
     target = folder / f"{step.partition(' ')[0]}{'.tflite' if step == 'tflite' else '.onnx'}"
     target.unlink(missing_ok=True)
@@ -182,7 +183,7 @@ def _made(
         notes=tuple(facts["notes"]),
     )
     try:
-        found = measure(source, target, folder / "held_out.npz", entry.axes)
+        found = measure(source, target, folder / "held_out.npz", entry.axes, entry.states)
     except RuntimeError as error:
         return Outcome(**(asdict(outcome) | {"text": str(error)}))
     return Outcome(**(asdict(outcome) | asdict(found)))

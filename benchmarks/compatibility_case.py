@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from ai_edge_litert.interpreter import Interpreter
@@ -78,13 +79,26 @@ class Measured:
     time_ratio: float
 
 
-def measure(before: Path, after: Path, samples: Path, axes: Mapping[str, int]) -> Measured:
+def measure(
+    before: Path,
+    after: Path,
+    samples: Path,
+    axes: Mapping[str, int],
+    states: Mapping[str, str],
+) -> Measured:
     """Compare two files in a process of their own.
+
+    Args:
+        before: the original.
+        after: what was made of it.
+        samples: one array an input, the samples first.
+        axes: the batch axis of inputs that have another than the first; -1 for none.
+        states: outputs that each file feeds back to itself, by the input, where no array is given.
 
     Raises:
         RuntimeError: a runtime does not take one of them, or dies.
     """
-    request = json.dumps([str(before), str(after), str(samples), dict(axes)])
+    request = json.dumps([str(before), str(after), str(samples), dict(axes), dict(states)])
     done = _command([sys.executable, "-m", "benchmarks.compatibility_case", request])
     if done.code:
         last = done.err.strip().splitlines()[-1:] or [f"exit {done.code}"]
@@ -92,13 +106,20 @@ def measure(before: Path, after: Path, samples: Path, axes: Mapping[str, int]) -
     return Measured(**json.loads(done.out))
 
 
-def _measure(before: Path, after: Path, samples: Path, axes: Mapping[str, int]) -> Measured:
+def _measure(
+    before: Path,
+    after: Path,
+    samples: Path,
+    axes: Mapping[str, int],
+    states: Mapping[str, str],
+) -> Measured:
     feeds = list(_feeds(samples, axes))
-    exact, made = runner(before, optimized=False), runner(after)
+    exact, made = runner(before, states, optimized=False), runner(after, states)
     pairs = [(exact(feed), made(feed)) for feed in feeds]
-    errors = {name: error for name, (error, _) in output_errors(pairs).items()}
+    both = [({n: old[n] for n in old if n in new}, new) for old, new in pairs]
+    errors = {name: error for name, (error, _) in output_errors(both).items()}
     worst = max(errors, key=lambda name: errors[name])
-    ratio = _time_ratio(runner(before), made, feeds[0])
+    ratio = _time_ratio(runner(before, states), made, feeds[0])
     return Measured(output=worst, error=errors[worst], time_ratio=ratio)
 
 
@@ -160,16 +181,27 @@ def _median_seconds(run: Run, feed: Arrays) -> float:
     return statistics.median(taken)
 
 
-def runner(path: Path, *, optimized: bool = True) -> Run:
-    """What runs a model file on one feed, in the runtime of its format, on one thread."""
+def runner(path: Path, states: Mapping[str, str] | None = None, *, optimized: bool = True) -> Run:
+    """What runs a model file on one feed, in the runtime of its format, on one thread.
+
+    States that a feed lacks are those of the run before, zeros at first.
+    """
     if path.suffix == ".tflite":
         return _lite_runner(path)
     made = session(path, optimized=optimized)
     names = [output.name for output in made.get_outputs()]
-    inputs = [given.name for given in made.get_inputs()]
+    given, states = {each.name: each for each in made.get_inputs()}, states or {}
+    carried: Arrays = {
+        name: np.zeros([d if isinstance(d, int) else 1 for d in given[name].shape], np.float32)
+        for name in states
+        if name in given
+    }
 
     def run(feed: Arrays) -> Arrays:
-        return dict(zip(names, made.run(names, _named(feed, inputs)), strict=True))
+        full = carried | feed if carried else feed
+        found = dict(zip(names, made.run(names, _named(full, list(given))), strict=True))
+        carried.update({name: found[states[name]] for name in carried})
+        return found
 
     return run
 
@@ -179,12 +211,28 @@ def _lite_runner(path: Path) -> Run:
     if not interpreter.get_signature_list():
         return _unsigned_runner(interpreter)
     signature = interpreter.get_signature_runner(next(iter(interpreter.get_signature_list())))
-    inputs = list(signature.get_input_details())
+    inputs, outputs = signature.get_input_details(), signature.get_output_details()
 
     def run(feed: Arrays) -> Arrays:
-        return dict(signature(**_named(feed, inputs)))
+        given = _named(feed, list(inputs))
+        found = signature(**{n: _stored(v, inputs[n]) for n, v in given.items()})
+        return {n: _real(v, outputs[n]) for n, v in found.items()}
 
     return run
+
+
+def _stored(value: NDArray[np.generic], detail: Mapping[str, Any]) -> NDArray[np.generic]:
+    """Real numbers as the integers of a quantized input."""
+    scale, zero = detail["quantization"]
+    if not scale or value.dtype.kind != "f":
+        return value
+    kind = np.iinfo(detail["dtype"])
+    return np.clip(np.rint(value / scale) + zero, kind.min, kind.max).astype(detail["dtype"])
+
+
+def _real(value: NDArray[np.generic], detail: Mapping[str, Any]) -> NDArray[np.generic]:
+    scale, zero = detail["quantization"]
+    return ((value.astype(np.float32) - zero) * scale).astype(np.float32) if scale else value
 
 
 def _unsigned_runner(interpreter: Interpreter) -> Run:
@@ -209,6 +257,6 @@ def _named(feed: Arrays, inputs: Sequence[str]) -> Arrays:
 
 
 if __name__ == "__main__":
-    one, other, data, batch_axes = json.loads(sys.argv[1])
-    found = _measure(Path(one), Path(other), Path(data), batch_axes)
+    one, other, data, batch_axes, fed_back = json.loads(sys.argv[1])
+    found = _measure(Path(one), Path(other), Path(data), batch_axes, fed_back)
     print(json.dumps(found.__dict__))

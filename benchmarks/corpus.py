@@ -138,6 +138,7 @@ def _silero(member: str, sha256: str) -> Shipped:
     )
 
 
+_STREAMS = ("stream", *(f"stream_{number}" for number in range(1, 6)))
 _RECOGNIZERS = "rapidocr_onnxruntime/models"
 _VAD: Any = {
     "samples": 160,
@@ -232,13 +233,15 @@ ENTRIES = (
     ),
     Entry(
         name="wakeword-streaming",
+        samples=96,
         about="wake word, int8, resource variables, .tflite",
         shipped=Shipped(
             package="pymicro-wakeword==2.5.0",
             member="pymicro_wakeword/models/hey_jarvis.tflite",
             sha256="21a7976add39ee24ec96c63d96b7aaa18e24d1d9824b963e451da8feb4b78b77",
         ),
-        feeds=inputs.mel_steps("x"),
+        feeds=inputs.mel_steps("input_audio"),
+        states={f"{stream}/states": f"{stream}/states_next" for stream in _STREAMS},
     ),
     Entry(
         name="melspectrogram",
