@@ -187,26 +187,34 @@ def runner(path: Path, states: Mapping[str, str] | None = None, *, optimized: bo
     States that a feed lacks are those of the run before, zeros at first.
     """
     if path.suffix == ".tflite":
-        return _lite_runner(path)
+        return _lite_runner(path, states or {})
     made = session(path, optimized=optimized)
     names = [output.name for output in made.get_outputs()]
-    given, states = {each.name: each for each in made.get_inputs()}, states or {}
-    carried: Arrays = {
-        name: np.zeros([d if isinstance(d, int) else 1 for d in given[name].shape], np.float32)
-        for name in states
-        if name in given
-    }
+    inputs = {each.name: each.shape for each in made.get_inputs()}
 
     def run(feed: Arrays) -> Arrays:
-        full = carried | feed if carried else feed
-        found = dict(zip(names, made.run(names, _named(full, list(given))), strict=True))
+        return dict(zip(names, made.run(names, _named(feed, list(inputs))), strict=True))
+
+    return _carrying(run, inputs, states or {})
+
+
+def _carrying(run: Run, inputs: Mapping[str, Sequence[Any]], states: Mapping[str, str]) -> Run:
+    """The same, with the states among the inputs fed from the run before."""
+    carried: Arrays = {
+        name: np.zeros([d if isinstance(d, int) else 1 for d in inputs[name]], np.float32)
+        for name in states
+        if name in inputs
+    }
+
+    def run_on(feed: Arrays) -> Arrays:
+        found = run(carried | feed)
         carried.update({name: found[states[name]] for name in carried})
         return found
 
-    return run
+    return run_on if carried else run
 
 
-def _lite_runner(path: Path) -> Run:
+def _lite_runner(path: Path, states: Mapping[str, str]) -> Run:
     interpreter = Interpreter(model_path=str(path), num_threads=1)
     if not interpreter.get_signature_list():
         return _unsigned_runner(interpreter)
@@ -218,7 +226,8 @@ def _lite_runner(path: Path) -> Run:
         found = signature(**{n: _stored(v, inputs[n]) for n, v in given.items()})
         return {n: _real(v, outputs[n]) for n, v in found.items()}
 
-    return run
+    shapes = {name: [int(size) for size in detail["shape"]] for name, detail in inputs.items()}
+    return _carrying(run, shapes, states)
 
 
 def _stored(value: NDArray[np.generic], detail: Mapping[str, Any]) -> NDArray[np.generic]:
