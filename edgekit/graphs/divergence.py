@@ -37,7 +37,7 @@ class Reference:
         self._samples = parts
         outputs = signature(proto).outputs
         floats = [o.name for o in outputs if np.dtype(o.dtype).kind == "f"]
-        self._parts = {name: judged_parts(proto, name) for name in floats}
+        self._parts = {name: _parts_of(proto, name) for name in floats}
         self._scores = {name for name in floats if _ends_in_softmax(proto, name)}
         self._names = list(dict.fromkeys(n for o in floats for n in (o, *self._parts[o])))
         self._known = list(observe(proto, self._names, parts)) if self._names else []
@@ -61,7 +61,7 @@ class Reference:
 
     def _pairs(self, proto: ModelProto, output: str) -> list[tuple[str, str]]:
         """The parts of an output here and in another graph; the whole of it if they differ."""
-        olds, news = self._parts[output], judged_parts(proto, output)
+        olds, news = self._parts[output], _parts_of(proto, output)
         return list(zip(olds, news, strict=True)) if len(olds) == len(news) else [(output, output)]
 
     def _of(
@@ -103,6 +103,11 @@ class Reference:
             square += float(np.square(row).sum())
         mean, power = total / max(count, 1), square / max(count, 1)
         return max(power - mean**2, _LEAST_SPREAD * power, _LEAST)
+
+
+def _parts_of(proto: ModelProto, output: str) -> list[str]:
+    """What an output is put together from; itself where it is stored in the model."""
+    return judged_parts(proto, output) or [output]
 
 
 def _ends_in_softmax(proto: ModelProto, output: str) -> bool:
