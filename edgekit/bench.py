@@ -30,7 +30,9 @@ from edgekit.runtimes import runtime_of
 from edgekit.scoring import Unfinished, score
 from edgekit.store import Store, default_root
 from edgekit_agent.feeds import open_columns
-from edgekit_agent.records import Column, DeviceFacts, ModelRef, Report, Samples, Tally
+from edgekit_agent.jobs import ModelRef
+from edgekit_agent.results import DeviceFacts, Report, Tally
+from edgekit_agent.samples import Column, Samples
 
 _TIMING = Timing(rounds=3, warmup_s=3.0, seconds=2.0, min_runs=20, max_runs=5000)
 

@@ -45,7 +45,7 @@ from edgekit.results import Build, Candidate, Rejected
 from edgekit.resultsfile import BuildLine, CandidateLine, ModelFacts, RejectedLine, append
 from edgekit.runtimes import runtime_of
 from edgekit_agent.files import write_whole
-from edgekit_agent.records import Latency
+from edgekit_agent.results import Latency
 
 # Figures of the length that those of a timed candidate have.
 _UNTIMED = (Latency((1.2345678, 1.3456789, 1.4567891), 40, 40, 3.5),)

@@ -19,7 +19,7 @@ from edgekit.profile import DeviceProfile, RuntimeName
 from edgekit.project import PreprocessSettings
 from edgekit_agent.failures import AgentError
 from edgekit_agent.files import whole_file
-from edgekit_agent.records import NamedBlob
+from edgekit_agent.jobs import NamedBlob
 from edgekit_agent.unpacking import unpack
 
 MANIFEST = "manifest.json"

@@ -24,7 +24,7 @@ from edgekit.images import Images, decode_folder, digest_of_files, save_array
 from edgekit.progress import Tick, silent
 from edgekit.project import PreprocessSettings
 from edgekit_agent.files import sha256_of, whole_file
-from edgekit_agent.records import Column
+from edgekit_agent.samples import Column
 
 _CHUNK = 1 << 20
 _MOST_BYTES = 1 << 62

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from edgekit.errors import EdgekitError
 from edgekit_agent.accuracy import hits_from_hex
-from edgekit_agent.records import Tally
+from edgekit_agent.results import Tally
 
 _Z_TWO_SIDED_95 = 1.959964
 _Z_ONE_SIDED_95 = 1.644854

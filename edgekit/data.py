@@ -19,7 +19,7 @@ from edgekit.progress import Tick, silent
 from edgekit.project import PreprocessSettings
 from edgekit_agent.feeds import open_columns
 from edgekit_agent.files import write_whole
-from edgekit_agent.records import Column, Preprocess, Samples, State
+from edgekit_agent.samples import Column, Preprocess, Samples, State
 
 LABELS = ("label", "y", "labels")
 SEQUENCE = "sequence"

@@ -14,7 +14,9 @@ from edgekit.packing import travelling
 from edgekit.progress import Tick
 from edgekit.results import Measurement
 from edgekit.store import Store
-from edgekit_agent.records import BenchJob, ModelRef, Report, Samples, Tally
+from edgekit_agent.jobs import BenchJob, ModelRef
+from edgekit_agent.results import Report, Tally
+from edgekit_agent.samples import Samples
 
 R = TypeVar("R")
 

@@ -24,7 +24,9 @@ from edgekit.remote.session import LOCAL, Progress, Session, open_session
 from edgekit.remote.staging import forget, stage_file, stage_samples, staged_digests
 from edgekit.runtimes import runtime_of
 from edgekit_agent.cpu import cores, name_and_isa
-from edgekit_agent.records import DeviceFacts, ModelRef, RuntimeFacts, Samples
+from edgekit_agent.jobs import ModelRef
+from edgekit_agent.results import DeviceFacts, RuntimeFacts
+from edgekit_agent.samples import Samples
 
 HOST = "host"
 _ANY_VERSION = RuntimeSpec(version="")

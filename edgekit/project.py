@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from edgekit.errors import UserError
 from edgekit.profile import AnyRuntime, validated
-from edgekit_agent.records import Preprocess
+from edgekit_agent.samples import Preprocess
 
 FILE_NAME = "edgekit.toml"
 

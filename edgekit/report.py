@@ -17,7 +17,7 @@ from edgekit.pairs import Pair, Side, paired
 from edgekit.results import MIB, Check, Measurement
 from edgekit.resultsfile import BuildFacts, CandidateLine, read_facts
 from edgekit_agent.files import write_whole
-from edgekit_agent.records import Tally
+from edgekit_agent.results import Tally
 
 REPORT = "report.html"
 

@@ -10,7 +10,7 @@ from edgekit.latency import LatencySummary, summarise
 from edgekit.layers import LayerCost
 from edgekit.model import Model
 from edgekit.recipe import Recipe
-from edgekit_agent.records import Latency, Tally
+from edgekit_agent.results import Latency, Tally
 
 MIB = 1 << 20
 

@@ -22,7 +22,7 @@ from edgekit.store import Store
 from edgekit_agent.accuracy import judge
 from edgekit_agent.failures import AgentError
 from edgekit_agent.feeds import batches
-from edgekit_agent.records import Samples
+from edgekit_agent.samples import Samples
 
 # Samples that the scalings are tried on.
 SAMPLES = 128

@@ -16,7 +16,9 @@ from edgekit.progress import Tick
 from edgekit.store import Store
 from edgekit_agent.accuracy import hits_from_hex, hits_to_hex
 from edgekit_agent.codec import decode, encode
-from edgekit_agent.records import ModelRef, Samples, ScoreJob, Tally, TallyPart
+from edgekit_agent.jobs import ModelRef, ScoreJob
+from edgekit_agent.results import Tally, TallyPart
+from edgekit_agent.samples import Samples
 
 _KIND = "unfinished-tallies"
 # What is lost where even the last words of this process are.

@@ -21,8 +21,8 @@ from edgekit_agent.codec import decode, encode
 from edgekit_agent.failures import AgentError
 from edgekit_agent.feeds import Batch, open_columns, runs
 from edgekit_agent.files import whole_file, write_whole
-from edgekit_agent.records import Column, Samples
 from edgekit_agent.runtimes import Loaded, import_runtime
+from edgekit_agent.samples import Column, Samples
 
 _THREADS = 2
 # Part of the name of what is kept; a new number where other rows come of the same data.

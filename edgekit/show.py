@@ -14,7 +14,7 @@ from edgekit.steps import PassFacts
 from edgekit.tables import size, table
 from edgekit_agent.codec import encode
 from edgekit_agent.provenance import Provenance
-from edgekit_agent.records import DeviceFacts, Health, Release, Status
+from edgekit_agent.results import DeviceFacts, Health, Release, Status
 
 _SHOWN_LAYERS = 8
 _SHOWN_OUTPUTS = 8

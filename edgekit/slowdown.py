@@ -11,8 +11,8 @@ from edgekit.model import Format, Model
 from edgekit.passes.probes import probes
 from edgekit.passes.timing import time_ratio
 from edgekit_agent.failures import AgentError
-from edgekit_agent.records import Samples
 from edgekit_agent.runtimes import import_runtime
+from edgekit_agent.samples import Samples
 
 _RUNTIMES: dict[Format, str] = {"onnx": "onnxruntime", "tflite": "litert"}
 # Ratios below this are noise on a busy machine.

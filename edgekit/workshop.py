@@ -39,7 +39,7 @@ from edgekit.runtimes import runtime_of
 from edgekit.scoring import Unfinished, score
 from edgekit.sequences import with_states
 from edgekit_agent.codec import decode, encode
-from edgekit_agent.records import Report, Tally
+from edgekit_agent.results import Report, Tally
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from edgekit.compare import compare, tango_interval
 from edgekit.errors import EdgekitError
 from edgekit_agent.accuracy import hits_to_hex
-from edgekit_agent.records import Tally
+from edgekit_agent.results import Tally
 
 Z = 1.959964
 

@@ -11,7 +11,7 @@ from edgekit.gate import MIB, Limits, judge
 from edgekit.profile import Budget
 from edgekit.results import Measurement, Verdict
 from edgekit_agent.accuracy import hits_to_hex
-from edgekit_agent.records import Latency, Tally
+from edgekit_agent.results import Latency, Tally
 
 
 def tally(right, n=1000):

@@ -13,7 +13,7 @@ from edgekit.data import open_dataset
 from edgekit.golden import golden_samples
 from edgekit.graphs.onnx_file import open_session
 from edgekit_agent.health import check_health
-from edgekit_agent.records import HealthJob, ModelRef
+from edgekit_agent.jobs import HealthJob, ModelRef
 from tests.passes.separable import network, weights
 from tests.tiny import model
 

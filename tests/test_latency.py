@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgekit.latency import MIN_RUNS_P99, effective_size, summarise
-from edgekit_agent.records import Latency
+from edgekit_agent.results import Latency
 
 
 def record(values, doubts=()):

@@ -21,7 +21,7 @@ from edgekit.recipe import Clean, QuantizeDynamic, QuantizeStatic, Step
 from edgekit.report import REPORT, write_report
 from edgekit.results import Check, Measurement, Verdict
 from edgekit_agent.codec import encode
-from edgekit_agent.records import Latency, Tally
+from edgekit_agent.results import Latency, Tally
 
 HOSTILE = "<script>alert('x')</script>\"&<img src=x onerror=alert(1)>"
 

@@ -11,7 +11,8 @@ from edgekit.scoring import Unfinished, joined, score
 from edgekit.store import Store
 from edgekit_agent.accuracy import hits_to_hex
 from edgekit_agent.codec import encode
-from edgekit_agent.records import ModelRef, Tally, TallyPart
+from edgekit_agent.jobs import ModelRef
+from edgekit_agent.results import Tally, TallyPart
 from tests.tiny import model, samples
 
 TOTAL = 40

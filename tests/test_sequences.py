@@ -20,7 +20,7 @@ from edgekit.progress import silent
 from edgekit.project import load_project
 from edgekit_agent.accuracy import score
 from edgekit_agent.feeds import open_columns
-from edgekit_agent.records import ModelRef, ScoreJob
+from edgekit_agent.jobs import ModelRef, ScoreJob
 from tests.projects import edgekit, refused
 from tests.stateful import (
     GROWING_TOML,

@@ -15,7 +15,7 @@ from edgekit.graphs.onnx_file import open_session, read_onnx
 from edgekit.passes import PASSES, Work
 from edgekit.passes.running import run_step
 from edgekit.recipe import Step
-from edgekit_agent.records import Column, Samples
+from edgekit_agent.samples import Column, Samples
 
 _numbers = itertools.count()
 

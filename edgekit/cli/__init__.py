@@ -35,7 +35,7 @@ from edgekit.progress import Ticker
 
 if TYPE_CHECKING:
     from edgekit.recipe import Recipe
-    from edgekit_agent.records import Status
+    from edgekit_agent.results import Status
 
 app = typer.Typer(
     name="edgekit",

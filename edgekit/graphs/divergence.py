@@ -11,7 +11,7 @@ from onnx import ModelProto
 from edgekit.graphs.observe import Values, observe
 from edgekit.graphs.onnx_file import opset, signature
 from edgekit.graphs.output_parts import judged_parts
-from edgekit_agent.records import Samples
+from edgekit_agent.samples import Samples
 
 Doubles = NDArray[np.float64]
 Value = NDArray[np.generic]

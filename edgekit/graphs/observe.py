@@ -16,8 +16,8 @@ from edgekit.graphs.onnx_file import signature
 from edgekit.model import Signature, TensorSpec
 from edgekit_agent.failures import AgentError
 from edgekit_agent.feeds import Batch, batch_size, batches
-from edgekit_agent.records import Samples
 from edgekit_agent.runtimes import Tensor
+from edgekit_agent.samples import Samples
 
 Values = dict[str, NDArray[np.generic]]
 Tick = Callable[[int, int], None]

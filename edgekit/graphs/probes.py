@@ -12,7 +12,7 @@ from onnx import NodeProto, helper, numpy_helper
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.instrument import Additions, open_offloaded
 from edgekit.graphs.observe import Tick, feed, input_tensors
-from edgekit_agent.records import Samples
+from edgekit_agent.samples import Samples
 
 # A histogram needs no more of one value, of one sample and of all; the extremes see all of it.
 _MAX_ENTRIES = 1 << 15

@@ -25,7 +25,7 @@ from edgekit.recipe import (
     ToOnnx,
     ToTflite,
 )
-from edgekit_agent.records import Samples
+from edgekit_agent.samples import Samples
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ from edgekit.passes import Work
 from edgekit.passes.affine import Affine, unsigned_affine
 from edgekit.passes.ranges import Extremes, Histograms, Seen, estimate
 from edgekit.recipe import Estimator, QuantizeStatic
-from edgekit_agent.records import Samples
+from edgekit_agent.samples import Samples
 
 _ALL: tuple[Estimator, ...] = get_args(Estimator)
 # Samples that fill the histograms.

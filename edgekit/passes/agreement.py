@@ -15,7 +15,7 @@ from edgekit.graphs.outputs import outputs
 from edgekit.model import Model, TensorSpec
 from edgekit.passes.probes import Probe, expected_probes, narrower, probes
 from edgekit.progress import Tick, silent
-from edgekit_agent.records import Samples
+from edgekit_agent.samples import Samples
 
 # Entries of an output that are compared; all are looked at for shape and finiteness.
 _PICKED = 16384

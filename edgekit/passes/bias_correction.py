@@ -17,7 +17,7 @@ from edgekit.graphs.placement import Placement, Weighted
 from edgekit.passes.affine import Affine, Floats, symmetric_scales, to_int8
 from edgekit.passes.judge import Errors
 from edgekit.passes.shadows import Shadows
-from edgekit_agent.records import Samples
+from edgekit_agent.samples import Samples
 
 # A correction has to earn its place on samples it was not taken from.
 _LOWERS = 0.99

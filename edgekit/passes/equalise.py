@@ -17,7 +17,7 @@ from edgekit.graphs.placement import Placement, Weighted
 from edgekit.passes.affine import Affine, Floats, symmetric_scales, to_int8, unsigned_affine
 from edgekit.passes.judge import Errors
 from edgekit.passes.shadows import Shadows
-from edgekit_agent.records import Samples
+from edgekit_agent.samples import Samples
 
 # f(s x) = s f(x) for every s > 0, channel by channel. Pools keep the channels of Conv apart, but
 # mix those of MatMul, which are on the last axis.

@@ -18,7 +18,7 @@ from edgekit.feeding import Feeding
 from edgekit.graphs.outputs import Arrays, outputs
 from edgekit.model import Model
 from edgekit.passes.probes import Probe, narrower, probes
-from edgekit_agent.records import Samples
+from edgekit_agent.samples import Samples
 
 _FAINT, _LOUD = 0.03, 30.0
 # Models above this size are slow: the two feeds that reach furthest have to do.

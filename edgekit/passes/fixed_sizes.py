@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from edgekit.feeding import Feeding
 from edgekit.model import Model, TensorSpec
-from edgekit_agent.records import Samples
+from edgekit_agent.samples import Samples
 
 
 def completed(model: Model, dims: Mapping[str, int]) -> dict[str, int]:

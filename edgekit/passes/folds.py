@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from edgekit.data import rows_of, spread
-from edgekit_agent.records import Samples
+from edgekit_agent.samples import Samples
 
 _HELD_OUT = 16
 # Of fewer samples every one is needed to know the ranges.

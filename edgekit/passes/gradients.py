@@ -15,7 +15,7 @@ from edgekit.graphs.channels import Channels, Family
 from edgekit.graphs.observe import input_tensors
 from edgekit.progress import Tick
 from edgekit_agent.feeds import batches
-from edgekit_agent.records import Samples
+from edgekit_agent.samples import Samples
 
 # Samples are few as each takes a step back through the graph.
 _MOST_SAMPLES = 128

@@ -11,7 +11,7 @@ from edgekit.graphs.observe import feed, input_tensors
 from edgekit.graphs.placement import Placement
 from edgekit.passes.affine import Affine
 from edgekit.passes.shadows import Shadows
-from edgekit_agent.records import Samples
+from edgekit_agent.samples import Samples
 
 # A reader whose output is all zeros says nothing.
 _NOTHING = 1e-30

@@ -17,7 +17,7 @@ from edgekit.passes.readers import Readers, cut_and_refit
 from edgekit.passes.widths import Ladder, steps_of
 from edgekit.progress import Tick
 from edgekit.recipe import PruneChannels
-from edgekit_agent.records import Samples
+from edgekit_agent.samples import Samples
 
 # Where on a ladder the damage is measured; between, it grows as the cost that the ranking tells.
 _PROBES = (0.25, 0.5, 0.8)

@@ -25,7 +25,7 @@ from edgekit.passes.low_rank_splits import Split, split_layers
 from edgekit.passes.refit import Refitted, refit
 from edgekit.passes.sources import open_source
 from edgekit.recipe import LowRank
-from edgekit_agent.records import Samples
+from edgekit_agent.samples import Samples
 
 _OPSET = 13
 # Held-out samples; each layer is tried on all of them.

@@ -16,7 +16,7 @@ from edgekit.passes.grids import Doubles
 from edgekit.passes.layer_inputs import Moments
 from edgekit.passes.low_rank_layers import ALIGNED, Price, Whole
 from edgekit.progress import Tick
-from edgekit_agent.records import Samples
+from edgekit_agent.samples import Samples
 
 # Second moments that are in memory at once.
 _MOMENT_BYTES = 1 << 30

@@ -16,7 +16,7 @@ from edgekit.graphs.instrument import Additions, open_offloaded
 from edgekit.graphs.observe import Run, feed, input_tensors
 from edgekit.graphs.onnx_file import open_session
 from edgekit.graphs.output_parts import judged_parts
-from edgekit_agent.records import Samples
+from edgekit_agent.samples import Samples
 
 Floats64 = NDArray[np.float64]
 

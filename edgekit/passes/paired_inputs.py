@@ -11,7 +11,7 @@ from onnx import ModelProto
 from edgekit.graphs.observe import Values, observe
 from edgekit.passes.layer_inputs import Array, Layer, Moments
 from edgekit.passes.sparse import Aim, Doubles
-from edgekit_agent.records import Samples
+from edgekit_agent.samples import Samples
 
 # Power of an input that the samples never showed, against the mean of all.
 _LEAST_POWER = 1e-3

@@ -17,8 +17,8 @@ from edgekit.graphs.outputs import Arrays, outputs
 from edgekit.model import Model, Signature, TensorSpec
 from edgekit_agent.failures import AgentError
 from edgekit_agent.feeds import batch_size, batches
-from edgekit_agent.records import Column, Samples
 from edgekit_agent.runtimes import Tensor
+from edgekit_agent.samples import Column, Samples
 
 # Enough to see that outputs follow the original's; a large model is slow, so it gets fewer.
 _SAMPLES = 16

@@ -35,7 +35,7 @@ from edgekit.passes.sparsities import (
 )
 from edgekit.passes.stored_layers import StoredLayer, replaced, shifted_bias, stored_layers
 from edgekit.recipe import Prune
-from edgekit_agent.records import Samples
+from edgekit_agent.samples import Samples
 
 _OPSET = 13
 # Held-out samples; each layer is tried on all of them.

@@ -38,7 +38,7 @@ from edgekit.passes.widths import Ladder, Sizes, alike, allocate, damage_of, gon
 from edgekit.progress import Tick
 from edgekit.recipe import PruneChannels
 from edgekit_agent.feeds import batches
-from edgekit_agent.records import Samples
+from edgekit_agent.samples import Samples
 
 _OPSET = 13
 _MOST_HELD_OUT = 64

@@ -37,7 +37,7 @@ from edgekit.passes.stored_layers import StoredLayer, stored_layers
 from edgekit.passes.weight_bits import used_bits
 from edgekit.passes.weight_readers import LEAST_ENTRIES, weight_readers
 from edgekit.recipe import QuantizeWeights
-from edgekit_agent.records import Samples
+from edgekit_agent.samples import Samples
 
 # DequantizeLinear has an axis, so a scale per channel, since opset 13; INT4 came with 21.
 _OPSET, _OPSET_INT4, _IR_INT4 = 13, 21, 10

@@ -26,7 +26,7 @@ from edgekit.passes.grids import Doubles
 from edgekit.passes.layer_inputs import Layer, Moments, gather_moments
 from edgekit.passes.stored_layers import StoredLayer, bias_of, replaced, shifted_bias
 from edgekit.progress import Tick
-from edgekit_agent.records import Samples
+from edgekit_agent.samples import Samples
 
 # Of the mean variance of an input: what was hardly seen is not made up for.
 _RIDGE = 1e-3

@@ -28,7 +28,7 @@ from edgekit.passes.output_errors import FloatOutputs, OutputErrors, joined
 from edgekit.passes.tensor_errors import tensor_errors
 from edgekit.passes.trials import Version, trial
 from edgekit.recipe import Estimator, QuantizeStatic
-from edgekit_agent.records import Samples
+from edgekit_agent.samples import Samples
 
 _BASE: Estimator = "minmax"
 # Means need fewer samples than extremes.

@@ -20,7 +20,7 @@ from edgekit.passes.refit_layers import Task, tasks_of
 from edgekit.passes.refit_stages import can_repeat, planned
 from edgekit.passes.replay import Replay
 from edgekit.progress import Tick
-from edgekit_agent.records import Samples
+from edgekit_agent.samples import Samples
 
 # Times that a layer is fitted whose output is cut off by a Relu or Clip, where runs are cheap:
 # what that hides is told from the last fit.

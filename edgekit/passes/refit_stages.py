@@ -14,7 +14,7 @@ from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.observe import observe
 from edgekit.graphs.upstream import up_to, upstream
 from edgekit.passes.refit_layers import Task
-from edgekit_agent.records import Samples
+from edgekit_agent.samples import Samples
 
 # Multiply-accumulates of all runs together, were each to begin at the front: minutes of one core.
 _MOST_MACS = 4e12

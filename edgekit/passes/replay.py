@@ -12,7 +12,7 @@ from edgekit.graphs.instrument import Additions, open_instrumented
 from edgekit.graphs.observe import Values, input_tensors, observe
 from edgekit.graphs.upstream import downstream, reads_of, up_to, upstream
 from edgekit_agent.feeds import batch_size
-from edgekit_agent.records import Samples
+from edgekit_agent.samples import Samples
 
 # Values that are kept to go on from, of all samples together.
 _MOST_BYTES = 192 << 20

@@ -17,7 +17,7 @@ from edgekit.passes.layer_inputs import Array, Moments
 from edgekit.passes.stored_layers import StoredLayer
 from edgekit.passes.weight_readers import OF_INPUT, RecurrentWeight, WeightReader, weight_readers
 from edgekit.progress import Tick
-from edgekit_agent.records import Samples
+from edgekit_agent.samples import Samples
 
 # Positions of one batch that a layer is shown: neighbours tell the same.
 _MOST_POSITIONS = 1024

@@ -21,7 +21,7 @@ from edgekit.passes.grids import Doubles, Grid
 from edgekit.passes.layer_inputs import Layer, Moments, gather_moments
 from edgekit.passes.weight_readers import RecurrentWeight, WeightReader
 from edgekit.progress import Tick
-from edgekit_agent.records import Samples
+from edgekit_agent.samples import Samples
 
 N = TypeVar("N", bound=np.generic)
 

@@ -17,7 +17,7 @@ from edgekit.graphs.placement import Placement
 from edgekit.passes.affine import Affine, symmetric_scales
 from edgekit.passes.output_errors import OutputErrors, squared
 from edgekit.passes.shadows import Shadows
-from edgekit_agent.records import Samples
+from edgekit_agent.samples import Samples
 
 # A group that makes less of the error than this part is not looked into.
 _SMALL = 0.02

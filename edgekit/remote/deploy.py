@@ -20,18 +20,8 @@ from edgekit.remote.device_python import device_python, userland
 from edgekit.remote.sending import Packed, send, sha256
 from edgekit.remote.session import Progress, Session
 from edgekit.remote.wheels import fetch_runtime, litert_packages
-from edgekit_agent.records import (
-    DeviceFacts,
-    Health,
-    InstallJob,
-    NamedBlob,
-    RollbackJob,
-    RuntimeFacts,
-    RuntimeJob,
-    Status,
-    StatusJob,
-    Unpacked,
-)
+from edgekit_agent.jobs import InstallJob, NamedBlob, RollbackJob, RuntimeJob, StatusJob
+from edgekit_agent.results import DeviceFacts, Health, RuntimeFacts, Status, Unpacked
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from packaging.tags import Tag, compatible_tags, cpython_tags
 
 from edgekit.errors import DeviceError
-from edgekit_agent.records import DeviceFacts
+from edgekit_agent.results import DeviceFacts
 
 # What the kernel says it is, and what a 32-bit userland on it is.
 _NARROW = {"aarch64": "armv7l", "x86_64": "i686", "armv8l": "armv7l"}

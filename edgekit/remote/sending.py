@@ -13,7 +13,8 @@ from edgekit.errors import DeviceError
 from edgekit.packing import Travelling
 from edgekit.remote.session import Progress, Session
 from edgekit_agent.files import sha256_of
-from edgekit_agent.records import Blob, Plan, PlanJob, Received, ReceiveJob
+from edgekit_agent.jobs import Blob, PlanJob, ReceiveJob
+from edgekit_agent.results import Plan, Received
 
 CHUNK = 1 << 20
 # Less than this is not worth the device's time to unpack.

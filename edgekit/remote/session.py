@@ -17,7 +17,8 @@ from edgekit.remote.agent_file import agent_file
 from edgekit.remote.local import LocalTransport
 from edgekit.remote.transport import Stream, Transport, write_all
 from edgekit_agent.codec import decode, encode_job
-from edgekit_agent.records import DeviceFacts, Failure, ProbeJob
+from edgekit_agent.jobs import ProbeJob
+from edgekit_agent.results import DeviceFacts, Failure
 
 R = TypeVar("R")
 Progress = Callable[[dict[str, Any]], None]

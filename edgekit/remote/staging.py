@@ -11,7 +11,9 @@ from edgekit.errors import DeviceError
 from edgekit.remote.sending import send
 from edgekit.remote.session import Progress, Session
 from edgekit_agent.files import sha256_of
-from edgekit_agent.records import Column, ForgetJob, Forgotten, Samples
+from edgekit_agent.jobs import ForgetJob
+from edgekit_agent.results import Forgotten
+from edgekit_agent.samples import Column, Samples
 
 
 def stage_file(session: Session, path: Path, progress: Progress | None = None) -> str:

@@ -11,9 +11,10 @@ from edgekit_agent import PROTOCOL, worker
 from edgekit_agent.codec import decode, encode
 from edgekit_agent.failures import AgentError, PeerGone, failure_of
 from edgekit_agent.install import install, rollback, status
+from edgekit_agent.jobs import ExpandJob, HealthJob
 from edgekit_agent.probe import probe
 from edgekit_agent.receive import forget, plan, receive
-from edgekit_agent.records import Expanded, ExpandJob, Health, HealthJob
+from edgekit_agent.results import Expanded, Health
 from edgekit_agent.runtimes.trial import run_trial
 from edgekit_agent.supervise import run_in_worker
 from edgekit_agent.wheels import unpack_runtime

@@ -13,7 +13,8 @@ from edgekit_agent.codec import encode
 from edgekit_agent.failures import AgentError
 from edgekit_agent.feeds import Batch, batch_size, check_samples, runs
 from edgekit_agent.files import whole_file
-from edgekit_agent.records import ScoreJob, Tally, TallyPart
+from edgekit_agent.jobs import ScoreJob
+from edgekit_agent.results import Tally, TallyPart
 from edgekit_agent.runtimes import Loaded
 from edgekit_agent.session import load_model
 from edgekit_agent.wire import Progress

@@ -13,9 +13,11 @@ import numpy as np
 from edgekit_agent import sensors
 from edgekit_agent.failures import AgentError
 from edgekit_agent.feeds import Batch, batch_size, batches, runs
+from edgekit_agent.jobs import BenchJob
 from edgekit_agent.memory import peak_rss_bytes
-from edgekit_agent.records import BenchJob, Latency, Report, Samples
+from edgekit_agent.results import Latency, Report
 from edgekit_agent.runtimes import Loaded, Tensor
+from edgekit_agent.samples import Samples
 from edgekit_agent.session import load_model
 from edgekit_agent.wire import Progress
 

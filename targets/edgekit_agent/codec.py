@@ -1,4 +1,4 @@
-"""The JSON form of records.
+"""The JSON form of jobs and results.
 
 A job goes in as one JSON line ``{"job": KIND, "settings": {...}}``; out come lines of
 ``{"progress": {...}}`` and in the end one ``{"result": {...}}`` or ``{"error": {...}}``.
@@ -10,7 +10,7 @@ import dataclasses
 import typing
 from typing import Any, Dict, List, Type, TypeVar
 
-from edgekit_agent.records import (
+from edgekit_agent.jobs import (
     BenchJob,
     ExpandJob,
     ForgetJob,

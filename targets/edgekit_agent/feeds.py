@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Dict, Iterator, Mapping, Option
 import numpy as np
 
 from edgekit_agent.failures import AgentError
-from edgekit_agent.records import Column, Preprocess, Samples, State
 from edgekit_agent.runtimes import Tensor
+from edgekit_agent.samples import Column, Preprocess, Samples, State
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -10,7 +10,8 @@ import numpy as np
 
 from edgekit_agent.failures import AgentError
 from edgekit_agent.feeds import fixed_batch, stacked
-from edgekit_agent.records import Health, HealthJob
+from edgekit_agent.jobs import HealthJob
+from edgekit_agent.results import Health
 from edgekit_agent.runtimes import Loaded
 from edgekit_agent.session import load_model
 from edgekit_agent.wire import Progress

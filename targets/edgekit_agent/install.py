@@ -11,18 +11,8 @@ from typing import Callable, Optional
 
 from edgekit_agent.failures import AgentError
 from edgekit_agent.files import fsync_folder, sha256_of, temporary_name, whole_file
+from edgekit_agent.jobs import HealthJob, InstallJob, ModelRef, NamedBlob, RollbackJob, StatusJob
 from edgekit_agent.provenance import read_provenance
-from edgekit_agent.records import (
-    Health,
-    HealthJob,
-    InstallJob,
-    ModelRef,
-    NamedBlob,
-    Release,
-    RollbackJob,
-    Status,
-    StatusJob,
-)
 from edgekit_agent.releases import (
     CURRENT,
     PREVIOUS,
@@ -40,6 +30,7 @@ from edgekit_agent.releases import (
     sweep,
     write_record,
 )
+from edgekit_agent.results import Health, Release, Status
 from edgekit_agent.wire import Progress
 
 AskHealth = Callable[[HealthJob], Health]

@@ -16,8 +16,9 @@ import sys
 from typing import Iterator, List, Optional, Tuple
 
 from edgekit_agent import cpu, memory
-from edgekit_agent.records import DeviceFacts, ProbeJob, RuntimeFacts
+from edgekit_agent.jobs import ProbeJob
 from edgekit_agent.releases import free_bytes, open_home
+from edgekit_agent.results import DeviceFacts, RuntimeFacts
 from edgekit_agent.runtimes import PACKAGES
 from edgekit_agent.supervise import agent_command
 

@@ -9,17 +9,7 @@ from typing import BinaryIO, Callable, Iterator, List, Optional, Tuple
 
 from edgekit_agent.failures import AgentError
 from edgekit_agent.files import CHUNK, fsync_folder, sha256_of, whole_file
-from edgekit_agent.records import (
-    Blob,
-    Expanded,
-    ExpandJob,
-    ForgetJob,
-    Forgotten,
-    Plan,
-    PlanJob,
-    Received,
-    ReceiveJob,
-)
+from edgekit_agent.jobs import Blob, ExpandJob, ForgetJob, PlanJob, ReceiveJob
 from edgekit_agent.releases import (
     Home,
     checked_digest,
@@ -30,6 +20,7 @@ from edgekit_agent.releases import (
     remove,
     sweep,
 )
+from edgekit_agent.results import Expanded, Forgotten, Plan, Received
 from edgekit_agent.wire import Inlet, Progress
 
 Expand = Callable[[ExpandJob], Expanded]

@@ -17,7 +17,7 @@ from typing import Iterator, List, Optional, Set, Tuple
 from edgekit_agent.codec import decode, encode
 from edgekit_agent.failures import AgentError
 from edgekit_agent.files import fsync_folder, sha256_of, temporary_name, write_whole
-from edgekit_agent.records import Release
+from edgekit_agent.results import Release
 
 DEFAULT_HOME = "~/.local/share/edgekit"
 CURRENT, PREVIOUS = "current", "previous"

@@ -6,8 +6,8 @@ import os
 import time
 from dataclasses import dataclass
 
+from edgekit_agent.jobs import ModelRef
 from edgekit_agent.memory import rss_bytes
-from edgekit_agent.records import ModelRef
 from edgekit_agent.runtimes import Loaded, import_runtime
 
 

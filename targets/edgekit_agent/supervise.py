@@ -15,7 +15,7 @@ from typing import IO, Any, Dict, List, Optional
 from edgekit_agent.codec import decode, encode_job
 from edgekit_agent.failures import AgentError, PeerGone
 from edgekit_agent.memory import available_bytes
-from edgekit_agent.records import Failure
+from edgekit_agent.results import Failure
 from edgekit_agent.wire import Outlet
 
 # The folder or the zip file that this package is imported from.

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
 
 from edgekit_agent.failures import AgentError
 from edgekit_agent.files import write_whole
+from edgekit_agent.jobs import ExpandJob
 from edgekit_agent.numbers import Group, LowBits, NumberReader, symbol_count
 from edgekit_agent.rans import Decoder, frequencies
-from edgekit_agent.records import Expanded, ExpandJob
+from edgekit_agent.results import Expanded
 from edgekit_agent.wire import Progress
 
 if TYPE_CHECKING:

@@ -11,8 +11,9 @@ from typing import Optional
 
 from edgekit_agent.failures import AgentError
 from edgekit_agent.files import fsync_folder, sha256_of
-from edgekit_agent.records import NamedBlob, RuntimeJob, Unpacked
+from edgekit_agent.jobs import NamedBlob, RuntimeJob
 from edgekit_agent.releases import Home, free_bytes, locked, open_home, remove, sweep
+from edgekit_agent.results import Unpacked
 from edgekit_agent.wire import Progress
 
 

@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Dict, Optional, Protocol, Tuple
 
 from edgekit_agent.codec import JOBS, decode, encode
 from edgekit_agent.failures import AgentError, PeerGone
-from edgekit_agent.records import Failure
+from edgekit_agent.results import Failure
 
 
 class Progress(Protocol):

@@ -17,17 +17,9 @@ import pytest
 
 from edgekit.packing import pack
 from edgekit_agent.codec import decode, encode_job
-from edgekit_agent.records import (
-    Blob,
-    Column,
-    Failure,
-    InstallJob,
-    ModelRef,
-    NamedBlob,
-    Received,
-    ReceiveJob,
-    Samples,
-)
+from edgekit_agent.jobs import Blob, InstallJob, ModelRef, NamedBlob, ReceiveJob
+from edgekit_agent.results import Failure, Received
+from edgekit_agent.samples import Column, Samples
 
 TARGETS = Path(__file__).resolve().parents[2] / "targets"
 ZOO = Path(os.environ.get("EDGEKIT_ZOO", Path(__file__).resolve().parents[3] / "shared" / "zoo"))

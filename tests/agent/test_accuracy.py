@@ -3,7 +3,8 @@ import pytest
 
 from edgekit_agent.accuracy import hits_from_hex, hits_to_hex, judge
 from edgekit_agent.failures import AgentError
-from edgekit_agent.records import ScoreJob, Tally
+from edgekit_agent.jobs import ScoreJob
+from edgekit_agent.results import Tally
 
 ROWS = np.array([[1, 2, 3], [3, 2, 1], [1, 3, 2], [9, 1, 1], [1, 9, 1]], np.float32)
 LABELS = np.array([2, 0, 0, 0, 2])
@@ -106,7 +107,7 @@ def test_a_bad_label_is_named_by_its_place_in_the_data():
     ],
 )
 def test_resnet8_scores_what_its_makers_say(agent, zoo, samples, file, runtime, expected):
-    from edgekit_agent.records import ModelRef
+    from edgekit_agent.jobs import ModelRef
     from edgekit_agent.runtimes import import_runtime
 
     if runtime == "litert":

@@ -11,7 +11,8 @@ import pytest
 
 from edgekit_agent.codec import encode
 from edgekit_agent.install import install
-from edgekit_agent.records import Health, InstallJob, NamedBlob
+from edgekit_agent.jobs import InstallJob, NamedBlob
+from edgekit_agent.results import Health
 
 TARGETS = Path(__file__).resolve().parents[2] / "targets"
 
@@ -21,7 +22,8 @@ SCRIPT = """
 import hashlib, json, os, shutil, sys
 from edgekit_agent.install import install, rollback
 from edgekit_agent.codec import decode
-from edgekit_agent.records import (Health, RollbackJob, InstallJob)
+from edgekit_agent.jobs import RollbackJob, InstallJob
+from edgekit_agent.results import Health
 
 template, work, job = sys.argv[1], sys.argv[2], decode(InstallJob, json.loads(sys.argv[3]))
 names = ["replace", "rename", "symlink", "link", "unlink", "mkdir", "rmdir", "fsync"]

@@ -5,8 +5,8 @@ import pytest
 
 from edgekit_agent.failures import AgentError
 from edgekit_agent.feeds import batches, open_columns, prepare
-from edgekit_agent.records import Preprocess
 from edgekit_agent.runtimes import Tensor
+from edgekit_agent.samples import Preprocess
 
 
 def tensor(dtype, *shape):

@@ -6,16 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekit_agent.records import (
-    Health,
-    HealthJob,
-    InstallJob,
-    ModelRef,
-    NamedBlob,
-    RollbackJob,
-    Status,
-    StatusJob,
-)
+from edgekit_agent.jobs import HealthJob, InstallJob, ModelRef, NamedBlob, RollbackJob, StatusJob
+from edgekit_agent.results import Health, Status
 
 
 def names(folder):

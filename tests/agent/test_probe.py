@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from edgekit_agent import cpu, memory
+from edgekit_agent.jobs import ProbeJob, ReceiveJob
 from edgekit_agent.probe import libc
-from edgekit_agent.records import DeviceFacts, ProbeJob, Received, ReceiveJob
+from edgekit_agent.results import DeviceFacts, Received
 
 TARGETS = Path(__file__).resolve().parents[2] / "targets"
 

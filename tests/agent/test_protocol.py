@@ -8,15 +8,8 @@ import zipapp
 
 import pytest
 
-from edgekit_agent.records import (
-    BenchJob,
-    Failure,
-    ModelRef,
-    ReceiveJob,
-    Report,
-    Status,
-    StatusJob,
-)
+from edgekit_agent.jobs import BenchJob, ModelRef, ReceiveJob, StatusJob
+from edgekit_agent.results import Failure, Report, Status
 
 LONG = {"seconds": 60.0, "warmup_s": 0.1, "max_runs": 10**9}
 SHORT = {"seconds": 0.0, "warmup_s": 0.05, "min_runs": 5, "max_runs": 5}

@@ -7,16 +7,8 @@ import zlib
 
 import pytest
 
-from edgekit_agent.records import (
-    ForgetJob,
-    Forgotten,
-    Plan,
-    PlanJob,
-    Received,
-    ReceiveJob,
-    Status,
-    StatusJob,
-)
+from edgekit_agent.jobs import ForgetJob, PlanJob, ReceiveJob, StatusJob
+from edgekit_agent.results import Forgotten, Plan, Received, Status
 
 DATA = bytes(range(256)) * 4096  # 1 MiB
 

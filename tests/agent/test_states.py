@@ -9,8 +9,8 @@ import pytest
 from edgekit_agent.codec import decode, encode
 from edgekit_agent.failures import AgentError
 from edgekit_agent.feeds import batch_size, batches, runs
-from edgekit_agent.records import Samples, State
 from edgekit_agent.runtimes import Tensor
+from edgekit_agent.samples import Samples, State
 
 X, H, RATE = Tensor("x", "float32", ("n", 3)), Tensor("h", "float32", (2, "n")), Tensor(
     "rate", "int64", ()

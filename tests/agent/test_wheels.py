@@ -4,7 +4,8 @@ import zipfile
 
 import pytest
 
-from edgekit_agent.records import BenchJob, ModelRef, NamedBlob, Report, RuntimeJob, Unpacked
+from edgekit_agent.jobs import BenchJob, ModelRef, NamedBlob, RuntimeJob
+from edgekit_agent.results import Report, Unpacked
 
 
 def names(folder):

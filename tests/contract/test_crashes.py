@@ -15,7 +15,8 @@ from edgekit.errors import DeviceError
 from edgekit.evaluate import Timing, time_interleaved
 from edgekit.graphs.onnx_file import read_onnx
 from edgekit.passes import PASSES
-from edgekit_agent.records import Latency, ModelRef, Report
+from edgekit_agent.jobs import ModelRef
+from edgekit_agent.results import Latency, Report
 from tests.projects import edgekit
 
 REPORT = re.compile(r"please report it with (\S+\.txt)")

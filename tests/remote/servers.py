@@ -27,7 +27,7 @@ import pytest
 from edgekit.bundle import Bundle, BundledFile, Manifest, RuntimeUse, Tensor, open_bundle
 from edgekit.profile import Budget, DeviceProfile, Hardware, RuntimeSpec
 from edgekit.remote.sending import sha256
-from edgekit_agent.records import NamedBlob
+from edgekit_agent.jobs import NamedBlob
 
 SSHD = shutil.which("sshd") or "/usr/sbin/sshd"
 ENTER = """\

@@ -11,7 +11,7 @@ from edgekit.profile import RuntimeSpec
 from edgekit.remote.deploy import check_machine, ensure_runtime, push, rollback, status
 from edgekit.remote.sending import Packed, send, sha256
 from edgekit.remote.session import open_session
-from edgekit_agent.records import RuntimeFacts
+from edgekit_agent.results import RuntimeFacts
 from tests.remote.servers import make_bundle, served
 
 

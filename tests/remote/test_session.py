@@ -10,7 +10,8 @@ from edgekit.errors import DeviceError
 from edgekit.remote.agent_file import agent_file
 from edgekit.remote.local import LocalTransport
 from edgekit.remote.session import Session, open_session
-from edgekit_agent.records import Blob, Plan, PlanJob, Received, ReceiveJob, Status, StatusJob
+from edgekit_agent.jobs import Blob, PlanJob, ReceiveJob, StatusJob
+from edgekit_agent.results import Plan, Received, Status
 from tests.remote.servers import agents_below
 
 

@@ -8,7 +8,8 @@ import pytest
 from edgekit.errors import DeviceError
 from edgekit.remote.session import open_session
 from edgekit.remote.ssh import SshTransport
-from edgekit_agent.records import Status, StatusJob
+from edgekit_agent.jobs import StatusJob
+from edgekit_agent.results import Status
 from tests.remote.servers import Proxy, free_port, make_key
 
 pytestmark = pytest.mark.sshd

@@ -7,7 +7,7 @@ from edgekit.remote.deploy import push
 from edgekit.remote.session import open_session
 from edgekit.remote.staging import forget, stage_file, stage_samples, staged_digests
 from edgekit_agent.files import sha256_of
-from edgekit_agent.records import Column, Samples, State
+from edgekit_agent.samples import Column, Samples, State
 from tests.remote.servers import make_bundle
 
 

@@ -8,7 +8,7 @@ from edgekit.model import Model, Signature
 from edgekit.recipe import Recipe
 from edgekit.results import MIB, Candidate, Check, Measurement, Verdict
 from edgekit.search import Terms, propose
-from edgekit_agent.records import Latency
+from edgekit_agent.results import Latency
 
 MODEL = Model(path=Path("m"), format="onnx", digest="d", signature=Signature(inputs=(), outputs=()))
 
