@@ -40,7 +40,7 @@ from edgekit.passes import PASSES
 from edgekit.places import HOST, PACKAGES
 from edgekit.progress import Tick
 from edgekit.recipe import QuantizeWeights, Step
-from edgekit.remote.sending import wire_bytes
+from edgekit.remote.sending import COMMANDS_BYTES, wire_bytes
 from edgekit.results import Build, Candidate, Rejected
 from edgekit.resultsfile import BuildLine, CandidateLine, ModelFacts, RejectedLine, append
 from edgekit.runtimes import runtime_of
@@ -117,7 +117,7 @@ def pack(
 
 
 def overhead_bytes(intake: Intake, candidate: Candidate, compared: Comparison) -> int:
-    """Bytes that an update sends beside the model: the manifest and the golden samples.
+    """Bytes that an update sends beside the model: manifest, golden samples and commands.
 
     The manifest is not written yet; this one has figures and digests of the same lengths.
     """
@@ -147,7 +147,7 @@ def overhead_bytes(intake: Intake, candidate: Candidate, compared: Comparison) -
         passes=True,
         forms=(_form(timed, chosen=True),),
     )
-    return len(golden) + wire_bytes(manifest_text(manifest))
+    return len(golden) + wire_bytes(manifest_text(manifest)) + COMMANDS_BYTES
 
 
 def _manifest(

@@ -24,7 +24,7 @@ class Measurement:
     Attributes:
         source: ``host`` or ``device:NAME``.
         transfer_bytes: the model's file as it is sent.
-        overhead_bytes: the manifest and the golden samples that are sent with it.
+        overhead_bytes: what is sent with it: manifest, golden samples and commands.
         latency: one record of raw values for each process the model was timed in.
     """
 
@@ -45,7 +45,7 @@ class Measurement:
 
     @property
     def update_bytes(self) -> int:
-        """All that an update sends to a device that has the runtime."""
+        """All that an update sends to a device that has agent and runtime."""
         return self.transfer_bytes + self.overhead_bytes
 
     def summary(self) -> dict[str, object]:

@@ -14,6 +14,8 @@ from edgekit.results import Candidate, Measurement, Rejected
 from edgekit.runtimes import runtime_of
 from edgekit.tables import size, table
 
+_ENCODED = {"packed": "when packed", "raw": "as sent"}
+
 
 def built(outcome: Outcome) -> str:
     """What a build found: the candidates, the verdict line by line, and where the bundle is."""
@@ -52,10 +54,10 @@ def _not_made(rejected: Sequence[Rejected]) -> Iterator[str]:
 
 
 def _form(form: Form) -> str:
-    """One form of the weights: on disk, on its way, in memory, and how fast it is."""
+    """One form of the model's file: its size on disk and as sent, its memory and its speed."""
     parts = [
         f"{size(form.disk_bytes)} on disk",
-        f"{size(form.transfer_bytes)} to send ({form.encoding})",
+        f"{size(form.transfer_bytes)} {_ENCODED[form.encoding]}",
     ]
     if form.source is not None and form.latency_p50_ms is not None:
         parts.append(

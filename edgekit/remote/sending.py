@@ -17,6 +17,8 @@ from edgekit_agent.jobs import Blob, PlanJob, ReceiveJob
 from edgekit_agent.results import Plan, Received
 
 CHUNK = 1 << 20
+# All commands of an update to a device that has agent and runtime come to a little less than this.
+COMMANDS_BYTES = 4608
 # Less than this is not worth the device's time to unpack.
 WORTH = 0.03
 LEVEL = 6
