@@ -20,6 +20,9 @@ _LEAST = 1e-12
 # An output that is all but constant is not told apart by its last digits.
 _LEAST_SPREAD = 1e-3
 _SUMS_TO_ONE = 1e-3
+# Deviation within rows of logits. As logits, values that spread less would all but vanish in what
+# several outputs lose, and of values that spread more only the largest would count.
+_LEAST_DEVIATION, _LARGEST_DEVIATION = 0.5, 30.0
 # Before 13 Softmax ran over all axes from its own on.
 _SOFTMAX_OF_ONE_AXIS = 13
 
@@ -28,9 +31,9 @@ class Reference:
     """The float outputs of a graph on a few samples, kept to hold others against.
 
     A row of scores counts as the distribution it stands for, and diverges in nats (Kullback and
-    Leibler 1951): an output of two axes, or one that a Softmax over its last axis makes. Of any
-    other output the parts that it is put together from count alike, by their squared error over
-    their variance.
+    Leibler 1951): one that a Softmax over its last axis makes, or an output of two axes whose
+    values spread as logits do. Of any other output the parts that it is put together from count
+    alike, by their squared error over their variance, whatever their scale.
     """
 
     def __init__(self, proto: ModelProto, parts: Sequence[Samples]) -> None:
@@ -42,6 +45,7 @@ class Reference:
         self._names = list(dict.fromkeys(n for o in floats for n in (o, *self._parts[o])))
         self._known = list(observe(proto, self._names, parts)) if self._names else []
         self._spreads = {name: self._spread(name) for name in self._names}
+        self._scores |= {name for name in floats if self._spreads_as_scores(name)}
 
     @property
     def can_tell(self) -> bool:
@@ -73,12 +77,9 @@ class Reference:
         is_finite = bool(np.isfinite(before).all())
         if not np.isfinite(after[np.isfinite(before)]).all():
             return float("inf")
-        one = len(self._parts[output]) == 1
         if is_finite and output in self._scores:
             rows = (-1, before.shape[-1])
             return _kullback_leibler(before.reshape(rows), after.reshape(rows))
-        if is_finite and one and before.ndim == 2 and before.shape[1] > 1:
-            return _kullback_leibler(before, after)
         errors = [self._relative(old, known[old], values[new]) for old, new in pairs]
         return sum(errors) / len(errors)
 
@@ -102,7 +103,18 @@ class Reference:
             count, total = count + row.size, total + float(row.sum())
             square += float(np.square(row).sum())
         mean, power = total / max(count, 1), square / max(count, 1)
-        return max(power - mean**2, _LEAST_SPREAD * power, _LEAST)
+        return max(power - mean**2, _LEAST_SPREAD * power) or _LEAST
+
+    def _spreads_as_scores(self, output: str) -> bool:
+        """Whether an output of two axes holds probabilities, or values that spread as logits do."""
+        rows = [values[output].astype(np.float64) for values in self._known]
+        if len(self._parts[output]) != 1 or any(r.ndim != 2 or r.shape[1] < 2 for r in rows):
+            return False
+        rows = [row for row in rows if np.isfinite(row).all()]
+        if all(_are_probabilities(row) for row in rows):
+            return True
+        deviation = np.sqrt(np.mean([np.mean(row.var(axis=1)) for row in rows]))
+        return bool(_LEAST_DEVIATION <= deviation <= _LARGEST_DEVIATION)
 
 
 def _parts_of(proto: ModelProto, output: str) -> list[str]:
@@ -123,11 +135,14 @@ def _ends_in_softmax(proto: ModelProto, output: str) -> bool:
 
 def _kullback_leibler(before: Doubles, after: Doubles) -> float:
     """Of scores before softmax, or of the probabilities after it where a graph ends in one."""
-    sums = before.sum(axis=1)
-    ends_in_softmax = bool((before >= 0).all() and (np.abs(sums - 1) < _SUMS_TO_ONE).all())
-    log = _log_probabilities if ends_in_softmax else _log_softmax
+    log = _log_probabilities if _are_probabilities(before) else _log_softmax
     p, q = log(before), log(after)
     return float((np.exp(p) * (p - q)).sum(axis=1).mean())
+
+
+def _are_probabilities(rows: Doubles) -> bool:
+    sums = rows.sum(axis=1)
+    return bool((rows >= 0).all() and (np.abs(sums - 1) < _SUMS_TO_ONE).all())
 
 
 def _log_probabilities(values: Doubles) -> Doubles:

@@ -56,3 +56,16 @@ def test_scores_of_a_sequence_diverge_as_those_of_a_single_row_do(tmp_path):
         data = [samples(tmp_path, x=rows)]
         found[rank] = Reference(scores(1, rank=rank), data).divergence(scores(1.3, rank=rank))
     assert found[3] == pytest.approx(found[2], rel=1e-4)
+
+
+def two_heads(*, large=1.0, small=1.0):
+    text = "g (float[N,8] x) => (float[N,5] a, float[N,5] b) { a = MatMul(x, l) b = MatMul(x, s) }"
+    return proto(text, weights={"l": large * normal(8, 5), "s": small * normal(8, 5, seed=1)})
+
+
+@pytest.mark.parametrize(("large", "small"), [(1e4, 1e-6), (1e4, 1.0), (0.1, 1e-9), (0.1, 0.01)])
+def test_outputs_of_two_axes_count_whatever_their_scale(tmp_path, large, small):
+    data = [samples(tmp_path, x=normal(16, 8))]
+    reference = Reference(two_heads(large=large, small=small), data)
+    for changed in ({"large": 1.1 * large, "small": small}, {"large": large, "small": 1.1 * small}):
+        assert 0.002 < reference.divergence(two_heads(**changed)) < 0.05
