@@ -116,12 +116,14 @@ def _section(name: str, about: str, found: Sequence[Outcome]) -> list[str]:
         "| pass | result | file | error (told) | time |",
         "| --- | --- | --- | --- | --- |",
         *(_row(outcome) for outcome in found),
+        *([""] if any(outcome.notes for outcome in found) else []),
+        *(f"- {each.step} tells: {note}" for each in found for note in each.notes),
     ]
 
 
 def _row(outcome: Outcome) -> str:
     result = ": ".join(filter(None, (outcome.status, outcome.text)))
-    remarks = "; ".join((result, *outcome.notes)).replace("|", "\\|")
+    remarks = result.replace("|", "\\|")
     size = "-" if outcome.size_ratio is None else f"{outcome.size_ratio:.2f}"
     error = "-"
     if outcome.error is not None:
