@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Container, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,22 +98,35 @@ def _widens(index: GraphIndex, node: NodeProto) -> bool:
 
 def narrow_weights(proto: ModelProto) -> int:
     """Store large float32 constants as float16 behind a Cast, in place; returns how many."""
-    return _narrow(proto, lambda dims: math.prod(dims) >= LEAST_ENTRIES)
+    return _narrow(proto, lambda name, dims: math.prod(dims) >= LEAST_ENTRIES)
 
 
-def narrow_matrices(proto: ModelProto) -> int:
+def narrow_matrices(proto: ModelProto, names: Container[str] = ()) -> int:
     """Store float32 constants of two axes as float16 again, in place; returns how many.
 
     Whatever their size: they were float16 before a pass widened them (``compute_in_float32``).
+
+    Args:
+        proto: edited in place.
+        names: constants that were float16 as well, of any number of axes.
     """
-    return _narrow(proto, lambda dims: sum(n > 1 for n in dims) > 1)
+    return _narrow(proto, lambda name, dims: name in names or sum(n > 1 for n in dims) > 1)
 
 
-def _narrow(proto: ModelProto, worth: Callable[[Sequence[int]], bool]) -> int:
+def half_constants(proto: ModelProto) -> frozenset[str]:
+    """The names of the constants of a model that are stored as float16."""
+    graphs = list(all_graphs(proto.graph))
+    names = {t.name for graph in graphs for t in graph.initializer if t.data_type == _HALF}
+    constants = (n for graph in graphs for n in graph.node if n.op_type == "Constant")
+    made = {n.output[0] for n in constants if any(a.t.data_type == _HALF for a in n.attribute)}
+    return frozenset(names | made)
+
+
+def _narrow(proto: ModelProto, worth: Callable[[str, Sequence[int]], bool]) -> int:
     index = GraphIndex(proto)
     casts = []
     for name, tensor in list(index.initializers.items()):
-        if tensor.data_type != _SINGLE or name in index.outputs or not worth(tensor.dims):
+        if tensor.data_type != _SINGLE or name in index.outputs or not worth(name, tensor.dims):
             continue
         narrow = _narrowed(index.float_constant(name))
         if narrow is not None:

@@ -184,7 +184,7 @@ PASSES: dict[str, PassSpec] = {
         settings=Float16,
         function="edgekit.passes.float16:float16",
         summary="weights stored in 16 bits and widened at load, half the file",
-        version=2,
+        version=3,
         promise=Promise(max_relative_error=1e-2, stores=("float16",)),
     ),
     "tflite": PassSpec(

@@ -34,7 +34,7 @@ def float16(model: Model, settings: Float16, work: Work) -> Path:
     source = load(model.path)
     if stores_half(source) and not _stores_large(source):
         raise PassRefused("the model stores its weights as float16 already")
-    proto = prepare(source, _OPSET)
+    proto = prepare(source, _OPSET, keep_ties=True)
     if not narrow_weights(proto):
         raise PassRefused(_nothing_large(proto))
     compact(proto)

@@ -8,7 +8,13 @@ from onnx import ModelProto
 
 from edgekit.graphs.basic_rewrites import load_folded
 from edgekit.graphs.channel_scaling import fold_channel_scaling
-from edgekit.graphs.half import compute_in_float32, computes_half, narrow_matrices, stores_half
+from edgekit.graphs.half import (
+    compute_in_float32,
+    computes_half,
+    half_constants,
+    narrow_matrices,
+    stores_half,
+)
 from edgekit.graphs.onnx_file import load, load_structure, read_onnx, save
 from edgekit.graphs.rewrite import prepare
 from edgekit.model import Model
@@ -19,15 +25,16 @@ _WIDE = "wide.onnx"
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A prepared graph, and whether the model stores its weights as float16."""
+    """A prepared graph, and whether the model stores its weights as float16, and which."""
 
     proto: ModelProto
     half: bool
+    halves: frozenset[str]
 
     def restore(self, made: ModelProto) -> None:
         """Store the float weights of a result as the model stores its own, in place."""
         if self.half:
-            narrow_matrices(made)
+            narrow_matrices(made, self.halves)
 
 
 def open_source(
@@ -57,7 +64,7 @@ def open_source(
     proto = prepare(_loaded(model, work, half, folded), version, keep_ties=keep_ties)
     if folded:
         fold_channel_scaling(proto)
-    return Source(proto=proto, half=half)
+    return Source(proto=proto, half=half, halves=half_constants(structure))
 
 
 def _loaded(model: Model, work: Work, half: bool, folded: bool) -> ModelProto:

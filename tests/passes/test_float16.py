@@ -88,3 +88,21 @@ def test_weights_too_small_for_16_bits_are_refused_with_their_size(tmp_path):
 
     with pytest.raises(PassRefused, match="w, has 12 entries, less than the 1024"):
         apply("float16", source, tmp_path, samples(tmp_path, x=uniform(4, 4)))
+
+
+@pytest.mark.parametrize(
+    "head",
+    ["t = Transpose<perm = [1, 0]>(e) y = MatMul(h, t)",
+     "c = Transpose<perm = [0, 2, 1]>(h) l = MatMul(e, c) y = Transpose<perm = [0, 2, 1]>(l)"],
+    ids=["on the right", "on the left"],
+)  # fmt: skip
+def test_an_embedding_that_is_the_output_layer_too_is_stored_once(tmp_path, head):
+    text = f"g (int64[N,7] i) => (float[N,7,300] y) {{ r = Gather(e, i) h = MatMul(r, w) {head} }}"
+    weights = {"e": normal(300, 32), "w": normal(32, 32, seed=1)}
+    source = model(tmp_path, text, weights=weights)
+    rows = np.random.default_rng(0).integers(0, 300, size=(8, 7))
+
+    made = apply("float16", source, tmp_path, samples(tmp_path, i=rows))
+
+    assert made.bytes < 0.55 * source.bytes
+    assert run(made, i=rows)[0] == pytest.approx(run(source, i=rows)[0], abs=0.1)

@@ -60,6 +60,16 @@ GRAPHS = {
         {"a": half(32, 64), "b": half(64, 10), "limit": np.float16(3)},
         {"x": half(48, 32, scale=1)},
     ),
+    "a recurrent layer": (
+        "g (float16[N,9,24] x) => (float16[N,8] y) { t = Transpose<perm = [1, 0, 2]>(x)"
+        " s, last = LSTM<hidden_size = 32>(t, w, r, b) h = Squeeze(last, axis)"
+        " y = MatMul(h, o) }",
+        {
+            "w": half(1, 128, 24), "r": half(1, 128, 32), "b": half(1, 256), "o": half(32, 8),
+            "axis": np.array([0]),
+        },
+        {"x": half(48, 9, 24, scale=1)},
+    ),
 }  # fmt: skip
 # How far a pass may be off, relative RMS; the first ones lose what they are asked to.
 PASSES_TRIED = {
@@ -72,7 +82,10 @@ PASSES_TRIED = {
 }
 
 # What no pass could do, and the reason that it gives.
-REFUSED = {("a branch", "prune-channels"): "is read inside If, Loop or Scan"}
+REFUSED = {
+    ("a branch", "prune-channels"): "is read inside If, Loop or Scan",
+    ("a recurrent layer", "prune-channels"): "no channels, heads or neurons can go",
+}
 
 
 def relative(before, after):
