@@ -124,23 +124,52 @@ def validated(kind: type[M], raw: dict[str, Any], *, where: str) -> M:
         # Through JSON mode, where strict means "no '8' for 8" but an array may be a tuple.
         return kind.model_validate_json(json.dumps(raw, default=str), strict=True)
     except ValidationError as error:
-        lines = [f"{_path(e['loc'])}: {_say(e, kind)}" for e in error.errors()]
+        lines = _lines(error.errors(), kind, raw)
         told = "\n  ".join(["", *lines]) if lines[1:] else f" {lines[0]}"
         raise UserError(f"{where}:{told}") from error
+
+
+def _lines(errors: list[ErrorDetails], kind: type[BaseModel], raw: object) -> list[str]:
+    """A line per wrong field; of one that may be of several types all of these in one line."""
+    wanted: dict[tuple[str, str], list[str]] = {}
+    for each in errors:
+        path = each["loc"] if each["type"] == "missing" else _written(each["loc"], raw)
+        said, got = _say(each, kind)
+        wanted.setdefault((_path(path), got), []).append(said)
+    return [f"{path}: {_joined(said)}{got}" for (path, got), said in wanted.items()]
+
+
+def _written(loc: tuple[int | str, ...], raw: object) -> tuple[int | str, ...]:
+    """The part of a path that the text has; the rest names types that a field may have."""
+    found: list[int | str] = []
+    for part in loc:
+        held = dict(enumerate(raw)) if isinstance(raw, list) else raw
+        if not isinstance(held, dict):
+            break
+        if part in held:
+            raw = held[part]
+            found.append(part)
+    return tuple(found)
+
+
+def _joined(said: Sequence[str]) -> str:
+    first, *rest = dict.fromkeys(said)
+    return " or ".join([first, *(each.removeprefix("input should be ") for each in rest)])
 
 
 def _path(loc: tuple[int | str, ...]) -> str:
     return ".".join(str(part) for part in loc if part != "[key]") or "file"
 
 
-def _say(error: ErrorDetails, kind: type[BaseModel]) -> str:
+def _say(error: ErrorDetails, kind: type[BaseModel]) -> tuple[str, str]:
+    """What is wrong with a field, and what it got instead."""
     if error["type"] == "missing":
-        return "missing"
+        return "missing", ""
     if error["type"] == "extra_forbidden":
         *above, key = error["loc"]
-        return f"unknown key{did_you_mean(key, _keys(kind, above))}"
+        return f"unknown key{did_you_mean(key, _keys(kind, above))}", ""
     text = error["msg"].removeprefix("Value error, ")
-    return f"{text[0].lower()}{text[1:]}, got {error['input']!r}"
+    return f"{text[0].lower()}{text[1:]}", f", got {error['input']!r}"
 
 
 def _keys(kind: type[BaseModel], path: Sequence[int | str]) -> list[str]:

@@ -21,9 +21,9 @@ def silent(stage: str, done: int, total: int) -> None:
 
 # A line on a terminal is written anew this often; waits are shown from the second after.
 _EVERY_S, _REFRESH_S = 0.1, 1.0
-# A log gets a line about the same stage this often.
-_LOG_EVERY_S = 30.0
 _SHOWN_AFTER_S = 2.0
+# A log gets a line about a stage that has lasted so long, then one this often.
+_LOG_EVERY_S = 30.0
 _WIDTH = 78
 # The pace is that of the later half of a stage, of this much time at least.
 _SHARE, _LEAST_S = 0.5, 5.0
@@ -70,8 +70,9 @@ def duration(seconds: float) -> str:
 class Ticker:
     """Call it with a stage, how much of it is done, and of how much (0 = not known).
 
-    A terminal has one line that moves; a log gets a line a stage, and one every half minute that
-    it lasts. Between calls a thread keeps them going, once ``start`` was called.
+    A terminal has one line that moves; a log gets a line a stage, one after two seconds, and one
+    every half minute that it lasts. Between calls a thread keeps them going, once ``start`` was
+    called.
     """
 
     _stage: str = field(default="", init=False)
@@ -79,6 +80,7 @@ class Ticker:
     _total: int = field(default=0, init=False)
     _pace: Pace = field(default_factory=lambda: Pace(time.monotonic()), init=False)
     _written: float = field(default=0.0, init=False)
+    _log_after_s: float = field(default=_SHOWN_AFTER_S, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
     _ended: threading.Event = field(default_factory=threading.Event, init=False)
 
@@ -95,8 +97,9 @@ class Ticker:
             if not sys.stderr.isatty():
                 if changed:
                     self._log(stage, now)
-                elif now - self._written >= _LOG_EVERY_S:
-                    self._log(self._line(now), now)
+                    self._log_after_s = _SHOWN_AFTER_S
+                else:
+                    self._log_if_due(now)
             elif is_new or done == total or now - self._written >= _EVERY_S:
                 self._show(now)
 
@@ -124,8 +127,8 @@ class Ticker:
                     continue
                 if sys.stderr.isatty():
                     self._show(now)
-                elif now - self._written >= _LOG_EVERY_S:
-                    self._log(self._line(now), now)
+                else:
+                    self._log_if_due(now)
 
     def _line(self, now: float) -> str:
         """Stage, counts, and how long it still takes, or has taken where that is not known."""
@@ -140,6 +143,11 @@ class Ticker:
         left = self._pace.remaining_s(self._total, now)
         said = f"({duration(lasted)} so far)" if left is None else f"(about {duration(left)} left)"
         return " ".join([*words, said])
+
+    def _log_if_due(self, now: float) -> None:
+        if now - self._written >= self._log_after_s:
+            self._log(self._line(now), now)
+            self._log_after_s = _LOG_EVERY_S
 
     def _log(self, line: str, now: float) -> None:
         self._written = now

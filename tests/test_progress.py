@@ -70,7 +70,9 @@ def test_times_are_as_exact_as_anyone_needs(seconds, said):
     assert duration(seconds) == said
 
 
-def test_a_log_gets_a_line_a_stage_and_one_every_half_minute(clock, monkeypatch):
+def test_a_log_gets_a_line_a_stage_one_after_two_seconds_and_one_every_half_minute(
+    clock, monkeypatch
+):
     log = listen(monkeypatch, io.StringIO())
     tick = Ticker()
     for n in range(200):
@@ -82,9 +84,10 @@ def test_a_log_gets_a_line_a_stage_and_one_every_half_minute(clock, monkeypatch)
     assert lines[0] == "score"
     assert lines[-1] == "timing"
     assert lines[1:-1] == [
-        "score 60/200 (about 1 min left)",
-        "score 120/200 (about 40 s left)",
-        "score 180/200 (about 10 s left)",
+        "score 4/200 (about 2 min left)",
+        "score 64/200 (about 1 min left)",
+        "score 124/200 (about 38 s left)",
+        "score 184/200 (about 8 s left)",
     ]
 
 

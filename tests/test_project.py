@@ -95,3 +95,18 @@ def test_a_folder_in_place_of_the_file_and_a_missing_folder_are_told_apart(tmp_p
         load_project(tmp_path)
     with pytest.raises(UserError, match="no such folder"):
         load_project(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("line", "told"),
+    [
+        ("constant = nan", "x.constant: input should be a valid boolean or "),
+        ("constant = { a = 1 }", "or a valid array, got {'a': 1}"),
+        ("batch_axis = 'two'", "x.batch_axis: input should be a valid integer or 'none', got"),
+    ],
+)
+def test_a_field_that_may_be_of_several_types_is_told_in_one_line(read, line, told):
+    with pytest.raises(UserError) as caught:
+        read(f"[model.inputs.x]\n{line}\n")
+    assert told in caught.value.message
+    assert "\n" not in caught.value.message

@@ -110,7 +110,7 @@ def _version(wanted: bool) -> None:
 def _root(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Say which.")
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
 ) -> None:
     del version
@@ -205,7 +205,7 @@ def build(
         Path | None, typer.Option("--out", metavar="DIR", help="Instead of build/NAME.")
     ] = None,
     seed: Annotated[
-        int | None, typer.Option("--seed", metavar="N", help="Of everything that draws lots.")
+        int | None, typer.Option("--seed", metavar="N", help="Seed of every random choice.")
     ] = None,
     dims: Dims = None,
     trust_pickle: TrustPickle = False,

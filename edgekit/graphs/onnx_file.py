@@ -26,6 +26,15 @@ MAX_BYTES = (1 << 31) - 1
 # Smaller tensors stay in the first file of two; shapes are read from there.
 _LEAST_OUTSIDE = 1024
 _MOST_SHAPE_ENTRIES = 1024
+_OTHER_FILES = {
+    b"pk\x03\x04": "it is a zip archive: unpack it and give the model in it; models of Keras and "
+    "torch are archives as well and need their endings (.keras, .pt2, .pt)",
+    b"\x1f\x8b": "it is compressed by gzip: unpack it first (gunzip)",
+    b"version https://git-lfs": "it is a pointer of Git LFS: 'git lfs pull' fetches the model",
+    b"<": "it is a web page or XML: check where it was downloaded from",
+    b"{": "it is JSON text, no model",
+    b"\x89hdf": "it is an HDF5 file; those of Keras need their ending (.h5)",
+}
 _PAGE = 4096  # so that a runtime can map the data
 
 
@@ -94,13 +103,23 @@ def has_empty_input(path: Path) -> bool:
     return states_empty_input(_parsed(path).graph)
 
 
+def _advice(path: Path) -> str:
+    """What to do with a file that is no ONNX model, by how it begins."""
+    with path.open("rb") as file:
+        head = file.read(64).lstrip().lower()
+    for beginning, advice in _OTHER_FILES.items():
+        if head.startswith(beginning):
+            return advice
+    return "check the file's size against its source"
+
+
 def _parsed(path: Path) -> ModelProto:
     try:
         proto = onnx.load(str(path), format="protobuf", load_external_data=False)
     except DecodeError as error:
         raise UserError(
             f"{path}: not an ONNX model, or cut short",
-            hint="check the file's size against its source",
+            hint=_advice(path),
         ) from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Mapping, Sequence, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
 
@@ -28,6 +28,7 @@ _INTEGER_KINDS = {"Conv", "Gemm", "MatMul"}
 _RESTORING = {"DequantizeLinear", "Cast", "Mul", "Transpose", "Reshape"}
 _FILE = "kernels.onnx"
 _MOST_NAMED = 5
+_SLOW = "; its weight is dequantized at each inference, which is slow"
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
@@ -65,10 +66,13 @@ def settle_kernels(
     found = float_layers(proto, work.scratch, known)
     slow = {layer.output for layer in found if layer.dequantized}
     if slow and _widen_at_load(proto, slow):
+        # Why they have no integer kernel is seen before the change only.
+        before = {layer.output: layer.reason for layer in found}
         found = float_layers(proto, work.scratch, known)
+        found = [replace(each, reason=before.get(each.output, each.reason)) for each in found]
     reasons: dict[str, list[str]] = defaultdict(list)
     for layer in (each for each in found if each.output not in told):
-        reasons[layer.reason].append(layer.name)
+        reasons[layer.reason + (_SLOW if layer.dequantized else "")].append(layer.name)
     for reason, names in reasons.items():
         work.note(f"computed in float: {_listed(names)}: {reason}")
 
@@ -94,8 +98,6 @@ def float_layers(
                 continue
             dequantized = any(in_float[key] for key in keys)
             why = known.get(node.op_type) or _why(index, node, place)
-            if dequantized:
-                why += "; its weight is dequantized at each inference, which is slow"
             label, output = node.name or node.output[0], node.output[0]
             found.append(FloatLayer(name=label, output=output, reason=why, dequantized=dequantized))
             break
@@ -196,14 +198,18 @@ def _optimized(proto: ModelProto, folder: Path) -> ModelProto:
 
 def _is_large(index: GraphIndex, name: str) -> bool:
     """Whether a value is a stored weight of many entries, as it is or restored."""
-    stored = index.initializers.get(name)
-    while stored is None:
+    stored = _stored(index, name)
+    return stored is not None and bool(math.prod(stored.dims) >= _LEAST_ENTRIES)
+
+
+def _stored(index: GraphIndex, name: str) -> TensorProto | None:
+    """The constant that a value is, or is restored from."""
+    while (stored := index.initializers.get(name)) is None:
         maker = index.producer.get(name)
         if maker is None or maker.op_type not in _RESTORING:
-            return False
+            return None
         name = maker.input[0]
-        stored = index.initializers.get(name)
-    return bool(math.prod(stored.dims) >= _LEAST_ENTRIES)
+    return stored
 
 
 def _why(index: GraphIndex, node: NodeProto, place: int) -> str:
@@ -211,8 +217,8 @@ def _why(index: GraphIndex, node: NodeProto, place: int) -> str:
         return f"onnxruntime has no integer kernel for {node.op_type} in this form"
     if place == 0:
         return "the weight is the first factor, which no integer kernel takes"
-    weight = index.producer.get(node.input[1])
-    if node.op_type == "MatMul" and weight is not None and weight.op_type == "Mul":
+    stored = _stored(index, node.input[1])
+    if node.op_type == "MatMul" and stored is not None and len(stored.dims) > 2:
         return "integer kernels take one matrix, not a batch of them"
     made = index.producer.get(node.input[0])
     if made is None or made.op_type != "DequantizeLinear":

@@ -38,7 +38,7 @@ class Terms:
         source: format of the source model.
         formats: of the files that candidates may be.
         weight_bits: of int8 weights where the model will run.
-        seed: of whatever draws lots.
+        seed: seed of every random choice.
         dims: sizes of free dimensions, for files that have none.
         target: which LiteRT the device has.
         remakes: the device cannot run the source as it is.

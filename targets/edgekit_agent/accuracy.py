@@ -194,6 +194,12 @@ def _check_range(labels: NDArray[Any], classes: int, start: int) -> None:
     outside = np.flatnonzero((labels < 0) | (labels >= classes))
     if outside.size:
         first = int(outside[0])
+        if not classes:
+            raise AgentError(
+                "bad_job",
+                f"the scored output of sample {start + first} is empty; check the axis of samples "
+                "of each input, and the size of a state where a sequence begins",
+            )
         raise AgentError(
             "bad_job",
             f"label {int(labels[first])} of sample {start + first} is not below {classes}, "

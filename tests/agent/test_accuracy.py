@@ -119,3 +119,8 @@ def test_resnet8_scores_what_its_makers_say(agent, zoo, samples, file, runtime, 
     tally = agent.ask(ScoreJob(ModelRef(path, runtime), made, "top1"), Tally)
     assert tally.n == 1000
     assert tally.correct / 1000 == pytest.approx(expected, abs=0.004)
+
+
+def test_an_output_without_entries_is_not_blamed_on_the_labels():
+    with pytest.raises(AgentError, match="the scored output of sample 7 is empty"):
+        judge(np.zeros((1, 0), np.float32), np.array([2]), "top1", 7)

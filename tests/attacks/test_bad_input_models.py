@@ -46,6 +46,23 @@ def test_a_file_that_is_no_model(tiny, content, says):
     refused_everywhere(tiny, tiny / "thing.onnx", says)
 
 
+@pytest.mark.parametrize(
+    ("content", "advice"),
+    [
+        (b"PK\x03\x04" + bytes(100), "it is a zip archive: unpack it"),
+        (b"\x1f\x8b\x08" + bytes(100), "it is compressed by gzip: unpack it first"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "git lfs pull"),
+        (b"<!DOCTYPE html><html>404</html>", "it is a web page"),
+        (b'{"layers": []}', "it is JSON text"),
+        (b"\x0a\x7f", "check the file's size against its source"),
+    ],
+    ids=["zip", "gzip", "lfs", "html", "json", "cut"],
+)
+def test_another_kind_of_file_is_told_with_the_remedy(tiny, content, advice):
+    (tiny / "thing.onnx").write_bytes(content)
+    refused("inspect", tiny / "thing.onnx", says=advice)
+
+
 def test_a_folder_and_a_missing_file(tiny):
     refused_everywhere(tiny, tiny / "none.onnx", "none.onnx: cannot be read: No such file")
     (tiny / "folder.onnx").mkdir()
@@ -238,8 +255,9 @@ def test_damage_anywhere_is_refused_or_harmless_and_never_a_crash(tiny):
     for path, done in zip(paths, ended, strict=True):
         assert "Traceback" not in done.err
         if done.code == 2:
-            assert done.err.startswith(f"edgekit: {path}: ")
-            assert done.err.count("\n") <= 2, done.err
+            said = done.err.removeprefix("reading the model\n")
+            assert said.startswith(f"edgekit: {path}: ")
+            assert said.count("\n") <= 2, said
 
 
 # ---------------------------------------------------------------- models and devices
@@ -265,4 +283,5 @@ def test_a_runtime_that_the_device_does_not_have(tiny):
 
 def test_the_whole_model_is_no_bad_input(tiny):
     done = edgekit("inspect", DIGITS / "model.onnx", "--device", PROFILE)
-    assert (done.code, done.err) == (0, "")
+    stages = ["reading the model", "counting operations", "looking at operators"]
+    assert (done.code, done.err.splitlines()) == (0, stages)

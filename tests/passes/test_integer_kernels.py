@@ -174,3 +174,17 @@ def test_weights_dequantized_at_each_inference_are_found_in_the_runtimes_own_gra
 
     assert layer.name == "first"
     assert layer.dequantized
+
+
+def test_a_weight_of_one_matrix_is_not_called_a_batch_once_it_is_widened(tmp_path):
+    # The runtime makes a Gemm of product and sum, whose bias is no constant then.
+    text = (
+        "g (float[1,32] x, float[1,64] h) => (float[1,64] y) { a = MatMul(x, u) b = MatMul(h, w) "
+        "c = Add(a, b) y = Tanh(c) }"
+    )
+    source = model(tmp_path, text, weights={"u": normal(32, 64), "w": normal(64, 64)})
+    data = samples(tmp_path, x=uniform(64, 32), h=uniform(64, 64))
+
+    told = notes("quantize", source, tmp_path, data)
+
+    assert not [note for note in told if "batch" in note]
