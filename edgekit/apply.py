@@ -27,7 +27,7 @@ from edgekit.layers import LayerCost, read_layers
 from edgekit.model import Model
 from edgekit.passes import Work
 from edgekit.passes.agreement import Agreement
-from edgekit.passes.crash import how_to_report, write_crash
+from edgekit.passes.crash import crash_hint, write_crash
 from edgekit.passes.running import Made, run_checked
 from edgekit.profile import load_profile, weight_bits
 from edgekit.progress import Tick
@@ -147,7 +147,7 @@ def _run(step: Step, model: Model, work: Work, store: Store) -> Made:
     try:
         return run_checked(step, model, work)
     except PassCrash as crash:
-        hint = how_to_report(write_crash(crash, store.root))
+        hint = crash_hint(write_crash(crash, store.root))
         raise PassCrash(crash.message, report=crash.report, hint=hint) from crash
 
 

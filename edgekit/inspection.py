@@ -11,7 +11,7 @@ from edgekit.bridge.litecost import lite_cost
 from edgekit.bridge.lowering import lower
 from edgekit.bridge.settling import settled
 from edgekit.errors import PassRefused, UserError
-from edgekit.graphs.accepts import sizes_checked
+from edgekit.graphs.accepts import refuse_bad_sizes
 from edgekit.graphs.cost import Cost, cost
 from edgekit.graphs.coverage import Obstacle
 from edgekit.graphs.lite_file import custom_ops
@@ -124,7 +124,7 @@ def _not_crossing(model: Model, dims: Mapping[str, int]) -> Iterator[Obstacle]:
         yield Obstacle(what="over 2 GiB, more than a .tflite file can hold", fix="a smaller model")
         return
     try:
-        with sizes_checked(model, dims):
+        with refuse_bad_sizes(model, dims):
             lower(settled(load(model.path), dims))
     except PassRefused as refusal:
         yield Obstacle(what=f"as .tflite: {refusal.message}", fix=refusal.hint or _NO_COUNTERPART)

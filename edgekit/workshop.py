@@ -28,7 +28,7 @@ from edgekit.intake import Intake
 from edgekit.layers import LayerCost, layer_costs, layer_facts, read_layers, with_notes
 from edgekit.model import Model
 from edgekit.passes import PASSES, Work, tools_of
-from edgekit.passes.crash import how_to_report, write_crash
+from edgekit.passes.crash import crash_hint, write_crash
 from edgekit.passes.running import run_checked
 from edgekit.places import HOST, Place, device_place, host_identity, host_place, host_threads
 from edgekit.profile import RuntimeName
@@ -100,7 +100,7 @@ class Workshop:
         """
         hint = failure.hint
         if isinstance(failure, PassCrash):
-            hint = how_to_report(write_crash(failure, self.intake.store.root))
+            hint = crash_hint(write_crash(failure, self.intake.store.root))
         return Rejected(recipe=recipe, reason=f"failed: {failure.message}", broken=True, hint=hint)
 
     def _run(self, recipe: Recipe, scratch: Path) -> _Product:

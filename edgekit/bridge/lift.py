@@ -1,4 +1,4 @@
-"""From a TFLite graph to an ONNX model: variables, windows, batches."""
+"""Conversion of a TFLite graph to ONNX: state variables, strided windows, free batch axis."""
 
 from __future__ import annotations
 
@@ -8,49 +8,50 @@ from edgekit.bridge.batches import takes_batches
 from edgekit.bridge.graph import LiteGraph
 from edgekit.bridge.lifted import Written, quantized
 from edgekit.bridge.lifting import Lifting
-from edgekit.bridge.variables import with_states
+from edgekit.bridge.variables import replace_variables
 from edgekit.bridge.windows import windows_widened
 from edgekit.graphs.states import State, record_states
 
 
 def lift(graph: LiteGraph) -> ModelProto:
-    """The ONNX model of a TFLite graph, with the names and the order of its inputs and outputs.
+    """Convert a TFLite graph to an ONNX model with the same input and output names and order.
 
-    Integers become QDQ with the file's own scales: activations uint8 (int16 where the file has
-    that), weights as they are stored; a quantised input or output is float32 to the outside.
-    Weights in 16 bits become floats. A first axis of size 1 becomes the free dimension ``N`` if
-    the model is found to work on batches.
+    Quantized tensors become QDQ with the scales of the file: activations are uint8 (int16 where
+    the file has int16), weights keep their integer type. Quantized model inputs and outputs
+    become float32. 16-bit weights become floats. A first axis of size 1 becomes the free
+    dimension ``N`` if a test run shows that the model computes batches.
 
-    Variables become inputs and outputs, and are recorded as states (``graphs.states``).
+    Each variable becomes an input and an output; the pair is recorded as a state
+    (``graphs.states``).
 
     Args:
-        graph: as ``read_lite`` gives it; not changed.
+        graph: from ``read_lite``; not changed.
 
     Returns:
-        Opset 17; opset 21 where activations have 16 bits.
+        A model of opset 17; of opset 21 where activations have 16 bits.
 
     Raises:
-        PassRefused: an operator, or a use of one, that has no counterpart; names the operator and
-            what it makes, and says what to do.
+        PassRefused: an operator, or a use of one, has no ONNX counterpart; the message names the
+            operator and its output, and says what to do.
     """
-    stateless, variables = with_states(graph)
-    made = _with_batch(windows_widened(stateless))
+    stateless, variables = replace_variables(graph)
+    made = _convert_with_batch(windows_widened(stateless))
     if variables:
         states = [State(input=v.input, output=v.output, initial=v.initial) for v in variables]
         record_states(made, states)
     return made
 
 
-def _with_batch(widened: LiteGraph) -> ModelProto:
-    """The model of a graph, with a free batch if it works on batches."""
-    one = _lifted(widened, free=False)
+def _convert_with_batch(widened: LiteGraph) -> ModelProto:
+    """Convert a graph, with a free batch dimension if the result computes batches."""
+    one = _convert(widened, free=False)
     if any(t.shape[:1] not in ((1,), (-1,)) for t in widened.inputs.values()):
         return one
-    free = _lifted(widened, free=True)
+    free = _convert(widened, free=True)
     return free if takes_batches(free) else one
 
 
-def _lifted(graph: LiteGraph, *, free: bool) -> ModelProto:
+def _convert(graph: LiteGraph, *, free: bool) -> ModelProto:
     wide = any(t.dtype == "int16" and quantized(t) for op in graph.ops for t in op.outputs)
     written = Written(opset=21 if wide else 17, taken={*graph.inputs, *graph.outputs})
     lifting = Lifting(graph, written, free=free)

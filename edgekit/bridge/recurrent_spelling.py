@@ -1,9 +1,10 @@
-"""Recurrent layers whose weights are stored as integers, said with a DequantizeLinear per weight.
+"""Recurrent layers with integer weights, rewritten as float layers behind DequantizeLinear.
 
-``DynamicQuantizeLSTM`` is onnxruntime's integer LSTM: weights are integers, its input is rounded to
-8 bits on one scale for all steps, its state to 8 bits at each step. Its twin in reals has the very
-weights and rounds the input alike; the state, which is within -1 and 1, is not rounded. A
-bidirectional layer becomes two layers, as a DequantizeLinear has scales along one axis only.
+``DynamicQuantizeLSTM`` is onnxruntime's integer LSTM: it has integer weights, rounds its input to
+8 bits with one scale for all steps, and rounds its state to 8 bits at each step. The float layer
+uses the same weights and rounds the input the same way; it does not round the state, which lies
+between -1 and 1. A bidirectional layer becomes two layers, because a DequantizeLinear has scales
+along one axis only.
 """
 
 from __future__ import annotations
@@ -30,14 +31,14 @@ _FEW_ACTIVATIONS = ("activations", "activation_alpha", "activation_beta")
 
 @dataclass(frozen=True, kw_only=True)
 class StoredIntegers:
-    """A weight stored as integers; scales and zero points broadcast against it."""
+    """A weight stored as integers, with scales and zero points that broadcast against it."""
 
     integers: Array
     scales: Array
     zero_points: Array | None = None
 
     def side(self, at: int) -> StoredIntegers:
-        """The part of one direction, with a first axis of size 1."""
+        """Return the weight of one direction, with a first axis of size 1."""
         zeros = self.zero_points
 
         def part(array: Array) -> Array:
@@ -51,12 +52,12 @@ class StoredIntegers:
 
     @property
     def axis(self) -> int | None:
-        """The one axis along which scales differ; 0 where none does, ``None`` for several."""
+        """The axis along which scales differ; 0 for a single scale, ``None`` for several axes."""
         axes = [axis for axis, size in enumerate(self.scales.shape) if size > 1]
         return None if len(axes) > 1 else (axes or [0])[0]
 
-    def dequantized(self, index: GraphIndex, name: str) -> tuple[NodeProto, str]:
-        """The DequantizeLinear of it, for scales along one axis, and what that makes."""
+    def dequantize(self, index: GraphIndex, name: str) -> tuple[NodeProto, str]:
+        """Build the DequantizeLinear of a weight (scales along one axis), and name its output."""
         scales: Array = self.scales.astype(np.float32)
         one = scales.size == 1
         shape = () if one else (scales.size,)
@@ -74,14 +75,14 @@ class StoredIntegers:
 
 
 def is_integer_lstm(node: NodeProto) -> bool:
-    """Whether a node is onnxruntime's integer LSTM."""
+    """Return whether a node is onnxruntime's integer LSTM."""
     return bool(node.op_type == INTEGER_LSTM and node.domain == "com.microsoft")
 
 
 def integer_lstm_weights(
     index: GraphIndex, node: NodeProto
 ) -> tuple[StoredIntegers, StoredIntegers] | None:
-    """The weights of an integer LSTM in ONNX's layout; ``None`` where they are computed."""
+    """Read the weights of an integer LSTM in ONNX layout; ``None`` where they are not stored."""
     found = []
     for place, scale in ((1, 8), (2, 10)):
         arrays = [index.constant(node.input[n]) for n in (place, scale, scale + 1)]
@@ -100,25 +101,25 @@ def integer_lstm_weights(
     return found[0], found[1]
 
 
-def spelled_layer(
+def dequantize_layer(
     index: GraphIndex, node: NodeProto, weights: Sequence[StoredIntegers]
 ) -> list[NodeProto]:
-    """A recurrent layer with dequantised weights, one node for each direction.
+    """Rewrite a recurrent layer with dequantized weights, one node for each direction.
 
     Args:
-        index: of its graph.
-        node: the layer; an integer LSTM or a standard one.
-        weights: of its inputs and of its states, ONNX's layout.
+        index: index of the layer's graph.
+        node: the layer; an integer LSTM or a standard recurrent layer.
+        weights: input weights and recurrent weights, in ONNX layout.
     """
     kind = node.op_type.removeprefix("DynamicQuantize")
-    rounded = _rounded(index, node) if is_integer_lstm(node) else []
+    rounded = _round_input(index, node) if is_integer_lstm(node) else []
     if weights[0].integers.shape[0] > 1:
-        return [*rounded, *_by_direction(index, node, kind, weights)]
-    nodes, names = _dequantized(index, node, weights)
-    return [*rounded, *nodes, _layer(node, kind, _inputs(node, names), list(node.output))]
+        return [*rounded, *_split_directions(index, node, kind, weights)]
+    nodes, names = _dequantize_weights(index, node, weights)
+    return [*rounded, *nodes, _build_layer(node, kind, _inputs(node, names), list(node.output))]
 
 
-def _rounded(index: GraphIndex, node: NodeProto) -> list[NodeProto]:
+def _round_input(index: GraphIndex, node: NodeProto) -> list[NodeProto]:
     """Round the input of an integer LSTM to 8 bits, as the layer itself does."""
     source = node.input[0]
     quantized = [index.fresh(f"{source}_{stem}") for stem in ("integers", "scale", "zero")]
@@ -129,46 +130,46 @@ def _rounded(index: GraphIndex, node: NodeProto) -> list[NodeProto]:
     ]
 
 
-def _dequantized(
+def _dequantize_weights(
     index: GraphIndex, node: NodeProto, weights: Sequence[StoredIntegers]
 ) -> tuple[list[NodeProto], list[str]]:
     stem = node.name or node.output[0] or "recurrent"
     pairs = [
-        weight.dequantized(index, f"{stem}_{letter}")
+        weight.dequantize(index, f"{stem}_{letter}")
         for weight, letter in zip(weights, "wr", strict=True)
     ]
-    return [said for said, _ in pairs], [made for _, made in pairs]
+    return [dequantize for dequantize, _ in pairs], [output for _, output in pairs]
 
 
 def _inputs(node: NodeProto, weights: Sequence[str]) -> list[str]:
-    """Input names of the standard operator: up to the peepholes of an LSTM."""
+    """Return the input names of the standard operator, up to the peepholes of an LSTM."""
     return [node.input[0], *weights, *node.input[3:8]]
 
 
-def _layer(node: NodeProto, kind: str, inputs: list[str], outputs: list[str]) -> NodeProto:
+def _build_layer(node: NodeProto, kind: str, inputs: list[str], outputs: list[str]) -> NodeProto:
     made = helper.make_node(kind, inputs, outputs, name=node.name)
     made.attribute.extend(node.attribute)
     return made
 
 
-def _by_direction(
+def _split_directions(
     index: GraphIndex, node: NodeProto, kind: str, weights: Sequence[StoredIntegers]
 ) -> Iterator[NodeProto]:
     parts: list[list[str]] = []
     for at, direction in enumerate(("forward", "reverse")):
-        nodes, names = _dequantized(index, node, [weight.side(at) for weight in weights])
+        nodes, names = _dequantize_weights(index, node, [weight.side(at) for weight in weights])
         yield from nodes
         inputs = _inputs(node, names)
-        for place in (3, 5, 6, 7):  # bias, first states, peepholes
+        for place in (3, 5, 6, 7):  # bias, initial states, peepholes
             if len(inputs) > place and inputs[place]:
                 part = index.fresh(f"{inputs[place]}_{direction}")
                 where = index.add_constant("side", np.array([at]))
                 yield helper.make_node("Gather", [inputs[place], where], [part], axis=0)
                 inputs[place] = part
         outputs = [index.fresh(f"{name}_{direction}") if name else "" for name in node.output]
-        made = _layer(node, kind, inputs, outputs)
+        made = _build_layer(node, kind, inputs, outputs)
         made.name = f"{node.name}/{direction}"
-        _turn(made, kind, direction, at)
+        _set_direction(made, kind, direction, at)
         yield made
         parts.append(outputs)
     for place, name in enumerate(node.output):
@@ -177,8 +178,8 @@ def _by_direction(
             yield helper.make_node("Concat", halves, [name], axis=0 if place else 1)
 
 
-def _turn(node: NodeProto, kind: str, direction: str, at: int) -> None:
-    """Give the node of one direction the attributes of that direction."""
+def _set_direction(node: NodeProto, kind: str, direction: str, at: int) -> None:
+    """Set the attributes of one direction on its node."""
     kept = [a for a in node.attribute if a.name not in (*_FEW_ACTIVATIONS, "direction")]
     kept.append(helper.make_attribute("direction", direction))
     names = attribute(node, "activations", None)
@@ -198,7 +199,7 @@ def _turn(node: NodeProto, kind: str, direction: str, at: int) -> None:
 
 
 def is_bidirectional(node: NodeProto) -> bool:
-    """Whether a standard recurrent layer runs both ways, time first."""
+    """Return whether a standard recurrent layer is bidirectional, with time as first axis."""
     if node.domain not in _STANDARD or node.op_type not in _RECURRENT:
         return False
     both = attribute(node, "direction", b"forward") == b"bidirectional"

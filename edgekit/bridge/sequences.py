@@ -24,7 +24,7 @@ class Sequences:
         if name in self.members:
             self.members[other] = self.members[name]
 
-    def instead(self, walk: Walk, node: NodeProto) -> list[NodeProto] | None:
+    def replace_node(self, walk: Walk, node: NodeProto) -> list[NodeProto] | None:
         """The nodes on tensors that stand for one on a sequence; ``None`` where nothing does."""
         made = node.output[0]
         if node.op_type == "SequenceEmpty":

@@ -1,4 +1,4 @@
-"""Pads and filters on long signals of one channel, laid out as LiteRT runs them fast."""
+"""Faster layouts in LiteRT for Pad and Conv on long one-channel signals."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ import numpy as np
 
 from edgekit.bridge.graph import Array, LiteGraph, Op, Shape, Tensor, constant
 
-# Results that one filter of a block makes at once: as many as fill a vector register.
+# Output channels of the rewritten filter: as many as fill a vector register.
 _AT_ONCE = 16
-# Filters with more results than this fill it by themselves.
+# A filter with more output channels than this fills the register by itself.
 _MOST_RESULTS = 4
 _LEAST_TAPS = 16
 
 
 def fasten_signals(graph: LiteGraph) -> None:
-    """Lay out pads and long filters along one channel so that rows are moved, not entries.
+    """Rewrite Pad and long one-channel filters in place, so that kernels copy rows, not entries.
 
-    In place, on a graph that is fused and quantised; integers stay as they are.
+    The graph is fused and quantized already; quantized operators stay as they are.
     """
     for one in (graph, *graph.inner):
         made: list[Op] = []
         for op in one.ops:
-            made.extend(_flat_pad(op) or _blocks(op) or [op])
+            made.extend(_flatten_pad(op) or _block_filter(op) or [op])
         one.ops = made
 
 
-def _flat_pad(op: Op) -> list[Op] | None:
-    """Pad without the trailing axes of size 1: kernels copy runs along the last axis."""
+def _flatten_pad(op: Op) -> list[Op] | None:
+    """Rewrite a Pad without trailing axes of size 1, as kernels copy runs along the last axis."""
     if op.kind != "PAD" or op.inputs[0] is None or op.inputs[1] is None:
         return None
     source, pads, made = op.inputs[0], op.inputs[1].data, op.outputs[0]
@@ -46,11 +46,11 @@ def _flat_pad(op: Op) -> list[Op] | None:
     return [_reshape(source, flat, op), inner, _reshape(wide, made, op)]
 
 
-def _blocks(op: Op) -> list[Op] | None:
-    """A long filter with few results as one with many: a block of its results at each step.
+def _block_filter(op: Op) -> list[Op] | None:
+    """Rewrite a long filter with few output channels to compute a block of outputs at each step.
 
-    The signal is cut into blocks that become channels, and the filter is stored once for each
-    place of a result in the block, shifted.
+    The signal is cut into blocks that become channels. The filter is stored once for each output
+    position in the block, shifted by that position.
     """
     if op.kind != "CONV_2D" or not _is_long_filter(op):
         return None
@@ -65,15 +65,15 @@ def _blocks(op: Op) -> list[Op] | None:
     span = -(-(taps + (count - 1) * stride) // block)
     length = (steps + span - 1) * block
     signal = _like(image, (batch, image.shape[2]))
-    cut, fit = _fitted(signal, length, op)
+    cut, fit = _fit_length(signal, length, op)
     rows = _like(image, (batch, 1, length // block, block))
     many = _like(made, (batch, 1, steps, count * results))
     conv = Op(
         kind="CONV_2D",
         inputs=[
             rows,
-            constant(weights.name, _shifted(weights.data, count, stride, span * block, block)),
-            _repeated(op, count, results),
+            constant(weights.name, _shift_filter(weights.data, count, stride, span * block, block)),
+            _repeat_bias(op, count, results),
         ],
         outputs=[many],
         options={**op.options, "stride_w": 1},
@@ -106,8 +106,8 @@ def _is_long_filter(op: Op) -> bool:
     )
 
 
-def _shifted(weights: Array, count: int, stride: int, span: int, block: int) -> Array:
-    """The filter for each place of a result in the block: (places * results, 1, steps, block)."""
+def _shift_filter(weights: Array, count: int, stride: int, span: int, block: int) -> Array:
+    """Return the filter shifted to each output position: (positions * outputs, 1, steps, block)."""
     results, _, taps, _ = weights.shape
     made = np.zeros((count, results, span), weights.dtype)
     for place in range(count):
@@ -115,14 +115,14 @@ def _shifted(weights: Array, count: int, stride: int, span: int, block: int) -> 
     return made.reshape(count * results, 1, span // block, block)
 
 
-def _repeated(op: Op, count: int, results: int) -> Tensor:
+def _repeat_bias(op: Op, count: int, results: int) -> Tensor:
     bias = op.inputs[2] if len(op.inputs) > 2 else None
     given = np.zeros(results, np.float32) if bias is None or bias.data is None else bias.data
     return constant("bias", np.tile(given, count))
 
 
-def _fitted(signal: Tensor, length: int, op: Op) -> tuple[list[Op], Tensor]:
-    """Zeros behind a signal, or its end cut off, to a length."""
+def _fit_length(signal: Tensor, length: int, op: Op) -> tuple[list[Op], Tensor]:
+    """Pad a signal with zeros at its end, or cut its end off, to a length."""
     lacks = length - signal.shape[1]
     if not lacks:
         return [], signal

@@ -10,10 +10,10 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 from edgekit.bridge.graph import Array
 from edgekit.bridge.recurrent_spelling import (
     StoredIntegers,
+    dequantize_layer,
     integer_lstm_weights,
     is_bidirectional,
     is_integer_lstm,
-    spelled_layer,
 )
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.onnx_file import all_graphs
@@ -66,13 +66,13 @@ def _spelled(
     if _opset(index.proto) < _AXIS_SINCE:
         return [node]
     if is_integer_lstm(node) and (found := integer_lstm_weights(index, node)):
-        return spelled_layer(index, node, found)
+        return dequantize_layer(index, node, found)
     if is_bidirectional(node) and all(name in weights for name in node.input[1:3]):
-        return spelled_layer(index, node, [weights[name] for name in node.input[1:3]])
+        return dequantize_layer(index, node, [weights[name] for name in node.input[1:3]])
     stored = weights.get(node.output[0]) if node.output else None
     if stored is None or stored.axis is None or index is not index.main:
         return [node]
-    said, real = stored.dequantized(index, node.output[0])
+    said, real = stored.dequantize(index, node.output[0])
     return [said, helper.make_node("Identity", [real], list(node.output))]
 
 

@@ -1,8 +1,8 @@
-"""Weights that are computed from stored integers, kept as the integers they are.
+"""Weights computed from stored integers, rewritten as per-row DequantizeLinear.
 
-Cast, Sub and Mul make such weights, and a DequantizeLinear with scales for blocks. Folding them
-would store floats: four bytes for each of one. A DequantizeLinear of rows says the same: the axes
-along which scales differ are stored first and taken for one.
+Such weights come from Cast, Sub and Mul, or from a DequantizeLinear with blockwise scales. Constant
+folding would store them as floats, with four times the bytes. A per-row DequantizeLinear keeps the
+integers: the axes along which scales differ are moved to the front and merged into one.
 """
 
 from __future__ import annotations
@@ -16,53 +16,53 @@ from onnx import NodeProto, TensorProto, helper
 
 from edgekit.bridge.graph import Array
 
-# Smaller ones take no more as floats than the nodes that would restore them.
+# Smaller weights take no more bytes as floats than the nodes that would dequantize them.
 _LEAST_ENTRIES = 1024
 _AXIS_SINCE = 13  # DequantizeLinear has scales along an axis from this opset on
 
 
 class Constants(Protocol):
-    """What is known of a graph so far, and where constants go."""
+    """The constants of a graph that are known so far."""
 
     @property
     def opset(self) -> int:
-        """The version of the standard operators."""
+        """The opset version of the standard operators."""
 
     def value(self, name: str) -> Array | None:
-        """The value of a constant; ``None`` for what only a run tells."""
+        """Return the value of a constant; ``None`` for a value computed at run time."""
 
     def fresh(self, stem: str) -> str:
-        """A name that nothing else has."""
+        """Return an unused name."""
 
     def store(self, name: str, array: Array) -> None:
-        """Say that a value is a constant."""
+        """Record a value as a constant."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Integers:
-    """Stored integers as a Cast reads them, less a zero point for each scale."""
+    """Integers that a Cast reads, and the zero points that a Sub subtracts."""
 
     array: Array
     zeros: Array | None = None
 
 
 class StoredProducts:
-    """The integers behind the floats that are computed while a graph is walked."""
+    """The stored integers behind computed float weights, collected while a graph is walked."""
 
     def __init__(self) -> None:
         self._behind: dict[str, _Integers] = {}
 
-    def instead(self, graph: Constants, node: NodeProto) -> list[NodeProto] | None:
-        """Return nodes that dequantize rows of integers and make what a node makes, or None.
+    def replace_node(self, graph: Constants, node: NodeProto) -> list[NodeProto] | None:
+        """Return a per-row DequantizeLinear that replaces a node, or None for other nodes.
 
         Args:
             graph: the graph around the node.
-            node: the next one; a Cast or a Sub is remembered.
+            node: the next node in graph order; Cast and Sub are remembered.
         """
         if graph.opset < _AXIS_SINCE:
             return None
         if node.op_type == "DequantizeLinear":
-            return _blocks(graph, node)
+            return _dequantize_blocks(graph, node)
         if node.op_type == "Cast":
             self._remember_cast(graph, node)
         elif node.op_type == "Sub":
@@ -72,7 +72,7 @@ class StoredProducts:
                 known = self._behind.get(integers)
                 factors = graph.value(scales)
                 if known is not None and factors is not None:
-                    return _dequantized(graph, known, factors, node.output[0])
+                    return _dequantize_product(graph, known, factors, node.output[0])
         return None
 
     def _remember_cast(self, graph: Constants, node: NodeProto) -> None:
@@ -91,8 +91,8 @@ class StoredProducts:
             self._behind[node.output[0]] = replace(known, zeros=zeros)
 
 
-def _blocks(graph: Constants, node: NodeProto) -> list[NodeProto] | None:
-    """A DequantizeLinear with a scale for each block of an axis; int4 is stored in 8 bits."""
+def _dequantize_blocks(graph: Constants, node: NodeProto) -> list[NodeProto] | None:
+    """Rewrite a blockwise DequantizeLinear per row; int4 is stored in 8 bits."""
     given = {each.name: each.i for each in node.attribute}
     size = given.get("block_size", 0)
     array, scales, *rest = (graph.value(name) for name in node.input)
@@ -105,7 +105,7 @@ def _blocks(graph: Constants, node: NodeProto) -> list[NodeProto] | None:
     dtype = np.int8 if array.dtype.name in ("int4", "int8") else np.uint8
     last = [*(each for each in range(array.ndim) if each != axis), axis]
     wide = scales.transpose(last)
-    return _rows(
+    return _dequantize_rows(
         graph,
         _Rows(
             integers=array.astype(dtype).transpose(last).reshape(-1, size),
@@ -120,14 +120,14 @@ def _blocks(graph: Constants, node: NodeProto) -> list[NodeProto] | None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Rows:
-    """Integers as rows of one scale each.
+    """A weight as rows of integers, each row with one scale.
 
     Args:
         integers: (rows, entries).
         scales: one for each row.
-        zeros: likewise; ``None`` for zeros.
-        shape: of the weight with its axes as they are stored.
-        order: which axis of the weight each stored one is.
+        zeros: zero point of each row; ``None`` where all are 0.
+        shape: shape of the weight with its axes in stored order.
+        order: for each stored axis, the axis of the weight.
     """
 
     integers: Array
@@ -137,13 +137,13 @@ class _Rows:
     order: Sequence[int]
 
 
-def _rows(graph: Constants, rows: _Rows, name: str) -> list[NodeProto]:
-    inputs = [_stored(graph, f"{name}_integers", rows.integers)]
-    inputs.append(_stored(graph, f"{name}_scales", rows.scales.astype(np.float32)))
+def _dequantize_rows(graph: Constants, rows: _Rows, name: str) -> list[NodeProto]:
+    inputs = [_store(graph, f"{name}_integers", rows.integers)]
+    inputs.append(_store(graph, f"{name}_scales", rows.scales.astype(np.float32)))
     if rows.zeros is not None:
-        inputs.append(_stored(graph, f"{name}_zeros", rows.zeros.astype(rows.integers.dtype)))
+        inputs.append(_store(graph, f"{name}_zeros", rows.zeros.astype(rows.integers.dtype)))
     real, whole = graph.fresh(name), graph.fresh(name)
-    sizes = _stored(graph, f"{name}_sizes", np.asarray(rows.shape, np.int64))
+    sizes = _store(graph, f"{name}_sizes", np.asarray(rows.shape, np.int64))
     back = [rows.order.index(axis) for axis in range(len(rows.order))]
     return [
         helper.make_node("DequantizeLinear", inputs, [real], axis=0),
@@ -152,13 +152,13 @@ def _rows(graph: Constants, rows: _Rows, name: str) -> list[NodeProto]:
     ]
 
 
-def _dequantized(
+def _dequantize_product(
     graph: Constants, known: _Integers, scales: Array, name: str
 ) -> list[NodeProto] | None:
-    """Rows of what a Mul makes of integers and scales that broadcast against them."""
+    """Rewrite the product of integers and broadcast scales per row."""
     array, shape = known.array, known.array.shape
-    factors = _aligned(scales, array.ndim)
-    zeros = None if known.zeros is None else _aligned(known.zeros, array.ndim)
+    factors = _align(scales, array.ndim)
+    zeros = None if known.zeros is None else _align(known.zeros, array.ndim)
     if factors is None or scales.dtype != np.float32 or not _fits(known):
         return None
     wide = factors.shape if zeros is None else np.broadcast_shapes(factors.shape, zeros.shape)
@@ -174,25 +174,25 @@ def _dequantized(
         shape=tuple(shape[axis] for axis in order),
         order=order,
     )
-    return _rows(graph, rows, name)
+    return _dequantize_rows(graph, rows, name)
 
 
 def _fits(known: _Integers) -> bool:
-    """Whether the zero points are of the integers' own type."""
+    """Return whether the integer type can hold the zero points."""
     if known.zeros is None:
         return True
     bounds = np.iinfo(known.array.dtype)
     return bool(((known.zeros >= bounds.min) & (known.zeros <= bounds.max)).all())
 
 
-def _aligned(array: Array, rank: int) -> Array | None:
-    """Parameters with as many axes as the integers; ``None`` where they have more."""
+def _align(array: Array, rank: int) -> Array | None:
+    """Reshape parameters to the rank of the integers; ``None`` where their rank is higher."""
     if array.ndim > rank:
         return None
     return array.reshape((1,) * (rank - array.ndim) + array.shape)
 
 
-def _stored(graph: Constants, stem: str, array: Array) -> str:
+def _store(graph: Constants, stem: str, array: Array) -> str:
     name = graph.fresh(stem)
     graph.store(name, array)
     return name

@@ -1,4 +1,4 @@
-"""Variables of a TFLite graph as states: inputs before a run, outputs after it."""
+"""Rewrite of TFLite variables as states: an input before each run and an output after it."""
 
 from __future__ import annotations
 
@@ -18,30 +18,30 @@ _HINT = "export the model with its state as inputs and outputs"
 
 @dataclass(frozen=True, kw_only=True)
 class Variable:
-    """A variable as a state: the names of its input and output, and its first value."""
+    """A variable as a state: the names of its input and output, and its initial value."""
 
     input: str
     output: str
     initial: Array
 
 
-def with_states(graph: LiteGraph) -> tuple[LiteGraph, tuple[Variable, ...]]:
-    """Return a graph without variables, and the states that stand for them.
+def replace_variables(graph: LiteGraph) -> tuple[LiteGraph, tuple[Variable, ...]]:
+    """Return a graph without variables, and the states that replace them.
 
-    A variable is read from an input of its name, and what is assigned to it last is an output. One
-    that is never assigned is a constant.
+    Each variable is read from an input of its name, and the value assigned last becomes an output.
+    A variable that is never assigned becomes a constant.
 
     Args:
-        graph: not changed; itself where it has no variables.
+        graph: not changed; returned as it is where it has no variables.
 
     Raises:
-        PassRefused: a variable in a branch or loop, or one whose first value is not known.
+        PassRefused: a variable is used in a branch or loop, or its initial value is not known.
     """
     handles = {op.outputs[0].name for op in graph.ops if op.kind == "VAR_HANDLE"}
     if not handles:
         return graph, ()
     found = _Variables(graph=graph)
-    return found.made(), tuple(found.states())
+    return found.rewrite(), tuple(found.states())
 
 
 @dataclass(kw_only=True)
@@ -53,37 +53,37 @@ class _Variables:
     value: dict[str, Tensor] = field(default_factory=dict)
     replaced: dict[int, Tensor] = field(default_factory=dict)
 
-    def made(self) -> LiteGraph:
-        """The graph without variables."""
+    def rewrite(self) -> LiteGraph:
+        """Build the graph without variables."""
         ops: list[Op] = []
         for op in self.graph.ops:
-            if not self._takes(op):
+            if not self._replace_op(op):
                 ops.append(op)
-        self._check_left(ops)
+        self._check_handles(ops)
         self._keep_constants()
-        inputs = self.graph.inputs | {name: self.read[name] for name in self._carried()}
+        inputs = self.graph.inputs | {name: self.read[name] for name in self._changed_variables()}
         outputs = dict(self.graph.outputs)
-        outputs |= {self._output(name): self.value[name] for name in self._carried()}
-        made = LiteGraph(ops=_copied(ops), inputs=inputs, outputs=outputs, inner=self.graph.inner)
+        outputs |= {self._output(name): self.value[name] for name in self._changed_variables()}
+        made = LiteGraph(ops=_copy_ops(ops), inputs=inputs, outputs=outputs, inner=self.graph.inner)
         made.substitute(self.replaced)
         return made
 
     def states(self) -> Iterator[Variable]:
-        """The variables that last from run to run."""
-        for name in self._carried():
-            initial, given = self._first(name), self.read[name].quantization
+        """Yield the variables whose values last from run to run."""
+        for name in self._changed_variables():
+            initial, given = self._initial_value(name), self.read[name].quantization
             if given is not None and quantized(self.read[name]) is not None:
                 held = constant(name, initial, quantization=given)
                 initial = stored_reals(held).astype(np.float32)
             yield Variable(input=name, output=self._output(name), initial=initial)
 
-    def _takes(self, op: Op) -> bool:
-        """Whether an operator is about variables, and so leaves the graph."""
+    def _replace_op(self, op: Op) -> bool:
+        """Record an operator on variables; returns whether it is one and leaves the graph."""
         if op.kind == "CALL_ONCE":
             self.initial |= _initial_values(self.graph, op)
             return True
         if op.kind == "VAR_HANDLE":
-            self.names[id(op.outputs[0])] = self._fresh(op)
+            self.names[id(op.outputs[0])] = self._name_variable(op)
             return True
         if op.kind == "READ_VARIABLE":
             name = self._name(op)
@@ -103,11 +103,13 @@ class _Variables:
     def _name(self, op: Op) -> str:
         handle = op.inputs[0]
         if handle is None or id(handle) not in self.names:
-            raise PassRefused(f"{op.kind} of a variable that is passed around", hint=_HINT)
+            raise PassRefused(
+                f"{op.kind} of a variable whose handle passes through other operators", hint=_HINT
+            )
         return self.names[id(handle)]
 
-    def _fresh(self, op: Op) -> str:
-        """The name of a variable; a handle of the same one has the same."""
+    def _name_variable(self, op: Op) -> str:
+        """Return the name of the variable behind a handle; handles of one variable share it."""
         shared = _shared_name(op)
         taken = {*self.graph.inputs, *self.graph.outputs}
         return f"{shared}_state" if shared in taken else shared
@@ -115,29 +117,31 @@ class _Variables:
     def _output(self, name: str) -> str:
         return f"{name}_next"
 
-    def _carried(self) -> list[str]:
-        """The variables that are read, and assigned afterwards."""
+    def _changed_variables(self) -> list[str]:
+        """List the variables that are read and then assigned another value."""
         return [name for name, tensor in self.read.items() if self.value[name] is not tensor]
 
-    def _first(self, name: str) -> Array:
+    def _initial_value(self, name: str) -> Array:
         tensor = self.read[name]
         array = self.initial.get(name.removesuffix("_state"), self.initial.get(name))
         if array is not None:
             return array.reshape(tensor.shape) if -1 not in tensor.shape else array
         if -1 in tensor.shape:
-            raise PassRefused(f"variable {name} has a size that only the run tells", hint=_HINT)
+            raise PassRefused(
+                f"variable {name} has a size that is only known at run time", hint=_HINT
+            )
         return np.zeros(tensor.shape, tensor.dtype)
 
     def _keep_constants(self) -> None:
         for name, tensor in self.read.items():
             if self.value[name] is tensor:
-                first = self._first(name)
+                first = self._initial_value(name)
                 self.replaced[id(tensor)] = constant(name, first, quantization=tensor.quantization)
 
-    def _check_left(self, ops: Iterable[Op]) -> None:
+    def _check_handles(self, ops: Iterable[Op]) -> None:
         for op in ops:
             if any(id(t) in self.names for t in op.inputs if t is not None):
-                raise PassRefused(f"{op.kind} takes a variable into another graph", hint=_HINT)
+                raise PassRefused(f"{op.kind} passes a variable into a subgraph", hint=_HINT)
 
 
 def _shared_name(op: Op) -> str:
@@ -146,10 +150,10 @@ def _shared_name(op: Op) -> str:
 
 
 def _initial_values(graph: LiteGraph, op: Op) -> dict[str, Array]:
-    """What the graph that runs once assigns to variables.
+    """Read the initial values of variables from the initialization subgraph (CALL_ONCE).
 
     Raises:
-        PassRefused: a value is not known before any run.
+        PassRefused: a value is only known at run time.
     """
     once = graph.inner[int(op.options["init_subgraph_index"]) - 1]
     known: dict[int, Array] = {}
@@ -163,7 +167,9 @@ def _initial_values(graph: LiteGraph, op: Op) -> dict[str, Array]:
         if each.kind == "ASSIGN_VARIABLE":
             handle, value = each.inputs[0], values[1]
             if handle is None or id(handle) not in names or value is None:
-                raise PassRefused("a variable starts with a value that is computed", hint=_HINT)
+                raise PassRefused(
+                    "the initial value of a variable is computed at run time", hint=_HINT
+                )
             found[names[id(handle)]] = value
             continue
         made = computed(each, [v for v in values if v is not None]) if None not in values else None
@@ -172,8 +178,8 @@ def _initial_values(graph: LiteGraph, op: Op) -> dict[str, Array]:
     return found
 
 
-def _copied(ops: Iterable[Op]) -> list[Op]:
-    """Operators whose inputs can be changed without changing the graph they are of."""
+def _copy_ops(ops: Iterable[Op]) -> list[Op]:
+    """Copy operators, so that edits of their inputs leave the original graph unchanged."""
     return [
         Op(
             kind=o.kind,

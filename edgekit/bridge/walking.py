@@ -155,9 +155,9 @@ class Walk:
             self.sequences.same(node.input[0], node.output[0])
             self.alias[node.output[0]] = node.input[0]
             return True
-        instead = self.sequences.instead(self, node)
+        instead = self.sequences.replace_node(self, node)
         if instead is None and self.fold_weights:
-            instead = self.products.instead(self, node)
+            instead = self.products.replace_node(self, node)
         if instead is None:
             return False
         self.queue.extendleft(reversed(instead))

@@ -1,4 +1,4 @@
-"""The kind of a model file, told by its content: a file may have any name."""
+"""Detection of a model file's kind by its content, whatever its name."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from typing import Literal
 
 from edgekit.convert import Kind
 
-# ``runnable``: an .onnx or .tflite file, which a runtime takes as it is.
+# ``runnable``: an ONNX or TFLite file, which a runtime loads without conversion.
 Content = Kind | Literal["runnable"]
 
 _HEAD = 16
 _HDF5 = b"\x89HDF\r\n\x1a\n"
 _ZIP = b"PK\x03\x04"
 _TFLITE = b"TFL3"  # from the fifth byte on
-# The first field of an ONNX file as every exporter writes it: the number of its format.
+# Tag of the first field of an ONNX file (ir_version), as every exporter writes it.
 _ONNX = b"\x08"
 _PICKLE = b"\x80"
-# A pickle of the number that torch begins its older files with.
+# The pickled magic number at the start of torch's older files.
 _OLD_TORCH = b"\x80\x02\x8a\nl\xfc\x9cF\xf9 j\xa8P\x19."
-# Members of a zip archive that tell who wrote it, by the end of their names.
+# Zip members that identify the exporter, by the end of their names.
 _MEMBERS: tuple[tuple[str, Kind], ...] = (
     ("serialized_exported_program.json", "torch_program"),
     ("models/model.json", "torch_program"),
@@ -29,15 +29,15 @@ _MEMBERS: tuple[tuple[str, Kind], ...] = (
 )
 
 
-def content_of(path: Path) -> Content | None:
-    """The kind of a file; ``None`` where its content does not tell, or it cannot be read."""
+def detect_content(path: Path) -> Content | None:
+    """Detect the kind of a file; ``None`` if its content is unknown or cannot be read."""
     try:
         with path.open("rb") as file:
             head = file.read(_HEAD)
         if head.startswith(_ZIP):
-            return _content_of_zip(path)
+            return _detect_zip_content(path)
     except (OSError, zipfile.BadZipFile, NotImplementedError):
-        return None  # whoever opens it says why
+        return None  # the loader reports the error
     if head[4:8] == _TFLITE or head.startswith(_ONNX):
         return "runnable"
     if head.startswith(_HDF5):
@@ -47,7 +47,7 @@ def content_of(path: Path) -> Content | None:
     return "pickle" if head.startswith(_PICKLE) else None
 
 
-def _content_of_zip(path: Path) -> Kind | None:
+def _detect_zip_content(path: Path) -> Kind | None:
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
     found = (kind for end, kind in _MEMBERS if any(name.endswith(end) for name in names))

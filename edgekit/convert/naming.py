@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from edgekit.convert import SOURCES, Kind, Source
-from edgekit.convert.content import content_of
+from edgekit.convert.content import detect_content
 from edgekit.errors import UserError
 from edgekit_agent.files import sha256_of
 
@@ -33,7 +33,7 @@ def source_of(given: Path, *, folder: Path, trusted: bool) -> Source | None:
         return Source(kind="saved_model", given=text, path=given)
     if not given.exists() and is_entry(text):
         return Source(kind="function", given=text, path=folder, name=text)
-    content = None if given.is_dir() else content_of(given)
+    content = None if given.is_dir() else detect_content(given)
     if content == "runnable" or given.is_dir():
         return None
     kind = content or _kind_by_suffix(given)

@@ -1,4 +1,4 @@
-"""Blame for a failed conversion: a size that the model itself refuses, or a fault of ours."""
+"""Refusals of input sizes on which the source model itself fails."""
 
 from __future__ import annotations
 
@@ -15,31 +15,31 @@ _CONTRADICTIONS = (ValueError, IndexError, KeyError, TypeError)
 
 
 @contextmanager
-def sizes_checked(model: Model, dims: Mapping[str, int]) -> Iterator[None]:
-    """Turn a failure into a refusal where the model runs on no inputs of the given sizes.
+def refuse_bad_sizes(model: Model, dims: Mapping[str, int]) -> Iterator[None]:
+    """Turn an exception into a refusal if the model itself fails on inputs of the given sizes.
 
     Args:
         model: the model.
         dims: sizes of free dimensions by name; others count as 1.
 
     Raises:
-        PassRefused: says what the runtime has against these sizes.
+        PassRefused: the model fails on these sizes; the message quotes the runtime.
     """
     try:
         yield
     except _CONTRADICTIONS as error:
-        said = _refusal(model, dims)
-        if said is None:
+        reason = _runtime_error(model, dims)
+        if reason is None:
             raise
         sizes = ", ".join(f"{s.name} {list(_shape(s, dims))}" for s in model.signature.inputs)
         raise PassRefused(
-            f"the model runs on no inputs of these sizes ({sizes}): {said}",
-            hint="give sizes that it takes, as dims=NAME:SIZE or [model] dims in edgekit.toml",
+            f"the model does not run on inputs of these sizes ({sizes}): {reason}",
+            hint="give sizes that it accepts, as dims=NAME:SIZE or [model] dims in edgekit.toml",
         ) from error
 
 
-def _refusal(model: Model, dims: Mapping[str, int]) -> str | None:
-    """What the runtime says against zeros of these sizes."""
+def _runtime_error(model: Model, dims: Mapping[str, int]) -> str | None:
+    """Return the runtime's error on zeros of these sizes; ``None`` if the model runs."""
     feed = {s.name: np.zeros(_shape(s, dims), s.dtype) for s in model.signature.inputs}
     made = next(iter(outputs(model, [feed])))
     return made if isinstance(made, str) else None

@@ -1,4 +1,4 @@
-"""The graph after onnxruntime's "basic" rewrites: constants and BatchNorm folded, no-ops gone."""
+"""Graph simplification by onnxruntime's "basic" optimizations: folding, no-op removal."""
 
 from __future__ import annotations
 
@@ -13,52 +13,53 @@ from edgekit.graphs.names import names_of, rename_added
 from edgekit.graphs.onnx_file import all_graphs, is_large, load, load_structure
 from edgekit.model import Model
 
-# A folded constant may be larger than what it is made of (Expand, Tile, ConstantOfShape).
+# A folded constant may be larger than its sources (Expand, Tile, ConstantOfShape).
 _MAX_GROWTH = 1.05
 _FILE = "folded.onnx"
-# Where onnxruntime puts the weights of a model that is more than one file can hold.
+# External weight file of a model over 2 GiB.
 _DATA = "folded.data"
 _INTEGERS = {TensorProto.INT8, TensorProto.INT4}
 _STANDARD = {"", "ai.onnx"}
-# These give weights new names; ``channel_scaling`` does the same and keeps them.
+# Fusions that rename weights; ``channel_scaling`` folds the same and keeps the names.
 _RENAMING = ("ConvAddFusion", "ConvBNFusion", "ConvMulFusion")
 
 
 def load_folded(model: Model, folder: Path) -> ModelProto:
-    """The model with constants folded, as a pass that quantizes it needs it; names stay.
+    """Load a model with its constants folded, ready to quantize; weights keep their names.
 
-    ``fold_channel_scaling`` does the rest. Left as it is where weights are quantized already,
-    which folding would widen, or where onnxruntime cannot fold it without operators of its own.
+    ``fold_channel_scaling`` folds scales and shifts afterwards. The model is loaded unfolded where
+    its weights are quantized already, as folding would turn them into floats, or where onnxruntime
+    inserts operators of its own.
 
     Args:
         model: the model.
-        folder: where onnxruntime may write.
+        folder: for files that onnxruntime writes.
     """
     graph = load_structure(model.path).graph
     integers = {t.name for t in graph.initializer if t.data_type in _INTEGERS}
     nodes = (n for g in all_graphs(graph) for n in g.node)
-    if any(_restores(node, integers) for node in nodes):
+    if any(_dequantizes_weight(node, integers) for node in nodes):
         return load(model.path)
     return rewrite_basic(model, folder, without=_RENAMING) or load(model.path)
 
 
-def _restores(node: NodeProto, integers: set[str]) -> bool:
-    """Whether a node makes a weight of stored integers."""
+def _dequantizes_weight(node: NodeProto, integers: set[str]) -> bool:
+    """Return whether a node converts stored integers to a float weight."""
     if node.op_type == "DequantizeLinear":
         return True
     return node.op_type == "Cast" and node.input[0] in integers
 
 
 def rewrite_basic(model: Model, folder: Path, *, without: Sequence[str] = ()) -> ModelProto | None:
-    """Fold constants, BatchNorm, Pad and Mul into Conv, MatMul and Add into Gemm, drop no-ops.
+    """Run onnxruntime's "basic" optimizations: constant folding, Conv and Gemm fusion, no-ops.
 
     Args:
         model: the model.
-        folder: where onnxruntime may write.
-        without: names of rewrites that are left out.
+        folder: for files that onnxruntime writes.
+        without: names of optimizers to disable.
 
     Returns:
-        The model; ``None`` where onnxruntime put operators of its own into it.
+        The rewritten model; ``None`` where onnxruntime inserted operators of its own.
 
     Raises:
         PassRefused: onnxruntime fails on the model.
@@ -107,5 +108,5 @@ def _optimize(model: Model, target: Path, *, without: Sequence[str]) -> None:
             disabled_optimizers=list(without),
         )
     except Exception as error:  # onnxruntime's own exceptions have no common base
-        said = first_line(error)
-        raise PassRefused(f"onnxruntime cannot rewrite the model: {said}") from error
+        reason = first_line(error)
+        raise PassRefused(f"onnxruntime cannot rewrite the model: {reason}") from error

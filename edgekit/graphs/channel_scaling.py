@@ -1,8 +1,8 @@
-"""Fold scale and shift of each channel behind a layer into the layer's weight and bias.
+"""Folding of per-channel scales and shifts into the weight and bias of the layer before them.
 
-What is folded: BatchNormalization, and Mul, Div, Add and Sub with a constant that varies along the
-channels only, behind Conv, ConvTranspose, Gemm and MatMul with stored weights; directly behind the
-layer, or behind a Reshape or Transpose that keeps the channels together.
+BatchNormalization is folded, and Mul, Div, Add and Sub with a constant that varies along the
+channels only. The layer is a Conv, ConvTranspose, Gemm or MatMul with a stored weight. A Reshape or
+Transpose that keeps each channel whole may stand between them.
 """
 
 from __future__ import annotations
@@ -26,24 +26,24 @@ _BIASED = {"Conv", "ConvTranspose", "Gemm"}
 
 
 def fold_channel_scaling(proto: ModelProto) -> int:
-    """Fold what can be folded in the main graph, in place; returns how many nodes went."""
+    """Fold per-channel scales and shifts of the main graph in place; returns the removed nodes."""
     index = GraphIndex(proto)
     folder = _Folder(index)
     nodes = list(index.graph.node)
-    layers = [layer for node in nodes if (layer := _layer_of(index, node)) is not None]
+    layers = [layer for node in nodes if (layer := _find_layer(index, node)) is not None]
     gone = sum(folder.fold(layer) for layer in layers)
     if gone:
-        index.replace_nodes(list(folder.rest(nodes)))
+        index.replace_nodes(list(folder.remaining_nodes(nodes)))
         GraphIndex(proto).drop_unread_constants()
     return gone
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Layer:
-    """A node with a stored weight that nothing else reads.
+    """A node with a stored weight that no other node reads.
 
-    ``axis`` is that of the output channels in the weight; in the output they are at ``place``,
-    counted from the last axis. ``scales`` names those of a weight in weight-only QDQ.
+    ``axis`` is the axis of the output channels in the weight, ``place`` their axis in the output,
+    counted from the last. ``scales`` names the scales of a weight in weight-only QDQ.
     """
 
     node: NodeProto
@@ -54,17 +54,17 @@ class _Layer:
     scales: str = ""
 
 
-def _layer_of(index: GraphIndex, node: NodeProto) -> _Layer | None:
+def _find_layer(index: GraphIndex, node: NodeProto) -> _Layer | None:
     if node.domain not in _STANDARD or node.op_type not in (*_BIASED, "MatMul"):
         return None
     reader = index.only_reader(node.input[1])
     if reader is None or node.input[0] in index.initializers:
         return None
-    weight, scales = _stored(index, node.input[1])
+    weight, scales = _find_weight(index, node.input[1])
     tensor = index.initializers.get(weight)
     if tensor is None or tensor.data_type != (TensorProto.INT8 if scales else TensorProto.FLOAT):
         return None
-    found = _channels(node, tuple(tensor.dims))
+    found = _output_channels(node, tuple(tensor.dims))
     if found is None or not _has_foldable_bias(index, node, found[1]):
         return None
     axis, channels, place = found
@@ -78,8 +78,8 @@ def _layer_of(index: GraphIndex, node: NodeProto) -> _Layer | None:
     )
 
 
-def _stored(index: GraphIndex, name: str) -> tuple[str, str]:
-    """The stored weight, and the scales of one that is dequantized."""
+def _find_weight(index: GraphIndex, name: str) -> tuple[str, str]:
+    """Return the name of the stored weight, and the name of its scales if it is dequantized."""
     maker = index.producer.get(name)
     if maker is None or maker.op_type != "DequantizeLinear" or len(maker.input) != 2:
         return name, ""
@@ -88,8 +88,8 @@ def _stored(index: GraphIndex, name: str) -> tuple[str, str]:
     return maker.input[0], maker.input[1]
 
 
-def _channels(node: NodeProto, dims: tuple[int, ...]) -> tuple[int, int, int] | None:
-    """Axis of the output channels in the weight, how many, and their place in the output."""
+def _output_channels(node: NodeProto, dims: tuple[int, ...]) -> tuple[int, int, int] | None:
+    """Return the output channels' axis in the weight, their number and their axis in the output."""
     rank = len(dims)
     if node.op_type == "MatMul":
         return (1, dims[1], -1) if rank == 2 else None
@@ -116,41 +116,41 @@ def _has_foldable_bias(index: GraphIndex, node: NodeProto, channels: int) -> boo
 
 @dataclass
 class _Chain:
-    """What follows a layer: scale and shift of its channels so far, and the nodes that go."""
+    """The scale and shift behind a layer accumulated so far, and the nodes to remove."""
 
     scale: Doubles
     shift: Doubles
-    going: list[tuple[NodeProto, str]] = field(default_factory=list)  # with the value each reads
+    removed: list[tuple[NodeProto, str]] = field(default_factory=list)  # node, value it reads
     moved: bool = False
 
-    def then(self, scale: Doubles | float, shift: Doubles | float) -> None:
-        """Take in another scale and shift."""
+    def compose(self, scale: Doubles | float, shift: Doubles | float) -> None:
+        """Apply a further scale and shift."""
         self.scale = self.scale * scale
         self.shift = self.shift * scale + shift
 
     @property
     def is_finite(self) -> bool:
-        """Whether the layer can hold them."""
+        """Return whether scale and shift are finite."""
         return bool(np.isfinite(self.scale).all() and np.isfinite(self.shift).all())
 
 
 class _Folder:
-    """Folds one layer after the other, and knows which nodes are gone."""
+    """Folds the layers one by one and tracks the removed nodes."""
 
     def __init__(self, index: GraphIndex) -> None:
         self.index = index
         self.gone: set[int] = set()
-        # What a MatMul got before and behind it, by the MatMul.
+        # Reshape nodes inserted before and behind a MatMul, by the MatMul.
         self.before: dict[int, NodeProto] = {}
         self.behind: dict[int, NodeProto] = {}
 
     @cached_property
     def shapes(self) -> dict[str, Dims]:
-        """Shapes as far as they are known; found out when first asked for."""
+        """Inferred shapes, computed at the first use."""
         return partial_shapes(self.index.proto)
 
-    def rest(self, nodes: list[NodeProto]) -> Iterator[NodeProto]:
-        """The nodes that stay, each with what it got before and behind it."""
+    def remaining_nodes(self, nodes: list[NodeProto]) -> Iterator[NodeProto]:
+        """Yield the remaining nodes and the nodes inserted around them."""
         for node in nodes:
             if id(node) in self.gone:
                 continue
@@ -159,26 +159,26 @@ class _Folder:
                     yield each
 
     def fold(self, layer: _Layer) -> int:
-        """Fold what follows a layer; returns how many nodes went."""
+        """Fold the scales and shifts behind a layer; returns the number of removed nodes."""
         if id(layer.node) in self.gone:
             return 0
         chain = self._follow(layer)
-        # A product of higher rank has no bias: an Add behind it is as good as another.
-        pays = self._takes_bias(layer.node) or bool((chain.scale != 1).any())
-        if not chain.going or not pays or not chain.is_finite:
+        # A product of higher rank has no bias: replacing one Add by another gains nothing.
+        pays = self._can_have_bias(layer.node) or bool((chain.scale != 1).any())
+        if not chain.removed or not pays or not chain.is_finite:
             return 0
         if not self._scale_weight(layer, chain.scale):
             return 0
-        self._shift(layer, chain)
-        for node, read in chain.going:
+        self._add_shift(layer, chain)
+        for node, read in chain.removed:
             maker = self.index.producer[read]
             maker.output[list(maker.output).index(read)] = node.output[0]
             self.index.producer[node.output[0]] = maker
             self.gone.add(id(node))
-        return len(chain.going)
+        return len(chain.removed)
 
     def _follow(self, layer: _Layer) -> _Chain:
-        """Scale and shift of everything behind a layer that can go."""
+        """Collect the scales and shifts behind a layer that can be folded."""
         zeros = np.zeros(layer.channels)
         chain = _Chain(scale=zeros + 1, shift=zeros)
         place: int | None = layer.place
@@ -187,10 +187,10 @@ class _Folder:
             if node.domain not in _STANDARD:
                 break
             if node.op_type in _MOVES and node.input[0] == value:
-                place = self._moved(node, place, layer.channels)
-            elif change := self._change(node, value, place, layer.channels):
-                chain.then(*change)
-                chain.going.append((node, value))
+                place = self._track_channels(node, place, layer.channels)
+            elif change := self._scale_and_shift(node, value, place, layer.channels):
+                chain.compose(*change)
+                chain.removed.append((node, value))
             else:
                 break
             value = node.output[0]
@@ -198,12 +198,12 @@ class _Folder:
 
     # ------------------------------------------------------------ one node behind a layer
 
-    def _change(
+    def _scale_and_shift(
         self, node: NodeProto, value: str, place: int | None, channels: int
     ) -> tuple[Doubles | float, Doubles | float] | None:
-        """Scale and shift of one node; ``None`` where it does something else."""
+        """Return the scale and shift that a node applies; ``None`` for other operations."""
         if node.op_type == "BatchNormalization":
-            return self._normalization(node, value, place, channels)
+            return self._fold_normalization(node, value, place, channels)
         if node.op_type not in ("Mul", "Div", "Add", "Sub") or len(set(node.input)) != 2:
             return None
         first = node.input[0] == value
@@ -218,7 +218,7 @@ class _Folder:
             return (1.0, -vector) if first else (-1.0, vector)
         return (1 / vector, 0.0) if first and vector.all() else None
 
-    def _normalization(
+    def _fold_normalization(
         self, node: NodeProto, value: str, place: int | None, channels: int
     ) -> tuple[Doubles, Doubles] | None:
         rank = len(self.shapes.get(value, ()))
@@ -233,12 +233,12 @@ class _Folder:
             self.index.float_constant(name).astype(np.float64) for name in node.input[1:]
         )
         epsilon = float(str(attribute(node, "epsilon", 1e-5)))
-        with np.errstate(all="ignore"):  # what is not finite is not folded
+        with np.errstate(all="ignore"):  # the caller checks that the result is finite
             factor = scale / np.sqrt(variance + epsilon)
         return factor, bias - mean * factor
 
     def _vector(self, name: str, value: str, place: int | None, channels: int) -> Doubles | None:
-        """A constant as one number for each channel; ``None`` where it is none."""
+        """Read a constant as one number per channel; ``None`` if it varies along other axes."""
         tensor = self.index.initializers.get(name)
         if tensor is None or tensor.data_type != TensorProto.FLOAT:
             return None
@@ -252,8 +252,8 @@ class _Folder:
         vector = self.index.float_constant(name).astype(np.float64).ravel()
         return np.broadcast_to(vector, (channels,))
 
-    def _moved(self, node: NodeProto, place: int | None, channels: int) -> int | None:
-        """Where the channels are behind a node that moves values; ``None`` where not known."""
+    def _track_channels(self, node: NodeProto, place: int | None, channels: int) -> int | None:
+        """Return the channel axis behind a data movement node; ``None`` where it is not known."""
         before, after = (self.shapes.get(n) for n in (node.input[0], node.output[0]))
         if place is None or node.op_type == "Identity":
             return place
@@ -263,12 +263,12 @@ class _Folder:
             perm = attribute(node, "perm", None)
             order = list(perm) if isinstance(perm, list) else list(reversed(range(len(before))))
             return order.index(len(before) + place) - len(before)
-        return _reshaped(before, after, place, channels)
+        return _axis_after_reshape(before, after, place, channels)
 
     # ------------------------------------------------------------ the layer itself
 
     def _scale_weight(self, layer: _Layer, scale: Doubles) -> bool:
-        """Multiply the weight; whether it can hold the result."""
+        """Scale the weight in place; returns whether all results are finite."""
         shape = [1] * len(self.index.initializers[layer.weight].dims)
         shape[layer.axis] = -1
         if layer.scales:
@@ -281,7 +281,7 @@ class _Folder:
         return True
 
     def _scale_integers(self, layer: _Layer, scale: Doubles, shape: list[int]) -> bool:
-        """The integers stay, but for their sign."""
+        """Multiply the scales of a dequantized weight; a negative scale flips its integers."""
         scales = self.index.float_constant(layer.scales) * np.abs(scale)
         if not (scales > 0).all() or not np.isfinite(scales.astype(np.float32)).all():
             return False
@@ -297,13 +297,13 @@ class _Folder:
         tensor = self.index.initializers[name]
         tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(value), name))
 
-    def _takes_bias(self, node: NodeProto) -> bool:
-        """Whether a node has a bias, or is a product of two matrices, which Gemm can do."""
+    def _can_have_bias(self, node: NodeProto) -> bool:
+        """Return whether a node has a bias input, or is a matrix product that Gemm can replace."""
         return node.op_type in _BIASED or len(self.shapes.get(node.input[0], ())) == 2
 
-    def _shift(self, layer: _Layer, chain: _Chain) -> None:
+    def _add_shift(self, layer: _Layer, chain: _Chain) -> None:
         node, shift = layer.node, chain.shift
-        if self._takes_bias(node):
+        if self._can_have_bias(node):
             if node.op_type == "MatMul":
                 node.op_type = "Gemm"
             biased = len(node.input) > 2 and bool(node.input[2])
@@ -314,13 +314,13 @@ class _Folder:
                 node.input[:] = [*node.input[:2], name]
             return
         if shift.any():
-            self._add_behind(layer, shift.astype(np.float32))
+            self._insert_add(layer, shift.astype(np.float32))
 
-    def _add_behind(self, layer: _Layer, shift: NDArray[np.float32]) -> None:
+    def _insert_add(self, layer: _Layer, shift: NDArray[np.float32]) -> None:
         """Add a shift behind a MatMul of more than two axes.
 
-        onnxruntime makes a Gemm of the two where all sizes are known, but only before the weight
-        is quantized can it be one of integers: so it is one at once.
+        Where all sizes are known the two become a Gemm between two Reshape nodes. onnxruntime does
+        the same at load, but too late for the Gemm to be quantized.
         """
         node, dims = layer.node, self.shapes.get(layer.node.input[0], (None,))
         made, product = node.output[0], self.index.fresh("p")
@@ -343,19 +343,22 @@ class _Folder:
         self.behind[id(node)] = behind
 
 
-def _reshaped(before: Dims, after: Dims, place: int, channels: int) -> int | None:
-    """Where an axis is after a reshape that keeps it whole."""
+def _axis_after_reshape(before: Dims, after: Dims, place: int, channels: int) -> int | None:
+    """Find an axis behind a reshape that keeps it whole."""
     axis = len(before) + place
     for other, size in enumerate(after):
         if size != channels:
             continue
         sides = ((before[axis + 1 :], after[other + 1 :]), (before[:axis], after[:other]))
-        if any(_count(old) is not None and _count(old) == _count(new) for old, new in sides):
+        if any(
+            _entry_count(old) is not None and _entry_count(old) == _entry_count(new)
+            for old, new in sides
+        ):
             return other - len(after)
     return None
 
 
-def _count(dims: Dims) -> int | None:
-    """How many entries axes have together; ``None`` where one is free."""
+def _entry_count(dims: Dims) -> int | None:
+    """Return the product of sizes; ``None`` if a dimension is free."""
     known = [size for size in dims if size is not None]
     return math.prod(known) if len(known) == len(dims) else None

@@ -1,6 +1,6 @@
-"""Products of one stored factor, whatever their rank and side, as batches of matrix products.
+"""Products with one stored factor of any rank, on either side, as batched matrix products.
 
-Shapes: G groups that both factors and the output have, O outputs, I inputs that are summed over.
+Shapes: G groups (batch axes of both factors and the output), O outputs, I inputs (summed over).
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ _RECURRENT = {"LSTM", "GRU", "RNN"}
 class Contraction:
     """A product of a stored factor with a value.
 
-    Axes of the weight are counted from the front; those of values from the end, as a value may
-    have more axes in front, or lack some.
+    Axes of the weight are counted from the front, axes of values from the end: a value may have
+    more leading axes than the weight, or fewer.
 
     Attributes:
-        place: which input of the node the weight is.
-        groups: axes of the weight that the value and the output have as well.
-        outputs: axes that only the output has.
-        inputs: axes that are summed over.
-        read_groups: for each of ``groups`` the axis of the value; ``None`` where it has none.
-        read_inputs: for each of ``inputs`` the axis of the value.
-        made_groups: for each of ``groups`` the axis of the output.
-        made_outputs: for each of ``outputs`` the axis of the output.
-        linear: whether the output is the product itself; a recurrent layer makes more of it.
+        place: index of the weight among the inputs of the node.
+        groups: axes of the weight shared with the value and the output.
+        outputs: axes of the weight shared with the output only.
+        inputs: axes of the weight that are summed over.
+        read_groups: axis of the value for each of ``groups``; ``None`` where it has none.
+        read_inputs: axis of the value for each of ``inputs``.
+        made_groups: axis of the output for each of ``groups``.
+        made_outputs: axis of the output for each of ``outputs``.
+        linear: whether the output is the product itself; False for a recurrent layer.
     """
 
     place: int
@@ -51,7 +51,7 @@ class Contraction:
     linear: bool = True
 
     def matrix(self, weight: NDArray[N]) -> NDArray[N]:
-        """The weight as [G, O, I]."""
+        """Return the weight as [G, O, I]."""
         order = (*self.groups, *self.outputs, *self.inputs)
         sizes = [
             math.prod(weight.shape[a] for a in axes)
@@ -60,13 +60,13 @@ class Contraction:
         return weight.transpose(order).reshape(sizes)
 
     def weight(self, matrix: NDArray[N], shape: tuple[int, ...]) -> NDArray[N]:
-        """The weight of this shape whose matrix is [G, O, I]."""
+        """Return a matrix [G, O, I] as a weight of the given shape."""
         order = (*self.groups, *self.outputs, *self.inputs)
         turned = matrix.reshape([shape[a] for a in order])
         return np.ascontiguousarray(turned.transpose(np.argsort(order)))
 
     def rows(self, value: NDArray[N], shape: tuple[int, ...]) -> NDArray[N]:
-        """The value as [G, positions, I]; groups that it lacks read the same."""
+        """Return the value as [G, positions, I]; missing groups are broadcast."""
         groups = [shape[a] for a in self.groups]
         read = [a if a is not None and -a <= value.ndim else None for a in self.read_groups]
         for size, axis in zip(groups, read, strict=True):
@@ -85,16 +85,16 @@ class Contraction:
         return value.reshape(math.prod(groups), positions, -1)
 
     def made(self, value: NDArray[N]) -> NDArray[N]:
-        """An output as [positions, G * O], at the positions of ``rows``."""
+        """Return an output as [positions, G * O], in the order of positions of ``rows``."""
         last = [a % value.ndim for a in (*self.made_groups, *self.made_outputs)]
         middle = [a for a in range(value.ndim) if a not in last]
         channels = math.prod(value.shape[a] for a in last)
         return value.transpose(*middle, *last).reshape(-1, channels)
 
     def bias_shape(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
-        """Sizes of the last axes of a constant that adds a number to each output channel.
+        """Return the shape of a constant that adds one number to each output channel.
 
-        ``None`` where the axes are in another order than those of the matrix.
+        ``None`` if the output has its channel axes in another order than the matrix.
         """
         axes = (*self.made_groups, *self.made_outputs)
         if list(axes) != sorted(axes):
@@ -104,10 +104,10 @@ class Contraction:
 
 
 def contraction_of(index: GraphIndex, node: NodeProto) -> Contraction | None:
-    """The product that a node is, with the one of its factors that is stored; ``None`` if none is.
+    """Describe the product of a node with exactly one stored factor; ``None`` for other nodes.
 
-    MatMul of any rank with its weight on either side, Gemm with a weight on the left, Einsum of
-    two factors, and what LSTM, GRU and RNN read.
+    Handles MatMul of any rank with its weight on either side, Gemm with a weight on the left,
+    Einsum of two factors, and the input weights of LSTM, GRU and RNN.
     """
     if node.domain not in ("", "ai.onnx") or len(node.input) < 2:
         return None
@@ -145,7 +145,7 @@ def _matmul(place: int, rank: int) -> Contraction:
 
 
 def _gemm(node: NodeProto) -> Contraction | None:
-    """The weight on the left: A, perhaps transposed, times a matrix, perhaps transposed."""
+    """Describe a Gemm whose weight is its left factor A; both factors may be transposed."""
     if attribute(node, "alpha", 1.0) != 1.0 or (len(node.input) > 2 and node.input[2]):
         return None
     turned = bool(attribute(node, "transA", 0))
@@ -172,7 +172,7 @@ def _einsum(node: NodeProto, place: int, rank: int) -> Contraction | None:
     own, other, made = found[0][place], found[0][1 - place], found[1]
     letters = set(own)
     if not all(c in made or c in other for c in own) or not set(other) - letters <= set(made):
-        return None  # a letter that one factor alone sums over
+        return None  # a factor alone sums over a letter
     groups = [c for c in own if c in made and c in other]
     outputs = [c for c in own if c in made and c not in other]
     inputs = [c for c in own if c not in made]
@@ -191,7 +191,7 @@ def _einsum(node: NodeProto, place: int, rank: int) -> Contraction | None:
 
 
 def _recurrent(index: GraphIndex, node: NodeProto) -> Contraction | None:
-    """W [directions, gates, inputs]: each direction reads the same."""
+    """Describe W [directions, gates, inputs]: all directions read the same input."""
     tensor = index.initializers.get(node.input[1])
     if tensor is None or len(tensor.dims) != 3 or node.input[0] in index.initializers:
         return None

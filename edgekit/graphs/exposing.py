@@ -1,4 +1,4 @@
-"""Values of inner graphs (If, Loop, Scan) as values of the main graph, to be observed there."""
+"""Outputs added to If, Loop and Scan so that values of inner graphs can be observed."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ _EMPTY = "nothing"
 
 @dataclass(frozen=True, kw_only=True)
 class _Place:
-    """A graph, and the node of the graph around it that carries it."""
+    """A graph, and the node of the enclosing graph that holds it."""
 
     graph: GraphProto
     node: NodeProto | None
-    around: int  # the place of the graph around it
+    around: int  # index of the enclosing graph
 
 
 class Exposure:
-    """A copy of a model whose inner values can be made values of its main graph.
+    """A copy of a model in which values of inner graphs can become values of the main graph.
 
-    Graphs are told by their place: 0 is the main one, the others follow in the order of
-    ``GraphIndex.inner``. Each value gets an output at every node that it lies in. Where a branch
-    of an If is not taken, the value has no entries; of a Loop or Scan it has a first axis more, of
-    the rounds.
+    Graphs are numbered: 0 is the main graph, the others follow in the order of
+    ``GraphIndex.inner``. Each exposed value becomes an output of every enclosing node. It is empty
+    if it belongs to a branch of an If that does not run. A Loop or Scan adds a leading axis of
+    iterations.
 
     Args:
         proto: the model; not changed.
@@ -49,11 +49,11 @@ class Exposure:
                 self._find(inner, each, place)
 
     def nodes(self, place: int) -> list[NodeProto]:
-        """The nodes of a graph of the copy, to be told which of their values are wanted."""
+        """Return the nodes of one graph of the copy."""
         return list(self._places[place].graph.node)
 
-    def rounds(self, place: int) -> int:
-        """How many axes of rounds a value of this graph has once it is exposed."""
+    def iteration_axes(self, place: int) -> int:
+        """Return the number of iteration axes that exposed values of a graph have."""
         found = 0
         while place:
             here = self._places[place]
@@ -62,7 +62,7 @@ class Exposure:
         return found
 
     def expose(self, place: int, name: str) -> str:
-        """The name by which the main graph knows a float32 value of a graph."""
+        """Expose a float32 value of a graph; returns its name in the main graph."""
         if not place:
             return name
         key = (place, name)
@@ -73,27 +73,29 @@ class Exposure:
         return self._exposed[key]
 
     def _add_output(self, here: _Place, name: str) -> str:
-        """Give the node around a graph an output that is a value inside it; returns its name."""
+        """Add an output with an inner value to the enclosing node; returns its name."""
         node = here.node
         if node is None:
-            raise ValueError("the main graph has no node around it")
+            raise ValueError("the main graph has no enclosing node")
         inside = self.index.fresh(f"{name}_seen")
         here.graph.node.append(helper.make_node("Identity", [name], [inside]))
-        own = 1 if node.op_type == "Loop" else 0  # whether it goes on is for the loop itself
+        own = (
+            1 if node.op_type == "Loop" else 0
+        )  # the loop's own condition is no output of the node
         for graph in inner_graphs(node):
-            # A node may leave out outputs that it has no use for.
+            # A node may omit trailing outputs that are not read.
             while len(node.output) < len(graph.output) - own:
                 node.output.append(self.index.fresh(f"{name}_unused"))
             if graph is not here.graph:
                 self._add_empty(graph, inside)
         here.graph.output.append(_float_value(inside))
-        _say_scan_outputs(node)
+        _extend_scan_attributes(node)
         outer = self.index.fresh(f"{name}_seen")
         node.output.append(outer)
         return outer
 
     def _add_empty(self, graph: GraphProto, stem: str) -> None:
-        """The other branch of an If: an output without entries."""
+        """Add an empty output to the other branch of an If."""
         made = self.index.fresh(f"{stem}_{_EMPTY}")
         value = helper.make_tensor("value", TensorProto.FLOAT, [0], [])
         graph.node.append(helper.make_node("Constant", [], [made], value=value))
@@ -106,8 +108,8 @@ def _float_value(name: str) -> ValueInfoProto:
     return value
 
 
-def _say_scan_outputs(node: NodeProto) -> None:
-    """Axis and direction of one more output, where a Scan tells those of the others."""
+def _extend_scan_attributes(node: NodeProto) -> None:
+    """Extend the axes and directions that a Scan lists for its outputs by those of a new one."""
     for attribute in node.attribute:
         if node.op_type == "Scan" and attribute.name.startswith("scan_output_"):
             attribute.ints.append(0)

@@ -1,4 +1,4 @@
-"""Dimensions without a size: those that a file leaves open, and those it states as 0 or -1."""
+"""Free dimensions: without a size in the file, or with the size 0 or -1."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from edgekit.model import name_dimension
 
 
 def clear_unsized(graphs: Iterable[GraphProto]) -> None:
-    """Free the dimensions that graphs state as 0 or less, as Paddle writes those of any size.
+    """Clear dimensions of size 0 or less, which Paddle writes for free dimensions, in place.
 
-    Stored tensors may be empty, and stay so.
+    Stored tensors of size 0 are left unchanged.
     """
     for graph in graphs:
         stored = {tensor.name for tensor in graph.initializer}
@@ -23,8 +23,8 @@ def clear_unsized(graphs: Iterable[GraphProto]) -> None:
                         dim.Clear()
 
 
-def states_empty_input(graph: GraphProto) -> bool:
-    """Whether a graph states an input dimension as 0, to which a runtime holds what is fed."""
+def graph_has_empty_input(graph: GraphProto) -> bool:
+    """Return whether an input has a dimension of size 0, so that runtimes refuse real data."""
     stored = {tensor.name for tensor in graph.initializer}
     return any(
         dim.HasField("dim_value") and dim.dim_value == 0
@@ -35,7 +35,7 @@ def states_empty_input(graph: GraphProto) -> bool:
 
 
 def size_dimensions(value: ValueInfoProto, dims: Mapping[str, int]) -> None:
-    """Give the free dimensions of a value their sizes, in place; those without one become 1."""
+    """Set the free dimensions of a value in place; dimensions that are not named become 1."""
     for axis, dim in enumerate(_dimensions(value)):
         if not dim.HasField("dim_value"):
             dim.dim_value = dims.get(name_dimension(value.name, axis, dim.dim_param), 1)

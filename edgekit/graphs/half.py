@@ -1,4 +1,4 @@
-"""Models of half precision: computed in float32 while a pass works, stored in 16 bits again."""
+"""Half precision models: conversion to float32 for a pass, and back to float16 storage."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from edgekit.graphs.onnx_file import all_graphs, all_tensors
 from edgekit.graphs.shapes import element_types
 
 _HALF, _SINGLE = TensorProto.FLOAT16, TensorProto.FLOAT
-# Attributes that name the element type of what a node makes or computes with.
+# Attributes that name the element type of a node's output or computation.
 _TYPES = {
     "to", "dtype", "output_dtype", "output_datatype", "stash_type", "softmax_precision",
 }  # fmt: skip
-# Biases, norms and scalars weigh nothing, and norms are where half precision overflows.
+# Biases, norms and scalars take few bytes, and norms overflow in half precision.
 LEAST_ENTRIES = 1024
-# Rounding to 11 bits makes 3e-4; a tensor that loses more lies outside the range of float16.
+# Rounding to 11 bits has an error of 3e-4; a larger one means values out of float16's range.
 _MOST_LOST = 1e-3
 
 
 def stores_half(proto: ModelProto) -> bool:
-    """Whether a model stores weights of two axes or more as float16."""
+    """Return whether a model stores weights of two or more axes as float16."""
     return any(t.data_type == _HALF and len(t.dims) > 1 for t in all_tensors(proto.graph))
 
 
 def computes_half(proto: ModelProto) -> bool:
-    """Whether an operator of a model reads float16 values, as far as the file tells."""
-    return any(_halves(graph) for graph in all_graphs(proto.graph))
+    """Return whether an operator is known to read float16 values, without type inference."""
+    return any(_reads_half(graph) for graph in all_graphs(proto.graph))
 
 
-def _halves(graph: GraphProto) -> bool:
-    """Whether an operator of a graph reads float16 values, as far as the file tells."""
+def _reads_half(graph: GraphProto) -> bool:
+    """Return whether an operator of one graph reads a float16 input or constant."""
     fed = {v.name for v in graph.input if v.type.tensor_type.elem_type == TensorProto.FLOAT16}
     fed |= {t.name for t in graph.initializer if t.data_type == TensorProto.FLOAT16}
     for node in graph.node:
@@ -55,9 +55,9 @@ def _halves(graph: GraphProto) -> bool:
 
 
 def compute_in_float32(proto: ModelProto) -> None:
-    """Widen every float16 value of a model to float32, in place; inputs and outputs keep theirs.
+    """Widen every float16 value of a model to float32, in place; inputs and outputs keep float16.
 
-    The inputs and outputs of the model that are float16 are cast at its borders. Processors
+    A Cast is inserted at each float16 input and output. Processors
     without half precision compute in float32 anyway.
     """
     if not _has_half(proto):
@@ -76,11 +76,11 @@ def compute_in_float32(proto: ModelProto) -> None:
 
 
 def widen_weights(proto: ModelProto) -> None:
-    """Store as float32 what is cast to it from a constant, as in models of half precision."""
+    """Store float16 constants that are cast to float32 as float32, in place."""
     index = GraphIndex(proto)
     kept: list[NodeProto] = []
     for node in proto.graph.node:
-        if not _widens(index, node):
+        if not _is_widening_cast(index, node):
             kept.append(node)
             continue
         wide = numpy_helper.from_array(index.float_constant(node.input[0]), node.output[0])
@@ -89,7 +89,7 @@ def widen_weights(proto: ModelProto) -> None:
     GraphIndex(proto).drop_unread_constants()
 
 
-def _widens(index: GraphIndex, node: NodeProto) -> bool:
+def _is_widening_cast(index: GraphIndex, node: NodeProto) -> bool:
     if node.op_type != "Cast" or attribute(node, "to", 0) != TensorProto.FLOAT:
         return False
     source = index.initializers.get(node.input[0])
@@ -97,24 +97,24 @@ def _widens(index: GraphIndex, node: NodeProto) -> bool:
 
 
 def narrow_weights(proto: ModelProto) -> int:
-    """Store large float32 constants as float16 behind a Cast, in place; returns how many."""
+    """Store large float32 constants as float16 behind a Cast, in place; returns their number."""
     return _narrow(proto, lambda name, dims: math.prod(dims) >= LEAST_ENTRIES)
 
 
 def narrow_matrices(proto: ModelProto, names: Container[str] = ()) -> int:
-    """Store float32 constants of two axes as float16 again, in place; returns how many.
+    """Store float32 constants of two or more axes as float16, in place; returns their number.
 
-    Whatever their size: they were float16 before a pass widened them (``compute_in_float32``).
+    Small ones too: all were float16 before ``compute_in_float32`` widened them.
 
     Args:
         proto: edited in place.
-        names: constants that were float16 as well, of any number of axes.
+        names: constants of any number of axes that were float16 as well.
     """
     return _narrow(proto, lambda name, dims: name in names or sum(n > 1 for n in dims) > 1)
 
 
 def half_constants(proto: ModelProto) -> frozenset[str]:
-    """The names of the constants of a model that are stored as float16."""
+    """List the names of constants that are stored as float16."""
     graphs = list(all_graphs(proto.graph))
     names = {t.name for graph in graphs for t in graph.initializer if t.data_type == _HALF}
     constants = (n for graph in graphs for n in graph.node if n.op_type == "Constant")
@@ -128,7 +128,7 @@ def _narrow(proto: ModelProto, worth: Callable[[str, Sequence[int]], bool]) -> i
     for name, tensor in list(index.initializers.items()):
         if tensor.data_type != _SINGLE or name in index.outputs or not worth(name, tensor.dims):
             continue
-        narrow = _narrowed(index.float_constant(name))
+        narrow = _to_half(index.float_constant(name))
         if narrow is not None:
             half = index.add_constant("h", narrow)
             casts.append(helper.make_node("Cast", [half], [name], to=_SINGLE))
@@ -141,8 +141,8 @@ def _narrow(proto: ModelProto, worth: Callable[[str, Sequence[int]], bool]) -> i
     return len(casts)
 
 
-def _narrowed(weight: NDArray[np.float32]) -> NDArray[np.float16] | None:
-    """The weight in 16 bits, or ``None`` where it would lose more than rounding."""
+def _to_half(weight: NDArray[np.float32]) -> NDArray[np.float16] | None:
+    """Convert a weight to float16; ``None`` where it would lose more than rounding."""
     if not np.isfinite(weight).all():
         return None
     with np.errstate(over="ignore"):
@@ -163,7 +163,7 @@ def _has_half(proto: ModelProto) -> bool:
 
 
 def _cast_borders(proto: ModelProto) -> None:
-    """Cast float16 inputs to float32 where they enter, and results back where they leave."""
+    """Cast float16 inputs to float32 behind the inputs, and back in front of the outputs."""
     index = GraphIndex(proto)
     fed = {v.name for v in proto.graph.input} - index.initializers.keys()
     front: list[NodeProto] = []
@@ -185,7 +185,7 @@ def _cast_borders(proto: ModelProto) -> None:
 
 
 def _rename(proto: ModelProto, renamed: dict[str, str], fed: set[str]) -> None:
-    """Let all nodes read, and those that are not fed be made, under another name."""
+    """Rename values in all nodes, in initializers that are not inputs, and in inner outputs."""
     for tensor in proto.graph.initializer:
         if tensor.name not in fed:
             tensor.name = renamed.get(tensor.name, tensor.name)
@@ -216,7 +216,7 @@ def _widen_attribute(node: NodeProto, each: AttributeProto) -> None:
 
 
 def _widen_type(kind: TypeProto) -> None:
-    """Make float32 of float16 in a type, in sequences and optional values as well."""
+    """Change float16 to float32 in a type, in sequences and optional values as well."""
     which = kind.WhichOneof("value")
     if which == "tensor_type" and kind.tensor_type.elem_type == _HALF:
         kind.tensor_type.elem_type = _SINGLE
@@ -225,7 +225,7 @@ def _widen_type(kind: TypeProto) -> None:
 
 
 def _drop_idle_casts(proto: ModelProto) -> None:
-    """Take out the casts of the main graph that make float32 of float32."""
+    """Remove casts of the main graph from float32 to float32."""
     types = element_types(proto)
     index = GraphIndex(proto)
     types |= {name: tensor.data_type for name, tensor in index.initializers.items()}

@@ -1,4 +1,4 @@
-"""The order of nodes: each behind those that make what it reads, as ONNX wants it."""
+"""Topological sorting of nodes, which ONNX requires."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ InnerGraphs = Callable[[NodeProto], Iterable[GraphProto]]
 
 
 def sort_nodes(graph: GraphProto, inner_graphs: InnerGraphs) -> None:
-    """Put the nodes of a graph in order, in place, where they are not; a cycle is left as it is.
+    """Sort the nodes of a graph topologically in place; a graph with a cycle is left unchanged.
 
-    onnxruntime takes nodes in any order, and converters to float16 append casts at the end.
+    onnxruntime accepts any order, and float16 converters append their casts at the end.
 
     Args:
-        graph: the graph; those inside its nodes are sorted by themselves.
-        inner_graphs: yields the graphs that a node carries.
+        graph: the graph; its inner graphs are not sorted.
+        inner_graphs: yields the inner graphs of a node.
     """
     makers = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
     needs = [
@@ -27,7 +27,7 @@ def sort_nodes(graph: GraphProto, inner_graphs: InnerGraphs) -> None:
     ]
     if all(max(each, default=-1) < i for i, each in enumerate(needs)):
         return
-    order = _sorted(needs)
+    order = _topological_order(needs)
     if len(order) == len(needs):
         nodes = [graph.node[i] for i in order]
         copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
@@ -35,8 +35,8 @@ def sort_nodes(graph: GraphProto, inner_graphs: InnerGraphs) -> None:
         graph.node.extend(copies)
 
 
-def _sorted(needs: list[set[int]]) -> list[int]:
-    """Places in an order that has what each needs before it, else as they were."""
+def _topological_order(needs: list[set[int]]) -> list[int]:
+    """Return indices in topological order, otherwise in the given order; cycles are left out."""
     readers: dict[int, list[int]] = defaultdict(list)
     missing = [len(each) for each in needs]
     for place, each in enumerate(needs):

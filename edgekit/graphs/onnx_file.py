@@ -15,7 +15,7 @@ from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from edgekit.errors import UserError, first_line
-from edgekit.graphs.free_dimensions import clear_unsized, states_empty_input
+from edgekit.graphs.free_dimensions import clear_unsized, graph_has_empty_input
 from edgekit.graphs.heap import return_freed_memory
 from edgekit.graphs.node_order import sort_nodes
 from edgekit.model import Model, Signature, TensorSpec
@@ -100,7 +100,7 @@ def load_structure(path: Path) -> ModelProto:
 
 def has_empty_input(path: Path) -> bool:
     """Whether a file states an input dimension as 0, so that it runs on no sample as it is."""
-    return states_empty_input(_parsed(path).graph)
+    return graph_has_empty_input(_parsed(path).graph)
 
 
 def _advice(path: Path) -> str:

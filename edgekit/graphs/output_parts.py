@@ -1,24 +1,25 @@
-"""Parts that a graph puts its outputs together from."""
+"""The values that model outputs are concatenated, moved or scaled from."""
 
 from __future__ import annotations
 
 from onnx import ModelProto, NodeProto
 
 _SATURATE = {"Softmax", "LogSoftmax", "Sigmoid", "HardSigmoid", "Tanh"}
-# Operators that hand on the entries of their first input as they are.
+# Operators that move the entries of their first input without changing them.
 _MOVE = {"Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"}
-# Operators that only shift and stretch where the other operand is stored.
+# Operators that only scale and shift where the other operand is stored.
 _SCALE = {"Add", "Sub", "Mul", "Div"}
 _LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
 
 def judged_parts(proto: ModelProto, output: str | None = None) -> list[str]:
-    """Values that tell of an error best: what the outputs, or one of them, are put together from.
+    """Find the values to measure output errors on: the sources of all outputs, or of one.
 
     The walk goes back through data movement, concatenation and constant factors, so that a part
-    of small scale counts beside a large one, and through a final Softmax or Sigmoid, where a few
-    samples near a border would decide alone. Pairs of Quantize and Dequantize are transparent,
-    so an 8-bit version has the same parts in the same order.
+    of small scale counts beside one of large scale. It also goes back through a final Softmax or
+    Sigmoid, behind which a few samples near the decision boundary would dominate the error.
+    QuantizeLinear and DequantizeLinear pairs are skipped, so an 8-bit version has the same parts
+    in the same order.
     """
     parts = _Parts(proto)
     for name in [v.name for v in proto.graph.output] if output is None else [output]:
@@ -27,11 +28,10 @@ def judged_parts(proto: ModelProto, output: str | None = None) -> list[str]:
     return parts.found
 
 
-def output_values(proto: ModelProto) -> set[str]:
-    """The outputs, and the values whose entries they hold, moved, joined or scaled.
+def find_output_values(proto: ModelProto) -> set[str]:
+    """Find the outputs, and the values whose moved, concatenated or scaled entries they hold.
 
-    What a Softmax or Sigmoid makes of a value does not count: there the far ends of a range say
-    little.
+    Inputs of a Softmax or Sigmoid do not count: the far ends of their ranges hardly matter.
     """
     parts = _Parts(proto, through=_MOVE)
     for output in proto.graph.output:
@@ -49,7 +49,7 @@ class _Parts:
         self.found: list[str] = []
 
     def walk(self, output: str) -> None:
-        """Add the parts of an output; one that only hands on inputs stays whole."""
+        """Add the parts of an output; one of inputs and constants alone is its own part."""
         before = len(self.found)
         self._walk(output)
         if len(self.found) == before:
@@ -59,7 +59,7 @@ class _Parts:
         if self._is_given(value):
             return
         self.passed.add(value)
-        node = self.producer[self._before_8_bits(value)]
+        node = self.producer[self._skip_qdq(value)]
         inputs = self._operands(node)
         if inputs is None or node.domain not in ("", "ai.onnx"):
             self.found.append(value)
@@ -68,7 +68,7 @@ class _Parts:
             self._walk(name)
 
     def _operands(self, node: NodeProto) -> list[str] | None:
-        """The inputs that the parts come from; ``None`` where the walk ends."""
+        """Return the inputs through which the walk goes on; ``None`` where it ends."""
         if node.op_type in self.through:
             return [node.input[0]]
         if node.op_type == "Concat":
@@ -80,12 +80,12 @@ class _Parts:
         return None
 
     def _is_bias(self, value: str) -> bool:
-        """Whether what is added to a value may be the bias of the layer that makes it."""
-        node = self.producer.get(self._before_8_bits(value))
+        """Return whether an Add on a value may be the bias of the layer that computes it."""
+        node = self.producer.get(self._skip_qdq(value))
         return node is not None and node.op_type in _LAYERS
 
     def _is_given(self, value: str) -> bool:
-        return value in self.known or self._before_8_bits(value) not in self.producer
+        return value in self.known or self._skip_qdq(value) not in self.producer
 
     def _is_stored(self, value: str) -> bool:
         node = self.producer.get(value)
@@ -96,8 +96,8 @@ class _Parts:
             node is not None and node.op_type == "Constant"
         )
 
-    def _before_8_bits(self, value: str) -> str:
-        """The float value that a Dequantize of a Quantize stands for, else itself."""
+    def _skip_qdq(self, value: str) -> str:
+        """Return the value in front of a QuantizeLinear, DequantizeLinear pair, else itself."""
         node = self.producer.get(value)
         if node is None or node.op_type != "DequantizeLinear":
             return value

@@ -1,4 +1,4 @@
-"""States of a graph: inputs that take an output of the run before, recorded in the file."""
+"""States of a streaming model, recorded in the ONNX metadata."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _KEY = "edgekit.states"
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """An input that is fed back.
+    """An input that receives an output of the previous run.
 
     Args:
-        input: its name.
-        output: what it takes after each run.
-        initial: what it is before the first.
+        input: name of the input.
+        output: name of the output that feeds it in the next run.
+        initial: value of the input in the first run.
     """
 
     input: str
@@ -31,38 +31,38 @@ class State:
 
 def record_states(proto: ModelProto, states: Sequence[State]) -> None:
     """Write states into the metadata of a model, in place."""
-    told = [
+    record = [
         {
             "input": state.input,
             "output": state.output,
             "dtype": state.initial.dtype.name,
             "shape": list(state.initial.shape),
-            "initial": _packed(state.initial),
+            "initial": _encode(state.initial),
         }
         for state in states
     ]
-    proto.metadata_props.add(key=_KEY, value=json.dumps(told, sort_keys=True))
+    proto.metadata_props.add(key=_KEY, value=json.dumps(record, sort_keys=True))
 
 
 def states_of(proto: ModelProto) -> tuple[State, ...]:
-    """Read the states that a model's metadata tell; none where they are not understood."""
+    """Read the states from the metadata of a model; none where the record is malformed."""
     for entry in proto.metadata_props:
         if entry.key == _KEY:
             try:
-                return tuple(_state(each) for each in json.loads(entry.value))
+                return tuple(_decode_state(each) for each in json.loads(entry.value))
             except (KeyError, TypeError, ValueError):
                 return ()
     return ()
 
 
-def _packed(array: NDArray[np.generic]) -> str:
-    """The bytes of an array as text; empty for zeros."""
+def _encode(array: NDArray[np.generic]) -> str:
+    """Encode an array as base64 text; zeros as empty text."""
     return base64.b64encode(array.tobytes()).decode() if array.any() else ""
 
 
-def _state(told: dict[str, object]) -> State:
-    shape = [int(size) for size in list(told["shape"])]  # type: ignore[call-overload]
-    array: NDArray[np.generic] = np.zeros(shape, str(told["dtype"]))
-    if raw := str(told["initial"]):
+def _decode_state(record: dict[str, object]) -> State:
+    shape = [int(size) for size in list(record["shape"])]  # type: ignore[call-overload]
+    array: NDArray[np.generic] = np.zeros(shape, str(record["dtype"]))
+    if raw := str(record["initial"]):
         array = np.frombuffer(base64.b64decode(raw), array.dtype).reshape(shape)
-    return State(input=str(told["input"]), output=str(told["output"]), initial=array)
+    return State(input=str(record["input"]), output=str(record["output"]), initial=array)

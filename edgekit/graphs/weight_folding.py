@@ -1,4 +1,4 @@
-"""Weights that a graph puts together from stored tensors (gates sliced apart and joined anew)."""
+"""Constant folding of weights computed from stored tensors (gates sliced and concatenated)."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from edgekit.graphs.onnx_file import MAX_BYTES, all_graphs, inner_graphs
 
 # Smaller results are shapes, bounds and counters rather than weights.
 _LEAST_ENTRIES = 64
-# A result may be so much larger than what it is made of (Expand and Tile are left to the runtime).
+# Largest growth of a folded weight over its sources (Expand and Tile are left to the runtime).
 _MAX_GROWTH = 1.05
-# What is computed goes through one message.
+# The constants to fold must fit one protobuf message.
 _MOST_BYTES = MAX_BYTES // 4
-# Operators that move, join or scale entries; what they make of constants is a constant.
+# Operators that move, concatenate or scale entries; their results on constants are folded.
 _FOLDABLE = {
     "Add", "Cast", "Concat", "Div", "Flatten", "Gather", "Identity", "Mul", "Neg", "Pad", "Reshape",
     "Shape", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze",
@@ -30,11 +30,11 @@ Arrays = dict[str, NDArray[np.generic]]
 
 
 def fold_weights(proto: ModelProto) -> None:
-    """Make constants of the main graph of weights that are computed from stored ones, in place.
+    """Fold weights computed from stored tensors into constants of the main graph, in place.
 
-    Exporters cut the gates of an LSTM apart and join them in another order, also inside the
-    branches of an If. Equal results are stored once. A weight that is also read as it is stored
-    (a tied embedding, say) stays computed, and so do integers: they stand for weights of few bits.
+    Exporters slice the gates of an LSTM and concatenate them in another order, also inside the
+    branches of an If. Equal results are stored once. Not folded are weights whose source is also
+    read directly (a tied embedding, say), and integers, which are quantized weights.
     """
     main = GraphIndex(proto)
     folding = _Folding(main)
@@ -45,26 +45,26 @@ def fold_weights(proto: ModelProto) -> None:
 
 
 class _Folding:
-    """Results by content, shared by all graphs of a model."""
+    """Folded weights by content, shared by all graphs of a model."""
 
     def __init__(self, main: GraphIndex) -> None:
         self.main = main
         self.stored: dict[bytes, str] = {}
-        self.tied = _read_otherwise(main.proto.graph)
+        self.tied = _read_directly(main.proto.graph)
 
     def fold(self, index: GraphIndex, around: Arrays) -> None:
         """Fold the weights that the nodes of a graph and of the graphs inside it compute.
 
         Args:
             index: the graph.
-            around: small constants of the graphs around it, by name.
+            around: small constants of the enclosing graphs, by name.
         """
-        constants = around | _own_constants(index)
+        constants = around | _constants_of(index)
         chain = list(_constant_nodes(index, constants))
         wanted = _read_by_others(index, chain)
         if wanted:
             sources = _sources(index, chain, constants)
-            for name, value in _computed(index.proto, chain, sources, sorted(wanted)).items():
+            for name, value in _compute(index.proto, chain, sources, sorted(wanted)).items():
                 if self._is_weight(name, value, chain, sources):
                     self._store(index, name, value)
                 elif value.size < _LEAST_ENTRIES:
@@ -80,8 +80,8 @@ class _Folding:
     ) -> bool:
         if value.dtype not in _FLOATS or value.size < _LEAST_ENTRIES:
             return False
-        made_of = _made_of(name, chain) & sources.keys()
-        large = [k for k in made_of if sources[k].size >= _LEAST_ENTRIES]
+        needed = _dependencies(name, chain) & sources.keys()
+        large = [k for k in needed if sources[k].size >= _LEAST_ENTRIES]
         if any(sources[k].dtype not in _FLOATS or k in self.tied for k in large):
             return False
         return value.nbytes <= _MAX_GROWTH * sum(sources[k].nbytes for k in large)
@@ -99,13 +99,13 @@ class _Folding:
                         node.input[place] = self.stored[key]
 
     def drop_unread_nodes(self) -> None:
-        """Remove what only made weights that are stored now."""
+        """Remove the nodes that only computed weights which are stored now."""
         for graph in reversed(list(all_graphs(self.main.proto.graph))):
             _drop_unread(graph)
 
 
 def _drop_unread(graph: GraphProto) -> None:
-    """Remove nodes that could be folded and whose results nothing reads, from the end backwards."""
+    """Remove foldable nodes whose results are not read, from the end backwards."""
     read = {v.name for v in graph.output}
     for place in reversed(range(len(graph.node))):
         node = graph.node[place]
@@ -120,7 +120,7 @@ def _drop_unread(graph: GraphProto) -> None:
 
 
 def _constant_nodes(index: GraphIndex, constants: Arrays) -> Iterator[NodeProto]:
-    """The nodes of a graph that only move, join or scale constants, in its order."""
+    """Yield the nodes of a graph that only move, concatenate or scale constants, in order."""
     known = set(constants)
     for node in index.graph.node:
         if node.domain not in ("", "ai.onnx") or node.op_type not in _FOLDABLE:
@@ -130,8 +130,8 @@ def _constant_nodes(index: GraphIndex, constants: Arrays) -> Iterator[NodeProto]
             yield node
 
 
-def _own_constants(index: GraphIndex) -> Arrays:
-    """What the Constant nodes of a graph hold, and the initialisers of an inner graph."""
+def _constants_of(index: GraphIndex) -> Arrays:
+    """Read the Constant nodes of a graph, and the initializers of an inner graph."""
     found: Arrays = {}
     if index is not index.main:
         found |= {t.name: numpy_helper.to_array(t) for t in index.graph.initializer}
@@ -143,7 +143,7 @@ def _own_constants(index: GraphIndex) -> Arrays:
 
 
 def _read_by_others(index: GraphIndex, chain: list[NodeProto]) -> set[str]:
-    """The results of constant nodes that other nodes read, inner graphs included."""
+    """Return the results of constant nodes that other nodes read, also in inner graphs."""
     inside = {id(node) for node in chain}
     read = set(index.inner_reads)
     for node in index.graph.node:
@@ -152,8 +152,8 @@ def _read_by_others(index: GraphIndex, chain: list[NodeProto]) -> set[str]:
     return {name for node in chain for name in node.output if name} & read
 
 
-def _read_otherwise(graph: GraphProto) -> set[str]:
-    """Stored tensors that a node reads which cannot be folded."""
+def _read_directly(graph: GraphProto) -> set[str]:
+    """Return the names that outputs and nodes which cannot be folded read."""
     return {
         name
         for each in all_graphs(graph)
@@ -164,13 +164,13 @@ def _read_otherwise(graph: GraphProto) -> set[str]:
 
 
 def _is_gather_of_rows(graph: GraphProto, node: NodeProto) -> bool:
-    """Whether a Gather looks rows up by indices that are computed or fed."""
+    """Return whether a Gather looks up rows by indices that are not stored."""
     stored = {tensor.name for tensor in graph.initializer}
     return node.op_type == "Gather" and node.input[1] not in stored
 
 
 def _sources(index: GraphIndex, chain: list[NodeProto], constants: Arrays) -> Arrays:
-    """The constants that constant nodes read, by name."""
+    """Return the constants that constant nodes read, by name."""
     made = {name for node in chain for name in node.output}
     read = dict.fromkeys(n for node in chain for n in node.input if n and n not in made)
     found: Arrays = {}
@@ -182,8 +182,8 @@ def _sources(index: GraphIndex, chain: list[NodeProto], constants: Arrays) -> Ar
     return found
 
 
-def _made_of(name: str, chain: list[NodeProto]) -> set[str]:
-    """All that a value of a chain is computed from."""
+def _dependencies(name: str, chain: list[NodeProto]) -> set[str]:
+    """Return all values that a result of constant nodes depends on."""
     found = {name}
     for node in reversed(chain):
         if not found.isdisjoint(node.output):
@@ -191,10 +191,10 @@ def _made_of(name: str, chain: list[NodeProto]) -> set[str]:
     return found
 
 
-def _computed(
+def _compute(
     proto: ModelProto, chain: list[NodeProto], sources: Arrays, wanted: list[str]
 ) -> Arrays:
-    """What a chain of constant nodes makes, by the runtime itself; nothing where that fails."""
+    """Compute the wanted results of constant nodes with onnxruntime; empty where that fails."""
     if sum(array.nbytes for array in sources.values()) > _MOST_BYTES:
         return {}
     made = ModelProto(ir_version=proto.ir_version)
@@ -211,5 +211,5 @@ def _computed(
             made.SerializeToString(), options, providers=["CPUExecutionProvider"]
         )
         return dict(zip(wanted, session.run(None, {}), strict=True))
-    except Exception:  # noqa: BLE001 - a branch that is never taken may compute what cannot be
+    except Exception:  # noqa: BLE001 - a branch that never runs may hold an invalid computation
         return {}

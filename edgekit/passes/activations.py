@@ -11,7 +11,7 @@ from typing import get_args
 from edgekit.data import rows_of
 from edgekit.errors import PassRefused
 from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.output_parts import output_values
+from edgekit.graphs.output_parts import find_output_values
 from edgekit.graphs.placement import Placement
 from edgekit.graphs.probes import watch_entries, watch_extremes
 from edgekit.passes import Work
@@ -58,7 +58,7 @@ def find_candidates(
     histograms = Histograms(extremes=extremes)
     if not set(estimators) <= _FROM_EXTREMES:
         _count(index, histograms, work, estimating)
-    whole = {placement.root(name) for name in output_values(index.proto)}
+    whole = {placement.root(name) for name in find_output_values(index.proto)}
     affines = {}
     for number, name in enumerate(roots):
         work.progress("estimating ranges", number, len(roots))

@@ -1,4 +1,4 @@
-"""Crashes of a pass: a report that names the fault and holds nothing of the user's own."""
+"""Reports of crashed passes, without the weights, data or paths of the user."""
 
 from __future__ import annotations
 
@@ -25,17 +25,17 @@ from edgekit.recipe import Step
 from edgekit_agent.files import write_whole
 
 _PACKAGES = ("onnx", "onnxruntime", "numpy", "ai-edge-litert")
-# What the machine has run out of is no fault of a pass, and no other candidate fares better.
+# A full disk or quota is no fault of a pass, and stops every other candidate as well.
 _EXHAUSTED = (errno.ENOSPC, errno.EDQUOT)
-# Folders of a path; the name of the file after them stays.
+# The folders of a path, without the file name after them.
 _FOLDERS = re.compile(r"(?<![\w.])(?:[A-Za-z]:)?[/\\](?:[^/\\:'\"\n]+[/\\])+(?=[^\s/\\])")
 _MOST_CHARACTERS = 2000
 
 
 def is_crash(error: Exception) -> bool:
-    """Whether an exception is one that nobody expected.
+    """Return whether an exception is a fault of edgekit.
 
-    Failures with a message for the user are not, nor is a machine out of memory or disk.
+    Errors with a message for the user are not, nor is a machine out of memory or disk space.
     """
     if isinstance(error, (EdgekitError, MemoryError)):
         return False
@@ -43,28 +43,28 @@ def is_crash(error: Exception) -> bool:
 
 
 def crash_of(doing: str, error: Exception, *, steps: Iterable[Step], model: Model) -> PassCrash:
-    """The failure that stands for an unexpected exception, with its report.
+    """Build the failure for an unexpected exception, with its report.
 
     Args:
         doing: the pass that ran, or another stage of the build.
         error: the exception.
-        steps: what ran, with settings.
-        model: what it ran on.
+        steps: the steps that ran, with their settings.
+        model: the model they ran on.
     """
-    said = _anonymous(first_line(error))
-    message = f"{doing} crashed: {type(error).__name__}{f': {said}' if said else ''}"
+    reason = _strip_folders(first_line(error))
+    message = f"{doing} crashed: {type(error).__name__}{f': {reason}' if reason else ''}"
     parts = (
         ["What failed", f"  {message}"],
         ["Steps", *(f"  {json.dumps(step.as_json())}" for step in steps)],
         ["Versions", *(f"  {line}" for line in _versions())],
-        ["Model, without weights and names", *(f"  {line}" for line in _graph(model))],
+        ["Model, without weights and names", *(f"  {line}" for line in _describe_model(model))],
         ["Traceback", *_traceback(error)],
     )
     return PassCrash(message, report="\n\n".join("\n".join(part) for part in parts) + "\n")
 
 
 def write_crash(crash: PassCrash, root: Path) -> Path:
-    """Write the report of a crash below a folder; the same crash has the same file."""
+    """Write the report of a crash below a folder, in a file named by its content."""
     text = crash.report.encode("utf-8", "backslashreplace")
     path = root / "crashes" / f"{hashlib.sha256(text).hexdigest()[:16]}.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -72,8 +72,8 @@ def write_crash(crash: PassCrash, root: Path) -> Path:
     return path
 
 
-def how_to_report(path: Path) -> str:
-    """One line on what to do with the report of a crash."""
+def crash_hint(path: Path) -> str:
+    """Return one line that asks the user to report a crash."""
     return f"a fault of edgekit: please report it with {path} (no weights, no data)"
 
 
@@ -91,14 +91,14 @@ def _versions() -> Iterator[str]:
     yield platform.platform()
 
 
-def _graph(model: Model) -> Iterator[str]:
+def _describe_model(model: Model) -> Iterator[str]:
     yield f"{model.format}, {model.bytes} bytes"
     for side, specs in (("input", model.signature.inputs), ("output", model.signature.outputs)):
         yield from (f"{side} {_spec(spec)}" for spec in specs)
     try:
         yield from _lite(model) if model.format == "tflite" else _onnx(load_structure(model.path))
     except Exception as error:  # noqa: BLE001 - the report of a crash must not crash itself
-        yield f"operators unknown: {type(error).__name__}: {_anonymous(first_line(error))}"
+        yield f"operators unknown: {type(error).__name__}: {_strip_folders(first_line(error))}"
 
 
 def _spec(spec: TensorSpec) -> str:
@@ -106,15 +106,17 @@ def _spec(spec: TensorSpec) -> str:
 
 
 def _lite(model: Model) -> Iterator[str]:
-    yield from _counted("operators", lite_ops(model.path))
+    yield from _count_line("operators", lite_ops(model.path))
 
 
 def _onnx(proto: ModelProto) -> Iterator[str]:
     opsets = (f"{o.domain or 'ai.onnx'} {o.version}" for o in proto.opset_import)
     yield f"opsets: {', '.join(opsets)}; ir {proto.ir_version}"
     graphs = list(_graphs(proto.graph))
-    yield from _counted("operators", Counter(n.op_type for g in graphs for n in g.node))
-    yield from _counted("stored", Counter(_stored(t) for g in graphs for t in g.initializer))
+    yield from _count_line("operators", Counter(n.op_type for g in graphs for n in g.node))
+    yield from _count_line(
+        "stored", Counter(_describe_tensor(t) for g in graphs for t in g.initializer)
+    )
 
 
 def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
@@ -124,29 +126,29 @@ def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
             yield from _graphs(attribute.g)
 
 
-def _stored(tensor: TensorProto) -> str:
+def _describe_tensor(tensor: TensorProto) -> str:
     kind = TensorProto.DataType.Name(tensor.data_type).lower()
     return f"{kind}[{', '.join(map(str, tensor.dims))}]"
 
 
-def _counted(title: str, counts: Counter[str]) -> Iterator[str]:
+def _count_line(title: str, counts: Counter[str]) -> Iterator[str]:
     if counts:
         yield f"{title}: {', '.join(f'{count} {name}' for name, count in sorted(counts.items()))}"
 
 
 def _traceback(error: BaseException) -> Iterator[str]:
-    """The frames with shortened paths, that of the cause first."""
+    """Yield the frames with shortened paths, the cause first."""
     if error.__cause__ is not None:
         yield from _traceback(error.__cause__)
         yield "  which led to"
     for frame in traceback.extract_tb(error.__traceback__):
-        yield f"  {_place(frame.filename)}:{frame.lineno} in {frame.name}"
+        yield f"  {_short_path(frame.filename)}:{frame.lineno} in {frame.name}"
         yield f"    {linecache.getline(frame.filename, frame.lineno or 0).strip()}"
-    yield f"  {type(error).__name__}: {_anonymous(str(error))}"
+    yield f"  {type(error).__name__}: {_strip_folders(str(error))}"
 
 
-def _place(path: str) -> str:
-    """A source file from its package on; others by their name alone."""
+def _short_path(path: str) -> str:
+    """Shorten a path to the part from its package on, or to its file name."""
     parts = Path(path).parts
     for mark in ("site-packages", "dist-packages"):
         if mark in parts:
@@ -156,6 +158,6 @@ def _place(path: str) -> str:
     return str(Path(path).relative_to(own)) if inside else Path(path).name
 
 
-def _anonymous(text: str) -> str:
-    """A message without the folders of the paths in it."""
+def _strip_folders(text: str) -> str:
+    """Remove the folders of paths from a message."""
     return _FOLDERS.sub("", text)[:_MOST_CHARACTERS]

@@ -1,4 +1,4 @@
-"""MatMul and Gemm on integers, their inputs quantized at run time."""
+"""Dynamic quantization of MatMul and Gemm: integer weights, inputs quantized at run time."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ def make_products_dynamic(
     only: Collection[str] | None = None,
     folder: Path | None = None,
 ) -> int:
-    """Replace MatMul and Gemm with stored weights by integer ones, in place; in inner graphs too.
+    """Replace MatMul and Gemm with stored weights by MatMulInteger, in place, also in inner graphs.
 
     Args:
         proto: the model.
         largest: magnitude of the largest integer.
-        only: what the nodes make that are meant; ``None`` = all.
-        folder: holds the weights where they are offloaded.
+        only: outputs of the nodes to replace; ``None`` = all.
+        folder: the folder of offloaded weights.
 
     Returns:
-        How many were replaced.
+        The number of replaced nodes.
     """
     weights: dict[tuple[str, int], tuple[str, str]] = {}
     inner = GraphIndex(proto, folder).inner()
@@ -58,18 +58,18 @@ class _Writer:
         self.weights = weights  # shared by all graphs of the model
 
     def write(self) -> int:
-        """Rewrite the graph; returns the number of nodes replaced."""
+        """Rewrite the graph; returns the number of replaced nodes."""
         replaced = 0
         for node in self.index.graph.node:
-            weighted = self._meant(node)
+            weighted = self._select(node)
             if weighted:
-                self._matmul(weighted)
+                self._write_product(weighted)
                 replaced += 1
             else:
                 self.nodes.append(node)
         read = {name for node in self.nodes for name in node.input}
         read |= self.index.outputs | self.index.inner_reads
-        # What dequantised a weight that is now multiplied as it is has no reader left.
+        # The DequantizeLinear of a weight that MatMulInteger now reads directly has no reader left.
         self.index.replace_nodes(
             [
                 node
@@ -79,7 +79,7 @@ class _Writer:
         )
         return replaced
 
-    def _meant(self, node: NodeProto) -> Weighted | None:
+    def _select(self, node: NodeProto) -> Weighted | None:
         if node.op_type not in PRODUCTS or (
             self.only is not None and node.output[0] not in self.only
         ):
@@ -91,11 +91,11 @@ class _Writer:
         self.nodes.append(helper.make_node(op, inputs, [output], **attributes))
         return output
 
-    def _matmul(self, weighted: Weighted) -> None:
-        """MatMulInteger, then the product of both scales, then the bias."""
+    def _write_product(self, weighted: Weighted) -> None:
+        """Write a MatMulInteger, the multiplication by both scales, and the bias."""
         source = weighted.node.input[0]
-        integer, scale, zero = self._quantized(source)
-        weight, weight_scales = self._weight(weighted)
+        integer, scale, zero = self._quantize_activation(source)
+        weight, weight_scales = self._store_weight(weighted)
         product = self._add("MatMulInteger", [integer, weight, zero], "i")
         real = self._add("Cast", [product], "c", to=TensorProto.FLOAT)
         scales = self._add("Mul", [scale, weight_scales], "s")
@@ -106,26 +106,26 @@ class _Writer:
             scaled = self._add("Mul", [real, scales], "m")
             self.nodes.append(helper.make_node("Add", [scaled, weighted.bias], [output]))
 
-    def _quantized(self, name: str) -> tuple[str, str, str]:
-        """Integer, scale and zero point of an activation; made once for all its readers."""
+    def _quantize_activation(self, name: str) -> tuple[str, str, str]:
+        """Quantize an activation once for all readers; returns integers, scale and zero point."""
         if name not in self.activations:
             outputs = [self.index.fresh(stem) for stem in ("q", "qs", "qz")]
             self.nodes.append(helper.make_node("DynamicQuantizeLinear", [name], outputs))
             self.activations[name] = (outputs[0], outputs[1], outputs[2])
         return self.activations[name]
 
-    def _weight(self, weighted: Weighted) -> tuple[str, str]:
-        """int8 weight [in, out] and its scales [out]."""
+    def _store_weight(self, weighted: Weighted) -> tuple[str, str]:
+        """Store an int8 weight [in, out] and its scales [out]; returns their names."""
         key = (weighted.weight, weighted.axis)
         if key not in self.weights:
-            integers, scales = self._integers(weighted)
+            integers, scales = self._quantize_weight(weighted)
             if weighted.axis == 0:
                 integers = integers.T
             names = (self.index.add_constant("w", integers), self.index.add_constant("ws", scales))
             self.weights[key] = names
         return self.weights[key]
 
-    def _integers(self, weighted: Weighted) -> tuple[NDArray[np.int8], Floats]:
+    def _quantize_weight(self, weighted: Weighted) -> tuple[NDArray[np.int8], Floats]:
         weight = self.index.float_constant(weighted.weight)
         if weighted.kept is not None:
             return weight.astype(np.int8), self.index.float_constant(weighted.kept.scales)

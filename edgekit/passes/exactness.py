@@ -1,7 +1,7 @@
-"""Comparison of two models that claim to compute the same, on made-up inputs of many scales.
+"""Comparison of two equivalent models on random inputs of several scales.
 
-Without samples nobody knows which inputs matter, so the feeds reach both ends of activations,
-clips and gates: faint, plain and loud noise, and loud values of one sign.
+Without samples the range of real inputs is unknown. So the feeds reach both ends of activations,
+clips and gates: noise of small, unit and large scale, and large values of one sign.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from edgekit.passes.probes import Probe, narrower, probes
 from edgekit_agent.samples import Samples
 
 _FAINT, _LOUD = 0.03, 30.0
-# Models above this size are slow: the two feeds that reach furthest have to do.
+# Models above this size are slow: they run on two feeds only.
 _LARGE_BYTES = 64 << 20
-# A nudge of the inputs shows how far rounding alone can carry the outputs.
+# Relative perturbations of the inputs show how much rounding alone can change the outputs.
 _NUDGES = (1e-6, 1e-5)
 _BEYOND_ROUNDING = 30.0
-# Integers that differ in so few places have met a tie.
+# A smaller share of differing integers is explained by ties in rounding or in a maximum.
 _TIES = 0.1
-# An output this much smaller than on other feeds is compared at their scale, and one smaller than
-# this at this: a runtime's sigmoid is off by 3e-8 wherever it is.
+# The error of a small output is taken relative to this part of its largest size on any feed (of 1
+# at least): a runtime's sigmoid has an absolute error of 3e-8 at any size.
 _SMALL = 1e-3
-# Beyond it a float32 is about to overflow, sooner in one order of sums than in another.
+# Above it float32 sums may overflow in one order of summation and not in another.
 _NEAR_OVERFLOW = 1e30
 
 Values = dict[str, NDArray[np.generic]]
@@ -39,7 +39,7 @@ Values = dict[str, NDArray[np.generic]]
 
 @dataclass(frozen=True, kw_only=True)
 class Departure:
-    """An output that differs by more than rounding explains: which, on what, by how much."""
+    """An output that differs by more than rounding explains, on one feed."""
 
     output: str
     feed: str
@@ -49,39 +49,39 @@ class Departure:
 def departure(
     before: Model, after: Model, *, limit: float, seed: int, feeding: Feeding | None = None
 ) -> Departure | None:
-    """Return the worst output beyond ``limit``, or None where the two models agree.
+    """Find the output with the largest error above ``limit``; None where the two models agree.
 
     Args:
         before: the original.
-        after: what a pass made of it.
+        after: the result of a pass.
         limit: bound of each float output's RMS error over its RMS, on each feed.
-        seed: of the noise.
-        feeding: what edgekit.toml says of the inputs.
+        seed: seed of the noise.
+        feeding: input settings of edgekit.toml.
 
     Raises:
         UserError: ``after`` fails where ``before`` does not.
     """
     feeding = feeding or Feeding()
-    sample = accepted_feed(before, after, None, seed=seed, feeding=feeding)
+    sample = find_accepted_feed(before, after, None, seed=seed, feeding=feeding)
     if sample is None:
         return None
     feeds = dict(_feeds(sample, seed, feeding, few=max(before.bytes, after.bytes) > _LARGE_BYTES))
-    known = _answers(before, feeds)
-    feeds = {what: feed for what, feed in feeds.items() if what in known}
-    found = _answers(after, feeds)
+    known = _run(before, feeds)
+    feeds = {label: feed for label, feed in feeds.items() if label in known}
+    found = _run(after, feeds)
     if missing := feeds.keys() - found.keys():
         raise UserError(f"the result fails on {min(missing)}")
     scales = _scales(known.values())
     beyond = [
-        Departure(output=name, feed=what, error=error)
-        for what in feeds
-        for name, error in _errors(known[what], found[what], scales).items()
+        Departure(output=name, feed=label, error=error)
+        for label in feeds
+        for name, error in _errors(known[label], found[label], scales).items()
         if error > limit
     ]
-    return _unexplained(before, beyond, feeds, known, scales)
+    return _find_unexplained(before, beyond, feeds, known, scales)
 
 
-def accepted_feed(
+def find_accepted_feed(
     before: Model,
     after: Model,
     samples: Samples | None,
@@ -89,9 +89,9 @@ def accepted_feed(
     seed: int,
     feeding: Feeding | None = None,
 ) -> Arrays | None:
-    """Return the first sample, or made-up feed without any, that the original takes.
+    """Find the first sample that the original accepts; without samples, the first random feed.
 
-    A file of fixed sizes says what both can be fed.
+    If one of the two models has fixed sizes, the feed has them.
     """
     fed = narrower(before, after)
     tried: list[Probe] = []
@@ -110,43 +110,43 @@ def accepted_feed(
 def _feeds(
     sample: Arrays, seed: int, feeding: Feeding, *, few: bool
 ) -> Iterator[tuple[str, Values]]:
-    for what, feed in _noises(sample, seed, few=few):
-        yield what, feed | dict(feeding.constants)
+    for label, feed in _noises(sample, seed, few=few):
+        yield label, feed | dict(feeding.constants)
 
 
 def _noises(sample: Arrays, seed: int, *, few: bool) -> Iterator[tuple[str, Values]]:
     rng = np.random.default_rng(seed + 1)
     noise = {name: _noise(value, rng) for name, value in sample.items()}
-    loud = {name: _times(value, _LOUD) for name, value in noise.items()}
+    loud = {name: _scale(value, _LOUD) for name, value in noise.items()}
     yield f"noise of {_LOUD:g}", loud
     yield "noise of 1", noise
     if few or not any(value.dtype.kind == "f" for value in sample.values()):
         return
-    yield f"noise of {_FAINT:g}", {name: _times(value, _FAINT) for name, value in noise.items()}
-    for sign, called in ((1, "positive"), (-1, "negative")):
-        one = {n: _times(np.abs(v), sign) if v.dtype.kind == "f" else v for n, v in loud.items()}
-        yield f"{called} noise of {_LOUD:g}", one
+    yield f"noise of {_FAINT:g}", {name: _scale(value, _FAINT) for name, value in noise.items()}
+    for sign, label in ((1, "positive"), (-1, "negative")):
+        one = {n: _scale(np.abs(v), sign) if v.dtype.kind == "f" else v for n, v in loud.items()}
+        yield f"{label} noise of {_LOUD:g}", one
 
 
 def _noise(value: NDArray[np.generic], rng: np.random.Generator) -> NDArray[np.generic]:
-    """Normal floats; whole numbers of 0 and 1, which every index and mask can be."""
+    """Draw normal floats, or integers 0 and 1, which are valid as index and as mask."""
     if value.dtype.kind == "f":
         return rng.standard_normal(value.shape, np.float32).astype(value.dtype)
     return rng.integers(0, 2, value.shape).astype(value.dtype)
 
 
-def _times(value: NDArray[Any], factor: float) -> NDArray[np.generic]:
+def _scale(value: NDArray[Any], factor: float) -> NDArray[np.generic]:
     return (value * value.dtype.type(factor)) if value.dtype.kind == "f" else value
 
 
-def _answers(model: Model, feeds: Mapping[str, Arrays]) -> dict[str, Values]:
-    """Outputs by feed, without the feeds that the model refuses."""
+def _run(model: Model, feeds: Mapping[str, Arrays]) -> dict[str, Values]:
+    """Run a model; returns the outputs by feed, without the feeds that it refuses."""
     made = zip(feeds, outputs(model, feeds.values()), strict=True)
-    return {what: answer for what, answer in made if not isinstance(answer, str)}
+    return {label: answer for label, answer in made if not isinstance(answer, str)}
 
 
 def _scales(answers: Iterator[Values] | Any) -> dict[str, float]:  # noqa: ANN401 - a dict's view
-    """The least scale at which each float output is compared."""
+    """Compute the smallest reference size for the relative error of each output."""
     largest: dict[str, float] = {}
     for answer in answers:
         for name, value in answer.items():
@@ -155,7 +155,7 @@ def _scales(answers: Iterator[Values] | Any) -> dict[str, float]:  # noqa: ANN40
 
 
 def _usable(value: NDArray[np.generic]) -> NDArray[np.float64]:
-    """Finite entries away from overflow."""
+    """Return the finite entries that are far from overflow."""
     if value.dtype.kind not in "biuf":
         return np.zeros(0)
     flat = value.astype(np.float64).ravel()
@@ -167,7 +167,7 @@ def _rms(values: NDArray[np.float64]) -> float:
 
 
 def _errors(was: Values, now: Values, scales: Mapping[str, float]) -> dict[str, float]:
-    """How far each output of the same shape is off; infinity where it is not finite any more."""
+    """Compute the error of each output of the same shape; infinity where it became non-finite."""
     return {
         name: _error(value, now[name], scales[name])
         for name, value in was.items()
@@ -177,7 +177,7 @@ def _errors(was: Values, now: Values, scales: Mapping[str, float]) -> dict[str, 
 
 def _error(was: NDArray[np.generic], now: NDArray[np.generic], least: float) -> float:
     if was.dtype.kind != "f":
-        return _tied(float(np.mean(was != now)) if was.size else 0.0)
+        return _ignore_ties(float(np.mean(was != now)) if was.size else 0.0)
     old, new = (value.astype(np.float64).ravel() for value in (was, now))
     kept = np.abs(old) < _NEAR_OVERFLOW
     old, new = old[kept], new[kept]
@@ -186,24 +186,24 @@ def _error(was: NDArray[np.generic], now: NDArray[np.generic], least: float) -> 
     return _rms(new - old) / max(_rms(old), least)
 
 
-def _tied(share: float) -> float:
+def _ignore_ties(share: float) -> float:
     return share if share > _TIES else 0.0
 
 
-def _unexplained(
+def _find_unexplained(
     model: Model,
     beyond: Sequence[Departure],
     feeds: Mapping[str, Values],
     known: Mapping[str, Values],
     scales: Mapping[str, float],
 ) -> Departure | None:
-    """The worst departure that a nudge of the inputs does not bring about in the original."""
-    nudged = {
-        f"{what} {nudge}": _nudged(feeds[what], nudge)
-        for what in sorted({each.feed for each in beyond})
+    """Find the largest departure that a perturbation of the inputs does not cause as well."""
+    perturbed = {
+        f"{label} {nudge}": _perturb(feeds[label], nudge)
+        for label in sorted({each.feed for each in beyond})
         for nudge in _NUDGES
     }
-    answers = _answers(model, nudged) if nudged else {}
+    answers = _run(model, perturbed) if perturbed else {}
     left: list[Departure] = []
     for each in beyond:
         moved = [answers[n] for nudge in _NUDGES if (n := f"{each.feed} {nudge}") in answers]
@@ -213,7 +213,7 @@ def _unexplained(
     return max(left, key=lambda each: each.error, default=None)
 
 
-def _nudged(feed: Values, size: float) -> Values:
+def _perturb(feed: Values, size: float) -> Values:
     rng = np.random.default_rng(0)
     return {
         name: (v * (1 + size * rng.choice([-1.0, 1.0], v.shape))).astype(v.dtype)  # type: ignore[operator]

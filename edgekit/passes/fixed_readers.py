@@ -1,4 +1,4 @@
-"""Stored weights that read channels which may go, and that cannot be refitted to the rest."""
+"""Weights that read prunable channels and cannot be refitted after their removal."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ _TINY = 1e-30
 
 @dataclass(frozen=True, kw_only=True)
 class FixedReader:
-    """A weight that reads channels which may go, and that is not refitted.
+    """A weight that reads prunable channels and is not refitted.
 
-    ``costs`` says for each position of ``labels`` what goes with it: the power of what is read
-    there times that of the weight, relative to all. ``reason`` says why it is not refitted.
+    ``costs`` holds the cost of each channel in ``labels``: the power of the channel times the power
+    of its weights, relative to the sum over all channels. ``reason`` says why the weight is not
+    refitted.
     """
 
     name: str
@@ -33,7 +34,7 @@ class FixedReader:
 
 @dataclass(frozen=True, kw_only=True)
 class FixedRead:
-    """One axis of such a weight, the value whose ``axis`` it reads, and the weight's own power."""
+    """An input axis of a fixed weight, the value and axis that it reads, and its weight powers."""
 
     name: str
     labels: Axis
@@ -43,22 +44,22 @@ class FixedRead:
     reason: str
 
 
-def fixed_reads(channels: Channels, index: GraphIndex, uses: Sequence[Use]) -> list[FixedRead]:
-    """The reads of weights that are not refitted.
+def find_fixed_reads(channels: Channels, index: GraphIndex, uses: Sequence[Use]) -> list[FixedRead]:
+    """Find the reads by weights that are not refitted.
 
     Args:
-        channels: of the graph.
-        index: the graph.
-        uses: axes of weights that are summed over; those of transposed weights come on top.
+        channels: channels of the graph.
+        index: index of the graph.
+        uses: summed axes of weights; reads through a Transpose are added.
     """
-    found = [read for use in uses if (read := _of_use(index, use)) is not None]
-    found += _through_transpose(channels, index)
+    found = [read for use in uses if (read := _read_of_use(index, use)) is not None]
+    found += _transposed_reads(channels, index)
     made = {name for node in index.graph.node for name in node.output}
     made |= {value.name for value in index.graph.input}
     return [read for read in found if read.value in made]
 
 
-def _of_use(index: GraphIndex, use: Use) -> FixedRead | None:
+def _read_of_use(index: GraphIndex, use: Use) -> FixedRead | None:
     name = use.node.input[use.position]
     if not _is_float(index, name):
         return None
@@ -74,8 +75,8 @@ def _of_use(index: GraphIndex, use: Use) -> FixedRead | None:
     )
 
 
-def _through_transpose(channels: Channels, index: GraphIndex) -> Iterator[FixedRead]:
-    """Products with the transpose of a weight that something else reads as well."""
+def _transposed_reads(channels: Channels, index: GraphIndex) -> Iterator[FixedRead]:
+    """Yield the reads of products with a transposed weight that other nodes read as well."""
     for node in index.graph.node:
         maker = index.producer.get(node.input[1]) if node.op_type == "MatMul" else None
         if maker is None or maker.op_type != "Transpose" or not _is_float(index, maker.input[0]):
@@ -108,14 +109,14 @@ def _powers(index: GraphIndex, name: str, axis: int) -> Doubles:
 
 
 class Powers:
-    """Mean squares of what fixed weights read, gathered while a stream of values goes by."""
+    """Powers of the channels that fixed weights read, accumulated over a stream of values."""
 
     def __init__(self, reads: Sequence[FixedRead]) -> None:
         self.reads = reads
         self._sums: list[Doubles] = [np.zeros(len(read.labels)) for read in reads]
 
     def watch(self, stream: Iterable[Values]) -> Iterator[Values]:
-        """The same stream."""
+        """Yield the values of a stream unchanged and add their squares."""
         for values in stream:
             for read, total in zip(self.reads, self._sums, strict=True):
                 value = values[read.value].astype(np.float64)
@@ -127,7 +128,7 @@ class Powers:
             yield values
 
     def readers(self) -> list[FixedReader]:
-        """What was found; what was never seen counts as equally strong everywhere."""
+        """Compute the costs per weight; without observed values all channels count equally."""
         made = []
         for read, total in zip(self.reads, self._sums, strict=True):
             costs = read.powers * (total if total.any() else 1.0)

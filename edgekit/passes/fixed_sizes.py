@@ -1,4 +1,4 @@
-"""Sizes that a .tflite file fixes: completed from their names, and told to the user."""
+"""Sizes that a TFLite file fixes: inference of sums like ``past + 1``, and notes to the user."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from edgekit.model import Model, TensorSpec
 from edgekit_agent.samples import Samples
 
 
-def completed(model: Model, dims: Mapping[str, int]) -> dict[str, int]:
-    """Return the sizes with those of sums, which exporters name ``past + 1``.
+def infer_sums(model: Model, dims: Mapping[str, int]) -> dict[str, int]:
+    """Return sizes with those of dimensions named as sums, such as ``past + 1``.
 
-    A sum of known terms has precedence over what was given for it: samples have the size that
-    belongs to theirs.
+    A sum of known terms overrides a size given for it, as the samples have the sum as their size.
     """
     known = dict(dims)
     for name in model.signature.free_dimensions():
@@ -31,13 +30,13 @@ def _sum(name: str, dims: Mapping[str, int]) -> int | None:
     return sum(size for size in sizes if size is not None)
 
 
-def fixed_notes(model: Model, dims: Mapping[str, int], feeding: Feeding) -> Iterator[str]:
-    """Tell which free sizes a file fixes, and what that means for states that grow.
+def describe_fixed_sizes(model: Model, dims: Mapping[str, int], feeding: Feeding) -> Iterator[str]:
+    """Yield notes on the free sizes that a file fixes, and on growing states of fixed length.
 
     Args:
         model: the source.
-        dims: the size of each free dimension, the batch apart.
-        feeding: what edgekit.toml says of the inputs.
+        dims: the size of each free dimension, without the batch.
+        feeding: input settings of edgekit.toml.
     """
     free: dict[str, list[tuple[int, str]]] = {}
     for spec, axis, name in feeding.free_axes(model.signature):
@@ -45,27 +44,30 @@ def fixed_notes(model: Model, dims: Mapping[str, int], feeding: Feeding) -> Iter
     names = dict.fromkeys(name for found in free.values() for _, name in found if name in dims)
     told = ", ".join(f"{name} = {dims[name]}" for name in names)
     if told:
-        yield f"the file takes inputs of one size, {told}; --dims NAME=SIZE fixes another"
+        yield f"the file accepts inputs of one size: {told}; --dims NAME=SIZE sets another size"
     masks = [s.name for s in model.signature.inputs if "mask" in s.name.lower() and s.name in free]
     for spec in model.signature.inputs:
-        if not (size := _growing(spec, model, dims, free.get(spec.name, []))):
+        if not (size := _growing_length(spec, model, dims, free.get(spec.name, []))):
             continue
         if masks:
             yield (
-                f"state {spec.name} has {size} entries in the file: fill shorter ones up with "
-                f"zeros, and mask these by {masks[0]}"
+                f"state {spec.name} has {size} entries in the file: pad shorter states with "
+                f"zeros, and mask the padding by input {masks[0]}"
             )
         else:
             yield (
-                f"state {spec.name} has {size} entries in the file, and the model takes no mask: "
-                "zeros that fill up a shorter one count as entries"
+                f"state {spec.name} has {size} entries in the file, and the model has no mask "
+                "input: zeros that pad a shorter state count as real entries"
             )
 
 
-def _growing(
+def _growing_length(
     spec: TensorSpec, model: Model, dims: Mapping[str, int], free: Sequence[tuple[int, str]]
 ) -> int | None:
-    """The fixed length of a state: an output differs from it along its one free axis alone."""
+    """Return the fixed length of a growing state; ``None`` for other inputs.
+
+    A growing state has one free axis, and an output differs from it in size along this axis only.
+    """
     free = [(axis, name) for axis, name in free if name in dims]
     if len(free) != 1 or len(spec.shape) < 3:
         return None
@@ -79,7 +81,7 @@ def _growing(
 
 
 def fits(model: Model, samples: Samples | None) -> bool:
-    """Whether samples have the sizes that a file fixes, their axes apart."""
+    """Return whether samples have the fixed sizes of a model, the sample axis excluded."""
     if samples is None or samples.preprocess is not None:
         return True
     columns = {column.name: column for column in samples.columns}

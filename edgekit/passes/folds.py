@@ -1,4 +1,4 @@
-"""Divide calibration samples into those that parameters come from and those that judge them."""
+"""Split of calibration samples into estimation and validation samples."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from edgekit.data import rows_of, spread
 from edgekit_agent.samples import Samples
 
 _HELD_OUT = 16
-# Of fewer samples every one is needed to know the ranges.
+# With fewer samples all of them are needed to estimate ranges.
 _FEW = 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """Calibration samples: most for estimating, a few held back for judging."""
+    """Calibration samples for estimating parameters, and samples held out for judging them."""
 
     estimating: Sequence[Samples]
     judging: Sequence[Samples]
@@ -23,10 +23,10 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class Folds:
-    """The samples that the final parameters come from, and the splits that decisions are made on.
+    """The samples for the final parameters, and the splits for decisions.
 
-    Of many samples a few are held back in one split. Few samples are cross-validated: each half
-    judges what comes from the other, and the final parameters come from all.
+    Many samples give one split with a few held-out samples. Few samples are cross-validated: each
+    half judges parameters estimated on the other, and all samples give the final parameters.
     """
 
     estimating: Sequence[Samples]
@@ -34,15 +34,15 @@ class Folds:
 
     @property
     def judging(self) -> list[Samples]:
-        """All samples that judge in some split."""
+        """The held-out samples of all splits."""
         return [part for split in self.splits for part in split.judging]
 
 
 def fold_samples(samples: Samples, most: int) -> Folds:
-    """Divide samples for estimating and judging; at most about ``most`` estimate."""
+    """Split samples for estimating and judging, with about ``most`` samples for estimating."""
     total = samples.columns[0].shape[0]
     if total >= _FEW:
-        split = _held_back(samples, total, most)
+        split = _hold_out(samples, total, most)
         return Folds(estimating=split.estimating, splits=[split])
     if total < 2:
         return Folds(estimating=[samples], splits=[Split(estimating=[samples], judging=[samples])])
@@ -53,7 +53,7 @@ def fold_samples(samples: Samples, most: int) -> Folds:
     return Folds(estimating=spread(samples, most), splits=splits)
 
 
-def _held_back(samples: Samples, total: int, most: int) -> Split:
+def _hold_out(samples: Samples, total: int, most: int) -> Split:
     every = total // _HELD_OUT
     judging = [rows_of(samples, i * every, 1) for i in range(_HELD_OUT)]
     starts = [i * every + 1 for i in range(_HELD_OUT)]

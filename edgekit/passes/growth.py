@@ -1,4 +1,4 @@
-"""Converted models that are larger or slower than their source, or lose its integers."""
+"""Checks of a converted file against its source: size, speed and integer weights."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from edgekit.graphs.states import states_of
 from edgekit.graphs.stored import Stored, census
 from edgekit.model import Format, Model
 from edgekit.passes import Work
-from edgekit.passes.exactness import accepted_feed
+from edgekit.passes.exactness import find_accepted_feed
 from edgekit.passes.fixed_sizes import fits
 from edgekit.passes.timing import time_ratio
 from edgekit_agent.failures import AgentError
 from edgekit_agent.runtimes import import_runtime
 
-# Names, shapes and options differ by that much from format to format.
+# Names, shapes and options differ in size by this much between formats.
 _LARGER, _LEAST_BYTES = 1.05, 4096
-# Timing on a machine that does something else varies by some percent.
+# Timing on a busy machine varies by several percent.
 _SLOWER = 1.15
-# In less time a runtime's calls, not its kernels, tell two models apart.
+# In shorter runs the overhead of a call dominates the time of the kernels.
 _LEAST_SECONDS, _TRIES = 1e-4, 3
-# Two models above this size at once are no cheap look any more.
+# Models above this size are not timed: loading both takes too much memory and time.
 _MOST_BYTES = 256 << 20
 _RUNTIMES: dict[Format, str] = {"onnx": "onnxruntime", "tflite": "litert"}
 # A float takes four times the bytes of an 8-bit integer.
@@ -37,52 +37,54 @@ _INTEGERS = ("int4", "uint4", "int8", "uint8")
 
 
 def check_integers(model: Model, made: Path) -> None:
-    """See that the integers of a model are integers in the file made of it, at least half of them.
+    """Refuse a converted file in which half of the integer weights or more became floats.
 
     Raises:
-        PassRefused: they became floats.
+        PassRefused: the integers became floats.
     """
-    old, new = _counted(model, made)
+    old, new = _take_census(model, made)
     integers = sum(old.bytes_of.get(dtype, 0) for dtype in _INTEGERS)
     floats = new.bytes_of.get("float32", 0) - old.bytes_of.get("float32", 0)
     if integers >= _LEAST_BYTES and floats >= _WIDENED * integers:
         raise PassRefused(
-            f"the integers of its weights have no counterpart in the other format: as floats the "
+            f"its integer weights cannot be stored in the other format: with float weights the "
             f"file has {new.file_bytes:,} bytes instead of {old.file_bytes:,}",
-            hint="convert the float model, and quantize what comes of it",
+            hint="convert the float model, then quantize the result",
         )
 
 
-def _counted(model: Model, made: Path) -> tuple[Stored, Stored]:
-    """What the source and the file made of it store."""
+def _take_census(model: Model, made: Path) -> tuple[Stored, Stored]:
+    """Count the stored bytes by type, in the source and in the converted file."""
     if model.format == "onnx":
         return census(model.path), lite_census(made)
     return lite_census(model.path), census(made)
 
 
 def note_size(model: Model, made: Path, work: Work) -> None:
-    """Tell the user where a file made of a model is larger, and what it stores more of.
+    """Note to the user that a converted file is larger than its source, and why.
 
     Args:
         model: the source.
-        made: the new file.
-        work: of the pass.
+        made: the converted file.
+        work: work of the pass.
     """
     size = made.stat().st_size
     if size > _LARGER * model.bytes + _LEAST_BYTES:
         times = size / model.bytes
-        work.note(f"the file is {times:.2f} times as large as its source: {_growth(model, made)}")
+        work.note(
+            f"the file is {times:.2f} times as large as its source: {_explain_growth(model, made)}"
+        )
 
 
-def _growth(model: Model, made: Path) -> str:
-    """Tell of which type a file stores most more than its source."""
-    old, new = _counted(model, made)
+def _explain_growth(model: Model, made: Path) -> str:
+    """Describe the type of data that grew most between source and file."""
+    old, new = _take_census(model, made)
     more = {dtype: size - old.bytes_of.get(dtype, 0) for dtype, size in new.bytes_of.items()}
     dtype = max(more, key=lambda each: more[each], default=None)
     if old.bytes_of.get("float16", 0) > new.bytes_of.get("float16", 0):
-        return "its 16-bit weights became 32-bit ones, which the pass float16 stores in 16 again"
+        return "its 16-bit weights became 32-bit ones; the pass float16 stores them in 16 bits"
     if dtype is None or more[dtype] <= 0:
-        return "the graph itself takes more"
+        return "the graph itself takes more bytes"
     return (
         f"it stores {new.bytes_of[dtype]:,} bytes of {dtype} instead of "
         f"{old.bytes_of.get(dtype, 0):,}"
@@ -90,9 +92,9 @@ def _growth(model: Model, made: Path) -> str:
 
 
 def note_time(model: Model, made: Path, work: Work) -> None:
-    """Tell the user where a file made of a model takes longer on this machine.
+    """Note to the user that a converted file is slower than its source on this machine.
 
-    What doesn't run on the first sample is left to the comparison of the outputs.
+    A model that fails on the first sample is reported by the comparison of the outputs instead.
     """
     if max(made.stat().st_size, model.bytes) > _MOST_BYTES:
         return
@@ -100,7 +102,7 @@ def note_time(model: Model, made: Path, work: Work) -> None:
     after = read_model(made)
     samples = work.calibration if fits(after, work.calibration) else None
     with contextlib.suppress(AgentError, UserError):
-        feed = accepted_feed(model, after, samples, seed=work.seed, feeding=work.feeding)
+        feed = find_accepted_feed(model, after, samples, seed=work.seed, feeding=work.feeding)
         if feed is None:
             return
         runs = [_runner(each, feed) for each in (model, after)]

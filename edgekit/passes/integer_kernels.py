@@ -1,4 +1,4 @@
-"""Which layers of a quantized model onnxruntime computes with integers, and why others are not."""
+"""Detection of layers of a quantized model that onnxruntime computes in float, with reasons."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from edgekit.passes import Work
 
 # Layers with fewer weights cost little in float.
 _LEAST_ENTRIES = 1024
-# Layers of a file, by where they read weights; of recurrent ones their trials tell.
+# Weight inputs by operator; recurrent layers are reported by their own trials.
 _LAYERS = {"Conv": (1,), "ConvTranspose": (1,), "Gemm": (0, 1), "MatMul": (0, 1)}
-# What onnxruntime computes with floats, fused operators included.
+# Float kernels of onnxruntime, fused operators included.
 _FLOAT_KERNELS = {*_LAYERS, "FusedConv", "FusedGemm", "FusedMatMul"}
 _INTEGER_KINDS = {"Conv", "Gemm", "MatMul"}
-# What stands between a stored weight and its reader.
+# Operators between a stored weight and its reader.
 _RESTORING = {"DequantizeLinear", "Cast", "Mul", "Transpose", "Reshape"}
 _FILE = "kernels.onnx"
 _MOST_NAMED = 5
@@ -37,9 +37,9 @@ class FloatLayer:
     """A layer that onnxruntime computes in float."""
 
     name: str
-    output: str  # in the file
+    output: str  # its first output
     reason: str
-    dequantized: bool  # its weight, at each inference
+    dequantized: bool  # whether its weight is dequantized at each inference
 
 
 def settle_kernels(
@@ -49,42 +49,42 @@ def settle_kernels(
     known: Mapping[str, str] = _NOTHING,
     told: Set[str] = frozenset(),
 ) -> None:
-    """See that a quantized model runs in integers, and tell the user which layers do not, and why.
+    """Widen weights of float kernels, and note the layers computed in float with reasons.
 
-    What onnxruntime really runs is read from the graph that it makes of the file when it loads it.
-    Weights that no integer kernel reads are widened once, when the model is loaded, and not at
-    each inference. A model that is more than one file can hold is not looked at.
+    The kernels are read from the optimized graph that onnxruntime writes when it loads the file.
+    Weights for float kernels are changed so that they are dequantized once at load instead of at
+    each inference. Models over 2 GiB are not checked.
 
     Args:
-        proto: the model, edited in place; to be called before ``compact`` takes the names.
-        work: of the pass.
-        known: reasons by operator that the pass has of its own.
-        told: first outputs of the layers that the pass has told the user of already.
+        proto: the model, edited in place, before ``compact`` removes the names.
+        work: work of the pass.
+        known: reasons by operator that the pass itself knows.
+        told: first outputs of layers that the pass has already reported.
     """
     if is_large(proto):
         return
-    found = float_layers(proto, work.scratch, known)
+    found = find_float_layers(proto, work.scratch, known)
     slow = {layer.output for layer in found if layer.dequantized}
     if slow and _widen_at_load(proto, slow):
-        # Why they have no integer kernel is seen before the change only.
+        # The original graph shows why a layer has no integer kernel; the changed graph does not.
         before = {layer.output: layer.reason for layer in found}
-        found = float_layers(proto, work.scratch, known)
+        found = find_float_layers(proto, work.scratch, known)
         found = [replace(each, reason=before.get(each.output, each.reason)) for each in found]
     reasons: dict[str, list[str]] = defaultdict(list)
     for layer in (each for each in found if each.output not in told):
         reasons[layer.reason + (_SLOW if layer.dequantized else "")].append(layer.name)
     for reason, names in reasons.items():
-        work.note(f"computed in float: {_listed(names)}: {reason}")
+        work.note(f"computed in float: {_join_names(names)}: {reason}")
 
 
-def float_layers(
+def find_float_layers(
     proto: ModelProto, folder: Path, known: Mapping[str, str] = _NOTHING
 ) -> list[FloatLayer]:
-    """The layers with large weights that onnxruntime computes in float.
+    """Find the layers with large weights that onnxruntime computes in float.
 
     Args:
-        proto: the model, which one file can hold.
-        folder: where files may be written.
+        proto: the model, below 2 GiB.
+        folder: for temporary files.
         known: reasons by operator.
     """
     index = GraphIndex(proto)
@@ -97,7 +97,10 @@ def float_layers(
             if not keys:
                 continue
             dequantized = any(in_float[key] for key in keys)
-            why = known.get(node.op_type) or _why(index, node, place)
+        # The original graph shows why a layer has no integer kernel; the changed graph does not.
+        before = {layer.output: layer.reason for layer in found}
+        found = find_float_layers(proto, work.scratch, known)
+        found = [replace(each, reason=before.get(each.output, each.reason)) for each in found]
             label, output = node.name or node.output[0], node.output[0]
             found.append(FloatLayer(name=label, output=output, reason=why, dequantized=dequantized))
             break
@@ -105,20 +108,20 @@ def float_layers(
 
 
 def _large_weights(index: GraphIndex, node: NodeProto) -> list[int]:
-    """Where a layer reads large stored weights; of another node nowhere."""
+    """Return the inputs of a layer that are large stored weights; none for other nodes."""
     places = _LAYERS.get(node.op_type, ()) if node.domain in ("", "ai.onnx") else ()
     return [p for p in places if p < len(node.input) and _is_large(index, node.input[p])]
 
 
 def _widen_at_load(proto: ModelProto, outputs: Set[str]) -> bool:
-    """Restore int8 weights by Cast and Mul, which onnxruntime folds as it loads; in place.
+    """Dequantize int8 weights by Cast and Mul, which onnxruntime folds at load, in place.
 
     Args:
         proto: the model.
-        outputs: first output of each layer whose weights are meant.
+        outputs: first outputs of the layers with these weights.
 
     Returns:
-        Whether there was any.
+        Whether any weight was changed.
     """
     index = GraphIndex(proto)
     front: list[NodeProto] = []
@@ -126,7 +129,7 @@ def _widen_at_load(proto: ModelProto, outputs: Set[str]) -> bool:
         if node.output[0] not in outputs:
             continue
         for place in _large_weights(index, node):
-            if restored := _restored(index, node.input[place]):
+            if restored := _cast_and_scale(index, node.input[place]):
                 front += restored
                 node.input[place] = restored[-1].output[0]
     read = {name for node in proto.graph.node for name in node.input}
@@ -137,8 +140,8 @@ def _widen_at_load(proto: ModelProto, outputs: Set[str]) -> bool:
     return bool(front)
 
 
-def _restored(index: GraphIndex, name: str) -> list[NodeProto]:
-    """Cast and Mul in the place of what dequantizes an int8 constant; nothing for others."""
+def _cast_and_scale(index: GraphIndex, name: str) -> list[NodeProto]:
+    """Build Cast and Mul to replace the DequantizeLinear of an int8 constant; else empty."""
     maker = index.producer.get(name)
     if maker is None or maker.op_type != "DequantizeLinear":
         return []
@@ -159,8 +162,8 @@ def _restored(index: GraphIndex, name: str) -> list[NodeProto]:
 
 
 def _read_by_float_kernels(proto: ModelProto, folder: Path) -> dict[str, bool]:
-    """The weights that float kernels read, by name; whether each is dequantized at inference."""
-    graph = _optimized(proto, folder).graph
+    """Find weights that float kernels read, by name, with whether inference dequantizes them."""
+    graph = _optimize(proto, folder).graph
     producer = {name: node for node in graph.node for name in node.output}
     read: dict[str, bool] = {}
     for node in graph.node:
@@ -175,12 +178,12 @@ def _read_by_float_kernels(proto: ModelProto, folder: Path) -> dict[str, bool]:
 
 
 def _integers(producer: Mapping[str, NodeProto], name: str) -> str:
-    """The integers that a value is dequantized from, else itself."""
+    """Return the integers that a value is dequantized from, or the value itself."""
     maker = producer.get(name)
     return str(maker.input[0]) if maker and maker.op_type == "DequantizeLinear" else name
 
 
-def _optimized(proto: ModelProto, folder: Path) -> ModelProto:
+def _optimize(proto: ModelProto, folder: Path) -> ModelProto:
     source, target = folder / _FILE, folder / f"run-{_FILE}"
     save(proto, source)
     options = ort.SessionOptions()
@@ -197,14 +200,10 @@ def _optimized(proto: ModelProto, folder: Path) -> ModelProto:
 
 
 def _is_large(index: GraphIndex, name: str) -> bool:
-    """Whether a value is a stored weight of many entries, as it is or restored."""
-    stored = _stored(index, name)
-    return stored is not None and bool(math.prod(stored.dims) >= _LEAST_ENTRIES)
-
-
-def _stored(index: GraphIndex, name: str) -> TensorProto | None:
-    """The constant that a value is, or is restored from."""
-    while (stored := index.initializers.get(name)) is None:
+        # The original graph shows why a layer has no integer kernel; the changed graph does not.
+        before = {layer.output: layer.reason for layer in found}
+        found = find_float_layers(proto, work.scratch, known)
+        found = [replace(each, reason=before.get(each.output, each.reason)) for each in found]
         maker = index.producer.get(name)
         if maker is None or maker.op_type not in _RESTORING:
             return None
@@ -212,23 +211,25 @@ def _stored(index: GraphIndex, name: str) -> TensorProto | None:
     return stored
 
 
-def _why(index: GraphIndex, node: NodeProto, place: int) -> str:
+def _explain(index: GraphIndex, node: NodeProto, place: int) -> str:
     if node.op_type not in _INTEGER_KINDS:
-        return f"onnxruntime has no integer kernel for {node.op_type} in this form"
+        return (
+            f"onnxruntime has no integer kernel for {node.op_type} with these attributes and types"
+        )
     if place == 0:
-        return "the weight is the first factor, which no integer kernel takes"
-    stored = _stored(index, node.input[1])
-    if node.op_type == "MatMul" and stored is not None and len(stored.dims) > 2:
-        return "integer kernels take one matrix, not a batch of them"
+        # The original graph shows why a layer has no integer kernel; the changed graph does not.
+        before = {layer.output: layer.reason for layer in found}
+        found = find_float_layers(proto, work.scratch, known)
+        found = [replace(each, reason=before.get(each.output, each.reason)) for each in found]
     made = index.producer.get(node.input[0])
     if made is None or made.op_type != "DequantizeLinear":
-        return "what it reads is not quantized"
+        return "its input is not quantized"
     bias = index.producer.get(node.input[2]) if len(node.input) > 2 else None
     if len(node.input) > 2 and node.input[2] and bias is None:
-        return "its bias is no constant"
+        return "its bias is not a constant"
     return "onnxruntime found no integer kernel that fits"
 
 
-def _listed(names: Sequence[str]) -> str:
+def _join_names(names: Sequence[str]) -> str:
     rest = len(names) - _MOST_NAMED
     return ", ".join(names[:_MOST_NAMED]) + (f" and {rest} more" if rest > 0 else "")

@@ -16,7 +16,7 @@ from edgekit.graphs.contractions import Contraction
 from edgekit.graphs.index import GraphIndex, attribute
 from edgekit.graphs.observe import Values
 from edgekit.graphs.placement import Weighted
-from edgekit.passes.windows import patches, stride_through
+from edgekit.passes.windows import choose_position_stride, extract_windows
 
 # Power of an input that the samples never showed, against the mean of all.
 _LEAST_POWER = 1e-3
@@ -226,20 +226,20 @@ class Layer:
         """What the node makes of ``rows``, [positions, O]: the same positions of its output."""
         if self.contraction is not None:
             moved = self.contraction.made(value)
-            return moved[:: stride_through(len(moved), _AT_ONCE)]
+            return moved[:: choose_position_stride(len(moved), _AT_ONCE)]
         last = np.moveaxis(value, 1 if self._slides else -1, -1)
         moved = last.reshape(math.prod(last.shape[:-1]), last.shape[-1])
-        return moved[:: stride_through(len(moved), max(1, value.shape[0]))]
+        return moved[:: choose_position_stride(len(moved), max(1, value.shape[0]))]
 
     def rows(self, value: Array) -> Array:
         """What an input tensor means to the layer, [G, positions, I]."""
         if self._slides:
-            return patches(self.node, value, self.shape[2:], self.groups)
+            return extract_windows(self.node, value, self.shape[2:], self.groups)
         if self.contraction is not None:
             flat = self.contraction.rows(value, self.shape)
-            return flat[:, :: stride_through(flat.shape[1], _AT_ONCE)]
+            return flat[:, :: choose_position_stride(flat.shape[1], _AT_ONCE)]
         flat = value.reshape(1, -1, value.shape[-1])
-        return flat[:, :: stride_through(flat.shape[1], max(1, value.shape[0]))]
+        return flat[:, :: choose_position_stride(flat.shape[1], max(1, value.shape[0]))]
 
     def results(self, value: Array) -> Array:
         """What the layer makes at the positions that ``rows`` takes, [G, positions, O]."""

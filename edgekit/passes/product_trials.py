@@ -1,4 +1,4 @@
-"""Which products of a static int8 model are better quantized at run time, by measured time."""
+"""Timed choice between static and dynamic quantization for each MatMul and Gemm."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _FILE = "products.onnx"
 
 
 class ProductTrials:
-    """Times versions of one model on this machine, some products of it quantized at run time.
+    """Versions of a static int8 model with some products quantized at run time, timed here.
 
-    Between recurrent layers, products often have few rows and stand alone, so that the
-    QuantizeLinear and DequantizeLinear around them are not made up for.
+    Products between recurrent layers often have few rows and no quantized neighbors. Then integer
+    arithmetic saves less time than their QuantizeLinear and DequantizeLinear take.
 
     Args:
         index: the float model, its weights offloaded.
-        version: the choices of its 8-bit version.
+        version: the choices of the static 8-bit version.
         largest: magnitude of the largest integer weight.
     """
 
@@ -44,7 +44,7 @@ class ProductTrials:
         self.largest = largest
 
     def write(self, dynamic: frozenset[str]) -> ModelProto:
-        """The 8-bit model in which these products are quantized at run time."""
+        """Write the 8-bit model with the given products quantized at run time."""
         in_float = self.version.in_float | dynamic
         version = dataclasses.replace(self.version, in_float=in_float)
         made = written(self.index, version, self.largest)
@@ -52,12 +52,12 @@ class ProductTrials:
             make_products_dynamic(made, self.largest, only=dynamic, folder=self.index.folder)
         return made
 
-    def fastest(self, model: Model, work: Work) -> ModelProto:
-        """The version that takes the least time, of all static, all dynamic, and in between.
+    def find_fastest(self, model: Model, work: Work) -> ModelProto:
+        """Search for the fastest version: all static, all dynamic, or some products dynamic.
 
         Args:
-            model: the file that it was read from: says what to feed.
-            work: of the pass; is told of the products that are quantized at run time.
+            model: the source file, for the inputs to feed.
+            work: work of the pass; gets a note of the products that are quantized at run time.
         """
         products = self._products()
         names = [w.node.output[0] for w in products]

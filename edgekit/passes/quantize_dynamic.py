@@ -20,7 +20,7 @@ from edgekit.passes.reasons import WEIGHT_OPS, why_nothing
 from edgekit.passes.recurrent_trials import quantize_layers
 from edgekit.passes.sources import open_source
 from edgekit.passes.storage import LEAST_STORED, store_in_8_bits
-from edgekit.passes.weight_bits import told_bits
+from edgekit.passes.weight_bits import choose_and_note_bits
 from edgekit.recipe import QuantizeDynamic
 
 _OPSET = 13
@@ -41,7 +41,7 @@ def quantize_dynamic(model: Model, settings: QuantizeDynamic, work: Work) -> Pat
     """
     source = open_source(model, work, _OPSET, folded=True)
     proto = source.proto
-    largest = LARGEST[told_bits(settings, work)]
+    largest = LARGEST[choose_and_note_bits(settings, work)]
     found = quantize_embeddings(GraphIndex(proto))
     found += quantize_layers(proto, largest, model, work)
     found += make_products_dynamic(proto, largest)

@@ -29,7 +29,7 @@ from edgekit.passes.refinements import Refiner
 from edgekit.passes.sources import open_source
 from edgekit.passes.storage import LEAST_STORED, store_in_8_bits
 from edgekit.passes.trials import Version
-from edgekit.passes.weight_bits import told_bits
+from edgekit.passes.weight_bits import choose_and_note_bits
 from edgekit.recipe import QuantizeStatic
 
 # QuantizeLinear has an axis, so per-channel parameters, since opset 13.
@@ -50,7 +50,7 @@ def quantize_static(model: Model, settings: QuantizeStatic, work: Work) -> Path:
     """
     if work.calibration is None:
         raise PassRefused("static quantisation needs calibration data")
-    largest = LARGEST[told_bits(settings, work)]
+    largest = LARGEST[choose_and_note_bits(settings, work)]
     proto, found, half = _prepared(model, work, largest)
     index = GraphIndex(proto, work.scratch)
     placement = place(index)
@@ -81,7 +81,7 @@ def _fastest(
     """The 8-bit model; beside recurrent layers, products are dynamic where that is faster."""
     kinds = {node.op_type.removeprefix("DynamicQuantize") for node in index.graph.node}
     trials = ProductTrials(index, version, largest)
-    return trials.fastest(model, work) if kinds & RECURRENT else trials.write(frozenset())
+    return trials.find_fastest(model, work) if kinds & RECURRENT else trials.write(frozenset())
 
 
 def _integers_of_inner_graphs(proto: ModelProto) -> set[str]:

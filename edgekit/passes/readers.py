@@ -21,7 +21,7 @@ from edgekit.graphs.cutting import cut, key
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.observe import observe
 from edgekit.graphs.placement import Weighted, as_product
-from edgekit.passes.fixed_readers import FixedReader, Powers, fixed_reads
+from edgekit.passes.fixed_readers import FixedReader, Powers, find_fixed_reads
 from edgekit.passes.grids import Doubles
 from edgekit.passes.layer_inputs import Layer, Moments, gather_moments
 from edgekit.passes.stored_layers import StoredLayer, bias_of, replaced, shifted_bias
@@ -159,7 +159,7 @@ def find_readers(channels: Channels, parts: Sequence[Samples], tick: Tick) -> Re
         for name, (readers, _) in found.items()
         for place, weighted in enumerate(readers)
     }
-    powers = Powers(fixed_reads(channels, index, [u for u in reads if _name(u) not in found]))
+    powers = Powers(find_fixed_reads(channels, index, [u for u in reads if _name(u) not in found]))
     wanted = [layer.read for layer in layers.values()] + [each.value for each in powers.reads]
     stream = observe(
         channels.proto,

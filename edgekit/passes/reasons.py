@@ -1,4 +1,4 @@
-"""Reasons why a pass leaves stored weights as they are, in words."""
+"""Reasons in words why a pass leaves stored weights unchanged."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FLOATS = {
     TensorProto.FLOAT: "float32", TensorProto.FLOAT16: "float16", TensorProto.DOUBLE: "float64",
     TensorProto.BFLOAT16: "bfloat16",
 }  # fmt: skip
-# Operators whose weights passes take: those of few bits and zeros, and those of 8 bits.
+# Operators whose weights passes change: for low bits and sparsity, and for 8 bits.
 LAYER_OPS = frozenset({"Conv", "Gemm", "MatMul", "Gather"})
 WEIGHT_OPS = LAYER_OPS | {"ConvTranspose", "Einsum", "LSTM", "GRU", "RNN"}
 _INTEGERS = {TensorProto.INT8, TensorProto.UINT8, TensorProto.INT4, TensorProto.UINT4}
@@ -29,7 +29,7 @@ _TOLD = 3
 
 
 @dataclass(frozen=True, kw_only=True)
-class LeftWeight:
+class UnchangedWeight:
     """A stored float weight that a pass does not change, and why."""
 
     name: str
@@ -44,28 +44,28 @@ def left_weights(
     taken: Collection[str] = (),
     least: int = 0,
     anywhere: bool = False,
-) -> list[LeftWeight]:
-    """The stored weights of a prepared graph that a pass leaves, the largest first.
+) -> list[UnchangedWeight]:
+    """Find the stored weights of a prepared graph that a pass leaves unchanged, largest first.
 
     Args:
         proto: the graph, before the pass changes it.
-        ops: operators whose weights the pass takes.
-        taken: names of the weights that it does take.
-        least: entries of the smallest weight that is worth it to the pass; smaller ones are named
-            with that as their reason.
-        anywhere: whether the pass takes weights of inner graphs, and such as several nodes read.
+        ops: operators whose weights the pass changes.
+        taken: names of the weights that it changes.
+        least: smallest number of entries that the pass changes; smaller weights get this as their
+            reason.
+        anywhere: whether the pass changes weights of inner graphs and of several readers.
     """
     main = GraphIndex(proto)
-    found: dict[str, LeftWeight] = {}
+    found: dict[str, UnchangedWeight] = {}
     for index in (main, *main.inner()):
         for node, name in _weights(index):
             if name not in taken and name not in found:
                 tensor = main.initializers[name]
-                found[name] = LeftWeight(
+                found[name] = UnchangedWeight(
                     name=name,
                     entries=math.prod(tensor.dims),
-                    reason=f"{_called(node, tensor)} "
-                    f"{_reason(index, node, name, ops, least, anywhere=anywhere)}",
+                    reason=f"{_describe(node, tensor)} "
+                    f"{_explain(index, node, name, ops, least, anywhere=anywhere)}",
                 )
     return sorted(found.values(), key=lambda each: -each.entries)
 
@@ -73,12 +73,12 @@ def left_weights(
 def why_nothing(
     proto: ModelProto, *, ops: Collection[str], least: int = 0, anywhere: bool = False
 ) -> str:
-    """The reasons why a pass finds no weight in a prepared graph, in one line.
+    """Say in one line why a pass finds no weight in a prepared graph.
 
     Args:
         proto: the graph.
-        ops: operators whose weights the pass takes.
-        least: entries of the smallest weight that is worth it.
+        ops: operators whose weights the pass changes.
+        least: smallest number of entries that the pass changes.
         anywhere: as for ``left_weights``.
     """
     left = left_weights(proto, ops=ops, least=least, anywhere=anywhere)
@@ -87,8 +87,8 @@ def why_nothing(
     return reasons_of(left) if left else "the model stores no float weights of layers"
 
 
-def reasons_of(left: Sequence[LeftWeight]) -> str:
-    """The reasons of the largest of some weights, in one line."""
+def reasons_of(left: Sequence[UnchangedWeight]) -> str:
+    """Join the reasons of the first weights in one line."""
     told = "; ".join(each.reason for each in left[:_TOLD])
     more = len(left) - _TOLD
     return f"{told}; and {more} more" if more > 0 else told
@@ -99,7 +99,7 @@ def _is_integer_weight(tensor: TensorProto) -> bool:
 
 
 def _weights(index: GraphIndex) -> Iterator[tuple[NodeProto, str]]:
-    """The weights that the nodes of one graph read, with their readers."""
+    """Yield the float weights that nodes of one graph read, with their readers."""
     for node in index.graph.node:
         for position in _WEIGHTS.get(node.op_type, ()):
             name = node.input[position] if position < len(node.input) else ""
@@ -108,11 +108,11 @@ def _weights(index: GraphIndex) -> Iterator[tuple[NodeProto, str]]:
                 yield node, name
 
 
-def _called(node: NodeProto, tensor: TensorProto) -> str:
+def _describe(node: NodeProto, tensor: TensorProto) -> str:
     return f"{tensor.name} ({node.op_type}, {' x '.join(map(str, tensor.dims))})"
 
 
-def _reason(
+def _explain(
     index: GraphIndex,
     node: NodeProto,
     name: str,
@@ -137,12 +137,12 @@ def _reason(
         return f"belongs to {node.op_type}, whose weights this pass leaves"
     if math.prod(tensor.dims) < least:
         return f"is too small: {math.prod(tensor.dims)} entries, less than {least}"
-    return _shape_reason(index, node, tensor)
+    return _explain_shape(index, node, tensor)
 
 
-def _shape_reason(index: GraphIndex, node: NodeProto, tensor: TensorProto) -> str:
+def _explain_shape(index: GraphIndex, node: NodeProto, tensor: TensorProto) -> str:
     if node.op_type == "Gather":
-        return "is too small for an embedding or is not gathered by rows alone"
+        return "is too small for an embedding, or is not gathered by rows only"
     if node.input[0] == tensor.name or (node.op_type == "MatMul" and len(tensor.dims) > 2):
         return "has more than two axes or stands on the left, and is too small for that"
     if as_weighted(index, node) is None:

@@ -1,7 +1,7 @@
-"""Which recurrent layers compute with integers: those that lose little and are no slower for it.
+"""Choice of the recurrent layers to compute with integers, by output error and measured time.
 
-onnxruntime's integer LSTM rounds its input to 8 bits on one scale for all steps and samples of a
-call. Where loud steps stand beside quiet ones (spectra without a logarithm), the quiet ones vanish.
+onnxruntime's integer LSTM rounds its input to 8 bits with one scale for all steps and samples of a
+call. Where large and small steps are mixed (spectra without a logarithm), small steps round to 0.
 """
 
 from __future__ import annotations
@@ -26,21 +26,21 @@ from edgekit.passes.recurrent import RecurrentLayer, quantize_recurrent, recurre
 from edgekit.passes.storage import store_in_8_bits, store_in_16_bits
 from edgekit.passes.timing import time_ratio
 
-# What a layer may cost the outputs, of their size, before another way to store it is looked for,
-# and how much better that must be.
+# Largest relative output error of an integer layer that is accepted without an alternative, and the
+# factor by which an alternative must be better.
 _MOST_ERROR = 0.05
 _BETTER = 3.0
-# A layer that takes so many times as long is slower; less is noise.
+# Smaller ratios of time are noise.
 _SLOWER = 1.05
 _NOTHING = 1e-30
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecurrentPlan:
-    """What becomes of the recurrent layers of a model.
+    """The choices for the recurrent layers of a model.
 
     Attributes:
-        left: places in ``recurrent_layers`` of those whose products stay in float.
+        left: indices in ``recurrent_layers`` of the layers that compute in float.
         wide: names of the weights that are stored in 16 bits.
     """
 
@@ -49,18 +49,18 @@ class RecurrentPlan:
 
 
 def quantize_layers(proto: ModelProto, largest: int, model: Model, work: Work) -> int:
-    """Quantize the recurrent layers of a model in place, each by what costs its outputs little.
+    """Quantize the recurrent layers of a model in place, each so that the outputs change little.
 
-    Those without an integer kernel, and those that lose by it, are left to ``store_in_8_bits``.
+    Layers without an integer kernel, or with a bad one, are left to ``store_in_8_bits``.
 
     Args:
         proto: the model, prepared.
         largest: magnitude of the largest integer weight.
-        model: the file that it was read from: says what to feed.
-        work: of the pass; is told of each layer whose products stay in float, and why.
+        model: the source file, for the inputs to feed.
+        work: work of the pass; gets a note of each layer that computes in float, and why.
 
     Returns:
-        How many layers and weights were changed.
+        The number of changed layers and weights.
     """
     plan = plan_layers(proto, largest, model, work)
     found = quantize_recurrent(proto, largest, left=plan.left)
@@ -70,62 +70,64 @@ def quantize_layers(proto: ModelProto, largest: int, model: Model, work: Work) -
 def plan_layers(proto: ModelProto, largest: int, model: Model, work: Work) -> RecurrentPlan:
     """Decide for each layer whether it computes with integers, and how its weights are stored.
 
-    Errors are those of the worst output on calibration samples, each layer tried alone; without
-    samples none is judged by its error. Times are those of the whole model on this machine.
+    Each layer is tried alone. Its error is that of the worst output on calibration samples; without
+    samples errors are ignored. Its time is that of the whole model on this machine.
     """
     layers = recurrent_layers(proto)
     if not layers:
         return RecurrentPlan()
     if is_large(proto):
-        work.note("recurrent layers were not tried one by one: the model is over 2 GiB")
+        work.note(
+            "recurrent layers were not tried with integers one by one: the model is over 2 GiB"
+        )
         return RecurrentPlan()
     reference = _session(proto)
-    trials = _Trials(proto, largest, reference, _feeds(model, work, reference))
+    trials = _Trials(proto, largest, reference, _choose_feeds(model, work, reference))
     left: set[int] = set()
     wide: set[str] = set()
     for place, layer in enumerate(layers):
         work.progress("recurrent layers", place, len(layers))
-        verdict = trials.judged(place)
+        verdict = trials.judge(place)
         if verdict.reason:
             left.add(place)
             work.note(f"computed in float: {layer.name}: {verdict.reason}")
         for name in verdict.wide:
             wide.add(name)
             work.note(
-                f"{layer.name}: {_named(layer, name)} are stored in 16 bits: 8 bits would change "
-                f"an output by {verdict.wide[name]:.2g} of its size"
+                f"{layer.name}: {_describe_weight(layer, name)} are stored in 16 bits: 8 would "
+                f"change an output by {verdict.wide[name]:.2g} of its size"
             )
     if work.calibration is None and any(layer.has_kernel for layer in layers):
         work.note(
-            "what integer LSTMs cost was not measured: samples (--data CALIB) tell which to leave"
+            "the error of integer LSTMs was not measured; with --data CALIB inexact ones stay float"
         )
     return RecurrentPlan(left=frozenset(left), wide=frozenset(wide))
 
 
-def _named(layer: RecurrentLayer, weight: str) -> str:
-    return "weights of its input" if layer.node.input[1] == weight else "weights of its state"
+def _describe_weight(layer: RecurrentLayer, weight: str) -> str:
+    return "input weights" if layer.node.input[1] == weight else "recurrent weights"
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Feeds:
-    """What the trials run: samples for errors, and a feed for times, if the model takes one."""
+    """The feeds of the trials: samples for errors, and one feed for times, if there is any."""
 
     samples: Sequence[Arrays]
     timed: Arrays | None
 
 
-def _feeds(model: Model, work: Work, reference: ort.InferenceSession) -> _Feeds:
-    """Calibration samples, or the first made-up input that the model takes, which is only timed."""
+def _choose_feeds(model: Model, work: Work, reference: ort.InferenceSession) -> _Feeds:
+    """Choose calibration samples; without any, the first random input that the model accepts."""
     found = probes(model, work.calibration, seed=work.seed)
     if work.calibration is None:
         made_up = (dict(probe.feed) for probe in found)
-        return _Feeds(samples=(), timed=next((f for f in made_up if _runs(reference, f)), None))
+        return _Feeds(samples=(), timed=next((f for f in made_up if _accepts(reference, f)), None))
     samples = [dict(probe.feed) for probe in found if probe.rows]
     return _Feeds(samples=samples, timed=samples[0])
 
 
-def _runs(session: ort.InferenceSession, feed: Arrays) -> bool:
-    """Whether the model takes a made-up input; its sizes may not fit each other."""
+def _accepts(session: ort.InferenceSession, feed: Arrays) -> bool:
+    """Return whether the model runs on a random input, whose sizes may contradict each other."""
     try:
         session.run(None, feed)
     except Exception:  # noqa: BLE001 - onnxruntime has no common base class
@@ -135,11 +137,11 @@ def _runs(session: ort.InferenceSession, feed: Arrays) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class _Verdict:
-    """What becomes of one layer.
+    """The choice for one layer.
 
     Attributes:
-        reason: why its products stay in float; empty where they do not.
-        wide: the weights that 8 bits are too few for, with the error that these would make.
+        reason: why it computes in float; empty if it computes with integers.
+        wide: weights that need 16 bits, with the output error of storing them in 8 bits.
     """
 
     reason: str = ""
@@ -147,7 +149,7 @@ class _Verdict:
 
 
 class _Trials:
-    """Runs copies of a model in which a single layer is changed."""
+    """Errors and times of model copies in which a single layer is quantized."""
 
     def __init__(
         self, proto: ModelProto, largest: int, reference: ort.InferenceSession, feeds: _Feeds
@@ -157,20 +159,20 @@ class _Trials:
         self.feeds = feeds
         self.layers = recurrent_layers(proto)
         self.reference = reference
-        self.known = [_known(self.reference, feed) for feed in feeds.samples]
+        self.known = [_run_sample(self.reference, feed) for feed in feeds.samples]
 
-    def judged(self, place: int) -> _Verdict:
-        """Try one layer with integers, and its weights in 8 bits where it is no better for them."""
+    def judge(self, place: int) -> _Verdict:
+        """Choose integer or float products for one layer, and the storage of its weights."""
         layer = self.layers[place]
         if not layer.has_kernel:
             reason = f"onnxruntime has no integer kernel for {layer.node.op_type}"
             if layer.node.op_type == "LSTM":
-                reason += " of this layout, size or without stored weights"
+                reason += " of this layout or size, or without stored weights"
             errors = self._errors_of_weights(layer)
             return _Verdict(reason=reason, wide=_too_large(errors))
-        integers = _session(self._with_integers(place))
+        integers = _session(self._quantize_one(place))
         error, output = self._error(integers)
-        slower = self._slowness(integers)
+        slower = self._explain_slowness(integers)
         if not slower and error <= _MOST_ERROR:
             return _Verdict()
         errors = self._errors_of_weights(layer)
@@ -178,14 +180,14 @@ class _Trials:
         rest = math.hypot(*(each for name, each in errors.items() if name not in wide))
         if error > _MOST_ERROR and error > _BETTER * rest:
             reason = (
-                f"rounding what it reads to 8 bits changes output {output} by {error:.2g} of its "
-                f"size, against {rest:.2g} otherwise"
+                f"rounding its input to 8 bits changes output {output} by {error:.2g} of its "
+                f"size, but float products change it by {rest:.2g} only"
             )
             return _Verdict(reason=reason, wide=wide)
         return _Verdict(reason=slower, wide=wide if slower else {})
 
-    def _slowness(self, integers: ort.InferenceSession) -> str:
-        """Why integers are slower; empty where they are not, or where no input is known."""
+    def _explain_slowness(self, integers: ort.InferenceSession) -> str:
+        """Say how much slower integers are; empty if they are not slower, or no input is known."""
         feed = self.feeds.timed
         if feed is None:
             return ""
@@ -194,22 +196,22 @@ class _Trials:
             return ""
         return f"with integers the model takes {ratio:.2f} times as long on this machine"
 
-    def _with_integers(self, place: int) -> ModelProto:
+    def _quantize_one(self, place: int) -> ModelProto:
         made = _copy(self.proto)
         quantize_recurrent(made, self.largest, left=set(range(len(self.layers))) - {place})
         return made
 
     def _errors_of_weights(self, layer: RecurrentLayer) -> dict[str, float]:
-        """What each weight of a layer would cost in 8 bits, by name."""
+        """Measure the output error of storing each weight of a layer in 8 bits, by name."""
         found = {}
         for name in dict.fromkeys(layer.node.input[1:3]):
             made = _copy(self.proto)
-            if self.known and store_in_8_bits(made, _no_other_way, only=[name]):
+            if self.known and store_in_8_bits(made, _has_no_integer_form, only=[name]):
                 found[name] = self._error(_session(made))[0]
         return found
 
     def _error(self, session: ort.InferenceSession) -> tuple[float, str]:
-        """The relative RMS error of the worst float output, and its name."""
+        """Measure the relative RMS error of the worst float output; returns error and name."""
         error: dict[str, float] = {}
         size: dict[str, float] = {}
         for feed, expected in zip(self.feeds.samples, self.known, strict=True):
@@ -226,13 +228,13 @@ class _Trials:
         return relative.get(worst, 0.0), worst
 
 
-def _no_other_way(index: GraphIndex, node: NodeProto) -> bool:
+def _has_no_integer_form(index: GraphIndex, node: NodeProto) -> bool:
     del index, node
     return False
 
 
-def _known(reference: ort.InferenceSession, sample: Arrays) -> Arrays:
-    """What the model makes of a sample.
+def _run_sample(reference: ort.InferenceSession, sample: Arrays) -> Arrays:
+    """Run the model on a sample.
 
     Raises:
         UserError: the model fails on it.

@@ -1,4 +1,4 @@
-"""Weights of recurrent layers and of inner graphs, and those that several products read."""
+"""Collection of weights of recurrent layers, of inner graphs, and of several readers."""
 
 from __future__ import annotations
 
@@ -15,23 +15,28 @@ from edgekit.graphs.observe import Values, observe
 from edgekit.passes.grids import Doubles
 from edgekit.passes.layer_inputs import Array, Moments
 from edgekit.passes.stored_layers import StoredLayer
-from edgekit.passes.weight_readers import OF_INPUT, RecurrentWeight, WeightReader, weight_readers
+from edgekit.passes.weight_readers import (
+    OF_INPUT,
+    RecurrentWeight,
+    WeightReader,
+    weight_readers,
+)
 from edgekit.progress import Tick
 from edgekit_agent.samples import Samples
 
-# Positions of one batch that a layer is shown: neighbours tell the same.
+# Positions of one batch that count: neighboring positions are similar.
 _MOST_POSITIONS = 1024
 
 
 def shared_layers(
     proto: ModelProto, parts: Sequence[Samples], tick: Tick
 ) -> tuple[list[StoredLayer], str]:
-    """The weights of recurrent layers, of layers in inner graphs, and those that several read.
+    """Collect weights of recurrent layers, of layers in inner graphs, and of several readers.
 
     Args:
         proto: the model, prepared; not changed.
-        parts: samples to run for what the layers read.
-        tick: told how many are done.
+        parts: samples to run, for the second moments of layer inputs.
+        tick: progress callback.
 
     Returns:
         The layers, without second moments where their inputs cannot be observed; and why they
@@ -46,8 +51,8 @@ def shared_layers(
     why = ""
     if readers:
         try:
-            moments = _moments(proto, readers, parts, partial(tick, "inputs"))
-        except UserError as error:  # values of a loop that change their size, say
+            moments = _observe_moments(proto, readers, parts, partial(tick, "inputs"))
+        except UserError as error:  # e.g. values of a loop that change their size
             why = error.message
     layers = []
     for name, found in readers.items():
@@ -66,10 +71,10 @@ def shared_layers(
     return layers, why
 
 
-# ---------------------------------------------------------------- what the layers read
+# ---------------------------------------------------------------- inputs of the layers
 
 
-def _moments(
+def _observe_moments(
     proto: ModelProto,
     readers: Mapping[str, Sequence[WeightReader]],
     parts: Sequence[Samples],
@@ -77,7 +82,7 @@ def _moments(
 ) -> dict[str, Moments]:
     exposure = Exposure(proto)
     seen: dict[str, list[tuple[WeightReader, str]]] = {
-        name: [(reader, _exposed(exposure, reader)) for reader in each]
+        name: [(reader, _expose_factor(exposure, reader)) for reader in each]
         for name, each in readers.items()
     }
     sums: dict[str, Moments] = {}
@@ -93,8 +98,8 @@ def _moments(
     return sums
 
 
-def _exposed(exposure: Exposure, reader: WeightReader) -> str:
-    """The main graph's name of what is multiplied by a weight; of a state, the layer's outputs."""
+def _expose_factor(exposure: Exposure, reader: WeightReader) -> str:
+    """Expose the value that a weight multiplies; the state is read from the layer's outputs."""
     node = exposure.nodes(reader.graph)[reader.position]
     if not reader.is_recurrent or reader.input == OF_INPUT:
         return exposure.expose(reader.graph, node.input[0])
@@ -106,17 +111,17 @@ def _exposed(exposure: Exposure, reader: WeightReader) -> str:
 def _rows(
     exposure: Exposure, reader: WeightReader, shape: tuple[int, ...], name: str, values: Values
 ) -> Array:
-    """What a weight is multiplied by, [groups, positions, inputs]."""
+    """Return the factor of a weight as [groups, positions, inputs]."""
     value = values[name].astype(np.float32, copy=False)
     if not np.isfinite(value).all():
         raise FloatingPointError(name)
-    rounds = exposure.rounds(reader.graph)
+    leading = exposure.iteration_axes(reader.graph)
     if reader.is_recurrent:
         return _recurrent_rows(reader, shape, value)
     layer = reader.layer(shape)
     if not value.size:
         return np.zeros((layer.groups, 0, layer.inputs), np.float32)
-    return layer.rows(value.reshape(-1, *value.shape[rounds + 1 :]))
+    return layer.rows(value.reshape(-1, *value.shape[leading + 1 :]))
 
 
 def _recurrent_rows(reader: WeightReader, shape: tuple[int, ...], value: Array) -> Array:

@@ -1,4 +1,4 @@
-"""The graph that a pass works on: loaded, prepared, and half precision put back at the end."""
+"""Loading and preparation of the graph for a pass, with half precision restored at the end."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Source:
     halves: frozenset[str]
 
     def restore(self, made: ModelProto) -> None:
-        """Store the float weights of a result as the model stores its own, in place."""
+        """Store the float weights of a result as float16 if the model does, in place."""
         if self.half:
             narrow_matrices(made, self.halves)
 
@@ -42,17 +42,17 @@ def open_source(
 ) -> Source:
     """Load a model and prepare its graph (``rewrite.prepare``).
 
-    Half precision is widened to float32 meanwhile; ``Source.restore`` takes that back.
+    Half precision is widened to float32; ``Source.restore`` narrows it again.
 
     Args:
-        model: to load.
-        work: told what becomes of half precision.
-        version: the least opset.
-        keep_ties: leave weights that several nodes read in one copy.
-        folded: fold constants and what scales each channel first, as quantization needs it.
+        model: the model to load.
+        work: work of the pass; gets a note on half precision.
+        version: lowest opset version of the result.
+        keep_ties: keep one copy of a weight that several nodes read.
+        folded: fold constants and per-channel scales, as quantization needs.
 
     Raises:
-        PassRefused: it is quantised already, or cannot be edited.
+        PassRefused: the model is quantized already, or cannot be edited.
     """
     structure = load_structure(model.path)
     half = stores_half(structure)
@@ -61,14 +61,14 @@ def open_source(
             "the model computes in float16; the result computes in float32, with the weights that "
             "stay float stored as float16"
         )
-    proto = prepare(_loaded(model, work, half, folded), version, keep_ties=keep_ties)
+    proto = prepare(_load_float32(model, work, half, folded), version, keep_ties=keep_ties)
     if folded:
         fold_channel_scaling(proto)
     return Source(proto=proto, half=half, halves=half_constants(structure))
 
 
-def _loaded(model: Model, work: Work, half: bool, folded: bool) -> ModelProto:
-    """The graph in float32: onnxruntime would fold half precision to casts around each operator."""
+def _load_float32(model: Model, work: Work, half: bool, folded: bool) -> ModelProto:
+    """Load the graph in float32: onnxruntime would put casts around each float16 operator."""
     if not folded:
         return load(model.path)
     if not half:

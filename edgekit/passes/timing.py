@@ -1,4 +1,4 @@
-"""How much longer one model takes than another, on a machine that may be busy with other work."""
+"""Ratio of the run times of two models, on a machine that may be busy."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _NOTHING = 1e-30
 
 
 def time_ratio(reference: Callable[[], object], other: Callable[[], object]) -> float:
-    """How many times as long the other takes, at least: the smaller of two halves' medians.
+    """Measure the ratio of run times, other over reference: the smaller median of two halves.
 
-    Both run in turn, and the time is that of this thread, so that other work on the machine counts
-    for little.
+    Both run in turn, and CPU time of this thread is measured, so that other work on the machine
+    hardly counts.
     """
     reference()
     other()

@@ -7,13 +7,13 @@ from pathlib import Path
 from edgekit.bridge.emit import emitted
 from edgekit.errors import PassRefused, UserError
 from edgekit.feeding import Feeding
-from edgekit.graphs.accepts import sizes_checked
+from edgekit.graphs.accepts import refuse_bad_sizes
 from edgekit.graphs.half import compute_in_float32, stores_half
 from edgekit.graphs.lite_file import lite_census
 from edgekit.graphs.onnx_file import is_large, load, load_structure
 from edgekit.model import Model
 from edgekit.passes import Work
-from edgekit.passes.fixed_sizes import completed, fixed_notes
+from edgekit.passes.fixed_sizes import describe_fixed_sizes, infer_sums
 from edgekit.passes.growth import check_integers, note_size, note_time
 from edgekit.recipe import Precision, ToTflite
 from edgekit_agent.files import write_whole
@@ -31,7 +31,7 @@ def to_tflite(model: Model, settings: ToTflite, work: Work) -> Path:
     """
     if is_large(load_structure(model.path)):
         raise PassRefused("over 2 GiB, more than one .tflite file can hold")
-    dims = completed(model, dict(settings.dims))
+    dims = infer_sums(model, dict(settings.dims))
     _check_sizes(model, dims, work.feeding)
     proto = load(model.path)
     precision = settings.precision
@@ -40,7 +40,7 @@ def to_tflite(model: Model, settings: ToTflite, work: Work) -> Path:
     compute_in_float32(proto)
     target = work.scratch / "model.tflite"
     try:
-        with sizes_checked(model, dims):
+        with refuse_bad_sizes(model, dims):
             made = emitted(proto, dims, precision=precision, target=settings.target)
     except UserError as error:  # a type or a size that no .tflite file holds: others go on
         raise PassRefused(error.message, hint=error.hint) from error
@@ -49,7 +49,7 @@ def to_tflite(model: Model, settings: ToTflite, work: Work) -> Path:
     check_integers(model, target)
     note_size(model, target, work)
     note_time(model, target, work)
-    for note in fixed_notes(model, dims, work.feeding):
+    for note in describe_fixed_sizes(model, dims, work.feeding):
         work.note(note)
     return target
 

@@ -1,7 +1,7 @@
-"""The nodes that multiply by a stored weight: recurrent layers, and products of any graph.
+"""Readers of stored weights: recurrent layers, and products in the main or an inner graph.
 
 A recurrent layer multiplies its input by W and its state by R, each [directions, gate rows,
-inputs]: a matrix for each direction, as a convolution has one for each group.
+inputs]: one matrix for each direction, like one for each group of a convolution.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from edgekit.passes.recurrent import RECURRENT
 
 N = TypeVar("N", bound=np.generic)
 
-# As few weights gain nothing.
+# Smaller weights gain nothing.
 LEAST_ENTRIES = 1024
 OF_INPUT, OF_STATE = 1, 2  # places of W and R among the inputs of a recurrent layer
 
@@ -35,10 +35,10 @@ class WeightReader:
 
     Args:
         node: the node.
-        input: at which place it reads the weight.
-        graph: place of its graph, in the order of ``GraphIndex.inner``; 0 is the main one.
-        position: of the node in its graph.
-        axis: of the weight, its output channels; of a recurrent layer its gate rows.
+        input: index of the weight among the inputs of the node.
+        graph: number of its graph, in the order of ``GraphIndex.inner``; 0 is the main graph.
+        position: index of the node in its graph.
+        axis: axis of the output channels of the weight, or of the gate rows of a recurrent layer.
     """
 
     node: NodeProto
@@ -49,35 +49,34 @@ class WeightReader:
 
     @property
     def is_recurrent(self) -> bool:
-        """Whether it is an LSTM, GRU or RNN."""
+        """Whether the node is an LSTM, GRU or RNN."""
         return self.node.op_type in RECURRENT
 
     def layer(self, shape: tuple[int, ...]) -> Layer:
-        """A product as a layer, its weight of this shape."""
+        """Return the product as a layer with a weight of the given shape."""
         return Layer(node=self.node, shape=shape, axis=self.axis)
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecurrentWeight:
-    """W or R of a recurrent layer as the matrices that they are; ``shape`` is the weight's."""
+    """W or R of a recurrent layer as one matrix per direction; ``shape`` is the weight's."""
 
     shape: tuple[int, ...]
     axis: int = 1
 
     def matrix(self, weight: NDArray[np.generic]) -> NDArray[np.float64]:
-        """The weight as [directions, gate rows, inputs]."""
+        """Return the weight as float64 [directions, gate rows, inputs]."""
         return weight.astype(np.float64)
 
     def weight(self, matrix: NDArray[N]) -> NDArray[N]:
-        """The weight of such a matrix."""
+        """Return the weight of a matrix [directions, gate rows, inputs]."""
         return np.ascontiguousarray(matrix)
 
 
 def weight_readers(proto: ModelProto) -> dict[str, list[WeightReader]]:
-    """By the name of a weight the nodes that multiply by it, all of one kind.
+    """Find the nodes that multiply by each stored weight, by its name, all nodes of one kind.
 
-    Left out are weights that anything else reads, and those that a single product of the main
-    graph reads.
+    Weights with any other reader are left out, and weights of a single product of the main graph.
     """
     main = GraphIndex(proto)
     found: dict[str, list[WeightReader]] = {}

@@ -1,4 +1,4 @@
-"""Windows that convolutions see, plain and transposed ones of any rank."""
+"""Extraction of the input windows of Conv and ConvTranspose of any rank (im2col)."""
 
 from __future__ import annotations
 
@@ -11,36 +11,39 @@ from onnx import NodeProto
 
 from edgekit.graphs.index import attribute
 
-# Positions of one sample that a layer is shown: neighbours tell the same.
+# Positions of one sample that count: neighboring positions are similar.
 _MAX_POSITIONS = 256
 
 Array = NDArray[np.float32]
 Borders = list[tuple[int, int]]
 
 
-def stride_through(positions: int, samples: int) -> int:
-    """A step through the positions that meets every column and row, whatever their number."""
+def choose_position_stride(positions: int, samples: int) -> int:
+    """Choose a stride over positions that is coprime to their number, so it meets every column."""
     step = max(1, positions // (_MAX_POSITIONS * samples))
     while math.gcd(step, positions) > 1:
         step += 1
     return step
 
 
-def patches(node: NodeProto, value: Array, kernel: Sequence[int], groups: int) -> Array:
-    """The windows of a Conv or ConvTranspose, [G, positions, I], in the order of its output.
+def extract_windows(node: NodeProto, value: Array, kernel: Sequence[int], groups: int) -> Array:
+    """Extract the windows of a Conv or ConvTranspose, [G, positions, I], in output order.
 
-    Those of a ConvTranspose are windows of the input with zeros between, the kernel turned round.
+    The windows of a ConvTranspose come from its input with zeros inserted between positions, for a
+    flipped kernel.
 
     Args:
         node: the convolution.
-        value: what it reads, [N, C, ...].
-        kernel: its sizes along the image.
-        groups: of channels.
+        value: its input, [N, C, ...].
+        kernel: spatial sizes of the kernel.
+        groups: number of channel groups.
     """
     if node.op_type == "ConvTranspose":
         strides = _ints(node, "strides", [1] * len(kernel))
         borders = _transposed_borders(node, value.shape[2:], kernel)
-        return _windows(node, _spread(value, strides), kernel, groups, borders, [1] * len(kernel))
+        return _windows(
+            node, _insert_zeros(value, strides), kernel, groups, borders, [1] * len(kernel)
+        )
     strides = _ints(node, "strides", [1] * len(kernel))
     borders = _pads(node, value.shape[2:], _spans(node, kernel), strides)
     return _windows(node, value, kernel, groups, borders, strides)
@@ -66,7 +69,7 @@ def _windows(
     rank = len(kernel)
     moved = windows.transpose(0, *range(2, 2 + rank), 1, *range(2 + rank, 2 + 2 * rank))
     count = math.prod(moved.shape[: 1 + rank])
-    step = stride_through(count, value.shape[0])
+    step = choose_position_stride(count, value.shape[0])
     picked = np.unravel_index(np.arange(0, count, step), moved.shape[: 1 + rank])
     rows = moved[picked].reshape(len(picked[0]), groups, -1)
     return rows.transpose(1, 0, 2)
@@ -77,8 +80,8 @@ def _spans(node: NodeProto, kernel: Sequence[int]) -> list[int]:
     return [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
 
 
-def _spread(value: Array, strides: Sequence[int]) -> Array:
-    """The value with zeros between its positions."""
+def _insert_zeros(value: Array, strides: Sequence[int]) -> Array:
+    """Insert stride - 1 zeros between neighboring positions."""
     sizes = [s * (n - 1) + 1 for n, s in zip(value.shape[2:], strides, strict=True)]
     wide = np.zeros((*value.shape[:2], *sizes), value.dtype)
     wide[(slice(None), slice(None), *(slice(None, None, s) for s in strides))] = value
@@ -86,7 +89,7 @@ def _spread(value: Array, strides: Sequence[int]) -> Array:
 
 
 def _transposed_borders(node: NodeProto, shape: Sequence[int], kernel: Sequence[int]) -> Borders:
-    """Zeros around the spread input of a ConvTranspose; fewer than none where pads cut it off."""
+    """Compute the padding of the zero-inserted input of a ConvTranspose; negative numbers crop."""
     rank = len(kernel)
     strides, more = _ints(node, "strides", [1] * rank), _ints(node, "output_padding", [0] * rank)
     pads = _ints(node, "pads", [0] * (2 * rank))
@@ -109,7 +112,7 @@ def _transposed_borders(node: NodeProto, shape: Sequence[int], kernel: Sequence[
 def _pads(
     node: NodeProto, shape: Sequence[int], spans: Sequence[int], strides: Sequence[int]
 ) -> Borders:
-    """Zeros before and after each spatial axis (ONNX Conv)."""
+    """Compute the padding before and after each spatial axis (ONNX Conv)."""
     automatic = attribute(node, "auto_pad", b"NOTSET")
     if automatic in (b"SAME_UPPER", b"SAME_LOWER"):
         needed = [

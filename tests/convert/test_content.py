@@ -7,7 +7,7 @@ import zipfile
 import numpy as np
 import pytest
 
-from edgekit.convert.content import content_of
+from edgekit.convert.content import detect_content
 from edgekit.convert.naming import source_of
 from edgekit.graphs.reading import read_model
 from tests.projects import edgekit, refused
@@ -77,7 +77,7 @@ def test_a_zip_archive_is_told_by_its_members(tmp_path, members, kind):
         for member in members:
             archive.writestr(member, "")
 
-    assert content_of(path) == kind
+    assert detect_content(path) == kind
 
 
 def test_a_pickle_of_any_name_needs_trust(tmp_path):
@@ -91,5 +91,5 @@ def test_a_pickle_of_any_name_needs_trust(tmp_path):
 def test_damage_is_left_to_whoever_opens_it(tmp_path, content):
     (tmp_path / "model.keras").write_bytes(content)
 
-    assert content_of(tmp_path / "model.keras") is None
+    assert detect_content(tmp_path / "model.keras") is None
     assert kind_of(tmp_path / "model.keras") == "keras"

@@ -53,7 +53,10 @@ def test_a_state_of_a_size_on_purpose_is_filled_up_and_masked(tmp_path):
 
     assert found.model.signature.inputs[1].shape == (1, 32, 8)
     assert found.model.signature.inputs[2].shape == (1, 33)  # past + 1
-    assert "fill shorter ones up with zeros, and mask these by attention_mask" in found.notes[1]
+    assert (
+        "pad shorter states with zeros, and mask the padding by input attention_mask"
+        in found.notes[1]
+    )
     given = fed(count=1)
     longer = {
         "x": given["x"],
@@ -68,8 +71,8 @@ def test_a_size_that_samples_give_is_told(tmp_path):
     found = made(decoder(tmp_path), tmp_path, samples(tmp_path, **fed()), past=12)
 
     assert found.notes[0] == (
-        "the file takes inputs of one size, past = 12, past + 1 = 13; "
-        "--dims NAME=SIZE fixes another"
+        "the file accepts inputs of one size: past = 12, past + 1 = 13; "
+        "--dims NAME=SIZE sets another size"
     )
     assert found.agreement.samples == 16
 
@@ -78,7 +81,8 @@ def test_a_state_without_a_mask_is_said_to_count_zeros(tmp_path):
     found = made(decoder(tmp_path, mask=False), tmp_path, past=32)
 
     assert (
-        "state past_key has 32 entries in the file, and the model takes no mask" in found.notes[1]
+        "state past_key has 32 entries in the file, and the model has no mask input"
+        in found.notes[1]
     )
 
 

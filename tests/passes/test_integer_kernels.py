@@ -10,7 +10,7 @@ import pytest
 
 from edgekit.graphs.onnx_file import open_session
 from edgekit.passes import PASSES
-from edgekit.passes.integer_kernels import float_layers
+from edgekit.passes.integer_kernels import find_float_layers
 from edgekit.passes.running import run_checked
 from edgekit.passes.timing import time_ratio
 from edgekit.recipe import Step
@@ -108,7 +108,7 @@ IN_FLOAT = {
         "g (float[N,3,8,24] x) => (y) { m = MatMul(x, w) r = Relu(m) y = MatMul(r, v) }",
         {"w": normal(3, 24, 32), "v": normal(32, 64)},
         (8, 3, 8, 24),
-        "m: integer kernels take one matrix",
+        "m: integer kernels support one weight matrix",
     ),
 }
 
@@ -170,7 +170,7 @@ def test_weights_dequantized_at_each_inference_are_found_in_the_runtimes_own_gra
     weights = {"w": np.ones((32, 16, 3, 3), np.int8), "s": np.full(32, 0.1, np.float32)}
     made = proto(text, weights=weights)
 
-    (layer,) = float_layers(made, tmp_path)
+    (layer,) = find_float_layers(made, tmp_path)
 
     assert layer.name == "first"
     assert layer.dequantized

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.output_parts import judged_parts, output_values
+from edgekit.graphs.output_parts import find_output_values, judged_parts
 from edgekit.graphs.placement import place
 from edgekit.passes.affine import unsigned_affine
 from edgekit.passes.output_errors import FloatOutputs, OutputErrors
@@ -67,7 +67,7 @@ def test_an_output_that_is_an_input_is_still_judged():
 
 
 def test_values_that_the_outputs_hold_end_at_an_activation_function():
-    found = output_values(proto(HEAD, weights=WEIGHTS))
+    found = find_output_values(proto(HEAD, weights=WEIGHTS))
     assert {"y", "scaled", "joined", "box", "score"} <= found
     assert "logit" not in found
 

@@ -56,7 +56,7 @@ def test_each_product_is_static_or_dynamic_as_asked(tmp_path, trials, dynamic):
 def test_the_fastest_version_says_the_same(tmp_path, trials):
     source, its = trials
     data = samples(tmp_path, x=uniform(16, 64))
-    made = its.fastest(source, work(tmp_path, data))
+    made = its.find_fastest(source, work(tmp_path, data))
     bring_back(made, its.index.folder)
     x = uniform(4, 64, seed=5)
     assert sqnr_db(run(source, x=x)[0], run(write(tmp_path, made), x=x)[0]) > 25

@@ -93,7 +93,7 @@ def test_weights_that_8_bits_are_too_few_for_take_16(tmp_path, kind):
     stored = {t.data_type for t in onnx.load(str(made.path)).graph.initializer}
     assert {onnx.TensorProto.FLOAT16, onnx.TensorProto.INT8} <= stored
     assert sqnr_db(run(source, x=x)[0], run(made, x=x)[0]) > 30
-    assert any("weights of its input are stored in 16 bits" in note for note in notes)
+    assert any("input weights are stored in 16 bits" in note for note in notes)
 
 
 def test_without_samples_the_user_is_told_that_nothing_was_measured(tmp_path):

@@ -164,7 +164,7 @@ def test_a_variable_that_is_passed_into_a_branch_is_refused():
     graph.inner.append(branch)
     graph.outputs["out"] = out
 
-    with pytest.raises(PassRefused, match="IF takes a variable into another graph"):
+    with pytest.raises(PassRefused, match="IF passes a variable into a subgraph"):
         lift(graph)
 
 
@@ -173,7 +173,9 @@ def test_a_first_value_that_is_computed_from_nothing_known_is_refused():
     graph = streaming(np.zeros((1, 4), np.float32))
     graph.inner = [first_values(h=unknown)]
 
-    with pytest.raises(PassRefused, match="starts with a value that is computed"):
+    with pytest.raises(
+        PassRefused, match="the initial value of a variable is computed at run time"
+    ):
         lift(graph)
 
 
