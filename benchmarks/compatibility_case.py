@@ -1,7 +1,7 @@
-"""One pass on one model of the corpus: run by the command line, then measured by itself.
+"""Run and independent measurement of one pass on one model.
 
-The measurement shares nothing with the passes' own checks: the original runs in onnxruntime
-without optimization, on samples that no pass has seen, and every output is compared by itself.
+The measurement shares no code with the checks of the passes: the original runs in onnxruntime
+without optimization, on held-out samples, and each output is compared separately.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from benchmarks.corpus_inputs import Arrays, session
 
-# A pass may take this much time and memory.
+# Limits of time and memory for a pass.
 SECONDS, BYTES = 900, 10 << 30
 _ROUNDS, _ROUND_SECONDS, _LEAST_RUNS = 7, 0.12, 3
 
@@ -31,8 +31,8 @@ Run = Callable[[Arrays], Arrays]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ended:
-    """How a command ended."""
+class Completed:
+    """A completed command: exit code, output and run time."""
 
     code: int  # 124: over the time limit
     out: str
@@ -40,12 +40,12 @@ class Ended:
     seconds: float
 
 
-def edgekit(*words: str) -> Ended:
+def edgekit(*words: str) -> Completed:
     """Run edgekit's command line within the limits."""
-    return _command([sys.executable, "-m", "edgekit", *words])
+    return _run_command([sys.executable, "-m", "edgekit", *words])
 
 
-def _command(command: Sequence[str]) -> Ended:
+def _run_command(command: Sequence[str]) -> Completed:
     started = time.monotonic()
     try:
         done = subprocess.run(
@@ -57,9 +57,9 @@ def _command(command: Sequence[str]) -> Ended:
             preexec_fn=_limit_memory,
         )
     except subprocess.TimeoutExpired:
-        return Ended(code=124, out="", err=f"over {SECONDS} s", seconds=SECONDS)
+        return Completed(code=124, out="", err=f"over {SECONDS} s", seconds=SECONDS)
     seconds = time.monotonic() - started
-    return Ended(code=done.returncode, out=done.stdout, err=done.stderr, seconds=seconds)
+    return Completed(code=done.returncode, out=done.stdout, err=done.stderr, seconds=seconds)
 
 
 def _limit_memory() -> None:
@@ -68,10 +68,10 @@ def _limit_memory() -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """A file beside the one it was made of.
+    """Error and time ratio of a new file against its source.
 
-    ``error`` is the RMS difference of the worst output over the RMS of that output; of an output
-    of integers, the share of entries that differ. ``time_ratio`` is after over before.
+    ``error`` is the RMS difference of the worst output over the RMS of that output; for an integer
+    output, the share of entries that differ. ``time_ratio`` is new over old.
     """
 
     output: str
@@ -90,16 +90,16 @@ def measure(
 
     Args:
         before: the original.
-        after: what was made of it.
-        samples: one array an input, the samples first.
-        axes: the batch axis of inputs that have another than the first; -1 for none.
-        states: outputs that each file feeds back to itself, by the input, where no array is given.
+        after: the new file.
+        samples: one array for each input, the samples along the first axis.
+        axes: batch axes of inputs other than the first axis; -1 for none.
+        states: by input, the output to feed back where no array is given.
 
     Raises:
-        RuntimeError: a runtime does not take one of them, or dies.
+        RuntimeError: a runtime refuses one of the files, or crashes.
     """
     request = json.dumps([str(before), str(after), str(samples), dict(axes), dict(states)])
-    done = _command([sys.executable, "-m", "benchmarks.compatibility_case", request])
+    done = _run_command([sys.executable, "-m", "benchmarks.compatibility_case", request])
     if done.code:
         last = done.err.strip().splitlines()[-1:] or [f"exit {done.code}"]
         raise RuntimeError(f"cannot be measured: {last[0]}")
@@ -114,17 +114,17 @@ def _measure(
     states: Mapping[str, str],
 ) -> Measured:
     feeds = list(_feeds(samples, axes))
-    exact, made = runner(before, states, optimized=False), runner(after, states)
+    exact, made = load_runner(before, states, optimized=False), load_runner(after, states)
     pairs = [(exact(feed), made(feed)) for feed in feeds]
     both = [({n: old[n] for n in old if n in new}, new) for old, new in pairs]
     errors = {name: error for name, (error, _) in output_errors(both).items()}
     worst = max(errors, key=lambda name: errors[name])
-    ratio = _time_ratio(runner(before, states), made, feeds[0])
+    ratio = _time_ratio(load_runner(before, states), made, feeds[0])
     return Measured(output=worst, error=errors[worst], time_ratio=ratio)
 
 
 def _feeds(samples: Path, axes: Mapping[str, int]) -> Sequence[Arrays]:
-    """One feed a sample; an input of axis -1 takes the sample as it is, without a batch axis."""
+    """Build one feed for each sample; an input with axis -1 gets no batch axis."""
     with np.load(samples) as opened:
         arrays = {name: opened[name] for name in opened.files}
     count = len(next(iter(arrays.values())))
@@ -136,7 +136,7 @@ def _row(value: NDArray[np.generic], axis: int) -> NDArray[np.generic]:
 
 
 def output_errors(pairs: Sequence[tuple[Arrays, Arrays]]) -> dict[str, tuple[float, bool]]:
-    """The error of each output over all samples, and whether it is one of floats."""
+    """Compute the error of each output over all samples, and whether the output is float."""
     errors = {}
     for name, value in pairs[0][0].items():
         error = _error([(old[name], new[name]) for old, new in pairs])
@@ -160,10 +160,10 @@ def _error(pairs: Sequence[tuple[NDArray[np.generic], NDArray[np.generic]]]) -> 
 
 
 def _time_ratio(before: Run, after: Run, feed: Arrays) -> float:
-    """The ratio of the medians of rounds in which both take turns.
+    """Measure the ratio of median times, after over before, in alternating rounds.
 
-    The time is that of this thread, in which both runtimes compute: other work on the machine
-    counts for little.
+    Both runtimes compute in this thread, whose CPU time is measured: other work on the machine
+    hardly counts.
     """
     times = [(_median_seconds(before, feed), _median_seconds(after, feed)) for _ in range(_ROUNDS)]
     one, other = (statistics.median(each) for each in zip(*times, strict=True))
@@ -181,10 +181,12 @@ def _median_seconds(run: Run, feed: Arrays) -> float:
     return statistics.median(taken)
 
 
-def runner(path: Path, states: Mapping[str, str] | None = None, *, optimized: bool = True) -> Run:
-    """What runs a model file on one feed, in the runtime of its format, on one thread.
+def load_runner(
+    path: Path, states: Mapping[str, str] | None = None, *, optimized: bool = True
+) -> Run:
+    """Load a model file in the runtime of its format, on one thread, as a function of a feed.
 
-    States that a feed lacks are those of the run before, zeros at first.
+    States missing in a feed are taken from the previous run, and are zeros at first.
     """
     if path.suffix == ".tflite":
         return _lite_runner(path, states or {})
@@ -193,13 +195,13 @@ def runner(path: Path, states: Mapping[str, str] | None = None, *, optimized: bo
     inputs = {each.name: each.shape for each in made.get_inputs()}
 
     def run(feed: Arrays) -> Arrays:
-        return dict(zip(names, made.run(names, _named(feed, list(inputs))), strict=True))
+        return dict(zip(names, made.run(names, _rename_feed(feed, list(inputs))), strict=True))
 
-    return _carrying(run, inputs, states or {})
+    return _feed_back(run, inputs, states or {})
 
 
-def _carrying(run: Run, inputs: Mapping[str, Sequence[Any]], states: Mapping[str, str]) -> Run:
-    """The same, with the states among the inputs fed from the run before."""
+def _feed_back(run: Run, inputs: Mapping[str, Sequence[Any]], states: Mapping[str, str]) -> Run:
+    """Wrap a runner so that missing states are fed from the previous run."""
     carried: Arrays = {
         name: np.zeros([d if isinstance(d, int) else 1 for d in inputs[name]], np.float32)
         for name in states
@@ -222,16 +224,16 @@ def _lite_runner(path: Path, states: Mapping[str, str]) -> Run:
     inputs, outputs = signature.get_input_details(), signature.get_output_details()
 
     def run(feed: Arrays) -> Arrays:
-        given = _named(feed, list(inputs))
-        found = signature(**{n: _stored(v, inputs[n]) for n, v in given.items()})
-        return {n: _real(v, outputs[n]) for n, v in found.items()}
+        given = _rename_feed(feed, list(inputs))
+        found = signature(**{n: _quantize_input(v, inputs[n]) for n, v in given.items()})
+        return {n: _dequantize_output(v, outputs[n]) for n, v in found.items()}
 
     shapes = {name: [int(size) for size in detail["shape"]] for name, detail in inputs.items()}
-    return _carrying(run, shapes, states)
+    return _feed_back(run, shapes, states)
 
 
-def _stored(value: NDArray[np.generic], detail: Mapping[str, Any]) -> NDArray[np.generic]:
-    """Real numbers as the integers of a quantized input."""
+def _quantize_input(value: NDArray[np.generic], detail: Mapping[str, Any]) -> NDArray[np.generic]:
+    """Quantize floats for a quantized input."""
     scale, zero = detail["quantization"]
     if not scale or value.dtype.kind != "f":
         return value
@@ -239,7 +241,9 @@ def _stored(value: NDArray[np.generic], detail: Mapping[str, Any]) -> NDArray[np
     return np.clip(np.rint(value / scale) + zero, kind.min, kind.max).astype(detail["dtype"])
 
 
-def _real(value: NDArray[np.generic], detail: Mapping[str, Any]) -> NDArray[np.generic]:
+def _dequantize_output(
+    value: NDArray[np.generic], detail: Mapping[str, Any]
+) -> NDArray[np.generic]:
     scale, zero = detail["quantization"]
     return ((value.astype(np.float32) - zero) * scale).astype(np.float32) if scale else value
 
@@ -249,7 +253,7 @@ def _unsigned_runner(interpreter: Interpreter) -> Run:
     places = {detail["name"]: detail["index"] for detail in interpreter.get_input_details()}
 
     def run(feed: Arrays) -> Arrays:
-        for name, value in _named(feed, list(places)).items():
+        for name, value in _rename_feed(feed, list(places)).items():
             interpreter.set_tensor(places[name], value)
         interpreter.invoke()
         details = interpreter.get_output_details()
@@ -258,8 +262,8 @@ def _unsigned_runner(interpreter: Interpreter) -> Run:
     return run
 
 
-def _named(feed: Arrays, inputs: Sequence[str]) -> Arrays:
-    """The feed by the names of this file's inputs: a model's only input has no other."""
+def _rename_feed(feed: Arrays, inputs: Sequence[str]) -> Arrays:
+    """Select the inputs of this file from a feed; a single input may have any name."""
     if len(inputs) == 1 and len(feed) == 1:
         return {inputs[0]: next(iter(feed.values()))}
     return {name: feed[name] for name in inputs}

@@ -1,4 +1,4 @@
-"""What came of a pass on a model, in words: a line, a fault, a document."""
+"""Reports on outcomes: one line, a fault, or the document with all tables."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-# edgekit tells of times from 1.15 on; measured again they vary by some percent.
+# edgekit reports ratios from 1.15 on; repeated measurements vary by several percent.
 _SLOWER = 1.2
-# On samples that a pass has not seen, an output may be this many times further off than it said.
+# On held-out samples the error may be this many times as large as the pass reported.
 _FURTHER, _ROUNDING = 3.0, 1e-3
 _WORDS_OF_TIME = ("slower", "faster", "times as long", "in time")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of one pass on one model.
+    """The outcome of one pass on one model.
 
     Args:
-        status: "ok", "refused", "not reached", or "exit N" for anything that must not happen.
+        status: "ok", "refused", "not reached", or "exit N" for a fault.
         text: the reason, or a remark.
-        seconds: the command took.
-        size_ratio: the file after over before.
-        said: the relative error of the outputs that the pass told.
-        output: the worst output on held-out samples, by our own measurement.
-        error: its relative error.
-        time_ratio: the latency after over before.
-        notes: the pass told.
+        seconds: run time of the command.
+        size_ratio: size of the new file over the old one.
+        said: relative error that the pass reported.
+        output: the worst output on held-out samples, measured here.
+        error: relative error of that output.
+        time_ratio: latency of the new file over the old one.
+        notes: notes of the pass.
     """
 
     model: str
@@ -42,8 +42,8 @@ class Outcome:
     notes: tuple[str, ...] = ()
 
 
-def fault(outcome: Outcome) -> str:
-    """Why an outcome must not be; empty where it may."""
+def find_fault(outcome: Outcome) -> str:
+    """Say why an outcome is a fault; empty if it is none."""
     if outcome.status not in ("ok", "refused", "not reached"):
         return f"{outcome.status}: {outcome.text}"
     if outcome.status != "ok" or outcome.step == "inspect":
@@ -51,20 +51,22 @@ def fault(outcome: Outcome) -> str:
     if outcome.error is not None:
         said = outcome.said or 0.0
         if not outcome.error <= _FURTHER * said + _ROUNDING:
-            return f"{outcome.output} is off by {outcome.error:.3g}, the pass said {said:.3g}"
-    elif outcome.step != "onnx":  # MediaPipe's own operators run in no runtime here
+            return (
+                f"{outcome.output} has the error {outcome.error:.3g}, the pass reported {said:.3g}"
+            )
+    elif outcome.step != "onnx":  # no runtime here has MediaPipe's own operators
         return outcome.text
-    if (outcome.time_ratio or 0) > _SLOWER and not _tells_of_time(outcome.notes):
-        return f"takes {outcome.time_ratio:.2f} of the time, and no note says so"
+    if (outcome.time_ratio or 0) > _SLOWER and not _mentions_time(outcome.notes):
+        return f"takes {outcome.time_ratio:.2f} times as long, and no note says so"
     return ""
 
 
-def _tells_of_time(notes: Sequence[str]) -> bool:
+def _mentions_time(notes: Sequence[str]) -> bool:
     return any(word in note for note in notes for word in _WORDS_OF_TIME)
 
 
-def line(outcome: Outcome) -> str:
-    """An outcome in one line."""
+def format_line(outcome: Outcome) -> str:
+    """Format an outcome as one line."""
     return f"{outcome.model}, {outcome.step}: {', '.join(filter(None, _parts(outcome)))}"
 
 
@@ -80,8 +82,8 @@ def _parts(outcome: Outcome) -> list[str]:
     return [*parts, outcome.text, *(f"note: {note}" for note in outcome.notes)]
 
 
-def document(found: Sequence[Outcome], about: Mapping[str, str]) -> str:
-    """The text of docs/compatibility.md."""
+def format_document(found: Sequence[Outcome], about: Mapping[str, str]) -> str:
+    """Format docs/compatibility.md."""
     groups: dict[str, list[Outcome]] = defaultdict(list)
     for outcome in found:
         groups[outcome.model].append(outcome)

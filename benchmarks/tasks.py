@@ -1,14 +1,14 @@
-"""Quantize real models with the defaults and without refinements, and score both by their tasks.
+"""Quantize real models with and without refinements, and score the results on their tasks.
 
     python -m benchmarks.tasks FOLDER ... [--only NAME ...] [--out DIR] [--write FILE]
 
 FOLDER holds MANIFEST.toml (one ``[[entry]]`` per model), a folder per entry and eval.py, which
 scores any model file on an entry (``eval.py ENTRY MODEL --json``) and writes the calibration split
 as the model's inputs (``--dump``; where it cannot, the split is read as ``edgekit build`` reads
-it). Every model is cleaned and made int8 as ``edgekit apply`` does it: with the defaults, with
-min-max ranges and no other refinement, and with weights of 3 bits before. Models with recurrent
-layers become ``quantize-dynamic`` as well. Latencies are processor times of one thread, taken in
-turn; the ratio is that of the medians.
+it). Every model is cleaned and quantized to int8 by ``edgekit apply``: with the defaults, with
+min-max ranges and no other refinement, and after weights of 3 bits. Models with recurrent layers
+also go through ``quantize-dynamic``. Latencies are CPU times of one thread, measured by turns; the
+ratio is that of the medians.
 """
 
 from __future__ import annotations
@@ -51,35 +51,35 @@ _HEAD = ("model", "recipe", "score", "change", "file / fp32", "p50 / fp32", "sec
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A model with its task: the folder of all, the entry's section of the manifest."""
+    """A model with its task: the folder of all entries, and its section of the manifest."""
 
     home: Path
     facts: dict[str, Any]
 
     @property
     def name(self) -> str:
-        """Its name in the manifest."""
+        """The name in the manifest."""
         return str(self.facts["name"])
 
     @property
     def folder(self) -> Path:
-        """Where its files are."""
+        """The folder of its files."""
         return self.home / self.name
 
     @property
     def model(self) -> Path:
-        """The model in float."""
+        """The float model."""
         return self.folder / str(self.facts["model"])
 
     @property
     def metric(self) -> str:
-        """The figure that eval.py reports of it."""
+        """The metric that eval.py reports."""
         metric = str(self.facts["metric"])
         return _NAMES.get(metric, metric)
 
 
 def entries(home: Path, only: Sequence[str] | None) -> Iterator[Entry]:
-    """The entries of a folder that are ONNX models."""
+    """Yield the ONNX models of a folder."""
     manifest = tomllib.loads((home / "MANIFEST.toml").read_text(encoding="utf-8"))
     for facts in manifest["entry"]:
         entry = Entry(home=home, facts=facts)
@@ -88,7 +88,7 @@ def entries(home: Path, only: Sequence[str] | None) -> Iterator[Entry]:
 
 
 def score(entry: Entry, model: Path) -> dict[str, Any]:
-    """What eval.py says of a model file."""
+    """Score a model file with eval.py."""
     command = [sys.executable, str(entry.home / "eval.py"), str(entry.folder), str(model), "--json"]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
@@ -96,7 +96,7 @@ def score(entry: Entry, model: Path) -> dict[str, Any]:
 
 
 def prepare(entry: Entry, folder: Path) -> list[str]:
-    """Write the calibration split; returns the arguments that give it to ``edgekit apply``."""
+    """Write the calibration split; returns the data arguments for ``edgekit apply``."""
     data = folder / "calib.npz"
     command = [sys.executable, str(entry.home / "eval.py"), str(entry.folder)]
     if data.exists():
@@ -110,7 +110,7 @@ def prepare(entry: Entry, folder: Path) -> list[str]:
 
 
 def make(entry: Entry, steps: Sequence[Sequence[str]], folder: Path) -> Path | str:
-    """The file that passes make of the model, or why they refuse it; what is there is kept."""
+    """Run passes on the model; returns the file, or the refusal. Existing files are reused."""
     folder.mkdir(parents=True, exist_ok=True)
     source, given, done = entry.model, prepare(entry, folder), []
     for step in (("clean",), *steps):
@@ -128,17 +128,17 @@ def make(entry: Entry, steps: Sequence[Sequence[str]], folder: Path) -> Path | s
 
 
 def inputs(entry: Entry, folder: Path) -> dict[str, np.ndarray]:
-    """One sample as the model takes it; made up where the split holds raw files."""
+    """Return the inputs of one sample; random ones where the split holds raw files."""
     data = folder / "calib.npz"
     if data.exists():
         held = np.load(data)
         return {name: held[name][:1] for name in held.files}
     rng = np.random.default_rng(0)
     opened = session(entry.model)
-    return {each.name: _made_up(each, rng) for each in opened.get_inputs()}
+    return {each.name: _random_input(each, rng) for each in opened.get_inputs()}
 
 
-def _made_up(spec: Any, rng: np.random.Generator) -> np.ndarray:  # noqa: ANN401
+def _random_input(spec: Any, rng: np.random.Generator) -> np.ndarray:  # noqa: ANN401
     shape = [1 if not isinstance(d, int) else d for d in spec.shape]
     if "int" in spec.type:
         return np.ones(shape, np.int64 if "64" in spec.type else np.int32)
@@ -146,7 +146,7 @@ def _made_up(spec: Any, rng: np.random.Generator) -> np.ndarray:  # noqa: ANN401
 
 
 def session(path: Path) -> ort.InferenceSession:
-    """onnxruntime on one thread."""
+    """Open an onnxruntime session with one thread."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
@@ -154,7 +154,7 @@ def session(path: Path) -> ort.InferenceSession:
 
 
 def latency_ratios(paths: Sequence[Path], feed: dict[str, np.ndarray]) -> list[float]:
-    """The median time of each file over that of the first, all run in turn."""
+    """Measure the median time of each file relative to the first, all run by turns."""
     opened = [session(path) for path in paths]
     wanted = [{i.name for i in each.get_inputs()} for each in opened]
     times: list[list[float]] = [[] for _ in paths]
@@ -173,7 +173,7 @@ def latency_ratios(paths: Sequence[Path], feed: dict[str, np.ndarray]) -> list[f
 
 
 def rows(entry: Entry, out: Path) -> Iterator[tuple[str, ...]]:
-    """The rows of one model: the original, then each recipe."""
+    """Yield the table rows of one model: the original, then each recipe."""
     ops = {node.op_type for node in load_structure(entry.model).graph.node}
     recipes = RECIPES | (DYNAMIC if ops & _RECURRENT else {})
     made: dict[str, Path | str] = {}
@@ -206,14 +206,14 @@ def rows(entry: Entry, out: Path) -> Iterator[tuple[str, ...]]:
 
 
 def change(metric: str, before: float, after: float) -> str:
-    """The change of a score, and whether it is for the better."""
+    """Format the change of a score as better or worse."""
     better = (after < before) if metric in _LOWER_IS_BETTER else (after > before)
     word = "" if after == before else (" better" if better else " worse")
     return f"{after - before:+.4f}{word}"
 
 
 def main() -> None:
-    """Make, score and time them all; print a table row by row."""
+    """Run, score and time all recipes; print the table row by row."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("folders", type=Path, nargs="+")
     parser.add_argument("--only", nargs="*")

@@ -33,7 +33,7 @@ from edgekit.profile import load_profile, weight_bits
 from edgekit.progress import Tick
 from edgekit.project import FILE_NAME, Project, load_project
 from edgekit.recipe import LowRank, PruneChannels, Step, with_weight_bits
-from edgekit.slowdown import slowdown_note
+from edgekit.slowdown import describe_slowdown
 from edgekit.store import Store, default_root
 from edgekit_agent.files import whole_file
 
@@ -122,7 +122,7 @@ def apply(
             raise PassRefused("what it makes is over 2 GiB, more than one file can hold")
         layers = read_layers(scratch)
         tick("timing", 0, 0)
-        slower = made.agreement and slowdown_note(
+        slower = made.agreement and describe_slowdown(
             whole, made.model, work.calibration, seed=work.seed, feeding=feeding
         )
         macs = _macs(step, whole, made.model, sizes)

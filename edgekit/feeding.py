@@ -1,4 +1,4 @@
-"""How the inputs of a model are fed: axes of samples, constants, and states that are fed back."""
+"""Input settings of a model: sample axes, constant inputs, and states that are fed back."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edgekit.project import InputTable, Number, ScalarOrList
 
 Array = NDArray[np.generic]
 
-# Words that tell the input of a state from its output; short ones count where they stand alone.
+# Words that distinguish the input of a state from its output; short ones only as whole words.
 _MARKS = (
     "past",
     "present",
@@ -40,13 +40,13 @@ _MARKS = (
 )
 _LEAST_MARK = 3
 
-# The axis of samples of an input that has none: each sample is a whole input, fed by itself.
+# Sample axis of an input without one: each sample is a whole input and is fed alone.
 WHOLE = -1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Carried:
-    """A state: the output that is fed back, and the row that a sequence begins with."""
+    """A state: the output that is fed back, and the initial row of each sequence."""
 
     output: str
     initial: Array
@@ -54,13 +54,13 @@ class Carried:
 
 @dataclass(frozen=True, kw_only=True)
 class Feeding:
-    """What edgekit.toml says of the inputs of one model.
+    """The input settings of edgekit.toml for one model.
 
     Attributes:
-        axes: the axis of samples, of inputs where it is told; ``WHOLE`` where there is none.
+        axes: sample axis by input, where edgekit.toml gives it; ``WHOLE`` for none.
         constants: values of inputs that are the same in every run.
-        states: inputs that take an output of the run before.
-        dims: sizes of free dimensions, for inputs that are made up.
+        states: inputs that receive an output of the previous run.
+        dims: sizes of free dimensions, for random inputs.
     """
 
     axes: Mapping[str, int] = field(default_factory=dict)
@@ -69,15 +69,15 @@ class Feeding:
     dims: Mapping[str, int] = field(default_factory=dict)
 
     def axis(self, spec: TensorSpec, signature: Signature) -> int:
-        """The axis of samples of an input: as told, else as its dimensions say."""
+        """Return the sample axis of an input: the configured axis, else the default axis."""
         if spec.name in self.axes:
             return self.axes[spec.name]
         return default_axis(spec, signature, is_state=spec.name in self.states)
 
     def free_axes(self, signature: Signature) -> Iterator[tuple[TensorSpec, int, str]]:
-        """Free dimensions of inputs that neither samples nor a constant decide, with their names.
+        """Yield the free dimensions that neither samples nor constants determine, with their names.
 
-        A dimension that has the name of a batch is one.
+        A dimension with the name of a batch dimension counts as batch.
         """
         fed = [spec for spec in signature.inputs if spec.name not in self.constants]
         axes = {spec.name: self.axis(spec, signature) for spec in fed}
@@ -94,7 +94,7 @@ class Feeding:
 
     @property
     def digest(self) -> str:
-        """Of everything that decides what the model is fed; empty where nothing is told."""
+        """Digest of the settings that change the inputs; empty without settings."""
         if not (self.axes or self.constants or self.states):
             return ""
         hashed = hashlib.sha256(repr(sorted(self.axes.items())).encode())
@@ -106,23 +106,23 @@ class Feeding:
         return hashed.hexdigest()
 
 
-def feeding_of(
+def build_feeding(
     signature: Signature,
     tables: Mapping[str, InputTable],
     *,
     dims: Mapping[str, int],
     folder: Path,
 ) -> Feeding:
-    """Check what ``[model.inputs]`` says against a model, and read the files that it names.
+    """Check ``[model.inputs]`` of edgekit.toml against a model, and read the files that it names.
 
     Args:
-        signature: the model's.
-        tables: of edgekit.toml, by input.
+        signature: signature of the model.
+        tables: tables of edgekit.toml, by input.
         dims: sizes of free dimensions by name.
-        folder: the project's, which files are relative to.
+        folder: project folder, the base of relative paths.
 
     Raises:
-        UserError: no such input, output or axis; a value that the input does not take.
+        UserError: an input, output or axis does not exist, or a value does not fit its input.
     """
     specs = {spec.name: spec for spec in signature.inputs}
     axes: dict[str, int] = {}
@@ -148,17 +148,17 @@ def feeding_of(
             )
     if len(constants) + len(states) == len(specs):
         raise UserError(
-            "edgekit.toml: model.inputs: every input is a constant or a state; one at least must "
-            "be fed with samples"
+            "edgekit.toml: model.inputs: every input is a constant or a state; at least one "
+            "input must be fed with samples"
         )
     return Feeding(axes=axes, constants=constants, states=states, dims=dims)
 
 
 def default_axis(spec: TensorSpec, signature: Signature, *, is_state: bool) -> int:
-    """The axis of samples of an input that edgekit.toml does not tell it of.
+    """Return the sample axis of an input for which edgekit.toml gives none.
 
-    A size in its place is no batch where the input is a state, or where the first input has
-    another one there: ``h [2, 1, 64]`` beside ``x [1, 512]`` is fed as a whole.
+    A fixed size on this axis is not a batch if the input is a state, or if the first input has
+    another size there: ``h [2, 1, 64]`` beside ``x [1, 512]`` is fed as a whole.
     """
     if not spec.shape:
         return WHOLE
@@ -175,7 +175,7 @@ def _axis(spec: TensorSpec, given: int | str, where: str) -> int:
     if not isinstance(given, int) or given >= len(spec.shape):
         raise UserError(
             f"{where}.batch_axis: {spec} has no axis {given}",
-            hint='axes count from 0; "none" where each sample is a whole input',
+            hint='axes count from 0; use "none" if each sample is a whole input',
         )
     return given
 
@@ -190,12 +190,12 @@ def _constant(spec: TensorSpec, given: ScalarOrList, folder: Path, where: str) -
         for dim, size in zip(spec.shape, value.shape, strict=True)
     )
     if not fits:
-        raise UserError(f"{where}.constant: of shape {list(value.shape)}, the input is {spec}")
+        raise UserError(f"{where}.constant: has shape {list(value.shape)}, but the input is {spec}")
     return _cast(value, spec, f"{where}.constant")
 
 
 def _initial(spec: TensorSpec, axis: int, given: Number | str, folder: Path, where: str) -> Array:
-    """One row: the input without its axis of samples; free dimensions are empty at first."""
+    """Return the initial row: the input without its sample axis, free dimensions of size 0."""
     kept = [dim for place, dim in enumerate(spec.shape) if place != axis]
     if isinstance(given, str):
         value = read_array(folder / given, f"{where}.initial")
@@ -209,7 +209,7 @@ def _initial(spec: TensorSpec, axis: int, given: Number | str, folder: Path, whe
     )
     if not fits:
         raise UserError(
-            f"{where}.initial: of shape {list(value.shape)}, one sample of the input is "
+            f"{where}.initial: has shape {list(value.shape)}, but one sample of the input is "
             f"[{', '.join(map(str, kept))}]"
         )
     return _cast(value, spec, f"{where}.initial")
@@ -227,23 +227,23 @@ def _check_pair(spec: TensorSpec, output: str, signature: Signature, where: str)
 
 
 def find_states(signature: Signature) -> dict[str, str]:
-    """Inputs that look like states, each with the output that is fed back to it.
+    """Find inputs that look like states, each with the output that feeds it.
 
-    Both have the same type, and the same name but for words such as past and present or new.
+    Both have the same type, and the same name apart from words such as past, present or new.
     """
     found: dict[str, str] = {}
     for spec in signature.inputs:
-        stem = _stem(spec.name)
+        stem = _strip_marks(spec.name)
         for output in signature.outputs:
-            alike = stem and _stem(output.name) == stem and len(spec.shape) > 1
+            alike = stem and _strip_marks(output.name) == stem and len(spec.shape) > 1
             if alike and output.name not in found.values() and may_feed(output, spec):
                 found[spec.name] = output.name
                 break
     return found
 
 
-def _stem(name: str) -> str:
-    """What is left of a name without the words that tell a state's input from its output."""
+def _strip_marks(name: str) -> str:
+    """Strip a name of the words that distinguish the input of a state from its output."""
     plain = name.lower().replace("past_key_values", "past")
     words = (word for word in re.split(r"[^a-z0-9]+", plain) if word not in _MARKS)
     whole = "".join(words)
@@ -253,7 +253,7 @@ def _stem(name: str) -> str:
 
 
 def may_feed(output: TensorSpec, spec: TensorSpec) -> bool:
-    """Whether an output has the type of an input, and no size that it cannot take."""
+    """Return whether an output has the type of an input and compatible sizes."""
     if output.dtype != spec.dtype or len(output.shape) != len(spec.shape):
         return False
     pairs = zip(output.shape, spec.shape, strict=True)
@@ -273,12 +273,12 @@ def _value(given: ScalarOrList, folder: Path, where: str) -> Array:
 
 
 def _cast(value: Array, spec: TensorSpec, where: str) -> Array:
-    """The value in the input's type, where no number changes but by rounding of floats."""
+    """Convert a value to the type of the input; only rounding of floats may change it."""
     with np.errstate(invalid="ignore", over="ignore"):
         cast = np.ascontiguousarray(value.astype(spec.dtype)).reshape(value.shape)
     same = np.dtype(spec.dtype).kind == "f" or (
         np.array_equal(cast, value) and not (value.dtype.kind == "f" and math.isinf(value.max()))
     )
     if not (same and np.isfinite(cast).all()):
-        raise UserError(f"{where}: cannot be {spec.dtype}, which the input {spec} takes")
+        raise UserError(f"{where}: cannot be stored as {spec.dtype}, the type of the input {spec}")
     return cast

@@ -1,4 +1,4 @@
-"""Golden samples: a few small inputs, and the outputs that a device must repeat on them."""
+"""Golden samples: a few small inputs with the outputs that a device must reproduce."""
 
 from __future__ import annotations
 
@@ -20,59 +20,59 @@ from edgekit_agent.runtimes import Loaded, import_runtime
 
 Arrays = Mapping[str, NDArray[Any]]
 
-# Two samples whose outputs differ most, of so many.
+# The two samples with the most different outputs are kept, of this many.
 _KEPT, _LOOKED_AT = 2, 8
-# Values of a sample: one for so many bytes of the model, but no fewer and no more than these.
+# One value of a sample for this many bytes of the model, between the two bounds.
 _BYTES_PER_VALUE, _FEWEST_VALUES, _MOST_VALUES = 2048, 64, 1024
-# An output of more values a sample is compared at so many places.
+# Larger outputs are compared at this many positions only.
 _OUTPUT_VALUES = 128
-# Sign, exponent and the first three bits of the fraction of a float of 16 bits.
+# Sign, exponent and the upper three bits of the fraction of a float16.
 _UPPER_DIGITS = np.uint16(0xFF80)
 _HALF_MOST, _HALF_LEAST = 3e4, 1e-3
 
 
-def golden_samples(
+def make_golden_samples(
     path: Path, runtime: RuntimeName, threads: int, *, split: Dataset, model_bytes: int
 ) -> bytes:
-    """Golden samples of a model as a file, from real samples.
+    """Make the golden samples of a model as one .npz file, from real samples.
 
-    They travel with every update. So each is a coarse copy of a real sample, in blocks of one
-    value, as fine as a small part of the model's size allows, and its floats are rounded to 16
-    bits; samples on which the coarse copy leaves the range where the model has finite outputs
-    stay as they are. The outputs are those of this very input.
+    They are part of every update, so they are kept small: each is a coarse copy of a real sample,
+    in constant blocks, with floats rounded to 16 bits. If the model has non-finite outputs on the
+    coarse copies, finer copies or the real samples are used. The outputs are computed from the
+    stored inputs.
 
     Args:
         path: the model.
-        runtime: what runs it here.
-        threads: for the runtime.
+        runtime: the runtime on this machine.
+        threads: number of threads.
         split: real samples.
-        model_bytes: the size of the model's file.
+        model_bytes: size of the model file.
     """
     loaded = import_runtime(runtime)(str(path), threads)
-    real, constants, axes = _inputs(loaded, split.first(_LOOKED_AT))
-    run = partial(_outputs, loaded, constants, axes)
+    real, constants, axes = _read_inputs(loaded, split.first(_LOOKED_AT))
+    run = partial(_run, loaded, constants, axes)
     most = min(max(model_bytes // _BYTES_PER_VALUE, _FEWEST_VALUES), _MOST_VALUES)
     wanted = run(real)
-    rounded = {name: _rounded(values) for name, values in real.items()}
-    coarse = {name: _coarse(values, most) for name, values in rounded.items()}
+    rounded = {name: _round_to_half(values) for name, values in real.items()}
+    coarse = {name: _coarsen(values, most) for name, values in rounded.items()}
     for fed in (coarse, rounded, real):
         made = run(fed)
-        if _as_finite(made, wanted):
+        if _are_as_finite(made, wanted):
             break
-    kept = _most_different(made, len(next(iter(fed.values()))))
+    kept = _pick_most_different(made, len(next(iter(fed.values()))))
     inputs = {name: values[kept] for name, values in fed.items()}
     outputs = run(inputs)
     arrays = {f"input:{name}": values for name, values in inputs.items()}
     arrays |= {f"axis:{name}": np.array([axis]) for name, axis in axes.items() if axis}
     arrays |= {f"constant:{name}": value[None] for name, value in constants.items()}
-    arrays |= dict(_expected(name, values) for name, values in outputs.items())
+    arrays |= dict(_select_expected(name, values) for name, values in outputs.items())
     buffer = BytesIO()
     np.savez_compressed(buffer, **{k: arrays[k] for k in sorted(arrays)})  # type: ignore[arg-type]
     return buffer.getvalue()
 
 
-def _inputs(loaded: Loaded, split: Dataset) -> tuple[dict[str, NDArray[Any]], Arrays, Axes]:
-    """Samples as the model takes them, the first axis theirs; constants; the axes of samples."""
+def _read_inputs(loaded: Loaded, split: Dataset) -> tuple[dict[str, NDArray[Any]], Arrays, Axes]:
+    """Read samples with the sample axis first; also return the constants and the sample axes."""
     samples = split.samples
     batch = batch_size(samples, loaded.inputs) or 1
     axes = {column.name: column.axis for column in samples.columns}
@@ -88,13 +88,13 @@ def _inputs(loaded: Loaded, split: Dataset) -> tuple[dict[str, NDArray[Any]], Ar
     return {name: np.concatenate(rows) for name, rows in parts.items()}, constants, {**axes}
 
 
-def _outputs(loaded: Loaded, constants: Arrays, axes: Axes, inputs: Arrays) -> Arrays:
+def _run(loaded: Loaded, constants: Arrays, axes: Axes, inputs: Arrays) -> Arrays:
     fed, known = {**inputs, **constants}, {**axes, **dict.fromkeys(constants)}
     return run_samples(loaded, fed, known, lambda *_: None)
 
 
-def _coarse(values: NDArray[Any], most: int) -> NDArray[Any]:
-    """Samples in blocks of one value, at most so many blocks each."""
+def _coarsen(values: NDArray[Any], most: int) -> NDArray[Any]:
+    """Make samples constant in blocks, with at most a given number of blocks each."""
     shape = values.shape[1:]
     blocks = [1] * len(shape)
     counts = list(shape)
@@ -106,18 +106,18 @@ def _coarse(values: NDArray[Any], most: int) -> NDArray[Any]:
         if block > 1:
             first = np.arange(size) // block * block
             values = values.take(first, axis=axis)
-    return _short(values) if max(blocks, default=1) > 1 else values
+    return _cut_digits(values) if max(blocks, default=1) > 1 else values
 
 
-def _short(values: NDArray[Any]) -> NDArray[Any]:
-    """Floats of 16 bits with the lower half of their digits cut off, which deflate well."""
+def _cut_digits(values: NDArray[Any]) -> NDArray[Any]:
+    """Clear the lower digits of float16 values, so that they compress well."""
     if values.dtype != np.float16:
         return values
     return (values.view(np.uint16) & _UPPER_DIGITS).view(np.float16)
 
 
-def _rounded(values: NDArray[Any]) -> NDArray[Any]:
-    """Floats in 16 bits, where these have the range for it."""
+def _round_to_half(values: NDArray[Any]) -> NDArray[Any]:
+    """Round floats to float16 if their range allows it."""
     if values.dtype.kind != "f" or values.dtype.itemsize <= np.dtype(np.float16).itemsize:
         return values
     finite = np.isfinite(values)
@@ -125,8 +125,8 @@ def _rounded(values: NDArray[Any]) -> NDArray[Any]:
     return values.astype(np.float16) if _HALF_LEAST < size < _HALF_MOST else values
 
 
-def _as_finite(made: Arrays, real: Arrays) -> bool:
-    """Whether outputs are finite wherever the real samples' are."""
+def _are_as_finite(made: Arrays, real: Arrays) -> bool:
+    """Return whether outputs are finite as often as those of the real samples."""
     return all(
         np.isfinite(made[name]).mean() >= np.isfinite(values).mean()
         for name, values in real.items()
@@ -134,8 +134,8 @@ def _as_finite(made: Arrays, real: Arrays) -> bool:
     )
 
 
-def _most_different(outputs: Arrays, count: int) -> list[int]:
-    """The samples whose outputs are furthest apart."""
+def _pick_most_different(outputs: Arrays, count: int) -> list[int]:
+    """Pick the samples whose outputs differ most."""
     if count <= _KEPT:
         return list(range(count))
     rows = [
@@ -156,9 +156,9 @@ def _distance(rows: NDArray[np.float64], one: int, other: int) -> float:
     return float(np.sum((rows[one] - rows[other]) ** 2))
 
 
-def _expected(name: str, values: NDArray[Any]) -> tuple[str, NDArray[Any]]:
-    """An output as it is stored: all of it, or of a large one evenly spaced places."""
+def _select_expected(name: str, values: NDArray[Any]) -> tuple[str, NDArray[Any]]:
+    """Select the stored part of an output: all of it, or evenly spaced positions of a large one."""
     flat = values.reshape(len(values), -1)
     if flat.shape[1] <= _OUTPUT_VALUES:
-        return f"output:{name}", _rounded(values)
-    return f"picked:{name}", _rounded(flat[:, positions(flat.shape[1], _OUTPUT_VALUES)])
+        return f"output:{name}", _round_to_half(values)
+    return f"picked:{name}", _round_to_half(flat[:, positions(flat.shape[1], _OUTPUT_VALUES)])

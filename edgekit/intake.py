@@ -14,7 +14,7 @@ from edgekit.convert.opening import open_model
 from edgekit.data import Dataset, open_dataset
 from edgekit.errors import UserError, did_you_mean
 from edgekit.evaluate import default_metric
-from edgekit.feeding import Feeding, feeding_of
+from edgekit.feeding import Feeding, build_feeding
 from edgekit.gate import Limits
 from edgekit.graphs.onnx_file import is_large, load, load_structure, save
 from edgekit.graphs.reading import check_fed_sizes
@@ -24,7 +24,7 @@ from edgekit.progress import Tick, silent
 from edgekit.project import PreprocessSettings, Project, load_project
 from edgekit.recipe import Recipe, Step, ToOnnx, ToTflite, with_weight_bits
 from edgekit.runtimes import Runtimes, runtimes
-from edgekit.sequences import with_states
+from edgekit.sequences import add_states
 from edgekit.store import Store, default_root
 
 _TIMED = 32  # samples; few enough to stay in memory beside the model
@@ -246,7 +246,7 @@ def feeding_in(folder: Path, project: Project, model: Model) -> Feeding:
         UserError: what it says does not fit the model.
     """
     table = project.model
-    return feeding_of(model.signature, table.inputs, dims=table.dims, folder=folder)
+    return build_feeding(model.signature, table.inputs, dims=table.dims, folder=folder)
 
 
 def free_dims(model: Model, feeding: Feeding, dataset: Dataset | None) -> dict[str, int]:
@@ -376,7 +376,7 @@ def open_calibration(
     )
     if found is None or not found.samples.states:
         return found
-    return with_states(found, model, dims=feeding.dims, cache=default_root(), tick=tick)
+    return add_states(found, model, dims=feeding.dims, cache=default_root(), tick=tick)
 
 
 def _metric(project: Project, model: Model) -> str:

@@ -1,4 +1,4 @@
-"""Which scaling of its pixels a model wants, told by labelled samples."""
+"""Detection of the pixel scaling that a model expects, by its accuracy on labeled samples."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from edgekit_agent.failures import AgentError
 from edgekit_agent.feeds import batches
 from edgekit_agent.samples import Samples
 
-# Samples that the scalings are tried on.
+# Number of samples for trying scalings.
 SAMPLES = 128
-# Chance of so large a difference were two scalings equally good; several are tried, for each model.
+# Significance level of the difference of two scalings; low, as several are tried for each model.
 _CHANCE = 1e-4
 _KIND = "scalings"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Scaling:
-    """A common scaling of bytes: ``(x * scale - mean) / std``, a value or one a channel."""
+    """A common scaling of bytes, ``(x * scale - mean) / std``, global or per channel."""
 
     name: str
     scale: float = 1.0
@@ -56,23 +56,23 @@ SCALINGS = (
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tried:
-    """A scaling, and on which samples the model was right with it."""
+class Trial:
+    """A scaling, and the samples that the model classifies right with it."""
 
     scaling: Scaling
     hits: NDArray[np.bool_]
 
     @property
-    def right(self) -> int:
-        """On how many."""
+    def correct(self) -> int:
+        """Number of samples classified right."""
         return int(self.hits.sum())
 
     def __str__(self) -> str:
-        return f"{self.scaling.name}: {self.right} of {len(self.hits)} right"
+        return f"{self.scaling.name}: {self.correct} of {len(self.hits)} right"
 
 
 def is_unscaled_image(dataset: Dataset, model: Model) -> bool:
-    """Whether bytes are fed to a float input as they are, and there are labels to tell."""
+    """Return whether labeled bytes are fed to a float input without scaling."""
     samples = dataset.samples
     column, *others = samples.columns
     if others or samples.states or samples.label is None or is_scaled(samples.preprocess):
@@ -83,39 +83,40 @@ def is_unscaled_image(dataset: Dataset, model: Model) -> bool:
 
 def try_scalings(
     model: Model, dataset: Dataset, *, metric: str, output: str | None, tick: Tick
-) -> list[Tried]:
-    """Score the model with each common scaling on the same few samples; bytes as they are first.
+) -> list[Trial]:
+    """Score the model with each common scaling on the same few samples, unscaled bytes first.
 
     Args:
-        model: takes floats.
-        dataset: labelled samples of one column of bytes.
-        metric: what counts as right.
+        model: a model with a float input.
+        dataset: labeled samples of one column of bytes.
+        metric: which predictions count as right.
         output: the output that is scored; ``None`` = the first.
-        tick: told how far it is.
+        tick: progress callback.
 
     Raises:
-        UserError: the model fails on the samples, or they, the output and the metric do not
-            belong together.
+        UserError: the model fails on the samples, or samples, output and metric do not fit.
     """
     channels = dataset.samples.columns[0].shape[-1]
     fitting = [s for s in SCALINGS if len(s.mean) in (1, channels)]
     parts = spread(dataset.samples, SAMPLES)
     total = sum(part.columns[0].shape[0] for part in parts) * len(fitting)
-    tried: list[Tried] = []
+    tried: list[Trial] = []
     for scaling in fitting:
         hits: list[bool] = []
         before = len(tried) * (total // len(fitting))
-        for right in _judged(model, [_scaled(part, scaling) for part in parts], metric, output):
+        for right in _score_batches(
+            model, [_scale(part, scaling) for part in parts], metric, output
+        ):
             hits += right
             tick("trying scalings of the pixels", before + len(hits), total)
-        tried.append(Tried(scaling=scaling, hits=np.array(hits)))
+        tried.append(Trial(scaling=scaling, hits=np.array(hits)))
     return tried
 
 
-def clearly_best(tried: Sequence[Tried]) -> Tried | None:
-    """The scaling that is right most often, if that is no chance against bytes as they are."""
-    raw, best = tried[0], max(tried, key=lambda each: each.right)
-    return best if best is not raw and _is_no_chance(best.hits, raw.hits) else None
+def find_clearly_best(tried: Sequence[Trial]) -> Trial | None:
+    """Find the most accurate scaling, if it is significantly better than unscaled bytes."""
+    raw, best = tried[0], max(tried, key=lambda each: each.correct)
+    return best if best is not raw and _is_significant(best.hits, raw.hits) else None
 
 
 def refuse_unscaled(
@@ -128,21 +129,21 @@ def refuse_unscaled(
     store: Store,
     tick: Tick,
 ) -> None:
-    """See that a model which is fed bytes as they are is not clearly better with scaled ones.
+    """Refuse unscaled bytes as model input where a scaling is significantly more accurate.
 
-    What was found out before about the same model and samples is taken from the store.
+    An earlier result for the same model and samples is taken from the store.
 
     Args:
         model: the original.
-        dataset: labelled samples.
-        metric: what counts as right.
+        dataset: labeled samples.
+        metric: which predictions count as right.
         output: the output that is scored; ``None`` = the first.
-        settings: what edgekit.toml says so far.
-        store: of facts.
-        tick: told how far it is.
+        settings: preprocessing of edgekit.toml.
+        store: store of earlier results.
+        tick: progress callback.
 
     Raises:
-        UserError: it is; shows the better setting.
+        UserError: a scaling is better; the message shows its settings.
     """
     if not is_unscaled_image(dataset, model):
         return
@@ -151,21 +152,21 @@ def refuse_unscaled(
     if store.recall(_KIND, key) is not None:
         return
     tried = try_scalings(model, dataset, metric=metric, output=output, tick=tick)
-    best = clearly_best(tried)
+    best = find_clearly_best(tried)
     if best is None:
         store.remember(_KIND, key, {"unscaled": True})
         return
     raw, name = tried[0], dataset.samples.columns[0].name
     raise UserError(
         f"{dataset.source}: bytes (uint8) go into the float input {name} unscaled: the model is "
-        f"right on {raw.right} of {len(raw.hits)} samples, and on {best.right} where they are "
+        f"right on {raw.correct} of {len(raw.hits)} samples, and on {best.correct} when they are "
         f"scaled ({best.scaling.name})",
-        hint="put this into edgekit.toml:\n\n" + as_toml(settings_with(best.scaling, settings)),
+        hint="add to edgekit.toml:\n\n" + format_toml(set_scaling(best.scaling, settings)),
     )
 
 
-def settings_with(scaling: Scaling, settings: PreprocessSettings | None) -> PreprocessSettings:
-    """The settings with a scaling in the place of theirs."""
+def set_scaling(scaling: Scaling, settings: PreprocessSettings | None) -> PreprocessSettings:
+    """Return the settings with another scaling."""
     one = len(scaling.mean) == 1
     return (settings or PreprocessSettings()).model_copy(
         update={
@@ -176,8 +177,8 @@ def settings_with(scaling: Scaling, settings: PreprocessSettings | None) -> Prep
     )
 
 
-def as_toml(settings: PreprocessSettings) -> str:
-    """The table ``[data.preprocess]``, with what is not the default."""
+def format_toml(settings: PreprocessSettings) -> str:
+    """Format ``[data.preprocess]`` without default values."""
     plain = PreprocessSettings()
     lines = ["[data.preprocess]"]
     for key in PreprocessSettings.model_fields:
@@ -191,10 +192,10 @@ def as_toml(settings: PreprocessSettings) -> str:
     return "\n".join(lines)
 
 
-def _judged(
+def _score_batches(
     model: Model, parts: Sequence[Samples], metric: str, output: str | None
 ) -> Iterator[list[bool]]:
-    """Batch by batch, on which samples the model is right."""
+    """Yield for each batch whether each prediction is right."""
     tensors = tuple(map(as_tensor, model.signature.inputs))
     size = batch_of(parts[0], model.signature)
     name = output or model.signature.outputs[0].name
@@ -217,17 +218,17 @@ def _judged(
         raise UserError(error.failure.message, hint=error.failure.hint) from error
 
 
-def _scaled(samples: Samples, scaling: Scaling) -> Samples:
+def _scale(samples: Samples, scaling: Scaling) -> Samples:
     how = samples.preprocess or PreprocessSettings().for_agent()
     scaled = replace(how, scale=scaling.scale, mean=scaling.mean, std=scaling.std)
     return replace(samples, preprocess=scaled)
 
 
-def _is_no_chance(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
-    """Whether one is right where the other is not too often for chance.
+def _is_significant(one: NDArray[np.bool_], other: NDArray[np.bool_]) -> bool:
+    """Return whether one scaling is significantly better than another (exact McNemar test).
 
-    Source: McNemar 1947, the exact one-sided form: of the samples on which the two differ, each
-    is better on half if they are equally good.
+    Source: McNemar 1947, one-sided: if both are equally good, each is right on half of the samples
+    on which they differ.
     """
     better, worse = int((one & ~other).sum()), int((~one & other).sum())
     differing = better + worse

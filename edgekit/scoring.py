@@ -1,4 +1,4 @@
-"""Accuracy of a model, here or on a device; an interrupted scoring goes on from where it was."""
+"""Scoring of a model on this machine or a device; an interrupted scoring is resumed."""
 
 from __future__ import annotations
 
@@ -21,19 +21,19 @@ from edgekit_agent.results import Tally, TallyPart
 from edgekit_agent.samples import Samples
 
 _KIND = "unfinished-tallies"
-# What is lost where even the last words of this process are.
+# Most scoring time that is lost when the process is killed.
 _SAVE_EVERY_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Unfinished:
-    """Where a scoring that is interrupted is kept. ``key`` decides its answer."""
+    """Storage of an unfinished scoring. ``key`` identifies model, samples and metric."""
 
     store: Store
     key: str
 
     def recall(self, metric: str, total: int) -> Tally | None:
-        """The first samples' tally; ``None`` where there is none that fits."""
+        """Return the stored tally of the first samples; ``None`` if there is no valid one."""
         found = self.store.recall_as(_KIND, self.key, partial(decode, Tally))
         if found is None or found.metric != metric or not 0 < found.n < total:
             return None
@@ -45,31 +45,33 @@ class Unfinished:
         return found if whole else None
 
     def remember(self, tally: Tally) -> None:
-        """Keep what was scored so far."""
+        """Store the tally of the samples scored so far."""
         self.store.remember(_KIND, self.key, encode(tally))
 
     def forget(self) -> None:
-        """Drop it; the whole is known."""
+        """Remove the stored tally."""
         self.store.forget(_KIND, self.key)
 
 
 @dataclass
-class _SoFar:
-    """The tally of the first samples, as its parts come in."""
+class _Progress:
+    """The tally of the samples scored so far, extended by each part."""
 
     unfinished: Unfinished | None
     tally: Tally | None
     saved_at: float = field(default_factory=time.monotonic)
     is_saved: bool = True
 
-    def hear(self, said: dict[str, Any]) -> None:
-        """Take in the part that comes with a progress line, if one does."""
-        if "part" not in said:
+    def receive(self, message: dict[str, Any]) -> None:
+        """Add the part of the tally that a progress message carries, if any."""
+        if "part" not in message:
             return
         try:
-            part = decode(TallyPart, said["part"])
-            if part.start != self.reached:
-                raise ValueError(f"a tally from sample {part.start} on, {self.reached} was next")
+            part = decode(TallyPart, message["part"])
+            if part.start != self.next_sample:
+                raise ValueError(
+                    f"a tally starts at sample {part.start} instead of {self.next_sample}"
+                )
             self.add(part.tally)
         except ValueError as error:
             raise DeviceError(f"the agent's answer is wrong: {error}") from error
@@ -77,17 +79,17 @@ class _SoFar:
             self.save()
 
     @property
-    def reached(self) -> int:
-        """Number of the next sample."""
+    def next_sample(self) -> int:
+        """Number of the next sample to score."""
         return self.tally.n if self.tally else 0
 
     def add(self, tally: Tally) -> None:
-        """Take in the samples that come next."""
-        self.tally = joined(self.tally, tally)
+        """Append the tally of the next samples."""
+        self.tally = join_tallies(self.tally, tally)
         self.is_saved = False
 
     def save(self) -> None:
-        """Keep it in the store."""
+        """Save the tally in the store, if it has changed."""
         if self.unfinished is None or self.tally is None or self.is_saved:
             return
         self.unfinished.remember(self.tally)
@@ -107,39 +109,39 @@ def score(
     """Count how often a model is right on labelled samples.
 
     Args:
-        agent: who runs it.
-        model: the model as the agent finds it.
-        samples: as the agent finds them.
-        metric: what counts as right.
+        agent: the agent that runs the model.
+        model: the model, by its path on the agent's machine.
+        samples: the samples, by their paths on the agent's machine.
+        metric: which predictions count as right.
         output: the output that is scored; ``None`` = the first.
-        tick: told how far it is.
-        unfinished: where an earlier attempt may have been kept, and this one is, should it be
-            interrupted.
+        tick: progress callback.
+        unfinished: storage from which an earlier attempt is resumed, and to which this attempt
+            is saved if it is interrupted.
     """
     total = (samples.label or samples.columns[0]).shape[0]
     known = unfinished.recall(metric, total) if unfinished else None
-    so_far = _SoFar(unfinished=unfinished, tally=known)
-    begun = so_far.reached
+    progress = _Progress(unfinished=unfinished, tally=known)
+    begun = progress.next_sample
     job = ScoreJob(model, samples, metric, output, start=begun)
     try:
-        rest = agent.ask(job, Tally, progress=_heard(so_far, tick))
+        rest = agent.ask(job, Tally, progress=_listener(progress, tick))
     finally:
-        so_far.save()
+        progress.save()
     if unfinished:
         unfinished.forget()
-    return joined(known, rest)
+    return join_tallies(known, rest)
 
 
-def _heard(so_far: _SoFar, tick: Tick) -> Callable[[dict[str, Any]], None]:
-    def hear(said: dict[str, Any]) -> None:
-        so_far.hear(said)
-        tick(said["stage"], said["done"], said["total"])
+def _listener(progress: _Progress, tick: Tick) -> Callable[[dict[str, Any]], None]:
+    def receive(message: dict[str, Any]) -> None:
+        progress.receive(message)
+        tick(message["stage"], message["done"], message["total"])
 
-    return hear
+    return receive
 
 
-def joined(first: Tally | None, second: Tally) -> Tally:
-    """The tally of samples and of those that come after them."""
+def join_tallies(first: Tally | None, second: Tally) -> Tally:
+    """Join the tallies of consecutive samples."""
     if first is None:
         return second
     parts = [hits_from_hex(each.hits, each.n) for each in (first, second)]

@@ -1,4 +1,4 @@
-"""States of calibration samples: what the original model hands on from step to step."""
+"""States of calibration samples, computed by running the original model step by step."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from edgekit_agent.runtimes import Loaded, import_runtime
 from edgekit_agent.samples import Column, Samples
 
 _THREADS = 2
-# Part of the name of what is kept; a new number where other rows come of the same data.
+# Part of the cache key; raised when the same data gives other rows.
 _VERSION = 1
 _INDEX = "samples.json"
 
@@ -34,7 +34,7 @@ Shapes = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True, kw_only=True)
 class _Row:
-    """One step: its number, and the states that it was run with, each without its batch."""
+    """One step: its number, its sequence, and the states before it, without batch axis."""
 
     number: int
     sequence: int
@@ -45,24 +45,23 @@ class _Row:
         return tuple(value.shape for value in self.states.values())
 
 
-def with_states(
+def add_states(
     dataset: Dataset, model: Model, *, dims: Mapping[str, int], cache: Path, tick: Tick
 ) -> Dataset:
-    """The dataset with a column for each state, as the model hands it on along the sequences.
+    """Add a column for each state to a dataset, by running the model along the sequences.
 
-    Every row has the states that the step was run with. Where a state has no fixed size (the cache
-    of a decoder grows), the rows are those of one size: what ``dims`` says, else the largest that
-    every sequence has.
+    Every row holds the states before its step. Where a state grows (the cache of a decoder), only
+    rows of one size are kept: the size in ``dims``, else the largest size in every sequence.
 
     Args:
-        dataset: whose samples lack the states.
+        dataset: samples without states.
         model: the original.
         dims: sizes of free dimensions by name.
-        cache: where the columns are kept.
-        tick: called with the steps done, and all of them.
+        cache: folder in which the columns are stored.
+        tick: progress callback.
 
     Raises:
-        UserError: the model fails on a step, or no step has states of the sizes asked for.
+        UserError: the model fails on a step, or no step has states of the requested sizes.
     """
     samples = dataset.samples
     facts: list[object] = [
@@ -73,46 +72,46 @@ def with_states(
         sorted(dims.items()),
     ]
     folder = cache / "states" / hashlib.sha256(repr(facts).encode()).hexdigest()
-    known = _recalled(folder)
+    known = _load(folder)
     if known is not None:
-        return _completed(dataset, known, facts)
+        return _replace_samples(dataset, known, facts)
     try:
         loaded = import_runtime(_RUNTIMES[model.format])(str(model.path), _THREADS)
-        wanted = _wanted(model, samples, dims)
+        wanted = _requested_shapes(model, samples, dims)
         if wanted is None and _is_free(model, samples):
-            wanted = _common(_rows(samples, loaded, dataset.count, tick))
-        made = _written(samples, loaded, wanted, folder, dataset.count, tick)
+            wanted = _largest_common_shapes(_rows(samples, loaded, dataset.count, tick))
+        made = _write(samples, loaded, wanted, folder, dataset.count, tick)
     except AgentError as error:
         raise UserError(error.failure.message, hint=error.failure.hint) from error
     if not made.columns[0].shape[0]:
         raise UserError(
-            f"{dataset.source}: no step has states of the sizes asked for",
-            hint="sequences are too short for them: give smaller sizes with --dims",
+            f"{dataset.source}: no step has states of the requested sizes",
+            hint="the sequences are too short: give smaller sizes with --dims",
         )
     write_whole(str(folder / _INDEX), json.dumps(encode(made)).encode())
-    return _completed(dataset, made, facts)
+    return _replace_samples(dataset, made, facts)
 
 
-def _completed(dataset: Dataset, samples: Samples, facts: list[object]) -> Dataset:
+def _replace_samples(dataset: Dataset, samples: Samples, facts: list[object]) -> Dataset:
     digest = hashlib.sha256(repr(facts).encode()).hexdigest()
     return replace(dataset, samples=samples, count=samples.columns[0].shape[0], digest=digest)
 
 
-def _recalled(folder: Path) -> Samples | None:
-    """What was written before, if it is whole."""
+def _load(folder: Path) -> Samples | None:
+    """Load the samples of an earlier run, if they are complete."""
     try:
         samples = decode(Samples, json.loads((folder / _INDEX).read_bytes()))
         with open_columns(samples.columns):
             return samples if all(Path(c.path).is_file() for c in samples.files()) else None
     except (OSError, ValueError, AgentError):
-        return None  # not there, or damaged: made again
+        return None  # missing or damaged: computed again
 
 
 _RUNTIMES = {"onnx": "onnxruntime", "tflite": "litert"}
 
 
 def _is_free(model: Model, samples: Samples) -> bool:
-    """Whether a state has a dimension without a size beside the samples'."""
+    """Return whether a state has a free dimension besides its sample axis."""
     specs = {spec.name: spec for spec in model.signature.inputs}
     return any(
         not isinstance(dim, int) and axis != state.initial.axis
@@ -121,8 +120,8 @@ def _is_free(model: Model, samples: Samples) -> bool:
     )
 
 
-def _wanted(model: Model, samples: Samples, dims: Mapping[str, int]) -> Shapes | None:
-    """The shapes that ``dims`` asks the states to have; ``None`` where it leaves one open."""
+def _requested_shapes(model: Model, samples: Samples, dims: Mapping[str, int]) -> Shapes | None:
+    """Return the state shapes given by ``dims``; ``None`` if a size is missing."""
     specs = {spec.name: spec for spec in model.signature.inputs}
     found: list[tuple[int, ...]] = []
     for state in samples.states:
@@ -156,8 +155,8 @@ def _row(samples: Samples, batch: Batch, sequence: int) -> _Row:
     return _Row(number=batch.start, sequence=sequence, states=states)
 
 
-def _common(rows: Iterator[_Row]) -> Shapes:
-    """The largest shapes of states that every sequence has."""
+def _largest_common_shapes(rows: Iterator[_Row]) -> Shapes:
+    """Find the largest state shapes that occur in every sequence."""
     met: dict[Shapes, int] = {}  # with the number of sequences
     seen: set[Shapes] = set()
     last = -1
@@ -175,10 +174,10 @@ def _size(shape: tuple[int, ...]) -> int:
     return int(np.prod(shape, dtype=np.int64))
 
 
-def _written(
+def _write(
     samples: Samples, loaded: Loaded, wanted: Shapes | None, folder: Path, count: int, tick: Tick
 ) -> Samples:
-    """Samples whose states are columns, of the rows with states of the shapes that are wanted."""
+    """Write the states as columns; rows with other than the wanted shapes are dropped."""
     folder.mkdir(parents=True, exist_ok=True)
     names = [state.initial.name for state in samples.states]
     kept: list[int] = []
@@ -203,15 +202,15 @@ def _written(
         )
         for state in samples.states
     )
-    columns = samples.columns if len(kept) == count else _picked(samples.columns, kept, folder)
+    columns = samples.columns if len(kept) == count else _select_rows(samples.columns, kept, folder)
     label = samples.label
     if label is not None and len(kept) < count:
-        (label,) = _picked((label,), kept, folder)
+        (label,) = _select_rows((label,), kept, folder)
     return replace(samples, columns=(*columns, *states), label=label, states=(), sequence=None)
 
 
-def _picked(columns: tuple[Column, ...], kept: list[int], folder: Path) -> tuple[Column, ...]:
-    """Some rows of columns, in files of their own."""
+def _select_rows(columns: tuple[Column, ...], kept: list[int], folder: Path) -> tuple[Column, ...]:
+    """Copy the selected rows of columns into new files."""
     made = []
     with open_columns(columns) as opened:
         for column in columns:

@@ -1,4 +1,4 @@
-"""Whether a pass made a model slower, timed beside the model before on this machine."""
+"""Detection of passes that make a model slower on this machine."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _RUNTIMES: dict[Format, str] = {"onnx": "onnxruntime", "tflite": "litert"}
 _SLOWER = 1.15
 
 
-def slowdown_note(
+def describe_slowdown(
     before: Model,
     after: Model,
     samples: Samples | None,
@@ -27,20 +27,20 @@ def slowdown_note(
     seed: int,
     feeding: Feeding | None = None,
 ) -> str:
-    """Say how much slower a file is than the one it was made of; empty where it is not.
+    """Say how much slower the result of a pass is than its input; empty if it is not slower.
 
-    Passes that change the format tell of it themselves.
+    Passes that change the format report it themselves.
 
     Args:
-        before: the pass's input.
-        after: what it made.
-        samples: calibration samples, the first of which is run; made-up inputs without any.
-        seed: of the made-up inputs.
-        feeding: what edgekit.toml says of the inputs, for those that are made up.
+        before: the input of the pass.
+        after: the result.
+        samples: calibration samples, of which the first is run; ``None`` for random inputs.
+        seed: seed of the random inputs.
+        feeding: input settings of edgekit.toml, for random inputs.
     """
     if before.format != after.format:
         return ""
-    with contextlib.suppress(AgentError, UserError):  # the comparison of outputs tells of these
+    with contextlib.suppress(AgentError, UserError):  # the comparison of outputs reports these
         feed = next(probes(before, samples, seed=seed, feeding=feeding)).feed
         load = import_runtime(_RUNTIMES[after.format])
         runs = [functools.partial(load(str(m.path), 1).run, feed) for m in (before, after)]

@@ -22,10 +22,10 @@ from edgekit.progress import Tick, silent
 from edgekit.project import FILE_NAME, ModelTable, PreprocessSettings, Project
 from edgekit.scalings import (
     SAMPLES,
-    as_toml,
-    clearly_best,
+    find_clearly_best,
+    format_toml,
     is_unscaled_image,
-    settings_with,
+    set_scaling,
     try_scalings,
 )
 from edgekit.store import default_root
@@ -190,9 +190,9 @@ def _guess(folder: Path, model: Model, source: str | None, tick: Tick) -> _Guess
         tried = try_scalings(model, dataset, metric=metric, output=None, tick=tick)
     except UserError as error:
         return _Guess(settings=settings, trouble=error.message)
-    best = clearly_best(tried)
+    best = find_clearly_best(tried)
     return _Guess(
-        settings=settings_with(best.scaling, settings) if best else settings,
+        settings=set_scaling(best.scaling, settings) if best else settings,
         tried=(f"Tried on {len(tried[0].hits)} samples of {source}:", *map(str, tried)),
     )
 
@@ -280,4 +280,4 @@ def _preprocess(guess: _Guess) -> str:
     rest = "" if guess.settings and is_scaled(guess.settings.for_agent()) else _BY_HAND
     if guess.settings in (None, PreprocessSettings()):
         return f"{said}# [data.preprocess]\n{rest}"
-    return f"{said}{as_toml(guess.settings)}\n{rest}"
+    return f"{said}{format_toml(guess.settings)}\n{rest}"

@@ -22,7 +22,7 @@ from edgekit.errors import (
     missing_extra,
 )
 from edgekit.evaluate import Timing, measurement, time_interleaved, transferred_bytes
-from edgekit.golden import golden_samples
+from edgekit.golden import make_golden_samples
 from edgekit.graphs.reading import read_model
 from edgekit.intake import Intake
 from edgekit.layers import LayerCost, layer_costs, layer_facts, read_layers, with_notes
@@ -37,7 +37,7 @@ from edgekit.recipe import Recipe, candidate_key
 from edgekit.results import Candidate, Rejected
 from edgekit.runtimes import runtime_of
 from edgekit.scoring import Unfinished, score
-from edgekit.sequences import with_states
+from edgekit.sequences import add_states
 from edgekit_agent.codec import decode, encode
 from edgekit_agent.results import Report, Tally
 
@@ -205,7 +205,7 @@ class Workshop:
         path = self.intake.store.get(known) if known else None
         if path is None:
             self.tick("golden samples", 0, 0)
-            made = golden_samples(
+            made = make_golden_samples(
                 model.path, runtime, threads, split=split, model_bytes=model.bytes
             )
             with self.intake.store.scratch() as scratch:
@@ -219,7 +219,7 @@ class Workshop:
         intake = self.intake
         if not intake.evaluation.samples.states:
             return intake.evaluation
-        return with_states(
+        return add_states(
             intake.evaluation,
             intake.model,
             dims=intake.feeding.dims,

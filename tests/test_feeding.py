@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgekit.errors import UserError
-from edgekit.feeding import WHOLE, Carried, Feeding, feeding_of, find_states
+from edgekit.feeding import WHOLE, Carried, Feeding, build_feeding, find_states
 from edgekit.model import Signature, TensorSpec
 from edgekit.project import load_project
 from edgekit.starter import start
@@ -31,7 +31,7 @@ SIGNATURE = Signature(
 def told(folder, text, signature=SIGNATURE):
     (folder / "edgekit.toml").write_text(text)
     table = load_project(folder).model
-    return feeding_of(signature, table.inputs, dims=table.dims, folder=folder)
+    return build_feeding(signature, table.inputs, dims=table.dims, folder=folder)
 
 
 def test_the_axis_of_samples_is_told_by_the_name_of_the_batch():
@@ -124,12 +124,12 @@ def test_a_state_begins_with_zeros_a_number_or_a_file(tmp_path):
     ("text", "says"),
     [
         ("[model.inputs.other]\nconstant = 1", "no input 'other'"),
-        ("[model.inputs.rate]\nconstant = 1.5", "cannot be int64"),
-        ("[model.inputs.rate]\nconstant = 1e300", "cannot be int64"),
+        ("[model.inputs.rate]\nconstant = 1.5", "cannot be stored as int64"),
+        ("[model.inputs.rate]\nconstant = 1e300", "cannot be stored as int64"),
         ("[model.inputs.rate]\nconstant = inf", "constant"),
         ("[model.inputs.rate]\nconstant = nan", "constant"),
         (f"[model.inputs.rate]\nconstant = {10**30}", "constant"),
-        ("[model.inputs.rate]\nconstant = [1]", "of shape [1], the input is rate int64 []"),
+        ("[model.inputs.rate]\nconstant = [1]", "has shape [1], but the input is rate int64 []"),
         ("[model.inputs.rate]\nconstant = []", "constant"),
         ('[model.inputs.rate]\nconstant = [1, "a"]', "not an array of numbers"),
         ("[model.inputs.rate]\nconstant = [[1], [2, 3]]", "not an array of numbers"),
@@ -152,9 +152,12 @@ def test_a_state_begins_with_zeros_a_number_or_a_file(tmp_path):
         ('[model.inputs.state]\nfrom = "none"', "no output 'none'"),
         ('[model.inputs.state]\nfrom = "y"', "does not fit the input state"),
         ('[model.inputs.x]\nfrom = "wide"', "does not fit the input x"),
-        ('[model.inputs.state]\nfrom = "state_out"\ninitial = "short.npy"', "of shape [3]"),
+        ('[model.inputs.state]\nfrom = "state_out"\ninitial = "short.npy"', "has shape [3]"),
         ('[model.inputs.state]\nfrom = "state_out"\ninitial = [1]', "initial"),
-        ('[model.inputs.state]\nfrom = "state_out"\ninitial = 1e300', "cannot be float32"),
+        (
+            '[model.inputs.state]\nfrom = "state_out"\ninitial = 1e300',
+            "cannot be stored as float32",
+        ),
         ("[model.inputs.state]\nform = 1", "unknown key"),
         ("[model.inputs]\nstate = 1", "model.inputs.state"),
         ("[model]\ninputs = 3", "model.inputs"),
@@ -176,7 +179,7 @@ def test_what_edgekit_toml_cannot_mean_is_refused_in_one_line(tmp_path, text, sa
 
 def test_one_input_at_least_is_fed_with_samples(tmp_path):
     one = Signature(inputs=(spec("h", 1, 4),), outputs=(spec("hn", 1, 4),))
-    with pytest.raises(UserError, match="one at least must be fed"):
+    with pytest.raises(UserError, match="at least one input must be fed"):
         told(tmp_path, '[model.inputs.h]\nfrom = "hn"', one)
 
 

@@ -10,7 +10,7 @@ import pytest
 from onnx import numpy_helper
 
 from edgekit.data import open_dataset
-from edgekit.golden import golden_samples
+from edgekit.golden import make_golden_samples
 from edgekit.graphs.onnx_file import open_session
 from edgekit_agent.health import check_health
 from edgekit_agent.jobs import HealthJob, ModelRef
@@ -39,7 +39,7 @@ def made(source, tmp_path, data="calib.npz", runtime="onnxruntime"):
         data, source.signature, folder=tmp_path, cache=tmp_path / "cache", labelled=False
     )
     (tmp_path / "cache").mkdir(exist_ok=True)
-    data = golden_samples(source.path, runtime, 1, split=split, model_bytes=source.bytes)
+    data = make_golden_samples(source.path, runtime, 1, split=split, model_bytes=source.bytes)
     (tmp_path / "golden.npz").write_bytes(data)
     return data, dict(np.load(BytesIO(data)))
 

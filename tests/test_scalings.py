@@ -15,10 +15,10 @@ from edgekit.profile import validated
 from edgekit.project import PreprocessSettings, Project, load_project
 from edgekit.scalings import (
     SCALINGS,
-    as_toml,
-    clearly_best,
+    find_clearly_best,
+    format_toml,
     refuse_unscaled,
-    settings_with,
+    set_scaling,
     try_scalings,
 )
 from edgekit.starter import start
@@ -79,7 +79,7 @@ def test_init_writes_the_scaling_and_the_layout_of_an_image_folder(tmp_path, nam
     found = load_project(tmp_path).data.preprocess
     assert found.layout == ("NCHW" if first else "NHWC")
     assert (found.resize, found.crop) == (None, None)
-    assert found == settings_with(BY_NAME[name], found)
+    assert found == set_scaling(BY_NAME[name], found)
     assert f"# {name}: {COUNT} of {COUNT} right" in started.text
     assert not any("preprocess" in point for point in started.open_points)
 
@@ -146,7 +146,7 @@ def test_bytes_for_a_model_that_is_clearly_better_with_scaled_ones_are_refused(t
 
     pasted = caught.value.hint.partition("\n\n")[2]
     project = validated(Project, tomllib.loads(pasted), where="edgekit.toml")
-    assert project.data.preprocess == settings_with(BY_NAME[name], None)
+    assert project.data.preprocess == set_scaling(BY_NAME[name], None)
 
 
 def test_what_the_project_says_already_stays_in_the_better_setting(tmp_path):
@@ -172,7 +172,7 @@ def test_a_model_of_raw_bytes_is_let_through_and_asked_once(tmp_path):
 
 
 def test_scaled_bytes_are_not_looked_at(tmp_path):
-    how = settings_with(BY_NAME["-1 to 1"], None)
+    how = set_scaling(BY_NAME["-1 to 1"], None)
     source, opened = dataset(tmp_path, BY_NAME["0 to 1"], settings=how)
     told = []
 
@@ -188,15 +188,15 @@ def test_a_few_samples_more_are_no_proof(tmp_path):
     mostly = raw.hits.copy()
     mostly[np.flatnonzero(~mostly)[:8]] = True
 
-    assert clearly_best([raw, scaled]) is scaled
-    assert clearly_best([raw, type(raw)(scaling=scaled.scaling, hits=mostly)]) is None
+    assert find_clearly_best([raw, scaled]) is scaled
+    assert find_clearly_best([raw, type(raw)(scaling=scaled.scaling, hits=mostly)]) is None
 
 
 @pytest.mark.parametrize("name", SCALED)
 def test_the_table_to_paste_says_the_same(name):
-    settings = settings_with(BY_NAME[name], PreprocessSettings(layout="NCHW", crop=4))
+    settings = set_scaling(BY_NAME[name], PreprocessSettings(layout="NCHW", crop=4))
 
-    raw = tomllib.loads(as_toml(settings))
+    raw = tomllib.loads(format_toml(settings))
 
     assert validated(Project, {"data": raw["data"]}, where="t").data.preprocess == settings
 

@@ -7,7 +7,7 @@ import pytest
 
 from edgekit.errors import DeviceError
 from edgekit.remote.session import LOCAL, open_session
-from edgekit.scoring import Unfinished, joined, score
+from edgekit.scoring import Unfinished, join_tallies, score
 from edgekit.store import Store
 from edgekit_agent.accuracy import hits_to_hex
 from edgekit_agent.codec import encode
@@ -115,7 +115,7 @@ def test_a_part_that_does_not_follow_is_the_devices_fault(tmp_path, unfinished):
 
 @pytest.mark.parametrize("cut", [1, 7, 8, 9, 39])
 def test_two_halves_make_the_whole(cut):
-    assert joined(tally(RIGHT[:cut]), tally(RIGHT[cut:])) == tally(RIGHT)
+    assert join_tallies(tally(RIGHT[:cut]), tally(RIGHT[cut:])) == tally(RIGHT)
 
 
 def test_a_real_agent_that_is_cut_off_is_asked_for_the_rest(tmp_path):

@@ -183,7 +183,7 @@ def test_a_length_that_no_sequence_has_is_refused(tmp_path):
     growing_data(tmp_path, path)
     refused(
         "apply", "clean", path, "-o", tmp_path / "o.onnx", "-C", tmp_path, "--data", "steps.npz",
-        "--dims", "past=50", says="no step has states of the sizes asked for",
+        "--dims", "past=50", says="no step has states of the requested sizes",
     )  # fmt: skip
 
 

@@ -11,7 +11,7 @@ from edgekit.apply import apply
 from edgekit.passes import PASSES, Promise, step
 from edgekit.progress import silent
 from edgekit.recipe import Clean
-from edgekit.slowdown import slowdown_note
+from edgekit.slowdown import describe_slowdown
 from tests.tiny import model, normal, proto, samples, uniform
 
 TEXT = "g (float[N,8] x) => (float[N,4] y) { y = MatMul(x, w) }"
@@ -40,16 +40,16 @@ def test_a_slower_file_is_told_with_its_ratio_and_a_faster_one_is_not(tmp_path, 
     fast, slow = pair
     data = samples(tmp_path, x=uniform(4, 8)) if with_data else None
 
-    note = slowdown_note(fast, slow, data, seed=0)
+    note = describe_slowdown(fast, slow, data, seed=0)
 
     assert note.startswith("on this machine it takes ")
     assert float(note.split()[5]) > 2
-    assert slowdown_note(slow, fast, data, seed=0) == ""
+    assert describe_slowdown(slow, fast, data, seed=0) == ""
 
 
 def test_of_a_file_that_does_not_run_nothing_is_said(tmp_path, pair):
     wrong = samples(tmp_path, x=uniform(4, 9))
-    assert slowdown_note(*pair, wrong, seed=0) == ""
+    assert describe_slowdown(*pair, wrong, seed=0) == ""
 
 
 def much_more_work(source, settings, work):

@@ -66,7 +66,7 @@ def settle_kernels(
     found = find_float_layers(proto, work.scratch, known)
     slow = {layer.output for layer in found if layer.dequantized}
     if slow and _widen_at_load(proto, slow):
-        # The original graph shows why a layer has no integer kernel; the changed graph does not.
+        # Only the original graph shows why a layer has no integer kernel.
         before = {layer.output: layer.reason for layer in found}
         found = find_float_layers(proto, work.scratch, known)
         found = [replace(each, reason=before.get(each.output, each.reason)) for each in found]
@@ -97,10 +97,7 @@ def find_float_layers(
             if not keys:
                 continue
             dequantized = any(in_float[key] for key in keys)
-        # The original graph shows why a layer has no integer kernel; the changed graph does not.
-        before = {layer.output: layer.reason for layer in found}
-        found = find_float_layers(proto, work.scratch, known)
-        found = [replace(each, reason=before.get(each.output, each.reason)) for each in found]
+            why = known.get(node.op_type) or _explain(index, node, place)
             label, output = node.name or node.output[0], node.output[0]
             found.append(FloatLayer(name=label, output=output, reason=why, dequantized=dequantized))
             break
@@ -200,10 +197,14 @@ def _optimize(proto: ModelProto, folder: Path) -> ModelProto:
 
 
 def _is_large(index: GraphIndex, name: str) -> bool:
-        # The original graph shows why a layer has no integer kernel; the changed graph does not.
-        before = {layer.output: layer.reason for layer in found}
-        found = find_float_layers(proto, work.scratch, known)
-        found = [replace(each, reason=before.get(each.output, each.reason)) for each in found]
+    """Return whether a value is a large stored weight, directly or after dequantization."""
+    stored = _stored(index, name)
+    return stored is not None and bool(math.prod(stored.dims) >= _LEAST_ENTRIES)
+
+
+def _stored(index: GraphIndex, name: str) -> TensorProto | None:
+    """The constant that a value is, or is restored from."""
+    while (stored := index.initializers.get(name)) is None:
         maker = index.producer.get(name)
         if maker is None or maker.op_type not in _RESTORING:
             return None
@@ -213,14 +214,12 @@ def _is_large(index: GraphIndex, name: str) -> bool:
 
 def _explain(index: GraphIndex, node: NodeProto, place: int) -> str:
     if node.op_type not in _INTEGER_KINDS:
-        return (
-            f"onnxruntime has no integer kernel for {node.op_type} with these attributes and types"
-        )
+        return f"onnxruntime has no integer kernel for {node.op_type} with these attributes and types"
     if place == 0:
-        # The original graph shows why a layer has no integer kernel; the changed graph does not.
-        before = {layer.output: layer.reason for layer in found}
-        found = find_float_layers(proto, work.scratch, known)
-        found = [replace(each, reason=before.get(each.output, each.reason)) for each in found]
+        return "its weight is the first factor, which no integer kernel supports"
+    stored = _stored(index, node.input[1])
+    if node.op_type == "MatMul" and stored is not None and len(stored.dims) > 2:
+        return "integer kernels support one weight matrix, not a batch of matrices"
     made = index.producer.get(node.input[0])
     if made is None or made.op_type != "DequantizeLinear":
         return "its input is not quantized"

@@ -1,4 +1,4 @@
-"""Storage and size of a recipe's model, read from its steps, and the name made of them."""
+"""Storage type, format and name of a recipe, derived from its steps."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ from edgekit.recipe import (
     ToTflite,
 )
 
-# How a recipe stores weights and activations: static and dynamic int8, int8 weights with float
-# activations, 16-bit activations, 16-bit weights, or floats.
+# Storage of weights and activations: static and dynamic int8, int8 weights with float activations,
+# int8 weights with 16-bit activations, 16-bit weights, or floats.
 Storage = Literal["static", "dynamic", "weights", "int16x8", "float16", "float"]
 
-# From this size on, whole KiB tell two sizes apart.
+# Sizes from here on are named in whole KiB.
 _FIGURES = 100 << 10
 
 INT8: tuple[Storage, ...] = ("static", "dynamic")
@@ -32,12 +32,12 @@ S = TypeVar("S")
 
 
 def settings_of(recipe: Recipe, kind: type[S]) -> S | None:
-    """The settings of the step of that kind; ``None`` where the recipe has none."""
+    """Return the settings of the given type; ``None`` if the recipe has no such step."""
     return next((s.settings for s in recipe.steps if isinstance(s.settings, kind)), None)
 
 
 def storage(recipe: Recipe) -> Storage:
-    """How a recipe stores weights and activations."""
+    """Return how a recipe stores weights and activations."""
     lite = settings_of(recipe, ToTflite)
     if lite is not None and lite.precision != "same":
         return lite.precision
@@ -51,38 +51,38 @@ def storage(recipe: Recipe) -> Storage:
 
 
 def format_of(recipe: Recipe) -> Format:
-    """The format of the file that the steps of a recipe end in."""
+    """Return the file format after the steps of a recipe."""
     return "tflite" if settings_of(recipe, ToTflite) is not None else "onnx"
 
 
 def few_bits(recipe: Recipe) -> QuantizeWeights | None:
-    """The settings of weights that have as many bits as a file has room for."""
+    """Return the settings of low-bit weights with a size limit; ``None`` without such a step."""
     found = settings_of(recipe, QuantizeWeights)
     return found if found is not None and found.most_bytes is not None else None
 
 
 def is_shrunk(recipe: Recipe) -> bool:
-    """Whether a pass of the recipe takes away channels, ranks or single weights."""
+    """Return whether a pass removes channels, ranks or single weights."""
     return any(isinstance(s.settings, PruneChannels | LowRank | Prune) for s in recipe.steps)
 
 
 def is_plain(recipe: Recipe) -> bool:
-    """Whether a recipe stores the whole graph, without fewer bits than 8."""
+    """Return whether a recipe keeps all weights, in 8 bits or more."""
     return not is_shrunk(recipe) and few_bits(recipe) is None
 
 
 def name_of(steps: tuple[Step, ...]) -> str:
-    """The name of a recipe with these steps, such as ``pruned-40-static-tflite``."""
+    """Name a recipe by its steps, such as ``pruned-40-static-tflite``."""
     recipe = Recipe(name="", steps=steps)
     if not steps:
         return "original"
     if all(isinstance(s.settings, ToOnnx) for s in steps):
         return "original-onnx"
-    parts = [*_labels(recipe), *_stored(recipe)]
+    parts = [*_compression_labels(recipe), *_storage_label(recipe)]
     return "-".join([*parts, *(["tflite"] if format_of(recipe) == "tflite" else [])])
 
 
-def _labels(recipe: Recipe) -> list[str]:
+def _compression_labels(recipe: Recipe) -> list[str]:
     labels = []
     if channels := settings_of(recipe, PruneChannels):
         labels.append(f"pruned-{100 * channels.remove:.0f}")
@@ -91,17 +91,17 @@ def _labels(recipe: Recipe) -> list[str]:
     if zeros := settings_of(recipe, Prune):
         labels.append(f"sparse-{100 * zeros.sparsity:.0f}")
     if (few := few_bits(recipe)) and few.most_bytes is not None:
-        labels.append(f"low-bits-{_kib(few.most_bytes)}k")
+        labels.append(f"low-bits-{_format_kib(few.most_bytes)}k")
     return labels
 
 
-def _kib(size: int) -> str:
-    """KiB in three figures, so that two sizes for a small model have two names."""
+def _format_kib(size: int) -> str:
+    """Format KiB with three digits, so that different small sizes have different names."""
     return f"{size // 1024}" if size >= _FIGURES else f"{size / 1024:.3g}"
 
 
-def _stored(recipe: Recipe) -> list[str]:
-    """The part of a name that tells the storage; the whole graph in int8 says so."""
+def _storage_label(recipe: Recipe) -> list[str]:
+    """Name the storage type; int8 is named only if all weights are kept."""
     kind, plain = storage(recipe), is_plain(recipe)
     if kind == "float":
         return ["original"] if plain else []

@@ -6,7 +6,7 @@ import dataclasses
 
 import pytest
 
-from benchmarks.random_graphs_case import SINGLE, tried, write
+from benchmarks.random_graphs_case import SINGLE, run_recipe, write
 from edgekit.errors import PassRefused
 from edgekit.passes import PASSES
 from tests.exported.kinds import KINDS, exported
@@ -29,7 +29,7 @@ def written(kind, seed, folder):
 def test_a_pass_keeps_its_word_on_a_random_graph_or_refuses_truly(tmp_path, kind):
     graph = written(kind, 4, tmp_path)
 
-    cases = [tried(graph, name, SINGLE[name], tmp_path) for name in TRIED]
+    cases = [run_recipe(graph, name, SINGLE[name], tmp_path) for name in TRIED]
 
     assert [case for case in cases if case.status == "fault"] == []
     assert any(case.status == "ok" for case in cases)
@@ -63,7 +63,7 @@ def test_a_crash_and_an_untrue_refusal_are_found(tmp_path, monkeypatch, function
     graph = written("convolutions", 0, tmp_path)
     replaced(monkeypatch, function)
 
-    case = tried(graph, "clean", SINGLE["clean"], tmp_path)
+    case = run_recipe(graph, "clean", SINGLE["clean"], tmp_path)
 
     assert case.status == "fault"
     assert said in case.text
