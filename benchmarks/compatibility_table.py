@@ -124,7 +124,7 @@ def _section(name: str, about: str, found: Sequence[Outcome]) -> list[str]:
 
 
 def _row(outcome: Outcome) -> str:
-    wrong = fault(outcome)
+    wrong = find_fault(outcome)
     said = outcome.text if outcome.text not in wrong else ""
     result = ": ".join(filter(None, (outcome.status, said, wrong and f"FAULT: {wrong}")))
     remarks = result.replace("|", "\\|")

@@ -214,7 +214,9 @@ def _stored(index: GraphIndex, name: str) -> TensorProto | None:
 
 def _explain(index: GraphIndex, node: NodeProto, place: int) -> str:
     if node.op_type not in _INTEGER_KINDS:
-        return f"onnxruntime has no integer kernel for {node.op_type} with these attributes and types"
+        return (
+            f"onnxruntime has no integer kernel for {node.op_type} with these attributes and types"
+        )
     if place == 0:
         return "its weight is the first factor, which no integer kernel supports"
     stored = _stored(index, node.input[1])
