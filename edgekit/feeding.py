@@ -16,6 +16,7 @@ from edgekit.columns import read_array
 from edgekit.errors import UserError, first_line
 from edgekit.model import Signature, TensorSpec
 from edgekit.project import InputTable, Number, ScalarOrList
+from edgekit_agent.samples import Samples
 
 Array = NDArray[np.generic]
 
@@ -91,6 +92,16 @@ class Feeding:
                 name = spec.dimension(axis)
                 if not isinstance(dim, int) and name not in batches:
                     yield spec, axis, name
+
+    def free_sizes(self, signature: Signature, samples: Samples) -> dict[str, int]:
+        """Sizes that samples give to free dimensions, axes of samples left out, by their names."""
+        columns = {column.name: column for column in samples.columns}
+        found: dict[str, int] = {}
+        for spec, axis, name in self.free_axes(signature):
+            if column := columns.get(spec.name):
+                place = axis - (0 <= column.axis < axis)
+                found.update((name, size) for size in column.shape[1:][place : place + 1])
+        return found
 
     @property
     def digest(self) -> str:

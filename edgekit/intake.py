@@ -251,14 +251,7 @@ def feeding_in(folder: Path, project: Project, model: Model) -> Feeding:
 
 def free_dims(model: Model, feeding: Feeding, dataset: Dataset | None) -> dict[str, int]:
     """Sizes that the samples give to free dimensions, axes of samples left out."""
-    columns = {c.name: c for c in dataset.samples.columns} if dataset else {}
-    found: dict[str, int] = {}
-    for spec, axis, name in feeding.free_axes(model.signature):
-        if spec.name in columns:
-            row = columns[spec.name].shape[1:]
-            own = columns[spec.name].axis
-            found[name] = row[axis - (0 <= own < axis)]
-    return found
+    return feeding.free_sizes(model.signature, dataset.samples) if dataset else {}
 
 
 def sized(step: Step, model: Model, feeding: Feeding, dims: Mapping[str, int]) -> Step:

@@ -94,7 +94,7 @@ def _run_checked(step: Step, model: Model, work: Work) -> Made:
         raise PassError(f"{step.name}: {broken}")
     stored = _stored(model)
     promise = promised(spec, step.settings, stored)
-    for broken in _broken_file(promise, model, stored, result):
+    for broken in _broken_file(promise, model, stored, result, work):
         raise PassError(f"{step.name}: {broken}")
     found = _compared(step, promise, model, result, work)
     return Made(model=result, agreement=found, notes=tuple(work.notes))
@@ -173,10 +173,14 @@ def _lost(step: Step, spec: PassSpec, broken: str) -> PassRefused | PassError:
     )
 
 
-def _broken_file(promise: Promise, model: Model, stored: Stored, result: Model) -> Iterator[str]:
+def _broken_file(
+    promise: Promise, model: Model, stored: Stored, result: Model, work: Work
+) -> Iterator[str]:
     yield from broken_store(promise, stored, _stored(result))
     if promise.fewer_macs:
-        yield from broken_cost(*(cost(load(each.path), {}) for each in (model, result)))
+        known = work.calibration
+        dims = work.feeding.free_sizes(model.signature, known) if known else {}
+        yield from broken_cost(*(cost(load(each.path), dims) for each in (model, result)))
 
 
 def _function(spec: PassSpec) -> PassFunction:

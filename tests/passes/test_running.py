@@ -518,3 +518,22 @@ def test_a_step_is_named_as_in_the_table(settings):
 
     assert PASSES[made.name].settings is type(settings)
     assert made.version == PASSES[made.name].version
+
+
+@pytest.mark.parametrize("step", ["prune-channels", "low-rank"])
+def test_products_are_counted_at_the_size_of_the_samples_where_an_axis_is_free(tmp_path, step):
+    # With a length of 1, as free axes count without samples, nothing is left after the first layer.
+    text = (
+        "g (float[N,T] x) => (float[N,5] y) { u = Unsqueeze(x, axis)"
+        " f = Conv<strides = [16]>(u, frames) a = Abs(f) h = Conv(a, w) r = Relu(h)"
+        " p = GlobalAveragePool(r) q = Flatten(p) y = Gemm(q, v) }"
+    )
+    weights = {
+        "axis": [1], "frames": normal(24, 1, 32), "w": normal(8, 24, 3, seed=1),
+        "v": normal(8, 5, seed=2),
+    }  # fmt: skip
+    source = model(tmp_path, text, weights=weights)
+
+    made = apply(step, source, tmp_path, samples(tmp_path, x=normal(32, 512)))
+
+    assert made.bytes < source.bytes
