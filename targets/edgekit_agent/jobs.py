@@ -1,4 +1,4 @@
-"""Jobs that the host gives to the agent; ``codec`` is their JSON form.
+"""Jobs that the host sends to the agent; ``codec`` converts them to JSON.
 
 Units are in the names; ``digest`` is always the sha256 of a file's bytes in hex.
 """
@@ -23,7 +23,7 @@ class ModelRef:
 
 @dataclass(frozen=True)
 class ProbeJob:
-    """Say what this device is. ``sites`` are folders of unpacked wheels to look into as well."""
+    """Describe this device. ``sites`` are folders of unpacked wheels to search for runtimes."""
 
     home: str
     sites: Tuple[str, ...] = ()
@@ -35,7 +35,7 @@ class BenchJob:
 
     Warm-up goes on until two windows in a row agree or ``warmup_s`` is over; then at least
     ``min_runs`` inferences and at least ``seconds`` are timed, at most ``max_runs``. Without
-    ``samples`` the inputs are made from the signature with ``dims`` for the free dimensions.
+    ``samples`` the inputs are random, with the sizes ``dims`` for the free dimensions.
     """
 
     model: ModelRef
@@ -51,7 +51,7 @@ class BenchJob:
 class ScoreJob:
     """Run every sample from number ``start`` on through a model and count how often it is right.
 
-    On the way, progress lines carry a ``TallyPart`` now and then. ``outputs_path``, where given,
+    Progress lines carry a ``TallyPart`` now and then. ``outputs_path``, where given,
     receives the scored output of every sample as one ``.npy`` of float32, first axis = samples.
     """
 
@@ -65,10 +65,11 @@ class ScoreJob:
 
 @dataclass(frozen=True)
 class HealthJob:
-    """Run the canaries (``input:NAME`` and ``output:NAME`` arrays of one ``.npz``) and compare.
+    """Run the golden samples in ``canaries`` and compare the outputs.
 
-    Healthy: every output has the shape it had, is not finite exactly where it was not, and differs
-    from it elsewhere by a relative RMS error of at most ``max_relative_error``.
+    The file is one ``.npz`` with ``input:NAME`` and ``output:NAME`` arrays. The model is healthy if
+    every output has the expected shape, is non-finite at the same positions, and has a relative RMS
+    error of at most ``max_relative_error`` elsewhere.
     """
 
     model: ModelRef
@@ -78,7 +79,7 @@ class HealthJob:
 
 @dataclass(frozen=True)
 class Blob:
-    """A file on its way: its own digest and size, and those of the bytes sent for it."""
+    """A file to transfer: digest and size of the file, and of the bytes sent for it."""
 
     digest: str
     size: int
@@ -89,7 +90,7 @@ class Blob:
 
 @dataclass(frozen=True)
 class PlanJob:
-    """Which of these blobs does the device lack, and how much of each has come already?"""
+    """Report which of these blobs the device lacks, and how much of each it has received."""
 
     home: str
     blobs: Tuple[Blob, ...]
@@ -97,9 +98,9 @@ class PlanJob:
 
 @dataclass(frozen=True)
 class ReceiveJob:
-    """Take blobs from the bytes that follow this line, each from its ``offsets`` entry on.
+    """Receive blobs from the bytes after this line, each from its entry of ``offsets`` on.
 
-    ``site`` is where numpy is, if not in this Python's own folders; packed blobs need it.
+    Packed blobs need numpy: ``site`` is its folder, if it is not installed in this Python.
     """
 
     home: str
@@ -110,7 +111,7 @@ class ReceiveJob:
 
 @dataclass(frozen=True)
 class ExpandJob:
-    """Make the object ``path`` of a packed blob whose bytes are all in ``part``."""
+    """Unpack the completely received blob ``part`` into the object ``path``."""
 
     part: str
     path: str
@@ -120,7 +121,7 @@ class ExpandJob:
 
 @dataclass(frozen=True)
 class ForgetJob:
-    """Remove these objects, and what came of them so far; those of a release stay."""
+    """Remove these objects and their partial downloads; objects of a release are kept."""
 
     home: str
     digests: Tuple[str, ...]
@@ -128,7 +129,7 @@ class ForgetJob:
 
 @dataclass(frozen=True)
 class NamedBlob:
-    """A received blob and the file name it stands for."""
+    """A received blob and its file name in a release."""
 
     name: str
     digest: str
@@ -136,9 +137,9 @@ class NamedBlob:
 
 @dataclass(frozen=True)
 class RuntimeJob:
-    """Unpack wheels (received before) into ``runtimes/NAME``, whole or not at all.
+    """Unpack received wheels into ``runtimes/NAME``, completely or not at all.
 
-    What stands there already is replaced: nobody asks for a runtime that works.
+    An existing folder is replaced: the host only sends runtimes that do not work.
     """
 
     home: str
@@ -148,9 +149,9 @@ class RuntimeJob:
 
 @dataclass(frozen=True)
 class InstallJob:
-    """Make a release of received blobs, check its health, and switch ``current`` to it.
+    """Assemble a release from received blobs, check its health, and switch ``current`` to it.
 
-    ``canaries`` is the name of one of ``files``.
+    ``canaries`` is the file of golden samples among ``files``.
     """
 
     home: str
@@ -167,16 +168,16 @@ class InstallJob:
 
 @dataclass(frozen=True)
 class RollbackJob:
-    """Switch ``current`` back to the release before, after checking its health."""
+    """Check the health of the previous release and switch ``current`` back to it."""
 
     home: str
 
 
 @dataclass(frozen=True)
 class StatusJob:
-    """Say which releases are here and which one is served.
+    """Report the current and the previous release.
 
-    If ``check`` names the one that is served, its digests and its health are checked too.
+    If ``check`` is the name of the current release, its digests and its health are checked too.
     """
 
     home: str

@@ -1,4 +1,4 @@
-"""Where the model of a release comes from, as its manifest tells."""
+"""Origin and accuracy of the model of a release, read from its manifest."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ MANIFEST = "manifest.json"
 
 @dataclass(frozen=True)
 class Provenance:
-    """What the manifest of a release tells of its model.
+    """Recipe and accuracy of the model of a release.
 
-    ``correct`` of ``n`` samples were right by ``metric`` where they were scored last (``host`` or
-    ``device:NAME``); ``drop_points`` is the accuracy lost against the original.
+    ``correct`` of ``n`` samples were right by ``metric`` in the last scoring, on ``source``
+    (``host`` or ``device:NAME``). ``drop_points`` is the loss of accuracy against the original.
     """
 
     recipe: str
@@ -27,7 +27,7 @@ class Provenance:
 
 
 def read_provenance(folder: str) -> Optional[Provenance]:
-    """What the manifest in a folder tells; ``None`` where it is damaged or of another edgekit."""
+    """Read the manifest in a folder; ``None`` if it is damaged or of another edgekit version."""
     try:
         with open(os.path.join(folder, MANIFEST), "rb") as file:
             manifest = json.load(file)
@@ -35,18 +35,18 @@ def read_provenance(folder: str) -> Optional[Provenance]:
         last = scored[-1] if scored else {"correct": None, "n": None, "source": ""}
         drop = manifest["verdict"].get("comparison", {}).get("drop_points")
         return Provenance(
-            recipe=_checked(manifest["recipe"]["name"], str),
-            metric=_checked(manifest["metric"], str),
-            correct=_checked(last["correct"], int, type(None)),
-            n=_checked(last["n"], int, type(None)),
-            source=_checked(last["source"], str),
-            drop_points=_checked(drop, float, int, type(None)),
+            recipe=_check_type(manifest["recipe"]["name"], str),
+            metric=_check_type(manifest["metric"], str),
+            correct=_check_type(last["correct"], int, type(None)),
+            n=_check_type(last["n"], int, type(None)),
+            source=_check_type(last["source"], str),
+            drop_points=_check_type(drop, float, int, type(None)),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None  # the release is served all the same
+        return None  # the release is served without it
 
 
-def _checked(value: Any, *kinds: type) -> Any:  # noqa: ANN401 - what JSON holds
+def _check_type(value: Any, *kinds: type) -> Any:  # noqa: ANN401 - any JSON value
     if not isinstance(value, kinds):
         raise TypeError(f"expected {kinds[0].__name__}")
     return value

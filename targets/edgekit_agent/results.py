@@ -1,4 +1,4 @@
-"""Results that the agent gives back to the host; ``codec`` is their JSON form.
+"""Results that the agent returns to the host; ``codec`` converts them to JSON.
 
 Units are in the names; ``digest`` is always the sha256 of a file's bytes in hex.
 """
@@ -14,7 +14,7 @@ from edgekit_agent.provenance import Provenance
 
 @dataclass(frozen=True)
 class RuntimeFacts:
-    """A runtime found on a device. ``works`` means: an interpreter could be constructed."""
+    """A runtime found on a device. ``works``: an interpreter could be constructed."""
 
     name: str
     version: str
@@ -26,7 +26,7 @@ class RuntimeFacts:
 
 @dataclass(frozen=True)
 class DeviceFacts:
-    """What a device is. A figure that the device does not tell is ``None``."""
+    """Hardware and software of a device; unknown figures are ``None``."""
 
     machine: str
     system: str
@@ -48,9 +48,9 @@ class DeviceFacts:
 
 @dataclass(frozen=True)
 class Latency:
-    """Raw times of single inferences of one process, in the order they were taken.
+    """Raw times of single inferences in one process, in order.
 
-    ``doubts`` names what speaks against the figures: ``throttled``, ``loaded``, ``drifting``,
+    ``doubts`` lists reasons to distrust the times: ``throttled``, ``loaded``, ``drifting``,
     ``unsteady``.
     """
 
@@ -63,19 +63,19 @@ class Latency:
 
 @dataclass(frozen=True)
 class Report:
-    """What a bench job measured, in a process of its own."""
+    """Latency, memory and energy measured by a bench job, in a process of its own."""
 
     latency: Latency
     peak_rss_bytes: int
     runtime_rss_bytes: int  # after importing the runtime, before the model is loaded
     runtime: str
     runtime_version: str
-    energy_mj: Optional[float] = None  # a run, where the device has a sensor
+    energy_mj: Optional[float] = None  # per inference, if the device has a sensor
 
 
 @dataclass(frozen=True)
 class Tally:
-    """How often a model was right, as counts, on the samples that the job asked for.
+    """Counts of right predictions on the samples of a score job.
 
     ``hits`` is a bitmap in hex, first sample = most significant bit of the first byte, so that
     two models can be compared sample by sample. ``predictions`` holds the class of each sample.
@@ -90,7 +90,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class TallyPart:
-    """The samples from number ``start`` on that were scored since the part before, as a tally."""
+    """The tally of the samples from number ``start`` on, scored since the previous part."""
 
     start: int
     tally: Tally
@@ -98,7 +98,7 @@ class TallyPart:
 
 @dataclass(frozen=True)
 class Health:
-    """How far the canaries' outputs are from those of the host."""
+    """The error of the outputs on golden samples against those of the host."""
 
     healthy: bool
     relative_error: float
@@ -107,7 +107,7 @@ class Health:
 
 @dataclass(frozen=True)
 class Plan:
-    """For each blob of the question the bytes the device holds; -1 = all, verified."""
+    """Bytes of each requested blob that the device holds; -1 = complete and verified."""
 
     present: Tuple[int, ...]
     free_bytes: int
@@ -115,7 +115,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Received:
-    """How many blobs and bytes came in."""
+    """Number of received blobs and bytes."""
 
     blobs: int
     wire_bytes: int
@@ -123,23 +123,23 @@ class Received:
 
 @dataclass(frozen=True)
 class Expanded:
-    """How large a packed blob has become."""
+    """Size of an unpacked blob."""
 
     size: int
 
 
 @dataclass(frozen=True)
 class Forgotten:
-    """``kept``: digests of objects that stay, because a release is or may be made of them."""
+    """Digests of objects that are kept, because a release uses or may use them."""
 
     kept: Tuple[str, ...]
 
 
 @dataclass(frozen=True)
 class Release:
-    """A release on a device. ``runtime`` and the rest are what it was installed with.
+    """A release on a device, with the settings of its installation.
 
-    Where its record is damaged only the name is known; ``model`` is empty then.
+    If its record is damaged, only the name is known and ``model`` is empty.
     """
 
     name: str
@@ -156,10 +156,10 @@ class Release:
 
 @dataclass(frozen=True)
 class Status:
-    """What a device serves (``current``) and what it can go back to (``previous``).
+    """The served release (``current``) and the release for a rollback (``previous``).
 
-    ``current_model`` and ``previous_model`` say where their models come from, if their manifests
-    can be read.
+    ``current_model`` and ``previous_model`` are the origins of their models, if their manifests can
+    be read.
     """
 
     current: Optional[Release]
@@ -171,14 +171,14 @@ class Status:
 
 @dataclass(frozen=True)
 class Unpacked:
-    """Where a runtime stands on the device."""
+    """The folder of an unpacked runtime on the device."""
 
     site: str
 
 
 @dataclass(frozen=True)
 class Failure:
-    """Why a job failed. ``kind`` is stable; ``transient`` means that trying again may help."""
+    """The reason of a failed job. ``kind`` is stable; ``transient``: a retry may help."""
 
     kind: str
     message: str

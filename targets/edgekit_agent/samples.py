@@ -1,4 +1,4 @@
-"""The data that a model is fed with, as host and agent describe it to each other."""
+"""Descriptions of model inputs exchanged by host and agent: columns, constants, states."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from typing import Optional, Tuple
 class Column:
     """Rows of one array on disk: ``shape[0]`` samples, C order, from ``offset`` of ``path``.
 
-    ``axis`` is the axis of the model input along which samples are stacked; -1 where it has none,
-    so that each row is a whole input and is fed by itself.
+    ``axis`` is the axis of the model input along which samples are stacked. It is -1 if there is
+    none: each row is a whole input and is fed alone.
     """
 
     name: str
@@ -34,9 +34,9 @@ class Preprocess:
 
 @dataclass(frozen=True)
 class State:
-    """An input that takes an output of the run before.
+    """An input that receives an output of the previous run.
 
-    ``initial`` holds the one row that each sequence begins with; its name is the input's.
+    ``initial`` holds the initial row of each sequence; its name is the name of the input.
     """
 
     output: str
@@ -45,12 +45,11 @@ class State:
 
 @dataclass(frozen=True)
 class Samples:
-    """A column, a constant or a state per model input (named as it), and labels if any.
+    """A column, a constant or a state for each model input, by its name, and labels if any.
 
-    ``constants`` are whole inputs, ``shape`` and all, the same in every run. ``sequence`` numbers
-    the sequences whose steps the samples are, in order: states begin anew where it changes;
-    without it, all samples are one sequence. ``first`` is the number of the first sample in the
-    user's data, for messages.
+    ``constants`` are whole inputs that are the same in every run. ``sequence`` holds the number of
+    the sequence of each sample: states are reset where it changes. Without it, all samples are one
+    sequence. ``first`` is the number of the first sample in the user's data, for messages.
     """
 
     columns: Tuple[Column, ...]
@@ -62,6 +61,6 @@ class Samples:
     first: int = 0
 
     def files(self) -> Tuple[Column, ...]:
-        """Everything that lies on disk."""
+        """Return all columns stored in files."""
         single = [c for c in (self.label, self.sequence) if c is not None]
         return (*self.columns, *self.constants, *(s.initial for s in self.states), *single)
