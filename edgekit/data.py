@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from edgekit.feeding import WHOLE, Carried, Feeding
 from edgekit.model import Signature, TensorSpec
 from edgekit.progress import Tick, silent
 from edgekit.project import PreprocessSettings
+from edgekit.subsets import rows_of
 from edgekit_agent.feeds import open_columns
 from edgekit_agent.files import write_whole
 from edgekit_agent.samples import Column, Preprocess, Samples, State
@@ -24,10 +24,6 @@ from edgekit_agent.samples import Column, Preprocess, Samples, State
 LABELS = ("label", "y", "labels")
 SEQUENCE = "sequence"
 _SCAN_ROWS = 64
-# Samples that ``spread`` takes in a row.
-_BLOCK = 8
-# Samples in a row that are kept apart, and of how many such pieces one is.
-_PIECE, _PIECES = 2, 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +92,7 @@ def open_dataset(
     rows = [spec for spec in signature.inputs if spec.name not in elsewhere]
     columns = tuple(_bind(table, spec, rows, signature, feeding) for spec in rows)
     label = _label(table, source) if labelled else None
-    sequence = _sequence(table, signature, source) if carried else None
+    sequence = _sequence(table, signature, source) if feeding.states else None
     slices = (c for c in table.columns if c.name.startswith("slice_"))
     _check_counts((*columns, *slices, *(c for c in (label, sequence) if c)), source)
     for column, spec in zip(columns, rows, strict=True):
@@ -178,26 +174,6 @@ def _is_grey(signature: Signature) -> bool:
     """Whether the model looks at images of one channel."""
     shapes = [spec.shape for spec in signature.inputs if len(spec.shape) == 4]
     return len(shapes) == 1 and 1 in (shapes[0][1], shapes[0][3])
-
-
-def rows_of(samples: Samples, start: int, count: int) -> Samples:
-    """Samples ``start`` to ``start + count``, where they lie on disk."""
-
-    def cut(column: Column) -> Column:
-        row_bytes = np.dtype(column.dtype).itemsize * math.prod(column.shape[1:])
-        return replace(
-            column,
-            offset=column.offset + start * row_bytes,
-            shape=(count, *column.shape[1:]),
-        )
-
-    return replace(
-        samples,
-        columns=tuple(cut(column) for column in samples.columns),
-        label=cut(samples.label) if samples.label else None,
-        sequence=cut(samples.sequence) if samples.sequence else None,
-        first=samples.first + start,
-    )
 
 
 def _bind(
@@ -359,42 +335,3 @@ def is_scaled(preprocess: Preprocess | None) -> bool:
     if preprocess is None:
         return False
     return (preprocess.scale, set(preprocess.mean), set(preprocess.std)) != (1.0, {0.0}, {1.0})
-
-
-def spread(samples: Samples, count: int) -> list[Samples]:
-    """``count`` samples in blocks from all over the split, which may be sorted by class."""
-    total = samples.columns[0].shape[0]
-    if total <= count:
-        return [samples]
-    sizes = [min(_BLOCK, count - start) for start in range(0, count, _BLOCK)]
-    # What is left out lies evenly between the blocks, which never overlap.
-    gap, last = total - count, max(len(sizes) - 1, 1)
-    starts = [_BLOCK * i + gap * i // last for i in range(len(sizes))]
-    return [rows_of(samples, start, size) for start, size in zip(starts, sizes, strict=True)]
-
-
-def held_out(
-    samples: Samples, count: int, *, most: int, batch: int
-) -> tuple[list[Samples], list[Samples]]:
-    """``count`` samples from all over the split, and others that are kept apart from them.
-
-    Args:
-        samples: the split.
-        count: how many to take in all.
-        most: how many to keep apart, at most: a quarter of all, or half of few; of a single piece
-            none, and then both are the same.
-        batch: samples that the model takes at once, which stay together.
-    """
-    size = max(_PIECE, batch)
-    parts = spread(samples, count)
-    pieces = [
-        rows_of(part, start, min(size, part.columns[0].shape[0] - start))
-        for part in parts
-        for start in range(0, part.columns[0].shape[0], size)
-    ]
-    if len(pieces) < _PIECES:
-        half = len(pieces) // 2
-        return (pieces[half:], pieces[:half]) if half else (pieces, pieces)
-    apart = pieces[_PIECES - 1 :: _PIECES]
-    kept = apart[:: max(1, -(-len(apart) * size // most))]
-    return [p for i, p in enumerate(pieces) if i % _PIECES != _PIECES - 1], kept

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.data import Dataset, is_scaled, spread
+from edgekit.data import Dataset, is_scaled
 from edgekit.errors import UserError
 from edgekit.graphs.observe import as_tensor, batch_of
 from edgekit.graphs.outputs import Arrays, outputs
@@ -19,6 +19,7 @@ from edgekit.model import Model
 from edgekit.progress import Tick
 from edgekit.project import PreprocessSettings
 from edgekit.store import Store
+from edgekit.subsets import spread
 from edgekit_agent.accuracy import judge
 from edgekit_agent.failures import AgentError
 from edgekit_agent.feeds import batches

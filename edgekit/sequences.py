@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from edgekit.data import Dataset
 from edgekit.errors import UserError
 from edgekit.model import Model
-from edgekit.profile import runtime_of
 from edgekit.progress import Tick
 from edgekit_agent.codec import decode, encode
 from edgekit_agent.failures import AgentError
@@ -27,7 +26,7 @@ from edgekit_agent.samples import Column, Samples
 
 _THREADS = 2
 # Part of the cache key; raised when the same data gives other rows.
-_VERSION = 1
+_VERSION = 2
 _INDEX = "samples.json"
 
 Shapes = tuple[tuple[int, ...], ...]
@@ -77,7 +76,7 @@ def add_states(
     if known is not None:
         return _replace_samples(dataset, known, facts)
     try:
-        loaded = import_runtime(runtime_of(model))(str(model.path), _THREADS)
+        loaded = import_runtime(_RUNTIMES[model.format])(str(model.path), _THREADS)
         wanted = _requested_shapes(model, samples, dims)
         if wanted is None and _is_free(model, samples):
             wanted = _largest_common_shapes(_rows(samples, loaded, dataset.count, tick))
@@ -106,6 +105,9 @@ def _load(folder: Path) -> Samples | None:
             return samples if all(Path(c.path).is_file() for c in samples.files()) else None
     except (OSError, ValueError, AgentError):
         return None  # missing or damaged: computed again
+
+
+_RUNTIMES = {"onnx": "onnxruntime", "tflite": "litert"}
 
 
 def _is_free(model: Model, samples: Samples) -> bool:
@@ -201,10 +203,13 @@ def _write(
         for state in samples.states
     )
     columns = samples.columns if len(kept) == count else _select_rows(samples.columns, kept, folder)
-    label = samples.label
+    label, sequence = samples.label, samples.sequence
     if label is not None and len(kept) < count:
         (label,) = _select_rows((label,), kept, folder)
-    return replace(samples, columns=(*columns, *states), label=label, states=(), sequence=None)
+    if sequence is not None and len(kept) < count:
+        (sequence,) = _select_rows((sequence,), kept, folder)
+    columns = (*columns, *states)
+    return replace(samples, columns=columns, label=label, states=(), sequence=sequence)
 
 
 def _select_rows(columns: tuple[Column, ...], kept: list[int], folder: Path) -> tuple[Column, ...]:

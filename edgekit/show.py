@@ -8,6 +8,7 @@ from edgekit.apply import Applied
 from edgekit.bench import Benched
 from edgekit.latency import LatencySummary
 from edgekit.layers import LayerCost
+from edgekit.passes.agreement import Agreement
 from edgekit.profile import DeviceProfile
 from edgekit.remote.deploy import PushReport
 from edgekit.steps import PassFacts
@@ -52,7 +53,7 @@ def _agreed(made: Applied) -> str:
         return "output error not measured: no samples (--data CALIB)"
     if found.worst is None:
         return f"output error not measured: no float output on {found.samples} samples"
-    told = [f"relative output error {found.worst[1]:.3g} on {found.samples} samples"]
+    told = [f"relative output error {found.worst[1]:.3g} on {_judging(found)}"]
     if len(found.relative_errors) > 1:
         told[0] += ", the worst first:"
         each = list(found.relative_errors.items())
@@ -60,6 +61,12 @@ def _agreed(made: Applied) -> str:
         more = len(each) - _SHOWN_OUTPUTS
         told += [f"    and {more} more, none of them worse"] if more > 0 else []
     return "\n".join(told)
+
+
+def _judging(found: Agreement) -> str:
+    if found.unseen:
+        return f"{found.unseen} samples that the pass has not seen"
+    return f"{found.samples} samples"
 
 
 def _layer_table(costs: Sequence[LayerCost]) -> str:
@@ -96,7 +103,9 @@ def applied_facts(made: Applied) -> dict[str, object]:
         "relative_error": found.worst[1] if found and found.samples and found.worst else None,
         "relative_errors": found.relative_errors if found and found.samples else {},
         "correlation": found.correlation if found else {},
-        "samples": found.samples if found else 0,
+        "samples": (found.unseen or found.samples) if found else 0,
+        "unseen": bool(found and found.unseen),
+        "seen_errors": found.seen_errors if found else {},
         "layers": made.layers,
         "notes": made.notes,
         "seconds": made.seconds,

@@ -68,7 +68,7 @@ def step_data(folder, path, *, rows=40):
     x, sequence = normal(rows, 8, seed=8), SEQUENCE[:rows]
     states, answers = steps_by_hand(path, x, sequence)
     np.savez(folder / "steps.npz", x=x, sequence=sequence, label=(answers[:, 0] > 0.5).astype(int))
-    np.savez(folder / "hand.npz", x=x, state=states)
+    np.savez(folder / "hand.npz", x=x, state=states, sequence=sequence)
     return x, states, answers
 
 
@@ -333,8 +333,10 @@ def dumped(task, folder):
 def test_a_real_voice_activity_detector_quantizes_as_if_fed_by_hand(tmp_path):
     fed = dumped("vad-silero-op15", tmp_path)
     order = [stream + 2 * at for stream in range(2) for at in range(40)]
-    np.savez(tmp_path / "hand.npz", **{name: value[order] for name, value in fed.items()})
-    np.savez(tmp_path / "steps.npz", input=fed["input"][order], sequence=np.repeat([0, 1], 40))
+    sequence = np.repeat([0, 1], 40)
+    by_hand = {name: value[order] for name, value in fed.items()}
+    np.savez(tmp_path / "hand.npz", sequence=sequence, **by_hand)
+    np.savez(tmp_path / "steps.npz", input=fed["input"][order], sequence=sequence)
     path = TASKS / "vad-silero-op15" / "model.onnx"
     (tmp_path / "edgekit.toml").write_text(
         '[model.inputs.sr]\nconstant = 16000\n[model.inputs.state]\nfrom = "stateN"\n'
@@ -371,7 +373,8 @@ def test_a_real_decoder_quantizes_as_if_fed_by_hand(tmp_path):
                     hand[name].append(value[0])
             outs = [name.replace("past", "present") for name in states]
             cache = dict(zip(states, session.run(outs, feed), strict=True))
-    np.savez(tmp_path / "hand.npz", **{name: np.stack(value) for name, value in hand.items()})
+    by_hand = {name: np.stack(value) for name, value in hand.items()}
+    np.savez(tmp_path / "hand.npz", sequence=np.arange(len(texts)), **by_hand)
     (tmp_path / "edgekit.toml").write_text(
         "[model]\ndims = { past = 48 }\n[model.inputs]\n"
         + "".join(f'{name}.from = "{name.replace("past", "present")}"\n' for name in states)

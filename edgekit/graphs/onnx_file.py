@@ -209,7 +209,7 @@ def session_of(
         proto: the model.
         options: ``None`` = onnxruntime's own, but that it prints nothing.
     """
-    options = options or quiet_options()
+    options = options or _quiet()
     if not is_large(proto):
         return ort.InferenceSession(
             proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
@@ -222,13 +222,12 @@ def session_of(
 
 def open_session(path: Path, *, threads: int = 1) -> ort.InferenceSession:
     """An onnxruntime session on the CPU that prints nothing."""
-    options = quiet_options()
+    options = _quiet()
     options.intra_op_num_threads = threads
     return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def quiet_options() -> ort.SessionOptions:
-    """Return session options of onnxruntime with which it prints nothing."""
+def _quiet() -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     return options

@@ -33,7 +33,8 @@ class Work:
     """Resources of one pass run: a scratch folder, calibration samples, and channels to report by.
 
     ``progress`` shows how far the pass is; ``note`` tells the user a fact that stays with the
-    result, such as a layer that was left as it is, and why.
+    result, such as a layer that was left as it is, and why. A pass fits to the samples of
+    ``fitting``; ``unseen`` ones are kept apart from it, to tell how far the outputs are off.
     """
 
     scratch: Path
@@ -41,7 +42,14 @@ class Work:
     progress: Tick
     seed: int = 0
     feeding: Feeding = field(default_factory=Feeding)  # what edgekit.toml says of the inputs
-    notes: list[str] = field(default_factory=list, init=False)
+    seen: tuple[Samples, ...] = ()  # calibration without the unseen samples; empty = all of it
+    unseen: tuple[Samples, ...] = ()
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def fitting(self) -> tuple[Samples, ...]:
+        """The samples that a pass may fit to, in parts; none without calibration."""
+        return self.seen or ((self.calibration,) if self.calibration is not None else ())
 
     def note(self, text: str) -> None:
         """Tell the user one fact about the result, in one plain sentence; repeats are dropped."""
@@ -169,7 +177,7 @@ PASSES: dict[str, PassSpec] = {
         settings=QuantizeStatic,
         function="edgekit.passes.quantize_static:quantize_static",
         summary="8-bit weights and activations as QDQ, ranges from calibration samples",
-        version=16,
+        version=17,
         needs_calibration=True,
         promise=INT8_WEIGHTS,
     ),

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import get_args
 
-from edgekit.data import rows_of
 from edgekit.errors import PassRefused
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.output_parts import find_output_values
@@ -18,6 +17,7 @@ from edgekit.passes import Work
 from edgekit.passes.affine import Affine, unsigned_affine
 from edgekit.passes.ranges import Extremes, Histograms, Seen, estimate
 from edgekit.recipe import Estimator, QuantizeStatic
+from edgekit.subsets import rows_of
 from edgekit_agent.samples import Samples
 
 _ALL: tuple[Estimator, ...] = get_args(Estimator)

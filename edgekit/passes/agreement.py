@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -25,6 +25,10 @@ _VARIES = 0.1
 _FREEDOMS = 8
 
 
+# A correlation from which on an output follows the original's.
+_FOLLOWS = 0.5
+
+
 class Disagreement(Exception):
     """Outputs that no honest result of any pass has; the text says which and on what."""
 
@@ -37,7 +41,9 @@ class Agreement:
     output first; ``correlation`` that of each float output over the samples, its mean over the
     samples taken off, where the original's varies; ``equal`` the share of equal entries of
     integer outputs; ``stuck`` those of them that are the same on every sample though the
-    original's are not. ``samples`` real ones were compared.
+    original's are not; ``lost`` are float outputs that their own mean would be as near to.
+    ``samples`` real ones were compared. Where some of them were kept apart from the pass,
+    ``unseen``, the errors are of these alone, and ``seen_errors`` those of the others.
     """
 
     samples: int
@@ -45,6 +51,9 @@ class Agreement:
     correlation: dict[str, float]
     equal: float | None
     stuck: tuple[str, ...]
+    lost: tuple[str, ...] = ()
+    unseen: int = 0
+    seen_errors: dict[str, float] = field(default_factory=dict)
 
     @property
     def worst(self) -> tuple[str, float] | None:
@@ -61,11 +70,21 @@ class _Answer:
     finite: NDArray[np.bool_] | None  # None: all of it is
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Pair:
+    """Entries of one output on the same samples, of the original and of the result."""
+
+    was: NDArray[np.float64]
+    now: NDArray[np.float64]
+    judges: bool
+
+
 def agreement(
     before: Model,
     after: Model,
-    samples: Samples | None,
+    samples: Samples | Sequence[Samples] | None,
     *,
+    unseen: Sequence[Samples] = (),
     seed: int,
     feeding: Feeding | None = None,
     tick: Tick = silent,
@@ -76,6 +95,7 @@ def agreement(
         before: the original.
         after: what was made of it.
         samples: calibration samples; made-up inputs without any.
+        unseen: others, which the pass was not given.
         seed: of what is made up.
         feeding: which inputs hold samples; ``None`` = all, along their first axis.
         tick: told how many probes are run.
@@ -87,14 +107,18 @@ def agreement(
     """
     # A file of fixed sizes says what both can be fed.
     fed = narrower(before, after)
-    expected = expected_probes(fed, samples)
+    expected = expected_probes(fed, samples, unseen)
+
+    def ran(model: Model) -> Iterator[tuple[Probe, dict[str, NDArray[np.generic]] | str]]:
+        return _ran(model, probes(fed, samples, unseen=unseen, seed=seed, feeding=feeding))
+
     tried: list[dict[str, _Answer] | None] = []
-    for probe, made in _ran(fed, before, samples, seed, feeding):
+    for probe, made in ran(before):
         tick("checking", len(tried), 2 * expected)
         tried.append(_told(before, probe, made))
-    tally = _Tally(before)
+    tally = _Tally(before=before, split=bool(unseen))
     try:
-        pairs = zip(tried, _ran(fed, after, samples, seed, feeding), strict=True)
+        pairs = zip(tried, ran(after), strict=True)
         for number, (known, (probe, made)) in enumerate(pairs, start=len(tried)):
             tick("checking", number, 2 * len(tried))
             if known is None:
@@ -108,12 +132,12 @@ def agreement(
 
 
 def _ran(
-    source: Model, model: Model, samples: Samples | None, seed: int, feeding: Feeding | None
+    model: Model, found: Iterator[Probe]
 ) -> Iterator[tuple[Probe, dict[str, NDArray[np.generic]] | str]]:
     current: list[Probe] = []
 
     def feeds() -> Iterator[dict[str, NDArray[np.generic]]]:
-        for probe in probes(source, samples, seed=seed, feeding=feeding):
+        for probe in found:
             current[:] = [probe]
             yield dict(probe.feed)
 
@@ -148,22 +172,41 @@ def _answer(value: NDArray[np.generic], probe: Probe) -> _Answer:
     )
 
 
-@dataclass
-class _Tally:
-    """Sums over the probes."""
+@dataclass(kw_only=True)
+class _Errors:
+    """Sums of squares of each float output and of the difference to it."""
 
-    before: Model
-    samples: int = 0
     power: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     difference: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+
+    def add(self, name: str, was: NDArray[np.float64], now: NDArray[np.float64]) -> None:
+        kept = np.isfinite(was)
+        self.power[name] += float(np.square(was[kept]).sum())
+        self.difference[name] += float(np.square(now[kept] - was[kept]).sum())
+
+    def relative(self) -> dict[str, float]:
+        """The relative error of each float output, the worst first."""
+        ratios = {n: _ratio(self.difference[n], power) for n, power in self.power.items()}
+        return dict(sorted(ratios.items(), key=lambda pair: -pair[1]))
+
+
+@dataclass(kw_only=True)
+class _Tally:
+    """Sums over the probes; ``split``: samples that the pass saw and unseen ones are told apart."""
+
+    before: Model
+    split: bool
+    samples: int = 0
+    unseen: int = 0
+    judged: _Errors = field(default_factory=_Errors)
+    seen: _Errors = field(default_factory=_Errors)
     equal: int = 0
     compared: int = 0
-    rows: dict[str, list[tuple[NDArray[np.float64], NDArray[np.float64]]]] = field(
-        default_factory=dict
-    )
+    rows: dict[str, list[_Pair]] = field(default_factory=dict)
 
     def add(self, probe: Probe, old: dict[str, _Answer], new: dict[str, _Answer]) -> None:
         self.samples += probe.rows
+        self.unseen += probe.rows if self.split and probe.judges else 0
         for spec in self.before.signature.outputs:
             was, now = old[spec.name], new[spec.name]
             where = f"output {spec.name} of {probe.what}"
@@ -173,18 +216,14 @@ class _Tally:
                 continue
             if not _as_finite(was, now):
                 raise Disagreement(f"{where} is not finite where that of the original is")
-            self._count(spec, was.rows, now.rows)
+            if _is_float(spec):
+                (self.judged if probe.judges else self.seen).add(spec.name, was.rows, now.rows)
+            else:
+                self.equal += int((was.rows == now.rows).sum())
+                self.compared += was.rows.size
             if probe.rows:
-                self.rows.setdefault(spec.name, []).append((was.rows, now.rows))
-
-    def _count(self, spec: TensorSpec, was: NDArray[np.float64], now: NDArray[np.float64]) -> None:
-        if not _is_float(spec):
-            self.equal += int((was == now).sum())
-            self.compared += was.size
-            return
-        kept = np.isfinite(was)
-        self.power[spec.name] += float(np.square(was[kept]).sum())
-        self.difference[spec.name] += float(np.square(now[kept] - was[kept]).sum())
+                pair = _Pair(was=was.rows, now=now.rows, judges=probe.judges)
+                self.rows.setdefault(spec.name, []).append(pair)
 
     def _follows_the_data(
         self, spec: TensorSpec, was: tuple[int, ...], now: tuple[int, ...]
@@ -196,11 +235,6 @@ class _Tally:
         differing = (d for d, a, b in zip(spec.shape, was, now, strict=True) if a != b)
         return all(not isinstance(d, int) and d not in fed for d in differing)
 
-    def _relative_errors(self) -> dict[str, float]:
-        """The relative error of each float output, the worst first."""
-        ratios = {n: _ratio(self.difference[n], power) for n, power in self.power.items()}
-        return dict(sorted(ratios.items(), key=lambda pair: -pair[1]))
-
     def total(self) -> Agreement:
         floats = {s.name for s in self.before.signature.outputs if _is_float(s)}
         pairs = {name: _stacked(rows) for name, rows in self.rows.items()}
@@ -208,10 +242,13 @@ class _Tally:
         followed = {n: _correlation(*pair) for n, pair in known.items() if n in floats}
         return Agreement(
             samples=self.samples,
-            relative_errors=self._relative_errors(),
+            relative_errors=self.judged.relative(),
             correlation={name: r for name, r in followed.items() if r is not None},
             equal=self.equal / self.compared if self.compared else None,
             stuck=tuple(n for n, pair in known.items() if n not in floats and _is_stuck(*pair)),
+            lost=tuple(n for n in known if n in floats and _is_lost(self.rows[n], followed[n])),
+            unseen=self.unseen,
+            seen_errors=self.seen.relative(),
         )
 
 
@@ -233,13 +270,29 @@ def _as_finite(was: _Answer, now: _Answer) -> bool:
 
 
 def _stacked(
-    pairs: Iterable[tuple[NDArray[np.float64], NDArray[np.float64]]],
+    pairs: Sequence[_Pair],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """All samples of both, ``None`` where they differ in size."""
-    olds, news = zip(*pairs, strict=True)
-    if len({old.shape[1] for old in olds}) > 1:
+    if len({pair.was.shape[1] for pair in pairs}) > 1:
         return None
-    return np.concatenate(olds), np.concatenate(news)
+    return np.concatenate([p.was for p in pairs]), np.concatenate([p.now for p in pairs])
+
+
+def _is_lost(pairs: Sequence[_Pair], correlation: float | None) -> bool:
+    """Whether the mean of an output over the samples is nearer to it than the result.
+
+    An output that still follows the original's is not lost, whatever its size.
+    """
+    if correlation is None or correlation > _FOLLOWS:
+        return False
+    whole = np.concatenate([pair.was for pair in pairs])
+    finite = np.isfinite(whole).all(axis=0)
+    mean = whole[:, finite].mean(axis=0)
+    left = spread = 0.0
+    for was, now in ((p.was[:, finite], p.now[:, finite]) for p in pairs if p.judges):
+        left += float(np.square(now - was).sum())
+        spread += float(np.square(was - mean).sum())
+    return left >= spread
 
 
 def _correlation(old: NDArray[np.float64], new: NDArray[np.float64]) -> float | None:

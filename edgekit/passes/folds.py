@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgekit.data import rows_of, spread
+from edgekit.subsets import count_of, cut, parts_of, spread
 from edgekit_agent.samples import Samples
 
 _HELD_OUT = 16
@@ -38,27 +38,30 @@ class Folds:
         return [part for split in self.splits for part in split.judging]
 
 
-def fold_samples(samples: Samples, most: int) -> Folds:
+def fold_samples(samples: Samples | Sequence[Samples], most: int) -> Folds:
     """Split samples for estimating and judging, with about ``most`` samples for estimating."""
-    total = samples.columns[0].shape[0]
+    parts = parts_of(samples)
+    total = count_of(parts)
     if total >= _FEW:
-        split = _hold_out(samples, total, most)
+        split = _hold_out(parts, total, most)
         return Folds(estimating=split.estimating, splits=[split])
     if total < 2:
-        return Folds(estimating=[samples], splits=[Split(estimating=[samples], judging=[samples])])
-    halves = [[rows_of(samples, i, 1) for i in range(start, total, 2)] for start in (0, 1)]
+        return Folds(estimating=parts, splits=[Split(estimating=parts, judging=parts)])
+    halves = [
+        [each for i in range(start, total, 2) for each in cut(parts, i, 1)] for start in (0, 1)
+    ]
     splits = [
         Split(estimating=mine, judging=other[:_HELD_OUT]) for mine, other in (halves, halves[::-1])
     ]
-    return Folds(estimating=spread(samples, most), splits=splits)
+    return Folds(estimating=spread(parts, most), splits=splits)
 
 
-def _hold_out(samples: Samples, total: int, most: int) -> Split:
+def _hold_out(parts: Sequence[Samples], total: int, most: int) -> Split:
     every = total // _HELD_OUT
-    judging = [rows_of(samples, i * every, 1) for i in range(_HELD_OUT)]
+    judging = [each for i in range(_HELD_OUT) for each in cut(parts, i * every, 1)]
     starts = [i * every + 1 for i in range(_HELD_OUT)]
     gaps = [
-        rows_of(samples, start, end - start)
+        cut(parts, start, end - start)
         for start, end in zip(starts, [*(s - 1 for s in starts[1:]), total], strict=True)
     ]
     share = max(most - _HELD_OUT, _HELD_OUT) // _HELD_OUT

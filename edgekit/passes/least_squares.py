@@ -9,7 +9,7 @@ import numpy as np
 from edgekit.passes.grids import Doubles
 
 # Ridges that are tried, against the mean power of an input about its mean.
-_RIDGES = (1e-7, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1)
+_RIDGES = (1e-7, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 _MIDDLE = 3
 # The ridge where there are no samples to choose one by.
 _BLIND = 1e-1

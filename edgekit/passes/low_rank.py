@@ -7,7 +7,6 @@ from pathlib import Path
 
 from onnx import ModelProto
 
-from edgekit.data import held_out
 from edgekit.errors import PassRefused
 from edgekit.graphs.divergence import Reference
 from edgekit.graphs.index import GraphIndex
@@ -25,6 +24,7 @@ from edgekit.passes.low_rank_splits import Split, split_layers
 from edgekit.passes.refit import Refitted, refit
 from edgekit.passes.sources import open_source
 from edgekit.recipe import LowRank
+from edgekit.subsets import held_out
 from edgekit_agent.samples import Samples
 
 _OPSET = 13
@@ -51,9 +51,7 @@ def low_rank(model: Model, settings: LowRank, work: Work) -> Path:
     source = open_source(model, work, _OPSET, keep_ties=True)
     proto = source.proto
     batch = batch_of(work.calibration, model.signature)
-    seen, unseen = held_out(
-        work.calibration, settings.max_samples, most=_MOST_HELD_OUT, batch=batch
-    )
+    seen, unseen = held_out(work.fitting, settings.max_samples, most=_MOST_HELD_OUT, batch=batch)
     index = GraphIndex(proto)
     layers, left = chosen(find_layers(index), settings.layers)
     try:

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.data import spread
 from edgekit.errors import UserError
 from edgekit.feeding import WHOLE, Feeding
 from edgekit.graphs.observe import as_tensor
 from edgekit.graphs.outputs import Arrays, outputs
 from edgekit.model import Model, Signature, TensorSpec
+from edgekit.subsets import count_of, parts_of, spread
 from edgekit_agent.failures import AgentError
 from edgekit_agent.feeds import batch_size, batches
 from edgekit_agent.runtimes import Tensor
@@ -32,13 +32,17 @@ _LARGER = (1024, 16000)  # where a border is mirrored, as before a spectrogram
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """One feed of ``batch`` samples. ``rows`` of them are real ones; 0 in a variant, which the
-    original may refuse."""
+    """One feed of ``batch`` samples.
+
+    ``rows`` of them are real ones; 0 in a variant, which the original may refuse. ``judges`` is
+    false of samples that the result was fitted to where there are others.
+    """
 
     what: str
     feed: Arrays
     rows: int = 0
     batch: int = 1
+    judges: bool = True
 
 
 def narrower(before: Model, after: Model) -> Model:
@@ -53,7 +57,12 @@ def narrower(before: Model, after: Model) -> Model:
 
 
 def probes(
-    model: Model, samples: Samples | None, *, seed: int, feeding: Feeding | None = None
+    model: Model,
+    samples: Samples | Sequence[Samples] | None,
+    *,
+    unseen: Sequence[Samples] = (),
+    seed: int,
+    feeding: Feeding | None = None,
 ) -> Iterator[Probe]:
     """What to feed: calibration samples and variants of them, or made-up inputs without any.
 
@@ -63,6 +72,7 @@ def probes(
     Args:
         model: whose inputs are fed.
         samples: real ones.
+        unseen: others, which judge in their place; they come first.
         seed: of what is made up.
         feeding: what edgekit.toml says of the inputs, for those that are made up.
 
@@ -74,12 +84,15 @@ def probes(
         return
     specs = model.signature.inputs
     tensors = tuple(as_tensor(spec) for spec in specs)
+    seen = parts_of(samples)
     first: list[Arrays] = []
-    for probe in _real(model, samples, tensors):
-        first = [*first, probe.feed][:_TOGETHER]
-        yield probe
-    axes = {column.name: column.axis for column in samples.columns}
-    if batch_size(samples, tensors) is None:
+    for parts in (unseen, seen) if unseen else (seen,):
+        for probe in _real(model, parts, tensors):
+            if len(first) < _TOGETHER:
+                first.append(probe.feed)
+            yield replace(probe, judges=parts is unseen or not unseen)
+    axes = {column.name: column.axis for column in seen[0].columns}
+    if batch_size(seen[0], tensors) is None:
         repeated = (first * _TOGETHER)[:_TOGETHER]
         joined = {
             name: np.concatenate([feed[name] for feed in repeated], axes[name])
@@ -125,25 +138,30 @@ def _as_samples(feed: Arrays, folder: Path) -> Samples:
     return Samples(tuple(columns))
 
 
-def expected_probes(model: Model, samples: Samples | None) -> int:
-    """About how many probes there will be; fewer where there are few samples."""
-    return len(_SIZES) if samples is None else _count(model) + 1
+def expected_probes(
+    model: Model, samples: Samples | Sequence[Samples] | None, unseen: Sequence[Samples] = ()
+) -> int:
+    """About how many probes there will be; fewer where a model takes several samples at once."""
+    if samples is None:
+        return len(_SIZES)
+    most = _count(model)
+    return min(count_of(parts_of(samples)), most) + min(count_of(unseen), most) + 1
 
 
 def _count(model: Model) -> int:
     return _SAMPLES_OF_LARGE if model.bytes > _LARGE_BYTES else _SAMPLES
 
 
-def _real(model: Model, samples: Samples, tensors: Sequence[Tensor]) -> Iterator[Probe]:
-    count = _count(model)
-    number = 0
+def _real(model: Model, parts: Sequence[Samples], tensors: Sequence[Tensor]) -> Iterator[Probe]:
     try:
-        for part in spread(samples, count):
-            for batch in batches(part, tensors, batch_size(samples, tensors) or 1):
+        for part in spread(parts, _count(model)):
+            for batch in batches(part, tensors, batch_size(part, tensors) or 1):
                 yield Probe(
-                    what=f"sample {number}", feed=batch.inputs, rows=batch.rows, batch=batch.size
+                    what=f"sample {part.first + batch.start}",
+                    feed=batch.inputs,
+                    rows=batch.rows,
+                    batch=batch.size,
                 )
-                number += batch.rows
     except AgentError as error:
         raise UserError(error.failure.message, hint=error.failure.hint) from error
 

@@ -134,8 +134,14 @@ def _largest(promise: Promise, before: Stored, after: Stored) -> float:
     return promise.max_growth * before.file_bytes - saved + allowed
 
 
-def broken_agreement(promise: Promise, found: Agreement) -> Iterator[str]:
-    """What the outputs say against the result."""
+def broken_agreement(promise: Promise, found: Agreement, *, asked: bool = False) -> Iterator[str]:
+    """What the outputs say against the result.
+
+    Args:
+        promise: of the pass.
+        found: how far the outputs agree.
+        asked: whether a setting says how much goes; then no output may be lost to it.
+    """
     judged = found.samples > 0  # without samples: edgekit.passes.exactness
     limit = promise.max_relative_error
     if judged and found.worst and not found.worst[1] <= limit:
@@ -153,5 +159,10 @@ def broken_agreement(promise: Promise, found: Agreement) -> Iterator[str]:
                 f"{promise.min_correlation:g}): found {correlation:.2f} in {name} on "
                 f"{found.samples} samples"
             )
+    for name in found.lost if asked else ():
+        yield (
+            f"output {name} is off by {found.relative_errors[name]:.2g} of its size on samples: "
+            "its mean alone would be nearer"
+        )
     for name in found.stuck:
         yield f"promised outputs that follow the original's: found {name} the same on every sample"

@@ -9,7 +9,6 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto
 
-from edgekit.data import held_out
 from edgekit.errors import PassRefused
 from edgekit.graphs.divergence import Reference
 from edgekit.graphs.index import GraphIndex
@@ -35,6 +34,7 @@ from edgekit.passes.sparsities import (
 )
 from edgekit.passes.stored_layers import StoredLayer, replaced, shifted_bias, stored_layers
 from edgekit.recipe import Prune
+from edgekit.subsets import held_out
 from edgekit_agent.samples import Samples
 
 _OPSET = 13
@@ -63,9 +63,7 @@ def prune(model: Model, settings: Prune, work: Work) -> Path:
     proto = source.proto
     index = GraphIndex(proto)
     batch = batch_of(work.calibration, model.signature)
-    seen, unseen = held_out(
-        work.calibration, settings.max_samples, most=_MOST_HELD_OUT, batch=batch
-    )
+    seen, unseen = held_out(work.fitting, settings.max_samples, most=_MOST_HELD_OUT, batch=batch)
     try:
         layers = stored_layers(index, seen, work.progress, every=True)
         _check(proto, layers, settings)

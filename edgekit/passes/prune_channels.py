@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from edgekit.data import held_out
 from edgekit.errors import PassRefused
 from edgekit.graphs.branches import Branch, branches, without
 from edgekit.graphs.channels import Channels, Family, find_channels
@@ -37,6 +36,7 @@ from edgekit.passes.sources import open_source
 from edgekit.passes.widths import Ladder, Sizes, alike, allocate, damage_of, gone
 from edgekit.progress import Tick
 from edgekit.recipe import PruneChannels
+from edgekit.subsets import held_out
 from edgekit_agent.feeds import batches
 from edgekit_agent.samples import Samples
 
@@ -71,9 +71,7 @@ def prune_channels(model: Model, settings: PruneChannels, work: Work) -> Path:
     proto = source.proto
     with_biases(proto)
     batch = batch_of(work.calibration, model.signature)
-    seen, unseen = held_out(
-        work.calibration, settings.max_samples, most=_MOST_HELD_OUT, batch=batch
-    )
+    seen, unseen = held_out(work.fitting, settings.max_samples, most=_MOST_HELD_OUT, batch=batch)
     count = sum(part.columns[0].shape[0] for part in seen)
     if settings.repair and count < _LEAST_SAMPLES:
         raise PassRefused(

@@ -60,7 +60,7 @@ def quantize_static(model: Model, settings: QuantizeStatic, work: Work) -> Path:
         raise PassRefused(f"nothing to quantise: {reason}")
     made, in_float = proto, frozenset[str]()
     if placement.weighted:
-        folds = fold_samples(work.calibration, settings.max_samples)
+        folds = fold_samples(work.fitting, settings.max_samples)
         index, version = Refiner(index, settings, work, folds, largest).refine()
         made = _fastest(index, version, largest, model, work)
         in_float = version.in_float

@@ -10,7 +10,6 @@ from pathlib import Path
 import numpy as np
 from onnx import ModelProto, TensorProto
 
-from edgekit.data import held_out
 from edgekit.errors import PassRefused
 from edgekit.graphs.compact import compact
 from edgekit.graphs.contractions import contraction_of
@@ -37,6 +36,7 @@ from edgekit.passes.stored_layers import StoredLayer, stored_layers
 from edgekit.passes.weight_bits import used_bits
 from edgekit.passes.weight_readers import LEAST_ENTRIES, weight_readers
 from edgekit.recipe import QuantizeWeights
+from edgekit.subsets import held_out
 from edgekit_agent.samples import Samples
 
 # DequantizeLinear has an axis, so a scale per channel, since opset 13; INT4 came with 21.
@@ -74,9 +74,7 @@ def quantize_weights(model: Model, settings: QuantizeWeights, work: Work) -> Pat
         proto.ir_version = max(proto.ir_version, _IR_INT4)
     index = GraphIndex(proto)
     batch = batch_of(work.calibration, model.signature)
-    seen, unseen = held_out(
-        work.calibration, settings.max_samples, most=_MOST_HELD_OUT, batch=batch
-    )
+    seen, unseen = held_out(work.fitting, settings.max_samples, most=_MOST_HELD_OUT, batch=batch)
     layers = _layers(index, seen, work)
     if not layers:
         reason = why_nothing(proto, ops=LAYER_OPS | RECURRENT, anywhere=True)

@@ -17,7 +17,7 @@ from onnx import ModelProto, NodeProto
 
 from edgekit.errors import UserError, first_line
 from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.onnx_file import is_large, quiet_options, session_of
+from edgekit.graphs.onnx_file import is_large, session_of
 from edgekit.graphs.outputs import Arrays
 from edgekit.model import Model
 from edgekit.passes import Work
@@ -118,7 +118,7 @@ class _Feeds:
 
 def _choose_feeds(model: Model, work: Work, reference: ort.InferenceSession) -> _Feeds:
     """Choose calibration samples; without any, the first random input that the model accepts."""
-    found = probes(model, work.calibration, seed=work.seed)
+    found = probes(model, work.fitting or None, seed=work.seed)
     if work.calibration is None:
         made_up = (dict(probe.feed) for probe in found)
         return _Feeds(samples=(), timed=next((f for f in made_up if _accepts(reference, f)), None))
@@ -256,7 +256,8 @@ def _copy(proto: ModelProto) -> ModelProto:
 
 
 def _session(proto: ModelProto) -> ort.InferenceSession:
-    options = quiet_options()
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
     options.intra_op_num_threads = 1
     return session_of(proto, options)
 

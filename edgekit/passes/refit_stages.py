@@ -9,11 +9,11 @@ from itertools import accumulate, chain, pairwise
 import numpy as np
 from onnx import ModelProto
 
-from edgekit.data import rows_of
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.observe import observe
 from edgekit.graphs.upstream import up_to, upstream
 from edgekit.passes.refit_layers import Task
+from edgekit.subsets import rows_of
 from edgekit_agent.samples import Samples
 
 # Multiply-accumulates of all runs together, were each to begin at the front: minutes of one core.

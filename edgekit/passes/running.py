@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from edgekit.errors import PassError, PassRefused, UserError
 from edgekit.graphs.cost import cost
 from edgekit.graphs.lite_file import lite_census
+from edgekit.graphs.observe import batch_of
 from edgekit.graphs.onnx_file import load, load_structure
 from edgekit.graphs.reading import read_model
 from edgekit.graphs.states import states_of
@@ -19,6 +20,7 @@ from edgekit.passes.agreement import Agreement, Disagreement, agreement
 from edgekit.passes.crash import crash_of, is_crash
 from edgekit.passes.exactness import departure
 from edgekit.passes.fixed_sizes import fits
+from edgekit.passes.losses import notes_on
 from edgekit.passes.promises import (
     broken_agreement,
     broken_cost,
@@ -26,7 +28,9 @@ from edgekit.passes.promises import (
     broken_store,
     promised,
 )
+from edgekit.passes.unseen import keep_apart
 from edgekit.recipe import Step
+from edgekit_agent.samples import Samples
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,9 +53,9 @@ def run_step(step: Step, model: Model, work: Work) -> Model:
 def run_checked(step: Step, model: Model, work: Work) -> Made:
     """Run a step, and check the file it returns before anyone relies on it.
 
-    What is checked: ``Promise``. Outputs are compared on calibration samples, or on made-up
-    inputs without any, of many scales where the pass claims to compute the same; one of the two
-    models is in memory at a time.
+    What is checked: ``Promise``. Outputs are compared on calibration samples, some of which a
+    pass that fits to them is not given; without any, on made-up inputs, of many scales where the
+    pass claims to compute the same. One of the two models is in memory at a time.
 
     Raises:
         PassRefused: the pass does not apply to this model, or so much goes as asked that the
@@ -80,6 +84,9 @@ def _run_checked(step: Step, model: Model, work: Work) -> Made:
             f"{step.name} needs calibration data",
             hint="give --data CALIB, or [data] calibration in edgekit.toml",
         )
+    if spec.needs_calibration and work.calibration is not None:
+        batch = batch_of(work.calibration, model.signature)
+        work = keep_apart(work, batch=batch, in_time=bool(work.feeding.states))
     path = _function(spec)(model, step.settings, work)
     try:
         result = read_model(path)
@@ -102,18 +109,27 @@ def _run_checked(step: Step, model: Model, work: Work) -> Made:
 
 def _compared(step: Step, promise: Promise, before: Model, after: Model, work: Work) -> Agreement:
     """Compare the outputs of both models, and hold the promise against what is found."""
-    samples = work.calibration
-    if before.format != after.format and not fits(after, samples):
+    samples: Sequence[Samples] | None = work.fitting or None
+    if before.format != after.format and not fits(after, work.calibration):
         samples = None
         work.note("compared on made-up inputs: the samples have other sizes than the file")
     try:
         found = agreement(
-            before, after, samples, seed=work.seed, feeding=work.feeding, tick=work.progress
+            before,
+            after,
+            samples,
+            unseen=work.unseen,
+            seed=work.seed,
+            feeding=work.feeding,
+            tick=work.progress,
         )
     except Disagreement as error:
         raise PassError(f"{step.name}: {error}") from error
-    for broken in broken_agreement(promise, found):
-        raise _lost(step, PASSES[step.name], broken)
+    spec = PASSES[step.name]
+    for broken in broken_agreement(promise, found, asked=bool(spec.asks)):
+        raise _lost(step, spec, broken)
+    for note in notes_on(spec, found):
+        work.note(note)
     if promise.exact and samples is None:
         _check_exactness(step, promise, before, after, work)
     return found

@@ -15,8 +15,8 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
-from edgekit.data import spread
 from edgekit.errors import PassRefused
+from edgekit.subsets import spread
 from edgekit_agent.feeds import batches
 from edgekit_agent.runtimes import Tensor
 from tests.tiny import apply, fused_ops, model, normal, run, samples, sqnr_db, uniform

@@ -1,0 +1,99 @@
+"""Subsets of samples: rows where they lie on disk, spread over a split or kept apart."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from edgekit_agent.samples import Column, Samples
+
+# Samples that ``spread`` takes in a row.
+_BLOCK = 8
+# Samples in a row that are kept apart, and of how many such pieces one is.
+_PIECE, _PIECES = 2, 4
+
+
+def rows_of(samples: Samples, start: int, count: int) -> Samples:
+    """Samples ``start`` to ``start + count``, where they lie on disk."""
+
+    def cut(column: Column) -> Column:
+        row_bytes = np.dtype(column.dtype).itemsize * math.prod(column.shape[1:])
+        return replace(
+            column,
+            offset=column.offset + start * row_bytes,
+            shape=(count, *column.shape[1:]),
+        )
+
+    return replace(
+        samples,
+        columns=tuple(cut(column) for column in samples.columns),
+        label=cut(samples.label) if samples.label else None,
+        sequence=cut(samples.sequence) if samples.sequence else None,
+        first=samples.first + start,
+    )
+
+
+def parts_of(samples: Samples | Sequence[Samples]) -> Sequence[Samples]:
+    """Samples as the parts that they come in: themselves where they are one piece."""
+    return [samples] if isinstance(samples, Samples) else samples
+
+
+def count_of(parts: Sequence[Samples]) -> int:
+    """The number of samples of all parts together."""
+    return sum(part.columns[0].shape[0] for part in parts)
+
+
+def cut(parts: Sequence[Samples], start: int, count: int) -> list[Samples]:
+    """Samples ``start`` to ``start + count`` of parts that are numbered through."""
+    found = []
+    for part in parts:
+        rows = part.columns[0].shape[0]
+        first, last = max(start, 0), min(start + count, rows)
+        if first < last:
+            found.append(rows_of(part, first, last - first))
+        start -= rows
+    return found
+
+
+def spread(samples: Samples | Sequence[Samples], count: int) -> list[Samples]:
+    """``count`` samples in blocks from all over the split, which may be sorted by class."""
+    parts = parts_of(samples)
+    total = count_of(parts)
+    if total <= count:
+        return list(parts)
+    sizes = [min(_BLOCK, count - start) for start in range(0, count, _BLOCK)]
+    # What is left out lies evenly between the blocks, which never overlap.
+    gap, last = total - count, max(len(sizes) - 1, 1)
+    starts = [_BLOCK * i + gap * i // last for i in range(len(sizes))]
+    blocks = zip(starts, sizes, strict=True)
+    return [piece for start, size in blocks for piece in cut(parts, start, size)]
+
+
+def held_out(
+    samples: Samples | Sequence[Samples], count: int, *, most: int, batch: int
+) -> tuple[list[Samples], list[Samples]]:
+    """``count`` samples from all over the split, and others that are kept apart from them.
+
+    Args:
+        samples: the split.
+        count: how many to take in all.
+        most: how many to keep apart, at most: a quarter of all, or half of few; of a single piece
+            none, and then both are the same.
+        batch: samples that the model takes at once, which stay together.
+    """
+    size = max(_PIECE, batch)
+    parts = spread(samples, count)
+    pieces = [
+        rows_of(part, start, min(size, part.columns[0].shape[0] - start))
+        for part in parts
+        for start in range(0, part.columns[0].shape[0], size)
+    ]
+    if len(pieces) < _PIECES:
+        half = len(pieces) // 2
+        return (pieces[half:], pieces[:half]) if half else (pieces, pieces)
+    apart = pieces[_PIECES - 1 :: _PIECES]
+    kept = apart[:: max(1, -(-len(apart) * size // most))]
+    return [p for i, p in enumerate(pieces) if i % _PIECES != _PIECES - 1], kept
