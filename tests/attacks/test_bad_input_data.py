@@ -218,7 +218,9 @@ def test_bad_data_end_a_real_process_with_2_and_no_traceback(tiny):
     with untouched(tiny):
         done = spawned("build", "-C", tiny)
     assert (done.code, done.out) == (2, "")
-    assert done.err == (
+    # On a busy machine lines that tell how far it is may stand before the message.
+    assert "Traceback" not in done.err
+    assert done.err.endswith(
         "edgekit: eval.npz: x: sample 7 holds NaN or infinite values\n"
         "  remove or mend these samples\n"
     )
