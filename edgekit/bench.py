@@ -23,10 +23,9 @@ from edgekit.latency import LatencySummary, summarise
 from edgekit.model import Model
 from edgekit.passes.probes import made_up_samples
 from edgekit.places import DevicePlace, device_place
-from edgekit.profile import DeviceProfile, load_profile
+from edgekit.profile import DeviceProfile, load_profile, runtime_of
 from edgekit.progress import Tick, silent
 from edgekit.project import load_project
-from edgekit.runtimes import runtime_of
 from edgekit.scoring import Unfinished, score
 from edgekit.store import Store, default_root
 from edgekit_agent.feeds import open_columns

@@ -38,12 +38,12 @@ from edgekit.model import TensorSpec
 from edgekit.packing import Travelling, travelling
 from edgekit.passes import PASSES
 from edgekit.places import HOST, PACKAGES
+from edgekit.profile import runtime_of
 from edgekit.progress import Tick
 from edgekit.recipe import QuantizeWeights, Step
 from edgekit.remote.sending import COMMANDS_BYTES, wire_bytes
 from edgekit.results import Build, Candidate, Rejected
 from edgekit.resultsfile import BuildLine, CandidateLine, ModelFacts, RejectedLine, append
-from edgekit.runtimes import runtime_of
 from edgekit_agent.files import write_whole
 from edgekit_agent.results import Latency
 

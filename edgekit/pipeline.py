@@ -17,11 +17,11 @@ from edgekit.intake import Intake, Request, take_in
 from edgekit.model import Model
 from edgekit.passes.crash import crash_of, is_crash
 from edgekit.places import HOST
-from edgekit.profile import RuntimeName, weight_bits
+from edgekit.profile import RuntimeName, runtime_of, weight_bits
 from edgekit.progress import Tick
 from edgekit.recipe import Recipe
 from edgekit.results import Build, Candidate, Rejected, Verdict
-from edgekit.runtimes import lite_target, obstacles, runtime_of
+from edgekit.runtimes import lite_target, obstacles
 from edgekit.scalings import refuse_unscaled
 from edgekit.search import Terms, choose, nearest, original, propose
 from edgekit.workshop import Workshop

@@ -16,13 +16,12 @@ from typing import Protocol
 from edgekit.errors import DeviceError
 from edgekit.evaluate import Agent, agent_progress
 from edgekit.model import Model
-from edgekit.profile import DeviceProfile, RuntimeName, RuntimeSpec
+from edgekit.profile import DeviceProfile, RuntimeName, RuntimeSpec, runtime_of
 from edgekit.progress import Tick
 from edgekit.remote.agent_file import agent_file
 from edgekit.remote.deploy import check_machine, ensure_runtime
 from edgekit.remote.session import LOCAL, Progress, Session, open_session
 from edgekit.remote.staging import forget, stage_file, stage_samples, staged_digests
-from edgekit.runtimes import runtime_of
 from edgekit_agent.cpu import cores, name_and_isa
 from edgekit_agent.jobs import ModelRef
 from edgekit_agent.results import DeviceFacts, RuntimeFacts

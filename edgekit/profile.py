@@ -16,6 +16,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic_core import ErrorDetails
 
 from edgekit.errors import UserError, did_you_mean, reason
+from edgekit.model import Model
 from edgekit.recipe import IntegerBits
 from edgekit_agent.cpu import name_and_isa
 
@@ -26,6 +27,11 @@ AnyRuntime = RuntimeName | Literal["auto"]
 
 # Which runtime runs which file.
 FORMATS: dict[RuntimeName, Literal["onnx", "tflite"]] = {"onnxruntime": "onnx", "litert": "tflite"}
+
+
+def runtime_of(model: Model) -> RuntimeName:
+    """Return the runtime for the file format of a model."""
+    return next(name for name, form in FORMATS.items() if form == model.format)
 
 
 def _specifier(text: str) -> str:

@@ -12,7 +12,7 @@ from edgekit.graphs.coverage import Obstacle, onnx_obstacles, tflite_obstacles
 from edgekit.graphs.lite_file import lite_ops
 from edgekit.graphs.onnx_file import load_structure
 from edgekit.model import Format, Model
-from edgekit.profile import FORMATS, DeviceProfile, RuntimeName
+from edgekit.profile import FORMATS, DeviceProfile, RuntimeName, runtime_of
 from edgekit.recipe import Target
 from edgekit.remote.wheels import TFLITE, litert_packages
 
@@ -40,11 +40,6 @@ class Runtimes:
     def formats(self) -> tuple[Format, ...]:
         """Of the files that they run."""
         return tuple(FORMATS[name] for name in self.names)
-
-
-def runtime_of(model: Model) -> RuntimeName:
-    """The runtime that runs a file of its format."""
-    return next(name for name, form in FORMATS.items() if form == model.format)
 
 
 def lite_target(profile: DeviceProfile) -> Target:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from edgekit.data import Dataset
 from edgekit.errors import UserError
 from edgekit.model import Model
+from edgekit.profile import runtime_of
 from edgekit.progress import Tick
 from edgekit_agent.codec import decode, encode
 from edgekit_agent.failures import AgentError
@@ -76,7 +77,7 @@ def add_states(
     if known is not None:
         return _replace_samples(dataset, known, facts)
     try:
-        loaded = import_runtime(_RUNTIMES[model.format])(str(model.path), _THREADS)
+        loaded = import_runtime(runtime_of(model))(str(model.path), _THREADS)
         wanted = _requested_shapes(model, samples, dims)
         if wanted is None and _is_free(model, samples):
             wanted = _largest_common_shapes(_rows(samples, loaded, dataset.count, tick))
@@ -105,9 +106,6 @@ def _load(folder: Path) -> Samples | None:
             return samples if all(Path(c.path).is_file() for c in samples.files()) else None
     except (OSError, ValueError, AgentError):
         return None  # missing or damaged: computed again
-
-
-_RUNTIMES = {"onnx": "onnxruntime", "tflite": "litert"}
 
 
 def _is_free(model: Model, samples: Samples) -> bool:

@@ -10,8 +10,8 @@ from edgekit.graphs.rewrite import QUANTISED_ALREADY
 from edgekit.layers import layer_facts
 from edgekit.pairs import Side, paired
 from edgekit.pipeline import Outcome
+from edgekit.profile import runtime_of
 from edgekit.results import Candidate, Measurement, Rejected
-from edgekit.runtimes import runtime_of
 from edgekit.tables import size, table
 
 _ENCODED = {"packed": "when packed", "raw": "as sent"}

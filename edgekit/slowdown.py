@@ -7,14 +7,14 @@ import functools
 
 from edgekit.errors import UserError
 from edgekit.feeding import Feeding
-from edgekit.model import Format, Model
+from edgekit.model import Model
 from edgekit.passes.probes import probes
 from edgekit.passes.timing import time_ratio
+from edgekit.profile import runtime_of
 from edgekit_agent.failures import AgentError
 from edgekit_agent.runtimes import import_runtime
 from edgekit_agent.samples import Samples
 
-_RUNTIMES: dict[Format, str] = {"onnx": "onnxruntime", "tflite": "litert"}
 # Ratios below this are noise on a busy machine.
 _SLOWER = 1.15
 
@@ -42,7 +42,7 @@ def describe_slowdown(
         return ""
     with contextlib.suppress(AgentError, UserError):  # the comparison of outputs reports these
         feed = next(probes(before, samples, seed=seed, feeding=feeding)).feed
-        load = import_runtime(_RUNTIMES[after.format])
+        load = import_runtime(runtime_of(after))
         runs = [functools.partial(load(str(m.path), 1).run, feed) for m in (before, after)]
         if (ratio := time_ratio(*runs)) > _SLOWER:
             return f"on this machine it takes {ratio:.2f} times as long as before, one thread"

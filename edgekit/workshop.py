@@ -31,11 +31,10 @@ from edgekit.passes import PASSES, Work, tools_of
 from edgekit.passes.crash import crash_hint, write_crash
 from edgekit.passes.running import run_checked
 from edgekit.places import HOST, Place, device_place, host_identity, host_place, host_threads
-from edgekit.profile import RuntimeName
+from edgekit.profile import RuntimeName, runtime_of
 from edgekit.progress import Tick
 from edgekit.recipe import Recipe, candidate_key
 from edgekit.results import Candidate, Rejected
-from edgekit.runtimes import runtime_of
 from edgekit.scoring import Unfinished, score
 from edgekit.sequences import add_states
 from edgekit_agent.codec import decode, encode

@@ -10,7 +10,7 @@ from onnx import ModelProto, NodeProto, TensorProto
 
 from edgekit.errors import PassRefused, first_line
 from edgekit.graphs.names import names_of, rename_added
-from edgekit.graphs.onnx_file import all_graphs, is_large, load, load_structure
+from edgekit.graphs.onnx_file import all_graphs, is_large, load, load_structure, quiet_options
 from edgekit.model import Model
 
 # A folded constant may be larger than its sources (Expand, Tile, ConstantOfShape).
@@ -93,8 +93,7 @@ def _bytes(path: Path) -> int:
 
 
 def _optimize(model: Model, target: Path, *, without: Sequence[str]) -> None:
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
+    options = quiet_options()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(target)
     if is_large(load_structure(model.path)):

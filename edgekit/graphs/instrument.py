@@ -13,6 +13,7 @@ from edgekit.errors import UserError, first_line
 from edgekit.graphs.heap import return_freed_memory
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.offload import offload, without_weights
+from edgekit.graphs.onnx_file import quiet_options
 
 
 @dataclass(kw_only=True)
@@ -84,8 +85,7 @@ def _session(lean: ModelProto, folder: Path) -> ort.InferenceSession:
 
 
 def _options() -> ort.SessionOptions:
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
+    options = quiet_options()
     options.intra_op_num_threads = 2
     # Idle threads that wait in a loop would slow down whatever else runs here.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")

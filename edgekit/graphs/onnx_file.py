@@ -209,7 +209,7 @@ def session_of(
         proto: the model.
         options: ``None`` = onnxruntime's own, but that it prints nothing.
     """
-    options = options or _quiet()
+    options = options or quiet_options()
     if not is_large(proto):
         return ort.InferenceSession(
             proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
@@ -222,12 +222,13 @@ def session_of(
 
 def open_session(path: Path, *, threads: int = 1) -> ort.InferenceSession:
     """An onnxruntime session on the CPU that prints nothing."""
-    options = _quiet()
+    options = quiet_options()
     options.intra_op_num_threads = threads
     return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def _quiet() -> ort.SessionOptions:
+def quiet_options() -> ort.SessionOptions:
+    """Return session options of onnxruntime with which it prints nothing."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     return options

@@ -13,7 +13,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from edgekit.errors import UserError, first_line
-from edgekit.graphs.onnx_file import load_structure
+from edgekit.graphs.onnx_file import load_structure, quiet_options
 from edgekit.graphs.states import states_of
 from edgekit.model import Model
 from edgekit_agent.failures import AgentError
@@ -57,8 +57,7 @@ def _by_litert(
 def _by_onnxruntime(
     model: Model, feeds: Iterable[Arrays]
 ) -> Iterator[dict[str, NDArray[np.generic]] | str]:
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
+    options = quiet_options()
     # The arena keeps what it once took; without it peak memory is that of one feed.
     options.enable_cpu_mem_arena = False
     options.intra_op_num_threads = _THREADS

@@ -14,7 +14,7 @@ import onnxruntime as ort
 from onnx import ModelProto, TypeProto, helper
 
 from edgekit.graphs.free_dimensions import size_dimensions
-from edgekit.graphs.onnx_file import all_graphs, holds_shapes, is_large
+from edgekit.graphs.onnx_file import all_graphs, holds_shapes, is_large, quiet_options
 
 Shape = tuple[int, ...]
 # Sizes as far as the file tells them; ``None`` is a free one.
@@ -121,8 +121,7 @@ def itemsize(elem_type: int) -> int:
 
 
 def _folded(fixed: ModelProto) -> ModelProto:
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
+    options = quiet_options()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "folded.onnx"

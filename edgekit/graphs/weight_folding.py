@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
 
 from edgekit.graphs.index import GraphIndex, attribute
-from edgekit.graphs.onnx_file import MAX_BYTES, all_graphs, inner_graphs
+from edgekit.graphs.onnx_file import MAX_BYTES, all_graphs, inner_graphs, quiet_options
 
 # Smaller results are shapes, bounds and counters rather than weights.
 _LEAST_ENTRIES = 64
@@ -203,8 +203,7 @@ def _compute(
     made.graph.node.extend(chain)
     made.graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in sources.items())
     made.graph.output.extend(ValueInfoProto(name=name) for name in wanted)
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
+    options = quiet_options()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         session = ort.InferenceSession(

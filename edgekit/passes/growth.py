@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,11 +13,12 @@ from edgekit.graphs.outputs import Arrays
 from edgekit.graphs.reading import read_model
 from edgekit.graphs.states import states_of
 from edgekit.graphs.stored import Stored, census
-from edgekit.model import Format, Model
+from edgekit.model import Model
 from edgekit.passes import Work
 from edgekit.passes.exactness import find_accepted_feed
 from edgekit.passes.fixed_sizes import fits
-from edgekit.passes.timing import time_ratio
+from edgekit.passes.timing import thread_seconds, time_ratio
+from edgekit.profile import runtime_of
 from edgekit_agent.failures import AgentError
 from edgekit_agent.runtimes import import_runtime
 
@@ -30,7 +30,6 @@ _SLOWER = 1.15
 _LEAST_SECONDS, _TRIES = 1e-4, 3
 # Models above this size are not timed: loading both takes too much memory and time.
 _MOST_BYTES = 256 << 20
-_RUNTIMES: dict[Format, str] = {"onnx": "onnxruntime", "tflite": "litert"}
 # A float takes four times the bytes of an 8-bit integer.
 _WIDENED = 2.0
 _INTEGERS = ("int4", "uint4", "int8", "uint8")
@@ -106,7 +105,7 @@ def note_time(model: Model, made: Path, work: Work) -> None:
         if feed is None:
             return
         runs = [_runner(each, feed) for each in (model, after)]
-        if min(_seconds(run) for _ in range(_TRIES) for run in runs[1:]) < _LEAST_SECONDS:
+        if min(thread_seconds(run) for _ in range(_TRIES) for run in runs[1:]) < _LEAST_SECONDS:
             return
         if (ratio := time_ratio(*runs)) > _SLOWER:
             work.note(
@@ -114,14 +113,8 @@ def note_time(model: Model, made: Path, work: Work) -> None:
             )
 
 
-def _seconds(run: Callable[[], object]) -> float:
-    started = time.thread_time()
-    run()
-    return time.thread_time() - started
-
-
 def _runner(model: Model, feed: Arrays) -> Callable[[], object]:
-    run = import_runtime(_RUNTIMES[model.format])(str(model.path), 1).run
+    run = import_runtime(runtime_of(model))(str(model.path), 1).run
     states = states_of(load_structure(model.path)) if model.format == "onnx" else ()
     names = {spec.name for spec in model.signature.inputs}
     given = {s.input: s.initial for s in states} | {n: v for n, v in feed.items() if n in names}

@@ -14,7 +14,7 @@ import onnxruntime as ort
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from edgekit.graphs.index import GraphIndex, attribute
-from edgekit.graphs.onnx_file import is_large, save
+from edgekit.graphs.onnx_file import is_large, quiet_options, save
 from edgekit.passes import Work
 
 # Layers with fewer weights cost little in float.
@@ -183,8 +183,7 @@ def _integers(producer: Mapping[str, NodeProto], name: str) -> str:
 def _optimize(proto: ModelProto, folder: Path) -> ModelProto:
     source, target = folder / _FILE, folder / f"run-{_FILE}"
     save(proto, source)
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
+    options = quiet_options()
     # The next level changes the layout of weights, and their names with it.
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.optimized_model_filepath = str(target)

@@ -17,7 +17,7 @@ from onnx import ModelProto, NodeProto
 
 from edgekit.errors import UserError, first_line
 from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.onnx_file import is_large, session_of
+from edgekit.graphs.onnx_file import is_large, quiet_options, session_of
 from edgekit.graphs.outputs import Arrays
 from edgekit.model import Model
 from edgekit.passes import Work
@@ -256,8 +256,7 @@ def _copy(proto: ModelProto) -> ModelProto:
 
 
 def _session(proto: ModelProto) -> ort.InferenceSession:
-    options = ort.SessionOptions()
-    options.log_severity_level = 4
+    options = quiet_options()
     options.intra_op_num_threads = 1
     return session_of(proto, options)
 

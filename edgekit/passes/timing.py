@@ -20,17 +20,20 @@ def time_ratio(reference: Callable[[], object], other: Callable[[], object]) -> 
     """
     reference()
     other()
-    spent = max(_seconds(reference) + _seconds(other), _NOTHING)
+    spent = max(thread_seconds(reference) + thread_seconds(other), _NOTHING)
     rounds = int(min(max(_SECONDS / spent, _LEAST_ROUNDS), _MOST_ROUNDS))
     ratios: list[float] = []
     for _ in range(2):
-        times = [(_seconds(reference), _seconds(other)) for _ in range(math.ceil(rounds / 2))]
+        times = [
+            (thread_seconds(reference), thread_seconds(other)) for _ in range(math.ceil(rounds / 2))
+        ]
         first, second = (statistics.median(each) for each in zip(*times, strict=True))
         ratios.append(second / max(first, _NOTHING))
     return min(ratios)
 
 
-def _seconds(run: Callable[[], object]) -> float:
+def thread_seconds(run: Callable[[], object]) -> float:
+    """Measure the CPU time of this thread for one run."""
     start = time.thread_time()
     run()
     return time.thread_time() - start
