@@ -525,7 +525,7 @@ def test_products_are_counted_at_the_size_of_the_samples_where_an_axis_is_free(t
     # With a length of 1, as free axes count without samples, nothing is left after the first layer.
     text = (
         "g (float[N,T] x) => (float[N,5] y) { u = Unsqueeze(x, axis)"
-        " f = Conv<strides = [16]>(u, frames) a = Abs(f) h = Conv(a, w) r = Relu(h)"
+        " f = Conv<strides = [16]>(u, frames) a = Abs(f) h = Conv<pads = [1, 1]>(a, w) r = Relu(h)"
         " p = GlobalAveragePool(r) q = Flatten(p) y = Gemm(q, v) }"
     )
     weights = {
