@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
-from edgekit.feeding import Feeding
+from edgekit.feeding import Feeding, find_states
 from edgekit.model import Model, TensorSpec
 from edgekit_agent.samples import Samples
+
+# Names that the TorchScript exporter gives to sizes of outputs, such as Concatnk_dim_3.
+_AUTOMATIC = re.compile(r"_dim_\d+$")
 
 
 def infer_sums(model: Model, dims: Mapping[str, int]) -> dict[str, int]:
@@ -67,17 +71,34 @@ def _growing_length(
     """Return the fixed length of a growing state; ``None`` for other inputs.
 
     A growing state has one free axis, and an output differs from it in size along this axis only.
+    An output of the same size is a sequence, unless its name pairs it with the input. Where the
+    size of the output has no name that a person gave, a state is an input that has another input
+    without this axis beside it.
     """
     free = [(axis, name) for axis, name in free if name in dims]
     if len(free) != 1 or len(spec.shape) < 3:
         return None
     axis, name = free[0]
+    paired = find_states(model.signature).get(spec.name)
+    inputs = [each for each in model.signature.inputs if each is not spec]
+    beside = any(name not in map(each.dimension, range(len(each.shape))) for each in inputs)
     for made in model.signature.outputs:
-        rest = (made.shape[:axis], made.shape[axis + 1 :])
-        same_rest = rest == (spec.shape[:axis], spec.shape[axis + 1 :])
-        if made.dtype == spec.dtype and same_rest and not isinstance(made.shape[axis], int):
+        if not _same_sizes(spec, made):
+            continue
+        size = made.shape[axis]
+        named = size is not None and not _AUTOMATIC.search(str(size))
+        if made.name == paired or (size != spec.shape[axis] if named else beside):
             return dims[name]
     return None
+
+
+def _same_sizes(spec: TensorSpec, made: TensorSpec) -> bool:
+    """Return whether two values have the same type and the same fixed sizes."""
+    if made.dtype != spec.dtype or len(made.shape) != len(spec.shape):
+        return False
+    # Exporters name the free sizes of outputs as they like.
+    pairs = zip(spec.shape, made.shape, strict=True)
+    return all(a == b if isinstance(a, int) else not isinstance(b, int) for a, b in pairs)
 
 
 def fits(model: Model, samples: Samples | None) -> bool:

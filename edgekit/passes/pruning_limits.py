@@ -7,11 +7,15 @@ from collections.abc import Sequence
 
 from edgekit.errors import PassRefused
 from edgekit.graphs.channels import Channels, Family
+from edgekit.graphs.channels.groups import TOGETHER
+from edgekit.graphs.channels.walking import called
 from edgekit.graphs.cutting import key, macs_of, permitted
 from edgekit.passes.widths import LEAST_SHARE
 from edgekit.recipe import PruneChannels
 
 _MOST_REASONS = 3
+_RECURRENT = ("LSTM", "GRU", "RNN")
+_SPOKEN = {TOGETHER: "has channels that all go together"}
 
 
 def nothing_can_go(channels: Channels, settings: PruneChannels) -> PassRefused:
@@ -24,11 +28,30 @@ def nothing_can_go(channels: Channels, settings: PruneChannels) -> PassRefused:
             f"none of the kinds asked for can go: {', '.join(settings.kinds)}",
             hint=f"there are {', '.join(kinds)}",
         )
-    reasons = Counter(fixed.reason for fixed in channels.fixed)
-    told = "; ".join(f"{reason} ({n})" for reason, n in reasons.most_common(_MOST_REASONS))
-    return PassRefused(
-        f"no channels, heads or neurons can go: {told or 'no layer makes any by a stored weight'}"
-    )
+    told = [*_layers_by_reason(channels), *_recurrent_layers(channels)]
+    reasons = "; ".join(told) or "no layer makes any by a stored weight"
+    return PassRefused(f"no channels, heads or neurons can go: {reasons}")
+
+
+def _layers_by_reason(channels: Channels) -> list[str]:
+    """The most frequent reasons why channels stay, each with a layer that it holds for."""
+    layers: dict[str, list[str]] = {}
+    for fixed in channels.fixed:
+        layers.setdefault(fixed.reason, []).append(fixed.where)
+    told = []
+    for reason, names in sorted(layers.items(), key=lambda item: -len(item[1]))[:_MOST_REASONS]:
+        more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        told.append(f"what {names[0]}{more} makes {_SPOKEN.get(reason, reason)}")
+    return told
+
+
+def _recurrent_layers(channels: Channels) -> list[str]:
+    """The recurrent layers, whose units this pass leaves."""
+    nodes = [n for n in channels.walk.index.graph.node if n.op_type in _RECURRENT]
+    if not nodes:
+        return []
+    more = f" and {len(nodes) - 1} more" if len(nodes) > 1 else ""
+    return [f"{called(nodes[0])}{more}: this pass leaves the units of recurrent layers"]
 
 
 def too_much(channels: Channels, settings: PruneChannels, reached: float) -> PassRefused:

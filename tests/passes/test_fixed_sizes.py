@@ -99,3 +99,22 @@ def test_a_model_of_fixed_sizes_has_nothing_to_tell(tmp_path):
         '<ir_version: 8, opset_import: ["" : 17]> g (float[N,4] x) => (float[N,4] y) { y = Neg(x) }'
     )
     assert made(write(tmp_path, proto), tmp_path).notes == ()
+
+
+def notes_of_growing(folder, size, *, beside=True, batch="N"):
+    """The notes on a model whose input grows to an output, or whose output is as long as it."""
+    inputs = ", float[N,1,8] x" if beside else ""
+    body = "y = Concat<axis = 1>(k, x)" if beside else "y = Neg(k)"
+    text = f"g (float[N,T,8] k{inputs}) => (float[{batch},{size},8] y) {{ {body} }}"
+    proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> {text}')
+    return [note for note in made(write(folder, proto), folder, T=6).notes if "state" in note]
+
+
+@pytest.mark.parametrize(("size", "batch"), [("total", "Concaty_dim_0"), ("Concaty_dim_1", "N")])
+def test_a_growing_state_is_found_whatever_exporters_name_sizes(tmp_path, size, batch):
+    assert "state k has 6 entries" in notes_of_growing(tmp_path, size, batch=batch)[0]
+
+
+@pytest.mark.parametrize("size", ["T", "Negy_dim_1"])
+def test_a_sequence_of_free_length_is_no_state(tmp_path, size):
+    assert not notes_of_growing(tmp_path, size, beside=False)
