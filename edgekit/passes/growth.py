@@ -76,14 +76,18 @@ def note_size(model: Model, made: Path, work: Work) -> None:
 
 
 def _explain_growth(model: Model, made: Path) -> str:
-    """Describe the type of data that grew most between source and file."""
+    """Describe what grew most between source and file: a type of data, or the graph."""
     old, new = _take_census(model, made)
     more = {dtype: size - old.bytes_of.get(dtype, 0) for dtype, size in new.bytes_of.items()}
     dtype = max(more, key=lambda each: more[each], default=None)
     if old.bytes_of.get("float16", 0) > new.bytes_of.get("float16", 0):
         return "its 16-bit weights became 32-bit ones; the pass float16 stores them in 16 bits"
-    if dtype is None or more[dtype] <= 0:
-        return "the graph itself takes more bytes"
+    graphs = [stored.file_bytes - sum(stored.bytes_of.values()) for stored in (old, new)]
+    if dtype is None or more[dtype] < graphs[1] - graphs[0]:
+        return (
+            f"its graph takes {graphs[1]:,} bytes instead of {graphs[0]:,}, with {new.nodes} "
+            f"operators instead of {old.nodes}"
+        )
     return (
         f"it stores {new.bytes_of[dtype]:,} bytes of {dtype} instead of "
         f"{old.bytes_of.get(dtype, 0):,}"

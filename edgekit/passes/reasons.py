@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from onnx import ModelProto, NodeProto, TensorProto
 
-from edgekit.graphs.index import GraphIndex
+from edgekit.graphs.index import GraphIndex, attribute
 from edgekit.graphs.placement import as_weighted, gathers_rows
 
 # Inputs that hold a weight, by the operator that reads it.
@@ -142,9 +142,20 @@ def _explain(
 
 def _explain_shape(index: GraphIndex, node: NodeProto, tensor: TensorProto) -> str:
     if node.op_type == "Gather":
-        return "is too small for an embedding, or is not gathered by rows only"
+        return _explain_table(index, node, tensor)
     if node.input[0] == tensor.name or (node.op_type == "MatMul" and len(tensor.dims) > 2):
         return "has more than two axes or stands on the left, and is too small for that"
     if as_weighted(index, node) is None:
         return "has a bias that is computed, or scaled factors"
     return "keeps more as it is than it would save"
+
+
+def _explain_table(index: GraphIndex, node: NodeProto, tensor: TensorProto) -> str:
+    """Explain why a table of a Gather is no embedding."""
+    if not gathers_rows(node):
+        return f"is gathered along axis {attribute(node, 'axis', 0)}, not by rows"
+    readers = index.readers.get(tensor.name, [])
+    others = sorted({reader.op_type for reader in readers if not gathers_rows(reader)})
+    if others:
+        return f"is also read by {', '.join(others)}"
+    return "is too small for an embedding"

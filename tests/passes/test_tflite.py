@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import flatbuffers
 import numpy as np
 import onnx
@@ -228,6 +230,20 @@ def test_a_larger_file_is_told_with_what_it_stores(tmp_path):
 
     told = found.notes[0]
     assert "times as large as its source: it stores 16,384 bytes of float32 instead of" in told
+
+
+def test_a_file_that_is_larger_by_its_graph_is_said_to_be(tmp_path):
+    text = (
+        "g (float[12,1,8] x) => (float[1,24] y)"
+        " { s, last = LSTM<hidden_size = 24>(x, w, r) y = Squeeze(last, axis) }"
+    )
+    weights = {"w": normal(1, 96, 8), "r": normal(1, 96, 24), "axis": [0]}
+    source = model(tmp_path, text, weights=weights)
+    small = apply("quantize-dynamic", source, tmp_path, samples(tmp_path, x=normal(12, 1, 8)))
+    found = run_checked(step(ToTflite()), small, work(tmp_path))
+
+    told = next(note for note in found.notes if "times as large" in note)
+    assert re.search(r"its graph takes [\d,]+ bytes instead of [\d,]+, with \d+ operators", told)
 
 
 @pytest.mark.parametrize(("ratio", "told"), [(2.0, "2.00 times as long"), (1.05, "")])

@@ -1,0 +1,25 @@
+"""The reasons that passes give for weights that they leave as they are."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgekit.passes.reasons import LAYER_OPS, left_weights
+from tests.tiny import normal, proto
+
+
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        ("e = Gather(t, i) r = Reshape(t, s) y = MatMul(e, r)", "is also read by Reshape"),
+        ("y = Gather<axis = 1>(t, i)", "is gathered along axis 1, not by rows"),
+        ("y = Gather(t, i)", "is too small for an embedding"),
+    ],
+)
+def test_a_table_that_is_no_embedding_has_the_reason_that_holds(body, reason):
+    text = f"g (int64[N,4] i) => (y) {{ {body} }}"
+    made = proto(text, weights={"t": normal(32, 8), "s": [8, 32]})
+
+    (found,) = left_weights(made, ops=LAYER_OPS)
+
+    assert found.reason == f"t (Gather, 32 x 8) {reason}"
