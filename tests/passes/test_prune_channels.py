@@ -179,7 +179,7 @@ def test_channels_that_are_outputs_of_the_model_are_named(tmp_path):
     text = "g (float[N,8] x) => (float[N,16] y) { h = MatMul(x, a) y = Relu(h) }"
     source = model(tmp_path, text, weights={"a": normal(8, 16)})
 
-    with pytest.raises(PassRefused, match="can go: what h makes is the output y$"):
+    with pytest.raises(PassRefused, match=r"can go: what h makes is the output y$"):
         pruned(source, tmp_path, samples(tmp_path, x=normal(16, 8)), remove=0.25)
 
 
