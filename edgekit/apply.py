@@ -7,6 +7,7 @@ import stat
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from edgekit.convert.naming import files_of, source_of
@@ -123,7 +124,12 @@ def apply(
         layers = read_layers(scratch)
         tick("timing", 0, 0)
         slower = made.agreement and describe_slowdown(
-            whole, made.model, work.calibration, seed=work.seed, feeding=feeding
+            whole,
+            made.model,
+            work.calibration,
+            seed=work.seed,
+            feeding=feeding,
+            tick=partial(tick, "timing"),
         )
         macs = _macs(step, whole, made.model, sizes)
         seconds = time.monotonic() - started

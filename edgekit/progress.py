@@ -12,6 +12,8 @@ from typing import Any
 
 # Called with a stage, how much of it is done, and of how much (0 = not known).
 Tick = Callable[[str, int, int], None]
+# The same of one stage.
+Count = Callable[[int, int], None]
 
 
 def silent(stage: str, done: int, total: int) -> None:
@@ -29,6 +31,21 @@ _WIDTH = 78
 _SHARE, _LEAST_S = 0.5, 5.0
 # From here on counts (of bytes, say) are told in percent.
 _COUNTED = 100_000
+
+
+def in_rounds(tick: Count, rounds: int) -> Count:
+    """Tell the progress of several rounds, each of which counts from one, as that of one whole."""
+    number, last = 0, 0
+    tick(0, _COUNTED)
+
+    def count(done: int, total: int) -> None:
+        nonlocal number, last
+        if done <= last:
+            number += 1
+        last = done
+        tick(min(round(_COUNTED * (number + done / total) / rounds), _COUNTED), _COUNTED)
+
+    return count
 
 
 class Pace:

@@ -11,6 +11,7 @@ from edgekit.model import Model
 from edgekit.passes.probes import probes
 from edgekit.passes.timing import time_ratio
 from edgekit.profile import runtime_of
+from edgekit.progress import Count
 from edgekit_agent.failures import AgentError
 from edgekit_agent.runtimes import import_runtime
 from edgekit_agent.samples import Samples
@@ -26,6 +27,7 @@ def describe_slowdown(
     *,
     seed: int,
     feeding: Feeding | None = None,
+    tick: Count | None = None,
 ) -> str:
     """Say how much slower the result of a pass is than its input; empty if it is not slower.
 
@@ -37,6 +39,7 @@ def describe_slowdown(
         samples: calibration samples, of which the first is run; ``None`` for random inputs.
         seed: seed of the random inputs.
         feeding: input settings of edgekit.toml, for random inputs.
+        tick: told how many pairs of runs are done.
     """
     if before.format != after.format:
         return ""
@@ -44,6 +47,6 @@ def describe_slowdown(
         feed = next(probes(before, samples, seed=seed, feeding=feeding)).feed
         load = import_runtime(runtime_of(after))
         runs = [functools.partial(load(str(m.path), 1).run, feed) for m in (before, after)]
-        if (ratio := time_ratio(*runs)) > _SLOWER:
+        if (ratio := time_ratio(runs[0], runs[1], tick)) > _SLOWER:
             return f"on this machine it takes {ratio:.2f} times as long as before, one thread"
     return ""

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from edgekit import progress
-from edgekit.progress import Pace, Ticker, duration
+from edgekit.progress import Pace, Ticker, duration, in_rounds
 
 
 class Clock:
@@ -150,3 +150,14 @@ def test_a_wait_in_which_nobody_calls_is_shown_all_the_same(monkeypatch):
     assert ended.endswith("\r\x1b[K")
     progress.time.sleep(0.1)
     assert terminal.getvalue() == ended
+
+
+def test_several_rounds_of_a_stage_count_as_one_whole():
+    told = []
+    count = in_rounds(lambda done, total: told.append(100 * done / total), 3)
+    for total in (2, 4, 1):
+        for done in range(total):
+            count(done + 1, total)
+
+    whole = [0, 100 / 6, 100 / 3, *(100 / 3 + 25 / 3 * n for n in (1, 2, 3, 4)), 100]
+    assert told == pytest.approx(whole, abs=0.01)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from edgekit.errors import PassRefused, UserError
@@ -111,7 +112,7 @@ def note_time(model: Model, made: Path, work: Work) -> None:
         runs = [_runner(each, feed) for each in (model, after)]
         if min(thread_seconds(run) for _ in range(_TRIES) for run in runs[1:]) < _LEAST_SECONDS:
             return
-        if (ratio := time_ratio(*runs)) > _SLOWER:
+        if (ratio := time_ratio(runs[0], runs[1], partial(work.progress, "timing"))) > _SLOWER:
             work.note(
                 f"on this machine it takes {ratio:.2f} times as long as its source, one thread"
             )

@@ -27,6 +27,7 @@ from edgekit.passes.judge import reader_errors
 from edgekit.passes.output_errors import FloatOutputs, OutputErrors, joined
 from edgekit.passes.tensor_errors import tensor_errors
 from edgekit.passes.trials import Version, trial
+from edgekit.progress import Count, in_rounds
 from edgekit.recipe import Estimator, QuantizeStatic
 from edgekit_agent.samples import Samples
 
@@ -116,9 +117,9 @@ class Refiner:
     def _equalise(self) -> None:
         if not self.settings.equalise or not find_pairs(self.index, place(self.index)):
             return
-        self.work.progress("equalization", 0, 0)
         before, after = [], []
         for number, split in enumerate(self.folds.splits):
+            self.work.progress("equalization", number, len(self.folds.splits))
             few = first_of_each(split.estimating, _CHANNEL_SAMPLES)
             other = self._equalised(few, split.judging)
             if other is None:
@@ -161,8 +162,7 @@ class Refiner:
         """The estimator of each value by the error of its readers; none where there is one."""
         if self.settings.ranges != "auto":
             return {}
-        tick = partial(self.work.progress, "choosing ranges")
-        tick(0, 0)
+        tick = in_rounds(partial(self.work.progress, "choosing ranges"), len(candidates))
         return best_labels(
             [
                 reader_errors(self.index, placement, each.affines, split.judging, tick=tick)
@@ -243,10 +243,12 @@ class Refiner:
         """Bias corrections, or none where the outputs are not surely better for them."""
         if not self.settings.bias_correction:
             return {}
-        self.work.progress("bias correction", 0, 0)
         splits = self.folds.splits
+        # Each shift is estimated and judged; those of several splits are found anew from all.
+        rounds = 2 * (len(splits) + (len(splits) > 1))
+        tick = in_rounds(partial(self.work.progress, "bias correction"), rounds)
         found = [
-            self._found_shifts(p, split, in_float)
+            self._found_shifts(p, split, in_float, tick)
             for p, split in zip(parameters, splits, strict=True)
         ]
         if not any(found):
@@ -256,10 +258,14 @@ class Refiner:
         if len(splits) == 1:
             return found[0]
         whole = Split(estimating=self.folds.estimating, judging=self.folds.judging)
-        return self._found_shifts(final, whole, in_float)
+        return self._found_shifts(final, whole, in_float, tick)
 
     def _found_shifts(
-        self, parameters: Mapping[str, Affine], split: Split, in_float: frozenset[str]
+        self,
+        parameters: Mapping[str, Affine],
+        split: Split,
+        in_float: frozenset[str],
+        tick: Count,
     ) -> Shifts:
         return find_shifts(
             self.index,
@@ -268,5 +274,5 @@ class Refiner:
             largest=self.largest,
             estimating=first_of_each(split.estimating, _SHIFT_SAMPLES),
             judging=split.judging,
-            tick=partial(self.work.progress, "bias correction"),
+            tick=tick,
         )

@@ -7,26 +7,33 @@ import statistics
 import time
 from collections.abc import Callable
 
+from edgekit.progress import Count
+
 _SECONDS = 0.4  # of running
 _LEAST_ROUNDS, _MOST_ROUNDS = 6, 60
 _NOTHING = 1e-30
 
 
-def time_ratio(reference: Callable[[], object], other: Callable[[], object]) -> float:
+def time_ratio(
+    reference: Callable[[], object], other: Callable[[], object], tick: Count | None = None
+) -> float:
     """Measure the ratio of run times, other over reference: the smaller median of two halves.
 
     Both run in turn, and CPU time of this thread is measured, so that other work on the machine
-    hardly counts.
+    hardly counts. ``tick`` is told how many pairs of runs are done.
     """
     reference()
     other()
     spent = max(thread_seconds(reference) + thread_seconds(other), _NOTHING)
     rounds = int(min(max(_SECONDS / spent, _LEAST_ROUNDS), _MOST_ROUNDS))
     ratios: list[float] = []
-    for _ in range(2):
-        times = [
-            (thread_seconds(reference), thread_seconds(other)) for _ in range(math.ceil(rounds / 2))
-        ]
+    half = math.ceil(rounds / 2)
+    for first_of_half in (0, half):
+        times = []
+        for number in range(half):
+            if tick:
+                tick(first_of_half + number, 2 * half)
+            times.append((thread_seconds(reference), thread_seconds(other)))
         first, second = (statistics.median(each) for each in zip(*times, strict=True))
         ratios.append(second / max(first, _NOTHING))
     return min(ratios)

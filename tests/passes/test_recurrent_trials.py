@@ -109,4 +109,6 @@ def test_times_are_compared_in_turn():
 
     assert time_ratio(work_of(64), work_of(256)) > 3
     assert time_ratio(work_of(256), work_of(64)) < 0.5
-    assert 0.5 < time_ratio(work_of(128), work_of(128)) < 2
+    told = []
+    assert 0.5 < time_ratio(work_of(128), work_of(128), lambda *each: told.append(each)) < 2
+    assert [done for done, _ in told] == list(range(told[0][1]))
