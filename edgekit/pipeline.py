@@ -15,7 +15,7 @@ from edgekit.gate import judge
 from edgekit.graphs.rewrite import QUANTISED_ALREADY
 from edgekit.intake import Intake, Request, take_in
 from edgekit.model import Model
-from edgekit.passes.crash import crash_of, is_crash
+from edgekit.passes.crash import build_crash, is_crash
 from edgekit.places import HOST
 from edgekit.profile import RuntimeName, runtime_of, weight_bits
 from edgekit.progress import Tick
@@ -256,7 +256,7 @@ def _made(shop: Workshop, recipe: Recipe, baseline: Candidate) -> Candidate | Re
         if not is_crash(error):
             raise
         return shop.rejected(
-            recipe, crash_of("scoring", error, steps=recipe.steps, model=made.model)
+            recipe, build_crash("scoring", error, steps=recipe.steps, model=made.model)
         )
 
 

@@ -1,4 +1,4 @@
-"""Subsets of samples: rows where they lie on disk, spread over a split or kept apart."""
+"""Subsets of samples as views of the files: spread over a split, or held out."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from edgekit_agent.samples import Column, Samples
 
 # Samples that ``spread`` takes in a row.
 _BLOCK = 8
-# Samples in a row that are kept apart, and of how many such pieces one is.
+# Consecutive samples in a held-out piece, and one of how many pieces is held out.
 _PIECE, _PIECES = 2, 4
 
 
 def rows_of(samples: Samples, start: int, count: int) -> Samples:
-    """Samples ``start`` to ``start + count``, where they lie on disk."""
+    """Return samples ``start`` to ``start + count`` as a view of their files."""
 
     def cut(column: Column) -> Column:
         row_bytes = np.dtype(column.dtype).itemsize * math.prod(column.shape[1:])
@@ -37,17 +37,17 @@ def rows_of(samples: Samples, start: int, count: int) -> Samples:
 
 
 def parts_of(samples: Samples | Sequence[Samples]) -> Sequence[Samples]:
-    """Samples as the parts that they come in: themselves where they are one piece."""
+    """Return samples as a sequence of parts; a single piece becomes one part."""
     return [samples] if isinstance(samples, Samples) else samples
 
 
 def count_of(parts: Sequence[Samples]) -> int:
-    """The number of samples of all parts together."""
+    """Count the samples of all parts."""
     return sum(part.columns[0].shape[0] for part in parts)
 
 
 def cut(parts: Sequence[Samples], start: int, count: int) -> list[Samples]:
-    """Samples ``start`` to ``start + count`` of parts that are numbered through."""
+    """Return samples ``start`` to ``start + count``, numbered across the parts."""
     found = []
     for part in parts:
         rows = part.columns[0].shape[0]
@@ -59,13 +59,13 @@ def cut(parts: Sequence[Samples], start: int, count: int) -> list[Samples]:
 
 
 def spread(samples: Samples | Sequence[Samples], count: int) -> list[Samples]:
-    """``count`` samples in blocks from all over the split, which may be sorted by class."""
+    """Select ``count`` samples in blocks from the whole split, which may be sorted by class."""
     parts = parts_of(samples)
     total = count_of(parts)
     if total <= count:
         return list(parts)
     sizes = [min(_BLOCK, count - start) for start in range(0, count, _BLOCK)]
-    # What is left out lies evenly between the blocks, which never overlap.
+    # Skipped samples lie evenly between the blocks, which never overlap.
     gap, last = total - count, max(len(sizes) - 1, 1)
     starts = [_BLOCK * i + gap * i // last for i in range(len(sizes))]
     blocks = zip(starts, sizes, strict=True)
@@ -75,14 +75,14 @@ def spread(samples: Samples | Sequence[Samples], count: int) -> list[Samples]:
 def held_out(
     samples: Samples | Sequence[Samples], count: int, *, most: int, batch: int
 ) -> tuple[list[Samples], list[Samples]]:
-    """``count`` samples from all over the split, and others that are kept apart from them.
+    """Select ``count`` samples from the whole split, divided into used and held-out samples.
 
     Args:
         samples: the split.
-        count: how many to take in all.
-        most: how many to keep apart, at most: a quarter of all, or half of few; of a single piece
-            none, and then both are the same.
-        batch: samples that the model takes at once, which stay together.
+        count: number of samples to select in all.
+        most: largest number of held-out samples: a quarter of all, or half of a few. A single
+            piece is not divided: both results are the same.
+        batch: batch size of the model; a batch stays together.
     """
     size = max(_PIECE, batch)
     parts = spread(samples, count)

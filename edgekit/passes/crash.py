@@ -42,7 +42,7 @@ def is_crash(error: Exception) -> bool:
     return not (isinstance(error, OSError) and error.errno in _EXHAUSTED)
 
 
-def crash_of(doing: str, error: Exception, *, steps: Iterable[Step], model: Model) -> PassCrash:
+def build_crash(doing: str, error: Exception, *, steps: Iterable[Step], model: Model) -> PassCrash:
     """Build the failure for an unexpected exception, with its report.
 
     Args:

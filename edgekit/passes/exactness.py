@@ -46,7 +46,7 @@ class Departure:
     error: float
 
 
-def departure(
+def find_departure(
     before: Model, after: Model, *, limit: float, seed: int, feeding: Feeding | None = None
 ) -> Departure | None:
     """Find the output with the largest error above ``limit``; None where the two models agree.

@@ -1,4 +1,4 @@
-"""Squared errors of a model's outputs, sample by sample, each part relative to its own size."""
+"""Squared errors of model outputs for each sample, relative to the size of each output part."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from edgekit_agent.samples import Samples
 
 Floats64 = NDArray[np.float64]
 
-# A part whose entries are all zeros says nothing.
+# Parts smaller than this are zeros and are ignored.
 _NOTHING = 1e-30
 # One-sided 95 % quantile of the normal distribution.
 _SURE = 1.645
-# Least part of the error that a refinement must take away.
+# Smallest part of the error that a refinement must remove.
 _WORTH = 0.02
 
 
 @dataclass(frozen=True, kw_only=True)
 class OutputErrors:
-    """Squared errors and squared sizes ``[samples, parts]`` of a version of a model."""
+    """Squared errors and squared sizes, ``[samples, parts]``, of a version of a model."""
 
     error: Floats64
     size: Floats64
@@ -51,10 +51,10 @@ class OutputErrors:
         return relative
 
     def beats(self, other: OutputErrors, *, by: float = _WORTH) -> bool:
-        """Whether the error is lower than another's by more than its noise, sample by sample.
+        """Return whether the error is significantly lower than another, compared by sample.
 
-        The mean logarithm of the ratio must be negative by its one-sided 95 % bound, and the
-        total lower by the part ``by``.
+        The one-sided 95 % bound of the mean log ratio must be below zero, and the total must be
+        lower by the part ``by``.
         """
         mine, theirs = self.by_sample, other.by_sample
         if not self.total < (1 - by) * other.total:
@@ -68,7 +68,7 @@ class OutputErrors:
 
 
 def joined(errors: Sequence[OutputErrors]) -> OutputErrors:
-    """The errors of several sets of samples as one."""
+    """Join the errors of several sets of samples."""
     return OutputErrors(
         error=np.concatenate([each.error for each in errors]),
         size=np.concatenate([each.size for each in errors]),
@@ -76,7 +76,7 @@ def joined(errors: Sequence[OutputErrors]) -> OutputErrors:
 
 
 class FloatOutputs:
-    """The outputs of a model in float on some samples, kept in files, to hold versions against."""
+    """Reference outputs of the float model on some samples, stored in files."""
 
     def __init__(self, index: GraphIndex, samples: Sequence[Samples], folder: Path) -> None:
         self._samples = samples
@@ -84,27 +84,29 @@ class FloatOutputs:
         self._names = judged_parts(index.proto)
         self._folder = Path(tempfile.mkdtemp(prefix="outputs-", dir=folder))
         session = open_offloaded(index, Additions(outputs=list(dict.fromkeys(self._names))))
-        for number, made in enumerate(_ran(feed(session, self._tensors, samples), self._names)):
+        for number, made in enumerate(
+            _run_samples(feed(session, self._tensors, samples), self._names)
+        ):
             np.savez(self._folder / f"{number}.npz", *(made[name] for name in self._names))
 
     def errors(self, path: Path, judged: Sequence[str]) -> OutputErrors:
-        """The errors of a version, run as a user would run it.
+        """Measure the errors of a version, run as an application runs it.
 
         Args:
             path: the file.
-            judged: values of the file; in the order of ``judged_parts`` of the model.
+            judged: values of the file, in the order of ``judged_parts`` of the model.
         """
         rows = []
         fed = feed(open_session(path), self._tensors, self._samples)
-        for number, made in enumerate(_ran(fed, judged)):
+        for number, made in enumerate(_run_samples(fed, judged)):
             with np.load(self._folder / f"{number}.npz") as before:
                 pairs = zip(before.files, judged, strict=True)
-                rows.append([squared(before[old], made[new]) for old, new in pairs])
+                rows.append([squared_error(before[old], made[new]) for old, new in pairs])
         table = np.array(rows, np.float64).reshape(len(rows), -1, 2)
         return OutputErrors(error=table[..., 0], size=table[..., 1])
 
 
-def _ran(
+def _run_samples(
     fed: Iterator[tuple[object, Run]], wanted: Sequence[str]
 ) -> Iterator[dict[str, NDArray[np.generic]]]:
     names = list(dict.fromkeys(wanted))
@@ -112,8 +114,8 @@ def _ran(
         yield run(names, {})
 
 
-def squared(old: NDArray[np.generic], new: NDArray[np.generic]) -> tuple[float, float]:
-    """Squared error and squared size over the finite entries of a float value; else nothing."""
+def squared_error(old: NDArray[np.generic], new: NDArray[np.generic]) -> tuple[float, float]:
+    """Compute squared error and squared size over the finite entries of a float value; else 0."""
     if old.dtype.kind != "f" or old.shape != new.shape:
         return 0.0, 0.0
     before = old.astype(np.float64)

@@ -1,4 +1,4 @@
-"""Refinements of an 8-bit model, each accepted only where held-out outputs are better for it."""
+"""Refinements of an 8-bit model, each accepted only if it improves the held-out outputs."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ _BASE: Estimator = "minmax"
 # Means need fewer samples than extremes.
 _SHIFT_SAMPLES = 32
 _CHANNEL_SAMPLES = 64
-# Samples that each tensor is tried on alone.
+# Number of samples for the error of each tensor.
 _TENSOR_SAMPLES = 3
-# Outputs with less relative squared error than this leave nothing to look for.
+# Below this relative squared error of the outputs no layer is moved to float.
 _ENOUGH = 1e-3
-# Layers in float cost time, so they must take away more of the error than other refinements.
+# Layers in float cost time, so they must remove more of the error than other refinements.
 _FLOAT_WORTH = 0.15
 
 
 class Refiner:
-    """Decides on the 8-bit version of one model.
+    """Choice of the 8-bit version of one model.
 
-    Every decision compares two versions by the outputs they make on samples that the parameters
-    of neither came from, and takes the refined one where it is better by more than the noise.
+    Every decision compares the outputs of two versions on held-out samples, and accepts the refined
+    version if it is better by more than the noise.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class Refiner:
         self._known: dict[tuple[str, frozenset[str]], OutputErrors] = {}
 
     def refine(self) -> tuple[GraphIndex, Version]:
-        """The graph, equalized where that helps, and the choices of its 8-bit version."""
+        """Return the graph, equalized if that helps, and the choices of its 8-bit version."""
         self._equalise()
         placement = place(self.index)
         candidates = [self._candidates(placement, s.estimating) for s in self.folds.splits]
@@ -86,7 +86,7 @@ class Refiner:
         tried: Sequence[Mapping[str, Mapping[str, Affine]]],
         in_float: frozenset[str],
     ) -> OutputErrors:
-        """The errors of the ranges of an estimator on all splits; found once."""
+        """Return the errors of an estimator's ranges on all splits, measured once."""
         if (label, in_float) not in self._known:
             self._known[label, in_float] = self._errors([t[label] for t in tried], in_float)
         return self._known[label, in_float]
@@ -97,7 +97,7 @@ class Refiner:
         in_float: frozenset[str],
         shifts: Sequence[Shifts] | None = None,
     ) -> OutputErrors:
-        """The errors of a version on all splits."""
+        """Measure the errors of a version on all splits."""
         versions = [
             Version(parameters=each, shifts=more, in_float=in_float)
             for each, more in zip(parameters, shifts or [{} for _ in parameters], strict=True)
@@ -105,7 +105,7 @@ class Refiner:
         return joined([self._trial(self.index, n, each) for n, each in enumerate(versions)])
 
     def _trial(self, index: GraphIndex, number: int, version: Version) -> OutputErrors:
-        """The errors of a version of a graph on one split; that in float is run once."""
+        """Measure the errors of a version on one split; the float model runs once per split."""
         if number not in self._references:
             judging = self.folds.splits[number].judging
             self._references[number] = FloatOutputs(index, judging, self.work.scratch)
@@ -133,7 +133,7 @@ class Refiner:
     def _equalised(
         self, estimating: Sequence[Samples], judging: Sequence[Samples]
     ) -> GraphIndex | None:
-        """A copy of the graph with channels evened out; ``None`` where no pair is better off."""
+        """Copy the graph and equalize its channels; ``None`` if no pair of layers improves."""
         copy = ModelProto()
         copy.CopyFrom(self.index.proto)
         index = GraphIndex(copy, self.index.folder)
@@ -173,7 +173,7 @@ class Refiner:
     def _label(
         self, tried: Sequence[Mapping[str, Mapping[str, Affine]]], in_float: frozenset[str]
     ) -> str:
-        """The estimator with the least error; min-max unless another one is surely better."""
+        """Choose the most accurate estimator; min-max unless one is significantly better."""
         distinct: dict[tuple[Affine, ...], str] = {}
         for label in sorted(tried[0], key=lambda each: each != _BASE):
             key = tuple(affine for each in tried for affine in each[label].values())
@@ -197,7 +197,7 @@ class Refiner:
         label: str,
         tried: Sequence[Mapping[str, Mapping[str, Affine]]],
     ) -> frozenset[str]:
-        """The nodes that compute in float, by their first outputs; none where none stands out."""
+        """Choose the nodes that compute in float, by their first outputs; empty if none helps."""
         if self.settings.float_layers == "none":
             return frozenset()
         before = self._errors_of(label, tried, frozenset())
@@ -219,15 +219,17 @@ class Refiner:
             return frozenset()
         if not self._errors_of(label, tried, sets[-1]).beats(before, by=_FLOAT_WORTH):
             return frozenset()
-        self._tell(placement, sets[-1], costs.work)
+        self._note_layers(placement, sets[-1], costs.work)
         return sets[-1]
 
-    def _tell(self, placement: Placement, nodes: frozenset[str], work: Mapping[str, float]) -> None:
+    def _note_layers(
+        self, placement: Placement, nodes: frozenset[str], work: Mapping[str, float]
+    ) -> None:
         layers = [w.node for w in placement.weighted if w.node.output[0] in nodes]
         names = ", ".join(node.name or node.output[0] for node in layers)
         share = 100 * sum(work[node.output[0]] for node in layers)
         self.work.note(
-            f"{len(layers)} of {len(placement.weighted)} layers stay float, where 8 bits cost the "
+            f"{len(layers)} of {len(placement.weighted)} layers stay float: 8 bits change the "
             f"outputs most (about {share:.0f} % of the arithmetic): {names}"
         )
 

@@ -17,8 +17,8 @@ from edgekit.graphs.stored import Stored, census
 from edgekit.model import Model, Signature
 from edgekit.passes import PASSES, PassFunction, PassSpec, Promise, Work
 from edgekit.passes.agreement import Agreement, Disagreement, agreement
-from edgekit.passes.crash import crash_of, is_crash
-from edgekit.passes.exactness import departure
+from edgekit.passes.crash import build_crash, is_crash
+from edgekit.passes.exactness import find_departure
 from edgekit.passes.fixed_sizes import fits
 from edgekit.passes.losses import notes_on
 from edgekit.passes.promises import (
@@ -69,7 +69,7 @@ def run_checked(step: Step, model: Model, work: Work) -> Made:
     except Exception as error:
         if not is_crash(error):
             raise
-        raise crash_of(step.name, error, steps=[step], model=model) from error
+        raise build_crash(step.name, error, steps=[step], model=model) from error
 
 
 def _run_checked(step: Step, model: Model, work: Work) -> Made:
@@ -138,7 +138,7 @@ def _compared(step: Step, promise: Promise, before: Model, after: Model, work: W
 def _check_exactness(step: Step, promise: Promise, before: Model, after: Model, work: Work) -> None:
     """Check a claim to compute the same where no samples say which inputs matter."""
     try:
-        found = departure(
+        found = find_departure(
             before,
             after,
             limit=promise.max_relative_error,

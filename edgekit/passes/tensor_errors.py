@@ -1,4 +1,4 @@
-"""The error of a model's outputs that each 8-bit tensor makes alone."""
+"""Measurement of the output error that each 8-bit tensor causes alone."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from edgekit.graphs.observe import Tick, feed, input_tensors
 from edgekit.graphs.output_parts import judged_parts
 from edgekit.graphs.placement import Placement
 from edgekit.passes.affine import Affine, symmetric_scales
-from edgekit.passes.output_errors import OutputErrors, squared
+from edgekit.passes.output_errors import OutputErrors, squared_error
 from edgekit.passes.shadows import Shadows
 from edgekit_agent.samples import Samples
 
-# A group that makes less of the error than this part is not looked into.
+# Groups with a smaller part of the error are not divided.
 _SMALL = 0.02
-# How often all samples are run, at most; and of how many groups the search starts.
+# Largest number of runs over all samples, and the number of groups at the start.
 _MOST_RUNS = 96
 _GROUPS = 24
 _PARTS = 4
@@ -36,18 +36,18 @@ def tensor_errors(
     judging: Sequence[Samples],
     tick: Tick,
 ) -> dict[str, float]:
-    """The error that each tensor makes alone in 8 bits, by the name of a value or a weight.
+    """Measure the output error of each tensor alone in 8 bits, by the name of a value or weight.
 
-    Groups of neighbours are quantized together; those that make most of the error are divided
-    until single tensors are left. The error of a group that is not divided is shared evenly.
+    Neighboring tensors are quantized in groups. Groups with the largest errors are divided until
+    single tensors are left; the error of an undivided group is shared evenly.
 
     Args:
-        index: of the model in float; not changed.
-        placement: which values and weights become 8-bit.
-        parameters: of the values.
-        largest: magnitude of the largest weight.
-        judging: samples to run, a few.
-        tick: called with the runs done and the most there can be.
+        index: index of the float model; not changed.
+        placement: the values and weights that become 8-bit.
+        parameters: quantization parameters of the values.
+        largest: magnitude of the largest integer weight.
+        judging: a few samples to run.
+        tick: progress callback, with the runs done and the largest number of runs.
     """
     switches = _Switches(index, placement, parameters, largest)
     tensors = list(switches.names)
@@ -76,7 +76,7 @@ def tensor_errors(
 
 
 class _Switches:
-    """The float model with a switch at each tensor that sends it through 8 bits."""
+    """The float model with an If at each tensor that switches its fake quantization on."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class _Switches:
         self.index = index
         self.shadows = Shadows(index, placement)
         self.names: dict[str, str] = {}  # tensor -> its switch, in the order of the graph
-        order = _in_order(index, placement)
+        order = _sort_by_graph(index, placement)
         weights = {w.weight: w for w in placement.weighted if w.kept is None}
         first = index.graph.input[0].name
         for name in order:
@@ -119,9 +119,9 @@ class _Switches:
         nodes, twin = shadows.through_8_bits(name, *parameters)
         for node in nodes:
             node.attribute.extend(helper.make_attribute(k, v) for k, v in axis.items())
-        as_it_is = shadows.fresh("float")
-        identity = helper.make_node("Identity", [name], [as_it_is])
-        branches = {"then_branch": (nodes, twin), "else_branch": ([identity], as_it_is)}
+        plain = shadows.fresh("float")
+        identity = helper.make_node("Identity", [name], [plain])
+        branches = {"then_branch": (nodes, twin), "else_branch": ([identity], plain)}
         node = helper.make_node("If", [switch], [read])
         for key, (body, output) in branches.items():
             graph = helper.make_graph(body, key, [], [ValueInfoProto(name=output)])
@@ -132,7 +132,7 @@ class _Switches:
         self.names[name] = switch
 
     def errors(self, groups: Sequence[Sequence[str]], parts: Sequence[Samples]) -> list[float]:
-        """The error of the outputs with the tensors of each group in 8 bits."""
+        """Measure the output error of each group with its tensors in 8 bits."""
         off: dict[str, NDArray[np.generic]] = {
             switch: np.array(False) for switch in self.names.values()
         }
@@ -143,7 +143,7 @@ class _Switches:
             for group in groups:
                 on = {self.names[name]: np.array(True) for name in group}
                 after = run(self.judged, off | on)
-                rows.append([squared(before[name], after[name]) for name in self.judged])
+                rows.append([squared_error(before[name], after[name]) for name in self.judged])
             table.append(rows)
         found = np.array(table, np.float64).reshape(len(table), len(groups), -1, 2)
         return [
@@ -152,8 +152,8 @@ class _Switches:
         ]
 
 
-def _in_order(index: GraphIndex, placement: Placement) -> Iterator[str]:
-    """The tensors that become 8-bit, in the order of the graph."""
+def _sort_by_graph(index: GraphIndex, placement: Placement) -> Iterator[str]:
+    """Yield the tensors that become 8-bit, in graph order."""
     values = {name for name in placement.values if name not in placement.like}
     weights = {w.weight for w in placement.weighted if w.kept is None}
     names = [value.name for value in index.graph.input]
