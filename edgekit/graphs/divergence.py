@@ -10,7 +10,7 @@ from onnx import ModelProto
 
 from edgekit.graphs.observe import Values, observe
 from edgekit.graphs.onnx_file import opset, signature
-from edgekit.graphs.output_parts import judged_parts
+from edgekit.graphs.output_parts import find_output_parts
 from edgekit_agent.samples import Samples
 
 Doubles = NDArray[np.float64]
@@ -119,7 +119,7 @@ class Reference:
 
 def _parts_of(proto: ModelProto, output: str) -> list[str]:
     """What an output is put together from; itself where it is stored in the model."""
-    return judged_parts(proto, output) or [output]
+    return find_output_parts(proto, output) or [output]
 
 
 def _ends_in_softmax(proto: ModelProto, output: str) -> bool:

@@ -12,7 +12,7 @@ _SCALE = {"Add", "Sub", "Mul", "Div"}
 _LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
 
-def judged_parts(proto: ModelProto, output: str | None = None) -> list[str]:
+def find_output_parts(proto: ModelProto, output: str | None = None) -> list[str]:
     """Find the values to measure output errors on: the sources of all outputs, or of one.
 
     The walk goes back through data movement, concatenation and constant factors, so that a part

@@ -197,12 +197,12 @@ def _optimize(proto: ModelProto, folder: Path) -> ModelProto:
 
 def _is_large(index: GraphIndex, name: str) -> bool:
     """Return whether a value is a large stored weight, directly or after dequantization."""
-    stored = _stored(index, name)
+    stored = _find_stored(index, name)
     return stored is not None and bool(math.prod(stored.dims) >= _LEAST_ENTRIES)
 
 
-def _stored(index: GraphIndex, name: str) -> TensorProto | None:
-    """The constant that a value is, or is restored from."""
+def _find_stored(index: GraphIndex, name: str) -> TensorProto | None:
+    """Find the constant behind a value, directly or through dequantization."""
     while (stored := index.initializers.get(name)) is None:
         maker = index.producer.get(name)
         if maker is None or maker.op_type not in _RESTORING:
@@ -218,7 +218,7 @@ def _explain(index: GraphIndex, node: NodeProto, place: int) -> str:
         )
     if place == 0:
         return "its weight is the first factor, which no integer kernel supports"
-    stored = _stored(index, node.input[1])
+    stored = _find_stored(index, node.input[1])
     if node.op_type == "MatMul" and stored is not None and len(stored.dims) > 2:
         return "integer kernels support one weight matrix, not a batch of matrices"
     made = index.producer.get(node.input[0])

@@ -1,4 +1,4 @@
-"""Facts for the user about outputs that a result keeps little of."""
+"""Notes to the user about outputs with large errors."""
 
 from __future__ import annotations
 
@@ -8,43 +8,42 @@ from edgekit.passes import PassSpec
 from edgekit.passes.agreement import Agreement
 from edgekit.passes.unseen import LEAST
 
-# Relative error from which on most of an output may be lost.
+# Above this relative error an output may be useless.
 _MUCH = 0.5
-# Errors on unseen samples that are so much larger than on the others, and not tiny.
+# Errors on unseen samples that are this many times larger than on the others, and above a minimum.
 _TIMES, _TOLD = 2.0, 0.02
 # Outputs that are named.
 _NAMED = 4
 
 
-def notes_on(spec: PassSpec, found: Agreement) -> Iterator[str]:
-    """What a user should know of the error beside its figure, in plain sentences."""
+def describe_losses(spec: PassSpec, found: Agreement) -> Iterator[str]:
+    """Yield notes on large, overfitted or unverified output errors."""
     if not found.samples:
         return
     if spec.needs_calibration and not found.unseen:
         yield (
             f"the output error is that of the {found.samples} samples that the pass was fitted "
-            f"to; new ones may be further off: give at least {LEAST}, and several batches"
+            f"to; it may be larger on new ones: give at least {LEAST} samples, and several batches"
         )
-    yield from _much_lost(spec, found)
-    yield from _overfit(found)
+    yield from _describe_large_errors(spec, found)
+    yield from _describe_overfit(found)
 
 
-def _overfit(found: Agreement) -> Iterator[str]:
-    """Say where the result follows the samples it was fitted to more than the model."""
+def _describe_overfit(found: Agreement) -> Iterator[str]:
+    """Yield a note if the result overfits the calibration samples."""
     if found.worst is None or not found.unseen:
         return
     name, error = found.worst
     before = found.seen_errors.get(name, error)
     if error >= _TOLD and error > _TIMES * before:
         yield (
-            f"the result follows the samples it was fitted to more than the model: output {name} "
-            f"is off by {before:.2g} on them and by {error:.2g} on {found.unseen} others; give "
-            "more samples"
+            f"the result overfits the calibration samples: output {name} has the error "
+            f"{before:.2g} on them and {error:.2g} on {found.unseen} others; give more samples"
         )
 
 
-def _much_lost(spec: PassSpec, found: Agreement) -> Iterator[str]:
-    """Say which outputs are further off than half of their size."""
+def _describe_large_errors(spec: PassSpec, found: Agreement) -> Iterator[str]:
+    """Yield a note on outputs whose relative error exceeds one half."""
     lost = [f"{name} {error:.2g}" for name, error in found.relative_errors.items() if error > _MUCH]
     if not lost:
         return

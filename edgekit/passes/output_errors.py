@@ -15,7 +15,7 @@ from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.instrument import Additions, open_offloaded
 from edgekit.graphs.observe import Run, feed, input_tensors
 from edgekit.graphs.onnx_file import open_session
-from edgekit.graphs.output_parts import judged_parts
+from edgekit.graphs.output_parts import find_output_parts
 from edgekit_agent.samples import Samples
 
 Floats64 = NDArray[np.float64]
@@ -67,7 +67,7 @@ class OutputErrors:
         return bool(ratios.mean() + _SURE * noise < 0)
 
 
-def joined(errors: Sequence[OutputErrors]) -> OutputErrors:
+def join_errors(errors: Sequence[OutputErrors]) -> OutputErrors:
     """Join the errors of several sets of samples."""
     return OutputErrors(
         error=np.concatenate([each.error for each in errors]),
@@ -81,7 +81,7 @@ class FloatOutputs:
     def __init__(self, index: GraphIndex, samples: Sequence[Samples], folder: Path) -> None:
         self._samples = samples
         self._tensors = input_tensors(index.proto)
-        self._names = judged_parts(index.proto)
+        self._names = find_output_parts(index.proto)
         self._folder = Path(tempfile.mkdtemp(prefix="outputs-", dir=folder))
         session = open_offloaded(index, Additions(outputs=list(dict.fromkeys(self._names))))
         for number, made in enumerate(
@@ -94,7 +94,7 @@ class FloatOutputs:
 
         Args:
             path: the file.
-            judged: values of the file, in the order of ``judged_parts`` of the model.
+            judged: values of the file, in the order of ``find_output_parts`` of the model.
         """
         rows = []
         fed = feed(open_session(path), self._tensors, self._samples)

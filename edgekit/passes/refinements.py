@@ -24,7 +24,7 @@ from edgekit.passes.equalise import equalise, find_pairs
 from edgekit.passes.float_layers import choose_float_layers, find_costs
 from edgekit.passes.folds import Folds, Split
 from edgekit.passes.judge import reader_errors
-from edgekit.passes.output_errors import FloatOutputs, OutputErrors, joined
+from edgekit.passes.output_errors import FloatOutputs, OutputErrors, join_errors
 from edgekit.passes.tensor_errors import tensor_errors
 from edgekit.passes.trials import Version, trial
 from edgekit.progress import Count, in_rounds
@@ -102,7 +102,7 @@ class Refiner:
             Version(parameters=each, shifts=more, in_float=in_float)
             for each, more in zip(parameters, shifts or [{} for _ in parameters], strict=True)
         ]
-        return joined([self._trial(self.index, n, each) for n, each in enumerate(versions)])
+        return join_errors([self._trial(self.index, n, each) for n, each in enumerate(versions)])
 
     def _trial(self, index: GraphIndex, number: int, version: Version) -> OutputErrors:
         """Measure the errors of a version on one split; the float model runs once per split."""
@@ -121,16 +121,16 @@ class Refiner:
         for number, split in enumerate(self.folds.splits):
             self.work.progress("equalization", number, len(self.folds.splits))
             few = first_of_each(split.estimating, _CHANNEL_SAMPLES)
-            other = self._equalised(few, split.judging)
+            other = self._copy_equalized(few, split.judging)
             if other is None:
                 return
             before.append(self._whole_ranges(self.index, number, few))
             after.append(self._whole_ranges(other, number, few))
-        if joined(after).beats(joined(before)):
+        if join_errors(after).beats(join_errors(before)):
             few = first_of_each(self.folds.estimating, _CHANNEL_SAMPLES)
-            self.index = self._equalised(few, self.folds.judging) or self.index
+            self.index = self._copy_equalized(few, self.folds.judging) or self.index
 
-    def _equalised(
+    def _copy_equalized(
         self, estimating: Sequence[Samples], judging: Sequence[Samples]
     ) -> GraphIndex | None:
         """Copy the graph and equalize its channels; ``None`` if no pair of layers improves."""

@@ -20,7 +20,7 @@ from edgekit.passes.agreement import Agreement, Disagreement, agreement
 from edgekit.passes.crash import build_crash, is_crash
 from edgekit.passes.exactness import find_departure
 from edgekit.passes.fixed_sizes import fits
-from edgekit.passes.losses import notes_on
+from edgekit.passes.losses import describe_losses
 from edgekit.passes.promises import (
     broken_agreement,
     broken_cost,
@@ -28,7 +28,7 @@ from edgekit.passes.promises import (
     broken_store,
     promised,
 )
-from edgekit.passes.unseen import keep_apart
+from edgekit.passes.unseen import hold_out_samples
 from edgekit.recipe import Step
 from edgekit_agent.samples import Samples
 
@@ -86,7 +86,7 @@ def _run_checked(step: Step, model: Model, work: Work) -> Made:
         )
     if spec.needs_calibration and work.calibration is not None:
         batch = batch_of(work.calibration, model.signature)
-        work = keep_apart(work, batch=batch, in_time=bool(work.feeding.states))
+        work = hold_out_samples(work, batch=batch, in_time=bool(work.feeding.states))
     path = _function(spec)(model, step.settings, work)
     try:
         result = read_model(path)
@@ -128,7 +128,7 @@ def _compared(step: Step, promise: Promise, before: Model, after: Model, work: W
     spec = PASSES[step.name]
     for broken in broken_agreement(promise, found, asked=bool(spec.asks)):
         raise _lost(step, spec, broken)
-    for note in notes_on(spec, found):
+    for note in describe_losses(spec, found):
         work.note(note)
     if promise.exact and samples is None:
         _check_exactness(step, promise, before, after, work)

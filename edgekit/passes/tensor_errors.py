@@ -12,7 +12,7 @@ from onnx import TensorProto, ValueInfoProto, helper
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.instrument import open_offloaded
 from edgekit.graphs.observe import Tick, feed, input_tensors
-from edgekit.graphs.output_parts import judged_parts
+from edgekit.graphs.output_parts import find_output_parts
 from edgekit.graphs.placement import Placement
 from edgekit.passes.affine import Affine, symmetric_scales
 from edgekit.passes.output_errors import OutputErrors, squared_error
@@ -101,7 +101,7 @@ class _Switches:
                 affine = parameters[name]
                 self._add(name, name, affine.scale, affine.zero_point)
         reads = self.shadows.additions.reads
-        self.judged = [reads.get(name, name) for name in judged_parts(index.proto)]
+        self.judged = [reads.get(name, name) for name in find_output_parts(index.proto)]
         self.shadows.additions.outputs += list(dict.fromkeys(self.judged))
         self.session = open_offloaded(index, self.shadows.additions)
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from onnx import ModelProto, ValueInfoProto
 
 from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.output_parts import judged_parts
+from edgekit.graphs.output_parts import find_output_parts
 from edgekit.graphs.placement import place
 from edgekit.passes.affine import Affine
 from edgekit.passes.bias_correction import Shifts, apply_shifts
@@ -59,7 +59,7 @@ def trial(
         raise ValueError("the weights are not offloaded")
     path = index.folder / _FILE
     made = written(index, version, largest)
-    judged = judged_parts(made)
+    judged = find_output_parts(made)
     known = {v.name for v in (*made.graph.output, *made.graph.input)}
     made.graph.output.extend(
         ValueInfoProto(name=n) for n in dict.fromkeys(judged) if n not in known

@@ -1,4 +1,4 @@
-"""Samples that a pass does not see, so that they tell how far its result is off on new ones."""
+"""Held-out samples of a pass, for the error of its result on new data."""
 
 from __future__ import annotations
 
@@ -13,34 +13,34 @@ from edgekit.subsets import count_of, cut
 from edgekit_agent.feeds import open_columns
 from edgekit_agent.samples import Samples
 
-# Of fewer samples none is kept apart: the pass needs them all.
+# With fewer samples none is held out: the pass needs all of them.
 LEAST = 12
-# The part of the samples that is kept apart, and how many that is.
+# One of this many samples is held out, within the bounds on the next line.
 _SHARE = 8
 _FEWEST, _FEW, _MOST = 2, 4, 16
-# Samples in a row that are kept apart: neighbours may be much alike.
+# Consecutive samples in a held-out piece: neighbors may be similar.
 _PIECE = 2
-# Of so many sequences whole ones are kept apart.
+# With this many sequences, whole ones are held out.
 _SEQUENCES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Span:
-    """Samples ``start`` to ``end``."""
+    """A range of samples, ``start`` to ``end``."""
 
     start: int
     end: int
 
 
-def keep_apart(work: Work, *, batch: int, in_time: bool) -> Work:
-    """The same work with some calibration samples kept apart from the pass.
+def hold_out_samples(work: Work, *, batch: int, in_time: bool) -> Work:
+    """Divide the calibration samples of a pass into used and held-out samples.
 
-    Pieces from all over the samples, an eighth of them and a few at most. Steps of sequences are
-    alike, so whole sequences go there, or the last steps of all where there are few sequences.
+    Pieces spread over all samples are held out: an eighth of them, a few at most. Steps of a
+    sequence are similar, so whole sequences are held out, or the last steps if there are few.
 
     Args:
-        work: whose calibration samples there are.
-        batch: samples that the model takes at once, which stay together.
+        work: work with the calibration samples.
+        batch: batch size of the model; a batch stays together.
         in_time: whether the samples are steps of sequences.
     """
     samples = work.calibration
@@ -60,7 +60,7 @@ def _cut(samples: Samples, span: _Span) -> list[Samples]:
 
 
 def _count(total: int) -> int:
-    """How many samples are kept apart."""
+    """Compute the number of held-out samples."""
     least = _FEW if total >= _SHARE * _FEWEST else _FEWEST
     return min(max(total // _SHARE, least), _MOST)
 
@@ -76,16 +76,17 @@ def _pieces(total: int, batch: int) -> list[_Span]:
 def _steps(samples: Samples, total: int, work: Work) -> list[_Span]:
     sequences = _sequences(samples, total)
     if len(sequences) < _SEQUENCES:
+        told = _format_count(len(sequences))
         work.note(
-            f"the output error is told of the last steps of {_counted(len(sequences))}; others may "
-            f'be further off: give at least {_SEQUENCES}, numbered by an array "{SEQUENCE}"'
+            f"the output error is that of the last steps of {told} and may be larger on others: "
+            f'give at least {_SEQUENCES}, numbered by an array "{SEQUENCE}"'
         )
         return [_Span(start=total - _count(total), end=total)]
     count = max(round(len(sequences) * _count(total) / total), 1)
     return [sequences[int((i + 0.5) * len(sequences) / count)] for i in range(count)]
 
 
-def _counted(sequences: int) -> str:
+def _format_count(sequences: int) -> str:
     return "one sequence" if sequences == 1 else f"{sequences} sequences"
 
 

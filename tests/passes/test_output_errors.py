@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.output_parts import find_output_values, judged_parts
+from edgekit.graphs.output_parts import find_output_parts, find_output_values
 from edgekit.graphs.placement import place
 from edgekit.passes.affine import unsigned_affine
 from edgekit.passes.output_errors import FloatOutputs, OutputErrors
@@ -35,11 +35,11 @@ def test_a_final_softmax_is_judged_by_what_it_is_made_of():
         weights={"w": normal(8, 8)},
     )
 
-    assert judged_parts(made) == ["h", "z"]
+    assert find_output_parts(made) == ["h", "z"]
 
 
 def test_what_is_joined_in_one_output_is_judged_part_by_part():
-    assert judged_parts(proto(HEAD, weights=WEIGHTS)) == ["box", "logit"]
+    assert find_output_parts(proto(HEAD, weights=WEIGHTS)) == ["box", "logit"]
 
 
 def test_an_8_bit_version_has_the_same_parts(tmp_path):
@@ -50,7 +50,7 @@ def test_an_8_bit_version_has_the_same_parts(tmp_path):
 
     after = written(index, Version(parameters=parameters), 127)
 
-    assert len(judged_parts(after)) == len(judged_parts(made)) == 2
+    assert len(find_output_parts(after)) == len(find_output_parts(made)) == 2
 
 
 def test_the_bias_of_a_layer_belongs_to_what_is_judged():
@@ -58,12 +58,12 @@ def test_the_bias_of_a_layer_belongs_to_what_is_judged():
         "g (float[N,8] x) => (float[N,4] y) { m = MatMul(x, w) y = Add(m, b) }",
         weights={"w": normal(8, 4), "b": normal(4)},
     )
-    assert judged_parts(made) == ["y"]
+    assert find_output_parts(made) == ["y"]
 
 
 def test_an_output_that_is_an_input_is_still_judged():
     made = proto("g (float[N,8] x) => (float[N,8] y) { y = Identity(x) }")
-    assert judged_parts(made) == ["y"]
+    assert find_output_parts(made) == ["y"]
 
 
 def test_values_that_the_outputs_hold_end_at_an_activation_function():
@@ -76,7 +76,7 @@ def test_a_small_part_counts_as_much_as_a_large_one(tmp_path):
     made = proto(HEAD, weights=WEIGHTS | {"a": 1000 * WEIGHTS["a"]})
     other = proto(HEAD, weights=WEIGHTS | {"a": 1000 * WEIGHTS["a"], "b": 1.5 * WEIGHTS["b"]})
     path = tmp_path / "other.onnx"
-    judged = judged_parts(other)
+    judged = find_output_parts(other)
     for name in judged:
         other.graph.output.add(name=name)
     path.write_bytes(other.SerializeToString())

@@ -11,7 +11,7 @@ from edgekit.passes import PASSES, step
 from edgekit.passes.agreement import agreement
 from edgekit.passes.promises import broken_agreement
 from edgekit.passes.running import run_checked
-from edgekit.passes.unseen import keep_apart
+from edgekit.passes.unseen import hold_out_samples
 from edgekit.recipe import LowRank, Prune, PruneChannels, QuantizeStatic, QuantizeWeights
 from edgekit_agent.feeds import open_columns
 from tests.tiny import model, normal, run, samples, work
@@ -42,7 +42,7 @@ def numbered(folder, count, sequence=None):
     [(12, 1, 2), (16, 1, 4), (24, 1, 4), (64, 1, 8), (1000, 1, 16), (24, 4, 4), (100, 32, 0)],
 )
 def test_a_few_samples_from_all_over_are_kept_apart(tmp_path, count, batch, kept):
-    made = keep_apart(numbered(tmp_path, count), batch=batch, in_time=False)
+    made = hold_out_samples(numbered(tmp_path, count), batch=batch, in_time=False)
 
     unseen = rows(made.unseen)
     assert len(unseen) == kept
@@ -53,14 +53,14 @@ def test_a_few_samples_from_all_over_are_kept_apart(tmp_path, count, batch, kept
 
 @pytest.mark.parametrize(("count", "batch"), [(11, 1), (12, 4)])
 def test_of_few_samples_none_is_kept_apart(tmp_path, count, batch):
-    made = keep_apart(numbered(tmp_path, count), batch=batch, in_time=False)
+    made = hold_out_samples(numbered(tmp_path, count), batch=batch, in_time=False)
 
     assert made.unseen == ()
     assert rows(made.fitting) == list(range(count))
 
 
 def test_batches_are_kept_apart_whole(tmp_path):
-    made = keep_apart(numbered(tmp_path, 48), batch=6, in_time=False)
+    made = hold_out_samples(numbered(tmp_path, 48), batch=6, in_time=False)
 
     unseen = rows(made.unseen)
     assert len(unseen) == 6
@@ -70,7 +70,7 @@ def test_batches_are_kept_apart_whole(tmp_path):
 
 def test_whole_sequences_are_kept_apart(tmp_path):
     sequence = np.repeat(np.arange(10), 7)
-    made = keep_apart(numbered(tmp_path, 70, sequence), batch=1, in_time=True)
+    made = hold_out_samples(numbered(tmp_path, 70, sequence), batch=1, in_time=True)
 
     assert made.notes == []
     apart = set(sequence[np.int64(rows(made.unseen))])
@@ -79,7 +79,7 @@ def test_whole_sequences_are_kept_apart(tmp_path):
 
 
 def test_the_last_steps_of_a_single_sequence_are_kept_apart(tmp_path):
-    made = keep_apart(numbered(tmp_path, 80), batch=1, in_time=True)
+    made = hold_out_samples(numbered(tmp_path, 80), batch=1, in_time=True)
 
     assert rows(made.unseen) == list(range(70, 80))
     (said,) = made.notes
@@ -87,7 +87,7 @@ def test_the_last_steps_of_a_single_sequence_are_kept_apart(tmp_path):
 
 
 def test_a_sample_keeps_its_number_in_the_users_data(tmp_path):
-    made = keep_apart(numbered(tmp_path, 64), batch=1, in_time=False)
+    made = hold_out_samples(numbered(tmp_path, 64), batch=1, in_time=False)
 
     assert all(part.first == rows([part])[0] for part in (*made.unseen, *made.fitting))
 
@@ -128,7 +128,9 @@ def test_a_result_that_follows_its_samples_says_so(tmp_path):
 
     name, error = found.agreement.worst
     assert error > 2 * found.agreement.seen_errors[name]
-    assert any(note.startswith("the result follows the samples") for note in found.notes)
+    assert any(
+        note.startswith("the result overfits the calibration samples") for note in found.notes
+    )
 
 
 def test_outputs_that_are_mostly_lost_are_named_with_their_error(tmp_path):
@@ -150,7 +152,9 @@ def test_an_output_that_its_mean_is_nearer_to_is_refused(tmp_path, kept, added, 
     v, noise = normal(16, 8, seed=1), normal(16, 8, seed=2)
     before = model(tmp_path, text, weights={"v": v})
     after = model(tmp_path, text, weights={"v": kept * v + added * noise})
-    apart = keep_apart(work(tmp_path, samples(tmp_path, x=normal(64, 16))), batch=1, in_time=False)
+    apart = hold_out_samples(
+        work(tmp_path, samples(tmp_path, x=normal(64, 16))), batch=1, in_time=False
+    )
 
     found = agreement(before, after, apart.fitting, unseen=apart.unseen, seed=0)
 
