@@ -57,7 +57,7 @@ def refuse(source, settings, work):
 
 
 @pytest.mark.parametrize(
-    ("function", "said"), [("crash", "ZeroDivisionError"), ("refuse", "refused untruly")]
+    ("function", "said"), [("crash", "ZeroDivisionError"), ("refuse", "wrong refusal")]
 )
 def test_a_crash_and_an_untrue_refusal_are_found(tmp_path, monkeypatch, function, said):
     graph = written("convolutions", 0, tmp_path)
