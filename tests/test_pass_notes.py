@@ -54,13 +54,14 @@ def test_notes_of_passes_are_shown_once_and_come_from_the_cache_too(request_of_a
     for outcome in (first, again):
         compressed = [c for c in outcome.found.candidates if c.recipe.steps]
         assert compressed
-        assert all(c.notes == (NOTE,) for c in compressed)
+        assert all(c.notes[0] == NOTE for c in compressed)
+        assert all(len(set(c.notes)) == len(c.notes) for c in compressed)
         facts = built_facts(outcome)
         told = {c["name"]: c["notes"] for c in facts["candidates"]}
         assert told["original"] == ()
-        assert told["int8-dynamic"] == (NOTE,)
+        assert told["int8-dynamic"].count(NOTE) == 1
         shown = outcome.found.chosen or outcome.found.nearest
-        assert built(outcome).count(NOTE) == len(shown.notes)
+        assert built(outcome).count(NOTE) == shown.notes.count(NOTE)
     write_report(first.intake.out)
     page = (first.intake.out / REPORT).read_text(encoding="utf-8")
     assert page.count("layer &lt;v&gt; stays float") == len(first.found.candidates) - 1

@@ -77,7 +77,7 @@ def note_size(model: Model, made: Path, work: Work) -> None:
 
 
 def _explain_growth(model: Model, made: Path) -> str:
-    """Describe what grew most between source and file: a type of data, or the graph."""
+    """Describe the largest growth between source and file: a data type, or the graph."""
     old, new = _take_census(model, made)
     more = {dtype: size - old.bytes_of.get(dtype, 0) for dtype, size in new.bytes_of.items()}
     dtype = max(more, key=lambda each: more[each], default=None)
