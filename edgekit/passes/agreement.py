@@ -33,6 +33,13 @@ class Disagreement(Exception):
     """Outputs that no honest result of any pass has; the text says which and on what."""
 
 
+class InfiniteOutput(Disagreement):
+    """Entries that are not finite, of an output that is not finite in the original either.
+
+    Such an output turns on the last digits of what it is computed from, as log(relu(x)) does.
+    """
+
+
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
     """Outputs against the original's.
@@ -103,6 +110,7 @@ def agreement(
     Raises:
         Disagreement: ``after`` fails, is not finite or has another shape where ``before`` does
             not.
+        InfiniteOutput: of an output of ``before`` with other entries that are not finite.
         UserError: ``before`` fails on the samples.
     """
     # A file of fixed sizes says what both can be fed.
@@ -116,7 +124,9 @@ def agreement(
     for probe, made in ran(before):
         tick("checking", len(tried), 2 * expected)
         tried.append(_told(before, probe, made))
-    tally = _Tally(before=before, split=bool(unseen))
+    answers = [known.items() for known in tried if known is not None]
+    infinite = {name for known in answers for name, its in known if its.finite is not None}
+    tally = _Tally(before=before, split=bool(unseen), infinite=infinite)
     try:
         pairs = zip(tried, ran(after), strict=True)
         for number, (known, (probe, made)) in enumerate(pairs, start=len(tried)):
@@ -192,10 +202,15 @@ class _Errors:
 
 @dataclass(kw_only=True)
 class _Tally:
-    """Sums over the probes; ``split``: samples that the pass saw and unseen ones are told apart."""
+    """Sums over the probes.
+
+    ``split``: samples that the pass saw and unseen ones are told apart; ``infinite``: outputs of
+    ``before`` with entries that are not finite.
+    """
 
     before: Model
     split: bool
+    infinite: set[str]
     samples: int = 0
     unseen: int = 0
     judged: _Errors = field(default_factory=_Errors)
@@ -215,7 +230,8 @@ class _Tally:
                     raise Disagreement(f"{where} is {list(now.shape)}, was {list(was.shape)}")
                 continue
             if not _as_finite(was, now):
-                raise Disagreement(f"{where} is not finite where that of the original is")
+                kind = InfiniteOutput if spec.name in self.infinite else Disagreement
+                raise kind(f"{where} is not finite where that of the original is")
             if _is_float(spec):
                 (self.judged if probe.judges else self.seen).add(spec.name, was.rows, now.rows)
             else:

@@ -120,5 +120,5 @@ def squared_error(old: NDArray[np.generic], new: NDArray[np.generic]) -> tuple[f
         return 0.0, 0.0
     before = old.astype(np.float64)
     finite = np.isfinite(before)
-    error = np.square(new.astype(np.float64) - before)[finite].sum()
+    error = np.square(new.astype(np.float64)[finite] - before[finite]).sum()
     return float(error), float(np.square(before[finite]).sum())

@@ -16,7 +16,7 @@ from edgekit.graphs.states import states_of
 from edgekit.graphs.stored import Stored, census
 from edgekit.model import Model, Signature
 from edgekit.passes import PASSES, PassFunction, PassSpec, Promise, Work
-from edgekit.passes.agreement import Agreement, Disagreement, agreement
+from edgekit.passes.agreement import Agreement, Disagreement, InfiniteOutput, agreement
 from edgekit.passes.crash import build_crash, is_crash
 from edgekit.passes.exactness import find_departure
 from edgekit.passes.fixed_sizes import fits
@@ -123,6 +123,13 @@ def _compared(step: Step, promise: Promise, before: Model, after: Model, work: W
             feeding=work.feeding,
             tick=work.progress,
         )
+    except InfiniteOutput as error:
+        if promise.exact:
+            raise PassError(f"{step.name}: {error}") from error
+        raise PassRefused(
+            f"{step.name}: {error}; rounding decides that, as the output is not finite elsewhere",
+            hint="bound what the output is computed from, such as by a Clip before a Log",
+        ) from error
     except Disagreement as error:
         raise PassError(f"{step.name}: {error}") from error
     spec = PASSES[step.name]

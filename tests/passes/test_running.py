@@ -537,3 +537,15 @@ def test_products_are_counted_at_the_size_of_the_samples_where_an_axis_is_free(t
     made = apply(step, source, tmp_path, samples(tmp_path, x=normal(32, 512)))
 
     assert made.bytes < source.bytes
+
+
+@pytest.mark.parametrize("step", ["quantize", "quantize-dynamic", "weights", "prune", "low-rank"])
+def test_an_output_that_is_infinite_in_places_is_refused_with_the_reason(tmp_path, step):
+    text = (
+        "g (float[N,40,24] x) => (float[N,40,24] y, float[N,40,64] l)"
+        " { h = MatMul(x, a) r = Relu(h) l = Log(r) y = MatMul(r, b) }"
+    )
+    source = model(tmp_path, text, weights={"a": normal(24, 64), "b": normal(64, 24, seed=1)})
+
+    with pytest.raises(PassRefused, match="output l of .* as the output is not finite elsewhere"):
+        apply(step, source, tmp_path, samples(tmp_path, x=normal(48, 40, 24)))
