@@ -547,5 +547,5 @@ def test_an_output_that_is_infinite_in_places_is_refused_with_the_reason(tmp_pat
     )
     source = model(tmp_path, text, weights={"a": normal(24, 64), "b": normal(64, 24, seed=1)})
 
-    with pytest.raises(PassRefused, match="output l of .* as the output is not finite elsewhere"):
+    with pytest.raises(PassRefused, match=r"output l of .* as the output is not finite elsewhere"):
         apply(step, source, tmp_path, samples(tmp_path, x=normal(48, 40, 24)))
