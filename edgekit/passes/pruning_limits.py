@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from edgekit.errors import PassRefused
 from edgekit.graphs.channels import Channels, Family
-from edgekit.graphs.channels.groups import TOGETHER
 from edgekit.graphs.channels.walking import called
 from edgekit.graphs.cutting import key, macs_of, permitted
 from edgekit.passes.widths import LEAST_SHARE
@@ -15,7 +14,6 @@ from edgekit.recipe import PruneChannels
 
 _MOST_REASONS = 3
 _RECURRENT = ("LSTM", "GRU", "RNN")
-_SPOKEN = {TOGETHER: "has channels that all go together"}
 
 
 def nothing_can_go(channels: Channels, settings: PruneChannels) -> PassRefused:
@@ -41,7 +39,7 @@ def _layers_by_reason(channels: Channels) -> list[str]:
     told = []
     for reason, names in sorted(layers.items(), key=lambda item: -len(item[1]))[:_MOST_REASONS]:
         more = f" and {len(names) - 1} more" if len(names) > 1 else ""
-        told.append(f"what {names[0]}{more} makes {_SPOKEN.get(reason, reason)}")
+        told.append(f"{names[0]}{more} ({reason})")
     return told
 
 
@@ -51,7 +49,7 @@ def _recurrent_layers(channels: Channels) -> list[str]:
     if not nodes:
         return []
     more = f" and {len(nodes) - 1} more" if len(nodes) > 1 else ""
-    return [f"{called(nodes[0])}{more}: this pass leaves the units of recurrent layers"]
+    return [f"{called(nodes[0])}{more} (this pass leaves the units of recurrent layers)"]
 
 
 def too_much(channels: Channels, settings: PruneChannels, reached: float) -> PassRefused:

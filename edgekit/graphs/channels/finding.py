@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from edgekit.graphs.channels.groups import TOGETHER, Channels, Family, Fixed, Group, Kind, Place
+from edgekit.graphs.channels.groups import Channels, Family, Fixed, Group, Kind, Place
 from edgekit.graphs.channels.rules import RULES
 from edgekit.graphs.channels.sizes import look
 from edgekit.graphs.channels.walking import Use, Walk, name_of
@@ -42,7 +42,7 @@ def find_channels(
             return channels
         for root, number in channels.numbers.items():
             if number in decisive:
-                walk.keep(np.array([root]), TOGETHER)
+                walk.keep(np.array([root]), "all its channels go together")
 
 
 class _Finder:
@@ -144,7 +144,7 @@ class _Finder:
             if free:
                 continue
             reasons = Counter(self.atoms.reason(a) for a in use.labels.tolist())
-            reason = reasons.most_common(1)[0][0] or TOGETHER
+            reason = reasons.most_common(1)[0][0] or "all its channels go together"
             yield Fixed(where=name_of(use.node), reason=reason)
 
 

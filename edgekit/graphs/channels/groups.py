@@ -17,9 +17,6 @@ from edgekit.graphs.channels.walking import Product, Role, Walk
 Kind = Literal["channels", "heads", "neurons"]
 Positions = NDArray[np.intp]
 
-# Why channels stay of which none can go without all of them.
-TOGETHER = "all its channels go together"
-
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
