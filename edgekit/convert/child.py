@@ -11,7 +11,7 @@ from typing import Any
 
 from edgekit.convert import EXTRAS, SOURCES, Converted, Source
 from edgekit.convert.agreement import check_agreement
-from edgekit.convert.separate import JOB, MADE, SAID
+from edgekit.convert.separate import COMPARED, EXPORTED, JOB, LOADED, MADE, SAID
 from edgekit.errors import EdgekitError, UserError, first_line, missing_extra
 from edgekit.graphs.onnx_file import is_large, save
 
@@ -26,7 +26,7 @@ def main(folder: Path) -> None:
     job = json.loads((folder / JOB).read_bytes())
     source = Source(**job | {"path": Path(job["path"])})
     try:
-        converted = converted_from(source)
+        converted = converted_from(source, lambda stage: (folder / stage).touch())
         save(converted.proto, folder / MADE)
     except EdgekitError as error:
         said: dict[str, Any] = {"error": error.message, "hint": error.hint}
@@ -39,8 +39,12 @@ def main(folder: Path) -> None:
     (folder / SAID).write_text(json.dumps(said), encoding="utf-8")
 
 
-def converted_from(source: Source) -> Converted:
+def converted_from(source: Source, finished: Callable[[str], None]) -> Converted:
     """Convert a source, and see that the graph computes what the source does.
+
+    Args:
+        source: the model in the format of its tool.
+        finished: told the name of each stage that is done.
 
     Raises:
         UserError: it cannot be converted, computes something else, or a library is missing.
@@ -48,13 +52,16 @@ def converted_from(source: Source) -> Converted:
     module, _, name = SOURCES[source.kind].function.partition(":")
     try:
         convert: Callable[[Source], Converted] = getattr(importlib.import_module(module), name)
+        finished(LOADED)
         converted = convert(source)
+        finished(EXPORTED)
         if is_large(converted.proto):
             raise UserError(
                 f"{source.given}: over 2 GiB as ONNX, more than one file can hold",
                 hint="export it with external data, and give the .onnx file",
             )
         check_agreement(converted, where=source.given)
+        finished(COMPARED)
     except ModuleNotFoundError as error:
         raise _missing(source, error) from error
     return converted

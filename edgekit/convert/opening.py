@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from dataclasses import replace
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
@@ -81,7 +82,7 @@ def _converted(
 ) -> Model:
     tick(f"converting {source.given}", 0, 0)
     with store.scratch() as scratch:
-        made = convert_apart(source, scratch)
+        made = convert_apart(source, scratch, partial(tick, f"converting {source.given}"))
         path = store.put(made.path)
     used = {name: versions[name] for name in made.packages if name in versions}
     origin = Origin(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -11,9 +12,14 @@ from pathlib import Path
 
 from edgekit.convert import Source
 from edgekit.errors import EdgekitError, UserError
+from edgekit.progress import Count
 
 # What the child is told, and what it leaves in the folder it is given.
 JOB, SAID, MADE = "job.json", "said.json", "model.onnx"
+# Stages of a conversion: the tool is imported, the graph written, its outputs compared.
+STAGES = LOADED, EXPORTED, COMPARED = "loaded", "exported", "compared"
+_OUTPUT = "output.txt"
+_LOOKED_EVERY_S = 0.2
 
 _QUIET = {
     "CUDA_VISIBLE_DEVICES": "-1",  # seconds of a search that nothing here needs
@@ -32,8 +38,8 @@ class Made:
     notes: tuple[str, ...]
 
 
-def convert_apart(source: Source, scratch: Path) -> Made:
-    """Convert a source; the file lies in ``scratch``.
+def convert_apart(source: Source, scratch: Path, tick: Count) -> Made:
+    """Convert a source; the file lies in ``scratch``. ``tick`` is told how many stages are done.
 
     Raises:
         UserError: the source cannot be converted; says why.
@@ -42,16 +48,23 @@ def convert_apart(source: Source, scratch: Path) -> Made:
     job = asdict(source) | {"path": str(source.path.absolute())}
     (scratch / JOB).write_text(json.dumps(job), encoding="utf-8")
     # -P: the folder that happens to be current may hold an onnx.py.
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "edgekit.convert.child", str(scratch)],
-        env=environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        check=False,
-    )
-    if done.returncode or not (scratch / SAID).exists():
-        raise _ended(source, done.returncode, done.stdout)
+    with (
+        (scratch / _OUTPUT).open("wb") as output,
+        subprocess.Popen(
+            [sys.executable, "-P", "-m", "edgekit.convert.child", str(scratch)],
+            env=environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+        ) as process,
+    ):
+        try:
+            _await(process, scratch, tick)
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode or not (scratch / SAID).exists():
+        raise _ended(source, process.returncode, (scratch / _OUTPUT).read_bytes())
     said = json.loads((scratch / SAID).read_bytes())
     if "error" in said:
         raise UserError(said["error"], hint=said["hint"])
@@ -61,6 +74,14 @@ def convert_apart(source: Source, scratch: Path) -> Made:
         packages=tuple(said["packages"]),
         notes=tuple(said["notes"]),
     )
+
+
+def _await(process: subprocess.Popen[bytes], scratch: Path, tick: Count) -> None:
+    """Wait for the end of a conversion; each stage that it finishes leaves an empty file."""
+    while process.poll() is None:
+        tick(sum((scratch / stage).exists() for stage in STAGES), len(STAGES))
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_LOOKED_EVERY_S)
 
 
 def environment() -> dict[str, str]:
