@@ -87,9 +87,9 @@ def duration(seconds: float) -> str:
 class Ticker:
     """Call it with a stage, how much of it is done, and of how much (0 = not known).
 
-    A terminal has one line that moves; a log gets a line a stage, one after two seconds, and one
-    every half minute that it lasts. Between calls a thread keeps them going, once ``start`` was
-    called.
+    A terminal has one line that moves. A log gets a line a stage (the first together with the
+    second), one after two seconds, and one every half minute that it lasts. Between calls a thread
+    keeps them going, once ``start`` was called.
     """
 
     _stage: str = field(default="", init=False)
@@ -98,6 +98,7 @@ class Ticker:
     _pace: Pace = field(default_factory=lambda: Pace(time.monotonic()), init=False)
     _written: float = field(default=0.0, init=False)
     _log_after_s: float = field(default=_SHOWN_AFTER_S, init=False)
+    _held: str = field(default="", init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
     _ended: threading.Event = field(default_factory=threading.Event, init=False)
 
@@ -113,8 +114,7 @@ class Ticker:
             self._pace.add(done, now)
             if not sys.stderr.isatty():
                 if changed:
-                    self._log(stage, now)
-                    self._log_after_s = _SHOWN_AFTER_S
+                    self._log_stage(stage, now, is_first=self._written == 0.0)
                 else:
                     self._log_if_due(now)
             elif is_new or done == total or now - self._written >= _EVERY_S:
@@ -161,6 +161,14 @@ class Ticker:
         said = f"({duration(lasted)} so far)" if left is None else f"(about {duration(left)} left)"
         return " ".join([*words, said])
 
+    def _log_stage(self, stage: str, now: float, *, is_first: bool) -> None:
+        """Log a new stage; the first only with what follows, as a command may end at once."""
+        self._log_after_s = _SHOWN_AFTER_S
+        if is_first:
+            self._written, self._held = now, stage
+        else:
+            self._log(stage, now)
+
     def _log_if_due(self, now: float) -> None:
         if now - self._written >= self._log_after_s:
             self._log(self._line(now), now)
@@ -168,6 +176,9 @@ class Ticker:
 
     def _log(self, line: str, now: float) -> None:
         self._written = now
+        if self._held:
+            print(self._held, file=sys.stderr)
+            self._held = ""
         print(line, file=sys.stderr, flush=True)
 
     def _show(self, now: float) -> None:

@@ -161,3 +161,12 @@ def test_several_rounds_of_a_stage_count_as_one_whole():
 
     whole = [0, 100 / 6, 100 / 3, *(100 / 3 + 25 / 3 * n for n in (1, 2, 3, 4)), 100]
     assert told == pytest.approx(whole, abs=0.01)
+
+
+def test_a_log_of_a_command_that_ends_at_once_has_no_stage(clock, monkeypatch):
+    log = listen(monkeypatch, io.StringIO())
+    tick = Ticker()
+    tick("reading the model", 0, 0)
+    clock.now += 1
+    tick.clear()
+    assert log.getvalue() == ""
