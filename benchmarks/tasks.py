@@ -31,7 +31,7 @@ import onnxruntime as ort
 from benchmarks.zoo import write_project
 from edgekit.graphs.onnx_file import load_structure
 
-PLAIN = ("ranges=minmax", "equalise=false", "bias_correction=false")
+PLAIN = ("ranges=minmax", "equalise=false", "bias_correction=false", "float_layers=none")
 RECIPES: dict[str, tuple[tuple[str, ...], ...]] = {
     "int8, plain": (("quantize", *PLAIN),),
     "int8": (("quantize",),),

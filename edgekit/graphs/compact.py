@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
+from collections.abc import Container
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +22,14 @@ _MIN_IR = 8
 _WINDOWED = {"Conv", "AveragePool", "MaxPool"}
 
 
-def compact(proto: ModelProto) -> None:
-    """Shorten a model in place; inputs, outputs and what is computed stay as they are."""
+def compact(proto: ModelProto, *, named: Container[str] = frozenset()) -> None:
+    """Shorten a model in place; inputs, outputs and what is computed stay as they are.
+
+    Args:
+        proto: the model.
+        named: operators whose nodes keep their names, or get those of their first outputs, since
+            further passes tell the user of them.
+    """
     proto.ClearField("doc_string")
     # Runtimes refuse an IR version newer than themselves; the opset needs no more than this.
     least = helper.find_min_ir_version_for(list(proto.opset_import), ignore_unknown=True)
@@ -32,8 +39,11 @@ def compact(proto: ModelProto) -> None:
         for unread in ("doc_string", "value_info", "quantization_annotation", "metadata_props"):
             graph.ClearField(unread)
         for node in graph.node:
+            name = (node.name or node.output[0]) if node.op_type in named else ""
             for unread in ("doc_string", "name", "metadata_props"):
                 node.ClearField(unread)
+            if name:
+                node.name = name
             _drop_defaults(node, version)
     _shorten_names(proto)
 

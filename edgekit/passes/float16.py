@@ -14,6 +14,7 @@ from edgekit.graphs.onnx_file import all_tensors, load, save
 from edgekit.graphs.rewrite import prepare
 from edgekit.model import Model
 from edgekit.passes import Work
+from edgekit.passes.reasons import WEIGHT_OPS
 from edgekit.recipe import Float16
 
 # Since 9 all operators that hold weights take what another node makes.
@@ -37,7 +38,7 @@ def float16(model: Model, settings: Float16, work: Work) -> Path:
     proto = prepare(source, _OPSET, keep_ties=True)
     if not narrow_weights(proto):
         raise PassRefused(_nothing_large(proto))
-    compact(proto)
+    compact(proto, named=WEIGHT_OPS)
     target = work.scratch / "float16.onnx"
     save(proto, target)
     return target

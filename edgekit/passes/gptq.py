@@ -67,13 +67,18 @@ def _inverse_factor(hessian: Doubles) -> Doubles:
 
 
 def _damped_factor(hessian: Doubles, share: float) -> Doubles:
+    inverse = np.linalg.inv(damped(hessian, share))
+    inverse = (inverse + inverse.transpose(0, 2, 1)) / 2
+    factor: Doubles = np.linalg.cholesky(inverse).transpose(0, 2, 1).astype(np.float64)
+    return factor
+
+
+def damped(hessian: Doubles, share: float = _DAMPINGS[0]) -> Doubles:
+    """The matrix with a share of its mean diagonal added to it, so that unseen inputs count."""
     diagonal = np.diagonal(hessian, axis1=1, axis2=2)
     damping = share * diagonal.mean(axis=1) + _TINY
     # An input that was never anything but zero takes its weights as they are.
     eye = np.eye(hessian.shape[-1])
-    damped = hessian + eye * damping[:, None, None]
-    damped += eye * np.where(diagonal <= _TINY, np.maximum(damping, 1e-12)[:, None], 0)[:, None, :]
-    inverse = np.linalg.inv(damped)
-    inverse = (inverse + inverse.transpose(0, 2, 1)) / 2
-    factor: Doubles = np.linalg.cholesky(inverse).transpose(0, 2, 1).astype(np.float64)
-    return factor
+    made: Doubles = hessian + eye * damping[:, None, None]
+    made += eye * np.where(diagonal <= _TINY, np.maximum(damping, 1e-12)[:, None], 0)[:, None, :]
+    return made

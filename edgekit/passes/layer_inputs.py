@@ -63,6 +63,14 @@ class Moments:
         self.total += rows.sum(axis=1, dtype=np.float64)
         self.count += rows.shape[1]
 
+    def merge(self, other: Moments) -> None:
+        """Take in the sums of further samples."""
+        self.settle()
+        other.settle()
+        self.square += other.square
+        self.total += other.total
+        self.count += other.count
+
     @property
     def power(self) -> NDArray[np.float64]:
         """Mean of the square of each input, [G, I]; none is taken to be always zero.

@@ -27,12 +27,12 @@ from edgekit.passes.containers import Quantized, write_int8, write_native
 from edgekit.passes.grids import entropy
 from edgekit.passes.layer_choices import FLOAT_BITS, HALF_BITS, Row, measured, row_of, with_float
 from edgekit.passes.layer_inputs import not_finite
-from edgekit.passes.reasons import LAYER_OPS, left_weights, reasons_of, why_nothing
+from edgekit.passes.reasons import LAYER_OPS, WEIGHT_OPS, left_weights, reasons_of, why_nothing
 from edgekit.passes.recurrent import RECURRENT
 from edgekit.passes.shared_weights import shared_layers
 from edgekit.passes.sources import open_source
 from edgekit.passes.storage import store_in_16_bits
-from edgekit.passes.stored_layers import StoredLayer, stored_layers
+from edgekit.passes.stored_layers import StoredLayer, add_samples, stored_layers
 from edgekit.passes.weight_bits import used_bits
 from edgekit.passes.weight_readers import LEAST_ENTRIES, weight_readers
 from edgekit.recipe import QuantizeWeights
@@ -43,9 +43,11 @@ from edgekit_agent.samples import Samples
 _OPSET, _OPSET_INT4, _IR_INT4 = 13, 21, 10
 # Held-out samples; each layer is tried on all of them.
 _MOST_HELD_OUT = 32
+# Of fewer samples all of them fit the weights, once the bits of each layer are known.
+_FEW = 64
 # What int8 activations and scales will add to a file on its way, against its own size.
 _LATER = 0.04
-_BLOCK_SCALE_BYTES = 2.5
+_SCALE_BYTES, _BLOCK_SCALE_BYTES = 1.25, 2.5
 _MOST_BITS = 8
 # Tries to keep to the bytes that there are, and the part of them by which they may be missed.
 _TRIES, _NEARLY = 4, 1.01
@@ -84,6 +86,8 @@ def quantize_weights(model: Model, settings: QuantizeWeights, work: Work) -> Pat
     reference = Reference(proto, unseen)
     if reference.can_tell:
         rows = measured(index, rows, reference, work.progress)
+        if unseen is not seen and _count(seen) < _FEW:
+            add_samples(index, layers, unseen, work.progress, batched=LEAST_ENTRIES)
     rows = [with_float(row) for row in rows]
     picked, made = _fitted(rows, _room(proto, rows, settings), settings, work)
     half = _stored_in_16_bits(rows, picked)
@@ -92,12 +96,16 @@ def quantize_weights(model: Model, settings: QuantizeWeights, work: Work) -> Pat
     store_in_16_bits(proto, half)
     GraphIndex(proto).drop_unread_constants()
     source.restore(proto)
-    compact(proto)
+    compact(proto, named=WEIGHT_OPS)
     target = work.scratch / "weights.onnx"
     save(proto, target)
     if reference.can_tell:
         write_layers(work.scratch, _costs(rows, picked, made))
     return target
+
+
+def _count(parts: Sequence[Samples]) -> int:
+    return sum(part.columns[0].shape[0] for part in parts)
 
 
 def _stored_in_16_bits(rows: Sequence[Row], picked: Sequence[int]) -> list[str]:
@@ -196,11 +204,12 @@ def _other_bytes(proto: ModelProto, rows: Sequence[Row]) -> float:
             rest += 0 if tensor.name in names else math.prod(tensor.dims)
             tensor.raw_data = b""
             del tensor.float_data[:]
-    compact(bare)
+    compact(bare, named=WEIGHT_OPS)
     rest += len(zlib.compress(bare.SerializeToString(), 9))
     # Scales of few bits of mantissa; those of fixed grids have more of them.
     return rest + sum(
-        row.grids[0].scales.size * (_BLOCK_SCALE_BYTES if row.grids[0].block else 1) for row in rows
+        row.grids[0].scales.size * (_BLOCK_SCALE_BYTES if row.grids[0].block else _SCALE_BYTES)
+        for row in rows
     )
 
 
@@ -291,12 +300,12 @@ def _quantized(
     for number, (row, i) in enumerate(zip(rows, picked, strict=True)):
         work.progress("weights", number, len(rows))
         if i < len(row.grids):
-            grid = row.grids[i]
+            integers, grid = row.layer.fitted(row.grids[i])
             made.append(
                 Quantized(
                     layer=row.layer,
                     grid=grid,
-                    integers=row.layer.quantized(grid),
+                    integers=integers,
                     width=row.widths[i],
                     native=settings.container == "native",
                 )

@@ -15,6 +15,7 @@ from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.observe import observe
 from edgekit.graphs.placement import Weighted, as_product, as_weighted
 from edgekit.passes.affine import Floats
+from edgekit.passes.descent import descend
 from edgekit.passes.embeddings import embeddings
 from edgekit.passes.gptq import gptq
 from edgekit.passes.grids import Doubles, Grid
@@ -95,6 +96,16 @@ class StoredLayer:
             return grid.rounded(self.matrix).astype(np.int8)
         return gptq(self.matrix, self.moments.hessian, grid)
 
+    def fitted(self, grid: Grid) -> tuple[NDArray[np.int8], Grid]:
+        """Integers as of ``quantized``, brought still closer, and the grid with scales for them.
+
+        Those of recurrent layers stay as they are: what their states come to depends on them.
+        """
+        integers = self.quantized(grid)
+        if self.moments is None or self.recurrent is not None:
+            return integers, grid
+        return descend(self.matrix, self.moments.hessian, grid, integers)
+
     def error(self, integers: NDArray[np.int8], grid: Grid) -> Doubles:
         """What the integers leave out of the weight, [G, O, I]."""
         matrix = self.matrix
@@ -155,6 +166,26 @@ def stored_layers(
         )
         for name, layer in layers.items()
     ]
+
+
+def add_samples(
+    index: GraphIndex,
+    layers: Sequence[StoredLayer],
+    parts: Sequence[Samples],
+    tick: Tick,
+    *,
+    batched: int | None = None,
+) -> None:
+    """Let what layers read on further samples count as well; arguments as of ``stored_layers``."""
+    more = {
+        layer.name: layer.moments for layer in stored_layers(index, parts, tick, batched=batched)
+    }
+    merged: list[Moments] = []  # layers with the same inputs share them
+    for layer in layers:
+        mine, other = layer.moments, more.get(layer.name)
+        if mine and other and layer.weighted and not any(mine is each for each in merged):
+            mine.merge(other)
+            merged.append(mine)
 
 
 def _view(every: bool, batched: int | None) -> Callable[[GraphIndex, NodeProto], Weighted | None]:

@@ -80,6 +80,20 @@ def test_names_and_comments_of_exporters_are_gone_and_the_users_metadata_stays(t
     assert write(tmp_path, made).signature.inputs[0].name == "x"
 
 
+def test_nodes_of_some_operators_keep_a_name_that_the_user_knows(tmp_path):
+    made = proto(
+        "g (float[N,3] x) => (float[N,3] y) "
+        "{ first_product = MatMul(x, a) r = Relu(first_product) y = MatMul(r, a) }",
+        weights={"a": normal(3, 3)},
+    )
+    made.graph.node[1].name, made.graph.node[2].name = "/relu", "/head/MatMul"
+
+    compact(made, named={"MatMul"})
+
+    assert [node.name for node in made.graph.node] == ["first_product", "", "/head/MatMul"]
+    assert run(write(tmp_path, made), x=uniform(2, 3))[0].shape == (2, 3)
+
+
 def test_attributes_that_are_the_default_are_dropped_and_others_stay(tmp_path):
     text = (
         "g (float[N,3,8,8] x) => (float[N,4,3,3] y) { "

@@ -15,7 +15,7 @@ from edgekit.passes.affine import unsigned_affine
 from edgekit.passes.float_layers import Costs, choose_float_layers, find_costs
 from edgekit.passes.running import run_checked
 from edgekit.passes.tensor_errors import tensor_errors
-from edgekit.recipe import QuantizeStatic
+from edgekit.recipe import Float16, QuantizeStatic, QuantizeWeights
 from tests.tiny import fused_ops, model, normal, run, samples, sqnr_db, uniform, work
 
 # A stem whose first channel is huge, behind an activation function through which scales cannot
@@ -65,6 +65,23 @@ def test_a_layer_whose_range_ruins_the_outputs_stays_float_and_the_user_is_told(
     assert sqnr_db(before, run(made, x=x)[0]) > sqnr_db(before, run(plain, x=x)[0]) + 8
     (note,) = [note for note in notes if "stay float" in note]
     assert f"of {DEPTH + 1} layers" in note
+
+
+@pytest.mark.parametrize(
+    "before",
+    [QuantizeWeights(bits=8.0, allocation="uniform"), Float16()],
+    ids=["weights", "float16"],
+)
+def test_layers_keep_the_names_that_the_user_knows_through_a_pass_before(tmp_path, before):
+    source = network(tmp_path, huge=True)
+    desk = work(tmp_path, samples(tmp_path, x=uniform(32, 3, 8, 8)))
+    first = run_checked(step(before), source, desk)
+
+    _, notes = quantized(first.model, tmp_path, 32)
+
+    (note,) = [note for note in notes if "stay float" in note]
+    named = note.rpartition(": ")[2].split(", ")
+    assert set(named) <= {*(f"c{n}" for n in range(DEPTH)), "y"}
 
 
 def parts(folder, *, huge):
