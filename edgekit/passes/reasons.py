@@ -158,4 +158,6 @@ def _explain_table(index: GraphIndex, node: NodeProto, tensor: TensorProto) -> s
     others = sorted({reader.op_type for reader in readers if not gathers_rows(reader)})
     if others:
         return f"is also read by {', '.join(others)}"
+    if len(tensor.dims) != 2:
+        return f"has {len(tensor.dims)} axes, and an embedding has two"
     return "is too small for an embedding"

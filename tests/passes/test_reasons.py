@@ -23,3 +23,12 @@ def test_a_table_that_is_no_embedding_has_the_reason_that_holds(body, reason):
     (found,) = left_weights(made, ops=LAYER_OPS)
 
     assert found.reason == f"t (Gather, 32 x 8) {reason}"
+
+
+def test_a_table_of_more_than_two_axes_is_not_said_to_be_small():
+    text = "g (int64[N] i, float[N,1,24] x) => (y) { w = Gather(t, i) y = MatMul(x, w) }"
+    made = proto(text, weights={"t": normal(4, 24, 64)})
+
+    (found,) = left_weights(made, ops=LAYER_OPS)
+
+    assert found.reason == "t (Gather, 4 x 24 x 64) has 3 axes, and an embedding has two"
