@@ -204,7 +204,9 @@ def inner(folder, case):
         for i, name in enumerate(sorted(names))
     }
     shapes = {"a scan": (1, 7, 48), "a recurrent layer in a branch": (5, 1, 48)}
-    feeds = [{"x": uniform(*shapes.get(case, (1, 48)), seed=i)} for i in range(28)]  # four are held out
+    feeds = [
+        {"x": uniform(*shapes.get(case, (1, 48)), seed=i)} for i in range(28)
+    ]  # four are held out
     columns = {"x": np.concatenate([feed["x"] for feed in feeds])}
     return model(folder, text, weights=weights), columns, feeds
 
