@@ -199,7 +199,7 @@ PASSES: dict[str, PassSpec] = {
         settings=ToTflite,
         function="edgekit.passes.to_tflite:to_tflite",
         summary="the same graph as .tflite, float or int8 as it is, the batch fixed",
-        version=7,
+        version=8,
         tools=_LITERT,
         promise=TWIN,
     ),

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from onnx import ModelProto
+
 from edgekit.bridge.emit import emitted
 from edgekit.errors import PassRefused, UserError
 from edgekit.feeding import Feeding
 from edgekit.graphs.accepts import refuse_bad_sizes
 from edgekit.graphs.half import compute_in_float32, stores_half
+from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.lite_file import lite_census
 from edgekit.graphs.onnx_file import is_large, load, load_structure
+from edgekit.graphs.placement import as_weighted
 from edgekit.model import Model
 from edgekit.passes import Work
 from edgekit.passes.fixed_sizes import describe_fixed_sizes, infer_sums
@@ -49,9 +53,23 @@ def to_tflite(model: Model, settings: ToTflite, work: Work) -> Path:
     check_integers(model, target)
     note_size(model, target, work)
     note_time(model, target, work)
+    if precision == "same":
+        _note_float_layers(load(model.path), work)
     for note in describe_fixed_sizes(model, dims, work.feeding):
         work.note(note)
     return target
+
+
+def _note_float_layers(proto: ModelProto, work: Work) -> None:
+    """Tell the user how many layers of a statically quantized graph stay in float."""
+    index = GraphIndex(proto)
+    if all(node.op_type != "QuantizeLinear" for node in proto.graph.node):
+        return
+    layers = [node for node in proto.graph.node if as_weighted(index, node)]
+    made = [index.producer.get(node.input[0]) for node in layers]
+    floats = [node for node in made if node is None or node.op_type != "DequantizeLinear"]
+    if floats:
+        work.note(f"{len(floats)} of {len(layers)} layers stay in float, as in the ONNX file")
 
 
 def _check_stored(path: Path, precision: Precision) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -15,7 +16,7 @@ from edgekit.passes.affine import unsigned_affine
 from edgekit.passes.float_layers import Costs, choose_float_layers, find_costs
 from edgekit.passes.running import run_checked
 from edgekit.passes.tensor_errors import tensor_errors
-from edgekit.recipe import Float16, QuantizeStatic, QuantizeWeights
+from edgekit.recipe import Float16, QuantizeStatic, QuantizeWeights, ToTflite
 from tests.tiny import fused_ops, model, normal, run, samples, sqnr_db, uniform, work
 
 # A stem whose first channel is huge, behind an activation function through which scales cannot
@@ -43,6 +44,17 @@ def network(folder, *, huge):
         weights["b0"][0] *= 300
         weights["w1"][:, 0] /= 300
     return model(folder, text, weights=weights)
+
+
+def lite_run(made, x):
+    """What a .tflite file makes of one batch, which it takes with channels first or last."""
+    litert = pytest.importorskip("ai_edge_litert.interpreter")
+    interpreter = litert.Interpreter(str(made.path))
+    interpreter.allocate_tensors()
+    (given,), (output,) = interpreter.get_input_details(), interpreter.get_output_details()
+    interpreter.set_tensor(given["index"], x)
+    interpreter.invoke()
+    return interpreter.get_tensor(output["index"])
 
 
 def quantized(source, folder, count, **settings):
@@ -82,6 +94,29 @@ def test_layers_keep_the_names_that_the_user_knows_through_a_pass_before(tmp_pat
     (note,) = [note for note in notes if "stay float" in note]
     named = note.rpartition(": ")[2].split(", ")
     assert set(named) <= {*(f"c{n}" for n in range(DEPTH)), "y"}
+
+
+@pytest.mark.skipif(find_spec("ai_edge_litert") is None, reason="ai-edge-litert is not installed")
+def test_a_tflite_file_keeps_these_layers_in_float_and_says_how_many(tmp_path):
+    source, x = network(tmp_path, huge=True), uniform(1, 3, 8, 8, seed=7)
+    made, _ = quantized(source, tmp_path, 32)
+    in_float = Counter(fused_ops(made, tmp_path))["Conv"]
+    desk = work(tmp_path, samples(tmp_path, x=uniform(32, 3, 8, 8)))
+
+    lite = run_checked(step(ToTflite(dims=(("N", 1),))), made, desk).model
+
+    assert f"{in_float} of {DEPTH + 1} layers stay in float, as in the ONNX file" in desk.notes
+    floats = run(source, x=x)[0]
+    assert sqnr_db(floats, lite_run(lite, x)) > sqnr_db(floats, run(made, x=x)[0]) - 3
+
+
+@pytest.mark.skipif(find_spec("ai_edge_litert") is None, reason="ai-edge-litert is not installed")
+def test_nothing_is_said_of_layers_in_float_where_all_are(tmp_path):
+    desk = work(tmp_path, samples(tmp_path, x=uniform(8, 3, 8, 8)))
+
+    run_checked(step(ToTflite(dims=(("N", 1),))), network(tmp_path, huge=False), desk)
+
+    assert not [note for note in desk.notes if "stay in float" in note]
 
 
 def parts(folder, *, huge):
