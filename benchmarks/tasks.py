@@ -14,21 +14,24 @@ ratio is that of the medians.
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import statistics
 import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
+from numpy.typing import NDArray
 
 from benchmarks.zoo import write_project
+from edgekit.compare import tango_interval
 from edgekit.graphs.onnx_file import load_structure
 
 PLAIN = ("ranges=minmax", "equalise=false", "bias_correction=false", "float_layers=none")
@@ -46,7 +49,17 @@ _RECURRENT = {"LSTM", "GRU", "RNN"}
 _LOWER_IS_BETTER = {"cer", "eer", "mae", "ppl"}
 _NAMES = {"binary": "top1", "recon_auc": "auc"}
 _ROUNDS, _MOST_SECONDS = 40, 20.0
-_HEAD = ("model", "recipe", "score", "change", "file / fp32", "p50 / fp32", "seconds")
+_Z_95 = 1.959964
+_HEAD = (
+    "model",
+    "recipe",
+    "score",
+    "change",
+    "against plain, points, 95 %",
+    "file / fp32",
+    "p50 / fp32",
+    "seconds",
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +106,34 @@ def score(entry: Entry, model: Path) -> dict[str, Any]:
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
     return found
+
+
+def hits(entry: Entry, model: Path) -> NDArray[np.bool_]:
+    """Which samples a classifier is right on."""
+    spec = importlib.util.spec_from_file_location("zoo_eval", entry.home / "eval.py")
+    if spec is None or spec.loader is None:
+        raise FileNotFoundError(entry.home / "eval.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    facts = module.manifest(str(entry.folder))
+    data = module.load_split(str(entry.folder), facts, "eval")
+    made, count = module.run(facts, module.open_model(str(model), 1), data)
+    right = np.asarray(data["y"][:count])
+    made = made.reshape(count, -1)
+    if facts["metric"] == "binary":
+        return np.asarray((made[:, -1] > 0.5) == (right == 1))
+    return np.asarray(made.argmax(1) - facts.get("label_offset", 0) == right)
+
+
+def against_plain(entry: Entry, name: str, made: Mapping[str, Path | str]) -> str:
+    """The gain of the defaults over plain on the same samples; classifiers alone have one."""
+    before, after = made.get(f"{name}, plain"), made[name]
+    if entry.metric != "top1" or not isinstance(before, Path) or not isinstance(after, Path):
+        return ""
+    old, new = hits(entry, before), hits(entry, after)
+    won, lost = int((new & ~old).sum()), int((old & ~new).sum())
+    low, high = tango_interval(won, lost, len(old), z=_Z_95)
+    return f"{100 * (won - lost) / len(old):+.2f} [{100 * low:.2f}, {100 * high:.2f}]"
 
 
 def prepare(entry: Entry, folder: Path) -> list[str]:
@@ -186,11 +227,11 @@ def rows(entry: Entry, out: Path) -> Iterator[tuple[str, ...]]:
     feed = inputs(entry, folder)
     ratios = latency_ratios([entry.model, *files.values()], feed)
     before = score(entry, entry.model)[entry.metric]
-    yield entry.name, "fp32", f"{entry.metric} {before:.4f}", "", "1.000", "1.00", ""
+    yield entry.name, "fp32", f"{entry.metric} {before:.4f}", "", "", "1.000", "1.00", ""
     fast = dict(zip(files, ratios[1:], strict=True))
     for name, path in made.items():
         if isinstance(path, str):
-            yield entry.name, name, f"refused: {path}", "", "", "", ""
+            yield entry.name, name, f"refused: {path}", "", "", "", "", ""
             continue
         after = score(entry, path)[entry.metric]
         size = path.stat().st_size / entry.model.stat().st_size
@@ -199,6 +240,7 @@ def rows(entry: Entry, out: Path) -> Iterator[tuple[str, ...]]:
             name,
             f"{after:.4f}",
             change(entry.metric, before, after),
+            against_plain(entry, name, made),
             f"{size:.3f}",
             f"{fast[name]:.2f}",
             f"{seconds[name]:.0f}",
