@@ -257,7 +257,7 @@ def _call(source: str, folder: Path) -> Mapping[str, Any]:
     try:
         function: Callable[[], object] = getattr(importlib.import_module(module), name)
         arrays = function()
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UserError(f"{source}: {type(error).__name__}: {error}") from error
     finally:
         sys.path.remove(str(folder.resolve()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.columns import Table, read_table
-from edgekit.errors import UserError
+from edgekit.errors import UserError, did_you_mean
 from edgekit.feeding import WHOLE, Carried, Feeding
 from edgekit.model import Signature, TensorSpec
 from edgekit.progress import Tick, silent
@@ -115,7 +115,10 @@ def open_dataset(
         ),
         count=columns[0].shape[0],
         digest=hashlib.sha256(told.encode()).hexdigest(),
-        notes=tuple(_notes(columns, rows, preprocess, source)),
+        notes=(
+            *_notes(columns, rows, preprocess, source),
+            *_unread(table, columns, signature, feeding),
+        ),
     )
 
 
@@ -189,7 +192,7 @@ def _bind(
         found = replace(by_name["x"], name=spec.name)
     if found is not None:
         return replace(found, axis=_axis(found, spec, signature, feeding))
-    inputs = [n for n in by_name if n not in (*LABELS, SEQUENCE) and not n.startswith("slice_")]
+    inputs = [n for n in by_name if not _is_reserved(n)]
     raise UserError(
         f"{table.source}: no array for the model input {spec.name!r}; it has {_join(inputs)}",
         hint="name each array as the model input it feeds; a single input may be called x. "
@@ -328,6 +331,30 @@ def _notes(
         for column, spec in zip(columns, rows, strict=True)
         if not is_scaled(preprocess) and column.dtype == "uint8" and spec.dtype.startswith("float")
     ]
+
+
+def _unread(
+    table: Table, columns: Sequence[Column], signature: Signature, feeding: Feeding
+) -> Iterator[str]:
+    """Yield a note on each array that feeds no input and is of no other use."""
+    read = {(column.path, column.offset) for column in columns}
+    free = [n for n in (spec.name for spec in signature.inputs) if n not in feeding.constants]
+    for column in table.columns:
+        if _is_reserved(column.name) or (column.path, column.offset) in read:
+            continue
+        if column.name in feeding.constants:
+            yield (
+                f"{table.source}: the array {column.name} is not used: edgekit.toml makes this "
+                "input a constant"
+            )
+            continue
+        near = did_you_mean(column.name, [*free, *LABELS, SEQUENCE])
+        yield f"{table.source}: the array {column.name} feeds no input and is not used{near}"
+
+
+def _is_reserved(name: str) -> bool:
+    """Return whether an array of this name has a meaning other than feeding an input."""
+    return name in (*LABELS, SEQUENCE) or name.startswith("slice_")
 
 
 def is_scaled(preprocess: Preprocess | None) -> bool:

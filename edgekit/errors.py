@@ -83,7 +83,7 @@ def reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
-def first_line(error: Exception) -> str:
+def first_line(error: BaseException) -> str:
     """What a runtime says of a failure, without the stack that some put below it."""
     return str(error).strip().partition("\n")[0]
 

@@ -11,7 +11,9 @@ from edgekit.bridge.litecost import lite_cost
 from edgekit.bridge.lowering import lower
 from edgekit.bridge.settling import settled
 from edgekit.errors import PassRefused, UserError
+from edgekit.feeding import Array, build_feeding
 from edgekit.graphs.accepts import refuse_bad_sizes
+from edgekit.graphs.constant_inputs import fix_inputs
 from edgekit.graphs.cost import Cost, cost
 from edgekit.graphs.coverage import Obstacle
 from edgekit.graphs.lite_file import custom_ops
@@ -20,7 +22,7 @@ from edgekit.intake import find_model, with_dims
 from edgekit.model import Model
 from edgekit.profile import DeviceProfile, load_profile
 from edgekit.progress import Tick, silent
-from edgekit.project import load_project
+from edgekit.project import Project, load_project
 from edgekit.prunable import Prunable, prunable
 from edgekit.runtimes import obstacles
 
@@ -87,7 +89,7 @@ def inspect(
         unread=unread,
         dims=sizes,
         device=profile.name if profile else None,
-        obstacles=_obstacles(model, profile, sizes) if profile else (),
+        obstacles=_obstacles(model, profile, sizes, project, folder) if profile else (),
         model_mib_limit=profile.budget.model_mib if profile else None,
         crosses=profile is not None and _crosses(model, profile),
         prunable=prunable(model, sizes) if structure else None,
@@ -106,11 +108,11 @@ def _lite_graph(path: Path) -> tuple[LiteGraph | None, str]:
 
 
 def _obstacles(
-    model: Model, profile: DeviceProfile, dims: Mapping[str, int]
+    model: Model, profile: DeviceProfile, dims: Mapping[str, int], project: Project, folder: Path
 ) -> tuple[Obstacle, ...]:
     """What keeps a model off a device; where that has LiteRT alone, what does not cross over."""
     if _crosses(model, profile):
-        return tuple(_not_crossing(model, dims))
+        return tuple(_not_crossing(model, dims, _constants(model, project, folder)))
     return obstacles(model, profile)
 
 
@@ -118,13 +120,28 @@ def _crosses(model: Model, profile: DeviceProfile) -> bool:
     return model.format == "onnx" and set(profile.runtimes) == {"litert"}
 
 
-def _not_crossing(model: Model, dims: Mapping[str, int]) -> Iterator[Obstacle]:
+def _constants(model: Model, project: Project, folder: Path) -> Mapping[str, Array]:
+    """Return the inputs of a model that edgekit.toml makes constant; it may be of another model."""
+    names = {spec.name for spec in model.signature.inputs}
+    tables = {
+        name: table
+        for name, table in project.model.inputs.items()
+        if name in names and table.constant is not None
+    }
+    return build_feeding(model.signature, tables, dims={}, folder=folder).constants
+
+
+def _not_crossing(
+    model: Model, dims: Mapping[str, int], constants: Mapping[str, Array]
+) -> Iterator[Obstacle]:
     """What has no counterpart in TFLite, found by trying; free dimensions count as 1."""
     if is_large(load_structure(model.path)):
         yield Obstacle(what="over 2 GiB, more than a .tflite file can hold", fix="a smaller model")
         return
     try:
         with refuse_bad_sizes(model, dims):
-            lower(settled(load(model.path), dims))
+            proto = load(model.path)
+            fix_inputs(proto, constants)
+            lower(settled(proto, dims))
     except PassRefused as refusal:
         yield Obstacle(what=f"as .tflite: {refusal.message}", fix=refusal.hint or _NO_COUNTERPART)

@@ -252,7 +252,7 @@ def _made(shop: Workshop, recipe: Recipe, baseline: Candidate) -> Candidate | Re
         raise
     except EdgekitError as error:
         return shop.rejected(recipe, error)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if not is_crash(error):
             raise
         return shop.rejected(

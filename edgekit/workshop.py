@@ -168,6 +168,8 @@ class Workshop:
         calibration = self.intake.calibration
         reads = calibration is not None and any(spec.needs_calibration for spec in specs)
         splits = {"calibration": calibration.digest} if calibration and reads else {}
+        if self.intake.feeding.constants and any(spec.reads_constants for spec in specs):
+            splits["inputs"] = self.intake.feeding.digest
         tools = {name: _installed(name) for step in recipe.steps for name in tools_of(step)}
         return candidate_key(recipe, source=self.intake.model.digest, splits=splits, tools=tools)
 

@@ -10,6 +10,7 @@ from PIL import Image
 
 from edgekit.data import open_dataset
 from edgekit.errors import UserError
+from edgekit.feeding import Feeding
 from edgekit.model import Signature, TensorSpec
 from edgekit.project import PreprocessSettings
 from edgekit_agent.feeds import batches
@@ -225,3 +226,40 @@ def test_a_wrong_table_of_labels_is_refused_with_its_line(tmp_path, opened, tabl
 
     with pytest.raises(UserError, match=complaint):
         opened("data", PIXELS)
+
+
+def test_an_array_that_feeds_nothing_is_told_with_the_name_it_is_like(tmp_path, opened):
+    np.savez(
+        tmp_path / "d.npz", features=X, label=LABEL, slice_a=LABEL, sequence=LABEL,
+        sequnce=LABEL, weather=X[:, 0],
+    )  # fmt: skip
+    assert opened("d.npz").notes == (
+        "d.npz: the array sequnce feeds no input and is not used; did you mean 'sequence'?",
+        "d.npz: the array weather feeds no input and is not used",
+    )
+
+
+def test_an_array_that_feeds_a_single_input_as_x_is_used(tmp_path, opened):
+    np.savez_compressed(tmp_path / "d.npz", x=X, y=LABEL)
+    assert opened("d.npz").notes == ()
+
+
+def test_an_array_of_an_input_that_is_a_constant_is_told(tmp_path, opened):
+    wanted = Signature(
+        inputs=(
+            *signature("N", 12).inputs,
+            TensorSpec(name="rate", dtype="int64", shape=()),
+        ),
+        outputs=(),
+    )
+    np.savez(tmp_path / "d.npz", features=X, label=LABEL, rate=LABEL)
+    made = opened("d.npz", wanted, feeding=Feeding(constants={"rate": np.array(16000)}))
+    assert made.notes == (
+        "d.npz: the array rate is not used: edgekit.toml makes this input a constant",
+    )
+
+
+def test_a_function_that_ends_the_process_is_named(tmp_path, opened):
+    (tmp_path / "ends_early.py").write_text("def rows():\n    raise SystemExit(3)\n")
+    with pytest.raises(UserError, match="ends_early:rows: SystemExit: 3"):
+        opened("ends_early:rows")

@@ -19,7 +19,8 @@ from edgekit.inspection import inspect
 from edgekit.profile import load_profile
 from edgekit.runtimes import runtimes
 from edgekit.showmodel import inspected
-from tests.tiny import model, normal, proto
+from tests.branches import model_by_rate
+from tests.tiny import model, normal, proto, write
 
 NET = (
     "g (float[N,3,H,8] x) => (float[N,10] y) { c = Conv<pads = [1,1,1,1]>(x, w, b) r = Relu(c) "
@@ -221,3 +222,16 @@ def test_what_litert_says_of_itself_does_not_reach_the_terminal(tmp_path):
         [sys.executable, "-c", run, path], capture_output=True, text=True, check=True
     )
     assert done.stderr == "read\n"
+
+
+def test_a_constant_of_edgekit_toml_decides_what_crosses_over(tmp_path):
+    source = write(tmp_path, model_by_rate())
+    found = inspect(source.path, device="beaglebone-black", folder=tmp_path)
+    assert "takes a branch that only the data tells" in found.obstacles[0].what
+
+    (tmp_path / "edgekit.toml").write_text(
+        "[model.inputs.sr]\nconstant = 16000\n[model.inputs.of_another]\nconstant = 1\n"
+    )
+    found = inspect(source.path, device="beaglebone-black", folder=tmp_path)
+    assert found.crosses
+    assert found.obstacles == ()

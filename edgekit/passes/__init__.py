@@ -118,6 +118,7 @@ class PassSpec:
     needs_calibration: bool = False
     tools: tuple[str, ...] = field(default=("numpy", "onnx", "onnxruntime"))
     promise: Promise = field(default_factory=Promise)
+    reads_constants: bool = False  # constant inputs of edgekit.toml may be folded into the file
     asks: str = ""  # the setting that says how much goes: outputs that are lost to it are no fault
 
 
@@ -199,7 +200,8 @@ PASSES: dict[str, PassSpec] = {
         settings=ToTflite,
         function="edgekit.passes.to_tflite:to_tflite",
         summary="the same graph as .tflite, float or int8 as it is, the batch fixed",
-        version=8,
+        version=9,
+        reads_constants=True,
         tools=_LITERT,
         promise=TWIN,
     ),

@@ -32,7 +32,7 @@ _FOLDERS = re.compile(r"(?<![\w.])(?:[A-Za-z]:)?[/\\](?:[^/\\:'\"\n]+[/\\])+(?=[
 _MOST_CHARACTERS = 2000
 
 
-def is_crash(error: Exception) -> bool:
+def is_crash(error: BaseException) -> bool:
     """Return whether an exception is a fault of edgekit.
 
     Errors with a message for the user are not, nor is a machine out of memory or disk space.
@@ -42,7 +42,9 @@ def is_crash(error: Exception) -> bool:
     return not (isinstance(error, OSError) and error.errno in _EXHAUSTED)
 
 
-def build_crash(doing: str, error: Exception, *, steps: Iterable[Step], model: Model) -> PassCrash:
+def build_crash(
+    doing: str, error: BaseException, *, steps: Iterable[Step], model: Model
+) -> PassCrash:
     """Build the failure for an unexpected exception, with its report.
 
     Args:

@@ -66,7 +66,7 @@ def run_checked(step: Step, model: Model, work: Work) -> Made:
     """
     try:
         return _run_checked(step, model, work)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if not is_crash(error):
             raise
         raise build_crash(step.name, error, steps=[step], model=model) from error

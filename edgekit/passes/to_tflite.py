@@ -10,6 +10,7 @@ from edgekit.bridge.emit import emitted
 from edgekit.errors import PassRefused, UserError
 from edgekit.feeding import Feeding
 from edgekit.graphs.accepts import refuse_bad_sizes
+from edgekit.graphs.constant_inputs import fix_inputs
 from edgekit.graphs.half import compute_in_float32, stores_half
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.lite_file import lite_census
@@ -45,7 +46,7 @@ def to_tflite(model: Model, settings: ToTflite, work: Work) -> Path:
     target = work.scratch / "model.tflite"
     try:
         with refuse_bad_sizes(model, dims):
-            made = emitted(proto, dims, precision=precision, target=settings.target)
+            made = _emit(proto, dims, precision, settings, work)
     except UserError as error:  # a type or a size that no .tflite file holds: others go on
         raise PassRefused(error.message, hint=error.hint) from error
     write_whole(str(target), made)
@@ -58,6 +59,29 @@ def to_tflite(model: Model, settings: ToTflite, work: Work) -> Path:
     for note in describe_fixed_sizes(model, dims, work.feeding):
         work.note(note)
     return target
+
+
+def _emit(
+    proto: ModelProto, dims: dict[str, int], precision: Precision, settings: ToTflite, work: Work
+) -> bytes:
+    """Return the .tflite file; constant inputs are folded only where it cannot be made otherwise.
+
+    Such an input may decide which branch of an If runs.
+    """
+    try:
+        return emitted(proto, dims, precision=precision, target=settings.target)
+    except PassRefused:
+        fixed = fix_inputs(proto, work.feeding.constants)
+        if not fixed:
+            raise
+    made = emitted(proto, dims, precision=precision, target=settings.target)
+    for name in fixed:
+        value = work.feeding.constants[name].tolist()
+        work.note(
+            f"input {name} is fixed at {value} in the file, as edgekit.toml says: the file "
+            "ignores other values"
+        )
+    return made
 
 
 def _note_float_layers(proto: ModelProto, work: Work) -> None:

@@ -45,6 +45,10 @@ def is_interrupted(source, settings, work):
     raise KeyboardInterrupt
 
 
+def ends_the_process(source, settings, work):
+    raise SystemExit(3)
+
+
 def returns_no_path(source, settings, work):
     return 7
 
@@ -79,7 +83,13 @@ def own_cache(workplace, monkeypatch):
     monkeypatch.setenv("EDGEKIT_CACHE", str(workplace / "cache"))
 
 
-CRASHES = [raises_what_nobody_expected, recurses, fails_without_a_word, returns_no_path]
+CRASHES = [
+    raises_what_nobody_expected,
+    recurses,
+    fails_without_a_word,
+    ends_the_process,
+    returns_no_path,
+]
 
 
 @pytest.mark.parametrize("crash", CRASHES)

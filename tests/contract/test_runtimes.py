@@ -3,12 +3,14 @@
 import json
 
 import numpy as np
+import onnx
 import onnxruntime
 import pytest
 
 pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
 
 from edgekit.bundle import open_bundle
+from tests.branches import model_by_rate
 from tests.projects import PROFILE, edgekit, refused, spawned, write_tiny
 
 TIE = 1.03
@@ -156,3 +158,17 @@ def test_a_recipe_that_ends_in_a_file_the_device_does_not_run_is_refused(tiny):
     how = ("--device", "beaglebone-black", "--runtime", "auto", "--step", "quantize")
     refused("build", "-C", tiny, *how, says="the pass tflite")
     refused("build", "-C", tiny, "--step", "tflite", says="onnxruntime do not run")
+
+
+def test_a_build_with_another_constant_makes_another_tflite_file(workplace):
+    project = write_tiny(workplace / "tiny", samples=300)
+    onnx.save(model_by_rate(), project / "model.onnx")
+    settings = (project / "edgekit.toml").read_text()
+    for rate in (16000, 8000):
+        constant = f"\n[model.inputs.sr]\nconstant = {rate}\n"
+        (project / "edgekit.toml").write_text(settings + constant)
+        done = edgekit("build", "-C", project, "--runtime", "litert", "--step", "tflite", "--json")
+        assert done.code in (0, 3), done.err
+        (candidate,) = (c for c in json.loads(done.out)["candidates"] if c["name"] == "tflite")
+        assert any(f"input sr is fixed at {rate}" in note for note in candidate["notes"])
+        assert not candidate["verdict"]["reasons"], candidate["verdict"]

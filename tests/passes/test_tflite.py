@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import flatbuffers
 import numpy as np
@@ -15,6 +16,7 @@ pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
 from ai_edge_litert import schema_py_generated as schema
 
 from edgekit.errors import PassError, PassRefused
+from edgekit.feeding import Feeding
 from edgekit.graphs.lite_file import lite_census, lite_ops
 from edgekit.graphs.outputs import outputs
 from edgekit.graphs.reading import read_model
@@ -22,6 +24,7 @@ from edgekit.passes import PASSES, TWIN, PassSpec, step
 from edgekit.passes.running import run_checked
 from edgekit.passes.to_tflite import to_tflite
 from edgekit.recipe import ToTflite
+from tests.branches import model_by_rate
 from tests.tiny import apply, model, normal, run, samples, uniform, work, write
 
 NET = (
@@ -261,3 +264,35 @@ def test_a_file_as_small_as_its_source_is_no_matter_for_a_note(tmp_path, monkeyp
     found = run_checked(step(ToTflite()), model(tmp_path, NET, weights=WEIGHTS), work(tmp_path))
 
     assert found.notes == ()
+
+
+@pytest.mark.parametrize("rate", [16000, 8000])
+def test_a_constant_input_decides_the_branch_and_stays_in_the_signature(tmp_path, rate):
+    source, x = write(tmp_path, model_by_rate()), uniform(1, 4)
+    constant = np.array(rate)
+    own = replace(work(tmp_path), feeding=Feeding(constants={"sr": constant}))
+    found = run_checked(step(ToTflite()), source, own)
+
+    assert [str(t) for t in found.model.signature.inputs] == ["x float32 [1, 4]", "sr int64 []"]
+    np.testing.assert_allclose(
+        answers(found.model, x=x, sr=constant)["y"], run(source, x=x, sr=constant)[0], rtol=1e-5
+    )
+    assert (
+        f"input sr is fixed at {rate} in the file, as edgekit.toml says: the file ignores other "
+        "values"
+    ) in found.notes
+
+
+def test_a_branch_that_only_the_data_tells_is_refused(tmp_path):
+    with pytest.raises(PassRefused, match="takes a branch that only the data tells"):
+        apply("tflite", write(tmp_path, model_by_rate()), tmp_path)
+
+
+def test_a_constant_input_of_a_graph_that_needs_no_folding_is_still_read(tmp_path):
+    source = model(tmp_path, "g (float[N,4] x, float k) => (float[N,4] y) { y = Mul(x, k) }")
+    own = replace(work(tmp_path), feeding=Feeding(constants={"k": np.float32(2)}))
+    found = run_checked(step(ToTflite()), source, own)
+
+    x = uniform(1, 4)
+    np.testing.assert_allclose(answers(found.model, x=x, k=np.float32(3))["y"], 3 * x, rtol=1e-6)
+    assert not [note for note in found.notes if "is fixed at" in note]
