@@ -13,6 +13,7 @@ from onnx import ModelProto, NodeProto, TypeProto
 from edgekit.errors import PassRefused
 from edgekit.graphs.branches import Branch, branches
 from edgekit.graphs.channels import Channels, Family, Fixed, Place, find_channels
+from edgekit.graphs.channels.inner_layers import describe_inner_layers
 from edgekit.graphs.channels.walking import Use
 from edgekit.graphs.cutting import key, macs_of, permitted
 from edgekit.graphs.onnx_file import load
@@ -138,7 +139,8 @@ def _binding(channels: Channels, fixed: Sequence[Reason]) -> str:
     if any(node.op_type == "DequantizeLinear" for node in channels.proto.graph.node):
         return f"{QUANTISED_ALREADY}: its weights are stored as integers"
     if not fixed:
-        return "no layer makes channels by a stored weight"
+        inside = describe_inner_layers(channels.walk.index)
+        return inside or "no layer makes channels by a stored weight"
     return f"{fixed[0].example}: {fixed[0].reason}"
 
 

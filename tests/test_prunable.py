@@ -76,8 +76,15 @@ def test_heads_are_whole_and_counted_at_the_sizes_that_are_given(tmp_path):
     [
         ("g (float[N,4] x) => (float[N,3] y) { y = MatMul(x, w) }", {"w": normal(4, 3)}, "y"),
         ("g (float[N,4] x) => (float[N,4] y) { y = Relu(x) }", {}, "no layer makes channels"),
+        (
+            "g (float[N,4] x, bool c) => (float[N,3] y) { y = If(c)"
+            " <then_branch = t () => (float[N,3] p) { p = MatMul(x, w) },"
+            " else_branch = e () => (float[N,3] q) { r = MatMul(x, w) q = Neg(r) }> }",
+            {"w": normal(4, 3)},
+            "MatMul p and 1 more (inside If, Loop or Scan",
+        ),
     ],
-    ids=["all of it is the output", "no weights"],
+    ids=["all of it is the output", "no weights", "layers of branches"],
 )
 def test_a_model_that_cannot_be_pruned_says_what_binds_in_one_line(tmp_path, text, weights, why):
     source = model(tmp_path, text, weights=weights)

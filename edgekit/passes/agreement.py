@@ -25,6 +25,8 @@ _VARIES = 0.1
 _FREEDOMS = 8
 
 
+# RMS of an output that is zero in the original and differs by rounding alone.
+_ROUNDING = 1e-5
 # A correlation from which on an output follows the original's.
 _FOLLOWS = 0.5
 
@@ -187,16 +189,21 @@ class _Errors:
     """Sums of squares of each float output and of the difference to it."""
 
     power: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    entries: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     difference: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
     def add(self, name: str, was: NDArray[np.float64], now: NDArray[np.float64]) -> None:
         kept = np.isfinite(was)
+        self.entries[name] += int(kept.sum())
         self.power[name] += float(np.square(was[kept]).sum())
         self.difference[name] += float(np.square(now[kept] - was[kept]).sum())
 
     def relative(self) -> dict[str, float]:
         """The relative error of each float output, the worst first."""
-        ratios = {n: _ratio(self.difference[n], power) for n, power in self.power.items()}
+        ratios = {
+            name: _ratio(self.difference[name], power, self.entries[name])
+            for name, power in self.power.items()
+        }
         return dict(sorted(ratios.items(), key=lambda pair: -pair[1]))
 
 
@@ -268,11 +275,11 @@ class _Tally:
         )
 
 
-def _ratio(difference: float, power: float) -> float:
-    """The RMS error over the RMS; all of the difference is error where an output is zero."""
+def _ratio(difference: float, power: float, entries: int) -> float:
+    """Compute the RMS error over the RMS; 1 where a zero output differs by more than rounding."""
     if power:
         return float(np.sqrt(difference / power))
-    return 1.0 if difference else 0.0
+    return 1.0 if difference > entries * _ROUNDING**2 else 0.0
 
 
 def _is_float(spec: TensorSpec) -> bool:

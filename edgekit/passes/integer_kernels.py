@@ -48,7 +48,7 @@ def settle_kernels(
     *,
     known: Mapping[str, str] = _NOTHING,
     told: Set[str] = frozenset(),
-) -> None:
+) -> set[str]:
     """Widen weights of float kernels, and note the layers computed in float with reasons.
 
     The kernels are read from the optimized graph that onnxruntime writes when it loads the file.
@@ -60,9 +60,12 @@ def settle_kernels(
         work: work of the pass.
         known: reasons by operator that the pass itself knows.
         told: first outputs of layers that the pass has already reported.
+
+    Returns:
+        First outputs of all layers that the user was told of.
     """
     if is_large(proto):
-        return
+        return set(told)
     found = find_float_layers(proto, work.scratch, known)
     slow = {layer.output for layer in found if layer.dequantized}
     if slow and _widen_at_load(proto, slow):
@@ -75,6 +78,7 @@ def settle_kernels(
         reasons[layer.reason + (_SLOW if layer.dequantized else "")].append(layer.name)
     for reason, names in reasons.items():
         work.note(f"computed in float: {_join_names(names)}: {reason}")
+    return {each.output for each in found} | told
 
 
 def find_float_layers(

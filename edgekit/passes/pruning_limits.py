@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 from edgekit.errors import PassRefused
 from edgekit.graphs.channels import Channels, Family
+from edgekit.graphs.channels.inner_layers import describe_inner_layers
 from edgekit.graphs.channels.walking import called
 from edgekit.graphs.cutting import key, macs_of, permitted
 from edgekit.passes.widths import LEAST_SHARE
@@ -27,7 +28,8 @@ def nothing_can_go(channels: Channels, settings: PruneChannels) -> PassRefused:
             hint=f"there are {', '.join(kinds)}",
         )
     told = [*_layers_by_reason(channels), *_recurrent_layers(channels)]
-    reasons = "; ".join(told) or "no layer makes any by a stored weight"
+    told.append(describe_inner_layers(channels.walk.index))
+    reasons = "; ".join(filter(None, told)) or "no layer makes any by a stored weight"
     return PassRefused(f"no channels, heads or neurons can go: {reasons}")
 
 

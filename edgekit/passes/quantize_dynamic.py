@@ -16,7 +16,13 @@ from edgekit.passes.affine import LARGEST
 from edgekit.passes.dynamic_products import make_products_dynamic
 from edgekit.passes.embeddings import quantize_embeddings
 from edgekit.passes.integer_kernels import settle_kernels
-from edgekit.passes.reasons import WEIGHT_OPS, why_nothing
+from edgekit.passes.reasons import (
+    WEIGHT_OPS,
+    large_float_weights,
+    reasons_of,
+    remaining_floats,
+    why_nothing,
+)
 from edgekit.passes.recurrent_trials import quantize_layers
 from edgekit.passes.sources import open_source
 from edgekit.passes.storage import LEAST_STORED, store_in_8_bits
@@ -41,6 +47,7 @@ def quantize_dynamic(model: Model, settings: QuantizeDynamic, work: Work) -> Pat
     """
     source = open_source(model, work, _OPSET, folded=True)
     proto = source.proto
+    floats = large_float_weights(proto)
     largest = LARGEST[choose_and_note_bits(settings, work)]
     found = quantize_embeddings(GraphIndex(proto))
     found += quantize_layers(proto, largest, model, work)
@@ -49,7 +56,9 @@ def quantize_dynamic(model: Model, settings: QuantizeDynamic, work: Work) -> Pat
     if not found:
         reason = why_nothing(proto, ops=WEIGHT_OPS - {"Conv"}, least=LEAST_STORED)
         raise PassRefused(f"nothing to quantise: {reason}")
-    settle_kernels(proto, work, known=_LEFT)
+    told = settle_kernels(proto, work, known=_LEFT)
+    if left := remaining_floats(proto, floats, told):
+        work.note(f"weights stay float: {reasons_of(left)}")
     share_transposed(proto)
     source.restore(proto)
     compact(proto)

@@ -22,7 +22,13 @@ from edgekit.passes.embeddings import quantize_embeddings
 from edgekit.passes.folds import fold_samples
 from edgekit.passes.integer_kernels import settle_kernels
 from edgekit.passes.product_trials import ProductTrials
-from edgekit.passes.reasons import WEIGHT_OPS, why_nothing
+from edgekit.passes.reasons import (
+    WEIGHT_OPS,
+    large_float_weights,
+    reasons_of,
+    remaining_floats,
+    why_nothing,
+)
 from edgekit.passes.recurrent import RECURRENT
 from edgekit.passes.recurrent_trials import quantize_layers
 from edgekit.passes.refinements import Refiner
@@ -52,6 +58,7 @@ def quantize_static(model: Model, settings: QuantizeStatic, work: Work) -> Path:
         raise PassRefused("static quantisation needs calibration data")
     largest = LARGEST[choose_and_note_bits(settings, work)]
     proto, found, half = _prepared(model, work, largest)
+    floats = large_float_weights(proto)
     index = GraphIndex(proto, work.scratch)
     placement = place(index)
     if not placement.weighted and not found:
@@ -65,7 +72,9 @@ def quantize_static(model: Model, settings: QuantizeStatic, work: Work) -> Path:
         made = _fastest(index, version, largest, model, work)
         in_float = version.in_float
     bring_back(made, work.scratch)
-    settle_kernels(made, work, told=in_float)
+    told = settle_kernels(made, work, told=in_float)
+    if left := remaining_floats(made, floats, told):
+        work.note(f"weights stay float: {reasons_of(left)}")
     share_transposed(made)
     if half:
         narrow_matrices(made)

@@ -91,7 +91,7 @@ def quantize_weights(model: Model, settings: QuantizeWeights, work: Work) -> Pat
     rows = [with_float(row) for row in rows]
     picked, made = _fitted(rows, _room(proto, rows, settings), settings, work)
     half = _stored_in_16_bits(rows, picked)
-    _tell_float(proto, rows, [q.layer.name for q in made], half, work)
+    _tell_float(proto, rows, [q.layer.name for q in made], half, settings, work)
     (write_native if native else write_int8)(index, made)
     store_in_16_bits(proto, half)
     GraphIndex(proto).drop_unread_constants()
@@ -118,14 +118,23 @@ def _stored_in_16_bits(rows: Sequence[Row], picked: Sequence[int]) -> list[str]:
 
 
 def _tell_float(
-    proto: ModelProto, rows: Sequence[Row], made: list[str], half: list[str], work: Work
+    proto: ModelProto,
+    rows: Sequence[Row],
+    made: list[str],
+    half: list[str],
+    settings: QuantizeWeights,
+    work: Work,
 ) -> None:
     """Tell the user which large weights do not get few bits, and why."""
     if half:
         work.note(f"stored in 16 bits: {', '.join(half)}: the outputs depend on them too much")
     known = [row.layer.name for row in rows]
-    if kept := [name for name in known if name not in {*made, *half}]:
-        work.note(f"weights stay float: {', '.join(kept)}: by hand, or too much depends on them")
+    wanted = {name for name, bits in settings.widths if bits == FLOAT_BITS}
+    kept = [name for name in known if name not in {*made, *half}]
+    if asked := [name for name in kept if name in wanted]:
+        work.note(f"weights stay float: {', '.join(asked)}: widths asks for it")
+    if needed := [name for name in kept if name not in wanted]:
+        work.note(f"weights stay float: {', '.join(needed)}: the outputs depend on them too much")
     left = left_weights(proto, ops=LAYER_OPS | RECURRENT, taken=known, anywhere=True)
     if large := [each for each in left if each.entries >= LEAST_ENTRIES]:
         work.note(f"weights stay float: {reasons_of(large)}")
@@ -311,7 +320,9 @@ def _quantized(
                 )
             )
     if not made:
-        raise PassRefused("all layers stay float, by hand or because fewer bits break the model")
+        raise PassRefused(
+            "all layers stay float: widths asks for it, or fewer bits break the model"
+        )
     return made
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from onnx import ModelProto, NodeProto, TensorProto
@@ -26,6 +26,8 @@ LAYER_OPS = frozenset({"Conv", "Gemm", "MatMul", "Gather"})
 WEIGHT_OPS = LAYER_OPS | {"ConvTranspose", "Einsum", "LSTM", "GRU", "RNN"}
 _INTEGERS = {TensorProto.INT8, TensorProto.UINT8, TensorProto.INT4, TensorProto.UINT4}
 _TOLD = 3
+# Smaller weights that stay float cost little.
+_LARGE = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,6 +87,48 @@ def why_nothing(
     if not left and any(_is_integer_weight(tensor) for tensor in proto.graph.initializer):
         return "the model stores its weights as integers already"
     return reasons_of(left) if left else "the model stores no float weights of layers"
+
+
+def large_float_weights(proto: ModelProto) -> dict[str, list[str]]:
+    """Find the large float matrices of a prepared graph, with the operators that read them."""
+    main = GraphIndex(proto)
+    large = {
+        tensor.name: list[str]()
+        for tensor in proto.graph.initializer
+        if tensor.data_type in _FLOATS
+        and sum(size > 1 for size in tensor.dims) > 1
+        and math.prod(tensor.dims) >= _LARGE
+    }
+    for index in (main, *main.inner()):
+        for name in large.keys() & index.initializers.keys() & index.readers.keys():
+            large[name] += [node.op_type for node in index.readers[name]]
+    return large
+
+
+def remaining_floats(
+    proto: ModelProto, before: Mapping[str, Sequence[str]], told: Collection[str]
+) -> list[UnchangedWeight]:
+    """Find the large weights that are still float in a quantized graph, largest first.
+
+    Args:
+        proto: the graph, with the names of the graph before.
+        before: large weights and their readers, from ``large_float_weights`` before the pass.
+        told: first outputs of layers that the user was already told of.
+    """
+    index = GraphIndex(proto)
+    floats = large_float_weights(proto)
+    known = {each.name: each.reason for each in left_weights(proto, ops=WEIGHT_OPS)}
+    found = []
+    for name in before.keys() & floats.keys():
+        readers = index.readers.get(name, [])
+        if readers and all(node.output[0] in told for node in readers):
+            continue
+        dims = index.initializers[name].dims
+        label = f"{name} ({' x '.join(map(str, dims))}) is read by "
+        kinds = {node.op_type for node in readers}.intersection(before[name]) or before[name]
+        reason = known.get(name) or label + ", ".join(sorted(set(kinds)))
+        found.append(UnchangedWeight(name=name, entries=math.prod(dims), reason=reason))
+    return sorted(found, key=lambda each: (-each.entries, each.name))
 
 
 def reasons_of(left: Sequence[UnchangedWeight]) -> str:

@@ -10,6 +10,8 @@ from collections.abc import Callable
 from edgekit.progress import Count
 
 _SECONDS = 0.4  # of running
+# A timing of a fast model covers several runs, so that it takes about this long.
+_LEAST_TIMING, _MOST_RUNS = 5e-4, 100
 _LEAST_ROUNDS, _MOST_ROUNDS = 6, 60
 _NOTHING = 1e-30
 
@@ -24,8 +26,10 @@ def time_ratio(
     """
     reference()
     other()
-    spent = max(thread_seconds(reference) + thread_seconds(other), _NOTHING)
-    rounds = int(min(max(_SECONDS / spent, _LEAST_ROUNDS), _MOST_ROUNDS))
+    fastest = max(min(thread_seconds(reference), thread_seconds(other)), _NOTHING)
+    runs = int(min(max(_LEAST_TIMING / fastest, 1), _MOST_RUNS))
+    spent = max(thread_seconds(reference, runs) + thread_seconds(other, runs), _NOTHING)
+    rounds = int(min(max(_SECONDS / (runs * spent), _LEAST_ROUNDS), _MOST_ROUNDS))
     ratios: list[float] = []
     half = math.ceil(rounds / 2)
     for first_of_half in (0, half):
@@ -33,14 +37,15 @@ def time_ratio(
         for number in range(half):
             if tick:
                 tick(first_of_half + number, 2 * half)
-            times.append((thread_seconds(reference), thread_seconds(other)))
+            times.append((thread_seconds(reference, runs), thread_seconds(other, runs)))
         first, second = (statistics.median(each) for each in zip(*times, strict=True))
         ratios.append(second / max(first, _NOTHING))
     return min(ratios)
 
 
-def thread_seconds(run: Callable[[], object]) -> float:
-    """Measure the CPU time of this thread for one run."""
+def thread_seconds(run: Callable[[], object], runs: int = 1) -> float:
+    """Measure the CPU time of this thread for one run, as the mean of ``runs`` in a row."""
     start = time.thread_time()
-    run()
-    return time.thread_time() - start
+    for _ in range(runs):
+        run()
+    return (time.thread_time() - start) / runs

@@ -243,3 +243,17 @@ def test_what_layers_read_has_a_variance_in_every_direction(tmp_path):
     assert len(lowest) == 2
     assert min(lowest) > 0
     assert all(math.isfinite(value) for value in lowest)
+
+
+def test_a_model_of_layers_inside_branches_is_refused_with_that_reason(tmp_path):
+    text = (
+        "g (float[N,32] x) => (float[N,32] y) { s = ReduceSum<keepdims = 0>(x) k = Greater(s, zero)"
+        " y = If(k) <then_branch = t () => (float[N,32] p)"
+        " { h = MatMul(x, a) r = Relu(h) p = MatMul(r, b) },"
+        " else_branch = e () => (float[N,32] q) { q = MatMul(x, b) }> }"
+    )
+    stored = {"a": normal(32, 32), "b": normal(32, 32), "zero": np.float32(0)}
+    source = model(tmp_path, text, weights=stored)
+
+    with pytest.raises(PassRefused, match=r"MatMul h and 2 more \(inside If, Loop or Scan"):
+        apply("prune-channels", source, tmp_path, samples(tmp_path, x=normal(16, 32)), remove=0.3)

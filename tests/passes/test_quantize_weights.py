@@ -17,7 +17,7 @@ from edgekit.layers import read_layers
 from edgekit.passes.gptq import gptq
 from edgekit.passes.grids import entropy, fixed_grid
 from edgekit.passes.layer_inputs import Layer, gather_moments
-from edgekit.passes.running import run_step
+from edgekit.passes.running import run_checked, run_step
 from edgekit.recipe import QuantizeWeights, Step
 from tests.passes.separable import network, weights
 from tests.tiny import (
@@ -143,10 +143,12 @@ def test_a_layer_gets_the_bits_that_are_set_by_hand(tmp_path):
     source = model(tmp_path, text, weights=weights)
     folder = work(tmp_path, samples(tmp_path, x=uniform(64, 32)))
     settings = QuantizeWeights(bits=3.0, widths=(("quiet", 6.0), ("loud", 32.0)))
-    made = run_step(Step(name="weights", version=0, settings=settings), source, folder)
+    found = run_checked(Step(name="weights", version=0, settings=settings), source, folder)
+    made = found.model
 
     costs = {c.layer: c for c in read_layers(folder.scratch)}
     assert costs["quiet"].bits == pytest.approx(6, abs=0.3)
+    assert "weights stay float: loud: widths asks for it" in found.notes
     assert costs["loud"].width == 32
     floats = [t for t in onnx.load(str(made.path)).graph.initializer if t.data_type == 1]
     assert any(list(t.dims) == [32, 64] for t in floats)
@@ -525,3 +527,19 @@ def test_zeros_of_whole_channels_leave_room_for_other_weights(tmp_path, sparse_m
     made = apply("weights", source, tmp_path, given, most_bytes=12_000)
 
     assert 0.85 * 12_000 < transfer_bytes(made.path.read_bytes()) <= 12_000
+
+
+def test_an_output_of_zeros_is_not_said_to_be_lost(tmp_path):
+    text = (
+        "g (float[N,64] x) => (float[N,32] y, float[N,64] z) { y = MatMul(x, a) z = MatMul(x, b) }"
+    )
+    stored = {"a": np.zeros((64, 32), np.float32), "b": normal(64, 64)}
+    source = model(tmp_path, text, weights=stored)
+    settings = QuantizeWeights(bits=4.0)
+    folder = work(tmp_path, samples(tmp_path, x=normal(32, 64)))
+
+    found = run_checked(Step(name="weights", version=0, settings=settings), source, folder)
+
+    assert found.agreement is not None
+    assert found.agreement.relative_errors["y"] == 0
+    assert not [note for note in found.notes if "is lost" in note]

@@ -252,11 +252,20 @@ def test_a_file_that_is_larger_by_its_graph_is_said_to_be(tmp_path):
 @pytest.mark.parametrize(("ratio", "told"), [(2.0, "2.00 times as long"), (1.05, "")])
 def test_a_slower_file_is_told_with_its_time(tmp_path, monkeypatch, ratio, told):
     monkeypatch.setattr("edgekit.passes.growth.time_ratio", lambda *_: ratio)
-    monkeypatch.setattr("edgekit.passes.growth._LEAST_SECONDS", 0.0)
+    monkeypatch.setattr("edgekit.passes.growth._LEAST_EXTRA", 0.0)
     found = run_checked(step(ToTflite()), model(tmp_path, NET, weights=WEIGHTS), work(tmp_path))
 
     assert told in " ".join(found.notes)
     assert bool(told) == bool(found.notes)
+
+
+@pytest.mark.parametrize(("seconds", "told"), [(5e-5, True), (5e-6, False)])
+def test_small_models_are_timed_beyond_the_overhead_of_a_call(tmp_path, monkeypatch, seconds, told):
+    monkeypatch.setattr("edgekit.passes.growth.time_ratio", lambda *_: 2.0)
+    monkeypatch.setattr("edgekit.passes.growth.thread_seconds", lambda *_: seconds)
+    found = run_checked(step(ToTflite()), model(tmp_path, NET, weights=WEIGHTS), work(tmp_path))
+
+    assert ("2.00 times as long" in " ".join(found.notes)) == told
 
 
 def test_a_file_as_small_as_its_source_is_no_matter_for_a_note(tmp_path, monkeypatch):

@@ -14,7 +14,7 @@ from edgekit.passes import step
 from edgekit.passes.running import run_checked
 from edgekit.recipe import ToOnnx
 from tests.bridge.lifts.lite import by_onnxruntime, lifted, scaled, tensor
-from tests.tiny import normal, work
+from tests.tiny import normal, samples, work
 
 
 def handle(name):
@@ -189,3 +189,16 @@ def test_a_quantised_variable_is_a_state_of_floats():
     (state,) = states_of(lift(graph))
 
     np.testing.assert_allclose(state.initial, np.full((1, 4), 1.0), atol=1e-6)
+
+
+@pytest.mark.parametrize("given", [None, 4])
+def test_a_slower_file_with_states_is_told(tmp_path, monkeypatch, given):
+    monkeypatch.setattr("edgekit.passes.growth.time_ratio", lambda *_: 2.0)
+    monkeypatch.setattr("edgekit.passes.growth.thread_seconds", lambda *_: 5e-5)
+    path = tmp_path / "model.tflite"
+    path.write_bytes(write_lite(streaming(np.ones((1, 4), np.float32))))
+    data = samples(tmp_path, x=normal(given, 4)) if given else None
+
+    found = run_checked(step(ToOnnx()), read_model(path), work(tmp_path, data))
+
+    assert "on this machine it takes 2.00 times as long as its source, one thread" in found.notes

@@ -1,0 +1,27 @@
+"""Layers inside If, Loop and Scan, whose channels stay."""
+
+from __future__ import annotations
+
+from edgekit.graphs.channels.walking import called
+from edgekit.graphs.index import GraphIndex
+
+_LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN"}
+
+
+def describe_inner_layers(index: GraphIndex) -> str:
+    """Name the first layer with a stored weight inside an inner graph; empty without any."""
+    nodes = [
+        node
+        for inner in index.inner()
+        for node in inner.graph.node
+        if node.op_type in _LAYERS and any(_is_matrix(inner, name) for name in node.input)
+    ]
+    if not nodes:
+        return ""
+    more = f" and {len(nodes) - 1} more" if len(nodes) > 1 else ""
+    return f"{called(nodes[0])}{more} (inside If, Loop or Scan, whose layers keep their channels)"
+
+
+def _is_matrix(index: GraphIndex, name: str) -> bool:
+    tensor = index.initializers.get(name)
+    return tensor is not None and len(tensor.dims) > 1

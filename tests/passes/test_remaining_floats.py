@@ -1,0 +1,90 @@
+"""Large weights that stay float after quantization are told once, with the reason."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from edgekit.passes import step
+from edgekit.passes.running import run_checked
+from edgekit.recipe import QuantizeDynamic, QuantizeStatic
+from tests.tiny import model, normal, samples, work
+
+IDS = np.arange(64).reshape(16, 4)
+INDEXED = (
+    "g (float[N,1,24] x, int64[N] i) => (float[N,1,64] y)"
+    " { h = MatMul(x, u) w = Gather(t, i) y = MatMul(h, w) }"
+)
+SLICED = (
+    "g (int64[N,4] i) => (float[N,4,100] y, float[N,4,64] z)"
+    " { e = Gather(t, i) r = Transpose(t) y = MatMul(e, r)"
+    " q = Slice(t, a, b) m = MatMul(e, u) z = Mul(m, q) }"
+)
+TURNED = (
+    "g (int64[N,4] i) => (float[N,4,100] y) { e = Transpose(t) r = Gather(e, i) y = MatMul(r, t) }"
+)
+ADDED = "g (float[N,64,64] x) => (float[N,64,64] y) { h = Add(x, t) y = MatMul(h, u) }"
+PLAIN = "g (float[N,64] x) => (float[N,64] y) { y = MatMul(x, u) }"
+CASES = {
+    "gathered by a computed index": (
+        INDEXED,
+        {"t": normal(4, 24, 64), "u": normal(24, 24)},
+        {"x": normal(16, 1, 24), "i": np.arange(16) % 4},
+        "t (Gather, 4 x 24 x 64) has 3 axes, and an embedding has two",
+    ),
+    "tied and sliced": (
+        SLICED,
+        {"t": normal(100, 64), "u": normal(64, 64), "a": [0], "b": [1]},
+        {"i": IDS},
+        "t (Gather, 100 x 64) is also read by Slice",
+    ),
+    "tied and stored transposed": (
+        TURNED,
+        {"t": normal(64, 100)},
+        {"i": IDS},
+        "t (64 x 100) is read by Transpose",
+    ),
+    "added": (
+        ADDED,
+        {"t": normal(1, 64, 64), "u": normal(64, 64)},
+        {"x": normal(16, 64, 64)},
+        "t (1 x 64 x 64) is read by Add",
+    ),
+}
+
+
+@pytest.mark.parametrize("settings", [QuantizeStatic(), QuantizeDynamic()])
+@pytest.mark.parametrize("case", CASES)
+def test_a_large_weight_that_stays_float_is_told_with_its_reason(tmp_path, case, settings):
+    text, weights, arrays, reason = CASES[case]
+    source = model(tmp_path, text, weights=weights)
+
+    found = run_checked(step(settings), source, work(tmp_path, samples(tmp_path, **arrays)))
+
+    told = [note for note in found.notes if note.startswith("weights stay float")]
+    assert told == [f"weights stay float: {reason}"]
+
+
+@pytest.mark.parametrize("settings", [QuantizeStatic(), QuantizeDynamic()])
+def test_a_model_that_is_quantized_whole_has_no_such_note(tmp_path, settings):
+    source = model(tmp_path, PLAIN, weights={"u": normal(64, 64)})
+    data = samples(tmp_path, x=normal(16, 64))
+
+    found = run_checked(step(settings), source, work(tmp_path, data))
+
+    assert "stay float" not in " ".join(found.notes)
+
+
+def test_a_convolution_that_the_pass_leaves_is_told_once(tmp_path):
+    text = (
+        "g (float[N,16,8,8] x) => (float[N,64] y)"
+        " { c = Conv(x, t) m = GlobalAveragePool(c) f = Flatten(m) y = MatMul(f, u) }"
+    )
+    weights = {"t": normal(64, 16, 3, 3), "u": normal(64, 64)}
+    source = model(tmp_path, text, weights=weights)
+    data = samples(tmp_path, x=normal(16, 16, 8, 8))
+
+    found = run_checked(step(QuantizeDynamic()), source, work(tmp_path, data))
+
+    assert sum("convolutions" in note for note in found.notes) == 1
+    assert not any(note.startswith("weights stay float") for note in found.notes)
