@@ -120,7 +120,7 @@ def test_two_halves_make_the_whole(cut):
 
 def test_a_real_agent_that_is_cut_off_is_asked_for_the_rest(tmp_path):
     """Some seconds of work, cut off once the first part has come."""
-    count, size, times = 60, 512, 8
+    count, size, times = 60, 512, 24
     rounds = "".join(f"h{i + 1} = MatMul(h{i}, w) " for i in range(times))
     text = (
         f"g (float[N,{size},{size}] x) => (float[N,{size}] y) "

@@ -178,7 +178,7 @@ PASSES: dict[str, PassSpec] = {
         settings=QuantizeStatic,
         function="edgekit.passes.quantize_static:quantize_static",
         summary="8-bit weights and activations as QDQ, ranges from calibration samples",
-        version=17,
+        version=18,
         needs_calibration=True,
         promise=INT8_WEIGHTS,
     ),

@@ -13,7 +13,7 @@ from edgekit.graphs.placement import Placement, Weighted, place
 _ENOUGH = 1e-3
 # Largest shares of the arithmetic and of the weights that may stay float.
 _MOST_WORK = 0.2
-_MOST_WEIGHTS = 0.03
+_MOST_WEIGHTS = 0.015
 # A layer must remove at least this part of the error, and this many times its part of the work.
 _LEAST_GAIN = 0.04
 _GAIN_OVER_WORK = 2.0

@@ -128,7 +128,7 @@ def test_a_quantised_model_is_smaller_than_any_deflater_makes_it(tmp_path):
     for steps in (["quantize"], ["weights", "quantize"]):
         made = source
         for step in steps:
-            made = apply(step, made, tmp_path, data)
+            made = apply(step, made, tmp_path, data, weight_bits=7)
         raw = made.path.read_bytes()
         best = min(len(zlib.compress(raw, 9)), len(lzma.compress(raw, preset=9)))
         assert len(repacked(raw)) < 0.93 * best

@@ -139,7 +139,7 @@ def test_integers_that_would_become_floats_are_refused_in_words(tmp_path):
     proto.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 64]))
     source = write(tmp_path, proto)
 
-    with pytest.raises(PassRefused, match="the integers of its weights have no counterpart"):
+    with pytest.raises(PassRefused, match="integer weights cannot be stored in the other format"):
         apply("tflite", source, tmp_path)
 
 
