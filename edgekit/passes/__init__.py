@@ -118,6 +118,7 @@ class PassSpec:
     needs_calibration: bool = False
     tools: tuple[str, ...] = field(default=("numpy", "onnx", "onnxruntime"))
     promise: Promise = field(default_factory=Promise)
+    holds_out_from: int = 12  # with fewer calibration samples none is held out for the error
     reads_constants: bool = False  # constant inputs of edgekit.toml may be folded into the file
     asks: str = ""  # the setting that says how much goes: outputs that are lost to it are no fault
 
@@ -180,6 +181,7 @@ PASSES: dict[str, PassSpec] = {
         summary="8-bit weights and activations as QDQ, ranges from calibration samples",
         version=18,
         needs_calibration=True,
+        holds_out_from=64,  # ranges are few parameters, and few samples miss extremes
         promise=INT8_WEIGHTS,
     ),
     "quantize-dynamic": PassSpec(

@@ -13,10 +13,12 @@ from edgekit.graphs.placement import Placement, Weighted, place
 _ENOUGH = 1e-3
 # Largest shares of the arithmetic and of the weights that may stay float.
 _MOST_WORK = 0.2
-_MOST_WEIGHTS = 0.015
-# A layer must remove at least this part of the error, and this many times its part of the work.
+_MOST_WEIGHTS = 0.03
+# A layer must remove at least this part of the error, and this many times its part of the work
+# and of the weights, which take four times the bytes in float.
 _LEAST_GAIN = 0.04
 _GAIN_OVER_WORK = 2.0
+_GAIN_OVER_WEIGHTS = 8.0
 # Number of tensors tried at each step, the largest errors first.
 _TRIED = 12
 _MOST_STEPS = 16
@@ -100,7 +102,9 @@ def choose_float_layers(
             after = _remaining(place(index, nodes), errors)
             gain = 1 - sum(after.values()) / sum(left.values())
             added = work - _sum(costs.work, now)
-            if gain < max(_LEAST_GAIN, _GAIN_OVER_WORK * added):
+            heavier = weights - _sum(costs.weights, now)
+            least = max(_LEAST_GAIN, _GAIN_OVER_WORK * added, _GAIN_OVER_WEIGHTS * heavier)
+            if gain < least:
                 continue
             score = gain / (added + 0.01)
             if best is None or score > best[0]:

@@ -6,7 +6,6 @@ from collections.abc import Iterator
 
 from edgekit.passes import PassSpec
 from edgekit.passes.agreement import Agreement
-from edgekit.passes.unseen import LEAST
 
 # Above this relative error an output may be useless.
 _MUCH = 0.5
@@ -23,7 +22,8 @@ def describe_losses(spec: PassSpec, found: Agreement) -> Iterator[str]:
     if spec.needs_calibration and not found.unseen:
         yield (
             f"the output error is that of the {found.samples} samples that the pass was fitted "
-            f"to; it may be larger on new ones: give at least {LEAST} samples, and several batches"
+            "to; it may be larger on new ones: give at least "
+            f"{spec.holds_out_from} samples, and several batches"
         )
     yield from _describe_large_errors(spec, found)
     yield from _describe_overfit(found)

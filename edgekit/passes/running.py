@@ -86,7 +86,9 @@ def _run_checked(step: Step, model: Model, work: Work) -> Made:
         )
     if spec.needs_calibration and work.calibration is not None:
         batch = batch_of(work.calibration, model.signature)
-        work = hold_out_samples(work, batch=batch, in_time=bool(work.feeding.states))
+        work = hold_out_samples(
+            work, least=spec.holds_out_from, batch=batch, in_time=bool(work.feeding.states)
+        )
     path = _function(spec)(model, step.settings, work)
     try:
         result = read_model(path)

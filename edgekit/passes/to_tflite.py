@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from onnx import ModelProto
+from onnx import ModelProto, NodeProto
 
 from edgekit.bridge.emit import emitted
 from edgekit.errors import PassRefused, UserError
@@ -15,7 +15,6 @@ from edgekit.graphs.half import compute_in_float32, stores_half
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.lite_file import lite_census
 from edgekit.graphs.onnx_file import is_large, load, load_structure
-from edgekit.graphs.placement import as_weighted
 from edgekit.model import Model
 from edgekit.passes import Work
 from edgekit.passes.fixed_sizes import describe_fixed_sizes, infer_sums
@@ -25,6 +24,8 @@ from edgekit_agent.files import write_whole
 
 # What these store weights as; ``same`` stores what it finds, ``dynamic`` refuses by itself.
 _STORED: dict[Precision, str] = {"float16": "float16", "int16x8": "int8"}
+# Operators that multiply with a weight, their second input.
+_LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
 
 def to_tflite(model: Model, settings: ToTflite, work: Work) -> Path:
@@ -89,11 +90,21 @@ def _note_float_layers(proto: ModelProto, work: Work) -> None:
     index = GraphIndex(proto)
     if all(node.op_type != "QuantizeLinear" for node in proto.graph.node):
         return
-    layers = [node for node in proto.graph.node if as_weighted(index, node)]
+    layers = [node for node in proto.graph.node if _is_layer(index, node)]
     made = [index.producer.get(node.input[0]) for node in layers]
     floats = [node for node in made if node is None or node.op_type != "DequantizeLinear"]
     if floats:
         work.note(f"{len(floats)} of {len(layers)} layers stay in float, as in the ONNX file")
+
+
+def _is_layer(index: GraphIndex, node: NodeProto) -> bool:
+    """Whether a node multiplies with a stored weight, float or integer."""
+    if node.op_type not in _LAYERS:
+        return False
+    maker = index.producer.get(node.input[1])
+    is_integer = maker is not None and maker.op_type == "DequantizeLinear"
+    weight = maker.input[0] if maker is not None and is_integer else node.input[1]
+    return weight in index.initializers
 
 
 def _check_stored(path: Path, precision: Precision) -> None:

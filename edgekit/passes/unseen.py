@@ -13,8 +13,6 @@ from edgekit.subsets import count_of, cut
 from edgekit_agent.feeds import open_columns
 from edgekit_agent.samples import Samples
 
-# With fewer samples none is held out: the pass needs all of them.
-LEAST = 12
 # One of this many samples is held out, within the bounds on the next line.
 _SHARE = 8
 _FEWEST, _FEW, _MOST = 2, 4, 16
@@ -32,7 +30,7 @@ class _Span:
     end: int
 
 
-def hold_out_samples(work: Work, *, batch: int, in_time: bool) -> Work:
+def hold_out_samples(work: Work, *, least: int, batch: int, in_time: bool) -> Work:
     """Divide the calibration samples of a pass into used and held-out samples.
 
     Pieces spread over all samples are held out: an eighth of them, a few at most. Steps of a
@@ -40,6 +38,7 @@ def hold_out_samples(work: Work, *, batch: int, in_time: bool) -> Work:
 
     Args:
         work: work with the calibration samples.
+        least: with fewer samples none is held out, as the pass needs all of them.
         batch: batch size of the model; a batch stays together.
         in_time: whether the samples are steps of sequences.
     """
@@ -47,7 +46,7 @@ def hold_out_samples(work: Work, *, batch: int, in_time: bool) -> Work:
     if samples is None:
         return work
     total = count_of([samples])
-    if total < max(LEAST, 4 * batch):
+    if total < max(least, 4 * batch):
         return work
     spans = _steps(samples, total, work) if in_time else _pieces(total, batch)
     unseen = [part for span in spans for part in _cut(samples, span)]
