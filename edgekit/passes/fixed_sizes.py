@@ -101,7 +101,7 @@ def _same_sizes(spec: TensorSpec, made: TensorSpec) -> bool:
     return all(a == b if isinstance(a, int) else not isinstance(b, int) for a, b in pairs)
 
 
-def fits(model: Model, samples: Samples | None) -> bool:
+def has_fitting_samples(model: Model, samples: Samples | None) -> bool:
     """Return whether samples have the fixed sizes of a model, the sample axis excluded."""
     if samples is None or samples.preprocess is not None:
         return True

@@ -18,7 +18,7 @@ from edgekit.graphs.stored import Stored, census
 from edgekit.model import Model
 from edgekit.passes import Work
 from edgekit.passes.exactness import find_accepted_feed
-from edgekit.passes.fixed_sizes import fits
+from edgekit.passes.fixed_sizes import has_fitting_samples
 from edgekit.passes.timing import thread_seconds, time_ratio
 from edgekit.profile import runtime_of
 from edgekit_agent.failures import AgentError
@@ -106,7 +106,7 @@ def note_time(model: Model, made: Path, work: Work) -> None:
         return
     work.progress("timing", 0, 0)
     after = read_model(made)
-    samples = work.calibration if fits(after, work.calibration) else None
+    samples = work.calibration if has_fitting_samples(after, work.calibration) else None
     with contextlib.suppress(AgentError, UserError):
         feed = find_accepted_feed(model, after, samples, seed=work.seed, feeding=work.feeding)
         if feed is None:

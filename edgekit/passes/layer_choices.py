@@ -15,7 +15,7 @@ from edgekit.passes.containers import native_widths
 from edgekit.passes.grids import Grid, entropy_grids, fixed_grid, rate_and_error
 from edgekit.passes.sensitivity import damages
 from edgekit.passes.stored_layers import StoredLayer
-from edgekit.passes.weight_bits import used_bits
+from edgekit.passes.weight_bits import choose_bits
 from edgekit.progress import Tick
 from edgekit.recipe import QuantizeWeights
 
@@ -47,14 +47,14 @@ class Row:
 
 def row_of(layer: StoredLayer, settings: QuantizeWeights) -> Row:
     """The grids of a layer, with bits and error of each."""
-    most, matrix, power = LARGEST[used_bits(settings)], layer.matrix, layer.power
+    most, matrix, power = LARGEST[choose_bits(settings)], layer.matrix, layer.power
     if settings.grid == "entropy" and settings.container == "int8":
         grids = entropy_grids(matrix, most)
-        widths: list[int] = [used_bits(settings)] * len(grids)
+        widths: list[int] = [choose_bits(settings)] * len(grids)
         told = [rate_and_error(matrix, power, grid) for grid in grids]
     else:
         native = settings.container == "native"
-        widths = list[int](native_widths(layer) if native else range(2, used_bits(settings) + 1))
+        widths = list[int](native_widths(layer) if native else range(2, choose_bits(settings) + 1))
         block = settings.block if native and _takes_blocks(layer, settings.block) else 0
         grids = [
             # Kernels for few bits widen before they multiply, so that nothing saturates.

@@ -15,7 +15,7 @@ from edgekit.graphs.placement import Weighted, as_product
 from edgekit.graphs.rewrite import QUANTISED_ALREADY
 from edgekit.graphs.shapes import known_shapes, with_shapes
 from edgekit.passes.layer_inputs import Layer
-from edgekit.passes.reasons import why_nothing
+from edgekit.passes.reasons import explain_no_weights
 from edgekit.passes.stored_layers import StoredLayer, bias_of
 
 # A layer is split where at least a tenth of it goes: two nodes cost more than one.
@@ -111,7 +111,7 @@ def find_layers(index: GraphIndex) -> list[Whole]:
     if not found and kept:
         raise PassRefused(QUANTISED_ALREADY)
     if not found:
-        reason = why_nothing(index.proto, ops=("Conv", "Gemm", "MatMul"))
+        reason = explain_no_weights(index.proto, ops=("Conv", "Gemm", "MatMul"))
         raise PassRefused(f"no layer can be split: {reason}")
     return found
 

@@ -20,7 +20,7 @@ from edgekit.passes import Work
 from edgekit.passes.grids import Doubles
 from edgekit.passes.layer_inputs import not_finite
 from edgekit.passes.paired_inputs import Pairs, gather_pairs
-from edgekit.passes.reasons import WEIGHT_OPS, why_nothing
+from edgekit.passes.reasons import WEIGHT_OPS, explain_no_weights
 from edgekit.passes.sources import open_source
 from edgekit.passes.sparsities import (
     Row,
@@ -97,7 +97,7 @@ def _check(proto: ModelProto, layers: Sequence[StoredLayer], settings: Prune) ->
         PassRefused: there is not.
     """
     if not layers:
-        reason = why_nothing(proto, ops=WEIGHT_OPS)
+        reason = explain_no_weights(proto, ops=WEIGHT_OPS)
         raise PassRefused(f"nothing to prune: {reason}")
     if settings.pattern != "none":
         _check_both(settings)

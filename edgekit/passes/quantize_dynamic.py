@@ -18,10 +18,10 @@ from edgekit.passes.embeddings import quantize_embeddings
 from edgekit.passes.integer_kernels import settle_kernels
 from edgekit.passes.reasons import (
     WEIGHT_OPS,
+    explain_no_weights,
+    join_reasons,
     large_float_weights,
-    reasons_of,
     remaining_floats,
-    why_nothing,
 )
 from edgekit.passes.recurrent_trials import quantize_layers
 from edgekit.passes.sources import open_source
@@ -54,11 +54,11 @@ def quantize_dynamic(model: Model, settings: QuantizeDynamic, work: Work) -> Pat
     found += make_products_dynamic(proto, largest)
     found += store_in_8_bits(proto, _is_plain_convolution)
     if not found:
-        reason = why_nothing(proto, ops=WEIGHT_OPS - {"Conv"}, least=LEAST_STORED)
+        reason = explain_no_weights(proto, ops=WEIGHT_OPS - {"Conv"}, least=LEAST_STORED)
         raise PassRefused(f"nothing to quantise: {reason}")
     told = settle_kernels(proto, work, known=_LEFT)
     if left := remaining_floats(proto, floats, told):
-        work.note(f"weights stay float: {reasons_of(left)}")
+        work.note(f"weights stay float: {join_reasons(left)}")
     share_transposed(proto)
     source.restore(proto)
     compact(proto)

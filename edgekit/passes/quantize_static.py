@@ -24,10 +24,10 @@ from edgekit.passes.integer_kernels import settle_kernels
 from edgekit.passes.product_trials import ProductTrials
 from edgekit.passes.reasons import (
     WEIGHT_OPS,
+    explain_no_weights,
+    join_reasons,
     large_float_weights,
-    reasons_of,
     remaining_floats,
-    why_nothing,
 )
 from edgekit.passes.recurrent import RECURRENT
 from edgekit.passes.recurrent_trials import quantize_layers
@@ -63,7 +63,7 @@ def quantize_static(model: Model, settings: QuantizeStatic, work: Work) -> Path:
     placement = place(index)
     if not placement.weighted and not found:
         prepared = open_source(model, work, _OPSET).proto
-        reason = why_nothing(prepared, ops=WEIGHT_OPS, least=LEAST_STORED)
+        reason = explain_no_weights(prepared, ops=WEIGHT_OPS, least=LEAST_STORED)
         raise PassRefused(f"nothing to quantise: {reason}")
     made, in_float = proto, frozenset[str]()
     if placement.weighted:
@@ -74,7 +74,7 @@ def quantize_static(model: Model, settings: QuantizeStatic, work: Work) -> Path:
     bring_back(made, work.scratch)
     told = settle_kernels(made, work, told=in_float)
     if left := remaining_floats(made, floats, told):
-        work.note(f"weights stay float: {reasons_of(left)}")
+        work.note(f"weights stay float: {join_reasons(left)}")
     share_transposed(made)
     if half:
         narrow_matrices(made)

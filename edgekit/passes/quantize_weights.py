@@ -27,14 +27,20 @@ from edgekit.passes.containers import Quantized, write_int8, write_native
 from edgekit.passes.grids import entropy
 from edgekit.passes.layer_choices import FLOAT_BITS, HALF_BITS, Row, measured, row_of, with_float
 from edgekit.passes.layer_inputs import not_finite
-from edgekit.passes.reasons import LAYER_OPS, WEIGHT_OPS, left_weights, reasons_of, why_nothing
+from edgekit.passes.reasons import (
+    LAYER_OPS,
+    WEIGHT_OPS,
+    explain_no_weights,
+    find_unchanged_weights,
+    join_reasons,
+)
 from edgekit.passes.recurrent import RECURRENT
-from edgekit.passes.shared_weights import shared_layers
+from edgekit.passes.shared_weights import collect_shared_layers
 from edgekit.passes.sources import open_source
 from edgekit.passes.storage import store_in_16_bits
 from edgekit.passes.stored_layers import StoredLayer, add_samples, stored_layers
-from edgekit.passes.weight_bits import used_bits
-from edgekit.passes.weight_readers import LEAST_ENTRIES, weight_readers
+from edgekit.passes.weight_bits import choose_bits
+from edgekit.passes.weight_readers import LEAST_ENTRIES, find_weight_readers
 from edgekit.recipe import QuantizeWeights
 from edgekit.subsets import held_out
 from edgekit_agent.samples import Samples
@@ -79,7 +85,7 @@ def quantize_weights(model: Model, settings: QuantizeWeights, work: Work) -> Pat
     seen, unseen = held_out(work.fitting, settings.max_samples, most=_MOST_HELD_OUT, batch=batch)
     layers = _layers(index, seen, work)
     if not layers:
-        reason = why_nothing(proto, ops=LAYER_OPS | RECURRENT, anywhere=True)
+        reason = explain_no_weights(proto, ops=LAYER_OPS | RECURRENT, anywhere=True)
         raise PassRefused(f"nothing to quantise: {reason}")
     _check_names(settings, layers)
     rows = [row_of(layer, settings) for layer in layers]
@@ -135,9 +141,9 @@ def _tell_float(
         work.note(f"weights stay float: {', '.join(asked)}: widths asks for it")
     if needed := [name for name in kept if name not in wanted]:
         work.note(f"weights stay float: {', '.join(needed)}: the outputs depend on them too much")
-    left = left_weights(proto, ops=LAYER_OPS | RECURRENT, taken=known, anywhere=True)
+    left = find_unchanged_weights(proto, ops=LAYER_OPS | RECURRENT, taken=known, anywhere=True)
     if large := [each for each in left if each.entries >= LEAST_ENTRIES]:
-        work.note(f"weights stay float: {reasons_of(large)}")
+        work.note(f"weights stay float: {join_reasons(large)}")
 
 
 def _holds_int4(proto: ModelProto) -> bool:
@@ -145,14 +151,14 @@ def _holds_int4(proto: ModelProto) -> bool:
     index = GraphIndex(proto)
     nodes = [node for graph in all_graphs(proto.graph) for node in graph.node]
     batched = any(contraction_of(index, node) for node in proto.graph.node)
-    return batched or bool(weight_readers(proto)) or any(n.op_type == "Conv" for n in nodes)
+    return batched or bool(find_weight_readers(proto)) or any(n.op_type == "Conv" for n in nodes)
 
 
 def _layers(index: GraphIndex, seen: Sequence[Samples], work: Work) -> list[StoredLayer]:
     """Every layer of the model that few bits can hold, with what it reads on the samples."""
     try:
         layers = stored_layers(index, seen, work.progress, batched=LEAST_ENTRIES)
-        shared, why = shared_layers(index.proto, seen, work.progress)
+        shared, why = collect_shared_layers(index.proto, seen, work.progress)
     except FloatingPointError as error:
         raise not_finite(error) from error
     if why:
@@ -197,7 +203,7 @@ def _room(proto: ModelProto, rows: Sequence[Row], settings: QuantizeWeights) -> 
             f"packed on the coarsest grids, and all else {rest:.0f}",
             hint=f"{int((rest + packed) / (1 - _LATER)) + 1} bytes are the least to try",
         )
-    return float(min(bits, used_bits(settings)))
+    return float(min(bits, choose_bits(settings)))
 
 
 def _other_bytes(proto: ModelProto, rows: Sequence[Row]) -> float:

@@ -39,7 +39,7 @@ class UnchangedWeight:
     reason: str
 
 
-def left_weights(
+def find_unchanged_weights(
     proto: ModelProto,
     *,
     ops: Collection[str],
@@ -72,7 +72,7 @@ def left_weights(
     return sorted(found.values(), key=lambda each: -each.entries)
 
 
-def why_nothing(
+def explain_no_weights(
     proto: ModelProto, *, ops: Collection[str], least: int = 0, anywhere: bool = False
 ) -> str:
     """Say in one line why a pass finds no weight in a prepared graph.
@@ -81,12 +81,12 @@ def why_nothing(
         proto: the graph.
         ops: operators whose weights the pass changes.
         least: smallest number of entries that the pass changes.
-        anywhere: as for ``left_weights``.
+        anywhere: as for ``find_unchanged_weights``.
     """
-    left = left_weights(proto, ops=ops, least=least, anywhere=anywhere)
+    left = find_unchanged_weights(proto, ops=ops, least=least, anywhere=anywhere)
     if not left and any(_is_integer_weight(tensor) for tensor in proto.graph.initializer):
         return "the model stores its weights as integers already"
-    return reasons_of(left) if left else "the model stores no float weights of layers"
+    return join_reasons(left) if left else "the model stores no float weights of layers"
 
 
 def large_float_weights(proto: ModelProto) -> dict[str, list[str]]:
@@ -117,7 +117,7 @@ def remaining_floats(
     """
     index = GraphIndex(proto)
     floats = large_float_weights(proto)
-    known = {each.name: each.reason for each in left_weights(proto, ops=WEIGHT_OPS)}
+    known = {each.name: each.reason for each in find_unchanged_weights(proto, ops=WEIGHT_OPS)}
     found = []
     for name in before.keys() & floats.keys():
         readers = index.readers.get(name, [])
@@ -131,7 +131,7 @@ def remaining_floats(
     return sorted(found, key=lambda each: (-each.entries, each.name))
 
 
-def reasons_of(left: Sequence[UnchangedWeight]) -> str:
+def join_reasons(left: Sequence[UnchangedWeight]) -> str:
     """Join the reasons of the first weights in one line."""
     told = "; ".join(each.reason for each in left[:_TOLD])
     more = len(left) - _TOLD

@@ -19,7 +19,7 @@ from edgekit.passes import PASSES, PassFunction, PassSpec, Promise, Work
 from edgekit.passes.agreement import Agreement, Disagreement, InfiniteOutput, agreement
 from edgekit.passes.crash import build_crash, is_crash
 from edgekit.passes.exactness import find_departure
-from edgekit.passes.fixed_sizes import fits
+from edgekit.passes.fixed_sizes import has_fitting_samples
 from edgekit.passes.losses import describe_losses
 from edgekit.passes.promises import (
     broken_agreement,
@@ -112,7 +112,7 @@ def _run_checked(step: Step, model: Model, work: Work) -> Made:
 def _compared(step: Step, promise: Promise, before: Model, after: Model, work: Work) -> Agreement:
     """Compare the outputs of both models, and hold the promise against what is found."""
     samples: Sequence[Samples] | None = work.fitting or None
-    if before.format != after.format and not fits(after, work.calibration):
+    if before.format != after.format and not has_fitting_samples(after, work.calibration):
         samples = None
         work.note("compared on made-up inputs: the samples have other sizes than the file")
     try:

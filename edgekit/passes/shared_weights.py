@@ -19,7 +19,7 @@ from edgekit.passes.weight_readers import (
     OF_INPUT,
     RecurrentWeight,
     WeightReader,
-    weight_readers,
+    find_weight_readers,
 )
 from edgekit.progress import Tick
 from edgekit_agent.samples import Samples
@@ -28,7 +28,7 @@ from edgekit_agent.samples import Samples
 _MOST_POSITIONS = 1024
 
 
-def shared_layers(
+def collect_shared_layers(
     proto: ModelProto, parts: Sequence[Samples], tick: Tick
 ) -> tuple[list[StoredLayer], str]:
     """Collect weights of recurrent layers, of layers in inner graphs, and of several readers.
@@ -46,7 +46,7 @@ def shared_layers(
         FloatingPointError: names a value that is not finite on the samples.
     """
     index = GraphIndex(proto)
-    readers = weight_readers(proto)
+    readers = find_weight_readers(proto)
     moments: Mapping[str, Moments] = {}
     why = ""
     if readers:

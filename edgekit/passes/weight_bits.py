@@ -13,13 +13,13 @@ _NOTES: dict[IntegerBits, str] = {
 }
 
 
-def used_bits(settings: QuantizeStatic | QuantizeDynamic | QuantizeWeights) -> IntegerBits:
+def choose_bits(settings: QuantizeStatic | QuantizeDynamic | QuantizeWeights) -> IntegerBits:
     """Return the bits in the settings; for "auto", the bits that suit this machine."""
     return weight_bits(None) if settings.weight_bits == "auto" else settings.weight_bits
 
 
 def choose_and_note_bits(settings: QuantizeStatic | QuantizeDynamic, work: Work) -> IntegerBits:
     """Choose the bits, and note them to the user."""
-    bits = used_bits(settings)
+    bits = choose_bits(settings)
     work.note(_NOTES[bits])
     return bits

@@ -73,7 +73,7 @@ class RecurrentWeight:
         return np.ascontiguousarray(matrix)
 
 
-def weight_readers(proto: ModelProto) -> dict[str, list[WeightReader]]:
+def find_weight_readers(proto: ModelProto) -> dict[str, list[WeightReader]]:
     """Find the nodes that multiply by each stored weight, by its name, all nodes of one kind.
 
     Weights with any other reader are left out, and weights of a single product of the main graph.

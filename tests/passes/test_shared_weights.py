@@ -13,7 +13,7 @@ from edgekit.errors import PassRefused
 from edgekit.graphs.onnx_file import all_graphs
 from edgekit.passes import PASSES
 from edgekit.passes.running import run_step
-from edgekit.passes.shared_weights import shared_layers
+from edgekit.passes.shared_weights import collect_shared_layers
 from edgekit.recipe import Step
 from tests.tiny import apply, model, normal, ops, proto, run, samples, sqnr_db, uniform, work, write
 
@@ -225,7 +225,7 @@ def test_weights_of_inner_graphs_and_shared_ones_get_few_bits(tmp_path, case):
 def test_what_they_read_is_observed(tmp_path, case):
     source, columns, _ = inner(tmp_path, case)
     parts = [samples(tmp_path, **columns)]
-    layers, why = shared_layers(onnx.load(str(source.path)), parts, lambda *_: None)
+    layers, why = collect_shared_layers(onnx.load(str(source.path)), parts, lambda *_: None)
     assert not why
     assert {layer.name for layer in layers} == INNER[case][1] - {"v"}
     for layer in layers:
@@ -306,4 +306,4 @@ def test_a_table_that_is_gathered_and_multiplied_is_no_shared_weight():
         "y = MatMul(v, t) }",
         weights={"w": normal(100, 48)},
     )
-    assert shared_layers(made, [], lambda *_: None) == ([], "")
+    assert collect_shared_layers(made, [], lambda *_: None) == ([], "")
