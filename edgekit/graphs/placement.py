@@ -178,7 +178,7 @@ def is_table(index: GraphIndex, name: str) -> bool:
     readers = index.readers.get(name, [])
     rows = [node for node in readers if gathers_rows(node) and node.input[0] == name]
     return bool(rows) and all(
-        gathers_rows(node) or as_weighted(index, node) or _turns_factor(index, node)
+        gathers_rows(node) or as_weighted(index, node) or turns_factor(index, node)
         for node in readers
     )
 
@@ -188,7 +188,7 @@ def gathers_rows(node: NodeProto) -> bool:
     return node.op_type == "Gather" and attribute(node, "axis", 0) == 0
 
 
-def _turns_factor(index: GraphIndex, node: NodeProto) -> bool:
+def turns_factor(index: GraphIndex, node: NodeProto) -> bool:
     """Whether a node transposes what a MatMul, and nothing else, reads as its second factor."""
     if node.op_type != "Transpose":
         return False

@@ -179,7 +179,7 @@ PASSES: dict[str, PassSpec] = {
         settings=QuantizeStatic,
         function="edgekit.passes.quantize_static:quantize_static",
         summary="8-bit weights and activations as QDQ, ranges from calibration samples",
-        version=18,
+        version=19,
         needs_calibration=True,
         holds_out_from=64,  # ranges are few parameters, and few samples miss extremes
         promise=INT8_WEIGHTS,
@@ -188,7 +188,7 @@ PASSES: dict[str, PassSpec] = {
         settings=QuantizeDynamic,
         function="edgekit.passes.quantize_dynamic:quantize_dynamic",
         summary="8-bit MatMul, Gemm and embeddings, activations quantised at run time",
-        version=11,
+        version=12,
         promise=INT8_WEIGHTS,
     ),
     "float16": PassSpec(

@@ -1,4 +1,4 @@
-"""Embeddings in 8 bits: rows are gathered as integers, and only what was read is dequantised."""
+"""Embeddings in 8 bits: rows are gathered as integers, and only the rows read are dequantized."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Mapping
 
 import numpy as np
 from numpy.typing import NDArray
-from onnx import NodeProto, TensorProto, helper
+from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.placement import gathers_rows, is_table
+from edgekit.graphs.index import GraphIndex, attribute
+from edgekit.graphs.placement import as_weighted, gathers_rows, is_table, turns_factor
 from edgekit.passes.affine import LARGEST, Floats, symmetric_scales, to_int8
 
 Integers = NDArray[np.int8]
@@ -18,32 +18,46 @@ Integers = NDArray[np.int8]
 _MIN_ENTRIES = 4096
 
 
-def quantize_embeddings(index: GraphIndex, largest: int = LARGEST[8]) -> int:
+def quantize_embeddings(proto: ModelProto, largest: int = LARGEST[8]) -> int:
     """Store every large table that is gathered by rows as int8 with a scale per row, in place.
 
+    A table that is an output layer as well has the integers of that layer, so that both are
+    stored once in the end.
+
     Args:
-        index: the graph.
-        largest: magnitude of the largest integer.
+        proto: the model, its weights constants of the main graph.
+        largest: magnitude of the largest integer of products.
 
     Returns:
         How many Gather nodes were replaced.
     """
+    _turn_tables(GraphIndex(proto))
+    index = GraphIndex(proto)
     tables = {}
-    for name in embeddings(index):
+    for name in _tables(index):
         table = index.float_constant(name)
-        scales = symmetric_scales(table, 0, largest)
-        tables[name] = (to_int8(table, scales, 0, largest), scales)
+        most = largest if _is_factor(index, name) else LARGEST[8]
+        scales = symmetric_scales(table, 0, most)
+        tables[name] = (to_int8(table, scales, 0, most), scales)
     return store_embeddings(index, tables)
 
 
 def embeddings(index: GraphIndex) -> list[str]:
-    """The large float tables that are gathered by rows, and nothing else."""
-    found = (node.input[0] for node in index.graph.node if _is_embedding(index, node))
-    return list(dict.fromkeys(found))
+    """Find the large float tables that nothing reads but gathers of rows and products."""
+    return [name for name in _tables(index) if is_table(index, name)]
+
+
+def _tables(index: GraphIndex) -> list[str]:
+    """Find the large float tables that are gathered by rows in the main graph."""
+    found = (node.input[0] for node in index.graph.node if gathers_rows(node))
+    return [name for name in dict.fromkeys(found) if _is_large(index, name)]
 
 
 def store_embeddings(index: GraphIndex, tables: Mapping[str, tuple[Integers, Floats]]) -> int:
     """Put integers and a scale per row in the place of tables.
+
+    Products keep the float table, to be quantized as their weight. All other readers get it
+    dequantized by Cast and Mul, which onnxruntime folds at load.
 
     Returns:
         How many Gather nodes were replaced.
@@ -52,7 +66,11 @@ def store_embeddings(index: GraphIndex, tables: Mapping[str, tuple[Integers, Flo
         name: (index.add_constant("e", integers), index.add_constant("es", scales[:, np.newaxis]))
         for name, (integers, scales) in tables.items()
     }
-    nodes: list[NodeProto] = []
+    nodes = [
+        made
+        for name, parts in stored.items()
+        for made in _dequantize_for_others(index, name, *parts)
+    ]
     replaced = 0
     for node in index.graph.node:
         if not gathers_rows(node) or node.input[0] not in stored:
@@ -60,22 +78,96 @@ def store_embeddings(index: GraphIndex, tables: Mapping[str, tuple[Integers, Flo
             continue
         nodes += _gather(index, node, *stored[node.input[0]])
         replaced += 1
-    del index.graph.node[:]
-    index.graph.node.extend(nodes)
+    index.replace_nodes(nodes)
     index.drop_unread_constants()
     return replaced
 
 
-def _is_embedding(index: GraphIndex, node: NodeProto) -> bool:
-    name = node.input[0] if gathers_rows(node) else ""
+def _turn_tables(index: GraphIndex) -> None:
+    """Store tables that are gathered by rows behind a Transpose the other way round, in place.
+
+    Products keep the constant that they read: int8 copies of both are stored once in the end.
+    """
+    nodes: list[NodeProto] = []
+    for node in index.graph.node:
+        if not _turns_table(index, node):
+            nodes.append(node)
+            continue
+        name, made = node.input[0], node.output[0]
+        turned = index.add_constant("t", index.float_constant(name).T)
+        back = index.fresh("t")
+        for reader in index.readers[made]:
+            _replace_input(reader, made, turned)
+        others = [n for n in index.readers[name] if n is not node and not _is_product(index, n)]
+        for reader in others:
+            _replace_input(reader, name, back)
+        if others:
+            nodes.insert(0, helper.make_node("Transpose", [turned], [back], perm=[1, 0]))
+    index.replace_nodes(nodes)
+    index.drop_unread_constants()
+
+
+def _turns_table(index: GraphIndex, node: NodeProto) -> bool:
+    """Whether a node transposes a large table and something gathers rows of the result."""
+    if node.op_type != "Transpose" or node.output[0] in index.outputs | index.inner_reads:
+        return False
+    readers = index.readers[node.output[0]]
+    gathered = any(gathers_rows(n) and n.input[0] == node.output[0] for n in readers)
+    turned = attribute(node, "perm", [1, 0]) == [1, 0]
+    return gathered and turned and _is_large(index, node.input[0])
+
+
+def _replace_input(node: NodeProto, old: str, new: str) -> None:
+    for position, name in enumerate(node.input):
+        node.input[position] = new if name == old else name
+
+
+def _is_large(index: GraphIndex, name: str) -> bool:
     table = index.initializers.get(name)
     if table is None or table.data_type != TensorProto.FLOAT or len(table.dims) != 2:
         return False
     if table.dims[0] * table.dims[1] < _MIN_ENTRIES or not index.is_finite(name):
         return False
-    # A table that something else reads as it is has to stay: another copy would only cost. An
-    # output layer gets integers of its own, which are the same ones and stored once in the end.
-    return name not in index.outputs | index.inner_reads and is_table(index, name)
+    return name not in index.outputs | index.inner_reads
+
+
+def _is_factor(index: GraphIndex, name: str) -> bool:
+    """Whether a product reads the table or a transposed copy of it."""
+    if any(_is_product(index, node) for node in index.readers[name]):
+        return True
+    table = index.float_constant(name)
+    others = (n.input[1] for n in index.graph.node if n.op_type in ("MatMul", "Gemm"))
+    stored = (index.initializers.get(each) for each in dict.fromkeys(others))
+    return any(
+        list(each.dims) == list(table.shape[::-1])
+        and np.array_equal(index.float_constant(each.name), table.T)
+        for each in stored
+        if each is not None
+    )
+
+
+def _is_product(index: GraphIndex, node: NodeProto) -> bool:
+    return as_weighted(index, node) is not None or turns_factor(index, node)
+
+
+def _dequantize_for_others(
+    index: GraphIndex, name: str, integers: str, scales: str
+) -> list[NodeProto]:
+    """Let readers that neither gather rows nor multiply read a dequantized table."""
+    others = [
+        node
+        for node in index.readers[name]
+        if not _is_product(index, node) and not (gathers_rows(node) and node.input[0] == name)
+    ]
+    if not others:
+        return []
+    real, table = index.fresh("c"), index.fresh("d")
+    for node in others:
+        _replace_input(node, name, table)
+    return [
+        helper.make_node("Cast", [integers], [real], to=TensorProto.FLOAT),
+        helper.make_node("Mul", [real, scales], [table]),
+    ]
 
 
 def _gather(index: GraphIndex, node: NodeProto, integers: str, scales: str) -> list[NodeProto]:

@@ -49,7 +49,7 @@ def quantize_dynamic(model: Model, settings: QuantizeDynamic, work: Work) -> Pat
     proto = source.proto
     floats = large_float_weights(proto)
     largest = LARGEST[choose_and_note_bits(settings, work)]
-    found = quantize_embeddings(GraphIndex(proto))
+    found = quantize_embeddings(proto, largest)
     found += quantize_layers(proto, largest, model, work)
     found += make_products_dynamic(proto, largest)
     found += store_in_8_bits(proto, _is_plain_convolution)

@@ -121,7 +121,7 @@ def _prepared(model: Model, work: Work, largest: int) -> tuple[ModelProto, int, 
     source = open_source(model, work, _OPSET, folded=True)
     proto = source.proto
     convolve_transposed(proto)
-    found = quantize_embeddings(GraphIndex(proto))
+    found = quantize_embeddings(proto, largest)
     found += quantize_layers(proto, largest, model, work)
     if kept := _integers_of_inner_graphs(proto):
         found += make_products_dynamic(proto, largest, only=kept)

@@ -124,7 +124,14 @@ def _summed(index: GraphIndex, node: NodeProto, position: int, rank: int) -> tup
         return (0, *range(2, rank))
     if node.op_type in _RECURRENT and position in (1, 2):
         return (rank - 1,)
+    if node.op_type == "Gather" and position == 0 and rank > 2 and attribute(node, "axis", 0) == 0:
+        return (rank - 2,) if _is_second_factor(index, node.output[0]) else (rank - 1,)
     return None
+
+
+def _is_second_factor(index: GraphIndex, name: str) -> bool:
+    """Whether a gathered value is the second factor of a MatMul."""
+    return any(n.op_type == "MatMul" and n.input[1] == name for n in index.readers[name])
 
 
 def _restored(

@@ -11,38 +11,18 @@ from edgekit.recipe import QuantizeDynamic, QuantizeStatic
 from tests.tiny import model, normal, samples, work
 
 IDS = np.arange(64).reshape(16, 4)
-INDEXED = (
-    "g (float[N,1,24] x, int64[N] i) => (float[N,1,64] y)"
-    " { h = MatMul(x, u) w = Gather(t, i) y = MatMul(h, w) }"
-)
-SLICED = (
-    "g (int64[N,4] i) => (float[N,4,100] y, float[N,4,64] z)"
-    " { e = Gather(t, i) r = Transpose(t) y = MatMul(e, r)"
-    " q = Slice(t, a, b) m = MatMul(e, u) z = Mul(m, q) }"
-)
-TURNED = (
-    "g (int64[N,4] i) => (float[N,4,100] y) { e = Transpose(t) r = Gather(e, i) y = MatMul(r, t) }"
+COLUMNS = (
+    "g (int64[N,4] i) => (float[N,4,64] z)"
+    " { e = Gather<axis = 1>(t, i) r = Transpose<perm = [1, 2, 0]>(e) z = MatMul(r, u) }"
 )
 ADDED = "g (float[N,64,64] x) => (float[N,64,64] y) { h = Add(x, t) y = MatMul(h, u) }"
 PLAIN = "g (float[N,64] x) => (float[N,64] y) { y = MatMul(x, u) }"
 CASES = {
-    "gathered by a computed index": (
-        INDEXED,
-        {"t": normal(4, 24, 64), "u": normal(24, 24)},
-        {"x": normal(16, 1, 24), "i": np.arange(16) % 4},
-        "t (Gather, 4 x 24 x 64) has 3 axes, and an embedding has two",
-    ),
-    "tied and sliced": (
-        SLICED,
-        {"t": normal(100, 64), "u": normal(64, 64), "a": [0], "b": [1]},
+    "gathered by columns": (
+        COLUMNS,
+        {"t": normal(64, 100), "u": normal(64, 64)},
         {"i": IDS},
-        "t (Gather, 100 x 64) is also read by Slice",
-    ),
-    "tied and stored transposed": (
-        TURNED,
-        {"t": normal(64, 100)},
-        {"i": IDS},
-        "t (64 x 100) is read by Transpose",
+        "t (Gather, 64 x 100) is gathered along axis 1, not by rows",
     ),
     "added": (
         ADDED,
