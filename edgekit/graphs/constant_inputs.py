@@ -11,7 +11,7 @@ from onnx import ModelProto
 from edgekit.graphs.index import GraphIndex, rename_reads
 
 # Options of a model, such as a sample rate, are few numbers; larger arrays stay inputs.
-_MOST_ENTRIES = 64
+MOST_ENTRIES = 64
 
 
 def fix_inputs(proto: ModelProto, constants: Mapping[str, NDArray[np.generic]]) -> tuple[str, ...]:
@@ -28,7 +28,7 @@ def fix_inputs(proto: ModelProto, constants: Mapping[str, NDArray[np.generic]]) 
     """
     index = GraphIndex(proto)
     inputs = [value.name for value in proto.graph.input]
-    small = [n for n in inputs if n in constants and constants[n].size <= _MOST_ENTRIES]
+    small = [n for n in inputs if n in constants and constants[n].size <= MOST_ENTRIES]
     stored = {name: index.add_constant(f"{name}_constant", constants[name]) for name in small}
     rename_reads(proto, stored)
     return tuple(small)

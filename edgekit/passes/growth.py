@@ -19,15 +19,13 @@ from edgekit.model import Model
 from edgekit.passes import Work
 from edgekit.passes.exactness import find_accepted_feed
 from edgekit.passes.fixed_sizes import has_fitting_samples
-from edgekit.passes.timing import thread_seconds, time_ratio
+from edgekit.passes.timing import measure_slowdown, thread_seconds
 from edgekit.profile import runtime_of
 from edgekit_agent.failures import AgentError
 from edgekit_agent.runtimes import import_runtime
 
 # Names, shapes and options differ in size by this much between formats.
 _LARGER, _LEAST_BYTES = 1.05, 4096
-# Timing on a busy machine varies by several percent.
-_SLOWER = 1.15
 # A call of onnxruntime and one of LiteRT differ by some microseconds, whatever the model.
 _LEAST_EXTRA = 2e-5
 _TRIES = 9
@@ -112,8 +110,8 @@ def note_time(model: Model, made: Path, work: Work) -> None:
         if feed is None:
             return
         runs = [_runner(each, feed) for each in (model, after)]
-        ratio = time_ratio(runs[0], runs[1], partial(work.progress, "timing"))
-        if ratio <= _SLOWER:
+        ratio = measure_slowdown(runs[0], runs[1], partial(work.progress, "timing"))
+        if ratio <= 1:
             return
         seconds = statistics.median(thread_seconds(runs[0]) for _ in range(_TRIES))
         if (ratio - 1) * seconds >= _LEAST_EXTRA:

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from edgekit.passes import PassSpec
 from edgekit.passes.agreement import Agreement
 
-# Above this relative error an output may be useless.
-_MUCH = 0.5
+# Above this relative error (RMS) an output may be useless.
+_MUCH = 0.3
 # Errors on unseen samples that are this many times larger than on the others, and above a minimum.
 _TIMES, _TOLD = 2.0, 0.02
 # Outputs that are named.
@@ -43,7 +43,7 @@ def _describe_overfit(found: Agreement) -> Iterator[str]:
 
 
 def _describe_large_errors(spec: PassSpec, found: Agreement) -> Iterator[str]:
-    """Yield a note on outputs whose relative error exceeds one half."""
+    """Yield a note on outputs with a large relative error."""
     lost = [f"{name} {error:.2g}" for name, error in found.relative_errors.items() if error > _MUCH]
     if not lost:
         return

@@ -14,6 +14,22 @@ _SECONDS = 0.4  # of running
 _LEAST_TIMING, _MOST_RUNS = 5e-4, 100
 _LEAST_ROUNDS, _MOST_ROUNDS = 6, 60
 _NOTHING = 1e-30
+# Ratios above the first are told; those below the second are measured twice, as a busy machine
+# makes noise of several percent.
+_SLOWER, _CERTAINLY_SLOWER = 1.05, 1.15
+
+
+def measure_slowdown(
+    reference: Callable[[], object], other: Callable[[], object], tick: Count | None = None
+) -> float:
+    """Measure how many times as long ``other`` takes; 1 where that may be noise, or it is faster.
+
+    ``tick`` is told how many pairs of runs are done.
+    """
+    ratio = time_ratio(reference, other, tick)
+    if _SLOWER < ratio <= _CERTAINLY_SLOWER:
+        ratio = min(ratio, time_ratio(reference, other, tick))
+    return ratio if ratio > _SLOWER else 1.0
 
 
 def time_ratio(

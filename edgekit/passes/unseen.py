@@ -34,7 +34,8 @@ def hold_out_samples(work: Work, *, least: int, batch: int, in_time: bool) -> Wo
     """Divide the calibration samples of a pass into used and held-out samples.
 
     Pieces spread over all samples are held out: an eighth of them, a few at most. Steps of a
-    sequence are similar, so whole sequences are held out, or the last steps if there are few.
+    sequence are similar, so whole sequences are held out (an eighth of them as well), or the last
+    steps if there are few.
 
     Args:
         work: work with the calibration samples.
@@ -81,7 +82,9 @@ def _steps(samples: Samples, total: int, work: Work) -> list[_Span]:
             f'give at least {_SEQUENCES}, numbered by an array "{SEQUENCE}"'
         )
         return [_Span(start=total - _count(total), end=total)]
-    count = max(round(len(sequences) * _count(total) / total), 1)
+    # Sequences differ more than the steps of one: an eighth of them, however long they are.
+    of_samples = round(len(sequences) * _count(total) / total)
+    count = max(of_samples, min(len(sequences) // _SHARE, _MOST), 1)
     return [sequences[int((i + 0.5) * len(sequences) / count)] for i in range(count)]
 
 

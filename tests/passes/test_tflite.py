@@ -249,9 +249,11 @@ def test_a_file_that_is_larger_by_its_graph_is_said_to_be(tmp_path):
     assert re.search(r"its graph takes [\d,]+ bytes instead of [\d,]+, with \d+ operators", told)
 
 
-@pytest.mark.parametrize(("ratio", "told"), [(2.0, "2.00 times as long"), (1.05, "")])
+@pytest.mark.parametrize(
+    ("ratio", "told"), [(2.0, "2.00 times as long"), (1.1, "1.10 times as long"), (1.05, "")]
+)
 def test_a_slower_file_is_told_with_its_time(tmp_path, monkeypatch, ratio, told):
-    monkeypatch.setattr("edgekit.passes.growth.time_ratio", lambda *_: ratio)
+    monkeypatch.setattr("edgekit.passes.timing.time_ratio", lambda *_: ratio)
     monkeypatch.setattr("edgekit.passes.growth._LEAST_EXTRA", 0.0)
     found = run_checked(step(ToTflite()), model(tmp_path, NET, weights=WEIGHTS), work(tmp_path))
 
@@ -261,7 +263,7 @@ def test_a_slower_file_is_told_with_its_time(tmp_path, monkeypatch, ratio, told)
 
 @pytest.mark.parametrize(("seconds", "told"), [(5e-5, True), (5e-6, False)])
 def test_small_models_are_timed_beyond_the_overhead_of_a_call(tmp_path, monkeypatch, seconds, told):
-    monkeypatch.setattr("edgekit.passes.growth.time_ratio", lambda *_: 2.0)
+    monkeypatch.setattr("edgekit.passes.timing.time_ratio", lambda *_: 2.0)
     monkeypatch.setattr("edgekit.passes.growth.thread_seconds", lambda *_: seconds)
     found = run_checked(step(ToTflite()), model(tmp_path, NET, weights=WEIGHTS), work(tmp_path))
 
@@ -269,7 +271,7 @@ def test_small_models_are_timed_beyond_the_overhead_of_a_call(tmp_path, monkeypa
 
 
 def test_a_file_as_small_as_its_source_is_no_matter_for_a_note(tmp_path, monkeypatch):
-    monkeypatch.setattr("edgekit.passes.growth.time_ratio", lambda *_: 1.0)
+    monkeypatch.setattr("edgekit.passes.timing.time_ratio", lambda *_: 1.0)
     found = run_checked(step(ToTflite()), model(tmp_path, NET, weights=WEIGHTS), work(tmp_path))
 
     assert found.notes == ()
@@ -293,8 +295,26 @@ def test_a_constant_input_decides_the_branch_and_stays_in_the_signature(tmp_path
 
 
 def test_a_branch_that_only_the_data_tells_is_refused(tmp_path):
-    with pytest.raises(PassRefused, match="takes a branch that only the data tells"):
+    with pytest.raises(PassRefused, match="takes a branch that only the data tells") as refused:
         apply("tflite", write(tmp_path, model_by_rate()), tmp_path)
+    assert refused.value.hint == (
+        "if sr is the same in every run, say so in edgekit.toml: "
+        '[model.inputs."sr"] constant = VALUE; or run this model with onnxruntime'
+    )
+
+
+@pytest.mark.parametrize("count", [8, 400])
+def test_constants_are_suggested_only_where_small_inputs_decide_the_branch(tmp_path, count):
+    source = model(
+        tmp_path,
+        f"g (float[1,4] x, float[{count}] a, bool b) => (float[1,4] y) {{"
+        " m = ReduceMean<keepdims=0>(a) z = Constant<value = float {0.0}>() p = Greater(m, z)"
+        " c = And(p, b) y = If(c) <then_branch = t () => (float[1,4] t_y) { t_y = Relu(x) },"
+        " else_branch = e () => (float[1,4] e_y) { e_y = Tanh(x) }> }",
+    )
+    with pytest.raises(PassRefused, match="takes a branch") as refused:
+        apply("tflite", source, tmp_path)
+    assert ("if a, b are the same in every run" in refused.value.hint) == (count == 8)
 
 
 def test_a_constant_input_of_a_graph_that_needs_no_folding_is_still_read(tmp_path):

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from edgekit.passes import PASSES, step
-from edgekit.passes.agreement import agreement
+from edgekit.passes.agreement import Agreement, agreement
+from edgekit.passes.losses import describe_losses
 from edgekit.passes.promises import broken_agreement
 from edgekit.passes.running import run_checked
 from edgekit.passes.unseen import hold_out_samples
@@ -78,6 +79,17 @@ def test_whole_sequences_are_kept_apart(tmp_path):
     assert not apart & set(sequence[np.int64(rows(made.fitting))])
 
 
+@pytest.mark.parametrize(
+    ("sequences", "steps", "kept"), [(4, 50, 1), (16, 24, 2), (40, 30, 5), (300, 2, 16), (40, 1, 5)]
+)
+def test_an_eighth_of_the_sequences_is_kept_apart_however_long(tmp_path, sequences, steps, kept):
+    sequence = np.repeat(np.arange(sequences), steps)
+    data = numbered(tmp_path, len(sequence), sequence)
+    made = hold_out_samples(data, least=12, batch=1, in_time=True)
+
+    assert len(set(sequence[np.int64(rows(made.unseen))])) == kept
+
+
 def test_the_last_steps_of_a_single_sequence_are_kept_apart(tmp_path):
     made = hold_out_samples(numbered(tmp_path, 80), least=12, batch=1, in_time=True)
 
@@ -144,6 +156,22 @@ def test_outputs_that_are_mostly_lost_are_named_with_their_error(tmp_path):
     (said,) = [note for note in found.notes if note.startswith("much of the outputs is lost")]
     assert f"y {error:.2g}" in said
     assert "(remove)" in said
+
+
+@pytest.mark.parametrize(("error", "told"), [(0.29, False), (0.31, True), (2.0, True)])
+def test_an_error_above_three_tenths_of_an_output_is_told_as_a_loss(error, told):
+    found = Agreement(
+        samples=16,
+        relative_errors={"y": error, "z": 0.1},
+        correlation={},
+        equal=None,
+        stuck=(),
+        unseen=4,
+        seen_errors={"y": error},
+    )
+    notes = list(describe_losses(PASSES["low-rank"], found))
+    assert bool(notes) == told
+    assert all(f"y {error:.2g}" in note and "z 0.1" not in note for note in notes)
 
 
 @pytest.mark.parametrize(("kept", "added", "lost"), [(0.2, 1.0, True), (2.5, 0.1, False)])

@@ -1,24 +1,54 @@
-"""If, Loop and Scan that are left when a graph is settled: only the run knows their way."""
+"""If, Loop and Scan that are left when a graph is settled: only a run tells their way."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 
 from onnx import NodeProto
 
 from edgekit.bridge.lowering import Lowering
+from edgekit.graphs.constant_inputs import MOST_ENTRIES
+from edgekit.graphs.upstream import upstream
+
+_ONNXRUNTIME = "run this model with onnxruntime"
 
 
 def _branch(low: Lowering, node: NodeProto) -> None:
-    raise low.refusal(node, "takes a branch that only the data tells")
+    hint = _suggest_constants(low, node.input[:1])
+    raise low.refusal(node, "takes a branch that only the data tells", hint=hint)
 
 
 def _loop(low: Lowering, node: NodeProto) -> None:
+    hint = _suggest_constants(low, node.input[:2])
+    raise low.refusal(node, "goes a number of rounds that only the data tells", hint=hint)
+
+
+def _scan(low: Lowering, node: NodeProto) -> None:
     raise low.refusal(node, "goes a number of rounds that only the data tells")
+
+
+def _suggest_constants(low: Lowering, decisive: Sequence[str]) -> str:
+    """Suggest constants in edgekit.toml if only small inputs decide; empty if others do too.
+
+    Args:
+        low: the graph.
+        decisive: the values that decide which branch runs, or how often.
+    """
+    sources = upstream(low.index, [name for name in decisive if name])
+    fed = [name for name in low.graph.inputs if name in sources]
+    if not fed or any(math.prod(low.types[name][1]) > MOST_ENTRIES for name in fed):
+        return ""
+    tables = ", ".join(f'[model.inputs."{name}"] constant = VALUE' for name in fed)
+    names = ", ".join(fed)
+    is_same = f"{names} is" if len(fed) == 1 else f"{names} are"
+    return (
+        f"if {is_same} the same in every run, say so in edgekit.toml: {tables}; or {_ONNXRUNTIME}"
+    )
 
 
 RULES: dict[str, Callable[[Lowering, NodeProto], None]] = {
     "If": _branch,
     "Loop": _loop,
-    "Scan": _loop,
+    "Scan": _scan,
 }

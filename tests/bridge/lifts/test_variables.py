@@ -193,7 +193,7 @@ def test_a_quantised_variable_is_a_state_of_floats():
 
 @pytest.mark.parametrize("given", [None, 4])
 def test_a_slower_file_with_states_is_told(tmp_path, monkeypatch, given):
-    monkeypatch.setattr("edgekit.passes.growth.time_ratio", lambda *_: 2.0)
+    monkeypatch.setattr("edgekit.passes.timing.time_ratio", lambda *_: 2.0)
     monkeypatch.setattr("edgekit.passes.growth.thread_seconds", lambda *_: 5e-5)
     path = tmp_path / "model.tflite"
     path.write_bytes(write_lite(streaming(np.ones((1, 4), np.float32))))
