@@ -227,7 +227,7 @@ def test_what_litert_says_of_itself_does_not_reach_the_terminal(tmp_path):
 def test_a_constant_of_edgekit_toml_decides_what_crosses_over(tmp_path):
     source = write(tmp_path, model_by_rate())
     found = inspect(source.path, device="beaglebone-black", folder=tmp_path)
-    assert "takes a branch that only the data tells" in found.obstacles[0].what
+    assert "takes a branch that only the input data decide" in found.obstacles[0].what
 
     (tmp_path / "edgekit.toml").write_text(
         "[model.inputs.sr]\nconstant = 16000\n[model.inputs.of_another]\nconstant = 1\n"

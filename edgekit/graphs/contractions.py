@@ -6,6 +6,7 @@ Shapes: G groups (batch axes of both factors and the output), O outputs, I input
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -37,7 +38,9 @@ class Contraction:
         read_inputs: axis of the value for each of ``inputs``.
         made_groups: axis of the output for each of ``groups``.
         made_outputs: axis of the output for each of ``outputs``.
+        ones: axes of the weight of size 1, which broadcast over an axis of the value.
         linear: whether the output is the product itself; False for a recurrent layer.
+        on_left: whether it is a MatMul with the weight on the left, which a vector may follow.
     """
 
     place: int
@@ -48,25 +51,31 @@ class Contraction:
     read_inputs: Axes
     made_groups: Axes
     made_outputs: Axes
+    ones: Axes = ()
     linear: bool = True
+    on_left: bool = False
 
     def matrix(self, weight: NDArray[N]) -> NDArray[N]:
         """Return the weight as [G, O, I]."""
-        order = (*self.groups, *self.outputs, *self.inputs)
         sizes = [
             math.prod(weight.shape[a] for a in axes)
             for axes in (self.groups, self.outputs, self.inputs)
         ]
-        return weight.transpose(order).reshape(sizes)
+        return weight.transpose(self._order).reshape(sizes)
 
     def weight(self, matrix: NDArray[N], shape: tuple[int, ...]) -> NDArray[N]:
         """Return a matrix [G, O, I] as a weight of the given shape."""
-        order = (*self.groups, *self.outputs, *self.inputs)
-        turned = matrix.reshape([shape[a] for a in order])
-        return np.ascontiguousarray(turned.transpose(np.argsort(order)))
+        turned = matrix.reshape([shape[a] for a in self._order])
+        return np.ascontiguousarray(turned.transpose(np.argsort(self._order)))
+
+    @property
+    def _order(self) -> Axes:
+        return (*self.ones, *self.groups, *self.outputs, *self.inputs)
 
     def rows(self, value: NDArray[N], shape: tuple[int, ...]) -> NDArray[N]:
         """Return the value as [G, positions, I]; missing groups are broadcast."""
+        if self.on_left and value.ndim == 1:
+            value = value[:, np.newaxis]
         groups = [shape[a] for a in self.groups]
         read = [a if a is not None and -a <= value.ndim else None for a in self.read_groups]
         for size, axis in zip(groups, read, strict=True):
@@ -86,6 +95,8 @@ class Contraction:
 
     def made(self, value: NDArray[N]) -> NDArray[N]:
         """Return an output as [positions, G * O], in the order of positions of ``rows``."""
+        if self.on_left and value.ndim < len(self._order):  # of a vector
+            value = value[..., np.newaxis]
         last = [a % value.ndim for a in (*self.made_groups, *self.made_outputs)]
         middle = [a for a in range(value.ndim) if a not in last]
         channels = math.prod(value.shape[a] for a in last)
@@ -119,8 +130,8 @@ def contraction_of(index: GraphIndex, node: NodeProto) -> Contraction | None:
     place = stored.index(True)
     dims = index.initializers[node.input[place]].dims
     rank = len(dims)
-    if node.op_type == "MatMul" and rank >= 2 and 1 not in dims[:-2]:
-        return _matmul(place, rank)
+    if node.op_type == "MatMul" and rank >= 2:
+        return _matmul(place, dims)
     if node.op_type == "Gemm" and place == 0 and rank == 2:
         return _gemm(node)
     if node.op_type == "Einsum" and len(node.input) == 2:
@@ -128,8 +139,9 @@ def contraction_of(index: GraphIndex, node: NodeProto) -> Contraction | None:
     return None
 
 
-def _matmul(place: int, rank: int) -> Contraction:
-    batch = tuple(range(rank - 2))
+def _matmul(place: int, dims: Sequence[int]) -> Contraction:
+    rank = len(dims)
+    batch = tuple(a for a in range(rank - 2) if dims[a] != 1)
     outer, inner = (rank - 2, rank - 1) if place == 0 else (rank - 1, rank - 2)
     behind = tuple(a - rank for a in batch)
     return Contraction(
@@ -141,6 +153,8 @@ def _matmul(place: int, rank: int) -> Contraction:
         read_inputs=(-2,) if place == 0 else (-1,),
         made_groups=behind,
         made_outputs=(-2,) if place == 0 else (-1,),
+        ones=tuple(a for a in range(rank - 2) if dims[a] == 1),
+        on_left=place == 0,
     )
 
 

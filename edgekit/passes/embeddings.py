@@ -15,7 +15,7 @@ from edgekit.passes.affine import LARGEST, Floats, symmetric_scales, to_int8
 Integers = NDArray[np.int8]
 
 # A smaller table is cheaper left alone than gathered twice.
-_MIN_ENTRIES = 4096
+LEAST_TABLE = 4096
 
 
 def quantize_embeddings(proto: ModelProto, largest: int = LARGEST[8]) -> int:
@@ -126,7 +126,7 @@ def _is_large(index: GraphIndex, name: str) -> bool:
     table = index.initializers.get(name)
     if table is None or table.data_type != TensorProto.FLOAT or len(table.dims) != 2:
         return False
-    if table.dims[0] * table.dims[1] < _MIN_ENTRIES or not index.is_finite(name):
+    if table.dims[0] * table.dims[1] < LEAST_TABLE or not index.is_finite(name):
         return False
     return name not in index.outputs | index.inner_reads
 

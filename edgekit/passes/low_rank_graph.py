@@ -64,7 +64,12 @@ def _tensors(split: Split, rank: int) -> tuple[Doubles, Doubles]:
         thin = layer.contraction
         fewer = tuple(rank if a in thin.outputs else n for a, n in enumerate(layer.shape))
         narrow = tuple(rank if a in thin.inputs else n for a, n in enumerate(layer.shape))
-        return thin.weight(first, fewer), thin.weight(second, narrow)
+        made = thin.weight(first, fewer), thin.weight(second, narrow)
+        if thin.groups:
+            return made
+        # One factor keeps the axes of size 1; with both, a vector would gain an axis.
+        flat = [each.reshape(each.shape[-2:]) for each in made]
+        return (flat[0], made[1]) if thin.place == 0 else (made[0], flat[1])
     if layer.node.op_type == "Conv":
         kernel = layer.shape[2:]
         first = first.reshape(-1, layer.shape[1], *kernel)

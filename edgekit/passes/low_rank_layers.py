@@ -103,7 +103,7 @@ def find_layers(index: GraphIndex) -> list[Whole]:
     shapes, _ = known_shapes(with_shapes(index.proto, {}))
     for node in index.graph.node:
         weighted = _splittable(index, node)
-        if weighted is None:
+        if weighted is None or _multiplies_vector(weighted, shapes):
             continue
         kept |= weighted.kept is not None
         if weighted.kept is None and index.only_reader(weighted.weight) is node:
@@ -122,6 +122,13 @@ def _splittable(index: GraphIndex, node: NodeProto) -> Weighted | None:
     if found is None or node.op_type == "ConvTranspose":
         return None
     return found if found.contraction is None or node.op_type == "MatMul" else None
+
+
+def _multiplies_vector(weighted: Weighted, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+    """Whether a batch of matrices multiplies a vector: the second of two factors would not."""
+    if weighted.contraction is None or not weighted.contraction.groups:
+        return False
+    return len(shapes.get(weighted.node.input[1 - weighted.contraction.place], (0, 0))) == 1
 
 
 def _whole(index: GraphIndex, weighted: Weighted, shapes: Mapping[str, tuple[int, ...]]) -> Whole:

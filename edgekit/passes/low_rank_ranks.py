@@ -111,8 +111,8 @@ def pick(rows: Sequence[Row], settings: LowRank) -> list[int]:
     least = lightest(options)
     if least > settings.keep:
         raise PassRefused(
-            f"keep: {settings.keep:g} of the {settings.of} are fewer than rank 1 of each of the "
-            f"{len(rows)} layers has ({least:.3f})"
+            f"keep={settings.keep:g} cannot be reached: with rank 1 in each of the {len(rows)} "
+            f"layers, {least:.3f} of the {settings.of} stay"
         )
     if settings.allocation == "uniform":
         return [at_most(each, settings.keep) for each in options]

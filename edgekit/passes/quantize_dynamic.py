@@ -54,8 +54,14 @@ def quantize_dynamic(model: Model, settings: QuantizeDynamic, work: Work) -> Pat
     found += make_products_dynamic(proto, largest)
     found += store_in_8_bits(proto, _is_plain_convolution)
     if not found:
-        reason = explain_no_weights(proto, ops=WEIGHT_OPS - {"Conv"}, least=LEAST_STORED)
-        raise PassRefused(f"nothing to quantise: {reason}")
+        reason = explain_no_weights(
+            proto, ops=WEIGHT_OPS - {"Conv"}, least=LEAST_STORED, anywhere=True
+        )
+        has_convolution = any(node.op_type == "Conv" for node in proto.graph.node)
+        raise PassRefused(
+            f"nothing to quantise: {reason}",
+            hint="quantize takes convolutions" if has_convolution else "",
+        )
     told = settle_kernels(proto, work, known=_LEFT)
     if left := remaining_floats(proto, floats, told):
         work.note(f"weights stay float: {join_reasons(left)}")

@@ -63,7 +63,7 @@ def quantize_static(model: Model, settings: QuantizeStatic, work: Work) -> Path:
     placement = place(index)
     if not placement.weighted and not found:
         prepared = open_source(model, work, _OPSET).proto
-        reason = explain_no_weights(prepared, ops=WEIGHT_OPS, least=LEAST_STORED)
+        reason = explain_no_weights(prepared, ops=WEIGHT_OPS, least=LEAST_STORED, anywhere=True)
         raise PassRefused(f"nothing to quantise: {reason}")
     made, in_float = proto, frozenset[str]()
     if placement.weighted:

@@ -85,7 +85,9 @@ def quantize_weights(model: Model, settings: QuantizeWeights, work: Work) -> Pat
     seen, unseen = held_out(work.fitting, settings.max_samples, most=_MOST_HELD_OUT, batch=batch)
     layers = _layers(index, seen, work)
     if not layers:
-        reason = explain_no_weights(proto, ops=LAYER_OPS | RECURRENT, anywhere=True)
+        reason = explain_no_weights(
+            proto, ops=LAYER_OPS | RECURRENT, least_special=LEAST_ENTRIES, anywhere=True
+        )
         raise PassRefused(f"nothing to quantise: {reason}")
     _check_names(settings, layers)
     rows = [row_of(layer, settings) for layer in layers]

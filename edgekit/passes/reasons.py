@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from onnx import ModelProto, NodeProto, TensorProto
 
 from edgekit.graphs.index import GraphIndex, attribute
-from edgekit.graphs.placement import as_weighted, gathers_rows
+from edgekit.graphs.placement import gathers_rows
+from edgekit.passes.embeddings import LEAST_TABLE
 
 # Inputs that hold a weight, by the operator that reads it.
 _WEIGHTS = {
@@ -24,10 +25,21 @@ _FLOATS = {
 # Operators whose weights passes change: for low bits and sparsity, and for 8 bits.
 LAYER_OPS = frozenset({"Conv", "Gemm", "MatMul", "Gather"})
 WEIGHT_OPS = LAYER_OPS | {"ConvTranspose", "Einsum", "LSTM", "GRU", "RNN"}
+_RECURRENT = {"LSTM", "GRU", "RNN"}
 _INTEGERS = {TensorProto.INT8, TensorProto.UINT8, TensorProto.INT4, TensorProto.UINT4}
 _TOLD = 3
 # Smaller weights that stay float cost little.
 _LARGE = 4096
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Scope:
+    """The weights that a pass changes; attributes as of ``find_unchanged_weights``."""
+
+    ops: Collection[str]
+    least: int
+    least_special: int
+    anywhere: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +48,13 @@ class UnchangedWeight:
 
     name: str
     entries: int
-    reason: str
+    label: str  # name, operator and shape
+    why: str
+
+    @property
+    def reason(self) -> str:
+        """The sentence for the user."""
+        return f"{self.label} {self.why}"
 
 
 def find_unchanged_weights(
@@ -45,6 +63,7 @@ def find_unchanged_weights(
     ops: Collection[str],
     taken: Collection[str] = (),
     least: int = 0,
+    least_special: int = 0,
     anywhere: bool = False,
 ) -> list[UnchangedWeight]:
     """Find the stored weights of a prepared graph that a pass leaves unchanged, largest first.
@@ -55,9 +74,12 @@ def find_unchanged_weights(
         taken: names of the weights that it changes.
         least: smallest number of entries that the pass changes; smaller weights get this as their
             reason.
+        least_special: the same for weights of inner graphs, of recurrent layers, of several
+            readers, with a batch axis or on the left.
         anywhere: whether the pass changes weights of inner graphs and of several readers.
     """
     main = GraphIndex(proto)
+    scope = _Scope(ops=ops, least=least, least_special=least_special, anywhere=anywhere)
     found: dict[str, UnchangedWeight] = {}
     for index in (main, *main.inner()):
         for node, name in _weights(index):
@@ -66,14 +88,19 @@ def find_unchanged_weights(
                 found[name] = UnchangedWeight(
                     name=name,
                     entries=math.prod(tensor.dims),
-                    reason=f"{_describe(node, tensor)} "
-                    f"{_explain(index, node, name, ops, least, anywhere=anywhere)}",
+                    label=_describe(node, tensor),
+                    why=_explain(index, node, name, scope),
                 )
     return sorted(found.values(), key=lambda each: -each.entries)
 
 
 def explain_no_weights(
-    proto: ModelProto, *, ops: Collection[str], least: int = 0, anywhere: bool = False
+    proto: ModelProto,
+    *,
+    ops: Collection[str],
+    least: int = 0,
+    least_special: int = 0,
+    anywhere: bool = False,
 ) -> str:
     """Say in one line why a pass finds no weight in a prepared graph.
 
@@ -81,9 +108,12 @@ def explain_no_weights(
         proto: the graph.
         ops: operators whose weights the pass changes.
         least: smallest number of entries that the pass changes.
+        least_special: as for ``find_unchanged_weights``.
         anywhere: as for ``find_unchanged_weights``.
     """
-    left = find_unchanged_weights(proto, ops=ops, least=least, anywhere=anywhere)
+    left = find_unchanged_weights(
+        proto, ops=ops, least=least, least_special=least_special, anywhere=anywhere
+    )
     if not left and any(_is_integer_weight(tensor) for tensor in proto.graph.initializer):
         return "the model stores its weights as integers already"
     return join_reasons(left) if left else "the model stores no float weights of layers"
@@ -117,23 +147,33 @@ def remaining_floats(
     """
     index = GraphIndex(proto)
     floats = large_float_weights(proto)
-    known = {each.name: each.reason for each in find_unchanged_weights(proto, ops=WEIGHT_OPS)}
+    known = {each.name: each for each in find_unchanged_weights(proto, ops=WEIGHT_OPS)}
     found = []
     for name in before.keys() & floats.keys():
         readers = index.readers.get(name, [])
         if readers and all(node.output[0] in told for node in readers):
             continue
         dims = index.initializers[name].dims
-        label = f"{name} ({' x '.join(map(str, dims))}) is read by "
         kinds = {node.op_type for node in readers}.intersection(before[name]) or before[name]
-        reason = known.get(name) or label + ", ".join(sorted(set(kinds)))
-        found.append(UnchangedWeight(name=name, entries=math.prod(dims), reason=reason))
+        other = UnchangedWeight(
+            name=name,
+            entries=math.prod(dims),
+            label=f"{name} ({' x '.join(map(str, dims))})",
+            why=f"is read by {', '.join(sorted(set(kinds)))}",
+        )
+        found.append(known.get(name, other))
     return sorted(found, key=lambda each: (-each.entries, each.name))
 
 
 def join_reasons(left: Sequence[UnchangedWeight]) -> str:
-    """Join the reasons of the first weights in one line."""
-    told = "; ".join(each.reason for each in left[:_TOLD])
+    """Join the reasons of the first weights in one line, the same reason once."""
+    labels: dict[str, list[str]] = {}
+    for each in left[:_TOLD]:
+        labels.setdefault(each.why, []).append(each.label)
+    told = "; ".join(
+        f"{', '.join(names)}: each {why}" if len(names) > 1 else f"{names[0]} {why}"
+        for why, names in labels.items()
+    )
     more = len(left) - _TOLD
     return f"{told}; and {more} more" if more > 0 else told
 
@@ -156,42 +196,47 @@ def _describe(node: NodeProto, tensor: TensorProto) -> str:
     return f"{tensor.name} ({node.op_type}, {' x '.join(map(str, tensor.dims))})"
 
 
-def _explain(
-    index: GraphIndex,
-    node: NodeProto,
-    name: str,
-    ops: Collection[str],
-    least: int,
-    *,
-    anywhere: bool,
-) -> str:
+def _explain(index: GraphIndex, node: NodeProto, name: str, scope: _Scope) -> str:
     tensor = index.initializers[name]
     if tensor.data_type != TensorProto.FLOAT:
         return f"is stored as {_FLOATS[tensor.data_type]}"
     if not index.is_finite(name):
         return "holds values that are not finite"
-    if (index.main is not index or name in index.inner_reads) and not anywhere:
-        return "is read inside If, Loop or Scan"
+    if node.op_type not in scope.ops:
+        return f"belongs to {node.op_type}, whose weights this pass leaves"
     if name in index.outputs:
         return "is an output of the model as well"
-    if index.only_reader(name) is None and not gathers_rows(node):
-        kinds = " of different kinds" if anywhere else ""
-        return f"is read by {len(index.readers[name])} nodes{kinds}"
-    if node.op_type not in ops:
-        return f"belongs to {node.op_type}, whose weights this pass leaves"
-    if math.prod(tensor.dims) < least:
-        return f"is too small: {math.prod(tensor.dims)} entries, less than {least}"
-    return _explain_shape(index, node, tensor)
-
-
-def _explain_shape(index: GraphIndex, node: NodeProto, tensor: TensorProto) -> str:
     if node.op_type == "Gather":
         return _explain_table(index, node, tensor)
-    if node.input[0] == tensor.name or (node.op_type == "MatMul" and len(tensor.dims) > 2):
-        return "has more than two axes or stands on the left, and is too small for that"
-    if as_weighted(index, node) is None:
-        return "has a bias that is computed, or scaled factors"
-    return "keeps more as it is than it would save"
+    is_inner = index.main is not index or name in index.inner_reads
+    if is_inner and not scope.anywhere:
+        return "is read inside If, Loop or Scan"
+    is_shared = is_inner or index.only_reader(name) is None
+    is_special = is_shared or node.op_type in _RECURRENT or _is_batched(node, tensor)
+    least = max(scope.least, scope.least_special if is_special else 0)
+    if math.prod(tensor.dims) < least:
+        return f"is too small: {math.prod(tensor.dims)} entries, less than {least}"
+    if is_shared and not is_inner:
+        kinds = " of different kinds" if scope.anywhere else ""
+        return f"is read by {len(index.readers[name])} nodes{kinds}"
+    return _explain_form(index, node, tensor)
+
+
+def _is_batched(node: NodeProto, tensor: TensorProto) -> bool:
+    """Whether a product has a batch of weights, or its weight on the left."""
+    return bool(
+        node.op_type in ("MatMul", "Gemm")
+        and (len(tensor.dims) > 2 or node.input[0] == tensor.name)
+    )
+
+
+def _explain_form(index: GraphIndex, node: NodeProto, tensor: TensorProto) -> str:
+    """Explain which form of a layer hinders a pass that takes its operator."""
+    if all(name in index.initializers for name in node.input[:2]):
+        return "multiplies a constant"
+    if _is_batched(node, tensor):
+        return "has a batch of matrices, or stands on the left, in a form that this pass leaves"
+    return f"is read by {node.op_type} in a form that this pass leaves"
 
 
 def _explain_table(index: GraphIndex, node: NodeProto, tensor: TensorProto) -> str:
@@ -204,4 +249,5 @@ def _explain_table(index: GraphIndex, node: NodeProto, tensor: TensorProto) -> s
         return f"is also read by {', '.join(others)}"
     if len(tensor.dims) != 2:
         return f"has {len(tensor.dims)} axes, and an embedding has two"
-    return "is too small for an embedding"
+    entries = math.prod(tensor.dims)
+    return f"is too small for an embedding: {entries} entries, less than {LEAST_TABLE}"

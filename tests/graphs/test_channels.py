@@ -60,7 +60,7 @@ def test_products_have_neurons_and_convolutions_channels():
     s.output(s.add("Gemm", y, s.weight(2, 10), transB=1), 2)
     channels = found(s.proto())
     assert kinds(channels) == [("channels", 6, 1), ("neurons", 10, 1)]
-    assert list(reasons(channels).values()) == [f"is the output {s.outputs[0].name}"]
+    assert list(reasons(channels).values()) == [f"makes the output {s.outputs[0].name}"]
 
 
 def test_a_place_says_where_a_channel_is_and_which_value_has_it():

@@ -274,7 +274,7 @@ def test_a_budget_below_rank_1_of_every_layer_is_refused(tmp_path):
     source = model(tmp_path, text, weights={"w": normal(8, 8)})
     data = samples(tmp_path, x=uniform(8, 8))
 
-    with pytest.raises(PassRefused, match=r"keep: 0.1 of the parameters are fewer than rank 1"):
+    with pytest.raises(PassRefused, match=r"keep=0.1 cannot be reached: with rank 1"):
         apply("low-rank", source, tmp_path, data, keep=0.1)
 
 

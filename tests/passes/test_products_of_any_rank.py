@@ -8,7 +8,7 @@ import pytest
 
 from edgekit.errors import PassRefused
 from tests.passes.test_half_precision import outputs, relative
-from tests.tiny import apply, model, samples
+from tests.tiny import apply, model, run, samples, sqnr_db
 
 _RANDOM = np.random.default_rng(11)
 
@@ -40,6 +40,15 @@ KINDS = {
     "experts": (
         "float[N,1,5,48] x", "float[N,3,5,32] y", "h = MatMul(x, a) r = Relu(h) y = MatMul(r, b)",
         {"a": (3, 48, 64), "b": (3, 64, 32)}, (1, 5, 48),
+    ),
+    "broadcast over an axis": (
+        "float[N,3,2,5,48] x", "float[N,3,2,5,32] y",
+        "h = MatMul(x, a) r = Relu(h) y = MatMul(r, b)",
+        {"a": (3, 1, 48, 64), "b": (1, 3, 1, 64, 32)}, (3, 2, 5, 48),
+    ),
+    "broadcast on the left": (
+        "float[N,3,48,5] x", "float[N,3,32,5] y", "h = MatMul(a, x) r = Relu(h) y = MatMul(b, r)",
+        {"a": (1, 3, 64, 48), "b": (1, 3, 32, 64)}, (3, 48, 5),
     ),
     "einsum": (
         "float[N,5,48] x", "float[N,5,32] y",
@@ -107,7 +116,7 @@ def test_zeros_are_as_many_as_asked(tmp_path):
     [
         (
             "weights", "g (float[N,2,4] x) => (float[N,2,3] y) { y = MatMul(x, w) }",
-            {"w": normal(2, 4, 3)}, r"w \(MatMul, 2 x 4 x 3\) has more than two axes .* too small",
+            {"w": normal(2, 4, 3)}, r"w \(MatMul, 2 x 4 x 3\) is too small: 24 entries",
         ),
         (
             "quantize", "g (float[N,2,4] x) => (float[N,2,3] y) { y = MatMul(x, w) }",
@@ -149,3 +158,29 @@ def test_a_refusal_says_the_true_reason(tmp_path, step, text, weights, reason):
         fed["c"] = np.ones(8, bool)
     with pytest.raises(PassRefused, match=reason):
         apply(step, source, tmp_path, samples(tmp_path, **fed))
+
+
+@pytest.mark.parametrize("step", ["weights", "prune", "low-rank", "quantize"])
+@pytest.mark.parametrize(
+    ("product", "shape"),
+    [
+        ("MatMul(h, w)", (3, 64, 96)),
+        ("MatMul(w, h)", (3, 96, 64)),
+        ("MatMul(h, w)", (1, 64, 96)),
+        ("MatMul(w, h)", (1, 96, 64)),
+    ],
+)
+def test_a_product_with_a_vector_is_taken_or_refused_with_the_reason(
+    tmp_path, step, product, shape
+):
+    text = f"g (float[64] x) => (float[{shape[0]},96] y) {{ h = Relu(x) y = {product} }}"
+    source = model(tmp_path, text, weights={"w": thin(8, *shape)})
+    data = {"x": normal(64, scale=1)}
+    if step == "low-rank" and shape[0] > 1:
+        with pytest.raises(PassRefused, match="batch of matrices"):
+            apply(step, source, tmp_path, samples(tmp_path, **data))
+        return
+
+    made = apply(step, source, tmp_path, samples(tmp_path, **data))
+
+    assert sqnr_db(run(source, **data)[0], run(made, **data)[0]) > 10

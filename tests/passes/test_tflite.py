@@ -294,8 +294,10 @@ def test_a_constant_input_decides_the_branch_and_stays_in_the_signature(tmp_path
     ) in found.notes
 
 
-def test_a_branch_that_only_the_data_tells_is_refused(tmp_path):
-    with pytest.raises(PassRefused, match="takes a branch that only the data tells") as refused:
+def test_a_branch_that_only_the_input_data_decide_is_refused(tmp_path):
+    with pytest.raises(
+        PassRefused, match="takes a branch that only the input data decide"
+    ) as refused:
         apply("tflite", write(tmp_path, model_by_rate()), tmp_path)
     assert refused.value.hint == (
         "if sr is the same in every run, say so in edgekit.toml: "

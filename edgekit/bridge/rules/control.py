@@ -16,16 +16,16 @@ _ONNXRUNTIME = "run this model with onnxruntime"
 
 def _branch(low: Lowering, node: NodeProto) -> None:
     hint = _suggest_constants(low, node.input[:1])
-    raise low.refusal(node, "takes a branch that only the data tells", hint=hint)
+    raise low.refusal(node, "takes a branch that only the input data decide", hint=hint)
 
 
 def _loop(low: Lowering, node: NodeProto) -> None:
     hint = _suggest_constants(low, node.input[:2])
-    raise low.refusal(node, "goes a number of rounds that only the data tells", hint=hint)
+    raise low.refusal(node, "has a number of iterations that only the input data decide", hint=hint)
 
 
 def _scan(low: Lowering, node: NodeProto) -> None:
-    raise low.refusal(node, "goes a number of rounds that only the data tells")
+    raise low.refusal(node, "has a number of iterations that only the input data decide")
 
 
 def _suggest_constants(low: Lowering, decisive: Sequence[str]) -> str:

@@ -88,7 +88,7 @@ class Walk:
                 rule(self, node)
         self.keep_all(self.index.inner_reads, "is read inside If, Loop or Scan")
         for value in self.proto.graph.output:
-            self.keep_all([value.name], f"is the output {value.name}")
+            self.keep_all([value.name], f"makes the output {value.name}")
         self._keep_stored()
 
     def _keep_stored(self) -> None:
@@ -98,7 +98,7 @@ class Walk:
             if len(self.size(name)) < 2:
                 continue
             if name in self.index.outputs:
-                self.keep(use.labels, f"is the output {name}")
+                self.keep(use.labels, f"makes the output {name}")
             elif name in self.index.inner_reads:
                 self.keep(use.labels, "is read inside If, Loop or Scan")
 
