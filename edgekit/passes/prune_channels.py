@@ -33,7 +33,7 @@ from edgekit.passes.pruning_plan import Plan, costs_of
 from edgekit.passes.readers import Readers, cut_and_refit, find_readers, with_biases
 from edgekit.passes.refit import Refitted, refit
 from edgekit.passes.sources import open_source
-from edgekit.passes.widths import Ladder, Sizes, alike, allocate, damage_of, gone
+from edgekit.passes.widths import Allocation, Ladder, Sizes, alike, damage_of, gone
 from edgekit.progress import Tick
 from edgekit.recipe import PruneChannels
 from edgekit.subsets import held_out
@@ -155,7 +155,7 @@ class _Job:
         whole = macs_of(channels)
         most = (1 - self.settings.remove) * whole
         options = branch_options(self.original, found, reference, self.tick) if found else []
-        taken = left_out(channels, options, whole, lambda macs: self._least(plan, macs), most)
+        taken = left_out(channels, options, whole, self._damage_at(plan), most)
         if taken:
             left = find_channels(without(self.original, taken), self.shapes, self.constants)
             names = {branch.name for branch in taken}
@@ -163,7 +163,7 @@ class _Job:
                 self._laddered(left, self._families(left), reference),
                 branches={o.branch.name: o.damage for o in options if o.branch.name in names},
             )
-        return self._settled(plan, self._narrowed(plan, most), most=most, whole=whole)
+        return self._settled(plan, self._narrowed(plan)(most), most=most, whole=whole)
 
     def _branches(self, reference: Reference) -> Sequence[Branch]:
         settings = self.settings
@@ -188,25 +188,35 @@ class _Job:
         ladders = ladders_of(trial, families, self.tick)
         return Plan(channels=channels, readers=readers, ladders=ladders, state=(), going=())
 
-    def _narrowed(self, plan: Plan, most: float) -> list[int]:
-        """A step for each ladder so that so many multiply-accumulates are left, if they can."""
+    def _narrowed(self, plan: Plan) -> Callable[[float], list[int]]:
+        """The steps of each ladder by the multiply-accumulates to leave, if they can."""
         sizes = Sizes(plan.channels, plan.ladders)
         if self.settings.allocation == "uniform":
-            return alike(plan.ladders, sizes.macs, most)
+            return lambda most: alike(plan.ladders, sizes.macs, most)
 
         def either(state: Sequence[int]) -> float:
             return max(sizes.macs(state), sizes.paced(state) / _LAG)
 
-        swift = allocate(plan.ladders, either, most, pace=sizes.paced)
-        if _TOO_FAR * most <= sizes.macs(swift) <= most:
-            return swift
-        return allocate(plan.ladders, sizes.macs, most, pace=sizes.paced)
+        swift = Allocation(plan.ladders, either, pace=sizes.paced)
+        small = Allocation(plan.ladders, sizes.macs, pace=sizes.paced)
 
-    def _least(self, plan: Plan, most: float) -> float:
-        """The damage of the best widths that leave so much; infinite where none do."""
-        state = self._narrowed(plan, most)
-        reached = Sizes(plan.channels, plan.ladders).macs(state) <= most
-        return damage_of(plan.ladders, state) if reached else math.inf
+        def narrow(most: float) -> list[int]:
+            state = swift.allocate(most)
+            if _TOO_FAR * most <= sizes.macs(state) <= most:
+                return state
+            return small.allocate(most)
+
+        return narrow
+
+    def _damage_at(self, plan: Plan) -> Callable[[float], float]:
+        """The damage of the best widths by what they leave; infinite where none leave so little."""
+        narrow, sizes = self._narrowed(plan), Sizes(plan.channels, plan.ladders)
+
+        def damage(most: float) -> float:
+            state = narrow(most)
+            return damage_of(plan.ladders, state) if sizes.macs(state) <= most else math.inf
+
+        return damage
 
     def _settled(self, plan: Plan, state: Sequence[int], *, most: float, whole: float) -> Plan:
         going = permitted(plan.channels, gone(plan.ladders, state))
@@ -228,7 +238,8 @@ class _Job:
             left = _Units(ladders=same, total=total).left
             most = math.floor((1 - self.settings.remove) * total + _ROUNDING)
             uniform = self.settings.allocation == "uniform"
-            steps = alike(same, left, most) if uniform else allocate(same, left, most, pace=left)
+            allocation = Allocation(same, left, pace=left)
+            steps = alike(same, left, most) if uniform else allocation.allocate(most)
             if left(steps) > most:
                 raise too_much(plan.channels, self.settings, 1 - left(steps) / total)
             for place, step in zip(places, steps, strict=True):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -72,17 +72,15 @@ class Sizes:
         self._ladders = ladders
         self._products = channels.walk.products
         self._of = {number: p for p, each in enumerate(ladders) for number in each.family.groups}
-        self._touching: dict[int, tuple[int, ...]] = {}
-        self._known: dict[tuple[int, ...], int] = {}
+        self._touching = [
+            tuple(sorted({p for axis in each.axes for p in self._ladders_of(axis)}))
+            for each in self._products
+        ]
+        self._known: list[dict[tuple[int, ...], tuple[float, float]]] = [{} for _ in self._products]
 
     def macs(self, state: Sequence[int]) -> float:
         """Multiply-accumulates that are left."""
-        return float(
-            sum(
-                p.constant * math.prod(self._width(a, state) for a in p.axes)
-                for p in self._products
-            )
-        )
+        return float(sum(macs for macs, _ in self._counts(state)))
 
     def paced(self, state: Sequence[int]) -> float:
         """Those that the runtime really does, padding counted.
@@ -90,22 +88,31 @@ class Sizes:
         Convolutions of onnxruntime compute whole blocks of channels, so 24 take the time of 32;
         fewer than a block take less than one, but more than their part.
         """
-        return sum(
-            p.constant * math.prod(_padded(self._width(a, state), len(a)) for a in p.axes)
-            for p in self._products
-        )
+        return sum(paced for _, paced in self._counts(state))
+
+    def _counts(self, state: Sequence[int]) -> Iterator[tuple[float, float]]:
+        """Yield the multiply-accumulates of each product, without and with padding."""
+        for number, (touching, known) in enumerate(zip(self._touching, self._known, strict=True)):
+            mark = tuple([state[place] for place in touching])
+            found = known.get(mark)
+            if found is None:
+                found = known[mark] = self._count(number, state)
+            yield found
+
+    def _count(self, number: int, state: Sequence[int]) -> tuple[float, float]:
+        product = self._products[number]
+        widths = [self._width(axis, state) for axis in product.axes]
+        padded = [_padded(w, len(axis)) for w, axis in zip(widths, product.axes, strict=True)]
+        return product.constant * math.prod(widths), product.constant * math.prod(padded)
 
     def _width(self, axis: Axis, state: Sequence[int]) -> int:
-        touching = self._touching.get(id(axis))
-        if touching is None:
-            members = set(self._channels.members(axis).ravel().tolist())
-            touching = tuple(sorted({self._of[m] for m in members if m in self._of}))
-            self._touching[id(axis)] = touching
-        mark = (id(axis), *(state[place] for place in touching))
-        if mark not in self._known:
-            going = [g for place in touching for g in self._ladders[place].gone(state[place])]
-            self._known[mark] = int(self._channels.kept(axis, going).sum())
-        return self._known[mark]
+        places = self._ladders_of(axis)
+        going = [g for place in places for g in self._ladders[place].gone(state[place])]
+        return int(self._channels.kept(axis, going).sum())
+
+    def _ladders_of(self, axis: Axis) -> list[int]:
+        members = set(self._channels.members(axis).ravel().tolist())
+        return sorted({self._of[m] for m in members if m in self._of})
 
 
 def _padded(width: int, whole: int) -> float:
@@ -119,24 +126,51 @@ def _computed(width: int) -> float:
     return -(-width // _BLOCK) * _BLOCK
 
 
-def allocate(ladders: Sequence[Ladder], size: Size, most: float, *, pace: Size) -> list[int]:
-    """A step for each ladder, of little damage in all, so that what is left is at most ``most``.
+class Allocation:
+    """The search for a step of each ladder, of little damage in all.
 
     One family after the other goes down the step, or several at once, that costs least for what
     it saves; then those that turned out needless are taken back. That is done from several starts,
-    as the cheapest first step may lead to dear ones, and the least damage in all is taken.
+    as the cheapest first step may lead to dear ones, and the least damage in all is taken. Each
+    way down is the same however much is to be left, so it is searched once.
 
     Args:
         ladders: with damages that count from the whole model.
         size: what is left at a state.
-        most: of it.
         pace: the time that is left; what is saved of it counts as much as what is saved of size.
-
-    Returns:
-        For each ladder its step; the last ones where ``most`` cannot be had.
     """
-    found = [_descended(ladders, start, size, most, pace) for start in _starts(ladders)]
-    return min(found, key=lambda state: (size(state) > most, damage_of(ladders, state)))
+
+    def __init__(self, ladders: Sequence[Ladder], size: Size, *, pace: Size) -> None:
+        self._ladders = ladders
+        self._size = size
+        self._pace = pace
+        self._next: dict[tuple[int, ...], tuple[int, int] | None] = {}
+
+    def allocate(self, most: float) -> list[int]:
+        """Return the step of each ladder; the last ones where ``most`` cannot be had.
+
+        Args:
+            most: what may be left.
+        """
+        found = [self._descend(start, most) for start in _starts(self._ladders)]
+        return min(
+            found, key=lambda state: (self._size(state) > most, damage_of(self._ladders, state))
+        )
+
+    def _descend(self, start: Sequence[int], most: float) -> list[int]:
+        state = list(start)
+        while self._size(state) > most:
+            best = self._cheapest(state)
+            if best is None:
+                return state
+            state[best[0]] = best[1]
+        return _taken_back(self._ladders, state, self._size, most)
+
+    def _cheapest(self, state: list[int]) -> tuple[int, int] | None:
+        mark = tuple(state)
+        if mark not in self._next:
+            self._next[mark] = _cheapest(self._ladders, state, self._size, self._pace)
+        return self._next[mark]
 
 
 def _starts(ladders: Sequence[Ladder]) -> list[list[int]]:
@@ -147,18 +181,6 @@ def _starts(ladders: Sequence[Ladder]) -> list[list[int]]:
         [0] * len(ladders),
         *([step if p == place else 0 for p in range(len(ladders))] for place, step in picked),
     ]
-
-
-def _descended(
-    ladders: Sequence[Ladder], start: Sequence[int], size: Size, most: float, pace: Size
-) -> list[int]:
-    state = list(start)
-    while size(state) > most:
-        best = _cheapest(ladders, state, size, pace)
-        if best is None:
-            return state
-        state[best[0]] = best[1]
-    return _taken_back(ladders, state, size, most)
 
 
 def damage_of(ladders: Sequence[Ladder], state: Sequence[int]) -> float:

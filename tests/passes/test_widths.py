@@ -9,7 +9,7 @@ from edgekit.graphs.channels import Family, find_channels
 from edgekit.graphs.cutting import macs_of
 from edgekit.graphs.rewrite import prepare
 from edgekit.passes.importance import Ranking
-from edgekit.passes.widths import Ladder, Sizes, alike, allocate, damage_of, gone, steps_of
+from edgekit.passes.widths import Allocation, Ladder, Sizes, alike, damage_of, gone, steps_of
 from tests.passes.test_prune_channels import CONVS, convs
 from tests.tiny import proto
 
@@ -73,8 +73,35 @@ def test_the_family_that_does_less_damage_goes_further(dear):
     sizes = Sizes(channels, made)
     most = 0.6 * sizes.macs([0, 0])
 
-    state = allocate(made, sizes.macs, most, pace=sizes.macs)
+    state = Allocation(made, sizes.macs, pace=sizes.macs).allocate(most)
 
     assert sizes.macs(state) <= most
     assert state[1 - dear] > state[dear]
     assert damage_of(made, state) < damage_of(made, alike(made, sizes.macs, most))
+
+
+def test_one_search_serves_several_amounts_with_the_same_steps():
+    channels, made = ladders([1.0, 3.0])
+    calls = []
+
+    def counting(sizes):
+        def size(state):
+            calls.append(tuple(state))
+            return sizes.macs(state)
+
+        return size
+
+    sizes = Sizes(channels, made)
+    parts = (0.8, 0.6, 0.4, 0.3)
+    alone, counts = [], []
+    for part in parts:
+        calls.clear()
+        size = counting(sizes)
+        alone.append(Allocation(made, size, pace=size).allocate(part * sizes.macs([0, 0])))
+        counts.append(len(calls))
+
+    calls.clear()
+    size = counting(sizes)
+    shared = Allocation(made, size, pace=size)
+    assert [shared.allocate(part * sizes.macs([0, 0])) for part in parts] == alone
+    assert len(calls) < 0.75 * sum(counts)
