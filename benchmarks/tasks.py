@@ -8,30 +8,35 @@ as the model's inputs (``--dump``; where it cannot, the split is read as ``edgek
 it). Every model is cleaned and quantized to int8 by ``edgekit apply``: with the defaults, with
 min-max ranges and no other refinement, and after weights of 3 bits. Models with recurrent layers
 also go through ``quantize-dynamic``. Latencies are CPU times of one thread, measured by turns; the
-ratio is that of the medians.
+ratio is that of the medians. A gain over plain is in the units of the metric, positive where the
+defaults are better; its interval is computed on the samples of both (`benchmarks.task_intervals`).
 """
 
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import json
 import statistics
 import subprocess
 import sys
 import time
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnxruntime as ort
-from numpy.typing import NDArray
 
+from benchmarks.task_intervals import (
+    LOWER_IS_BETTER,
+    Evaluation,
+    Gain,
+    mean_gain,
+    paired_gain,
+)
+from benchmarks.task_parts import evaluate
 from benchmarks.zoo import write_project
-from edgekit.compare import tango_interval
 from edgekit.graphs.onnx_file import load_structure
 
 PLAIN = ("ranges=minmax", "equalise=false", "bias_correction=false", "float_layers=none")
@@ -46,16 +51,14 @@ DYNAMIC: dict[str, tuple[tuple[str, ...], ...]] = {
     "3 bits, then int8, dynamic": (("weights", "bits=3"), ("quantize-dynamic",)),
 }
 _RECURRENT = {"LSTM", "GRU", "RNN"}
-_LOWER_IS_BETTER = {"cer", "eer", "mae", "ppl"}
-_NAMES = {"binary": "top1", "recon_auc": "auc"}
+Gains = dict[str, list[Gain]]
 _ROUNDS, _MOST_SECONDS = 40, 20.0
-_Z_95 = 1.959964
 _HEAD = (
     "model",
     "recipe",
     "score",
     "change",
-    "against plain, points, 95 %",
+    "gain over plain, 95 %",
     "file / fp32",
     "p50 / fp32",
     "seconds",
@@ -84,12 +87,6 @@ class Entry:
         """The float model."""
         return self.folder / str(self.facts["model"])
 
-    @property
-    def metric(self) -> str:
-        """The metric that eval.py reports."""
-        metric = str(self.facts["metric"])
-        return _NAMES.get(metric, metric)
-
 
 def entries(home: Path, only: Sequence[str] | None) -> Iterator[Entry]:
     """Yield the ONNX models of a folder."""
@@ -100,42 +97,6 @@ def entries(home: Path, only: Sequence[str] | None) -> Iterator[Entry]:
             yield entry
 
 
-def score(entry: Entry, model: Path) -> dict[str, Any]:
-    """Score a model file with eval.py."""
-    command = [sys.executable, str(entry.home / "eval.py"), str(entry.folder), str(model), "--json"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True)
-    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
-    return found
-
-
-def hits(entry: Entry, model: Path) -> NDArray[np.bool_]:
-    """Which samples a classifier is right on."""
-    spec = importlib.util.spec_from_file_location("zoo_eval", entry.home / "eval.py")
-    if spec is None or spec.loader is None:
-        raise FileNotFoundError(entry.home / "eval.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    facts = module.manifest(str(entry.folder))
-    data = module.load_split(str(entry.folder), facts, "eval")
-    made, count = module.run(facts, module.open_model(str(model), 1), data)
-    right = np.asarray(data["y"][:count])
-    made = made.reshape(count, -1)
-    if facts["metric"] == "binary":
-        return np.asarray((made[:, -1] > 0.5) == (right == 1))
-    return np.asarray(made.argmax(1) - facts.get("label_offset", 0) == right)
-
-
-def against_plain(entry: Entry, name: str, made: Mapping[str, Path | str]) -> str:
-    """The gain of the defaults over plain on the same samples; classifiers alone have one."""
-    before, after = made.get(f"{name}, plain"), made[name]
-    if entry.metric != "top1" or not isinstance(before, Path) or not isinstance(after, Path):
-        return ""
-    old, new = hits(entry, before), hits(entry, after)
-    won, lost = int((new & ~old).sum()), int((old & ~new).sum())
-    low, high = tango_interval(won, lost, len(old), z=_Z_95)
-    return f"{100 * (won - lost) / len(old):+.2f} [{100 * low:.2f}, {100 * high:.2f}]"
-
-
 def prepare(entry: Entry, folder: Path) -> list[str]:
     """Write the calibration split; returns the data arguments for ``edgekit apply``."""
     data = folder / "calib.npz"
@@ -144,10 +105,26 @@ def prepare(entry: Entry, folder: Path) -> list[str]:
         return ["-C", str(folder), "--data", str(data)]
     command += ["--split", "calib", "--dump", str(data)]
     if "kind" in entry.facts:
+        write_inputs(entry, folder)
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         return ["-C", str(folder), "--data", str(data)]
     write_project(entry.home, entry.facts, folder)
     return ["-C", str(folder)]
+
+
+def write_inputs(entry: Entry, folder: Path) -> None:
+    """Write an edgekit.toml with constant inputs and states, where the entry has any."""
+    constants, states = entry.facts.get("const", {}), entry.facts.get("state", {})
+    if not constants and not states:
+        return
+    lines = ["[model]", f'path = "{entry.model}"']
+    for name, value in constants.items():
+        lines += [f"[model.inputs.{name}]", f"constant = {value}"]
+    fed_back = [each["name"] for each in entry.facts["outputs"][1:]]
+    for (name, state), output in zip(states.items(), fed_back, strict=True):
+        axis = state["shape"].index(-1) if -1 in state["shape"] else state.get("batch_axis", 1)
+        lines += [f"[model.inputs.{name}]", f'from = "{output}"', f"batch_axis = {axis}"]
+    (folder / "edgekit.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def make(entry: Entry, steps: Sequence[Sequence[str]], folder: Path) -> Path | str:
@@ -213,8 +190,8 @@ def latency_ratios(paths: Sequence[Path], feed: dict[str, np.ndarray]) -> list[f
     return [each / medians[0] for each in medians]
 
 
-def rows(entry: Entry, out: Path) -> Iterator[tuple[str, ...]]:
-    """Yield the table rows of one model: the original, then each recipe."""
+def rows(entry: Entry, out: Path, gains: Gains) -> Iterator[tuple[str, ...]]:
+    """Yield the table rows of one model: the original, then each recipe; ``gains`` is added to."""
     ops = {node.op_type for node in load_structure(entry.model).graph.node}
     recipes = RECIPES | (DYNAMIC if ops & _RECURRENT else {})
     made: dict[str, Path | str] = {}
@@ -224,23 +201,28 @@ def rows(entry: Entry, out: Path) -> Iterator[tuple[str, ...]]:
         made[name] = make(entry, steps, folder)
         seconds[name] = time.monotonic() - begun
     files = {name: path for name, path in made.items() if isinstance(path, Path)}
-    feed = inputs(entry, folder)
-    ratios = latency_ratios([entry.model, *files.values()], feed)
-    before = score(entry, entry.model)[entry.metric]
-    yield entry.name, "fp32", f"{entry.metric} {before:.4f}", "", "", "1.000", "1.00", ""
+    ratios = latency_ratios([entry.model, *files.values()], inputs(entry, folder))
     fast = dict(zip(files, ratios[1:], strict=True))
+    before = evaluate(entry.home, entry.facts, entry.model)
+    yield entry.name, "fp32", f"{before.metric} {before.score:.4f}", "", "", "1.000", "1.00", ""
+    found: dict[str, Evaluation] = {}
     for name, path in made.items():
         if isinstance(path, str):
             yield entry.name, name, f"refused: {path}", "", "", "", "", ""
             continue
-        after = score(entry, path)[entry.metric]
+        found[name] = evaluate(entry.home, entry.facts, path)
+        plain, against = found.get(f"{name}, plain"), ""
+        if plain is not None:
+            gain = paired_gain(plain, found[name])
+            against = f"{gain.value:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]"
+            gains.setdefault(name, []).append(gain.relative_to(before))
         size = path.stat().st_size / entry.model.stat().st_size
         yield (
             entry.name,
             name,
-            f"{after:.4f}",
-            change(entry.metric, before, after),
-            against_plain(entry, name, made),
+            f"{found[name].score:.4f}",
+            change(before.metric, before.score, found[name].score),
+            against,
             f"{size:.3f}",
             f"{fast[name]:.2f}",
             f"{seconds[name]:.0f}",
@@ -249,9 +231,22 @@ def rows(entry: Entry, out: Path) -> Iterator[tuple[str, ...]]:
 
 def change(metric: str, before: float, after: float) -> str:
     """Format the change of a score as better or worse."""
-    better = (after < before) if metric in _LOWER_IS_BETTER else (after > before)
+    better = (after < before) if metric in LOWER_IS_BETTER else (after > before)
     word = "" if after == before else (" better" if better else " worse")
     return f"{after - before:+.4f}{word}"
+
+
+def summary(gains: Gains) -> Iterator[str]:
+    """Yield the mean gain of each recipe over its plain form, and of all together."""
+    everything = [each for of_recipe in gains.values() for each in of_recipe]
+    for name, of_recipe in [*gains.items(), ("all", everything)]:
+        if of_recipe:
+            mean = mean_gain(of_recipe)
+            yield (
+                f"{name}: mean gain over plain {mean.value:+.2%} [{mean.low:+.2%}, "
+                f"{mean.high:+.2%}] of the distance of fp32 from a perfect score, over "
+                f"{len(of_recipe)} comparisons"
+            )
 
 
 def main() -> None:
@@ -264,11 +259,15 @@ def main() -> None:
     options = parser.parse_args()
     lines = [f"| {' | '.join(_HEAD)} |", f"|{' --- |' * len(_HEAD)}"]
     print("\n".join(lines))
+    gains: Gains = {}
     for home in options.folders:
         for entry in entries(home.resolve(), options.only):
-            for row in rows(entry, options.out.resolve()):
+            for row in rows(entry, options.out.resolve(), gains):
                 lines.append(f"| {' | '.join(row)} |")
                 print(lines[-1], flush=True)
+    for line in summary(gains):
+        lines += ["", line]
+        print(f"\n{line}")
     if options.write:
         options.write.write_text("\n".join(lines) + "\n", encoding="utf-8")
 

@@ -1,0 +1,92 @@
+"""Paired 95 % intervals of the difference between two models, in the units of their metric.
+
+Both models are computed on the same resamples of the units of which a score is made.
+
+Sources: Efron and Tibshirani 1993, "An Introduction to the Bootstrap" (percentile interval,
+chapter 13); Tango 1998 for classifiers (score interval of paired proportions); Zou and Donner 2008
+for means ("Construction of confidence limits about effect measures: a general approach").
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgekit.compare import tango_interval
+
+Array = NDArray[Any]
+LOWER_IS_BETTER = {"cer", "eer", "mae", "ppl"}
+_PERFECT_AT_ZERO = {"cer", "eer", "mae"}
+RESAMPLES = 1000
+_Z_95 = 1.959964
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """A score, and the same metric as a function of how often each unit counts.
+
+    ``hits`` says for a classifier which samples it is right on.
+
+    Raises:
+        ValueError: the metric of all units, counted once, is not the score.
+    """
+
+    metric: str
+    score: float
+    units: int
+    metric_of: Callable[[Array], float]
+    hits: NDArray[np.bool_] | None = None
+
+    def __post_init__(self) -> None:
+        found = self.metric_of(np.ones(self.units))
+        if not math.isclose(found, self.score, rel_tol=1e-5, abs_tol=1e-9):
+            raise ValueError(f"{self.metric} is {self.score}, but its parts give {found}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gain:
+    """A difference of two scores with its 95 % interval; positive where the second is better."""
+
+    value: float
+    low: float
+    high: float
+
+    def relative_to(self, reference: Evaluation) -> Gain:
+        """The gain as a part of what separates the reference from a perfect score."""
+        scale = abs(reference.score - (0.0 if reference.metric in _PERFECT_AT_ZERO else 1.0))
+        return Gain(value=self.value / scale, low=self.low / scale, high=self.high / scale)
+
+
+def mean_gain(gains: Sequence[Gain]) -> Gain:
+    """Return the mean of independent gains; the squares of their distances to each limit add up."""
+    values = np.array([(each.value, each.low, each.high) for each in gains])
+    value = values[:, 0].mean()
+    below, above = (np.linalg.norm(values[:, 0] - values[:, i]) / len(gains) for i in (1, 2))
+    return Gain(value=float(value), low=float(value - below), high=float(value + above))
+
+
+def paired_gain(before: Evaluation, after: Evaluation, *, resamples: int = RESAMPLES) -> Gain:
+    """Compare two models on the same resamples of the same units.
+
+    Resamples on which the metric is undefined (an AUC of one class alone) are left out.
+    """
+    sign = -1.0 if before.metric in LOWER_IS_BETTER else 1.0
+    value = sign * (after.score - before.score) + 0.0  # no negative zero
+    if before.hits is not None and after.hits is not None:
+        won = int((after.hits & ~before.hits).sum())
+        lost = int((before.hits & ~after.hits).sum())
+        low, high = tango_interval(won, lost, before.units, z=_Z_95)
+        return Gain(value=value, low=low, high=high)
+    rng = np.random.default_rng(0)
+    shares = np.full(before.units, 1 / before.units)
+    drawn = [
+        sign * (after.metric_of(counts) - before.metric_of(counts))
+        for counts in rng.multinomial(before.units, shares, size=resamples).astype(float)
+    ]
+    low, high = np.nanpercentile(drawn, (2.5, 97.5)) + 0.0
+    return Gain(value=value, low=float(low), high=float(high))
