@@ -265,6 +265,8 @@ ENTRIES = (
     ),
     Entry(
         name="blazeface",
+        samples=64,
+        held_out=16,
         about="MediaPipe face detector, float16 weights, .tflite",
         shipped=Shipped(
             package="mediapipe==0.10.14",
@@ -275,6 +277,8 @@ ENTRIES = (
     ),
     Entry(
         name="selfie",
+        samples=64,
+        held_out=16,
         about="MediaPipe segmentation, float16 weights, custom operator, .tflite",
         shipped=Shipped(
             package="mediapipe==0.10.14",

@@ -27,7 +27,7 @@ from edgekit_agent.runtimes import import_runtime
 # Names, shapes and options differ in size by this much between formats.
 _LARGER, _LEAST_BYTES = 1.05, 4096
 # A call of onnxruntime and one of LiteRT differ by some microseconds, whatever the model.
-_LEAST_EXTRA = 2e-5
+_LEAST_EXTRA = 1e-5
 _TRIES = 9
 # Models above this size are not timed: loading both takes too much memory and time.
 _MOST_BYTES = 256 << 20
