@@ -18,9 +18,10 @@ from edgekit.passes import Work
 from edgekit.passes.factors import Spatial
 from edgekit.passes.layer_inputs import not_finite
 from edgekit.passes.low_rank_graph import write_splits
-from edgekit.passes.low_rank_layers import Whole, chosen, find_layers
+from edgekit.passes.low_rank_layers import SPLIT_OPS, Whole, chosen, find_layers
 from edgekit.passes.low_rank_ranks import Row, measured, pick, row_of
 from edgekit.passes.low_rank_splits import Split, split_layers
+from edgekit.passes.reasons import find_unchanged_weights, join_reasons, large_float_weights
 from edgekit.passes.refit import Refitted, refit
 from edgekit.passes.sources import open_source
 from edgekit.recipe import LowRank
@@ -53,7 +54,9 @@ def low_rank(model: Model, settings: LowRank, work: Work) -> Path:
     batch = batch_of(work.calibration, model.signature)
     seen, unseen = held_out(work.fitting, settings.max_samples, most=_MOST_HELD_OUT, batch=batch)
     index = GraphIndex(proto)
-    layers, left = chosen(find_layers(index), settings.layers)
+    found = find_layers(index)
+    layers, left = chosen(found, settings.layers)
+    _note_unsplit(proto, [whole.stored.name for whole in found], work)
     try:
         splits = list(
             split_layers(
@@ -73,6 +76,14 @@ def low_rank(model: Model, settings: LowRank, work: Work) -> Path:
     costs = [_cost(row, i) for row, i in zip(rows, picked, strict=True)]
     write_layers(work.scratch, costs + [_left(whole) for whole in left])
     return target
+
+
+def _note_unsplit(proto: ModelProto, found: Sequence[str], work: Work) -> None:
+    """Note the large weights of products and convolutions that cannot be split, and why."""
+    large = large_float_weights(proto)
+    unchanged = find_unchanged_weights(proto, ops=SPLIT_OPS, taken=found)
+    if left := [x for x in unchanged if not set(SPLIT_OPS).isdisjoint(large.get(x.name, ()))]:
+        work.note(f"weights stay whole: {join_reasons(left)}")
 
 
 def _made(

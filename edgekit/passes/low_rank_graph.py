@@ -25,7 +25,13 @@ def write_splits(index: GraphIndex, picked: Sequence[tuple[Split, int]]) -> None
     thin: dict[int, tuple[NodeProto, NodeProto]] = {}
     for split, rank in picked:
         shifted_bias(index, split.whole.stored, split.way.shift(rank))
-        thin[id(split.whole.layer.node)] = _nodes(index, split, rank)
+        weights = [each.astype(np.float32) for each in _tensors(split, rank)]
+        names = [
+            index.add_constant(f"{split.name}/{end}", w)
+            for end, w in zip("ab", weights, strict=True)
+        ]
+        for layer in (split.whole.layer, *split.whole.others):
+            thin[id(layer.node)] = _nodes(index, split, layer.node, names)
     nodes: list[NodeProto] = []
     for node in index.graph.node:
         nodes += thin.get(id(node), (node,))
@@ -33,15 +39,12 @@ def write_splits(index: GraphIndex, picked: Sequence[tuple[Split, int]]) -> None
     index.drop_unread_constants()
 
 
-def _nodes(index: GraphIndex, split: Split, rank: int) -> tuple[NodeProto, NodeProto]:
-    old = split.whole.layer.node
+def _nodes(
+    index: GraphIndex, split: Split, old: NodeProto, names: Sequence[str]
+) -> tuple[NodeProto, NodeProto]:
     first, second = (NodeProto(), NodeProto())
     first.CopyFrom(old)
     second.CopyFrom(old)
-    weights = [each.astype(np.float32) for each in _tensors(split, rank)]
-    names = [
-        index.add_constant(f"{split.name}/{end}", w) for end, w in zip("ab", weights, strict=True)
-    ]
     between = index.fresh(f"{old.output[0]}/between")
     place = split.whole.layer.contraction.place if split.whole.layer.contraction else 1
     del first.input[2:]

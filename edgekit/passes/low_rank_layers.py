@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from itertools import chain
 
 from onnx import NodeProto
 
@@ -22,6 +23,7 @@ from edgekit.passes.stored_layers import StoredLayer, bias_of
 _LARGEST_PART = 0.9
 # Ranks that runtimes multiply without a rest.
 ALIGNED = 8
+SPLIT_OPS = ("Conv", "Gemm", "MatMul")
 # Inputs whose second moments are gathered.
 _MOST_INPUTS = 6144
 _LISTED = 12
@@ -41,7 +43,8 @@ class Whole:
 
     ``names`` are those it may be called by. ``takes_mean`` says whether a bias can take up what
     its outputs lose on average; ``spatial`` is the price of a split along height and width, where
-    the layer has both. ``positions`` are those at which one sample is multiplied.
+    the layer has both. ``positions`` are those at which one sample is multiplied. ``others`` are
+    further layers with the same weight, which get the same factors.
     """
 
     stored: StoredLayer
@@ -51,6 +54,7 @@ class Whole:
     channels: Price
     spatial: Price | None
     positions: int
+    others: tuple[Layer, ...] = ()
 
     @property
     def outputs(self) -> int:
@@ -85,7 +89,7 @@ class Whole:
     @property
     def reads_outputs(self) -> bool:
         """Whether the moments of what the layer makes tell all, and are smaller."""
-        return self.spatial is None and self.outputs <= self.layer.inputs
+        return self.spatial is None and not self.others and self.outputs <= self.layer.inputs
 
     @property
     def moment_size(self) -> int:
@@ -94,26 +98,41 @@ class Whole:
 
 
 def find_layers(index: GraphIndex) -> list[Whole]:
-    """Every Conv, Gemm and MatMul with a float weight that nothing else reads.
+    """Find every Conv, Gemm and MatMul with a float weight that only layers like it read.
 
     Raises:
         PassRefused: there is none.
     """
-    found, kept = [], False
+    views: dict[str, list[Weighted]] = {}
+    kept = False
     shapes, _ = known_shapes(with_shapes(index.proto, {}))
     for node in index.graph.node:
         weighted = _splittable(index, node)
         if weighted is None or _multiplies_vector(weighted, shapes):
             continue
         kept |= weighted.kept is not None
-        if weighted.kept is None and index.only_reader(weighted.weight) is node:
-            found.append(_whole(index, weighted, shapes))
+        if weighted.kept is None:
+            views.setdefault(weighted.weight, []).append(weighted)
+    found = [
+        _whole(index, readers, shapes)
+        for name, readers in views.items()
+        if _are_all_readers(index, name, readers)
+    ]
     if not found and kept:
         raise PassRefused(QUANTISED_ALREADY)
     if not found:
-        reason = explain_no_weights(index.proto, ops=("Conv", "Gemm", "MatMul"))
+        reason = explain_no_weights(index.proto, ops=SPLIT_OPS)
         raise PassRefused(f"no layer can be split: {reason}")
     return found
+
+
+def _are_all_readers(index: GraphIndex, name: str, readers: Sequence[Weighted]) -> bool:
+    """Whether nothing but these layers, all of one form, reads a weight."""
+    forms = {
+        (x.node.op_type, x.axis, x.contraction, attribute(x.node, "group", 1)) for x in readers
+    }
+    elsewhere = name in index.outputs or name in index.inner_reads
+    return not elsewhere and len(forms) == 1 and len(index.readers[name]) == len(readers)
 
 
 def _splittable(index: GraphIndex, node: NodeProto) -> Weighted | None:
@@ -131,23 +150,34 @@ def _multiplies_vector(weighted: Weighted, shapes: Mapping[str, tuple[int, ...]]
     return len(shapes.get(weighted.node.input[1 - weighted.contraction.place], (0, 0))) == 1
 
 
-def _whole(index: GraphIndex, weighted: Weighted, shapes: Mapping[str, tuple[int, ...]]) -> Whole:
+def _whole(
+    index: GraphIndex, readers: Sequence[Weighted], shapes: Mapping[str, tuple[int, ...]]
+) -> Whole:
+    weighted = readers[0]
     node = weighted.node
     weight = index.float_constant(weighted.weight)
     layer = Layer.of(index, weighted)
-    place = bias_of(index, weighted)
     outputs = layer.channels
+    places = [bias_of(index, each) for each in readers]
+    names = [
+        _names(each, place and (place[0].name, place[0].input[place[1]]))
+        for each, place in zip(readers, places, strict=True)
+    ]
+    # Biases of several layers would have to make up for the mean of all of them.
+    takes_mean = len(readers) == 1 and (bool(places[0]) or node.op_type in ("Conv", "Gemm"))
+    made = [math.prod(shapes.get(each.node.output[0], ())) for each in readers]
     return Whole(
         stored=StoredLayer(name=weighted.weight, weight=weight, weighted=weighted, layer=layer),
         layer=layer,
-        names=_names(weighted, place and (place[0].name, place[0].input[place[1]])),
-        takes_mean=place is not None or node.op_type in ("Conv", "Gemm"),
+        names=tuple(dict.fromkeys(chain.from_iterable(names))),
+        takes_mean=takes_mean,
         channels=Price(
             parameters=outputs + layer.groups * layer.inputs,
             macs=outputs + layer.groups * layer.inputs,
         ),
         spatial=_spatial_price(layer, shapes),
-        positions=math.prod(shapes.get(node.output[0], ())) // outputs or 1,
+        positions=sum(each // outputs or 1 for each in made),
+        others=tuple(Layer.of(index, each) for each in readers[1:]),
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -111,7 +112,6 @@ def _by_memory(layers: Sequence[Whole]) -> Iterator[list[Whole]]:
 def _moments(
     index: GraphIndex, layers: Sequence[Whole], parts: Sequence[Samples], tick: Tick
 ) -> list[Moments]:
-    read = [x.layer.node.output[0] if x.reads_outputs else x.layer.read for x in layers]
     found = [
         Moments(
             square=np.zeros((x.layer.groups, x.moment_size, x.moment_size)),
@@ -119,20 +119,28 @@ def _moments(
         )
         for x in layers
     ]
-    names = list(dict.fromkeys(read))
+    read = [_read(whole) for whole in layers]
+    names = list(dict.fromkeys(chain.from_iterable(read)))
     for values in observe(index.proto, names, parts, tick=lambda n, of: tick("inputs", n, of)):
-        for name, whole, moments in zip(read, layers, found, strict=True):
-            value = values[name].astype(np.float32, copy=False)
-            if not np.isfinite(value).all():
-                raise FloatingPointError(name)
-            if value.size:
-                layer = whole.layer
-                moments.add(layer.results(value) if whole.reads_outputs else layer.rows(value))
-    for name, moments in zip(read, found, strict=True):
+        for some, whole, moments in zip(read, layers, found, strict=True):
+            for name, layer in zip(some, (whole.layer, *whole.others), strict=True):
+                value = values[name].astype(np.float32, copy=False)
+                if not np.isfinite(value).all():
+                    raise FloatingPointError(name)
+                if value.size:
+                    moments.add(layer.results(value) if whole.reads_outputs else layer.rows(value))
+    for some, moments in zip(read, found, strict=True):
         moments.settle()
         if not np.isfinite(moments.square).all():
-            raise FloatingPointError(name)
+            raise FloatingPointError(some[0])
     return found
+
+
+def _read(whole: Whole) -> list[str]:
+    """Name the value that tells of a layer, and of each other layer with its weight."""
+    if whole.reads_outputs:
+        return [whole.layer.node.output[0]]
+    return [layer.read for layer in (whole.layer, *whole.others)]
 
 
 def _split(index: GraphIndex, whole: Whole, moments: Moments, keep: float) -> Split:
