@@ -21,6 +21,7 @@ from edgekit.bridge.precision import (
 )
 from edgekit.bridge.quantising import quantise, store_quantised
 from edgekit.bridge.settling import settled
+from edgekit.bridge.shrinking import shrink_constants
 from edgekit.bridge.signals import fasten_signals
 from edgekit.bridge.versions import too_new
 from edgekit.errors import PassRefused
@@ -84,6 +85,7 @@ def finish(graph: LiteGraph, *, precision: Precision = "same", target: Target = 
         )
     store_quantised(graph)
     fold(graph)
+    shrink_constants(graph)
     fuse(graph)
     fold(graph)
     quantise(graph, activations="int16" if precision == "int16x8" else "int8")
@@ -98,6 +100,7 @@ def finish(graph: LiteGraph, *, precision: Precision = "same", target: Target = 
         use_dynamic_kernels(graph, target=target)
     if target == "tflite-runtime":
         avoid_newer(graph)
+    shrink_constants(graph)
     fold(graph)
     if target == "tflite-runtime" and (lines := too_new(graph)):
         raise PassRefused("; ".join(lines), hint="use ai-edge-litert, or onnxruntime")

@@ -1,0 +1,61 @@
+"""Storage of constants without the axes along which an operator broadcasts them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from edgekit.bridge.graph import Array, LiteGraph, Op, Shape, Tensor, constant
+
+# Operators that broadcast all their inputs against each other.
+_BROADCASTING = frozenset((
+    "ADD", "SUB", "MUL", "DIV", "MAXIMUM", "MINIMUM", "POW", "SQUARED_DIFFERENCE", "FLOOR_DIV",
+    "FLOOR_MOD", "LESS", "LESS_EQUAL", "GREATER", "GREATER_EQUAL", "EQUAL", "NOT_EQUAL",
+    "LOGICAL_AND", "LOGICAL_OR", "SELECT_V2",
+))  # fmt: skip
+# Kernels that broadcast over more axes are newer, or missing.
+_MOST_AXES = 4
+# Fewer bytes are not worth broadcasting.
+_LEAST_SAVED_BYTES = 4096
+
+
+def shrink_constants(graph: LiteGraph) -> None:
+    """Store constants that repeat along an axis once, where their readers broadcast, in place.
+
+    Such constants come from Expand, Tile, and sums of rows and columns.
+    """
+    for one in (graph, *graph.inner):
+        for op in one.ops:
+            if op.kind in _BROADCASTING and len(op.outputs) == 1:
+                _shrink_inputs(op)
+
+
+def _shrink_inputs(op: Op) -> None:
+    shape = op.outputs[0].shape
+    if len(shape) > _MOST_AXES or -1 in shape:
+        return
+    for place, tensor in enumerate(op.inputs):
+        if tensor is None or tensor.data is None or not _has_one_scale(tensor):
+            continue
+        others = [t.shape for n, t in enumerate(op.inputs) if t is not None and n != place]
+        small = _shrink(tensor.data, shape, others)
+        if tensor.data.nbytes - small.nbytes >= _LEAST_SAVED_BYTES:
+            shrunk = constant(tensor.name, small, quantization=tensor.quantization)
+            shrunk.dtype = tensor.dtype  # int4 lies in int8
+            op.inputs[place] = shrunk
+
+
+def _has_one_scale(tensor: Tensor) -> bool:
+    return tensor.quantization is None or tensor.quantization.scales.size == 1
+
+
+def _shrink(array: Array, shape: Shape, others: list[Shape]) -> Array:
+    """Cut axes that repeat to size 1, as long as the other inputs give the output its shape."""
+    bits = array.view(f"u{array.itemsize}")  # -0.0 is not 0.0, and NaN is itself
+    for axis in range(array.ndim):
+        first = np.take(bits, [0], axis=axis)
+        if array.shape[axis] == 1 or (bits != first).any():
+            continue
+        cut = np.take(array, [0], axis=axis)
+        if np.broadcast_shapes(cut.shape, *others) == shape:
+            array, bits = cut, first
+    return array
