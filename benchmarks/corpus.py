@@ -62,8 +62,8 @@ class Entry:
     shipped: Shipped | None = None
     derive: Callable[[Path | None, Path], None] | None = None
     states: dict[str, str] = field(default_factory=dict)
-    samples: int = 24
-    held_out: int = 6
+    samples: int = 64
+    held_out: int = 32
     axes: dict[str, int] = field(default_factory=dict)
     constants: dict[str, int] = field(default_factory=dict)
 
@@ -153,7 +153,6 @@ _VAD: Any = {
 ENTRIES = (
     Entry(
         name="magika",
-        samples=64,
         about="file types from bytes, embedding and convolution",
         shipped=Shipped(
             package="magika==1.0.3",
@@ -265,7 +264,6 @@ ENTRIES = (
     ),
     Entry(
         name="blazeface",
-        samples=64,
         held_out=16,
         about="MediaPipe face detector, float16 weights, .tflite",
         shipped=Shipped(
@@ -277,7 +275,6 @@ ENTRIES = (
     ),
     Entry(
         name="selfie",
-        samples=64,
         held_out=16,
         about="MediaPipe segmentation, float16 weights, custom operator, .tflite",
         shipped=Shipped(
@@ -300,6 +297,7 @@ ENTRIES = (
     Entry(
         name="ppocr-rec",
         samples=12,
+        held_out=8,
         about="text recognizer, Paddle export, weights in Constant nodes",
         shipped=Shipped(
             package="rapidocr-onnxruntime==1.4.4",
@@ -311,6 +309,7 @@ ENTRIES = (
     Entry(
         name="yolov8n",
         samples=8,
+        held_out=8,
         about="detector, YOLOv8 with free height and width",
         shipped=Shipped(
             package="nudenet==3.4.2",
@@ -321,7 +320,8 @@ ENTRIES = (
     ),
     Entry(
         name="basic-pitch",
-        samples=6,
+        samples=8,
+        held_out=8,
         about="music transcription with a spectrogram inside",
         shipped=Shipped(
             package="basic-pitch==0.4.0",
