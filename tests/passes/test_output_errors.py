@@ -111,3 +111,20 @@ def test_one_sample_with_a_large_gain_does_not_decide_for_all():
     before[3] = 8
     assert errors(after).total < errors(before).total
     assert not errors(after).beats(errors(before))
+
+
+def test_a_gain_of_accurate_outputs_alone_is_none():
+    rng = np.random.default_rng(0)
+    noise = np.exp(rng.normal(0, 0.2, (16, 3)))
+    # Three outputs; the second is furthest off.
+    before = OutputErrors(error=noise * [2.0, 3.0, 2.0], size=np.ones((16, 3)))
+    others = OutputErrors(error=before.error * [0.5, 1.01, 0.5], size=before.size)
+    worst = OutputErrors(error=before.error * [1.0, 0.5, 1.0], size=before.size)
+    assert others.total < 0.75 * before.total
+    assert not others.beats(before)
+    assert worst.beats(before)
+
+
+def test_the_part_furthest_off_is_relative_to_its_size():
+    found = OutputErrors(error=np.array([[8.0, 1.0, 0.0]]), size=np.array([[100.0, 2.0, 0.0]]))
+    assert found.by_part == pytest.approx([0.08, 0.5, 0.0])
