@@ -11,15 +11,17 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from edgekit.errors import UserError, reason
 from edgekit.packing import Travelling, travelling
 from edgekit.profile import DeviceProfile, RuntimeName
 from edgekit.project import PreprocessSettings
+from edgekit_agent import strictjson
 from edgekit_agent.failures import AgentError
 from edgekit_agent.files import whole_file
 from edgekit_agent.jobs import NamedBlob
+from edgekit_agent.records import MOST_RELATIVE_ERROR, MOST_THREADS
 from edgekit_agent.unpacking import unpack
 
 MANIFEST = "manifest.json"
@@ -48,7 +50,7 @@ _HINT = "give the folder that 'edgekit build' wrote (build/NAME) or its .edgekit
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class BundledFile(_Part):
@@ -60,8 +62,8 @@ class BundledFile(_Part):
 
     name: str
     digest: str
-    bytes: int
-    transfer_bytes: int | None = None
+    bytes: int = Field(ge=0)
+    transfer_bytes: int | None = Field(default=None, ge=0)
     encoding: Literal["raw", "packed"] | None = None
 
 
@@ -70,7 +72,7 @@ class RuntimeUse(_Part):
 
     name: RuntimeName
     version: str
-    threads: int
+    threads: int = Field(ge=1, le=MOST_THREADS)
 
 
 class Tensor(_Part):
@@ -127,7 +129,7 @@ class Manifest(_Part):
     profile: DeviceProfile
     files: tuple[BundledFile, ...]
     canaries: str = CANARIES
-    max_relative_error: float = 0.1
+    max_relative_error: float = Field(default=0.1, ge=0, le=MOST_RELATIVE_ERROR)
     recipe: dict[str, Any]
     provenance: dict[str, Any]
     measurements: list[dict[str, Any]]
@@ -233,6 +235,10 @@ def open_bundle(path: Path) -> Bundle:
                 text = archive.read(MANIFEST)
     except _DAMAGE as error:
         raise UserError(f"{path}: not a bundle: {reason(error)}", hint=_HINT) from error
+    try:
+        strictjson.loads(text)
+    except ValueError as error:
+        raise UserError(f"{path}: {MANIFEST}: {reason(error)}", hint=_HINT) from error
     try:
         manifest = Manifest.model_validate_json(text)
     except ValidationError as error:

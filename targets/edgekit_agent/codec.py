@@ -7,6 +7,7 @@ A job goes in as one JSON line ``{"job": KIND, "settings": {...}}``; out come li
 from __future__ import annotations
 
 import dataclasses
+import math
 import typing
 from typing import Any, Dict, List, Type, TypeVar
 
@@ -26,6 +27,8 @@ from edgekit_agent.jobs import (
 )
 
 T = TypeVar("T")
+
+_MOST_INT = 2**63 - 1
 
 JOBS: Dict[str, Type[Any]] = {
     "probe": ProbeJob,
@@ -80,11 +83,20 @@ def _decode(hint: Any, value: Any, where: str) -> Any:
         if not isinstance(value, dict):
             raise ValueError(f"{where}: expected an object")
         return {k: _decode(args[1], v, f"{where}.{k}") for k, v in value.items()}
-    if hint is float and type(value) is int:
+    if hint is float and type(value) is int and abs(value) <= _MOST_INT:
         return float(value)
     if type(value) is not hint:
         raise ValueError(f"{where}: expected {hint.__name__}, got {type(value).__name__}")
+    _check_number(value, where)
     return value
+
+
+def _check_number(value: Any, where: str) -> None:
+    """Refuse numbers that JSON cannot hold or that no field can mean."""
+    if type(value) is float and not math.isfinite(value):
+        raise ValueError(f"{where}: not a finite number")
+    if type(value) is int and abs(value) > _MOST_INT:
+        raise ValueError(f"{where}: the number is too large")
 
 
 def _list(value: Any, where: str) -> List[Any]:

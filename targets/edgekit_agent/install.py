@@ -13,25 +13,22 @@ from edgekit_agent.failures import AgentError
 from edgekit_agent.files import fsync_folder, sha256_of, temporary_name, whole_file
 from edgekit_agent.jobs import HealthJob, InstallJob, ModelRef, NamedBlob, RollbackJob, StatusJob
 from edgekit_agent.provenance import read_provenance
+from edgekit_agent.pruning import prune
+from edgekit_agent.records import RECORD, check_record, write_record
 from edgekit_agent.releases import (
-    CURRENT,
-    PREVIOUS,
-    RECORD,
     Home,
-    checked_name,
     damaged_files,
     discard,
     locked,
     open_home,
-    point,
-    pointed,
-    prune,
     read_release,
     sweep,
-    write_record,
 )
 from edgekit_agent.results import Health, Release, Status
+from edgekit_agent.served import current_release, previous_release, switch
 from edgekit_agent.wire import Progress
+
+_NOT_OURS = "build the bundle again; nothing was changed on the device"
 
 AskHealth = Callable[[HealthJob], Health]
 
@@ -49,8 +46,8 @@ def install(job: InstallJob, ask_health: AskHealth, progress: Progress) -> Statu
         AgentError: ``bad_job``, ``missing_blob`` (transient), ``corrupt`` (transient),
             ``unhealthy`` (nothing was switched), ``busy``.
     """
-    _check_job(job)
     home, release = open_home(job.home), _release_of(job)
+    _check_release(release)
     with locked(home):
         sweep(home)
         progress("verify", 0, len(job.files))
@@ -58,23 +55,22 @@ def install(job: InstallJob, ask_health: AskHealth, progress: Progress) -> Statu
             _mend(home, release)
         else:
             _stage(home, release)
-        served = pointed(home, CURRENT)
+        served, previous = current_release(home), previous_release(home)
         try:
             progress("health", 0, 1)
             health = _healthy(home, release, ask_health)
         except BaseException:
-            if job.release not in (served, pointed(home, PREVIOUS)):
+            if job.release not in (served, previous):
                 discard(home, "releases", job.release)
             raise
         _refresh_record(home, release)
-        if served != job.release:
-            if served is not None:
-                point(home, PREVIOUS, served)
-            point(home, CURRENT, job.release)
+        before = previous if served == job.release else served
+        answer = _status(home, job.release, before, health)
+        switch(home, job.release)
         # The device has switched: what cannot be tidied now must not tell otherwise.
         with contextlib.suppress(OSError):
             prune(home)
-        return _status(home, health)
+        return answer
 
 
 def rollback(job: RollbackJob, ask_health: AskHealth) -> Status:
@@ -84,11 +80,11 @@ def rollback(job: RollbackJob, ask_health: AskHealth) -> Status:
         AgentError: ``no_previous``, ``corrupt``, ``unhealthy`` (nothing was switched), ``busy``.
     """
     home = open_home(job.home)
-    if pointed(home, CURRENT) is None:
+    if current_release(home) is None:
         raise AgentError("nothing_installed", f"{home.path}: nothing is installed")
     with locked(home):
-        served, previous = pointed(home, CURRENT), pointed(home, PREVIOUS)
-        if served is None or previous is None or previous == served:
+        served, previous = current_release(home), previous_release(home)
+        if served is None or previous is None:
             raise AgentError(
                 "no_previous",
                 f"{home.path}: there is no release to go back to",
@@ -97,9 +93,9 @@ def rollback(job: RollbackJob, ask_health: AskHealth) -> Status:
         release = read_release(home, previous)
         _check_whole(home, release)
         health = _healthy(home, release, ask_health)
-        point(home, CURRENT, previous)
-        point(home, PREVIOUS, served)
-        return _status(home, health)
+        answer = _status(home, previous, served, health)
+        switch(home, previous)
+        return answer
 
 
 def status(job: StatusJob, ask_health: AskHealth) -> Status:
@@ -111,18 +107,17 @@ def status(job: StatusJob, ask_health: AskHealth) -> Status:
         AgentError: the one to check is ``corrupt`` or ``unhealthy``.
     """
     home = open_home(job.home)
-    served = pointed(home, CURRENT)
+    served, previous = current_release(home), previous_release(home)
     if served is None or served != job.check:
-        return _status(home, None)
+        return _status(home, served, previous, None)
     release = read_release(home, served)
     _check_whole(home, release)
-    return _status(home, _healthy(home, release, ask_health))
+    return _status(home, served, previous, _healthy(home, release, ask_health))
 
 
-def _status(home: Home, health: Optional[Health]) -> Status:
-    current, previous = pointed(home, CURRENT), pointed(home, PREVIOUS)
-    if previous == current:
-        previous = None
+def _status(
+    home: Home, current: Optional[str], previous: Optional[str], health: Optional[Health]
+) -> Status:
     return Status(
         current=_known(home, current) if current else None,
         previous=_known(home, previous) if previous else None,
@@ -149,12 +144,16 @@ def _check_whole(home: Home, release: Release) -> None:
         )
 
 
-def _check_job(job: InstallJob) -> None:
-    checked_name(job.release, "release")
-    names = [checked_name(file.name, "file") for file in job.files]
+def _check_release(release: Release) -> None:
+    """Refuse a release that its own record could not describe, before anything is changed."""
+    try:
+        check_record(release)
+    except ValueError as error:
+        raise AgentError("bad_job", f"{release.name[:40]}: {error}", hint=_NOT_OURS) from error
+    names = [file.name for file in release.files]
     if len(set(names)) != len(names) or RECORD in names:
         raise AgentError("bad_job", f"a release cannot hold these files: {', '.join(names)}")
-    for needed in (job.model, job.canaries):
+    for needed in (release.model, release.canaries):
         if needed not in names:
             raise AgentError("bad_job", f"{needed!r} is not among the files of the release")
 

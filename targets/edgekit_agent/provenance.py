@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import dataclass
 from typing import Any, Optional
 
+from edgekit_agent import strictjson
+
 MANIFEST = "manifest.json"
+_MOST_BYTES = 64 << 20
+_MOST_TEXT = 1000
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ def read_provenance(folder: str) -> Optional[Provenance]:
     """Read the manifest in a folder; ``None`` if it is damaged or of another edgekit version."""
     try:
         with open(os.path.join(folder, MANIFEST), "rb") as file:
-            manifest = json.load(file)
+            manifest = strictjson.load(file, _MOST_BYTES)
         scored = [m for m in manifest["measurements"] if m["n"]]
         last = scored[-1] if scored else {"correct": None, "n": None, "source": ""}
         drop = manifest["verdict"].get("comparison", {}).get("drop_points")
@@ -49,4 +52,6 @@ def read_provenance(folder: str) -> Optional[Provenance]:
 def _check_type(value: Any, *kinds: type) -> Any:  # noqa: ANN401 - any JSON value
     if not isinstance(value, kinds):
         raise TypeError(f"expected {kinds[0].__name__}")
+    if isinstance(value, str) and len(value) > _MOST_TEXT:
+        raise ValueError("a text is too long")
     return value

@@ -10,12 +10,12 @@ from typing import BinaryIO, Callable, Iterator, List, Optional, Tuple
 from edgekit_agent.failures import AgentError
 from edgekit_agent.files import CHUNK, fsync_folder, sha256_of, whole_file
 from edgekit_agent.jobs import Blob, ExpandJob, ForgetJob, PlanJob, ReceiveJob
+from edgekit_agent.pruning import needs
 from edgekit_agent.releases import (
     Home,
     checked_digest,
     free_bytes,
     locked,
-    needs,
     open_home,
     remove,
     sweep,

@@ -1,30 +1,22 @@
-"""Where edgekit's files lie on a device, and the two links that say which release is served."""
+"""Where edgekit's files lie on a device, and which of them may go."""
 
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
-import json
 import os
-import re
 import secrets
 import shutil
 import time
 from dataclasses import dataclass
-from typing import Iterator, List, Optional, Set, Tuple
+from typing import Iterator, List, Set
 
-from edgekit_agent.codec import decode, encode
 from edgekit_agent.failures import AgentError
-from edgekit_agent.files import fsync_folder, sha256_of, temporary_name, write_whole
+from edgekit_agent.files import fsync_folder, sha256_of
+from edgekit_agent.records import DIGEST, PLAIN_NAME, RECORD, read_record
 from edgekit_agent.results import Release
 
 DEFAULT_HOME = "~/.local/share/edgekit"
-CURRENT, PREVIOUS = "current", "previous"
-RECORD = "release.json"
-
-_DIGEST = re.compile(r"[0-9a-f]{64}")
-_PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@-]*")
 _STAGING = ".staging-"
 _LOCK_WAIT_S = 2.0
 _LOCK_RETRY_S = 0.1
@@ -74,7 +66,7 @@ def checked_digest(digest: str) -> str:
     Raises:
         AgentError: ``bad_job``.
     """
-    if not _DIGEST.fullmatch(digest):
+    if not DIGEST.fullmatch(digest):
         raise AgentError("bad_job", f"not a sha256 in hex: {digest!r}")
     return digest
 
@@ -85,7 +77,7 @@ def checked_name(name: str, what: str) -> str:
     Raises:
         AgentError: ``bad_job``.
     """
-    if not _PLAIN_NAME.fullmatch(name):
+    if not PLAIN_NAME.fullmatch(name):
         raise AgentError("bad_job", f"not a plain {what} name: {name!r}")
     return name
 
@@ -129,44 +121,19 @@ def locked(home: Home) -> Iterator[None]:
         yield
 
 
-def pointed(home: Home, link: str) -> Optional[str]:
-    """The release that ``current`` or ``previous`` points to, if it is there."""
-    try:
-        name = os.path.basename(os.readlink(os.path.join(home.path, link)))
-    except OSError as error:
-        if error.errno not in (errno.ENOENT, errno.EINVAL):  # not there, or no link
-            raise
-        return None
-    return name if name in _folders(home, "releases") else None
-
-
-def point(home: Home, link: str, release: str) -> None:
-    """Let ``current`` or ``previous`` point to a release, in one step that lasts."""
-    place = os.path.join(home.path, link)
-    temporary = temporary_name(place)
-    os.symlink(os.path.join("releases", release), temporary)
-    os.replace(temporary, place)
-    fsync_folder(home.path)
-
-
 def read_release(home: Home, name: str) -> Release:
     """The record of a release.
 
     Raises:
         AgentError: ``corrupt``.
     """
-    path = os.path.join(home.release(name), RECORD)
+    folder = home.release(name)
     try:
-        with open(path, "rb") as file:
-            return decode(Release, json.load(file))
+        return read_record(folder)
     except (ValueError, OSError) as error:
         hint = "push the bundle again"
+        path = os.path.join(folder, RECORD)
         raise AgentError("corrupt", f"{path}: damaged: {error}", hint=hint) from error
-
-
-def write_record(folder: str, release: Release) -> None:
-    """Put the record of a release into its folder."""
-    write_whole(os.path.join(folder, RECORD), json.dumps(encode(release), indent=1).encode())
 
 
 def damaged_files(home: Home, release: Release) -> List[str]:
@@ -206,39 +173,6 @@ def sweep(home: Home) -> None:
             remove(path)
 
 
-def prune(home: Home) -> None:
-    """Remove releases that nothing points to, and objects and runtimes that no other one needs.
-
-    The home must be locked. What is not edgekit's stays, and so does what cannot be removed now.
-    Where a record is damaged, nobody knows what its release needs: no object or runtime goes.
-    """
-    kept = _kept(home)
-    _discard_all(home, "releases", _folders(home, "releases") - kept)
-    needed = needs(home)
-    if needed is None:
-        return
-    objects, sites = needed
-    for name in os.listdir(home.folder("objects")):
-        if _DIGEST.fullmatch(name) and name not in objects:
-            remove(home.object(name))
-    standing = _folders(home, "runtimes")
-    _discard_all(
-        home, "runtimes", {n for n in standing if os.path.realpath(home.runtime(n)) not in sites}
-    )
-
-
-def needs(home: Home) -> Optional[Tuple[Set[str], Set[str]]]:
-    """Digests and sites that releases are made of; ``None`` where a record is damaged."""
-    try:
-        releases = [read_release(home, name) for name in _kept(home)]
-    except AgentError:
-        return None
-    return (
-        {file.digest for release in releases for file in release.files},
-        {os.path.realpath(os.path.expanduser(r.site)) for r in releases if r.site},
-    )
-
-
 def remove(path: str) -> None:
     """Remove a file or a folder, or as much of it as can be removed now."""
     if os.path.isdir(path) and not os.path.islink(path):
@@ -248,21 +182,11 @@ def remove(path: str) -> None:
         os.unlink(path)
 
 
-def _kept(home: Home) -> Set[str]:
-    return {name for name in (pointed(home, CURRENT), pointed(home, PREVIOUS)) if name}
-
-
-def _folders(home: Home, kind: str) -> Set[str]:
-    """Names in ``releases`` or ``runtimes`` that can be edgekit's own."""
+def folders(home: Home, kind: str) -> Set[str]:
+    """Return the names in ``releases`` or ``runtimes`` that can be edgekit's own."""
     try:
         entries = list(os.scandir(home.folder(kind)))
     except FileNotFoundError:
         return set()
-    own = (e for e in entries if _PLAIN_NAME.fullmatch(e.name))
+    own = (e for e in entries if PLAIN_NAME.fullmatch(e.name))
     return {e.name for e in own if e.is_dir(follow_symlinks=False)}
-
-
-def _discard_all(home: Home, kind: str, names: Set[str]) -> None:
-    for name in names:
-        with contextlib.suppress(OSError):
-            discard(home, kind, name)

@@ -9,6 +9,7 @@ import sys
 import time
 from typing import Any, BinaryIO, Dict, Optional, Protocol, Tuple
 
+from edgekit_agent import strictjson
 from edgekit_agent.codec import JOBS, decode, encode
 from edgekit_agent.failures import AgentError, PeerGone
 from edgekit_agent.results import Failure
@@ -146,7 +147,7 @@ def read_job(line: bytes) -> Tuple[str, Any]:
         AgentError: ``bad_job``; the message says which field is wrong.
     """
     try:
-        message = json.loads(line)
+        message = strictjson.loads(line)
         if not isinstance(message, dict) or set(message) != {"job", "settings"}:
             raise ValueError('expected {"job": KIND, "settings": {...}}')
         if message["job"] not in JOBS:

@@ -20,9 +20,9 @@ TARGETS = Path(__file__).resolve().parents[2] / "targets"
 # at what is served, and whether the same install, run again, comes through.
 SCRIPT = """
 import hashlib, json, os, shutil, sys
-from edgekit_agent.install import install, rollback
+from edgekit_agent.install import install, rollback, status
 from edgekit_agent.codec import decode
-from edgekit_agent.jobs import RollbackJob, InstallJob
+from edgekit_agent.jobs import InstallJob, RollbackJob, StatusJob
 from edgekit_agent.results import Health
 
 template, work, job = sys.argv[1], sys.argv[2], decode(InstallJob, json.loads(sys.argv[3]))
@@ -58,6 +58,13 @@ def served():
             assert hashlib.sha256(file.read()).hexdigest() == f["digest"], f
     return record["name"]
 
+def before():
+    folder = os.path.realpath(os.path.join(work, "previous"))
+    said = status(StatusJob(work), None).previous
+    # Who follows the link sees what the agent says.
+    assert (os.path.basename(folder) if os.path.isdir(folder) else None) == (said and said.name)
+    return said and said.name
+
 seen = []
 for k in range(1000):
     shutil.rmtree(work, ignore_errors=True)
@@ -67,13 +74,13 @@ for k in range(1000):
         end_at(k)
         run()
         os._exit(0)
-    status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
-    assert status in (0, 77), status
-    crashed = served()
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    assert code in (0, 77), code
+    crashed = [served(), before()]
     if sys.argv[4] == "install":
         run()
-    seen.append([crashed, served()])
-    if status == 0:
+    seen.append([crashed, [served(), before()]])
+    if code == 0:
         break
 print(json.dumps(seen))
 """
@@ -91,12 +98,24 @@ def job_for(home, release):
     return InstallJob(str(home), release, tuple(files), "model", "onnxruntime", 1, None, "canaries")
 
 
-def outcomes(tmp_path, verb, current, previous):
+def with_direct_link(home):
+    """The form of ``previous`` that older versions wrote."""
+    target = (home / "previous").resolve()
+    for name in ("previous", "current/.previous"):
+        (home / name).unlink()
+    (home / "previous").symlink_to(f"releases/{target.name}")
+
+
+def outcomes(tmp_path, verb, current, previous, *, old_form=False):
+    """States after each crash, and after what followed: the current and the previous release."""
     template, work = tmp_path / "template", tmp_path / "work"
+    template.mkdir(parents=True)
     for release in (previous, current):
         if release is not None:
             job = job_for(template, release)
             install(job, lambda question: Health(True, 0.0), lambda stage, done, total: None)
+    if old_form:
+        with_direct_link(template)
     job = {**encode(job_for(template, "new")), "home": str(work)}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(template), str(work), json.dumps(job), verb],
@@ -106,7 +125,7 @@ def outcomes(tmp_path, verb, current, previous):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return [(tuple(crashed), tuple(after)) for crashed, after in json.loads(done.stdout)]
 
 
 @pytest.mark.parametrize(("current", "previous"), [(None, None), ("one", None), ("two", "one")])
@@ -115,10 +134,17 @@ def test_an_install_cut_anywhere_leaves_the_old_or_the_new_release_whole(
 ):
     seen = outcomes(tmp_path, "install", current, previous)
     assert len(seen) > 15
-    assert {crashed for crashed, _ in seen} == {current, "new"}
-    assert {after for _, after in seen} == {"new"}
+    assert {crashed for crashed, _ in seen} == {(current, previous), ("new", current)}
+    assert {after for _, after in seen} == {("new", current)}
 
 
 def test_a_rollback_cut_anywhere_leaves_one_of_the_two_whole(tmp_path):
     seen = outcomes(tmp_path, "rollback", "two", "one")
-    assert {crashed for crashed, _ in seen} == {"one", "two"}
+    assert {crashed for crashed, _ in seen} == {("two", "one"), ("one", "two")}
+
+
+def test_a_home_with_two_direct_links_keeps_both_answers_at_every_step(tmp_path):
+    seen = outcomes(tmp_path / "a", "install", "two", "one", old_form=True)
+    assert {crashed for crashed, _ in seen} == {("two", "one"), ("new", "two")}
+    seen = outcomes(tmp_path / "b", "rollback", "two", "one", old_form=True)
+    assert {crashed for crashed, _ in seen} == {("two", "one"), ("one", "two")}

@@ -1,0 +1,83 @@
+"""Records of releases: what one may say, written and read back as one JSON file."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from typing import Any
+
+from edgekit_agent import strictjson
+from edgekit_agent.codec import decode, encode
+from edgekit_agent.files import write_whole
+from edgekit_agent.results import Release
+
+RECORD = "release.json"
+PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@-]{0,199}")
+DIGEST = re.compile(r"[0-9a-f]{64}")
+# An error of 1 is that of outputs that are all zero; no bundle can ask for a check weaker than
+# this one.
+MOST_RELATIVE_ERROR = 0.5
+MOST_THREADS = 1024
+_MOST_FILES = 1000
+_MOST_PATH = 4096
+_MOST_BYTES = 1 << 20
+
+
+def check_record(release: Release) -> None:
+    """Check that every field of a record is within its bounds.
+
+    Raises:
+        ValueError: one is not; the text says which.
+    """
+    if not 0 <= release.max_relative_error <= MOST_RELATIVE_ERROR:
+        raise ValueError(
+            f"max_relative_error is {release.max_relative_error:g}, "
+            f"allowed is 0 to {MOST_RELATIVE_ERROR:g}"
+        )
+    if not 1 <= release.threads <= MOST_THREADS:
+        raise ValueError(f"threads is {release.threads}, allowed is 1 to {MOST_THREADS}")
+    if len(release.files) > _MOST_FILES:
+        raise ValueError(f"{len(release.files)} files, allowed are {_MOST_FILES}")
+    for file in release.files:
+        _check_text(file.name, "file name", PLAIN_NAME)
+        _check_text(file.digest, "sha256 in hex", DIGEST)
+    for name in (release.name, release.model, release.canaries, release.runtime):
+        _check_text(name, "name", PLAIN_NAME)
+    if release.site is not None and not 0 < len(release.site) <= _MOST_PATH:
+        raise ValueError("the path of its runtime is empty or too long")
+    for text in (release.runtime_version, release.installed_at):
+        if len(text) > 200:
+            raise ValueError(f"{text[:40]!r}... is too long")
+
+
+def _check_text(text: str, what: str, pattern: Any) -> None:  # noqa: ANN401 - a compiled pattern
+    if not pattern.fullmatch(text):
+        raise ValueError(f"not a plain {what}: {text[:200]!r}")
+
+
+def read_record(folder: str) -> Release:
+    """Read the record in the folder of a release.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is damaged, or out of its bounds.
+    """
+    with open(os.path.join(folder, RECORD), "rb") as file:
+        release = decode(Release, strictjson.load(file, _MOST_BYTES))
+    check_record(release)
+    return release
+
+
+def write_record(folder: str, release: Release) -> None:
+    """Put the record of a release into its folder, and read it back.
+
+    Raises:
+        OSError: it cannot be written.
+        ValueError: it is out of its bounds, or another one than was written is read.
+    """
+    check_record(release)
+    text = json.dumps(encode(release), indent=1, allow_nan=False)
+    write_whole(os.path.join(folder, RECORD), text.encode())
+    if read_record(folder) != release:
+        raise ValueError("the record reads otherwise than it was written")

@@ -1,0 +1,118 @@
+"""Which release is served, and which one before it: one link that is replaced as a whole.
+
+``current`` points to the served release. The folder of that release holds the link ``.previous``
+to the release that it replaced, and ``previous`` points through both. So renaming one new link to
+``current`` changes both answers in one step, and no crash leaves one of them behind. Before this
+form, ``previous`` pointed to a release directly; such a link is read as it was meant, and converted
+at the next switch.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+from typing import Optional
+
+from edgekit_agent.files import fsync_folder, temporary_name
+from edgekit_agent.releases import Home, folders
+
+CURRENT, PREVIOUS = "current", "previous"
+_REPLACED = ".previous"
+_THROUGH_CURRENT = os.path.join(CURRENT, _REPLACED)
+
+
+def current_release(home: Home) -> Optional[str]:
+    """Return the name of the release that is served, if it is there."""
+    return _pointed(home, os.path.join(home.path, CURRENT))
+
+
+def previous_release(home: Home) -> Optional[str]:
+    """Return the name of the release before the served one, if it is there."""
+    current = current_release(home)
+    place = os.path.join(home.path, PREVIOUS)
+    if _target(place) == _THROUGH_CURRENT:
+        if current is None:
+            return None
+        place = _replaced_link(home, current)
+    previous = _pointed(home, place)
+    return previous if previous != current else None
+
+
+def switch(home: Home, release: str) -> None:
+    """Serve a release, with the one that was served until now as the previous one.
+
+    Every step before the last leaves both answers as they were; the last one changes both.
+    """
+    served = current_release(home)
+    if served == release:
+        return
+    _convert_direct_link(home, served)
+    link = _replaced_link(home, release)
+    if served is None:
+        _unlink(link)
+    else:
+        _point(link, os.path.join(os.pardir, served))
+        if _target(os.path.join(home.path, PREVIOUS)) != _THROUGH_CURRENT:
+            _point(os.path.join(home.path, PREVIOUS), _THROUGH_CURRENT)
+    _point(os.path.join(home.path, CURRENT), os.path.join("releases", release), is_last=True)
+    if served is not None:
+        with contextlib.suppress(OSError):  # nobody reads it any more
+            os.unlink(_replaced_link(home, served))
+
+
+def _convert_direct_link(home: Home, served: Optional[str]) -> None:
+    """Convert a ``previous`` of the older form, so that the answers stay what they are."""
+    place = os.path.join(home.path, PREVIOUS)
+    if served is None or _target(place) in (None, _THROUGH_CURRENT):
+        return
+    previous, link = previous_release(home), _replaced_link(home, served)
+    if previous is None:
+        _unlink(link)
+    else:
+        _point(link, os.path.join(os.pardir, previous))
+    _point(place, _THROUGH_CURRENT)
+
+
+def _replaced_link(home: Home, release: str) -> str:
+    return os.path.join(home.release(release), _REPLACED)
+
+
+def _pointed(home: Home, place: str) -> Optional[str]:
+    name = os.path.basename(_target(place) or "")
+    return name if name in folders(home, "releases") else None
+
+
+def _target(place: str) -> Optional[str]:
+    try:
+        return os.readlink(place)
+    except OSError as error:
+        # It is not there, is no link, or its folder is no folder.
+        if error.errno not in (errno.ENOENT, errno.EINVAL, errno.ENOTDIR):
+            raise
+        return None
+
+
+def _point(place: str, target: str, *, is_last: bool = False) -> None:
+    """Put a link at a place in one step that lasts.
+
+    Args:
+        place: where.
+        target: what it points to.
+        is_last: nothing after the rename may fail, because the release is served from then on.
+    """
+    folder, temporary = os.path.dirname(place), temporary_name(place)
+    os.symlink(target, temporary)
+    try:
+        fsync_folder(folder)
+        os.replace(temporary, place)
+    except BaseException:
+        _unlink(temporary)
+        raise
+    with contextlib.suppress(*((OSError,) if is_last else ())):
+        fsync_folder(folder)
+
+
+def _unlink(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)

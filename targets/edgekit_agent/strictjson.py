@@ -1,0 +1,56 @@
+"""JSON from outside: finite, bounded numbers, bounded size, no unbounded nesting."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any, BinaryIO
+
+# Digits of a whole number: every number of 64 bits has at most 19.
+_MOST_DIGITS = 19
+
+
+def loads(data: bytes) -> Any:  # noqa: ANN401 - any JSON value
+    """Parse JSON whose numbers all fit in 64 bits.
+
+    ``NaN``, ``Infinity``, ``1e999`` and longer whole numbers are legal for ``json``, but neither
+    can be compared with a limit nor written again as JSON.
+
+    Raises:
+        ValueError: not JSON, a number is not finite or too large, or values are nested too deeply.
+    """
+    try:
+        return json.loads(
+            data, parse_constant=_refuse_number, parse_float=_finite, parse_int=_whole
+        )
+    except RecursionError as error:
+        raise ValueError("values are nested too deeply") from error
+
+
+def load(file: BinaryIO, most_bytes: int) -> Any:  # noqa: ANN401 - any JSON value
+    """Parse a file of at most ``most_bytes`` bytes.
+
+    Raises:
+        ValueError: see ``loads``; or the file is larger.
+    """
+    data = file.read(most_bytes + 1)
+    if len(data) > most_bytes:
+        raise ValueError(f"larger than {most_bytes} bytes")
+    return loads(data)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"the number {text[:40]} is too large")
+    return value
+
+
+def _whole(text: str) -> int:
+    if len(text) > _MOST_DIGITS + 1:
+        raise ValueError(f"the number {text[:40]} is too large")
+    return int(text)
+
+
+def _refuse_number(text: str) -> float:
+    raise ValueError(f"{text} is no number of JSON")

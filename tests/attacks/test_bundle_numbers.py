@@ -1,0 +1,132 @@
+"""Numbers of a bundle that no limit can hold: refused before anything changes on the device."""
+
+import hashlib
+import json
+import re
+
+import pytest
+
+from edgekit.bundle import open_bundle
+from edgekit.errors import UserError
+from edgekit_agent.codec import encode
+from edgekit_agent.failures import AgentError
+from edgekit_agent.install import install, rollback, status
+from edgekit_agent.jobs import InstallJob, NamedBlob, RollbackJob, StatusJob
+from edgekit_agent.results import Health
+from edgekit_agent.wire import read_job
+from tests.remote.servers import make_bundle
+
+NUMBERS = ("1e999", "-1e999", "NaN", "Infinity", "1e308", "0.51", "-0.1", "1" + "0" * 400)
+
+
+def healthy(question):
+    return Health(True, 0.0)
+
+
+def silent(stage, done, total):
+    return None
+
+
+def job_for(home, release, manifest="{}", **settings):
+    """An install of two files and a manifest, which are put among the objects already."""
+    objects = home / "objects"
+    objects.mkdir(parents=True, exist_ok=True)
+    files = []
+    for name, content in (("model", release), ("canaries", "same"), ("manifest.json", manifest)):
+        digest = hashlib.sha256(content.encode()).hexdigest()
+        (objects / digest).write_text(content)
+        files.append(NamedBlob(name, digest))
+    chosen = {"runtime": "onnxruntime", "threads": 1, "site": None, **settings}
+    return InstallJob(str(home), release, tuple(files), "model", canaries="canaries", **chosen)
+
+
+def put(home, release, manifest="{}", **settings):
+    return install(job_for(home, release, manifest, **settings), healthy, silent)
+
+
+def names(answer):
+    """The current and the previous release, from an answer that must be valid JSON."""
+    json.dumps(vars(answer), allow_nan=False, default=vars)
+    return (answer.current and answer.current.name, answer.previous and answer.previous.name)
+
+
+def state(home):
+    return sorted(
+        (str(p.relative_to(home)), str(p.readlink()) if p.is_symlink() else p.lstat().st_ino)
+        for p in home.rglob("*")
+    )
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+@pytest.mark.parametrize("field", ["max_relative_error", "threads"])
+def test_a_bundle_whose_manifest_has_an_impossible_number_is_refused(tmp_path, field, number):
+    bundle = make_bundle(tmp_path / "b", width=8)
+    path = bundle.path / "manifest.json"
+    text, count = re.subn(rf'"{field}":[^,}}]*', f'"{field}":{number}', path.read_text())
+    assert count >= 1
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"manifest\.json") as caught:
+        open_bundle(bundle.path)
+    assert len(caught.value.message.splitlines()) == 1
+
+
+@pytest.mark.parametrize("number", NUMBERS)
+def test_the_agent_refuses_a_job_with_such_a_number_itself(tmp_path, number):
+    home = tmp_path / "home"
+    put(home, "one")
+    settings = {**encode(job_for(home, "two")), "max_relative_error": "HERE"}
+    before = state(home)
+    line = json.dumps({"job": "install", "settings": settings}).replace('"HERE"', number)
+    with pytest.raises(AgentError) as caught:
+        install(read_job(line.encode())[1], healthy, silent)
+    assert caught.value.failure.kind == "bad_job"
+    assert state(home) == before
+
+
+@pytest.mark.parametrize("settings", [{"threads": 0}, {"threads": 2**40}, {"runtime": "../x"}])
+def test_the_agent_refuses_settings_out_of_bounds(tmp_path, settings):
+    home = tmp_path / "home"
+    put(home, "one")
+    with pytest.raises(AgentError) as caught:
+        put(home, "two", **settings)
+    assert caught.value.failure.kind == "bad_job"
+    assert names(status(StatusJob(str(home)), healthy)) == ("one", None)
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        '{"recipe": {"name": "r"}, "metric": "top1", "measurements": [],'
+        ' "verdict": {"comparison": {"drop_points": 1e999}}}',
+        '{"recipe": {"name": "r"}, "metric": "top1", "measurements": ['
+        '{"n": 1, "correct": ' + "9" * 3000 + ', "source": "host"}], "verdict": {}}',
+        '{"recipe": ' + "[" * 200_000 + "]" * 200_000 + "}",
+        '{"recipe": {"name": "' + "r" * 100_000 + '"}, "metric": "top1", "measurements": [],'
+        ' "verdict": {}}',
+    ],
+)
+def test_a_manifest_that_no_answer_can_hold_never_stops_the_device(tmp_path, manifest):
+    home = tmp_path / "home"
+    put(home, "one")
+    assert names(put(home, "two", manifest)) == ("two", "one")
+    answer = status(StatusJob(str(home)), healthy)
+    assert names(answer) == ("two", "one")
+    assert answer.current_model is None
+    assert names(rollback(RollbackJob(str(home)), healthy)) == ("one", "two")
+    assert names(put(home, "three")) == ("three", "one")
+
+
+@pytest.mark.parametrize("number", ["Infinity", "NaN", "1e308", "1e999"])
+@pytest.mark.parametrize("damaged", ["current", "previous"])
+def test_a_device_that_took_such_a_record_works_on(tmp_path, number, damaged):
+    home = tmp_path / "home"
+    put(home, "one")
+    put(home, "two")
+    record = home / damaged / "release.json"
+    record.write_text(record.read_text().replace("0.1", number))
+    assert names(status(StatusJob(str(home)), healthy)) == ("two", "one")
+    if damaged == "current":
+        assert names(rollback(RollbackJob(str(home)), healthy)) == ("one", "two")
+        assert names(put(home, "two")) == ("two", "one")
+    assert names(put(home, "three")) == ("three", "two")
+    assert names(rollback(RollbackJob(str(home)), healthy)) == ("two", "three")
