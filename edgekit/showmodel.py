@@ -36,7 +36,11 @@ def inspected(seen: Inspection) -> str:
 
 
 def _cost_lines(seen: Inspection, cost: Cost) -> list[str]:
-    more = f" and more: {len(cost.unknown)} nodes of unknown shape" if cost.unknown else ""
+    more = (
+        f" and more: {len(cost.unknown)} nodes of unknown shape or inside If, Loop or Scan"
+        if cost.unknown
+        else ""
+    )
     opset = "" if cost.opset is None else f"opset {cost.opset}, "
     return [
         f"  {opset}{cost.parameters:,} parameters, {cost.macs:,} MACs{more}",

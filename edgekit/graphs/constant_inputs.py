@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from edgekit.graphs.index import GraphIndex, rename_reads
+from edgekit.graphs.upstream import upstream
 
 # Options of a model, such as a sample rate, are few numbers; larger arrays stay inputs.
 MOST_ENTRIES = 64
@@ -32,3 +33,14 @@ def fix_inputs(proto: ModelProto, constants: Mapping[str, NDArray[np.generic]]) 
     stored = {name: index.add_constant(f"{name}_constant", constants[name]) for name in small}
     rename_reads(proto, stored)
     return tuple(small)
+
+
+def decides_branch(proto: ModelProto, constants: Mapping[str, NDArray[np.generic]]) -> bool:
+    """Return whether small constant inputs, and nothing else that is fed, decide an If."""
+    index = GraphIndex(proto)
+    fed = {value.name for value in proto.graph.input} - index.initializers.keys()
+    known = {name for name, value in constants.items() if value.size <= MOST_ENTRIES}
+    sources = (
+        upstream(index, [node.input[0]]) & fed for node in proto.graph.node if node.op_type == "If"
+    )
+    return any(names and names <= known for names in sources)

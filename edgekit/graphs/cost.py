@@ -39,8 +39,8 @@ class Cost:
     """Static facts of a graph for one set of input sizes.
 
     ``macs`` counts Conv, ConvTranspose, Gemm, MatMul and Einsum; ``unknown`` names the nodes of
-    these kinds whose shapes could not be inferred, so that ``macs`` is a lower bound when there are
-    any.
+    these kinds whose shapes could not be inferred, or that If, Loop or Scan run, so that ``macs``
+    is a lower bound when there are any.
     ``peak_activation_bytes`` is the largest sum of values alive at once in the file's order, once
     constants are folded.
     """
@@ -72,6 +72,8 @@ def cost(proto: ModelProto, dims: Mapping[str, int]) -> Cost:
         macs += counted or 0
         if counted is None:
             unknown.append(node.name or node.output[0])
+    inner = (graph for graph in all_graphs(shaped.graph) if graph is not shaped.graph)
+    unknown += [n.name or n.output[0] for g in inner for n in g.node if n.op_type in _MACS]
     return Cost(
         ops=count_ops(proto),
         opset=opset(proto),

@@ -10,6 +10,7 @@ from edgekit.graphs.channel_scaling import fold_channel_scaling
 from edgekit.graphs.onnx_file import save
 from edgekit.model import Model
 from edgekit.passes import Work
+from edgekit.passes.sources import fix_branches
 from edgekit.recipe import Clean
 
 
@@ -18,11 +19,11 @@ def clean(model: Model, settings: Clean, work: Work) -> Path:
 
     Source: onnxruntime's "basic" graph optimizations (constant folding, BatchNorm, Pad and Mul
     into Conv, MatMul and Add into Gemm, identities); then scale and shift of each channel go into
-    the product or convolution before them.
+    the product or convolution before them. Constant inputs of edgekit.toml decide branches.
     """
     del settings
     try:
-        proto = rewrite_basic(model, work.scratch)
+        proto = rewrite_basic(fix_branches(model, work), work.scratch)
     except PassRefused as refusal:
         raise PassRefused(f"clean: {refusal.message}") from refusal
     if proto is None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from onnx import ModelProto
 
 from edgekit.graphs.basic_rewrites import load_folded
 from edgekit.graphs.channel_scaling import fold_channel_scaling
+from edgekit.graphs.constant_inputs import decides_branch, fix_inputs
 from edgekit.graphs.half import (
     compute_in_float32,
     computes_half,
@@ -15,12 +17,13 @@ from edgekit.graphs.half import (
     narrow_matrices,
     stores_half,
 )
-from edgekit.graphs.onnx_file import load, load_structure, read_onnx, save
+from edgekit.graphs.onnx_file import is_large, load, load_structure, read_onnx, save
 from edgekit.graphs.rewrite import prepare
 from edgekit.model import Model
 from edgekit.passes import Work
 
 _WIDE = "wide.onnx"
+_FIXED = "fixed.onnx"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,11 +52,13 @@ def open_source(
         work: work of the pass; gets a note on half precision.
         version: lowest opset version of the result.
         keep_ties: keep one copy of a weight that several nodes read.
-        folded: fold constants and per-channel scales, as quantization needs.
+        folded: fold constants and per-channel scales, as quantization needs; constants are folded
+            too where a constant input decides a branch.
 
     Raises:
         PassRefused: the model is quantized already, or cannot be edited.
     """
+    fixed = fix_branches(model, work)
     structure = load_structure(model.path)
     half = stores_half(structure)
     if half and computes_half(structure):
@@ -61,10 +66,37 @@ def open_source(
             "the model computes in float16; the result computes in float32, with the weights that "
             "stay float stored as float16"
         )
-    proto = prepare(_load_float32(model, work, half, folded), version, keep_ties=keep_ties)
+    loaded = _load_float32(fixed, work, half, folded or fixed is not model)
+    proto = prepare(loaded, version, keep_ties=keep_ties)
     if folded:
         fold_channel_scaling(proto)
     return Source(proto=proto, half=half, halves=half_constants(structure))
+
+
+def fix_branches(model: Model, work: Work) -> Model:
+    """Return the model with constant inputs of edgekit.toml stored, where they decide a branch.
+
+    onnxruntime then folds the branch and drops the other one. A model in which they decide none,
+    and one over 2 GiB, is returned as it is.
+    """
+    constants = work.feeding.constants
+    structure = load_structure(model.path)
+    if is_large(structure) or not decides_branch(structure, constants):
+        return model
+    proto = load(model.path)
+    note_fixed_inputs(fix_inputs(proto, constants), work)
+    path = work.scratch / _FIXED
+    save(proto, path)
+    return read_onnx(path)
+
+
+def note_fixed_inputs(names: Sequence[str], work: Work) -> None:
+    """Note which inputs the file ignores from now on."""
+    for name in names:
+        work.note(
+            f"input {name} is fixed at {work.feeding.constants[name].tolist()} in the file, as "
+            "edgekit.toml says: the file ignores other values"
+        )
 
 
 def _load_float32(model: Model, work: Work, half: bool, folded: bool) -> ModelProto:

@@ -19,6 +19,7 @@ from edgekit.model import Model
 from edgekit.passes import Work
 from edgekit.passes.fixed_sizes import describe_fixed_sizes, infer_sums
 from edgekit.passes.growth import check_integers, note_size, note_time
+from edgekit.passes.sources import note_fixed_inputs
 from edgekit.recipe import Precision, ToTflite
 from edgekit_agent.files import write_whole
 
@@ -76,12 +77,7 @@ def _emit(
         if not fixed:
             raise
     made = emitted(proto, dims, precision=precision, target=settings.target)
-    for name in fixed:
-        value = work.feeding.constants[name].tolist()
-        work.note(
-            f"input {name} is fixed at {value} in the file, as edgekit.toml says: the file "
-            "ignores other values"
-        )
+    note_fixed_inputs(fixed, work)
     return made
 
 
