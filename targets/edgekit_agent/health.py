@@ -140,8 +140,17 @@ def _error(actual: NDArray[Any], expected: NDArray[Any]) -> Tuple[float, str]:
         return INCOMPARABLE, "is another where it was not finite"
     if not finite.any():
         return 0.0, ""
-    scale = float(np.sqrt(np.mean(wanted[finite] ** 2)))
-    rms = float(np.sqrt(np.mean((found[finite] - wanted[finite]) ** 2)))
+    with np.errstate(over="ignore"):
+        scale = _rms(wanted[finite])
+        rms = _rms(found[finite] - wanted[finite])
     # Outputs that are all zero have no scale of their own: the absolute error counts then.
     relative = min(rms / scale if scale > 0 else rms, INCOMPARABLE)
     return relative, f"is off by {relative:.3g} (relative RMS error)"
+
+
+def _rms(values: NDArray[np.float64]) -> float:
+    """Root mean square, also of numbers whose squares overflow."""
+    largest = float(np.abs(values).max())
+    if largest == 0.0 or not np.isfinite(largest):
+        return largest
+    return largest * float(np.sqrt(np.mean((values / largest) ** 2)))

@@ -14,6 +14,7 @@ from edgekit_agent.files import fsync_folder, sha256_of, temporary_name, whole_f
 from edgekit_agent.jobs import HealthJob, InstallJob, ModelRef, NamedBlob, RollbackJob, StatusJob
 from edgekit_agent.provenance import read_provenance
 from edgekit_agent.pruning import prune
+from edgekit_agent.rebuilding import rebuilt_records
 from edgekit_agent.records import RECORD, check_record, write_record
 from edgekit_agent.releases import (
     Home,
@@ -90,12 +91,35 @@ def rollback(job: RollbackJob, ask_health: AskHealth) -> Status:
                 f"{home.path}: there is no release to go back to",
                 hint="one is kept from the second push on",
             )
-        release = read_release(home, previous)
-        _check_whole(home, release)
-        health = _healthy(home, release, ask_health)
+        health = _healthy_again(home, previous, ask_health)
         answer = _status(home, previous, served, health)
         switch(home, previous)
         return answer
+
+
+def _healthy_again(home: Home, name: str, ask_health: AskHealth) -> Health:
+    """Check that a release is whole and healthy; where its record is damaged, mend that as well."""
+    try:
+        release = read_release(home, name)
+    except AgentError as damage:
+        return _mended_record(home, name, ask_health, damage)
+    _check_whole(home, release)
+    return _healthy(home, release, ask_health)
+
+
+def _mended_record(home: Home, name: str, ask_health: AskHealth, damage: AgentError) -> Health:
+    """Find the settings with which the release is healthy, and record them."""
+    failure = damage
+    for release in rebuilt_records(home, name):
+        _check_whole(home, release)
+        try:
+            health = _healthy(home, release, ask_health)
+        except AgentError as error:
+            failure = error
+            continue
+        write_record(home.release(name), release)
+        return health
+    raise failure
 
 
 def status(job: StatusJob, ask_health: AskHealth) -> Status:

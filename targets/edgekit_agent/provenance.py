@@ -9,7 +9,7 @@ from typing import Any, Optional
 from edgekit_agent import strictjson
 
 MANIFEST = "manifest.json"
-_MOST_BYTES = 64 << 20
+MOST_MANIFEST_BYTES = 64 << 20
 _MOST_TEXT = 1000
 
 
@@ -33,7 +33,7 @@ def read_provenance(folder: str) -> Optional[Provenance]:
     """Read the manifest in a folder; ``None`` if it is damaged or of another edgekit version."""
     try:
         with open(os.path.join(folder, MANIFEST), "rb") as file:
-            manifest = strictjson.load(file, _MOST_BYTES)
+            manifest = strictjson.load(file, MOST_MANIFEST_BYTES)
         scored = [m for m in manifest["measurements"] if m["n"]]
         last = scored[-1] if scored else {"correct": None, "n": None, "source": ""}
         drop = manifest["verdict"].get("comparison", {}).get("drop_points")

@@ -81,3 +81,11 @@ def test_a_file_that_holds_no_canaries_is_refused(agent, model_ref, tmp_path):
     (tmp_path / "canaries.npz").write_bytes(b"nothing of the kind")
     job = HealthJob(model_ref("echo"), str(tmp_path / "canaries.npz"))
     assert agent.ask(job, Health).kind == "bad_job"
+
+
+def test_outputs_whose_squares_overflow_are_compared_all_the_same(ask):
+    big = np.full((5, 3), 1e300)
+    health = ask("echo", input_x=ROWS, output_y=big)
+    assert (health.healthy, health.relative_error) == (False, pytest.approx(1.0))
+    mixed = np.where(np.arange(3) < 1, 1e300, ROWS.astype(np.float64))
+    assert not ask("echo", input_x=ROWS, output_y=mixed).healthy

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from dataclasses import replace
 
 import pytest
 
@@ -130,3 +131,58 @@ def test_a_device_that_took_such_a_record_works_on(tmp_path, number, damaged):
         assert names(put(home, "two")) == ("two", "one")
     assert names(put(home, "three")) == ("three", "two")
     assert names(rollback(RollbackJob(str(home)), healthy)) == ("two", "three")
+
+
+def release_of(home, word, threads=1):
+    """A release whose name is that of its manifest, as ``push`` makes it."""
+    job = job_for(home, word, threads=threads)
+    manifest = json.dumps(
+        {
+            "model": job.model,
+            "canaries": job.canaries,
+            "runtime": {"name": job.runtime, "threads": threads},
+            "files": [vars(file) for file in job.files[:2]],
+            "max_relative_error": 0.1,
+        }
+    )
+    name = hashlib.sha256(manifest.encode()).hexdigest()[:16]
+    return name, replace(job_for(home, word, manifest, threads=threads), release=name)
+
+
+@pytest.mark.parametrize("record", ["", "{}", "null", "[" * 100_000, "Infinity", '{"name": 1e999}'])
+def test_going_back_mends_a_damaged_record_from_the_manifest(tmp_path, record):
+    home = tmp_path / "home"
+    for site in ("a", "b"):
+        (home / "runtimes" / site).mkdir(parents=True)
+    one, job = release_of(home, "one", threads=2)
+    install(replace(job, site=str(home / "runtimes" / "b")), healthy, silent)
+    (home / "runtimes" / "a").mkdir(exist_ok=True)
+    put(home, "two")
+    (home / "previous" / "release.json").write_text(record)
+
+    def only_with_b(question):
+        if question.model.site != str(home / "runtimes" / "b"):
+            raise AgentError("missing_runtime", "not here")
+        assert (question.model.threads, question.max_relative_error) == (2, 0.1)
+        return Health(True, 0.0)
+
+    answer = rollback(RollbackJob(str(home)), only_with_b)
+    assert names(answer) == (one, "two")
+    assert answer.current.site == str(home / "runtimes" / "b")
+    assert names(status(StatusJob(str(home), check=one), only_with_b)) == (one, "two")
+
+
+def test_a_manifest_that_was_changed_mends_no_record(tmp_path):
+    home = tmp_path / "home"
+    one, job = release_of(home, "one")
+    install(job, healthy, silent)
+    put(home, "two")
+    manifest = home / "previous" / "manifest.json"
+    text = manifest.read_text()
+    manifest.unlink()
+    manifest.write_text(text.replace("0.1", "0.4"))
+    (home / "previous" / "release.json").write_text("{}")
+    with pytest.raises(AgentError) as caught:
+        rollback(RollbackJob(str(home)), healthy)
+    assert caught.value.failure.kind == "corrupt"
+    assert names(status(StatusJob(str(home)), healthy)) == ("two", one)

@@ -1,0 +1,56 @@
+"""Rebuild the damaged record of a release from its manifest, whose digest names the release."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from typing import Any, Iterator, Optional
+
+from edgekit_agent import strictjson
+from edgekit_agent.jobs import NamedBlob
+from edgekit_agent.provenance import MANIFEST, MOST_MANIFEST_BYTES
+from edgekit_agent.records import check_record
+from edgekit_agent.releases import Home, folders
+from edgekit_agent.results import Release
+
+
+def rebuilt_records(home: Home, name: str) -> Iterator[Release]:
+    """Yield the records that a release may have had: one for each runtime that is there.
+
+    None where the manifest is not the one that the release is named after. When the release was
+    installed, and with which version of the runtime, is lost.
+    """
+    data = _read_manifest(home.release(name))
+    if data is None or not hashlib.sha256(data).hexdigest().startswith(name):
+        return
+    runtimes = sorted(folders(home, "runtimes"))
+    for site in (None, *(home.runtime(runtime) for runtime in runtimes)):
+        try:
+            release = _release_of(name, strictjson.loads(data), site, data)
+            check_record(release)
+        except (ValueError, KeyError, TypeError):
+            return
+        yield release
+
+
+def _read_manifest(folder: str) -> Optional[bytes]:
+    try:
+        with open(os.path.join(folder, MANIFEST), "rb") as file:
+            return file.read(MOST_MANIFEST_BYTES)
+    except OSError:
+        return None
+
+
+def _release_of(name: str, manifest: Any, site: Optional[str], data: bytes) -> Release:  # noqa: ANN401
+    files = [NamedBlob(str(f["name"]), str(f["digest"])) for f in manifest["files"]]
+    return Release(
+        name=name,
+        model=str(manifest["model"]),
+        runtime=str(manifest["runtime"]["name"]),
+        threads=int(manifest["runtime"]["threads"]),
+        site=site,
+        canaries=str(manifest["canaries"]),
+        installed_at="",
+        files=(*files, NamedBlob(MANIFEST, hashlib.sha256(data).hexdigest())),
+        max_relative_error=float(manifest["max_relative_error"]),
+    )
