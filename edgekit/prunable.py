@@ -20,6 +20,7 @@ from edgekit.graphs.onnx_file import load
 from edgekit.graphs.rewrite import QUANTISED_ALREADY, prepare
 from edgekit.graphs.shapes import fixed_shape
 from edgekit.model import Model, name_dimension
+from edgekit.passes.reasons import stores_integer_weights
 
 # Products are spelled in one way from here on.
 _OPSET = 13
@@ -136,7 +137,7 @@ def _looked(channels: Channels) -> Prunable:
 
 
 def _binding(channels: Channels, fixed: Sequence[Reason]) -> str:
-    if any(node.op_type == "DequantizeLinear" for node in channels.proto.graph.node):
+    if stores_integer_weights(channels.proto):
         return f"{QUANTISED_ALREADY}: its weights are stored as integers"
     if not fixed:
         inside = describe_inner_layers(channels.walk.index)

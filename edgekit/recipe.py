@@ -97,9 +97,10 @@ class QuantizeWeights:
     their divergence on held-out samples, ``uniform`` none. ``widths`` sets single layers by name
     (32 = left float); ``bits`` then is the average of the others.
 
-    ``container`` is what the device runs: ``int8`` integers that static or dynamic int8 takes
-    over, or ``native`` kernels for 2, 4 and 8 bits with a scale per ``block`` inputs (MatMulNBits,
-    GatherBlockQuantized, INT4 for convolutions and recurrent layers), always of fixed width.
+    ``container`` is what the device runs: ``int8`` integers, which the runtime restores to floats
+    when it loads the file and static or dynamic int8 takes over, or ``native`` kernels for 2, 4
+    and 8 bits with a scale per ``block`` inputs (MatMulNBits, GatherBlockQuantized, INT4 for
+    convolutions and recurrent layers), always of fixed width.
     ``weight_bits`` as in ``quantize``.
     """
 

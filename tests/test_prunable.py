@@ -111,10 +111,13 @@ def test_a_quantised_model_says_so(tmp_path):
     assert found.refused.startswith("the model is quantised already")
 
 
-def test_a_model_whose_weights_are_integers_says_so(tmp_path):
+@pytest.mark.parametrize(
+    "restored", ["a = DequantizeLinear(w, s)", "c = Cast<to = 1>(w) a = Mul(c, s)"]
+)
+def test_a_model_whose_weights_are_integers_says_so(tmp_path, restored):
     text = (
-        "g (float[N,4] x) => (float[N,3] y) "
-        "{ a = DequantizeLinear(w, s) h = MatMul(x, a) r = Relu(h) y = MatMul(r, v) }"
+        f"g (float[N,4] x) => (float[N,3] y) {{ {restored} "
+        "h = MatMul(x, a) r = Relu(h) y = MatMul(r, v) }"
     )
     weights = {"w": np.ones((4, 6), np.int8), "s": np.float32(0.1), "v": normal(6, 3)}
 

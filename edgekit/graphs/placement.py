@@ -118,7 +118,7 @@ def as_weighted(index: GraphIndex, node: NodeProto) -> Weighted | None:
     weight = kept.integers if kept else node.input[1]
     if kept is None and not _is_float(index, weight):
         return None
-    axis = _channel_axis(index, node, len(index.initializers[weight].dims))
+    axis = channel_axis(index, node, len(index.initializers[weight].dims))
     if axis is None or not index.is_finite(weight):
         return None
     if kept and kept.axis != axis:
@@ -210,7 +210,8 @@ def _kept(index: GraphIndex, name: str) -> Kept | None:
     return Kept(integers=node.input[0], scales=node.input[1], axis=int(str(axis)))
 
 
-def _channel_axis(index: GraphIndex, node: NodeProto, rank: int) -> int | None:
+def channel_axis(index: GraphIndex, node: NodeProto, rank: int) -> int | None:
+    """Return the axis of the output channels in the second input, if integer kernels take it."""
     if node.input[0] in index.initializers:
         return None
     if node.op_type == "Conv":

@@ -35,6 +35,7 @@ QUANTISED_ALREADY = "the model is quantised already"
 _MIN_IR = 4
 # Numbers that are cast are few; weights stay as they are stored.
 _FEW = 64
+_QUANTIZED_TYPES = ("int8", "uint8", "int4", "uint4")
 _PLAIN = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.INT32, TensorProto.INT64)
 
 
@@ -144,13 +145,17 @@ def _stored(node: NodeProto) -> TensorProto | None:
 
 
 def _fold_small_casts(proto: ModelProto) -> None:
-    """Store numbers in the type that they are cast to, as bounds of Clip in exports of torch."""
+    """Store numbers in the type that they are cast to, as bounds of Clip in exports of torch.
+
+    Integers of 8 or 4 bits stay: they are quantized weights, however few.
+    """
     index = GraphIndex(proto)
     kept: list[NodeProto] = []
     for node in proto.graph.node:
         value = index.constant(node.input[0]) if node.op_type == "Cast" else None
         kind, made = attribute(node, "to", 0), node.output[0] if node.output else ""
-        if value is None or value.size > _FEW or kind not in _PLAIN or made in index.outputs:
+        few = value is not None and value.size <= _FEW and value.dtype.name not in _QUANTIZED_TYPES
+        if value is None or not few or kind not in _PLAIN or made in index.outputs:
             kept.append(node)
             continue
         cast = value.astype(helper.tensor_dtype_to_np_dtype(kind))

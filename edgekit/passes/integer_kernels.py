@@ -11,9 +11,10 @@ from types import MappingProxyType
 
 import onnx
 import onnxruntime as ort
-from onnx import ModelProto, NodeProto, TensorProto, helper
+from onnx import ModelProto, NodeProto, TensorProto
 
-from edgekit.graphs.index import GraphIndex, attribute
+from edgekit.graphs.dequantization import cast_and_scale
+from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.onnx_file import is_large, quiet_options, save
 from edgekit.passes import Work
 
@@ -130,7 +131,7 @@ def _widen_at_load(proto: ModelProto, outputs: Set[str]) -> bool:
         if node.output[0] not in outputs:
             continue
         for place in _large_weights(index, node):
-            if restored := _cast_and_scale(index, node.input[place]):
+            if restored := cast_and_scale(index, node.input[place]):
                 front += restored
                 node.input[place] = restored[-1].output[0]
     read = {name for node in proto.graph.node for name in node.input}
@@ -139,27 +140,6 @@ def _widen_at_load(proto: ModelProto, outputs: Set[str]) -> bool:
     index.replace_nodes([*front, *rest])
     GraphIndex(proto).drop_unread_constants()
     return bool(front)
-
-
-def _cast_and_scale(index: GraphIndex, name: str) -> list[NodeProto]:
-    """Build Cast and Mul to replace the DequantizeLinear of an int8 constant; else empty."""
-    maker = index.producer.get(name)
-    if maker is None or maker.op_type != "DequantizeLinear":
-        return []
-    integers, scales = (index.initializers.get(each) for each in maker.input[:2])
-    if integers is None or scales is None or integers.data_type != TensorProto.INT8:
-        return []
-    if any(index.float_constant(zeros).any() for zeros in maker.input[2:]):
-        return []
-    axis = attribute(maker, "axis", 1)
-    shape = [1] * len(integers.dims)
-    shape[axis if isinstance(axis, int) and scales.dims else 0] = -1
-    factor = index.add_constant("ws", index.float_constant(scales.name).reshape(shape))
-    real, made = index.fresh("c"), index.fresh("d")
-    return [
-        helper.make_node("Cast", [integers.name], [real], to=TensorProto.FLOAT),
-        helper.make_node("Mul", [real, factor], [made]),
-    ]
 
 
 def _read_by_float_kernels(proto: ModelProto, folder: Path) -> dict[str, bool]:

@@ -13,6 +13,7 @@ from onnx import ModelProto, TensorProto
 from edgekit.errors import PassRefused
 from edgekit.graphs.compact import compact
 from edgekit.graphs.contractions import contraction_of
+from edgekit.graphs.dequantization import dequantize_at_load
 from edgekit.graphs.divergence import Reference
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.observe import batch_of
@@ -102,7 +103,7 @@ def quantize_weights(model: Model, settings: QuantizeWeights, work: Work) -> Pat
     _tell_float(proto, rows, [q.layer.name for q in made], half, settings, work)
     (write_native if native else write_int8)(index, made)
     store_in_16_bits(proto, half)
-    GraphIndex(proto).drop_unread_constants()
+    dequantize_at_load(proto)
     source.restore(proto)
     compact(proto, named=WEIGHT_OPS)
     target = work.scratch / "weights.onnx"

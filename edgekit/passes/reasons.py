@@ -114,7 +114,7 @@ def explain_no_weights(
     left = find_unchanged_weights(
         proto, ops=ops, least=least, least_special=least_special, anywhere=anywhere
     )
-    if not left and any(_is_integer_weight(tensor) for tensor in proto.graph.initializer):
+    if not left and stores_integer_weights(proto):
         return "the model stores its weights as integers already"
     return join_reasons(left) if left else "the model stores no float weights of layers"
 
@@ -178,8 +178,10 @@ def join_reasons(left: Sequence[UnchangedWeight]) -> str:
     return f"{told}; and {more} more" if more > 0 else told
 
 
-def _is_integer_weight(tensor: TensorProto) -> bool:
-    return tensor.data_type in _INTEGERS and len(tensor.dims) > 1
+def stores_integer_weights(proto: ModelProto) -> bool:
+    """Return whether the main graph stores integers of 8 or 4 bits with two axes or more."""
+    stored = proto.graph.initializer
+    return any(tensor.data_type in _INTEGERS and len(tensor.dims) > 1 for tensor in stored)
 
 
 def _weights(index: GraphIndex) -> Iterator[tuple[NodeProto, str]]:

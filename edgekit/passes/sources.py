@@ -10,6 +10,7 @@ from onnx import ModelProto
 from edgekit.graphs.basic_rewrites import load_folded
 from edgekit.graphs.channel_scaling import fold_channel_scaling
 from edgekit.graphs.constant_inputs import decides_branch, fix_inputs
+from edgekit.graphs.dequantization import dequantize_by_operator
 from edgekit.graphs.half import (
     compute_in_float32,
     computes_half,
@@ -52,8 +53,9 @@ def open_source(
         work: work of the pass; gets a note on half precision.
         version: lowest opset version of the result.
         keep_ties: keep one copy of a weight that several nodes read.
-        folded: fold constants and per-channel scales, as quantization needs; constants are folded
-            too where a constant input decides a branch.
+        folded: fold constants and per-channel scales, and let DequantizeLinear restore int8
+            weights, as quantization needs; constants are folded too where a constant input
+            decides a branch.
 
     Raises:
         PassRefused: the model is quantized already, or cannot be edited.
@@ -69,6 +71,7 @@ def open_source(
     loaded = _load_float32(fixed, work, half, folded or fixed is not model)
     proto = prepare(loaded, version, keep_ties=keep_ties)
     if folded:
+        dequantize_by_operator(proto)
         fold_channel_scaling(proto)
     return Source(proto=proto, half=half, halves=half_constants(structure))
 

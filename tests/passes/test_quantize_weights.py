@@ -543,3 +543,28 @@ def test_an_output_of_zeros_is_not_said_to_be_lost(tmp_path):
     assert found.agreement is not None
     assert found.agreement.relative_errors["y"] == 0
     assert not [note for note in found.notes if "is lost" in note]
+
+
+OTHER_LAYERS = (
+    "g (float[N,8,12,12] x) => (float[N,8] y) { a = Conv<pads = [1, 1, 1, 1]>(x, w0) r = Relu(a) "
+    "b = Conv<group = 16, pads = [1, 1, 1, 1]>(r, w1) p = GlobalAveragePool(b) f = Flatten(p) "
+    "g1 = Gemm<transB = 1>(f, v0) t = Tanh(g1) y = MatMul(t, v1) }"
+)
+
+
+@pytest.mark.parametrize("container", ["int8", "native"])
+def test_inference_dequantizes_no_weight_and_is_as_fast_as_in_float(tmp_path, container):
+    stored = {
+        "w0": normal(16, 8, 3, 3),
+        "w1": normal(16, 1, 3, 3, seed=1),
+        "v0": normal(32, 16, seed=2),
+        "v1": normal(32, 8, seed=3),
+    }
+    source = model(tmp_path, OTHER_LAYERS, weights=stored)
+    x = uniform(32, 8, 12, 12)
+    made = apply("weights", source, tmp_path, samples(tmp_path, x=x), bits=8, container=container)
+
+    found = Counter(fused_ops(made, tmp_path))
+    assert not set(found) & {"DequantizeLinear", "Cast", "Mul"}
+    if container == "int8":
+        assert found == Counter(fused_ops(source, tmp_path))
