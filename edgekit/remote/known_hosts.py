@@ -12,6 +12,18 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.errors import DeviceError
+from edgekit.remote.host_certificates import SUFFIX as CERTIFICATE_SUFFIX
+from edgekit.remote.host_certificates import read_host_certificate
+
+CERTIFICATE_KINDS = tuple(
+    f"{kind}{CERTIFICATE_SUFFIX}"
+    for kind in (
+        "ssh-ed25519",
+        *(f"ecdsa-sha2-nistp{bits}" for bits in (256, 384, 521)),
+        "rsa-sha2-512",
+        "rsa-sha2-256",
+    )
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,9 +141,11 @@ def _like(pattern: str, name: str) -> bool:
 def preferred_kinds(files: Sequence[Path], address: Address) -> tuple[str, ...]:
     """The key types the host is known by, for the negotiation to ask for first."""
     for name in (address.name, address.plain_name):
-        kinds = [k.key.kind for k in known_keys(files, name) if not k.marker]
-        if kinds:
-            return tuple(dict.fromkeys(kinds))
+        known = known_keys(files, name)
+        certified = any(k.marker == "@cert-authority" for k in known)
+        kinds = [k.key.kind for k in known if not k.marker]
+        if kinds or certified:
+            return (*(CERTIFICATE_KINDS if certified else ()), *dict.fromkeys(kinds))
     return ()
 
 
@@ -147,18 +161,41 @@ def check_host_key(host: str, shown: HostKey, address: Address, files: Sequence[
     """
     known = known_keys(files, address.name)
     everywhere = (*known, *known_keys(files, address.plain_name))
+    shown, authority = _opened(host, shown, address, everywhere)
     for entry in everywhere:
-        if entry.marker == "@revoked" and entry.key.blob == shown.blob:
+        if entry.marker == "@revoked" and entry.key.blob in (shown.blob, authority):
             raise DeviceError(
                 f"{host}: refused: its host key {shown.fingerprint} is marked @revoked",
                 hint=f"see {entry.file}:{entry.line}; whoever shows this key is not to be trusted",
             )
+    if authority:
+        return
     exact = [e for e in known if not e.marker]
     if any(e.key.blob == shown.blob for e in exact or everywhere if not e.marker):
         return
     if exact:
         raise _changed(host, shown, address, exact)
     raise _unknown(host, shown, address, files, by_authority=bool(known))
+
+
+def _opened(
+    host: str, shown: HostKey, address: Address, known: Sequence[KnownKey]
+) -> tuple[HostKey, bytes]:
+    """The plain key of what was shown, and the trusted authority's key that signed it, if any."""
+    if not shown.kind.endswith(CERTIFICATE_SUFFIX):
+        return shown, b""
+    try:
+        certificate = read_host_certificate(
+            shown.kind, shown.blob, host=address.plain_name, matches=_like
+        )
+    except ValueError as error:
+        raise DeviceError(
+            f"{host}: refused: its host certificate does not hold: {error}",
+            hint="have the authority sign the device's host key anew (ssh-keygen -h)",
+        ) from error
+    plain = HostKey(kind=shown.kind.removesuffix(CERTIFICATE_SUFFIX), blob=certificate.key)
+    authorities = [e.key.blob for e in known if e.marker == "@cert-authority"]
+    return plain, certificate.authority if certificate.authority in authorities else b""
 
 
 def _changed(host: str, shown: HostKey, address: Address, known: Sequence[KnownKey]) -> DeviceError:
@@ -184,7 +221,7 @@ def _unknown(
         else f"mkdir -p {file.parent}; "
         f"ssh-keyscan -p {address.port} -t {kind} {address.host} >> {file}"
     )
-    why = "known only by its authority, which edgekit cannot check" if by_authority else "unknown"
+    why = "known only by an authority, and not signed by it" if by_authority else "unknown"
     return DeviceError(
         f"{host}: refused: its host key is {why}: {shown.fingerprint}",
         hint="compare it with the device's (there: ssh-keygen -lf /etc/ssh/ssh_host_"

@@ -1,25 +1,27 @@
-"""A device over SSH: the one file that knows paramiko."""
+"""A device over SSH: connections and streams of paramiko."""
 
 from __future__ import annotations
 
 import contextlib
-import io
 import logging
 import shlex
-import socket
 import threading
 import time
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any, cast
+from typing import cast
 
 import paramiko
-from paramiko.agent import AgentSSH
 
 from edgekit.errors import DeviceError
-from edgekit.remote.known_hosts import Address, HostKey, check_host_key, preferred_kinds
+from edgekit.remote.known_hosts import (
+    CERTIFICATE_KINDS,
+    Address,
+    HostKey,
+    check_host_key,
+    preferred_kinds,
+)
 from edgekit.remote.sockets import HeardSocket, Socket, by_command, dial
 from edgekit.remote.ssh_config import HostSettings, parse_host, read_settings
+from edgekit.remote.ssh_keys import identities
 from edgekit.remote.transport import SEND_SLICE_S, STDERR_KEPT_BYTES, Lines, Stream, exit_status
 
 PYTHONS = ("python3", *(f"python3.{minor}" for minor in range(14, 8, -1)))
@@ -197,7 +199,7 @@ def _connect(
     """Connect and authenticate; ``jumps`` stands in for the host's own ProxyJump."""
     if depth > LONGEST_JUMP:
         raise DeviceError(f"{host}: ProxyJump goes through more than {LONGEST_JUMP} hosts")
-    settings = read_settings(parse_host(host), _lookup)
+    settings = read_settings(parse_host(host))
     if jumps is None:
         jumps = settings.proxy_jump
     if jumps:
@@ -222,13 +224,6 @@ def _connect(
     return link
 
 
-def _lookup(text: str, name: str) -> Mapping[str, Any]:
-    try:
-        return dict(paramiko.SSHConfig.from_file(io.StringIO(text)).lookup(name))
-    except (paramiko.SSHException, ImportError, ValueError) as error:
-        raise DeviceError(f"{name}: cannot understand the SSH configuration: {error}") from error
-
-
 def _through(host: str, settings: HostSettings, via: Link) -> Socket:
     place = (settings.hostname, settings.port)
     try:
@@ -251,7 +246,7 @@ def _shake_hands(
     known = [
         k for kind in preferred_kinds(settings.known_hosts, address) for k in _signatures(kind)
     ]
-    supported = [k for k in known if k in options.key_types]
+    supported = [k for k in known if k in (*options.key_types, *CERTIFICATE_KINDS)]
     options.key_types = (*supported, *(k for k in options.key_types if k not in supported))
     transport.banner_timeout = transport.handshake_timeout = settings.connect_timeout_s
     try:
@@ -268,7 +263,12 @@ def _shake_hands(
             f"{host}: no SSH connection within {settings.connect_timeout_s:g} s", transient=True
         )
     key = transport.get_remote_server_key()
-    shown = HostKey(kind=key.get_name(), blob=key.asbytes())
+    certificate = key.public_blob
+    shown = (
+        HostKey(kind=certificate.key_type, blob=certificate.key_blob)
+        if certificate
+        else HostKey(kind=key.get_name(), blob=key.asbytes())
+    )
     check_host_key(host, shown, address, settings.known_hosts)
 
 
@@ -281,9 +281,9 @@ def _log_in(host: str, settings: HostSettings, transport: paramiko.Transport) ->
     tried: list[str] = []
     with contextlib.ExitStack() as closing:
         try:
-            for name, key in _keys(settings, tried, closing):
-                tried.append(name)
-                if _accepted(settings.user, key, transport):
+            for identity in identities(settings, tried, closing):
+                tried.append(identity.name)
+                if _accepted(settings.user, identity.key, transport):
                     return
         except (paramiko.SSHException, EOFError, OSError) as error:
             tried.append(f"then {error or 'the connection ended'}")
@@ -304,54 +304,3 @@ def _accepted(user: str, key: paramiko.PKey, transport: paramiko.Transport) -> b
     if more:
         raise paramiko.SSHException(f"it asks for {', '.join(more)} as well")
     return True
-
-
-def _keys(
-    settings: HostSettings, tried: list[str], closing: contextlib.ExitStack
-) -> Iterator[tuple[str, paramiko.PKey]]:
-    """Keys in the order of OpenSSH: the agent's named ones, its others, then those in files."""
-    held = _agent_keys(settings.identity_agent, tried, closing)
-    named = {_public_blob(file): file for file in settings.identity_files}
-    yield from ((f"{named[k.asbytes()]} (agent)", k) for k in held if k.asbytes() in named)
-    if not settings.identities_only:
-        yield from ((f"agent key {k.comment}", k) for k in held if k.asbytes() not in named)
-    done = {k.asbytes() for k in held}
-    for file in settings.identity_files:
-        if not file.exists() or _public_blob(file) in done:
-            continue
-        key = _load(file, tried)
-        if key is not None and key.asbytes() not in done:
-            yield str(file), key
-
-
-def _agent_keys(
-    path: str | None, tried: list[str], closing: contextlib.ExitStack
-) -> tuple[paramiko.AgentKey, ...]:
-    if path is None:
-        return ()
-    agent = AgentSSH()
-    try:
-        conn = closing.enter_context(socket.socket(socket.AF_UNIX))
-        conn.settimeout(STALL_S)
-        conn.connect(path)
-        agent._connect(conn)
-    except (OSError, paramiko.SSHException) as error:
-        tried.append(f"agent {path} (no answer: {error})")
-    return tuple(agent.get_keys())
-
-
-def _public_blob(file: Path) -> bytes:
-    try:
-        return bytes(paramiko.PublicBlob.from_file(f"{file}.pub").key_blob)
-    except (OSError, ValueError, IndexError):  # no .pub beside it: it is known once it is loaded
-        return b""
-
-
-def _load(file: Path, tried: list[str]) -> paramiko.PKey | None:
-    try:
-        return paramiko.PKey.from_path(file)
-    except (TypeError, paramiko.PasswordRequiredException):
-        tried.append(f"{file} (has a passphrase: ssh-add it first)")
-    except (OSError, ValueError, paramiko.SSHException, paramiko.UnknownKeyType) as error:
-        tried.append(f"{file} (cannot be read: {error})")
-    return None

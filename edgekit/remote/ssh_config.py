@@ -1,32 +1,28 @@
-"""What ``ssh`` would know of a host: its configuration files, with every Include followed."""
+"""What ``ssh`` would know of a host: OpenSSH's own answer where it is installed."""
 
 from __future__ import annotations
 
-import getpass
-import glob
 import os
 import re
-import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from edgekit.errors import DeviceError, UserError
+from edgekit.remote.openssh import resolve_by_openssh
+from edgekit.remote.ssh_config_parser import parse_config
+from edgekit.remote.ssh_tokens import Tokens, home_folder, login_name
 
 CONFIG_VARIABLE = "EDGEKIT_SSH_CONFIG"
 SYSTEM_CONFIG = Path("/etc/ssh/ssh_config")
-GLOBAL_KNOWN_HOSTS = "/etc/ssh/ssh_known_hosts /etc/ssh/ssh_known_hosts2"
-USER_KNOWN_HOSTS = "~/.ssh/known_hosts ~/.ssh/known_hosts2"
-IDENTITIES = ("~/.ssh/id_ed25519", "~/.ssh/id_ecdsa", "~/.ssh/id_rsa")
+GLOBAL_KNOWN_HOSTS = ("/etc/ssh/ssh_known_hosts", "/etc/ssh/ssh_known_hosts2")
+USER_KNOWN_HOSTS = ("~/.ssh/known_hosts", "~/.ssh/known_hosts2")
+IDENTITIES = ("~/.ssh/id_rsa", "~/.ssh/id_ecdsa", "~/.ssh/id_ed25519")
 CONNECT_TIMEOUT_S = 20.0
-DEEPEST_INCLUDE = 16
-CRITERIA_ALONE = ("all", "canonical", "final")
-CRITERIA = (*CRITERIA_ALONE, "host", "originalhost", "user", "localuser")
-_MARK = "edgekitblockapplies"
+LONGEST_TIMEOUT_S = 3600.0
+UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
-# Looks a host up in configuration text; the one thing this file leaves to the SSH library.
-Lookup = Callable[[str, str], Mapping[str, Any]]
+Found = Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +42,7 @@ class HostSettings:
     port: int
     user: str
     identity_files: tuple[Path, ...]
+    certificate_files: tuple[Path, ...]
     identities_only: bool
     identity_agent: str | None
     host_key_alias: str
@@ -78,167 +75,97 @@ def parse_host(text: str) -> HostSpec:
     return HostSpec(name=name, user=user or None, port=port)
 
 
-def read_settings(spec: HostSpec, lookup: Lookup) -> HostSettings:
+def read_settings(spec: HostSpec) -> HostSettings:
     """What the user's configuration says of a host.
 
     Raises:
+        UserError: the file that the environment names is not there.
         DeviceError: a configuration file cannot be read or understood.
     """
-    given = [f"User {spec.user}"] if spec.user else []
-    given += [f"Port {spec.port}"] if spec.port else []
-    text = "\n".join([*given, "Host *", ""])
-    for file, base in _config_files():
-        text = expand_includes(file, base=base, text=text, applies=_applies(lookup, spec.name))
-        text += "Host *\n"
-    found = {k: v for k, v in lookup(text, spec.name).items() if v is not None}
+    chosen = os.environ.get(CONFIG_VARIABLE)
+    if chosen and not Path(chosen).is_file():
+        raise UserError(f"{CONFIG_VARIABLE}: no file {chosen}")
+    found = resolve_by_openssh(spec.name, user=spec.user, port=spec.port, config=chosen)
+    if found is None:
+        files = _config_files(chosen)
+        found = parse_config(spec.name, user=spec.user, port=spec.port, files=files)
     try:
         return _settings(spec, found)
     except ValueError as error:
         raise DeviceError(f"{spec.name}: the SSH configuration is wrong: {error}") from error
 
 
-def _config_files() -> list[tuple[Path, Path]]:
-    chosen = os.environ.get(CONFIG_VARIABLE)
-    user = Path("~/.ssh").expanduser()
+def _config_files(chosen: str | None) -> list[tuple[Path, Path]]:
+    user = home_folder() / ".ssh"
     if chosen:
-        if not Path(chosen).is_file():
-            raise UserError(f"{CONFIG_VARIABLE}: no file {chosen}")
         return [(Path(chosen), user)]
     files = [(user / "config", user), (SYSTEM_CONFIG, SYSTEM_CONFIG.parent)]
     return [(file, base) for file, base in files if file.is_file()]
 
 
-def _applies(lookup: Lookup, name: str) -> Callable[[str], bool]:
-    def applies(text: str) -> bool:
-        return _MARK in lookup(f"{text}{_MARK} yes\n", name)
-
-    return applies
-
-
-def expand_includes(
-    file: Path,
-    *,
-    base: Path,
-    text: str,
-    applies: Callable[[str], bool],
-    header: str = "Host *",
-    depth: int = 0,
-) -> str:
-    """``text`` with the lines of ``file`` added, and those of the files it includes.
-
-    Args:
-        base: the folder that relative Include patterns start from.
-        text: the configuration so far.
-        applies: whether the last block of a text is in force for the host that is looked up.
-        header: the ``Host`` or ``Match`` line in force where the file begins.
-    """
-    if depth > DEEPEST_INCLUDE:
-        raise DeviceError(f"{file}: Include goes deeper than {DEEPEST_INCLUDE} files")
-    for line in _lines(file):
-        key, value = _split(line)
-        if key == "match":
-            _check_match(file, value)
-        if key in ("host", "match"):
-            header = line
-        if key != "include":
-            text += line + "\n"
-            continue
-        # A block that is not in force takes its includes with it: their own Host lines must not
-        # bring them back.
-        if header == "Host *" or applies(text):
-            for included in _included(value, base):
-                text = expand_includes(
-                    included, base=base, text=text, applies=applies, header=header, depth=depth + 1
-                )
-                text += header + "\n"
-    return text
-
-
-def _check_match(file: Path, value: str) -> None:
-    # The library takes a criterion it does not know for one that is met.
-    words = iter(value.lower().split())
-    for word in words:
-        criterion, given, _ = word.lstrip("!").partition("=")
-        if criterion not in CRITERIA:
-            raise DeviceError(
-                f"{file}: cannot follow the configuration: Match {criterion} is not supported here",
-                hint=f"name a file without it in {CONFIG_VARIABLE}",
-            )
-        if criterion not in CRITERIA_ALONE and not given:
-            next(words, None)
-
-
-def _lines(file: Path) -> list[str]:
-    try:
-        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError as error:
-        raise DeviceError(f"{file}: cannot read: {error.strerror}") from error
-    return [s for line in lines if (s := line.strip()) and not s.startswith("#")]
-
-
-def _split(line: str) -> tuple[str, str]:
-    match = re.match(r"(\w+)(?:\s*=\s*|\s+)(.+)", line)
-    return (match.group(1).lower(), match.group(2)) if match else (line.lower(), "")
-
-
-def _included(value: str, base: Path) -> list[Path]:
-    found: list[Path] = []
-    for pattern in shlex.split(value):
-        full = base / Path(os.path.expandvars(pattern)).expanduser()
-        found += [Path(p) for p in sorted(glob.glob(str(full))) if Path(p).is_file()]  # noqa: PTH207
-    return found
-
-
-def _settings(spec: HostSpec, found: Mapping[str, Any]) -> HostSettings:
-    user = found.get("user") or getpass.getuser()
-    hostname = found.get("hostname") or spec.name
-    port = _number(found, "port", 22)
-    tokens = {
-        "%": "%", "d": str(Path.home()), "h": hostname, "k": found.get("hostkeyalias", hostname),
-        "n": spec.name, "p": str(port), "r": user, "u": getpass.getuser(),
-    }  # fmt: skip
-    names = shlex.split(found.get("userknownhostsfile", USER_KNOWN_HOSTS))
-    names += shlex.split(found.get("globalknownhostsfile", GLOBAL_KNOWN_HOSTS))
-    jump = found.get("proxyjump", "none")
-    command = found.get("proxycommand", "none")
-    identities = found.get("identityfile", IDENTITIES)
+def _settings(spec: HostSpec, found: Found) -> HostSettings:
+    hostname = _first(found, "hostname", spec.name)
+    alias = _first(found, "hostkeyalias", "")
+    jump = _first(found, "proxyjump", "none")
+    command = _first(found, "proxycommand", "none")
+    tokens = Tokens(
+        hostname=hostname,
+        name=spec.name,
+        port=str(_port(_first(found, "port", "22"))),
+        user=_first(found, "user", login_name()),
+        host_key_alias=alias,
+        proxy_jump="" if jump.lower() == "none" else jump,
+    )
+    known = (
+        *found.get("userknownhostsfile", USER_KNOWN_HOSTS),
+        *found.get("globalknownhostsfile", GLOBAL_KNOWN_HOSTS),
+    )
     return HostSettings(
         hostname=hostname,
-        port=port,
-        user=user,
-        identity_files=tuple(_path(p, tokens) for p in identities if p.lower() != "none"),
-        identities_only=found.get("identitiesonly", "no").lower() in ("yes", "true"),
-        identity_agent=_agent(found.get("identityagent", "SSH_AUTH_SOCK"), tokens),
-        host_key_alias=found.get("hostkeyalias", ""),
-        known_hosts=tuple(_path(n, tokens) for n in names if n.lower() != "none"),
-        proxy_jump=() if jump.lower() == "none" else tuple(j.strip() for j in jump.split(",")),
-        proxy_command=None if command.lower() == "none" else _expand(command, tokens),
-        connect_timeout_s=float(_number(found, "connecttimeout", 0)) or CONNECT_TIMEOUT_S,
+        port=int(tokens.port),
+        user=tokens.user,
+        identity_files=_paths(found.get("identityfile", IDENTITIES), tokens),
+        certificate_files=_paths(found.get("certificatefile", ()), tokens),
+        identities_only=_first(found, "identitiesonly", "no").lower() in ("yes", "true"),
+        identity_agent=_agent(_first(found, "identityagent", "SSH_AUTH_SOCK"), tokens),
+        host_key_alias=alias,
+        known_hosts=_paths(known, tokens),
+        proxy_jump=tuple(j.strip() for j in tokens.proxy_jump.split(",") if j.strip()),
+        proxy_command=None if command.lower() == "none" else tokens.expand(command),
+        connect_timeout_s=_timeout_s(_first(found, "connecttimeout", "none")),
     )
 
 
-def _number(found: Mapping[str, Any], key: str, default: int) -> int:
-    text = str(found.get(key, default)).split()[0]
-    if text.lower() == "none":
-        return default
-    if not text.isdecimal():
-        raise ValueError(f"{key} is not a number: {text!r}")
+def _first(found: Found, key: str, default: str) -> str:
+    return found.get(key, (default,))[0]
+
+
+def _paths(names: tuple[str, ...], tokens: Tokens) -> tuple[Path, ...]:
+    return tuple(tokens.path(name) for name in names if name.lower() != "none")
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdecimal() and 0 < int(text[:9]) < 65536):
+        raise ValueError(f"port is not a number from 1 to 65535: {text!r}")
     return int(text)
 
 
-def _agent(value: str, tokens: Mapping[str, str]) -> str | None:
+def _timeout_s(text: str) -> float:
+    """Seconds out of OpenSSH's times: 90, 10s, 1m30s, none."""
+    if text.lower() == "none":
+        return CONNECT_TIMEOUT_S
+    parts = re.findall(r"(\d{1,9})([smhdw]?)", text.lower())
+    if not parts or "".join(map("".join, parts)) != text.lower():
+        raise ValueError(f"connecttimeout is not a time: {text!r}")
+    seconds = sum(int(number) * UNITS_S[unit] for number, unit in parts)
+    return min(float(seconds), LONGEST_TIMEOUT_S) or CONNECT_TIMEOUT_S
+
+
+def _agent(value: str, tokens: Tokens) -> str | None:
     if value.lower() == "none":
         return None
     if value == "SSH_AUTH_SOCK":
         return os.environ.get("SSH_AUTH_SOCK") or None
     if value.startswith("$"):
         return os.environ.get(value[1:].strip("{}")) or None
-    return str(_path(value, tokens))
-
-
-def _path(text: str, tokens: Mapping[str, str]) -> Path:
-    return Path(os.path.expandvars(_expand(text, tokens))).expanduser()
-
-
-def _expand(text: str, tokens: Mapping[str, str]) -> str:
-    return re.sub(r"%(.)", lambda m: tokens.get(m.group(1), m.group(0)), text)
+    return str(tokens.path(value))

@@ -14,7 +14,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -107,7 +107,10 @@ class Sshd:
         (self.folder / "env").write_text(text)
 
 
-def start_sshd(folder: Path) -> Sshd:
+def start_sshd(
+    folder: Path, *, lines: str = "", before: Callable[[], object] = lambda: None
+) -> Sshd:
+    """Start a server; ``lines`` go into its configuration, ``before`` runs when keys are made."""
     server = Sshd(folder=folder, port=free_port())
     server.home.mkdir(parents=True)
     for name, kind in (("host_ed25519", "ed25519"), ("host_ecdsa", "ecdsa"), ("key", "ed25519")):
@@ -121,8 +124,9 @@ def start_sshd(folder: Path) -> Sshd:
         f"ListenAddress 127.0.0.1:{server.port}\nHostKey {folder}/host_ed25519\n"
         f"HostKey {folder}/host_ecdsa\nAuthorizedKeysFile {folder}/key.pub\n"
         f"ForceCommand {enter}\nPidFile none\nStrictModes no\nUsePAM no\nMaxStartups 100\n"
-        "PasswordAuthentication no\nKbdInteractiveAuthentication no\n"
+        "PasswordAuthentication no\nKbdInteractiveAuthentication no\n" + lines
     )
+    before()
     if os.getuid() == 0:
         Path("/run/sshd").mkdir(exist_ok=True)
     with (folder / "log").open("wb") as log:

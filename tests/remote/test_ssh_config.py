@@ -1,19 +1,26 @@
+import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
 
 from edgekit.errors import DeviceError, UserError
-from edgekit.remote.ssh import _lookup
 from edgekit.remote.ssh_config import HostSpec, parse_host, read_settings
 
 
-@pytest.fixture
-def settings(tmp_path, monkeypatch):
+@pytest.fixture(params=["OpenSSH", "parser"])
+def settings(request, tmp_path, monkeypatch):
+    """Settings of ``dev``, as OpenSSH resolves them and as the parser does without it."""
+    if request.param == "parser":
+        monkeypatch.setenv("PATH", str(tmp_path / "empty"))
+    elif shutil.which("ssh") is None:
+        pytest.skip("no OpenSSH on this machine")
+
     def read(text, host="dev"):
         config = tmp_path / "config"
         config.write_text(text)
         monkeypatch.setenv("EDGEKIT_SSH_CONFIG", str(config))
-        return read_settings(parse_host(host), _lookup)
+        return read_settings(parse_host(host))
 
     return read
 
@@ -68,7 +75,7 @@ def test_an_include_in_a_block_counts_only_where_the_block_does(tmp_path, settin
 
 
 def test_a_file_that_includes_itself_is_an_error(tmp_path, settings):
-    with pytest.raises(DeviceError, match="Include goes deeper"):
+    with pytest.raises(DeviceError, match=r"Include goes deeper|recursive configuration includes"):
         settings(f"Include {tmp_path}/config\n")
 
 
@@ -114,4 +121,123 @@ def test_a_wrong_configuration_is_one_line(settings, text):
 def test_a_configuration_that_is_not_there_is_named(monkeypatch):
     monkeypatch.setenv("EDGEKIT_SSH_CONFIG", "/no/such")
     with pytest.raises(UserError, match="/no/such"):
-        read_settings(parse_host("dev"), _lookup)
+        read_settings(parse_host("dev"))
+
+
+BASE = "Host dev\n HostName 127.0.0.1\n Port 2222\n User me\n"
+PLACE = ("127.0.0.1", 2222, "me")
+# Configurations that all lead to the same place, in spellings that OpenSSH takes.
+SAME_PLACE = {
+    "comments": "Host dev # the Pi\n HostName 127.0.0.1 # here\n Port 2222 # odd\n User me #\n",
+    "equals": "Host=dev\nHostName=127.0.0.1\nPort = 2222\nUser=me\n",
+    "quotes": BASE.replace("127.0.0.1", '"127.0.0.1"').replace(" me", " 'me'"),
+    "tabs and CRLF": BASE.replace(" ", "\t").replace("\n", "\r\n"),
+    "keywords of any case": BASE.upper().replace("DEV", "dev").replace("ME\n", "me\n"),
+    "the first value counts": f"{BASE}Host *\n Port 1\n User you\n",
+    "a negated pattern": f"Host * !dev\n Port 1\n{BASE}",
+    "Match host=": f"Match host=dev\n{BASE.partition(chr(10))[2]}",
+    "Match host of a quoted list": f'Match host "other,dev"\n{BASE.partition(chr(10))[2]}',
+    "Match by the resolved name": (
+        "Host dev\n HostName 127.0.0.1\nMatch host 127.*\n Port 2222\n User me\n"
+    ),
+    "Match originalhost": f"Match originalhost dev\n{BASE.partition(chr(10))[2]}",
+    "Match of a negated host": f"Match !host dev\n Port 1\n{BASE}",
+    "Match user": "Host dev\n HostName 127.0.0.1\n User me\nMatch user me\n Port 2222\n",
+    "Match exec of another host": f'Match host other exec "touch {{tmp}}/ran"\n User no\n{BASE}',
+    "Match exec that fails": f'Match exec "false"\n User no\n{BASE}',
+    "Match exec with a token": f'Match exec "test %n = dev"\n{BASE.partition(chr(10))[2]}',
+    "Match all": f"Match all\n{BASE.partition(chr(10))[2]}",
+    "Match final": f"Match final host 127.0.0.1\n Port 2222\n{BASE.replace(' Port 2222', '')}",
+    "a host name with its own": "Host dev\n HostName 127.0.0.%%1\n Port 2222\n User me\n",
+}
+
+
+@pytest.mark.parametrize("text", SAME_PLACE.values(), ids=SAME_PLACE.keys())
+def test_the_place_is_the_one_that_ssh_would_dial(settings, tmp_path, text):
+    found = settings(text.replace("{tmp}", str(tmp_path)))
+    place = (found.hostname.replace("%1", "1"), found.port, found.user)
+    assert place == PLACE
+    assert not (tmp_path / "ran").exists(), "a command of another host must not run"
+
+
+@pytest.mark.parametrize(
+    ("lines", "jump", "command"),
+    [
+        (" ProxyCommand none\nHost *\n ProxyJump gate\n", (), None),
+        (" ProxyJump none\nHost *\n ProxyCommand nc %h\n", (), "nc 127.0.0.1"),
+        (" ProxyJump none\nHost *\n ProxyJump gate\n", (), None),
+        (" ProxyJump gate\n ProxyCommand nc %h\n", ("gate",), None),
+        (" ProxyCommand nc %h # there\n ProxyJump gate\n", (), "nc 127.0.0.1 # there"),
+    ],
+)
+def test_whichever_proxy_comes_first_counts(settings, lines, jump, command):
+    found = settings(BASE + lines)
+    assert (found.proxy_jump, found.proxy_command) == (jump, command)
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"), [("10s", 10), ("1m30s", 90), ("2h", 3600), ("none", 20), ("7", 7)]
+)
+def test_times_have_units(settings, value, seconds):
+    assert settings(f"{BASE} ConnectTimeout {value}\n").connect_timeout_s == seconds
+
+
+def test_certificates_and_names_with_spaces_are_taken_over(settings, tmp_path):
+    (tmp_path / "a b").write_text("")
+    found = settings(
+        f'{BASE} CertificateFile "{tmp_path}/c d-cert.pub"\n IdentityFile "{tmp_path}/c d"\n'
+        f' UserKnownHostsFile "{tmp_path}/a b" {tmp_path}/%k\n GlobalKnownHostsFile none\n'
+    )
+    assert found.certificate_files == (tmp_path / "c d-cert.pub",)
+    assert found.identity_files == (tmp_path / "c d",)
+    assert found.known_hosts == (tmp_path / "a b", tmp_path / "dev")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'Include "broken\n',
+        'Host "dev\n',
+        "Host dev\n ConnectTimeout soon\n",
+        "Match host\n",
+        "= 3\n",
+    ],
+)
+def test_a_line_that_ssh_refuses_is_one_line_here(settings, text):
+    with pytest.raises(DeviceError) as caught:
+        settings(text + BASE)
+    assert "\n" not in caught.value.message
+
+
+def test_the_parser_says_where_a_line_is_wrong(tmp_path, monkeypatch):
+    config = tmp_path / "config"
+    config.write_text(f'{BASE}Include "broken\n')
+    monkeypatch.setenv("EDGEKIT_SSH_CONFIG", str(config))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(DeviceError, match=rf"{config}:5: .*quote is not closed"):
+        read_settings(parse_host("dev"))
+
+
+def test_another_ssh_than_that_of_openssh_is_not_asked(tmp_path, monkeypatch):
+    config, ssh = tmp_path / "config", tmp_path / "ssh"
+    config.write_text(BASE)
+    ssh.write_text("#!/bin/sh\necho 'Dropbear v2022.83' >&2\nexit 1\n")
+    ssh.chmod(0o755)
+    monkeypatch.setenv("EDGEKIT_SSH_CONFIG", str(config))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert read_settings(parse_host("dev")).port == 2222
+
+
+def test_without_any_configuration_both_ways_agree(tmp_path, monkeypatch):
+    if shutil.which("ssh") is None:
+        pytest.skip("no OpenSSH on this machine")
+    config = tmp_path / "config"
+    config.write_text("")
+    monkeypatch.setenv("EDGEKIT_SSH_CONFIG", str(config))
+    by_openssh = read_settings(parse_host("me@dev:7"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    parsed = read_settings(parse_host("me@dev:7"))
+    assert set(parsed.identity_files) <= set(by_openssh.identity_files)
+    assert dataclasses.replace(by_openssh, identity_files=()) == dataclasses.replace(
+        parsed, identity_files=()
+    )

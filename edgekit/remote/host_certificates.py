@@ -1,0 +1,91 @@
+"""Host keys that a certificate authority vouches for (``@cert-authority`` in known_hosts)."""
+
+from __future__ import annotations
+
+import base64
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.serialization import SSHCertificate
+
+SUFFIX = "-cert-v01@openssh.com"
+# Signatures by SHA-1, which OpenSSH takes no more.
+SHA1_SIGNATURE = b"\0\0\0\7ssh-rsa"
+
+
+@dataclass(frozen=True, kw_only=True)
+class HostCertificate:
+    """A certificate whose signature holds.
+
+    Attributes:
+        authority: the public key that signed it, as known_hosts holds it.
+        key: the host's own public key.
+    """
+
+    authority: bytes
+    key: bytes
+
+
+def read_host_certificate(
+    kind: str, blob: bytes, *, host: str, matches: Callable[[str, str], bool]
+) -> HostCertificate:
+    """Check a certificate that a host showed for the name it was reached by.
+
+    Args:
+        matches: whether a pattern of the certificate names the host.
+
+    Raises:
+        ValueError: it is no valid certificate of that host now.
+    """
+    from cryptography.hazmat.primitives.serialization import (
+        Encoding,
+        PublicFormat,
+        SSHCertificateType,
+    )
+
+    certificate = _signed(kind, blob)
+    if certificate.type != SSHCertificateType.HOST:
+        raise ValueError("it is of a user, not of a host")
+    if certificate.critical_options:
+        raise ValueError("it has conditions (critical options) that are not known here")
+    if not certificate.valid_after <= time.time() < certificate.valid_before:
+        raise ValueError("it has expired, or is not valid yet: compare the clocks")
+    principals = [p.decode(errors="replace") for p in certificate.valid_principals]
+    if not any(matches(p.lower(), host.lower()) for p in principals):
+        raise ValueError(f"it is for {', '.join(principals) or 'no host'}, not for {host}")
+    keys = (certificate.signature_key(), certificate.public_key())
+    authority, key = (
+        base64.b64decode(k.public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH).split()[1])
+        for k in keys
+    )
+    return HostCertificate(authority=authority, key=key)
+
+
+def _signed(kind: str, blob: bytes) -> SSHCertificate:
+    """A certificate whose authority did sign it."""
+    from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+    from cryptography.hazmat.primitives.serialization import (
+        SSHCertificate,
+        load_ssh_public_identity,
+    )
+
+    try:
+        certificate = load_ssh_public_identity(kind.encode() + b" " + base64.b64encode(blob))
+        if not isinstance(certificate, SSHCertificate):
+            raise ValueError("it is a plain key")
+        certificate.verify_cert_signature()
+    except UnsupportedAlgorithm as error:
+        raise ValueError(f"its kind is not supported: {error}") from error
+    except InvalidSignature as error:
+        raise ValueError("its signature is wrong") from error
+    authority = certificate.signature_key()
+    if isinstance(authority, RSAPublicKey):
+        # The signature is the last field: its kind, then as many bytes as the key has.
+        tail = blob[-(authority.key_size + 7) // 8 - 4 - len(SHA1_SIGNATURE) :]
+        if tail.startswith(SHA1_SIGNATURE):
+            raise ValueError("it is signed by SHA-1, which is no longer safe")
+    return certificate

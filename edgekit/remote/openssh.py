@@ -1,0 +1,100 @@
+"""The SSH configuration of a host as OpenSSH itself resolves it: ``ssh -G``."""
+
+from __future__ import annotations
+
+import functools
+import os
+import re
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from edgekit.errors import DeviceError, first_line
+
+RESOLVE_TIMEOUT_S = 60.0
+# The first release with -G.
+OLDEST_OPENSSH = (6, 8)
+# ssh -G joins the names of several files by spaces and quotes none of them.
+FILE_LISTS = ("userknownhostsfile", "globalknownhostsfile")
+# ssh refuses to run for a user without an entry in the password database (some containers).
+NO_USER = "no user exists for uid"
+
+
+def resolve_by_openssh(
+    name: str, *, user: str | None, port: int | None, config: str | None
+) -> Mapping[str, tuple[str, ...]] | None:
+    """Values of each keyword, in lower case; None where OpenSSH is not installed here.
+
+    Args:
+        name: the host as it stands in the configuration.
+        config: a configuration file to read instead of the user's and the system's.
+
+    Raises:
+        DeviceError: the configuration is wrong, or takes too long.
+    """
+    ssh = _openssh(os.environ.get("PATH", ""))
+    if ssh is None:
+        return None
+    command = [ssh, "-G", *(("-F", config) if config else ())]
+    command += [*(("-l", user) if user else ()), *(("-p", str(port)) if port else ()), "--", name]
+    try:
+        done = subprocess.run(
+            command,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=RESOLVE_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise DeviceError(
+            f"{name}: ssh -G did not end within {RESOLVE_TIMEOUT_S:g} s",
+            hint="a 'Match exec' or a name server in the SSH configuration may hang",
+        ) from error
+    except OSError:
+        return None
+    complaint = done.stderr.decode(errors="replace").strip()
+    if done.returncode == 0:
+        return _values(os.fsdecode(done.stdout))
+    if NO_USER in complaint.lower():
+        return None
+    why = first_line(ValueError(complaint)) or f"ssh -G ended with status {done.returncode}"
+    raise DeviceError(f"{name}: cannot understand the SSH configuration: {why}")
+
+
+@functools.lru_cache(maxsize=4)
+def _openssh(path: str) -> str | None:
+    """Where ``ssh`` is, if it is OpenSSH's and can resolve configurations."""
+    ssh = shutil.which("ssh", path=path)
+    if ssh is None:
+        return None
+    try:
+        done = subprocess.run(
+            [ssh, "-V"], stdin=subprocess.DEVNULL, capture_output=True, timeout=10, check=False
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    version = re.match(rb"OpenSSH[\w-]*_(\d+)\.(\d+)", done.stderr or done.stdout)
+    recent = version and tuple(map(int, version.groups())) >= OLDEST_OPENSSH
+    return ssh if recent else None
+
+
+def _values(text: str) -> dict[str, tuple[str, ...]]:
+    found: dict[str, tuple[str, ...]] = {}
+    for line in text.splitlines():
+        key, _, value = line.partition(" ")
+        values = _joined(value.split(" ")) if key in FILE_LISTS else (value,)
+        found[key] = (*found.get(key, ()), *values)
+    return found
+
+
+def _joined(words: Sequence[str]) -> tuple[str, ...]:
+    """File names out of words: the longest run of words that names a file is one name."""
+    names: list[str] = []
+    start = 0
+    while start < len(words):
+        runs = ((end, " ".join(words[start:end])) for end in range(len(words), start + 1, -1))
+        end = next((end for end, name in runs if Path(name).exists()), start + 1)
+        names.append(" ".join(words[start:end]))
+        start = end
+    return tuple(n for n in names if n)

@@ -1,0 +1,70 @@
+"""Tokens (``%h``), variables (``${NAME}``) and ``~`` in values of an SSH configuration."""
+
+from __future__ import annotations
+
+import getpass
+import hashlib
+import os
+import pwd
+import re
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tokens:
+    """The values that tokens stand for."""
+
+    hostname: str
+    name: str
+    port: str
+    user: str
+    host_key_alias: str = ""
+    proxy_jump: str = ""
+
+    def expand(self, text: str) -> str:
+        """Replace every token that OpenSSH knows; others stay."""
+        return re.sub(r"%(.)", lambda m: self._value(m.group(1)) or m.group(0), text)
+
+    def path(self, text: str) -> Path:
+        """A file name with tokens, variables of the environment and ``~``."""
+        expanded = in_home(self.expand(text))
+        return Path(
+            re.sub(r"\$\{(\w+)\}", lambda m: os.environ.get(m.group(1), m.group(0)), expanded)
+        )
+
+    def _value(self, letter: str) -> str:
+        local = socket.gethostname()
+        values = {
+            "%": "%", "d": str(home_folder()), "h": self.hostname, "i": str(os.getuid()),
+            "j": self.proxy_jump, "k": self.host_key_alias or self.name, "L": local.split(".")[0],
+            "l": local, "n": self.name, "p": self.port, "r": self.user, "u": login_name(),
+            "C": hashlib.sha1(
+                f"{local}{self.hostname}{self.port}{self.user}{self.proxy_jump}".encode()
+            ).hexdigest(),
+        }  # fmt: skip
+        return values.get(letter, "")
+
+
+def home_folder() -> Path:
+    """The user's home by the password database, as OpenSSH takes it, else by ``$HOME``."""
+    try:
+        return Path(pwd.getpwuid(os.getuid()).pw_dir)
+    except KeyError:
+        return Path.home()
+
+
+def login_name() -> str:
+    """The user's name here by the password database, else by the environment."""
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return getpass.getuser()
+
+
+def in_home(text: str) -> str:
+    """A file name with ``~`` or ``~user`` at its start replaced."""
+    if text == "~" or text.startswith("~/"):
+        return str(home_folder()) + text[1:]
+    return os.path.expanduser(text)  # noqa: PTH111 - a Path would drop a slash at the end
