@@ -5,14 +5,18 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
+from onnx import numpy_helper
+from onnx.version_converter import convert_version
 from onnxruntime.transformers.float16 import convert_float_to_float16
 from onnxruntime.transformers.onnx_model import OnnxModel
 
-from tests.bridge.random_graphs import Impossible, draft
+from tests.bridge.random_graphs import Impossible, _info, _run, draft
 from tests.exported.attention import transformer
+from tests.exported.decoders import decoder, experts
 from tests.exported.drafting import _SAMPLES, ExportDraft, Exported
 from tests.exported.layers import batched_weights, convolutions, products
 from tests.exported.recurrent import branches, loops, recurrent
+from tests.exported.signals import detector, speech, typed
 
 _WRITERS = {
     "transformer": transformer,
@@ -23,7 +27,14 @@ _WRITERS = {
     "branches": branches,
     "loops": loops,
 }
-KINDS = (*_WRITERS, "float16", "loose")
+_NEWER = {
+    "decoder": decoder,
+    "experts": experts,
+    "detector": detector,
+    "speech": speech,
+    "typed": typed,
+}
+KINDS = (*_WRITERS, "float16", "loose", *_NEWER, "older")
 _HALVED = ("transformer", "convolutions", "products", "batched weights")
 
 
@@ -33,10 +44,12 @@ def exported(kind, seed):
         return _float16(seed)
     if kind == "loose":
         return _loose(seed)
+    if kind == "older":
+        return _older(seed)
     for attempt in range(50):
         made = ExportDraft([KINDS.index(kind), seed, attempt])
         try:
-            outputs = _WRITERS[kind](made)
+            outputs = (_WRITERS | _NEWER)[kind](made)
             return made.exported(kind, seed, outputs)
         except Impossible:
             continue
@@ -56,6 +69,30 @@ def _float16(seed):
         for n, a in found.samples.items()
     }
     return Exported("float16", seed, made.model, samples)
+
+
+def _older(seed):
+    """A model of another kind at another opset, its weights listed as inputs or not."""
+    kinds = [*_WRITERS, *_NEWER]
+    for attempt in range(20):
+        found = exported(kinds[(seed + attempt) % len(kinds)], seed + 2 * 10**6 + attempt)
+        version = (11, 13, 15, 18, 21)[(seed + attempt) % 5]
+        try:
+            proto = convert_version(found.proto, version)
+        except Exception as error:  # the converter raises bare RuntimeErrors
+            if attempt == 19:
+                raise Impossible(f"older {seed}") from error
+            continue
+        if seed % 3 == 0:
+            known = [_info(t.name, numpy_helper.to_array(t)) for t in proto.graph.initializer]
+            proto.graph.input.extend(known)
+            proto.ir_version = min(proto.ir_version, 8)
+        try:
+            _run(proto, {n: a[:1] for n, a in found.samples.items()})
+        except Impossible:
+            continue
+        return Exported("older", seed, proto, found.samples)
+    raise Impossible(f"older {seed}")
 
 
 def _loose(seed):
