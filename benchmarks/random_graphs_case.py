@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import re
 import traceback
 import warnings
 from collections.abc import Iterator, Sequence
@@ -44,11 +46,15 @@ _CHAINS_EACH = 2
 # A pass reports its error on the same samples, from a subset of the entries.
 _FURTHER, _ROUNDING = 1.3, 1e-4
 _HALF_ROUNDING = 3e-3
-# With this many float weights a pass must find something.
-_MANY = 512
+# With this many float weights a pass must find something, or name the layer with a reason.
+_MANY = 1024
 _LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN"}
 _CLOSED = "cannot be looked at"
-_NOTHING = ("no Conv", "no MatMul", "no LSTM", "no weights")
+_NOTHING = ("nothing to", "no layer can be split")
+_NONE = ("no Conv", "no MatMul", "no LSTM", "no weights")
+# "NAME (OPERATOR, 2 x 3) is too small: 6 entries, less than 1024"
+_TOO_SMALL = re.compile(r"\((?:\w+, )?([\d x]+)\)(?:: each)? is too small[^:]*: (\d+) \D+ (\d+)")
+_LARGEST = re.compile(r"the largest float32 tensor, .*, has (\d+) entries")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,11 +164,23 @@ def _contradiction(message: str, path: Path) -> str:
     """Say why a refusal is wrong for a graph; empty if it may be right."""
     if _CLOSED in message:
         return "the graph runs"
-    if not message.startswith(_NOTHING) or path.suffix != ".onnx":
+    for shape, entries, least in _TOO_SMALL.findall(message):
+        if not math.prod(map(int, shape.split(" x "))) == int(entries) < int(least):
+            return f"{shape} is not less than {least}"
+    if not message.startswith((*_NOTHING, *_NONE)) or path.suffix != ".onnx":
         return ""
-    found = _large_layers(onnx.load(path).graph)
-    named = [each for each in found if each.split()[0] in message or "LSTM" in each]
-    return f"{named[0]} has many weights" if named else ""
+    graph = onnx.load(path).graph
+    if (told := _LARGEST.search(message)) and (most := _most_entries(graph)) > int(told[1]):
+        return f"a tensor has {most} entries"
+    denies = message.startswith(_NONE)  # else a layer that is named stays for a reason
+    found = [x for x in _large_layers(graph) if (x.split()[0] in message) == denies]
+    return f"{found[0]} has many weights" if found and not told else ""
+
+
+def _most_entries(graph: onnx.GraphProto) -> int:
+    """Count the entries of the largest stored float32 tensor of the main graph."""
+    sizes = [math.prod(w.dims) for w in graph.initializer if w.data_type == onnx.TensorProto.FLOAT]
+    return max(sizes, default=0)
 
 
 def _large_layers(graph: onnx.GraphProto) -> Iterator[str]:

@@ -67,3 +67,24 @@ def test_a_crash_and_an_untrue_refusal_are_found(tmp_path, monkeypatch, function
 
     assert case.status == "fault"
     assert said in case.text
+
+
+def refuse_by_shape(source, settings, work):
+    raise PassRefused(
+        "nothing to prune: w (Conv, 64 x 64) is too small: 4096 entries, less than 99"
+    )
+
+
+def refuse_all(source, settings, work):
+    raise PassRefused("nothing to quantise: the model stores no float weights of layers")
+
+
+@pytest.mark.parametrize("function", ["refuse_by_shape", "refuse_all"])
+def test_a_reason_that_the_graph_contradicts_is_found(tmp_path, monkeypatch, function):
+    graph = written("detector", 0, tmp_path)
+    replaced(monkeypatch, function)
+
+    case = run_recipe(graph, "clean", SINGLE["clean"], tmp_path)
+
+    assert case.status == "fault"
+    assert "wrong refusal" in case.text
