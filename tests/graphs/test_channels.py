@@ -109,12 +109,12 @@ def reason_of(block, seed=0, *, width=6, opset=17):
 @pytest.mark.parametrize(
     ("block", "said"),
     [
-        (lambda s, x: s.add("Softmax", x, axis=1), "Softmax v1_2_0 looks along it"),
-        (lambda s, x: s.add("LRN", x, size=3), "goes by its positions"),
+        (lambda s, x: s.add("Softmax", x, axis=1), "Softmax v1_2_0 computes over this axis"),
+        (lambda s, x: s.add("LRN", x, size=3), "depends on the positions of this axis"),
         (lambda s, x: s.add("Sigmoid", x), "makes something of zero, which Conv"),
         (lambda s, x: s.add("Softplus", x), "makes something of zero, which Conv"),
         (lambda s, x: s.add("Add", x, s.number(1)), "makes something of zero, which Conv"),
-        (lambda s, x: s.add("CumSum", x, s.constant(np.int64(1))), "looks along it"),
+        (lambda s, x: s.add("CumSum", x, s.constant(np.int64(1))), "computes over this axis"),
         (lambda s, x: s.add("Mul", x, s.mean(x, 1, kind="ReduceMax")), "ReduceMax"),
         (lambda s, x: s.add("GatherElements", x, s.constant(np.zeros((1, 6, 8, 8), np.int64))),
          "GatherElements v1_3 may look at all of it"),

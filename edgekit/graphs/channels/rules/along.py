@@ -17,7 +17,7 @@ def pools(walk: Walk, node: NodeProto) -> None:
     """Windows slide along all axes but the first two."""
     axes, out = walk.of(node, 0), walk.size(node.output[0])
     for axis in axes[2:]:
-        walk.keep(axis, f"{called(node)} slides along it")
+        walk.keep(axis, f"{called(node)} slides its window over this axis")
     for name in node.output:
         if name:
             walk.axes[name] = [*axes[:2], *walk.still(out[2:])]
@@ -53,14 +53,14 @@ def _reduced(walk: Walk, node: NodeProto, gone: Axes) -> None:
         if averages or node.op_type in _SUMS:
             walk.adds_up(node, axis)
         else:
-            walk.keep(axis, f"{called(node)} looks along it")
+            walk.keep(axis, f"{called(node)} computes over this axis")
 
 
 def looks_along(walk: Walk, node: NodeProto) -> None:
     """Softmax and its like: one axis stays as it is."""
     axes = walk.of(node, 0)
     axis = integer(node, "axis", -1) % len(axes)
-    walk.keep(axes[axis], f"{called(node)} looks along it")
+    walk.keep(axes[axis], f"{called(node)} computes over this axis")
     _others_go(walk, node, walk.loudly(node, axes), axis)
 
 
@@ -75,10 +75,10 @@ def picks_along(walk: Walk, node: NodeProto) -> None:
     for position in range(1, len(node.input)):
         walk.settle(node, position)
     if axis is None:
-        walk.untouched(node, f"{called(node)} looks along an axis that is computed")
+        walk.untouched(node, f"{called(node)} computes over an axis that is itself computed")
         return
     axis %= len(axes)
-    walk.keep(axes[axis], f"{called(node)} looks along it")
+    walk.keep(axes[axis], f"{called(node)} computes over this axis")
     if node.op_type != "CumSum":
         axes = walk.loudly(node, axes)
     _others_go(walk, node, axes, axis)
@@ -100,7 +100,7 @@ def recurrent(walk: Walk, node: NodeProto) -> None:
     """LSTM, GRU and RNN: what they read may go; their own state stays."""
     axes = walk.of(node, 0)
     for axis in axes[:2]:
-        walk.keep(axis, f"{called(node)} steps along it")
+        walk.keep(axis, f"{called(node)} runs step by step over this axis")
     if walk.is_stored(node.input[1]):
         roles: dict[int, Role] = {2: "reads"}
         weight = walk.stored(node, 1, roles, {2: (node.input[0], 2)})
@@ -131,7 +131,7 @@ def apart(walk: Walk, node: NodeProto) -> None:
     else:
         fixed = [integer(node, "batch_axis", 1), integer(node, "time_axis", 0)]
     for i in fixed:
-        walk.keep(axes[i], f"{called(node)} goes by its positions")
+        walk.keep(axes[i], f"{called(node)} depends on the positions of this axis")
     walk.axes[node.output[0]] = axes
 
 
@@ -141,7 +141,7 @@ def sampled(walk: Walk, node: NodeProto) -> None:
     for position in range(1, len(node.input)):
         walk.settle(node, position)
     for axis in (axes[0], *axes[2:]):
-        walk.keep(axis, f"{called(node)} goes by its positions")
+        walk.keep(axis, f"{called(node)} depends on the positions of this axis")
     out = walk.still(walk.size(node.output[0]))
     out[1] = axes[1]
     walk.axes[node.output[0]] = out

@@ -74,7 +74,7 @@ def packed(walk: Walk, node: NodeProto) -> None:
         walk.atoms.same(weight[1], np.tile(third, 3))
     walk.adds_up(node, axes[2])
     walk.atoms.same(axes[2], weight[0])
-    walk.keep(axes[1], f"{called(node)} looks along it")
+    walk.keep(axes[1], f"{called(node)} computes over this axis")
     if inputs[2]:
         walk.atoms.same(walk.of(node, 2)[0], np.tile(third, 3))
     if inputs[3]:
@@ -90,7 +90,7 @@ def rotary(walk: Walk, node: NodeProto) -> None:
         walk.settle(node, position)
     if len(axes) == 4:
         for axis in axes[2:]:
-            walk.keep(axis, f"{called(node)} turns pairs of it")
+            walk.keep(axis, f"{called(node)} rotates pairs of this axis")
     else:
         count = integer(node, "num_heads", 0)
         if not count:
@@ -115,7 +115,7 @@ def _in_heads(walk: Walk, node: NodeProto, axis: Axis, heads: Axis) -> None:
 def _inside(walk: Walk, node: NodeProto, axes: Axes, at: int) -> None:
     for place, axis in enumerate(axes):
         if place not in (0, at):
-            walk.keep(axis, f"{called(node)} looks along it")
+            walk.keep(axis, f"{called(node)} computes over this axis")
 
 
 def _masked(walk: Walk, node: NodeProto, position: int, heads: Axis) -> None:

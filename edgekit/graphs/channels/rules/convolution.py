@@ -79,7 +79,7 @@ def _weight(
 
 def _still(walk: Walk, axes: Axes, node: NodeProto) -> None:
     for axis in axes:
-        walk.keep(axis, f"{called(node)} slides along it")
+        walk.keep(axis, f"{called(node)} slides its window over this axis")
 
 
 def _biased(walk: Walk, node: NodeProto, batch: Axis, made: Axis) -> Axes:

@@ -93,7 +93,7 @@ def _met(walk: Walk, meeting: Sequence[tuple[str, Axis]], length: int, node: Nod
     full = [axis for _, axis in meeting if len(axis) == length]
     for _, axis in meeting:
         if len(axis) != length:
-            walk.keep(axis, f"is spread over others by {called(node)}")
+            walk.keep(axis, f"is broadcast by {called(node)}")
     for axis in full[1:]:
         walk.atoms.same(full[0], axis)
     if not any(axis.any() for axis in full):

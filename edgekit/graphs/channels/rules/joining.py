@@ -49,7 +49,7 @@ def slices(walk: Walk, node: NodeProto) -> None:
     made = list(axes)
     if starts is None or ends is None:
         for i in [i % len(axes) for i in taken] if taken else range(len(axes)):
-            walk.keep(axes[i], f"{called(node)} takes a part of it that is computed")
+            walk.keep(axes[i], f"{called(node)} takes a computed part of this axis")
             made[i] = np.zeros(out[i], np.intp)
     else:
         for k, (start, end) in enumerate(zip(starts, ends, strict=True)):
@@ -70,7 +70,7 @@ def _sliced(walk: Walk, node: NodeProto, axis: Axis, part: slice) -> Axis:
     whole = len(taken) == len(axis) and part.step > 0
     steady = all(walk.numbers(name) is not None for name in node.input[1:] if name)
     if not steady or not (whole or part.step == 1):
-        walk.keep(axis, f"{called(node)} takes a part of it that is computed or has gaps")
+        walk.keep(axis, f"{called(node)} takes a part of this axis that is computed or has gaps")
     elif not whole:
         walk.picks.append((node, axis))
     return axis if whole else taken
@@ -86,13 +86,13 @@ def gather(walk: Walk, node: NodeProto) -> None:
     axis %= len(axes)
     numbers = walk.numbers(node.input[1])
     if numbers is None or not picked:
-        walk.keep(axes[axis], f"{called(node)} picks positions of it")
+        walk.keep(axes[axis], f"{called(node)} picks positions of this axis")
         middle = walk.still(walk.size(node.input[1]))
     elif len(picked) == 1:
         middle = [axes[axis][np.array(numbers)]]
         walk.picks.append((node, axes[axis]))
     else:
-        walk.keep(axes[axis], f"{called(node)} picks positions of it")
+        walk.keep(axes[axis], f"{called(node)} picks positions of this axis")
         middle = walk.still(walk.size(node.input[1]))
     walk.axes[node.output[0]] = [*axes[:axis], *middle, *axes[axis + 1 :]]
 
@@ -121,7 +121,7 @@ def pad(walk: Walk, node: NodeProto) -> None:
     for k, axis in enumerate(named):
         before, after = (pads[k], pads[k + len(named)]) if pads else (0, 0)
         if pads is None or min(before, after) < 0 or (max(before, after) and not constant):
-            walk.keep(axes[axis], f"{called(node)} goes by its positions")
+            walk.keep(axes[axis], f"{called(node)} depends on the positions of this axis")
             made[axis] = np.zeros(out[axis], np.intp)
         elif before or after:
             edges = walk.still([before, after])

@@ -20,7 +20,7 @@ def per_channel(walk: Walk, node: NodeProto) -> None:
         walk.atoms.same(axes[1], vector)
     if node.op_type == "InstanceNormalization":
         for axis in axes[2:]:
-            walk.keep(axis, f"{called(node)} averages over it")
+            walk.keep(axis, f"{called(node)} averages over this axis")
     made = walk.atoms.all_of(vectors[:2])
     walk.axes[node.output[0]] = [*walk.loudly(node, axes[:1]), made, *walk.loudly(node, axes[2:])]
     for name in node.output[1:]:
@@ -39,11 +39,11 @@ def layer_norm(walk: Walk, node: NodeProto) -> None:
         walk.means.append((node, axes[first:]))
     else:
         for axis in axes[first:]:
-            walk.keep(axis, f"{called(node)} averages over it")
+            walk.keep(axis, f"{called(node)} averages over this axis")
     walk.axes[node.output[0]] = [*walk.loudly(node, axes[:-1]), made]
     for name in node.output[1:]:
         if name:
-            walk.keep(axes[first], f"{called(node)} averages over it")
+            walk.keep(axes[first], f"{called(node)} averages over this axis")
             walk.axes[name] = walk.still(walk.size(name))
 
 
@@ -63,7 +63,7 @@ def skip_norm(walk: Walk, node: NodeProto) -> None:
     added = [skip[-1], *(v for p, v in vectors.items() if p not in scales)]
     total = walk.atoms.all_of([axes[-1], *added])
     if not walk.is_single(node.input[0]):
-        walk.keep(total, f"{called(node)} averages over it")
+        walk.keep(total, f"{called(node)} averages over this axis")
     walk.adds_up(node, total)
     walk.atoms.mark(total, "channels")
     walk.means.append((node, [total]))
@@ -71,7 +71,7 @@ def skip_norm(walk: Walk, node: NodeProto) -> None:
     walk.axes[node.output[0]] = [*walk.loudly(node, axes[:-1]), made]
     for place, name in enumerate(node.output[1:], 1):
         if name and place < 3:
-            walk.keep(total, f"{called(node)} averages over it")
+            walk.keep(total, f"{called(node)} averages over this axis")
             walk.axes[name] = walk.still(walk.size(name))
         elif name:
             walk.axes[name] = [*walk.loudly(node, axes[:-1]), total]
@@ -88,7 +88,7 @@ def group_norm(walk: Walk, node: NodeProto) -> None:
     for vector in vectors:
         walk.atoms.same(whole if len(vector) == count else spread, vector)
     for axis in axes[2:]:
-        walk.keep(axis, f"{called(node)} averages over it")
+        walk.keep(axis, f"{called(node)} averages over this axis")
     walk.counts.append((node, "num_groups", whole))
     loud = any(walk.atoms.is_loud(vector) for vector in vectors)
     made = walk.atoms.loudly(spread, called(node)) if loud else spread
@@ -99,7 +99,7 @@ def mean_variance(walk: Walk, node: NodeProto) -> None:
     """MeanVarianceNormalization: the axes that it averages over stay."""
     axes = walk.of(node, 0)
     for i in ints(node, "axes", [0, 2, 3]):
-        walk.keep(axes[i], f"{called(node)} averages over it")
+        walk.keep(axes[i], f"{called(node)} averages over this axis")
     walk.axes[node.output[0]] = walk.loudly(node, axes)  # nothing by nothing
 
 
@@ -111,7 +111,7 @@ def scaled_along(walk: Walk, node: NodeProto, axes: Axes) -> Axis:
             if len(mine) == len(other):
                 walk.atoms.same(other, mine)
             else:
-                walk.keep(other, f"is spread over others by {called(node)}")
+                walk.keep(other, f"is broadcast by {called(node)}")
     last = [own[-1] for own in read if own and len(own[-1]) == len(axes[-1])]
     if len(last) < len(read) or not last:
         return walk.atoms.loudly(axes[-1], called(node))

@@ -39,7 +39,7 @@ def laid_out(walk: Walk, axes: Axes, size: Sequence[int], who: str) -> Axes:
         factors = _refined([len(axes[i]) for i in before], [size[i] for i in after])
         if factors is None:
             for i in before:
-                walk.keep(axes[i], f"{who} mixes its positions")
+                walk.keep(axes[i], f"{who} mixes positions of this axis")
             continue
         rest = iter(factors)
         parts: Axes = []
@@ -148,7 +148,7 @@ def space_to_depth(walk: Walk, node: NodeProto) -> None:
 def _in_blocks(walk: Walk, node: NodeProto, inner: list[int], order: list[int]) -> None:
     read = walk.of(node, 0)
     for axis in (read[0], *read[2:]):
-        walk.keep(axis, f"{called(node)} takes it apart")
+        walk.keep(axis, f"{called(node)} splits this axis")
     blocks = laid_out(walk, read, inner, called(node))
     turned = [blocks[i] for i in order]
     walk.axes[node.output[0]] = laid_out(walk, turned, walk.size(node.output[0]), called(node))
@@ -161,7 +161,7 @@ def expand(walk: Walk, node: NodeProto) -> None:
     old = [*([np.zeros(1, np.intp)] * (len(size) - len(axes))), *axes]
     for axis, n in zip(old, size, strict=True):
         if len(axis) != n:
-            walk.keep(axis, f"is spread over others by {called(node)}")
+            walk.keep(axis, f"is broadcast by {called(node)}")
     walk.axes[node.output[0]] = [
         axis if len(axis) == n else walk.atoms.loudly(walk.atoms.fresh(n), called(node))
         for axis, n in zip(old, size, strict=True)
