@@ -37,6 +37,7 @@ from benchmarks.task_intervals import (
 )
 from benchmarks.task_parts import evaluate
 from benchmarks.zoo import write_project
+from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.onnx_file import load_structure
 
 PLAIN = ("ranges=minmax", "equalise=false", "bias_correction=false", "float_layers=none")
@@ -122,9 +123,15 @@ def write_inputs(entry: Entry, folder: Path) -> None:
         lines += [f"[model.inputs.{name}]", f"constant = {value}"]
     fed_back = [each["name"] for each in entry.facts["outputs"][1:]]
     for (name, state), output in zip(states.items(), fed_back, strict=True):
-        axis = state["shape"].index(-1) if -1 in state["shape"] else state.get("batch_axis", 1)
-        lines += [f"[model.inputs.{name}]", f'from = "{output}"', f"batch_axis = {axis}"]
+        lines += [f"[model.inputs.{name}]", f'from = "{output}"']
+        lines.append(f"batch_axis = {batch_axis(state)}")
     (folder / "edgekit.toml").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def batch_axis(state: dict[str, Any]) -> int:
+    """The axis of a state that counts streams; eval.py writes it as the first."""
+    shape = state["shape"]
+    return int(shape.index(-1) if -1 in shape else state.get("batch_axis", 1))
 
 
 def make(entry: Entry, steps: Sequence[Sequence[str]], folder: Path) -> Path | str:
@@ -150,7 +157,11 @@ def inputs(entry: Entry, folder: Path) -> dict[str, np.ndarray]:
     data = folder / "calib.npz"
     if data.exists():
         held = np.load(data)
-        return {name: held[name][:1] for name in held.files}
+        found = {name: held[name][:1] for name in held.files}
+        for name, state in entry.facts.get("state", {}).items():
+            found[name] = np.moveaxis(found[name], 0, batch_axis(state))
+        constants = entry.facts.get("const", {})
+        return found | {name: np.array(value) for name, value in constants.items()}
     rng = np.random.default_rng(0)
     opened = session(entry.model)
     return {each.name: _random_input(each, rng) for each in opened.get_inputs()}
@@ -190,10 +201,15 @@ def latency_ratios(paths: Sequence[Path], feed: dict[str, np.ndarray]) -> list[f
     return [each / medians[0] for each in medians]
 
 
+def _operators(model: Path) -> set[str]:
+    """Return the operators of a model, branches and loops included."""
+    index = GraphIndex(load_structure(model))
+    return {node.op_type for each in (index, *index.inner()) for node in each.graph.node}
+
+
 def rows(entry: Entry, out: Path, gains: Gains) -> Iterator[tuple[str, ...]]:
     """Yield the table rows of one model: the original, then each recipe; ``gains`` is added to."""
-    ops = {node.op_type for node in load_structure(entry.model).graph.node}
-    recipes = RECIPES | (DYNAMIC if ops & _RECURRENT else {})
+    recipes = RECIPES | (DYNAMIC if _operators(entry.model) & _RECURRENT else {})
     made: dict[str, Path | str] = {}
     seconds, folder = {}, out / entry.name
     for name, steps in recipes.items():
