@@ -30,8 +30,9 @@ STALL_S = 60.0
 SILENCE_S = 600.0
 START_S = 120.0
 OLDEST_PYTHON = (3, 9)
-# Lines that a login script may print before the agent speaks.
-MOST_NOISE = 100
+# How much a login script may print before the agent speaks.
+MOST_NOISE_BYTES = 1 << 20
+GREETING = b'{"edgekit": {'
 
 _KNOCK = "{python} -Ic {knock} {home} {digest};exit $?"
 _LAUNCH = """\
@@ -205,15 +206,15 @@ class Session:
 
     def _greeting(self, stream: Stream) -> dict[str, Any]:
         """What it says of itself; empty where it ends without a word."""
-        for _ in range(MOST_NOISE):
-            line = self._heard(stream, START_S)
+        until, noise = time.monotonic() + START_S, 0
+        while noise <= MOST_NOISE_BYTES:
+            line = self._heard(stream, max(0.0, until - time.monotonic()))
             if not line:
                 return {}
-            with contextlib.suppress(ValueError):  # what a login script printed
-                value = json.loads(line)
-                if isinstance(value, dict) and isinstance(value.get("edgekit"), dict):
-                    said: dict[str, Any] = value["edgekit"]
-                    return said
+            said = _greeting_in(line)
+            if said is not None:
+                return said
+            noise += len(line)
         raise DeviceError(f"{self.name}: its login scripts print too much to hear the agent")
 
     def _send(
@@ -312,6 +313,19 @@ class Session:
         return DeviceError(
             f"{self.name}: the agent ended {how}{why}", hint=hint, transient=status < 0
         )
+
+
+def _greeting_in(line: bytes) -> dict[str, Any] | None:
+    """The agent's greeting at the end of a line; a login script may not have ended its own."""
+    start = line.rfind(GREETING)
+    if start < 0:
+        return None
+    try:
+        value = json.loads(line[start:])
+    except (ValueError, RecursionError):
+        return None
+    said: dict[str, Any] = value["edgekit"]
+    return said
 
 
 def _source(name: str) -> str:

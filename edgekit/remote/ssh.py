@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import shlex
 import threading
 import time
 from typing import cast
@@ -12,6 +11,7 @@ from typing import cast
 import paramiko
 
 from edgekit.errors import DeviceError
+from edgekit.remote.command_line import through_login_shell
 from edgekit.remote.known_hosts import (
     CERTIFICATE_KINDS,
     Address,
@@ -59,7 +59,7 @@ class SshTransport:
 
     def open(self, command: str) -> Stream:
         """Run one command line of ``sh``, whatever the user's login shell is."""
-        line = f"/bin/sh -c {shlex.quote(command)}".encode()
+        line = through_login_shell(command).encode()
         try:
             channel = self._link.transport.open_session(timeout=self._stall_s)
             channel.exec_command(line)

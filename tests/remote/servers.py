@@ -37,7 +37,7 @@ unset XDG_DATA_HOME EDGEKIT_HOME SSH_AUTH_SOCK
 PATH={python}:$PATH
 cd
 . {folder}/env
-exec /bin/sh -c "$SSH_ORIGINAL_COMMAND"
+exec ${{LOGIN_SHELL:-/bin/sh}} -c "$SSH_ORIGINAL_COMMAND"
 """
 
 

@@ -1,0 +1,32 @@
+"""Command lines that every login shell hands to ``/bin/sh`` unchanged."""
+
+from __future__ import annotations
+
+import string
+
+# Neither ends a quote nor means anything inside single quotes, in any shell: csh takes "!" and
+# line ends there, fish backslashes.
+PLAIN = frozenset(
+    (string.ascii_letters + string.digits + ' _./:=,+@%-;()<>|&{}[]*?~#^$`"').encode()
+)
+# csh takes no longer words than 1024 bytes.
+LONGEST_WORD = 800
+
+
+def through_login_shell(script: str) -> str:
+    """One line of ASCII that runs a script of ``sh``, whatever shell reads the line first."""
+    parts, part = [], ""
+    for byte in script.encode("utf-8", "surrogateescape"):
+        part += _written(byte)
+        if len(part) > LONGEST_WORD:
+            parts.append(part)
+            part = ""
+    words = " ".join(f"'{p}'" for p in (*parts, part) if p)
+    return f'exec /bin/sh -c \'eval "$(printf %b "$@")"\' sh {words}'
+
+
+def _written(byte: int) -> str:
+    """A byte for ``printf %b``."""
+    if byte == ord("\n"):
+        return "\\n"
+    return chr(byte) if byte in PLAIN else f"\\0{byte:03o}"
