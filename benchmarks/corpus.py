@@ -62,7 +62,7 @@ class Entry:
     shipped: Shipped | None = None
     derive: Callable[[Path | None, Path], None] | None = None
     states: dict[str, str] = field(default_factory=dict)
-    samples: int = 64
+    samples: int = 24
     held_out: int = 32
     axes: dict[str, int] = field(default_factory=dict)
     constants: dict[str, int] = field(default_factory=dict)
@@ -153,6 +153,7 @@ _VAD: Any = {
 ENTRIES = (
     Entry(
         name="magika",
+        samples=64,
         about="file types from bytes, embedding and convolution",
         shipped=Shipped(
             package="magika==1.0.3",
@@ -264,6 +265,7 @@ ENTRIES = (
     ),
     Entry(
         name="blazeface",
+        samples=64,
         held_out=16,
         about="MediaPipe face detector, float16 weights, .tflite",
         shipped=Shipped(
@@ -275,6 +277,7 @@ ENTRIES = (
     ),
     Entry(
         name="selfie",
+        samples=64,
         held_out=16,
         about="MediaPipe segmentation, float16 weights, custom operator, .tflite",
         shipped=Shipped(
@@ -286,6 +289,7 @@ ENTRIES = (
     ),
     Entry(
         name="ppocr-cls",
+        samples=64,
         about="text direction, Paddle export, sizes of -1",
         shipped=Shipped(
             package="rapidocr-onnxruntime==1.4.4",
