@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 # edgekit reports ratios above 1.05; repeated measurements vary by several percent.
 _SLOWER = 1.1
-# On held-out samples the error may be this many times as large as the pass reported.
-_FURTHER, _ROUNDING = 2.0, 1e-3
+# On few samples the error varies: it may be this many times as large as the pass reported.
+_FURTHER, _ROUNDING = 3.0, 1e-3
 # edgekit says that much of an output is lost above 0.3; errors vary from sample to sample.
 _MUCH, _LOSS = 0.36, "much of the outputs is lost"
 _WORDS_OF_TIME = ("slower", "faster", "times as long", "in time")

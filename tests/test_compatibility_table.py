@@ -19,7 +19,7 @@ LOSS = "much of the outputs is lost; error relative to their own size on 4 sampl
     ("changed", "fault"),
     [
         ({}, ""),
-        ({"error": 0.25}, "y has the error 0.25, the pass reported 0.1"),
+        ({"error": 0.35}, "y has the error 0.35, the pass reported 0.1"),
         ({"error": float("nan")}, "y has the error nan, the pass reported 0.1"),
         ({"said": None}, "y has the error 0.15, the pass reported 0"),
         ({"said": 0.4, "error": 0.5}, "y has the error 0.5, and no note warns of it"),
