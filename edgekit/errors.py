@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from enum import IntEnum
 from typing import ClassVar
 
+from edgekit.printable import printable
+
 
 class ExitCode(IntEnum):
     """How a command ended. The numbers are a contract."""
@@ -16,6 +18,7 @@ class ExitCode(IntEnum):
     BAD_REQUEST = 2
     NOTHING_HOLDS = 3
     DEVICE = 4
+    UNKNOWN_STATE = 5
     INTERRUPTED = 130
 
 
@@ -31,8 +34,8 @@ class EdgekitError(Exception):
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
-        self.message = message
-        self.hint = hint
+        self.message = printable(message)
+        self.hint = printable(hint)
 
     def __str__(self) -> str:
         return f"{self.message}\n  {self.hint}" if self.hint else self.message
@@ -76,6 +79,12 @@ class DeviceError(EdgekitError):
         super().__init__(message, hint=hint)
         self.transient = transient
         self.kind = kind
+
+
+class UnknownStateError(DeviceError):
+    """Whether a device serves the new release or the old one cannot be told."""
+
+    exit_code = ExitCode.UNKNOWN_STATE
 
 
 def reason(error: Exception) -> str:

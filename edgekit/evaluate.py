@@ -6,7 +6,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 from edgekit.errors import DeviceError
 from edgekit.model import Model, Signature
@@ -15,7 +15,7 @@ from edgekit.progress import Tick
 from edgekit.results import Measurement
 from edgekit.store import Store
 from edgekit_agent.jobs import BenchJob, ModelRef
-from edgekit_agent.results import Report, Tally
+from edgekit_agent.results import Report, StageProgress, Tally
 from edgekit_agent.samples import Samples
 
 R = TypeVar("R")
@@ -31,7 +31,7 @@ class Agent(Protocol):
     """Whoever answers jobs: the agent here or on a device."""
 
     def ask(
-        self, job: object, result: type[R], *, progress: Callable[[dict[str, Any]], None] | None
+        self, job: object, result: type[R], *, progress: Callable[[StageProgress], None] | None
     ) -> R:
         """Send a job and wait for its result."""
 
@@ -58,9 +58,9 @@ def is_models_fault(error: DeviceError, *, here: bool) -> bool:
     return error.kind in _MODEL_AT_FAULT or (here and not error.kind)
 
 
-def agent_progress(tick: Tick) -> Callable[[dict[str, Any]], None]:
+def agent_progress(tick: Tick) -> Callable[[StageProgress], None]:
     """What passes an agent's progress lines on to ``tick``."""
-    return lambda said: tick(said["stage"], said["done"], said["total"])
+    return lambda said: tick(said.stage, said.done, said.total)
 
 
 def time_interleaved(
@@ -113,12 +113,12 @@ def time_interleaved(
 
 def _timing_progress(
     tick: Tick, asked: int, expected: int, runs: int
-) -> Callable[[dict[str, Any]], None]:
+) -> Callable[[StageProgress], None]:
     """What tells of one process of timing among others, each of which is ``runs`` steps long."""
     tick("timing", asked * runs, expected * runs)
 
-    def hear(said: dict[str, Any]) -> None:
-        done = min(int(said["done"]), runs) if said["stage"] == "bench" else 0
+    def hear(said: StageProgress) -> None:
+        done = min(said.done, runs) if said.stage == "bench" else 0
         tick("timing", asked * runs + done, expected * runs)
 
     return hear

@@ -8,7 +8,9 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+
+from edgekit.printable import printable
+from edgekit_agent.results import StageProgress
 
 # Called with a stage, how much of it is done, and of how much (0 = not known).
 Tick = Callable[[str, int, int], None]
@@ -104,7 +106,7 @@ class Ticker:
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Report progress."""
-        now = time.monotonic()
+        stage, now = printable(stage), time.monotonic()
         with self._lock:
             is_new = stage != self._stage or done < self._done
             if is_new:
@@ -120,9 +122,9 @@ class Ticker:
             elif is_new or done == total or now - self._written >= _EVERY_S:
                 self._show(now)
 
-    def said(self, line: dict[str, Any]) -> None:
+    def said(self, said: StageProgress) -> None:
         """Report progress that an agent told of."""
-        self(str(line["stage"]), int(line["done"]), int(line["total"]))
+        self(said.stage, said.done, said.total)
 
     def start(self) -> None:
         """Begin to show how long a stage takes while nothing is heard of it."""

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -17,7 +16,7 @@ from edgekit.store import Store
 from edgekit_agent.accuracy import hits_from_hex, hits_to_hex
 from edgekit_agent.codec import decode, encode
 from edgekit_agent.jobs import ModelRef, ScoreJob
-from edgekit_agent.results import Tally, TallyPart
+from edgekit_agent.results import StageProgress, Tally
 from edgekit_agent.samples import Samples
 
 _KIND = "unfinished-tallies"
@@ -59,22 +58,21 @@ class _Progress:
 
     unfinished: Unfinished | None
     tally: Tally | None
+    total: int
     saved_at: float = field(default_factory=time.monotonic)
     is_saved: bool = True
 
-    def receive(self, message: dict[str, Any]) -> None:
-        """Add the part of the tally that a progress message carries, if any."""
-        if "part" not in message:
+    def receive(self, said: StageProgress) -> None:
+        """Add the part of the tally that comes along with progress, if any."""
+        if said.part is None:
             return
-        try:
-            part = decode(TallyPart, message["part"])
-            if part.start != self.next_sample:
-                raise ValueError(
-                    f"a tally starts at sample {part.start} instead of {self.next_sample}"
-                )
-            self.add(part.tally)
-        except ValueError as error:
-            raise DeviceError(f"the agent's answer is wrong: {error}") from error
+        begin, end = said.part.start, said.part.start + said.part.tally.n
+        if begin != self.next_sample or end > self.total:
+            raise DeviceError(
+                f"the agent's answer is wrong: a tally of samples {begin} to {end} instead of "
+                f"{self.next_sample} to {self.total} at most"
+            )
+        self.add(said.part.tally)
         if time.monotonic() - self.saved_at >= _SAVE_EVERY_S:
             self.save()
 
@@ -120,7 +118,7 @@ def score(
     """
     total = (samples.label or samples.columns[0]).shape[0]
     known = unfinished.recall(metric, total) if unfinished else None
-    progress = _Progress(unfinished=unfinished, tally=known)
+    progress = _Progress(unfinished=unfinished, tally=known, total=total)
     begun = progress.next_sample
     job = ScoreJob(model, samples, metric, output, start=begun)
     try:
@@ -132,10 +130,10 @@ def score(
     return join_tallies(known, rest)
 
 
-def _listener(progress: _Progress, tick: Tick) -> Callable[[dict[str, Any]], None]:
-    def receive(message: dict[str, Any]) -> None:
-        progress.receive(message)
-        tick(message["stage"], message["done"], message["total"])
+def _listener(progress: _Progress, tick: Tick) -> Callable[[StageProgress], None]:
+    def receive(said: StageProgress) -> None:
+        progress.receive(said)
+        tick(said.stage, said.done, said.total)
 
     return receive
 

@@ -12,7 +12,7 @@ from edgekit.store import Store
 from edgekit_agent.accuracy import hits_to_hex
 from edgekit_agent.codec import encode
 from edgekit_agent.jobs import ModelRef
-from edgekit_agent.results import Tally, TallyPart
+from edgekit_agent.results import StageProgress, Tally, TallyPart
 from tests.tiny import model, samples
 
 TOTAL = 40
@@ -39,7 +39,7 @@ class Device:
             if self.breaks_after is not None and at >= self.breaks_after:
                 raise self.error
             part = TallyPart(at, tally(RIGHT[at : at + 10]))
-            progress({"stage": "score", "done": at + 10, "total": TOTAL, "part": encode(part)})
+            progress(StageProgress("score", at + 10, TOTAL, part))
         return tally(RIGHT[job.start :])
 
 
@@ -103,11 +103,12 @@ def test_what_does_not_fit_is_counted_anew(tmp_path, unfinished, kept):
     assert device.starts == [0]
 
 
-def test_a_part_that_does_not_follow_is_the_devices_fault(tmp_path, unfinished):
+@pytest.mark.parametrize(("start", "count"), [(5, 1), (0, TOTAL + 1)])
+def test_a_part_that_does_not_follow_is_the_devices_fault(tmp_path, unfinished, start, count):
     class Skips(Device):
         def ask(self, job, result, *, progress):
-            part = encode(TallyPart(5, tally([True])))
-            progress({"stage": "score", "done": 6, "total": TOTAL, "part": part})
+            part = TallyPart(start, tally([True] * count))
+            progress(StageProgress("score", 6, TOTAL, part))
 
     with pytest.raises(DeviceError, match="answer is wrong"):
         ask(Skips(), tmp_path, unfinished)
@@ -148,7 +149,7 @@ def test_a_real_agent_that_is_cut_off_is_asked_for_the_rest(tmp_path):
 
         def ask(self, job, result, *, progress):
             def hear(said):
-                parts.extend(said.get("part", ()))
+                parts.extend(() if said.part is None else (said.part,))
                 progress(said)
 
             return self.session.ask(job, result, progress=hear)

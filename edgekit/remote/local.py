@@ -11,7 +11,14 @@ import sys
 import threading
 
 from edgekit.errors import DeviceError
-from edgekit.remote.transport import SEND_SLICE_S, STDERR_KEPT_BYTES, Lines, Stream, exit_status
+from edgekit.remote.transport import (
+    LONGEST_LINE_BYTES,
+    SEND_SLICE_S,
+    STDERR_KEPT_BYTES,
+    Lines,
+    Stream,
+    exit_status,
+)
 
 CHUNK = 1 << 16
 
@@ -80,9 +87,9 @@ class LocalStream:
         """Whether output, or its end, waits to be read."""
         return self._lines.waiting() or _ready(self._stdout.fileno(), selectors.EVENT_READ, 0)
 
-    def readline(self, timeout_s: float) -> bytes:
+    def readline(self, timeout_s: float, most_bytes: int = LONGEST_LINE_BYTES) -> bytes:
         """The next line; empty at the end."""
-        return self._lines.readline(timeout_s)
+        return self._lines.readline(timeout_s, most_bytes)
 
     def stderr_tail(self) -> str:
         """The last of what the command wrote to stderr."""

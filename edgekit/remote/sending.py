@@ -14,7 +14,7 @@ from edgekit.packing import Travelling
 from edgekit.remote.session import Progress, Session
 from edgekit_agent.files import sha256_of
 from edgekit_agent.jobs import Blob, PlanJob, ReceiveJob
-from edgekit_agent.results import Plan, Received
+from edgekit_agent.results import Plan, Received, StageProgress
 
 CHUNK = 1 << 20
 # All commands of an update to a device that has agent and runtime come to a little less than this.
@@ -85,7 +85,7 @@ def send(
                 if packed is None or error.kind != CANNOT_EXPAND:
                     raise
                 if progress is not None:
-                    progress({"stage": f"{error.message}; deflated instead", "done": 0, "total": 0})
+                    progress(StageProgress(f"{error.message}; deflated instead"))
                 _send_missing(session, [_deflated(p, Path(scratch)) for p in missing], progress)
     return {digest: f"{session.home}/objects/{digest}" for digest in sources}
 

@@ -5,23 +5,35 @@ from __future__ import annotations
 import contextlib
 import itertools
 import json
+import math
 import shlex
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from importlib import resources
 from typing import Any, TypeVar
 
 from edgekit.errors import DeviceError
+from edgekit.progress import duration
 from edgekit.remote.agent_file import agent_file
+from edgekit.remote.answers import (
+    Bounds,
+    Watch,
+    bounds_of,
+    parse_line,
+    read_greeting,
+    read_progress,
+    read_result,
+)
 from edgekit.remote.local import LocalTransport
-from edgekit.remote.transport import Stream, Transport, write_all
+from edgekit.remote.transport import LineTooLong, Stream, Transport, write_all
 from edgekit_agent.codec import decode, encode_job
 from edgekit_agent.jobs import ProbeJob
-from edgekit_agent.results import DeviceFacts, Failure
+from edgekit_agent.results import DeviceFacts, Failure, Greeting, StageProgress
 
 R = TypeVar("R")
-Progress = Callable[[dict[str, Any]], None]
+Progress = Callable[[StageProgress], None]
 
 LOCAL = "local"
 # No byte taken for so long while we send.
@@ -29,6 +41,8 @@ STALL_S = 60.0
 # No line for so long while the agent works; long jobs say how far they are.
 SILENCE_S = 600.0
 START_S = 120.0
+# The agent's start, with its own transfer over a slow link.
+START_BOUNDS = Bounds(total_s=600.0)
 OLDEST_PYTHON = (3, 9)
 # How much a login script may print before the agent speaks.
 MOST_NOISE_BYTES = 1 << 20
@@ -114,6 +128,7 @@ class Session:
         payload: Iterable[bytes] = (),
         progress: Progress | None = None,
         silence_s: float = SILENCE_S,
+        total_s: float = math.inf,
     ) -> R:
         """Send a job and wait for its result.
 
@@ -123,24 +138,28 @@ class Session:
             payload: bytes that follow the job, piece by piece.
             progress: called with what the agent says on the way.
             silence_s: the longest the agent may say nothing.
+            total_s: the longest the job may take, where its kind allows more.
 
         Raises:
             DeviceError: the job failed, or the device did.
         """
         stream = self._stream or self.start()
         line = json.dumps(encode_job(job), separators=(",", ":")).encode() + b"\n"
+        bounds = bounds_of(job)
+        watch = Watch(replace(bounds, total_s=min(bounds.total_s, total_s)))
         try:
-            answer = self._send(stream, [line], payload, progress)
+            answer = self._send(stream, [line], payload, watch, progress)
             while answer is None:
-                answer = self._read(stream, silence_s, progress)
+                answer = self._read(stream, silence_s, watch, progress)
         except BaseException:
             # Whatever was under way, the next job must not find the rest of this one.
             self.close()
             raise
-        return self._decoded(result, answer)
+        return self._decoded(result, answer, job)
 
     def start(self) -> Stream:
         """Start the agent, sending it first where the device lacks it."""
+        watch = Watch(START_BOUNDS)
         stream = self._open(
             _KNOCK.format(
                 python=shlex.quote(self._transport.pythons[0]),
@@ -149,14 +168,20 @@ class Session:
                 digest=agent_file().digest,
             )
         )
-        said = self._greeting(stream)
-        if "home" not in said:
+        try:
+            said = self._greeting(stream, watch)
+            if said.home is None:
+                self.close()
+                stream, said = self._lay(watch)
+            if said.home is None:
+                raise self._ended(stream)
+        except BaseException:
             self.close()
-            stream, said = self._lay()
-        self.home = said["home"]
+            raise
+        self.home = said.home
         return stream
 
-    def _lay(self) -> tuple[Stream, dict[str, Any]]:
+    def _lay(self, watch: Watch) -> tuple[Stream, Greeting]:
         """Have the device find a Python, take the agent and start it."""
         agent = agent_file()
         stream = self._open(
@@ -169,20 +194,18 @@ class Session:
                 size=len(agent.data),
             )
         )
-        said = self._greeting(stream)
-        if "send" in said:
+        said = self._greeting(stream, watch)
+        if said.send is not None:
             self._write(stream, agent.data)
-            said = self._greeting(stream)
-        if said.get("python") is False:
+            said = self._greeting(stream, watch)
+        if said.python is False:
             raise self._no_python()
-        if "error" in said:
+        if said.error is not None:
             raise DeviceError(
-                f"{self.name}: {said['error']}",
+                f"{self.name}: {said.error}",
                 hint="free or mount it, or choose another folder: EDGEKIT_HOME on the device, "
                 "or connection.home in the device profile",
             )
-        if "home" not in said:
-            raise self._ended(stream)
         return stream, said
 
     def _open(self, command: str) -> Stream:
@@ -204,37 +227,56 @@ class Session:
             "(Debian: apt install python3)",
         )
 
-    def _greeting(self, stream: Stream) -> dict[str, Any]:
+    def _greeting(self, stream: Stream, watch: Watch) -> Greeting:
         """What it says of itself; empty where it ends without a word."""
         until, noise = time.monotonic() + START_S, 0
         while noise <= MOST_NOISE_BYTES:
-            line = self._heard(stream, max(0.0, until - time.monotonic()))
+            line = self._heard(stream, max(0.0, until - time.monotonic()), watch)
             if not line:
-                return {}
-            said = _greeting_in(line)
+                return Greeting()
+            said = self._greeting_in(line)
             if said is not None:
                 return said
             noise += len(line)
         raise DeviceError(f"{self.name}: its login scripts print too much to hear the agent")
 
+    def _greeting_in(self, line: bytes) -> Greeting | None:
+        """The greeting at the end of a line; a login script may not have ended its own."""
+        start = line.rfind(GREETING)
+        if start < 0:
+            return None
+        try:
+            message = parse_line(line[start:])
+        except ValueError:  # what a login script printed
+            return None
+        try:
+            return read_greeting(message)
+        except ValueError as error:
+            raise self._wrong(error) from error
+
     def _send(
-        self, stream: Stream, head: list[bytes], payload: Iterable[bytes], progress: Progress | None
+        self,
+        stream: Stream,
+        head: list[bytes],
+        payload: Iterable[bytes],
+        watch: Watch,
+        progress: Progress | None,
     ) -> dict[str, Any] | None:
         """Send it all, unless the answer comes before the end."""
         for piece in itertools.chain(head, payload):
-            answer = self._push(stream, piece, progress)
+            answer = self._push(stream, piece, watch, progress)
             if answer is not None:
                 self.close()  # it waits for the rest, which it has no use for
                 return answer
         return None
 
     def _push(
-        self, stream: Stream, piece: bytes, progress: Progress | None
+        self, stream: Stream, piece: bytes, watch: Watch, progress: Progress | None
     ) -> dict[str, Any] | None:
         view, moved = memoryview(piece), time.monotonic()
         while view:
             if stream.readable():
-                answer = self._read(stream, STALL_S, progress)
+                answer = self._read(stream, STALL_S, watch, progress)
                 if answer is not None:
                     return answer
             taken = stream.send(view)
@@ -244,6 +286,8 @@ class Session:
                 moved = time.monotonic()
             elif time.monotonic() - moved > STALL_S:
                 raise self._stalled()
+            if watch.remaining_s() <= 0:
+                raise self._too_long(watch)
         return None
 
     def _write(self, stream: Stream, data: bytes) -> None:
@@ -257,45 +301,66 @@ class Session:
         return DeviceError(f"{self.name}: took no byte for {STALL_S:g} s", transient=True)
 
     def _read(
-        self, stream: Stream, silence_s: float, progress: Progress | None
+        self, stream: Stream, silence_s: float, watch: Watch, progress: Progress | None
     ) -> dict[str, Any] | None:
         """One line of the agent; None for a report of progress."""
-        line = self._heard(stream, silence_s)
+        line = self._heard(stream, silence_s, watch)
         if not line:
             raise self._ended(stream)
+        if not watch.count_line():
+            raise DeviceError(f"{self.name}: the agent says more than there is to say")
         try:
-            value = json.loads(line)
+            value = parse_line(line)
         except ValueError as error:
             raise self._garbled(line) from error
-        if not isinstance(value, dict) or not {"progress", "result", "error"} & set(value):
+        if not {"progress", "result", "error"} & set(value):
             raise self._garbled(line)
         if "progress" not in value:
             return value
+        try:
+            said = read_progress(value["progress"])
+        except ValueError as error:
+            raise self._wrong(error) from error
         if progress is not None:
-            progress(value["progress"])
+            progress(said)
         return None
 
-    def _heard(self, stream: Stream, timeout_s: float) -> bytes:
+    def _heard(self, stream: Stream, silence_s: float, watch: Watch) -> bytes:
+        left_s = watch.remaining_s()
+        if left_s <= 0:
+            raise self._too_long(watch)
         try:
-            return stream.readline(timeout_s)
+            return stream.readline(min(silence_s, left_s), watch.bounds.line_bytes)
+        except LineTooLong as error:
+            raise DeviceError(f"{self.name}: the agent sends {error}") from error
         except TimeoutError as error:
+            if left_s < silence_s:
+                raise self._too_long(watch) from error
             raise DeviceError(
-                f"{self.name}: the agent said nothing for {timeout_s:g} s", transient=True
+                f"{self.name}: the agent said nothing for {silence_s:g} s", transient=True
             ) from error
 
-    def _decoded(self, result: type[R], answer: dict[str, Any]) -> R:
+    def _too_long(self, watch: Watch) -> DeviceError:
+        limit = duration(watch.bounds.total_s)
+        return DeviceError(f"{self.name}: not done within {limit}", transient=True)
+
+    def _decoded(self, result: type[R], answer: dict[str, Any], job: object) -> R:
         try:
             if "error" not in answer:
-                return decode(result, answer["result"])
+                return read_result(result, answer["result"], job)
             failure = decode(Failure, answer["error"])
         except ValueError as error:
-            raise DeviceError(f"{self.name}: the agent's answer is wrong: {error}") from error
+            self.close()
+            raise self._wrong(error) from error
         raise DeviceError(
             f"{self.name}: {failure.message}",
             hint=failure.hint,
             transient=failure.transient,
             kind=failure.kind,
         )
+
+    def _wrong(self, error: ValueError) -> DeviceError:
+        return DeviceError(f"{self.name}: the agent's answer is wrong: {error}")
 
     def _garbled(self, line: bytes) -> DeviceError:
         text = line[:100].decode(errors="replace").strip()
@@ -313,19 +378,6 @@ class Session:
         return DeviceError(
             f"{self.name}: the agent ended {how}{why}", hint=hint, transient=status < 0
         )
-
-
-def _greeting_in(line: bytes) -> dict[str, Any] | None:
-    """The agent's greeting at the end of a line; a login script may not have ended its own."""
-    start = line.rfind(GREETING)
-    if start < 0:
-        return None
-    try:
-        value = json.loads(line[start:])
-    except (ValueError, RecursionError):
-        return None
-    said: dict[str, Any] = value["edgekit"]
-    return said
 
 
 def _source(name: str) -> str:

@@ -22,7 +22,14 @@ from edgekit.remote.known_hosts import (
 from edgekit.remote.sockets import HeardSocket, Socket, by_command, dial
 from edgekit.remote.ssh_config import HostSettings, parse_host, read_settings
 from edgekit.remote.ssh_keys import identities
-from edgekit.remote.transport import SEND_SLICE_S, STDERR_KEPT_BYTES, Lines, Stream, exit_status
+from edgekit.remote.transport import (
+    LONGEST_LINE_BYTES,
+    SEND_SLICE_S,
+    STDERR_KEPT_BYTES,
+    Lines,
+    Stream,
+    exit_status,
+)
 
 PYTHONS = ("python3", *(f"python3.{minor}" for minor in range(14, 8, -1)))
 STALL_S = 60.0
@@ -102,9 +109,9 @@ class SshStream:
         """Whether output waits, or will never come."""
         return self._lines.waiting() or self._channel.recv_ready() or self._channel.eof_received
 
-    def readline(self, timeout_s: float) -> bytes:
+    def readline(self, timeout_s: float, most_bytes: int = LONGEST_LINE_BYTES) -> bytes:
         """The next line; empty at the end."""
-        return self._lines.readline(timeout_s)
+        return self._lines.readline(timeout_s, most_bytes)
 
     def stderr_tail(self) -> str:
         """The last of what the command wrote to stderr."""

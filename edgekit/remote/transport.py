@@ -7,9 +7,13 @@ from collections.abc import Callable
 from typing import Protocol
 
 STDERR_KEPT_BYTES = 4096
-LONGEST_LINE_BYTES = 64 << 20
+LONGEST_LINE_BYTES = 1 << 20
 # The longest that one send() may keep its caller from looking at what the other side answers.
 SEND_SLICE_S = 0.2
+
+
+class LineTooLong(Exception):
+    """The other side sends a line without an end."""
 
 
 class Stream(Protocol):
@@ -25,11 +29,12 @@ class Stream(Protocol):
     def readable(self) -> bool:
         """Whether ``readline`` has something to look at now."""
 
-    def readline(self, timeout_s: float) -> bytes:
+    def readline(self, timeout_s: float, most_bytes: int = LONGEST_LINE_BYTES) -> bytes:
         """The next line with its end; empty at the end of the output.
 
         Raises:
-            TimeoutError: no byte came for ``timeout_s``.
+            TimeoutError: it was not there, whole, within ``timeout_s``.
+            LineTooLong: it has more than ``most_bytes``.
         """
 
     def stderr_tail(self) -> str:
@@ -84,18 +89,25 @@ class Lines:
         """Whether a whole line is here already."""
         return b"\n" in self._buffer
 
-    def readline(self, timeout_s: float) -> bytes:
-        """The next line; what is left at the end of the output; then nothing."""
-        start = 0
+    def readline(self, timeout_s: float, most_bytes: int = LONGEST_LINE_BYTES) -> bytes:
+        """The next line; what is left at the end of the output; then nothing.
+
+        Raises:
+            TimeoutError: it was not there, whole, within ``timeout_s``.
+            LineTooLong: it has more than ``most_bytes``.
+        """
+        until, start = time.monotonic() + timeout_s, 0
         while (end := self._buffer.find(b"\n", start)) < 0:
             start = len(self._buffer)
-            if start > LONGEST_LINE_BYTES:
-                raise ValueError(f"a line of more than {LONGEST_LINE_BYTES} bytes")
-            chunk = self._receive(timeout_s)
+            if start > most_bytes:
+                break
+            chunk = self._receive(max(0.0, until - time.monotonic()))
             if not chunk:
                 end = start - 1
                 break
             self._buffer += chunk
+        if max(start, end) > most_bytes:
+            raise LineTooLong(f"a line of more than {most_bytes} bytes")
         line = bytes(self._buffer[: end + 1])
         del self._buffer[: end + 1]
         return line

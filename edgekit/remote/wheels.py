@@ -21,6 +21,7 @@ from edgekit.remote.closure import read_wheel, resolve
 from edgekit.remote.device_python import DevicePython
 from edgekit.remote.session import Progress
 from edgekit_agent.files import sha256_of, write_whole
+from edgekit_agent.results import StageProgress
 
 LITERT, TFLITE = "ai-edge-litert", "tflite-runtime"
 # The last tflite-runtime there is; it has wheels where ai-edge-litert has none.
@@ -201,7 +202,7 @@ def _fetched(
     wanted: Wanted, python: DevicePython, cache: Path, lock: Path, progress: Progress | None
 ) -> tuple[tuple[Path, str], ...]:
     if progress is not None:
-        progress({"stage": f"fetch {wanted.requirements[0]}", "done": 0, "total": 0})
+        progress(StageProgress(f"fetch {wanted.requirements[0]}"))
     with tempfile.TemporaryDirectory(dir=cache, prefix=".fetch-") as scratch:
         chosen = _closed(wanted, _pins(lock), python, cache, Path(scratch))
         files = tuple((cache / path.name, sha256_of(str(path))) for path in chosen)

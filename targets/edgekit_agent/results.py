@@ -13,6 +13,20 @@ from edgekit_agent.provenance import Provenance
 
 
 @dataclass(frozen=True)
+class Greeting:
+    """The first line of the program that starts the agent.
+
+    ``home`` is edgekit's folder when all is in place, ``send`` the size of the agent where it is
+    missing, ``error`` the reason to give up, and ``python`` false where none was found.
+    """
+
+    home: Optional[str] = None
+    send: Optional[int] = None
+    error: Optional[str] = None
+    python: Optional[bool] = None
+
+
+@dataclass(frozen=True)
 class RuntimeFacts:
     """A runtime found on a device. ``works``: an interpreter could be constructed."""
 
@@ -94,6 +108,19 @@ class TallyPart:
 
     start: int
     tally: Tally
+
+
+@dataclass(frozen=True)
+class StageProgress:
+    """Progress of a job: how much of a stage is done, and of how much (0 = not known).
+
+    ``part`` is a part of the result that is known already.
+    """
+
+    stage: str
+    done: int = 0
+    total: int = 0
+    part: Optional[TallyPart] = None
 
 
 @dataclass(frozen=True)

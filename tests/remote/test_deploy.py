@@ -11,7 +11,7 @@ from edgekit.profile import RuntimeSpec
 from edgekit.remote.deploy import check_machine, ensure_runtime, push, rollback, status
 from edgekit.remote.sending import Packed, send, sha256
 from edgekit.remote.session import open_session
-from edgekit_agent.results import RuntimeFacts
+from edgekit_agent.results import RuntimeFacts, StageProgress
 from tests.remote.servers import make_bundle, served
 
 
@@ -52,7 +52,7 @@ def test_push_push_again_go_back_and_ask(device, bundles, tmp_path):
         anew = push(bundles[0], session, cache=tmp_path / "cache")
         assert 500 < anew.sent_bytes < 0.01 * anew.total_bytes
         assert anew.health.healthy
-    assert {"stage", "done", "total"} <= set(said[0])
+    assert isinstance(said[0], StageProgress)
 
 
 def test_a_small_bundle_pushed_again_costs_next_to_nothing(device, tmp_path):
@@ -126,7 +126,7 @@ def test_a_device_that_cannot_expand_gets_the_model_deflated(device, tmp_path):
         sources = [(bundle.path / model.name, model.digest)]
         there = send(session, sources, said.append, packed)
     assert all(sha256(Path(path).read_bytes()) == digest for digest, path in there.items())
-    assert any("no numpy for this processor; deflated instead" in s["stage"] for s in said)
+    assert any("no numpy for this processor; deflated instead" in s.stage for s in said)
 
 
 def test_going_back_from_nothing_is_one_line(device):

@@ -1,0 +1,24 @@
+"""Text from outside as a terminal may show it: no control characters, no forged lines.
+
+Names in models and bundles, file names, and everything that a device says can hold escape
+sequences that clear the screen, set its title or hide what follows, characters that reverse the
+reading order, and line ends that make one message look like two.
+"""
+
+from __future__ import annotations
+
+
+def printable(text: str) -> str:
+    """Escape every character that does not show as itself; the result is one line."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def printable_lines(text: str) -> str:
+    """Escape every character that does not show as itself, except tabs and line ends."""
+    return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")

@@ -1,0 +1,301 @@
+"""The border to a device: lines of an agent become typed records of bounded size.
+
+A device may be broken or in foreign hands. Whatever it says is checked here, once: length, depth,
+types, the range of every number, and whether the answer fits the job. Text is made printable.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import re
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, fields, is_dataclass, replace
+from typing import Any, NoReturn, TypeVar
+
+from edgekit.printable import printable
+from edgekit_agent.codec import decode
+from edgekit_agent.jobs import BenchJob, InstallJob, PlanJob, ReceiveJob, ScoreJob
+from edgekit_agent.results import (
+    DeviceFacts,
+    Greeting,
+    Health,
+    Latency,
+    Plan,
+    Report,
+    StageProgress,
+    Status,
+    Tally,
+)
+
+R = TypeVar("R")
+
+# One line of an answer, and what each sample or timed run may add to it.
+_LINE_BYTES = 1 << 20
+_BYTES_PER_VALUE = 32
+# Arrays and objects in one line: each takes a hundred bytes of memory for two of the line.
+_MOST_CONTAINERS = 20_000
+_LONGEST_TEXT, _LONGEST_KEY = 4096, 100
+_LARGEST = 1 << 63
+_MOST_CORES = 1 << 16
+# Seconds for any job, and what a sample, a timed run and a byte that is sent may add to them.
+_JOB_S = 3600.0
+_S_PER_VALUE, _S_PER_BYTE = 60.0, 1 / 1024
+# An agent speaks twice a second and once a stage.
+_MOST_LINES, _LINES_PER_S = 1000, 4.0
+_LONGEST_STAGE = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class Bounds:
+    """Limits of the answer to one job: seconds in all, and bytes of one line."""
+
+    total_s: float = _JOB_S
+    line_bytes: int = _LINE_BYTES
+
+
+class Watch:
+    """Time and lines that one job has used.
+
+    Attributes:
+        bounds: what it may use.
+    """
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.bounds = bounds
+        self._started = time.monotonic()
+        self._lines = 0
+
+    def remaining_s(self) -> float:
+        """Seconds left; zero or less where the time is over."""
+        return self._started + self.bounds.total_s - time.monotonic()
+
+    def count_line(self) -> bool:
+        """Count a line; false where there were more than any agent has to say."""
+        self._lines += 1
+        elapsed = time.monotonic() - self._started
+        return self._lines <= _MOST_LINES + _LINES_PER_S * elapsed
+
+
+def bounds_of(job: object) -> Bounds:
+    """Limits of the answer to a job, from the work that it asks for."""
+    if isinstance(job, ScoreJob):
+        samples = _rows(job)
+        return _bounds(values=samples, steps=samples)
+    if isinstance(job, BenchJob):
+        return _bounds(values=job.max_runs, steps=job.min_runs, more_s=job.warmup_s + job.seconds)
+    if isinstance(job, ReceiveJob):
+        return Bounds(total_s=_JOB_S + _S_PER_BYTE * sum(b.wire_size for b in job.blobs))
+    return Bounds()
+
+
+def _bounds(*, values: int, steps: int, more_s: float = 0.0) -> Bounds:
+    return Bounds(
+        total_s=_JOB_S + _S_PER_VALUE * steps + more_s,
+        line_bytes=_LINE_BYTES + _BYTES_PER_VALUE * values,
+    )
+
+
+def _rows(job: ScoreJob) -> int:
+    column = job.samples.label or job.samples.columns[0]
+    return max(0, column.shape[0] - job.start)
+
+
+def parse_line(line: bytes) -> dict[str, Any]:
+    """The JSON object of a line, with printable text and finite numbers of at most 64 bits.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if line.count(b"[") + line.count(b"{") > _MOST_CONTAINERS:
+        raise ValueError("too many arrays and objects")
+    try:
+        value = json.loads(
+            line, parse_constant=_no_constant, parse_float=_finite, parse_int=_bounded
+        )
+        if not isinstance(value, dict):
+            raise ValueError("not an object")
+        return {printable(key[:_LONGEST_KEY]): _cleaned(v, key) for key, v in value.items()}
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def _no_constant(text: str) -> NoReturn:
+    raise ValueError(f"{text} is not a number")
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise ValueError(f"{text[:20]} is too large")
+    return value
+
+
+def _bounded(text: str) -> int:
+    value = int(text) if len(text) <= 20 else _LARGEST
+    if abs(value) >= _LARGEST:
+        raise ValueError(f"{text[:20]} is too large")
+    return value
+
+
+def _cleaned(value: Any, key: str = "") -> Any:  # noqa: ANN401 - any JSON value
+    if isinstance(value, str):
+        return value if key == "hits" and value.isalnum() else printable(_cut(value))
+    if isinstance(value, list):
+        return [_cleaned(v) for v in value]
+    if isinstance(value, dict):
+        return {printable(k[:_LONGEST_KEY]): _cleaned(v, k) for k, v in value.items()}
+    return value
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..."
+
+
+def read_greeting(message: dict[str, Any]) -> Greeting | None:
+    """The greeting that a line holds; ``None`` where it is a line of something else.
+
+    Raises:
+        ValueError: a greeting that no agent gives.
+    """
+    if not isinstance(message.get("edgekit"), dict):
+        return None
+    greeting = decode(Greeting, message["edgekit"])
+    if greeting.home is not None and not greeting.home.startswith("/"):
+        raise ValueError(f"home: {greeting.home!r} is no absolute path")
+    return greeting
+
+
+def read_progress(value: object) -> StageProgress:
+    """The progress that an agent reports.
+
+    Raises:
+        ValueError: a field is missing, unknown, of another type or out of range.
+    """
+    said = decode(StageProgress, value)
+    _check(said.done >= 0 and said.total >= 0, "progress: a negative count")
+    if said.part is not None:
+        _check(said.part.start >= 0, "progress: a tally of negative samples")
+        _check_record(said.part.tally)
+    return replace(said, stage=said.stage[:_LONGEST_STAGE])
+
+
+def read_result(cls: type[R], value: object, job: object) -> R:
+    """The record that answers a job.
+
+    Raises:
+        ValueError: a field is missing, unknown, of another type or out of range, or the answer
+            does not fit the job.
+    """
+    record = decode(cls, value)
+    _check_record(record)
+    _check_fits(record, job)
+    return record
+
+
+def _check(holds: bool, what: str) -> None:
+    if not holds:
+        raise ValueError(what)
+
+
+def _check_record(record: object) -> None:
+    """Check the numbers of a record and of the records in it."""
+    if isinstance(record, tuple):
+        for each in record:
+            if not is_dataclass(each):
+                return
+            _check_record(each)
+    if not is_dataclass(record):
+        return
+    check_fields(record)
+    for field in fields(record):
+        _check_record(getattr(record, field.name))
+
+
+@functools.singledispatch
+def check_fields(record: object) -> None:
+    """Check the numbers of one record, by its type."""
+    del record
+
+
+@check_fields.register
+def _(facts: DeviceFacts) -> None:
+    _check(1 <= facts.cores <= _MOST_CORES, f"{facts.cores} cores")
+    _check(facts.pointer_bits in (32, 64), f"{facts.pointer_bits} bits")
+    known = re.fullmatch(r"\d{1,3}\.\d{1,3}(\..*)?", facts.python) is not None
+    _check(known, f"{facts.python!r} is no version of Python")
+    named = re.fullmatch(r"[\w.+-]{1,64}", facts.machine, re.ASCII) is not None
+    _check(named, f"{facts.machine!r} is no name of an architecture")
+    _check_counts(facts.memory_bytes, facts.free_memory_bytes, facts.free_disk_bytes)
+
+
+@check_fields.register
+def _(latency: Latency) -> None:
+    _check(bool(latency.values_ms), "no latencies")
+    _check(all(0 <= v <= 1e9 for v in latency.values_ms), "a latency that cannot be")
+    _check(0 <= latency.load_ms <= 1e9, "a time to load that cannot be")
+    _check_counts(latency.threads, latency.warmup_runs)
+
+
+@check_fields.register
+def _(report: Report) -> None:
+    _check_counts(report.peak_rss_bytes, report.runtime_rss_bytes)
+    _check(report.energy_mj is None or 0 <= report.energy_mj <= 1e12, "energy that cannot be")
+
+
+@check_fields.register
+def _(tally: Tally) -> None:
+    _check(0 <= tally.correct <= tally.n == len(tally.predictions), "counts that do not add up")
+    digits = re.fullmatch(r"[0-9a-f]*", tally.hits) is not None
+    _check(digits and len(tally.hits) == 2 * ((tally.n + 7) // 8), "hits: not a bitmap")
+    hits = int(tally.hits or "0", 16)
+    _check(hits.bit_count() == tally.correct, "counts that do not add up")
+
+
+@check_fields.register
+def _(health: Health) -> None:
+    _check(0 <= health.relative_error <= 1e12, "an error that cannot be")
+
+
+def _check_counts(*counts: int | None) -> None:
+    _check(all(c is None or c >= 0 for c in counts), "a negative count")
+
+
+_Fits = Callable[[Any, Any], None]
+
+
+def _check_plan(plan: Plan, job: PlanJob) -> None:
+    _check(len(plan.present) == len(job.blobs), "a plan of other files")
+    held: Iterable[tuple[int, Any]] = zip(plan.present, job.blobs, strict=True)
+    _check(all(-1 <= at <= blob.wire_size for at, blob in held), "a plan of other sizes")
+
+
+def _check_scored(tally: Tally, job: ScoreJob) -> None:
+    _check(tally.metric == job.metric, f"a tally of {tally.metric}")
+    _check(tally.n == _rows(job), f"a tally of {tally.n} samples")
+
+
+def _check_timed(report: Report, job: BenchJob) -> None:
+    _check(len(report.latency.values_ms) <= max(job.max_runs, job.min_runs), "too many runs")
+
+
+def _check_installed(status: Status, job: InstallJob) -> None:
+    current = status.current.name if status.current else "nothing"
+    _check(current == job.release, f"it serves {current} instead of {job.release}")
+    _check(status.health is not None and status.health.healthy, "no health of what it serves")
+
+
+_FITS: dict[type, _Fits] = {
+    PlanJob: _check_plan,
+    ScoreJob: _check_scored,
+    BenchJob: _check_timed,
+    InstallJob: _check_installed,
+}
+
+
+def _check_fits(record: object, job: object) -> None:
+    check = _FITS.get(type(job))
+    if check is not None:
+        check(record, job)
