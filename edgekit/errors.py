@@ -110,6 +110,14 @@ def missing_extra(package: str, extra: str) -> UserError:
 
 
 class PassRefused(EdgekitError):
-    """A pass does not apply to this model; the reason is one line for the user."""
+    """A pass does not apply to this model; the reason is one line for the user.
+
+    Args:
+        least_bytes: smallest transfer size that the pass can reach, where a smaller one was asked.
+    """
 
     exit_code = ExitCode.BAD_REQUEST
+
+    def __init__(self, message: str, *, hint: str = "", least_bytes: int | None = None) -> None:
+        super().__init__(message, hint=hint)
+        self.least_bytes = least_bytes

@@ -163,12 +163,14 @@ class Rejected:
         reason: why, in one line.
         broken: whether that is a fault of edgekit or of a runtime, not a refusal.
         hint: what to do about it, in one line; empty where there is nothing to add.
+        least_bytes: smallest transfer size that the recipe can reach, where it asked for less.
     """
 
     recipe: Recipe
     reason: str
     broken: bool = False
     hint: str = ""
+    least_bytes: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

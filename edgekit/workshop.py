@@ -84,8 +84,8 @@ class Workshop:
             if made.model.beside and recipe.steps:
                 raise PassRefused("what it makes is over 2 GiB, more than one file can hold")
         except PassRefused as refusal:
-            self.intake.store.remember("candidates", key, {"rejected": str(refusal)})
-            return Rejected(recipe=recipe, reason=str(refusal))
+            self._remember_refusal(key, refusal)
+            return Rejected(recipe=recipe, reason=str(refusal), least_bytes=refusal.least_bytes)
         except PassError as failure:
             return self.rejected(recipe, failure)
         return Candidate(
@@ -131,7 +131,7 @@ class Workshop:
             made = run_checked(step, earlier.model, work)
         except PassRefused as refusal:
             # Other recipes that begin so need not find it out again.
-            self.intake.store.remember("candidates", key, {"rejected": str(refusal)})
+            self._remember_refusal(key, refusal)
             raise
         layers = with_notes(read_layers(folder), earlier.layers) or earlier.layers
         notes = tuple(dict.fromkeys((*earlier.notes, *made.notes)))
@@ -142,11 +142,18 @@ class Workshop:
             self.intake.store.remember("candidates", key, facts)
         return _Product(model=model, layers=layers, notes=notes)
 
+    def _remember_refusal(self, key: str, refusal: PassRefused) -> None:
+        facts = {"rejected": str(refusal), "least_bytes": refusal.least_bytes}
+        self.intake.store.remember("candidates", key, facts)
+
     def _raise_refusal(self, key: str) -> None:
         """Raise the refusal that the last step under a key ended in, if it is known to have."""
         known = self.intake.store.recall("candidates", key)
         if known is not None and "rejected" in known:
-            raise PassRefused(str(known["rejected"]))
+            least = known.get("least_bytes")
+            raise PassRefused(
+                str(known["rejected"]), least_bytes=least if isinstance(least, int) else None
+            )
 
     def _recalled(self, key: str) -> _Product | None:
         """The product kept under a key, if it is still there and whole."""

@@ -201,10 +201,12 @@ def _room(proto: ModelProto, rows: Sequence[Row], settings: QuantizeWeights) -> 
     bits = 8 * (settings.most_bytes * (1 - _LATER) - rest) / max(weights, 1)
     if weights and bits < lightest(options):
         packed = lightest(options) * weights / 8
+        least = int((rest + packed) / (1 - _LATER)) + 1
         raise PassRefused(
             f"most_bytes: {settings.most_bytes} are too few: the weights take {packed:.0f} bytes "
             f"packed on the coarsest grids, and all else {rest:.0f}",
-            hint=f"{int((rest + packed) / (1 - _LATER)) + 1} bytes are the least to try",
+            hint=f"{least} bytes are the least to try",
+            least_bytes=least,
         )
     return float(min(bits, choose_bits(settings)))
 
@@ -290,10 +292,12 @@ def _fitted(
         if taken <= room * weights * _NEARLY:
             return picked, made
         wanted *= room * weights / taken
+    least = int(most * taken / (room * weights)) + 1
     raise PassRefused(
         f"most_bytes: {most} are too few: the weights take {taken / 8:.0f} bytes packed, and "
         f"there is room for {room * weights / 8:.0f}",
-        hint=f"{int(most * taken / (room * weights)) + 1} bytes are enough",
+        hint=f"{least} bytes are enough",
+        least_bytes=least,
     )
 
 

@@ -75,24 +75,45 @@ def some_channels_and_bits(tried: Tried, terms: Terms) -> tuple[Recipe, ...]:
 
 
 def _with_room(tried: Tried, terms: Terms, forms: Sequence[Candidate]) -> tuple[Recipe, ...]:
-    """The recipes of these forms with as many bits as there is room for; fewer if too heavy."""
+    """The recipes of these forms with as many bits as there is room for; fewer if too heavy.
+
+    Where there is less room than the smallest size that they reach, that size is tried once: it
+    may come nearest to the budgets, and go on with fewer channels.
+    """
     limits = [line.limit for c in forms for line in checks(c, _TRANSFER)]
     if not limits or any(holds(c, _TRANSFER) and is_plain(c.recipe) for c in forms):
         return ()
     if _is_done(tried):
         return ()
-    room = _room(forms[0], limits[0])
+    refused = _refused_rooms(tried, forms, terms)
+    if len(refused) >= _ATTEMPTS:
+        return ()
+    room, least = _room(forms[0], limits[0]), max(refused.values(), default=0)
     for _ in range(_ATTEMPTS):
+        room = max(room, least)
         recipes = tuple(_low_bits(c.recipe, room, terms) for c in forms)
         known = [t for t in tried if t.recipe in recipes]
         if not known:
             return recipes
         heavy = [t for t in known if isinstance(t, Candidate) and not holds(t, _TRANSFER)]
-        if len(heavy) < len(known):
-            return ()  # one can be sent, or there are no such weights
+        if len(heavy) < len(known) or room == least:
+            return ()  # one can be sent, there are no such weights, or they cannot be smaller
         over = min(_size_over(t, limits[0]) for t in heavy)
         room = int(room * _LIGHTER / over)
     return ()
+
+
+def _refused_rooms(tried: Tried, forms: Sequence[Candidate], terms: Terms) -> dict[int, int]:
+    """Smallest transfer size that these forms reach with few bits, by the size that was refused."""
+    found: dict[int, int] = {}
+    for each in tried:
+        few = few_bits(each.recipe)
+        if few is None or few.most_bytes is None or not isinstance(each, Rejected):
+            continue
+        recipes = [_low_bits(c.recipe, few.most_bytes, terms) for c in forms]
+        if each.least_bytes is not None and each.recipe in recipes:
+            found[few.most_bytes] = each.least_bytes
+    return found
 
 
 def _room(candidate: Candidate, limit_mib: float) -> int:
@@ -156,9 +177,11 @@ def lower_ranks(tried: Tried, terms: Terms) -> tuple[Recipe, ...]:
 
 
 def _failed(tried: Tried, which: Callable[[Recipe], object]) -> bool:
-    """Whether recipes of a kind were tried and none is accurate."""
+    """Whether recipes of a kind were tried and none is accurate; refusals of a size count."""
     own = [t for t in tried if which(t.recipe)]
-    return bool(own) and not any(isinstance(t, Candidate) and accurate(t) for t in own)
+    good = [t for t in own if isinstance(t, Candidate) and accurate(t)]
+    refused = any(isinstance(t, Rejected) and t.least_bytes is not None for t in own)
+    return bool(own) and not any(holds(t, _TRANSFER) or not refused for t in good)
 
 
 def _is_done(tried: Tried) -> bool:

@@ -512,6 +512,7 @@ def test_the_least_bytes_that_a_refusal_names_are_enough(tmp_path, sparse_model)
         apply("weights", source, tmp_path, given, most_bytes=1000)
     named = re.search(r"(\d+) bytes are the least to try", str(refused.value))
     assert named
+    assert refused.value.least_bytes == int(named[1])
     # 1.2 bits for each of 150,000 weights would be 22,500 bytes.
     assert int(named[1]) < 6000
     most = int(1.5 * int(named[1]))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgekit.results import MIB, Rejected
-from edgekit.search import propose
+from edgekit.search import nearest, propose
 from tests.search.searching import (
     BOTH,
     accurate,
@@ -261,6 +261,72 @@ def test_where_few_bits_are_refused_channels_go_for_the_bytes_to_send():
     passes, _ = ended_well(sending(in_8_bits, refuses=["weights"]))
 
     assert passes == ["clean", "prune-channels", "quantize"]
+
+
+def with_least_size(mib, *, loses=(), limit=1.0):
+    """What becomes of recipes where few bits reach no less than so many MiB of the whole graph."""
+    inner = sending(in_few_bits, loses=loses, limit=limit)
+
+    def outcome(recipe):
+        found = settings_in(recipe)
+        least = int(mib * remains(found) * MIB)
+        if "weights" in found and (found["weights"].most_bytes or 0) < least:
+            return Rejected(recipe=recipe, reason="too few bytes", least_bytes=least)
+        return inner(recipe)
+
+    return outcome
+
+
+def candidates_of(outcome, asked=None):
+    tried = [candidate("original", fails={"transfer_mib": 5.0, "accuracy_drop_points": -1.0})]
+    for _ in range(40):
+        recipes = propose(tried, asked or terms())
+        if not recipes:
+            return [t for t in tried if not isinstance(t, Rejected)]
+        tried += [outcome(recipe) for recipe in recipes]
+    raise AssertionError("the search does not end")
+
+
+def test_the_least_size_of_few_bits_is_tried_and_is_the_nearest_where_nothing_holds():
+    def others(found):
+        return bool(set(found) & {"prune-channels", "prune", "low-rank"})
+
+    found = candidates_of(with_least_size(1.2, loses=[others]))
+    near = nearest(found, source="host")
+
+    assert passes_of(near.recipe) == ["clean", "weights", "quantize"]
+    assert settings_in(near.recipe)["weights"].most_bytes == int(1.2 * MIB)
+    assert near.verdict.shortfall[1] == 1
+
+
+def test_channels_go_from_few_bits_of_the_least_size():
+    passes, _ = ended_well(with_least_size(1.2))
+
+    assert passes == ["clean", "prune-channels", "weights", "quantize"]
+
+
+def test_zeros_are_tried_where_few_bits_of_the_least_size_cannot_be_sent():
+    def others(found):
+        return bool(set(found) & {"prune-channels", "low-rank"})
+
+    passes, _ = ended_well(with_least_size(1.2, loses=[others]))
+
+    assert passes == ["clean", "prune", "quantize"]
+
+
+def test_a_least_size_that_is_refused_again_ends_the_tries():
+    asked = []
+
+    def outcome(recipe):
+        found = settings_in(recipe)
+        if "weights" not in found:
+            return sending(in_8_bits, refuses=["prune-channels", "low-rank", "prune"])(recipe)
+        asked.append(found["weights"].most_bytes)
+        return Rejected(recipe=recipe, reason="too few bytes", least_bytes=asked[-1] + 100)
+
+    candidates_of(outcome)
+
+    assert len(set(asked)) == 3
 
 
 def test_where_few_bits_lose_too_much_channels_go_for_the_bytes_to_send():
