@@ -285,13 +285,16 @@ def _fitted(
         picked = _pick(rows, settings, room)
         return picked, _quantized(rows, picked, settings, work)
     wanted = room
+    least_bits = lightest([row.options for i, row in enumerate(rows) if i not in by_hand])
     for _ in range(_TRIES):
         picked = _pick(rows, settings, wanted)
         made = _quantized(rows, picked, settings, work)
         taken = _taken_bits(rows, picked, made, by_hand)
         if taken <= room * weights * _NEARLY:
             return picked, made
-        wanted *= room * weights / taken
+        if wanted <= least_bits:
+            break
+        wanted = max(wanted * room * weights / taken, least_bits)
     least = int(most * taken / (room * weights)) + 1
     raise PassRefused(
         f"most_bytes: {most} are too few: the weights take {taken / 8:.0f} bytes packed, and "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from typing import Optional, Set, Tuple
+from typing import Dict, Optional, Set, Tuple
 
 from edgekit_agent.failures import AgentError
 from edgekit_agent.records import DIGEST
@@ -14,6 +14,9 @@ from edgekit_agent.served import current_release, previous_release
 
 def prune(home: Home) -> None:
     """Remove releases that nothing points to, and objects and runtimes that no other one needs.
+
+    A runtime of a kind that no kept release uses stays as a spare, the newest of each kind: a later
+    release of that kind need not bring it again (``remove_spares`` gives up its space).
 
     The home must be locked. What is not edgekit's stays, and so does what cannot be removed now.
     Where a record is damaged, nobody knows what its release needs: no object or runtime goes.
@@ -27,10 +30,41 @@ def prune(home: Home) -> None:
     for name in os.listdir(home.folder("objects")):
         if DIGEST.fullmatch(name) and name not in objects:
             remove(home.object(name))
+    unused = _unused(home, sites)
+    kinds = {_kind(os.path.basename(site)) for site in sites}
+    kinds |= {read_release(home, name).runtime for name in kept}
+    spares: Dict[str, str] = {}
+    for name in sorted(unused, key=lambda n: (os.lstat(home.runtime(n)).st_mtime_ns, n)):
+        if _kind(name) not in kinds:
+            spares[_kind(name)] = name
+    _discard_all(home, "runtimes", unused - set(spares.values()))
+
+
+def remove_spares(home: Home, site: Optional[str]) -> None:
+    """Remove the runtimes that no release uses, to make room. The home must be locked.
+
+    Args:
+        home: the home.
+        site: the runtime of a release that is about to be installed, which stays.
+    """
+    needed = needs(home)
+    if needed is not None:
+        sites = needed[1] | ({_resolve(site)} if site else set())
+        _discard_all(home, "runtimes", _unused(home, sites))
+
+
+def _unused(home: Home, sites: Set[str]) -> Set[str]:
     standing = folders(home, "runtimes")
-    _discard_all(
-        home, "runtimes", {n for n in standing if os.path.realpath(home.runtime(n)) not in sites}
-    )
+    return {name for name in standing if os.path.realpath(home.runtime(name)) not in sites}
+
+
+def _kind(name: str) -> str:
+    """Return the runtime that a folder holds, the first part of its name."""
+    return name.partition("-")[0]
+
+
+def _resolve(site: str) -> str:
+    return os.path.realpath(os.path.expanduser(site))
 
 
 def needs(home: Home) -> Optional[Tuple[Set[str], Set[str]]]:
@@ -41,7 +75,7 @@ def needs(home: Home) -> Optional[Tuple[Set[str], Set[str]]]:
         return None
     return (
         {file.digest for release in releases for file in release.files},
-        {os.path.realpath(os.path.expanduser(r.site)) for r in releases if r.site},
+        {_resolve(release.site) for release in releases if release.site},
     )
 
 

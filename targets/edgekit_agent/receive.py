@@ -10,7 +10,7 @@ from typing import BinaryIO, Callable, Iterator, List, Optional, Tuple
 from edgekit_agent.failures import AgentError
 from edgekit_agent.files import CHUNK, fsync_folder, sha256_of, whole_file
 from edgekit_agent.jobs import Blob, ExpandJob, ForgetJob, PlanJob, ReceiveJob
-from edgekit_agent.pruning import needs
+from edgekit_agent.pruning import needs, remove_spares
 from edgekit_agent.releases import (
     Home,
     checked_digest,
@@ -57,7 +57,7 @@ def receive(job: ReceiveJob, inlet: Inlet, progress: Progress, expand: Expand) -
     inlet.expect(total)
     home, done = open_home(job.home), 0
     with locked(home):
-        _check_space(home, pairs)
+        _check_space(home, pairs, job.site)
         for blob, offset in pairs:
             for count in _take(home, blob, offset, inlet):
                 done += count
@@ -103,8 +103,11 @@ def _present(home: Home, blob: Blob) -> int:
     return size if size <= blob.wire_size else 0
 
 
-def _check_space(home: Home, pairs: List[Tuple[Blob, int]]) -> None:
-    """A blob needs its wire bytes and, while it is decoded, its own size as well."""
+def _check_space(home: Home, pairs: List[Tuple[Blob, int]], site: Optional[str]) -> None:
+    """A blob needs its wire bytes and, while it is decoded, its own size as well.
+
+    Runtimes that no release uses make room, all but the one of ``site``.
+    """
     kept = peak = waiting = 0
     for blob, offset in pairs:
         decoded = blob.size if blob.encoding == "zlib" else 0
@@ -115,6 +118,8 @@ def _check_space(home: Home, pairs: List[Tuple[Blob, int]]) -> None:
         else:
             kept += blob.size
     peak = max(peak, kept + waiting)
+    if peak + _SPARE_BYTES > free_bytes(home):
+        remove_spares(home, site)
     missing = peak + _SPARE_BYTES - free_bytes(home)
     if missing > 0:
         raise AgentError(

@@ -12,6 +12,7 @@ from typing import Optional
 from edgekit_agent.failures import AgentError
 from edgekit_agent.files import fsync_folder, sha256_of
 from edgekit_agent.jobs import NamedBlob, RuntimeJob
+from edgekit_agent.pruning import remove_spares
 from edgekit_agent.releases import Home, free_bytes, locked, open_home, remove, sweep
 from edgekit_agent.results import Unpacked
 from edgekit_agent.wire import Progress
@@ -77,6 +78,8 @@ def _check_space(home: Home, job: RuntimeJob) -> None:
     for wheel in job.wheels:
         with _opened(home.object(wheel.digest), wheel.name) as archive:
             needed += sum(info.file_size for info in archive.infolist())
+    if needed > free_bytes(home):
+        remove_spares(home, home.runtime(job.name))
     missing = needed - free_bytes(home)
     if missing > 0:
         raise AgentError(

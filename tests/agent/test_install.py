@@ -6,8 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from edgekit_agent.jobs import HealthJob, InstallJob, ModelRef, NamedBlob, RollbackJob, StatusJob
-from edgekit_agent.results import Health, Status
+from edgekit_agent.jobs import (
+    Blob,
+    HealthJob,
+    InstallJob,
+    ModelRef,
+    NamedBlob,
+    ReceiveJob,
+    RollbackJob,
+    StatusJob,
+)
+from edgekit_agent.results import Health, Received, Status
 
 
 def names(folder):
@@ -155,6 +164,33 @@ def test_runtimes_that_no_kept_release_names_are_removed(put, home):
     (home / "previous" / "release.json").write_text("rot")
     put("three")
     assert names(home / "runtimes") == ["kit-2"], "the damaged release may need it"
+
+
+def test_the_newest_runtime_of_a_kind_that_no_kept_release_uses_stays(put, home):
+    for age, name in ((1, "litert-2.1-new"), (2, "litert-2.0-old"), (3, "onnxruntime-1-old")):
+        (home / "runtimes" / name).mkdir(parents=True)
+        os.utime(home / "runtimes" / name, (1e9 - age, 1e9 - age))
+    put("one", site=f"{home}/runtimes/litert-2.1-new")
+    put("two")
+    put("three")
+
+    assert names(home / "releases") == ["three", "two"]
+    assert names(home / "runtimes") == ["litert-2.1-new"]
+
+
+def test_spare_runtimes_make_room_but_for_the_one_to_be_used(agent, put, home):
+    for name in ("litert-2.1", "other-1.0"):
+        (home / "runtimes" / name).mkdir(parents=True)
+    put("one", site=f"{home}/runtimes/litert-2.1")
+    put("two")
+    put("three")
+    assert names(home / "runtimes") == ["litert-2.1", "other-1.0"]
+
+    huge = Blob("0" * 64, 1 << 60, "1" * 64, 1 << 60, "raw")
+    site = f"{home}/runtimes/litert-2.1"
+    assert agent.ask(ReceiveJob(str(home), (huge,), (0,), site), Received).kind == "no_space"
+
+    assert names(home / "runtimes") == ["litert-2.1"]
 
 
 def test_an_unhealthy_release_is_removed_and_nothing_is_switched(
