@@ -273,7 +273,8 @@ def _fitted(
     """The choice of each row, and its integers, which packed take no more than there is room for.
 
     The error that GPTQ carries on makes integers of what rounding alone would make zeros, so
-    coarse grids take more than they tell; then there is another try with less room.
+    coarse grids take more than they tell; then there is another try with less room, the last one
+    on the coarsest grids.
 
     Raises:
         PassRefused: ``most_bytes`` leave too few bits even for that.
@@ -286,7 +287,7 @@ def _fitted(
         return picked, _quantized(rows, picked, settings, work)
     wanted = room
     least_bits = lightest([row.options for i, row in enumerate(rows) if i not in by_hand])
-    for _ in range(_TRIES):
+    for left in reversed(range(_TRIES)):
         picked = _pick(rows, settings, wanted)
         made = _quantized(rows, picked, settings, work)
         taken = _taken_bits(rows, picked, made, by_hand)
@@ -294,8 +295,8 @@ def _fitted(
             return picked, made
         if wanted <= least_bits:
             break
-        wanted = max(wanted * room * weights / taken, least_bits)
-    least = int(most * taken / (room * weights)) + 1
+        wanted = max(wanted * room * weights / taken, least_bits) if left > 1 else least_bits
+    least = most + math.ceil((taken - room * weights) / 8 / (1 - _LATER))
     raise PassRefused(
         f"most_bytes: {most} are too few: the weights take {taken / 8:.0f} bytes packed, and "
         f"there is room for {room * weights / 8:.0f}",

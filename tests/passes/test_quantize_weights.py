@@ -522,6 +522,29 @@ def test_the_least_bytes_that_a_refusal_names_are_enough(tmp_path, sparse_model)
     assert transfer_bytes(made.path.read_bytes()) <= most
 
 
+def test_refused_sizes_name_the_same_least_size_and_that_is_reached(tmp_path):
+    weights = {"w0": normal(64, 8, 3, 3), "w1": normal(8, 64, 3, 3, scale=0.01, seed=1)}
+    text = (
+        "g (float[N,8,8,8] x) => (y) { a = Conv<pads = [1, 1, 1, 1]>(x, w0) r = Relu(a) "
+        "c = Conv<pads = [1, 1, 1, 1]>(r, w1) y = Add(c, x) }"
+    )
+    source = model(tmp_path, text, weights=weights)
+    given = samples(tmp_path, x=normal(64, 8, 8, 8))
+
+    def least(most):
+        with pytest.raises(PassRefused, match="most_bytes") as refused:
+            apply("weights", source, tmp_path, given, most_bytes=most)
+        return refused.value.least_bytes
+
+    to_try = least(300)
+    enough = least(to_try)
+    assert least(to_try + 40) == pytest.approx(enough, abs=2)
+
+    made = apply("weights", source, tmp_path, given, most_bytes=enough)
+
+    assert len(integers(made)) == 2
+
+
 def test_zeros_of_whole_channels_leave_room_for_other_weights(tmp_path, sparse_model):
     source, given = sparse_model
 
