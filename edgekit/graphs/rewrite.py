@@ -65,7 +65,7 @@ def prepare(proto: ModelProto, version: int, *, keep_ties: bool = False) -> Mode
     compute_in_float32(proto)
     widen_weights(proto)
     _drop_identities(proto)
-    fold_weights(proto)
+    fold_weights(proto, keep_ties=keep_ties)
     _fold_small_casts(proto)
     one_spelling(proto, keep_ties=keep_ties)
     return proto

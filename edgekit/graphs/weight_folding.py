@@ -12,6 +12,7 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 
 from edgekit.graphs.index import GraphIndex, attribute
 from edgekit.graphs.onnx_file import MAX_BYTES, all_graphs, inner_graphs, quiet_options
+from edgekit.graphs.placement import gathers_rows
 
 # Smaller results are shapes, bounds and counters rather than weights.
 _LEAST_ENTRIES = 64
@@ -24,20 +25,26 @@ _FOLDABLE = {
     "Add", "Cast", "Concat", "Div", "Flatten", "Gather", "Identity", "Mul", "Neg", "Pad", "Reshape",
     "Shape", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze",
 }  # fmt: skip
+# Operators whose weights get integers; equal ones are stored once in the end.
+_INTEGER_READERS = {"Conv", "ConvTranspose", "Gemm", "GRU", "LSTM", "MatMul", "RNN"}
 _FLOATS = {np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)}
 
 Arrays = dict[str, NDArray[np.generic]]
 
 
-def fold_weights(proto: ModelProto) -> None:
+def fold_weights(proto: ModelProto, *, keep_ties: bool = False) -> None:
     """Fold weights computed from stored tensors into constants of the main graph, in place.
 
     Exporters slice the gates of an LSTM and concatenate them in another order, also inside the
     branches of an If. Equal results are stored once. Not folded are weights whose source is also
     read directly (a tied embedding, say), and integers, which are quantized weights.
+
+    Args:
+        proto: the model.
+        keep_ties: leave several weights of one source that together are larger than it.
     """
     main = GraphIndex(proto)
-    folding = _Folding(main)
+    folding = _Folding(main, keep_ties=keep_ties)
     folding.fold(main, {})
     if folding.stored:
         folding.drop_unread_nodes()
@@ -47,8 +54,9 @@ def fold_weights(proto: ModelProto) -> None:
 class _Folding:
     """Folded weights by content, shared by all graphs of a model."""
 
-    def __init__(self, main: GraphIndex) -> None:
+    def __init__(self, main: GraphIndex, *, keep_ties: bool) -> None:
         self.main = main
+        self.keep_ties = keep_ties
         self.stored: dict[bytes, str] = {}
         self.tied = _read_directly(main.proto.graph)
 
@@ -64,8 +72,15 @@ class _Folding:
         wanted = _read_by_others(index, chain)
         if wanted:
             sources = _sources(index, chain, constants)
-            for name, value in _compute(index.proto, chain, sources, sorted(wanted)).items():
-                if self._is_weight(name, value, chain, sources):
+            found = _compute(index.proto, chain, sources, sorted(wanted))
+            weights = {
+                name: value
+                for name, value in found.items()
+                if self._is_weight(name, value, chain, sources)
+            }
+            multiplied = _multiplied(found, weights, chain, sources)
+            for name, value in found.items():
+                if name in weights and self._is_worth_storing(index, name, multiplied):
                     self._store(index, name, value)
                 elif value.size < _LEAST_ENTRIES:
                     constants[name] = value
@@ -85,6 +100,14 @@ class _Folding:
         if any(sources[k].dtype not in _FLOATS or k in self.tied for k in large):
             return False
         return value.nbytes <= _MAX_GROWTH * sum(sources[k].nbytes for k in large)
+
+    def _is_worth_storing(self, index: GraphIndex, name: str, multiplied: set[str]) -> bool:
+        """Whether a weight replaces its source, or gets integers that its copies share."""
+        if name not in multiplied:
+            return True
+        return not self.keep_ties and all(
+            n.op_type in _INTEGER_READERS or gathers_rows(n) for n in index.readers[name]
+        )
 
     def _store(self, index: GraphIndex, name: str, value: NDArray[np.generic]) -> None:
         if name in index.outputs:
@@ -189,6 +212,37 @@ def _dependencies(name: str, chain: list[NodeProto]) -> set[str]:
         if not found.isdisjoint(node.output):
             found.update(node.input)
     return found
+
+
+def _multiplied(
+    found: Arrays, weights: Arrays, chain: list[NodeProto], sources: Arrays
+) -> set[str]:
+    """Return the weights whose sources would be stored several times over if all were folded.
+
+    A source stays beside them where another large result is not folded.
+    """
+    left = {
+        name: {k for k in _dependencies(name, chain) if k in sources and _is_large(sources[k])}
+        for name, value in found.items()
+        if _is_large(value)
+    }
+    multiplied: set[str] = set()
+    while left:
+        first, shared = left.popitem()
+        group = {first}
+        while more := [name for name, read in left.items() if read & shared]:
+            group.update(more)
+            shared = shared.union(*(left.pop(name) for name in more))
+        stored = {value.tobytes(): value.nbytes for value in (found[n] for n in group)}
+        kept = sum(sources[k].nbytes for k in shared)
+        total = sum(stored.values()) + (0 if group <= weights.keys() else kept)
+        if total > _MAX_GROWTH * kept:
+            multiplied |= group
+    return multiplied
+
+
+def _is_large(value: NDArray[np.generic]) -> bool:
+    return value.size >= _LEAST_ENTRIES
 
 
 def _compute(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +39,9 @@ def quantize_embeddings(proto: ModelProto, largest: int = LARGEST[8]) -> int:
         most = largest if _is_factor(index, name) else LARGEST[8]
         scales = symmetric_scales(table, 0, most)
         tables[name] = (to_int8(table, scales, 0, most), scales)
-    return store_embeddings(index, tables)
+    found = store_embeddings(index, tables)
+    _store_shared_factors(GraphIndex(proto), largest)
+    return found
 
 
 def embeddings(index: GraphIndex) -> list[str]:
@@ -81,6 +83,67 @@ def store_embeddings(index: GraphIndex, tables: Mapping[str, tuple[Integers, Flo
     index.replace_nodes(nodes)
     index.drop_unread_constants()
     return replaced
+
+
+def find_shared_tables(index: GraphIndex) -> list[str]:
+    """Find the large weights of products that other operators, such as a Gather, read as well."""
+    return [
+        name
+        for name in index.initializers
+        if _is_large(index, name) and _other_readers(index, name) and _is_factor(index, name)
+    ]
+
+
+def store_shared_tables(index: GraphIndex, names: Collection[str]) -> list[str]:
+    """Store tables in 8 bits, a scale per row, unless a product still reads them, in place.
+
+    Returns:
+        Names of the tables that were stored.
+    """
+    stored = [
+        name
+        for name in names
+        if name in index.initializers
+        and index.readers[name]
+        and not any(_is_product(index, node) for node in index.readers[name])
+    ]
+    tables = {}
+    for name in stored:
+        table = index.float_constant(name)
+        scales = symmetric_scales(table, 0)
+        tables[name] = (to_int8(table, scales, 0), scales)
+    store_embeddings(index, tables)
+    return stored
+
+
+def _store_shared_factors(index: GraphIndex, largest: int) -> None:
+    """Store large weights of products in int8 for all their other readers, in place.
+
+    The integers are those of the product, so that both are stored once in the end.
+    """
+    nodes: list[NodeProto] = []
+    for name in find_shared_tables(index):
+        others = _other_readers(index, name)
+        direct = any(n.op_type != "Transpose" for n in index.readers[name] if n not in others)
+        axis = _output_axis(index, name) if direct else 0
+        table = index.float_constant(name)
+        scales = symmetric_scales(table, axis, largest)
+        integers = to_int8(table, scales, axis, largest)
+        shape = (-1, 1) if axis == 0 else (1, -1)
+        parts = index.add_constant("e", integers), index.add_constant("es", scales.reshape(shape))
+        nodes += _dequantize_for_others(index, name, *parts)
+    index.replace_nodes([*nodes, *index.graph.node])
+    index.drop_unread_constants()
+
+
+def _other_readers(index: GraphIndex, name: str) -> list[NodeProto]:
+    return [node for node in index.readers[name] if not _is_product(index, node)]
+
+
+def _output_axis(index: GraphIndex, name: str) -> int:
+    """Return the axis of the output channels of a weight."""
+    found = (as_weighted(index, node) for node in index.readers[name])
+    return next((each.axis for each in found if each is not None and each.weight == name), 0)
 
 
 def _turn_tables(index: GraphIndex) -> None:
@@ -156,8 +219,8 @@ def _dequantize_for_others(
     """Let readers that neither gather rows nor multiply read a dequantized table."""
     others = [
         node
-        for node in index.readers[name]
-        if not _is_product(index, node) and not (gathers_rows(node) and node.input[0] == name)
+        for node in _other_readers(index, name)
+        if not (gathers_rows(node) and node.input[0] == name)
     ]
     if not others:
         return []

@@ -25,6 +25,7 @@ from edgekit.packing.slices import packed_bits
 from edgekit.passes import Work
 from edgekit.passes.allocation import allocate, at_most, lightest, nearest
 from edgekit.passes.containers import Quantized, write_int8, write_native
+from edgekit.passes.embeddings import find_shared_tables, store_shared_tables
 from edgekit.passes.grids import entropy
 from edgekit.passes.layer_choices import FLOAT_BITS, HALF_BITS, Row, measured, row_of, with_float
 from edgekit.passes.layer_inputs import not_finite
@@ -101,7 +102,10 @@ def quantize_weights(model: Model, settings: QuantizeWeights, work: Work) -> Pat
     picked, made = _fitted(rows, _room(proto, rows, settings), settings, work)
     half = _stored_in_16_bits(rows, picked)
     _tell_float(proto, rows, [q.layer.name for q in made], half, settings, work)
+    shared = find_shared_tables(index)
     (write_native if native else write_int8)(index, made)
+    if tables := store_shared_tables(GraphIndex(proto), shared):
+        work.note(f"stored in 8 bits: {', '.join(tables)}: embeddings that are output layers too")
     store_in_16_bits(proto, half)
     dequantize_at_load(proto)
     source.restore(proto)

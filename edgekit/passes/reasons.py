@@ -116,6 +116,7 @@ def explain_no_weights(
     )
     if not left and stores_integer_weights(proto):
         return "the model stores its weights as integers already"
+    left = left or _find_unmultiplied(proto)
     return join_reasons(left) if left else "the model stores no float weights of layers"
 
 
@@ -133,6 +134,26 @@ def large_float_weights(proto: ModelProto) -> dict[str, list[str]]:
         for name in large.keys() & index.initializers.keys() & index.readers.keys():
             large[name] += [node.op_type for node in index.readers[name]]
     return large
+
+
+def _find_unmultiplied(proto: ModelProto) -> list[UnchangedWeight]:
+    """Find the large weights that no layer reads itself, largest first."""
+    tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
+    found = [
+        _describe_readers(tensors[name], kinds)
+        for name, kinds in large_float_weights(proto).items()
+        if kinds
+    ]
+    return sorted(found, key=lambda each: (-each.entries, each.name))
+
+
+def _describe_readers(tensor: TensorProto, kinds: Collection[str]) -> UnchangedWeight:
+    return UnchangedWeight(
+        name=tensor.name,
+        entries=math.prod(tensor.dims),
+        label=f"{tensor.name} ({' x '.join(map(str, tensor.dims))})",
+        why=f"is read by {', '.join(sorted(set(kinds)))}",
+    )
 
 
 def remaining_floats(
@@ -153,15 +174,8 @@ def remaining_floats(
         readers = index.readers.get(name, [])
         if readers and all(node.output[0] in told for node in readers):
             continue
-        dims = index.initializers[name].dims
         kinds = {node.op_type for node in readers}.intersection(before[name]) or before[name]
-        other = UnchangedWeight(
-            name=name,
-            entries=math.prod(dims),
-            label=f"{name} ({' x '.join(map(str, dims))})",
-            why=f"is read by {', '.join(sorted(set(kinds)))}",
-        )
-        found.append(known.get(name, other))
+        found.append(known.get(name) or _describe_readers(index.initializers[name], kinds))
     return sorted(found, key=lambda each: (-each.entries, each.name))
 
 

@@ -114,3 +114,38 @@ def test_other_ties_are_kept_or_refused_with_the_reason(tmp_path, text, step):
         return
 
     assert made.bytes <= 1.02 * source.bytes
+
+
+DERIVED = {
+    "scaled": "s = Mul(t, c) e = Gather(s, x)",
+    "reshaped": "s = Reshape(t, as_it_is) e = Gather(s, x)",
+    "gathered on the second axis": "s = Unsqueeze(t, first) g = Gather<axis = 1>(s, x)"
+    " e = Squeeze(g, first)",
+    "gathered by GatherND": "s = Unsqueeze(x, last) e = GatherND(t, s)",
+    "joined to another": "s = Concat<axis = 0>(t, a) e = Gather(s, x)",
+}  # fmt: skip
+NUMBERS = {
+    "c": np.float32(8), "as_it_is": np.array([ROWS, WIDTH]), "first": np.array([0]),
+    "last": np.array([-1]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("step", ["prune", "prune-channels", "low-rank", "weights", "quantize"])
+@pytest.mark.parametrize("kind", DERIVED)
+def test_a_table_that_is_read_by_way_of_another_operator_is_not_doubled(tmp_path, kind, step):
+    text = (
+        f"g (int64[N,6] x) => (float[N,6,{ROWS}] y) {{ {DERIVED[kind]} m = MatMul(e, a)"
+        " h = Relu(m) u = Transpose<perm = [1, 0]>(t) y = MatMul(h, u) }"
+    )
+    numbers = {name: v for name, v in NUMBERS.items() if f", {name})" in text}
+    source = model(tmp_path, text, weights={"t": WEIGHTS["t"], "a": WEIGHTS["a"], **numbers})
+    try:
+        made = apply(step, source, tmp_path, samples(tmp_path, **IDS))
+    except PassRefused as refused:
+        said = str(refused)
+        if not any(reason in said for reason in ("is read by", "no channels")):
+            raise
+        return
+
+    most = {"quantize": 0.6, "weights": 0.8 if kind != "joined to another" else 1.02}
+    assert made.bytes <= most.get(step, 1.02) * source.bytes
