@@ -22,6 +22,7 @@ from edgekit.bundle import (
     LOCK,
     MANIFEST,
     PACKED,
+    SIGNATURE,
     SUFFIX,
     BundledFile,
     Form,
@@ -29,6 +30,7 @@ from edgekit.bundle import (
     RuntimeUse,
     Tensor,
     manifest_text,
+    signature_text,
     write_bundle,
 )
 from edgekit.compare import Comparison
@@ -82,7 +84,8 @@ def pack(
     out, golden = intake.out, candidate.golden
     if golden is None:
         raise EdgekitError(f"{candidate.recipe.name} has no golden samples")
-    (out / MANIFEST).unlink(missing_ok=True)
+    for name in (MANIFEST, SIGNATURE):
+        (out / name).unlink(missing_ok=True)
     model_name = f"model.{candidate.model.format}"
     members = {
         model_name: candidate.model.path.read_bytes(),
@@ -109,7 +112,11 @@ def pack(
     if sent.encoding == "packed":
         del members[model_name]
         members[model_name + PACKED] = sent.data
-    write_bundle(out / f"{intake.profile.name}{SUFFIX}", members | {MANIFEST: text})
+    signed = {}
+    if intake.signer is not None:
+        signed[SIGNATURE] = signature_text(intake.signer.sign(manifest, text))
+        write_whole(str(out / SIGNATURE), signed[SIGNATURE])
+    write_bundle(out / f"{intake.profile.name}{SUFFIX}", members | signed | {MANIFEST: text})
     for stale in {"model.onnx", "model.tflite"} - {model_name}:
         (out / stale).unlink(missing_ok=True)
     write_whole(str(out / MANIFEST), text)
@@ -147,7 +154,10 @@ def overhead_bytes(intake: Intake, candidate: Candidate, compared: Comparison) -
         passes=True,
         forms=(_form(timed, chosen=True),),
     )
-    return len(golden) + wire_bytes(manifest_text(manifest)) + COMMANDS_BYTES
+    text = manifest_text(manifest)
+    signed = signature_text(intake.signer.sign(manifest, text)) if intake.signer else b""
+    # The device is shown the signature before it is sent anything, and again with the job.
+    return len(golden) + wire_bytes(text) + COMMANDS_BYTES + 2 * len(signed)
 
 
 def _manifest(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import lzma
 import zipfile
 import zlib
@@ -18,20 +19,25 @@ from edgekit.packing import Travelling, travelling
 from edgekit.profile import DeviceProfile, RuntimeName
 from edgekit.project import PreprocessSettings
 from edgekit_agent import strictjson
+from edgekit_agent.codec import decode, encode
 from edgekit_agent.failures import AgentError
 from edgekit_agent.files import whole_file
 from edgekit_agent.jobs import NamedBlob
 from edgekit_agent.records import MOST_RELATIVE_ERROR, MOST_THREADS
+from edgekit_agent.signatures import has_valid_signature, read_statement
+from edgekit_agent.statements import Signature, Statement
 from edgekit_agent.unpacking import unpack
 
 MANIFEST = "manifest.json"
 CANARIES = "canaries.npz"
+SIGNATURE = "signature.json"
 SUFFIX = ".edgekit"
 PACKED = ".packed"
 RELEASE_DIGITS = 16
 RESULTS = "results.jsonl"
 LOCK = "edgekit.lock"
-BUILT_FILES = ("model.onnx", "model.tflite", CANARIES, MANIFEST, LOCK, "report.html")
+BUILT_FILES = ("model.onnx", "model.tflite", CANARIES, MANIFEST, SIGNATURE, LOCK, "report.html")
+_MOST_SIGNATURE_BYTES = 1 << 18
 
 # What reading a damaged or encrypted file ends in.
 _DAMAGE = (
@@ -154,11 +160,15 @@ def manifest_text(manifest: Manifest) -> bytes:
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """A bundle, as the folder that ``build`` wrote or as one file."""
+    """A bundle, as the folder that ``build`` wrote or as one file.
+
+    ``signature`` is ``None`` where it was built without a key.
+    """
 
     path: Path
     manifest: Manifest
     manifest_bytes: bytes
+    signature: Signature | None = None
 
     def read(self, name: str) -> bytes:
         """The bytes of one file of the bundle.
@@ -180,13 +190,45 @@ class Bundle:
         return data
 
     def check(self) -> None:
-        """See that every file is there and is what the manifest says.
+        """See that every file is there and is what the manifest and the signature say.
+
+        Whether the key is trusted is for the device to say.
 
         Raises:
             UserError: one is not.
         """
         for file in self.manifest.files:
             self.read(file.name)
+        if self.signature is not None:
+            self._check_signature(self.signature)
+
+    def _check_signature(self, signature: Signature) -> None:
+        if not has_valid_signature(Statement, signature):
+            raise self._not_signed("was not made with the key that it names")
+        files = {(f.name, f.digest, f.bytes) for f in self.manifest.files}
+        digest = hashlib.sha256(self.manifest_bytes).hexdigest()
+        files.add((MANIFEST, digest, len(self.manifest_bytes)))
+        if {(f.name, f.digest, f.bytes) for f in self.statement().files} != files:
+            raise self._not_signed("is of other files")
+
+    def statement(self) -> Statement:
+        """What was signed; to be believed after ``check`` only.
+
+        Raises:
+            UserError: nothing was, or it cannot be read.
+        """
+        if self.signature is None:
+            raise UserError(f"{self.path}: not signed")
+        try:
+            return read_statement(Statement, self.signature)
+        except ValueError as error:
+            raise self._not_signed(f"cannot be read: {error}") from error
+
+    def _not_signed(self, why: str) -> UserError:
+        return UserError(
+            f"{self.path}: {SIGNATURE}: the signature {why}",
+            hint="the bundle was changed after the build; build again",
+        )
 
     def _stored(self, name: str) -> bytes:
         if self.path.is_dir():
@@ -251,7 +293,32 @@ def open_bundle(path: Path) -> Bundle:
     absent = {manifest.model, manifest.canaries} - {file.name for file in manifest.files}
     if absent:
         raise UserError(f"{path}: {MANIFEST}: no digest of {', '.join(sorted(absent))}", hint=_HINT)
-    return Bundle(path=path, manifest=manifest, manifest_bytes=text)
+    signature = _read_signature(path)
+    return Bundle(path=path, manifest=manifest, manifest_bytes=text, signature=signature)
+
+
+def _read_signature(path: Path) -> Signature | None:
+    """The signature of a bundle, if it has one."""
+    try:
+        if path.is_dir():
+            with (path / SIGNATURE).open("rb") as file:
+                data = file.read(_MOST_SIGNATURE_BYTES)
+        else:
+            with zipfile.ZipFile(path) as archive, archive.open(SIGNATURE) as member:
+                data = member.read(_MOST_SIGNATURE_BYTES)
+    except (FileNotFoundError, KeyError):
+        return None
+    except _DAMAGE as error:
+        raise UserError(f"{path}: {SIGNATURE}: cannot be read: {reason(error)}") from error
+    try:
+        return decode(Signature, strictjson.loads(data))
+    except ValueError as error:
+        raise UserError(f"{path}: {SIGNATURE}: damaged: {error}", hint=_HINT) from error
+
+
+def signature_text(signature: Signature) -> bytes:
+    """The bytes of signature.json."""
+    return json.dumps(encode(signature), indent=1).encode() + b"\n"
 
 
 def write_bundle(path: Path, members: Mapping[str, bytes]) -> None:

@@ -25,6 +25,7 @@ from edgekit.project import PreprocessSettings, Project, load_project
 from edgekit.recipe import Recipe, Step, ToOnnx, ToTflite, with_weight_bits
 from edgekit.runtimes import Runtimes, runtimes
 from edgekit.sequences import add_states
+from edgekit.signing import Signer, signer_of
 from edgekit.store import Store, default_root
 
 _TIMED = 32  # samples; few enough to stay in memory beside the model
@@ -69,6 +70,7 @@ class Intake:
     seed: int
     store: Store
     recipe: Recipe | None = None  # the only one to try
+    signer: Signer | None = None  # of the bundle; None = it is not signed
 
     @property
     def output(self) -> str | None:
@@ -104,6 +106,7 @@ def take_in(request: Request, tick: Tick = silent) -> Intake:
     """
     project = load_project(request.folder)
     profile = load_profile(_device(request, project))
+    signer = signer_of(project.release)
     store = Store(default_root())
     _check_writable(store.root, hint="EDGEKIT_CACHE names another folder for the cache")
     model = find_model(
@@ -161,6 +164,7 @@ def take_in(request: Request, tick: Tick = silent) -> Intake:
         recipe=_asked(request.recipe, model, feeding, dims, seed, profile)
         if request.recipe
         else None,
+        signer=signer,
     )
 
 

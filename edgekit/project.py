@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from edgekit.errors import UserError
 from edgekit.profile import AnyRuntime, validated
 from edgekit_agent.samples import Preprocess
+from edgekit_agent.statements import MOST_VERSION
 
 FILE_NAME = "edgekit.toml"
 
@@ -109,6 +110,18 @@ class BuildTable(_Table):
     seed: int = 0
 
 
+class ReleaseTable(_Table):
+    """``[release]``: how bundles are signed.
+
+    ``key`` is the name of the signing key; ``version`` of a release must not fall, and is the time
+    of signing in seconds where none is given; devices take a release for ``valid_days``.
+    """
+
+    key: str | None = None
+    version: Annotated[int, Field(ge=1, le=MOST_VERSION)] | None = None
+    valid_days: Annotated[int, Field(ge=1, le=36500)] = 365
+
+
 class Project(_Table):
     """A whole edgekit.toml."""
 
@@ -116,6 +129,7 @@ class Project(_Table):
     data: DataTable = DataTable()
     gate: GateTable = GateTable()
     build: BuildTable = BuildTable()
+    release: ReleaseTable = ReleaseTable()
 
 
 def load_project(folder: Path) -> Project:

@@ -39,7 +39,17 @@ def built(outcome: Outcome) -> str:
     if outcome.manifest:
         lines += ["", f"bundle: {intake.out.resolve()} (release {release_name(outcome.manifest)})"]
         lines += [f"  {_form(form)}" for form in outcome.manifest.forms]
+        lines.append(f"  {_signed(outcome)}")
     return "\n".join(lines)
+
+
+def _signed(outcome: Outcome) -> str:
+    signer = outcome.intake.signer
+    if signer is None:
+        return "not signed: 'edgekit keys new' makes a key; devices that trust a key refuse it"
+    return (
+        f"signed with key {signer.key.name} ({signer.key.id}), valid for {signer.valid_days} days"
+    )
 
 
 def _not_made(rejected: Sequence[Rejected]) -> Iterator[str]:
@@ -79,7 +89,7 @@ def _all_notes(outcome: Outcome) -> list[str]:
 
 def built_facts(outcome: Outcome) -> dict[str, object]:
     """What a build found, as plain data; raw latencies stay in results.jsonl."""
-    found = outcome.found
+    found, signer = outcome.found, outcome.intake.signer
     return {
         "device": outcome.intake.profile.name,
         "passes": found.chosen is not None,
@@ -91,6 +101,7 @@ def built_facts(outcome: Outcome) -> dict[str, object]:
         "notes": _all_notes(outcome),
         "release": release_name(outcome.manifest) if outcome.manifest else None,
         "bundle": outcome.intake.out.resolve() if outcome.manifest else None,
+        "signed_by": signer.key.id if outcome.manifest and signer else None,
         "folder": outcome.intake.out.resolve(),
     }
 

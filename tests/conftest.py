@@ -19,6 +19,14 @@ def found_or_skipped(variable: str, usual: Path, mark: str) -> Path:
     return found
 
 
+@pytest.fixture(scope="session", autouse=True)
+def no_keys(tmp_path_factory):
+    """A folder of keys that is empty, so that the user's own sign nothing here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EDGEKIT_CONFIG", str(tmp_path_factory.mktemp("config")))
+        yield
+
+
 @pytest.fixture(scope="session")
 def zoo():
     """The folder of real models."""

@@ -15,6 +15,7 @@ import typer
 
 from edgekit import __version__
 from edgekit.cli.devices import devices_app
+from edgekit.cli.keys import keys_app
 from edgekit.cli.options import (
     Data,
     DeviceName,
@@ -45,6 +46,7 @@ app = typer.Typer(
     add_completion=False,
 )
 app.add_typer(devices_app, name="devices")
+app.add_typer(keys_app, name="keys")
 
 
 _MODEL = (
@@ -270,6 +272,12 @@ app.command("passes")(list_passes)
 def push(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="build/NAME, or its file.")],
     hosts: Hosts,
+    allow_downgrade: Annotated[
+        bool,
+        typer.Option(
+            "--allow-downgrade", help="A lower version too; signed with a key trusted there."
+        ),
+    ] = False,
     as_json: Json = False,
 ) -> int:
     """Install a bundle, check it on the device, switch to it."""
@@ -287,7 +295,13 @@ def push(
 
     def one(host: str, tick: Ticker) -> Any:  # noqa: ANN401
         with open_session(host, home=home) as session:
-            return install(opened, session, cache=default_root() / "wheels", progress=tick.said)
+            return install(
+                opened,
+                session,
+                cache=default_root() / "wheels",
+                progress=tick.said,
+                allow_downgrade=allow_downgrade,
+            )
 
     return each(hosts, one, show.pushed, as_json=as_json)
 

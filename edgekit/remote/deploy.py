@@ -19,9 +19,11 @@ from edgekit.profile import DeviceProfile, RuntimeName, RuntimeSpec
 from edgekit.remote.device_python import device_python, userland
 from edgekit.remote.sending import Packed, send, sha256
 from edgekit.remote.session import Progress, Session
+from edgekit.remote.trust import ask_leave, is_taken
 from edgekit.remote.wheels import fetch_runtime, litert_packages
 from edgekit_agent.jobs import InstallJob, NamedBlob, RollbackJob, RuntimeJob, StatusJob
 from edgekit_agent.results import DeviceFacts, Health, RuntimeFacts, Status, Unpacked
+from edgekit_agent.statements import Signature
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +48,12 @@ class PushReport:
 
 
 def push(
-    bundle: Bundle, session: Session, *, cache: Path, progress: Progress | None = None
+    bundle: Bundle,
+    session: Session,
+    *,
+    cache: Path,
+    progress: Progress | None = None,
+    allow_downgrade: bool = False,
 ) -> PushReport:
     """Install a bundle and switch the device to it, if it is healthy there.
 
@@ -55,6 +62,7 @@ def push(
         session: the device.
         cache: where runtime wheels are kept on this machine.
         progress: told how far it is.
+        allow_downgrade: install a lower version where a key of this user is trusted.
 
     Raises:
         DeviceError: anything went wrong; the device serves what it served before.
@@ -62,8 +70,9 @@ def push(
     started = time.monotonic()
     release = sha256(bundle.manifest_bytes)
     after = _found(session, release[:RELEASE_DIGITS], progress)
-    if after.health is None:
-        after = _installed(bundle, session, after, release, cache, progress)
+    permit = ask_leave(session, bundle, after.trust, allow_downgrade=allow_downgrade)
+    if not is_taken(bundle, after):
+        after = _installed(bundle, session, after, release, cache, progress, permit)
     return PushReport(
         host=session.name,
         release=release[:RELEASE_DIGITS],
@@ -94,6 +103,7 @@ def _installed(
     release: str,
     cache: Path,
     progress: Progress | None,
+    permit: Signature | None,
 ) -> Status:
     manifest, use = bundle.manifest, bundle.manifest.runtime
     facts = session.facts(sites(before))
@@ -121,6 +131,8 @@ def _installed(
         site=found.site,
         canaries=manifest.canaries,
         max_relative_error=manifest.max_relative_error,
+        signature=bundle.signature,
+        permit=permit,
     )
     return session.ask(job, Status, progress=progress)
 

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from packaging.tags import Tag, compatible_tags, cpython_tags
 
 from edgekit.errors import DeviceError
+from edgekit_agent import cpu
 from edgekit_agent.results import DeviceFacts
 
-# What the kernel says it is, and what a 32-bit userland on it is.
-_NARROW = {"aarch64": "armv7l", "x86_64": "i686", "armv8l": "armv7l"}
 # The oldest glibc that a wheel may be built for: PEP 600, and PEP 513 for x86.
 _OLDEST_MINOR = {"x86_64": 5, "i686": 5}
 _OLDEST_MINOR_ELSEWHERE = 17
@@ -78,7 +77,7 @@ class DevicePython:
 
 def userland(facts: DeviceFacts) -> str:
     """The architecture that programs there are built for: a 64-bit kernel may run 32-bit ones."""
-    return _NARROW.get(facts.machine, facts.machine) if facts.pointer_bits == 32 else facts.machine
+    return cpu.userland(facts.machine, facts.pointer_bits)
 
 
 def device_python(host: str, facts: DeviceFacts) -> DevicePython:

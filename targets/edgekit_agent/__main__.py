@@ -17,6 +17,7 @@ from edgekit_agent.receive import forget, plan, receive
 from edgekit_agent.results import Expanded, Health
 from edgekit_agent.runtimes.trial import run_trial
 from edgekit_agent.supervise import run_in_worker
+from edgekit_agent.trust import admit, change_trust
 from edgekit_agent.wheels import unpack_runtime
 from edgekit_agent.wire import Inlet, Outlet, guard_stdout, read_job
 
@@ -94,6 +95,8 @@ def _run(
         "receive": lambda: receive(job, inlet, outlet.progress, expand),
         "forget": lambda: forget(job),
         "runtime": lambda: unpack_runtime(job, outlet.progress),
+        "admit": lambda: admit(job),
+        "trust": lambda: change_trust(job),
         "install": lambda: install(job, ask_health, outlet.progress),
         "rollback": lambda: rollback(job, ask_health),
         "status": lambda: status(job, ask_health),

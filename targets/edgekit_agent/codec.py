@@ -12,6 +12,7 @@ import typing
 from typing import Any, Dict, List, Type, TypeVar
 
 from edgekit_agent.jobs import (
+    AdmitJob,
     BenchJob,
     ExpandJob,
     ForgetJob,
@@ -24,6 +25,7 @@ from edgekit_agent.jobs import (
     RuntimeJob,
     ScoreJob,
     StatusJob,
+    TrustJob,
 )
 
 T = TypeVar("T")
@@ -40,6 +42,8 @@ JOBS: Dict[str, Type[Any]] = {
     "expand": ExpandJob,
     "forget": ForgetJob,
     "runtime": RuntimeJob,
+    "admit": AdmitJob,
+    "trust": TrustJob,
     "install": InstallJob,
     "rollback": RollbackJob,
     "status": StatusJob,

@@ -9,6 +9,9 @@ from typing import Dict, List, Optional, Tuple
 
 from edgekit_agent.sysfs import read_int, read_text
 
+# What the kernel says it is, and what a 32-bit userland on it is.
+_NARROW = {"aarch64": "armv7l", "x86_64": "i686", "armv8l": "armv7l"}
+
 # /proc/cpuinfo's word -> the name used here. x86 says "flags", Arm says "Features".
 _ISA = {
     "sse4_2": "sse4_2",
@@ -73,6 +76,11 @@ _ARM_PARTS = {
     (0x51, 0x804): "Kryo 4xx Gold",
     (0x51, 0x805): "Kryo 4xx Silver",
 }
+
+
+def userland(machine: str, pointer_bits: int) -> str:
+    """Return the architecture of the programs: a 64-bit kernel may run 32-bit ones."""
+    return _NARROW.get(machine, machine) if pointer_bits == 32 else machine
 
 
 def name_and_isa(root: str = "/") -> Tuple[str, Tuple[str, ...]]:

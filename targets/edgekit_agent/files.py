@@ -36,15 +36,18 @@ def temporary_name(path: str) -> str:
 
 
 @contextlib.contextmanager
-def whole_file(path: str) -> Iterator[BinaryIO]:
+def whole_file(path: str, *, is_private: bool = False) -> Iterator[BinaryIO]:
     """Open a new file that takes the place of ``path`` when the block ends without an error.
 
-    Whatever happens, ``path`` is the old file or the whole new one, also after a power cut.
+    Whatever happens, ``path`` is the old file or the whole new one, also after a power cut. A
+    private one can be read by its owner alone.
     """
     path = os.path.abspath(path)
     temporary = temporary_name(path)
     try:
         with open(temporary, "xb") as file:
+            if is_private:
+                os.fchmod(file.fileno(), 0o600)
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -56,7 +59,7 @@ def whole_file(path: str) -> Iterator[BinaryIO]:
     fsync_folder(os.path.dirname(path))
 
 
-def write_whole(path: str, data: bytes) -> None:
+def write_whole(path: str, data: bytes, *, is_private: bool = False) -> None:
     """Put ``data`` at ``path``, whole or not at all."""
-    with whole_file(path) as file:
+    with whole_file(path, is_private=is_private) as file:
         file.write(data)

@@ -27,6 +27,15 @@ from edgekit_agent.releases import (
 )
 from edgekit_agent.results import Health, Release, Status
 from edgekit_agent.served import current_release, previous_release, switch
+from edgekit_agent.statements import Statement
+from edgekit_agent.trust import (
+    admitted,
+    check_as_signed,
+    check_not_revoked,
+    known_trust,
+    read_trust,
+    remember,
+)
 from edgekit_agent.wire import Progress
 
 _NOT_OURS = "build the bundle again; nothing was changed on the device"
@@ -45,11 +54,17 @@ def install(job: InstallJob, ask_health: AskHealth, progress: Progress) -> Statu
 
     Raises:
         AgentError: ``bad_job``, ``missing_blob`` (transient), ``corrupt`` (transient),
-            ``unhealthy`` (nothing was switched), ``busy``.
+            ``unhealthy`` (nothing was switched), ``busy``; why a device that trusts keys refuses
+            it: see ``trust``.
     """
-    home, release = open_home(job.home), _release_of(job)
-    _check_release(release)
+    home = open_home(job.home)
+    _check_release(_release_of(job, None))
     with locked(home):
+        trust = read_trust(home)
+        statement = admitted(trust, job.signature, job.permit)
+        if statement is not None:
+            check_as_signed(job, statement)
+        release = _release_of(job, statement)
         sweep(home)
         progress("verify", 0, len(job.files))
         if os.path.isdir(home.release(job.release)):
@@ -65,6 +80,8 @@ def install(job: InstallJob, ask_health: AskHealth, progress: Progress) -> Statu
                 discard(home, "releases", job.release)
             raise
         _refresh_record(home, release)
+        if statement is not None:
+            remember(home, trust, statement, job.permit)
         before = previous if served == job.release else served
         answer = _status(home, job.release, before, health)
         switch(home, job.release)
@@ -103,6 +120,7 @@ def _healthy_again(home: Home, name: str, ask_health: AskHealth) -> Health:
         release = read_release(home, name)
     except AgentError as damage:
         return _mended_record(home, name, ask_health, damage)
+    check_not_revoked(known_trust(home), release.key)
     _check_whole(home, release)
     return _healthy(home, release, ask_health)
 
@@ -148,6 +166,7 @@ def _status(
         health=health,
         current_model=read_provenance(home.release(current)) if current else None,
         previous_model=read_provenance(home.release(previous)) if previous else None,
+        trust=known_trust(home),
     )
 
 
@@ -182,7 +201,7 @@ def _check_release(release: Release) -> None:
             raise AgentError("bad_job", f"{needed!r} is not among the files of the release")
 
 
-def _release_of(job: InstallJob) -> Release:
+def _release_of(job: InstallJob, statement: Optional[Statement]) -> Release:
     return Release(
         name=job.release,
         model=job.model,
@@ -194,6 +213,8 @@ def _release_of(job: InstallJob) -> Release:
         files=job.files,
         max_relative_error=job.max_relative_error,
         runtime_version=job.runtime_version,
+        key=statement.key if statement else "",
+        version=statement.version if statement else 0,
     )
 
 

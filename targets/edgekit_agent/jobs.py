@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Dict, Optional, Tuple
 
 from edgekit_agent.samples import Samples
+from edgekit_agent.statements import Signature, TrustedKey
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,8 @@ class RuntimeJob:
 class InstallJob:
     """Assemble a release from received blobs, check its health, and switch ``current`` to it.
 
-    ``canaries`` is the file of golden samples among ``files``.
+    ``canaries`` is the file of golden samples among ``files``. ``permit`` is the signed leave to
+    install a lower version.
     """
 
     home: str
@@ -164,6 +166,34 @@ class InstallJob:
     canaries: str
     max_relative_error: float = 0.1
     runtime_version: str = ""
+    signature: Optional[Signature] = None
+    permit: Optional[Signature] = None
+
+
+@dataclass(frozen=True)
+class AdmitJob:
+    """Check that the device would take a release, before anything is sent for it.
+
+    ``permit`` is the signed leave to install a lower version.
+    """
+
+    home: str
+    signature: Optional[Signature]
+    permit: Optional[Signature] = None
+
+
+@dataclass(frozen=True)
+class TrustJob:
+    """Trust and revoke keys, and bind the device to a profile; with neither, report the keys.
+
+    ``revoke`` are public keys in hex. ``profile`` is the only device profile whose releases are
+    taken; an empty one allows every profile.
+    """
+
+    home: str
+    add: Tuple[TrustedKey, ...] = ()
+    revoke: Tuple[str, ...] = ()
+    profile: Optional[str] = None
 
 
 @dataclass(frozen=True)

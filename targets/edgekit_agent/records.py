@@ -11,6 +11,7 @@ from edgekit_agent import strictjson
 from edgekit_agent.codec import decode, encode
 from edgekit_agent.files import write_whole
 from edgekit_agent.results import Release
+from edgekit_agent.statements import MOST_VERSION
 
 RECORD = "release.json"
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@-]{0,199}")
@@ -30,13 +31,9 @@ def check_record(release: Release) -> None:
     Raises:
         ValueError: one is not; the text says which.
     """
-    if not 0 <= release.max_relative_error <= MOST_RELATIVE_ERROR:
-        raise ValueError(
-            f"max_relative_error is {release.max_relative_error:g}, "
-            f"allowed is 0 to {MOST_RELATIVE_ERROR:g}"
-        )
-    if not 1 <= release.threads <= MOST_THREADS:
-        raise ValueError(f"threads is {release.threads}, allowed is 1 to {MOST_THREADS}")
+    _check_number("max_relative_error", release.max_relative_error, 0, MOST_RELATIVE_ERROR)
+    _check_number("threads", release.threads, 1, MOST_THREADS)
+    _check_number("version", release.version, 0, MOST_VERSION)
     if len(release.files) > _MOST_FILES:
         raise ValueError(f"{len(release.files)} files, allowed are {_MOST_FILES}")
     for file in release.files:
@@ -46,9 +43,16 @@ def check_record(release: Release) -> None:
         _check_text(name, "name", PLAIN_NAME)
     if release.site is not None and not 0 < len(release.site) <= _MOST_PATH:
         raise ValueError("the path of its runtime is empty or too long")
+    if release.key:
+        _check_text(release.key, "public key in hex", DIGEST)
     for text in (release.runtime_version, release.installed_at):
         if len(text) > 200:
             raise ValueError(f"{text[:40]!r}... is too long")
+
+
+def _check_number(name: str, value: float, least: float, most: float) -> None:
+    if not least <= value <= most:
+        raise ValueError(f"{name} is {value:g}, allowed is {least} to {most}")
 
 
 def _check_text(text: str, what: str, pattern: Any) -> None:  # noqa: ANN401 - a compiled pattern

@@ -10,6 +10,7 @@ from typing import Optional, Tuple
 
 from edgekit_agent.jobs import NamedBlob
 from edgekit_agent.provenance import Provenance
+from edgekit_agent.statements import TrustedKey
 
 
 @dataclass(frozen=True)
@@ -166,7 +167,8 @@ class Forgotten:
 class Release:
     """A release on a device, with the settings of its installation.
 
-    If its record is damaged, only the name is known and ``model`` is empty.
+    If its record is damaged, only the name is known and ``model`` is empty. ``key`` and
+    ``version`` are those of its signature, where the device verified one.
     """
 
     name: str
@@ -179,6 +181,33 @@ class Release:
     files: Tuple[NamedBlob, ...] = ()
     max_relative_error: float = 0.1
     runtime_version: str = ""
+    key: str = ""
+    version: int = 0
+
+
+@dataclass(frozen=True)
+class Trust:
+    """Whose releases a device takes; from the first trusted key on nothing else.
+
+    Attributes:
+        keys: trusted; empty where every key was revoked or none was ever trusted.
+        revoked: never to be trusted again.
+        version: the highest version of a release that was taken.
+        newest_s: the newest time that was signed, in seconds since 1970; the clock may be behind.
+        nonce: what leave to install a lower version has to name.
+        profile: the only device profile whose releases are taken; empty = every one.
+    """
+
+    keys: Tuple[TrustedKey, ...] = ()
+    revoked: Tuple[TrustedKey, ...] = ()
+    version: int = 0
+    newest_s: int = 0
+    nonce: str = ""
+    profile: str = ""
+
+    def wants_signature(self) -> bool:
+        """Whether unsigned releases are refused."""
+        return bool(self.keys or self.revoked)
 
 
 @dataclass(frozen=True)
@@ -186,7 +215,7 @@ class Status:
     """The served release (``current``) and the release for a rollback (``previous``).
 
     ``current_model`` and ``previous_model`` are the origins of their models, if their manifests can
-    be read.
+    be read. ``trust`` is missing where its file is damaged.
     """
 
     current: Optional[Release]
@@ -194,6 +223,7 @@ class Status:
     health: Optional[Health] = None
     current_model: Optional[Provenance] = None
     previous_model: Optional[Provenance] = None
+    trust: Optional[Trust] = Trust()
 
 
 @dataclass(frozen=True)

@@ -25,17 +25,27 @@ COMMANDS = [
     "devices show",
     "devices check",
     "devices probe",
+    "keys",
+    "keys new",
+    "keys list",
+    "keys trust",
+    "keys revoke",
 ]
+GROUPS = ("devices", "keys")
 HEAVY = {"numpy", "onnx", "onnxruntime", "paramiko", "pydantic", "jinja2", "ai_edge_litert"}
 
 
 def test_help_lists_every_command_and_no_other():
     text = edgekit("--help").out
     listed = re.findall(r"^  ([a-z]+)  ", text.partition("Commands:")[2], re.MULTILINE)
-    below = re.findall(
-        r"^  ([a-z]+)  ", edgekit("devices", "--help").out.partition("Commands:")[2], re.MULTILINE
-    )
-    assert sorted([*listed, *(f"devices {name}" for name in below)]) == sorted(COMMANDS)
+    below = [
+        f"{group} {name}"
+        for group in GROUPS
+        for name in re.findall(
+            r"^  ([a-z]+)  ", edgekit(group, "--help").out.partition("Commands:")[2], re.MULTILINE
+        )
+    ]
+    assert sorted([*listed, *below]) == sorted(COMMANDS)
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -54,7 +64,8 @@ def test_every_command_and_every_option_of_it_is_explained(name):
 @pytest.mark.parametrize(
     "name",
     ["inspect", "build", "apply", "passes", "push", "bench", "rollback", "status"]
-    + [f"devices {verb}" for verb in ("list", "show", "check", "probe")],
+    + [f"devices {verb}" for verb in ("list", "show", "check", "probe")]
+    + [f"keys {verb}" for verb in ("new", "list", "trust", "revoke")],
 )
 def test_every_command_that_yields_facts_offers_json(name):
     assert "--json" in edgekit(*name.split(), "--help").out

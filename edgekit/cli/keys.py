@@ -1,0 +1,100 @@
+"""edgekit keys: sign bundles, and say whose bundles a device takes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from edgekit.cli.options import DeviceName, Hosts, Json
+from edgekit.output import each, emit
+from edgekit.progress import Ticker
+
+keys_app = typer.Typer(
+    help="Keys that sign bundles, and the keys that devices trust.", rich_markup_mode=None
+)
+SomeHosts = Annotated[
+    list[str] | None,
+    typer.Argument(metavar="[HOST]...", help="'local', an ssh alias, or user@host:port."),
+]
+
+
+@keys_app.callback(invoke_without_command=True)
+def _keys(context: typer.Context, as_json: Json = False) -> None:
+    if context.invoked_subcommand is None:
+        list_keys(None, as_json=as_json)
+
+
+@keys_app.command("new")
+def new(
+    name: Annotated[str, typer.Argument(metavar="[NAME]", help="Of the key.")] = "default",
+    as_json: Json = False,
+) -> None:
+    """Make a key pair; builds are signed with 'default', or with [release] key."""
+    from edgekit import showkeys
+    from edgekit.keys import new_key
+
+    emit(new_key(name), showkeys.made, as_json=as_json, facts=showkeys.one_facts)
+
+
+@keys_app.command("list")
+def list_keys(hosts: SomeHosts = None, as_json: Json = False) -> int:
+    """Your keys; with hosts, the keys that they trust."""
+    from edgekit import showkeys
+    from edgekit.keys import own_keys
+    from edgekit.remote.trust import read_trust
+
+    if hosts:
+        return _on_hosts(hosts, read_trust, as_json=as_json)
+    emit(own_keys(), showkeys.own, as_json=as_json, facts=showkeys.own_facts)
+    return 0
+
+
+@keys_app.command("trust")
+def trust(
+    hosts: Hosts,
+    key: Annotated[
+        str | None,
+        typer.Option("--key", metavar="KEY", help="Name, .pub file or hex; your own by default."),
+    ] = None,
+    device: DeviceName = None,
+    as_json: Json = False,
+) -> int:
+    """Let devices take bundles of this key, and none that are unsigned or of other keys."""
+    from edgekit.keys import named_public
+    from edgekit.profile import load_profile
+    from edgekit.remote.trust import trust_key
+
+    public = named_public(key)
+    profile = load_profile(device).name if device else None
+    return _on_hosts(hosts, lambda session: trust_key(session, public, profile), as_json=as_json)
+
+
+@keys_app.command("revoke")
+def revoke(
+    key: Annotated[str, typer.Argument(metavar="KEY", help="Name, id or hex digits.")],
+    hosts: SomeHosts = None,
+    as_json: Json = False,
+) -> int:
+    """Trust a key on these devices never again; without hosts, sign nothing more with it."""
+    from edgekit import showkeys
+    from edgekit.keys import revoke_own
+    from edgekit.remote.trust import revoke_key
+
+    if hosts:
+        return _on_hosts(hosts, lambda session: revoke_key(session, key), as_json=as_json)
+    emit(revoke_own(key), showkeys.revoked, as_json=as_json, facts=showkeys.one_facts)
+    return 0
+
+
+def _on_hosts(hosts: list[str], ask: Callable[[Any], Any], *, as_json: bool) -> int:
+    from edgekit.remote.session import open_session
+    from edgekit.showkeys import trusted, trusted_facts
+
+    def one(host: str, tick: Ticker) -> tuple[str, Any]:
+        tick(f"{host}: asking", 0, 0)
+        with open_session(host) as session:
+            return host, ask(session)
+
+    return each(hosts, one, trusted, as_json=as_json, facts=trusted_facts)

@@ -1,0 +1,106 @@
+"""Which keys a device trusts, and whether it takes a bundle before anything is sent."""
+
+from __future__ import annotations
+
+from edgekit.bundle import Bundle
+from edgekit.errors import DeviceError, UserError
+from edgekit.remote.session import Session
+from edgekit.signing import permit_downgrade
+from edgekit_agent.jobs import AdmitJob, TrustJob
+from edgekit_agent.results import Status, Trust
+from edgekit_agent.statements import Signature, TrustedKey, key_id
+
+
+def ask_leave(
+    session: Session, bundle: Bundle, trust: Trust | None, *, allow_downgrade: bool
+) -> Signature | None:
+    """Ask a device that trusts keys whether it takes a bundle.
+
+    Args:
+        session: the device.
+        bundle: what is to be installed.
+        trust: whom the device trusts; None = its file of keys is damaged.
+        allow_downgrade: sign leave to install a lower version.
+
+    Returns:
+        The leave, where it is needed.
+
+    Raises:
+        DeviceError: the device refuses the bundle, or leave is needed and no key of this user is
+            trusted there.
+    """
+    if trust is not None and not trust.wants_signature():
+        return None
+    permit = _permit(session, bundle, trust) if allow_downgrade and trust is not None else None
+    session.ask(AdmitJob(session.home, bundle.signature, permit), Trust)
+    return permit
+
+
+def _permit(session: Session, bundle: Bundle, trust: Trust) -> Signature | None:
+    if bundle.signature is None or bundle.statement().version >= trust.version:
+        return None
+    try:
+        return permit_downgrade(bundle.signature, trust)
+    except UserError as error:
+        raise DeviceError(f"{session.name}: {error.message}", hint=error.hint) from error
+
+
+def is_taken(bundle: Bundle, before: Status) -> bool:
+    """Whether the release that is served is the bundle's, with the bundle's signature."""
+    served, trust = before.current, before.trust
+    if served is None or before.health is None:
+        return False
+    if trust is not None and not trust.wants_signature():
+        return True
+    if bundle.signature is None:
+        return False
+    statement = bundle.statement()
+    return (served.key, served.version) == (statement.key, statement.version)
+
+
+def read_trust(session: Session) -> Trust:
+    """Whom a device trusts.
+
+    Raises:
+        DeviceError: its file of keys is damaged.
+    """
+    return session.ask(TrustJob(session.home), Trust)
+
+
+def trust_key(session: Session, key: TrustedKey, profile: str | None) -> Trust:
+    """Let a device take releases of a key, and of no key that it does not trust.
+
+    Args:
+        session: the device.
+        key: whose releases it is to take.
+        profile: the only device profile whose releases it is to take; None = as before.
+
+    Raises:
+        DeviceError: the key was revoked there.
+    """
+    return session.ask(TrustJob(session.home, add=(key,), profile=profile), Trust)
+
+
+def revoke_key(session: Session, text: str) -> Trust:
+    """Let a device take nothing of a key again.
+
+    Args:
+        session: the device.
+        text: the name, the id or the hex digits of a key that the device trusts.
+
+    Raises:
+        DeviceError: it trusts no such key, or several, or its file of keys is damaged.
+    """
+    trust = read_trust(session)
+    found = [
+        key.public
+        for key in (*trust.keys, *trust.revoked)
+        if text in (key.name, key.public, key_id(key.public))
+    ]
+    if len(found) != 1:
+        count = f"{len(found)} keys named" if found else "no key named"
+        raise DeviceError(
+            f"{session.name}: {count} {text} trusted there",
+            hint=f"edgekit keys list {session.name} shows the ids of its keys",
+        )
+    return session.ask(TrustJob(session.home, revoke=(found[0],)), Trust)

@@ -1,0 +1,78 @@
+"""Signing keys, and the keys that devices trust, as text and as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from edgekit.keys import OwnKey
+from edgekit_agent.codec import encode
+from edgekit_agent.results import Trust
+from edgekit_agent.statements import TrustedKey, key_id
+
+
+def made(key: OwnKey) -> str:
+    """A new key, and what to do with it."""
+    return (
+        f"key {key.name} ({key.id}): {key.path}\n"
+        "  bundles are signed with it from the next 'edgekit build' on; keep a copy in a safe "
+        "place\n"
+        "  then: edgekit keys trust HOST"
+    )
+
+
+def revoked(key: OwnKey) -> str:
+    """A key of the user that signs nothing more."""
+    return (
+        f"key {key.name} ({key.id}) signs nothing more\n"
+        f"  devices go on trusting it until: edgekit keys revoke {key.name} HOST"
+    )
+
+
+def own(keys: Iterable[OwnKey]) -> str:
+    """A line for each key of the user."""
+    lines = [f"{key.name} ({key.id}): {'revoked' if key.is_revoked else key.path}" for key in keys]
+    return "\n".join(lines) or "no keys; 'edgekit keys new' makes one"
+
+
+def own_facts(keys: Iterable[OwnKey]) -> list[dict[str, object]]:
+    """The same as plain data."""
+    return [one_facts(key) for key in keys]
+
+
+def one_facts(key: OwnKey) -> dict[str, object]:
+    """A key of the user as plain data, without the private half."""
+    return {
+        "name": key.name,
+        "id": key.id,
+        "public": key.public,
+        "path": key.path,
+        "revoked": key.is_revoked,
+    }
+
+
+def trusted(found: Iterable[tuple[str, Trust]]) -> str:
+    """What each device takes."""
+    return "\n".join(f"{host}: {_taken(trust)}" for host, trust in found)
+
+
+def trusted_facts(found: Iterable[tuple[str, Trust]]) -> list[dict[str, object]]:
+    """The same as plain data."""
+    return [{"host": host} | encode(trust) for host, trust in found]
+
+
+def _taken(trust: Trust) -> str:
+    if not trust.wants_signature():
+        return "trusts no key and takes every release"
+    if not trust.keys:
+        return f"takes nothing: {_named(trust.revoked)} revoked; trust another key"
+    parts = [f"takes releases signed with {_named(trust.keys)}"]
+    if trust.profile:
+        parts.append(f"for the device profile {trust.profile}")
+    parts.append(f"of version {trust.version} or higher")
+    if trust.revoked:
+        parts.append(f"revoked: {_named(trust.revoked)}")
+    return ", ".join(parts)
+
+
+def _named(keys: Iterable[TrustedKey]) -> str:
+    return ", ".join(f"{key.name or 'unnamed'} ({key_id(key.public)})" for key in keys)

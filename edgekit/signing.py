@@ -1,0 +1,121 @@
+"""Sign what a device decides by when it takes a bundle."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from edgekit.bundle import MANIFEST, RELEASE_DIGITS, Manifest
+from edgekit.errors import UserError
+from edgekit.keys import OwnKey, own_keys, signing_key
+from edgekit.project import ReleaseTable
+from edgekit_agent.results import Trust
+from edgekit_agent.signatures import read_statement, signed_bytes
+from edgekit_agent.statements import (
+    Permit,
+    Signature,
+    SignedFile,
+    Statement,
+    canonical_text,
+    digest_of,
+)
+
+_DAY_S = 24 * 3600
+
+
+@dataclass(frozen=True, kw_only=True)
+class Signer:
+    """A key, and what is stated with it: a version and how long it is valid.
+
+    Attributes:
+        key: the key of the user.
+        version: of every release; ``None`` = the time of signing in seconds, which rises by itself.
+        valid_days: devices take a release for so long.
+    """
+
+    key: OwnKey
+    version: int | None
+    valid_days: int
+
+    def sign(self, manifest: Manifest, manifest_bytes: bytes) -> Signature:
+        """Sign the release of a manifest."""
+        now_s = int(time.time())
+        digest = hashlib.sha256(manifest_bytes).hexdigest()
+        files = [SignedFile(MANIFEST, digest, len(manifest_bytes))]
+        files += [SignedFile(f.name, f.digest, f.bytes) for f in manifest.files]
+        return sign_statement(
+            self.key,
+            Statement(
+                key=self.key.public,
+                name=manifest.name,
+                release=digest[:RELEASE_DIGITS],
+                version=now_s if self.version is None else self.version,
+                signed_s=now_s,
+                expires_s=now_s + self.valid_days * _DAY_S,
+                arch=manifest.profile.hardware.arch,
+                profile=manifest.profile.name,
+                model=manifest.model,
+                runtime=manifest.runtime.name,
+                threads=manifest.runtime.threads,
+                canaries=manifest.canaries,
+                max_relative_error=manifest.max_relative_error,
+                files=tuple(files),
+            ),
+        )
+
+
+def signer_of(settings: ReleaseTable) -> Signer | None:
+    """The signer of a project; ``None`` where the user has no key.
+
+    Raises:
+        UserError: the key that the project names is missing, or a key cannot be used.
+    """
+    key = signing_key(settings.key)
+    if key is None:
+        return None
+    return Signer(key=key, version=settings.version, valid_days=settings.valid_days)
+
+
+def sign_statement(key: OwnKey, statement: Statement | Permit) -> Signature:
+    """Sign a statement."""
+    text = canonical_text(statement)
+    return Signature(key.public, text, key.sign(signed_bytes(type(statement), text)).hex())
+
+
+def permit_downgrade(signature: Signature, trust: Trust) -> Signature:
+    """Sign leave to install a lower version once, with an own key that the device trusts.
+
+    Raises:
+        UserError: no key of this user is trusted there.
+    """
+    trusted = {key.public for key in trust.keys}
+    own = [key for key in own_keys() if not key.is_revoked and key.public in trusted]
+    if not own:
+        raise UserError(
+            "--allow-downgrade: no key of yours is trusted by the device",
+            hint="run it where the key is that the device trusts",
+        )
+    permit = Permit(
+        key=own[0].public,
+        statement=digest_of(signature),
+        nonce=trust.nonce,
+        signed_s=int(time.time()),
+    )
+    return sign_statement(own[0], permit)
+
+
+def facts_of(signature: Signature) -> dict[str, object]:
+    """What a valid signature says, for a reader."""
+    statement = read_statement(Statement, signature)
+    return {
+        "key": statement.key,
+        "version": statement.version,
+        "signed": _written(statement.signed_s),
+        "expires": _written(statement.expires_s),
+    }
+
+
+def _written(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

@@ -1,0 +1,111 @@
+"""Signed statements: everything that a device decides by when it takes a release.
+
+A statement is signed as text, and read only after its signature was verified. The text is
+canonical JSON (sorted keys, no spaces, ASCII), so that the same facts always give the same text.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from dataclasses import dataclass
+from typing import Any, Tuple
+
+# The largest whole number that every JSON parser holds exactly.
+MOST_VERSION = 2**53 - 1
+# The end of the year 9999.
+MOST_TIME_S = 253402300799
+
+
+@dataclass(frozen=True)
+class TrustedKey:
+    """A public key in hex, and the name that its owner gave it."""
+
+    public: str
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Signature:
+    """A statement as text, the public key that signed it, and the Ed25519 signature, in hex."""
+
+    key: str
+    statement: str
+    signature: str
+
+
+@dataclass(frozen=True)
+class SignedFile:
+    """A file of a release."""
+
+    name: str
+    digest: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class Statement:
+    """A release as its owner signed it.
+
+    Attributes:
+        key: the public key in hex.
+        name: of the bundle.
+        release: the name that devices give it: the first digits of the manifest's digest.
+        version: never falls from one release of a device to the next.
+        signed_s: when it was signed, in seconds since 1970 (UTC).
+        expires_s: when devices stop to take it.
+        arch: the architecture of the programs of the device.
+        profile: the device profile that it was built for.
+        canaries: the file of golden samples.
+        files: every file, the manifest among them.
+    """
+
+    key: str
+    name: str
+    release: str
+    version: int
+    signed_s: int
+    expires_s: int
+    arch: str
+    profile: str
+    model: str
+    runtime: str
+    threads: int
+    canaries: str
+    max_relative_error: float
+    files: Tuple[SignedFile, ...]
+
+
+@dataclass(frozen=True)
+class Permit:
+    """Leave to install a lower version once.
+
+    Attributes:
+        key: the public key in hex.
+        statement: sha256 of the statement of the release, in hex.
+        nonce: what the device asked for; it changes with every release and permit.
+        signed_s: when it was signed, in seconds since 1970 (UTC).
+    """
+
+    key: str
+    statement: str
+    nonce: str
+    signed_s: int
+
+
+def canonical_text(record: Any) -> str:  # noqa: ANN401 - a record of any type
+    """Write a record as canonical JSON."""
+    return json.dumps(
+        dataclasses.asdict(record), sort_keys=True, separators=(",", ":"), allow_nan=False
+    )
+
+
+def digest_of(signature: Signature) -> str:
+    """Return the sha256 of a statement's text, in hex."""
+    return hashlib.sha256(signature.statement.encode()).hexdigest()
+
+
+def key_id(public: str) -> str:
+    """Return the short name of a public key: the first 16 digits of its sha256."""
+    return hashlib.sha256(bytes.fromhex(public)).hexdigest()[:16]

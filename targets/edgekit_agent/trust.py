@@ -1,0 +1,235 @@
+"""The keys that a device trusts, kept in one file of its home, and what they allow."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+import secrets
+import struct
+import time
+from dataclasses import replace
+from typing import Iterable, Optional, Tuple
+
+from edgekit_agent.codec import decode, encode
+from edgekit_agent.cpu import userland
+from edgekit_agent.ed25519 import is_usable_key
+from edgekit_agent.failures import AgentError
+from edgekit_agent.files import write_whole
+from edgekit_agent.jobs import AdmitJob, InstallJob, TrustJob
+from edgekit_agent.releases import Home, locked, open_home
+from edgekit_agent.results import Trust
+from edgekit_agent.signatures import check_release, trusted_statement
+from edgekit_agent.statements import Permit, Signature, Statement, TrustedKey, key_id
+from edgekit_agent.strictjson import load
+
+TRUST = "trust.json"
+_MOST_KEYS = 64
+_MOST_BYTES = 1 << 20
+_PUBLIC = re.compile(r"[0-9a-f]{64}")
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}|")
+_PROFILE = re.compile(r"[a-z0-9][a-z0-9.-]{0,99}|")
+
+
+def read_trust(home: Home) -> Trust:
+    """Read whom the device trusts; nobody where there is no such file yet.
+
+    Raises:
+        AgentError: ``damaged_trust``: the file is damaged, so that nothing may be installed.
+    """
+    path = os.path.join(home.path, TRUST)
+    try:
+        with open(path, "rb") as file:
+            return _checked(decode(Trust, load(file, _MOST_BYTES)))
+    except FileNotFoundError:
+        return Trust()
+    except ValueError as error:
+        raise AgentError(
+            "damaged_trust",
+            f"{path}: damaged: {error}",
+            hint="until 'edgekit keys trust HOST' has written it anew nothing is installed",
+        ) from error
+
+
+def known_trust(home: Home) -> Optional[Trust]:
+    """Read whom the device trusts; ``None`` where the file is damaged."""
+    try:
+        return read_trust(home)
+    except AgentError:
+        return None
+
+
+def admit(job: AdmitJob) -> Trust:
+    """Check that the device would take a release; nothing is changed.
+
+    Raises:
+        AgentError: it would not; see ``admitted``.
+    """
+    trust = read_trust(open_home(job.home))
+    admitted(trust, job.signature, job.permit)
+    return trust
+
+
+def admitted(
+    trust: Trust, signature: Optional[Signature], permit: Optional[Signature]
+) -> Optional[Statement]:
+    """Return the statement of a release that the device takes; ``None`` where it asks for none.
+
+    Raises:
+        AgentError: ``unsigned``; see ``check_release``.
+    """
+    if not trust.wants_signature():
+        return None
+    if signature is None:
+        raise AgentError(
+            "unsigned",
+            "the release is refused: it is not signed, and this device takes only what is",
+            hint="edgekit keys new, then build again; the device has to trust that key",
+        )
+    arch = userland(platform.machine(), struct.calcsize("P") * 8)
+    return check_release(signature, permit, trust, arch=arch, clock_s=int(time.time()))
+
+
+def check_as_signed(job: InstallJob, statement: Statement) -> None:
+    """Check that a job installs what was signed and nothing else.
+
+    Raises:
+        AgentError: ``not_as_signed``.
+    """
+    said = {
+        "release": (job.release, statement.release),
+        "model": (job.model, statement.model),
+        "runtime": (job.runtime, statement.runtime),
+        "threads": (job.threads, statement.threads),
+        "golden samples": (job.canaries, statement.canaries),
+        "tolerance": (job.max_relative_error, statement.max_relative_error),
+        "files": (
+            sorted((file.name, file.digest) for file in job.files),
+            sorted((file.name, file.digest) for file in statement.files),
+        ),
+    }
+    wrong = [name for name, (asked, signed) in said.items() if asked != signed]
+    if wrong:
+        raise AgentError(
+            "not_as_signed",
+            f"the release is refused: other than was signed: {', '.join(wrong)}",
+            hint="build again; nothing was changed on the device",
+        )
+
+
+def remember(home: Home, trust: Trust, statement: Statement, permit: Optional[Signature]) -> None:
+    """Keep the version and the time of a release that is about to be served.
+
+    With leave to install a lower version that version and the time of the leave count from now
+    on, so that a version or a time that was far too high can be corrected.
+    """
+    version = max(trust.version, statement.version)
+    newest_s = max(trust.newest_s, statement.signed_s)
+    if permit is not None:
+        version = statement.version
+        newest_s = trusted_statement(Permit, permit, trust).signed_s
+    _write(
+        home,
+        replace(trust, version=version, newest_s=newest_s, nonce=secrets.token_hex(16)),
+    )
+
+
+def change_trust(job: TrustJob) -> Trust:
+    """Trust and revoke keys; with neither to do, say whom the device trusts.
+
+    Raises:
+        AgentError: ``bad_job``, ``revoked_key``, ``unknown_key``; ``damaged_trust`` where keys
+            are only asked for or revoked.
+    """
+    home = open_home(job.home)
+    if not job.add and not job.revoke and job.profile is None:
+        return read_trust(home)
+    for key in job.add:
+        _check_key(key)
+    with locked(home):
+        trust = _changed(_trust_to_change(home, job), job)
+        _write(home, trust)
+    return trust
+
+
+def check_not_revoked(trust: Optional[Trust], key: str) -> None:
+    """Check that a release that was taken once may be served again.
+
+    Where the file of keys is damaged, that does not keep a device from going back.
+
+    Raises:
+        AgentError: ``revoked_key``.
+    """
+    if trust is not None and any(each.public == key for each in trust.revoked):
+        raise AgentError(
+            "revoked_key",
+            f"the release is signed with key {key_id(key)}, which was revoked since",
+            hint="nothing was changed on the device; push a release of a trusted key",
+        )
+
+
+def _trust_to_change(home: Home, job: TrustJob) -> Trust:
+    try:
+        return read_trust(home)
+    except AgentError:
+        if not job.add:
+            raise
+        return Trust()  # the user gives the keys anew
+
+
+def _changed(trust: Trust, job: TrustJob) -> Trust:
+    revoked = {key.public for key in trust.revoked}
+    for key in job.add:
+        if key.public in revoked:
+            raise AgentError(
+                "revoked_key",
+                f"key {key_id(key.public)} was revoked here and is not trusted again",
+                hint="edgekit keys new NAME makes another one",
+            )
+    keys = {key.public: key for key in (*trust.keys, *job.add)}
+    for public in job.revoke:
+        if public not in keys and public not in revoked:
+            raise AgentError("unknown_key", f"no key {public[:16]} is trusted here")
+    gone = tuple(key for public, key in keys.items() if public in job.revoke)
+    left = tuple(key for public, key in keys.items() if public not in job.revoke)
+    if len(left) > _MOST_KEYS:
+        raise AgentError("bad_job", f"more than {_MOST_KEYS} trusted keys")
+    return replace(
+        trust,
+        keys=left,
+        revoked=(*trust.revoked, *gone),
+        nonce=trust.nonce or secrets.token_hex(16),
+        profile=trust.profile if job.profile is None else _checked_profile(job.profile),
+    )
+
+
+def _check_key(key: TrustedKey) -> None:
+    if not _PUBLIC.fullmatch(key.public) or not is_usable_key(bytes.fromhex(key.public)):
+        raise AgentError("bad_job", f"not an Ed25519 public key in hex: {key.public[:70]!r}")
+    if not _NAME.fullmatch(key.name):
+        raise AgentError("bad_job", f"not a plain key name: {key.name[:70]!r}")
+
+
+def _checked_profile(profile: str) -> str:
+    if not _PROFILE.fullmatch(profile):
+        raise AgentError("bad_job", f"not the name of a device profile: {profile[:110]!r}")
+    return profile
+
+
+def _checked(trust: Trust) -> Trust:
+    _check_publics(key.public for key in (*trust.keys, *trust.revoked))
+    if trust.version < 0 or trust.newest_s < 0:
+        raise ValueError("a number is below 0")
+    return trust
+
+
+def _check_publics(publics: Iterable[str]) -> None:
+    wrong: Tuple[str, ...] = tuple(p for p in publics if not _PUBLIC.fullmatch(p))
+    if wrong:
+        raise ValueError(f"not a public key: {wrong[0][:70]!r}")
+
+
+def _write(home: Home, trust: Trust) -> None:
+    text = json.dumps(encode(trust), indent=1, allow_nan=False)
+    write_whole(os.path.join(home.path, TRUST), text.encode(), is_private=True)
