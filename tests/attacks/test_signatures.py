@@ -18,10 +18,13 @@ from edgekit.remote.deploy import push
 from edgekit.remote.sending import sha256
 from edgekit.remote.session import open_session
 from edgekit.signing import Signer, permit_downgrade, sign_statement
+from edgekit_agent.failures import AgentError
 from edgekit_agent.jobs import InstallJob, NamedBlob, StatusJob
+from edgekit_agent.releases import open_home
 from edgekit_agent.results import Status
 from edgekit_agent.signatures import check_release, read_statement
 from edgekit_agent.statements import Permit, Signature, SignedFile, Statement
+from edgekit_agent.trust import known_trust, read_trust
 from tests.projects import edgekit
 from tests.remote.servers import make_bundle
 from tests.signed import Device, make_signed, now_s, restated, with_signature
@@ -337,12 +340,23 @@ def test_a_device_whose_last_key_was_revoked_takes_nothing(device, served, key, 
     assert device.status().current.version == 5
 
 
-@pytest.mark.parametrize("text", ["", "{}{", "[]", '{"keys": 7}', '{"keys":[{"public":"0"}]}'])
+@pytest.mark.parametrize(
+    "text", ["", "{}{", "[]", "[" * 100_000, '{"keys": 7}', '{"keys":[{"public":"0"}]}', "\udcff"]
+)
+def test_a_file_of_keys_that_is_damaged_is_told(device, text):
+    (device.home / "trust.json").write_bytes(text.encode(errors="surrogateescape"))
+    home = open_home(str(device.home))
+    assert known_trust(home) is None
+    with pytest.raises(AgentError) as caught:
+        read_trust(home)
+    assert caught.value.failure.kind == "damaged_trust"
+
+
 def test_a_damaged_file_of_keys_lets_nothing_in_and_keeps_the_rest_going(
-    device, served, key, tmp_path, text
+    device, served, key, tmp_path
 ):
     device.push(make_signed(tmp_path / "new", key, seed=1, version=6))
-    (device.home / "trust.json").write_text(text)
+    (device.home / "trust.json").write_text("{}{")
     state = device.status()
     assert (state.current.version, state.trust) == (6, None)
     refused(device, make_bundle(tmp_path / "evil", seed=2, width=8), "damaged_trust")
