@@ -30,6 +30,7 @@ from edgekit.cli.options import (
     sizes_of,
 )
 from edgekit.cli.passes import apply_pass, list_passes
+from edgekit.cli.streams import check_arguments, drop_output, prepare_streams, use_utf8
 from edgekit.errors import EdgekitError, ExitCode, UserError
 from edgekit.output import each, emit, ticker
 from edgekit.progress import Ticker
@@ -61,6 +62,7 @@ _NO_ROOM = {
     errno.EACCES,
     errno.EDQUOT,
     errno.EFBIG,
+    errno.EIO,
     errno.ENOSPC,
     errno.ENOTDIR,
     errno.EPERM,
@@ -70,9 +72,13 @@ _NO_ROOM = {
 
 def main() -> None:
     """Run the command line; every expected failure ends in one message and its exit code."""
+    use_utf8()
+    prepare_streams()
     try:
+        check_arguments(sys.argv[1:])
         with contextlib.chdir("."):  # -C is for this run alone
             result = app(prog_name="edgekit", standalone_mode=False)
+        sys.stdout.flush()
     except EdgekitError as error:
         _fail(str(error), error.exit_code)
     except typer.TyperException as error:
@@ -82,6 +88,7 @@ def main() -> None:
     except OSError as error:
         if error.errno not in _NO_ROOM:
             raise
+        drop_output()
         place = error.filename or "the output"
         _fail(f"{place}: cannot be written: {error.strerror}", ExitCode.BAD_REQUEST)
     except MemoryError:

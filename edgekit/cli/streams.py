@@ -1,0 +1,114 @@
+"""Standard streams that no encoding, closed descriptor or vanished reader can break."""
+
+from __future__ import annotations
+
+import errno
+import io
+import os
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, TextIO
+
+from edgekit.errors import UserError, reason
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
+STANDARD = (0, 1, 2)
+
+
+class _Pipe(io.FileIO):
+    """A descriptor whose reader may go away: what it no longer takes is dropped."""
+
+    def __init__(self, descriptor: int, *, drops_all: bool) -> None:
+        super().__init__(descriptor, "wb", closefd=False)
+        self.drops_all = drops_all
+
+    def write(self, data: ReadableBuffer, /) -> int:
+        """Write, or drop where nobody reads."""
+        try:
+            return super().write(data)
+        except OSError as error:
+            if self.drops_all or error.errno == errno.EPIPE:
+                return memoryview(data).nbytes
+            raise
+
+
+def prepare_streams() -> None:
+    """Make stdout and stderr take any text; results that cannot be stored still raise.
+
+    Messages on stderr never change how a command ends, nor does a reader of stdout that stops.
+    """
+    _open_closed_descriptors()
+    if sys.stdout is None or sys.stdout is sys.__stdout__:
+        sys.stdout = _stream(1, sys.stdout, drops_all=False)
+    if sys.stderr is None or sys.stderr is sys.__stderr__:
+        sys.stderr = _stream(2, sys.stderr, drops_all=True)
+
+
+def drop_output() -> None:
+    """Forget what stdout could not store: Python would complain once more at its end."""
+    if sys.stdout is not None and isinstance(sys.stdout, io.TextIOWrapper):
+        raw = getattr(sys.stdout.buffer, "raw", None)
+        if isinstance(raw, _Pipe):
+            raw.drops_all = True
+
+
+def _open_closed_descriptors() -> None:
+    # A file opened later would get a closed one's number, and output of libraries.
+    for descriptor in STANDARD:
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            opened = os.open(os.devnull, os.O_RDWR)
+            if opened != descriptor:
+                os.dup2(opened, descriptor)
+                os.close(opened)
+            os.set_inheritable(descriptor, True)
+
+
+def _stream(descriptor: int, given: TextIO | None, *, drops_all: bool) -> TextIO:
+    if given is not None:
+        with suppress(OSError):
+            given.flush()
+    return io.TextIOWrapper(
+        io.BufferedWriter(_Pipe(descriptor, drops_all=drops_all)),
+        encoding=given.encoding if given is not None else "utf-8",
+        errors="backslashreplace",
+        line_buffering=os.isatty(descriptor) or drops_all,
+        write_through=False,
+    )
+
+
+def use_utf8() -> None:
+    """Start Python anew in UTF-8 mode where the locale says otherwise.
+
+    Native libraries take names of files in UTF-8 alone. Text on the terminal stays in its encoding.
+    """
+    if sys.flags.utf8_mode or sys.getfilesystemencoding().lower() in ("utf-8", "utf8"):
+        return
+    stdout = sys.stdout.encoding if sys.stdout is not None else "utf-8"
+    os.environ.setdefault("PYTHONIOENCODING", f"{stdout}:backslashreplace")
+    arguments = [sys.executable, "-X", "utf8", *sys.orig_argv[1:]]
+    os.execv(sys.executable, arguments)
+
+
+def check_arguments(arguments: Sequence[str]) -> None:
+    """Refuse names that are no UTF-8: no model library could open them.
+
+    Raises:
+        UserError: an argument or the current folder is none, or the folder is gone.
+    """
+    try:
+        here = str(Path.cwd())
+    except OSError as error:
+        raise UserError(f"the current folder cannot be used: {reason(error)}") from error
+    for argument in (*arguments, here):
+        try:
+            argument.encode()
+        except UnicodeEncodeError as error:
+            raise UserError(
+                f"{argument}: this name is not valid UTF-8", hint="rename the file or folder"
+            ) from error
