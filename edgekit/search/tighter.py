@@ -77,8 +77,9 @@ def some_channels_and_bits(tried: Tried, terms: Terms) -> tuple[Recipe, ...]:
 def _with_room(tried: Tried, terms: Terms, forms: Sequence[Candidate]) -> tuple[Recipe, ...]:
     """The recipes of these forms with as many bits as there is room for; fewer if too heavy.
 
-    Where there is less room than the smallest size that they reach, that size is tried once: it
-    may come nearest to the budgets, and go on with fewer channels.
+    Where there is less room than the smallest size that they reach, that size is tried once, and
+    one between that and 8 bits if it loses too much: the result may come nearest to the budgets,
+    and go on with fewer channels.
     """
     limits = [line.limit for c in forms for line in checks(c, _TRANSFER)]
     if not limits or any(holds(c, _TRANSFER) and is_plain(c.recipe) for c in forms):
@@ -96,11 +97,20 @@ def _with_room(tried: Tried, terms: Terms, forms: Sequence[Candidate]) -> tuple[
         if not known:
             return recipes
         heavy = [t for t in known if isinstance(t, Candidate) and not holds(t, _TRANSFER)]
-        if len(heavy) < len(known) or room == least:
-            return ()  # one can be sent, there are no such weights, or they cannot be smaller
+        if room == least:  # they cannot be smaller
+            lost = not any(isinstance(t, Candidate) and accurate(t) for t in known)
+            return _between(least, forms, terms) if lost else ()
+        if len(heavy) < len(known):
+            return ()  # one can be sent, or there are no such weights
         over = min(_size_over(t, limits[0]) for t in heavy)
         room = int(room * _LIGHTER / over)
     return ()
+
+
+def _between(least: int, forms: Sequence[Candidate], terms: Terms) -> tuple[Recipe, ...]:
+    """The recipes of these forms between the smallest size of few bits and that of 8 bits."""
+    most = min(c.measurements[0].transfer_bytes for c in forms)
+    return tuple(_low_bits(c.recipe, math.isqrt(least * most), terms) for c in forms)
 
 
 def _refused_rooms(tried: Tried, forms: Sequence[Candidate], terms: Terms) -> dict[int, int]:

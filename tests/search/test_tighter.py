@@ -299,6 +299,22 @@ def test_the_least_size_of_few_bits_is_tried_and_is_the_nearest_where_nothing_ho
     assert near.verdict.shortfall[1] == 1
 
 
+def test_between_a_least_size_that_loses_too_much_and_8_bits_one_more_is_tried():
+    def others(found):
+        return bool(set(found) & {"prune-channels", "prune", "low-rank"})
+
+    def coarsest(found):
+        return "weights" in found and found["weights"].most_bytes < 1.25 * MIB
+
+    found = candidates_of(with_least_size(1.2, loses=[others, coarsest]))
+    near = nearest(found, source="host")
+
+    assert passes_of(near.recipe) == ["clean", "weights", "quantize"]
+    assert 1.3 * MIB < settings_in(near.recipe)["weights"].most_bytes < 1.4 * MIB
+    of_few_bits = [c for c in found if {"weights", "clean", "quantize"} == set(passes_of(c.recipe))]
+    assert len({settings_in(c.recipe)["weights"].most_bytes for c in of_few_bits}) == 2
+
+
 def test_channels_go_from_few_bits_of_the_least_size():
     passes, _ = ended_well(with_least_size(1.2))
 
