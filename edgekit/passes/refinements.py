@@ -59,7 +59,7 @@ class Refiner:
         self.folds = folds
         self.largest = largest
         self._references: dict[int, FloatOutputs] = {}  # by the place of a split
-        self._known: dict[tuple[str, frozenset[str]], OutputErrors] = {}
+        self.known: dict[tuple[str, frozenset[str]], OutputErrors] = {}
 
     def refine(self) -> tuple[GraphIndex, Version]:
         """Return the graph, equalized if that helps, and the choices of its 8-bit version."""
@@ -87,9 +87,9 @@ class Refiner:
         in_float: frozenset[str],
     ) -> OutputErrors:
         """Return the errors of an estimator's ranges on all splits, measured once."""
-        if (label, in_float) not in self._known:
-            self._known[label, in_float] = self._errors([t[label] for t in tried], in_float)
-        return self._known[label, in_float]
+        if (label, in_float) not in self.known:
+            self.known[label, in_float] = self._errors([t[label] for t in tried], in_float)
+        return self.known[label, in_float]
 
     def _errors(
         self,
@@ -217,8 +217,11 @@ class Refiner:
         sets = choose_float_layers(self.index, placement, errors, costs)
         if not sets:
             return frozenset()
-        if not self._errors_of(label, tried, sets[-1]).beats(before, by=_FLOAT_WORTH):
-            return frozenset()
+        # What these layers gain may be what min-max ranges gain without them.
+        after = self._errors_of(self._label(tried, sets[-1]), tried, sets[-1])
+        for other in {label, _BASE} & tried[0].keys():
+            if not after.beats(self._errors_of(other, tried, frozenset()), by=_FLOAT_WORTH):
+                return frozenset()
         self._note_layers(placement, sets[-1], costs.work)
         return sets[-1]
 

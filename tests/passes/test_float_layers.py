@@ -9,11 +9,15 @@ import numpy as np
 import pytest
 
 from edgekit.graphs.index import GraphIndex
+from edgekit.graphs.offload import offload, without_weights
 from edgekit.graphs.onnx_file import load
 from edgekit.graphs.placement import place
 from edgekit.passes import step
 from edgekit.passes.affine import unsigned_affine
 from edgekit.passes.float_layers import Costs, choose_float_layers, find_costs
+from edgekit.passes.folds import fold_samples
+from edgekit.passes.output_errors import OutputErrors
+from edgekit.passes.refinements import Refiner
 from edgekit.passes.running import run_checked
 from edgekit.passes.tensor_errors import tensor_errors
 from edgekit.recipe import Float16, QuantizeStatic, QuantizeWeights, ToTflite
@@ -77,6 +81,25 @@ def test_a_layer_whose_range_ruins_the_outputs_stays_float_and_the_user_is_told(
     assert sqnr_db(before, run(made, x=x)[0]) > sqnr_db(before, run(plain, x=x)[0]) + 8
     (note,) = [note for note in notes if "stay float" in note]
     assert f"of {DEPTH + 1} layers" in note
+
+
+def test_layers_stay_float_only_if_no_version_in_8_bits_is_about_as_accurate(tmp_path):
+    source, desk = network(tmp_path, huge=True), work(tmp_path)
+    proto = load(source.path)
+    offload(proto, lean := without_weights(proto), desk.scratch)
+    index = GraphIndex(lean, desk.scratch)
+    folds = fold_samples(samples(tmp_path, x=uniform(80, 3, 8, 8)), 64)
+    refiner = Refiner(index, QuantizeStatic(), desk, folds, 127)
+    _, version = refiner.refine()
+    assert version.in_float
+
+    # Min-max ranges without layers in float are measured as nearly as accurate.
+    in_float = [errors for (_, nodes), errors in refiner.known.items() if nodes]
+    best = min(in_float, key=lambda each: each.total)
+    near = OutputErrors(error=1.05 * best.error, size=best.size)
+    refiner.known["minmax", frozenset()] = near
+    _, version = refiner.refine()
+    assert not version.in_float
 
 
 @pytest.mark.parametrize(
