@@ -15,7 +15,7 @@ from edgekit.steps import PassFacts
 from edgekit.tables import size, table
 from edgekit_agent.codec import encode
 from edgekit_agent.provenance import Provenance
-from edgekit_agent.results import DeviceFacts, Health, Release, Status
+from edgekit_agent.results import AuditLine, DeviceFacts, Health, Release, Status
 
 _SHOWN_LAYERS = 8
 _SHOWN_OUTPUTS = 8
@@ -186,12 +186,25 @@ def rolled_back(found: Iterable[tuple[str, Status]]) -> str:
 
 
 def states(found: Iterable[tuple[str, Status]]) -> str:
-    """A line for each host: what it serves, what it can go back to."""
+    """A line for each host: what it serves, what it can go back to; and its audit log."""
     return "\n".join(
-        f"{host}: serves {_release(status.current, status.current_model)}; "
-        f"before: {_release(status.previous, status.previous_model)}"
+        line
         for host, status in found
+        for line in (
+            f"{host}: serves {_release(status.current, status.current_model)}; "
+            f"before: {_release(status.previous, status.previous_model)}",
+            *(f"  {_logged(line)}" for line in status.log),
+        )
     )
+
+
+def _logged(line: AuditLine) -> str:
+    """Who did what, when, and how it ended."""
+    who = f"{line.user} from {line.client}" if line.client else line.user
+    signed = [f"key {line.key}"] if line.key else []
+    signed += [f"version {line.version}"] if line.version else []
+    what = " ".join(part for part in (line.action, line.release) if part)
+    return ", ".join([f"{line.at} {what}", *signed, f"by {who}: {line.result}"])
 
 
 def _release(release: Release | None, model: Provenance | None) -> str:

@@ -56,6 +56,7 @@ _MODEL = (
 )
 _METRICS = ("top1", "top5", "binary")
 _RUNTIMES = ("onnxruntime", "litert", "auto")
+_LOG_LINES = 50
 
 # Of the places the user gave us to write to, not of us.
 _NO_ROOM = {
@@ -360,12 +361,19 @@ def rollback(hosts: Hosts, as_json: Json = False) -> int:
 
 
 @app.command()
-def status(hosts: Hosts, as_json: Json = False) -> int:
+def status(
+    hosts: Hosts,
+    log: Annotated[
+        bool, typer.Option("--log", help="Also who did what there, the last 50 actions.")
+    ] = False,
+    as_json: Json = False,
+) -> int:
     """What a device serves, and what it can go back to."""
     from edgekit import show
     from edgekit.remote.deploy import status as ask
 
-    return _states(hosts, ask, show.states, as_json=as_json)
+    lines = _LOG_LINES if log else 0
+    return _states(hosts, lambda session: ask(session, log=lines), show.states, as_json=as_json)
 
 
 @app.command()

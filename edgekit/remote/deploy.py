@@ -157,9 +157,9 @@ def rollback(session: Session) -> Status:
     return session.ask(RollbackJob(home=session.home), Status)
 
 
-def status(session: Session) -> Status:
-    """What the device serves, and what it can go back to."""
-    return session.ask(StatusJob(home=session.home), Status)
+def status(session: Session, *, log: int = 0) -> Status:
+    """What the device serves, what it can go back to, and the last lines of its audit log."""
+    return session.ask(StatusJob(home=session.home, log=log), Status)
 
 
 def ensure_runtime(

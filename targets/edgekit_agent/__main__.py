@@ -8,6 +8,7 @@ import sys
 from typing import Any, Callable, Dict, List, Optional
 
 from edgekit_agent import PROTOCOL, worker
+from edgekit_agent.audit import audited
 from edgekit_agent.codec import decode, encode
 from edgekit_agent.failures import AgentError, PeerGone, failure_of
 from edgekit_agent.install import install, rollback, status
@@ -95,10 +96,10 @@ def _run(
         "receive": lambda: receive(job, inlet, outlet.progress, expand),
         "forget": lambda: forget(job),
         "runtime": lambda: unpack_runtime(job, outlet.progress),
-        "admit": lambda: admit(job),
-        "trust": lambda: change_trust(job),
-        "install": lambda: install(job, ask_health, outlet.progress),
-        "rollback": lambda: rollback(job, ask_health),
+        "admit": lambda: audited(job, lambda: admit(job)),
+        "trust": lambda: audited(job, lambda: change_trust(job)),
+        "install": lambda: audited(job, lambda: install(job, ask_health, outlet.progress)),
+        "rollback": lambda: audited(job, lambda: rollback(job, ask_health)),
         "status": lambda: status(job, ask_health),
     }
     if kind not in handlers:

@@ -6,9 +6,11 @@ import contextlib
 import errno
 import os
 import shutil
+from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Callable, Optional
 
+from edgekit_agent.audit import last_lines
 from edgekit_agent.failures import AgentError
 from edgekit_agent.files import fsync_folder, sha256_of, temporary_name, whole_file
 from edgekit_agent.jobs import HealthJob, InstallJob, ModelRef, NamedBlob, RollbackJob, StatusJob
@@ -150,11 +152,12 @@ def status(job: StatusJob, ask_health: AskHealth) -> Status:
     """
     home = open_home(job.home)
     served, previous = current_release(home), previous_release(home)
-    if served is None or served != job.check:
-        return _status(home, served, previous, None)
-    release = read_release(home, served)
-    _check_whole(home, release)
-    return _status(home, served, previous, _healthy(home, release, ask_health))
+    health = None
+    if served is not None and served == job.check:
+        release = read_release(home, served)
+        _check_whole(home, release)
+        health = _healthy(home, release, ask_health)
+    return replace(_status(home, served, previous, health), log=last_lines(home, job.log))
 
 
 def _status(

@@ -208,7 +208,9 @@ class StatusJob:
     """Report the current and the previous release.
 
     If ``check`` is the name of the current release, its digests and its health are checked too.
+    ``log`` is how many lines of the audit log to report.
     """
 
     home: str
     check: str = ""
+    log: int = 0

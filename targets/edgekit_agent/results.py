@@ -211,11 +211,37 @@ class Trust:
 
 
 @dataclass(frozen=True)
+class AuditLine:
+    """What was done on a device, or refused.
+
+    Attributes:
+        at: by the clock of the device; UTC, ISO 8601.
+        user: whom the agent ran as.
+        client: the address of the SSH client; empty for somebody at the device itself.
+        action: ``install``, ``rollback``, ``trust``, ``revoke``, ``confirm`` or ``go back``.
+        release: which one; of a rollback the one that is served since.
+        version: of the release, where the device verified a signature.
+        key: the short name of the key of the release, or of the key that was trusted or revoked.
+        result: ``done``, or the kind of failure and its message.
+    """
+
+    at: str
+    user: str
+    client: str
+    action: str
+    release: str
+    version: int
+    key: str
+    result: str
+
+
+@dataclass(frozen=True)
 class Status:
     """The served release (``current``) and the release for a rollback (``previous``).
 
     ``current_model`` and ``previous_model`` are the origins of their models, if their manifests can
-    be read. ``trust`` is missing where its file is damaged.
+    be read. ``trust`` is missing where its file is damaged. ``log`` has the last lines of the audit
+    log that were asked for.
     """
 
     current: Optional[Release]
@@ -224,6 +250,7 @@ class Status:
     current_model: Optional[Provenance] = None
     previous_model: Optional[Provenance] = None
     trust: Optional[Trust] = Trust()
+    log: Tuple[AuditLine, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,138 @@
+"""The log of what was done on a device: who, what, when, and how it ended."""
+
+from __future__ import annotations
+
+import json
+import os
+import pwd
+import sys
+from datetime import datetime, timezone
+from typing import Callable, Iterator, List, Tuple, TypeVar, Union
+
+from edgekit_agent.codec import decode, encode
+from edgekit_agent.failures import failure_of
+from edgekit_agent.jobs import AdmitJob, InstallJob, RollbackJob, TrustJob
+from edgekit_agent.releases import Home, open_home
+from edgekit_agent.results import AuditLine, Status
+from edgekit_agent.statements import key_id
+from edgekit_agent.strictjson import loads
+
+T = TypeVar("T")
+
+LOG, OLDER_LOG = "audit.jsonl", "audit.1.jsonl"
+# A log of this size becomes the older one.
+_MOST_BYTES = 1 << 20
+_MOST_CHARS = 300
+
+
+def audited(job: Union[InstallJob, AdmitJob, RollbackJob, TrustJob], act: Callable[[], T]) -> T:
+    """Do a job that changes what a device serves or trusts, and add a line on how it ended.
+
+    Nothing is added where keys or leave were only asked for and there was no refusal.
+    """
+    home = open_home(job.home)
+    action, release, key = _told(job)
+    try:
+        result = act()
+    except Exception as error:
+        failure = failure_of(error)
+        if action:
+            add_line(home, action, f"{failure.kind}: {failure.message}", release=release, key=key)
+        raise
+    if action and not isinstance(job, AdmitJob):
+        version, served = 0, result.current if isinstance(result, Status) else None
+        if served is not None:
+            release, key, version = served.name, served.key, served.version
+        add_line(home, action, "done", release=release, key=key, version=version)
+    return result
+
+
+def _told(job: object) -> Tuple[str, str, str]:
+    """What a job does, with which release, by which key; the last two as the job says."""
+    if isinstance(job, (InstallJob, AdmitJob)):
+        release = job.release if isinstance(job, InstallJob) else ""
+        return "install", release, job.signature.key if job.signature else ""
+    if isinstance(job, RollbackJob):
+        return "rollback", "", ""
+    if isinstance(job, TrustJob) and job.revoke:
+        return "revoke", "", job.revoke[0]
+    if isinstance(job, TrustJob) and (job.add or job.profile is not None):
+        return "trust", "", job.add[0].public if job.add else ""
+    return "", "", ""
+
+
+def add_line(
+    home: Home,
+    action: str,
+    result: str,
+    *,
+    release: str = "",
+    key: str = "",
+    version: int = 0,
+) -> None:
+    """Add a line to the log of a home, if there is such a home.
+
+    What was done is done: a log that cannot be written is told on stderr and stops nothing.
+    """
+    if not os.path.isdir(home.path):
+        return
+    line = AuditLine(
+        at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        user=_user(),
+        client=os.environ.get("SSH_CONNECTION", "").partition(" ")[0][:64],
+        action=action,
+        release=release[:_MOST_CHARS],
+        version=version,
+        key=_short(key),
+        result=result[:_MOST_CHARS],
+    )
+    data = json.dumps(encode(line), sort_keys=True).encode() + b"\n"
+    path = os.path.join(home.path, LOG)
+    try:
+        if os.path.isfile(path) and os.path.getsize(path) > _MOST_BYTES:
+            os.replace(path, os.path.join(home.path, OLDER_LOG))
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+        handle = os.open(path, flags, 0o600)
+        try:
+            os.write(handle, data)
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+    except OSError as error:
+        sys.stderr.write(f"{path}: cannot be written: {error.strerror}\n")
+
+
+def last_lines(home: Home, count: int) -> Tuple[AuditLine, ...]:
+    """Read the newest lines, the oldest of them first; damaged ones are left out."""
+    lines: List[AuditLine] = []
+    for name in (LOG, OLDER_LOG):
+        if len(lines) < count:
+            lines = [*_read(os.path.join(home.path, name)), *lines]
+    return tuple(lines[-count:]) if count > 0 else ()
+
+
+def _read(path: str) -> Iterator[AuditLine]:
+    try:
+        with open(path, "rb") as file:
+            data = file.read(2 * _MOST_BYTES)
+    except FileNotFoundError:
+        return
+    for text in data.splitlines():
+        try:
+            yield decode(AuditLine, loads(text))
+        except ValueError:
+            continue
+
+
+def _short(key: str) -> str:
+    try:
+        return key_id(key) if key else ""
+    except ValueError:
+        return "none"
+
+
+def _user() -> str:
+    try:
+        return pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return str(os.getuid())
