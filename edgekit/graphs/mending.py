@@ -175,7 +175,7 @@ class _Mender:
         if not cuts:
             return [node]
         walk = self.channels.walk
-        axes = walk.axes[node.input[0]]
+        axes = walk.of(node, 0)
         starts, ends = walk.numbers(node.input[1]), walk.numbers(node.input[2])
         taken = walk.numbers(node.input[3]) if len(node.input) > 3 else None
         if starts is None or ends is None:

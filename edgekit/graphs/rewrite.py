@@ -65,6 +65,7 @@ def prepare(proto: ModelProto, version: int, *, keep_ties: bool = False) -> Mode
     compute_in_float32(proto)
     widen_weights(proto)
     _drop_identities(proto)
+    _fold_shapes(proto)
     fold_weights(proto, keep_ties=keep_ties)
     _fold_small_casts(proto)
     one_spelling(proto, keep_ties=keep_ties)
@@ -162,6 +163,24 @@ def _fold_small_casts(proto: ModelProto) -> None:
         proto.graph.initializer.append(numpy_helper.from_array(cast, made))
     index.replace_nodes(kept)
     GraphIndex(proto).drop_unread_constants()
+
+
+def _fold_shapes(proto: ModelProto) -> None:
+    """Store the shapes of constants, which stay as they are where a pass cuts the constants."""
+    index = GraphIndex(proto)
+    kept: list[NodeProto] = []
+    for node in proto.graph.node:
+        tensor = index.initializers.get(node.input[0]) if node.op_type == "Shape" else None
+        if tensor is None or node.output[0] in index.outputs:
+            kept.append(node)
+            continue
+        bounds = (attribute(node, name, None) for name in ("start", "end"))
+        start, end = (each if isinstance(each, int) else None for each in bounds)
+        sizes = list(tensor.dims)[start:end]
+        proto.graph.initializer.append(
+            numpy_helper.from_array(np.array(sizes, np.int64), node.output[0])
+        )
+    index.replace_nodes(kept)
 
 
 def _drop_identities(proto: ModelProto) -> None:

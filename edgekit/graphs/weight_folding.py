@@ -20,10 +20,12 @@ _LEAST_ENTRIES = 64
 _MAX_GROWTH = 1.05
 # The constants to fold must fit one protobuf message.
 _MOST_BYTES = MAX_BYTES // 4
-# Operators that move, concatenate or scale entries; their results on constants are folded.
+# Operators that move, scale, normalize or multiply entries; their results on constants are folded.
 _FOLDABLE = {
-    "Add", "Cast", "Concat", "Div", "Flatten", "Gather", "Identity", "Mul", "Neg", "Pad", "Reshape",
-    "Shape", "Slice", "Split", "Sqrt", "Squeeze", "Sub", "Transpose", "Unsqueeze",
+    "Abs", "Add", "Cast", "Concat", "Div", "Exp", "Flatten", "Gather", "Identity", "MatMul", "Max",
+    "Min", "Mul", "Neg", "Pad", "Pow", "Reciprocal", "ReduceL1", "ReduceL2", "ReduceMax",
+    "ReduceMean", "ReduceSum", "ReduceSumSquare", "Reshape", "Shape", "Slice", "Split", "Sqrt",
+    "Squeeze", "Sub", "Tanh", "Transpose", "Unsqueeze",
 }  # fmt: skip
 # Operators whose weights get integers; equal ones are stored once in the end.
 _INTEGER_READERS = {"Conv", "ConvTranspose", "Gemm", "GRU", "LSTM", "MatMul", "RNN"}
@@ -36,8 +38,9 @@ def fold_weights(proto: ModelProto, *, keep_ties: bool = False) -> None:
     """Fold weights computed from stored tensors into constants of the main graph, in place.
 
     Exporters slice the gates of an LSTM and concatenate them in another order, also inside the
-    branches of an If. Equal results are stored once. Not folded are weights whose source is also
-    read directly (a tied embedding, say), and integers, which are quantized weights.
+    branches of an If; weight normalization and low-rank adapters compute weights. Equal results
+    are stored once. Not folded are weights whose source is also read directly (a tied embedding,
+    say), and integers, which are quantized weights.
 
     Args:
         proto: the model.

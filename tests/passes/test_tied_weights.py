@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from edgekit.errors import PassRefused
-from tests.tiny import apply, model, samples
+from tests.tiny import apply, model, run, samples
 
 ROWS, WIDTH = 200, 32
 _RANDOM = np.random.default_rng(5)
@@ -149,3 +149,44 @@ def test_a_table_that_is_read_by_way_of_another_operator_is_not_doubled(tmp_path
 
     most = {"quantize": 0.6, "weights": 0.8 if kind != "joined to another" else 1.02}
     assert made.bytes <= most.get(step, 1.02) * source.bytes
+
+
+PARTS = {
+    "a part of it": (
+        "q = Slice(w, zero, half, one) a = MatMul(x, q) b = MatMul(x, w)"
+        " c = Slice(b, zero, half, two) d = Add(a, c) r = Relu(d) y = MatMul(r, v)", 48
+    ),
+    "a part of it by Split": (
+        "q, k = Split<axis = 1>(w, halves) a = MatMul(x, q) b = MatMul(x, w)"
+        " c, e = Split<axis = 2>(b, halves) d = Add(a, e) r = Relu(d) y = MatMul(r, v)", 48
+    ),
+    "its shape": (
+        "s = Shape(w) m = Gather(s, first) u = Unsqueeze(m, zero) t = Concat<axis = 0>(ends, u)"
+        " b = MatMul(x, w) r = Relu(b) f = Reshape(r, t) y = MatMul(f, v)", 96
+    ),
+    "its last size": (
+        "u = Shape<start = 1>(w) t = Concat<axis = 0>(ends, u)"
+        " b = MatMul(x, w) r = Relu(b) f = Reshape(r, t) y = MatMul(f, v)", 96
+    ),
+}  # fmt: skip
+PLACES = {
+    "zero": np.array([0]), "one": np.array([1]), "two": np.array([2]), "half": np.array([48]),
+    "halves": np.array([48, 48]), "first": np.array(1), "ends": np.array([-1, 6]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", PARTS)
+def test_channels_of_a_weight_go_although_another_node_reads(tmp_path, kind):
+    body, wide = PARTS[kind]
+    text = f"g (float[N,6,64] x) => (float[N,6,32] y) {{ {body} }}"
+    places = {name: v for name, v in PLACES.items() if f", {name}" in text or f"({name}," in text}
+    weights = {"w": normal(64, 96), "v": normal(wide, 32)}
+    source = model(tmp_path, text, weights=weights | places)
+    x = _RANDOM.normal(size=(64, 6, 64)).astype(np.float32)
+
+    made = apply("prune-channels", source, tmp_path, samples(tmp_path, x=x), remove=0.3)
+
+    assert made.bytes < 0.85 * source.bytes
+    exact, found = run(source, x=x)[0], run(made, x=x)[0]
+    assert exact.shape == found.shape
+    assert np.square(exact - found).mean() < 0.4 * np.square(exact).mean()
