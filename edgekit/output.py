@@ -6,10 +6,25 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
-from edgekit.errors import DeviceError, ExitCode
+from edgekit.errors import EdgekitError, ExitCode
+from edgekit.printable import printable_lines
 from edgekit.progress import Ticker
+
+# What a command for several hosts ends with, where they ended differently.
+_GRAVEST_FIRST = (
+    ExitCode.UNKNOWN_STATE,
+    ExitCode.DEVICE,
+    ExitCode.OUR_FAULT,
+    ExitCode.BAD_REQUEST,
+    ExitCode.NOTHING_HOLDS,
+)
+
+
+def say(text: str, *, file: TextIO | None = None) -> None:
+    """Print text; names from outside in it cannot control the terminal."""
+    print(printable_lines(text), file=file)
 
 
 @contextmanager
@@ -29,7 +44,7 @@ def emit(
     *,
     as_json: bool,
     facts: Callable[[Any], object] | None = None,
-    failures: Sequence[dict[str, str]] = (),
+    failures: Sequence[dict[str, Any]] = (),
 ) -> None:
     """Print a result.
 
@@ -41,7 +56,7 @@ def emit(
         failures: what goes into the JSON list beside the results.
     """
     if not as_json:
-        print(text(value))
+        say(text(value))
         return
     from pydantic_core import to_jsonable_python
 
@@ -57,16 +72,43 @@ def each(
     as_json: bool,
     facts: Callable[[Any], object] | None = None,
 ) -> int:
-    """Do it on every host; one that fails does not keep the others from their turn."""
+    """Do it on every host, whatever becomes of the others, and print all results.
+
+    Returns:
+        The gravest exit code: a state that is unknown, then a device that failed, then the rest.
+
+    Raises:
+        Exception: the first that nobody expected, once every host had its turn.
+    """
     results: list[Any] = []
-    failures: list[dict[str, str]] = []
+    failures: list[dict[str, Any]] = []
+    unexpected: list[Exception] = []
     for host in hosts:
         try:
             with ticker() as tick:
                 results.append(one(host, tick))
-        except DeviceError as error:
-            failures.append({"host": host, "error": error.message, "hint": error.hint})
-            print(f"edgekit: {error}", file=sys.stderr)
+        except EdgekitError as error:
+            failures.append(_failure(host, error))
+            say(f"edgekit: {_named(host, error)}", file=sys.stderr)
+        except Exception as error:  # noqa: BLE001 - raised again below
+            unexpected.append(error)
+            say(f"edgekit: {host}: {type(error).__name__}: {error}", file=sys.stderr)
     if results or as_json:
         emit(results, text, as_json=as_json, facts=facts, failures=failures)
-    return ExitCode.DEVICE if failures else ExitCode.DONE
+    if unexpected:
+        raise unexpected[0]
+    codes = {failure["exit_code"] for failure in failures}
+    return next((code for code in _GRAVEST_FIRST if code in codes), ExitCode.DONE)
+
+
+def _failure(host: str, error: EdgekitError) -> dict[str, Any]:
+    return {
+        "host": host,
+        "error": error.message,
+        "hint": error.hint,
+        "exit_code": int(error.exit_code),
+    }
+
+
+def _named(host: str, error: EdgekitError) -> str:
+    return str(error) if error.message.startswith(f"{host}: ") else f"{host}: {error}"

@@ -32,7 +32,7 @@ from edgekit.cli.options import (
 from edgekit.cli.passes import apply_pass, list_passes
 from edgekit.cli.streams import check_arguments, drop_output, prepare_streams, use_utf8
 from edgekit.errors import EdgekitError, ExitCode, UserError
-from edgekit.output import each, emit, ticker
+from edgekit.output import each, emit, say, ticker
 from edgekit.progress import Ticker
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def main() -> None:
 
 
 def _fail(message: str, code: ExitCode) -> NoReturn:
-    print(f"edgekit: {message}", file=sys.stderr)
+    say(f"edgekit: {message}", file=sys.stderr)
     sys.exit(code)
 
 
@@ -142,9 +142,9 @@ def init(
 
     with ticker() as tick:
         started = start(folder, model, trusted=trust_pickle, tick=tick)
-    print(f"{started.path.resolve()} written")
+    say(f"{started.path.resolve()} written")
     for point in started.open_points:
-        print(f"  to fill in: {point}")
+        say(f"  to fill in: {point}")
     print("  then: edgekit build --device NAME ('edgekit devices' lists them)")
 
 
@@ -257,7 +257,7 @@ def build(
     emit(outcome, showbuild.built, as_json=as_json, facts=showbuild.built_facts)
     page = write_report(outcome.intake.out)
     if not as_json:
-        print(f"report: {page.resolve()}")
+        say(f"report: {page.resolve()}")
     return ExitCode.DONE if outcome.found.chosen else ExitCode.NOTHING_HOLDS
 
 
@@ -383,7 +383,7 @@ def report(
     """Write report.html anew from a build folder."""
     from edgekit.report import write_report
 
-    print(write_report(build_dir))
+    say(str(write_report(build_dir)))
 
 
 def _states(

@@ -17,7 +17,7 @@ from typing import Any, NoReturn, TypeVar
 
 from edgekit.printable import printable
 from edgekit_agent.codec import decode
-from edgekit_agent.jobs import BenchJob, InstallJob, PlanJob, ReceiveJob, ScoreJob
+from edgekit_agent.jobs import BenchJob, PlanJob, ReceiveJob, ScoreJob
 from edgekit_agent.results import (
     DeviceFacts,
     Greeting,
@@ -26,7 +26,6 @@ from edgekit_agent.results import (
     Plan,
     Report,
     StageProgress,
-    Status,
     Tally,
 )
 
@@ -46,6 +45,7 @@ _S_PER_VALUE, _S_PER_BYTE = 60.0, 1 / 1024
 # An agent speaks twice a second and once a stage.
 _MOST_LINES, _LINES_PER_S = 1000, 4.0
 _LONGEST_STAGE = 200
+_GREETING = b'{"edgekit": {'
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,13 +154,18 @@ def _cut(text: str) -> str:
     return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..."
 
 
-def read_greeting(message: dict[str, Any]) -> Greeting | None:
-    """The greeting that a line holds; ``None`` where it is a line of something else.
+def find_greeting(line: bytes) -> Greeting | None:
+    """The greeting at the end of a line, where a login script may not have ended its own.
 
     Raises:
         ValueError: a greeting that no agent gives.
     """
-    if not isinstance(message.get("edgekit"), dict):
+    start = line.rfind(_GREETING)
+    if start < 0:
+        return None
+    try:
+        message = parse_line(line[start:])
+    except ValueError:  # what a login script printed
         return None
     greeting = decode(Greeting, message["edgekit"])
     if greeting.home is not None and not greeting.home.startswith("/"):
@@ -281,17 +286,10 @@ def _check_timed(report: Report, job: BenchJob) -> None:
     _check(len(report.latency.values_ms) <= max(job.max_runs, job.min_runs), "too many runs")
 
 
-def _check_installed(status: Status, job: InstallJob) -> None:
-    current = status.current.name if status.current else "nothing"
-    _check(current == job.release, f"it serves {current} instead of {job.release}")
-    _check(status.health is not None and status.health.healthy, "no health of what it serves")
-
-
 _FITS: dict[type, _Fits] = {
     PlanJob: _check_plan,
     ScoreJob: _check_scored,
     BenchJob: _check_timed,
-    InstallJob: _check_installed,
 }
 
 

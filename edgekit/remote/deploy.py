@@ -17,6 +17,7 @@ from edgekit.errors import DeviceError
 from edgekit.packing import Travelling
 from edgekit.profile import DeviceProfile, RuntimeName, RuntimeSpec
 from edgekit.remote.device_python import device_python, userland
+from edgekit.remote.outcome import switch
 from edgekit.remote.sending import Packed, send, sha256
 from edgekit.remote.session import Progress, Session
 from edgekit.remote.trust import ask_leave, is_taken
@@ -66,6 +67,7 @@ def push(
 
     Raises:
         DeviceError: anything went wrong; the device serves what it served before.
+        UnknownStateError: the link was lost, and what the device serves could not be asked again.
     """
     started = time.monotonic()
     release = sha256(bundle.manifest_bytes)
@@ -134,7 +136,7 @@ def _installed(
         signature=bundle.signature,
         permit=permit,
     )
-    return session.ask(job, Status, progress=progress)
+    return switch(session, job, wanted=job.release, progress=progress)
 
 
 def _packed(bundle: Bundle, digest: str) -> Travelling | None:
@@ -153,8 +155,12 @@ def rollback(session: Session) -> Status:
 
     Raises:
         DeviceError: there is none, or it is not healthy.
+        UnknownStateError: the link was lost, and what the device serves could not be asked again.
     """
-    return session.ask(RollbackJob(home=session.home), Status)
+    job, before = RollbackJob(home=session.home), status(session).previous
+    if before is None:
+        return session.ask(job, Status)  # the agent says why not
+    return switch(session, job, wanted=before.name)
 
 
 def status(session: Session, *, log: int = 0) -> Status:

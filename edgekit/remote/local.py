@@ -50,6 +50,10 @@ class LocalTransport:
         self._streams.append(stream)
         return stream
 
+    def reopen(self) -> None:
+        """End every command that still runs; there is no link to connect anew."""
+        self.close()
+
     def close(self) -> None:
         """End every command that still runs."""
         for stream in self._streams:

@@ -21,13 +21,13 @@ from edgekit.remote.answers import (
     Bounds,
     Watch,
     bounds_of,
+    find_greeting,
     parse_line,
-    read_greeting,
     read_progress,
     read_result,
 )
 from edgekit.remote.local import LocalTransport
-from edgekit.remote.transport import LineTooLong, Stream, Transport, write_all
+from edgekit.remote.transport import LineTooLong, Stream, Transport, signal_name, write_all
 from edgekit_agent.codec import decode, encode_job
 from edgekit_agent.jobs import ProbeJob
 from edgekit_agent.results import DeviceFacts, Failure, Greeting, StageProgress
@@ -46,7 +46,6 @@ START_BOUNDS = Bounds(total_s=600.0)
 OLDEST_PYTHON = (3, 9)
 # How much a login script may print before the agent speaks.
 MOST_NOISE_BYTES = 1 << 20
-GREETING = b'{"edgekit": {'
 
 _KNOCK = "{python} -Ic {knock} {home} {digest};exit $?"
 _LAUNCH = """\
@@ -100,12 +99,14 @@ class Session:
         home: edgekit's folder on the device, absolute.
         bytes_sent: everything sent so far: command lines, the agent, jobs and files; without what
             SSH itself adds.
+        delivered: whether the last job was handed over whole.
     """
 
     def __init__(self, transport: Transport, *, home: str = "") -> None:
         self.name = transport.name
         self.home = home
         self.bytes_sent = 0
+        self.delivered = False
         self._reported = 0
         self._transport = transport
         self._stream: Stream | None = None
@@ -143,6 +144,7 @@ class Session:
         Raises:
             DeviceError: the job failed, or the device did.
         """
+        self.delivered = False
         stream = self._stream or self.start()
         line = json.dumps(encode_job(job), separators=(",", ":")).encode() + b"\n"
         bounds = bounds_of(job)
@@ -213,6 +215,15 @@ class Session:
         self.bytes_sent += self._stream.command_bytes
         return self._stream
 
+    def reconnect(self) -> None:
+        """Leave the device and connect anew, once; the next job starts the agent.
+
+        Raises:
+            DeviceError: it cannot be reached.
+        """
+        self.close()
+        self._transport.reopen()
+
     def close(self) -> None:
         """End the agent; the next job starts it again."""
         if self._stream is not None:
@@ -234,25 +245,14 @@ class Session:
             line = self._heard(stream, max(0.0, until - time.monotonic()), watch)
             if not line:
                 return Greeting()
-            said = self._greeting_in(line)
+            try:
+                said = find_greeting(line)
+            except ValueError as error:
+                raise self._wrong(error) from error
             if said is not None:
                 return said
             noise += len(line)
         raise DeviceError(f"{self.name}: its login scripts print too much to hear the agent")
-
-    def _greeting_in(self, line: bytes) -> Greeting | None:
-        """The greeting at the end of a line; a login script may not have ended its own."""
-        start = line.rfind(GREETING)
-        if start < 0:
-            return None
-        try:
-            message = parse_line(line[start:])
-        except ValueError:  # what a login script printed
-            return None
-        try:
-            return read_greeting(message)
-        except ValueError as error:
-            raise self._wrong(error) from error
 
     def _send(
         self,
@@ -268,6 +268,7 @@ class Session:
             if answer is not None:
                 self.close()  # it waits for the rest, which it has no use for
                 return answer
+        self.delivered = True
         return None
 
     def _push(
@@ -371,7 +372,7 @@ class Session:
             status = stream.wait(2.0)
         except TimeoutError:
             status = 0
-        how = f"with status {status}" if status >= 0 else f"by {_signal_name(-status)}"
+        how = f"with status {status}" if status >= 0 else f"by {signal_name(-status)}"
         tail = stream.stderr_tail().splitlines()
         why = f": {tail[-1]}" if tail else ""
         hint = "SIGKILL is often the kernel: out of memory" if status == -signal.SIGKILL else ""
@@ -387,10 +388,3 @@ def _source(name: str) -> str:
 def _short(script: str) -> str:
     """A script without its docstring and with a narrow margin."""
     return script.partition('"""\n\n')[2].replace("    ", " ")
-
-
-def _signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f"signal {number}"

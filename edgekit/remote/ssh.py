@@ -60,9 +60,7 @@ class SshTransport:
         self.name = host
         self._stall_s = stall_s
         self._closing = contextlib.ExitStack()
-        with contextlib.ExitStack() as closing:
-            self._link = _connect(host, None, closing, stall_s, depth=0)
-            self._closing = closing.pop_all()
+        self._connect()
 
     def open(self, command: str) -> Stream:
         """Run one command line of ``sh``, whatever the user's login shell is."""
@@ -77,9 +75,19 @@ class SshTransport:
             ) from error
         return SshStream(self.name, channel, self._link, len(line))
 
+    def reopen(self) -> None:
+        """Leave the device and connect anew."""
+        self.close()
+        self._connect()
+
     def close(self) -> None:
         """Leave the device and every jump host."""
         self._closing.close()
+
+    def _connect(self) -> None:
+        with contextlib.ExitStack() as closing:
+            self._link = _connect(self.name, None, closing, self._stall_s, depth=0)
+            self._closing = closing.pop_all()
 
 
 class SshStream:

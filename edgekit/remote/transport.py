@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from collections.abc import Callable
 from typing import Protocol
@@ -69,6 +70,13 @@ class Transport(Protocol):
             DeviceError: the device could not start it.
         """
 
+    def reopen(self) -> None:
+        """Leave the device and connect anew.
+
+        Raises:
+            DeviceError: it cannot be reached.
+        """
+
     def close(self) -> None:
         """Leave the device; ends every stream."""
 
@@ -116,6 +124,14 @@ class Lines:
 def exit_status(of_shell: int) -> int:
     """What a shell ended with, as the status of its command, negative for a signal."""
     return 128 - of_shell if of_shell > 128 else of_shell
+
+
+def signal_name(number: int) -> str:
+    """The name of a signal, or its number where it has none."""
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
 
 
 def write_all(stream: Stream, data: bytes, *, stall_s: float) -> None:

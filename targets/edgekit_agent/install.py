@@ -29,6 +29,7 @@ from edgekit_agent.releases import (
 )
 from edgekit_agent.results import Health, Release, Status
 from edgekit_agent.served import current_release, previous_release, switch
+from edgekit_agent.settling import wait_until_settled
 from edgekit_agent.statements import Statement
 from edgekit_agent.trust import (
     admitted,
@@ -148,9 +149,11 @@ def status(job: StatusJob, ask_health: AskHealth) -> Status:
     A release whose record is damaged is told by its name: pushing it again mends it.
 
     Raises:
-        AgentError: the one to check is ``corrupt`` or ``unhealthy``.
+        AgentError: the one to check is ``corrupt`` or ``unhealthy``; ``busy``.
     """
     home = open_home(job.home)
+    if job.wait_s:
+        wait_until_settled(home.path, job.wait_s)
     served, previous = current_release(home), previous_release(home)
     health = None
     if served is not None and served == job.check:

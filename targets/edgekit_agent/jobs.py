@@ -209,8 +209,10 @@ class StatusJob:
 
     If ``check`` is the name of the current release, its digests and its health are checked too.
     ``log`` is how many lines of the audit log to report.
+    Another agent that is changing the home is waited for, up to ``wait_s``.
     """
 
     home: str
     check: str = ""
     log: int = 0
+    wait_s: float = 0.0

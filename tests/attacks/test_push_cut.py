@@ -6,8 +6,8 @@ import time
 import pytest
 
 from edgekit.bundle import RELEASE_DIGITS
-from edgekit.errors import DeviceError
-from edgekit.remote.deploy import push
+from edgekit.errors import DeviceError, ExitCode
+from edgekit.remote.deploy import push, rollback
 from edgekit.remote.sending import sha256
 from edgekit.remote.session import Session, open_session
 from edgekit.remote.ssh import SshTransport
@@ -67,12 +67,19 @@ class CutTransport:
     """``dev``, until so many lines have passed: job lines up, answer lines down.
 
     The line that the link is cut after went through if it is a job, and is lost if it is an answer.
+    Without ``comes_back`` no second connection can be made.
     """
 
-    def __init__(self, at, later_s=0.0):
+    def __init__(self, at, later_s=0.0, *, comes_back=True):
         self._inner = SshTransport("dev")
         self.name, self.pythons, self.close = "dev", self._inner.pythons, self._inner.close
-        self.at, self.later_s, self.lines = at, later_s, []
+        self.at, self.later_s, self.comes_back, self.lines = at, later_s, comes_back, []
+
+    def reopen(self):
+        self.close()
+        if not self.comes_back:
+            raise DeviceError("dev: no answer within 1 s", transient=True)
+        self._inner.reopen()
 
     def open(self, command):
         stream = self._inner.open(command)
@@ -85,8 +92,8 @@ class CutTransport:
                 self.passed(bytes(data))
             return taken
 
-        def cut_readline(timeout_s):
-            line = readline(timeout_s)
+        def cut_readline(*limits):
+            line = readline(*limits)
             if line and self.passed(line):
                 raise DeviceError("dev: the connection was lost: it was cut", transient=True)
             return line
@@ -103,48 +110,89 @@ class CutTransport:
         return True
 
 
-def push_until(bundle, cache, at, later_s=0.0):
-    """The lines that passed, and the error it ended with."""
-    transport = CutTransport(at, later_s)
-    error = None
+def until_cut(work, at, later_s=0.0, *, comes_back=True):
+    """The lines that passed, and the error that work on the device ended with, if any."""
+    transport = CutTransport(at, later_s, comes_back=comes_back)
     try:
-        session = Session(transport)
-        try:
-            push(bundle, session, cache=cache)
-        except DeviceError as caught:
-            error = caught
+        work(Session(transport))
+    except DeviceError as error:
         return transport.lines, error
+    else:
+        return transport.lines, None
     finally:
         transport.close()
 
 
-def test_a_push_cut_after_any_line_leaves_a_whole_release_and_the_next_one_succeeds(sshd, tmp_path):
+def cuts_of(lines):
+    """Every line, then later moments of the install; and the number of the line that installs."""
+    installs = next(i for i, line in enumerate(lines, 1) if b'"install"' in line)
+    cuts = [(at, 0.0) for at in range(1, len(lines) + 1)]
+    return cuts + [(installs, s) for s in LATER_S], installs
+
+
+def test_the_outcome_of_a_push_cut_after_any_line_is_true(sshd, tmp_path):
+    """Done: the new release is served, whole. Failed: the old one is. The next push succeeds."""
     cache, home = tmp_path / "cache", sshd.edgekit_home
     install(make_bundle(tmp_path / "old", seed=1, width=400), cache)
     shutil.rmtree(home / "agent")
-    whole, _ = push_until(make_bundle(tmp_path / "new", seed=2, width=400), cache, -1)
-    installs = next(i for i, line in enumerate(whole, 1) if b'"install"' in line)
-    cuts = [(at, 0.0) for at in range(1, len(whole) + 1)] + [(installs, s) for s in LATER_S]
-    outcomes = []
+    bundle = make_bundle(tmp_path / "new", seed=2, width=400)
+    whole, _ = until_cut(lambda s: push(bundle, s, cache=cache), -1)
+    cuts, installs = cuts_of(whole)
+    done = []
     for number, (at, later_s) in enumerate(cuts):
         shutil.rmtree(home / "agent")
         before = served(home)
         bundle = make_bundle(tmp_path / f"new{number}", seed=3 + number, width=400)
         new = sha256(bundle.manifest_bytes)[:RELEASE_DIGITS]
-        lines, error = push_until(bundle, cache, at, later_s)
+        lines, error = until_cut(lambda s, b=bundle: push(b, s, cache=cache), at, later_s)
         assert len(lines) >= at, "the cut came after the end"
-        after = served(home)
-        assert after in (before, new)
-        if error is None:
-            assert later_s, "the last answer came before the cut did"
-            assert after == new
-        else:
+        assert served(home) == (before if error else new)
+        if error is not None:
+            assert error.exit_code == ExitCode.DEVICE
             assert error.message.startswith("dev: ")
             assert error.transient
-        outcomes.append(after == new)
+        done.append(error is None)
         assert install(bundle, cache).release == served(home) == new
-    assert not any(outcomes[: installs - 1]), "nothing is switched before the job to install"
-    assert outcomes[len(whole) - 1], "what was lost is only the word that it is done"
+    assert not any(done[: installs - 1]), "nothing is switched before the job to install"
+    assert done[len(whole) - 1], "what was lost is only the word that it is done"
+
+
+def test_a_device_that_cannot_be_asked_again_is_unknown_and_only_after_the_install(sshd, tmp_path):
+    cache, home = tmp_path / "cache", sshd.edgekit_home
+    install(make_bundle(tmp_path / "old", seed=1, width=400), cache)
+    bundle = make_bundle(tmp_path / "new", seed=2, width=400)
+    whole, _ = until_cut(lambda s: push(bundle, s, cache=cache), -1)
+    cuts, installs = cuts_of(whole)
+    codes = {True: set(), False: set()}
+    for number, (at, later_s) in enumerate(cuts[installs - 2 :]):
+        before = served(home)
+        bundle = make_bundle(tmp_path / f"new{number}", seed=3 + number, width=400)
+        lines, error = until_cut(
+            lambda s, b=bundle: push(b, s, cache=cache), at, later_s, comes_back=False
+        )
+        is_sent = any(b'"install"' in line for line in lines)
+        codes[is_sent].add(error.exit_code if error else ExitCode.DONE)
+        assert is_sent or served(home) == before
+        assert not is_sent or error is None or "edgekit status dev" in error.hint
+        install(bundle, cache)
+    assert codes[False] == {ExitCode.DEVICE}
+    assert ExitCode.UNKNOWN_STATE in codes[True]
+    assert ExitCode.DEVICE not in codes[True]
+
+
+def test_the_outcome_of_a_rollback_whose_answer_was_lost_is_true(sshd, tmp_path):
+    cache, home = tmp_path / "cache", sshd.edgekit_home
+    for seed in (1, 2):
+        install(make_bundle(tmp_path / f"b{seed}", seed=seed, width=400), cache)
+    whole, _ = until_cut(rollback, -1)
+    for at in range(1, len(whole) + 1):
+        before = served(home)
+        _, error = until_cut(rollback, at)
+        assert (served(home) == before) == (error is not None)
+        assert error is None or error.exit_code == ExitCode.DEVICE
+    assert error is None, "what was lost is only the word that it is done"
+    _, error = until_cut(rollback, len(whole), comes_back=False)
+    assert error.exit_code == ExitCode.UNKNOWN_STATE
 
 
 @pytest.mark.parametrize(("low_bits", "width"), [(False, 40_000), (True, 240_000)])

@@ -1,0 +1,41 @@
+"""Wait until no other agent changes a home, so that what is served then stays so."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import time
+
+from edgekit_agent.failures import AgentError
+
+_RETRY_S = 0.1
+
+
+def wait_until_settled(home: str, seconds: float) -> None:
+    """Wait for an agent that was cut off in the middle of an install, to finish or give up.
+
+    Raises:
+        AgentError: ``busy``; it is still at work after so many seconds.
+    """
+    deadline = time.monotonic() + seconds
+    path = os.path.join(home, "lock")
+    if not os.path.exists(path):
+        return  # nobody has ever changed anything here
+    with open(path, "rb") as file:
+        while not _is_free(file.fileno()):
+            if time.monotonic() > deadline:
+                raise AgentError(
+                    "busy",
+                    f"{home}: another install is still under way",
+                    hint="ask again later",
+                    transient=True,
+                )
+            time.sleep(_RETRY_S)
+
+
+def _is_free(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
