@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 import numpy as np
 import onnxruntime as ort
@@ -180,19 +180,21 @@ def _read_by_others(index: GraphIndex, chain: list[NodeProto]) -> set[str]:
 
 def _read_directly(graph: GraphProto) -> set[str]:
     """Return the names that outputs and nodes which cannot be folded read."""
-    return {
-        name
-        for each in all_graphs(graph)
-        for node in each.node
-        if node.op_type not in _FOLDABLE or _is_gather_of_rows(each, node)
-        for name in node.input
-    } | {v.name for each in all_graphs(graph) for v in each.output}
+    found = {value.name for each in all_graphs(graph) for value in each.output}
+    known: set[str] = set()
+    for each in all_graphs(graph):
+        known.update(tensor.name for tensor in each.initializer)
+        for node in each.node:
+            if node.op_type == "Constant" or _computes_constant(node, known):
+                known.update(node.output)
+            else:
+                found.update(node.input)
+    return found
 
 
-def _is_gather_of_rows(graph: GraphProto, node: NodeProto) -> bool:
-    """Return whether a Gather looks up rows by indices that are not stored."""
-    stored = {tensor.name for tensor in graph.initializer}
-    return node.op_type == "Gather" and node.input[1] not in stored
+def _computes_constant(node: NodeProto, known: Collection[str]) -> bool:
+    standard = node.domain in ("", "ai.onnx") and node.op_type in _FOLDABLE
+    return standard and all(not name or name in known for name in node.input)
 
 
 def _sources(index: GraphIndex, chain: list[NodeProto], constants: Arrays) -> Arrays:
