@@ -168,8 +168,8 @@ def test_a_weight_that_cannot_be_refitted_is_named_with_the_reason(tmp_path):
 
     _, result = pruned(tmp_path, tied_text("t"), weights, data, remove=0.2)
 
-    (note,) = result.notes
-    assert note == "t lost inputs and was not refitted: it is read by 2 nodes"
+    notes = [note for note in result.notes if "not refitted" in note]
+    assert notes == ["t lost inputs and was not refitted: it is read by 2 nodes"]
 
 
 def test_channels_that_a_fixed_weight_does_not_read_go_first(tmp_path):
