@@ -26,10 +26,13 @@ def shrink_constants(graph: LiteGraph) -> None:
     for one in (graph, *graph.inner):
         for op in one.ops:
             if op.kind in _BROADCASTING and len(op.outputs) == 1:
-                _shrink_inputs(op)
+                _shrink_inputs(op, kept=0)
+            elif op.kind == "BATCH_MATMUL":
+                _shrink_inputs(op, kept=2)
 
 
-def _shrink_inputs(op: Op) -> None:
+def _shrink_inputs(op: Op, *, kept: int) -> None:
+    """Shrink the constant inputs of an operator, which does not broadcast the last axes."""
     shape = op.outputs[0].shape
     if len(shape) > _MOST_AXES or -1 in shape:
         return
@@ -37,7 +40,7 @@ def _shrink_inputs(op: Op) -> None:
         if tensor is None or tensor.data is None or not _has_one_scale(tensor):
             continue
         others = [t.shape for n, t in enumerate(op.inputs) if t is not None and n != place]
-        small = _shrink(tensor.data, shape, others)
+        small = _shrink(tensor.data, shape, others, kept)
         if tensor.data.nbytes - small.nbytes >= _LEAST_SAVED_BYTES:
             shrunk = constant(tensor.name, small, quantization=tensor.quantization)
             shrunk.dtype = tensor.dtype  # int4 lies in int8
@@ -48,14 +51,15 @@ def _has_one_scale(tensor: Tensor) -> bool:
     return tensor.quantization is None or tensor.quantization.scales.size == 1
 
 
-def _shrink(array: Array, shape: Shape, others: list[Shape]) -> Array:
+def _shrink(array: Array, shape: Shape, others: list[Shape], kept: int) -> Array:
     """Cut axes that repeat to size 1, as long as the other inputs give the output its shape."""
     bits = array.view(f"u{array.itemsize}")  # -0.0 is not 0.0, and NaN is itself
-    for axis in range(array.ndim):
+    for axis in range(array.ndim - kept):
         first = np.take(bits, [0], axis=axis)
         if array.shape[axis] == 1 or (bits != first).any():
             continue
         cut = np.take(array, [0], axis=axis)
-        if np.broadcast_shapes(cut.shape, *others) == shape:
+        shapes = [each[: len(each) - kept] for each in (cut.shape, *others)]
+        if np.broadcast_shapes(*shapes) == shape[: len(shape) - kept]:
             array, bits = cut, first
     return array

@@ -10,6 +10,7 @@ import onnx.inliner
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
 from edgekit.errors import PassRefused, first_line
+from edgekit.graphs.expansions import drop_expansions
 from edgekit.graphs.half import compute_in_float32, widen_weights
 from edgekit.graphs.hoist import hoist_weights
 from edgekit.graphs.index import GraphIndex, attribute, rename_reads
@@ -66,6 +67,7 @@ def prepare(proto: ModelProto, version: int, *, keep_ties: bool = False) -> Mode
     widen_weights(proto)
     _drop_identities(proto)
     _fold_shapes(proto)
+    drop_expansions(proto)
     fold_weights(proto, keep_ties=keep_ties)
     _fold_small_casts(proto)
     one_spelling(proto, keep_ties=keep_ties)

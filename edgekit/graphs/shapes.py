@@ -19,6 +19,7 @@ from edgekit.graphs.onnx_file import all_graphs, holds_shapes, is_large, quiet_o
 Shape = tuple[int, ...]
 # Sizes as far as the file tells them; ``None`` is a free one.
 Dims = tuple[int | None, ...]
+NamedShape = tuple[int | str | None, ...]
 
 
 def with_shapes(proto: ModelProto, dims: Mapping[str, int]) -> ModelProto:
@@ -155,6 +156,26 @@ def ranks(proto: ModelProto) -> dict[str, int]:
     return {
         name: min(kinds) for name, kinds in found.items() if len(kinds) == 1 and min(kinds) >= 0
     }
+
+
+def named_shapes(proto: ModelProto) -> dict[str, NamedShape]:
+    """Infer the shapes of the values of the main graph, with the names of free dimensions.
+
+    A size that is neither known nor named is ``None``; two sizes of one name are the same.
+    """
+    shapes: dict[str, NamedShape] = {t.name: tuple(t.dims) for t in proto.graph.initializer}
+    bare = _without_weights(proto)
+    try:
+        bare = onnx.shape_inference.infer_shapes(bare, data_prop=True)
+    except (onnx.shape_inference.InferenceError, ValueError):
+        return shapes  # as for an operator that inference does not know
+    for value in (*bare.graph.input, *bare.graph.value_info, *bare.graph.output):
+        if value.type.tensor_type.HasField("shape"):
+            dims = value.type.tensor_type.shape.dim
+            shapes[value.name] = tuple(
+                d.dim_value if d.HasField("dim_value") else d.dim_param or None for d in dims
+            )
+    return shapes
 
 
 def _without_weights(proto: ModelProto) -> ModelProto:

@@ -39,6 +39,17 @@ KINDS = {
 }  # fmt: skip
 
 
+def test_a_matrix_that_is_repeated_for_each_of_a_batch_is_stored_once(tmp_path):
+    text = "g (float[6,5,64] x) => (float[6,5,32] y) { e = Expand(w, s) y = MatMul(x, e) }"
+    weights = {"w": normal(1, 64, 32), "s": np.array([6, 64, 32])}
+    source, x = model(tmp_path, text, weights=weights), normal(6, 5, 64)
+
+    made = apply("tflite", source, tmp_path)
+
+    assert made.bytes < 1.3 * source.bytes
+    np.testing.assert_allclose(answers(made, x=x)["y"], run(source, x=x)[0], rtol=1e-4, atol=1e-4)
+
+
 def source_of(folder, body, weights):
     return model(folder, f"g (float[1,{ROWS},{WIDE}] x) => (float[1,{ROWS},{WIDE}] y) {{ {body} }}",
                  weights=weights)  # fmt: skip
