@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import platform
-import tomllib
 import typing
 from collections.abc import Sequence
 from importlib import resources
@@ -18,6 +17,7 @@ from pydantic_core import ErrorDetails
 from edgekit.errors import UserError, did_you_mean, reason
 from edgekit.model import Model
 from edgekit.recipe import IntegerBits
+from edgekit.toml import parse_toml
 from edgekit_agent.cpu import name_and_isa
 
 M = TypeVar("M", bound=BaseModel)
@@ -117,11 +117,7 @@ def parse_profile(text: str, *, where: str) -> DeviceProfile:
     Raises:
         UserError: not TOML, or not a profile; names every wrong field with its path at once.
     """
-    try:
-        raw = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise UserError(f"{where}: not TOML: {error}") from error
-    return validated(DeviceProfile, raw, where=where)
+    return validated(DeviceProfile, parse_toml(text, where=where), where=where)
 
 
 def validated(kind: type[M], raw: dict[str, Any], *, where: str) -> M:

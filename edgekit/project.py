@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -10,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from edgekit.errors import UserError
 from edgekit.profile import AnyRuntime, validated
+from edgekit.toml import read_toml
 from edgekit_agent.samples import Preprocess
 from edgekit_agent.statements import MOST_VERSION
 
@@ -143,10 +143,4 @@ def load_project(folder: Path) -> Project:
     path = folder / FILE_NAME
     if not path.exists():
         return Project()
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"{path}: not TOML: {error}") from error
-    return validated(Project, raw, where=str(path))
+    return validated(Project, read_toml(path), where=str(path))

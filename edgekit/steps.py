@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 import math
-import tomllib
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -13,9 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from edgekit.errors import UserError, did_you_mean, reason
+from edgekit.errors import UserError, did_you_mean
 from edgekit.passes import PASSES
 from edgekit.recipe import Recipe, Step, Within
+from edgekit.toml import read_toml
 
 _NAMES = {int: "a whole number", float: "a number", str: "text"}
 _TOML_HINT = "a recipe is a name and [[step]] tables: pass = NAME, then its settings"
@@ -146,12 +146,7 @@ def read_recipe(path: Path) -> Recipe:
     Raises:
         UserError: it cannot be read or is no recipe; says in which step, and what is allowed.
     """
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {reason(error)}") from error
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise UserError(f"{path}: not TOML: {error}", hint=_TOML_HINT) from error
+    raw = read_toml(path, hint=_TOML_HINT)
     if unknown := sorted(set(raw) - {"name", "step"}):
         near = did_you_mean(unknown[0], ("name", "step"))
         raise UserError(f"{path}: {unknown[0]}: unknown key{near}", hint=_TOML_HINT)

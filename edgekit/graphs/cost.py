@@ -147,13 +147,20 @@ def _peak(index: GraphIndex, sizes: Mapping[str, int]) -> int | None:
     last = {name: i for i, node in enumerate(nodes) for name in node.input}
     last |= dict.fromkeys(index.outputs | index.inner_reads, len(nodes))
     alive = {v.name for v in index.graph.input if v.name not in index.initializers}
-    peak = 0
+    if not alive <= sizes.keys():
+        return None
+    live_bytes, peak = sum(sizes[name] for name in alive), 0
     for i, node in enumerate(nodes):
-        alive |= {name for name in node.output if name}
-        if not alive <= sizes.keys():
+        made = {name for name in node.output if name} - alive
+        if not made <= sizes.keys():
             return None
-        peak = max(peak, sum(sizes[name] for name in alive))
-        alive = {name for name in alive if last.get(name, i) > i}
+        alive |= made
+        live_bytes += sum(sizes[name] for name in made)
+        peak = max(peak, live_bytes)
+        touched = {*node.input, *node.output} if i else set(alive)
+        ended = {name for name in touched & alive if last.get(name, i) <= i}
+        alive -= ended
+        live_bytes -= sum(sizes[name] for name in ended)
     return peak
 
 

@@ -6,7 +6,7 @@ import hashlib
 import math
 import tempfile
 from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -15,9 +15,17 @@ from google.protobuf.message import DecodeError
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from edgekit.errors import UserError, first_line
+from edgekit.graphs.external_data import (
+    external_files,
+    forget_place,
+    is_external,
+    load_external,
+    without_external,
+)
 from edgekit.graphs.free_dimensions import clear_unsized, graph_has_empty_input
 from edgekit.graphs.heap import return_freed_memory
 from edgekit.graphs.node_order import sort_nodes
+from edgekit.graphs.size_limits import refuse_too_many_nodes
 from edgekit.model import Model, Signature, TensorSpec
 from edgekit_agent.files import sha256_of, whole_file
 
@@ -46,11 +54,12 @@ def read_onnx(path: Path) -> Model:
             operator that the runtime does not know.
     """
     proto = load_structure(path)
-    beside = external_files(path, proto)
+    beside = external_data_files(path, proto)
     _check_opsets(path, proto)
+    if beside:
+        without_external(proto, all_tensors(proto.graph))
     try:
-        # By its path, external data are looked up beside it, and may be of any size.
-        onnx.checker.check_model(str(path) if beside else proto)
+        onnx.checker.check_model(proto)
     except (onnx.checker.ValidationError, ValueError) as error:
         raise UserError(f"{path}: not a valid ONNX model: {_line(error)}") from error
     try:
@@ -78,8 +87,9 @@ def load(path: Path) -> ModelProto:
     """
     return_freed_memory()
     proto = load_structure(path)
-    external_files(path, proto)
-    onnx.load_external_data_for_model(proto, str(path.parent))
+    for tensor in all_tensors(proto.graph):
+        if is_external(tensor):
+            load_external(path, tensor)
     return proto
 
 
@@ -125,6 +135,7 @@ def _parsed(path: Path) -> ModelProto:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     if not proto.graph.output or not proto.opset_import:
         raise UserError(f"{path}: not an ONNX model, or cut short (no graph with outputs)")
+    refuse_too_many_nodes(proto.graph, where=str(path))
     return proto
 
 
@@ -139,12 +150,10 @@ def load_for_shapes(path: Path) -> ModelProto:
     proto = load_structure(path)
     if not is_large(proto):
         return load(path)
-    external_files(path, proto)
+    external_data_files(path, proto)
     for tensor in all_tensors(proto.graph):
-        if onnx.external_data_helper.uses_external_data(tensor) and holds_shapes(tensor):
-            onnx.external_data_helper.load_external_data_for_tensor(tensor, str(path.parent))
-            tensor.ClearField("external_data")
-            tensor.ClearField("data_location")
+        if is_external(tensor) and holds_shapes(tensor):
+            load_external(path, tensor)
     return proto
 
 
@@ -177,8 +186,7 @@ def save(proto: ModelProto, path: Path) -> None:
         _write_data(proto, path.with_name(f"{path.name}.data"))
     else:
         for tensor in all_tensors(proto.graph):
-            tensor.ClearField("external_data")
-            tensor.ClearField("data_location")
+            forget_place(tensor)
     with whole_file(str(path)) as file:
         file.write(proto.SerializeToString(deterministic=True))
 
@@ -290,50 +298,13 @@ def all_tensors(graph: GraphProto) -> Iterator[TensorProto]:
                 yield from attribute.tensors
 
 
-def external_files(path: Path, proto: ModelProto) -> list[Path]:
+def external_data_files(path: Path, proto: ModelProto) -> list[Path]:
     """The files beside ``path`` that hold its tensors, each once.
 
     Raises:
         UserError: a file is missing, too short, or outside the model's folder.
     """
-    found: dict[Path, None] = {}
-    for tensor in all_tensors(proto.graph):
-        if tensor.data_location == TensorProto.EXTERNAL:
-            found[_external_file(path, tensor)] = None
-    return list(found)
-
-
-def _external_file(path: Path, tensor: TensorProto) -> Path:
-    entries = {e.key: e.value for e in tensor.external_data}
-    location = entries.get("location", "")
-    file: Path = path.parent / location
-    inside = file.resolve().is_relative_to(path.parent.resolve())
-    if not location or PurePosixPath(location).is_absolute() or not inside:
-        raise UserError(
-            f"{path}: tensor {tensor.name!r} points outside the model's folder: {location!r}"
-        )
-    if not file.is_file():
-        raise UserError(
-            f"{path}: external data {location!r} of tensor {tensor.name!r} is missing",
-            hint=f"put it beside {path.name}",
-        )
-    try:
-        offset, length = (int(entries.get(key) or 0) for key in ("offset", "length"))
-    except ValueError as error:
-        raise UserError(f"{path}: external data {location!r}: {error}") from error
-    if min(offset, length) < 0:
-        raise UserError(f"{path}: external data {location!r}: a negative offset or length")
-    end = offset + (length or _plain_bytes(tensor))
-    if file.stat().st_size < end:
-        raise UserError(f"{path}: external data {location!r} is cut short (needs {end} bytes)")
-    return file
-
-
-def _plain_bytes(tensor: TensorProto) -> int:
-    """Bytes of a tensor; 0 where its type is packed or unknown."""
-    sizes = {TensorProto.FLOAT: 4, TensorProto.FLOAT16: 2, TensorProto.DOUBLE: 8}
-    sizes |= {TensorProto.INT8: 1, TensorProto.UINT8: 1, TensorProto.INT32: 4, TensorProto.INT64: 8}
-    return int(math.prod(tensor.dims)) * sizes.get(tensor.data_type, 0)
+    return external_files(path, all_tensors(proto.graph))
 
 
 def _check_opsets(path: Path, proto: ModelProto) -> None:

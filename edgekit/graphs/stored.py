@@ -16,7 +16,7 @@ from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.onnx_file import (
     all_graphs,
     all_tensors,
-    external_files,
+    external_data_files,
     load,
     load_structure,
 )
@@ -57,7 +57,7 @@ def census(path: Path) -> Stored:
     Raises:
         UserError: the file does not load.
     """
-    beside = external_files(path, load_structure(path))
+    beside = external_data_files(path, load_structure(path))
     proto = load(path)
     bytes_of: Counter[str] = Counter()
     nans, infinities = [], []

@@ -1,0 +1,125 @@
+"""Tensors in files beside an .onnx file: found, checked, and loaded."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath
+
+from onnx import ModelProto, TensorProto
+
+from edgekit.errors import UserError
+
+
+def external_files(path: Path, tensors: Iterable[TensorProto]) -> list[Path]:
+    """The files beside ``path`` that hold its tensors, each once.
+
+    Raises:
+        UserError: a file is missing, too short, or outside the model's folder.
+    """
+    found: dict[Path, None] = {}
+    for tensor in tensors:
+        if is_external(tensor):
+            found[_checked_file(path, tensor)] = None
+    return list(found)
+
+
+def is_external(tensor: TensorProto) -> bool:
+    """Whether the data of a tensor are in another file."""
+    return bool(tensor.data_location == TensorProto.EXTERNAL)
+
+
+def load_external(path: Path, tensor: TensorProto) -> None:
+    """Read the data of a tensor of the model in ``path`` into it.
+
+    Raises:
+        UserError: as ``external_files``.
+    """
+    file = _checked_file(path, tensor)
+    offset, length = _range(path, tensor)
+    with file.open("rb") as stream:
+        stream.seek(offset)
+        data = stream.read(length or plain_bytes(tensor) or -1)
+    tensor.raw_data = data
+    forget_place(tensor)
+
+
+def forget_place(tensor: TensorProto) -> None:
+    """Make a tensor one whose data are in the model itself."""
+    tensor.ClearField("external_data")
+    tensor.ClearField("data_location")
+
+
+def without_external(proto: ModelProto, tensors: Iterable[TensorProto]) -> ModelProto:
+    """The same model with empty tensors for external ones, for checks of its structure.
+
+    Args:
+        proto: used up.
+        tensors: all tensors of the model.
+    """
+    for tensor in tensors:
+        if is_external(tensor):
+            forget_place(tensor)
+            del tensor.dims[:]
+            tensor.dims.append(0)
+    return proto
+
+
+def _location(tensor: TensorProto) -> str:
+    return next((e.value for e in tensor.external_data if e.key == "location"), "")
+
+
+def _checked_file(path: Path, tensor: TensorProto) -> Path:
+    location = _location(tensor)
+    file = path.parent / location
+    if not _is_inside(path, location):
+        raise UserError(
+            f"{path}: tensor {tensor.name!r} points outside the model's folder: {location!r}"
+        )
+    if not file.is_file():
+        raise UserError(
+            f"{path}: external data {location!r} of tensor {tensor.name!r} is missing",
+            hint=f"put it beside {path.name}",
+        )
+    offset, length = _range(path, tensor)
+    end = offset + (length or plain_bytes(tensor))
+    if file.stat().st_size < end:
+        raise UserError(f"{path}: external data {location!r} is cut short (needs {end} bytes)")
+    return file
+
+
+def _is_inside(path: Path, location: str) -> bool:
+    """Whether a file is in the model's folder, or, behind links, in that of the model's own file.
+
+    Caches of model hubs hold links: ``model.onnx`` and its data lead to files of one folder.
+    """
+    if not location or PurePosixPath(location).is_absolute():
+        return False
+    try:
+        file = (path.parent / location).resolve()
+        file.is_file()
+        return any(
+            file.is_relative_to(folder) for folder in (path.parent.resolve(), path.resolve().parent)
+        )
+    # A NUL, a name too long, links in a circle.
+    except (OSError, ValueError, RuntimeError):
+        return False
+
+
+def _range(path: Path, tensor: TensorProto) -> tuple[int, int]:
+    entries = {e.key: e.value for e in tensor.external_data}
+    location = _location(tensor)
+    try:
+        offset, length = (int(entries.get(key) or 0) for key in ("offset", "length"))
+    except ValueError as error:
+        raise UserError(f"{path}: external data {location!r}: {error}") from error
+    if min(offset, length) < 0:
+        raise UserError(f"{path}: external data {location!r}: a negative offset or length")
+    return offset, length
+
+
+def plain_bytes(tensor: TensorProto) -> int:
+    """Bytes of a tensor; 0 where its type is packed or unknown."""
+    sizes = {TensorProto.FLOAT: 4, TensorProto.FLOAT16: 2, TensorProto.DOUBLE: 8}
+    sizes |= {TensorProto.INT8: 1, TensorProto.UINT8: 1, TensorProto.INT32: 4, TensorProto.INT64: 8}
+    return int(math.prod(tensor.dims)) * sizes.get(tensor.data_type, 0)

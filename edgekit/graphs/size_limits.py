@@ -1,0 +1,37 @@
+"""Limits of what a graph may hold: runtimes take minutes for more."""
+
+from __future__ import annotations
+
+from onnx import AttributeProto, GraphProto
+
+from edgekit.errors import UserError
+
+MOST_NODES = 100_000
+MOST_INNER_GRAPHS = 2_000
+
+
+def refuse_too_many_nodes(graph: GraphProto, *, where: str) -> None:
+    """Check the number of nodes and of graphs inside nodes (If, Loop, Scan).
+
+    Raises:
+        UserError: there are too many.
+    """
+    nodes = graphs = 0
+    waiting = [graph]
+    while waiting:
+        found = waiting.pop()
+        nodes += len(found.node)
+        graphs += 1
+        if nodes > MOST_NODES or graphs > MOST_INNER_GRAPHS + 1:
+            raise UserError(
+                f"{where}: more than {MOST_NODES:,} nodes or {MOST_INNER_GRAPHS:,} branches and "
+                "loop bodies",
+                hint="export loops as Loop or Scan instead of unrolled, and constant conditions "
+                "as constants",
+            )
+        for node in found.node:
+            for attribute in node.attribute:
+                if attribute.type == AttributeProto.GRAPH:
+                    waiting.append(attribute.g)
+                elif attribute.type == AttributeProto.GRAPHS:
+                    waiting.extend(attribute.graphs)

@@ -1,0 +1,63 @@
+"""TOML from outside: bounded in size and depth, and in one kind of error."""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from edgekit.errors import UserError, reason
+
+MOST_BYTES = 1 << 20
+DEEPEST = 32
+
+
+def read_toml(path: Path, *, hint: str = "") -> dict[str, Any]:
+    """Read a TOML file.
+
+    Raises:
+        UserError: it cannot be read or is no TOML, or too large or nested too deep.
+    """
+    try:
+        with path.open("rb") as file:
+            data = file.read(MOST_BYTES + 1)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: cannot be read: {reason(error)}") from error
+    try:
+        text = data.decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"{path}: not TOML: {error}", hint=hint) from error
+    return parse_toml(text, where=str(path), hint=hint)
+
+
+def parse_toml(text: str, *, where: str, hint: str = "") -> dict[str, Any]:
+    """Parse TOML text.
+
+    Raises:
+        UserError: it is no TOML, or too large or nested too deep.
+    """
+    if len(text) > MOST_BYTES:
+        raise UserError(f"{where}: larger than {MOST_BYTES >> 20} MiB", hint=hint)
+    try:
+        table = tomllib.loads(text)
+    except RecursionError as error:
+        raise UserError(f"{where}: nested deeper than {DEEPEST} levels", hint=hint) from error
+    # Numbers of thousands of digits are a ValueError of their own.
+    except ValueError as error:
+        raise UserError(f"{where}: not TOML: {error}", hint=hint) from error
+    _check_values(table, where, hint)
+    return table
+
+
+def _check_values(table: dict[str, Any], where: str, hint: str) -> None:
+    waiting: list[tuple[object, int]] = [(table, 0)]
+    while waiting:
+        value, depth = waiting.pop()
+        if depth > DEEPEST:
+            raise UserError(f"{where}: nested deeper than {DEEPEST} levels", hint=hint)
+        if isinstance(value, dict):
+            waiting += [(each, depth + 1) for pair in value.items() for each in pair]
+        elif isinstance(value, list):
+            waiting += [(each, depth + 1) for each in value]
+        elif isinstance(value, str) and "\0" in value:
+            raise UserError(f"{where}: a text holds a NUL character", hint=hint)

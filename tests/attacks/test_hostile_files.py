@@ -1,0 +1,219 @@
+"""Files made to break or to stall: names, nesting, links. One line, exit code 2, bounded time."""
+
+import contextlib
+import os
+import time
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper
+
+from edgekit.errors import UserError
+from edgekit.graphs.cost import cost
+from edgekit.graphs.onnx_file import load, load_structure, read_onnx
+from edgekit.graphs.size_limits import MOST_INNER_GRAPHS, MOST_NODES
+from edgekit.profile import load_profile
+from edgekit.project import load_project
+from edgekit.steps import read_recipe
+from edgekit.toml import DEEPEST, MOST_BYTES
+
+WEIGHTS = np.arange(576, dtype=np.float32).reshape(24, 24)
+
+
+def value(name, kind=TensorProto.FLOAT, shape=("N", 24)):
+    return helper.make_tensor_value_info(name, kind, shape)
+
+
+def model_of(nodes, *, inputs=None, output="y", stored=()):
+    graph = helper.make_graph(nodes, "g", inputs or [value("x")], [value(output)], list(stored))
+    opset = [helper.make_opsetid("", 17)]
+    return helper.make_model(graph, opset_imports=opset, ir_version=8)
+
+
+def model_with_data_at(location):
+    tensor = TensorProto(name="w", data_type=TensorProto.FLOAT, dims=[24, 24])
+    tensor.data_location = TensorProto.EXTERNAL
+    for key, text in {"location": location, "offset": "0", "length": str(24 * 24 * 4)}.items():
+        tensor.external_data.add(key=key, value=text)
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    return model_of(nodes, stored=[tensor]).SerializeToString()
+
+
+@pytest.fixture
+def hub(tmp_path):
+    """A cache as model hubs lay it out: snapshots of links to files of one folder."""
+    (tmp_path / "blobs").mkdir()
+    (tmp_path / "blobs/weights").write_bytes(WEIGHTS.tobytes())
+    (tmp_path / "outside").write_bytes(WEIGHTS.tobytes())
+
+    def snapshot(name, location, data):
+        folder = tmp_path / "snapshots" / name
+        folder.mkdir(parents=True)
+        (tmp_path / f"blobs/{name}").write_bytes(model_with_data_at(location))
+        (folder / "model.onnx").symlink_to(f"../../blobs/{name}")
+        if data:
+            link = folder / data[0]
+            link.parent.mkdir(exist_ok=True)
+            link.symlink_to(data[1])
+        return folder / "model.onnx"
+
+    return snapshot
+
+
+def onnxruntime_takes(path):
+    try:
+        onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    except Exception:  # noqa: BLE001 - its errors have no class in common
+        return False
+    return True
+
+
+@pytest.mark.parametrize(
+    ("location", "data"),
+    [
+        ("model.onnx_data", ("model.onnx_data", "../../blobs/weights")),
+        ("data/w", ("data/w", "../../../blobs/weights")),
+        ("../../blobs/weights", None),
+        ("weights", None),
+    ],
+)
+def test_the_links_of_a_model_hub_are_followed(hub, location, data):
+    path = hub("good", location, data)
+    assert onnxruntime_takes(path) == (location != "weights")
+    if location == "weights":  # beside the file itself, not beside the link
+        with pytest.raises(UserError, match="missing"):
+            read_onnx(path)
+        return
+    model = read_onnx(path)
+    assert model.beside == (path.parent / location,)
+    (stored,) = load(path).graph.initializer
+    assert np.array_equal(onnx.numpy_helper.to_array(stored), WEIGHTS)
+
+
+@pytest.mark.parametrize(
+    ("location", "data"),
+    [
+        ("model.onnx_data", ("model.onnx_data", "../../outside")),
+        ("../../outside", None),
+        ("data/../../../outside", ("data/w", "../../../blobs/weights")),
+        ("a", ("a", "a")),
+        ("nu\0l", None),
+        ("n" * 300, None),
+        ("x/" * 3000 + "y", None),
+        ("/etc/passwd", None),
+        ("", None),
+    ],
+)
+def test_data_outside_of_both_folders_are_refused(hub, location, data):
+    path = hub("evil", location, data)
+    assert not onnxruntime_takes(path)
+    with pytest.raises(UserError, match=r"points outside|is missing") as caught:
+        read_onnx(path)
+    assert "\n" not in caught.value.message
+
+
+def test_a_link_to_data_beside_a_plain_file_is_refused(tmp_path):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "outside").write_bytes(WEIGHTS.tobytes())
+    path = tmp_path / "m/model.onnx"
+    path.write_bytes(model_with_data_at("w"))
+    (tmp_path / "m/w").symlink_to("../outside")
+    assert not onnxruntime_takes(path)
+    with pytest.raises(UserError, match="points outside"):
+        read_onnx(path)
+
+
+def branch(name, source):
+    nodes = [helper.make_node("Identity", [source], [name])]
+    return helper.make_graph(nodes, name, [], [value(name)])
+
+
+def conditions(count):
+    """A chain of If nodes."""
+    nodes, last = [], "x"
+    for i in range(count):
+        then, other = branch(f"t{i}", last), branch(f"e{i}", last)
+        last = f"o{i}" if i < count - 1 else "y"
+        nodes.append(helper.make_node("If", ["c"], [last], then_branch=then, else_branch=other))
+    return model_of(nodes, inputs=[value("x"), value("c", TensorProto.BOOL, [])])
+
+
+def tree(depth, numbers):
+    name = f"o{next(numbers)}"
+    if not depth:
+        return branch(name, "x")
+    inner = {f"{side}_branch": tree(depth - 1, numbers) for side in ("then", "else")}
+    nodes = [helper.make_node("If", ["c"], [name], **inner)]
+    return helper.make_graph(nodes, name, [], [value(name)])
+
+
+def test_megabytes_of_branches_are_refused_at_once(tmp_path):
+    numbers = iter(range(1 << 20))
+    deep = model_of([], inputs=[value("x"), value("c", TensorProto.BOOL, [])])
+    deep.graph.CopyFrom(tree(13, numbers))
+    deep.graph.input.extend([value("x"), value("c", TensorProto.BOOL, [])])
+    for name, model in (("chain", conditions(9000)), ("tree", deep)):
+        path = tmp_path / f"{name}.onnx"
+        path.write_bytes(model.SerializeToString())
+        started = time.process_time()
+        with pytest.raises(UserError, match="branches and loop bodies"):
+            read_onnx(path)
+        assert time.process_time() - started < 10
+
+
+def test_too_many_nodes_are_refused_at_once(tmp_path):
+    nodes = [helper.make_node("Relu", [f"o{i}" if i else "x"], [f"o{i + 1}"]) for i in range(2000)]
+    model = model_of(nodes * (MOST_NODES // 2000 + 1))
+    (tmp_path / "m.onnx").write_bytes(model.SerializeToString())
+    with pytest.raises(UserError, match="more than 100,000 nodes"):
+        load_structure(tmp_path / "m.onnx")
+
+
+def test_the_cost_of_many_branches_is_counted_in_time_that_grows_with_their_number():
+    def seconds(count):
+        started = time.process_time()
+        found = cost(conditions(count), {"N": 1})
+        assert found.macs == 0
+        return time.process_time() - started
+
+    small, large = seconds(100), seconds(MOST_INNER_GRAPHS // 2 - 10)
+    assert large < 40 * small + 1
+
+
+DEEP = {
+    "arrays": "a = " + "[" * 5000 + "]" * 5000,
+    "inline tables": "a = " + "{b = " * 5000 + "1" + "}" * 5000,
+    "table names": "[" + ".".join(["a"] * 5000) + "]\nx = 1",
+    "keys": ".".join(["a"] * 900) + " = 1",
+    "a little too deep": "a = " + "[" * (DEEPEST + 2) + "]" * (DEEPEST + 2),
+    "a long number": "a = " + "9" * 5000,
+    "too large": "#" * (MOST_BYTES + 1),
+    "a NUL": 'name = "a\\u0000b"',
+}
+
+
+@pytest.mark.parametrize("text", DEEP.values(), ids=DEEP.keys())
+def test_toml_that_is_made_to_break_is_one_line(tmp_path, text):
+    for name, read in (
+        ("edgekit.toml", lambda path: load_project(path.parent)),
+        ("recipe.toml", read_recipe),
+        ("device.toml", lambda path: load_profile(str(path))),
+    ):
+        path = tmp_path / name
+        path.write_text(text)
+        with pytest.raises(UserError, match=name) as caught:
+            read(path)
+        assert len(caught.value.message) < 2000
+        assert "\n" not in caught.value.message
+
+
+def test_names_that_are_no_utf8_inside_a_model_are_one_line(tmp_path):
+    nodes = [helper.make_node("Relu", ["x"], ["yyyyyyyy"], name="nodename")]
+    data = model_of(nodes, output="yyyyyyyy").SerializeToString()
+    for known in (b"nodename", b"yyyyyyyy"):
+        path = tmp_path / f"{os.fsdecode(known)}.onnx"
+        path.write_bytes(data.replace(known, b"ab\xff\xfe\xf0gh\x80"))
+        with contextlib.suppress(UserError):  # either way is right, but no other exception
+            read_onnx(path)
