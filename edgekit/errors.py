@@ -42,9 +42,21 @@ class EdgekitError(Exception):
 
 
 class UserError(EdgekitError):
-    """The request or its input is wrong; trying again unchanged will fail again."""
+    """The request or its input is wrong; trying again unchanged will fail again.
+
+    Args:
+        details: lines of a list that the message or the hint announces.
+    """
 
     exit_code = ExitCode.BAD_REQUEST
+
+    def __init__(self, message: str, *, hint: str = "", details: Iterable[str] = ()) -> None:
+        super().__init__(message, hint=hint)
+        self.details = tuple(map(printable, details))
+
+    def __str__(self) -> str:
+        margin = "\n    " if self.hint else "\n  "
+        return super().__str__() + "".join(f"{margin}{line}" for line in self.details)
 
 
 class PassError(EdgekitError):

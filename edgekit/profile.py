@@ -127,8 +127,9 @@ def validated(kind: type[M], raw: dict[str, Any], *, where: str) -> M:
         return kind.model_validate_json(json.dumps(raw, default=str), strict=True)
     except ValidationError as error:
         lines = _lines(error.errors(), kind, raw)
-        told = "\n  ".join(["", *lines]) if lines[1:] else f" {lines[0]}"
-        raise UserError(f"{where}:{told}") from error
+        if lines[1:]:
+            raise UserError(f"{where}:", details=lines) from error
+        raise UserError(f"{where}: {lines[0]}") from error
 
 
 def _lines(errors: list[ErrorDetails], kind: type[BaseModel], raw: object) -> list[str]:

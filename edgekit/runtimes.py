@@ -98,6 +98,8 @@ def runtimes(model: Model, profile: DeviceProfile, asked: RuntimeName | None) ->
         why = f"--runtime {names[0]} does not run .{model.format} files"
         found = (Obstacle(what=why, fix="what is made of it does"),)
     if lasting and not any(name != own for name in names):
-        lines = "".join(f"\n  {o.what}: {o.fix}" for o in lasting)
-        raise UserError(f"{Path(model.given).name} cannot run on {profile.name}:{lines}")
+        raise UserError(
+            f"{Path(model.given).name} cannot run on {profile.name}:",
+            details=[f"{o.what}: {o.fix}" for o in lasting],
+        )
     return Runtimes(names=names, obstacles=found, notes=notes)

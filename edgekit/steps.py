@@ -110,7 +110,7 @@ def step_of(name: str, pairs: Sequence[str], *, where: str = "") -> Step:
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals:
-            raise UserError(f"{where}{pair!r}: not key=value", hint=_listed(name))
+            raise _refused(f"{where}{pair!r}: not key=value", name)
         if key in plain:
             raise UserError(f"{where}{key}: given twice")
         plain[key] = _from_text(hints[key], text) if key in hints else text
@@ -179,21 +179,21 @@ def checked_step(name: str, plain: Mapping[str, object], *, where: str = "") -> 
     for key, value in plain.items():
         if key not in hints:
             said = f"{where}{key}: unknown setting of {name}{did_you_mean(key, hints)}"
-            raise UserError(said, hint=_listed(name))
+            raise _refused(said, name)
         try:
             values[key] = _checked(hints[key], value)
         except ValueError as error:
             said = f"{where}{key}: must be {_allowed(hints[key])}, got {value!r}"
             said += did_you_mean(value, _words(hints[key])) if isinstance(value, str) else ""
-            raise UserError(said, hint=_listed(name)) from error
+            raise _refused(said, name) from error
     return Step(name=name, version=spec.version, settings=spec.settings(**values))
 
 
-def _listed(name: str) -> str:
+def _refused(said: str, name: str) -> UserError:
+    """The error for a wrong setting, with the list of those that the pass has."""
     known = [str(setting) for setting in settings_of(name)]
-    if not known:
-        return f"{name} has no settings"
-    return "\n    ".join([f"settings of {name}:", *known])
+    hint = f"settings of {name}:" if known else f"{name} has no settings"
+    return UserError(said, hint=hint, details=known)
 
 
 # ---------------------------------------------------------------- types

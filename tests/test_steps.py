@@ -85,8 +85,8 @@ def test_a_value_that_is_none_is_refused_with_all_that_is_allowed(everything, pa
 
     assert caught.value.message.startswith(says)
     for setting in settings_of("all"):
-        assert str(setting) in caught.value.hint
-    assert "share: a number from 0 to 1 (default 0.5)" in caught.value.hint
+        assert str(setting) in str(caught.value)
+    assert "share: a number from 0 to 1 (default 0.5)" in str(caught.value)
 
 
 def test_a_setting_given_twice_is_refused():
