@@ -26,6 +26,7 @@ from edgekit.places import DevicePlace, device_place
 from edgekit.profile import DeviceProfile, load_profile, runtime_of
 from edgekit.progress import Tick, silent
 from edgekit.project import load_project
+from edgekit.remote.home import DEFAULT, Home
 from edgekit.scoring import Unfinished, score
 from edgekit.store import Store, default_root
 from edgekit_agent.feeds import open_columns
@@ -128,7 +129,7 @@ def subject(
         )
 
 
-def bench(subject: Subject, host: str, tick: Tick) -> Benched:
+def bench(subject: Subject, host: str, tick: Tick, home: Home = DEFAULT) -> Benched:
     """Measure on one host. What the device lacks is sent; nothing there is switched.
 
     Raises:
@@ -136,17 +137,17 @@ def bench(subject: Subject, host: str, tick: Tick) -> Benched:
         DeviceError: the host could not be reached, or cannot run the model.
     """
     try:
-        return _measured(subject, host, tick)
+        return _measured(subject, host, tick, home)
     except DeviceError as error:
         if error.kind != "bad_job":
             raise
         raise UserError(error.message, hint=error.hint) from error
 
 
-def _measured(subject: Subject, host: str, tick: Tick) -> Benched:
+def _measured(subject: Subject, host: str, tick: Tick, home: Home) -> Benched:
     store = Store(default_root())
     cache = store.root / "wheels"
-    with device_place(host, subject.profile, cache=cache, tick=tick) as place:
+    with device_place(host, subject.profile, cache=cache, tick=tick, home=home) as place:
         ref = place.model_ref(subject.model)
         inputs = place.samples(subject.inputs) if subject.inputs else None
         reports = time_interleaved(

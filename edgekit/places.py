@@ -20,6 +20,7 @@ from edgekit.profile import DeviceProfile, RuntimeName, RuntimeSpec, runtime_of
 from edgekit.progress import Tick
 from edgekit.remote.agent_file import agent_file
 from edgekit.remote.deploy import check_machine, ensure_runtime
+from edgekit.remote.home import DEFAULT, Home
 from edgekit.remote.session import LOCAL, Progress, Session, open_session
 from edgekit.remote.staging import forget, stage_file, stage_samples, staged_digests
 from edgekit_agent.cpu import cores, name_and_isa
@@ -146,21 +147,22 @@ def device_place(
     *,
     cache: Path,
     tick: Tick,
+    home: Home = DEFAULT,
     same_machine: bool = False,
 ) -> Iterator[DevicePlace]:
     """A device; the runtimes it needs are brought to it when they are needed.
 
     Args:
         host: ``local``, or what ``ssh`` takes.
-        profile: says which runtime versions will do, where edgekit lives there, and the threads.
+        profile: says which runtime versions will do, and the threads.
         cache: where wheels are kept on this machine.
         tick: told of what is sent.
+        home: where edgekit lives there.
         same_machine: refuse a device that is not of the profile's architecture.
 
     Raises:
         DeviceError: not reachable.
     """
-    home = profile.connection.home if profile else ""
     with open_session(host, home=home) as session:
         facts = session.facts()
         if same_machine and profile:

@@ -34,6 +34,7 @@ from edgekit.places import HOST, Place, device_place, host_identity, host_place,
 from edgekit.profile import RuntimeName, runtime_of
 from edgekit.progress import Tick
 from edgekit.recipe import Recipe, candidate_key
+from edgekit.remote.home import profile_home
 from edgekit.results import Candidate, Rejected
 from edgekit.scoring import Unfinished, score
 from edgekit.sequences import add_states
@@ -364,6 +365,7 @@ class Workshop:
             intake.profile,
             cache=intake.store.root / "wheels",
             tick=self.tick,
+            home=profile_home(intake.profile),
             same_machine=True,
         )
 

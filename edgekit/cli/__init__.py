@@ -22,10 +22,12 @@ from edgekit.cli.options import (
     Dims,
     Evaluation,
     Folder,
+    HomeFolder,
     Hosts,
     Json,
     Metric,
     TrustPickle,
+    home_on_device,
     one_of,
     sizes_of,
 )
@@ -37,6 +39,7 @@ from edgekit.progress import Ticker
 
 if TYPE_CHECKING:
     from edgekit.recipe import Recipe
+    from edgekit.remote.home import Home
     from edgekit_agent.results import Status
 
 app = typer.Typer(
@@ -280,6 +283,8 @@ app.command("passes")(list_passes)
 def push(
     bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="build/NAME, or its file.")],
     hosts: Hosts,
+    home: HomeFolder = None,
+    device: DeviceName = None,
     allow_downgrade: Annotated[
         bool,
         typer.Option(
@@ -299,17 +304,23 @@ def push(
         tick("checking the bundle", 0, 0)
         opened = open_bundle(bundle)
         opened.check()
-    home = opened.manifest.profile.connection.home
+    where = home_on_device(home, device)
 
     def one(host: str, tick: Ticker) -> Any:  # noqa: ANN401
-        with open_session(host, home=home) as session:
-            return install(
+        with open_session(host, home=where) as session:
+            done = install(
                 opened,
                 session,
                 cache=default_root() / "wheels",
                 progress=tick.said,
                 allow_downgrade=allow_downgrade,
             )
+            meant = opened.manifest.profile.connection.home
+            if meant and not where.path:
+                tick.clear()
+                text = f"{host}: installed in {session.home}; a bundle does not choose the folder"
+                print(f"edgekit: note: {text} (--home {meant} does)", file=sys.stderr)
+            return done
 
     return each(hosts, one, show.pushed, as_json=as_json)
 
@@ -321,6 +332,7 @@ def bench(
     evaluation: Evaluation = None,
     metric: Metric = None,
     device: DeviceName = None,
+    home: HomeFolder = None,
     dims: Dims = None,
     trust_pickle: TrustPickle = False,
     folder: Folder = Path(),
@@ -332,6 +344,7 @@ def bench(
     from edgekit.bench import subject
 
     chosen, sizes = one_of("--metric", metric, _METRICS), sizes_of(dims)
+    where = home_on_device(home, device)
     with ExitStack() as stack:
         with ticker() as tick:
             opened = stack.enter_context(
@@ -347,22 +360,29 @@ def bench(
                 )
             )
         return each(
-            hosts, lambda host, tick: measure(opened, host, tick), show.benched, as_json=as_json
+            hosts,
+            lambda host, tick: measure(opened, host, tick, where),
+            show.benched,
+            as_json=as_json,
         )
 
 
 @app.command()
-def rollback(hosts: Hosts, as_json: Json = False) -> int:
+def rollback(
+    hosts: Hosts, home: HomeFolder = None, device: DeviceName = None, as_json: Json = False
+) -> int:
     """Go back to the release before, if it is healthy."""
     from edgekit import show
     from edgekit.remote.deploy import rollback as go_back
 
-    return _states(hosts, go_back, show.rolled_back, as_json=as_json)
+    return _states(hosts, go_back, show.rolled_back, home_on_device(home, device), as_json=as_json)
 
 
 @app.command()
 def status(
     hosts: Hosts,
+    home: HomeFolder = None,
+    device: DeviceName = None,
     log: Annotated[
         bool, typer.Option("--log", help="Also who did what there, the last 50 actions.")
     ] = False,
@@ -372,8 +392,10 @@ def status(
     from edgekit import show
     from edgekit.remote.deploy import status as ask
 
-    lines = _LOG_LINES if log else 0
-    return _states(hosts, lambda session: ask(session, log=lines), show.states, as_json=as_json)
+    lines, where = _LOG_LINES if log else 0, home_on_device(home, device)
+    return _states(
+        hosts, lambda session: ask(session, log=lines), show.states, where, as_json=as_json
+    )
 
 
 @app.command()
@@ -390,6 +412,7 @@ def _states(
     hosts: list[str],
     ask: Callable[[Any], Status],
     text: Callable[[Any], str],
+    home: Home,
     *,
     as_json: bool,
 ) -> int:
@@ -398,7 +421,7 @@ def _states(
 
     def one(host: str, tick: Ticker) -> tuple[str, Status]:
         tick(f"{host}: asking", 0, 0)
-        with open_session(host) as session:
+        with open_session(host, home=home) as session:
             return host, ask(session)
 
     return each(hosts, one, text, as_json=as_json, facts=state_facts)

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from edgekit.cli.options import Hosts, Json
+from edgekit.cli.options import DeviceName, HomeFolder, Hosts, Json, home_on_device
 from edgekit.output import each, emit
 from edgekit.progress import Ticker
 
@@ -55,15 +55,19 @@ def check_device(
 
 
 @devices_app.command("probe")
-def probe_device(hosts: Hosts, as_json: Json = False) -> int:
+def probe_device(
+    hosts: Hosts, home: HomeFolder = None, device: DeviceName = None, as_json: Json = False
+) -> int:
     """What a device is: processor, memory, runtimes."""
     from edgekit import show
     from edgekit.remote.deploy import sites, status
     from edgekit.remote.session import open_session
 
+    where = home_on_device(home, device)
+
     def one(host: str, tick: Ticker) -> Any:  # noqa: ANN401
         tick(f"{host}: probing", 0, 0)
-        with open_session(host) as session:
+        with open_session(host, home=where) as session:
             return host, session.facts(sites(status(session)))
 
     return each(hosts, one, show.all_probed, as_json=as_json, facts=show.probed_facts)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgekit.cli.options import DeviceName, Hosts, Json
+from edgekit.cli.options import DeviceName, HomeFolder, Hosts, Json, home_on_device
 from edgekit.output import each, emit
 from edgekit.progress import Ticker
+
+if TYPE_CHECKING:
+    from edgekit.remote.home import Home
 
 keys_app = typer.Typer(
     help="Keys that sign bundles, and the keys that devices trust.", rich_markup_mode=None
@@ -39,14 +42,19 @@ def new(
 
 
 @keys_app.command("list")
-def list_keys(hosts: SomeHosts = None, as_json: Json = False) -> int:
+def list_keys(
+    hosts: SomeHosts = None,
+    home: HomeFolder = None,
+    device: DeviceName = None,
+    as_json: Json = False,
+) -> int:
     """Your keys; with hosts, the keys that they trust."""
     from edgekit import showkeys
     from edgekit.keys import own_keys
     from edgekit.remote.trust import read_trust
 
     if hosts:
-        return _on_hosts(hosts, read_trust, as_json=as_json)
+        return _on_hosts(hosts, read_trust, home_on_device(home, device), as_json=as_json)
     emit(own_keys(), showkeys.own, as_json=as_json, facts=showkeys.own_facts)
     return 0
 
@@ -58,6 +66,7 @@ def trust(
         str | None,
         typer.Option("--key", metavar="KEY", help="Name, .pub file or hex; your own by default."),
     ] = None,
+    home: HomeFolder = None,
     device: DeviceName = None,
     as_json: Json = False,
 ) -> int:
@@ -68,13 +77,18 @@ def trust(
 
     public = named_public(key)
     profile = load_profile(device).name if device else None
-    return _on_hosts(hosts, lambda session: trust_key(session, public, profile), as_json=as_json)
+    where = home_on_device(home, device)
+    return _on_hosts(
+        hosts, lambda session: trust_key(session, public, profile), where, as_json=as_json
+    )
 
 
 @keys_app.command("revoke")
 def revoke(
     key: Annotated[str, typer.Argument(metavar="KEY", help="Name, id or hex digits.")],
     hosts: SomeHosts = None,
+    home: HomeFolder = None,
+    device: DeviceName = None,
     as_json: Json = False,
 ) -> int:
     """Trust a key on these devices never again; without hosts, sign nothing more with it."""
@@ -83,18 +97,19 @@ def revoke(
     from edgekit.remote.trust import revoke_key
 
     if hosts:
-        return _on_hosts(hosts, lambda session: revoke_key(session, key), as_json=as_json)
+        where = home_on_device(home, device)
+        return _on_hosts(hosts, lambda session: revoke_key(session, key), where, as_json=as_json)
     emit(revoke_own(key), showkeys.revoked, as_json=as_json, facts=showkeys.one_facts)
     return 0
 
 
-def _on_hosts(hosts: list[str], ask: Callable[[Any], Any], *, as_json: bool) -> int:
+def _on_hosts(hosts: list[str], ask: Callable[[Any], Any], home: Home, *, as_json: bool) -> int:
     from edgekit.remote.session import open_session
     from edgekit.showkeys import trusted, trusted_facts
 
     def one(host: str, tick: Ticker) -> tuple[str, Any]:
         tick(f"{host}: asking", 0, 0)
-        with open_session(host) as session:
+        with open_session(host, home=home) as session:
             return host, ask(session)
 
     return each(hosts, one, trusted, as_json=as_json, facts=trusted_facts)

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from edgekit.errors import UserError, did_you_mean
+
+if TYPE_CHECKING:
+    from edgekit.remote.home import Home
 
 # What a dimension of a file can be at most in every runtime.
 _LARGEST = (1 << 31) - 1
@@ -37,6 +40,9 @@ Hosts = Annotated[
 ]
 DeviceName = Annotated[
     str | None, typer.Option("--device", metavar="NAME", help="Device profile, or a .toml file.")
+]
+HomeFolder = Annotated[
+    str | None, typer.Option("--home", metavar="DIR", help="edgekit's folder on the device.")
 ]
 Evaluation = Annotated[
     str | None, typer.Option("--eval", metavar="EVAL", help="Labelled samples to score.")
@@ -68,6 +74,28 @@ def sizes_of(given: list[str] | None) -> dict[str, int]:
         if sizes.setdefault(name, number) != number:
             raise UserError(f"--dims: {name} has two sizes, {sizes[name]} and {number}")
     return sizes
+
+
+def home_on_device(home: str | None, device: str | None) -> Home:
+    """Where edgekit lives on the devices: ``--home``, or what the user's profile of them says.
+
+    Args:
+        home: ``--home``, if given.
+        device: ``--device``, if given; else the one of edgekit.toml in this folder counts.
+
+    Raises:
+        UserError: it is no path, or there is no such profile.
+    """
+    from edgekit.profile import load_profile
+    from edgekit.project import load_project
+    from edgekit.remote.home import Home, profile_home
+
+    if home is not None:
+        if not home.strip() or not home.isprintable():
+            raise UserError(f"--home {home!r}: not the path of a folder")
+        return Home(path=home, rule="said")
+    device = device or load_project(Path()).build.device
+    return profile_home(load_profile(device) if device else None)
 
 
 def one_of(option: str, value: str | None, known: tuple[str, ...]) -> str | None:

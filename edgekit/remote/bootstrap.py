@@ -4,47 +4,92 @@ It says one line ``{"edgekit": {...}}``: ``send`` where it wants the agent's byt
 ``error`` where it gives up, ``home`` when all is in place. Python 3.9, standard library only.
 """
 
+import errno
 import hashlib
 import json
 import os
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
 
-def main(home: str, digest: str, size: int) -> int:
+def main(home: str, rule: str, digest: str, size: int) -> int:
     """Become the agent of that digest; 1 where that cannot be."""
+    os.umask(0o077)
+    folder = settle(home)
+    path = folder / "agent" / f"edgekit_agent-{digest[:16]}.pyz"
     try:
-        folder = settle(home)
-        path = folder / "agent" / f"edgekit_agent-{digest[:16]}.pyz"
-        if not whole(path, digest):
-            say({"send": size})
-            lay(path, receive(size), digest)
-    except (OSError, ValueError) as error:
+        check_rule(folder, home, rule)
+        agent = found(path, digest) or laid(folder, path, digest, size)
+        file = opened(agent)
+    except OSError as error:
+        say({"error": f"cannot make edgekit's home {folder}: {error.strerror}"})
+        return 1
+    except ValueError as error:
         say({"error": str(error)})
         return 1
     say({"home": str(folder)})
-    return os.execv(sys.executable, [sys.executable, "-I", str(path)])
+    # From the very bytes that were checked; the path is only what the process shows.
+    return os.execv(sys.executable, [sys.executable, "-I", file, str(path)])
 
 
 def settle(home: str) -> Path:
-    """The folder to live in, absolute and writable."""
+    """The folder to live in, absolute."""
     data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
     chosen = os.environ.get("EDGEKIT_HOME") or home or f"{data}/edgekit"
     # An SSH command starts in the user's home, so that is where a relative path starts here too.
-    folder = Path.home() / Path(chosen).expanduser()
+    return Path.home() / Path(chosen).expanduser()
+
+
+def check_rule(folder: Path, home: str, rule: str) -> None:
+    """By the rule ``inside``, a home that the host chose has to be below the user's home."""
+    top = os.path.realpath(Path.home())
+    inside = os.path.commonpath([top, os.path.realpath(folder)]) == top
+    if rule == "inside" and home and not os.environ.get("EDGEKIT_HOME") and not inside:
+        raise ValueError(
+            f"the profile's home {folder} is outside the user's home {top}: "
+            f"--home {folder} says that it is meant"
+        )
+
+
+def take_home(folder: Path) -> None:
+    """Mark a new or an empty folder as edgekit's, and refuse one with files of somebody else.
+
+    The agent looks again, and closer, before it writes anything.
+    """
+    names = {path.name for path in folder.iterdir()} if os.path.lexists(folder) else set()
+    if not names:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        (folder / ".edgekit-home").write_text("edgekit keeps its files here\n")
+    elif ".edgekit-home" not in names and not any(folder.glob("agent/edgekit_agent-*.pyz")):
+        raise ValueError(
+            f"{folder} holds {min(names)!r}, which is not edgekit's: nothing was changed there"
+        )
+
+
+def found(path: Path, digest: str) -> bytes:
+    """The agent, if it is there and is the one we mean; else nothing."""
     try:
-        (folder / "agent").mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ValueError(f"cannot make edgekit's home {folder}: {error.strerror}") from error
-    if not os.access(str(folder / "agent"), os.W_OK):
-        raise ValueError(f"edgekit's home {folder} is not writable")
-    return folder
+        data = path.read_bytes()
+    except OSError:
+        return b""
+    return data if hashlib.sha256(data).hexdigest() == digest else b""
 
 
-def whole(path: Path, digest: str) -> bool:
-    """Whether the file is there and is the one we mean."""
-    return path.exists() and hashlib.sha256(path.read_bytes()).hexdigest() == digest
+def opened(agent: bytes) -> str:
+    """A file without a name that holds the agent, as the path of it that this process sees."""
+    if hasattr(os, "memfd_create"):
+        handle = os.memfd_create("agent", 0)
+    else:
+        with tempfile.TemporaryFile() as file:
+            handle = os.dup(file.fileno())
+        os.set_inheritable(handle, True)
+    with open(handle, "wb", closefd=False) as target:
+        target.write(agent)
+    folder = "/proc/self/fd" if Path("/proc/self/fd").is_dir() else "/dev/fd"
+    return f"{folder}/{handle}"
 
 
 def receive(size: int) -> bytes:
@@ -58,10 +103,31 @@ def receive(size: int) -> bytes:
     return bytes(data)
 
 
-def lay(path: Path, data: bytes, digest: str) -> None:
-    """Put the agent in its place, whole or not at all, also after a power cut."""
+def laid(folder: Path, path: Path, digest: str, size: int) -> bytes:
+    """Receive the agent and put it in its place, whole or not at all, also after a power cut.
+
+    Where nothing can be written it is not put there: what is installed can still be asked.
+    """
+    is_writable = True
+    try:
+        take_home(folder)
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        is_writable = os.access(path.parent, os.W_OK)
+    except OSError as error:
+        if error.errno != errno.EROFS:
+            raise
+        is_writable = False
+    say({"send": size})
+    data = receive(size)
     if hashlib.sha256(data).hexdigest() != digest:
         raise ValueError("the agent arrived damaged")
+    if is_writable:
+        lay(path, data)
+    return data
+
+
+def lay(path: Path, data: bytes) -> None:
+    """Put the agent in its place."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -69,8 +135,6 @@ def lay(path: Path, data: bytes, digest: str) -> None:
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
-    except OSError as error:
-        raise ValueError(f"cannot write {path}: {error.strerror}") from error
     finally:
         if temporary.exists():
             temporary.unlink()
@@ -86,4 +150,4 @@ def say(what: "dict[str, Any]") -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1], sys.argv[2], int(sys.argv[3])))
+    sys.exit(main(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4])))

@@ -1,7 +1,7 @@
 """Sent to the device as ``python3 -c`` at every start, so it is short: become the agent laid there.
 
-It settles the home as ``bootstrap`` does. Where the agent is missing or damaged, where nothing can
-be written beside it or this Python is too old, it ends without a word.
+It settles the home as ``bootstrap`` does. Where the agent is missing or damaged, where a process
+cannot run from memory or this Python is too old, it ends without a word.
 """
 
 import hashlib
@@ -15,11 +15,13 @@ def _knock(given: str, digest: str) -> None:
     env = os.environ.get
     data = env("XDG_DATA_HOME") or "~/.local/share"
     home = Path.home() / Path(env("EDGEKIT_HOME") or given or f"{data}/edgekit").expanduser()
-    agent = home / f"agent/edgekit_agent-{digest[:16]}.pyz"
-    whole = hashlib.sha256(agent.read_bytes()).hexdigest() == digest
-    if whole and os.access(agent.parent, os.W_OK) and sys.version_info > (3, 9):
+    path = home / f"agent/edgekit_agent-{digest[:16]}.pyz"
+    agent = path.read_bytes()
+    if hashlib.sha256(agent).hexdigest() == digest and sys.version_info > (3, 9):
+        file = os.memfd_create("agent", 0)
+        os.write(file, agent)
         os.write(1, json.dumps({"edgekit": {"home": str(home)}}).encode() + b"\n")
-        os.execv(sys.executable, [sys.executable, "-I", str(agent)])
+        os.execv(sys.executable, [sys.executable, "-I", f"/proc/self/fd/{file}", str(path)])
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from edgekit.remote.answers import (
     read_progress,
     read_result,
 )
+from edgekit.remote.home import Home
 from edgekit.remote.local import LocalTransport
 from edgekit.remote.transport import LineTooLong, Stream, Transport, signal_name, write_all
 from edgekit_agent.codec import decode, encode_job
@@ -47,11 +48,11 @@ OLDEST_PYTHON = (3, 9)
 # How much a login script may print before the agent speaks.
 MOST_NOISE_BYTES = 1 << 20
 
-_KNOCK = "{python} -Ic {knock} {home} {digest};exit $?"
+_KNOCK = "{own}{python} -Ic {knock} {home} {digest};exit $?"
 _LAUNCH = """\
 for p in {pythons}; do
   if "$p" -I -S -c 'import sys; sys.exit(sys.version_info < {oldest})' 2>/dev/null; then
-    "$p" -I -c {bootstrap} {home} {digest} {size}
+    {own}"$p" -I -c {bootstrap} {home} {rule} {digest} {size}
     exit $?
   fi
 done
@@ -60,13 +61,13 @@ echo '{{"edgekit": {{"python": false}}}}'
 
 
 @contextlib.contextmanager
-def open_session(host: str, *, home: str = "") -> Iterator[Session]:
+def open_session(host: str, *, home: str | Home = "") -> Iterator[Session]:
     """Reach a device and have its agent ready.
 
     Args:
         host: ``local``, or what ``ssh`` takes.
-        home: where edgekit lives on the device, unless ``EDGEKIT_HOME`` there says otherwise;
-            empty = ``${XDG_DATA_HOME:-~/.local/share}/edgekit``.
+        home: where edgekit lives on the device, and who says so; a plain path goes behind
+            ``EDGEKIT_HOME`` there. Empty = ``${XDG_DATA_HOME:-~/.local/share}/edgekit``.
 
     Raises:
         DeviceError: not reachable, no Python there, or no room for the agent.
@@ -102,9 +103,10 @@ class Session:
         delivered: whether the last job was handed over whole.
     """
 
-    def __init__(self, transport: Transport, *, home: str = "") -> None:
+    def __init__(self, transport: Transport, *, home: str | Home = "") -> None:
         self.name = transport.name
-        self.home = home
+        where = home if isinstance(home, Home) else Home(path=home)
+        self.home, self._rule = where.path, where.rule
         self.bytes_sent = 0
         self.delivered = False
         self._reported = 0
@@ -167,6 +169,7 @@ class Session:
                 python=shlex.quote(self._transport.pythons[0]),
                 knock=shlex.quote(_short(_source("knock.py"))),
                 home=shlex.quote(self.home),
+                own=self._own(),
                 digest=agent_file().digest,
             )
         )
@@ -183,6 +186,10 @@ class Session:
         self.home = said.home
         return stream
 
+    def _own(self) -> str:
+        """A prefix of commands that puts the user's word before the device's own setting."""
+        return f"env EDGEKIT_HOME={shlex.quote(self.home)} " if self._rule == "said" else ""
+
     def _lay(self, watch: Watch) -> tuple[Stream, Greeting]:
         """Have the device find a Python, take the agent and start it."""
         agent = agent_file()
@@ -192,6 +199,8 @@ class Session:
                 oldest=OLDEST_PYTHON,
                 bootstrap=shlex.quote(_source("bootstrap.py")),
                 home=shlex.quote(self.home),
+                rule=self._rule,
+                own=self._own(),
                 digest=agent.digest,
                 size=len(agent.data),
             )
@@ -205,8 +214,8 @@ class Session:
         if said.error is not None:
             raise DeviceError(
                 f"{self.name}: {said.error}",
-                hint="free or mount it, or choose another folder: EDGEKIT_HOME on the device, "
-                "or connection.home in the device profile",
+                hint="free or mount it, or choose another folder: --home, EDGEKIT_HOME on the "
+                "device, or connection.home in your profile of the device",
             )
         return stream, said
 

@@ -29,13 +29,16 @@ def main(arguments: Optional[List[str]] = None) -> int:
     """Run the agent; returns its exit status.
 
     Args:
-        arguments: none to serve; ``--version``; ``worker`` and ``trial PACKAGE [SITE]`` are for
-            the agent's own child processes.
+        arguments: none to serve, or the agent's own file, which names the process;
+            ``--version``; ``worker`` and ``trial PACKAGE [SITE]`` are for the agent's own child
+            processes.
     """
     # onnxruntime's wheels for Linux report to their maker unless told not to before they load.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    # What is received or made here is for this user alone, unless the home says otherwise.
+    os.umask(0o077)
     arguments = sys.argv[1:] if arguments is None else arguments
-    if not arguments:
+    if not arguments or [a.endswith(".pyz") for a in arguments] == [True]:
         return _serve()
     if arguments == ["--version"]:
         sys.stdout.write(

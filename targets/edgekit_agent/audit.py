@@ -11,8 +11,8 @@ from typing import Callable, Iterator, List, Tuple, TypeVar, Union
 
 from edgekit_agent.codec import decode, encode
 from edgekit_agent.failures import failure_of
+from edgekit_agent.homes import Home, is_marked, open_home
 from edgekit_agent.jobs import AdmitJob, InstallJob, RollbackJob, TrustJob
-from edgekit_agent.releases import Home, open_home
 from edgekit_agent.results import AuditLine, Status
 from edgekit_agent.statements import key_id
 from edgekit_agent.strictjson import loads
@@ -36,7 +36,8 @@ def audited(job: Union[InstallJob, AdmitJob, RollbackJob, TrustJob], act: Callab
         result = act()
     except Exception as error:
         failure = failure_of(error)
-        if action:
+        # Nothing is written into a folder of somebody else, not even that it was refused.
+        if action and is_marked(home):
             add_line(home, action, f"{failure.kind}: {failure.message}", release=release, key=key)
         raise
     if action and not isinstance(job, AdmitJob):

@@ -13,20 +13,13 @@ from typing import Callable, Optional
 from edgekit_agent.audit import last_lines
 from edgekit_agent.failures import AgentError
 from edgekit_agent.files import fsync_folder, sha256_of, temporary_name, whole_file
+from edgekit_agent.homes import Home, open_home, share
 from edgekit_agent.jobs import HealthJob, InstallJob, ModelRef, NamedBlob, RollbackJob, StatusJob
 from edgekit_agent.provenance import read_provenance
 from edgekit_agent.pruning import prune
 from edgekit_agent.rebuilding import rebuilt_records
 from edgekit_agent.records import RECORD, check_record, write_record
-from edgekit_agent.releases import (
-    Home,
-    damaged_files,
-    discard,
-    locked,
-    open_home,
-    read_release,
-    sweep,
-)
+from edgekit_agent.releases import damaged_files, discard, locked, read_release, sweep
 from edgekit_agent.results import Health, Release, Status
 from edgekit_agent.served import current_release, previous_release, switch
 from edgekit_agent.settling import wait_until_settled
@@ -129,8 +122,14 @@ def _healthy_again(home: Home, name: str, ask_health: AskHealth) -> Health:
 
 
 def _mended_record(home: Home, name: str, ask_health: AskHealth, damage: AgentError) -> Health:
-    """Find the settings with which the release is healthy, and record them."""
-    failure = damage
+    """Find the settings with which the release is healthy, and record them.
+
+    With the record went the key that the release was signed with: where one is asked for, the
+    release is not served again.
+    """
+    failure, trust = damage, known_trust(home)
+    if trust is None or trust.wants_signature():
+        raise damage
     for release in rebuilt_records(home, name):
         _check_whole(home, release)
         try:
@@ -236,6 +235,7 @@ def _stage(home: Home, release: Release) -> None:
             if sha256_of(place) != file.digest:
                 raise _damaged_object(home, file)
         write_record(staging, release)
+        share(home, staging)
         fsync_folder(staging)
         os.rename(staging, home.release(release.name))
         fsync_folder(home.folder("releases"))
@@ -257,6 +257,7 @@ def _mend(home: Home, release: Release) -> None:
             os.unlink(temporary)
             raise _damaged_object(home, by_name[name])
         os.replace(temporary, place)
+    share(home, folder)
     fsync_folder(folder)
 
 
@@ -324,3 +325,4 @@ def _refresh_record(home: Home, release: Release) -> None:
     known = read_release(home, release.name)
     if {**vars(known), "installed_at": ""} != {**vars(release), "installed_at": ""}:
         write_record(home.release(release.name), release)
+        share(home, os.path.join(home.release(release.name), RECORD))

@@ -41,6 +41,11 @@ def available_bytes(root: str = "/") -> Optional[int]:
     return min([v for v in (free, *rooms) if v is not None], default=None)
 
 
+def free_swap_bytes(root: str = "/") -> int:
+    """The swap space that is free."""
+    return _fields(f"{root}proc/meminfo").get("SwapFree", 0)
+
+
 def _fields(path: str) -> Dict[str, int]:
     """The ``Name:  123 kB`` lines of a file of /proc, in bytes."""
     fields = {}

@@ -16,11 +16,12 @@ import sys
 from typing import Iterator, List, Optional, Tuple
 
 from edgekit_agent import cpu, memory
+from edgekit_agent.homes import open_home
 from edgekit_agent.jobs import ProbeJob
-from edgekit_agent.releases import free_bytes, open_home
+from edgekit_agent.releases import free_bytes
 from edgekit_agent.results import DeviceFacts, RuntimeFacts
 from edgekit_agent.runtimes import PACKAGES
-from edgekit_agent.supervise import agent_command
+from edgekit_agent.supervise import agent_command, agent_files
 
 _TRIAL_TIMEOUT_S = 120.0
 
@@ -114,6 +115,7 @@ def _tried(module: str, site: Optional[str]) -> Optional[RuntimeFacts]:
         done = subprocess.run(
             agent_command(arguments),
             stdin=subprocess.DEVNULL,
+            pass_fds=agent_files(),
             capture_output=True,
             timeout=_TRIAL_TIMEOUT_S,
             check=False,

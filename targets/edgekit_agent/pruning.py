@@ -7,8 +7,9 @@ import os
 from typing import Dict, Optional, Set, Tuple
 
 from edgekit_agent.failures import AgentError
+from edgekit_agent.homes import Home
 from edgekit_agent.records import DIGEST
-from edgekit_agent.releases import Home, discard, folders, read_release, remove
+from edgekit_agent.releases import discard, folders, read_release, remove
 from edgekit_agent.served import current_release, previous_release
 
 

@@ -7,10 +7,11 @@ import os
 from typing import Any, Iterator, Optional
 
 from edgekit_agent import strictjson
+from edgekit_agent.homes import Home
 from edgekit_agent.jobs import NamedBlob
 from edgekit_agent.provenance import MANIFEST, MOST_MANIFEST_BYTES
 from edgekit_agent.records import check_record
-from edgekit_agent.releases import Home, folders
+from edgekit_agent.releases import folders
 from edgekit_agent.results import Release
 
 

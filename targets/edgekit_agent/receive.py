@@ -9,17 +9,10 @@ from typing import BinaryIO, Callable, Iterator, List, Optional, Tuple
 
 from edgekit_agent.failures import AgentError
 from edgekit_agent.files import CHUNK, fsync_folder, sha256_of, whole_file
+from edgekit_agent.homes import Home, checked_digest, open_home
 from edgekit_agent.jobs import Blob, ExpandJob, ForgetJob, PlanJob, ReceiveJob
 from edgekit_agent.pruning import needs, remove_spares
-from edgekit_agent.releases import (
-    Home,
-    checked_digest,
-    free_bytes,
-    locked,
-    open_home,
-    remove,
-    sweep,
-)
+from edgekit_agent.releases import free_bytes, locked, remove, sweep
 from edgekit_agent.results import Expanded, Forgotten, Plan, Received
 from edgekit_agent.wire import Inlet, Progress
 

@@ -5,81 +5,19 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import secrets
 import shutil
 import time
-from dataclasses import dataclass
 from typing import Iterator, List, Set
 
 from edgekit_agent.failures import AgentError
-from edgekit_agent.files import fsync_folder, sha256_of
-from edgekit_agent.records import DIGEST, PLAIN_NAME, RECORD, read_record
+from edgekit_agent.files import sha256_of
+from edgekit_agent.homes import PART, STAGING, TEMPORARY, TEMPORARY_OBJECT, Home, claim
+from edgekit_agent.records import PLAIN_NAME, RECORD, read_record
 from edgekit_agent.results import Release
 
-DEFAULT_HOME = "~/.local/share/edgekit"
-_STAGING = ".staging-"
 _LOCK_WAIT_S = 2.0
 _LOCK_RETRY_S = 0.1
 _PART_AGE_S = 24 * 3600.0
-
-
-@dataclass(frozen=True)
-class Home:
-    """The folder that holds everything edgekit keeps on a device."""
-
-    path: str
-
-    def folder(self, kind: str) -> str:
-        """``objects``, ``parts``, ``runtimes`` or ``releases``."""
-        return os.path.join(self.path, kind)
-
-    def object(self, digest: str) -> str:
-        """Where a verified blob lies."""
-        return os.path.join(self.path, "objects", checked_digest(digest))
-
-    def part(self, digest: str, wire_digest: str) -> str:
-        """Where the bytes of a blob gather while they come in."""
-        name = f"{checked_digest(digest)}.{checked_digest(wire_digest)}.part"
-        return os.path.join(self.path, "parts", name)
-
-    def runtime(self, name: str) -> str:
-        """Where a runtime stands unpacked."""
-        return os.path.join(self.path, "runtimes", checked_name(name, "runtime"))
-
-    def release(self, name: str) -> str:
-        """Where a release stands."""
-        return os.path.join(self.path, "releases", checked_name(name, "release"))
-
-    def staging(self, kind: str) -> str:
-        """A name in a folder for what isn't whole yet; ``sweep`` removes what is left there."""
-        return os.path.join(self.path, kind, f"{_STAGING}{secrets.token_hex(4)}")
-
-
-def open_home(path: str) -> Home:
-    """The home at a path, ``~/.local/share/edgekit`` if empty; nothing is created."""
-    return Home(os.path.abspath(os.path.expanduser(path or DEFAULT_HOME)))
-
-
-def checked_digest(digest: str) -> str:
-    """The digest, if it is one.
-
-    Raises:
-        AgentError: ``bad_job``.
-    """
-    if not DIGEST.fullmatch(digest):
-        raise AgentError("bad_job", f"not a sha256 in hex: {digest!r}")
-    return digest
-
-
-def checked_name(name: str, what: str) -> str:
-    """The name, if it is a plain file name that does not hide.
-
-    Raises:
-        AgentError: ``bad_job``.
-    """
-    if not PLAIN_NAME.fullmatch(name):
-        raise AgentError("bad_job", f"not a plain {what} name: {name!r}")
-    return name
 
 
 def free_bytes(home: Home) -> int:
@@ -96,13 +34,9 @@ def locked(home: Home) -> Iterator[None]:
     """Make the folders of a home and keep every other agent out of it.
 
     Raises:
-        AgentError: ``busy`` when another one holds it for over two seconds.
+        AgentError: ``busy`` when another one holds it for over two seconds; see ``claim``.
     """
-    is_new = not os.path.isdir(home.path)
-    for kind in ("objects", "parts", "runtimes", "releases"):
-        os.makedirs(home.folder(kind), exist_ok=True)
-    if is_new:
-        fsync_folder(os.path.dirname(home.path))
+    claim(home)
     with open(os.path.join(home.path, "lock"), "ab") as file:
         deadline = time.monotonic() + _LOCK_WAIT_S
         while True:
@@ -157,19 +91,21 @@ def discard(home: Home, kind: str, name: str) -> None:
 def sweep(home: Home) -> None:
     """Remove what interrupted runs left behind. The home must be locked.
 
-    What is not edgekit's stays, and so does what cannot be removed now.
+    Only names of edgekit's own form go; what cannot be removed now stays.
     """
-    for kind in ("releases", "runtimes"):
-        for entry in os.listdir(home.folder(kind)):
-            if entry.startswith(_STAGING):
-                remove(os.path.join(home.folder(kind), entry))
-    for folder in (home.path, home.folder("objects")):
+    forms = (
+        (home.path, TEMPORARY),
+        (home.folder("objects"), TEMPORARY_OBJECT),
+        (home.folder("releases"), STAGING),
+        (home.folder("runtimes"), STAGING),
+    )
+    for folder, form in forms:
         for entry in os.listdir(folder):
-            if entry.startswith(".") and entry.endswith(".tmp"):
+            if form.fullmatch(entry):
                 remove(os.path.join(folder, entry))
     for entry in os.listdir(home.folder("parts")):
         path = os.path.join(home.folder("parts"), entry)
-        if entry.endswith(".part") and time.time() - os.lstat(path).st_mtime > _PART_AGE_S:
+        if PART.fullmatch(entry) and time.time() - os.lstat(path).st_mtime > _PART_AGE_S:
             remove(path)
 
 

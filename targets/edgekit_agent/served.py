@@ -15,7 +15,8 @@ import os
 from typing import Optional
 
 from edgekit_agent.files import fsync_folder, temporary_name
-from edgekit_agent.releases import Home, folders
+from edgekit_agent.homes import Home
+from edgekit_agent.releases import folders
 
 CURRENT, PREVIOUS = "current", "previous"
 _REPLACED = ".previous"

@@ -17,8 +17,9 @@ from edgekit_agent.cpu import userland
 from edgekit_agent.ed25519 import is_usable_key
 from edgekit_agent.failures import AgentError
 from edgekit_agent.files import write_whole
+from edgekit_agent.homes import Home, open_home
 from edgekit_agent.jobs import AdmitJob, InstallJob, TrustJob
-from edgekit_agent.releases import Home, locked, open_home
+from edgekit_agent.releases import locked
 from edgekit_agent.results import Trust
 from edgekit_agent.signatures import check_release, trusted_statement
 from edgekit_agent.statements import Permit, Signature, Statement, TrustedKey, key_id

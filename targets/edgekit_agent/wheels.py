@@ -5,15 +5,15 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import stat
 import zipfile
 from typing import Optional
 
 from edgekit_agent.failures import AgentError
 from edgekit_agent.files import fsync_folder, sha256_of
+from edgekit_agent.homes import Home, open_home, share
 from edgekit_agent.jobs import NamedBlob, RuntimeJob
 from edgekit_agent.pruning import remove_spares
-from edgekit_agent.releases import Home, free_bytes, locked, open_home, remove, sweep
+from edgekit_agent.releases import free_bytes, locked, remove, sweep
 from edgekit_agent.results import Unpacked
 from edgekit_agent.wire import Progress
 
@@ -40,6 +40,7 @@ def unpack_runtime(job: RuntimeJob, progress: Progress) -> Unpacked:
             for number, wheel in enumerate(job.wheels):
                 progress("unpack", number, len(job.wheels))
                 _unpack(home.object(wheel.digest), wheel.name, staging)
+            share(home, staging)
             # One flush of everything: thousands of single ones take minutes on an SD card.
             os.sync()
             old = home.staging("runtimes")
@@ -111,9 +112,6 @@ def _unpack(path: str, name: str, folder: str) -> None:
                     shutil.copyfileobj(source, file)
             except zipfile.BadZipFile as error:
                 raise AgentError("corrupt", f"{name}: {error}") from error
-            mode = stat.S_IMODE(info.external_attr >> 16)
-            if mode and ".so" in os.path.basename(target):
-                os.chmod(target, (mode | stat.S_IRUSR | stat.S_IWUSR) & 0o777)
 
 
 def _place(name: str) -> Optional[str]:

@@ -135,19 +135,32 @@ def test_only_the_release_that_is_served_is_checked(agent, put, home):
 def test_what_is_not_edgekits_is_passed_over(put, home):
     put("one")
     strays = ["releases/.nfs0001", "releases/notes.txt", "runtimes/notes.txt", "objects/notes.txt"]
+    # Others hide their files as well, and name them alike.
+    strays += [".x.tmp", "objects/.x.tmp", "releases/.staging-1", "runtimes/.staging-old"]
     for stray in strays:
         (home / stray).write_text("a note")
-    left_behind = ["releases/.staging-1", "runtimes/.staging-1", "objects/.x.tmp"]
-    for name in left_behind:
-        (home / name).write_text("not even a folder")
     (home / "parts/odd.part").mkdir()
     os.utime(home / "parts/odd.part", (0, 0))
+    left_behind = [
+        "releases/.staging-0123abcd",
+        "runtimes/.staging-0123abcd",
+        f"objects/.{'0' * 64}.0123abcd.tmp",
+        ".current.0123abcd.tmp",
+    ]
+    for name in left_behind:
+        (home / name).write_text("not even a folder")
+    part = home / "parts" / f"{'0' * 64}.{'1' * 64}.part"
+    part.mkdir()
+    os.utime(part, (0, 0))
     put("two")
     status = put("three")
     assert (status.current.name, status.previous.name) == ("three", "two")
-    assert names(home / "releases") == [".nfs0001", "notes.txt", "three", "two"]
+    kept = [".nfs0001", ".staging-1", "notes.txt", "three", "two"]
+    assert names(home / "releases") == kept
     assert all((home / stray).read_text() == "a note" for stray in strays)
-    assert not any((home / name).exists() for name in [*left_behind, "parts/odd.part"])
+    assert (home / "parts/odd.part").is_dir()
+    assert not any((home / name).exists() for name in left_behind)
+    assert not part.exists()
 
 
 def test_runtimes_that_no_kept_release_names_are_removed(put, home):

@@ -8,7 +8,7 @@ import pytest
 from edgekit.errors import DeviceError
 from edgekit.keys import new_key
 from edgekit_agent.audit import LOG, OLDER_LOG, add_line, last_lines
-from edgekit_agent.releases import open_home
+from edgekit_agent.homes import open_home
 from tests.projects import edgekit
 from tests.remote.servers import make_bundle
 from tests.signed import Device, make_signed

@@ -19,8 +19,8 @@ from edgekit.remote.sending import sha256
 from edgekit.remote.session import open_session
 from edgekit.signing import Signer, permit_downgrade, sign_statement
 from edgekit_agent.failures import AgentError
+from edgekit_agent.homes import open_home
 from edgekit_agent.jobs import InstallJob, NamedBlob, StatusJob
-from edgekit_agent.releases import open_home
 from edgekit_agent.results import Status
 from edgekit_agent.signatures import check_release, read_statement
 from edgekit_agent.statements import Permit, Signature, SignedFile, Statement

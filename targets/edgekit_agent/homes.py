@@ -1,0 +1,248 @@
+"""The folder that edgekit keeps everything in on a device, and how it tells that one from others.
+
+A folder is a home if it holds the file ``MARKER``. A folder that is empty or not there becomes one.
+Versions before the marker left homes without it; their content is so particular that it is
+recognized. Anything else belongs to somebody else, and nothing is written into or removed from it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import secrets
+from dataclasses import dataclass
+from typing import Callable, Dict, Iterator
+
+from edgekit_agent.failures import AgentError
+from edgekit_agent.files import fsync_folder, write_whole
+from edgekit_agent.records import DIGEST, PLAIN_NAME, RECORD
+
+DEFAULT_HOME = "~/.local/share/edgekit"
+MARKER = ".edgekit-home"
+FOLDERS = ("objects", "parts", "runtimes", "releases")
+
+STAGING = re.compile(r"\.staging-[0-9a-f]{8}")
+PART = re.compile(r"[0-9a-f]{64}\.[0-9a-f]{64}\.part")
+TEMPORARY = re.compile(r"\.[A-Za-z0-9_.+@-]{1,200}\.[0-9a-f]{8}\.tmp")
+TEMPORARY_OBJECT = re.compile(r"\.[0-9a-f]{64}\.[0-9a-f]{8}\.tmp")
+
+_AGENT = re.compile(r"edgekit_agent-[0-9a-f]{16}\.pyz|\.edgekit_agent-[0-9a-f]{16}\.pyz\.\d+\.tmp")
+_LINK = re.compile(r"releases/[A-Za-z0-9_][^/]*|current/\.previous")
+_FILES = ("lock", "trust.json", "audit.jsonl", "audit.1.jsonl")
+_MOST_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class Home:
+    """The folder that holds everything edgekit keeps on a device."""
+
+    path: str
+
+    def folder(self, kind: str) -> str:
+        """``objects``, ``parts``, ``runtimes`` or ``releases``."""
+        return os.path.join(self.path, kind)
+
+    def object(self, digest: str) -> str:
+        """Where a verified blob lies."""
+        return os.path.join(self.path, "objects", checked_digest(digest))
+
+    def part(self, digest: str, wire_digest: str) -> str:
+        """Where the bytes of a blob gather while they come in."""
+        name = f"{checked_digest(digest)}.{checked_digest(wire_digest)}.part"
+        return os.path.join(self.path, "parts", name)
+
+    def runtime(self, name: str) -> str:
+        """Where a runtime stands unpacked."""
+        return os.path.join(self.path, "runtimes", checked_name(name, "runtime"))
+
+    def release(self, name: str) -> str:
+        """Where a release stands."""
+        return os.path.join(self.path, "releases", checked_name(name, "release"))
+
+    def staging(self, kind: str) -> str:
+        """A name in a folder for what isn't whole yet; ``sweep`` removes what is left there."""
+        return os.path.join(self.path, kind, f".staging-{secrets.token_hex(4)}")
+
+
+def open_home(path: str) -> Home:
+    """The home at a path, ``~/.local/share/edgekit`` if empty; nothing is created."""
+    return Home(os.path.abspath(os.path.expanduser(path or DEFAULT_HOME)))
+
+
+def checked_digest(digest: str) -> str:
+    """The digest, if it is one.
+
+    Raises:
+        AgentError: ``bad_job``.
+    """
+    if not DIGEST.fullmatch(digest):
+        raise AgentError("bad_job", f"not a sha256 in hex: {digest[:200]!r}")
+    return digest
+
+
+def checked_name(name: str, what: str) -> str:
+    """The name, if it is a plain file name that does not hide.
+
+    Raises:
+        AgentError: ``bad_job``.
+    """
+    if not PLAIN_NAME.fullmatch(name):
+        raise AgentError("bad_job", f"not a plain {what} name: {name[:200]!r}")
+    return name
+
+
+def claim(home: Home) -> None:
+    """Make the home and its folders, or check that it is one.
+
+    A new home and one that was empty are for their user alone; see ``sharing``.
+
+    Raises:
+        AgentError: ``foreign_home``: the folder holds what edgekit did not put there;
+            ``read_only``.
+    """
+    if not os.path.lexists(home.path):
+        os.makedirs(home.path, 0o700)
+        fsync_folder(os.path.dirname(home.path))
+    _check_writable(home)
+    if not is_marked(home):
+        _mark(home)
+    mode = 0o700 | sharing(home)
+    for kind in FOLDERS:
+        folder = home.folder(kind)
+        os.makedirs(folder, 0o700, exist_ok=True)
+        # Samples and what comes in are for nobody else.
+        wanted = mode if kind in ("runtimes", "releases") else 0o700
+        if os.stat(folder).st_mode & 0o777 != wanted:
+            os.chmod(folder, wanted)
+
+
+def sharing(home: Home) -> int:
+    """Return the permissions that group and others have on a home: what is installed gets them.
+
+    So ``chmod 750`` of the home lets its group run what is served there.
+    """
+    return os.stat(home.path).st_mode & 0o055
+
+
+def share(home: Home, path: str) -> None:
+    """Give a file or a folder, with all that is in it, the permissions that the home has."""
+    bits = sharing(home)
+    for folder, _, names in os.walk(path):
+        os.chmod(folder, 0o700 | bits)
+        for name in names:
+            _share_file(os.path.join(folder, name), bits)
+    if not os.path.isdir(path):
+        _share_file(path, bits)
+
+
+def _share_file(path: str, bits: int) -> None:
+    if not os.path.islink(path):
+        os.chmod(path, 0o600 | bits & 0o044)
+
+
+def _check_writable(home: Home) -> None:
+    if not os.access(home.path, os.W_OK | os.X_OK):
+        raise AgentError(
+            "read_only",
+            f"edgekit's home {home.path} is not writable",
+            hint="free it or mount it anew, or choose another folder: --home, "
+            "or EDGEKIT_HOME on the device",
+        )
+
+
+def is_marked(home: Home) -> bool:
+    """Return whether a folder holds the marker, as every home does since its first change."""
+    path = os.path.join(home.path, MARKER)
+    return os.path.isfile(path) and not os.path.islink(path)
+
+
+def _mark(home: Home) -> None:
+    """Put the marker into a home that is empty or was made before there were markers."""
+    entries = list(os.scandir(home.path))
+    for entry in entries:
+        if not _is_ours(entry):
+            raise _foreign(home, entry.name)
+    if not entries:
+        os.chmod(home.path, 0o700)
+    write_whole(os.path.join(home.path, MARKER), b"edgekit keeps its files here\n")
+
+
+def _foreign(home: Home, name: str) -> AgentError:
+    return AgentError(
+        "foreign_home",
+        f"{home.path} holds {name!r}, which is not edgekit's: nothing was changed there",
+        hint="choose an empty or a new folder: --home, or EDGEKIT_HOME on the device; "
+        f"if edgekit alone uses this one: touch {os.path.join(home.path, MARKER)}",
+    )
+
+
+def _is_ours(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry of a folder is as edgekit makes it, with all that is below it."""
+    if entry.name in _CONTENT:
+        is_ours = _CONTENT[entry.name]
+        return entry.is_dir() and all(map(is_ours, list(os.scandir(entry.path))))
+    if entry.name in ("current", "previous"):
+        return entry.is_symlink() and bool(_LINK.fullmatch(os.readlink(entry.path)))
+    is_known = entry.name in _FILES or TEMPORARY.fullmatch(entry.name)
+    return bool(is_known) and not entry.is_dir()
+
+
+def _is_object(entry: os.DirEntry[str]) -> bool:
+    is_named = DIGEST.fullmatch(entry.name) or TEMPORARY_OBJECT.fullmatch(entry.name)
+    return bool(is_named) and entry.is_file(follow_symlinks=False)
+
+
+def _is_part(entry: os.DirEntry[str]) -> bool:
+    return bool(PART.fullmatch(entry.name)) and entry.is_file(follow_symlinks=False)
+
+
+def _is_agent(entry: os.DirEntry[str]) -> bool:
+    return bool(_AGENT.fullmatch(entry.name)) and entry.is_file(follow_symlinks=False)
+
+
+def _is_runtime(entry: os.DirEntry[str]) -> bool:
+    """Whether a folder holds unpacked wheels, or nothing yet."""
+    if STAGING.fullmatch(entry.name):
+        return True
+    if not PLAIN_NAME.fullmatch(entry.name) or not entry.is_dir(follow_symlinks=False):
+        return False
+    names = os.listdir(entry.path)
+    return not names or any(name.endswith(".dist-info") for name in names)
+
+
+def _is_release(entry: os.DirEntry[str]) -> bool:
+    """Whether a folder holds a release: its record has its name, or at least its files are hers."""
+    if STAGING.fullmatch(entry.name):
+        return True
+    if not PLAIN_NAME.fullmatch(entry.name) or not entry.is_dir(follow_symlinks=False):
+        return False
+    return any(said == entry.name for said in _names_said(entry.path)) or _is_manifest_of(entry)
+
+
+def _names_said(folder: str) -> Iterator[str]:
+    try:
+        with open(os.path.join(folder, RECORD), "rb") as file:
+            record = json.loads(file.read(_MOST_BYTES))
+            yield record["name"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return
+
+
+def _is_manifest_of(entry: os.DirEntry[str]) -> bool:
+    try:
+        with open(os.path.join(entry.path, "manifest.json"), "rb") as file:
+            digest = hashlib.sha256(file.read()).hexdigest()
+    except OSError:
+        return False
+    return len(entry.name) == 16 and digest.startswith(entry.name)
+
+
+_CONTENT: Dict[str, Callable[[os.DirEntry[str]], bool]] = {
+    "agent": _is_agent,
+    "objects": _is_object,
+    "parts": _is_part,
+    "runtimes": _is_runtime,
+    "releases": _is_release,
+}

@@ -1,0 +1,59 @@
+"""Limits of what is unpacked and of the processes that run a model."""
+
+from __future__ import annotations
+
+import contextlib
+import resource
+from dataclasses import dataclass
+from typing import Optional
+
+from edgekit_agent.memory import available_bytes, free_swap_bytes
+
+# A packed file may expand to so many times its size, and to so much in any case. No weights pack as
+# well as that; a larger claim is a bomb.
+MOST_EXPANSION = 256
+MOST_SMALL_BYTES = 64 << 20
+# All golden samples together; they are made of two.
+MOST_GOLDEN_BYTES = 512 << 20
+
+_HEALTH_S = 300.0
+_EXPAND_S = 900.0
+# What a runtime reserves and does not use: stacks of threads, arenas.
+_RESERVED_BYTES = 512 << 20
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Most wall-clock seconds and bytes of private memory of a worker; None = no limit."""
+
+    seconds: Optional[float] = None
+    memory_bytes: Optional[int] = None
+
+
+NO_LIMITS = Limits()
+
+
+def most_expanded(packed_bytes: int) -> int:
+    """Return the largest size that a packed file of so many bytes may claim."""
+    return MOST_EXPANSION * packed_bytes + MOST_SMALL_BYTES
+
+
+def health_limits() -> Limits:
+    """Return the limits of a health check: it may use the memory that is free now."""
+    free = available_bytes()
+    if free is None:
+        return Limits(seconds=_HEALTH_S)
+    return Limits(_HEALTH_S, free + free_swap_bytes() + _RESERVED_BYTES)
+
+
+def expand_limits(size: int) -> Limits:
+    """Return the limits of expanding a file to ``size`` bytes: its plan, and the file itself."""
+    return Limits(_EXPAND_S, 2 * size + _RESERVED_BYTES)
+
+
+def limit_memory(most_bytes: int) -> None:
+    """Let this process have no more private memory than that; more ends in a MemoryError."""
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    most = most_bytes if hard == resource.RLIM_INFINITY else min(most_bytes, hard)
+    with contextlib.suppress(ValueError, OSError):  # a system without this limit
+        resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
