@@ -23,6 +23,7 @@ from edgekit.errors import UserError
 from edgekit.images import Images, decode_folder, digest_of_files, save_array
 from edgekit.progress import Tick, silent
 from edgekit.project import PreprocessSettings
+from edgekit.seals import are_files_sealed, seal_files
 from edgekit_agent.files import sha256_of, whole_file
 from edgekit_agent.samples import Column
 
@@ -110,20 +111,14 @@ def _read_npz(source: str, path: Path, cache: Path) -> Table:
                 columns.append(_column(name, path, where, start=_data_start(path, member)))
             else:
                 unpacked = cache / "columns" / digest / f"{_file_name(name)}.npy"
-                if not unpacked.exists() or _crc(unpacked) != member.CRC:
+                seal = unpacked.with_suffix(".seal")
+                if not are_files_sealed(seal, [unpacked]):
                     _unpack(archive, member, unpacked)
+                    seal_files(seal, [unpacked])
                 columns.append(_column(name, unpacked, where))
     if not columns:
         raise UserError(f"{source}: holds no arrays")
     return Table(source=source, columns=tuple(columns), digest=digest)
-
-
-def _crc(path: Path) -> int:
-    value = 0
-    with path.open("rb") as file:
-        while chunk := file.read(_CHUNK):
-            value = zlib.crc32(chunk, value)
-    return value
 
 
 def _file_name(name: str) -> str:

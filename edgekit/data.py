@@ -16,6 +16,7 @@ from edgekit.feeding import WHOLE, Carried, Feeding
 from edgekit.model import Signature, TensorSpec
 from edgekit.progress import Tick, silent
 from edgekit.project import PreprocessSettings
+from edgekit.seals import mark_used
 from edgekit.subsets import rows_of
 from edgekit_agent.feeds import open_columns
 from edgekit_agent.files import write_whole
@@ -126,9 +127,10 @@ def _stored(name: str, value: NDArray[np.generic], cache: Path) -> Column:
     """A value of edgekit.toml as a file, which is read and sent as those of samples are."""
     digest = hashlib.sha256(f"{value.dtype} {value.shape}".encode() + value.tobytes()).hexdigest()
     path = cache / "values" / digest
-    if not path.exists():
+    if not path.exists() or path.read_bytes() != value.tobytes():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_whole(str(path), value.tobytes())
+    mark_used(path)
     return Column(name, str(path.resolve()), 0, value.dtype.name, value.shape)
 
 

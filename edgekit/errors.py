@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from enum import IntEnum
 from typing import ClassVar
 
-from edgekit.printable import printable
+from edgekit.printable import printable_lines, printable_message
 
 
 class ExitCode(IntEnum):
@@ -26,16 +26,16 @@ class EdgekitError(Exception):
     """A failure with a message for the user and a hint on what to do.
 
     Args:
-        message: what is wrong and where, in one line.
-        hint: what to do about it; empty when there is nothing to add.
+        message: what is wrong and where, in one line; further lines are indented.
+        hint: what to do about it, in one line or several; empty when there is nothing to add.
     """
 
     exit_code: ClassVar[ExitCode] = ExitCode.OUR_FAULT
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
-        self.message = printable(message)
-        self.hint = printable(hint)
+        self.message = printable_message(message)
+        self.hint = printable_lines(hint)
 
     def __str__(self) -> str:
         return f"{self.message}\n  {self.hint}" if self.hint else self.message

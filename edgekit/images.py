@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from edgekit.errors import UserError, missing_extra
 from edgekit.progress import Tick
 from edgekit.project import PreprocessSettings
-from edgekit_agent.files import sha256_of, whole_file, write_whole
+from edgekit.seals import are_files_sealed, seal_files
+from edgekit_agent.files import sha256_of, whole_file
 
 # Pillow's number of bicubic resampling, which is not imported where no image is read.
 _BICUBIC = 3
@@ -77,13 +78,13 @@ def decode_folder(source: str, path: Path, cache: Path, how: Images, tick: Tick)
     digest = hashlib.sha256(f"{look} {digest_of_files(files)} {labels}".encode()).hexdigest()
     folder = cache / "columns" / digest
     arrays = [folder / "x.npy", folder / "label.npy"]
-    seal = folder / "sha256"
+    seal = folder / "seal"
     # Decoding is slow, so it is kept; the seal tells whether it is still what it was.
-    if not seal.exists() or seal.read_text() != digest_of_files(arrays):
+    if not are_files_sealed(seal, arrays):
         seal.unlink(missing_ok=True)
         _decode_images(source, files, arrays[0], look, tick)
         save_array(arrays[1], np.asarray(labels, np.int64))
-        write_whole(str(seal), digest_of_files(arrays).encode())
+        seal_files(seal, arrays)
     return Decoded(folder=folder, digest=digest)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit.errors import UserError, did_you_mean, reason
+from edgekit.seals import config_folder
 from edgekit_agent.ed25519 import is_usable_key
 from edgekit_agent.files import fsync_folder
 from edgekit_agent.statements import TrustedKey, key_id
@@ -54,11 +55,8 @@ class OwnKey:
 
 
 def keys_folder() -> Path:
-    """``keys`` in ``EDGEKIT_CONFIG``, else in ``edgekit`` in the user's configuration folder."""
-    if own := os.environ.get("EDGEKIT_CONFIG"):
-        return Path(own).absolute() / "keys"
-    base = os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config"
-    return Path(base) / "edgekit" / "keys"
+    """``keys`` in the user's configuration folder of edgekit."""
+    return config_folder() / "keys"
 
 
 def new_key(name: str = DEFAULT_NAME) -> OwnKey:

@@ -20,5 +20,13 @@ def printable_lines(text: str) -> str:
     return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
 
 
+def printable_message(text: str) -> str:
+    """Escape every character that does not show as itself; only indented lines stay lines.
+
+    A name with a line end in it cannot begin a line of its own.
+    """
+    return "\n  ".join(map(printable, text.split("\n  ")))
+
+
 def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")

@@ -18,6 +18,7 @@ from edgekit.errors import UserError
 from edgekit.model import Model
 from edgekit.profile import runtime_of
 from edgekit.progress import Tick
+from edgekit.seals import are_files_sealed, seal_files
 from edgekit_agent.codec import decode, encode
 from edgekit_agent.failures import AgentError
 from edgekit_agent.feeds import Batch, open_columns, runs
@@ -28,7 +29,7 @@ from edgekit_agent.samples import Column, Samples
 _THREADS = 2
 # Part of the cache key; raised when the same data gives other rows.
 _VERSION = 2
-_INDEX = "samples.json"
+_INDEX, _SEAL = "samples.json", "seal"
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -90,6 +91,7 @@ def add_states(
             hint="the sequences are too short: give smaller sizes with --dims",
         )
     write_whole(str(folder / _INDEX), json.dumps(encode(made)).encode())
+    seal_files(folder / _SEAL, _sealed(folder, made))
     return _replace_samples(dataset, made, facts)
 
 
@@ -98,12 +100,18 @@ def _replace_samples(dataset: Dataset, samples: Samples, facts: list[object]) ->
     return replace(dataset, samples=samples, count=samples.columns[0].shape[0], digest=digest)
 
 
+def _sealed(folder: Path, samples: Samples) -> list[Path]:
+    """The index of the samples and every file that it names."""
+    named = dict.fromkeys(Path(column.path) for column in samples.files())
+    return [folder / _INDEX, *named]
+
+
 def _load(folder: Path) -> Samples | None:
     """Load the samples of an earlier run, if they are complete."""
     try:
         samples = decode(Samples, json.loads((folder / _INDEX).read_bytes()))
         with open_columns(samples.columns):
-            return samples if all(Path(c.path).is_file() for c in samples.files()) else None
+            return samples if are_files_sealed(folder / _SEAL, _sealed(folder, samples)) else None
     except (OSError, ValueError, AgentError):
         return None  # missing or damaged: computed again
 

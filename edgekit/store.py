@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -12,9 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from edgekit.errors import UserError
+from edgekit.seals import is_sealed, mark_used, seal_of
 from edgekit_agent.files import fsync_folder, sha256_of, temporary_name, write_whole
 
 T = TypeVar("T")
+
+_LOCK = "in-use"
 
 
 def default_root() -> Path:
@@ -51,24 +56,32 @@ class Store:
         if sha256_of(str(path)) != digest:
             path.unlink()
             return None
+        mark_used(path)
         return path
 
     def remember(self, kind: str, key: str, facts: dict[str, Any]) -> None:
         """Keep facts under a key."""
         path = self._facts(kind, key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(str(path), json.dumps(facts).encode())
+        data = json.dumps(facts).encode()
+        seal = seal_of(_sealed_part(kind, key, data))
+        write_whole(str(path), seal.encode() + b"\n" + data)
 
     def forget(self, kind: str, key: str) -> None:
         """Drop the facts under a key, if there are any."""
         self._facts(kind, key).unlink(missing_ok=True)
 
     def recall(self, kind: str, key: str) -> dict[str, Any] | None:
-        """The facts under a key; ``None`` where there are none, or they can no longer be read."""
+        """The facts under a key; ``None`` where there are none that this user sealed."""
+        path = self._facts(kind, key)
         try:
-            facts = json.loads(self._facts(kind, key).read_bytes())
-        except (FileNotFoundError, ValueError):
+            seal, _, data = path.read_bytes().partition(b"\n")
+        except FileNotFoundError:
             return None
+        if not is_sealed(_sealed_part(kind, key, data), seal.decode("ascii", "replace")):
+            return None
+        mark_used(path)
+        facts = json.loads(data)
         return facts if isinstance(facts, dict) else None
 
     def recall_as(self, kind: str, key: str, read: Callable[[dict[str, Any]], T]) -> T | None:
@@ -80,11 +93,19 @@ class Store:
             return None  # found out anew, and written over
 
     @contextmanager
+    def in_use(self) -> Iterator[None]:
+        """Keep ``edgekit cache`` from removing anything meanwhile."""
+        self.root.mkdir(parents=True, exist_ok=True)
+        with (self.root / _LOCK).open("ab") as file:
+            fcntl.flock(file, fcntl.LOCK_SH)
+            yield
+
+    @contextmanager
     def scratch(self) -> Iterator[Path]:
         """A folder of one's own on the store's file system, gone at the end."""
         parent = self.root / "scratch"
         parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=parent) as folder:
+        with self.in_use(), tempfile.TemporaryDirectory(dir=parent) as folder:
             yield Path(folder)
 
     def _object(self, digest: str) -> Path:
@@ -92,3 +113,29 @@ class Store:
 
     def _facts(self, kind: str, key: str) -> Path:
         return self.root / kind / key[:2] / f"{key}.json"
+
+
+@contextmanager
+def alone(root: Path) -> Iterator[None]:
+    """Keep other processes of edgekit from using the cache.
+
+    Raises:
+        UserError: one does.
+    """
+    if not root.is_dir():
+        yield
+        return
+    with (root / _LOCK).open("ab") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                f"{root}: another edgekit command uses the cache",
+                hint="run the same again when it is done",
+            ) from None
+        yield
+
+
+def _sealed_part(kind: str, key: str, data: bytes) -> bytes:
+    """Facts together with their place: under another key they would answer another question."""
+    return f"{kind}/{key}\n".encode() + data

@@ -63,6 +63,7 @@ class Workshop:
 
     def __enter__(self) -> Workshop:
         self._stack = ExitStack()
+        self._stack.enter_context(self.intake.store.in_use())
         self._places: dict[str, Place] = {}
         return self
 

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 
 from edgekit import __version__
+from edgekit.cli.cache import show_cache
 from edgekit.cli.devices import devices_app
+from edgekit.cli.folders import start_project, write_page
 from edgekit.cli.keys import keys_app
 from edgekit.cli.options import (
     Data,
@@ -132,23 +134,7 @@ def _root(
         raise typer.Exit(ExitCode.BAD_REQUEST)
 
 
-@app.command()
-def init(
-    model: Annotated[
-        Path | None, typer.Argument(metavar="MODEL", help="Where the folder holds several.")
-    ] = None,
-    trust_pickle: TrustPickle = False,
-    folder: Folder = Path(),
-) -> None:
-    """Write edgekit.toml from a look at the model and its data."""
-    from edgekit.starter import start
-
-    with ticker() as tick:
-        started = start(folder, model, trusted=trust_pickle, tick=tick)
-    say(f"{started.path.resolve()} written")
-    for point in started.open_points:
-        say(f"  to fill in: {point}")
-    print("  then: edgekit build --device NAME ('edgekit devices' lists them)")
+app.command("init")(start_project)
 
 
 @app.command()
@@ -398,14 +384,8 @@ def status(
     )
 
 
-@app.command()
-def report(
-    build_dir: Annotated[Path, typer.Argument(metavar="BUILD_DIR", help="build/NAME.")],
-) -> None:
-    """Write report.html anew from a build folder."""
-    from edgekit.report import write_report
-
-    say(str(write_report(build_dir)))
+app.command("report")(write_page)
+app.command("cache")(show_cache)
 
 
 def _states(

@@ -20,6 +20,7 @@ from edgekit.profile import RuntimeName, RuntimeSpec
 from edgekit.remote.closure import read_wheel, resolve
 from edgekit.remote.device_python import DevicePython
 from edgekit.remote.session import Progress
+from edgekit.seals import mark_used
 from edgekit_agent.files import sha256_of, write_whole
 from edgekit_agent.results import StageProgress
 
@@ -180,7 +181,11 @@ def _locked(lock: Path, cache: Path) -> tuple[tuple[Path, str], ...] | None:
     for path, digest in files:
         if path.exists() and sha256_of(str(path)) != digest:
             path.unlink()
-    return files if files and all(path.exists() for path, _ in files) else None
+    if not files or not all(path.exists() for path, _ in files):
+        return None
+    for path in (lock, *(path for path, _ in files)):
+        mark_used(path)
+    return files
 
 
 def _read_lock(lock: Path) -> list[tuple[str, str]]:

@@ -20,6 +20,7 @@ COMMANDS = [
     "rollback",
     "status",
     "report",
+    "cache",
     "devices",
     "devices list",
     "devices show",

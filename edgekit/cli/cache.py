@@ -1,0 +1,33 @@
+"""edgekit cache: size of what edgekit keeps, and its removal."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from edgekit.cli.options import Json
+from edgekit.errors import UserError
+from edgekit.output import emit
+
+
+def show_cache(
+    size: Annotated[bool, typer.Option("--size", help="Print the total size alone.")] = False,
+    clear: Annotated[bool, typer.Option("--clear", help="Remove everything.")] = False,
+    prune: Annotated[
+        str | None,
+        typer.Option("--prune", metavar="AGE", help="Remove what was not used for AGE: 12h, 30d."),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Size of what builds keep on this machine, and its removal."""
+    from edgekit import showcache, upkeep
+
+    if size + clear + (prune is not None) > 1:
+        raise UserError("--size, --clear, --prune: give one of them")
+    if clear or prune is not None:
+        removal = upkeep.clear() if prune is None else upkeep.prune(prune)
+        emit(removal, showcache.removed, as_json=as_json, facts=showcache.removal_facts)
+        return
+    text = showcache.total if size else showcache.used
+    emit(upkeep.usage(), text, as_json=as_json, facts=showcache.usage_facts)

@@ -1,0 +1,38 @@
+"""edgekit init and edgekit report: the files that people read and edit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from edgekit.cli.options import Folder, TrustPickle
+from edgekit.output import say, ticker
+
+
+def start_project(
+    model: Annotated[
+        Path | None, typer.Argument(metavar="MODEL", help="Where the folder holds several.")
+    ] = None,
+    trust_pickle: TrustPickle = False,
+    folder: Folder = Path(),
+) -> None:
+    """Write edgekit.toml from a look at the model and its data."""
+    from edgekit.starter import start
+
+    with ticker() as tick:
+        started = start(folder, model, trusted=trust_pickle, tick=tick)
+    say(f"{started.path.resolve()} written")
+    for point in started.open_points:
+        say(f"  to fill in: {point}")
+    say("  then: edgekit build --device NAME ('edgekit devices' lists them)")
+
+
+def write_page(
+    build_dir: Annotated[Path, typer.Argument(metavar="BUILD_DIR", help="build/NAME.")],
+) -> None:
+    """Write report.html anew from a build folder."""
+    from edgekit.report import write_report
+
+    say(str(write_report(build_dir)))

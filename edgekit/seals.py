@@ -1,0 +1,96 @@
+"""Seals of what edgekit keeps: an HMAC under a key of the user, so that edits are noticed.
+
+Figures that are kept decide whether a model counts as proven. A checksum alone would be written
+anew by whoever edits them; the key lies outside the cache and belongs to the user alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import hmac
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+from edgekit.errors import UserError, reason
+from edgekit_agent.files import sha256_of, temporary_name, write_whole
+
+KEY_FILE = "cache.key"
+_KEY_BYTES = 32
+
+
+def config_folder() -> Path:
+    """``EDGEKIT_CONFIG``, else ``edgekit`` in the user's configuration folder."""
+    if own := os.environ.get("EDGEKIT_CONFIG"):
+        return Path(own).absolute()
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "edgekit"
+
+
+def seal_of(data: bytes) -> str:
+    """The seal of some bytes, in hex.
+
+    Raises:
+        UserError: the user's key can be neither read nor made.
+    """
+    return hmac.new(_key(config_folder() / KEY_FILE), data, hashlib.sha256).hexdigest()
+
+
+def is_sealed(data: bytes, seal: str) -> bool:
+    """Whether a seal is that of the bytes, under the user's key."""
+    return hmac.compare_digest(seal_of(data).encode(), seal.encode("utf-8", "replace"))
+
+
+def seal_files(place: Path, files: Sequence[Path]) -> None:
+    """Write the seal of files, of their names and contents, to a file."""
+    write_whole(str(place), seal_of(_told(files)).encode())
+
+
+def are_files_sealed(place: Path, files: Sequence[Path]) -> bool:
+    """Whether files are what they were when they were sealed."""
+    try:
+        is_whole = is_sealed(_told(files), place.read_text("ascii"))
+    except (OSError, ValueError):
+        return False
+    if is_whole:
+        mark_used(place)
+    return is_whole
+
+
+def mark_used(path: Path) -> None:
+    """Set the time of a file to now, so that ``edgekit cache --prune`` keeps what is in use."""
+    with contextlib.suppress(OSError):  # a cache that cannot be written cannot be pruned either
+        os.utime(path)
+
+
+def _told(files: Sequence[Path]) -> bytes:
+    return "\n".join(f"{file.name} {sha256_of(str(file))}" for file in files).encode()
+
+
+@functools.cache
+def _key(path: Path) -> bytes:
+    try:
+        if not path.exists():
+            _make_key(path)
+        key = path.read_bytes()
+    except OSError as error:
+        raise UserError(
+            f"{path}: the key that seals the cache cannot be kept: {reason(error)}",
+            hint="EDGEKIT_CONFIG names another folder for it",
+        ) from error
+    if len(key) != _KEY_BYTES:
+        raise UserError(f"{path}: not a key", hint="delete it: what is kept is measured anew")
+    return key
+
+
+def _make_key(path: Path) -> None:
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = Path(temporary_name(str(path)))
+    write_whole(str(temporary), secrets.token_bytes(_KEY_BYTES), is_private=True)
+    try:
+        with contextlib.suppress(FileExistsError):  # another process was faster
+            os.link(temporary, path)
+    finally:
+        temporary.unlink()

@@ -1,0 +1,107 @@
+"""Figures and data in the cache that somebody edited are not believed: they are made anew."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from edgekit import seals
+from edgekit.columns import read_table
+from edgekit.errors import UserError
+from edgekit.store import Store
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    monkeypatch.setenv("EDGEKIT_CONFIG", str(tmp_path / "config"))
+    return Store(tmp_path / "store")
+
+
+def kept(store):
+    (path,) = store.root.rglob("*.json")
+    return path
+
+
+TALLY = {"n": 1000, "correct": 788}
+
+
+def test_an_edited_figure_is_not_believed(store):
+    store.remember("tallies", "ab12", TALLY)
+    assert store.recall("tallies", "ab12") == TALLY
+    path = kept(store)
+    path.write_bytes(path.read_bytes().replace(b"788", b"797"))
+    assert store.recall("tallies", "ab12") is None
+
+
+def test_a_figure_without_a_seal_is_not_believed(store):
+    store.remember("tallies", "ab12", TALLY)
+    kept(store).write_text(json.dumps(TALLY))
+    assert store.recall("tallies", "ab12") is None
+
+
+@pytest.mark.parametrize(("kind", "key"), [("tallies", "ab34"), ("timings", "ab12")])
+def test_a_sealed_figure_answers_no_other_question(store, kind, key):
+    store.remember("tallies", "ab12", TALLY)
+    data = kept(store).read_bytes()
+    store.remember(kind, key, {"n": 1})
+    (store.root / kind / "ab" / f"{key}.json").write_bytes(data)
+    assert store.recall(kind, key) is None
+
+
+def test_the_seal_of_another_user_is_not_believed(store, tmp_path, monkeypatch):
+    store.remember("tallies", "ab12", TALLY)
+    monkeypatch.setenv("EDGEKIT_CONFIG", str(tmp_path / "other"))
+    assert store.recall("tallies", "ab12") is None
+    store.remember("tallies", "ab12", TALLY)
+    assert store.recall("tallies", "ab12") == TALLY
+
+
+def test_the_key_is_the_users_alone_and_stays_the_same(store, tmp_path):
+    store.remember("tallies", "ab12", TALLY)
+    key = tmp_path / "config" / seals.KEY_FILE
+    assert key.stat().st_mode & 0o777 == 0o600
+    assert [p.name for p in key.parent.iterdir()] == [key.name]
+    seals._key.cache_clear()
+    assert store.recall("tallies", "ab12") == TALLY
+
+
+@pytest.mark.parametrize("data", [b"", b"short", b"x" * 33])
+def test_a_damaged_key_is_one_line(store, tmp_path, data):
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / seals.KEY_FILE).write_bytes(data)
+    with pytest.raises(UserError, match=r"cache\.key: not a key"):
+        store.remember("tallies", "ab12", TALLY)
+
+
+def test_a_key_that_cannot_be_kept_is_one_line(store, tmp_path):
+    (tmp_path / "config").write_text("a file")
+    with pytest.raises(UserError, match="cannot be kept") as caught:
+        store.remember("tallies", "ab12", TALLY)
+    assert "EDGEKIT_CONFIG" in caught.value.hint
+
+
+def test_edited_labels_are_unpacked_again(tmp_path, store):
+    labels = np.arange(200) % 3
+    np.savez_compressed(tmp_path / "eval.npz", x=np.zeros((200, 4), np.float32), label=labels)
+
+    def label_file():
+        table = read_table("eval.npz", folder=tmp_path, cache=store.root)
+        return next(c.path for c in table.columns if c.name == "label")
+
+    path = label_file()
+    whole = np.load(path)
+    np.save(path, np.zeros_like(whole))
+    again = np.load(label_file())
+    assert (again == labels).all()
+
+
+def test_edited_seals_of_labels_do_not_help(tmp_path, store):
+    np.savez_compressed(tmp_path / "eval.npz", label=np.arange(200) % 3)
+    (column,) = read_table("eval.npz", folder=tmp_path, cache=store.root).columns
+    np.save(column.path, np.zeros(200, np.int64))
+    (seal,) = store.root.rglob("*.seal")
+    seal.write_text("0" * len(seal.read_text()))
+    (column,) = read_table("eval.npz", folder=tmp_path, cache=store.root).columns
+    assert np.load(column.path).any()
+    assert re.fullmatch(r"[0-9a-f]{64}", seal.read_text())
