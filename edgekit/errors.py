@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from enum import IntEnum
 from typing import ClassVar
 
-from edgekit.printable import printable_lines, printable_message
+from edgekit.printable import printable, printable_lines, printable_message
 
 
 class ExitCode(IntEnum):

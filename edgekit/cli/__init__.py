@@ -6,7 +6,6 @@ import contextlib
 import errno
 import math
 import sys
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
@@ -34,6 +33,7 @@ from edgekit.cli.options import (
     sizes_of,
 )
 from edgekit.cli.passes import apply_pass, list_passes
+from edgekit.cli.states import roll_back, show_status
 from edgekit.cli.streams import check_arguments, drop_output, prepare_streams, use_utf8
 from edgekit.errors import EdgekitError, ExitCode, UserError
 from edgekit.output import each, emit, say, ticker
@@ -41,8 +41,6 @@ from edgekit.progress import Ticker
 
 if TYPE_CHECKING:
     from edgekit.recipe import Recipe
-    from edgekit.remote.home import Home
-    from edgekit_agent.results import Status
 
 app = typer.Typer(
     name="edgekit",
@@ -61,7 +59,6 @@ _MODEL = (
 )
 _METRICS = ("top1", "top5", "binary")
 _RUNTIMES = ("onnxruntime", "litert", "auto")
-_LOG_LINES = 50
 
 # Of the places the user gave us to write to, not of us.
 _NO_ROOM = {
@@ -305,7 +302,7 @@ def push(
             if meant and not where.path:
                 tick.clear()
                 text = f"{host}: installed in {session.home}; a bundle does not choose the folder"
-                print(f"edgekit: note: {text} (--home {meant} does)", file=sys.stderr)
+                say(f"edgekit: note: {text} (--home {meant} does)", file=sys.stderr)
             return done
 
     return each(hosts, one, show.pushed, as_json=as_json)
@@ -353,55 +350,7 @@ def bench(
         )
 
 
-@app.command()
-def rollback(
-    hosts: Hosts, home: HomeFolder = None, device: DeviceName = None, as_json: Json = False
-) -> int:
-    """Go back to the release before, if it is healthy."""
-    from edgekit import show
-    from edgekit.remote.deploy import rollback as go_back
-
-    return _states(hosts, go_back, show.rolled_back, home_on_device(home, device), as_json=as_json)
-
-
-@app.command()
-def status(
-    hosts: Hosts,
-    home: HomeFolder = None,
-    device: DeviceName = None,
-    log: Annotated[
-        bool, typer.Option("--log", help="Also who did what there, the last 50 actions.")
-    ] = False,
-    as_json: Json = False,
-) -> int:
-    """What a device serves, and what it can go back to."""
-    from edgekit import show
-    from edgekit.remote.deploy import status as ask
-
-    lines, where = _LOG_LINES if log else 0, home_on_device(home, device)
-    return _states(
-        hosts, lambda session: ask(session, log=lines), show.states, where, as_json=as_json
-    )
-
-
+app.command("rollback")(roll_back)
+app.command("status")(show_status)
 app.command("report")(write_page)
 app.command("cache")(show_cache)
-
-
-def _states(
-    hosts: list[str],
-    ask: Callable[[Any], Status],
-    text: Callable[[Any], str],
-    home: Home,
-    *,
-    as_json: bool,
-) -> int:
-    from edgekit.remote.session import open_session
-    from edgekit.show import state_facts
-
-    def one(host: str, tick: Ticker) -> tuple[str, Status]:
-        tick(f"{host}: asking", 0, 0)
-        with open_session(host, home=home) as session:
-            return host, ask(session)
-
-    return each(hosts, one, text, as_json=as_json, facts=state_facts)

@@ -1,0 +1,66 @@
+"""edgekit rollback and edgekit status: the releases on devices."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from edgekit.cli.options import DeviceName, HomeFolder, Hosts, Json, home_on_device
+from edgekit.output import each
+from edgekit.progress import Ticker
+
+if TYPE_CHECKING:
+    from edgekit.remote.home import Home
+    from edgekit_agent.results import Status
+
+_LOG_LINES = 50
+
+
+def roll_back(
+    hosts: Hosts, home: HomeFolder = None, device: DeviceName = None, as_json: Json = False
+) -> int:
+    """Go back to the release before, if it is healthy."""
+    from edgekit import show
+    from edgekit.remote.deploy import rollback
+
+    return _states(hosts, rollback, show.rolled_back, home_on_device(home, device), as_json=as_json)
+
+
+def show_status(
+    hosts: Hosts,
+    home: HomeFolder = None,
+    device: DeviceName = None,
+    log: Annotated[
+        bool, typer.Option("--log", help="Also who did what there, the last 50 actions.")
+    ] = False,
+    as_json: Json = False,
+) -> int:
+    """What a device serves, and what it can go back to."""
+    from edgekit import show
+    from edgekit.remote.deploy import status
+
+    lines, where = _LOG_LINES if log else 0, home_on_device(home, device)
+    return _states(
+        hosts, lambda session: status(session, log=lines), show.states, where, as_json=as_json
+    )
+
+
+def _states(
+    hosts: list[str],
+    ask: Callable[[Any], Status],
+    text: Callable[[Any], str],
+    home: Home,
+    *,
+    as_json: bool,
+) -> int:
+    from edgekit.remote.session import open_session
+    from edgekit.show import state_facts
+
+    def one(host: str, tick: Ticker) -> tuple[str, Status]:
+        tick(f"{host}: asking", 0, 0)
+        with open_session(host, home=home) as session:
+            return host, ask(session)
+
+    return each(hosts, one, text, as_json=as_json, facts=state_facts)
