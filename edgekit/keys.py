@@ -13,7 +13,7 @@ from edgekit.errors import UserError, did_you_mean, reason
 from edgekit.seals import config_folder
 from edgekit_agent.ed25519 import is_usable_key
 from edgekit_agent.files import fsync_folder
-from edgekit_agent.statements import TrustedKey, key_id
+from edgekit_agent.statements import TrustedKey, is_public_key, key_id
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 DEFAULT_NAME = "default"
 _SUFFIX, _PUBLIC_SUFFIX, _REVOKED_SUFFIX = ".pem", ".pub", ".revoked"
 _NAME = re.compile(r"[a-z0-9][a-z0-9_-]{0,62}")
-_PUBLIC = re.compile(r"[0-9a-f]{64}")
 _MOST_BYTES = 1 << 16
 
 
@@ -146,7 +145,7 @@ def named_public(text: str | None) -> TrustedKey:
     Raises:
         UserError: none of these, or not usable.
     """
-    if text and _PUBLIC.fullmatch(text):
+    if text and is_public_key(text):
         return _usable(TrustedKey(text), text)
     if text and (text.endswith(_PUBLIC_SUFFIX) or os.sep in text):
         return _from_file(Path(text))
@@ -162,7 +161,7 @@ def _from_file(path: Path) -> TrustedKey:
             words = file.read(_MOST_BYTES).decode().split()
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: cannot be read: {reason(error)}") from error
-    if not words or not _PUBLIC.fullmatch(words[0]):
+    if not words or not is_public_key(words[0]):
         raise UserError(
             f"{path}: not a public key of edgekit", hint="give the .pub file of 'edgekit keys new'"
         )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from edgekit.apply import Applied
 from edgekit.bench import Benched
@@ -129,13 +129,21 @@ def pass_in_full(facts: PassFacts) -> str:
 
 
 def pushed(reports: Iterable[PushReport]) -> str:
-    """A line for each host."""
-    return "\n".join(
+    """A line for each host; another where a reboot would have gone unnoticed."""
+    return "\n".join(line for report in reports for line in _pushed(report))
+
+
+def _pushed(r: PushReport) -> Iterator[str]:
+    yield (
         f"{r.host}: serves {r.release} ({r.runtime}), "
         f"health {_health(r.health)}, sent {size(r.sent_bytes)} in {r.seconds:.1f} s"
         f"{f', before {r.previous}' if r.previous else ''}"
-        for r in reports
     )
+    if r.watch is not None and not r.watch.after_reboot:
+        yield (
+            "  note: if it reboots before a release is confirmed it does not go back by itself: "
+            "its user does not linger in systemd (loginctl enable-linger), and no cron runs"
+        )
 
 
 def _health(health: Health | None) -> str:

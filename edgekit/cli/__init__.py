@@ -274,11 +274,26 @@ def push(
             "--allow-downgrade", help="A lower version too; signed with a key trusted there."
         ),
     ] = False,
+    watch: Annotated[
+        float | None,
+        typer.Option(
+            "--watch",
+            metavar="SECONDS",
+            min=0,
+            max=86400,
+            help="The device goes back unless it is confirmed by then: 30; on 'local' 0.",
+        ),
+    ] = None,
+    app_confirms: Annotated[
+        bool,
+        typer.Option("--app-confirms", help="The app on the device has to confirm, not edgekit."),
+    ] = False,
     as_json: Json = False,
 ) -> int:
     """Install a bundle, check it on the device, switch to it."""
     from edgekit import show
     from edgekit.bundle import open_bundle
+    from edgekit.remote.confirmation import watch_terms
     from edgekit.remote.deploy import push as install
     from edgekit.remote.session import open_session
     from edgekit.store import default_root
@@ -297,6 +312,7 @@ def push(
                 cache=default_root() / "wheels",
                 progress=tick.said,
                 allow_downgrade=allow_downgrade,
+                watch=watch_terms(host, watch, by_app=app_confirms),
             )
             meant = opened.manifest.profile.connection.home
             if meant and not where.path:

@@ -16,6 +16,7 @@ from edgekit.bundle import MANIFEST, RELEASE_DIGITS, Bundle
 from edgekit.errors import DeviceError
 from edgekit.packing import Travelling
 from edgekit.profile import DeviceProfile, RuntimeName, RuntimeSpec
+from edgekit.remote.confirmation import UNWATCHED, WatchTerms, confirm
 from edgekit.remote.device_python import device_python, userland
 from edgekit.remote.outcome import switch
 from edgekit.remote.sending import Packed, send, sha256
@@ -23,7 +24,7 @@ from edgekit.remote.session import Progress, Session
 from edgekit.remote.trust import ask_leave, is_taken
 from edgekit.remote.wheels import fetch_runtime, litert_packages
 from edgekit_agent.jobs import InstallJob, NamedBlob, RollbackJob, RuntimeJob, StatusJob
-from edgekit_agent.results import DeviceFacts, Health, RuntimeFacts, Status, Unpacked
+from edgekit_agent.results import DeviceFacts, Health, RuntimeFacts, Status, Unpacked, Watch
 from edgekit_agent.statements import Signature
 
 
@@ -36,6 +37,7 @@ class PushReport:
             runtime, the files, the jobs.
         total_bytes: the size of the release's files.
         runtime: name and version, such as ``onnxruntime 1.20.1``.
+        watch: how the release was watched until it was confirmed; None = it was not.
     """
 
     host: str
@@ -46,6 +48,7 @@ class PushReport:
     runtime: str
     seconds: float
     health: Health | None
+    watch: Watch | None = None
 
 
 def push(
@@ -55,6 +58,7 @@ def push(
     cache: Path,
     progress: Progress | None = None,
     allow_downgrade: bool = False,
+    watch: WatchTerms = UNWATCHED,
 ) -> PushReport:
     """Install a bundle and switch the device to it, if it is healthy there.
 
@@ -64,6 +68,7 @@ def push(
         cache: where runtime wheels are kept on this machine.
         progress: told how far it is.
         allow_downgrade: install a lower version where a key of this user is trusted.
+        watch: how long the device waits for a confirmation before it goes back, and whose.
 
     Raises:
         DeviceError: anything went wrong; the device serves what it served before.
@@ -74,7 +79,8 @@ def push(
     after = _found(session, release[:RELEASE_DIGITS], progress)
     permit = ask_leave(session, bundle, after.trust, allow_downgrade=allow_downgrade)
     if not is_taken(bundle, after):
-        after = _installed(bundle, session, after, release, cache, progress, permit)
+        after = _installed(bundle, session, after, release, cache, progress, permit, watch.seconds)
+    confirm(session, after, release[:RELEASE_DIGITS], watch, progress)
     return PushReport(
         host=session.name,
         release=release[:RELEASE_DIGITS],
@@ -84,6 +90,7 @@ def push(
         runtime=_runtime_of(after),
         seconds=time.monotonic() - started,
         health=after.health,
+        watch=after.watch,
     )
 
 
@@ -106,6 +113,7 @@ def _installed(
     cache: Path,
     progress: Progress | None,
     permit: Signature | None,
+    watch_s: float,
 ) -> Status:
     manifest, use = bundle.manifest, bundle.manifest.runtime
     facts = session.facts(sites(before))
@@ -135,6 +143,7 @@ def _installed(
         max_relative_error=manifest.max_relative_error,
         signature=bundle.signature,
         permit=permit,
+        watch_s=watch_s,
     )
     return switch(session, job, wanted=job.release, progress=progress)
 

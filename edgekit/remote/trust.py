@@ -8,7 +8,7 @@ from edgekit.remote.session import Session
 from edgekit.signing import permit_downgrade
 from edgekit_agent.jobs import AdmitJob, TrustJob
 from edgekit_agent.results import Status, Trust
-from edgekit_agent.statements import Signature, TrustedKey, key_id
+from edgekit_agent.statements import Signature, TrustedKey, is_public_key, key_id
 
 
 def ask_leave(
@@ -64,7 +64,7 @@ def read_trust(session: Session) -> Trust:
     Raises:
         DeviceError: its file of keys is damaged.
     """
-    return session.ask(TrustJob(session.home), Trust)
+    return _ask(session, TrustJob(session.home))
 
 
 def trust_key(session: Session, key: TrustedKey, profile: str | None) -> Trust:
@@ -78,7 +78,7 @@ def trust_key(session: Session, key: TrustedKey, profile: str | None) -> Trust:
     Raises:
         DeviceError: the key was revoked there.
     """
-    return session.ask(TrustJob(session.home, add=(key,), profile=profile), Trust)
+    return _ask(session, TrustJob(session.home, add=(key,), profile=profile))
 
 
 def revoke_key(session: Session, text: str) -> Trust:
@@ -103,4 +103,11 @@ def revoke_key(session: Session, text: str) -> Trust:
             f"{session.name}: {count} {text} trusted there",
             hint=f"edgekit keys list {session.name} shows the ids of its keys",
         )
-    return session.ask(TrustJob(session.home, revoke=(found[0],)), Trust)
+    return _ask(session, TrustJob(session.home, revoke=(found[0],)))
+
+
+def _ask(session: Session, job: TrustJob) -> Trust:
+    trust = session.ask(job, Trust)
+    if not all(is_public_key(key.public) for key in (*trust.keys, *trust.revoked)):
+        raise DeviceError(f"{session.name}: it names as a key that it trusts what is none")
+    return trust

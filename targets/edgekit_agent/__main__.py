@@ -19,6 +19,7 @@ from edgekit_agent.results import Expanded, Health
 from edgekit_agent.runtimes.trial import run_trial
 from edgekit_agent.supervise import run_in_worker
 from edgekit_agent.trust import admit, change_trust
+from edgekit_agent.watch import confirm, run_watch
 from edgekit_agent.wheels import unpack_runtime
 from edgekit_agent.wire import Inlet, Outlet, guard_stdout, read_job
 
@@ -30,8 +31,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
 
     Args:
         arguments: none to serve, or the agent's own file, which names the process;
-            ``--version``; ``worker`` and ``trial PACKAGE [SITE]`` are for the agent's own child
-            processes.
+            ``--version``; ``worker``, ``trial PACKAGE [SITE]`` and ``watch HOME`` are for the
+            agent's own child processes.
     """
     # onnxruntime's wheels for Linux report to their maker unless told not to before they load.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -47,6 +48,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
         return 0
     if arguments == ["worker"]:
         worker.work()
+    if arguments[0] == "watch" and len(arguments) == 2:
+        return run_watch(arguments[1])
     if arguments[0] == "trial" and len(arguments) in (2, 3):
         return run_trial(arguments[1], arguments[2] if len(arguments) == 3 else None)
     sys.stderr.write(_USAGE)
@@ -102,6 +105,7 @@ def _run(
         "admit": lambda: audited(job, lambda: admit(job)),
         "trust": lambda: audited(job, lambda: change_trust(job)),
         "install": lambda: audited(job, lambda: install(job, ask_health, outlet.progress)),
+        "confirm": lambda: confirm(job),
         "rollback": lambda: audited(job, lambda: rollback(job, ask_health)),
         "status": lambda: status(job, ask_health),
     }

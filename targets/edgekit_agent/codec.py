@@ -14,6 +14,7 @@ from typing import Any, Dict, List, Type, TypeVar
 from edgekit_agent.jobs import (
     AdmitJob,
     BenchJob,
+    ConfirmJob,
     ExpandJob,
     ForgetJob,
     HealthJob,
@@ -45,6 +46,7 @@ JOBS: Dict[str, Type[Any]] = {
     "admit": AdmitJob,
     "trust": TrustJob,
     "install": InstallJob,
+    "confirm": ConfirmJob,
     "rollback": RollbackJob,
     "status": StatusJob,
 }

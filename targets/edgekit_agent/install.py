@@ -32,6 +32,13 @@ from edgekit_agent.trust import (
     read_trust,
     remember,
 )
+from edgekit_agent.watch import (
+    MOST_SECONDS,
+    begin_watch,
+    drop_watch,
+    pending_watch,
+    settle_watch,
+)
 from edgekit_agent.wire import Progress
 
 _NOT_OURS = "build the bundle again; nothing was changed on the device"
@@ -55,11 +62,14 @@ def install(job: InstallJob, ask_health: AskHealth, progress: Progress) -> Statu
     """
     home = open_home(job.home)
     _check_release(_release_of(job, None))
+    if not 0 <= job.watch_s <= MOST_SECONDS:
+        raise AgentError("bad_job", f"watch_s is {job.watch_s:g}, allowed is 0 to {MOST_SECONDS:g}")
     with locked(home):
         trust = read_trust(home)
         statement = admitted(trust, job.signature, job.permit)
         if statement is not None:
             check_as_signed(job, statement)
+        settle_watch(home, job.release)
         release = _release_of(job, statement)
         sweep(home)
         progress("verify", 0, len(job.files))
@@ -79,6 +89,8 @@ def install(job: InstallJob, ask_health: AskHealth, progress: Progress) -> Statu
         if statement is not None:
             remember(home, trust, statement, job.permit)
         before = previous if served == job.release else served
+        if job.watch_s and served not in (None, job.release):
+            begin_watch(home, job.release, served, job.watch_s)
         answer = _status(home, job.release, before, health)
         switch(home, job.release)
         # The device has switched: what cannot be tidied now must not tell otherwise.
@@ -105,6 +117,7 @@ def rollback(job: RollbackJob, ask_health: AskHealth) -> Status:
                 hint="one is kept from the second push on",
             )
         health = _healthy_again(home, previous, ask_health)
+        drop_watch(home)
         answer = _status(home, previous, served, health)
         switch(home, previous)
         return answer
@@ -172,6 +185,7 @@ def _status(
         current_model=read_provenance(home.release(current)) if current else None,
         previous_model=read_provenance(home.release(previous)) if previous else None,
         trust=known_trust(home),
+        watch=pending_watch(home),
     )
 
 

@@ -153,7 +153,8 @@ class InstallJob:
     """Assemble a release from received blobs, check its health, and switch ``current`` to it.
 
     ``canaries`` is the file of golden samples among ``files``. ``permit`` is the signed leave to
-    install a lower version.
+    install a lower version. Unless the release is confirmed within ``watch_s`` seconds, the device
+    goes back; 0 = it needs no confirmation.
     """
 
     home: str
@@ -168,6 +169,7 @@ class InstallJob:
     runtime_version: str = ""
     signature: Optional[Signature] = None
     permit: Optional[Signature] = None
+    watch_s: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -194,6 +196,14 @@ class TrustJob:
     add: Tuple[TrustedKey, ...] = ()
     revoke: Tuple[str, ...] = ()
     profile: Optional[str] = None
+
+
+@dataclass(frozen=True)
+class ConfirmJob:
+    """Confirm that a release works, so that it is served on."""
+
+    home: str
+    release: str
 
 
 @dataclass(frozen=True)

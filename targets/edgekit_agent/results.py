@@ -211,6 +211,34 @@ class Trust:
 
 
 @dataclass(frozen=True)
+class Watch:
+    """A release that is served and waits for its confirmation.
+
+    Attributes:
+        release: what has to be confirmed.
+        previous: what is served again without a confirmation.
+        seconds: how long it may take.
+        until_s: when it is too late, in seconds since the boot.
+        boot: which boot that is.
+        after_reboot: who starts the watcher after a reboot: ``systemd``, ``cron`` or nobody.
+    """
+
+    release: str
+    previous: str
+    seconds: float
+    until_s: float
+    boot: str
+    after_reboot: str
+
+
+@dataclass(frozen=True)
+class Watched:
+    """The release that was confirmed."""
+
+    release: str
+
+
+@dataclass(frozen=True)
 class AuditLine:
     """What was done on a device, or refused.
 
@@ -241,7 +269,7 @@ class Status:
 
     ``current_model`` and ``previous_model`` are the origins of their models, if their manifests can
     be read. ``trust`` is missing where its file is damaged. ``log`` has the last lines of the audit
-    log that were asked for.
+    log that were asked for. ``watch`` is there while the current release waits for confirmation.
     """
 
     current: Optional[Release]
@@ -251,6 +279,7 @@ class Status:
     previous_model: Optional[Provenance] = None
     trust: Optional[Trust] = Trust()
     log: Tuple[AuditLine, ...] = ()
+    watch: Optional[Watch] = None
 
 
 @dataclass(frozen=True)

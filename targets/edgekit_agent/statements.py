@@ -9,9 +9,11 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import re
 from dataclasses import dataclass
 from typing import Any, Tuple
 
+_PUBLIC = re.compile(r"[0-9a-f]{64}")
 # The largest whole number that every JSON parser holds exactly.
 MOST_VERSION = 2**53 - 1
 # The end of the year 9999.
@@ -104,6 +106,11 @@ def canonical_text(record: Any) -> str:  # noqa: ANN401 - a record of any type
 def digest_of(signature: Signature) -> str:
     """Return the sha256 of a statement's text, in hex."""
     return hashlib.sha256(signature.statement.encode()).hexdigest()
+
+
+def is_public_key(text: str) -> bool:
+    """Whether a text has the form of a public key in hex."""
+    return _PUBLIC.fullmatch(text) is not None
 
 
 def key_id(public: str) -> str:

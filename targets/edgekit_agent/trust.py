@@ -22,13 +22,12 @@ from edgekit_agent.jobs import AdmitJob, InstallJob, TrustJob
 from edgekit_agent.releases import locked
 from edgekit_agent.results import Trust
 from edgekit_agent.signatures import check_release, trusted_statement
-from edgekit_agent.statements import Permit, Signature, Statement, TrustedKey, key_id
+from edgekit_agent.statements import Permit, Signature, Statement, TrustedKey, is_public_key, key_id
 from edgekit_agent.strictjson import load
 
 TRUST = "trust.json"
 _MOST_KEYS = 64
 _MOST_BYTES = 1 << 20
-_PUBLIC = re.compile(r"[0-9a-f]{64}")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}|")
 _PROFILE = re.compile(r"[a-z0-9][a-z0-9.-]{0,99}|")
 
@@ -206,7 +205,7 @@ def _changed(trust: Trust, job: TrustJob) -> Trust:
 
 
 def _check_key(key: TrustedKey) -> None:
-    if not _PUBLIC.fullmatch(key.public) or not is_usable_key(bytes.fromhex(key.public)):
+    if not is_public_key(key.public) or not is_usable_key(bytes.fromhex(key.public)):
         raise AgentError("bad_job", f"not an Ed25519 public key in hex: {key.public[:70]!r}")
     if not _NAME.fullmatch(key.name):
         raise AgentError("bad_job", f"not a plain key name: {key.name[:70]!r}")
@@ -226,7 +225,7 @@ def _checked(trust: Trust) -> Trust:
 
 
 def _check_publics(publics: Iterable[str]) -> None:
-    wrong: Tuple[str, ...] = tuple(p for p in publics if not _PUBLIC.fullmatch(p))
+    wrong: Tuple[str, ...] = tuple(p for p in publics if not is_public_key(p))
     if wrong:
         raise ValueError(f"not a public key: {wrong[0][:70]!r}")
 

@@ -1,0 +1,109 @@
+"""Confirm a release that a device has switched to, or wait until the app there does."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from typing import TypeVar
+
+from edgekit.errors import DeviceError, UnknownStateError
+from edgekit.remote.session import LOCAL, Progress, Session
+from edgekit_agent.jobs import ConfirmJob, StatusJob
+from edgekit_agent.results import StageProgress, Status, Watch, Watched
+
+R = TypeVar("R")
+
+DEFAULT_S = 30.0
+_POLL_S = 1.0
+# How much longer the device may take to go back than it waits.
+_GRACE_S = 20.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class WatchTerms:
+    """How long a device waits for a confirmation before it goes back, and whose.
+
+    ``seconds`` of 0 is no watch. ``by_app``: the app on the device confirms, not this side.
+    """
+
+    seconds: float
+    by_app: bool = False
+
+
+UNWATCHED = WatchTerms(seconds=0.0)
+
+
+def watch_terms(host: str, seconds: float | None, *, by_app: bool) -> WatchTerms:
+    """The terms for a host: 30 s unless given; none on this machine, where no link is lost."""
+    if seconds is None:
+        seconds = 0.0 if host == LOCAL and not by_app else DEFAULT_S
+    return WatchTerms(seconds=seconds, by_app=by_app)
+
+
+def confirm(
+    session: Session, after: Status, release: str, terms: WatchTerms, progress: Progress | None
+) -> None:
+    """Confirm a release that waits for it.
+
+    Args:
+        session: the device.
+        after: its state since the installation.
+        release: what was installed.
+        terms: who is to confirm.
+        progress: told how long the app has been waited for.
+
+    Raises:
+        DeviceError: it was not confirmed in time; the device went back.
+        UnknownStateError: the link was lost, and the device could not be asked again.
+    """
+    if after.watch is None or after.watch.release != release:
+        return
+    if not terms.by_app:
+        _ask(session, ConfirmJob(session.home, release), Watched, after.watch)
+        return
+    started = time.monotonic()
+    while (waited := time.monotonic() - started) < after.watch.seconds + _GRACE_S:
+        if progress is not None:
+            progress(StageProgress("waiting for the app", int(waited), int(after.watch.seconds)))
+        state = _ask(session, StatusJob(session.home), Status, after.watch)
+        if state.watch is None or state.watch.release != release:
+            _check_served(session.name, state, release)
+            return
+        time.sleep(_POLL_S)
+    raise DeviceError(
+        f"{session.name}: {release} is neither confirmed by the app nor did the device go back",
+        hint="'edgekit status HOST --log' tells; 'edgekit rollback HOST' goes back",
+    )
+
+
+def _ask(session: Session, job: object, result: type[R], watch: Watch) -> R:
+    """Ask, and once more over another connection where the link was lost."""
+    try:
+        return session.ask(job, result)
+    except DeviceError as error:
+        if error.kind:
+            raise
+        lost = error
+    try:
+        session.reconnect()
+        return session.ask(job, result)
+    except DeviceError as error:
+        if error.kind:
+            raise
+        raise UnknownStateError(
+            f"{lost.message}; it serves {watch.release} if that was confirmed, else it goes back "
+            f"to {watch.previous} within {watch.seconds:g} s",
+            hint=f"when it can be reached, 'edgekit status {session.name}' tells",
+            transient=True,
+        ) from lost
+
+
+def _check_served(host: str, state: Status, release: str) -> None:
+    if state.current is None or state.current.name != release:
+        served = state.current.name if state.current else "nothing"
+        raise DeviceError(
+            f"{host}: the app did not confirm {release} in time: the device went back to {served}",
+            hint=f"the app confirms by writing {release} to the file 'confirmed' in edgekit's "
+            "folder on the device",
+            kind="not_confirmed",
+        )

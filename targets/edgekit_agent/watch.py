@@ -1,0 +1,201 @@
+"""Watch a new release: unless it is confirmed in time, the device goes back by itself.
+
+The watch is written down before the switch, and a process of its own waits for the confirmation. A
+reboot counts as no confirmation: what runs at boot finds the watch of an earlier boot.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import sys
+import time
+from typing import Optional
+
+from edgekit_agent.audit import add_line
+from edgekit_agent.boot import prepare_boot, watcher_command
+from edgekit_agent.codec import decode, encode
+from edgekit_agent.failures import AgentError, failure_of
+from edgekit_agent.files import fsync_folder, write_whole
+from edgekit_agent.jobs import ConfirmJob
+from edgekit_agent.releases import Home, damaged_files, locked, open_home, read_release
+from edgekit_agent.results import Watch, Watched
+from edgekit_agent.served import current_release, switch
+from edgekit_agent.strictjson import load
+from edgekit_agent.trust import check_not_revoked, known_trust
+
+PENDING, CONFIRMED = "watch.json", "confirmed"
+MOST_SECONDS = 24 * 3600.0
+_MOST_BYTES = 1 << 16
+_POLL_S = 0.5
+_BOOT_ID = "/proc/sys/kernel/random/boot_id"
+
+
+def begin_watch(home: Home, release: str, previous: str, seconds: float) -> Watch:
+    """Watch a release that is about to be served. The home must be locked.
+
+    Args:
+        home: of the release.
+        release: what has to be confirmed.
+        previous: what is served again without a confirmation.
+        seconds: how long to wait.
+    """
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(os.path.join(home.path, CONFIRMED))
+    watch = Watch(
+        release=release,
+        previous=previous,
+        seconds=seconds,
+        until_s=_now_s() + seconds,
+        boot=_boot(),
+        after_reboot=prepare_boot(home.path),
+    )
+    text = json.dumps(encode(watch), allow_nan=False)
+    write_whole(os.path.join(home.path, PENDING), text.encode(), is_private=True)
+    subprocess.Popen(
+        watcher_command(home.path),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,  # it lives on when the link is lost
+    )
+    return watch
+
+
+def pending_watch(home: Home) -> Optional[Watch]:
+    """Read which release waits for its confirmation; ``None`` also where the file is damaged."""
+    try:
+        with open(os.path.join(home.path, PENDING), "rb") as file:
+            return decode(Watch, load(file, _MOST_BYTES))
+    except (FileNotFoundError, ValueError):
+        return None
+
+
+def settle_watch(home: Home, release: str) -> None:
+    """End the watch of an earlier release before another one is installed. The home must be locked.
+
+    Raises:
+        AgentError: ``busy``: the earlier release still waits for its confirmation.
+    """
+    watch = pending_watch(home)
+    if watch is None or watch.release == release:
+        return
+    if not _is_due(watch) and current_release(home) == watch.release:
+        raise AgentError(
+            "busy",
+            f"{watch.release} waits for its confirmation for {watch.until_s - _now_s():.0f} s more",
+            hint="wait until it is confirmed or the device went back, then run the same again",
+            transient=True,
+        )
+    _end(home, watch)
+
+
+def drop_watch(home: Home) -> None:
+    """Forget which release waits for its confirmation. The home must be locked."""
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(os.path.join(home.path, PENDING))
+        fsync_folder(home.path)
+
+
+def confirm(job: ConfirmJob) -> Watched:
+    """Confirm that a release works; it is served on.
+
+    Raises:
+        AgentError: ``not_confirmed``: it came too late and the device went back, or it serves
+            another one; ``busy``.
+    """
+    home = open_home(job.home)
+    with locked(home):
+        watch = pending_watch(home)
+        if watch is not None and (watch.release != job.release or _is_due(watch)):
+            _end(home, watch)
+        served = current_release(home)
+        if served != job.release:
+            raise AgentError(
+                "not_confirmed",
+                f"{job.release[:40]} was not confirmed in time: the device serves "
+                f"{served or 'nothing'}",
+                hint="push it again, with a longer --watch",
+            )
+        if watch is not None:
+            _confirmed(home, watch, "done")
+    return Watched(served)
+
+
+def run_watch(path: str) -> int:
+    """Wait until the release of a home is confirmed, and go back if it is not.
+
+    Started at the switch, and once at every boot.
+    """
+    home = open_home(path)
+    while True:
+        watch = pending_watch(home)
+        if watch is None:
+            return 0
+        if _is_due(watch) or _app_confirmed(home, watch):
+            with contextlib.suppress(AgentError), locked(home):  # busy: try again
+                if pending_watch(home) == watch:
+                    _end(home, watch)
+        time.sleep(_POLL_S)
+
+
+def _end(home: Home, watch: Watch) -> None:
+    """Act on a watch whose time is over or that was confirmed."""
+    if current_release(home) != watch.release:
+        drop_watch(home)  # cut off before the switch, or somebody went back
+    elif _app_confirmed(home, watch) and watch.boot == _boot():
+        _confirmed(home, watch, "done: by the app")
+    else:
+        _go_back(home, watch)
+
+
+def _confirmed(home: Home, watch: Watch, result: str) -> None:
+    drop_watch(home)
+    with contextlib.suppress(OSError):
+        os.unlink(os.path.join(home.path, CONFIRMED))
+    add_line(home, "confirm", result, release=watch.release)
+
+
+def _go_back(home: Home, watch: Watch) -> None:
+    why = "no confirmation" if watch.boot == _boot() else "rebooted without a confirmation"
+    try:
+        previous = read_release(home, watch.previous)
+        check_not_revoked(known_trust(home), previous.key)
+        damaged = damaged_files(home, previous)
+        if damaged:
+            raise AgentError("corrupt", f"damaged: {', '.join(damaged)}")
+        switch(home, watch.previous)
+    except (AgentError, OSError) as error:
+        failure = failure_of(error)
+        add_line(home, "go back", f"{failure.kind}: {failure.message}", release=watch.previous)
+    else:
+        add_line(home, "go back", f"done: {why} of {watch.release}", release=watch.previous)
+    drop_watch(home)
+
+
+def _app_confirmed(home: Home, watch: Watch) -> bool:
+    """Whether the app has written the name of the release to the file ``confirmed``."""
+    try:
+        with open(os.path.join(home.path, CONFIRMED), "rb") as file:
+            return file.read(200).strip() == watch.release.encode()
+    except OSError:
+        return False
+
+
+def _is_due(watch: Watch) -> bool:
+    return watch.boot != _boot() or _now_s() >= watch.until_s
+
+
+def _now_s() -> float:
+    """Seconds since the boot, also those in suspension; no clock that is set changes them."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic()
+
+
+def _boot() -> str:
+    try:
+        with open(_BOOT_ID, encoding="ascii") as file:
+            return file.read(100).strip()
+    except OSError:
+        return ""

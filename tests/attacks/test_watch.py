@@ -1,0 +1,324 @@
+"""A device that gets no confirmation of a new release goes back by itself."""
+
+import contextlib
+import getpass
+import json
+import os
+import signal
+import subprocess
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from edgekit.errors import DeviceError
+from edgekit.keys import new_key
+from edgekit.remote.confirmation import WatchTerms, confirm
+from edgekit.remote.deploy import push
+from edgekit.remote.session import open_session
+from edgekit_agent import boot
+from edgekit_agent.audit import last_lines
+from edgekit_agent.jobs import ConfirmJob
+from edgekit_agent.releases import open_home
+from edgekit_agent.results import Watched
+from edgekit_agent.served import current_release, previous_release
+from edgekit_agent.watch import pending_watch
+from tests.projects import edgekit
+from tests.remote.servers import make_bundle
+from tests.signed import Device, make_signed
+
+BY_APP = WatchTerms(seconds=30.0, by_app=True)
+
+
+@pytest.fixture
+def device(tmp_path, monkeypatch):
+    for name in ("config", "home", "cache"):
+        monkeypatch.setenv(f"EDGEKIT_{name.upper()}", str(tmp_path / name))
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
+    yield Device(home=tmp_path / "home", cache=tmp_path / "cache")
+    for pid in watchers(tmp_path / "home"):
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+@pytest.fixture
+def first(device, tmp_path):
+    """The release that was served before."""
+    return device.push(make_bundle(tmp_path / "first", width=8)).release
+
+
+@pytest.fixture
+def unconfirmed(device, first, tmp_path, monkeypatch):
+    """Installs a release whose confirmation is lost, with the link to whoever pushes it."""
+
+    def install(seconds):
+        bundle = make_bundle(tmp_path / f"next{seconds}", seed=int(seconds * 10) + 1, width=8)
+        with monkeypatch.context() as patch, open_session("local") as session:
+            patch.setattr("edgekit.remote.deploy.confirm", lambda *_: None)
+            terms = WatchTerms(seconds=seconds)
+            return push(bundle, session, cache=device.cache, watch=terms).release
+
+    return install
+
+
+def watchers(home):
+    """Processes that watch a home."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError):
+            words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            if words[-3:-1] == ["watch", str(home)]:
+                found.append(int(entry.name))
+    return found
+
+
+def served(device):
+    home = open_home(str(device.home))
+    return current_release(home), previous_release(home)
+
+
+def wait_until(true, seconds=40.0):
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if true():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it never came true")
+
+
+def log(device):
+    lines = last_lines(open_home(str(device.home)), 5)
+    return [(line.action, line.release, line.result.partition(":")[0]) for line in lines]
+
+
+def test_without_a_confirmation_the_device_goes_back_by_itself(device, first, unconfirmed):
+    new = unconfirmed(2.0)
+    assert served(device) == (new, first)
+    wait_until(lambda: not watchers(device.home))
+    assert served(device) == (first, new)
+    assert log(device)[-1] == ("go back", first, "done")
+    assert device.status().watch is None
+    with open_session("local") as session, pytest.raises(DeviceError) as caught:
+        session.ask(ConfirmJob(session.home, new), Watched)
+    assert caught.value.kind == "not_confirmed"
+    assert served(device) == (first, new)
+
+
+def test_the_push_confirms_at_once(device, first, tmp_path):
+    bundle = make_bundle(tmp_path / "next", seed=1, width=8)
+    started = time.monotonic()
+    done = edgekit("push", bundle.path, "local", "--watch", "3600", "--json")
+    assert (done.code, time.monotonic() - started < 300) == (0, True), done.err
+    (report,) = json.loads(done.out)
+    assert (report["previous"], report["watch"]["seconds"]) == (first, 3600)
+    assert [action for action, *_ in log(device)][-2:] == ["install", "confirm"]
+    wait_until(lambda: not watchers(device.home))
+    assert served(device) == (report["release"], first)
+
+
+def test_the_first_release_and_the_same_one_again_need_no_confirmation(device, tmp_path):
+    bundle = make_bundle(tmp_path / "b", width=8)
+    for _ in range(2):
+        assert edgekit("push", bundle.path, "local", "--watch", "5").code == 0
+        assert device.status().watch is None
+        assert watchers(device.home) == []
+
+
+def test_pushing_an_unconfirmed_release_again_confirms_it(device, first, unconfirmed, tmp_path):
+    new = unconfirmed(600.0)
+    other = make_bundle(tmp_path / "other", seed=77, width=8)
+    before = device.files()
+    with pytest.raises(DeviceError, match="waits for its confirmation") as caught:
+        device.push(other)
+    assert (caught.value.kind, caught.value.transient) == ("busy", True)
+    assert {n: c for n, c in device.files().items() if n.startswith(("rel", "cur", "prev"))} == {
+        n: c for n, c in before.items() if n.startswith(("rel", "cur", "prev"))
+    }
+    (again,) = json.loads(edgekit("push", tmp_path / "next600.0", "local", "--json").out)
+    assert again["release"] == new
+    assert device.status().watch is None
+    assert device.push(other).previous == new
+
+
+def test_the_app_confirms_by_a_file(device, first, unconfirmed):
+    new = unconfirmed(600.0)
+    (device.home / "confirmed").write_text(f"{first}\n")  # of another release
+    time.sleep(1.5)
+    assert device.status().watch.release == new
+    (device.home / "confirmed").write_text(f"{new}\n")
+    wait_until(lambda: not watchers(device.home))
+    assert device.status().watch is None
+    assert served(device) == (new, first)
+    assert log(device)[-1] == ("confirm", new, "done")
+    assert not (device.home / "confirmed").exists()
+
+
+def test_the_push_waits_for_the_app_and_tells_if_it_does_not_confirm(device, first, tmp_path):
+    bundle = make_bundle(tmp_path / "next", seed=1, width=8)
+    done = edgekit("push", bundle.path, "local", "--watch", "3", "--app-confirms")
+    assert (done.code, done.out) == (4, "")
+    assert f"the device went back to {first}" in done.err
+    assert served(device)[0] == first
+
+
+def test_going_back_by_hand_ends_the_watch(device, first, unconfirmed):
+    new = unconfirmed(600.0)
+    device.rollback()
+    wait_until(lambda: not watchers(device.home))
+    assert served(device) == (first, new)
+
+
+def rebooted(device):
+    """The watch as if it were of an earlier boot, and the watcher gone."""
+    for pid in watchers(device.home):
+        os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not watchers(device.home))
+    path = device.home / "watch.json"
+    watch = json.loads(path.read_text()) | {"boot": "an earlier one"}
+    path.write_text(json.dumps(watch))
+
+
+def test_after_a_reboot_what_starts_at_boot_goes_back(device, first, unconfirmed):
+    new = unconfirmed(600.0)
+    rebooted(device)
+    subprocess.run(["/bin/sh", device.home / "watch.sh"], check=True, timeout=60)
+    assert served(device) == (first, new)
+    assert log(device)[-1] == ("go back", first, "done")
+    subprocess.run(["/bin/sh", device.home / "watch.sh"], check=True, timeout=60)
+    assert served(device) == (first, new)
+
+
+def test_the_next_push_goes_back_first_where_nothing_started_at_boot(
+    device, first, unconfirmed, tmp_path
+):
+    new = unconfirmed(600.0)
+    rebooted(device)
+    report = device.push(make_bundle(tmp_path / "other", seed=77, width=8))
+    assert report.previous == first != new
+
+
+def test_cut_off_before_the_switch_nothing_changes(device, first, unconfirmed):
+    new = unconfirmed(600.0)
+    rebooted(device)
+    (device.home / "current").unlink()
+    (device.home / "current").symlink_to(f"releases/{first}")
+    subprocess.run(["/bin/sh", device.home / "watch.sh"], check=True, timeout=60)
+    assert served(device)[0] == first != new
+    assert pending_watch(open_home(str(device.home))) is None
+
+
+def test_it_does_not_go_back_to_a_damaged_or_revoked_release(device, tmp_path):
+    old, new = new_key("old"), new_key("new")
+    device.trust(old)
+    before = device.push(make_signed(tmp_path / "a", old, version=1)).release
+    device.trust(new)
+    bundle = make_signed(tmp_path / "b", new, seed=1, version=2)
+    with open_session("local") as session, pytest.MonkeyPatch.context() as patch:
+        patch.setattr("edgekit.remote.deploy.confirm", lambda *_: None)
+        terms = WatchTerms(seconds=600)
+        after = push(bundle, session, cache=device.cache, watch=terms).release
+    device.revoke(old)
+    rebooted(device)
+    subprocess.run(["/bin/sh", device.home / "watch.sh"], check=True, timeout=60)
+    assert served(device) == (after, before)
+    assert log(device)[-1] == ("go back", before, "revoked_key")
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{", '{"release": 7}'])
+def test_a_damaged_watch_stops_nothing(device, first, text, tmp_path):
+    (device.home / "watch.json").write_text(text)
+    assert device.status().current.name == first
+    assert device.push(make_bundle(tmp_path / "next", seed=1, width=8)).previous == first
+
+
+def test_a_confirmation_whose_answer_is_lost_is_asked_for_again(device, first, unconfirmed):
+    new = unconfirmed(600.0)
+    with open_session("local") as session:
+        state = device.status()
+        ask, asked = session.ask, []
+
+        def losing(job, result, **more):
+            answer = ask(job, result, **more)
+            asked.append(job)
+            if len(asked) == 1:
+                raise DeviceError("local: the connection was lost", transient=True)
+            return answer
+
+        session.ask = losing
+        confirm(session, state, new, WatchTerms(seconds=600), None)
+    assert len(asked) == 2
+    assert served(device) == (new, first)
+
+
+# --- what runs at boot --------------------------------------------------------------------
+
+
+@pytest.fixture
+def system(tmp_path, monkeypatch):
+    """A root of a file system without systemd and cron, and an empty PATH."""
+    (tmp_path / "root/proc/1").mkdir(parents=True)
+    (tmp_path / "root/proc/1/comm").write_text("init\n")
+    (tmp_path / "bin").mkdir()
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
+    return tmp_path / "root"
+
+
+def has_cron(system, tmp_path):
+    (system / "proc/1/comm").write_text("cron\n")
+    table = tmp_path / "table"
+    script = tmp_path / "bin/crontab"
+    script.write_text(f'#!/bin/sh\ncase "$1" in -l) cat {table} ;; -) cat > {table} ;; esac\n')
+    script.chmod(0o755)
+    return table
+
+
+def test_a_lingering_user_has_a_unit_of_systemd(system, tmp_path):
+    (system / "run/systemd/system").mkdir(parents=True)
+    assert boot.prepare_boot(str(tmp_path), system=str(system)) == ""
+    (system / "var/lib/systemd/linger").mkdir(parents=True)
+    (system / "var/lib/systemd/linger" / getpass.getuser()).touch()
+    for _ in range(2):
+        assert boot.prepare_boot(str(tmp_path), system=str(system)) == "systemd"
+    units = tmp_path / "xdg/systemd/user"
+    (link,) = (units / "default.target.wants").iterdir()
+    assert f'ExecStart=/bin/sh "{tmp_path}/watch.sh"' in link.read_text()
+    assert link.resolve().parent == units.resolve()
+
+
+def test_else_cron_has_a_line_and_keeps_the_others(system, tmp_path):
+    home = tmp_path / "it's 100%"
+    home.mkdir()
+    table = has_cron(system, tmp_path)
+    table.write_text("0 1 * * * backup\n")
+    for _ in range(2):
+        assert boot.prepare_boot(str(home), system=str(system)) == "cron"
+    mine, added = table.read_text().splitlines()
+    assert mine == "0 1 * * * backup"
+    assert added.startswith("@reboot /bin/sh ")
+    assert "100\\%" in added
+    command = added.removeprefix("@reboot ").replace("\\%", "%")
+    subprocess.run(["/bin/sh", "-c", command], check=True, timeout=60)
+
+
+@pytest.mark.parametrize("name", ["new\nline", "esc\x1b"])
+def test_a_path_that_no_table_can_hold_promises_nothing(system, tmp_path, name):
+    table = has_cron(system, tmp_path)
+    (tmp_path / name).mkdir()
+    assert boot.prepare_boot(str(tmp_path / name), system=str(system)) == ""
+    assert not table.exists()
+
+
+def test_where_neither_is_there_the_push_says_so(device, first, tmp_path, monkeypatch):
+    monkeypatch.setenv("PATH", f"{Path(os.sys.executable).parent}:/nowhere")
+    bundle = make_bundle(tmp_path / "next", seed=1, width=8)
+    done = edgekit("push", bundle.path, "local", "--watch", "60")
+    assert (done.code, "does not go back by itself" in done.out) == (0, True), done.out
+
+
+def test_terms_that_make_no_sense_are_bad_requests(device):
+    for seconds in ("-1", "nan", "inf", "1e9", "soon"):
+        assert edgekit("push", "b", "local", "--watch", seconds).code == 2
+    assert replace(BY_APP, seconds=1.0).by_app
