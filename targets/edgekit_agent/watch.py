@@ -59,6 +59,7 @@ def begin_watch(home: Home, release: str, previous: str, seconds: float) -> Watc
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        cwd="/",
         start_new_session=True,  # it lives on when the link is lost
     )
     return watch
@@ -178,8 +179,12 @@ def _go_back(home: Home, watch: Watch) -> None:
 def _app_confirmed(home: Home, watch: Watch) -> bool:
     """Whether the app has written the name of the release to the file ``confirmed``."""
     try:
-        with open(os.path.join(home.path, CONFIRMED), "rb") as file:
-            return file.read(200).strip() == watch.release.encode()
+        # A pipe in its place must not be waited for.
+        handle = os.open(os.path.join(home.path, CONFIRMED), os.O_RDONLY | os.O_NONBLOCK)
+        try:
+            return os.read(handle, 200).strip() == watch.release.encode()
+        finally:
+            os.close(handle)
     except OSError:
         return False
 

@@ -88,6 +88,7 @@ ANSWERS = {
     "slow bytes": slow_bytes,
     "bad UTF-8": lambda: sys.stdout.buffer.write(b'{"result": "\xff\xfe"}\n'),
     "lone surrogate": lambda: say('{"error": {"kind": "k", "message": "\\ud800"}}'),
+    "keys that are none": lambda: says({"result": {"keys": [{"public": "zz", "name": "k"}]}}),
     "a list": lambda: say("[]"),
     "nothing": lambda: sys.exit(0),
     "error of wrong type": lambda: says({"error": 5}),

@@ -16,7 +16,9 @@ from edgekit.errors import DeviceError, UserError
 from edgekit.keys import new_key, signing_key
 from edgekit.remote.deploy import push
 from edgekit.remote.sending import sha256
-from edgekit.remote.session import open_session
+from edgekit.remote.session import Session, open_session
+from edgekit.remote.trust import read_trust as read_keys
+from edgekit.remote.trust import revoke_key
 from edgekit.signing import Signer, permit_downgrade, sign_statement
 from edgekit_agent.failures import AgentError
 from edgekit_agent.homes import open_home
@@ -25,6 +27,7 @@ from edgekit_agent.results import Status
 from edgekit_agent.signatures import check_release, read_statement
 from edgekit_agent.statements import Permit, Signature, SignedFile, Statement
 from edgekit_agent.trust import known_trust, read_trust
+from tests.attacks.test_hostile_devices import HostileTransport
 from tests.projects import edgekit
 from tests.remote.servers import make_bundle
 from tests.signed import Device, make_signed, now_s, restated, with_signature
@@ -375,6 +378,14 @@ def test_the_previous_release_can_be_served_again_whatever_its_version(
 
 def test_the_file_of_keys_is_the_owners_alone(device, served):
     assert (device.home / "trust.json").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("ask", [read_keys, lambda session: revoke_key(session, "k")])
+def test_a_device_that_names_keys_that_are_none_costs_its_own_turn(ask):
+    session = Session(HostileTransport("keys that are none"))
+    with pytest.raises(DeviceError, match="as a key that it trusts what is none"):
+        ask(session)
+    session.close()
 
 
 # --- the command --------------------------------------------------------------------------

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.errors import DeviceError
+from edgekit.bundle import RELEASE_DIGITS
+from edgekit.errors import DeviceError, UnknownStateError
 from edgekit.keys import new_key
 from edgekit.remote.confirmation import WatchTerms, confirm
 from edgekit.remote.deploy import push
+from edgekit.remote.sending import sha256
 from edgekit.remote.session import open_session
 from edgekit_agent import boot
 from edgekit_agent.audit import last_lines
@@ -25,8 +27,11 @@ from edgekit_agent.results import Watched
 from edgekit_agent.served import current_release, previous_release
 from edgekit_agent.watch import pending_watch
 from tests.projects import edgekit
-from tests.remote.servers import make_bundle
+from tests.remote.servers import make_bundle, running_sshd, sshd
+from tests.remote.servers import served as served_by_sshd
 from tests.signed import Device, make_signed
+
+__all__ = ["running_sshd", "sshd"]
 
 BY_APP = WatchTerms(seconds=30.0, by_app=True)
 
@@ -153,6 +158,34 @@ def test_the_app_confirms_by_a_file(device, first, unconfirmed):
     assert served(device) == (new, first)
     assert log(device)[-1] == ("confirm", new, "done")
     assert not (device.home / "confirmed").exists()
+
+
+@pytest.mark.sshd
+def test_the_device_goes_back_after_the_link_was_lost(sshd, tmp_path, monkeypatch):
+    old = make_bundle(tmp_path / "old", width=8)
+    new = make_bundle(tmp_path / "new", seed=1, width=8)
+    with open_session("dev") as session:
+        push(old, session, cache=tmp_path / "cache")
+
+    def cut(session, *_):
+        session.close()
+        raise UnknownStateError("dev: the connection was lost")
+
+    monkeypatch.setattr("edgekit.remote.deploy.confirm", cut)
+    with open_session("dev") as session, pytest.raises(UnknownStateError):
+        push(new, session, cache=tmp_path / "cache", watch=WatchTerms(seconds=3.0))
+    home = sshd.edgekit_home
+    wait_until(lambda: not watchers(home))
+    assert served_by_sshd(home) == sha256(old.manifest_bytes)[:RELEASE_DIGITS]
+    lines = last_lines(open_home(str(home)), 1)
+    assert (lines[0].action, lines[0].client) == ("go back", "127.0.0.1")
+
+
+def test_a_pipe_in_place_of_the_confirmation_is_not_waited_for(device, first, unconfirmed):
+    new = unconfirmed(3.0)
+    os.mkfifo(device.home / "confirmed")
+    wait_until(lambda: not watchers(device.home))
+    assert served(device) == (first, new)
 
 
 def test_the_push_waits_for_the_app_and_tells_if_it_does_not_confirm(device, first, tmp_path):
