@@ -67,7 +67,10 @@ def trust(
         typer.Option("--key", metavar="KEY", help="Name, .pub file or hex; your own by default."),
     ] = None,
     home: HomeFolder = None,
-    device: DeviceName = None,
+    device: Annotated[
+        str | None,
+        typer.Option("--device", metavar="NAME", help="Take bundles for this profile only."),
+    ] = None,
     as_json: Json = False,
 ) -> int:
     """Let devices take bundles of this key, and none that are unsigned or of other keys."""

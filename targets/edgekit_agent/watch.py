@@ -19,8 +19,9 @@ from edgekit_agent.boot import prepare_boot, watcher_command
 from edgekit_agent.codec import decode, encode
 from edgekit_agent.failures import AgentError, failure_of
 from edgekit_agent.files import fsync_folder, write_whole
+from edgekit_agent.homes import Home, open_home
 from edgekit_agent.jobs import ConfirmJob
-from edgekit_agent.releases import Home, damaged_files, locked, open_home, read_release
+from edgekit_agent.releases import damaged_files, locked, read_release
 from edgekit_agent.results import Watch, Watched
 from edgekit_agent.served import current_release, switch
 from edgekit_agent.strictjson import load

@@ -21,8 +21,8 @@ from edgekit.remote.sending import sha256
 from edgekit.remote.session import open_session
 from edgekit_agent import boot
 from edgekit_agent.audit import last_lines
+from edgekit_agent.homes import open_home
 from edgekit_agent.jobs import ConfirmJob
-from edgekit_agent.releases import open_home
 from edgekit_agent.results import Watched
 from edgekit_agent.served import current_release, previous_release
 from edgekit_agent.watch import pending_watch
