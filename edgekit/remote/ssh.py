@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import struct
 import threading
 import time
 from typing import cast
 
 import paramiko
+from cryptography.exceptions import InvalidSignature, InvalidTag, UnsupportedAlgorithm
 
 from edgekit.errors import DeviceError
 from edgekit.remote.command_line import through_login_shell
@@ -39,6 +41,24 @@ CHUNK = 1 << 20
 RSA_SIGNATURES = ("rsa-sha2-512", "rsa-sha2-256")
 CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
 
+# A host that breaks the protocol makes the library fail with whatever its parsers raise.
+BROKEN_LINK = (
+    paramiko.SSHException,
+    EOFError,
+    OSError,
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    RuntimeError,
+    MemoryError,
+    struct.error,
+    InvalidSignature,
+    InvalidTag,
+    UnsupportedAlgorithm,
+)
+
 # Without a handler Python prints the library's own account of a broken link on stderr.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
@@ -68,7 +88,7 @@ class SshTransport:
         try:
             channel = self._link.transport.open_session(timeout=self._stall_s)
             channel.exec_command(line)
-        except (paramiko.SSHException, EOFError, OSError) as error:
+        except BROKEN_LINK as error:
             why = self._link.dead or str(error) or "the connection ended"
             raise DeviceError(
                 f"{self.name}: cannot start a command: {why}", transient=True
@@ -110,7 +130,7 @@ class SshStream:
             if self._channel.closed:
                 raise self._lost() from None
             return 0
-        except (OSError, EOFError, paramiko.SSHException) as error:
+        except BROKEN_LINK as error:
             raise self._lost() from error
 
     def readable(self) -> bool:
@@ -191,7 +211,7 @@ class Link:
 
     def _pulse(self) -> None:
         # Waits for the answer: the library's own keepalive asks for none, so it notices nothing.
-        with contextlib.suppress(paramiko.SSHException, EOFError, OSError):
+        with contextlib.suppress(*BROKEN_LINK):
             while self.transport.is_active():
                 self.transport.global_request("keepalive@openssh.com", wait=True)
                 self.transport.join(min(PULSE_S, self._stall_s / 4))
@@ -245,7 +265,7 @@ def _through(host: str, settings: HostSettings, via: Link) -> Socket:
         channel = via.transport.open_channel(
             "direct-tcpip", place, ("127.0.0.1", 0), timeout=settings.connect_timeout_s
         )
-    except (paramiko.SSHException, EOFError, OSError) as error:
+    except BROKEN_LINK as error:
         raise DeviceError(
             f"{host}: the jump host cannot reach {place[0]} port {place[1]}: {error}",
             transient=True,
@@ -266,7 +286,7 @@ def _shake_hands(
     transport.banner_timeout = transport.handshake_timeout = settings.connect_timeout_s
     try:
         transport.start_client(timeout=settings.connect_timeout_s)
-    except (paramiko.SSHException, EOFError, OSError) as error:
+    except BROKEN_LINK as error:
         why = str(error) or "it closed the connection"
         raise DeviceError(
             f"{host}: no SSH connection: {why}",
@@ -300,7 +320,7 @@ def _log_in(host: str, settings: HostSettings, transport: paramiko.Transport) ->
                 tried.append(identity.name)
                 if _accepted(settings.user, identity.key, transport):
                     return
-        except (paramiko.SSHException, EOFError, OSError) as error:
+        except BROKEN_LINK as error:
             tried.append(f"then {error or 'the connection ended'}")
     keys = "; ".join(tried) or "no key: there is none"
     raise DeviceError(
