@@ -229,7 +229,7 @@ def check_fields(record: object) -> None:
 def _(facts: DeviceFacts) -> None:
     _check(1 <= facts.cores <= _MOST_CORES, f"{facts.cores} cores")
     _check(facts.pointer_bits in (32, 64), f"{facts.pointer_bits} bits")
-    known = re.fullmatch(r"\d{1,3}\.\d{1,3}(\..*)?", facts.python) is not None
+    known = re.fullmatch(r"[0-9]\.[0-9]{1,2}(\..*)?", facts.python) is not None
     _check(known, f"{facts.python!r} is no version of Python")
     named = re.fullmatch(r"[\w.+-]{1,64}", facts.machine, re.ASCII) is not None
     _check(named, f"{facts.machine!r} is no name of an architecture")

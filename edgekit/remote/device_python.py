@@ -86,7 +86,7 @@ def device_python(host: str, facts: DeviceFacts) -> DevicePython:
     Raises:
         DeviceError: its libc is none that runtimes are built for.
     """
-    match = re.fullmatch(r"glibc (\d+)\.(\d+).*", facts.libc)
+    match = re.fullmatch(r"glibc ([0-9]{1,2})\.([0-9]{1,2})(\D.*)?", facts.libc)
     if match is None:
         raise DeviceError(
             f"{host}: no runtime is built for its libc ({facts.libc or 'unknown'})",

@@ -1,19 +1,25 @@
 """A hostile or broken device costs its own turn: one line, bounded time and memory."""
 
+import json
 import resource
 import shlex
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from edgekit.errors import DeviceError
 from edgekit.progress import Ticker
+from edgekit.remote.answers import read_result
+from edgekit.remote.device_python import device_python
 from edgekit.remote.local import LocalTransport
 from edgekit.remote.session import Session
-from edgekit_agent.jobs import Blob, PlanJob, StatusJob
-from edgekit_agent.results import Health, Plan, Status
+from edgekit_agent.codec import encode
+from edgekit_agent.jobs import Blob, ModelRef, PlanJob, ProbeJob, ScoreJob, StatusJob
+from edgekit_agent.results import DeviceFacts, Health, Plan, Status, Tally
+from edgekit_agent.samples import Column, Samples
 from tests.attacks import hostile_agent
 
 AGENT = Path(hostile_agent.__file__)
@@ -77,3 +83,91 @@ def test_a_flood_costs_little_memory():
     for mode in ("many values", "endless line", "deep arrays"):
         refused(mode, StatusJob(home="/h"), Status)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 << 10
+
+
+FACTS = DeviceFacts(
+    machine="aarch64",
+    system="Linux",
+    kernel="6.1",
+    libc="glibc 2.36",
+    python="3.11.2",
+    pointer_bits=64,
+    cpu="",
+    cores=4,
+    isa=(),
+    memory_bytes=1 << 30,
+    free_memory_bytes=1 << 29,
+    free_disk_bytes=1 << 33,
+    governor=None,
+    temperature_c=None,
+    load_1min=None,
+    runtimes=(),
+)
+
+
+@pytest.mark.parametrize(
+    "claimed",
+    [
+        {"python": "three"},
+        {"python": "3"},
+        {"python": "3.99999999999"},
+        {"python": "\u0663.11"},
+        {"machine": "../../etc"},
+        {"machine": ""},
+        {"cores": 0},
+        {"cores": 1 << 40},
+        {"pointer_bits": 65},
+        {"free_disk_bytes": -1},
+    ],
+)
+def test_facts_that_cannot_be_are_refused(claimed):
+    job = ProbeJob("/h")
+    whole = json.loads(json.dumps(encode(FACTS)))
+    assert read_result(DeviceFacts, whole, job) == FACTS
+    with pytest.raises(ValueError, match=r"cores|bits|count|is no"):
+        read_result(DeviceFacts, whole | claimed, job)
+
+
+@pytest.mark.parametrize("libc", ["glibc 2.9999999999", "glibc 99999999.1", "glibc 2", "musl 1.2"])
+def test_a_libc_that_cannot_be_is_refused_at_once(libc):
+    with pytest.raises(DeviceError, match="no runtime is built for its libc"):
+        device_python("dev", replace(FACTS, libc=libc))
+
+
+@pytest.mark.parametrize(
+    "claimed",
+    [
+        {"n": 9},
+        {"correct": 9},
+        {"correct": -1},
+        {"correct": 3},
+        {"hits": "e0e0"},
+        {"hits": "zz"},
+        {"predictions": [1, 2]},
+        {"metric": "top5"},
+    ],
+)
+def test_a_tally_that_does_not_add_up_is_refused(claimed):
+    column = Column("label", "/h/y", 0, "int64", (3,))
+    job = ScoreJob(ModelRef("/h/m", "onnxruntime"), Samples((), label=column), "top1")
+    whole = {"metric": "top1", "n": 3, "correct": 2, "hits": "c0", "predictions": [0, 1, 2]}
+    assert read_result(Tally, whole, job).correct == 2
+    with pytest.raises(ValueError, match=r"add up|bitmap|tally"):
+        read_result(Tally, whole | claimed, job)
+
+
+@pytest.mark.parametrize(
+    "greeting", ['{"home": 5}', '{"home": "relative"}', '{"home": ["/h"]}', '{"other": 1}']
+)
+def test_a_greeting_of_wrong_types_is_one_line(greeting):
+    class Greeter(LocalTransport):
+        def open(self, command):
+            return super().open('echo \'{"edgekit": ' + greeting + "}'")
+
+    transport = Greeter()
+    try:
+        with pytest.raises(DeviceError, match="answer is wrong") as caught:
+            Session(transport).start()
+        assert caught.value.message.isprintable()
+    finally:
+        transport.close()
