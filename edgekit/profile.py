@@ -14,10 +14,10 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import ErrorDetails
 
-from edgekit.errors import UserError, did_you_mean, reason
+from edgekit.errors import UserError, did_you_mean
 from edgekit.model import Model
 from edgekit.recipe import IntegerBits
-from edgekit.toml import parse_toml
+from edgekit.toml import parse_toml, read_toml
 from edgekit_agent.cpu import name_and_isa
 
 M = TypeVar("M", bound=BaseModel)
@@ -242,8 +242,6 @@ def read_profile(path: Path) -> DeviceProfile:
     Raises:
         UserError: the file cannot be read or is wrong.
     """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot read the profile: {reason(error)}") from error
-    return parse_profile(text, where=str(path))
+    return validated(
+        DeviceProfile, read_toml(path, unreadable="cannot read the profile"), where=str(path)
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import stat
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -10,24 +11,40 @@ from edgekit.errors import UserError, reason
 
 MOST_BYTES = 1 << 20
 DEEPEST = 32
+UNREADABLE = "cannot be read"
 
 
-def read_toml(path: Path, *, hint: str = "") -> dict[str, Any]:
+def read_toml(path: Path, *, hint: str = "", unreadable: str = UNREADABLE) -> dict[str, Any]:
     """Read a TOML file.
+
+    Args:
+        hint: of the errors.
+        unreadable: what the error says of a file that cannot be read.
 
     Raises:
         UserError: it cannot be read or is no TOML, or too large or nested too deep.
     """
     try:
+        if not _can_be_read(path):
+            raise UserError(f"{path}: a pipe or device, not a file", hint=hint)
         with path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)
     except (OSError, ValueError) as error:
-        raise UserError(f"{path}: cannot be read: {reason(error)}") from error
+        raise UserError(f"{path}: {unreadable}: {reason(error)}") from error
     try:
         text = data.decode()
     except UnicodeDecodeError as error:
-        raise UserError(f"{path}: not TOML: {error}", hint=hint) from error
+        told = "" if unreadable == UNREADABLE else f"{unreadable}: "
+        raise UserError(f"{path}: {told}not TOML: {error}", hint=hint) from error
     return parse_toml(text, where=str(path), hint=hint)
+
+
+def _can_be_read(path: Path) -> bool:
+    """Whether reading a path comes to an end: no pipe that nobody may write to, no device."""
+    mode = path.stat().st_mode
+    # What a shell makes of <(command).
+    handed_over = str(path).startswith(("/dev/fd/", "/proc/self/fd/")) and stat.S_ISFIFO(mode)
+    return stat.S_ISREG(mode) or stat.S_ISDIR(mode) or handed_over
 
 
 def parse_toml(text: str, *, where: str, hint: str = "") -> dict[str, Any]:

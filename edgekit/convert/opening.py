@@ -14,7 +14,8 @@ from edgekit.convert.naming import digest_of, source_of
 from edgekit.convert.separate import convert_apart
 from edgekit.errors import UserError
 from edgekit.graphs.onnx_file import has_empty_input, is_large, load, load_structure, save
-from edgekit.graphs.reading import read_model
+from edgekit.graphs.reading import check_model_file, is_tflite, read_model
+from edgekit.graphs.trial import try_tflite
 from edgekit.model import Model, Origin
 from edgekit.progress import Tick
 from edgekit.store import Store
@@ -44,6 +45,9 @@ def open_model(given: Path, *, folder: Path, store: Store, trusted: bool, tick: 
     """
     source = source_of(given, folder=folder, trusted=trusted)
     if source is None:
+        check_model_file(given)
+        if is_tflite(given):
+            try_tflite(given, store)
         return _runnable(read_model(given), store)
     row = SOURCES[source.kind]
     digest = "" if source.kind == "function" else digest_of(source)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -21,16 +22,8 @@ def read_model(path: Path) -> Model:
     Raises:
         UserError: missing, damaged, of another format, or beyond what this version can run.
     """
-    if path.is_dir():
-        raise UserError(f"{path}: a folder, not a model file", hint="give a .onnx or .tflite file")
-    try:
-        with path.open("rb") as file:
-            head = file.read(8)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    if not head:
-        raise UserError(f"{path}: the file is empty")
-    if head[4:8] == _TFLITE_MAGIC:
+    check_model_file(path)
+    if is_tflite(path):
         from edgekit.graphs.tflite import read_tflite
 
         model = read_tflite(path)
@@ -40,6 +33,37 @@ def read_model(path: Path) -> Model:
         model = read_onnx(path)
     check_fed_sizes(model, {})
     return model
+
+
+def check_model_file(path: Path) -> None:
+    """See that a path names a regular file with something in it.
+
+    Raises:
+        UserError: it does not.
+    """
+    if path.is_dir():
+        raise UserError(f"{path}: a folder, not a model file", hint="give a .onnx or .tflite file")
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    if not stat.S_ISREG(found.st_mode):
+        raise UserError(f"{path}: a pipe or device, not a file", hint="save it as a file first")
+    if not found.st_size:
+        raise UserError(f"{path}: the file is empty")
+
+
+def is_tflite(path: Path) -> bool:
+    """Whether a file begins as .tflite files do.
+
+    Raises:
+        UserError: it cannot be read.
+    """
+    try:
+        with path.open("rb") as file:
+            return file.read(8)[4:8] == _TFLITE_MAGIC
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
 
 
 def check_fed_sizes(model: Model, dims: Mapping[str, int]) -> None:

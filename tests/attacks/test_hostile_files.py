@@ -2,7 +2,10 @@
 
 import contextlib
 import os
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -10,15 +13,25 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
+from edgekit.convert.opening import open_model
 from edgekit.errors import UserError
 from edgekit.graphs.cost import cost
 from edgekit.graphs.onnx_file import load, load_structure, read_onnx
+from edgekit.graphs.reading import read_model
 from edgekit.graphs.size_limits import MOST_INNER_GRAPHS, MOST_NODES
+from edgekit.graphs.trial import try_tflite
 from edgekit.profile import load_profile
+from edgekit.progress import silent
 from edgekit.project import load_project
 from edgekit.steps import read_recipe
+from edgekit.store import Store
 from edgekit.toml import DEEPEST, MOST_BYTES
 
+OPEN = """\
+import sys
+from edgekit_agent.runtimes import import_runtime
+import_runtime("litert")(sys.argv[1], 1)
+"""
 WEIGHTS = np.arange(576, dtype=np.float32).reshape(24, 24)
 
 
@@ -217,3 +230,42 @@ def test_names_that_are_no_utf8_inside_a_model_are_one_line(tmp_path):
         path.write_bytes(data.replace(known, b"ab\xff\xfe\xf0gh\x80"))
         with contextlib.suppress(UserError):  # either way is right, but no other exception
             read_onnx(path)
+
+
+@pytest.mark.parametrize("name", ["m.onnx", "m.tflite", "recipe.toml", "edgekit.toml", "d.toml"])
+def test_a_pipe_that_nobody_writes_to_is_refused_at_once(tmp_path, name):
+    path = tmp_path / name
+    os.mkfifo(path)
+    readers = {"recipe.toml": read_recipe, "edgekit.toml": lambda path: load_project(path.parent)}
+    readers |= {"d.toml": lambda path: load_profile(str(path))}
+    with pytest.raises(UserError, match="a pipe or device, not a file"):
+        readers.get(name, read_model)(path)
+
+
+def test_devices_are_no_models():
+    with pytest.raises(UserError, match="a pipe or device, not a file"):
+        read_model(Path("/dev/zero"))
+
+
+def test_a_model_that_kills_its_runtime_is_one_line(tmp_path):
+    """A signature of a graph that is not there, which LiteRT 2.3 looks into."""
+    path = Path(__file__).with_name("crashes_litert.tflite")
+    command = [sys.executable, "-c", OPEN, path]
+    if subprocess.run(command, check=False, capture_output=True).returncode >= 0:
+        pytest.skip("this LiteRT survives the file")
+    store = Store(tmp_path / "cache")
+    with pytest.raises(UserError, match="crashes when it opens the file") as caught:
+        open_model(path, folder=tmp_path, store=store, trusted=False, tick=silent)
+    assert "\n" not in caught.value.message
+
+
+def test_a_model_that_was_opened_once_is_not_tried_again(tmp_path):
+    from benchmarks.fuzz_case import write_bases
+
+    write_bases(tmp_path / "bases")
+    store = Store(tmp_path / "cache")
+    try_tflite(tmp_path / "bases/dense.tflite", store)
+    (fact,) = (tmp_path / "cache").glob("openings/*/*.json")
+    written = fact.stat().st_mtime_ns
+    try_tflite(tmp_path / "bases/dense.tflite", store)
+    assert fact.stat().st_mtime_ns == written

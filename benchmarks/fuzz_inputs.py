@@ -1,0 +1,389 @@
+"""Damaged and hostile variants of files and answers: bytes, text, JSON values, ONNX graphs."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import struct
+import zipfile
+from collections.abc import Iterator
+from random import Random
+from typing import Any
+
+from onnx import AttributeProto, GraphProto, ModelProto, TensorProto, helper
+
+_BYTES = (b"", b"\0", b"\xff" * 4, b"\xff\xff\xff\x7f", b"\x80" * 9 + b"\x01", b"\0" * 64)
+_TEXTS = (
+    "", "\0", "a" * 5000, "../../etc/passwd", "/dev/zero", "\x1b[2J\x1b]0;x\a", "a\nedgekit: b",
+    "\u202eabc", "\U0001f600", "%s%n{}", "1e999", "-1", "nan",
+)  # fmt: skip
+_NUMBERS = (0, -1, 1, 1 << 31, 1 << 63, -(1 << 63), 1 << 70, 1e308, -1e308, 1e-320, 10**400)
+_TOKENS = (
+    "1e999", "-1", "0", "nan", "inf", '""', '"\\u0000"', "[]", "{}", "true", "1979-05-27",
+    "99999999999999999999999", "[[[[[[[[1]]]]]]]]", '"' + "x" * 300 + '"', "1_000", "0x7fffffff",
+)  # fmt: skip
+
+
+def mutate_bytes(data: bytes, rng: Random) -> bytes:
+    """Flip, cut, repeat and insert bytes."""
+    out = bytearray(data)
+    for _ in range(rng.choice((1, 1, 2, 4, 16))):
+        at = rng.randrange(len(out) + 1)
+        size = rng.choice((1, 1, 2, 4, 16, 200))
+        match rng.randrange(7):
+            case 0 if out:
+                at = min(at, len(out) - 1)
+                out[at] ^= 1 << rng.randrange(8)
+            case 1:
+                del out[at : at + size]
+            case 2:
+                out[at:at] = out[at : at + size] * rng.choice((1, 2, 50))
+            case 3:
+                out[at:at] = rng.randbytes(size)
+            case 4:
+                word = rng.choice(_BYTES)
+                out[at : at + len(word)] = word
+            case 5 if rng.random() < 0.3:
+                del out[at:]
+            case _:
+                other = rng.randrange(len(out) + 1)
+                out[at : at + size] = out[other : other + size]
+    return bytes(out)
+
+
+def mutate_zip(data: bytes, rng: Random) -> bytes:
+    """Damage the members of an archive, and write it anew; now and then the archive itself."""
+    if rng.random() < 0.15:
+        return mutate_bytes(data, rng)
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    for name in rng.sample(sorted(members), k=min(len(members), rng.choice((1, 1, 2)))):
+        members[name] = _mutate_member(name, members[name], rng)
+    if "manifest.json" in members and rng.random() < 0.6:
+        _vouch(members)
+    if rng.random() < 0.1:
+        members[rng.choice(_TEXTS[3:])[:200]] = members.popitem()[1]
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(
+        buffer, "w", rng.choice((zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
+    ) as out:
+        for name, content in members.items():
+            out.writestr(name, content)
+    return buffer.getvalue()
+
+
+def _vouch(members: dict[str, bytes]) -> None:
+    """Give the manifest the digests of damaged members, so that they are looked into."""
+    manifest = json.loads(members["manifest.json"])
+    for entry in manifest.get("files") or ():
+        content = members.get(entry.get("name")) if isinstance(entry, dict) else None
+        if content is not None:
+            entry |= {"digest": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
+    members["manifest.json"] = json.dumps(manifest).encode()
+
+
+def _mutate_member(name: str, data: bytes, rng: Random) -> bytes:
+    if name.endswith(".json"):
+        return json.dumps(mutate_json(json.loads(data), rng)).encode()
+    if name.endswith(".npz"):
+        return mutate_zip(data, rng)
+    if name.endswith(".npy") and rng.random() < 0.8:
+        return _mutate_array(data, rng)
+    return mutate_bytes(data, rng)
+
+
+def _mutate_array(data: bytes, rng: Random) -> bytes:
+    """Change the header of an array: its type, order and shape."""
+    start, end = data.index(b"{"), data.index(b"}") + 1
+    header = data[start:end].decode()
+    match rng.randrange(5):
+        case 0:
+            kind = rng.choice(("<f8", "|O", "<U9", "|V4", "<M8[ns]", "<c16", "|S3", "<i2", "|b1"))
+            header = re.sub(r"'descr': '[^']*'", f"'descr': '{kind}'", header)
+        case 1:
+            shape = rng.choice(("(-1,)", "()", f"({1 << 40}, 8)", f"({1 << 62}, {1 << 62})", "8"))
+            header = re.sub(r"\([^)]*\)", shape, header)
+        case 2:
+            header = header.replace("False", "True")
+        case 3:
+            header = header.replace("}", ", 'more': " + "[" * 300 + "]" * 300 + "}")
+        case _:
+            body = mutate_bytes(data[end:], rng)
+            return data[:end] + body
+    spare = 128 - 10 - len(header) - 1
+    text = header.encode() + b" " * max(0, spare) + b"\n"
+    rest = data[10 + int.from_bytes(data[8:10], "little") :]
+    return data[:8] + len(text).to_bytes(2, "little") + text + rest
+
+
+def mutate_tflite(data: bytes, rng: Random) -> bytes:
+    """Change fields of a .tflite model, so that it still is one; its bytes, now and then."""
+    if rng.random() < 0.15:
+        return mutate_bytes(data, rng)
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(data)
+    for _ in range(rng.choice((1, 1, 2, 4))):
+        parts = [p for p in _parts(model) if vars(p)]
+        part = rng.choice(parts)
+        key = rng.choice(sorted(vars(part)))
+        setattr(part, key, _other(getattr(part, key), rng))
+    builder = flatbuffers.Builder(1024)
+    try:
+        builder.Finish(model.Pack(builder), b"TFL3")
+    except (TypeError, ValueError, AttributeError, struct.error, OverflowError):
+        return mutate_bytes(data, rng)  # fields that no file can hold
+    return bytes(builder.Output())
+
+
+def _parts(value: Any) -> Iterator[Any]:  # noqa: ANN401
+    """A table of a .tflite model and all tables in it."""
+    yield value
+    for inner in vars(value).values():
+        for each in inner if isinstance(inner, list) else [inner]:
+            if type(each).__name__.endswith("T") and hasattr(each, "__dict__"):
+                yield from _parts(each)
+
+
+def _other(value: Any, rng: Random) -> Any:  # noqa: ANN401
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, int):
+        return rng.choice((0, 1, -1, 2, 7, 127, (1 << 31) - 1, value + 1))
+    if isinstance(value, float):
+        return rng.choice((0.0, -1.0, float("nan"), float("inf"), 1e38))
+    if isinstance(value, bytes | str):
+        return rng.choice(_TEXTS).encode()
+    if value is not None and hasattr(value, "dtype"):
+        changed = value.copy()
+        if changed.size:
+            choice = (0, -1, 1, 5, 100, (1 << 31) - 1) if changed.dtype.itemsize > 1 else (0, 1, 99)
+            changed[rng.randrange(changed.size)] = rng.choice(choice)
+        return changed
+    if isinstance(value, list) and value:
+        return rng.choice((value[:-1], value + value[:1], list(reversed(value))))
+    return None
+
+
+def mutate_text(text: str, rng: Random) -> bytes:
+    """Replace, repeat and swap words and lines; bytes as well, now and then."""
+    lines = text.split("\n")
+    for _ in range(rng.choice((1, 2, 4))):
+        at = rng.randrange(len(lines))
+        key, equals, _ = lines[at].partition(" = ")
+        words = lines[at].split(" ")
+        match rng.randrange(12):
+            case place if place > 5:
+                if equals:
+                    words = [key, "=", rng.choice((*_TOKENS, json.dumps(rng.choice(_TEXTS))))]
+            case 0:
+                words[rng.randrange(len(words))] = rng.choice(_TOKENS)
+            case 1:
+                words[-1] = rng.choice(_TOKENS)
+            case 2:
+                words.insert(rng.randrange(len(words) + 1), json.dumps(rng.choice(_TEXTS)))
+            case 3:
+                words = words * rng.choice((2, 40))
+            case 4:
+                lines[at:at] = lines[rng.randrange(len(lines)) :][:3]
+                continue
+            case _:
+                depth = rng.choice((20, 200, 3000))
+                words.append("[" * depth + "]" * depth)
+        lines[at] = " ".join(words)
+    data = "\n".join(lines).encode("utf-8", "surrogatepass")
+    return mutate_bytes(data, rng) if rng.random() < 0.4 else data
+
+
+def mutate_json(value: Any, rng: Random) -> Any:  # noqa: ANN401 - any JSON value
+    """Put values of other types and sizes at random places, and leave some out."""
+    copy = json.loads(json.dumps(value))
+    for _ in range(rng.choice((1, 1, 2, 5))):
+        places = list(_places(copy))
+        if not places:
+            return _hostile(rng)
+        holder, key = rng.choice(places)
+        match rng.randrange(4):
+            case 0:
+                del holder[key]
+            case 1 if isinstance(holder, dict):
+                holder[rng.choice(_TEXTS)] = _hostile(rng)
+            case _:
+                holder[key] = _hostile(rng)
+    return copy
+
+
+def _places(value: Any) -> Any:  # noqa: ANN401
+    items = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, inner in list(items):
+        yield value, key
+        if isinstance(inner, dict | list):
+            yield from _places(inner)
+
+
+def _hostile(rng: Random) -> Any:  # noqa: ANN401
+    match rng.randrange(6):
+        case 0:
+            return rng.choice(_TEXTS)
+        case 1:
+            return rng.choice(_NUMBERS)
+        case 2:
+            return rng.choice((None, True, [], {}, [{}], {"a": []}, float("nan"), float("inf")))
+        case 3:
+            return [rng.choice(_NUMBERS)] * rng.choice((2, 1000, 100_000))
+        case 4:
+            nested: Any = 1
+            for _ in range(rng.choice((30, 500))):
+                nested = [nested]
+            return nested
+        case _:
+            return {str(i): i for i in range(rng.choice((3, 3000)))}
+
+
+def mutate_onnx(proto: ModelProto, rng: Random) -> bytes:
+    """Change a graph so that it parses but lies, or damage its bytes."""
+    copy = ModelProto.FromString(proto.SerializeToString())
+    for _ in range(rng.choice((1, 1, 1, 2, 4))):
+        _change(copy, rng)
+    data = copy.SerializeToString()
+    return mutate_bytes(data, rng) if rng.random() < 0.1 else data
+
+
+def _change(proto: ModelProto, rng: Random) -> None:
+    graph = proto.graph
+    change = rng.choice(
+        (_stored, _declared, _stored, _declared, _node, _order, _attributes, _attributes, _header)
+        if rng.random() < 0.9
+        else (_wrapped,)
+    )
+    if change is _header:
+        proto.ir_version = rng.choice((0, 3, 8, 10, 99))
+        if proto.opset_import:
+            proto.opset_import[0].version = rng.choice((0, 1, 7, 13, 17, 21, 1000, -5))
+        return
+    change(graph, rng)
+
+
+def _header(graph: GraphProto, rng: Random) -> None:
+    raise NotImplementedError
+
+
+def _stored(graph: GraphProto, rng: Random) -> None:
+    if not graph.initializer:
+        return
+    tensor = rng.choice(graph.initializer)
+    match rng.randrange(6):
+        case 0:
+            tensor.dims.append(rng.choice((0, -1, 1, 1 << 31, 1 << 62)))
+        case 1 if tensor.dims:
+            tensor.dims[0] = rng.choice((0, -1, 1 << 20, 1 << 40, 1 << 62))
+        case 2:
+            tensor.data_type = rng.choice(range(26))
+        case 3:
+            tensor.raw_data = tensor.raw_data[: rng.randrange(len(tensor.raw_data) + 1)]
+        case 4:
+            tensor.raw_data = rng.randbytes(len(tensor.raw_data))
+        case _:
+            tensor.data_location = TensorProto.EXTERNAL
+            entries = {
+                "location": rng.choice((*_TEXTS, "m.onnx", ".", "..", "w")),
+                "offset": rng.choice(("", "0", "-1", "x", str(1 << 62))),
+                "length": rng.choice(("", "0", "-1", "4", str(1 << 62))),
+            }
+            for key, text in entries.items():
+                tensor.external_data.add(key=key, value=text)
+
+
+def _declared(graph: GraphProto, rng: Random) -> None:
+    values = [*graph.input, *graph.output, *graph.value_info]
+    if not values:
+        return
+    value = rng.choice(values)
+    tensor = value.type.tensor_type
+    match rng.randrange(5):
+        case 0:
+            tensor.elem_type = rng.choice(range(26))
+        case 1:
+            tensor.ClearField("shape")
+        case 2:
+            tensor.shape.dim.add().dim_value = rng.choice((0, -1, 1 << 31, 1 << 40, 1 << 62))
+        case 3 if tensor.shape.dim:
+            rng.choice(tensor.shape.dim).dim_param = rng.choice(_TEXTS)
+        case _:
+            value.name = rng.choice(_TEXTS)
+
+
+def _node(graph: GraphProto, rng: Random) -> None:
+    if not graph.node:
+        return
+    node = rng.choice(graph.node)
+    names = [name for each in graph.node for name in (*each.input, *each.output)]
+    match rng.randrange(6):
+        case 0 if node.input:
+            node.input[rng.randrange(len(node.input))] = rng.choice((*names, *_TEXTS))
+        case 1 if node.output:
+            node.output[rng.randrange(len(node.output))] = rng.choice((*names, *_TEXTS))
+        case 2:
+            node.op_type = rng.choice(
+                ("Relu", "Loop", "Scan", "If", "Conv", "Reshape", "Einsum", "Pad", "Resize",
+                 "Slice", "Gather", "Tile", "Expand", "Range", "ConstantOfShape", "LSTM", "x\0y")
+            )  # fmt: skip
+        case 3:
+            node.name = rng.choice(_TEXTS)
+        case 4:
+            del node.input[rng.randrange(len(node.input) + 1) :]
+        case _:
+            node.input.extend(rng.choices([*names, "", "absent"], k=rng.choice((1, 3, 200))))
+
+
+def _order(graph: GraphProto, rng: Random) -> None:
+    if not graph.node:
+        return
+    match rng.randrange(3):
+        case 0:
+            del graph.node[rng.randrange(len(graph.node))]
+        case 1:
+            graph.node.add().CopyFrom(rng.choice(graph.node))
+        case _:
+            nodes = list(graph.node)
+            rng.shuffle(nodes)
+            copies = [type(n).FromString(n.SerializeToString()) for n in nodes]
+            del graph.node[:]
+            graph.node.extend(copies)
+
+
+def _attributes(graph: GraphProto, rng: Random) -> None:
+    if not graph.node:
+        return
+    node = rng.choice(graph.node)
+    if node.attribute and rng.random() < 0.7:
+        attribute = rng.choice(node.attribute)
+        match rng.randrange(4):
+            case 0:
+                attribute.type = rng.choice(AttributeProto.AttributeType.values())
+            case 1:
+                attribute.i = rng.choice((0, -1, 1 << 31, (1 << 62)))
+                attribute.type = AttributeProto.INT
+            case 2:
+                attribute.ints.extend([rng.choice((0, -1, 1 << 40))] * rng.choice((1, 5000)))
+            case _:
+                del attribute.ints[:]
+        return
+    name = rng.choice(("axis", "kernel_shape", "pads", "to", "value", "body", "equation", "perm"))
+    given = rng.choice((1, -7, [1, 2], [1 << 40], "i,j->k" * 50, 0.5))
+    node.attribute.append(helper.make_attribute(name, given))
+
+
+def _wrapped(graph: GraphProto, rng: Random) -> None:
+    """Put the graph into branches of itself, some levels deep."""
+    for _ in range(rng.choice((1, 3, 12))):
+        inner = GraphProto.FromString(graph.SerializeToString())
+        del inner.input[:]
+        names = [f"{o.name}{rng.randrange(1000)}" for o in graph.output]
+        node = helper.make_node("If", ["cond"], names, then_branch=inner, else_branch=inner)
+        graph.node.append(node)
+        if len(graph.SerializeToString()) > 200_000:
+            return

@@ -1,0 +1,74 @@
+"""Open a .tflite file in a process of its own first: LiteRT dies of some damaged files."""
+
+from __future__ import annotations
+
+import hashlib
+import signal
+import subprocess
+import sys
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from edgekit.errors import UserError
+from edgekit.store import Store
+from edgekit_agent.files import sha256_of
+
+TRIAL_TIMEOUT_S = 300.0
+_OPENED = "openings"
+_OPEN = """\
+import sys
+from edgekit_agent.runtimes import import_runtime
+import_runtime("litert")(sys.argv[1], 1)
+"""
+
+
+def try_tflite(path: Path, store: Store) -> None:
+    """See that LiteRT survives a file; one that it survived before is not tried again.
+
+    Raises:
+        UserError: it does not, or does not end.
+    """
+    try:
+        runtime = version("ai-edge-litert")
+    except PackageNotFoundError:
+        return  # whoever reads the file says what is missing
+    try:
+        key = hashlib.sha256(f"{sha256_of(str(path))} {runtime}".encode()).hexdigest()
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    if store.recall(_OPENED, key):
+        return
+    status = _opened(path)
+    if status is None:
+        raise UserError(f"{path}: LiteRT does not open it within {TRIAL_TIMEOUT_S:g} s")
+    if status < 0:
+        raise UserError(
+            f"{path}: LiteRT {runtime} crashes when it opens the file ({_signal_name(-status)})",
+            hint="the file is damaged: fetch or export it again",
+        )
+    if status == 0:
+        store.remember(_OPENED, key, {"opened": True})
+
+
+def _opened(path: Path) -> int | None:
+    """The exit status of a process that opens the file; None where it does not end."""
+    try:
+        done = subprocess.run(
+            # -P: nothing in the current folder may pass for a module.
+            [sys.executable, "-P", "-c", _OPEN, str(path)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=TRIAL_TIMEOUT_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return None
+    return done.returncode
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:
+        return f"signal {number}"
