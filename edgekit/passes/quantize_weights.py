@@ -170,7 +170,8 @@ def _layers(index: GraphIndex, seen: Sequence[Samples], work: Work) -> list[Stor
         raise not_finite(error) from error
     if why:
         work.note(f"weights of recurrent layers and inner graphs are rounded one by one: {why}")
-    return [*layers, *shared]
+    # With one weight for each output channel the scales take as much as the weights.
+    return [layer for layer in (*layers, *shared) if layer.matrix.shape[-1] > 1]
 
 
 def _check_names(settings: QuantizeWeights, layers: Sequence[StoredLayer]) -> None:

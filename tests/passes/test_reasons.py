@@ -67,6 +67,16 @@ REFUSALS = {
         "w (Conv, 8 x 8 x 1 x 1), v (Conv, 8 x 8 x 1 x 1): each belongs to Conv, whose weights "
         "this pass leaves"
     ),
+    "one weight for each channel of a convolution": (
+        "g (float[N,1,4,4] x) => (float[N,8,4,4] y) { h = Conv(x, w) y = Relu(h) }",
+        "weights", {"w": (8, 1, 1, 1)},
+        "w (Conv, 8 x 1 x 1 x 1) has one weight for each output channel, and a scale takes as much"
+    ),
+    "one weight for each column": (
+        "g (float[N,1] x) => (float[N,8] y) { h = MatMul(x, w) y = Relu(h) }",
+        "weights", {"w": (1, 8)},
+        "w (MatMul, 1 x 8) has one weight for each output channel, and a scale takes as much"
+    ),
     "a batch of matrices and a vector": (
         VECTOR, "low-rank", {"w": (3, 64, 64)},
         "w (MatMul, 3 x 64 x 64) has a batch of matrices, or stands on the left, in a form that "
