@@ -58,9 +58,11 @@ def encode(record: Any) -> Dict[str, Any]:
 
 
 def encode_job(job: Any) -> Dict[str, Any]:
-    """A job as the object of its JSON line."""
+    """A job as the object of its JSON line; settings that have their defaults are left out."""
     kind = next(kind for kind, cls in JOBS.items() if type(job) is cls)
-    return {"job": kind, "settings": encode(job)}
+    defaults = {field.name: field.default for field in dataclasses.fields(job)}
+    settings = {k: v for k, v in encode(job).items() if v != defaults[k]}
+    return {"job": kind, "settings": settings}
 
 
 def decode(cls: Type[T], value: Any) -> T:
