@@ -6,6 +6,7 @@ import contextlib
 import itertools
 import json
 import math
+import re
 import shlex
 import signal
 import time
@@ -395,5 +396,7 @@ def _source(name: str) -> str:
 
 
 def _short(script: str) -> str:
-    """A script without its docstring and with a narrow margin."""
-    return script.partition('"""\n\n')[2].replace("    ", " ")
+    """A script without its docstring, types and blank lines, and with a narrow margin."""
+    body = script.partition('"""\n\n')[2].replace('if __name__ == "__main__":\n    ', "")
+    body = re.sub(r": str(?=[,)])| -> None(?=:)", "", body)
+    return re.sub(r"\n+", "\n", body).replace("    ", " ")
