@@ -104,15 +104,14 @@ def drop_watch(home: Home) -> None:
 def confirm(job: ConfirmJob) -> Watched:
     """Confirm that a release works; it is served on.
 
+    That is never too late as long as the device has not gone back.
+
     Raises:
-        AgentError: ``not_confirmed``: it came too late and the device went back, or it serves
-            another one; ``busy``.
+        AgentError: ``not_confirmed``: the device went back, or it serves another one; ``busy``.
     """
     home = open_home(job.home)
     with locked(home):
         watch = pending_watch(home)
-        if watch is not None and (watch.release != job.release or _is_due(watch)):
-            _end(home, watch)
         served = current_release(home)
         if served != job.release:
             raise AgentError(
@@ -121,7 +120,7 @@ def confirm(job: ConfirmJob) -> Watched:
                 f"{served or 'nothing'}",
                 hint="push it again, with a longer --watch",
             )
-        if watch is not None:
+        if watch is not None and watch.release == served:
             _confirmed(home, watch, "done")
     return Watched(served)
 

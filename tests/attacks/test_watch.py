@@ -4,6 +4,7 @@ import contextlib
 import getpass
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
@@ -232,6 +233,16 @@ def test_the_next_push_goes_back_first_where_nothing_started_at_boot(
     assert report.previous == first != new
 
 
+def test_pushing_the_release_again_confirms_it_where_nothing_started_at_boot(
+    device, first, unconfirmed, tmp_path
+):
+    new = unconfirmed(600.0)
+    rebooted(device)
+    assert edgekit("push", tmp_path / "next600.0", "local").code == 0
+    assert served(device) == (new, first)
+    assert device.status().watch is None
+
+
 def test_cut_off_before_the_switch_nothing_changes(device, first, unconfirmed):
     new = unconfirmed(600.0)
     rebooted(device)
@@ -308,16 +319,24 @@ def has_cron(system, tmp_path):
     return table
 
 
-def test_a_lingering_user_has_a_unit_of_systemd(system, tmp_path):
+@pytest.mark.parametrize("name", ["plain", "it's 100% $odd \\"])
+def test_a_lingering_user_has_a_unit_of_systemd(system, tmp_path, name):
+    home = tmp_path / name
+    home.mkdir()
     (system / "run/systemd/system").mkdir(parents=True)
-    assert boot.prepare_boot(str(tmp_path), system=str(system)) == ""
+    assert boot.prepare_boot(str(home), system=str(system)) == ""
     (system / "var/lib/systemd/linger").mkdir(parents=True)
     (system / "var/lib/systemd/linger" / getpass.getuser()).touch()
     for _ in range(2):
-        assert boot.prepare_boot(str(tmp_path), system=str(system)) == "systemd"
+        assert boot.prepare_boot(str(home), system=str(system)) == "systemd"
     units = tmp_path / "xdg/systemd/user"
     (link,) = (units / "default.target.wants").iterdir()
-    assert f'ExecStart=/bin/sh "{tmp_path}/watch.sh"' in link.read_text()
+    if analyze := shutil.which("systemd-analyze"):
+        environment = os.environ | {"XDG_RUNTIME_DIR": str(tmp_path)}
+        command = [analyze, "--user", "verify", link.resolve()]
+        subprocess.run(command, check=True, timeout=60, env=environment)
+    assert "ExecStart=/bin/sh " in link.read_text()
+    subprocess.run(["/bin/sh", home / "watch.sh"], check=True, timeout=60)
     assert link.resolve().parent == units.resolve()
 
 
