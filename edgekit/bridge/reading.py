@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from edgekit.bridge.graph import LiteGraph, Op, Quantization, Shape, Tensor
-from edgekit.bridge.schema import KIND_NAMES, TYPE_NAMES, tables, unpacked_options
+from edgekit.bridge.schema import KIND_NAMES, TYPE_NAMES, tables, union_of, unpacked_options
 from edgekit.bridge.stored import array_of
 from edgekit.errors import UserError
 
@@ -103,7 +103,12 @@ def _kind(code: Any) -> str:  # noqa: ANN401 - generated types
     kind = KIND_NAMES.get(number)
     if kind is None:
         raise UserError(f"unknown operator {number}", hint="the file is too new")
-    return f"CUSTOM:{(code.CustomCode() or b'').decode()}" if kind == "CUSTOM" else kind
+    return f"CUSTOM:{_text(code.CustomCode())}" if kind == "CUSTOM" else kind
+
+
+def _text(name: bytes | None) -> str:
+    """A name as LiteRT takes it, up to the first NUL."""
+    return (name or b"").partition(b"\0")[0].decode()
 
 
 def _graph(file: _File, subgraph: Any, kinds: Sequence[str], *, main: bool) -> LiteGraph:  # noqa: ANN401
@@ -125,7 +130,7 @@ def _graph(file: _File, subgraph: Any, kinds: Sequence[str], *, main: bool) -> L
 
 
 def _tensor(file: _File, table: Any, index: int) -> Tensor:  # noqa: ANN401 - generated types
-    name = (table.Name() or b"").decode() or f"tensor{index}"
+    name = _text(table.Name()) or f"tensor{index}"
     if table.Sparsity() is not None:
         raise UserError(f"tensor {name} is sparse", hint="export the model with dense weights")
     if table._tab.Offset(_EXTERNAL_BUFFER):
@@ -188,8 +193,10 @@ def _operator(file: _File, table: Any, tensors: list[Tensor], kinds: Sequence[st
 def _options(file: _File, table: Any, tensors: list[Tensor], kind: str) -> dict[str, Any]:  # noqa: ANN401
     options: dict[str, Any] = {}
     if table.BuiltinOptions() is not None:
+        _check_options(kind, 0, table.BuiltinOptionsType())
         options = unpacked_options(0, table.BuiltinOptionsType(), table.BuiltinOptions())
     elif table.BuiltinOptions2() is not None:
+        _check_options(kind, 1, table.BuiltinOptions2Type())
         options = unpacked_options(1, table.BuiltinOptions2Type(), table.BuiltinOptions2())
     if kind.startswith("CUSTOM:"):
         options["custom_options"] = _custom(file, table)
@@ -197,6 +204,13 @@ def _options(file: _File, table: Any, tensors: list[Tensor], kind: str) -> dict[
         inside = file.each(table.IntermediatesLength(), table.Intermediates)
         options["intermediates"] = [_at(tensors, i) for i in inside]
     return options
+
+
+def _check_options(kind: str, union: int, number: int) -> None:
+    """LiteRT ignores options that are those of another operator; what it computes is a guess."""
+    place, own = union_of(kind)
+    if place is not None and (place, own) != (union, number):
+        raise _damaged(f"the options of {kind} are those of another operator")
 
 
 def _custom(file: _File, table: Any) -> bytes:  # noqa: ANN401 - generated types
@@ -231,7 +245,7 @@ def _signature(
 
 def _in_order(maps: Sequence[Any], places: list[int]) -> dict[str, int]:
     """Tensor indices by name in the graph's order: that of a signature says nothing."""
-    pairs = sorted(((t.Name() or b"").decode(), t.TensorIndex()) for t in maps)
+    pairs = sorted((_text(t.Name()), t.TensorIndex()) for t in maps)
     return dict(sorted(pairs, key=lambda pair: places.index(pair[1])))
 
 

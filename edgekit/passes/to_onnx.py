@@ -48,10 +48,19 @@ def _read(model: Model, dims: Mapping[str, int]) -> LiteGraph:
     """Read a graph; inputs that the file states as placeholders get the sizes that are given.
 
     Raises:
-        PassRefused: nobody says such a size.
+        PassRefused: nobody says such a size, or an input or output has no name.
     """
     data = model.path.read_bytes()
     graph = read_lite(data)
+    for specs, found in (
+        (model.signature.inputs, graph.inputs),
+        (model.signature.outputs, graph.outputs),
+    ):
+        if {spec.name for spec in specs} != found.keys() or "" in found:
+            raise PassRefused(
+                "the file does not name every input and output",
+                hint="export it with a signature that names them",
+            )
     sizes: dict[str, list[int]] = {}
     for spec in model.signature.inputs:
         tensor = graph.inputs[spec.name]

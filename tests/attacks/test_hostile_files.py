@@ -7,14 +7,17 @@ import sys
 import time
 from pathlib import Path
 
+import flatbuffers
 import numpy as np
 import onnx
 import onnxruntime
 import pytest
+from ai_edge_litert import schema_py_generated as schema
 from onnx import TensorProto, helper
 
+from edgekit.apply import apply
 from edgekit.convert.opening import open_model
-from edgekit.errors import UserError
+from edgekit.errors import EdgekitError, UserError
 from edgekit.graphs.cost import cost
 from edgekit.graphs.onnx_file import load, load_structure, read_onnx
 from edgekit.graphs.reading import read_model
@@ -23,7 +26,7 @@ from edgekit.graphs.trial import try_tflite
 from edgekit.profile import load_profile
 from edgekit.progress import silent
 from edgekit.project import load_project
-from edgekit.steps import read_recipe
+from edgekit.steps import read_recipe, written_step
 from edgekit.store import Store
 from edgekit.toml import DEEPEST, MOST_BYTES
 
@@ -257,6 +260,40 @@ def test_a_model_that_kills_its_runtime_is_one_line(tmp_path):
     with pytest.raises(UserError, match="crashes when it opens the file") as caught:
         open_model(path, folder=tmp_path, store=store, trusted=False, tick=silent)
     assert "\n" not in caught.value.message
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ("options of another operator", "the options of FULLY_CONNECTED are those of another"),
+        ("a NUL for a name", "does not name every input and output"),
+    ],
+)
+def test_fields_of_a_tflite_file_that_litert_reads_otherwise_are_refused(tmp_path, change, says):
+    from benchmarks.fuzz_case import write_bases
+
+    write_bases(tmp_path / "bases")
+    path = tmp_path / "bases/dense.tflite"
+    model = schema.ModelT.InitFromPackedBuf(path.read_bytes())
+    if change == "a NUL for a name":
+        model.signatureDefs[0].outputs[0].name = b"\0"
+    else:
+        (operator,) = model.subgraphs[0].operators
+        operator.builtinOptionsType = schema.BuiltinOptions.RNNOptions
+        operator.builtinOptions = schema.RNNOptionsT()
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    path.write_bytes(bytes(builder.Output()))
+    with pytest.raises(EdgekitError, match=says) as caught:
+        apply(
+            written_step("onnx"),
+            path,
+            tmp_path / "out.onnx",
+            data=None,
+            folder=tmp_path,
+            tick=silent,
+        )
+    assert caught.value.exit_code == 2
 
 
 def test_a_model_that_was_opened_once_is_not_tried_again(tmp_path):
