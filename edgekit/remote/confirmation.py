@@ -62,9 +62,10 @@ def confirm(
         _ask(session, ConfirmJob(session.home, release), Watched, after.watch)
         return
     started = time.monotonic()
-    while (waited := time.monotonic() - started) < after.watch.seconds + _GRACE_S:
+    # By the user's own terms: a device could name any number of seconds.
+    while (waited := time.monotonic() - started) < terms.seconds + _GRACE_S:
         if progress is not None:
-            progress(StageProgress("waiting for the app", int(waited), int(after.watch.seconds)))
+            progress(StageProgress("waiting for the app", int(waited), int(terms.seconds)))
         state = _ask(session, StatusJob(session.home), Status, after.watch)
         if state.watch is None or state.watch.release != release:
             _check_served(session.name, state, release)

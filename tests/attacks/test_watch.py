@@ -182,6 +182,22 @@ def test_the_device_goes_back_after_the_link_was_lost(sshd, tmp_path, monkeypatc
     assert (lines[0].action, lines[0].client) == ("go back", "127.0.0.1")
 
 
+@pytest.mark.sshd
+def test_over_ssh_a_push_is_watched_and_confirmed_unless_told_otherwise(sshd, tmp_path):
+    told = []
+    for number, more in enumerate([(), (), ("--watch", "0")]):
+        bundle = make_bundle(tmp_path / f"b{number}", seed=number, width=8)
+        (report,) = json.loads(edgekit("push", bundle.path, "dev", "--json", *more).out)
+        told.append(report["watch"] and report["watch"]["seconds"])
+    assert told == [None, 30.0, None]
+    home = sshd.edgekit_home
+    wait_until(lambda: not watchers(home))
+    lines = last_lines(open_home(str(home)), 9)
+    assert [line.action for line in lines] == ["install", "install", "confirm", "install"]
+    assert (home / "watch.pyz").stat().st_mode & 0o777 == 0o600
+    assert not (home / "watch.json").exists()
+
+
 def test_a_pipe_in_place_of_the_confirmation_is_not_waited_for(device, first, unconfirmed):
     new = unconfirmed(3.0)
     os.mkfifo(device.home / "confirmed")
