@@ -201,9 +201,20 @@ def states(found: Iterable[tuple[str, Status]]) -> str:
         for line in (
             f"{host}: serves {_release(status.current, status.current_model)}; "
             f"before: {_release(status.previous, status.previous_model)}",
+            *(f"  note: {note}" for note in _state_notes(status)),
             *(f"  {_logged(line)}" for line in status.log),
         )
     )
+
+
+def _state_notes(status: Status) -> Iterator[str]:
+    if status.watch is not None and status.current and status.watch.release == status.current.name:
+        yield (
+            f"{status.watch.release} waits for its confirmation; without it the device goes back "
+            f"to {status.watch.previous}"
+        )
+    if status.trust is None:
+        yield "its file of trusted keys is damaged: it takes no release until 'edgekit keys trust'"
 
 
 def _logged(line: AuditLine) -> str:

@@ -362,6 +362,7 @@ def test_a_damaged_file_of_keys_lets_nothing_in_and_keeps_the_rest_going(
     (device.home / "trust.json").write_text("{}{")
     state = device.status()
     assert (state.current.version, state.trust) == (6, None)
+    assert "file of trusted keys is damaged" in edgekit("status", "local").out
     refused(device, make_bundle(tmp_path / "evil", seed=2, width=8), "damaged_trust")
     assert device.rollback().current.version == 5
     device.trust(key)

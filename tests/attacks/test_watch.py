@@ -150,6 +150,7 @@ def test_pushing_an_unconfirmed_release_again_confirms_it(device, first, unconfi
 
 def test_the_app_confirms_by_a_file(device, first, unconfirmed):
     new = unconfirmed(600.0)
+    assert f"{new} waits for its confirmation" in edgekit("status", "local").out
     (device.home / "confirmed").write_text(f"{first}\n")  # of another release
     time.sleep(1.5)
     assert device.status().watch.release == new
