@@ -17,7 +17,7 @@ from typing import Any, NoReturn, TypeVar
 
 from edgekit.printable import printable
 from edgekit_agent.codec import decode
-from edgekit_agent.jobs import BenchJob, PlanJob, ReceiveJob, ScoreJob
+from edgekit_agent.jobs import BenchJob, ForgetJob, PlanJob, ProbeJob, ReceiveJob, ScoreJob
 from edgekit_agent.results import (
     DeviceFacts,
     Greeting,
@@ -39,8 +39,9 @@ _MOST_CONTAINERS = 20_000
 _LONGEST_TEXT, _LONGEST_KEY = 4096, 100
 _LARGEST = 1 << 63
 _MOST_CORES = 1 << 16
-# Seconds for any job, and what a sample, a timed run and a byte that is sent may add to them.
-_JOB_S = 3600.0
+# Seconds for any job, for one that runs no model, and what a sample, a timed run and a byte that is
+# sent may add to them.
+_JOB_S, _QUESTION_S = 3600.0, 900.0
 _S_PER_VALUE, _S_PER_BYTE = 60.0, 1 / 1024
 # An agent speaks twice a second and once a stage.
 _MOST_LINES, _LINES_PER_S = 1000, 4.0
@@ -88,6 +89,8 @@ def bounds_of(job: object) -> Bounds:
         return _bounds(values=job.max_runs, steps=job.min_runs, more_s=job.warmup_s + job.seconds)
     if isinstance(job, ReceiveJob):
         return Bounds(total_s=_JOB_S + _S_PER_BYTE * sum(b.wire_size for b in job.blobs))
+    if isinstance(job, (ProbeJob, PlanJob, ForgetJob)):
+        return Bounds(total_s=_QUESTION_S)
     return Bounds()
 
 

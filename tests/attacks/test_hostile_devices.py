@@ -12,7 +12,7 @@ import pytest
 
 from edgekit.errors import DeviceError
 from edgekit.progress import Ticker
-from edgekit.remote.answers import read_result
+from edgekit.remote.answers import bounds_of, read_result
 from edgekit.remote.device_python import device_python
 from edgekit.remote.local import LocalTransport
 from edgekit.remote.session import Session
@@ -171,3 +171,16 @@ def test_a_greeting_of_wrong_types_is_one_line(greeting):
         assert caught.value.message.isprintable()
     finally:
         transport.close()
+
+
+def test_the_bounds_of_an_answer_grow_with_the_work_alone():
+    def bounds(rows):
+        column = Column("label", "/h/y", 0, "int64", (rows,))
+        return bounds_of(
+            ScoreJob(ModelRef("/h/m", "onnxruntime"), Samples((), label=column), "top1")
+        )
+
+    assert bounds_of(PlanJob("/h", BLOBS)).total_s < bounds_of(StatusJob("/h")).total_s <= 3600
+    assert bounds(10).total_s < bounds(1000).total_s
+    assert bounds(1_000_000).line_bytes < 64 << 20
+    assert bounds_of(StatusJob("/h")).line_bytes <= 1 << 20
