@@ -58,10 +58,12 @@ def encode(record: Any) -> Dict[str, Any]:
 
 
 def encode_job(job: Any) -> Dict[str, Any]:
-    """A job as the object of its JSON line; settings that have their defaults are left out."""
+    """A job as the object of its JSON line, without the fields that have their default value."""
     kind = next(kind for kind, cls in JOBS.items() if type(job) is cls)
-    defaults = {field.name: field.default for field in dataclasses.fields(job)}
-    settings = {k: v for k, v in encode(job).items() if v != defaults[k]}
+    settings = encode(job)
+    for field in dataclasses.fields(job):
+        if field.default is not dataclasses.MISSING and getattr(job, field.name) == field.default:
+            del settings[field.name]
     return {"job": kind, "settings": settings}
 
 
