@@ -77,8 +77,10 @@ def mutate_zip(data: bytes, rng: Random) -> bytes:
 def _vouch(members: dict[str, bytes]) -> None:
     """Give the manifest the digests of damaged members, so that they are looked into."""
     manifest = json.loads(members["manifest.json"])
-    for entry in manifest.get("files") or ():
-        content = members.get(entry.get("name")) if isinstance(entry, dict) else None
+    entries = manifest.get("files") if isinstance(manifest, dict) else None
+    for entry in entries if isinstance(entries, list) else ():
+        name = entry.get("name") if isinstance(entry, dict) else None
+        content = members.get(name) if isinstance(name, str) else None
         if content is not None:
             entry |= {"digest": hashlib.sha256(content).hexdigest(), "bytes": len(content)}
     members["manifest.json"] = json.dumps(manifest).encode()

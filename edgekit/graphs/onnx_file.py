@@ -43,6 +43,8 @@ _OTHER_FILES = {
     b"{": "it is JSON text, no model",
     b"\x89hdf": "it is an HDF5 file; those of Keras need their ending (.h5)",
 }
+# A few bytes can state a constant of any size, which onnxruntime would compute at once.
+_MOST_FOLDED_BYTES = 512 << 20
 _PAGE = 4096  # so that a runtime can map the data
 
 
@@ -239,6 +241,9 @@ def quiet_options() -> ort.SessionOptions:
     """Return session options of onnxruntime with which it prints nothing."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
+    options.add_session_config_entry(
+        "optimization.constant_folding_max_output_size_in_bytes", str(_MOST_FOLDED_BYTES)
+    )
     return options
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import onnxruntime as ort
-from onnx import ModelProto, TypeProto, helper
+from onnx import GraphProto, ModelProto, TensorProto, TypeProto, helper, numpy_helper
 
 from edgekit.graphs.free_dimensions import size_dimensions
 from edgekit.graphs.onnx_file import all_graphs, holds_shapes, is_large, quiet_options
@@ -19,6 +19,8 @@ from edgekit.graphs.onnx_file import all_graphs, holds_shapes, is_large, quiet_o
 Shape = tuple[int, ...]
 # Sizes as far as the file tells them; ``None`` is a free one.
 Dims = tuple[int | None, ...]
+# Entries of a Range that shapes can depend on.
+_MOST_COUNTED = 1 << 16
 NamedShape = tuple[int | str | None, ...]
 
 
@@ -41,10 +43,40 @@ def with_shapes(proto: ModelProto, dims: Mapping[str, int]) -> ModelProto:
         value.type.tensor_type.ClearField("shape")
     # Where inference fails every shape counts as unknown, and is reported so.
     with contextlib.suppress(onnx.shape_inference.InferenceError, ValueError):
-        fixed = onnx.shape_inference.infer_shapes(_folded(fixed), data_prop=True)
+        fixed = infer_shapes_by_values(_folded(fixed))
     if large:
         _give_weights_back(fixed, proto)
     return fixed
+
+
+def infer_shapes_by_values(proto: ModelProto) -> ModelProto:
+    """Infer shapes, those that depend on values of integers included.
+
+    Raises:
+        onnx.shape_inference.InferenceError: an operator does not fit its inputs.
+    """
+    return onnx.shape_inference.infer_shapes(proto, data_prop=not _counts_far(proto.graph))
+
+
+def _counts_far(graph: GraphProto) -> bool:
+    """Whether a Range has so many entries that inference would run out of memory over them."""
+    single = {t.name: t for t in graph.initializer if math.prod(t.dims) == 1}
+    for node in graph.node:
+        if node.op_type == "Constant":
+            held = [a.t for a in node.attribute if a.name == "value" and math.prod(a.t.dims) == 1]
+            single |= dict.fromkeys(node.output, *held) if held else {}
+        ends = [single[name] for name in node.input if name in single]
+        if node.op_type == "Range" and len(ends) == 3 and _count(ends) > _MOST_COUNTED:
+            return True
+    return False
+
+
+def _count(ends: list[TensorProto]) -> float:
+    try:
+        start, limit, step = (float(numpy_helper.to_array(t).item()) for t in ends)
+    except (TypeError, ValueError):
+        return math.inf
+    return abs((limit - start) / step) if step else math.inf
 
 
 def _copy(proto: ModelProto) -> ModelProto:
@@ -166,7 +198,7 @@ def named_shapes(proto: ModelProto) -> dict[str, NamedShape]:
     shapes: dict[str, NamedShape] = {t.name: tuple(t.dims) for t in proto.graph.initializer}
     bare = _without_weights(proto)
     try:
-        bare = onnx.shape_inference.infer_shapes(bare, data_prop=True)
+        bare = infer_shapes_by_values(bare)
     except (onnx.shape_inference.InferenceError, ValueError):
         return shapes  # as for an operator that inference does not know
     for value in (*bare.graph.input, *bare.graph.value_info, *bare.graph.output):
@@ -206,7 +238,7 @@ def partial_shapes(proto: ModelProto) -> dict[str, Dims]:
     bare = _without_weights(proto)
     del bare.graph.value_info[:]
     with contextlib.suppress(onnx.shape_inference.InferenceError, ValueError):
-        bare = onnx.shape_inference.infer_shapes(bare, data_prop=True)
+        bare = infer_shapes_by_values(bare)
     values = (*bare.graph.input, *bare.graph.value_info, *bare.graph.output)
     return {
         value.name: tuple(
