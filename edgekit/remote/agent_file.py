@@ -1,10 +1,11 @@
-"""The agent as one file: the same bytes wherever and whenever it is built."""
+"""The agent as one file, the same bytes wherever it is built, and the scripts that start it."""
 
 from __future__ import annotations
 
 import functools
 import hashlib
 import io
+import re
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -46,3 +47,15 @@ def _sources(folder: Traversable, name: str) -> Iterator[tuple[str, bytes]]:
             yield from _sources(entry, inner)
         elif entry.name.endswith(".py"):
             yield inner, entry.read_bytes()
+
+
+def read_script(name: str) -> str:
+    """Return the text of a script that is sent to a device to start the agent."""
+    return resources.files("edgekit.remote").joinpath(name).read_text("utf-8")
+
+
+def shorten_script(script: str) -> str:
+    """Return a script without its docstring, types and blank lines, and with a narrow margin."""
+    body = script.partition('"""\n\n')[2].replace('if __name__ == "__main__":\n    ', "")
+    body = re.sub(r": str(?=[,)])| -> None(?=:)", "", body)
+    return re.sub(r"\n+", "\n", body).replace("    ", " ")

@@ -6,18 +6,16 @@ import contextlib
 import itertools
 import json
 import math
-import re
 import shlex
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
-from importlib import resources
 from typing import Any, TypeVar
 
 from edgekit.errors import DeviceError
 from edgekit.progress import duration
-from edgekit.remote.agent_file import agent_file
+from edgekit.remote.agent_file import agent_file, read_script, shorten_script
 from edgekit.remote.answers import (
     Bounds,
     Watch,
@@ -168,7 +166,7 @@ class Session:
         stream = self._open(
             _KNOCK.format(
                 python=shlex.quote(self._transport.pythons[0]),
-                knock=shlex.quote(_short(_source("knock.py"))),
+                knock=shlex.quote(shorten_script(read_script("knock.py"))),
                 home=shlex.quote(self.home),
                 own=self._own(),
                 digest=agent_file().digest,
@@ -198,7 +196,7 @@ class Session:
             _LAUNCH.format(
                 pythons=" ".join(map(shlex.quote, self._transport.pythons)),
                 oldest=OLDEST_PYTHON,
-                bootstrap=shlex.quote(_source("bootstrap.py")),
+                bootstrap=shlex.quote(read_script("bootstrap.py")),
                 home=shlex.quote(self.home),
                 rule=self._rule,
                 own=self._own(),
@@ -389,14 +387,3 @@ class Session:
         return DeviceError(
             f"{self.name}: the agent ended {how}{why}", hint=hint, transient=status < 0
         )
-
-
-def _source(name: str) -> str:
-    return resources.files("edgekit.remote").joinpath(name).read_text("utf-8")
-
-
-def _short(script: str) -> str:
-    """A script without its docstring, types and blank lines, and with a narrow margin."""
-    body = script.partition('"""\n\n')[2].replace('if __name__ == "__main__":\n    ', "")
-    body = re.sub(r": str(?=[,)])| -> None(?=:)", "", body)
-    return re.sub(r"\n+", "\n", body).replace("    ", " ")
