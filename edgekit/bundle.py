@@ -14,6 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from edgekit.bounded_reading import opened_zip, read_member, read_regular
 from edgekit.errors import UserError, reason
 from edgekit.packing import Travelling, travelling
 from edgekit.profile import DeviceProfile, RuntimeName
@@ -23,6 +24,8 @@ from edgekit_agent.codec import decode, encode
 from edgekit_agent.failures import AgentError
 from edgekit_agent.files import whole_file
 from edgekit_agent.jobs import NamedBlob
+from edgekit_agent.limits import most_expanded
+from edgekit_agent.provenance import MOST_MANIFEST_BYTES
 from edgekit_agent.records import MOST_RELATIVE_ERROR, MOST_THREADS
 from edgekit_agent.signatures import has_valid_signature, read_statement
 from edgekit_agent.statements import Signature, Statement
@@ -33,6 +36,8 @@ CANARIES = "canaries.npz"
 SIGNATURE = "signature.json"
 SUFFIX = ".edgekit"
 PACKED = ".packed"
+# A packed file may be larger than what it was packed from by so much, where that is tiny.
+_MOST_OVERHEAD = 1 << 16
 RELEASE_DIGITS = 16
 RESULTS = "results.jsonl"
 LOCK = "edgekit.lock"
@@ -170,7 +175,7 @@ class Bundle:
     manifest_bytes: bytes
     signature: Signature | None = None
 
-    def read(self, name: str) -> bytes:
+    def read(self, name: str) -> bytes | bytearray:
         """The bytes of one file of the bundle.
 
         Raises:
@@ -230,13 +235,17 @@ class Bundle:
             hint="the bundle was changed after the build; build again",
         )
 
-    def _stored(self, name: str) -> bytes:
+    def _stored(self, name: str) -> bytes | bytearray:
+        size = self.manifest.file(name).bytes
         if self.path.is_dir():
-            return (self.path / name).read_bytes()
-        with zipfile.ZipFile(self.path) as archive:
-            if name + PACKED in archive.namelist():
-                return unpack(archive.read(name + PACKED), self.manifest.file(name).bytes)
-            return archive.read(name)
+            return read_regular(self.path / name, size)
+        with opened_zip(self.path) as archive:
+            if name + PACKED not in archive.namelist():
+                return read_member(archive, name, size)
+            packed = read_member(archive, name + PACKED, size + _MOST_OVERHEAD)
+            if size > most_expanded(len(packed)):
+                raise ValueError(f"{len(packed)} bytes claim to expand to {size}")
+            return unpack(packed, size)
 
     def travelling(self, name: str) -> Travelling:
         """A file as it is sent to a device: as it was packed by the build, or packed now.
@@ -246,17 +255,19 @@ class Bundle:
         packed = self._packed(name)
         if packed is not None:
             return Travelling(encoding="packed", data=packed)
-        return travelling(self._stored(name))
+        return travelling(bytes(self._stored(name)))
 
     def _packed(self, name: str) -> bytes | None:
         """What the bundle file holds for a name, if it is packed; a build folder has one inside."""
         path = self.path / f"{self.manifest.name}{SUFFIX}" if self.path.is_dir() else self.path
-        if not zipfile.is_zipfile(path):
+        if not path.is_file() or not zipfile.is_zipfile(path):
             return None
-        with zipfile.ZipFile(path) as archive:
-            if archive.read(MANIFEST) != self.manifest_bytes:
+        most = self.manifest.file(name).bytes + _MOST_OVERHEAD
+        with opened_zip(path) as archive:
+            if read_member(archive, MANIFEST, MOST_MANIFEST_BYTES) != self.manifest_bytes:
                 return None
-            return archive.read(name + PACKED) if name + PACKED in archive.namelist() else None
+            is_there = name + PACKED in archive.namelist()
+            return read_member(archive, name + PACKED, most) if is_there else None
 
     def blobs(self) -> tuple[NamedBlob, ...]:
         """Every file beside the manifest, with its digest."""
@@ -271,10 +282,10 @@ def open_bundle(path: Path) -> Bundle:
     """
     try:
         if path.is_dir():
-            text = (path / MANIFEST).read_bytes()
+            text = read_regular(path / MANIFEST, MOST_MANIFEST_BYTES)
         else:
-            with zipfile.ZipFile(path) as archive:
-                text = archive.read(MANIFEST)
+            with opened_zip(path) as archive:
+                text = read_member(archive, MANIFEST, MOST_MANIFEST_BYTES)
     except _DAMAGE as error:
         raise UserError(f"{path}: not a bundle: {reason(error)}", hint=_HINT) from error
     try:
@@ -301,11 +312,10 @@ def _read_signature(path: Path) -> Signature | None:
     """The signature of a bundle, if it has one."""
     try:
         if path.is_dir():
-            with (path / SIGNATURE).open("rb") as file:
-                data = file.read(_MOST_SIGNATURE_BYTES)
+            data = read_regular(path / SIGNATURE, _MOST_SIGNATURE_BYTES)
         else:
-            with zipfile.ZipFile(path) as archive, archive.open(SIGNATURE) as member:
-                data = member.read(_MOST_SIGNATURE_BYTES)
+            with opened_zip(path) as archive:
+                data = read_member(archive, SIGNATURE, _MOST_SIGNATURE_BYTES)
     except (FileNotFoundError, KeyError):
         return None
     except _DAMAGE as error:

@@ -22,6 +22,7 @@ from edgekit.packing.numbers import Form, Words, bins_of, low_bits_of, symbols_o
 from edgekit.packing.rans import Run, encode, lanes_for
 from edgekit.packing.tables import Table, make_table, shared_tables
 from edgekit.packing.tensors import stored_tensors
+from edgekit_agent.limits import most_expanded
 from edgekit_agent.unpacking import (
     FILL,
     FIRST_GROUP,
@@ -55,7 +56,7 @@ class Travelling:
 def travelling(data: bytes, tell: Tell = quiet) -> Travelling:
     """A file as it is sent: packed, or as it is where that saves next to nothing."""
     packed = pack(data, tell)
-    if len(packed) > len(data) * (1 - _WORTH):
+    if len(packed) > len(data) * (1 - _WORTH) or len(data) > most_expanded(len(packed)):
         return Travelling(encoding="raw", data=data)
     return Travelling(encoding="packed", data=packed)
 

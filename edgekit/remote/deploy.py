@@ -207,6 +207,8 @@ def ensure_runtime(
     found = _usable(facts, runtime, spec)
     if found is not None:
         return found
+    if facts.home_is_noexec:
+        raise _no_libraries(session, facts, runtime)
     python = device_python(session.name, facts)
     try:
         wheels = fetch_runtime(
@@ -257,6 +259,16 @@ def _own(facts: DeviceFacts, runtime: str) -> str:
     if not own:
         return ""
     return f" (its own {own[0].package} {own[0].version}: {own[0].detail or 'not allowed'})"
+
+
+def _no_libraries(session: Session, facts: DeviceFacts, runtime: RuntimeName) -> DeviceError:
+    return DeviceError(
+        f"{session.name}: no usable {runtime} there{_own(facts, runtime)}, and none can be "
+        f"brought: edgekit's home {session.home} is mounted noexec: no library loads from there",
+        hint="choose a home elsewhere (--home), mount it without noexec, or install the runtime "
+        "in the device's own Python",
+        kind="noexec",
+    )
 
 
 def _useless(host: str, facts: DeviceFacts, site: str, provided: frozenset[str]) -> DeviceError:

@@ -13,6 +13,7 @@ from edgekit_agent.codec import decode, encode
 from edgekit_agent.failures import AgentError, PeerGone, failure_of
 from edgekit_agent.install import install, rollback, status
 from edgekit_agent.jobs import ExpandJob, HealthJob
+from edgekit_agent.limits import NO_LIMITS, expand_limits, health_limits
 from edgekit_agent.probe import probe
 from edgekit_agent.receive import forget, plan, receive
 from edgekit_agent.results import Expanded, Health
@@ -46,8 +47,8 @@ def main(arguments: Optional[List[str]] = None) -> int:
             f"edgekit_agent protocol {PROTOCOL} (Python {platform.python_version()})\n"
         )
         return 0
-    if arguments == ["worker"]:
-        worker.work()
+    if arguments[0] == "worker":
+        worker.work(int(arguments[1]) if arguments[1:] else None)
     if arguments[0] == "watch" and len(arguments) == 2:
         return run_watch(arguments[1])
     if arguments[0] == "trial" and len(arguments) in (2, 3):
@@ -88,13 +89,15 @@ def _run(
     outlet: Outlet,
 ) -> Dict[str, Any]:
     if kind in worker.JOBS:
-        return run_in_worker(job, outlet)
+        limits = health_limits() if isinstance(job, HealthJob) else NO_LIMITS
+        return run_in_worker(job, outlet, limits)
 
     def ask_health(question: HealthJob) -> Health:
-        return decode(Health, run_in_worker(question, outlet))
+        return decode(Health, run_in_worker(question, outlet, health_limits()))
 
     def expand(packed: ExpandJob) -> Expanded:
-        return decode(Expanded, run_in_worker(packed, outlet))
+        limits = expand_limits(packed.blob.size)
+        return decode(Expanded, run_in_worker(packed, outlet, limits))
 
     handlers: Dict[str, Callable[[], object]] = {
         "probe": lambda: probe(job),

@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import os
 import secrets
-from typing import BinaryIO, Iterator
+from typing import BinaryIO, Iterator, Union
 
 CHUNK = 1 << 20
 
@@ -59,7 +59,7 @@ def whole_file(path: str, *, is_private: bool = False) -> Iterator[BinaryIO]:
     fsync_folder(os.path.dirname(path))
 
 
-def write_whole(path: str, data: bytes, *, is_private: bool = False) -> None:
+def write_whole(path: str, data: Union[bytes, bytearray], *, is_private: bool = False) -> None:
     """Put ``data`` at ``path``, whole or not at all."""
     with whole_file(path, is_private=is_private) as file:
         file.write(data)

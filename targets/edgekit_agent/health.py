@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import zipfile
+import zlib
 from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy as np
 from edgekit_agent.failures import AgentError
 from edgekit_agent.feeds import fixed_batch, stacked
 from edgekit_agent.jobs import HealthJob
+from edgekit_agent.limits import MOST_GOLDEN_BYTES
 from edgekit_agent.results import Health
 from edgekit_agent.runtimes import Loaded
 from edgekit_agent.session import load_model
@@ -23,6 +25,19 @@ if TYPE_CHECKING:
 
 # By input, the axis along which samples are stacked; None for an input of one value.
 Axes = Dict[str, Optional[int]]
+
+# What reading a damaged file of arrays ends in; MemoryError where a header claims a huge array.
+_DAMAGE = (
+    ValueError,
+    zipfile.BadZipFile,
+    AttributeError,
+    EOFError,
+    KeyError,
+    MemoryError,
+    NotImplementedError,
+    RuntimeError,
+    zlib.error,
+)
 
 # Stands for an output of another shape or with numbers that are not finite; JSON has no infinity.
 INCOMPARABLE = 1e9
@@ -66,11 +81,7 @@ def _read_canaries(path: str) -> Tuple[Arrays, Axes, Arrays, Arrays]:
     ``axis:NAME`` holds the axis where it is not the first, ``constant:NAME`` the one value of an
     input, ``picked:NAME`` an output at some places; see ``positions``.
     """
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
-    except (ValueError, zipfile.BadZipFile, AttributeError) as error:
-        raise AgentError("bad_job", f"{path}: not a canary file: {error}") from error
+    arrays = read_golden_arrays(path)
     inputs, outputs, picked = (_named(arrays, p) for p in ("input:", "output:", "picked:"))
     for prefix, side in (("input:", inputs), ("output:", {**outputs, **picked})):
         if not side or any(v.ndim == 0 or not v.size for v in side.values()):
@@ -79,6 +90,33 @@ def _read_canaries(path: str) -> Tuple[Arrays, Axes, Arrays, Arrays]:
     constants = {name: np.asarray(v[0]) for name, v in _named(arrays, "constant:").items()}
     axes.update(dict.fromkeys(constants))
     return {**inputs, **constants}, axes, outputs, picked
+
+
+def read_golden_arrays(path: str) -> Dict[str, NDArray[Any]]:
+    """Read the arrays of a file of golden samples, once their sizes are known to be bounded.
+
+    Raises:
+        AgentError: ``bad_job``: it is no such file, or too large.
+    """
+    try:
+        check_golden_size(path)
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except _DAMAGE as error:
+        raise AgentError("bad_job", f"{path}: not a canary file: {error}") from error
+
+
+def check_golden_size(path: str) -> None:
+    """Check what the arrays of a file of golden samples claim to unpack to.
+
+    Raises:
+        ValueError: it is more than golden samples may.
+        zipfile.BadZipFile: it is no zip file.
+    """
+    with zipfile.ZipFile(path) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+    if size > MOST_GOLDEN_BYTES:
+        raise ValueError(f"unpacks to {size} bytes, allowed are {MOST_GOLDEN_BYTES}")
 
 
 def _named(arrays: Arrays, prefix: str) -> Arrays:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Tuple
+from typing import TYPE_CHECKING, Any, Tuple, Union
 
 if TYPE_CHECKING:
     import numpy as np
@@ -57,9 +57,9 @@ def symbol_values(count: int, kept: int) -> Tuple[np.ndarray[Any, Any], np.ndarr
 class LowBits:
     """Reads numbers of different lengths from one string of bits, lowest bit first."""
 
-    def __init__(self, data: bytes) -> None:
+    def __init__(self, data: Union[bytes, bytearray, memoryview]) -> None:
         self._size = 8 * len(data)
-        self._data = data + bytes(8)
+        self._data = data or bytes(1)
         self._at = 0
 
     def take(self, lengths: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -79,7 +79,9 @@ class LowBits:
         data = np.frombuffer(self._data, np.uint8)
         first, value = starts >> 3, np.zeros(len(starts), np.uint64)
         for byte in range(5):
-            value |= data[first + byte].astype(np.uint64) << np.uint64(8 * byte)
+            # Past the end there is nothing that the mask below would leave.
+            at = np.minimum(first + byte, len(data) - 1)
+            value |= data[at].astype(np.uint64) << np.uint64(8 * byte)
         value >>= (starts & 7).astype(np.uint64)
         value &= (np.uint64(1) << lengths.astype(np.uint64)) - np.uint64(1)
         return value.astype(np.uint32)

@@ -18,7 +18,7 @@ from typing import Iterator, List, Optional, Tuple
 from edgekit_agent import cpu, memory
 from edgekit_agent.homes import open_home
 from edgekit_agent.jobs import ProbeJob
-from edgekit_agent.releases import free_bytes
+from edgekit_agent.releases import free_bytes, is_noexec
 from edgekit_agent.results import DeviceFacts, RuntimeFacts
 from edgekit_agent.runtimes import PACKAGES
 from edgekit_agent.supervise import agent_command, agent_files
@@ -46,6 +46,7 @@ def probe(job: ProbeJob) -> DeviceFacts:
         temperature_c=cpu.temperature_c(),
         load_1min=os.getloadavg()[0],
         runtimes=tuple(_runtimes(job.sites)),
+        home_is_noexec=is_noexec(open_home(job.home)),
     )
 
 

@@ -5,7 +5,7 @@ Source: Duda 2013, "Asymmetric numeral systems"; Giesen 2014, "Interleaved entro
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Callable, Optional, Sequence, Tuple
+from typing import TYPE_CHECKING, Any, Callable, Optional, Sequence, Tuple, Union
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,14 +53,18 @@ class Decoder:
     """
 
     def __init__(
-        self, data: bytes, lanes: int, tell: Optional[Callable[[int, int], None]] = None
+        self,
+        data: Union[bytes, bytearray, memoryview],
+        lanes: int,
+        tell: Optional[Callable[[int, int], None]] = None,
     ) -> None:
         import numpy as np
 
         if lanes < 1 or len(data) < 4 * lanes or len(data) % 2:
             raise ValueError("the entropy-coded part is cut short")
         self._states: np.ndarray[Any, Any] = np.frombuffer(data, "<u4", lanes).astype(np.uint32)
-        self._words = np.frombuffer(data, "<u2", offset=4 * lanes).astype(np.uint32)
+        self._words = np.frombuffer(data, "<u2", offset=4 * lanes)
+        self.lanes = lanes
         self._at = 0
         self._tell = tell
 
@@ -93,9 +97,11 @@ class Decoder:
         return out
 
     def _refill(self, states: np.ndarray[Any, Any]) -> None:
+        import numpy as np
+
         low = (states < FLOOR).nonzero()[0]
         end = self._at + len(low)
-        words = self._words[self._at : end]
+        words = self._words[self._at : end].astype(np.uint32)
         if len(words) != len(low):
             raise ValueError("the entropy-coded part is cut short")
         states[low] = (states[low] << 16) | words

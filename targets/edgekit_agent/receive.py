@@ -11,6 +11,7 @@ from edgekit_agent.failures import AgentError
 from edgekit_agent.files import CHUNK, fsync_folder, sha256_of, whole_file
 from edgekit_agent.homes import Home, checked_digest, open_home
 from edgekit_agent.jobs import Blob, ExpandJob, ForgetJob, PlanJob, ReceiveJob
+from edgekit_agent.limits import most_expanded
 from edgekit_agent.pruning import needs, remove_spares
 from edgekit_agent.releases import free_bytes, locked, remove, sweep
 from edgekit_agent.results import Expanded, Forgotten, Plan, Received
@@ -46,11 +47,15 @@ def receive(job: ReceiveJob, inlet: Inlet, progress: Progress, expand: Expand) -
     pairs = list(zip(job.blobs, job.offsets))
     if any(not 0 <= offset <= blob.wire_size for blob, offset in pairs):
         raise AgentError("bad_job", "an offset lies outside its blob")
+    if any(min(blob.size, blob.wire_size) < 0 for blob in job.blobs):
+        raise AgentError("bad_job", "a size is below 0")
     total = sum(blob.wire_size - offset for blob, offset in pairs)
     inlet.expect(total)
     home, done = open_home(job.home), 0
     with locked(home):
         _check_space(home, pairs, job.site)
+        for blob in job.blobs:
+            _check_claim(blob)
         for blob, offset in pairs:
             for count in _take(home, blob, offset, inlet):
                 done += count
@@ -86,6 +91,16 @@ def forget(job: ForgetJob) -> Forgotten:
             os.unlink(home.object(digest))
         fsync_folder(home.folder("objects"))
     return Forgotten(tuple(sorted(kept)))
+
+
+def _check_claim(blob: Blob) -> None:
+    """Refuse to take packed bytes that claim to expand to more than any honest ones do."""
+    if blob.encoding == "packed" and blob.size > most_expanded(blob.wire_size):
+        raise AgentError(
+            "bad_job",
+            f"{blob.digest[:12]}: {blob.wire_size} bytes claim to expand to {blob.size}",
+            hint="build the bundle again; nothing was changed on the device",
+        )
 
 
 def _present(home: Home, blob: Blob) -> int:

@@ -22,11 +22,20 @@ _PART_AGE_S = 24 * 3600.0
 
 def free_bytes(home: Home) -> int:
     """Free disk space for the home, measured at the nearest folder that exists already."""
+    facts = os.statvfs(_nearest_folder(home))
+    return facts.f_bavail * facts.f_frsize
+
+
+def is_noexec(home: Home) -> bool:
+    """Return whether the file system of the home is mounted so that no library loads from it."""
+    return bool(os.statvfs(_nearest_folder(home)).f_flag & getattr(os, "ST_NOEXEC", 0))
+
+
+def _nearest_folder(home: Home) -> str:
     path = home.path
     while not os.path.isdir(path):
         path = os.path.dirname(path)
-    facts = os.statvfs(path)
-    return facts.f_bavail * facts.f_frsize
+    return path
 
 
 @contextlib.contextmanager

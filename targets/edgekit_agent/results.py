@@ -59,6 +59,7 @@ class DeviceFacts:
     temperature_c: Optional[float]
     load_1min: Optional[float]
     runtimes: Tuple[RuntimeFacts, ...]
+    home_is_noexec: bool = False  # no library can be loaded from there
 
 
 @dataclass(frozen=True)

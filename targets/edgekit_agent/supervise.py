@@ -10,10 +10,12 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from typing import IO, Any, Dict, List, Optional, Tuple
 
 from edgekit_agent.codec import decode, encode_job
 from edgekit_agent.failures import AgentError, PeerGone
+from edgekit_agent.limits import NO_LIMITS, Limits
 from edgekit_agent.memory import available_bytes
 from edgekit_agent.results import Failure
 from edgekit_agent.wire import Outlet
@@ -52,15 +54,16 @@ def agent_command(arguments: List[str]) -> List[str]:
     return [sys.executable, "-I", "-c", _START, ROOT, *arguments]
 
 
-def run_in_worker(job: object, outlet: Outlet) -> Dict[str, Any]:
+def run_in_worker(job: object, outlet: Outlet, limits: Limits = NO_LIMITS) -> Dict[str, Any]:
     """Run a job in a process of its own, pass its progress on, and return its result.
 
     Raises:
-        AgentError: the worker failed (as it said itself) or died (``killed``, ``internal``).
+        AgentError: the worker failed (as it said itself), died (``killed``, ``internal``) or took
+            too long (``too_slow``).
         PeerGone: whoever waits for the answer hung up; the worker is dead by then.
     """
     worker = subprocess.Popen(
-        agent_command(["worker"]),
+        agent_command(["worker", *_memory_argument(limits)]),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -68,7 +71,7 @@ def run_in_worker(job: object, outlet: Outlet) -> Dict[str, Any]:
         # Nothing here needs BLAS, and its thread pool would count in the worker's memory.
         env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
     )
-    relay = _Relay(outlet)
+    relay = _Relay(outlet, limits.seconds)
     try:
         relay.run(worker, json.dumps(encode_job(job)).encode() + b"\n")
     finally:
@@ -86,8 +89,10 @@ def run_in_worker(job: object, outlet: Outlet) -> Dict[str, Any]:
 class _Relay:
     """What came out of a worker."""
 
-    def __init__(self, outlet: Outlet) -> None:
+    def __init__(self, outlet: Outlet, seconds: Optional[float] = None) -> None:
         self._outlet = outlet
+        self._seconds = seconds
+        self._deadline = time.monotonic() + (seconds or 0.0)
         self._partial = b""
         self.result: Optional[Dict[str, Any]] = None
         self.failure: Optional[Failure] = None
@@ -105,7 +110,7 @@ class _Relay:
         poller.register(stderr, select.POLLIN)
         poller.register(self._outlet.fd, 0)  # a hang-up is reported all the same
         while True:
-            for fd, _ in poller.poll():
+            for fd, _ in poller.poll(self._left_ms()):
                 if fd == self._outlet.fd:
                     raise PeerGone
                 data = os.read(fd, _READ_BYTES)
@@ -119,6 +124,18 @@ class _Relay:
                     self._rest_of_stderr(stderr)
                     worker.wait()
                     return
+
+    def _left_ms(self) -> Optional[float]:
+        if self._seconds is None:
+            return None
+        left = self._deadline - time.monotonic()
+        if left <= 0:
+            raise AgentError(
+                "too_slow",
+                f"not done after {self._seconds:g} s, and ended",
+                hint="the device is busy or the model too large for it; nothing was switched",
+            )
+        return left * 1000
 
     def _keep_stderr(self, data: bytes) -> None:
         self.stderr = (self.stderr + data)[-_STDERR_TAIL:]
@@ -142,6 +159,10 @@ class _Relay:
                 self.failure = decode(Failure, message["error"])
             else:
                 self.result = message["result"]
+
+
+def _memory_argument(limits: Limits) -> List[str]:
+    return [] if limits.memory_bytes is None else [str(limits.memory_bytes)]
 
 
 def _pipes(worker: subprocess.Popen[bytes]) -> List[IO[bytes]]:

@@ -9,10 +9,23 @@ came before, one word again and again, or a copy. ``edgekit.packing`` writes suc
 from __future__ import annotations
 
 import hashlib
+import mmap
+import os
 import zlib
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any, Callable, Dict, List, Optional, Tuple
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    BinaryIO,
+    Callable,
+    Dict,
+    Iterator,
+    List,
+    Optional,
+    Tuple,
+    Union,
+)
 
 from edgekit_agent.failures import AgentError
 from edgekit_agent.files import write_whole
@@ -30,7 +43,11 @@ MAGIC = b"ekp1"
 STORED, ZLIB, LZMA = range(3)
 # What fills a gap; from FIRST_GROUP on, numbers of a group.
 PRODUCT, FILL, COPY, SLICES, FIRST_GROUP = range(5)
-_MOST_GROUPS = 1 << 16
+_MOST_GROUPS, _MOST_GAPS, _MOST_NUMBERS, _MOST_WORD = 1 << 16, 1 << 18, 1 << 22, 1 << 12
+# Words are put in their places so many at a time, so that little memory is needed beside the file.
+_CHUNK = 1 << 20
+
+Buffer = Union[bytes, bytearray, memoryview]
 
 Tell = Callable[[int, int], None]
 """Called with how much is done, and of how much."""
@@ -39,16 +56,20 @@ Tell = Callable[[int, int], None]
 class Varints:
     """Reads whole numbers of 7 bits a byte, least significant first, from bytes.
 
-    Raises ``ValueError`` where they end too early.
+    Raises ``ValueError`` where they end too early, or after ``most`` numbers.
     """
 
-    def __init__(self, data: bytes, at: int = 0) -> None:
+    def __init__(self, data: Buffer, at: int = 0, most: int = 1 << 62) -> None:
         self._data = data
+        self._left = most
         self.at = at
 
     def next(self) -> int:
         """The next number."""
         value = shift = 0
+        self._left -= 1
+        if self._left < 0:
+            raise ValueError("too many numbers")
         while True:
             if self.at >= len(self._data) or shift > 63:
                 raise ValueError("a number is cut short")
@@ -70,7 +91,7 @@ class Varints:
             raise ValueError("numbers are missing")
         return [self.next() for _ in range(count)]
 
-    def take(self, count: int) -> bytes:
+    def take(self, count: int) -> Buffer:
         """The next ``count`` bytes as they are."""
         part = self._data[self.at : self.at + count]
         if len(part) != count:
@@ -94,7 +115,7 @@ class Plan:
     """All that is known before the numbers are decoded."""
 
     size: int
-    frame: bytes
+    frame: Buffer
     groups: Tuple[Group, ...]
     gaps: Tuple[Gap, ...]
 
@@ -106,15 +127,22 @@ def expand(job: ExpandJob, progress: Progress) -> Expanded:
         AgentError: ``corrupt``: they do not expand to what the blob is.
     """
     with open(job.part, "rb") as file:
-        data = unpack(file.read(), job.blob.size, partial(progress, "expand"))
+        data = unpack(_mapped(file), job.blob.size, partial(progress, "expand"))
     if hashlib.sha256(data).hexdigest() != job.blob.digest:
         raise AgentError("corrupt", "unpacks to something else")
     write_whole(job.path, data)
     return Expanded(len(data))
 
 
-def unpack(data: bytes, size: int, tell: Optional[Tell] = None) -> bytes:
-    """The file that was packed.
+def _mapped(file: BinaryIO) -> Buffer:
+    """The bytes of a file; mapped, so that its pages can be dropped where memory is short."""
+    if not os.fstat(file.fileno()).st_size:
+        return b""
+    return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
+
+
+def unpack(data: Buffer, size: int, tell: Optional[Tell] = None) -> bytearray:
+    """The file that was packed. Takes its size and that of its plan in memory.
 
     Args:
         data: the packed file.
@@ -131,13 +159,13 @@ def unpack(data: bytes, size: int, tell: Optional[Tell] = None) -> bytes:
         raise AgentError("corrupt", f"cannot be unpacked: {error}") from error
 
 
-def _unpacked(data: bytes, size: int, tell: Optional[Tell]) -> bytes:
+def _unpacked(data: Buffer, size: int, tell: Optional[Tell]) -> bytearray:
     if data[: len(MAGIC)] != MAGIC:
         raise ValueError("it does not start like one")
     head = Varints(data, len(MAGIC))
     method, plan_size, packed_size, low_size, lanes = head.several(5)
     # The plan holds bytes of the file, or one or two numbers for each gap or symbol.
-    if plan_size > 2 * size + (1 << 20):
+    if plan_size > size + (1 << 20):
         raise ValueError("its plan is larger than the file")
     plan = _read_plan(_inflate(method, head.take(packed_size), plan_size))
     if plan.size != size:
@@ -146,9 +174,9 @@ def _unpacked(data: bytes, size: int, tell: Optional[Tell]) -> bytes:
     return _Filler(plan, low, Decoder(data[head.at :], lanes, tell)).filled()
 
 
-def _inflate(method: int, packed: bytes, size: int) -> bytes:
+def _inflate(method: int, packed: Buffer, size: int) -> Buffer:
     if method == STORED:
-        plan = packed
+        plan: Buffer = packed
     elif method == ZLIB:
         plan = zlib.decompressobj(-15).decompress(packed, size + 1)
     elif method == LZMA:
@@ -160,7 +188,7 @@ def _inflate(method: int, packed: bytes, size: int) -> bytes:
     return plan
 
 
-def _lzma(packed: bytes, size: int) -> bytes:
+def _lzma(packed: Buffer, size: int) -> bytes:
     import lzma  # some systems build their Python without it
 
     if not packed:
@@ -183,11 +211,11 @@ def lzma_filter(lc: int, lp: int, pb: int) -> Dict[str, int]:
     return {"id": lzma.FILTER_LZMA1, "lc": lc, "lp": lp, "pb": pb, "dict_size": 1 << 22}
 
 
-def _read_plan(data: bytes) -> Plan:
-    numbers = Varints(data)
+def _read_plan(data: Buffer) -> Plan:
+    numbers = Varints(memoryview(data), most=_MOST_NUMBERS)
     size, frame_size, group_count, gap_count = (numbers.next() for _ in range(4))
-    if group_count > _MOST_GROUPS:
-        raise ValueError("too many groups")
+    if group_count > _MOST_GROUPS or gap_count > _MOST_GAPS:
+        raise ValueError("too many groups or tensors")
     groups = tuple(_read_group(numbers) for _ in range(group_count))
     befores, sizes, kinds = (numbers.several(gap_count) for _ in range(3))
     gaps = tuple(
@@ -220,7 +248,7 @@ def _read_arguments(numbers: Varints, kind: int, groups: Tuple[Group, ...]) -> T
     if kind == COPY:
         return (numbers.next(),)
     if kind == FILL:
-        return tuple(numbers.take(numbers.next()))
+        return tuple(numbers.take(min(numbers.next(), _MOST_WORD + 1)))
     if kind == SLICES:
         slices, inner = numbers.next(), numbers.next()
         return (slices, inner, *numbers.several(slices))
@@ -232,23 +260,23 @@ def _read_arguments(numbers: Varints, kind: int, groups: Tuple[Group, ...]) -> T
 class _Filler:
     """Puts the frame and its tensors together."""
 
-    def __init__(self, plan: Plan, low: bytes, decoder: Decoder) -> None:
+    def __init__(self, plan: Plan, low: Buffer, decoder: Decoder) -> None:
         self._plan = plan
         self._out = bytearray(plan.size)
         self._starts = self._lay_frame()
         self._low = LowBits(low)
         self._decoder = decoder
 
-    def filled(self) -> bytes:
+    def filled(self) -> bytearray:
         """The whole file."""
         for number, group in enumerate(self._plan.groups):
             self._fill_numbers(number, group)
         for index, gap in enumerate(self._plan.gaps):
             if gap.kind in (PRODUCT, FILL, COPY):
-                self._view(index)[:] = self._repeated(index, gap)
+                self._repeat(index, gap)
         if not (self._low.at_end() and self._decoder.at_end()):
             raise ValueError("it goes on after the end")
-        return bytes(self._out)
+        return self._out
 
     def _lay_frame(self) -> List[int]:
         """Where in the file each gap starts."""
@@ -271,47 +299,105 @@ class _Filler:
         return np.frombuffer(self._out, dtype, size // step, self._starts[index])
 
     def _fill_numbers(self, number: int, group: Group) -> None:
-        targets = []
+        per_word = 2 if group.width == 4 else 1
+        targets = list(self._targets(number, group))
+        total = per_word * sum(shape[0] * shape[1] * shape[2] for _, shape, _, _ in targets)
+        symbols, reader = (
+            _Symbols(self._decoder, total, group.counts),
+            NumberReader(group, self._low),
+        )
+        for tensor, shape, slices, centre in targets:
+            for place, words in _pieces(shape, slices):
+                found = reader.words(symbols.take(per_word * words), centre)
+                tensor[place] = found.reshape(tensor[place].shape)
+
+    def _targets(self, number: int, group: Group) -> Iterator[_Target]:
         for index, gap in enumerate(self._plan.gaps):
             if gap.kind == FIRST_GROUP + number:
-                centre = gap.arguments[0] if group.centred else 0
-                targets.append((self._view(index, _dtype(group)), ..., centre))
+                words = self._view(index, _dtype(group)).reshape(1, 1, -1)
+                yield words, words.shape, [0], gap.arguments[0] if group.centred else 0
             elif gap.kind == SLICES and number in gap.arguments[2:]:
-                targets.append((*self._slices(index, gap, number, group), 0))
-        per_word = 2 if group.width == 4 else 1
-        total = per_word * sum(tensor[key].size for tensor, key, _ in targets)
-        symbols, at = self._decoder.take(total, group.counts), 0
-        reader = NumberReader(group, self._low)
-        for tensor, key, centre in targets:
-            shape, count = tensor[key].shape, per_word * tensor[key].size
-            tensor[key] = reader.words(symbols[at : at + count], centre).reshape(shape)
-            at += count
+                words, mine = self._slices(index, gap, number, group)
+                yield words, (words.shape[0], len(mine), words.shape[2]), mine, 0
 
     def _slices(
         self, index: int, gap: Gap, number: int, group: Group
-    ) -> Tuple[np.ndarray[Any, Any], Any]:
+    ) -> Tuple[np.ndarray[Any, Any], List[int]]:
         """A tensor cut along an axis, and which of its slices are numbers of this group."""
         words, (slices, inner) = self._view(index, _dtype(group)), gap.arguments[:2]
         if group.width == 4 or group.centred or not 0 < slices * inner <= gap.size:
             raise ValueError("a tensor that cannot be cut into slices")
         mine = [at for at, other in enumerate(gap.arguments[2:]) if other == number]
-        return words.reshape(-1, slices, inner), (slice(None), mine)
+        return words.reshape(-1, slices, inner), mine
 
-    def _repeated(self, index: int, gap: Gap) -> np.ndarray[Any, Any]:
-        """The bytes of a gap that follow from others, or from one word."""
+    def _repeat(self, index: int, gap: Gap) -> None:
+        """Fill a gap whose bytes follow from others, or from one word."""
         import numpy as np
 
         if gap.kind == FILL:
             word = np.array(gap.arguments, np.uint8)
-            if not word.size or gap.size % word.size:
+            if not 0 < word.size <= _MOST_WORD or gap.size % word.size:
                 raise ValueError("a tensor holds no whole number of words")
-            return np.tile(word, gap.size // word.size)
+            self._view(index).reshape(-1, word.size)[:] = word
+            return
         if not all(0 < back <= index for back in gap.arguments):
             raise ValueError("a tensor that follows from none before it")
         if gap.kind == COPY:
-            return self._view(index - gap.arguments[0])
+            self._view(index)[:] = self._view(index - gap.arguments[0])
+            return
         left, right = (self._view(index - back, "<f4") for back in gap.arguments)
-        return product(left, right).view(np.uint8)
+        whole, count = self._view(index, "<f4"), max(len(left), len(right))
+        if len(whole) != count:
+            raise ValueError("a product of another size")
+        for at in range(0, count, _CHUNK):
+            parts = (side[at : at + _CHUNK] if len(side) > 1 else side for side in (left, right))
+            whole[at : at + _CHUNK] = product(*parts)
+
+
+_Target = Tuple[Any, Tuple[int, ...], List[int], int]
+"""A tensor of three axes, the shape of the part to fill, its places along axis 1, the centre."""
+
+
+class _Symbols:
+    """Symbols of a group, decoded a chunk at a time."""
+
+    def __init__(self, decoder: Decoder, total: int, counts: Tuple[int, ...]) -> None:
+        import numpy as np
+
+        self._decoder, self._left, self._counts = decoder, total, counts
+        self._held: np.ndarray[Any, Any] = np.empty(0, np.uint8)
+        # The lanes of the decoder start anew with each run: only whole rounds can be cut off.
+        self._chunk = max(1, _CHUNK // decoder.lanes) * decoder.lanes
+
+    def take(self, count: int) -> np.ndarray[Any, Any]:
+        """The next ``count`` symbols."""
+        import numpy as np
+
+        parts = [self._held[:count]]
+        self._held, missing = self._held[count:], count - len(parts[0])
+        while missing:
+            decoded = self._decoder.take(min(self._chunk, self._left), self._counts)
+            self._left -= len(decoded)
+            parts.append(decoded[:missing])
+            self._held, missing = decoded[missing:], max(0, missing - len(decoded))
+        return np.concatenate(parts) if len(parts) > 1 else parts[0]
+
+
+def _pieces(shape: Tuple[int, ...], mine: List[int]) -> Iterator[Tuple[Any, int]]:
+    """Cut the part of a tensor that belongs to a group, in file order; with the words of each."""
+    outer, _, inner = shape
+    row = len(mine) * inner
+    if row <= _CHUNK:
+        step = max(1, _CHUNK // max(row, 1))
+        for at in range(0, outer, step):
+            rows = min(step, outer - at)
+            yield (slice(at, at + rows), mine), rows * row
+        return
+    for at in range(outer):
+        for index in mine:
+            for start in range(0, inner, _CHUNK):
+                count = min(_CHUNK, inner - start)
+                yield (at, index, slice(start, start + count)), count
 
 
 def product(left: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:

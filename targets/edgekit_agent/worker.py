@@ -6,10 +6,11 @@ import importlib
 import os
 import sys
 import threading
-from typing import Any
+from typing import Any, Optional
 
 from edgekit_agent.codec import encode
 from edgekit_agent.failures import AgentError, PeerGone, failure_of
+from edgekit_agent.limits import limit_memory
 from edgekit_agent.wire import Outlet, guard_stdout, read_job
 
 # Named, not imported: these need numpy, which may lie in the job's own site.
@@ -23,8 +24,14 @@ _HANDLERS = {
 JOBS = frozenset(_HANDLERS) - {"expand"}
 
 
-def work() -> None:
-    """Do the one job that comes on standard input, answer it, and end the process."""
+def work(most_bytes: Optional[int] = None) -> None:
+    """Do the one job that comes on standard input, answer it, and end the process.
+
+    Args:
+        most_bytes: of memory that this process may have for itself.
+    """
+    if most_bytes is not None:
+        limit_memory(most_bytes)
     outlet = Outlet(guard_stdout())
     line = sys.stdin.buffer.readline()
     threading.Thread(target=_end_with_supervisor, daemon=True).start()

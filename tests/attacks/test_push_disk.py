@@ -1,12 +1,15 @@
 """The device has no room, or cannot be written to: one line, and nothing is switched."""
 
 import os
+import shutil
 import subprocess
+from dataclasses import replace
 
 import pytest
 
 from edgekit.errors import DeviceError
-from edgekit.remote.deploy import push
+from edgekit.profile import RuntimeSpec
+from edgekit.remote.deploy import ensure_runtime, push, rollback, status
 from edgekit.remote.session import open_session
 from tests.remote.servers import make_bundle, running_sshd, served, sshd
 
@@ -77,3 +80,49 @@ def test_a_disk_that_became_read_only(disk, tmp_path):
     assert str(home) in error.message
     assert "EDGEKIT_HOME" in error.hint
     assert served(home) == old
+
+
+@pytest.mark.parametrize("with_agent", [True, False])
+def test_a_read_only_disk_is_asked_all_the_same(disk, tmp_path, with_agent):
+    home = disk("size=8m")
+    with open_session("dev") as session:
+        old = push(make_bundle(tmp_path / "old"), session, cache=tmp_path / "cache").release
+        new = push(make_bundle(tmp_path / "new", seed=2), session, cache=tmp_path / "cache").release
+    if not with_agent:
+        shutil.rmtree(home / "agent")
+    subprocess.run(["mount", "-o", "remount,ro", str(home.parent)], check=True)
+    with open_session("dev") as session:
+        said = status(session)
+        assert (said.current.name, said.previous.name) == (new, old)
+        assert any(runtime.works for runtime in session.facts().runtimes)
+        with pytest.raises(DeviceError, match="is not writable"):
+            rollback(session)
+    assert served(home) == new
+
+
+def test_an_empty_read_only_disk_serves_nothing(disk, tmp_path):
+    home = disk("size=8m")
+    subprocess.run(["mount", "-o", "remount,ro", str(home.parent)], check=True)
+    with open_session("dev") as session:
+        assert status(session).current is None
+
+
+def test_a_disk_that_nothing_is_run_from_is_named_as_such(disk, tmp_path):
+    home = disk("size=8m,noexec")
+    spec = RuntimeSpec(version=">=1.16")
+    with open_session("dev") as session:
+        facts = session.facts()
+        assert facts.home_is_noexec
+        with pytest.raises(DeviceError, match="mounted noexec") as caught:
+            ensure_runtime(
+                session,
+                replace(facts, runtimes=()),
+                "onnxruntime",
+                spec,
+                "1.20.0",
+                cache=tmp_path / "cache",
+            )
+        assert (caught.value.kind, str(home) in caught.value.message) == ("noexec", True)
+        # The device's own runtime serves from there all the same.
+        release = push(make_bundle(tmp_path / "b"), session, cache=tmp_path / "cache").release
+    assert served(home) == release

@@ -1,0 +1,261 @@
+"""Small files that claim, or unpack to, far more than they are; files that never end."""
+
+import hashlib
+import json
+import os
+import resource
+import struct
+import subprocess
+import sys
+import time
+import zipfile
+
+import numpy as np
+import onnx.parser
+import pytest
+
+from edgekit.bundle import open_bundle
+from edgekit.errors import UserError
+from edgekit_agent.failures import AgentError
+from edgekit_agent.jobs import Blob, HealthJob, ModelRef, ReceiveJob
+from edgekit_agent.limits import Limits, most_expanded
+from edgekit_agent.rans import FLOOR
+from edgekit_agent.receive import receive
+from edgekit_agent.supervise import run_in_worker
+from edgekit_agent.unpacking import COPY, FILL, MAGIC, PRODUCT, STORED, ZLIB, unpack
+from edgekit_agent.wire import Outlet
+from tests.projects import edgekit
+from tests.remote.servers import make_bundle
+
+GIB = 1 << 30
+
+
+def varints(*values):
+    out = bytearray()
+    for number in values:
+        value = number
+        while value > 0x7F:
+            out.append(value & 0x7F | 0x80)
+            value >>= 7
+        out.append(value)
+    return bytes(out)
+
+
+def packed(plan, *, claims=None, method=STORED, body=None):
+    """A packed file of a plan alone, without any numbers."""
+    body = plan if body is None else body
+    head = varints(method, claims or len(plan), len(body), 0, 1)
+    return MAGIC + head + body + struct.pack("<I", FLOOR)
+
+
+def filled(*gaps):
+    """A plan of gaps: their sizes, kinds and arguments."""
+    size = sum(gap[0] for gap in gaps)
+    columns = zip(*((0, gap[0], gap[1]) for gap in gaps), strict=True)
+    numbers = [number for column in columns for number in column]
+    arguments = b"".join(varints(*gap[2]) for gap in gaps)
+    return varints(size, 0, 0, len(gaps)) + varints(*numbers) + arguments
+
+
+def zero_fill(size):
+    return packed(filled((size, FILL, (1, 0))))
+
+
+def bundle_file(folder, model, model_bytes):
+    """A bundle file whose model is stored packed, and the manifest claims that it is so large."""
+    bundle = make_bundle(folder, width=8)
+    manifest = json.loads(bundle.manifest_bytes)
+    for file in manifest["files"]:
+        if file["name"] == "model.onnx":
+            file["bytes"] = model_bytes
+    path = folder / "b.edgekit"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("manifest.json", json.dumps(manifest))
+        archive.write(bundle.path / "canaries.npz", "canaries.npz")
+        archive.writestr("model.onnx.packed", model)
+    return path
+
+
+def test_a_few_bytes_that_claim_6_gib_are_refused_on_the_host(workplace):
+    path = bundle_file(workplace / "b", zero_fill(6 * GIB), 6 * GIB)
+    assert path.stat().st_size < 6000
+    done = edgekit("push", path, "local")
+    assert done.code == 2
+    assert "claim to expand to 6442450944" in done.err
+    assert done.seconds < 20
+
+
+def test_the_device_refuses_such_a_claim_before_it_takes_a_byte(tmp_path):
+    wire = zero_fill(6 * GIB)
+    blob = Blob("0" * 64, 6 * GIB, hashlib.sha256(wire).hexdigest(), len(wire), "packed")
+
+    class Nothing:
+        def expect(self, count):
+            return None
+
+        def take(self, limit):
+            raise AssertionError("bytes were taken")
+
+    for each in (blob, Blob("0" * 64, -1, "0" * 64, 0, "raw")):
+        job = ReceiveJob(str(tmp_path / "home"), (each,), (0,))
+        with pytest.raises(AgentError) as caught:
+            receive(job, Nothing(), lambda *_: None, None)
+        assert caught.value.failure.kind in ("bad_job", "no_space")
+    assert list((tmp_path / "home" / "parts").iterdir()) == []
+
+
+def test_a_member_that_unpacks_to_more_than_the_manifest_says_is_not_unpacked(workplace):
+    bundle = make_bundle(workplace / "b", width=8)
+    path = workplace / "bomb.edgekit"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.write(bundle.path / "manifest.json", "manifest.json")
+        archive.write(bundle.path / "canaries.npz", "canaries.npz")
+        archive.writestr("model.onnx", bytes(100 << 20))
+    done = edgekit("push", path, "local")
+    assert done.code == 2
+    assert "104857600 bytes, expected at most" in done.err
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("manifest.json", bytes(100 << 20))
+    done = edgekit("push", path, "local")
+    assert done.code == 2
+    assert "not a bundle" in done.err
+
+
+@pytest.mark.parametrize("kind", ["fifo", "endless"])
+@pytest.mark.parametrize("name", ["b.edgekit", "manifest.json", "model.onnx", "canaries.npz"])
+def test_what_never_ends_is_no_bundle(workplace, kind, name):
+    bundle = make_bundle(workplace / "b", width=8)
+    path = bundle.path / name
+    path.unlink(missing_ok=True)
+    if kind == "fifo":
+        os.mkfifo(path)
+    else:
+        path.symlink_to("/dev/zero")
+    with pytest.raises(UserError, match="not a regular file"):
+        open_bundle(path if name == "b.edgekit" else bundle.path).check()
+
+
+def golden(path, member_bytes):
+    """A file of golden samples whose members claim to be so large."""
+    rows = np.ones((2, 3), np.float32)
+    np.savez(path, **{"input:x": rows, "output:y": rows})
+    with zipfile.ZipFile(path) as archive:
+        members = {info.filename: archive.read(info) for info in archive.infolist()}
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, data in members.items():
+            archive.writestr(name, data)
+            archive.getinfo(name).file_size = member_bytes
+    return path
+
+
+@pytest.fixture
+def ask(tmp_path):
+    """Runs a health check of a model in a worker with limits."""
+
+    def run(text, limits, canaries=None):
+        model = tmp_path / "model.onnx"
+        head = '<ir_version: 8, opset_import: ["" : 17]> '
+        model.write_bytes(onnx.parser.parse_model(head + text).SerializeToString())
+        if canaries is None:
+            canaries = tmp_path / "canaries.npz"
+            rows = np.ones((2, 3), np.float32)
+            np.savez(canaries, **{"input:x": rows, "output:y": rows})
+        job = HealthJob(ModelRef(str(model), "onnxruntime"), str(canaries))
+        end, start = os.pipe()
+        try:
+            return run_in_worker(job, Outlet(start), limits)
+        finally:
+            os.close(end)
+            os.close(start)
+
+    return run
+
+
+ECHO = "g (float[N,3] x) => (float[N,3] y) { y = Identity(x) }"
+ENDLESS = """g (float[N,3] x) => (float[N,3] y)
+<int64 n = {1000000000000}, bool go = {1}> {
+ y = Loop (n, go, x) <body = step (int64 i, bool c, float[N,3] a) => (bool d, float[N,3] b)
+ { d = Identity(c) b = Sin(a) }> }"""
+GREEDY = """g (float[N,3] x) => (float[N,3] y)
+<int64[1] n = {400000000}, int64[1] zero = {0}, int64[1] one = {1}> {
+ l = Shape(x) k = Slice(l, zero, one) z = Mul(k, n) w = ConstantOfShape(z)
+ m = ReduceMax<keepdims=0>(w) y = Add(x, m) }"""
+
+
+def test_golden_samples_that_unpack_to_gibibytes_are_refused(ask, tmp_path):
+    with pytest.raises(AgentError, match="unpacks to 6442450944 bytes") as caught:
+        ask(ECHO, Limits(), golden(tmp_path / "bomb.npz", 3 * GIB))
+    assert caught.value.failure.kind == "bad_job"
+
+
+def test_a_health_check_ends_after_its_time(ask):
+    started = time.monotonic()
+    with pytest.raises(AgentError, match="not done after 3 s") as caught:
+        ask(ENDLESS, Limits(seconds=3.0))
+    assert caught.value.failure.kind == "too_slow"
+    assert time.monotonic() - started < 30
+
+
+def test_a_health_check_gets_no_more_than_its_memory(ask):
+    assert ask(ECHO, Limits(memory_bytes=GIB))["healthy"]
+    with pytest.raises(AgentError) as caught:
+        ask(GREEDY, Limits(memory_bytes=GIB))
+    assert caught.value.failure.kind in ("model_failed", "no_memory", "killed"), caught.value
+    assert "alloc" in str(caught.value)
+    assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 1 << 20
+
+
+MIB_64 = 64 << 20
+BOMBS = {
+    "one word": filled((MIB_64, FILL, (1, 7))),
+    "copies": filled((MIB_64 // 2, FILL, (1, 7)), (MIB_64 // 2, COPY, (1,))),
+    "products": filled(
+        (MIB_64 // 2, FILL, (4, 0, 0, 0, 0)),
+        (4, FILL, (4, 0, 0, 0, 0)),
+        (MIB_64 // 2, PRODUCT, (2, 1)),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", BOMBS)
+def test_expanding_takes_the_declared_size_and_a_little(tmp_path, name):
+    data = packed(BOMBS[name])
+    (tmp_path / "packed").write_bytes(data)
+    size = sum((64 << 20, 4 if name == "products" else 0))
+    code = (
+        "import sys; from edgekit_agent.unpacking import unpack; import numpy\n"
+        "from edgekit_agent.memory import peak_rss_bytes\n"
+        "data = open(sys.argv[1], 'rb').read(); before = peak_rss_bytes()\n"
+        "assert len(unpack(data, int(sys.argv[2]))) == int(sys.argv[2])\n"
+        "print(peak_rss_bytes() - before)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "packed", str(size)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(done.stdout) < size + (24 << 20)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        packed(varints(100, 0, 0, 1 << 40)),
+        packed(varints(100, 0, 1 << 15, 0) + bytes(1 << 20)),
+        packed(varints(8, 0, 0, 1, 0, 8, FILL, 1 << 40)),
+        packed(b"", claims=1 << 40, method=ZLIB, body=b"x"),
+        packed(varints(8 << 20, 0, 0, 1, 0, 8 << 20, 3, 6 << 20, 1) + bytes(6 << 20)),
+    ],
+)
+def test_plans_that_claim_much_are_refused_soon(data):
+    started = time.monotonic()
+    with pytest.raises(AgentError) as caught:
+        unpack(data, 8 << 20)
+    assert caught.value.failure.kind == "corrupt"
+    assert time.monotonic() - started < 20
+
+
+def test_what_the_host_packs_is_what_a_device_takes():
+    assert most_expanded(0) == 64 << 20
+    assert most_expanded(1 << 20) > 256 << 20
