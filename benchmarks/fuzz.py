@@ -61,14 +61,14 @@ def main() -> None:
     done = {(r["way"], r["kind"], r["seed"]) for r in results}
     kinds = options.kinds
     cases = [(kinds[n % len(kinds)], options.seed + n) for n in range(options.count)]
-    every = max(1, len(cases) // options.commands) if options.commands else 0
+    by_command = _spread([n for n, (kind, _) in enumerate(cases) if kind != "answers"], options)
     with tempfile.TemporaryDirectory() as folder, options.out.open("a") as out:
         bases = Path(folder) / "bases"
         write_bases(bases)
         worker = _Worker(bases)
         for number, (kind, seed) in enumerate(cases):
             ways = ["in process"]
-            if every and number % every == 0 and kind != "answers":
+            if number in by_command:
                 ways.append("command")
             for way in ways:
                 if (way, kind, seed) in done:
@@ -82,6 +82,13 @@ def main() -> None:
                     print(f"{kind} {seed} ({way}): {result['fault']}", flush=True)
         worker.stop()
     sys.exit(_summary(results))
+
+
+def _spread(numbers: list[int], options: argparse.Namespace) -> set[int]:
+    """As many of the inputs as are to go through the command line, from all over the list."""
+    if not options.commands:
+        return set()
+    return set(numbers[:: max(1, len(numbers) // options.commands)][: options.commands])
 
 
 def _options() -> argparse.Namespace:
