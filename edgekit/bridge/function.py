@@ -64,6 +64,7 @@ class GraphFunction:
     """
 
     def __init__(self, proto: ModelProto, *, learn_scales: bool = False) -> None:
+        proto = stored.with_bias_scales(proto)
         self._proto = proto
         self.parameters = stored.learnable(proto)
         first = stored.scale_names(proto) if learn_scales else {}

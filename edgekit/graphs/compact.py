@@ -31,6 +31,7 @@ def compact(proto: ModelProto, *, named: Container[str] = frozenset()) -> None:
             further passes tell the user of them.
     """
     proto.ClearField("doc_string")
+    proto.graph.name = "g"  # ONNX asks for one
     # Runtimes refuse an IR version newer than themselves; the opset needs no more than this.
     least = helper.find_min_ir_version_for(list(proto.opset_import), ignore_unknown=True)
     proto.ir_version = min(proto.ir_version, max(least, _MIN_IR))
@@ -46,6 +47,16 @@ def compact(proto: ModelProto, *, named: Container[str] = frozenset()) -> None:
                 node.name = name
             _drop_defaults(node, version)
     _shorten_names(proto)
+
+
+def sort_constants(proto: ModelProto) -> None:
+    """Store constants of the same type and rank one after the other, in place.
+
+    Alike headers in a row take fewer bytes once the file is packed. Call it before ``compact``.
+    """
+    proto.graph.initializer.sort(
+        key=lambda t: (t.data_type == TensorProto.INT8, t.data_type, len(t.dims))
+    )
 
 
 def share_transposed(proto: ModelProto) -> None:
@@ -156,5 +167,5 @@ def _letters(number: int) -> str:
     digits = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
     text = digits[number % len(digits)]
     while number := number // len(digits):
-        text += digits[number % len(digits)]
+        text = digits[number % len(digits)] + text
     return text

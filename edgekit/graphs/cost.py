@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
 
+from edgekit.graphs.bias_scales import restores_bias
 from edgekit.graphs.einsum import terms_of
 from edgekit.graphs.index import GraphIndex, attribute
 from edgekit.graphs.onnx_file import all_graphs, all_tensors, opset
@@ -42,7 +43,7 @@ class Cost:
     these kinds whose shapes could not be inferred, or that If, Loop or Scan run, so that ``macs``
     is a lower bound when there are any.
     ``peak_activation_bytes`` is the largest sum of values alive at once in the file's order, once
-    constants are folded.
+    constants are folded; biases of integer kernels are not among them.
     """
 
     ops: dict[str, int]
@@ -143,7 +144,7 @@ def _stored_bytes(tensor: TensorProto) -> int:
 
 def _peak(index: GraphIndex, sizes: Mapping[str, int]) -> int | None:
     """Largest sum of live values over the nodes in the file's order; ``None`` if any is unknown."""
-    nodes = list(index.graph.node)
+    nodes = [node for node in index.graph.node if not restores_bias(index, node)]
     last = {name: i for i, node in enumerate(nodes) for name in node.input}
     last |= dict.fromkeys(index.outputs | index.inner_reads, len(nodes))
     alive = {v.name for v in index.graph.input if v.name not in index.initializers}

@@ -13,6 +13,7 @@ import onnx
 import onnxruntime as ort
 from onnx import GraphProto, ModelProto, TensorProto, TypeProto, helper, numpy_helper
 
+from edgekit.graphs.bias_scales import store_bias_scales
 from edgekit.graphs.free_dimensions import size_dimensions
 from edgekit.graphs.onnx_file import all_graphs, holds_shapes, is_large, quiet_options
 
@@ -36,6 +37,8 @@ def with_shapes(proto: ModelProto, dims: Mapping[str, int]) -> ModelProto:
     """
     large = is_large(proto)
     fixed = _without_weights(proto) if large else _copy(proto)
+    # onnxruntime writes the nodes in another order where it folds any.
+    store_bias_scales(fixed)
     del fixed.graph.value_info[:]
     for value in fixed.graph.input:
         size_dimensions(value, dims)

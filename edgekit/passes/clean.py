@@ -6,8 +6,13 @@ from pathlib import Path
 
 from edgekit.errors import PassRefused
 from edgekit.graphs.basic_rewrites import rewrite_basic
+from edgekit.graphs.bias_scales import (
+    compute_bias_scales,
+    computes_bias_scales,
+    store_bias_scales,
+)
 from edgekit.graphs.channel_scaling import fold_channel_scaling
-from edgekit.graphs.onnx_file import save
+from edgekit.graphs.onnx_file import load, load_structure, read_onnx, save
 from edgekit.model import Model
 from edgekit.passes import Work
 from edgekit.passes.sources import fix_branches
@@ -20,15 +25,31 @@ def clean(model: Model, settings: Clean, work: Work) -> Path:
     Source: onnxruntime's "basic" graph optimizations (constant folding, BatchNorm, Pad and Mul
     into Conv, MatMul and Add into Gemm, identities); then scale and shift of each channel go into
     the product or convolution before them. Constant inputs of edgekit.toml decide branches.
+    Scales of biases that an int8 model computes are not folded, which would enlarge the file.
     """
     del settings
     try:
-        proto = rewrite_basic(fix_branches(model, work), work.scratch)
+        fixed = fix_branches(model, work)
+        plain = _store_scales(fixed, work)
+        proto = rewrite_basic(plain, work.scratch)
     except PassRefused as refusal:
         raise PassRefused(f"clean: {refusal.message}") from refusal
     if proto is None:
         raise PassRefused("clean: onnxruntime put operators of its own into the graph")
     fold_channel_scaling(proto)
+    if plain is not fixed:
+        compute_bias_scales(proto)
     target = work.scratch / "clean.onnx"
     save(proto, target)
     return target
+
+
+def _store_scales(model: Model, work: Work) -> Model:
+    """Return a model with the scales of biases stored that it computes; itself without any."""
+    if not computes_bias_scales(load_structure(model.path)):
+        return model
+    proto = load(model.path)
+    store_bias_scales(proto)
+    path = work.scratch / "stored.onnx"
+    save(proto, path)
+    return read_onnx(path)

@@ -7,7 +7,8 @@ from pathlib import Path
 from onnx import ModelProto, NodeProto
 
 from edgekit.errors import PassRefused
-from edgekit.graphs.compact import compact, share_transposed
+from edgekit.graphs.bias_scales import compute_bias_scales
+from edgekit.graphs.compact import compact, share_transposed, sort_constants
 from edgekit.graphs.half import narrow_matrices
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.offload import bring_back, offload, without_weights
@@ -78,6 +79,8 @@ def quantize_static(model: Model, settings: QuantizeStatic, work: Work) -> Path:
     share_transposed(made)
     if half:
         narrow_matrices(made)
+    compute_bias_scales(made)
+    sort_constants(made)
     compact(made)
     target = work.scratch / "static.onnx"
     save(made, target)

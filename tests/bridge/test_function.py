@@ -8,6 +8,7 @@ from onnx import TensorProto, helper, numpy_helper
 from onnxruntime.quantization import CalibrationDataReader, QuantFormat, quantize_static
 
 from edgekit.errors import PassRefused, UserError
+from edgekit.graphs.bias_scales import store_bias_scales
 from tests import tiny
 
 
@@ -205,6 +206,49 @@ def test_an_int8_model_written_back_unchanged_is_the_same_file(function, int8):
     for learn_scales in (False, True):
         graph = function.GraphFunction(int8, learn_scales=learn_scales)
         assert function.write_back(int8, graph).SerializeToString() == int8.SerializeToString()
+
+
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory):
+    """An int8 model that computes the scales of its biases, and the same with them stored."""
+    folder = tmp_path_factory.mktemp("wide")
+    text = "g (float[N,6] x) => (float[N,32] y) { h = Gemm(x, w, b) r = Relu(h) y = Gemm(r, v, c) }"
+    weights = {
+        "w": tiny.normal(6, 32, scale=0.5),
+        "b": tiny.normal(32),
+        "v": tiny.normal(32, 32, scale=0.2),
+        "c": tiny.normal(32, seed=1),
+    }
+    data = tiny.samples(folder, x=tiny.normal(16, 6))
+    source = tiny.model(folder, text, weights=weights)
+    made = onnx.load(tiny.apply("quantize", source, folder, data).path)
+    plain = onnx.ModelProto()
+    plain.CopyFrom(made)
+    store_bias_scales(plain)
+    return made, plain
+
+
+@pytest.mark.parametrize("scales", [False, True])
+def test_biases_whose_scales_are_computed_are_learned_and_written_back(function, wide, scales):
+    graphs = [function.GraphFunction(each, learn_scales=scales) for each in wide]
+    names = graphs[0].variables_by_name.keys()
+    assert names == graphs[1].variables_by_name.keys()
+    kinds = {t.name: t.data_type for t in wide[0].graph.initializer}
+    assert sum(kinds[name] == TensorProto.INT32 for name in names) == 2
+    assert graphs[0].scales_by_name.keys() == graphs[1].scales_by_name.keys()
+    unchanged = function.write_back(wide[0], graphs[0])
+    assert unchanged.SerializeToString() == wide[0].SerializeToString()
+
+    for graph in graphs:
+        for variable in (*graph.variables_by_name.values(), *graph.scales_by_name.values()):
+            variable.assign(1.25 * variable)
+    written = [function.write_back(*each) for each in zip(wide, graphs, strict=True)]
+
+    assert list(written[0].graph.node) == list(wide[0].graph.node)
+    x = tiny.normal(5, 6, seed=9)
+    before, after = (onnx_run(each, {"x": x})[0] for each in written)
+    np.testing.assert_array_equal(before, after)
+    assert np.abs(after - onnx_run(wide[1], {"x": x})[0]).max() > 0.1
 
 
 def distilled(function, tf, student, teacher, scales):

@@ -12,6 +12,7 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from edgekit.bridge.functions.quantised import bounds_of, fake_quantised, step_weight, weighed
 from edgekit.bridge.graph import Array
+from edgekit.graphs.bias_scales import computes_bias_scales, store_bias_scales
 from edgekit.graphs.index import attribute
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
@@ -126,6 +127,16 @@ def constants(proto: ModelProto) -> dict[str, TensorProto]:
         if node.op_type == "Constant" and node.attribute[0].name == "value":
             found[node.output[0]] = node.attribute[0].t
     return found
+
+
+def with_bias_scales(proto: ModelProto) -> ModelProto:
+    """The model with scales of biases stored that it computes; itself where there are none."""
+    if not computes_bias_scales(proto):
+        return proto
+    made = ModelProto()
+    made.CopyFrom(proto)
+    store_bias_scales(made)
+    return made
 
 
 def learnable(proto: ModelProto) -> dict[str, Parameter]:

@@ -10,6 +10,7 @@ from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 from edgekit.bridge.functions.parameters import Parameter, constants
 from edgekit.bridge.graph import Array
 from edgekit.errors import UserError
+from edgekit.graphs.bias_scales import computes_bias_scales, store_bias_scales
 
 _WITH_BIAS = ("Conv", "ConvTranspose", "Gemm")
 
@@ -30,6 +31,8 @@ def written(
     """
     made = ModelProto()
     made.CopyFrom(proto)
+    computed = computes_bias_scales(made)
+    store_bias_scales(made)
     tensors = constants(made)
     changed = {
         name: value
@@ -44,6 +47,15 @@ def written(
         _write_weight(_tensor(tensors, name), parameter, value, changed)
     for name, value in changed.items():
         _store(tensors[name], value)
+    return _with_constants(proto, tensors) if computed else made
+
+
+def _with_constants(proto: ModelProto, tensors: Mapping[str, TensorProto]) -> ModelProto:
+    """A copy of a model with the values of other constants of the same names."""
+    made = ModelProto()
+    made.CopyFrom(proto)
+    for name, tensor in constants(made).items():
+        tensor.CopyFrom(tensors[name])
     return made
 
 
