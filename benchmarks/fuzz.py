@@ -85,7 +85,7 @@ def main() -> None:
 
 
 def _spread(numbers: list[int], options: argparse.Namespace) -> set[int]:
-    """As many of the inputs as are to go through the command line, from all over the list."""
+    """Pick the inputs that go through the command line, spread evenly over the list."""
     if not options.commands:
         return set()
     return set(numbers[:: max(1, len(numbers) // options.commands)][: options.commands])
@@ -172,7 +172,7 @@ class _Worker:
 
 
 def _work(bases: Path) -> None:
-    """Take inputs that stdin names, in this process, and answer with a line each."""
+    """Run the inputs named on stdin in this process and print one line for each."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     os.environ["EDGEKIT_CACHE"] = str(bases.parent / "cache")
@@ -227,7 +227,7 @@ def _peak_bytes() -> int:
 
 
 def _run(kind: str, seed: int, bases: Path) -> Result:
-    """Take an input by the command that a user would give it to."""
+    """Run the edgekit command that would read this input."""
     scratch = Path(tempfile.mkdtemp(dir=bases.parent))
     path = write_variant(kind, seed, bases, scratch)
     command = [sys.executable, "-m", "edgekit", *_arguments(kind, seed, path)]

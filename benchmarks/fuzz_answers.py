@@ -1,4 +1,4 @@
-"""Damaged answers of an agent, heard by a session over a transport that holds them."""
+"""Damaged answers of an agent, replayed to a session by a recorded transport."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _GREETING: dict[str, Any] = {"edgekit": {"home": "/h"}}
 
 @dataclass
 class _Recorded:
-    """A stream that says what was recorded, and takes anything."""
+    """A stream that replays recorded output and accepts any input."""
 
     command_bytes = 0
     chunks: list[bytes]
@@ -74,7 +74,7 @@ class _Recording:
 
 
 def use_answer(seed: int) -> None:
-    """Have a session hear one damaged conversation, and show what it took."""
+    """Replay one damaged conversation to a session and print the results that it accepts."""
     rng = Random(f"answers {seed}")
     job, kind, answer = rng.choice(_conversations())
     lines = [_GREETING, {"progress": {"stage": "working", "done": 1, "total": 3}}, answer]

@@ -97,7 +97,7 @@ def base_models() -> dict[str, onnx.ModelProto]:
 
 
 def write_bases(folder: Path) -> None:
-    """Write the files that variants are made of, once."""
+    """Write the base files of the variants, once."""
     from edgekit.apply import apply
     from edgekit.bundle import write_bundle
     from edgekit.progress import silent
@@ -130,7 +130,7 @@ def write_bases(folder: Path) -> None:
 
 
 def write_variant(kind: str, seed: int, bases: Path, scratch: Path) -> Path:
-    """Write one damaged input; what to hand to edgekit."""
+    """Write one damaged input and return the path to give to edgekit."""
     rng = Random(f"{kind} {seed}")
     if kind == "toml":
         return _write_settings(rng, bases, scratch)
@@ -174,7 +174,7 @@ def _write_manifest(rng: Random, bases: Path, scratch: Path) -> Path:
 
 
 def run_case(kind: str, seed: int, bases: Path, scratch: Path) -> str:
-    """What became of an input: ``taken`` or the first line of the refusal.
+    """Run one input and return ``taken`` or the first line of the refusal.
 
     Raises:
         Exception: any other than an expected failure; it is a fault.

@@ -54,7 +54,7 @@ def mutate_bytes(data: bytes, rng: Random) -> bytes:
 
 
 def mutate_zip(data: bytes, rng: Random) -> bytes:
-    """Damage the members of an archive, and write it anew; now and then the archive itself."""
+    """Damage members of an archive and rewrite it; sometimes damage the archive itself."""
     if rng.random() < 0.15:
         return mutate_bytes(data, rng)
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -75,7 +75,7 @@ def mutate_zip(data: bytes, rng: Random) -> bytes:
 
 
 def _vouch(members: dict[str, bytes]) -> None:
-    """Give the manifest the digests of damaged members, so that they are looked into."""
+    """Write the digests of damaged members into the manifest, so that they get past its check."""
     manifest = json.loads(members["manifest.json"])
     entries = manifest.get("files") if isinstance(manifest, dict) else None
     for entry in entries if isinstance(entries, list) else ():
@@ -121,7 +121,7 @@ def _mutate_array(data: bytes, rng: Random) -> bytes:
 
 
 def mutate_tflite(data: bytes, rng: Random) -> bytes:
-    """Change fields of a .tflite model, so that it still is one; its bytes, now and then."""
+    """Change fields of a .tflite model so that it still parses, or sometimes its bytes."""
     if rng.random() < 0.15:
         return mutate_bytes(data, rng)
     import flatbuffers
@@ -142,7 +142,7 @@ def mutate_tflite(data: bytes, rng: Random) -> bytes:
 
 
 def _parts(value: Any) -> Iterator[Any]:  # noqa: ANN401
-    """A table of a .tflite model and all tables in it."""
+    """List a table of a .tflite model and all tables in it."""
     yield value
     for inner in vars(value).values():
         for each in inner if isinstance(inner, list) else [inner]:
@@ -171,7 +171,7 @@ def _other(value: Any, rng: Random) -> Any:  # noqa: ANN401
 
 
 def mutate_text(text: str, rng: Random) -> bytes:
-    """Replace, repeat and swap words and lines; bytes as well, now and then."""
+    """Replace, repeat and swap words and lines, and sometimes bytes."""
     lines = text.split("\n")
     for _ in range(rng.choice((1, 2, 4))):
         at = rng.randrange(len(lines))
@@ -201,7 +201,7 @@ def mutate_text(text: str, rng: Random) -> bytes:
 
 
 def mutate_json(value: Any, rng: Random) -> Any:  # noqa: ANN401 - any JSON value
-    """Put values of other types and sizes at random places, and leave some out."""
+    """Replace random JSON values by ones of other types and sizes, and drop some."""
     copy = json.loads(json.dumps(value))
     for _ in range(rng.choice((1, 1, 2, 5))):
         places = list(_places(copy))
@@ -246,7 +246,7 @@ def _hostile(rng: Random) -> Any:  # noqa: ANN401
 
 
 def mutate_onnx(proto: ModelProto, rng: Random) -> bytes:
-    """Change a graph so that it parses but lies, or damage its bytes."""
+    """Change a graph so that it parses but is inconsistent, or damage its bytes."""
     copy = ModelProto.FromString(proto.SerializeToString())
     for _ in range(rng.choice((1, 1, 1, 2, 4))):
         _change(copy, rng)
@@ -380,7 +380,7 @@ def _attributes(graph: GraphProto, rng: Random) -> None:
 
 
 def _wrapped(graph: GraphProto, rng: Random) -> None:
-    """Put the graph into branches of itself, some levels deep."""
+    """Nest the graph in branches of If, several levels deep."""
     for _ in range(rng.choice((1, 3, 12))):
         inner = GraphProto.FromString(graph.SerializeToString())
         del inner.input[:]

@@ -57,7 +57,7 @@ class Gain:
     high: float
 
     def relative_to(self, reference: Evaluation) -> Gain:
-        """The gain as a part of what separates the reference from a perfect score."""
+        """Return the gain as a fraction of the distance from the reference to a perfect score."""
         scale = abs(reference.score - (0.0 if reference.metric in _PERFECT_AT_ZERO else 1.0))
         return Gain(value=self.value / scale, low=self.low / scale, high=self.high / scale)
 

@@ -18,13 +18,13 @@ _RECALLS = np.linspace(0, 1, 101)
 
 
 def ratio(sums: Array, counts: Array) -> float:
-    """Ratio of two sums over units; ``sums`` holds both terms of each unit."""
+    """Return the ratio of two sums over units; ``sums`` holds both terms of each unit."""
     above, below = counts @ sums
     return float(above / below)
 
 
 def mean_iou(tables: Array, counts: Array) -> float:
-    """Mean intersection over union of the classes present, from one confusion table a unit."""
+    """Return the mean IoU of the classes present, from one confusion table per unit."""
     table = np.tensordot(counts, tables, 1)
     right, truth, made = np.diag(table), table.sum(1), table.sum(0)
     present = truth > 0
@@ -106,7 +106,7 @@ def _match_image(overlaps: Array) -> NDArray[np.bool_]:
 
 
 def mean_precision(matches: Sequence[ClassMatches], counts: Array) -> float:
-    """Mean average precision of weighted images: 101 recalls, IoU .5 to .95 (COCO)."""
+    """Return the COCO mean average precision of weighted images (101 recalls, IoU .5 to .95)."""
     found = []
     for each in matches:
         boxes = counts @ each.boxes_of_image

@@ -57,7 +57,7 @@ class Run:
         return float(scores[self.facts["metric"]])
 
     def split(self) -> Mapping[str, Array]:
-        """The arrays of the evaluation split."""
+        """Return the arrays of the evaluation split."""
         return np.load(self.folder / self.facts.get("data", ".") / "eval.npz")
 
 
@@ -74,7 +74,7 @@ Parts = tuple[float, int, Callable[[Array], float]]
 
 
 def _classifier(run: Run) -> Evaluation:
-    """Hits of each sample; for anomaly detection the score of each clip."""
+    """Return the hits of each sample; for anomaly detection the score of each clip."""
     ranked = run.record("auc")
     facts, data = run.facts, run.module.load_split(str(run.folder), run.facts, "eval")
     made, count = run.module.run(facts, run.model, data)
@@ -112,7 +112,7 @@ def _lines(run: Run) -> Parts:
 
 
 def _identities(run: Run) -> Parts:
-    """Pairs count as often as both their identities do; copies of one identity form no pairs."""
+    """Weight pairs by both their identities; copies of one identity form no pairs."""
     calls = run.record("auc")
     score = run.score()
     (labels, scores), _ = calls[0]
@@ -143,7 +143,7 @@ def _blocks(run: Run) -> Parts:
 
 
 def _images_of_segmenter(run: Run) -> Parts:
-    """Confusion matrix of each image, from the pixels that eval.py counts."""
+    """Return the confusion matrix of each image, from the pixels that eval.py counts."""
     run.module.np = types.SimpleNamespace(**vars(np))  # the module's own copy, to record from
     counted: list[Array] = []
 
@@ -168,7 +168,7 @@ def _rows(run: Run) -> Parts:
 
 
 def _sequences(run: Run) -> Parts:
-    """Negative log-likelihood and length of each sequence, in the order in which eval.py runs."""
+    """Return the negative log-likelihood and the length of each sequence, in eval.py's order."""
     pick, steps = run.model.pick, []
 
     def recorded(outputs: Sequence[Array], wanted: Sequence[Any]) -> list[Array]:

@@ -129,7 +129,7 @@ def write_inputs(entry: Entry, folder: Path) -> None:
 
 
 def batch_axis(state: dict[str, Any]) -> int:
-    """The axis of a state that counts streams; eval.py writes it as the first."""
+    """Return the axis of a state that counts streams; eval.py writes it as the first."""
     shape = state["shape"]
     return int(shape.index(-1) if -1 in shape else state.get("batch_axis", 1))
 

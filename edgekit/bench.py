@@ -132,7 +132,7 @@ def subject(
 
 
 def bench(subject: Subject, host: str, tick: Tick, home: Home = DEFAULT) -> Benched:
-    """Measure on one host. What the device lacks is sent; nothing there is switched.
+    """Measure a bundle on one host. Missing files are sent; the served release stays.
 
     Raises:
         UserError: model, samples and metric don't belong together.

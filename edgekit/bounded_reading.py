@@ -1,4 +1,4 @@
-"""Read files and members of zip files whose size is known beforehand, and no byte more."""
+"""Reading of files and zip members up to a size limit."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def read_regular(path: Path, most_bytes: int) -> bytes:
-    """Read a regular file: no pipe, which may never end, and no device.
+    """Read a regular file up to a size limit; refuse pipes and devices, which may never end.
 
     Raises:
         OSError: it cannot be read.
@@ -35,7 +35,7 @@ def opened_zip(path: Path) -> zipfile.ZipFile:
 
 
 def read_member(archive: zipfile.ZipFile, name: str, most_bytes: int) -> bytes:
-    """Read a member of a zip file; what it claims to be is checked before it is unpacked.
+    """Read a member of a zip file; its declared size is checked before it is unpacked.
 
     Raises:
         KeyError: there is none.

@@ -176,7 +176,7 @@ class Bundle:
     signature: Signature | None = None
 
     def read(self, name: str) -> bytes | bytearray:
-        """The bytes of one file of the bundle.
+        """Read one file of the bundle.
 
         Raises:
             UserError: it is missing, or not what the manifest says.
@@ -195,9 +195,9 @@ class Bundle:
         return data
 
     def check(self) -> None:
-        """See that every file is there and is what the manifest and the signature say.
+        """Check every file against the manifest and the signature.
 
-        Whether the key is trusted is for the device to say.
+        Whether the key is trusted is decided by the device.
 
         Raises:
             UserError: one is not.
@@ -217,7 +217,7 @@ class Bundle:
             raise self._not_signed("is of other files")
 
     def statement(self) -> Statement:
-        """What was signed; to be believed after ``check`` only.
+        """Read the signed statement; trust it only after ``check``.
 
         Raises:
             UserError: nothing was, or it cannot be read.
@@ -309,7 +309,7 @@ def open_bundle(path: Path) -> Bundle:
 
 
 def _read_signature(path: Path) -> Signature | None:
-    """The signature of a bundle, if it has one."""
+    """Read the signature of a bundle, if it has one."""
     try:
         if path.is_dir():
             data = read_regular(path / SIGNATURE, _MOST_SIGNATURE_BYTES)
@@ -327,7 +327,7 @@ def _read_signature(path: Path) -> Signature | None:
 
 
 def signature_text(signature: Signature) -> bytes:
-    """The bytes of signature.json."""
+    """Return the bytes of signature.json."""
     return json.dumps(encode(signature), indent=1).encode() + b"\n"
 
 

@@ -94,7 +94,7 @@ class DeviceError(EdgekitError):
 
 
 class UnknownStateError(DeviceError):
-    """Whether a device serves the new release or the old one cannot be told."""
+    """It is unknown whether a device serves the new release or the old one."""
 
     exit_code = ExitCode.UNKNOWN_STATE
 

@@ -59,7 +59,7 @@ def is_models_fault(error: DeviceError, *, here: bool) -> bool:
 
 
 def agent_progress(tick: Tick) -> Callable[[StageProgress], None]:
-    """What passes an agent's progress lines on to ``tick``."""
+    """Return a callback that passes an agent's progress to ``tick``."""
     return lambda said: tick(said.stage, said.done, said.total)
 
 
@@ -114,7 +114,7 @@ def time_interleaved(
 def _timing_progress(
     tick: Tick, asked: int, expected: int, runs: int
 ) -> Callable[[StageProgress], None]:
-    """What tells of one process of timing among others, each of which is ``runs`` steps long."""
+    """Return a progress callback for one of several timing processes of ``runs`` steps each."""
     tick("timing", asked * runs, expected * runs)
 
     def hear(said: StageProgress) -> None:

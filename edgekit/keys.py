@@ -54,7 +54,7 @@ class OwnKey:
 
 
 def keys_folder() -> Path:
-    """``keys`` in the user's configuration folder of edgekit."""
+    """Return the folder ``keys`` in the user's configuration folder of edgekit."""
     return config_folder() / "keys"
 
 
@@ -93,7 +93,7 @@ def new_key(name: str = DEFAULT_NAME) -> OwnKey:
 
 
 def own_keys() -> list[OwnKey]:
-    """Every key of the user by name, the revoked ones among them.
+    """Read every key of the user by name, also revoked ones.
 
     Raises:
         UserError: one is damaged, or others can read it.
@@ -106,7 +106,7 @@ def own_keys() -> list[OwnKey]:
 
 
 def signing_key(name: str | None) -> OwnKey | None:
-    """The key that bundles are signed with: the named one, else ``default`` if there is one.
+    """Find the key to sign bundles with: the named one, else ``default`` if there is one.
 
     Raises:
         UserError: there is none of that name, it was revoked, or it cannot be used.
@@ -125,7 +125,7 @@ def signing_key(name: str | None) -> OwnKey | None:
 
 
 def revoke_own(name: str) -> OwnKey:
-    """Sign nothing more with a key of the user.
+    """Revoke a key of the user: nothing is signed with it any more.
 
     Raises:
         UserError: there is no such key.
@@ -140,7 +140,7 @@ def revoke_own(name: str) -> OwnKey:
 
 
 def named_public(text: str | None) -> TrustedKey:
-    """The public key that a name of an own key, a ``.pub`` file or 64 hex digits stand for.
+    """Find a public key by the name of an own key, a ``.pub`` file or 64 hex digits.
 
     Raises:
         UserError: none of these, or not usable.

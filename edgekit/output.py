@@ -72,7 +72,7 @@ def each(
     as_json: bool,
     facts: Callable[[Any], object] | None = None,
 ) -> int:
-    """Do it on every host, whatever becomes of the others, and print all results.
+    """Run an action on every host, even if some fail, and print all results.
 
     Returns:
         The gravest exit code: a state that is unknown, then a device that failed, then the rest.

@@ -150,7 +150,7 @@ def device_place(
     home: Home = DEFAULT,
     same_machine: bool = False,
 ) -> Iterator[DevicePlace]:
-    """A device; the runtimes it needs are brought to it when they are needed.
+    """Open a device as a place to measure; runtimes are sent when needed.
 
     Args:
         host: ``local``, or what ``ssh`` takes.

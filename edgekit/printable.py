@@ -1,4 +1,4 @@
-"""Text from outside as a terminal may show it: no control characters, no forged lines.
+"""Escaping of untrusted text for the terminal: control characters and forged lines.
 
 Names in models and bundles, file names, and everything that a device says can hold escape
 sequences that clear the screen, set its title or hide what follows, characters that reverse the

@@ -63,7 +63,7 @@ class _Progress:
     is_saved: bool = True
 
     def receive(self, said: StageProgress) -> None:
-        """Add the part of the tally that comes along with progress, if any."""
+        """Add the part of the tally in a progress report, if any."""
         if said.part is None:
             return
         begin, end = said.part.start, said.part.start + said.part.tally.n

@@ -1,4 +1,4 @@
-"""Seals of what edgekit keeps: an HMAC under a key of the user, so that edits are noticed.
+"""Integrity of the cache: an HMAC with a key of the user detects edited entries.
 
 Figures that are kept decide whether a model counts as proven. A checksum alone would be written
 anew by whoever edits them; the key lies outside the cache and belongs to the user alone.
@@ -23,14 +23,14 @@ _KEY_BYTES = 32
 
 
 def config_folder() -> Path:
-    """``EDGEKIT_CONFIG``, else ``edgekit`` in the user's configuration folder."""
+    """Return ``EDGEKIT_CONFIG``, else ``edgekit`` in the user's configuration folder."""
     if own := os.environ.get("EDGEKIT_CONFIG"):
         return Path(own).absolute()
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "edgekit"
 
 
 def seal_of(data: bytes) -> str:
-    """The seal of some bytes, in hex.
+    """Compute the seal (HMAC) of bytes, in hex.
 
     Raises:
         UserError: the user's key can be neither read nor made.
@@ -39,17 +39,17 @@ def seal_of(data: bytes) -> str:
 
 
 def is_sealed(data: bytes, seal: str) -> bool:
-    """Whether a seal is that of the bytes, under the user's key."""
+    """Return whether a seal is the HMAC of the bytes with the user's key."""
     return hmac.compare_digest(seal_of(data).encode(), seal.encode("utf-8", "replace"))
 
 
 def seal_files(place: Path, files: Sequence[Path]) -> None:
-    """Write the seal of files, of their names and contents, to a file."""
+    """Write a seal of the names and contents of files to a file."""
     write_whole(str(place), seal_of(_told(files)).encode())
 
 
 def are_files_sealed(place: Path, files: Sequence[Path]) -> bool:
-    """Whether files are what they were when they were sealed."""
+    """Return whether files are unchanged since they were sealed."""
     try:
         is_whole = is_sealed(_told(files), place.read_text("ascii"))
     except (OSError, ValueError):

@@ -101,7 +101,7 @@ def _replace_samples(dataset: Dataset, samples: Samples, facts: list[object]) ->
 
 
 def _sealed(folder: Path, samples: Samples) -> list[Path]:
-    """The index of the samples and every file that it names."""
+    """List the index of the samples and every file that it names."""
     named = dict.fromkeys(Path(column.path) for column in samples.files())
     return [folder / _INDEX, *named]
 

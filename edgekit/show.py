@@ -129,7 +129,7 @@ def pass_in_full(facts: PassFacts) -> str:
 
 
 def pushed(reports: Iterable[PushReport]) -> str:
-    """A line for each host; another where a reboot would have gone unnoticed."""
+    """Format a line for each host, and another if a reboot is not covered."""
     return "\n".join(line for report in reports for line in _pushed(report))
 
 
@@ -194,7 +194,7 @@ def rolled_back(found: Iterable[tuple[str, Status]]) -> str:
 
 
 def states(found: Iterable[tuple[str, Status]]) -> str:
-    """A line for each host: what it serves, what it can go back to; and its audit log."""
+    """Format the current and the previous release of each host, and its audit log."""
     return "\n".join(
         line
         for host, status in found
@@ -218,7 +218,7 @@ def _state_notes(status: Status) -> Iterator[str]:
 
 
 def _logged(line: AuditLine) -> str:
-    """Who did what, when, and how it ended."""
+    """Format a line of the audit log: user, action, time and result."""
     who = f"{line.user} from {line.client}" if line.client else line.user
     signed = [f"key {line.key}"] if line.key else []
     signed += [f"version {line.version}"] if line.version else []

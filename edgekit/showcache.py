@@ -7,7 +7,7 @@ from edgekit.upkeep import Removal, Usage
 
 
 def used(usage: Usage) -> str:
-    """The folder, and a line for each kind of entry."""
+    """Format the folder and a line for each kind of entry."""
     if not usage.sections:
         return f"{usage.folder}: empty"
     rows = [["kind", "entries", "size"]]
@@ -17,12 +17,12 @@ def used(usage: Usage) -> str:
 
 
 def total(usage: Usage) -> str:
-    """The size alone."""
+    """Format the total size."""
     return size(usage.bytes)
 
 
 def removed(removal: Removal) -> str:
-    """What was removed, and what is left."""
+    """Format the removed entries and the remaining size."""
     left = sum(section.entries for section in removal.left.sections)
     return (
         f"{removal.left.folder}: {removal.entries:,} entries removed ({size(removal.bytes)}); "
@@ -31,12 +31,12 @@ def removed(removal: Removal) -> str:
 
 
 def usage_facts(usage: Usage) -> dict[str, object]:
-    """The same as plain data."""
+    """Return the same as plain data."""
     return {"folder": str(usage.folder), "bytes": usage.bytes, "sections": usage.sections}
 
 
 def removal_facts(removal: Removal) -> dict[str, object]:
-    """The same as plain data."""
+    """Return the same as plain data."""
     return {
         "removed_entries": removal.entries,
         "removed_bytes": removal.bytes,

@@ -11,7 +11,7 @@ from edgekit_agent.statements import TrustedKey, key_id
 
 
 def made(key: OwnKey) -> str:
-    """A new key, and what to do with it."""
+    """Format a new key and its next steps."""
     return (
         f"key {key.name} ({key.id}): {key.path}\n"
         "  bundles are signed with it from the next 'edgekit build' on; keep a copy in a safe "
@@ -21,7 +21,7 @@ def made(key: OwnKey) -> str:
 
 
 def revoked(key: OwnKey) -> str:
-    """A key of the user that signs nothing more."""
+    """Format the revocation of a key of the user and its next step."""
     return (
         f"key {key.name} ({key.id}) signs nothing more\n"
         f"  devices go on trusting it until: edgekit keys revoke {key.name} HOST"
@@ -29,18 +29,18 @@ def revoked(key: OwnKey) -> str:
 
 
 def own(keys: Iterable[OwnKey]) -> str:
-    """A line for each key of the user."""
+    """Format a line for each key of the user."""
     lines = [f"{key.name} ({key.id}): {'revoked' if key.is_revoked else key.path}" for key in keys]
     return "\n".join(lines) or "no keys; 'edgekit keys new' makes one"
 
 
 def own_facts(keys: Iterable[OwnKey]) -> list[dict[str, object]]:
-    """The same as plain data."""
+    """Return the same as plain data."""
     return [one_facts(key) for key in keys]
 
 
 def one_facts(key: OwnKey) -> dict[str, object]:
-    """A key of the user as plain data, without the private half."""
+    """Return a key of the user as plain data, without the private half."""
     return {
         "name": key.name,
         "id": key.id,
@@ -51,12 +51,12 @@ def one_facts(key: OwnKey) -> dict[str, object]:
 
 
 def trusted(found: Iterable[tuple[str, Trust]]) -> str:
-    """What each device takes."""
+    """Format the trusted keys of each device."""
     return "\n".join(f"{host}: {_taken(trust)}" for host, trust in found)
 
 
 def trusted_facts(found: Iterable[tuple[str, Trust]]) -> list[dict[str, object]]:
-    """The same as plain data."""
+    """Return the same as plain data."""
     return [{"host": host} | encode(trust) for host, trust in found]
 
 

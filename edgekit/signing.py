@@ -1,4 +1,4 @@
-"""Sign what a device decides by when it takes a bundle."""
+"""Signing of releases, and of permits to install a lower version."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _DAY_S = 24 * 3600
 
 @dataclass(frozen=True, kw_only=True)
 class Signer:
-    """A key, and what is stated with it: a version and how long it is valid.
+    """A signing key with the version and the validity of the releases that it signs.
 
     Attributes:
         key: the key of the user.
@@ -67,7 +67,7 @@ class Signer:
 
 
 def signer_of(settings: ReleaseTable) -> Signer | None:
-    """The signer of a project; ``None`` where the user has no key.
+    """Return the signer of a project; ``None`` if the user has no key.
 
     Raises:
         UserError: the key that the project names is missing, or a key cannot be used.
@@ -107,7 +107,7 @@ def permit_downgrade(signature: Signature, trust: Trust) -> Signature:
 
 
 def facts_of(signature: Signature) -> dict[str, object]:
-    """What a valid signature says, for a reader."""
+    """Describe a valid signature for the user."""
     statement = read_statement(Statement, signature)
     return {
         "key": statement.key,

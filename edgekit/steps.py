@@ -190,7 +190,7 @@ def checked_step(name: str, plain: Mapping[str, object], *, where: str = "") -> 
 
 
 def _refused(said: str, name: str) -> UserError:
-    """The error for a wrong setting, with the list of those that the pass has."""
+    """Build the error for a wrong setting, with the list of those that the pass has."""
     known = [str(setting) for setting in settings_of(name)]
     hint = f"settings of {name}:" if known else f"{name} has no settings"
     return UserError(said, hint=hint, details=known)

@@ -72,7 +72,7 @@ class Store:
         self._facts(kind, key).unlink(missing_ok=True)
 
     def recall(self, kind: str, key: str) -> dict[str, Any] | None:
-        """The facts under a key; ``None`` where there are none that this user sealed."""
+        """Read the facts under a key; ``None`` if there are none that this user sealed."""
         path = self._facts(kind, key)
         try:
             seal, _, data = path.read_bytes().partition(b"\n")
@@ -94,7 +94,7 @@ class Store:
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Keep ``edgekit cache`` from removing anything meanwhile."""
+        """Lock the cache against removals by ``edgekit cache``."""
         self.root.mkdir(parents=True, exist_ok=True)
         with (self.root / _LOCK).open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_SH)
@@ -117,7 +117,7 @@ class Store:
 
 @contextmanager
 def alone(root: Path) -> Iterator[None]:
-    """Keep other processes of edgekit from using the cache.
+    """Lock the cache against every other process of edgekit.
 
     Raises:
         UserError: one does.
@@ -137,5 +137,5 @@ def alone(root: Path) -> Iterator[None]:
 
 
 def _sealed_part(kind: str, key: str, data: bytes) -> bytes:
-    """Facts together with their place: under another key they would answer another question."""
+    """Return the bytes to seal: the facts and their key, so that entries cannot be swapped."""
     return f"{kind}/{key}\n".encode() + data

@@ -1,4 +1,4 @@
-"""TOML from outside: bounded in size and depth, and in one kind of error."""
+"""Reading of TOML files with limits of size and depth."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def read_toml(path: Path, *, hint: str = "", unreadable: str = UNREADABLE) -> di
 
 
 def _can_be_read(path: Path) -> bool:
-    """Whether reading a path comes to an end: no pipe that nobody may write to, no device."""
+    """Return whether a path is a file that can be read to its end, not a pipe or a device."""
     mode = path.stat().st_mode
     # What a shell makes of <(command).
     handed_over = str(path).startswith(("/dev/fd/", "/proc/self/fd/")) and stat.S_ISFIFO(mode)

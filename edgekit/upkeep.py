@@ -1,4 +1,4 @@
-"""Size of the cache, and removal of all of it or of what was not used for long.
+"""Size of the cache, and removal of all entries or of those that were not used for long.
 
 Only files of the forms that edgekit writes are counted and removed, and links are never followed:
 ``EDGEKIT_CACHE`` may name a folder with files of somebody else.
@@ -96,7 +96,7 @@ def clear(root: Path | None = None) -> Removal:
 
 
 def prune(age: str, root: Path | None = None) -> Removal:
-    """Remove what was not used for so long, such as ``30d``.
+    """Remove entries that were not used for an age such as ``30d``.
 
     Raises:
         UserError: no age, or another command of edgekit uses the cache.
@@ -105,7 +105,7 @@ def prune(age: str, root: Path | None = None) -> Removal:
 
 
 def seconds_of(age: str) -> int:
-    """The seconds of an age such as ``12h`` or ``30d``.
+    """Parse an age such as ``12h`` or ``30d`` into seconds.
 
     Raises:
         UserError: it is none.
@@ -141,7 +141,7 @@ def _remove_entry(path: Path) -> None:
 
 
 def _entries(folder: Path, inner: str = "", depth: int = 1) -> Iterator[_Entry]:
-    """Entries of the forms above, in order; links are entries themselves, or nothing."""
+    """List the entries of the kinds above, in order; links are never followed."""
     try:
         found = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except (FileNotFoundError, NotADirectoryError):
@@ -165,14 +165,14 @@ def _section(name: str, entry: os.DirEntry[str]) -> str | None:
 
 
 def _is_agents_home(entry: os.DirEntry[str]) -> bool:
-    """Whether a folder is the home of the agent that measures on this machine."""
+    """Return whether a folder is the home of the agent that measures on this machine."""
     if not entry.is_dir(follow_symlinks=False):
         return False
     return any(Path(entry.path).glob("agent/edgekit_agent-*.pyz"))
 
 
 def _measured(entry: os.DirEntry[str]) -> tuple[int, float]:
-    """Bytes and the last use of an entry, with everything in it."""
+    """Measure the bytes and the last use of an entry, with everything in it."""
     about = entry.stat(follow_symlinks=False)
     if not entry.is_dir(follow_symlinks=False):
         return about.st_size, about.st_mtime

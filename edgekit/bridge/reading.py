@@ -107,7 +107,7 @@ def _kind(code: Any) -> str:  # noqa: ANN401 - generated types
 
 
 def _text(name: bytes | None) -> str:
-    """A name as LiteRT takes it, up to the first NUL."""
+    """Return a name as LiteRT reads it, up to the first NUL."""
     return (name or b"").partition(b"\0")[0].decode()
 
 
@@ -207,7 +207,7 @@ def _options(file: _File, table: Any, tensors: list[Tensor], kind: str) -> dict[
 
 
 def _check_options(kind: str, union: int, number: int) -> None:
-    """LiteRT ignores options that are those of another operator; what it computes is a guess."""
+    """Refuse options of another operator: LiteRT ignores them, so its output is undefined."""
     place, own = union_of(kind)
     if place is not None and (place, own) != (union, number):
         raise _damaged(f"the options of {kind} are those of another operator")

@@ -77,7 +77,7 @@ def sizes_of(given: list[str] | None) -> dict[str, int]:
 
 
 def home_on_device(home: str | None, device: str | None) -> Home:
-    """Where edgekit lives on the devices: ``--home``, or what the user's profile of them says.
+    """Return edgekit's folder on the devices, from ``--home`` or the user's device profile.
 
     Args:
         home: ``--home``, if given.

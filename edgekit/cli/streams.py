@@ -1,4 +1,4 @@
-"""Standard streams that no encoding, closed descriptor or vanished reader can break."""
+"""Standard streams that withstand any encoding, closed descriptors and closed pipes."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ STANDARD = (0, 1, 2)
 
 
 class _Pipe(io.FileIO):
-    """A descriptor whose reader may go away: what it no longer takes is dropped."""
+    """A descriptor whose reader may close it: later output is dropped."""
 
     def __init__(self, descriptor: int, *, drops_all: bool) -> None:
         super().__init__(descriptor, "wb", closefd=False)
         self.drops_all = drops_all
 
     def write(self, data: ReadableBuffer, /) -> int:
-        """Write, or drop where nobody reads."""
+        """Write the text, or drop it if the reader has closed the pipe."""
         try:
             return super().write(data)
         except OSError as error:
@@ -49,7 +49,7 @@ def prepare_streams() -> None:
 
 
 def drop_output() -> None:
-    """Forget what stdout could not store: Python would complain once more at its end."""
+    """Discard output that stdout could not store, so that Python does not report it at exit."""
     if sys.stdout is not None and isinstance(sys.stdout, io.TextIOWrapper):
         raw = getattr(sys.stdout.buffer, "raw", None)
         if isinstance(raw, _Pipe):
@@ -83,7 +83,7 @@ def _stream(descriptor: int, given: TextIO | None, *, drops_all: bool) -> TextIO
 
 
 def use_utf8() -> None:
-    """Start Python anew in UTF-8 mode where the locale says otherwise.
+    """Restart Python in UTF-8 mode if the locale has another encoding.
 
     Native libraries take names of files in UTF-8 alone. Text on the terminal stays in its encoding.
     """
@@ -96,7 +96,7 @@ def use_utf8() -> None:
 
 
 def check_arguments(arguments: Sequence[str]) -> None:
-    """Refuse names that are no UTF-8: no model library could open them.
+    """Refuse names that are not UTF-8: no model library could open them.
 
     Raises:
         UserError: an argument or the current folder is none, or the folder is gone.

@@ -1,4 +1,4 @@
-"""Removal of expanded weights in front of products that broadcast them anyway."""
+"""Removal of Expand nodes on weights of products that broadcast them anyway."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def drop_expansions(proto: ModelProto) -> None:
 def _is_needless(
     product: NodeProto, place: int, expand: NodeProto, shapes: Mapping[str, NamedShape]
 ) -> bool:
-    """Whether the product of the weight itself has the same shape, axis by axis."""
+    """Return whether the product without Expand has the same shape."""
     weight, wide = shapes.get(expand.input[0]), shapes.get(expand.output[0])
     other = shapes.get(product.input[1 - place])
     if weight is None or wide is None or other is None or len(weight) < 2:

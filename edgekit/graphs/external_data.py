@@ -1,4 +1,4 @@
-"""Tensors in files beside an .onnx file: found, checked, and loaded."""
+"""External data of .onnx files: find, check and load it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgekit.errors import UserError
 
 
 def external_files(path: Path, tensors: Iterable[TensorProto]) -> list[Path]:
-    """The files beside ``path`` that hold its tensors, each once.
+    """List the external data files of the model in ``path``, each once.
 
     Raises:
         UserError: a file is missing, too short, or outside the model's folder.
@@ -25,7 +25,7 @@ def external_files(path: Path, tensors: Iterable[TensorProto]) -> list[Path]:
 
 
 def is_external(tensor: TensorProto) -> bool:
-    """Whether the data of a tensor are in another file."""
+    """Return whether the data of a tensor are in another file."""
     return bool(tensor.data_location == TensorProto.EXTERNAL)
 
 
@@ -45,13 +45,13 @@ def load_external(path: Path, tensor: TensorProto) -> None:
 
 
 def forget_place(tensor: TensorProto) -> None:
-    """Make a tensor one whose data are in the model itself."""
+    """Mark the data of a tensor as stored in the model itself."""
     tensor.ClearField("external_data")
     tensor.ClearField("data_location")
 
 
 def without_external(proto: ModelProto, tensors: Iterable[TensorProto]) -> ModelProto:
-    """The same model with empty tensors for external ones, for checks of its structure.
+    """Replace external tensors by empty ones, for checks of the structure.
 
     Args:
         proto: used up.
@@ -89,7 +89,7 @@ def _checked_file(path: Path, tensor: TensorProto) -> Path:
 
 
 def _is_inside(path: Path, location: str) -> bool:
-    """Whether a file is in the model's folder, or, behind links, in that of the model's own file.
+    """Return whether a file is in the model's folder, or in that of the file it links to.
 
     Caches of model hubs hold links: ``model.onnx`` and its data lead to files of one folder.
     """
@@ -119,7 +119,7 @@ def _range(path: Path, tensor: TensorProto) -> tuple[int, int]:
 
 
 def plain_bytes(tensor: TensorProto) -> int:
-    """Bytes of a tensor; 0 where its type is packed or unknown."""
+    """Return the bytes of a tensor; 0 if its type is packed or unknown."""
     sizes = {TensorProto.FLOAT: 4, TensorProto.FLOAT16: 2, TensorProto.DOUBLE: 8}
     sizes |= {TensorProto.INT8: 1, TensorProto.UINT8: 1, TensorProto.INT32: 4, TensorProto.INT64: 8}
     return int(math.prod(tensor.dims)) * sizes.get(tensor.data_type, 0)

@@ -304,7 +304,7 @@ def all_tensors(graph: GraphProto) -> Iterator[TensorProto]:
 
 
 def external_data_files(path: Path, proto: ModelProto) -> list[Path]:
-    """The files beside ``path`` that hold its tensors, each once.
+    """List the external data files of the model in ``path``, each once.
 
     Raises:
         UserError: a file is missing, too short, or outside the model's folder.

@@ -36,7 +36,7 @@ def read_model(path: Path) -> Model:
 
 
 def check_model_file(path: Path) -> None:
-    """See that a path names a regular file with something in it.
+    """Check that a path names a regular file that is not empty.
 
     Raises:
         UserError: it does not.
@@ -54,7 +54,7 @@ def check_model_file(path: Path) -> None:
 
 
 def is_tflite(path: Path) -> bool:
-    """Whether a file begins as .tflite files do.
+    """Return whether a file begins like a .tflite file.
 
     Raises:
         UserError: it cannot be read.

@@ -148,7 +148,7 @@ def _stored(node: NodeProto) -> TensorProto | None:
 
 
 def _fold_small_casts(proto: ModelProto) -> None:
-    """Store numbers in the type that they are cast to, as bounds of Clip in exports of torch.
+    """Fold casts of small constants, such as the bounds of Clip in exports of torch.
 
     Integers of 8 or 4 bits stay: they are quantized weights, however few.
     """
@@ -168,7 +168,7 @@ def _fold_small_casts(proto: ModelProto) -> None:
 
 
 def _fold_shapes(proto: ModelProto) -> None:
-    """Store the shapes of constants, which stay as they are where a pass cuts the constants."""
+    """Store the result of Shape on constants, which passes must not change."""
     index = GraphIndex(proto)
     kept: list[NodeProto] = []
     for node in proto.graph.node:

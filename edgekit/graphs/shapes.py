@@ -53,7 +53,7 @@ def with_shapes(proto: ModelProto, dims: Mapping[str, int]) -> ModelProto:
 
 
 def infer_shapes_by_values(proto: ModelProto) -> ModelProto:
-    """Infer shapes, those that depend on values of integers included.
+    """Infer shapes, also those that depend on integer values.
 
     Raises:
         onnx.shape_inference.InferenceError: an operator does not fit its inputs.
@@ -62,7 +62,7 @@ def infer_shapes_by_values(proto: ModelProto) -> ModelProto:
 
 
 def _counts_far(graph: GraphProto) -> bool:
-    """Whether a Range has so many entries that inference would run out of memory over them."""
+    """Return whether a Range has so many entries that inference would run out of memory."""
     single = {t.name: t for t in graph.initializer if math.prod(t.dims) == 1}
     for node in graph.node:
         if node.op_type == "Constant":

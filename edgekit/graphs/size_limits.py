@@ -1,4 +1,4 @@
-"""Limits of what a graph may hold: runtimes take minutes for more."""
+"""Limits on the size of a graph: runtimes take minutes to load larger ones."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Open a .tflite file in a process of its own first: LiteRT dies of some damaged files."""
+"""Trial loads of .tflite files in a child process: some damaged files crash LiteRT."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ import_runtime("litert")(sys.argv[1], 1)
 
 
 def try_tflite(path: Path, store: Store) -> None:
-    """See that LiteRT survives a file; one that it survived before is not tried again.
+    """Check that LiteRT can load a file without crashing; each file is tried once.
 
     Raises:
         UserError: it does not, or does not end.
@@ -51,7 +51,7 @@ def try_tflite(path: Path, store: Store) -> None:
 
 
 def _opened(path: Path) -> int | None:
-    """The exit status of a process that opens the file; None where it does not end."""
+    """Open the file in a child process and return its exit status; None on a timeout."""
     try:
         done = subprocess.run(
             # -P: nothing in the current folder may pass for a module.

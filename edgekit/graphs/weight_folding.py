@@ -105,7 +105,7 @@ class _Folding:
         return value.nbytes <= _MAX_GROWTH * sum(sources[k].nbytes for k in large)
 
     def _is_worth_storing(self, index: GraphIndex, name: str, multiplied: set[str]) -> bool:
-        """Whether a weight replaces its source, or gets integers that its copies share."""
+        """Return whether a weight replaces its source, or shares int8 storage with its copies."""
         if name not in multiplied:
             return True
         return not self.keep_ties and all(

@@ -147,7 +147,7 @@ def _output_axis(index: GraphIndex, name: str) -> int:
 
 
 def _turn_tables(index: GraphIndex) -> None:
-    """Store tables that are gathered by rows behind a Transpose the other way round, in place.
+    """Store tables transposed if their rows are gathered behind a Transpose, in place.
 
     Products keep the constant that they read: int8 copies of both are stored once in the end.
     """
@@ -171,7 +171,7 @@ def _turn_tables(index: GraphIndex) -> None:
 
 
 def _turns_table(index: GraphIndex, node: NodeProto) -> bool:
-    """Whether a node transposes a large table and something gathers rows of the result."""
+    """Return whether a node transposes a large table for a Gather of its rows."""
     if node.op_type != "Transpose" or node.output[0] in index.outputs | index.inner_reads:
         return False
     readers = index.readers[node.output[0]]
@@ -195,7 +195,7 @@ def _is_large(index: GraphIndex, name: str) -> bool:
 
 
 def _is_factor(index: GraphIndex, name: str) -> bool:
-    """Whether a product reads the table or a transposed copy of it."""
+    """Return whether a product reads the table or a transposed copy of it."""
     if any(_is_product(index, node) for node in index.readers[name]):
         return True
     table = index.float_constant(name)

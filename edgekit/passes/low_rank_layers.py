@@ -127,7 +127,7 @@ def find_layers(index: GraphIndex) -> list[Whole]:
 
 
 def _are_all_readers(index: GraphIndex, name: str, readers: Sequence[Weighted]) -> bool:
-    """Whether nothing but these layers, all of one form, reads a weight."""
+    """Return whether only these layers, all of the same kind, read a weight."""
     forms = {
         (x.node.op_type, x.axis, x.contraction, attribute(x.node, "group", 1)) for x in readers
     }
@@ -144,7 +144,7 @@ def _splittable(index: GraphIndex, node: NodeProto) -> Weighted | None:
 
 
 def _multiplies_vector(weighted: Weighted, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Whether a batch of matrices multiplies a vector: the second of two factors would not."""
+    """Return whether a batch of matrices multiplies a vector, which two factors could not."""
     if weighted.contraction is None or not weighted.contraction.groups:
         return False
     return len(shapes.get(weighted.node.input[1 - weighted.contraction.place], (0, 0))) == 1

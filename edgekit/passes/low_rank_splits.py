@@ -137,7 +137,7 @@ def _moments(
 
 
 def _read(whole: Whole) -> list[str]:
-    """Name the value that tells of a layer, and of each other layer with its weight."""
+    """Name the value to measure at a layer, and at each other layer with its weight."""
     if whole.reads_outputs:
         return [whole.layer.node.output[0]]
     return [layer.read for layer in (whole.layer, *whole.others)]

@@ -73,7 +73,7 @@ class OutputErrors:
 
 
 def _is_lower(mine: Floats64, theirs: Floats64) -> bool:
-    """Whether the one-sided 95 % bound of the mean log ratio over samples is below zero."""
+    """Return whether the one-sided 95 % bound of the mean log ratio is below zero."""
     floor = max(float(theirs.mean()) * 1e-9, _NOTHING)
     ratios = np.log(np.maximum(mine, floor)) - np.log(np.maximum(theirs, floor))
     if len(ratios) < 2:

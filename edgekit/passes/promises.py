@@ -107,7 +107,7 @@ def broken_store(promise: Promise, before: Stored, after: Stored) -> Iterator[st
 
 
 def broken_cost(before: Cost, after: Cost) -> Iterator[str]:
-    """Whether a file that multiplies less was made, where all products are counted."""
+    """Yield a broken promise if the result multiplies no less, where all products are counted."""
     if not (before.unknown or after.unknown) and after.macs >= before.macs:
         yield f"promised fewer multiply-accumulates: found {after.macs}, were {before.macs}"
 

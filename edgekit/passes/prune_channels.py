@@ -189,7 +189,7 @@ class _Job:
         return Plan(channels=channels, readers=readers, ladders=ladders, state=(), going=())
 
     def _narrowed(self, plan: Plan) -> Callable[[float], list[int]]:
-        """The steps of each ladder by the multiply-accumulates to leave, if they can."""
+        """Choose the step of each ladder by the multiply-accumulates to keep, if possible."""
         sizes = Sizes(plan.channels, plan.ladders)
         if self.settings.allocation == "uniform":
             return lambda most: alike(plan.ladders, sizes.macs, most)
@@ -209,7 +209,7 @@ class _Job:
         return narrow
 
     def _damage_at(self, plan: Plan) -> Callable[[float], float]:
-        """The damage of the best widths by what they leave; infinite where none leave so little."""
+        """Return the damage of the best widths by the size to reach; infinite if none fit."""
         narrow, sizes = self._narrowed(plan), Sizes(plan.channels, plan.ladders)
 
         def damage(most: float) -> float:

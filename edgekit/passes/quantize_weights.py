@@ -275,7 +275,7 @@ def _pick(rows: Sequence[Row], settings: QuantizeWeights, bits: float) -> list[i
 def _fitted(
     rows: Sequence[Row], room: float, settings: QuantizeWeights, work: Work
 ) -> tuple[list[int], list[Quantized]]:
-    """The choice of each row, and its integers, which packed take no more than there is room for.
+    """Choose the grid of each row so that the packed integers fit the transfer budget.
 
     The error that GPTQ carries on makes integers of what rounding alone would make zeros, so
     coarse grids take more than they tell; then there is another try with less room, the last one

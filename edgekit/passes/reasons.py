@@ -239,7 +239,7 @@ def _explain(index: GraphIndex, node: NodeProto, name: str, scope: _Scope) -> st
 
 
 def _is_batched(node: NodeProto, tensor: TensorProto) -> bool:
-    """Whether a product has a batch of weights, or its weight on the left."""
+    """Return whether a product has a batch of weights, or its weight on the left."""
     return bool(
         node.op_type in ("MatMul", "Gemm")
         and (len(tensor.dims) > 2 or node.input[0] == tensor.name)

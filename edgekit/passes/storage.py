@@ -130,7 +130,7 @@ def _summed(index: GraphIndex, node: NodeProto, position: int, rank: int) -> tup
 
 
 def _is_second_factor(index: GraphIndex, name: str) -> bool:
-    """Whether a gathered value is the second factor of a MatMul."""
+    """Return whether a gathered value is the second factor of a MatMul."""
     return any(n.op_type == "MatMul" and n.input[1] == name for n in index.readers[name])
 
 

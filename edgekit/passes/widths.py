@@ -127,7 +127,7 @@ def _computed(width: int) -> float:
 
 
 class Allocation:
-    """The search for a step of each ladder, of little damage in all.
+    """The search for a step of each ladder with little total damage.
 
     One family after the other goes down the step, or several at once, that costs least for what
     it saves; then those that turned out needless are taken back. That is done from several starts,

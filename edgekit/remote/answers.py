@@ -1,6 +1,6 @@
-"""The border to a device: lines of an agent become typed records of bounded size.
+"""Validation of a device's answers: lines of the agent become typed, bounded records.
 
-A device may be broken or in foreign hands. Whatever it says is checked here, once: length, depth,
+A device may be broken or compromised. All that it sends is checked here, once: length, depth,
 types, the range of every number, and whether the answer fits the job. Text is made printable.
 """
 
@@ -58,7 +58,7 @@ class Bounds:
 
 
 class Watch:
-    """Time and lines that one job has used.
+    """The time and the number of lines that one job has used.
 
     Attributes:
         bounds: what it may use.
@@ -74,14 +74,14 @@ class Watch:
         return self._started + self.bounds.total_s - time.monotonic()
 
     def count_line(self) -> bool:
-        """Count a line; false where there were more than any agent has to say."""
+        """Count a line; return False if there are more than the limit."""
         self._lines += 1
         elapsed = time.monotonic() - self._started
         return self._lines <= _MOST_LINES + _LINES_PER_S * elapsed
 
 
 def bounds_of(job: object) -> Bounds:
-    """Limits of the answer to a job, from the work that it asks for."""
+    """Return the limits of the answer to a job, from the amount of work."""
     if isinstance(job, ScoreJob):
         samples = _rows(job)
         return _bounds(values=samples, steps=samples)
@@ -107,7 +107,7 @@ def _rows(job: ScoreJob) -> int:
 
 
 def parse_line(line: bytes) -> dict[str, Any]:
-    """The JSON object of a line, with printable text and finite numbers of at most 64 bits.
+    """Parse a JSON line into printable text and finite numbers of at most 64 bits.
 
     Raises:
         ValueError: it is none.
@@ -158,7 +158,7 @@ def _cut(text: str) -> str:
 
 
 def find_greeting(line: bytes) -> Greeting | None:
-    """The greeting at the end of a line, where a login script may not have ended its own.
+    """Find a greeting at the end of a line that a login script may have begun.
 
     Raises:
         ValueError: a greeting that no agent gives.
@@ -177,7 +177,7 @@ def find_greeting(line: bytes) -> Greeting | None:
 
 
 def read_progress(value: object) -> StageProgress:
-    """The progress that an agent reports.
+    """Read a progress report of an agent.
 
     Raises:
         ValueError: a field is missing, unknown, of another type or out of range.
@@ -191,7 +191,7 @@ def read_progress(value: object) -> StageProgress:
 
 
 def read_result(cls: type[R], value: object, job: object) -> R:
-    """The record that answers a job.
+    """Read the record that answers a job.
 
     Raises:
         ValueError: a field is missing, unknown, of another type or out of range, or the answer

@@ -15,7 +15,7 @@ from typing import Any
 
 
 def main(home: str, rule: str, digest: str, size: int) -> int:
-    """Become the agent of that digest; 1 where that cannot be."""
+    """Start the agent with the given digest; return 1 on failure."""
     os.umask(0o077)
     folder = settle(home)
     path = folder / "agent" / f"edgekit_agent-{digest[:16]}.pyz"
@@ -35,7 +35,7 @@ def main(home: str, rule: str, digest: str, size: int) -> int:
 
 
 def settle(home: str) -> Path:
-    """The folder to live in, absolute."""
+    """Return edgekit's folder as an absolute path."""
     data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
     chosen = os.environ.get("EDGEKIT_HOME") or home or f"{data}/edgekit"
     # An SSH command starts in the user's home, so that is where a relative path starts here too.
@@ -43,7 +43,7 @@ def settle(home: str) -> Path:
 
 
 def check_rule(folder: Path, home: str, rule: str) -> None:
-    """By the rule ``inside``, a home that the host chose has to be below the user's home."""
+    """Refuse a folder outside the user's home, if the rule is ``inside``."""
     top = os.path.realpath(Path.home())
     inside = os.path.commonpath([top, os.path.realpath(folder)]) == top
     if rule == "inside" and home and not os.environ.get("EDGEKIT_HOME") and not inside:
@@ -54,7 +54,7 @@ def check_rule(folder: Path, home: str, rule: str) -> None:
 
 
 def take_home(folder: Path) -> None:
-    """Mark a new or an empty folder as edgekit's, and refuse one with files of somebody else.
+    """Mark a new or empty folder as edgekit's; refuse one with other programs' files.
 
     The agent looks again, and closer, before it writes anything.
     """
@@ -70,7 +70,7 @@ def take_home(folder: Path) -> None:
 
 
 def found(path: Path, digest: str) -> bytes:
-    """The agent, if it is there and is the one we mean; else nothing."""
+    """Read the installed agent; return nothing if it is missing or has another digest."""
     try:
         data = path.read_bytes()
     except OSError:
@@ -79,7 +79,7 @@ def found(path: Path, digest: str) -> bytes:
 
 
 def opened(agent: bytes) -> str:
-    """A file without a name that holds the agent, as the path of it that this process sees."""
+    """Write the agent to an unnamed file and return its path in this process."""
     if hasattr(os, "memfd_create"):
         handle = os.memfd_create("agent", 0)
     else:
@@ -104,9 +104,9 @@ def receive(size: int) -> bytes:
 
 
 def laid(folder: Path, path: Path, digest: str, size: int) -> bytes:
-    """Receive the agent and put it in its place, whole or not at all, also after a power cut.
+    """Receive the agent and install it atomically, also in case of a power cut.
 
-    Where nothing can be written it is not put there: what is installed can still be asked.
+    On a read-only file system it runs without being installed, so that ``status`` works.
     """
     is_writable = True
     try:
@@ -127,7 +127,7 @@ def laid(folder: Path, path: Path, digest: str, size: int) -> bytes:
 
 
 def lay(path: Path, data: bytes) -> None:
-    """Put the agent in its place."""
+    """Install the agent atomically."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:

@@ -1,4 +1,4 @@
-"""Command lines that every login shell hands to ``/bin/sh`` unchanged."""
+"""Quoting of scripts so that every login shell passes them to ``/bin/sh`` unchanged."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LONGEST_WORD = 800
 
 
 def through_login_shell(script: str) -> str:
-    """One line of ASCII that runs a script of ``sh``, whatever shell reads the line first."""
+    """Return one ASCII line that runs a script in ``sh`` from any login shell."""
     parts, part = [], ""
     for byte in script.encode("utf-8", "surrogateescape"):
         part += _written(byte)
@@ -26,7 +26,7 @@ def through_login_shell(script: str) -> str:
 
 
 def _written(byte: int) -> str:
-    """A byte for ``printf %b``."""
+    """Escape a byte for ``printf %b``."""
     if byte == ord("\n"):
         return "\\n"
     return chr(byte) if byte in PLAIN else f"\\0{byte:03o}"

@@ -1,4 +1,4 @@
-"""Confirm a release that a device has switched to, or wait until the app there does."""
+"""Confirmation of a new release, by this machine or by the app on the device."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _GRACE_S = 20.0
 
 @dataclass(frozen=True, kw_only=True)
 class WatchTerms:
-    """How long a device waits for a confirmation before it goes back, and whose.
+    """How long a device waits for a confirmation before it rolls back, and from whom.
 
     ``seconds`` of 0 is no watch. ``by_app``: the app on the device confirms, not this side.
     """
@@ -34,7 +34,7 @@ UNWATCHED = WatchTerms(seconds=0.0)
 
 
 def watch_terms(host: str, seconds: float | None, *, by_app: bool) -> WatchTerms:
-    """The terms for a host: 30 s unless given; none on this machine, where no link is lost."""
+    """Return the terms for a host: 30 s unless given; 0 on this machine, which has no link."""
     if seconds is None:
         seconds = 0.0 if host == LOCAL and not by_app else DEFAULT_S
     return WatchTerms(seconds=seconds, by_app=by_app)
@@ -78,7 +78,7 @@ def confirm(
 
 
 def _ask(session: Session, job: object, result: type[R], watch: Watch) -> R:
-    """Ask, and once more over another connection where the link was lost."""
+    """Send the job, and once more over a new connection if the link was lost."""
     try:
         return session.ask(job, result)
     except DeviceError as error:

@@ -30,7 +30,7 @@ from edgekit_agent.statements import Signature
 
 @dataclass(frozen=True, kw_only=True)
 class PushReport:
-    """What a push did.
+    """The result of a push.
 
     Attributes:
         sent_bytes: all that went to the device: the agent and the command that starts it, the
@@ -60,7 +60,7 @@ def push(
     allow_downgrade: bool = False,
     watch: WatchTerms = UNWATCHED,
 ) -> PushReport:
-    """Install a bundle and switch the device to it, if it is healthy there.
+    """Install a bundle and switch the device to it if its health check passes.
 
     Args:
         bundle: what to install.
@@ -160,7 +160,7 @@ def _runtime_of(after: Status) -> str:
 
 
 def rollback(session: Session) -> Status:
-    """Go back to the release before.
+    """Switch the device to the previous release.
 
     Raises:
         DeviceError: there is none, or it is not healthy.
@@ -173,7 +173,7 @@ def rollback(session: Session) -> Status:
 
 
 def status(session: Session, *, log: int = 0) -> Status:
-    """What the device serves, what it can go back to, and the last lines of its audit log."""
+    """Ask a device for its current and previous release and its audit log."""
     return session.ask(StatusJob(home=session.home, log=log), Status)
 
 

@@ -1,4 +1,4 @@
-"""Where edgekit lives on a device, and who decides it; a bundle never does."""
+"""Edgekit's folder on a device, as the user or a device profile sets it; a bundle never does."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from edgekit.profile import DeviceProfile
 
 @dataclass(frozen=True, kw_only=True)
 class Home:
-    """Where edgekit is to live on a device.
+    """Edgekit's folder on a device.
 
     Attributes:
         path: the folder; empty for the device's own choice.

@@ -1,4 +1,4 @@
-"""Host keys that a certificate authority vouches for (``@cert-authority`` in known_hosts)."""
+"""Host keys signed by a certificate authority (``@cert-authority`` in known_hosts)."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHA1_SIGNATURE = b"\0\0\0\7ssh-rsa"
 
 @dataclass(frozen=True, kw_only=True)
 class HostCertificate:
-    """A certificate whose signature holds.
+    """A host certificate with a valid signature.
 
     Attributes:
         authority: the public key that signed it, as known_hosts holds it.
@@ -32,7 +32,7 @@ class HostCertificate:
 def read_host_certificate(
     kind: str, blob: bytes, *, host: str, matches: Callable[[str, str], bool]
 ) -> HostCertificate:
-    """Check a certificate that a host showed for the name it was reached by.
+    """Check a host's certificate for the name that was connected to.
 
     Args:
         matches: whether a pattern of the certificate names the host.
@@ -65,7 +65,7 @@ def read_host_certificate(
 
 
 def _signed(kind: str, blob: bytes) -> SSHCertificate:
-    """A certificate whose authority did sign it."""
+    """Parse a certificate and check its authority's signature."""
     from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
     from cryptography.hazmat.primitives.serialization import (

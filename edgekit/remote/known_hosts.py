@@ -181,7 +181,7 @@ def check_host_key(host: str, shown: HostKey, address: Address, files: Sequence[
 def _opened(
     host: str, shown: HostKey, address: Address, known: Sequence[KnownKey]
 ) -> tuple[HostKey, bytes]:
-    """The plain key of what was shown, and the trusted authority's key that signed it, if any."""
+    """Return the host's plain key, and the trusted authority that signed it, if any."""
     if not shown.kind.endswith(CERTIFICATE_SUFFIX):
         return shown, b""
     try:

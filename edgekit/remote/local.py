@@ -51,7 +51,7 @@ class LocalTransport:
         return stream
 
     def reopen(self) -> None:
-        """End every command that still runs; there is no link to connect anew."""
+        """End every running command; there is no connection to renew."""
         self.close()
 
     def close(self) -> None:
@@ -92,7 +92,7 @@ class LocalStream:
         return self._lines.waiting() or _ready(self._stdout.fileno(), selectors.EVENT_READ, 0)
 
     def readline(self, timeout_s: float, most_bytes: int = LONGEST_LINE_BYTES) -> bytes:
-        """The next line; empty at the end."""
+        """Read the next line; empty at the end."""
         return self._lines.readline(timeout_s, most_bytes)
 
     def stderr_tail(self) -> str:

@@ -1,4 +1,4 @@
-"""The SSH configuration of a host as OpenSSH itself resolves it: ``ssh -G``."""
+"""SSH configuration of a host, resolved by OpenSSH itself (``ssh -G``)."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ NO_USER = "no user exists for uid"
 def resolve_by_openssh(
     name: str, *, user: str | None, port: int | None, config: str | None
 ) -> Mapping[str, tuple[str, ...]] | None:
-    """Values of each keyword, in lower case; None where OpenSSH is not installed here.
+    """Return the values of each keyword, in lower case; None without OpenSSH on this machine.
 
     Args:
         name: the host as it stands in the configuration.
@@ -64,7 +64,7 @@ def resolve_by_openssh(
 
 @functools.lru_cache(maxsize=4)
 def _openssh(path: str) -> str | None:
-    """Where ``ssh`` is, if it is OpenSSH's and can resolve configurations."""
+    """Find ``ssh``, if it is OpenSSH's and can resolve configurations."""
     ssh = shutil.which("ssh", path=path)
     if ssh is None:
         return None
@@ -89,7 +89,7 @@ def _values(text: str) -> dict[str, tuple[str, ...]]:
 
 
 def _joined(words: Sequence[str]) -> tuple[str, ...]:
-    """File names out of words: the longest run of words that names a file is one name."""
+    """Join words into file names: the longest run of words that names a file is one name."""
     names: list[str] = []
     start = 0
     while start < len(words):

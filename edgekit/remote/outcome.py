@@ -1,4 +1,4 @@
-"""Whether a device serves the release it was told to serve, also where its answer was lost."""
+"""Switching of a device to a release, also if its answer is lost."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def switch(
     wanted: str,
     progress: Progress | None = None,
 ) -> Status:
-    """Send a job that makes a device serve a release, and find out whether it does.
+    """Send a job that switches a device to a release, and check that it did.
 
     Args:
         session: the device.
@@ -62,7 +62,7 @@ def _current(after: Status) -> str:
 def _asked_again(
     session: Session, wanted: str, lost: DeviceError, progress: Progress | None
 ) -> Status:
-    """Connect once more and ask what is served.
+    """Connect once more and ask which release is served.
 
     Raises:
         DeviceError: not the release that is wanted, or not as it should be.

@@ -61,7 +61,7 @@ echo '{{"edgekit": {{"python": false}}}}'
 
 @contextlib.contextmanager
 def open_session(host: str, *, home: str | Home = "") -> Iterator[Session]:
-    """Reach a device and have its agent ready.
+    """Connect to a device and start its agent.
 
     Args:
         host: ``local``, or what ``ssh`` takes.
@@ -92,7 +92,7 @@ def _transport(host: str) -> Transport:
 
 
 class Session:
-    """One agent on one device, asked one job after the other.
+    """A connection to the agent on one device, which runs one job at a time.
 
     Attributes:
         name: the host as the user named it.
@@ -186,11 +186,11 @@ class Session:
         return stream
 
     def _own(self) -> str:
-        """A prefix of commands that puts the user's word before the device's own setting."""
+        """Return the shell prefix that makes ``--home`` override ``EDGEKIT_HOME`` on the device."""
         return f"env EDGEKIT_HOME={shlex.quote(self.home)} " if self._rule == "said" else ""
 
     def _lay(self, watch: Watch) -> tuple[Stream, Greeting]:
-        """Have the device find a Python, take the agent and start it."""
+        """Find Python on the device, send the agent and start it."""
         agent = agent_file()
         stream = self._open(
             _LAUNCH.format(
@@ -224,7 +224,7 @@ class Session:
         return self._stream
 
     def reconnect(self) -> None:
-        """Leave the device and connect anew, once; the next job starts the agent.
+        """Disconnect and connect again, once; the next job starts the agent.
 
         Raises:
             DeviceError: it cannot be reached.
@@ -247,7 +247,7 @@ class Session:
         )
 
     def _greeting(self, stream: Stream, watch: Watch) -> Greeting:
-        """What it says of itself; empty where it ends without a word."""
+        """Read the greeting; empty if the agent ends without one."""
         until, noise = time.monotonic() + START_S, 0
         while noise <= MOST_NOISE_BYTES:
             line = self._heard(stream, max(0.0, until - time.monotonic()), watch)
@@ -270,7 +270,7 @@ class Session:
         watch: Watch,
         progress: Progress | None,
     ) -> dict[str, Any] | None:
-        """Send it all, unless the answer comes before the end."""
+        """Send all bytes, unless the answer comes first."""
         for piece in itertools.chain(head, payload):
             answer = self._push(stream, piece, watch, progress)
             if answer is not None:
@@ -312,7 +312,7 @@ class Session:
     def _read(
         self, stream: Stream, silence_s: float, watch: Watch, progress: Progress | None
     ) -> dict[str, Any] | None:
-        """One line of the agent; None for a report of progress."""
+        """Read one line of the agent; None for a progress report."""
         line = self._heard(stream, silence_s, watch)
         if not line:
             raise self._ended(stream)

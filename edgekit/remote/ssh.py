@@ -1,4 +1,4 @@
-"""A device over SSH: connections and streams of paramiko."""
+"""SSH transport: connections and streams of paramiko."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class SshTransport:
         return SshStream(self.name, channel, self._link, len(line))
 
     def reopen(self) -> None:
-        """Leave the device and connect anew."""
+        """Disconnect and connect again."""
         self.close()
         self._connect()
 
@@ -138,7 +138,7 @@ class SshStream:
         return self._lines.waiting() or self._channel.recv_ready() or self._channel.eof_received
 
     def readline(self, timeout_s: float, most_bytes: int = LONGEST_LINE_BYTES) -> bytes:
-        """The next line; empty at the end."""
+        """Read the next line; empty at the end."""
         return self._lines.readline(timeout_s, most_bytes)
 
     def stderr_tail(self) -> str:

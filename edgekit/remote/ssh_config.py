@@ -1,4 +1,4 @@
-"""What ``ssh`` would know of a host: OpenSSH's own answer where it is installed."""
+"""SSH settings of a host, from OpenSSH itself if it is installed."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def parse_host(text: str) -> HostSpec:
 
 
 def read_settings(spec: HostSpec) -> HostSettings:
-    """What the user's configuration says of a host.
+    """Read the SSH settings of a host from the user's configuration.
 
     Raises:
         UserError: the file that the environment names is not there.
@@ -151,7 +151,7 @@ def _port(text: str) -> int:
 
 
 def _timeout_s(text: str) -> float:
-    """Seconds out of OpenSSH's times: 90, 10s, 1m30s, none."""
+    """Parse a time of OpenSSH (90, 10s, 1m30s, none) into seconds."""
     if text.lower() == "none":
         return CONNECT_TIMEOUT_S
     parts = re.findall(r"(\d{1,9})([smhdw]?)", text.lower())

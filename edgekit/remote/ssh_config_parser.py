@@ -29,7 +29,7 @@ WITH_VALUE = ("host", "originalhost", "user", "localuser", "tagged", "exec", "se
 
 @dataclass(kw_only=True)
 class _Reader:
-    """What the configuration says of one host so far."""
+    """The settings of one host that were read so far."""
 
     name: str
     found: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -40,7 +40,7 @@ class _Reader:
 def parse_config(
     name: str, *, user: str | None, port: int | None, files: Sequence[tuple[Path, Path]]
 ) -> Mapping[str, tuple[str, ...]]:
-    """Values of each keyword for a host, as OpenSSH would find them.
+    """Return the values of each keyword for a host, by OpenSSH's rules.
 
     Args:
         files: configuration files, each with the folder of its relative Include patterns.
@@ -85,7 +85,7 @@ def _read(reader: _Reader, file: Path, base: Path, *, depth: int) -> None:
 
 
 def _line(reader: _Reader, text: str, base: Path, *, active: bool, depth: int) -> bool:
-    """Take one line; whether the lines after it are in force."""
+    """Apply one line; return whether the lines after it apply to the host."""
     match = re.fullmatch(r'"?(\w+)"?(?:\s*=\s*|\s+|$)(.*)', text, re.DOTALL)
     if match is None:
         raise ValueError(f"no keyword in {text[:40]!r}")
@@ -122,7 +122,7 @@ def _has_proxy(found: Mapping[str, tuple[str, ...]], key: str) -> bool:
 
 
 def _words(text: str, *, separators: str = " \t") -> list[str]:
-    """Words of a line up to a comment; quotes of both kinds hold words together."""
+    """Split a line into words, up to a comment; both kinds of quotes group words."""
     words: list[str] = []
     rest = text.strip()
     while rest and not rest.startswith("#"):
@@ -173,7 +173,7 @@ def _like(pattern: str, text: str) -> bool:
 
 
 def _match_applies(reader: _Reader, words: Sequence[str]) -> bool:
-    """Whether every criterion of a Match line is met; none is tried after one that is not."""
+    """Return whether every criterion of a Match line is met; stop at the first that is not."""
     if not words:
         raise ValueError("Match without a criterion")
     met, rest = True, list(words)

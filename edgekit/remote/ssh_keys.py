@@ -1,4 +1,4 @@
-"""Keys and certificates to log in with, in the order in which OpenSSH offers them."""
+"""SSH keys and certificates, in the order in which OpenSSH offers them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CERTIFICATE_SUFFIX = "-cert-v01@openssh.com"
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """A key as a message names it, with its certificate where it is offered with one."""
+    """A key to log in with, its name for messages, and its certificate, if any."""
 
     name: str
     key: paramiko.PKey
@@ -56,7 +56,7 @@ class _Files:
 def identities(
     settings: HostSettings, tried: list[str], closing: contextlib.ExitStack
 ) -> Iterator[Identity]:
-    """Named certificates, the agent's keys that files name, its others, then keys in files.
+    """List keys in OpenSSH's order: certificates, agent keys with files, other agent keys, files.
 
     Args:
         tried: takes what cannot be used, and why.
@@ -86,7 +86,7 @@ def identities(
 
 
 def _in_file(file: Path, files: _Files, offered: set[bytes], public: bytes) -> Iterator[Identity]:
-    """The key in a file unless the agent offered it, then with the certificate beside it."""
+    """Load the key in a file unless the agent offered it; add the certificate beside it."""
     beside = _public_blob(Path(f"{file}-cert.pub"))
     wanted = beside is not None and beside.key_blob not in offered
     plain = _public_blob(Path(f"{file}.pub"))
@@ -105,7 +105,7 @@ def _in_file(file: Path, files: _Files, offered: set[bytes], public: bytes) -> I
 def _certified(
     file: Path, held: tuple[paramiko.AgentKey, ...], keys: tuple[Path, ...], files: _Files
 ) -> Iterator[Identity]:
-    """A certificate of ``CertificateFile`` with its private key, from the agent or a file."""
+    """Find the private key of a ``CertificateFile``, in the agent or a file."""
     certificate = _public_blob(file)
     if certificate is None or not certificate.key_type.endswith(CERTIFICATE_SUFFIX):
         why = "is no certificate" if file.exists() else "is not there"
@@ -138,7 +138,7 @@ def _with_certificate(key: paramiko.PKey, certificate: PublicBlob) -> paramiko.P
 
 
 def _plain(certificate: PublicBlob) -> bytes:
-    """The public key inside a certificate; empty where the library does not know its kind."""
+    """Return the public key inside a certificate; empty if its type is unknown."""
     try:
         kind = certificate.key_type.removesuffix(CERTIFICATE_SUFFIX)
         key = paramiko.PKey.from_type_string(kind, certificate.key_blob)

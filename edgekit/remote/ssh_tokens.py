@@ -28,7 +28,7 @@ class Tokens:
         return re.sub(r"%(.)", lambda m: self._value(m.group(1)) or m.group(0), text)
 
     def path(self, text: str) -> Path:
-        """A file name with tokens, variables of the environment and ``~``."""
+        """Expand tokens, environment variables and ``~`` in a file name."""
         expanded = in_home(self.expand(text))
         return Path(
             re.sub(r"\$\{(\w+)\}", lambda m: os.environ.get(m.group(1), m.group(0)), expanded)
@@ -48,7 +48,7 @@ class Tokens:
 
 
 def home_folder() -> Path:
-    """The user's home by the password database, as OpenSSH takes it, else by ``$HOME``."""
+    """Return the user's home from the password database, as OpenSSH does, else ``$HOME``."""
     try:
         return Path(pwd.getpwuid(os.getuid()).pw_dir)
     except KeyError:
@@ -56,7 +56,7 @@ def home_folder() -> Path:
 
 
 def login_name() -> str:
-    """The user's name here by the password database, else by the environment."""
+    """Return the local user name from the password database, else from the environment."""
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
@@ -64,7 +64,7 @@ def login_name() -> str:
 
 
 def in_home(text: str) -> str:
-    """A file name with ``~`` or ``~user`` at its start replaced."""
+    """Replace ``~`` or ``~user`` at the start of a file name."""
     if text == "~" or text.startswith("~/"):
         return str(home_folder()) + text[1:]
     return os.path.expanduser(text)  # noqa: PTH111 - a Path would drop a slash at the end

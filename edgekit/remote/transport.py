@@ -14,7 +14,7 @@ SEND_SLICE_S = 0.2
 
 
 class LineTooLong(Exception):
-    """The other side sends a line without an end."""
+    """The other side sends a line that is too long."""
 
 
 class Stream(Protocol):
@@ -31,7 +31,7 @@ class Stream(Protocol):
         """Whether ``readline`` has something to look at now."""
 
     def readline(self, timeout_s: float, most_bytes: int = LONGEST_LINE_BYTES) -> bytes:
-        """The next line with its end; empty at the end of the output.
+        """Read the next line with its line end; empty at the end of the output.
 
         Raises:
             TimeoutError: it was not there, whole, within ``timeout_s``.
@@ -71,7 +71,7 @@ class Transport(Protocol):
         """
 
     def reopen(self) -> None:
-        """Leave the device and connect anew.
+        """Disconnect and connect again.
 
         Raises:
             DeviceError: it cannot be reached.
@@ -98,7 +98,7 @@ class Lines:
         return b"\n" in self._buffer
 
     def readline(self, timeout_s: float, most_bytes: int = LONGEST_LINE_BYTES) -> bytes:
-        """The next line; what is left at the end of the output; then nothing.
+        """Read the next line; at the end of the output the rest, then nothing.
 
         Raises:
             TimeoutError: it was not there, whole, within ``timeout_s``.
@@ -127,7 +127,7 @@ def exit_status(of_shell: int) -> int:
 
 
 def signal_name(number: int) -> str:
-    """The name of a signal, or its number where it has none."""
+    """Return the name of a signal, or its number if it has none."""
     try:
         return signal.Signals(number).name
     except ValueError:

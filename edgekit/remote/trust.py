@@ -1,4 +1,4 @@
-"""Which keys a device trusts, and whether it takes a bundle before anything is sent."""
+"""Trusted keys of a device, and the check of a bundle before anything is sent."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def _permit(session: Session, bundle: Bundle, trust: Trust) -> Signature | None:
 
 
 def is_taken(bundle: Bundle, before: Status) -> bool:
-    """Whether the release that is served is the bundle's, with the bundle's signature."""
+    """Return whether the device serves the bundle's release with the same signature."""
     served, trust = before.current, before.trust
     if served is None or before.health is None:
         return False
@@ -59,7 +59,7 @@ def is_taken(bundle: Bundle, before: Status) -> bool:
 
 
 def read_trust(session: Session) -> Trust:
-    """Whom a device trusts.
+    """Read the trusted keys of a device.
 
     Raises:
         DeviceError: its file of keys is damaged.
@@ -68,7 +68,7 @@ def read_trust(session: Session) -> Trust:
 
 
 def trust_key(session: Session, key: TrustedKey, profile: str | None) -> Trust:
-    """Let a device take releases of a key, and of no key that it does not trust.
+    """Trust a key on a device, which then refuses releases of keys that it does not trust.
 
     Args:
         session: the device.
@@ -82,7 +82,7 @@ def trust_key(session: Session, key: TrustedKey, profile: str | None) -> Trust:
 
 
 def revoke_key(session: Session, text: str) -> Trust:
-    """Let a device take nothing of a key again.
+    """Revoke a key on a device, for good.
 
     Args:
         session: the device.

@@ -75,7 +75,7 @@ def some_channels_and_bits(tried: Tried, terms: Terms) -> tuple[Recipe, ...]:
 
 
 def _with_room(tried: Tried, terms: Terms, forms: Sequence[Candidate]) -> tuple[Recipe, ...]:
-    """The recipes of these forms with as many bits as there is room for; fewer if too heavy.
+    """Return these recipes with as many bits as fit the transfer budget.
 
     Where there is less room than the smallest size that they reach, that size is tried once, and
     one between that and 8 bits if it loses too much: the result may come nearest to the budgets,
@@ -108,13 +108,13 @@ def _with_room(tried: Tried, terms: Terms, forms: Sequence[Candidate]) -> tuple[
 
 
 def _between(least: int, forms: Sequence[Candidate], terms: Terms) -> tuple[Recipe, ...]:
-    """The recipes of these forms between the smallest size of few bits and that of 8 bits."""
+    """Return these recipes at a size between the smallest of few bits and that of 8 bits."""
     most = min(c.measurements[0].transfer_bytes for c in forms)
     return tuple(_low_bits(c.recipe, math.isqrt(least * most), terms) for c in forms)
 
 
 def _refused_rooms(tried: Tried, forms: Sequence[Candidate], terms: Terms) -> dict[int, int]:
-    """Smallest transfer size that these forms reach with few bits, by the size that was refused."""
+    """Map each refused size to the smallest transfer size that these recipes reach."""
     found: dict[int, int] = {}
     for each in tried:
         few = few_bits(each.recipe)
@@ -187,7 +187,7 @@ def lower_ranks(tried: Tried, terms: Terms) -> tuple[Recipe, ...]:
 
 
 def _failed(tried: Tried, which: Callable[[Recipe], object]) -> bool:
-    """Whether recipes of a kind were tried and none is accurate; refusals of a size count."""
+    """Return whether recipes of a kind were tried and none is accurate; size refusals count."""
     own = [t for t in tried if which(t.recipe)]
     good = [t for t in own if isinstance(t, Candidate) and accurate(t)]
     refused = any(isinstance(t, Rejected) and t.least_bytes is not None for t in own)

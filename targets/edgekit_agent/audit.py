@@ -1,4 +1,4 @@
-"""The log of what was done on a device: who, what, when, and how it ended."""
+"""The audit log of a device: time, user, action, release and result."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MOST_CHARS = 300
 
 
 def audited(job: Union[InstallJob, AdmitJob, RollbackJob, TrustJob], act: Callable[[], T]) -> T:
-    """Do a job that changes what a device serves or trusts, and add a line on how it ended.
+    """Run a job that changes the served release or the trusted keys, and log its result.
 
     Nothing is added where keys or leave were only asked for and there was no refusal.
     """
@@ -49,7 +49,7 @@ def audited(job: Union[InstallJob, AdmitJob, RollbackJob, TrustJob], act: Callab
 
 
 def _told(job: object) -> Tuple[str, str, str]:
-    """What a job does, with which release, by which key; the last two as the job says."""
+    """Return the action, the release and the key of a job, the last two as the job states them."""
     if isinstance(job, (InstallJob, AdmitJob)):
         release = job.release if isinstance(job, InstallJob) else ""
         return "install", release, job.signature.key if job.signature else ""

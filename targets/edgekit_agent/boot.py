@@ -1,4 +1,4 @@
-"""Run the watcher at every boot: a systemd user unit where the user lingers, else cron."""
+"""Start of the watcher at boot: a systemd user unit if the user lingers, else cron."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ WantedBy=default.target
 
 
 def watcher_command(home: str) -> List[str]:
-    """The command that watches a home, from a copy of the agent that stays when agents go."""
+    """Return the command that watches a home, run from a copy of the agent that is kept."""
     if not os.path.isfile(ROOT):
         return agent_command(["watch", home])
     copy = os.path.join(home, _WATCHER)
@@ -43,7 +43,7 @@ def watcher_command(home: str) -> List[str]:
 
 
 def prepare_boot(home: str, *, system: str = "/") -> str:
-    """Have the watcher started at every boot.
+    """Install the start of the watcher at boot.
 
     Args:
         home: what it is to watch.
@@ -69,7 +69,7 @@ def prepare_boot(home: str, *, system: str = "/") -> str:
 
 
 def _lingers(system: str) -> bool:
-    """Whether systemd starts this user's units at boot, without a login."""
+    """Return whether systemd starts this user's units at boot, without a login."""
     user = pwd.getpwuid(os.getuid()).pw_name
     return os.path.isdir(os.path.join(system, "run/systemd/system")) and os.path.exists(
         os.path.join(system, "var/lib/systemd/linger", user)
@@ -92,7 +92,7 @@ def _enable_unit(home: str, script: str) -> None:
 
 
 def _has_cron(system: str) -> bool:
-    """Whether a cron that knows ``@reboot`` runs here."""
+    """Return whether a cron that knows ``@reboot`` runs here."""
     crontab = shutil.which("crontab")
     if crontab is None or "busybox" in os.path.realpath(crontab):
         return False
@@ -144,5 +144,5 @@ def _write_changed(path: str, text: str) -> None:
 
 
 def _tag(home: str) -> str:
-    """Tells the homes of a user apart."""
+    """Return a tag that is unique to a home."""
     return hashlib.sha256(os.fsencode(home)).hexdigest()[:8]

@@ -58,7 +58,7 @@ def encode(record: Any) -> Dict[str, Any]:
 
 
 def encode_job(job: Any) -> Dict[str, Any]:
-    """A job as the object of its JSON line, without the fields that have their default value."""
+    """Encode a job as a JSON object, without fields that have their default value."""
     kind = next(kind for kind, cls in JOBS.items() if type(job) is cls)
     settings = encode(job)
     for field in dataclasses.fields(job):

@@ -26,7 +26,7 @@ _WIDTH = 5
 
 
 def verify(public: bytes, message: bytes, signature: bytes) -> bool:
-    """Whether a signature of a message was made with the private half of a public key.
+    """Return whether a signature of a message is valid under a public key.
 
     Non-canonical encodings of the key, of the point R and of the scalar S are refused, so that
     a signature has one form only.
@@ -44,7 +44,7 @@ def verify(public: bytes, message: bytes, signature: bytes) -> bool:
 
 
 def is_usable_key(public: bytes) -> bool:
-    """Whether a public key is a canonical point that is not of small order.
+    """Return whether a public key is a canonical point that is not of small order.
 
     Of a point of small order anybody can make signatures.
     """
@@ -58,7 +58,7 @@ def is_usable_key(public: bytes) -> bool:
 
 
 def _decompress(encoded: bytes) -> Optional[Point]:
-    """The point of 32 bytes, section 5.1.3; ``None`` where there is none."""
+    """Decode a point from 32 bytes, section 5.1.3; ``None`` if there is none."""
     number = int.from_bytes(encoded, "little")
     sign, y = number >> 255, number & (2**255 - 1)
     if y >= _P:
@@ -89,7 +89,7 @@ def _negate(point: Point) -> Point:
 
 
 def _add(one: Point, other: Point) -> Point:
-    """The sum of two points, section 5.1.4; the formula has no exceptions."""
+    """Add two points, section 5.1.4; the formula has no exceptions."""
     x1, y1, z1, t1 = one
     x2, y2, z2, t2 = other
     a = (y1 - x1) * (y2 - x2) % _P
@@ -111,7 +111,7 @@ def _double(point: Point) -> Point:
 
 
 def _double_multiply(one: int, first: Point, other: int, second: Point) -> Point:
-    """``one * first + other * second`` in one chain of doublings (Straus' method)."""
+    """Compute ``one * first + other * second`` in one chain of doublings (Straus' method)."""
     columns = [
         (digits, _odd_multiples(point))
         for digits, point in ((_signed_digits(one), first), (_signed_digits(other), second))
@@ -129,7 +129,7 @@ def _double_multiply(one: int, first: Point, other: int, second: Point) -> Point
 
 
 def _odd_multiples(point: Point) -> List[Point]:
-    """1, 3, 5 ... times a point."""
+    """Return 1, 3, 5 ... times a point."""
     twice, multiples = _double(point), [point]
     for _ in range((1 << (_WIDTH - 2)) - 1):
         multiples.append(_add(multiples[-1], twice))
@@ -137,7 +137,7 @@ def _odd_multiples(point: Point) -> List[Point]:
 
 
 def _signed_digits(scalar: int) -> List[int]:
-    """The non-adjacent form of a scalar, lowest digit first: few digits are not zero."""
+    """Return the non-adjacent form of a scalar, lowest digit first: few digits are not zero."""
     digits, whole, half = [], 1 << _WIDTH, 1 << (_WIDTH - 1)
     while scalar:
         digit = 0

@@ -60,6 +60,6 @@ def whole_file(path: str, *, is_private: bool = False) -> Iterator[BinaryIO]:
 
 
 def write_whole(path: str, data: Union[bytes, bytearray], *, is_private: bool = False) -> None:
-    """Put ``data`` at ``path``, whole or not at all."""
+    """Write ``data`` to ``path`` atomically."""
     with whole_file(path, is_private=is_private) as file:
         file.write(data)

@@ -93,7 +93,7 @@ def _read_canaries(path: str) -> Tuple[Arrays, Axes, Arrays, Arrays]:
 
 
 def read_golden_arrays(path: str) -> Dict[str, NDArray[Any]]:
-    """Read the arrays of a file of golden samples, once their sizes are known to be bounded.
+    """Read the arrays of a file of golden samples after checking their sizes.
 
     Raises:
         AgentError: ``bad_job``: it is no such file, or too large.
@@ -107,7 +107,7 @@ def read_golden_arrays(path: str) -> Dict[str, NDArray[Any]]:
 
 
 def check_golden_size(path: str) -> None:
-    """Check what the arrays of a file of golden samples claim to unpack to.
+    """Check the declared sizes of the arrays of a file of golden samples.
 
     Raises:
         ValueError: it is more than golden samples may.
@@ -187,7 +187,7 @@ def _error(actual: NDArray[Any], expected: NDArray[Any]) -> Tuple[float, str]:
 
 
 def _rms(values: NDArray[np.float64]) -> float:
-    """Root mean square, also of numbers whose squares overflow."""
+    """Return the root mean square, also of numbers whose squares overflow."""
     largest = float(np.abs(values).max())
     if largest == 0.0 or not np.isfinite(largest):
         return largest

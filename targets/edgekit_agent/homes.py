@@ -1,4 +1,4 @@
-"""The folder that edgekit keeps everything in on a device, and how it tells that one from others.
+"""Edgekit's folder (home) on a device, and how it is told from other programs' folders.
 
 A folder is a home if it holds the file ``MARKER``. A folder that is empty or not there becomes one.
 Versions before the marker left homes without it; their content is so particular that it is
@@ -45,20 +45,20 @@ class Home:
         return os.path.join(self.path, kind)
 
     def object(self, digest: str) -> str:
-        """Where a verified blob lies."""
+        """Return the path of a verified blob."""
         return os.path.join(self.path, "objects", checked_digest(digest))
 
     def part(self, digest: str, wire_digest: str) -> str:
-        """Where the bytes of a blob gather while they come in."""
+        """Return the path of a blob that is being received."""
         name = f"{checked_digest(digest)}.{checked_digest(wire_digest)}.part"
         return os.path.join(self.path, "parts", name)
 
     def runtime(self, name: str) -> str:
-        """Where a runtime stands unpacked."""
+        """Return the folder of an unpacked runtime."""
         return os.path.join(self.path, "runtimes", checked_name(name, "runtime"))
 
     def release(self, name: str) -> str:
-        """Where a release stands."""
+        """Return the folder of a release."""
         return os.path.join(self.path, "releases", checked_name(name, "release"))
 
     def staging(self, kind: str) -> str:
@@ -67,12 +67,12 @@ class Home:
 
 
 def open_home(path: str) -> Home:
-    """The home at a path, ``~/.local/share/edgekit`` if empty; nothing is created."""
+    """Return the home at a path, ``~/.local/share/edgekit`` if empty; nothing is created."""
     return Home(os.path.abspath(os.path.expanduser(path or DEFAULT_HOME)))
 
 
 def checked_digest(digest: str) -> str:
-    """The digest, if it is one.
+    """Check that a text is a digest, and return it.
 
     Raises:
         AgentError: ``bad_job``.
@@ -83,7 +83,7 @@ def checked_digest(digest: str) -> str:
 
 
 def checked_name(name: str, what: str) -> str:
-    """The name, if it is a plain file name that does not hide.
+    """Check that a text is a plain file name without a leading dot, and return it.
 
     Raises:
         AgentError: ``bad_job``.
@@ -179,7 +179,7 @@ def _foreign(home: Home, name: str) -> AgentError:
 
 
 def _is_ours(entry: os.DirEntry[str]) -> bool:
-    """Whether an entry of a folder is as edgekit makes it, with all that is below it."""
+    """Return whether edgekit may have made an entry of a folder, with all that is below it."""
     if entry.name in _CONTENT:
         is_ours = _CONTENT[entry.name]
         return entry.is_dir() and all(map(is_ours, list(os.scandir(entry.path))))
@@ -203,7 +203,7 @@ def _is_agent(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_runtime(entry: os.DirEntry[str]) -> bool:
-    """Whether a folder holds unpacked wheels, or nothing yet."""
+    """Return whether a folder holds unpacked wheels, or nothing yet."""
     if STAGING.fullmatch(entry.name):
         return True
     if not PLAIN_NAME.fullmatch(entry.name) or not entry.is_dir(follow_symlinks=False):
@@ -213,7 +213,7 @@ def _is_runtime(entry: os.DirEntry[str]) -> bool:
 
 
 def _is_release(entry: os.DirEntry[str]) -> bool:
-    """Whether a folder holds a release: its record has its name, or at least its files are hers."""
+    """Return whether a folder holds a release, by its record or else by its manifest."""
     if STAGING.fullmatch(entry.name):
         return True
     if not PLAIN_NAME.fullmatch(entry.name) or not entry.is_dir(follow_symlinks=False):

@@ -50,7 +50,7 @@ _NO_HARD_LINK = (errno.EPERM, errno.EMLINK, errno.EXDEV, errno.EOPNOTSUPP, errno
 
 
 def install(job: InstallJob, ask_health: AskHealth, progress: Progress) -> Status:
-    """Lay out a release beside the one that is served, try it, and only then switch.
+    """Install a release beside the served one, check its health, then switch to it.
 
     At every moment ``current`` points to a whole release, also after a power cut. A release that
     is here already is verified and mended; nothing else changes when it is the current one.
@@ -156,7 +156,7 @@ def _mended_record(home: Home, name: str, ask_health: AskHealth, damage: AgentEr
 
 
 def status(job: StatusJob, ask_health: AskHealth) -> Status:
-    """Say which releases are here; a model is run only if the one to check is served.
+    """Report the current and the previous release; check the current one if asked.
 
     A release whose record is damaged is told by its name: pushing it again mends it.
 

@@ -1,4 +1,4 @@
-"""Limits of what is unpacked and of the processes that run a model."""
+"""Limits on unpacking and on the processes that run a model."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def expand_limits(size: int) -> Limits:
 
 
 def limit_memory(most_bytes: int) -> None:
-    """Let this process have no more private memory than that; more ends in a MemoryError."""
+    """Limit the private memory of this process; beyond the limit it gets a MemoryError."""
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     most = most_bytes if hard == resource.RLIM_INFINITY else min(most_bytes, hard)
     with contextlib.suppress(ValueError, OSError):  # a system without this limit

@@ -42,7 +42,7 @@ def available_bytes(root: str = "/") -> Optional[int]:
 
 
 def free_swap_bytes(root: str = "/") -> int:
-    """The swap space that is free."""
+    """Return the free swap space."""
     return _fields(f"{root}proc/meminfo").get("SwapFree", 0)
 
 

@@ -69,7 +69,7 @@ def _resolve(site: str) -> str:
 
 
 def needs(home: Home) -> Optional[Tuple[Set[str], Set[str]]]:
-    """Digests and sites that releases are made of; ``None`` where a record is damaged."""
+    """Return the digests and runtimes that releases need; ``None`` if a record is damaged."""
     try:
         releases = [read_release(home, name) for name in _kept(home)]
     except AgentError:

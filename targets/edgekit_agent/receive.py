@@ -94,7 +94,7 @@ def forget(job: ForgetJob) -> Forgotten:
 
 
 def _check_claim(blob: Blob) -> None:
-    """Refuse to take packed bytes that claim to expand to more than any honest ones do."""
+    """Refuse packed bytes whose declared size is out of all proportion."""
     if blob.encoding == "packed" and blob.size > most_expanded(blob.wire_size):
         raise AgentError(
             "bad_job",
@@ -112,7 +112,7 @@ def _present(home: Home, blob: Blob) -> int:
 
 
 def _check_space(home: Home, pairs: List[Tuple[Blob, int]], site: Optional[str]) -> None:
-    """A blob needs its wire bytes and, while it is decoded, its own size as well.
+    """Check that there is space for a blob and, while it is decoded, its packed bytes.
 
     Runtimes that no release uses make room, all but the one of ``site``.
     """

@@ -1,4 +1,4 @@
-"""Records of releases: what one may say, written and read back as one JSON file."""
+"""Records of releases: their limits, and their JSON files."""
 
 from __future__ import annotations
 

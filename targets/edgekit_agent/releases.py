@@ -1,4 +1,4 @@
-"""Where edgekit's files lie on a device, and which of them may go."""
+"""Disk space, lock and leftovers of edgekit's folder on a device."""
 
 from __future__ import annotations
 

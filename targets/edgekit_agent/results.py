@@ -188,7 +188,7 @@ class Release:
 
 @dataclass(frozen=True)
 class Trust:
-    """Whose releases a device takes; from the first trusted key on nothing else.
+    """The keys whose releases a device takes. Once it trusts one, it takes no others.
 
     Attributes:
         keys: trusted; empty where every key was revoked or none was ever trusted.

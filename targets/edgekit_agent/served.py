@@ -1,4 +1,4 @@
-"""Which release is served, and which one before it: one link that is replaced as a whole.
+"""The served and the previous release, held by one link that is replaced atomically.
 
 ``current`` points to the served release. The folder of that release holds the link ``.previous``
 to the release that it replaced, and ``previous`` points through both. So renaming one new link to

@@ -1,4 +1,4 @@
-"""Wait until no other agent changes a home, so that what is served then stays so."""
+"""Waiting for another agent that changes the home to finish."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Verify a signed statement, and only then read it."""
+"""Verification of signed statements, before they are parsed."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def signed_bytes(kind: Type[object], text: str) -> bytes:
 
 
 def has_valid_signature(kind: Type[T], signature: Signature) -> bool:
-    """Whether a statement was signed by the key that it comes with."""
+    """Return whether a statement was signed by the key that it comes with."""
     try:
         key, mark = bytes.fromhex(signature.key), bytes.fromhex(signature.signature)
         text = signed_bytes(kind, signature.statement)

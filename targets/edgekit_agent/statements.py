@@ -1,4 +1,4 @@
-"""Signed statements: everything that a device decides by when it takes a release.
+"""Signed statements: the facts by which a device accepts or refuses a release.
 
 A statement is signed as text, and read only after its signature was verified. The text is
 canonical JSON (sorted keys, no spaces, ASCII), so that the same facts always give the same text.
@@ -48,7 +48,7 @@ class SignedFile:
 
 @dataclass(frozen=True)
 class Statement:
-    """A release as its owner signed it.
+    """The signed facts of a release.
 
     Attributes:
         key: the public key in hex.
@@ -109,7 +109,7 @@ def digest_of(signature: Signature) -> str:
 
 
 def is_public_key(text: str) -> bool:
-    """Whether a text has the form of a public key in hex."""
+    """Return whether a text has the form of a public key in hex."""
     return _PUBLIC.fullmatch(text) is not None
 
 

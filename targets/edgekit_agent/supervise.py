@@ -55,7 +55,7 @@ def agent_command(arguments: List[str]) -> List[str]:
 
 
 def run_in_worker(job: object, outlet: Outlet, limits: Limits = NO_LIMITS) -> Dict[str, Any]:
-    """Run a job in a process of its own, pass its progress on, and return its result.
+    """Run a job in a child process, pass its progress on, and return its result.
 
     Raises:
         AgentError: the worker failed (as it said itself), died (``killed``, ``internal``) or took

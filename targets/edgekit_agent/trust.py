@@ -33,7 +33,7 @@ _PROFILE = re.compile(r"[a-z0-9][a-z0-9.-]{0,99}|")
 
 
 def read_trust(home: Home) -> Trust:
-    """Read whom the device trusts; nobody where there is no such file yet.
+    """Read the trusted keys of the device; none if there is no file yet.
 
     Raises:
         AgentError: ``damaged_trust``: the file is damaged, so that nothing may be installed.
@@ -53,7 +53,7 @@ def read_trust(home: Home) -> Trust:
 
 
 def known_trust(home: Home) -> Optional[Trust]:
-    """Read whom the device trusts; ``None`` where the file is damaged."""
+    """Read the trusted keys of the device; ``None`` if the file is damaged."""
     try:
         return read_trust(home)
     except AgentError:
@@ -119,7 +119,7 @@ def check_as_signed(job: InstallJob, statement: Statement) -> None:
 
 
 def remember(home: Home, trust: Trust, statement: Statement, permit: Optional[Signature]) -> None:
-    """Keep the version and the time of a release that is about to be served.
+    """Record the version and the time of a release that is about to be served.
 
     With leave to install a lower version that version and the time of the leave count from now
     on, so that a version or a time that was far too high can be corrected.
@@ -136,7 +136,7 @@ def remember(home: Home, trust: Trust, statement: Statement, permit: Optional[Si
 
 
 def change_trust(job: TrustJob) -> Trust:
-    """Trust and revoke keys; with neither to do, say whom the device trusts.
+    """Trust and revoke keys; with neither to do, report the trusted keys.
 
     Raises:
         AgentError: ``bad_job``, ``revoked_key``, ``unknown_key``; ``damaged_trust`` where keys

@@ -54,7 +54,7 @@ Tell = Callable[[int, int], None]
 
 
 class Varints:
-    """Reads whole numbers of 7 bits a byte, least significant first, from bytes.
+    """A reader of variable-length integers: 7 bits per byte, least significant first.
 
     Raises ``ValueError`` where they end too early, or after ``most`` numbers.
     """
@@ -92,7 +92,7 @@ class Varints:
         return [self.next() for _ in range(count)]
 
     def take(self, count: int) -> Buffer:
-        """The next ``count`` bytes as they are."""
+        """Return the next ``count`` bytes as they are."""
         part = self._data[self.at : self.at + count]
         if len(part) != count:
             raise ValueError("bytes are missing")
@@ -135,14 +135,14 @@ def expand(job: ExpandJob, progress: Progress) -> Expanded:
 
 
 def _mapped(file: BinaryIO) -> Buffer:
-    """The bytes of a file; mapped, so that its pages can be dropped where memory is short."""
+    """Map a file into memory, so that its pages can be dropped if memory is short."""
     if not os.fstat(file.fileno()).st_size:
         return b""
     return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
 
 
 def unpack(data: Buffer, size: int, tell: Optional[Tell] = None) -> bytearray:
-    """The file that was packed. Takes its size and that of its plan in memory.
+    """Restore a packed file. It needs memory for the file and its plan.
 
     Args:
         data: the packed file.
@@ -370,7 +370,7 @@ class _Symbols:
         self._chunk = max(1, _CHUNK // decoder.lanes) * decoder.lanes
 
     def take(self, count: int) -> np.ndarray[Any, Any]:
-        """The next ``count`` symbols."""
+        """Return the next ``count`` symbols."""
         import numpy as np
 
         parts = [self._held[:count]]

@@ -177,7 +177,7 @@ def _go_back(home: Home, watch: Watch) -> None:
 
 
 def _app_confirmed(home: Home, watch: Watch) -> bool:
-    """Whether the app has written the name of the release to the file ``confirmed``."""
+    """Return whether the app has written the name of the release to the file ``confirmed``."""
     try:
         # A pipe in its place must not be waited for.
         handle = os.open(os.path.join(home.path, CONFIRMED), os.O_RDONLY | os.O_NONBLOCK)
@@ -194,7 +194,7 @@ def _is_due(watch: Watch) -> bool:
 
 
 def _now_s() -> float:
-    """Seconds since the boot, also those in suspension; no clock that is set changes them."""
+    """Return the seconds since boot, including suspend; setting the clock does not change them."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic()
 
 

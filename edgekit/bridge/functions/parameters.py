@@ -130,7 +130,7 @@ def constants(proto: ModelProto) -> dict[str, TensorProto]:
 
 
 def with_bias_scales(proto: ModelProto) -> ModelProto:
-    """The model with scales of biases stored that it computes; itself where there are none."""
+    """Store the bias scales that a model computes; return the model itself if there are none."""
     if not computes_bias_scales(proto):
         return proto
     made = ModelProto()

@@ -51,7 +51,7 @@ def written(
 
 
 def _with_constants(proto: ModelProto, tensors: Mapping[str, TensorProto]) -> ModelProto:
-    """A copy of a model with the values of other constants of the same names."""
+    """Copy a model, taking the values of constants from others of the same names."""
     made = ModelProto()
     made.CopyFrom(proto)
     for name, tensor in constants(made).items():

@@ -1,4 +1,4 @@
-"""If, Loop and Scan that are left when a graph is settled: only a run tells their way."""
+"""Refusal of If, Loop and Scan whose branch or iteration count depends on the input data."""
 
 from __future__ import annotations
 
