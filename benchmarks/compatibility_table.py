@@ -52,10 +52,10 @@ def find_fault(outcome: Outcome) -> str:
         return ""
     if outcome.error is None:  # no runtime here has MediaPipe's own operators
         return "" if outcome.step == "onnx" else outcome.text
-    return _find_untold_error(outcome, outcome.error) or _find_untold_time(outcome)
+    return _find_unreported_error(outcome, outcome.error) or _find_unreported_time(outcome)
 
 
-def _find_untold_error(outcome: Outcome, error: float) -> str:
+def _find_unreported_error(outcome: Outcome, error: float) -> str:
     said = outcome.said or 0.0
     if not error <= _FURTHER * said + _ROUNDING:
         return f"{outcome.output} has the error {error:.3g}, the pass reported {said:.3g}"
@@ -64,7 +64,7 @@ def _find_untold_error(outcome: Outcome, error: float) -> str:
     return ""
 
 
-def _find_untold_time(outcome: Outcome) -> str:
+def _find_unreported_time(outcome: Outcome) -> str:
     if (outcome.time_ratio or 0) <= _SLOWER or _mentions_time(outcome.notes):
         return ""
     return f"takes {outcome.time_ratio:.2f} times as long, and no note says so"

@@ -23,7 +23,7 @@ def silent(stage: str, done: int, total: int) -> None:
     del stage, done, total
 
 
-# A line on a terminal is written anew this often; waits are shown from the second after.
+# A line on a terminal is rewritten this often; waits are shown from the second after.
 _EVERY_S, _REFRESH_S = 0.1, 1.0
 _SHOWN_AFTER_S = 2.0
 # A log gets a line about a stage that has lasted so long, then one this often.

@@ -1,7 +1,7 @@
 """Integrity of the cache: an HMAC with a key of the user detects edited entries.
 
-Figures that are kept decide whether a model counts as proven. A checksum alone would be written
-anew by whoever edits them; the key lies outside the cache and belongs to the user alone.
+Cached figures decide whether a model counts as proven. A plain checksum could be recomputed
+by whoever edits them; the key lies outside the cache and only the user can read it.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _key(path: Path) -> bytes:
             hint="EDGEKIT_CONFIG names another folder for it",
         ) from error
     if len(key) != _KEY_BYTES:
-        raise UserError(f"{path}: not a key", hint="delete it: what is kept is measured anew")
+        raise UserError(f"{path}: not a key", hint="delete it: everything is then measured again")
     return key
 
 

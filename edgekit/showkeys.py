@@ -23,7 +23,7 @@ def made(key: OwnKey) -> str:
 def revoked(key: OwnKey) -> str:
     """Format the revocation of a key of the user and its next step."""
     return (
-        f"key {key.name} ({key.id}) signs nothing more\n"
+        f"key {key.name} ({key.id}) is revoked: nothing is signed with it any more\n"
         f"  devices go on trusting it until: edgekit keys revoke {key.name} HOST"
     )
 

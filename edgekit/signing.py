@@ -85,7 +85,7 @@ def sign_statement(key: OwnKey, statement: Statement | Permit) -> Signature:
 
 
 def permit_downgrade(signature: Signature, trust: Trust) -> Signature:
-    """Sign leave to install a lower version once, with an own key that the device trusts.
+    """Sign a permit to install a lower version once, with an own key that the device trusts.
 
     Raises:
         UserError: no key of this user is trusted there.

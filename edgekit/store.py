@@ -90,7 +90,7 @@ class Store:
         try:
             return None if facts is None else read(facts)
         except (KeyError, TypeError, ValueError):
-            return None  # found out anew, and written over
+            return None  # computed again, and overwritten
 
     @contextmanager
     def in_use(self) -> Iterator[None]:

@@ -32,7 +32,7 @@ def start_project(
 def write_page(
     build_dir: Annotated[Path, typer.Argument(metavar="BUILD_DIR", help="build/NAME.")],
 ) -> None:
-    """Write report.html anew from a build folder."""
+    """Write report.html again from a build folder."""
     from edgekit.report import write_report
 
     say(str(write_report(build_dir)))

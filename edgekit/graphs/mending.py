@@ -34,7 +34,7 @@ def mend(channels: Channels, flags: Flags, index: GraphIndex) -> None:
 
 
 class _Mender:
-    """Writes each node anew, with what it needs before and behind it."""
+    """A writer that rewrites each node, with the nodes it needs before and after it."""
 
     def __init__(self, channels: Channels, flags: Flags, index: GraphIndex) -> None:
         self.channels = channels

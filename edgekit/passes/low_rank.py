@@ -83,7 +83,7 @@ def _note_unsplit(proto: ModelProto, found: Sequence[str], work: Work) -> None:
     large = large_float_weights(proto)
     unchanged = find_unchanged_weights(proto, ops=SPLIT_OPS, taken=found)
     if left := [x for x in unchanged if not set(SPLIT_OPS).isdisjoint(large.get(x.name, ()))]:
-        work.note(f"weights stay whole: {join_reasons(left)}")
+        work.note(f"weights not split: {join_reasons(left)}")
 
 
 def _made(

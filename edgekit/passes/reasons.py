@@ -219,7 +219,7 @@ def _explain(index: GraphIndex, node: NodeProto, name: str, scope: _Scope) -> st
     if not index.is_finite(name):
         return "holds values that are not finite"
     if node.op_type not in scope.ops:
-        return f"belongs to {node.op_type}, whose weights this pass leaves"
+        return f"belongs to {node.op_type}, whose weights this pass does not change"
     if name in index.outputs:
         return "is an output of the model as well"
     if node.op_type == "Gather":

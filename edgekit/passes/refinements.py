@@ -249,7 +249,7 @@ class Refiner:
         if not self.settings.bias_correction:
             return {}
         splits = self.folds.splits
-        # Each shift is estimated and judged; those of several splits are found anew from all.
+        # Each shift is estimated and judged; those of several splits are estimated again from all.
         rounds = 2 * (len(splits) + (len(splits) > 1))
         tick = in_rounds(partial(self.work.progress, "bias correction"), rounds)
         found = [

@@ -172,7 +172,7 @@ def find_greeting(line: bytes) -> Greeting | None:
         return None
     greeting = decode(Greeting, message["edgekit"])
     if greeting.home is not None and not greeting.home.startswith("/"):
-        raise ValueError(f"home: {greeting.home!r} is no absolute path")
+        raise ValueError(f"home: {greeting.home!r} is not an absolute path")
     return greeting
 
 
@@ -233,24 +233,24 @@ def _(facts: DeviceFacts) -> None:
     _check(1 <= facts.cores <= _MOST_CORES, f"{facts.cores} cores")
     _check(facts.pointer_bits in (32, 64), f"{facts.pointer_bits} bits")
     known = re.fullmatch(r"[0-9]\.[0-9]{1,2}(\..*)?", facts.python) is not None
-    _check(known, f"{facts.python!r} is no version of Python")
+    _check(known, f"{facts.python!r} is not a version of Python")
     named = re.fullmatch(r"[\w.+-]{1,64}", facts.machine, re.ASCII) is not None
-    _check(named, f"{facts.machine!r} is no name of an architecture")
+    _check(named, f"{facts.machine!r} is not the name of an architecture")
     _check_counts(facts.memory_bytes, facts.free_memory_bytes, facts.free_disk_bytes)
 
 
 @check_fields.register
 def _(latency: Latency) -> None:
     _check(bool(latency.values_ms), "no latencies")
-    _check(all(0 <= v <= 1e9 for v in latency.values_ms), "a latency that cannot be")
-    _check(0 <= latency.load_ms <= 1e9, "a time to load that cannot be")
+    _check(all(0 <= v <= 1e9 for v in latency.values_ms), "an impossible latency")
+    _check(0 <= latency.load_ms <= 1e9, "an impossible time to load")
     _check_counts(latency.threads, latency.warmup_runs)
 
 
 @check_fields.register
 def _(report: Report) -> None:
     _check_counts(report.peak_rss_bytes, report.runtime_rss_bytes)
-    _check(report.energy_mj is None or 0 <= report.energy_mj <= 1e12, "energy that cannot be")
+    _check(report.energy_mj is None or 0 <= report.energy_mj <= 1e12, "an impossible energy")
 
 
 @check_fields.register
@@ -264,7 +264,7 @@ def _(tally: Tally) -> None:
 
 @check_fields.register
 def _(health: Health) -> None:
-    _check(0 <= health.relative_error <= 1e12, "an error that cannot be")
+    _check(0 <= health.relative_error <= 1e12, "an impossible error")
 
 
 def _check_counts(*counts: int | None) -> None:

@@ -72,8 +72,8 @@ def confirm(
             return
         time.sleep(_POLL_S)
     raise DeviceError(
-        f"{session.name}: {release} is neither confirmed by the app nor did the device go back",
-        hint="'edgekit status HOST --log' tells; 'edgekit rollback HOST' goes back",
+        f"{session.name}: {release} was neither confirmed by the app nor rolled back by the device",
+        hint="see 'edgekit status HOST --log'; 'edgekit rollback HOST' goes back",
     )
 
 

@@ -21,7 +21,7 @@ from edgekit.remote.device_python import device_python, userland
 from edgekit.remote.outcome import switch
 from edgekit.remote.sending import Packed, send, sha256
 from edgekit.remote.session import Progress, Session
-from edgekit.remote.trust import ask_leave, is_taken
+from edgekit.remote.trust import is_taken, request_admission
 from edgekit.remote.wheels import fetch_runtime, litert_packages
 from edgekit_agent.jobs import InstallJob, NamedBlob, RollbackJob, RuntimeJob, StatusJob
 from edgekit_agent.results import DeviceFacts, Health, RuntimeFacts, Status, Unpacked, Watch
@@ -77,7 +77,7 @@ def push(
     started = time.monotonic()
     release = sha256(bundle.manifest_bytes)
     after = _found(session, release[:RELEASE_DIGITS], progress)
-    permit = ask_leave(session, bundle, after.trust, allow_downgrade=allow_downgrade)
+    permit = request_admission(session, bundle, after.trust, allow_downgrade=allow_downgrade)
     if not is_taken(bundle, after):
         after = _installed(bundle, session, after, release, cache, progress, permit, watch.seconds)
     confirm(session, after, release[:RELEASE_DIGITS], watch, progress)
@@ -102,7 +102,7 @@ def _found(session: Session, release: str, progress: Progress | None) -> Status:
     except DeviceError as error:
         if not error.kind:
             raise
-        return status(session)  # damaged or unhealthy: installing it anew mends it or says why not
+        return status(session)  # damaged or unhealthy: installing it again mends it or says why not
 
 
 def _installed(

@@ -48,7 +48,7 @@ def read_host_certificate(
 
     certificate = _signed(kind, blob)
     if certificate.type != SSHCertificateType.HOST:
-        raise ValueError("it is of a user, not of a host")
+        raise ValueError("it is a user certificate, not a host certificate")
     if certificate.critical_options:
         raise ValueError("it has conditions (critical options) that are not known here")
     if not certificate.valid_after <= time.time() < certificate.valid_before:

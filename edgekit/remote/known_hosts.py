@@ -190,8 +190,8 @@ def _opened(
         )
     except ValueError as error:
         raise DeviceError(
-            f"{host}: refused: its host certificate does not hold: {error}",
-            hint="have the authority sign the device's host key anew (ssh-keygen -h)",
+            f"{host}: refused: its host certificate is not valid: {error}",
+            hint="have the authority sign the device's host key again (ssh-keygen -h)",
         ) from error
     plain = HostKey(kind=shown.kind.removesuffix(CERTIFICATE_SUFFIX), blob=certificate.key)
     authorities = [e.key.blob for e in known if e.marker == "@cert-authority"]
@@ -204,7 +204,7 @@ def _changed(host: str, shown: HostKey, address: Address, known: Sequence[KnownK
     return DeviceError(
         f"{host}: refused: its host key has changed: known {entry.key.fingerprint} "
         f"({entry.file}:{entry.line}), now {shown.fingerprint}",
-        hint="someone may be in between. If the device was set up anew, compare the fingerprint "
+        hint="someone may be in between. If the device was set up again, compare the fingerprint "
         f"there and forget the old key: ssh-keygen -R '{address.name}' -f '{entry.file}'",
     )
 

@@ -40,13 +40,13 @@ def switch(
     try:
         after = session.ask(job, Status, progress=progress)
     except DeviceError as error:
-        is_told = error.kind and error.kind not in _IN_DOUBT
-        if is_told or not session.delivered:
+        is_known = error.kind and error.kind not in _IN_DOUBT
+        if is_known or not session.delivered:
             raise
         return _asked_again(session, wanted, error, progress)
     if _serves(after, wanted):
         return after
-    wrong = DeviceError(f"{session.name}: its answer is that it serves {_current(after)}")
+    wrong = DeviceError(f"{session.name}: it answers that it serves {_current(after)}")
     return _asked_again(session, wanted, wrong, progress)
 
 

@@ -270,7 +270,7 @@ class Session:
         watch: Watch,
         progress: Progress | None,
     ) -> dict[str, Any] | None:
-        """Send all bytes, unless the answer comes first."""
+        """Send all bytes, unless the answer comes before the end."""
         for piece in itertools.chain(head, payload):
             answer = self._push(stream, piece, watch, progress)
             if answer is not None:
@@ -317,7 +317,7 @@ class Session:
         if not line:
             raise self._ended(stream)
         if not watch.count_line():
-            raise DeviceError(f"{self.name}: the agent says more than there is to say")
+            raise DeviceError(f"{self.name}: the agent sent too many lines")
         try:
             value = parse_line(line)
         except ValueError as error:

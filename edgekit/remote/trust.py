@@ -11,22 +11,22 @@ from edgekit_agent.results import Status, Trust
 from edgekit_agent.statements import Signature, TrustedKey, is_public_key, key_id
 
 
-def ask_leave(
+def request_admission(
     session: Session, bundle: Bundle, trust: Trust | None, *, allow_downgrade: bool
 ) -> Signature | None:
-    """Ask a device that trusts keys whether it takes a bundle.
+    """Ask a device that trusts keys to admit a bundle.
 
     Args:
         session: the device.
         bundle: what is to be installed.
         trust: whom the device trusts; None = its file of keys is damaged.
-        allow_downgrade: sign leave to install a lower version.
+        allow_downgrade: sign a permit to install a lower version.
 
     Returns:
-        The leave, where it is needed.
+        The permit, if one is needed.
 
     Raises:
-        DeviceError: the device refuses the bundle, or leave is needed and no key of this user is
+        DeviceError: the device refuses the bundle, or a permit is needed and no key of this user is
             trusted there.
     """
     if trust is not None and not trust.wants_signature():
@@ -109,5 +109,5 @@ def revoke_key(session: Session, text: str) -> Trust:
 def _ask(session: Session, job: TrustJob) -> Trust:
     trust = session.ask(job, Trust)
     if not all(is_public_key(key.public) for key in (*trust.keys, *trust.revoked)):
-        raise DeviceError(f"{session.name}: it names as a key that it trusts what is none")
+        raise DeviceError(f"{session.name}: its list of trusted keys holds an invalid key")
     return trust

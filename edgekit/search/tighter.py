@@ -12,7 +12,7 @@ from edgekit.results import MIB, Candidate, Rejected
 from edgekit.search.forms import INT8, few_bits, is_plain, is_shrunk, settings_of, storage
 from edgekit.search.terms import Terms, Tried, accurate, checks, holds, made, runs, smaller
 
-# How often a file that came out too heavy is made anew, and how much lighter each time.
+# How often a file that came out too heavy is made again, and how much lighter each time.
 _ATTEMPTS, _LIGHTER = 3, 0.97
 # A graph is made smaller than its budget asks: not all of its cost is in what goes.
 _RESERVE = 0.9

@@ -28,7 +28,7 @@ _MOST_CHARS = 300
 def audited(job: Union[InstallJob, AdmitJob, RollbackJob, TrustJob], act: Callable[[], T]) -> T:
     """Run a job that changes the served release or the trusted keys, and log its result.
 
-    Nothing is added where keys or leave were only asked for and there was no refusal.
+    Nothing is added if keys or admission were only asked for and there was no refusal.
     """
     home = open_home(job.home)
     action, release, key = _told(job)

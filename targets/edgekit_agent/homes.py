@@ -147,7 +147,7 @@ def _check_writable(home: Home) -> None:
         raise AgentError(
             "read_only",
             f"edgekit's home {home.path} is not writable",
-            hint="free it or mount it anew, or choose another folder: --home, "
+            hint="free it or remount it, or choose another folder: --home, "
             "or EDGEKIT_HOME on the device",
         )
 

@@ -335,7 +335,7 @@ def _healthy(home: Home, release: Release, ask_health: AskHealth) -> Health:
 
 
 def _refresh_record(home: Home, release: Release) -> None:
-    """Write the record anew if the settings to run with have changed, but not for the time."""
+    """Rewrite the record if the settings to run with have changed, but not for the time."""
     known = read_release(home, release.name)
     if {**vars(known), "installed_at": ""} != {**vars(release), "installed_at": ""}:
         write_record(home.release(release.name), release)

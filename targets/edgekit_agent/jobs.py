@@ -152,7 +152,7 @@ class RuntimeJob:
 class InstallJob:
     """Assemble a release from received blobs, check its health, and switch ``current`` to it.
 
-    ``canaries`` is the file of golden samples among ``files``. ``permit`` is the signed leave to
+    ``canaries`` is the file of golden samples among ``files``. ``permit`` is a signed permit to
     install a lower version. Unless the release is confirmed within ``watch_s`` seconds, the device
     goes back; 0 = it needs no confirmation.
     """
@@ -176,7 +176,7 @@ class InstallJob:
 class AdmitJob:
     """Check that the device would take a release, before anything is sent for it.
 
-    ``permit`` is the signed leave to install a lower version.
+    ``permit`` is the signed permit to install a lower version.
     """
 
     home: str

@@ -84,4 +84,4 @@ def write_record(folder: str, release: Release) -> None:
     text = json.dumps(encode(release), indent=1, allow_nan=False)
     write_whole(os.path.join(folder, RECORD), text.encode())
     if read_record(folder) != release:
-        raise ValueError("the record reads otherwise than it was written")
+        raise ValueError("the record cannot be read back as written")

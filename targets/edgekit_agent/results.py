@@ -195,7 +195,7 @@ class Trust:
         revoked: never to be trusted again.
         version: the highest version of a release that was taken.
         newest_s: the newest time that was signed, in seconds since 1970; the clock may be behind.
-        nonce: what leave to install a lower version has to name.
+        nonce: random number that a permit to install a lower version has to name.
         profile: the only device profile whose releases are taken; empty = every one.
     """
 

@@ -84,9 +84,12 @@ def trusted_statement(kind: Type[T], signature: Signature, trust: Trust) -> T:
     if _holds(trust.revoked, signature.key):
         raise _refused("revoked_key", f"it is signed with {_named(signature)}, which was revoked")
     if not _holds(trust.keys, signature.key):
-        raise _refused("untrusted_key", f"it is signed with {_named(signature)}, not trusted here")
+        raise _refused(
+            "untrusted_key",
+            f"it is signed with {_named(signature)}, which this device does not trust",
+        )
     if not has_valid_signature(kind, signature):
-        raise _refused("bad_signature", "its signature is not of what it states")
+        raise _refused("bad_signature", "its signature does not match its statement")
     try:
         return read_statement(kind, signature)
     except ValueError as error:
@@ -108,7 +111,7 @@ def check_release(
 
     Args:
         signature: of the release.
-        permit: leave to install a lower version.
+        permit: permission to install a lower version.
         trust: what the device knows.
         arch: the architecture of the programs of the device.
         clock_s: its clock, in seconds since 1970.
@@ -129,15 +132,15 @@ def check_release(
             "build again, or run push --allow-downgrade where the signing key is",
         )
     if statement.expires_s <= max(clock_s, known_s):
-        raise _refused("expired", "its signature has expired", "build again to sign it anew")
+        raise _refused("expired", "its signature has expired", "build again to sign it again")
     return statement
 
 
 def _check_permit(permit: Signature, signature: Signature, trust: Trust) -> Permit:
-    leave = trusted_statement(Permit, permit, trust)
-    if leave.nonce != trust.nonce or leave.statement != digest_of(signature):
-        raise _refused("bad_permit", "the leave to install a lower version is of another release")
-    return leave
+    allowed = trusted_statement(Permit, permit, trust)
+    if allowed.nonce != trust.nonce or allowed.statement != digest_of(signature):
+        raise _refused("bad_permit", "the permit to install a lower version is for another release")
+    return allowed
 
 
 def _check_target(statement: Statement, trust: Trust, arch: str) -> None:
@@ -146,8 +149,8 @@ def _check_target(statement: Statement, trust: Trust, arch: str) -> None:
     if trust.profile not in ("", statement.profile):
         raise _refused(
             "wrong_target",
-            f"it is for the device profile {statement.profile[:80]!r}, taken are only those for "
-            f"{trust.profile!r}",
+            f"it is for the device profile {statement.profile[:80]!r}, and the device takes only "
+            f"releases for {trust.profile!r}",
         )
 
 

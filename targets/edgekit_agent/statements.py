@@ -81,7 +81,7 @@ class Statement:
 
 @dataclass(frozen=True)
 class Permit:
-    """Leave to install a lower version once.
+    """Permission to install a lower version once.
 
     Attributes:
         key: the public key in hex.

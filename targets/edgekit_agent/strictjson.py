@@ -53,4 +53,4 @@ def _whole(text: str) -> int:
 
 
 def _refuse_number(text: str) -> float:
-    raise ValueError(f"{text} is no number of JSON")
+    raise ValueError(f"{text} is not a valid JSON number")

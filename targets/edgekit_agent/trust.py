@@ -48,7 +48,7 @@ def read_trust(home: Home) -> Trust:
         raise AgentError(
             "damaged_trust",
             f"{path}: damaged: {error}",
-            hint="until 'edgekit keys trust HOST' has written it anew nothing is installed",
+            hint="nothing is installed until 'edgekit keys trust HOST' replaces it",
         ) from error
 
 
@@ -84,7 +84,7 @@ def admitted(
     if signature is None:
         raise AgentError(
             "unsigned",
-            "the release is refused: it is not signed, and this device takes only what is",
+            "the release is refused: it is not signed, and this device takes only signed releases",
             hint="edgekit keys new, then build again; the device has to trust that key",
         )
     arch = userland(platform.machine(), struct.calcsize("P") * 8)
@@ -113,7 +113,7 @@ def check_as_signed(job: InstallJob, statement: Statement) -> None:
     if wrong:
         raise AgentError(
             "not_as_signed",
-            f"the release is refused: other than was signed: {', '.join(wrong)}",
+            f"the release is refused: it differs from what was signed: {', '.join(wrong)}",
             hint="build again; nothing was changed on the device",
         )
 
@@ -121,7 +121,7 @@ def check_as_signed(job: InstallJob, statement: Statement) -> None:
 def remember(home: Home, trust: Trust, statement: Statement, permit: Optional[Signature]) -> None:
     """Record the version and the time of a release that is about to be served.
 
-    With leave to install a lower version that version and the time of the leave count from now
+    With a permit to install a lower version, that version and the permit's time count from now
     on, so that a version or a time that was far too high can be corrected.
     """
     version = max(trust.version, statement.version)
@@ -164,7 +164,7 @@ def check_not_revoked(trust: Optional[Trust], key: str) -> None:
     if trust is not None and any(each.public == key for each in trust.revoked):
         raise AgentError(
             "revoked_key",
-            f"the release is signed with key {key_id(key)}, which was revoked since",
+            f"the release is signed with key {key_id(key)}, which has been revoked",
             hint="nothing was changed on the device; push a release of a trusted key",
         )
 
@@ -175,7 +175,7 @@ def _trust_to_change(home: Home, job: TrustJob) -> Trust:
     except AgentError:
         if not job.add:
             raise
-        return Trust()  # the user gives the keys anew
+        return Trust()  # the user gives the keys again
 
 
 def _changed(trust: Trust, job: TrustJob) -> Trust:

@@ -366,7 +366,7 @@ class _Symbols:
 
         self._decoder, self._left, self._counts = decoder, total, counts
         self._held: np.ndarray[Any, Any] = np.empty(0, np.uint8)
-        # The lanes of the decoder start anew with each run: only whole rounds can be cut off.
+        # The lanes of the decoder start again with each run: only whole rounds can be cut off.
         self._chunk = max(1, _CHUNK // decoder.lanes) * decoder.lanes
 
     def take(self, count: int) -> np.ndarray[Any, Any]:

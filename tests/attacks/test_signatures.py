@@ -292,11 +292,11 @@ def test_endless_statements_are_refused(device, served, key):
 
 def test_a_signature_file_without_end_is_read_up_to_a_limit(device, served):
     (served.path / SIGNATURE).write_bytes(b" " * (1 << 25))
-    with pytest.raises(UserError, match=r"signature.json: damaged"):
+    with pytest.raises(UserError, match=r"signature.json: cannot be read: larger than"):
         open_bundle(served.path)
     (served.path / SIGNATURE).unlink()
     (served.path / SIGNATURE).symlink_to("/dev/zero")
-    with pytest.raises(UserError, match=r"signature.json: damaged"):
+    with pytest.raises(UserError, match=r"signature.json: cannot be read: not a regular file"):
         open_bundle(served.path)
 
 
@@ -384,7 +384,7 @@ def test_the_file_of_keys_is_the_owners_alone(device, served):
 @pytest.mark.parametrize("ask", [read_keys, lambda session: revoke_key(session, "k")])
 def test_a_device_that_names_keys_that_are_none_costs_its_own_turn(ask):
     session = Session(HostileTransport("keys that are none"))
-    with pytest.raises(DeviceError, match="as a key that it trusts what is none"):
+    with pytest.raises(DeviceError, match="its list of trusted keys holds an invalid key"):
         ask(session)
     session.close()
 
