@@ -61,7 +61,7 @@ def main() -> None:
     done = {(r["way"], r["kind"], r["seed"]) for r in results}
     kinds = options.kinds
     cases = [(kinds[n % len(kinds)], options.seed + n) for n in range(options.count)]
-    by_command = _spread([n for n, (kind, _) in enumerate(cases) if kind != "answers"], options)
+    by_command = _pick([n for n, (kind, _) in enumerate(cases) if kind != "answers"], options)
     with tempfile.TemporaryDirectory() as folder, options.out.open("a") as out:
         bases = Path(folder) / "bases"
         write_bases(bases)
@@ -84,7 +84,7 @@ def main() -> None:
     sys.exit(_summary(results))
 
 
-def _spread(numbers: list[int], options: argparse.Namespace) -> set[int]:
+def _pick(numbers: list[int], options: argparse.Namespace) -> set[int]:
     """Pick the inputs that go through the command line, spread evenly over the list."""
     if not options.commands:
         return set()
@@ -181,11 +181,11 @@ def _work(bases: Path) -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (4 * MOST_BYTES, 4 * MOST_BYTES))
     for line in sys.stdin:
         kind, seed = json.loads(line)
-        answers.write(json.dumps(_measured(kind, seed, bases)) + "\n")
+        answers.write(json.dumps(_measure(kind, seed, bases)) + "\n")
         answers.flush()
 
 
-def _measured(kind: str, seed: int, bases: Path) -> Result:
+def _measure(kind: str, seed: int, bases: Path) -> Result:
     scratch = Path(tempfile.mkdtemp(dir=bases.parent))
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
@@ -199,10 +199,10 @@ def _measured(kind: str, seed: int, bases: Path) -> Result:
         text = str(error).strip().partition("\n")[0][:200]
         fault = f"{type(error).__name__} at {Path(place.filename).name}:{place.lineno}: {text}"
     shutil.rmtree(scratch, ignore_errors=True)
-    return _judged(said, _cpu_s() - started, _peak_bytes(), fault)
+    return _judge(said, _cpu_s() - started, _peak_bytes(), fault)
 
 
-def _judged(said: str, cpu_s: float, peak_bytes: int, fault: str) -> Result:
+def _judge(said: str, cpu_s: float, peak_bytes: int, fault: str) -> Result:
     if not fault and cpu_s > MOST_CPU_S:
         fault = f"{cpu_s:.0f} s of CPU time"
     if not fault and peak_bytes > MOST_BYTES:
@@ -260,7 +260,7 @@ def _run(kind: str, seed: int, bases: Path) -> Result:
         fault = f"exit {process.returncode}: {said.strip()[-200:]}"
     lines = [line for line in said.splitlines() if line.startswith("edgekit: ")]
     told = lines[-1] if lines else "taken"
-    return _judged(told, usage.ru_utime + usage.ru_stime, usage.ru_maxrss << 10, fault)
+    return _judge(told, usage.ru_utime + usage.ru_stime, usage.ru_maxrss << 10, fault)
 
 
 def _arguments(kind: str, seed: int, path: Path) -> list[str]:

@@ -139,14 +139,14 @@ def bench(subject: Subject, host: str, tick: Tick, home: Home = DEFAULT) -> Benc
         DeviceError: the host could not be reached, or cannot run the model.
     """
     try:
-        return _measured(subject, host, tick, home)
+        return _measure(subject, host, tick, home)
     except DeviceError as error:
         if error.kind != "bad_job":
             raise
         raise UserError(error.message, hint=error.hint) from error
 
 
-def _measured(subject: Subject, host: str, tick: Tick, home: Home) -> Benched:
+def _measure(subject: Subject, host: str, tick: Tick, home: Home) -> Benched:
     store = Store(default_root())
     cache = store.root / "wheels"
     with device_place(host, subject.profile, cache=cache, tick=tick, home=home) as place:

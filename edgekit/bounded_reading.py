@@ -22,7 +22,7 @@ def read_regular(path: Path, most_bytes: int) -> bytes:
     return data
 
 
-def opened_zip(path: Path) -> zipfile.ZipFile:
+def open_zip(path: Path) -> zipfile.ZipFile:
     """Open a zip file, if it is a regular file.
 
     Raises:

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from edgekit.bounded_reading import opened_zip, read_member, read_regular
+from edgekit.bounded_reading import open_zip, read_member, read_regular
 from edgekit.errors import UserError, reason
 from edgekit.packing import Travelling, travelling
 from edgekit.profile import DeviceProfile, RuntimeName
@@ -239,7 +239,7 @@ class Bundle:
         size = self.manifest.file(name).bytes
         if self.path.is_dir():
             return read_regular(self.path / name, size)
-        with opened_zip(self.path) as archive:
+        with open_zip(self.path) as archive:
             if name + PACKED not in archive.namelist():
                 return read_member(archive, name, size)
             packed = read_member(archive, name + PACKED, size + _MOST_OVERHEAD)
@@ -263,7 +263,7 @@ class Bundle:
         if not path.is_file() or not zipfile.is_zipfile(path):
             return None
         most = self.manifest.file(name).bytes + _MOST_OVERHEAD
-        with opened_zip(path) as archive:
+        with open_zip(path) as archive:
             if read_member(archive, MANIFEST, MOST_MANIFEST_BYTES) != self.manifest_bytes:
                 return None
             is_there = name + PACKED in archive.namelist()
@@ -284,7 +284,7 @@ def open_bundle(path: Path) -> Bundle:
         if path.is_dir():
             text = read_regular(path / MANIFEST, MOST_MANIFEST_BYTES)
         else:
-            with opened_zip(path) as archive:
+            with open_zip(path) as archive:
                 text = read_member(archive, MANIFEST, MOST_MANIFEST_BYTES)
     except _DAMAGE as error:
         raise UserError(f"{path}: not a bundle: {reason(error)}", hint=_HINT) from error
@@ -314,7 +314,7 @@ def _read_signature(path: Path) -> Signature | None:
         if path.is_dir():
             data = read_regular(path / SIGNATURE, _MOST_SIGNATURE_BYTES)
         else:
-            with opened_zip(path) as archive:
+            with open_zip(path) as archive:
                 data = read_member(archive, SIGNATURE, _MOST_SIGNATURE_BYTES)
     except (FileNotFoundError, KeyError):
         return None

@@ -46,7 +46,7 @@ class OwnKey:
 
     def sign(self, message: bytes) -> bytes:
         """Sign a message."""
-        return _private(self.path).sign(message)
+        return _read_private(self.path).sign(message)
 
     def trusted(self) -> TrustedKey:
         """Return the public half, as a device keeps it."""
@@ -102,7 +102,7 @@ def own_keys() -> list[OwnKey]:
     if not folder.is_dir():
         return []
     paths = sorted(p for p in folder.iterdir() if p.suffix in (_SUFFIX, _REVOKED_SUFFIX))
-    return [_own(path) for path in paths if _NAME.fullmatch(path.stem)]
+    return [_read_own(path) for path in paths if _NAME.fullmatch(path.stem)]
 
 
 def signing_key(name: str | None) -> OwnKey | None:
@@ -113,7 +113,7 @@ def signing_key(name: str | None) -> OwnKey | None:
     """
     path = _path(name or DEFAULT_NAME)
     if path.exists():
-        return _own(path)
+        return _read_own(path)
     if name is None:
         return None
     if path.with_suffix(_REVOKED_SUFFIX).exists():
@@ -146,16 +146,16 @@ def named_public(text: str | None) -> TrustedKey:
         UserError: none of these, or not usable.
     """
     if text and is_public_key(text):
-        return _usable(TrustedKey(text), text)
+        return _check_usable(TrustedKey(text), text)
     if text and (text.endswith(_PUBLIC_SUFFIX) or os.sep in text):
-        return _from_file(Path(text))
+        return _read_public(Path(text))
     key = signing_key(text or DEFAULT_NAME)
     if key is None:
         raise UserError("there is no key yet", hint="edgekit keys new makes one")
     return key.trusted()
 
 
-def _from_file(path: Path) -> TrustedKey:
+def _read_public(path: Path) -> TrustedKey:
     try:
         with path.open("rb") as file:
             words = file.read(_MOST_BYTES).decode().split()
@@ -166,10 +166,10 @@ def _from_file(path: Path) -> TrustedKey:
             f"{path}: not a public key of edgekit", hint="give the .pub file of 'edgekit keys new'"
         )
     name = words[1] if len(words) > 1 and _NAME.fullmatch(words[1]) else ""
-    return _usable(TrustedKey(words[0], name), str(path))
+    return _check_usable(TrustedKey(words[0], name), str(path))
 
 
-def _usable(key: TrustedKey, where: str) -> TrustedKey:
+def _check_usable(key: TrustedKey, where: str) -> TrustedKey:
     if not is_usable_key(bytes.fromhex(key.public)):
         raise UserError(f"{where}: not an Ed25519 public key: anybody could sign for it")
     return key
@@ -183,13 +183,13 @@ def _path(name: str) -> Path:
     return keys_folder() / f"{name}{_SUFFIX}"
 
 
-def _own(path: Path) -> OwnKey:
-    public = _private(path).public_key().public_bytes_raw().hex()
+def _read_own(path: Path) -> OwnKey:
+    public = _read_private(path).public_key().public_bytes_raw().hex()
     revoked = path.suffix == _REVOKED_SUFFIX
     return OwnKey(name=path.stem, public=public, path=path, is_revoked=revoked)
 
 
-def _private(path: Path) -> Ed25519PrivateKey:
+def _read_private(path: Path) -> Ed25519PrivateKey:
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key

@@ -12,7 +12,7 @@ def printable(text: str) -> str:
     """Escape every character that does not show as itself; the result is one line."""
     if text.isprintable():
         return text
-    return "".join(c if c.isprintable() else _escaped(c) for c in text)
+    return "".join(c if c.isprintable() else _escape(c) for c in text)
 
 
 def printable_lines(text: str) -> str:
@@ -28,5 +28,5 @@ def printable_message(text: str) -> str:
     return "\n  ".join(map(printable, text.split("\n  ")))
 
 
-def _escaped(character: str) -> str:
+def _escape(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")

@@ -45,13 +45,13 @@ def is_sealed(data: bytes, seal: str) -> bool:
 
 def seal_files(place: Path, files: Sequence[Path]) -> None:
     """Write a seal of the names and contents of files to a file."""
-    write_whole(str(place), seal_of(_told(files)).encode())
+    write_whole(str(place), seal_of(_list_digests(files)).encode())
 
 
 def are_files_sealed(place: Path, files: Sequence[Path]) -> bool:
     """Return whether files are unchanged since they were sealed."""
     try:
-        is_whole = is_sealed(_told(files), place.read_text("ascii"))
+        is_whole = is_sealed(_list_digests(files), place.read_text("ascii"))
     except (OSError, ValueError):
         return False
     if is_whole:
@@ -65,7 +65,7 @@ def mark_used(path: Path) -> None:
         os.utime(path)
 
 
-def _told(files: Sequence[Path]) -> bytes:
+def _list_digests(files: Sequence[Path]) -> bytes:
     return "\n".join(f"{file.name} {sha256_of(str(file))}" for file in files).encode()
 
 

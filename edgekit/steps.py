@@ -110,7 +110,7 @@ def step_of(name: str, pairs: Sequence[str], *, where: str = "") -> Step:
     for pair in pairs:
         key, equals, text = pair.partition("=")
         if not equals:
-            raise _refused(f"{where}{pair!r}: not key=value", name)
+            raise _setting_error(f"{where}{pair!r}: not key=value", name)
         if key in plain:
             raise UserError(f"{where}{key}: given twice")
         plain[key] = _from_text(hints[key], text) if key in hints else text
@@ -179,17 +179,17 @@ def checked_step(name: str, plain: Mapping[str, object], *, where: str = "") -> 
     for key, value in plain.items():
         if key not in hints:
             said = f"{where}{key}: unknown setting of {name}{did_you_mean(key, hints)}"
-            raise _refused(said, name)
+            raise _setting_error(said, name)
         try:
             values[key] = _checked(hints[key], value)
         except ValueError as error:
             said = f"{where}{key}: must be {_allowed(hints[key])}, got {value!r}"
             said += did_you_mean(value, _words(hints[key])) if isinstance(value, str) else ""
-            raise _refused(said, name) from error
+            raise _setting_error(said, name) from error
     return Step(name=name, version=spec.version, settings=spec.settings(**values))
 
 
-def _refused(said: str, name: str) -> UserError:
+def _setting_error(said: str, name: str) -> UserError:
     """Build the error for a wrong setting, with the list of those that the pass has."""
     known = [str(setting) for setting in settings_of(name)]
     hint = f"settings of {name}:" if known else f"{name} has no settings"

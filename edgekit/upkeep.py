@@ -150,7 +150,7 @@ def _entries(folder: Path, inner: str = "", depth: int = 1) -> Iterator[_Entry]:
         name = f"{inner}{entry.name}"
         section = _section(name, entry)
         if section is not None:
-            size, used_at = _measured(entry)
+            size, used_at = _measure(entry)
             yield _Entry(section, Path(entry.path), size, used_at)
         elif depth < _DEEPEST and entry.is_dir(follow_symlinks=False):
             yield from _entries(Path(entry.path), f"{name}/", depth + 1)
@@ -171,7 +171,7 @@ def _is_agents_home(entry: os.DirEntry[str]) -> bool:
     return any(Path(entry.path).glob("agent/edgekit_agent-*.pyz"))
 
 
-def _measured(entry: os.DirEntry[str]) -> tuple[int, float]:
+def _measure(entry: os.DirEntry[str]) -> tuple[int, float]:
     """Measure the bytes and the last use of an entry, with everything in it."""
     about = entry.stat(follow_symlinks=False)
     if not entry.is_dir(follow_symlinks=False):

@@ -20,7 +20,7 @@ def external_files(path: Path, tensors: Iterable[TensorProto]) -> list[Path]:
     found: dict[Path, None] = {}
     for tensor in tensors:
         if is_external(tensor):
-            found[_checked_file(path, tensor)] = None
+            found[_check_file(path, tensor)] = None
     return list(found)
 
 
@@ -35,7 +35,7 @@ def load_external(path: Path, tensor: TensorProto) -> None:
     Raises:
         UserError: as ``external_files``.
     """
-    file = _checked_file(path, tensor)
+    file = _check_file(path, tensor)
     offset, length = _range(path, tensor)
     with file.open("rb") as stream:
         stream.seek(offset)
@@ -69,7 +69,7 @@ def _location(tensor: TensorProto) -> str:
     return next((e.value for e in tensor.external_data if e.key == "location"), "")
 
 
-def _checked_file(path: Path, tensor: TensorProto) -> Path:
+def _check_file(path: Path, tensor: TensorProto) -> Path:
     location = _location(tensor)
     file = path.parent / location
     if not _is_inside(path, location):

@@ -38,7 +38,7 @@ def try_tflite(path: Path, store: Store) -> None:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     if store.recall(_OPENED, key):
         return
-    status = _opened(path)
+    status = _open_in_child(path)
     if status is None:
         raise UserError(f"{path}: LiteRT does not open it within {TRIAL_TIMEOUT_S:g} s")
     if status < 0:
@@ -50,7 +50,7 @@ def try_tflite(path: Path, store: Store) -> None:
         store.remember(_OPENED, key, {"opened": True})
 
 
-def _opened(path: Path) -> int | None:
+def _open_in_child(path: Path) -> int | None:
     """Open the file in a child process and return its exit status; None on a timeout."""
     try:
         done = subprocess.run(

@@ -81,7 +81,7 @@ class _Folding:
                 for name, value in found.items()
                 if self._is_weight(name, value, chain, sources)
             }
-            multiplied = _multiplied(found, weights, chain, sources)
+            multiplied = _find_multiplied(found, weights, chain, sources)
             for name, value in found.items():
                 if name in weights and self._is_worth_storing(index, name, multiplied):
                     self._store(index, name, value)
@@ -219,7 +219,7 @@ def _dependencies(name: str, chain: list[NodeProto]) -> set[str]:
     return found
 
 
-def _multiplied(
+def _find_multiplied(
     found: Arrays, weights: Arrays, chain: list[NodeProto], sources: Arrays
 ) -> set[str]:
     """Return the weights whose sources would be stored several times over if all were folded.

@@ -99,7 +99,7 @@ def quantize_weights(model: Model, settings: QuantizeWeights, work: Work) -> Pat
         if unseen is not seen and _count(seen) < _FEW:
             add_samples(index, layers, unseen, work.progress, batched=LEAST_ENTRIES)
     rows = [with_float(row) for row in rows]
-    picked, made = _fitted(rows, _room(proto, rows, settings), settings, work)
+    picked, made = _fit_to_size(rows, _room(proto, rows, settings), settings, work)
     half = _stored_in_16_bits(rows, picked)
     _tell_float(proto, rows, [q.layer.name for q in made], half, settings, work)
     shared = find_shared_tables(index)
@@ -272,7 +272,7 @@ def _pick(rows: Sequence[Row], settings: QuantizeWeights, bits: float) -> list[i
     return [picked[i] for i in range(len(rows))]
 
 
-def _fitted(
+def _fit_to_size(
     rows: Sequence[Row], room: float, settings: QuantizeWeights, work: Work
 ) -> tuple[list[int], list[Quantized]]:
     """Choose the grid of each row so that the packed integers fit the transfer budget.

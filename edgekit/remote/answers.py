@@ -116,44 +116,44 @@ def parse_line(line: bytes) -> dict[str, Any]:
         raise ValueError("too many arrays and objects")
     try:
         value = json.loads(
-            line, parse_constant=_no_constant, parse_float=_finite, parse_int=_bounded
+            line, parse_constant=_refuse_constant, parse_float=_parse_float, parse_int=_parse_int
         )
         if not isinstance(value, dict):
             raise ValueError("not an object")
-        return {printable(key[:_LONGEST_KEY]): _cleaned(v, key) for key, v in value.items()}
+        return {printable(key[:_LONGEST_KEY]): _clean(v, key) for key, v in value.items()}
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
 
-def _no_constant(text: str) -> NoReturn:
+def _refuse_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is not a number")
 
 
-def _finite(text: str) -> float:
+def _parse_float(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
         raise ValueError(f"{text[:20]} is too large")
     return value
 
 
-def _bounded(text: str) -> int:
+def _parse_int(text: str) -> int:
     value = int(text) if len(text) <= 20 else _LARGEST
     if abs(value) >= _LARGEST:
         raise ValueError(f"{text[:20]} is too large")
     return value
 
 
-def _cleaned(value: Any, key: str = "") -> Any:  # noqa: ANN401 - any JSON value
+def _clean(value: Any, key: str = "") -> Any:  # noqa: ANN401 - any JSON value
     if isinstance(value, str):
-        return value if key == "hits" and value.isalnum() else printable(_cut(value))
+        return value if key == "hits" and value.isalnum() else printable(_shorten(value))
     if isinstance(value, list):
-        return [_cleaned(v) for v in value]
+        return [_clean(v) for v in value]
     if isinstance(value, dict):
-        return {printable(k[:_LONGEST_KEY]): _cleaned(v, k) for k, v in value.items()}
+        return {printable(k[:_LONGEST_KEY]): _clean(v, k) for k, v in value.items()}
     return value
 
 
-def _cut(text: str) -> str:
+def _shorten(text: str) -> str:
     return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}..."
 
 

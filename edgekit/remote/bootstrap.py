@@ -1,7 +1,7 @@
-"""Sent to the device as ``python3 -c``: settle the home, lay the agent there, become the agent.
+"""Bootstrap program, sent to a device as ``python3 -c``: install the agent and start it.
 
-It says one line ``{"edgekit": {...}}``: ``send`` where it wants the agent's bytes on stdin,
-``error`` where it gives up, ``home`` when all is in place. Python 3.9, standard library only.
+It prints one line ``{"edgekit": {...}}``: ``send`` to ask for the agent's bytes on stdin,
+``error`` on failure, ``home`` once the agent is installed. Python 3.9, standard library only.
 """
 
 import errno
@@ -17,12 +17,12 @@ from typing import Any
 def main(home: str, rule: str, digest: str, size: int) -> int:
     """Start the agent with the given digest; return 1 on failure."""
     os.umask(0o077)
-    folder = settle(home)
+    folder = resolve_home(home)
     path = folder / "agent" / f"edgekit_agent-{digest[:16]}.pyz"
     try:
         check_rule(folder, home, rule)
-        agent = found(path, digest) or laid(folder, path, digest, size)
-        file = opened(agent)
+        agent = find_agent(path, digest) or receive_agent(folder, path, digest, size)
+        file = write_unnamed(agent)
     except OSError as error:
         say({"error": f"cannot make edgekit's home {folder}: {error.strerror}"})
         return 1
@@ -34,7 +34,7 @@ def main(home: str, rule: str, digest: str, size: int) -> int:
     return os.execv(sys.executable, [sys.executable, "-I", file, str(path)])
 
 
-def settle(home: str) -> Path:
+def resolve_home(home: str) -> Path:
     """Return edgekit's folder as an absolute path."""
     data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
     chosen = os.environ.get("EDGEKIT_HOME") or home or f"{data}/edgekit"
@@ -56,7 +56,7 @@ def check_rule(folder: Path, home: str, rule: str) -> None:
 def take_home(folder: Path) -> None:
     """Mark a new or empty folder as edgekit's; refuse one with other programs' files.
 
-    The agent looks again, and closer, before it writes anything.
+    The agent checks again, and more closely, before it writes anything.
     """
     names = {path.name for path in folder.iterdir()} if os.path.lexists(folder) else set()
     if not names:
@@ -69,7 +69,7 @@ def take_home(folder: Path) -> None:
         )
 
 
-def found(path: Path, digest: str) -> bytes:
+def find_agent(path: Path, digest: str) -> bytes:
     """Read the installed agent; return nothing if it is missing or has another digest."""
     try:
         data = path.read_bytes()
@@ -78,7 +78,7 @@ def found(path: Path, digest: str) -> bytes:
     return data if hashlib.sha256(data).hexdigest() == digest else b""
 
 
-def opened(agent: bytes) -> str:
+def write_unnamed(agent: bytes) -> str:
     """Write the agent to an unnamed file and return its path in this process."""
     if hasattr(os, "memfd_create"):
         handle = os.memfd_create("agent", 0)
@@ -93,7 +93,7 @@ def opened(agent: bytes) -> str:
 
 
 def receive(size: int) -> bytes:
-    """So many bytes of stdin, and not one more: the rest is for the agent."""
+    """Read exactly ``size`` bytes of stdin; the rest is for the agent."""
     data = bytearray()
     while len(data) < size:
         chunk = os.read(0, min(65536, size - len(data)))
@@ -103,7 +103,7 @@ def receive(size: int) -> bytes:
     return bytes(data)
 
 
-def laid(folder: Path, path: Path, digest: str, size: int) -> bytes:
+def receive_agent(folder: Path, path: Path, digest: str, size: int) -> bytes:
     """Receive the agent and install it atomically, also in case of a power cut.
 
     On a read-only file system it runs without being installed, so that ``status`` works.
@@ -122,11 +122,11 @@ def laid(folder: Path, path: Path, digest: str, size: int) -> bytes:
     if hashlib.sha256(data).hexdigest() != digest:
         raise ValueError("the agent arrived damaged")
     if is_writable:
-        lay(path, data)
+        install_agent(path, data)
     return data
 
 
-def lay(path: Path, data: bytes) -> None:
+def install_agent(path: Path, data: bytes) -> None:
     """Install the agent atomically."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:

@@ -46,7 +46,7 @@ def read_host_certificate(
         SSHCertificateType,
     )
 
-    certificate = _signed(kind, blob)
+    certificate = _parse_signed(kind, blob)
     if certificate.type != SSHCertificateType.HOST:
         raise ValueError("it is a user certificate, not a host certificate")
     if certificate.critical_options:
@@ -64,7 +64,7 @@ def read_host_certificate(
     return HostCertificate(authority=authority, key=key)
 
 
-def _signed(kind: str, blob: bytes) -> SSHCertificate:
+def _parse_signed(kind: str, blob: bytes) -> SSHCertificate:
     """Parse a certificate and check its authority's signature."""
     from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey

@@ -161,7 +161,7 @@ def check_host_key(host: str, shown: HostKey, address: Address, files: Sequence[
     """
     known = known_keys(files, address.name)
     everywhere = (*known, *known_keys(files, address.plain_name))
-    shown, authority = _opened(host, shown, address, everywhere)
+    shown, authority = _unwrap_certificate(host, shown, address, everywhere)
     for entry in everywhere:
         if entry.marker == "@revoked" and entry.key.blob in (shown.blob, authority):
             raise DeviceError(
@@ -178,7 +178,7 @@ def check_host_key(host: str, shown: HostKey, address: Address, files: Sequence[
     raise _unknown(host, shown, address, files, by_authority=bool(known))
 
 
-def _opened(
+def _unwrap_certificate(
     host: str, shown: HostKey, address: Address, known: Sequence[KnownKey]
 ) -> tuple[HostKey, bytes]:
     """Return the host's plain key, and the trusted authority that signed it, if any."""

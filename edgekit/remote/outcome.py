@@ -43,11 +43,11 @@ def switch(
         is_known = error.kind and error.kind not in _IN_DOUBT
         if is_known or not session.delivered:
             raise
-        return _asked_again(session, wanted, error, progress)
+        return _ask_again(session, wanted, error, progress)
     if _serves(after, wanted):
         return after
     wrong = DeviceError(f"{session.name}: it answers that it serves {_current(after)}")
-    return _asked_again(session, wanted, wrong, progress)
+    return _ask_again(session, wanted, wrong, progress)
 
 
 def _serves(after: Status, wanted: str) -> bool:
@@ -59,7 +59,7 @@ def _current(after: Status) -> str:
     return after.current.name if after.current else "nothing"
 
 
-def _asked_again(
+def _ask_again(
     session: Session, wanted: str, lost: DeviceError, progress: Progress | None
 ) -> Status:
     """Connect once more and ask which release is served.

@@ -158,7 +158,7 @@ class Session:
             # Whatever was under way, the next job must not find the rest of this one.
             self.close()
             raise
-        return self._decoded(result, answer, job)
+        return self._decode_result(result, answer, job)
 
     def start(self) -> Stream:
         """Start the agent, sending it first where the device lacks it."""
@@ -168,15 +168,15 @@ class Session:
                 python=shlex.quote(self._transport.pythons[0]),
                 knock=shlex.quote(shorten_script(read_script("knock.py"))),
                 home=shlex.quote(self.home),
-                own=self._own(),
+                own=self._home_prefix(),
                 digest=agent_file().digest,
             )
         )
         try:
-            said = self._greeting(stream, watch)
+            said = self._read_greeting(stream, watch)
             if said.home is None:
                 self.close()
-                stream, said = self._lay(watch)
+                stream, said = self._start_agent(watch)
             if said.home is None:
                 raise self._ended(stream)
         except BaseException:
@@ -185,11 +185,11 @@ class Session:
         self.home = said.home
         return stream
 
-    def _own(self) -> str:
+    def _home_prefix(self) -> str:
         """Return the shell prefix that makes ``--home`` override ``EDGEKIT_HOME`` on the device."""
         return f"env EDGEKIT_HOME={shlex.quote(self.home)} " if self._rule == "said" else ""
 
-    def _lay(self, watch: Watch) -> tuple[Stream, Greeting]:
+    def _start_agent(self, watch: Watch) -> tuple[Stream, Greeting]:
         """Find Python on the device, send the agent and start it."""
         agent = agent_file()
         stream = self._open(
@@ -199,15 +199,15 @@ class Session:
                 bootstrap=shlex.quote(read_script("bootstrap.py")),
                 home=shlex.quote(self.home),
                 rule=self._rule,
-                own=self._own(),
+                own=self._home_prefix(),
                 digest=agent.digest,
                 size=len(agent.data),
             )
         )
-        said = self._greeting(stream, watch)
+        said = self._read_greeting(stream, watch)
         if said.send is not None:
             self._write(stream, agent.data)
-            said = self._greeting(stream, watch)
+            said = self._read_greeting(stream, watch)
         if said.python is False:
             raise self._no_python()
         if said.error is not None:
@@ -246,17 +246,17 @@ class Session:
             "(Debian: apt install python3)",
         )
 
-    def _greeting(self, stream: Stream, watch: Watch) -> Greeting:
+    def _read_greeting(self, stream: Stream, watch: Watch) -> Greeting:
         """Read the greeting; empty if the agent ends without one."""
         until, noise = time.monotonic() + START_S, 0
         while noise <= MOST_NOISE_BYTES:
-            line = self._heard(stream, max(0.0, until - time.monotonic()), watch)
+            line = self._read_line(stream, max(0.0, until - time.monotonic()), watch)
             if not line:
                 return Greeting()
             try:
                 said = find_greeting(line)
             except ValueError as error:
-                raise self._wrong(error) from error
+                raise self._wrong_answer(error) from error
             if said is not None:
                 return said
             noise += len(line)
@@ -296,7 +296,7 @@ class Session:
             elif time.monotonic() - moved > STALL_S:
                 raise self._stalled()
             if watch.remaining_s() <= 0:
-                raise self._too_long(watch)
+                raise self._timeout_error(watch)
         return None
 
     def _write(self, stream: Stream, data: bytes) -> None:
@@ -313,7 +313,7 @@ class Session:
         self, stream: Stream, silence_s: float, watch: Watch, progress: Progress | None
     ) -> dict[str, Any] | None:
         """Read one line of the agent; None for a progress report."""
-        line = self._heard(stream, silence_s, watch)
+        line = self._read_line(stream, silence_s, watch)
         if not line:
             raise self._ended(stream)
         if not watch.count_line():
@@ -329,38 +329,38 @@ class Session:
         try:
             said = read_progress(value["progress"])
         except ValueError as error:
-            raise self._wrong(error) from error
+            raise self._wrong_answer(error) from error
         if progress is not None:
             progress(said)
         return None
 
-    def _heard(self, stream: Stream, silence_s: float, watch: Watch) -> bytes:
+    def _read_line(self, stream: Stream, silence_s: float, watch: Watch) -> bytes:
         left_s = watch.remaining_s()
         if left_s <= 0:
-            raise self._too_long(watch)
+            raise self._timeout_error(watch)
         try:
             return stream.readline(min(silence_s, left_s), watch.bounds.line_bytes)
         except LineTooLong as error:
             raise DeviceError(f"{self.name}: the agent sends {error}") from error
         except TimeoutError as error:
             if left_s < silence_s:
-                raise self._too_long(watch) from error
+                raise self._timeout_error(watch) from error
             raise DeviceError(
                 f"{self.name}: the agent said nothing for {silence_s:g} s", transient=True
             ) from error
 
-    def _too_long(self, watch: Watch) -> DeviceError:
+    def _timeout_error(self, watch: Watch) -> DeviceError:
         limit = duration(watch.bounds.total_s)
         return DeviceError(f"{self.name}: not done within {limit}", transient=True)
 
-    def _decoded(self, result: type[R], answer: dict[str, Any], job: object) -> R:
+    def _decode_result(self, result: type[R], answer: dict[str, Any], job: object) -> R:
         try:
             if "error" not in answer:
                 return read_result(result, answer["result"], job)
             failure = decode(Failure, answer["error"])
         except ValueError as error:
             self.close()
-            raise self._wrong(error) from error
+            raise self._wrong_answer(error) from error
         raise DeviceError(
             f"{self.name}: {failure.message}",
             hint=failure.hint,
@@ -368,7 +368,7 @@ class Session:
             kind=failure.kind,
         )
 
-    def _wrong(self, error: ValueError) -> DeviceError:
+    def _wrong_answer(self, error: ValueError) -> DeviceError:
         return DeviceError(f"{self.name}: the agent's answer is wrong: {error}")
 
     def _garbled(self, line: bytes) -> DeviceError:

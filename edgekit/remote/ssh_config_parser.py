@@ -95,7 +95,7 @@ def _line(reader: _Reader, text: str, base: Path, *, active: bool, depth: int) -
     if key == "match":
         return _match_applies(reader, _words(rest, separators=" \t="))
     if key == "include":
-        for file in _included(_words(rest), base) if active else ():
+        for file in _find_included(_words(rest), base) if active else ():
             _read(reader, file, base, depth=depth + 1)
     elif key in KEYWORDS:
         values = (rest,) if key in PROXIES else tuple(_words(rest))
@@ -152,7 +152,7 @@ def _word(text: str, separators: str) -> tuple[str, str]:
     return word, re.sub(r"^[ \t]*(=[ \t]*)?" if "=" in separators else r"^[ \t]*", "", text[at:])
 
 
-def _included(patterns: Sequence[str], base: Path) -> list[Path]:
+def _find_included(patterns: Sequence[str], base: Path) -> list[Path]:
     found: list[Path] = []
     for pattern in patterns:
         full = str(base / in_home(pattern))
@@ -161,12 +161,12 @@ def _included(patterns: Sequence[str], base: Path) -> list[Path]:
 
 
 def _host_applies(name: str, patterns: Sequence[str]) -> bool:
-    if any(p.startswith("!") and _like(p[1:], name) for p in patterns):
+    if any(p.startswith("!") and _matches(p[1:], name) for p in patterns):
         return False
-    return any(_like(p, name) for p in patterns if not p.startswith("!"))
+    return any(_matches(p, name) for p in patterns if not p.startswith("!"))
 
 
-def _like(pattern: str, text: str) -> bool:
+def _matches(pattern: str, text: str) -> bool:
     wild = {"*": ".*", "?": "."}
     parts = "".join(wild.get(c, re.escape(c)) for c in pattern.lower())
     return re.fullmatch(parts, text.lower(), re.DOTALL) is not None

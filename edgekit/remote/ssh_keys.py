@@ -65,7 +65,7 @@ def identities(
     held = _agent_keys(settings.identity_agent, tried, closing)
     files = _Files(tried=tried)
     for file in settings.certificate_files:
-        yield from _certified(file, held, settings.identity_files, files)
+        yield from _load_certificate(file, held, settings.identity_files, files)
     named: dict[bytes, Path] = {}
     for file in settings.identity_files:
         for public in (Path(f"{file}.pub"), Path(f"{file}-cert.pub")):
@@ -82,10 +82,10 @@ def identities(
     offered = {_blob(k) for k in held}
     public_of = {file: blob for blob, file in named.items()}
     for file in settings.identity_files:
-        yield from _in_file(file, files, offered, public_of.get(file, b""))
+        yield from _load_file(file, files, offered, public_of.get(file, b""))
 
 
-def _in_file(file: Path, files: _Files, offered: set[bytes], public: bytes) -> Iterator[Identity]:
+def _load_file(file: Path, files: _Files, offered: set[bytes], public: bytes) -> Iterator[Identity]:
     """Load the key in a file unless the agent offered it; add the certificate beside it."""
     beside = _public_blob(Path(f"{file}-cert.pub"))
     wanted = beside is not None and beside.key_blob not in offered
@@ -102,7 +102,7 @@ def _in_file(file: Path, files: _Files, offered: set[bytes], public: bytes) -> I
         yield Identity(name=f"{file}-cert.pub", key=_with_certificate(key, beside))
 
 
-def _certified(
+def _load_certificate(
     file: Path, held: tuple[paramiko.AgentKey, ...], keys: tuple[Path, ...], files: _Files
 ) -> Iterator[Identity]:
     """Find the private key of a ``CertificateFile``, in the agent or a file."""

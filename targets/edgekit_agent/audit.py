@@ -31,7 +31,7 @@ def audited(job: Union[InstallJob, AdmitJob, RollbackJob, TrustJob], act: Callab
     Nothing is added if keys or admission were only asked for and there was no refusal.
     """
     home = open_home(job.home)
-    action, release, key = _told(job)
+    action, release, key = _describe_job(job)
     try:
         result = act()
     except Exception as error:
@@ -48,7 +48,7 @@ def audited(job: Union[InstallJob, AdmitJob, RollbackJob, TrustJob], act: Callab
     return result
 
 
-def _told(job: object) -> Tuple[str, str, str]:
+def _describe_job(job: object) -> Tuple[str, str, str]:
     """Return the action, the release and the key of a job, the last two as the job states them."""
     if isinstance(job, (InstallJob, AdmitJob)):
         release = job.release if isinstance(job, InstallJob) else ""

@@ -46,20 +46,20 @@ class Home:
 
     def object(self, digest: str) -> str:
         """Return the path of a verified blob."""
-        return os.path.join(self.path, "objects", checked_digest(digest))
+        return os.path.join(self.path, "objects", check_digest(digest))
 
     def part(self, digest: str, wire_digest: str) -> str:
         """Return the path of a blob that is being received."""
-        name = f"{checked_digest(digest)}.{checked_digest(wire_digest)}.part"
+        name = f"{check_digest(digest)}.{check_digest(wire_digest)}.part"
         return os.path.join(self.path, "parts", name)
 
     def runtime(self, name: str) -> str:
         """Return the folder of an unpacked runtime."""
-        return os.path.join(self.path, "runtimes", checked_name(name, "runtime"))
+        return os.path.join(self.path, "runtimes", check_name(name, "runtime"))
 
     def release(self, name: str) -> str:
         """Return the folder of a release."""
-        return os.path.join(self.path, "releases", checked_name(name, "release"))
+        return os.path.join(self.path, "releases", check_name(name, "release"))
 
     def staging(self, kind: str) -> str:
         """A name in a folder for what isn't whole yet; ``sweep`` removes what is left there."""
@@ -71,7 +71,7 @@ def open_home(path: str) -> Home:
     return Home(os.path.abspath(os.path.expanduser(path or DEFAULT_HOME)))
 
 
-def checked_digest(digest: str) -> str:
+def check_digest(digest: str) -> str:
     """Check that a text is a digest, and return it.
 
     Raises:
@@ -82,7 +82,7 @@ def checked_digest(digest: str) -> str:
     return digest
 
 
-def checked_name(name: str, what: str) -> str:
+def check_name(name: str, what: str) -> str:
     """Check that a text is a plain file name without a leading dot, and return it.
 
     Raises:

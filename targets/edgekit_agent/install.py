@@ -17,7 +17,7 @@ from edgekit_agent.homes import Home, open_home, share
 from edgekit_agent.jobs import HealthJob, InstallJob, ModelRef, NamedBlob, RollbackJob, StatusJob
 from edgekit_agent.provenance import read_provenance
 from edgekit_agent.pruning import prune
-from edgekit_agent.rebuilding import rebuilt_records
+from edgekit_agent.rebuilding import rebuild_records
 from edgekit_agent.records import RECORD, check_record, write_record
 from edgekit_agent.releases import damaged_files, discard, locked, read_release, sweep
 from edgekit_agent.results import Health, Release, Status
@@ -116,25 +116,25 @@ def rollback(job: RollbackJob, ask_health: AskHealth) -> Status:
                 f"{home.path}: there is no release to go back to",
                 hint="one is kept from the second push on",
             )
-        health = _healthy_again(home, previous, ask_health)
+        health = _check_again(home, previous, ask_health)
         drop_watch(home)
         answer = _status(home, previous, served, health)
         switch(home, previous)
         return answer
 
 
-def _healthy_again(home: Home, name: str, ask_health: AskHealth) -> Health:
+def _check_again(home: Home, name: str, ask_health: AskHealth) -> Health:
     """Check that a release is whole and healthy; where its record is damaged, mend that as well."""
     try:
         release = read_release(home, name)
     except AgentError as damage:
-        return _mended_record(home, name, ask_health, damage)
+        return _mend_record(home, name, ask_health, damage)
     check_not_revoked(known_trust(home), release.key)
     _check_whole(home, release)
     return _healthy(home, release, ask_health)
 
 
-def _mended_record(home: Home, name: str, ask_health: AskHealth, damage: AgentError) -> Health:
+def _mend_record(home: Home, name: str, ask_health: AskHealth, damage: AgentError) -> Health:
     """Find the settings with which the release is healthy, and record them.
 
     With the record went the key that the release was signed with: where one is asked for, the
@@ -143,7 +143,7 @@ def _mended_record(home: Home, name: str, ask_health: AskHealth, damage: AgentEr
     failure, trust = damage, known_trust(home)
     if trust is None or trust.wants_signature():
         raise damage
-    for release in rebuilt_records(home, name):
+    for release in rebuild_records(home, name):
         _check_whole(home, release)
         try:
             health = _healthy(home, release, ask_health)

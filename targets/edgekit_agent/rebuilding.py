@@ -15,7 +15,7 @@ from edgekit_agent.releases import folders
 from edgekit_agent.results import Release
 
 
-def rebuilt_records(home: Home, name: str) -> Iterator[Release]:
+def rebuild_records(home: Home, name: str) -> Iterator[Release]:
     """Yield the records that a release may have had: one for each runtime that is there.
 
     None where the manifest is not the one that the release is named after. When the release was

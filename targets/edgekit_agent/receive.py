@@ -9,7 +9,7 @@ from typing import BinaryIO, Callable, Iterator, List, Optional, Tuple
 
 from edgekit_agent.failures import AgentError
 from edgekit_agent.files import CHUNK, fsync_folder, sha256_of, whole_file
-from edgekit_agent.homes import Home, checked_digest, open_home
+from edgekit_agent.homes import Home, check_digest, open_home
 from edgekit_agent.jobs import Blob, ExpandJob, ForgetJob, PlanJob, ReceiveJob
 from edgekit_agent.limits import most_expanded
 from edgekit_agent.pruning import needs, remove_spares
@@ -76,7 +76,7 @@ def forget(job: ForgetJob) -> Forgotten:
     Raises:
         AgentError: ``bad_job``, ``busy``.
     """
-    home, digests = open_home(job.home), {checked_digest(digest) for digest in job.digests}
+    home, digests = open_home(job.home), {check_digest(digest) for digest in job.digests}
     if not os.path.isdir(home.path):
         return Forgotten(())
     with locked(home):

@@ -21,7 +21,7 @@ def loads(data: bytes) -> Any:  # noqa: ANN401 - any JSON value
     """
     try:
         return json.loads(
-            data, parse_constant=_refuse_number, parse_float=_finite, parse_int=_whole
+            data, parse_constant=_refuse_number, parse_float=_parse_float, parse_int=_parse_int
         )
     except RecursionError as error:
         raise ValueError("values are nested too deeply") from error
@@ -39,14 +39,14 @@ def load(file: BinaryIO, most_bytes: int) -> Any:  # noqa: ANN401 - any JSON val
     return loads(data)
 
 
-def _finite(text: str) -> float:
+def _parse_float(text: str) -> float:
     value = float(text)
     if not math.isfinite(value):
         raise ValueError(f"the number {text[:40]} is too large")
     return value
 
 
-def _whole(text: str) -> int:
+def _parse_int(text: str) -> int:
     if len(text) > _MOST_DIGITS + 1:
         raise ValueError(f"the number {text[:40]} is too large")
     return int(text)

@@ -127,14 +127,14 @@ def expand(job: ExpandJob, progress: Progress) -> Expanded:
         AgentError: ``corrupt``: they do not expand to what the blob is.
     """
     with open(job.part, "rb") as file:
-        data = unpack(_mapped(file), job.blob.size, partial(progress, "expand"))
+        data = unpack(_map_file(file), job.blob.size, partial(progress, "expand"))
     if hashlib.sha256(data).hexdigest() != job.blob.digest:
         raise AgentError("corrupt", "unpacks to something else")
     write_whole(job.path, data)
     return Expanded(len(data))
 
 
-def _mapped(file: BinaryIO) -> Buffer:
+def _map_file(file: BinaryIO) -> Buffer:
     """Map a file into memory, so that its pages can be dropped if memory is short."""
     if not os.fstat(file.fileno()).st_size:
         return b""
@@ -154,12 +154,12 @@ def unpack(data: Buffer, size: int, tell: Optional[Tell] = None) -> bytearray:
             digest tells.
     """
     try:
-        return _unpacked(data, size, tell)
+        return _unpack(data, size, tell)
     except (ValueError, zlib.error) as error:
         raise AgentError("corrupt", f"cannot be unpacked: {error}") from error
 
 
-def _unpacked(data: Buffer, size: int, tell: Optional[Tell]) -> bytearray:
+def _unpack(data: Buffer, size: int, tell: Optional[Tell]) -> bytearray:
     if data[: len(MAGIC)] != MAGIC:
         raise ValueError("it does not start like one")
     head = Varints(data, len(MAGIC))
