@@ -61,7 +61,7 @@ def _lasting(model: Model, profile: DeviceProfile) -> tuple[Obstacle, ...]:
 
 
 def _too_new(model: Model, profile: DeviceProfile) -> tuple[Obstacle, ...]:
-    """What the old runtime of a device lacks; the same model rewritten may do without."""
+    """List what a device's old runtime lacks and a rewritten model may do without."""
     if model.format != "tflite" or lite_target(profile) == "litert":
         return ()
     from edgekit.bridge.flatbuffer import read_lite  # ONNX files need no litert

@@ -270,9 +270,7 @@ def push(
     device: DeviceName = None,
     allow_downgrade: Annotated[
         bool,
-        typer.Option(
-            "--allow-downgrade", help="A lower version too; signed with a key trusted there."
-        ),
+        typer.Option("--allow-downgrade", help="Allow a lower version; needs a key trusted there."),
     ] = False,
     watch: Annotated[
         float | None,
@@ -281,7 +279,7 @@ def push(
             metavar="SECONDS",
             min=0,
             max=86400,
-            help="The device goes back unless it is confirmed by then: 30; on 'local' 0.",
+            help="Roll back unless confirmed in time: 30; on 'local' 0.",
         ),
     ] = None,
     app_confirms: Annotated[
@@ -337,7 +335,7 @@ def bench(
     folder: Folder = Path(),
     as_json: Json = False,
 ) -> int:
-    """Latency, memory and accuracy as the device sees them."""
+    """Measure latency, memory and accuracy on a device."""
     from edgekit import show
     from edgekit.bench import bench as measure
     from edgekit.bench import subject

@@ -16,11 +16,11 @@ def show_cache(
     clear: Annotated[bool, typer.Option("--clear", help="Remove everything.")] = False,
     prune: Annotated[
         str | None,
-        typer.Option("--prune", metavar="AGE", help="Remove what was not used for AGE: 12h, 30d."),
+        typer.Option("--prune", metavar="AGE", help="Remove entries not used for AGE: 12h, 30d."),
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Size of what builds keep on this machine, and its removal."""
+    """Show the size of the cache of builds, or remove entries of it."""
     from edgekit import showcache, upkeep
 
     if size + clear + (prune is not None) > 1:

@@ -58,7 +58,7 @@ def check_device(
 def probe_device(
     hosts: Hosts, home: HomeFolder = None, device: DeviceName = None, as_json: Json = False
 ) -> int:
-    """What a device is: processor, memory, runtimes."""
+    """Show the processor, memory and runtimes of a device."""
     from edgekit import show
     from edgekit.remote.deploy import sites, status
     from edgekit.remote.session import open_session

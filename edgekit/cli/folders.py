@@ -18,7 +18,7 @@ def start_project(
     trust_pickle: TrustPickle = False,
     folder: Folder = Path(),
 ) -> None:
-    """Write edgekit.toml from a look at the model and its data."""
+    """Write edgekit.toml for a model and its data."""
     from edgekit.starter import start
 
     with ticker() as tick:

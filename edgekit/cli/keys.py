@@ -31,7 +31,7 @@ def _keys(context: typer.Context, as_json: Json = False) -> None:
 
 @keys_app.command("new")
 def new(
-    name: Annotated[str, typer.Argument(metavar="[NAME]", help="Of the key.")] = "default",
+    name: Annotated[str, typer.Argument(metavar="[NAME]", help="Name of the key.")] = "default",
     as_json: Json = False,
 ) -> None:
     """Make a key pair; builds are signed with 'default', or with [release] key."""
@@ -48,7 +48,7 @@ def list_keys(
     device: DeviceName = None,
     as_json: Json = False,
 ) -> int:
-    """Your keys; with hosts, the keys that they trust."""
+    """List your keys; with hosts, the keys that they trust."""
     from edgekit import showkeys
     from edgekit.keys import own_keys
     from edgekit.remote.trust import read_trust
@@ -73,7 +73,7 @@ def trust(
     ] = None,
     as_json: Json = False,
 ) -> int:
-    """Let devices take bundles of this key, and none that are unsigned or of other keys."""
+    """Trust a key on devices, which then refuse unsigned bundles and other keys."""
     from edgekit.keys import named_public
     from edgekit.profile import load_profile
     from edgekit.remote.trust import trust_key
@@ -94,7 +94,7 @@ def revoke(
     device: DeviceName = None,
     as_json: Json = False,
 ) -> int:
-    """Trust a key on these devices never again; without hosts, sign nothing more with it."""
+    """Revoke a key on devices for good; without hosts, stop signing with it here."""
     from edgekit import showkeys
     from edgekit.keys import revoke_own
     from edgekit.remote.trust import revoke_key

@@ -21,7 +21,7 @@ _LOG_LINES = 50
 def roll_back(
     hosts: Hosts, home: HomeFolder = None, device: DeviceName = None, as_json: Json = False
 ) -> int:
-    """Go back to the release before, if it is healthy."""
+    """Return to the previous release, if it passes the health check."""
     from edgekit import show
     from edgekit.remote.deploy import rollback
 
@@ -33,11 +33,11 @@ def show_status(
     home: HomeFolder = None,
     device: DeviceName = None,
     log: Annotated[
-        bool, typer.Option("--log", help="Also who did what there, the last 50 actions.")
+        bool, typer.Option("--log", help="Show the audit log too (last 50 lines).")
     ] = False,
     as_json: Json = False,
 ) -> int:
-    """What a device serves, and what it can go back to."""
+    """Show the current and the previous release of a device."""
     from edgekit import show
     from edgekit.remote.deploy import status
 

@@ -189,7 +189,7 @@ def gathers_rows(node: NodeProto) -> bool:
 
 
 def turns_factor(index: GraphIndex, node: NodeProto) -> bool:
-    """Whether a node transposes what a MatMul, and nothing else, reads as its second factor."""
+    """Return whether a node transposes the second factor of a MatMul and has no other reader."""
     if node.op_type != "Transpose":
         return False
     reader = index.only_reader(node.output[0])

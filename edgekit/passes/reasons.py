@@ -53,7 +53,7 @@ class UnchangedWeight:
 
     @property
     def reason(self) -> str:
-        """The sentence for the user."""
+        """The reason as a sentence for the user."""
         return f"{self.label} {self.why}"
 
 

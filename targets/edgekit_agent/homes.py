@@ -62,7 +62,7 @@ class Home:
         return os.path.join(self.path, "releases", check_name(name, "release"))
 
     def staging(self, kind: str) -> str:
-        """A name in a folder for what isn't whole yet; ``sweep`` removes what is left there."""
+        """Return a temporary path for an incomplete entry; ``sweep`` removes leftovers."""
         return os.path.join(self.path, kind, f".staging-{secrets.token_hex(4)}")
 
 

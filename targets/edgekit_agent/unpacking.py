@@ -268,7 +268,7 @@ class _Filler:
         self._decoder = decoder
 
     def filled(self) -> bytearray:
-        """The whole file."""
+        """Return the whole file."""
         for number, group in enumerate(self._plan.groups):
             self._fill_numbers(number, group)
         for index, gap in enumerate(self._plan.gaps):

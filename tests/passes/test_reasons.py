@@ -65,7 +65,7 @@ REFUSALS = {
     "convolutions": (
         CONVOLUTIONS, "quantize-dynamic", {"w": (8, 8, 1, 1), "v": (8, 8, 1, 1)},
         "w (Conv, 8 x 8 x 1 x 1), v (Conv, 8 x 8 x 1 x 1): each belongs to Conv, whose weights "
-        "this pass leaves"
+        "this pass does not change"
     ),
     "one weight for each channel of a convolution": (
         "g (float[N,1,4,4] x) => (float[N,8,4,4] y) { h = Conv(x, w) y = Relu(h) }",
@@ -80,7 +80,7 @@ REFUSALS = {
     "a batch of matrices and a vector": (
         VECTOR, "low-rank", {"w": (3, 64, 64)},
         "w (MatMul, 3 x 64 x 64) has a batch of matrices, or stands on the left, in a form that "
-        "this pass leaves"
+        "this pass does not change"
     ),
 }  # fmt: skip
 
