@@ -12,7 +12,7 @@ from edgekit.errors import EdgekitError, ExitCode
 from edgekit.printable import printable_lines
 from edgekit.progress import Ticker
 
-# What a command for several hosts ends with, where they ended differently.
+# Exit codes of a command for several hosts, gravest first.
 _GRAVEST_FIRST = (
     ExitCode.UNKNOWN_STATE,
     ExitCode.DEVICE,

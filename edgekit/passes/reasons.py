@@ -251,7 +251,10 @@ def _explain_form(index: GraphIndex, node: NodeProto, tensor: TensorProto) -> st
     if all(name in index.initializers for name in node.input[:2]):
         return "multiplies a constant"
     if _is_batched(node, tensor):
-        return "has a batch of matrices, or stands on the left, in a form that this pass does not change"
+        return (
+            "has a batch of matrices, or stands on the left, in a form that this pass does not "
+            "change"
+        )
     if 1 in (math.prod(tensor.dims[1:]), tensor.dims[0]):
         return "has one weight for each output channel, and a scale takes as much"
     return f"is read by {node.op_type} in a form that this pass does not change"

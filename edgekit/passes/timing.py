@@ -16,7 +16,7 @@ _LEAST_TIMING, _MOST_RUNS = 2e-3, 100
 _WARMED = 2e-2
 _LEAST_ROUNDS, _MOST_ROUNDS = 6, 60
 _NOTHING = 1e-30
-# Ratios above the first are told; those below the second are measured twice, as a busy machine
+# Ratios above the first are reported; those below the second are measured twice, as a busy machine
 # makes noise of several percent.
 _SLOWER, _CERTAINLY_SLOWER = 1.05, 1.15
 

@@ -43,7 +43,7 @@ _MOST_CORES = 1 << 16
 # sent may add to them.
 _JOB_S, _QUESTION_S = 3600.0, 900.0
 _S_PER_VALUE, _S_PER_BYTE = 60.0, 1 / 1024
-# An agent speaks twice a second and once a stage.
+# An agent reports progress twice a second and once per stage.
 _MOST_LINES, _LINES_PER_S = 1000, 4.0
 _LONGEST_STAGE = 200
 _GREETING = b'{"edgekit": {'

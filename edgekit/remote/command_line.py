@@ -9,7 +9,7 @@ import string
 PLAIN = frozenset(
     (string.ascii_letters + string.digits + ' _./:=,+@%-;()<>|&{}[]*?~#^$`"').encode()
 )
-# csh takes no longer words than 1024 bytes.
+# csh takes words of at most 1024 bytes.
 LONGEST_WORD = 800
 
 

@@ -15,7 +15,7 @@ R = TypeVar("R")
 
 DEFAULT_S = 30.0
 _POLL_S = 1.0
-# How much longer the device may take to go back than it waits.
+# How much longer than its waiting time the device may take to roll back.
 _GRACE_S = 20.0
 
 

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.serialization import SSHCertificate
 
 SUFFIX = "-cert-v01@openssh.com"
-# Signatures by SHA-1, which OpenSSH takes no more.
+# Signatures with SHA-1, which OpenSSH no longer accepts.
 SHA1_SIGNATURE = b"\0\0\0\7ssh-rsa"
 
 

@@ -7,7 +7,7 @@ from edgekit.remote.session import Progress, Session
 from edgekit_agent.jobs import InstallJob, RollbackJob, StatusJob
 from edgekit_agent.results import StageProgress, Status
 
-# Failures that an agent did not foresee, so they may have come after the switch.
+# Unexpected failures of an agent, which may have come after the switch.
 _IN_DOUBT = frozenset(
     ("internal", "no_memory", "no_space", "disk_failed", "read_only", "permission", "missing_file")
 )

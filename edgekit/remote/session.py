@@ -44,7 +44,7 @@ START_S = 120.0
 # The agent's start, with its own transfer over a slow link.
 START_BOUNDS = Bounds(total_s=600.0)
 OLDEST_PYTHON = (3, 9)
-# How much a login script may print before the agent speaks.
+# How much a login script may print before the greeting of the agent.
 MOST_NOISE_BYTES = 1 << 20
 
 _KNOCK = "{own}{python} -Ic {knock} {home} {digest};exit $?"

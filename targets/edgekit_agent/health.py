@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # By input, the axis along which samples are stacked; None for an input of one value.
 Axes = Dict[str, Optional[int]]
 
-# What reading a damaged file of arrays ends in; MemoryError where a header claims a huge array.
+# Exceptions of reading a damaged file of arrays; MemoryError where a header claims a huge array.
 _DAMAGE = (
     ValueError,
     zipfile.BadZipFile,

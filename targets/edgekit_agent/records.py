@@ -16,8 +16,8 @@ from edgekit_agent.statements import MOST_VERSION
 RECORD = "release.json"
 PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+@-]{0,199}")
 DIGEST = re.compile(r"[0-9a-f]{64}")
-# An error of 1 is that of outputs that are all zero; no bundle can ask for a check weaker than
-# this one.
+# The largest tolerance of the health check that a bundle can ask for; outputs that are all zero
+# have a relative error of 1.
 MOST_RELATIVE_ERROR = 0.5
 MOST_THREADS = 1024
 _MOST_FILES = 1000
