@@ -123,7 +123,7 @@ class Ticker:
                 self._show(now)
 
     def said(self, said: StageProgress) -> None:
-        """Report progress that an agent told of."""
+        """Report the progress of an agent."""
         self(said.stage, said.done, said.total)
 
     def start(self) -> None:

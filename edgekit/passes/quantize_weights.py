@@ -277,9 +277,9 @@ def _fit_to_size(
 ) -> tuple[list[int], list[Quantized]]:
     """Choose the grid of each row so that the packed integers fit the transfer budget.
 
-    The error that GPTQ carries on makes integers of what rounding alone would make zeros, so
-    coarse grids take more than they tell; then there is another try with less room, the last one
-    on the coarsest grids.
+    The error that GPTQ propagates turns zeros of plain rounding into other integers, so
+    coarse grids take more than estimated; then less room is tried, and last of all
+    the coarsest grids.
 
     Raises:
         PassRefused: ``most_bytes`` leave too few bits even for that.
@@ -287,7 +287,7 @@ def _fit_to_size(
     most, native = settings.most_bytes, settings.container == "native"
     by_hand = _by_hand(rows, settings)
     weights = sum(row.options.weights for i, row in enumerate(rows) if i not in by_hand)
-    if most is None or native or not weights:  # kernels for few bits take what they tell
+    if most is None or native or not weights:  # the size of kernels for few bits is exact
         picked = _pick(rows, settings, room)
         return picked, _quantized(rows, picked, settings, work)
     wanted = room

@@ -26,7 +26,7 @@ def measure_slowdown(
 ) -> float:
     """Measure how many times as long ``other`` takes; 1 where that may be noise, or it is faster.
 
-    ``tick`` is told how many pairs of runs are done.
+    ``tick`` gets the number of finished pairs of runs.
     """
     ratio = time_ratio(reference, other, tick)
     if _SLOWER < ratio <= _CERTAINLY_SLOWER:
@@ -40,7 +40,7 @@ def time_ratio(
     """Measure the ratio of run times, other over reference: the smaller median of two halves.
 
     Both run in turn, and CPU time of this thread is measured, so that other work on the machine
-    hardly counts. ``tick`` is told how many pairs of runs are done.
+    hardly counts. ``tick`` gets the number of finished pairs of runs.
     """
     reference()
     other()

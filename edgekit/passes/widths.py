@@ -129,10 +129,10 @@ def _computed(width: int) -> float:
 class Allocation:
     """The search for a step of each ladder with little total damage.
 
-    One family after the other goes down the step, or several at once, that costs least for what
-    it saves; then those that turned out needless are taken back. That is done from several starts,
-    as the cheapest first step may lead to dear ones, and the least damage in all is taken. Each
-    way down is the same however much is to be left, so it is searched once.
+    Greedy: take the step, of one family or several at once, with the least damage for what it
+    saves, then undo steps that turned out needless. Several starts are tried, because a cheap
+    first step may lead to expensive ones, and the least total damage wins. The sequence of steps
+    does not depend on the size to reach, so it is searched once.
 
     Args:
         ladders: with damages that count from the whole model.

@@ -50,7 +50,7 @@ def confirm(
         after: its state since the installation.
         release: what was installed.
         terms: who is to confirm.
-        progress: told how long the app has been waited for.
+        progress: called with the time waited for the app.
 
     Raises:
         DeviceError: it was not confirmed in time; the device went back.

@@ -66,9 +66,9 @@ def push(
         bundle: what to install.
         session: the device.
         cache: where runtime wheels are kept on this machine.
-        progress: told how far it is.
+        progress: called with the progress.
         allow_downgrade: install a lower version where a key of this user is trusted.
-        watch: how long the device waits for a confirmation before it goes back, and whose.
+        watch: how long the device waits for a confirmation before it rolls back, and from whom.
 
     Raises:
         DeviceError: anything went wrong; the device serves what it served before.
@@ -196,7 +196,7 @@ def ensure_runtime(
         spec: the versions the profile allows.
         tested_version: the one to bring if any has to be brought.
         cache: where wheels are kept on this machine.
-        progress: told how far it is.
+        progress: called with the progress.
 
     Returns:
         Facts of the runtime; their ``site`` is None for the device's own.

@@ -28,7 +28,7 @@ def switch(
         session: the device.
         job: the job.
         wanted: the release that the device serves once the job is done.
-        progress: told how far it is.
+        progress: called with the progress.
 
     Returns:
         The device serves the release, whole and healthy.

@@ -19,7 +19,7 @@ def request_admission(
     Args:
         session: the device.
         bundle: what is to be installed.
-        trust: whom the device trusts; None = its file of keys is damaged.
+        trust: the keys that the device trusts; None = its file of keys is damaged.
         allow_downgrade: sign a permit to install a lower version.
 
     Returns:

@@ -73,7 +73,7 @@ def add_line(
 ) -> None:
     """Add a line to the log of a home, if there is such a home.
 
-    What was done is done: a log that cannot be written is told on stderr and stops nothing.
+    A log that cannot be written is reported on stderr and does not fail the action.
     """
     if not os.path.isdir(home.path):
         return

@@ -158,7 +158,7 @@ def _mend_record(home: Home, name: str, ask_health: AskHealth, damage: AgentErro
 def status(job: StatusJob, ask_health: AskHealth) -> Status:
     """Report the current and the previous release; check the current one if asked.
 
-    A release whose record is damaged is told by its name: pushing it again mends it.
+    Of a release with a damaged record only the name is reported; pushing it again repairs it.
 
     Raises:
         AgentError: the one to check is ``corrupt`` or ``unhealthy``; ``busy``.
