@@ -109,8 +109,8 @@ def format_document(found: Sequence[Outcome], about: Mapping[str, str]) -> str:
             " in its own runtime on one thread (medians, in turn; x86-64). The error is that of"
             " the worst output, its RMS difference over its RMS (of integers, the share that"
             " differs), against the original without optimization, on samples that the pass has"
-            " not seen; in parentheses the error that the pass itself reported. A `.tflite` model is"
-            " converted to ONNX first, and the other passes run on that.",
+            " not seen; in parentheses the error that the pass itself reported. A `.tflite` model"
+            " is converted to ONNX first, and the other passes run on that.",
             *(part for name in groups for part in _section(name, about[name], groups[name])),
             "",
         ]

@@ -87,5 +87,5 @@ def _parse_signed(kind: str, blob: bytes) -> SSHCertificate:
         # The signature is the last field: its kind, then as many bytes as the key has.
         tail = blob[-(authority.key_size + 7) // 8 - 4 - len(SHA1_SIGNATURE) :]
         if tail.startswith(SHA1_SIGNATURE):
-            raise ValueError("it is signed by SHA-1, which is no longer safe")
+            raise ValueError("it is signed with SHA-1, which is no longer safe")
     return certificate
