@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from edgekit.keys import OwnKey
+from edgekit.keys import DEFAULT_NAME, OwnKey
 from edgekit_agent.codec import encode
 from edgekit_agent.results import Trust
 from edgekit_agent.statements import TrustedKey, key_id
@@ -12,11 +12,15 @@ from edgekit_agent.statements import TrustedKey, key_id
 
 def made(key: OwnKey) -> str:
     """Format a new key and its next steps."""
+    if key.name == DEFAULT_NAME:
+        use, choice = "from the next 'edgekit build' on", ""
+    else:
+        use = f'where edgekit.toml has [release] key = "{key.name}"'
+        choice = f" --key {key.name}"
     return (
         f"key {key.name} ({key.id}): {key.path}\n"
-        "  bundles are signed with it from the next 'edgekit build' on; keep a copy in a safe "
-        "place\n"
-        "  then: edgekit keys trust HOST"
+        f"  bundles are signed with it {use}; keep a copy in a safe place\n"
+        f"  then: edgekit keys trust HOST{choice}"
     )
 
 

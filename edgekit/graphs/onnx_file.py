@@ -28,6 +28,7 @@ from edgekit.graphs.node_order import sort_nodes
 from edgekit.graphs.size_limits import refuse_too_many_nodes
 from edgekit.model import Model, Signature, TensorSpec
 from edgekit_agent.files import sha256_of, whole_file
+from edgekit_agent.limits import MOST_FOLDED_BYTES
 
 # Protobuf cannot hold more in one message.
 MAX_BYTES = (1 << 31) - 1
@@ -43,8 +44,6 @@ _OTHER_FILES = {
     b"{": "it is JSON text, no model",
     b"\x89hdf": "it is an HDF5 file; those of Keras need their ending (.h5)",
 }
-# A few bytes can state a constant of any size, which onnxruntime would compute at once.
-_MOST_FOLDED_BYTES = 512 << 20
 _PAGE = 4096  # so that a runtime can map the data
 
 
@@ -242,7 +241,7 @@ def quiet_options() -> ort.SessionOptions:
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.add_session_config_entry(
-        "optimization.constant_folding_max_output_size_in_bytes", str(_MOST_FOLDED_BYTES)
+        "optimization.constant_folding_max_output_size_in_bytes", str(MOST_FOLDED_BYTES)
     )
     return options
 

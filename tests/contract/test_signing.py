@@ -47,7 +47,9 @@ def test_with_a_key_folder_and_file_are_signed(tiny):
 
 
 def test_edgekit_toml_names_key_version_and_validity(tiny):
-    edgekit("keys", "new", "factory")
+    made = edgekit("keys", "new", "factory").out
+    assert '[release] key = "factory"' in made
+    assert "edgekit keys trust HOST --key factory" in made
     release_table(tiny, 'key = "factory"\nversion = 7\nvalid_days = 2')
     assert build(tiny).code == 0
     statement = open_bundle(tiny / "build" / PROFILE).statement()

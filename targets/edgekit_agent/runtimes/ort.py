@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Mapping, Tuple
 import onnxruntime
 
 from edgekit_agent.failures import AgentError
+from edgekit_agent.limits import MOST_FOLDED_BYTES
 from edgekit_agent.runtimes import Tensor
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ _DTYPES = {
     "tensor(bool)": "bool",
 }
 _ERRORS_ONLY = 3
+# Releases that do not know the entry ignore it.
+MOST_FOLDED_ENTRY = "optimization.constant_folding_max_output_size_in_bytes"
 
 
 class OrtModel:
@@ -61,6 +64,8 @@ def load(path: str, threads: int) -> OrtModel:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = _ERRORS_ONLY
+    if hasattr(options, "add_session_config_entry"):  # releases before 1.4 have no such entries
+        options.add_session_config_entry(MOST_FOLDED_ENTRY, str(MOST_FOLDED_BYTES))
     with open(path, "rb"):
         pass  # a clear error where onnxruntime's would be its own
     try:
