@@ -62,7 +62,7 @@ def mutate_zip(data: bytes, rng: Random) -> bytes:
     for name in rng.sample(sorted(members), k=min(len(members), rng.choice((1, 1, 2)))):
         members[name] = _mutate_member(name, members[name], rng)
     if "manifest.json" in members and rng.random() < 0.6:
-        _vouch(members)
+        _update_digests(members)
     if rng.random() < 0.1:
         members[rng.choice(_TEXTS[3:])[:200]] = members.popitem()[1]
     buffer = io.BytesIO()
@@ -74,7 +74,7 @@ def mutate_zip(data: bytes, rng: Random) -> bytes:
     return buffer.getvalue()
 
 
-def _vouch(members: dict[str, bytes]) -> None:
+def _update_digests(members: dict[str, bytes]) -> None:
     """Write the digests of damaged members into the manifest, so that they get past its check."""
     manifest = json.loads(members["manifest.json"])
     entries = manifest.get("files") if isinstance(manifest, dict) else None

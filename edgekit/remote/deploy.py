@@ -187,7 +187,7 @@ def ensure_runtime(
     cache: Path,
     progress: Progress | None = None,
 ) -> RuntimeFacts:
-    """A runtime on the device that works and that the profile allows; brought there if need be.
+    """Find a working runtime on the device that the profile allows, or send one.
 
     Args:
         session: the device.
