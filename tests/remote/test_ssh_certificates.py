@@ -183,7 +183,7 @@ def test_a_revoked_authority_is_refused(authority, use, certified):
     [
         (["-n", "robot", "-h", "-V", "-2d:-1d"], "has expired"),
         (["-n", "robot", "-h", "-V", "+1d:+2d"], "not valid yet"),
-        (["-n", "robot"], "of a user"),
+        (["-n", "robot"], "it is a user certificate"),
         (["-h"], "for no host"),
     ],
 )
