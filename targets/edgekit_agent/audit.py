@@ -11,6 +11,7 @@ from typing import Callable, Iterator, List, Tuple, TypeVar, Union
 
 from edgekit_agent.codec import decode, encode
 from edgekit_agent.failures import failure_of
+from edgekit_agent.files import open_regular
 from edgekit_agent.homes import Home, is_marked, open_home
 from edgekit_agent.jobs import AdmitJob, InstallJob, RollbackJob, TrustJob
 from edgekit_agent.results import AuditLine, Status
@@ -92,7 +93,7 @@ def add_line(
     try:
         if os.path.isfile(path) and os.path.getsize(path) > _MOST_BYTES:
             os.replace(path, os.path.join(home.path, OLDER_LOG))
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW
+        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
         handle = os.open(path, flags, 0o600)
         try:
             os.write(handle, data)
@@ -114,9 +115,9 @@ def last_lines(home: Home, count: int) -> Tuple[AuditLine, ...]:
 
 def _read(path: str) -> Iterator[AuditLine]:
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             data = file.read(2 * _MOST_BYTES)
-    except FileNotFoundError:
+    except (FileNotFoundError, ValueError):
         return
     for text in data.splitlines():
         try:

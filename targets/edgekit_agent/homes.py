@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Callable, Dict, Iterator
 
 from edgekit_agent.failures import AgentError
-from edgekit_agent.files import fsync_folder, write_whole
+from edgekit_agent.files import fsync_folder, open_regular, write_whole
 from edgekit_agent.records import DIGEST, PLAIN_NAME, RECORD
 
 DEFAULT_HOME = "~/.local/share/edgekit"
@@ -223,7 +223,7 @@ def _is_release(entry: os.DirEntry[str]) -> bool:
 
 def _names_said(folder: str) -> Iterator[str]:
     try:
-        with open(os.path.join(folder, RECORD), "rb") as file:
+        with open_regular(os.path.join(folder, RECORD)) as file:
             record = json.loads(file.read(_MOST_BYTES))
             yield record["name"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
@@ -232,9 +232,9 @@ def _names_said(folder: str) -> Iterator[str]:
 
 def _is_manifest_of(entry: os.DirEntry[str]) -> bool:
     try:
-        with open(os.path.join(entry.path, "manifest.json"), "rb") as file:
+        with open_regular(os.path.join(entry.path, "manifest.json")) as file:
             digest = hashlib.sha256(file.read()).hexdigest()
-    except OSError:
+    except (OSError, ValueError):
         return False
     return len(entry.name) == 16 and digest.startswith(entry.name)
 

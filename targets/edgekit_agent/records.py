@@ -9,7 +9,7 @@ from typing import Any
 
 from edgekit_agent import strictjson
 from edgekit_agent.codec import decode, encode
-from edgekit_agent.files import write_whole
+from edgekit_agent.files import open_regular, write_whole
 from edgekit_agent.results import Release
 from edgekit_agent.statements import MOST_VERSION
 
@@ -67,7 +67,7 @@ def read_record(folder: str) -> Release:
         OSError: it cannot be read.
         ValueError: it is damaged, or out of its bounds.
     """
-    with open(os.path.join(folder, RECORD), "rb") as file:
+    with open_regular(os.path.join(folder, RECORD)) as file:
         release = decode(Release, strictjson.load(file, _MOST_BYTES))
     check_record(release)
     return release

@@ -16,7 +16,7 @@ from edgekit_agent.codec import decode, encode
 from edgekit_agent.cpu import userland
 from edgekit_agent.ed25519 import is_usable_key
 from edgekit_agent.failures import AgentError
-from edgekit_agent.files import write_whole
+from edgekit_agent.files import open_regular, write_whole
 from edgekit_agent.homes import Home, open_home
 from edgekit_agent.jobs import AdmitJob, InstallJob, TrustJob
 from edgekit_agent.releases import locked
@@ -40,7 +40,7 @@ def read_trust(home: Home) -> Trust:
     """
     path = os.path.join(home.path, TRUST)
     try:
-        with open(path, "rb") as file:
+        with open_regular(path) as file:
             return _checked(decode(Trust, load(file, _MOST_BYTES)))
     except FileNotFoundError:
         return Trust()

@@ -18,7 +18,7 @@ from edgekit_agent.audit import add_line
 from edgekit_agent.boot import prepare_boot, watcher_command
 from edgekit_agent.codec import decode, encode
 from edgekit_agent.failures import AgentError, failure_of
-from edgekit_agent.files import fsync_folder, write_whole
+from edgekit_agent.files import fsync_folder, open_regular, write_whole
 from edgekit_agent.homes import Home, open_home
 from edgekit_agent.jobs import ConfirmJob
 from edgekit_agent.releases import damaged_files, locked, read_release
@@ -69,7 +69,7 @@ def begin_watch(home: Home, release: str, previous: str, seconds: float) -> Watc
 def pending_watch(home: Home) -> Optional[Watch]:
     """Read which release waits for its confirmation; ``None`` also where the file is damaged."""
     try:
-        with open(os.path.join(home.path, PENDING), "rb") as file:
+        with open_regular(os.path.join(home.path, PENDING)) as file:
             return decode(Watch, load(file, _MOST_BYTES))
     except (FileNotFoundError, ValueError):
         return None

@@ -1,6 +1,8 @@
 """The log of actions on a device: one line each, also of what was refused."""
 
 import json
+import os
+import subprocess
 import threading
 
 import pytest
@@ -9,7 +11,10 @@ from edgekit.errors import DeviceError
 from edgekit.keys import new_key
 from edgekit_agent.audit import LOG, OLDER_LOG, add_line, last_lines
 from edgekit_agent.homes import open_home
-from tests.projects import edgekit
+from edgekit_agent.records import RECORD
+from edgekit_agent.trust import TRUST
+from edgekit_agent.watch import PENDING
+from tests.projects import command, edgekit
 from tests.remote.servers import make_bundle
 from tests.signed import Device, make_signed
 
@@ -120,3 +125,41 @@ def test_a_link_in_place_of_the_log_is_not_followed(device, tmp_path):
     (device.home / LOG).symlink_to(other)
     device.push(make_bundle(tmp_path / "b2", seed=1, width=8))
     assert other.read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", [LOG, TRUST, PENDING, f"current/{RECORD}"])
+def test_a_pipe_in_place_of_a_file_does_not_hold_up_status(device, tmp_path, name):
+    """``status`` waited for a writer until its limit of time."""
+    device.push(make_bundle(tmp_path / "b", width=8))
+    place = device.home / name
+    place.unlink(missing_ok=True)
+    os.mkfifo(place)
+    done = subprocess.run(
+        command("status", "local", "--log"), capture_output=True, text=True, timeout=30
+    )
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False)
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, os.mkdir])
+def test_a_pipe_or_a_folder_in_place_of_the_trusted_keys_lets_nothing_in(device, tmp_path, make):
+    device.push(make_bundle(tmp_path / "b1", width=8))
+    make(device.home / TRUST)
+    bundle = make_bundle(tmp_path / "b2", seed=1, width=8)
+    done = subprocess.run(
+        command("push", bundle.path, "local"), capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, "damaged: not a regular file" in done.stderr) == (4, True)
+    assert "file of trusted keys is damaged" in edgekit("status", "local").out
+    if make is os.mkfifo:
+        device.trust(new_key("owner"))
+
+
+def test_a_log_that_is_a_pipe_stops_nothing(device, tmp_path):
+    device.push(make_bundle(tmp_path / "b1", width=8))
+    (device.home / LOG).unlink()
+    os.mkfifo(device.home / LOG)
+    bundle = make_bundle(tmp_path / "b2", seed=1, width=8)
+    done = subprocess.run(
+        command("push", bundle.path, "local"), capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0
