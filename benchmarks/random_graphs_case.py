@@ -137,13 +137,19 @@ def _errors(before: Path, after: Path, graph: Exported, applied: Applied) -> tup
     """Measure the error of the worst output; also return the error that the pass reported."""
     if applied.agreement is None:
         return 0.0, 0.0
+    made = load_runner(after)
     feeds = list(_feeds(graph))
-    exact, made = load_runner(before, optimized=False), load_runner(after)
-    errors = output_errors([(exact(feed), made(feed)) for feed in feeds])
+    results = [made(feed) for feed in feeds]
+    # onnxruntime rounds to 16 bits between operators or not, as it optimizes; both are right.
+    forms = (False, True) if graph.kind == "float16" else (False,)
     worst = applied.agreement.worst
     said = worst[1] if worst else 0.0
-    floats = [e for e, is_float in errors.values() if is_float]
-    return max(floats, default=0.0), said
+    found = []
+    for optimized in forms:
+        exact = load_runner(before, optimized=optimized)
+        errors = output_errors([(exact(f), r) for f, r in zip(feeds, results, strict=True)])
+        found.append(max((e for e, is_float in errors.values() if is_float), default=0.0))
+    return min(found), said
 
 
 def _feeds(graph: Exported) -> Iterator[dict[str, np.ndarray]]:
