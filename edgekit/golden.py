@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import zipfile
 from collections.abc import Mapping
 from functools import partial
 from io import BytesIO
@@ -13,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.data import Dataset
+from edgekit.errors import UserError
 from edgekit.profile import RuntimeName
 from edgekit_agent.feeds import batch_size, batches
-from edgekit_agent.health import Axes, positions, run_samples
+from edgekit_agent.health import Axes, check_golden_size, positions, run_samples
 from edgekit_agent.runtimes import Loaded, import_runtime
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -29,6 +31,22 @@ _OUTPUT_VALUES = 128
 # Sign, exponent and the upper three bits of the fraction of a float16.
 _UPPER_DIGITS = np.uint16(0xFF80)
 _HALF_MOST, _HALF_LEAST = 3e4, 1e-3
+
+
+def check_golden_samples(data: bytes | bytearray, where: str) -> None:
+    """Check that golden samples unpack to no more than a device takes, before they are sent.
+
+    Args:
+        data: the .npz file.
+        where: the name of the file, for the message.
+
+    Raises:
+        UserError: they are larger, or not a zip file.
+    """
+    try:
+        check_golden_size(BytesIO(data))
+    except (ValueError, zipfile.BadZipFile) as error:
+        raise UserError(f"{where}: no golden samples: {error}", hint="build again") from error
 
 
 def make_golden_samples(

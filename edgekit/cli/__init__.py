@@ -291,6 +291,7 @@ def push(
     """Install a bundle, check it on the device, switch to it."""
     from edgekit import show
     from edgekit.bundle import open_bundle
+    from edgekit.golden import check_golden_samples
     from edgekit.remote.confirmation import watch_terms
     from edgekit.remote.deploy import push as install
     from edgekit.remote.session import open_session
@@ -300,6 +301,8 @@ def push(
         tick("checking the bundle", 0, 0)
         opened = open_bundle(bundle)
         opened.check()
+        name = opened.manifest.canaries
+        check_golden_samples(opened.read(name), f"{bundle}: {name}")
     where = home_on_device(home, device)
 
     def one(host: str, tick: Ticker) -> Any:  # noqa: ANN401

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from edgekit_agent.unpacking import Varints
+from edgekit_agent.varints import Varints
 
 # Field numbers of onnx.proto: which fields hold a message of which kind.
 _INSIDE: dict[str, dict[int, str]] = {

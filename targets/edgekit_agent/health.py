@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import zipfile
 import zlib
-from typing import TYPE_CHECKING, Any, Dict, List, Optional, Tuple
+from typing import TYPE_CHECKING, Any, BinaryIO, Dict, List, Optional, Tuple, Union
 
 import numpy as np
 
@@ -106,14 +106,14 @@ def read_golden_arrays(path: str) -> Dict[str, NDArray[Any]]:
         raise AgentError("bad_job", f"{path}: not a canary file: {error}") from error
 
 
-def check_golden_size(path: str) -> None:
-    """Check the declared sizes of the arrays of a file of golden samples.
+def check_golden_size(file: Union[str, BinaryIO]) -> None:
+    """Check the declared sizes of the arrays of golden samples, a path or an open file.
 
     Raises:
         ValueError: it is more than golden samples may.
         zipfile.BadZipFile: it is no zip file.
     """
-    with zipfile.ZipFile(path) as archive:
+    with zipfile.ZipFile(file) as archive:
         size = sum(member.file_size for member in archive.infolist())
     if size > MOST_GOLDEN_BYTES:
         raise ValueError(f"unpacks to {size} bytes, allowed are {MOST_GOLDEN_BYTES}")

@@ -160,6 +160,13 @@ def is_marked(home: Home) -> bool:
 
 def _mark(home: Home) -> None:
     """Put the marker into a home that is empty or was made before there were markers."""
+    if os.stat(home.path).st_uid not in (0, os.geteuid()):
+        # Its owner could replace whatever is served there.
+        raise AgentError(
+            "foreign_home",
+            f"{home.path} belongs to another user: nothing was changed there",
+            hint="choose a folder of your own: --home, or EDGEKIT_HOME on the device",
+        )
     entries = list(os.scandir(home.path))
     for entry in entries:
         if not _is_ours(entry):

@@ -182,6 +182,19 @@ GREEDY = """g (float[N,3] x) => (float[N,3] y)
  m = ReduceMax<keepdims=0>(w) y = Add(x, m) }"""
 
 
+def test_golden_samples_that_unpack_to_gibibytes_are_not_sent(workplace):
+    bundle = make_bundle(workplace / "b", width=8)
+    data = golden(bundle.path / "canaries.npz", 3 * GIB).read_bytes()
+    manifest = json.loads(bundle.manifest_bytes)
+    for file in manifest["files"]:
+        if file["name"] == "canaries.npz":
+            file |= {"bytes": len(data), "digest": hashlib.sha256(data).hexdigest()}
+    (bundle.path / "manifest.json").write_text(json.dumps(manifest))
+    done = edgekit("push", bundle.path, "local")
+    assert done.code == 2, done.err
+    assert "canaries.npz: no golden samples: unpacks to " in done.err
+
+
 def test_golden_samples_that_unpack_to_gibibytes_are_refused(ask, tmp_path):
     with pytest.raises(AgentError, match="unpacks to 6442450944 bytes") as caught:
         ask(ECHO, Limits(), golden(tmp_path / "bomb.npz", 3 * GIB))

@@ -107,6 +107,18 @@ def test_a_foreign_folder_is_refused_also_where_the_user_names_it(device, foreig
     assert listing(folder) == before
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a folder away")
+def test_an_empty_folder_of_another_user_is_refused(tmp_path):
+    folder = tmp_path / "theirs"
+    folder.mkdir()
+    os.chown(folder, 65534, 65534)
+    with pytest.raises(AgentError) as caught, locked(open_home(str(folder))):
+        pass
+    assert caught.value.failure.kind == "foreign_home"
+    assert "another user" in caught.value.failure.message
+    assert listing(folder) == {}
+
+
 def test_a_profile_may_name_a_home_below_the_users_alone(device, monkeypatch):
     monkeypatch.setenv("HOME", str(device / "home"))
     inside, outside = device / "home" / "kit", device / "elsewhere"
