@@ -75,7 +75,8 @@ def _older(seed):
     """A model of another kind at another opset, its weights listed as inputs or not."""
     kinds = [*_WRITERS, *_NEWER]
     for attempt in range(20):
-        found = exported(kinds[(seed + attempt) % len(kinds)], seed + 2 * 10**6 + attempt)
+        number = 20 * seed + attempt  # the attempts of two seeds differ
+        found = exported(kinds[(seed + attempt) % len(kinds)], 2 * 10**6 + number)
         version = (11, 13, 15, 18, 21)[(seed + attempt) % 5]
         try:
             proto = convert_version(found.proto, version)
