@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from edgekit.data import Dataset
 from edgekit.errors import DeviceError, UserError
 from edgekit.evaluate import Timing, default_metric, time_interleaved
 from edgekit.feeding import Feeding
+from edgekit.golden import check_golden_samples
 from edgekit.graphs.reading import read_model
 from edgekit.intake import check_output, feeding_in, find_model, open_split, with_dims
 from edgekit.latency import LatencySummary, summarise
@@ -31,7 +31,6 @@ from edgekit.remote.home import DEFAULT, Home
 from edgekit.scoring import Unfinished, score
 from edgekit.store import Store, default_root
 from edgekit_agent.feeds import open_columns
-from edgekit_agent.health import check_golden_size
 from edgekit_agent.jobs import ModelRef
 from edgekit_agent.results import DeviceFacts, Report, Tally
 from edgekit_agent.samples import Column, Samples
@@ -236,10 +235,7 @@ def _of_bundle(
 
 def _canary_inputs(folder: Path, name: str) -> Samples:
     """The canaries' inputs as samples; they are preprocessed already."""
-    try:
-        check_golden_size(str(folder / name))
-    except (ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"{name}: no golden samples: {error}", hint="build again") from error
+    check_golden_samples(str(folder / name), name)
     found: dict[str, list[Column]] = {"input": [], "constant": [], "axis": []}
     for column in read_table(name, folder=folder, cache=folder).columns:
         kind, _, own = column.name.partition(":")

@@ -281,11 +281,7 @@ def open_bundle(path: Path) -> Bundle:
         UserError: neither, or the manifest is damaged.
     """
     try:
-        if path.is_dir():
-            text = read_regular(path / MANIFEST, MOST_MANIFEST_BYTES)
-        else:
-            with open_zip(path) as archive:
-                text = read_member(archive, MANIFEST, MOST_MANIFEST_BYTES)
+        text = _read_file(path, MANIFEST, MOST_MANIFEST_BYTES)
     except _DAMAGE as error:
         raise UserError(f"{path}: not a bundle: {reason(error)}", hint=_HINT) from error
     try:
@@ -308,14 +304,18 @@ def open_bundle(path: Path) -> Bundle:
     return Bundle(path=path, manifest=manifest, manifest_bytes=text, signature=signature)
 
 
+def _read_file(path: Path, name: str, most_bytes: int) -> bytes:
+    """Read an unpacked file of a build folder or a bundle file, up to a size."""
+    if path.is_dir():
+        return read_regular(path / name, most_bytes)
+    with open_zip(path) as archive:
+        return read_member(archive, name, most_bytes)
+
+
 def _read_signature(path: Path) -> Signature | None:
     """Read the signature of a bundle, if it has one."""
     try:
-        if path.is_dir():
-            data = read_regular(path / SIGNATURE, _MOST_SIGNATURE_BYTES)
-        else:
-            with open_zip(path) as archive:
-                data = read_member(archive, SIGNATURE, _MOST_SIGNATURE_BYTES)
+        data = _read_file(path, SIGNATURE, _MOST_SIGNATURE_BYTES)
     except (FileNotFoundError, KeyError):
         return None
     except _DAMAGE as error:

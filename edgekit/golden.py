@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,18 +33,18 @@ _UPPER_DIGITS = np.uint16(0xFF80)
 _HALF_MOST, _HALF_LEAST = 3e4, 1e-3
 
 
-def check_golden_samples(data: bytes | bytearray, where: str) -> None:
-    """Check that golden samples unpack to no more than a device takes, before they are sent.
+def check_golden_samples(file: str | BinaryIO, where: str) -> None:
+    """Check that golden samples unpack to no more than a device takes.
 
     Args:
-        data: the .npz file.
+        file: the .npz file, a path or open.
         where: the name of the file, for the message.
 
     Raises:
         UserError: they are larger, or not a zip file.
     """
     try:
-        check_golden_size(BytesIO(data))
+        check_golden_size(file)
     except (ValueError, zipfile.BadZipFile) as error:
         raise UserError(f"{where}: no golden samples: {error}", hint="build again") from error
 

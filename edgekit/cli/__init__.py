@@ -289,6 +289,8 @@ def push(
     as_json: Json = False,
 ) -> int:
     """Install a bundle, check it on the device, switch to it."""
+    from io import BytesIO
+
     from edgekit import show
     from edgekit.bundle import open_bundle
     from edgekit.golden import check_golden_samples
@@ -302,7 +304,7 @@ def push(
         opened = open_bundle(bundle)
         opened.check()
         name = opened.manifest.canaries
-        check_golden_samples(opened.read(name), f"{bundle}: {name}")
+        check_golden_samples(BytesIO(opened.read(name)), f"{bundle}: {name}")
     where = home_on_device(home, device)
 
     def one(host: str, tick: Ticker) -> Any:  # noqa: ANN401
