@@ -7,15 +7,14 @@ types, the range of every number, and whether the answer fits the job. Text is m
 from __future__ import annotations
 
 import functools
-import json
-import math
 import re
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from edgekit.printable import printable
+from edgekit_agent import strictjson
 from edgekit_agent.codec import decode
 from edgekit_agent.jobs import BenchJob, ForgetJob, PlanJob, ProbeJob, ReceiveJob, ScoreJob
 from edgekit_agent.results import (
@@ -37,7 +36,6 @@ _BYTES_PER_VALUE = 32
 # Arrays and objects in one line: each takes a hundred bytes of memory for two of the line.
 _MOST_CONTAINERS = 20_000
 _LONGEST_TEXT, _LONGEST_KEY = 4096, 100
-_LARGEST = 1 << 63
 _MOST_CORES = 1 << 16
 # Seconds for any job, for one that runs no model, and what a sample, a timed run and a byte that is
 # sent may add to them.
@@ -115,32 +113,12 @@ def parse_line(line: bytes) -> dict[str, Any]:
     if line.count(b"[") + line.count(b"{") > _MOST_CONTAINERS:
         raise ValueError("too many arrays and objects")
     try:
-        value = json.loads(
-            line, parse_constant=_refuse_constant, parse_float=_parse_float, parse_int=_parse_int
-        )
+        value = strictjson.loads(line)
         if not isinstance(value, dict):
             raise ValueError("not an object")
         return {printable(key[:_LONGEST_KEY]): _clean(v, key) for key, v in value.items()}
     except RecursionError:
         raise ValueError("nested too deeply") from None
-
-
-def _refuse_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is not a number")
-
-
-def _parse_float(text: str) -> float:
-    value = float(text)
-    if not math.isfinite(value):
-        raise ValueError(f"{text[:20]} is too large")
-    return value
-
-
-def _parse_int(text: str) -> int:
-    value = int(text) if len(text) <= 20 else _LARGEST
-    if abs(value) >= _LARGEST:
-        raise ValueError(f"{text[:20]} is too large")
-    return value
 
 
 def _clean(value: Any, key: str = "") -> Any:  # noqa: ANN401 - any JSON value

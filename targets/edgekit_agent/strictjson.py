@@ -6,8 +6,8 @@ import json
 import math
 from typing import Any, BinaryIO
 
-# Digits of a whole number: every number of 64 bits has at most 19.
-_MOST_DIGITS = 19
+# Whole numbers of 64 bits with a sign are below this one, and have at most 19 digits.
+_LARGEST, _MOST_DIGITS = 1 << 63, 19
 
 
 def loads(data: bytes) -> Any:  # noqa: ANN401 - any JSON value
@@ -47,9 +47,10 @@ def _parse_float(text: str) -> float:
 
 
 def _parse_int(text: str) -> int:
-    if len(text) > _MOST_DIGITS + 1:
+    value = int(text) if len(text) <= _MOST_DIGITS + 1 else _LARGEST
+    if abs(value) >= _LARGEST:
         raise ValueError(f"the number {text[:40]} is too large")
-    return int(text)
+    return value
 
 
 def _refuse_number(text: str) -> float:

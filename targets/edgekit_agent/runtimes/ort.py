@@ -64,7 +64,7 @@ def load(path: str, threads: int) -> OrtModel:
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.log_severity_level = _ERRORS_ONLY
-    if hasattr(options, "add_session_config_entry"):  # releases before 1.4 have no such entries
+    if hasattr(options, "add_session_config_entry"):  # not in the oldest releases
         options.add_session_config_entry(MOST_FOLDED_ENTRY, str(MOST_FOLDED_BYTES))
     with open(path, "rb"):
         pass  # a clear error where onnxruntime's would be its own
