@@ -250,7 +250,7 @@ def signature(proto: ModelProto) -> Signature:
     """Inputs (without initialisers) and outputs of a graph.
 
     Raises:
-        UserError: an input or output is not a tensor.
+        UserError: an input or output is not a tensor, or of an unknown type.
     """
     stored = {t.name for t in proto.graph.initializer}
     inputs = [v for v in proto.graph.input if v.name not in stored]
@@ -267,6 +267,8 @@ def _spec(value: ValueInfoProto) -> TensorSpec:
         kind = (value.type.WhichOneof("value") or "value without a type").removesuffix("_type")
         raise UserError(f"{value.name}: a {kind}, not a tensor; such models are not supported")
     tensor = value.type.tensor_type
+    if tensor.elem_type not in helper.get_all_tensor_dtypes():
+        raise UserError(f"{value.name}: elements of a type that ONNX has not: {tensor.elem_type}")
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.elem_type)).name
     shape = tuple(
         d.dim_value if d.HasField("dim_value") else (d.dim_param or None) for d in tensor.shape.dim

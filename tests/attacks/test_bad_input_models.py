@@ -134,6 +134,20 @@ def test_an_input_that_is_no_tensor(tiny, kind, named):
     refused_everywhere(tiny, tiny / "model.onnx", f"model.onnx: things: a {named}")
 
 
+@pytest.mark.parametrize("side", ["input", "output"])
+@pytest.mark.parametrize("number", [0, 99, -1])
+def test_an_element_type_that_onnx_does_not_have(tiny, side, number):
+    """onnx's checker looks only whether there is one."""
+    model = onnx.parser.parse_model(
+        '<ir_version: 10, opset_import: ["" : 17]> g (float[4] x) => (float[4] y) { y = Relu(x) }'
+    )
+    (value,) = getattr(model.graph, side)
+    value.type.tensor_type.elem_type = number
+    onnx.save(model, tiny / "model.onnx")
+    says = f"model.onnx: {value.name}: elements of a type that ONNX has not: {number}"
+    refused_everywhere(tiny, tiny / "model.onnx", says)
+
+
 def test_a_model_without_inputs(tiny):
     model = saved(
         tiny,
