@@ -23,11 +23,12 @@ from edgekit.intake import check_output, feeding_in, find_model, open_split, wit
 from edgekit.latency import LatencySummary, summarise
 from edgekit.model import Model
 from edgekit.passes.probes import made_up_samples
-from edgekit.places import DevicePlace, device_place
+from edgekit.places import DevicePlace, HostPlace, device_place
 from edgekit.profile import DeviceProfile, load_profile, runtime_of
 from edgekit.progress import Tick, silent
 from edgekit.project import load_project
 from edgekit.remote.home import DEFAULT, Home
+from edgekit.remote.session import LOCAL, open_session
 from edgekit.scoring import Unfinished, score
 from edgekit.store import Store, default_root
 from edgekit_agent.feeds import open_columns
@@ -36,6 +37,7 @@ from edgekit_agent.results import DeviceFacts, Report, Tally
 from edgekit_agent.samples import Column, Samples
 
 _TIMING = Timing(rounds=3, warmup_s=3.0, seconds=2.0, min_runs=20, max_runs=5000)
+_ONCE = Timing(rounds=1, warmup_s=0.0, seconds=0.0, min_runs=1, max_runs=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -142,7 +144,41 @@ def bench(subject: Subject, host: str, tick: Tick, home: Home = DEFAULT) -> Benc
     except DeviceError as error:
         if error.kind != "bad_job":
             raise
-        raise UserError(error.message, hint=error.hint) from error
+        mistake = error if host == LOCAL else _mistake_in(subject, tick)
+        if mistake is None:
+            raise
+        said = mistake.message.removeprefix(f"{LOCAL}: ")
+        raise UserError(f"{host}: {said}", hint=mistake.hint) from error
+
+
+def _mistake_in(subject: Subject, tick: Tick) -> DeviceError | None:
+    """Return why this machine refuses the request as well; a device's word alone proves nothing."""
+    home = Store(default_root()).root / "host"
+    try:
+        with open_session(LOCAL, home=str(home)) as session:
+            place = HostPlace(session, threads=1)
+            ref = place.model_ref(subject.model)
+            time_interleaved(
+                session,
+                {"model": ref},
+                subject.inputs,
+                dims=subject.dims,
+                timing=_ONCE,
+                racing=["model"],
+                tick=tick,
+            )
+            if subject.evaluation is not None:
+                score(
+                    session,
+                    ref,
+                    subject.evaluation.samples,
+                    metric=subject.metric,
+                    output=subject.output,
+                    tick=tick,
+                )
+    except DeviceError as error:
+        return error if error.kind == "bad_job" else None
+    return None
 
 
 def _measure(subject: Subject, host: str, tick: Tick, home: Home) -> Benched:

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from edgekit.errors import DeviceError, ExitCode, UnknownStateError, UserError
@@ -59,6 +60,20 @@ def test_a_hostile_device_is_named_and_the_good_one_is_served(
     assert line.startswith("edgekit: bad: ")
     assert done.stderr.replace("\n", "").isprintable()
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.sshd
+def test_a_device_alone_does_not_make_a_mistake_of_the_user(hostile, sshd, tmp_path, monkeypatch):
+    """``bench`` ended with 2 where a device called the request wrong; it is asked here as well."""
+    monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
+    hostile("our fault")
+    bundle = make_bundle(tmp_path / "bundle", width=8)
+    done = edgekit("bench", bundle.path, "bad")
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (ExitCode.DEVICE, "edgekit: bad: no")
+    np.savez(tmp_path / "eval.npz", x=np.zeros((2, 64), np.float32), label=np.array([1, 9]))
+    done = edgekit("bench", bundle.path, "good", "--eval", tmp_path / "eval.npz")
+    assert done.returncode == ExitCode.BAD_REQUEST
+    assert "edgekit: good: label 9 of sample 1 is not below 8" in done.stderr
 
 
 def ended(capsys, **ends):
