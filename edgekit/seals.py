@@ -43,6 +43,27 @@ def is_sealed(data: bytes, seal: str) -> bool:
     return hmac.compare_digest(seal_of(data).encode(), seal.encode("utf-8", "replace"))
 
 
+def seal_entry(label: str, data: bytes) -> bytes:
+    """Return the data behind a line with their seal.
+
+    Args:
+        label: the name of the entry; it is sealed as well, so that entries cannot be swapped.
+        data: what the entry holds.
+    """
+    return seal_of(_labelled(label, data)).encode() + b"\n" + data
+
+
+def read_entry(label: str, entry: bytes) -> bytes | None:
+    """Return the data of an entry; ``None`` if it is not as this user sealed it."""
+    seal, _, data = entry.partition(b"\n")
+    is_whole = is_sealed(_labelled(label, data), seal.decode("ascii", "replace"))
+    return data if is_whole else None
+
+
+def _labelled(label: str, data: bytes) -> bytes:
+    return f"{label}\n".encode() + data
+
+
 def seal_files(place: Path, files: Sequence[Path]) -> None:
     """Write a seal of the names and contents of files to a file."""
     write_whole(str(place), seal_of(_list_digests(files)).encode())

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from edgekit.errors import UserError
-from edgekit.seals import is_sealed, mark_used, seal_of
+from edgekit.seals import mark_used, read_entry, seal_entry
 from edgekit_agent.files import fsync_folder, sha256_of, temporary_name, write_whole
 
 T = TypeVar("T")
@@ -64,8 +64,7 @@ class Store:
         path = self._facts(kind, key)
         path.parent.mkdir(parents=True, exist_ok=True)
         data = json.dumps(facts).encode()
-        seal = seal_of(_sealed_part(kind, key, data))
-        write_whole(str(path), seal.encode() + b"\n" + data)
+        write_whole(str(path), seal_entry(f"{kind}/{key}", data))
 
     def forget(self, kind: str, key: str) -> None:
         """Drop the facts under a key, if there are any."""
@@ -75,10 +74,10 @@ class Store:
         """Read the facts under a key; ``None`` if there are none that this user sealed."""
         path = self._facts(kind, key)
         try:
-            seal, _, data = path.read_bytes().partition(b"\n")
+            data = read_entry(f"{kind}/{key}", path.read_bytes())
         except FileNotFoundError:
             return None
-        if not is_sealed(_sealed_part(kind, key, data), seal.decode("ascii", "replace")):
+        if data is None:
             return None
         mark_used(path)
         facts = json.loads(data)
@@ -134,8 +133,3 @@ def alone(root: Path) -> Iterator[None]:
                 hint="run the same again when it is done",
             ) from None
         yield
-
-
-def _sealed_part(kind: str, key: str, data: bytes) -> bytes:
-    """Return the bytes to seal: the facts and their key, so that entries cannot be swapped."""
-    return f"{kind}/{key}\n".encode() + data

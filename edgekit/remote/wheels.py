@@ -20,7 +20,7 @@ from edgekit.profile import RuntimeName, RuntimeSpec
 from edgekit.remote.closure import read_wheel, resolve
 from edgekit.remote.device_python import DevicePython
 from edgekit.remote.session import Progress
-from edgekit.seals import mark_used
+from edgekit.seals import mark_used, read_entry, seal_entry
 from edgekit_agent.files import sha256_of, write_whole
 from edgekit_agent.results import StageProgress
 
@@ -176,7 +176,7 @@ def _lock_name(wanted: Wanted, python: DevicePython) -> str:
 
 
 def _locked(lock: Path, cache: Path) -> tuple[tuple[Path, str], ...] | None:
-    """The files a lock names, if all of them are here and whole; a damaged one is removed."""
+    """Return the files of a lock, if all of them are here and whole; a damaged one is removed."""
     files = tuple((cache / name, digest) for name, digest in _read_lock(lock))
     for path, digest in files:
         if path.exists() and sha256_of(str(path)) != digest:
@@ -189,12 +189,16 @@ def _locked(lock: Path, cache: Path) -> tuple[tuple[Path, str], ...] | None:
 
 
 def _read_lock(lock: Path) -> list[tuple[str, str]]:
+    """Return the files of a lock and their sha256; none if it is not as this user sealed it."""
     try:
-        return [(e["file"], e["sha256"]) for e in json.loads(lock.read_bytes())["wheels"]]
+        data = read_entry(_label(lock), lock.read_bytes())
     except FileNotFoundError:
         return []
-    except (ValueError, KeyError, TypeError) as error:
-        raise DeviceError(f"{lock}: damaged: {error}", hint="delete it and try again") from error
+    return [] if data is None else [(e["file"], e["sha256"]) for e in json.loads(data)["wheels"]]
+
+
+def _label(lock: Path) -> str:
+    return f"wheels/{lock.name}"
 
 
 def _pins(lock: Path) -> list[str]:
@@ -214,18 +218,30 @@ def _fetched(
         for path in chosen:
             path.replace(cache / path.name)
     entries = [{"file": path.name, "sha256": digest} for path, digest in files]
-    write_whole(str(lock), json.dumps({"wheels": entries}, indent=1).encode())
+    data = json.dumps({"wheels": entries}, indent=1).encode()
+    write_whole(str(lock), seal_entry(_label(lock), data))
     return files
+
+
+def _link_known(cache: Path, folder: Path) -> None:
+    """Fill a folder with links to the wheels that are as the locks say; pip looks at no others."""
+    folder.mkdir()
+    for lock in sorted(cache.glob("*.lock.json")):
+        for name, digest in _read_lock(lock):
+            path, link = cache / name, folder / name
+            if not link.is_symlink() and path.is_file() and sha256_of(str(path)) == digest:
+                link.symlink_to(path.absolute())
 
 
 def _closed(
     wanted: Wanted, pins: Sequence[str], python: DevicePython, cache: Path, scratch: Path
 ) -> list[Path]:
     """Wheels that need nothing but each other on the device; the runtime's first."""
-    asked = (*wanted.requirements, *pins)
+    asked, known = (*wanted.requirements, *pins), scratch / "known"
+    _link_known(cache, known)
     for turn in range(ROUNDS):
         folder = scratch / str(turn)
-        _download(asked, python, cache, folder, with_deps=not wanted.provided)
+        _download(asked, python, known, folder, with_deps=not wanted.provided)
         wheels = [read_wheel(path, python) for path in sorted(folder.glob("*.whl"))]
         needed, missing = resolve(wanted.requirements, wheels, python, wanted.provided)
         if not missing:
@@ -241,7 +257,7 @@ def _closed(
 def _download(
     requirements: Sequence[str],
     python: DevicePython,
-    cache: Path,
+    known: Path,
     folder: Path,
     *,
     with_deps: bool,
@@ -253,7 +269,7 @@ def _download(
         target += ["--platform", platform]
     command = [
         sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--only-binary=:all:",
-        "--disable-pip-version-check", "--find-links", str(cache), "--dest", str(folder),
+        "--disable-pip-version-check", "--find-links", str(known), "--dest", str(folder),
         *([] if with_deps else ["--no-deps"]), *target, *requirements,
     ]  # fmt: skip
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, check=False)

@@ -10,6 +10,8 @@ from edgekit import seals
 from edgekit.columns import read_table
 from edgekit.errors import UserError
 from edgekit.store import Store
+from edgekit_agent.files import sha256_of
+from tests.remote.test_wheels import NATIVE, fetch, wheel
 
 
 @pytest.fixture
@@ -105,3 +107,39 @@ def test_edited_seals_of_labels_do_not_help(tmp_path, store):
     (column,) = read_table("eval.npz", folder=tmp_path, cache=store.root).columns
     assert np.load(column.path).any()
     assert re.fullmatch(r"[0-9a-f]{64}", seal.read_text())
+
+
+@pytest.fixture
+def wheels(tmp_path, monkeypatch, store):
+    """A cache of wheels, fetched from an index that holds two."""
+    index = tmp_path / "index"
+    for name, needs in (("numpy", []), ("onnxruntime", ["numpy"])):
+        wheel(index, name, "1.32.0", NATIVE, needs)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(index))
+    monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
+    fetch(tmp_path)
+    return tmp_path / "cache"
+
+
+def test_a_wheel_that_an_edited_lock_names_is_not_sent(tmp_path, wheels):
+    """It runs on every device that gets its runtime from here."""
+    first = fetch(tmp_path)
+    evil = wheel(tmp_path / "evil", "onnxruntime", "1.32.0", NATIVE, ["numpy", "numpy>1"])
+    (here,) = wheels.glob("onnxruntime*.whl")
+    (lock,) = wheels.glob("*.lock.json")
+    known = sha256_of(str(here))
+    lock.write_text(lock.read_text().replace(known, sha256_of(str(evil))))
+    here.write_bytes(evil.read_bytes())
+    assert fetch(tmp_path) == first
+    assert sha256_of(str(here)) == known
+
+
+@pytest.mark.parametrize("version", ["1.32.0", "1.99.0"])
+def test_a_wheel_that_lies_in_the_cache_without_a_lock_is_not_sent(tmp_path, wheels, version):
+    first = fetch(tmp_path)
+    for path in wheels.glob("*.lock.json"):
+        path.unlink()
+    for name in ("onnxruntime", "numpy"):
+        wheel(wheels, name, version, NATIVE, ["numpy", "numpy>1"])
+    assert fetch(tmp_path) == first
