@@ -1,4 +1,4 @@
-"""edgekit: takes a trained model and makes it run, proven, on a small device."""
+"""edgekit: compression of trained models for small devices, with proof of the result."""
 
 import os
 

@@ -1,4 +1,4 @@
-"""``python -m edgekit`` is the ``edgekit`` command."""
+"""Entry point of ``python -m edgekit``, the same as the ``edgekit`` command."""
 
 from edgekit.cli import main
 

@@ -1,4 +1,7 @@
-"""apply(): one pass by hand, its result checked as in a build and written whole or not at all."""
+"""Application of a single pass to a model, with the checks of a build.
+
+The output file is written completely or not at all.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +44,7 @@ from edgekit_agent.files import whole_file
 
 @dataclass(frozen=True, kw_only=True)
 class FileFacts:
-    """A model file and what it weighs."""
+    """Path, digest and sizes of a model file."""
 
     path: Path
     digest: str
@@ -51,10 +54,11 @@ class FileFacts:
 
 @dataclass(frozen=True, kw_only=True)
 class Applied:
-    """What one pass made; ``agreement`` is ``None`` where the file is the same.
+    """Result of a single pass.
 
-    ``macs`` are the multiply-accumulates before and after, of a pass that is there to lower them,
-    where all shapes are known. ``notes`` are facts that the pass tells the user.
+    ``agreement`` is ``None`` if the pass left the file unchanged. ``macs`` are the
+    multiply-accumulates before and after a pass that reduces them, if all shapes are known.
+    ``notes`` are remarks of the pass for the user.
     """
 
     step: Step
@@ -78,22 +82,22 @@ def apply(
     trusted: bool = False,
     dims: Mapping[str, int] | None = None,
 ) -> Applied:
-    """Run a pass on a model and write what it makes.
+    """Run a pass on a model, check the result and write it.
 
     Args:
-        step: the pass and its settings.
-        path: the model.
-        out: where the result goes; a regular file there is replaced, once the result is checked.
-        data: calibration samples; ``None`` = those of edgekit.toml in ``folder``, if any.
-        folder: the project's; what ``data`` is relative to.
-        tick: called with what is being done, how much of it is done, and of how much.
-        trusted: whether a model file may run the code that it carries.
-        dims: sizes of free dimensions, before those of edgekit.toml.
+        step: The pass and its settings.
+        path: The model.
+        out: The output file; an existing regular file is replaced once the result is checked.
+        data: Calibration samples; ``None`` = those of edgekit.toml in ``folder``, if any.
+        folder: The project folder, and the base of a relative ``data``.
+        tick: Progress callback: stage, amount done, total amount.
+        trusted: Whether a model file may run the code that it carries.
+        dims: Sizes of free dimensions; they override those of edgekit.toml.
 
     Raises:
-        UserError: something is wrong with the request or its inputs.
-        PassRefused: the pass does not apply to this model.
-        PassError: the pass broke a promise or crashed; nothing is written.
+        UserError: The request or one of its inputs is wrong.
+        PassRefused: The pass does not apply to this model.
+        PassError: The pass broke its contract or crashed; nothing is written.
     """
     project = load_project(folder)
     model = find_model(folder, path, project, trusted=trusted, tick=tick)
@@ -158,7 +162,7 @@ def _run(step: Step, model: Model, work: Work, store: Store) -> Made:
 
 
 def _with_bits(step: Step, project: Project) -> Step:
-    """The step with the bits of int8 weights that the project's device, if any, takes."""
+    """Set the bits of int8 weights for the device of the project, if it names one."""
     device = project.build.device
     bits = weight_bits(load_profile(device) if device is not None else None)
     return with_weight_bits(step, bits)
@@ -179,7 +183,7 @@ def _facts(model: Model, path: Path, store: Store, tick: Tick) -> FileFacts:
 
 
 def _inputs(path: Path, model: Model, folder: Path, source: str | None) -> Iterator[Path]:
-    """The files that the command reads, and so must not replace."""
+    """Yield the files that the command reads and must therefore not replace."""
     yield path
     converted = source_of(path, folder=folder, trusted=False)
     yield from files_of(converted) if converted else ()
@@ -190,10 +194,11 @@ def _inputs(path: Path, model: Model, folder: Path, source: str | None) -> Itera
 
 
 def _check_out(out: Path, inputs: Iterator[Path]) -> None:
-    """That the result may be written there.
+    """Check that the result may be written to ``out``.
 
     Raises:
-        UserError: no folder, not a regular file, or one that the command reads.
+        UserError: The folder is missing, or ``out`` is not a regular file or is read by the
+            command.
     """
     if not out.parent.is_dir():
         raise UserError(f"{out}: no folder {out.parent}", hint="make it first")

@@ -1,4 +1,4 @@
-"""Latency, memory and accuracy of a bundle or a model, as devices see them."""
+"""Measurement of latency, memory and accuracy of a bundle or a model on a host."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ _ONCE = Timing(rounds=1, warmup_s=0.0, seconds=0.0, min_runs=1, max_runs=1)
 
 @dataclass(frozen=True, kw_only=True)
 class Subject:
-    """What is measured, and what with."""
+    """Model to measure, with the samples and settings of the measurement."""
 
     model: Model
     profile: DeviceProfile | None
-    inputs: Samples | None  # to time with; None = made from the signature
+    inputs: Samples | None  # for timing; None = random inputs that fit the signature
     evaluation: Dataset | None
     metric: str
     output: str | None
@@ -55,7 +55,7 @@ class Subject:
 
 @dataclass(frozen=True, kw_only=True)
 class Benched:
-    """What one host measured."""
+    """Measurement of a model on one host."""
 
     host: str
     facts: DeviceFacts
@@ -81,20 +81,20 @@ def subject(
     dims: Mapping[str, int] | None = None,
     tick: Tick = silent,
 ) -> Iterator[Subject]:
-    """Open what is to be measured: a bundle with its own settings, or a model with the project's.
+    """Open a bundle with its own settings, or a model with those of the project, for measurement.
 
     Args:
-        target: a build folder, a bundle file or a model.
-        folder: where edgekit.toml is, and what ``evaluation`` is relative to.
-        evaluation: labelled samples to score, if any.
-        metric: instead of the bundle's or the project's.
-        device: profile to take threads and runtime versions from; a bundle has its own.
-        trusted: whether a model file may run the code that it carries.
-        dims: sizes of free dimensions of a model, before those of edgekit.toml.
-        tick: called when a model is converted.
+        target: A build folder, a bundle file or a model.
+        folder: Folder of edgekit.toml, and the base of a relative ``evaluation``.
+        evaluation: Labeled samples to score, if any.
+        metric: Metric that overrides that of the bundle or the project.
+        device: Profile that gives threads and runtime versions; a bundle has its own.
+        trusted: Whether a model file may run the code that it carries.
+        dims: Sizes of free dimensions of a model; they override those of edgekit.toml.
+        tick: Progress callback of the conversion of a model.
 
     Raises:
-        UserError: any of them cannot be used.
+        UserError: One of the inputs cannot be used.
     """
     if target.suffix == SUFFIX or (target.is_dir() and not is_saved_model(target)):
         if dims:
@@ -133,11 +133,11 @@ def subject(
 
 
 def bench(subject: Subject, host: str, tick: Tick, home: Home = DEFAULT) -> Benched:
-    """Measure a bundle on one host. Missing files are sent; the served release stays.
+    """Measure a model on one host; missing files are sent, the served release does not change.
 
     Raises:
-        UserError: model, samples and metric don't belong together.
-        DeviceError: the host could not be reached, or cannot run the model.
+        UserError: Model, samples and metric do not fit together.
+        DeviceError: The host cannot be reached, or cannot run the model.
     """
     try:
         return _measure(subject, host, tick, home)
@@ -152,7 +152,7 @@ def bench(subject: Subject, host: str, tick: Tick, home: Home = DEFAULT) -> Benc
 
 
 def _mistake_in(subject: Subject, tick: Tick) -> DeviceError | None:
-    """Return why this machine refuses the request as well; a device's word alone proves nothing."""
+    """Find out why this machine refuses the request as well; the device alone proves no mistake."""
     home = Store(default_root()).root / "host"
     try:
         with open_session(LOCAL, home=str(home)) as session:
@@ -225,7 +225,7 @@ def _measure(subject: Subject, host: str, tick: Tick, home: Home) -> Benched:
 
 
 def _key(subject: Subject, place: DevicePlace, ref: ModelRef) -> str:
-    """Everything that decides a tally, and where it is counted."""
+    """Compute the key of a tally from everything that decides it, including the device."""
     facts = [
         place.identity(runtime_of(subject.model)),
         subject.model.digest,
@@ -270,7 +270,7 @@ def _of_bundle(
 
 
 def _canary_inputs(folder: Path, name: str) -> Samples:
-    """The canaries' inputs as samples; they are preprocessed already."""
+    """Read the inputs of the golden samples as samples; they are already preprocessed."""
     check_golden_samples(str(folder / name), name)
     found: dict[str, list[Column]] = {"input": [], "constant": [], "axis": []}
     for column in read_table(name, folder=folder, cache=folder).columns:

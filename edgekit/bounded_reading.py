@@ -11,8 +11,8 @@ def read_regular(path: Path, most_bytes: int) -> bytes:
     """Read a regular file up to a size limit; refuse pipes and devices, which may never end.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is no file, or larger.
+        OSError: The file cannot be read.
+        ValueError: The path is not a regular file, or the file is larger.
     """
     _check_regular(path)
     with path.open("rb") as file:
@@ -23,23 +23,23 @@ def read_regular(path: Path, most_bytes: int) -> bytes:
 
 
 def open_zip(path: Path) -> zipfile.ZipFile:
-    """Open a zip file, if it is a regular file.
+    """Open a zip file if it is a regular file.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is no file.
-        zipfile.BadZipFile: it is no zip file.
+        OSError: The file cannot be read.
+        ValueError: The path is not a regular file.
+        zipfile.BadZipFile: The file is not a zip file.
     """
     _check_regular(path)
     return zipfile.ZipFile(path)
 
 
 def read_member(archive: zipfile.ZipFile, name: str, most_bytes: int) -> bytes:
-    """Read a member of a zip file; its declared size is checked before it is unpacked.
+    """Read a member of a zip file after checking its declared size.
 
     Raises:
-        KeyError: there is none.
-        ValueError: it is larger.
+        KeyError: There is no such member.
+        ValueError: The member is larger.
     """
     info = archive.getinfo(name)
     if info.file_size > most_bytes:

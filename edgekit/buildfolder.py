@@ -1,4 +1,4 @@
-"""Write build/NAME: the model, its golden samples, the manifest, results, and the lock."""
+"""Writer of build/NAME: model, golden samples, manifest, results and lock file."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ from edgekit.resultsfile import BuildLine, CandidateLine, ModelFacts, RejectedLi
 from edgekit_agent.files import write_whole
 from edgekit_agent.results import Latency
 
-# Figures of the length that those of a timed candidate have.
+# Placeholder with figures as long as those of a timed candidate.
 _UNTIMED = (Latency((1.2345678, 1.3456789, 1.4567891), 40, 40, 3.5),)
 
 Compared = Mapping[str, Comparison]
@@ -58,13 +58,13 @@ Compared = Mapping[str, Comparison]
 def append_results(
     intake: Intake, found: Build, compared: Compared, *, packed: Candidate | None
 ) -> None:
-    """Add this build's lines to results.jsonl: raw values of every candidate.
+    """Append the raw values of every candidate of this build to results.jsonl.
 
     Args:
-        intake: the inputs of the build.
-        found: what it found.
-        compared: each candidate against the original, by the candidate's key.
-        packed: the candidate that goes into the bundle, if any does.
+        intake: The inputs of the build.
+        found: The result of the build.
+        compared: Comparison of each candidate with the original, by the candidate's key.
+        packed: The candidate that goes into the bundle, if any.
     """
     intake.out.mkdir(parents=True, exist_ok=True)
     candidates = (
@@ -77,9 +77,10 @@ def append_results(
 def pack(
     intake: Intake, found: Build, candidate: Candidate, compared: Compared, tick: Tick
 ) -> Manifest:
-    """Lay the candidate down as the bundle of this build.
+    """Write the candidate as the bundle of this build and return the manifest.
 
-    The manifest goes first and comes last, so that the folder is a whole bundle or none.
+    The old manifest is removed first and the new one is written last, so that the folder holds a
+    complete bundle or none.
     """
     out, golden = intake.out, candidate.golden
     if golden is None:
@@ -124,9 +125,9 @@ def pack(
 
 
 def overhead_bytes(intake: Intake, candidate: Candidate, compared: Comparison) -> int:
-    """Bytes that an update sends beside the model: manifest, golden samples and commands.
+    """Compute the bytes that an update sends besides the model: manifest, golden samples, commands.
 
-    The manifest is not written yet; this one has figures and digests of the same lengths.
+    The manifest does not exist yet; it is estimated with figures and digests of the same length.
     """
     if candidate.golden is None:
         return 0
@@ -156,7 +157,7 @@ def overhead_bytes(intake: Intake, candidate: Candidate, compared: Comparison) -
     )
     text = manifest_text(manifest)
     signed = signature_text(intake.signer.sign(manifest, text)) if intake.signer else b""
-    # The device is shown the signature before it is sent anything, and again with the job.
+    # The signature is sent twice: before anything else, and again with the job.
     return len(golden) + wire_bytes(text) + COMMANDS_BYTES + 2 * len(signed)
 
 
@@ -197,7 +198,7 @@ def _manifest(
 
 
 def _same_weights(found: Build, candidate: Candidate) -> Iterator[Candidate]:
-    """Candidates made of the same low-bit weights; the candidate itself is one."""
+    """Yield the candidates with the same low-bit weights, including the candidate itself."""
     own = _weights(candidate)
     for other in found.candidates:
         if other is candidate or (own is not None and _weights(other) == own):
@@ -213,7 +214,7 @@ def _weights(candidate: Candidate) -> Step | None:
 def _form(candidate: Candidate, *, chosen: bool) -> Form:
     sizes = candidate.measurements[0]
     timed = [m for m in candidate.measurements if m.latency]
-    last = timed[-1] if timed else None  # the device's comes after the host's
+    last = timed[-1] if timed else None  # that of the device comes after that of the host
     times = last.times if last else None
     return Form(
         name=candidate.recipe.name,
@@ -267,7 +268,7 @@ def _provenance(intake: Intake, candidate: Candidate) -> dict[str, Any]:
 
 
 def _source(intake: Intake) -> dict[str, Any]:
-    """The model that was built; where it was converted, also from what and by what."""
+    """Describe the source model; for a converted model, also the tool and its versions."""
     origin = intake.model.origin
     if origin is None:
         return {"file": intake.model.path.name, "sha256": intake.model.digest}

@@ -1,4 +1,4 @@
-"""The file that travels: a manifest, the model, its canaries, and the digest of each."""
+"""Bundle: a manifest, the model, its golden samples, and the digest of each file."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CANARIES = "canaries.npz"
 SIGNATURE = "signature.json"
 SUFFIX = ".edgekit"
 PACKED = ".packed"
-# A packed file may be larger than what it was packed from by so much, where that is tiny.
+# Allowed excess of a packed file over its unpacked size; tiny files grow when packed.
 _MOST_OVERHEAD = 1 << 16
 RELEASE_DIGITS = 16
 RESULTS = "results.jsonl"
@@ -44,7 +44,7 @@ LOCK = "edgekit.lock"
 BUILT_FILES = ("model.onnx", "model.tflite", CANARIES, MANIFEST, SIGNATURE, LOCK, "report.html")
 _MOST_SIGNATURE_BYTES = 1 << 18
 
-# What reading a damaged or encrypted file ends in.
+# Exceptions of reading a damaged or encrypted file.
 _DAMAGE = (
     OSError,
     EOFError,
@@ -65,10 +65,10 @@ class _Part(BaseModel):
 
 
 class BundledFile(_Part):
-    """A file of the bundle beside the manifest.
+    """A file of the bundle other than the manifest.
 
-    ``transfer_bytes`` is what is sent for it to a device that lacks it, ``encoding`` how; a
-    bundle of an older edgekit tells neither.
+    ``transfer_bytes`` is the number of bytes sent to a device that lacks the file, and ``encoding``
+    the encoding of these bytes. Bundles of older versions of edgekit state neither.
     """
 
     name: str
@@ -79,7 +79,7 @@ class BundledFile(_Part):
 
 
 class RuntimeUse(_Part):
-    """The runtime the model was measured with on the host, and the threads it is to use."""
+    """Runtime that measured the model on the host, and the number of threads it is to use."""
 
     name: RuntimeName
     version: str
@@ -87,7 +87,7 @@ class RuntimeUse(_Part):
 
 
 class Tensor(_Part):
-    """One input or output of the model."""
+    """Name, type and shape of an input or output of the model."""
 
     name: str
     dtype: str
@@ -95,16 +95,16 @@ class Tensor(_Part):
 
 
 class Form(_Part):
-    """One way to lay down the same weights, and what that costs where it was measured.
+    """Candidate with the same low-bit weights in one storage variant, with its measured cost.
 
     Attributes:
-        name: of the recipe.
-        disk_bytes: the file, as it lies on the device.
-        transfer_bytes: what is sent for it.
-        encoding: how it is sent.
-        source: where memory and latency were measured: ``host`` or ``device:NAME``; None where
-            they were not.
-        chosen: the form that this bundle holds.
+        name: Name of the recipe.
+        disk_bytes: File size on the device.
+        transfer_bytes: Number of bytes sent.
+        encoding: Encoding of the bytes sent.
+        source: Where memory and latency were measured: ``host`` or ``device:NAME``; None if they
+            were not measured.
+        chosen: Whether this bundle holds the variant.
     """
 
     name: str
@@ -119,11 +119,11 @@ class Form(_Part):
 
 
 class Manifest(_Part):
-    """What a bundle says of itself.
+    """Manifest of a bundle.
 
-    ``forms`` has the candidates with the same low-bit weights; only the packed one where there
-    are none. ``recipe``, ``provenance``, ``measurements`` and ``verdict`` are facts for the
-    reader; nothing on the device depends on them.
+    ``forms`` lists the candidates with the same low-bit weights; without such candidates, only the
+    packed one. ``recipe``, ``provenance``, ``measurements`` and ``verdict`` inform the reader;
+    nothing on the device depends on them.
     """
 
     schema_version: Literal[1] = 1
@@ -149,25 +149,25 @@ class Manifest(_Part):
     forms: tuple[Form, ...] = ()
 
     def file(self, name: str) -> BundledFile:
-        """The entry of that name."""
+        """Return the entry of a file by its name."""
         return next(f for f in self.files if f.name == name)
 
 
 def release_name(manifest: Manifest) -> str:
-    """What devices call the release: the first half of the manifest's digest, in hex."""
+    """Return the release name used on devices: the first half of the manifest's digest, in hex."""
     return hashlib.sha256(manifest_text(manifest)).hexdigest()[:RELEASE_DIGITS]
 
 
 def manifest_text(manifest: Manifest) -> bytes:
-    """The bytes of manifest.json."""
+    """Return the bytes of manifest.json."""
     return manifest.model_dump_json(by_alias=True, indent=1).encode() + b"\n"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """A bundle, as the folder that ``build`` wrote or as one file.
+    """A bundle: the folder written by ``build``, or a single file.
 
-    ``signature`` is ``None`` where it was built without a key.
+    ``signature`` is ``None`` if the bundle was built without a key.
     """
 
     path: Path
@@ -176,10 +176,10 @@ class Bundle:
     signature: Signature | None = None
 
     def read(self, name: str) -> bytes | bytearray:
-        """Read one file of the bundle.
+        """Read one file of the bundle and check its digest.
 
         Raises:
-            UserError: it is missing, or not what the manifest says.
+            UserError: The file is missing, or differs from the manifest.
         """
         try:
             data = self._stored(name)
@@ -197,10 +197,10 @@ class Bundle:
     def check(self) -> None:
         """Check every file against the manifest and the signature.
 
-        Whether the key is trusted is decided by the device.
+        The device decides whether it trusts the key.
 
         Raises:
-            UserError: one is not.
+            UserError: A check fails.
         """
         for file in self.manifest.files:
             self.read(file.name)
@@ -220,7 +220,7 @@ class Bundle:
         """Read the signed statement; trust it only after ``check``.
 
         Raises:
-            UserError: nothing was, or it cannot be read.
+            UserError: The bundle is not signed, or the statement cannot be read.
         """
         if self.signature is None:
             raise UserError(f"{self.path}: not signed")
@@ -248,9 +248,9 @@ class Bundle:
             return unpack(packed, size)
 
     def travelling(self, name: str) -> Travelling:
-        """A file as it is sent to a device: as it was packed by the build, or packed now.
+        """Return a file as it is sent to a device: packed by the build, or else packed now.
 
-        Only the device's own look at the digest tells whether it is the right file.
+        The digest is not checked here: the device checks it after the transfer.
         """
         packed = self._packed(name)
         if packed is not None:
@@ -258,7 +258,10 @@ class Bundle:
         return travelling(bytes(self._stored(name)))
 
     def _packed(self, name: str) -> bytes | None:
-        """What the bundle file holds for a name, if it is packed; a build folder has one inside."""
+        """Read the packed file from the bundle file; ``None`` if it is not packed.
+
+        A build folder holds a bundle file of its own, which is read if its manifest is the same.
+        """
         path = self.path / f"{self.manifest.name}{SUFFIX}" if self.path.is_dir() else self.path
         if not path.is_file() or not zipfile.is_zipfile(path):
             return None
@@ -270,7 +273,7 @@ class Bundle:
             return read_member(archive, name + PACKED, most) if is_there else None
 
     def blobs(self) -> tuple[NamedBlob, ...]:
-        """Every file beside the manifest, with its digest."""
+        """Return the name and digest of every file except the manifest."""
         return tuple(NamedBlob(f.name, f.digest) for f in self.manifest.files)
 
 
@@ -278,7 +281,7 @@ def open_bundle(path: Path) -> Bundle:
     """Open a build folder or a bundle file.
 
     Raises:
-        UserError: neither, or the manifest is damaged.
+        UserError: The path is neither, or the manifest is damaged.
     """
     try:
         text = _read_file(path, MANIFEST, MOST_MANIFEST_BYTES)
@@ -305,7 +308,7 @@ def open_bundle(path: Path) -> Bundle:
 
 
 def _read_file(path: Path, name: str, most_bytes: int) -> bytes:
-    """Read an unpacked file of a build folder or a bundle file, up to a size."""
+    """Read an unpacked file of a build folder or a bundle file, up to a size limit."""
     if path.is_dir():
         return read_regular(path / name, most_bytes)
     with open_zip(path) as archive:
@@ -332,12 +335,12 @@ def signature_text(signature: Signature) -> bytes:
 
 
 def write_bundle(path: Path, members: Mapping[str, bytes]) -> None:
-    """Write the members as one reproducible file: fixed order and times, deflated.
+    """Write the members as one reproducible zip file: fixed order and times, deflated.
 
     Args:
-        path: where to; replaced whole or not at all.
-        members: contents by name; the manifest among them. A packed file goes by its name with
-            ``PACKED`` after it.
+        path: The output file, written completely or not at all.
+        members: Contents by name, including the manifest. The name of a packed file ends with
+            ``PACKED``.
     """
     with whole_file(str(path)) as file, zipfile.ZipFile(file, "w") as archive:
         for name in sorted(members):

@@ -1,4 +1,4 @@
-"""Arrays on disk as columns that can be read row by row, whatever they came in."""
+"""Arrays on disk as columns that are read row by row, from any supported source."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from edgekit_agent.samples import Column
 
 _CHUNK = 1 << 20
 _MOST_BYTES = 1 << 62
-# What a damaged, encrypted or mislabelled file ends in.
+# Exceptions of reading a damaged, encrypted or mislabeled file.
 _DAMAGE = (
     OSError,
     EOFError,
@@ -61,19 +61,19 @@ def read_table(
     most: int | None = None,
     tick: Tick = silent,
 ) -> Table:
-    """The columns of a ``.npz``, a folder of ``.npy`` or images, or a ``module:function``.
+    """Read the columns of a ``.npz``, a folder of ``.npy`` or images, or a ``module:function``.
 
     Args:
-        source: which, relative to ``folder``.
-        folder: where files and modules are looked for.
-        cache: where unpacked columns may be kept.
-        settings: how images are resized and cropped.
-        grey: decode images to one channel instead of three.
-        most: images of a folder that are enough; ``None`` = all.
-        tick: told how many images are decoded.
+        source: The source, relative to ``folder``.
+        folder: Base folder of files and modules.
+        cache: Folder for unpacked columns.
+        settings: Resize and crop of images.
+        grey: Decode images to one channel instead of three.
+        most: Largest number of images to read from a folder; ``None`` = all.
+        tick: Progress callback of image decoding.
 
     Raises:
-        UserError: the source is missing, damaged, or of no known kind.
+        UserError: The source is missing, damaged, or of an unknown kind.
     """
     path = folder / source
     try:
@@ -126,7 +126,7 @@ def _file_name(name: str) -> str:
 
 
 def _data_start(path: Path, member: zipfile.ZipInfo) -> int:
-    # The local header's own name and extra fields may be longer than the directory's.
+    # Name and extra field of the local header may be longer than those of the directory.
     with path.open("rb") as file:
         file.seek(member.header_offset + 26)
         lengths = file.read(4)
@@ -137,7 +137,7 @@ def _data_start(path: Path, member: zipfile.ZipInfo) -> int:
 def _check_sum(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
     with archive.open(member) as packed:
         while packed.read(_CHUNK):
-            pass  # the end raises BadZipFile where the sum is wrong
+            pass  # the last read raises BadZipFile if the checksum is wrong
 
 
 def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
@@ -162,10 +162,10 @@ def _column(name: str, path: Path, where: str, *, start: int = 0) -> Column:
 
 
 def read_array(path: Path, where: str) -> NDArray[Any]:
-    """The whole array of a small ``.npy``.
+    """Read a small ``.npy`` as a whole.
 
     Raises:
-        UserError: it cannot be read, holds no numbers, or is not as long as it says.
+        UserError: The file cannot be read, holds no numbers, or is shorter than its header says.
     """
     try:
         with path.open("rb") as file:
@@ -180,7 +180,7 @@ def read_array(path: Path, where: str) -> NDArray[Any]:
 
 
 def _header(file: IO[bytes], where: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
-    """Shape and dtype of a ``.npy``, without reading its data (format of numpy's NEP 1)."""
+    """Read shape and dtype of a ``.npy`` without its data (format: numpy's NEP 1)."""
     try:
         version = np.lib.format.read_magic(file)
         length = int.from_bytes(file.read(2 if version == (1, 0) else 4), "little")

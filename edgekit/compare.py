@@ -1,4 +1,4 @@
-"""Original against candidate, sample by sample: how much is lost, and how sure that is."""
+"""Paired comparison of original and candidate: the accuracy drop and its confidence interval."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ _Z_POWER_80 = 0.841621
 
 @dataclass(frozen=True, kw_only=True)
 class Comparison:
-    """The drop of a candidate against the original on the same samples, in percentage points.
+    """Accuracy drop of a candidate against the original on the same samples, in percentage points.
 
     ``interval_points`` is the two-sided 95 % interval of the drop, ``worst_points`` its one-sided
-    95 % upper bound. ``proven`` says that the bound is within the margin: non-inferiority.
-    ``needed_samples`` is about how many would prove it with 80 % power if the true drop is the one
-    seen; ``None`` where it is proven, or more samples would not help.
+    95 % upper bound. ``proven`` tells whether this bound is within the margin (non-inferiority).
+    ``needed_samples`` is the approximate number of samples that would prove it with 80 % power if
+    the true drop is the observed one; ``None`` if it is proven, or if more samples would not help.
     """
 
     n: int
-    lost: int  # right before, wrong now
+    lost: int  # right with the original, wrong with the candidate
     won: int
-    flips: int  # another prediction than before
+    flips: int  # predictions that differ
     drop_points: float
     interval_points: tuple[float, float]
     worst_points: float
@@ -43,17 +43,17 @@ def compare(
     """Compare two tallies of the same samples.
 
     Args:
-        reference: the original's answers.
-        candidate: the candidate's.
-        margin_points: the largest drop that counts as none.
-        same_model: the candidate is the original; where its answers are the same as well, there
-            is nothing to prove.
+        reference: The answers of the original.
+        candidate: The answers of the candidate.
+        margin_points: The largest drop that counts as none, in percentage points.
+        same_model: Whether the candidate is the original. If its answers are identical as well,
+            there is nothing to prove.
 
-    Source: Tango 1998, "Equivalence test and confidence interval for the difference in
-    proportions for the paired-sample design" (score interval).
+    Source: Tango 1998, "Equivalence test and confidence interval for the difference in proportions
+    for the paired-sample design" (score interval).
 
     Raises:
-        EdgekitError: the tallies are not of the same samples and metric.
+        EdgekitError: The tallies are of different samples or metrics.
     """
     n = reference.n
     if (n, reference.metric) != (candidate.n, candidate.metric) or not n:
@@ -81,7 +81,7 @@ def compare(
 
 
 def tango_interval(lost: int, won: int, n: int, *, z: float) -> tuple[float, float]:
-    """Score interval of ``(lost - won) / n`` for paired samples."""
+    """Compute the score interval of ``(lost - won) / n`` for paired samples (Tango 1998)."""
     estimate = (lost - won) / n
 
     def score(delta: float) -> float:
@@ -98,7 +98,7 @@ def tango_interval(lost: int, won: int, n: int, *, z: float) -> tuple[float, flo
 
 
 def _bisect(past: Callable[[float], bool], low: float, high: float) -> float:
-    """Where ``past`` turns from False to True between ``low`` and ``high``."""
+    """Find the point between ``low`` and ``high`` at which ``past`` turns from False to True."""
     for _ in range(60):
         middle = (low + high) / 2
         if past(middle):
@@ -112,7 +112,7 @@ def _needed(lost: int, won: int, n: int, margin_points: float) -> int | None:
     margin, drop = margin_points / 100, max(lost - won, 0) / n
     if drop >= margin:
         return None
-    # No discordant pair seen does not mean that there is none: count half a pair.
+    # Observing no discordant pair does not mean that there is none: count half a pair.
     share = max(lost + won, 0.5) / n
     z = _Z_ONE_SIDED_95 + _Z_POWER_80
     normal = z * z * (share - drop * drop) / (margin - drop) ** 2

@@ -1,4 +1,4 @@
-"""Labelled samples: read from npz, npy folders, image folders or a function, bound to a model."""
+"""Labeled samples from npz, npy folders, image folders or a function, bound to a model."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _SCAN_ROWS = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Dataset:
-    """One split, bound to the inputs of a model.
+    """A split, bound to the inputs of a model.
 
     ``samples`` holds one column per model input, in the model's order; ``digest`` covers contents
     and preprocessing.
@@ -42,7 +42,7 @@ class Dataset:
     notes: tuple[str, ...] = ()
 
     def first(self, count: int) -> Dataset:
-        """The same split, cut to its first ``count`` samples."""
+        """Return the first ``count`` samples of the split."""
         count = min(count, self.count)
         return replace(self, samples=rows_of(self.samples, 0, count), count=count)
 
@@ -62,19 +62,19 @@ def open_dataset(
     """Read a split and bind its columns to a model's inputs.
 
     Args:
-        source: a ``.npz``, a folder of ``.npy`` or images, or ``module:function``.
-        signature: the model's.
-        folder: what a relative ``source`` is relative to.
-        cache: where unpacked columns may be kept.
-        settings: preprocessing of float inputs.
-        feeding: what edgekit.toml says of the inputs. A state that the source has no array of is
-            left to whoever runs the samples: the model itself hands it on.
-        labelled: whether labels are needed.
-        most: images of a folder that are enough, from all over it; ``None`` = all.
-        tick: told how many images are decoded.
+        source: A ``.npz``, a folder of ``.npy`` or images, or ``module:function``.
+        signature: Signature of the model.
+        folder: Base of a relative ``source``.
+        cache: Folder for unpacked columns.
+        settings: Preprocessing of float inputs.
+        feeding: Input settings of edgekit.toml. A state without an array in the source is not read:
+            whoever runs the samples feeds the model's own output back.
+        labelled: Whether labels are required.
+        most: Largest number of images to read, spread over the whole folder; ``None`` = all.
+        tick: Progress callback of image decoding.
 
     Raises:
-        UserError: the source cannot be read, or does not fit the model; says which column.
+        UserError: The source cannot be read, or does not fit the model; names the column.
     """
     table = read_table(
         source,
@@ -124,7 +124,7 @@ def open_dataset(
 
 
 def _stored(name: str, value: NDArray[np.generic], cache: Path) -> Column:
-    """A value of edgekit.toml as a file, which is read and sent as those of samples are."""
+    """Store a value of edgekit.toml in a file, to be read and sent like a column of samples."""
     digest = hashlib.sha256(f"{value.dtype} {value.shape}".encode() + value.tobytes()).hexdigest()
     path = cache / "values" / digest
     if not path.exists() or path.read_bytes() != value.tobytes():
@@ -142,7 +142,7 @@ def _stored_row(
 
 
 def _sequence(table: Table, signature: Signature, source: str) -> Column | None:
-    """Which sequence each row belongs to; ``None`` where all are one."""
+    """Find the column of sequence numbers; ``None`` if all rows belong to one sequence."""
     inputs = {spec.name for spec in signature.inputs}
     column = next((c for c in table.columns if c.name == SEQUENCE and c.name not in inputs), None)
     if column is None:
@@ -166,7 +166,7 @@ def _sequence(table: Table, signature: Signature, source: str) -> Column | None:
 
 
 def most_common_label(dataset: Dataset) -> int:
-    """How many samples have the label that most have; 0 without labels."""
+    """Count the samples with the most common label; 0 without labels."""
     label = dataset.samples.label
     if label is None:
         return 0
@@ -176,7 +176,7 @@ def most_common_label(dataset: Dataset) -> int:
 
 
 def _is_grey(signature: Signature) -> bool:
-    """Whether the model looks at images of one channel."""
+    """Return whether the model takes images of one channel."""
     shapes = [spec.shape for spec in signature.inputs if len(spec.shape) == 4]
     return len(shapes) == 1 and 1 in (shapes[0][1], shapes[0][3])
 
@@ -204,9 +204,9 @@ def _bind(
 
 
 def _axis(column: Column, spec: TensorSpec, signature: Signature, feeding: Feeding) -> int:
-    """The axis of samples: as told, else by the dimensions, of the input and of the rows.
+    """Find the sample axis: the configured one, else by the dimensions of the input and the rows.
 
-    Rows of an input that has no axis without a size may lack one of those of size 1.
+    Rows of an input without a free dimension may lack one of its dimensions of size 1.
     """
     axis, row = feeding.axis(spec, signature), column.shape[1:]
     if spec.name in feeding.axes or not all(isinstance(dim, int) for dim in spec.shape):
@@ -338,7 +338,7 @@ def _notes(
 def _unread(
     table: Table, columns: Sequence[Column], signature: Signature, feeding: Feeding
 ) -> Iterator[str]:
-    """Yield a note on each array that feeds no input and is of no other use."""
+    """Yield a note on each array that feeds no input and has no other use."""
     read = {(column.path, column.offset) for column in columns}
     free = [n for n in (spec.name for spec in signature.inputs) if n not in feeding.constants]
     for column in table.columns:
@@ -360,7 +360,7 @@ def _is_reserved(name: str) -> bool:
 
 
 def is_scaled(preprocess: Preprocess | None) -> bool:
-    """Whether preprocessing changes the values of what goes through it."""
+    """Return whether preprocessing changes values."""
     if preprocess is None:
         return False
     return (preprocess.scale, set(preprocess.mean), set(preprocess.std)) != (1.0, {0.0}, {1.0})

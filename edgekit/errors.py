@@ -1,4 +1,4 @@
-"""Every failure edgekit expects, with the exit code it ends the command with."""
+"""Expected failures of edgekit, each with the exit code of the command."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edgekit.printable import printable, printable_lines, printable_message
 
 
 class ExitCode(IntEnum):
-    """How a command ended. The numbers are a contract."""
+    """Exit code of a command; the numbers are a contract."""
 
     DONE = 0
     OUR_FAULT = 1
@@ -23,11 +23,11 @@ class ExitCode(IntEnum):
 
 
 class EdgekitError(Exception):
-    """A failure with a message for the user and a hint on what to do.
+    """A failure with a message for the user and a hint on how to resolve it.
 
     Args:
-        message: what is wrong and where, in one line; further lines are indented.
-        hint: what to do about it, in one line or several; empty when there is nothing to add.
+        message: What is wrong and where, in one line; further lines are indented.
+        hint: How to resolve it, in one or more lines; empty if there is nothing to add.
     """
 
     exit_code: ClassVar[ExitCode] = ExitCode.OUR_FAULT
@@ -42,10 +42,10 @@ class EdgekitError(Exception):
 
 
 class UserError(EdgekitError):
-    """The request or its input is wrong; trying again unchanged will fail again.
+    """A wrong request or input; the same request will fail again.
 
     Args:
-        details: lines of a list that the message or the hint announces.
+        details: Lines of a list that the message or the hint announces.
     """
 
     exit_code = ExitCode.BAD_REQUEST
@@ -60,14 +60,14 @@ class UserError(EdgekitError):
 
 
 class PassError(EdgekitError):
-    """A pass returned something other than what it promised: our fault."""
+    """A pass broke its contract; the fault is in edgekit."""
 
 
 class PassCrash(PassError):
-    """A pass ended in an exception that nobody expected.
+    """A pass ended in an unexpected exception.
 
     Args:
-        report: the traceback, versions and the graph without weights, to be written to a file.
+        report: Traceback, versions and the graph without weights, for a crash report file.
     """
 
     def __init__(self, message: str, *, report: str, hint: str = "") -> None:
@@ -76,11 +76,11 @@ class PassCrash(PassError):
 
 
 class DeviceError(EdgekitError):
-    """A device could not be reached or failed.
+    """A device could not be reached, or failed.
 
     Args:
-        transient: whether the same command may succeed when run again.
-        kind: what the agent calls the failure; empty where the agent had no say.
+        transient: Whether the same command may succeed when run again.
+        kind: The agent's name for the failure; empty if the failure is not the agent's.
     """
 
     exit_code = ExitCode.DEVICE
@@ -100,32 +100,32 @@ class UnknownStateError(DeviceError):
 
 
 def reason(error: Exception) -> str:
-    """Why an operation of the system failed, in words, without error numbers and paths."""
+    """Return why a system operation failed, in words, without error numbers and paths."""
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def first_line(error: BaseException) -> str:
-    """What a runtime says of a failure, without the stack that some put below it."""
+    """Return the first line of an error message; runtimes may append a stack trace."""
     return str(error).strip().partition("\n")[0]
 
 
 def did_you_mean(word: object, known: Iterable[str]) -> str:
-    """The end of a message about an unknown word: the known one that it is most like, if any is."""
+    """Return the end of a message on an unknown word: the most similar known word, if any."""
     by_lower = {each.lower(): each for each in known}
     near = difflib.get_close_matches(str(word).lower(), by_lower, n=1, cutoff=0.6)
     return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
 
 
 def missing_extra(package: str, extra: str) -> UserError:
-    """The error for an optional dependency that is not installed."""
+    """Return the error for an optional dependency that is not installed."""
     return UserError(f"{package} is not installed", hint=f"pip install 'edgekit[{extra}]'")
 
 
 class PassRefused(EdgekitError):
-    """A pass does not apply to this model; the reason is one line for the user.
+    """Refusal of a pass that does not apply to this model, with the reason in one line.
 
     Args:
-        least_bytes: smallest transfer size that the pass can reach, where a smaller one was asked.
+        least_bytes: Smallest transfer size that the pass can reach, if a smaller one was requested.
     """
 
     exit_code = ExitCode.BAD_REQUEST

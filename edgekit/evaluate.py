@@ -1,4 +1,4 @@
-"""Accuracy and latency of a model, here or on a device: the same jobs, the same agent."""
+"""Accuracy and latency of a model on this machine or a device, measured by the same agent."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from edgekit_agent.samples import Samples
 
 R = TypeVar("R")
 
-# Failures of the agent that say something of the model, not of the way to it.
+# Failures of the agent that the model causes, not the connection.
 _MODEL_AT_FAULT = ("killed", "model_failed", "no_memory", "internal")
 
-# So many rounds show who is this many times slower than the fastest, and need not be timed on.
+# After this many rounds, models this many times slower than the fastest are no longer timed.
 _HEATS, _FAR_BEHIND = 2, 1.5
 
 
 class Agent(Protocol):
-    """Whoever answers jobs: the agent here or on a device."""
+    """Agent that runs jobs, on this machine or on a device."""
 
     def ask(
         self, job: object, result: type[R], *, progress: Callable[[StageProgress], None] | None
@@ -38,7 +38,7 @@ class Agent(Protocol):
 
 @dataclass(frozen=True, kw_only=True)
 class Timing:
-    """How long and how often a model is timed; each round is a process of its own."""
+    """Number and length of the timed rounds; each round runs in a new process."""
 
     rounds: int = 5
     warmup_s: float = 1.0
@@ -48,12 +48,12 @@ class Timing:
 
 
 def is_models_fault(error: DeviceError, *, here: bool) -> bool:
-    """Whether a failed job tells of the model, so that others may still succeed.
+    """Return whether the model caused the failure of a job, so that other models may still succeed.
 
     Args:
-        error: the failure.
-        here: the job ran on this machine, where an agent that dies or falls silent does so
-            because of the model: there is no link to lose.
+        error: The failure.
+        here: Whether the job ran on this machine. An agent that dies or falls silent there does so
+            because of the model, as there is no link to lose.
     """
     return error.kind in _MODEL_AT_FAULT or (here and not error.kind)
 
@@ -74,21 +74,21 @@ def time_interleaved(
     tick: Tick,
     here: bool = False,
 ) -> dict[str, list[Report] | str]:
-    """Time several models in turn, round by round, so that a drift of the machine meets them all.
+    """Time several models in turn, round by round, so that drift of the machine affects all alike.
 
     Args:
-        agent: who runs them.
-        models: by whatever key the caller knows them by; the first is timed in every round.
-        samples: to time with; made from the signature where there are none.
-        dims: sizes of free dimensions.
-        timing: how long and how often.
-        racing: keys of those that may still be chosen. Whoever is not among them, or is far
-            slower than the fastest of them, is left out after the first rounds.
-        tick: told how far it is.
-        here: ``agent`` is on this machine.
+        agent: The agent that runs the models.
+        models: The models by a key of the caller; the first one is timed in every round.
+        samples: Samples for timing; ``None`` = random inputs that fit the signature.
+        dims: Sizes of free dimensions.
+        timing: Number and length of the rounds.
+        racing: Keys of models that may still be chosen. After the first rounds, other models and
+            those far slower than the fastest of these are no longer timed.
+        tick: Progress callback.
+        here: Whether ``agent`` runs on this machine.
 
     Returns:
-        One report per round for each key of ``models``; for a model that fails there, why.
+        One report per round for each key of ``models``; for a model that fails, the reason.
     """
     reports: dict[str, list[Report]] = {key: [] for key in models}
     failures: dict[str, str] = {}
@@ -125,7 +125,7 @@ def _timing_progress(
 
 
 def _ahead(reports: Mapping[str, Sequence[Report]], racing: Sequence[str]) -> set[str]:
-    """Who goes on to the later rounds."""
+    """Select the models to time in the later rounds."""
     quiet = {
         key: min(statistics.median(r.latency.values_ms) for r in found)
         for key, found in reports.items()
@@ -158,7 +158,7 @@ def measurement(
     *,
     transferred: int,
 ) -> Measurement:
-    """What one place measured of a model, in one record."""
+    """Combine tally, sizes and timing reports of a model in one place into a record."""
     return Measurement(
         source=source,
         tally=tally,
@@ -172,17 +172,18 @@ def measurement(
 
 
 def transfer_bytes(data: bytes) -> int:
-    """What a model weighs on its way to a device: packed, or as it is where that saves little."""
+    """Compute the transfer size of a model: packed, or raw if packing saves little."""
     return len(travelling(data).data)
 
 
 def transferred_bytes(model: Model, store: Store, tick: Tick) -> int:
-    """``transfer_bytes`` of a model's file; packing a large one takes long, so it is kept.
+    """Compute the transfer size of a model file, or take it from the store: packing is slow.
 
     Args:
-        model: the model; what takes several files does not travel, as it is over 2 GiB.
-        store: of facts.
-        tick: told how far it is.
+        model: The model. A model of several files is over 2 GiB and is not sent; its size on disk
+            is returned.
+        store: Store of facts.
+        tick: Progress callback.
     """
     if model.beside:
         return model.bytes
@@ -194,7 +195,7 @@ def transferred_bytes(model: Model, store: Store, tick: Tick) -> int:
 
 
 def default_metric(signature: Signature, output: str | None) -> str:
-    """``binary`` for a single value per sample, else ``top1``."""
+    """Return ``binary`` if an output holds a single value per sample, else ``top1``."""
     spec = next((o for o in signature.outputs if o.name == output), signature.outputs[0])
     sizes = [d for d in spec.shape[1:] if isinstance(d, int)]
     single = len(sizes) == len(spec.shape) - 1 and all(d == 1 for d in sizes)

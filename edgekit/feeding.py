@@ -47,7 +47,7 @@ WHOLE = -1
 
 @dataclass(frozen=True, kw_only=True)
 class Carried:
-    """A state: the output that is fed back, and the initial row of each sequence."""
+    """A recurrent state: the output that is fed back, and the initial row of each sequence."""
 
     output: str
     initial: Array
@@ -94,7 +94,7 @@ class Feeding:
                     yield spec, axis, name
 
     def free_sizes(self, signature: Signature, samples: Samples) -> dict[str, int]:
-        """Sizes that samples give to free dimensions, axes of samples left out, by their names."""
+        """Return the sizes that samples give to free dimensions other than sample axes, by name."""
         columns = {column.name: column for column in samples.columns}
         found: dict[str, int] = {}
         for spec, axis, name in self.free_axes(signature):
@@ -105,7 +105,7 @@ class Feeding:
 
     @property
     def digest(self) -> str:
-        """Digest of the settings that change the inputs; empty without settings."""
+        """Return the digest of the settings that change the inputs; empty without settings."""
         if not (self.axes or self.constants or self.states):
             return ""
         hashed = hashlib.sha256(repr(sorted(self.axes.items())).encode())
@@ -127,13 +127,13 @@ def build_feeding(
     """Check ``[model.inputs]`` of edgekit.toml against a model, and read the files that it names.
 
     Args:
-        signature: signature of the model.
-        tables: tables of edgekit.toml, by input.
-        dims: sizes of free dimensions by name.
-        folder: project folder, the base of relative paths.
+        signature: Signature of the model.
+        tables: Tables of edgekit.toml, by input.
+        dims: Sizes of free dimensions by name.
+        folder: Project folder, the base of relative paths.
 
     Raises:
-        UserError: an input, output or axis does not exist, or a value does not fit its input.
+        UserError: An input, output or axis does not exist, or a value does not fit its input.
     """
     specs = {spec.name: spec for spec in signature.inputs}
     axes: dict[str, int] = {}
@@ -254,7 +254,7 @@ def find_states(signature: Signature) -> dict[str, str]:
 
 
 def _strip_marks(name: str) -> str:
-    """Strip a name of the words that distinguish the input of a state from its output."""
+    """Remove the words of a name that distinguish the input of a state from its output."""
     plain = name.lower().replace("past_key_values", "past")
     words = (word for word in re.split(r"[^a-z0-9]+", plain) if word not in _MARKS)
     whole = "".join(words)

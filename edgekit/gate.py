@@ -1,4 +1,4 @@
-"""Budgets against measurements: every line holds, fails, or is unmeasured."""
+"""Comparison of measurements with the budgets: each check holds, fails, or is unmeasured."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from edgekit.results import MIB, Check, Measurement, Outcome, Verdict
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What a candidate is held against.
+    """Limits that a candidate must keep.
 
     Attributes:
-        budget: of the device.
-        drop_points: the largest accuracy drop.
-        require_proof: whether the drop must be proven to be no larger.
-        strict: whether what was not measured, or not proven, fails.
+        budget: Budget of the device.
+        drop_points: Largest accuracy drop, in percentage points.
+        require_proof: Whether the samples must prove that the drop is no larger.
+        strict: Whether unmeasured and unproven checks fail.
     """
 
     budget: Budget
@@ -33,11 +33,11 @@ def judge(
     device: Measurement | None,
     comparison: Comparison,
 ) -> Verdict:
-    """Hold a candidate against the limits.
+    """Judge a candidate by the limits.
 
-    Sizes are facts of the file and of all that an update sends. Latency and memory count only
-    where a device measured them; the host's say nothing of the device, and are left out. Accuracy
-    is the device's where it scored the samples, else the host's.
+    Sizes are those of the file and of everything that an update sends. Latency and memory count
+    only if a device measured them, as those of the host say nothing about the device. Accuracy is
+    that of the device if it scored the samples, else that of the host.
     """
     budget = limits.budget
     times = device.times if device else None
@@ -68,10 +68,10 @@ def _outcome(holds: bool) -> Outcome:
 
 
 def _accuracy(limits: Limits, comparison: Comparison, *, on_device: bool) -> Check:
-    """The drop holds when the samples prove it small enough, and fails when it was not small.
+    """Check the accuracy drop: it holds if it is proven small enough, and fails if it is too large.
 
-    In between they prove nothing, and the line says so. Where proof is required, what counts is
-    the largest drop that the samples leave possible.
+    Between the two the samples prove nothing, and the outcome is ``unproven``. If proof is
+    required, the largest drop that the samples leave possible is checked instead.
     """
     outcome: Outcome = "holds" if comparison.proven else "unproven"
     measured = comparison.drop_points

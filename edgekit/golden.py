@@ -22,7 +22,7 @@ from edgekit_agent.runtimes import Loaded, import_runtime
 
 Arrays = Mapping[str, NDArray[Any]]
 
-# The two samples with the most different outputs are kept, of this many.
+# Number of samples to keep (those with the most different outputs), and to choose from.
 _KEPT, _LOOKED_AT = 2, 8
 # One value of a sample for this many bytes of the model, between the two bounds.
 _BYTES_PER_VALUE, _FEWEST_VALUES, _MOST_VALUES = 2048, 64, 1024
@@ -34,14 +34,14 @@ _HALF_MOST, _HALF_LEAST = 3e4, 1e-3
 
 
 def check_golden_samples(file: str | BinaryIO, where: str) -> None:
-    """Check that golden samples unpack to no more than a device takes.
+    """Check that golden samples unpack to no more than a device accepts.
 
     Args:
-        file: the .npz file, a path or open.
-        where: the name of the file, for the message.
+        file: The .npz file, as a path or open.
+        where: Name of the file for the message.
 
     Raises:
-        UserError: they are larger, or not a zip file.
+        UserError: They are larger, or the file is not a zip file.
     """
     try:
         check_golden_size(file)
@@ -60,11 +60,11 @@ def make_golden_samples(
     stored inputs.
 
     Args:
-        path: the model.
-        runtime: the runtime on this machine.
-        threads: number of threads.
-        split: real samples.
-        model_bytes: size of the model file.
+        path: The model.
+        runtime: Runtime on this machine.
+        threads: Number of threads.
+        split: Real samples.
+        model_bytes: Size of the model file.
     """
     loaded = import_runtime(runtime)(str(path), threads)
     real, constants, axes = _read_inputs(loaded, split.first(_LOOKED_AT))
@@ -144,7 +144,7 @@ def _round_to_half(values: NDArray[Any]) -> NDArray[Any]:
 
 
 def _are_as_finite(made: Arrays, real: Arrays) -> bool:
-    """Return whether outputs are finite as often as those of the real samples."""
+    """Return whether outputs are finite at least as often as those of the real samples."""
     return all(
         np.isfinite(made[name]).mean() >= np.isfinite(values).mean()
         for name, values in real.items()
@@ -153,7 +153,7 @@ def _are_as_finite(made: Arrays, real: Arrays) -> bool:
 
 
 def _pick_most_different(outputs: Arrays, count: int) -> list[int]:
-    """Pick the samples whose outputs differ most."""
+    """Pick the two samples whose outputs differ most."""
     if count <= _KEPT:
         return list(range(count))
     rows = [

@@ -1,4 +1,4 @@
-"""Folders of labelled images, decoded once into arrays on disk."""
+"""Folders of labeled images, decoded once into arrays on disk."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from edgekit.project import PreprocessSettings
 from edgekit.seals import are_files_sealed, seal_files
 from edgekit_agent.files import sha256_of, whole_file
 
-# Pillow's number of bicubic resampling, which is not imported where no image is read.
+# Pillow's constant of bicubic resampling; Pillow is imported only to read images.
 _BICUBIC = 3
 _IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Decoded:
-    """A folder with ``x.npy`` (uint8 NHWC) and ``label.npy``; ``digest`` covers both."""
+    """Folder with ``x.npy`` (uint8 NHWC) and ``label.npy``; ``digest`` covers both."""
 
     folder: Path
     digest: str
@@ -34,10 +34,10 @@ class Decoded:
 
 @dataclass(frozen=True, kw_only=True)
 class Images:
-    """How images are decoded, and how many.
+    """Settings of image decoding.
 
-    ``settings`` say resize (short side, bicubic) and centre crop, in pixels; ``grey`` is one
-    channel instead of three; ``most`` images are enough, from all over the folder.
+    ``settings`` give resize (short side, bicubic) and center crop, in pixels; ``grey`` selects one
+    channel instead of three; ``most`` is the largest number of images, spread over the folder.
     """
 
     settings: PreprocessSettings | None
@@ -53,18 +53,18 @@ class _Look:
 
 
 def decode_folder(source: str, path: Path, cache: Path, how: Images, tick: Tick) -> Decoded:
-    """Decode the images of a folder, unless that was done before.
+    """Decode the images of a folder, or reuse an earlier result.
 
     Args:
-        source: what the user called it, for messages.
-        path: the folder: with a ``labels.csv`` (``file,label``), a CSV of its own name beside it,
-            or a subfolder per class, labelled 0, 1, ... in the order of their names.
-        cache: where the arrays are kept.
-        how: sizes, channels, and how many.
-        tick: told how many are decoded.
+        source: The user's name of the folder, for messages.
+        path: The folder, with a ``labels.csv`` (``file,label``), a CSV of the folder's name beside
+            it, or a subfolder per class, labeled 0, 1, ... in the order of their names.
+        cache: Folder for the arrays.
+        how: Sizes, channels, and number of images.
+        tick: Progress callback.
 
     Raises:
-        UserError: no images, an unreadable one, or sizes that differ.
+        UserError: There are no images, one is unreadable, or their sizes differ.
     """
     rows = _some(list(_image_rows(source, path)), how.most)
     if not rows:
@@ -79,7 +79,7 @@ def decode_folder(source: str, path: Path, cache: Path, how: Images, tick: Tick)
     folder = cache / "columns" / digest
     arrays = [folder / "x.npy", folder / "label.npy"]
     seal = folder / "seal"
-    # Decoding is slow, so it is kept; the seal tells whether it is still what it was.
+    # Decoding is slow, so the arrays are kept; the seal shows whether they are unchanged.
     if not are_files_sealed(seal, arrays):
         seal.unlink(missing_ok=True)
         _decode_images(source, files, arrays[0], look, tick)
@@ -89,26 +89,26 @@ def decode_folder(source: str, path: Path, cache: Path, how: Images, tick: Tick)
 
 
 def image_sizes(source: str, path: Path, most: int) -> set[tuple[int, int]]:
-    """Widths and heights of up to ``most`` images from all over a folder, read from their heads."""
+    """Read widths and heights of up to ``most`` images from all over a folder, from the headers."""
     rows = _some(list(_image_rows(source, path)), most)
     return {_opened_size(file) for file, _ in rows}
 
 
 def _some(rows: list[tuple[Path, int]], most: int | None) -> list[tuple[Path, int]]:
-    """``most`` of them, evenly spread, as they may be sorted by class."""
+    """Select ``most`` evenly spread rows, as they may be sorted by class."""
     if most is None or len(rows) <= most:
         return rows
     return [rows[i * len(rows) // most] for i in range(most)]
 
 
 def digest_of_files(files: list[Path]) -> str:
-    """One digest over the names and contents of files."""
+    """Compute one digest over the names and contents of files."""
     lines = [f"{file.name} {sha256_of(str(file))}" for file in files]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
 def save_array(target: Path, array: NDArray[Any]) -> None:
-    """Write a ``.npy``, whole or not at all."""
+    """Write a ``.npy``, completely or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
     with whole_file(str(target)) as file:
         np.lib.format.write_array(file, array, allow_pickle=False)
@@ -127,7 +127,7 @@ def _image_rows(source: str, path: Path) -> Iterator[tuple[Path, int]]:
 
 
 def _listed_images(source: str, path: Path, table: Path) -> Iterator[tuple[Path, int]]:
-    # Spreadsheets put a byte order mark first.
+    # Spreadsheets begin the file with a byte order mark.
     with table.open(newline="", encoding="utf-8-sig") as file:
         for line, row in enumerate(csv.DictReader(file), start=2):
             try:

@@ -1,4 +1,4 @@
-"""A look at a model before anything is done to it."""
+"""Inspection of a model: signature, operators, cost, and obstacles on a device."""
 
 from __future__ import annotations
 
@@ -31,19 +31,19 @@ _NO_COUNTERPART = "replace it before export, or choose a device with onnxruntime
 
 @dataclass(frozen=True, kw_only=True)
 class Inspection:
-    """What a model is; with a device, also what keeps it off that device."""
+    """Facts of a model; with a device, also the obstacles on that device."""
 
     model: Model
     bytes: int
-    cost: Cost | None  # None where the operators of a .tflite file were not read
-    unread: str  # why not
+    cost: Cost | None  # None if the operators of a .tflite file could not be read
+    unread: str  # the reason, if they could not be read
     dims: dict[str, int]
     device: str | None
     obstacles: tuple[Obstacle, ...]
     model_mib_limit: float | None
-    crosses: bool = False  # an .onnx model on a device that runs .tflite alone
-    prunable: Prunable | None = None  # where it was asked for
-    custom: tuple[str, ...] = ()  # operators that a runtime has only if they were built in
+    crosses: bool = False  # whether an .onnx model must be converted: the device runs only .tflite
+    prunable: Prunable | None = None  # only on request
+    custom: tuple[str, ...] = ()  # custom operators, which the runtime must have built in
 
 
 def inspect(
@@ -56,19 +56,19 @@ def inspect(
     dims: Mapping[str, int] | None = None,
     tick: Tick = silent,
 ) -> Inspection:
-    """Look at a model, as ONNX where it is of another tool.
+    """Inspect a model; a model of another tool is converted to ONNX first.
 
     Args:
-        path: the model, as the user named it.
-        device: profile to hold it against.
-        folder: the project's.
-        trusted: whether a model file may run the code that it carries.
-        structure: look at what can be pruned as well.
-        dims: sizes of free dimensions, before those of edgekit.toml.
-        tick: called when the model is converted.
+        path: The model, as the user named it.
+        device: Profile of the device to check the model against.
+        folder: The project folder.
+        trusted: Whether a model file may run the code that it carries.
+        structure: Whether to find the prunable structure as well.
+        dims: Sizes of free dimensions; they override those of edgekit.toml.
+        tick: Progress callback.
 
     Raises:
-        UserError: the model or the profile cannot be read.
+        UserError: The model or the profile cannot be read.
     """
     project = load_project(folder)
     model = find_model(folder, path, project, trusted=trusted, tick=tick)
@@ -98,7 +98,7 @@ def inspect(
 
 
 def _lite_graph(path: Path) -> tuple[LiteGraph | None, str]:
-    """The graph of a file that the runtime takes, or why it is beyond what is read here."""
+    """Read the graph of a .tflite file; return the reason if edgekit cannot read it."""
     from edgekit.bridge.flatbuffer import read_lite  # ONNX files need no litert
 
     try:
@@ -110,7 +110,7 @@ def _lite_graph(path: Path) -> tuple[LiteGraph | None, str]:
 def _obstacles(
     model: Model, profile: DeviceProfile, dims: Mapping[str, int], project: Project, folder: Path
 ) -> tuple[Obstacle, ...]:
-    """What keeps a model off a device; where that has LiteRT alone, what does not cross over."""
+    """Find the obstacles on a device, or those of the conversion if the device has only LiteRT."""
     if _crosses(model, profile):
         return tuple(_not_crossing(model, dims, _constants(model, project, folder)))
     return obstacles(model, profile)
@@ -134,7 +134,7 @@ def _constants(model: Model, project: Project, folder: Path) -> Mapping[str, Arr
 def _not_crossing(
     model: Model, dims: Mapping[str, int], constants: Mapping[str, Array]
 ) -> Iterator[Obstacle]:
-    """What has no counterpart in TFLite, found by trying; free dimensions count as 1."""
+    """Find the obstacles of a conversion to TFLite by trying it; free dimensions count as 1."""
     if is_large(load_structure(model.path)):
         yield Obstacle(what="over 2 GiB, more than a .tflite file can hold", fix="a smaller model")
         return

@@ -1,4 +1,4 @@
-"""From a request to checked inputs: everything a build needs, before anything is written."""
+"""Reading and checking of the inputs of a build, before anything is written."""
 
 from __future__ import annotations
 
@@ -28,12 +28,12 @@ from edgekit.sequences import add_states
 from edgekit.signing import Signer, signer_of
 from edgekit.store import Store, default_root
 
-_TIMED = 32  # samples; few enough to stay in memory beside the model
+_TIMED = 32  # number of samples; few enough to stay in memory beside the model
 
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What the user asked for; ``None`` = as edgekit.toml says, else the default."""
+    """Request of the user; ``None`` = the value of edgekit.toml, else the default."""
 
     folder: Path = Path()
     model: Path | None = None
@@ -48,13 +48,13 @@ class Request:
     seed: int | None = None
     recipe: Recipe | None = None  # instead of the search
     trust_pickle: bool = False
-    dims: Mapping[str, int] = field(default_factory=dict)  # go before those of edgekit.toml
+    dims: Mapping[str, int] = field(default_factory=dict)  # override those of edgekit.toml
     strict: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
 class Intake:
-    """The checked inputs of a build."""
+    """Checked inputs of a build."""
 
     project: Project
     profile: DeviceProfile
@@ -70,19 +70,19 @@ class Intake:
     seed: int
     store: Store
     recipe: Recipe | None = None  # the only one to try
-    signer: Signer | None = None  # of the bundle; None = it is not signed
+    signer: Signer | None = None  # None = the bundle is not signed
 
     @property
     def output(self) -> str | None:
-        """The output that is scored; ``None`` = the first."""
+        """Return the output that is scored; ``None`` = the first."""
         return self.project.data.output
 
     @property
     def timed(self) -> Dataset:
-        """The samples that inferences are timed with.
+        """Return the samples for timing, from the evaluation split.
 
-        Of the evaluation; where states are carried there, of the calibration, whose states all
-        have one size, so that candidates are timed on the same step of a sequence.
+        If states are fed back there, they are from the calibration split, whose states all have one
+        size, so that candidates are timed on the same step of a sequence.
         """
         carried = bool(self.evaluation.samples.states)
         split = self.calibration if carried and self.calibration else self.evaluation
@@ -90,19 +90,19 @@ class Intake:
 
     @property
     def dims(self) -> dict[str, int]:
-        """Sizes of free dimensions, from the data and from ``[model] dims``."""
+        """Return the sizes of free dimensions, from the data and from ``[model] dims``."""
         return free_dims(self.model, self.feeding, self.evaluation) | self.project.model.dims
 
 
 def take_in(request: Request, tick: Tick = silent) -> Intake:
-    """Read and check everything a build needs.
+    """Read and check everything that a build needs.
 
     Args:
-        request: what the user asked for.
-        tick: called when the model is converted, which takes its time.
+        request: Request of the user.
+        tick: Progress callback of the conversion of the model.
 
     Raises:
-        UserError: whatever is wrong with the request, the model, the data or the profile.
+        UserError: Request, model, data or profile are wrong.
     """
     project = load_project(request.folder)
     profile = load_profile(_device(request, project))
@@ -169,7 +169,7 @@ def take_in(request: Request, tick: Tick = silent) -> Intake:
 
 
 def _drop(request: Request, project: Project, profile: DeviceProfile) -> float:
-    """The largest drop that is allowed: as asked for, the project's, or the device's."""
+    """Return the largest allowed accuracy drop: of the request, the project or the device."""
     asked = (request.max_drop_points, project.gate.max_drop_points)
     return next((d for d in asked if d is not None), profile.budget.accuracy_drop_points)
 
@@ -195,17 +195,17 @@ def find_model(
     trusted: bool = False,
     tick: Tick = silent,
 ) -> Model:
-    """The model of the request, or that of edgekit.toml; converted, if it is of another tool.
+    """Open the model of the request, else that of edgekit.toml; convert it if needed.
 
     Args:
-        folder: the project's.
-        given: the model of the request.
-        project: what edgekit.toml says.
-        trusted: whether the user lets a model file run the code that it carries.
-        tick: called when the model is converted.
+        folder: The project folder.
+        given: The model of the request.
+        project: The settings of edgekit.toml.
+        trusted: Whether a model file may run the code that it carries.
+        tick: Progress callback of the conversion.
 
     Raises:
-        UserError: none is named, or it cannot be used.
+        UserError: No model is named, or it cannot be used.
     """
     if given is None and project.model.path is None:
         raise UserError("no model", hint="give MODEL, or [model] path in edgekit.toml")
@@ -220,16 +220,16 @@ def find_model(
 
 
 def _in_project(folder: Path, path: str) -> Path:
-    """What [model] path names: a file or folder of the project, or a function of it."""
+    """Resolve [model] path: a file or folder of the project, or a function of it."""
     file = folder / path
     return Path(path) if is_entry(path) and not file.exists() else file
 
 
 def with_dims(project: Project, model: Model, given: Mapping[str, int]) -> Project:
-    """The project with sizes of free dimensions that the command line gives.
+    """Return the project with the sizes of free dimensions from the command line.
 
     Raises:
-        UserError: the model has no free dimension of that name.
+        UserError: The model has no free dimension of that name.
     """
     free = model.signature.free_dimensions()
     for name in given:
@@ -244,22 +244,22 @@ def with_dims(project: Project, model: Model, given: Mapping[str, int]) -> Proje
 
 
 def feeding_in(folder: Path, project: Project, model: Model) -> Feeding:
-    """How the model's inputs are fed, as edgekit.toml says.
+    """Read how the model's inputs are fed from edgekit.toml.
 
     Raises:
-        UserError: what it says does not fit the model.
+        UserError: The settings do not fit the model.
     """
     table = project.model
     return build_feeding(model.signature, table.inputs, dims=table.dims, folder=folder)
 
 
 def free_dims(model: Model, feeding: Feeding, dataset: Dataset | None) -> dict[str, int]:
-    """Sizes that the samples give to free dimensions, axes of samples left out."""
+    """Return the sizes that the samples give to free dimensions other than sample axes."""
     return feeding.free_sizes(model.signature, dataset.samples) if dataset else {}
 
 
 def sized(step: Step, model: Model, feeding: Feeding, dims: Mapping[str, int]) -> Step:
-    """The step with the sizes of all free dimensions that are known, where it asks for such."""
+    """Add the known sizes of free dimensions to a step that takes them."""
     settings = step.settings
     if not isinstance(settings, ToTflite | ToOnnx):
         return step
@@ -269,7 +269,7 @@ def sized(step: Step, model: Model, feeding: Feeding, dims: Mapping[str, int]) -
 
 
 def in_one_file(model: Model, store: Store) -> Model:
-    """The same model with its external data inside, as it will travel, if one file holds it."""
+    """Return the model with its external data embedded, as it is sent, if one file can hold it."""
     if not model.beside or is_large(load_structure(model.path)):
         return model
     with store.scratch() as scratch:
@@ -296,7 +296,7 @@ def _check_writable(folder: Path, *, hint: str) -> None:
 
 
 def _check_out(out: Path, model: Model, device: str) -> None:
-    """That the build may write there, and takes the place of nothing but an older build."""
+    """Check that the build may write to ``out`` and replaces nothing but an older build."""
     _check_writable(out, hint="--out names another folder")
     names = (*BUILT_FILES, f"{device}{SUFFIX}")
     held = [name for name in names if (out / name).exists()]
@@ -309,7 +309,7 @@ def _check_out(out: Path, model: Model, device: str) -> None:
 
 
 def check_output(project: Project, model: Model) -> None:
-    """That the model has the output which edgekit.toml names."""
+    """Check that the model has the output that edgekit.toml names."""
     names = [o.name for o in model.signature.outputs]
     if project.data.output is not None and project.data.output not in names:
         raise UserError(
@@ -329,10 +329,10 @@ def open_split(
     labelled: bool,
     tick: Tick = silent,
 ) -> Dataset | None:
-    """A split bound to a model's inputs; ``None`` where no source is named.
+    """Open a split and bind it to a model's inputs; ``None`` if no source is named.
 
     Raises:
-        UserError: it cannot be read, or does not fit the model.
+        UserError: The source cannot be read, or does not fit the model.
     """
     if source is None:
         return None
@@ -357,10 +357,10 @@ def open_calibration(
     settings: PreprocessSettings | None,
     tick: Tick,
 ) -> Dataset | None:
-    """Calibration samples, complete with the states that the model hands on along sequences.
+    """Open the calibration samples; add recurrent states that the model computes along sequences.
 
     Raises:
-        UserError: as ``open_split``; the model fails on a step.
+        UserError: As ``open_split``, or the model fails on a step.
     """
     found = open_split(
         source,

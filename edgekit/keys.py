@@ -1,4 +1,4 @@
-"""Signing keys of the user: Ed25519, each in a PEM file that nobody else can read."""
+"""Signing keys of the user: Ed25519, each in a PEM file that only the owner can read."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ class OwnKey:
     """A key pair of the user.
 
     Attributes:
-        public: the public key in hex.
-        path: the file of the private key.
-        is_revoked: nothing is signed with it any more.
+        public: Public key in hex.
+        path: File of the private key.
+        is_revoked: Whether the key no longer signs.
     """
 
     name: str
@@ -41,7 +41,7 @@ class OwnKey:
 
     @property
     def id(self) -> str:
-        """The short name of the key, the same on every machine."""
+        """Return the short name of the key, the same on every machine."""
         return key_id(self.public)
 
     def sign(self, message: bytes) -> bytes:
@@ -49,7 +49,7 @@ class OwnKey:
         return _read_private(self.path).sign(message)
 
     def trusted(self) -> TrustedKey:
-        """Return the public half, as a device keeps it."""
+        """Return the public half in the form that a device stores."""
         return TrustedKey(self.public, self.name)
 
 
@@ -59,10 +59,10 @@ def keys_folder() -> Path:
 
 
 def new_key(name: str = DEFAULT_NAME) -> OwnKey:
-    """Make a key pair: ``NAME.pem`` for the owner alone, and ``NAME.pub`` to hand out.
+    """Make a key pair: ``NAME.pem`` for the owner only, and ``NAME.pub`` to hand out.
 
     Raises:
-        UserError: a key of that name exists, or the folder cannot be written.
+        UserError: A key of that name exists, or the folder cannot be written.
     """
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
@@ -93,10 +93,10 @@ def new_key(name: str = DEFAULT_NAME) -> OwnKey:
 
 
 def own_keys() -> list[OwnKey]:
-    """Read every key of the user by name, also revoked ones.
+    """Read every key of the user, sorted by name, including revoked ones.
 
     Raises:
-        UserError: one is damaged, or others can read it.
+        UserError: A key is damaged, or others can read it.
     """
     folder = keys_folder()
     if not folder.is_dir():
@@ -106,10 +106,10 @@ def own_keys() -> list[OwnKey]:
 
 
 def signing_key(name: str | None) -> OwnKey | None:
-    """Find the key to sign bundles with: the named one, else ``default`` if there is one.
+    """Find the key to sign bundles with: the named one, else ``default`` if it exists.
 
     Raises:
-        UserError: there is none of that name, it was revoked, or it cannot be used.
+        UserError: There is no key of that name, it was revoked, or it cannot be used.
     """
     path = _path(name or DEFAULT_NAME)
     if path.exists():
@@ -125,10 +125,10 @@ def signing_key(name: str | None) -> OwnKey | None:
 
 
 def revoke_own(name: str) -> OwnKey:
-    """Revoke a key of the user: nothing is signed with it any more.
+    """Revoke a key of the user: it no longer signs.
 
     Raises:
-        UserError: there is no such key.
+        UserError: There is no such key.
     """
     key = signing_key(name)
     if key is None:
@@ -143,7 +143,7 @@ def named_public(text: str | None) -> TrustedKey:
     """Find a public key by the name of an own key, a ``.pub`` file or 64 hex digits.
 
     Raises:
-        UserError: none of these, or not usable.
+        UserError: The text is none of these, or the key is not usable.
     """
     if text and is_public_key(text):
         return _check_usable(TrustedKey(text), text)

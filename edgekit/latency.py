@@ -20,10 +20,10 @@ _RESAMPLES = 400
 
 @dataclass(frozen=True, kw_only=True)
 class LatencySummary:
-    """Milliseconds of one inference. Intervals are 95 %, by block bootstrap within processes.
+    """Latency of one inference in ms; intervals are 95 %, by block bootstrap within processes.
 
-    ``quiet_p50_ms`` is the median of the fastest process. Whatever else runs on a machine only
-    ever slows a model down, so this is the figure to compare two models by.
+    ``quiet_p50_ms`` is the median of the fastest process. Other load on a machine only ever slows a
+    model down, so this is the figure to compare two models by.
     """
 
     p50_ms: float
@@ -39,10 +39,10 @@ class LatencySummary:
 
 
 def summarise(records: Sequence[Latency]) -> LatencySummary:
-    """Summarise the raw values of one or more processes.
+    """Summarize the raw latencies of one or more processes.
 
     Raises:
-        ValueError: no values at all.
+        ValueError: There are no values.
     """
     return _summarise(tuple(records))
 
@@ -70,7 +70,7 @@ def _summarise(records: tuple[Latency, ...]) -> LatencySummary:
 
 
 def effective_size(series: NDArray[np.float64]) -> float:
-    """Independent runs that a series is worth: n / (1 + 2 sum of positive autocorrelations).
+    """Compute the effective sample size of a series: n / (1 + 2 sum of positive autocorrelations).
 
     The sum ends at the first lag whose autocorrelation is not positive (Geyer 1992).
     """
@@ -89,9 +89,9 @@ def effective_size(series: NDArray[np.float64]) -> float:
 
 
 def _bootstrap(series: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """p50 and p95 of resamples: processes with replacement, then blocks within each.
+    """Resample p50 and p95: processes with replacement, then blocks within each.
 
-    The block length is n^(1/3), at least what the autocorrelation suggests (Künsch 1989).
+    The block length is n^(1/3), or longer if the autocorrelation requires it (Künsch 1989).
     """
     rng = np.random.default_rng(0)
     lengths = [_block_length(s) for s in series]

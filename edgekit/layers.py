@@ -1,4 +1,4 @@
-"""What each layer costs in bits and in agreement; a pass may leave this record beside its file."""
+"""Record of each layer's cost in bits and output divergence, written beside a pass's file."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ _FLOAT_BITS = 32
 
 @dataclass(frozen=True, kw_only=True)
 class LayerCost:
-    """One layer's weights as a pass stored them.
+    """Cost of one layer's weights as a pass stored them.
 
     ``bits`` is the entropy of a weight, ``width`` the nominal width in bits (32 = float), ``kl``
-    the Kullback-Leibler divergence of the outputs in nats on held-out samples when only this layer
-    has that width, ``bytes`` what the layer weighs when its weights take their entropy. ``note``
-    says what else became of it, its rank for instance, and ``zeros`` which part of its weights a
-    pruning pass left at zero.
+    the Kullback-Leibler divergence of the outputs in nats on held-out samples if only this layer
+    has that width, ``bytes`` the size of the layer if its weights take their entropy. ``note``
+    tells other changes, such as the rank, and ``zeros`` is the share of the weights that a pruning
+    pass set to zero.
     """
 
     layer: str
@@ -40,13 +40,13 @@ class LayerCost:
 
     @property
     def fate(self) -> str:
-        """What became of the layer beside its bits, in words; empty where nothing did."""
+        """Return changes of the layer other than its bits, in words; empty if there are none."""
         zeros = f"{100 * self.zeros:.0f} % zeros" if self.zeros else ""
         return ", ".join(filter(None, (self.note, zeros)))
 
 
 def float_layer(*, layer: str, op: str, parameters: int, kl: float, note: str) -> LayerCost:
-    """A layer, or what is left of it, whose weights are float32."""
+    """Return the cost of a layer, or of the rest of a layer, whose weights are float32."""
     return LayerCost(
         layer=layer,
         op=op,
@@ -60,14 +60,14 @@ def float_layer(*, layer: str, op: str, parameters: int, kl: float, note: str) -
 
 
 def write_layers(folder: Path, costs: Sequence[LayerCost]) -> None:
-    """Leave the record in a pass's folder, whole or not at all.
+    """Write the record into the folder of a pass, completely or not at all.
 
     Raises:
-        PassError: a figure is not finite, or an amount is negative; says of which layer.
+        PassError: A figure is not finite, or an amount is negative; names the layer.
     """
     for cost in costs:
         amounts = (cost.parameters, cost.bits, cost.width, cost.bytes, cost.zeros)
-        # Rounding may take a divergence of nothing just below zero.
+        # Rounding may turn a divergence of zero slightly negative.
         if not math.isfinite(cost.kl) or not all(0 <= a < math.inf for a in amounts):
             raise PassError(f"layer {cost.layer}: not a cost: {encode(cost)}")
     facts = layer_facts(costs)
@@ -75,10 +75,10 @@ def write_layers(folder: Path, costs: Sequence[LayerCost]) -> None:
 
 
 def read_layers(folder: Path) -> tuple[LayerCost, ...]:
-    """The record in a folder, in the pass's order; empty where the pass left none.
+    """Read the record in a folder, in the pass's order; empty if there is none.
 
     Raises:
-        PassError: the file is not such a record.
+        PassError: The file is not such a record.
     """
     path = folder / LAYERS
     if not path.exists():
@@ -90,7 +90,7 @@ def read_layers(folder: Path) -> tuple[LayerCost, ...]:
 
 
 def with_notes(costs: Sequence[LayerCost], earlier: Sequence[LayerCost]) -> tuple[LayerCost, ...]:
-    """The record of a step, with what steps before it told of the same layers in front."""
+    """Prepend the remarks of earlier steps on the same layers to the notes of a step's record."""
     known = {cost.layer: cost.fate for cost in earlier}
     return tuple(
         replace(c, note=", ".join(filter(None, (known.get(c.layer, ""), c.note)))) for c in costs
@@ -98,15 +98,15 @@ def with_notes(costs: Sequence[LayerCost], earlier: Sequence[LayerCost]) -> tupl
 
 
 def layer_facts(costs: Sequence[LayerCost]) -> list[dict[str, Any]]:
-    """The record as what ``json.dumps`` takes."""
+    """Encode the record for ``json.dumps``."""
     return [encode(cost) for cost in costs]
 
 
 def layer_costs(facts: object) -> tuple[LayerCost, ...]:
-    """The record that ``layer_facts`` made ``facts`` from.
+    """Decode the record from the result of ``encode_layers``.
 
     Raises:
-        ValueError: it is not such a record; says where.
+        ValueError: ``facts`` is not such a record; tells where.
     """
     if not isinstance(facts, list):
         raise ValueError("expected an array")

@@ -1,4 +1,4 @@
-"""A model: an immutable file with a digest and a signature."""
+"""Model: an immutable file with a digest and a signature."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Literal
 
 Format = Literal["onnx", "tflite"]
 
-# What exporters write where a free dimension has no name.
+# Placeholders that exporters write for a free dimension without a name.
 _NO_NAMES = ("", "?", "-1", "0", "None")
 
 
@@ -19,14 +19,14 @@ def name_dimension(tensor: str, axis: int, stated: str | None) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class TensorSpec:
-    """One input or output. A free dimension is its name, or ``None`` when it has none."""
+    """An input or output; a free dimension is its name, or ``None`` if it has no name."""
 
     name: str
-    dtype: str  # numpy's name
+    dtype: str  # name of the numpy type
     shape: tuple[int | str | None, ...]
 
     def dimension(self, axis: int) -> str:
-        """The name of a dimension, or its size as text."""
+        """Return the name of a dimension, or its size as text."""
         dim = self.shape[axis]
         return str(dim) if isinstance(dim, int) else name_dimension(self.name, axis, dim)
 
@@ -38,13 +38,13 @@ class TensorSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class Signature:
-    """What goes into a model and what comes out, in the file's order."""
+    """Inputs and outputs of a model, in the file's order."""
 
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
     def free_dimensions(self) -> tuple[str, ...]:
-        """Names of all dimensions of inputs that have no size, each once."""
+        """Return the names of all free dimensions of the inputs, each once."""
         names = (
             spec.dimension(axis)
             for spec in self.inputs
@@ -54,10 +54,10 @@ class Signature:
         return tuple(dict.fromkeys(names))
 
     def sample_axis(self, spec: TensorSpec) -> int:
-        """The axis along which samples of an input are stacked.
+        """Return the axis along which samples of an input are stacked.
 
-        The first, unless that has a size and another one bears the name of the first axis of other
-        inputs: ``[2, batch, 128]`` beside ``[batch, 512]``.
+        It is the first axis, unless that has a size and another axis has the name of the first axis
+        of other inputs: ``[2, batch, 128]`` beside ``[batch, 512]``.
         """
         if not spec.shape or not isinstance(spec.shape[0], int):
             return 0
@@ -71,14 +71,14 @@ class Signature:
 
 @dataclass(frozen=True, kw_only=True)
 class Origin:
-    """What a model was before it was converted.
+    """Source of a converted model.
 
     Attributes:
-        given: the source as the user named it.
-        digest: sha256 in hex of the source's file or files; of code, of the model it gave.
-        tool: what converted it.
-        versions: of the packages that decide what the conversion gives, by name.
-        notes: what a reader should know of the conversion.
+        given: The source as the user named it.
+        digest: sha256 in hex of the source's file or files; for code, of the model it returned.
+        tool: Name of the converter.
+        versions: Versions of the packages that decide the result of the conversion, by name.
+        notes: Remarks on the conversion for the user.
     """
 
     given: str
@@ -90,10 +90,9 @@ class Origin:
 
 @dataclass(frozen=True, kw_only=True)
 class Model:
-    """A model file. ``digest`` is the sha256 of its bytes in hex, external data included.
+    """A model file; ``digest`` is the sha256 of its bytes in hex, including external data.
 
-    ``beside`` are the files that hold its external data; ``origin`` is what the file was
-    converted from, if it was.
+    ``beside`` are the files of its external data; ``origin`` is the source of a converted model.
     """
 
     path: Path
@@ -105,10 +104,10 @@ class Model:
 
     @property
     def given(self) -> str:
-        """The model as the user named it."""
+        """Return the model as the user named it."""
         return self.origin.given if self.origin else str(self.path)
 
     @property
     def bytes(self) -> int:
-        """Size of the file, or of all its files."""
+        """Return the size of the file, or of all its files."""
         return sum(file.stat().st_size for file in (self.path, *self.beside))

@@ -1,4 +1,4 @@
-"""What a command prints: text for a reader, or one JSON document; host by host, if it has hosts."""
+"""Output of commands: text or one JSON document, also for several hosts."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ _GRAVEST_FIRST = (
 
 
 def say(text: str, *, file: TextIO | None = None) -> None:
-    """Print text; names from outside in it cannot control the terminal."""
+    """Print text; control characters of outside names are escaped for the terminal."""
     print(printable_lines(text), file=file)
 
 
 @contextmanager
 def ticker() -> Iterator[Ticker]:
-    """Progress on stderr, and no half line of it left behind."""
+    """Show progress on stderr and erase an unfinished line at the end."""
     tick = Ticker()
     tick.start()
     try:
@@ -49,11 +49,12 @@ def emit(
     """Print a result.
 
     Args:
-        value: the result.
-        text: makes text of it.
-        as_json: print one JSON document instead.
-        facts: makes plain data of it for JSON; without it, the value's own fields are taken.
-        failures: what goes into the JSON list beside the results.
+        value: The result.
+        text: Function that formats it as text.
+        as_json: Print one JSON document instead.
+        facts: Function that converts it to plain data for JSON; without it, the fields of the value
+            are taken.
+        failures: Entries appended to a JSON list of results.
     """
     if not as_json:
         say(text(value))
@@ -74,11 +75,18 @@ def each(
 ) -> int:
     """Run an action on every host, even if some fail, and print all results.
 
+    Args:
+        hosts: The hosts.
+        one: Action on one host.
+        text: Function that formats the list of results as text.
+        as_json: Print one JSON document instead.
+        facts: Function that converts the list of results to plain data for JSON.
+
     Returns:
-        The gravest exit code: a state that is unknown, then a device that failed, then the rest.
+        The gravest exit code: an unknown state, then a failed device, then the rest.
 
     Raises:
-        Exception: the first that nobody expected, once every host had its turn.
+        Exception: The first unexpected one, after every host had its turn.
     """
     results: list[Any] = []
     failures: list[dict[str, Any]] = []

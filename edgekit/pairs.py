@@ -1,4 +1,4 @@
-"""The two forms of each recipe, for onnxruntime and for LiteRT, beside each other."""
+"""Comparison of the ONNX and the TFLite candidate of each recipe."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from edgekit.model import Format
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """One form, as far as it was measured."""
+    """Name, time and accuracy drop of one of the two candidates."""
 
     name: str
     format: Format
@@ -20,7 +20,7 @@ class Side:
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """A recipe in both forms."""
+    """ONNX and TFLite candidates of the same recipe."""
 
     name: str
     onnx: Side
@@ -28,13 +28,13 @@ class Pair:
 
     @property
     def ratio(self) -> float | None:
-        """Time of the TFLite form over that of the ONNX form."""
+        """Return the time of the TFLite candidate divided by that of the ONNX candidate."""
         ours, theirs = self.tflite.p50_ms, self.onnx.p50_ms
         return ours / theirs if ours is not None and theirs else None
 
 
 def paired(sides: Iterable[Side]) -> tuple[Pair, ...]:
-    """The recipes that were made in both forms, in the order in which they were first seen."""
+    """Find recipes with a candidate in both formats, in order of first appearance."""
     found: dict[str, dict[Format, Side]] = {}
     for side in sides:
         stem = side.name.removesuffix("-tflite").removesuffix("-onnx")

@@ -1,4 +1,4 @@
-"""Where models are measured: this machine, or a device."""
+"""Places where models are measured: this machine, or a device."""
 
 from __future__ import annotations
 
@@ -30,68 +30,68 @@ from edgekit_agent.samples import Samples
 
 HOST = "host"
 _ANY_VERSION = RuntimeSpec(version="")
-# What is installed for a runtime on this machine.
+# Package of each runtime on this machine.
 PACKAGES: dict[RuntimeName, str] = {"onnxruntime": "onnxruntime", "litert": "ai-edge-litert"}
 
 
 class Place(Protocol):
-    """Somewhere a model can be run."""
+    """Machine that can run a model."""
 
     @property
     def agent(self) -> Agent:
-        """Who answers jobs there."""
+        """Return the agent that runs jobs in this place."""
 
     def model_ref(self, model: Model) -> ModelRef:
-        """The model as the agent there finds it; sent first where it must be."""
+        """Return a reference to the model for the agent; send the model first if needed."""
 
     def samples(self, samples: Samples) -> Samples:
-        """The samples as the agent there finds them; sent first where they must be."""
+        """Return the samples by their paths for the agent; send them first if needed."""
 
     def identity(self, runtime: RuntimeName) -> str:
-        """What figures depend on beside the model: the machine and the runtime there."""
+        """Return a digest of the machine and the runtime, on which all figures depend."""
 
 
 @dataclass(frozen=True)
 class HostPlace:
-    """This machine."""
+    """Measuring place on this machine."""
 
     agent: Session
     threads: int
 
     def model_ref(self, model: Model) -> ModelRef:
-        """The file where it lies."""
+        """Return a reference to the file at its present path."""
         return ModelRef(str(model.path.resolve()), runtime_of(model), self.threads)
 
     def samples(self, samples: Samples) -> Samples:
-        """The columns where they lie."""
+        """Return the samples unchanged."""
         return samples
 
     def identity(self, runtime: RuntimeName) -> str:
-        """As ``host_identity``."""
+        """Return the result of ``host_identity``."""
         return host_identity(runtime)
 
 
 def host_identity(runtime: RuntimeName) -> str:
-    """What figures of this machine depend on beside the model."""
+    """Return a digest of this machine and a runtime, on which all figures depend."""
     cpu, isa = name_and_isa()
     return _identity(platform.machine(), cpu, isa, cores(), version(PACKAGES[runtime]))
 
 
 @contextmanager
 def host_place(profile: DeviceProfile, home: Path) -> Iterator[HostPlace]:
-    """This machine, with as many of the profile's threads as it has cores."""
+    """Open this machine for measurements, with at most as many threads as it has cores."""
     with open_session(LOCAL, home=str(home)) as session:
         yield HostPlace(session, host_threads(profile))
 
 
 def host_threads(profile: DeviceProfile) -> int:
-    """Threads for a model on this machine."""
+    """Return the number of threads of a model on this machine."""
     return min(profile.hardware.threads, cores())
 
 
 @dataclass(frozen=True)
 class DevicePlace:
-    """A device, reached by a session; ``bring`` has a runtime ready when one is needed."""
+    """Measuring place on a device behind a session; ``bring`` installs a runtime when needed."""
 
     agent: Session
     facts: DeviceFacts
@@ -99,23 +99,23 @@ class DevicePlace:
     threads: int
     progress: Progress
     ready: dict[RuntimeName, RuntimeFacts] = field(default_factory=dict)
-    staged: set[str] = field(default_factory=set)  # digests of samples to be removed again
+    staged: set[str] = field(default_factory=set)  # digests of samples to remove at the end
 
     def runtime(self, name: RuntimeName) -> RuntimeFacts:
-        """A runtime of the device, sent there where it has none.
+        """Return a runtime of the device; install it if it is missing.
 
         Raises:
-            DeviceError: none can be had for it.
+            DeviceError: No runtime is available for the device.
         """
         if name not in self.ready:
             self.ready[name] = self.bring(name)
         return self.ready[name]
 
     def model_ref(self, model: Model) -> ModelRef:
-        """The model in the device's object store, and the runtime for it.
+        """Return a reference to the model in the device's object store, and its runtime.
 
         Raises:
-            DeviceError: it is more than one file can hold, or no runtime can be had for it.
+            DeviceError: The model does not fit one file, or no runtime is available for it.
         """
         if model.beside:
             raise DeviceError(f"{model.path.name} is over 2 GiB: not sent", kind="model_failed")
@@ -124,18 +124,18 @@ class DevicePlace:
         return ModelRef(path, ready.name, self.threads, ready.site)
 
     def samples(self, samples: Samples) -> Samples:
-        """The columns in the device's object store."""
+        """Return the samples in the device's object store."""
         there = stage_samples(self.agent, samples, self.progress)
         self.staged.update(staged_digests(there))
         return there
 
     def tidy(self) -> None:
-        """Remove the samples from the device: they may be patients' data."""
+        """Remove the samples from the device: they may be confidential, such as patients' data."""
         forget(self.agent, self.staged)
         self.staged.clear()
 
     def identity(self, runtime: RuntimeName) -> str:
-        """Machine, processor and runtime of the device."""
+        """Return a digest of machine, processor and runtime of the device."""
         facts, version = self.facts, self.runtime(runtime).version
         return _identity(facts.machine, facts.cpu, facts.isa, facts.cores, version)
 
@@ -150,18 +150,18 @@ def device_place(
     home: Home = DEFAULT,
     same_machine: bool = False,
 ) -> Iterator[DevicePlace]:
-    """Open a device as a place to measure; runtimes are sent when needed.
+    """Open a device as a measuring place; runtimes are sent when needed.
 
     Args:
-        host: ``local``, or what ``ssh`` takes.
-        profile: says which runtime versions will do, and the threads.
-        cache: where wheels are kept on this machine.
-        tick: told of what is sent.
-        home: where edgekit lives there.
-        same_machine: refuse a device that is not of the profile's architecture.
+        host: ``local``, or an argument of ``ssh``.
+        profile: Profile that gives the allowed runtime versions and the threads.
+        cache: Folder for wheels on this machine.
+        tick: Progress callback of transfers.
+        home: Folder of edgekit on the device.
+        same_machine: Whether to refuse a device of another architecture than the profile's.
 
     Raises:
-        DeviceError: not reachable.
+        DeviceError: The device cannot be reached.
     """
     with open_session(host, home=home) as session:
         facts = session.facts()
@@ -180,21 +180,21 @@ def device_place(
         try:
             yield place
         except BaseException:
-            with contextlib.suppress(DeviceError):  # what went wrong first is what counts
+            with contextlib.suppress(DeviceError):  # the first error counts
                 place.tidy()
             raise
         place.tidy()
 
 
 def _tested(runtime: RuntimeName) -> str:
-    """The version on this machine, which the figures of the host come from."""
+    """Return the version of a runtime on this machine, which measures the figures of the host."""
     try:
         return version(PACKAGES[runtime])
     except PackageNotFoundError:
-        return ""  # nothing was tested here: the newest that the profile allows will do
+        return ""  # no version was tested here: the newest that the profile allows is taken
 
 
 def _identity(machine: str, cpu: str, isa: tuple[str, ...], cores: int, runtime: str) -> str:
-    # The agent is what measures: another one may measure otherwise.
+    # The agent measures: another version of it may measure differently.
     facts = json.dumps([machine, cpu, isa, cores, runtime, agent_file().digest])
     return hashlib.sha256(facts.encode()).hexdigest()

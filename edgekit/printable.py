@@ -1,29 +1,29 @@
 """Escaping of untrusted text for the terminal: control characters and forged lines.
 
-Names in models and bundles, file names, and everything that a device says can hold escape
-sequences that clear the screen, set its title or hide what follows, characters that reverse the
-reading order, and line ends that make one message look like two.
+Names in models and bundles, file names, and all answers of a device may hold escape sequences that
+clear the screen, set its title or hide text, characters that reverse the reading order, and line
+ends that make one message look like two.
 """
 
 from __future__ import annotations
 
 
 def printable(text: str) -> str:
-    """Escape every character that does not show as itself; the result is one line."""
+    """Escape every character that is not printable; the result is one line."""
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else _escape(c) for c in text)
 
 
 def printable_lines(text: str) -> str:
-    """Escape every character that does not show as itself, except tabs and line ends."""
+    """Escape every character that is not printable, except tabs and line ends."""
     return "\n".join("\t".join(map(printable, line.split("\t"))) for line in text.split("\n"))
 
 
 def printable_message(text: str) -> str:
-    """Escape every character that does not show as itself; only indented lines stay lines.
+    """Escape every character that is not printable; only indented lines stay lines.
 
-    A name with a line end in it cannot begin a line of its own.
+    A name that contains a line end cannot begin a line of its own.
     """
     return "\n  ".join(map(printable, text.split("\n  ")))
 

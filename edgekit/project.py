@@ -1,4 +1,4 @@
-"""edgekit.toml: which model, which data, which device."""
+"""Settings of a project in edgekit.toml: model, data, gate, build and release."""
 
 from __future__ import annotations
 
@@ -27,11 +27,11 @@ ScalarOrList = Number | str | list[Any]
 
 
 class InputTable(_Table):
-    """``[model.inputs.NAME]``: how an input is fed that does not just take a row per sample.
+    """``[model.inputs.NAME]``: settings of an input that does not take one row per sample.
 
-    ``batch_axis`` is the axis of samples ("none": each sample is a whole input); ``constant`` the
-    value of every run, as a number, a list or a .npy file; ``from`` the output that is fed back to
-    the input, which is ``initial`` where a sequence begins.
+    ``batch_axis`` is the sample axis ("none": each sample is a whole input); ``constant`` the value
+    of every run, as a number, a list or a .npy file; ``from`` the output that is fed back to the
+    input, and ``initial`` its value at the beginning of a sequence.
     """
 
     batch_axis: Annotated[int, Field(ge=0, le=63)] | Literal["none"] | None = None
@@ -49,10 +49,11 @@ class InputTable(_Table):
 
 
 class ModelTable(_Table):
-    """``[model]``. ``dims`` gives free dimensions a size where no data does.
+    """``[model]``: path and input settings of the model.
 
-    ``trust_pickle`` allows a model file to run the code that it carries; ``inputs`` says how
-    inputs are fed that are no rows of samples.
+    ``dims`` gives sizes to free dimensions that the data leaves open. ``trust_pickle`` allows a
+    model file to run the code that it carries. ``inputs`` holds the settings of inputs that are not
+    rows of samples.
     """
 
     path: str | None = None
@@ -62,11 +63,10 @@ class ModelTable(_Table):
 
 
 class PreprocessSettings(_Table):
-    """``[data.preprocess]``: what is done to float inputs before the model sees them.
+    """``[data.preprocess]``: preprocessing of float inputs.
 
-    Images are resized (short side, bicubic) and centre-cropped to pixels; then
-    ``(x * scale - mean) / std`` over the channels; then NHWC data become NCHW if ``layout`` says
-    that the model wants it.
+    Images are resized (short side, bicubic) and center-cropped, in pixels; then ``(x * scale -
+    mean) / std`` is applied per channel; then NHWC data become NCHW if ``layout`` is NCHW.
     """
 
     resize: Annotated[int, Field(ge=1)] | None = None
@@ -77,7 +77,7 @@ class PreprocessSettings(_Table):
     layout: Literal["NCHW", "NHWC"] = "NHWC"
 
     def for_agent(self) -> Preprocess:
-        """The part that runs beside the model, on the host as on the device."""
+        """Return the part that runs beside the model, on the host and on the device."""
         return Preprocess(self.scale, _tuple(self.mean), _tuple(self.std), self.layout == "NCHW")
 
 
@@ -86,7 +86,7 @@ def _tuple(value: float | tuple[float, ...]) -> tuple[float, ...]:
 
 
 class DataTable(_Table):
-    """``[data]``: the splits and how a sample is scored."""
+    """``[data]``: splits and metric."""
 
     calibration: str | None = None
     evaluation: str | None = None
@@ -96,14 +96,14 @@ class DataTable(_Table):
 
 
 class GateTable(_Table):
-    """``[gate]``: what counts as still good. ``max_drop_points`` replaces the device's limit."""
+    """``[gate]``: limit of the accuracy drop. ``max_drop_points`` overrides the device's limit."""
 
     max_drop_points: Annotated[float, Field(ge=0)] | None = None
     require_proof: bool = False
 
 
 class BuildTable(_Table):
-    """``[build]``: what ``edgekit build`` takes where the command line says nothing."""
+    """``[build]``: defaults of ``edgekit build``."""
 
     device: str | None = None
     runtime: AnyRuntime = "auto"
@@ -111,10 +111,10 @@ class BuildTable(_Table):
 
 
 class ReleaseTable(_Table):
-    """``[release]``: how bundles are signed.
+    """``[release]``: signing of bundles.
 
-    ``key`` is the name of the signing key; ``version`` of a release must not fall, and is the time
-    of signing in seconds where none is given; devices take a release for ``valid_days``.
+    ``key`` is the name of the signing key. The ``version`` of releases must not decrease; without
+    one it is the time of signing in seconds. Devices accept a release for ``valid_days``.
     """
 
     key: str | None = None
@@ -123,7 +123,7 @@ class ReleaseTable(_Table):
 
 
 class Project(_Table):
-    """A whole edgekit.toml."""
+    """Content of edgekit.toml."""
 
     model: ModelTable = ModelTable()
     data: DataTable = DataTable()
@@ -133,10 +133,10 @@ class Project(_Table):
 
 
 def load_project(folder: Path) -> Project:
-    """The project in a folder; all defaults where it has no edgekit.toml.
+    """Load edgekit.toml from a folder; return the defaults if there is none.
 
     Raises:
-        UserError: the folder is missing, or the file is wrong; lists every error at once.
+        UserError: The folder is missing, or the file is wrong; lists every error at once.
     """
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
