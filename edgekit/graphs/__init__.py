@@ -1,1 +1,1 @@
-"""Model files: reading, checking, and what their graphs hold."""
+"""ONNX and TFLite model files: reading, checking, graph analysis and graph rewriting."""

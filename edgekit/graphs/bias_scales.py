@@ -1,7 +1,7 @@
-"""Conversion of the scales of int32 biases between stored vectors and products of constants.
+"""Conversion of int32 bias scales between stored vectors and products of constants.
 
-The scales of a layer's bias are its input's scale times its weight's scales. onnxruntime folds a
-product of constants when it loads a file, before it looks for integer kernels.
+The scale of a layer's bias is the scale of its input times the scales of its weight. onnxruntime
+folds a product of constants when it loads a file, before it looks for integer kernels.
 """
 
 from __future__ import annotations
@@ -21,10 +21,11 @@ _SMALLEST = np.finfo(np.float32).tiny
 
 
 def compute_bias_scales(proto: ModelProto) -> None:
-    """Replace stored scales of biases by the Mul that computes the same numbers, in place.
+    """Replace stored bias scales by a Mul of the input and weight scales, in place.
 
-    Each Mul writes to the name of the vector that it replaces. They come first in the graph, then
-    the nodes that dequantize biases: alike nodes in a row take fewer bytes once the file is packed.
+    Each Mul writes to the name of the vector that it replaces. The Mul nodes come first in the
+    graph, then the nodes that dequantize biases: similar nodes in a row take fewer bytes once the
+    file is packed.
     """
     index = GraphIndex(proto)
     made: dict[str, NodeProto] = {}
@@ -40,7 +41,7 @@ def compute_bias_scales(proto: ModelProto) -> None:
     for place in reversed(range(len(proto.graph.initializer))):
         if proto.graph.initializer[place].name in made:
             del proto.graph.initializer[place]
-    known = index.initializers.keys()  # those of before, so the products too
+    known = index.initializers.keys()  # taken before the edit, so the replaced vectors count too
     nodes = list(proto.graph.node)
     first = [n for n in nodes if restores_bias(index, n) and known >= set(n.input)]
     moved = {n.output[0] for n in first}
@@ -49,7 +50,7 @@ def compute_bias_scales(proto: ModelProto) -> None:
 
 
 def store_bias_scales(proto: ModelProto) -> None:
-    """Replace each Mul that computes the scales of biases by the stored vector, in place."""
+    """Replace each Mul that computes bias scales by the stored vector, in place."""
     index = GraphIndex(proto)
     found = {node.output[0]: _product(index, node.input) for node in _computing(index)}
     if not found:
@@ -60,7 +61,7 @@ def store_bias_scales(proto: ModelProto) -> None:
 
 
 def computes_bias_scales(proto: ModelProto) -> bool:
-    """Return whether a graph computes the scales of biases from constants."""
+    """Return whether a graph computes bias scales from constants."""
     return any(_computing(GraphIndex(proto)))
 
 
@@ -72,7 +73,7 @@ def restores_bias(index: GraphIndex, node: NodeProto) -> bool:
 
 
 def _computing(index: GraphIndex) -> Iterator[NodeProto]:
-    """Find the Mul nodes of the main graph that compute scales of biases from constants."""
+    """Yield the Mul nodes of the main graph that compute bias scales from constants."""
     for node in index.graph.node:
         if node.op_type != "Mul" or node.domain not in ("", "ai.onnx"):
             continue
@@ -81,7 +82,7 @@ def _computing(index: GraphIndex) -> Iterator[NodeProto]:
 
 
 def _scales_of_layer(index: GraphIndex, layer: NodeProto) -> list[str] | None:
-    """Return the names of a layer's stored scales: of its bias, its input and its weight."""
+    """Return the names of a layer's stored scales (bias, input, weight), or ``None``."""
     if layer.op_type not in _LAYERS or len(layer.input) < 3:
         return None
     names = []
@@ -95,7 +96,7 @@ def _scales_of_layer(index: GraphIndex, layer: NodeProto) -> list[str] | None:
 
 
 def _are_factors(index: GraphIndex, names: Sequence[str]) -> bool:
-    """Return whether two values are a number and numbers along at most one axis, all stored."""
+    """Return whether two values are a stored scalar and a stored vector or scalar, in any order."""
     if len(names) != 2 or not all(_is_float(index, name) for name in names):
         return False
     shapes = [tuple(index.initializers[name].dims) for name in names]
@@ -110,7 +111,7 @@ def _is_float(index: GraphIndex, name: str) -> bool:
 
 
 def _only_scales_biases(index: GraphIndex, name: str) -> bool:
-    """Return whether a value is the scales of stored int32 vectors, and nothing else."""
+    """Return whether a value is read only as the scale of stored int32 vectors."""
     readers = index.readers.get(name, [])
     if not readers or name in index.outputs or name in index.inner_reads:
         return False
@@ -122,10 +123,10 @@ def _only_scales_biases(index: GraphIndex, name: str) -> bool:
 
 
 def _is_product(index: GraphIndex, name: str, factors: Sequence[str]) -> bool:
-    """Return whether enough stored scales are the product of others, bit for bit."""
+    """Return whether enough stored scales equal the product of the factors bit for bit."""
     scales, product = index.float_constant(name), _product(index, factors)
     same = scales.shape == product.shape and scales.tobytes() == product.tobytes()
-    # Hardware that takes denormal numbers for zero would compute others.
+    # Hardware that flushes denormal numbers to zero would compute other scales.
     return same and scales.size >= _LEAST_SCALES and bool((scales >= _SMALLEST).all())
 
 

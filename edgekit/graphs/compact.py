@@ -1,6 +1,6 @@
-"""Take out of a graph what no runtime reads: names, comments, attributes that are the default.
+"""Removal of the parts of a graph that no runtime reads: names, comments, default attributes.
 
-In a small quantised file these weigh as much as the weights.
+In a small quantized file these take as many bytes as the weights.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, defs, helpe
 
 from edgekit.graphs.onnx_file import all_graphs, opset
 
-# The specification gives these no default value in the schema but says what absence means.
+# Attributes without a default in the schema, whose absence has a meaning in the specification.
 _ABSENT_MEANS = {"dilations": 1, "strides": 1, "pads": 0}
-# Since 8 a file may hold functions of its own.
+# From this IR version on a file may hold functions of its own.
 _MIN_IR = 8
 _WINDOWED = {"Conv", "AveragePool", "MaxPool"}
 
 
 def compact(proto: ModelProto, *, named: Container[str] = frozenset()) -> None:
-    """Shorten a model in place; inputs, outputs and what is computed stay as they are.
+    """Remove unread parts and shorten names, in place; inputs, outputs and results stay the same.
 
     Args:
         proto: the model.
         named: operators whose nodes keep their names, or get those of their first outputs, since
-            further passes tell the user of them.
+            further passes name them in messages.
     """
     proto.ClearField("doc_string")
-    proto.graph.name = "g"  # ONNX asks for one
-    # Runtimes refuse an IR version newer than themselves; the opset needs no more than this.
+    proto.graph.name = "g"  # ONNX requires a name
+    # Runtimes refuse an IR version newer than themselves, and the opset needs no newer one.
     least = helper.find_min_ir_version_for(list(proto.opset_import), ignore_unknown=True)
     proto.ir_version = min(proto.ir_version, max(least, _MIN_IR))
     version = opset(proto)
@@ -50,9 +50,9 @@ def compact(proto: ModelProto, *, named: Container[str] = frozenset()) -> None:
 
 
 def sort_constants(proto: ModelProto) -> None:
-    """Store constants of the same type and rank one after the other, in place.
+    """Sort constants by type and rank, in place.
 
-    Alike headers in a row take fewer bytes once the file is packed. Call it before ``compact``.
+    Similar headers in a row take fewer bytes once the file is packed. Call it before ``compact``.
     """
     proto.graph.initializer.sort(
         key=lambda t: (t.data_type == TensorProto.INT8, t.data_type, len(t.dims))
@@ -60,10 +60,10 @@ def sort_constants(proto: ModelProto) -> None:
 
 
 def share_transposed(proto: ModelProto) -> None:
-    """Store an int8 matrix that is another one or its transpose once, in place.
+    """Store equal or transposed int8 matrices once, in place.
 
-    The output layer of a language model often is its embedding table. The Transpose is folded
-    when the model is loaded. Call it before ``compact``.
+    The output layer of a language model often is its embedding table. The runtime folds the
+    Transpose at load. Call it before ``compact``.
     """
     seen: dict[bytes, TensorProto] = {}
     renamed: dict[str, str] = {}
@@ -130,7 +130,7 @@ def _is_default(
 
 
 def _shorten_names(proto: ModelProto) -> None:
-    """Give the values of the main graph names of few letters; inner graphs keep theirs."""
+    """Give the values of the main graph short names; inner graphs keep theirs."""
     graph = proto.graph
     kept = {v.name for v in (*graph.input, *graph.output)}
     for inner in all_graphs(graph):
@@ -148,7 +148,7 @@ def _shorten_names(proto: ModelProto) -> None:
 
 
 class _ShortNames(dict[str, str]):
-    """A short name for each long one, made when first asked for."""
+    """Map from each long name to a short one, which is made at the first access."""
 
     def __init__(self, kept: set[str]) -> None:
         super().__init__({name: name for name in kept | {""}})

@@ -1,4 +1,4 @@
-"""What a device's runtimes cannot run of a model, and what to do about it."""
+"""Check of a model's operators, opset and IR version against the runtimes of a device."""
 
 from __future__ import annotations
 
@@ -14,14 +14,22 @@ from edgekit.profile import DeviceProfile, RuntimeSpec
 
 @dataclass(frozen=True, kw_only=True)
 class Obstacle:
-    """One reason why a device cannot run a model, with the mend."""
+    """Reason why a device cannot run a model, with the fix."""
 
     what: str
     fix: str
 
 
 def onnx_obstacles(proto: ModelProto, profile: DeviceProfile) -> tuple[Obstacle, ...]:
-    """What keeps an ONNX graph off a device; empty when it can run there."""
+    """Find the reasons why a device cannot run an ONNX graph.
+
+    Args:
+        proto: the model.
+        profile: the device.
+
+    Returns:
+        The obstacles; empty if the device can run the graph.
+    """
     spec = profile.runtimes.get("onnxruntime")
     if spec is None:
         return (
@@ -36,11 +44,14 @@ def onnx_obstacles(proto: ModelProto, profile: DeviceProfile) -> tuple[Obstacle,
 def tflite_obstacles(
     profile: DeviceProfile, ops: Mapping[str, int] | None = None
 ) -> tuple[Obstacle, ...]:
-    """What keeps a .tflite file off a device; empty when it can run there.
+    """Find the reasons why a device cannot run a .tflite file.
 
     Args:
         profile: the device.
-        ops: how often each operator occurs, where the file was read.
+        ops: number of nodes by operator; ``None`` if the file was not read.
+
+    Returns:
+        The obstacles; empty if the device can run the file.
     """
     if "litert" in profile.runtimes:
         return _operators(ops or {}, profile.runtimes["litert"])

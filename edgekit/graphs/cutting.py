@@ -1,4 +1,4 @@
-"""Take groups of channels out of a graph: constants, shapes and counts, in one go."""
+"""Removal of channel groups from a graph: constants, shape constants and attributes."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ Flags = NDArray[np.bool_]
 
 
 def cut(channels: Channels, gone: Collection[int]) -> ModelProto:
-    """A new model without these groups.
+    """Build a copy of the model without the given dependency groups.
 
-    Weights lose the channels, whoever reads shapes gets new ones, and computed shapes follow for
-    any size of free dimensions. Where a group was zero everywhere the outputs stay the same.
+    Weights lose the channels, shape inputs are updated, and shapes computed inside the graph follow
+    for any size of free dimensions. If a group was zero everywhere, the outputs stay the same.
 
     Args:
-        channels: of a model, which is not changed.
-        gone: numbers of groups.
+        channels: dependency groups of a model, which is not changed.
+        gone: numbers of the groups to remove.
 
     Raises:
-        ValueError: an axis would have no position left; names a value.
+        ValueError: an axis would become empty; the message names a value.
     """
     flags = channels.flags(gone)
     emptied = _emptied(channels, flags)
@@ -48,11 +48,11 @@ def cut(channels: Channels, gone: Collection[int]) -> ModelProto:
 
 
 def permitted(channels: Channels, gone: Sequence[int]) -> list[int]:
-    """Those of some groups that can go without leaving an axis empty.
+    """Select the groups that can be removed together without emptying an axis.
 
     Args:
-        channels: of a model.
-        gone: numbers of groups, the first to go first; the last are the first to be spared.
+        channels: dependency groups of a model.
+        gone: numbers of groups, in the order of removal; the last ones are kept first.
     """
     lengths = channels.lengths
     if lengths.left(channels.flags(gone)).all():
@@ -62,9 +62,14 @@ def permitted(channels: Channels, gone: Sequence[int]) -> list[int]:
 
 
 def macs_of(channels: Channels, gone: Collection[int] = ()) -> int:
-    """Multiply-accumulates that are left when groups go, for the sizes the channels were found at.
+    """Count the multiply-accumulates left after the removal of groups.
 
-    Conv, ConvTranspose, Gemm, MatMul and Einsum count, as in ``cost``. It takes milliseconds.
+    Counted are Conv, ConvTranspose, Gemm, MatMul and Einsum, as in ``graphs.cost``, for the input
+    sizes at which the groups were found. It takes milliseconds.
+
+    Args:
+        channels: dependency groups of a model.
+        gone: numbers of the groups to remove.
     """
     left = channels.lengths.left(channels.flags(gone)).tolist()
     return sum(
@@ -74,7 +79,7 @@ def macs_of(channels: Channels, gone: Collection[int] = ()) -> int:
 
 
 def _emptied(channels: Channels, flags: Flags) -> str | None:
-    """A value of which nothing would be left; ``None`` where there is none."""
+    """Return the name of a value with an axis that would become empty; ``None`` without one."""
     lengths = channels.lengths
     empty = np.flatnonzero(lengths.left(flags) == 0)
     if not len(empty):
@@ -85,7 +90,7 @@ def _emptied(channels: Channels, flags: Flags) -> str | None:
 
 
 def _cut_constants(channels: Channels, flags: Flags, index: GraphIndex) -> None:
-    """Give each reader what is left of the constants that it reads."""
+    """Remove the channels from every constant, separately for readers that keep other positions."""
     by_reader: dict[tuple[str, int], list[Use]] = defaultdict(list)
     for use in channels.walk.uses:
         by_reader[key(use.node), use.position].append(use)
@@ -127,6 +132,6 @@ def _replace(
 
 
 def key(node: NodeProto) -> str:
-    """What tells a node from the others of a graph: the first value that it makes."""
+    """Return the first output name of a node, which identifies it in its graph."""
     name: str = next(name for name in node.output if name)
     return name

@@ -14,6 +14,10 @@ from edgekit.errors import UserError
 def external_files(path: Path, tensors: Iterable[TensorProto]) -> list[Path]:
     """List the external data files of the model in ``path``, each once.
 
+    Args:
+        path: the .onnx file.
+        tensors: all tensors of the model.
+
     Raises:
         UserError: a file is missing, too short, or outside the model's folder.
     """
@@ -30,7 +34,7 @@ def is_external(tensor: TensorProto) -> bool:
 
 
 def load_external(path: Path, tensor: TensorProto) -> None:
-    """Read the data of a tensor of the model in ``path`` into it.
+    """Read the external data of one tensor of the model in ``path``, in place.
 
     Raises:
         UserError: as ``external_files``.
@@ -45,16 +49,16 @@ def load_external(path: Path, tensor: TensorProto) -> None:
 
 
 def forget_place(tensor: TensorProto) -> None:
-    """Mark the data of a tensor as stored in the model itself."""
+    """Mark the data of a tensor as stored in the model itself, in place."""
     tensor.ClearField("external_data")
     tensor.ClearField("data_location")
 
 
 def without_external(proto: ModelProto, tensors: Iterable[TensorProto]) -> ModelProto:
-    """Replace external tensors by empty ones, for checks of the structure.
+    """Replace external tensors by empty ones, for checks of the graph structure.
 
     Args:
-        proto: used up.
+        proto: the model; edited in place and returned.
         tensors: all tensors of the model.
     """
     for tensor in tensors:
@@ -89,9 +93,9 @@ def _check_file(path: Path, tensor: TensorProto) -> Path:
 
 
 def _is_inside(path: Path, location: str) -> bool:
-    """Return whether a file is in the model's folder, or in that of the file it links to.
+    """Return whether a file is in the model's folder, or in the folder that the model links to.
 
-    Caches of model hubs hold links: ``model.onnx`` and its data lead to files of one folder.
+    Caches of model hubs hold links: ``model.onnx`` and its data link to files of one folder.
     """
     if not location or PurePosixPath(location).is_absolute():
         return False
@@ -101,7 +105,7 @@ def _is_inside(path: Path, location: str) -> bool:
         return any(
             file.is_relative_to(folder) for folder in (path.parent.resolve(), path.resolve().parent)
         )
-    # A NUL, a name too long, links in a circle.
+    # The name holds a NUL or is too long, or links form a loop.
     except (OSError, ValueError, RuntimeError):
         return False
 

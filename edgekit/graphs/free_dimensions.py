@@ -1,4 +1,4 @@
-"""Free dimensions: without a size in the file, or with the size 0 or -1."""
+"""Free dimensions of a graph: without a size in the file, or with the size 0 or -1."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def graph_has_empty_input(graph: GraphProto) -> bool:
 
 
 def size_dimensions(value: ValueInfoProto, dims: Mapping[str, int]) -> None:
-    """Set the free dimensions of a value in place; dimensions that are not named become 1."""
+    """Set the free dimensions of a value in place; dimensions without a given size become 1."""
     for axis, dim in enumerate(_dimensions(value)):
         if not dim.HasField("dim_value"):
             dim.dim_value = dims.get(name_dimension(value.name, axis, dim.dim_param), 1)

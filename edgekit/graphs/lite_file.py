@@ -1,4 +1,4 @@
-"""What a .tflite file stores and which operators it runs, read from the bytes."""
+"""Statistics of a .tflite file: operators, and bytes and extremes of the stored tensors."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from numpy.typing import NDArray
 from edgekit.errors import missing_extra
 from edgekit.graphs.stored import Stored
 
-# Names that the schema and numpy do not share.
+# Type names that differ between the TFLite schema and numpy.
 _TYPES = {"BOOL": "bool", "INT4": "int4", "STRING": "str"}
 _FLOATS = {"float16", "float32", "float64"}
 
 
 def lite_ops(path: Path) -> Counter[str]:
-    """How often each operator occurs, inner graphs included; custom ones by their own names.
+    """Count the operators of a .tflite file, inner graphs included; custom ones by their own name.
 
     Raises:
         UserError: LiteRT is not installed.
@@ -32,7 +32,7 @@ def lite_ops(path: Path) -> Counter[str]:
     for graph in _all(model.Subgraphs, model.SubgraphsLength()):
         for op in _all(graph.Operators, graph.OperatorsLength()):
             code = model.OperatorCodes(op.OpcodeIndex())
-            # Files of before 2020 fill the old field alone.
+            # Files from before 2020 fill only the old field.
             number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
             own = code.CustomCode() if number == schema.BuiltinOperator.CUSTOM else None
             counts[own.decode(errors="replace") if own else names.get(number, str(number))] += 1
@@ -40,7 +40,7 @@ def lite_ops(path: Path) -> Counter[str]:
 
 
 def custom_ops(path: Path) -> tuple[str, ...]:
-    """Names of the operators of a file that are no builtin ones of TFLite.
+    """List the custom operators of a file: those that are not TFLite builtins.
 
     Raises:
         UserError: LiteRT is not installed.
@@ -50,7 +50,7 @@ def custom_ops(path: Path) -> tuple[str, ...]:
 
 
 def lite_census(path: Path) -> Stored:
-    """Count what a file stores; ``edgekit.graphs.stored.census`` of the other format.
+    """Read the storage statistics of a .tflite file, as ``edgekit.graphs.stored`` does for ONNX.
 
     Raises:
         UserError: LiteRT is not installed.
@@ -82,7 +82,7 @@ def lite_census(path: Path) -> Stored:
 
 
 def _constants(data: bytes) -> Iterator[tuple[str, str, int, NDArray[np.uint8]]]:
-    """Name, type, number of axes and raw bytes of every stored tensor."""
+    """Yield name, type, rank and raw bytes of every stored tensor."""
     schema = _schema()
     types = {v: k for k, v in vars(schema.TensorType).items() if k.isupper()}
     model = schema.Model.GetRootAs(data, 0)

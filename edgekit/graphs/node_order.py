@@ -36,7 +36,7 @@ def sort_nodes(graph: GraphProto, inner_graphs: InnerGraphs) -> None:
 
 
 def _topological_order(needs: list[set[int]]) -> list[int]:
-    """Return indices in topological order, otherwise in the given order; cycles are left out."""
+    """Return node indices in topological order, ties in the given order; cycles are left out."""
     readers: dict[int, list[int]] = defaultdict(list)
     missing = [len(each) for each in needs]
     for place, each in enumerate(needs):

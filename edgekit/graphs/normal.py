@@ -1,6 +1,6 @@
-"""One spelling per product: the many ways of writing one with a stored weight become few.
+"""Normalization of products with a stored weight to a few canonical forms.
 
-What is left is Gemm with its input as it is and a bias of one axis, and MatMul with a matrix on
+The results are Gemm with an untransposed input and a bias of one axis, and MatMul with a matrix on
 the right.
 """
 
@@ -17,20 +17,21 @@ from edgekit.graphs.index import GraphIndex, attribute
 from edgekit.graphs.onnx_file import all_graphs
 from edgekit.graphs.shapes import ranks
 
-# A matrix on the left goes to the right between two transpositions, which must cost less.
+# A matrix on the left is moved to the right between two Transpose nodes. They pay off only if both
+# sides of the matrix are at least this long.
 _LEAST_SIDE = 16
 
 
 def one_spelling(proto: ModelProto, *, keep_ties: bool = False) -> None:
-    """Rewrite the products with float32 constants of all graphs, in place.
+    """Rewrite Gemm and MatMul with float32 constants into canonical form in all graphs, in place.
 
-    Alpha, beta, transA and biases of other shapes of a Gemm; constants of a MatMul that stand on
-    the left, have leading axes of 1, or are transposed in the graph.
+    Rewritten are alpha, beta, transA and biases of other shapes of a Gemm, and constants of a
+    MatMul that are on the left, have leading axes of size 1, or are transposed in the graph.
 
     Args:
         proto: the model.
-        keep_ties: leave products alone whose rewriting would copy a weight that something else
-            reads as well, such as an embedding table that is also the output layer.
+        keep_ties: skip rewrites that would copy a weight with another reader, such as an embedding
+            table that is also the output layer.
     """
     main = GraphIndex(proto)
     known = _Ranks(proto)
@@ -42,7 +43,7 @@ def one_spelling(proto: ModelProto, *, keep_ties: bool = False) -> None:
 
 
 def _tied(proto: ModelProto) -> frozenset[str]:
-    """Constants that are read more than once, or are an output as well."""
+    """Find the constants with several reads; being a graph output counts as a read."""
     reads = Counter(
         name for graph in all_graphs(proto.graph) for node in graph.node for name in node.input
     )
@@ -51,19 +52,19 @@ def _tied(proto: ModelProto) -> frozenset[str]:
 
 
 class _Ranks:
-    """How many axes each value has, found out when first asked for."""
+    """Ranks of all values, inferred at the first use."""
 
     def __init__(self, proto: ModelProto) -> None:
         self._proto = proto
 
     @cached_property
     def by_name(self) -> dict[str, int]:
-        """Those that are known."""
+        """Known ranks by value name."""
         return ranks(self._proto)
 
 
 class _Speller:
-    """Writes the nodes of one graph anew."""
+    """Rewriter of the products in one graph."""
 
     def __init__(self, index: GraphIndex, known: _Ranks, tied: Collection[str]) -> None:
         self.index = index
@@ -73,7 +74,7 @@ class _Speller:
         self.transposed: dict[str, str] = {}
 
     def write(self) -> None:
-        """Put the new nodes in the place of the old ones."""
+        """Replace the nodes of the graph by the rewritten ones."""
         for node in self.index.graph.node:
             standard = node.domain in ("", "ai.onnx")
             if standard and node.op_type == "Gemm":
@@ -92,7 +93,7 @@ class _Speller:
     # ------------------------------------------------------------ Gemm
 
     def _gemm(self, node: NodeProto) -> None:
-        """alpha A B + beta C, as Gemm(A, alpha B, beta C) where C has one value per column."""
+        """Rewrite alpha A B + beta C as Gemm(A, alpha B, beta C), with a bias per column."""
         rows, weight = node.input[0], node.input[1]
         if self._is_matrix(rows) and not self._is_stored(weight):
             self._gemm_of_columns(node)
@@ -129,7 +130,7 @@ class _Speller:
         return self.index.is_finite(node.input[2])
 
     def _gemm_of_columns(self, node: NodeProto) -> None:
-        """A is the constant."""
+        """Rewrite a Gemm with a constant A as a MatMul between two Transpose nodes."""
         left = self.index.float_constant(node.input[0])
         left = left.T if attribute(node, "transA", 0) else left
         alpha = _factor(node, "alpha")
@@ -146,12 +147,12 @@ class _Speller:
         self._add_bias(node, turned, None)
 
     def _bias(self, node: NodeProto, width: int) -> str | None:
-        """beta C as a constant of one axis; ``None`` where there is none or it is another thing."""
+        """Store beta C as a vector; ``None`` if there is no C or it is no value per column."""
         name = node.input[2] if _has_bias(node) else ""
         if not self._is_stored(name):
             return None
         bias = self.index.float_constant(name)
-        if not np.isfinite(bias).all():  # a mask, say: no kernel of integers takes it in
+        if not np.isfinite(bias).all():  # such as a mask: integer kernels take no infinite bias
             return None
         if (
             bias.ndim > 2
@@ -166,7 +167,7 @@ class _Speller:
         return bias is None and _has_bias(node)
 
     def _add_bias(self, node: NodeProto, product: str, bias: str | None) -> None:
-        """beta C as an addition, where the product could not take it in."""
+        """Add beta C by a separate Add if the product cannot take it as its bias."""
         if not self._is_added(node, bias):
             return
         added, beta = node.input[2], _factor(node, "beta")
@@ -203,7 +204,7 @@ class _Speller:
         self._add("Transpose", [product], node.output[0], perm=perm)
 
     def _matrix(self, name: str, *, other: str) -> str | None:
-        """The constant of two axes that does the same in this place; ``None`` if there is none."""
+        """Return an equivalent constant matrix for a MatMul operand; ``None`` without one."""
         maker = self.index.producer.get(name)
         if maker is not None and maker.op_type == "Transpose" and self._is_matrix(maker.input[0]):
             perm = attribute(maker, "perm", [1, 0])
@@ -249,6 +250,6 @@ def _has_bias(node: NodeProto) -> bool:
 
 
 def _with_readers(nodes: list[NodeProto], index: GraphIndex) -> list[NodeProto]:
-    """Without the transpositions of constants that nothing reads any more."""
+    """Drop the Transpose nodes whose output nothing reads."""
     read = {name for node in nodes for name in node.input} | index.outputs | index.inner_reads
     return [n for n in nodes if n.op_type != "Transpose" or n.output[0] in read]

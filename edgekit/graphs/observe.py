@@ -1,4 +1,4 @@
-"""Run a graph over samples and look at values inside it, one batch at a time."""
+"""Runs of a graph over samples that yield values inside it, one batch at a time."""
 
 from __future__ import annotations
 
@@ -35,24 +35,24 @@ def observe(
     Args:
         proto: the model; not changed.
         names: values of the main graph: inputs, outputs, or anything in between.
-        parts: what to feed, one after the other.
-        tick: called with samples done and samples in all.
+        parts: the samples to feed, one part after the other.
+        tick: called with the number of samples done and in total.
 
     Raises:
-        UserError: the samples are not what the model takes, or it fails on one of them.
+        UserError: the samples do not fit the model, or it fails on one of them.
     """
     tensors = input_tensors(proto)
     fed = {tensor.name for tensor in tensors}
     wanted = [name for name in names if name not in fed]
     session = open_instrumented(proto, Additions(outputs=wanted))
-    del proto  # the session has the weights mapped; nobody else may need them
+    del proto  # the session maps the weights from a file, so this copy may be freed
     for batch, run in feed(session, tensors, parts, tick=tick):
         values = batch.inputs | run(wanted, {})
         yield {name: _real(values[name], batch) for name in names}
 
 
 def _real(value: NDArray[np.generic], batch: Batch) -> NDArray[np.generic]:
-    """A value without the rows that only fill up the last batch of a fixed size."""
+    """Drop the rows that only fill up the last batch of a fixed size."""
     return value[: batch.rows] if value.shape[:1] == (batch.size,) else value
 
 
@@ -63,16 +63,16 @@ def feed(
     *,
     tick: Tick | None = None,
 ) -> Iterator[tuple[Batch, Run]]:
-    """Each batch of samples, and what runs the session on it.
+    """Yield each batch of samples with a function that runs the session on it.
 
     Args:
         session: of the model, or of the model with additions.
-        tensors: the inputs of the model; say what the samples must be.
-        parts: what to feed, one after the other.
-        tick: called with samples done and samples in all.
+        tensors: the inputs of the model, with the types and shapes that samples must have.
+        parts: the samples to feed, one part after the other.
+        tick: called with the number of samples done and in total.
 
     Raises:
-        UserError: the samples are not what the model takes, or it fails on one of them.
+        UserError: the samples do not fit the model, or it fails on one of them.
     """
     done, total = 0, sum(part.columns[0].shape[0] for part in parts)
     size = batch_size(parts[0], tensors) if parts else None
@@ -86,7 +86,7 @@ def feed(
 def _fed(
     parts: Sequence[Samples], tensors: Sequence[Tensor], batch: int
 ) -> Iterator[tuple[int, Batch]]:
-    """Each batch, with the number of its part's first sample in the user's data."""
+    """Yield each batch with the number of its part's first sample in the user's data."""
     try:
         for samples in parts:
             for each in batches(samples, tensors, batch):
@@ -109,15 +109,15 @@ def _run(
 
 
 def input_tensors(proto: ModelProto) -> tuple[Tensor, ...]:
-    """The inputs of a model as the agent sees them."""
+    """Return the inputs of a model as tensors of the agent."""
     return tuple(as_tensor(spec) for spec in signature(proto).inputs)
 
 
 def batch_of(samples: Samples, signature: Signature) -> int:
-    """Samples that a model takes at once; 1 where it takes any number."""
+    """Return the batch size that a model requires; 1 if it takes any."""
     return batch_size(samples, tuple(map(as_tensor, signature.inputs))) or 1
 
 
 def as_tensor(spec: TensorSpec) -> Tensor:
-    """The agent's name for an input or output."""
+    """Convert the specification of an input or output to a tensor of the agent."""
     return Tensor(spec.name, spec.dtype, tuple("?" if d is None else d for d in spec.shape))

@@ -1,7 +1,7 @@
-"""Run a model file as it lies on disk, one feed at a time.
+"""Runs of a model file on one feed after the other, as it is stored on disk.
 
-Nothing is kept between feeds but the states that the file itself has: LiteRT keeps variables, and
-those that became inputs of an .onnx file are carried here.
+Between feeds only the states of the file itself are kept: LiteRT keeps its variables, and this
+module carries the states of an .onnx file from outputs to inputs.
 """
 
 from __future__ import annotations
@@ -27,12 +27,16 @@ _THREADS = 2
 def outputs(
     model: Model, feeds: Iterable[Arrays]
 ) -> Iterator[dict[str, NDArray[np.generic]] | str]:
-    """All outputs by name for each feed; for one that the model fails on, why.
+    """Yield all outputs by name for each feed, or the error message if the model fails on it.
 
-    The session is gone when the last feed is done, so that two models need not be held at once.
+    The session is released after the last feed, so that two models need not be in memory at once.
+
+    Args:
+        model: the .onnx or .tflite file.
+        feeds: input arrays by name.
 
     Raises:
-        UserError: the runtime does not take the file.
+        UserError: the runtime refuses the file.
     """
     if model.format == "tflite":
         yield from _by_litert(model, feeds)
@@ -58,7 +62,7 @@ def _by_onnxruntime(
     model: Model, feeds: Iterable[Arrays]
 ) -> Iterator[dict[str, NDArray[np.generic]] | str]:
     options = quiet_options()
-    # The arena keeps what it once took; without it peak memory is that of one feed.
+    # The arena never returns memory; without it peak memory is that of one feed.
     options.enable_cpu_mem_arena = False
     options.intra_op_num_threads = _THREADS
     try:

@@ -11,7 +11,11 @@ MOST_INNER_GRAPHS = 2_000
 
 
 def refuse_too_many_nodes(graph: GraphProto, *, where: str) -> None:
-    """Check the number of nodes and of graphs inside nodes (If, Loop, Scan).
+    """Check the number of nodes and of inner graphs (If, Loop, Scan).
+
+    Args:
+        graph: the main graph.
+        where: beginning of the message, such as the path of the file.
 
     Raises:
         UserError: there are too many.

@@ -16,7 +16,7 @@ _KEY = "edgekit.states"
 
 @dataclass(frozen=True, kw_only=True)
 class State:
-    """An input that receives an output of the previous run.
+    """Recurrent state: an input that receives an output of the previous run.
 
     Args:
         input: name of the input.
@@ -45,7 +45,11 @@ def record_states(proto: ModelProto, states: Sequence[State]) -> None:
 
 
 def states_of(proto: ModelProto) -> tuple[State, ...]:
-    """Read the states from the metadata of a model; none where the record is malformed."""
+    """Read the states from the metadata of a model.
+
+    Returns:
+        The states; empty if there is no record or the record is malformed.
+    """
     for entry in proto.metadata_props:
         if entry.key == _KEY:
             try:
@@ -56,7 +60,7 @@ def states_of(proto: ModelProto) -> tuple[State, ...]:
 
 
 def _encode(array: NDArray[np.generic]) -> str:
-    """Encode an array as base64 text; zeros as empty text."""
+    """Encode the bytes of an array as base64; an array of zeros becomes an empty string."""
     return base64.b64encode(array.tobytes()).decode() if array.any() else ""
 
 

@@ -27,7 +27,7 @@ _FOLDABLE = {
     "ReduceMean", "ReduceSum", "ReduceSumSquare", "Reshape", "Shape", "Slice", "Split", "Sqrt",
     "Squeeze", "Sub", "Tanh", "Transpose", "Unsqueeze",
 }  # fmt: skip
-# Operators whose weights get integers; equal ones are stored once in the end.
+# Operators whose weights are quantized to integers; equal weights are stored once.
 _INTEGER_READERS = {"Conv", "ConvTranspose", "Gemm", "GRU", "LSTM", "MatMul", "RNN"}
 _FLOATS = {np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)}
 
@@ -38,13 +38,13 @@ def fold_weights(proto: ModelProto, *, keep_ties: bool = False) -> None:
     """Fold weights computed from stored tensors into constants of the main graph, in place.
 
     Exporters slice the gates of an LSTM and concatenate them in another order, also inside the
-    branches of an If; weight normalization and low-rank adapters compute weights. Equal results
-    are stored once. Not folded are weights whose source is also read directly (a tied embedding,
-    say), and integers, which are quantized weights.
+    branches of an If; weight normalization and low-rank adapters compute weights. Equal results are
+    stored once. Two kinds are not folded: weights whose source is also read directly (such as a
+    tied embedding), and integers, which are quantized weights.
 
     Args:
         proto: the model.
-        keep_ties: leave several weights of one source that together are larger than it.
+        keep_ties: do not fold several weights of one source that together are larger than it.
     """
     main = GraphIndex(proto)
     folding = _Folding(main, keep_ties=keep_ties)
@@ -55,7 +55,7 @@ def fold_weights(proto: ModelProto, *, keep_ties: bool = False) -> None:
 
 
 class _Folding:
-    """Folded weights by content, shared by all graphs of a model."""
+    """Folded weights of a model by content hash, shared by all its graphs."""
 
     def __init__(self, main: GraphIndex, *, keep_ties: bool) -> None:
         self.main = main
@@ -64,7 +64,7 @@ class _Folding:
         self.tied = _read_directly(main.proto.graph)
 
     def fold(self, index: GraphIndex, around: Arrays) -> None:
-        """Fold the weights that the nodes of a graph and of the graphs inside it compute.
+        """Fold the weights computed in a graph and in the graphs inside it, in place.
 
         Args:
             index: the graph.
@@ -105,7 +105,7 @@ class _Folding:
         return value.nbytes <= _MAX_GROWTH * sum(sources[k].nbytes for k in large)
 
     def _is_worth_storing(self, index: GraphIndex, name: str, multiplied: set[str]) -> bool:
-        """Return whether a weight replaces its source, or shares int8 storage with its copies."""
+        """Return whether a folded weight replaces its source, or shares int8 storage."""
         if name not in multiplied:
             return True
         return not self.keep_ties and all(
@@ -125,7 +125,7 @@ class _Folding:
                         node.input[place] = self.stored[key]
 
     def drop_unread_nodes(self) -> None:
-        """Remove the nodes that only computed weights which are stored now."""
+        """Remove the nodes that only computed weights which are now stored."""
         for graph in reversed(list(all_graphs(self.main.proto.graph))):
             _drop_unread(graph)
 
@@ -146,7 +146,7 @@ def _drop_unread(graph: GraphProto) -> None:
 
 
 def _constant_nodes(index: GraphIndex, constants: Arrays) -> Iterator[NodeProto]:
-    """Yield the nodes of a graph that only move, concatenate or scale constants, in order."""
+    """Yield the nodes that only move, concatenate or scale constants, in graph order."""
     known = set(constants)
     for node in index.graph.node:
         if node.domain not in ("", "ai.onnx") or node.op_type not in _FOLDABLE:
@@ -222,9 +222,9 @@ def _dependencies(name: str, chain: list[NodeProto]) -> set[str]:
 def _find_multiplied(
     found: Arrays, weights: Arrays, chain: list[NodeProto], sources: Arrays
 ) -> set[str]:
-    """Return the weights whose sources would be stored several times over if all were folded.
+    """Return the weights that would take more bytes than their sources if all were folded.
 
-    A source stays beside them where another large result is not folded.
+    A source stays stored if it also feeds a large result that is not folded.
     """
     left = {
         name: {k for k in _dependencies(name, chain) if k in sources and _is_large(sources[k])}
@@ -253,7 +253,7 @@ def _is_large(value: NDArray[np.generic]) -> bool:
 def _compute(
     proto: ModelProto, chain: list[NodeProto], sources: Arrays, wanted: list[str]
 ) -> Arrays:
-    """Compute the wanted results of constant nodes with onnxruntime; empty where that fails."""
+    """Compute the wanted results of constant nodes with onnxruntime; empty if it fails."""
     if sum(array.nbytes for array in sources.values()) > _MOST_BYTES:
         return {}
     made = ModelProto(ir_version=proto.ir_version)
