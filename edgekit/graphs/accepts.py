@@ -1,4 +1,4 @@
-"""Refusals of input sizes on which the source model itself fails."""
+"""Refusal of input sizes on which the source model itself fails."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _CONTRADICTIONS = (ValueError, IndexError, KeyError, TypeError)
 
 @contextmanager
 def refuse_bad_sizes(model: Model, dims: Mapping[str, int]) -> Iterator[None]:
-    """Turn an exception into a refusal if the model itself fails on inputs of the given sizes.
+    """Turn an exception into a refusal if the model itself fails on inputs of these sizes.
 
     Args:
         model: the model.

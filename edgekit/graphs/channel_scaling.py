@@ -1,6 +1,6 @@
 """Folding of per-channel scales and shifts into the weight and bias of the layer before them.
 
-BatchNormalization is folded, and Mul, Div, Add and Sub with a constant that varies along the
+Folded are BatchNormalization, and Mul, Div, Add and Sub with a constant that varies along the
 channels only. The layer is a Conv, ConvTranspose, Gemm or MatMul with a stored weight. A Reshape or
 Transpose that keeps each channel whole may stand between them.
 """
@@ -26,7 +26,11 @@ _BIASED = {"Conv", "ConvTranspose", "Gemm"}
 
 
 def fold_channel_scaling(proto: ModelProto) -> int:
-    """Fold per-channel scales and shifts of the main graph in place; returns the removed nodes."""
+    """Fold per-channel scales and shifts of the main graph, in place.
+
+    Returns:
+        Number of removed nodes.
+    """
     index = GraphIndex(proto)
     folder = _Folder(index)
     nodes = list(index.graph.node)
@@ -40,7 +44,7 @@ def fold_channel_scaling(proto: ModelProto) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class _Layer:
-    """A node with a stored weight that no other node reads.
+    """Node with a stored weight that no other node reads.
 
     ``axis`` is the axis of the output channels in the weight, ``place`` their axis in the output,
     counted from the last. ``scales`` names the scales of a weight in weight-only QDQ.
@@ -116,7 +120,7 @@ def _has_foldable_bias(index: GraphIndex, node: NodeProto, channels: int) -> boo
 
 @dataclass
 class _Chain:
-    """The scale and shift behind a layer accumulated so far, and the nodes to remove."""
+    """Accumulated scale and shift behind a layer, and the nodes to remove."""
 
     scale: Doubles
     shift: Doubles
@@ -124,7 +128,7 @@ class _Chain:
     moved: bool = False
 
     def compose(self, scale: Doubles | float, shift: Doubles | float) -> None:
-        """Apply a further scale and shift."""
+        """Append a further scale and shift."""
         self.scale = self.scale * scale
         self.shift = self.shift * scale + shift
 
@@ -135,7 +139,7 @@ class _Chain:
 
 
 class _Folder:
-    """Folds the layers one by one and tracks the removed nodes."""
+    """Folder of one layer after the other, which tracks the removed nodes."""
 
     def __init__(self, index: GraphIndex) -> None:
         self.index = index
@@ -146,7 +150,7 @@ class _Folder:
 
     @cached_property
     def shapes(self) -> dict[str, Dims]:
-        """Inferred shapes, computed at the first use."""
+        """Return the inferred shapes, computed at the first use."""
         return partial_shapes(self.index.proto)
 
     def remaining_nodes(self, nodes: list[NodeProto]) -> Iterator[NodeProto]:
@@ -159,7 +163,7 @@ class _Folder:
                     yield each
 
     def fold(self, layer: _Layer) -> int:
-        """Fold the scales and shifts behind a layer; returns the number of removed nodes."""
+        """Fold the scales and shifts behind a layer and return the number of removed nodes."""
         if id(layer.node) in self.gone:
             return 0
         chain = self._follow(layer)
@@ -253,7 +257,7 @@ class _Folder:
         return np.broadcast_to(vector, (channels,))
 
     def _track_channels(self, node: NodeProto, place: int | None, channels: int) -> int | None:
-        """Return the channel axis behind a data movement node; ``None`` where it is not known."""
+        """Return the channel axis behind a data movement node; ``None`` if it is not known."""
         before, after = (self.shapes.get(n) for n in (node.input[0], node.output[0]))
         if place is None or node.op_type == "Identity":
             return place
@@ -268,7 +272,7 @@ class _Folder:
     # ------------------------------------------------------------ the layer itself
 
     def _scale_weight(self, layer: _Layer, scale: Doubles) -> bool:
-        """Scale the weight in place; returns whether all results are finite."""
+        """Scale the weight in place and return whether all results are finite."""
         shape = [1] * len(self.index.initializers[layer.weight].dims)
         shape[layer.axis] = -1
         if layer.scales:
@@ -319,7 +323,7 @@ class _Folder:
     def _insert_add(self, layer: _Layer, shift: NDArray[np.float32]) -> None:
         """Add a shift behind a MatMul of more than two axes.
 
-        Where all sizes are known the two become a Gemm between two Reshape nodes. onnxruntime does
+        If all sizes are known, the two become a Gemm between two Reshape nodes. onnxruntime does
         the same at load, but too late for the Gemm to be quantized.
         """
         node, dims = layer.node, self.shapes.get(layer.node.input[0], (None,))
@@ -344,7 +348,7 @@ class _Folder:
 
 
 def _axis_after_reshape(before: Dims, after: Dims, place: int, channels: int) -> int | None:
-    """Find an axis behind a reshape that keeps it whole."""
+    """Find the axis of a size behind a reshape that keeps it whole; ``None`` if there is none."""
     axis = len(before) + place
     for other, size in enumerate(after):
         if size != channels:

@@ -1,4 +1,4 @@
-"""Inputs that edgekit.toml declares constant, as constants of the graph."""
+"""Replacement of inputs that edgekit.toml declares constant by constants of the graph."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ MOST_ENTRIES = 64
 
 
 def fix_inputs(proto: ModelProto, constants: Mapping[str, NDArray[np.generic]]) -> tuple[str, ...]:
-    """Let the nodes of a graph read small constant inputs as stored constants, in place.
+    """Replace the reads of small constant inputs by reads of stored constants, in place.
 
     The inputs stay in the signature, but no node reads them any more.
 
@@ -36,7 +36,7 @@ def fix_inputs(proto: ModelProto, constants: Mapping[str, NDArray[np.generic]]) 
 
 
 def decides_branch(proto: ModelProto, constants: Mapping[str, NDArray[np.generic]]) -> bool:
-    """Return whether small constant inputs, and nothing else that is fed, decide an If."""
+    """Return whether some If depends on small constant inputs and on no other input."""
     index = GraphIndex(proto)
     fed = {value.name for value in proto.graph.input} - index.initializers.keys()
     known = {name for name, value in constants.items() if value.size <= MOST_ENTRIES}

@@ -24,7 +24,7 @@ _RECURRENT = {"LSTM", "GRU", "RNN"}
 
 @dataclass(frozen=True, kw_only=True)
 class Contraction:
-    """A product of a stored factor with a value.
+    """Contraction of a stored factor with a computed value.
 
     Axes of the weight are counted from the front, axes of values from the end: a value may have
     more leading axes than the weight, or fewer.
@@ -34,13 +34,14 @@ class Contraction:
         groups: axes of the weight shared with the value and the output.
         outputs: axes of the weight shared with the output only.
         inputs: axes of the weight that are summed over.
-        read_groups: axis of the value for each of ``groups``; ``None`` where it has none.
+        read_groups: axis of the value for each of ``groups``; ``None`` if it has none.
         read_inputs: axis of the value for each of ``inputs``.
         made_groups: axis of the output for each of ``groups``.
         made_outputs: axis of the output for each of ``outputs``.
         ones: axes of the weight of size 1, which broadcast over an axis of the value.
         linear: whether the output is the product itself; False for a recurrent layer.
-        on_left: whether it is a MatMul with the weight on the left, which a vector may follow.
+        on_left: whether it is a MatMul with the weight on the left, so that the value may be a
+            vector.
     """
 
     place: int
@@ -73,7 +74,12 @@ class Contraction:
         return (*self.ones, *self.groups, *self.outputs, *self.inputs)
 
     def rows(self, value: NDArray[N], shape: tuple[int, ...]) -> NDArray[N]:
-        """Return the value as [G, positions, I]; missing groups are broadcast."""
+        """Return the value as [G, positions, I]; missing groups are broadcast.
+
+        Args:
+            value: the computed factor.
+            shape: of the weight.
+        """
         if self.on_left and value.ndim == 1:
             value = value[:, np.newaxis]
         groups = [shape[a] for a in self.groups]
@@ -94,8 +100,8 @@ class Contraction:
         return value.reshape(math.prod(groups), positions, -1)
 
     def made(self, value: NDArray[N]) -> NDArray[N]:
-        """Return an output as [positions, G * O], in the order of positions of ``rows``."""
-        if self.on_left and value.ndim < len(self._order):  # of a vector
+        """Return an output as [positions, G * O], with positions in the order of ``rows``."""
+        if self.on_left and value.ndim < len(self._order):  # the value was a vector
             value = value[..., np.newaxis]
         last = [a % value.ndim for a in (*self.made_groups, *self.made_outputs)]
         middle = [a for a in range(value.ndim) if a not in last]
@@ -115,9 +121,9 @@ class Contraction:
 
 
 def contraction_of(index: GraphIndex, node: NodeProto) -> Contraction | None:
-    """Describe the product of a node with exactly one stored factor; ``None`` for other nodes.
+    """Describe the contraction of a node with one stored factor; ``None`` for other nodes.
 
-    Handles MatMul of any rank with its weight on either side, Gemm with a weight on the left,
+    Handled are MatMul of any rank with its weight on either side, Gemm with a weight on the left,
     Einsum of two factors, and the input weights of LSTM, GRU and RNN.
     """
     if node.domain not in ("", "ai.onnx") or len(node.input) < 2:

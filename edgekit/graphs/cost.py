@@ -1,4 +1,4 @@
-"""What a graph costs before it is run: multiply-accumulates, weights, live activations."""
+"""Static cost of a graph: multiply-accumulates, stored weights, live activations."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edgekit.graphs.shapes import itemsize, known_shapes, with_shapes
 
 Shapes = Mapping[str, tuple[int, ...]]
 
-# Types of which several share a byte.
+# Bits of the types of which several elements share a byte.
 _BITS = {TensorProto.INT4: 4, TensorProto.UINT4: 4, TensorProto.FLOAT4E2M1: 4}
 _BITS |= {TensorProto.INT2: 2, TensorProto.UINT2: 2}
 _WEIGHTS = {
@@ -37,13 +37,12 @@ _WEIGHTS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Cost:
-    """Static facts of a graph for one set of input sizes.
+    """Static cost of a graph for one set of input sizes.
 
-    ``macs`` counts Conv, ConvTranspose, Gemm, MatMul and Einsum; ``unknown`` names the nodes of
-    these kinds whose shapes could not be inferred, or that If, Loop or Scan run, so that ``macs``
-    is a lower bound when there are any.
-    ``peak_activation_bytes`` is the largest sum of values alive at once in the file's order, once
-    constants are folded; biases of integer kernels are not among them.
+    ``macs`` counts Conv, ConvTranspose, Gemm, MatMul and Einsum. ``unknown`` names the nodes of
+    these types whose shapes could not be inferred, or that are inside If, Loop or Scan; ``macs`` is
+    a lower bound if there are any. ``peak_activation_bytes`` is the largest sum of values alive at
+    once in the order of the file, with constants folded; biases of integer kernels do not count.
     """
 
     ops: dict[str, int]
@@ -56,11 +55,11 @@ class Cost:
 
 
 def cost(proto: ModelProto, dims: Mapping[str, int]) -> Cost:
-    """Count what a graph costs.
+    """Compute the static cost of a graph.
 
     Args:
         proto: the model, external data loaded.
-        dims: sizes of free dimensions by name; those without one count as 1.
+        dims: sizes of free dimensions by name; others count as 1.
     """
     shaped = with_shapes(proto, dims)
     index = GraphIndex(shaped)
@@ -87,26 +86,27 @@ def cost(proto: ModelProto, dims: Mapping[str, int]) -> Cost:
 
 
 def node_macs(node: NodeProto, shapes: Shapes) -> int | None:
-    """Multiply-accumulates of a node; ``None`` where its shapes are not known.
+    """Count the multiply-accumulates of a node; ``None`` if its shapes are not known.
 
-    Only Conv, ConvTranspose, Gemm and MatMul have any.
+    Counted are Conv, ConvTranspose, Gemm, MatMul, Einsum, ConvInteger, MatMulInteger and
+    QLinearMatMul; other nodes have none.
     """
     return _MACS[node.op_type](node, shapes) if node.op_type in _MACS else 0
 
 
 def count_ops(proto: ModelProto) -> dict[str, int]:
-    """How often each operator occurs, inner graphs included; ``domain:Op`` outside of ONNX."""
+    """Count the nodes by operator, inner graphs included; ``domain:Op`` outside the ONNX domain."""
     names = (operator(node) for g in all_graphs(proto.graph) for node in g.node)
     return dict(sorted(Counter(names).items()))
 
 
 def operator(node: NodeProto) -> str:
-    """The operator of a node as device profiles write it."""
+    """Return the operator name of a node as device profiles write it."""
     return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}:{node.op_type}"
 
 
 def _parameters(proto: ModelProto) -> int:
-    """Stored numbers, wherever they are: initializers and Constant nodes of all graphs."""
+    """Count the stored float and integer weights of all initializers and Constant nodes."""
     count = 0
     for graph in all_graphs(proto.graph):
         held = [a for node in graph.node if node.op_type == "Constant" for a in node.attribute]
@@ -143,7 +143,7 @@ def _stored_bytes(tensor: TensorProto) -> int:
 
 
 def _peak(index: GraphIndex, sizes: Mapping[str, int]) -> int | None:
-    """Largest sum of live values over the nodes in the file's order; ``None`` if any is unknown."""
+    """Return the peak of live bytes over the nodes in file order; ``None`` if one is unknown."""
     nodes = [node for node in index.graph.node if not restores_bias(index, node)]
     last = {name: i for i, node in enumerate(nodes) for name in node.input}
     last |= dict.fromkeys(index.outputs | index.inner_reads, len(nodes))
@@ -195,7 +195,7 @@ def _matmul(node: NodeProto, shapes: Shapes) -> int | None:
 
 
 def _einsum(node: NodeProto, shapes: Shapes) -> int | None:
-    """Every letter once, for any number of factors."""
+    """Multiply the sizes of all letters, for any number of factors."""
     if any(name not in shapes for name in (*node.input, *node.output)):
         return None
     found = terms_of(node, [len(shapes[name]) for name in node.input])

@@ -27,14 +27,14 @@ def dequantize_at_load(proto: ModelProto) -> None:
 
 
 def cast_and_scale(index: GraphIndex, name: str) -> list[NodeProto]:
-    """Build Cast and Mul that compute a value which is a dequantized int8 constant.
+    """Build the Cast and Mul that compute a dequantized int8 constant.
 
     Args:
         index: the main graph, which gets the scales in the shape that Mul needs.
-        name: the value.
+        name: the value that a DequantizeLinear computes.
 
     Returns:
-        The two nodes, the second with a new output; empty for other values.
+        The two nodes, the second with a new output; empty if the value is no such constant.
     """
     maker = index.producer.get(name)
     if maker is None or maker.op_type != "DequantizeLinear":
@@ -82,7 +82,7 @@ def dequantize_by_operator(proto: ModelProto) -> None:
 
 
 def _weights_of_layers(main: GraphIndex) -> dict[str, int]:
-    """Find products of the main graph that only layers read as weights, with their channel axis."""
+    """Find the Mul outputs that only layers read as weights, with their channel axis."""
     products = {n.output[0]: n for n in main.graph.node if n.op_type == "Mul"}
     axes: dict[str, set[int | None]] = {}
     for index in (main, *main.inner()):

@@ -1,4 +1,4 @@
-"""How far a changed graph's outputs are from those of the graph it was made of."""
+"""Divergence of a changed graph's outputs from those of the original graph."""
 
 from __future__ import annotations
 
@@ -17,23 +17,25 @@ Doubles = NDArray[np.float64]
 Value = NDArray[np.generic]
 
 _LEAST = 1e-12
-# An output that is all but constant is not told apart by its last digits.
+# Smallest variance relative to the mean square: an almost constant output is not judged by its last
+# digits.
 _LEAST_SPREAD = 1e-3
 _SUMS_TO_ONE = 1e-3
-# Deviation within rows of logits. As logits, values that spread less would all but vanish in what
-# several outputs lose, and of values that spread more only the largest would count.
+# Range of the deviation within rows that counts as logits. Treated as logits, values with a smaller
+# spread would hardly count beside other outputs, and of values with a larger spread only the
+# largest would count.
 _LEAST_DEVIATION, _LARGEST_DEVIATION = 0.5, 30.0
-# Before 13 Softmax ran over all axes from its own on.
+# Before opset 13 Softmax ran over all axes from its own on.
 _SOFTMAX_OF_ONE_AXIS = 13
 
 
 class Reference:
-    """The float outputs of a graph on a few samples, kept to hold others against.
+    """Float outputs of the original graph on a few samples, as the reference of a comparison.
 
-    A row of scores counts as the distribution it stands for, and diverges in nats (Kullback and
-    Leibler 1951): one that a Softmax over its last axis makes, or an output of two axes whose
-    values spread as logits do. Of any other output the parts that it is put together from count
-    alike, by their squared error over their variance, whatever their scale.
+    A row of scores counts as a distribution, and its divergence is in nats (Kullback and Leibler
+    1951). Scores are the outputs of a Softmax over the last axis, and outputs of two axes whose
+    values spread as logits do. For any other output, each part that it is concatenated from has the
+    same weight, by its squared error over its variance.
     """
 
     def __init__(self, proto: ModelProto, parts: Sequence[Samples]) -> None:
@@ -49,11 +51,14 @@ class Reference:
 
     @property
     def can_tell(self) -> bool:
-        """Whether there are float outputs to compare."""
+        """Return whether there are float outputs to compare."""
         return bool(self._known)
 
     def divergence(self, proto: ModelProto) -> float:
-        """Mean over the samples of the divergence of all outputs; infinite where not finite."""
+        """Return the sum of the divergences of all outputs, averaged over the batches.
+
+        It is infinite if an output is not finite where the original is, or has another shape.
+        """
         parts = {output: self._pairs(proto, output) for output in self._parts}
         names = [n for o, pairs in parts.items() for n in (o, *(new for _, new in pairs))]
         total = 0.0
@@ -64,7 +69,7 @@ class Reference:
         return total / len(self._known)
 
     def _pairs(self, proto: ModelProto, output: str) -> list[tuple[str, str]]:
-        """The parts of an output here and in another graph; the whole of it if they differ."""
+        """Match the parts of an output with those of another graph; the whole if they differ."""
         olds, news = self._parts[output], _parts_of(proto, output)
         return list(zip(olds, news, strict=True)) if len(olds) == len(news) else [(output, output)]
 
@@ -95,7 +100,7 @@ class Reference:
         return float(np.square(after[kept] - before[kept]).mean() / self._spreads[part])
 
     def _spread(self, name: str) -> float:
-        """Variance of a value over all samples, not much below its mean square."""
+        """Return the variance of a value, at least a small part of its mean square."""
         count, total, square = 0, 0.0, 0.0
         for values in self._known:
             row = values[name].astype(np.float64)
@@ -106,7 +111,7 @@ class Reference:
         return max(power - mean**2, _LEAST_SPREAD * power) or _LEAST
 
     def _spreads_as_scores(self, output: str) -> bool:
-        """Whether an output of two axes holds probabilities, or values that spread as logits do."""
+        """Return whether an output of two axes holds probabilities or likely logits."""
         rows = [values[output].astype(np.float64) for values in self._known]
         if len(self._parts[output]) != 1 or any(r.ndim != 2 or r.shape[1] < 2 for r in rows):
             return False
@@ -118,12 +123,12 @@ class Reference:
 
 
 def _parts_of(proto: ModelProto, output: str) -> list[str]:
-    """What an output is put together from; itself where it is stored in the model."""
+    """Return the values that an output is concatenated or scaled from; itself if there are none."""
     return find_output_parts(proto, output) or [output]
 
 
 def _ends_in_softmax(proto: ModelProto, output: str) -> bool:
-    """Whether an output is what a Softmax over its last axis makes."""
+    """Return whether an output is computed by a Softmax over its last axis."""
     made = [node for node in proto.graph.node if output in node.output]
     if not made or made[0].op_type != "Softmax" or opset(proto) < _SOFTMAX_OF_ONE_AXIS:
         return False
@@ -134,7 +139,7 @@ def _ends_in_softmax(proto: ModelProto, output: str) -> bool:
 
 
 def _kullback_leibler(before: Doubles, after: Doubles) -> float:
-    """Of scores before softmax, or of the probabilities after it where a graph ends in one."""
+    """Return the mean divergence of rows of logits, or of probabilities, in nats."""
     log = _log_probabilities if _are_probabilities(before) else _log_softmax
     p, q = log(before), log(after)
     return float((np.exp(p) * (p - q)).sum(axis=1).mean())

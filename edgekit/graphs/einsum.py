@@ -1,4 +1,4 @@
-"""The letters of an Einsum."""
+"""Equation of an Einsum node."""
 
 from __future__ import annotations
 
@@ -8,9 +8,16 @@ from edgekit.graphs.index import attribute
 
 
 def terms_of(node: NodeProto, ranks: list[int]) -> tuple[list[str], str] | None:
-    """The letters of each input and of the output, an ellipsis in Greek ones.
+    """Parse the equation of an Einsum into the letters of each input and of the output.
 
-    ``None`` where a letter stands twice in one of them.
+    The axes of an ellipsis get Greek letters.
+
+    Args:
+        node: an Einsum node.
+        ranks: rank of each input.
+
+    Returns:
+        The terms of the inputs and the term of the output; ``None`` if a term repeats a letter.
     """
     written = attribute(node, "equation", b"")
     equation = (written.decode() if isinstance(written, bytes) else "").replace(" ", "")

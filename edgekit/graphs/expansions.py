@@ -1,4 +1,4 @@
-"""Removal of Expand nodes on weights of products that broadcast them anyway."""
+"""Removal of Expand nodes in front of a MatMul that broadcasts the weight itself."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from edgekit.graphs.shapes import NamedShape, named_shapes
 
 
 def drop_expansions(proto: ModelProto) -> None:
-    """Let a MatMul read a stored weight itself instead of copies of it for each sample, in place.
+    """Let a MatMul read a stored weight itself instead of one copy per sample, in place.
 
-    torch.bmm needs a matrix for each sample, so exporters put an Expand behind the weight; MatMul
-    broadcasts. The Expand goes where the other factor has the sizes that it expands to.
+    torch.bmm needs a matrix for each sample, so exporters insert an Expand behind the weight;
+    MatMul broadcasts. The Expand is removed if the other factor has the sizes that it expands to.
     """
     index = GraphIndex(proto)
     expands = {
@@ -39,7 +39,7 @@ def drop_expansions(proto: ModelProto) -> None:
 def _is_needless(
     product: NodeProto, place: int, expand: NodeProto, shapes: Mapping[str, NamedShape]
 ) -> bool:
-    """Return whether the product without Expand has the same shape."""
+    """Return whether the product has the same shape without the Expand."""
     weight, wide = shapes.get(expand.input[0]), shapes.get(expand.output[0])
     other = shapes.get(product.input[1 - place])
     if weight is None or wide is None or other is None or len(weight) < 2:

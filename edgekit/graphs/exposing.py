@@ -1,4 +1,4 @@
-"""Outputs added to If, Loop and Scan so that values of inner graphs can be observed."""
+"""Extra outputs of If, Loop and Scan, so that values of inner graphs can be observed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _EMPTY = "nothing"
 
 @dataclass(frozen=True, kw_only=True)
 class _Place:
-    """A graph, and the node of the enclosing graph that holds it."""
+    """Graph and the node of the enclosing graph that holds it."""
 
     graph: GraphProto
     node: NodeProto | None
@@ -22,7 +22,7 @@ class _Place:
 
 
 class Exposure:
-    """A copy of a model in which values of inner graphs can become values of the main graph.
+    """Copy of a model in which values of inner graphs can become values of the main graph.
 
     Graphs are numbered: 0 is the main graph, the others follow in the order of
     ``GraphIndex.inner``. Each exposed value becomes an output of every enclosing node. It is empty
@@ -62,7 +62,7 @@ class Exposure:
         return found
 
     def expose(self, place: int, name: str) -> str:
-        """Expose a float32 value of a graph; returns its name in the main graph."""
+        """Expose a float32 value of a graph and return its name in the main graph."""
         if not place:
             return name
         key = (place, name)
@@ -73,7 +73,7 @@ class Exposure:
         return self._exposed[key]
 
     def _add_output(self, here: _Place, name: str) -> str:
-        """Add an output with an inner value to the enclosing node; returns its name."""
+        """Add an output with an inner value to the enclosing node and return its name."""
         node = here.node
         if node is None:
             raise ValueError("the main graph has no enclosing node")

@@ -1,4 +1,4 @@
-"""Let the C library return freed memory to the system."""
+"""Release of freed memory to the operating system."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _LARGE_BYTES = 1 << 20
 
 
 def return_freed_memory() -> None:
-    """Give back what was freed so far, and from now on large blocks as soon as they are freed.
+    """Release freed memory, and large blocks from now on as soon as they are freed (glibc only).
 
-    glibc raises the size from which a block lies apart from the heap with every such block it
-    frees, up to 32 MiB: weights and activations then lie between small blocks, and the process
-    keeps what it once took. Where there is no glibc nothing is done.
+    glibc raises the size from which blocks are mapped separately with every such block it frees, up
+    to 32 MiB. Weights and activations are then allocated between small blocks, and the process
+    never shrinks. Fixing the threshold prevents it.
 
     Source: mallopt(3), on the dynamic M_MMAP_THRESHOLD; malloc_trim(3).
     """

@@ -1,4 +1,4 @@
-"""Weights that lie inside inner graphs (If, Loop, Scan) become constants of the main graph."""
+"""Hoisting of weights from inner graphs (If, Loop, Scan) into the main graph."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 from edgekit.graphs.index import GraphIndex, attribute
 from edgekit.graphs.onnx_file import all_graphs
 
-# Smaller ones are bounds, shapes and counters rather than weights.
+# Smaller tensors are bounds, shapes and counters rather than weights.
 _LEAST_ENTRIES = 64
 
 
 def hoist_weights(proto: ModelProto) -> None:
-    """Move the stored floats of inner graphs out, in place; what is computed stays the same.
+    """Move the stored float weights of inner graphs into the main graph, in place.
 
-    An inner graph reads the values of the graphs around it, so only the names change, and those
-    only where another graph uses the same one.
+    An inner graph can read the values of the graphs around it, so only names change, and only where
+    another graph uses the same name. Results stay the same.
     """
     main = GraphIndex(proto)
     for index in main.inner():
@@ -30,7 +30,7 @@ def hoist_weights(proto: ModelProto) -> None:
 
 
 def _stored(graph: GraphProto) -> Iterator[TensorProto]:
-    """The weights of one graph, those of Constant nodes under the name of their output."""
+    """Yield the weights of one graph; those of Constant nodes get the name of their output."""
     yield from (tensor for tensor in graph.initializer if _is_weight(tensor))
     for node in graph.node:
         value = attribute(node, "value", None) if node.op_type == "Constant" else None

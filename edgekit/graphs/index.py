@@ -1,4 +1,4 @@
-"""An ONNX graph with an index: who makes and who reads each value."""
+"""Index of an ONNX graph: the producer and the readers of each value."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from edgekit.graphs.onnx_file import all_graphs, inner_graphs
 
 
 class GraphIndex:
-    """One graph of a model, the main one unless another is given, to be edited in place.
+    """Index of one graph of a model, by default the main one, for edits in place.
 
-    Values that an inner graph (If, Loop, Scan) reads count as having a reader, so that nothing
-    under it is cut away. Constants are those of the main graph, whichever graph is indexed.
+    Values that an inner graph (If, Loop, Scan) reads count as read, so that their producers are
+    kept. Constants are those of the main graph, whichever graph is indexed.
 
     Args:
         proto: the model.
-        folder: holds the weights where they are offloaded.
+        folder: holds the weights if they are offloaded.
         inner: a graph inside one of its nodes.
         outer: the index of the graph around that node.
     """
@@ -54,7 +54,7 @@ class GraphIndex:
         self._names: set[str] = _all_names(proto.graph) if outer is None else outer.main._names
 
     def _constants(self, outer: GraphIndex | None) -> dict[str, TensorProto]:
-        """The constants that this graph can read under their own name."""
+        """Return the constants that this graph can read under their own name."""
         if outer is None:
             return {t.name: t for t in self.graph.initializer}
         hidden = {v.name for v in self.graph.input} | {t.name for t in self.graph.initializer}
@@ -62,7 +62,7 @@ class GraphIndex:
         return {k: v for k, v in outer.initializers.items() if k not in hidden}
 
     def inner(self) -> Iterator[GraphIndex]:
-        """An index of each graph inside the nodes of this one, and of those inside them."""
+        """Yield an index of each graph inside the nodes of this one, recursively."""
         for node in self.graph.node:
             for graph in inner_graphs(node):
                 index = GraphIndex(self.proto, self.folder, inner=graph, outer=self)
@@ -70,7 +70,7 @@ class GraphIndex:
                 yield from index.inner()
 
     def constant(self, name: str) -> NDArray[np.generic] | None:
-        """The value of an initialiser, or ``None`` where ``name`` is computed or fed."""
+        """Return the value of an initializer; ``None`` if ``name`` is computed or fed."""
         tensor = self.initializers.get(name)
         return None if tensor is None else self._array(tensor)
 
@@ -79,32 +79,32 @@ class GraphIndex:
         return array
 
     def float_constant(self, name: str) -> NDArray[np.float32]:
-        """The value of an initialiser as float32.
+        """Return the value of an initializer as float32.
 
         Raises:
-            KeyError: nothing is stored under that name.
+            KeyError: no initializer has that name.
         """
         return self._array(self.initializers[name]).astype(np.float32, copy=False)
 
     def is_finite(self, name: str) -> bool:
-        """Whether a stored tensor holds neither NaN nor infinity."""
+        """Return whether a stored tensor holds neither NaN nor infinity."""
         return bool(np.isfinite(self.float_constant(name)).all())
 
     def only_reader(self, name: str) -> NodeProto | None:
-        """The one node that reads a value, if nothing else does, graph outputs included."""
+        """Return the only node that reads a value; ``None`` if anything else uses it."""
         readers = self.readers.get(name, [])
         if len(readers) != 1 or name in self.outputs or name in self.inner_reads:
             return None
         return readers[0]
 
     def replace_nodes(self, nodes: Sequence[NodeProto]) -> None:
-        """Put these nodes in the place of all that the graph has."""
+        """Replace all nodes of the graph by the given ones."""
         kept = list(nodes)
         del self.graph.node[:]
         self.graph.node.extend(kept)
 
     def fresh(self, stem: str) -> str:
-        """A name that nothing in the model has."""
+        """Return a new unique name and reserve it."""
         name, n = stem, 1
         while name in self._names:
             n += 1
@@ -113,7 +113,7 @@ class GraphIndex:
         return name
 
     def add_constant(self, stem: str, value: NDArray[np.generic]) -> str:
-        """Store an array as an initialiser; returns its name."""
+        """Store an array as an initializer of the main graph and return its name."""
         name = self.fresh(stem)
         tensor = numpy_helper.from_array(np.asarray(value, order="C"), name)
         self.proto.graph.initializer.append(tensor)
@@ -121,7 +121,7 @@ class GraphIndex:
         return name
 
     def add_int4(self, stem: str, value: NDArray[np.int8]) -> str:
-        """Store integers from -8 to 7 as an INT4 initialiser, two in a byte; returns its name."""
+        """Store integers from -8 to 7 as an INT4 initializer, two per byte, and return its name."""
         flat = value.ravel()
         nibbles = np.pad(flat, (0, flat.size % 2)).astype(np.uint8) & 0x0F
         name = self.fresh(stem)
@@ -132,12 +132,12 @@ class GraphIndex:
         return name
 
     def drop_last_constant(self) -> None:
-        """Take back the initialiser that was added last."""
+        """Remove the initializer that was added last."""
         del self.initializers[self.graph.initializer[-1].name]
         del self.graph.initializer[-1]
 
     def drop_unread_constants(self) -> None:
-        """Remove the initialisers of the main graph that nothing reads any more."""
+        """Remove the initializers of the main graph that nothing reads, and inputs of that name."""
         graph, stored = self.proto.graph, self.main.initializers
         read = _reads(graph) | self.main.outputs
         for place in reversed(range(len(graph.initializer))):  # in place: copies can be large
@@ -149,7 +149,7 @@ class GraphIndex:
 
 
 def attribute(node: NodeProto, name: str, default: object) -> object:
-    """An attribute of a node as a Python value, or the default where it is absent."""
+    """Return an attribute of a node as a Python value, or the default if it is absent."""
     for each in node.attribute:
         if each.name == name:
             return helper.get_attribute_value(each)
@@ -157,7 +157,7 @@ def attribute(node: NodeProto, name: str, default: object) -> object:
 
 
 def rename_reads(proto: ModelProto, renamed: Mapping[str, str]) -> None:
-    """Let every node and every output of an inner graph read values under other names."""
+    """Rename the values that nodes and outputs of inner graphs read, in place."""
     for graph in all_graphs(proto.graph):
         for node in graph.node:
             for position, name in enumerate(node.input):

@@ -1,4 +1,4 @@
-"""Sessions that look into a graph: nodes added beside it, weights mapped from a file."""
+"""Sessions for the inspection of a graph: nodes added to it, weights mapped from a file."""
 
 from __future__ import annotations
 
@@ -18,29 +18,29 @@ from edgekit.graphs.onnx_file import quiet_options
 
 @dataclass(kw_only=True)
 class Additions:
-    """What is added to a graph to look into it.
+    """Nodes, inputs, constants and outputs added to a graph for its inspection.
 
-    ``after`` holds nodes to put right behind the node that makes a value (or at the front, for
-    an input), so that what they read need not be kept for long.
+    ``after`` holds nodes to insert right behind the node that computes a value (or at the front,
+    for an input), so that the value need not be kept for long.
     """
 
     after: dict[str, list[NodeProto]] = field(default_factory=dict)
     inputs: list[ValueInfoProto] = field(default_factory=list)
     constants: list[TensorProto] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
-    reads: dict[str, str] = field(default_factory=dict)  # value -> what the graph reads instead
+    reads: dict[str, str] = field(default_factory=dict)  # value -> value that nodes read instead
 
     def add(self, behind: str, *nodes: NodeProto) -> None:
-        """Put nodes behind the node that makes a value."""
+        """Insert nodes behind the node that computes a value."""
         self.after.setdefault(behind, []).extend(nodes)
 
 
 def open_instrumented(proto: ModelProto, additions: Additions) -> ort.InferenceSession:
-    """A session of the graph with additions, in little memory.
+    """Open a session of a graph with additions that takes little memory.
 
-    Weights lie in a file that the runtime maps, nodes run in the order of the file, and every
-    value is freed after its last reader. No integer kernels: Quantize and Dequantize pairs count
-    as what they are, in float32.
+    Weights are in a file that the runtime maps, nodes run in file order, and every value is freed
+    after its last reader. Integer kernels are off: QuantizeLinear and DequantizeLinear run in
+    float32.
 
     Args:
         proto: the model; not changed.
@@ -53,12 +53,20 @@ def open_instrumented(proto: ModelProto, additions: Additions) -> ort.InferenceS
     with tempfile.TemporaryDirectory(prefix="edgekit-") as name:
         lean = _with_additions(proto, additions)
         offload(proto, lean, Path(name))
-        # The runtime maps the weights before it returns, so the folder may go then.
+        # The runtime maps the weights before it returns, so the folder may be removed then.
         return _session(lean, Path(name))
 
 
 def open_offloaded(index: GraphIndex, additions: Additions) -> ort.InferenceSession:
-    """The same for a graph whose weights may be offloaded already."""
+    """Open such a session for a graph whose weights may be offloaded already.
+
+    Args:
+        index: the graph; its ``folder`` holds the weights if they are offloaded.
+        additions: nodes, inputs, constants and outputs to add.
+
+    Raises:
+        UserError: as ``open_instrumented``.
+    """
     if index.folder is None:
         return open_instrumented(index.proto, additions)
     return_freed_memory()
@@ -87,22 +95,23 @@ def _session(lean: ModelProto, folder: Path) -> ort.InferenceSession:
 def _options() -> ort.SessionOptions:
     options = quiet_options()
     options.intra_op_num_threads = 2
-    # Idle threads that wait in a loop would slow down whatever else runs here.
+    # Idle threads that wait in a loop would slow down other processes.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-    # The arena keeps what it once took, a pattern takes all at once, packing copies the weights.
+    # The arena never returns memory, a memory pattern takes all at once, prepacking copies the
+    # weights.
     options.enable_cpu_mem_arena = False
     options.enable_mem_pattern = False
     options.add_session_config_entry("session.disable_prepacking", "1")
     options.add_session_config_entry("session.disable_quant_qdq", "1")
-    # The default order runs a value's probes last, and keeps all values until then; nodes that
-    # are fused lose their place in the file's.
+    # The default order runs the added nodes of a value last and keeps all values until then; fused
+    # nodes lose their place in the file order.
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.execution_order = ort.ExecutionOrder.PRIORITY_BASED
     return options
 
 
 def _with_additions(proto: ModelProto, additions: Additions) -> ModelProto:
-    """A copy of a model with additions and without its initialisers."""
+    """Copy a model with additions and without its initializers."""
     lean = without_weights(proto)
     graph = lean.graph
     graph.input.extend(additions.inputs)

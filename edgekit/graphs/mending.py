@@ -1,7 +1,8 @@
-"""Numbers inside a graph that speak of axes, set right when positions of these axes go.
+"""Update of shape constants (Reshape, Slice, Split ...) and means after channels were removed.
 
-What a graph computes about shapes goes on in the sizes of before the cut: Shape is scaled up to
-them, and what reads a shape scales it down. So any arithmetic between the two stays true.
+Shapes computed inside the graph keep the sizes from before the cut: the output of Shape is scaled
+up to them, and the inputs that hold shapes are scaled down. Any arithmetic between the two stays
+valid.
 """
 
 from __future__ import annotations
@@ -20,12 +21,18 @@ from edgekit.graphs.channels.walking import integer, ints
 from edgekit.graphs.index import GraphIndex, attribute
 
 Flags = NDArray[np.bool_]
-# Which input of an operator is a shape, of its output.
+# Index of the input that holds the output shape, by operator type.
 _SHAPED = {"Reshape": 1, "Expand": 1, "ConstantOfShape": 0, "Resize": 3}
 
 
 def mend(channels: Channels, flags: Flags, index: GraphIndex) -> None:
-    """Set right all that speaks of axes which lose positions."""
+    """Update every node that depends on the length or positions of a shortened axis, in place.
+
+    Args:
+        channels: dependency groups of the original model.
+        flags: for each group whether it is removed, as ``Channels.flags`` returns.
+        index: the copy of the model whose constants are cut already.
+    """
     mender = _Mender(channels, flags, index)
     nodes: list[NodeProto] = []
     for node in index.graph.node:
@@ -34,7 +41,7 @@ def mend(channels: Channels, flags: Flags, index: GraphIndex) -> None:
 
 
 class _Mender:
-    """A writer that rewrites each node, with the nodes it needs before and after it."""
+    """Rewriter that updates each node and adds the nodes it needs before and after it."""
 
     def __init__(self, channels: Channels, flags: Flags, index: GraphIndex) -> None:
         self.channels = channels
@@ -47,17 +54,17 @@ class _Mender:
         self.means = {node.output[0]: axes for node, axes in channels.walk.means}
 
     def left(self, axis: Axis) -> Flags:
-        """Which positions of an axis stay."""
+        """Return for each position of an axis whether it is kept."""
         return self.channels.stays(axis, self.flags)
 
     def ratio(self, axis: Axis) -> tuple[int, int]:
-        """Positions that stay and that were, in lowest terms."""
+        """Return the numbers of kept and of original positions, in lowest terms."""
         stays = self.left(axis)
         common = math.gcd(int(stays.sum()), len(stays))
         return int(stays.sum()) // common, len(stays) // common
 
     def mended(self, node: NodeProto) -> list[NodeProto]:
-        """The nodes in the place of one."""
+        """Update one node; return it with the nodes to insert around it, in order."""
         for (output, name), axis in self.counts.items():
             if output == node.output[0]:
                 self._set(node, name, int(self.left(axis).sum()))
@@ -87,7 +94,7 @@ class _Mender:
     # ------------------------------------------------------------ shapes
 
     def _shaped(self, node: NodeProto, position: int) -> list[NodeProto]:
-        """Scale the shape that a node reads down to what is left."""
+        """Scale the shape that a node reads down to the kept sizes."""
         if len(node.input) <= position or not node.input[position]:
             return [node]
         axes = self.channels.walk.axes[node.output[0]]
@@ -115,7 +122,7 @@ class _Mender:
         return [*nodes, node]
 
     def _scaled(self, name: str, ratios: Sequence[tuple[int, int]]) -> tuple[str, list[NodeProto]]:
-        """A computed vector times fractions that come out whole."""
+        """Build nodes that multiply a computed vector by fractions with whole results."""
         product, quotient = self.index.fresh(name), self.index.fresh(name)
         times = self.index.add_constant(name, np.array([r[0] for r in ratios], np.int64))
         over = self.index.add_constant(name, np.array([r[1] for r in ratios], np.int64))
@@ -125,7 +132,7 @@ class _Mender:
         ]
 
     def _shape(self, node: NodeProto) -> list[NodeProto]:
-        """The shape as it was."""
+        """Scale the output of Shape up to the original sizes."""
         axes = self.channels.walk.axes.get(node.input[0])
         if axes is None:
             return [node]
@@ -140,7 +147,7 @@ class _Mender:
         return [node, *nodes]
 
     def _asked(self, name: str, ratios: Sequence[tuple[int, int]]) -> bool:
-        """Whether a reader of a shape wants one of the sizes that changed."""
+        """Return whether a reader of a shape may use a size that changed."""
         if name in self.index.outputs or name in self.index.inner_reads:
             return True
         for reader in self.index.readers[name]:
@@ -154,7 +161,7 @@ class _Mender:
     # ------------------------------------------------------------ positions
 
     def _split(self, node: NodeProto) -> list[NodeProto]:
-        """Explicit lengths of the parts."""
+        """Store explicit lengths of the parts."""
         (axis,) = self.picks[node.output[0]]
         if self.left(axis).all():
             return [node]
@@ -170,7 +177,7 @@ class _Mender:
         return [node]
 
     def _slice(self, node: NodeProto) -> list[NodeProto]:
-        """Bounds counted in what is left."""
+        """Recompute the bounds of a Slice along the shortened axes."""
         cuts = [axis for axis in self.picks.get(node.output[0], []) if not self.left(axis).all()]
         if not cuts:
             return [node]
@@ -194,7 +201,7 @@ class _Mender:
         return [node]
 
     def _gather(self, node: NodeProto) -> list[NodeProto]:
-        """Positions counted in what is left."""
+        """Renumber the positions that a Gather picks from a shortened axis."""
         for axis in self.picks.get(node.output[0], []):
             kept = self.left(axis)
             picked = self.channels.walk.numbers(node.input[1])
@@ -208,12 +215,12 @@ class _Mender:
     # ------------------------------------------------------------ means
 
     def _share(self, node: NodeProto) -> float:
-        """Which part of the positions that a node averages over is left."""
+        """Return the kept part of the positions that a node averages over."""
         ratios = [self.ratio(axis) for axis in self.means.get(node.output[0], [])]
         return math.prod(kept / whole for kept, whole in ratios)
 
     def _mean(self, node: NodeProto) -> list[NodeProto]:
-        """A mean over as many as before, those that went being zero."""
+        """Scale a mean so that the removed zeros still count in the average."""
         share = self._share(node)
         if share == 1.0:
             return [node]
@@ -222,7 +229,7 @@ class _Mender:
         scaled = self._times(node.output[0], share, name)
         if name not in self.channels.walk.variances:
             return [node, scaled]
-        # Those that went would be as far from the mean as it is from zero.
+        # For a variance, the removed zeros are as far from the mean as the mean is from zero.
         scaled.output[0] = self.index.fresh(name)
         mean, square = self.channels.walk.variances[name], self.index.fresh(name)
         unseen = self._times(square, 1 - share, self.index.fresh(name))
@@ -239,7 +246,7 @@ class _Mender:
         return helper.make_node("Mul", [value, scale], [output])
 
     def _layer_norm(self, node: NodeProto) -> list[NodeProto]:
-        """Mean and variance over as many as before: zeros are put in for those that went."""
+        """Pad the inputs with zeros, so that mean and variance are over the original length."""
         if self._share(node) == 1.0:
             return [node]
         (axis,) = self.means[node.output[0]]
@@ -256,7 +263,7 @@ class _Mender:
         return [*before, node, *after]
 
     def _widened(self, name: str, more: int, nodes: list[NodeProto]) -> str:
-        """A value with zeros behind its last axis."""
+        """Append zeros to the last axis of a value."""
         stored = self.index.constant(name)
         rank = len(self.channels.walk.size(name))
         if stored is not None:
@@ -268,7 +275,7 @@ class _Mender:
         return output
 
     def _narrowed(self, node: NodeProto, place: int, length: int) -> NodeProto:
-        """The first of the last axis of an output, under its name."""
+        """Cut the last axis of an output to a length; the result keeps the output's name."""
         name = node.output[place]
         node.output[place] = self.index.fresh(name)
         bounds = [
@@ -278,9 +285,10 @@ class _Mender:
         return helper.make_node("Slice", [node.output[place], *bounds], [name])
 
     def _rms_norm(self, node: NodeProto) -> list[NodeProto]:
-        """A mean of squares over as many as before.
+        """Correct the mean of squares for the removed zeros by scaling epsilon and the output.
 
-        With a share r left it is r m, so that x / sqrt(r m + e) is x / sqrt(m + e / r) / sqrt(r).
+        With a share r left, the original mean is r m for a new mean m, and x / sqrt(r m + e) is x /
+        sqrt(m + e / r) / sqrt(r).
         """
         share = self._share(node)
         if share == 1.0:

@@ -1,4 +1,4 @@
-"""Names of an edited graph: old ones kept, added ones told apart."""
+"""Names of values in a rewritten graph: original names restored, added names made unique."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ from edgekit.graphs.onnx_file import all_graphs, inner_graphs
 
 
 def old_names(original: ModelProto, changed: ModelProto) -> None:
-    """Call what a node of ``changed`` reads as the same node of ``original`` called it, in place.
+    """Give the constants that nodes of ``changed`` read their names in ``original``, in place.
 
-    Nodes are told by the first value that they make. Only constants that are read once are
-    renamed, to names that nothing bears any more; constants that nothing reads are dropped.
+    Nodes are matched by their first output. Only constants with one reader are renamed, to names
+    that are not used any more; constants that nothing reads are dropped.
+
+    Args:
+        original: the model before the rewriting; not changed.
+        changed: the rewritten model.
     """
     before = {node.output[0]: node for node in original.graph.node if node.output}
     index = GraphIndex(changed)
@@ -32,31 +36,32 @@ def old_names(original: ModelProto, changed: ModelProto) -> None:
 
 
 def names_of(proto: ModelProto) -> set[str]:
-    """Every name of a value, branches included."""
+    """Collect the names of all values, inner graphs included."""
     return {name for graph in all_graphs(proto.graph) for name in _names(graph)}
 
 
 def rename_added(proto: ModelProto, known: Collection[str]) -> None:
-    """Give each value that is not among the known ones a name of its own, in place.
+    """Give each value that is not among the known ones a unique name, in place.
 
-    onnxruntime uses the same few names for what it adds to a graph and to each of its branches,
-    which a checker refuses, and fails on a graph that bears them already.
+    onnxruntime uses the same few names for the nodes that it adds to a graph and to each of its
+    branches. The ONNX checker refuses duplicates, and onnxruntime fails on a graph that has these
+    names already.
 
     Args:
         proto: the model as onnxruntime rewrote it.
-        known: names that stay.
+        known: names that are kept.
     """
     _rename(proto.graph, {}, set(known), set(known) | names_of(proto))
 
 
 def _rename(graph: GraphProto, outer: Mapping[str, str], known: set[str], taken: set[str]) -> None:
-    """Rename in a graph and its branches; ``taken`` grows by the new names."""
+    """Rename the unknown values of a graph and its inner graphs; add the new names to ``taken``."""
     defined = [tensor.name for tensor in graph.initializer]
     defined += [value.name for value in graph.input]
     defined += [name for node in graph.node for name in node.output]
     new = dict(outer)
     for name in dict.fromkeys(defined):
-        new.pop(name, None)  # of an outer value, which this one hides
+        new.pop(name, None)  # this value hides an outer one of that name
         if name and name not in known:
             new[name] = _fresh(name, taken)
     for item in (*graph.initializer, *graph.input, *graph.output, *graph.value_info):

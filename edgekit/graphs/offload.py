@@ -1,4 +1,4 @@
-"""Weights of a model in a file that the runtime maps, and not in memory."""
+"""Weights of a model in a file that the runtime maps, instead of in memory."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from onnx.external_data_helper import load_external_data_for_tensor, uses_extern
 
 # Smaller tensors stay in the graph, where shape inference needs them.
 _MIN_BYTES = 1024
-# What the runtime maps has to begin on a page.
+# Mapped data must begin on a page.
 _PAGE = 4096
 _FILE = "weights"
 
 
 def without_weights(proto: ModelProto) -> ModelProto:
-    """A copy of a model that lacks its initialisers."""
+    """Copy a model without its initializers."""
     lean = ModelProto(ir_version=proto.ir_version)
     lean.opset_import.extend(proto.opset_import)
     lean.functions.extend(proto.functions)
@@ -28,10 +28,15 @@ def without_weights(proto: ModelProto) -> ModelProto:
 
 
 def offload(proto: ModelProto, target: ModelProto, folder: Path) -> None:
-    """Give ``target`` the initialisers of a model, the large ones by reference to a file.
+    """Copy the initializers of a model to ``target``, the large ones as references to a file.
 
-    A message keeps the memory of what is cleared in it, so the weights leave memory only when
-    ``proto`` does.
+    A protobuf message keeps the memory of cleared fields, so the weights stay in memory until
+    ``proto`` is freed.
+
+    Args:
+        proto: the model with its weights.
+        target: the copy without initializers.
+        folder: for the file of the weights.
     """
     with (folder / _FILE).open("wb") as file:
         for tensor in proto.graph.initializer:
@@ -42,7 +47,7 @@ def offload(proto: ModelProto, target: ModelProto, folder: Path) -> None:
 
 
 def bring_back(proto: ModelProto, folder: Path) -> None:
-    """Put the weights into a model again, and remove their file."""
+    """Load the offloaded weights into a model again, and remove their file."""
     for tensor in proto.graph.initializer:
         if uses_external_data(tensor):
             load_external_data_for_tensor(tensor, str(folder))

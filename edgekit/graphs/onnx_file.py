@@ -1,4 +1,4 @@
-"""Read and write .onnx files: complete, checked, and in one piece."""
+"""Reading and writing of .onnx files: complete, checked and atomic."""
 
 from __future__ import annotations
 
@@ -32,7 +32,8 @@ from edgekit_agent.limits import MOST_FOLDED_BYTES
 
 # Protobuf cannot hold more in one message.
 MAX_BYTES = (1 << 31) - 1
-# Smaller tensors stay in the first file of two; shapes are read from there.
+# Smaller tensors stay in the model file when the data are written to a second file; shape inference
+# needs them.
 _LEAST_OUTSIDE = 1024
 _MOST_SHAPE_ENTRIES = 1024
 _OTHER_FILES = {
@@ -48,7 +49,7 @@ _PAGE = 4096  # so that a runtime can map the data
 
 
 def read_onnx(path: Path) -> Model:
-    """The model in an .onnx file, as the runtime takes it.
+    """Read an .onnx file and check that the runtime accepts it.
 
     Raises:
         UserError: not ONNX, cut short, external data missing or outside the folder, an opset or
@@ -81,7 +82,7 @@ def read_onnx(path: Path) -> Model:
 
 
 def load(path: Path) -> ModelProto:
-    """Parse a file and its external data into one message, which may be larger than a file can.
+    """Parse a file and its external data into one message, which may exceed 2 GiB.
 
     Raises:
         UserError: as ``read_onnx``, without the checks of the graph itself.
@@ -95,9 +96,9 @@ def load(path: Path) -> ModelProto:
 
 
 def load_structure(path: Path) -> ModelProto:
-    """Parse a file; external data stay where they are, and sizes of 0 or less are free.
+    """Parse a file without its external data; free the dimensions of size 0 or less.
 
-    Nodes come in the order that ONNX wants.
+    Nodes are sorted topologically, as ONNX requires.
 
     Raises:
         UserError: as ``load``, without the checks of the external data.
@@ -110,12 +111,12 @@ def load_structure(path: Path) -> ModelProto:
 
 
 def has_empty_input(path: Path) -> bool:
-    """Whether a file states an input dimension as 0, so that it runs on no sample as it is."""
+    """Return whether a file gives an input dimension the size 0, so that no sample fits it."""
     return graph_has_empty_input(_parsed(path).graph)
 
 
 def _advice(path: Path) -> str:
-    """What to do with a file that is no ONNX model, by how it begins."""
+    """Return advice on a file that is no ONNX model, by its first bytes."""
     with path.open("rb") as file:
         head = file.read(64).lstrip().lower()
     for beginning, advice in _OTHER_FILES.items():
@@ -141,9 +142,9 @@ def _parsed(path: Path) -> ModelProto:
 
 
 def load_for_shapes(path: Path) -> ModelProto:
-    """Parse a file with as much of its data as the shapes of its values can depend on.
+    """Parse a file with the data that shapes can depend on.
 
-    All of it where one file could hold it, else tensors of a few entries.
+    All data are loaded if one file could hold them, otherwise only those of small tensors.
 
     Raises:
         UserError: as ``load``.
@@ -159,18 +160,18 @@ def load_for_shapes(path: Path) -> ModelProto:
 
 
 def holds_shapes(tensor: TensorProto) -> bool:
-    """Whether a tensor is small enough to be something that shapes are computed from."""
+    """Return whether a tensor is small enough to be an input of shape computations."""
     return bool(math.prod(tensor.dims) <= _MOST_SHAPE_ENTRIES)
 
 
 def is_large(proto: ModelProto) -> bool:
-    """Whether a model with its data loaded is more than one file can hold."""
-    # What is not weights (nodes, names, shapes) is given a 64th.
+    """Return whether a model with its data loaded exceeds the limit of one file."""
+    # A 64th is reserved for nodes, names and shapes.
     return stored_bytes(proto) > MAX_BYTES - (MAX_BYTES >> 6)
 
 
 def stored_bytes(proto: ModelProto) -> int:
-    """Bytes of all stored tensors, without a look at the data."""
+    """Return the bytes of all stored tensors, from their shapes and types alone."""
     return sum(
         math.prod(t.dims) * np.dtype(helper.tensor_dtype_to_np_dtype(t.data_type)).itemsize
         for t in all_tensors(proto.graph)
@@ -178,10 +179,10 @@ def stored_bytes(proto: ModelProto) -> int:
 
 
 def save(proto: ModelProto, path: Path) -> None:
-    """Write a model, whole or not at all: as one file, or, if it is too large, as two.
+    """Write a model atomically: as one file, or as two if it is too large for one.
 
-    The second is named as the first with ``.data`` behind, and written first. The message is used
-    up where it is too large: its tensors then point into the file.
+    The second file has the name of the first with ``.data`` appended, and is written first. A large
+    message is modified: its tensors then refer to that file.
     """
     if is_large(proto):
         _write_data(proto, path.with_name(f"{path.name}.data"))
@@ -193,7 +194,7 @@ def save(proto: ModelProto, path: Path) -> None:
 
 
 def _write_data(proto: ModelProto, path: Path) -> None:
-    """Move the data of all tensors of any size into one file."""
+    """Move the data of all but the smallest tensors into one file."""
     with whole_file(str(path)) as file:
         for tensor in all_tensors(proto.graph):
             if not tensor.HasField("raw_data") or len(tensor.raw_data) < _LEAST_OUTSIDE:
@@ -212,11 +213,11 @@ def _write_data(proto: ModelProto, path: Path) -> None:
 def session_of(
     proto: ModelProto, options: ort.SessionOptions | None = None
 ) -> ort.InferenceSession:
-    """A session on a model in memory, of any size; the message is used up where it is large.
+    """Open a session on a model in memory, of any size; a large message is modified by ``save``.
 
     Args:
         proto: the model.
-        options: ``None`` = onnxruntime's own, but that it prints nothing.
+        options: ``None`` = the default options, without output.
     """
     options = options or quiet_options()
     if not is_large(proto):
@@ -230,14 +231,14 @@ def session_of(
 
 
 def open_session(path: Path, *, threads: int = 1) -> ort.InferenceSession:
-    """An onnxruntime session on the CPU that prints nothing."""
+    """Open an onnxruntime session on the CPU that prints nothing."""
     options = quiet_options()
     options.intra_op_num_threads = threads
     return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def quiet_options() -> ort.SessionOptions:
-    """Return session options of onnxruntime with which it prints nothing."""
+    """Return session options of onnxruntime that suppress its output and limit constant folding."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.add_session_config_entry(
@@ -247,7 +248,7 @@ def quiet_options() -> ort.SessionOptions:
 
 
 def signature(proto: ModelProto) -> Signature:
-    """Inputs (without initialisers) and outputs of a graph.
+    """Read the inputs (without initializers) and outputs of a graph.
 
     Raises:
         UserError: an input or output is not a tensor, or of an unknown type.
@@ -277,7 +278,7 @@ def _spec(value: ValueInfoProto) -> TensorSpec:
 
 
 def all_graphs(graph: GraphProto) -> Iterator[GraphProto]:
-    """A graph and every graph inside its nodes (If, Loop, Scan)."""
+    """Yield a graph and every graph inside its nodes (If, Loop, Scan)."""
     yield graph
     for node in graph.node:
         for inner in inner_graphs(node):
@@ -285,7 +286,7 @@ def all_graphs(graph: GraphProto) -> Iterator[GraphProto]:
 
 
 def inner_graphs(node: NodeProto) -> Iterator[GraphProto]:
-    """The graphs that a node carries as attributes."""
+    """Yield the graphs that a node has as attributes."""
     for attribute in node.attribute:
         if attribute.type == onnx.AttributeProto.GRAPH:
             yield attribute.g
@@ -294,7 +295,7 @@ def inner_graphs(node: NodeProto) -> Iterator[GraphProto]:
 
 
 def all_tensors(graph: GraphProto) -> Iterator[TensorProto]:
-    """Every stored tensor: initialisers and tensor attributes, in inner graphs too."""
+    """Yield every stored tensor: initializers and tensor attributes, inner graphs included."""
     for each in all_graphs(graph):
         yield from each.initializer
         for node in each.node:
@@ -326,12 +327,12 @@ def _check_opsets(path: Path, proto: ModelProto) -> None:
 
 
 def opset(proto: ModelProto) -> int:
-    """Version of the standard operator set; 0 where the file names none."""
+    """Return the version of the standard operator set; 0 if the file names none."""
     return next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0)
 
 
 def _digest(path: Path, beside: list[Path]) -> str:
-    """sha256 of the file, or, with external data, of the digests of all its files."""
+    """Return the sha256 of the file, or, with external data, of the digests of all its files."""
     own = sha256_of(str(path))
     if not beside:
         return own

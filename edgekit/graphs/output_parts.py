@@ -1,4 +1,4 @@
-"""The values that model outputs are concatenated, moved or scaled from."""
+"""Values that model outputs are concatenated, moved or scaled from."""
 
 from __future__ import annotations
 
@@ -15,11 +15,15 @@ _LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 def find_output_parts(proto: ModelProto, output: str | None = None) -> list[str]:
     """Find the values to measure output errors on: the sources of all outputs, or of one.
 
-    The walk goes back through data movement, concatenation and constant factors, so that a part
-    of small scale counts beside one of large scale. It also goes back through a final Softmax or
+    The walk goes back through data movement, concatenation and constant factors, so that a part of
+    small scale counts beside one of large scale. It also goes back through a final Softmax or
     Sigmoid, behind which a few samples near the decision boundary would dominate the error.
-    QuantizeLinear and DequantizeLinear pairs are skipped, so an 8-bit version has the same parts
-    in the same order.
+    QuantizeLinear and DequantizeLinear pairs are skipped, so an 8-bit version has the same parts in
+    the same order.
+
+    Args:
+        proto: the model.
+        output: name of one output; ``None`` = all.
     """
     parts = _Parts(proto)
     for name in [v.name for v in proto.graph.output] if output is None else [output]:
@@ -29,7 +33,7 @@ def find_output_parts(proto: ModelProto, output: str | None = None) -> list[str]
 
 
 def find_output_values(proto: ModelProto) -> set[str]:
-    """Find the outputs, and the values whose moved, concatenated or scaled entries they hold.
+    """Find the outputs and the values whose entries they move, concatenate or scale.
 
     Inputs of a Softmax or Sigmoid do not count: the far ends of their ranges hardly matter.
     """
@@ -49,7 +53,7 @@ class _Parts:
         self.found: list[str] = []
 
     def walk(self, output: str) -> None:
-        """Add the parts of an output; one of inputs and constants alone is its own part."""
+        """Add the parts of an output; if it has none (only inputs and constants), add itself."""
         before = len(self.found)
         self._walk(output)
         if len(self.found) == before:

@@ -1,4 +1,4 @@
-"""Look at many values of a graph in little memory: only their extremes or some entries come out."""
+"""Observation of many values in little memory: only extremes or some entries are output."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from edgekit.graphs.instrument import Additions, open_offloaded
 from edgekit.graphs.observe import Tick, feed, input_tensors
 from edgekit_agent.samples import Samples
 
-# A histogram needs no more of one value, of one sample and of all; the extremes see all of it.
+# Entries of one value for its histogram: most and least in one batch, and in total over all
+# samples. The extremes are over all entries.
 _MAX_ENTRIES = 1 << 15
 _LEAST_ENTRIES = 1 << 12
 _ENTRIES_OF_ALL = 1 << 21
@@ -30,10 +31,16 @@ def watch_extremes(
     *,
     tick: Tick | None = None,
 ) -> Iterator[dict[str, Facts]]:
-    """For each batch the smallest and the largest entry, the sum and the number of entries.
+    """Yield for each batch the minimum, maximum, sum and number of entries of each value.
 
-    The extremes of no entries are infinite; a sum that is not finite tells of entries that are
+    Without entries the extremes are infinite; a sum that is not finite indicates entries that are
     not.
+
+    Args:
+        index: of the model; not changed.
+        names: the values.
+        parts: the samples to feed, one part after the other.
+        tick: as in ``observe``.
 
     Raises:
         UserError: as ``observe``.
@@ -67,12 +74,12 @@ def watch_entries(
     *,
     tick: Tick | None = None,
 ) -> Iterator[dict[str, NDArray[np.generic]]]:
-    """For each batch some entries of each value, from all of its channels.
+    """Yield for each batch some entries of each value, from all of its channels.
 
     Args:
         index: of the model; not changed.
-        sizes: entries of each value to look at.
-        parts: what to feed, one after the other.
+        sizes: number of entries of each value in one batch.
+        parts: the samples to feed, one part after the other.
         tick: as in ``observe``.
     """
     additions = Additions()
@@ -103,7 +110,7 @@ def _pick(name: str, number: int) -> list[NodeProto]:
 
 
 def _stride(size: int, most: int) -> int:
-    """A step through a value that meets all of its channels, whichever axis they lie on."""
+    """Return a stride coprime to the size, so that entries of all channels are sampled."""
     stride = max(1, size // most)
     while math.gcd(stride, size) > 1:
         stride += 1

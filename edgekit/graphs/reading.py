@@ -1,4 +1,4 @@
-"""Open a model file of any known format, or say in one line what is wrong with it."""
+"""Opening of model files of any known format, with a one-line message for a bad file."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ _MOST_INPUT_BYTES = 2 << 30
 
 
 def read_model(path: Path) -> Model:
-    """The model in a file, checked: it parses, is complete, and a runtime accepts it.
+    """Read a model file and check it: it parses, is complete, and a runtime accepts it.
 
     Raises:
-        UserError: missing, damaged, of another format, or beyond what this version can run.
+        UserError: missing, damaged, of another format, or beyond the limits of this version.
     """
     check_model_file(path)
     if is_tflite(path):
@@ -67,10 +67,14 @@ def is_tflite(path: Path) -> bool:
 
 
 def check_fed_sizes(model: Model, dims: Mapping[str, int]) -> None:
-    """See that memory can hold what a model is fed with these sizes of free dimensions.
+    """Check that each input of a model fits in 2 GiB at these sizes of free dimensions.
+
+    Args:
+        model: the model.
+        dims: sizes of free dimensions by name; others count as 1.
 
     Raises:
-        UserError: it cannot; names the input.
+        UserError: it does not; the message names the input.
     """
     for spec in model.signature.inputs:
         sizes = [

@@ -1,4 +1,4 @@
-"""Transposed convolutions as convolutions, for which runtimes have integer kernels."""
+"""Conversion of transposed convolutions to convolutions, for which integer kernels exist."""
 
 from __future__ import annotations
 
@@ -14,10 +14,11 @@ Floats = NDArray[np.float32]
 
 
 def convolve_transposed(proto: ModelProto) -> None:
-    """Replace each 2-D ConvTranspose of the main graph that has one stride by a Conv, in place.
+    """Replace each 2-D ConvTranspose of the main graph with one stride by a Conv, in place.
 
-    A Conv makes the stride's square of phases of each channel, DepthToSpace interleaves them, and
-    Slice cuts what the padding takes away. Those with dilations or a stride per axis stay.
+    The Conv computes stride x stride phases of each channel, DepthToSpace interleaves them, and
+    Slice removes the padding. A ConvTranspose with dilations or different strides per axis is left
+    unchanged.
 
     Source: Shi et al. 2016, "Is the deconvolution layer the same as a convolutional layer?"
     """
@@ -50,7 +51,7 @@ def _ints(node: NodeProto, name: str, default: list[int]) -> list[int]:
 
 
 def _spare(node: NodeProto, kernel: list[int], stride: int) -> list[int]:
-    """What the Conv makes beyond the end of each axis of the output."""
+    """Return the surplus positions that the Conv computes at the end of each output axis."""
     after = _ints(node, "pads", [0] * 4)[2:]
     more = _ints(node, "output_padding", [0, 0])
     taps = [-(-k // stride) for k in kernel]
@@ -84,7 +85,7 @@ def _convolution(index: GraphIndex, node: NodeProto) -> list[NodeProto]:
 
 
 def _phases(weight: Floats, stride: int, group: int) -> Floats:
-    """[C, M, h, w] as the kernels of a Conv, [group M stride², C / group, taps, taps]."""
+    """Rearrange [C, M, h, w] to a Conv weight [group M stride², C / group, taps, taps]."""
     channels, outputs, *kernel = weight.shape
     taps = [-(-k // stride) for k in kernel]
     whole = np.zeros((channels, outputs, taps[0] * stride, taps[1] * stride), np.float32)
