@@ -27,9 +27,9 @@ _RENAMING = ("ConvAddFusion", "ConvBNFusion", "ConvMulFusion")
 def load_folded(model: Model, folder: Path) -> ModelProto:
     """Load a model with its constants folded, ready to quantize; weights keep their names.
 
-    ``fold_channel_scaling`` folds scales and shifts afterwards. The model is loaded unfolded where
-    its weights are quantized already, as folding would turn them into floats, or where onnxruntime
-    inserts operators of its own.
+    ``fold_channel_scaling`` folds scales and shifts afterwards. The model is loaded unfolded if its
+    weights are quantized already, as folding would turn them into floats, or if onnxruntime inserts
+    its own operators.
 
     Args:
         model: the model.
@@ -51,7 +51,7 @@ def _dequantizes_weight(node: NodeProto, integers: set[str]) -> bool:
 
 
 def rewrite_basic(model: Model, folder: Path, *, without: Sequence[str] = ()) -> ModelProto | None:
-    """Run onnxruntime's "basic" optimizations: constant folding, Conv and Gemm fusion, no-ops.
+    """Run onnxruntime's "basic" optimizations: constant folding, fusion, no-op removal.
 
     Args:
         model: the model.
@@ -59,7 +59,7 @@ def rewrite_basic(model: Model, folder: Path, *, without: Sequence[str] = ()) ->
         without: names of optimizers to disable.
 
     Returns:
-        The rewritten model; ``None`` where onnxruntime inserted operators of its own.
+        The rewritten model; ``None`` if onnxruntime inserted its own operators.
 
     Raises:
         PassRefused: onnxruntime fails on the model.

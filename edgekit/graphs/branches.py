@@ -1,4 +1,4 @@
-"""Residual layers: branches of a sum that can be left out as a whole."""
+"""Detection and removal of residual branches."""
 
 from __future__ import annotations
 
@@ -17,28 +17,28 @@ from edgekit.graphs.shapes import Shape, shapes_of
 from edgekit.graphs.upstream import reads_of
 
 _SUMS = {"Add", "Sum"}
-# A branch without one of these is no layer.
+# A branch without one of these operators is no layer.
 _LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN"}
-# What these make tells nothing of the values that they read.
+# The outputs of these operators do not depend on the data of their inputs.
 _SHAPE_ONLY = {"Shape", "Size"}
 _BATCH, _FREE = 1, 64
 
 
 @dataclass(frozen=True, kw_only=True)
 class Branch:
-    """One side of a sum whose other side is what it is made of, in the same shape.
+    """Residual branch: an operand of an Add or Sum whose other operand is the branch's own input.
 
-    Of several that are added to the same value (attention beside a feed-forward layer), each is
-    one; what they share stays until the last of them goes.
+    If several branches are added to the same value (attention beside a feed-forward layer), each of
+    them counts. Nodes that they share are kept until the last of them is removed.
 
     Attributes:
-        name: of the node that adds, or of what it makes.
-        add: what that node makes.
-        kept: the value that goes on in its place.
-        nodes: the first value that each node makes which goes with the branch, in the graph's
-            order; the sum itself is the last.
-        macs: multiply-accumulates of these nodes, as far as shapes are known; of one sample where
-            these were inferred.
+        name: of the Add node, or of its output.
+        add: output of the Add node.
+        kept: the value that replaces the sum.
+        nodes: first outputs of the nodes that are removed with the branch, in graph order; the last
+            one is the Add.
+        macs: multiply-accumulates of these nodes, as far as shapes are known; per sample if the
+            shapes were inferred.
     """
 
     name: str
@@ -49,13 +49,13 @@ class Branch:
 
 
 def branches(proto: ModelProto, shapes: Mapping[str, Shape] | None = None) -> tuple[Branch, ...]:
-    """Every residual layer of the main graph that can be left out, in its order.
+    """Find every removable residual branch of the main graph, in graph order.
 
-    Nested branches and those of one chain are all listed: any of them can be left out together.
+    Nested and consecutive branches are all listed: any of them can be removed together.
 
     Args:
-        proto: float, prepared (``rewrite.prepare``); not changed.
-        shapes: of all values, where they are known; else they are inferred.
+        proto: float model, prepared (``rewrite.prepare``); not changed.
+        shapes: of all values, if they are known; otherwise they are inferred.
     """
     return find_branches(proto, shapes)[0]
 
@@ -63,7 +63,12 @@ def branches(proto: ModelProto, shapes: Mapping[str, Shape] | None = None) -> tu
 def find_branches(
     proto: ModelProto, shapes: Mapping[str, Shape] | None = None
 ) -> tuple[tuple[Branch, ...], tuple[Fixed, ...]]:
-    """The same, and the sums of the like that have to stay, with the reason."""
+    """Find the removable residual branches, and the sums that must be kept with the reason.
+
+    Args:
+        proto: float model, prepared (``rewrite.prepare``); not changed.
+        shapes: of all values, if they are known; otherwise they are inferred.
+    """
     finder = _Finder(proto, _inferred(proto) if shapes is None else shapes)
     found: list[Branch] = []
     fixed: list[Fixed] = []
@@ -77,16 +82,17 @@ def find_branches(
 
 
 def without(proto: ModelProto, gone: Collection[Branch]) -> ModelProto:
-    """A new model that lacks these branches, and the nodes and constants that only they used.
+    """Build a copy of the model without the given residual branches.
 
-    Inputs and outputs of the model keep their names.
+    Nodes and constants that only the branches use are removed as well. Inputs and outputs of the
+    model keep their names.
 
     Args:
-        proto: the model that they were found in; not changed.
-        gone: some of its branches.
+        proto: the model in which the branches were found; not changed.
+        gone: the branches to remove.
 
     Raises:
-        ValueError: a branch is of another model; names it.
+        ValueError: a branch is of another model; the message names its sum.
     """
     made = ModelProto()
     made.CopyFrom(proto)
@@ -111,7 +117,7 @@ def _through(instead: Mapping[str, str], name: str) -> str:
 
 
 def _bypass(index: GraphIndex, name: str, kept: str) -> None:
-    """Let what reads a sum read another value; where its name must live on, it is that value's."""
+    """Replace a sum by one of its operands; an Identity keeps its name if it is needed."""
     for node in index.readers[name]:
         for place, read in enumerate(node.input):
             if read == name:
@@ -140,7 +146,7 @@ def _drop_unmade_types(proto: ModelProto) -> None:
 
 
 def _inferred(proto: ModelProto) -> dict[str, Shape]:
-    """Shapes of all values for one sample; other free sizes are no 1, so that repeats show."""
+    """Infer shapes for one sample; other free sizes are not 1, so that broadcasting shows."""
     dims: dict[str, int] = {}
     for value in proto.graph.input:
         for axis, name in enumerate(_free(value)):
@@ -157,7 +163,7 @@ def _name(node: NodeProto) -> str:
 
 
 class _Finder:
-    """What each value of a graph is computed from, as bits of one number per value."""
+    """Ancestors (a bit set with one bit per value) and readers of every value of a graph."""
 
     def __init__(self, proto: ModelProto, shapes: Mapping[str, Shape]) -> None:
         self.index = GraphIndex(proto)
@@ -189,7 +195,7 @@ class _Finder:
                 self.layers |= self.bits[name] if node.op_type in _LAYERS else 0
 
     def look_at(self, adder: NodeProto) -> Branch | str | None:
-        """The branch that a sum ends, or why it has to stay; ``None`` where there is none."""
+        """Return the branch that a sum ends, the reason to keep it, or ``None`` if it ends none."""
         sides = list(adder.input)
         if len(sides) != 2 or not all(side in self.above for side in sides):
             return None
@@ -204,11 +210,11 @@ class _Finder:
         return None
 
     def _makes(self, name: str, other: str) -> bool:
-        """Whether a value is computed from another."""
+        """Return whether ``other`` is computed from ``name``."""
         return bool(self.above[other] & self.bits[name])
 
     def _addends(self, name: str) -> set[str]:
-        """A value and, where it is a sum, all that it is the sum of."""
+        """Return a value and, if it is a sum, all its addends, recursively."""
         found: set[str] = set()
         waiting = [name]
         while waiting:
@@ -220,7 +226,7 @@ class _Finder:
         return found
 
     def _beside(self, adder: NodeProto, branch: str) -> int:
-        """What the other addends of the same sum are made of; parallel layers share a beginning."""
+        """Return the ancestors of the sum's other addends: parallel layers share nodes."""
         last = adder
         while (reader := self.index.only_reader(last.output[0])) and reader.op_type in _SUMS:
             last = reader
@@ -231,13 +237,13 @@ class _Finder:
         inside = self._between(source, branch)
         makers = [n for n in self.index.graph.node if not inside.isdisjoint(n.output)]
         if not any(node.op_type in _LAYERS for node in makers):
-            return None  # an activation function spelled out
+            return None  # an activation function composed of several operators
         total = adder.output[0]
         known = [self.shapes.get(name) for name in (kept, branch, total)]
         if None in known:
             return "the shapes of the sum's sides are not known"
         if not known[0] == known[1] == known[2]:
-            return None  # something repeated, such as a mask
+            return None  # the branch is broadcast, such as a mask
         beside = self._beside(adder, branch)
         leak = self._leak(adder, inside, beside)
         if leak is not None:
@@ -258,7 +264,7 @@ class _Finder:
         )
 
     def _between(self, kept: str, branch: str) -> set[str]:
-        """What is computed from the one value on the way to the other."""
+        """Return the values on the paths from ``kept`` to ``branch``, without ``kept``."""
         start, end = self.bits[kept], self.above[branch]
         return {
             name
@@ -270,7 +276,7 @@ class _Finder:
         return any(self.bits[name] & values for name in node.output if name)
 
     def _leak(self, adder: NodeProto, inside: set[str], beside: int) -> str | None:
-        """Who else reads a value inside a branch, in words."""
+        """Describe the first use of an inner value outside the branch; ``None`` without one."""
         for name in self.above:
             if name not in inside:
                 continue
@@ -284,7 +290,7 @@ class _Finder:
         return None
 
     def _only_for(self, adder: NodeProto, kept: str) -> set[int]:
-        """The nodes that nothing reads once the sum is gone, by identity."""
+        """Return the ids of the nodes that nothing reads once the sum is removed."""
         gone = {id(adder)}
         for node in reversed(self.index.graph.node):
             outputs = [name for name in node.output if name in self.readers]

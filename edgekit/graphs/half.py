@@ -57,8 +57,8 @@ def _reads_half(graph: GraphProto) -> bool:
 def compute_in_float32(proto: ModelProto) -> None:
     """Widen every float16 value of a model to float32, in place; inputs and outputs keep float16.
 
-    A Cast is inserted at each float16 input and output. Processors
-    without half precision compute in float32 anyway.
+    A Cast is inserted at each float16 input and output. Processors without half precision compute
+    in float32 anyway.
     """
     if not _has_half(proto):
         return
@@ -97,24 +97,24 @@ def _is_widening_cast(index: GraphIndex, node: NodeProto) -> bool:
 
 
 def narrow_weights(proto: ModelProto) -> int:
-    """Store large float32 constants as float16 behind a Cast, in place; returns their number."""
+    """Store large float32 constants as float16 behind a Cast, in place; return their number."""
     return _narrow(proto, lambda name, dims: math.prod(dims) >= LEAST_ENTRIES)
 
 
 def narrow_matrices(proto: ModelProto, names: Container[str] = ()) -> int:
-    """Store float32 constants of two or more axes as float16, in place; returns their number.
+    """Store float32 constants of two or more axes as float16, in place; return their number.
 
-    Small ones too: all were float16 before ``compute_in_float32`` widened them.
+    Small ones are included: all were float16 before ``compute_in_float32`` widened them.
 
     Args:
         proto: edited in place.
-        names: constants of any number of axes that were float16 as well.
+        names: constants of any rank that were float16 as well.
     """
     return _narrow(proto, lambda name, dims: name in names or sum(n > 1 for n in dims) > 1)
 
 
 def half_constants(proto: ModelProto) -> frozenset[str]:
-    """List the names of constants that are stored as float16."""
+    """Return the names of the constants that are stored as float16."""
     graphs = list(all_graphs(proto.graph))
     names = {t.name for graph in graphs for t in graph.initializer if t.data_type == _HALF}
     constants = (n for graph in graphs for n in graph.node if n.op_type == "Constant")
@@ -142,7 +142,7 @@ def _narrow(proto: ModelProto, worth: Callable[[str, Sequence[int]], bool]) -> i
 
 
 def _to_half(weight: NDArray[np.float32]) -> NDArray[np.float16] | None:
-    """Convert a weight to float16; ``None`` where it would lose more than rounding."""
+    """Convert a weight to float16; ``None`` if it would lose more than rounding."""
     if not np.isfinite(weight).all():
         return None
     with np.errstate(over="ignore"):

@@ -1,8 +1,8 @@
-"""Where QuantizeLinear and DequantizeLinear go, so that the runtime runs 8-bit kernels.
+"""Placement of QuantizeLinear and DequantizeLinear, so that the runtime uses 8-bit kernels.
 
-The rules follow what onnxruntime fuses: a weighted operator between dequantised inputs and a
-quantised output becomes one integer kernel, an activation function before the quantised output
-is absorbed by its range, and data movement keeps the parameters of what it moves.
+The rules follow the fusions of onnxruntime. An operator with a weight between dequantized inputs
+and a quantized output becomes one integer kernel. An activation function before the quantized
+output is absorbed by its range. Data movement keeps the parameters of its input.
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from onnx import NodeProto, TensorProto
 from edgekit.graphs.contractions import Contraction, contraction_of
 from edgekit.graphs.index import GraphIndex, attribute
 
-# Integer kernels exist for these; worth it only between values that are 8-bit anyway.
+# Integer kernels exist for these; they pay off only between values that are 8-bit anyway.
 _FOLLOW = {"Add", "Mul", "Concat", "AveragePool", "GlobalAveragePool", "LeakyRelu", "Sigmoid"}
 # Data movement: the output has the parameters of the input.
 _MOVE = {
     "MaxPool", "Reshape", "Transpose", "Flatten", "Squeeze", "Unsqueeze", "Slice",
     "DepthToSpace", "SpaceToDepth", "Identity", "Gather", "Expand", "Split",
 }  # fmt: skip
-# No integer kernels, but between values that are 8-bit: what comes out is made 8-bit as well
-# where an integer kernel reads it that takes nothing else.
+# No integer kernels. Between 8-bit values their output becomes 8-bit as well, if it is read by an
+# integer kernel that takes nothing else.
 _BRIDGE = {
     "Clip", "Elu", "Gelu", "GlobalMaxPool", "HardSigmoid", "HardSwish", "Max", "Min", "PRelu",
     "Pad", "ReduceMean", "Relu", "Resize", "Sub", "Tanh", "Upsample",
@@ -32,7 +32,7 @@ _ABSORBED = {"Relu", "Clip"}
 
 @dataclass(frozen=True, kw_only=True)
 class Kept:
-    """A weight in weight-only QDQ: names of its int8 integers and of its scales along an axis."""
+    """Weight in weight-only QDQ: names of its int8 integers and of its scales along an axis."""
 
     integers: str
     scales: str
@@ -41,23 +41,23 @@ class Kept:
 
 @dataclass(frozen=True, kw_only=True)
 class Weighted:
-    """A node with a stored weight: Conv, Gemm or MatMul. ``axis`` is the output channels'."""
+    """Conv, Gemm or MatMul with a stored weight; ``axis`` is the output channels' axis."""
 
     node: NodeProto
     weight: str
     axis: int
     bias: str | None
-    kept: Kept | None  # integers and scales of a weight that is quantised already
+    kept: Kept | None  # integers and scales of a weight that is quantized already
     output: str  # after the activation function that the output's range absorbs
-    contraction: Contraction | None = None  # where it is none of these three (``as_product``)
+    contraction: Contraction | None = None  # for other products (``as_product``)
 
 
 @dataclass(kw_only=True)
 class Placement:
-    """The values that become 8-bit, in the order of the graph.
+    """Values that become 8-bit, in graph order.
 
-    ``like`` maps a moved value to the one whose parameters it shares; ``in_float`` names the first
-    outputs of nodes that compute in float.
+    ``like`` maps a moved value to the value whose parameters it shares; ``in_float`` names the
+    first outputs of nodes that compute in float.
     """
 
     in_float: frozenset[str] = frozenset()
@@ -66,7 +66,7 @@ class Placement:
     like: dict[str, str] = field(default_factory=dict)
 
     def root(self, name: str) -> str:
-        """The value whose range decides the parameters of ``name``."""
+        """Return the value whose range determines the parameters of ``name``."""
         while name in self.like:
             name = self.like[name]
         return name
@@ -77,7 +77,7 @@ def place(index: GraphIndex, in_float: frozenset[str] = frozenset()) -> Placemen
 
     Args:
         index: of the model.
-        in_float: first outputs of the nodes that are to compute in float.
+        in_float: first outputs of the nodes that compute in float.
     """
     placement = Placement(in_float=in_float)
     followers: dict[str, NodeProto] = {}
@@ -111,7 +111,7 @@ def _is_standard(node: NodeProto) -> bool:
 
 
 def as_weighted(index: GraphIndex, node: NodeProto) -> Weighted | None:
-    """The node as one with a stored, finite float32 weight, or ``None`` if it is none."""
+    """Describe a Conv, Gemm or MatMul with a finite float32 or int8 QDQ weight; else ``None``."""
     if not _is_standard(node) or len(node.input) < 2:
         return None
     kept = _kept(index, node.input[1])
@@ -132,10 +132,10 @@ def as_weighted(index: GraphIndex, node: NodeProto) -> Weighted | None:
 
 
 def as_product(index: GraphIndex, node: NodeProto) -> Weighted | None:
-    """The node as one that multiplies what it reads with a stored weight, of any kind.
+    """Describe a node that multiplies its input by a stored weight; ``None`` for other nodes.
 
-    Besides those of ``as_weighted``: ConvTranspose, MatMul with a weight of more axes or on the
-    left, Einsum of two factors, and what LSTM, GRU and RNN read.
+    In addition to ``as_weighted``: ConvTranspose, MatMul with a weight of more axes or on the left,
+    Einsum of two factors, and the input weights of LSTM, GRU and RNN.
     """
     found = as_weighted(index, node)
     if found is not None:
@@ -171,7 +171,7 @@ def _transposed(index: GraphIndex, node: NodeProto) -> Weighted | None:
 
 
 def is_table(index: GraphIndex, name: str) -> bool:
-    """Whether a constant is gathered by rows, and read by nothing else but products.
+    """Return whether a constant is an embedding table: gathered by rows, and else read by products.
 
     The output layer of a language model often is its embedding table, transposed or not.
     """
@@ -184,7 +184,7 @@ def is_table(index: GraphIndex, name: str) -> bool:
 
 
 def gathers_rows(node: NodeProto) -> bool:
-    """Whether a node picks rows, as of an embedding table."""
+    """Return whether a node is a Gather of rows, as from an embedding table."""
     return node.op_type == "Gather" and attribute(node, "axis", 0) == 0
 
 
@@ -197,7 +197,7 @@ def turns_factor(index: GraphIndex, node: NodeProto) -> bool:
 
 
 def _kept(index: GraphIndex, name: str) -> Kept | None:
-    """What a DequantizeLinear of an int8 constant with scales per channel holds, if it is one."""
+    """Describe the int8 constant and channel scales of a DequantizeLinear; else ``None``."""
     node = index.producer.get(name) or index.main.producer.get(name)
     if node is None or node.op_type != "DequantizeLinear" or len(node.input) != 2:
         return None
@@ -211,7 +211,7 @@ def _kept(index: GraphIndex, name: str) -> Kept | None:
 
 
 def channel_axis(index: GraphIndex, node: NodeProto, rank: int) -> int | None:
-    """Return the axis of the output channels in the second input, if integer kernels take it."""
+    """Return the axis of the output channels in the weight; ``None`` without an integer kernel."""
     if node.input[0] in index.initializers:
         return None
     if node.op_type == "Conv":
@@ -236,7 +236,7 @@ def _is_float(index: GraphIndex, name: str, shape: tuple[int, ...] | None = None
 
 
 def _moves(node: NodeProto) -> bool:
-    """Whether a node only moves the entries of its first input, into each of its outputs."""
+    """Return whether a node only moves the entries of its first input to each of its outputs."""
     if node.op_type == "Resize":
         return attribute(node, "mode", b"nearest") == b"nearest"
     if node.op_type not in _MOVE or not all(node.output):
@@ -245,13 +245,13 @@ def _moves(node: NodeProto) -> bool:
 
 
 def _bridges(index: GraphIndex, node: NodeProto, eight_bit: dict[str, None]) -> bool:
-    """Whether all that a node reads is 8-bit or stored."""
+    """Return whether all inputs of a node are 8-bit or stored."""
     read = [name for name in node.input if name and name not in index.initializers]
     return len(node.output) == 1 and bool(read) and all(name in eight_bit for name in read)
 
 
 def _absorbing(index: GraphIndex, output: str) -> str:
-    """The value after a Relu or Clip that is the only reader of ``output``, else itself."""
+    """Return the output of a Relu or Clip that alone reads ``output``, else ``output``."""
     reader = index.only_reader(output)
     if reader is None or reader.op_type not in _ABSORBED:
         return output
@@ -263,10 +263,10 @@ def _absorbing(index: GraphIndex, output: str) -> str:
 
 
 def _needed(index: GraphIndex, placement: Placement, followers: dict[str, NodeProto]) -> set[str]:
-    """Drop values that no integer kernel reads or writes, from the end of the graph backwards.
+    """Return the values that integer kernels read or write, from the end of the graph backwards.
 
-    A Conv needs its output quantised to be fused, and so do Gemm and MatMul before a Relu or Clip;
-    else these may end in float.
+    A Conv needs a quantized output to be fused, and so do Gemm and MatMul before a Relu or Clip;
+    otherwise the outputs of Gemm and MatMul may be float.
     """
     needed = {w.output for w in placement.weighted if w.node.op_type == "Conv"}
     for w in placement.weighted:

@@ -1,4 +1,4 @@
-"""Preparations that several graph edits share."""
+"""Preparation of a graph that several passes share."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _QUANTIZED = {
     "GatherBlockQuantized", "QGemm", "QAttention", "DynamicQuantizeLSTM",
 }  # fmt: skip
 
-# How a Constant holds numbers that are no tensor.
+# Attributes of a Constant node that hold plain numbers instead of a tensor.
 _NUMBERS = {
     "value_float": np.float32, "value_floats": np.float32,
     "value_int": np.int64, "value_ints": np.int64,
@@ -32,29 +32,32 @@ _NUMBERS = {
 
 QUANTISED_ALREADY = "the model is quantised already"
 
-# The first that lets an initialiser be no graph input.
+# The first IR version in which an initializer need not be a graph input.
 _MIN_IR = 4
-# Numbers that are cast are few; weights stay as they are stored.
+# Folded casts are of few numbers; weights keep their stored type.
 _FEW = 64
 _QUANTIZED_TYPES = ("int8", "uint8", "int4", "uint4")
 _PLAIN = (TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.INT32, TensorProto.INT64)
 
 
 def prepare(proto: ModelProto, version: int, *, keep_ties: bool = False) -> ModelProto:
-    """The same model at opset ``version`` or above, with the weights where passes look for them.
+    """Prepare a model for the passes: opset, plain initializers, canonical products, float32.
 
-    Constants are plain initialisers, weights of inner graphs constants of the main one, as are
-    those put together from stored tensors; functions are written out, products spelled in one
-    way, and half precision widened to float32.
-    Weights that are stored as integers and dequantised (weight-only QDQ) are no hindrance.
+    Constants become initializers, and weights of inner graphs or computed from stored tensors
+    become constants of the main graph. Functions are inlined, products get a canonical form, and
+    half precision becomes float32. Weights stored as integers with a DequantizeLinear (weight-only
+    QDQ) are allowed.
 
     Args:
         proto: edited in place.
-        version: the least opset.
-        keep_ties: leave weights that several nodes read in one copy (``one_spelling``).
+        version: the lowest opset of the result.
+        keep_ties: keep one copy of weights that several nodes read (``one_spelling``).
+
+    Returns:
+        The prepared model, which may be another object.
 
     Raises:
-        PassRefused: it is quantised already, or cannot be edited.
+        PassRefused: it is quantized already, or cannot be edited.
     """
     _refuse_quantized(proto)
     if any(graph.sparse_initializer for graph in all_graphs(proto.graph)):
@@ -75,7 +78,7 @@ def prepare(proto: ModelProto, version: int, *, keep_ties: bool = False) -> Mode
 
 
 def _without_functions(proto: ModelProto) -> ModelProto:
-    """The bodies of the model's own functions in the place of the nodes that call them."""
+    """Inline the functions that the model defines, unless it is too large."""
     if not proto.functions or is_large(proto):
         return proto
     try:
@@ -112,7 +115,7 @@ def _at_least_opset(proto: ModelProto, version: int) -> ModelProto:
 
 
 def _settle_initializers(proto: ModelProto) -> None:
-    """Make of initialisers that are graph inputs as well (all are, in old files) plain ones."""
+    """Remove initializers from the graph inputs, where old files list all of them."""
     proto.ir_version = max(proto.ir_version, _MIN_IR)
     stored = {tensor.name for tensor in proto.graph.initializer}
     fed = [value for value in proto.graph.input if value.name not in stored]
@@ -121,7 +124,7 @@ def _settle_initializers(proto: ModelProto) -> None:
 
 
 def _lift_constants(proto: ModelProto) -> None:
-    """Turn the Constant nodes of the main graph into initialisers."""
+    """Convert the Constant nodes of the main graph to initializers."""
     kept = []
     for node in proto.graph.node:
         value = _stored(node) if node.op_type == "Constant" else None
@@ -136,7 +139,7 @@ def _lift_constants(proto: ModelProto) -> None:
 
 
 def _stored(node: NodeProto) -> TensorProto | None:
-    """What a Constant holds, as a tensor or as numbers; ``None`` for anything else."""
+    """Return the tensor or numbers of a Constant node; ``None`` for other kinds."""
     value = attribute(node, "value", None)
     if isinstance(value, TensorProto):
         return value
@@ -186,7 +189,7 @@ def _fold_shapes(proto: ModelProto) -> None:
 
 
 def _drop_identities(proto: ModelProto) -> None:
-    """Let nodes read constants themselves rather than through an Identity."""
+    """Let nodes read constants directly instead of through an Identity."""
     index = GraphIndex(proto)
     renamed: dict[str, str] = {}
     kept: list[NodeProto] = []

@@ -1,4 +1,4 @@
-"""Shapes of every value of a graph, for one set of input sizes."""
+"""Shape inference for every value of a graph at given input sizes."""
 
 from __future__ import annotations
 
@@ -18,33 +18,33 @@ from edgekit.graphs.free_dimensions import size_dimensions
 from edgekit.graphs.onnx_file import all_graphs, holds_shapes, is_large, quiet_options
 
 Shape = tuple[int, ...]
-# Sizes as far as the file tells them; ``None`` is a free one.
+# Sizes as far as they are known; ``None`` is a free dimension.
 Dims = tuple[int | None, ...]
-# Entries of a Range that shapes can depend on.
+# Most entries of a Range that shape inference can handle.
 _MOST_COUNTED = 1 << 16
 NamedShape = tuple[int | str | None, ...]
 
 
 def with_shapes(proto: ModelProto, dims: Mapping[str, int]) -> ModelProto:
-    """A copy with free dimensions fixed and every shape that can be inferred.
+    """Copy a model with free dimensions fixed and all shapes that can be inferred.
 
-    Exported transformers compute shapes inside the graph; once the inputs are fixed these are
-    constants, which onnxruntime's basic rewrites fold away.
+    Exported transformers compute shapes inside the graph. With fixed inputs these are constants,
+    which onnxruntime's basic optimizations fold.
 
     Args:
         proto: the model, external data loaded; not changed.
-        dims: sizes of free dimensions by name; those without one count as 1.
+        dims: sizes of free dimensions by name; others count as 1.
     """
     large = is_large(proto)
     fixed = _without_weights(proto) if large else _copy(proto)
-    # onnxruntime writes the nodes in another order where it folds any.
+    # onnxruntime reorders the nodes if it folds any.
     store_bias_scales(fixed)
     del fixed.graph.value_info[:]
     for value in fixed.graph.input:
         size_dimensions(value, dims)
     for value in fixed.graph.output:
         value.type.tensor_type.ClearField("shape")
-    # Where inference fails every shape counts as unknown, and is reported so.
+    # If inference fails, every shape is unknown and reported as such.
     with contextlib.suppress(onnx.shape_inference.InferenceError, ValueError):
         fixed = infer_shapes_by_values(_folded(fixed))
     if large:
@@ -53,7 +53,7 @@ def with_shapes(proto: ModelProto, dims: Mapping[str, int]) -> ModelProto:
 
 
 def infer_shapes_by_values(proto: ModelProto) -> ModelProto:
-    """Infer shapes, also those that depend on integer values.
+    """Infer shapes, including those that depend on integer values.
 
     Raises:
         onnx.shape_inference.InferenceError: an operator does not fit its inputs.
@@ -89,7 +89,7 @@ def _copy(proto: ModelProto) -> ModelProto:
 
 
 def _give_weights_back(bare: ModelProto, proto: ModelProto) -> None:
-    """Make of the inputs that stood for weights initialisers again, without their data."""
+    """Turn the inputs that replaced weights into initializers again, without their data."""
     fed = {value.name for value in proto.graph.input}
     for place in reversed(range(len(bare.graph.input))):
         if bare.graph.input[place].name not in fed:
@@ -103,7 +103,11 @@ def _give_weights_back(bare: ModelProto, proto: ModelProto) -> None:
 
 
 def known_shapes(proto: ModelProto) -> tuple[dict[str, Shape], dict[str, int]]:
-    """Shapes of the values of the main graph, and the bytes of those that are computed or fed."""
+    """Return the known shapes in the main graph, and the bytes of values that are no initializers.
+
+    Args:
+        proto: a model with inferred shapes.
+    """
     graph = proto.graph
     shapes: dict[str, Shape] = {t.name: tuple(t.dims) for t in graph.initializer}
     sizes: dict[str, int] = {}
@@ -116,13 +120,13 @@ def known_shapes(proto: ModelProto) -> tuple[dict[str, Shape], dict[str, int]]:
 
 
 def shapes_of(proto: ModelProto, dims: Mapping[str, int]) -> dict[str, Shape]:
-    """Shapes of the values of the main graph under the names that they have in this model.
+    """Infer the shapes of the values of the main graph, by their names in this model.
 
-    Those that ``with_shapes`` folds away or writes otherwise are told from their neighbours.
+    Values that ``with_shapes`` folds or renames get their shapes from their neighbors.
 
     Args:
         proto: the model, external data loaded; not changed.
-        dims: sizes of free dimensions by name; those without one count as 1.
+        dims: sizes of free dimensions by name; others count as 1.
     """
     shaped = with_shapes(proto, dims)
     bare = _without_weights(proto)
@@ -139,9 +143,9 @@ def shapes_of(proto: ModelProto, dims: Mapping[str, int]) -> dict[str, Shape]:
 
 
 def fixed_shape(kind: TypeProto) -> Shape | None:
-    """The sizes that a type says, or ``None`` where one of them is free or not known.
+    """Return the shape of a type; ``None`` if a dimension is free or unknown.
 
-    Inference makes a size negative where a window is larger than what it moves over.
+    Inference yields a negative size if a window is larger than its input.
     """
     tensor = kind.tensor_type
     dims = tensor.shape.dim
@@ -152,7 +156,7 @@ def fixed_shape(kind: TypeProto) -> Shape | None:
 
 
 def itemsize(elem_type: int) -> int:
-    """Bytes of one element of an ONNX tensor type."""
+    """Return the bytes of one element of an ONNX tensor type."""
     return int(np.dtype(helper.tensor_dtype_to_np_dtype(elem_type)).itemsize)
 
 
@@ -167,20 +171,20 @@ def _folded(fixed: ModelProto) -> ModelProto:
                 fixed.SerializeToString(), options, providers=["CPUExecutionProvider"]
             )
         except Exception:  # noqa: BLE001 - onnxruntime has no common base class
-            return fixed  # the sizes may not fit the model; inference says what it can
+            return fixed  # the sizes may not fit the model; inference finds what it can
         return onnx.load(str(target))
 
 
 def ranks(proto: ModelProto) -> dict[str, int]:
-    """How many axes the values have, in inner graphs too; those that are not known are left out.
+    """Infer the ranks of values, inner graphs included; unknown ones are left out.
 
-    Weights are left aside, so that models of any size can be asked.
+    Weights are replaced by inputs, so models of any size are allowed.
     """
     bare = _without_weights(proto)
     try:
         bare = onnx.shape_inference.infer_shapes(bare)
     except (onnx.shape_inference.InferenceError, ValueError):
-        return {}  # as for an operator that inference does not know: nothing is known
+        return {}  # such as an operator that inference does not know: nothing is known
     found: dict[str, set[int]] = {}
     for graph in all_graphs(bare.graph):
         for value in (*graph.input, *graph.value_info, *graph.output):
@@ -196,14 +200,14 @@ def ranks(proto: ModelProto) -> dict[str, int]:
 def named_shapes(proto: ModelProto) -> dict[str, NamedShape]:
     """Infer the shapes of the values of the main graph, with the names of free dimensions.
 
-    A size that is neither known nor named is ``None``; two sizes of one name are the same.
+    A size that is neither known nor named is ``None``; two sizes of one name are equal.
     """
     shapes: dict[str, NamedShape] = {t.name: tuple(t.dims) for t in proto.graph.initializer}
     bare = _without_weights(proto)
     try:
         bare = infer_shapes_by_values(bare)
     except (onnx.shape_inference.InferenceError, ValueError):
-        return shapes  # as for an operator that inference does not know
+        return shapes  # such as an operator that inference does not know
     for value in (*bare.graph.input, *bare.graph.value_info, *bare.graph.output):
         if value.type.tensor_type.HasField("shape"):
             dims = value.type.tensor_type.shape.dim
@@ -214,7 +218,7 @@ def named_shapes(proto: ModelProto) -> dict[str, NamedShape]:
 
 
 def _without_weights(proto: ModelProto) -> ModelProto:
-    """The model with its large constants as inputs of their shape."""
+    """Copy the model with large constants replaced by inputs of their shape."""
     bare = ModelProto(ir_version=proto.ir_version)
     bare.opset_import.extend(proto.opset_import)
     bare.functions.extend(proto.functions)
@@ -234,9 +238,9 @@ def _without_weights(proto: ModelProto) -> ModelProto:
 
 
 def partial_shapes(proto: ModelProto) -> dict[str, Dims]:
-    """Shapes of the main graph's values, with free sizes as ``None``; unknown ones are left out.
+    """Infer shapes in the main graph, with ``None`` for free sizes; unknown shapes are left out.
 
-    Weights are left aside, so that models of any size can be asked.
+    Weights are replaced by inputs, so models of any size are allowed.
     """
     bare = _without_weights(proto)
     del bare.graph.value_info[:]
@@ -254,9 +258,9 @@ def partial_shapes(proto: ModelProto) -> dict[str, Dims]:
 
 
 def element_types(proto: ModelProto) -> dict[str, int | None]:
-    """ONNX's number of the element type of values of the main graph; ``None`` for no tensor.
+    """Infer the ONNX element types of values of the main graph; ``None`` for non-tensors.
 
-    Those that are not known are left out. Weights are left aside.
+    Unknown types are left out. Weights are replaced by inputs.
     """
     bare = _without_weights(proto)
     with contextlib.suppress(onnx.shape_inference.InferenceError, ValueError):

@@ -1,4 +1,4 @@
-"""What an ONNX file stores, counted: bytes by type, float weights, values that are no numbers."""
+"""Storage statistics of an ONNX file: bytes by type, float weights, zeros, non-finite values."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ _BITS = {"int4": 4, "uint4": 4, "int2": 2, "uint2": 2}
 
 @dataclass(frozen=True, kw_only=True)
 class Stored:
-    """A census of one file.
+    """Storage statistics of one file.
 
-    ``weight_bytes`` are those of float tensors of two axes or more that one node reads and nothing
-    else; ``shared_bytes`` of those that are an output as well, or that several nodes or an inner
-    graph read, so that a pass may have to leave them. ``zeros`` is the part that is zero of the
-    float32 weights of Conv, Gemm, MatMul and large embeddings that nothing else reads. ``nan``
-    and ``infinite`` name the first stored tensor with such a value. ``computes_in_half`` tells
-    that operators other than casts work in float16, whose rounding depends on the runtime.
+    ``weight_bytes`` counts float tensors of two or more axes that exactly one node reads.
+    ``shared_bytes`` counts those that are an output as well, or that several nodes or an inner
+    graph read, so that a pass may have to keep them. ``zeros`` is the part of zeros in the float32
+    weights of Conv, Gemm, MatMul and large embeddings that have no other reader. ``nan`` and
+    ``infinite`` name the first stored tensor with such a value. ``computes_in_half`` is true if
+    operators other than casts compute in float16, whose rounding depends on the runtime.
     """
 
     file_bytes: int
@@ -52,7 +52,7 @@ class Stored:
 
 
 def census(path: Path) -> Stored:
-    """Count what a file stores; external data belong to it.
+    """Read the storage statistics of an ONNX file and its external data.
 
     Raises:
         UserError: the file does not load.
@@ -85,7 +85,7 @@ def census(path: Path) -> Stored:
 
 
 def _zeros(proto: ModelProto) -> float:
-    """The part of the weights of layers and of embeddings that is zero; widens half precision."""
+    """Return the part of zeros in the weights of layers and embeddings; widen float16 in place."""
     compute_in_float32(proto)
     widen_weights(proto)
     index = GraphIndex(proto)
@@ -101,7 +101,7 @@ def _zeros(proto: ModelProto) -> float:
 
 
 def _is_table(index: GraphIndex, name: str) -> bool:
-    """Whether a tensor is a large float32 table, gathered by rows and read by nothing else."""
+    """Return whether a tensor is a large float32 embedding table without other readers."""
     table = index.initializers[name]
     if table.data_type != TensorProto.FLOAT or len(table.dims) != 2:
         return False
@@ -111,13 +111,13 @@ def _is_table(index: GraphIndex, name: str) -> bool:
 
 
 def _extremes(tensor: TensorProto) -> tuple[float, float]:
-    """Smallest and largest entry, NaN where there is one; takes no room, as a mask would."""
+    """Return minimum and maximum, NaN if there is one; needs no memory, unlike a mask."""
     values = numpy_helper.to_array(tensor)
     return float(values.min()), float(values.max())
 
 
 def nominal_bytes(tensor: TensorProto) -> int:
-    """What a tensor's entries take where they are packed, which a file need not do."""
+    """Return the bytes of a tensor's entries when packed, which may be fewer than in the file."""
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
     bits: int = _BITS.get(dtype.name, 8 * dtype.itemsize)
     entries: int = math.prod(tensor.dims)
@@ -125,9 +125,10 @@ def nominal_bytes(tensor: TensorProto) -> int:
 
 
 def _float_weights(proto: ModelProto) -> Iterator[tuple[int, bool]]:
-    """Bytes of each float tensor of two axes or more, branches included, and whether it is shared.
+    """Yield for each float tensor of two or more axes its bytes and whether it is shared.
 
-    A tensor is shared where several nodes, another graph or nobody reads it.
+    Inner graphs are included. A tensor is shared unless exactly one node of its graph and no other
+    graph reads it.
     """
     index = GraphIndex(proto)
     for graph in all_graphs(proto.graph):

@@ -1,4 +1,4 @@
-"""Read a .tflite file: signature only, through the runtime itself."""
+"""Reading of a .tflite file's signature through LiteRT."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from edgekit_agent.runtimes import Tensor, import_runtime
 
 _LACKS = "fetch or export it again, without operators that LiteRT lacks"
 _REFUSED = "fetch or export it again; inputs that are to be resized may need sizes in the file"
-# What LiteRT says of an operator that it has no kernel for.
+# Parts of LiteRT's messages on operators without a kernel.
 _MISSING = ("unresolved custom op", "Didn't find op", "Select TensorFlow op", "Op builtin_code out")
 
 
 def read_tflite(path: Path) -> Model:
-    """The model in a .tflite file.
+    """Read a .tflite file and check that LiteRT accepts it.
 
     Raises:
         UserError: LiteRT is not installed, or refuses the file.
@@ -44,14 +44,17 @@ def read_tflite(path: Path) -> Model:
 
 
 def shapes_at(path: Path, sizes: Mapping[str, Sequence[int]]) -> dict[int, tuple[int, ...]]:
-    """The shapes that the tensors of a file's main graph have for given sizes of its inputs.
+    """Return the shapes of the tensors in a file's main graph at given sizes of its inputs.
 
     Args:
-        path: of a file that LiteRT takes.
+        path: of a file that LiteRT accepts.
         sizes: the shape of each input, by its name in the graph.
 
+    Returns:
+        Shapes by tensor index.
+
     Raises:
-        UserError: LiteRT does not take inputs of these sizes.
+        UserError: LiteRT does not accept inputs of these sizes.
     """
     from ai_edge_litert import interpreter as litert
 
@@ -79,18 +82,18 @@ def shapes_at(path: Path, sizes: Mapping[str, Sequence[int]]) -> dict[int, tuple
 
 
 def _refusal(path: Path, error: AgentError) -> str:
-    """One line, with the path once."""
+    """Format LiteRT's refusal as one line that names the path once."""
     said = first_line(error).replace(f" cannot load {path}: ", ": ")
     return f"{path}: LiteRT refuses the file: {said}"
 
 
 @contextmanager
 def _without_chatter() -> Iterator[None]:
-    """Keep off the terminal what LiteRT says of itself, once in a process and at its first load.
+    """Suppress the INFO lines that LiteRT prints at its first load.
 
-    It has no setting for that. Whatever else is written to stderr is passed on.
+    LiteRT has no setting for that. All other output to stderr is passed on.
     """
-    if sys.__stderr__ is None:  # closed, and its number may be another file's
+    if sys.__stderr__ is None:  # closed, and its number may belong to another file
         yield
         return
     terminal = os.dup(2)

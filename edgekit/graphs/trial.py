@@ -23,15 +23,19 @@ import_runtime("litert")(sys.argv[1], 1)
 
 
 def try_tflite(path: Path, store: Store) -> None:
-    """Check that LiteRT can load a file without crashing; each file is tried once.
+    """Check that LiteRT can load a file without a crash; each file is tried once.
+
+    Args:
+        path: the .tflite file.
+        store: remembers the files that were loaded.
 
     Raises:
-        UserError: it does not, or does not end.
+        UserError: LiteRT crashes, or does not finish in time.
     """
     try:
         runtime = version("ai-edge-litert")
     except PackageNotFoundError:
-        return  # whoever reads the file says what is missing
+        return  # the reader of the file reports the missing package
     try:
         key = hashlib.sha256(f"{sha256_of(str(path))} {runtime}".encode()).hexdigest()
     except OSError as error:
@@ -51,10 +55,10 @@ def try_tflite(path: Path, store: Store) -> None:
 
 
 def _open_in_child(path: Path) -> int | None:
-    """Open the file in a child process and return its exit status; None on a timeout."""
+    """Load the file in a child process and return its exit status; ``None`` on a timeout."""
     try:
         done = subprocess.run(
-            # -P: nothing in the current folder may pass for a module.
+            # -P: no file in the current folder may be imported as a module.
             [sys.executable, "-P", "-c", _OPEN, str(path)],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -1,4 +1,4 @@
-"""What values of a graph are made of: the part of a model that leads up to them."""
+"""Ancestors and descendants of values, and the part of a model that computes them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgekit.graphs.onnx_file import inner_graphs
 
 
 def reads_of(node: NodeProto) -> set[str]:
-    """Every name that a node reads, its inner graphs included."""
+    """Collect every name that a node reads, its inner graphs included."""
     names = {name for name in node.input if name}
     for graph in inner_graphs(node):
         names |= {value.name for value in graph.output}
@@ -22,7 +22,13 @@ def reads_of(node: NodeProto) -> set[str]:
 
 
 def upstream(index: GraphIndex, names: Collection[str], *, given: Collection[str] = ()) -> set[str]:
-    """The named values and every value that one of them is computed from, back to those given."""
+    """Return the named values and all their ancestors, back to the given values.
+
+    Args:
+        index: the graph.
+        names: the values to start from.
+        given: values whose ancestors are not visited.
+    """
     found: set[str] = set()
     waiting = list(names)
     while waiting:
@@ -36,7 +42,13 @@ def upstream(index: GraphIndex, names: Collection[str], *, given: Collection[str
 
 
 def downstream(index: GraphIndex, name: str, *, but: Collection[NodeProto] = ()) -> set[str]:
-    """A value and every one that is computed from it, other than by some nodes."""
+    """Return a value and all its descendants.
+
+    Args:
+        index: the graph.
+        name: the value to start from.
+        but: nodes that are ignored.
+    """
     left = {id(node) for node in but}
     found = {name}
     for node in index.graph.node:
@@ -46,12 +58,12 @@ def downstream(index: GraphIndex, name: str, *, but: Collection[NodeProto] = ())
 
 
 def up_to(proto: ModelProto, names: Collection[str], *, given: Collection[str] = ()) -> ModelProto:
-    """The part of a model that makes these values, to be observed; all inputs are kept.
+    """Extract the part of a model that computes the given values; all inputs are kept.
 
     Args:
         proto: the model; not changed.
-        names: values of its main graph. Those that were its outputs are those of the part.
-        given: values that need not be made.
+        names: values of its main graph. Those that are model outputs are outputs of the part.
+        given: values that need not be computed.
     """
     index = GraphIndex(proto)
     needed = upstream(index, names, given=given)
@@ -69,7 +81,7 @@ def up_to(proto: ModelProto, names: Collection[str], *, given: Collection[str] =
 
 
 def _add_output(part: ModelProto, index: GraphIndex) -> None:
-    """Where only inputs are asked for: the runtime takes no graph without an output."""
+    """Add an output if only inputs are requested: the runtime rejects a graph without one."""
     fed = next(v for v in index.graph.input if v.name not in index.initializers)
     same = index.fresh(f"{fed.name}_same")
     part.graph.node.append(helper.make_node("Identity", [fed.name], [same]))
