@@ -28,6 +28,7 @@ import time
 import traceback
 from collections import Counter
 from pathlib import Path
+from random import Random
 from typing import Any
 
 from benchmarks.fuzz_case import KINDS, run_case, write_bases, write_variant
@@ -85,10 +86,9 @@ def main() -> None:
 
 
 def _pick(numbers: list[int], options: argparse.Namespace) -> set[int]:
-    """Pick the inputs that go through the command line, spread evenly over the list."""
-    if not options.commands:
-        return set()
-    return set(numbers[:: max(1, len(numbers) // options.commands)][: options.commands])
+    """Pick the inputs that go through the command line, of all kinds."""
+    # Every n-th one would be of a single kind wherever n is a multiple of their number.
+    return set(Random(options.seed).sample(numbers, min(options.commands, len(numbers))))
 
 
 def _options() -> argparse.Namespace:
@@ -116,8 +116,8 @@ def _summary(results: list[Result]) -> int:
         cpu, peak = max(r["cpu_s"] for r in found), max(r["peak_mib"] for r in found)
         taken = sum(r["said"] == "taken" for r in found)
         print(f"{way}: {len(found)} inputs, {taken} taken, at most {cpu:.1f} s and {peak:.0f} MiB")
-        for kind, count in sorted(Counter(r["kind"] for r in found).items()):
-            print(f"  {kind}: {count}")
+        counts = sorted(Counter(r["kind"] for r in found).items())
+        print("  " + ", ".join(f"{kind} {count}" for kind, count in counts))
     faults = Counter(_FIGURES.sub("*", r["fault"]) for r in results if r["fault"])
     for fault, count in faults.most_common():
         print(f"FAULT {count} x {fault}")

@@ -1,10 +1,12 @@
 """A handful of the damaged inputs of ``benchmarks.fuzz``: expected failures and nothing else."""
 
+import argparse
 import subprocess
 import sys
 
 import pytest
 
+from benchmarks.fuzz import _pick
 from benchmarks.fuzz_case import KINDS, run_case, write_bases
 
 
@@ -34,4 +36,15 @@ def test_the_benchmark_tells_what_it_ran_and_goes_on(tmp_path):
         )
         assert (done.returncode, done.stderr) == (0, "")
         assert f"in process: {count} inputs" in done.stdout
+        assert "\ncommand: " in done.stdout
         assert done.stdout.endswith("0 faults\n")
+
+
+def test_inputs_of_every_kind_go_through_the_command_line():
+    """All 200 were models: every twelfth of six kinds."""
+    for count, commands in ((3000, 200), (2800, 400)):
+        kinds = [KINDS[n % len(KINDS)] for n in range(count)]
+        others = [n for n, kind in enumerate(kinds) if kind != "answers"]
+        picked = _pick(others, argparse.Namespace(commands=commands, seed=0))
+        assert len(picked) == commands
+        assert {kinds[n] for n in picked} == set(KINDS) - {"answers"}
