@@ -1,1 +1,1 @@
-"""The bridge: one graph for two runtimes, ONNX on one side and TFLite on the other."""
+"""Conversion between ONNX and TFLite by one common graph representation."""

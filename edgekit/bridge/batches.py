@@ -1,4 +1,4 @@
-"""Whether a model that was made for one sample at a time works on batches as well."""
+"""Trial run that shows if a model converted for one sample at a time computes batches as well."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from edgekit.bridge.graph import Array
 from edgekit.graphs.onnx_file import session_of
 
 _SAMPLES = 3
-# Of the largest output; sums are taken in another order in batches.
+# Relative to the largest output: kernels add in another order in batches.
 _TOLERANCE = 1e-4
-# A free axis other than the first one, for the trial.
+# Size of every other free axis in the trial run.
 _SIZE = 8
 _REFUSALS = (
     failures.Fail,
@@ -26,12 +26,12 @@ _REFUSALS = (
 
 
 def takes_batches(free: ModelProto) -> bool:
-    """Whether a model computes of a batch what it computes of each sample alone.
+    """Return whether a model computes the same for a batch as for its samples one by one.
 
-    It is run on random samples; a refusal of the runtime and any difference means no.
+    The model runs on random samples. An error of the runtime or any difference means no.
 
     Args:
-        free: with the first axis of all inputs free.
+        free: Model whose inputs all have a free first axis.
     """
     samples = [_sample(free, np.random.default_rng(seed)) for seed in range(_SAMPLES)]
     batch = {name: np.concatenate([s[name] for s in samples]) for name in samples[0]}

@@ -1,4 +1,4 @@
-"""What an ONNX node computes from constants."""
+"""Evaluation of ONNX nodes whose inputs are constants."""
 
 from __future__ import annotations
 
@@ -10,12 +10,18 @@ from onnx.reference import ReferenceEvaluator
 
 from edgekit.bridge.graph import Array, Shape
 
-# Operators that read nothing of a value but its shape.
+# Operators that read only the shape of their input.
 SHAPE_ONLY = ("EyeLike", "Shape", "Size")
 
 
 def from_shape(node: NodeProto, shape: Shape, elem_type: int) -> Array:
-    """What an operator of ``SHAPE_ONLY`` makes of a value of a shape and an ONNX type."""
+    """Compute the output of an operator of ``SHAPE_ONLY`` from the shape of its input.
+
+    Args:
+        node: EyeLike, Shape or Size.
+        shape: Shape of its input.
+        elem_type: ONNX element type of its input.
+    """
     given = {a.name: a.i for a in node.attribute}
     if node.op_type == "Size":
         return np.asarray(np.prod(shape, dtype=np.int64))
@@ -26,7 +32,7 @@ def from_shape(node: NodeProto, shape: Shape, elem_type: int) -> Array:
 
 
 def constant_of(node: NodeProto) -> Array | None:
-    """The value of a Constant; ``None`` for text and for sparse tensors."""
+    """Return the value of a Constant node; ``None`` for text and sparse tensors."""
     attribute = node.attribute[0]
     value = helper.get_attribute_value(attribute)
     if isinstance(value, TensorProto):
@@ -42,12 +48,12 @@ def constant_of(node: NodeProto) -> Array | None:
 def computed(
     proto: ModelProto, node: NodeProto, read: Mapping[str, TensorProto]
 ) -> list[Array] | None:
-    """The results of a node; ``None`` where the reference does not know its operator.
+    """Compute the outputs of a node; ``None`` if ONNX's reference evaluator cannot run it.
 
     Args:
-        proto: the model, for its opset.
-        node: without inner graphs.
-        read: the constants that it reads.
+        proto: Model of the node; its opset and IR version apply.
+        node: Node without subgraphs.
+        read: Constants that the node reads, by name.
     """
     names = [name or f"{node.output[0]}__{place}" for place, name in enumerate(node.output)]
     asked = [name for name, given in zip(names, node.output, strict=True) if given]
@@ -62,7 +68,7 @@ def computed(
     try:
         made = ReferenceEvaluator(one).run(None, {})
     except (NotImplementedError, RuntimeError, TypeError, ValueError, IndexError):
-        return None  # it stays in the graph, and its rule says what is the matter
+        return None  # the node stays in the graph, and its lowering rule reports the error
     if not all(isinstance(array, np.ndarray | np.generic) for array in made):
         return None
     results = iter(made)

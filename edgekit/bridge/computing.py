@@ -1,4 +1,4 @@
-"""What TFLite's operators make of constants, by numpy."""
+"""Evaluation of TFLite operators on constants with numpy, for constant folding."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ Compute = Callable[[Op, Sequence[Array]], Array]
 
 
 def computed(op: Op, arrays: Sequence[Array]) -> Array | None:
-    """The one output of an operator, or ``None`` where it is not among those computed here.
+    """Compute the output of an operator; ``None`` for operators that are not supported here.
 
     Args:
-        op: with its options; types and shapes are those of its first output.
-        arrays: the values of its inputs, in order.
+        op: Operator with one output, whose type and shape the result gets.
+        arrays: Values of its inputs, in order.
     """
     compute = _COMPUTED.get(op.kind)
     if compute is None or len(op.outputs) != 1 or op.options.get("batch_dims"):
@@ -29,10 +29,10 @@ def computed(op: Op, arrays: Sequence[Array]) -> Array | None:
 
 
 def activation_bounds(name: str) -> tuple[float, float]:
-    """The least and the largest value that a fused activation lets through.
+    """Return the smallest and the largest value that a fused activation lets through.
 
     Raises:
-        KeyError: it is no clamp.
+        KeyError: The activation is no clamp.
     """
     return {
         "NONE": (-np.inf, np.inf),
@@ -144,7 +144,7 @@ def _relu(array: Array) -> Array:
     return np.maximum(array, 0)
 
 
-# Operators that only move values: the integers under a scale can be moved as they are.
+# Operators that only move values, so that they can run on quantized integers directly.
 MOVING = frozenset(
     ("RESHAPE", "TRANSPOSE", "EXPAND_DIMS", "SQUEEZE", "SLICE", "STRIDED_SLICE", "REVERSE_V2")
 )

@@ -1,4 +1,4 @@
-"""From an ONNX graph to the bytes of a .tflite file, stage by stage."""
+"""Stages of the conversion from an ONNX model to the bytes of a .tflite file."""
 
 from __future__ import annotations
 
@@ -35,18 +35,22 @@ def emitted(
     precision: Precision = "same",
     target: Target = "litert",
 ) -> bytes:
-    """The .tflite file of an ONNX model; a free batch becomes 1.
+    """Convert an ONNX model to a .tflite file; a free batch axis gets size 1.
 
     Args:
-        proto: float, or int8 as QDQ; external data loaded.
-        dims: sizes of free dimensions by name, the batch apart.
-        precision: ``same`` keeps floats and makes of QDQ integers with the same scales;
-            ``float16`` stores weights in 16 bits; ``dynamic`` stores them in 8 bits and quantises
-            activations at run time; ``int16x8`` makes of QDQ 16-bit activations and 8-bit weights.
-        target: ``tflite-runtime`` keeps to the operators and versions that 2.14 knows.
+        proto: Float model, or int8 model as QDQ, with external data loaded.
+        dims: Sizes of free dimensions by name; a dimension that is not named gets size 1.
+        precision: ``same`` keeps floats and turns QDQ into integers with the same scales;
+            ``float16`` stores weights in 16 bits; ``dynamic`` stores weights in 8 bits and
+            quantizes activations at run time; ``int16x8`` turns QDQ into 16-bit activations and
+            8-bit weights.
+        target: ``tflite-runtime`` uses only operators and op versions that release 2.14 supports.
+
+    Returns:
+        The bytes of the file.
 
     Raises:
-        PassRefused: an operator has no counterpart; names the node and says what to do.
+        PassRefused: An operator has no TFLite counterpart; the message names the node and a remedy.
     """
     return write_lite(lite_graph(proto, dims, precision=precision, target=target))
 
@@ -58,7 +62,10 @@ def lite_graph(
     precision: Precision = "same",
     target: Target = "litert",
 ) -> LiteGraph:
-    """What ``emitted`` writes, as plain data; arguments and errors are its own."""
+    """Convert an ONNX model to a TFLite graph.
+
+    Arguments and errors are those of ``convert_to_tflite``.
+    """
     fixed = settled(proto, dims)
     name_compositions(fixed)
     graph = lower(fixed)
@@ -67,16 +74,16 @@ def lite_graph(
 
 
 def finish(graph: LiteGraph, *, precision: Precision = "same", target: Target = "litert") -> None:
-    """Fold, fuse and quantise a lowered graph, in place.
+    """Fold, fuse and quantize a lowered graph in place.
 
     Args:
-        graph: as ``lower`` makes it.
-        precision: as ``emitted`` has it.
-        target: as ``emitted`` has it.
+        graph: Result of ``lower``.
+        precision: As for ``convert_to_tflite``.
+        target: As for ``convert_to_tflite``.
 
     Raises:
-        PassRefused: ``int16x8`` of a graph that says no ranges of its activations; operators that
-            the target does not have.
+        PassRefused: ``int16x8`` is asked of a graph without activation ranges, or the target lacks
+            operators of the graph.
     """
     if precision == "int16x8" and "QUANTIZE" not in kinds(graph.ops):
         raise PassRefused(

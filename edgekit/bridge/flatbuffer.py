@@ -1,4 +1,4 @@
-"""Graphs as .tflite files and back: the FlatBuffers schema of TensorFlow Lite."""
+"""Reader and writer of .tflite files (the FlatBuffers schema of TensorFlow Lite)."""
 
 from __future__ import annotations
 

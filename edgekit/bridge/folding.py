@@ -1,4 +1,4 @@
-"""Compute what is constant, and drop operators that do nothing or are there twice."""
+"""Constant folding, and removal of operators that are redundant or duplicates."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import numpy as np
 from edgekit.bridge.computing import MOVING, computed
 from edgekit.bridge.graph import LiteGraph, Op, Quantization, Shape, Tensor, constant
 
-# Each of these is another value, or another effect, at every call.
+# Duplicates of these are not equal: each call gives another value or has another effect.
 _NEVER_SHARED = {"RANDOM_UNIFORM", "RANDOM_STANDARD_NORMAL", "MULTINOMIAL", "WHILE", "IF"}
-# A filled or repeated constant may be this much larger than what it is made of.
+# A folded constant (of FILL or TILE, say) may exceed the size of its inputs by this much.
 _MOST_GROWTH_BYTES = 4096
 
 
 def fold(graph: LiteGraph) -> None:
-    """Simplify a graph and the graphs inside it, in place, without changing what they compute.
+    """Simplify a graph and its subgraphs in place, without changing their outputs.
 
-    Operators on constants are computed, moves of dequantised constants are done on the integers
-    (a DEQUANTIZE of a constant itself stays), inverse transposes cancel, reshapes merge, equal
-    operators and equal constants are one.
+    Operators on constants are computed. Data movement after a DEQUANTIZE of a constant is applied
+    to the integers, while the DEQUANTIZE itself stays. Inverse transposes cancel, reshapes merge,
+    and equal operators and equal constants are shared.
     """
     share_constants(graph)
     for one in (graph, *graph.inner):
@@ -32,7 +32,7 @@ def fold(graph: LiteGraph) -> None:
 
 
 class _Folding:
-    """One pass over the operators of a graph, each with inputs that are simple already."""
+    """One pass over the operators of a graph, in which each sees simplified inputs."""
 
     def __init__(self, graph: LiteGraph) -> None:
         self.graph = graph
@@ -43,7 +43,7 @@ class _Folding:
         self.seen: dict[Hashable, Op] = {}
 
     def run(self) -> None:
-        """Simplify every operator in turn."""
+        """Simplify every operator in order."""
         kept: list[Op] = []
         for op in self.graph.ops:
             op.inputs = [t if t is None else self.replaced.get(id(t), t) for t in op.inputs]
@@ -61,7 +61,7 @@ class _Folding:
         made = self._constant_of(op) or _unchanged(op) or self._twin(op)
         if made is None:
             return False
-        # An output must be made by an operator: a runtime need not copy what is fed or stored.
+        # An operator must compute each output: runtimes need not copy inputs or constants.
         if id(op.outputs[0]) in self.fixed and (made.is_constant or id(made) in self.fed):
             return False
         self.replaced.update({id(op.outputs[0]): made})
@@ -100,7 +100,7 @@ class _Folding:
         return None if other is op or id(output) in self.fixed else other.outputs[0]
 
     def _merge(self, op: Op) -> None:
-        """Let an operator do the work of the one before it as well."""
+        """Merge an operator with the operator that computes its input."""
         if op.kind not in MOVING or op.inputs[0] is None:
             return
         before = self.made_by.get(id(op.inputs[0]))
@@ -124,7 +124,7 @@ def _identity(tensor: Tensor | None) -> Hashable:
 
 
 def _unchanged(op: Op) -> Tensor | None:
-    """The input of an operator whose output is just that."""
+    """Return the input of an operator that passes it on unchanged; ``None`` for other operators."""
     source = op.inputs[0] if op.inputs else None
     if source is None or len(op.outputs) != 1:
         return None
@@ -158,7 +158,7 @@ def _merge_transposes(op: Op, before: Op | None) -> None:
 
 
 def _reshape_instead(op: Op) -> None:
-    """A TRANSPOSE that only moves axes of size 1 is a RESHAPE."""
+    """Replace a TRANSPOSE that only moves axes of size 1 by a RESHAPE."""
     perm, source = _perm(op), op.inputs[0]
     if perm is None or source is None or -1 in source.shape:
         return
@@ -173,7 +173,7 @@ def _as_reshape(op: Op) -> None:
 
 
 def _move_integers(op: Op, before: Op) -> None:
-    """Make of ``stored -> DEQUANTIZE -> move`` a ``moved -> DEQUANTIZE``."""
+    """Rewrite ``constant -> DEQUANTIZE -> move`` as ``moved constant -> DEQUANTIZE``."""
     stored = before.inputs[0]
     if stored is None or stored.data is None or not all(_is_known(t) for t in op.inputs[1:]):
         return
@@ -194,7 +194,7 @@ def _move_integers(op: Op, before: Op) -> None:
         return
     made = made.reshape(op.outputs[0].shape)
     moved = constant(stored.name, made, quantization=quantization)
-    moved.dtype = stored.dtype  # int4 lies in int8
+    moved.dtype = stored.dtype  # int4 values are held as int8
     op.kind, op.inputs, op.options = "DEQUANTIZE", [moved], dict(before.options)
 
 
@@ -203,7 +203,7 @@ def _is_known(tensor: Tensor | None) -> bool:
 
 
 def _moved(op: Op, shape: Shape, quantization: Quantization) -> Quantization | None:
-    """The scales of what a move makes of a constant; ``None`` where it takes their axis apart."""
+    """Return the quantization of a constant that was moved; ``None`` if its axis is split."""
     if op.kind == "SLICE":
         return _sliced(op, quantization)
     axis = _moved_axis(op, shape, quantization)
@@ -211,7 +211,7 @@ def _moved(op: Op, shape: Shape, quantization: Quantization) -> Quantization | N
 
 
 def _sliced(op: Op, quantization: Quantization) -> Quantization:
-    """The scales of the part of a constant that a SLICE takes."""
+    """Return the quantization of the part of a constant that a SLICE takes."""
     begin, made = op.inputs[1], op.outputs[0]
     if begin is None or begin.data is None:
         raise ValueError("the start of a slice is computed")
@@ -225,7 +225,7 @@ def _sliced(op: Op, quantization: Quantization) -> Quantization:
 
 
 def _moved_axis(op: Op, shape: Shape, quantization: Quantization) -> int | None:
-    """Where a move puts the axis that has the scales; ``None`` where it takes it apart."""
+    """Find the quantized axis after a data movement; ``None`` where the axis is split up."""
     axis = quantization.axis
     if op.kind == "TRANSPOSE":
         perm = _perm(op)
@@ -241,7 +241,7 @@ def _moved_axis(op: Op, shape: Shape, quantization: Quantization) -> int | None:
 
 
 def share_constants(graph: LiteGraph) -> None:
-    """Let equal constants of a graph, and of the graphs inside it, be one each."""
+    """Replace equal constants of a graph by one tensor; each subgraph is treated on its own."""
     for one in (graph, *graph.inner):
         seen: dict[Hashable, Tensor] = {}
         for op in one.ops:

@@ -1,6 +1,6 @@
-"""An ONNX graph as a TensorFlow function whose initialisers are variables.
+"""An ONNX graph as a TensorFlow function whose initializers are variables.
 
-Distilling a model into a smaller one of it, on inputs without labels::
+Distillation of a model into a smaller one, on inputs without labels::
 
     teacher, student = GraphFunction(original), GraphFunction(smaller)
     optimizer = tf.keras.optimizers.Adam(1e-4)
@@ -46,21 +46,22 @@ _Signature = tuple[tuple[str, tuple[int, ...]], ...]
 
 
 class GraphFunction:
-    """A model that TensorFlow computes and differentiates; any batch size, any fixed shape.
+    """A model that TensorFlow computes and differentiates, for any batch size and any fixed shape.
 
-    QDQ pairs round as in ONNX and let gradients through where nothing is clipped. Normalisation
-    keeps its stored statistics.
+    QDQ pairs round as in ONNX. Their gradient is passed straight through where no value is clipped.
+    Normalization uses its stored statistics.
 
     Args:
-        proto: float, or int8 as QDQ; external data loaded; not changed.
-        learn_scales: scales of QDQ are variables too, with the gradients of LSQ.
+        proto: Float model, or int8 model as QDQ, with external data loaded; not changed.
+        learn_scales: Make the scales of QDQ variables too, with the gradients of LSQ (Esser 2020,
+            learned step size quantization).
 
     Attributes:
-        variables_by_name: the float initialisers that have an axis, in ONNX's layout, float32;
-            of a weight stored as integers the reals that they stand for, which are rounded to
-            their grid whenever the graph reads them.
-        scales_by_name: scales of QDQ by initialiser; empty unless they are learned.
-        parameters: the variables with the grids that they are rounded to.
+        variables_by_name: Float initializers that have an axis, in ONNX's layout, as float32. A
+            weight stored as integers has its dequantized values here, which are rounded to its grid
+            whenever the graph reads them.
+        scales_by_name: Scales of QDQ by initializer; empty unless they are learned.
+        parameters: The variables together with the grids to which they are rounded.
     """
 
     def __init__(self, proto: ModelProto, *, learn_scales: bool = False) -> None:
@@ -75,19 +76,19 @@ class GraphFunction:
         }
         self._plans: dict[_Signature, tuple[Plan, dict[str, str]]] = {}
 
-    # AutoGraph would rewrite all that lowers the graph, which takes seconds and gains nothing.
+    # AutoGraph would rewrite the lowering code as well, which takes seconds and gains nothing.
     @tf.autograph.experimental.do_not_convert  # type: ignore[untyped-decorator]
     def __call__(self, feeds: Feeds, *, taps: Sequence[str] = ()) -> dict[str, Any]:
-        """The model's outputs, and values inside it, by their ONNX names, in ONNX's layout.
+        """Compute the outputs, and inner values asked for, by their ONNX names, in ONNX's layout.
 
         Args:
-            feeds: an array or tensor of known shape for each input.
-            taps: names of inner values; ``tape.gradient`` with respect to one is that of what
-                comes after it.
+            feeds: An array or tensor of known shape for each input.
+            taps: Names of inner values; ``tape.gradient`` with respect to one covers the part of
+                the graph after it.
 
         Raises:
-            UserError: an input is missing or has no fixed shape, or a tap isn't in the graph.
-            PassRefused: an operator cannot be computed; names the node.
+            UserError: An input is missing or has no fixed shape, or a tap is not in the graph.
+            PassRefused: An operator cannot be computed; the message names the node.
         """
         shapes = self._shapes(feeds)
         plan, dequantised = self._plan(shapes)
@@ -106,7 +107,7 @@ class GraphFunction:
         return run(given) | run.tapped
 
     def scales(self) -> dict[str, Any]:
-        """The learned scales as the graph reads them, by name: held above zero."""
+        """Return the learned scales as the graph reads them, kept above zero, by name."""
         return {
             name: stored.held_positive(variable, self._first_scales[name])
             for name, variable in self.scales_by_name.items()
@@ -168,16 +169,18 @@ def differentiated(
     taps: Sequence[str],
     slopes: Callable[[dict[str, Array]], Mapping[str, Array]],
 ) -> tuple[dict[str, Array], dict[str, Array]]:
-    """Values inside a graph, and the gradient of a loss with respect to each of them.
+    """Compute inner values of a graph and the gradient of a loss with respect to each of them.
 
     Args:
-        function: of the graph.
-        feeds: an array for each input.
-        taps: names of inner values.
-        slopes: the gradient of the loss by each float output, given what the outputs are.
+        function: Function of the graph.
+        feeds: An array for each input.
+        taps: Names of the inner values.
+        slopes: Computes the gradient of the loss with respect to each float output, from the
+            outputs.
 
     Returns:
-        The values, and the gradients, by name; of zeros where the loss does not depend on one.
+        The values and the gradients, by name; a gradient is zero where the loss does not depend on
+        the value.
     """
     with tf.GradientTape() as tape:
         made = function(feeds, taps=taps)
@@ -210,7 +213,7 @@ def _tapped(plan: Plan, taps: Sequence[str]) -> dict[str, Any]:
 def _scales_by_tensor(
     proto: ModelProto, values: Mapping[str, Any], learned: Mapping[str, Any]
 ) -> dict[int, str]:
-    """The learned scale of each tensor that QuantizeLinear makes or DequantizeLinear reads."""
+    """Map each output of QuantizeLinear and input of DequantizeLinear to its learned scale."""
     found: dict[int, str] = {}
     for node in proto.graph.node:
         place = {"QuantizeLinear": node.output, "DequantizeLinear": node.input}.get(node.op_type)
@@ -221,16 +224,17 @@ def _scales_by_tensor(
 
 
 def write_back(proto: ModelProto, function: GraphFunction) -> ModelProto:
-    """A copy of a model with what was learned in its initialisers, types and shapes kept.
+    """Return a copy of a model with the learned initializers, in their former types and shapes.
 
-    What did not change is left as it is, to the byte.
+    Initializers that did not change keep their bytes.
 
     Args:
-        proto: the model that the function was made of.
-        function: its variables; weights stored as integers are rounded to their grid.
+        proto: Model from which the function was built.
+        function: Function with the learned variables; weights stored as integers are rounded to
+            their grid.
 
     Raises:
-        UserError: a variable holds a value that isn't finite.
+        UserError: A variable holds a value that is not finite.
     """
     scales = {name: np.asarray(scale) for name, scale in function.scales().items()}
     for name, alike in stored.scales_alike(proto).items():

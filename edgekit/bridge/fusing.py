@@ -1,4 +1,4 @@
-"""Let one operator do what several do: activations, biases, scales, pads, HARD_SWISH."""
+"""Operator fusion: activations, biases, scales, padding and HARD_SWISH in one kernel."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edgekit.bridge.wiring import (
     with_constant,
 )
 
-# Kinds whose kernels clamp what they yield.
+# Kinds whose kernels can clamp their output (fused activation).
 _CLAMPING = {
     "CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "ADD", "SUB", "MUL", "DIV",
     "AVERAGE_POOL_2D", "MAX_POOL_2D",
@@ -27,10 +27,13 @@ _LAYERS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED")
 
 
 def fuse(graph: LiteGraph) -> None:
-    """Fuse what one kernel can do, in a graph whose constants are folded, in place.
+    """Fuse operators that one kernel can compute, in place.
 
-    What comes out computes the same up to the rounding of floats. Integers under a scale are left
-    as they are: nothing is dequantised for it.
+    The result is the same up to float rounding. Quantized integers stay as they are: nothing is
+    dequantized for the sake of a fusion.
+
+    Args:
+        graph: Graph after constant folding.
     """
     sweep(graph, _clamp, "MINIMUM", "MAXIMUM")
     sweep(graph, _hard_swish, "MUL", "DIV")
@@ -42,7 +45,7 @@ def fuse(graph: LiteGraph) -> None:
 
 
 def activation_of(op: Op) -> str:
-    """The clamp that a kernel applies to what it yields."""
+    """Return the fused activation of an operator; ``NONE`` where it has none."""
     return str(op.options.get("fused_activation_function", "NONE"))
 
 
@@ -50,7 +53,7 @@ def activation_of(op: Op) -> str:
 
 
 def _clamp(wiring: Wiring, op: Op) -> None:
-    """MAXIMUM and MINIMUM with numbers as the activation that they are."""
+    """Replace MAXIMUM and MINIMUM with constants by the activation that they compute."""
     outer = _bound(op)
     if outer is None:
         return
@@ -93,14 +96,14 @@ def _activation(wiring: Wiring, op: Op) -> None:
 
 
 def _hard_swish(wiring: Wiring, op: Op) -> None:
-    """``x * relu6(x + 3) / 6`` in its usual spellings as HARD_SWISH."""
+    """Replace ``x * relu6(x + 3) / 6``, in its usual forms, by HARD_SWISH."""
     source = _over_six(wiring, op) or _times_gate(wiring, op)
     if source is not None and source.shape == op.outputs[0].shape:
         wiring.become(op, "HARD_SWISH", [source])
 
 
 def _over_six(wiring: Wiring, op: Op) -> Tensor | None:
-    """x of ``(x * relu6(x + 3)) / 6``."""
+    """Return x if an operator computes ``(x * relu6(x + 3)) / 6``."""
     inner = _sixth(op)
     product = wiring.maker(inner, "MUL")
     if product is None:
@@ -109,7 +112,7 @@ def _over_six(wiring: Wiring, op: Op) -> Tensor | None:
 
 
 def _times_gate(wiring: Wiring, op: Op) -> Tensor | None:
-    """x of ``x * (relu6(x + 3) / 6)`` and of ``x * clip(x / 6 + 0.5, 0, 1)``."""
+    """Return x if a MUL computes ``x * (relu6(x + 3) / 6)`` or ``x * clip(x / 6 + 0.5, 0, 1)``."""
     if op.kind != "MUL":
         return None
     for x, gate in _pairs(op):
@@ -127,7 +130,7 @@ def _pairs(op: Op) -> list[tuple[Tensor, Tensor]]:
 
 
 def _sixth(op: Op) -> Tensor | None:
-    """What is divided by 6."""
+    """Return the tensor that an operator divides by 6, or multiplies by 1/6."""
     parts = with_constant(op)
     factor = None if parts is None else number(parts[1])
     if parts is None or factor is None or activation_of(op) != "NONE":
@@ -138,14 +141,14 @@ def _sixth(op: Op) -> Tensor | None:
 
 
 def _relu6_of(wiring: Wiring, tensor: Tensor | None) -> Tensor | None:
-    """x of ``relu6(x + 3)``."""
+    """Return x if a tensor is ``relu6(x + 3)``."""
     clamp = wiring.maker(tensor, "RELU6")
     source = None if clamp is None else clamp.inputs[0]
     return _shifted(wiring, source, 3.0)
 
 
 def _hard_sigmoid_of(wiring: Wiring, tensor: Tensor | None) -> Tensor | None:
-    """x of ``clip(x / 6 + 0.5, 0, 1)``."""
+    """Return x if a tensor is ``clip(x / 6 + 0.5, 0, 1)``."""
     clamp = wiring.maker(tensor, "RELU_0_TO_1", "MINIMUM", "MAXIMUM")
     if clamp is None:
         return None
@@ -180,7 +183,7 @@ def _shifted(wiring: Wiring, tensor: Tensor | None, by: float) -> Tensor | None:
 
 
 def _constant_product(wiring: Wiring, op: Op) -> None:
-    """BATCH_MATMUL with one stored matrix on the right as FULLY_CONNECTED."""
+    """Replace a BATCH_MATMUL whose right operand is one stored matrix by FULLY_CONNECTED."""
     left, right = op.inputs[0], op.inputs[1]
     if left is None or right is None or op.options.get("adj_x") or len(left.shape) < 2:
         return
@@ -203,12 +206,12 @@ def _constant_product(wiring: Wiring, op: Op) -> None:
 
 
 def _channels(op: Op) -> int:
-    """How many output channels a layer has."""
+    """Return the number of output channels of a layer."""
     return op.outputs[0].shape[-1]
 
 
 def _per_channel(array: Array, op: Op) -> Array | None:
-    """A constant that varies along the channels of a layer only, one entry for each."""
+    """Return a constant as one entry per output channel; ``None`` if it varies along other axes."""
     channels = _channels(op)
     if array.ndim > len(op.outputs[0].shape) or array.size not in (1, channels):
         return None
@@ -218,7 +221,7 @@ def _per_channel(array: Array, op: Op) -> Array | None:
 
 
 def _follower(wiring: Wiring, op: Op, *kinds: str) -> tuple[Op, Tensor] | None:
-    """The only reader of a layer, if it joins it with another value; and that value."""
+    """Find the only reader of a layer, and its other operand, if it is of the given kinds."""
     if activation_of(op) != "NONE" or op.outputs[0].dtype != "float32":
         return None
     later = wiring.only_reader(op.outputs[0])
@@ -270,7 +273,7 @@ def _is_dequantized_row(wiring: Wiring, tensor: Tensor, channels: int) -> bool:
 
 
 def _layer_scale(wiring: Wiring, op: Op) -> None:
-    """Multiply a layer's stored weights, and its bias, by what its output is multiplied by."""
+    """Fold a following MUL with a constant into a layer's weights and bias."""
     found = _follower(wiring, op, "MUL")
     weight, bias = op.inputs[1], _bias(op)
     stored = float_constant(weight)
@@ -295,7 +298,7 @@ def _layer_scale(wiring: Wiring, op: Op) -> None:
 
 
 def _padding(wiring: Wiring, op: Op) -> None:
-    """A PAD with zeros that is just what SAME pads."""
+    """Replace a zero PAD before a VALID convolution by SAME padding where both are equal."""
     pad = wiring.maker(op.inputs[0], "PAD")
     if pad is None or op.options.get("padding") != "VALID" or pad.inputs[1] is None:
         return
@@ -318,12 +321,12 @@ def _padding(wiring: Wiring, op: Op) -> None:
 
 
 def same_padding(size: int, reach: int, stride: int) -> tuple[int, int]:
-    """What TFLite's SAME puts before and after an axis.
+    """Compute the padding before and after an axis that TFLite's SAME adds.
 
     Args:
-        size: of the axis.
-        reach: of the kernel along it, dilation included.
-        stride: along it.
+        size: Size of the axis.
+        reach: Extent of the kernel along it, dilation included.
+        stride: Stride along it.
     """
     total = max((-(-size // stride) - 1) * stride + reach - size, 0)
     return total // 2, total - total // 2

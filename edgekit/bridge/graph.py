@@ -1,4 +1,4 @@
-"""A TFLite graph as plain data: the shape in which the bridge holds every model."""
+"""Data classes of a TFLite graph, the representation that all bridge code works on."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Quantization:
-    """How stored integers stand for real numbers: ``real = scale * (stored - zero_point)``.
+    """Mapping from stored integers to real values: ``real = scale * (stored - zero_point)``.
 
     Args:
-        scales: float32, one value, or one for each index of ``axis``.
+        scales: One float32 value, or one for each index of ``axis``.
         zero_points: int64, as many as scales.
-        axis: of per-channel parameters; 0 where there is one scale.
+        axis: Axis of per-channel parameters; 0 where there is one scale.
 
     Source: TensorFlow Lite 8-bit quantization specification.
     """
@@ -32,15 +32,16 @@ class Quantization:
 
 @dataclass(kw_only=True, eq=False)
 class Tensor:
-    """A value of the graph, known by identity.
+    """A value of the graph, compared by identity.
 
     Args:
-        name: for people; need not be unique.
-        dtype: numpy's name; ``int4`` is stored as int8 in ``data``.
-        shape: sizes in storage order; -1 where only the run tells.
-        data: the value of a constant, ``None`` where it is fed or computed.
-        quantization: of integers that stand for reals.
-        source: the ONNX initialiser whose value and layout this constant has, if any.
+        name: Name for people; need not be unique.
+        dtype: Type by numpy's name; ``int4`` values are held as int8 in ``data``.
+        shape: Sizes in storage order; -1 for a size known only at run time.
+        data: Value of a constant; ``None`` for an input or a computed tensor.
+        quantization: Scales of integers that represent real values.
+        source: ONNX initializer with the value and layout of this constant, if there is one.
+        is_variable: Whether the tensor keeps its value from run to run.
     """
 
     name: str
@@ -53,7 +54,7 @@ class Tensor:
 
     @property
     def is_constant(self) -> bool:
-        """Whether the value is stored in the file."""
+        """Return whether the value is stored in the file."""
         return self.data is not None
 
 
@@ -62,11 +63,12 @@ class Op:
     """One operator.
 
     Args:
-        kind: as the schema's ``BuiltinOperator`` says it (``CONV_2D``); ``CUSTOM:name`` else.
-        inputs: ``None`` where an optional one is left out.
-        options: by the schema's names in snake case; paddings, activations and types by their
-            names (``SAME``, ``RELU``, ``float32``). What is absent has the schema's default.
-        origin: the ONNX node it came from, for messages.
+        kind: Name in the schema's ``BuiltinOperator`` (``CONV_2D``), or ``CUSTOM:name``.
+        inputs: Input tensors; ``None`` for an optional input that is left out.
+        outputs: Output tensors.
+        options: Options by the schema's names in snake case; paddings, activations and types by
+            their names (``SAME``, ``RELU``, ``float32``). Absent options have the schema's default.
+        origin: ONNX node from which the operator was made, for messages.
     """
 
     kind: str
@@ -78,10 +80,13 @@ class Op:
 
 @dataclass(kw_only=True, eq=False)
 class LiteGraph:
-    """Operators in the order in which they run, with inputs and outputs by signature name.
+    """Operators in execution order, with inputs and outputs by signature name.
 
     Args:
-        inner: graphs that WHILE and IF refer to; index 1 and up in the file.
+        ops: The operators.
+        inputs: Input tensors by name.
+        outputs: Output tensors by name.
+        inner: Subgraphs that WHILE and IF refer to; index 1 and up in the file.
     """
 
     ops: list[Op]
@@ -90,11 +95,11 @@ class LiteGraph:
     inner: list[LiteGraph] = field(default_factory=list)
 
     def producers(self) -> dict[int, Op]:
-        """The operator that makes each computed tensor, by ``id`` of the tensor."""
+        """Return the operator that computes each tensor, by ``id`` of the tensor."""
         return {id(t): op for op in self.ops for t in op.outputs}
 
     def readers(self) -> dict[int, list[Op]]:
-        """The operators that read each tensor, by ``id``; once for each operator."""
+        """Return the operators that read each tensor, by ``id``, each operator once."""
         found: dict[int, list[Op]] = {}
         for op in self.ops:
             for tensor in {id(t): t for t in op.inputs if t is not None}.values():
@@ -102,17 +107,17 @@ class LiteGraph:
         return found
 
     def substitute(self, replaced: Mapping[int, Tensor]) -> None:
-        """Let whoever reads a tensor, graph outputs included, read another one instead.
+        """Replace tensors in all operator inputs and graph outputs.
 
         Args:
-            replaced: the new tensor by ``id`` of the old one; chains are followed.
+            replaced: New tensor by ``id`` of the old one; chains are followed.
         """
         for op in self.ops:
             op.inputs = [None if t is None else _last(replaced, t) for t in op.inputs]
         self.outputs = {name: _last(replaced, t) for name, t in self.outputs.items()}
 
     def drop_unread(self) -> None:
-        """Remove operators none of whose results is read."""
+        """Remove operators none of whose outputs is read."""
         needed = {id(t) for t in self.outputs.values()}
         kept: list[Op] = []
         for op in reversed(self.ops):
@@ -129,7 +134,7 @@ def _last(replaced: Mapping[int, Tensor], tensor: Tensor) -> Tensor:
 
 
 def constant(name: str, data: Array, *, quantization: Quantization | None = None) -> Tensor:
-    """A stored tensor of an array's type and shape."""
+    """Build a constant tensor with the type and shape of an array."""
     return Tensor(
         name=name,
         dtype=data.dtype.name,
@@ -140,7 +145,7 @@ def constant(name: str, data: Array, *, quantization: Quantization | None = None
 
 
 def kinds(ops: Sequence[Op]) -> dict[str, int]:
-    """How many operators there are of each kind."""
+    """Count the operators of each kind."""
     counts: dict[str, int] = {}
     for op in ops:
         counts[op.kind] = counts.get(op.kind, 0) + 1

@@ -1,4 +1,4 @@
-"""Reals as integers under a scale, and back."""
+"""Arithmetic of quantization parameters: quantized constants, and comparison of scales."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ import numpy as np
 
 from edgekit.bridge.graph import Array, Quantization, Tensor, constant
 
-# Between the scale of what a kernel reads and of what it makes. Beyond it the fixed-point
+# Limits of a kernel's input scale divided by its output scale. Beyond them the fixed-point
 # multipliers of TFLite and XNNPACK overflow: they refuse to load, or abort.
 SMALLEST_RATIO, LARGEST_RATIO = 2.0**-31, 2.0**8
 _SMALLEST = float(np.finfo(np.float32).tiny)
 
 
 def one_scale(tensor: Tensor) -> bool:
-    """Whether one scale holds for a whole tensor."""
+    """Return whether a tensor has per-tensor quantization (one scale)."""
     return tensor.quantization is not None and tensor.quantization.scales.size == 1
 
 
 def equal_scales(one: Quantization | None, other: Quantization | None) -> bool:
-    """Whether integers mean the same under both."""
+    """Return whether two quantizations map integers to the same real values."""
     if one is None or other is None:
         return one is other
     return (
@@ -31,11 +31,11 @@ def equal_scales(one: Quantization | None, other: Quantization | None) -> bool:
 
 
 def within_reach(scales: Sequence[Quantization | None], made: Quantization | None) -> bool:
-    """Whether a kernel can take integers under scales to integers under another.
+    """Return whether a kernel can requantize from the given scales to the scale of its output.
 
     Args:
-        scales: of what it reads, or of its sums.
-        made: of what it makes.
+        scales: Quantization of its inputs, or of its accumulator.
+        made: Quantization of its output.
     """
     if made is None:
         return False
@@ -48,7 +48,7 @@ def within_reach(scales: Sequence[Quantization | None], made: Quantization | Non
 
 
 def product(*scales: Quantization | None) -> Quantization:
-    """The scale of products of integers under scales of one value each."""
+    """Return the quantization of products: the product of per-tensor scales, with zero point 0."""
     total = np.ones(1)
     for given in scales:
         if given is not None:
@@ -57,7 +57,7 @@ def product(*scales: Quantization | None) -> Quantization:
 
 
 def along_axis(values: Array, axis: int, rank: int) -> Array:
-    """One value, or one for each index of an axis, in a shape that broadcasts."""
+    """Reshape per-axis parameters so that they broadcast along an axis; one becomes a scalar."""
     if values.size == 1:
         return values.reshape(())
     shape = [1] * rank
@@ -66,10 +66,10 @@ def along_axis(values: Array, axis: int, rank: int) -> Array:
 
 
 def stored_reals(tensor: Tensor) -> Array:
-    """What the integers of a constant stand for, as float64.
+    """Dequantize a constant to float64.
 
     Raises:
-        ValueError: the tensor is no constant under a scale.
+        ValueError: The tensor is no quantized constant.
     """
     if tensor.data is None or tensor.quantization is None:
         raise ValueError(f"{tensor.name}: no stored integers under a scale")
@@ -80,7 +80,7 @@ def stored_reals(tensor: Tensor) -> Array:
 
 
 def as_integers(reals: Array, given: Quantization, dtype: str, *, name: str = "constant") -> Tensor:
-    """A constant of the integers nearest to reals, halves to even, cut to the type's range."""
+    """Quantize real values to a constant: round half to even and clip to the range of the type."""
     scales = along_axis(given.scales.astype(np.float64), given.axis, reals.ndim)
     zero_points = along_axis(given.zero_points, given.axis, reals.ndim)
     bounds = np.iinfo(dtype)
@@ -91,13 +91,13 @@ def as_integers(reals: Array, given: Quantization, dtype: str, *, name: str = "c
 
 
 def symmetric(most: float, dtype: str) -> Quantization:
-    """The scale with zero point 0 under which a magnitude is the type's largest integer."""
+    """Return the symmetric quantization that maps a magnitude to the type's largest integer."""
     scale = max(most / np.iinfo(dtype).max, _SMALLEST)
     return Quantization(scales=np.asarray([scale], np.float32), zero_points=np.zeros(1, np.int64))
 
 
 def exact_number(tensor: Tensor, value: float, dtype: str) -> Tensor:
-    """A constant of one entry as the largest integer under a scale of its own."""
+    """Quantize a constant of one value so that the type's largest integer represents it exactly."""
     given = symmetric(abs(value) if value else 1.0, dtype)
     most = np.iinfo(dtype).max
     data = np.full(tensor.shape, most * int(np.sign(value)), dtype)

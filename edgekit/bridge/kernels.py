@@ -1,4 +1,4 @@
-"""What each TFLite kernel demands of the scales of the integers that it reads and makes."""
+"""Constraints of TFLite's integer kernels on the scales of their inputs and outputs."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ Activations = Literal["int8", "int16"]
 
 @dataclass(frozen=True, kw_only=True)
 class Kernel:
-    """An operator that runs on integers.
+    """Constraints of an operator that runs on integers.
 
     Args:
-        scales: ``free`` = input and output may differ; ``same`` = all are one; ``fixed`` = the
-            output has the scale that the kernel says.
-        real: positions of the inputs that stand for reals; ``None`` = all. The rest are indices,
-            axes, sizes and the like.
-        commutes: quantising before it and after it come to the same: values are only moved or
-            chosen.
-        requantise_first: it has several inputs, or makes values of its own, so that quantising
-            must come before it where scales differ.
-        multiplies: the scale of its sums is the product of those of its inputs.
-        fixed: scale and zero point by type of the output, where the kernel says them.
-        wide: it has a kernel for 16-bit activations.
+        scales: ``free``: input and output scales may differ. ``same``: all scales are equal.
+            ``fixed``: the kernel prescribes the output scale.
+        real: Positions of the inputs that hold quantized values; ``None`` for all. The others are
+            indices, axes, sizes and the like.
+        commutes: Quantization before and after the operator gives the same result, because it only
+            moves or selects values.
+        requantise_first: Inputs must be requantized to one scale before the operator, because it
+            has several of them or adds values of its own.
+        multiplies: The accumulator's scale is the product of the input scales.
+        fixed: Prescribed scale and zero point by output type.
+        wide: There is a kernel for 16-bit activations.
     """
 
     scales: Scales = "free"
@@ -38,14 +38,14 @@ class Kernel:
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """An operator with stored int8 weights and a bias in the scale of its sums.
+    """Constraints of an operator with stored int8 weights and a bias in the accumulator's scale.
 
     Args:
-        axis: of the weights, along which scales may differ.
-        image: position of the input that stands for reals; weights and bias have fixed ones.
-        weight: position of the weights.
-        bias: position of the bias.
-        needs_bias: the kernel wants one, if only of zeros.
+        axis: Axis of the weights along which scales may differ.
+        image: Position of the input with the activations.
+        weight: Position of the weights.
+        bias: Position of the bias.
+        needs_bias: The kernel requires a bias, if only of zeros.
     """
 
     axis: int

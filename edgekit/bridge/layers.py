@@ -1,4 +1,4 @@
-"""Weights and biases of layers that run on integers."""
+"""Integer weights and biases of convolutions and fully connected layers."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from edgekit.bridge.kernels import Layer
 def layer_inputs(
     op: Op, layer: Layer, image: Tensor, stored: Sequence[Tensor | None], made: Tensor
 ) -> list[Tensor | None] | None:
-    """The inputs of a layer's integer kernel, or ``None`` where it has none for such weights.
+    """Return the inputs of a layer's integer kernel; ``None`` if no kernel takes its weights.
 
     Args:
-        op: the layer, still on floats.
-        layer: where its inputs are.
-        image: integers of one scale.
-        stored: its inputs, those that are dequantised constants as the integers they are.
-        made: the integers that it is to make.
+        op: The layer, still on floats.
+        layer: Positions of its inputs.
+        image: Quantized activations with one scale.
+        stored: Inputs of the layer; a dequantized constant is given as its integers.
+        made: Quantized output that the layer is to compute.
     """
     weight = stored[layer.weight]
     if weight is None or not _has_kernel(weight, layer):
@@ -39,7 +39,7 @@ def layer_inputs(
 
 
 def _has_kernel(weight: Tensor, layer: Layer) -> bool:
-    """Whether the weights are int8 about zero, with scales along the axis that the kernel has."""
+    """Return whether weights are symmetric int8, per tensor or along the axis of the kernel."""
     given = weight.quantization
     if weight.data is None or weight.dtype != "int8" or given is None or given.zero_points.any():
         return False
@@ -47,7 +47,7 @@ def _has_kernel(weight: Tensor, layer: Layer) -> bool:
 
 
 def _narrow(weight: Tensor) -> Tensor:
-    """Weights from -127 to 127.
+    """Clip int8 weights to -127..127.
 
     Kernels for Arm without dot products add two products in 16 bits, which -128 would overflow.
     """
@@ -57,9 +57,9 @@ def _narrow(weight: Tensor) -> Tensor:
 
 
 def _audible(weight: Tensor, image: Tensor, made: Tensor) -> Tensor | None:
-    """Weights whose sums a kernel can bring to the scale of the output; ``None`` for none such.
+    """Adjust weight scales to the range that a kernel can requantize; ``None`` if one is too large.
 
-    Channels that are too faint to be heard in any output get zeros, and the least scale there is.
+    Channels too faint to change any output get zero weights and the smallest allowed scale.
     """
     given = weight.quantization
     if weight.data is None or given is None or image.quantization is None:
@@ -85,7 +85,7 @@ def _audible(weight: Tensor, image: Tensor, made: Tensor) -> Tensor | None:
 def _bias(
     op: Op, layer: Layer, image: Tensor, weight: Tensor, bias: Tensor | None
 ) -> Tensor | None:
-    """A bias in the scale of the sums: that of the input times that of the weights."""
+    """Quantize the bias with the accumulator's scale: input scale times weight scale."""
     if image.quantization is None or weight.quantization is None:
         return None
     wide = image.dtype == "int16"

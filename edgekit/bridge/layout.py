@@ -1,4 +1,4 @@
-"""In which order a value's axes are stored, so that a transpose costs nothing until it must."""
+"""Storage order of a value's axes, so that transposes are added only where they are needed."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ Order = tuple[int, ...]
 
 @dataclass(frozen=True, kw_only=True)
 class Mixed:
-    """An axis that was merged of several, and is stored with those in another order.
+    """An axis that was merged from several axes and is stored with these in another order.
 
-    A flattened image that is kept channels last has mixed columns: a dense layer reads it as it
-    is when the rows of its weight are mixed in the same way; others have it put right first.
+    A flattened image in NHWC has its columns in another order than ONNX. A fully connected layer
+    reads it as it is if the rows of its weight are reordered alike; other readers get it reordered.
 
     Args:
-        axis: the merged one, as ONNX numbers it.
-        sizes: of its parts, as ONNX has them.
-        order: stored part ``i`` is ONNX's part ``order[i]``.
+        axis: The merged axis, by ONNX's numbering.
+        sizes: Sizes of its parts in ONNX's order.
+        order: Stored part ``i`` is ONNX's part ``order[i]``.
     """
 
     axis: int
@@ -30,13 +30,15 @@ class Mixed:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Value:
-    """An ONNX value: a tensor whose storage axis ``i`` holds the value's axis ``order[i]``.
+    """An ONNX value: a tensor whose storage axis ``i`` holds axis ``order[i]`` of the value.
 
-    TFLite wants images with channels last where ONNX has them first; a value keeps the order that
-    its maker gave it, and is transposed only where a reader cannot do with it.
+    TFLite expects images in NHWC where ONNX has NCHW. A value keeps the layout in which it was
+    computed and is transposed only for readers that need another one.
 
     Args:
-        mixed: an axis whose entries are stored in another order than ONNX has them.
+        tensor: The stored tensor.
+        order: ONNX axis of each storage axis.
+        mixed: Axis whose entries are stored in another order than in ONNX.
     """
 
     tensor: Tensor
@@ -45,21 +47,21 @@ class Value:
 
     @property
     def shape(self) -> Shape:
-        """Sizes as ONNX says them."""
+        """Return the sizes in ONNX's order."""
         return logical(self.tensor.shape, self.order)
 
     @property
     def is_plain(self) -> bool:
-        """Whether axes are stored as ONNX has them."""
+        """Return whether the axes are stored in ONNX's order."""
         return self.order == plain_order(len(self.order))
 
     def axis(self, of: int) -> int:
-        """Where an ONNX axis, which may be negative, is stored."""
+        """Return the storage axis of an ONNX axis, which may be negative."""
         return self.order.index(of % len(self.order))
 
 
 def split_apart(value: Value) -> tuple[Shape, Order]:
-    """Storage shape and order of a mixed value when its mixed axis is many axes again."""
+    """Return the storage shape and order of a value whose merged axis is split into its parts."""
     mixed = value.mixed
     if mixed is None:
         return value.tensor.shape, value.order
@@ -77,33 +79,33 @@ def split_apart(value: Value) -> tuple[Shape, Order]:
 
 
 def plain_order(rank: int) -> Order:
-    """Axes as ONNX has them."""
+    """Return the storage order that equals ONNX's."""
     return tuple(range(rank))
 
 
 def channels_last(rank: int) -> Order:
-    """Batch, then space, then channels: (0, 2, 3, 1) for images."""
+    """Return the order batch, space, channels (NHWC): (0, 2, 3, 1) for images."""
     return (0, *range(2, rank), 1)
 
 
 def stored(shape: Shape, order: Order) -> Shape:
-    """Sizes in storage order, of sizes as ONNX says them."""
+    """Convert a shape from ONNX's order to storage order."""
     return tuple(shape[axis] for axis in order)
 
 
 def logical(shape: Shape, order: Order) -> Shape:
-    """Sizes as ONNX says them, of sizes in storage order."""
+    """Convert a shape from storage order to ONNX's order."""
     sizes = dict(zip(order, shape, strict=True))
     return tuple(sizes[axis] for axis in range(len(order)))
 
 
 def permutation(of: Order, to: Order) -> Order:
-    """The ``perm`` of the TRANSPOSE that brings storage order ``of`` to ``to``."""
+    """Return the ``perm`` of the TRANSPOSE from storage order ``of`` to storage order ``to``."""
     return tuple(of.index(axis) for axis in to)
 
 
 def fewest_axes(shape: Shape, perm: Order) -> tuple[Shape, Order]:
-    """The same move with axes as one that stay side by side, and without axes of size 1."""
+    """Simplify a transpose: merge axes that stay adjacent and drop axes of size 1."""
     places = [axis for axis in range(len(shape)) if shape[axis] != 1]
     groups: list[list[int]] = []
     for axis in perm:
@@ -120,6 +122,6 @@ def fewest_axes(shape: Shape, perm: Order) -> tuple[Shape, Order]:
 
 
 def moves_nothing(shape: Shape, perm: Order) -> bool:
-    """Whether a transpose only moves axes of size 1, so that a RESHAPE does the same."""
+    """Return whether a transpose only moves axes of size 1, so that a RESHAPE does the same."""
     moved = [axis for axis in perm if shape[axis] != 1]
     return moved == sorted(moved)

@@ -16,23 +16,23 @@ from edgekit.graphs.states import State, record_states
 def lift(graph: LiteGraph) -> ModelProto:
     """Convert a TFLite graph to an ONNX model with the same input and output names and order.
 
-    Quantized tensors become QDQ with the scales of the file: activations are uint8 (int16 where
-    the file has int16), weights keep their integer type. Quantized model inputs and outputs
-    become float32. 16-bit weights become floats. A first axis of size 1 becomes the free
-    dimension ``N`` if a test run shows that the model computes batches.
+    Quantized tensors become QDQ with the scales of the file: activations are uint8 (int16 where the
+    file has int16), weights keep their integer type. Quantized model inputs and outputs become
+    float32. 16-bit weights become floats. A first axis of size 1 becomes the free dimension ``N``
+    if a test run shows that the model computes batches.
 
-    Each variable becomes an input and an output; the pair is recorded as a state
+    Each variable becomes an input and an output; the pair is recorded as a recurrent state
     (``graphs.states``).
 
     Args:
-        graph: from ``read_lite``; not changed.
+        graph: Result of ``read_lite``; not changed.
 
     Returns:
-        A model of opset 17; of opset 21 where activations have 16 bits.
+        A model of opset 17; of opset 21 if activations have 16 bits.
 
     Raises:
-        PassRefused: an operator, or a use of one, has no ONNX counterpart; the message names the
-            operator and its output, and says what to do.
+        PassRefused: An operator, or a use of one, has no ONNX counterpart; the message names the
+            operator, its output and a remedy.
     """
     stateless, variables = replace_variables(graph)
     made = _convert_with_batch(windows_widened(stateless))

@@ -1,4 +1,4 @@
-"""The ONNX model that a lift writes: names, constants, types, and integers under scales."""
+"""Names, constants, types and quantization of the ONNX model that the conversion writes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edgekit.bridge.graph import Array, Quantization, Shape, Tensor
 from edgekit.errors import PassRefused
 from edgekit.graphs.onnx_file import inner_graphs
 
-# IR versions of opset 17 and 21: what runtimes of that time take.
+# IR versions of opsets 17 and 21, which the runtimes of their time support.
 _IR_VERSIONS = {17: 8, 21: 10}
 _FREE = "N"
 _TYPES = (
@@ -30,11 +30,11 @@ _SMALL = ("int4", "int8", "uint8", "int16")
 
 
 class Written:
-    """A model being written, inner graphs included.
+    """An ONNX model under construction, subgraphs included.
 
     Args:
-        opset: of the standard operators.
-        taken: names that no value inside may have.
+        opset: Opset version of the standard operators.
+        taken: Names that no inner value may have.
     """
 
     def __init__(self, *, opset: int, taken: Iterable[str]) -> None:
@@ -44,7 +44,7 @@ class Written:
         self._stored: dict[tuple[str, Shape, bytes], str] = {}
 
     def unique(self, name: str) -> str:
-        """A name that no other value has."""
+        """Return a name that no other value has."""
         found, number = name, 0
         while found in self._taken:
             number += 1
@@ -53,7 +53,7 @@ class Written:
         return found
 
     def stored(self, array: Array) -> str:
-        """The name of a constant; equal ones are stored once."""
+        """Store a constant and return its name; equal constants are stored once."""
         array = np.ascontiguousarray(array).reshape(np.shape(array))
         key = (array.dtype.name, array.shape, array.tobytes())
         if key not in self._stored:
@@ -63,7 +63,7 @@ class Written:
         return self._stored[key]
 
     def model(self, graph: GraphProto) -> ModelProto:
-        """The finished model."""
+        """Build the model around its main graph."""
         return helper.make_model(
             graph,
             opset_imports=[helper.make_opsetid("", self.opset)],
@@ -73,11 +73,11 @@ class Written:
 
 
 def name_outputs(nodes: list[NodeProto], values: Mapping[str, str]) -> None:
-    """Give the values that are outputs their names, in place; a copy where one cannot be renamed.
+    """Rename values to the graph's output names in place, or add an Identity to do so.
 
     Args:
-        nodes: of the main graph.
-        values: by the name that each is to have.
+        nodes: Nodes of the main graph.
+        values: Value of each output, by output name.
     """
     made = {name for node in nodes for name in node.output}
     names: dict[str, str] = {}
@@ -90,7 +90,7 @@ def name_outputs(nodes: list[NodeProto], values: Mapping[str, str]) -> None:
 
 
 def _rename(nodes: Iterable[NodeProto], names: Mapping[str, str]) -> None:
-    """Give values other names, in place, in inner graphs too."""
+    """Rename values in place, in subgraphs too."""
     for node in nodes:
         node.input[:] = [names.get(name, name) for name in node.input]
         node.output[:] = [names.get(name, name) for name in node.output]
@@ -101,12 +101,12 @@ def _rename(nodes: Iterable[NodeProto], names: Mapping[str, str]) -> None:
 
 
 def described(name: str, tensor: Tensor, *, free: bool) -> ValueInfoProto:
-    """An input or output as the model declares it.
+    """Return the declaration of a model input or output.
 
     Args:
-        name: of the signature.
-        tensor: the TFLite tensor.
-        free: the batch is named ``N`` rather than 1.
+        name: Name in the signature.
+        tensor: The TFLite tensor.
+        free: Name the batch axis ``N`` rather than declare it as 1.
     """
     sizes: list[int | str] = []
     for axis, size in enumerate(tensor.shape):
@@ -119,16 +119,16 @@ def described(name: str, tensor: Tensor, *, free: bool) -> ValueInfoProto:
 
 
 def inner_type(tensor: Tensor) -> str:
-    """numpy's name of a tensor's type inside the graph: quantised and 16-bit floats are float32."""
+    """Return a tensor's type in the ONNX graph: float32 for quantized and float16 tensors."""
     is_float = quantized(tensor) is not None or tensor.dtype == "float16"
     return "float32" if is_float else tensor.dtype
 
 
 def onnx_type(tensor: Tensor) -> int:
-    """The ONNX type of a tensor inside the graph.
+    """Return the ONNX element type of a tensor inside the graph.
 
     Raises:
-        PassRefused: ONNX graphs here have no such type.
+        PassRefused: The type has no ONNX counterpart here.
     """
     return _type_of(inner_type(tensor), tensor.name)
 
@@ -143,20 +143,20 @@ def _type_of(dtype: str, name: str) -> int:
 
 
 def quantized(tensor: Tensor) -> Quantization | None:
-    """How a tensor's small integers stand for reals; ``None`` where they are what they are."""
+    """Return the quantization of an integer tensor of up to 16 bits; ``None`` for other tensors."""
     return tensor.quantization if tensor.dtype in _SMALL else None
 
 
 def activation_type(dtype: str) -> tuple[str, int]:
-    """Under which type activations are rounded, and what is added to the zero point for it.
+    """Return the integer type in which activations are rounded, and the shift of their zero point.
 
-    Signed 8 bits become unsigned: integer kernels on x86 are twice as fast on them.
+    Signed 8 bits become unsigned, because integer kernels on x86 are twice as fast on them.
     """
     return ("uint8", 128) if dtype in ("int8", "int4") else (dtype, 0)
 
 
 def as_activations(data: Array, q: Quantization) -> tuple[Array, Quantization]:
-    """A constant's integers in the type that activations have."""
+    """Convert the integers of a constant and its quantization to the type of activations."""
     dtype, shift = activation_type(data.dtype.name)
     moved = (data.astype(np.int32) + shift).astype(dtype)
     return moved, Quantization(scales=q.scales, zero_points=q.zero_points + shift, axis=q.axis)
@@ -165,7 +165,7 @@ def as_activations(data: Array, q: Quantization) -> tuple[Array, Quantization]:
 def within_reach(
     tensor: Tensor, q: Quantization, limits: tuple[float | None, float | None]
 ) -> tuple[float | None, float | None]:
-    """Limits without those that a tensor's integers cannot pass anyway."""
+    """Drop activation limits that a tensor's integer range implies anyway."""
     scale, zero, reach = float(q.scales[0]), int(q.zero_points[0]), np.iinfo(tensor.dtype)
     low, high = limits
     if low is not None and round(low / scale) + zero <= reach.min:

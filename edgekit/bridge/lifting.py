@@ -1,4 +1,4 @@
-"""A TFLite graph as an ONNX graph: one rule for each operator."""
+"""Conversion of a TFLite graph to an ONNX graph, with one rule for each operator."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from edgekit.bridge.lifted import (
 )
 from edgekit.errors import PassRefused
 
-# The value of a fused activation lies between these; None = no limit.
+# Lower and upper limit of each fused activation; None = no limit.
 _LIMITS: dict[str, tuple[float | None, float | None]] = {
     "RELU": (0.0, None),
     "RELU6": (0.0, 6.0),
@@ -32,21 +32,23 @@ _LIMITS: dict[str, tuple[float | None, float | None]] = {
 
 @dataclass(frozen=True, kw_only=True)
 class Held:
-    """A tensor as the ONNX graph has it: axis ``i`` of the value is axis ``order[i]`` of it."""
+    """A TFLite tensor in the ONNX graph: value axis ``i`` is tensor axis ``order[i]``."""
 
     name: str
     order: Order
 
 
 class Lifting:
-    """A graph in the making, and what a rule may use to add to it.
+    """An ONNX graph under construction, with the helpers that rules use to extend it.
 
-    A rule asks for an operator's inputs in an order of axes with ``read`` (or ``plain``,
-    ``weights``, ``bias``), adds nodes with ``node``, and says what an operator's outputs are with
-    ``bind``, which adds the fused activation and, for quantised outputs, the rounding to integers.
+    A rule reads an operator's inputs in an order of axes with ``read`` (or ``plain``, ``weights``,
+    ``bias``), adds nodes with ``node``, and sets the operator's outputs with ``bind``, which adds
+    the fused activation and, for quantized outputs, the rounding to integers (QDQ).
 
     Args:
-        free: the batch is to stay free.
+        graph: The TFLite graph.
+        written: The model to which constants and names are added.
+        free: Keep the batch axis free.
     """
 
     def __init__(self, graph: LiteGraph, written: Written, *, free: bool) -> None:
@@ -57,34 +59,34 @@ class Lifting:
         self.nodes_made: list[NodeProto] = []
         self._held: dict[int, Held] = {}
         self._same: dict[int, Tensor] = {}
-        # The tensor is kept with its value, so that no other one can have its id.
+        # The entry holds the tensor as well, so that no new tensor can get the same id.
         self._read: dict[tuple[int, Order, bool], tuple[Tensor, str]] = {}
         self._origin = ""
 
     # ------------------------------------------------------------ from graph to graph
 
     def child(self, graph: LiteGraph) -> Lifting:
-        """The lifting of an inner graph, which sees the constants of this one."""
+        """Create the conversion of a subgraph, which shares the constants of this graph."""
         made = Lifting(graph, self.written, free=self.free)
         made.inner = self.inner
         return made
 
     def feed_inputs(self) -> None:
-        """Let the inputs be those of the model, quantised ones fed as floats."""
+        """Bind the model inputs to the graph's input tensors; quantized ones are floats."""
         for name, tensor in self.graph.inputs.items():
             self._origin = name
             real = self.cast(name, "float32") if tensor.dtype == "float16" else name
             self.hold(tensor, self._as_stored(real, tensor))
 
     def hold(self, tensor: Tensor, name: str) -> None:
-        """Say which ONNX value a tensor is, its axes as TFLite has them."""
+        """Record the ONNX value of a tensor, with axes in TFLite's order."""
         self._held[id(tensor)] = Held(name=name, order=plain_order(len(tensor.shape)))
 
     def run(self) -> None:
-        """Lift all operators.
+        """Convert all operators.
 
         Raises:
-            PassRefused: see ``lift``.
+            PassRefused: As for ``lift``.
         """
         from edgekit.bridge.lifts import LIFTS
 
@@ -96,7 +98,7 @@ class Lifting:
             rule(self, op)
 
     def finished(self) -> GraphProto:
-        """The graph with inputs and outputs named as in the signature."""
+        """Build the graph, with inputs and outputs named as in the signature."""
         names = [self._output(name, t) for name, t in self.graph.outputs.items()]
         name_outputs(self.nodes_made, dict(zip(self.graph.outputs, names, strict=True)))
         return helper.make_graph(
@@ -115,14 +117,14 @@ class Lifting:
     # ------------------------------------------------------------ reading an operator
 
     def has(self, op: Op, position: int) -> bool:
-        """Whether an operator has an input at a position."""
+        """Return whether an operator has an input at a position."""
         return len(op.inputs) > position and op.inputs[position] is not None
 
     def tensor(self, op: Op, position: int) -> Tensor:
-        """An input.
+        """Return an input tensor.
 
         Raises:
-            PassRefused: the file leaves it out.
+            PassRefused: The operator has no such input.
         """
         found = op.inputs[position] if len(op.inputs) > position else None
         if found is None:
@@ -130,21 +132,21 @@ class Lifting:
         return self._same.get(id(found), found)
 
     def order(self, op: Op, position: int) -> Order:
-        """In which order an input's axes are held; constants as TFLite has them."""
+        """Return the order of axes in which an input is held; constants are in TFLite's order."""
         tensor = self.tensor(op, position)
         held = self._held.get(id(tensor))
         return held.order if held else plain_order(len(tensor.shape))
 
     def read(self, tensor: Tensor, order: Order | None = None, *, weights: bool = False) -> str:
-        """The ONNX value of a tensor, a quantised one as floats.
+        """Return the ONNX value of a tensor; a quantized tensor is dequantized.
 
         Args:
-            tensor: computed before, or stored.
-            order: value axis ``i`` is tensor axis ``order[i]``; ``None`` = as TFLite has them.
-            weights: leave a constant's integers as they are stored, rather than as activations.
+            tensor: A tensor computed before, or a constant.
+            order: Value axis ``i`` is tensor axis ``order[i]``; ``None`` for TFLite's order.
+            weights: Keep a constant's integer type, instead of the type of activations.
 
         Raises:
-            PassRefused: nothing computes it: a state that lasts from run to run.
+            PassRefused: No operator computes the tensor: it is a state that lasts from run to run.
         """
         tensor = self._same.get(id(tensor), tensor)
         order = plain_order(len(tensor.shape)) if order is None else order
@@ -155,22 +157,22 @@ class Lifting:
         return self._read[key][1]
 
     def plain(self, op: Op, position: int) -> str:
-        """An input with its axes as TFLite has them."""
+        """Return an input with its axes in TFLite's order."""
         return self.read(self.tensor(op, position))
 
     def weights(self, op: Op, position: int, order: Order | None = None) -> str:
-        """Weights with their axes in an order, their integers as they are stored."""
+        """Return weights with their axes in an order and their integers in the stored type."""
         return self.read(self.tensor(op, position), order, weights=True)
 
     def array(self, op: Op, position: int) -> Array | None:
-        """The stored value of an input, as it lies in the file; ``None`` if it is computed."""
+        """Return the stored value of an input in TFLite's layout; ``None`` if it is computed."""
         return self.tensor(op, position).data
 
     def integers(self, op: Op, position: int) -> list[int]:
-        """The value of an input that must be stored: axes, pads, sizes.
+        """Return the value of an input that must be constant: axes, pads, sizes.
 
         Raises:
-            PassRefused: it is computed at run time.
+            PassRefused: The input is computed at run time.
         """
         array = self.array(op, position)
         if array is None:
@@ -178,21 +180,21 @@ class Lifting:
         return [int(n) for n in array.ravel()]
 
     def int64(self, op: Op, position: int) -> str:
-        """An input of integers, stored or computed, in 64 bits."""
+        """Return an integer input, stored or computed, as int64."""
         array = self.array(op, position)
         if array is not None:
             return self.numbers(array.astype(np.int64))
         return self.cast(self.plain(op, position), "int64")
 
     def shape(self, tensor: Tensor) -> Shape:
-        """Sizes as TFLite has them, a free batch as 1; -1 where only the run tells."""
+        """Return a shape in TFLite's order; a free batch is 1, other unknown sizes are -1."""
         return tuple(1 if i == 0 and n < 0 else n for i, n in enumerate(tensor.shape))
 
     def known(self, op: Op, position: int) -> Shape:
-        """Sizes of an input that must be fixed, the batch apart.
+        """Return the shape of an input whose sizes must be fixed, the batch excepted.
 
         Raises:
-            PassRefused: they are not.
+            PassRefused: A size is not fixed.
         """
         shape = self.shape(self.tensor(op, position))
         if min(shape, default=0) < 0:
@@ -202,7 +204,7 @@ class Lifting:
         return shape
 
     def refusal(self, op: Op, why: str, *, hint: str = "") -> PassRefused:
-        """The error of an operator that cannot be brought over."""
+        """Return the error for an operator that cannot be converted."""
         makes = f" that makes {op.outputs[0].name}" if op.outputs else ""
         hint = hint or "run this model with litert, or convert it from its original format"
         return PassRefused(f"{op.kind}{makes} {why}", hint=hint)
@@ -212,7 +214,7 @@ class Lifting:
     def node(
         self, kind: str, inputs: Sequence[str], attributes: Mapping[str, Any] | None = None
     ) -> str:
-        """Add a node of one output; returns its name. An optional input left out is ``""``."""
+        """Add a node with one output and return its name; ``""`` is an absent optional input."""
         return self.nodes(kind, inputs, 1, attributes)[0]
 
     def nodes(
@@ -222,46 +224,46 @@ class Lifting:
         count: int,
         attributes: Mapping[str, Any] | None = None,
     ) -> list[str]:
-        """Add a node of several outputs; returns their names."""
+        """Add a node with several outputs and return their names."""
         names = [self.written.unique(f"{self._origin}/{kind}") for _ in range(count)]
         self.nodes_made.append(helper.make_node(kind, inputs, names, **(attributes or {})))
         return names
 
     def numbers(self, array: Array) -> str:
-        """A constant of the lifting's own; equal ones are stored once."""
+        """Store a new constant and return its name; equal constants are stored once."""
         return self.written.stored(array)
 
     def ints(self, *numbers: int) -> str:
-        """A constant vector of 64-bit integers, as sizes and axes are."""
+        """Store a vector of 64-bit integers, such as sizes and axes, and return its name."""
         return self.numbers(np.asarray(numbers, np.int64))
 
     def scalar(self, number: float) -> str:
-        """A constant scalar."""
+        """Store a float scalar and return its name."""
         return self.numbers(np.asarray(number, np.float32))
 
     def cast(self, name: str, dtype: str) -> str:
-        """A value in another type, by numpy's name."""
+        """Cast a value to another type, given by numpy's name."""
         return self.node("Cast", [name], {"to": helper.np_dtype_to_tensor_dtype(np.dtype(dtype))})
 
     def transposed(self, name: str, perm: Sequence[int]) -> str:
-        """A value with its axes moved; itself where they stay."""
+        """Transpose a value; the value itself is returned where no axis moves."""
         if list(perm) == sorted(perm):
             return name
         return self.node("Transpose", [name], {"perm": list(perm)})
 
     def reshaped(self, name: str, shape: Sequence[int], *, like: Tensor) -> str:
-        """A value in another shape, rounded again as a tensor is, for the integer kernels."""
+        """Reshape a value and repeat a tensor's QDQ rounding, which integer kernels expect."""
         return self._as_stored(self.node("Reshape", [name, self.ints(*shape)]), like)
 
     def bind(self, op: Op, name: str, order: Order | None = None, *, output: int = 0) -> None:
-        """Say that a value is an operator's output, its axes in an order; ``None`` = TFLite's."""
+        """Set an operator's output to a value with axes in an order; ``None`` is TFLite's."""
         tensor = op.outputs[output]
         order = plain_order(len(tensor.shape)) if order is None else order
         name = self._activated(op, name, tensor) if output == 0 else name
         self._held[id(tensor)] = Held(name=self._as_stored(name, tensor), order=order)
 
     def bind_same(self, op: Op, tensor: Tensor) -> None:
-        """Say that an operator's output is a tensor that is there already."""
+        """Set an operator's output to an existing tensor."""
         self._same[id(op.outputs[0])] = self._same.get(id(tensor), tensor)
 
     # ------------------------------------------------------------ inside
@@ -274,7 +276,7 @@ class Lifting:
                 hint="export the model with its state as inputs and outputs",
             )
         name = self.transposed(held.name, permutation(held.order, order))
-        # Integer kernels want the rounding right before them; it changes nothing.
+        # Integer kernels expect the rounding directly before them; repeating it changes nothing.
         return name if name == held.name else self._as_stored(name, tensor)
 
     def _constant(self, tensor: Tensor, order: Order, weights: bool) -> str:
@@ -288,7 +290,7 @@ class Lifting:
         return self._real(self.numbers(data.transpose(order)), q, data.dtype.name, order)
 
     def _real(self, stored: str, q: Quantization, dtype: str, order: Order) -> str:
-        """Stored integers as floats."""
+        """Dequantize stored integers."""
         zeros = q.zero_points.astype(dtype)
         if len(q.scales) == 1:
             inputs = [stored, self.scalar(q.scales[0]), self.numbers(zeros.reshape(()))]
@@ -297,12 +299,13 @@ class Lifting:
         return self.node("DequantizeLinear", inputs, {"axis": order.index(q.axis)})
 
     def bias(self, op: Op, position: int, scales: Sequence[Tensor]) -> str:
-        """A vector that is added to sums of products; "" where there is none.
+        """Return a bias as floats; ``""`` where there is none.
 
         Args:
-            op: the operator.
-            position: of the input.
-            scales: what is multiplied; tells the scale of integers where the file does not.
+            op: The operator.
+            position: Position of the input.
+            scales: Factors of the products; they give the scale of an integer bias for which the
+                file has none.
         """
         if not self.has(op, position):
             return ""
@@ -319,7 +322,7 @@ class Lifting:
         return self.node("DequantizeLinear", inputs, {"axis": 0} if scale.size > 1 else None)
 
     def gathered(self, op: Op, position: int, indices: str, axis: int) -> str:
-        """Rows of an input; those of stored integers become floats after they are picked."""
+        """Gather rows of an input; stored integers are dequantized after the Gather."""
         tensor, along = self.tensor(op, position), {"axis": axis}
         q = quantized(tensor)
         if tensor.data is None or q is None or len(q.scales) > 1:
@@ -329,7 +332,7 @@ class Lifting:
         return self._real(picked, q, data.dtype.name, ())
 
     def _as_stored(self, name: str, tensor: Tensor) -> str:
-        """A float as a tensor's integers can stand for it; itself where it stays a float."""
+        """Add the QDQ rounding of a quantized tensor to a value; otherwise return the value."""
         q = quantized(tensor)
         if q is None:
             return name
@@ -353,7 +356,7 @@ class Lifting:
         return self.clipped(name, *limits)
 
     def clipped(self, name: str, low: float | None, high: float | None) -> str:
-        """A value kept between limits; itself where there are none."""
+        """Clip a value to limits; the value itself is returned where there are none."""
         if low is None and high is None:
             return name
         if low == 0.0 and high is None:

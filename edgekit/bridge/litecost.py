@@ -1,4 +1,4 @@
-"""What a TFLite graph costs before it is run: multiply-accumulates, weights, live activations."""
+"""Static cost of a TFLite graph: multiply-accumulates, weights and peak activation memory."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from edgekit.graphs.cost import Cost
 
 
 def lite_cost(graph: LiteGraph) -> Cost:
-    """Count what a graph costs; free sizes count as 1.
+    """Compute the static cost of a graph; free sizes count as 1.
 
-    ``macs`` counts convolutions, fully connected layers and batched products of the first graph;
-    operators of inner graphs are counted among ``ops`` only.
+    ``macs`` counts convolutions, fully connected layers and batched products of the main graph;
+    operators of subgraphs count in ``ops`` only.
     """
     macs = [(op, _MACS[op.kind](op)) for op in graph.ops if op.kind in _MACS]
     stored = list({id(t): t for g in (graph, *graph.inner) for t in _constants(g)}.values())
@@ -49,7 +49,7 @@ def _fixed(tensor: Tensor | None) -> Shape:
 
 
 def _peak(graph: LiteGraph) -> int | None:
-    """The largest sum of values alive at once in the file's order; ``None`` if one is unknown."""
+    """Return the peak bytes of live activations in file order; ``None`` if a size is unknown."""
     last = {id(t): i for i, op in enumerate(graph.ops) for t in op.inputs if t is not None}
     last |= {id(t): len(graph.ops) for t in graph.outputs.values()}
     alive = {id(t): t for t in graph.inputs.values()}
@@ -64,7 +64,7 @@ def _peak(graph: LiteGraph) -> int | None:
 
 
 def _times_filter(place: int, *axes: int) -> Callable[[Op], int | None]:
-    """Elements of the result, each the sum over some axes of the weights at a place."""
+    """Return a counter of multiplications: output elements times weight sizes along the axes."""
 
     def count(op: Op) -> int | None:
         weights = _fixed(op.inputs[place])
@@ -76,7 +76,7 @@ def _times_filter(place: int, *axes: int) -> Callable[[Op], int | None]:
 
 
 def _transposed(op: Op) -> int | None:
-    """Elements of the input, each spread over all of a filter's results."""
+    """Count the multiplications of a TRANSPOSE_CONV; ``None`` if its filter is unknown."""
     weights, source = _fixed(op.inputs[1]), _fixed(op.inputs[2])
     return math.prod(source) * math.prod(weights[:3]) if len(weights) == 4 else None
 

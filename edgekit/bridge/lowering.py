@@ -1,4 +1,4 @@
-"""An ONNX graph with fixed shapes as a TFLite graph: one rule for each operator."""
+"""Conversion of an ONNX graph with fixed shapes to a TFLite graph, one rule for each operator."""
 
 from __future__ import annotations
 
@@ -36,27 +36,27 @@ _FED_AS = {
     "bool", "str", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64",
     "float16", "float32", "float64", "bfloat16",
 }  # fmt: skip
-# TFLite's kernels know none of these for most operators: they are computed in 32 bits, and the
+# Most TFLite kernels support none of these types: they are computed in 32 bits, and the
 # graph's own inputs and outputs keep their type.
 _COMPUTED_AS = {"float64": "float32", "float16": "float32", "bfloat16": "float32"}
 
 
 def lower(proto: ModelProto) -> LiteGraph:
-    """The TFLite graph of an ONNX graph, operator by operator; nothing is folded or fused yet.
+    """Convert an ONNX graph to a TFLite graph operator by operator, without folding or fusion.
 
     Args:
-        proto: as ``edgekit.bridge.settling.settled`` leaves it: constants as initialisers, every
-            shape fixed and stored with its value.
+        proto: Result of ``edgekit.bridge.settling.fix_shapes``: constants are initializers, and
+            every value has a fixed, stored shape.
 
     Raises:
-        PassRefused: an operator, or a use of one, that has no counterpart; names the node and says
-            what to do.
+        PassRefused: An operator, or a use of one, has no TFLite counterpart; the message names the
+            node and a remedy.
     """
     return lowered(proto)[0]
 
 
 def lowered(proto: ModelProto) -> tuple[LiteGraph, Mapping[str, Value]]:
-    """What ``lower`` returns, and where each ONNX value is in it, by name."""
+    """Convert as ``lower`` does, and also return the TFLite value of each ONNX value by name."""
     from edgekit.bridge.rules import RULES
 
     lowering = Lowering(proto)
@@ -73,10 +73,10 @@ def lowered(proto: ModelProto) -> tuple[LiteGraph, Mapping[str, Value]]:
 
 
 class Lowering:
-    """A graph in the making, and what a rule may use to add to it.
+    """A TFLite graph under construction, with the helpers that rules use to extend it.
 
-    A rule reads a node's inputs with ``value`` (or ``plain``, ``floats``...), adds operators with
-    ``emit``, and says what the node's outputs are with ``bind``.
+    A rule reads a node's inputs with ``value`` (or ``plain``, ``integers`` ...), adds operators
+    with ``emit``, and sets the node's outputs with ``bind``.
     """
 
     def __init__(self, proto: ModelProto) -> None:
@@ -115,36 +115,36 @@ class Lowering:
     # ------------------------------------------------------------ reading a node
 
     def has(self, node: NodeProto, position: int) -> bool:
-        """Whether a node has an input at a position: optional ones may be absent or empty."""
+        """Return whether a node has an input at a position; an empty name counts as none."""
         return len(node.input) > position and bool(node.input[position])
 
     def value(self, node: NodeProto, position: int, *, mixed: bool = False) -> Value:
-        """An input as it is stored.
+        """Return an input in the layout in which it is stored.
 
         Args:
-            node: the reader.
-            position: of the input.
-            mixed: the reader can do with an axis whose entries are in another order.
+            node: The reader.
+            position: Position of the input.
+            mixed: Accept an axis whose entries are in another order than in ONNX.
         """
         self._origin = described(node)
         value = self._named(node.input[position])
         return value if mixed else self.unmixed(value)
 
     def plain(self, node: NodeProto, position: int) -> Tensor:
-        """An input with its axes stored as ONNX has them."""
+        """Return an input with its axes stored in ONNX's order."""
         return self.ordered(self.value(node, position), None)
 
     def constant(self, node: NodeProto, position: int) -> Array | None:
-        """The value of an input that is stored in the file, as ONNX has it; else ``None``."""
+        """Return the constant value of an input in ONNX's layout; ``None`` without one."""
         if not self.has(node, position):
             return None
         return self.index.constant(node.input[position])
 
     def integers(self, node: NodeProto, position: int) -> tuple[int, ...]:
-        """The value of an input that must be stored: axes, pads, sizes.
+        """Return the value of an input that must be constant: axes, pads, sizes.
 
         Raises:
-            PassRefused: it is computed at run time.
+            PassRefused: The input is computed at run time.
         """
         array = self.constant(node, position)
         if array is None:
@@ -152,10 +152,10 @@ class Lowering:
         return tuple(int(n) for n in array.ravel())
 
     def shape_of(self, name: str) -> Shape:
-        """Sizes of an ONNX value, as ONNX has them.
+        """Return the shape of an ONNX value in ONNX's order.
 
         Raises:
-            PassRefused: they are not fixed.
+            PassRefused: The shape is not fixed.
         """
         if name not in self.types:
             raise PassRefused(
@@ -165,12 +165,12 @@ class Lowering:
         return self.types[name][1]
 
     def dtype_of(self, name: str) -> str:
-        """numpy's name of the type in which an ONNX value is computed: no float but float32."""
+        """Return the type in which an ONNX value is computed; every float becomes float32."""
         self.shape_of(name)
         return computed_type(self.types[name][0])
 
     def is_stored(self, tensor: Tensor) -> bool:
-        """Whether a tensor is a constant, or made of constants alone by operators so far."""
+        """Return whether a tensor is a constant, or computed from constants alone."""
         return tensor.is_constant or id(tensor) in self._from_constants
 
     # ------------------------------------------------------------ adding to the graph
@@ -184,14 +184,14 @@ class Lowering:
         dtype: str = "float32",
         options: Mapping[str, Any] | None = None,
     ) -> Tensor:
-        """Add an operator of one output; returns that.
+        """Add an operator with one output and return that output.
 
         Args:
-            kind: as ``Op.kind``.
-            inputs: in the operator's order.
-            shape: of the output, in storage order.
-            dtype: of the output.
-            options: as ``Op.options``.
+            kind: As ``Op.kind``.
+            inputs: Inputs in the operator's order.
+            shape: Shape of the output in storage order.
+            dtype: Type of the output.
+            options: As ``Op.options``.
         """
         made = Tensor(name=f"{self._origin}/{kind.lower()}", dtype=dtype, shape=shape)
         self.emit_many(kind, inputs, [made], options=options)
@@ -205,7 +205,7 @@ class Lowering:
         *,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        """Add an operator with outputs that are there already."""
+        """Add an operator with existing output tensors."""
         self.graph.ops.append(
             Op(
                 kind=kind,
@@ -219,24 +219,24 @@ class Lowering:
             self._from_constants |= {id(t) for t in outputs}
 
     def stored(self, array: Array, name: str = "constant") -> Tensor:
-        """A constant of the lowering's own; equal ones are stored once."""
+        """Return a new constant; equal constants are stored once."""
         key = (array.dtype.name, array.tobytes(), tuple(array.shape))
         if key not in self._constants:
             self._constants[key] = constant(name, array)
         return self._constants[key]
 
     def int32(self, numbers: Sequence[int] | int) -> Tensor:
-        """A constant of 32-bit integers."""
+        """Return a constant of 32-bit integers."""
         return self.stored(np.asarray(numbers, np.int32))
 
     def float32(self, numbers: Sequence[float] | float) -> Tensor:
-        """A constant of floats."""
+        """Return a constant of 32-bit floats."""
         return self.stored(np.asarray(numbers, np.float32))
 
     def ordered(self, value: Value, order: Order | None) -> Tensor:
-        """A value with its axes stored in an order; ``None`` = as ONNX has them.
+        """Return a value with its axes stored in an order; ``None`` is ONNX's order.
 
-        Transposes only where data has to move.
+        A transpose is added only where data has to move.
         """
         value = self.unmixed(value)
         order = plain_order(len(value.order)) if order is None else order
@@ -249,7 +249,7 @@ class Lowering:
         return self._transposed[key]
 
     def unmixed(self, value: Value) -> Value:
-        """A value with the entries of every axis as ONNX has them."""
+        """Return a value with the entries of every axis in ONNX's order."""
         if value.mixed is None:
             return value
         shape, order = split_apart(value)
@@ -261,12 +261,12 @@ class Lowering:
         return Value(tensor=self.reshaped(right, value.tensor.shape), order=value.order)
 
     def mixed_alike(self, tensor: Tensor, axis: int, mixed: Mixed) -> Tensor:
-        """A tensor with the entries of a stored axis mixed as those of another value are.
+        """Reorder the entries of a stored axis as those of another value's merged axis.
 
         Args:
-            tensor: a weight, say; entries of its axis as ONNX has them.
-            axis: the stored axis.
-            mixed: how they are to be.
+            tensor: A weight, say, with the entries of its axis in ONNX's order.
+            axis: The storage axis.
+            mixed: The order wanted.
         """
         before, after = tensor.shape[:axis], tensor.shape[axis + 1 :]
         parts = self.reshaped(tensor, (*before, *mixed.sizes, *after))
@@ -279,7 +279,7 @@ class Lowering:
         return self.reshaped(self.transposed(parts, perm), tensor.shape)
 
     def transposed(self, tensor: Tensor, perm: Order) -> Tensor:
-        """A tensor with its axes in another order; a RESHAPE where that does the same."""
+        """Transpose a tensor; a RESHAPE is used where it does the same."""
         shape = stored(tensor.shape, perm)
         if moves_nothing(tensor.shape, perm):
             return self.reshaped(tensor, shape)
@@ -291,13 +291,13 @@ class Lowering:
         return self.reshaped(made, shape)
 
     def reshaped(self, tensor: Tensor, shape: Shape) -> Tensor:
-        """A tensor in another shape; itself where it has that already."""
+        """Reshape a tensor; the tensor itself is returned if it has the shape already."""
         if tensor.shape == shape:
             return tensor
         return self.emit("RESHAPE", [tensor, self.int32(shape)], shape, dtype=tensor.dtype)
 
     def cast(self, tensor: Tensor, dtype: str) -> Tensor:
-        """A tensor in another type; itself where it has that already."""
+        """Cast a tensor; the tensor itself is returned if it has the type already."""
         if tensor.dtype == dtype:
             return tensor
         if "uint64" in (tensor.dtype, dtype):
@@ -316,18 +316,18 @@ class Lowering:
         output: int = 0,
         mixed: Mixed | None = None,
     ) -> None:
-        """Say that a tensor is a node's output, its axes stored in an order; ``None`` = ONNX's."""
+        """Set a node's output to a tensor with axes stored in an order; ``None`` is ONNX's."""
         order = plain_order(len(tensor.shape)) if order is None else order
         self._values[node.output[output]] = Value(tensor=tensor, order=order, mixed=mixed)
 
     def refusal(self, node: NodeProto, why: str, *, hint: str = "") -> PassRefused:
-        """The error of a node that cannot be brought over."""
+        """Return the error for a node that cannot be converted."""
         hint = hint or "replace it before export, or run this model with onnxruntime"
         return PassRefused(f"{described(node)} {why}", hint=hint)
 
     @property
     def values(self) -> Mapping[str, Value]:
-        """Every ONNX value that there is so far, by name."""
+        """Return every ONNX value converted so far, by name."""
         return self._values
 
     # ------------------------------------------------------------ inside
@@ -348,7 +348,7 @@ class Lowering:
         yield from self.graph.outputs.values()
 
     def finished(self) -> LiteGraph:
-        """The graph with its outputs as ONNX has them."""
+        """Complete the graph: add its outputs in ONNX's layout."""
         for made in self.proto.graph.output:
             self._origin = f"output {made.name}"
             tensor = self.ordered(self._named(made.name), None)
@@ -356,7 +356,7 @@ class Lowering:
             if computed_type(dtype) == tensor.dtype:
                 tensor = self.cast(tensor, dtype)
             if tensor.is_constant or any(tensor is fed for fed in self._ends()):
-                # A runtime need not copy what is fed, stored or an output already.
+                # Runtimes need not copy inputs, constants or other outputs to an output.
                 inputs = [tensor, self.int32(tensor.shape)]
                 tensor = self.emit("RESHAPE", inputs, tensor.shape, dtype=tensor.dtype)
             self.graph.outputs[made.name] = tensor
@@ -364,17 +364,17 @@ class Lowering:
 
 
 def described(node: NodeProto) -> str:
-    """A node for people: its operator and its name, or the name of what it makes."""
+    """Describe a node in a message: its operator, and its name or first output."""
     return f"{node.op_type} {node.name or node.output[0]}"
 
 
 def computed_type(dtype: str) -> str:
-    """The type in which values of a type are computed: float32 for floats of any width."""
+    """Return the type in which values of a type are computed: float32 for floats of any width."""
     return _COMPUTED_AS.get(dtype, dtype)
 
 
 def attr(node: NodeProto, name: str, default: Any = None) -> Any:  # noqa: ANN401 - by name
-    """An attribute of a node, text as ``str``; the default where it is absent."""
+    """Return an attribute of a node, text as ``str``; the default where it is absent."""
     found = attribute(node, name, default)
     return found.decode() if isinstance(found, bytes) else found
 
