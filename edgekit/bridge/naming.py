@@ -1,4 +1,4 @@
-"""Compositions of ONNX operators that have an operator of their own: GELU."""
+"""Fusion of ONNX operators that together compute GELU into one Gelu node."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _CUBIC = 0.044715
 
 
 def name_compositions(proto: ModelProto) -> None:
-    """Write ``Gelu`` for ``x * (1 + erf(x / sqrt 2)) / 2`` and its approximation by tanh, in place.
+    """Replace ``x * (1 + erf(x / sqrt 2)) / 2``, or its tanh approximation, by ``Gelu`` in place.
 
-    What only those products read stays behind, unread.
+    Nodes that only fed these products stay in the graph, unread.
 
     Args:
-        proto: settled: constants are initialisers.
+        proto: Result of ``fix_shapes``: constants are initializers.
 
     Source: D. Hendrycks, K. Gimpel, Gaussian Error Linear Units; ONNX operator Gelu.
     """
@@ -34,13 +34,13 @@ def name_compositions(proto: ModelProto) -> None:
 
 
 class _Products:
-    """Products and sums of a graph, taken apart."""
+    """Matcher of products and sums in a graph."""
 
     def __init__(self, index: GraphIndex) -> None:
         self.index = index
 
     def gelu(self, node: NodeProto) -> tuple[str, str] | None:
-        """What a product is the GELU of, and which one; ``None`` where it is no GELU."""
+        """Return input and ``approximate`` attribute of the GELU that a Mul computes, if any."""
         factor, leaves = self._factors(node.output[0])
         if len(leaves) != 2 or not _near(factor, 0.5):
             return None
@@ -61,7 +61,7 @@ class _Products:
         return float(array.item()) if array is not None and array.size == 1 else None
 
     def _factors(self, name: str) -> tuple[float, list[str]]:
-        """A value as a number times values that are no products."""
+        """Split a value into a constant factor and values that are no products."""
         factor, leaves = 1.0, []
         for sign, leaf in self._leaves(name):
             number = self._number(leaf)
@@ -85,7 +85,7 @@ class _Products:
             yield 1, name
 
     def _plus(self, name: str, by: float) -> str | None:
-        """What a number is added to."""
+        """Return the operand to which an Add adds the given number."""
         node = self._made_by(name, "Add")
         if node is None:
             return None
@@ -117,7 +117,7 @@ class _Products:
         )
 
     def _is_cubic(self, name: str, source: str) -> bool:
-        """Whether a value is 0.044715 times a value to the third."""
+        """Return whether a value is 0.044715 times the cube of a value."""
         factor, leaves = self._factors(name)
         if not _near(factor, _CUBIC):
             return False

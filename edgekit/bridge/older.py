@@ -1,4 +1,4 @@
-"""What tflite-runtime 2.14 lacks, said with what it has."""
+"""Rewrites for tflite-runtime 2.14: newer op versions replaced by operators that it supports."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from edgekit.bridge.wiring import Wiring, int32, sweep
 
 
 def avoid_newer(graph: LiteGraph) -> None:
-    """Rewrite, in place, what tflite-runtime 2.14 would refuse or compute wrongly."""
+    """Rewrite in place the operators that tflite-runtime 2.14 would refuse or compute wrongly."""
     sweep(graph, _product_as_convolution, "FULLY_CONNECTED")
 
 
 def _product_as_convolution(wiring: Wiring, op: Op) -> None:
-    """FULLY_CONNECTED with a scale for each output channel as CONV_2D of one pixel.
+    """Rewrite a FULLY_CONNECTED with per-channel scales as a CONV_2D of one pixel.
 
-    2.14 takes the first scale for all of them; its convolutions read every one.
+    Release 2.14 applies the first scale to all channels; its convolutions read every scale.
     """
     source, weight, made = op.inputs[0], op.inputs[1], op.outputs[0]
     given = None if weight is None else weight.quantization

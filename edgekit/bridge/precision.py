@@ -1,4 +1,4 @@
-"""Weights in fewer bits under float operators: 16-bit floats, and 8 bits with dynamic kernels."""
+"""Weight compression under float operators: float16 storage, and int8 with dynamic kernels."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from edgekit.errors import PassRefused
 from edgekit.graphs.rewrite import QUANTISED_ALREADY
 from edgekit.recipe import Target
 
-# As few entries save nothing: the tensor and the operator that unpacks it take more.
+# Fewer entries save nothing: the extra tensor and DEQUANTIZE take more bytes.
 _LEAST_FLOAT16 = 64
 # TFLite's own limit below which weights stay floats.
 _LEAST_INT8 = 1024
-# Smaller products on floats take as long as on integers.
+# Smaller products are no slower in floats than in integers.
 _LEAST_PRODUCT = 1 << 16
-# Layers whose kernels take int8 weights under float activations, and quantise those as they run.
+# Layers with hybrid kernels: int8 weights, and float activations quantized at run time.
 _DYNAMIC: dict[Target, tuple[str, ...]] = {
     "litert": ("FULLY_CONNECTED", "CONV_2D"),
     "tflite-runtime": ("FULLY_CONNECTED",),
@@ -29,9 +29,9 @@ _DYNAMIC: dict[Target, tuple[str, ...]] = {
 
 
 def store_float16(graph: LiteGraph) -> None:
-    """Store the floats of a graph in 16 bits, dequantised once when the model is loaded.
+    """Store the float constants of a graph as float16, dequantized once when the model is loaded.
 
-    What 16 bits cannot hold stays as it is.
+    Constants with values beyond the range of float16 stay as they are.
     """
     for one in (graph, *graph.inner):
         wiring = Wiring(one)
@@ -59,18 +59,18 @@ def _half(wiring: Wiring, op: Op, tensor: Tensor | None, done: dict[int, Tensor]
 
 
 def store_int8(graph: LiteGraph, *, per_channel: bool = True) -> None:
-    """Store the weights of float layers, and tables that are gathered from, in 8 bits.
+    """Store the weights of float layers, and tables that GATHER reads, in 8 bits.
 
-    FULLY_CONNECTED and CONV_2D read the integers and quantise their other input as they run;
-    weights of the other layers are dequantised once when the model is loaded.
+    FULLY_CONNECTED and CONV_2D read the integers and quantize their other input at run time;
+    weights of the other layers are dequantized once when the model is loaded.
 
     Args:
-        graph: folded and fused; what runs on integers already stays as it is.
-        per_channel: a scale for each output channel of FULLY_CONNECTED too.
+        graph: Folded and fused graph; operators on integers stay as they are.
+        per_channel: Use a scale for each output channel of FULLY_CONNECTED too.
 
     Raises:
-        PassRefused: layers run on integers already; no weight is large enough, and none is stored
-            in 8 bits already.
+        PassRefused: Layers run on integers already; or no weight is large enough, and none is
+            stored in 8 bits already.
 
     Source: TensorFlow Lite's dynamic range quantization: symmetric weights from -127 to 127.
     """
@@ -115,7 +115,7 @@ def _is_large(weight: Tensor) -> bool:
 
 
 def _store_table(wiring: Wiring, op: Op) -> None:
-    """Gather rows of integers, and the scale of each row: the table stays as it is stored."""
+    """Store a gathered table as integers: gather the rows and their scales, then multiply."""
     table, rows = op.inputs[0], op.inputs[1]
     if table is None or rows is None or not _is_large(table) or len(table.shape) != 2:
         return
@@ -139,11 +139,11 @@ def _store_table(wiring: Wiring, op: Op) -> None:
 
 
 def quantised_weight(weight: Tensor, axis: int | None) -> Tensor:
-    """A constant of int8 from -127 to 127, with a scale for each index of an axis.
+    """Quantize a constant to symmetric int8, -127..127, with a scale for each index of an axis.
 
     Args:
-        weight: a constant of finite floats.
-        axis: ``None`` for one scale in all.
+        weight: A constant of finite floats.
+        axis: Axis of the scales; ``None`` for one scale in all.
     """
     if weight.data is None:
         raise ValueError(f"{weight.name}: no constant")
@@ -157,25 +157,24 @@ def quantised_weight(weight: Tensor, axis: int | None) -> Tensor:
 
 
 def use_dynamic_kernels(graph: LiteGraph, *, target: Target = "litert") -> None:
-    """Let layers read stored int8 weights as they are, where their kernels can.
+    """Let layers read stored int8 weights without DEQUANTIZE where their hybrid kernels can.
 
     Args:
-        graph: its stored weights under DEQUANTIZE.
-        target: the runtime; 2.14 computes some convolutions of this kind wrongly.
+        graph: Graph with stored weights under DEQUANTIZE.
+        target: The runtime; release 2.14 computes some hybrid convolutions wrongly.
     """
     sweep(graph, _read_integers, *_DYNAMIC[target])
 
 
 def use_dynamic_products(graph: LiteGraph, *, target: Target = "litert") -> None:
-    """Let large products of quantised activations, whose own output is not quantised, run on
-    integers: their kernels quantise the activations anew.
+    """Run large FULLY_CONNECTED layers without a quantized output in hybrid kernels.
 
-    There is no kernel from integers to floats. On floats such a product takes four times as long;
-    small ones stay on floats, exact.
+    These kernels quantize the activations again at run time. There is no kernel from integers to
+    floats, and in floats such a layer takes four times as long. Small ones stay in floats, exact.
 
     Args:
-        graph: quantised.
-        target: the runtime; 2.14 reads one scale of a weight only.
+        graph: Quantized graph.
+        target: The runtime; release 2.14 reads only one scale of a weight.
     """
     if target == "litert":
         sweep(graph, _read_large_integers, "FULLY_CONNECTED")

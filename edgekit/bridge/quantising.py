@@ -1,4 +1,4 @@
-"""Run in integers what a graph says in QUANTIZE and DEQUANTIZE, with the very scales."""
+"""Conversion of a QDQ graph to integer kernels with exactly the scales of the graph."""
 
 from __future__ import annotations
 
@@ -21,21 +21,21 @@ from edgekit.bridge.kernels import KERNELS, LAYERS, Activations, Kernel
 from edgekit.bridge.layers import layer_inputs
 from edgekit.bridge.wiring import Wiring, int32, like, number, sweep
 
-# Scales of an ONNX file may be that much below what a kernel has, from rounding: 1/256 and 1/255.
+# A graph's scale may be this much finer than the kernel's, as tools use 1/255 as well as 1/256.
 _FINER = 0.98
 _LEAST_INT8 = -128
 
 
 def quantise(graph: LiteGraph, *, activations: Activations = "int8") -> None:
-    """Let each operator between DEQUANTIZE and QUANTIZE run on the integers, in place.
+    """Replace float operators between DEQUANTIZE and QUANTIZE by integer kernels, in place.
 
-    An operator whose real inputs all come from DEQUANTIZE, and whose output goes to QUANTIZE,
-    becomes an integer kernel; moves of values do so in any case. Where a kernel demands other
-    scales than the graph has, a QUANTIZE stands beside it. The rest stays as it is, in floats.
+    An operator becomes an integer kernel if its real-valued inputs come from DEQUANTIZE and its
+    output goes to QUANTIZE; data movement does so in any case. Where a kernel requires other scales
+    than the graph has, a QUANTIZE is added. All other operators stay in floats.
 
     Args:
-        graph: folded and fused.
-        activations: ``int16`` makes of the ranges of 8-bit activations symmetric 16-bit ones.
+        graph: Folded and fused graph.
+        activations: ``int16`` replaces the ranges of 8-bit activations by symmetric 16-bit ones.
 
     Source: TensorFlow Lite 8-bit quantization specification.
     """
@@ -56,9 +56,9 @@ def quantise(graph: LiteGraph, *, activations: Activations = "int8") -> None:
 
 
 def store_quantised(graph: LiteGraph) -> None:
-    """Store floats that are quantised in the graph as the integers that come of it, in place.
+    """Replace a QUANTIZE of a float constant by a constant of the integers, in place.
 
-    Training with fake quantisation leaves weights like that.
+    Training with fake quantization leaves such weights.
     """
     sweep(graph, _store_quantised, "QUANTIZE")
 
@@ -73,7 +73,7 @@ def _store_quantised(wiring: Wiring, op: Op) -> None:
 
 
 def _widen(wiring: Wiring, op: Op) -> None:
-    """Give a quantised activation 16 bits, symmetric about zero, over the same range."""
+    """Change a quantized activation to symmetric int16 over the same range."""
     made = op.outputs[0]
     given = made.quantization
     readers = wiring.readers(made)
@@ -88,7 +88,7 @@ def _widen(wiring: Wiring, op: Op) -> None:
 
 
 def _quantise_earlier(wiring: Wiring, op: Op, activations: Activations) -> None:
-    """Where floats are moved and then quantised, quantise and then move."""
+    """Move a QUANTIZE from behind a data movement to its front."""
     kernel = KERNELS[op.kind]
     if not kernel.commutes or not _has_kernel(kernel, activations):
         return
@@ -108,7 +108,7 @@ def _quantise_earlier(wiring: Wiring, op: Op, activations: Activations) -> None:
 
 
 def _quantizer(wiring: Wiring, tensor: Tensor, activations: Activations) -> Op | None:
-    """The QUANTIZE that alone reads a tensor and yields integers of one scale."""
+    """Find the only reader of a tensor if it is a QUANTIZE with one scale."""
     later = wiring.only_reader(tensor)
     if later is None or later.kind != "QUANTIZE" or later.outputs[0].dtype != activations:
         return None
@@ -151,13 +151,13 @@ def _convert_layer(wiring: Wiring, op: Op, activations: Activations) -> None:
 
 
 def _behind(wiring: Wiring, tensor: Tensor | None) -> Tensor | None:
-    """The stored integers that a tensor is dequantised from, or itself."""
+    """Return the integers from which a tensor is dequantized, or the tensor itself."""
     maker = wiring.maker(tensor, "DEQUANTIZE")
     return tensor if maker is None else maker.inputs[0]
 
 
 def _integers(wiring: Wiring, tensor: Tensor | None, activations: Activations) -> Tensor | None:
-    """Integers of one scale that a tensor stands for exactly, or ``None``."""
+    """Find integers with one scale that represent a tensor exactly; ``None`` if there are none."""
     value = number(tensor)
     if tensor is not None and value is not None:
         return exact_number(tensor, value, activations)
@@ -181,19 +181,19 @@ def _real_places(op: Op, kernel: Kernel) -> Sequence[int]:
 def _real_inputs(
     wiring: Wiring, op: Op, kernel: Kernel, activations: Activations
 ) -> dict[int, Tensor] | None:
-    """The integers for each real input, by position; ``None`` where one is not to be had."""
+    """Find the integers of every real-valued input by position; ``None`` if one has none."""
     found: dict[int, Tensor] = {}
     for place in _real_places(op, kernel):
         integers = _integers(wiring, op.inputs[place], activations)
         if integers is None:
             return None
         found[place] = integers
-    # Constants alone are for the folding.
+    # Operators on constants alone are left to constant folding.
     return found if any(t is not None and not t.is_constant for t in op.inputs) else None
 
 
 def _convert_free(wiring: Wiring, op: Op, kernel: Kernel, activations: Activations) -> None:
-    """A kernel that has any scales, or one that has a scale of its own for its output."""
+    """Convert an operator whose kernel accepts any scales, or prescribes its output scale."""
     later = _quantizer(wiring, op.outputs[0], activations)
     found = _real_inputs(wiring, op, kernel, activations)
     if later is None or found is None:
@@ -222,7 +222,7 @@ def _convert_free(wiring: Wiring, op: Op, kernel: Kernel, activations: Activatio
 
 
 def _loses(op: Op, fixed: tuple[float, int], wanted: Quantization) -> bool:
-    """Whether a kernel's own scale is too coarse for what the graph's holds, or ends above it.
+    """Return whether a kernel's prescribed scale is too coarse or its range too short.
 
     Only LOG_SOFTMAX has values without a bound.
     """
@@ -235,7 +235,7 @@ def _loses(op: Op, fixed: tuple[float, int], wanted: Quantization) -> bool:
 
 
 def _convert_same(wiring: Wiring, op: Op, kernel: Kernel, activations: Activations) -> None:
-    """A kernel whose inputs and outputs have one scale; requantised before it or behind it."""
+    """Convert an operator with one scale for inputs and outputs; requantize before or after it."""
     found = _real_inputs(wiring, op, kernel, activations)
     if found is None:
         return
@@ -273,7 +273,7 @@ def _yield_integers(
     given: Quantization | None,
     activations: Activations,
 ) -> None:
-    """Let an output be integers: taken as they are, requantised, or dequantised again."""
+    """Make an output integer: kept as it is, requantized, or dequantized again."""
     old = op.outputs[place]
     if later is not None and not within_reach([given], later.outputs[0].quantization):
         later = None
@@ -288,7 +288,7 @@ def _yield_integers(
 
 
 def _times_instead(wiring: Wiring, op: Op) -> None:
-    """A quantised value over a number as MUL, which has a kernel for int8."""
+    """Replace a quantized value divided by a constant by MUL, which has an int8 kernel."""
     source, divisor = op.inputs[0], number(op.inputs[1])
     if wiring.maker(source, "DEQUANTIZE") is None or not divisor or op.inputs[1] is None:
         return
@@ -299,7 +299,10 @@ def _times_instead(wiring: Wiring, op: Op) -> None:
 
 
 def _mean_instead(wiring: Wiring, op: Op, activations: Activations) -> None:
-    """An average over the whole image as MEAN where it has two scales, which pooling may not."""
+    """Replace an average over the whole image by MEAN where its two scales differ.
+
+    The integer pooling kernel requires equal scales.
+    """
     image, made = op.inputs[0], op.outputs[0]
     if image is None or len(image.shape) != 4 or made.shape[1:3] != (1, 1):
         return
@@ -316,7 +319,7 @@ def _mean_instead(wiring: Wiring, op: Op, activations: Activations) -> None:
 
 
 def _requantise(wiring: Wiring, op: Op) -> None:
-    """DEQUANTIZE and QUANTIZE in a row as one step, or none."""
+    """Merge a DEQUANTIZE and the QUANTIZE behind it into one requantization, or into nothing."""
     maker = wiring.maker(op.inputs[0], "DEQUANTIZE")
     source = None if maker is None else maker.inputs[0]
     made = op.outputs[0]
@@ -333,7 +336,7 @@ def _requantise(wiring: Wiring, op: Op) -> None:
 
 
 def _dequantise_now(wiring: Wiring, op: Op) -> None:
-    """Stored 32-bit integers, the biases of layers that stay in floats, for want of a kernel."""
+    """Dequantize stored int32 biases of layers that stay in floats, as no kernel does it."""
     source, made = op.inputs[0], op.outputs[0]
     if source is None or source.data is None or source.dtype != "int32":
         return

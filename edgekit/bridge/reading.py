@@ -1,4 +1,4 @@
-"""Read a .tflite file as a graph."""
+"""Reader of .tflite files."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ from edgekit.errors import UserError
 
 _DAMAGE = (struct.error, IndexError, KeyError, ValueError, TypeError, OverflowError)
 _RANK_LIMIT = 32
-_EXTERNAL_BUFFER = 24  # where a tensor says so; ai-edge-litert 2.0 has no word for it
+_EXTERNAL_BUFFER = 24  # vtable offset of the field; ai-edge-litert 2.0 has no accessor for it
 
 
 def read_lite(data: bytes, shapes: Mapping[int, Shape] | None = None) -> LiteGraph:
-    """The graph of a .tflite file: what ``write_lite`` writes, and what other tools do.
+    """Read a .tflite file, written by ``write_lite`` or by another tool, as a graph.
 
     Inputs and outputs have the names and the order that the agent reports
     (``edgekit_agent.runtimes.litert``): those of the first signature that covers the inputs, else
-    of the tensors. Constants are views of ``data``; integers of fewer than 8 bits are unpacked to
-    ``int8`` or ``uint8`` and keep their ``dtype``. Operators have all the options that the schema
-    knows; ``custom_options`` holds the bytes of a custom one, ``intermediates`` the tensors that
-    only carry the scales inside an integer LSTM. Graphs other than the first are ``inner``.
+    those of the tensors. Constants are views of ``data``; integers of fewer than 8 bits are
+    unpacked to ``int8`` or ``uint8`` and keep their ``dtype``. Operators have all options of the
+    schema; ``custom_options`` holds the bytes of a custom operator, ``intermediates`` the tensors
+    that only carry the scales inside an integer LSTM. All graphs after the first are in ``inner``.
 
     Args:
-        data: the file.
-        shapes: of tensors of the first graph by their number, where those that the file states
+        data: Bytes of the file.
+        shapes: Shapes of tensors of the first graph by tensor index, where the shapes in the file
             are placeholders.
 
     Raises:
-        UserError: it is no TFLite file, it is damaged, or it holds what is not supported (sparse
-            or block-quantised tensors, constant strings).
+        UserError: The file is no TFLite file, is damaged, or has unsupported content (sparse or
+            block-quantized tensors, constant strings).
     """
     if data[4:8] != b"TFL3":
         raise UserError("not a TFLite file")
@@ -52,7 +52,7 @@ def _damaged(why: str) -> UserError:
 
 @dataclass(kw_only=True)
 class _File:
-    """A file being read; ``read`` counts what was, so that a damaged file ends soon."""
+    """A file being read; ``read`` counts the elements, so that a damaged file ends soon."""
 
     data: bytes
     model: Any
@@ -60,10 +60,10 @@ class _File:
     read: int = field(default=0)
 
     def each(self, length: int, get: Callable[[int], Any]) -> list[Any]:
-        """The elements of a vector.
+        """Return the elements of a vector.
 
         Raises:
-            UserError: more elements than a file of this size can hold.
+            UserError: The vector claims more elements than a file of this size can hold.
         """
         self.read += length
         if self.read > 4 * len(self.data) + 65536:
@@ -71,7 +71,7 @@ class _File:
         return [get(i) for i in range(length)]
 
     def raw(self, number: int) -> memoryview:
-        """The bytes of a buffer, inside the flatbuffer or behind it."""
+        """Return the bytes of a buffer, inside the flatbuffer or behind it."""
         if number >= self.model.BuffersLength():
             raise _damaged(f"there is no buffer {number}")
         buffer = self.model.Buffers(number)
@@ -232,7 +232,7 @@ def _at(tensors: Sequence[Tensor], index: int) -> Tensor:
 def _signature(
     file: _File, inputs: list[int], outputs: list[int]
 ) -> tuple[dict[str, int], dict[str, int]] | None:
-    """Names of inputs and outputs by the first signature that covers the inputs."""
+    """Read tensor indices by name from the first signature that covers the inputs."""
     model = file.model
     signatures = file.each(model.SignatureDefsLength(), model.SignatureDefs)
     for one in (s for s in signatures if s.SubgraphIndex() == 0):
@@ -244,13 +244,13 @@ def _signature(
 
 
 def _in_order(maps: Sequence[Any], places: list[int]) -> dict[str, int]:
-    """Tensor indices by name in the graph's order: that of a signature says nothing."""
+    """Sort a signature's tensor indices in the graph's order; a signature's own is arbitrary."""
     pairs = sorted((_text(t.Name()), t.TensorIndex()) for t in maps)
     return dict(sorted(pairs, key=lambda pair: places.index(pair[1])))
 
 
 def _positional(indices: list[int], tensors: list[Tensor], main: bool) -> dict[str, int]:
-    """Names of inputs or outputs by tensor names; those of inner graphs made to differ."""
+    """Name inputs or outputs by their tensors; equal names in subgraphs get a number."""
     named: dict[str, int] = {}
     for i in indices:
         name = _plain(_at(tensors, i).name)
@@ -266,7 +266,7 @@ def _plain(name: str) -> str:
 
 
 def _check_order(graph: LiteGraph) -> None:
-    """See that each operator reads what is there by then; give constants without bytes a value."""
+    """Check that operators read only tensors computed before; give empty constants a value."""
     made = {id(t) for op in graph.ops for t in op.outputs}
     known = {id(t) for t in graph.inputs.values()}
     for op in graph.ops:

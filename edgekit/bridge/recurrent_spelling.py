@@ -1,10 +1,10 @@
 """Recurrent layers with integer weights, rewritten as float layers behind DequantizeLinear.
 
-``DynamicQuantizeLSTM`` is onnxruntime's integer LSTM: it has integer weights, rounds its input to
-8 bits with one scale for all steps, and rounds its state to 8 bits at each step. The float layer
-uses the same weights and rounds the input the same way; it does not round the state, which lies
-between -1 and 1. A bidirectional layer becomes two layers, because a DequantizeLinear has scales
-along one axis only.
+``DynamicQuantizeLSTM`` is onnxruntime's integer LSTM: it has integer weights, rounds its input to 8
+bits with one scale for all steps, and rounds its state to 8 bits at each step. The float layer uses
+the same weights and rounds the input the same way; it does not round the state, which lies between
+-1 and 1. A bidirectional layer becomes two layers, because a DequantizeLinear has scales along one
+axis only.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class StoredIntegers:
 
     @property
     def axis(self) -> int | None:
-        """The axis along which scales differ; 0 for a single scale, ``None`` for several axes."""
+        """Return the axis along which scales differ; 0 for one scale, ``None`` for several axes."""
         axes = [axis for axis, size in enumerate(self.scales.shape) if size > 1]
         return None if len(axes) > 1 else (axes or [0])[0]
 
@@ -107,9 +107,9 @@ def dequantize_layer(
     """Rewrite a recurrent layer with dequantized weights, one node for each direction.
 
     Args:
-        index: index of the layer's graph.
-        node: the layer; an integer LSTM or a standard recurrent layer.
-        weights: input weights and recurrent weights, in ONNX layout.
+        index: Index of the layer's graph.
+        node: The layer; an integer LSTM or a standard recurrent layer.
+        weights: Input weights and recurrent weights, in ONNX layout.
     """
     kind = node.op_type.removeprefix("DynamicQuantize")
     rounded = _round_input(index, node) if is_integer_lstm(node) else []

@@ -1,4 +1,4 @@
-"""The words of the TensorFlow Lite schema: kinds, types, and the options of every operator."""
+"""Names of the TensorFlow Lite schema: operators, types, and the options of every operator."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ TYPE_NAMES = {number: name for name, number in TYPES.items()}
 UNIONS = (_named(tables.BuiltinOptions), _named(tables.BuiltinOptions2))
 _UNION_NAMES = tuple({number: name for name, number in union.items()} for union in UNIONS)
 
-# Options whose value is a number in the file and a name in the graph.
+# Options that are numbers in the file and names in the graph.
 _ENUMS: dict[str, dict[str, int]] = {
     "padding": _named(tables.Padding),
     "fused_activation_function": _named(tables.ActivationFunctionType),
@@ -49,7 +49,7 @@ _ENUMS: dict[str, dict[str, int]] = {
 }
 _ENUM_NAMES = {key: {v: k for k, v in enum.items()} for key, enum in _ENUMS.items()}
 
-# Kinds whose table of options is not named after them.
+# Operators whose options table is not named after them.
 _TABLES = {
     "AVERAGE_POOL_2D": "Pool2DOptions",
     "MAX_POOL_2D": "Pool2DOptions",
@@ -80,7 +80,7 @@ _TABLES = {
 
 
 def options_table(kind: str) -> str | None:
-    """The name of the table that holds an operator's options; ``None`` where there are none."""
+    """Return the name of the schema table with an operator's options; ``None`` without options."""
     name = _TABLES.get(kind) or kind.title().replace("_", "") + "Options"
     if not any(name in union for union in UNIONS):
         return None
@@ -88,7 +88,7 @@ def options_table(kind: str) -> str | None:
 
 
 def union_of(kind: str) -> tuple[int | None, int]:
-    """In which union an operator's options are, and under which number; ``None`` without any."""
+    """Return the union and the number of an operator's options table; ``None``, 0 without one."""
     name = options_table(kind)
     for place, union in enumerate(UNIONS):
         if name in union:
@@ -97,10 +97,10 @@ def union_of(kind: str) -> tuple[int | None, int]:
 
 
 def packed_options(kind: str, options: Mapping[str, Any]) -> Any:  # noqa: ANN401 - generated types
-    """The options of an operator as the schema's own object; ``None`` where it has no options.
+    """Convert options to the schema's options object; ``None`` for operators without options.
 
     Raises:
-        UserError: an option, or its value, is unknown to the schema.
+        UserError: The schema has no such option or option value.
     """
     name = options_table(kind)
     if name is None:
@@ -117,15 +117,15 @@ def packed_options(kind: str, options: Mapping[str, Any]) -> Any:  # noqa: ANN40
 
 
 def unpacked_options(union: int, number: int, table: Any) -> dict[str, Any]:  # noqa: ANN401
-    """The options of an operator by name, those with the schema's default included.
+    """Read the options of an operator by name, defaults of the schema included.
 
     Args:
         union: 0 for ``builtin_options`` of the file, 1 for ``builtin_options_2``.
-        number: which table of the union it is.
-        table: bytes and place of the table, as flatbuffers reads them.
+        number: Number of the table within the union.
+        table: Bytes and position of the table, as flatbuffers reads them.
 
     Raises:
-        UserError: the table, or an option of it, is unknown.
+        UserError: The schema has no such table or option.
     """
     name = _UNION_NAMES[union].get(number, "NONE")
     if name == "NONE":

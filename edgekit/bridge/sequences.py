@@ -1,4 +1,4 @@
-"""Sequences of tensors whose length is known: lists of names while a graph is settled."""
+"""ONNX sequences of known length, replaced by lists of tensor names while shapes are fixed."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ if TYPE_CHECKING:
 
 
 class Sequences:
-    """The members of each sequence by its name."""
+    """Members of each sequence by the name of the sequence."""
 
     def __init__(self) -> None:
         self.members: dict[str, list[str]] = {}
 
     def same(self, name: str, other: str) -> None:
-        """Let a sequence have another name too."""
+        """Give a sequence another name."""
         if name in self.members:
             self.members[other] = self.members[name]
 
     def replace_node(self, walk: Walk, node: NodeProto) -> list[NodeProto] | None:
-        """The nodes on tensors that stand for one on a sequence; ``None`` where nothing does."""
+        """Return tensor nodes that replace a node on a sequence; ``None`` where none can."""
         made = node.output[0]
         if node.op_type == "SequenceEmpty":
             self.members[made] = []
@@ -64,7 +64,7 @@ class Sequences:
 
     @staticmethod
     def _place(walk: Walk, node: NodeProto, count: int) -> int | None:
-        """Where a node inserts, erases or reads; the end is the default."""
+        """Return the position at which a node inserts, erases or reads; the end by default."""
         where = 2 if node.op_type == "SequenceInsert" else 1
         if len(node.input) <= where or not node.input[where]:
             return count if node.op_type == "SequenceInsert" else count - 1
@@ -113,14 +113,14 @@ class Sequences:
 
 
 def widened(walk: Walk, name: str, other: str, where: str, axis: int) -> NodeProto:
-    """The Unsqueeze that gives a value one more axis.
+    """Build the Unsqueeze that adds an axis to a value.
 
     Args:
-        walk: knows the opset.
-        name: of the value.
-        other: of the result.
-        where: of the constant that holds the axis.
-        axis: the new one.
+        walk: Provides the opset.
+        name: Name of the value.
+        other: Name of the result.
+        where: Name of the constant with the axis, used from opset 13 on.
+        axis: The new axis.
     """
     if walk.opset < 13:
         return helper.make_node("Unsqueeze", [name], [other], axes=[axis])

@@ -1,4 +1,4 @@
-"""Fix every shape of a graph and compute what then is constant."""
+"""Shape inference with fixed input sizes, and the constant folding that it allows."""
 
 from __future__ import annotations
 
@@ -22,28 +22,28 @@ from edgekit.errors import PassRefused
 from edgekit.model import name_dimension
 
 _STANDARD = ("", "ai.onnx")
-# How deep ONNX's own definitions of operators by others go.
+# Nesting depth of ONNX's function definitions of operators.
 _MOST_DEPTH = 4
 
 
 def settled(
     proto: ModelProto, dims: Mapping[str, int], *, batch: int = 1, fold_weights: bool = True
 ) -> ModelProto:
-    """A copy with fixed shapes, all of them stored, and constants where shapes were computed.
+    """Return a copy with fixed shapes stored for all values, and with constants folded.
 
-    Functions are written out, and so are the branches and rounds of If, Loop and Scan that are
-    known beforehand. Shapes that the file states are not believed.
+    Local functions are inlined, and so are branches and iterations of If, Loop and Scan that are
+    known before a run. Shapes stated in the file are not trusted.
 
     Args:
-        proto: the model, external data loaded; not changed.
-        dims: sizes of free dimensions by name; those of first axes count as the batch.
-        batch: size of a first axis that has none.
-        fold_weights: also compute what depends on weights alone; without it each weight stays
-            the initialiser that it is.
+        proto: Model with external data loaded; not changed.
+        dims: Sizes of free dimensions by name; they apply to first axes too.
+        batch: Size of a first axis that ``dims`` does not name; other axes get 1.
+        fold_weights: Also fold values computed from weights alone; without it each weight stays the
+            initializer that it is.
 
     Raises:
-        PassRefused: an input or output is a sequence, or an input has no shape; a loop ends when
-            the data says so.
+        PassRefused: An input or output is a sequence, an input has no shape, or the number of
+            iterations of a loop depends on the data.
     """
     for value in proto.graph.output:
         if value.type.WhichOneof("value") not in (None, "tensor_type"):
@@ -64,7 +64,7 @@ def settled(
 
 
 def _fed(proto: ModelProto, dims: Mapping[str, int], batch: int) -> dict[str, TypeProto]:
-    """The types of what is fed, sizes fixed; stored inputs apart."""
+    """Return the types of the model inputs with fixed sizes, initializers excepted."""
     stored = {tensor.name for tensor in proto.graph.initializer}
     found: dict[str, TypeProto] = {}
     for value in proto.graph.input:
@@ -108,7 +108,7 @@ def _dims(value: ValueInfoProto) -> list[TensorShapeProto.Dimension]:
 
 
 def _unruled(proto: ModelProto) -> list[str]:
-    """Operators without a rule of their own that ONNX defines by others."""
+    """Find operators without a lowering rule that ONNX defines as functions of other operators."""
     from edgekit.bridge.rules import RULES
 
     opset, found = _opset(proto), []
@@ -124,10 +124,10 @@ def _opset(proto: ModelProto) -> int:
 
 
 def _written_out(proto: ModelProto, kinds: list[str]) -> ModelProto:
-    """The model with operators as the functions that ONNX defines them by.
+    """Inline the functions by which ONNX defines the given operators.
 
-    onnx wants to know the type of all that they read, absent inputs too, and takes no attribute's
-    default for granted.
+    onnx needs the type of every value that they read, absent inputs included, and every attribute
+    spelled out, because it does not apply the attributes' defaults.
     """
     asked = ModelProto()
     asked.CopyFrom(proto)
@@ -143,7 +143,7 @@ def _written_out(proto: ModelProto, kinds: list[str]) -> ModelProto:
             asked, [("", kind) for kind in kinds], inline_schema_functions=True
         )
     except RuntimeError:
-        return proto  # lowering names what has no rule
+        return proto  # lowering reports the operators without a rule
 
 
 def _give_defaults(node: NodeProto, opset: int) -> None:

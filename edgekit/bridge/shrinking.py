@@ -1,4 +1,4 @@
-"""Storage of constants without the axes along which an operator broadcasts them."""
+"""Removal of axes along which constants only repeat and their readers broadcast."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ _BROADCASTING = frozenset((
     "FLOOR_MOD", "LESS", "LESS_EQUAL", "GREATER", "GREATER_EQUAL", "EQUAL", "NOT_EQUAL",
     "LOGICAL_AND", "LOGICAL_OR", "SELECT_V2",
 ))  # fmt: skip
-# Kernels that broadcast over more axes are newer, or missing.
+# Kernels that broadcast over more axes need newer op versions, or do not exist.
 _MOST_AXES = 4
-# Fewer bytes are not worth broadcasting.
+# Savings of fewer bytes are not worth a broadcast.
 _LEAST_SAVED_BYTES = 4096
 
 
@@ -32,7 +32,7 @@ def shrink_constants(graph: LiteGraph) -> None:
 
 
 def _shrink_inputs(op: Op, *, kept: int) -> None:
-    """Shrink the constant inputs of an operator, which does not broadcast the last axes."""
+    """Shrink the constant inputs of an operator that does not broadcast its last ``kept`` axes."""
     shape = op.outputs[0].shape
     if len(shape) > _MOST_AXES or -1 in shape:
         return
@@ -43,7 +43,7 @@ def _shrink_inputs(op: Op, *, kept: int) -> None:
         small = _shrink(tensor.data, shape, others, kept)
         if tensor.data.nbytes - small.nbytes >= _LEAST_SAVED_BYTES:
             shrunk = constant(tensor.name, small, quantization=tensor.quantization)
-            shrunk.dtype = tensor.dtype  # int4 lies in int8
+            shrunk.dtype = tensor.dtype  # int4 values are held as int8
             op.inputs[place] = shrunk
 
 
@@ -52,7 +52,7 @@ def _has_one_scale(tensor: Tensor) -> bool:
 
 
 def _shrink(array: Array, shape: Shape, others: list[Shape], kept: int) -> Array:
-    """Cut axes that repeat to size 1, as long as the other inputs give the output its shape."""
+    """Cut repeating axes to size 1, as long as the other inputs give the output its shape."""
     bits = array.view(f"u{array.itemsize}")  # -0.0 is not 0.0, and NaN is itself
     for axis in range(array.ndim - kept):
         first = np.take(bits, [0], axis=axis)
