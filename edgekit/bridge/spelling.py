@@ -1,4 +1,4 @@
-"""Layers of integers said as layers of reals between QuantizeLinear and DequantizeLinear."""
+"""Rewrite of ONNX integer layers as float layers between QuantizeLinear and DequantizeLinear."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _AXIS_SINCE = 13  # DequantizeLinear has scales along an axis from this opset on
 
 
 def with_reals(proto: ModelProto) -> ModelProto:
-    """A model whose layers of integers are layers of reals.
+    """Return a model whose integer layers are float layers with QDQ.
 
-    Those are QLinearConv, MatMulInteger and their like, onnxruntime's integer LSTM, and weights
-    that Cast and Mul make of stored integers.
+    Integer layers are QLinearConv, MatMulInteger and their like, onnxruntime's integer LSTM, and
+    weights that Cast and Mul compute from stored integers.
 
     Args:
-        proto: not changed; itself where it has no such layer.
+        proto: Not changed; returned as it is where it has no such layer.
     """
     if not any(_is_of_integers(n) for graph in all_graphs(proto.graph) for n in graph.node):
         return proto
@@ -77,7 +77,7 @@ def _spelled(
 
 
 def _cast_weights(main: GraphIndex) -> dict[str, StoredIntegers]:
-    """The weights that Cast and Mul make of stored integers and scales, by the name they get."""
+    """Find weights that Cast and Mul compute from stored integers and scales, by output name."""
     found: dict[str, StoredIntegers] = {}
     for node in main.graph.node:
         if node.op_type != "Mul" or node.domain not in _STANDARD:
@@ -98,7 +98,7 @@ def _cast_weights(main: GraphIndex) -> dict[str, StoredIntegers]:
 def _real(
     index: GraphIndex, node: NodeProto, names: Sequence[str], axis: int
 ) -> tuple[list[NodeProto], str]:
-    """The DequantizeLinear of a value, its scale and its zero point, and what it makes."""
+    """Build the DequantizeLinear of a value, its scale and its zero point, and name its output."""
     made = index.fresh(f"{names[0]}_real")
     scales = index.constant(names[1])
     is_split = scales is not None and scales.size > 1
@@ -115,7 +115,7 @@ def _opset(proto: ModelProto) -> int:
 
 
 def _dequantized(index: GraphIndex, names: Sequence[str], axis: int) -> Array:
-    """Stored integers as reals, of scales along an axis."""
+    """Dequantize stored integers with scales along an axis."""
     value, scales = index.float_constant(names[0]), index.float_constant(names[1])
     zeros = index.float_constant(names[2]) if len(names) > 2 else np.zeros_like(scales)
     shape = [1] * value.ndim
@@ -154,7 +154,7 @@ def _linear_matmul(index: GraphIndex, node: NodeProto) -> list[NodeProto]:
 def _layer(
     index: GraphIndex, node: NodeProto, kind: str, names: Sequence[str], grid: Sequence[str]
 ) -> list[NodeProto]:
-    """A layer of reals and the QuantizeLinear of what it makes."""
+    """Build a float layer and the QuantizeLinear of its output."""
     made = index.fresh(f"{node.output[0]}_real")
     return [
         helper.make_node(kind, list(names), [made], name=node.name, **_attributes(node)),
@@ -163,7 +163,7 @@ def _layer(
 
 
 def _whole(index: GraphIndex, node: NodeProto) -> list[NodeProto]:
-    """ConvInteger or MatMulInteger: a layer of reals that are whole numbers, as int32."""
+    """Rewrite ConvInteger or MatMulInteger as a float layer whose output is cast to int32."""
     is_conv = node.op_type == "ConvInteger"
     one = index.add_constant("one", np.asarray(1, np.float32))
     nodes: list[NodeProto] = []

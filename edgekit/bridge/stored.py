@@ -1,4 +1,4 @@
-"""Constants as a .tflite file stores them: little endian, few-bit integers packed in bytes."""
+"""Encoding of constants in .tflite files: little endian, integers below 8 bits packed in bytes."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ _PLAIN = (
 
 
 def bytes_stored(dtype: str, shape: Shape) -> int:
-    """How many bytes a constant takes in the file.
+    """Return the number of bytes that a constant takes in the file.
 
     Raises:
-        UserError: constants of this type are not supported.
+        UserError: Constants of this type are not supported.
     """
     size = math.prod(shape)
     if dtype in BITS:
@@ -33,10 +33,10 @@ def bytes_stored(dtype: str, shape: Shape) -> int:
 
 
 def array_of(raw: memoryview, dtype: str, shape: Shape) -> Array:
-    """The value of a constant: a view of the file, or unpacked to 8 bits from fewer.
+    """Decode a constant: a view of the file, or unpacked to 8 bits from fewer.
 
     Raises:
-        UserError: constants of this type are not supported, or the bytes don't fit the shape.
+        UserError: Constants of this type are not supported, or the bytes do not fit the shape.
     """
     wanted = bytes_stored(dtype, shape)
     if len(raw) != wanted:
@@ -48,10 +48,10 @@ def array_of(raw: memoryview, dtype: str, shape: Shape) -> Array:
 
 
 def bytes_of(tensor: Tensor) -> bytes:
-    """What the file stores for a constant.
+    """Encode a constant as the bytes that the file stores.
 
     Raises:
-        UserError: its type is not supported, or its values don't fit type or shape.
+        UserError: The type is not supported, or the values do not fit type or shape.
     """
     data = tensor.data
     if data is None:

@@ -22,11 +22,11 @@ _AXIS_SINCE = 13  # DequantizeLinear has scales along an axis from this opset on
 
 
 class Constants(Protocol):
-    """The constants of a graph that are known so far."""
+    """Access to the constants of a graph that are known so far."""
 
     @property
     def opset(self) -> int:
-        """The opset version of the standard operators."""
+        """Return the opset version of the standard operators."""
 
     def value(self, name: str) -> Array | None:
         """Return the value of a constant; ``None`` for a value computed at run time."""
@@ -47,7 +47,7 @@ class _Integers:
 
 
 class StoredProducts:
-    """The stored integers behind computed float weights, collected while a graph is walked."""
+    """Stored integers behind computed float weights, collected during a walk over the graph."""
 
     def __init__(self) -> None:
         self._behind: dict[str, _Integers] = {}
@@ -56,8 +56,8 @@ class StoredProducts:
         """Return a per-row DequantizeLinear that replaces a node, or None for other nodes.
 
         Args:
-            graph: the graph around the node.
-            node: the next node in graph order; Cast and Sub are remembered.
+            graph: Constants of the graph around the node.
+            node: Next node in graph order; Cast and Sub are remembered.
         """
         if graph.opset < _AXIS_SINCE:
             return None
@@ -124,10 +124,10 @@ class _Rows:
 
     Args:
         integers: (rows, entries).
-        scales: one for each row.
-        zeros: zero point of each row; ``None`` where all are 0.
-        shape: shape of the weight with its axes in stored order.
-        order: for each stored axis, the axis of the weight.
+        scales: One for each row.
+        zeros: Zero point of each row; ``None`` where all are 0.
+        shape: Shape of the weight with its axes in stored order.
+        order: For each stored axis, the axis of the weight.
     """
 
     integers: Array

@@ -1,4 +1,4 @@
-"""Branches and rounds of If, Loop and Scan written out where they are known beforehand."""
+"""Unrolling of If, Loop and Scan whose condition or number of iterations is known."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from edgekit.graphs.onnx_file import inner_graphs
 if TYPE_CHECKING:
     from edgekit.bridge.walking import Walk
 
-# More rounds than this make a graph that no one wants to run or to wait for.
+# More iterations make a graph too large to convert and run in reasonable time.
 _MOST_ROUNDS = 1024
 _UNBOUNDED = 2**63 - 1
 
 
 def branch(walk: Walk, node: NodeProto, *, taken: bool) -> list[NodeProto]:
-    """The nodes of the branch that an If with a known condition takes."""
+    """Return the nodes of the branch that an If with a known condition takes."""
     wanted = "then_branch" if taken else "else_branch"
     graph = next(a.g for a in node.attribute if a.name == wanted)
     nodes, results = copied(walk, graph, {})
@@ -33,12 +33,12 @@ def branch(walk: Walk, node: NodeProto, *, taken: bool) -> list[NodeProto]:
 def copied(
     walk: Walk, graph: GraphProto, given: Mapping[str, str]
 ) -> tuple[list[NodeProto], list[str]]:
-    """The nodes of an inner graph under names of their own, and those of its outputs.
+    """Copy the nodes of a subgraph under new names; also return the new names of its outputs.
 
     Args:
-        walk: takes the graph's constants.
-        graph: to be written out.
-        given: what its inputs are, by their names inside.
+        walk: Receives the subgraph's initializers.
+        graph: The subgraph.
+        given: Outer values for the inputs of the subgraph, by inner name.
     """
     names = dict(given)
     for tensor in graph.initializer:
@@ -83,18 +83,18 @@ def _identities(sources: list[str], targets: list[str]) -> list[NodeProto]:
 
 @dataclass(kw_only=True)
 class Rounds:
-    """A loop between two of its rounds.
+    """A Loop or Scan between two of its iterations.
 
     Args:
-        node: a Loop or a Scan.
-        body: its graph.
-        count: rounds at most.
-        state: names of what is carried from round to round.
-        scanned: names, axes and directions of what is read entry by entry (Scan).
-        results: names of what each round adds to the stacked outputs, by output.
-        stacked: axis and direction in which each of those is stacked.
-        condition: name of what says whether another round comes; empty for always.
-        done: rounds so far.
+        node: The Loop or Scan.
+        body: Its body graph.
+        count: Maximum number of iterations.
+        state: Names of the loop-carried values (recurrent state).
+        scanned: Name, axis and direction of each input read entry by entry (Scan).
+        results: For each stacked output, the names of the values that the iterations add to it.
+        stacked: Axis and direction in which each of those outputs is stacked.
+        condition: Name of the condition for another iteration; empty for always.
+        done: Iterations so far.
     """
 
     node: NodeProto
@@ -108,7 +108,7 @@ class Rounds:
     done: int = 0
 
     def next(self, walk: Walk) -> list[NodeProto | Rounds]:
-        """The nodes of the next round and what comes after it, or of the loop's end."""
+        """Return the nodes of the next iteration and this loop again, or those of its end."""
         if self.done >= self.count or not self._goes_on(walk):
             return [*self._ended(walk)]
         if self.done >= _MOST_ROUNDS:
@@ -189,7 +189,7 @@ class Rounds:
 
 
 def rounds_of(walk: Walk, node: NodeProto) -> Rounds | None:
-    """A loop that can be written out; ``None`` where its number of rounds is not known."""
+    """Prepare a loop for unrolling; ``None`` where its number of iterations is not known."""
     body = next(a.g for a in node.attribute if a.name == "body")
     return _loop(walk, node, body) if node.op_type == "Loop" else _scan(walk, node, body)
 

@@ -18,7 +18,7 @@ _HINT = "export the model with its state as inputs and outputs"
 
 @dataclass(frozen=True, kw_only=True)
 class Variable:
-    """A variable as a state: the names of its input and output, and its initial value."""
+    """A variable as a recurrent state: the names of its input and output, and its initial value."""
 
     input: str
     output: str
@@ -32,10 +32,10 @@ def replace_variables(graph: LiteGraph) -> tuple[LiteGraph, tuple[Variable, ...]
     A variable that is never assigned becomes a constant.
 
     Args:
-        graph: not changed; returned as it is where it has no variables.
+        graph: Not changed; returned as it is where it has no variables.
 
     Raises:
-        PassRefused: a variable is used in a branch or loop, or its initial value is not known.
+        PassRefused: A variable is used in a branch or loop, or its initial value is not known.
     """
     handles = {op.outputs[0].name for op in graph.ops if op.kind == "VAR_HANDLE"}
     if not handles:
@@ -78,7 +78,7 @@ class _Variables:
             yield Variable(input=name, output=self._output(name), initial=initial)
 
     def _replace_op(self, op: Op) -> bool:
-        """Record an operator on variables; returns whether it is one and leaves the graph."""
+        """Record an operator on variables; return whether it is one and leaves the graph."""
         if op.kind == "CALL_ONCE":
             self.initial |= _initial_values(self.graph, op)
             return True
@@ -153,7 +153,7 @@ def _initial_values(graph: LiteGraph, op: Op) -> dict[str, Array]:
     """Read the initial values of variables from the initialization subgraph (CALL_ONCE).
 
     Raises:
-        PassRefused: a value is only known at run time.
+        PassRefused: A value is only known at run time.
     """
     once = graph.inner[int(op.options["init_subgraph_index"]) - 1]
     known: dict[int, Array] = {}

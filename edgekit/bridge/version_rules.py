@@ -1,4 +1,4 @@
-"""Which version of an operator a use of it needs."""
+"""Op versions: the version of an operator that its types, shapes and options require."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _Rule = Callable[[Use], int]
 
 
 def version_of(op: Op) -> int:
-    """The lowest version of an operator that knows its types, ranks, options and scales.
+    """Return the lowest op version that supports an operator's types, ranks, options and scales.
 
     Source: TensorFlow, ``lite/tools/versioning/op_version.cc``.
     """
@@ -23,7 +23,7 @@ def version_of(op: Op) -> int:
 
 
 def _narrow_bias(use: Use) -> bool:
-    # A 64-bit bias is what kernels of 16-bit activations took before they could be told.
+    # Kernels of 16-bit activations took only a 64-bit bias before this option existed.
     return bool(use.option("quantized_bias_type", "float32") == "int32")
 
 
@@ -312,7 +312,7 @@ _RULES: dict[str, _Rule] = {
 
 _INT8 = {"int8": 2}
 _INT8_16 = {"int8": 2, "int16": 3}
-# Operators whose version hangs on the type of the first input alone; "" is any other type.
+# Operators whose version depends on the type of the first input alone; "" is any other type.
 _BY_TYPE: dict[str, dict[str, int]] = {
     "ARG_MAX": {"bool": 3, "int8": 2},
     "ARG_MIN": {"bool": 3, "int8": 2},

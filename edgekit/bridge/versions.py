@@ -1,4 +1,4 @@
-"""What the operators of tflite-runtime 2.14 are too old for."""
+"""Operators, op versions and types that tflite-runtime 2.14 does not support."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ _INTEGERS = ("int8", "int16")
 
 
 def too_new(graph: LiteGraph) -> list[str]:
-    """What keeps a graph from tflite-runtime 2.14, one line each; empty where it can run there."""
+    """List the reasons why tflite-runtime 2.14 cannot run a graph; empty where it can."""
     lines = (line for one in (graph, *graph.inner) for op in one.ops for line in _reasons(op))
     return list(dict.fromkeys(lines))
 

@@ -1,4 +1,4 @@
-"""One walk over a graph in which shapes are inferred and constants computed as they come up."""
+"""Walk over an ONNX graph that infers shapes and folds constants node by node."""
 
 from __future__ import annotations
 
@@ -18,28 +18,28 @@ from edgekit.graphs.onnx_file import inner_graphs
 from edgekit.graphs.shapes import fixed_shape
 
 _STANDARD = ("", "ai.onnx")
-# Kept as they are: the integers under a DequantizeLinear are the weights of an int8 model.
+# Never folded: random operators, and QDQ, whose integers are the weights of an int8 model.
 _KEPT = {
     "Bernoulli", "DequantizeLinear", "DynamicQuantizeLinear", "Multinomial", "QuantizeLinear",
     "RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike",
 }  # fmt: skip
-# Smaller float constants take part in sizes (the scales of a Resize) rather than in layers.
+# Smaller float constants are parameters of shapes (the scales of a Resize), not weights.
 _LEAST_WEIGHTS = 16
-# Larger ones tell inference nothing that it can use.
+# Shape inference makes no use of larger constants.
 _MOST_SIZES = 1024
-# A last window that would start in the padding counts for none from this opset on, and in
+# From this opset on a last window that would start in the padding is left out, and in
 # onnxruntime in every opset.
 _POOLS = {"MaxPool", "AveragePool", "LpPool"}
 _POOLS_RIGHT_SINCE = 22
 
 
 class Walk:
-    """A graph that is rewritten node by node, each with all that is known of what it reads.
+    """An ONNX graph that is rewritten node by node, with the types and constants known so far.
 
     Args:
-        proto: the model, its functions written out; not changed.
-        fed: the types of its inputs, sizes fixed.
-        fold_weights: as for ``settled``.
+        proto: Model with functions inlined; not changed.
+        fed: Types of the model inputs, with fixed sizes.
+        fold_weights: As for ``fix_shapes``.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class Walk:
         self._fresh = 0
 
     def run(self) -> None:
-        """Take every node, and those that stand for it."""
+        """Process every node, and the nodes that replace it."""
         while self.queue:
             item = self.queue.popleft()
             if isinstance(item, Rounds):
@@ -73,40 +73,40 @@ class Walk:
                 self._take(item)
 
     def fresh(self, stem: str) -> str:
-        """A name that nothing else has."""
+        """Return an unused name."""
         self._fresh += 1
         return f"{stem}~{self._fresh}"
 
     def shape(self, name: str) -> Shape | None:
-        """Sizes of a value, where all are known."""
+        """Return the shape of a value; ``None`` where a size is unknown."""
         kind = self.types.get(self.alias.get(name, name))
         return None if kind is None else fixed_shape(kind)
 
     def value(self, name: str) -> Array | None:
-        """The value of a constant; ``None`` for what only a run tells."""
+        """Return the value of a constant; ``None`` for a value computed at run time."""
         tensor = self.constants.get(self.alias.get(name, name))
         return None if tensor is None else numpy_helper.to_array(tensor)
 
     @property
     def opset(self) -> int:
-        """The version of the standard operators."""
+        """Return the opset version of the standard operators."""
         return max(int(self._opsets.get(domain, 1)) for domain in _STANDARD)
 
     def add(self, tensor: TensorProto) -> None:
-        """Take a stored tensor of an inner graph, under a name that nothing else has."""
+        """Add an initializer of a subgraph under its new, unused name."""
         self.constants[tensor.name] = tensor
         self.types[tensor.name] = _type_of(tensor)
         if not self.fold_weights and _is_weight(tensor):
             self.weights.add(tensor.name)
 
     def store(self, name: str, array: Array) -> None:
-        """Say that a value is a constant."""
+        """Record a value as a constant."""
         tensor = numpy_helper.from_array(np.asarray(array, order="C"), name)
         self.constants[name] = tensor
         self.types[name] = _type_of(tensor)
 
     def finished(self) -> ModelProto:
-        """The model of what was kept, types of all values stored."""
+        """Build the model from the kept nodes, with the types of all values stored."""
         made = ModelProto(ir_version=self.proto.ir_version)
         made.opset_import.extend(self.proto.opset_import)
         graph = made.graph
@@ -142,7 +142,7 @@ class Walk:
                 self.store(name, array)
 
     def _is_plain(self, node: NodeProto) -> bool:
-        """Constants, other names of values, and sequences leave no node."""
+        """Remove or replace a constant, alias or sequence node; return whether it was one."""
         if node.op_type == "Constant":
             array = constant_of(node)
             if array is None:
@@ -202,11 +202,11 @@ class Walk:
             ValueError,
             RuntimeError,
         ):
-            return  # its results have no shape, and whoever needs one says so
+            return  # the outputs get no shape, and a rule that needs one reports it
         self.types |= found
 
     def _value_of(self, node: NodeProto) -> list[Array] | None:
-        """What a node computes, where that is known before any run."""
+        """Compute the outputs of a node; ``None`` where they depend on the inputs of a run."""
         if node.op_type in _KEPT or any(inner_graphs(node)):
             return None
         empty = self._empty(node)
@@ -221,7 +221,7 @@ class Walk:
         return computed(self.proto, node, {name: self.constants[name] for name in read})
 
     def _empty(self, node: NodeProto) -> list[Array] | None:
-        """Results without entries, whose shape is all there is to know of them."""
+        """Return outputs that are empty by their shape; ``None`` unless all outputs are."""
         found: list[Array] = []
         for name in node.output:
             kind = self.types.get(name)
@@ -234,7 +234,7 @@ class Walk:
 
 
 def _stated(proto: ModelProto) -> dict[str, TypeProto]:
-    """What the file says of the results of operators that only it knows."""
+    """Read the types that the file states for the outputs of non-standard operators."""
     foreign = {
         name for node in proto.graph.node if node.domain not in _STANDARD for name in node.output
     }
@@ -243,7 +243,7 @@ def _stated(proto: ModelProto) -> dict[str, TypeProto]:
 
 
 def _reads(node: NodeProto) -> set[str]:
-    """Names that a node reads, those from inside its graphs included."""
+    """Return the names that a node reads, those read in its subgraphs included."""
     found = set(node.input)
     for graph in inner_graphs(node):
         for each in graph.node:

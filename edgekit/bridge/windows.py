@@ -1,4 +1,4 @@
-"""Convolutions whose padding or dilation TFLite spells out in operators around them."""
+"""Fusion of TFLite's explicit padding and dilation operators into the convolution between them."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _CONVOLUTIONS = ("CONV_2D", "DEPTHWISE_CONV_2D")
 
 
 def windows_widened(graph: LiteGraph) -> LiteGraph:
-    """A graph whose convolutions pad and dilate themselves; the given one is not changed.
+    """Return a graph whose convolutions pad and dilate themselves; the given graph is not changed.
 
     PAD before a VALID convolution becomes its ``pads`` (top, left, bottom, right), an option that
-    the schema does not have; SPACE_TO_BATCH_ND and BATCH_TO_SPACE_ND around one become its
-    dilation.
+    is not in the schema. SPACE_TO_BATCH_ND before and BATCH_TO_SPACE_ND after a convolution become
+    its dilation.
     """
     finder = _Finder(graph=graph)
     ops = [finder.widened(op) for op in graph.ops]
@@ -36,7 +36,7 @@ class _Finder:
         self.producers, self.readers = self.graph.producers(), self.graph.readers()
 
     def widened(self, op: Op) -> Op:
-        """The operator that stands for one and what lies around it."""
+        """Return a convolution with the padding or dilation around it fused in, or the operator."""
         if op.kind in _CONVOLUTIONS:
             return self._padded(op)
         return self._dilated(op) if op.kind == "BATCH_TO_SPACE_ND" else op
@@ -99,7 +99,7 @@ def _constant(op: Op, position: int) -> Any:  # noqa: ANN401 - an array or None
 
 
 def _same_integers(a: Tensor | None, b: Tensor | None) -> bool:
-    """Whether two tensors' integers stand for the same reals."""
+    """Return whether the integers of two tensors represent the same real values."""
     left: Quantization | None = a.quantization if a is not None else None
     right: Quantization | None = b.quantization if b is not None else None
     if left is None or right is None:

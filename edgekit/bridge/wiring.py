@@ -1,4 +1,4 @@
-"""A TFLite graph under rewriting: who makes and who reads each tensor, kept true by every edit."""
+"""Editing of a TFLite graph with an up-to-date index of producers and readers."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from edgekit.bridge.graph import Array, LiteGraph, Op, Shape, Tensor, constant
 
 
 class Wiring:
-    """The operators of one graph, to be edited while they are walked.
+    """Operators of one graph, to be edited during iteration.
 
-    Operators that nothing reads any more leave at once; ``close`` writes the rest back.
+    An operator is removed at once when nothing reads its outputs any more; ``close`` writes the
+    operators back to the graph.
     """
 
     def __init__(self, graph: LiteGraph) -> None:
@@ -28,26 +29,26 @@ class Wiring:
             self._enter(op)
 
     def ops(self, *kinds: str) -> Iterator[Op]:
-        """The operators there were at first, in order, without those that left meanwhile."""
+        """Yield the operators of the original graph in order, except those removed meanwhile."""
         for op in list(self.graph.ops):
             if id(op) not in self._gone and (not kinds or op.kind in kinds):
                 yield op
 
     def maker(self, tensor: Tensor | None, *kinds: str) -> Op | None:
-        """What makes a tensor, if that is of one of the kinds."""
+        """Return the operator that computes a tensor, if it is of one of the kinds."""
         op = None if tensor is None else self._makers.get(id(tensor))
         return op if op is not None and (not kinds or op.kind in kinds) else None
 
     def readers(self, tensor: Tensor) -> list[Op]:
-        """The operators that read a tensor."""
+        """Return the operators that read a tensor."""
         return list(dict.fromkeys(self._readers.get(id(tensor), [])))
 
     def is_output(self, tensor: Tensor) -> bool:
-        """Whether the graph yields a tensor."""
+        """Return whether a tensor is an output of the graph."""
         return id(tensor) in self._outputs
 
     def only_reader(self, tensor: Tensor) -> Op | None:
-        """The one operator that reads a tensor, if nothing else does."""
+        """Return the operator that is the only reader of a tensor; ``None`` for graph outputs."""
         readers = self._readers.get(id(tensor), [])
         return readers[0] if len(readers) == 1 and not self.is_output(tensor) else None
 
@@ -58,13 +59,13 @@ class Wiring:
         inputs: Sequence[Tensor | None],
         options: dict[str, Any] | None = None,
     ) -> None:
-        """Let an operator make its outputs in another way."""
+        """Change the kind, inputs and options of an operator, and keep its outputs."""
         op.kind = kind
         op.options = {} if options is None else options
         self.read_instead(op, inputs)
 
     def read_instead(self, op: Op, inputs: Sequence[Tensor | None]) -> None:
-        """Give an operator other inputs; what nothing reads then leaves."""
+        """Set the inputs of an operator, and remove operators that nothing reads any more."""
         before = [t for t in op.inputs if t is not None]
         for tensor in before:
             self._readers[id(tensor)].remove(op)
@@ -75,7 +76,7 @@ class Wiring:
             self._release(tensor)
 
     def absorb(self, op: Op, later: Op) -> None:
-        """Let an operator make the output of the only reader of its own; that one leaves."""
+        """Merge an operator with the only reader of its output and take over that one's outputs."""
         self._makers.pop(id(op.outputs[0]))
         rest = [t for t in later.inputs if t is not None and t is not op.outputs[0]]
         op.outputs = list(later.outputs)
@@ -85,21 +86,21 @@ class Wiring:
             self._release(tensor)
 
     def take_output(self, op: Op, place: int, later: Op) -> None:
-        """Let an operator make at a place what the only reader of that output made of it."""
+        """Merge one output of an operator with its only reader, whose output it takes over."""
         self._makers.pop(id(op.outputs[place]))
         op.outputs[place] = later.outputs[0]
         self._leave(later)
         self._makers[id(op.outputs[place])] = op
 
     def dequantise_later(self, op: Op, place: int, integers: Tensor) -> None:
-        """Let an operator make integers at a place, and a DEQUANTIZE the floats it made."""
+        """Make an output integer, and add a DEQUANTIZE that computes the former float output."""
         old = op.outputs[place]
         op.outputs[place] = integers
         self._makers[id(integers)] = op
         self.append(op, "DEQUANTIZE", [integers], old)
 
     def swap(self, old: Tensor, new: Tensor) -> None:
-        """Let every reader of a tensor, graph outputs included, read another."""
+        """Replace a tensor by another in all its readers and in the graph outputs."""
         for reader in self.readers(old):
             self.read_instead(reader, [new if t is old else t for t in reader.inputs])
         if self.is_output(old):
@@ -117,7 +118,7 @@ class Wiring:
         output: Tensor,
         options: dict[str, Any] | None = None,
     ) -> Tensor:
-        """Put a new operator in front of another; returns what it makes."""
+        """Insert a new operator before another and return its output."""
         made = Op(
             kind=kind,
             inputs=list(inputs),
@@ -136,14 +137,14 @@ class Wiring:
         inputs: Sequence[Tensor | None],
         output: Tensor,
     ) -> Op:
-        """Put a new operator behind another; returns it."""
+        """Insert a new operator after another and return it."""
         made = Op(kind=kind, inputs=list(inputs), outputs=[output], origin=after.origin)
         self._after.setdefault(id(after), []).append(made)
         self._enter(made)
         return made
 
     def close(self) -> None:
-        """Write the operators back to the graph, in an order in which they can run."""
+        """Write the operators back to the graph in topological order."""
         ops = [op for old in self.graph.ops for op in self._around(old)]
         done: set[int] = set()
         ordered: list[Op] = []
@@ -179,7 +180,7 @@ class Wiring:
             self._readers[id(tensor)].remove(op)
 
     def _release(self, tensor: Tensor) -> None:
-        """Let the maker of a tensor leave if nothing reads what it makes, and so on upwards."""
+        """Remove the operator of a tensor if nothing reads its outputs, and so on upstream."""
         waiting = [tensor]
         while waiting:
             op = self._makers.get(id(waiting.pop()))
@@ -191,21 +192,21 @@ class Wiring:
 
 
 def number(tensor: Tensor | None) -> float | None:
-    """The value of a float constant of one entry."""
+    """Return the value of a float constant with one entry; ``None`` for other tensors."""
     if tensor is None or tensor.data is None or tensor.data.size != 1:
         return None
     return float(tensor.data.item()) if tensor.data.dtype == np.float32 else None
 
 
 def float_constant(tensor: Tensor | None) -> Array | None:
-    """The value of a constant that is stored as floats."""
+    """Return the value of a float32 constant; ``None`` for other tensors."""
     if tensor is None or tensor.data is None or tensor.dtype != "float32":
         return None
     return tensor.data
 
 
 def with_constant(op: Op) -> tuple[Tensor, Tensor] | None:
-    """The computed and the stored operand of an operator on two, whichever comes first."""
+    """Return the computed and the constant operand of a binary operator, in either order."""
     left, right = op.inputs[0], op.inputs[1]
     if left is None or right is None or left.is_constant == right.is_constant:
         return None
@@ -213,12 +214,12 @@ def with_constant(op: Op) -> tuple[Tensor, Tensor] | None:
 
 
 def int32(numbers: Sequence[int]) -> Tensor:
-    """A constant of 32-bit integers."""
+    """Build a constant of 32-bit integers."""
     return constant("integers", np.asarray(numbers, np.int32))
 
 
 def like(tensor: Tensor, shape: Shape | None = None) -> Tensor:
-    """A computed tensor of another one's name, type and scale."""
+    """Build a computed tensor with the name, type and quantization of another one."""
     return Tensor(
         name=tensor.name,
         dtype=tensor.dtype,
@@ -228,7 +229,7 @@ def like(tensor: Tensor, shape: Shape | None = None) -> Tensor:
 
 
 def sweep(graph: LiteGraph, rewrite: Callable[[Wiring, Op], None], *kinds: str) -> None:
-    """Offer every operator of the kinds, of a graph and of those inside it, to a rewriting."""
+    """Apply a rewrite to every operator of the given kinds, in a graph and its subgraphs."""
     for one in (graph, *graph.inner):
         wiring = Wiring(one)
         for op in wiring.ops(*kinds):

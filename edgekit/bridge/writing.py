@@ -1,4 +1,4 @@
-"""Write a graph as a .tflite file, small and the same bytes each time."""
+"""Writer of .tflite files: compact and reproducible to the byte."""
 
 from __future__ import annotations
 
@@ -22,28 +22,27 @@ except ImportError as error:
     raise missing_extra("flatbuffers", "litert") from error
 
 _ALIGNMENT_BYTES = 16  # force_align of the schema, which its Python code ignores
-_LIMIT_BYTES = 2**31 - 2**16  # flatbuffers end at 2 GiB
-_LAST_OLD_CODE = 127  # what stands in the first field of newer operators' codes
+_LIMIT_BYTES = 2**31 - 2**16  # a flatbuffer cannot exceed 2 GiB
+_LAST_OLD_CODE = 127  # value of the deprecated 8-bit field for newer operators
 
 
 def write_lite(graph: LiteGraph, *, signature: str = "serving_default") -> bytes:
-    """The bytes of a .tflite file.
+    """Write a graph as the bytes of a .tflite file.
 
-    Equal constants are stored once. Inputs and outputs keep their names, other tensors lose
-    them: in a small model they would be a third of the file. Runtimes report inputs and outputs
-    in the alphabetical order of their names, so whoever feeds them goes by name. Every operator
-    has the lowest version that does what it asks for (``version_rules``), so that old runtimes
-    take it.
+    Equal constants are stored once. Inputs and outputs keep their names. Other tensors lose theirs,
+    which would be a third of a small model's file. Runtimes report inputs and outputs in
+    alphabetical order, so callers must feed them by name. Every operator gets the lowest op version
+    that supports it (``version_rules``), so that old runtimes accept the file.
 
     Args:
-        graph: inner graphs behind one another in ``graph.inner``, whatever their depth.
-        signature: under which inputs and outputs are found by name.
+        graph: Subgraphs of any depth are listed in ``graph.inner``.
+        signature: Key of the signature that names inputs and outputs.
 
     Raises:
-        UserError: an operator, option or type that the schema does not know, or over 2 GiB.
+        UserError: The schema lacks an operator, option or type, or the file would exceed 2 GiB.
     """
     file = _File(builder=flatbuffers.Builder(1024))
-    file.buffers.append(file.table("Buffer"))  # number 0 stands for no value
+    file.buffers.append(file.table("Buffer"))  # index 0 means no value
     subgraphs = [_subgraph(file, one, named=one is graph) for one in (graph, *graph.inner)]
     names = _signature(file, graph, signature)
     model = file.table(
@@ -60,7 +59,7 @@ def write_lite(graph: LiteGraph, *, signature: str = "serving_default") -> bytes
 
 @dataclass(kw_only=True, eq=False)
 class _File:
-    """A file being written, with what it holds already and where."""
+    """A file being written, with the positions of its parts for reuse."""
 
     builder: Any
     codes: dict[tuple[str, int], int] = field(default_factory=dict)
@@ -69,29 +68,29 @@ class _File:
     placed: dict[tuple[Any, ...], int] = field(default_factory=dict)
 
     def once(self, key: tuple[Any, ...], make: Callable[[], int]) -> int:
-        """Where a part lies that equal ones share."""
+        """Return the position of a part, which is written only once for each key."""
         if key not in self.placed:
             self.placed[key] = make()
         return self.placed[key]
 
     def text(self, words: str) -> int:
-        """Where a string lies."""
+        """Write a string and return its position."""
         return int(self.builder.CreateSharedString(words))
 
     def numbers(self, values: NDArray[Any]) -> int:
-        """Where a vector of numbers lies."""
+        """Write a vector of numbers and return its position."""
         key = (values.dtype.str, values.tobytes())
         return self.once(key, lambda: self.builder.CreateNumpyVector(values))
 
     def vector(self, offsets: Sequence[int]) -> int:
-        """Where a vector of tables lies."""
+        """Write a vector of tables and return its position."""
         self.builder.StartVector(4, len(offsets), 4)
         for offset in reversed(offsets):
             self.builder.PrependUOffsetTRelative(offset)
         return int(self.builder.EndVector())
 
     def table(self, name: str, **fields: int | None) -> int:
-        """Where a table lies; fields that are ``None`` are left out."""
+        """Write a table and return its position; fields that are ``None`` are left out."""
         getattr(tables, name + "Start")(self.builder)
         for key, value in fields.items():
             if value is not None:
@@ -141,7 +140,7 @@ def _end_names(graph: LiteGraph) -> dict[int, str]:
 def _tensor(file: _File, tensor: Tensor, name: str | None) -> int:
     if tensor.dtype not in TYPES:
         raise UserError(f"tensor {tensor.name}: TFLite has no type {tensor.dtype}")
-    # A free size counts as 1 until the runtime is told; the signature of the shape keeps it.
+    # A free size is 1 until the runtime resizes it; the shape signature records that it is free.
     fixed = tuple(max(1, d) if d < 0 else d for d in tensor.shape)
     return file.table(
         "Tensor",
@@ -174,7 +173,7 @@ def _quantization(file: _File, quantization: Quantization | None) -> int | None:
 
 
 def _buffer(file: _File, tensor: Tensor) -> int:
-    """The number of the buffer with a constant's bytes; 0 where there is no value."""
+    """Return the index of the buffer with a constant's bytes; 0 where there is no value."""
     if tensor.data is None:
         return 0
     b = file.builder
