@@ -53,7 +53,7 @@ def _has_one_scale(tensor: Tensor) -> bool:
 
 def _shrink(array: Array, shape: Shape, others: list[Shape], kept: int) -> Array:
     """Cut repeating axes to size 1, as long as the other inputs give the output its shape."""
-    bits = array.view(f"u{array.itemsize}")  # -0.0 is not 0.0, and NaN is itself
+    bits = array.view(f"u{array.itemsize}")  # bits: -0.0 differs from 0.0, NaN equals itself
     for axis in range(array.ndim - kept):
         first = np.take(bits, [0], axis=axis)
         if array.shape[axis] == 1 or (bits != first).any():
