@@ -1,4 +1,4 @@
-"""TFLite's operators as TensorFlow computes them, differentiable: one entry for each."""
+"""Differentiable TensorFlow implementations of TFLite operators, by operator type."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from edgekit.bridge.graph import Op
 
 Apply = Callable[[Op, list[Any]], Any]
 
-# An operator and the values of its inputs (numpy's arrays where they are constants of the
-# graph's own) -> the value of its output, or a list of values where it has several.
+# Each entry takes an operator and the values of its inputs (NumPy arrays for constants that are
+# not learned). It returns the value of the output, or a list of values for several outputs.
 TABLE: dict[str, Apply] = {
     **convolution.TABLE,
     **elementwise.TABLE,

@@ -1,8 +1,8 @@
-"""Convolutions, in terms that TensorFlow differentiates on every processor.
+"""Convolutions built from TensorFlow operations that have gradients on every processor.
 
-Without oneDNN, TensorFlow has no gradients of grouped or dilated convolutions and no depthwise
-ones of unequal strides: groups are split, dilated kernels are spread with zeros, and unequal
-strides are taken of the result.
+Without oneDNN, TensorFlow has no gradients of grouped or dilated convolutions, and no depthwise
+convolution with unequal strides. Therefore groups are split, dilated kernels get explicit zeros
+between their taps, and unequal strides are applied by slicing the result for stride 1.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ def _dilations(op: Op) -> tuple[int, int]:
 
 
 def _spread(kernel: Any, dilations: Sequence[int]) -> Any:  # noqa: ANN401
-    """A kernel with zeros between its taps along its first axes."""
+    """Insert ``dilation - 1`` zeros between the taps of a kernel along its first axes."""
     for axis, dilation in enumerate(dilations):
         sizes = list(kernel.shape)
         if dilation == 1 or sizes[axis] == 1:
@@ -95,7 +95,7 @@ def _spread(kernel: Any, dilations: Sequence[int]) -> Any:  # noqa: ANN401
 
 
 def _padded(image: Any, kernel: Sequence[int], strides: Sequence[int]) -> Any:  # noqa: ANN401
-    """An image with the zeros that SAME adds: as many before as after, or one fewer."""
+    """Pad an image with zeros as SAME padding does; an odd total adds one more at the end."""
     pads = [[0, 0]]
     for size, taps, stride in zip(image.shape[1:3], kernel[:2], strides, strict=True):
         total = max((-(-size // stride) - 1) * stride + taps - size, 0)

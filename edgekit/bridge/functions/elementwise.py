@@ -1,4 +1,4 @@
-"""Operators that work on each entry alone, and on pairs of entries with broadcasting."""
+"""Element-wise operators: unary ones, and binary ones with broadcasting."""
 
 from __future__ import annotations
 
@@ -22,7 +22,11 @@ _ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
 
 
 def activated(op: Op, value: Any) -> Any:  # noqa: ANN401 - TensorFlow has no types
-    """A value under the activation that is fused into its operator.
+    """Apply the activation that is fused into an operator.
+
+    Args:
+        op: the operator.
+        value: its output before the activation.
 
     Raises:
         KeyError: the activation is not among those that TFLite fuses and TensorFlow computes.

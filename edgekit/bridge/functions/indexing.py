@@ -1,4 +1,4 @@
-"""Gathering, scattering, choosing and ordering by index."""
+"""Operators that gather, scatter, select or sort entries by index."""
 
 from __future__ import annotations
 

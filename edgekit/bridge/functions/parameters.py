@@ -1,4 +1,4 @@
-"""What can be learned in an ONNX graph: weights, stored as floats or integers, and scales."""
+"""Learnable parameters of an ONNX graph: float weights, integer weights and their scales."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorPro
 _INTEGERS = {
     "int4", "uint4", "int8", "uint8", "int16", "uint16", "int32"
 }  # fmt: skip
-# Inputs that are settings or statistics, by operator.
+# Positions of inputs that are settings or statistics and are not learned, by operator.
 _NOT_LEARNED: dict[str, tuple[int, ...]] = {
     "BatchNormalization": (3, 4),
     "Clip": (1, 2),
@@ -34,21 +34,23 @@ _NOT_LEARNED: dict[str, tuple[int, ...]] = {
     "Resize": (1, 2),
     "Upsample": (1,),
 }
-_LEAST_SHARE = 1e-3  # of its first value is what a learned scale can shrink to
+_LEAST_SHARE = 1e-3  # lower bound of a learned scale, as a share of its initial value
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Grid:
-    """Which reals the integers of a stored weight stand for, in ONNX's layout.
+    """Quantization grid of a weight that is stored as integers, in ONNX's layout.
 
     Args:
-        dtype: of the integers.
-        scale: name of the initialiser that holds the scales.
+        dtype: type of the stored integers.
+        scale: name of the initializer that holds the scales.
         scales: as stored, float32.
         zero_points: int64, in a shape that broadcasts against the weight.
-        axis: of the scales, 0 where there is one.
-        block: how many entries along the axis share a scale; 0 = all, or one.
-        levels: the least and the largest integer less its zero point: as many bits as are used.
+        axis: of the scales; 0 for a single scale.
+        block: number of entries along the axis that share a scale; 0 for a single scale and for
+            one scale per index of the axis.
+        shape: of the weight.
+        levels: smallest and largest integer less the zero point, for the number of bits in use.
     """
 
     dtype: str
@@ -61,12 +63,12 @@ class Grid:
     levels: tuple[int, int]
 
     def spread(self, each: Any) -> Any:  # noqa: ANN401 - of numpy or TensorFlow
-        """Scales, or zero points, in a shape that broadcasts against the weight."""
+        """Expand scales or zero points to a shape that broadcasts against the weight."""
         return _spread(each, self.shape, self.axis, self.block)
 
     @property
     def bounds(self) -> tuple[Array, Array]:
-        """The least and the largest level at each place, where the type has that integer."""
+        """Return the smallest and largest level of each entry that the integer type can store."""
         lowest, highest = bounds_of(self.dtype)
         return (
             np.maximum(self.levels[0], lowest - self.zero_points),
@@ -74,12 +76,12 @@ class Grid:
         )
 
     def real(self, integers: Array) -> Array:
-        """What the stored integers stand for."""
+        """Return the real values that stored integers represent, as float32."""
         levels = (integers.astype(np.int64) - self.zero_points).astype(np.float32)
         return np.asarray(levels * self.spread(self.scales), np.float32)
 
     def integers(self, values: Array, scales: Array) -> Array:
-        """The integers nearest to values, as int64."""
+        """Quantize values to the nearest integers of the grid, as int64."""
         steps = np.maximum(self.spread(scales), np.finfo(np.float32).tiny)
         levels = np.clip(np.rint(values / steps), *self.bounds)
         return np.asarray(levels.astype(np.int64) + self.zero_points)
@@ -87,21 +89,23 @@ class Grid:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Parameter:
-    """An initialiser that is learned.
+    """Initializer that is learned.
 
     Args:
         variable: its value in ONNX's layout, float32.
-        grid: of a weight that is stored as integers.
+        grid: of a weight that is stored as integers; ``None`` for floats.
     """
 
     variable: Any
     grid: Grid | None = None
 
     def read(self, learned: Any) -> Any:  # noqa: ANN401
-        """Its value as the graph reads it: on the grid, if it has one.
+        """Return the value as the graph reads it, rounded to the grid if there is one.
+
+        Values of an int32 grid (biases) are not rounded.
 
         Args:
-            learned: what stands in for the stored scales; ``None`` = they stay.
+            learned: scales that replace the stored ones; ``None`` keeps those.
         """
         grid = self.grid
         if grid is None or grid.dtype == "int32":
@@ -116,12 +120,17 @@ class Parameter:
 
 
 def held_positive(variable: Any, first: Array) -> Any:  # noqa: ANN401
-    """A learned scale as it is read: above zero, whatever a step made of it."""
+    """Clamp a learned scale to at least a thousandth of its initial magnitude.
+
+    Args:
+        variable: the scale, whatever value the last training step gave it.
+        first: its initial value.
+    """
     return tf.maximum(tf.convert_to_tensor(variable), np.abs(first) * _LEAST_SHARE)
 
 
 def constants(proto: ModelProto) -> dict[str, TensorProto]:
-    """The stored tensors of a graph by name, those of Constant nodes too; not copies."""
+    """Return the stored tensors of a graph by name, those of Constant nodes included; no copies."""
     found = {t.name: t for t in proto.graph.initializer}
     for node in proto.graph.node:
         if node.op_type == "Constant" and node.attribute[0].name == "value":
@@ -130,7 +139,11 @@ def constants(proto: ModelProto) -> dict[str, TensorProto]:
 
 
 def with_bias_scales(proto: ModelProto) -> ModelProto:
-    """Store the bias scales that a model computes; return the model itself if there are none."""
+    """Replace computed bias scales by stored ones in a copy of a model.
+
+    Returns:
+        The copy; the model itself if it computes no bias scales.
+    """
     if not computes_bias_scales(proto):
         return proto
     made = ModelProto()
@@ -140,10 +153,9 @@ def with_bias_scales(proto: ModelProto) -> ModelProto:
 
 
 def learnable(proto: ModelProto) -> dict[str, Parameter]:
-    """The float weights of a graph, and those stored as integers, by their initialisers' names.
+    """Find the learnable weights of a graph, stored as floats or integers, by initializer name.
 
-    Single numbers without an axis, statistics of BatchNormalization, scales and settings of
-    operators stay as they are.
+    Scalars, statistics of BatchNormalization, scales and settings of operators are not learned.
     """
     stored = constants(proto)
     settings = _settings(proto)
@@ -172,7 +184,12 @@ def _settings(proto: ModelProto) -> set[str]:
 
 
 def grids(proto: ModelProto, stored: Mapping[str, TensorProto]) -> dict[str, Grid]:
-    """The grid of each weight that DequantizeLinear alone reads, always with the same scales."""
+    """Find the grid of each weight that only DequantizeLinear reads, always with the same scales.
+
+    Args:
+        proto: the model.
+        stored: its stored tensors by name, from ``collect_constants``.
+    """
     found: dict[str, Grid] = {}
     users: dict[str, set[tuple[str, ...]]] = {}
     for node in proto.graph.node:
@@ -214,7 +231,10 @@ def _grid(node: NodeProto, stored: Mapping[str, TensorProto]) -> Grid | None:
 
 
 def _levels(integers: Array, zero_points: Array) -> tuple[int, int]:
-    """The range of as many bits as the integers of a weight use, so that it stays as small."""
+    """Return the level range of the smallest bit width that holds the integers of a weight.
+
+    Learned weights stay in this range, so that they need no more bits than before.
+    """
     lowest, highest = bounds_of(integers.dtype.name)
     if integers.dtype.name == "int32":
         return lowest, highest
@@ -244,7 +264,11 @@ def _reshaped(each: Any, shape: tuple[int, ...]) -> Any:  # noqa: ANN401
 
 
 def scale_names(proto: ModelProto) -> dict[str, Array]:
-    """First values of the scales that can be learned, by name: stored ones, not those of biases."""
+    """Find the learnable scales and their initial values, by initializer name.
+
+    Scales that are computed, scales of int32 biases, and a DequantizeLinear's copy of its
+    QuantizeLinear's scale (``find_shared_scales``) are not learned.
+    """
     stored = constants(proto)
     found: dict[str, Array] = {}
     kept: set[str] = set(scales_alike(proto))
@@ -258,7 +282,10 @@ def scale_names(proto: ModelProto) -> dict[str, Array]:
 
 
 def scales_alike(proto: ModelProto) -> dict[str, str]:
-    """The name of a QuantizeLinear's scale by that of the same number for its DequantizeLinear."""
+    """Map the scale of each DequantizeLinear to that of the QuantizeLinear that feeds it.
+
+    Only pairs of two different stored initializers are listed, by name.
+    """
     stored = constants(proto)
     makers = {n.output[0]: n for n in proto.graph.node if n.op_type == "QuantizeLinear"}
     found: dict[str, str] = {}
@@ -281,14 +308,14 @@ def _is_bias(node: NodeProto, stored: Mapping[str, TensorProto]) -> bool:
 
 
 def with_floats(settled: ModelProto, learned: Mapping[str, Parameter]) -> dict[str, str]:
-    """Put floats in the place of the DequantizeLinear nodes of learned weights.
+    """Replace the DequantizeLinear nodes of learned weights by float initializers, in place.
 
     Args:
-        settled: changed in place.
-        learned: by initialiser.
+        settled: the model, changed in place.
+        learned: parameters by initializer name.
 
     Returns:
-        The name of the initialiser of integers by that of the floats made of it.
+        The name of each integer initializer by the name of the float initializer made from it.
     """
     stored = {t.name: t for t in settled.graph.initializer}
     made: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""Matrix products."""
+"""Matrix products: FULLY_CONNECTED and BATCH_MATMUL."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Quantisation with gradients that pass straight through the rounding.
+"""Quantization whose gradient passes straight through the rounding.
 
-Between QUANTIZE and DEQUANTIZE integers are held as floats, so that a gradient finds its way.
+Between QUANTIZE and DEQUANTIZE, integers are held as floats, because gradients need floats.
 """
 
 from __future__ import annotations
@@ -19,21 +19,25 @@ _BOUNDS = {"int4": (-8, 7), "uint4": (0, 15)}
 
 @tf.custom_gradient  # type: ignore[untyped-decorator]
 def rounded(value: Any) -> Any:  # noqa: ANN401 - TensorFlow has no types
-    """The nearest integers, even ones at a tie; the gradient is that of the value itself."""
+    """Round to the nearest integer, ties to even, with the gradient of the identity.
+
+    Source: Bengio et al., Estimating or Propagating Gradients Through Stochastic Neurons for
+    Conditional Computation, 2013 (straight-through estimator).
+    """
     return tf.round(value), lambda upstream: upstream
 
 
 def fake_quantised(value: Any, scale: Any, lowest: Any, highest: Any) -> Any:  # noqa: ANN401
-    """Reals on the grid of a scale.
+    """Fake-quantize values: clip them and round them to the grid of a scale.
 
-    The gradient of the value is 1 inside the grid and 0 beyond; that of the scale is rounding
-    error inside and the bound beyond.
+    The gradient of the value is 1 inside the grid and 0 outside. The gradient of the scale is the
+    rounding error (in steps) inside and the bound outside.
 
     Args:
         value: float32.
-        scale: that broadcasts against it, above zero.
-        lowest: integers, less the zero point.
-        highest: as ``lowest``.
+        scale: above zero, in a shape that broadcasts against the value.
+        lowest: smallest integer less the zero point.
+        highest: largest integer less the zero point.
 
     Source: Esser et al., Learned Step Size Quantization, ICLR 2020, equations 1-3 and 5.
     """
@@ -41,7 +45,7 @@ def fake_quantised(value: Any, scale: Any, lowest: Any, highest: Any) -> Any:  #
 
 
 def bounds_of(dtype: str) -> tuple[int, int]:
-    """The least and the largest integer of a type, those of 4 bits included."""
+    """Return the smallest and largest integer of a type, int4 and uint4 included."""
     if dtype in _BOUNDS:
         return _BOUNDS[dtype]
     info = np.iinfo(dtype)
@@ -50,15 +54,15 @@ def bounds_of(dtype: str) -> tuple[int, int]:
 
 @tf.custom_gradient  # type: ignore[untyped-decorator]
 def weighed(value: Any, factor: Any) -> Any:  # noqa: ANN401
-    """A value as it is whose gradient is multiplied by a factor."""
+    """Return a value unchanged, with its gradient multiplied by a factor."""
     return tf.identity(value), lambda upstream: (upstream * factor, None)
 
 
 def step_weight(elements: float, highest: float) -> float:
-    """By how much the gradient of a scale is multiplied, so that scales learn as weights do.
+    """Compute the factor for the gradient of a scale that lets it learn at the pace of the weights.
 
     Args:
-        elements: how many values share the scale.
+        elements: number of values that share the scale.
         highest: the largest integer.
 
     Source: Esser et al., Learned Step Size Quantization, ICLR 2020, section 2.2.
@@ -67,7 +71,7 @@ def step_weight(elements: float, highest: float) -> float:
 
 
 def _scale_of(tensor: Tensor, learned: Any) -> tuple[Any, Array]:  # noqa: ANN401
-    """Scale and zero point of a stored tensor, in shapes that broadcast against it."""
+    """Return scale and zero point of a stored tensor, in shapes that broadcast against it."""
     held = tensor.quantization
     assert held is not None
     shape = [1] * len(tensor.shape)
@@ -83,12 +87,12 @@ def _scale_of(tensor: Tensor, learned: Any) -> tuple[Any, Array]:  # noqa: ANN40
 
 
 def quantised(op: Op, args: list[Any], learned: Any = None) -> Any:  # noqa: ANN401
-    """QUANTIZE: integers, held as floats.
+    """Compute QUANTIZE: quantize reals, or requantize integers; the result is held as floats.
 
     Args:
         op: the operator.
-        args: the reals; or integers, held as floats, that have another scale.
-        learned: what stands in for the scale that the operator stores.
+        args: one value: reals, or integers held as floats that have another scale.
+        learned: replaces the scale that the operator stores; ``None`` keeps that.
     """
     made = op.outputs[0]
     value = args[0]
@@ -102,7 +106,13 @@ def quantised(op: Op, args: list[Any], learned: Any = None) -> Any:  # noqa: ANN
 
 
 def dequantised(op: Op, args: list[Any], learned: Any = None) -> Any:  # noqa: ANN401
-    """DEQUANTIZE: reals of integers; arguments as those of ``quantised``."""
+    """Compute DEQUANTIZE: the reals that integers represent; 16-bit floats become float32.
+
+    Args:
+        op: the operator.
+        args: one value: integers held as floats, or 16-bit floats.
+        learned: replaces the scale that the operator stores; ``None`` keeps that.
+    """
     read = op.inputs[0]
     if read is None or read.quantization is None:
         return tf.cast(args[0], tf.float32)  # of 16-bit floats

@@ -1,4 +1,4 @@
-"""Reductions over axes, and normalisations over the last one."""
+"""Reductions over axes, and normalizations over the last axis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Runs a TFLite graph in TensorFlow, operator by operator."""
+"""Execution of a TFLite graph in TensorFlow, operator by operator."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edgekit.bridge.graph import LiteGraph, Op, Tensor
 from edgekit.bridge.layout import Value, permutation, plain_order, split_apart
 from edgekit.errors import PassRefused
 
-# What can be done with integers that are held as floats: everything that only moves them.
+# Operators that take integers held as floats: those that only move or compare them.
 _HOLDING = MOVING | {
     "CONCATENATION", "DEQUANTIZE", "GATHER", "GATHER_ND", "MAX_POOL_2D", "PACK", "QUANTIZE",
     "SPLIT", "SPLIT_V", "TILE", "UNPACK",
@@ -26,12 +26,12 @@ _HOLDING = MOVING | {
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Plan:
-    """A graph of fixed shapes, ready to run.
+    """TFLite graph of fixed shapes, ready to run.
 
     Args:
-        graph: its operators.
-        values: where the ONNX values are in it.
-        scales: name of the learned scale of each tensor of integers, by ``id``.
+        graph: operators in order of execution.
+        values: tensor and layout of each ONNX value, by name.
+        scales: name of the learned scale of each integer tensor, by ``id`` of the tensor.
     """
 
     graph: LiteGraph
@@ -40,10 +40,10 @@ class Plan:
 
 
 def check_known(graph: LiteGraph) -> None:
-    """Refuse a graph with an operator that is not in the table.
+    """Check that TensorFlow can compute every operator of a graph.
 
     Raises:
-        PassRefused: names the operator and the ONNX node.
+        PassRefused: an operator is not in the table; names it and the ONNX node.
     """
     for op in graph.ops:
         if op.kind not in TABLE:
@@ -54,7 +54,12 @@ def check_known(graph: LiteGraph) -> None:
 
 
 def spread_scales(graph: LiteGraph, scales: dict[int, str]) -> None:
-    """Let tensors whose integers are only moved have the learned scale of those they come from."""
+    """Propagate learned scales through operators that only move integers.
+
+    Args:
+        graph: operators in order of execution.
+        scales: name of the learned scale of each integer tensor, by ``id``; extended in place.
+    """
     for op in graph.ops:
         first = op.inputs[0] if op.inputs else None
         if first is None or op.kind not in _HOLDING or op.kind in ("QUANTIZE", "DEQUANTIZE"):
@@ -64,13 +69,16 @@ def spread_scales(graph: LiteGraph, scales: dict[int, str]) -> None:
 
 
 class Run:
-    """One run of a plan: the values so far.
+    """One execution of a plan, with the values computed so far.
 
     Args:
-        plan: what to run.
-        read: gives the value of an initialiser by name, ``None`` where it is not learned.
-        scale: gives a learned scale by name.
-        taps: names of ONNX values that are wanted.
+        plan: the graph to run.
+        read: returns the value of an initializer by name, ``None`` if it is not learned.
+        scale: returns a learned scale by name.
+        taps: ONNX values to record, by name.
+
+    Attributes:
+        tapped: the recorded values, in ONNX's layout, by name.
     """
 
     def __init__(
@@ -91,7 +99,7 @@ class Run:
             self._taps.setdefault(id(value.tensor), []).append(name)
 
     def __call__(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
-        """The outputs by name."""
+        """Run the graph and return its outputs by name."""
         graph = self._plan.graph
         for name, tensor in graph.inputs.items():
             self._put(tensor, feeds[name])
@@ -100,7 +108,7 @@ class Run:
             for tensor, value in zip(op.outputs, made, strict=True):
                 self._put(tensor, value)
         outputs = {k: self._real_type(t, self._get(t)) for k, t in graph.outputs.items()}
-        for names in self._taps.values():  # constants that nothing read
+        for names in self._taps.values():  # constants that no operator reads
             for name in set(names) - self.tapped.keys():
                 self._get(self._plan.values[name].tensor)
         return outputs
@@ -128,7 +136,7 @@ class Run:
         return None
 
     def _agreeing(self, op: Op, args: list[Any]) -> list[Any]:
-        """Integers all held as floats for operators that move them, as integers for others."""
+        """Cast integer inputs alike: to floats if the operator moves them, else to integers."""
         if op.kind not in _HOLDING:
             return [self._real_type(t, a) for t, a in zip(op.inputs, args, strict=True)]
         pairs = zip(op.inputs, args, strict=True)
@@ -157,14 +165,14 @@ class Run:
     def _put(self, tensor: Tensor, value: Any) -> None:  # noqa: ANN401
         for name in self._taps.get(id(tensor), ()):
             where = self._plan.values[name]
-            # Readers are given what comes of the tap, so that it has a gradient.
+            # Operators read the tapped tensor itself, so that it gets a gradient.
             self.tapped[name] = tf.convert_to_tensor(_as_onnx_has_it(where, value))
             value = _as_stored(where, self.tapped[name])
         self._held[id(tensor)] = value
 
 
 def _is_held(tensor: Tensor | None, value: Any) -> bool:  # noqa: ANN401
-    """Whether a value of integers is held as floats."""
+    """Check whether an integer tensor is held as floats."""
     if tensor is None or value is None:
         return False
     dtype = value.dtype.as_numpy_dtype if tf.is_tensor(value) else value.dtype

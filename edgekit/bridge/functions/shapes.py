@@ -1,4 +1,4 @@
-"""Operators that move, join, cut, repeat and fill."""
+"""Operators that reshape, move, slice, join, split, repeat or fill tensors."""
 
 from __future__ import annotations
 

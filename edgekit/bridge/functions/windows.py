@@ -1,4 +1,4 @@
-"""Pooling over windows, and resizing of images."""
+"""Pooling over windows, and image resizing."""
 
 from __future__ import annotations
 

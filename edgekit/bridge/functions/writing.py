@@ -1,4 +1,4 @@
-"""Puts what was learned back into the initialisers of an ONNX model."""
+"""Export of learned weights and scales to the initializers of an ONNX model."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ _WITH_BIAS = ("Conv", "ConvTranspose", "Gemm")
 def written(
     proto: ModelProto, parameters: Mapping[str, Parameter], scales: Mapping[str, Array]
 ) -> ModelProto:
-    """A copy of a model with learned weights and scales.
+    """Return a copy of a model with learned weights and scales in its initializers.
 
     Args:
         proto: not changed.
-        parameters: by initialiser.
-        scales: the learned ones by initialiser; those of int32 biases follow, because kernels
-            take them for the product of the scales of a layer's input and weight.
+        parameters: by initializer name.
+        scales: learned scales by initializer name. The scales of int32 biases are derived from
+            them, because kernels expect the product of the scales of a layer's input and weight.
 
     Raises:
-        UserError: a value isn't finite, or the model has no such initialiser.
+        UserError: a value is not finite, or the model has no such initializer.
     """
     made = ModelProto()
     made.CopyFrom(proto)
@@ -51,7 +51,7 @@ def written(
 
 
 def _with_constants(proto: ModelProto, tensors: Mapping[str, TensorProto]) -> ModelProto:
-    """Copy a model, taking the values of constants from others of the same names."""
+    """Return a copy of a model whose constants take the values of tensors of the same names."""
     made = ModelProto()
     made.CopyFrom(proto)
     for name, tensor in constants(made).items():
