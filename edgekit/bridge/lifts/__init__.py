@@ -1,4 +1,4 @@
-"""One rule for each TFLite operator: how it is said in ONNX's operators."""
+"""Conversion rules from TFLite operators to ONNX nodes, one module per group of operators."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Activations."""
+"""Conversion rules of activation functions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,12 @@ Rule = Callable[[Lifting, Op], None]
 
 
 def pointwise(kind: str, attributes: Mapping[str, Any] | None = None) -> Rule:
-    """The rule of an operator on each entry alone that ONNX has under another name."""
+    """Make the rule of a unary operator that becomes one ONNX node.
+
+    Args:
+        kind: ONNX operator type.
+        attributes: of the node.
+    """
     return partial(_pointwise, kind=kind, attributes=attributes)
 
 
@@ -28,7 +33,12 @@ def _pointwise(
 
 
 def clip(low: float | None, high: float | None) -> Rule:
-    """The rule of an activation that keeps values between limits."""
+    """Make the rule of an activation that clips values to limits.
+
+    Args:
+        low: lower limit; ``None`` = none.
+        high: upper limit; ``None`` = none.
+    """
     return partial(_clip, low=low, high=high)
 
 
@@ -39,18 +49,18 @@ def _clip(lifting: Lifting, op: Op, *, low: float | None, high: float | None) ->
 
 
 def leaky_relu(lifting: Lifting, op: Op) -> None:
-    """LEAKY_RELU."""
+    """Convert LEAKY_RELU to LeakyRelu."""
     _pointwise(lifting, op, kind="LeakyRelu", attributes={"alpha": op.options["alpha"]})
 
 
 def prelu(lifting: Lifting, op: Op) -> None:
-    """PRELU: slopes that broadcast to the values."""
+    """Convert PRELU to PRelu; the slopes broadcast against the values."""
     inputs, order = together(lifting, op, [0, 1])
     lifting.bind(op, lifting.node("PRelu", inputs), order)
 
 
 def softmax(lifting: Lifting, op: Op) -> None:
-    """SOFTMAX over the last axis, of values times ``beta``."""
+    """Convert SOFTMAX over the last axis; values are multiplied by ``beta`` first."""
     order, tensor = lifting.order(op, 0), lifting.tensor(op, 0)
     name = lifting.read(tensor, order)
     beta = op.options.get("beta", 1.0)
@@ -61,13 +71,16 @@ def softmax(lifting: Lifting, op: Op) -> None:
 
 
 def log_softmax(lifting: Lifting, op: Op) -> None:
-    """LOG_SOFTMAX over the last axis."""
+    """Convert LOG_SOFTMAX over the last axis."""
     order = lifting.order(op, 0)
     _pointwise(lifting, op, kind="LogSoftmax", attributes={"axis": order.index(len(order) - 1)})
 
 
 def gelu(lifting: Lifting, op: Op) -> None:
-    """GELU, exact or by the hyperbolic tangent."""
+    """Convert GELU, exact (Erf) or approximated (Tanh), to primitive operators.
+
+    Source: Hendrycks and Gimpel, Gaussian Error Linear Units (GELUs), 2016.
+    """
     order = lifting.order(op, 0)
     x = lifting.read(lifting.tensor(op, 0), order)
     if op.options.get("approximate", False):

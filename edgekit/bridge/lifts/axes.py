@@ -1,4 +1,4 @@
-"""Axes put in, taken out, and found again in the order in which a value is held."""
+"""Helpers for axes: normalize, remove, insert and align them."""
 
 from __future__ import annotations
 
@@ -13,23 +13,26 @@ from edgekit.bridge.lifting import Lifting
 
 
 def channels_first(rank: int) -> Order:
-    """Batch, then channels, then space: what ONNX wants of a tensor with channels last."""
+    """Return the order (batch, channels, space...) for a tensor that is stored channels last."""
     return (0, rank - 1, *range(1, rank - 1))
 
 
 def positive(axis: int, rank: int) -> int:
-    """An axis counted from the front."""
+    """Count a possibly negative axis from the front; 0 for a scalar."""
     return axis % rank if rank else 0
 
 
 def squeezed(lifting: Lifting, name: str, order: Order, axes: Sequence[int]) -> tuple[str, Order]:
-    """A value without some axes of size 1, and the order of those that are left.
+    """Remove axes of size 1 from a value.
 
     Args:
-        lifting: the graph in the making.
-        name: the value.
+        lifting: the ONNX graph under construction.
+        name: of the value.
         order: of its axes.
-        axes: of the tensor.
+        axes: to remove, as the TFLite tensor numbers them.
+
+    Returns:
+        The name of the new value, and the order of its axes.
     """
     if not axes:
         return name, order
@@ -39,18 +42,21 @@ def squeezed(lifting: Lifting, name: str, order: Order, axes: Sequence[int]) -> 
 
 
 def without(order: Order, axes: Sequence[int]) -> Order:
-    """The order of the axes that are left when some are gone."""
+    """Remove axes from an order and renumber the others."""
     return tuple(a - sum(gone < a for gone in axes) for a in order if a not in axes)
 
 
 def unsqueezed(lifting: Lifting, name: str, order: Order, axes: Sequence[int]) -> tuple[str, Order]:
-    """A value with axes of size 1 put in, and its new order.
+    """Insert axes of size 1 into a value.
 
     Args:
-        lifting: the graph in the making.
-        name: the value.
+        lifting: the ONNX graph under construction.
+        name: of the value.
         order: of its axes.
-        axes: of the tensor that is made.
+        axes: to insert, as the resulting TFLite tensor numbers them.
+
+    Returns:
+        The name of the new value, and the order of its axes.
     """
     if not axes:
         return name, order
@@ -63,9 +69,18 @@ def unsqueezed(lifting: Lifting, name: str, order: Order, axes: Sequence[int]) -
 
 
 def together(lifting: Lifting, op: Op, positions: Sequence[int]) -> tuple[list[str], Order]:
-    """Inputs in one order of axes and of shapes that broadcast, and that order.
+    """Read inputs in one order of axes, with shapes that broadcast.
 
-    The order is that of the largest computed input of full rank; the others are turned.
+    The order is that of the largest input of full rank, computed inputs before constants; the
+    others are transposed to it.
+
+    Args:
+        lifting: the ONNX graph under construction.
+        op: the operator.
+        positions: of the inputs.
+
+    Returns:
+        The names of the values, and their order of axes.
     """
     tensors = [lifting.tensor(op, p) for p in positions]
     rank = max(len(t.shape) for t in tensors)

@@ -1,4 +1,4 @@
-"""Loops and branches: graphs inside the graph."""
+"""Conversion rules of WHILE and IF; their graphs become ONNX subgraphs."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgekit.bridge.lifts.activations import Rule
 
 
 def while_loop(lifting: Lifting, op: Op) -> None:
-    """WHILE: the condition is computed before the loop and at the end of each turn."""
+    """Convert WHILE to Loop; the condition is computed before the loop and after each iteration."""
     condition = _inner(lifting, op, "cond_subgraph_index")
     body = _inner(lifting, op, "body_subgraph_index")
     state = [lifting.plain(op, i) for i in range(len(op.inputs))]
@@ -25,7 +25,7 @@ def while_loop(lifting: Lifting, op: Op) -> None:
 
 
 def if_branch(lifting: Lifting, op: Op) -> None:
-    """IF."""
+    """Convert IF to If."""
     given = [lifting.plain(op, i) for i in range(1, len(op.inputs))]
     graphs = {}
     for attribute in ("then", "else"):
@@ -42,7 +42,7 @@ def _inner(lifting: Lifting, op: Op, option: str) -> LiteGraph:
 
 
 def _inlined(lifting: Lifting, graph: LiteGraph, inputs: Sequence[str]) -> list[str]:
-    """The outputs of a graph, its operators put where the lifting is."""
+    """Add the operators of a graph to the current one; return the names of its outputs."""
     child = lifting.child(graph)
     child.nodes_made = lifting.nodes_made
     for tensor, name in zip(graph.inputs.values(), inputs, strict=True):
@@ -52,12 +52,12 @@ def _inlined(lifting: Lifting, graph: LiteGraph, inputs: Sequence[str]) -> list[
 
 
 def _scalar(lifting: Lifting, name: str) -> str:
-    """A truth value that may have axes of size 1, without them."""
+    """Reshape a boolean that may have axes of size 1 to a scalar."""
     return lifting.node("Reshape", [name, lifting.ints()])
 
 
 def _turn(lifting: Lifting, condition: LiteGraph, body: LiteGraph) -> GraphProto:
-    """What is done in each turn of a loop: the number of the turn, a truth and the state in."""
+    """Build the body of a Loop: (iteration, condition, state) to (condition, state)."""
     turn = lifting.child(body)
     number, goes_on = (lifting.written.unique(f"loop/{name}") for name in ("turn", "goes_on"))
     inputs = [
@@ -76,7 +76,7 @@ def _turn(lifting: Lifting, condition: LiteGraph, body: LiteGraph) -> GraphProto
 def _graph(
     child: Lifting, inputs: Sequence[ValueInfoProto], results: Sequence[str], first: list[str]
 ) -> GraphProto:
-    """An inner graph; each result is a value of its own."""
+    """Build a subgraph in which each result is copied, so that every output is a separate value."""
     outputs = [helper.make_tensor_value_info(name, TensorProto.BOOL, []) for name in first]
     for name, tensor in zip(results, child.graph.outputs.values(), strict=True):
         copy = child.node("Identity", [name])

@@ -1,4 +1,4 @@
-"""Convolutions."""
+"""Conversion rules of convolutions."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from edgekit.bridge.graph import Op
 from edgekit.bridge.lifting import Lifting
 from edgekit.bridge.lifts.axes import channels_first
 
-# TfLiteTransposeConvParams as MediaPipe's converter stores them: padding, width, height.
+# TfLiteTransposeConvParams as MediaPipe's converter stores them: padding, stride along the width,
+# stride along the height.
 _PARAMETERS = struct.Struct("<iii")
 _PADDINGS = {1: "SAME", 2: "VALID"}
 _AXES = {2: ("h", "w"), 3: ("d", "h", "w")}
@@ -20,9 +21,18 @@ _AXES = {2: ("h", "w"), 3: ("d", "h", "w")}
 def same_pads(
     sizes: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
 ) -> list[int]:
-    """Zeros before and after each axis such that the output has ``ceil(size / stride)`` entries.
+    """Compute the pads of SAME padding, which gives ``ceil(size / stride)`` outputs along an axis.
 
-    Where their number is odd, the odd one is behind.
+    An odd total adds one more zero at the end.
+
+    Args:
+        sizes: of the input, per spatial axis.
+        kernel: its size, per spatial axis.
+        strides: per spatial axis.
+        dilations: per spatial axis.
+
+    Returns:
+        Pads before each axis, followed by those after each axis.
 
     Source: TensorFlow, ``tensorflow/lite/kernels/padding.h``.
     """
@@ -36,10 +46,17 @@ def same_pads(
 def window(
     lifting: Lifting, op: Op, kernel: Sequence[int], *, position: int = 0, dilate: bool = True
 ) -> dict[str, Any]:
-    """Kernel, strides, dilations and pads of an operator as ONNX attributes.
+    """Return kernel shape, strides, dilations and pads of an operator as ONNX attributes.
+
+    Args:
+        lifting: the ONNX graph under construction.
+        op: a convolution or pooling.
+        kernel: its size, per spatial axis.
+        position: of the image among the inputs.
+        dilate: include the dilations.
 
     Raises:
-        PassRefused: SAME padding of a size that only the run tells.
+        PassRefused: SAME padding along an axis whose size is only known at run time.
     """
     names = _AXES[len(kernel)]
     strides = [op.options.get(f"stride_{n}", 1) for n in names]
@@ -58,14 +75,17 @@ def window(
 
 
 def conv_2d(lifting: Lifting, op: Op) -> None:
-    """CONV_2D: weights [out, height, width, in]; fewer channels in than there are = groups."""
+    """Convert CONV_2D with weights [out, height, width, in] to Conv.
+
+    Weights with fewer input channels than the image mean groups.
+    """
     x, weights = lifting.tensor(op, 0), lifting.tensor(op, 1)
     groups = max(x.shape[-1], 1) // weights.shape[-1] or 1
     _convolve(lifting, op, weights.shape[1:3], (0, 3, 1, 2), groups)
 
 
 def depthwise_conv_2d(lifting: Lifting, op: Op) -> None:
-    """DEPTHWISE_CONV_2D: weights [1, height, width, out]."""
+    """Convert DEPTHWISE_CONV_2D with weights [1, height, width, out] to a grouped Conv."""
     weights = lifting.tensor(op, 1)
     multiplier = op.options.get("depth_multiplier", 1) or 1
     channels = lifting.tensor(op, 0).shape[-1]
@@ -86,7 +106,7 @@ def _convolve(
 
 
 def conv_3d(lifting: Lifting, op: Op) -> None:
-    """CONV_3D: weights [depth, height, width, in, out]."""
+    """Convert CONV_3D with weights [depth, height, width, in, out] to Conv."""
     x, weights = lifting.tensor(op, 0), lifting.tensor(op, 1)
     order = channels_first(5)
     inputs = [lifting.read(x, order), lifting.weights(op, 1, (4, 3, 0, 1, 2))]
@@ -97,13 +117,14 @@ def conv_3d(lifting: Lifting, op: Op) -> None:
 
 
 def transpose_conv(lifting: Lifting, op: Op) -> None:
-    """TRANSPOSE_CONV: sizes, weights [out, height, width, in], values, maybe a bias.
+    """Convert TRANSPOSE_CONV to ConvTranspose.
 
-    Pads are those of the convolution that it turns round; where they leave the output too small,
-    it is filled up behind.
+    Inputs are output sizes, weights [out, height, width, in], image and optionally a bias. Pads
+    are those of the convolution that the operator transposes. If they leave the output too small,
+    ``output_padding`` fills it up at the end.
 
     Raises:
-        PassRefused: sizes that only the run tells.
+        PassRefused: sizes that are only known at run time.
     """
     strides = (op.options["stride_h"], op.options["stride_w"])
     made = lifting.shape(op.outputs[0])[1:3]
@@ -114,10 +135,12 @@ def transpose_conv(lifting: Lifting, op: Op) -> None:
 
 
 def transpose_conv_bias(lifting: Lifting, op: Op) -> None:
-    """MediaPipe's Convolution2DTransposeBias: values, weights [out, height, width, in], bias.
+    """Convert MediaPipe's Convolution2DTransposeBias to ConvTranspose.
+
+    Inputs are the image, weights [out, height, width, in] and a bias.
 
     Raises:
-        PassRefused: sizes that only the run tells; options of another kind.
+        PassRefused: sizes that are only known at run time, or options in an unknown format.
     """
     raw = op.options.get("custom_options", b"")
     if len(raw) != _PARAMETERS.size:
@@ -134,7 +157,7 @@ def transpose_conv_bias(lifting: Lifting, op: Op) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Back:
-    """A transposed convolution: positions of its inputs, strides, and the sizes that it makes."""
+    """Transposed convolution: input positions, strides, output sizes (``made``), SAME padding."""
 
     image: int
     bias: int

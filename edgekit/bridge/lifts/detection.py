@@ -1,4 +1,4 @@
-"""Boxes chosen by score and overlap: what detectors end with."""
+"""Conversion rules of box detection: post-processing and non-maximum suppression."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ from edgekit.errors import missing_extra
 
 
 def detection_postprocess(lifting: Lifting, op: Op) -> None:
-    """TFLite_Detection_PostProcess: encoded boxes, class scores and anchors in, detections out.
+    """Convert TFLite_Detection_PostProcess to box decoding, NonMaxSuppression and TopK.
 
-    These are boxes, classes, scores and how many there are; places that are left are zero.
+    Inputs are encoded boxes, class scores and anchors. Outputs are boxes, classes, scores and the
+    number of detections; unused rows are zero.
 
     Source: TensorFlow, ``tensorflow/lite/kernels/detection_postprocess.cc``.
 
     Raises:
-        PassRefused: several classes for one detection in the fast form.
+        PassRefused: several classes per detection without ``use_regular_nms``.
     """
     options = _options(op)
     is_regular = bool(options.get("use_regular_nms", False))
@@ -68,12 +69,15 @@ def _options(op: Op) -> dict[str, Any]:
 
 
 def _just_below(threshold: float) -> float:
-    """TFLite keeps scores that are the threshold; ONNX those above it."""
+    """Return the largest float32 below a threshold.
+
+    TFLite keeps scores equal to the threshold, ONNX only scores above it.
+    """
     return float(np.nextafter(np.float32(threshold), np.float32(-np.inf)))
 
 
 def _decoded(lifting: Lifting, op: Op, options: dict[str, Any]) -> str:
-    """Corners [1, boxes, (top, left, bottom, right)] of centres and sizes told by anchors."""
+    """Decode boxes given relative to anchors to corners [1, boxes, (top, left, bottom, right)]."""
     scales = [options[f"{name}_scale"] for name in ("y", "x", "h", "w")]
     scaled = lifting.node(
         "Div", [lifting.plain(op, 0), lifting.numbers(np.asarray(scales, np.float32))]
@@ -89,7 +93,7 @@ def _decoded(lifting: Lifting, op: Op, options: dict[str, Any]) -> str:
 
 
 def _class_scores(lifting: Lifting, op: Op, classes: int) -> str:
-    """Scores [1, classes, boxes]; a first class that stands for nothing is left out."""
+    """Read the scores as [1, classes, boxes], without a leading background class."""
     x = lifting.tensor(op, 1)
     name, surplus = lifting.plain(op, 1), x.shape[-1] - classes
     if surplus:
@@ -99,14 +103,14 @@ def _class_scores(lifting: Lifting, op: Op, classes: int) -> str:
 
 
 def _best(lifting: Lifting, scores: str, count: int) -> tuple[str, str]:
-    """The highest scores, at most so many, and where they are."""
+    """Return the ``count`` highest scores, or all if there are fewer, and their indices."""
     most = lifting.node("Min", [lifting.node("Shape", [scores]), lifting.ints(count)])
     values, places = lifting.nodes("TopK", [scores, most], 2, {"axis": 0})
     return values, places
 
 
 def _filled(lifting: Lifting, name: str, count: int, rank: int) -> str:
-    """Rows followed by zeros, so many in all."""
+    """Append rows of zeros up to ``count`` rows."""
     rows = lifting.node("Slice", [lifting.node("Shape", [name]), lifting.ints(0), lifting.ints(1)])
     missing = lifting.node("Sub", [lifting.ints(count), rows])
     before, behind = lifting.ints(*[0] * rank), [lifting.ints(*[0] * (rank - 1))] * (rank > 1)
@@ -116,10 +120,13 @@ def _filled(lifting: Lifting, name: str, count: int, rank: int) -> str:
 
 
 def suppression(lifting: Lifting, op: Op) -> None:
-    """NON_MAX_SUPPRESSION_V4 and V5: indices, for V5 their scores, and how many there are.
+    """Convert NON_MAX_SUPPRESSION_V4 and V5 to NonMaxSuppression.
+
+    Outputs are the indices of the selected boxes, for V5 their scores, and their number.
 
     Raises:
-        PassRefused: a number of places that only the run tells; scores that fade (soft).
+        PassRefused: the maximum number of boxes is only known at run time, or scores decay (soft
+            suppression).
     """
     count = lifting.integers(op, 2)[0]
     is_soft = op.kind.endswith("V5")

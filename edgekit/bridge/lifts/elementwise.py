@@ -1,4 +1,4 @@
-"""Operators on each entry alone, and on pairs of entries with broadcasting."""
+"""Conversion rules of element-wise operators: unary ones, and binary ones with broadcasting."""
 
 from __future__ import annotations
 
@@ -14,7 +14,11 @@ from edgekit.bridge.lifts.axes import together
 
 
 def binary(*kinds: str) -> Rule:
-    """The rule of an operator on two values; nodes after the first are put on its result."""
+    """Make the rule of a binary operator with broadcasting.
+
+    Args:
+        *kinds: ONNX operator types; the first takes both inputs, each other one the last result.
+    """
     return partial(_binary, kinds=kinds)
 
 
@@ -27,34 +31,37 @@ def _binary(lifting: Lifting, op: Op, *, kinds: tuple[str, ...]) -> None:
 
 
 def add_n(lifting: Lifting, op: Op) -> None:
-    """ADD_N: the sum of any number of values."""
+    """Convert ADD_N to Sum."""
     inputs, order = together(lifting, op, range(len(op.inputs)))
     lifting.bind(op, lifting.node("Sum", inputs), order)
 
 
 def squared_difference(lifting: Lifting, op: Op) -> None:
-    """SQUARED_DIFFERENCE."""
+    """Convert SQUARED_DIFFERENCE to Sub and Mul."""
     inputs, order = together(lifting, op, [0, 1])
     difference = lifting.node("Sub", inputs)
     lifting.bind(op, lifting.node("Mul", [difference, difference]), order)
 
 
 def square(lifting: Lifting, op: Op) -> None:
-    """SQUARE."""
+    """Convert SQUARE to Mul."""
     order = lifting.order(op, 0)
     x = lifting.read(lifting.tensor(op, 0), order)
     lifting.bind(op, lifting.node("Mul", [x, x]), order)
 
 
 def rsqrt(lifting: Lifting, op: Op) -> None:
-    """RSQRT: one over the root."""
+    """Convert RSQRT to Sqrt and Reciprocal."""
     order = lifting.order(op, 0)
     root = lifting.node("Sqrt", [lifting.read(lifting.tensor(op, 0), order)])
     lifting.bind(op, lifting.node("Reciprocal", [root]), order)
 
 
 def floor_div(lifting: Lifting, op: Op) -> None:
-    """FLOOR_DIV: ONNX's Div of integers rounds to zero, so that negative ones need one less."""
+    """Convert FLOOR_DIV to Div and Floor, for integers to Mod, Sub and Div.
+
+    ONNX's Div of integers rounds towards zero. Without the remainder the division is exact.
+    """
     (a, b), order = together(lifting, op, [0, 1])
     quotient = lifting.node("Div", [a, b])
     if lifting.tensor(op, 0).dtype.startswith("float"):
@@ -66,13 +73,13 @@ def floor_div(lifting: Lifting, op: Op) -> None:
 
 
 def floor_mod(lifting: Lifting, op: Op) -> None:
-    """FLOOR_MOD: what is left of a division that rounds down; it has the divisor's sign."""
+    """Convert FLOOR_MOD, the remainder with the sign of the divisor, to Mod."""
     (a, b), order = together(lifting, op, [0, 1])
     if not lifting.tensor(op, 0).dtype.startswith("float"):
         lifting.bind(op, lifting.node("Mod", [a, b]), order)
         return
     zero = lifting.numbers(np.zeros((), inner_type(lifting.tensor(op, 0))))
-    rest = lifting.node("Mod", [a, b], {"fmod": 1})  # it has the sign of what is divided
+    rest = lifting.node("Mod", [a, b], {"fmod": 1})  # the result has the sign of the dividend
     signs = [lifting.node("Less", [side, zero]) for side in (rest, b)]
     is_exact = lifting.node("Equal", [rest, zero])
     is_other = lifting.node("And", [lifting.node("Xor", signs), lifting.node("Not", [is_exact])])
@@ -81,7 +88,7 @@ def floor_mod(lifting: Lifting, op: Op) -> None:
 
 
 def zeros_like(lifting: Lifting, op: Op) -> None:
-    """ZEROS_LIKE."""
+    """Convert ZEROS_LIKE to ConstantOfShape."""
     order = lifting.order(op, 0)
     sizes = lifting.node("Shape", [lifting.read(lifting.tensor(op, 0), order)])
     zeros = lifting.node("ConstantOfShape", [sizes])

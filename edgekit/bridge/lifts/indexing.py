@@ -1,4 +1,4 @@
-"""Entries picked out of values, and put into them."""
+"""Conversion rules of slicing, gathering, scattering, reversing and one-hot encoding."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _ALL = 2**31 - 1
 
 
 def slice_of(lifting: Lifting, op: Op) -> None:
-    """SLICE: a start and a size for each axis, -1 for all that is left."""
+    """Convert SLICE: a start and a size for each axis; size -1 means up to the end."""
     x = lifting.tensor(op, 0)
     starts, sizes = lifting.array(op, 1), lifting.array(op, 2)
     if starts is None or sizes is None:
@@ -48,7 +48,7 @@ def _slice_computed(lifting: Lifting, op: Op) -> None:
 
 
 def gather(lifting: Lifting, op: Op) -> None:
-    """GATHER along an axis; with ``batch_dims``, the first axes of both sides go together."""
+    """Convert GATHER along an axis; data and indices share the first ``batch_dims`` axes."""
     x, indices = lifting.tensor(op, 0), lifting.plain(op, 1)
     axis = positive(op.options.get("axis", 0), len(x.shape))
     batch = op.options.get("batch_dims", 0)
@@ -60,7 +60,7 @@ def gather(lifting: Lifting, op: Op) -> None:
     moved = (*range(batch), axis, *(a for a in range(batch, rank) if a != axis))
     indices = lifting.node("Unsqueeze", [lifting.cast(indices, "int64"), lifting.ints(-1)])
     name = lifting.node("GatherND", [lifting.read(x, moved), indices], {"batch_dims": batch})
-    # Axes now: batch, those of the indices, then what stood before and behind the axis.
+    # Axes are now: batch, those of the indices, those before the gathered axis, those after it.
     inner = len(lifting.tensor(op, 1).shape) - batch
     before = range(batch + inner, inner + axis)
     behind = range(inner + axis, inner + rank - 1)
@@ -69,17 +69,17 @@ def gather(lifting: Lifting, op: Op) -> None:
 
 
 def embedding_lookup(lifting: Lifting, op: Op) -> None:
-    """EMBEDDING_LOOKUP: rows of a table by their numbers."""
+    """Convert EMBEDDING_LOOKUP: gather rows of a table by index."""
     lifting.bind(op, lifting.gathered(op, 1, lifting.plain(op, 0), 0))
 
 
 def gather_nd(lifting: Lifting, op: Op) -> None:
-    """GATHER_ND."""
+    """Convert GATHER_ND to GatherND."""
     lifting.bind(op, lifting.node("GatherND", [lifting.plain(op, 0), lifting.int64(op, 1)]))
 
 
 def scatter_nd(lifting: Lifting, op: Op) -> None:
-    """SCATTER_ND: values added up where they fall on zeros."""
+    """Convert SCATTER_ND to ScatterND, which adds the updates to a tensor of zeros."""
     dtype = inner_type(op.outputs[0])
     zero = lifting.numbers(np.zeros((), dtype))
     zeros = lifting.node("Expand", [zero, lifting.int64(op, 2)])
@@ -88,7 +88,7 @@ def scatter_nd(lifting: Lifting, op: Op) -> None:
 
 
 def reverse(lifting: Lifting, op: Op) -> None:
-    """REVERSE_V2: axes run backwards."""
+    """Convert REVERSE_V2 to Slice with steps of -1."""
     order = lifting.order(op, 0)
     axes = [order.index(positive(a, len(order))) for a in lifting.integers(op, 1)]
     count = len(axes)
@@ -103,7 +103,7 @@ def reverse(lifting: Lifting, op: Op) -> None:
 
 
 def reverse_sequence(lifting: Lifting, op: Op) -> None:
-    """REVERSE_SEQUENCE: the first entries of each sample run backwards."""
+    """Convert REVERSE_SEQUENCE: reverse the first entries of each sample."""
     rank = len(lifting.tensor(op, 0).shape)
     batch, time = op.options.get("batch_dim", 0), op.options["seq_dim"]
     if sorted((batch, time)) == [0, 1]:
@@ -116,7 +116,7 @@ def reverse_sequence(lifting: Lifting, op: Op) -> None:
 
 
 def dynamic_update_slice(lifting: Lifting, op: Op) -> None:
-    """DYNAMIC_UPDATE_SLICE: a block put in at a place; it is moved so far that it fits."""
+    """Convert DYNAMIC_UPDATE_SLICE: write a block at a start index that is clamped to fit."""
     whole, block = lifting.known(op, 0), lifting.known(op, 1)
     room = [a - b for a, b in zip(whole, block, strict=True)]
     start = lifting.node("Min", [lifting.int64(op, 2), lifting.ints(*room)])
@@ -128,14 +128,14 @@ def dynamic_update_slice(lifting: Lifting, op: Op) -> None:
 
 
 def one_hot(lifting: Lifting, op: Op) -> None:
-    """ONE_HOT: a new axis with the one value where the index is and the other elsewhere."""
+    """Convert ONE_HOT: a new axis with the on value at the index and the off value elsewhere."""
     depth = lifting.node("Reshape", [lifting.int64(op, 1), lifting.ints(1)])
     values = [lifting.node("Reshape", [lifting.plain(op, i), lifting.ints(1)]) for i in (3, 2)]
     pair, dtype = lifting.node("Concat", values, {"axis": 0}), inner_type(op.outputs[0])
     is_known = dtype in ("float32", "int64")
     if not is_known:  # onnxruntime has no kernel for other types
         pair = lifting.cast(pair, "int64")
-    # ONNX counts negative indices from behind where TFLite has nothing there.
+    # ONNX counts negative indices from the end; TFLite has no entry for them.
     indices = lifting.int64(op, 0)
     negative = lifting.node("Less", [indices, lifting.ints(0)])
     indices = lifting.node("Where", [negative, depth, indices])

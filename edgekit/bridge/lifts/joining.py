@@ -1,4 +1,4 @@
-"""Values joined, taken apart, and surrounded by others."""
+"""Conversion rules of concatenation, packing, splitting and padding."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgekit.bridge.lifts.axes import positive, squeezed, together
 
 
 def concatenation(lifting: Lifting, op: Op) -> None:
-    """CONCATENATION; what is the same for each sample is repeated for a batch."""
+    """Convert CONCATENATION to Concat; constants are repeated along a free batch axis."""
     inputs, order = together(lifting, op, range(len(op.inputs)))
     axis = positive(op.options.get("axis", 0), len(order))
     if lifting.free and axis:
@@ -22,7 +22,7 @@ def concatenation(lifting: Lifting, op: Op) -> None:
 
 
 def _repeated(lifting: Lifting, op: Op, inputs: list[str], order: Order) -> list[str]:
-    """Stored parts of batch 1 made as many as there are samples."""
+    """Expand constants whose batch size is 1 to the batch size of the first computed input."""
     tensors = [lifting.tensor(op, i) for i in range(len(op.inputs))]
     computed = next((i for i, t in enumerate(tensors) if not t.is_constant), None)
     if computed is None:
@@ -41,7 +41,7 @@ def _repeated(lifting: Lifting, op: Op, inputs: list[str], order: Order) -> list
 
 
 def pack(lifting: Lifting, op: Op) -> None:
-    """PACK: values side by side along a new axis."""
+    """Convert PACK: stack values along a new axis."""
     axis = positive(op.options.get("axis", 0), len(op.outputs[0].shape))
     where = lifting.ints(axis)
     parts = [
@@ -51,7 +51,7 @@ def pack(lifting: Lifting, op: Op) -> None:
 
 
 def unpack(lifting: Lifting, op: Op) -> None:
-    """UNPACK: one value for each index of an axis."""
+    """Convert UNPACK: split an axis into one value per index, without that axis."""
     order = lifting.order(op, 0)
     axis = positive(op.options.get("axis", 0), len(order))
     parts = _split(lifting, op, 0, axis, [1] * len(op.outputs))
@@ -60,7 +60,7 @@ def unpack(lifting: Lifting, op: Op) -> None:
 
 
 def split(lifting: Lifting, op: Op) -> None:
-    """SPLIT: equal parts of an axis, which is the first input."""
+    """Convert SPLIT into equal parts of an axis, which is the first input."""
     order = lifting.order(op, 1)
     axis = positive(lifting.integers(op, 0)[0], len(order))
     size = lifting.known(op, 1)[axis] // len(op.outputs)
@@ -69,7 +69,7 @@ def split(lifting: Lifting, op: Op) -> None:
 
 
 def split_v(lifting: Lifting, op: Op) -> None:
-    """SPLIT_V: parts of given sizes, one of which may be -1."""
+    """Convert SPLIT_V into parts of given sizes, one of which may be -1 for the rest."""
     order = lifting.order(op, 0)
     axis = positive(lifting.integers(op, 2)[0], len(order))
     sizes = lifting.integers(op, 1)
@@ -89,7 +89,7 @@ def _split(lifting: Lifting, op: Op, position: int, axis: int, sizes: list[int])
 
 
 def pad(lifting: Lifting, op: Op) -> None:
-    """PAD with zeros and PADV2 with a given value."""
+    """Convert PAD with zeros and PADV2 with a given value."""
     order = lifting.order(op, 0)
     inputs = [lifting.read(lifting.tensor(op, 0), order), _pads(lifting, op, order)]
     if lifting.has(op, 2):
@@ -107,7 +107,7 @@ def _pads(lifting: Lifting, op: Op, order: Order) -> str:
 
 
 def mirror_pad(lifting: Lifting, op: Op) -> None:
-    """MIRROR_PAD: the border's neighbours, with the border itself (SYMMETRIC) or without."""
+    """Convert MIRROR_PAD, which repeats the border entry (SYMMETRIC) or does not (REFLECT)."""
     order = lifting.order(op, 0)
     name = lifting.read(lifting.tensor(op, 0), order)
     if op.options.get("mode", "REFLECT") == "REFLECT":

@@ -1,4 +1,4 @@
-"""Pooling."""
+"""Conversion rules of pooling."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from edgekit.bridge.lifts.convolution import window
 
 
 def average_pool(lifting: Lifting, op: Op) -> None:
-    """AVERAGE_POOL_2D: pads do not count."""
+    """Convert AVERAGE_POOL_2D to AveragePool; pads do not count in the divisor."""
     lifting.bind(op, _averaged(lifting, op, lifting.read(*_first(lifting, op))), channels_first(4))
 
 
 def max_pool(lifting: Lifting, op: Op) -> None:
-    """MAX_POOL_2D."""
+    """Convert MAX_POOL_2D to MaxPool."""
     attributes = window(lifting, op, _kernel(op), dilate=False)
     made = lifting.node("MaxPool", [lifting.read(*_first(lifting, op))], attributes)
     lifting.bind(op, made, channels_first(4))
 
 
 def l2_pool(lifting: Lifting, op: Op) -> None:
-    """L2_POOL_2D: the root of the mean square."""
+    """Convert L2_POOL_2D: the root of the mean square of each window."""
     x = lifting.read(*_first(lifting, op))
     mean = _averaged(lifting, op, lifting.node("Mul", [x, x]))
     lifting.bind(op, lifting.node("Sqrt", [mean]), channels_first(4))

@@ -1,4 +1,4 @@
-"""Products of matrices."""
+"""Conversion rules of matrix products."""
 
 from __future__ import annotations
 
@@ -9,7 +9,11 @@ from edgekit.bridge.lifting import Lifting
 
 
 def fully_connected(lifting: Lifting, op: Op) -> None:
-    """FULLY_CONNECTED: weights [out, in]; the input is a matrix or is made one."""
+    """Convert FULLY_CONNECTED with weights [out, in] to MatMul or Gemm.
+
+    MatMul is used for float outputs that keep the rank (3 or more) of the input. Otherwise the
+    input is reshaped to a matrix for Gemm.
+    """
     x, weights = lifting.tensor(op, 0), lifting.tensor(op, 1)
     bias = lifting.bias(op, 2, [x, weights])
     made = op.outputs[0]
@@ -33,7 +37,7 @@ def _matrix(lifting: Lifting, x: Tensor, depth: int) -> str:
 
 
 def _rows(lifting: Lifting, x: Tensor, made: Tensor) -> str:
-    """The shape of the output, as far as it is known before the run."""
+    """Return the shape of the output: a constant, or computed where sizes are not known."""
     shape = lifting.shape(made)
     if min(shape[1:], default=1) >= 0:
         return lifting.ints(-1, *shape[1:]) if shape else lifting.ints()
@@ -43,7 +47,7 @@ def _rows(lifting: Lifting, x: Tensor, made: Tensor) -> str:
 
 
 def batch_matmul(lifting: Lifting, op: Op) -> None:
-    """BATCH_MATMUL: products of the last two axes, either side maybe turned."""
+    """Convert BATCH_MATMUL to MatMul; either operand may have its last two axes swapped."""
     sides = [
         (0, op.options.get("adj_x", op.options.get("adjoint_lhs", False))),
         (1, op.options.get("adj_y", op.options.get("adjoint_rhs", False))),

@@ -1,4 +1,4 @@
-"""Recurrent layers over whole sequences, from a state of zeros."""
+"""Conversion rules of recurrent layers that run over whole sequences."""
 
 from __future__ import annotations
 
@@ -12,22 +12,23 @@ from edgekit.bridge.lifted import quantized
 from edgekit.bridge.lifting import Lifting
 from edgekit.bridge.lifts.activations import Rule
 
-# TFLite has gates as input, forget, cell, output; ONNX as input, output, forget, cell.
+# TFLite orders gates as input, forget, cell, output; ONNX as input, output, forget, cell.
 _GATES = (0, 3, 1, 2)
-_SATURATED = 10.0  # tanh is 1 there, to the last bit but a few
+_SATURATED = 10.0  # from here on tanh is 1 up to a few units in the last place
 _NOT_YET = {16: "a projection", 20: "layer normalisation", 21: "layer normalisation"}
 _ACTIVATIONS = {"NONE": "Affine", "RELU": "Relu", "TANH": "Tanh"}
 
 
 def sequence_lstm(lifting: Lifting, op: Op) -> None:
-    """UNIDIRECTIONAL_SEQUENCE_LSTM; that of integers is computed with floats.
+    """Convert UNIDIRECTIONAL_SEQUENCE_LSTM to LSTM; integer layers are computed in floats.
 
-    TensorFlow's converter writes a limit of 10 to the cells of any Keras layer. It is left out, as
-    it is before conversion: it can be reached after 10 steps at the earliest, and the output of a
-    cell changes by less than 1e-8 beyond it.
+    TensorFlow's converter gives the cells of every Keras layer a clip of 10, which the Keras layer
+    does not have. It is ignored: a cell can reach it after 10 steps at the earliest, and the output
+    changes by less than 1e-8 beyond it.
 
     Raises:
-        PassRefused: projection, layer normalisation, coupled gates, clipping.
+        PassRefused: projection, layer normalization, coupled gates, a cell clip below 10, or an
+            activation other than tanh.
     """
     _check(lifting, op)
     weights = _stacked(lifting, [lifting.tensor(op, 1 + gate) for gate in _GATES])
@@ -52,7 +53,7 @@ def _check(lifting: Lifting, op: Op) -> None:
 
 
 def _stacked(lifting: Lifting, gates: Sequence[Tensor]) -> str:
-    """Matrices of all gates below each other, with a first axis of size 1."""
+    """Stack the matrices of all gates along their rows, with a leading axis of size 1."""
     parameters = [quantized(t) for t in gates]
     if all(t.data is not None for t in gates):
         data = np.concatenate([np.asarray(t.data) for t in gates])[None]
@@ -97,7 +98,7 @@ def _by_time(lifting: Lifting, op: Op) -> str:
 
 
 def _state(lifting: Lifting, op: Op, position: int) -> str:
-    """What a state is at first; "" = zeros, as where the file keeps it in a variable."""
+    """Return an initial state, or "" (zeros) if it is absent or the file keeps it in a variable."""
     if not lifting.has(op, position) or lifting.tensor(op, position).is_variable:
         return ""
     return lifting.node("Unsqueeze", [lifting.plain(op, position), lifting.ints(0)])
@@ -116,7 +117,7 @@ def _trimmed(inputs: list[str]) -> list[str]:
 
 
 def sequence_rnn(lifting: Lifting, op: Op) -> None:
-    """UNIDIRECTIONAL_SEQUENCE_RNN."""
+    """Convert UNIDIRECTIONAL_SEQUENCE_RNN to RNN."""
     kind = op.options.get("fused_activation_function", "NONE")
     if kind not in _ACTIVATIONS:
         raise lifting.refusal(op, f"has the activation {kind}")

@@ -1,4 +1,4 @@
-"""Reductions of axes, and what looks along one: largest entries, running sums."""
+"""Conversion rules of reductions, arg-max, top-k, cumulative sums and normalizations."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ from edgekit.bridge.lifting import Lifting
 from edgekit.bridge.lifts.activations import Rule
 from edgekit.bridge.lifts.axes import positive, without
 
-_AXES_AS_INPUT = 18  # ReduceSum apart, which has them so since 13
+_AXES_AS_INPUT = 18  # opset from which reductions take axes as an input; ReduceSum since 13
 
 
 def reduced(
     lifting: Lifting, kind: str, name: str, axes: Sequence[int], *, keep: bool = True
 ) -> str:
-    """A value with axes reduced, under either way of saying which.
+    """Add a reduction, with the axes as an attribute or an input depending on the opset.
 
     Args:
-        lifting: the graph in the making.
-        kind: ONNX's operator.
-        name: the value.
+        lifting: the ONNX graph under construction.
+        kind: ONNX operator type.
+        name: of the value.
         axes: of the value.
-        keep: leave them as axes of size 1.
+        keep: keep the reduced axes with size 1.
     """
     attributes = {"keepdims": int(keep)}
     if kind == "ReduceSum" or lifting.written.opset >= _AXES_AS_INPUT:
@@ -36,11 +36,11 @@ def reduced(
 
 
 def reduction(kind: str, *, truth: bool = False) -> Rule:
-    """The rule of a reduction.
+    """Make the rule of a reduction.
 
     Args:
-        kind: ONNX's operator.
-        truth: whether it is of truth values, for which ONNX has none.
+        kind: ONNX operator type.
+        truth: the values are boolean, which ONNX does not reduce: compute them as int32.
     """
     return partial(_reduction, kind=kind, truth=truth)
 
@@ -58,7 +58,7 @@ def _reduction(lifting: Lifting, op: Op, *, kind: str, truth: bool) -> None:
     where = sorted(order.index(a) for a in axes)
     is_pooled = kind == "ReduceMean" and rank == 4 and where == [2, 3]
     if is_pooled and quantized(tensor) is not None:
-        # The integer kernel is that of pooling.
+        # Only pooling has an integer kernel.
         name = lifting.node("GlobalAveragePool", [name])
         if not keep:
             name = lifting.node("Squeeze", [name, lifting.ints(2, 3)])
@@ -70,7 +70,11 @@ def _reduction(lifting: Lifting, op: Op, *, kind: str, truth: bool) -> None:
 
 
 def arg(kind: str) -> Rule:
-    """The rule of ARG_MAX and ARG_MIN."""
+    """Make the rule of ARG_MAX or ARG_MIN.
+
+    Args:
+        kind: ONNX operator type.
+    """
     return partial(_arg, kind=kind)
 
 
@@ -85,7 +89,7 @@ def _arg(lifting: Lifting, op: Op, *, kind: str) -> None:
 
 
 def top_k(lifting: Lifting, op: Op) -> None:
-    """TOPK_V2: the largest entries of the last axis, and where they are."""
+    """Convert TOPK_V2: the largest entries along the last axis, and their indices."""
     count = lifting.node("Reshape", [lifting.int64(op, 1), lifting.ints(1)])
     values, indices = lifting.nodes("TopK", [lifting.plain(op, 0), count], 2)
     lifting.bind(op, values)
@@ -94,7 +98,7 @@ def top_k(lifting: Lifting, op: Op) -> None:
 
 
 def cumsum(lifting: Lifting, op: Op) -> None:
-    """CUMSUM."""
+    """Convert CUMSUM to CumSum."""
     order = lifting.order(op, 0)
     axis = order.index(positive(lifting.integers(op, 1)[0], len(order)))
     attributes = {k: int(op.options.get(k, False)) for k in ("exclusive", "reverse")}
@@ -106,7 +110,7 @@ def cumsum(lifting: Lifting, op: Op) -> None:
 
 
 def l2_normalization(lifting: Lifting, op: Op) -> None:
-    """L2_NORMALIZATION over the last axis; the length counts as 1e-6 at least."""
+    """Convert L2_NORMALIZATION over the last axis; norms below 1e-6 count as 1e-6."""
     order = lifting.order(op, 0)
     x = lifting.read(lifting.tensor(op, 0), order)
     length = reduced(lifting, "ReduceL2", x, [order.index(len(order) - 1)])
@@ -115,7 +119,10 @@ def l2_normalization(lifting: Lifting, op: Op) -> None:
 
 
 def local_response_normalization(lifting: Lifting, op: Op) -> None:
-    """LOCAL_RESPONSE_NORMALIZATION: ONNX divides ``alpha`` by the number of neighbours."""
+    """Convert LOCAL_RESPONSE_NORMALIZATION to LRN.
+
+    ``alpha`` is multiplied by the size of the window, because ONNX divides it by that.
+    """
     order = (0, 3, 1, 2)
     size = 2 * op.options["radius"] + 1
     attributes = {
@@ -129,7 +136,7 @@ def local_response_normalization(lifting: Lifting, op: Op) -> None:
 
 
 def rank_of(lifting: Lifting, op: Op) -> None:
-    """RANK."""
+    """Convert RANK to a constant."""
     rank = len(plain_order(len(lifting.tensor(op, 0).shape)))
     lifting.bind(op, lifting.numbers(np.asarray(rank, op.outputs[0].dtype)))
 

@@ -1,4 +1,4 @@
-"""Images in other sizes, and space exchanged for channels or batch."""
+"""Conversion rules of image resizing and of moves between space, depth and batch."""
 
 from __future__ import annotations
 
@@ -13,12 +13,15 @@ from edgekit.bridge.lifts.axes import channels_first
 
 
 def resize_bilinear(lifting: Lifting, op: Op) -> None:
-    """RESIZE_BILINEAR."""
+    """Convert RESIZE_BILINEAR to Resize."""
     _resize(lifting, op, {"mode": "linear"})
 
 
 def resize_nearest(lifting: Lifting, op: Op) -> None:
-    """RESIZE_NEAREST_NEIGHBOR: rounds down from the corner, and to the nearest else."""
+    """Convert RESIZE_NEAREST_NEIGHBOR to Resize.
+
+    Asymmetric coordinates are rounded down, others to the nearest entry (halves up).
+    """
     from_corner = not (op.options.get("align_corners") or op.options.get("half_pixel_centers"))
     rounding = "floor" if from_corner else "round_prefer_ceil"
     _resize(lifting, op, {"mode": "nearest", "nearest_mode": rounding})
@@ -38,12 +41,12 @@ def _resize(lifting: Lifting, op: Op, attributes: dict[str, str]) -> None:
 
 
 def depth_to_space(lifting: Lifting, op: Op) -> None:
-    """DEPTH_TO_SPACE: ONNX's DCR."""
+    """Convert DEPTH_TO_SPACE to DepthToSpace (mode DCR)."""
     _exchanged(lifting, op, "DepthToSpace")
 
 
 def space_to_depth(lifting: Lifting, op: Op) -> None:
-    """SPACE_TO_DEPTH."""
+    """Convert SPACE_TO_DEPTH to SpaceToDepth."""
     _exchanged(lifting, op, "SpaceToDepth")
 
 
@@ -54,7 +57,7 @@ def _exchanged(lifting: Lifting, op: Op, kind: str) -> None:
 
 
 def space_to_batch(lifting: Lifting, op: Op) -> None:
-    """SPACE_TO_BATCH_ND: pads, then each place of a block becomes a sample."""
+    """Convert SPACE_TO_BATCH_ND: pad, then make each position inside a block a sample."""
     block, shape = lifting.integers(op, 1), lifting.known(op, 0)
     pads = np.asarray(lifting.integers(op, 2)).reshape(-1, 2)
     name, count, rest = lifting.plain(op, 0), len(block), shape[1 + len(block) :]
@@ -76,7 +79,7 @@ def space_to_batch(lifting: Lifting, op: Op) -> None:
 
 
 def batch_to_space(lifting: Lifting, op: Op) -> None:
-    """BATCH_TO_SPACE_ND: samples become the places of a block, then borders are cut."""
+    """Convert BATCH_TO_SPACE_ND: move samples to positions inside blocks, then crop the borders."""
     block, shape = lifting.integers(op, 1), lifting.tensor(op, 0).shape
     if min(shape[1:]) < 0:
         raise lifting.refusal(op, "works on sizes that only the run tells")

@@ -1,4 +1,4 @@
-"""Values chosen by truth values, and by overlap."""
+"""Conversion rules of SELECT and WHERE."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from edgekit.bridge.lifts.axes import together
 
 
 def select(lifting: Lifting, op: Op) -> None:
-    """SELECT: one truth value for each entry, or for each row."""
+    """Convert SELECT, whose condition has one boolean per entry or per row."""
     condition, rank = lifting.tensor(op, 0), len(lifting.tensor(op, 1).shape)
     if len(condition.shape) == rank or not condition.shape:
         select_v2(lifting, op)
@@ -21,13 +21,13 @@ def select(lifting: Lifting, op: Op) -> None:
 
 
 def select_v2(lifting: Lifting, op: Op) -> None:
-    """SELECT_V2: the three inputs broadcast."""
+    """Convert SELECT_V2, whose three inputs broadcast."""
     inputs, order = together(lifting, op, [0, 1, 2])
     lifting.bind(op, lifting.node("Where", inputs), order)
 
 
 def where(lifting: Lifting, op: Op) -> None:
-    """WHERE: the places of what is true, one a row."""
+    """Convert WHERE: the index tuples of true entries, one per row."""
     places = lifting.node("NonZero", [lifting.plain(op, 0)])
     places = lifting.node("Transpose", [places], {"perm": [1, 0]})
     dtype = op.outputs[0].dtype

@@ -1,4 +1,4 @@
-"""Shapes: other sizes, axes moved, put in and taken out, sizes as values."""
+"""Conversion rules of operators that change, read or fill shapes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgekit.bridge.lifts.axes import positive, squeezed, unsqueezed
 
 
 def reshape(lifting: Lifting, op: Op) -> None:
-    """RESHAPE: where it only drops or adds axes of size 1, the order of axes stays."""
+    """Convert RESHAPE; the order of axes is kept if only axes of size 1 are added or removed."""
     x, made = lifting.tensor(op, 0), op.outputs[0]
     is_stored = not lifting.has(op, 1) or lifting.array(op, 1) is not None
     before, after = lifting.shape(x), lifting.shape(made)
@@ -38,7 +38,7 @@ def _only_ones(before: Shape, after: Shape) -> bool:
 
 
 def _sizes(lifting: Lifting, op: Op, before: Shape, after: Shape) -> list[int]:
-    """The sizes as ONNX is told them: one of them stays open, the first one if it can."""
+    """Return the target sizes of Reshape; the first one is -1 (inferred) if all are known."""
     sizes = [int(n) for n in after]
     if min(sizes, default=0) < 0:
         wanted = lifting.integers(op, 1) if lifting.has(op, 1) else op.options["new_shape"]
@@ -49,7 +49,7 @@ def _sizes(lifting: Lifting, op: Op, before: Shape, after: Shape) -> list[int]:
 
 
 def squeeze(lifting: Lifting, op: Op) -> None:
-    """SQUEEZE: the axes named, or all of size 1."""
+    """Convert SQUEEZE of given axes, or of all axes of size 1."""
     x, rank = lifting.tensor(op, 0), len(lifting.tensor(op, 0).shape)
     axes = sorted({positive(a, rank) for a in op.options.get("squeeze_dims") or ()})
     axes = axes or [i for i, n in enumerate(lifting.known(op, 0)) if n == 1]
@@ -58,7 +58,7 @@ def squeeze(lifting: Lifting, op: Op) -> None:
 
 
 def expand_dims(lifting: Lifting, op: Op) -> None:
-    """EXPAND_DIMS."""
+    """Convert EXPAND_DIMS to Unsqueeze."""
     order = lifting.order(op, 0)
     axis = positive(lifting.integers(op, 1)[0], len(order) + 1)
     name = lifting.read(lifting.tensor(op, 0), order)
@@ -66,7 +66,7 @@ def expand_dims(lifting: Lifting, op: Op) -> None:
 
 
 def transpose(lifting: Lifting, op: Op) -> None:
-    """TRANSPOSE: nothing moves until a reader wants another order."""
+    """Convert TRANSPOSE to a new order of axes; data moves only if a reader needs another order."""
     perm, order = lifting.integers(op, 1), lifting.order(op, 0)
     perm = [positive(a, len(order)) for a in perm]
     name = lifting.read(lifting.tensor(op, 0), order)
@@ -74,7 +74,7 @@ def transpose(lifting: Lifting, op: Op) -> None:
 
 
 def shape_of(lifting: Lifting, op: Op) -> None:
-    """SHAPE: sizes as TFLite has them."""
+    """Convert SHAPE to the sizes in TFLite's order of axes."""
     order, dtype = lifting.order(op, 0), op.outputs[0].dtype
     sizes = lifting.node("Shape", [lifting.read(lifting.tensor(op, 0), order)])
     if order != plain_order(len(order)):
@@ -84,23 +84,26 @@ def shape_of(lifting: Lifting, op: Op) -> None:
 
 
 def fill(lifting: Lifting, op: Op) -> None:
-    """FILL: one value in all places."""
+    """Convert FILL: expand one value to a shape."""
     value = lifting.plain(op, 1)
     lifting.bind(op, lifting.node("Expand", [value, lifting.int64(op, 0)]))
 
 
 def range_of(lifting: Lifting, op: Op) -> None:
-    """RANGE: from a start to before a limit in steps."""
+    """Convert RANGE: numbers from a start up to, but without, a limit."""
     lifting.bind(op, lifting.node("Range", [lifting.plain(op, i) for i in range(3)]))
 
 
 def broadcast_to(lifting: Lifting, op: Op) -> None:
-    """BROADCAST_TO: a batch of one stays free, for Expand broadcasts either way."""
+    """Convert BROADCAST_TO to Expand.
+
+    Expand broadcasts both ways, so that a size of 1 in the target shape keeps a free batch.
+    """
     lifting.bind(op, lifting.node("Expand", [lifting.plain(op, 0), lifting.int64(op, 1)]))
 
 
 def tile(lifting: Lifting, op: Op) -> None:
-    """TILE."""
+    """Convert TILE to Tile."""
     x, counts = lifting.tensor(op, 0), lifting.array(op, 1)
     if counts is None:
         lifting.bind(op, lifting.node("Tile", [lifting.plain(op, 0), lifting.int64(op, 1)]))

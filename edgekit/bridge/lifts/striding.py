@@ -1,4 +1,4 @@
-"""Slices in steps: STRIDED_SLICE and its masks."""
+"""Conversion rule of STRIDED_SLICE and its masks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FAR = 2**31 - 1
 
 @dataclass(frozen=True, kw_only=True)
 class _Cut:
-    """One axis: from where to where in which steps."""
+    """Begin, end and step of the slice of one axis."""
 
     axis: int
     begin: int
@@ -26,7 +26,7 @@ class _Cut:
 
 @dataclass(kw_only=True)
 class _Spec:
-    """What the masks come to; ``shrunk`` are axes of the input, ``new`` those of the output."""
+    """Decoded masks: slices, input axes to remove (``shrunk``), output axes to add (``new``)."""
 
     cuts: list[_Cut]
     shrunk: list[int]
@@ -34,10 +34,10 @@ class _Spec:
 
 
 def strided_slice(lifting: Lifting, op: Op) -> None:
-    """STRIDED_SLICE.
+    """Convert STRIDED_SLICE to Slice, Squeeze and Unsqueeze.
 
     Raises:
-        PassRefused: bounds that only the run tells, together with masks or steps.
+        PassRefused: computed bounds together with steps, an ellipsis or new axes.
     """
     if any(lifting.array(op, i) is None for i in (1, 2, 3)):
         _computed(lifting, op)
@@ -108,7 +108,7 @@ def _is_whole(cut: _Cut, size: int) -> bool:
 
 
 def _computed(lifting: Lifting, op: Op) -> None:
-    """Bounds that only the run tells: an index into the first axes, or a plain slice."""
+    """Convert computed bounds: an index into the first axes, or a slice with steps of 1."""
     x, begin = lifting.tensor(op, 0), lifting.tensor(op, 1)
     steps = lifting.integers(op, 3)
     count = begin.shape[0] if begin.shape else 1

@@ -1,4 +1,4 @@
-"""Values in other types: rounding to integers and back."""
+"""Conversion rules of CAST, QUANTIZE and DEQUANTIZE."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from edgekit.bridge.lifts.activations import Rule
 
 
 def dequantize(lifting: Lifting, op: Op) -> None:
-    """DEQUANTIZE: integers are read as floats anyway, and floats of 16 bits as wider ones."""
+    """Convert DEQUANTIZE to its input: quantized and float16 tensors are read as float32 anyway."""
     lifting.bind_same(op, lifting.tensor(op, 0))
 
 
 def quantize(lifting: Lifting, op: Op) -> None:
-    """QUANTIZE, from floats or from integers of another scale."""
+    """Convert QUANTIZE from floats or from integers of another scale."""
     order = lifting.order(op, 0)
     lifting.bind(op, lifting.read(lifting.tensor(op, 0), order), order)
 
 
 def cast(lifting: Lifting, op: Op) -> None:
-    """CAST.
+    """Convert CAST.
 
     Raises:
-        PassRefused: of quantised integers, whose scale it leaves out.
+        PassRefused: the input or the output is quantized; CAST would ignore its scale.
     """
     x, made, order = lifting.tensor(op, 0), op.outputs[0], lifting.order(op, 0)
     if quantized(x) is not None or quantized(made) is not None:
