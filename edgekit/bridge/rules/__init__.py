@@ -1,4 +1,4 @@
-"""One rule for each ONNX operator: how it is said in TFLite's operators."""
+"""Conversion rules from ONNX operators to TFLite, one module per group of operators."""
 
 from __future__ import annotations
 

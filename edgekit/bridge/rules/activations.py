@@ -1,4 +1,4 @@
-"""Activation functions."""
+"""Conversion rules of activation functions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgekit.bridge.lowering import Lowering, attr
 from edgekit.bridge.rules.elementwise import aligned, mapped, unary
 from edgekit.bridge.rules.maths import chosen, clamped, pair, single
 
-# Clamps that have an operator of their own.
+# Bounds for which TFLite has an operator.
 _CLAMPS: dict[tuple[float, float], str] = {
     (0.0, math.inf): "RELU",
     (0.0, 6.0): "RELU6",
@@ -25,7 +25,14 @@ _CLAMPS: dict[tuple[float, float], str] = {
 
 
 def between(low: Lowering, tensor: Tensor, least: float, most: float) -> Tensor:
-    """A tensor clamped, by one operator where there is one; infinite = no bound."""
+    """Clamp a tensor to bounds, by a single activation operator if TFLite has one.
+
+    Args:
+        low: receives the operators.
+        tensor: of any numeric type.
+        least: lower bound, ``-inf`` for none.
+        most: upper bound, ``inf`` for none.
+    """
     kind = _CLAMPS.get((least, most))
     if kind is not None and tensor.dtype == "float32":
         return single(low, kind, tensor)
@@ -38,7 +45,7 @@ def _relu(low: Lowering, tensor: Tensor) -> Tensor:
 
 
 def clip(low: Lowering, node: NodeProto) -> None:
-    """Clip, its bounds attributes or inputs, stored or computed."""
+    """Convert Clip, whose bounds are attributes, constants or computed inputs."""
     value = low.value(node, 0, mixed=True)
     made = value.tensor
     bounds: list[float] = []
@@ -54,7 +61,7 @@ def clip(low: Lowering, node: NodeProto) -> None:
 
 
 def _effective(bound: float, dtype: str) -> float:
-    """A bound; infinite where no value of the type is beyond it."""
+    """Return a bound, or an infinite one if no value of the type lies beyond it."""
     if dtype == "float32":
         return bound if abs(bound) < np.finfo(np.float32).max else math.copysign(math.inf, bound)
     limits = np.iinfo(dtype)
@@ -64,7 +71,7 @@ def _effective(bound: float, dtype: str) -> float:
 
 
 def leaky_relu(low: Lowering, node: NodeProto) -> None:
-    """LeakyRelu: LEAKY_RELU."""
+    """Convert LeakyRelu to LEAKY_RELU."""
     value = low.value(node, 0, mixed=True)
     options = {"alpha": attr(node, "alpha", 0.01)}
     made = single(low, "LEAKY_RELU", value.tensor, options=options)
@@ -72,7 +79,7 @@ def leaky_relu(low: Lowering, node: NodeProto) -> None:
 
 
 def prelu(low: Lowering, node: NodeProto) -> None:
-    """PRelu with slopes that broadcast to the input."""
+    """Convert PRelu, whose slopes broadcast against the input."""
     value = low.value(node, 0)
     slope = aligned(low, low.value(node, 1), value.order)
     x = value.tensor
@@ -84,7 +91,7 @@ def prelu(low: Lowering, node: NodeProto) -> None:
 
 
 def _scaled_elu(low: Lowering, x: Tensor, *, alpha: float, inner: float, gamma: float) -> Tensor:
-    """``gamma * (max(x, 0) + alpha * (exp(min(x, 0) * inner) - 1))``."""
+    """Compute ``gamma * (max(x, 0) + alpha * (exp(min(x, 0) * inner) - 1))``."""
     below = clamped(low, x, None, 0.0)
     if inner != 1:
         below = pair(low, "MUL", below, inner)
@@ -94,7 +101,7 @@ def _scaled_elu(low: Lowering, x: Tensor, *, alpha: float, inner: float, gamma: 
 
 
 def elu(low: Lowering, node: NodeProto) -> None:
-    """Elu: ELU where alpha is 1."""
+    """Convert Elu: to ELU alone if alpha is 1, otherwise with a scaled negative part."""
     value = low.value(node, 0)
     alpha = attr(node, "alpha", 1.0)
     if alpha == 1:
@@ -105,7 +112,7 @@ def elu(low: Lowering, node: NodeProto) -> None:
 
 
 def selu(low: Lowering, node: NodeProto) -> None:
-    """Selu, by ELU."""
+    """Convert Selu to a scaled ELU."""
     value = low.value(node, 0)
     alpha = attr(node, "alpha", 1.67326319217681884765625)
     gamma = attr(node, "gamma", 1.05070102214813232421875)
@@ -114,7 +121,7 @@ def selu(low: Lowering, node: NodeProto) -> None:
 
 
 def celu(low: Lowering, node: NodeProto) -> None:
-    """Celu, by ELU."""
+    """Convert Celu to a scaled ELU."""
     value = low.value(node, 0)
     alpha = attr(node, "alpha", 1.0)
     made = _scaled_elu(low, value.tensor, alpha=alpha, inner=1 / alpha, gamma=1.0)
@@ -122,7 +129,7 @@ def celu(low: Lowering, node: NodeProto) -> None:
 
 
 def hard_sigmoid(low: Lowering, node: NodeProto) -> None:
-    """HardSigmoid: a line between 0 and 1."""
+    """Convert HardSigmoid: ``alpha * x + beta``, clamped to [0, 1]."""
     value = low.value(node, 0)
     made = pair(low, "MUL", value.tensor, attr(node, "alpha", 0.2))
     made = pair(low, "ADD", made, attr(node, "beta", 0.5))
@@ -130,7 +137,7 @@ def hard_sigmoid(low: Lowering, node: NodeProto) -> None:
 
 
 def swish(low: Lowering, node: NodeProto) -> None:
-    """Swish: ``x * sigmoid(alpha * x)``."""
+    """Convert Swish: ``x * sigmoid(alpha * x)``."""
     value = low.value(node, 0)
     alpha = attr(node, "alpha", 1.0)
     inner = value.tensor if alpha == 1 else pair(low, "MUL", value.tensor, alpha)
@@ -139,21 +146,21 @@ def swish(low: Lowering, node: NodeProto) -> None:
 
 
 def gelu(low: Lowering, node: NodeProto) -> None:
-    """Gelu, exact or by tanh: GELU."""
+    """Convert Gelu to GELU, exact or approximated by tanh."""
     value = low.value(node, 0)
     options = {"approximate": attr(node, "approximate", "none") == "tanh"}
     low.bind(node, single(low, "GELU", value.tensor, options=options), value.order)
 
 
 def thresholded_relu(low: Lowering, node: NodeProto) -> None:
-    """ThresholdedRelu: what is above a threshold, zero elsewhere."""
+    """Convert ThresholdedRelu: keep entries above ``alpha``, and make the others zero."""
     value = low.value(node, 0)
     above = pair(low, "GREATER", value.tensor, attr(node, "alpha", 1.0), dtype="bool")
     low.bind(node, chosen(low, above, value.tensor, 0.0), value.order)
 
 
 def shrink(low: Lowering, node: NodeProto) -> None:
-    """Shrink: nothing near zero, the rest nearer to it."""
+    """Convert Shrink: zero within ``lambd``, beyond it moved towards zero by ``bias``."""
     value = low.value(node, 0)
     x, lambd, bias = value.tensor, attr(node, "lambd", 0.5), attr(node, "bias", 0.0)
     real = low.cast(x, "float32")
@@ -165,7 +172,13 @@ def shrink(low: Lowering, node: NodeProto) -> None:
 
 
 def softmax(kind: str) -> Callable[[Lowering, NodeProto], None]:
-    """The rule of a softmax: along one axis, and before opset 13 over all axes from one on."""
+    """Make the rule of Softmax, LogSoftmax or Hardmax.
+
+    They work along one axis, before opset 13 over all axes from the given one on.
+
+    Args:
+        kind: TFLite operator type; ``ARG_MAX`` for Hardmax.
+    """
     return partial(_softmax, kind=kind)
 
 
@@ -184,7 +197,7 @@ def _softmax(low: Lowering, node: NodeProto, *, kind: str) -> None:
 
 
 def last(order: Order, axis: int) -> Order:
-    """A storage order with one axis moved to its end."""
+    """Move an axis to the end of a storage order."""
     return (*(a for a in order if a != axis), axis)
 
 
@@ -196,7 +209,7 @@ def _along_last(low: Lowering, kind: str, tensor: Tensor) -> Tensor:
 
 
 def _one_hot(low: Lowering, tensor: Tensor) -> Tensor:
-    """1 where the largest entry along the last axis first is, 0 elsewhere."""
+    """Mark the first of the largest entries along the last axis with 1, all others with 0."""
     axis = len(tensor.shape) - 1
     inputs = [tensor, low.int32(axis)]
     options = {"output_type": "int32"}

@@ -1,4 +1,4 @@
-"""Operators on the bits of integers."""
+"""Conversion rules of bitwise operators on integers."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ def _as_int32(low: Lowering, node: NodeProto, tensor: Tensor) -> Tensor:
 
 
 def bitwise(compute: Callable[[Lowering, Tensor, Tensor], Tensor]) -> Callable[..., None]:
-    """The rule of an operator on the bits of two integers."""
+    """Make the rule of a bitwise operator on two integers.
+
+    Args:
+        compute: emits it for two int32 tensors.
+    """
     return partial(_bitwise, compute=compute)
 
 
@@ -38,7 +42,11 @@ def _xor(low: Lowering, left: Tensor, right: Tensor) -> Tensor:
 
 
 def _and(low: Lowering, left: Tensor, right: Tensor) -> Tensor:
-    """``p + q - (p ^ q)`` is ``2 * (p & q)``; of all bits but the last it cannot overflow."""
+    """Compute the bitwise AND, the last bit apart so that nothing overflows.
+
+    ``p`` and ``q`` are the operands without their last bit: ``p + q - (p ^ q)`` is
+    ``2 * (p & q)``.
+    """
     p, q = (pair(low, "RIGHT_SHIFT", each, 1) for each in (left, right))
     upper = pair(low, "SUB", pair(low, "ADD", p, q), _xor(low, p, q))
     odd = [pair(low, "FLOOR_MOD", each, 2) for each in (left, right)]
@@ -50,14 +58,14 @@ def _or(low: Lowering, left: Tensor, right: Tensor) -> Tensor:
 
 
 def bitwise_not(low: Lowering, node: NodeProto) -> None:
-    """BitwiseNot: the other value of each bit."""
+    """Convert BitwiseNot to BITWISE_XOR with -1."""
     value = low.value(node, 0)
     made = pair(low, "BITWISE_XOR", _as_int32(low, node, value.tensor), -1)
     low.bind(node, low.cast(made, value.tensor.dtype), value.order)
 
 
 def bit_shift(low: Lowering, node: NodeProto) -> None:
-    """BitShift of unsigned integers: up by a product, down by RIGHT_SHIFT."""
+    """Convert BitShift of unsigned integers: MUL by a power of two, or RIGHT_SHIFT."""
     (left, right), order = operands(low, node)
     if not left.dtype.startswith("uint"):
         raise low.refusal(node, f"shifts {left.dtype}; up to opset 25 it is for unsigned integers")

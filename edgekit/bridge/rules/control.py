@@ -32,7 +32,7 @@ def _suggest_constants(low: Lowering, decisive: Sequence[str]) -> str:
     """Suggest constants in edgekit.toml if only small inputs decide; empty if others do too.
 
     Args:
-        low: the graph.
+        low: the conversion in progress.
         decisive: the values that decide which branch runs, or how often.
     """
     sources = upstream(low.index, [name for name in decisive if name])

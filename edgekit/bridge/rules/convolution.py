@@ -1,4 +1,4 @@
-"""Convolutions."""
+"""Conversion rule of Conv, and helpers for convolutions."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from edgekit.bridge.rules.windows import (
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Filters:
-    """What a convolution multiplies with.
+    """Weights, bias and groups of a convolution.
 
     Args:
-        weight: (out, space..., in / groups), as ``Conv`` has it with channels last.
+        weight: (out, space..., in / groups): that of ``Conv`` with channels last.
         bias: one number per output channel, if any.
-        groups: into which the channels fall.
+        groups: number of channel groups.
     """
 
     weight: Tensor
@@ -37,7 +37,7 @@ class Filters:
 
 
 def conv(low: Lowering, node: NodeProto) -> None:
-    """Conv along one, two or three axes."""
+    """Convert Conv with one, two or three spatial axes."""
     value, weight = low.value(node, 0), low.value(node, 1)
     rank = len(value.order)
     if not 3 <= rank <= 5:
@@ -53,13 +53,13 @@ def conv(low: Lowering, node: NodeProto) -> None:
 
 
 def convolved(low: Lowering, image: Tensor, filters: Filters, windows: Sequence[Window]) -> Tensor:
-    """A convolution of an image with channels last.
+    """Convolve an image with channels last.
 
     Args:
-        low: takes the operators.
+        low: receives the operators.
         image: (batch, space..., channels).
-        filters: of as many axes.
-        windows: one for each axis of space.
+        filters: of as many spatial axes.
+        windows: one for each spatial axis.
     """
     if len(windows) == 1:
         return _along_one_axis(low, image, filters, windows[0])
@@ -84,7 +84,7 @@ def convolved(low: Lowering, image: Tensor, filters: Filters, windows: Sequence[
 
 
 def bias_of(low: Lowering, filters: Filters) -> Tensor:
-    """The bias; zeros where there is none."""
+    """Return the bias of filters, or zeros if there is none."""
     if filters.bias is not None:
         return filters.bias
     return low.stored(np.zeros(filters.weight.shape[0], np.float32))
@@ -135,7 +135,7 @@ def _in_space(
 
 
 def split(low: Lowering, tensor: Tensor, parts: int, *, axis: int) -> list[Tensor]:
-    """A tensor in equal parts along a storage axis."""
+    """Split a tensor into equal parts along a storage axis."""
     if parts == 1:
         return [tensor]
     shape = list(tensor.shape)
@@ -149,7 +149,7 @@ def split(low: Lowering, tensor: Tensor, parts: int, *, axis: int) -> list[Tenso
 
 
 def concatenated(low: Lowering, parts: Sequence[Tensor], *, axis: int) -> Tensor:
-    """Tensors joined along a storage axis."""
+    """Concatenate tensors along a storage axis."""
     if len(parts) == 1:
         return parts[0]
     shape = list(parts[0].shape)

@@ -1,4 +1,4 @@
-"""Einsum: sums of products by transposes, reductions and products of matrices."""
+"""Conversion rule of Einsum: transposes, reductions and matrix products."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edgekit.bridge.rules.products import product
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Term:
-    """A tensor and one letter for each of its axes."""
+    """Tensor with one letter of the equation for each of its axes."""
 
     tensor: Tensor
     letters: str
@@ -27,7 +27,7 @@ class _Term:
 
 
 def einsum(low: Lowering, node: NodeProto) -> None:
-    """Einsum of any number of values, with an ellipsis, without repeated letters in a term."""
+    """Convert Einsum of any number of operands, without repeated letters in a term."""
     equation = attr(node, "equation").replace(" ", "")
     tensors = [low.plain(node, place) for place in range(len(node.input))]
     names, out = _letters(equation, [len(t.shape) for t in tensors])
@@ -44,7 +44,7 @@ def einsum(low: Lowering, node: NodeProto) -> None:
 
 
 def _letters(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
-    """The letters of each term and of the output, capital Greek ones in place of an ellipsis."""
+    """Parse the letters of each term and of the output; capital Greek ones replace an ellipsis."""
     left, arrow, right = equation.partition("->")
     terms = left.split(",")
     most = max(
@@ -67,14 +67,14 @@ def _permuted(low: Lowering, tensor: Tensor, perm: tuple[int, ...]) -> Tensor:
 
 
 def _summed(low: Lowering, term: _Term, kept: set[str]) -> _Term:
-    """A term summed over the letters that nothing else has."""
+    """Sum a term over the letters that are not kept."""
     axes = [axis for axis, letter in enumerate(term.letters) if letter not in kept]
     letters = "".join(letter for letter in term.letters if letter in kept)
     return _Term(tensor=reduced(low, "SUM", term.tensor, axes, keep=False), letters=letters)
 
 
 def _joined(low: Lowering, left: _Term, right: _Term, *, kept: set[str]) -> _Term:
-    """Two terms as one: a product of matrices over what they share and nothing else keeps."""
+    """Contract two terms by a matrix product over shared letters that nothing else needs."""
     left = _summed(low, left, kept | set(right.letters))
     right = _summed(low, right, kept | set(left.letters))
     both = [letter for letter in left.letters if letter in right.letters]
@@ -105,7 +105,7 @@ def _matrices(low: Lowering, term: _Term, batch: str, rows: str, columns: str) -
 
 
 def _by_broadcasting(low: Lowering, left: _Term, right: _Term, letters: str, inner: str) -> _Term:
-    """The product of each pair of entries, summed over the letters that end here."""
+    """Multiply two terms by broadcasting, then sum over the inner letters."""
     sides: list[Tensor] = []
     for term in (left, right):
         present = [c for c in letters if c in term.letters]

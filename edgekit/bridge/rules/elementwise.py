@@ -1,4 +1,4 @@
-"""Operators that work on each entry alone, and on pairs of entries with broadcasting."""
+"""Conversion rules of element-wise operators: unary ones, and others with broadcasting."""
 
 from __future__ import annotations
 
@@ -13,34 +13,46 @@ from edgekit.bridge.layout import Order, Value, plain_order
 from edgekit.bridge.lowering import Lowering, attr, computed_type
 from edgekit.bridge.rules.maths import clamped, pair, single
 
-# Types that TFLite's CAST makes; a cast to another one is refused.
+# Types that TFLite's CAST supports; casts from or to others are refused.
 _CAST_TYPES = {"bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "float32"}
 
 
 def unary(kind: str) -> Callable[[Lowering, NodeProto], None]:
-    """The rule of an operator that TFLite has under another name."""
+    """Make the rule of a unary operator that becomes one TFLite operator.
+
+    Args:
+        kind: TFLite operator type.
+    """
     return partial(_unary, kind=kind)
 
 
 def binary(kind: str, *, dtype: str | None = None) -> Callable[[Lowering, NodeProto], None]:
-    """The rule of an operator on two values, with broadcasting.
+    """Make the rule of a binary operator with broadcasting.
 
     Args:
-        kind: TFLite's name.
-        dtype: of the output, where it isn't that of the inputs.
+        kind: TFLite operator type.
+        dtype: of the output, if it differs from that of the inputs.
     """
     return partial(_binary, kind=kind, dtype=dtype)
 
 
 def variadic(kind: str) -> Callable[[Lowering, NodeProto], None]:
-    """The rule of an operator on any number of values, with broadcasting."""
+    """Make the rule of an operator on any number of inputs, with broadcasting.
+
+    Args:
+        kind: TFLite operator type of the pairwise operation.
+    """
     return partial(_variadic, kind=kind)
 
 
 def mapped(
     compute: Callable[[Lowering, Tensor], Tensor],
 ) -> Callable[[Lowering, NodeProto], None]:
-    """The rule of a function of each entry that is written in several operators."""
+    """Make the rule of an element-wise function that takes several TFLite operators.
+
+    Args:
+        compute: emits them for a tensor.
+    """
     return partial(_mapped, compute=compute)
 
 
@@ -74,15 +86,30 @@ def _accumulated(low: Lowering, kind: str, tensors: Sequence[Tensor]) -> Tensor:
 
 
 def operands(low: Lowering, node: NodeProto) -> tuple[list[Tensor], Order]:
-    """All inputs of a node in one storage order, and that order."""
+    """Read all inputs of a node in one storage order, with shapes that broadcast.
+
+    Args:
+        low: the conversion in progress.
+        node: the ONNX node.
+
+    Returns:
+        The tensors, and their storage order.
+    """
     return together(low, [low.value(node, place) for place in range(len(node.input))])
 
 
 def together(low: Lowering, values: list[Value]) -> tuple[list[Tensor], Order]:
-    """Values in one storage order and of shapes that broadcast, and that order.
+    """Bring values to one storage order, with shapes that broadcast.
 
     The order is that of the largest computed value of full rank, so that images with channels
-    last stay so; the others are transposed.
+    last stay so. The others are transposed.
+
+    Args:
+        low: receives the operators.
+        values: to align.
+
+    Returns:
+        The tensors, and their storage order.
     """
     rank = max(len(v.order) for v in values)
     full = [v for v in values if len(v.order) == rank]
@@ -96,7 +123,13 @@ def _importance(low: Lowering, value: Value) -> tuple[bool, int, bool]:
 
 
 def aligned(low: Lowering, value: Value, order: Order) -> Tensor:
-    """A value that broadcasts against those of another storage order, of its rank or more."""
+    """Transpose a value so that it broadcasts against values of a storage order.
+
+    Args:
+        low: receives the operators.
+        value: of the same or a lower rank.
+        order: the storage order of the others.
+    """
     missing = len(order) - len(value.order)
     if order == plain_order(len(order)) or not value.order:
         return low.ordered(value, None)
@@ -108,14 +141,14 @@ def aligned(low: Lowering, value: Value, order: Order) -> Tensor:
 
 
 def mean(low: Lowering, node: NodeProto) -> None:
-    """Mean of any number of values."""
+    """Convert Mean of any number of values."""
     tensors, order = operands(low, node)
     made = _accumulated(low, "ADD", tensors)
     low.bind(node, pair(low, "MUL", made, 1 / len(tensors)), order)
 
 
 def absolute(low: Lowering, tensor: Tensor) -> Tensor:
-    """The magnitude of each entry, of integers too."""
+    """Compute the absolute value of each entry, also of integers."""
     if tensor.dtype.startswith("uint"):
         return tensor
     if tensor.dtype == "float32":
@@ -124,7 +157,7 @@ def absolute(low: Lowering, tensor: Tensor) -> Tensor:
 
 
 def sign(low: Lowering, tensor: Tensor) -> Tensor:
-    """-1, 0 or 1 for each entry, in its type."""
+    """Compute the sign of each entry (-1, 0 or 1) in the type of the tensor."""
     if tensor.dtype == "float32":
         return single(low, "SIGN", tensor)
     return clamped(low, tensor, None if tensor.dtype.startswith("uint") else -1, 1)
@@ -135,7 +168,7 @@ def _reciprocal(low: Lowering, tensor: Tensor) -> Tensor:
 
 
 def power(low: Lowering, node: NodeProto) -> None:
-    """Pow: in the type of the base; products and roots where the exponent is known."""
+    """Convert Pow in the type of its base; some constant exponents become products and roots."""
     exponent = low.constant(node, 1)
     base = low.value(node, 0)
     if exponent is not None and exponent.size == 1 and base.tensor.dtype == "float32":
@@ -166,7 +199,7 @@ def _known_power(low: Lowering, tensor: Tensor, exponent: float) -> Tensor | Non
 
 
 def modulo(low: Lowering, node: NodeProto) -> None:
-    """Mod: of the divisor's sign, or of the dividend's as C's ``fmod`` has it."""
+    """Convert Mod, with the sign of the divisor, or of the dividend if ``fmod`` is set."""
     (left, right), order = operands(low, node)
     if not attr(node, "fmod", 0):
         low.bind(node, pair(low, "FLOOR_MOD", left, right), order)
@@ -176,12 +209,12 @@ def modulo(low: Lowering, node: NodeProto) -> None:
 
 
 def cast(low: Lowering, node: NodeProto) -> None:
-    """Cast; floats of any width are computed in 32 bits."""
+    """Convert Cast; floats of any width are computed in 32 bits."""
     _cast(low, node, str(np.dtype(helper.tensor_dtype_to_np_dtype(attr(node, "to"))).name))
 
 
 def cast_like(low: Lowering, node: NodeProto) -> None:
-    """CastLike: a Cast to the type of another value."""
+    """Convert CastLike to a cast to the type of another value."""
     _cast(low, node, low.dtype_of(node.input[1]))
 
 
@@ -198,14 +231,14 @@ def _cast(low: Lowering, node: NodeProto, dtype: str) -> None:
 
 
 def is_nan(low: Lowering, node: NodeProto) -> None:
-    """IsNaN: what differs from itself."""
+    """Convert IsNaN: compare a value with itself."""
     value = low.value(node, 0)
     made = pair(low, "NOT_EQUAL", value.tensor, value.tensor, dtype="bool")
     low.bind(node, made, value.order)
 
 
 def is_inf(low: Lowering, node: NodeProto) -> None:
-    """IsInf, of either sign or of one."""
+    """Convert IsInf for both signs or for one."""
     value = low.value(node, 0)
     tensor = value.tensor
     up, down = attr(node, "detect_positive", 1), attr(node, "detect_negative", 1)
@@ -223,13 +256,13 @@ def _negated(low: Lowering, node: NodeProto) -> None:
 
 
 def identity(low: Lowering, node: NodeProto) -> None:
-    """Identity: the very same value."""
+    """Convert Identity to its input."""
     value = low.value(node, 0, mixed=True)
     low.bind(node, value.tensor, value.order, mixed=value.mixed)
 
 
 def dropout(low: Lowering, node: NodeProto) -> None:
-    """Dropout at inference: the very same value, and a mask that keeps all of it."""
+    """Convert Dropout at inference: the output is the input, the mask is all true."""
     value = low.value(node, 0, mixed=True)
     ratio = low.constant(node, 1)
     if low.has(node, 2) and not (ratio is not None and float(ratio) == 0):

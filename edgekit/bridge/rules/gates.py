@@ -1,4 +1,4 @@
-"""The activations that recurrent nodes name by attribute."""
+"""Activations that recurrent nodes name in their attributes."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from edgekit.bridge.lowering import Lowering, attr
 
 Activation = Callable[[Lowering, Tensor], Tensor]
 _USUAL = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}
-# The activations of a direction that read gates: the third is that of an LSTM's cell.
+# The first two activations of a direction read gates; the third one reads the cell of an LSTM.
 _ACTIVATIONS_OF_GATES = 2
-# Alphas and betas that onnxruntime takes where a node gives none.
+# Default alphas and betas of onnxruntime.
 _NUMBERS = {
     "Affine": (0.0, 0.0),
     "Elu": (1.0, None),
@@ -26,10 +26,16 @@ _NUMBERS = {
 
 
 def activations_of(low: Lowering, node: NodeProto, side: int, sides: int) -> list[Activation]:
-    """Read the activations of one direction.
+    """Read the activations of one direction of a recurrent node.
 
-    Where the node has ``clip``, those of the gates and of the candidate clip their input; the
-    output activation of an LSTM reads the cell as it is.
+    If the node has ``clip``, the activations of the gates and of the candidate clip their input.
+    The output activation of an LSTM reads the cell as it is.
+
+    Args:
+        low: the conversion in progress.
+        node: an LSTM, GRU or RNN.
+        side: index of the direction.
+        sides: number of directions.
 
     Raises:
         PassRefused: ONNX has no activation of a name.
@@ -100,7 +106,7 @@ def _applied(low: Lowering, tensor: Tensor, *, kind: str, alpha: float, beta: fl
 
 
 def _softened(low: Lowering, tensor: Tensor, kind: str, alpha: float) -> Tensor:
-    """Elu, Softsign and Softplus."""
+    """Compute Elu, Softsign or Softplus."""
     shape = tensor.shape
     if kind == "Softsign":
         size = _with(low, "ADD", low.emit("ABS", [tensor], shape), 1.0)

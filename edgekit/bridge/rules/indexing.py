@@ -1,4 +1,4 @@
-"""Entries taken by index, and put back by index."""
+"""Conversion rule of Gather, and helpers that gather by constant indices."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edgekit.bridge.rules.moving import moved
 from edgekit.bridge.rules.padding import padded
 from edgekit.bridge.rules.slicing import sliced, taken_at
 
-# Frames of more hops than this are gathered entry by entry.
+# Frames that span more hops than this are gathered entry by entry.
 _MOST_HOPS = 32
 
 
@@ -53,7 +53,7 @@ def _gather(low: Lowering, node: NodeProto) -> None:
 
 
 def _as_range(indices: Array) -> range | None:
-    """Indices that follow one another, as a range."""
+    """Return consecutive indices as a range, or ``None`` if they are not consecutive."""
     run = range(int(indices[0]), int(indices[0]) + len(indices)) if indices.size else None
     return run if run is not None and list(indices) == list(run) else None
 
@@ -69,7 +69,7 @@ class Frames:
 
 
 def as_frames(indices: Array) -> Frames | None:
-    """Read indices of two axes as frames of few hops, or None where they are not."""
+    """Recognize a matrix of indices as frames that span few hops; ``None`` if it is none."""
     if indices.ndim != 2 or min(indices.shape) < 2:
         return None
     first, hop = int(indices[0, 0]), int(indices[1, 0] - indices[0, 0])
@@ -81,10 +81,19 @@ def as_frames(indices: Array) -> Frames | None:
 
 
 def framed(low: Lowering, tensor: Tensor, place: int, frames: Frames) -> Tensor:
-    """Cut a stored axis into frames, without stored indices.
+    """Cut a stored axis into frames without storing indices.
 
-    The signal is cut into rows of one hop; the first part of all frames is the rows from the
-    first on, the second part the rows from the second on, and so forth.
+    The signal is cut into rows of one hop. The first part of all frames is the rows from the first
+    on, the second part the rows from the second on, and so forth.
+
+    Args:
+        low: receives the operators.
+        tensor: holds the signal.
+        place: the stored axis.
+        frames: to cut.
+
+    Returns:
+        The tensor with two axes (frame, position) in the place of the one.
     """
     hop, length = frames.hop, frames.length
     rows = frames.count + -(-length // hop) - 1
@@ -103,7 +112,13 @@ def framed(low: Lowering, tensor: Tensor, place: int, frames: Frames) -> Tensor:
 
 
 def not_negative(low: Lowering, indices: Tensor, size: int) -> Tensor:
-    """Indices that may count from the end, from the start; int32 where they are stored."""
+    """Replace negative indices, which count from the end; constant ones become int32.
+
+    Args:
+        low: receives the operators.
+        indices: constant or computed.
+        size: of the indexed axis.
+    """
     if indices.data is not None:
         return low.stored((indices.data % size).astype(np.int32))
     dtype = indices.dtype
@@ -113,7 +128,7 @@ def not_negative(low: Lowering, indices: Tensor, size: int) -> Tensor:
 
 
 def gathered(low: Lowering, value: Value, axis: int, indices: Array) -> Tensor:
-    """Entries of an ONNX axis by stored indices, in the value's own storage order."""
+    """Gather entries along an ONNX axis by constant indices, in the value's storage order."""
     place = value.axis(axis)
     shape = (*value.tensor.shape[:place], len(indices), *value.tensor.shape[place + 1 :])
     options = {"axis": place, "batch_dims": 0}

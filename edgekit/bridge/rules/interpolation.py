@@ -1,4 +1,4 @@
-"""Resizing along one axis as a matrix or as indices."""
+"""Interpolation weights and source indices for resizing along one axis."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class Resizing:
-    """How an axis is resized; the names are those of ONNX's Resize.
+    """Parameters for resizing one axis, named as in ONNX's Resize.
 
     Args:
-        before: entries.
-        after: entries.
-        scale: ``after / before``, or what that was rounded from.
+        before: size of the axis in the input.
+        after: size of the axis in the output.
+        scale: ``after / before``, or the given scale from which ``after`` was rounded.
         transformation: coordinate_transformation_mode.
-        region: of the input that is taken, as shares (tf_crop_and_resize).
+        region: start and end of the input region, as shares of its size (tf_crop_and_resize).
         cubic_a: cubic_coeff_a.
-        exclude_outside: entries outside have no weight.
+        exclude_outside: give entries outside the input no weight.
         antialias: widen the filter when the axis shrinks.
     """
 
@@ -37,7 +37,7 @@ class Resizing:
 
 
 def coordinates(how: Resizing) -> Floats:
-    """Where each entry of the result lies among those of the input.
+    """Compute the input coordinate of each output entry.
 
     Source: ONNX operators, Resize.
     """
@@ -64,14 +64,19 @@ def coordinates(how: Resizing) -> Floats:
 
 
 def outside(how: Resizing) -> NDArray[np.bool_]:
-    """Entries of the result that lie outside of the input (tf_crop_and_resize)."""
+    """Mark output entries that lie outside the input (only with tf_crop_and_resize)."""
     at = coordinates(how)
     found: NDArray[np.bool_] = (at < 0) | (at > how.before - 1)
     return found & (how.transformation == "tf_crop_and_resize")
 
 
 def nearest(how: Resizing, mode: str) -> NDArray[np.int64]:
-    """The entry of the input that each entry of the result is, by nearest_mode."""
+    """Return the index of the input entry for each output entry, by nearest_mode.
+
+    Args:
+        how: resizing of the axis.
+        mode: nearest_mode.
+    """
     rounding: dict[str, Callable[[Floats], Floats]] = {
         "round_prefer_floor": lambda at: np.ceil(at - 0.5),
         "round_prefer_ceil": lambda at: np.floor(at + 0.5),
@@ -83,9 +88,14 @@ def nearest(how: Resizing, mode: str) -> NDArray[np.int64]:
 
 
 def matrix(how: Resizing, mode: str) -> Floats:
-    """The weights (after, before) that make of an axis the resized one, linear or cubic."""
+    """Compute the matrix (after, before) of interpolation weights, linear or cubic.
+
+    Args:
+        how: resizing of the axis.
+        mode: ``linear`` or ``cubic``.
+    """
     at = coordinates(how)
-    low = np.ceil(at) - 1  # the entry on the left: shares lie in (0, 1]
+    low = np.ceil(at) - 1  # left neighbor, chosen so that shares lie in (0, 1]
     share = at - low
     scale = min(how.scale, 1.0) if how.antialias else 1.0
     radius = (1 if mode == "linear" else 2) / scale
@@ -111,7 +121,7 @@ def _tent(away: Floats) -> Floats:
 
 
 def _cubic(away: Floats, a: float) -> Floats:
-    """Keys' cubic convolution kernel, by the distance from its middle."""
+    """Evaluate Keys' cubic convolution kernel at distances from its center."""
     near = ((a + 2) * away - (a + 3)) * away**2 + 1
     far = ((a * away - 5 * a) * away + 8 * a) * away - 4 * a
     return np.where(away <= 1, near, np.where(away < 2, far, 0.0))

@@ -1,4 +1,4 @@
-"""Operators that join values along an axis, and that part them."""
+"""Conversion rules of Concat and Split, and their helpers."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def _concat(low: Lowering, node: NodeProto) -> None:
 
 
 def largest(values: Sequence[Value]) -> Value:
-    """The value whose storage order the others should have: computed, and of most entries."""
+    """Pick the value whose storage order the others should take: the largest computed one."""
     return max(values, key=lambda v: (not v.tensor.is_constant, math.prod(v.tensor.shape)))
 
 
 def joined(low: Lowering, parts: Sequence[Tensor], axis: int) -> Tensor:
-    """Tensors one after the other along a stored axis; one alone is itself."""
+    """Concatenate tensors along a stored axis; a single one is returned as it is."""
     if len(parts) == 1:
         return parts[0]
     shape = list(parts[0].shape)
@@ -47,11 +47,11 @@ def _split(low: Lowering, node: NodeProto) -> None:
 
 
 def parted(low: Lowering, tensor: Tensor, sizes: Sequence[int], axis: int) -> list[Tensor]:
-    """A tensor in parts along a stored axis.
+    """Split a tensor along a stored axis into parts of given sizes.
 
     Args:
-        low: the graph in the making.
-        tensor: to be parted.
+        low: receives the operators.
+        tensor: to be split.
         sizes: of the parts along the axis.
         axis: as it is stored.
     """

@@ -1,4 +1,4 @@
-"""Arithmetic on tensors of one storage order, in the types and ranks that TFLite's kernels know."""
+"""Arithmetic on tensors of one storage order, in types and ranks that TFLite's kernels support."""
 
 from __future__ import annotations
 
@@ -11,21 +11,25 @@ import numpy as np
 from edgekit.bridge.graph import Shape, Tensor
 from edgekit.bridge.lowering import Lowering
 
-# Most kernels broadcast over four axes at most.
+# Most kernels broadcast over at most four axes.
 _MOST_AXES = 4
 _COMPARISONS = ("EQUAL", "NOT_EQUAL", "GREATER", "GREATER_EQUAL", "LESS", "LESS_EQUAL")
 _ON_INT64 = {"ADD", "SUB", "MUL", "MAXIMUM", "MINIMUM", "FLOOR_MOD", "NEG", *_COMPARISONS}
 _ON_BOOL = {"EQUAL", "NOT_EQUAL", "LOGICAL_AND", "LOGICAL_OR", "LOGICAL_NOT"}
-# Kernels that broadcast only between shapes of one rank.
+# Kernels that broadcast only between shapes of the same rank.
 _OF_ONE_RANK = {"BITWISE_XOR", "RIGHT_SHIFT"}
 _REDUCES_ON_INT64 = {"SUM", "REDUCE_MAX", "REDUCE_MIN", "REDUCE_PROD"}
 
 
 def kernel_type(kind: str, dtype: str) -> str:
-    """The type in which an operator works on values of a type.
+    """Return the type in which an operator computes values of a type.
 
-    Small integers are computed in 32 bits and cast back, which wraps as ONNX does; 64-bit
-    integers where there is a kernel for them, else in 32 bits too.
+    Small integers are computed in 32 bits and cast back, which wraps as ONNX does. 64-bit integers
+    are computed in 64 bits where there is a kernel for them, else in 32 bits too.
+
+    Args:
+        kind: TFLite operator type.
+        dtype: of the values.
     """
     if dtype in ("float32", "complex64"):
         return dtype
@@ -44,14 +48,17 @@ def pair(
     *,
     dtype: str | None = None,
 ) -> Tensor:
-    """An operator on two tensors that broadcast, or on a tensor and a number.
+    """Apply a binary operator to two tensors that broadcast, or to a tensor and a number.
 
     Args:
-        low: takes the operators.
-        kind: TFLite's name.
+        low: receives the operators.
+        kind: TFLite operator type.
         left: the first operand.
-        right: the second one.
-        dtype: of the outcome, where it isn't that of the operands.
+        right: the second operand.
+        dtype: of the result, if it differs from that of the operands.
+
+    Raises:
+        TypeError: both operands are numbers.
     """
     like = left if isinstance(left, Tensor) else right
     if not isinstance(like, Tensor):
@@ -85,7 +92,7 @@ def _broadcasting(low: Lowering, kind: str, left: Tensor, right: Tensor, dtype: 
 
 
 def collapsed(left: Shape, right: Shape) -> tuple[Shape, Shape]:
-    """Shapes of as few axes as possible that broadcast to the same entries in the same order."""
+    """Merge neighboring axes of two shapes as far as they still broadcast to the same entries."""
     rank = max(len(left), len(right))
     a, b = ((1,) * (rank - len(s)) + s for s in (left, right))
     merged: list[tuple[int, int]] = []
@@ -103,7 +110,7 @@ def collapsed(left: Shape, right: Shape) -> tuple[Shape, Shape]:
 
 
 def broadcast(low: Lowering, tensor: Tensor, shape: Shape) -> Tensor:
-    """A tensor repeated along axes of size 1 until it has a shape."""
+    """Broadcast a tensor to a shape."""
     if tensor.shape == shape:
         return tensor
     return low.emit("BROADCAST_TO", [tensor, low.int32(shape)], shape, dtype=tensor.dtype)
@@ -112,7 +119,7 @@ def broadcast(low: Lowering, tensor: Tensor, shape: Shape) -> Tensor:
 def single(
     low: Lowering, kind: str, tensor: Tensor, *, options: Mapping[str, Any] | None = None
 ) -> Tensor:
-    """An operator on each entry of a tensor."""
+    """Apply a unary operator to each entry of a tensor."""
     computed = kernel_type(kind, tensor.dtype)
     made = low.emit(
         kind, [low.cast(tensor, computed)], tensor.shape, dtype=computed, options=options
@@ -123,7 +130,15 @@ def single(
 def reduced(
     low: Lowering, kind: str, tensor: Tensor, axes: Sequence[int], *, keep: bool = True
 ) -> Tensor:
-    """A reduction over storage axes; the tensor itself where there are none."""
+    """Reduce a tensor over storage axes; return it unchanged if there are none.
+
+    Args:
+        low: receives the operators.
+        kind: TFLite operator type.
+        tensor: to be reduced.
+        axes: as they are stored.
+        keep: keep the reduced axes with size 1.
+    """
     if not axes:
         return tensor
     computed = tensor.dtype if kind.startswith("REDUCE_A") else kernel_type(kind, tensor.dtype)
@@ -139,19 +154,19 @@ def reduced(
 
 
 def clamped(low: Lowering, tensor: Tensor, least: float | None, most: float | None) -> Tensor:
-    """A tensor between two bounds; ``None`` = no bound."""
+    """Clamp a tensor to bounds by MAXIMUM and MINIMUM; ``None`` = no bound."""
     if least is not None:
         tensor = pair(low, "MAXIMUM", tensor, least)
     return tensor if most is None else pair(low, "MINIMUM", tensor, most)
 
 
 def polynomial(low: Lowering, tensor: Tensor, coefficients: Sequence[float]) -> Tensor:
-    """A polynomial of each entry by Horner's scheme.
+    """Evaluate a polynomial at each entry by Horner's scheme.
 
     Args:
-        low: takes the operators.
+        low: receives the operators.
         tensor: float32.
-        coefficients: of falling powers, at least two.
+        coefficients: in order of falling powers, at least two.
     """
     made = pair(low, "MUL", tensor, coefficients[0])
     for coefficient in coefficients[1:-1]:
@@ -160,10 +175,10 @@ def polynomial(low: Lowering, tensor: Tensor, coefficients: Sequence[float]) -> 
 
 
 def chosen(low: Lowering, condition: Tensor, then: Tensor | float, other: Tensor | float) -> Tensor:
-    """Entries of one tensor where a condition holds, of another elsewhere.
+    """Select entries of one tensor where a condition holds, of another elsewhere.
 
     Args:
-        low: takes the operators.
+        low: receives the operators.
         condition: bool.
         then: a number, or a tensor of the condition's shape.
         other: likewise.

@@ -1,4 +1,4 @@
-"""Operators that only move entries, in the types that their kernels take."""
+"""Operators that only move entries, run in types that their kernels support."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edgekit.errors import PassRefused
 
 _NUMBERS = frozenset({"float32", "int8", "uint8", "int16", "int32", "int64"})
 _AND_BOOL = _NUMBERS | {"bool"}
-# Types that LiteRT 2 and tflite-runtime 2.14 both take.
+# Types that both LiteRT 2 and tflite-runtime 2.14 support.
 _TAKEN: dict[str, frozenset[str]] = {
     "BROADCAST_TO": _AND_BOOL,
     "CONCATENATION": _AND_BOOL,
@@ -33,7 +33,7 @@ _TAKEN: dict[str, frozenset[str]] = {
     "STRIDED_SLICE": _AND_BOOL,
     "TILE": frozenset({"float32", "int8", "uint8", "int32", "int64", "bool"}),
 }
-# What holds every value of a type, the nearest first.
+# Types that hold every value of a type, in order of preference.
 _HOLDS: dict[str, tuple[str, ...]] = {
     "bool": ("uint8", "int8", "int32"),
     "int8": ("int16", "int32"),
@@ -54,18 +54,18 @@ def moved(
     data: Sequence[int] = (0,),
     options: Mapping[str, Any] | None = None,
 ) -> Tensor:
-    """Add an operator of one output that only moves entries; returns that.
+    """Add an operator of one output that only moves entries; return the output.
 
     Args:
-        low: the graph in the making.
-        kind: as ``Op.kind``.
+        low: receives the operators.
+        kind: TFLite operator type.
         inputs: in the operator's order.
         shape: of the output, in storage order.
-        data: positions of the inputs whose entries are moved; of one type, the output's.
+        data: positions of the inputs whose entries are moved; all have the type of the output.
         options: as ``Op.options``.
 
     Raises:
-        PassRefused: no kernel takes the type, nor one that holds all its values.
+        PassRefused: no kernel takes the type, or a type that holds all its values.
     """
     dtype = _dtype(inputs, data[0])
     taken = working_type(kind, dtype)
@@ -80,10 +80,14 @@ def moved(
 
 
 def working_type(kind: str, dtype: str) -> str:
-    """The type in which an operator moves values of another.
+    """Return the type in which an operator moves values of a type.
+
+    Args:
+        kind: TFLite operator type.
+        dtype: of the values.
 
     Raises:
-        PassRefused: there is none.
+        PassRefused: no kernel takes the type, or a type that holds all its values.
     """
     for each in (dtype, *_HOLDS.get(dtype, ())):
         if each in _TAKEN[kind]:

@@ -1,4 +1,4 @@
-"""Normalisation: by stored statistics, and by those of the very input."""
+"""Conversion rules of normalization, by stored statistics or by those of the input."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edgekit.bridge.rules.maths import clamped, pair, reduced, single
 
 
 def batch_normalization(low: Lowering, node: NodeProto) -> None:
-    """BatchNormalization at inference: a factor and a summand for each channel."""
+    """Convert BatchNormalization at inference to one factor and one summand per channel."""
     if attr(node, "training_mode", 0) or any(node.output[1:]):
         raise low.refusal(
             node, "computes statistics of its batch", hint="export the model for inference"
@@ -39,7 +39,7 @@ def _per_channel(axis: int, rank: int, channels: int) -> Shape:
 def _standardised(
     low: Lowering, x: Tensor, axes: Sequence[int], epsilon: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """A tensor with mean 0 and variance 1 over axes; its mean; one over its deviation."""
+    """Normalize a tensor to mean 0 and variance 1; also return its mean and 1 / deviation."""
     mean = reduced(low, "MEAN", x, axes)
     centred = pair(low, "SUB", x, mean)
     variance = reduced(low, "MEAN", single(low, "SQUARE", centred), axes)
@@ -48,7 +48,7 @@ def _standardised(
 
 
 def instance_normalization(low: Lowering, node: NodeProto) -> None:
-    """InstanceNormalization: each channel of each sample by itself."""
+    """Convert InstanceNormalization, which normalizes each channel of each sample."""
     value = low.value(node, 0)
     rank = len(value.order)
     axes = [value.axis(axis) for axis in range(2, rank)]
@@ -60,7 +60,7 @@ def instance_normalization(low: Lowering, node: NodeProto) -> None:
 
 
 def group_normalization(low: Lowering, node: NodeProto) -> None:
-    """GroupNormalization: scales per channel, and before opset 21 per group."""
+    """Convert GroupNormalization, with scales per channel, or per group before opset 21."""
     value = low.value(node, 0)
     groups = attr(node, "num_groups")
     batch, channels, *space = value.shape
@@ -83,7 +83,7 @@ def group_normalization(low: Lowering, node: NodeProto) -> None:
 
 
 def layer_normalization(low: Lowering, node: NodeProto) -> None:
-    """LayerNormalization over the last axes, its statistics too where they are asked for."""
+    """Convert LayerNormalization over the last axes, and its statistics if they are outputs."""
     value = low.value(node, 0)
     rank = len(value.order)
     axes = [value.axis(axis) for axis in range(attr(node, "axis", -1) % rank, rank)]
@@ -98,7 +98,7 @@ def layer_normalization(low: Lowering, node: NodeProto) -> None:
 
 
 def rms_normalization(low: Lowering, node: NodeProto) -> None:
-    """RMSNormalization: by the root mean square over the last axes."""
+    """Convert RMSNormalization: divide by the root mean square over the last axes."""
     value = low.value(node, 0)
     rank = len(value.order)
     axes = [value.axis(axis) for axis in range(attr(node, "axis", -1) % rank, rank)]
@@ -110,7 +110,7 @@ def rms_normalization(low: Lowering, node: NodeProto) -> None:
 
 
 def lp_normalization(low: Lowering, node: NodeProto) -> None:
-    """LpNormalization: by the 1-norm or 2-norm along an axis; zeros stay zeros."""
+    """Convert LpNormalization: divide by the 1-norm or 2-norm along an axis; zeros stay zeros."""
     value = low.value(node, 0)
     axes = [value.axis(attr(node, "axis", -1))]
     if attr(node, "p", 2) == 1:
@@ -123,7 +123,7 @@ def lp_normalization(low: Lowering, node: NodeProto) -> None:
 
 
 def mean_variance_normalization(low: Lowering, node: NodeProto) -> None:
-    """MeanVarianceNormalization over given axes."""
+    """Convert MeanVarianceNormalization over given axes."""
     value = low.value(node, 0)
     axes = [value.axis(axis) for axis in attr(node, "axes", [0, 2, 3])]
     centred = pair(low, "SUB", value.tensor, reduced(low, "MEAN", value.tensor, axes))
@@ -133,7 +133,7 @@ def mean_variance_normalization(low: Lowering, node: NodeProto) -> None:
 
 
 def local_response(low: Lowering, node: NodeProto) -> None:
-    """LRN: each entry by the squares of the channels around it."""
+    """Convert LRN, which scales each entry by the squares of the channels around it."""
     value = low.value(node, 0)
     size, beta = attr(node, "size"), attr(node, "beta", 0.75)
     alpha, bias = attr(node, "alpha", 1e-4) / size, attr(node, "bias", 1.0)
@@ -150,7 +150,7 @@ def local_response(low: Lowering, node: NodeProto) -> None:
 
 
 def _sum_around(low: Lowering, x: Tensor, before: int, size: int) -> Tensor:
-    """Sums over windows of ``size`` along the last axis, from ``before`` entries ahead on."""
+    """Sum ``size`` entries along the last axis, from ``before`` entries ahead of each entry on."""
     flat = low.reshaped(x, (math.prod(x.shape[:-1]), x.shape[-1]))
     paddings = np.asarray([[0, 0], [before, size - 1 - before]], np.int32)
     wide = (flat.shape[0], flat.shape[1] + size - 1)

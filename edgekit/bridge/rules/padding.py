@@ -1,4 +1,4 @@
-"""Pads around values."""
+"""Conversion rule of Pad, and its helpers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edgekit.bridge.rules.moving import moved
 from edgekit.bridge.rules.slicing import sliced
 
 Pads = list[tuple[int, int]]
-# Axes that the kernel takes; two of them padded have at most three groups of others around them.
+# The kernel takes up to five axes: two padded ones, and at most three merged groups of others.
 _MOST_AXES, _AT_ONCE = 5, 2
 _MODES = ("reflect", "edge", "wrap")
 
@@ -44,7 +44,7 @@ def _pad(low: Lowering, node: NodeProto) -> None:
 
 
 def _pads(low: Lowering, node: NodeProto, value: Value) -> Pads:
-    """Pads of every stored axis; before opset 11 an attribute says them."""
+    """Read the pads of every stored axis, from an attribute before opset 11."""
     given = low.integers(node, 1) if low.has(node, 1) else attr(node, "pads")
     given = attr(node, "paddings") if given is None else given
     rank = len(value.order)
@@ -57,7 +57,7 @@ def _pads(low: Lowering, node: NodeProto, value: Value) -> Pads:
 
 
 def _filling(low: Lowering, node: NodeProto, dtype: str) -> Tensor | None:
-    """What is put around; ``None`` for zeros."""
+    """Read the fill value; ``None`` for zeros."""
     if not low.has(node, 2):
         number = attr(node, "value", 0.0)
         return low.stored(np.asarray(number, dtype)) if number else None
@@ -68,12 +68,12 @@ def _filling(low: Lowering, node: NodeProto, dtype: str) -> Tensor | None:
 
 
 def padded(low: Lowering, tensor: Tensor, pads: Pads, filling: Tensor | None = None) -> Tensor:
-    """A tensor with entries around it.
+    """Pad a tensor with a constant.
 
     Args:
-        low: the graph in the making.
+        low: receives the operators.
         tensor: to be padded.
-        pads: how many before and after along each stored axis.
+        pads: number of entries before and after, for each stored axis.
         filling: a scalar; ``None`` for zeros.
     """
     axes = [axis for axis, pair in enumerate(pads) if any(pair)]
@@ -87,7 +87,7 @@ def padded(low: Lowering, tensor: Tensor, pads: Pads, filling: Tensor | None = N
 def _merged(
     low: Lowering, tensor: Tensor, pads: Pads, axes: Sequence[int], filling: Tensor | None
 ) -> Tensor:
-    """Padded along some axes, the neighbours among the others taken for one."""
+    """Pad some axes, with neighboring other axes merged into one."""
     groups = [list(g) for _, g in groupby(range(len(pads)), lambda a: a if a in axes else -1)]
     fewer = tuple(math.prod(tensor.shape[axis] for axis in group) for group in groups)
     counts = [pads[group[0]] if group[0] in axes else (0, 0) for group in groups]
@@ -109,10 +109,10 @@ def _wider(shape: Shape, pads: Pads) -> Shape:
 
 
 def _repeated(low: Lowering, tensor: Tensor, pads: Pads, mode: str) -> Tensor:
-    """A tensor with repeated entries around it, axis by axis.
+    """Pad a tensor with repeated entries, axis by axis.
 
-    Only what lies outside is gathered by index: the indices of a whole axis would be stored, and
-    followed one by one.
+    Only the padding is gathered by index. The indices of a whole axis would be stored in the file,
+    and followed one by one at run time.
     """
     for axis, (before, after) in enumerate(pads):
         if not (before or after):
@@ -130,7 +130,7 @@ def _repeated(low: Lowering, tensor: Tensor, pads: Pads, mode: str) -> Tensor:
 
 
 def _gathered(low: Lowering, tensor: Tensor, indices: Array, axis: int) -> Tensor | None:
-    """Entries of an axis; ``None`` where there are none."""
+    """Gather entries of a stored axis; ``None`` if there are no indices."""
     if not len(indices):
         return None
     shape = (*tensor.shape[:axis], len(indices), *tensor.shape[axis + 1 :])

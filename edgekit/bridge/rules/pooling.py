@@ -1,4 +1,4 @@
-"""Pooling over windows and over all of space."""
+"""Conversion rules of pooling over windows and over all spatial axes."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from edgekit.bridge.rules.windows import (
     without_padding,
 )
 
-# What cannot be below zero, so that padding with zeros does not change the largest.
+# Operators without negative outputs: padding these with zeros does not change a maximum.
 _NOT_NEGATIVE = {"Relu", "Sigmoid", "HardSigmoid", "Softmax", "Abs", "Exp", "Softplus", "Sqrt"}
 _PASSED_THROUGH = {"QuantizeLinear", "DequantizeLinear", "MaxPool", "AveragePool", "Dropout"}
 
 
 def max_pool(low: Lowering, node: NodeProto) -> None:
-    """MaxPool along up to three axes."""
+    """Convert MaxPool with up to three spatial axes."""
     if len(node.output) > 1 and node.output[1]:
         raise low.refusal(node, "tells where the largest values are; TFLite's pooling does not")
     value = low.value(node, 0)
@@ -41,7 +41,7 @@ def max_pool(low: Lowering, node: NodeProto) -> None:
 
 
 def _least(low: Lowering, node: NodeProto, image: Tensor) -> Tensor | None:
-    """What to pad with so that it is never the largest; ``None`` = zero will do."""
+    """Return a fill value that never is the maximum; ``None`` if zero will do."""
     if image.dtype == "float32":
         return None if _is_not_negative(low, node.input[0]) else low.float32(-3.4e38)
     fill = low.stored(np.asarray(np.iinfo(image.dtype).min, image.dtype))
@@ -65,7 +65,7 @@ def _is_not_negative(low: Lowering, name: str) -> bool:
 
 
 def average_pool(low: Lowering, node: NodeProto) -> None:
-    """AveragePool along up to three axes, with or without the padding in its divisor."""
+    """Convert AveragePool with up to three spatial axes, pads counted in the divisor or not."""
     value = low.value(node, 0)
     order = channels_last(len(value.order))
     windows = windows_of(low, node, attr(node, "kernel_shape"))
@@ -85,7 +85,7 @@ def average_pool(low: Lowering, node: NodeProto) -> None:
 def _counted(
     low: Lowering, made: Tensor, windows: Sequence[Window], *, counts_padding: bool
 ) -> Tensor:
-    """Averages over all that a window covers as averages over what counts."""
+    """Rescale averages over whole windows to averages over the entries that count."""
     factors = np.ones((1,) * (len(windows) + 2), np.float32)
     for axis, window in enumerate(windows):
         shape = [1] * factors.ndim
@@ -98,7 +98,7 @@ def _counted(
 
 
 def _counts(window: Window, *, counts_padding: bool) -> Array:
-    """How many entries count at each position of a window; at least one."""
+    """Count the entries in the average at each window position, at least one."""
     starts = np.arange(window.out)[:, None] * window.stride - window.before
     read = starts + np.arange(window.kernel) * window.dilation
     first = -window.before if counts_padding else 0
@@ -108,7 +108,7 @@ def _counts(window: Window, *, counts_padding: bool) -> Array:
 
 
 def lp_pool(low: Lowering, node: NodeProto) -> None:
-    """LpPool: the p-norm of each window, by averages of powers."""
+    """Convert LpPool: the p-norm of each window, from averages of powers."""
     value = low.value(node, 0)
     order = channels_last(len(value.order))
     windows = windows_of(low, node, attr(node, "kernel_shape"))
@@ -133,8 +133,10 @@ def _root(low: Lowering, tensor: Tensor, power: float) -> Tensor:
 
 
 def _pooled(low: Lowering, kind: str, image: Tensor, windows: Sequence[Window]) -> Tensor:
-    """Pooling of an image with channels last, one or two axes at a time: averages of averages and
-    the largest of the largest are those of the whole window."""
+    """Pool an image with channels last, one or two axes at a time.
+
+    Averages of averages and maxima of maxima are those of the whole window.
+    """
     for axis, window in enumerate(windows):
         if window.dilation > 1:
             image = _dilated(low, kind, image, axis + 1, window)
@@ -172,7 +174,7 @@ def _on_plane(low: Lowering, kind: str, image: Tensor, windows: Sequence[Window]
 
 
 def _dilated(low: Lowering, kind: str, image: Tensor, axis: int, window: Window) -> Tensor:
-    """Pooling along one axis by slices, one for each entry that the window reads."""
+    """Pool along one axis by strided slices, one for each entry of the dilated window."""
     shape = tuple(window.out if a == axis else n for a, n in enumerate(image.shape))
     made: Tensor | None = None
     for entry in range(window.kernel):
@@ -190,7 +192,11 @@ def _dilated(low: Lowering, kind: str, image: Tensor, axis: int, window: Window)
 
 
 def global_pool(kind: str) -> Callable[[Lowering, NodeProto], None]:
-    """The rule of a reduction over all of space."""
+    """Make the rule of a reduction over all spatial axes.
+
+    Args:
+        kind: TFLite operator type.
+    """
     return partial(_global_pool, kind=kind)
 
 
@@ -201,7 +207,7 @@ def _global_pool(low: Lowering, node: NodeProto, *, kind: str) -> None:
 
 
 def global_lp_pool(low: Lowering, node: NodeProto) -> None:
-    """GlobalLpPool: the p-norm over all of space."""
+    """Convert GlobalLpPool: the p-norm over all spatial axes."""
     value = low.value(node, 0)
     power = float(attr(node, "p", 2))
     axes = [value.axis(axis) for axis in range(2, len(value.order))]

@@ -1,4 +1,4 @@
-"""Products of matrices."""
+"""Conversion rules of Gemm and MatMul."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from edgekit.bridge.layout import Order, Value, plain_order
 from edgekit.bridge.lowering import Lowering, attr
 from edgekit.bridge.rules.maths import broadcast, collapsed, pair, reduced
 
-# BATCH_MATMUL broadcasts over three axes before the matrices' own.
+# BATCH_MATMUL broadcasts over up to three axes in front of those of the matrices.
 _MOST_BATCH_AXES = 3
 
 
 def gemm(low: Lowering, node: NodeProto) -> None:
-    """Gemm: ``alpha * A' @ B' + beta * C``."""
+    """Convert Gemm: ``alpha * A' @ B' + beta * C``."""
     weight = low.ordered(low.value(node, 1), (0, 1) if attr(node, "transB", 0) else (1, 0))
     columns = (1, 0) if attr(node, "transA", 0) else (0, 1)
     left, weight = _alike(low, low.value(node, 0, mixed=True), weight, columns)
@@ -36,13 +36,13 @@ def gemm(low: Lowering, node: NodeProto) -> None:
 
 
 def _alike(low: Lowering, left: Value, weight: Tensor, order: Order) -> tuple[Tensor, Tensor]:
-    """A left operand in a storage order, and weights whose columns are mixed as its own are.
+    """Return the left operand in a storage order, and weights with columns mixed like its own.
 
     Args:
-        low: takes the operators.
-        left: with the axis that is summed over anywhere.
+        low: receives the operators.
+        left: the operand; its summed axis may be anywhere.
         weight: (out, in).
-        order: the axis that is summed over last.
+        order: storage order with the summed axis last.
     """
     mixed = left.mixed
     if mixed is None or mixed.axis != order[-1] or not low.is_stored(weight):
@@ -58,7 +58,7 @@ def _is_bias(low: Lowering, tensor: Tensor, weight: Tensor) -> bool:
 
 
 def _connected(low: Lowering, left: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """``left @ weight.T + bias`` over the last axis of ``left``."""
+    """Compute ``left @ weight.T + bias`` over the last axis of ``left``."""
     shape = (*left.shape[:-1], weight.shape[0])
     if left.dtype != "float32":
         return _exact(low, left, low.transposed(weight, (1, 0)))
@@ -68,7 +68,7 @@ def _connected(low: Lowering, left: Tensor, weight: Tensor, bias: Tensor | None)
 
 
 def _exact(low: Lowering, left: Tensor, right: Tensor) -> Tensor:
-    """A product of integers, which no kernel computes without rounding: by sums of products."""
+    """Multiply integer matrices by sums of products; no kernel does it without rounding."""
     rank = len(left.shape)
     a = low.reshaped(left, (*left.shape, 1))
     right_shape = (*right.shape[:-2], 1, *right.shape[-2:])
@@ -79,13 +79,22 @@ def _exact(low: Lowering, left: Tensor, right: Tensor) -> Tensor:
 
 
 def matmul(low: Lowering, node: NodeProto) -> None:
-    """MatMul, as numpy multiplies."""
+    """Convert MatMul, with NumPy's rules for ranks and broadcasting."""
     made, order = product(low, low.value(node, 0, mixed=True), low.value(node, 1))
     low.bind(node, made, order)
 
 
 def product(low: Lowering, left: Value, right: Value) -> tuple[Tensor, Order]:
-    """The product of two values as numpy's ``matmul`` has it, and how it is stored."""
+    """Multiply two values as NumPy's ``matmul`` does.
+
+    Args:
+        low: receives the operators.
+        left: of any rank from 1 on.
+        right: of any rank from 1 on.
+
+    Returns:
+        The product, and its storage order.
+    """
     if len(left.order) == 1:
         left = low.unmixed(left)
         row = Value(tensor=low.reshaped(left.tensor, (1, *left.tensor.shape)), order=(0, 1))
@@ -138,7 +147,7 @@ def _batched(low: Lowering, left: Value, right: Value) -> Tensor:
 
 
 def _batch_axes(left: Shape, right: Shape) -> tuple[Shape, Shape] | None:
-    """Batch axes in few enough; ``None`` where they have to be broadcast first."""
+    """Merge batch axes to at most three; ``None`` if they have to be broadcast first."""
     if len(left) == len(right) <= _MOST_BATCH_AXES:
         return left, right
     a, b = collapsed(left, right)
@@ -146,10 +155,10 @@ def _batch_axes(left: Shape, right: Shape) -> tuple[Shape, Shape] | None:
 
 
 def _matrices(low: Lowering, value: Value, *, is_right: bool = False) -> tuple[Tensor, bool]:
-    """A value with its matrices last, and whether these are stored transposed.
+    """Return a value with its matrices in the last axes, and whether they are stored transposed.
 
-    They are where the value is stored so already, and on the right also where the entries that
-    lie side by side stay so: rows are moved faster than single entries, and kernels read columns
+    They are if the value is stored so already. On the right they also are if the entries that lie
+    side by side then stay so: rows are moved faster than single entries, and kernels read columns
     of a right operand side by side.
     """
     rank = len(value.order)

@@ -1,4 +1,4 @@
-"""Integers that stand for reals: QuantizeLinear, DequantizeLinear."""
+"""Conversion rules of QuantizeLinear, DequantizeLinear and DynamicQuantizeLinear."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from edgekit.bridge.rules.maths import clamped, pair, reduced, single
 
 _UNSIGNED_SHIFT = {"uint8": 128, "uint4": 8}
 _SIGNED = {"uint8": "int8", "uint4": "int4"}
-# Integers that TFLite's QUANTIZE and DEQUANTIZE know.
+# Integers that TFLite's QUANTIZE and DEQUANTIZE support.
 _KERNEL_TYPES = {"int8", "uint8", "int16"}
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class _Parameters:
-    """Scales and zero points as ONNX has them, constant, of one tensor or along an axis."""
+    """Constant scales and zero points as ONNX has them, of one tensor or along an axis."""
 
     scales: Array
     zero_points: Array
@@ -28,7 +28,7 @@ class _Parameters:
     axis: int
 
     def quantization(self, axis: int, shift: int = 0) -> Quantization:
-        """The same for integers that are stored less a shift, along a storage axis."""
+        """Return TFLite's parameters along a storage axis, for integers stored less ``shift``."""
         return Quantization(
             scales=self.scales.astype(np.float32).ravel(),
             zero_points=self.zero_points.astype(np.int64).ravel() - shift,
@@ -37,7 +37,7 @@ class _Parameters:
 
 
 def _parameters(low: Lowering, node: NodeProto, dtype: str) -> _Parameters | None:
-    """Those of a node, or ``None`` where they are computed."""
+    """Read scales and zero points of a node; ``None`` if they are computed."""
     scales = low.constant(node, 1)
     zero_points = low.constant(node, 2)
     if scales is None or (low.has(node, 2) and zero_points is None):
@@ -50,7 +50,11 @@ def _parameters(low: Lowering, node: NodeProto, dtype: str) -> _Parameters | Non
 
 
 def quantize(low: Lowering, node: NodeProto) -> None:
-    """QuantizeLinear: QUANTIZE; by arithmetic where scales are computed or along an axis."""
+    """Convert QuantizeLinear to QUANTIZE, or to arithmetic.
+
+    Arithmetic is used for computed or blocked scales, for scales along an axis of a computed
+    tensor, and for types without a kernel.
+    """
     value = low.value(node, 0, mixed=True)
     dtype = _quantized_type(low, node)
     given = _parameters(low, node, dtype)
@@ -75,7 +79,7 @@ def _has_kernel(low: Lowering, value: Value, given: _Parameters) -> bool:
         return False
     if given.dtype == "int16" and np.any(given.zero_points):
         return False
-    # Weights that are quantised in the graph are folded; nothing runs them.
+    # QUANTIZE of a stored weight is folded and never runs, so that any number of scales will do.
     return given.scales.size == 1 or low.is_stored(value.tensor)
 
 
@@ -94,7 +98,7 @@ def _is_only_dequantized(low: Lowering, name: str) -> bool:
 
 
 def dequantize(low: Lowering, node: NodeProto) -> None:
-    """DequantizeLinear: DEQUANTIZE; at once or by arithmetic where that has no kernel."""
+    """Convert DequantizeLinear to DEQUANTIZE, to a constant, or to arithmetic without a kernel."""
     array = low.constant(node, 0)
     if array is not None and (given := _parameters(low, node, array.dtype.name)) is not None:
         _dequantize_stored(low, node, array, given)
@@ -113,7 +117,7 @@ def dequantize(low: Lowering, node: NodeProto) -> None:
 
 
 def _is_kernels(low: Lowering, value: Value, given: _Parameters, shift: int) -> bool:
-    """Whether DEQUANTIZE can do it; the tensor then has these very parameters."""
+    """Check that DEQUANTIZE can read a tensor; give it the node's parameters if it has none."""
     tensor = value.tensor
     if tensor.dtype not in _KERNEL_TYPES:
         return False
@@ -171,7 +175,7 @@ def _dequantized(node: NodeProto, array: Array, given: _Parameters) -> Array:
 
 
 def _along(low: Lowering, node: NodeProto, position: int, value: Value) -> Tensor:
-    """Scales or zero points as float32 that broadcast against a value in its storage order."""
+    """Read scales or zero points as float32 that broadcast against a value in its storage order."""
     tensor = low.cast(low.plain(node, position), "float32")
     if tensor.shape in ((), (1,)):
         return low.reshaped(tensor, ())
@@ -214,7 +218,7 @@ def _dequantized_by_arithmetic(low: Lowering, node: NodeProto, value: Value, shi
 
 
 def dynamic_quantize(low: Lowering, node: NodeProto) -> None:
-    """DynamicQuantizeLinear: scale and zero point of uint8 from the range of this very tensor."""
+    """Convert DynamicQuantizeLinear: uint8 with scale and zero point from the tensor's range."""
     value = low.value(node, 0)
     axes = list(range(len(value.order)))
     most = clamped(low, reduced(low, "REDUCE_MAX", value.tensor, axes, keep=False), 0.0, None)

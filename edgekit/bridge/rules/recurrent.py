@@ -1,4 +1,4 @@
-"""LSTM, GRU and RNN, step after step over a sequence of known length."""
+"""Conversion rules of LSTM, GRU and RNN, unrolled over a sequence of known length."""
 
 from __future__ import annotations
 
@@ -14,26 +14,26 @@ from edgekit.bridge.rules.gates import Activation, activations_of
 from edgekit.bridge.rules.joining import parted
 from edgekit.bridge.rules.slicing import sliced
 
-# More steps than this make a graph that no one wants to run or to wait for.
+# More steps than this make a graph that is too slow to convert and to run.
 _MOST_STEPS = 2048
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """One direction of a recurrent node, what it reads brought to shape.
+    """One direction of a recurrent node, with its inputs in the shapes that the steps need.
 
     Args:
-        node: the node.
-        size: of the state.
+        node: the ONNX node.
+        size: of the hidden state.
         inputs: of every step, times the weights, biases added: (batch, gates * size).
-        weights: of the state, (gates * size, size).
-        state_bias: (gates * size), where it is no part of ``inputs``.
+        weights: recurrent weights, (gates * size, size).
+        state_bias: recurrent bias (gates * size), unless it is part of ``inputs``.
         peepholes: (3 * size), if any.
-        hidden: the first state, (batch, size).
-        cell: the first cell, (batch, size); an LSTM's.
-        masks: which sequences still go on at each step, (batch, 1) bool; ``None`` = all.
+        hidden: initial hidden state, (batch, size).
+        cell: initial cell state of an LSTM, (batch, size).
+        masks: sequences that still go on, for each step: (batch, 1) bool; ``None`` = all.
         activations: of the gates, the candidate, and the cell.
-        backward: the last step comes first.
+        backward: run from the last step to the first.
     """
 
     node: NodeProto
@@ -134,7 +134,7 @@ def _of_side(low: Lowering, tensor: Tensor | None, side: int) -> Tensor | None:
 
 
 def _first(low: Lowering, node: NodeProto, place: int, side: int, shape: tuple[int, int]) -> Tensor:
-    """A first state: zeros where it is not given."""
+    """Read an initial state; zeros if it is absent."""
     if not low.has(node, place):
         return low.stored(np.zeros(shape, np.float32))
     given = low.plain(node, place)
@@ -146,7 +146,7 @@ def _first(low: Lowering, node: NodeProto, place: int, side: int, shape: tuple[i
 def _inputs(
     low: Lowering, data: Tensor, weights: Tensor | None, bias: Tensor | None
 ) -> list[Tensor]:
-    """The inputs of all steps times the weights: one product, then taken apart."""
+    """Multiply the inputs of all steps by the weights at once, then split them by step."""
     weights = _known(weights)
     length, batch, features = data.shape
     flat = low.reshaped(data, (length * batch, features))
@@ -163,7 +163,14 @@ def _inputs(
 
 
 def connected(low: Lowering, data: Tensor, weights: Tensor, bias: Tensor | None) -> Tensor:
-    """A product with weights (outputs, inputs), a bias added."""
+    """Emit a fully connected layer.
+
+    Args:
+        low: receives the operators.
+        data: (batch, inputs).
+        weights: (outputs, inputs).
+        bias: (outputs,); ``None`` for zeros.
+    """
     shape = (data.shape[0], weights.shape[0])
     bias = bias or low.stored(np.zeros(weights.shape[0], np.float32))
     return low.emit("FULLY_CONNECTED", [data, weights, bias], shape)
@@ -190,7 +197,7 @@ def _masks(low: Lowering, node: NodeProto, length: int, batch: int) -> list[Tens
 
 
 def _run(low: Lowering, layer: Layer, step: Step) -> tuple[list[Tensor], State]:
-    """The outputs of all steps, in the order of time, and the last state."""
+    """Emit all steps of a layer; return their outputs in order of time, and the last state."""
     state: State = (layer.hidden, layer.cell)
     outputs: dict[int, Tensor] = {}
     zero = low.float32(0.0)
@@ -253,7 +260,7 @@ def _gru_step(low: Lowering, layer: Layer, given: Tensor, state: State) -> State
     hidden, size = state[0], layer.size
     gate, candidate = layer.activations
     from_input, new_input = parted(low, given, [2 * size, size], 1)
-    # Slices of a stored weight are computed beforehand, and are the same at each step.
+    # Slices of a stored weight are folded, and are the same at each step.
     weights = sliced(low, layer.weights, {0: range(2 * size)})
     new_weights = sliced(low, layer.weights, {0: range(2 * size, 3 * size)})
     bias, new_bias = None, None

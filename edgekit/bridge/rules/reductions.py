@@ -1,4 +1,4 @@
-"""Reductions over axes, in the storage order of what they reduce."""
+"""Conversion rules of reductions over axes, in the storage order of their input."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _LEAST = float(np.finfo(np.float32).min)
 
 
 def reduction(compute: Reduce, *, empty: float) -> Callable[[Lowering, NodeProto], None]:
-    """The rule of a reduction.
+    """Make the rule of a reduction.
 
     Args:
-        compute: makes it, of a tensor and its storage axes.
-        empty: what it is over no entries.
+        compute: emits it for a tensor, its storage axes, and whether to keep them.
+        empty: result of the reduction over no entries.
     """
     return partial(_reduction, compute=compute, empty=empty)
 
@@ -50,7 +50,7 @@ def _axes(low: Lowering, node: NodeProto, rank: int) -> list[int]:
 
 
 def _remaining(order: Order, axes: list[int]) -> Order:
-    """The storage order without some axes, the others counted anew."""
+    """Remove axes from a storage order and renumber the others."""
     kept = [axis for axis in range(len(order)) if axis not in axes]
     return tuple(kept.index(axis) for axis in order if axis not in axes)
 
@@ -106,7 +106,7 @@ def _log_sum(low: Lowering, x: Tensor, axes: list[int], keep: bool) -> Tensor:
 
 
 def _log_sum_exp(low: Lowering, x: Tensor, axes: list[int], keep: bool) -> Tensor:
-    """Less the largest entry first, so that nothing overflows."""
+    """Compute log-sum-exp, with the largest entry subtracted first so that nothing overflows."""
     real = low.cast(x, "float32")
     most = pair(low, "MAXIMUM", reduced(low, "REDUCE_MAX", real, axes), _LEAST)
     total = reduced(low, "SUM", single(low, "EXP", pair(low, "SUB", real, most)), axes)

@@ -1,4 +1,4 @@
-"""Another shape for a value, in the storage order that it has, where that can be."""
+"""Reshaping of values, in their storage order where possible."""
 
 from __future__ import annotations
 
@@ -20,22 +20,23 @@ from edgekit.bridge.lowering import Lowering
 
 @dataclass(frozen=True, kw_only=True)
 class _Group:
-    """Neighbouring axes that become other neighbouring axes of as many entries."""
+    """Neighboring axes that become other neighboring axes with as many entries."""
 
     before: tuple[int, ...]
     after: tuple[int, ...]
 
 
 def reshaped(low: Lowering, value: Value, shape: Shape) -> Value:
-    """A value in another shape, as ONNX's Reshape has it.
+    """Reshape a value as ONNX's Reshape does, without moving data where possible.
 
-    An axis splits, and axes stored side by side in their order merge, without moving data; axes
-    stored side by side in another order become one mixed axis. Anything else is transposed first.
+    An axis can be split, and axes stored side by side in their order can be merged, without moving
+    data. Axes stored side by side in another order become one mixed axis. Anything else is
+    transposed first.
 
     Args:
-        low: the graph in the making.
+        low: receives the operators.
         value: with fixed sizes.
-        shape: as ONNX has it, of as many entries.
+        shape: as ONNX has it, with as many entries.
     """
     storage, order = split_apart(value)
     if 0 in shape:
@@ -46,7 +47,7 @@ def reshaped(low: Lowering, value: Value, shape: Shape) -> Value:
     tensor = value.tensor
     mixed = _mixed(groups, places, sizes)
     if len(mixed) > 1 or not all(_is_kept(group, places) for group in groups):
-        # What is stored side by side last stays so: rows are moved faster than single entries.
+        # Entries that are stored side by side stay so: rows are moved faster than single entries.
         groups = sorted(groups, key=lambda g: max(places.index(axis) for axis in g.before))
         ones = tuple(axis for axis in order if sizes[axis] == 1)
         wanted = (*ones, *(axis for group in groups for axis in group.before))
@@ -63,7 +64,7 @@ def reshaped(low: Lowering, value: Value, shape: Shape) -> Value:
 
 
 def _groups(before: Shape, after: Shape) -> list[_Group]:
-    """The smallest groups of axes that keep their number of entries; axes of size 1 in none."""
+    """Match the smallest groups of axes with as many entries, without axes of size 1."""
     left = [axis for axis, size in enumerate(before) if size != 1]
     right = [axis for axis, size in enumerate(after) if size != 1]
     groups: list[_Group] = []
@@ -82,7 +83,7 @@ def _groups(before: Shape, after: Shape) -> list[_Group]:
 
 
 def _is_kept(group: _Group, places: Order) -> bool:
-    """Whether a group can stay where it is stored: side by side, in order or of one result."""
+    """Check that a group is stored side by side, in order unless its axes become one."""
     found = [places.index(axis) for axis in group.before]
     if max(found) - min(found) != len(found) - 1:
         return False
@@ -90,7 +91,7 @@ def _is_kept(group: _Group, places: Order) -> bool:
 
 
 def _mixed(groups: list[_Group], places: Order, sizes: Shape) -> list[Mixed]:
-    """The axes that would be mixed if every group stayed where it is stored."""
+    """Find the axes that would be mixed if every group stayed where it is stored."""
     found: list[Mixed] = []
     for group in groups:
         stored_axes = [axis for axis in places if axis in group.before]
@@ -102,7 +103,7 @@ def _mixed(groups: list[_Group], places: Order, sizes: Shape) -> list[Mixed]:
 
 
 def _with_ones(order: list[int], rank: int) -> Order:
-    """An order of the axes of more than one entry, with those of one behind their neighbours."""
+    """Insert the axes of size 1 into an order, each behind the axis that precedes it."""
     if order == sorted(order):
         return plain_order(rank)
     for axis in range(rank):

@@ -1,4 +1,4 @@
-"""Images and other values of another size."""
+"""Conversion rules of Resize, Upsample, DepthToSpace and SpaceToDepth."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edgekit.bridge.rules.interpolation import Resizing, matrix, nearest, outsid
 from edgekit.bridge.rules.moving import moved
 from edgekit.bridge.rules.reshaping import reshaped
 
-# What TFLite's flags (align_corners, half_pixel_centers) say exactly, as ONNX names it.
+# ONNX's names for the exact meaning of TFLite's flags (align_corners, half_pixel_centers).
 _BILINEAR = {
     (False, True): "half_pixel",
     (False, False): "asymmetric",
@@ -32,7 +32,7 @@ Axes = dict[int, Resizing]
 
 
 def _resize(low: Lowering, node: NodeProto) -> None:
-    """Resize, and Upsample before it: per axis, or by TFLite's own operators on images."""
+    """Convert Resize and Upsample to TFLite's image operators, or axis by axis."""
     value = low.value(node, 0)
     axes = _axes(low, node, value.shape)
     mode = attr(node, "mode", "nearest")
@@ -46,7 +46,7 @@ def _resize(low: Lowering, node: NodeProto) -> None:
 
 
 def _axes(low: Lowering, node: NodeProto, shape: Shape) -> Axes:
-    """How each axis is resized that isn't left alone."""
+    """Read the parameters of each axis that is resized."""
     after = low.shape_of(node.output[0])
     simple = low.opset < 11
     chosen = [a % len(shape) for a in attr(node, "axes") or range(len(shape))]
@@ -75,7 +75,7 @@ def _axes(low: Lowering, node: NodeProto, shape: Shape) -> Axes:
 
 
 def _scales(low: Lowering, node: NodeProto, simple: bool) -> list[float]:
-    """The scales that are given; none where sizes are."""
+    """Read the given scales; none if sizes are given."""
     if attr(node, "scales"):
         return [float(scale) for scale in attr(node, "scales")]
     place = 1 if simple else 2
@@ -86,7 +86,7 @@ def _scales(low: Lowering, node: NodeProto, simple: bool) -> list[float]:
 
 
 def _one_scale(low: Lowering, node: NodeProto, axes: Axes) -> Axes:
-    """Sizes are bounds; the scale that meets them is the same for all axes."""
+    """Replace all scales by one that keeps the aspect ratio; the given sizes are bounds."""
     sizes = low.integers(node, 3)
     ratios = [size / how.before for size, how in zip(sizes, axes.values(), strict=True)]
     policy = attr(node, "keep_aspect_ratio_policy")
@@ -104,7 +104,7 @@ def _region(low: Lowering, node: NodeProto, place: int, count: int) -> tuple[flo
 
 
 def _image_order(value: Value, axes: Axes) -> Order | None:
-    """Channels last where only rows and columns of images change."""
+    """Return channels-last order if only rows and columns of images change, else ``None``."""
     rank = len(value.order)
     return channels_last(4) if rank == 4 and axes.keys() <= {2, 3} and axes else None
 
@@ -140,7 +140,7 @@ def _nearest(low: Lowering, node: NodeProto, value: Value, axes: Axes) -> Value:
 
 
 def _exact(how: Resizing, transformation: str) -> Resizing:
-    """An axis as TFLite resizes it: by the ratio of the sizes."""
+    """Return the parameters of an axis for TFLite, whose scale is the exact ratio of the sizes."""
     return Resizing(
         before=how.before,
         after=how.after,
@@ -171,7 +171,7 @@ def _interpolated(low: Lowering, node: NodeProto, value: Value, axes: Axes, mode
 
 
 def _multiplied(low: Lowering, value: Value, axis: int, weights: Array) -> Tensor:
-    """A matrix applied along an ONNX axis, wherever that is stored."""
+    """Multiply a matrix into a value along an ONNX axis, wherever that is stored."""
     place = value.axis(axis)
     shape = value.tensor.shape
     before, after = math.prod(shape[:place]), math.prod(shape[place + 1 :])
@@ -227,7 +227,7 @@ def _space_to_depth(low: Lowering, node: NodeProto) -> None:
 
 
 def _turned(value: Value, perm: Order) -> Value:
-    """A value with its ONNX axes in another order, stored as it is."""
+    """Permute the ONNX axes of a value without moving data."""
     return Value(tensor=value.tensor, order=tuple(perm.index(axis) for axis in value.order))
 
 

@@ -1,4 +1,4 @@
-"""Images sampled at places that the data gives."""
+"""Conversion rule of GridSample: sampling of images at computed coordinates."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _LINEAR = ("linear", "bilinear")
 
 
 def _grid_sample(low: Lowering, node: NodeProto) -> None:
-    """GridSample of images: rows of a flat image by index, weighted by how near they are."""
+    """Convert GridSample of images: gather pixels by index, and weight them by their distance."""
     value = low.value(node, 0)
     mode = attr(node, "mode", "linear")
     if len(value.order) != 4 or mode not in (*_LINEAR, "nearest"):
@@ -47,7 +47,7 @@ def _with(low: Lowering, kind: str, tensor: Tensor, number: float) -> Tensor:
 
 
 def _placed(low: Lowering, node: NodeProto, shares: Tensor, size: int) -> Tensor:
-    """Places among the entries of an axis, of shares from -1 to 1; brought inside if asked for."""
+    """Scale coordinates from [-1, 1] to entries of an axis, and apply the padding mode."""
     aligned = bool(attr(node, "align_corners", 0))
     length = size - 1 if aligned else size
     first = 0.0 if aligned else -0.5
@@ -69,7 +69,7 @@ def _within(low: Lowering, place: Tensor, size: int) -> Tensor:
 
 
 def _neighbours(low: Lowering, place: Tensor, mode: str) -> list[tuple[Tensor, Tensor | None]]:
-    """The whole places next to one, and what share each has."""
+    """Return the integer coordinates next to a coordinate, and their interpolation weights."""
     if mode == "nearest":
         return [(low.emit("ROUND", [place], place.shape), None)]
     before = low.emit("FLOOR", [place], place.shape)
@@ -84,7 +84,7 @@ def _pixel(
     read: tuple[Tensor, Tensor, Tensor],
     sizes: tuple[int, int, int],
 ) -> Tensor:
-    """The entries at whole places of rows; zeros outside where that is the padding."""
+    """Gather pixels at integer coordinates; outside, they are zero if zeros are the padding."""
     (rows, x, y), (batch, height, width) = read, sizes
     inner_x, inner_y = _within(low, x, width), _within(low, y, height)
     base = np.arange(batch, dtype=np.int32).reshape(batch, 1, 1) * height * width

@@ -1,4 +1,4 @@
-"""Entries taken and put back by whole index tuples: places in a flat list of rows."""
+"""Conversion rules that gather and scatter by whole index tuples, on flattened rows."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgekit.bridge.lowering import Lowering, attr
 from edgekit.bridge.rules.indexing import as_frames, framed, not_negative
 from edgekit.bridge.rules.moving import moved
 
-# What leaves an entry as it is, and the operator that joins an update to it.
+# TFLite operator that combines an entry with its update, by the node's reduction.
 _JOINED = {"add": "ADD", "mul": "MUL", "max": "MAXIMUM", "min": "MINIMUM"}
 _SUMMED_TYPES = ("float32", "int32", "int64")
 
@@ -27,7 +27,7 @@ def _gather_elements(low: Lowering, node: NodeProto) -> None:
 
 
 def _element_places(low: Lowering, indices: Tensor, shape: Shape, axis: int) -> Tensor:
-    """Places in the flat data of entries that differ from their own place along one axis."""
+    """Compute the flat indices of entries that differ from their own position along one axis."""
     axis %= len(shape)
     strides = _strides(shape)
     grid = np.indices(indices.shape, np.int32)
@@ -81,7 +81,7 @@ def _gather_nd(low: Lowering, node: NodeProto) -> None:
 
 
 def _tuple_places(low: Lowering, indices: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Places of rows from index tuples along the last axis."""
+    """Compute row indices from index tuples along the last axis."""
     strides = np.asarray(_strides(tuple(sizes)), np.int32)
     if indices.data is not None:
         return low.stored(((indices.data % np.asarray(sizes)) @ strides).astype(np.int32))
@@ -112,7 +112,7 @@ def _scatter_elements(low: Lowering, node: NodeProto) -> None:
 def _updated(
     low: Lowering, node: NodeProto, rows: Tensor, places: Tensor, updates: Tensor
 ) -> Tensor:
-    """Rows with updates put in their places, or joined to what is there."""
+    """Write updates into rows, or combine them with the entries there (``reduction``)."""
     dtype = rows.dtype
     working = dtype if dtype in _SUMMED_TYPES else "int32"
     count = math.prod(places.shape)
@@ -134,7 +134,7 @@ def _updated(
 
 
 def _unique_rounds(low: Lowering, node: NodeProto, places: Tensor) -> list[Array]:
-    """Updates in groups in which no place comes twice."""
+    """Split the updates into rounds in which no index occurs twice."""
     if places.data is None:
         why = f"has the reduction {attr(node, 'reduction')} at places that only the run tells"
         raise low.refusal(node, why)
@@ -166,14 +166,14 @@ def _put(
 
 
 def _spread(low: Lowering, places: Tensor, updates: Tensor, rows: Tensor) -> Tensor:
-    """Updates at their places, zeros elsewhere; those of one place are summed."""
+    """Scatter updates into zeros; updates at the same index are summed."""
     column = low.reshaped(places, (places.shape[0], 1))
     inputs = [column, updates, low.int32(rows.shape)]
     return low.emit("SCATTER_ND", inputs, rows.shape, dtype=rows.dtype)
 
 
 def _mask(low: Lowering, places: Tensor, rows: Tensor) -> Tensor:
-    """Which rows have an update."""
+    """Mark the rows that receive an update."""
     shape = (rows.shape[0],) + (1,) * (len(rows.shape) - 1)
     if places.data is not None:
         mask = np.zeros(rows.shape[0], bool)

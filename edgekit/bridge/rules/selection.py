@@ -1,4 +1,4 @@
-"""Entries picked by their size, by conditions and by rank."""
+"""Conversion rules of Where, TopK, ArgMax, Compress and other selections of entries."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _SORTED_TYPES = ("float32", "int32", "int64")
 
 
 def with_last(order: Order, axis: int) -> Order:
-    """A storage order with an ONNX axis moved to the end."""
+    """Move an ONNX axis to the end of a storage order."""
     return (*(each for each in order if each != axis), axis)
 
 
@@ -43,7 +43,16 @@ def _top_k(low: Lowering, node: NodeProto) -> None:
 
 
 def top(low: Lowering, tensor: Tensor, count: int, *, largest: bool) -> tuple[Tensor, Tensor]:
-    """The first entries of the last axis by size, and their places (int32); ties as they come."""
+    """Return the first entries along the last axis by size, and their indices (int32).
+
+    Equal entries keep their order.
+
+    Args:
+        low: receives the operators.
+        tensor: in a storage order with the sorted axis last.
+        count: number of entries.
+        largest: start with the largest rather than the smallest.
+    """
     given = low.cast(tensor, tensor.dtype if tensor.dtype in _SORTED_TYPES else "int32")
     dtype = given.dtype
     if not largest:
@@ -78,7 +87,7 @@ def _arg(low: Lowering, node: NodeProto) -> None:
 
 
 def _places(low: Lowering, node: NodeProto, tensor: Tensor) -> Tensor:
-    """Where the largest or smallest entry of the last axis is, as int64."""
+    """Find the index of the largest or smallest entry along the last axis, as int64."""
     is_largest = node.op_type == "ArgMax"
     if tensor.dtype == "int64":
         places = top(low, tensor, 1, largest=is_largest)[1]

@@ -1,4 +1,4 @@
-"""Operators that only change a value's shape or the order of its axes."""
+"""Conversion rules of operators that only change the shape or the order of axes."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from edgekit.bridge.rules.reshaping import reshaped
 
 
 def _reshape(low: Lowering, node: NodeProto) -> None:
-    """Reshape, Flatten, Squeeze and Unsqueeze: the settled graph says the shape."""
+    """Convert Reshape, Flatten, Squeeze and Unsqueeze to the shape stored in the settled graph."""
     value = low.value(node, 0, mixed=True)
     made = reshaped(low, value, low.shape_of(node.output[0]))
     low.bind(node, made.tensor, made.order, mixed=made.mixed)
@@ -43,7 +43,7 @@ def _expand(low: Lowering, node: NodeProto) -> None:
 
 
 def widened(low: Lowering, value: Value, rank: int) -> Value:
-    """A value with axes of size 1 in front, so that it has a rank."""
+    """Add leading axes of size 1 up to a rank."""
     more = rank - len(value.order)
     if not more:
         return value
@@ -65,7 +65,7 @@ def _tile(low: Lowering, node: NodeProto) -> None:
 
 
 def _repeats(low: Lowering, node: NodeProto, shape: Shape) -> tuple[int, ...]:
-    """How often each axis comes; before opset 6 one axis by two scalars."""
+    """Read the repeats of each axis; before opset 6, one axis and its count as two scalars."""
     given = low.integers(node, 1)
     if not low.has(node, 2):
         return given

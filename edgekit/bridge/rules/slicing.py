@@ -1,4 +1,4 @@
-"""Slices of values."""
+"""Conversion rule of Slice, and helpers that slice tensors."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def _slice(low: Lowering, node: NodeProto) -> None:
 
 
 def _ranges(low: Lowering, node: NodeProto, shape: Shape) -> dict[int, range]:
-    """The entries that are taken of each axis; before opset 10 attributes say them."""
+    """Read the range of entries taken from each axis, from attributes before opset 10."""
     if low.has(node, 1):
         starts, ends = low.integers(node, 1), low.integers(node, 2)
     else:
@@ -38,12 +38,12 @@ def _ranges(low: Lowering, node: NodeProto, shape: Shape) -> dict[int, range]:
 
 
 def sliced(low: Lowering, tensor: Tensor, taken: Mapping[int, range]) -> Tensor:
-    """Entries of a tensor by evenly spaced indices.
+    """Slice a tensor by evenly spaced indices.
 
     Args:
-        low: the graph in the making.
+        low: receives the operators.
         tensor: of fixed sizes.
-        taken: the indices of each stored axis that isn't taken whole.
+        taken: indices for each stored axis that is not taken whole.
     """
     every = [taken.get(axis, range(size)) for axis, size in enumerate(tensor.shape)]
     shape = tuple(len(each) for each in every)
@@ -71,7 +71,14 @@ def _strided(low: Lowering, tensor: Tensor, every: list[range], shape: Shape) ->
 
 
 def taken_at(low: Lowering, value: Value, axis: int, index: int) -> Tensor:
-    """One entry of an ONNX axis, that axis left out; the others keep their stored order."""
+    """Take one entry along an ONNX axis, without that axis; the others keep their storage order.
+
+    Args:
+        low: receives the operators.
+        value: to be indexed.
+        axis: as ONNX numbers it.
+        index: of the entry.
+    """
     place = value.axis(axis)
     part = sliced(low, value.tensor, {place: range(index, index + 1)})
     return low.reshaped(part, part.shape[:place] + part.shape[place + 1 :])

@@ -1,4 +1,4 @@
-"""Functions of each entry that TFLite has no operator for, by those that it has."""
+"""Element-wise functions without a TFLite operator, composed of other operators."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from edgekit.bridge.lowering import Lowering
 from edgekit.bridge.rules.elementwise import mapped
 from edgekit.bridge.rules.maths import broadcast, clamped, pair, polynomial, single
 
-# erf(x) = x * P(x^2) / Q(x^2) on [-4, 4], where it is 1 to float32's last digit beyond.
+# erf(x) = x * P(x^2) / Q(x^2) on [-4, 4]; beyond, erf is 1 or -1 to float32's last digit.
 # Source: Eigen, MathFunctionsImpl.h, generic_fast_erf_float (Mozilla Public License 2.0), a
 # minimax fit; its largest error in float32 is 5e-7.
 _ERF_ABOVE = (
@@ -26,7 +26,7 @@ _ERF_BOUND = 4.0
 
 
 def erf(low: Lowering, tensor: Tensor) -> Tensor:
-    """The error function by a ratio of polynomials, at most 1e-6 off."""
+    """Approximate the error function by a ratio of polynomials, with an error of at most 1e-6."""
     x = clamped(low, tensor, -_ERF_BOUND, _ERF_BOUND)
     square = single(low, "SQUARE", x)
     above = pair(low, "MUL", x, polynomial(low, square, _ERF_ABOVE))
@@ -34,7 +34,7 @@ def erf(low: Lowering, tensor: Tensor) -> Tensor:
 
 
 def softplus(low: Lowering, tensor: Tensor) -> Tensor:
-    """``log(1 + exp(x))``, as ``max(x, 0) + log(1 + exp(-|x|))``, which does not overflow."""
+    """Compute ``log(1 + exp(x))`` as ``max(x, 0) + log(1 + exp(-|x|))``: it cannot overflow."""
     decay = single(low, "EXP", single(low, "NEG", single(low, "ABS", tensor)))
     rest = single(low, "LOG", pair(low, "ADD", decay, 1.0))
     return pair(low, "ADD", single(low, "RELU", tensor), rest)
@@ -45,7 +45,7 @@ def _tan(low: Lowering, x: Tensor) -> Tensor:
 
 
 def _leg(low: Lowering, x: Tensor) -> Tensor:
-    """``sqrt(1 - x^2)``, exact near the ends."""
+    """Compute ``sqrt(1 - x^2)`` as ``sqrt((1 - x) * (1 + x))``, which is exact near the ends."""
     less, more = pair(low, "SUB", 1.0, x), pair(low, "ADD", x, 1.0)
     return single(low, "SQRT", pair(low, "MUL", less, more))
 
@@ -59,12 +59,15 @@ def _acos(low: Lowering, x: Tensor) -> Tensor:
 
 
 def _atan(low: Lowering, x: Tensor) -> Tensor:
-    ones = broadcast(low, low.float32([1.0]), x.shape)  # ATAN2 does not do it by itself
+    ones = broadcast(low, low.float32([1.0]), x.shape)  # ATAN2 does not broadcast
     return pair(low, "ATAN2", x, ones)
 
 
 def _sinh(low: Lowering, x: Tensor) -> Tensor:
-    """``sign(x) * (1 - exp(-2|x|)) * exp(|x|) / 2``: ELU is exact where ``exp(x) - 1`` is not."""
+    """Compute sinh as ``sign(x) * (1 - exp(-2|x|)) * exp(|x|) / 2``.
+
+    ELU computes the bracket exactly near zero, where ``exp(x) - 1`` would not be exact.
+    """
     size = single(low, "ABS", x)
     shrunk = single(low, "ELU", pair(low, "MUL", size, -2.0))
     grown = pair(low, "MUL", single(low, "EXP", size), -0.5)
@@ -95,8 +98,11 @@ def _atanh(low: Lowering, x: Tensor) -> Tensor:
 
 
 def mish(low: Lowering, tensor: Tensor) -> Tensor:
-    """``x * tanh(log(1 + exp(x)))``, as ``x * n / (n + 2)`` with ``n = exp(x) * (exp(x) + 2)``."""
-    # Beyond this the ratio is 1 to float32's last digit, and nothing overflows yet.
+    """Compute ``x * tanh(log(1 + exp(x)))``.
+
+    This is ``x * n / (n + 2)`` with ``n = exp(x) * (exp(x) + 2)``.
+    """
+    # Beyond 20 the ratio is 1 to float32's last digit, and nothing overflows yet.
     grown = single(low, "EXP", clamped(low, tensor, None, 20.0))
     n = pair(low, "MUL", grown, pair(low, "ADD", grown, 2.0))
     return pair(low, "MUL", tensor, pair(low, "DIV", n, pair(low, "ADD", n, 2.0)))

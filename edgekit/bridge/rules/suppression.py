@@ -1,4 +1,4 @@
-"""Boxes that overlap better ones left out."""
+"""Conversion rule of NonMaxSuppression."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _ONE, _TWO = np.float32(1.0), np.float32(2.0)
 
 
 def _suppression(low: Lowering, node: NodeProto) -> None:
-    """NonMaxSuppression: rows of batch, class and box; only the run tells how many."""
+    """Convert NonMaxSuppression to rows (batch, class, box); their number depends on the data."""
     boxes, scores = low.plain(node, 0), low.plain(node, 1)
     most = low.integers(node, 2)[0] if low.has(node, 2) else 0
     batches, classes, count = scores.shape
@@ -45,7 +45,7 @@ def _suppression(low: Lowering, node: NodeProto) -> None:
 
 
 def _corners(low: Lowering, boxes: Tensor) -> Tensor:
-    """Boxes by centre and size as boxes by corners, y first."""
+    """Convert boxes from center and size to corners, y first."""
     middle, size = (sliced(low, boxes, {2: range(at, at + 2)}) for at in (0, 2))
     half = low.emit("MUL", [size, low.float32(0.5)], size.shape)
     ends = [low.emit(kind, [middle, half], size.shape) for kind in ("SUB", "ADD")]
@@ -59,7 +59,7 @@ def _corners(low: Lowering, boxes: Tensor) -> Tensor:
 def _chosen(
     low: Lowering, node: NodeProto, boxes: Tensor, scores: Tensor, most: int
 ) -> tuple[Tensor, Tensor]:
-    """Places of the boxes that stay, padded to ``most``, and which of those are no padding."""
+    """Select boxes; return their indices padded to ``most``, and a mask of those that are valid."""
     overlap = _overlap(low, node)
     least = float(np.finfo(np.float32).min)
     floor = low.reshaped(low.plain(node, 4), ()) if low.has(node, 4) else low.float32(least)
@@ -72,7 +72,10 @@ def _chosen(
 
 
 def _overlap(low: Lowering, node: NodeProto) -> Tensor:
-    """The overlap from which TFLite drops a box; ONNX drops those above its threshold only."""
+    """Return the overlap from which on TFLite drops a box.
+
+    It is slightly above ONNX's threshold, because ONNX drops only boxes above that.
+    """
     known = low.constant(node, 3)
     if known is None and low.has(node, 3):
         given = low.reshaped(low.plain(node, 3), ())

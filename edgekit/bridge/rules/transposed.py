@@ -1,4 +1,4 @@
-"""Transposed convolutions."""
+"""Conversion rule of ConvTranspose."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from edgekit.bridge.rules.windows import Window
 
 @dataclass(frozen=True, kw_only=True)
 class _Axis:
-    """How a transposed convolution lies along one axis.
+    """Geometry of a transposed convolution along one axis.
 
     Args:
-        size: entries of the input.
-        kernel: entries of the kernel.
+        size: of the input.
+        kernel: size of the kernel.
         stride: of the output for one step of the input.
         dilation: of the kernel.
-        before: entries of the full output that are cut off ahead.
-        out: entries of the output.
+        before: entries to crop from the start of the full output.
+        out: size of the output.
     """
 
     size: int
@@ -51,7 +51,10 @@ class _Axis:
 
     @property
     def made(self) -> int:
-        """Entries to make before any is cut off: less than a stride more than the full output."""
+        """Return the size to compute before cropping.
+
+        TRANSPOSE_CONV is used if it is less than a stride above the full output.
+        """
         return max(self.full, self.before + self.out)
 
 
@@ -59,7 +62,7 @@ _POINT = _Axis(size=1, kernel=1, stride=1, dilation=1, before=0, out=1)
 
 
 def conv_transpose(low: Lowering, node: NodeProto) -> None:
-    """ConvTranspose along one, two or three axes."""
+    """Convert ConvTranspose with one, two or three spatial axes."""
     value, weight = low.value(node, 0), low.value(node, 1)
     rank, groups = len(value.order), attr(node, "group", 1)
     if not 3 <= rank <= 5:
@@ -105,7 +108,7 @@ def _axes(low: Lowering, node: NodeProto, kernel: Sequence[int]) -> list[_Axis]:
 
 
 def _by_kernel(low: Lowering, image: Tensor, filters: Filters, axes: list[_Axis]) -> Tensor:
-    """TRANSPOSE_CONV, and what it makes too much of cut off."""
+    """Emit TRANSPOSE_CONV, and crop its output if it is too large."""
     kernel = filters.weight
     if len(axes) == 1:
         axes = [_POINT, *axes]
@@ -133,7 +136,7 @@ def _by_kernel(low: Lowering, image: Tensor, filters: Filters, axes: list[_Axis]
 
 
 def _spread(low: Lowering, tensor: Tensor, axis: int, step: int) -> Tensor:
-    """A tensor with ``step - 1`` zeros between the entries of an axis."""
+    """Insert ``step - 1`` zeros between the entries of an axis."""
     size = tensor.shape[axis]
     if step == 1 or size == 1:
         return tensor
@@ -149,12 +152,12 @@ def _spread(low: Lowering, tensor: Tensor, axis: int, step: int) -> Tensor:
 
 
 def _flipped(low: Lowering, kernel: Tensor, groups: int, bias: Tensor | None) -> Filters:
-    """The filters of the convolution that does the same on a stretched input.
+    """Return the filters of the equivalent convolution over a stretched input.
 
     Args:
-        low: takes the operators.
+        low: receives the operators.
         kernel: (out / groups, space..., in).
-        groups: into which channels fall.
+        groups: number of channel groups.
         bias: one number per output channel, if any.
     """
     each, *space, channels = kernel.shape
@@ -169,7 +172,7 @@ def _flipped(low: Lowering, kernel: Tensor, groups: int, bias: Tensor | None) ->
 
 
 def _by_stretching(low: Lowering, image: Tensor, filters: Filters, axes: list[_Axis]) -> Tensor:
-    """A convolution of the input with zeros between its entries."""
+    """Convolve the input with zeros inserted between its entries."""
     windows: list[Window] = []
     for place, axis in enumerate(axes):
         image = _spread(low, image, place + 1, axis.stride)
@@ -189,7 +192,7 @@ def _by_stretching(low: Lowering, image: Tensor, filters: Filters, axes: list[_A
 
 
 def _cut(low: Lowering, image: Tensor, axis: int, before: int, after: int) -> Tensor:
-    """An image without entries that no position of a window reads."""
+    """Crop entries of an image that no window position reads."""
     if before == after == 0:
         return image
     size = image.shape[axis] - before - after

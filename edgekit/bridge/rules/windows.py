@@ -1,4 +1,4 @@
-"""Where a sliding window lies along each axis, and how TFLite says its padding."""
+"""Sliding windows along spatial axes, and TFLite's padding modes for them."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from edgekit.bridge.lowering import Lowering, attr
 
 @dataclass(frozen=True, kw_only=True)
 class Window:
-    """A window that slides along one axis.
+    """Window that slides along one axis.
 
     Args:
-        size: entries of the axis.
-        kernel: entries that the window reads.
-        out: positions that it takes.
+        size: of the axis.
+        kernel: number of entries that the window reads.
+        out: number of positions.
         stride: from one position to the next.
         dilation: from one entry that it reads to the next.
         before: padding ahead of the first entry.
-        after: padding past the last entry that ONNX counts; it may exceed what is read.
+        after: padding past the last entry that ONNX counts; it may exceed the padding that is read.
     """
 
     size: int
@@ -36,33 +36,39 @@ class Window:
 
     @property
     def extent(self) -> int:
-        """Entries from the first that the window reads to the last."""
+        """Return the span of the window, from the first entry that it reads to the last."""
         return (self.kernel - 1) * self.dilation + 1
 
     @property
     def needed_after(self) -> int:
-        """Padding past the end that is really read; negative where entries are left over."""
+        """Return the padding past the end that is really read; negative if entries remain."""
         return (self.out - 1) * self.stride + self.extent - self.size - self.before
 
     @property
     def is_valid(self) -> bool:
-        """Whether it reads no padding."""
+        """Check that the window reads no padding."""
         return self.before == 0 and self.needed_after <= 0
 
     @property
     def is_same(self) -> bool:
-        """Whether its padding is what TFLite calls SAME."""
+        """Check that the padding is TFLite's SAME."""
         needed = max((self.out - 1) * self.stride + self.extent - self.size, 0)
         return self.out == -(-self.size // self.stride) and self.before == needed // 2
 
 
 def whole(size: int) -> Window:
-    """A window of one entry: nothing happens along this axis."""
+    """Return a window of one entry, which leaves an axis unchanged."""
     return Window(size=size, kernel=1, out=size)
 
 
 def windows_of(low: Lowering, node: NodeProto, kernel: Sequence[int]) -> list[Window]:
-    """The windows of a convolution or pooling along its spatial axes."""
+    """Read the windows of a convolution or pooling along its spatial axes.
+
+    Args:
+        low: the conversion in progress.
+        node: the ONNX node.
+        kernel: its size, per spatial axis.
+    """
     sizes, made = low.shape_of(node.input[0])[2:], low.shape_of(node.output[0])[2:]
     count = len(sizes)
     strides = attr(node, "strides") or [1] * count
@@ -95,7 +101,7 @@ def _automatic(auto: str, missing: int) -> tuple[int, int]:
 
 
 def padding_of(windows: Sequence[Window]) -> str | None:
-    """``VALID`` or ``SAME``; ``None`` where the padding has to be written out."""
+    """Return ``VALID`` or ``SAME``; ``None`` if the padding has to be written out."""
     if all(window.is_valid for window in windows):
         return "VALID"
     return "SAME" if all(window.is_same for window in windows) else None
@@ -104,13 +110,13 @@ def padding_of(windows: Sequence[Window]) -> str | None:
 def padded(
     low: Lowering, image: Tensor, windows: Sequence[Window], *, fill: Tensor | None = None
 ) -> Tensor:
-    """An image with channels last and the padding that its windows read.
+    """Pad an image with channels last as far as its windows read.
 
     Args:
-        low: takes the operators.
-        image: (batch, space..., channels); of at most three spatial axes.
+        low: receives the operators.
+        image: (batch, space..., channels), with at most three spatial axes.
         windows: one for each spatial axis.
-        fill: what to pad with, a scalar; ``None`` = zero.
+        fill: scalar fill value; ``None`` for zeros.
     """
     sides = [(w.before, max(w.needed_after, 0)) for w in windows]
     paddings = np.asarray([(0, 0), *sides, (0, 0)], np.int32)
@@ -129,7 +135,7 @@ def padded(
 
 
 def without_padding(windows: Sequence[Window]) -> list[Window]:
-    """The windows on an image whose padding is written out."""
+    """Return the windows over an image whose padding is written out."""
     return [
         Window(
             size=w.size + w.before + max(w.needed_after, 0),
