@@ -42,7 +42,7 @@ def _xor(low: Lowering, left: Tensor, right: Tensor) -> Tensor:
 
 
 def _and(low: Lowering, left: Tensor, right: Tensor) -> Tensor:
-    """Compute the bitwise AND, the last bit apart so that nothing overflows.
+    """Compute the bitwise AND, with the last bit computed separately to avoid overflow.
 
     ``p`` and ``q`` are the operands without their last bit: ``p + q - (p ^ q)`` is
     ``2 * (p & q)``.

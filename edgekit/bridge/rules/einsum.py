@@ -27,7 +27,7 @@ class _Term:
 
 
 def einsum(low: Lowering, node: NodeProto) -> None:
-    """Convert Einsum of any number of operands, without repeated letters in a term."""
+    """Convert Einsum of any number of operands; ellipses are allowed, diagonals are not."""
     equation = attr(node, "equation").replace(" ", "")
     tensors = [low.plain(node, place) for place in range(len(node.input))]
     names, out = _letters(equation, [len(t.shape) for t in tensors])
