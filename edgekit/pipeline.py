@@ -1,4 +1,4 @@
-"""build(): the one place where the flow is written down, top to bottom."""
+"""build(): the whole flow of a build, top to bottom."""
 
 from __future__ import annotations
 
@@ -29,30 +29,30 @@ from edgekit.workshop import Workshop
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """What came of a build. ``manifest`` is that of the bundle; ``None`` when none was packed."""
+    """Result of a build; ``manifest`` is that of the bundle, or ``None`` if none was packed."""
 
     intake: Intake
     found: Build
-    compared: dict[str, Comparison]  # each candidate with the original, by the candidate's key
+    compared: dict[str, Comparison]  # comparison with the original, by the candidate's key
     manifest: Manifest | None
-    notes: tuple[str, ...]  # what a reader should know before trusting the figures
+    notes: tuple[str, ...]  # caveats of the figures
 
 
 def build(request: Request, tick: Tick, *, allow_failing: bool = False) -> Outcome:
-    """Make a model fit a device, show that it is still as good, and pack it.
+    """Compress a model for a device, verify its accuracy against the original, and pack it.
 
-    Recipes are tried on the host; every candidate is scored against the original, timed in turn
-    with the others, and, where the request names a device, measured there too. What was made or
-    measured before is not made or measured again.
+    Recipes are tried on the host. Every candidate is scored against the original, timed in turn
+    with the others, and also measured on a device if the request names one. Earlier candidates and
+    measurements are reused.
 
     Args:
-        request: what the user asked for.
-        tick: called with what is being done, how much of it is done, and of how much.
-        allow_failing: pack the nearest candidate where none passes.
+        request: Request of the user.
+        tick: Progress callback: stage, amount done, total amount.
+        allow_failing: Pack the nearest candidate if none passes.
 
     Raises:
-        UserError: something is wrong with the request or its inputs.
-        DeviceError: the device named to measure on could not be reached or failed.
+        UserError: The request or one of its inputs is wrong.
+        DeviceError: The device to measure on could not be reached, or failed.
     """
     intake = take_in(request, tick)
     refuse_unscaled(
@@ -81,16 +81,16 @@ def build(request: Request, tick: Tick, *, allow_failing: bool = False) -> Outco
 
 
 def explore(intake: Intake, tick: Tick) -> Build:
-    """Try recipes until enough is known, measure, judge and choose."""
+    """Try recipes until no more are proposed; measure and judge the candidates and choose one."""
     source = HOST if intake.on is None else f"device:{intake.on}"
     with Workshop(intake, tick) as shop:
-        shop.reach(source)  # a device that cannot be reached is found out before the work
+        shop.reach(source)  # fail early if the device cannot be reached
         tried = _tried(shop, [_baseline(shop)])
         judged = _measured(shop, tried, source)
-        # What a device measured may call for recipes that the files alone did not.
+        # Measurements of the device may lead the search to further recipes.
         while len(more := _tried(shop, _informed(tried, judged))) > len(tried):
             tried, judged = more, _measured(shop, more, source)
-    # Where one recipe was asked for, the original is only there to be compared with.
+    # If a recipe was requested, the original serves only as reference.
     eligible = (intake.recipe and judged[1:]) or judged
     return Build(
         baseline=judged[0],
@@ -102,7 +102,7 @@ def explore(intake: Intake, tick: Tick) -> Build:
 
 
 def _tried(shop: Workshop, known: Sequence[Candidate | Rejected]) -> list[Candidate | Rejected]:
-    """The same and what became of what the search proposes next, or of the recipe asked for."""
+    """Extend the known results by recipes that the search proposes, or by the requested recipe."""
     intake, tried = shop.intake, list(known)
     baseline = next(t for t in tried if isinstance(t, Candidate))
     if intake.recipe is not None:
@@ -116,7 +116,7 @@ def _tried(shop: Workshop, known: Sequence[Candidate | Rejected]) -> list[Candid
 def _measured(
     shop: Workshop, tried: Sequence[Candidate | Rejected], source: str
 ) -> list[Candidate]:
-    """The candidates, each file once, timed in turn and judged; the original first."""
+    """Time and judge the candidates, each file once; the original comes first."""
     candidates = shop.time(_distinct([t for t in tried if isinstance(t, Candidate)]), HOST)
     if source != HOST:
         candidates = _on_device(shop, candidates, source)
@@ -126,7 +126,7 @@ def _measured(
 def _informed(
     tried: Sequence[Candidate | Rejected], judged: Sequence[Candidate]
 ) -> list[Candidate | Rejected]:
-    """The same with the latest verdict on each file."""
+    """Update the verdict of each candidate to the latest one of its file."""
     verdicts = {c.model.digest: c.verdict for c in judged}
     return [
         replace(t, verdict=verdicts[t.model.digest]) if isinstance(t, Candidate) else t
@@ -148,11 +148,11 @@ def _terms(intake: Intake) -> Terms:
 
 
 def _as_asked(shop: Workshop, recipe: Recipe, baseline: Candidate) -> Candidate:
-    """The candidate of the one recipe; without it there is no build.
+    """Make the candidate of the requested recipe; without it there is no build.
 
     Raises:
-        UserError: the recipe does not apply to the model.
-        PassError: a pass broke a promise.
+        UserError: The recipe does not apply to the model.
+        PassError: A pass broke its contract.
     """
     made = _made(shop, recipe, baseline)
     if isinstance(made, Candidate):
@@ -163,13 +163,13 @@ def _as_asked(shop: Workshop, recipe: Recipe, baseline: Candidate) -> Candidate:
 
 
 def comparison(intake: Intake, candidate: Candidate, baseline: Candidate) -> Comparison:
-    """A candidate against the original on the same samples.
+    """Compare a candidate with the original on the same samples.
 
-    The original's answers are those of this machine, as the device may be too small for it; the
-    candidate's are the device's where it was scored there.
+    The original is scored on this machine, as the device may be too small for it; the candidate's
+    answers are those of the device if it was scored there.
 
     Raises:
-        EdgekitError: one of them was not scored.
+        EdgekitError: One of them was not scored.
     """
     tallies = [m.tally for m in candidate.measurements if m.tally]
     reference = baseline.measured(HOST)
@@ -228,7 +228,7 @@ def _baseline(shop: Workshop) -> Candidate:
     except DeviceError as error:
         if error.kind != "bad_job" and not is_models_fault(error, here=True):
             raise
-        # The original fails on its own data on this machine: that is no device's fault.
+        # The original fails on this machine, so no device is at fault.
         message = error.message.removeprefix("local: ")
         raise UserError(f"the original fails on the data: {message}", hint=error.hint) from error
 
@@ -242,7 +242,7 @@ def _made(shop: Workshop, recipe: Recipe, baseline: Candidate) -> Candidate | Re
             return Rejected(recipe=recipe, reason=reason)
         return _judged(shop.intake, shop.score(made, HOST), baseline)
     except DeviceError as error:
-        # The original passed the same samples: a job that does not suit is this model's fault.
+        # The original ran on the same samples, so a rejected job is this model's fault.
         if error.kind != "bad_job" and not is_models_fault(error, here=True):
             raise
         return Rejected(
@@ -261,7 +261,7 @@ def _made(shop: Workshop, recipe: Recipe, baseline: Candidate) -> Candidate | Re
 
 
 def _unfit(intake: Intake, model: Model) -> Iterator[str]:
-    """Why the device cannot run a file."""
+    """Yield the reasons why the device cannot run a file."""
     for obstacle in obstacles(model, intake.profile):
         yield f"{obstacle.what}; {obstacle.fix}"
     if runtime_of(model) not in intake.runtimes.names:
@@ -269,7 +269,7 @@ def _unfit(intake: Intake, model: Model) -> Iterator[str]:
 
 
 def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
-    """Without those whose bytes another one has already."""
+    """Drop candidates whose bytes are the same as those of an earlier one."""
     first: dict[str, Candidate] = {}
     for candidate in candidates:
         first.setdefault(candidate.model.digest, candidate)
@@ -277,7 +277,7 @@ def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:
 
 
 def _on_device(shop: Workshop, candidates: Sequence[Candidate], source: str) -> list[Candidate]:
-    """Scored and timed on the device; one that the device cannot run stays, with the reason."""
+    """Score and time the candidates on the device; one that it cannot run keeps the reason."""
     own = [c for c in candidates if not _obstructed(shop.intake, c)]
     lacking = shop.lacking(source, dict.fromkeys(runtime_of(c.model) for c in own))
     scored = [_scored_there(shop, c, source, lacking) if c in own else c for c in candidates]
@@ -287,7 +287,7 @@ def _on_device(shop: Workshop, candidates: Sequence[Candidate], source: str) -> 
 
 
 def _obstructed(intake: Intake, candidate: Candidate) -> tuple[str, ...]:
-    """Why an original is there to be compared with, and no candidate."""
+    """List the reasons why the original serves as reference only and cannot be chosen."""
     if candidate.recipe.steps:
         return ()
     return tuple(
@@ -310,7 +310,7 @@ def _scored_there(
 
 def _judged(intake: Intake, candidate: Candidate, baseline: Candidate) -> Candidate:
     compared = comparison(intake, candidate, baseline)
-    # The manifest holds the verdict, whose length does not depend on the figures in it.
+    # The manifest contains the verdict; its length does not depend on the figures in it.
     sized = replace(candidate, verdict=_verdict(intake, candidate, compared))
     overhead = overhead_bytes(intake, sized, compared)
     measured = (replace(m, overhead_bytes=overhead) for m in candidate.measurements)

@@ -1,4 +1,4 @@
-"""Geometry of the report's plots: axes, ticks, and where every mark goes. The template draws."""
+"""Geometry of the report's plots: axes, ticks, and positions of marks; the template draws them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SHOWN_LAYERS = 12
 
 @dataclass(frozen=True, kw_only=True)
 class Tick:
-    """A mark on an axis."""
+    """A tick of an axis."""
 
     at: float
     text: str
@@ -23,7 +23,7 @@ class Tick:
 
 @dataclass(frozen=True, kw_only=True)
 class Axis:
-    """Figures from ``low`` to ``high`` laid on pixels from ``start`` to ``end``."""
+    """Mapping of values from ``low`` to ``high`` to pixels from ``start`` to ``end``."""
 
     low: float
     high: float
@@ -32,13 +32,13 @@ class Axis:
     log: bool = False
 
     def at(self, value: float) -> float:
-        """The pixel of a figure; one that lies outside comes to the nearer end."""
+        """Return the pixel of a value; a value outside is clipped to the nearer end."""
         low, high, value = (self._scaled(v) for v in (self.low, self.high, value))
         part = min(max((value - low) / (high - low), 0.0), 1.0)
         return round(self.start + part * (self.end - self.start), 1)
 
     def shows(self, value: float | None) -> bool:
-        """Whether a figure lies on the axis."""
+        """Return whether a value lies on the axis."""
         return value is not None and self.low <= value <= self.high
 
     def _scaled(self, value: float) -> float:
@@ -46,14 +46,14 @@ class Axis:
 
     @property
     def ticks(self) -> list[Tick]:
-        """Round figures on the axis, at most about seven."""
+        """Return round values on the axis, about seven at most."""
         figures = _log_ticks(self.low, self.high) if self.log else _ticks(self.low, self.high)
         return [Tick(at=self.at(f), text=f"{f:.6g}".replace("-", "\u2212")) for f in figures]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Span:
-    """A figure with its interval."""
+    """A value with its interval."""
 
     middle: float
     low: float
@@ -61,13 +61,13 @@ class Span:
 
     @property
     def finite(self) -> bool:
-        """Whether it can be drawn."""
+        """Return whether all values are finite and can be drawn."""
         return all(math.isfinite(v) for v in (self.middle, self.low, self.high))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Dot:
-    """One candidate of the scatter plot."""
+    """A candidate in the scatter plot."""
 
     letter: str
     title: str
@@ -78,7 +78,7 @@ class Dot:
 
 @dataclass(frozen=True, kw_only=True)
 class Scatter:
-    """Dots with error bars, and the limit of the accuracy drop where it is in sight."""
+    """Scatter plot: dots with error bars, and the limit of the accuracy drop if it is near."""
 
     x: Axis
     y: Axis
@@ -88,7 +88,7 @@ class Scatter:
 
 @dataclass(frozen=True, kw_only=True)
 class Bar:
-    """One candidate's sizes."""
+    """Sizes of a candidate."""
 
     letter: str
     title: str
@@ -99,7 +99,7 @@ class Bar:
 
 @dataclass(frozen=True, kw_only=True)
 class Bars:
-    """Sizes side by side."""
+    """Bar chart of sizes."""
 
     x: Axis
     bars: tuple[Bar, ...]
@@ -110,7 +110,7 @@ class Bars:
 
 @dataclass(frozen=True, kw_only=True)
 class Strip:
-    """One candidate's raw latencies, sorted, and its percentiles."""
+    """Raw latencies of a candidate and its percentiles."""
 
     letter: str
     title: str
@@ -121,7 +121,7 @@ class Strip:
 
     @property
     def shown(self) -> list[float]:
-        """At most 160 of the values, at even ranks, the first and the last among them."""
+        """Return at most 160 of the values, at even ranks, including the first and the last."""
         ordered = sorted(self.values)
         if len(ordered) <= _SHOWN_PER_STRIP:
             return ordered
@@ -140,7 +140,7 @@ class Strips:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerBar:
-    """One layer: its part of the divergence and of the bytes, in percent."""
+    """A layer with its share of the divergence and of the bytes, in percent."""
 
     name: str
     divergence: float
@@ -149,14 +149,14 @@ class LayerBar:
 
 @dataclass(frozen=True, kw_only=True)
 class LayerBars:
-    """What the costliest layers cost, side by side."""
+    """Bar chart of the layers with the highest cost."""
 
     x: Axis
     bars: tuple[LayerBar, ...]
 
 
 def layer_bars(rows: Sequence[LayerBar]) -> LayerBars | None:
-    """The bars of the first layers, or ``None`` without any."""
+    """Build the bar chart of the first layers; ``None`` if there are none."""
     shown = tuple(rows[:_SHOWN_LAYERS])
     if not shown:
         return None
@@ -165,7 +165,7 @@ def layer_bars(rows: Sequence[LayerBar]) -> LayerBars | None:
 
 
 def scatter(dots: Iterable[Dot], *, y_limit: float | None) -> Scatter | None:
-    """The scatter plot, or ``None`` where fewer than two dots can be drawn."""
+    """Build the scatter plot; ``None`` if fewer than two dots can be drawn."""
     drawn = tuple(d for d in dots if d.x.finite and d.y.finite)
     if len(drawn) < 2:
         return None
@@ -177,7 +177,10 @@ def scatter(dots: Iterable[Dot], *, y_limit: float | None) -> Scatter | None:
 def bars(
     rows: Sequence[Bar], *, unit: str, model_limit: float | None, transfer_limit: float | None
 ) -> Bars | None:
-    """The bars, or ``None`` without a candidate. A limit not too far off is in sight."""
+    """Build the bar chart of sizes with limits up to three times the longest bar.
+
+    Returns ``None`` without candidates.
+    """
     if not rows:
         return None
     high = max([*(v for row in rows for v in (row.model, row.transfer or 0.0)), 1e-6])
@@ -192,7 +195,7 @@ def bars(
 
 
 def strips(rows: Sequence[Strip], *, limit: float | None) -> Strips | None:
-    """The strips, or ``None`` where nothing was timed."""
+    """Build the strip plot; ``None`` if nothing was timed."""
     if not rows:
         return None
     x = axis([v for row in rows for v in row.values], limit, start=40, end=600)
@@ -200,10 +203,10 @@ def strips(rows: Sequence[Strip], *, limit: float | None) -> Strips | None:
 
 
 def axis(figures: Sequence[float], limit: float | None, *, start: float, end: float) -> Axis:
-    """An axis with some air around the figures.
+    """Build an axis with a margin around the values.
 
-    A limit not too far off widens the axis; figures over more than one decade make it
-    logarithmic.
+    A limit that is not far above the values extends the axis. Values that span a factor of more
+    than 8 make it logarithmic.
     """
     low, high = min(figures), max(figures)
     if low > 0 and high / low > 8:

@@ -1,4 +1,4 @@
-"""Device profiles: what a device is, what it can run and what a model on it may cost."""
+"""Device profiles: hardware, runtimes and budget of a device."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ M = TypeVar("M", bound=BaseModel)
 RuntimeName = Literal["onnxruntime", "litert"]
 AnyRuntime = RuntimeName | Literal["auto"]
 
-# Which runtime runs which file.
+# File format of each runtime.
 FORMATS: dict[RuntimeName, Literal["onnx", "tflite"]] = {"onnxruntime": "onnx", "litert": "tflite"}
 
 
@@ -51,7 +51,7 @@ class _Table(BaseModel):
 
 
 class Hardware(_Table):
-    """The machine. ``arch`` is what ``platform.machine()`` answers on it."""
+    """Hardware of a device; ``arch`` is the result of ``platform.machine()`` on it."""
 
     arch: Literal["aarch64", "armv7l", "x86_64", "riscv64"]
     cpu: str
@@ -62,7 +62,7 @@ class Hardware(_Table):
 
 
 def saturates(arch: str, isa: Sequence[str]) -> bool:
-    """Whether 8-bit weights may overflow the 16-bit sums of a processor's integer kernels.
+    """Return whether 8-bit weights may overflow the 16-bit sums of a processor's integer kernels.
 
     x86 without VNNI multiplies with ``pmaddubsw``, which saturates; Arm's kernels widen first.
     Source: Intel, "Lower Numerical Precision Deep Learning Inference and Training" (2018).
@@ -71,9 +71,10 @@ def saturates(arch: str, isa: Sequence[str]) -> bool:
 
 
 class RuntimeSpec(_Table):
-    """A runtime the device may use. Operators are written ``Conv`` or ``com.microsoft:QGemm``.
+    """Runtime of a device; operators are written ``Conv`` or ``com.microsoft:QGemm``.
 
-    ``opset_max`` and ``ir_max`` are what the lowest version that ``version`` allows can read.
+    ``opset_max`` and ``ir_max`` are the highest versions that the lowest allowed ``version`` of the
+    runtime can read.
     """
 
     version: Specifier
@@ -84,7 +85,7 @@ class RuntimeSpec(_Table):
 
 
 class Budget(_Table):
-    """What a model on the device may cost; a limit that is not set is not checked."""
+    """Limits of a model on the device; an unset limit is not checked."""
 
     model_mib: Positive | None = None
     transfer_mib: Positive | None = None
@@ -94,13 +95,13 @@ class Budget(_Table):
 
 
 class Connection(_Table):
-    """Where edgekit keeps its files on the device; empty = ~/.local/share/edgekit."""
+    """Folder of edgekit on the device; empty = ~/.local/share/edgekit."""
 
     home: str = ""
 
 
 class DeviceProfile(_Table):
-    """One device, from one TOML file."""
+    """Profile of one device, from one TOML file."""
 
     schema_: Literal[1] = Field(alias="schema")
     name: str = Field(pattern=r"^[a-z0-9][a-z0-9.-]*$")
@@ -112,18 +113,22 @@ class DeviceProfile(_Table):
 
 
 def parse_profile(text: str, *, where: str) -> DeviceProfile:
-    """Read a profile from TOML text.
+    """Parse a profile from TOML text.
 
     Raises:
-        UserError: not TOML, or not a profile; names every wrong field with its path at once.
+        UserError: The text is not TOML or not a profile; lists every wrong field with its path.
     """
     return validated(DeviceProfile, parse_toml(text, where=where), where=where)
 
 
 def validated(kind: type[M], raw: dict[str, Any], *, where: str) -> M:
-    """``raw`` as ``kind``, or one UserError that lists every wrong field with its path."""
+    """Validate plain data as ``kind``.
+
+    Raises:
+        UserError: Fields are wrong; lists each with its path.
+    """
     try:
-        # Through JSON mode, where strict means "no '8' for 8" but an array may be a tuple.
+        # Strict JSON mode refuses '8' for 8 but accepts an array for a tuple.
         return kind.model_validate_json(json.dumps(raw, default=str), strict=True)
     except ValidationError as error:
         lines = _lines(error.errors(), kind, raw)
@@ -133,7 +138,7 @@ def validated(kind: type[M], raw: dict[str, Any], *, where: str) -> M:
 
 
 def _lines(errors: list[ErrorDetails], kind: type[BaseModel], raw: object) -> list[str]:
-    """A line per wrong field; of one that may be of several types all of these in one line."""
+    """Describe each wrong field in one line; merge the errors of a field with several types."""
     wanted: dict[tuple[str, str], list[str]] = {}
     for each in errors:
         path = each["loc"] if each["type"] == "missing" else _written(each["loc"], raw)
@@ -143,7 +148,7 @@ def _lines(errors: list[ErrorDetails], kind: type[BaseModel], raw: object) -> li
 
 
 def _written(loc: tuple[int | str, ...], raw: object) -> tuple[int | str, ...]:
-    """The part of a path that the text has; the rest names types that a field may have."""
+    """Return the part of a path that exists in the text; the rest names types of a union."""
     found: list[int | str] = []
     for part in loc:
         held = dict(enumerate(raw)) if isinstance(raw, list) else raw
@@ -165,7 +170,7 @@ def _path(loc: tuple[int | str, ...]) -> str:
 
 
 def _say(error: ErrorDetails, kind: type[BaseModel]) -> tuple[str, str]:
-    """What is wrong with a field, and what it got instead."""
+    """Return the description of an error, and the wrong value if there is one."""
     if error["type"] == "missing":
         return "missing", ""
     if error["type"] == "extra_forbidden":
@@ -176,7 +181,7 @@ def _say(error: ErrorDetails, kind: type[BaseModel]) -> tuple[str, str]:
 
 
 def _keys(kind: type[BaseModel], path: Sequence[int | str]) -> list[str]:
-    """The keys of a table inside a table, as they are written; none where it is no such table."""
+    """List the keys of a nested table as users write them; empty if the path is not a table."""
     for part in path:
         field = next((f for n, f in kind.model_fields.items() if (f.alias or n) == part), None)
         tables = _types(field.annotation) if field else []
@@ -187,14 +192,14 @@ def _keys(kind: type[BaseModel], path: Sequence[int | str]) -> list[str]:
 
 
 def _types(hint: object) -> list[type[BaseModel]]:
-    """The tables that a field may hold."""
+    """List the tables that a field may hold."""
     if isinstance(hint, type) and issubclass(hint, BaseModel):
         return [hint]
     return [each for arg in typing.get_args(hint) for each in _types(arg)]
 
 
 def shipped_names() -> list[str]:
-    """Names of the profiles that come with edgekit, sorted."""
+    """List the names of the profiles that come with edgekit, sorted."""
     folder = resources.files("device_profiles")
     return sorted(
         f.name.removesuffix(".toml") for f in folder.iterdir() if f.name.endswith(".toml")
@@ -202,9 +207,9 @@ def shipped_names() -> list[str]:
 
 
 def weight_bits(profile: DeviceProfile | None) -> IntegerBits:
-    """Bits of int8 weights that saturate neither on this machine nor on a device, if one is known.
+    """Choose bits of int8 weights that saturate neither on this machine nor on a known device.
 
-    This machine counts because it judges what is made for the device.
+    This machine counts because it scores the candidates for the device.
     """
     _, isa = name_and_isa()
     machines = [(platform.machine(), isa)]
@@ -214,10 +219,10 @@ def weight_bits(profile: DeviceProfile | None) -> IntegerBits:
 
 
 def load_profile(name: str) -> DeviceProfile:
-    """The profile of that name, or of that file when ``name`` ends in .toml.
+    """Load a profile by its name, or from a file if ``name`` ends in .toml.
 
     Raises:
-        UserError: no such profile, or the file is wrong.
+        UserError: There is no such profile, or the file is wrong.
     """
     if name.endswith(".toml"):
         return read_profile(Path(name))
@@ -230,17 +235,17 @@ def load_profile(name: str) -> DeviceProfile:
 
 
 def profile_text(name: str) -> str:
-    """The TOML text of a profile, with its comments; ``name`` as in ``load_profile``."""
+    """Return the TOML text of a profile, with its comments; ``name`` as in ``load_profile``."""
     if name.endswith(".toml"):
         return Path(name).read_text(encoding="utf-8")
     return (resources.files("device_profiles") / f"{name}.toml").read_text(encoding="utf-8")
 
 
 def read_profile(path: Path) -> DeviceProfile:
-    """The profile in a file.
+    """Read a profile from a file.
 
     Raises:
-        UserError: the file cannot be read or is wrong.
+        UserError: The file cannot be read or is wrong.
     """
     return validated(
         DeviceProfile, read_toml(path, unreadable="cannot read the profile"), where=str(path)

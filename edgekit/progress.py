@@ -1,4 +1,4 @@
-"""Progress of a long command on stderr: what it does, how far it is, how long it still takes."""
+"""Progress of a command on stderr: stage, amount done, and remaining time."""
 
 from __future__ import annotations
 
@@ -12,31 +12,31 @@ from dataclasses import dataclass, field
 from edgekit.printable import printable
 from edgekit_agent.results import StageProgress
 
-# Called with a stage, how much of it is done, and of how much (0 = not known).
+# Called with a stage, the amount done, and the total (0 = unknown).
 Tick = Callable[[str, int, int], None]
-# The same of one stage.
+# Called with the amount done and the total of one stage.
 Count = Callable[[int, int], None]
 
 
 def silent(stage: str, done: int, total: int) -> None:
-    """Say nothing."""
+    """Discard progress."""
     del stage, done, total
 
 
-# A line on a terminal is rewritten this often; waits are shown from the second after.
+# Intervals of rewriting the line on a terminal; then the delay until times are shown.
 _EVERY_S, _REFRESH_S = 0.1, 1.0
 _SHOWN_AFTER_S = 2.0
-# A log gets a line about a stage that has lasted so long, then one this often.
+# Interval of lines about the same stage in a log.
 _LOG_EVERY_S = 30.0
 _WIDTH = 78
-# The pace is that of the later half of a stage, of this much time at least.
+# The pace is measured over this last share of a stage, and at least over this time.
 _SHARE, _LEAST_S = 0.5, 5.0
-# From here on counts (of bytes, say) are told in percent.
+# Totals from this number on (such as bytes) are shown in percent.
 _COUNTED = 100_000
 
 
 def in_rounds(tick: Count, rounds: int) -> Count:
-    """Tell the progress of several rounds, each of which counts from one, as that of one whole."""
+    """Return a callback that merges the progress of several rounds, each from zero, into one."""
     number, last = 0, 0
     tick(0, _COUNTED)
 
@@ -51,14 +51,14 @@ def in_rounds(tick: Count, rounds: int) -> Count:
 
 
 class Pace:
-    """How fast a stage goes, from what was done lately: the beginning is often slower."""
+    """Speed of a stage, estimated from its recent progress, as the beginning is often slower."""
 
     def __init__(self, now: float) -> None:
         self.started = now
         self._points: deque[tuple[float, int]] = deque()
 
     def add(self, done: int, now: float) -> None:
-        """Take in how much is done."""
+        """Record the amount done."""
         if self._points and done == self._points[-1][1]:
             return
         self._points.append((now, done))
@@ -67,7 +67,7 @@ class Pace:
             self._points.popleft()
 
     def remaining_s(self, total: int, now: float) -> float | None:
-        """Seconds until all is done; ``None`` where that cannot be told."""
+        """Estimate the seconds until all is done; ``None`` if that is not possible."""
         if len(self._points) < 2 or not total:
             return None
         (first, began), (last, done) = self._points[0], self._points[-1]
@@ -78,7 +78,7 @@ class Pace:
 
 
 def duration(seconds: float) -> str:
-    """A time in words that are as exact as anyone needs."""
+    """Format a duration in seconds, minutes or hours and minutes."""
     if seconds < 60:
         return f"{max(round(seconds), 1)} s"
     minutes = round(seconds / 60)
@@ -87,11 +87,11 @@ def duration(seconds: float) -> str:
 
 @dataclass
 class Ticker:
-    """Call it with a stage, how much of it is done, and of how much (0 = not known).
+    """Progress display, called with a stage, the amount done, and the total (0 = unknown).
 
-    A terminal has one line that moves. A log gets a line a stage (the first together with the
-    second), one after two seconds, and one every half minute that it lasts. Between calls a thread
-    keeps them going, once ``start`` was called.
+    On a terminal, one line is rewritten. A log gets one line per stage (the first together with the
+    second), one after two seconds, and one every half minute of the stage. Once ``start`` was
+    called, a thread updates them between calls.
     """
 
     _stage: str = field(default="", init=False)
@@ -127,11 +127,11 @@ class Ticker:
         self(said.stage, said.done, said.total)
 
     def start(self) -> None:
-        """Begin to show how long a stage takes while nothing is heard of it."""
+        """Start a thread that shows the elapsed time while no progress is reported."""
         threading.Thread(target=self._keep_going, daemon=True).start()
 
     def clear(self) -> None:
-        """Leave no half line behind."""
+        """Stop and erase an unfinished line."""
         self._ended.set()
         with self._lock:
             if sys.stderr.isatty() and self._stage:
@@ -150,7 +150,7 @@ class Ticker:
                     self._log_if_due(now)
 
     def _line(self, now: float) -> str:
-        """Stage, counts, and how long it still takes, or has taken where that is not known."""
+        """Format stage and counts with the remaining time, or the elapsed time if unknown."""
         words = [self._stage]
         if self._total >= _COUNTED:
             words.append(f"{100 * self._done // self._total} %")
@@ -164,7 +164,7 @@ class Ticker:
         return " ".join([*words, said])
 
     def _log_stage(self, stage: str, now: float, *, is_first: bool) -> None:
-        """Log a new stage; the first only with what follows, as a command may end at once."""
+        """Log a new stage; hold back the first until more follows, as a command may end at once."""
         self._log_after_s = _SHOWN_AFTER_S
         if is_first:
             self._written, self._held = now, stage
@@ -186,6 +186,6 @@ class Ticker:
     def _show(self, now: float) -> None:
         self._written = now
         line = self._line(now)
-        if len(line) > _WIDTH:  # what comes last tells most
+        if len(line) > _WIDTH:  # the end is the most informative part
             line = f"...{line[len(line) - _WIDTH + 3 :]}"
         print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)

@@ -1,4 +1,4 @@
-"""What of a model can be pruned: channels, heads, neurons, layers, and what hangs on them."""
+"""Prunable structure of a model: channels, heads, neurons and layers, with the cost they save."""
 
 from __future__ import annotations
 
@@ -22,22 +22,23 @@ from edgekit.graphs.shapes import fixed_shape
 from edgekit.model import Model, name_dimension
 from edgekit.passes.reasons import stores_integer_weights
 
-# Products are spelled in one way from here on.
+# From this opset on, products have a single form.
 _OPSET = 13
 
 
 @dataclass(frozen=True, kw_only=True)
 class Part:
-    """Channels, heads or neurons of one layer and all that must lose them, or a residual layer.
+    """Prunable groups of one layer and its dependents, or a residual layer.
 
     Attributes:
-        name: of the first layer that makes them.
-        kind: what they are.
-        groups: how many of them there are, each of which can go by itself.
-        width: positions of the first layer's outputs that each takes.
-        layers: how many layers each runs through.
-        macs: multiply-accumulates that go when all but one go; for residual layers, all of them.
-        parameters: stored numbers that go with them.
+        name: Name of the first layer that computes them.
+        kind: Kind of the groups: channels, heads, neurons or layers.
+        groups: Number of groups; each can be removed on its own.
+        width: Number of outputs of the first layer per group.
+        layers: Number of layers that depend on each group.
+        macs: Multiply-accumulates saved if all groups but one are removed; for a residual layer,
+            all of its own.
+        parameters: Number of stored values that are removed with them.
     """
 
     name: str
@@ -51,7 +52,7 @@ class Part:
 
 @dataclass(frozen=True, kw_only=True)
 class Reason:
-    """Why the channels of so many layers cannot go, with the first of these layers."""
+    """Reason why the channels of layers stay, with the number of layers and the first one."""
 
     layers: int
     example: str
@@ -60,15 +61,15 @@ class Reason:
 
 @dataclass(frozen=True, kw_only=True)
 class Prunable:
-    """What of a model can go.
+    """Prunable structure of a model.
 
     Attributes:
-        refused: why nothing can; empty where something can.
-        parts: in the order of the graph.
-        macs: of the whole model, for inputs of ``sizes``.
-        least_macs: when all but one of every part go.
-        fixed: why layers keep their channels, the most frequent reason first.
-        sizes: of the inputs that were counted for, by name.
+        refused: Reason why nothing can be pruned; empty otherwise.
+        parts: Prunable parts, in the order of the graph.
+        macs: Multiply-accumulates of the whole model, for inputs of ``sizes``.
+        least_macs: Multiply-accumulates if all groups but one of every part are removed.
+        fixed: Reasons why layers keep their channels, the most frequent first.
+        sizes: Shapes of the inputs that the counts are for, by name.
     """
 
     refused: str = ""
@@ -80,11 +81,11 @@ class Prunable:
 
 
 def prunable(model: Model, dims: Mapping[str, int]) -> Prunable:
-    """Look at what could go, by the graph that ``prune-channels`` would see.
+    """Find the prunable structure of a model in the graph that ``prune-channels`` would process.
 
     Args:
-        model: ONNX or TFLite, which is brought over first.
-        dims: sizes of free dimensions by name; where inputs have others, sizes are made up.
+        model: ONNX, or TFLite, which is converted first.
+        dims: Sizes of free dimensions by name; other free dimensions get arbitrary sizes.
     """
     try:
         proto = prepare(_graph(model), _OPSET)
@@ -104,7 +105,7 @@ def _graph(model: Model) -> ModelProto:
 
 
 def _known(proto: ModelProto, dims: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
-    """Shapes of the inputs whose free dimensions all have a size, a batch of one."""
+    """Return the shapes of the inputs whose free dimensions have a size; the batch is one."""
     found = {}
     for value in proto.graph.input:
         kind = TypeProto()
@@ -146,14 +147,14 @@ def _binding(channels: Channels, fixed: Sequence[Reason]) -> str:
 
 
 def _most(channels: Channels) -> list[int]:
-    """Everything but the first group of each family."""
+    """List all groups but the first of each family, as far as they can be removed."""
     gone = [number for family in channels.families for number in family.groups[1:]]
     return permitted(channels, gone)
 
 
 @dataclass(frozen=True)
 class _Counted:
-    """What hangs on the groups of a graph."""
+    """Counter of the layers, multiply-accumulates and parameters of a graph."""
 
     channels: Channels
 
@@ -186,7 +187,7 @@ class _Counted:
         )
 
     def macs(self, gone: Collection[int], *, without: Sequence[Branch]) -> int:
-        """Multiply-accumulates that are left when groups go, and residual layers with them."""
+        """Count the multiply-accumulates left without the given groups and residual layers."""
         flags = self.channels.flags(gone)
         skipped = {name for branch in without for name in branch.nodes}
         return sum(
@@ -197,7 +198,7 @@ class _Counted:
         )
 
     def _parameters(self, gone: Collection[int]) -> int:
-        """Numbers that are stored when groups go."""
+        """Count the stored values that are left without the given groups."""
         flags = self.channels.flags(gone)
         return sum(
             math.prod(int(self.channels.stays(use.labels, flags).sum()) for use in uses)
@@ -206,14 +207,14 @@ class _Counted:
 
     @cached_property
     def _weighted(self) -> list[NodeProto]:
-        """The layers: what multiplies by a stored weight."""
+        """Return the layers: nodes that multiply by a stored weight."""
         uses = [uses[0].node for uses in self._tensors]
         products = {key(product.node) for product in self.channels.walk.products}
         return list({key(n): n for n in uses if key(n) in products}.values())
 
     @cached_property
     def _tensors(self) -> list[list[Use]]:
-        """The axes of each stored tensor, as its first reader has them."""
+        """Return the axes of each stored tensor at its first reader."""
         found: dict[str, dict[str, list[Use]]] = defaultdict(lambda: defaultdict(list))
         for use in self.channels.walk.uses:
             found[use.node.input[use.position]][f"{use.position}:{key(use.node)}"].append(use)
@@ -221,12 +222,12 @@ class _Counted:
 
 
 def _is_layer(place: Place) -> bool:
-    """Whether a place is in a layer, and not in what comes behind one; depthwise ones are along."""
+    """Return whether a place is in a layer, not a follower; depthwise convolutions are layers."""
     return place.role != "along" or place.node.op_type == "Conv"
 
 
 def _reasons(channels: Channels) -> Iterator[Reason]:
-    """Those that differ in nothing but the names of nodes and values are one."""
+    """Yield the reasons, merging those that differ only in names of nodes and values."""
     named = {n for node in channels.proto.graph.node for n in (node.name, *node.output)}
     alike: dict[str, list[Fixed]] = defaultdict(list)
     for fixed in channels.fixed:

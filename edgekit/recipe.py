@@ -1,4 +1,4 @@
-"""Recipes: the settings of every pass as data, and the key of what a recipe will make."""
+"""Recipes: the settings of every pass as data, and the key of a candidate."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from typing import Annotated, Any, Literal
 
 @dataclass(frozen=True)
 class Within:
-    """Bounds of a setting, both allowed; written beside its type, ``Annotated[int, Within(1)]``."""
+    """Inclusive bounds of a setting, annotated to its type: ``Annotated[int, Within(1)]``."""
 
     low: float
     high: float | None = None
 
     def holds(self, value: float) -> bool:
-        """Whether a value lies between them."""
+        """Return whether a value lies within the bounds."""
         return self.low <= value and (self.high is None or value <= self.high)
 
     def __str__(self) -> str:
@@ -34,7 +34,7 @@ WeightBits = Literal["auto", 7, 8]
 FloatLayers = Literal["auto", "none"]
 Precision = Literal["same", "float16", "dynamic", "int16x8"]
 Kind = Literal["channels", "heads", "neurons", "layers"]
-# The two packages that are the runtime "litert".
+# The two packages of the runtime "litert".
 Target = Literal["litert", "tflite-runtime"]
 
 
@@ -47,22 +47,22 @@ class Clean:
 class QuantizeStatic:
     """Static int8 as QDQ: unsigned 8-bit activations, signed per-channel weights.
 
-    ``ranges`` says how an activation's range is taken from the calibration samples:
-    ``minmax`` all of it, ``average`` the moving average of each sample's extremes,
-    ``percentile`` all but the ``100 - percentile`` most extreme values, ``entropy`` the range
-    whose histogram diverges least, ``mse`` the one with the least squared error, and ``auto`` for
-    each value the one of these that makes the least error in what reads the value, on samples
-    that no range was taken from. ``bias_correction`` makes up for what rounding and clipping
-    shift on average, ``equalise`` evens out the channels between two layers. Each refinement is
-    made only where it lowers the error of the model's outputs on such samples by more than its
-    noise; ``auto`` ranges are those of ``minmax`` otherwise.
+    ``ranges`` selects the estimator of an activation's range from the calibration samples:
+    ``minmax`` takes the full range, ``average`` the moving average of each sample's extremes,
+    ``percentile`` all but the ``100 - percentile`` most extreme values, ``entropy`` the range whose
+    histogram diverges least, ``mse`` the range of least squared error. ``auto`` chooses for each
+    tensor the estimator that causes the least error in the layers that read it, on samples that no
+    range was taken from. ``bias_correction`` compensates the mean shift that rounding and clipping
+    cause. ``equalise`` applies cross-layer equalization. Each refinement is kept only if it lowers
+    the error of the model's outputs on such samples by more than its noise; otherwise ``auto``
+    ranges are those of ``minmax``.
 
-    With ``float_layers=auto`` the few layers stay float whose 8-bit form makes most of the error,
-    at most a fifth of the arithmetic; with ``none`` all layers are 8-bit.
+    With ``float_layers=auto``, the few layers whose quantization causes most of the error stay
+    float, at most a fifth of the arithmetic; with ``none`` all layers are 8-bit.
 
-    Weights of 7 bits saturate nowhere; those of 8 are for processors with 8-bit dot products
-    (VNNI) and for Arm. ``auto`` is 8 where the device of the project, if it names one, and this
-    machine are such, else 7.
+    Weights of 7 bits never saturate; weights of 8 bits are for processors with 8-bit dot products
+    (VNNI) and for Arm. ``auto`` is 8 if this machine and the device of the project, if it names
+    one, are of these kinds, else 7.
     """
 
     ranges: Ranges = "auto"
@@ -76,7 +76,7 @@ class QuantizeStatic:
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizeDynamic:
-    """Dynamic int8: activations quantised at run time, 8-bit embeddings.
+    """Dynamic int8: activations quantized at run time, 8-bit embeddings.
 
     ``weight_bits`` as in ``quantize``.
     """
@@ -86,22 +86,21 @@ class QuantizeDynamic:
 
 @dataclass(frozen=True, kw_only=True)
 class QuantizeWeights:
-    """Weights of few bits by GPTQ; activations stay float.
+    """Low-bit weights by GPTQ; activations stay float.
 
-    ``bits`` is what a weight takes on average. With the ``entropy`` grid these are bits on the way
-    to the device, where frequent integers take fewer of them, and integers are as many as 8 bits
-    hold; with the ``fixed`` grid they are the width of the integers, 2 to 8. ``most_bytes``, where
-    given, takes the place of ``bits``: as many as a file of that transfer size has room for.
+    ``bits`` is the average number of bits per weight. With the ``entropy`` grid, these are bits of
+    the packed file, in which frequent integers take fewer bits, and the integers have up to 8 bits.
+    With the ``fixed`` grid, they are the width of the integers, 2 to 8. ``most_bytes`` replaces
+    ``bits``: as many bits as a file of that transfer size can hold.
 
-    ``allocation`` says which layers get more: ``measured`` those that the outputs depend on, by
-    their divergence on held-out samples, ``uniform`` none. ``widths`` sets single layers by name
-    (32 = left float); ``bits`` then is the average of the others.
+    ``allocation`` decides which layers get more bits: ``measured`` those that the outputs depend on
+    most, by their divergence on held-out samples; ``uniform`` none. ``widths`` sets single layers
+    by name (32 = float); ``bits`` is then the average of the others.
 
-    ``container`` is what the device runs: ``int8`` integers, which the runtime restores to floats
-    when it loads the file and static or dynamic int8 takes over, or ``native`` kernels for 2, 4
-    and 8 bits with a scale per ``block`` inputs (MatMulNBits, GatherBlockQuantized, INT4 for
-    convolutions and recurrent layers), always of fixed width.
-    ``weight_bits`` as in ``quantize``.
+    ``container`` is the storage on the device: ``int8`` integers, which the runtime dequantizes to
+    floats when it loads the file, or which static or dynamic int8 uses; or ``native`` kernels for
+    2, 4 and 8 bits with a scale per ``block`` inputs (MatMulNBits, GatherBlockQuantized, INT4 for
+    convolutions and recurrent layers), always of fixed width. ``weight_bits`` as in ``quantize``.
     """
 
     bits: Annotated[float, Within(1, 8)] = 4.0
@@ -117,23 +116,23 @@ class QuantizeWeights:
 
 @dataclass(frozen=True, kw_only=True)
 class Float16:
-    """Weights stored in 16 bits and widened when the model is loaded; all else stays float32."""
+    """Weights stored in 16 bits and converted to float32 at load; all else stays float32."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class ToTflite:
-    """The same graph as a .tflite file, its batch and all its sizes fixed.
+    """Conversion to a .tflite file with a fixed batch and fixed sizes.
 
-    ``precision`` says what its numbers are: ``same`` keeps floats, and makes of the QDQ of
-    ``quantize`` integer kernels with the very scales; ``float16`` stores weights in 16 bits,
-    ``dynamic`` in 8 bits with activations quantised at run time; ``int16x8`` makes of QDQ 16-bit
-    activations and 8-bit weights, which is slow and exact.
+    ``precision`` is the number format: ``same`` keeps floats, and converts the QDQ of ``quantize``
+    to integer kernels with the same scales; ``float16`` stores weights in 16 bits; ``dynamic``
+    stores them in 8 bits and quantizes activations at run time; ``int16x8`` converts QDQ to 16-bit
+    activations and 8-bit weights, which is slow and accurate.
 
-    ``target`` is the runtime: ``tflite-runtime`` keeps to what version 2.14 of it knows.
+    ``target`` is the runtime: ``tflite-runtime`` restricts the file to features of version 2.14.
 
-    ``dims`` are the sizes of free dimensions by name, the first axis of each input apart, which
-    is the batch; where nobody says, those of the samples. One without a name is called after its
-    input and axis: ``x.2``.
+    ``dims`` are the sizes of free dimensions by name, except the first axis of each input, which is
+    the batch; by default those of the samples. A dimension without a name is called after its input
+    and axis: ``x.2``.
     """
 
     precision: Precision = "same"
@@ -143,10 +142,10 @@ class ToTflite:
 
 @dataclass(frozen=True, kw_only=True)
 class ToOnnx:
-    """The same graph as an .onnx file, from a .tflite file.
+    """Conversion of a .tflite file to an .onnx file.
 
-    ``dims`` are the sizes of inputs that the file states as 1 and means to be resized, by name:
-    ``x.1`` for the second axis of x; where nobody says, those of the samples.
+    ``dims`` are the sizes of resizable input dimensions, which the file states as 1, by name:
+    ``x.1`` for the second axis of x; by default those of the samples.
     """
 
     dims: tuple[tuple[str, Annotated[int, Within(1)]], ...] = ()
@@ -154,21 +153,21 @@ class ToOnnx:
 
 @dataclass(frozen=True, kw_only=True)
 class PruneChannels:
-    """Fewer channels, attention heads, neurons and residual layers; the graph really gets smaller.
+    """Structured pruning: fewer channels, attention heads, neurons and residual layers.
 
-    ``remove`` is the part that goes: of the multiply-accumulates, or with ``of=units`` of the
-    groups of each layer. ``kinds`` says what may go.
+    ``remove`` is the share to remove: of the multiply-accumulates, or with ``of=units`` of the
+    groups of each layer. ``kinds`` selects the structures that may be removed.
 
-    ``score`` ranks the groups of a layer: ``second-order`` by the error that is left once the
-    consumers are refitted, ``fisher`` and ``taylor`` by gradients (needs TensorFlow),
-    ``magnitude`` by their weights. ``allocation`` shares it out among the layers: ``measured`` by
-    the divergence of the outputs on held-out samples, ``score`` by the scores alone, ``uniform``
-    the same part of each. Residual layers go as a whole where that does less damage by measure;
-    with ``of=units`` they stay.
+    ``score`` ranks the groups of a layer: ``second-order`` by the error that remains after the
+    consumers are refitted, ``fisher`` and ``taylor`` by gradients (needs TensorFlow), ``magnitude``
+    by their weights. ``allocation`` distributes the share over the layers: ``measured`` by the
+    divergence of the outputs on held-out samples, ``score`` by the scores, ``uniform`` the same
+    share in each. Residual layers are removed as a whole if that measurably does less damage; with
+    ``of=units`` they stay.
 
-    Widths that were multiples of ``align`` stay so, wide ones multiples of twice that; what a
-    convolution pads its channels to counts as work that is left. ``repair`` refits by least
-    squares every layer to what it made before, on calibration samples.
+    Widths that are multiples of ``align`` stay multiples of it, wide ones of twice that; channels
+    that a convolution pads count as remaining work. ``repair`` refits every layer by least squares
+    to its original outputs, on calibration samples.
     """
 
     remove: Annotated[float, Within(0.01, 0.95)] = 0.25
@@ -183,18 +182,17 @@ class PruneChannels:
 
 @dataclass(frozen=True, kw_only=True)
 class Prune:
-    """Single weights set to zero, the others made up for them; the file travels lighter.
+    """Unstructured pruning: single weights set to zero, the others refitted; a smaller transfer.
 
-    ``sparsity`` is the part of the weights of all layers and embeddings that becomes zero; with
-    ``pattern`` N:M it is N of each M inputs that stay, in every layer whose inputs per output
-    (channels of the group times kernel, in the order they are stored) are a multiple of M, and
-    ``sparsity`` is left alone or says the same.
-    ``score`` is ``second-order`` (zeros and what is left are found together, for the inputs that
-    calibration samples make) or ``magnitude`` (the smallest go, the others stay as they are).
-    ``allocation`` says which layers lose more: ``measured`` those that the outputs depend on
-    least, by their divergence on held-out samples, ``uniform`` none.
+    ``sparsity`` is the share of zeros in the weights of all layers and embeddings. With ``pattern``
+    N:M, N of each M consecutive inputs are kept, in every layer whose inputs per output (channels
+    of the group times kernel, in storage order) are a multiple of M; ``sparsity`` must then stay at
+    its default or agree. ``score`` is ``second-order`` (zeros and remaining weights are optimized
+    together for the inputs of calibration samples) or ``magnitude`` (the smallest are removed, the
+    others unchanged). ``allocation`` decides which layers lose more: ``measured`` those that the
+    outputs depend on least, by their divergence on held-out samples; ``uniform`` none.
 
-    The runtimes multiply by zeros as by any number: no latency is gained.
+    The runtimes multiply by zeros as by any number, so latency does not improve.
     """
 
     sparsity: Annotated[float, Within(0.05, 0.95)] = 0.5
@@ -206,18 +204,18 @@ class Prune:
 
 @dataclass(frozen=True, kw_only=True)
 class LowRank:
-    """Each large product as two thin ones, where that saves multiply-accumulates and bytes.
+    """Low-rank factorization: two thin products replace a large one if that saves MACs and bytes.
 
-    ``keep`` is the part of the parameters that the layers taken keep together, or with ``of=macs``
-    that of their multiply-accumulates, which in early convolutions are many. ``layers`` are
-    patterns (``*ffn*``) of names of nodes, weights or biases; all that are large enough where
-    none is given. ``score`` is ``activations`` (the error that the layer's own inputs make of it)
-    or ``plain`` (that of the weights alone).
+    ``keep`` is the share of the parameters that the selected layers keep in total, or with
+    ``of=macs`` of their multiply-accumulates, which are many in early convolutions. ``layers`` are
+    patterns (``*ffn*``) of names of nodes, weights or biases; by default all layers that are large
+    enough. ``score`` is ``activations`` (the error for the layer's own inputs) or ``plain`` (the
+    error of the weights).
 
-    ``allocation`` shares the parameters out: ``measured`` by the divergence of the outputs on
-    held-out samples, ``error`` by what each layer's own outputs lose, ``uniform`` the same part
-    to each. ``repair`` refits the second of two thin layers by least squares to what the first
-    one really gives it.
+    ``allocation`` distributes the parameters: ``measured`` by the divergence of the outputs on
+    held-out samples, ``error`` by the error of each layer's own outputs, ``uniform`` the same share
+    for each. ``repair`` refits the second thin layer by least squares to the actual outputs of the
+    first.
     """
 
     keep: Annotated[float, Within(0.05, 0.95)] = 0.5
@@ -245,20 +243,20 @@ Settings = (
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """One pass of a recipe: its name in the passes table, its version and its settings."""
+    """A pass of a recipe: its name in the passes table, its version and its settings."""
 
     name: str
     version: int
     settings: Settings
 
     def as_json(self) -> dict[str, Any]:
-        """The step as what ``json.dumps`` takes."""
+        """Return the step as plain data for ``json.dumps``."""
         return dataclasses.asdict(self)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe:
-    """A named list of steps, run one after the other."""
+    """A named sequence of steps."""
 
     name: str
     steps: tuple[Step, ...] = field(default=())
@@ -266,7 +264,7 @@ class Recipe:
 
 
 def with_weight_bits(step: Step, bits: IntegerBits) -> Step:
-    """The step with so many bits for int8 weights where it leaves them open."""
+    """Set the bits of int8 weights of a step that leaves them open."""
     settings = step.settings
     if not isinstance(settings, QuantizeStatic | QuantizeDynamic | QuantizeWeights):
         return step
@@ -279,13 +277,13 @@ def with_weight_bits(step: Step, bits: IntegerBits) -> Step:
 def candidate_key(
     recipe: Recipe, *, source: str, splits: dict[str, str], tools: dict[str, str]
 ) -> str:
-    """Hash of everything that decides a candidate's bytes, known before it is made.
+    """Compute the hash of everything that decides a candidate's bytes, before it is made.
 
     Args:
-        recipe: steps with their versions and settings, and the seed.
-        source: digest of the source model.
-        splits: digest of each data split that the steps read, by the split's name.
-        tools: version of each package that the steps use, by its name.
+        recipe: Steps with their versions and settings, and the seed.
+        source: Digest of the source model.
+        splits: Digest of each data split that the steps read, by the split's name.
+        tools: Version of each package that the steps use, by its name.
     """
     facts = {
         "source": source,

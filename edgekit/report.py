@@ -1,4 +1,4 @@
-"""The report of a build: one HTML page with the verdict, every candidate and all provenance."""
+"""HTML report of a build: one page with the verdict, every candidate and all provenance."""
 
 from __future__ import annotations
 
@@ -36,31 +36,31 @@ def write_report(build_dir: Path) -> Path:
     """Write the report of the last build in a folder, and return its path.
 
     Raises:
-        UserError: the folder holds no build, or its files are damaged.
+        UserError: The folder holds no build, or its files are damaged.
     """
     path = build_dir / REPORT
     write_whole(str(path), render(read_facts(build_dir)).encode("utf-8"))
     return path
 
 
-# ---------------------------------------------------------------- what the page shows
+# ---------------------------------------------------------------- content of the page
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One candidate as the page shows it."""
+    """A candidate with the values that the page shows."""
 
     letter: str
     line: CandidateLine
 
     @property
     def title(self) -> str:
-        """Letter and name."""
+        """Return letter and name."""
         return f"{self.letter}  {self.line.name}"
 
     @property
     def role(self) -> plots.Role:
-        """How its marks are drawn."""
+        """Return the role that decides the style of its marks."""
         if self.line.chosen:
             return "chosen"
         if self.line.baseline:
@@ -69,50 +69,50 @@ class Row:
 
     @property
     def measured(self) -> tuple[Measurement, ...]:
-        """Measurements, those of devices first."""
+        """Return the measurements, those of devices first."""
         return tuple(sorted(self.line.measurements, key=lambda m: m.source == "host"))
 
     @property
     def timed(self) -> list[tuple[str, LatencySummary]]:
-        """Where it was timed, and the summary of that."""
+        """Return the places where it was timed, each with a summary of the latencies."""
         return [(m.source, times) for m in self.measured if (times := _times(m))]
 
     @property
     def tally(self) -> Tally | None:
-        """Its score, on a device where there is one."""
+        """Return the tally, of a device if there is one."""
         return next((m.tally for m in self.measured if m.tally), None)
 
     @property
     def peaks(self) -> list[tuple[str, int]]:
-        """Peak memory by source."""
+        """Return the peak memory by source."""
         return [(m.source, m.peak_rss_bytes) for m in self.measured if m.peak_rss_bytes is not None]
 
     @property
     def transfer_bytes(self) -> int | None:
-        """Bytes that an update to it sends to a device."""
+        """Return the bytes that an update to this candidate sends to a device."""
         return next((m.update_bytes for m in self.measured), None)
 
     @property
     def drop(self) -> plots.Span | None:
-        """Accuracy lost against the original; of the original itself, nothing."""
+        """Return the accuracy drop against the original; zero for the original itself."""
         if self.line.comparison is not None:
             low, high = self.line.comparison.interval_points
             return plots.Span(middle=self.line.comparison.drop_points, low=low, high=high)
         return plots.Span(middle=0.0, low=0.0, high=0.0) if self.line.baseline else None
 
     def times(self, source: str) -> LatencySummary | None:
-        """The latencies measured there."""
+        """Return the latency summary of a source."""
         return dict(self.timed).get(source)
 
     def values(self, source: str) -> tuple[float, ...]:
-        """The raw latencies measured there."""
+        """Return the raw latencies of a source."""
         records = [r for m in self.measured if m.source == source for r in m.latency]
         return tuple(v for r in records for v in r.values_ms)
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerRow:
-    """One layer as the page shows it: its cost, and its parts of the whole in percent."""
+    """A layer with its cost and its shares of the whole in percent."""
 
     cost: LayerCost
     divergence: float
@@ -124,7 +124,7 @@ def _times(measurement: Measurement) -> LatencySummary | None:
 
 
 def render(facts: BuildFacts) -> str:
-    """The page, complete in itself: no script, no network."""
+    """Render the page, which needs no script and no network."""
     ordered = sorted(facts.candidates, key=lambda c: (not c.baseline, not c.chosen))
     rows = tuple(Row(letter=_letter(i), line=line) for i, line in enumerate(ordered))
     source = _timing_source(rows)
@@ -132,7 +132,7 @@ def render(facts: BuildFacts) -> str:
     layers = _layers(judged)
     limits = _limits(rows, facts.manifest)
     if source == "host":
-        # The limit is the device's; beside latencies of this machine it would say nothing.
+        # The limit is for the device and does not apply to latencies of this machine.
         limits["latency_p95_ms"] = None
     return (
         _environment()
@@ -173,7 +173,7 @@ def _letter(index: int) -> str:
 
 
 def _timing_source(rows: tuple[Row, ...]) -> str | None:
-    """Where most candidates were timed; a device goes before the host."""
+    """Choose a device before the host, and among devices the one with the most timed candidates."""
     counts: dict[str, int] = {}
     for source in (s for row in rows for s, _ in row.timed):
         counts[source] = counts.get(source, 0) + 1
@@ -181,9 +181,9 @@ def _timing_source(rows: tuple[Row, ...]) -> str | None:
 
 
 def _judged(rows: tuple[Row, ...]) -> Row | None:
-    """The candidate that the build chose, else the one that it found nearest.
+    """Find the candidate that the build chose, else the nearest one.
 
-    Results of an older edgekit do not tell the nearest: there the verdicts do.
+    Results of older versions of edgekit do not state the nearest; the verdicts decide there.
     """
     judged = [(r, r.line.verdict) for r in rows if r.line.verdict is not None]
     return min(
@@ -198,7 +198,7 @@ def _judged(rows: tuple[Row, ...]) -> Row | None:
 
 
 def _pairs(rows: tuple[Row, ...]) -> tuple[Pair, ...]:
-    """The recipes that were made for both runtimes."""
+    """Find the recipes with a candidate for both runtimes."""
     return paired(
         Side(
             name=row.line.name,
@@ -229,7 +229,7 @@ def _headline(judged: Row | None) -> tuple[Literal["holds", "open", "fails"], st
 
 
 def _limits(rows: tuple[Row, ...], manifest: Manifest | None) -> dict[str, float | None]:
-    """The limits that the verdicts were taken by; those of the profile where none was."""
+    """Collect the limits of the verdicts; limits that no verdict has are those of the profile."""
     budget = manifest.profile.budget.model_dump() if manifest is not None else {}
     limits: dict[str, float | None] = {name: budget.get(name) for name in _LABELS}
     for row in rows:
@@ -245,7 +245,7 @@ def _scatter(
     for row in rows:
         times, drop = row.times(source) if source else None, row.drop
         if times is not None and drop is not None:
-            # The figure that candidates are chosen by.
+            # Candidates are chosen by this value.
             quiet = times.quiet_p50_ms
             x = plots.Span(middle=quiet, low=quiet, high=quiet)
             dots.append(plots.Dot(letter=row.letter, title=row.title, role=row.role, x=x, y=drop))
@@ -295,7 +295,7 @@ def _strips(
 
 
 def _layers(judged: Row | None) -> tuple[LayerRow, ...]:
-    """The layers of the candidate that the page is about, those that cost most first."""
+    """Build the rows of the layers of the judged candidate, the highest cost first."""
     costs = judged.line.layers if judged else ()
     divergence = sum(max(c.kl, 0.0) for c in costs)
     weight = sum(c.bytes for c in costs)
@@ -320,7 +320,7 @@ def _layer_bars(rows: tuple[LayerRow, ...]) -> plots.LayerBars | None:
 
 
 def _figure(value: float | None, digits: int = 3) -> str:
-    """A figure with so many significant digits."""
+    """Format a number with the given count of significant digits."""
     if value is None:
         return _NOT_MEASURED
     if not math.isfinite(value):
@@ -332,7 +332,7 @@ def _figure(value: float | None, digits: int = 3) -> str:
 
 
 def _size(count: int | None) -> str:
-    """Bytes in the unit that reads best."""
+    """Format a number of bytes in KiB or MiB."""
     if count is None:
         return _NOT_MEASURED
     if count < MIB:
@@ -341,24 +341,24 @@ def _size(count: int | None) -> str:
 
 
 def _label(check: Check) -> str:
-    """A check's name in words."""
+    """Return the name of a check in words."""
     stem, _, tail = check.name.rpartition("_")
     plain = stem if tail in _UNITS and stem else check.name
     return _LABELS.get(check.name, plain.replace("_", " ").capitalize())
 
 
 def _unit(check: Check) -> str:
-    """The unit that a check's name ends with."""
+    """Return the unit at the end of a check's name."""
     return _UNITS.get(check.name.rpartition("_")[2], "")
 
 
 def _place(source: str) -> str:
-    """Where a figure was measured, in words."""
+    """Return in words where a value was measured."""
     return "build host" if source == "host" else source.replace("device:", "device ", 1)
 
 
 def _used(check: Check) -> float | None:
-    """How much of its limit a check uses, in percent and at most 100."""
+    """Compute the used share of a check's limit in percent, at most 100."""
     if check.measured is None or check.limit <= 0 or not math.isfinite(check.measured):
         return None
     return round(min(max(100 * check.measured / check.limit, 0), 100), 1)

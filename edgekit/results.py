@@ -1,4 +1,4 @@
-"""What a build finds out: measurements, checks, verdicts, candidates."""
+"""Results of a build: measurements, checks, verdicts and candidates."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ Outcome = Literal["holds", "fails", "unmeasured", "unproven"]
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
-    """What was measured of one model in one place.
+    """Measurement of one model in one place.
 
     Attributes:
         source: ``host`` or ``device:NAME``.
-        transfer_bytes: the model's file as it is sent.
-        overhead_bytes: what is sent with it: manifest, golden samples and commands.
-        latency: one record of raw values for each process the model was timed in.
+        transfer_bytes: Size of the model file as it is sent.
+        overhead_bytes: Size of the rest of an update: manifest, golden samples and commands.
+        latency: Raw values, one record for each process that timed the model.
     """
 
     source: str
@@ -40,16 +40,16 @@ class Measurement:
 
     @property
     def times(self) -> LatencySummary | None:
-        """The summary of the raw latencies; ``None`` where nothing was timed."""
+        """Return the summary of the raw latencies; ``None`` if nothing was timed."""
         return summarise(self.latency) if self.latency else None
 
     @property
     def update_bytes(self) -> int:
-        """All that an update sends to a device that has agent and runtime."""
+        """Return the bytes that an update sends to a device that has agent and runtime."""
         return self.transfer_bytes + self.overhead_bytes
 
     def summary(self) -> dict[str, object]:
-        """The figures without the raw values they come from."""
+        """Return the figures without raw values."""
         return {
             "source": self.source,
             "runtime": self.runtime,
@@ -66,7 +66,7 @@ class Measurement:
 
 @dataclass(frozen=True, kw_only=True)
 class Check:
-    """One line of a verdict: a limit against a figure, in the unit that ``name`` ends with."""
+    """Comparison of a value with a limit, in the unit at the end of ``name``."""
 
     name: str
     limit: float
@@ -82,7 +82,7 @@ class Check:
 
     @property
     def margin(self) -> str:
-        """How far the figure is from the limit, in words; empty where nothing was measured."""
+        """Return the distance to the limit in words; empty if nothing was measured."""
         if self.measured is None:
             return ""
         by = abs(self.measured - self.limit)
@@ -94,12 +94,12 @@ class Check:
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What the gate says of a candidate. It passes when no check fails.
+    """Verdict of the gate on a candidate; it passes without failing checks and further reasons.
 
     Attributes:
-        checks: a line for each limit.
-        reasons: what forbids the candidate beside the figures.
-        strict: whether a check that does not hold fails, measured or not.
+        checks: One check for each limit.
+        reasons: Further reasons against the candidate.
+        strict: Whether every check that does not hold fails, even if unmeasured or unproven.
     """
 
     checks: tuple[Check, ...]
@@ -108,22 +108,22 @@ class Verdict:
 
     @property
     def passes(self) -> bool:
-        """Whether nothing speaks against the candidate."""
+        """Return whether the candidate passes."""
         return not self.reasons and not self.failing
 
     @property
     def failing(self) -> tuple[Check, ...]:
-        """The checks that fail."""
+        """Return the checks that fail."""
         return tuple(
             c for c in self.checks if c.outcome == "fails" or (self.strict and c.outcome != "holds")
         )
 
     @property
     def shortfall(self) -> tuple[int, int, float]:
-        """How far a candidate is from passing; the smallest is the nearest.
+        """Return a sort key of the distance from passing; the smallest is the nearest.
 
-        The number of reasons, that of failing checks, and how many times over their limits these
-        are in sum.
+        It consists of the number of reasons, the number of failing checks, and the sum of their
+        values relative to the limits.
         """
         excess = sum((c.measured or 0.0) / max(c.limit, 1e-9) for c in self.failing)
         return len(self.reasons), len(self.failing), excess
@@ -131,12 +131,12 @@ class Verdict:
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A model that a recipe made, with what was measured of it.
+    """A model that a recipe made, with its measurements.
 
-    ``measurements`` has the host's first; ``troubles`` says why a device could not run it;
-    ``layers`` is what a pass said of the cost of each layer, empty where none did; ``notes`` are
-    facts that the passes of the recipe tell the user; ``golden`` is the file of golden samples,
-    ``None`` where the model cannot be sent.
+    ``measurements`` begins with that of the host. ``troubles`` are the reasons why a device could
+    not run the model. ``layers`` is the cost of each layer as recorded by a pass, or empty.
+    ``notes`` are remarks of the passes for the user. ``golden`` is the file of golden samples,
+    ``None`` if the model cannot be sent.
     """
 
     key: str
@@ -150,20 +150,20 @@ class Candidate:
     golden: Path | None = None
 
     def measured(self, source: str) -> Measurement | None:
-        """The measurement of that source (``host`` or ``device:NAME``)."""
+        """Return the measurement of a source (``host`` or ``device:NAME``)."""
         return next((m for m in self.measurements if m.source == source), None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rejected:
-    """A recipe that made no candidate, and why.
+    """A recipe that made no candidate, with the reason.
 
     Attributes:
-        recipe: the recipe.
-        reason: why, in one line.
-        broken: whether that is a fault of edgekit or of a runtime, not a refusal.
-        hint: what to do about it, in one line; empty where there is nothing to add.
-        least_bytes: smallest transfer size that the recipe can reach, where it asked for less.
+        recipe: The recipe.
+        reason: The reason in one line.
+        broken: Whether edgekit or a runtime is at fault, so that it is not a refusal.
+        hint: How to resolve it, in one line; empty if there is nothing to add.
+        least_bytes: Smallest transfer size that the recipe can reach, if it asked for less.
     """
 
     recipe: Recipe
@@ -175,7 +175,7 @@ class Rejected:
 
 @dataclass(frozen=True, kw_only=True)
 class Build:
-    """What ``build`` found: the original, every candidate, and the one that was chosen."""
+    """Results of a build: the original, every candidate, and the chosen one."""
 
     baseline: Candidate
     candidates: tuple[Candidate, ...]

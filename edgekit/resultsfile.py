@@ -1,4 +1,4 @@
-"""results.jsonl: a line for each build, candidate and rejected recipe, with raw values."""
+"""results.jsonl: one line per build, candidate and rejected recipe, with raw values."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class _Line(BaseModel):
 
 
 class BuildLine(_Line):
-    """The line that a build begins with."""
+    """First line of a build."""
 
     kind: Literal["build"]
     id: str
@@ -38,7 +38,7 @@ class BuildLine(_Line):
 
 
 class ModelFacts(_Line):
-    """The file a recipe made."""
+    """Facts of a file that a recipe made."""
 
     digest: str
     bytes: int
@@ -46,7 +46,7 @@ class ModelFacts(_Line):
 
 
 class CandidateLine(_Line):
-    """A model that was made and measured."""
+    """Line of a candidate with its measurements."""
 
     kind: Literal["candidate"]
     key: str
@@ -58,7 +58,7 @@ class CandidateLine(_Line):
     comparison: Comparison | None = None
     verdict: Verdict | None = None
     chosen: bool = False
-    nearest: bool = False  # of a build that chose none
+    nearest: bool = False  # only if the build chose none
     packed: bool = False
     baseline: bool = False
     layers: tuple[LayerCost, ...] = ()
@@ -66,7 +66,7 @@ class CandidateLine(_Line):
 
 
 class RejectedLine(_Line):
-    """A recipe that made no model."""
+    """Line of a recipe that made no candidate."""
 
     kind: Literal["rejected"]
     name: str
@@ -80,7 +80,7 @@ _LINE: TypeAdapter[Line] = TypeAdapter(Annotated[Line, Field(discriminator="kind
 
 @dataclass(frozen=True, kw_only=True)
 class BuildFacts:
-    """All that the report of one build says. No manifest: nothing was packed."""
+    """Facts of one build for its report; ``manifest`` is ``None`` if nothing was packed."""
 
     build: BuildLine
     candidates: tuple[CandidateLine, ...]
@@ -89,7 +89,7 @@ class BuildFacts:
 
 
 def append(build_dir: Path, lines: Iterable[Line]) -> None:
-    """Add the lines of a build, on disk when this returns; what was there before stays."""
+    """Append the lines of a build and flush them to disk; existing lines are kept."""
     text = "".join(line.model_dump_json() + "\n" for line in lines)
     with (build_dir / RESULTS).open("a", encoding="utf-8") as file:
         if file.tell() and not _ends_a_line(build_dir / RESULTS):
@@ -106,10 +106,10 @@ def _ends_a_line(path: Path) -> bool:
 
 
 def read_facts(build_dir: Path) -> BuildFacts:
-    """The facts of the last build in a folder.
+    """Read the facts of the last build in a folder.
 
     Raises:
-        UserError: the folder holds no build, or its files are damaged.
+        UserError: The folder holds no build, or its files are damaged.
     """
     path = build_dir / RESULTS
     try:
@@ -121,7 +121,7 @@ def read_facts(build_dir: Path) -> BuildFacts:
     candidates = tuple(line for line in lines if isinstance(line, CandidateLine))
     digests = {c.model.digest for c in candidates if c.packed}
     if manifest is not None and digests.isdisjoint(f.digest for f in manifest.files):
-        manifest = None  # it was packed by an earlier build
+        manifest = None  # an earlier build packed it
     return BuildFacts(
         build=next(line for line in lines if isinstance(line, BuildLine)),
         candidates=candidates,
@@ -131,7 +131,7 @@ def read_facts(build_dir: Path) -> BuildFacts:
 
 
 def _last_build(text: str, path: Path) -> list[Line]:
-    """The lines from the last one on that begins a build."""
+    """Parse the lines of the last build in the file."""
     raw = text.splitlines()
     starts = [number for number, line in enumerate(raw) if _begins(line)]
     if not starts:
@@ -144,7 +144,7 @@ def _last_build(text: str, path: Path) -> list[Line]:
             lines.append(_LINE.validate_json(raw[number]))
         except ValidationError as error:
             if number == len(raw) - 1 and not text.endswith("\n"):
-                break  # the build was cut off while it wrote this line
+                break  # the build was interrupted while it wrote this line
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"])
             said = f"{path}:{number + 1}: {where}: {first['msg']}"
@@ -156,4 +156,4 @@ def _begins(raw: str) -> bool:
     try:
         return isinstance(_LINE.validate_json(raw), BuildLine)
     except ValidationError:
-        return False  # of an earlier build, cut off by a crash; or told of where it is read
+        return False  # part of an earlier build; in the last build, the caller reports it

@@ -1,4 +1,4 @@
-"""Which runtimes a build may make candidates for, and what keeps the original from being one."""
+"""Choice of the runtimes of a build, and obstacles of the original model on the device."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _OLD_RUNTIME = "replace it before export, or give the device a newer runtime"
 
 @dataclass(frozen=True, kw_only=True)
 class Runtimes:
-    """What a build may use.
+    """Runtimes that a build may use.
 
     Attributes:
-        names: of the runtimes that the device has, and that this machine can judge with.
-        obstacles: what keeps the original itself off the device; it then is the reference alone.
-        notes: what a reader should know of the choice.
+        names: Runtimes that the device has and that this machine can run as well.
+        obstacles: Reasons why the original cannot run on the device and serves as reference only.
+        notes: Remarks on the choice for the user.
     """
 
     names: tuple[RuntimeName, ...]
@@ -38,19 +38,19 @@ class Runtimes:
 
     @property
     def formats(self) -> tuple[Format, ...]:
-        """Of the files that they run."""
+        """Return the file formats of the runtimes."""
         return tuple(FORMATS[name] for name in self.names)
 
 
 def lite_target(profile: DeviceProfile) -> Target:
-    """Which of the two packages that are ``litert`` the device has."""
+    """Return which of the two packages of ``litert`` the device has."""
     spec = profile.runtimes.get("litert")
     only_old = spec is not None and litert_packages(spec.version) == (TFLITE,)
     return "tflite-runtime" if only_old else "litert"
 
 
 def obstacles(model: Model, profile: DeviceProfile) -> tuple[Obstacle, ...]:
-    """What keeps a model off a device."""
+    """Find the reasons why a model cannot run on a device."""
     return (*_lasting(model, profile), *_too_new(model, profile))
 
 
@@ -61,7 +61,7 @@ def _lasting(model: Model, profile: DeviceProfile) -> tuple[Obstacle, ...]:
 
 
 def _too_new(model: Model, profile: DeviceProfile) -> tuple[Obstacle, ...]:
-    """List what a device's old runtime lacks and a rewritten model may do without."""
+    """Find features that a device's old runtime lacks and that a rewritten model may avoid."""
     if model.format != "tflite" or lite_target(profile) == "litert":
         return ()
     from edgekit.bridge.flatbuffer import read_lite  # ONNX files need no litert
@@ -69,16 +69,16 @@ def _too_new(model: Model, profile: DeviceProfile) -> tuple[Obstacle, ...]:
     try:
         graph = read_lite(model.path.read_bytes())
     except UserError:
-        return ()  # the runtime here takes it and edgekit cannot read it: the device will tell
+        return ()  # edgekit cannot read the file but the runtime here can: the device decides
     return tuple(Obstacle(what=line, fix=_OLD_RUNTIME) for line in too_new(graph))
 
 
 def runtimes(model: Model, profile: DeviceProfile, asked: RuntimeName | None) -> Runtimes:
-    """The runtimes of the profile, or the one that was asked for, as far as they can be judged.
+    """Choose the runtimes of the profile, or the requested one, as far as this machine has them.
 
     Raises:
-        UserError: the device lacks the one asked for, none is left, or the original cannot run
-            there and nothing can be made of it that does.
+        UserError: The device lacks the requested runtime, no runtime is left, or the original
+            cannot run on the device and cannot be converted.
     """
     if asked is not None and asked not in profile.runtimes:
         raise UserError(

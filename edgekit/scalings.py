@@ -34,7 +34,7 @@ _KIND = "scalings"
 
 @dataclass(frozen=True, kw_only=True)
 class Scaling:
-    """A common scaling of bytes, ``(x * scale - mean) / std``, global or per channel."""
+    """Common scaling of bytes, ``(x * scale - mean) / std``, global or per channel."""
 
     name: str
     scale: float = 1.0
@@ -58,14 +58,14 @@ SCALINGS = (
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """A scaling, and the samples that the model classifies right with it."""
+    """A scaling, and the samples that the model classifies correctly with it."""
 
     scaling: Scaling
     hits: NDArray[np.bool_]
 
     @property
     def correct(self) -> int:
-        """Number of samples classified right."""
+        """Return the number of correctly classified samples."""
         return int(self.hits.sum())
 
     def __str__(self) -> str:
@@ -88,14 +88,14 @@ def try_scalings(
     """Score the model with each common scaling on the same few samples, unscaled bytes first.
 
     Args:
-        model: a model with a float input.
-        dataset: labeled samples of one column of bytes.
-        metric: which predictions count as right.
-        output: the output that is scored; ``None`` = the first.
-        tick: progress callback.
+        model: A model with a float input.
+        dataset: Labeled samples of one column of bytes.
+        metric: Metric that decides which predictions are correct.
+        output: The output to score; ``None`` = the first.
+        tick: Progress callback.
 
     Raises:
-        UserError: the model fails on the samples, or samples, output and metric do not fit.
+        UserError: The model fails on the samples, or samples, output and metric do not fit.
     """
     channels = dataset.samples.columns[0].shape[-1]
     fitting = [s for s in SCALINGS if len(s.mean) in (1, channels)]
@@ -130,21 +130,21 @@ def refuse_unscaled(
     store: Store,
     tick: Tick,
 ) -> None:
-    """Refuse unscaled bytes as model input where a scaling is significantly more accurate.
+    """Refuse unscaled bytes as model input if a scaling is significantly more accurate.
 
     An earlier result for the same model and samples is taken from the store.
 
     Args:
-        model: the original.
-        dataset: labeled samples.
-        metric: which predictions count as right.
-        output: the output that is scored; ``None`` = the first.
-        settings: preprocessing of edgekit.toml.
-        store: store of earlier results.
-        tick: progress callback.
+        model: The original.
+        dataset: Labeled samples.
+        metric: Metric that decides which predictions are correct.
+        output: The output to score; ``None`` = the first.
+        settings: Preprocessing of edgekit.toml.
+        store: Store of earlier results.
+        tick: Progress callback.
 
     Raises:
-        UserError: a scaling is better; the message shows its settings.
+        UserError: A scaling is better; the message shows its settings.
     """
     if not is_unscaled_image(dataset, model):
         return
@@ -196,7 +196,7 @@ def format_toml(settings: PreprocessSettings) -> str:
 def _score_batches(
     model: Model, parts: Sequence[Samples], metric: str, output: str | None
 ) -> Iterator[list[bool]]:
-    """Yield for each batch whether each prediction is right."""
+    """Yield for each batch whether each prediction is correct."""
     tensors = tuple(map(as_tensor, model.signature.inputs))
     size = batch_of(parts[0], model.signature)
     name = output or model.signature.outputs[0].name

@@ -26,7 +26,7 @@ _SAVE_EVERY_S = 5.0
 
 @dataclass(frozen=True, kw_only=True)
 class Unfinished:
-    """Storage of an unfinished scoring. ``key`` identifies model, samples and metric."""
+    """Storage of an unfinished tally; ``key`` identifies model, samples and metric."""
 
     store: Store
     key: str
@@ -54,7 +54,7 @@ class Unfinished:
 
 @dataclass
 class _Progress:
-    """The tally of the samples scored so far, extended by each part."""
+    """Tally of the samples scored so far, extended by each part."""
 
     unfinished: Unfinished | None
     tally: Tally | None
@@ -78,7 +78,7 @@ class _Progress:
 
     @property
     def next_sample(self) -> int:
-        """Number of the next sample to score."""
+        """Return the number of the next sample to score."""
         return self.tally.n if self.tally else 0
 
     def add(self, tally: Tally) -> None:
@@ -104,17 +104,17 @@ def score(
     tick: Tick,
     unfinished: Unfinished | None = None,
 ) -> Tally:
-    """Count how often a model is right on labelled samples.
+    """Count the correct predictions of a model on labeled samples.
 
     Args:
-        agent: the agent that runs the model.
-        model: the model, by its path on the agent's machine.
-        samples: the samples, by their paths on the agent's machine.
-        metric: which predictions count as right.
-        output: the output that is scored; ``None`` = the first.
-        tick: progress callback.
-        unfinished: storage from which an earlier attempt is resumed, and to which this attempt
-            is saved if it is interrupted.
+        agent: The agent that runs the model.
+        model: The model, by its path on the agent's machine.
+        samples: The samples, by their paths on the agent's machine.
+        metric: Metric that decides which predictions are correct.
+        output: The output to score; ``None`` = the first.
+        tick: Progress callback.
+        unfinished: Storage from which an earlier attempt is resumed, and to which this attempt is
+            saved if it is interrupted.
     """
     total = (samples.label or samples.columns[0]).shape[0]
     known = unfinished.recall(metric, total) if unfinished else None

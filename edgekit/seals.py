@@ -1,7 +1,7 @@
 """Integrity of the cache: an HMAC with a key of the user detects edited entries.
 
-Cached figures decide whether a model counts as proven. A plain checksum could be recomputed
-by whoever edits them; the key lies outside the cache and only the user can read it.
+Cached results decide whether a model counts as proven. Whoever edits them could recompute a plain
+checksum; the key lies outside the cache and only the user can read it.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def seal_of(data: bytes) -> str:
     """Compute the seal (HMAC) of bytes, in hex.
 
     Raises:
-        UserError: the user's key can be neither read nor made.
+        UserError: The user's key can be neither read nor made.
     """
     return hmac.new(_key(config_folder() / KEY_FILE), data, hashlib.sha256).hexdigest()
 
@@ -44,17 +44,17 @@ def is_sealed(data: bytes, seal: str) -> bool:
 
 
 def seal_entry(label: str, data: bytes) -> bytes:
-    """Return the data behind a line with their seal.
+    """Prepend a line with the seal to the data of an entry.
 
     Args:
-        label: the name of the entry; it is sealed as well, so that entries cannot be swapped.
-        data: what the entry holds.
+        label: Name of the entry; it is sealed as well, so that entries cannot be swapped.
+        data: Content of the entry.
     """
     return seal_of(_labelled(label, data)).encode() + b"\n" + data
 
 
 def read_entry(label: str, entry: bytes) -> bytes | None:
-    """Return the data of an entry; ``None`` if it is not as this user sealed it."""
+    """Return the data of an entry; ``None`` if its seal is not valid."""
     seal, _, data = entry.partition(b"\n")
     is_whole = is_sealed(_labelled(label, data), seal.decode("ascii", "replace"))
     return data if is_whole else None
@@ -81,7 +81,7 @@ def are_files_sealed(place: Path, files: Sequence[Path]) -> bool:
 
 
 def mark_used(path: Path) -> None:
-    """Set the time of a file to now, so that ``edgekit cache --prune`` keeps what is in use."""
+    """Set the time of a file to now, so that ``edgekit cache --prune`` keeps used entries."""
     with contextlib.suppress(OSError):  # a cache that cannot be written cannot be pruned either
         os.utime(path)
 

@@ -36,7 +36,7 @@ Shapes = tuple[tuple[int, ...], ...]
 
 @dataclass(frozen=True, kw_only=True)
 class _Row:
-    """One step: its number, its sequence, and the states before it, without batch axis."""
+    """A step: its number, its sequence, and the states before it, without batch axis."""
 
     number: int
     sequence: int
@@ -52,18 +52,18 @@ def add_states(
 ) -> Dataset:
     """Add a column for each state to a dataset, by running the model along the sequences.
 
-    Every row holds the states before its step. Where a state grows (the cache of a decoder), only
-    rows of one size are kept: the size in ``dims``, else the largest size in every sequence.
+    Every row holds the states before its step. If a state grows (the cache of a decoder), only rows
+    of one size are kept: the size in ``dims``, else the largest size that occurs in every sequence.
 
     Args:
-        dataset: samples without states.
-        model: the original.
-        dims: sizes of free dimensions by name.
-        cache: folder in which the columns are stored.
-        tick: progress callback.
+        dataset: Samples without states.
+        model: The original.
+        dims: Sizes of free dimensions by name.
+        cache: Folder for the columns.
+        tick: Progress callback.
 
     Raises:
-        UserError: the model fails on a step, or no step has states of the requested sizes.
+        UserError: The model fails on a step, or no step has states of the requested sizes.
     """
     samples = dataset.samples
     facts: list[object] = [
@@ -113,7 +113,7 @@ def _load(folder: Path) -> Samples | None:
         with open_columns(samples.columns):
             return samples if are_files_sealed(folder / _SEAL, _sealed(folder, samples)) else None
     except (OSError, ValueError, AgentError):
-        return None  # missing or damaged: computed again
+        return None  # missing or damaged: compute it again
 
 
 def _is_free(model: Model, samples: Samples) -> bool:
@@ -163,7 +163,7 @@ def _row(samples: Samples, batch: Batch, sequence: int) -> _Row:
 
 def _largest_common_shapes(rows: Iterator[_Row]) -> Shapes:
     """Find the largest state shapes that occur in every sequence."""
-    met: dict[Shapes, int] = {}  # with the number of sequences
+    met: dict[Shapes, int] = {}  # number of sequences with these shapes
     seen: set[Shapes] = set()
     last = -1
     for row in rows:

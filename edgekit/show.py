@@ -1,4 +1,4 @@
-"""Results as text for a terminal."""
+"""Formatting of results as text for a terminal."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SHOWN_OUTPUTS = 8
 
 
 def applied(made: Applied) -> str:
-    """What one pass made of a model: sizes, agreement, and the layers that cost most."""
+    """Format the result of one pass: sizes, agreement, and the layers with the highest cost."""
     before, after = made.before, made.after
     lines = [
         f"{made.step.name}: {before.path} -> {after.path} in {made.seconds:.1f} s",
@@ -90,7 +90,7 @@ def _layer_table(costs: Sequence[LayerCost]) -> str:
 
 
 def applied_facts(made: Applied) -> dict[str, object]:
-    """The same as plain data."""
+    """Return the result of one pass as plain data."""
     found = made.agreement
     return {
         "pass": made.step.name,
@@ -113,7 +113,7 @@ def applied_facts(made: Applied) -> dict[str, object]:
 
 
 def passes(found: Sequence[PassFacts]) -> str:
-    """A paragraph for each pass."""
+    """Format a paragraph for each pass."""
     return "\n".join(_pass(facts) for facts in found)
 
 
@@ -123,13 +123,13 @@ def _pass(facts: PassFacts) -> str:
 
 
 def pass_in_full(facts: PassFacts) -> str:
-    """One pass, and what its settings mean."""
+    """Format one pass with the meaning of its settings."""
     meaning = facts.meaning.replace("``", "'")
     return f"{_pass(facts)}\n\n{meaning}".rstrip()
 
 
 def pushed(reports: Iterable[PushReport]) -> str:
-    """Format a line for each host, and another if a reboot is not covered."""
+    """Format a line for each host, and a note if a reboot would not trigger the rollback."""
     return "\n".join(line for report in reports for line in _pushed(report))
 
 
@@ -153,7 +153,7 @@ def _health(health: Health | None) -> str:
 
 
 def benched(results: Iterable[Benched]) -> str:
-    """A line for each host, with its doubts and notes."""
+    """Format a line for each host, with its doubts and notes."""
     return "\n".join(line for result in results for line in _benched_lines(result))
 
 
@@ -180,12 +180,12 @@ def _times(times: LatencySummary) -> str:
 
 
 def state_facts(found: Iterable[tuple[str, Status]]) -> list[dict[str, object]]:
-    """The same as plain data."""
+    """Return the states of hosts as plain data."""
     return [{"host": host} | encode(status) for host, status in found]
 
 
 def rolled_back(found: Iterable[tuple[str, Status]]) -> str:
-    """A line for each host: what it went back to, and from what."""
+    """Format a line for each host with the release it went back to and the one before."""
     return "\n".join(
         f"{host}: went back to {_release(status.current, status.current_model)}, health "
         f"{_health(status.health)}; before: {_release(status.previous, status.previous_model)}"
@@ -247,19 +247,19 @@ def _provenance(model: Provenance | None) -> Iterable[str]:
 
 
 def profiles(found: Iterable[DeviceProfile]) -> str:
-    """A line for each profile."""
+    """Format a line for each profile."""
     listed = list(found)
     width = max(len(p.name) for p in listed)
     return "\n".join(f"{p.name:<{width}}  {p.summary}" for p in listed)
 
 
 def probed_facts(found: Iterable[tuple[str, DeviceFacts]]) -> list[dict[str, object]]:
-    """What devices say of themselves, as plain data."""
+    """Return the facts of devices as plain data."""
     return [{"host": host} | encode(facts) for host, facts in found]
 
 
 def all_probed(found: Iterable[tuple[str, DeviceFacts]]) -> str:
-    """What devices say of themselves."""
+    """Format the facts of devices."""
     return "\n".join(_probed(host, facts) for host, facts in found)
 
 

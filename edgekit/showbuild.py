@@ -1,4 +1,4 @@
-"""What a build found, as text for a terminal and as plain data."""
+"""Formatting of a build as text for a terminal and as plain data."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _ENCODED = {"packed": "when packed", "raw": "as sent"}
 
 
 def built(outcome: Outcome) -> str:
-    """What a build found: the candidates, the verdict line by line, and where the bundle is."""
+    """Format a build: the candidates, each check of the verdict, and the path of the bundle."""
     found, intake = outcome.found, outcome.intake
     lines = [_candidates(outcome), *_forms(outcome)]
-    # That a model is quantised already is one note rather than a line for each recipe.
+    # For a model that is already quantized, one note replaces a line for each recipe.
     lines += _not_made([r for r in found.rejected if not r.reason.startswith(QUANTISED_ALREADY)])
     shown = found.chosen or found.nearest
     if found.chosen:
@@ -53,7 +53,7 @@ def _signed(outcome: Outcome) -> str:
 
 
 def _not_made(rejected: Sequence[Rejected]) -> Iterator[str]:
-    """The recipes that made no model; those that did not for the same reason on one line."""
+    """Yield the recipes that made no candidate; recipes with the same reason share a line."""
     names: dict[tuple[str, str], list[str]] = {}
     for each in rejected:
         names.setdefault((each.reason, each.hint), []).append(each.recipe.name)
@@ -64,7 +64,7 @@ def _not_made(rejected: Sequence[Rejected]) -> Iterator[str]:
 
 
 def _form(form: Form) -> str:
-    """One form of the model's file: its size on disk and as sent, its memory and its speed."""
+    """Format a storage variant: its size on disk and as sent, its memory and its speed."""
     parts = [
         f"{size(form.disk_bytes)} on disk",
         f"{size(form.transfer_bytes)} {_ENCODED[form.encoding]}",
@@ -88,7 +88,7 @@ def _all_notes(outcome: Outcome) -> list[str]:
 
 
 def built_facts(outcome: Outcome) -> dict[str, object]:
-    """What a build found, as plain data; raw latencies stay in results.jsonl."""
+    """Return a build as plain data; raw latencies stay in results.jsonl."""
     found, signer = outcome.found, outcome.intake.signer
     return {
         "device": outcome.intake.profile.name,
@@ -132,7 +132,7 @@ def _candidates(outcome: Outcome) -> str:
 
 
 def _forms(outcome: Outcome) -> list[str]:
-    """Each recipe's two forms beside each other, where there are two."""
+    """Format a table of the recipes with an ONNX and a TFLite candidate, if there are any."""
     pairs = paired(_side(outcome, c) for c in outcome.found.candidates)
     if not pairs:
         return []

@@ -1,4 +1,4 @@
-"""The cache as text for a terminal."""
+"""Formatting of the cache's size as text for a terminal."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ def removed(removal: Removal) -> str:
 
 
 def usage_facts(usage: Usage) -> dict[str, object]:
-    """Return the same as plain data."""
+    """Return the size of the cache as plain data."""
     return {"folder": str(usage.folder), "bytes": usage.bytes, "sections": usage.sections}
 
 
 def removal_facts(removal: Removal) -> dict[str, object]:
-    """Return the same as plain data."""
+    """Return a removal as plain data."""
     return {
         "removed_entries": removal.entries,
         "removed_bytes": removal.bytes,

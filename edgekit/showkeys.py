@@ -1,4 +1,4 @@
-"""Signing keys, and the keys that devices trust, as text and as plain data."""
+"""Formatting of signing keys and trusted keys as text and as plain data."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def made(key: OwnKey) -> str:
 
 
 def revoked(key: OwnKey) -> str:
-    """Format the revocation of a key of the user and its next step."""
+    """Format the revocation of an own key and its next step."""
     return (
         f"key {key.name} ({key.id}) is revoked: nothing is signed with it any more\n"
         f"  devices go on trusting it until: edgekit keys revoke {key.name} HOST"
@@ -33,18 +33,18 @@ def revoked(key: OwnKey) -> str:
 
 
 def own(keys: Iterable[OwnKey]) -> str:
-    """Format a line for each key of the user."""
+    """Format a line for each own key."""
     lines = [f"{key.name} ({key.id}): {'revoked' if key.is_revoked else key.path}" for key in keys]
     return "\n".join(lines) or "no keys; 'edgekit keys new' makes one"
 
 
 def own_facts(keys: Iterable[OwnKey]) -> list[dict[str, object]]:
-    """Return the same as plain data."""
+    """Return own keys as plain data."""
     return [one_facts(key) for key in keys]
 
 
 def one_facts(key: OwnKey) -> dict[str, object]:
-    """Return a key of the user as plain data, without the private half."""
+    """Return an own key as plain data, without the private half."""
     return {
         "name": key.name,
         "id": key.id,
@@ -60,7 +60,7 @@ def trusted(found: Iterable[tuple[str, Trust]]) -> str:
 
 
 def trusted_facts(found: Iterable[tuple[str, Trust]]) -> list[dict[str, object]]:
-    """Return the same as plain data."""
+    """Return the trusted keys of each device as plain data."""
     return [{"host": host} | encode(trust) for host, trust in found]
 
 

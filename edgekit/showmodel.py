@@ -1,4 +1,4 @@
-"""What a model is and what of it can be pruned, as text for a terminal."""
+"""Formatting of a model and its prunable structure as text for a terminal."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from edgekit.prunable import Part, Prunable, Reason
 from edgekit.results import MIB
 from edgekit.tables import size, table
 
-# More rows and reasons than these are in --json.
+# Largest number of rows and reasons; --json lists them all.
 _SHOWN_PARTS, _SHOWN_REASONS = 40, 6
 _LONGEST = 56
 
 
 def inspected(seen: Inspection) -> str:
-    """What a model is, and what keeps it off the device."""
+    """Format the facts of a model and its obstacles on the device."""
     lines = [f"{seen.model.given}: {seen.model.format}, {size(seen.bytes)}"]
     if seen.model.origin:
         lines += _converted(seen.model.origin)
@@ -87,7 +87,7 @@ def _obstacles(seen: Inspection) -> list[str]:
 
 
 def _prunable(found: Prunable) -> Iterator[str]:
-    """What can go, what hangs on it, and what keeps the rest."""
+    """Yield lines on the prunable structure, the savings, and the reasons why the rest stays."""
     if not found.parts:
         yield f"nothing can be pruned: {found.refused}"
         return
@@ -109,7 +109,7 @@ _HEAD = ("what can be pruned", "groups", "", "kind", "layers", "MACs", "", "para
 
 
 def _rows(found: Prunable) -> list[list[str]]:
-    """A row for all that differ in the numbers in their names alone."""
+    """Build one row for all parts that differ only in numbers in their names."""
     alike: dict[object, list[Part]] = defaultdict(list)
     for part in found.parts:
         alike[replace(part, name=re.sub(r"\d+", "", part.name))].append(part)
@@ -130,12 +130,12 @@ def _row(found: Prunable, part: Part, others: int) -> list[str]:
 
 
 def _shortened(name: str) -> str:
-    """The end of a name, where its beginning is that of many."""
+    """Return the end of a long name, as many names begin alike."""
     return name if len(name) <= _LONGEST else f"...{name[3 - _LONGEST :]}"
 
 
 def _percent(part: int, whole: int) -> str:
-    """Rounded down: what is not all is less than 100 %."""
+    """Format a percentage, rounded down: an incomplete part is below 100 %."""
     return f"{1000 * part // whole / 10:.1f} %" if whole else "0.0 %"
 
 

@@ -27,12 +27,13 @@ _DAY_S = 24 * 3600
 
 @dataclass(frozen=True, kw_only=True)
 class Signer:
-    """A signing key with the version and the validity of the releases that it signs.
+    """Signing key with the version and the validity of the releases that it signs.
 
     Attributes:
-        key: the key of the user.
-        version: of every release; ``None`` = the time of signing in seconds, which rises by itself.
-        valid_days: devices take a release for so long.
+        key: Key of the user.
+        version: Version of every release; ``None`` = the time of signing in seconds, which always
+            increases.
+        valid_days: Number of days during which devices accept a release.
     """
 
     key: OwnKey
@@ -70,7 +71,7 @@ def signer_of(settings: ReleaseTable) -> Signer | None:
     """Return the signer of a project; ``None`` if the user has no key.
 
     Raises:
-        UserError: the key that the project names is missing, or a key cannot be used.
+        UserError: The key that the project names is missing, or a key cannot be used.
     """
     key = signing_key(settings.key)
     if key is None:
@@ -88,7 +89,7 @@ def permit_downgrade(signature: Signature, trust: Trust) -> Signature:
     """Sign a permit to install a lower version once, with an own key that the device trusts.
 
     Raises:
-        UserError: no key of this user is trusted there.
+        UserError: The device trusts no key of this user.
     """
     trusted = {key.public for key in trust.keys}
     own = [key for key in own_keys() if not key.is_revoked and key.public in trusted]

@@ -26,17 +26,17 @@ def describe_slowdown(
     feeding: Feeding | None = None,
     tick: Count | None = None,
 ) -> str:
-    """Say how much slower the result of a pass is than its input; empty if it is not slower.
+    """Describe how much slower the result of a pass is than its input; empty if it is not slower.
 
     Passes that change the format report it themselves.
 
     Args:
-        before: the input of the pass.
-        after: the result.
-        samples: calibration samples, of which the first is run; ``None`` for random inputs.
-        seed: seed of the random inputs.
-        feeding: input settings of edgekit.toml, for random inputs.
-        tick: told how many pairs of runs are done.
+        before: Input of the pass.
+        after: Result of the pass.
+        samples: Calibration samples, of which the first is run; ``None`` for random inputs.
+        seed: Seed of the random inputs.
+        feeding: Input settings of edgekit.toml, for random inputs.
+        tick: Callback for the number of finished pairs of runs.
     """
     if before.format != after.format:
         return ""

@@ -1,4 +1,4 @@
-"""Write a first edgekit.toml from a look at the model and the data beside it."""
+"""Creation of a first edgekit.toml from the model and the data in a folder."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ _BY_HAND = "# mean = 0.0\n# std = 1.0\n"
 
 @dataclass(frozen=True, kw_only=True)
 class Started:
-    """The file that was written, and what is still to be filled in."""
+    """Path and text of a new edgekit.toml, with the settings that the user must fill in."""
 
     path: Path
     text: str
@@ -53,13 +53,13 @@ def start(
     """Write ``edgekit.toml`` into a folder.
 
     Args:
-        folder: the project's.
-        model_path: the model; ``None`` = the only one there.
-        trusted: whether a model file may run the code that it carries; the file then says so.
-        tick: called when the model is converted.
+        folder: The project folder.
+        model_path: The model; ``None`` = the only one in the folder.
+        trusted: Whether a model file may run the code that it carries; the new file then says so.
+        tick: Progress callback of the conversion of the model.
 
     Raises:
-        UserError: there is one already, or no model can be found.
+        UserError: edgekit.toml exists already, or no model is found.
     """
     target = folder / FILE_NAME
     if target.exists():
@@ -113,7 +113,7 @@ def _data_sources(folder: Path) -> list[str]:
 
 
 def _holds_samples(folder: Path) -> bool:
-    # Files of the folder itself, or of one folder per class.
+    # Files in the folder itself, or in one folder per class.
     suffixes = {p.suffix.lower() for pattern in ("*", "*/*") for p in folder.glob(pattern)}
     return bool(suffixes & {".npy", ".jpg", ".jpeg", ".png", ".bmp", ".webp"})
 
@@ -138,7 +138,7 @@ def _labelled(folder: Path, source: str) -> bool:
 
 
 def _layout(folder: Path, model: Model, source: str | None) -> str | None:
-    """``NCHW`` where the model wants channels first and the data has them last."""
+    """Return ``NCHW`` if the model takes channels first and the data has them last."""
     table = _table(folder, source)
     spec = model.signature.inputs[0]
     if table is None or len(spec.shape) != 4:
@@ -153,10 +153,10 @@ def _layout(folder: Path, model: Model, source: str | None) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class _Guess:
-    """What float inputs go through, as far as it could be told, and how it was told.
+    """Preprocessing of float inputs as far as it could be determined, with the trials behind it.
 
-    ``settings`` is ``None`` where all is the default; ``trouble`` says why scalings of the pixels
-    could not be tried.
+    ``settings`` is ``None`` if everything is default; ``trouble`` is the reason why scalings of the
+    pixels could not be tried.
     """
 
     settings: PreprocessSettings | None
@@ -165,7 +165,7 @@ class _Guess:
 
 
 def _guess(folder: Path, model: Model, source: str | None, tick: Tick) -> _Guess:
-    """Sizes and layout from the files, scaling from the model's answers on some of them."""
+    """Determine sizes and layout from the files, and the scaling by the accuracy on samples."""
     layout = _layout(folder, model, source)
     settings = PreprocessSettings(layout="NCHW") if layout else None
     path = folder / (source or "")
@@ -198,7 +198,7 @@ def _guess(folder: Path, model: Model, source: str | None, tick: Tick) -> _Guess
 
 
 def _sizes(source: str, path: Path, spec: TensorSpec) -> PreprocessSettings | None:
-    """Resize, crop and layout of images for an input."""
+    """Choose resize, crop and layout of images for an input."""
     if len(spec.shape) != 4:
         return None
     first = spec.shape[3] not in _CHANNELS and spec.shape[1] in _CHANNELS
@@ -251,12 +251,12 @@ def _printable(text: str) -> str:
 
 
 def _scalars(model: Model) -> list[str]:
-    """Inputs of a single number, which no sample has an array of: a rate, a mode."""
+    """Return inputs of a single number, for which no sample has an array: a rate, a mode."""
     return [s.name for s in model.signature.inputs if not s.shape or s.shape == (1,)]
 
 
 def _inputs(pairs: Mapping[str, str], scalars: Sequence[str]) -> str:
-    """How inputs are fed that take no rows of samples."""
+    """Format the settings of inputs that are not rows of samples."""
     lines = [] if not (pairs or scalars) else ["\n# Inputs that are no rows of samples.\n"]
     for name, output in pairs.items():
         lines.append(f"[model.inputs.{_quoted(name)}]  # a state: zeros where a sequence begins\n")
@@ -267,7 +267,7 @@ def _inputs(pairs: Mapping[str, str], scalars: Sequence[str]) -> str:
 
 
 def _quoted(text: str) -> str:
-    """A TOML string; those of JSON are read alike."""
+    """Quote a TOML string; JSON strings are valid TOML."""
     return json.dumps(text, ensure_ascii=False)
 
 

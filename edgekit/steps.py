@@ -1,4 +1,4 @@
-"""Steps as a user writes them: settings in words or TOML, held against the passes' own types."""
+"""Parser of recipe steps: settings as text or TOML, validated by the types of the passes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _TOML_HINT = "a recipe is a name and [[step]] tables: pass = NAME, then its sett
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """One setting of a pass: what it may be, in words, and what it is where nobody says."""
+    """A setting of a pass: its allowed values in words, and its default."""
 
     name: str
     allowed: str
@@ -35,7 +35,7 @@ class Setting:
 
 @dataclass(frozen=True, kw_only=True)
 class PassFacts:
-    """A row of the passes table as a user reads it."""
+    """A row of the passes table for the user."""
 
     name: str
     summary: str
@@ -45,10 +45,10 @@ class PassFacts:
 
 
 def pass_facts(name: str) -> PassFacts:
-    """What a pass is and takes.
+    """Describe a pass and its settings.
 
     Raises:
-        UserError: there is no such pass.
+        UserError: There is no such pass.
     """
     spec = PASSES[known_pass(name)]
     return PassFacts(
@@ -61,10 +61,10 @@ def pass_facts(name: str) -> PassFacts:
 
 
 def known_pass(name: str, *, where: str = "") -> str:
-    """The name, if there is such a pass.
+    """Check the name of a pass and return it.
 
     Raises:
-        UserError: there is none; lists those that are.
+        UserError: There is no such pass; lists those that exist.
     """
     if name not in PASSES:
         near = did_you_mean(name, PASSES)
@@ -73,7 +73,7 @@ def known_pass(name: str, *, where: str = "") -> str:
 
 
 def settings_of(name: str) -> tuple[Setting, ...]:
-    """The settings of a pass, in their order."""
+    """List the settings of a pass, in their order."""
     kind = PASSES[name].settings
     hints = _hints(kind)
     return tuple(
@@ -83,7 +83,7 @@ def settings_of(name: str) -> tuple[Setting, ...]:
 
 
 def written(value: object) -> str:
-    """A value as it is written on the command line."""
+    """Format a value as it is written on the command line."""
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, Mapping):
@@ -95,14 +95,14 @@ def written(value: object) -> str:
     return "none" if value is None else str(value)
 
 
-# ---------------------------------------------------------------- what a user may write
+# ---------------------------------------------------------------- input of the user
 
 
 def step_of(name: str, pairs: Sequence[str], *, where: str = "") -> Step:
-    """A step from ``key=value`` in words.
+    """Parse a step from ``key=value`` texts.
 
     Raises:
-        UserError: no such pass or setting, or a value that it does not take; says which are.
+        UserError: There is no such pass or setting, or a value is wrong; lists the allowed ones.
     """
     known_pass(name, where=where)
     hints = _hints(PASSES[name].settings)
@@ -118,12 +118,12 @@ def step_of(name: str, pairs: Sequence[str], *, where: str = "") -> Step:
 
 
 def written_step(text: str) -> Step:
-    """A step from ``NAME`` or ``NAME:key=value,key=value``.
+    """Parse a step from ``NAME`` or ``NAME:key=value,key=value``.
 
-    A part without ``=`` goes on with the value before it: ``widths=conv1:4,conv2:3,bits=5``.
+    A part without ``=`` continues the value before it: ``widths=conv1:4,conv2:3,bits=5``.
 
     Raises:
-        UserError: as ``step_of``.
+        UserError: As ``parse_settings``.
     """
     name, _, rest = text.partition(":")
     pairs: list[str] = []
@@ -136,15 +136,16 @@ def written_step(text: str) -> Step:
 
 
 def recipe_of(steps: Sequence[Step]) -> Recipe:
-    """A recipe named from its steps."""
+    """Make a recipe that is named after its steps."""
     return Recipe(name="+".join(step.name for step in steps), steps=tuple(steps))
 
 
 def read_recipe(path: Path) -> Recipe:
-    """A recipe from a TOML file.
+    """Read a recipe from a TOML file.
 
     Raises:
-        UserError: it cannot be read or is no recipe; says in which step, and what is allowed.
+        UserError: The file cannot be read or is not a recipe; names the step and the allowed
+            values.
     """
     raw = read_toml(path, hint=_TOML_HINT)
     if unknown := sorted(set(raw) - {"name", "step"}):
@@ -168,10 +169,10 @@ def _from_table(table: dict[str, object], where: str) -> Step:
 
 
 def checked_step(name: str, plain: Mapping[str, object], *, where: str = "") -> Step:
-    """A step from settings as TOML or JSON holds them.
+    """Validate the settings of a step, given as values of TOML or JSON.
 
     Raises:
-        UserError: as ``step_of``.
+        UserError: As ``parse_settings``.
     """
     spec = PASSES[known_pass(name, where=where)]
     hints = _hints(spec.settings)
@@ -190,7 +191,7 @@ def checked_step(name: str, plain: Mapping[str, object], *, where: str = "") -> 
 
 
 def _setting_error(said: str, name: str) -> UserError:
-    """Build the error for a wrong setting, with the list of those that the pass has."""
+    """Build the error for a wrong setting, with the list of the pass's settings."""
     known = [str(setting) for setting in settings_of(name)]
     hint = f"settings of {name}:" if known else f"{name} has no settings"
     return UserError(said, hint=hint, details=known)
@@ -210,7 +211,7 @@ def _default(field: dataclasses.Field[Any]) -> object:
 
 
 def _split(hint: Any) -> tuple[Any, tuple[Any, ...]]:  # noqa: ANN401 - types are values here
-    """What kind of type it is, and of what; ``tuple[tuple[str, T], ...]`` counts as a table."""
+    """Split a type into origin and arguments; ``tuple[tuple[str, T], ...]`` counts as a table."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is types.UnionType:
         return typing.Union, args
@@ -236,7 +237,7 @@ def _allowed(hint: Any) -> str:  # noqa: ANN401
 
 
 def _words(hint: Any) -> list[str]:  # noqa: ANN401
-    """The words that a setting of a few values may be."""
+    """List the values of a setting that has a fixed set of values."""
     origin, args = _split(hint)
     if origin is Literal:
         return [written(each) for each in args]
@@ -244,7 +245,7 @@ def _words(hint: Any) -> list[str]:  # noqa: ANN401
 
 
 def _from_text(hint: Any, text: str) -> object:  # noqa: ANN401
-    """What TOML would hold for a text; the text itself where it can be no such value."""
+    """Parse a text to the value that TOML would hold; return the text if it is not valid."""
     origin, args = _split(hint)
     if origin is typing.Annotated:
         return _from_text(args[0], text)
@@ -266,14 +267,14 @@ def _number(kind: type[int] | type[float], text: str) -> object:
     try:
         return kind(text)
     except ValueError:
-        return text  # refused where its type is looked at
+        return text  # refused when its type is checked
 
 
 def _checked(hint: Any, value: Any) -> object:  # noqa: ANN401
-    """The value as the settings hold it.
+    """Validate a value and convert it to the type of the setting.
 
     Raises:
-        ValueError: it is none of the type.
+        ValueError: The value is not of the type.
     """
     origin, args = _split(hint)
     if origin is typing.Annotated:
@@ -304,7 +305,7 @@ def _within(hint: Any, value: Any) -> object:  # noqa: ANN401
 
 
 def _checked_table(hint: Any, args: tuple[Any, ...], value: Any) -> object:  # noqa: ANN401
-    """A table as the settings hold one: a dict, or pairs where the settings are to be hashed."""
+    """Validate a table; return a dict, or pairs if the settings must be hashable."""
     if not isinstance(value, dict) or not all(isinstance(k, str) and k for k in value):
         raise ValueError
     table = {key: _checked(args[1], each) for key, each in value.items()}

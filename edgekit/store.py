@@ -1,4 +1,4 @@
-"""What has been made and measured already: objects by digest, facts by key."""
+"""Cache of models and measurements: objects by digest, facts by key."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LOCK = "in-use"
 
 
 def default_root() -> Path:
-    """``EDGEKIT_CACHE``, else ``edgekit`` in the user's cache folder."""
+    """Return ``EDGEKIT_CACHE``, else ``edgekit`` in the user's cache folder."""
     if own := os.environ.get("EDGEKIT_CACHE"):
         return Path(own).absolute()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "edgekit"
@@ -31,12 +31,12 @@ def default_root() -> Path:
 
 @dataclass(frozen=True)
 class Store:
-    """A folder of objects and facts. Everything in it is whole, and can be made again."""
+    """Folder of objects and facts, each written completely and reproducible."""
 
     root: Path
 
     def put(self, path: Path) -> Path:
-        """Move a file in; returns its place, named by the sha256 of its bytes."""
+        """Move a file into the store and return its path, named by the sha256 of its bytes."""
         digest = sha256_of(str(path))
         target = self._object(digest)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -49,7 +49,7 @@ class Store:
         return target
 
     def get(self, digest: str) -> Path | None:
-        """The object of that digest; ``None`` if it is absent or no longer what it was."""
+        """Return the path of an object by its digest; ``None`` if it is absent or damaged."""
         path = self._object(digest)
         if not path.is_file():
             return None
@@ -60,14 +60,14 @@ class Store:
         return path
 
     def remember(self, kind: str, key: str, facts: dict[str, Any]) -> None:
-        """Keep facts under a key."""
+        """Store facts under a key."""
         path = self._facts(kind, key)
         path.parent.mkdir(parents=True, exist_ok=True)
         data = json.dumps(facts).encode()
         write_whole(str(path), seal_entry(f"{kind}/{key}", data))
 
     def forget(self, kind: str, key: str) -> None:
-        """Drop the facts under a key, if there are any."""
+        """Remove the facts under a key, if there are any."""
         self._facts(kind, key).unlink(missing_ok=True)
 
     def recall(self, kind: str, key: str) -> dict[str, Any] | None:
@@ -84,12 +84,12 @@ class Store:
         return facts if isinstance(facts, dict) else None
 
     def recall_as(self, kind: str, key: str, read: Callable[[dict[str, Any]], T]) -> T | None:
-        """What ``read`` makes of the facts; ``None`` too where they are of another version."""
+        """Read facts and convert them by ``read``; ``None`` if absent or of another version."""
         facts = self.recall(kind, key)
         try:
             return None if facts is None else read(facts)
         except (KeyError, TypeError, ValueError):
-            return None  # computed again, and overwritten
+            return None  # the caller computes it again and overwrites it
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
@@ -101,7 +101,7 @@ class Store:
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A folder of one's own on the store's file system, gone at the end."""
+        """Make a temporary folder on the file system of the store, removed at the end."""
         parent = self.root / "scratch"
         parent.mkdir(parents=True, exist_ok=True)
         with self.in_use(), tempfile.TemporaryDirectory(dir=parent) as folder:
@@ -119,7 +119,7 @@ def alone(root: Path) -> Iterator[None]:
     """Lock the cache against every other process of edgekit.
 
     Raises:
-        UserError: one does.
+        UserError: Another process uses it.
     """
     if not root.is_dir():
         yield

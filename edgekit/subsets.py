@@ -10,7 +10,7 @@ import numpy as np
 
 from edgekit_agent.samples import Column, Samples
 
-# Samples that ``spread`` takes in a row.
+# Number of consecutive samples that ``spread`` takes.
 _BLOCK = 8
 # Consecutive samples in a held-out piece, and one of how many pieces is held out.
 _PIECE, _PIECES = 2, 4
@@ -78,11 +78,11 @@ def held_out(
     """Select ``count`` samples from the whole split, divided into used and held-out samples.
 
     Args:
-        samples: the split.
-        count: number of samples to select in all.
-        most: largest number of held-out samples: a quarter of all, or half of a few. A single
-            piece is not divided: both results are the same.
-        batch: batch size of the model; a batch stays together.
+        samples: The split.
+        count: Number of samples to select in total.
+        most: Largest number of held-out samples. A quarter is held out, or half of a few pieces. A
+            single piece is not divided: both results are the same.
+        batch: Batch size of the model; a batch is not divided.
     """
     size = max(_PIECE, batch)
     parts = spread(samples, count)

@@ -1,4 +1,4 @@
-"""Tables and sizes in plain text."""
+"""Formatting of tables and sizes as plain text."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ _MIB = 1 << 20
 
 
 def table(rows: Sequence[Sequence[str]]) -> str:
-    """Rows in columns; the first column left, the others right."""
+    """Format rows as columns; the first is left-aligned, the others are right-aligned."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = []
     for row in rows:
@@ -21,7 +21,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
 
 
 def size(count: int | None) -> str:
-    """Bytes for a reader: 812 B, 79.6 KiB, 14.2 MiB."""
+    """Format a number of bytes: 812 B, 79.6 KiB, 14.2 MiB."""
     if count is None:
         return "-"
     if count < 1 << 10:

@@ -18,11 +18,12 @@ def read_toml(path: Path, *, hint: str = "", unreadable: str = UNREADABLE) -> di
     """Read a TOML file.
 
     Args:
-        hint: of the errors.
-        unreadable: what the error says of a file that cannot be read.
+        path: The file.
+        hint: Hint of the errors.
+        unreadable: Message on a file that cannot be read.
 
     Raises:
-        UserError: it cannot be read or is no TOML, or too large or nested too deep.
+        UserError: The file cannot be read, is not TOML, or is too large or nested too deep.
     """
     try:
         if not _can_be_read(path):
@@ -42,7 +43,7 @@ def read_toml(path: Path, *, hint: str = "", unreadable: str = UNREADABLE) -> di
 def _can_be_read(path: Path) -> bool:
     """Return whether a path is a file that can be read to its end, not a pipe or a device."""
     mode = path.stat().st_mode
-    # What a shell makes of <(command).
+    # A shell passes such a path for <(command).
     handed_over = str(path).startswith(("/dev/fd/", "/proc/self/fd/")) and stat.S_ISFIFO(mode)
     return stat.S_ISREG(mode) or stat.S_ISDIR(mode) or handed_over
 
@@ -51,7 +52,7 @@ def parse_toml(text: str, *, where: str, hint: str = "") -> dict[str, Any]:
     """Parse TOML text.
 
     Raises:
-        UserError: it is no TOML, or too large or nested too deep.
+        UserError: The text is not TOML, or too large or nested too deep.
     """
     if len(text) > MOST_BYTES:
         raise UserError(f"{where}: larger than {MOST_BYTES >> 20} MiB", hint=hint)
@@ -59,7 +60,7 @@ def parse_toml(text: str, *, where: str, hint: str = "") -> dict[str, Any]:
         table = tomllib.loads(text)
     except RecursionError as error:
         raise UserError(f"{where}: nested deeper than {DEEPEST} levels", hint=hint) from error
-    # Numbers of thousands of digits are a ValueError of their own.
+    # Besides TOML errors, numbers with thousands of digits raise ValueError.
     except ValueError as error:
         raise UserError(f"{where}: not TOML: {error}", hint=hint) from error
     _check_values(table, where, hint)

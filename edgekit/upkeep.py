@@ -1,7 +1,7 @@
-"""Size of the cache, and removal of all entries or of those that were not used for long.
+"""Size of the cache, and removal of all entries or of those unused for long.
 
 Only files of the forms that edgekit writes are counted and removed, and links are never followed:
-``EDGEKIT_CACHE`` may name a folder with files of somebody else.
+``EDGEKIT_CACHE`` may name a folder that contains files of others.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from edgekit.store import alone, default_root
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _DIGEST = "[0-9a-f]{64}"
-# One entry of the cache by its path: a file, or a folder that is used as a whole.
+# Pattern of an entry's path by kind; an entry is a file, or a folder used as a whole.
 _FORMS: dict[str, str] = {
     "models": rf"objects/[0-9a-f]{{2}}/{_DIGEST}",
     "figures": r"(candidates|conversions|golden|scalings|tallies|timings|travelling"
@@ -37,7 +37,7 @@ _DEEPEST = 3
 
 @dataclass(frozen=True, kw_only=True)
 class Section:
-    """Entries of one kind in the cache."""
+    """Number and size of the entries of one kind in the cache."""
 
     name: str
     entries: int
@@ -53,13 +53,13 @@ class Usage:
 
     @property
     def bytes(self) -> int:
-        """Size of all of it."""
+        """Return the total size."""
         return sum(section.bytes for section in self.sections)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Removal:
-    """Entries that were removed from the cache, and what is left of it."""
+    """Number and size of removed entries, and the remaining size of the cache."""
 
     entries: int
     bytes: int
@@ -75,7 +75,7 @@ class _Entry:
 
 
 def usage(root: Path | None = None) -> Usage:
-    """Measure the cache."""
+    """Measure the size of the cache."""
     folder = root or default_root()
     found = list(_entries(folder))
     sections = []
@@ -90,7 +90,7 @@ def clear(root: Path | None = None) -> Removal:
     """Remove everything from the cache.
 
     Raises:
-        UserError: another command of edgekit uses it.
+        UserError: Another command of edgekit uses it.
     """
     return _remove(root or default_root(), older_than_s=None)
 
@@ -99,7 +99,7 @@ def prune(age: str, root: Path | None = None) -> Removal:
     """Remove entries that were not used for an age such as ``30d``.
 
     Raises:
-        UserError: no age, or another command of edgekit uses the cache.
+        UserError: The age is not valid, or another command of edgekit uses the cache.
     """
     return _remove(root or default_root(), older_than_s=seconds_of(age))
 
@@ -108,7 +108,7 @@ def seconds_of(age: str) -> int:
     """Parse an age such as ``12h`` or ``30d`` into seconds.
 
     Raises:
-        UserError: it is none.
+        UserError: The text is not an age.
     """
     match = re.fullmatch(r"([0-9]{1,6})([smhdw])", age)
     if match is None:
@@ -136,12 +136,12 @@ def _remove_entry(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):  # it holds more
+    with contextlib.suppress(OSError):  # the folder holds other entries
         path.parent.rmdir()
 
 
 def _entries(folder: Path, inner: str = "", depth: int = 1) -> Iterator[_Entry]:
-    """List the entries of the kinds above, in order; links are never followed."""
+    """Yield the entries of known kinds, sorted by path; links are never followed."""
     try:
         found = sorted(os.scandir(folder), key=lambda entry: entry.name)
     except (FileNotFoundError, NotADirectoryError):
@@ -172,14 +172,14 @@ def _is_agents_home(entry: os.DirEntry[str]) -> bool:
 
 
 def _measure(entry: os.DirEntry[str]) -> tuple[int, float]:
-    """Measure the bytes and the last use of an entry, with everything in it."""
+    """Return the size and the time of last use of an entry, including its content."""
     about = entry.stat(follow_symlinks=False)
     if not entry.is_dir(follow_symlinks=False):
         return about.st_size, about.st_mtime
     total, used_at = 0, about.st_mtime
     for place, _, names in os.walk(entry.path):
         for name in names:
-            with contextlib.suppress(FileNotFoundError):  # another command is at work
+            with contextlib.suppress(FileNotFoundError):  # another command removed it
                 inside = (Path(place) / name).lstat()
                 total, used_at = total + inside.st_size, max(used_at, inside.st_mtime)
     return total, used_at

@@ -1,4 +1,4 @@
-"""Make candidates and measure them, each once: what is known already comes from the store."""
+"""Runner of recipes and measurements; earlier results are reused from the store."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ from edgekit_agent.results import Report, Tally
 
 @dataclass(frozen=True, kw_only=True)
 class _Product:
-    """The model that steps made, with the layer costs and the notes that they left."""
+    """Model made by steps, with the layer costs and notes of these steps."""
 
     model: Model
     layers: tuple[LayerCost, ...] = ()
@@ -53,12 +53,12 @@ class _Product:
 
 @dataclass
 class Workshop:
-    """One build's bench: opens places to measure in only when something is left to measure."""
+    """Runner of one build's recipes and measurements; opens measuring places only when needed."""
 
     intake: Intake
     tick: Tick
     timing: Timing = field(default_factory=Timing)
-    # Small devices take long to start a process, and seldom run anything else.
+    # Small devices start processes slowly, and rarely run anything else.
     device_timing: Timing = field(default_factory=lambda: Timing(rounds=3))
 
     def __enter__(self) -> Workshop:
@@ -78,7 +78,7 @@ class Workshop:
     # ------------------------------------------------------------ making
 
     def make(self, recipe: Recipe) -> Candidate | Rejected:
-        """Run a recipe; ``Rejected`` where one of its passes does not apply to the model."""
+        """Run a recipe; return a ``Rejection`` if one of its passes does not apply to the model."""
         key = self._key(recipe)
         try:
             with self.intake.store.scratch() as scratch:
@@ -95,9 +95,9 @@ class Workshop:
         )
 
     def rejected(self, recipe: Recipe, failure: EdgekitError) -> Rejected:
-        """The rejection of a recipe that a fault of edgekit ended; a crash has a report.
+        """Return the rejection of a recipe that failed by a fault of edgekit; write a crash report.
 
-        It is not remembered, and the other recipes do not suffer from it.
+        The failure is not stored, and other recipes are not affected.
         """
         hint = failure.hint
         if isinstance(failure, PassCrash):
@@ -105,9 +105,9 @@ class Workshop:
         return Rejected(recipe=recipe, reason=f"failed: {failure.message}", broken=True, hint=hint)
 
     def _run(self, recipe: Recipe, scratch: Path) -> _Product:
-        """Run the steps of a recipe; layer costs are those of the last step that left any.
+        """Run the steps of a recipe; layer costs are those of the last step that recorded any.
 
-        Recipes that begin alike share what the steps they have in common made.
+        Recipes with the same first steps share the results of these steps.
         """
         if not recipe.steps:
             return _Product(model=self.intake.model)
@@ -132,13 +132,13 @@ class Workshop:
         try:
             made = run_checked(step, earlier.model, work)
         except PassRefused as refusal:
-            # Other recipes that begin so need not find it out again.
+            # Store it for other recipes with the same first steps.
             self._remember_refusal(key, refusal)
             raise
         layers = with_notes(read_layers(folder), earlier.layers) or earlier.layers
         notes = tuple(dict.fromkeys((*earlier.notes, *made.notes)))
         model = made.model
-        if not model.beside:  # what takes several files lasts as long as the scratch folder
+        if not model.beside:  # a model of several files is kept only in the scratch folder
             model = replace(model, path=self.intake.store.put(model.path))
             facts = {"digest": model.digest, "layers": layer_facts(layers), "notes": notes}
             self.intake.store.remember("candidates", key, facts)
@@ -149,7 +149,7 @@ class Workshop:
         self.intake.store.remember("candidates", key, facts)
 
     def _raise_refusal(self, key: str) -> None:
-        """Raise the refusal that the last step under a key ended in, if it is known to have."""
+        """Raise the stored refusal of the last step under a key, if there is one."""
         known = self.intake.store.recall("candidates", key)
         if known is not None and "rejected" in known:
             least = known.get("least_bytes")
@@ -158,7 +158,7 @@ class Workshop:
             )
 
     def _recalled(self, key: str) -> _Product | None:
-        """The product kept under a key, if it is still there and whole."""
+        """Return the product stored under a key, if it is still complete."""
         facts = self.intake.store.recall("candidates", key)
         path = self.intake.store.get(facts["digest"]) if facts and "digest" in facts else None
         if facts is None or path is None:
@@ -170,7 +170,7 @@ class Workshop:
                 notes=tuple(map(str, facts["notes"])),
             )
         except (KeyError, TypeError, ValueError):
-            return None  # of another version: made again
+            return None  # of another version: make it again
 
     def _key(self, recipe: Recipe) -> str:
         specs = [PASSES[step.name] for step in recipe.steps]
@@ -185,7 +185,7 @@ class Workshop:
     # ------------------------------------------------------------ measuring
 
     def score(self, candidate: Candidate, source: str) -> Candidate:
-        """The candidate with its accuracy in a place."""
+        """Add the accuracy in a place to a candidate."""
         question = self._question(source, [candidate], candidate.model.digest)
         tally = self.intake.store.recall_as("tallies", question, partial(decode, Tally))
         if tally is None:
@@ -204,9 +204,9 @@ class Workshop:
         return replace(scored, golden=self._golden(candidate.model)) if source == HOST else scored
 
     def _golden(self, model: Model) -> Path | None:
-        """The golden samples of a model, made once."""
+        """Return the golden samples of a model; make them once."""
         if model.beside:
-            return None  # it is not sent: over 2 GiB
+            return None  # over 2 GiB: not sent
         split = self.intake.calibration or self._completed()
         runtime, threads = runtime_of(model), host_threads(self.intake.profile)
         facts = [model.digest, split.digest, host_identity(runtime), threads]
@@ -225,7 +225,7 @@ class Workshop:
         return path
 
     def _completed(self) -> Dataset:
-        """The evaluation samples, with the states that the original hands on."""
+        """Return the evaluation samples with the recurrent states that the original computes."""
         intake = self.intake
         if not intake.evaluation.samples.states:
             return intake.evaluation
@@ -238,10 +238,10 @@ class Workshop:
         )
 
     def time(self, candidates: Sequence[Candidate], source: str) -> list[Candidate]:
-        """The candidates with latencies and peak memory of one place, timed in turn.
+        """Add latencies and peak memory of one place to the candidates, timed in turn.
 
-        All of them in one run, whatever their runtime. Those that fail already, and those that
-        the first rounds show to be far behind, are left out of the later ones; the first, the
+        All are timed in one run, whatever their runtime. Candidates that already fail, and those
+        far behind after the first rounds, are left out of later rounds; the first one, the
         original, never is.
         """
         digests = [c.model.digest for c in candidates]
@@ -278,7 +278,7 @@ class Workshop:
     def _with(
         self, candidate: Candidate, source: str, tally: Tally | None, reports: Sequence[Report]
     ) -> Candidate:
-        """The candidate with what one place measured, beside what it measured before."""
+        """Replace a candidate's measurement of one place, keeping the parts that are not new."""
         old = candidate.measured(source)
         if old is not None and not reports:
             fresh = replace(old, tally=tally)
@@ -294,7 +294,7 @@ class Workshop:
         return replace(candidate, measurements=(*others, fresh))
 
     def _question(self, source: str, candidates: Sequence[Candidate], *parts: str) -> str:
-        """Key of a measurement: everything that decides its answer, the machine included."""
+        """Compute the key of a measurement from everything that decides it, such as the machine."""
         runtimes = sorted({runtime_of(c.model) for c in candidates})
         facts = [
             source,
@@ -308,16 +308,16 @@ class Workshop:
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
     def _machine(self, source: str, runtime: RuntimeName) -> str:
-        """What a measurement's figures depend on beside the model: the machine and its runtime."""
+        """Return a digest of machine and runtime, on which all measurements depend."""
         if source == HOST:
             return host_identity(runtime)
         return self._place(source).identity(runtime)
 
     def reach(self, source: str) -> None:
-        """See that models can be run in a place at all, before there are any.
+        """Check that models can be run in a place, before there are any.
 
         Raises:
-            DeviceError: it cannot be reached, or has none of the runtimes and can be given none.
+            DeviceError: The device cannot be reached, or no runtime is available for it.
         """
         if source != HOST:
             self.lacking(source, self.intake.runtimes.names, enough=1)
@@ -325,15 +325,15 @@ class Workshop:
     def lacking(
         self, source: str, wanted: Iterable[RuntimeName], *, enough: int | None = None
     ) -> dict[RuntimeName, str]:
-        """The runtimes that a device does not have and cannot be given, each with the reason.
+        """Return the runtimes that a device lacks and cannot install, each with the reason.
 
         Args:
-            source: the device.
-            wanted: the runtimes that candidates need.
-            enough: so many that work are not looked for more.
+            source: The device.
+            wanted: Runtimes that candidates need.
+            enough: Stop after this number of working runtimes.
 
         Raises:
-            DeviceError: that is so of all of them, or the device is gone.
+            DeviceError: No runtime is available, or the device is gone.
         """
         failed: dict[RuntimeName, DeviceError] = {}
         working = 0
@@ -372,10 +372,10 @@ class Workshop:
 
 
 def _installed(package: str) -> str:
-    """Its version; everything but what litert needs comes with edgekit.
+    """Return the installed version of a package; only those of the litert extra may be missing.
 
     Raises:
-        UserError: it is not installed.
+        UserError: The package is not installed.
     """
     try:
         return version(package)
