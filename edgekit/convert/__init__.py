@@ -1,4 +1,4 @@
-"""Models of other tools as ONNX: one file for each tool."""
+"""Conversion of models of other tools to ONNX, with one module for each tool."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Kind = Literal["keras", "saved_model", "torch_program", "torch_pickle", "pickle"
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """What is to be converted.
+    """A model to convert.
 
     Attributes:
-        kind: which row of the table it is.
-        given: as the user named it; for messages.
-        path: the file or folder; of a function, the project's folder.
-        name: the signature of a SavedModel, or ``module:function``; else empty.
-        trusted: whether code that the file carries may run.
+        kind: Kind of source; key of ``SOURCES``.
+        given: Source as the user named it, for messages.
+        path: The file or folder; for a function, the project's folder.
+        name: Signature of a SavedModel, or ``module:function``; else empty.
+        trusted: Whether code in the file may run.
     """
 
     kind: Kind
@@ -34,18 +34,18 @@ class Source:
 
 @dataclass(frozen=True, kw_only=True)
 class Converted:
-    """A graph, and what tells whether it computes what the source does.
+    """A converted graph, and the means to check that it computes the same as the source.
 
     Attributes:
-        proto: the graph; ``finishing.finished`` has been over it.
-        tool: what converted it.
-        reference: what the source itself gives for inputs, both in the graph's order.
-        examples: inputs of the source's own, to compare on besides random ones.
-        draw: inputs for so many rows that suit the source; ``None`` = from the signature.
-        rows: how many rows are compared at once, where the batch is free.
-        vocabulary: random integers are below it, where ``draw`` is ``None``.
-        stray: part of the rows that may differ: trees jump where a float rounds differently.
-        notes: what a reader should know.
+        proto: The graph, after ``finishing.standardize_graph``.
+        tool: Name of the tool that converted it.
+        reference: Computes the source's outputs from inputs, both in the graph's order.
+        examples: Example inputs of the source, compared besides random ones.
+        draw: Draws suitable inputs for a number of rows; ``None`` = draw from the signature.
+        rows: Numbers of rows to compare at once where the batch is free.
+        vocabulary: Upper bound (exclusive) of random integers where ``draw`` is ``None``.
+        stray: Fraction of the rows that may differ: trees jump where a float rounds differently.
+        notes: Remarks for the user.
     """
 
     proto: ModelProto
@@ -53,7 +53,7 @@ class Converted:
     reference: Callable[[Arrays], Arrays]
     examples: tuple[Arrays, ...] = ()
     draw: Callable[[int], Arrays] | None = None
-    rows: tuple[int, ...] = (1, 3)  # one, and a number that no axis has by chance
+    rows: tuple[int, ...] = (1, 3)  # one, and a size unlikely to match another axis by chance
     vocabulary: int = 2
     stray: float = 0.0
     notes: tuple[str, ...] = ()
@@ -61,13 +61,13 @@ class Converted:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A row of the table: what a kind of source is converted by.
+    """Importer of one kind of source.
 
     Attributes:
-        function: ``module:function`` of (Source) -> Converted.
-        suffixes: of the files that it takes.
-        packages: those whose versions decide what comes of it.
-        pickled: reading the file runs code that it carries.
+        function: Converter ``(Source) -> Conversion`` as ``module:function``.
+        suffixes: Suffixes of its files.
+        packages: Packages whose versions determine the result.
+        pickled: Whether reading the file runs code in it.
     """
 
     function: str
@@ -110,10 +110,10 @@ SOURCES: dict[Kind, Row] = {
     ),
 }
 
-# Of the same sources and packages, what another version makes may have other bytes.
+# Part of cache keys; increased when the same sources may be converted to other bytes.
 VERSION = 1
 
-# Which extra brings what is imported under these names.
+# Extra that installs each of these modules.
 EXTRAS = {
     **dict.fromkeys(("tensorflow", "keras", "tf_keras", "tf2onnx", "h5py"), "tensorflow"),
     **dict.fromkeys(("torch", "onnxscript"), "torch"),

@@ -1,4 +1,4 @@
-"""Whether a graph computes what its source does, on the source's own inputs and on random ones."""
+"""Comparison of a converted graph with its source, on the source's examples and random inputs."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from edgekit.graphs.onnx_file import session_of, signature
 from edgekit.model import Signature, TensorSpec
 
 RELATIVE = 1e-4
-# Of random inputs: small ones, and some of the size of pixels.
+# Magnitudes of random inputs: small ones, and some like pixels.
 _SCALES = (1.0, 64.0)
-# Where the source itself makes more of a change in the last digits of its inputs, so may the graph.
+# The graph may differ more where the source itself amplifies a change in its inputs' last digits.
 _LAST_DIGITS, _TIMES_AS_MUCH, _MOST = 1e-6, 10.0, 1e-2
-# Sizes that are tried for other free axes; some graphs need an image of some size.
+# Sizes to try for other free axes; some graphs need an image of at least some size.
 _SIZES = (16, 64, 224)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Random:
-    """Inputs made from a signature, for one size of its free axes."""
+    """Random inputs drawn from a signature, for one size of its free axes."""
 
     wanted: Signature
     size: int
@@ -46,18 +46,22 @@ class _Random:
         kind = np.dtype(spec.dtype).kind
         if kind == "f":
             return (rng.normal(size=shape) * scale).astype(spec.dtype)
-        # Of integers nothing is known; those of a vocabulary start at 0.
+        # The range of integers is unknown; those of a vocabulary start at 0.
         return rng.integers(0, self.vocabulary, shape).astype(spec.dtype)
 
 
 def check_agreement(converted: Converted, *, where: str) -> None:
-    """Compare the graph's outputs with those of the source, and correct their declared sizes.
+    """Compare a graph's outputs with those of its source, and correct the sizes the graph declares.
 
-    Two arrays agree where no value differs by more than ``RELATIVE`` of the largest magnitude in
-    the source's.
+    Two arrays agree if no value differs by more than ``RELATIVE`` of the largest magnitude in the
+    source's array.
+
+    Args:
+        converted: The graph and its source.
+        where: Name of the source, for messages.
 
     Raises:
-        UserError: they differ; says how far. Or one of them cannot be run.
+        UserError: The outputs differ (the message says how far), or one of the two cannot be run.
     """
     try:
         copied = type(converted.proto)()
@@ -90,7 +94,7 @@ def check_agreement(converted: Converted, *, where: str) -> None:
 
 
 def _declare(proto: ModelProto, name: str, shape: tuple[int, ...]) -> None:
-    """Let an output say the sizes that it has; some converters promise others."""
+    """Correct the declared sizes of an output; some converters declare wrong ones."""
     value = next(v for v in proto.graph.output if v.name == name)
     dims = value.type.tensor_type.shape.dim
     if len(dims) != len(shape):
@@ -114,7 +118,7 @@ def _all_inputs(converted: Converted, wanted: Signature, where: str) -> Iterator
 
 
 def _fitting(converted: Converted, wanted: Signature, where: str) -> _Random:
-    """Random inputs of a size that the source takes."""
+    """Find random inputs of a size that the source accepts."""
     failure: Exception | None = None
     for size in _SIZES:
         random = _Random(wanted=wanted, size=size, vocabulary=converted.vocabulary)
@@ -163,10 +167,10 @@ _BATCH_HINT = "something in it depends on the number of samples"
 
 
 def _allowed(converted: Converted, inputs: Arrays, where: str) -> float:
-    """What rounding may make of these inputs, as the source makes it of a change in them.
+    """Estimate the allowed difference from the effect of a tiny change of the inputs.
 
     Raises:
-        UserError: the source gives something else each time.
+        UserError: The source gives different outputs for the same inputs.
     """
     nudged = [a * (1 + _LAST_DIGITS) if np.asarray(a).dtype.kind == "f" else a for a in inputs]
     nudged = [np.asarray(n, np.asarray(a).dtype) for n, a in zip(nudged, inputs, strict=True)]
@@ -187,19 +191,19 @@ def _apart(one: object, other: object) -> float:
 def relative_difference(
     expected: NDArray[np.generic], got: NDArray[np.generic], *, stray: float = 0.0
 ) -> float:
-    """Largest difference of any value over the largest finite magnitude expected.
+    """Return the largest difference relative to the largest finite magnitude expected.
 
     Args:
-        expected: the source's.
-        got: the graph's, of the same shape.
-        stray: part of the rows that are left out, those that differ most.
+        expected: Outputs of the source.
+        got: Outputs of the graph, of the same shape.
+        stray: Fraction of the rows to leave out, those that differ most.
     """
     if not expected.size:
         return 0.0
     one, other = expected.astype(np.float64), got.astype(np.float64)
     finite = np.isfinite(one)
     scale = float(np.abs(one[finite]).max(initial=0.0)) or 1.0
-    same = (one == other) | ~finite  # beyond the largest float nothing can be compared
+    same = (one == other) | ~finite  # values without a finite reference are not compared
     with np.errstate(invalid="ignore"):
         apart = np.where(same, 0.0, np.abs(one - other) / scale)
     apart = np.where(np.isfinite(apart), apart, math.inf)

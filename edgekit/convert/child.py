@@ -1,4 +1,4 @@
-"""The process that converts: reads a job from a folder, and leaves a model and a word there."""
+"""Child process of a conversion, which reads its job from a folder and writes the model there."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from edgekit.convert.separate import COMPARED, EXPORTED, JOB, LOADED, MADE, SAID
 from edgekit.errors import EdgekitError, UserError, first_line, missing_extra
 from edgekit.graphs.onnx_file import is_large, save
 
-# What is imported under another name than it is installed by.
+# Package names of modules that are imported under another name.
 _INSTALLED_AS = {"sklearn": "scikit-learn", "tf_keras": "tf-keras"}
 _COMES_WITH = {"h5py": "tensorflow", "joblib": "scikit-learn"}
 _PACKAGES = ("onnx", "onnxscript", "skl2onnx", "tensorflow", "keras", "tf2onnx", "torch")
 
 
 def main(folder: Path) -> None:
-    """Do the job of a folder."""
+    """Run the job in a folder."""
     job = json.loads((folder / JOB).read_bytes())
     source = Source(**job | {"path": Path(job["path"])})
     try:
@@ -40,14 +40,14 @@ def main(folder: Path) -> None:
 
 
 def converted_from(source: Source, finished: Callable[[str], None]) -> Converted:
-    """Convert a source, and see that the graph computes what the source does.
+    """Convert a source and check that the graph computes the same.
 
     Args:
-        source: the model in the format of its tool.
-        finished: told the name of each stage that is done.
+        source: Model in the format of its tool.
+        finished: Called with the name of each completed stage.
 
     Raises:
-        UserError: it cannot be converted, computes something else, or a library is missing.
+        UserError: The source cannot be converted, the graph differs, or a library is missing.
     """
     module, _, name = SOURCES[source.kind].function.partition(":")
     try:
@@ -68,7 +68,7 @@ def converted_from(source: Source, finished: Callable[[str], None]) -> Converted
 
 
 def used_packages() -> list[str]:
-    """The packages that this process has loaded and that decide what a conversion gives."""
+    """List the loaded packages that determine the result of a conversion."""
     found = [name for name in _PACKAGES if name in sys.modules]
     return [*found, *(other for name, other in _INSTALLED_AS.items() if name in sys.modules)]
 

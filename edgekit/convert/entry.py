@@ -1,4 +1,4 @@
-"""``module:function`` of a project: import it, call it, and convert what it gives."""
+"""Conversion of ``module:function`` of a project: import, call, and convert the returned model."""
 
 from __future__ import annotations
 
@@ -18,13 +18,14 @@ _EXAMPLE = "example_inputs"
 
 
 def convert(source: Source) -> Converted:
-    """The graph of what a function gives, or of an object that a module holds.
+    """Convert the model that a function returns, or an object that a module holds.
 
-    The function takes no arguments. It returns a model, or a model and example inputs; these may
-    also be ``example_inputs`` of the function or of its module, a value or a function.
+    The function takes no arguments. It returns a model, or a model and example inputs. Example
+    inputs may also be the attribute ``example_inputs`` of the function or of its module, a value or
+    a function.
 
     Raises:
-        UserError: there is no such module or function, it raises, or gives no model.
+        UserError: There is no such module or function, it raises an error, or returns no model.
     """
     with importable(source.path):
         module = _module(source)
@@ -35,7 +36,7 @@ def convert(source: Source) -> Converted:
 
 
 def model_and_example(value: object) -> tuple[object, object]:
-    """A pair as a model and its example inputs; everything else has none."""
+    """Split a pair into a model and its example inputs; other values have no examples."""
     if isinstance(value, tuple) and len(value) == 2 and is_model(value[0]):
         return value
     return value, None
@@ -43,7 +44,7 @@ def model_and_example(value: object) -> tuple[object, object]:
 
 @contextmanager
 def importable(folder: Path) -> Iterator[None]:
-    """Let the modules of a folder be found first."""
+    """Put a folder first on the module search path."""
     sys.path.insert(0, str(folder))
     try:
         yield
@@ -88,7 +89,7 @@ def _member(source: Source, module: ModuleType) -> object:
 
 
 def _called(source: Source, value: object) -> object:
-    """What the function gives; a model is taken as it is, though it may be called, too."""
+    """Call a function; a model is returned as it is, although it may be callable too."""
     if is_model(value) or not callable(value):
         return value
     try:
@@ -128,7 +129,7 @@ def _value(source: Source, example: object) -> object:
 
 
 def _raised(source: Source, error: BaseException) -> UserError:
-    """The error of the user's code, with the line of it where it arose."""
+    """Return the error of the user's code, with the line in it where the error arose."""
     frame, where = error.__traceback__, ""
     while frame is not None:
         file = Path(frame.tb_frame.f_code.co_filename)

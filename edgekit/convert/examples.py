@@ -1,4 +1,4 @@
-"""Example inputs as flat arrays, and random ones that are like them."""
+"""Example inputs as flat arrays, and random inputs drawn to resemble them."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from edgekit.errors import UserError
 
 
 def flat_examples(example: object, *, given: str) -> tuple[list[str], list[NDArray[np.generic]]]:
-    """Names ('' where they have none) and arrays of example inputs; none where there are none.
+    """Return names ('' where absent) and arrays of example inputs; empty lists without examples.
 
     Raises:
-        UserError: something among them is no array of numbers.
+        UserError: An example is no array of numbers.
     """
     if example is None:
         return [], []
@@ -31,7 +31,10 @@ def flat_examples(example: object, *, given: str) -> tuple[list[str], list[NDArr
 
 
 def draws_like(arrays: Arrays) -> Callable[[int], Arrays]:
-    """Random inputs of the range, shape and type of example inputs, for any number of rows."""
+    """Return a sampler of random inputs, of any number of rows, that resemble examples.
+
+    The inputs have the range, shape and type of the examples.
+    """
 
     def draw(rows: int) -> Arrays:
         rng = np.random.default_rng(rows)

@@ -1,4 +1,4 @@
-"""Names, axes and operators of a converted graph, so that every tool's look alike."""
+"""Uniform names, axes and operators of converted graphs, whatever the tool."""
 
 from __future__ import annotations
 
@@ -14,11 +14,16 @@ BATCH = "batch"
 
 
 def finished(proto: ModelProto, *, inputs: Sequence[str], outputs: Sequence[str]) -> ModelProto:
-    """The graph with inputs and outputs of these names, in the order that it has them.
+    """Rename a graph's inputs and outputs, and remove the differences between tools.
 
-    What tools note down beside the graph (places in source files, shapes of inner values) goes,
-    so that the same model gives the same bytes; free first axes are called ``batch``; ``Erfc``,
-    which onnxruntime does not have, becomes ``1 - Erf``.
+    Metadata of the tools (source locations, shapes of inner values) is removed, so that the same
+    model gives the same bytes. Free first axes are named ``batch``. ``Erfc``, which onnxruntime
+    lacks, becomes ``1 - Erf``.
+
+    Args:
+        proto: The graph; changed unless it has local functions.
+        inputs: Names of the inputs in the graph's order.
+        outputs: Names of the outputs in the graph's order.
     """
     if proto.functions:
         proto = inliner.inline_local_functions(proto)
@@ -34,7 +39,7 @@ def finished(proto: ModelProto, *, inputs: Sequence[str], outputs: Sequence[str]
 
 
 def unique(names: Sequence[str]) -> list[str]:
-    """The names, with a number behind those that came before."""
+    """Make names unique by adding a number to those that occur before."""
     made: list[str] = []
     for name in names:
         new, n = name, 1
@@ -60,7 +65,7 @@ def _rewrite_erfc(graph: GraphProto) -> None:
 
 
 def _own_outputs(graph: GraphProto) -> None:
-    """Let each output be a value of its own: no input, no constant, and none of the others."""
+    """Make each output a value of its own: not an input, a constant or another output."""
     taken = {v.name for v in graph.input} | {t.name for t in graph.initializer}
     for output in graph.output:
         if output.name in taken:
@@ -71,7 +76,7 @@ def _own_outputs(graph: GraphProto) -> None:
 
 
 def _names(graph: GraphProto, inputs: Sequence[str], outputs: Sequence[str]) -> dict[str, str]:
-    """What each value is to be called; inner values make room."""
+    """Return the new name of each value; inner values with a taken name are renamed."""
     stored = {t.name for t in graph.initializer}
     fed = [v.name for v in graph.input if v.name not in stored]
     new = dict(zip(fed, inputs, strict=True))
@@ -122,7 +127,7 @@ def _clear(part: ModelProto | GraphProto | NodeProto | ValueInfoProto) -> None:
 
 
 def _drop_unused_opsets(proto: ModelProto) -> None:
-    """One entry for each domain that a node is of."""
+    """Keep one opset entry for each domain that a node uses."""
     used = {"", *(_domain(node.domain) for g in all_graphs(proto.graph) for node in g.node)}
     versions: dict[str, int] = {}
     for entry in proto.opset_import:

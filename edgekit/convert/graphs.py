@@ -1,4 +1,4 @@
-"""A graph that is ONNX already, from a function: taken as it is."""
+"""ONNX models that a function returns, which need no conversion."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from edgekit.graphs.onnx_file import session_of, signature
 
 
 def convert(found: Found) -> Converted:
-    """The graph itself.
+    """Return the model itself, together with its onnxruntime session as the reference.
 
     Raises:
-        UserError: onnxruntime refuses it.
+        UserError: onnxruntime refuses the model.
     """
     proto = found.value
     if not isinstance(proto, ModelProto):

@@ -1,4 +1,4 @@
-"""Files of Keras: .keras and .h5, of Keras 3 or of Keras 2, as the file says."""
+"""Keras files (.keras and .h5) of Keras 3 or Keras 2, by the version in the file."""
 
 from __future__ import annotations
 
@@ -24,24 +24,24 @@ _CUSTOM = (
     "layers of your own: a function that returns the loaded model knows them (edgekit build "
     "module:function)"
 )
-# How each Keras says that it does not know a class.
+# Messages of each Keras version about a class that it does not know.
 _UNKNOWN = re.compile(r"(Could not locate (class|function)|Unknown (layer|object):) '\w+'")
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Header:
-    """What a file says of itself before it is loaded."""
+    """Facts that a file states before it is loaded."""
 
     keras: str  # version
     config: Any
 
 
 def convert(source: Source) -> Converted:
-    """The graph of a Keras file.
+    """Convert a Keras file.
 
     Raises:
-        UserError: damaged, weights alone, layers that Keras does not know, or Python code inside
-            that is not trusted.
+        UserError: The file is damaged, holds only weights, has layers unknown to Keras, or carries
+            Python code that is not trusted.
     """
     is_zip = _is_zip(source)
     try:
@@ -62,7 +62,7 @@ def convert(source: Source) -> Converted:
 
 
 def _is_zip(source: Source) -> bool:
-    """Whether it is, or by its name should be, a zip archive rather than HDF5."""
+    """Return whether a file is a zip archive, or should be one by its name, rather than HDF5."""
     named = source.path.suffix.lower() == ".keras"
     return zipfile.is_zipfile(source.path) or (named and not h5py.is_hdf5(source.path))
 
@@ -88,7 +88,7 @@ def _text(value: str | bytes) -> str:
 
 
 def _loaded(source: Source, header: _Header) -> Any:
-    """The model, by the Keras that wrote it, which tells the formats by the suffix."""
+    """Load the model with the Keras version that wrote it; Keras detects formats by the suffix."""
     try:
         with TemporaryDirectory() as folder:
             link = Path(folder) / f"model{'.keras' if _is_zip(source) else '.h5'}"
@@ -120,12 +120,15 @@ def _keras_of(header: _Header) -> Any:
 
 
 def _is_keras_3(header: _Header) -> bool:
-    # tf_keras carries the version of its TensorFlow, and that is 2.
+    # tf_keras has the version number of its TensorFlow, which starts with 2.
     return not header.keras.startswith("2")
 
 
 def _safe_mode(source: Source, header: _Header) -> dict[str, bool]:
-    """Of Keras 2 only its zip files know of it; a Lambda is refused before, in any file."""
+    """Return the ``safe_mode`` argument, which Keras 2 takes for zip files only.
+
+    A Lambda layer that is not trusted is refused before, in any file.
+    """
     if _is_keras_3(header) or _is_zip(source):
         return {"safe_mode": not source.trusted}
     return {}

@@ -1,4 +1,4 @@
-"""TensorFlow functions and modules as ONNX, by tf2onnx."""
+"""Conversion of TensorFlow functions and modules to ONNX with tf2onnx."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _SIGNATURE_HINT = (
 
 
 def convert(found: Found) -> Converted:
-    """The graph of a tf.function.
+    """Convert a tf.function.
 
     Raises:
-        UserError: it has no signature and no example inputs, or cannot be converted.
+        UserError: The function has no signature and no example inputs, or cannot be converted.
     """
     function: Any = found.value
     if isinstance(function, tf.types.experimental.ConcreteFunction):
@@ -44,16 +44,16 @@ def convert(found: Found) -> Converted:
 
 
 def convert_module(found: Found) -> Converted:
-    """The graph of a tf.Module: its signature, else its ``__call__``, where that is a tf.function.
+    """Convert a tf.Module: its signature, else its ``__call__`` where that is a tf.function.
 
     Raises:
-        UserError: it has neither.
+        UserError: The module has neither.
     """
     module: Any = found.value
     signatures = getattr(module, "signatures", None)
     if signatures:
         return of_concrete(chosen(signatures, "", given=found.given), given=found.given)
-    # Looked up on the type, as Python does when it calls.
+    # callable() would not show whether it is a tf.function.
     function = getattr(module, "__call__", None)  # noqa: B004
     if function is None or not hasattr(function, "get_concrete_function"):
         raise UserError(
@@ -64,10 +64,10 @@ def convert_module(found: Found) -> Converted:
 
 
 def chosen(signatures: Mapping[str, Any], name: str, *, given: str) -> Any:
-    """The signature of that name; without a name serving_default, or the only one.
+    """Return the signature of a name; without a name ``serving_default``, or the only one.
 
     Raises:
-        UserError: there is none, or several to choose from.
+        UserError: There is none, or there are several and none is named.
     """
     known = ", ".join(sorted(signatures)) or "none"
     if name:
@@ -96,9 +96,13 @@ def of_concrete(
     examples: tuple[Arrays, ...] = (),
     keep: object = None,
 ) -> Converted:
-    """The graph of a function whose inputs are known; names are those of its arguments.
+    """Convert a concrete function; the graph's inputs are named after its arguments.
 
-    ``keep`` is what holds its variables, which would go with it.
+    Args:
+        function: A tf.types.experimental.ConcreteFunction.
+        given: Name of the source, for messages.
+        examples: Inputs to compare on.
+        keep: Owner of the function's variables, which must live as long as the function.
     """
     positional, keywords = function.structured_input_signature
     specs = [s for s in tf.nest.flatten(positional) if isinstance(s, tf.TensorSpec)]
@@ -131,19 +135,19 @@ def of_callable(
     examples: tuple[Arrays, ...] = (),
     vocabulary: int = 2,
 ) -> Converted:
-    """The graph of a callable on tensors.
+    """Convert a callable on tensors.
 
     Args:
-        function: takes a tensor for each of ``specs``, gives a structure of tensors.
-        specs: shapes and types.
-        inputs: what the inputs are to be called.
-        outputs: what the outputs are to be called, in the order of the flattened structure.
-        given: the source, for messages.
-        examples: inputs to compare on.
-        vocabulary: random integers are below it.
+        function: Takes a tensor for each of ``specs`` and returns a structure of tensors.
+        specs: Shapes and types of the inputs.
+        inputs: Names for the inputs.
+        outputs: Names for the outputs, in the order of the flattened structure.
+        given: Name of the source, for messages.
+        examples: Inputs to compare on.
+        vocabulary: Upper bound (exclusive) of random integers.
 
     Raises:
-        UserError: an input is not of numbers, or tf2onnx cannot convert it.
+        UserError: An input is not numeric, or tf2onnx cannot convert the function.
     """
     _check_numeric(specs, inputs, given)
 
@@ -184,9 +188,9 @@ def of_callable(
 
 
 def _sort_inputs(proto: ModelProto, concrete: Any) -> list[int]:
-    """Put the graph's inputs in the order of the arguments; returns which of these it has.
+    """Sort the graph's inputs in the order of the arguments; return the arguments that it uses.
 
-    tf2onnx takes constants that a function caught for inputs; they become initialisers.
+    tf2onnx turns constants captured by a function into inputs; they become initializers.
     """
     values = {value.name.partition(":")[0]: value for value in proto.graph.input}
     caught = {placed.op.name: eager for eager, placed in concrete.graph.captures}

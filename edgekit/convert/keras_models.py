@@ -1,4 +1,4 @@
-"""Keras models, of Keras 3 and of Keras 2 (tf_keras), as ONNX."""
+"""Conversion of Keras models, of Keras 3 and of Keras 2 (tf_keras), to ONNX."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from edgekit.errors import UserError
 
 
 def convert(found: Found) -> Converted:
-    """The graph of a model as it infers; inputs and outputs are named as its layers are.
+    """Convert a model in inference mode; inputs and outputs are named after its layers.
 
     Raises:
-        UserError: its inputs are not known, or tf2onnx cannot convert it.
+        UserError: The inputs of the model are not known, or tf2onnx cannot convert it.
     """
     model: Any = found.value
     given = found.given
@@ -31,7 +31,7 @@ def convert(found: Found) -> Converted:
                 hint="return it with example inputs: return model, example_inputs",
             )
         return _of_examples(model, names, arrays, given=given)
-    structure = getattr(model, "input", None)  # of Keras 3, not yet called, there is none
+    structure = getattr(model, "input", None)  # absent in Keras 3 before the first call
     specs = [tf.TensorSpec(t.shape, t.dtype) for t in inputs]
     order = [_name(t) for t in inputs]
     examples = (arrays,) if arrays and len(arrays) == len(inputs) else ()
@@ -53,7 +53,7 @@ def _of_examples(
     *,
     given: str,
 ) -> Converted:
-    """A model that is a class of the user's: called as the examples are given."""
+    """Convert a subclassed model by calling it with example inputs."""
     specs = [tf.TensorSpec([None, *a.shape[1:]], a.dtype) for a in arrays]
 
     def call(*tensors: Any) -> Any:
@@ -71,7 +71,7 @@ def _of_examples(
 
 
 def _packed(structure: Any, order: Sequence[str], tensors: Sequence[Any]) -> Any:
-    """The tensors as the model was built to take them."""
+    """Pack tensors into the structure of inputs with which the model was built."""
     if isinstance(structure, Mapping):
         by_name = dict(zip(order, tensors, strict=True))
         return {key: by_name[_name(t)] for key, t in structure.items()}
@@ -98,7 +98,7 @@ def _layer_of(tensor: Any) -> str:
 
 
 def _vocabulary(model: Any) -> int:
-    """Integers below it are safe for every embedding of the model."""
+    """Return the upper bound of integers that are valid for every embedding of the model."""
     sizes = [int(layer.input_dim) for layer in _layers(model) if _is_embedding(layer)]
     return max(2, min(sizes, default=2))
 

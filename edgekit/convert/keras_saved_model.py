@@ -1,4 +1,4 @@
-"""SavedModel folders of TensorFlow as ONNX."""
+"""Conversion of TensorFlow SavedModel folders to ONNX."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from edgekit.convert.keras_functions import chosen, of_concrete
 from edgekit.errors import UserError, first_line
 
 with contextlib.suppress(ModuleNotFoundError):
-    # Registers what restores the slots of Keras 2's optimizers; folders without any do not ask.
+    # Registers the loader of Keras 2's optimizer slots; folders without any do not need it.
     import tf_keras  # noqa: F401
 
 
 def convert(source: Source) -> Converted:
-    """The graph of one signature of a SavedModel.
+    """Convert one signature of a SavedModel.
 
     Raises:
-        UserError: damaged, no such signature, or several and none named.
+        UserError: The folder is damaged, has no such signature, or has several and none is named.
     """
     try:
         loaded: Any = tf.saved_model.load(str(source.path))

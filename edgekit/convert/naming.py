@@ -1,4 +1,4 @@
-"""Which source a user means by a name, and what its digest is."""
+"""Detection of the source that a name of the user refers to, and its digest."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ SUFFIXES = tuple(suffix for row in SOURCES.values() for suffix in row.suffixes)
 
 
 def source_of(given: Path, *, folder: Path, trusted: bool) -> Source | None:
-    """The source that has to be converted; ``None`` for everything else.
+    """Detect the source that has to be converted; ``None`` if there is nothing to convert.
 
     Args:
-        given: a file, a SavedModel folder, ``FOLDER#signature`` or ``module:function``.
-        folder: the project's, where modules are looked for.
-        trusted: whether code that the file carries may run.
+        given: A file, a SavedModel folder, ``FOLDER#signature`` or ``module:function``.
+        folder: Folder of the project, in which modules are searched.
+        trusted: Whether code in the file may run.
     """
     text = str(given)
     path, hash_, signature = text.rpartition("#")
@@ -41,23 +41,23 @@ def source_of(given: Path, *, folder: Path, trusted: bool) -> Source | None:
 
 
 def _kind_by_suffix(given: Path) -> Kind | None:
-    """The kind of a source whose content does not tell: compressed, damaged or missing."""
+    """Return the kind of a source with unrecognized content: compressed, damaged or missing."""
     suffix = given.suffix.lower()
     return next((kind for kind, row in SOURCES.items() if suffix in row.suffixes), None)
 
 
 def is_entry(text: str) -> bool:
-    """Whether a text has the form ``module:function``."""
+    """Return whether a text has the form ``module:function``."""
     return _ENTRY.fullmatch(text) is not None
 
 
 def is_saved_model(path: Path) -> bool:
-    """Whether a folder is a SavedModel of TensorFlow."""
+    """Return whether a folder is a TensorFlow SavedModel."""
     return (path / _MARK).is_file()
 
 
 def files_of(source: Source) -> tuple[Path, ...]:
-    """The files that a source is read from; none for code."""
+    """Return the files from which a source is read; none for code."""
     if source.kind == "function":
         return ()
     if source.path.is_dir():
@@ -66,10 +66,10 @@ def files_of(source: Source) -> tuple[Path, ...]:
 
 
 def digest_of(source: Source) -> str:
-    """sha256 of the file; of a folder, over the names and digests of all its files.
+    """Return the sha256 of a source's file, or of the names and digests of its folder's files.
 
     Raises:
-        UserError: it cannot be read.
+        UserError: A file cannot be read.
     """
     try:
         if not source.path.is_dir():

@@ -1,4 +1,4 @@
-"""What an object in memory is, by its type, and what converts it; no library is loaded for it."""
+"""Converters of model objects in memory by type, found without importing any library."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Found:
     given: str
 
 
-# The first package of a class's module, and its name: what converts such objects.
+# Converter of objects by their class: top-level package and class name.
 _KINDS: dict[tuple[str, str], str] = {
     ("torch", "Module"): "edgekit.convert.torch_modules:convert",
     ("torch", "ExportedProgram"): "edgekit.convert.torch_files:convert_exported",
@@ -35,15 +35,15 @@ _KINDS: dict[tuple[str, str], str] = {
 
 
 def is_model(value: object) -> bool:
-    """Whether an object is a model of a known tool."""
+    """Return whether an object is a model of a known tool."""
     return _converter(value) is not None
 
 
 def converted_object(found: Found) -> Converted:
-    """The graph of an object.
+    """Convert a model object to ONNX.
 
     Raises:
-        UserError: it is nothing that is known, or cannot be converted.
+        UserError: The object is of no known type, or cannot be converted.
     """
     where = _converter(found.value)
     if where is None:
@@ -59,7 +59,7 @@ def converted_object(found: Found) -> Converted:
 
 
 def _converter(value: object) -> str | None:
-    # A Keras model is a tf.Module as well; its own classes come first.
+    # In MRO order, as a Keras model is also a tf.Module.
     for cls in type(value).__mro__:
         where = _KINDS.get((cls.__module__.partition(".")[0], cls.__name__))
         if where is not None:

@@ -1,4 +1,4 @@
-"""Open a model of any known source; what has to be converted is converted once."""
+"""Opening of models of any known source; a source that needs conversion is converted once."""
 
 from __future__ import annotations
 
@@ -21,27 +21,27 @@ from edgekit.progress import Tick
 from edgekit.store import Store
 from edgekit_agent.codec import decode, encode
 
-# Packages that also come under other names.
+# Other distribution names of the same package.
 _ALSO = {"tensorflow": ("tensorflow-cpu", "tf-nightly"), "onnxscript": ("onnxscript-weekly",)}
 _CONVERSIONS = "conversions"
 _FREED = "input dimensions that the file states as 0 are free"
 
 
 def open_model(given: Path, *, folder: Path, store: Store, trusted: bool, tick: Tick) -> Model:
-    """The model that the user named, as a file that a runtime takes.
+    """Open the model that the user named, as a file that a runtime loads.
 
     Args:
-        given: an .onnx or .tflite file, which is taken as it is; a Keras file, a SavedModel
-            folder (or ``FOLDER#signature``), ``module:function``, a program or pickle of torch, a
-            pickle of scikit-learn.
-        folder: the project's, where modules are looked for.
-        store: keeps what is converted.
-        trusted: whether code that a file carries may run.
-        tick: called when a conversion begins.
+        given: An .onnx or .tflite file, which is used as it is; a Keras file, a SavedModel folder
+            (or ``FOLDER#signature``), ``module:function``, a program or pickle of torch, a pickle
+            of scikit-learn.
+        folder: Folder of the project, in which modules are searched.
+        store: Cache of converted models.
+        trusted: Whether code in the file may run.
+        tick: Called when a conversion begins, and with its progress.
 
     Raises:
-        UserError: missing, damaged, not trusted, not to be converted, or of a tool that is not
-            installed.
+        UserError: The source is missing, damaged, not trusted, not convertible, or of a tool that
+            is not installed.
     """
     source = source_of(given, folder=folder, trusted=trusted)
     if source is None:
@@ -54,7 +54,7 @@ def open_model(given: Path, *, folder: Path, store: Store, trusted: bool, tick: 
     if row.pickled and not trusted:
         raise _not_trusted(source)
     versions = _versions(row.packages)
-    if not digest:  # code may give something else each time
+    if not digest:  # code may return another model each time
         return _converted(source, store, versions, tick)
     key = _key(source, digest, versions)
     known = _recalled(store, key, given=source.given)
@@ -66,7 +66,7 @@ def open_model(given: Path, *, folder: Path, store: Store, trusted: bool, tick: 
 
 
 def _runnable(model: Model, store: Store) -> Model:
-    """The model itself, or one whose inputs are free where its file states a size of 0."""
+    """Return the model, with inputs made free where its file states a size of 0."""
     if model.format != "onnx" or not has_empty_input(model.path):
         return model
     if is_large(load_structure(model.path)):
@@ -100,7 +100,7 @@ def _converted(
 
 
 def _recalled(store: Store, key: str, *, given: str) -> Model | None:
-    """What was made under a key, if it is still there and whole."""
+    """Return the model stored under a key; ``None`` if it is gone or damaged."""
     facts = store.recall(_CONVERSIONS, key)
     path = store.get(str(facts.get("model"))) if facts else None
     if facts is None or path is None:
@@ -108,7 +108,7 @@ def _recalled(store: Store, key: str, *, given: str) -> Model | None:
     try:
         origin = decode(Origin, facts["origin"])
     except (KeyError, TypeError, ValueError):
-        return None  # of another version: made again
+        return None  # written by another version: convert again
     return replace(read_model(path), origin=replace(origin, given=given))
 
 
@@ -125,7 +125,7 @@ def _key(source: Source, digest: str, versions: dict[str, str]) -> str:
 
 
 def _versions(packages: tuple[str, ...]) -> dict[str, str]:
-    """Versions of those packages that are installed."""
+    """Return the versions of the installed packages."""
     found: dict[str, str] = {}
     for name in ("onnx", *packages):
         for other in (name, *_ALSO.get(name, ())):

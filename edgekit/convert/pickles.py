@@ -1,4 +1,4 @@
-"""Pickles that the user trusts: a scikit-learn estimator, or whatever else is a model."""
+"""Conversion of trusted pickles: scikit-learn estimators, or any other known model."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from edgekit.errors import UserError, first_line
 
 
 def convert(source: Source) -> Converted:
-    """The graph of what a pickle or a joblib file holds.
+    """Convert the model in a pickle or joblib file.
 
     Raises:
-        UserError: it is damaged, of a class that is not there, or holds no model.
+        UserError: The file is damaged, needs a missing class, or holds no model.
     """
     with importable(Path.cwd()), importable(source.path.parent):
         try:

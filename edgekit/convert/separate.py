@@ -1,4 +1,4 @@
-"""Convert in a process of its own: its noise, memory and crashes stay there."""
+"""Conversion in a child process, which contains its output, memory use and crashes."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgekit.convert import Source
 from edgekit.errors import EdgekitError, UserError
 from edgekit.progress import Count
 
-# What the child is told, and what it leaves in the folder it is given.
+# Files in the folder of the child: its job, its answer, and the model.
 JOB, SAID, MADE = "job.json", "said.json", "model.onnx"
 # Stages of a conversion: the tool is imported, the graph written, its outputs compared.
 STAGES = LOADED, EXPORTED, COMPARED = "loaded", "exported", "compared"
@@ -22,7 +22,7 @@ _OUTPUT = "output.txt"
 _LOOKED_EVERY_S = 0.2
 
 _QUIET = {
-    "CUDA_VISIBLE_DEVICES": "-1",  # seconds of a search that nothing here needs
+    "CUDA_VISIBLE_DEVICES": "-1",  # saves seconds of a search for GPUs, which are not needed
     "KERAS_BACKEND": "tensorflow",
     "TF_CPP_MIN_LOG_LEVEL": "3",
 }
@@ -30,7 +30,7 @@ _QUIET = {
 
 @dataclass(frozen=True, kw_only=True)
 class Made:
-    """What a conversion left: the file, the tool, the packages it used, and its notes."""
+    """Result of a conversion: the file, the tool, the packages used, and notes."""
 
     path: Path
     tool: str
@@ -39,11 +39,17 @@ class Made:
 
 
 def convert_apart(source: Source, scratch: Path, tick: Count) -> Made:
-    """Convert a source; the file lies in ``scratch``. ``tick`` is told how many stages are done.
+    """Convert a source in a child process; the model file is written to ``scratch``.
+
+    Args:
+        source: The model to convert.
+        scratch: Folder for the job and its results.
+        tick: Called with the number of completed stages.
 
     Raises:
-        UserError: the source cannot be converted; says why.
-        EdgekitError: the process ended without a word.
+        UserError: The source cannot be converted (the message says why), or a signal ended the
+            process.
+        EdgekitError: The process ended without a result.
     """
     job = asdict(source) | {"path": str(source.path.absolute())}
     (scratch / JOB).write_text(json.dumps(job), encoding="utf-8")
@@ -85,7 +91,7 @@ def _await(process: subprocess.Popen[bytes], scratch: Path, tick: Count) -> None
 
 
 def environment() -> dict[str, str]:
-    """What the process that converts finds around it: the modules of this one, and no GPU."""
+    """Return the environment of the child process: this process's module path, and no GPU."""
     places = [str(Path(place).absolute()) for place in sys.path]
     return {**os.environ, **_QUIET, "PYTHONPATH": os.pathsep.join(places)}
 

@@ -1,4 +1,4 @@
-"""Estimators and pipelines of scikit-learn as ONNX, by skl2onnx."""
+"""Conversion of scikit-learn estimators and pipelines to ONNX with skl2onnx."""
 
 from __future__ import annotations
 
@@ -23,28 +23,28 @@ from edgekit.convert.standard_ops import standardised
 from edgekit.errors import UserError, first_line
 
 _OPSETS = {"": 17, "ai.onnx.ml": 3}
-# Trees compare with thresholds that were rounded from double to float: a value in between jumps.
+# Tree thresholds are rounded from double to float, so a value in between takes the other branch.
 _STRAY_OF_TREES = 0.01
 _ROWS = (1, 3, 256)
 _SCORES = ("probabilities", "scores")
 
 
 def load(path: Path) -> object:
-    """What a pickle or a joblib file holds; reading it runs code that the file carries."""
+    """Load a pickle or joblib file; this runs code in the file."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # other versions: the comparison tells whether they matter
+        warnings.simplefilter("ignore")  # of other versions: the comparison shows if they matter
         value: object = joblib.load(path)
     return value
 
 
 def convert(found: Found) -> Converted:
-    """The graph of a fitted estimator: one float input ``x``, or one for each named column.
+    """Convert a fitted estimator with one float input ``x``, or one for each named column.
 
-    A classifier gives ``probabilities`` (of decision functions ``scores``) first, and ``label``
-    where its classes are numbers.
+    A classifier has the output ``probabilities`` (``scores`` for decision functions) first, and
+    ``label`` where its classes are numbers.
 
     Raises:
-        UserError: not fitted, takes text, or skl2onnx cannot convert it.
+        UserError: The estimator is not fitted, takes text, or skl2onnx cannot convert it.
     """
     estimator: Any = found.value
     given = found.given
@@ -92,7 +92,7 @@ def _exported(estimator: Any, names: Sequence[str], count: int, given: str) -> M
     _container.make_node = _node_of_plain_integers
     for part in parts(estimator):
         if hasattr(part, "flatten_transform"):
-            part.flatten_transform = False  # the only way of voting that skl2onnx takes
+            part.flatten_transform = False  # the only voting output that skl2onnx supports
     try:
         if not _classifies(estimator):
             return _onnx_of(estimator, types, None)
@@ -120,7 +120,10 @@ def _node_of_plain_integers(
     outputs: Sequence[str],
     **attributes: Any,
 ) -> NodeProto:
-    """skl2onnx gives booleans for integers (histogram trees), which protobuf no longer takes."""
+    """Build a node with plain integer attributes.
+
+    skl2onnx passes booleans for integers (histogram trees), which protobuf no longer accepts.
+    """
     plain = {
         key: [int(v) for v in value]
         if isinstance(value, list) and any(isinstance(v, (bool, np.bool_)) for v in value)
@@ -131,7 +134,7 @@ def _node_of_plain_integers(
 
 
 def _scores_first(proto: ModelProto) -> None:
-    """Scores before labels, as the first output is the one that counts; labels of text go."""
+    """Sort scores before labels, as the first output is the one evaluated; drop labels of text."""
     outputs = [v for v in proto.graph.output if not _is_text(v)]
     outputs.sort(key=lambda v: v.name not in _SCORES)
     kept = [type(v).FromString(v.SerializeToString()) for v in outputs]
@@ -149,7 +152,7 @@ def _width(value: Any) -> int | None:
 
 
 def _table(estimator: Any, inputs: Arrays, names: Sequence[str]) -> Any:
-    # In double, as its users call it.
+    # In double precision, as in ordinary use of the estimator.
     values = np.concatenate([np.asarray(each, np.float64) for each in inputs], axis=1)
     columns = getattr(estimator, "feature_names_in_", None)
     if columns is None:
@@ -184,7 +187,7 @@ def _methods(name: str) -> tuple[str, ...]:
 def _columns(values: NDArray[Any], name: str) -> NDArray[Any]:
     if values.ndim > 1:
         return values
-    # The score of two classes is one number; ONNX has one for each class.
+    # Two classes have one score in scikit-learn, and one for each class in ONNX.
     return np.stack([-values, values], axis=1) if name == _SCORES[0] else values.reshape(-1, 1)
 
 

@@ -1,4 +1,4 @@
-"""What a fitted estimator of scikit-learn takes: its columns, and values like those it has seen."""
+"""Inputs of a fitted scikit-learn estimator: its columns, and values like those it has seen."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ Array = NDArray[Any]
 
 
 def parts(estimator: Any) -> Iterator[Any]:
-    """An estimator and every estimator inside it."""
+    """Yield an estimator and every estimator inside it."""
     yield estimator
     for inner in _inner(estimator):
         yield from parts(inner)
@@ -30,7 +30,7 @@ def _inner(estimator: Any) -> Iterator[Any]:
 
 
 def selects_by_name(estimator: Any) -> bool:
-    """Whether columns are told apart by their names."""
+    """Return whether columns are selected by name."""
     chosen = (
         columns
         for part in parts(estimator)
@@ -41,7 +41,7 @@ def selects_by_name(estimator: Any) -> bool:
 
 
 def takes_text(estimator: Any) -> bool:
-    """Whether it has columns of text, or texts for its samples."""
+    """Return whether an estimator takes columns of text, or texts as samples."""
     for part in parts(estimator):
         if hasattr(part, "vocabulary_"):
             return True
@@ -51,9 +51,10 @@ def takes_text(estimator: Any) -> bool:
 
 
 def draws_for(estimator: Any, count: int) -> Callable[[int], NDArray[np.float32]]:
-    """Random tables of ``count`` columns, with values where the estimator has seen some.
+    """Return a sampler of tables with ``count`` columns, with values like those seen in training.
 
-    Scalers and imputers tell of means and extremes, encoders of categories, trees of thresholds.
+    Means and extremes come from scalers and imputers, categories from encoders, thresholds from
+    trees.
     """
     columns = _seen(estimator, count)
 
@@ -66,7 +67,7 @@ def draws_for(estimator: Any, count: int) -> Callable[[int], NDArray[np.float32]
 
 
 def _values(column: Array, rows: int, rng: np.random.Generator) -> Array:
-    """Of integers one of those that were seen, of others something around them."""
+    """Draw values of a column: seen values of an integer column, else values around seen ones."""
     picked = rng.choice(column, rows)
     if np.array_equal(column, np.round(column)) and len(column) > 1:
         return picked
@@ -74,7 +75,7 @@ def _values(column: Array, rows: int, rng: np.random.Generator) -> Array:
 
 
 def _seen(estimator: Any, count: int) -> list[Array]:
-    """For each column, values that are typical of it."""
+    """Return typical values of each column."""
     for step in getattr(estimator, "steps", []):
         if hasattr(step[1], "n_features_in_"):
             return _seen(step[1], count)
@@ -92,7 +93,7 @@ def _seen(estimator: Any, count: int) -> list[Array]:
 
 
 def _places(estimator: Any, chosen: Any) -> list[int]:
-    """Columns, given by number or name, as numbers."""
+    """Return the numbers of columns that are given by number, name, mask or slice."""
     if isinstance(chosen, slice):
         return list(range(estimator.n_features_in_))[chosen]
     named = list(getattr(estimator, "feature_names_in_", []))
@@ -103,7 +104,7 @@ def _places(estimator: Any, chosen: Any) -> list[int]:
 
 
 def _own(part: Any, count: int) -> list[Array] | None:
-    """What a part without others before it knows of its columns."""
+    """Return typical values of the columns from the fitted attributes of a single part."""
     categories = getattr(part, "categories_", None)
     if categories is not None:
         return [np.asarray(c, np.float64) for c in categories]
@@ -121,7 +122,7 @@ def _own(part: Any, count: int) -> list[Array] | None:
 
 
 def _thresholds(part: Any, count: int) -> list[Array] | None:
-    """Where trees divide each column."""
+    """Return the thresholds at which trees split each column."""
     found: list[list[float]] = [[] for _ in range(count)]
     for each in parts(part):
         for features, thresholds in _splits(each):

@@ -1,4 +1,7 @@
-"""Operators for linear models (ai.onnx.ml) as standard ones, which passes and runtimes know."""
+"""Rewrite of ai.onnx.ml operators for linear models as standard ONNX operators.
+
+Passes and runtimes support the standard operators.
+"""
 
 from __future__ import annotations
 
@@ -12,45 +15,46 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper, numpy_helper
 
 _ML = "ai.onnx.ml"
-# The name for what a linear classifier does to its sums, and the operator; None = nothing.
+# Operator for each post-transform of a linear classifier; None = no operator.
 _AFTER: dict[str, str | None] = {"NONE": None, "SOFTMAX": "Softmax", "LOGISTIC": "Sigmoid"}
 _LEAST = np.float32(1e-30)
 
 
 @dataclass(kw_only=True)
 class _Rewriting:
-    """A graph that is written anew, node by node."""
+    """A graph that is rewritten node by node."""
 
     proto: ModelProto
     ranks: dict[str, int]
     nodes: list[NodeProto] = field(default_factory=list)
 
     def constant(self, name: str, value: NDArray[Any]) -> str:
-        """Store an array."""
+        """Add an initializer and return its name."""
         self.proto.graph.initializer.append(numpy_helper.from_array(value, name))
         return name
 
     def add(self, op: str, inputs: Sequence[str], output: str, **attributes: Any) -> str:  # noqa: ANN401
-        """Add a node of one output."""
+        """Add a node with one output and return the output's name."""
         self.nodes.append(helper.make_node(op, list(inputs), [output], name=output, **attributes))
         return output
 
     def stored(self, name: str) -> NDArray[Any] | None:
-        """An initialiser's array."""
+        """Return the array of an initializer; ``None`` for other values."""
         found = next((t for t in self.proto.graph.initializer if t.name == name), None)
         return None if found is None else numpy_helper.to_array(found)
 
     def is_read(self, name: str) -> bool:
-        """Whether a node or an output of the graph takes a value."""
+        """Return whether a value is read by a node or is an output of the graph."""
         graph = self.proto.graph
         return any(name in n.input for n in graph.node) or any(o.name == name for o in graph.output)
 
 
 def standardised(proto: ModelProto) -> ModelProto:
-    """The graph with Scaler, Normalizer, linear models and selections of columns written out.
+    """Replace Scaler, Normalizer, linear models and column selections by standard operators.
 
-    Definitions: ONNX operators of ai.onnx.ml 1 to 3. What has no standard form here, trees and
-    kernels among it, stays.
+    Operators without a standard form here, such as trees and kernel machines, stay.
+
+    Source: operators of ai.onnx.ml, versions 1 to 3.
     """
     inferred = onnx.shape_inference.infer_shapes(proto).graph
     values = (*inferred.input, *inferred.value_info, *inferred.output)
@@ -89,7 +93,7 @@ def _normalizer(work: _Rewriting, node: NodeProto, given: dict[str, Any]) -> boo
         return False
     out = node.output[0]
     if any(n.op_type == "Softmax" and node.input[0] in n.output for n in work.nodes):
-        work.add("Identity", [node.input[0]], out)  # its rows have the sum 1
+        work.add("Identity", [node.input[0]], out)  # rows of a Softmax sum to 1 already
         return True
     axes = work.constant(f"{out}/axes", np.array([1], np.int64))
     least = work.constant(f"{out}/least", np.array(_LEAST))
@@ -114,7 +118,7 @@ def _sums(work: _Rewriting, x: str, given: dict[str, Any], *, rows: int, out: st
 
 
 def _classifier(work: _Rewriting, node: NodeProto, given: dict[str, Any]) -> bool:
-    """Sums for each class, the label of the largest, and what is made of the sums."""
+    """Write a linear classifier as Gemm, an activation for the scores, and ArgMax for the label."""
     label, scores = node.output
     numbers = list(given.get("classlabels_ints", []))
     classes = len(numbers or given.get("classlabels_strings", []))
@@ -137,7 +141,7 @@ def _classifier(work: _Rewriting, node: NodeProto, given: dict[str, Any]) -> boo
 
 
 def _selection(work: _Rewriting, node: NodeProto, given: dict[str, Any]) -> bool:
-    """Columns that are known beforehand, or entries of a stored list."""
+    """Write a selection of constant columns, or of entries of a stored list, as Gather."""
     del given
     values, chosen = node.input
     out = node.output[0]

@@ -1,4 +1,4 @@
-"""How a torch module is called: example inputs as flat tensors, and outputs as flat tensors."""
+"""Calls of a torch module with flat tensors: example inputs and outputs without nesting."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 
 @dataclass(frozen=True, kw_only=True)
 class Call:
-    """One call of a module.
+    """Arguments of one call of a module.
 
     Attributes:
-        names: of the inputs that are tensors, as the graph's.
-        tensors: their values.
-        places: which argument each is: a position or a keyword.
-        held: the other arguments, which stay as they are.
+        names: Names of the tensor inputs in the graph.
+        tensors: Values of the tensor inputs.
+        places: Argument of each tensor: a position or a keyword.
+        held: The other arguments, which are constant.
     """
 
     names: tuple[str, ...]
@@ -32,7 +32,7 @@ class Call:
 
 
 class Flat(torch.nn.Module):  # type: ignore[misc]  # no types come with torch
-    """A module that takes the tensors of a call, and gives all tensors of its result."""
+    """Wrapper of a module that takes and returns flat tensors, as torch's exporters need."""
 
     def __init__(self, module: Any, call: Call) -> None:
         super().__init__()
@@ -42,7 +42,7 @@ class Flat(torch.nn.Module):  # type: ignore[misc]  # no types come with torch
         self.output_names: list[str] = []
 
     def forward(self, *tensors: Any) -> tuple[Any, ...]:
-        """The outputs of the module, in the order in which it gives them."""
+        """Return the output tensors of the module in their order."""
         given = dict(self._held) | dict(zip(self._places, tensors, strict=True))
         positional = [given[i] for i in sorted(k for k in given if isinstance(k, int))]
         keywords = {k: v for k, v in given.items() if isinstance(k, str)}
@@ -52,7 +52,7 @@ class Flat(torch.nn.Module):  # type: ignore[misc]  # no types come with torch
 
 
 def _leaves(name: str, value: Any) -> Sequence[tuple[str, Any]]:
-    """The tensors of a result with their names; what else it holds is left out."""
+    """Return the tensors of a result with their names; other values are left out."""
     if isinstance(value, torch.Tensor):
         return [(name, value)]
     if isinstance(value, Mapping):
@@ -68,15 +68,15 @@ def _leaves(name: str, value: Any) -> Sequence[tuple[str, Any]]:
 
 
 def call_of(module: Any, example: object, *, given: str) -> Call:
-    """The call that example inputs stand for.
+    """Build the call that example inputs stand for.
 
     Args:
-        module: the module; its ``forward`` names the inputs.
-        example: a tensor or array, a tuple or list of arguments, or a dict by argument.
-        given: the source, for messages.
+        module: The module; its ``forward`` names the inputs.
+        example: A tensor or array, a tuple or list of arguments, or a dict by argument.
+        given: Name of the source, for messages.
 
     Raises:
-        UserError: something else is among them, or no tensor.
+        UserError: An argument is neither a tensor nor a plain value, or there is no tensor.
     """
     arguments = _arguments(module, example)
     names: list[str] = []
@@ -102,7 +102,7 @@ def call_of(module: Any, example: object, *, given: str) -> Call:
 
 
 def _arguments(module: Any, example: object) -> list[tuple[int | str, str, Any]]:
-    """Place, name and value of each argument."""
+    """Return place, name and value of each argument."""
     if isinstance(example, Mapping):
         return [(str(k), str(k), v) for k, v in example.items()]
     values = list(example) if isinstance(example, (tuple, list)) else [example]
@@ -114,10 +114,10 @@ def _arguments(module: Any, example: object) -> list[tuple[int | str, str, Any]]
 
 
 def _parameters(module: Any) -> list[str]:
-    """Names of the arguments of ``forward`` that stand for one value each."""
+    """Return the names of the arguments of ``forward`` that stand for one value each."""
     try:
         found = inspect.signature(module.forward).parameters.values()
-    except (TypeError, ValueError):  # a scripted module does not tell
+    except (TypeError, ValueError):  # a scripted module has no Python signature
         return []
     return [p.name for p in found if p.kind not in _VARIADIC]
 
@@ -131,10 +131,10 @@ def _tensor(value: Any) -> Any:
 
 
 def doubled(flat: Flat, call: Call, outputs: tuple[Any, ...]) -> Call | None:
-    """The call with every input twice along its first axis, if the module takes that as a batch.
+    """Return the call with every input repeated along its first axis, if that axis is a batch.
 
-    That is so where every output then is as long twice, its first half what it was before.
-    ``torch.export`` takes a size of 1 for a constant, so that the larger call is the one to export.
+    It is a batch if every output becomes twice as long and its first half stays the same.
+    ``torch.export`` takes a size of 1 for a constant, so the larger call is the one to export.
     """
     if any(not t.ndim for t in call.tensors) or len({t.shape[0] for t in call.tensors}) > 1:
         return None

@@ -1,4 +1,4 @@
-"""Files of torch that the user trusts: programs of torch.export, and pickled modules."""
+"""Conversion of trusted torch files: programs of torch.export, and pickled modules."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ _FUNCTION_HINT = (
 
 
 def convert_program(source: Source) -> Converted:
-    """The graph of a .pt2 file.
+    """Convert a .pt2 file.
 
     Raises:
-        UserError: damaged, or the exporter cannot convert it.
+        UserError: The file is damaged, or the exporter cannot convert it.
     """
     try:
         program = torch.export.load(str(source.path))
@@ -40,10 +40,10 @@ def convert_program(source: Source) -> Converted:
 
 
 def convert_exported(found: Found) -> Converted:
-    """The graph of a program of torch.export; its free axes are those of the program.
+    """Convert a program of torch.export; the graph's free axes are those of the program.
 
     Raises:
-        UserError: it has no example inputs, or the exporter cannot convert it.
+        UserError: The program has no example inputs, or the exporter cannot convert it.
     """
     program: Any = found.value
     if program.example_inputs is None:
@@ -84,10 +84,10 @@ def convert_exported(found: Found) -> Converted:
 
 
 def convert_pickle(source: Source) -> Converted:
-    """The graph of a pickled module that came with example inputs.
+    """Convert a pickled module that is stored with example inputs.
 
     Raises:
-        UserError: damaged, weights alone, or a module without example inputs.
+        UserError: The file is damaged, holds only weights, or a module without example inputs.
     """
     with importable(Path.cwd()), importable(source.path.parent):
         try:

@@ -1,4 +1,4 @@
-"""torch modules as ONNX: by torch.export, and by TorchScript where that fails."""
+"""Conversion of torch modules to ONNX by torch.export, or by TorchScript where that fails."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ from edgekit.convert.torch_calls import Call, Flat, call_of, doubled
 from edgekit.errors import UserError, first_line
 from edgekit.graphs.onnx_file import all_graphs
 
-# The oldest that the exporter of torch.export writes, and that of the older one.
+# Oldest opset that the torch.export exporter writes, and the one for TorchScript.
 _EXPORT_OPSET, _SCRIPT_OPSET = 18, 17
 _DRAWS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Way:
-    """One way to export: by which exporter, and whether the first axis is left free."""
+    """One way to export: an exporter, and whether the first axis is left free."""
 
     tool: str
     export: Callable[[Flat, Call, bool], tuple[ModelProto, tuple[str, ...]]]
@@ -40,16 +40,16 @@ class _Way:
 
 
 def convert(found: Found) -> Converted:
-    """The graph of a module in evaluation mode, with a free batch where the module allows one.
+    """Convert a module in evaluation mode, with a free batch where the module allows one.
 
     Raises:
-        UserError: there is no example input, the module fails on it, or no exporter makes a graph
+        UserError: There is no example input, the module fails on it, or no exporter makes a graph
             that computes the same.
     """
     module: Any = found.value
     example = found.example
     if example is None:
-        example = getattr(module, "example_input_array", None)  # as Lightning has it
+        example = getattr(module, "example_input_array", None)  # the name in Lightning
     if example is None:
         raise UserError(
             f"{found.given}: a torch module without example inputs; the exporter needs some",
@@ -119,7 +119,7 @@ def _by_script(flat: Flat, call: Call, free: bool) -> tuple[ModelProto, tuple[st
         warnings.simplefilter("always", torch.jit.TracerWarning)
         scripted = isinstance(flat.wrapped, torch.jit.ScriptModule)
         torch.onnx.export(
-            flat.wrapped if scripted else flat,  # what is scripted cannot be traced
+            flat.wrapped if scripted else flat,  # a scripted module cannot be traced
             call.tensors,
             file,
             dynamo=False,
@@ -158,7 +158,7 @@ def _converted(flat: Flat, call: Call, proto: ModelProto, way: _Way, given: str)
 
 
 def _own_names(proto: ModelProto) -> ModelProto:
-    """Weights called as the module calls them, without the wrapper."""
+    """Remove the wrapper's prefix from the names of weights."""
     taken = {t.name for t in proto.graph.initializer}
     new = {
         name: name.removeprefix("wrapped.")
@@ -196,7 +196,7 @@ def _said(way: _Way, free: bool, failures: list[str], call: Call, given: str) ->
 
 
 def _telling(error: BaseException) -> str:
-    """The first line of what lies at the bottom of a failure; exporters wrap it many times."""
+    """Return the first line of an error's root cause; exporters wrap errors many times."""
     while error.__cause__ is not None:
         error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines()]
