@@ -1,9 +1,11 @@
-"""Which channels, heads and neurons of a graph can go together, and what cannot.
+"""Dependency groups: channels, heads and neurons that can only be removed together.
 
-Each position of each axis of each value has an atom (``atoms``); operators say which atoms are the
-same (``rules``); what stays free in the end is a group: the smallest thing that can go, wherever
-it occurs. Source: Fang et al. 2023, "DepGraph: Towards Any Structural Pruning", for the idea that
-dependencies alone decide; here they are found position by position, on an exported graph.
+Each position of each axis of each value has an atom (``atoms``). Operators unify atoms (``rules``).
+An atom that stays free is a group: the smallest set of positions that can be removed, wherever they
+occur.
+
+Source: Fang et al. 2023, "DepGraph: Towards Any Structural Pruning", for the idea that dependencies
+alone decide. Here they are found position by position, on an exported graph.
 """
 
 from __future__ import annotations

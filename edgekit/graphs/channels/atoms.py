@@ -1,4 +1,4 @@
-"""What must go together, position by position: equalities between the places of many axes."""
+"""Union-find over the positions of all axes: positions with one atom are removed together."""
 
 from __future__ import annotations
 
@@ -12,44 +12,44 @@ Axis = NDArray[np.intp]
 Roots = tuple[int, ...]
 _Chosen = Callable[[Sequence[frozenset[int]]], frozenset[int]]
 
-# The atom of every position that never goes.
+# Atom of every position that is never removed.
 KEPT = 0
 
 
 class Atoms:
-    """Atoms stand for "this position goes"; a position of an axis has a label, which tells its one.
+    """Atoms of positions: each position of an axis has a label, which is an atom or minus an atom.
 
-    Two positions that must go together get the same atom. A position of an axis that is a product
-    of two (heads times head size) goes when either of its parts does: its atom is *bound* to
-    theirs. Atoms that may not go are kept, with the reason.
+    Two positions that must be removed together get the same atom. A position of an axis that is a
+    product of two (heads times head size) is removed when either of its parts is: its atom is
+    *bound* to theirs. Atoms that cannot be removed are kept, with the reason.
 
-    Where makers are zero, what they make is zero, and most operators hand that on. Some do not, as
-    Sigmoid does not: the label of a position that would not be zero is *loud*, which is minus the
-    atom. A part of a product may be loud by itself.
+    If the producers of a position are zero, the position is zero after most operators. After some,
+    such as Sigmoid, it may not be: then its label is *nonzero*, which is written as minus the atom.
+    One part of a product may be nonzero alone.
     """
 
     def __init__(self) -> None:
         self._parent = [KEPT]
         self._parts: dict[int, Roots] = {}
-        self._found: dict[int, Roots] = {}  # what products stand for, until something changes
-        self._loud: set[int] = set()  # atoms of products with a part that is loud
+        self._found: dict[int, Roots] = {}  # free roots of products, valid until something changes
+        self._loud: set[int] = set()  # atoms of products with a nonzero part
         self._reasons: dict[int, str] = {KEPT: ""}
         self._culprits: dict[int, str] = {}
         self._kept: dict[str, int] = {"": KEPT}
-        self.born: list[int] = [-1]  # which axis of makers an atom was made for
+        self.born: list[int] = [-1]  # number of the output axis that an atom was made for
         self.kinds: dict[int, str] = {}
 
     # ------------------------------------------------------------ labels
 
     def fresh(self, count: int, born: int = -1) -> Axis:
-        """New atoms, free of each other."""
+        """Return new atoms, independent of each other."""
         first = len(self._parent)
         self._parent.extend(range(first, first + count))
         self.born.extend([born] * count)
         return np.arange(first, first + count)
 
     def product(self, axes: Sequence[Axis]) -> Axis:
-        """The axis whose positions are the tuples of those of others, the last one fastest."""
+        """Return the product axis: its positions are tuples of positions, the last fastest."""
         live = [self._is_live(axis) for axis in axes]
         if not any(live):
             label = next((int(axis[0]) for axis in axes if axis.any()), KEPT)
@@ -72,7 +72,7 @@ class Atoms:
         return bool(axis.any()) and any(self.alive(label) for label in np.unique(axis).tolist())
 
     def kept(self, reason: str) -> int:
-        """An atom that never goes, for that reason."""
+        """Return the atom of positions that are never removed, for the given reason."""
         if reason not in self._kept:
             self._kept[reason] = int(self.fresh(1)[0])
             self._reasons[self._kept[reason]] = reason
@@ -84,7 +84,7 @@ class Atoms:
             self._loud.add(atom)
 
     def loudly(self, axis: Axis, culprit: str) -> Axis:
-        """The same positions where zeros do not stay zero, and who is to blame."""
+        """Return the labels marked as nonzero, and record the operator that causes it."""
         if not self._is_live(axis):
             return axis
         for label in np.unique(axis).tolist():
@@ -93,11 +93,11 @@ class Atoms:
         return -np.abs(axis)
 
     def all_of(self, axes: Sequence[Axis]) -> Axis:
-        """Labels of what is zero where all of some are, as a sum; the atoms are the same."""
+        """Return the labels of a sum, zero only if all operands are; the atoms do not change."""
         return self._met(axes, lambda sets: frozenset().union(*sets))
 
     def any_of(self, axes: Sequence[Axis]) -> Axis:
-        """Labels of what is zero where any of some is, as a product; the atoms are the same."""
+        """Return the labels of a product, zero if any operand is; the atoms do not change."""
         return self._met(axes, lambda sets: sets[0].intersection(*sets[1:]))
 
     def _met(self, axes: Sequence[Axis], of: _Chosen) -> Axis:
@@ -121,7 +121,7 @@ class Atoms:
     # ------------------------------------------------------------ what labels stand for
 
     def root(self, label: int) -> int:
-        """The atom that stands for all that are the same."""
+        """Return the representative of an atom's equivalence class."""
         parent, atom = self._parent, abs(label)
         while parent[atom] != atom:
             parent[atom] = parent[parent[atom]]
@@ -129,7 +129,7 @@ class Atoms:
         return atom
 
     def alive(self, label: int) -> Roots:
-        """The free roots that a label stands for: its position goes when any of them does."""
+        """Return the free roots of a label: its position is removed if any of them is."""
         root = self.root(label)
         if root in self._reasons:
             return ()
@@ -142,7 +142,7 @@ class Atoms:
         return self._found[root]
 
     def loud(self, label: int) -> Roots:
-        """Those of the free roots of a label that leave something else than zero behind."""
+        """Return the free roots of a label for which its position is nonzero."""
         if label < 0:
             return self.alive(label)
         root = self.root(label)
@@ -151,13 +151,13 @@ class Atoms:
         return tuple(dict.fromkeys(r for part in self._parts[root] for r in self.loud(part)))
 
     def is_loud(self, axis: Axis) -> bool:
-        """Whether some position of an axis may be loud."""
+        """Return whether some position of an axis is nonzero."""
         if len(axis) and int(axis.min()) < 0:
             return True
         return bool(self._loud) and not self._loud.isdisjoint(axis.tolist())
 
     def reason(self, label: int) -> str:
-        """Why an atom is kept; empty where it is not, or for no reason that needs telling."""
+        """Return the reason why an atom is kept; empty if it is not, or needs no explanation."""
         root = self.root(label)
         if root in self._reasons:
             return self._reasons[root]
@@ -166,14 +166,14 @@ class Atoms:
     # ------------------------------------------------------------ what operators say
 
     def keep(self, axis: Axis, reason: str) -> None:
-        """Positions that may not go."""
+        """Keep all positions of an axis."""
         for label in np.unique(axis).tolist():
             for root in self.alive(label):
                 self._reasons[root] = reason
         self._found.clear()
 
     def keep_loud(self, axis: Axis, who: str, but: Collection[int] = ()) -> None:
-        """Positions that ``who`` adds up, and that would be missed; ``but`` roots do not matter."""
+        """Keep the nonzero positions of an axis that ``who`` adds up, except the roots ``but``."""
         if not self.is_loud(axis):
             return
         for label in np.unique(axis).tolist():
@@ -184,7 +184,7 @@ class Atoms:
         self._found.clear()
 
     def same(self, one: Axis, other: Axis) -> None:
-        """Positions of two axes that go together, one by one."""
+        """Unify the atoms of two axes position by position."""
         left, right = np.abs(one), np.abs(other)
         differ = left != right
         for a, b in set(zip(left[differ].tolist(), right[differ].tolist(), strict=True)):
@@ -214,7 +214,7 @@ class Atoms:
                 self._join(first, each)
 
     def _bind(self, atom: int, parts: Roots) -> None:
-        """A free root becomes another one, or the product of others."""
+        """Replace a free root by another one, or bind it to the product of others."""
         self._found.clear()
         if len(parts) == 1:
             self._parent[atom] = parts[0]
@@ -227,7 +227,7 @@ class Atoms:
                 self._culprits.setdefault(part, self._culprits[atom])
 
     def mark(self, axis: Axis, kind: str) -> None:
-        """Say what the free atoms of an axis are."""
+        """Record the kind (channels or heads) of the free atoms of an axis."""
         for label in np.unique(axis).tolist():
             for root in self.alive(label):
                 self.kinds.setdefault(root, kind)

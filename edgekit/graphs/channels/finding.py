@@ -1,4 +1,4 @@
-"""What is left free once every operator has said what must go together."""
+"""Search for dependency groups: the atoms that stay free after all operators were visited."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgekit.graphs.channels.rules import RULES
 from edgekit.graphs.channels.sizes import look
 from edgekit.graphs.channels.walking import Use, Walk, name_of
 
-# Operators whose channels people call neurons.
+# Operators whose output channels are called neurons.
 _PRODUCTS = {"MatMul", "Gemm", "Einsum", "FusedMatMul", "FusedGemm"}
 
 
@@ -23,15 +23,15 @@ def find_channels(
     shapes: Mapping[str, tuple[int, ...]] | None = None,
     constants: Mapping[str, NDArray[np.generic]] | None = None,
 ) -> Channels:
-    """Find what can go together.
+    """Find the dependency groups of a graph.
 
     Args:
-        proto: float, prepared (``rewrite.prepare``) and cleaned; not changed.
-        shapes: of the inputs, where a sample's are known.
+        proto: float model, prepared (``rewrite.prepare``) and cleaned; not changed.
+        shapes: of the inputs, if those of a sample are known.
         constants: values of inputs that are the same in every run.
 
     Raises:
-        PassRefused: the model runs on no made-up input.
+        PassRefused: the model runs on no synthetic input.
     """
     walk = Walk(proto=proto, seen=look(proto, shapes, constants))
     walk.run(RULES)
@@ -46,7 +46,7 @@ def find_channels(
 
 
 class _Finder:
-    """Sorts the places of a walk by the free atoms that they go with."""
+    """Collector of the positions in stored tensors by free atom."""
 
     def __init__(self, walk: Walk) -> None:
         self.walk = walk
@@ -97,7 +97,7 @@ class _Finder:
             )
 
     def _families(self, roots: Sequence[int]) -> list[list[int]]:
-        """Roots that share an axis of a maker; a family of one cannot go."""
+        """Merge the roots that share a layer's output axis; single roots cannot be removed."""
         wanted = set(roots)
         leader: dict[int, int] = {}
 
@@ -136,7 +136,7 @@ class _Finder:
         return "neurons" if makers <= _PRODUCTS and not marks - {None} else "channels"
 
     def _fixed(self, numbers: Mapping[int, int]) -> Iterable[Fixed]:
-        """Makers of channels none of which can go."""
+        """Yield the layers of whose output channels none can be removed."""
         for use in self.walk.uses:
             if use.role != "makes" or not len(use.labels):
                 continue

@@ -1,4 +1,4 @@
-"""Groups: the smallest things that can go, and how long axes are when they went."""
+"""Dependency groups, and the lengths of axes after groups are removed."""
 
 from __future__ import annotations
 
@@ -20,17 +20,19 @@ Positions = NDArray[np.intp]
 
 @dataclass(frozen=True, kw_only=True)
 class Place:
-    """A part that a group has in a stored tensor.
+    """Positions of a group in a stored tensor.
 
     Attributes:
         node: reads the tensor, as its input ``position``.
+        position: index of the tensor among the inputs of the node.
         tensor: its name.
         axis: of the tensor.
         indices: positions along that axis.
-        role: ``makes`` (output channels of a weight), ``reads`` (its input channels), ``along``
-            (a bias, statistics, a scale).
-        value: the value of the graph whose ``value_axis`` has these channels: for ``reads`` what
-            the node reads, else what it makes.
+        role: ``makes`` (output channels of a weight), ``reads`` (its input channels), ``along`` (a
+            bias, statistics, a scale).
+        value: the value of the graph whose ``value_axis`` has these channels: an input of the node
+            for ``reads``, otherwise its output.
+        value_axis: axis of that value.
     """
 
     node: NodeProto
@@ -45,7 +47,7 @@ class Place:
 
 @dataclass(frozen=True, kw_only=True)
 class Group:
-    """The smallest thing that can go: one channel, head or neuron, wherever it occurs."""
+    """Dependency group: one channel, head or neuron, with all positions that go with it."""
 
     number: int
     places: tuple[Place, ...]
@@ -53,10 +55,10 @@ class Group:
 
 @dataclass(frozen=True, kw_only=True)
 class Family:
-    """Groups of one axis, in its order.
+    """Dependency groups along one axis, in the order of the axis.
 
-    ``width`` is how many positions of the first layer's axis a group takes, such as the size of a
-    head.
+    ``width`` is the number of positions that a group has along the axis of the first layer, such as
+    the size of a head.
     """
 
     name: str
@@ -67,7 +69,7 @@ class Family:
 
 @dataclass(frozen=True, kw_only=True)
 class Fixed:
-    """What cannot be touched, in words."""
+    """Part of a graph that cannot be removed, with the reason."""
 
     where: str
     reason: str
@@ -75,14 +77,15 @@ class Fixed:
 
 @dataclass(frozen=True, kw_only=True)
 class Channels:
-    """What of a graph can go.
+    """Dependency groups of a graph.
 
     Attributes:
-        proto: the graph that it was found in; not changed.
+        proto: the graph in which they were found; not changed.
         groups: by their number.
         families: each group is in exactly one.
-        fixed: layers whose channels cannot go.
-        walk: what was learned about every axis.
+        fixed: layers whose channels cannot be removed.
+        walk: the atoms of every axis.
+        numbers: group number by atom.
     """
 
     proto: ModelProto
@@ -94,7 +97,7 @@ class Channels:
     _members: dict[bytes, NDArray[np.intp]] = field(default_factory=dict, repr=False)
 
     def members(self, axis: Axis) -> NDArray[np.intp]:
-        """The groups that each position of an axis goes with, [n, k], -1 where there is none."""
+        """Return the groups of each position of an axis, [n, k], padded with -1."""
         labels = np.abs(axis)
         mark = labels.tobytes()
         if mark not in self._members:
@@ -107,29 +110,29 @@ class Channels:
         return self._members[mark]
 
     def kept(self, axis: Axis, gone: Collection[int]) -> NDArray[np.bool_]:
-        """Which positions of an axis stay when groups go."""
+        """Return for each position of an axis whether it is kept if groups are removed."""
         return self.stays(axis, self.flags(gone))
 
     def stays(self, axis: Axis, flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """The same, for ``flags``."""
+        """Return for each position of an axis whether it is kept, for the result of ``flags``."""
         stays: NDArray[np.bool_] = np.logical_not(flags[self.members(axis)].any(axis=1))
         return stays
 
     def flags(self, gone: Collection[int]) -> NDArray[np.bool_]:
-        """Whether each group goes; a last one, for none, does not."""
+        """Return for each group whether it is removed; the last entry, for no group, is False."""
         flags = np.zeros(len(self.groups) + 1, np.bool_)
         flags[list(gone)] = True
         return flags
 
     @cached_property
     def lengths(self) -> Lengths:
-        """Of all axes of values and stored tensors that some group has a part in."""
+        """Return the lengths of all axes of values and stored tensors that groups can shorten."""
         every = [axis for axes in self.walk.axes.values() for axis in axes]
         return Lengths(self.members, [*every, *(use.labels for use in self.walk.uses)])
 
     @cached_property
     def costs(self) -> tuple[tuple[int, tuple[int, ...]], ...]:
-        """Multiply-accumulates of each product: a constant times lengths, by number."""
+        """Return for each product a constant and the entries of the lengths to multiply it by."""
         return tuple(self._cost(product) for product in self.walk.products)
 
     def _cost(self, product: Product) -> tuple[int, tuple[int, ...]]:
@@ -144,9 +147,9 @@ class Channels:
 
 
 class Lengths:
-    """How many positions axes have left, counted for all of them in one go.
+    """Lengths of all axes after a removal, computed at once.
 
-    Axes that lose the same positions count as one.
+    Axes that lose the same positions share one entry.
     """
 
     def __init__(self, members: Callable[[Axis], Positions], axes: Iterable[Axis]) -> None:
@@ -166,12 +169,12 @@ class Lengths:
         self.place, self.group = _pairs(found, self.starts)
 
     def number(self, axis: Axis) -> int | None:
-        """Which of the axes counted one is; ``None`` where nothing of it can go."""
+        """Return the entry of an axis; ``None`` if no group can shorten it."""
         lost = self._members(axis)
         return self._numbers.get(_mark(lost)) if lost.size else None
 
     def left(self, flags: NDArray[np.bool_]) -> NDArray[np.intp]:
-        """How many positions of each axis stay."""
+        """Return the number of kept positions of each entry."""
         stays = np.ones(int(self.starts[-1]), np.intp)
         stays[self.place[flags[self.group]]] = 0
         if not len(stays):
@@ -179,11 +182,11 @@ class Lengths:
         return np.add.reduceat(stays, self.starts[:-1])
 
     def taking(self) -> Taking:
-        """To take groups out one by one."""
+        """Start a removal of groups one by one."""
         return Taking(self)
 
     def decisive(self) -> Positions:
-        """Groups each of which alone leaves nothing of some axis."""
+        """Return the groups whose removal alone would empty an axis."""
         axis = np.searchsorted(self.starts, self.place, side="right") - 1
         pairs, counts = np.unique(np.stack([axis, self.group]), axis=1, return_counts=True)
         sizes = np.diff(self.starts)
@@ -191,7 +194,7 @@ class Lengths:
 
 
 class Taking:
-    """Groups that go one by one, as long as each axis has a position left."""
+    """Removal of groups one by one, as long as no axis becomes empty."""
 
     def __init__(self, lengths: Lengths) -> None:
         self._stays = np.ones(int(lengths.starts[-1]), np.bool_)
@@ -202,7 +205,7 @@ class Taking:
         self._groups = lengths.group[order]
 
     def take(self, number: int) -> bool:
-        """Take a group out; whether it could go."""
+        """Remove a group unless an axis would become empty; return whether it was removed."""
         first, last = np.searchsorted(self._groups, [number, number + 1])
         places = self._places[first:last]
         places = places[self._stays[places]]
@@ -219,7 +222,7 @@ def _mark(lost: Positions) -> tuple[bytes, int]:
 
 
 def _pairs(found: Sequence[Positions], starts: Positions) -> tuple[Positions, Positions]:
-    """Positions, counted through all axes, and the groups that they go with."""
+    """Return the positions, counted through all axes, that belong to groups, and these groups."""
     places, groups = [np.zeros(0, np.intp)], [np.zeros(0, np.intp)]
     for lost, start in zip(found, starts, strict=False):
         place, column = np.nonzero(lost >= 0)

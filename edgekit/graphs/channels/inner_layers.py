@@ -1,4 +1,4 @@
-"""Layers inside If, Loop and Scan, whose channels stay."""
+"""Layers inside If, Loop and Scan, which keep their channels."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "
 
 
 def describe_inner_layers(index: GraphIndex) -> str:
-    """Name the first layer with a stored weight inside an inner graph; empty without any."""
+    """Name the first layer with a stored weight in an inner graph; empty if there is none."""
     nodes = [
         node
         for inner in index.inner()

@@ -1,4 +1,4 @@
-"""Shapes of all values, seen on made-up inputs."""
+"""Shapes of all values, observed in runs on synthetic inputs."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from edgekit.graphs.shapes import element_types
 
 Values = dict[str, NDArray[np.generic]]
 Shapes = Mapping[str, tuple[int, ...]]
-# Free sizes to try, the first that the model runs with; convolutions shrink what they read, and
-# what mirrors a border (the front end of a spectrogram) needs more than the border.
+# Free sizes to try; the first with which the model runs is used. Convolutions shrink their input,
+# and reflect padding (the front end of a spectrogram) needs an input longer than the padding.
 _FREE = (16, 64, 224, 7, 1, 1024, 16000)
-_MOST_FED = 1 << 20  # entries of one input; sizes that come to more are not tried
+_MOST_FED = 1 << 20  # entries of one input; larger sizes are not tried
 _FEW = 64
 _SHAPE = "edgekit:shape:"
 _INTEGERS = (TensorProto.INT32, TensorProto.INT64)
@@ -29,13 +29,13 @@ _INTEGERS = (TensorProto.INT32, TensorProto.INT64)
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """What values were on made-up inputs.
+    """Shapes and small integer values observed on synthetic inputs.
 
     Attributes:
         sizes: shape of every value of the main graph, inputs included.
-        known: what the small integer ones hold.
-        steady: those of them that hold the same whatever is fed, of whatever free sizes.
-        kinds: ONNX's number of the element type, where it is known.
+        known: the small integer values.
+        steady: those of them that are equal for all inputs and free sizes tried.
+        kinds: ONNX element types, where they are known.
     """
 
     sizes: dict[str, tuple[int, ...]]
@@ -46,7 +46,7 @@ class Seen:
 
 @dataclass(frozen=True, kw_only=True)
 class _Made:
-    """How inputs are made up: sizes of free axes, the first and the others, and integers."""
+    """Settings of synthetic inputs: batch size, other free sizes, and the value of integers."""
 
     batch: int
     free: int
@@ -58,10 +58,9 @@ def look(
     shapes: Shapes | None = None,
     constants: Mapping[str, NDArray[np.generic]] | None = None,
 ) -> Seen:
-    """Run the model twice on made-up inputs.
+    """Run the model twice on synthetic inputs and observe shapes and small integers.
 
-    Only shapes and small integers come out, so that no value is kept for longer than its readers
-    need it.
+    No other values leave the graph, so each is freed after its last reader.
 
     Args:
         proto: the model; not changed.
@@ -69,7 +68,7 @@ def look(
         constants: values of inputs that are the same in every run.
 
     Raises:
-        PassRefused: the model runs on no made-up input.
+        PassRefused: the model runs on no synthetic input.
     """
     runner = _Runner(proto, shapes or {}, constants or {})
     failed, hollow = "", None
@@ -83,7 +82,7 @@ def look(
             failed = failed or first_line(error)
             continue
         if any(0 in size for size in first[0].values()):
-            hollow = hollow or (first, free, integer)  # better one where nothing is empty
+            hollow = hollow or (first, free, integer)  # a size without empty values is better
             continue
         return runner.seen(first, runner.again(free, integer))
     if hollow is not None:
@@ -96,7 +95,7 @@ def look(
 
 
 class _Runner:
-    """A session of a model that yields shapes of values, and integers."""
+    """Session of a model that outputs the shapes of values, and integers."""
 
     def __init__(
         self, proto: ModelProto, shapes: Shapes, constants: Mapping[str, NDArray[np.generic]]
@@ -123,7 +122,7 @@ class _Runner:
             raise PassRefused(f"{error.message}, so that nothing can be cut out") from error
 
     def run(self, how: _Made) -> tuple[dict[str, tuple[int, ...]], Values]:
-        """Shapes of all values, and what the small integer ones hold."""
+        """Return the shapes of all values, and the small integer values."""
         feeds = self._feeds(how)
         wanted = [*(_SHAPE + name for name in self.made), *self.integers]
         found = dict(zip(wanted, self.session.run(wanted, feeds), strict=True))
@@ -138,18 +137,18 @@ class _Runner:
         return sizes, known
 
     def largest(self, how: _Made) -> int:
-        """Entries of the largest input."""
+        """Return the number of entries of the largest input."""
         return max(int(math.prod(self._sized(value, how))) for value in self.inputs)
 
     def again(self, free: int, integer: int) -> Values | None:
-        """Integers on inputs as different as the model takes; ``None`` where it takes no others."""
+        """Return integers on other inputs, as different as the model accepts, or ``None``."""
         for batch, length in ((2, 2 * free), (2, free), (1, 2 * free), (1, free)):
             for other in (1 - integer, integer):
                 if (batch, length, other) == (1, free, integer) and self._has_free():
                     return None
                 try:
                     return self.run(_Made(batch=batch, free=length, integer=other))[1]
-                except Exception:  # noqa: BLE001 - the next may do
+                except Exception:  # noqa: BLE001 - the next may run
                     continue
         return None
 
@@ -161,7 +160,7 @@ class _Runner:
         )
 
     def seen(self, first: tuple[dict[str, tuple[int, ...]], Values], other: Values | None) -> Seen:
-        """What two runs agree on is steady."""
+        """Combine two runs: the values on which they agree are steady."""
         sizes, known = first
         steady = {
             name: value

@@ -1,4 +1,4 @@
-"""A walk through a graph that gives every axis of every value its atoms."""
+"""Propagation of atoms through a graph, from inputs and weights to every value."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from edgekit.graphs.onnx_file import inner_graphs
 
 Role = Literal["makes", "reads", "along"]
 Axes = list[Axis]
-# Weights, and tensors of more entries, are cut once, whoever reads them; exporters store equal
-# biases and scales once, which may get a copy per reader.
+# Weights, and tensors of more entries, are cut in the same way for all readers. Exporters store
+# equal biases and scales once, and these may get a copy per reader.
 _SHARED_ENTRIES = 4096
 
 
 @dataclass(frozen=True, kw_only=True)
 class Use:
-    """One axis of a stored tensor as one node reads it."""
+    """One axis of a stored tensor, as one node reads it."""
 
     node: NodeProto
     position: int
@@ -46,14 +46,14 @@ class Product:
 
 @dataclass
 class Walk:
-    """The atoms of every axis, and what was learned on the way.
+    """Atoms of every axis of a graph, and the attributes and nodes to update after a removal.
 
     Attributes:
-        seen: shapes, and what integers were, on made-up inputs.
-        counts: attributes that say how many there are of something, with the axis they count.
+        seen: shapes and integers observed on synthetic inputs.
+        counts: attributes that hold the length of an axis, with that axis.
         picks: nodes that name positions of an axis by number, with that axis.
         means: nodes that divide by the length of axes, with these axes.
-        variances: means of square distances from a mean, and that mean.
+        variances: means of squared distances from a mean, and that mean.
     """
 
     proto: ModelProto
@@ -70,11 +70,11 @@ class Walk:
     def __post_init__(self) -> None:
         self.index = GraphIndex(self.proto)
         self._shared: dict[str, Axes] = {}
-        self._read: dict[tuple[str, int], Axes] = {}  # constants, by reader and input
+        self._read: dict[tuple[str, int], Axes] = {}  # axes of constants, by reader and input
         self._born = 0
 
     def run(self, rules: Mapping[str, Callable[[Walk, NodeProto], None]]) -> None:
-        """Give atoms to all values; what no rule knows is kept as it is."""
+        """Propagate atoms to all values; operators without a rule keep their inputs and outputs."""
         for value in self.proto.graph.input:
             if value.name not in self.index.initializers:
                 atom = self.atoms.kept(f"goes with the input {value.name}")
@@ -92,7 +92,7 @@ class Walk:
         self._keep_stored()
 
     def _keep_stored(self) -> None:
-        """Weights that an output or an inner graph is as well stay whole: a cut one is a copy."""
+        """Keep weights that outputs or inner graphs read as well: a cut weight would be a copy."""
         for use in self.uses:
             name = use.node.input[use.position]
             if len(self.size(name)) < 2:
@@ -110,46 +110,46 @@ class Walk:
     # ------------------------------------------------------------ sizes and constants
 
     def size(self, name: str) -> tuple[int, ...]:
-        """Shape of a value or stored tensor."""
+        """Return the shape of a value or stored tensor."""
         tensor = self.index.initializers.get(name)
         return tuple(tensor.dims) if tensor is not None else self.seen.sizes.get(name, ())
 
     def numbers(self, name: str) -> list[int] | None:
-        """Integers that are stored, or the same on all inputs; ``None`` for others."""
+        """Return integers that are stored or equal on all inputs; ``None`` for other values."""
         value = self.index.constant(name) if name else None
         value = self.seen.steady.get(name) if value is None else value
         return None if value is None else [int(v) for v in value.ravel()]
 
     def observed(self, name: str) -> list[int] | None:
-        """Integers that are stored, or were there on the made-up inputs."""
+        """Return integers that are stored or were observed on synthetic inputs."""
         found = self.numbers(name)
         if found is None and name in self.seen.known:
             found = [int(v) for v in self.seen.known[name].ravel()]
         return found
 
     def scalar(self, name: str) -> float | None:
-        """A stored number; ``None`` for anything else."""
+        """Return a stored number; ``None`` for anything else."""
         value = self.index.constant(name) if name else None
         return float(value.ravel()[0]) if value is not None and value.size == 1 else None
 
     def is_single(self, name: str) -> bool:
-        """Whether a value may be float32, which numbers that are put into the graph are."""
+        """Return whether a value may be float32, the type of numbers inserted into the graph."""
         return bool(self.seen.kinds.get(name, TensorProto.FLOAT) == TensorProto.FLOAT)
 
     # ------------------------------------------------------------ atoms
 
     @staticmethod
     def still(size: Sequence[int]) -> Axes:
-        """Axes that stay as they are."""
+        """Return axes of the given lengths that are kept."""
         return [np.full(n, KEPT, np.intp) for n in size]
 
     def made(self, count: int) -> Axis:
-        """Fresh atoms of an axis that a stored weight makes."""
+        """Return fresh atoms for an output axis of a stored weight."""
         self._born += 1
         return self.atoms.fresh(count, self._born)
 
     def of(self, node: NodeProto, position: int) -> Axes:
-        """The axes of a value that a node reads; those of a constant go along with its reader."""
+        """Return the axes of an input of a node; a constant has axes of its own for each reader."""
         name = node.input[position]
         if name in self.axes:
             return self.axes[name]
@@ -164,14 +164,14 @@ class Walk:
         values: Mapping[int, tuple[str, int]] | None = None,
         given: Mapping[int, Axis] | None = None,
     ) -> Axes:
-        """Axes of a stored tensor for one reader.
+        """Return the axes of a stored tensor for one reader, and record their use.
 
         Args:
             node: the reader.
-            position: of the tensor in its inputs.
-            roles: what axes do for the reader: ``along`` where nothing is said.
-            values: the value and axis that have the same channels.
-            given: axes that others have already.
+            position: index of the tensor among the reader's inputs.
+            roles: role of axes for the reader, by axis; ``along`` by default.
+            values: the value and its axis that have the same channels, by axis.
+            given: atoms that are known already, by axis.
         """
         name = node.input[position]
         size, roles, values, given = self.size(name), roles or {}, values or {}, given or {}
@@ -203,42 +203,42 @@ class Walk:
         return axes
 
     def is_stored(self, name: str) -> bool:
-        """Whether a name is that of a constant."""
+        """Return whether a name is that of a constant."""
         return name in self.index.initializers
 
     def keep(self, axis: Axis, reason: str) -> None:
-        """Positions that may not go."""
+        """Keep all positions of an axis."""
         self.atoms.keep(axis, reason)
 
     def settle(self, node: NodeProto, position: int) -> None:
-        """An input that says what to do, such as a shape, stays as it is."""
+        """Keep all axes of an input that configures a node, such as a shape."""
         if node.input[position]:
             for axis in self.of(node, position):
                 self.keep(axis, f"sets {called(node)}")
 
     def loudly(self, node: NodeProto, axes: Sequence[Axis]) -> Axes:
-        """Axes of what a node makes where it does not make zero of zero."""
+        """Mark the axes of a node's output as nonzero: it does not map zero to zero."""
         return [self.atoms.loudly(axis, called(node)) for axis in axes]
 
     def shaped_by(self, node: NodeProto, position: int, axes: Sequence[Axis]) -> None:
-        """An input that holds the shape of the output; where it is not seen, ``axes`` stay."""
+        """Keep an input that holds the output shape; if it was not observed, keep ``axes`` too."""
         self.settle(node, position)
         if self.observed(node.input[position]) is None:
             for axis in axes:
                 self.keep(axis, f"the shape that {called(node)} makes is not known")
 
     def adds_up(self, node: NodeProto, axis: Axis, but: Collection[int] = ()) -> None:
-        """An axis that a node sums over: what goes has to be zero."""
+        """Keep the nonzero positions of an axis that a node sums over."""
         self.atoms.keep_loud(axis, called(node), but)
 
     def keep_all(self, names: Sequence[str] | set[str], reason: str) -> None:
-        """Values that stay as they are."""
+        """Keep all axes of the named values."""
         for name in names:
             for axis in self.axes.get(name, ()):
                 self.keep(axis, reason)
 
     def untouched(self, node: NodeProto, reason: str) -> None:
-        """A node that reads and makes what it did."""
+        """Keep all axes of a node's inputs and outputs."""
         for position, name in enumerate(node.input):
             if name:
                 for axis in self.of(node, position):
@@ -250,22 +250,22 @@ class Walk:
 
 
 def ints(node: NodeProto, name: str, default: list[int]) -> list[int]:
-    """An attribute that is a list of integers."""
+    """Return an attribute that is a list of integers, else the default."""
     found = attribute(node, name, default)
     return list(found) if isinstance(found, list) else default
 
 
 def integer(node: NodeProto, name: str, default: int) -> int:
-    """An attribute that is an integer."""
+    """Return an attribute that is an integer, else the default."""
     found = attribute(node, name, default)
     return found if isinstance(found, int) else default
 
 
 def name_of(node: NodeProto) -> str:
-    """The name of a node, or of the first value that it makes."""
+    """Return the name of a node, or of its first output."""
     return str(node.name or next((name for name in node.output if name), ""))
 
 
 def called(node: NodeProto) -> str:
-    """A node as people know it."""
+    """Return operator and name of a node, for messages."""
     return f"{node.op_type} {name_of(node)}"

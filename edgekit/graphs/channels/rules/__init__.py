@@ -1,4 +1,4 @@
-"""The table of rules: how each operator carries channels from its inputs to its outputs."""
+"""Table of rules: how each operator propagates channels from its inputs to its outputs."""
 
 from __future__ import annotations
 

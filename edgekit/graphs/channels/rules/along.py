@@ -1,4 +1,4 @@
-"""Operators that look along an axis: reduction, pooling, choice, recurrence."""
+"""Rules of operators that compute along an axis: reduction, pooling, selection, recurrence."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from onnx import NodeProto
 from edgekit.graphs.channels.rules.norms import MEANS, distance_from, over
 from edgekit.graphs.channels.walking import Axes, Role, Walk, called, integer
 
-# What leaving out zeros does not change.
+# Reductions that do not change if zeros are left out.
 _SUMS = ("ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare")
 _LOUD = ("ReduceLogSum", "ReduceLogSumExp")
 
 
 def pools(walk: Walk, node: NodeProto) -> None:
-    """Windows slide along all axes but the first two."""
+    """Propagate channels through pooling: windows slide along all axes but the first two."""
     axes, out = walk.of(node, 0), walk.size(node.output[0])
     for axis in axes[2:]:
         walk.keep(axis, f"{called(node)} slides its window over this axis")
@@ -24,7 +24,11 @@ def pools(walk: Walk, node: NodeProto) -> None:
 
 
 def reduces(walk: Walk, node: NodeProto) -> None:
-    """Sums over channels go on without what is zero, means are scaled; others stay."""
+    """Propagate channels through a reduction.
+
+    Sums do not change if zeros are removed, and means are rescaled. Other reductions keep the axes
+    that they compute over.
+    """
     axes = walk.of(node, 0)
     if len(node.input) > 1:
         walk.settle(node, 1)
@@ -41,7 +45,7 @@ def reduces(walk: Walk, node: NodeProto) -> None:
 
 
 def _reduced(walk: Walk, node: NodeProto, gone: Axes) -> None:
-    """The axes that a reduction goes over."""
+    """Record the axes that a reduction computes over."""
     averages = node.op_type in MEANS and walk.is_single(node.input[0])
     if averages:
         walk.means.append((node, gone))
@@ -57,7 +61,7 @@ def _reduced(walk: Walk, node: NodeProto, gone: Axes) -> None:
 
 
 def looks_along(walk: Walk, node: NodeProto) -> None:
-    """Softmax and its like: one axis stays as it is."""
+    """Propagate channels through Softmax and similar operators, which keep one axis."""
     axes = walk.of(node, 0)
     axis = integer(node, "axis", -1) % len(axes)
     walk.keep(axes[axis], f"{called(node)} computes over this axis")
@@ -65,7 +69,7 @@ def looks_along(walk: Walk, node: NodeProto) -> None:
 
 
 def picks_along(walk: Walk, node: NodeProto) -> None:
-    """ArgMax, TopK, CumSum: one axis stays as it is."""
+    """Propagate channels through ArgMax, ArgMin, TopK and CumSum, which keep one axis."""
     axes = walk.of(node, 0)
     default = -1 if node.op_type == "TopK" else 0
     axis: int | None = integer(node, "axis", default)
@@ -97,7 +101,7 @@ def _others_go(walk: Walk, node: NodeProto, axes: Axes, axis: int) -> None:
 
 
 def recurrent(walk: Walk, node: NodeProto) -> None:
-    """LSTM, GRU and RNN: what they read may go; their own state stays."""
+    """Propagate channels through LSTM, GRU and RNN: input channels are free, the state is kept."""
     axes = walk.of(node, 0)
     for axis in axes[:2]:
         walk.keep(axis, f"{called(node)} runs step by step over this axis")
@@ -120,7 +124,11 @@ def recurrent(walk: Walk, node: NodeProto) -> None:
 
 
 def apart(walk: Walk, node: NodeProto) -> None:
-    """Trilu and ReverseSequence, which go by positions of some axes, and LRN, by neighbours."""
+    """Propagate channels through Trilu, ReverseSequence and LRN.
+
+    The first two depend on positions along some axes, LRN on neighboring channels; these axes are
+    kept.
+    """
     axes = walk.of(node, 0)
     for position in range(1, len(node.input)):
         walk.settle(node, position)
@@ -136,7 +144,7 @@ def apart(walk: Walk, node: NodeProto) -> None:
 
 
 def sampled(walk: Walk, node: NodeProto) -> None:
-    """GridSample and RoiAlign: [N, C, H, W] at places that further inputs name."""
+    """Propagate channels through GridSample and RoiAlign: [N, C, H, W] at given locations."""
     axes = walk.of(node, 0)
     for position in range(1, len(node.input)):
         walk.settle(node, position)

@@ -1,4 +1,4 @@
-"""Attention as one operator: whole heads may go, what is inside of them stays."""
+"""Rules of attention operators: whole heads may be removed, positions inside a head are kept."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from edgekit.graphs.channels.walking import Axes, Role, Walk, called, integer
 
 
 def attention(walk: Walk, node: NodeProto) -> None:
-    """ONNX Attention: Q, K and V as [N, L, heads x size] or [N, heads, L, size]."""
+    """Propagate channels through Attention.
+
+    Q, K and V are [N, L, heads x size] or [N, heads, L, size].
+    """
     rank = len(walk.size(node.input[0]))
     at = 1 if rank == 4 else 2
     if any(node.input[4:6]) or any(node.output[1:]):
@@ -32,7 +35,10 @@ def attention(walk: Walk, node: NodeProto) -> None:
 
 
 def multi_head(walk: Walk, node: NodeProto) -> None:
-    """MultiHeadAttention of onnxruntime: Q, K and V as [N, L, heads x size]."""
+    """Propagate channels through MultiHeadAttention: Q, K and V as [N, L, heads x size].
+
+    Source: the contrib operators of onnxruntime.
+    """
     inputs = [*node.input, *[""] * 10]
     known = all(len(walk.size(name)) == 3 for name in node.input[:3]) and len(node.input) > 2
     if not known or not all(node.input[:3]) or any(inputs[6:]) or any(node.output[1:]):
@@ -54,7 +60,7 @@ def multi_head(walk: Walk, node: NodeProto) -> None:
 
 
 def packed(walk: Walk, node: NodeProto) -> None:
-    """Attention of onnxruntime: the weights [D, 3 x heads x size] are its own."""
+    """Propagate channels through onnxruntime's Attention, with weights [D, 3 x heads x size]."""
     inputs = [*node.input, *[""] * 10]
     parts = len(inputs[1]) and walk.size(inputs[1])[1] % 3 == 0
     own = any(a.name == "qkv_hidden_sizes" for a in node.attribute)
@@ -84,7 +90,7 @@ def packed(walk: Walk, node: NodeProto) -> None:
 
 
 def rotary(walk: Walk, node: NodeProto) -> None:
-    """RotaryEmbedding: [N, heads, L, size] or [N, L, heads x size]; sizes stay."""
+    """Propagate channels through RotaryEmbedding: [N, heads, L, size] or [N, L, heads x size]."""
     axes = walk.of(node, 0)
     for position in range(1, len(node.input)):
         walk.settle(node, position)
@@ -107,7 +113,7 @@ def _spread(walk: Walk, heads: Axis, length: int) -> Axis:
 
 
 def _in_heads(walk: Walk, node: NodeProto, axis: Axis, heads: Axis) -> None:
-    """An axis that is heads times their size; positions inside stay, but what is zero may be."""
+    """Unify an axis of heads times head size with the heads; positions inside a head are kept."""
     walk.atoms.same(axis, _spread(walk, heads, len(axis)))
     walk.atoms.mark(heads, "heads")
 
@@ -119,7 +125,7 @@ def _inside(walk: Walk, node: NodeProto, axes: Axes, at: int) -> None:
 
 
 def _masked(walk: Walk, node: NodeProto, position: int, heads: Axis) -> None:
-    """What is added to the scores [..., heads, L, L]."""
+    """Propagate channels through the mask added to the scores [..., heads, L, L]."""
     if len(node.input) <= position or not node.input[position]:
         return
     axes = walk.of(node, position)
@@ -131,7 +137,7 @@ def _masked(walk: Walk, node: NodeProto, position: int, heads: Axis) -> None:
 
 
 def _give(walk: Walk, node: NodeProto, at: int, heads: Axis, *, quiet: Axis) -> None:
-    """The output; it is zero where the values are."""
+    """Set the axes of the output, which is zero where the attention values are."""
     out = walk.still(walk.size(node.output[0]))
     out[at] = _spread(walk, heads, len(out[at]))
     if walk.atoms.is_loud(quiet):

@@ -1,4 +1,4 @@
-"""Convolutions: plain, grouped, depthwise and transposed."""
+"""Rules of convolutions: plain, grouped, depthwise and transposed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgekit.graphs.channels.walking import Axes, Product, Role, Walk, called, i
 
 
 def conv(walk: Walk, node: NodeProto) -> None:
-    """X [N, C, ...], W [O, C / groups, ...]."""
+    """Propagate channels through Conv: X [N, C, ...], W [O, C / groups, ...]."""
     read = walk.of(node, 0)
     _still(walk, read[2:], node)
     groups = integer(node, "group", 1)
@@ -27,7 +27,7 @@ def conv(walk: Walk, node: NodeProto) -> None:
 
 
 def _plain(walk: Walk, node: NodeProto, read: Axes) -> tuple[Axis, Axis]:
-    """The channels that it makes, and those that each of them reads."""
+    """Return the output channels of a Conv of one group, and the input channels of its weight."""
     roles: dict[int, Role] = {0: "makes", 1: "reads"}
     values = {0: (node.output[0], 1), 1: (node.input[0], 1)}
     weight = _weight(walk, node, roles, values, {})
@@ -37,9 +37,10 @@ def _plain(walk: Walk, node: NodeProto, read: Axes) -> tuple[Axis, Axis]:
 
 
 def _grouped(walk: Walk, node: NodeProto, read: Axes, groups: int) -> tuple[Axis, Axis]:
-    """The same. Whole groups may go, and one channel of each group together.
+    """Return the output channels of a grouped Conv, and the input channels of its weight.
 
-    A depthwise convolution has nothing but groups.
+    Whole groups may be removed, and one channel of each group together. A depthwise convolution has
+    only groups.
     """
     outputs, inputs = walk.size(node.input[1])[:2]
     per_group = outputs // groups
@@ -83,7 +84,7 @@ def _still(walk: Walk, axes: Axes, node: NodeProto) -> None:
 
 
 def _biased(walk: Walk, node: NodeProto, batch: Axis, made: Axis) -> Axes:
-    """The first two axes of the output, once the bias is added."""
+    """Return the first two axes of the output after the bias is added."""
     if len(node.input) < 3 or not node.input[2]:
         return [batch, made]
     bias = walk.of(node, 2)[0]
@@ -92,7 +93,7 @@ def _biased(walk: Walk, node: NodeProto, batch: Axis, made: Axis) -> Axes:
 
 
 def _added(walk: Walk, node: NodeProto, axes: Axes) -> Axes:
-    """The sum with the fourth input of a FusedConv."""
+    """Return the axes of the sum with the fourth input of a FusedConv."""
     if len(node.input) < 4 or not node.input[3]:
         return axes
     other = walk.of(node, 3)
@@ -102,7 +103,7 @@ def _added(walk: Walk, node: NodeProto, axes: Axes) -> Axes:
 
 
 def conv_transpose(walk: Walk, node: NodeProto) -> None:
-    """X [N, C, ...], W [C, O / groups, ...]."""
+    """Propagate channels through ConvTranspose: X [N, C, ...], W [C, O / groups, ...]."""
     read = walk.of(node, 0)
     _still(walk, read[2:], node)
     groups = integer(node, "group", 1)
@@ -122,7 +123,7 @@ def conv_transpose(walk: Walk, node: NodeProto) -> None:
 
 
 def _grouped_transpose(walk: Walk, node: NodeProto, read: Axes, groups: int) -> tuple[Axis, Axis]:
-    """The channels that it makes, and those of one group."""
+    """Return the output channels of a grouped ConvTranspose, and those of one group."""
     inputs, per_group = walk.size(node.input[1])[:2]
     inner_size = inputs // groups
     whole = walk.made(groups)

@@ -1,4 +1,4 @@
-"""Einsum: every letter is an axis."""
+"""Rule of Einsum: every letter is an axis."""
 
 from __future__ import annotations
 
@@ -13,7 +13,10 @@ from edgekit.graphs.einsum import terms_of
 
 
 def einsum(walk: Walk, node: NodeProto) -> None:
-    """Axes of one letter go together; letters that the output lacks are summed over."""
+    """Propagate channels through Einsum: axes of one letter are unified.
+
+    Letters that the output lacks are summed over.
+    """
     found = terms_of(node, [len(walk.size(name)) for name in node.input])
     if found is None or not _fits(walk, node, found[0]):
         walk.untouched(node, f"{called(node)} may look at all of it")
@@ -39,7 +42,7 @@ def einsum(walk: Walk, node: NodeProto) -> None:
 
 
 def _fits(walk: Walk, node: NodeProto, read: list[str]) -> bool:
-    """Whether the axes of a letter are equally long."""
+    """Return whether all axes of a letter have the same length."""
     lengths: dict[str, set[int]] = defaultdict(set)
     for name, term in zip(node.input, read, strict=True):
         size = walk.size(name)
@@ -73,7 +76,7 @@ def _factor(walk: Walk, node: NodeProto, place: int, read: list[str], made: str)
 def _mark(
     walk: Walk, node: NodeProto, read: list[str], made: str, meeting: dict[str, Axes]
 ) -> None:
-    """Two computed factors are attention: letters that all have are heads."""
+    """Mark shared letters as heads, others as channels, if all factors are computed (attention)."""
     if len(read) < 2 or any(walk.is_stored(name) for name in node.input):
         return
     for letter, axes in meeting.items():

@@ -1,4 +1,4 @@
-"""Operators that work position by position."""
+"""Rules of elementwise operators."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from edgekit.graphs.channels.walking import Axes, Walk, called
 from edgekit.graphs.index import attribute
 
 _NONE: Axis = np.zeros(0, np.intp)
-# What makes something else than zero of zero.
+# Operators that do not map zero to zero.
 LOUD = {
     "Acos", "Acosh", "ArgMax", "ArgMin", "BitwiseNot", "Cos", "Cosh", "Exp", "HardSigmoid", "Log",
     "Not", "Reciprocal", "Sigmoid", "Softplus",
 }  # fmt: skip
-# Zero where any factor is.
+# Zero if any factor is.
 _PRODUCTS = {"And", "BitwiseAnd", "Mul"}
-# Zero where the first factor is.
+# Zero if the first factor is.
 _QUOTIENTS = {"Div", "Mod", "PRelu", "Pow"}
-# Zero where all terms are; others compare.
+# Zero if all terms are. Operators in none of these sets are comparisons.
 _SUMS = {
     "Add", "BiasGelu", "BitwiseOr", "BitwiseXor", "FastGelu", "FusedGemm", "Gemm", "Max", "Mean",
     "Min", "Or", "Sub", "Sum", "Xor",
@@ -29,7 +29,10 @@ _SUMS = {
 
 
 def passes(walk: Walk, node: NodeProto) -> None:
-    """Every output has the axes of the first input; further inputs are scalars."""
+    """Propagate channels through a unary operator: outputs have the axes of the first input.
+
+    Further inputs are scalars.
+    """
     axes = walk.of(node, 0)
     for position, name in enumerate(node.input):
         if position and name:
@@ -42,7 +45,7 @@ def passes(walk: Walk, node: NodeProto) -> None:
 
 
 def activated(walk: Walk, node: NodeProto, axes: Axes) -> Axes:
-    """What comes out of the activation that a node has as an attribute, if it has one."""
+    """Return the axes after the activation that a node has as an attribute, if it has one."""
     name = attribute(node, "activation", b"")
     text = name.decode() if isinstance(name, bytes) else ""
     if text in LOUD or text == "Clip":
@@ -64,7 +67,7 @@ def _clips_around_zero(walk: Walk, node: NodeProto) -> bool:
 
 
 def broadcasts(walk: Walk, node: NodeProto) -> None:
-    """One output; inputs are lined up at their last axes."""
+    """Propagate channels through an elementwise operator with broadcasting."""
     size = walk.size(node.output[0])
     read = [(name, walk.of(node, place)) for place, name in enumerate(node.input) if name]
     walk.axes[node.output[0]] = lined_up(walk, read, size, node)
@@ -73,13 +76,13 @@ def broadcasts(walk: Walk, node: NodeProto) -> None:
 def lined_up(
     walk: Walk, read: Sequence[tuple[str, Axes]], size: Sequence[int], node: NodeProto
 ) -> Axes:
-    """The axes of what inputs become that are broadcast to a size.
+    """Unify the axes of operands that are broadcast to an output shape; return the output's axes.
 
     Args:
-        walk: in which the inputs have axes.
-        read: names and axes of what meets.
-        size: of the output.
-        node: makes it.
+        walk: the propagation.
+        read: names and axes of the operands.
+        size: shape of the output.
+        node: the operator.
     """
     made: Axes = []
     for axis, n in enumerate(size):
@@ -110,7 +113,7 @@ def _met(walk: Walk, meeting: Sequence[tuple[str, Axis]], length: int, node: Nod
 
 
 def _is_power(walk: Walk, node: NodeProto) -> bool:
-    """Whether a node, if it is a power, is one of zero that is zero."""
+    """Return whether a Pow maps zero to zero; True for other operators."""
     if node.op_type != "Pow":
         return True
     power = walk.index.constant(node.input[1])
@@ -118,7 +121,7 @@ def _is_power(walk: Walk, node: NodeProto) -> bool:
 
 
 def _adds_nothing(walk: Walk, node: NodeProto, name: str) -> bool:
-    """Whether an input that is spread over an axis leaves zero there as it is."""
+    """Return whether an operand that is broadcast over an axis leaves zeros unchanged."""
     value = walk.index.constant(name) if name else None
     if value is None:
         return False
@@ -128,7 +131,7 @@ def _adds_nothing(walk: Walk, node: NodeProto, name: str) -> bool:
 
 
 def where(walk: Walk, node: NodeProto) -> None:
-    """Chosen position by position; what tells which does not matter."""
+    """Propagate channels through Where: branches are unified, the condition does not matter."""
     read = [walk.of(node, position) for position in range(3)]
     size = walk.size(node.output[0])
     made = lined_up(walk, list(zip(node.input, read, strict=True)), size, node)

@@ -1,4 +1,4 @@
-"""Operators that join axes, part them, or pick positions of them."""
+"""Rules of operators that concatenate axes, split them, or select positions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from edgekit.graphs.channels.walking import Axes, Role, Walk, called, integer, i
 
 
 def concat(walk: Walk, node: NodeProto) -> None:
-    """Axes behind each other; all others go together."""
+    """Propagate channels through Concat: one axis is concatenated, all others are unified."""
     read = [walk.of(node, position) for position in range(len(node.input))]
     axis = integer(node, "axis", 0) % len(read[0])
     made: Axes = []
@@ -24,7 +24,7 @@ def concat(walk: Walk, node: NodeProto) -> None:
 
 
 def split(walk: Walk, node: NodeProto) -> None:
-    """Parts of an axis; a part that would be nothing may not go as a whole."""
+    """Propagate channels through Split: each part has a range of the axis."""
     axes = walk.of(node, 0)
     if len(node.input) > 1:
         walk.settle(node, 1)
@@ -38,7 +38,7 @@ def split(walk: Walk, node: NodeProto) -> None:
 
 
 def slices(walk: Walk, node: NodeProto) -> None:
-    """A range of positions, with its bounds stored; of an axis that stays otherwise."""
+    """Propagate channels through Slice with known bounds; otherwise the axis is kept."""
     axes, out = walk.of(node, 0), walk.size(node.output[0])
     for position in range(1, len(node.input)):
         walk.settle(node, position)
@@ -61,7 +61,7 @@ def slices(walk: Walk, node: NodeProto) -> None:
 
 
 def slice_of(start: int, end: int, step: int) -> slice:
-    """What ONNX's bounds mean to Python: far beyond the start is no end when going back."""
+    """Convert ONNX bounds to a slice; a very low end with a negative step means no end."""
     return slice(start, None if step < 0 and end < -(2**31) + 1 else end, step)
 
 
@@ -77,7 +77,7 @@ def _sliced(walk: Walk, node: NodeProto, axis: Axis, part: slice) -> Axis:
 
 
 def gather(walk: Walk, node: NodeProto) -> None:
-    """Entries of a table, or positions of an axis."""
+    """Propagate channels through Gather: rows of a table, or positions of an axis."""
     axis = integer(node, "axis", 0)
     picked = walk.of(node, 1)
     for each in picked:
@@ -98,7 +98,7 @@ def gather(walk: Walk, node: NodeProto) -> None:
 
 
 def _table(walk: Walk, node: NodeProto, axis: int) -> list[Axis]:
-    """A stored table, whose entries are the channels of an embedding."""
+    """Return the axes of a stored table, whose entries are the channels of an embedding."""
     rank = len(walk.size(node.input[0]))
     axis %= rank
     behind = len(walk.size(node.output[0])) - rank
@@ -109,7 +109,7 @@ def _table(walk: Walk, node: NodeProto, axis: int) -> list[Axis]:
 
 
 def pad(walk: Walk, node: NodeProto) -> None:
-    """Numbers around an axis that are there whatever goes."""
+    """Propagate channels through Pad: the padding itself is kept."""
     axes, out = walk.of(node, 0), walk.size(node.output[0])
     for position in range(1, len(node.input)):
         walk.settle(node, position)
@@ -131,7 +131,7 @@ def pad(walk: Walk, node: NodeProto) -> None:
 
 
 def tile(walk: Walk, node: NodeProto) -> None:
-    """The same axis several times over."""
+    """Propagate channels through Tile: the axis is repeated."""
     axes, out = walk.of(node, 0), walk.size(node.output[0])
     walk.settle(node, 1)
     walk.axes[node.output[0]] = [

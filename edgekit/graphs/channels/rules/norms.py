@@ -1,4 +1,4 @@
-"""Normalisation: of a batch, a sample, a group of channels or a layer, and layers written out."""
+"""Rules of normalization over a batch, sample, group of channels or layer, also when composed."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from onnx import NodeProto
 from edgekit.graphs.channels.atoms import Axis
 from edgekit.graphs.channels.walking import Axes, Walk, called, integer, ints
 
-# Operators that yield means over axes.
+# Operators that compute means over axes.
 MEANS = ("ReduceMean", "GlobalAveragePool")
 
 
 def per_channel(walk: Walk, node: NodeProto) -> None:
-    """BatchNormalization and InstanceNormalization: vectors along the channels."""
+    """Propagate channels through BatchNormalization and InstanceNormalization.
+
+    Their vectors are along the channels.
+    """
     axes = walk.of(node, 0)
     vectors = [walk.of(node, position)[0] for position in range(1, len(node.input))]
     for vector in vectors:
@@ -29,7 +32,10 @@ def per_channel(walk: Walk, node: NodeProto) -> None:
 
 
 def layer_norm(walk: Walk, node: NodeProto) -> None:
-    """LayerNormalization, RMSNormalization: what goes was zero to the mean and the variance."""
+    """Propagate channels through LayerNormalization and RMSNormalization.
+
+    Removed channels must be zero, so that mean and variance can be corrected.
+    """
     axes = walk.of(node, 0)
     first = integer(node, "axis", -1) % len(axes)
     made = scaled_along(walk, node, axes)
@@ -48,9 +54,12 @@ def layer_norm(walk: Walk, node: NodeProto) -> None:
 
 
 def skip_norm(walk: Walk, node: NodeProto) -> None:
-    """SkipLayerNormalization of onnxruntime: a sum of two, and perhaps a bias, normalised.
+    """Propagate channels through SkipLayerNormalization: a sum, perhaps with bias, normalized.
 
-    Inputs are x, skip, gamma, beta and bias, without beta where means are not subtracted.
+    Inputs are x, skip, gamma, beta and bias; the simplified operator, which subtracts no mean, has
+    no beta.
+
+    Source: the contrib operators of onnxruntime.
     """
     axes, skip = walk.of(node, 0), walk.of(node, 1)
     simple = node.op_type.startswith("SkipSimplified")
@@ -78,7 +87,10 @@ def skip_norm(walk: Walk, node: NodeProto) -> None:
 
 
 def group_norm(walk: Walk, node: NodeProto) -> None:
-    """GroupNormalization [N, C, ...]: whole groups may go; scales are of groups or of channels."""
+    """Propagate channels through GroupNormalization [N, C, ...]: whole groups may be removed.
+
+    Scales are per group or per channel.
+    """
     axes = walk.of(node, 0)
     count = integer(node, "num_groups", 1)
     whole = walk.made(count)
@@ -96,15 +108,15 @@ def group_norm(walk: Walk, node: NodeProto) -> None:
 
 
 def mean_variance(walk: Walk, node: NodeProto) -> None:
-    """MeanVarianceNormalization: the axes that it averages over stay."""
+    """Propagate channels through MeanVarianceNormalization: the averaged axes are kept."""
     axes = walk.of(node, 0)
     for i in ints(node, "axes", [0, 2, 3]):
         walk.keep(axes[i], f"{called(node)} averages over this axis")
-    walk.axes[node.output[0]] = walk.loudly(node, axes)  # nothing by nothing
+    walk.axes[node.output[0]] = walk.loudly(node, axes)  # zero variance: division of zero by zero
 
 
 def scaled_along(walk: Walk, node: NodeProto, axes: Axes) -> Axis:
-    """The last axis of what is scaled and shifted by the further inputs of a node."""
+    """Unify the scale and shift of a node with ``axes``; return the scaled last axis."""
     read = [walk.of(node, p) for p in range(1, len(node.input)) if node.input[p]]
     for own in read:
         for mine, other in zip(reversed(own), reversed(axes), strict=False):
@@ -119,7 +131,7 @@ def scaled_along(walk: Walk, node: NodeProto, axes: Axes) -> Axis:
 
 
 def over(walk: Walk, node: NodeProto) -> set[int]:
-    """The axes that a reduction goes over, by number."""
+    """Return the numbers of the axes that a reduction computes over."""
     rank = len(walk.size(node.input[0]))
     if node.op_type == "GlobalAveragePool":
         return set(range(2, rank))
@@ -132,9 +144,10 @@ def over(walk: Walk, node: NodeProto) -> set[int]:
 
 
 def distance_from(walk: Walk, node: NodeProto) -> str | None:
-    """The mean of which a mean yields the variance, as in a LayerNormalization written out.
+    """Return the mean from which a ReduceMean computes the variance; ``None`` for other means.
 
-    There the square distance of what is zero is that of the mean from zero.
+    This is a LayerNormalization composed of several operators. There the squared distance of a
+    removed zero is the square of the mean.
     """
     square = walk.index.producer.get(node.input[0])
     if square is None or square.op_type not in ("Pow", "Mul"):

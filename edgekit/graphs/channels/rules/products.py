@@ -1,4 +1,4 @@
-"""Products: MatMul, Gemm, and Einsum, with stored factors or without."""
+"""Rules of MatMul and Gemm, with stored factors or without."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ from edgekit.graphs.channels.walking import Axes, Product, Role, Walk, called, i
 
 
 def matmul(walk: Walk, node: NodeProto) -> None:
-    """A [..., M, K] times B [..., K, N]; FusedMatMul may transpose either."""
+    """Propagate channels through MatMul: A [..., M, K] times B [..., K, N].
+
+    FusedMatMul may transpose either factor.
+    """
     if any(integer(node, name, 0) for name in ("transBatchA", "transBatchB")):
         walk.untouched(node, f"{called(node)} may look at all of it")
         return
@@ -33,7 +36,7 @@ def matmul(walk: Walk, node: NodeProto) -> None:
 
 
 def summed(walk: Walk, node: NodeProto, one: Axis, other: Axis) -> Axis:
-    """The axis that a product sums over: what goes is zero in one of its factors."""
+    """Unify the axis that a product sums over; removed positions must be zero in one factor."""
     stored = [walk.is_stored(name) for name in node.input[:2]]
     walk.atoms.same(one, other)
     read = [axis for axis, fixed in zip((one, other), stored, strict=True) if not fixed]
@@ -44,7 +47,7 @@ def summed(walk: Walk, node: NodeProto, one: Axis, other: Axis) -> Axis:
 def _factor(
     walk: Walk, node: NodeProto, position: int, *, outer: int, inner: int, turned: int
 ) -> Axes:
-    """The axes of a factor, as if not turned; a stored one makes channels and reads channels."""
+    """Return the axes of a factor in untransposed order; a stored one makes and reads channels."""
     name = node.input[position]
     rank = len(walk.size(name))
     swapped = bool(turned) and rank > 1
@@ -67,7 +70,7 @@ def _stored_factor(
     *,
     swapped: bool,
 ) -> Axes:
-    """``other`` is the axis of the other factor that is summed over."""
+    """Return the axes of a stored factor; ``other`` is the other factor's axis of the sum."""
     rank = len(walk.size(node.input[position]))
     read = (node.input[1 - position], other)
     if rank < 2:
@@ -78,7 +81,7 @@ def _stored_factor(
 
 
 def gemm(walk: Walk, node: NodeProto) -> None:
-    """A [M, K] or transposed times B [K, N] or transposed, plus C."""
+    """Propagate channels through Gemm: A [M, K] or A' times B [K, N] or B', plus C."""
     turned = [integer(node, name, 0) for name in ("transA", "transB")]
     # (outer, inner) axis of each factor
     at = [(1, 0) if turned[0] else (0, 1), (0, 1) if turned[1] else (1, 0)]

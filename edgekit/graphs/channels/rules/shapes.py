@@ -1,4 +1,4 @@
-"""Operators that lay out the same numbers in other axes."""
+"""Rules of operators that change the shape or the layout."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from edgekit.graphs.channels.atoms import Axis
 from edgekit.graphs.channels.walking import Axes, Walk, called, integer, ints
 from edgekit.graphs.index import attribute
 
-# The input of Resize that is a shape.
+# Index of the input of Resize that holds the output shape.
 _SIZES = 3
 
 
 def reshape(walk: Walk, node: NodeProto) -> None:
-    """Any Reshape, Flatten, Squeeze or Unsqueeze, told from the shapes before and after."""
+    """Propagate channels through Reshape, Flatten, Squeeze or Unsqueeze by the shapes around it."""
     for position in range(1, len(node.input)):
         if node.op_type == "Reshape":
             walk.shaped_by(node, position, walk.of(node, 0))
@@ -29,7 +29,7 @@ def reshape(walk: Walk, node: NodeProto) -> None:
 
 
 def laid_out(walk: Walk, axes: Axes, size: Sequence[int], who: str) -> Axes:
-    """The axes of the same numbers, in their order, in another shape."""
+    """Return the axes of the same entries, in the same order, in another shape."""
     made: Axes = walk.still(size)
     if 0 in size:
         for axis in axes:
@@ -52,7 +52,7 @@ def laid_out(walk: Walk, axes: Axes, size: Sequence[int], who: str) -> Axes:
 
 
 def _segments(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]]:
-    """Runs of axes with the same number of positions, before and after; axes of 1 left out."""
+    """Return minimal runs of axes with equal products before and after; skip axes of size 1."""
     read = [i for i, n in enumerate(before) if n != 1]
     into = [i for i, n in enumerate(after) if n != 1]
     found = []
@@ -72,7 +72,7 @@ def _segments(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[in
 
 
 def _refined(before: Sequence[int], after: Sequence[int]) -> list[int] | None:
-    """Sizes that the axes of both are products of; ``None`` where there are none."""
+    """Return sizes of which the axes of both shapes are products; ``None`` if there are none."""
     cuts = {math.prod(sizes[:k]) for sizes in (before, after) for k in range(len(sizes) + 1)}
     ordered = sorted(cuts)
     if any(b % a for a, b in pairwise(ordered)):
@@ -95,7 +95,7 @@ def _gathered(parts: Iterator[Axis], length: int) -> list[Axis]:
 
 
 def _split(walk: Walk, axis: Axis, sizes: list[int]) -> Axes:
-    """The axes that an axis is the product of."""
+    """Return the axes of which an axis is the product."""
     if len(sizes) == 1:
         return [axis]
     parts = _depends_on(walk, axis, sizes)
@@ -106,7 +106,7 @@ def _split(walk: Walk, axis: Axis, sizes: list[int]) -> Axes:
 
 
 def _depends_on(walk: Walk, axis: Axis, sizes: list[int]) -> Axes | None:
-    """The parts where all but one stay as they are; ``None`` where it takes more than one."""
+    """Return the parts if all but one are kept; ``None`` if more than one has free atoms."""
     still = walk.still(sizes)
     numbers: dict[frozenset[int], int] = {frozenset(): 0}
     alive = [frozenset(walk.atoms.alive(label)) for label in axis.tolist()]
@@ -122,14 +122,14 @@ def _depends_on(walk: Walk, axis: Axis, sizes: list[int]) -> Axes | None:
 
 
 def transpose(walk: Walk, node: NodeProto) -> None:
-    """Axes in another order."""
+    """Propagate channels through Transpose."""
     axes = walk.of(node, 0)
     order = ints(node, "perm", list(range(len(axes)))[::-1])
     walk.axes[node.output[0]] = [axes[i] for i in order]
 
 
 def depth_to_space(walk: Walk, node: NodeProto) -> None:
-    """[N, C, H, W] to [N, C / b², H b, W b]."""
+    """Propagate channels through DepthToSpace: [N, C, H, W] to [N, C / b², H b, W b]."""
     n, c, h, w = walk.size(node.input[0])
     b = integer(node, "blocksize", 1)
     by_column = attribute(node, "mode", b"DCR") == b"CRD"
@@ -139,7 +139,7 @@ def depth_to_space(walk: Walk, node: NodeProto) -> None:
 
 
 def space_to_depth(walk: Walk, node: NodeProto) -> None:
-    """[N, C, H, W] to [N, C b², H / b, W / b]."""
+    """Propagate channels through SpaceToDepth: [N, C, H, W] to [N, C b², H / b, W / b]."""
     n, c, h, w = walk.size(node.input[0])
     b = integer(node, "blocksize", 1)
     _in_blocks(walk, node, [n, c, h // b, b, w // b, b], [0, 3, 5, 1, 2, 4])
@@ -155,7 +155,7 @@ def _in_blocks(walk: Walk, node: NodeProto, inner: list[int], order: list[int]) 
 
 
 def expand(walk: Walk, node: NodeProto) -> None:
-    """Axes of 1 become longer; what is copied may go as what it meets."""
+    """Propagate channels through Expand: new positions are free, and unify with later operands."""
     axes, size = walk.of(node, 0), walk.size(node.output[0])
     walk.shaped_by(node, 1, axes)
     old = [*([np.zeros(1, np.intp)] * (len(size) - len(axes))), *axes]
@@ -169,7 +169,7 @@ def expand(walk: Walk, node: NodeProto) -> None:
 
 
 def filled(walk: Walk, node: NodeProto) -> None:
-    """ConstantOfShape: the same number everywhere, so that any position may go."""
+    """Propagate channels through ConstantOfShape: equal entries, of which any may be removed."""
     walk.settle(node, 0)
     if walk.observed(node.input[0]) is None:
         walk.axes[node.output[0]] = walk.still(walk.size(node.output[0]))
@@ -181,7 +181,7 @@ def filled(walk: Walk, node: NodeProto) -> None:
 
 
 def resize(walk: Walk, node: NodeProto) -> None:
-    """Axes whose length changes stay; the others go on."""
+    """Propagate channels through Resize: axes whose length changes are kept."""
     axes, size = walk.of(node, 0), walk.size(node.output[0])
     for position in range(1, len(node.input)):
         if position == _SIZES and node.input[position]:
@@ -199,5 +199,5 @@ def resize(walk: Walk, node: NodeProto) -> None:
 
 
 def shape_of(walk: Walk, node: NodeProto) -> None:
-    """Shape: numbers about axes, set right when these are cut."""
+    """Propagate channels through Shape, whose values are updated after a removal."""
     walk.axes[node.output[0]] = walk.still(walk.size(node.output[0]))
