@@ -1,6 +1,6 @@
-"""Pack a file for its journey: tensors entropy-coded, the rest deflated; expanded to equal bytes.
+"""Lossless compression of model files for transfer: tensors entropy-coded, the rest deflated.
 
-``edgekit_agent.unpacking`` says what a packed file looks like and expands it.
+``edgekit_agent.unpacking`` describes the packed format and expands it to the same bytes.
 """
 
 from __future__ import annotations
@@ -36,25 +36,30 @@ from edgekit_agent.unpacking import (
     unpack,
 )
 
-# Settings of lzma (lc, lp, pb) that have been best for some plan or other.
+# Settings of lzma (lc, lp, pb), each the best one for some plan.
 _LZMA_SETTINGS = ((3, 0, 0), (4, 0, 0), (2, 0, 0), (1, 0, 0), (0, 0, 0), (3, 0, 2), (0, 2, 2))
 _TRIED_BYTES = 1 << 18
-# Where phases begin and end in percent of the time, as measured with float and int8 files.
+# Start and end of the phases in percent of the time, as measured with float and int8 files.
 _CHOOSING, _SPLITTING, _CHECKING = (0, 30), (35, 70), (85, 100)
-# Less than this is not worth the device's time.
+# A smaller saving is not worth the device's time to expand it.
 _WORTH = 0.03
 
 
 @dataclass(frozen=True, kw_only=True)
 class Travelling:
-    """The bytes that are sent for a file, and how they stand for it."""
+    """Bytes that are transferred for a file, and their encoding."""
 
     encoding: Literal["raw", "packed"]
     data: bytes
 
 
 def travelling(data: bytes, tell: Tell = quiet) -> Travelling:
-    """A file as it is sent: packed, or as it is where that saves next to nothing."""
+    """Encode a file for transfer: packed, or raw if packing saves less than 3 % or expands too far.
+
+    Args:
+        data: the file.
+        tell: called with the amount of work done and in total.
+    """
     packed = pack(data, tell)
     if len(packed) > len(data) * (1 - _WORTH) or len(data) > most_expanded(len(packed)):
         return Travelling(encoding="raw", data=data)
@@ -62,14 +67,14 @@ def travelling(data: bytes, tell: Tell = quiet) -> Travelling:
 
 
 def pack(data: bytes, tell: Tell = quiet) -> bytes:
-    """A packed file that expands to exactly these bytes; larger than they where nothing is won.
+    """Pack a file; the result expands to the same bytes, and may be larger than the file.
 
     Args:
         data: the file.
-        tell: called with how much is done, and of how much.
+        tell: called with the amount of work done and in total.
 
     Raises:
-        EdgekitError: it does not expand to them, which is our fault.
+        EdgekitError: the result does not expand to the same bytes, which is a fault of edgekit.
     """
     tensors = lite_tensors(data) or stored_tensors(data)
     chosen = choose(data, tensors, _phase(tell, *_CHOOSING))
@@ -86,7 +91,7 @@ def pack(data: bytes, tell: Tell = quiet) -> bytes:
 
 
 def _phase(tell: Tell, start: int, end: int) -> Tell:
-    """What tells of a part of the work: from ``start`` to ``end`` percent of all."""
+    """Return a progress callback for the part of the work from ``start`` to ``end`` percent."""
 
     def told(done: int, total: int) -> None:
         tell(start + (end - start) * done // max(total, 1), 100)
@@ -96,7 +101,7 @@ def _phase(tell: Tell, start: int, end: int) -> Tell:
 
 @dataclass(frozen=True, kw_only=True)
 class _Part:
-    """Words that are coded together: a tensor, or some kinds of its slices."""
+    """Words that are coded together: a tensor, or its slices of some kinds."""
 
     position: int  # of the tensor among the chosen ones
     numbers: Numbers
@@ -104,13 +109,13 @@ class _Part:
 
     @property
     def words(self) -> Words:
-        """The words, in file order."""
+        """Return the words in file order."""
         return self.numbers.part(self.kinds)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Group:
-    """Parts that share a table, in the order of the tensors."""
+    """Parts that share a frequency table, in the order of the tensors."""
 
     form: Form
     table: Table
@@ -125,7 +130,7 @@ class _Deflated:
 
 
 def _groups(chosen: Sequence[Chosen]) -> list[_Group]:
-    """Which parts of the chosen tensors share which table."""
+    """Group the parts of the chosen tensors by the frequency table that they share."""
     by_form: dict[Form, list[_Part]] = defaultdict(list)
     for position, each in enumerate(chosen):
         numbers = each.filling

@@ -1,4 +1,4 @@
-"""How each tensor of a file is best written: by rule, as numbers, or left in the frame."""
+"""Choice of the cheapest encoding of each tensor: by rule, as numbers, or left in the frame."""
 
 from __future__ import annotations
 
@@ -19,17 +19,18 @@ from edgekit_agent.unpacking import COPY, FILL, PRODUCT, Tell, product
 _FLOAT = 1
 _WIDTHS = {_FLOAT: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 10: 16, 12: 32, 16: 16, 17: 8, 21: 4, 22: 4}
 _FLOATS = (_FLOAT, 10, 16)
-# A gap in the frame costs some bytes; below this nothing is won.
+# A gap in the frame costs some bytes; smaller tensors save nothing.
 _LEAST_BYTES = 12
 _SAMPLE = 1 << 18
 _CHANCE = 4
-# Fewer are worth no pass over the numbers: another centre takes a bit or two off all others.
+# With fewer zeros an encoding around zero is not tried: another center saves a bit or two for all
+# other numbers.
 _MANY_ZEROS = 0.04
 
 
 @dataclass(frozen=True, kw_only=True)
 class Numbers:
-    """A tensor as numbers around a centre; kinds of slices may have tables of their own."""
+    """Tensor encoded as distances from a center; kinds of slices may have their own tables."""
 
     form: Form
     centre: int
@@ -38,17 +39,17 @@ class Numbers:
 
     @property
     def kinds(self) -> range:
-        """The kinds of slices; one where the tensor is not cut."""
+        """Return the kinds of slices; one if the tensor is not sliced."""
         return range(1 if self.slices is None else max(self.slices.kinds) + 1)
 
     def part(self, kinds: Sequence[int]) -> Words:
-        """The words of all slices of these kinds, in file order."""
+        """Return the words of all slices of these kinds, in file order."""
         return self.words if self.slices is None else self.slices.part(self.words, kinds)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Rule:
-    """A tensor that follows from a word, or from tensors so many places before it."""
+    """Tensor that repeats a word, or is computed from tensors a number of places before it."""
 
     kind: int
     arguments: tuple[int, ...]
@@ -56,24 +57,24 @@ class Rule:
 
 @dataclass(frozen=True, kw_only=True)
 class Chosen:
-    """A tensor that leaves a gap in the frame, and what fills it."""
+    """Tensor that leaves a gap in the frame, and the encoding that fills it."""
 
     tensor: Stored
     filling: Numbers | Rule
 
 
 def quiet(done: int, total: int) -> None:
-    """Tell nobody."""
+    """Ignore progress."""
     del done, total
 
 
 def choose(data: bytes, tensors: Sequence[Stored], tell: Tell = quiet) -> list[Chosen]:
-    """The tensors that are not left in the frame, in file order.
+    """Choose the encodings of the tensors that are not left in the frame, in file order.
 
     Args:
         data: the file.
-        tensors: where they lie in it.
-        tell: called with how many bytes are looked at, and of how many.
+        tensors: positions of the tensors in it.
+        tell: called with the number of bytes done and in total.
     """
     seen, total = 0, sum(tensor.size for tensor in tensors)
     known = _Known()
@@ -90,20 +91,20 @@ def choose(data: bytes, tensors: Sequence[Stored], tell: Tell = quiet) -> list[C
 
 
 class _Known:
-    """The tensors so far: what a later one may follow from."""
+    """Tensors encoded so far, from which a later one may be computed."""
 
     def __init__(self) -> None:
         self._places: dict[bytes, int] = {}
         self._floats: dict[int, list[tuple[int, NDArray[np.float32]]]] = defaultdict(list)
 
     def add(self, raw: bytes, tensor: Stored, place: int) -> None:
-        """Remember a tensor by its place among the chosen ones."""
+        """Record a tensor by its place among the chosen ones."""
         self._places.setdefault(raw, place)
         if tensor.data_type == _FLOAT:
             self._floats[tensor.size].append((place, np.frombuffer(raw, "<f4")))
 
     def rule(self, raw: bytes, tensor: Stored, place: int) -> Rule | None:
-        """How the tensor at ``place`` follows from what is known."""
+        """Find a rule that yields the tensor at ``place``; ``None`` if there is none."""
         if tensor.size < _LEAST_BYTES:
             return None
         word = _one_word(raw, max(1, _WIDTHS.get(tensor.data_type, 64) // 8))
@@ -131,10 +132,10 @@ def _one_word(raw: bytes, step: int) -> bytes | None:
 
 
 def _numbers(raw: bytes, tensor: Stored) -> Numbers | None:
-    """The cheapest way to write a tensor as numbers, if that beats deflating it."""
+    """Find the cheapest encoding of a tensor as numbers; ``None`` if deflating it is cheaper."""
     if tensor.data_type not in _WIDTHS or tensor.size == 0:
         return None
-    # Only a factor of other scales is worth a gap when it is this small.
+    # Such a small tensor is worth a gap only as a factor of other scales.
     if tensor.size < _LEAST_BYTES and tensor.data_type != _FLOAT:
         return None
     ways = [n for n in _ways(raw, tensor.data_type) if n is not None]
@@ -142,7 +143,7 @@ def _numbers(raw: bytes, tensor: Stored) -> Numbers | None:
         return None
     costs = [cost_bits(n.form, bins_of(n.words, n.form, n.centre)) / 8 for n in ways]
     best = int(np.argmin(costs))
-    # Others may share its table, and deflating finds what comes again and again as well.
+    # The margin: other tensors may share its table, and deflating finds repetitions as well.
     if tensor.size >= 1 << 10 and 0.9 * costs[best] > _deflated(raw):
         return None
     slices = find_slices(ways[best].words, ways[best].form, tensor.dims)
@@ -159,7 +160,7 @@ def _ways(raw: bytes, data_type: int) -> Iterator[Numbers | None]:
     if width <= 8:
         yield _around(raw, Form(width=width, centred=True))
     if width == 8:
-        # Two numbers of 4 bits in a byte look like noise as one of 8.
+        # Two numbers of 4 bits in a byte look like noise as a number of 8.
         yield _around(raw, Form(width=4, centred=True))
 
 
@@ -170,13 +171,13 @@ def _floats(raw: bytes, width: int) -> Numbers | None:
     words = words_of(raw, form)
     shift = shift_of(words, form)
     single = len(words) == 1
-    # A few zeros at the end come by chance, and would only make one more group.
+    # A few trailing zero bits come by chance, and would only add a group.
     shift = shift if shift > _CHANCE and not single else min(shift, 1)
     return _around(raw, Form(width=width, rotated=True, shift=shift, centred=not single))
 
 
 def _around_zeros(raw: bytes, width: int) -> Numbers | None:
-    """Floats of which many are zero: around zero, each of these is a symbol and nothing more."""
+    """Encode floats with many zeros around zero, so that each zero is a symbol without low bits."""
     form = Form(width=width, rotated=True)
     if len(raw) % (width // 8):
         return None

@@ -1,4 +1,4 @@
-"""Where the raw bytes of tensors lie inside the bytes of a .tflite file."""
+"""Positions of the raw bytes of tensors in a .tflite file."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from edgekit.packing.tensors import Stored
 
 _MAGIC = b"TFL3"
-# Numbers of TFLite's TensorType as those of onnx.TensorProto.DataType.
+# TensorType of TFLite -> onnx.TensorProto.DataType.
 _TYPES = {0: 1, 1: 10, 2: 6, 3: 2, 4: 7, 7: 5, 9: 3, 16: 4, 17: 22}
-# Places of fields in the tables of the schema.
+# Field numbers in the tables of the schema.
 _SUBGRAPHS, _BUFFERS = 2, 4
 _TENSORS = 0
 _SHAPE, _TYPE, _BUFFER = 0, 1, 2
@@ -19,18 +19,18 @@ _DATA = 0
 
 
 def lite_tensors(data: bytes) -> list[Stored]:
-    """The tensors of a .tflite file, in file order; none where the bytes are no such file."""
+    """Find the tensors of a .tflite file, in file order; empty if the bytes are no such file."""
     if data[4:8] != _MAGIC:
         return []
     try:
         found = {tensor.start: tensor for tensor in _tensors(data)}
-    except (struct.error, IndexError, ValueError):  # packed as any other bytes
+    except (struct.error, IndexError, ValueError):  # packed like any other bytes
         return []
     return _apart(sorted(found.values(), key=lambda tensor: tensor.start))
 
 
 def _apart(tensors: list[Stored]) -> list[Stored]:
-    """Without those that reach into one before them."""
+    """Drop the tensors that overlap one before them."""
     kept: list[Stored] = []
     for tensor in tensors:
         if not kept or tensor.start >= kept[-1].start + kept[-1].size:
@@ -40,13 +40,13 @@ def _apart(tensors: list[Stored]) -> list[Stored]:
 
 @dataclass(frozen=True)
 class _Table:
-    """A table of a FlatBuffer. Source: flatbuffers.dev, "Internals"."""
+    """Table of a FlatBuffer. Source: flatbuffers.dev, "Internals"."""
 
     data: bytes
     at: int
 
     def field(self, place: int) -> int | None:
-        """Where a field's value lies; None where it has its default."""
+        """Return the position of a field's value; ``None`` if it has its default."""
         vtable = self.at - _number(self.data, self.at, "<i")
         slot = 4 + 2 * place
         if slot + 2 > _number(self.data, vtable, "<H"):
@@ -55,7 +55,7 @@ class _Table:
         return self.at + offset if offset else None
 
     def vector(self, place: int) -> tuple[int, int]:
-        """Start and length of a vector; empty where there is none."""
+        """Return start and length of a vector field; 0, 0 if there is none."""
         at = self.field(place)
         if at is None:
             return 0, 0
@@ -63,7 +63,7 @@ class _Table:
         return start + 4, _number(self.data, start, "<I")
 
     def tables(self, place: int) -> Iterator[_Table]:
-        """The tables of a vector."""
+        """Yield the tables of a vector field."""
         start, count = self.vector(place)
         for at in range(start, start + 4 * count, 4):
             yield _Table(self.data, at + _number(self.data, at, "<I"))

@@ -1,4 +1,4 @@
-"""The writing half of ``edgekit_agent.numbers``: words of a tensor as symbols and low bits."""
+"""Encoder of ``edgekit_agent.numbers``: from the words of a tensor to symbols and low bits."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _CHUNK = 1 << 18
 
 @dataclass(frozen=True, kw_only=True)
 class Form:
-    """How words become numbers; see ``edgekit_agent.numbers.Group``."""
+    """Conversion of words to numbers; see ``edgekit_agent.numbers.Group``."""
 
     width: int
     rotated: bool = False
@@ -28,16 +28,16 @@ class Form:
 
     @property
     def finest(self) -> int:
-        """The most bits that a symbol can keep, so that there are at most 256 symbols."""
+        """Return the most bits that a symbol can keep, so that there are at most 256 symbols."""
         return self.width - 1 if self.width <= 8 else 3
 
     def keeps(self) -> tuple[int, ...]:
-        """The choices of bits that a symbol keeps."""
+        """Return the possible numbers of bits that a symbol keeps."""
         return tuple(k for k in (0, 1, 2, 3, 4, 5, 7) if k <= self.finest)
 
 
 def words_of(data: bytes | memoryview, form: Form) -> Words:
-    """The words of a tensor's bytes: unsigned, two for each byte where the width is 4."""
+    """Read the words of a tensor's bytes as unsigned integers, two per byte for a width of 4."""
     words: Words = np.frombuffer(data, f"<u{max(1, form.width // 8)}")
     if form.width == 4:
         words = np.stack([words & 15, words >> 4], axis=1).ravel()
@@ -45,25 +45,25 @@ def words_of(data: bytes | memoryview, form: Form) -> Words:
 
 
 def centre_of(words: Words, form: Form) -> int:
-    """What the numbers of a tensor are counted from."""
+    """Return the center of a tensor: near its median, rounded; 0 if the form has no center."""
     if not form.centred:
         return 0
     values = np.sort(_turned(words, form) >> np.uint32(form.shift))
     middle = int(values[len(values) // 2])
-    # Fewer digits are as good: numbers spread over far more than this.
+    # Fewer digits are as good, since the numbers are spread over a much wider range.
     spread = int(values[-1]) - int(values[0])
     step = 1 << max(0, spread.bit_length() - 6)
     return middle // step * step
 
 
 def shift_of(words: Words, form: Form) -> int:
-    """How many low bits are zero in all words."""
+    """Count the low bits that are zero in all words."""
     together = int(np.bitwise_or.reduce(_turned(words, form))) if len(words) else 0
     return (together & -together).bit_length() - 1 if together else 0
 
 
 def symbols_of(words: Words, form: Form, centre: int, kept: int) -> NDArray[np.uint8]:
-    """The symbol of each word."""
+    """Return the symbol of each word, with ``kept`` bits after the highest one."""
     if form.width <= 8:
         table = _symbols(_numbers(np.arange(1 << form.width), form, centre), kept)
         made: NDArray[np.uint8] = table[words]
@@ -75,7 +75,7 @@ def symbols_of(words: Words, form: Form, centre: int, kept: int) -> NDArray[np.u
 def low_bits_of(
     words: Words, form: Form, centre: int, kept: int, count: int
 ) -> Iterator[NDArray[np.uint8]]:
-    """The bits (0 or 1 each) that the first ``count`` symbols lack, lowest first, part by part."""
+    """Yield the bits (0 or 1) that the first ``count`` symbols lack, lowest first, by chunk."""
     _, missing = symbol_values(count, kept)
     if not missing.any():
         return
@@ -90,7 +90,7 @@ def low_bits_of(
 
 
 def bins_of(words: Words, form: Form, centre: int) -> Bins:
-    """How often each of the finest symbols occurs; 256 counts."""
+    """Count the occurrences of each of the 256 finest symbols."""
     return np.bincount(symbols_of(words, form, centre, form.finest), minlength=256)
 
 
@@ -100,7 +100,7 @@ def _chunks(words: Words) -> Iterator[Words]:
 
 
 def _turned(words: Words, form: Form) -> NDArray[np.uint32]:
-    """Words as uint32; of floats the sign is moved to the lowest bit."""
+    """Return words as uint32; for floats, move the sign to the lowest bit."""
     wide = words.astype(np.uint32)
     if not form.rotated:
         return wide
@@ -109,7 +109,7 @@ def _turned(words: Words, form: Form) -> NDArray[np.uint32]:
 
 
 def _numbers(words: Words, form: Form, centre: int) -> NDArray[np.uint32]:
-    """How far words lie from the centre: 0, -1, 1, -2 as 0, 1, 2, 3."""
+    """Return the distances of words from the center: 0, -1, 1, -2 as 0, 1, 2, 3."""
     bits = form.width - form.shift
     ones = np.uint32((1 << bits) - 1)
     far = ((_turned(words, form) >> np.uint32(form.shift)) - np.uint32(centre)) & ones
@@ -118,7 +118,7 @@ def _numbers(words: Words, form: Form, centre: int) -> NDArray[np.uint32]:
 
 
 def _symbols(numbers: NDArray[np.uint32], kept: int) -> NDArray[np.uint8]:
-    # A float64 holds 32 bits exactly; frexp tells how long a number is.
+    # A float64 holds 32 bits exactly; frexp returns the bit length of a number.
     length = np.frexp(numbers.astype(np.float64))[1].astype(np.int64)
     missing = np.maximum(length - kept - 1, 0)
     top = numbers.astype(np.int64) >> missing

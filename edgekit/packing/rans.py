@@ -1,4 +1,4 @@
-"""The writing half of ``edgekit_agent.rans``."""
+"""Encoder of ``edgekit_agent.rans``."""
 
 from __future__ import annotations
 
@@ -14,24 +14,27 @@ Run = tuple[NDArray[np.uint8], tuple[int, ...]]
 
 
 def lanes_for(count: int) -> int:
-    """Lanes for so many symbols: a state costs 4 bytes, and a few thousand steps little time."""
+    """Choose the number of lanes for a number of symbols.
+
+    A lane costs 4 bytes for its state; a few thousand decoding steps take little time.
+    """
     return min(max(1, count // 8192), 2048)
 
 
 def encode(runs: Sequence[Run], lanes: int) -> bytes:
-    """Symbols as ``Decoder`` reads them.
+    """Encode symbols for ``edgekit_agent.rans.Decoder``.
 
     Args:
-        runs: symbols, and the frequencies (adding up to ``2 ** PRECISION``) they are coded with;
-            each becomes one ``Decoder.take``.
-        lanes: how many symbols are decoded at once.
+        runs: symbols, and the frequencies (of sum ``2 ** PRECISION``) they are coded with; each
+            becomes one ``Decoder.take``.
+        lanes: number of symbols that are decoded at once.
     """
     states = np.full(lanes, FLOOR, np.uint64)
     pieces: list[NDArray[Any]] = []
     for symbols, counts in reversed(runs):
         width = np.array(counts, np.uint64)
         start = np.cumsum(width) - width
-        # From here on a state would overflow, so its low half is written first.
+        # A state from here on would overflow, so its low half is written first.
         full = width << np.uint64(32 - PRECISION)
         for at in range((len(symbols) - 1) // lanes * lanes, -1, -lanes):
             some = symbols[at : at + lanes]

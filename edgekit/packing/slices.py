@@ -1,7 +1,7 @@
-"""Slices of a tensor whose integers spread alike, told apart where that makes it smaller.
+"""Slices of an integer tensor, clustered by their distribution if that saves bytes.
 
-The channels of a weight that has a scale for each of them are not equally spread: every scale
-follows from the largest value alone.
+The channels of a per-channel quantized weight have different distributions: each scale depends on
+the largest value alone.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from edgekit.packing.numbers import Form, Words, bins_of, symbols_of
 from edgekit.packing.tables import cost_bits
 
-# In a small tensor the tables and the kinds cost what they save.
+# In a small tensor the tables and the kinds cost as much as they save.
 _LEAST_WORDS = 1 << 14
 _MOST_SLICES = 4096
 _KINDS = (2, 4, 8)
 _ROUNDS = 8
-# A table is often shared with other tensors, so not all of its price is held against a tensor.
+# A table is often shared with other tensors, so a tensor is not charged its full price.
 _SHARED_BITS = 20.0
 _ID_BITS = 1.0
 _INTEGERS = Form(width=8)
@@ -29,31 +29,37 @@ _INTEGERS = Form(width=8)
 
 @dataclass(frozen=True, kw_only=True)
 class Slices:
-    """A tensor as ``(outer, len(kinds), inner)`` words, and the kind of each slice of the middle.
+    """Slices of a tensor of ``(outer, len(kinds), inner)`` words along its middle axis.
 
-    Kinds are 0, 1, ..., each of which occurs.
+    ``kinds`` holds the kind of each slice. Kinds are numbered from 0, and each of them occurs.
     """
 
     inner: int
     kinds: tuple[int, ...]
 
     def part(self, words: Words, kinds: Sequence[int]) -> Words:
-        """The words of all slices of these kinds, in file order."""
+        """Return the words of all slices of these kinds, in file order."""
         cut = words.reshape(-1, len(self.kinds), self.inner)
         part: Words = cut[:, np.isin(self.kinds, kinds)].ravel()
         return part
 
 
 def find_slices(words: Words, form: Form, dims: Sequence[int]) -> Slices | None:
-    """The way to tell slices apart that makes a tensor smallest; None = as a whole it is."""
+    """Find the slices and kinds with the smallest size; ``None`` if the whole tensor is smaller.
+
+    Args:
+        words: of the tensor.
+        form: conversion of the words to numbers.
+        dims: shape of the tensor.
+    """
     return _cheapest(words, form, dims)[1]
 
 
 def packed_bits(integers: NDArray[np.int8]) -> float:
-    """Bits that a stored int8 tensor takes in a packed file, its slices told apart.
+    """Estimate the bits of an int8 tensor in a packed file, with its slices clustered.
 
-    Layers that are mostly zeros, or whose channels are, take far less than the entropy of all
-    their integers says.
+    Layers or channels that are mostly zeros take far fewer bits than the entropy of all their
+    integers suggests.
     """
     return _cheapest(integers.ravel().view(np.uint8), _INTEGERS, integers.shape)[0]
 
@@ -70,7 +76,7 @@ def _cheapest(words: Words, form: Form, dims: Sequence[int]) -> tuple[float, Sli
 
 
 def _axes(dims: Sequence[int], size: int) -> Iterator[tuple[int, int]]:
-    """Slices of, and words in one place of, each axis that may be cut."""
+    """Yield the number of slices and the words in one step of each axis that may be sliced."""
     if math.prod(dims) != size:
         return
     for axis in sorted({0, min(1, len(dims) - 1), len(dims) - 1}):
@@ -99,7 +105,7 @@ def _ways(words: Words, form: Form, count: int, inner: int) -> Iterator[tuple[fl
 
 
 def _settled(bins: NDArray[np.int64], kinds: NDArray[np.int64], most: int) -> NDArray[np.int64]:
-    """Each slice moved to the kind whose frequencies code it shortest, until none moves."""
+    """Move each slice to the kind whose frequencies code it shortest, until none moves."""
     counts = bins[:, bins.any(axis=0)].astype(np.float64)
     for _ in range(_ROUNDS):
         sums = np.stack([counts[kinds == kind].sum(axis=0) for kind in range(most)]) + 0.05

@@ -1,4 +1,4 @@
-"""Which tensors share a table of frequencies, and what that table is, at the least total size."""
+"""Frequency tables and the tensors that share them, chosen for the smallest total size."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from edgekit_agent.numbers import symbol_count, symbol_values
 from edgekit_agent.rans import PRECISION, frequencies
 
 _STEPS = (1, 2, 4, 8)
-# What an entry of a table, and all that stands beside them, weighs once the plan is deflated.
+# Estimated bits of a table's entry and of its header once the plan is deflated.
 _ENTRY_BITS, _TABLE_BITS = 4.0, 40.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class Table:
-    """Frequencies as the plan holds them: ``levels`` below the most frequent symbol."""
+    """Frequency table as the plan holds it: ``levels`` below the most frequent symbol."""
 
     kept: int
     steps: int
@@ -29,30 +29,30 @@ class Table:
 
     @property
     def counts(self) -> tuple[int, ...]:
-        """Frequencies of the symbols."""
+        """Return the frequencies of the symbols."""
         return frequencies(self.levels, self.steps)
 
 
 @dataclass(kw_only=True)
 class Shared:
-    """Members whose numbers share a table, and how often their finest symbols occur."""
+    """Members that share a table, and the counts of their finest symbols."""
 
     form: Form
     bins: Bins
-    members: list[int] = field(default_factory=list)  # positions in what was put together
+    members: list[int] = field(default_factory=list)  # indices of the bins that were merged
 
 
 def shared_tables(form: Form, bins: Sequence[Bins]) -> list[Shared]:
-    """Members put together wherever that costs less than a table of their own.
+    """Merge members as long as a shared table costs less than separate ones.
 
     Args:
-        form: how words became numbers, the same for all.
+        form: conversion of words to numbers, the same for all.
         bins: counts of each member's finest symbols.
     """
     order = sorted(range(len(bins)), key=lambda i: _entropy(bins[i]))
     groups = [Shared(form=form, bins=bins[i].copy(), members=[i]) for i in order]
     costs = [cost_bits(form, g.bins) for g in groups]
-    # Only neighbours in order of entropy are alike.
+    # Only neighbors in the order of entropy are similar.
     joint = [cost_bits(form, a.bins + b.bins) for a, b in itertools.pairwise(groups)]
     while len(groups) > 1:
         gains = np.array(costs[:-1]) + np.array(costs[1:]) - np.array(joint)
@@ -75,7 +75,7 @@ def _merge(groups: list[Shared], costs: list[float], joint: list[float], at: int
 
 
 def cost_bits(form: Form, bins: Bins) -> float:
-    """Bits of numbers with a table of their own, the table included."""
+    """Estimate the bits of numbers with their own table, the table included."""
     return min(_cost(form, bins, kept) for kept in form.keeps())
 
 
@@ -86,7 +86,7 @@ def _cost(form: Form, bins: Bins, kept: int) -> float:
 
 
 def _coarser(form: Form, bins: Bins, kept: int) -> tuple[Bins, float]:
-    """Counts of symbols that keep fewer bits, and the low bits that this leaves in all."""
+    """Return the counts of symbols that keep fewer bits, and the total of low bits left over."""
     symbol, lacking, count = _coarse_symbols(form.width, form.finest, kept)
     used = bins[: len(symbol)]
     counts = np.bincount(symbol, weights=used, minlength=count).astype(np.int64)
@@ -97,7 +97,7 @@ def _coarser(form: Form, bins: Bins, kept: int) -> tuple[Bins, float]:
 def _coarse_symbols(
     width: int, finest: int, kept: int
 ) -> tuple[NDArray[np.int64], NDArray[np.uint32], int]:
-    """For each of the finest symbols the one that keeps fewer bits, and how many bits it lacks."""
+    """Map each finest symbol to the one that keeps fewer bits, and to the bits that it lacks."""
     least, _ = symbol_values(symbol_count(width, finest), finest)
     coarse, lacking = symbol_values(symbol_count(width, kept), kept)
     symbol = np.searchsorted(coarse, least, side="right") - 1
@@ -105,13 +105,13 @@ def _coarse_symbols(
 
 
 def _entropy(counts: Bins) -> float:
-    """Bits of so many symbols under their own frequencies."""
+    """Return the bits of the symbols under their own frequencies."""
     some = counts[counts > 0].astype(np.float64)
     return float(-(some * np.log2(some / some.sum())).sum())
 
 
 def make_table(form: Form, bins: Bins) -> Table:
-    """The table that makes the members of a group smallest."""
+    """Build the table that codes the counted symbols shortest."""
     kept = min(form.keeps(), key=lambda kept: _cost(form, bins, kept))
     counts, _ = _coarser(form, bins, kept)
     counts = counts[: int(counts.nonzero()[0].max(initial=0)) + 1]

@@ -1,4 +1,4 @@
-"""Where the raw bytes of tensors lie inside the bytes of an .onnx file."""
+"""Positions of the raw bytes of tensors in an .onnx file."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from edgekit_agent.varints import Varints
 
-# Field numbers of onnx.proto: which fields hold a message of which kind.
+# Field numbers of onnx.proto that hold a message, and its kind.
 _INSIDE: dict[str, dict[int, str]] = {
     "model": {7: "graph", 25: "function"},
     "graph": {1: "node", 5: "tensor"},
@@ -21,7 +21,7 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 @dataclass(frozen=True, kw_only=True)
 class Stored:
-    """A tensor's bytes: ``size`` of them from ``start`` on, little-endian, in C order.
+    """Position of a tensor in a file: ``size`` bytes from ``start``, little-endian, in C order.
 
     ``data_type`` is a number of ``onnx.TensorProto.DataType``.
     """
@@ -33,10 +33,10 @@ class Stored:
 
 
 def stored_tensors(data: bytes) -> list[Stored]:
-    """The tensors of an .onnx file, in file order; none where the bytes are no such file."""
+    """Find the tensors of an .onnx file, in file order; empty if the bytes are no such file."""
     try:
         return sorted(_tensors(data, 0, len(data), "model"), key=lambda tensor: tensor.start)
-    except ValueError:  # other files are packed as well, just not as small
+    except ValueError:  # other files are packed as well, but compress less
         return []
 
 
@@ -74,7 +74,7 @@ def _numbers(data: bytes, at: int, stop: int) -> list[int]:
 
 
 def _fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
-    """Number, wire type and extent of each field of a message.
+    """Yield number, wire type, start and end of each field of a message.
 
     Source: protobuf.dev, "Encoding".
     """

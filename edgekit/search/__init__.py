@@ -1,4 +1,4 @@
-"""Which recipe next, and which candidate wins: pure decisions over what is known."""
+"""Search for recipes: the next recipes to try, from the results so far."""
 
 from __future__ import annotations
 
@@ -32,19 +32,23 @@ _LATER_RANGES: tuple[Ranges, ...] = ("mse", "minmax")
 
 
 def propose(tried: Tried, terms: Terms) -> tuple[Recipe, ...]:
-    """The recipes to try next, given what was tried; empty when enough was.
+    """Propose the recipes to try next; empty when the search is done.
 
-    Everything is made on the ONNX graph, and of it a twin for each runtime: static int8 with the
-    best ranges for each value, dynamic int8, and the original itself in the other format; where
-    that cannot be, the other twins are not tried. Only when static int8 loses too much accuracy
-    are other ranges worth their time, and then, for LiteRT, activations of 16 bits; only where no
-    int8 is accurate and floats are too heavy, weights of 8 bits and floats of 16 bits.
+    All candidates come from the ONNX graph, with a version for each runtime: static int8 with the
+    best ranges for each value, dynamic int8, and the original in the other format. If that
+    conversion fails, the other versions of that format are not tried. Other ranges, and then 16-bit
+    activations for LiteRT, are tried only if static int8 loses too much accuracy; 8-bit weights
+    with float activations and float16 only if no int8 is accurate and floats are too large.
 
-    Where all that is accurate misses a budget, the graph itself gets smaller, the likeliest way
-    first: fewer channels where it is too slow or takes too much room there, as many as the budget
-    asks for. Where only the bytes to send are too many: fewer bits, as many as there is room for,
-    and fewer channels of these; fewer channels of 8 bits, and fewer bits of these; zeros; products
-    of low rank, and fewer bits of these. Each is tried a few times at most.
+    If all accurate candidates miss a budget, the graph itself is made smaller, the most promising
+    way first. If it is too slow, too large or takes too much memory: fewer channels, as many as the
+    budget requires. If only the transfer is too large: fewer bits, as many as fit, then fewer
+    channels of these; fewer channels of 8 bits, then fewer bits of these; sparsity; low rank, then
+    fewer bits of these. Each way has a few attempts at most.
+
+    Args:
+        tried: the original first, then the outcome of each recipe.
+        terms: source, target formats and settings of the search.
     """
     known = {t.recipe.steps for t in tried}
     for stage in _STAGES:
@@ -55,7 +59,7 @@ def propose(tried: Tried, terms: Terms) -> tuple[Recipe, ...]:
 
 
 def _first(tried: Tried, terms: Terms) -> Iterator[Recipe]:
-    """The original in the other format, and int8 for onnxruntime."""
+    """Propose the original as ONNX, int8 for onnxruntime, and the original as .tflite."""
     if terms.source == "tflite" and "onnx" in terms.formats:
         bridge = recipe(terms, step(ToOnnx()))
         yield bridge
@@ -80,7 +84,7 @@ def _twins(tried: Tried, terms: Terms) -> Iterator[Recipe]:
 
 
 def _crosses(tried: Tried, terms: Terms) -> bool:
-    """Whether the model can be had as .tflite, and is wanted."""
+    """Return whether .tflite is wanted and the conversion of the original did not fail."""
     if "tflite" not in terms.formats:
         return False
     bridge = _lite_original(terms) if terms.source == "onnx" else recipe(terms, step(ToOnnx()))
@@ -88,7 +92,7 @@ def _crosses(tried: Tried, terms: Terms) -> bool:
 
 
 def _other_ranges(tried: Tried, terms: Terms) -> Iterator[Recipe]:
-    """Other ranges one after the other, where the best ones lose too much."""
+    """Propose other ranges one after the other if the best ones lose too much accuracy."""
     families = [form for form in terms.formats if _quantises(tried, form)]
     if any(accurate(c) for c in made(tried, _is_static)):
         return
@@ -108,14 +112,14 @@ def _is_static(of: Recipe) -> bool:
 
 
 def _quantises(tried: Tried, form: Format) -> bool:
-    """Whether static int8 of a format was made, or failed in a way that other ranges may mend."""
+    """Return whether static int8 of a format exists, or failed in a way other ranges may fix."""
     # Ranges that leave nothing of the outputs are as inaccurate as can be: others may do better.
     own = [t for t in tried if _is_static(t.recipe) and format_of(t.recipe) == form]
     return bool(own) and not any(isinstance(t, Rejected) and not t.broken for t in own)
 
 
 def _without_int8(tried: Tried, terms: Terms) -> Iterator[Recipe]:
-    """Smaller weights with float activations, where floats are too heavy and no int8 is right."""
+    """Propose 8-bit weights and float16 if floats are too large and no int8 is accurate."""
     if any(accurate(c) for c in made(tried, lambda of: is_plain(of) and storage(of) in INT8)):
         return
     floats = [c for c in made(tried, is_plain) if storage(c.recipe) == "float"]

@@ -1,4 +1,4 @@
-"""Which candidate wins, and which comes nearest where none does."""
+"""Choice of the winning candidate, or of the nearest one if none passes."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ from collections.abc import Sequence
 
 from edgekit.results import Candidate
 
-# Two latencies closer than this are the same; then the smaller model wins.
+# Latencies within this factor count as equal; then the smaller download wins.
 _TIE = 1.03
 
 
 def choose(candidates: Sequence[Candidate], *, source: str) -> Candidate | None:
-    """The fastest candidate that passes; of equally fast ones the one that travels lightest.
+    """Choose the fastest passing candidate; among equally fast ones, the smallest download.
 
     Args:
-        candidates: all, the original among them, with verdicts.
+        candidates: all with verdicts, the original among them.
         source: whose latencies count (``host`` or ``device:NAME``).
+
+    Returns:
+        The candidate; ``None`` if none passes.
     """
     passing = [c for c in candidates if c.verdict and c.verdict.passes]
     if not passing:
@@ -26,7 +29,15 @@ def choose(candidates: Sequence[Candidate], *, source: str) -> Candidate | None:
 
 
 def nearest(candidates: Sequence[Candidate], *, source: str) -> Candidate:
-    """The candidate that misses least: one that runs, with the fewest failing lines, by least."""
+    """Return the candidate that is nearest to the budgets.
+
+    A candidate that runs comes first, then the fewest failing checks, then the smallest excess,
+    then the latency.
+
+    Args:
+        candidates: all with verdicts, the original among them.
+        source: whose latencies count (``host`` or ``device:NAME``).
+    """
     return min(candidates, key=lambda c: (_shortfall(c), _speed(c, source)))
 
 

@@ -1,4 +1,4 @@
-"""What a search starts from and has tried, and the recipes that it is made of."""
+"""Terms of a search, tried recipes and their checks, and the construction of recipes."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ from edgekit.recipe import (
 from edgekit.results import Candidate, Check, Rejected
 from edgekit.search.forms import name_of
 
-# Passes that make a graph smaller come before these, which store it.
+# Passes that make a graph smaller come before these, which determine its storage.
 _STORING = (QuantizeWeights, QuantizeStatic, QuantizeDynamic, Float16, ToTflite)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Terms:
-    """What recipes start from, and what they may end in.
+    """Source, target formats and settings of a search.
 
     Attributes:
         source: format of the source model.
-        formats: of the files that candidates may be.
-        weight_bits: of int8 weights where the model will run.
+        formats: allowed formats of the candidates.
+        weight_bits: bits of int8 weights on the device.
         seed: seed of every random choice.
-        dims: sizes of free dimensions, for files that have none.
-        target: which LiteRT the device has.
-        remakes: the device cannot run the source as it is.
+        dims: sizes of free dimensions, for formats that have none.
+        target: LiteRT version of the device.
+        remakes: whether the device cannot run the source as it is.
     """
 
     source: Format
@@ -53,48 +53,52 @@ class Terms:
     remakes: bool = False
 
 
-# The original first, then what became of each recipe, with verdicts on what is known so far.
+# The original first, then the outcome of each recipe, with verdicts on the measurements so far.
 Tried = Sequence[Candidate | Rejected]
 
 
 def original(seed: int) -> Recipe:
-    """The recipe that changes nothing."""
+    """Return the recipe without steps."""
     return Recipe(name=name_of(()), seed=seed)
 
 
 def recipe(terms: Terms, *steps: Step) -> Recipe:
-    """A recipe of these steps, named after them."""
+    """Build a recipe of the given steps, named after them."""
     return Recipe(name=name_of(steps), steps=steps, seed=terms.seed)
 
 
 def start(terms: Terms) -> tuple[Step, ...]:
-    """The first steps of every recipe: an ONNX graph without operators that have no effect."""
+    """Return the first steps of every recipe: conversion to ONNX if needed, and cleaning."""
     return (*([step(ToOnnx())] if terms.source == "tflite" else []), step(Clean()))
 
 
 def static(ranges: Ranges, terms: Terms) -> Recipe:
-    """Static int8 for onnxruntime."""
+    """Build a recipe of static int8 for onnxruntime."""
     return recipe(
         terms, *start(terms), step(QuantizeStatic(ranges=ranges, weight_bits=terms.weight_bits))
     )
 
 
 def dynamic(terms: Terms) -> Recipe:
-    """Dynamic int8 for onnxruntime."""
+    """Build a recipe of dynamic int8 for onnxruntime."""
     return recipe(terms, *start(terms), step(QuantizeDynamic(weight_bits=terms.weight_bits)))
 
 
 def twin(of: Recipe, terms: Terms, *, precision: Precision = "same") -> Recipe:
-    """The same for LiteRT."""
+    """Append the conversion to .tflite to a recipe."""
     lite = step(ToTflite(precision=precision, target=terms.target, dims=terms.dims))
     return recipe(terms, *of.steps, lite)
 
 
 def smaller(of: Recipe, settings: Settings, terms: Terms) -> Recipe:
-    """A recipe with one more step before those that store the graph.
+    """Insert a step before the steps that store the graph; it replaces a step of the same pass.
 
-    It takes the place of one of the same pass. Where nothing stores the weights in 8 bits, those
-    of few bits are stored as they are.
+    If the recipe does not quantize, low-bit weights are stored without a further step.
+
+    Args:
+        of: the recipe to start from.
+        settings: of the new step.
+        terms: of the search.
     """
     steps = of.steps
     if not steps:  # the original file itself
@@ -106,26 +110,26 @@ def smaller(of: Recipe, settings: Settings, terms: Terms) -> Recipe:
 
 
 def made(tried: Tried, which: Callable[[Recipe], bool]) -> list[Candidate]:
-    """The candidates of the recipes that meet a condition."""
+    """Return the candidates whose recipes meet a condition."""
     return [t for t in tried if isinstance(t, Candidate) and which(t.recipe)]
 
 
 def checks(candidate: Candidate, *names: str) -> tuple[Check, ...]:
-    """What the gate said of these budgets."""
+    """Return the gate's checks of the named budgets."""
     lines = candidate.verdict.checks if candidate.verdict else ()
     return tuple(line for line in lines if line.name in names)
 
 
 def holds(candidate: Candidate, *names: str) -> bool:
-    """Whether none of these budgets fails, as far as they were measured."""
+    """Return whether none of the named budgets fails, as far as they were measured."""
     return all(line.outcome != "fails" for line in checks(candidate, *names))
 
 
 def accurate(candidate: Candidate) -> bool:
-    """Whether nothing shows that it loses too much accuracy."""
+    """Return whether no check shows that the candidate loses too much accuracy."""
     return holds(candidate, "accuracy_drop_points")
 
 
 def runs(candidate: Candidate) -> bool:
-    """Whether it runs where it should."""
+    """Return whether the candidate runs where it should."""
     return not (candidate.verdict and candidate.verdict.reasons)

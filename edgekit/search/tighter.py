@@ -1,4 +1,4 @@
-"""Smaller graphs for what is accurate but over a budget: fewer bits, channels, ranks, weights."""
+"""Smaller versions of accurate candidates over a budget: fewer bits, channels, ranks, weights."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from edgekit.results import MIB, Candidate, Rejected
 from edgekit.search.forms import INT8, few_bits, is_plain, is_shrunk, settings_of, storage
 from edgekit.search.terms import Terms, Tried, accurate, checks, holds, made, runs, smaller
 
-# How often a file that came out too heavy is made again, and how much lighter each time.
+# Attempts at a file that came out too large, and the safety factor on its next size.
 _ATTEMPTS, _LIGHTER = 3, 0.97
-# A graph is made smaller than its budget asks: not all of its cost is in what goes.
+# A graph is made smaller than its budget requires: part of its cost does not shrink.
 _RESERVE = 0.9
-# Where less than this part may stay, nothing as good is left.
+# No attempt removes more than the rest: nothing as good would be left.
 _LEAST = 0.1
-# Bounds of how the use of a budget falls with the part that is left, as the exponent of a power.
+# Bounds of the exponent in a power law from the kept part to the usage of a budget.
 _FLATTEST, _STEEPEST = 0.3, 3.0
-# Forms that miss by up to so much more than the nearest one are made smaller with it.
+# Candidates with a usage up to this factor above the smallest one are made smaller with it.
 _NEAR = 1.1
 
 _TRANSFER = "transfer_mib"
@@ -28,7 +28,7 @@ _LATENCY = "latency_p95_ms"
 _STRUCTURE = (_LATENCY, "peak_rss_mib", "model_mib")
 _BUDGETS = (*_STRUCTURE, _TRANSFER)
 
-# Bits that an int8 weight takes on its way, and the parts of them that may become zero.
+# Bits of an int8 weight in a packed file, and the sparsities that are tried.
 _INT8_BITS = 6.0
 _SPARSITIES = tuple(n / 20 for n in range(2, 19))
 
@@ -39,10 +39,10 @@ S = TypeVar("S", PruneChannels, LowRank, Prune)
 
 
 def fewer_bits(tried: Tried, terms: Terms) -> tuple[Recipe, ...]:
-    """Fewer bits where every accurate candidate is too heavy to send.
+    """Propose fewer bits if every accurate candidate is over the transfer budget.
 
-    The weights are made once and run in the forms that int8 was accurate in; of these, in the
-    smaller ones where there had to be smaller ones.
+    The low-bit weights are tried with the int8 storage types that were accurate; if channels had to
+    be removed, with the smaller graphs.
     """
     int8 = [c for c in _unshrunk(tried, few=False) if storage(c.recipe) != "float"]
     fits = [c for c in int8 if holds(c, *_STRUCTURE)]
@@ -50,7 +50,7 @@ def fewer_bits(tried: Tried, terms: Terms) -> tuple[Recipe, ...]:
 
 
 def fewer_bits_of_smaller(tried: Tried, terms: Terms) -> tuple[Recipe, ...]:
-    """Fewer bits of graphs that lost channels or ranks, are accurate, and are too heavy to send."""
+    """Propose fewer bits of accurate graphs of fewer channels or ranks over the transfer budget."""
     for kind in (PruneChannels, LowRank):
         forms = _small_enough(tried, of=kind)
         part = min((_part_left(c.recipe, kind) for c in forms), default=1.0)
@@ -61,7 +61,10 @@ def fewer_bits_of_smaller(tried: Tried, terms: Terms) -> tuple[Recipe, ...]:
 
 
 def some_channels_and_bits(tried: Tried, terms: Terms) -> tuple[Recipe, ...]:
-    """Half of the channels that were too many to lose, and fewer bits, where neither was enough."""
+    """Propose half of the channels that were too many to remove, with fewer bits.
+
+    It is tried if neither of the two alone is accurate and small enough.
+    """
     if _is_done(tried) or not _failed(tried, few_bits):
         return ()
     lost = made(tried, lambda of: _part_left(of, PruneChannels) < 1 and few_bits(of) is None)
@@ -77,9 +80,9 @@ def some_channels_and_bits(tried: Tried, terms: Terms) -> tuple[Recipe, ...]:
 def _with_room(tried: Tried, terms: Terms, forms: Sequence[Candidate]) -> tuple[Recipe, ...]:
     """Return these recipes with as many bits as fit the transfer budget.
 
-    Where there is less room than the smallest size that they reach, that size is tried once, and
-    one between that and 8 bits if it loses too much: the result may come nearest to the budgets,
-    and go on with fewer channels.
+    If the budget is below the smallest size that they reach, that size is tried once. If it loses
+    too much accuracy, a size between it and 8 bits is tried: the result may be nearest to the
+    budgets, or continue with fewer channels.
     """
     limits = [line.limit for c in forms for line in checks(c, _TRANSFER)]
     if not limits or any(holds(c, _TRANSFER) and is_plain(c.recipe) for c in forms):
@@ -108,7 +111,7 @@ def _with_room(tried: Tried, terms: Terms, forms: Sequence[Candidate]) -> tuple[
 
 
 def _between(least: int, forms: Sequence[Candidate], terms: Terms) -> tuple[Recipe, ...]:
-    """Return these recipes at a size between the smallest of few bits and that of 8 bits."""
+    """Return these recipes at the geometric mean of their smallest and their 8-bit size."""
     most = min(c.measurements[0].transfer_bytes for c in forms)
     return tuple(_low_bits(c.recipe, math.isqrt(least * most), terms) for c in forms)
 
@@ -127,12 +130,12 @@ def _refused_rooms(tried: Tried, forms: Sequence[Candidate], terms: Terms) -> di
 
 
 def _room(candidate: Candidate, limit_mib: float) -> int:
-    """Bytes that the model's file may take where the rest of an update is sent as well."""
+    """Return the bytes left for the model file within the transfer limit."""
     return max(int(limit_mib * MIB) - candidate.measurements[0].overhead_bytes, 1)
 
 
 def _size_over(candidate: Candidate, limit_mib: float) -> float:
-    """How many times the room for the model's file it takes."""
+    """Return the size of a candidate's file relative to the bytes left for it."""
     return candidate.measurements[0].transfer_bytes / _room(candidate, limit_mib)
 
 
@@ -142,7 +145,7 @@ def _low_bits(of: Recipe, room: int, terms: Terms) -> Recipe:
 
 
 def _small_enough(tried: Tried, *, of: type[PruneChannels] | type[LowRank]) -> list[Candidate]:
-    """Accurate graphs of 8 bits that were made smaller until all but their transfer held."""
+    """Return accurate 8-bit graphs, made smaller, that hold all budgets but the transfer."""
     shrunk = made(tried, lambda r: settings_of(r, of) is not None and few_bits(r) is None)
     return [c for c in shrunk if runs(c) and accurate(c) and holds(c, *_STRUCTURE)]
 
@@ -158,31 +161,31 @@ def _part_left(of: Recipe, kind: type[PruneChannels] | type[LowRank]) -> float:
 
 
 def fewer_channels(tried: Tried, terms: Terms) -> tuple[Recipe, ...]:
-    """Fewer channels where all that is accurate is too slow, too large or takes too much memory.
+    """Propose fewer channels if all accurate candidates are too slow or too large for the device.
 
-    As many go as the nearest forms of int8 miss the budget by; more where that is not enough and
-    the accuracy holds, and not quite so many where it does not and there is room.
+    The number depends on how far the nearest int8 candidates exceed the budget. More are removed if
+    that is not enough and the accuracy holds, and fewer if it does not hold and there is room.
     """
     return _shrunk(tried, terms, _CHANNELS)
 
 
 def fewer_of_few_bits(tried: Tried, terms: Terms) -> tuple[Recipe, ...]:
-    """Fewer channels of fewer bits, where fewer bits are accurate and still too heavy to send."""
+    """Propose fewer channels of accurate low-bit candidates over the transfer budget."""
     return _shrunk(tried, terms, _CHANNELS_OF_FEW_BITS)
 
 
 def fewer_channels_to_send(tried: Tried, terms: Terms) -> tuple[Recipe, ...]:
-    """Fewer channels of 8 bits, where few bits are not enough or not accurate."""
+    """Propose fewer channels of 8-bit candidates if low bits are too large or not accurate."""
     return _shrunk(tried, terms, _CHANNELS_TO_SEND)
 
 
 def zeros(tried: Tried, terms: Terms) -> tuple[Recipe, ...]:
-    """Weights set to zero, where fewer bits lose too much accuracy for the bytes to send."""
+    """Propose sparse weights if fewer bits lose too much accuracy for the transfer budget."""
     return _shrunk(tried, terms, _ZEROS) if _failed(tried, few_bits) else ()
 
 
 def lower_ranks(tried: Tried, terms: Terms) -> tuple[Recipe, ...]:
-    """Products of low rank, once, where fewer channels and fewer bits are not enough."""
+    """Propose low-rank products, once, if fewer channels and fewer bits are not enough."""
     return _shrunk(tried, terms, _RANKS)
 
 
@@ -195,7 +198,7 @@ def _failed(tried: Tried, which: Callable[[Recipe], object]) -> bool:
 
 
 def _is_done(tried: Tried) -> bool:
-    """Whether one candidate is accurate and meets every budget that was measured."""
+    """Return whether one candidate is accurate and meets every measured budget."""
     return any(
         runs(t) and accurate(t) and holds(t, *_BUDGETS) for t in tried if isinstance(t, Candidate)
     )
@@ -203,15 +206,15 @@ def _is_done(tried: Tried) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class _Way(Generic[S]):
-    """A pass that makes a graph smaller.
+    """Way to make a graph smaller by one pass.
 
     Attributes:
-        kind: its settings.
-        attempts: how often it is tried.
-        budgets: that it may meet.
-        few_bits: whether it is for graphs whose weights have few bits.
-        settings: that leave a part of what the budgets count, given the one that binds.
-        left: that part, of settings.
+        kind: type of the pass's settings.
+        attempts: number of attempts.
+        budgets: names of the budgets that it may meet.
+        few_bits: whether it applies to graphs with low-bit weights.
+        settings: builds settings from the part to keep and the name of the binding budget.
+        left: returns the kept part from settings.
     """
 
     kind: type[S]
@@ -222,7 +225,7 @@ class _Way(Generic[S]):
     few_bits: bool = False
 
     def tried(self, recipes: Tried) -> Iterator[tuple[Candidate | Rejected, S]]:
-        """The attempts with this pass and no other that makes a graph smaller, in order."""
+        """Yield the attempts with this pass on graphs of the right bits, in order."""
         for each in recipes:
             found = settings_of(each.recipe, self.kind)
             if found is not None and (few_bits(each.recipe) is not None) == self.few_bits:
@@ -230,7 +233,7 @@ class _Way(Generic[S]):
 
 
 def _shrunk(tried: Tried, terms: Terms, way: _Way[S]) -> tuple[Recipe, ...]:
-    """The next attempt of a way: from the last that it made, else from int8."""
+    """Propose the next attempt of a way: from its last attempt, or from int8."""
     if _is_done(tried):
         return ()
     known = [(t, way.left(settings)) for t, settings in way.tried(tried)]
@@ -253,9 +256,9 @@ class _Point:
     """One attempt of a way.
 
     Attributes:
-        left: the part of the model that was left.
-        near: its nearest forms, accurate ones if there are any.
-        used: how many times the limit they take.
+        left: the kept part of the model.
+        near: its nearest candidates, accurate ones if there are any.
+        used: their usage of the budget, relative to the limit.
         good: whether they are accurate.
     """
 
@@ -273,11 +276,11 @@ def _point(left: float, pool: list[Candidate], budgets: tuple[str, ...]) -> _Poi
 
 
 def _aim(points: list[_Point]) -> float:
-    """The part of the model to leave next; 1 where no other part is worth a try.
+    """Return the part of the model to keep next; 1 if no other part is worth an attempt.
 
-    Less where what is accurate takes more than there is; more where nothing is accurate and what
-    was made takes less than there is; between two attempts of which one did too little and the
-    other too much.
+    Less if an accurate attempt exceeds the budget. More if no attempt is accurate and the last one
+    uses less than the budget. Between two attempts if one removed too little and the other too
+    much.
     """
     last = points[-1]
     heavy = [p for p in points if p.good and p.used > 1]
@@ -297,26 +300,26 @@ def _aim(points: list[_Point]) -> float:
 
 
 def _slope(before: _Point, after: _Point) -> float:
-    """How fast the use falls with the part that is left, as the exponent of a power."""
+    """Return the exponent of the power law from the kept part to the usage, within bounds."""
     slope = math.log(before.used / after.used) / math.log(before.left / after.left)
     return min(max(slope, _FLATTEST), _STEEPEST)
 
 
 def _nearest(pool: list[Candidate], budgets: tuple[str, ...]) -> list[Candidate]:
-    """The forms that take little more than the one that takes least."""
+    """Return the candidates whose usage is little above the smallest one."""
     used = {c.key: _used(c, budgets) for c in pool}
     least = min(used.values(), default=1.0)
     return [c for c in pool if used[c.key] <= _NEAR * least]
 
 
 def _binding(near: list[Candidate], budgets: tuple[str, ...]) -> str:
-    """The budget of which the forms take most."""
+    """Return the name of the budget with the highest usage; empty if none was measured."""
     lines = [c for each in near for c in checks(each, *budgets) if c.measured is not None]
     return max(lines, key=lambda c: (c.measured or 0.0) / c.limit).name if lines else ""
 
 
 def _unshrunk(tried: Tried, *, few: bool) -> list[Candidate]:
-    """Accurate forms of few or of 8 bits; where there is none of 8, those of the original."""
+    """Return accurate unpruned candidates of few or 8 bits; float ones if none has 8 bits."""
     good = [c for c in made(tried, lambda of: not is_shrunk(of)) if runs(c) and accurate(c)]
     if few:
         return [c for c in good if few_bits(c.recipe)]
@@ -326,7 +329,7 @@ def _unshrunk(tried: Tried, *, few: bool) -> list[Candidate]:
 
 
 def _lighter(candidate: Candidate, terms: Terms) -> Recipe:
-    """Its recipe, with room for no more weights of few bits than can be sent."""
+    """Return the candidate's recipe, with low-bit weights limited to the transfer budget."""
     few, lines = few_bits(candidate.recipe), checks(candidate, _TRANSFER)
     over = _size_over(candidate, lines[0].limit) if lines else 1.0
     if few is None or few.most_bytes is None or over <= 1:
@@ -336,15 +339,15 @@ def _lighter(candidate: Candidate, terms: Terms) -> Recipe:
 
 
 def _used(candidate: Candidate, budgets: tuple[str, ...]) -> float:
-    """How many times a limit it takes, where it takes most; 1 where nothing was measured."""
+    """Return the highest usage of a budget relative to its limit; 1 if nothing was measured."""
     known = (c.measured / c.limit for c in checks(candidate, *budgets) if c.measured is not None)
     return max(known, default=1.0)
 
 
 def _entropy_left(sparsity: float) -> float:
-    """Part of the bytes to send that is left when so many int8 weights are zero.
+    """Return the part of the transfer bytes left at a sparsity of int8 weights.
 
-    Which ones they are takes bits of its own: the entropy of a coin with that bias (Shannon 1948).
+    The positions of the zeros take bits as well: the entropy of a biased coin (Shannon 1948).
     """
     if sparsity <= 0:
         return 1.0
@@ -364,7 +367,7 @@ _CHANNELS = _Way(
     left=lambda s: 1 - s.remove,
 )
 _CHANNELS_OF_FEW_BITS = replace(_CHANNELS, budgets=(_TRANSFER,), few_bits=True)
-# Beside the attempts for the other budgets.
+# Separate from the attempts for the other budgets.
 _CHANNELS_TO_SEND = replace(_CHANNELS, budgets=(_TRANSFER,), attempts=2 * _ATTEMPTS)
 _RANKS = _Way(
     kind=LowRank,
@@ -383,7 +386,7 @@ _ZEROS = _Way(
     left=lambda s: _entropy_left(s.sparsity),
 )
 
-# The likeliest to keep the accuracy first.
+# Ways in the order of how likely they keep the accuracy.
 STAGES = (
     fewer_channels,
     fewer_bits,
