@@ -1,4 +1,4 @@
-"""The table of passes: what each takes, needs and depends on."""
+"""Table of passes: settings, function, requirements and promises of each."""
 
 from __future__ import annotations
 
@@ -30,25 +30,25 @@ from edgekit_agent.samples import Samples
 
 @dataclass(frozen=True, kw_only=True)
 class Work:
-    """Resources of one pass run: a scratch folder, calibration samples, and channels to report by.
+    """Resources of one pass run: scratch folder, calibration samples, progress and notes.
 
-    ``progress`` shows how far the pass is; ``note`` tells the user a fact that stays with the
-    result, such as a layer that was left as it is, and why. A pass fits to the samples of
-    ``fitting``; ``unseen`` ones are kept apart from it, to tell how far the outputs are off.
+    ``progress`` shows how far the pass is. ``note`` tells the user a fact that stays with the
+    result, such as a layer that was left unchanged, and why. A pass fits to the samples of
+    ``fitting`` only; the ``unseen`` samples are held out to measure the output error.
     """
 
     scratch: Path
     calibration: Samples | None
     progress: Tick
     seed: int = 0
-    feeding: Feeding = field(default_factory=Feeding)  # what edgekit.toml says of the inputs
-    seen: tuple[Samples, ...] = ()  # calibration without the unseen samples; empty = all of it
+    feeding: Feeding = field(default_factory=Feeding)  # facts of edgekit.toml about the inputs
+    seen: tuple[Samples, ...] = ()  # calibration samples without the unseen ones; empty = all
     unseen: tuple[Samples, ...] = ()
     notes: list[str] = field(default_factory=list)
 
     @property
     def fitting(self) -> tuple[Samples, ...]:
-        """The samples that a pass may fit to, in parts; none without calibration."""
+        """Return the calibration samples that a pass may fit to, in parts; empty without calibration."""
         return self.seen or ((self.calibration,) if self.calibration is not None else ())
 
     def note(self, text: str) -> None:
@@ -59,25 +59,26 @@ class Work:
 
 @dataclass(frozen=True, kw_only=True)
 class Promise:
-    """What a pass says of every file that it returns; the runner holds it to that.
+    """Contract of a pass: properties of every file that it returns, checked by the runner.
 
-    Besides, the file is another one, loads, has the same inputs and outputs, holds no NaN, and its
-    outputs are finite wherever those of the input model are, also for several samples at once and
-    for other sizes of free dimensions.
+    The runner also checks that the file differs from the input, loads, has the same inputs and
+    outputs, holds no NaN, and that its outputs are finite wherever those of the input model are,
+    also for several samples at once and for other sizes of free dimensions.
 
     Args:
         max_relative_error: bound of the RMS error of each output over its own RMS on calibration
-            samples. The usual one only tells a poor result, which the gate judges, from none.
-        min_correlation: of every float output with the original's over the samples; a constant
-            has 0.
-        exact: computes the same up to rounding, on any inputs.
-        stores: types of one of which the file must hold tensors.
-        fewer_float_weights: their bytes fall, unless ``stores`` were there before.
-        fewer_macs: it multiplies less on one sample, as far as the file tells.
-        sparser: part of the float weights of layers and embeddings that is zero at least; where
-            any rise is as good, as N:M may not fit some, next to nothing.
-        saves: part of the bytes of float weights gone by which the file must be smaller.
-        max_growth: how many times the original's size the file may have where no weights go.
+            samples. The default separates only a broken result from a poor one, which the gate
+            judges.
+        min_correlation: least correlation of every float output with the original's over the
+            samples; a constant output has 0.
+        exact: the pass computes the same up to rounding, on any inputs.
+        stores: element types; the file must hold tensors of at least one of them.
+        fewer_float_weights: the bytes of float weights fall, unless ``stores`` were there before.
+        fewer_macs: one sample takes fewer multiply-accumulates, as far as the file tells.
+        sparser: least share of zeros in the float weights of layers and embeddings. An increase
+            is enough where N:M fits only some layers.
+        saves: share of the removed bytes of float weights by which the file must shrink.
+        max_growth: largest file size relative to the original where no weights are removed.
         may_find_nothing: an unchanged file is a success.
         may_fold_infinities: a value that the graph computed may be stored, infinity among them.
     """
@@ -95,20 +96,20 @@ class Promise:
     may_fold_infinities: bool = False
 
 
-# What reads and writes .tflite files beside what everything needs.
+# Packages that every pass needs, and those that read and write .tflite files.
 _LITERT = ("numpy", "onnx", "onnxruntime", "ai-edge-litert", "flatbuffers")
 
 # Integers of 8 bits take a quarter of the floats; scales and biases come on top of them.
 INT8_WEIGHTS = Promise(stores=("int8",), fewer_float_weights=True, saves=0.5)
 
-# A file of another runtime that computes the same, up to the order of sums; one that is larger is
-# told in a note.
+# A file of another runtime that computes the same, up to the order of sums. A larger file is
+# reported in a note.
 TWIN = Promise(max_relative_error=1e-4, exact=True, max_growth=math.inf, may_fold_infinities=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class PassSpec:
-    """A row of the table."""
+    """Entry of the pass table."""
 
     settings: type[Settings]
     function: str  # "module:function" of (Model, settings, Work) -> Path
@@ -118,9 +119,9 @@ class PassSpec:
     needs_calibration: bool = False
     tools: tuple[str, ...] = field(default=("numpy", "onnx", "onnxruntime"))
     promise: Promise = field(default_factory=Promise)
-    holds_out_from: int = 12  # with fewer calibration samples none is held out for the error
+    holds_out_from: int = 12  # with fewer calibration samples, none is held out
     reads_constants: bool = False  # constant inputs of edgekit.toml may be folded into the file
-    asks: str = ""  # the setting that says how much goes: outputs that are lost to it are no fault
+    asks: str = ""  # setting of how much is removed; lost outputs are then no fault
 
 
 _BY_GRADIENTS = ("fisher", "taylor")
@@ -227,13 +228,13 @@ PASSES: dict[str, PassSpec] = {
 
 
 def step(settings: Settings) -> Step:
-    """The step that runs the pass of these settings."""
+    """Return the recipe step that runs the pass of these settings."""
     name, spec = next((n, s) for n, s in PASSES.items() if s.settings is type(settings))
     return Step(name=name, version=spec.version, settings=settings)
 
 
 def tools_of(step: Step) -> tuple[str, ...]:
-    """The packages whose versions decide what a step makes."""
+    """Return the packages whose versions decide the bytes of a step's result."""
     tools = PASSES[step.name].tools
     learned = isinstance(step.settings, PruneChannels) and step.settings.score in _BY_GRADIENTS
     return (*tools, "tensorflow-cpu") if learned else tools

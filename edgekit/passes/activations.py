@@ -1,4 +1,4 @@
-"""8-bit parameters of activations: estimate ranges, and choose one for each value."""
+"""8-bit parameters of activations: estimated ranges, and the best estimator of each activation."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from edgekit.subsets import rows_of
 from edgekit_agent.samples import Samples
 
 _ALL: tuple[Estimator, ...] = get_args(Estimator)
-# Samples that fill the histograms.
+# Number of samples in the histograms.
 _COUNTED = 128
 _FROM_EXTREMES = {"minmax", "average"}
 PER_VALUE = "per value"
@@ -29,7 +29,7 @@ PER_VALUE = "per value"
 
 @dataclass(frozen=True, kw_only=True)
 class Candidates:
-    """Parameters that each estimator gives to each value, and the values' numbers of entries."""
+    """Candidate parameters of each activation by estimator, and the activations' entry counts."""
 
     affines: Mapping[str, Mapping[str, Affine]]
     sizes: Mapping[str, int]
@@ -42,12 +42,13 @@ def find_candidates(
     work: Work,
     estimating: Sequence[Samples],
 ) -> Candidates:
-    """uint8 parameters of each value that has its own, by each estimator of the settings.
+    """Estimate the uint8 parameters of each activation by each estimator of the settings.
 
-    Values that the outputs hold, moved or joined, keep their whole range.
+    Only activations with parameters of their own are estimated. Activations that the graph outputs
+    hold, moved or concatenated, keep their whole range.
 
     Raises:
-        PassRefused: a value is not finite on the samples.
+        PassRefused: an activation is not finite on the samples.
     """
     roots = list(dict.fromkeys(placement.root(name) for name in placement.values))
     estimators = _ALL if settings.ranges == "auto" else (settings.ranges,)
@@ -70,10 +71,10 @@ def find_candidates(
 
 
 def best_labels(errors: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, str]:
-    """For each value the estimator with the least error in what reads it, over all splits.
+    """Choose the estimator of each activation with the least error in its readers over all splits.
 
     Args:
-        errors: of each split, by value and estimator (see ``reader_errors``).
+        errors: of each split, by activation and estimator (see ``measure_reader_errors``).
     """
     best = {}
     for root, labels in errors[0].items():
@@ -85,14 +86,14 @@ def best_labels(errors: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str
 def choices(
     candidates: Candidates, placement: Placement, best: Mapping[str, str]
 ) -> dict[str, dict[str, Affine]]:
-    """Parameters of every value by each estimator, and as ``PER_VALUE`` by the best of each.
+    """Return the parameters of all activations by estimator, and of the best ones as ``PER_VALUE``.
 
-    Moved values have the parameters of their source.
+    Moved activations have the parameters of their source.
 
     Args:
-        candidates: of the values that have parameters of their own.
+        candidates: of the activations that have parameters of their own.
         placement: with all layers in 8 bits.
-        best: the estimator of each value; none where there is only one.
+        best: the estimator of each activation; empty where there is only one.
     """
     roots = {name: placement.root(name) for name in placement.values}
     labels = next(iter(candidates.affines.values())).keys()
@@ -124,7 +125,7 @@ def _count(index: GraphIndex, histograms: Histograms, work: Work, parts: Sequenc
 
 
 def first_of_each(parts: Sequence[Samples], count: int) -> list[Samples]:
-    """About ``count`` samples from the beginnings of all parts."""
+    """Return about ``count`` samples from the beginnings of all parts."""
     rows = [part.columns[0].shape[0] for part in parts]
     share = min(1.0, count / sum(rows))
     return [rows_of(p, 0, math.ceil(share * r)) for p, r in zip(parts, rows, strict=True) if r]

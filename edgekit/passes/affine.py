@@ -1,4 +1,4 @@
-"""Affine quantisation: scale and zero point from a range, and the integers they give.
+"""Affine quantization: scale and zero point of a range, and the integers of a weight.
 
 Source: Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient
 Integer-Arithmetic-Only Inference"; ONNX QuantizeLinear for rounding (half to even).
@@ -13,20 +13,20 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 
-# Below this a scale makes denormals, whose reciprocal is infinite: dead channels have none.
+# A smaller scale is a denormal, whose reciprocal is infinite; dead channels get another scale.
 _TINY = np.float32(1e-30)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Affine:
-    """``real = (integer - zero_point) * scale`` for unsigned 8 bits."""
+    """Parameters of unsigned 8-bit quantization: ``real = (integer - zero_point) * scale``."""
 
     scale: np.float32
     zero_point: np.uint8
 
 
 def unsigned_affine(low: float, high: float) -> Affine:
-    """uint8 parameters whose range covers ``low``, ``high`` and zero."""
+    """Compute uint8 parameters whose range covers ``low``, ``high`` and zero."""
     low, high = min(low, 0.0), max(high, 0.0)
     scale = np.float32((high - low) / 255)
     if scale < _TINY:
@@ -34,19 +34,19 @@ def unsigned_affine(low: float, high: float) -> Affine:
     return Affine(scale=scale, zero_point=np.uint8(np.clip(np.rint(-low / scale), 0, 255)))
 
 
-# The largest integer of a weight, by its bits. x86 processors without VNNI add pairs of
-# uint8 x int8 products in 16 bits (pmaddubsw), which 2 x 255 x 64 never fills.
+# Largest integer of a weight, by its bits. x86 processors without VNNI add pairs of
+# uint8 x int8 products in 16 bits (pmaddubsw), which 2 x 255 x 64 never overflows.
 # Source: onnxruntime documentation, "Quantize ONNX models", on reduce_range.
 LARGEST = {7: 64, 8: 127}
 
 
 def largest_integer(bits: int) -> int:
-    """The largest magnitude of a signed weight of so many bits; the grid is symmetric."""
+    """Return the largest magnitude of a signed weight of ``bits`` bits; the grid is symmetric."""
     return LARGEST[bits] if bits in LARGEST else (1 << (bits - 1)) - 1
 
 
 def symmetric_scales(weight: Floats, axis: int, largest: int = LARGEST[8]) -> Floats:
-    """One int8 scale per slice along ``axis``, so that its peak becomes ``largest``."""
+    """Compute one int8 scale per slice along ``axis``, so that its peak becomes ``largest``."""
     others = tuple(i for i in range(weight.ndim) if i != axis)
     peak = np.abs(weight).max(axis=others) if weight.size else np.zeros(weight.shape[axis])
     scales = (peak / largest).astype(np.float32)
@@ -56,7 +56,7 @@ def symmetric_scales(weight: Floats, axis: int, largest: int = LARGEST[8]) -> Fl
 def to_int8(
     weight: Floats, scales: Floats, axis: int, largest: int = LARGEST[8]
 ) -> NDArray[np.int8]:
-    """The nearest int8 of each weight, in [-largest, largest]."""
+    """Round each weight to the nearest int8 multiple of its scale, in [-largest, largest]."""
     shape = [1] * weight.ndim
     shape[axis] = -1
     integers = np.rint(weight / scales.reshape(shape))

@@ -1,4 +1,4 @@
-"""How far a model's outputs agree with those of the model it was made of."""
+"""Agreement of a compressed model's outputs with those of the original."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from edgekit.passes.probes import Probe, expected_probes, narrower, probes
 from edgekit.progress import Tick, silent
 from edgekit_agent.samples import Samples
 
-# Entries of an output that are compared; all are looked at for shape and finiteness.
+# Number of entries of an output that are compared; shape and finiteness are checked on all.
 _PICKED = 16384
-# An output that varies less than this between samples, against its size, has nothing to follow.
+# An output that varies less than this between samples, relative to its size, has no correlation.
 _VARIES = 0.1
-# Freedoms (rows less one, times entries) below which a correlation may be chance.
+# Degrees of freedom (rows less one, times entries) below which a correlation may be chance.
 _FREEDOMS = 8
 
 
@@ -32,27 +32,28 @@ _FOLLOWS = 0.5
 
 
 class Disagreement(Exception):
-    """Outputs that no honest result of any pass has; the text says which and on what."""
+    """Outputs that no correct result of any pass has; the text says which, and on which input."""
 
 
 class InfiniteOutput(Disagreement):
-    """Entries that are not finite, of an output that is not finite in the original either.
+    """Entries that are not finite in an output that is not finite in the original either.
 
-    Such an output turns on the last digits of what it is computed from, as log(relu(x)) does.
+    Such an output depends on the last digits of its inputs, as log(relu(x)) does.
     """
 
 
 @dataclass(frozen=True, kw_only=True)
 class Agreement:
-    """Outputs against the original's.
+    """Comparison of a result's outputs with the original's.
 
     ``relative_errors`` holds the RMS difference of each float output over its own RMS, the worst
-    output first; ``correlation`` that of each float output over the samples, its mean over the
-    samples taken off, where the original's varies; ``equal`` the share of equal entries of
-    integer outputs; ``stuck`` those of them that are the same on every sample though the
-    original's are not; ``lost`` are float outputs that their own mean would be as near to.
-    ``samples`` real ones were compared. Where some of them were kept apart from the pass,
-    ``unseen``, the errors are of these alone, and ``seen_errors`` those of the others.
+    output first. ``correlation`` holds that of each float output over the samples, with its mean
+    over the samples removed, where the original's output varies. ``equal`` is the share of equal
+    entries of integer outputs. ``stuck`` are integer outputs that are the same on every sample
+    while the original's are not. ``lost`` are float outputs to which their own mean would be as
+    near. ``samples`` is the number of real samples compared. If some of them were held out from
+    the pass, ``unseen`` is their number, the errors are of these alone, and ``seen_errors`` are
+    those of the others.
     """
 
     samples: int
@@ -66,17 +67,17 @@ class Agreement:
 
     @property
     def worst(self) -> tuple[str, float] | None:
-        """The output with the largest relative error; ``None`` without float outputs."""
+        """Return the output with the largest relative error; ``None`` without float outputs."""
         return next(iter(self.relative_errors.items()), None)
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Answer:
-    """One output in one probe: some of its entries, a row for each real sample."""
+    """Output of one probe: some of its entries, one row for each real sample."""
 
     shape: tuple[int, ...]
     rows: NDArray[np.float64]
-    finite: NDArray[np.bool_] | None  # None: all of it is
+    finite: NDArray[np.bool_] | None  # None: all are finite
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,24 +99,24 @@ def agreement(
     feeding: Feeding | None = None,
     tick: Tick = silent,
 ) -> Agreement:
-    """Run both on the same probes, one model after the other, and compare.
+    """Run both models on the same probes, one model after the other, and compare the outputs.
 
     Args:
         before: the original.
-        after: what was made of it.
-        samples: calibration samples; made-up inputs without any.
-        unseen: others, which the pass was not given.
-        seed: of what is made up.
+        after: the result of a pass.
+        samples: calibration samples; without any, inputs are made up.
+        unseen: samples that the pass was not given.
+        seed: seed of the made-up inputs.
         feeding: which inputs hold samples; ``None`` = all, along their first axis.
-        tick: told how many probes are run.
+        tick: called with the number of probes that have run.
 
     Raises:
         Disagreement: ``after`` fails, is not finite or has another shape where ``before`` does
             not.
-        InfiniteOutput: of an output of ``before`` with other entries that are not finite.
+        InfiniteOutput: the same for an output of ``before`` that is not finite everywhere.
         UserError: ``before`` fails on the samples.
     """
-    # A file of fixed sizes says what both can be fed.
+    # The file with the more fixed sizes decides the shapes that both can be fed.
     fed = narrower(before, after)
     expected = expected_probes(fed, samples, unseen)
 
@@ -160,7 +161,7 @@ def _ran(
 def _told(
     model: Model, probe: Probe, made: dict[str, NDArray[np.generic]] | str
 ) -> dict[str, _Answer] | None:
-    """The original's answers; ``None`` for a variant that it does not take."""
+    """Return the original's answers; ``None`` for a made-up input that the original refuses."""
     if not isinstance(made, str):
         return {name: _answer(value, probe) for name, value in made.items()}
     if probe.rows:
@@ -199,7 +200,7 @@ class _Errors:
         self.difference[name] += float(np.square(now[kept] - was[kept]).sum())
 
     def relative(self) -> dict[str, float]:
-        """The relative error of each float output, the worst first."""
+        """Return the relative error of each float output, the worst first."""
         ratios = {
             name: _ratio(self.difference[name], power, self.entries[name])
             for name, power in self.power.items()
@@ -211,8 +212,8 @@ class _Errors:
 class _Tally:
     """Sums over the probes.
 
-    ``split``: samples that the pass saw and unseen ones are told apart; ``infinite``: outputs of
-    ``before`` with entries that are not finite.
+    ``split``: unseen samples are judged apart from those that the pass saw. ``infinite``: outputs
+    of ``before`` with entries that are not finite.
     """
 
     before: Model
@@ -251,7 +252,7 @@ class _Tally:
     def _follows_the_data(
         self, spec: TensorSpec, was: tuple[int, ...], now: tuple[int, ...]
     ) -> bool:
-        """Whether only such dimensions differ as no input has (boxes that were found, say)."""
+        """Return whether only dimensions differ that no input has, such as a number of boxes."""
         if not len(was) == len(now) == len(spec.shape):
             return False
         fed = {d for i in self.before.signature.inputs for d in i.shape if isinstance(d, str)}
@@ -295,16 +296,16 @@ def _as_finite(was: _Answer, now: _Answer) -> bool:
 def _stacked(
     pairs: Sequence[_Pair],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
-    """All samples of both, ``None`` where they differ in size."""
+    """Concatenate all samples of both models; ``None`` where the samples differ in size."""
     if len({pair.was.shape[1] for pair in pairs}) > 1:
         return None
     return np.concatenate([p.was for p in pairs]), np.concatenate([p.now for p in pairs])
 
 
 def _is_lost(pairs: Sequence[_Pair], correlation: float | None) -> bool:
-    """Whether the mean of an output over the samples is nearer to it than the result.
+    """Return whether the mean of an output over the samples is nearer to it than the result.
 
-    An output that still follows the original's is not lost, whatever its size.
+    An output that still correlates with the original's is not lost, whatever its size.
     """
     if correlation is None or correlation > _FOLLOWS:
         return False

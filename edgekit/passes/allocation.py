@@ -1,4 +1,4 @@
-"""Bits to layers: the least damage to the outputs for the bits that there are."""
+"""Allocation of bits to layers: the least damage to the outputs for a bit budget."""
 
 from __future__ import annotations
 
@@ -6,19 +6,19 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-# Ends of the price of a bit between which the right one is looked for.
+# Bounds of the search for the price of a bit (the Lagrange multiplier).
 _CHEAP, _DEAR = 1e-18, 1e4
 _ROUNDS = 80
-# Sums of the same bits in another order.
+# Tolerance for sums of the same bits in another order.
 _ROUNDING = 1 + 1e-9
-# Divergence is told from so much on; what does not change the outputs on a few samples is not
-# free, and what ruins them has no measure.
+# Bounds of a divergence: a layer that does not change the outputs of a few samples is not free,
+# and outputs that are ruined have no measure.
 _NOISE, _RUINED = 1e-9, 1e6
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """One way to store a layer: bits of a weight, and what it costs the outputs."""
+    """One way to store a layer: bits per weight, and damage to the outputs."""
 
     bits: float
     damage: float
@@ -26,21 +26,25 @@ class Choice:
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What can be done with one layer of so many weights."""
+    """Choices for one layer, with its number of weights."""
 
     weights: int
     choices: Sequence[Choice]
 
 
 def allocate(layers: Sequence[Options], bits: float) -> list[int]:
-    """A choice for each layer, of the least damage in all for ``bits`` a weight on average.
+    """Allocate a choice to each layer with the least total damage for an average number of bits.
 
-    The damages add up, so each layer takes the choice that is best at one price of a bit, which
-    is the same for all of them; what is left then goes where it mends most. Where choices are few
-    and far between, the same bits for all layers may be better, and are taken then. Where even
-    the lightest choices take more than there is, these are taken.
+    The damages add up, so each layer takes the choice that is best at one price of a bit, which is
+    the same for all layers; remaining bits then go where they reduce the damage most. Where the
+    choices are few and far between, the same bits for all layers may be better, and are taken
+    then. Where even the lightest choices exceed the budget, these are taken.
 
     Source: Shoham and Gersho 1988, "Efficient Bit Allocation for an Arbitrary Set of Quantizers".
+
+    Args:
+        layers: the choices of each layer.
+        bits: budget per weight, on average over all layers.
 
     Returns:
         For each layer the place of its choice.
@@ -61,7 +65,7 @@ def allocate(layers: Sequence[Options], bits: float) -> list[int]:
 
 
 def at_most(layer: Options, bits: float) -> int:
-    """The best choice of no more bits, or the lightest one."""
+    """Choose the least damage with at most ``bits`` per weight, or the fewest bits if none fits."""
     places = range(len(layer.choices))
     held = [i for i in places if layer.choices[i].bits <= bits]
     if not held:
@@ -74,18 +78,18 @@ def _damage(layers: Sequence[Options], picked: Sequence[int]) -> float:
 
 
 def nearest(layer: Options, bits: float) -> int:
-    """The choice whose bits come nearest."""
+    """Choose the option whose bits per weight are nearest to ``bits``."""
     return min(range(len(layer.choices)), key=lambda i: abs(layer.choices[i].bits - bits))
 
 
 def as_divergence(layer: Options, tried: int, lost: float) -> Options:
-    """Its choices with divergences of the outputs for errors, as they are in proportion.
+    """Return the choices with damages scaled from layer errors to a measured output divergence.
 
     Args:
-        layer: choices whose damages are errors of its outputs.
-        tried: the place of the choice that was tried. Of one that happens to change nothing, the
-            worst of them tells.
-        lost: the divergence that it made; one that is not finite costs more than any other.
+        layer: choices whose damages are errors of the layer's outputs.
+        tried: place of the choice that was measured. If its error is zero, the largest error
+            takes its place.
+        lost: the divergence that it caused; one that is not finite counts as the worst.
     """
     choices = layer.choices
     at_probe = choices[tried].damage or max(c.damage for c in choices) or 1.0
@@ -95,12 +99,12 @@ def as_divergence(layer: Options, tried: int, lost: float) -> Options:
 
 
 def at_least(layer: Options, tried: int, lost: float) -> Options:
-    """Its choices with what the finest of them really costs added, as far as it was not foreseen.
+    """Return the choices with the unforeseen damage of the finest one added to all.
 
     Args:
         layer: choices with divergences.
-        tried: the place of the finest choice.
-        lost: the divergence that it made.
+        tried: place of the finest choice.
+        lost: the divergence that it caused.
     """
     more = lost - layer.choices[tried].damage
     if not math.isfinite(lost) or more <= 0:
@@ -109,7 +113,7 @@ def at_least(layer: Options, tried: int, lost: float) -> Options:
 
 
 def lightest(layers: Sequence[Options]) -> float:
-    """Bits of a weight on average where every layer takes as few as it can."""
+    """Compute the average bits per weight where every layer takes its lightest choice."""
     weights = sum(layer.weights for layer in layers)
     return sum(layer.weights * min(c.bits for c in layer.choices) for layer in layers) / max(
         weights, 1
@@ -132,7 +136,7 @@ def _spent(layers: Sequence[Options], picked: Sequence[int]) -> float:
 
 
 def _spend_the_rest(layers: Sequence[Options], picked: list[int], room: float) -> list[int]:
-    """Better choices, the most mended for a bit first, while there is room."""
+    """Improve choices while the budget allows, those with the most damage saved per bit first."""
     left = room - _spent(layers, picked)
     picked = list(picked)
     while True:

@@ -1,4 +1,4 @@
-"""What weight rounding and activation clipping shift on average goes into the biases."""
+"""Bias correction: mean errors of weight rounding and activation clipping, moved into biases."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from edgekit.passes.judge import Errors
 from edgekit.passes.shadows import Shadows
 from edgekit_agent.samples import Samples
 
-# A correction has to earn its place on samples it was not taken from.
+# A correction must lower the error by this factor on samples that it was not computed from.
 _LOWERS = 0.99
 
-# The mean of float minus quantised [channels], by the output of the node.
+# Mean of the float minus the quantized output [channels], by the output of the node.
 Shifts = dict[str, Floats]
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Probe:
-    """Names around one shadow: its correction, sum and number of differences, both errors."""
+    """Value names of one fake-quantized node: correction, sum and size of differences, errors."""
 
     correction: str
     shape: tuple[int, ...]  # of the correction
@@ -48,14 +48,22 @@ def find_shifts(
     judging: Sequence[Samples],
     tick: Callable[[int, int], None] | None = None,
 ) -> Shifts:
-    """By how much each weighted node's output is off on average, where knowing it helps.
+    """Measure the mean error of each weighted node's output, and keep it where adding it helps.
 
-    Each node is quantised alone, weight and input, and sees the float input. A shift is returned
-    where adding it lowers the squared error on the judging samples. ``tick`` is told how many
-    samples are done.
+    Each node is quantized alone, weight and input, and reads the float input. A shift is returned
+    where adding it lowers the squared error on the judging samples.
 
     Source: Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias
     Correction", section 4.2, here from calibration samples.
+
+    Args:
+        index: the float graph, its weights offloaded.
+        placement: the nodes to quantize.
+        parameters: of each quantized activation.
+        largest: magnitude of the largest integer of weights.
+        estimating: samples that the shifts are computed from.
+        judging: samples that decide whether a shift helps.
+        tick: called with the number of samples done.
     """
     shadows = Shadows(index, placement)
     found = [w for w in placement.weighted if holder(index, w) is not None]
@@ -132,7 +140,7 @@ def _add_shadow(shadows: Shadows, weighted: Weighted, affine: Affine, largest: i
 def _compare(
     shadows: Shadows, weighted: Weighted, twin: str, nodes: list[NodeProto]
 ) -> tuple[str, str]:
-    """Compare with the node's output, after the activation function that follows it."""
+    """Add a comparison with the node's output, after the activation function that follows it."""
     value = weighted.node.output[0]
     if weighted.output != value:
         nodes.append(shadows.copy(shadows.index.producer[weighted.output], {value: twin}))
@@ -143,7 +151,7 @@ def _compare(
 def _rows(
     shadows: Shadows, node: NodeProto, value: str, output: str, weight: Floats, axis: int
 ) -> NodeProto:
-    """What makes of an output one row per sample or position, its channels last."""
+    """Build the node that reshapes an output to one row per sample or position, channels last."""
     if node.op_type == "Conv" and weight.ndim > 2:
         spatial = shadows.constant(np.arange(2, weight.ndim))
         return helper.make_node("ReduceSum", [value, spatial], [output], keepdims=0)
@@ -159,7 +167,7 @@ def _dequantized(shadows: Shadows, weight: Floats, axis: int, largest: int) -> N
 
 
 def holder(index: GraphIndex, weighted: Weighted) -> tuple[NodeProto, int] | None:
-    """The node and the position of its input that holds, or may hold, the bias of another."""
+    """Find the node, and the position of its input, that holds or may hold the bias of a layer."""
     node = weighted.node
     if node.op_type in ("Conv", "Gemm"):
         return node, 2
@@ -180,7 +188,7 @@ def _channels(index: GraphIndex, weighted: Weighted) -> int:
 
 
 def apply_shifts(index: GraphIndex, placement: Placement, shifts: Shifts) -> None:
-    """Add shifts to biases, in place; a node without one gets it."""
+    """Add shifts to biases, in place; a node without a bias gets one."""
     for weighted in placement.weighted:
         shift = shifts.get(weighted.node.output[0])
         found = holder(index, weighted)

@@ -1,4 +1,4 @@
-"""What it costs the outputs to leave out a residual layer, and what it saves."""
+"""Cost and savings of removing a residual branch."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from edgekit.progress import Tick
 
 @dataclass(frozen=True, kw_only=True)
 class BranchOption:
-    """A residual layer that could go.
+    """Residual branch that could be removed.
 
-    ``macs`` are the multiply-accumulates that go with it, ``damage`` the divergence of the outputs
-    when it alone is left out and nothing is refitted; infinite where they are not finite then.
+    ``macs`` are its multiply-accumulates. ``damage`` is the divergence of the outputs when it alone
+    is removed and nothing is refitted; infinite where the outputs are then not finite.
     """
 
     branch: Branch
@@ -28,16 +28,16 @@ class BranchOption:
 def branch_options(
     proto: ModelProto, found: Sequence[Branch], reference: Reference, tick: Tick
 ) -> list[BranchOption]:
-    """Each branch with what leaving it out saves and does, the cheapest for its savings first.
+    """Measure the savings and the damage of removing each branch, least damage per saving first.
 
     Source: Veit et al. 2016, "Residual Networks Behave Like Ensembles of Relatively Shallow
-    Networks", for leaving out single layers of a trained network.
+    Networks", for removing single layers of a trained network.
 
     Args:
-        proto: the model that they were found in; not changed.
-        found: its branches.
+        proto: the model of the branches; not changed.
+        found: the branches.
         reference: the model's outputs on held-out samples.
-        tick: told how many branches are done.
+        tick: called with the number of branches done.
     """
     options = []
     for number, branch in enumerate(found):

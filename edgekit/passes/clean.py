@@ -1,4 +1,4 @@
-"""Fold constants, BatchNorm, scales and shifts, and drop what has no effect."""
+"""Pass that folds constants, BatchNorm, scales and shifts, and drops nodes without effect."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from edgekit.recipe import Clean
 
 
 def clean(model: Model, settings: Clean, work: Work) -> Path:
-    """Rewrite a graph without changing what it computes; only standard operators come out.
+    """Simplify a graph without changing its results; the result has only standard operators.
 
     Source: onnxruntime's "basic" graph optimizations (constant folding, BatchNorm, Pad and Mul
-    into Conv, MatMul and Add into Gemm, identities); then scale and shift of each channel go into
-    the product or convolution before them. Constant inputs of edgekit.toml decide branches.
-    Scales of biases that an int8 model computes are not folded, which would enlarge the file.
+    into Conv, MatMul and Add into Gemm, identities). Then scale and shift of each channel go into
+    the product or convolution before them. Constant inputs of edgekit.toml decide branches. Scales
+    of biases that an int8 model computes are not folded, which would enlarge the file.
     """
     del settings
     try:
@@ -45,7 +45,7 @@ def clean(model: Model, settings: Clean, work: Work) -> Path:
 
 
 def _store_scales(model: Model, work: Work) -> Model:
-    """Return a model with the scales of biases stored that it computes; itself without any."""
+    """Return a copy of the model with computed bias scales stored, or the model if it has none."""
     if not computes_bias_scales(load_structure(model.path)):
         return model
     proto = load(model.path)

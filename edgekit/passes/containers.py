@@ -1,4 +1,4 @@
-"""How weights of few bits lie in a graph: what the runtime expands, and what it computes with."""
+"""Storage of few-bit weights in a graph: int8 with scales, or native few-bit kernels."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from edgekit.passes.grids import Grid
 from edgekit.passes.stored_layers import StoredLayer, shifted_bias
 
 MICROSOFT = "com.microsoft"
-# Widths that onnxruntime's own kernels take, by the operator that reads the weight.
+# Bit widths that onnxruntime's kernels support, by the operator that reads the weight.
 NATIVE_WIDTHS = {"MatMul": (2, 4, 8), "Gemm": (2, 4, 8), "Gather": (4, 8), "Conv": (4, 8)}
-# Of weights that have no kernel for few bits: they are widened at load.
+# Bit widths of weights without a few-bit kernel, which are widened at load.
 _STORED_WIDTHS = (4, 8)
-# MatMulNBits: activations are quantised to 8 bits at run time.
+# accuracy_level of MatMulNBits: activations are quantized to 8 bits at run time.
 _INT8_ACTIVATIONS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Quantized:
-    """A layer with the integers that take its weight's place, and the grid they lie on."""
+    """Layer with the integers that replace its weight, and their quantization grid."""
 
     layer: StoredLayer
     grid: Grid
@@ -35,12 +35,12 @@ class Quantized:
 
 
 def native_widths(layer: StoredLayer) -> tuple[int, ...]:
-    """Widths in which onnxruntime can hold the weight of a layer."""
+    """Return the bit widths in which onnxruntime can store the weight of a layer."""
     return _STORED_WIDTHS if layer.is_widened else NATIVE_WIDTHS[layer.op]
 
 
 def write_int8(index: GraphIndex, made: Sequence[Quantized]) -> None:
-    """Put int8 integers with a scale per channel in the place of weights, in place."""
+    """Replace weights by int8 integers with a scale per channel, in place."""
     _correct_biases(index, made)
     front = [node for q in made if not q.layer.is_embedding for node in _restored(index, q)]
     _put_nodes(index, [*front, *index.graph.node])
@@ -48,7 +48,7 @@ def write_int8(index: GraphIndex, made: Sequence[Quantized]) -> None:
 
 
 def write_native(index: GraphIndex, made: Sequence[Quantized]) -> None:
-    """Put what the runtime's kernels for few bits take in the place of weights, in place.
+    """Replace weights by the inputs of the runtime's few-bit kernels, in place.
 
     Source: onnxruntime contrib operators, MatMulNBits and GatherBlockQuantized; ONNX INT4.
     """
@@ -98,9 +98,10 @@ def _put_nodes(index: GraphIndex, nodes: Sequence[NodeProto]) -> None:
 
 
 def _restored(index: GraphIndex, q: Quantized) -> list[NodeProto]:
-    """Let layers read dequantized integers: of 4 bits where that is the width, else of 8.
+    """Store the integers of a layer, let its readers read them dequantized, and return new nodes.
 
-    Nodes in the main graph, which inner graphs can read as well.
+    Integers are stored in 4 bits where that is the native width, else in 8. The nodes belong in
+    the main graph, where inner graphs can read them as well.
     """
     add = index.add_int4 if q.native and q.width <= 4 else index.add_constant
     integers, twin = add("w", q.layer.tensor(q.integers)), index.fresh("d")
@@ -112,7 +113,7 @@ def _restored(index: GraphIndex, q: Quantized) -> list[NodeProto]:
         node.input[place] = twin
     layer = q.layer.layer
     if q.layer.recurrent or (layer is not None and layer.contraction is not None):
-        # A scale for each row of each direction or batch. onnxruntime folds these at load.
+        # One scale for each row of each direction or batch. onnxruntime folds these at load.
         spread = layer.spread(q.grid.scales) if layer else q.grid.scales
         scales, real = index.add_constant("s", spread), index.fresh("c")
         return [
@@ -125,7 +126,7 @@ def _restored(index: GraphIndex, q: Quantized) -> list[NodeProto]:
 
 
 def _stored(index: GraphIndex, q: Quantized) -> list[str]:
-    """Names of packed integers [O, B, bytes] (of a table [O, bytes]) and of their scales."""
+    """Store packed integers [O, B, bytes] (a table: [O, bytes]) and scales; return their names."""
     outputs, inputs = q.integers.shape[1:]
     filled = np.pad(q.integers[0], [(0, 0), (0, -inputs % q.grid.block)])
     packed = _packed_bits(filled, q.width)
@@ -135,7 +136,7 @@ def _stored(index: GraphIndex, q: Quantized) -> list[str]:
 
 
 def _packed_bits(integers: NDArray[np.int8], width: int) -> NDArray[np.uint8]:
-    """Unsigned integers of 2, 4 or 8 bits, several in a byte, the first one lowest."""
+    """Pack integers as unsigned ones of 2, 4 or 8 bits, several in a byte, the first one lowest."""
     unsigned = (integers.astype(np.int16) + (1 << (width - 1))).astype(np.uint8)
     parts = unsigned.reshape(unsigned.shape[0], -1, 8 // width)
     shifts = (np.arange(8 // width) * width).astype(np.uint8)

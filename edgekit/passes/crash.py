@@ -1,4 +1,4 @@
-"""Reports of crashed passes, without the weights, data or paths of the user."""
+"""Reports of crashed passes, without weights, data or paths of the user."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from edgekit_agent.files import write_whole
 _PACKAGES = ("onnx", "onnxruntime", "numpy", "ai-edge-litert")
 # A full disk or quota is no fault of a pass, and stops every other candidate as well.
 _EXHAUSTED = (errno.ENOSPC, errno.EDQUOT)
-# The folders of a path, without the file name after them.
+# Folders of a path, without the file name after them.
 _FOLDERS = re.compile(r"(?<![\w.])(?:[A-Za-z]:)?[/\\](?:[^/\\:'\"\n]+[/\\])+(?=[^\s/\\])")
 _MOST_CHARACTERS = 2000
 
@@ -35,7 +35,7 @@ _MOST_CHARACTERS = 2000
 def is_crash(error: BaseException) -> bool:
     """Return whether an exception is a fault of edgekit.
 
-    Errors with a message for the user are not, nor is a machine out of memory or disk space.
+    Errors with a message for the user are no crash, nor is a machine out of memory or disk space.
     """
     if isinstance(error, (EdgekitError, MemoryError)):
         return False
@@ -45,7 +45,7 @@ def is_crash(error: BaseException) -> bool:
 def build_crash(
     doing: str, error: BaseException, *, steps: Iterable[Step], model: Model
 ) -> PassCrash:
-    """Build the failure for an unexpected exception, with its report.
+    """Build the error for an unexpected exception, with its report.
 
     Args:
         doing: the pass that ran, or another stage of the build.

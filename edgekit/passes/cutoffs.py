@@ -1,4 +1,4 @@
-"""What a Relu or Clip behind a layer cuts off need not come out right."""
+"""Reconstruction targets behind which a Relu or Clip cuts values off."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from edgekit.passes.refit_layers import Task
 
 @dataclass(frozen=True, kw_only=True)
 class Cutoff:
-    """A value that is only read by what cuts it off: a layer's output or the sum that it is in."""
+    """Value that only a Relu or Clip reads: the output of a layer, or of the sum behind it."""
 
     value: str
     low: float
@@ -25,25 +25,24 @@ class Cutoff:
     def eased(
         self, task: Task, fit: Fit, rows: Doubles, targets: Doubles, wanted: Values
     ) -> Doubles:
-        """Targets [G, positions, O] that are met wherever the value is cut off as it should be.
+        """Return targets [G, positions, O], relaxed wherever both the goal and the fit are cut off.
 
-        Source: Zhang et al. 2015, "Efficient and Accurate Approximations of Nonlinear
-        Convolutional Networks", section 3.2: the auxiliary values that are fitted in turn with
-        the weight; here without their relaxation.
+        Source: Zhang et al. 2015, "Efficient and Accurate Approximations of Nonlinear Convolutional
+        Networks", section 3.2: the auxiliary values that are fitted in turn with the weight; here
+        without their relaxation.
 
         Args:
             task: the layer.
-            fit: what was found for it so far.
-            rows: what it reads, [G, positions, I].
-            targets: what should be made of it, without what the layer's bias and the other side
-                of a sum add.
+            fit: the fit of the layer so far.
+            rows: inputs of the layer, [G, positions, I].
+            targets: outputs to reach, without the layer's bias and the other operand of a sum.
             wanted: values of the original.
         """
         value = task.layer.made(wanted[self.value].astype(np.float32, copy=False))
         value = value if task.kept is None else value[:, task.kept]
         groups, outputs, _ = task.matrix.shape
         goal = value.astype(np.float64).reshape(-1, groups, outputs).transpose(1, 0, 2)
-        if goal.shape != targets.shape:  # a sum with something that is repeated
+        if goal.shape != targets.shape:  # a sum with a broadcast operand
             return targets
         added = goal - targets
         made = rows @ fit.weight.transpose(0, 2, 1) + fit.shift[:, np.newaxis] + added
@@ -53,12 +52,15 @@ class Cutoff:
 
 
 def cutoff_of(index: GraphIndex, task: Task, *, residual: bool) -> Cutoff | None:
-    """What cuts off what a layer makes, if it is all that reads it.
+    """Find the Relu or Clip that is the only reader of a layer's output, or of the sum behind it.
 
     Args:
         index: the changed model.
         task: the layer.
-        residual: whether the sum that it is in is to come out right.
+        residual: whether the fit aims at the sum with the residual branch.
+
+    Returns:
+        ``None`` where there is another reader, or a bound of the Clip is computed.
     """
     value = task.residual.total if residual and task.residual else task.made
     reader = index.only_reader(value)
@@ -71,7 +73,7 @@ def cutoff_of(index: GraphIndex, task: Task, *, residual: bool) -> Cutoff | None
 
 
 def _bounds(index: GraphIndex, clip: NodeProto) -> tuple[float, float] | None:
-    """The stored bounds of a Clip; ``None`` where one is computed."""
+    """Return the stored bounds of a Clip; ``None`` where one is computed."""
     found = [-np.inf, np.inf]
     for place, name in enumerate(clip.input[1:]):
         stored = index.constant(name) if name else None

@@ -1,4 +1,4 @@
-"""Integers and scales brought closer to what the inputs ask for, in turn, after GPTQ.
+"""Coordinate descent over the integers and scales that GPTQ found.
 
 Shapes: G groups of a convolution (1 otherwise), O output channels of a group, I inputs of one
 output value.
@@ -17,29 +17,32 @@ from edgekit.passes.grids import Doubles, Grid, short_mantissa
 _ROUNDS = 2
 _BLOCK = 128
 _TINY = 1e-30
-# Mantissa of a fitted scale, in bits, and the inputs that a channel must have to be worth them.
+# Bits of the mantissa of a fitted scale, and the least number of inputs that justifies them.
 _MANTISSA = 5
 _LEAST_INPUTS = 64
-# Part of zeros from which on all of them stay.
+# Share of zeros above which all of them stay.
 _SPARSE = 0.5
 
 
 def descend(
     weight: Doubles, hessian: Doubles, grid: Grid, integers: NDArray[np.int8]
 ) -> tuple[NDArray[np.int8], Grid]:
-    """Integers and a grid whose products with the inputs are no further from the weights' ones.
+    """Improve integers and scales in turn so that the output error does not rise.
 
-    Scales are fitted by least squares, then each integer is set to the best one beside the
-    others, one input after the other. Scales of blocks and of short channels stay as they are, and
-    so do zeros among many, or in the place of zeros: packed, they cost next to nothing.
+    Scales are fitted by least squares; then each integer is set to the best one given the others,
+    input by input. Scales of blocks and of short channels stay unchanged. Zeros stay where they are
+    frequent, or where the weight itself is zero: packed, they cost next to nothing.
 
     Source: Behdin et al. 2023, "QuantEase: Optimization-based Quantization for Language Models".
 
     Args:
         weight: [G, O, I].
         hessian: mean of x xᵀ over the inputs, [G, I, I].
-        grid: where the weights are rounded to.
-        integers: those to begin with, [G, O, I].
+        grid: grid of the integers.
+        integers: the integers to start from, [G, O, I].
+
+    Returns:
+        The best integers, and their grid.
     """
     hessian = damped(hessian)
     now, best = integers.astype(np.float64), (integers, grid)
@@ -59,7 +62,7 @@ def _cost(weight: Doubles, hessian: Doubles, restored: Doubles) -> float:
 
 
 def _fitted(weight: Doubles, hessian: Doubles, grid: Grid, integers: Doubles) -> Grid:
-    """The grid with the scale of each channel that suits its integers best."""
+    """Return the grid with the best scale of each channel for its integers."""
     if grid.block or weight.shape[-1] < _LEAST_INPUTS:
         return grid
     seen = integers @ hessian
@@ -71,7 +74,7 @@ def _fitted(weight: Doubles, hessian: Doubles, grid: Grid, integers: Doubles) ->
 
 
 def _swept(weight: Doubles, hessian: Doubles, grid: Grid, integers: Doubles) -> Doubles:
-    """Every integer in its turn the best one beside the others."""
+    """Set each integer in turn to the best one given the others."""
     inputs = weight.shape[-1]
     steps = np.broadcast_to(grid.steps(inputs), weight.shape)
     power = np.maximum(np.diagonal(hessian, axis1=1, axis2=2), _TINY)

@@ -58,7 +58,7 @@ class _Writer:
         self.weights = weights  # shared by all graphs of the model
 
     def write(self) -> int:
-        """Rewrite the graph; returns the number of replaced nodes."""
+        """Rewrite the graph and return the number of replaced nodes."""
         replaced = 0
         for node in self.index.graph.node:
             weighted = self._select(node)
@@ -107,7 +107,7 @@ class _Writer:
             self.nodes.append(helper.make_node("Add", [scaled, weighted.bias], [output]))
 
     def _quantize_activation(self, name: str) -> tuple[str, str, str]:
-        """Quantize an activation once for all readers; returns integers, scale and zero point."""
+        """Quantize an activation once for all readers; return integers, scale and zero point."""
         if name not in self.activations:
             outputs = [self.index.fresh(stem) for stem in ("q", "qs", "qz")]
             self.nodes.append(helper.make_node("DynamicQuantizeLinear", [name], outputs))
@@ -115,7 +115,7 @@ class _Writer:
         return self.activations[name]
 
     def _store_weight(self, weighted: Weighted) -> tuple[str, str]:
-        """Store an int8 weight [in, out] and its scales [out]; returns their names."""
+        """Store an int8 weight [in, out] and its scales [out]; return their names."""
         key = (weighted.weight, weighted.axis)
         if key not in self.weights:
             integers, scales = self._quantize_weight(weighted)

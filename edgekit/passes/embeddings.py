@@ -1,4 +1,4 @@
-"""Embeddings in 8 bits: rows are gathered as integers, and only the rows read are dequantized."""
+"""8-bit embeddings: rows are gathered as integers, and only the rows read are dequantized."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgekit.passes.affine import LARGEST, Floats, symmetric_scales, to_int8
 
 Integers = NDArray[np.int8]
 
-# A smaller table is cheaper left alone than gathered twice.
+# A smaller table is cheaper in float than gathered twice (integers and scales).
 LEAST_TABLE = 4096
 
 
@@ -29,7 +29,7 @@ def quantize_embeddings(proto: ModelProto, largest: int = LARGEST[8]) -> int:
         largest: magnitude of the largest integer of products.
 
     Returns:
-        How many Gather nodes were replaced.
+        The number of replaced Gather nodes.
     """
     _turn_tables(GraphIndex(proto))
     index = GraphIndex(proto)
@@ -45,7 +45,7 @@ def quantize_embeddings(proto: ModelProto, largest: int = LARGEST[8]) -> int:
 
 
 def embeddings(index: GraphIndex) -> list[str]:
-    """Find the large float tables that nothing reads but gathers of rows and products."""
+    """Find the large float tables that only gathers of rows and products read."""
     return [name for name in _tables(index) if is_table(index, name)]
 
 
@@ -56,13 +56,17 @@ def _tables(index: GraphIndex) -> list[str]:
 
 
 def store_embeddings(index: GraphIndex, tables: Mapping[str, tuple[Integers, Floats]]) -> int:
-    """Put integers and a scale per row in the place of tables.
+    """Replace tables by integers and a scale per row.
 
     Products keep the float table, to be quantized as their weight. All other readers get it
     dequantized by Cast and Mul, which onnxruntime folds at load.
 
+    Args:
+        index: the graph.
+        tables: integers [rows, columns] and scales [rows], by name of the table.
+
     Returns:
-        How many Gather nodes were replaced.
+        The number of replaced Gather nodes.
     """
     stored = {
         name: (index.add_constant("e", integers), index.add_constant("es", scales[:, np.newaxis]))

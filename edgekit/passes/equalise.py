@@ -1,4 +1,4 @@
-"""Even out the channels between two layers, where that lowers the 8-bit error of the second."""
+"""Cross-layer equalization, applied where it lowers the 8-bit error of the second layer."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from edgekit.passes.judge import Errors
 from edgekit.passes.shadows import Shadows
 from edgekit_agent.samples import Samples
 
-# f(s x) = s f(x) for every s > 0, channel by channel. Pools keep the channels of Conv apart, but
-# mix those of MatMul, which are on the last axis.
+# f(s x) = s f(x) for every s > 0, channel by channel. Pools keep the channels of a Conv apart, but
+# mix those of a MatMul, which are on the last axis.
 _HOMOGENEOUS = {"Relu", "LeakyRelu"}
 _POOLS = {"MaxPool", "AveragePool", "GlobalAveragePool"}
-# Channels are not moved further apart than this; those that are nearly dead not at all.
+# Largest scale of a channel; channels below this share of the largest range are not scaled.
 _MOST = 100.0
 _DEAD = 1e-4
-# The squared error must halve: what evens out one layer shifts the ranges of others.
+# The squared error must halve, because equalizing one pair shifts the ranges of other layers.
 _LOWERS = 0.5
 # Since 18 the axes of ReduceMax are an input.
 _AXES_AS_INPUT = 18
@@ -34,14 +34,14 @@ _AXES_AS_INPUT = 18
 
 @dataclass(frozen=True, kw_only=True)
 class Pair:
-    """Two layers with nothing between them that minds a scale per channel."""
+    """Two layers between which a scale per channel changes nothing."""
 
     first: Weighted
     second: Weighted
 
     @property
     def value(self) -> str:
-        """What the second layer reads."""
+        """Return the input of the second layer."""
         name: str = self.second.node.input[0]
         return name
 
@@ -54,18 +54,26 @@ def equalise(
     estimating: Sequence[Samples],
     judging: Sequence[Samples],
 ) -> int:
-    """Divide the channels of a first layer by what the second is multiplied by, in place.
+    """Equalize the channels between pairs of layers, in place.
 
-    The scale of a channel is the root of its activation range over its weight range; where each
-    input channel of the second layer has weights, and so a scale, of its own, all of the range
-    goes into these. The index is out of date then.
-
-    Returns:
-        How many pairs were changed: those whose 8-bit output is closer to float for it on the
-        judging samples.
+    The outputs of the first layer are divided by a scale per channel, and the weights of the
+    second are multiplied by it. The scale is the square root of the activation range over the
+    weight range. Where each input channel of the second layer has weights, and so a scale, of its
+    own, these take the whole range. The index is out of date afterwards.
 
     Source: Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias
     Correction", section 4.1; Xiao et al. 2023 (SmoothQuant) for ranges of activations.
+
+    Args:
+        index: the float graph, its weights offloaded.
+        placement: the layers to quantize.
+        largest: magnitude of the largest integer of weights.
+        estimating: samples that the activation ranges are taken from.
+        judging: samples that decide which pairs are scaled.
+
+    Returns:
+        The number of scaled pairs: those whose 8-bit output is closer to float on the judging
+        samples.
     """
     pairs = find_pairs(index, placement)
     if not pairs:
@@ -80,7 +88,7 @@ def equalise(
 
 
 def find_pairs(index: GraphIndex, placement: Placement) -> list[Pair]:
-    """The pairs of a graph whose weights nothing else reads."""
+    """Find the pairs of layers of a graph whose weights no other node reads."""
     seconds = {w.node.input[0]: w for w in placement.weighted}
     pairs = []
     for first in placement.weighted:
@@ -107,7 +115,7 @@ def _is_free(index: GraphIndex, weighted: Weighted) -> bool:
 def channel_ranges(
     index: GraphIndex, pairs: Sequence[Pair], parts: Sequence[Samples]
 ) -> list[tuple[Floats, Floats]]:
-    """Smallest and largest entry of each channel of what the second layers read."""
+    """Measure the smallest and largest entry of each input channel of the second layers."""
     additions = Additions()
     names = []
     for number, pair in enumerate(pairs):
@@ -137,7 +145,7 @@ def _input_channels(index: GraphIndex, pair: Pair) -> int:
 def _reduce(
     index: GraphIndex, additions: Additions, op: str, pair: Pair, output: str
 ) -> list[NodeProto]:
-    """Reduce all axes but that of the channels: axis 1 of Conv, the last of MatMul and Gemm."""
+    """Build the reduction over all axes but the channels: axis 1 of Conv, else the last one."""
     read, axes, nodes = pair.value, [0], []
     if pair.second.node.op_type == "Conv":
         axes = [0, *range(2, len(index.initializers[pair.second.weight].dims))]
@@ -152,7 +160,7 @@ def _reduce(
 
 
 def _scales(index: GraphIndex, pair: Pair, low: Floats, high: Floats) -> Floats:
-    """By what each channel of the value is divided; 1 where nothing is known of it."""
+    """Compute the divisor of each channel of the value; 1 for nearly dead channels."""
     activation = np.maximum(np.abs(low), np.abs(high)).astype(np.float64)
     grouped = _grouped(pair.second, index.float_constant(pair.second.weight))
     weight = np.abs(grouped).max(axis=(1, 3)).ravel().astype(np.float64)
@@ -167,7 +175,7 @@ def _scales(index: GraphIndex, pair: Pair, low: Floats, high: Floats) -> Floats:
 
 
 def _grouped(weighted: Weighted, weight: Floats) -> Floats:
-    """A weight as [groups, outputs of a group, inputs of a group, taps]."""
+    """Return a weight as [groups, outputs of a group, inputs of a group, kernel positions]."""
     if weighted.node.op_type != "Conv":
         return np.moveaxis(weight, weighted.axis, 0)[None, :, :, None]
     group = attribute(weighted.node, "group", 1)
@@ -176,7 +184,7 @@ def _grouped(weighted: Weighted, weight: Floats) -> Floats:
 
 
 def _multiplied(weighted: Weighted, weight: Floats, scales: Floats) -> Floats:
-    """The weight with each input channel multiplied."""
+    """Return the weight with each input channel multiplied by its scale."""
     if weighted.node.op_type != "Conv":
         return weight * (scales[:, None] if weighted.axis == 1 else scales[None, :])
     grouped = _grouped(weighted, weight)
@@ -193,7 +201,7 @@ def _judge(
     largest: int,
     parts: Sequence[Samples],
 ) -> list[bool]:
-    """Whether each second layer, weight and input in 8 bits, is better off with the scales."""
+    """Return for each second layer whether the scales lower its 8-bit error (weight and input)."""
     shadows = Shadows(index, placement)
     compared = []
     for pair, (low, high), scale in zip(pairs, ranges, scales, strict=True):
@@ -217,7 +225,7 @@ def _affine(low: Floats, high: Floats) -> Affine:
 def _shadow(
     shadows: Shadows, pair: Pair, affine: Affine, scale: Floats, largest: int
 ) -> tuple[str, str]:
-    """The second layer behind a division by the scales; names of squared error and size."""
+    """Add a scaled 8-bit copy of the second layer; return the names of squared error and size."""
     second = pair.second
     weight = _multiplied(second, shadows.index.float_constant(second.weight), scale)
     steps = symmetric_scales(weight, second.axis, largest)

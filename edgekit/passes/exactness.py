@@ -39,7 +39,7 @@ Values = dict[str, NDArray[np.generic]]
 
 @dataclass(frozen=True, kw_only=True)
 class Departure:
-    """An output that differs by more than rounding explains, on one feed."""
+    """Output that differs by more than rounding explains, on one feed."""
 
     output: str
     feed: str
@@ -49,7 +49,7 @@ class Departure:
 def find_departure(
     before: Model, after: Model, *, limit: float, seed: int, feeding: Feeding | None = None
 ) -> Departure | None:
-    """Find the output with the largest error above ``limit``; None where the two models agree.
+    """Find the output with the largest error above ``limit``; ``None`` where the two models agree.
 
     Args:
         before: the original.
@@ -140,7 +140,7 @@ def _scale(value: NDArray[Any], factor: float) -> NDArray[np.generic]:
 
 
 def _run(model: Model, feeds: Mapping[str, Arrays]) -> dict[str, Values]:
-    """Run a model; returns the outputs by feed, without the feeds that it refuses."""
+    """Run a model and return the outputs by feed, without the feeds that it refuses."""
     made = zip(feeds, outputs(model, feeds.values()), strict=True)
     return {label: answer for label, answer in made if not isinstance(answer, str)}
 

@@ -1,4 +1,4 @@
-"""Layers as products of two thin ones, by the error that what they read makes of it.
+"""Low-rank factors of a layer with the least output error for its inputs.
 
 Shapes: G groups of a convolution (1 otherwise), O output channels of a group, I inputs of one
 output value, R ranks, a x b the kernel of an image convolution.
@@ -12,20 +12,20 @@ import numpy as np
 
 from edgekit.passes.grids import Doubles
 
-# Directions that carry less than this part of the strongest one's power are rounding.
+# Directions with less than this share of the strongest one's power are rounding.
 _LEAST_POWER = 1e-12
-# Added to the power of each value between two thin layers, part of it, before it is divided by.
+# Damping of the second moments between the factors, relative to their mean power.
 _DAMPING = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Channels:
-    """A layer as itself with fewer outputs, and a product that makes all outputs of these.
+    """Factors of a layer: the layer with fewer outputs, and a product that restores all outputs.
 
     Args:
         weight: [G, O, I].
-        basis: directions of the outputs, orthonormal, the one with most power first, [G, O, R].
-        mean: of the weight times what it reads, [G, O]; zeros where no bias can take it.
+        basis: orthonormal directions of the outputs, the one with most power first, [G, O, R].
+        mean: mean of the weight times the inputs, [G, O]; zeros where no bias can take it.
         errors: squared error of all outputs, by the number of directions kept, [R + 1].
     """
 
@@ -35,7 +35,7 @@ class Channels:
     errors: Doubles
 
     def pair(self, rank: int) -> tuple[Doubles, Doubles]:
-        """The first factor [G, R, I] and the second [G, O, R], of one rank.
+        """Compute the first factor [G, R, I] and the second [G, O, R] of a rank.
 
         Source: Chen et al. 2021, "DRONE: Data-aware Low-rank Compression for Large NLP Models",
         and Zhang et al. 2015, "Accelerating Very Deep Convolutional Networks".
@@ -44,12 +44,12 @@ class Channels:
         return kept.transpose(0, 2, 1) @ self.weight, kept
 
     def product(self, rank: int) -> Doubles:
-        """The weight that both make together, [G, O, I]."""
+        """Compute the product of both factors, [G, O, I]."""
         first, second = self.pair(rank)
         return second @ first
 
     def shift(self, rank: int) -> Doubles:
-        """What the outputs lose on average, [G * O]."""
+        """Compute the mean error of the outputs, [G * O]."""
         kept = self.basis[:, :, :rank]
         mean = self.mean[:, :, None]
         lost: Doubles = mean - kept @ (kept.transpose(0, 2, 1) @ mean)
@@ -58,15 +58,15 @@ class Channels:
 
 @dataclass(frozen=True, kw_only=True)
 class Spatial:
-    """An image convolution as one along the height, and one along the width of what that makes.
+    """Factors of an image convolution: one along the height, and one along the width of its output.
 
     Args:
         weight: [O, I, a, b].
-        first: of all ranks, the one with most power first, [R, I * a].
-        cross: products of the outputs and the values between, the latter made uncorrelated in
+        first: first factor of all ranks, the one with most power first, [R, I * a].
+        cross: products of the outputs and the values between, with the latter made uncorrelated in
             their order, [O, R * b].
-        factor: lower Cholesky factor of the second moment of the values between, [R * b, R * b].
-        mean: of what the layer reads, [I, a, b]; zeros where no bias can take it.
+        factor: lower Cholesky factor of the second moments of the values between, [R * b, R * b].
+        mean: mean of the inputs, [I, a, b]; zeros where no bias can take it.
         errors: squared error of all outputs, by the rank, [R + 1].
     """
 
@@ -78,7 +78,7 @@ class Spatial:
     errors: Doubles
 
     def pair(self, rank: int) -> tuple[Doubles, Doubles]:
-        """The first factor [R, I, a, 1] and the second [O, R, 1, b], of one rank.
+        """Compute the first factor [R, I, a, 1] and the second [O, R, 1, b] of a rank.
 
         Source: Jaderberg et al. 2014, "Speeding up Convolutional Neural Networks with Low Rank
         Expansions"; the second factor by least squares.
@@ -92,14 +92,14 @@ class Spatial:
         return first.reshape(rank, inputs, height, 1), second[:, :, None, :]
 
     def product(self, rank: int) -> Doubles:
-        """The weight that both make together, as a matrix [1, O, I * a * b]."""
+        """Compute the product of both factors as a matrix, [1, O, I * a * b]."""
         first, second = self.pair(rank)
         whole = np.einsum("rja,orb->ojab", first[..., 0], second[:, :, 0, :])
         product: Doubles = whole.reshape(1, len(self.weight), -1)
         return product
 
     def shift(self, rank: int) -> Doubles:
-        """What the outputs lose on average, [O]."""
+        """Compute the mean error of the outputs, [O]."""
         lost = self.weight.reshape(1, len(self.weight), -1) - self.product(rank)
         shift: Doubles = lost[0] @ self.mean.ravel()
         return shift
@@ -109,30 +109,30 @@ Way = Channels | Spatial
 
 
 def by_outputs(weight: Doubles, covariance: Doubles, mean: Doubles) -> Channels:
-    """A layer by the outputs that it makes.
+    """Factorize a layer by the moments of its outputs.
 
-    Keeping the directions of the outputs with most power is the best that a product of that rank
-    can do for these inputs, whatever their moments, which need not be inverted.
+    The directions of the outputs with most power are the best factors of a rank for these inputs,
+    whatever their moments, which need not be inverted.
 
     Args:
         weight: [G, O, I].
-        covariance: of the weight times what it reads, [G, O, O].
-        mean: of the same, [G, O].
+        covariance: covariance of the weight times the inputs, [G, O, O].
+        mean: mean of the same, [G, O].
     """
     powers, basis = np.linalg.eigh(covariance)
     return _channels(weight, basis[:, :, ::-1], powers[:, ::-1], mean)
 
 
 def by_inputs(weight: Doubles, covariance: Doubles, mean: Doubles) -> Channels:
-    """A layer by the inputs that it reads, of which there may be fewer than outputs.
+    """Factorize a layer by the moments of its inputs, of which there may be fewer than outputs.
 
     Source: Wang et al. 2024, "SVD-LLM: Truncation-aware Singular Value Decomposition for Large
     Language Model Compression", with a symmetric root, which singular moments have as well.
 
     Args:
         weight: [G, O, I].
-        covariance: of what it reads, [G, I, I].
-        mean: of the same, [G, I].
+        covariance: covariance of the inputs, [G, I, I].
+        mean: mean of the inputs, [G, I].
     """
     means = (weight @ mean[:, :, None])[:, :, 0]
     if weight.shape[1] <= weight.shape[2]:
@@ -153,16 +153,19 @@ def _channels(weight: Doubles, basis: Doubles, powers: Doubles, mean: Doubles) -
 
 
 def spatial(weight: Doubles, covariance: Doubles, mean: Doubles, most: int) -> Spatial | None:
-    """An image convolution of one group by the windows that it reads; ``None`` if it makes nothing.
+    """Factorize an image convolution of one group along height and width.
 
-    The first factor is the best for windows whose columns tell nothing of each other; the second
-    makes up for what they do tell.
+    The first factor is optimal if the columns of the windows are uncorrelated; the second corrects
+    for their correlation.
 
     Args:
         weight: [O, I, a, b].
-        covariance: of the windows, [I * a * b, I * a * b].
-        mean: of the same.
-        most: ranks that are of interest.
+        covariance: covariance of the windows, [I * a * b, I * a * b].
+        mean: mean of the windows.
+        most: largest rank of interest.
+
+    Returns:
+        The factors; ``None`` if the outputs have no power.
     """
     outputs, inputs, height, width = weight.shape
     tall = inputs * height
@@ -196,7 +199,7 @@ def spatial(weight: Doubles, covariance: Doubles, mean: Doubles, most: int) -> S
 
 
 def _mixing(rank: int) -> Doubles:
-    """An orthonormal matrix, always the same, that gives all values between the same power.
+    """Build a fixed orthonormal matrix that gives all values between the factors the same power.
 
     One scale for all of them, as 8 bits have it, then loses least.
     Source: Ashkboos et al. 2024, "QuaRot: Outlier-Free 4-Bit Inference in Rotated LLMs".

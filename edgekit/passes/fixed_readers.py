@@ -19,7 +19,7 @@ _TINY = 1e-30
 
 @dataclass(frozen=True, kw_only=True)
 class FixedReader:
-    """A weight that reads prunable channels and is not refitted.
+    """Weight that reads prunable channels and is not refitted.
 
     ``costs`` holds the cost of each channel in ``labels``: the power of the channel times the power
     of its weights, relative to the sum over all channels. ``reason`` says why the weight is not
@@ -34,7 +34,7 @@ class FixedReader:
 
 @dataclass(frozen=True, kw_only=True)
 class FixedRead:
-    """An input axis of a fixed weight, the value and axis that it reads, and its weight powers."""
+    """Input axis of a fixed weight, the value and axis that it reads, and the weight powers."""
 
     name: str
     labels: Axis
@@ -128,7 +128,7 @@ class Powers:
             yield values
 
     def readers(self) -> list[FixedReader]:
-        """Compute the costs per weight; without observed values all channels count equally."""
+        """Compute the costs of each weight; without observed values all channels count equally."""
         made = []
         for read, total in zip(self.reads, self._sums, strict=True):
             costs = read.powers * (total if total.any() else 1.0)

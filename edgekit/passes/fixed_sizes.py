@@ -14,7 +14,7 @@ _AUTOMATIC = re.compile(r"_dim_\d+$")
 
 
 def infer_sums(model: Model, dims: Mapping[str, int]) -> dict[str, int]:
-    """Return sizes with those of dimensions named as sums, such as ``past + 1``.
+    """Return the sizes, with those of dimensions that are named as sums, such as ``past + 1``.
 
     A sum of known terms overrides a size given for it, as the samples have the sum as their size.
     """

@@ -1,4 +1,4 @@
-"""Weights stored as float16 and widened at load: half the file, the speed of float32."""
+"""Float16 weights that are widened at load: half the file, at the speed of float32."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ from edgekit.passes import Work
 from edgekit.passes.reasons import WEIGHT_OPS
 from edgekit.recipe import Float16
 
-# Since 9 all operators that hold weights take what another node makes.
+# Since opset 9, all operators with weights accept the output of another node as weight.
 _OPSET = 9
 
 
 def float16(model: Model, settings: Float16, work: Work) -> Path:
     """Store every large float32 weight in 16 bits, behind a Cast back to float32.
 
-    The runtime widens them once, when it loads the model: nothing is computed in half precision,
-    so nothing can overflow, and processors without such arithmetic lose no time. Tensors whose
-    values do not fit the range of float16 stay as they are.
+    The runtime widens the weights once, when it loads the model. Nothing is computed in half
+    precision, so nothing can overflow, and processors without such arithmetic lose no time.
+    Tensors whose values do not fit the range of float16 stay unchanged.
 
     Raises:
-        PassRefused: no such weight, or quantised already.
+        PassRefused: no such weight, or quantized already.
     """
     del settings
     source = load(model.path)
@@ -45,7 +45,7 @@ def float16(model: Model, settings: Float16, work: Work) -> Path:
 
 
 def _stores_large(proto: ModelProto) -> bool:
-    """Whether a float32 tensor is large enough to be worth it."""
+    """Return whether the model stores a float32 tensor that is large enough to narrow."""
     return any(
         tensor.data_type == TensorProto.FLOAT and math.prod(tensor.dims) >= LEAST_ENTRIES
         for tensor in all_tensors(proto.graph)
@@ -53,7 +53,7 @@ def _stores_large(proto: ModelProto) -> bool:
 
 
 def _nothing_large(proto: ModelProto) -> str:
-    """The reason why no tensor was stored in 16 bits."""
+    """Explain why no tensor was stored in 16 bits."""
     floats = [t for t in proto.graph.initializer if t.data_type == TensorProto.FLOAT]
     if not floats:
         return "the model stores no float32 tensors"

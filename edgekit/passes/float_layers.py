@@ -28,7 +28,7 @@ _MACS_PER_ENTRY = 8
 
 @dataclass(frozen=True, kw_only=True)
 class Costs:
-    """The cost of each layer in float: its share of the arithmetic and of the weights."""
+    """Costs of each layer in float: its share of the arithmetic and of the weights."""
 
     work: Mapping[str, float]
     weights: Mapping[str, float]
@@ -86,7 +86,7 @@ def choose_float_layers(
     Args:
         index: index of the model.
         placement: placement with all layers in 8 bits.
-        errors: additive errors by tensor (see ``tensor_errors``).
+        errors: additive errors by tensor (see ``measure_tensor_errors``).
         costs: costs of the layers.
     """
     layers = {w.node.output[0]: w for w in placement.weighted}

@@ -9,7 +9,7 @@ from edgekit.subsets import count_of, cut, parts_of, spread
 from edgekit_agent.samples import Samples
 
 _HELD_OUT = 16
-# With fewer samples all of them are needed to estimate ranges.
+# With fewer samples, all of them are needed to estimate ranges.
 _FEW = 64
 
 
@@ -23,7 +23,7 @@ class Split:
 
 @dataclass(frozen=True, kw_only=True)
 class Folds:
-    """The samples for the final parameters, and the splits for decisions.
+    """Samples for the final parameters, and splits for decisions.
 
     Many samples give one split with a few held-out samples. Few samples are cross-validated: each
     half judges parameters estimated on the other, and all samples give the final parameters.
@@ -34,7 +34,7 @@ class Folds:
 
     @property
     def judging(self) -> list[Samples]:
-        """The held-out samples of all splits."""
+        """Return the held-out samples of all splits."""
         return [part for split in self.splits for part in split.judging]
 
 

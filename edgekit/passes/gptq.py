@@ -1,4 +1,4 @@
-"""Weights on a grid of few levels, with the error of each one carried by those that follow.
+"""GPTQ: quantize columns one by one and compensate the rounding error in the remaining ones.
 
 Shapes: G groups of a convolution (1 otherwise), O output channels of a group, I inputs of one
 output value (channels of the group times kernel).
@@ -11,24 +11,27 @@ from numpy.typing import NDArray
 
 from edgekit.passes.grids import Doubles, Grid
 
-# Share of the mean diagonal that is added to it, so that unseen inputs do not divide by zero;
-# the first that leaves the matrix positive.
+# Share of the mean diagonal that is added to the diagonal, so that inputs that were always zero do
+# not divide by zero; the first one that makes the matrix positive definite is taken.
 _DAMPINGS = (0.01, 0.1, 1.0)
 _BLOCK = 128
 _TINY = 1e-30
 
 
 def gptq(weight: Doubles, hessian: Doubles, grid: Grid) -> NDArray[np.int8]:
-    """Integers whose products with the inputs come closest to those of the weights.
+    """Quantize a weight so that its products with the inputs stay closest to the original's.
 
-    Inputs are taken in the order of their power; the error of each is spread over those still
-    to come. Source: Frantar et al. 2022, "GPTQ: Accurate Post-Training Quantization for
+    Inputs are quantized in the order of their power; the error of each is compensated in those
+    still to come. Source: Frantar et al. 2022, "GPTQ: Accurate Post-Training Quantization for
     Generative Pre-trained Transformers".
 
     Args:
         weight: [G, O, I].
         hessian: mean of x xᵀ over the inputs, [G, I, I].
-        grid: where the weights are rounded to; its scales stay as they are.
+        grid: grid that the weights are rounded to; its scales stay unchanged.
+
+    Returns:
+        The integers, [G, O, I].
     """
     groups, outputs, inputs = weight.shape
     order = np.argsort(-np.diagonal(hessian, axis1=1, axis2=2), axis=1, kind="stable")
@@ -54,14 +57,14 @@ def gptq(weight: Doubles, hessian: Doubles, grid: Grid) -> NDArray[np.int8]:
 
 
 def _inverse_factor(hessian: Doubles) -> Doubles:
-    """Upper Cholesky factor of the damped inverse, [G, I, I].
+    """Compute the upper Cholesky factor of the damped inverse, [G, I, I].
 
     numpy's factor L of A = L Lᵀ is lower; the recursion wants A = Uᵀ U, which Lᵀ is.
     """
     for damping in _DAMPINGS[:-1]:
         try:
             return _damped_factor(hessian, damping)
-        except np.linalg.LinAlgError:  # rounding left nothing positive: more on the diagonal
+        except np.linalg.LinAlgError:  # not positive definite after rounding: damp more
             continue
     return _damped_factor(hessian, _DAMPINGS[-1])
 
@@ -74,10 +77,10 @@ def _damped_factor(hessian: Doubles, share: float) -> Doubles:
 
 
 def damped(hessian: Doubles, share: float = _DAMPINGS[0]) -> Doubles:
-    """The matrix with a share of its mean diagonal added to it, so that unseen inputs count."""
+    """Add a share of the mean diagonal to the diagonal of a matrix, so that it can be inverted."""
     diagonal = np.diagonal(hessian, axis1=1, axis2=2)
     damping = share * diagonal.mean(axis=1) + _TINY
-    # An input that was never anything but zero takes its weights as they are.
+    # The weights of an input that was always zero are rounded plainly.
     eye = np.eye(hessian.shape[-1])
     made: Doubles = hessian + eye * damping[:, None, None]
     made += eye * np.where(diagonal <= _TINY, np.maximum(damping, 1e-12)[:, None], 0)[:, None, :]

@@ -1,4 +1,4 @@
-"""Scores by gradients: what the outputs lose, to first order, when channels go."""
+"""Gradient scores of channel groups: the first-order effect of their removal on the loss."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from edgekit.progress import Tick
 from edgekit_agent.feeds import batches
 from edgekit_agent.samples import Samples
 
-# Samples are few as each takes a step back through the graph.
+# Samples are few, as each takes a backward pass.
 _MOST_SAMPLES = 128
 _SUMS_TO_ONE = 1e-3
 _TINY = 1e-12
@@ -37,12 +37,12 @@ def gradient_scores(
     kind: Literal["fisher", "taylor"],
     tick: Tick,
 ) -> dict[int, float]:
-    """A score for each group of some families, of gradients on a few samples.
+    """Compute a score for each channel group of dependency groups, from gradients on a few samples.
 
-    With a channel's gate g at 1, dL/dg is the sum over its positions of the activation times its
-    gradient; ``fisher`` is the mean of its square over the samples, ``taylor`` that of its size.
-    The loss is that of answers drawn from what the model itself says, as against its own answers
-    every gradient is zero.
+    With a channel's gate g at 1, dL/dg is the sum over its positions of activation times gradient.
+    ``fisher`` is the mean of its square over the samples, ``taylor`` the mean of its magnitude.
+    The loss is taken against labels that are drawn from the model's own predictions: against the
+    predictions themselves every gradient would be zero.
 
     Source: Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning"; Theis et
     al. 2018, "Faster gaze prediction with dense networks and Fisher pruning".
@@ -74,9 +74,9 @@ def gradient_scores(
 
 @contextmanager
 def _hushed() -> Iterator[None]:
-    """Without what TensorFlow's libraries write past Python as they load: that there is no GPU.
+    """Silence the messages that TensorFlow's libraries write to stderr as they load (no GPU).
 
-    They do so before they read ``TF_CPP_MIN_LOG_LEVEL``; that one is for what comes later.
+    They write them before they read ``TF_CPP_MIN_LOG_LEVEL``, which is set for later messages.
     """
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     sys.stderr.flush()
@@ -91,10 +91,10 @@ def _hushed() -> Iterator[None]:
 
 
 def _taps(channels: Channels, family: Family) -> tuple[Tap, ...]:
-    """Where a family's activations are looked at.
+    """Find the values and axes at which the activations of a dependency group are read.
 
-    What reads them sees them last; where several values are read, one may be made of another, and
-    what the makers make counts each of them once.
+    The readers see the activations last. Where several values are read, one may be computed from
+    another, so the outputs of the producers are taken, which count each channel once.
     """
     places = channels.groups[family.groups[0]].places
     read = tuple(dict.fromkeys((p.value, p.value_axis) for p in places if p.role == "reads"))
@@ -105,7 +105,7 @@ def _taps(channels: Channels, family: Family) -> tuple[Tap, ...]:
 def _gates(
     channels: Channels, family: Family, taps: Sequence[Tap], products: Mapping[str, Floats]
 ) -> dict[int, float]:
-    """The gradient of each group's gate on one sample."""
+    """Compute the gradient of each channel group's gate on one sample."""
     found = dict.fromkeys(family.groups, 0.0)
     for value, axis in taps:
         product = products[value]
@@ -127,7 +127,7 @@ class _Gradients:
         self._names = names
 
     def of(self, feeds: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Floats]:
-        """For each value, what of the loss each of its entries carries."""
+        """Compute activation times loss gradient for each entry of the values, on one sample."""
         from edgekit.bridge.function import differentiated
 
         made, slopes = differentiated(
@@ -140,7 +140,7 @@ class _Gradients:
 
 
 def _wanted(outputs: Mapping[str, Floats], rng: np.random.Generator) -> dict[str, Floats]:
-    """The gradient of the loss by each output, for an answer drawn from what it says."""
+    """Compute the gradient of the loss by each output, for a label drawn from the prediction."""
     return {name: _slope(value, rng) for name, value in outputs.items()}
 
 

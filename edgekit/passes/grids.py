@@ -1,4 +1,4 @@
-"""Grids that weights are rounded to: integers times scales, as fine as they are wanted.
+"""Quantization grids of weights: integers times scales, for any number of bits.
 
 Shapes: G groups of a convolution (1 otherwise), O output channels of a group, I inputs of one
 output value (channels of the group times kernel), B blocks of inputs that share a scale.
@@ -18,48 +18,48 @@ Doubles = NDArray[np.float64]
 
 _TINY = 1e-30
 _SHRINK = np.linspace(0.35, 1.0, 40)
-# Steps of an entropy grid against the size of the weights, finest first.
+# Steps of entropy grids relative to the size of the weights, finest first.
 _STEPS = 2.0 ** np.arange(-7.0, 2.25, 0.25)
-# How far the steps of a layer's channels follow the channels' own size: none 0, wholly 1. A small
-# channel is not as unimportant as its size, nor as important as a large one.
+# How far the steps of a layer's channels follow the channels' own size: 0 not at all, 1 fully. A
+# small channel is not as unimportant as its size, nor as important as a large one.
 _FOLLOW = 0.6
-# Mantissa of a scale, in bits: what travels is shorter, and the grid sees the rounded value.
+# Bits of the mantissa of a scale. Short ones shrink the download; the grid uses the rounded value.
 _MANTISSA_FIXED, _MANTISSA_ENTROPY = 8, 4
 _OF_ZEROS = 2.0**-8
-# Weights of a layer that its rate and error are told from.
+# Number of weights of a layer from which its rate and error are estimated.
 _LOOKED_AT = 1 << 17
-# Part of weights that are not zero, up to which their channels are told apart, as packing does.
+# Share of nonzero weights up to which the rate is computed by channel, as packing does.
 _SPARSE = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
 class Grid:
-    """Integers from ``-largest`` to ``largest`` times a scale for each block of inputs.
+    """Quantization grid: integers from ``-largest`` to ``largest``, one scale per block of inputs.
 
     ``scales`` is [G, O, B], with B = 1 for a scale per output channel.
     """
 
     scales: Floats
     largest: int
-    block: int = 0  # inputs that share a scale; 0: all of a channel's
+    block: int = 0  # number of inputs that share a scale; 0: all of a channel
 
     def steps(self, inputs: int) -> Doubles:
-        """The scale of each input, [G, O, I], or [G, O, 1] where all are the same."""
+        """Return the scale of each input, [G, O, I], or [G, O, 1] where all are the same."""
         wide = self.scales.astype(np.float64)
         return np.repeat(wide, self.block, axis=-1)[..., :inputs] if self.block else wide
 
     def rounded(self, weight: Doubles) -> Doubles:
-        """The nearest integers, [G, O, I]."""
+        """Return the nearest integers of the grid, [G, O, I]."""
         steps = self.steps(weight.shape[-1])
         return np.clip(np.rint(weight / steps), -self.largest, self.largest)
 
     def some(self, step: int) -> Grid:
-        """The same grid for every ``step``-th output channel."""
+        """Return the same grid for every ``step``-th output channel."""
         return Grid(scales=self.scales[:, ::step], largest=self.largest, block=self.block)
 
 
 def entropy_grids(weight: Doubles, largest: int) -> list[Grid]:
-    """Grids with ever larger steps and no limit but the container's, finest first.
+    """Return grids with increasing steps, limited only by the largest integer, finest first.
 
     With entropy coding, the uniform grid without clipping has the least error for its bits.
     Source: Gish and Pierce 1968, "Asymptotically Efficient Quantizing".
@@ -76,20 +76,20 @@ def entropy_grids(weight: Doubles, largest: int) -> list[Grid]:
     for step in _STEPS:
         scales = short_mantissa(np.maximum(step * base, _TINY), _MANTISSA_ENTROPY)
         held = np.where(scales < least, short_mantissa(least * 1.07, _MANTISSA_ENTROPY), scales)
-        # The scale of a bias is made of this one, so that of nothing but zeros must not vanish.
+        # The bias scale is a multiple of this one, so the scale of a zero channel must not vanish.
         held = np.where(base < _TINY, np.float32(_OF_ZEROS), held)
         grids.append(Grid(scales=held[..., None], largest=largest))
     return grids
 
 
 def fixed_grid(weight: Doubles, power: Doubles, largest: int, block: int = 0) -> Grid:
-    """The grid of so many levels with the least error of the outputs, by search for each scale.
+    """Find the grid of ``largest`` levels per sign with the least output error, by grid search.
 
     Args:
         weight: [G, O, I].
         power: mean square of each input, [G, I].
         largest: magnitude of the largest integer.
-        block: inputs that share a scale; 0 for all of a channel's.
+        block: number of inputs that share a scale; 0 for all of a channel.
     """
     groups, outputs, inputs = weight.shape
     size = block or inputs
@@ -100,7 +100,7 @@ def fixed_grid(weight: Doubles, power: Doubles, largest: int, block: int = 0) ->
 
 
 def _least_error(parts: Doubles, power: Doubles, largest: int) -> Floats:
-    """Scales [G, O, B] of weights [G, O, B, I / B]."""
+    """Search the scales [G, O, B] of weights [G, O, B, I / B] with the least output error."""
     peak = np.abs(parts).max(axis=-1, initial=0.0) / largest
     best = np.full(peak.shape, np.inf)
     scales = np.ones(peak.shape, np.float32)
@@ -116,7 +116,7 @@ def _least_error(parts: Doubles, power: Doubles, largest: int) -> Floats:
 
 
 def short_mantissa(values: Doubles, bits: int) -> Floats:
-    """The nearest floats with so many bits of mantissa."""
+    """Return the nearest floats with a mantissa of ``bits`` bits."""
     mantissa, exponent = np.frexp(values)
     step = float(1 << bits)
     rounded: Floats = np.ldexp(np.rint(mantissa * step) / step, exponent).astype(np.float32)
@@ -124,7 +124,7 @@ def short_mantissa(values: Doubles, bits: int) -> Floats:
 
 
 def entropy(integers: NDArray[np.generic]) -> float:
-    """Bits that an integer takes on average when frequent ones take fewer (Shannon 1948)."""
+    """Compute the entropy of integers: bits per integer of an ideal coder (Shannon 1948)."""
     shifted = integers.ravel().astype(np.int16) + 128
     counts = np.bincount(shifted, minlength=1)
     share = counts[counts > 0] / max(shifted.size, 1)
@@ -132,12 +132,12 @@ def entropy(integers: NDArray[np.generic]) -> float:
 
 
 def rate_and_error(weight: Doubles, power: Doubles, grid: Grid) -> tuple[float, float]:
-    """Bits of a weight on a grid when packed, and the mean squared error it makes of an output.
+    """Estimate the packed bits per weight on a grid, and the mean squared error of an output.
 
     Args:
         weight: [G, O, I].
         power: mean square of each input, [G, I].
-        grid: where the weights are rounded to.
+        grid: grid that the weights are rounded to.
     """
     step = max(1, weight.size // _LOOKED_AT)
     step = min(step, weight.shape[1])

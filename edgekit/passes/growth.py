@@ -24,7 +24,7 @@ from edgekit.profile import runtime_of
 from edgekit_agent.failures import AgentError
 from edgekit_agent.runtimes import import_runtime
 
-# Names, shapes and options differ in size by this much between formats.
+# Growth that names, shapes and options explain; larger files are noted.
 _LARGER, _LEAST_BYTES = 1.05, 4096
 # A call of onnxruntime and one of LiteRT differ by some microseconds, whatever the model.
 _LEAST_EXTRA = 1e-5

@@ -1,4 +1,4 @@
-"""Which groups of a family are missed least: rankings by different scores."""
+"""Rankings of the channel groups of a dependency group by several importance scores."""
 
 from __future__ import annotations
 
@@ -14,27 +14,27 @@ from edgekit.passes.fixed_readers import FixedReader
 from edgekit.passes.grids import Doubles
 from edgekit.passes.readers import Reader, Readers
 
-# A family is emptied in so many rounds; after each the others are judged anew.
+# Number of rounds to remove all channel groups; the rest is scored anew after each round.
 _ROUNDS = 48
 _TINY = 1e-30
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ranking:
-    """Groups of a family, the least missed first, and what it costs when the first k go."""
+    """Channel groups by importance, the least first, with the cost of removing the first k."""
 
     order: tuple[int, ...]
     costs: Doubles  # [groups + 1], the first is 0
 
 
 def by_scores(family: Family, scores: Mapping[int, float]) -> Ranking:
-    """The ranking of scores that add up."""
+    """Rank channel groups by scores that add up."""
     order = sorted(family.groups, key=lambda g: (scores[g], g))
     return Ranking(order=tuple(order), costs=np.cumsum([0.0, *(scores[g] for g in order)]))
 
 
 def magnitudes(channels: Channels, family: Family) -> dict[int, float]:
-    """Square of the weights of each group, relative to those of the family.
+    """Compute the squared weights of each channel group, relative to those of the dependency group.
 
     Source: Li et al. 2017, "Pruning Filters for Efficient ConvNets".
     """
@@ -56,15 +56,17 @@ def magnitudes(channels: Channels, family: Family) -> dict[int, float]:
 
 
 def second_order(channels: Channels, family: Family, readers: Readers) -> Ranking | None:
-    """Groups in the order in which they can go with the least error in what reads them.
+    """Rank channel groups by the error that remains in their readers after refitting.
 
-    The error is what remains when each reader makes up for those that are gone, relative to the
-    variance of what it makes; after each round weights and curvature are those of what is left.
-    Weights that cannot be refitted lose all that they read of a group.
-    ``None`` where no layer reads the family.
+    The error is relative to the power of the reader's outputs, after each reader makes up for the
+    removed channels. After each round, weights and curvature are those of the channels that are
+    left. Weights that cannot be refitted lose all that they read of a channel group.
 
     Source: Hassibi and Stork 1993, "Second order derivatives for network pruning: Optimal Brain
-    Surgeon", of whole channels as Kurtic et al. 2023, "ZipLM".
+    Surgeon", for whole channels as Kurtic et al. 2023, "ZipLM".
+
+    Returns:
+        The ranking; ``None`` where no layer reads the dependency group.
     """
     found = [_state(channels, family, reader) for reader in readers.fitted]
     lost = [_lost(channels, family, reader) for reader in readers.fixed]
@@ -88,7 +90,7 @@ def second_order(channels: Channels, family: Family, readers: Readers) -> Rankin
 
 @dataclass
 class _State:
-    """One reader while channels go: its weight [G, O, I] and inverse curvature [G, I, I]."""
+    """State of one reader during removal: weight [G, O, I], inverse curvature [G, I, I]."""
 
     weight: Doubles
     inverse: Doubles
@@ -96,7 +98,7 @@ class _State:
     power: float
 
     def errors(self, groups: NDArray[np.intp]) -> Doubles:
-        """What each group's going costs."""
+        """Compute the error that the removal of each channel group causes."""
         found = np.zeros(len(groups))
         places = [i for i, group in enumerate(groups.tolist()) if group in self.inputs]
         sizes = {len(self.inputs[int(groups[i])]) for i in places}
@@ -116,7 +118,7 @@ class _State:
         return total
 
     def remove(self, groups: NDArray[np.intp]) -> None:
-        """Let the others make up for groups that go."""
+        """Remove channel groups and update the weight so that the rest makes up for them."""
         taken = [self.inputs[g] for g in groups.tolist() if g in self.inputs]
         if not taken:
             return
@@ -132,16 +134,16 @@ class _State:
 
 @dataclass
 class _Lost:
-    """One weight that is not refitted: what each group's going costs, whatever else went."""
+    """Costs of the channel groups for one weight that is not refitted; they never change."""
 
     costs: Mapping[int, float]
 
     def errors(self, groups: NDArray[np.intp]) -> Doubles:
-        """What each group's going costs."""
+        """Return the cost of each channel group."""
         return np.array([self.costs.get(group, 0.0) for group in groups.tolist()])
 
     def remove(self, groups: NDArray[np.intp]) -> None:
-        """Nothing makes up for groups that go."""
+        """Do nothing: no weight makes up for removed channel groups."""
 
 
 def _lost(channels: Channels, family: Family, reader: FixedReader) -> _Lost | None:

@@ -1,4 +1,4 @@
-"""Detection of layers of a quantized model that onnxruntime computes in float, with reasons."""
+"""Layers of a quantized model that onnxruntime computes in float, with reasons."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _NOTHING: Mapping[str, str] = MappingProxyType({})
 
 @dataclass(frozen=True, kw_only=True)
 class FloatLayer:
-    """A layer that onnxruntime computes in float."""
+    """Layer that onnxruntime computes in float."""
 
     name: str
     output: str  # its first output
@@ -50,7 +50,7 @@ def settle_kernels(
     known: Mapping[str, str] = _NOTHING,
     told: Set[str] = frozenset(),
 ) -> set[str]:
-    """Widen weights of float kernels, and note the layers computed in float with reasons.
+    """Widen weights of float kernels at load, and note the layers computed in float with reasons.
 
     The kernels are read from the optimized graph that onnxruntime writes when it loads the file.
     Weights for float kernels are changed so that they are dequantized once at load instead of at

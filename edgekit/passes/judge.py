@@ -1,4 +1,4 @@
-"""Which of several ranges of a value makes the least error, on samples held back for it."""
+"""Errors of candidate activation ranges at the readers, on held-out samples."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from edgekit.passes.affine import Affine
 from edgekit.passes.shadows import Shadows
 from edgekit_agent.samples import Samples
 
-# A reader whose output is all zeros says nothing.
+# Least squared size, for outputs that are all zeros.
 _NOTHING = 1e-30
 
-# Of one value the parameters that each candidate would give it.
+# Candidate parameters by value and label.
 Candidates = Mapping[str, Mapping[str, Affine]]
 
 
 @dataclass(kw_only=True)
 class Errors:
-    """Sums over batches of squared errors and sizes, by whatever is judged."""
+    """Squared errors and squared sizes, summed over batches, by key."""
 
     error: dict[tuple[str, str], float] = field(default_factory=dict)
     size: dict[tuple[str, str], float] = field(default_factory=dict)
 
     def add(self, key: tuple[str, str], error: float, size: float) -> None:
-        """Take in one batch."""
+        """Add the error and size of one batch."""
         self.error[key] = self.error.get(key, 0.0) + error
         self.size[key] = self.size.get(key, 0.0) + size
 
     def relative(self, key: tuple[str, str]) -> float:
-        """Squared error over squared size."""
+        """Return the squared error over the squared size."""
         return self.error[key] / max(self.size[key], _NOTHING)
 
 
@@ -45,10 +45,20 @@ def reader_errors(
     *,
     tick: Callable[[int, int], None] | None = None,
 ) -> dict[str, dict[str, float]]:
-    """For each value and each of its candidates the error at the outputs of what reads the value.
+    """Measure the error that each candidate range of a value causes in the outputs of its readers.
 
-    Each value is quantised alone; its readers see all else in float. The errors of several
-    readers, each relative to its output, add up. ``tick`` is told how many samples are done.
+    Each value is quantized alone; its readers see all other inputs in float. The errors of several
+    readers, each relative to its output, add up.
+
+    Args:
+        index: the float graph, its weights offloaded.
+        placement: with all layers in 8 bits.
+        candidates: parameters by value and label.
+        parts: samples to run.
+        tick: called with the number of samples done.
+
+    Returns:
+        Errors by value and label.
     """
     shadows = Shadows(index, placement)
     judged: dict[tuple[str, str], list[tuple[str, str]]] = {}

@@ -1,4 +1,4 @@
-"""What each width of each family costs the outputs."""
+"""Ladders of dependency groups: the damage to the outputs at each width."""
 
 from __future__ import annotations
 
@@ -19,18 +19,19 @@ from edgekit.progress import Tick
 from edgekit.recipe import PruneChannels
 from edgekit_agent.samples import Samples
 
-# Where on a ladder the damage is measured; between, it grows as the cost that the ranking tells.
+# Places on a ladder at which the damage is measured; between them it grows as the ranking's costs.
 _PROBES = (0.25, 0.5, 0.8)
-# The damage of outputs that are not finite, in nats.
+# Damage of outputs that are not finite, in nats.
 _RUINED = 1e6
 _TINY = 1e-30
 
 
 @dataclass(frozen=True, kw_only=True)
 class Trial:
-    """What ladders are made of: a graph's channels, what reads them, and outputs to hold them to.
+    """Inputs of the ladders: channels of a graph, their readers, and reference outputs.
 
-    ``readers`` are what is refitted when a family is cut alone, and what cannot be.
+    ``readers`` are the layers that are refitted when a dependency group is pruned alone, and those
+    that cannot be refitted.
     """
 
     channels: Channels
@@ -41,7 +42,7 @@ class Trial:
 
 
 def ladders_of(trial: Trial, families: Sequence[Family], tick: Tick) -> list[Ladder]:
-    """The widths of each family that can be narrowed, with the damage of each.
+    """Build the ladder of each dependency group that can be narrowed, with the damage of each step.
 
     Raises:
         UserError: the score needs TensorFlow, which is missing.
@@ -59,7 +60,7 @@ def ladders_of(trial: Trial, families: Sequence[Family], tick: Tick) -> list[Lad
             if scores is not None
             else second_order(trial.channels, family, trial.readers)
         )
-        if ranking is None:  # nothing with a weight reads it: what it is worth, its weights tell
+        if ranking is None:  # no weight reads the channels: rank them by magnitude
             ranking = by_scores(family, magnitudes(trial.channels, family))
         measured = settings.allocation == "measured" and trial.reference.can_tell
         damages = _measured(trial, ranking, steps) if measured else ranking.costs[list(steps)]
@@ -69,7 +70,10 @@ def ladders_of(trial: Trial, families: Sequence[Family], tick: Tick) -> list[Lad
 
 
 def _scores(trial: Trial, families: Sequence[Family], tick: Tick) -> dict[int, float] | None:
-    """Scores that add up; ``None`` where groups are ranked by what is left of their readers."""
+    """Compute additive scores of channel groups; ``None`` for second-order scores.
+
+    Second-order ranking follows from the error of the refitted readers instead.
+    """
     score = trial.settings.score
     if score == "second-order":
         return None
@@ -79,7 +83,7 @@ def _scores(trial: Trial, families: Sequence[Family], tick: Tick) -> dict[int, f
 
 
 def _measured(trial: Trial, ranking: Ranking, steps: tuple[int, ...]) -> Doubles:
-    """Divergence of the outputs at each step, measured at some and told from costs between."""
+    """Measure the output divergence at some steps, and interpolate it by cost between them."""
     places = sorted({max(1, round(share * (len(steps) - 1))) for share in _PROBES})
     readers = trial.readers.fitted if trial.settings.repair else ()
     probed = [0.0]

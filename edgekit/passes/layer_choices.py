@@ -1,4 +1,4 @@
-"""The grids that a layer's weights could lie on, and what each costs in bits and in divergence."""
+"""Candidate grids of a layer's weights, with the bits and the output divergence of each."""
 
 from __future__ import annotations
 
@@ -20,23 +20,22 @@ from edgekit.progress import Tick
 from edgekit.recipe import QuantizeWeights
 
 FLOAT_BITS, HALF_BITS = 32, 16
-_MOST_HALF = 65504.0  # the largest number in 16 bits
-# A layer is tried where it loses enough to be told from noise; where that is so much that the
-# outputs are no longer the same ones, it is tried again where it loses less.
+_MOST_HALF = 65504.0  # the largest float16
+# Bits at which a layer is tried. The loss must stand out from noise; if it is so large that the
+# outputs are no longer the same ones, the layer is tried again at more bits.
 _PROBE_BITS, _FINER_BITS = 3.0, 5.5
-# Recurrent layers are tried on their finest grid as well: in rows with a few large weights the
-# others stay coarse, however many bits there are.
+# Recurrent layers are tried on their finest grid as well: a few large weights in a row leave the
+# others coarse at any number of bits.
 _MOST_BITS = 8.0
 _TOO_MUCH = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A layer with the grids it could lie on, and their widths.
+    """Layer with its candidate grids and their bit widths.
 
-    ``options`` has one for each grid, and where ``with_float`` made the row, further ones: to store
-    the weights of a recurrent layer in 16 bits, and to leave
-    the layer float.
+    ``options`` has one choice for each grid. ``add_float_choices`` appends further ones: to store
+    the weights of a recurrent layer in 16 bits, and to leave the layer float.
     """
 
     layer: StoredLayer
@@ -46,7 +45,7 @@ class Row:
 
 
 def row_of(layer: StoredLayer, settings: QuantizeWeights) -> Row:
-    """The grids of a layer, with bits and error of each."""
+    """Build the candidate grids of a layer, with bits and error of each."""
     most, matrix, power = LARGEST[choose_bits(settings)], layer.matrix, layer.power
     if settings.grid == "entropy" and settings.container == "int8":
         grids = entropy_grids(matrix, most)
@@ -57,7 +56,7 @@ def row_of(layer: StoredLayer, settings: QuantizeWeights) -> Row:
         widths = list[int](native_widths(layer) if native else range(2, choose_bits(settings) + 1))
         block = settings.block if native and _takes_blocks(layer, settings.block) else 0
         grids = [
-            # Kernels for few bits widen before they multiply, so that nothing saturates.
+            # Few-bit kernels widen before they multiply, so that nothing saturates.
             fixed_grid(matrix, power, _largest(width, None if native else most), block)
             for width in widths
         ]
@@ -73,7 +72,10 @@ def row_of(layer: StoredLayer, settings: QuantizeWeights) -> Row:
 
 
 def _takes_blocks(layer: StoredLayer, block: int) -> bool:
-    """GatherBlockQuantized wants rows of whole blocks; a convolution has a scale per channel."""
+    """Return whether blocks of the layer's inputs may have scales of their own.
+
+    GatherBlockQuantized wants rows of whole blocks; a convolution has a scale per channel.
+    """
     whole = layer.weight.shape[-1] % block == 0
     if layer.is_widened:
         return False
@@ -86,7 +88,7 @@ def _largest(width: int, most: int | None) -> int:
 
 
 def measured(index: GraphIndex, rows: Sequence[Row], reference: Reference, tick: Tick) -> list[Row]:
-    """The rows with divergences of the outputs for errors of the layers."""
+    """Replace the errors of the layers by the output divergences that they cause."""
     probed = _probed(index, rows, _PROBE_BITS, reference, tick)
     again = [i for i, (_, lost) in enumerate(probed) if lost > _TOO_MUCH]
     finer = _probed(index, [rows[i] for i in again], _FINER_BITS, reference, tick)
@@ -106,7 +108,11 @@ def measured(index: GraphIndex, rows: Sequence[Row], reference: Reference, tick:
 def _probed(
     index: GraphIndex, rows: Sequence[Row], bits: float, reference: Reference, tick: Tick
 ) -> list[tuple[int, float]]:
-    """Which grid each layer was tried on, and the divergence that made."""
+    """Measure the output divergence of each layer on the grid nearest to ``bits``.
+
+    Returns:
+        For each layer the place of the grid, and the divergence.
+    """
     tried = [nearest(row.options, bits) for row in rows]
     probes = [row.grids[i] for row, i in zip(rows, tried, strict=True)]
     layers = [row.layer for row in rows]
@@ -115,7 +121,7 @@ def _probed(
 
 
 def with_float(row: Row) -> Row:
-    """The row with its last choices: 16 bits for a recurrent layer, and to stay float."""
+    """Append the choices to store a recurrent layer in 16 bits and to leave the layer float."""
     choices = list(row.options.choices)
     if row.layer.recurrent and float(np.abs(row.layer.weight).max()) <= _MOST_HALF:
         choices.append(Choice(bits=HALF_BITS, damage=0.0))

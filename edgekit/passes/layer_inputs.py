@@ -1,4 +1,4 @@
-"""What the weighted operators of a graph read: second moments and means of their inputs."""
+"""Second moments and means of the inputs of weighted operators."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from edgekit.graphs.observe import Values
 from edgekit.graphs.placement import Weighted
 from edgekit.passes.windows import choose_position_stride, extract_windows
 
-# Power of an input that the samples never showed, against the mean of all.
+# Least power of an input, relative to the mean of all, for inputs that were always zero.
 _LEAST_POWER = 1e-3
-# Positions that wait for others before they are multiplied.
+# Largest number of buffered positions; a few are multiplied together.
 _MOST_WAITING = 512
 
-# Samples that a batch of a product of any rank counts as: its first axis may be no batch.
+# Number of samples that a batch of a product of any rank counts as: its first axis may be no batch.
 _AT_ONCE = 16
 
 Array = NDArray[np.float32]
@@ -31,7 +31,7 @@ N = TypeVar("N", bound=np.generic)
 
 
 def not_finite(error: FloatingPointError) -> PassRefused:
-    """What a pass says of a value, which the error names, whose sums are not finite."""
+    """Build the error for a value, named by ``error``, whose sums are not finite."""
     return PassRefused(
         f"value {error} is not finite on the calibration samples, or too large to be squared"
     )
@@ -39,7 +39,7 @@ def not_finite(error: FloatingPointError) -> PassRefused:
 
 @dataclass
 class Moments:
-    """Sums over the inputs of one layer: x xᵀ [G, I, I], x [G, I], and how many."""
+    """Sums over the inputs of one layer: x xᵀ [G, I, I], x [G, I], and the number of inputs."""
 
     square: NDArray[np.float64]
     total: NDArray[np.float64]
@@ -47,24 +47,24 @@ class Moments:
     _waiting: list[Array] = field(default_factory=list)
 
     def add(self, rows: Array) -> None:
-        """Take in rows [G, positions, I]; few at a time wait, as each product costs a matrix."""
+        """Add rows [G, positions, I]; few rows are buffered, as each product costs a matrix."""
         self._waiting.append(rows)
         if sum(r.shape[1] for r in self._waiting) >= min(rows.shape[2], _MOST_WAITING):
             self.settle()
 
     def settle(self) -> None:
-        """Take in what waits."""
+        """Add the buffered rows to the sums."""
         if not self._waiting:
             return
         rows = np.concatenate(self._waiting, axis=1)
         self._waiting.clear()
-        with np.errstate(over="ignore", invalid="ignore"):  # told of once all is in
+        with np.errstate(over="ignore", invalid="ignore"):  # reported at the end
             self.square += rows.transpose(0, 2, 1) @ rows
         self.total += rows.sum(axis=1, dtype=np.float64)
         self.count += rows.shape[1]
 
     def merge(self, other: Moments) -> None:
-        """Take in the sums of further samples."""
+        """Add the sums of further samples."""
         self.settle()
         other.settle()
         self.square += other.square
@@ -73,9 +73,9 @@ class Moments:
 
     @property
     def power(self) -> NDArray[np.float64]:
-        """Mean of the square of each input, [G, I]; none is taken to be always zero.
+        """Return the mean square of each input, [G, I], with a lower bound.
 
-        What the samples never showed a layer may come later, so its weights are worth something.
+        An input that was always zero may be used later, so its weights must count.
         """
         power: NDArray[np.float64] = np.diagonal(self.square, axis1=1, axis2=2)
         power = power / max(self.count, 1)
@@ -84,11 +84,11 @@ class Moments:
 
     @property
     def hessian(self) -> NDArray[np.float64]:
-        """Mean of x xᵀ, drawn towards its diagonal where few inputs were seen.
+        """Return the mean of x xᵀ, shrunk towards its diagonal where few rows were seen.
 
-        Of fewer inputs than they have entries, all that is not seen would count for nothing.
-        Source: Ledoit and Wolf 2004, "A well-conditioned estimator for large-dimensional
-        covariance matrices", with the share of the diagonal told from the counts alone.
+        With fewer rows than inputs, the directions that were not seen would count for nothing.
+        Source: Ledoit and Wolf 2004, "A well-conditioned estimator for large-dimensional covariance
+        matrices", with the share of the diagonal computed from the counts alone.
         """
         inputs = self.square.shape[-1]
         share = inputs / (inputs + max(self.count, 1))
@@ -100,16 +100,16 @@ class Moments:
 
     @property
     def mean(self) -> NDArray[np.float64]:
-        """Mean of x."""
+        """Return the mean of x, [G, I]."""
         return self.total / max(self.count, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Layer:
-    """A node with a stored weight, as the matrix product it is.
+    """Node with a stored weight, as a matrix product.
 
-    ``shape`` is the weight's, ``axis`` that of its output channels. ``contraction`` is the product
-    where it is none of Conv, ConvTranspose, Gemm or MatMul with a matrix on the right.
+    ``shape`` is that of the weight, ``axis`` that of its output channels. ``contraction`` is the
+    product where it is none of Conv, ConvTranspose, Gemm or MatMul with a matrix on the right.
     """
 
     node: NodeProto
@@ -119,7 +119,7 @@ class Layer:
 
     @classmethod
     def of(cls, index: GraphIndex, weighted: Weighted) -> Layer:
-        """The layer of a node with a stored weight."""
+        """Create the layer of a node with a stored weight."""
         shape = tuple(index.initializers[weighted.weight].dims)
         return cls(
             node=weighted.node,
@@ -130,14 +130,14 @@ class Layer:
 
     @property
     def read(self) -> str:
-        """The value that the weight is multiplied with."""
+        """Return the name of the value that the weight multiplies."""
         place = self.contraction.place if self.contraction else 1
         name: str = self.node.input[1 - place]
         return name
 
     @property
     def groups(self) -> int:
-        """Groups of a convolution or of a batched product; 1 otherwise."""
+        """Return the number of groups of a convolution or of a batched product; 1 otherwise."""
         if self.contraction is not None:
             return math.prod(self.shape[a] for a in self.contraction.groups)
         group = attribute(self.node, "group", 1)
@@ -153,7 +153,7 @@ class Layer:
 
     @property
     def sees(self) -> Hashable:
-        """What layers with the same inputs have in common: value, and windows of it."""
+        """Return a key that layers with the same inputs share: the value, and its windows."""
         node = self.node
         if self.contraction is not None:
             sizes = tuple(self.shape[a] for a in self.contraction.groups)
@@ -165,18 +165,18 @@ class Layer:
 
     @property
     def channels(self) -> int:
-        """Output channels of all groups."""
+        """Return the number of output channels of all groups."""
         if self.contraction is not None:
             return self.groups * math.prod(self.shape[a] for a in self.contraction.outputs)
         return self.shape[self.axis] * (self.groups if self._is_transposed else 1)
 
     @property
     def inputs(self) -> int:
-        """Inputs of one output value."""
+        """Return the number of inputs of one output value."""
         return math.prod(self.shape) // self.channels
 
     def matrix(self, weight: NDArray[np.generic]) -> NDArray[np.float64]:
-        """The weight as [G, O, I]."""
+        """Return a weight as matrix [G, O, I]."""
         if self.contraction is not None:
             return self.contraction.matrix(weight).astype(np.float64)
         if self._is_transposed:
@@ -189,7 +189,7 @@ class Layer:
         return rows.astype(np.float64)
 
     def weight(self, matrix: NDArray[N]) -> NDArray[N]:
-        """The weight of a [G, O, I] matrix."""
+        """Return a matrix [G, O, I] in the shape of the weight."""
         if self.contraction is not None:
             return self.contraction.weight(matrix, self.shape)
         if self._is_transposed:
@@ -201,7 +201,7 @@ class Layer:
         return np.ascontiguousarray(np.moveaxis(matrix.reshape(moved), 0, self.axis))
 
     def spread(self, scales: NDArray[N]) -> NDArray[N]:
-        """Numbers [G, O, 1] in a shape that multiplies the weight of a product of any rank."""
+        """Expand scales [G, O, 1] to a shape that multiplies the stored weight."""
         if self.contraction is None:
             return scales
         inputs = self.contraction.inputs
@@ -209,7 +209,7 @@ class Layer:
         return self.contraction.weight(scales, sizes)
 
     def kept(self, stays: Mapping[int, NDArray[np.bool_]]) -> NDArray[np.bool_]:
-        """Which output channels of all groups stay, by which positions of the weight's axes do."""
+        """Return which output channels stay, by the positions of the weight's axes that stay."""
         if self.contraction is not None:
             axes = (*self.contraction.groups, *self.contraction.outputs)
             return _outer([stays[a] for a in axes])
@@ -219,7 +219,7 @@ class Layer:
         return stays[self.axis]
 
     def made_shape(self, whole: Sequence[int]) -> tuple[int, ...]:
-        """The shape of the output, where one with other channels has the shape ``whole``."""
+        """Return the output shape, given the shape ``whole`` of an output with other channels."""
         shape = list(whole)
         found = self.contraction
         if found is None:
@@ -231,7 +231,7 @@ class Layer:
         return tuple(shape)
 
     def made(self, value: Array) -> Array:
-        """What the node makes of ``rows``, [positions, O]: the same positions of its output."""
+        """Extract the positions of an output that match ``rows``, [positions, O]."""
         if self.contraction is not None:
             moved = self.contraction.made(value)
             return moved[:: choose_position_stride(len(moved), _AT_ONCE)]
@@ -240,7 +240,7 @@ class Layer:
         return moved[:: choose_position_stride(len(moved), max(1, value.shape[0]))]
 
     def rows(self, value: Array) -> Array:
-        """What an input tensor means to the layer, [G, positions, I]."""
+        """Extract the inputs of the layer from a value, [G, positions, I]."""
         if self._slides:
             return extract_windows(self.node, value, self.shape[2:], self.groups)
         if self.contraction is not None:
@@ -250,13 +250,13 @@ class Layer:
         return flat[:, :: choose_position_stride(flat.shape[1], max(1, value.shape[0]))]
 
     def results(self, value: Array) -> Array:
-        """What the layer makes at the positions that ``rows`` takes, [G, positions, O]."""
+        """Extract the outputs at the positions of ``rows``, [G, positions, O]."""
         made = self.made(value)
         return made.reshape(len(made), self.groups, -1).transpose(1, 0, 2)
 
 
 def _outer(masks: Sequence[NDArray[np.bool_]]) -> NDArray[np.bool_]:
-    """Positions of several axes together that stay where all of them do, the last one fastest."""
+    """Combine masks of several axes into one over all their positions, the last axis fastest."""
     stays = np.ones(1, np.bool_)
     for mask in masks:
         stays = np.logical_and.outer(stays, mask).ravel()
@@ -264,11 +264,11 @@ def _outer(masks: Sequence[NDArray[np.bool_]]) -> NDArray[np.bool_]:
 
 
 def gather_moments(layers: dict[str, Layer], stream: Iterable[Values]) -> dict[str, Moments]:
-    """Moments of each layer's input over a stream of batches, in constant memory.
+    """Gather the moments of each layer's input over a stream of batches, in constant memory.
 
     Args:
-        layers: by any key.
-        stream: the values that the layers read, batch by batch.
+        layers: the layers, by any key.
+        stream: the input values of the layers, batch by batch.
 
     Raises:
         FloatingPointError: names a value that is not finite, or too large to be squared.

@@ -1,4 +1,4 @@
-"""Least squares of a layer's weight and bias from sums over what it reads and should make."""
+"""Ridge regression of a layer's weight and bias from sums over its inputs and target outputs."""
 
 from __future__ import annotations
 
@@ -8,24 +8,24 @@ import numpy as np
 
 from edgekit.passes.grids import Doubles
 
-# Ridges that are tried, against the mean power of an input about its mean.
+# Ridges to try, relative to the mean variance of an input.
 _RIDGES = (1e-7, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0, 100.0)
 _MIDDLE = 3
-# The ridge where there are no samples to choose one by.
+# Ridge without samples to choose one by.
 _BLIND = 1e-1
-# A mean power below which inputs say nothing.
+# Mean variance below which inputs are constant.
 _DEAD = 1e-30
-# Positions that wait for others before they are multiplied.
+# Largest number of buffered positions; a few are multiplied together.
 _MOST_WAITING = 512
-# The part of what should be made that is as good as none.
+# Share of the target power below which an error is zero.
 _NOTHING = 1e-12
-# What a fit has to take off the error of samples that it was not made of.
+# Factor by which a fit must lower the error of held-out samples.
 _LOWERS = 1 - 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
 class Fit:
-    """A weight [G, O, I], and what is added to the bias [G, O]."""
+    """Weight [G, O, I] of a fit, and the change of the bias [G, O]."""
 
     weight: Doubles
     shift: Doubles
@@ -43,13 +43,13 @@ class _Means:
     count: int
 
     def centred(self) -> tuple[Doubles, Doubles]:
-        """Covariances of x with itself and of y with x."""
+        """Compute the covariances of x with itself and of y with x."""
         square = self.square - self.x[:, :, None] * self.x[:, None, :]
         cross = self.cross - self.y[:, :, None] * self.x[:, None, :]
         return square, cross
 
     def error(self, fit: Fit) -> float:
-        """Mean square of what a fit leaves of y, summed over the outputs."""
+        """Compute the mean squared error of a fit against y, summed over the outputs."""
         w, d = fit.weight, fit.shift
         total = ((w @ self.square) * w).sum() - 2 * (w * self.cross).sum() + self.power.sum()
         mean = np.einsum("goi,gi->go", w, self.x) - self.y
@@ -58,11 +58,11 @@ class _Means:
 
 @dataclass(kw_only=True)
 class Sums:
-    """Running sums over positions, in memory that does not grow with them."""
+    """Running sums of inputs and targets over positions, in constant memory."""
 
     groups: int
     inputs: int
-    outputs: int  # of one group
+    outputs: int  # number in one group
     _waiting: list[tuple[Doubles, Doubles]] = field(default_factory=list)
     _count: int = 0
 
@@ -75,7 +75,7 @@ class Sums:
         self._y = np.zeros(shape[:2])
 
     def add(self, rows: Doubles, targets: Doubles) -> None:
-        """Take in rows [G, positions, I] and what should be made of them [G, positions, O]."""
+        """Add rows [G, positions, I] and their target outputs [G, positions, O]."""
         self._waiting.append((rows, targets))
         if sum(r.shape[1] for r, _ in self._waiting) >= min(self.inputs, _MOST_WAITING):
             self._settle()
@@ -94,7 +94,7 @@ class Sums:
         self._count += x.shape[1]
 
     def means(self, other: Sums | None = None) -> _Means:
-        """The means of all that was taken in, here and by another."""
+        """Compute the means over all added rows, and over those of ``other``."""
         self._settle()
         parts = [self]
         if other is not None:
@@ -113,23 +113,23 @@ class Sums:
 
 
 def fitted(weight: Doubles, learning: Sums, judging: Sums, *, biased: bool) -> Fit | None:
-    """The weight and shift of the bias that make of x what is closest to y, near the present ones.
+    """Fit a weight and a bias shift so that the outputs are closest to the targets.
 
-    argmin ||W' x + d - y||² + ridge ||W' - W||², the ridge being the one that leaves the least
-    error on samples which were set apart; then all samples count.
+    argmin ||W' x + d - y||² + ridge ||W' - W||². The ridge is the one with the least error on the
+    judging samples; the final fit uses all samples.
 
     Source: Hoerl and Kennard 1970, "Ridge Regression", about the present weight instead of zero;
-    for cut channels as He et al. 2017, "Channel Pruning for Accelerating Very Deep Neural
+    for pruned channels as He et al. 2017, "Channel Pruning for Accelerating Very Deep Neural
     Networks", section 3.1.
 
     Args:
-        weight: the present one, [G, O, I].
+        weight: the present weight, [G, O, I].
         learning: sums over some samples.
-        judging: sums over others.
+        judging: sums over held-out samples.
         biased: whether the layer can have a bias.
 
     Returns:
-        ``None`` where nothing is better than what there is.
+        The fit; ``None`` where none is better than the present weight.
     """
     learnt, judged = learning.means(), judging.means()
     if not learnt.count:
@@ -141,7 +141,7 @@ def fitted(weight: Doubles, learning: Sums, judging: Sums, *, biased: bool) -> F
 
 
 def _best_ridge(weight: Doubles, learnt: _Means, judged: _Means, biased: bool) -> float | None:
-    """The ridge whose fit on some samples leaves the least of others; ``None`` = no fit does.
+    """Choose the ridge with the least error on the judging samples; ``None`` where no fit helps.
 
     The error falls and rises again with the ridge, so it is followed from the middle both ways.
     """
@@ -162,9 +162,9 @@ def _best_ridge(weight: Doubles, learnt: _Means, judged: _Means, biased: bool) -
 
 
 def _added(square: Doubles, ridge: float) -> Doubles:
-    """What a ridge adds to the diagonal of each group.
+    """Compute the term that a ridge adds to the diagonal of each group.
 
-    Inputs that never move leave nothing to learn: any ridge keeps their weights.
+    Constant inputs leave nothing to learn: any ridge keeps their weights.
     """
     spread = np.diagonal(square, axis1=1, axis2=2).mean(axis=1)
     added: Doubles = np.where(spread > _DEAD, ridge * spread, 1.0)

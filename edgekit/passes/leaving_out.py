@@ -1,4 +1,4 @@
-"""Whether it is cheaper to leave out a residual layer than to narrow all of them."""
+"""Choice of residual branches to remove instead of narrowing all layers."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from edgekit.graphs.channels import Channels
 from edgekit.graphs.cutting import key
 from edgekit.passes.branch_choice import BranchOption
 
-# Of the multiply-accumulates, so much always stays.
+# Share of the multiply-accumulates that always stays.
 _LEAST = 0.05
 
 
 def macs_within(channels: Channels, branch: Branch) -> int:
-    """Multiply-accumulates of a branch, for the sizes the channels were found at."""
+    """Count the multiply-accumulates of a branch, at the sizes for which channels were found."""
     nodes = set(branch.nodes)
     return sum(
         product.constant * math.prod(len(axis) for axis in product.axes)
@@ -31,15 +31,15 @@ def left_out(
     damage_at: Callable[[float], float],
     most: float,
 ) -> list[Branch]:
-    """Residual layers whose going does less damage than the widths that it spares.
+    """Choose the residual branches whose removal does less damage than the widths it spares.
 
     Args:
-        channels: of the model.
-        options: those that could go, the cheapest for its savings first.
+        channels: channels of the model.
+        options: branches that could be removed, least damage per saving first.
         whole: multiply-accumulates of the model.
-        damage_at: what the best widths cost when so many are left of the whole; infinite where
-            they cannot.
-        most: multiply-accumulates that may be left.
+        damage_at: returns the damage of the best widths at a number of multiply-accumulates;
+            infinite where it cannot be reached.
+        most: multiply-accumulates that may remain.
     """
     taken: list[Branch] = []
     least, saved, done = damage_at(most), 0.0, 0.0
@@ -51,7 +51,7 @@ def left_out(
         rest = whole - saved - macs
         if rest < _LEAST * whole:
             continue
-        # The widths take of each layer the same part, whether others are there or not.
+        # Widths remove the same share of each layer, whether other layers are there or not.
         damage = done + option.damage + damage_at(min(most / rest, 1.0) * whole)
         if damage < least or math.isinf(least):
             taken.append(option.branch)

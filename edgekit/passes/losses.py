@@ -9,9 +9,9 @@ from edgekit.passes.agreement import Agreement
 
 # Above this relative error (RMS) an output may be useless.
 _MUCH = 0.3
-# Errors on unseen samples that are this many times larger than on the others, and above a minimum.
+# An error on unseen samples is noted if it is this many times that on the others, and this large.
 _TIMES, _TOLD = 2.0, 0.02
-# Outputs that are named.
+# Number of outputs that a note names.
 _NAMED = 4
 
 

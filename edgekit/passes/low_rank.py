@@ -1,4 +1,4 @@
-"""Large products and convolutions as two thin ones, ranks by what they cost the outputs."""
+"""Low-rank factorization of products and convolutions, with ranks by damage to the outputs."""
 
 from __future__ import annotations
 
@@ -29,23 +29,23 @@ from edgekit.subsets import held_out
 from edgekit_agent.samples import Samples
 
 _OPSET = 13
-# Held-out samples; each layer is tried on all of them.
+# Largest number of held-out samples; each layer is tried on all of them.
 _MOST_HELD_OUT = 32
 
 
 def low_rank(model: Model, settings: LowRank, work: Work) -> Path:
-    """Split Conv, Gemm and MatMul layers in two of a small rank.
+    """Factorize Conv, Gemm and MatMul layers into two layers of a small rank.
 
-    A layer's rank follows from what it costs the outputs (``allocation.allocate``), and what is
-    lost on average goes into its bias. Convolutions are split into one of fewer channels and a
-    1 x 1 convolution, or into one along the height and one along the width, whichever errs less
+    The rank of a layer follows from its damage to the outputs (``allocation.allocate``), and its
+    bias takes the mean error. A convolution becomes one with fewer channels and a 1 x 1
+    convolution, or one along the height and one along the width, whichever has the smaller error
     for the same multiply-accumulates.
 
     Source: Chen et al. 2021 (DRONE), Wang et al. 2024 (SVD-LLM), Jaderberg et al. 2014.
 
     Raises:
-        PassRefused: no layer gains by it, a pattern of ``layers`` means none, ``keep`` is less
-            than can be had, quantised already, values that are not finite.
+        PassRefused: no layer gains by it, a pattern of ``layers`` matches none, ``keep`` is less
+            than can be reached, quantized already, or values that are not finite.
     """
     if work.calibration is None:
         raise PassRefused("low-rank layers need calibration data")
@@ -79,7 +79,7 @@ def low_rank(model: Model, settings: LowRank, work: Work) -> Path:
 
 
 def _note_unsplit(proto: ModelProto, found: Sequence[str], work: Work) -> None:
-    """Note the large weights of products and convolutions that cannot be split, and why."""
+    """Note the large weights of products and convolutions that cannot be factorized, and why."""
     large = large_float_weights(proto)
     unchanged = find_unchanged_weights(proto, ops=SPLIT_OPS, taken=found)
     if left := [x for x in unchanged if not set(SPLIT_OPS).isdisjoint(large.get(x.name, ()))]:
@@ -111,7 +111,7 @@ def _made(
 
 
 def _cost(row: Row, picked: int) -> LayerCost:
-    """What a layer has now, and what that costs the outputs."""
+    """Build the table entry of a layer: rank, parameters, and damage to the outputs."""
     split = row.split
     if picked == row.whole:
         note = f"whole, rank {split.full}"
@@ -126,7 +126,7 @@ def _cost(row: Row, picked: int) -> LayerCost:
 
 
 def _left(whole: Whole) -> LayerCost:
-    """A layer that was meant, and that no rank makes smaller."""
+    """Build the table entry of a selected layer that no rank makes smaller."""
     note = f"whole, only ranks below {whole.highest:.2f} save anything"
     return _record(whole, whole.stored.weight.size, 0.0, note)
 

@@ -1,4 +1,4 @@
-"""Two thin layers in the place of one, in an ONNX graph."""
+"""Replacement of layers by two low-rank factors in an ONNX graph."""
 
 from __future__ import annotations
 
@@ -13,14 +13,18 @@ from edgekit.passes.grids import Doubles
 from edgekit.passes.low_rank_splits import Split
 from edgekit.passes.stored_layers import shifted_bias
 
-# Attributes of a convolution with an entry, or two, for each axis of an image.
+# Attributes of a convolution with one or two entries for each axis of an image.
 _BY_AXIS = ("strides", "dilations", "pads")
 
 
 def write_splits(index: GraphIndex, picked: Sequence[tuple[Split, int]]) -> None:
-    """Replace layers by their factors of a rank, in place; biases take what is lost on average.
+    """Replace layers by their factors of a rank, in place; biases take the mean error.
 
-    What the second node makes has the name that the layer's output had.
+    The output of the second node keeps the name of the layer's output.
+
+    Args:
+        index: the graph.
+        picked: the factorized layers, each with its rank.
     """
     thin: dict[int, tuple[NodeProto, NodeProto]] = {}
     for split, rank in picked:
@@ -58,7 +62,7 @@ def _nodes(
 
 
 def _tensors(split: Split, rank: int) -> tuple[Doubles, Doubles]:
-    """Both factors in the shapes that the operator stores."""
+    """Build both factors in the shapes that the operator stores."""
     first, second = split.way.pair(rank)
     layer = split.whole.layer
     if isinstance(split.way, Spatial):
@@ -81,7 +85,7 @@ def _tensors(split: Split, rank: int) -> tuple[Doubles, Doubles]:
 
 
 def _set_windows(split: Split, old: NodeProto, first: NodeProto, second: NodeProto) -> None:
-    """Give each of two convolutions its part of the kernel, the steps and the borders."""
+    """Divide the kernel, strides and padding of a convolution between its two factors."""
     kernel = list(split.whole.layer.shape[2:])
     if not isinstance(split.way, Spatial):
         _only(second, {"kernel_shape": [1] * len(kernel), "group": split.whole.layer.groups})

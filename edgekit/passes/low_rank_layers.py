@@ -1,4 +1,4 @@
-"""The layers of a graph that can be two thin ones, and which of them are meant."""
+"""Layers of a graph that can be factorized, and their selection by name."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from edgekit.passes.layer_inputs import Layer
 from edgekit.passes.reasons import explain_no_weights
 from edgekit.passes.stored_layers import StoredLayer, bias_of
 
-# A layer is split where at least a tenth of it goes: two nodes cost more than one.
+# A layer is factorized if at least a tenth of it goes: two nodes cost more than one.
 _LARGEST_PART = 0.9
-# Ranks that runtimes multiply without a rest.
+# Runtimes multiply ranks that are multiples of this without padding.
 ALIGNED = 8
 SPLIT_OPS = ("Conv", "Gemm", "MatMul")
-# Inputs whose second moments are gathered.
+# Largest number of inputs whose second moments are gathered.
 _MOST_INPUTS = 6144
 _LISTED = 12
 
 
 @dataclass(frozen=True, kw_only=True)
 class Price:
-    """What a split layer has for each rank: parameters, and multiply-accumulates of one output."""
+    """Cost of a factorized layer per rank: parameters, and multiply-accumulates per output."""
 
     parameters: int
     macs: float
@@ -39,12 +39,12 @@ class Price:
 
 @dataclass(frozen=True, kw_only=True, eq=False)
 class Whole:
-    """A layer that may be split.
+    """Layer that may be factorized.
 
-    ``names`` are those it may be called by. ``takes_mean`` says whether a bias can take up what
-    its outputs lose on average; ``spatial`` is the price of a split along height and width, where
-    the layer has both. ``positions`` are those at which one sample is multiplied. ``others`` are
-    further layers with the same weight, which get the same factors.
+    ``names`` are all names that a pattern may match. ``takes_mean`` tells whether a bias can take
+    the mean error of its outputs. ``spatial`` is the price of factors along height and width,
+    where the layer has both. ``positions`` is the number of positions at which one sample is
+    multiplied. ``others`` are further layers with the same weight, which get the same factors.
     """
 
     stored: StoredLayer
@@ -58,47 +58,47 @@ class Whole:
 
     @property
     def outputs(self) -> int:
-        """Output channels of a group."""
+        """Return the number of output channels of a group."""
         return self.layer.channels // self.layer.groups
 
     def bound(self, price: Price) -> float:
-        """The rank at which nothing worth it is saved any more, of parameters or MACs."""
+        """Return the rank from which on too little is saved, of parameters or of MACs."""
         size = self.stored.weight.size
         return _LARGEST_PART * size / max(price.parameters, price.macs)
 
     @property
     def prices(self) -> tuple[Price, ...]:
-        """Of each way in which the layer can be split."""
+        """Return the price of each way to factorize the layer."""
         return (self.channels, self.spatial) if self.spatial else (self.channels,)
 
     @property
     def highest(self) -> float:
-        """The rank below which it saves something."""
+        """Return the rank below which the layer saves something."""
         return max(self.bound(price) for price in self.prices)
 
     @property
     def gains(self) -> bool:
-        """Whether any rank saves anything."""
+        """Return whether any rank saves anything."""
         return self.highest >= 1
 
     @property
     def large(self) -> bool:
-        """Whether an aligned rank saves anything."""
+        """Return whether an aligned rank saves anything."""
         return self.highest >= ALIGNED
 
     @property
     def reads_outputs(self) -> bool:
-        """Whether the moments of what the layer makes tell all, and are smaller."""
+        """Return whether the moments of the layer's outputs are sufficient, and smaller."""
         return self.spatial is None and not self.others and self.outputs <= self.layer.inputs
 
     @property
     def moment_size(self) -> int:
-        """Sides of the moments that are gathered for it."""
+        """Return the side length of the moments that are gathered for the layer."""
         return self.outputs if self.reads_outputs else self.layer.inputs
 
 
 def find_layers(index: GraphIndex) -> list[Whole]:
-    """Find every Conv, Gemm and MatMul with a float weight that only layers like it read.
+    """Find every Conv, Gemm and MatMul with a float weight that only layers of its kind read.
 
     Raises:
         PassRefused: there is none.
@@ -136,7 +136,7 @@ def _are_all_readers(index: GraphIndex, name: str, readers: Sequence[Weighted]) 
 
 
 def _splittable(index: GraphIndex, node: NodeProto) -> Weighted | None:
-    """The node as a layer that two thin ones could stand for: MatMul of any rank and side too."""
+    """Return the node as a layer that can be factorized, MatMul of any rank and side included."""
     found = as_product(index, node)
     if found is None or node.op_type == "ConvTranspose":
         return None
@@ -144,7 +144,7 @@ def _splittable(index: GraphIndex, node: NodeProto) -> Weighted | None:
 
 
 def _multiplies_vector(weighted: Weighted, shapes: Mapping[str, tuple[int, ...]]) -> bool:
-    """Return whether a batch of matrices multiplies a vector, which two factors could not."""
+    """Return whether a batch of matrices multiplies a vector, for which two factors do not work."""
     if weighted.contraction is None or not weighted.contraction.groups:
         return False
     return len(shapes.get(weighted.node.input[1 - weighted.contraction.place], (0, 0))) == 1
@@ -182,7 +182,7 @@ def _whole(
 
 
 def _names(weighted: Weighted, bias: tuple[str, str] | None) -> tuple[str, ...]:
-    """Of node, weight, value, and of the Add behind a product with its bias."""
+    """List the names of node, weight and output, and of the Add behind a product with its bias."""
     node = weighted.node
     names = (node.name, weighted.weight, node.output[0], *(bias or ()))
     return tuple(dict.fromkeys(name for name in names if name))
@@ -206,10 +206,11 @@ def _spatial_price(layer: Layer, shapes: Mapping[str, tuple[int, ...]]) -> Price
 
 
 def chosen(layers: Sequence[Whole], patterns: Sequence[str]) -> tuple[list[Whole], list[Whole]]:
-    """The layers that are meant and gain by a split, and those that a pattern means in vain.
+    """Choose the selected layers that get smaller; return the other selected ones as well.
 
     Raises:
-        PassRefused: a pattern means none, or none of them gains; says which is nearest to it.
+        PassRefused: a pattern matches none, or none of the layers gets smaller; the text names the
+            largest.
     """
     for pattern in patterns:
         if not any(_matches(layer, pattern) for layer in layers):

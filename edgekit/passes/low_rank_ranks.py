@@ -1,4 +1,4 @@
-"""Ranks to layers: what each rank of a layer costs the outputs, and which the budget allows."""
+"""Allocation of ranks to layers: the damage of each rank, and the choice within the budget."""
 
 from __future__ import annotations
 
@@ -25,15 +25,15 @@ from edgekit.passes.stored_layers import replaced, restored, shifted_bias
 from edgekit.progress import Tick
 from edgekit.recipe import LowRank
 
-# Divergence that is no longer in proportion to a layer's error, so that it is tried at more ranks.
+# Divergence above which it is not proportional to a layer's error, so a higher rank is tried.
 _TOO_MUCH = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A layer with the ranks that it could have, the last choice being to leave it whole.
+    """Layer with its candidate ranks; the last choice leaves it whole.
 
-    A choice's ``bits`` are the part of its parameters, or multiply-accumulates, that it keeps.
+    The ``bits`` of a choice are the share of parameters, or multiply-accumulates, that it keeps.
     """
 
     split: Split
@@ -42,12 +42,12 @@ class Row:
 
     @property
     def whole(self) -> int:
-        """The place of the choice to leave it as it is."""
+        """Return the place of the choice that leaves the layer whole."""
         return len(self.ranks)
 
 
 def row_of(split: Split, settings: LowRank) -> Row:
-    """A layer with the part of the error of its outputs that each rank makes."""
+    """Build the candidate ranks of a layer, with the share of the output error of each."""
     ranks, errors = split.ranks(settings.keep, settings.of), split.way.errors
     choices = [
         Choice(
@@ -67,10 +67,17 @@ def row_of(split: Split, settings: LowRank) -> Row:
 def measured(
     index: GraphIndex, rows: Sequence[Row], reference: Reference, keep: float, tick: Tick
 ) -> list[Row]:
-    """The rows with divergences of the outputs for errors of the layers.
+    """Replace the errors of the layers by the output divergences that they cause.
 
-    Divergence grows with the square of a layer's error, so that one rank tells of the others; a
-    layer that loses too much at ``keep`` of its parameters is tried where it loses less.
+    Divergence grows with the square of a layer's error, so one rank tells the others. A layer that
+    loses too much at ``keep`` of its parameters is tried at a higher rank.
+
+    Args:
+        index: the graph; unchanged afterwards.
+        rows: the layers, with errors.
+        reference: the outputs on held-out samples.
+        keep: share of the parameters at which layers are tried.
+        tick: called with the number of layers done.
     """
     made = []
     for number, row in enumerate(rows):
@@ -90,7 +97,7 @@ def measured(
 
 @contextmanager
 def _of_rank(index: GraphIndex, split: Split, rank: int) -> Iterator[None]:
-    """The graph with one layer as its two factors would make it."""
+    """Give one layer the product of its two factors as weight, until the context ends."""
     stored, layer = split.whole.stored, split.whole.layer
     before = replaced(index, stored.name, layer.weight(split.way.product(rank)))
     undo = shifted_bias(index, stored, split.way.shift(rank))
@@ -102,10 +109,10 @@ def _of_rank(index: GraphIndex, split: Split, rank: int) -> Iterator[None]:
 
 
 def pick(rows: Sequence[Row], settings: LowRank) -> list[int]:
-    """A choice for each layer, which together keep no more than the part asked for.
+    """Choose the rank of each layer so that all together keep no more than the requested share.
 
     Raises:
-        PassRefused: not even the lightest choices do; says what they keep.
+        PassRefused: not even the lightest choices fit; the text says what they keep.
     """
     options = [row.options for row in rows]
     least = lightest(options)

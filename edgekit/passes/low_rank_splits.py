@@ -1,4 +1,4 @@
-"""The way in which each layer is split best, by the moments of what it reads or makes."""
+"""Best factorization of each layer, by the second moments of its inputs or outputs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from edgekit.passes.low_rank_layers import ALIGNED, Price, Whole
 from edgekit.progress import Tick
 from edgekit_agent.samples import Samples
 
-# Second moments that are in memory at once.
+# Largest size of the second moments in memory at once.
 _MOMENT_BYTES = 1 << 30
 _DOUBLE = 8
 Of = Literal["parameters", "macs"]
@@ -27,7 +27,7 @@ Of = Literal["parameters", "macs"]
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """A layer and the way in which it is split best, with what each rank of that costs."""
+    """Layer with its best factorization, and the price of each rank."""
 
     whole: Whole
     way: Way
@@ -35,29 +35,29 @@ class Split:
 
     @property
     def name(self) -> str:
-        """Of the weight."""
+        """Return the name of the weight."""
         return self.whole.stored.name
 
     @property
     def full(self) -> int:
-        """The rank of the whole."""
+        """Return the full rank."""
         if self.price is self.whole.channels:
             return min(self.whole.outputs, self.whole.layer.inputs)
         outputs, inputs, height, width = self.whole.layer.shape
         return min(outputs * width, inputs * height)
 
     def weighs(self, of: Of) -> int:
-        """Parameters of the whole, or its multiply-accumulates on one sample."""
+        """Return the parameters of the whole layer, or its multiply-accumulates on one sample."""
         size = self.whole.stored.weight.size
         return size * self.whole.positions if of == "macs" else size
 
     def part(self, rank: int, of: Of) -> float:
-        """What a rank keeps of them."""
+        """Compute the share of parameters or multiply-accumulates that a rank keeps."""
         each = self.price.macs if of == "macs" else self.price.parameters
         return rank * each / self.whole.stored.weight.size
 
     def ranks(self, keep: float, of: Of) -> list[int]:
-        """The ranks that save something: multiples of 8, and smaller ones where room is scarce."""
+        """List the ranks that save something: multiples of 8, and smaller ones where needed."""
         most = min(int(self.whole.bound(self.price)), len(self.way.errors) - 1)
         aligned = list(range(ALIGNED, most + 1, ALIGNED))
         if aligned and self.part(ALIGNED, of) <= keep:
@@ -68,14 +68,14 @@ class Split:
 def split_layers(
     index: GraphIndex, layers: Sequence[Whole], parts: Sequence[Samples], keep: float, tick: Tick
 ) -> Iterator[Split]:
-    """The best way of each layer at so many of its multiply-accumulates, by what it reads.
+    """Yield the best factorization of each layer at a share of its multiply-accumulates.
 
     Args:
         index: the graph.
-        layers: of it.
-        parts: samples; without any, the weights alone decide.
-        keep: part of its multiply-accumulates at which the ways are compared.
-        tick: told how many samples are done.
+        layers: the layers to factorize.
+        parts: samples for the second moments; without any, the weights alone decide.
+        keep: share of the multiply-accumulates at which factorizations are compared.
+        tick: called with the number of samples done.
 
     Raises:
         FloatingPointError: names a value that is not finite on the samples.
@@ -96,7 +96,7 @@ def split_layers(
 
 
 def _by_memory(layers: Sequence[Whole]) -> Iterator[list[Whole]]:
-    """The layers in lots whose moments fit in memory together."""
+    """Yield the layers in lots whose moments fit in memory together."""
     lot: list[Whole] = []
     held = 0
     for whole in layers:
@@ -137,7 +137,7 @@ def _moments(
 
 
 def _read(whole: Whole) -> list[str]:
-    """Name the value to measure at a layer, and at each other layer with its weight."""
+    """List the value to observe at a layer, and at each other layer with its weight."""
     if whole.reads_outputs:
         return [whole.layer.node.output[0]]
     return [layer.read for layer in (whole.layer, *whole.others)]
@@ -160,8 +160,9 @@ def _split(index: GraphIndex, whole: Whole, moments: Moments, keep: float) -> Sp
 
 
 def _towards_diagonal(covariance: Doubles, count: int) -> Doubles:
-    """Of fewer inputs than they have entries, all that was not seen would cost nothing.
+    """Shrink a covariance towards its diagonal where few rows were seen.
 
+    With fewer rows than inputs, the directions that were not seen would cost nothing.
     Source: Ledoit and Wolf 2004, as in ``Moments.hessian``.
     """
     inputs = covariance.shape[-1]
@@ -189,7 +190,7 @@ def _best(whole: Whole, covariance: Doubles, mean: Doubles, keep: float) -> Spli
 
 
 def _error_at(split: Split, keep: float) -> float:
-    """The error at so many multiply-accumulates, between the ranks that come nearest."""
+    """Interpolate the error at a share of the multiply-accumulates between the nearest ranks."""
     rank = keep * math.prod(split.whole.layer.shape) / split.price.macs
     errors = split.way.errors
     return float(np.interp(rank, np.arange(len(errors)), errors))

@@ -1,4 +1,4 @@
-"""Squared errors of model outputs for each sample, relative to the size of each output part."""
+"""Squared errors of model outputs by sample, relative to the size of each output part."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ _WORTH = 0.02
 
 @dataclass(frozen=True, kw_only=True)
 class OutputErrors:
-    """Squared errors and squared sizes, ``[samples, parts]``, of a version of a model."""
+    """Squared errors and squared sizes, ``[samples, parts]``, of one version of a model."""
 
     error: Floats64
     size: Floats64
 
     @property
     def total(self) -> float:
-        """The mean over the parts of squared error over squared size."""
+        """Return the mean over the parts of squared error over squared size."""
         return float(self.by_sample.mean())
 
     @property
     def by_sample(self) -> Floats64:
-        """The error of each sample, relative to the mean size of each part."""
+        """Return the error of each sample, relative to the mean size of each part."""
         size = self.size.mean(axis=0)
         said = size > _NOTHING
         if not said.any() or not len(size):
@@ -52,7 +52,7 @@ class OutputErrors:
 
     @property
     def by_part(self) -> Floats64:
-        """The error of each part, relative to its size."""
+        """Return the error of each part, relative to its size."""
         size = self.size.mean(axis=0)
         said = size > _NOTHING
         relative: Floats64 = np.where(said, self.error.mean(axis=0), 0.0) / np.where(said, size, 1)
@@ -61,8 +61,8 @@ class OutputErrors:
     def beats(self, other: OutputErrors, *, by: float = _WORTH) -> bool:
         """Return whether the error is significantly lower than another, compared by sample.
 
-        The total must be lower by the part ``by``, and significantly lower. So must the error of
-        the part that is furthest off in the other: outputs that are accurate anyway decide nothing.
+        The total must be lower by the share ``by``, and significantly so. So must the error of the
+        part with the largest error in the other: outputs that are accurate anyway decide nothing.
         """
         if not self.total < (1 - by) * other.total:
             return False
@@ -83,7 +83,7 @@ def _is_lower(mine: Floats64, theirs: Floats64) -> bool:
 
 
 def join_errors(errors: Sequence[OutputErrors]) -> OutputErrors:
-    """Join the errors of several sets of samples."""
+    """Concatenate the errors of several sets of samples."""
     return OutputErrors(
         error=np.concatenate([each.error for each in errors]),
         size=np.concatenate([each.size for each in errors]),
@@ -105,7 +105,7 @@ class FloatOutputs:
             np.savez(self._folder / f"{number}.npz", *(made[name] for name in self._names))
 
     def errors(self, path: Path, judged: Sequence[str]) -> OutputErrors:
-        """Measure the errors of a version, run as an application runs it.
+        """Measure the output errors of a version, run as an application would run it.
 
         Args:
             path: the file.

@@ -1,4 +1,4 @@
-"""What layers read in a graph and in what became of it, sample by sample: moments of both."""
+"""Second moments of layer inputs in a graph and in its changed copy, sample by sample."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from edgekit.passes.layer_inputs import Array, Layer, Moments
 from edgekit.passes.sparse import Aim, Doubles
 from edgekit_agent.samples import Samples
 
-# Power of an input that the samples never showed, against the mean of all.
+# Least power of an input, relative to the mean of all, for inputs that were always zero.
 _LEAST_POWER = 1e-3
-# Part of its mean square below which the variance of what is read is rounding.
+# Share of the mean square below which the variance of the inputs is rounding.
 _ROUNDING = 1e-6
-# Positions that wait for others before they are multiplied.
+# Largest number of buffered positions; a few are multiplied together.
 _MOST_WAITING = 512
 
 
 @dataclass(kw_only=True)
 class Pairs:
-    """Sums over the inputs x of a layer, and what they became, z: z zᵀ and x zᵀ [G, I, I]."""
+    """Sums over the inputs x of a layer and their changed versions z: z zᵀ and x zᵀ [G, I, I]."""
 
     square: Doubles
     cross: Doubles
@@ -34,7 +34,7 @@ class Pairs:
 
     @classmethod
     def of(cls, groups: int, inputs: int) -> Pairs:
-        """No sums yet."""
+        """Create sums without rows."""
         square, total = (groups, inputs, inputs), (groups, inputs)
         return cls(
             square=np.zeros(square),
@@ -45,19 +45,19 @@ class Pairs:
 
     @classmethod
     def same(cls, moments: Moments) -> Pairs:
-        """Of a graph that has not changed."""
+        """Create the sums of an unchanged graph from its moments."""
         square, total = moments.square, moments.total
         return cls(square=square, cross=square, before=total, after=total, count=moments.count)
 
     def add(self, before: Array, after: Array) -> None:
-        """Take in rows [G, positions, I] of both; few at a time wait for others."""
+        """Add rows [G, positions, I] of both graphs; small numbers of rows are buffered."""
         self._waiting.append((before, after))
         waiting = sum(rows.shape[1] for rows, _ in self._waiting)
         if waiting >= min(before.shape[2], _MOST_WAITING):
             self.settle()
 
     def settle(self) -> None:
-        """Take in what waits."""
+        """Add the buffered rows to the sums."""
         if not self._waiting:
             return
         x, z = (np.concatenate(rows, axis=1) for rows in zip(*self._waiting, strict=True))
@@ -70,14 +70,15 @@ class Pairs:
         self.count += x.shape[1]
 
     def aim(self, weight: Doubles, *, centred: bool) -> Aim:
-        """What weights should make of what they read now: what these made of it before.
+        """Build the least-squares problem of a layer: old outputs from the changed inputs.
 
-        Few samples draw it towards the diagonal, as ``Moments.hessian``. Where all that is read is
-        constant and a bias makes up for it, each input counts by its own power.
+        With few samples the moments are shrunk towards the diagonal, as in ``Moments.hessian``.
+        Where all inputs are constant and a bias makes up for them, each input counts by its own
+        power.
 
         Args:
             weight: [G, O, I].
-            centred: a bias makes up for what is lost on average, so that only the rest counts.
+            centred: whether a bias makes up for the mean error, so that only the rest counts.
         """
         count = max(self.count, 1)
         square, cross = self.square / count, self.cross / count
@@ -95,13 +96,13 @@ class Pairs:
         mean = power.mean(axis=1, keepdims=True)
         power = np.where(mean > 0, np.maximum(power, _LEAST_POWER * mean), 1.0)
         hessian, target = (1 - share) * square, (1 - share) * (weight @ cross)
-        # What the diagonal has more than was seen, the weights should go on making of it.
+        # The power that was added to the diagonal has the outputs of the present weight as target.
         more = power - np.diagonal(hessian, axis1=1, axis2=2)
         hessian[:, np.arange(inputs), np.arange(inputs)] += more
         return Aim(weight=weight, hessian=hessian, target=target + weight * more[:, np.newaxis, :])
 
     def shift(self, weight: Doubles, changed: Doubles) -> Doubles:
-        """What the mean of each output channel lost to a change of weights and inputs."""
+        """Compute the mean of each output channel that changes of weights and inputs removed."""
         count = max(self.count, 1)
         lost = weight @ self.before[..., np.newaxis] - changed @ self.after[..., np.newaxis]
         shift: Doubles = lost.ravel() / count
@@ -114,16 +115,16 @@ def gather_pairs(
     layers: Mapping[str, Layer],
     parts: Sequence[Samples],
 ) -> dict[str, Pairs]:
-    """Moments of what each layer reads in both graphs, in constant memory.
+    """Gather the second moments of each layer's inputs in both graphs, in constant memory.
 
     Args:
         original: the graph.
-        changed: the same nodes with other weights.
-        layers: by any key.
-        parts: what to feed.
+        changed: a graph with the same nodes and other weights.
+        layers: the layers, by any key.
+        parts: samples to run.
 
     Raises:
-        FloatingPointError: names a value that is not finite in the changed graph.
+        FloatingPointError: names a value that is not finite in one of the graphs.
     """
     sight: dict[Hashable, list[str]] = {}
     for key, layer in layers.items():

@@ -1,4 +1,4 @@
-"""What a model and the one made of it are fed to be compared: samples, variants, made-up inputs."""
+"""Feeds for the comparison of two models: samples, variants of samples, and made-up inputs."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from edgekit_agent.feeds import batch_size, batches
 from edgekit_agent.runtimes import Tensor
 from edgekit_agent.samples import Column, Samples
 
-# Enough to see that outputs follow the original's; a large model is slow, so it gets fewer.
+# Number of samples to compare; large models are slow, so they get fewer.
 _SAMPLES = 16
 _SAMPLES_OF_LARGE = 8
 _LARGE_BYTES = 64 << 20
 _TOGETHER = 3
-# Sizes of free dimensions that nobody told; the original says which of them it takes.
+# Sizes to try for unknown free dimensions; the original may refuse some of them.
 _SIZES = (64, 16, 1)
 _LARGER = (1024, 16000)  # where a border is mirrored, as before a spectrogram
 
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """One feed of ``batch`` samples.
+    """Feed of ``batch`` samples to both models.
 
-    ``rows`` of them are real ones; 0 in a variant, which the original may refuse. ``judges`` is
-    false of samples that the result was fitted to where there are others.
+    ``rows`` of them are real samples; 0 in a variant, which the original may refuse. ``judges`` is
+    false for samples that the result was fitted to, where there are others.
     """
 
     what: str
@@ -46,7 +46,7 @@ class Probe:
 
 
 def narrower(before: Model, after: Model) -> Model:
-    """The one of two models that says which sizes both can be fed."""
+    """Return the model with the more fixed sizes, which decides the shapes that both can be fed."""
     pairs = zip(before.signature.inputs, after.signature.inputs, strict=False)
     fixes = any(
         isinstance(now, int) and not isinstance(was, int)
@@ -64,20 +64,20 @@ def probes(
     seed: int,
     feeding: Feeding | None = None,
 ) -> Iterator[Probe]:
-    """What to feed: calibration samples and variants of them, or made-up inputs without any.
+    """Yield feeds: calibration samples and variants of them, or without any, made-up inputs.
 
-    Where the batch is free, three samples at once are among them, and where other dimensions are
-    free, half of each.
+    Where the batch is free, one variant has three samples at once; where other dimensions are free,
+    one has half the size along each.
 
     Args:
-        model: whose inputs are fed.
-        samples: real ones.
-        unseen: others, which judge in their place; they come first.
-        seed: of what is made up.
-        feeding: what edgekit.toml says of the inputs, for those that are made up.
+        model: the model to feed.
+        samples: real samples.
+        unseen: held-out samples, which judge instead of ``samples``; they come first.
+        seed: seed of the made-up inputs.
+        feeding: input settings of edgekit.toml, for the made-up inputs.
 
     Raises:
-        UserError: the samples are not what the model takes.
+        UserError: the samples do not fit the inputs of the model.
     """
     if samples is None:
         yield from _made_up(model.signature, feeding or Feeding(), seed)
@@ -112,10 +112,10 @@ def probes(
 
 
 def made_up_samples(model: Model, feeding: Feeding, folder: Path) -> Samples:
-    """One made-up sample that the model takes, in files of a folder.
+    """Write one made-up sample that the model accepts into files of a folder.
 
     Raises:
-        UserError: it takes none of those that are tried; says why.
+        UserError: the model accepts none of the sizes that are tried; the text gives the reason.
     """
     refused = ""
     for probe in _made_up(model.signature, feeding, seed=0, sizes=(*_SIZES, *_LARGER)):
@@ -141,7 +141,7 @@ def _as_samples(feed: Arrays, folder: Path) -> Samples:
 def expected_probes(
     model: Model, samples: Samples | Sequence[Samples] | None, unseen: Sequence[Samples] = ()
 ) -> int:
-    """About how many probes there will be; fewer where a model takes several samples at once."""
+    """Estimate the number of probes; there are fewer where a model takes several samples."""
     if samples is None:
         return len(_SIZES)
     most = _count(model)
@@ -167,7 +167,7 @@ def _real(model: Model, parts: Sequence[Samples], tensors: Sequence[Tensor]) -> 
 
 
 def _halved(value: NDArray[np.generic], spec: TensorSpec, batch: int) -> NDArray[np.generic]:
-    """The first half along every free axis but the batch's."""
+    """Return the first half along every free axis except the batch."""
     free = [axis for axis, d in enumerate(spec.shape) if axis != batch and not isinstance(d, int)]
     cuts = [slice(None)] * value.ndim
     for axis in free:
@@ -178,10 +178,10 @@ def _halved(value: NDArray[np.generic], spec: TensorSpec, batch: int) -> NDArray
 def _made_up(
     signature: Signature, feeding: Feeding, seed: int, sizes: Sequence[int] = _SIZES
 ) -> Iterator[Probe]:
-    """Normal values for floats, zeros for integers, which may be indices, and the constants."""
+    """Yield made-up inputs: normal floats, zeros for integers (possible indices), constants."""
     specs = [spec for spec in signature.inputs if spec.name not in feeding.constants]
     axes = {spec.name: feeding.axis(spec, signature) for spec in specs}
-    # Without a word on an input that has no axis it may be the same for all samples, as a rate is.
+    # An input without a sample axis, such as a rate, may be the same for all samples.
     counted = [s for s in specs if axes[s.name] >= 0 and axes[s.name] < len(s.shape)]
     free_batch = bool(counted) and all(
         not isinstance(spec.shape[axes[spec.name]], int) for spec in counted

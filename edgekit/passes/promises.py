@@ -1,4 +1,4 @@
-"""A pass's promise held against its result: what the file is, stores and weighs, what it says."""
+"""Checks of a pass's promise on its result: signature, stored tensors, file size, cost, outputs."""
 
 from __future__ import annotations
 
@@ -13,17 +13,18 @@ from edgekit.passes import INT8_WEIGHTS, TWIN, PassSpec, Promise
 from edgekit.passes.agreement import Agreement
 from edgekit.recipe import Prune, Settings, ToOnnx, ToTflite
 
-# What a graph may grow by for nodes, names and parameters, whatever it stores.
+# Allowed growth of a graph for nodes, names and parameters, whatever it stores.
 _ALLOWED_BYTES = 4096
 _ALLOWED_NODE_BYTES = 512
-# Rounding may turn a choice between two that are all but the same.
+# Least share of equal integers, as rounding may turn a choice between two nearly equal values.
 _EQUAL = 0.9
-# Sparsities are met by whole layers, and a row of an embedding by whole entries.
+# Share of the requested sparsity to reach, as layers and rows of embeddings round it to whole
+# entries; and the least increase otherwise.
 _NEARLY, _ANY = 0.95, 1e-9
 
 
-# Integers of either runtime differ by a step here and there, and steps add up from layer to layer.
-# Where the source rounds to 16 bits at each operator and the result does not.
+# The float16 limit holds where the source rounds to 16 bits at each operator and the result does
+# not. Integers of the two runtimes differ by single steps, which add up from layer to layer.
 _TWIN_OF_FLOAT16 = replace(TWIN, max_relative_error=3e-2)
 _TWIN_OF_INT8 = Promise(max_relative_error=0.2, min_correlation=0.95, max_growth=math.inf)
 _BY_PRECISION = {
@@ -35,10 +36,10 @@ _INTEGERS = {"int4", "uint4", "int8", "uint8"}
 
 
 def promised(spec: PassSpec, settings: Settings, before: Stored) -> Promise:
-    """What a pass promises of a model with these settings.
+    """Return the promise of a pass for a model with these settings.
 
-    Float graphs agree between the runtimes up to the order of sums; those that compute in float16
-    up to its rounding, and those with integers up to their steps.
+    Float graphs agree between the runtimes up to the order of sums, graphs that compute in float16
+    up to its rounding, and graphs with integers up to their steps.
     """
     if isinstance(settings, ToTflite) and settings.precision in _BY_PRECISION:
         return _BY_PRECISION[settings.precision]
@@ -55,7 +56,7 @@ def promised(spec: PassSpec, settings: Settings, before: Stored) -> Promise:
 
 
 def broken_signature(before: Signature, after: Signature) -> Iterator[str]:
-    """What differs in the inputs and outputs; sizes may become known or free but not change."""
+    """Yield differences of inputs and outputs; sizes may become known or free but not change."""
     for kind, olds, news in (
         ("inputs", before.inputs, after.inputs),
         ("outputs", before.outputs, after.outputs),
@@ -71,7 +72,7 @@ def _told(specs: tuple[TensorSpec, ...]) -> str:
 
 
 def _same_shape(before: TensorSpec, after: TensorSpec) -> bool:
-    """A shape that a file does not tell reads as none, so it says nothing."""
+    """Return whether two shapes agree; a shape that the file does not state agrees with all."""
     if not before.shape or not after.shape:
         return True
     if len(before.shape) != len(after.shape):
@@ -81,7 +82,7 @@ def _same_shape(before: TensorSpec, after: TensorSpec) -> bool:
 
 
 def broken_store(promise: Promise, before: Stored, after: Stored) -> Iterator[str]:
-    """What is wrong with what a file stores, and with what it weighs."""
+    """Yield broken promises on the stored tensors and the size of a file."""
     if after.nan and not before.nan:
         yield f"promised finite values: the stored tensor {after.nan} holds NaN"
     if after.infinite and not (before.infinite or promise.may_fold_infinities):
@@ -117,7 +118,7 @@ def _types(stored: Stored) -> str:
 
 
 def _freed(promise: Promise, before: Stored, after: Stored) -> bool:
-    """Whether float weights went, where there were such as could go."""
+    """Return whether float weights were removed, if there were any to remove."""
     had = any(before.bytes_of.get(dtype) for dtype in promise.stores)
     return had or not before.weight_bytes or _gone(before, after) > 0
 
@@ -128,19 +129,19 @@ def _gone(before: Stored, after: Stored) -> int:
 
 
 def _largest(promise: Promise, before: Stored, after: Stored) -> float:
-    """Bytes that a file may have: one that stays for another reader lies beside its integers."""
+    """Compute the largest allowed file; shared weights may stay in float beside their integers."""
     allowed = _ALLOWED_BYTES + _ALLOWED_NODE_BYTES * after.nodes + before.shared_bytes // 2
     saved = promise.saves * _gone(before, after)
     return promise.max_growth * before.file_bytes - saved + allowed
 
 
 def broken_agreement(promise: Promise, found: Agreement, *, asked: bool = False) -> Iterator[str]:
-    """What the outputs say against the result.
+    """Yield broken promises on the outputs.
 
     Args:
-        promise: of the pass.
-        found: how far the outputs agree.
-        asked: whether a setting says how much goes; then no output may be lost to it.
+        promise: promise of the pass.
+        found: agreement of the outputs.
+        asked: whether a setting says how much is removed; then no output may be lost to it.
     """
     judged = found.samples > 0  # without samples: edgekit.passes.exactness
     limit = promise.max_relative_error

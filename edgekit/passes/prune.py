@@ -1,4 +1,4 @@
-"""Single weights set to zero without retraining: which layer loses how many, and which ones."""
+"""Unstructured pruning without retraining: sparsity allocated by layer, zeros by second order."""
 
 from __future__ import annotations
 
@@ -38,23 +38,23 @@ from edgekit.subsets import held_out
 from edgekit_agent.samples import Samples
 
 _OPSET = 13
-# Held-out samples; each layer is tried on all of them.
+# Largest number of held-out samples; each layer is tried on all of them.
 _MOST_HELD_OUT = 32
-# Layers are pruned in the order of the graph, and those of a stage see what the ones before left.
+# Layers are pruned in graph order; those of a stage see the outputs of the stages before.
 _STAGES = 6
 _FLOAT_BITS = 32
 
 
 def prune(model: Model, settings: Prune, work: Work) -> Path:
-    """Set weights of layers and embeddings to zero, and fit the others to that.
+    """Set weights of layers and embeddings to zero, and fit the remaining weights.
 
-    A layer's zeros and what is left are found together (``sparse.pruned``), for the inputs that
-    the layers before it make now, towards what it made before; its bias takes what is lost on
-    average. How many of its weights go follows from what that costs the outputs
+    Zeros and remaining weights of a layer are found together (``sparse.prune_weights``): they
+    reproduce the layer's original outputs from the inputs that the pruned layers before it give.
+    The bias takes the mean error. The sparsity of each layer follows from the damage to the outputs
     (``allocation.allocate``). Embeddings lose their smallest entries.
 
     Raises:
-        PassRefused: nothing to prune, as sparse already, quantised already, N:M fits no layer, or
+        PassRefused: nothing to prune, as sparse already, quantized already, N:M fits no layer, or
             values that are not finite.
     """
     if work.calibration is None:
@@ -91,10 +91,10 @@ def prune(model: Model, settings: Prune, work: Work) -> Path:
 
 
 def _check(proto: ModelProto, layers: Sequence[StoredLayer], settings: Prune) -> None:
-    """That there is something to prune.
+    """Check that there is something to prune.
 
     Raises:
-        PassRefused: there is not.
+        PassRefused: there is nothing.
     """
     if not layers:
         reason = explain_no_weights(proto, ops=WEIGHT_OPS)
@@ -112,10 +112,10 @@ def _check(proto: ModelProto, layers: Sequence[StoredLayer], settings: Prune) ->
 
 
 def _check_both(settings: Prune) -> None:
-    """That a pattern and a sparsity ask for the same; the default asks for nothing.
+    """Check that pattern and sparsity agree, unless the sparsity is the default.
 
     Raises:
-        PassRefused: they do not.
+        PassRefused: they do not agree.
     """
     makes = levels_of(settings)[-1]
     if settings.sparsity not in (Prune.sparsity, makes):
@@ -127,10 +127,10 @@ def _check_both(settings: Prune) -> None:
 
 
 def _check_pattern(rows: Sequence[Row], settings: Prune) -> None:
-    """That the pattern fits a layer.
+    """Check that the pattern fits a layer.
 
     Raises:
-        PassRefused: it fits none; says of the first why.
+        PassRefused: it fits none; the text gives the reason for the first layer.
     """
     if all(len(row.levels) == 1 for row in rows):
         first = next((row.layer for row in rows if row.layer.layer), None)
@@ -150,7 +150,7 @@ def _prune(
     reference: Reference,
     work: Work,
 ) -> None:
-    """Change the weights, in place, stage by stage."""
+    """Prune the weights stage by stage, in place."""
     sparser = [(r.layer, share) for r, share in zip(rows, shares, strict=True) if share]
     original = ModelProto()
     original.CopyFrom(index.proto)
@@ -173,11 +173,11 @@ def _prune_stage(
     settings: Prune,
     reference: Reference,
 ) -> None:
-    """Change the weights of a stage, in place.
+    """Prune the weights of a stage, in place.
 
-    They are fitted for what the layers before it make now, and for what these made before: the
-    first mends more, of few samples the second is the surer one. The outputs on held-out samples
-    decide.
+    Two fits are tried: to the inputs that the pruned layers before give, and to the original
+    inputs. The first repairs more; with few samples the second is more reliable. The outputs on
+    held-out samples decide.
     """
     views = {layer.name: layer.layer for layer, _ in stage if layer.layer is not None}
     pairs = gather_pairs(original, index.proto, views, seen)
@@ -207,7 +207,7 @@ def _shifted(
     weights: Sequence[Doubles],
     pairs: Mapping[str, Pairs],
 ) -> list[Callable[[], None]]:
-    """Give biases what the weights of a stage lost on average; returns what undoes it."""
+    """Add the mean errors of a stage's weights to the biases; return the functions that undo it."""
     return [
         shifted_bias(index, layer, pairs[layer.name].shift(layer.matrix, weight))
         for (layer, _), weight in zip(stage, weights, strict=True)
@@ -215,7 +215,7 @@ def _shifted(
 
 
 def _cost(index: GraphIndex, row: Row, share: float) -> LayerCost:
-    """What a layer's weights are now, and what that costs the outputs."""
+    """Build the table entry of a layer: bits, zeros, and damage to the outputs."""
     weight = index.float_constant(row.layer.name)
     zeros = 1 - np.count_nonzero(weight) / weight.size
     bits = _FLOAT_BITS * (1 - zeros) + _entropy(zeros)
@@ -232,5 +232,5 @@ def _cost(index: GraphIndex, row: Row, share: float) -> LayerCost:
 
 
 def _entropy(share: float) -> float:
-    """Bits that tell of a weight whether it is one of this share."""
+    """Compute the bits that tell whether a weight belongs to a share of the weights."""
     return -sum(p * math.log2(p) for p in (share, 1 - share) if p > 0)

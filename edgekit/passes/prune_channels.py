@@ -1,4 +1,4 @@
-"""Structured pruning: fewer channels, heads and neurons in a file that really gets smaller."""
+"""Structured pruning: fewer channels, heads, neurons and residual branches, in a smaller graph."""
 
 from __future__ import annotations
 
@@ -43,26 +43,26 @@ from edgekit_agent.samples import Samples
 _OPSET = 13
 _MOST_HELD_OUT = 64
 _STAGES = 24
-# How much more than the multiply-accumulates the time may be that is left, padding counted.
+# Factor by which the remaining time, with padding, may exceed the multiply-accumulates.
 _LAG = 1.12
-# Where that would take more than so much of what may stay, the time is left as it is.
+# If that leaves less than this share of the allowed multiply-accumulates, time is ignored.
 _TOO_FAR = 0.9
 _ROUNDING = 1e-9
-# So much more than was asked is told, as part of all.
+# Share of the whole by which the removal may exceed the request without a remark.
 _OVERSHOT = 0.05
-# To refit from; what one sample shows says little of any other.
+# Least number of samples to refit from: one sample says little about others.
 _LEAST_SAMPLES = 2
 
 
 def prune_channels(model: Model, settings: PruneChannels, work: Work) -> Path:
-    """Take out the channels, heads and neurons that the outputs miss least, and refit the rest.
+    """Remove the channels, heads and neurons that matter least to the outputs, and refit the rest.
 
-    Each family of channels is ranked, cut alone to a few widths, and the outputs' divergence on
-    held-out samples told; the widths are those of the least damage in all for what must go. A
-    residual layer goes as a whole where that does less.
+    Each dependency group is ranked and pruned alone to a few widths, at which the output divergence
+    on held-out samples is measured. The chosen widths have the least total damage for the requested
+    size. A residual branch is removed as a whole where that does less damage.
 
     Raises:
-        PassRefused: nothing can go, or not as much as asked; says what binds.
+        PassRefused: nothing can be removed, or less than asked; the text gives the limits.
         UserError: the score needs TensorFlow, which is missing.
     """
     if work.calibration is None:
@@ -103,14 +103,14 @@ def prune_channels(model: Model, settings: PruneChannels, work: Work) -> Path:
 
 
 def _shapes(proto: ModelProto, parts: Sequence[Samples], batch: int) -> dict[str, tuple[int, ...]]:
-    """Shapes of the inputs for as few samples as the model takes."""
+    """Return the shapes of the inputs for the fewest samples that the model accepts."""
     first = next(iter(batches(parts[0], input_tensors(proto), batch)))
     return {name: value.shape for name, value in first.inputs.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class _Job:
-    """One model to prune, and what it is held against."""
+    """Pruning of one model, with its samples and settings."""
 
     original: ModelProto
     seen: Sequence[Samples]
@@ -122,7 +122,7 @@ class _Job:
     note: Callable[[str], None]
 
     def run(self) -> tuple[ModelProto, list[LayerCost]]:
-        """The smaller model, and what became of each family."""
+        """Prune the model; return it, with the costs of each dependency group."""
         plan = self._plan()
         for reader in plan.readers.left_alone(plan.channels, plan.going):
             self.note(f"{reader.name} lost inputs and was not refitted: {reader.reason}")
@@ -189,7 +189,7 @@ class _Job:
         return Plan(channels=channels, readers=readers, ladders=ladders, state=(), going=())
 
     def _narrowed(self, plan: Plan) -> Callable[[float], list[int]]:
-        """Choose the step of each ladder by the multiply-accumulates to keep, if possible."""
+        """Return a function that chooses ladder steps for a number of multiply-accumulates."""
         sizes = Sizes(plan.channels, plan.ladders)
         if self.settings.allocation == "uniform":
             return lambda most: alike(plan.ladders, sizes.macs, most)
@@ -209,7 +209,7 @@ class _Job:
         return narrow
 
     def _damage_at(self, plan: Plan) -> Callable[[float], float]:
-        """Return the damage of the best widths by the size to reach; infinite if none fit."""
+        """Return the damage of the best widths as a function of the size; infinite if none fit."""
         narrow, sizes = self._narrowed(plan), Sizes(plan.channels, plan.ladders)
 
         def damage(most: float) -> float:
@@ -229,7 +229,7 @@ class _Job:
         return replace(plan, state=state, going=going, told=told)
 
     def _units(self, plan: Plan) -> Plan:
-        """The same part of the groups of each kind, as their damages share it out."""
+        """Choose the same share of channel groups of each kind, allocated by their damages."""
         state = [0] * len(plan.ladders)
         for kind in dict.fromkeys(ladder.family.kind for ladder in plan.ladders):
             places = [i for i, each in enumerate(plan.ladders) if each.family.kind == kind]
@@ -250,7 +250,7 @@ class _Job:
 
 @dataclass(frozen=True, kw_only=True)
 class _Units:
-    """How many groups of some ladders are left."""
+    """Number of channel groups that remain on some ladders."""
 
     ladders: Sequence[Ladder]
     total: int
@@ -261,7 +261,7 @@ class _Units:
 
 
 def _repaired(channels: Channels, chosen: Sequence[int]) -> list[Refitted]:
-    """Every layer, with the output channels that are left of it."""
+    """List all layers, each with a mask of its remaining output channels."""
     index = GraphIndex(channels.proto)
     stays: dict[str, dict[int, NDArray[np.bool_]]] = {}
     layers: dict[str, Layer] = {}

@@ -1,4 +1,4 @@
-"""Why no more of a model can go, in words."""
+"""Explanations of the limits of structured pruning."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _RECURRENT = ("LSTM", "GRU", "RNN")
 
 
 def nothing_can_go(channels: Channels, settings: PruneChannels) -> PassRefused:
-    """The refusal of a model of which no kind that was asked for can go."""
+    """Build the refusal of a model without prunable channels of the requested kinds."""
     kinds = sorted({family.kind for family in channels.families})
     if not settings.kinds:
         return PassRefused("kinds names nothing that may go", hint=f"there are {', '.join(kinds)}")
@@ -34,7 +34,7 @@ def nothing_can_go(channels: Channels, settings: PruneChannels) -> PassRefused:
 
 
 def _layers_by_reason(channels: Channels) -> list[str]:
-    """The most frequent reasons why channels stay, each with a layer that it holds for."""
+    """List the most frequent reasons why channels stay, each with an example layer."""
     layers: dict[str, list[str]] = {}
     for fixed in channels.fixed:
         layers.setdefault(fixed.reason, []).append(fixed.where)
@@ -46,7 +46,7 @@ def _layers_by_reason(channels: Channels) -> list[str]:
 
 
 def _recurrent_layers(channels: Channels) -> list[str]:
-    """The recurrent layers, whose units this pass leaves."""
+    """Describe the recurrent layers, whose units this pass does not prune."""
     nodes = [n for n in channels.walk.index.graph.node if n.op_type in _RECURRENT]
     if not nodes:
         return []
@@ -55,12 +55,12 @@ def _recurrent_layers(channels: Channels) -> list[str]:
 
 
 def too_much(channels: Channels, settings: PruneChannels, reached: float) -> PassRefused:
-    """The refusal of a part that cannot be had.
+    """Build the refusal of a share that cannot be reached.
 
     Args:
-        channels: of the model.
-        settings: what was asked.
-        reached: the part that can go.
+        channels: channels of the model.
+        settings: the request.
+        reached: largest share that can be removed.
     """
     of = "multiply-accumulates" if settings.of == "macs" else f"{settings.of} of a layer"
     return PassRefused(
@@ -88,6 +88,6 @@ def _binding(channels: Channels, settings: PruneChannels) -> str:
 
 
 def _reach(channels: Channels, families: Sequence[Family]) -> float:
-    """The part of the multiply-accumulates that goes when one group of each family stays."""
+    """Compute the removable share of multiply-accumulates when each family keeps one group."""
     going = permitted(channels, [g for family in families for g in family.groups[1:]])
     return 1 - macs_of(channels, going) / max(macs_of(channels), 1)

@@ -1,4 +1,4 @@
-"""What is to go of a model by structured pruning, and the record of what became of its layers."""
+"""Plan of structured pruning, and the table of layers that it leads to."""
 
 from __future__ import annotations
 
@@ -15,23 +15,23 @@ from edgekit.passes.widths import Ladder
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """What is to go: residual layers first, then groups of the graph that is left."""
+    """Residual branches to remove, and channel groups to remove from the remaining graph."""
 
     channels: Channels
     readers: Readers
     ladders: Sequence[Ladder]
     state: Sequence[int]
     going: Sequence[int]
-    branches: Mapping[str, float] = field(default_factory=dict)  # damage of each by its name
-    told: str = ""  # what goes, where that is much more than was asked
+    branches: Mapping[str, float] = field(default_factory=dict)  # damage by name
+    told: str = ""  # removed share, if it is much more than was asked
 
 
 def costs_of(plan: Plan, *, measured: bool) -> list[LayerCost]:
-    """What each residual layer that goes and each family has now.
+    """List the costs of each removed residual branch and of each dependency group.
 
     Args:
-        plan: as it is carried out.
-        measured: damages are divergences of the outputs; others are not told.
+        plan: the plan that was carried out.
+        measured: whether damages are output divergences; others are not listed.
     """
     return [*_left_out_costs(plan), *_costs(plan, measured=measured)]
 
@@ -50,7 +50,7 @@ def _left_out_costs(plan: Plan) -> list[LayerCost]:
 
 
 def _with(told: str, note: str, why: str) -> str:
-    """A note that says why more went than was asked, where that is told."""
+    """Extend a note by the reason why more was removed than asked, if there is one."""
     return f"{note} {why}; {told}" if told else note
 
 

@@ -1,4 +1,4 @@
-"""Write QuantizeLinear and DequantizeLinear into a graph, with 8-bit weights and int32 biases."""
+"""Writer of QuantizeLinear and DequantizeLinear nodes, with int8 weights and int32 biases."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SMALLEST = np.finfo(np.float32).tiny
 
 
 class Writer:
-    """Puts the QDQ nodes into the graph."""
+    """Writer of the QDQ nodes of one graph."""
 
     def __init__(
         self,
@@ -29,13 +29,13 @@ class Writer:
         self.index = index
         self.placement = placement
         self.parameters = parameters
-        self.dequantized: dict[str, str] = {}  # value -> its dequantised twin
+        self.dequantized: dict[str, str] = {}  # value -> its dequantized copy
         self.weights: dict[tuple[str, int], tuple[str, Floats]] = {}
         self.constants: dict[tuple[str, bytes], str] = {}
         self.nodes: list[NodeProto] = []
 
     def write(self) -> ModelProto:
-        """The model with its QDQ nodes; the index is used up."""
+        """Insert the QDQ nodes and return the model; the index must not be used afterwards."""
         graph = self.index.graph
         by_output = {w.node.output[0]: w for w in self.placement.weighted}
         for value in graph.input:
@@ -57,7 +57,7 @@ class Writer:
             return
         source, twin = name, self.index.fresh(f"{name}_d")
         if name in self.index.outputs and maker is not None:
-            # The graph's output keeps its name: the dequantised value takes it.
+            # The graph's output keeps its name: the dequantized value takes it.
             source, twin = self.index.fresh(f"{name}_f"), name
             maker.output[list(maker.output).index(name)] = source
         integer = self.index.fresh(f"{name}_q")
@@ -82,7 +82,7 @@ class Writer:
             integer, scales, weighted.axis, spell_zeros=node.op_type == "Gemm"
         )
         if bias is not None:
-            # Where the product is too small for a float, so is the bias (see _stored_weight).
+            # Where the product is too small for a float, so is the bias (see _store_weight).
             bias_scales = np.maximum(scales * source.scale, _SMALLEST).astype(np.float32)
             integers = np.clip(np.rint(bias / bias_scales.astype(np.float64)), -_INT32, _INT32)
             stored = self.index.add_constant("b", integers.astype(np.int32))
@@ -95,7 +95,7 @@ class Writer:
     def _stored_weight(
         self, weighted: Weighted, bias: Floats | None, input_scale: float
     ) -> tuple[str, Floats]:
-        """The int8 weight and its scales; one that several nodes share is stored once."""
+        """Store the int8 weight and return its name and scales; a shared weight is stored once."""
         key = (weighted.weight, weighted.axis)
         if weighted.kept is not None:
             kept_scales = self.index.float_constant(weighted.kept.scales)
@@ -126,14 +126,14 @@ class Writer:
     ) -> str:
         twin = self.index.fresh("d")
         inputs = [integer, self._constant("s", scales)]
-        # Left out, a zero point is 0 of the integer's type (ONNX DequantizeLinear).
+        # A missing zero point is 0 of the integer's type (ONNX DequantizeLinear).
         if spell_zeros:
             inputs.append(self._constant("z", np.zeros(scales.shape, np.int8)))
         self.nodes.append(helper.make_node("DequantizeLinear", inputs, [twin], axis=axis))
         return twin
 
     def _constant(self, stem: str, value: NDArray[np.generic] | np.generic) -> str:
-        """An initialiser with this value; equal ones are stored once."""
+        """Return the name of an initializer with this value; equal ones are stored once."""
         array = np.asarray(value)
         key = (f"{array.dtype}{array.shape}", array.tobytes())
         if key not in self.constants:
@@ -142,11 +142,11 @@ class Writer:
 
 
 def _fits(bias: Floats, scales: NDArray[np.floating]) -> bool:
-    """Whether a bias on these scales fits 32 bits."""
+    """Return whether a bias with these scales fits into 32 bits."""
     return bool((np.abs(bias.astype(np.float64)) <= _INT32 * scales).all())
 
 
 def _read(nodes: list[NodeProto], outputs: set[str]) -> list[NodeProto]:
-    """Without the DequantizeLinear of a weight that has got another one."""
+    """Return the nodes without a DequantizeLinear whose output is no longer read."""
     read = {name for node in nodes for name in node.input} | outputs
     return [n for n in nodes if n.op_type != "DequantizeLinear" or n.output[0] in read]

@@ -1,4 +1,4 @@
-"""Dynamic int8: integer MatMul and Gemm, embeddings stored in 8 bits."""
+"""Dynamic int8 quantization: integer MatMul, Gemm and LSTM, and 8-bit embeddings."""
 
 from __future__ import annotations
 
@@ -30,20 +30,20 @@ from edgekit.passes.weight_bits import choose_and_note_bits
 from edgekit.recipe import QuantizeDynamic
 
 _OPSET = 13
-# Convolutions are not for this pass.
+# This pass leaves convolutions in float.
 _LEFT = {"Conv": "quantize-dynamic leaves convolutions in float; quantize takes them"}
 
 
 def quantize_dynamic(model: Model, settings: QuantizeDynamic, work: Work) -> Path:
-    """Replace MatMul, Gemm and LSTM by integer ones, and embeddings by int8 tables.
+    """Replace MatMul, Gemm and LSTM by integer operators, and embeddings by int8 tables.
 
-    Activations get their scale at run time, over the whole tensor; weights are signed, symmetric,
-    per output channel; an embedding has a scale per row, gathered along with it. Inner graphs
-    (If, Loop, Scan) are treated alike; weights of other kinds (GRU, transposed convolution) are
-    stored as int8.
+    Activations get one scale for the whole tensor at run time. Weights are signed, symmetric and
+    per output channel. An embedding has a scale per row, which is gathered along with the row.
+    Inner graphs (If, Loop, Scan) are quantized alike. Weights of other kinds (GRU, transposed
+    convolution) are stored as int8.
 
     Raises:
-        PassRefused: nothing to quantise, or quantised already.
+        PassRefused: nothing to quantize, or quantized already.
     """
     source = open_source(model, work, _OPSET, folded=True)
     proto = source.proto
@@ -74,5 +74,5 @@ def quantize_dynamic(model: Model, settings: QuantizeDynamic, work: Work) -> Pat
 
 
 def _is_plain_convolution(index: GraphIndex, node: NodeProto) -> bool:
-    """Those of the main graph stay as they are: the static pass is for them."""
+    """Return whether the node is a Conv of the main graph, which the static pass quantizes."""
     return node.op_type == "Conv" and index.main is index

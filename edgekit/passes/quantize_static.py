@@ -1,4 +1,4 @@
-"""Static int8 as QDQ: ranges from calibration samples, per-channel weights, int32 biases."""
+"""Static int8 quantization as QDQ: per-channel weights, calibrated activations, int32 biases."""
 
 from __future__ import annotations
 
@@ -39,21 +39,22 @@ from edgekit.passes.trials import Version
 from edgekit.passes.weight_bits import choose_and_note_bits
 from edgekit.recipe import QuantizeStatic
 
-# QuantizeLinear has an axis, so per-channel parameters, since opset 13.
+# QuantizeLinear has an axis, and so per-channel parameters, since opset 13.
 _OPSET = 13
 
 
 def quantize_static(model: Model, settings: QuantizeStatic, work: Work) -> Path:
-    """Quantise Conv, Gemm, MatMul and what lies between them to 8 bits.
+    """Quantize Conv, Gemm, MatMul and the activations between them to 8 bits.
 
-    Weights are signed, symmetric, per output channel; activations unsigned and per tensor, with
-    ranges taken from the calibration samples; biases int32 with the scale input times weight.
-    LSTM as in the dynamic pass; weights that no integer kernel reads are stored as int8.
+    Weights are signed, symmetric and per output channel; activations are unsigned and per tensor,
+    with ranges from the calibration samples; biases are int32 with the scale of the input times
+    that of the weight. LSTM is quantized as in the dynamic pass. Weights that no integer kernel
+    reads are stored as int8.
 
     Source: Jacob et al. 2018; Krishnamoorthi 2018 (per-channel weights).
 
     Raises:
-        PassRefused: nothing to quantise, quantised already, or values that are not finite.
+        PassRefused: nothing to quantize, quantized already, or values that are not finite.
     """
     if work.calibration is None:
         raise PassRefused("static quantisation needs calibration data")
@@ -90,17 +91,20 @@ def quantize_static(model: Model, settings: QuantizeStatic, work: Work) -> Path:
 def _fastest(
     index: GraphIndex, version: Version, largest: int, model: Model, work: Work
 ) -> ModelProto:
-    """The 8-bit model; beside recurrent layers, products are dynamic where that is faster."""
+    """Write the 8-bit model; beside recurrent layers, products are dynamic where that is faster."""
     kinds = {node.op_type.removeprefix("DynamicQuantize") for node in index.graph.node}
     trials = ProductTrials(index, version, largest)
     return trials.find_fastest(model, work) if kinds & RECURRENT else trials.write(frozenset())
 
 
 def _integers_of_inner_graphs(proto: ModelProto) -> set[str]:
-    """What products of inner graphs make whose weights are stored as integers already.
+    """Find the products of inner graphs whose weights are stored as integers already.
 
-    Static int8 has no ranges of what inner graphs compute, and these weights would be dequantized
-    at each inference.
+    Static int8 has no activation ranges of inner graphs, so these weights would be dequantized at
+    each inference.
+
+    Returns:
+        The first output of each product.
     """
     return {
         node.output[0]
@@ -111,15 +115,18 @@ def _integers_of_inner_graphs(proto: ModelProto) -> set[str]:
 
 
 def _is_weighted(index: GraphIndex, node: NodeProto) -> bool:
-    """Whether the node gets an integer kernel; only those of the main graph do."""
+    """Return whether an integer kernel computes the node; only nodes of the main graph have one."""
     return index.main is index and as_weighted(index, node) is not None
 
 
 def _prepared(model: Model, work: Work, largest: int) -> tuple[ModelProto, int, bool]:
-    """The graph with its weights offloaded, and how many are in 8 bits already.
+    """Load the graph and quantize all weights that need no activation ranges.
 
-    The last says whether the model stores weights as float16. In 8 bits already are embeddings,
-    recurrent layers, and what has no integer kernel.
+    These are embeddings, recurrent layers, and weights without an integer kernel.
+
+    Returns:
+        The graph with its weights offloaded, the number of weights in 8 bits, and whether the
+        model stores weights as float16.
     """
     source = open_source(model, work, _OPSET, folded=True)
     proto = source.proto

@@ -1,4 +1,4 @@
-"""Weights of few bits without retraining: which layer gets how many, and where they lie."""
+"""Weight-only quantization to few bits without retraining, with the bits allocated by layer."""
 
 from __future__ import annotations
 
@@ -47,32 +47,32 @@ from edgekit.recipe import QuantizeWeights
 from edgekit.subsets import held_out
 from edgekit_agent.samples import Samples
 
-# DequantizeLinear has an axis, so a scale per channel, since opset 13; INT4 came with 21.
+# DequantizeLinear has an axis, and so a scale per channel, since opset 13; INT4 came with 21.
 _OPSET, _OPSET_INT4, _IR_INT4 = 13, 21, 10
-# Held-out samples; each layer is tried on all of them.
+# Largest number of held-out samples; each layer is tried on all of them.
 _MOST_HELD_OUT = 32
-# Of fewer samples all of them fit the weights, once the bits of each layer are known.
+# With fewer samples, held-out ones fit the weights as well once the bits of each layer are known.
 _FEW = 64
-# What int8 activations and scales will add to a file on its way, against its own size.
+# Share of the download size that int8 activations and scales will add later.
 _LATER = 0.04
 _SCALE_BYTES, _BLOCK_SCALE_BYTES = 1.25, 2.5
 _MOST_BITS = 8
-# Tries to keep to the bytes that there are, and the part of them by which they may be missed.
+# Number of tries to meet the byte budget, and the factor by which it may be exceeded.
 _TRIES, _NEARLY = 4, 1.01
 
 
 def quantize_weights(model: Model, settings: QuantizeWeights, work: Work) -> Path:
-    """Put the weights of Conv, Gemm, MatMul and embeddings on grids of few levels.
+    """Quantize the weights of Conv, Gemm, MatMul and embeddings to few bits.
 
-    Each layer's integers are GPTQ's; what they shift on average goes into the bias; how fine a
-    layer's grid is follows from what the layer costs the outputs (``allocation.allocate``).
-    Activations stay float: the static pass quantises them.
+    GPTQ chooses the integers of each layer, and the bias takes their mean output error. The step
+    of a layer's grid follows from the damage to the outputs (``allocation.allocate``).
+    Activations stay float: the static pass quantizes them.
 
     Source: Frantar et al. 2022 (GPTQ); Nagel et al. 2019 (bias correction).
 
     Raises:
-        PassRefused: nothing to quantise, quantised already, values that are not finite, or more
-            asked of the bits than they can give.
+        PassRefused: nothing to quantize, quantized already, values that are not finite, or fewer
+            bits or bytes than the weights can take.
     """
     if work.calibration is None:
         raise PassRefused("low-bit weights need calibration data")
@@ -122,7 +122,7 @@ def _count(parts: Sequence[Samples]) -> int:
 
 
 def _stored_in_16_bits(rows: Sequence[Row], picked: Sequence[int]) -> list[str]:
-    """Names of the weights that take 16 bits."""
+    """List the names of the weights that are stored in 16 bits."""
     return [
         row.layer.name
         for row, i in zip(rows, picked, strict=True)
@@ -138,7 +138,7 @@ def _tell_float(
     settings: QuantizeWeights,
     work: Work,
 ) -> None:
-    """Tell the user which large weights do not get few bits, and why."""
+    """Note to the user which large weights do not get few bits, and why."""
     if half:
         work.note(f"stored in 16 bits: {', '.join(half)}: the outputs depend on them too much")
     known = [row.layer.name for row in rows]
@@ -154,7 +154,7 @@ def _tell_float(
 
 
 def _holds_int4(proto: ModelProto) -> bool:
-    """Whether some layers have no kernel for few bits, and are widened from INT4 at load."""
+    """Return whether some layers have no few-bit kernel, and are widened from INT4 at load."""
     index = GraphIndex(proto)
     nodes = [node for graph in all_graphs(proto.graph) for node in graph.node]
     batched = any(contraction_of(index, node) for node in proto.graph.node)
@@ -162,7 +162,7 @@ def _holds_int4(proto: ModelProto) -> bool:
 
 
 def _layers(index: GraphIndex, seen: Sequence[Samples], work: Work) -> list[StoredLayer]:
-    """Every layer of the model that few bits can hold, with what it reads on the samples."""
+    """Collect every layer that few bits can hold, with the second moments of its inputs."""
     try:
         layers = stored_layers(index, seen, work.progress, batched=LEAST_ENTRIES)
         shared, why = collect_shared_layers(index.proto, seen, work.progress)
@@ -170,7 +170,7 @@ def _layers(index: GraphIndex, seen: Sequence[Samples], work: Work) -> list[Stor
         raise not_finite(error) from error
     if why:
         work.note(f"weights of recurrent layers and inner graphs are rounded one by one: {why}")
-    # With one weight for each output channel the scales take as much as the weights.
+    # With one weight for each output channel, the scales take as much as the weights.
     return [layer for layer in (*layers, *shared) if layer.matrix.shape[-1] > 1]
 
 
@@ -191,7 +191,7 @@ def _check_names(settings: QuantizeWeights, layers: Sequence[StoredLayer]) -> No
 
 
 def _room(proto: ModelProto, rows: Sequence[Row], settings: QuantizeWeights) -> float:
-    """Bits of a weight that there are for the layers that are not set by hand.
+    """Compute the average bits per weight for the layers whose bits the user does not set.
 
     Raises:
         PassRefused: ``most_bytes`` leave too few.
@@ -217,13 +217,13 @@ def _room(proto: ModelProto, rows: Sequence[Row], settings: QuantizeWeights) -> 
 
 
 def _other_bytes(proto: ModelProto, rows: Sequence[Row]) -> float:
-    """What a file weighs on its way beside the integers: graph, scales, and all other tensors."""
+    """Estimate the packed bytes of a file without the integers: graph, scales and other tensors."""
     bare = ModelProto()
     bare.CopyFrom(proto)
     rest = 0.0
     names = {row.layer.name for row in rows}
     for tensor in bare.graph.initializer:
-        # What is no layer of this pass (of an LSTM, say) gets 8 bits from the one behind it.
+        # Weights that this pass does not take (of an LSTM, say) get 8 bits from a later pass.
         later = tensor.data_type == TensorProto.FLOAT and len(tensor.dims) > 1
         if tensor.name in names or later:
             rest += 0 if tensor.name in names else math.prod(tensor.dims)
@@ -231,7 +231,7 @@ def _other_bytes(proto: ModelProto, rows: Sequence[Row]) -> float:
             del tensor.float_data[:]
     compact(bare, named=WEIGHT_OPS)
     rest += len(zlib.compress(bare.SerializeToString(), 9))
-    # Scales of few bits of mantissa; those of fixed grids have more of them.
+    # Scales have a short mantissa; those of fixed grids have more bits.
     return rest + sum(
         row.grids[0].scales.size * (_BLOCK_SCALE_BYTES if row.grids[0].block else _SCALE_BYTES)
         for row in rows
@@ -239,7 +239,7 @@ def _other_bytes(proto: ModelProto, rows: Sequence[Row]) -> float:
 
 
 def _by_hand(rows: Sequence[Row], settings: QuantizeWeights) -> dict[int, int]:
-    """The choices of the rows whose bits are set by hand."""
+    """Return the choices of the layers whose bits the user sets, by their places."""
     wanted = dict(settings.widths)
     return {
         i: nearest(row.options, wanted[row.layer.name])
@@ -253,7 +253,7 @@ def _spent(row: Row, choice: int) -> float:
 
 
 def _pick(rows: Sequence[Row], settings: QuantizeWeights, bits: float) -> list[int]:
-    """The choice of each row: as set by hand, and so many bits on average for the others."""
+    """Choose an option of each layer: set by the user, or ``bits`` on average for the others."""
     picked = _by_hand(rows, settings)
     free = [i for i in range(len(rows)) if i not in picked]
     options = [rows[i].options for i in free]
@@ -275,19 +275,19 @@ def _pick(rows: Sequence[Row], settings: QuantizeWeights, bits: float) -> list[i
 def _fit_to_size(
     rows: Sequence[Row], room: float, settings: QuantizeWeights, work: Work
 ) -> tuple[list[int], list[Quantized]]:
-    """Choose the grid of each row so that the packed integers fit the transfer budget.
+    """Choose the grid of each layer so that the packed integers fit the transfer budget.
 
-    The error that GPTQ propagates turns zeros of plain rounding into other integers, so
-    coarse grids take more than estimated; then less room is tried, and last of all
-    the coarsest grids.
+    The error that GPTQ propagates turns zeros of plain rounding into other integers, so coarse
+    grids take more bits than estimated. Then smaller budgets are tried, and finally the coarsest
+    grids.
 
     Raises:
-        PassRefused: ``most_bytes`` leave too few bits even for that.
+        PassRefused: ``most_bytes`` leave too few bits even for the coarsest grids.
     """
     most, native = settings.most_bytes, settings.container == "native"
     by_hand = _by_hand(rows, settings)
     weights = sum(row.options.weights for i, row in enumerate(rows) if i not in by_hand)
-    if most is None or native or not weights:  # the size of kernels for few bits is exact
+    if most is None or native or not weights:  # the size of few-bit kernels is exact
         picked = _pick(rows, settings, room)
         return picked, _quantized(rows, picked, settings, work)
     wanted = room
@@ -313,7 +313,7 @@ def _fit_to_size(
 def _taken_bits(
     rows: Sequence[Row], picked: Sequence[int], made: Sequence[Quantized], by_hand: Container[int]
 ) -> float:
-    """Bits that the layers take packed that were not set by hand."""
+    """Count the packed bits of the layers whose bits the user does not set."""
     integers = {q.layer.name: q.integers for q in made}
     total = 0.0
     for i, row in enumerate(rows):
@@ -351,7 +351,7 @@ def _quantized(
 def _costs(
     rows: Sequence[Row], picked: Sequence[int], made: Sequence[Quantized]
 ) -> list[LayerCost]:
-    """The table of what each layer got, and what that costs the outputs."""
+    """List the bits and bytes of each layer, and its damage to the outputs."""
     by_name = {q.layer.name: q for q in made}
     costs = []
     for row, i in zip(rows, picked, strict=True):

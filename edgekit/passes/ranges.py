@@ -1,4 +1,4 @@
-"""Activation ranges by several estimators, from what a stream of samples leaves in histograms."""
+"""Observers of activation ranges: min-max, moving average, percentile, entropy and MSE."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgekit.recipe import Estimator
 
 BINS = 2048
 LEVELS = 256
-# A moving average forgets at this rate once it has seen the first hundred batches.
+# Rate of the moving average after the first hundred batches.
 _FORGETS = 0.01
 _GRID = np.linspace(0.2, 1.0, 81)
 _ENTROPY_STEP = 16
@@ -24,7 +24,7 @@ Counts = NDArray[np.int64]
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """What one batch shows of a value: smallest and largest entry, and how many there are."""
+    """Smallest entry, largest entry and number of entries of one value in one batch."""
 
     low: float
     high: float
@@ -33,7 +33,7 @@ class Seen:
 
 @dataclass(kw_only=True)
 class Extremes:
-    """Of each value over all batches: the extremes, their moving average, the largest size."""
+    """Extremes of each value over all batches, their moving average, and the largest size."""
 
     whole: dict[str, Range] = field(default_factory=dict)
     average: dict[str, Range] = field(default_factory=dict)
@@ -41,7 +41,11 @@ class Extremes:
     batches: dict[str, int] = field(default_factory=dict)
 
     def update(self, name: str, seen: Seen) -> None:
-        """Take in what a batch shows of a value; an entry that is not finite is an error."""
+        """Add the extremes of one batch; an entry that is not finite is an error.
+
+        Raises:
+            FloatingPointError: an extreme is not finite; its text is the name of the value.
+        """
         if not seen.size:
             return
         if not (math.isfinite(seen.low) and math.isfinite(seen.high)):
@@ -57,13 +61,13 @@ class Extremes:
 
 @dataclass(kw_only=True)
 class Histograms:
-    """Fixed-edge histograms between known extremes."""
+    """Histograms of values with fixed edges between known extremes."""
 
     extremes: Extremes
     counts: dict[str, Counts] = field(default_factory=dict)
 
     def update(self, name: str, entries: NDArray[np.generic]) -> None:
-        """Take in entries of a value."""
+        """Add entries to the histogram of a value."""
         low, high = self.extremes.whole.get(name, (0.0, 0.0))
         if high <= low or not entries.size:
             return
@@ -76,7 +80,7 @@ class Histograms:
 def estimate(
     estimators: Iterable[Estimator], name: str, histograms: Histograms, percentile: float
 ) -> dict[Estimator, Range]:
-    """The range of one value by each estimator; a value that never has an entry has (0, 0)."""
+    """Estimate the range of one value by each estimator; (0, 0) for a value without entries."""
     extremes = histograms.extremes
     whole = extremes.whole.get(name, (0.0, 0.0))
     counts = histograms.counts.get(name)
@@ -96,7 +100,7 @@ def estimate(
 
 
 def percentile_range(whole: Range, counts: Counts, percentile: float) -> Range:
-    """The range that holds ``percentile`` % of the values, the rest split between both tails."""
+    """Find the range that holds ``percentile`` % of the entries; both tails lose the same share."""
     edges = np.linspace(*whole, BINS + 1)
     share = np.cumsum(counts) / counts.sum()
     tail = (100 - percentile) / 200
@@ -106,9 +110,9 @@ def percentile_range(whole: Range, counts: Counts, percentile: float) -> Range:
 
 
 def mse_range(whole: Range, counts: Counts) -> Range:
-    """The shrunken range with the least squared error of 8-bit quantisation, by grid search.
+    """Find the range with the least squared error of 8-bit quantization, by grid search.
 
-    Each end is shrunk on its own, top first; a shrunken range always holds zero.
+    The upper end is searched first, then the lower one; the range always holds zero.
     """
     edges = np.linspace(*whole, BINS + 1)
     centres = (edges[:-1] + edges[1:]) / 2
@@ -129,7 +133,7 @@ def _squared_errors(
     centres: NDArray[np.float64],
     counts: Counts,
 ) -> NDArray[np.float64]:
-    """The error of each range [R] on a histogram [B]; infinite where the range is empty."""
+    """Compute the error of each range [R] on a histogram [B]; infinite where the range is empty."""
     scales = (highs - lows)[:, None] / (LEVELS - 1)
     safe = np.where(scales > 0, scales, 1.0)
     steps = np.clip(np.rint((centres - lows[:, None]) / safe), 0, LEVELS - 1)
@@ -138,10 +142,10 @@ def _squared_errors(
 
 
 def entropy_range(whole: Range, counts: Counts) -> Range:
-    """The range, cut at one distance from zero, whose 8-bit histogram diverges least.
+    """Find the range whose 8-bit histogram has the least Kullback-Leibler divergence.
 
-    The clipped histogram with its outliers in the outermost bins is held against the same one
-    in 256 levels, by Kullback-Leibler divergence.
+    The range is cut at the same distance from zero on both sides. The histogram with its outliers
+    in the outermost bins is compared with itself in 256 levels.
 
     Source: Migacz 2017, "8-bit Inference with TensorRT".
     """
@@ -163,9 +167,10 @@ def entropy_range(whole: Range, counts: Counts) -> Range:
 
 
 def _without_spikes(counts: Counts, zero: int) -> Counts:
-    """What activation functions pile up at zero and at both ends, levelled with its neighbour.
+    """Reduce counts that pile up at zero and at both ends to the neighboring count.
 
-    8 bits hold these entries exactly; spread over a level they would outweigh everything else.
+    Activation functions make these spikes, which 8 bits hold exactly; spread over a level they
+    would outweigh everything else.
     """
     level = counts.copy()
     for spike, neighbour in ((0, 1), (BINS - 1, BINS - 2), (zero, min(zero + 1, BINS - 1))):
@@ -175,7 +180,7 @@ def _without_spikes(counts: Counts, zero: int) -> Counts:
 
 
 def _divergence(counts: Counts, first: int, last: int) -> float:
-    """Kullback-Leibler divergence of bins ``first`` to ``last`` in 256 levels from themselves."""
+    """Compute the KL divergence of bins ``first`` to ``last`` from their 256-level version."""
     inside = counts[first:last].astype(np.float64)
     clipped = inside.copy()
     clipped[0] += counts[:first].sum()
@@ -186,7 +191,7 @@ def _divergence(counts: Counts, first: int, last: int) -> float:
     shared = np.bincount(levels, filled, LEVELS)
     spread = np.where(filled, (sums / np.maximum(shared, 1))[levels], 0.0)
     p, q = clipped / clipped.sum(), spread / max(spread.sum(), 1.0)
-    # Entries that only clipping put into an empty bin: q has none there, a little keeps it finite.
+    # Clipping may fill a bin that was empty. q is zero there; a small value keeps it finite.
     q = np.where(q > 0, q, 1e-9)
     some = p > 0
     return float((p[some] * np.log(p[some] / q[some])).sum())

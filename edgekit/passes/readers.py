@@ -1,4 +1,4 @@
-"""Layers that read channels which may go, and how they make up for those that are gone.
+"""Layers that read prunable channels, and their refit after channels are removed.
 
 Shapes: G groups of a convolution (1 otherwise), O output channels of a group, I inputs of one
 output value (channels of the group times kernel).
@@ -28,21 +28,21 @@ from edgekit.passes.stored_layers import StoredLayer, bias_of, replaced, shifted
 from edgekit.progress import Tick
 from edgekit_agent.samples import Samples
 
-# Of the mean variance of an input: what was hardly seen is not made up for.
+# Ridge relative to the mean variance of an input: inputs that hardly varied are not made up for.
 _RIDGE = 1e-3
-# Of the share that ``Moments.hessian`` is drawn by: what is redundant must still look so.
+# Shrinkage relative to that of ``Moments.hessian``: redundant inputs must stay recognizable.
 _SHRUNK = 0.1
 _TINY = 1e-30
 
 
 @dataclass(frozen=True, kw_only=True)
 class Reader:
-    """A layer whose stored weight reads channels that may go.
+    """Layer whose stored weight reads prunable channels, and that can be refitted.
 
-    ``labels`` are those of each axis that it sums over, whose positions together take ``kernel``
-    of its inputs each. ``ties`` are further layers with the same weight. Where ``blocks`` is more
-    than 1, the labels are those of so many groups of a transposed convolution behind each other,
-    all of which read the same of their own channels.
+    ``labels`` are those of each axis that it sums over; each of their positions takes ``kernel``
+    of its inputs. ``ties`` are further layers with the same weight. With ``blocks`` above 1, the
+    labels are those of the groups of a transposed convolution one after another, all of which read
+    the same positions of their own channels.
     """
 
     layer: StoredLayer
@@ -53,23 +53,23 @@ class Reader:
 
     @property
     def kernel(self) -> int:
-        """Inputs that a position of the axes takes."""
+        """Return the number of inputs for each position of the axes."""
         positions = math.prod(len(labels) for labels in self.labels) // self.blocks
         return int(self.layer.matrix.shape[-1]) // max(positions, 1)
 
     def inputs_of(self, channels: Channels, gone: Collection[int]) -> NDArray[np.bool_]:
-        """Which of its inputs go, [I]."""
+        """Return a mask of the inputs that are removed with channel groups, [I]."""
         stays = np.ones(1, np.bool_)
         for labels in self.labels:
             kept = channels.kept(labels, gone).reshape(self.blocks, -1)
-            # A group that goes as a whole takes no inputs of the others.
+            # A group that is removed as a whole removes no inputs of the others.
             left = kept[kept.any(axis=1)]
             own = left[0] if len(left) else kept[0]
             stays = np.logical_and.outer(stays, own).ravel()
         return np.repeat(~stays, self.kernel)
 
     def places(self, channels: Channels) -> dict[int, NDArray[np.intp]]:
-        """The inputs that go with each group."""
+        """Find the inputs that are removed with each channel group."""
         sizes = [len(labels) // self.blocks for labels in self.labels]
         inputs = np.arange(math.prod(sizes) * self.kernel).reshape(*sizes, self.kernel)
         found: dict[int, list[NDArray[np.intp]]] = {}
@@ -82,10 +82,10 @@ class Reader:
         return {group: np.unique(np.concatenate(parts)) for group, parts in found.items()}
 
     def curvature(self) -> Doubles:
-        """Second moments of the inputs, about their means where a bias can take these, [G, I, I].
+        """Compute the second moments of the inputs, centered if there is a bias, [G, I, I].
 
-        Drawn towards their diagonal where few inputs were seen, once they are about the means: no
-        combination of inputs has less than no variance.
+        They are shrunk towards their diagonal where few rows were seen, after the means are
+        removed, so that no combination of inputs has a negative variance.
         """
         second, count = self._second_moments()
         inputs = second.shape[-1]
@@ -97,7 +97,7 @@ class Reader:
         return second
 
     def _second_moments(self) -> tuple[Doubles, int]:
-        """Those of all layers with this weight, each about its own means, and of how many rows."""
+        """Sum the second moments of all layers with this weight, centered; return the rows too."""
         total: Doubles = np.zeros(())
         count = 0
         for layer in (self.layer, *self.ties):
@@ -115,18 +115,18 @@ class Reader:
 
 @dataclass(frozen=True, kw_only=True)
 class Readers:
-    """What reads channels that may go: layers that can be refitted, and weights that cannot."""
+    """Readers of prunable channels: layers that can be refitted, and weights that cannot."""
 
     fitted: Sequence[Reader]
     fixed: Sequence[FixedReader] = ()
 
     def left_alone(self, channels: Channels, gone: Collection[int]) -> list[FixedReader]:
-        """The weights that lose inputs and are not refitted."""
+        """Find the weights that lose inputs and are not refitted."""
         return [each for each in self.fixed if not channels.kept(each.labels, gone).all()]
 
 
 def with_biases(proto: ModelProto) -> None:
-    """Give convolutions and Gemms with a stored weight a bias of zeros where they have none."""
+    """Add a zero bias to convolutions and Gemms with a stored weight that have none, in place."""
     index = GraphIndex(proto)
     for node in proto.graph.node:
         able = node.op_type in ("Conv", "ConvTranspose", "Gemm")
@@ -140,12 +140,12 @@ def with_biases(proto: ModelProto) -> None:
 
 
 def find_readers(channels: Channels, parts: Sequence[Samples], tick: Tick) -> Readers:
-    """Every stored weight that reads channels which may go, with what it reads.
+    """Find every stored weight that reads prunable channels, with the moments of its inputs.
 
     Args:
-        channels: of the graph.
-        parts: samples to run for what the layers read.
-        tick: told how many are done.
+        channels: channels of the graph.
+        parts: samples to run for the inputs of the layers.
+        tick: called with the number of samples done.
 
     Raises:
         FloatingPointError: names a value that is not finite on the samples.
@@ -205,7 +205,7 @@ def _reader(
 
 
 def _blocks(stored: StoredLayer) -> int:
-    """Groups of a transposed convolution: the channels of all lie behind each other."""
+    """Return the number of groups of a transposed convolution, whose channels follow each other."""
     layer = stored.layer
     transposed = layer is not None and layer.node.op_type == "ConvTranspose"
     return layer.groups if layer is not None and transposed else 1
@@ -219,7 +219,7 @@ def _name(use: Use) -> str:
 def _refittable(
     index: GraphIndex, reads: Sequence[Use]
 ) -> dict[str, tuple[list[Weighted], tuple[Axis, ...]]]:
-    """Weights that nothing but layers of one kind read, with the labels of the axes they sum over.
+    """Find weights that only layers of one kind read, with the labels of their summed axes.
 
     Several layers with the same weight are refitted together.
     """
@@ -240,7 +240,7 @@ def _refittable(
 
 
 def _alike(index: GraphIndex, views: Sequence[Weighted]) -> bool:
-    """Whether layers make the same matrix of their weight."""
+    """Return whether layers view their weight as the same matrix."""
     kinds = {
         (
             view.node.op_type == "ConvTranspose",
@@ -254,7 +254,7 @@ def _alike(index: GraphIndex, views: Sequence[Weighted]) -> bool:
 
 
 def _summed(index: GraphIndex, view: Weighted, uses: Sequence[Use]) -> tuple[Axis, ...] | None:
-    """The labels of each axis that a layer sums over, in the order of its inputs."""
+    """Return the labels of each axis that a layer sums over, in the order of its inputs."""
     by_axis = {use.axis: use.labels for use in uses if _name(use) == view.weight}
     if view.contraction is not None:
         axes = view.contraction.inputs
@@ -270,12 +270,18 @@ def _summed(index: GraphIndex, view: Weighted, uses: Sequence[Use]) -> tuple[Axi
 def cut_and_refit(
     channels: Channels, readers: Sequence[Reader], gone: Collection[int]
 ) -> ModelProto:
-    """A model without these groups, each reader's weight refitted to what is left of its inputs.
+    """Remove channel groups and refit the weight of each reader to its remaining inputs.
 
-    The inputs are those of the whole model, so that no layer knows what the ones before it lost.
+    The moments of the inputs are those of the whole model, so no layer accounts for the losses of
+    the layers before it.
 
     Source: least squares with the second moments of the inputs, as He et al. 2017, "Channel
     Pruning for Accelerating Very Deep Neural Networks".
+
+    Args:
+        channels: channels of the model, which is not changed.
+        readers: the layers to refit.
+        gone: the channel groups to remove.
     """
     proto = ModelProto()
     proto.CopyFrom(channels.proto)
@@ -297,7 +303,7 @@ def cut_and_refit(
 
 
 def _refitted(reader: Reader, out: NDArray[np.bool_]) -> Doubles:
-    """The weight with nothing for the inputs that go, and what makes up for them, [G, O, I]."""
+    """Return the weight [G, O, I] with zeros for removed inputs, refitted to the other inputs."""
     matrix, second = reader.layer.matrix, reader.curvature()
     kept = ~out
     cross = second[:, out][:, :, kept]  # [G, gone, kept]

@@ -1,4 +1,4 @@
-"""Reasons in words why a pass leaves stored weights unchanged."""
+"""Reasons, as text for the user, why a pass leaves stored weights unchanged."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgekit.graphs.index import GraphIndex, attribute
 from edgekit.graphs.placement import gathers_rows
 from edgekit.passes.embeddings import LEAST_TABLE
 
-# Inputs that hold a weight, by the operator that reads it.
+# Positions of the inputs that hold a weight, by operator type.
 _WEIGHTS = {
     "Conv": (1,), "ConvTranspose": (1,), "Gemm": (0, 1), "MatMul": (0, 1), "Einsum": (0, 1),
     "Gather": (0,), "LSTM": (1, 2), "GRU": (1, 2), "RNN": (1, 2), "FusedConv": (1,),
@@ -34,7 +34,7 @@ _LARGE = 4096
 
 @dataclass(frozen=True, kw_only=True)
 class _Scope:
-    """The weights that a pass changes; attributes as of ``find_unchanged_weights``."""
+    """Weights that a pass changes; attributes as for ``find_unchanged_weights``."""
 
     ops: Collection[str]
     least: int
@@ -44,7 +44,7 @@ class _Scope:
 
 @dataclass(frozen=True, kw_only=True)
 class UnchangedWeight:
-    """A stored float weight that a pass does not change, and why."""
+    """Stored float weight that a pass does not change, with the reason."""
 
     name: str
     entries: int
@@ -53,7 +53,7 @@ class UnchangedWeight:
 
     @property
     def reason(self) -> str:
-        """The reason as a sentence for the user."""
+        """Return the reason as a sentence for the user."""
         return f"{self.label} {self.why}"
 
 
@@ -163,7 +163,7 @@ def remaining_floats(
 
     Args:
         proto: the graph, with the names of the graph before.
-        before: large weights and their readers, from ``large_float_weights`` before the pass.
+        before: large weights and their readers, from ``find_large_float_weights`` before the pass.
         told: first outputs of layers that the user was already told of.
     """
     index = GraphIndex(proto)
@@ -247,7 +247,7 @@ def _is_batched(node: NodeProto, tensor: TensorProto) -> bool:
 
 
 def _explain_form(index: GraphIndex, node: NodeProto, tensor: TensorProto) -> str:
-    """Explain which form of a layer hinders a pass that takes its operator."""
+    """Explain which property of a layer hinders a pass that supports its operator."""
     if all(name in index.initializers for name in node.input[:2]):
         return "multiplies a constant"
     if _is_batched(node, tensor):
@@ -261,7 +261,7 @@ def _explain_form(index: GraphIndex, node: NodeProto, tensor: TensorProto) -> st
 
 
 def _explain_table(index: GraphIndex, node: NodeProto, tensor: TensorProto) -> str:
-    """Explain why a table of a Gather is no embedding."""
+    """Explain why the table of a Gather is no embedding."""
     if not gathers_rows(node):
         return f"is gathered along axis {attribute(node, 'axis', 0)}, not by rows"
     readers = index.readers.get(tensor.name, [])

@@ -15,33 +15,33 @@ from edgekit.graphs.onnx_file import all_graphs
 from edgekit.passes.affine import LARGEST, Floats
 
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
-# A smaller one gains nothing.
+# A smaller layer gains nothing.
 _LEAST_ENTRIES = 1024
 _DOMAIN = "com.microsoft"
 _TINY = 1e-30
-_PEEPHOLES = 7  # the last input of an LSTM that is there in both operators
+_PEEPHOLES = 7  # the last input that both LSTM operators have
 
 
 @dataclass(frozen=True, kw_only=True)
 class RecurrentLayer:
-    """An LSTM, GRU or RNN, and the graph that it stands in."""
+    """LSTM, GRU or RNN node with the index of its graph."""
 
     index: GraphIndex
     node: NodeProto
 
     @property
     def name(self) -> str:
-        """The name of the node, or of the first value that it makes."""
+        """Return the name of the node, or of its first output."""
         return str(self.node.name or next(name for name in self.node.output if name))
 
     @property
     def has_kernel(self) -> bool:
-        """Whether onnxruntime can compute it with integers."""
+        """Return whether onnxruntime has an integer kernel for the layer."""
         return _is_storable(self.index, self.node)
 
 
 def recurrent_layers(proto: ModelProto) -> list[RecurrentLayer]:
-    """The recurrent layers of a model, those of inner graphs last; copies have the same order."""
+    """Find the recurrent layers of a model, inner graphs last; copies have the same order."""
     main = GraphIndex(proto)
     return [
         RecurrentLayer(index=index, node=node)
@@ -54,18 +54,18 @@ def recurrent_layers(proto: ModelProto) -> list[RecurrentLayer]:
 def quantize_recurrent(
     proto: ModelProto, largest: int = LARGEST[8], *, left: Collection[int] = ()
 ) -> int:
-    """Replace each LSTM with stored float32 weights by onnxruntime's integer one, in place.
+    """Replace each LSTM with stored float32 weights by onnxruntime's integer LSTM, in place.
 
-    A scale per gate row of W and of R. Measured with 256 cells, 50 steps and one thread: a quarter
+    W and R have a scale per gate row. Measured with 256 cells, 50 steps and one thread: a quarter
     of the time, 37 dB. Source: onnxruntime, contrib operator DynamicQuantizeLSTM.
 
     Args:
         proto: the model.
         largest: magnitude of the largest integer.
-        left: places in ``recurrent_layers`` of those to leave as they are.
+        left: indices in ``find_recurrent_layers`` of the layers to leave unchanged.
 
     Returns:
-        How many were replaced.
+        The number of replaced layers.
     """
     made: dict[str, list[str]] = {}
     layers = [
@@ -83,7 +83,7 @@ def quantize_recurrent(
 
 
 def _drop_unread_nodes(proto: ModelProto) -> None:
-    """Remove the Cast and Mul of weights that are multiplied as integers now."""
+    """Remove the Cast and Mul of weights that are now multiplied as integers."""
     read = {name for graph in all_graphs(proto.graph) for node in graph.node for name in node.input}
     read |= {value.name for graph in all_graphs(proto.graph) for value in graph.output}
     for kind in ("Mul", "Cast"):
@@ -120,11 +120,11 @@ def _is_storable(index: GraphIndex, node: NodeProto) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class StoredWeight:
-    """A weight [directions, rows, inputs] that the file holds, in float32 or as integers.
+    """Stored weight [directions, rows, inputs] of a recurrent layer, in float32 or as integers.
 
     Attributes:
-        name: of the constant.
-        shape: of the weight.
+        name: name of the constant.
+        shape: shape of the weight.
         scales: name of the scales [directions, rows, 1] of integers; empty for floats.
     """
 
@@ -134,9 +134,10 @@ class StoredWeight:
 
 
 def stored_weight(index: GraphIndex, name: str) -> StoredWeight | None:
-    """What an input of a recurrent layer is stored as, or ``None`` where it is no such weight.
+    """Find the stored weight behind an input of a recurrent layer; ``None`` where it is none.
 
-    Integers are those that Cast and Mul restore in the main graph, as ``weights`` leaves them.
+    Integers are those that Cast and Mul restore in the main graph, as the pass ``weights`` writes
+    them.
     """
     tensor = index.initializers.get(name)
     if tensor is not None:
@@ -161,7 +162,7 @@ def _maker(index: GraphIndex, name: str, kind: str) -> NodeProto | None:
 
 
 def _stored(index: GraphIndex, name: str, made: dict[str, list[str]], largest: int) -> list[str]:
-    """Integers [directions, inputs, rows], scales and zero points [directions, rows]."""
+    """Store integers [directions, inputs, rows], scales and zero points [directions, rows]."""
     if name not in made:
         integers, scales = _integers(index, name, largest)
         made[name] = [
@@ -173,7 +174,10 @@ def _stored(index: GraphIndex, name: str, made: dict[str, list[str]], largest: i
 
 
 def _integers(index: GraphIndex, name: str, largest: int) -> tuple[NDArray[np.int8], Floats]:
-    """Integers [directions, rows, inputs] and scales [directions, rows], kept where it has some."""
+    """Return integers [directions, rows, inputs] and scales [directions, rows] of a weight.
+
+    A weight that is stored as integers keeps them.
+    """
     stored = stored_weight(index, name)
     if stored is not None and stored.scales:
         kept = index.float_constant(stored.name).astype(np.int8)

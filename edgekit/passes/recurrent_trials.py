@@ -211,7 +211,7 @@ class _Trials:
         return found
 
     def _error(self, session: ort.InferenceSession) -> tuple[float, str]:
-        """Measure the relative RMS error of the worst float output; returns error and name."""
+        """Measure the relative RMS error of the worst float output; return error and output."""
         error: dict[str, float] = {}
         size: dict[str, float] = {}
         for feed, expected in zip(self.feeds.samples, self.known, strict=True):
@@ -237,7 +237,7 @@ def _run_sample(reference: ort.InferenceSession, sample: Arrays) -> Arrays:
     """Run the model on a sample.
 
     Raises:
-        UserError: the model fails on it.
+        UserError: the model fails on the sample.
     """
     try:
         return _run(reference, sample)

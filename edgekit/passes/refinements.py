@@ -32,7 +32,7 @@ from edgekit.recipe import Estimator, QuantizeStatic
 from edgekit_agent.samples import Samples
 
 _BASE: Estimator = "minmax"
-# Means need fewer samples than extremes.
+# Numbers of samples for means and for extremes; means need fewer.
 _SHIFT_SAMPLES = 32
 _CHANNEL_SAMPLES = 64
 # Number of samples for the error of each tensor.
@@ -58,7 +58,7 @@ class Refiner:
         self.work = work
         self.folds = folds
         self.largest = largest
-        self._references: dict[int, FloatOutputs] = {}  # by the place of a split
+        self._references: dict[int, FloatOutputs] = {}  # by index of the split
         self.known: dict[tuple[str, frozenset[str]], OutputErrors] = {}
 
     def refine(self) -> tuple[GraphIndex, Version]:
@@ -159,7 +159,7 @@ class Refiner:
     def _best_labels(
         self, placement: Placement, candidates: Sequence[Candidates]
     ) -> dict[str, str]:
-        """The estimator of each value by the error of its readers; none where there is one."""
+        """Choose the estimator of each value by the error of its readers; empty unless "auto"."""
         if self.settings.ranges != "auto":
             return {}
         tick = in_rounds(partial(self.work.progress, "choosing ranges"), len(candidates))
@@ -245,11 +245,11 @@ class Refiner:
         in_float: frozenset[str],
         before: OutputErrors,
     ) -> Shifts:
-        """Bias corrections, or none where the outputs are not surely better for them."""
+        """Find bias corrections; empty where the outputs do not improve by more than the noise."""
         if not self.settings.bias_correction:
             return {}
         splits = self.folds.splits
-        # Each shift is estimated and judged; those of several splits are estimated again from all.
+        # Each shift is estimated and judged; with several splits, once more from all samples.
         rounds = 2 * (len(splits) + (len(splits) > 1))
         tick = in_rounds(partial(self.work.progress, "bias correction"), rounds)
         found = [

@@ -1,4 +1,4 @@
-"""Closed-form repair of a changed model against the original: no labels, no gradients."""
+"""Least-squares reconstruction: repair of a changed model in closed form, without labels."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from edgekit.passes.replay import Replay
 from edgekit.progress import Tick
 from edgekit_agent.samples import Samples
 
-# Times that a layer is fitted whose output is cut off by a Relu or Clip, where runs are cheap:
-# what that hides is told from the last fit.
+# Number of fits of a layer behind which a Relu or Clip cuts values off, where runs are cheap: the
+# values that are cut off come from the last fit.
 _TURNS = 3
-# A divergence at which the outputs say nothing of the original's, nor of what is gained inside.
+# Divergence above which the outputs are lost, so that they cannot judge a stage.
 _LOST = 1.0
-# Of so many batches the last is set apart, to choose a ridge by.
+# The last of every this many batches is held out, to choose a ridge.
 _BATCHES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Refitted:
-    """A layer to repair.
+    """Layer to refit.
 
     Attributes:
-        output: name of what its node makes, in both models.
-        kept: which output channels of the original's are left, in order; ``None`` = all.
+        output: name of the node's output, in both models.
+        kept: mask of the original output channels that are left, in order; ``None`` = all.
     """
 
     output: str
@@ -54,27 +54,28 @@ def refit(
     tick: Tick,
     stages: int | None = None,
 ) -> ModelProto:
-    """A copy of ``changed`` whose layers make, of what they read there, what the original makes.
+    """Refit a changed model's layers to reproduce the original activations, and return a copy.
 
-    One stage of layers after the other, in the graph's order, each seeing what those before it
-    make by then: argmin ||W' x' + b' - y||² near the present weight, x' what the layer reads in
-    the changed model, y what the original makes. A layer that is only added to something makes up
-    for what the other lacks. A stage that makes the outputs on held-out samples worse is
-    undone, unless they are lost anyway; and all of it where it ends up worse than it began.
+    The layers are refitted stage by stage in the graph's order, each with the inputs that the
+    refitted layers before it give: argmin ||W' x' + b' - y||² near the present weight, with x' the
+    layer's inputs in the changed model and y its outputs in the original. A layer in a residual
+    branch may also make up for the error of the other operand of the sum. A stage that makes the
+    outputs on held-out samples worse is undone, unless the outputs are lost anyway; all stages are
+    undone if the result is worse than the start.
 
     Source: He et al. 2017, "Channel Pruning for Accelerating Very Deep Neural Networks",
     section 3.2, for whole and residual models.
 
     Args:
         original: float; not changed.
-        changed: the same with channels cut out, layers split or weights changed; not changed.
-        layers: Conv, Gemm or MatMul with a stored weight that nothing else reads; others stay as
-            they are, as do those with more inputs than sums can be kept of (``refit_layers``).
+        changed: the same with channels removed, layers factorized or weights changed; not changed.
+        layers: Conv, Gemm or MatMul with a stored weight of their own. Other layers stay unchanged,
+            as do layers with too many inputs for the sums (``refit_layers``).
         parts: samples to fit on.
-        held_out: others, to judge by.
-        tick: told how many stages are done.
-        stages: how many at most, each a run of both models; ``None`` = as many as ``planned``
-            takes for worth it.
+        held_out: samples to judge by.
+        tick: called with the number of stages done.
+        stages: largest number of stages, each a run of both models; ``None`` = as many as
+            ``plan_stages`` considers worth it.
 
     Raises:
         FloatingPointError: names a value that is not finite on the samples.
@@ -104,7 +105,7 @@ def refit(
 
 
 def _divergence(reference: Reference, proto: ModelProto) -> float:
-    """That of the outputs; none where they are integers, which tell of too little."""
+    """Measure the divergence of the outputs; 0 for integer outputs, which tell too little."""
     return reference.divergence(proto) if reference.can_tell else 0.0
 
 
@@ -118,7 +119,7 @@ class _Runs:
     def of(
         self, work: ModelProto, tasks: Sequence[Task], later: Sequence[Task]
     ) -> Iterator[tuple[Values, Values]]:
-        """What both make around these layers, batch by batch, ``later`` ones being next."""
+        """Yield the values of both models around these layers by batch; ``later`` layers follow."""
         unsettled = [task.output for task in (*tasks, *later)]
         return zip(
             self._wanted.values(
@@ -142,7 +143,7 @@ def _names(lists: Iterable[list[str]]) -> list[str]:
 
 
 def _anew(original: ModelProto, work: ModelProto, stage: Sequence[Task]) -> list[Task]:
-    """The layers of a stage as they are by now, with the sums that were found for them."""
+    """Rebuild the tasks of a stage from the current weights, with the residuals found before."""
     residuals = {task.output: task.residual for task in stage}
     kept = {task.output: task.kept for task in stage}
     return [replace(t, residual=residuals[t.output]) for t in tasks_of(original, work, kept)]
@@ -151,7 +152,7 @@ def _anew(original: ModelProto, work: ModelProto, stage: Sequence[Task]) -> list
 def _improved(
     work: ModelProto, tasks: Sequence[Task], runs: _Runs, later: Sequence[Task], turns: int
 ) -> ModelProto | None:
-    """A copy with these layers fitted; ``None`` where nothing can be bettered."""
+    """Return a copy with these layers refitted; ``None`` where no fit is better."""
     before = GraphIndex(work)
     feeding = _feeding(before, tasks)
     cutoffs = {t.output: cutoff_of(before, t, residual=t.output in feeding) for t in tasks}
@@ -181,7 +182,7 @@ def _fits(
     cutoffs: Mapping[str, Cutoff | None],
     known: Mapping[str, Fit],
 ) -> dict[str, Fit]:
-    """What is better than what there is, by the layers' outputs; those known tell what is cut."""
+    """Fit layers, and return the improvements by output; known fits tell the values cut off."""
     sums = [(_sums(task), _sums(task)) for task in tasks]
     for number, (wanted, present) in enumerate(stream):
         judging = number % _BATCHES == _BATCHES - 1
@@ -190,7 +191,7 @@ def _fits(
             cutoff, fit = cutoffs[task.output], known.get(task.output)
             if cutoff is not None and fit is not None:
                 targets = cutoff.eased(task, fit, rows, targets, wanted)
-            if rows.shape[1] == targets.shape[1]:  # else positions went as well
+            if rows.shape[1] == targets.shape[1]:  # unequal where positions were removed as well
                 pair[judging].add(rows, targets)
     found = {
         task.output: fitted(task.matrix, learning, judging_sums, biased=task.can_shift)
@@ -209,7 +210,7 @@ def _sums(task: Task) -> Sums:
 
 
 def _feeding(index: GraphIndex, tasks: Sequence[Task]) -> set[str]:
-    """Those whose sum is to come out right: no other of them has a say in what it is added to."""
+    """Find the layers to fit to their residual sum: no other one affects the other operand."""
     made = {task.output for task in tasks}
     return {
         task.output

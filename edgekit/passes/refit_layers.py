@@ -1,4 +1,4 @@
-"""A layer to refit: what it reads, what it should make, and where its numbers are stored."""
+"""Layers to refit: their inputs, target outputs, and stored weights."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from edgekit.passes.stored_layers import bias_of
 
 Kept = NDArray[np.bool_] | None
 _ADDABLE = ("Conv", "ConvTranspose", "Gemm")
-# Entries that the square of a layer's inputs may have: 512 MiB for two sets of sums.
+# Largest number of entries of a layer's second moments: 512 MiB for two sets of sums.
 _MOST_ENTRIES = 1 << 25
 
 
 @dataclass(frozen=True, kw_only=True)
 class Residual:
-    """The only reader of what a layer makes: its sum with another value."""
+    """Sum of a residual branch: an Add that is the only reader of a layer's output."""
 
     total: str
     other: str
@@ -33,10 +33,10 @@ class Residual:
 
 @dataclass(frozen=True, kw_only=True)
 class Task:
-    """One layer of the changed model, its numbers and its names.
+    """Layer of the changed model to refit, with its values and names.
 
-    ``made`` is its output with its bias, which both models have; ``bias`` is the constant that is
-    stored, of zero where it could have one.
+    ``made`` is its output with its bias, which both models have. ``bias`` is the stored constant,
+    or zeros where the layer could have one.
     """
 
     layer: Layer
@@ -44,39 +44,39 @@ class Task:
     matrix: Doubles
     bias: Doubles | None
     made: str
-    holds_bias: bool  # whether ``made`` is the sum with it
+    holds_bias: bool  # whether ``made`` includes the bias
     kept: Kept
     residual: Residual | None
 
     @property
     def output(self) -> str:
-        """What the node makes."""
+        """Return the name of the node's output."""
         name: str = self.layer.node.output[0]
         return name
 
     @property
     def can_shift(self) -> bool:
-        """Whether the layer has a bias or can be given one."""
+        """Return whether the layer has a bias or can be given one."""
         return self.bias is not None
 
     @property
     def needs(self) -> list[str]:
-        """Values that the fit looks at."""
+        """Return the names of all values that the fit uses."""
         return [*self.present, self.made]
 
     @property
     def wanted(self) -> list[str]:
-        """Values of the original."""
+        """Return the names of the values of the original that the fit uses."""
         return [self.made, *([self.residual.total] if self.residual else [])]
 
     @property
     def present(self) -> list[str]:
-        """Values of the changed model."""
+        """Return the names of the values of the changed model that the fit uses."""
         read = self.layer.read
         return [read, *([self.residual.other] if self.residual else [])]
 
     def pairs(self, wanted: Values, present: Values, *, residual: bool) -> tuple[Doubles, Doubles]:
-        """What is read [G, positions, I], and what should be made of it [G, positions, O].
+        """Return the inputs [G, positions, I] and their target outputs [G, positions, O].
 
         Raises:
             FloatingPointError: names a value that is not finite.
@@ -94,12 +94,12 @@ class Task:
         return rows.astype(np.float64), made
 
     def _target(self, wanted: Values, present: Values, *, residual: bool) -> Doubles:
-        """What should be made at the positions of the rows, [positions, channels]."""
+        """Return the target outputs at the positions of the rows, [positions, channels]."""
         whole = wanted[self.made]
         if not residual or self.residual is None:
             return self._rows(whole, self.kept)
         total, other = wanted[self.residual.total], present[self.residual.other]
-        # A sum of one value with a smaller one that is repeated is no residual.
+        # A sum with a smaller, broadcast operand is no residual branch.
         if total.shape != whole.shape or other.shape != self._shape(whole):
             return self._rows(whole, self.kept)
         return self._rows(total, self.kept) - self._rows(other, None)
@@ -109,11 +109,11 @@ class Task:
         return (rows if kept is None else rows[:, kept]).astype(np.float64)
 
     def _shape(self, whole: NDArray[np.generic]) -> tuple[int, ...]:
-        """That of what the layer makes where the original makes ``whole``."""
+        """Return the layer's output shape where the original has the output ``whole``."""
         return self.layer.made_shape(whole.shape)
 
     def store(self, index: GraphIndex, fit: Fit) -> None:
-        """Give the layer another weight and bias."""
+        """Store the weight and bias of a fit."""
         node = index.producer[self.output]
         weighted = as_product(index, node)
         if weighted is None:
@@ -139,18 +139,18 @@ def _set_input(node: NodeProto, place: int, name: str) -> None:
 
 
 def tasks_of(original: ModelProto, changed: ModelProto, layers: Mapping[str, Kept]) -> list[Task]:
-    """The layers of a changed model that can be fitted, in its order.
+    """Find the layers of a changed model that can be refitted, in its order.
 
     Args:
-        original: makes values of the same names.
+        original: model with values of the same names.
         changed: the model.
-        layers: what their nodes make, and which channels of the original's are kept.
+        layers: masks of the original channels that are kept, by the output of the node.
     """
     index = GraphIndex(changed)
     known = {name for node in original.graph.node for name in node.output}
     tasks: list[Task] = []
     sums: set[str] = set()
-    for node in reversed(index.graph.node):  # of two that are added, the last sets the sum right
+    for node in reversed(index.graph.node):  # of two added layers, the last corrects the sum
         if not node.output or node.output[0] not in layers:
             continue
         task = _task(index, node, layers[node.output[0]], known, sums)

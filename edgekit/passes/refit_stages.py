@@ -1,4 +1,4 @@
-"""Which layers are refitted from one run of both models, and how many runs that makes."""
+"""Stages of reconstruction: the layers that are refitted from one run of both models."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from edgekit.passes.refit_layers import Task
 from edgekit.subsets import rows_of
 from edgekit_agent.samples import Samples
 
-# Multiply-accumulates of all runs together, were each to begin at the front: minutes of one core.
+# Largest number of multiply-accumulates of all runs, each from the start: minutes of one core.
 _MOST_MACS = 4e12
 
 
 def planned(
     changed: ModelProto, tasks: Sequence[Task], parts: Sequence[Samples], *, most: int | None
 ) -> list[list[Task]]:
-    """Layers in stages, in the graph's order.
+    """Divide layers into stages, in the graph's order.
 
-    Best is one stage for all layers that read nothing of one another. Where the runs would take
-    too long, stages that follow each other are made one.
+    The most exact plan has one stage for each set of layers that don't depend on each other. Where
+    the runs would take too long, consecutive stages are merged.
 
     Args:
         changed: the model.
         tasks: its layers.
         parts: samples of each run.
-        most: stages at most; ``None`` = as many as a bound on the arithmetic of all runs allows,
-            which is the same on every machine.
+        most: largest number of stages; ``None`` = as many as a bound on the arithmetic of all runs
+            allows, which is the same on every machine.
     """
     levels = _levels(GraphIndex(changed), tasks)
     if most is None:
@@ -45,7 +45,7 @@ def planned(
 def can_repeat(
     changed: ModelProto, plan: Sequence[Sequence[Task]], parts: Sequence[Samples], times: int
 ) -> bool:
-    """Whether the runs of all stages, each made so many times, keep to the bound as well."""
+    """Return whether the runs of all stages, each repeated ``times``, stay below the bound."""
     tasks = list(chain.from_iterable(plan))
     if not tasks:
         return False
@@ -56,7 +56,7 @@ def can_repeat(
 
 
 def _levels(index: GraphIndex, tasks: Sequence[Task]) -> list[list[Task]]:
-    """Layers that follow each other and can be fitted from one run without any loss."""
+    """Group consecutive layers that can be fitted from one run without loss."""
     found: list[list[Task]] = []
     for task in tasks:
         needed = upstream(index, task.needs)
@@ -74,7 +74,7 @@ def _bounds(levels: int, stages: int) -> list[int]:
 def _affordable(
     changed: ModelProto, levels: Sequence[Sequence[Task]], parts: Sequence[Samples]
 ) -> int:
-    """The most stages whose runs, each up to the last layer of the stage, keep to the bound."""
+    """Count the stages whose runs, each up to the last layer of the stage, stay below the bound."""
     tasks = list(chain.from_iterable(levels))
     if not tasks:
         return 1
@@ -89,7 +89,7 @@ def _affordable(
 
 
 def _macs(changed: ModelProto, tasks: Sequence[Task], parts: Sequence[Samples]) -> dict[str, int]:
-    """Multiply-accumulates of each layer for the first sample."""
+    """Count the multiply-accumulates of each layer for the first sample."""
     names = [task.output for task in tasks]
     values = next(observe(up_to(changed, names), names, [rows_of(parts[0], 0, 1)]))
     return {t.output: math.prod(values[t.output].shape) * t.layer.inputs for t in tasks}

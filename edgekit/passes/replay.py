@@ -1,4 +1,4 @@
-"""Values of a model that is mended from front to back, without running the front each time."""
+"""Activations of a model that changes from front to back, with the unchanged front cached."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from edgekit.graphs.upstream import downstream, reads_of, up_to, upstream
 from edgekit_agent.feeds import batch_size
 from edgekit_agent.samples import Samples
 
-# Values that are kept to go on from, of all samples together.
+# Largest size of the cached values of all samples together.
 _MOST_BYTES = 192 << 20
 
 
 class Replay:
-    """Runs one model over the same samples again and again, each time a little further.
+    """Cache of activations for repeated runs of one model over the same samples.
 
-    What lies between the part that is settled and the rest is kept where it takes little memory,
-    and the next run goes on from there.
+    Values at the border between the settled part of the model and the rest are cached if they take
+    little memory, and the next run starts from them.
 
     Args:
         parts: the samples.
@@ -41,13 +41,13 @@ class Replay:
         later: Collection[str],
         unsettled: Collection[str],
     ) -> Iterator[Values]:
-        """The named values, batch by batch.
+        """Yield the named values, batch by batch.
 
         Args:
-            proto: the model, the same up to what was ``unsettled`` in the last call.
-            names: float values of it.
-            later: values that will be asked for in other calls.
-            unsettled: values that the model may make otherwise by then.
+            proto: the model, unchanged up to the values that were ``unsettled`` in the last call.
+            names: float values of the model.
+            later: values that later calls will ask for.
+            unsettled: values whose computation may change before the next call.
         """
         index = GraphIndex(proto)
         settled = self._settled | _computed(index, names, unsettled)
@@ -65,7 +65,7 @@ class Replay:
             self._kept, self._settled = keeping, settled
 
     def _is_fixed(self, proto: ModelProto) -> bool:
-        """Whether the last batch is filled up, with rows that are not told of."""
+        """Return whether the model has a fixed batch, so that padding may fill the last one."""
         size = batch_size(self._parts[0], input_tensors(proto)) if self._parts else None
         return (size or 1) > 1
 
@@ -88,7 +88,7 @@ class Replay:
 
 
 def _from(part: ModelProto, given: Values) -> ModelProto:
-    """A part of a model that is fed with values from inside it."""
+    """Replace the inputs of a part of a model by inner values that will be fed."""
     del part.graph.input[:]
     for name, value in given.items():
         kind = helper.np_dtype_to_tensor_dtype(value.dtype)
@@ -97,9 +97,9 @@ def _from(part: ModelProto, given: Values) -> ModelProto:
 
 
 def _computed(index: GraphIndex, names: Collection[str], unsettled: Collection[str]) -> set[str]:
-    """What is known once these values are, and will stay."""
+    """Find the values that are computed with the named ones and will not change."""
     found = upstream(index, names)
-    for node in index.graph.node:  # of several outputs none is known without the others
+    for node in index.graph.node:  # a node computes all its outputs together
         if not found.isdisjoint(node.output):
             found.update(name for name in node.output if name)
     found |= {v.name for v in index.graph.input if v.name not in index.initializers}
@@ -109,7 +109,7 @@ def _computed(index: GraphIndex, names: Collection[str], unsettled: Collection[s
 
 
 def _onward(index: GraphIndex, settled: set[str], later: Collection[str]) -> list[str]:
-    """What the rest of a graph reads of the part that is settled."""
+    """Find the settled values that the rest of a graph reads."""
     rest = upstream(index, later)
     needed = set(later)
     for node in index.graph.node:
@@ -119,5 +119,5 @@ def _onward(index: GraphIndex, settled: set[str], later: Collection[str]) -> lis
 
 
 def _bytes(value: object) -> int:
-    """What it takes to keep a value; too much for what is no tensor."""
+    """Return the bytes to cache a value; more than the limit for values that are no tensors."""
     return value.nbytes if isinstance(value, np.ndarray) else _MOST_BYTES + 1

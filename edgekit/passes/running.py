@@ -1,4 +1,4 @@
-"""Run a step and hold its result against what the pass promises."""
+"""Run a step and check its result against the promises of the pass."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from edgekit_agent.samples import Samples
 class Made:
     """Result of a step; ``agreement`` is ``None`` where the step changed nothing.
 
-    ``notes`` are facts for the user, such as layers that were left as they are.
+    ``notes`` are facts for the user, such as layers that were left unchanged.
     """
 
     model: Model
@@ -51,16 +51,18 @@ def run_step(step: Step, model: Model, work: Work) -> Model:
 
 
 def run_checked(step: Step, model: Model, work: Work) -> Made:
-    """Run a step, and check the file it returns before anyone relies on it.
+    """Run a step and check the file that it returns.
 
-    What is checked: ``Promise``. Outputs are compared on calibration samples, some of which a
-    pass that fits to them is not given; without any, on made-up inputs, of many scales where the
-    pass claims to compute the same. One of the two models is in memory at a time.
+    The checks are those of ``Promise``. Outputs are compared on calibration samples, some of which
+    are held out from a pass that fits to them. Without samples, outputs are compared on made-up
+    inputs, of many scales where the pass claims to compute the same. Only one of the two models is
+    in memory at a time.
 
     Raises:
-        PassRefused: the pass does not apply to this model, or so much goes as asked that the
-            outputs are lost.
-        PassError: the result breaks a promise; says whose, which, and what was found instead.
+        PassRefused: the pass does not apply to this model, or the settings remove so much that
+            the outputs are lost.
+        PassError: the result breaks a promise; the text names the pass, the promise and the
+            finding.
         PassCrash: the pass, or the check of its result, ended in an unexpected exception.
         UserError: the model fails on the samples.
     """
@@ -110,7 +112,7 @@ def _run_checked(step: Step, model: Model, work: Work) -> Made:
 
 
 def _compared(step: Step, promise: Promise, before: Model, after: Model, work: Work) -> Agreement:
-    """Compare the outputs of both models, and hold the promise against what is found."""
+    """Compare the outputs of both models, and check the promise on the result."""
     samples: Sequence[Samples] | None = work.fitting or None
     if before.format != after.format and not has_fitting_samples(after, work.calibration):
         samples = None
@@ -145,7 +147,7 @@ def _compared(step: Step, promise: Promise, before: Model, after: Model, work: W
 
 
 def _check_exactness(step: Step, promise: Promise, before: Model, after: Model, work: Work) -> None:
-    """Check a claim to compute the same where no samples say which inputs matter."""
+    """Check on made-up inputs of many scales that both models compute the same."""
     try:
         found = find_departure(
             before,
@@ -165,10 +167,10 @@ def _check_exactness(step: Step, promise: Promise, before: Model, after: Model, 
 
 
 def _comparable(model: Model, result: Model) -> Signature:
-    """The signature to hold a result to, without output sizes that the source may state wrongly.
+    """Return the signature that a result must have, without sizes that may be wrong in the source.
 
-    An .onnx file may state any size for an output and runs all the same; a .tflite file made of
-    it has the real ones. Those of both are compared where the two are run.
+    An .onnx file may state any size for an output and still runs; a .tflite file converted from it
+    has the real sizes. The sizes of both are compared where the two are run.
     """
     if result.format == model.format:
         return model.signature
@@ -177,7 +179,7 @@ def _comparable(model: Model, result: Model) -> Signature:
 
 
 def _without_states(model: Model, result: Model) -> Signature:
-    """The signature of a result without the states that were variables of a .tflite file."""
+    """Return the signature of a result without the states that were variables of a .tflite file."""
     if (model.format, result.format) != ("tflite", "onnx"):
         return result.signature
     states = states_of(load_structure(result.path))
@@ -189,7 +191,7 @@ def _without_states(model: Model, result: Model) -> Signature:
 
 
 def _lost(step: Step, spec: PassSpec, broken: str) -> PassRefused | PassError:
-    """What outputs that are lost are: a request for too much, or a fault of the pass."""
+    """Return the error for lost outputs: a request for too much, or a fault of the pass."""
     if not spec.asks:
         return PassError(f"{step.name}: {broken}")
     return PassRefused(

@@ -1,4 +1,4 @@
-"""What a model's outputs lose when one layer's weight is changed, on samples it has not seen."""
+"""Sensitivity of a model's outputs to a change of one layer's weight, on held-out samples."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def damages(
     reference: Reference,
     tick: Tick,
 ) -> list[float]:
-    """Divergence of the outputs when one layer alone is on its grid.
+    """Measure the output divergence of each layer alone on its grid.
 
-    Divergence grows with the square of a layer's error, and those of all layers add up, so that
-    one probe of each tells what any grid costs.
+    Divergence grows with the square of a layer's error, and the divergences of layers add up, so
+    one probe of each layer tells the damage of any grid.
 
     Args:
-        index: the graph with float weights; it comes back as it was.
-        layers: its layers.
-        probes: for each layer the grid it is tried on.
+        index: the graph with float weights; unchanged afterwards.
+        layers: the layers.
+        probes: the grid to try on each layer.
         reference: the outputs on held-out samples.
-        tick: told how many layers are done.
+        tick: called with the number of layers done.
     """
     found = []
     for number, (layer, grid) in enumerate(zip(layers, probes, strict=True)):
@@ -40,9 +40,9 @@ def damages(
 
 
 def damage(index: GraphIndex, layer: StoredLayer, matrix: Doubles, reference: Reference) -> float:
-    """Divergence of the outputs when one layer alone has another weight [G, O, I].
+    """Measure the output divergence when one layer alone has another weight [G, O, I].
 
-    The bias makes up for the mean; the graph comes back as it was.
+    The bias makes up for the mean error. The graph is unchanged afterwards.
     """
     with _changed(index, layer, matrix):
         return reference.divergence(index.proto)

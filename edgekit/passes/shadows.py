@@ -1,4 +1,4 @@
-"""Copies of a value's readers that see it through 8 bits, beside the untouched graph."""
+"""Fake-quantized copies of nodes beside the unchanged graph, to measure quantization errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgekit.graphs.onnx_file import inner_graphs
 from edgekit.graphs.placement import Placement
 from edgekit.passes.affine import Affine
 
-# Readers with one float output, whose error is worth more than that of the value itself.
+# Readers with one float output, whose error says more than that of the value itself.
 _JUDGES = {
     "Conv", "ConvTranspose", "Gemm", "MatMul", "Add", "Sub", "Mul", "Div", "Concat", "Relu",
     "Clip", "LeakyRelu", "PRelu", "Sigmoid", "HardSigmoid", "HardSwish", "Tanh", "Erf", "Gelu",
@@ -22,7 +22,7 @@ _JUDGES = {
 
 
 class Shadows:
-    """Adds shadows to a graph, and outputs that tell how far they are from the original."""
+    """Builder of fake-quantized copies of nodes, with outputs for their errors."""
 
     def __init__(self, index: GraphIndex, placement: Placement) -> None:
         self.index = index
@@ -32,24 +32,24 @@ class Shadows:
         self._count = 0
 
     def fresh(self, stem: str) -> str:
-        """A name for an added value."""
+        """Return a new name for an added value."""
         self._count += 1
         return f"edgekit:{stem}:{self._count}"
 
     def follow(self, root: str, affine: Affine) -> list[tuple[str, str]]:
-        """Copy what reads ``root`` so that it sees it through 8 bits.
+        """Add copies of the readers of ``root`` that read it fake-quantized.
 
-        Each copy runs from end to end before the next, so that little is alive at once.
+        Each copy runs from end to end before the next, so that few values are alive at once.
 
         Returns:
-            Pairs of outputs: squared error, squared size.
+            Pairs of output names: squared error, squared size.
         """
         scale, zero = self.constant(affine.scale), self.constant(affine.zero_point)
         readers = self._readers(root) or [[]]
         return [self._shadow(root, path, (scale, zero)) for path in readers]
 
     def _readers(self, value: str) -> list[list[NodeProto]]:
-        """The nodes from a value to each output that is worth a judgement; none = the value."""
+        """Find the node paths from a value to each output to compare; the empty path is itself."""
         paths: list[list[NodeProto]] = [[]] if value in self.index.outputs else []
         for reader in self.index.readers.get(value, ()):
             if len(reader.output) != 1 or any(inner_graphs(reader)):
@@ -74,7 +74,7 @@ class Shadows:
         return self.compare(value, twin, nodes)
 
     def copy(self, node: NodeProto, reads: dict[str, str]) -> NodeProto:
-        """A copy of a node, not yet added, that reads other values and makes one of its own."""
+        """Copy a node, with other inputs and an output of its own; the copy is not yet added."""
         shadow = NodeProto()
         shadow.CopyFrom(node)
         shadow.ClearField("name")
@@ -84,7 +84,7 @@ class Shadows:
         return shadow
 
     def compare(self, value: str, twin: str, nodes: list[NodeProto]) -> tuple[str, str]:
-        """Add the nodes that make a twin of a value, and outputs: squared error, squared size."""
+        """Add the nodes that compute ``twin``, and outputs: its squared error, and squared size."""
         error, size, difference = (self.fresh(stem) for stem in ("error", "size", "difference"))
         self.additions.add(
             value,
@@ -97,7 +97,7 @@ class Shadows:
         return error, size
 
     def through_8_bits(self, value: str, scale: str, zero: str) -> tuple[list[NodeProto], str]:
-        """Quantize and Dequantize, not yet added, and the name of what they make."""
+        """Build QuantizeLinear and DequantizeLinear, not yet added; return them and the output."""
         integer, twin = self.fresh("integer"), self.fresh("twin")
         return [
             helper.make_node("QuantizeLinear", [value, scale, zero], [integer]),
@@ -105,7 +105,7 @@ class Shadows:
         ], twin
 
     def constant(self, value: NDArray[np.generic] | np.generic) -> str:
-        """Add a constant; returns its name."""
+        """Add a constant and return its name."""
         name = self.fresh("constant")
         self.additions.constants.append(numpy_helper.from_array(np.asarray(value), name))
         return name

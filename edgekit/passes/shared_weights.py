@@ -1,4 +1,4 @@
-"""Collection of weights of recurrent layers, of inner graphs, and of several readers."""
+"""Collection of the weights of recurrent layers, of inner graphs, and of several readers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from edgekit.passes.weight_readers import (
 from edgekit.progress import Tick
 from edgekit_agent.samples import Samples
 
-# Positions of one batch that count: neighboring positions are similar.
+# Number of positions of one batch that are sampled: neighboring positions are similar.
 _MOST_POSITIONS = 1024
 
 

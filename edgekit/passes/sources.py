@@ -1,4 +1,4 @@
-"""Loading and preparation of the graph for a pass, with half precision restored at the end."""
+"""Loading and preparation of a model's graph for a pass; half precision is restored at the end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ _FIXED = "fixed.onnx"
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
-    """A prepared graph, and whether the model stores its weights as float16, and which."""
+    """Prepared graph of a model, with the names of the weights that the model stores as float16.
+
+    ``half`` tells whether the model stores weights as float16.
+    """
 
     proto: ModelProto
     half: bool
@@ -54,7 +57,7 @@ def open_source(
         version: lowest opset version of the result.
         keep_ties: keep one copy of a weight that several nodes read.
         folded: fold constants and per-channel scales, and let DequantizeLinear restore int8
-            weights, as quantization needs; constants are folded too where a constant input
+            weights, as quantization needs. Constants are folded too where a constant input
             decides a branch.
 
     Raises:
@@ -79,8 +82,8 @@ def open_source(
 def fix_branches(model: Model, work: Work) -> Model:
     """Return the model with constant inputs of edgekit.toml stored, where they decide a branch.
 
-    onnxruntime then folds the branch and drops the other one. A model in which they decide none,
-    and one over 2 GiB, is returned as it is.
+    onnxruntime then folds the branch and drops the other one. A model without such a branch, and a
+    model over 2 GiB, are returned unchanged.
     """
     constants = work.feeding.constants
     structure = load_structure(model.path)

@@ -1,4 +1,4 @@
-"""Weights of which only a part is kept: which ones, and what they have to be then.
+"""Sparse weights of one layer: the mask and the remaining weights, found together (ADMM).
 
 Shapes: G groups of a convolution (1 otherwise), O output channels of a group, I inputs of one
 output value (channels of the group times kernel).
@@ -15,34 +15,34 @@ from numpy.typing import NDArray
 Doubles = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
-# Weight of the distance between the two forms of a layer, against inputs of power 1.
+# Penalty of the distance between the dense and the sparse weights, for inputs of power 1.
 _TIE = 0.6
-# Rounds, and how many of them the mask takes to become as sparse as it is to be.
+# Number of rounds, and of the rounds in which the mask gets sparser.
 _ROUNDS, _THINNING = 30, 20
-# Steps of the least-squares fit on the mask; the rounds leave it little to do.
+# Steps of the least-squares fit on the mask; the rounds leave little to improve.
 _FIT_STEPS = 12
 _TINY = 1e-30
-# A row whose rest is down to this part of what it was is fitted; further steps are rounding.
+# A row is fitted once its squared residual is down to this share; further steps are rounding.
 _FITTED = 1e-20
-# Of a number of weights that is whole but for the last digits.
+# Tolerance for a number of weights that is whole but for the last digits.
 _ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
 class Share:
-    """A part of all weights of a layer goes."""
+    """Rule that removes a share of all weights of a layer."""
 
     sparsity: float
 
     def thinner(self, done: float) -> Share:
-        """The rule when so much of the way is done, in steps that get smaller.
+        """Return the rule at ``done`` of the schedule, from 0 to 1, in ever smaller steps.
 
         Source: Zhu and Gupta 2017, "To prune, or not to prune".
         """
         return Share(sparsity=self.sparsity * (1 - (1 - done) ** 3))
 
     def mask(self, scores: NDArray[np.floating]) -> Mask:
-        """The weights that stay, [G, O, I]: those of the highest scores in the layer."""
+        """Return the mask of the weights that stay, [G, O, I]: the highest scores of the layer."""
         gone = math.ceil(self.sparsity * scores.size - _ROUNDING)
         mask = np.ones(scores.size, bool)
         if gone:
@@ -52,18 +52,18 @@ class Share:
 
 @dataclass(frozen=True, kw_only=True)
 class OfEach:
-    """``kept`` of each ``block`` inputs that follow one another stay."""
+    """Rule that keeps ``kept`` of each ``block`` consecutive inputs (N:M sparsity)."""
 
     kept: int
     block: int
 
     def thinner(self, done: float) -> OfEach:
-        """The rule when so much of the way is done: the blocks thin out one weight at a time."""
+        """Return the rule at ``done`` of the schedule, from 0 to 1; blocks lose one weight at a time."""
         gone = round((self.block - self.kept) * done)
         return OfEach(kept=self.block - gone, block=self.block)
 
     def mask(self, scores: NDArray[np.floating]) -> Mask:
-        """The weights that stay, [G, O, I]: those of the highest scores in their block."""
+        """Return the mask of the weights that stay, [G, O, I]: the highest scores of each block."""
         cut = scores.reshape(-1, self.block)
         order = np.argsort(np.argsort(-cut, axis=1, kind="stable"), axis=1)
         return (order < self.kept).reshape(scores.shape)
@@ -74,12 +74,12 @@ Rule = Share | OfEach
 
 @dataclass(frozen=True, kw_only=True)
 class Aim:
-    """What a layer should make: the squared error of W is tr(W H Wᵀ) - 2 tr(W Tᵀ), and a constant.
+    """Least-squares objective of a layer: the error of W is tr(W H Wᵀ) - 2 tr(W Tᵀ) + constant.
 
     Args:
         weight: the layer's own weights, [G, O, I].
-        hessian: H, mean of x xᵀ over the inputs that it reads, [G, I, I]; no zeros on the diagonal.
-        target: T, mean of y xᵀ for the outputs y that it should make, [G, O, I].
+        hessian: H, mean of x xᵀ over the inputs, [G, I, I]; no zeros on the diagonal.
+        target: T, mean of y xᵀ for the target outputs y, [G, O, I].
     """
 
     weight: Doubles
@@ -87,24 +87,24 @@ class Aim:
     target: Doubles
 
     def error(self, weight: Doubles) -> float:
-        """The squared error of other weights against these, of inputs that are the same."""
+        """Compute the squared error of other weights against these, for the same inputs."""
         off = weight - self.weight
         return max(float(np.sum((off @ self.hessian) * off)), 0.0)
 
     @property
     def norms(self) -> Doubles:
-        """Root of the power of each input, [G, 1, I]."""
+        """Return the root of the power of each input, [G, 1, I]."""
         norms: Doubles = np.sqrt(np.diagonal(self.hessian, axis1=1, axis2=2))[:, np.newaxis, :]
         return norms
 
 
 def pruned_by_magnitude(weight: Doubles, rule: Rule) -> Doubles:
-    """The weights without the smallest ones; the others as they were."""
+    """Set the smallest weights to zero; the others stay unchanged."""
     return weight * rule.mask(np.abs(weight))
 
 
 def pruned_by_power(aim: Aim, rule: Rule) -> Doubles:
-    """The weights without those of the least power in the outputs; the others as they were.
+    """Set the weights with the least power in the outputs to zero; the others stay unchanged.
 
     Source: Sun et al. 2023, "A Simple and Effective Pruning Approach for Large Language Models".
     """
@@ -112,12 +112,12 @@ def pruned_by_power(aim: Aim, rule: Rule) -> Doubles:
 
 
 def pruned(aim: Aim, rule: Rule) -> Doubles:
-    """The weights of a rule's mask that come closest to the aim; mask and weights found together.
+    """Find the sparse weights closest to the objective; mask and weights are found together.
 
-    Two forms of the layer are drawn to each other: one that has the least error, one that is
-    sparse, more so from round to round. What is left of the mask then is fitted exactly. Makes
-    a third less error than masks by w² / [H⁻¹]ⱼⱼ with the same fit (Hassibi and Stork 1993;
-    Frantar and Alistarh 2023, "SparseGPT"), as no weight that went is lost for good.
+    ADMM draws two versions of the layer to each other: one with the least error, and one that gets
+    sparser from round to round. Then the weights on the final mask are fitted exactly. The error is
+    a third less than with masks by w² / [H⁻¹]ⱼⱼ and the same fit (Hassibi and Stork 1993; Frantar
+    and Alistarh 2023, "SparseGPT"), as removed weights can come back.
 
     Source: Boyd et al. 2011, "Distributed Optimization and Statistical Learning via the
     Alternating Direction Method of Multipliers"; Boža 2024, "Fast and Effective Weight Update for
@@ -140,7 +140,7 @@ def pruned(aim: Aim, rule: Rule) -> Doubles:
 
 
 def _fitted(aim: Aim, weight: Doubles, mask: Mask) -> Doubles:
-    """The weights of a mask with the least error, from these on.
+    """Fit the weights on a mask to the least error, starting from the given ones.
 
     Source: Hestenes and Stiefel 1952, conjugate gradients; all rows at once, each by itself.
     """

@@ -1,4 +1,4 @@
-"""Which part of each layer's weights goes: what that costs the outputs, and the best shares."""
+"""Candidate sparsities of each layer: their damage to the outputs, and the best allocation."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from edgekit.progress import Tick
 from edgekit.recipe import Prune
 
 _LEVELS = (*(level / 10 for level in range(10)), 0.95)
-# Where a layer alone changes the outputs so much, it is tried again with fewer zeros.
+# A layer that alone changes the outputs by more than this is tried again with fewer zeros.
 _TOO_MUCH = 0.1
 _ROUNDING = 1e-6
-# Layers of fewer inputs per output have few zeros to spare (depthwise ones have a window); where
-# all of them are no larger part of the weights, they stay dense.
+# Layers with fewer inputs per output have few weights to spare (a depthwise one has a window). All
+# of them stay dense if they are at most this share of the weights.
 _THIN, _NEXT_TO_NOTHING = 32, 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """A layer with the sparsities that it could have.
+    """Layer with its candidate sparsities.
 
-    ``options`` has a choice for each of ``levels``; its bits are the part of the weights that
-    stays, its damage first the layer's error, then the divergence of the outputs.
+    ``options`` has a choice for each of ``levels``. Its bits are the share of weights that stays;
+    its damage is first the layer's error, later the divergence of the outputs.
     """
 
     layer: StoredLayer
@@ -48,9 +48,9 @@ class Row:
 
 
 def rule_of(layer: StoredLayer, settings: Prune, sparsity: float) -> Rule | None:
-    """How a layer's weights go; ``None`` where none do.
+    """Choose the pruning rule of a layer; ``None`` where it stays dense.
 
-    A row of an embedding is read by itself, and by no inputs that N:M could be counted along.
+    Each row of an embedding loses the same share, as rows are read one by one; N:M does not apply.
     """
     inputs = layer.matrix.shape[-1]
     if settings.pattern != "none":
@@ -63,7 +63,7 @@ def rule_of(layer: StoredLayer, settings: Prune, sparsity: float) -> Rule | None
 
 
 def without_thin(layers: Sequence[StoredLayer]) -> list[StoredLayer]:
-    """Those that are worth pruning: all, unless the thin ones are next to nothing."""
+    """Return the layers worth pruning: all, unless the thin ones are a tiny part of the weights."""
     wide = [layer for layer in layers if layer.matrix.shape[-1] >= _THIN]
     thin = sum(layer.weight.size for layer in layers) - sum(layer.weight.size for layer in wide)
     spared = thin <= _NEXT_TO_NOTHING * sum(layer.weight.size for layer in layers)
@@ -71,13 +71,19 @@ def without_thin(layers: Sequence[StoredLayer]) -> list[StoredLayer]:
 
 
 def for_the_rest(settings: Prune, layers: Sequence[StoredLayer], rest: float) -> Prune:
-    """The settings for some layers, of what all of them are to have on average."""
+    """Return the settings with the sparsity raised so that the average over all weights is reached.
+
+    Args:
+        settings: with the sparsity of all weights.
+        layers: the layers to prune.
+        rest: number of all weights.
+    """
     part = sum(layer.weight.size for layer in layers) / rest
     return replace(settings, sparsity=min(settings.sparsity / part, _LEVELS[-1]))
 
 
 def levels_of(settings: Prune) -> tuple[float, ...]:
-    """The sparsities that a layer may have; dense is always one of them."""
+    """List the sparsities that a layer may have; dense is always one of them."""
     if settings.pattern != "none":
         kept, _, block = settings.pattern.partition(":")
         return (0.0, 1 - int(kept) / int(block))
@@ -85,9 +91,9 @@ def levels_of(settings: Prune) -> tuple[float, ...]:
 
 
 def row_of(index: GraphIndex, layer: StoredLayer, settings: Prune) -> Row:
-    """The sparsities of a layer, with the error that the bare zeros would make.
+    """Build the candidate sparsities of a layer, with the error of the zeros before any refit.
 
-    What is left makes up for a part of it that is about the same at all sparsities.
+    The refit removes a share of the error that is about the same at all sparsities.
     """
     levels = tuple(s for s in levels_of(settings) if not s or rule_of(layer, settings, s))
     choices = [Choice(bits=1 - s, damage=_bare_error(index, layer, settings, s)) for s in levels]
@@ -108,7 +114,7 @@ def _bare_error(index: GraphIndex, layer: StoredLayer, settings: Prune, sparsity
 
 
 def has_bias(index: GraphIndex, layer: StoredLayer) -> bool:
-    """Whether a bias can make up for what a layer loses on average."""
+    """Return whether a bias can make up for the mean error of a layer."""
     if layer.weighted is None:
         return False
     takes_one = layer.weighted.node.op_type in ("Conv", "ConvTranspose", "Gemm")
@@ -118,7 +124,7 @@ def has_bias(index: GraphIndex, layer: StoredLayer) -> bool:
 def changed(
     index: GraphIndex, layer: StoredLayer, settings: Prune, sparsity: float, pairs: Pairs | None
 ) -> Doubles:
-    """A layer's weight [G, O, I] with so many zeros; the rest makes up for them."""
+    """Return a layer's weight [G, O, I] at a sparsity, with the remaining weights refitted."""
     rule = rule_of(layer, settings, sparsity) if sparsity else None
     if rule is None:
         return layer.matrix
@@ -130,7 +136,7 @@ def changed(
 def measured(
     index: GraphIndex, rows: Sequence[Row], settings: Prune, reference: Reference, tick: Tick
 ) -> list[Row]:
-    """The rows with divergences of the outputs for errors of the layers."""
+    """Replace the errors of the layers by the output divergences that they cause."""
     made = []
     for number, row in enumerate(rows):
         tick("sensitivity", number, len(rows))
@@ -139,7 +145,7 @@ def measured(
 
 
 def _measured(index: GraphIndex, row: Row, settings: Prune, reference: Reference) -> Row:
-    """A layer is tried at the sparsity that all have on average; at half of it if that ruins it."""
+    """Try a layer at the average sparsity, and at half of it if that ruins the outputs."""
     if len(row.levels) == 1:
         return row
     at, lost = _probed(index, row, settings, settings.sparsity, reference)
@@ -151,7 +157,7 @@ def _measured(index: GraphIndex, row: Row, settings: Prune, reference: Reference
 def _probed(
     index: GraphIndex, row: Row, settings: Prune, sparsity: float, reference: Reference
 ) -> tuple[int, float]:
-    """The level that comes nearest, and the divergence it makes."""
+    """Measure the output divergence of a layer at the nearest level; return both."""
     at = max(nearest(row.options, 1 - sparsity), 1)
     layer = row.layer
     pairs = None if layer.moments is None else Pairs.same(layer.moments)
@@ -160,7 +166,7 @@ def _probed(
 
 
 def pick(rows: Sequence[Row], settings: Prune) -> list[float]:
-    """The sparsity of each row: the average as asked, or the pattern's wherever it fits."""
+    """Choose the sparsity of each layer: allocated, or that of the pattern where it fits."""
     if settings.pattern != "none":
         return [row.levels[-1] for row in rows]
     if settings.allocation == "uniform":

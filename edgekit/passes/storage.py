@@ -1,4 +1,4 @@
-"""Weights of which no integer kernel makes use: stored as int8, and floats again once loaded."""
+"""Weights without an integer kernel: stored as int8 or float16, and widened to float at load."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from edgekit.graphs.index import GraphIndex, attribute
 from edgekit.graphs.onnx_file import all_graphs
 from edgekit.passes.affine import LARGEST
 
-# Smaller ones weigh no more than the nodes that would restore them.
+# Smaller weights take no more bytes than the nodes that would restore them.
 LEAST_STORED = 1024
 _TINY = 1e-30
 _FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE}
@@ -30,19 +30,20 @@ def store_in_8_bits(
     *,
     only: Collection[str] | None = None,
 ) -> int:
-    """Store the weights that are read by LSTM, GRU, RNN, products and convolutions, in place.
+    """Store the weights of LSTM, GRU, RNN, products and convolutions as int8, in place.
 
-    A scale for all that is summed up together; Cast and Mul restore the weight. onnxruntime folds
-    the two when it loads the model, so that inference is what it was. Inner graphs count as well.
+    All entries that are summed up together share a scale; Cast and Mul restore the weight.
+    onnxruntime folds the two when it loads the model, so that inference is unchanged. Weights of
+    inner graphs are stored as well.
 
     Args:
         proto: the model, its weights constants of the main graph.
-        is_handled: whether a node of a graph will get its weight by another way.
+        is_handled: whether another method will quantize the weight of a node of a graph.
         largest: magnitude of the largest integer.
-        only: names of the weights that are meant; ``None`` = all.
+        only: names of the weights to store; ``None`` = all.
 
     Returns:
-        How many weights were stored.
+        The number of stored weights.
     """
     main = GraphIndex(proto)
     readers: dict[str, list[tuple[NodeProto, int]]] = {}
@@ -71,14 +72,14 @@ def store_in_8_bits(
 def store_in_16_bits(proto: ModelProto, names: Collection[str]) -> int:
     """Store weights as float16, in place; a Cast, which onnxruntime folds, widens them at load.
 
-    Weights that float16 cannot hold stay as they are.
+    Weights that float16 cannot hold stay unchanged.
 
     Args:
         proto: the model, its weights constants of the main graph.
-        names: of float32 constants.
+        names: names of float32 constants.
 
     Returns:
-        How many were stored.
+        The number of stored weights.
     """
     main = GraphIndex(proto)
     widened: dict[str, str] = {}
@@ -107,7 +108,7 @@ def _is_large(index: GraphIndex, name: str) -> bool:
 
 
 def _summed(index: GraphIndex, node: NodeProto, position: int, rank: int) -> tuple[int, ...] | None:
-    """The axes of a weight along which its products are summed; ``None`` where it is none."""
+    """Return the axes over which a node sums products of a weight; ``None`` for other inputs."""
     if node.domain not in ("", "ai.onnx"):
         return None
     if node.op_type == "Einsum":
@@ -149,7 +150,7 @@ def _restored(
 
 
 def _last_of_each(nodes: list[NodeProto]) -> list[str]:
-    """What each chain of Cast, Mul and perhaps another Cast ends in."""
+    """Return the final output of each chain of Cast, Mul and perhaps another Cast."""
     read = {name for node in nodes for name in node.input}
     return [node.output[0] for node in nodes if node.output[0] not in read]
 

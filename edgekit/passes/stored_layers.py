@@ -1,4 +1,4 @@
-"""The stored weights of a graph that few bits may take the place of: layers and embeddings."""
+"""Stored weights of a graph that can be compressed: layers and embeddings."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from edgekit_agent.samples import Samples
 
 N = TypeVar("N", bound=np.generic)
 
-# The operator that reads an embedding's rows.
+# Operator that reads an embedding's rows.
 _EMBEDDING = "Gather"
-# Operators that take a bias, stored or not.
+# Operators with an optional bias input.
 _BIASED = ("Conv", "ConvTranspose", "Gemm")
 
 
 @dataclass(frozen=True, kw_only=True)
 class StoredLayer:
-    """A stored weight in float32, with what its layer reads.
+    """Stored weight in float32, with the second moments of the layer's inputs.
 
     ``weighted`` and ``moments`` are ``None`` for an embedding, which reads indices. ``readers``
-    are given instead of ``weighted`` where the weight is of a recurrent layer or of an inner
-    graph, or where several nodes read it; ``moments`` then are ``None`` where nothing is known of
-    what they read.
+    are given instead of ``weighted`` where the weight belongs to a recurrent layer or to an inner
+    graph, or where several nodes read it; ``moments`` is then ``None`` where their inputs are
+    unknown.
     """
 
     name: str
@@ -52,7 +52,7 @@ class StoredLayer:
 
     @property
     def matrix(self) -> Doubles:
-        """The weight as [G, O, I]; made anew each time, as all layers together are large."""
+        """Return the weight as [G, O, I]; not cached, as all layers together are large."""
         form = self.layer or self.recurrent
         if form is None:
             return self.weight.astype(np.float64)[np.newaxis]
@@ -60,46 +60,49 @@ class StoredLayer:
 
     @property
     def channels(self) -> int:
-        """Output channels, each of which has a scale of its own."""
+        """Return the number of output channels, each of which has its own scale."""
         groups, outputs, _ = self.matrix.shape
         return int(groups * outputs)
 
     @property
     def op(self) -> str:
-        """The operator that reads the weight."""
+        """Return the operator type that reads the weight."""
         if self.readers:
             return str(self.readers[0].node.op_type)
         return self.weighted.node.op_type if self.weighted else _EMBEDDING
 
     @property
     def is_embedding(self) -> bool:
-        """Whether rows are gathered from it."""
+        """Return whether rows are gathered from the weight."""
         return self.layer is None and self.recurrent is None
 
     @property
     def is_widened(self) -> bool:
-        """Whether the runtime has no kernel for few bits of it, and widens it at load."""
+        """Return whether the runtime widens the weight at load, as it has no few-bit kernel."""
         batched = self.layer is not None and self.layer.contraction is not None
         return bool(self.readers) or batched
 
     @property
     def power(self) -> Doubles:
-        """Mean square of each input, [G, I]; one where it is not known, as of an embedding."""
+        """Return the mean square of each input, [G, I]; ones where it is unknown (embeddings)."""
         if self.moments is None:
             groups, _, inputs = self.matrix.shape
             return np.ones((groups, inputs))
         return self.moments.power
 
     def quantized(self, grid: Grid) -> NDArray[np.int8]:
-        """Integers [G, O, I] on a grid, each one's error carried by those that follow."""
+        """Quantize the weight with GPTQ to integers [G, O, I]; plain rounding without moments."""
         if self.moments is None:
             return grid.rounded(self.matrix).astype(np.int8)
         return gptq(self.matrix, self.moments.hessian, grid)
 
     def fitted(self, grid: Grid) -> tuple[NDArray[np.int8], Grid]:
-        """Integers as of ``quantized``, brought still closer, and the grid with scales for them.
+        """Quantize the weight, improve its integers by coordinate descent, and fit the scales.
 
-        Those of recurrent layers stay as they are: what their states come to depends on them.
+        Integers of recurrent layers stay as GPTQ leaves them, because the states depend on them.
+
+        Returns:
+            The integers [G, O, I], and the grid with the fitted scales.
         """
         integers = self.quantized(grid)
         if self.moments is None or self.recurrent is not None:
@@ -107,19 +110,19 @@ class StoredLayer:
         return descend(self.matrix, self.moments.hessian, grid, integers)
 
     def error(self, integers: NDArray[np.int8], grid: Grid) -> Doubles:
-        """What the integers leave out of the weight, [G, O, I]."""
+        """Return the quantization error of the weight, [G, O, I]."""
         matrix = self.matrix
         return matrix - integers * grid.steps(matrix.shape[-1])
 
     def shift(self, error: Doubles) -> Doubles:
-        """What an error of the weight takes from the mean of each output channel."""
+        """Return the mean output of each channel that an error of the weight removes."""
         if self.moments is None:
             return np.zeros(0)
         shift: Doubles = np.einsum("goi,gi->go", error, self.moments.mean).ravel()
         return shift
 
     def tensor(self, matrix: NDArray[N]) -> NDArray[N]:
-        """A matrix in the shape that the weight is stored in."""
+        """Return a matrix in the shape that the weight is stored in."""
         form = self.layer or self.recurrent
         return form.weight(matrix) if form else matrix[0]
 
@@ -132,15 +135,18 @@ def stored_layers(
     every: bool = False,
     batched: int | None = None,
 ) -> list[StoredLayer]:
-    """Every layer and embedding whose stored weight nothing else reads, in the graph's order.
+    """Collect the layers and embeddings with a stored weight of their own.
+
+    Embeddings come first, then layers in the graph's order.
 
     Args:
         index: the graph.
-        parts: samples to run for what the layers read.
-        tick: told how many are done.
-        every: take products of every kind (``as_product``), and embeddings that are an output
-            layer as well, as one table.
-        batched: take products of other ranks and sides as well from so many entries on.
+        parts: samples to run for the inputs of the layers.
+        tick: called with the number of samples done.
+        every: take products of every kind (``as_product``), and a table that is an embedding and
+            an output layer as one embedding.
+        batched: least number of entries from which products of other ranks and sides are taken;
+            ``None`` = none of them.
 
     Raises:
         FloatingPointError: names a value that is not finite on the samples.
@@ -176,11 +182,11 @@ def add_samples(
     *,
     batched: int | None = None,
 ) -> None:
-    """Let what layers read on further samples count as well; arguments as of ``stored_layers``."""
+    """Add samples to the second moments of layers; arguments as for ``collect_stored_layers``."""
     more = {
         layer.name: layer.moments for layer in stored_layers(index, parts, tick, batched=batched)
     }
-    merged: list[Moments] = []  # layers with the same inputs share them
+    merged: list[Moments] = []  # layers with the same inputs share moments
     for layer in layers:
         mine, other = layer.moments, more.get(layer.name)
         if mine and other and layer.weighted and not any(mine is each for each in merged):
@@ -189,7 +195,7 @@ def add_samples(
 
 
 def _view(every: bool, batched: int | None) -> Callable[[GraphIndex, NodeProto], Weighted | None]:
-    """The function that tells which nodes count as layers."""
+    """Return a function that finds the stored weight of a layer, and ``None`` for other nodes."""
     if every:
         return as_product
 
@@ -209,7 +215,7 @@ def _view(every: bool, batched: int | None) -> Callable[[GraphIndex, NodeProto],
 def _weighted(
     index: GraphIndex, view: Callable[[GraphIndex, NodeProto], Weighted | None]
 ) -> dict[str, Weighted]:
-    """The nodes whose weight nothing else reads, by the weight."""
+    """Find the nodes whose weight no other node reads, by the name of the weight."""
     found = (view(index, node) for node in index.graph.node)
     return {
         w.weight: w
@@ -219,9 +225,10 @@ def _weighted(
 
 
 def bias_of(index: GraphIndex, weighted: Weighted) -> tuple[NodeProto, int] | None:
-    """Where the stored bias of a layer is read: by the layer, or by the Add behind a product.
+    """Find the node and input that hold a layer's stored bias: the layer, or the Add behind it.
 
-    Behind a convolution a constant of one axis lies along the width, not the channels.
+    An Add behind a convolution does not count: a constant of one axis lies along the width, not
+    along the channels.
     """
     node = weighted.node
     if weighted.bias is not None:
@@ -243,19 +250,24 @@ def bias_of(index: GraphIndex, weighted: Weighted) -> tuple[NodeProto, int] | No
 
 
 def _recurrent_bias(index: GraphIndex, node: NodeProto) -> tuple[NodeProto, int] | None:
-    """Of LSTM, GRU and RNN: [directions, gates of what is read and of the state]."""
+    """Find the bias of LSTM, GRU or RNN: [directions, gates of the input and of the state]."""
     stored = len(node.input) > 3 and node.input[3] in index.initializers
     return (node, 3) if stored else None
 
 
 def shifted_bias(index: GraphIndex, layer: StoredLayer, shift: Doubles) -> Callable[[], None]:
-    """Give a layer's bias what its weight lost on average; other readers of it keep theirs.
+    """Add a shift to a layer's bias, in place; other readers of the bias keep theirs.
 
     Source: Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias
     Correction", here with the means of calibration samples.
 
+    Args:
+        index: the graph.
+        layer: the layer.
+        shift: mean error of each output channel; empty where unknown.
+
     Returns:
-        What undoes it, if nothing else was changed since.
+        A function that undoes the change, as long as nothing else was changed since.
     """
     if layer.weighted is None or not shift.any():
         return _nothing
@@ -278,7 +290,7 @@ def shifted_bias(index: GraphIndex, layer: StoredLayer, shift: Doubles) -> Calla
 
 
 def _shaped(shift: Doubles, shape: tuple[int, ...]) -> Doubles:
-    """What is added to each output channel, in the shape of a bias; nothing to a state's half."""
+    """Reshape a shift of output channels to a bias; the half of a recurrent state gets zeros."""
     if math.prod(shape) == 2 * shift.size and len(shape) == 2:
         halved = shift.reshape(shape[0], -1)
         return np.concatenate([halved, np.zeros_like(halved)], axis=1)
@@ -290,7 +302,7 @@ def _nothing() -> None:
 
 
 def replaced(index: GraphIndex, name: str, value: NDArray[np.generic]) -> bytes:
-    """Store another value under a name; returns what ``restored`` takes."""
+    """Replace the value of a constant; return the state that ``restore_constant`` needs."""
     tensor = index.initializers[name]
     before: bytes = tensor.SerializeToString()
     tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(value, np.float32), name))
@@ -298,5 +310,5 @@ def replaced(index: GraphIndex, name: str, value: NDArray[np.generic]) -> bytes:
 
 
 def restored(index: GraphIndex, name: str, before: bytes) -> None:
-    """Undo ``replaced``."""
+    """Undo ``replace_constant``."""
     index.initializers[name].ParseFromString(before)

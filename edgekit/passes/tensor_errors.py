@@ -1,4 +1,4 @@
-"""Measurement of the output error that each 8-bit tensor causes alone."""
+"""Output error of each 8-bit tensor alone."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def tensor_errors(
         parameters: quantization parameters of the values.
         largest: magnitude of the largest integer weight.
         judging: a few samples to run.
-        tick: progress callback, with the runs done and the largest number of runs.
+        tick: called with the number of runs done and the largest number of runs.
     """
     switches = _Switches(index, placement, parameters, largest)
     tensors = list(switches.names)
@@ -76,7 +76,7 @@ def tensor_errors(
 
 
 class _Switches:
-    """The float model with an If at each tensor that switches its fake quantization on."""
+    """Float model with an If at each tensor that switches its fake quantization on."""
 
     def __init__(
         self,

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from edgekit.progress import Count
 
-_SECONDS = 0.4  # of running
+_SECONDS = 0.4  # duration of all runs of a measurement
 # A timing of a fast model covers several runs, so that it takes about this long.
 _LEAST_TIMING, _MOST_RUNS = 2e-3, 100
 # A model faster than this is run once before each timing: the other one has emptied the caches.
@@ -26,7 +26,10 @@ def measure_slowdown(
 ) -> float:
     """Measure how many times as long ``other`` takes; 1 where that may be noise, or it is faster.
 
-    ``tick`` gets the number of finished pairs of runs.
+    Args:
+        reference: runs the first model.
+        other: runs the second model.
+        tick: called with the number of finished pairs of runs.
     """
     ratio = time_ratio(reference, other, tick)
     if _SLOWER < ratio <= _CERTAINLY_SLOWER:
@@ -40,7 +43,12 @@ def time_ratio(
     """Measure the ratio of run times, other over reference: the smaller median of two halves.
 
     Both run in turn, and CPU time of this thread is measured, so that other work on the machine
-    hardly counts. ``tick`` gets the number of finished pairs of runs.
+    hardly counts.
+
+    Args:
+        reference: runs the first model.
+        other: runs the second model.
+        tick: called with the number of finished pairs of runs.
     """
     reference()
     other()

@@ -1,4 +1,4 @@
-"""A .tflite file as an ONNX graph."""
+"""Pass that converts a .tflite file to an ONNX graph."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ from edgekit.recipe import ToOnnx
 
 
 def to_onnx(model: Model, settings: ToOnnx, work: Work) -> Path:
-    """Write the graph for onnxruntime; every pass on ONNX graphs can go on from there.
+    """Convert a .tflite file to ONNX; every pass on ONNX graphs can go on from there.
 
     Raises:
-        PassRefused: an operator has no counterpart, or the file holds what is not read (sparse
-            tensors, say); names it.
+        PassRefused: an operator has no counterpart, or the file holds unsupported data (such as
+            sparse tensors), which the text names.
     """
     try:
         graph = _read(model, dict(settings.dims))
-    except UserError as error:  # litert takes it: no fault of the file's
+    except UserError as error:  # litert runs the file, so the file is not at fault
         raise PassRefused(error.message, hint=error.hint) from error
     proto = lift(graph)
     target = work.scratch / "lifted.onnx"
@@ -45,10 +45,10 @@ def to_onnx(model: Model, settings: ToOnnx, work: Work) -> Path:
 
 
 def _read(model: Model, dims: Mapping[str, int]) -> LiteGraph:
-    """Read a graph; inputs that the file states as placeholders get the sizes that are given.
+    """Read a graph; inputs with placeholder sizes get the sizes of ``dims``.
 
     Raises:
-        PassRefused: nobody says such a size, or an input or output has no name.
+        PassRefused: such a size is not given, or an input or output has no name.
     """
     data = model.path.read_bytes()
     graph = read_lite(data)

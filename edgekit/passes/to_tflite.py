@@ -1,4 +1,4 @@
-"""An ONNX graph as a .tflite file."""
+"""Pass that converts an ONNX graph to a .tflite file."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from edgekit.passes.sources import note_fixed_inputs
 from edgekit.recipe import Precision, ToTflite
 from edgekit_agent.files import write_whole
 
-# What these store weights as; ``same`` stores what it finds, ``dynamic`` refuses by itself.
+# Element type of weights by precision; ``same`` keeps types, ``dynamic`` refuses by itself.
 _STORED: dict[Precision, str] = {"float16": "float16", "int16x8": "int8"}
-# Operators that multiply with a weight, their second input.
+# Operators whose second input is a weight.
 _LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul"}
 
 
 def to_tflite(model: Model, settings: ToTflite, work: Work) -> Path:
-    """Write the graph for LiteRT, with the batch and every other size fixed.
+    """Convert the graph for LiteRT, with the batch and every other size fixed.
 
     Raises:
         PassRefused: a free dimension has no size, an operator has no counterpart, or the weights
-            are more than one file can hold, or too small to be stored in fewer bits.
+            are larger than one file can hold, or too small to be stored in fewer bits.
     """
     if is_large(load_structure(model.path)):
         raise PassRefused("over 2 GiB, more than one .tflite file can hold")
@@ -49,7 +49,7 @@ def to_tflite(model: Model, settings: ToTflite, work: Work) -> Path:
     try:
         with refuse_bad_sizes(model, dims):
             made = _emit(proto, dims, precision, settings, work)
-    except UserError as error:  # a type or a size that no .tflite file holds: others go on
+    except UserError as error:  # a type or size that no .tflite file holds: others go on
         raise PassRefused(error.message, hint=error.hint) from error
     write_whole(str(target), made)
     _check_stored(target, settings.precision)
@@ -66,7 +66,7 @@ def to_tflite(model: Model, settings: ToTflite, work: Work) -> Path:
 def _emit(
     proto: ModelProto, dims: dict[str, int], precision: Precision, settings: ToTflite, work: Work
 ) -> bytes:
-    """Return the .tflite file; constant inputs are folded only where it cannot be made otherwise.
+    """Return the .tflite file; constant inputs are folded only where it needs them to be.
 
     Such an input may decide which branch of an If runs.
     """
@@ -82,7 +82,7 @@ def _emit(
 
 
 def _note_float_layers(proto: ModelProto, work: Work) -> None:
-    """Tell the user how many layers of a statically quantized graph stay in float."""
+    """Note to the user how many layers of a statically quantized graph stay in float."""
     index = GraphIndex(proto)
     if all(node.op_type != "QuantizeLinear" for node in proto.graph.node):
         return
@@ -94,7 +94,7 @@ def _note_float_layers(proto: ModelProto, work: Work) -> None:
 
 
 def _is_layer(index: GraphIndex, node: NodeProto) -> bool:
-    """Whether a node multiplies with a stored weight, float or integer."""
+    """Return whether a node multiplies with a stored weight, float or integer."""
     if node.op_type not in _LAYERS:
         return False
     maker = index.producer.get(node.input[1])
@@ -104,7 +104,7 @@ def _is_layer(index: GraphIndex, node: NodeProto) -> bool:
 
 
 def _check_stored(path: Path, precision: Precision) -> None:
-    """That there were weights to store in fewer bits: small ones stay as they are."""
+    """Check that the file stores weights in fewer bits; small weights stay unchanged."""
     dtype = _STORED.get(precision)
     if dtype is not None and not lite_census(path).bytes_of.get(dtype):
         raise PassRefused(f"{precision}: no weights large enough to store as {dtype}")

@@ -1,4 +1,4 @@
-"""Write a model in 8 bits on trial, and see how far its outputs are from those in float."""
+"""Temporary 8-bit versions of a model, and the errors of their outputs."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Version:
     """Choices that make an 8-bit version of a model.
 
     Args:
-        parameters: of every value that becomes 8-bit.
+        parameters: of every activation that becomes 8-bit.
         shifts: bias corrections.
         in_float: first outputs of the nodes that compute in float.
     """
@@ -34,12 +34,12 @@ class Version:
 
 
 def written(index: GraphIndex, version: Version, largest: int) -> ModelProto:
-    """A copy of the model in 8 bits; what is not quantised stays offloaded.
+    """Return a copy of the model in 8 bits; weights that are not quantized stay offloaded.
 
     Args:
-        index: of the float model; not changed.
-        version: its choices.
-        largest: magnitude of the largest weight.
+        index: the index of the float model; not changed.
+        version: the choices.
+        largest: magnitude of the largest integer weight.
     """
     copy = ModelProto()
     copy.CopyFrom(index.proto)
@@ -54,7 +54,14 @@ def written(index: GraphIndex, version: Version, largest: int) -> ModelProto:
 def trial(
     index: GraphIndex, version: Version, *, largest: int, reference: FloatOutputs
 ) -> OutputErrors:
-    """Write a version of the model to a file for a moment, and compare its outputs with float."""
+    """Write a version of the model to a temporary file, and compare its outputs with float.
+
+    Args:
+        index: the float model, its weights offloaded.
+        version: the choices.
+        largest: magnitude of the largest integer weight.
+        reference: the outputs of the float model.
+    """
     if index.folder is None:
         raise ValueError("the weights are not offloaded")
     path = index.folder / _FILE

@@ -24,7 +24,7 @@ _SEQUENCES = 4
 
 @dataclass(frozen=True, kw_only=True)
 class _Span:
-    """A range of samples, ``start`` to ``end``."""
+    """Range of samples, from ``start`` up to ``end``."""
 
     start: int
     end: int

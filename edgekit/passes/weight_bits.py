@@ -1,4 +1,4 @@
-"""Choice of the bits of int8 weights, and the note to the user."""
+"""Choice of the bits of int8 weights, with a note to the user."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _NOTES: dict[IntegerBits, str] = {
 
 
 def choose_bits(settings: QuantizeStatic | QuantizeDynamic | QuantizeWeights) -> IntegerBits:
-    """Return the bits in the settings; for "auto", the bits that suit this machine."""
+    """Return the bits of the settings, or with "auto" the bits that suit this machine."""
     return weight_bits(None) if settings.weight_bits == "auto" else settings.weight_bits
 
 
 def choose_and_note_bits(settings: QuantizeStatic | QuantizeDynamic, work: Work) -> IntegerBits:
-    """Choose the bits, and note them to the user."""
+    """Choose the bits of int8 weights and note the choice to the user."""
     bits = choose_bits(settings)
     work.note(_NOTES[bits])
     return bits

@@ -26,12 +26,12 @@ N = TypeVar("N", bound=np.generic)
 
 # Smaller weights gain nothing.
 LEAST_ENTRIES = 1024
-OF_INPUT, OF_STATE = 1, 2  # places of W and R among the inputs of a recurrent layer
+OF_INPUT, OF_STATE = 1, 2  # positions of W and R among the inputs of a recurrent layer
 
 
 @dataclass(frozen=True, kw_only=True)
 class WeightReader:
-    """A node that multiplies by a stored weight.
+    """Node that multiplies by a stored weight.
 
     Args:
         node: the node.
@@ -49,7 +49,7 @@ class WeightReader:
 
     @property
     def is_recurrent(self) -> bool:
-        """Whether the node is an LSTM, GRU or RNN."""
+        """Return whether the node is an LSTM, GRU or RNN."""
         return self.node.op_type in RECURRENT
 
     def layer(self, shape: tuple[int, ...]) -> Layer:
@@ -59,7 +59,7 @@ class WeightReader:
 
 @dataclass(frozen=True, kw_only=True)
 class RecurrentWeight:
-    """W or R of a recurrent layer as one matrix per direction; ``shape`` is the weight's."""
+    """W or R of a recurrent layer as one matrix per direction; ``shape`` is that of the weight."""
 
     shape: tuple[int, ...]
     axis: int = 1
@@ -76,7 +76,7 @@ class RecurrentWeight:
 def find_weight_readers(proto: ModelProto) -> dict[str, list[WeightReader]]:
     """Find the nodes that multiply by each stored weight, by its name, all nodes of one kind.
 
-    Weights with any other reader are left out, and weights of a single product of the main graph.
+    Weights with any other reader are skipped, and weights of a single product of the main graph.
     """
     main = GraphIndex(proto)
     found: dict[str, list[WeightReader]] = {}

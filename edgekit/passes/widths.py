@@ -1,4 +1,4 @@
-"""How far each family is cut: the least damage to the outputs for what must go."""
+"""Width search: how much of each dependency group to prune, with the least damage for a size."""
 
 from __future__ import annotations
 
@@ -13,26 +13,27 @@ from edgekit.graphs.channels.atoms import Axis
 from edgekit.passes.grids import Doubles
 from edgekit.passes.importance import Ranking
 
-# Part of a family that always stays.
+# Share of a dependency group that always stays.
 LEAST_SHARE = 0.125
 _MOST_STEPS = 16
-# Times ``align``: families from which on it costs little to be coarser.
+# Dependency groups of at least this many times ``align`` channels can afford coarser steps.
 _WIDE = 8
-# Steps that are looked ahead, as the next one may save nothing by itself.
+# Number of steps to look ahead, as the next one may save nothing by itself.
 _AHEAD = 4
-# Channels that onnxruntime's convolutions compute at once on AVX-512 (MlasNchwcGetBlockSize).
+# Number of channels that onnxruntime's convolutions compute at once on AVX-512
+# (MlasNchwcGetBlockSize).
 _BLOCK = 16
 _ROUNDING = 1e-9
-# Steps of single families that the descent is started from.
+# Largest number of steps of single dependency groups that start a descent.
 _MOST_STARTS = 64
 
-# Of a state: the step of each ladder.
+# Size of a state, which is the step of each ladder.
 Size = Callable[[Sequence[int]], float]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ladder:
-    """The ways to cut one family: how many of its groups go, and the damage of that."""
+    """Pruning options of one dependency group: numbers of removed channel groups, with damages."""
 
     family: Family
     ranking: Ranking
@@ -40,15 +41,16 @@ class Ladder:
     damages: Doubles
 
     def gone(self, step: int) -> tuple[int, ...]:
-        """The groups that go."""
+        """Return the channel groups that are removed at a step."""
         return self.ranking.order[: self.steps[step]]
 
 
 def steps_of(family: Family, align: int) -> tuple[int, ...]:
-    """How many groups may go so that the width stays a multiple of ``align`` where it was one.
+    """List the numbers of removable channel groups that keep the width a multiple of ``align``.
 
-    Wide families keep multiples of twice that, which the blocked convolutions of AVX-512 want; of
-    a width that is no multiple, the largest power of two in both counts.
+    A wide dependency group keeps multiples of twice ``align``, which the blocked convolutions of
+    AVX-512 want. A width that is no multiple keeps the largest power of two that divides both
+    numbers.
     """
     count = len(family.groups)
     if align > 1 and count * family.width >= _WIDE * align:
@@ -65,7 +67,7 @@ def steps_of(family: Family, align: int) -> tuple[int, ...]:
 
 
 class Sizes:
-    """What is left of a graph at each state of its ladders, counted without making it."""
+    """Multiply-accumulates that remain at each state of the ladders, computed without the graph."""
 
     def __init__(self, channels: Channels, ladders: Sequence[Ladder]) -> None:
         self._channels = channels
@@ -79,14 +81,14 @@ class Sizes:
         self._known: list[dict[tuple[int, ...], tuple[float, float]]] = [{} for _ in self._products]
 
     def macs(self, state: Sequence[int]) -> float:
-        """Multiply-accumulates that are left."""
+        """Count the multiply-accumulates that remain."""
         return float(sum(macs for macs, _ in self._counts(state)))
 
     def paced(self, state: Sequence[int]) -> float:
-        """Those that the runtime really does, padding counted.
+        """Count the multiply-accumulates that the runtime computes, with padding.
 
-        Convolutions of onnxruntime compute whole blocks of channels, so 24 take the time of 32;
-        fewer than a block take less than one, but more than their part.
+        Convolutions of onnxruntime compute whole blocks of channels, so 24 channels take as long as
+        32. Fewer channels than a block take less time than a block, but more than their share.
         """
         return sum(paced for _, paced in self._counts(state))
 
@@ -116,7 +118,7 @@ class Sizes:
 
 
 def _padded(width: int, whole: int) -> float:
-    """Channels that an axis of ``whole`` counts for when ``width`` of them are left."""
+    """Return the number of channels, of ``whole``, whose time ``width`` channels take."""
     return whole * _computed(width) / max(_computed(whole), 1)
 
 
@@ -127,17 +129,17 @@ def _computed(width: int) -> float:
 
 
 class Allocation:
-    """The search for a step of each ladder with little total damage.
+    """Greedy search for a step of each ladder with little total damage.
 
-    Greedy: take the step, of one family or several at once, with the least damage for what it
-    saves, then undo steps that turned out needless. Several starts are tried, because a cheap
-    first step may lead to expensive ones, and the least total damage wins. The sequence of steps
-    does not depend on the size to reach, so it is searched once.
+    Each iteration takes the step, of one dependency group or several at once, with the least
+    damage per saving. Steps that turned out needless are undone at the end. Several starts are
+    tried, because a cheap first step may lead to expensive ones, and the least total damage wins.
+    The sequence of steps does not depend on the target size, so it is searched once.
 
     Args:
         ladders: with damages that count from the whole model.
-        size: what is left at a state.
-        pace: the time that is left; what is saved of it counts as much as what is saved of size.
+        size: returns the size that remains at a state.
+        pace: returns the time that remains; a saving of time counts as much as one of size.
     """
 
     def __init__(self, ladders: Sequence[Ladder], size: Size, *, pace: Size) -> None:
@@ -147,10 +149,10 @@ class Allocation:
         self._next: dict[tuple[int, ...], tuple[int, int] | None] = {}
 
     def allocate(self, most: float) -> list[int]:
-        """Return the step of each ladder; the last ones where ``most`` cannot be had.
+        """Return the step of each ladder; the last steps where ``most`` cannot be reached.
 
         Args:
-            most: what may be left.
+            most: largest size that may remain.
         """
         found = [self._descend(start, most) for start in _starts(self._ladders)]
         return min(
@@ -174,7 +176,7 @@ class Allocation:
 
 
 def _starts(ladders: Sequence[Ladder]) -> list[list[int]]:
-    """The whole model, and single families already narrowed."""
+    """List the start states: the whole model, and single dependency groups already narrowed."""
     every = [(p, step) for p, each in enumerate(ladders) for step in range(1, len(each.steps))]
     picked = every[:: -(-len(every) // _MOST_STARTS)] if every else []
     return [
@@ -184,14 +186,15 @@ def _starts(ladders: Sequence[Ladder]) -> list[list[int]]:
 
 
 def damage_of(ladders: Sequence[Ladder], state: Sequence[int]) -> float:
-    """The damages of a state, which add up."""
+    """Sum the damages of all ladders at a state."""
     return sum(float(each.damages[step]) for each, step in zip(ladders, state, strict=True))
 
 
 def alike(ladders: Sequence[Ladder], size: Size, most: float) -> list[int]:
-    """The same part of each ladder, as nearly as alignment lets it, so that ``most`` is left.
+    """Choose about the same share of each ladder so that at most ``most`` remains.
 
-    One ladder after the other goes to the next part that any of them has, until that is enough.
+    One ladder after the other goes to the next share that any of them has, until that is enough.
+    Alignment may make the shares differ.
     """
     shares = sorted({s / len(ladder.family.groups) for ladder in ladders for s in ladder.steps})
     state = [0] * len(ladders)
@@ -227,7 +230,7 @@ def _cheapest(
 
 
 def _taken_back(ladders: Sequence[Ladder], state: list[int], size: Size, most: float) -> list[int]:
-    """The narrowed families wider again as far as there is room, the dearest first."""
+    """Widen the narrowed dependency groups again while the size allows, the most damaging first."""
     again = True
     while again:
         again = False
@@ -244,5 +247,5 @@ def _taken_back(ladders: Sequence[Ladder], state: list[int], size: Size, most: f
 
 
 def gone(ladders: Sequence[Ladder], state: Sequence[int]) -> list[int]:
-    """The groups that go, of all ladders."""
+    """Collect the channel groups that are removed at a state, over all ladders."""
     return [g for ladder, step in zip(ladders, state, strict=True) for g in ladder.gone(step)]

@@ -11,7 +11,7 @@ from onnx import NodeProto
 
 from edgekit.graphs.index import attribute
 
-# Positions of one sample that count: neighboring positions are similar.
+# Number of positions of one sample that are used: neighboring positions are similar.
 _MAX_POSITIONS = 256
 
 Array = NDArray[np.float32]
@@ -19,7 +19,7 @@ Borders = list[tuple[int, int]]
 
 
 def choose_position_stride(positions: int, samples: int) -> int:
-    """Choose a stride over positions that is coprime to their number, so it meets every column."""
+    """Choose a stride over positions that is coprime to their number, so it visits every column."""
     step = max(1, positions // (_MAX_POSITIONS * samples))
     while math.gcd(step, positions) > 1:
         step += 1
