@@ -1,4 +1,4 @@
-"""Reconstruction targets behind which a Relu or Clip cuts values off."""
+"""Relaxed reconstruction targets of layers in front of a Relu or Clip."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ class Powers:
             yield values
 
     def readers(self) -> list[FixedReader]:
-        """Compute the costs of each weight; without observed values all channels count equally."""
+        """Compute the costs of each weight; without observed values only the weights count."""
         made = []
         for read, total in zip(self.reads, self._sums, strict=True):
             costs = read.powers * (total if total.any() else 1.0)

@@ -209,7 +209,7 @@ class Layer:
         return self.contraction.weight(scales, sizes)
 
     def kept(self, stays: Mapping[int, NDArray[np.bool_]]) -> NDArray[np.bool_]:
-        """Return which output channels stay, by the positions of the weight's axes that stay."""
+        """Return a mask of the output channels that stay, from the masks of the weight's axes."""
         if self.contraction is not None:
             axes = (*self.contraction.groups, *self.contraction.outputs)
             return _outer([stays[a] for a in axes])
