@@ -48,7 +48,7 @@ class Work:
 
     @property
     def fitting(self) -> tuple[Samples, ...]:
-        """Return the calibration samples that a pass may fit to, in parts; empty if there are none."""
+        """Return the calibration samples that a pass may fit to, in parts; empty without any."""
         return self.seen or ((self.calibration,) if self.calibration is not None else ())
 
     def note(self, text: str) -> None:

@@ -37,10 +37,10 @@ _NOTHING = 1e-30
 
 @dataclass(frozen=True, kw_only=True)
 class RecurrentPlan:
-    """The choices for the recurrent layers of a model.
+    """Choices for the recurrent layers of a model.
 
     Attributes:
-        left: indices in ``recurrent_layers`` of the layers that compute in float.
+        left: indices in ``find_recurrent_layers`` of the layers that compute in float.
         wide: names of the weights that are stored in 16 bits.
     """
 
@@ -110,7 +110,7 @@ def _describe_weight(layer: RecurrentLayer, weight: str) -> str:
 
 @dataclass(frozen=True, kw_only=True)
 class _Feeds:
-    """The feeds of the trials: samples for errors, and one feed for times, if there is any."""
+    """Feeds of the trials: samples for errors, and one feed for times, if there is any."""
 
     samples: Sequence[Arrays]
     timed: Arrays | None
@@ -137,7 +137,7 @@ def _accepts(session: ort.InferenceSession, feed: Arrays) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class _Verdict:
-    """The choice for one layer.
+    """Choice for one layer.
 
     Attributes:
         reason: why it computes in float; empty if it computes with integers.

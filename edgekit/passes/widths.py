@@ -118,7 +118,7 @@ class Sizes:
 
 
 def _padded(width: int, whole: int) -> float:
-    """Return the number of channels, of ``whole``, whose time ``width`` channels take."""
+    """Scale ``whole`` channels by the share of time that ``width`` of them take."""
     return whole * _computed(width) / max(_computed(whole), 1)
 
 
