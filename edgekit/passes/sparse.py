@@ -58,7 +58,7 @@ class OfEach:
     block: int
 
     def thinner(self, done: float) -> OfEach:
-        """Return the rule at ``done`` of the schedule (0 to 1); blocks lose one weight at a time."""
+        """Return the rule at ``done`` of the schedule (0 to 1), one weight of a block at a time."""
         gone = round((self.block - self.kept) * done)
         return OfEach(kept=self.block - gone, block=self.block)
 
