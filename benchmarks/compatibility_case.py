@@ -34,9 +34,9 @@ Run = Callable[[Arrays], Arrays]
 
 @dataclass(frozen=True, kw_only=True)
 class Completed:
-    """A completed command: exit code, output and run time."""
+    """Exit code, output and run time of a completed command."""
 
-    code: int  # 124: over a time limit
+    code: int  # 124 if a time limit was exceeded
     out: str
     err: str
     seconds: float
@@ -91,17 +91,17 @@ def measure(
     axes: Mapping[str, int],
     states: Mapping[str, str],
 ) -> Measured:
-    """Compare two files in a process of their own.
+    """Compare two files in a new process.
 
     Args:
-        before: the original.
-        after: the new file.
-        samples: one array for each input, the samples along the first axis.
-        axes: batch axes of inputs other than the first axis; -1 for none.
-        states: by input, the output to feed back where no array is given.
+        before: The original.
+        after: The new file.
+        samples: File with one array per input, samples along the first axis.
+        axes: Batch axes of inputs other than the first axis; -1 for none.
+        states: Outputs to feed back, by input; used if no array is given.
 
     Raises:
-        RuntimeError: a runtime refuses one of the files, or crashes.
+        RuntimeError: A runtime refuses one of the files, or crashes.
     """
     request = json.dumps([str(before), str(after), str(samples), dict(axes), dict(states)])
     done = _run_command([sys.executable, "-m", "benchmarks.compatibility_case", request])
@@ -167,8 +167,8 @@ def _error(pairs: Sequence[tuple[NDArray[np.generic], NDArray[np.generic]]]) -> 
 def _time_ratio(before: Run, after: Run, feed: Arrays) -> float:
     """Measure the ratio of median times, after over before, in alternating rounds.
 
-    Both runtimes compute in this thread, whose CPU time is measured: other work on the machine
-    hardly counts.
+    Both runtimes compute in this thread, and its CPU time is measured, so that other load on the
+    machine has little effect.
     """
     times = [(_median_seconds(before, feed), _median_seconds(after, feed)) for _ in range(_ROUNDS)]
     one, other = (statistics.median(each) for each in zip(*times, strict=True))
@@ -189,7 +189,7 @@ def _median_seconds(run: Run, feed: Arrays) -> float:
 def load_runner(
     path: Path, states: Mapping[str, str] | None = None, *, optimized: bool = True
 ) -> Run:
-    """Load a model file in the runtime of its format, on one thread, as a function of a feed.
+    """Load a model file in the runtime of its format as a function of a feed, on one thread.
 
     States missing in a feed are taken from the previous run, and are zeros at first.
     """

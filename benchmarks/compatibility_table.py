@@ -1,4 +1,4 @@
-"""Reports on outcomes: one line, a fault, or the document with all tables."""
+"""Formatting of outcomes: a line, a fault, or the document with all tables."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from dataclasses import dataclass
 
 # edgekit reports ratios above 1.05; repeated measurements vary by several percent.
 _SLOWER = 1.1
-# On few samples the error varies: it may be this many times as large as the pass reported.
+# On few samples the error varies: it may be up to this many times the reported error.
 _FURTHER, _ROUNDING = 3.0, 1e-3
-# edgekit says that much of an output is lost above 0.3; errors vary from sample to sample.
+# edgekit notes that much of an output is lost above 0.3; errors vary between samples.
 _MUCH, _LOSS = 0.36, "much of the outputs is lost"
 _WORDS_OF_TIME = ("slower", "faster", "times as long", "in time")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Outcome:
-    """The outcome of one pass on one model.
+    """Outcome of one pass on one model.
 
     Args:
         status: "ok", "refused", "not reached", or "exit N" for a fault.
-        text: the reason, or a remark.
-        seconds: run time of the command.
-        size_ratio: size of the new file over the old one.
-        said: relative error that the pass reported.
-        output: the worst output on held-out samples, measured here.
-        error: relative error of that output.
-        time_ratio: latency of the new file over the old one.
-        notes: notes of the pass.
+        text: The reason, or a remark.
+        seconds: Run time of the command.
+        size_ratio: Size of the new file over the old one.
+        said: Relative error that the pass reported.
+        output: Name of the worst output on held-out samples, as measured here.
+        error: Relative error of that output.
+        time_ratio: Latency of the new file over the old one.
+        notes: Notes of the pass.
     """
 
     model: str
@@ -45,12 +45,12 @@ class Outcome:
 
 
 def find_fault(outcome: Outcome) -> str:
-    """Say why an outcome is a fault; empty if it is none."""
+    """Return the reason why an outcome is a fault; empty if it is none."""
     if outcome.status not in ("ok", "refused", "not reached"):
         return f"{outcome.status}: {outcome.text}"
     if outcome.status != "ok" or outcome.step == "inspect":
         return ""
-    if outcome.error is None:  # no runtime here has MediaPipe's own operators
+    if outcome.error is None:  # no runtime here has MediaPipe's custom operators
         return "" if outcome.step == "onnx" else outcome.text
     return _find_unreported_error(outcome, outcome.error) or _find_unreported_time(outcome)
 

@@ -1,4 +1,4 @@
-"""ONNX's own backend tests through the bridge: which operators hold, and which don't.
+"""Conformance of the conversion to TFLite, by ONNX's own backend tests.
 
 python -m benchmarks.conformance [--write]
 """
@@ -34,10 +34,10 @@ _PASSED = ("passed", "stored")
 
 
 def verdicts(names: Sequence[str]) -> list[Verdict]:
-    """What becomes of tests; a runtime that aborts fails one test and no more.
+    """Run tests in worker processes; a runtime that aborts fails only one test.
 
     Args:
-        names: of tests, as ``cases`` has them.
+        names: Names of tests, as in ``cases``.
     """
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.conformance", "--worker"]
     workers = []
@@ -54,7 +54,7 @@ def verdicts(names: Sequence[str]) -> list[Verdict]:
 
 
 def _work() -> None:
-    """Judge the tests whose names stdin gives, in processes that may die."""
+    """Judge the tests named on stdin, in child processes that may die."""
     names = json.loads(sys.stdin.read())
     cases()
     while names:
@@ -69,7 +69,7 @@ def _work() -> None:
 
 
 def _by_one_process(names: list[str]) -> list[str]:
-    """The verdicts, one a line, that a process gives before it is done or dies."""
+    """Return the verdicts, one per line, of a process until it is done or dies."""
     reading, writing = os.pipe()
     if os.fork() == 0:
         for name in names:
@@ -84,7 +84,7 @@ def _by_one_process(names: list[str]) -> list[str]:
 
 
 def document(found: Sequence[Verdict]) -> str:
-    """The text of docs/operators.md."""
+    """Format docs/operators.md."""
     groups: dict[str, list[Verdict]] = defaultdict(list)
     for verdict in found:
         groups[verdict.operator].append(verdict)
@@ -123,7 +123,7 @@ def document(found: Sequence[Verdict]) -> str:
 
 
 def _operators() -> set[str]:
-    """The operators of the standard domain that are not deprecated."""
+    """Return the operators of the standard domain that are not deprecated."""
     schemas = onnx.defs.get_all_schemas()
     return {s.name for s in schemas if s.domain == "" and not s.deprecated}
 
@@ -139,7 +139,7 @@ def _line(name: str, found: Sequence[Verdict]) -> str:
 
 
 def _reason(verdict: Verdict) -> str:
-    """Why a test is not passed, without what another machine would say differently."""
+    """Return why a test does not pass, without details that differ between machines."""
     if verdict.status != "failed":
         return verdict.why
     return f"FAILS ({re.sub(_NUMBERS, lambda found: found[1], verdict.why)})"
@@ -153,7 +153,7 @@ def _names(name: str, found: Sequence[Verdict]) -> list[str]:
 
 
 def main() -> None:
-    """Run every test; with ``--write`` say so in docs/operators.md."""
+    """Run every test; with ``--write``, write docs/operators.md."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true", help="write docs/operators.md")
     parser.add_argument("--only", default="", help="tests whose names or operators hold this")

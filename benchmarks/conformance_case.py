@@ -1,4 +1,4 @@
-"""One of ONNX's own backend tests, brought to TFLite and run there."""
+"""Run of one of ONNX's own backend tests in TFLite."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from edgekit.errors import PassRefused
 
 Status = Literal["passed", "stored", "refused", "failed"]
 KINDS = ("node", "simple", "pytorch-converted", "pytorch-operator")
-# Operators whose results are sizes, or follow from sizes alone: known before any run.
+# Operators whose results depend only on sizes and are therefore known before any run.
 _FROM_SIZES = {
     "BlackmanWindow", "ConstantOfShape", "EyeLike", "HammingWindow", "HannWindow",
     "MelWeightMatrix", "Range", "Shape", "Size",
 }  # fmt: skip
-# Operators whose first input says which way they go.
+# Operators whose first input selects the branch.
 _WAY_FIRST = {"If", "Loop"}
 CLAIMED = {*RULES, "Constant"}
 _KERNEL_TYPES = {
@@ -40,14 +40,14 @@ _AS_FLOATS = {TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
 
 @dataclass(frozen=True, kw_only=True)
 class Verdict:
-    """What became of a test.
+    """Result of a test.
 
     Args:
-        name: of the test.
-        operator: that it is about; empty for tests of whole models.
-        status: ``stored`` = passed with the inputs that say sizes, axes and the like stored in the
-            model, as real models have them.
-        why: it was refused or failed.
+        name: Name of the test.
+        operator: Operator under test; empty for tests of whole models.
+        status: ``stored`` = passed with the inputs that give sizes, axes and the like stored in the
+            model, as in real models.
+        why: Reason of a refusal or failure.
     """
 
     name: str
@@ -58,7 +58,7 @@ class Verdict:
 
 @cache
 def cases() -> dict[str, TestCase]:
-    """ONNX's tests by name."""
+    """Return ONNX's tests by name."""
     found: dict[str, TestCase] = {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -70,7 +70,7 @@ def cases() -> dict[str, TestCase]:
 
 
 def judged(name: str) -> Verdict:
-    """What becomes of one test."""
+    """Convert and run one test, and return its verdict."""
     case = cases()[name]
     proto, fed, expected = _parts(case)
     operator = operator_of(name)
@@ -115,7 +115,7 @@ def _parts(case: TestCase) -> tuple[ModelProto, list[Any], list[Any]]:
 
 
 def _array(given: object) -> object:
-    """Data as numpy has it; types that numpy lacks come as tensors."""
+    """Convert data to numpy; types that numpy lacks stay tensors."""
     return numpy_helper.to_array(given) if isinstance(given, TensorProto) else given
 
 
@@ -126,7 +126,7 @@ def _tensors(folder: Path, side: str) -> Iterator[Any]:
 
 
 def operator_of(name: str) -> str:
-    """The operator that a test is about; empty for tests of whole models."""
+    """Return the operator under test; empty for tests of whole models."""
     case = cases()[name]
     if case.kind != "node":
         return ""
@@ -136,7 +136,7 @@ def operator_of(name: str) -> str:
 
 
 def _ways(proto: ModelProto, operator: str) -> Iterator[set[str]]:
-    """Sets of inputs to feed: all, those that are no sizes, the first; none for sizes alone."""
+    """Yield sets of inputs to feed: all, those that are no sizes, the first, or none."""
     names = [v.name for v in proto.graph.input]
     yield set(names)
     types = {v.name: v.type.tensor_type.elem_type for v in proto.graph.input}
@@ -154,7 +154,7 @@ def _ways(proto: ModelProto, operator: str) -> Iterator[set[str]]:
 def _with_stored(
     proto: ModelProto, fed: list[Any], kept: set[str]
 ) -> tuple[ModelProto, dict[str, Any]]:
-    """The model with all inputs stored but those, sizes as the data has them; and its data."""
+    """Store all inputs but ``kept`` in the model with fixed sizes; also return the data to feed."""
     model = ModelProto()
     model.CopyFrom(proto)
     del model.graph.input[:]
@@ -202,7 +202,7 @@ def _difference(case: TestCase, expected: list[Any], made: list[Any]) -> str:
 
 
 def _unsuited(proto: ModelProto) -> str:
-    """What no TFLite graph can hold of a test, if anything."""
+    """Describe the parts of a test that no TFLite graph can hold; empty if there are none."""
     values = [*proto.graph.input, *proto.graph.output]
     if any(not v.type.HasField("tensor_type") for v in values):
         return "sequences, maps and optional values"
@@ -216,5 +216,5 @@ def _unsuited(proto: ModelProto) -> str:
 
 
 def _bare(refusal: str) -> str:
-    """A refusal without the names of the test's values."""
+    """Strip the names of the test's values from a refusal."""
     return re.sub(r"^(\w+ \S+ |\S+: )", "", refusal.splitlines()[0] if refusal else "")

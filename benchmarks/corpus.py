@@ -22,7 +22,7 @@ from onnxruntime.transformers.onnx_model import OnnxModel
 from benchmarks import corpus_inputs as inputs
 from benchmarks.corpus_decoder import export_decoder
 
-# Wheels of one Python and one system, so that each host checks the same files.
+# Wheels of one Python version and one system, so that each host checks the same files.
 _PLATFORMS = ("manylinux_2_17_x86_64", "manylinux2014_x86_64", "manylinux_2_28_x86_64")
 _WHEELS = [
     *("--only-binary=:all:", "--implementation=cp", "--python-version=3.11"),
@@ -33,7 +33,7 @@ _WHEELS = [
 
 @dataclass(frozen=True, kw_only=True)
 class Shipped:
-    """A model file inside a package of PyPI."""
+    """Model file inside a package of PyPI."""
 
     package: str  # "name==version"
     member: str  # the file's path in the wheel
@@ -42,18 +42,18 @@ class Shipped:
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A model of the corpus.
+    """Model of the corpus.
 
     Args:
-        about: the architecture, in a few words.
-        shipped: the packaged file; ``None`` where ``derive`` builds the model from nothing.
-        feeds: function that makes samples from the model path, a seed and a count.
-        derive: function that builds the model file, from the packaged file if there is one.
-        states: outputs that are fed back, by input.
-        samples: number of calibration samples; fewer for slow models.
-        held_out: number of held-out samples.
-        axes: batch axes of inputs other than the first axis; -1 for none.
-        constants: inputs with one value in every run.
+        about: Architecture in a few words.
+        shipped: The packaged file; ``None`` if ``derive`` builds the model from nothing.
+        feeds: Function that makes samples from the model path, a seed and a count.
+        derive: Function that builds the model file, from the packaged file if there is one.
+        states: Outputs that are fed back, by input.
+        samples: Number of calibration samples; fewer for slow models.
+        held_out: Number of held-out samples.
+        axes: Batch axes of inputs other than the first axis; -1 for none.
+        constants: Inputs with one value in every run.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Entry:
     constants: dict[str, int] = field(default_factory=dict)
 
     def project(self) -> str:
-        """Format the edgekit.toml with the states and constants of the model."""
+        """Format an edgekit.toml with the states and constants of the model."""
         lines = []
         for name, value in self.constants.items():
             lines += [f'[model.inputs."{name}"]', f"constant = {value}"]
@@ -83,7 +83,7 @@ class CorpusError(Exception):
 
 
 def fetch(entry: Entry, cache: Path) -> Path:
-    """Return the model file of an entry; download or build it at the first use."""
+    """Return the model file of an entry; download or build it on first use."""
     ending = Path(entry.shipped.member).suffix if entry.shipped else ".onnx"
     target = cache / "models" / f"{entry.name}{ending}"
     if entry.derive is None:
@@ -127,7 +127,7 @@ def _wheel(package: str, cache: Path) -> Path:
 
 
 def to_float16(source: Path | None, target: Path) -> None:
-    """Write a float16 copy of a float32 model, its inputs and outputs too."""
+    """Write a float16 copy of a float32 model, including its inputs and outputs."""
     assert source is not None
     made = OnnxModel(convert_float_to_float16(onnx.load(source)))
     made.topological_sort()  # the converter puts its casts at the end

@@ -1,4 +1,4 @@
-"""A small GPT-like decoder with a key-value cache, trained briefly and exported from torch."""
+"""Small GPT-like decoder with a key-value cache, trained briefly and exported from torch."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def text() -> np.ndarray:
 
 
 class Block(nn.Module):
-    """Attention over the cache and the new positions, then a feed-forward network."""
+    """Transformer block: attention over the cache and the new positions, then feed-forward."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class Block(nn.Module):
 
 
 class Decoder(nn.Module):
-    """A decoder with logits of the next character and the cache as outputs, embedding tied."""
+    """Decoder with tied embedding; outputs are the logits of the next character and the cache."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Decoder(nn.Module):
         self.norm = nn.LayerNorm(WIDTH)
 
     def forward(self, ids: Tensor, *cache: Tensor) -> tuple[Tensor, ...]:
-        """Read new characters after those in the cache (keys and values of each block)."""
+        """Compute logits of new characters and the extended cache (keys and values by block)."""
         before, length = cache[0].shape[2], ids.shape[1]
         places = torch.arange(length) + before
         x = self.embedding(ids) + self.position(places)

@@ -22,7 +22,7 @@ from benchmarks.corpus_decoder import HEADS, WIDTH, cache_names, text
 Arrays = dict[str, NDArray[np.generic]]
 Maker = Callable[[Path, int, int], Arrays]
 RATE = 16000
-# Array with the number of the sequence that each sample is a step of, and the steps of one.
+# Array with the sequence number of each step, and the number of steps in a sequence.
 SEQUENCE, _STEPS = "sequence", 16
 
 
@@ -40,7 +40,7 @@ def session(path: Path, *, optimized: bool = True) -> ort.InferenceSession:
 
 
 def photos(name: str, size: int, *, layout: str = "NCHW", low: float = 0.0) -> Maker:
-    """Make random crops of two photographs, mirrored and of varying brightness, from low to 1."""
+    """Make random crops of two photos, mirrored and of varying brightness, from ``low`` to 1."""
 
     def make(path: Path, seed: int, count: int) -> Arrays:
         rng = np.random.default_rng(seed)
@@ -138,7 +138,7 @@ def chords(name: str, length: int) -> Maker:
 
 
 def frames_with_states(name: str, length: int, hop: int) -> Maker:
-    """Make overlapping frames of recordings of speech, and the states of the model along them."""
+    """Make overlapping frames of speech recordings, and the model's states along them."""
 
     def make(path: Path, seed: int, count: int) -> Arrays:
         rng, run = np.random.default_rng(seed), session(path)
@@ -170,7 +170,7 @@ def _sequence_numbers(count: int) -> NDArray[np.int64]:
 
 
 def spectra_with_states(name: str, state_name: str) -> Maker:
-    """Make magnitude spectra of 512-sample windows, and the states of the model along them."""
+    """Make magnitude spectra of 512-sample windows, and the model's states along them."""
 
     def make(path: Path, seed: int, count: int) -> Arrays:
         rng, run = np.random.default_rng(seed), session(path)

@@ -1,13 +1,13 @@
-"""Feed edgekit damaged and hostile inputs under limits of time and memory, and report faults.
+"""Fuzzing of edgekit with damaged and hostile inputs under limits of time and memory.
 
     python -m benchmarks.fuzz [--count 3000] [--commands 200] [--seed N] [--kinds KIND ...]
                               [--out FILE] [--resume]
 
-Models, samples, settings, manifests, bundles and answers of devices are varied from small good
-ones. Each variant is taken in process, in a worker with limits; ``--commands`` of them go through
-the command line as well. A fault is an exception other than an expected failure, a message of more
+Models, samples, settings, manifests, bundles and answers of devices are varied from small valid
+ones. Each variant is processed in a worker process with limits; ``--commands`` of them also go
+through the command line. A fault is an exception other than an expected failure, a message of more
 than one line, a process that dies, more than 20 s of CPU time, or more than 1 GiB of memory. The
-exit code is 1 if there is a fault. Results are kept as JSON lines; ``--resume`` goes on after the
+exit code is 1 if there is a fault. Results are kept as JSON lines; ``--resume`` continues after the
 last. ``--show KIND SEED FOLDER`` writes one input.
 """
 
@@ -36,7 +36,7 @@ from benchmarks.fuzz_case import KINDS, run_case, write_bases, write_variant
 HOME = Path(__file__).resolve().parents[1]
 MOST_CPU_S = 20.0
 MOST_BYTES = 1 << 30
-# A busy machine may take this many times as long.
+# Limit of wall time; a busy machine may take far longer than its CPU time.
 PATIENCE_S = 240.0
 _FIGURES = re.compile(r"\d[\d.,e+-]*|0x[0-9a-f]+|'[^']*'|/\S+")
 Result = dict[str, Any]
@@ -87,7 +87,7 @@ def main() -> None:
 
 def _pick(numbers: list[int], options: argparse.Namespace) -> set[int]:
     """Pick the inputs that go through the command line, of all kinds."""
-    # Every n-th one would be of a single kind wherever n is a multiple of their number.
+    # Every n-th input would be of one kind if n is a multiple of the number of kinds.
     return set(Random(options.seed).sample(numbers, min(options.commands, len(numbers))))
 
 
@@ -126,7 +126,7 @@ def _summary(results: list[Result]) -> int:
 
 
 class _Worker:
-    """A child process that takes one input after the other, replaced when it dies."""
+    """Child process that takes one input after the other and is replaced when it dies."""
 
     def __init__(self, bases: Path) -> None:
         self._bases = bases
@@ -227,7 +227,7 @@ def _peak_bytes() -> int:
 
 
 def _run(kind: str, seed: int, bases: Path) -> Result:
-    """Run the edgekit command that would read this input."""
+    """Run the edgekit command that reads this input."""
     scratch = Path(tempfile.mkdtemp(dir=bases.parent))
     path = write_variant(kind, seed, bases, scratch)
     command = [sys.executable, "-m", "edgekit", *_arguments(kind, seed, path)]

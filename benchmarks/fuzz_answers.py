@@ -31,7 +31,7 @@ _GREETING: dict[str, Any] = {"edgekit": {"home": "/h"}}
 
 @dataclass
 class _Recorded:
-    """A stream that replays recorded output and accepts any input."""
+    """Stream that replays recorded output and accepts any input."""
 
     command_bytes = 0
     chunks: list[bytes]
@@ -74,7 +74,7 @@ class _Recording:
 
 
 def use_answer(seed: int) -> None:
-    """Replay one damaged conversation to a session and print the results that it accepts."""
+    """Replay one damaged conversation to a session and format the results that it accepts."""
     rng = Random(f"answers {seed}")
     job, kind, answer = rng.choice(_conversations())
     lines = [_GREETING, {"progress": {"stage": "working", "done": 1, "total": 3}}, answer]

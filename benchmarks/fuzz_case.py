@@ -1,4 +1,4 @@
-"""Base files of the fuzzing benchmark, and what edgekit does with a damaged variant in process."""
+"""Base files of the fuzzing benchmark, and runs of edgekit on damaged variants in process."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ per_channel = true
 
 
 def base_models() -> dict[str, onnx.ModelProto]:
-    """Small graphs of several kinds."""
+    """Build small graphs of several kinds."""
     models = {}
     for name, text in _GRAPHS.items():
         proto = onnx.parser.parse_model(f'<ir_version: 8, opset_import: ["" : 17]> {text}')
@@ -177,7 +177,7 @@ def run_case(kind: str, seed: int, bases: Path, scratch: Path) -> str:
     """Run one input and return ``taken`` or the first line of the refusal.
 
     Raises:
-        Exception: any other than an expected failure; it is a fault.
+        Exception: Any other than an expected failure; it is a fault.
     """
     rng = Random(f"{kind} {seed} use")
     runs: dict[str, Callable[[Path, Random], None]] = {

@@ -75,7 +75,7 @@ def mutate_zip(data: bytes, rng: Random) -> bytes:
 
 
 def _update_digests(members: dict[str, bytes]) -> None:
-    """Write the digests of damaged members into the manifest, so that they get past its check."""
+    """Update the digests of damaged members in the manifest, so that its check passes."""
     manifest = json.loads(members["manifest.json"])
     entries = manifest.get("files") if isinstance(manifest, dict) else None
     for entry in entries if isinstance(entries, list) else ():
@@ -142,7 +142,7 @@ def mutate_tflite(data: bytes, rng: Random) -> bytes:
 
 
 def _parts(value: Any) -> Iterator[Any]:  # noqa: ANN401
-    """List a table of a .tflite model and all tables in it."""
+    """Yield a table of a .tflite model and all tables in it."""
     yield value
     for inner in vars(value).values():
         for each in inner if isinstance(inner, list) else [inner]:

@@ -1,9 +1,9 @@
-"""Time one step of learning (forward and backward, batch 32) on models of a zoo in TensorFlow.
+"""Time of one training step (forward and backward, batch 32) on models of a zoo in TensorFlow.
 
     python benchmarks/learning.py ZOO [--steps 20]
 
-Prints the median over steps of ic-resnet8 (32x32 images) and text-minilm-agnews (64 tokens), and
-how long the first step takes, in which TensorFlow prepares the graph.
+Prints the median over the steps of ic-resnet8 (32x32 images) and text-minilm-agnews (64 tokens),
+and the time of the first step, in which TensorFlow prepares the graph.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ BATCH, TOKENS = 32, 64
 
 
 def images(rng: np.random.Generator) -> dict[str, Any]:
-    """A batch of random images."""
+    """Make a batch of random images."""
     return {"input": rng.uniform(0, 255, (BATCH, 32, 32, 3)).astype(np.float32)}
 
 
 def texts(rng: np.random.Generator) -> dict[str, Any]:
-    """A batch of random tokens."""
+    """Make a batch of random tokens."""
     ids = rng.integers(0, 10_000, (BATCH, TOKENS))
     return {"input_ids": ids, "attention_mask": np.ones_like(ids)}
 
@@ -42,7 +42,7 @@ MODELS: dict[str, Callable[[np.random.Generator], dict[str, Any]]] = {
 
 
 def times_ms(path: Path, feeds: dict[str, Any], steps: int) -> list[float]:
-    """How long each step takes: the loss is the mean square of the outputs."""
+    """Measure the time of each step in ms; the loss is the mean square of the outputs."""
     graph = GraphFunction(onnx.load(path))
     variables = list(graph.variables_by_name.values())
     tensors = {name: tf.constant(value) for name, value in feeds.items()}
@@ -65,7 +65,7 @@ def times_ms(path: Path, feeds: dict[str, Any], steps: int) -> list[float]:
 
 
 def main() -> None:
-    """Run and print."""
+    """Time all models and print the results."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("zoo", type=Path)
     parser.add_argument("--steps", type=int, default=20)

@@ -1,10 +1,10 @@
-"""Real models with weights of few bits: what they weigh on their way, and what they lose.
+"""Transfer size and accuracy of real models with low-bit weights.
 
     python benchmarks/low_bits.py ZOO [--only NAME ...] [--bits BITS ...] [--out DIR]
 
-ZOO is a folder as ``benchmarks/zoo.py`` takes it. Every row is one ``edgekit build`` of a fixed
-recipe (clean, weights, then int8 activations), against the original in the same run; the transfer
-is that of the packed model. The last column names the layers that make most of the divergence.
+ZOO is a folder as in ``benchmarks/zoo.py``. Every row is one ``edgekit build`` of a fixed recipe
+(clean, weights, then int8 activations), compared with the original in the same run; the transfer is
+that of the packed model. The last column names the layers that cause most of the divergence.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from typing import Any
 
 import zoo
 
-# What makes int8 of the activations; text models compute theirs best at run time.
+# Pass that quantizes the activations, by kind of model; the default is static.
 _AFTER = {"text": "quantize-dynamic"}
 _NAMED = 3
 
 
 def build(folder: Path, bits: float, after: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Build one recipe in a project folder; the original and what came of it."""
+    """Build one recipe in a project folder; return the facts of the original and the candidate."""
     steps = ("clean", f"weights:bits={bits},weight_bits=8", f"{after}:weight_bits=8")
     return zoo.one_recipe(folder, steps)
 
 
 def row(name: str, bits: float, original: dict[str, Any], made: dict[str, Any]) -> str:
-    """One line of the table."""
+    """Format a line of the table."""
     before = original["measurements"][0]
     after, compared = made["measurements"][0], made["comparison"]
     low, high = compared["interval_points"]
@@ -48,7 +48,7 @@ def _costly(layers: list[dict[str, Any]]) -> str:
 
 
 def main() -> None:
-    """Build them all and print a table."""
+    """Build all models and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("zoo", type=Path)
     parser.add_argument("--only", nargs="*")

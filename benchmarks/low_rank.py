@@ -1,10 +1,11 @@
-"""Real models with their products and convolutions as two thin ones: what goes, what is lost.
+"""Cost and accuracy of real models with low-rank products and convolutions.
 
     python benchmarks/low_rank.py ZOO [--only NAME ...] [--keep PART ...] [--out DIR]
 
-ZOO is a folder as ``benchmarks/zoo.py`` takes it. Every row is one ``edgekit build`` of one step,
-against the original in the same run: the pass as it is, and plain SVD of the weights with the same
-part of the parameters for each layer. Layers of text models are those behind attention (FFN).
+ZOO is a folder as in ``benchmarks/zoo.py``. Every row is one ``edgekit build`` of one step,
+compared with the original in the same run: the pass with its defaults, and plain SVD of the weights
+with the same share of the parameters for each layer. Layers of text models are those behind
+attention (FFN).
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import zoo
 from edgekit.graphs.cost import cost
 from edgekit.graphs.onnx_file import load
 
-# Which layers are meant, as fnmatch patterns; all large ones elsewhere.
+# Layers to factorize by kind of model, as fnmatch patterns; all large ones by default.
 _LAYERS = {
     "text": ("*/intermediate/dense/MatMul", "*layer.[0-9]/output/dense/MatMul"),
     "effnet": ("*_expand_conv*", "*_project_conv*", "*_conv_head*"),
@@ -35,9 +36,9 @@ _WAYS: dict[str, dict[str, Any]] = {
 
 
 def build(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
-    """Build one recipe in a project folder; its JSON document, or ``None`` if it is refused.
+    """Build one recipe in a project folder; return its JSON document, or ``None`` if refused.
 
-    A step whose outputs no longer follow the original's is refused.
+    A step whose outputs do not correlate with those of the original is refused.
     """
     recipe = folder / "recipe.toml"
     lines = [f"{key} = {json.dumps(value)}" for key, value in settings.items()]
@@ -52,7 +53,7 @@ def build(folder: Path, settings: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def row(name: str, keep: float, way: str, model: Path, made: Path, facts: dict[str, Any]) -> str:
-    """One line of the table."""
+    """Format a line of the table."""
     found = {c["name"]: c for c in facts["candidates"]}
     before = found["original"]["measurements"][0]
     thin = next(c for n, c in found.items() if n != "original")
@@ -72,7 +73,7 @@ def row(name: str, keep: float, way: str, model: Path, made: Path, facts: dict[s
 
 
 def rows(zoo_folder: Path, entry: dict[str, Any], keeps: list[float], out: Path) -> Iterator[str]:
-    """The lines of one model."""
+    """Build all recipes of one model and yield the lines of the table."""
     name = entry["name"]
     folder = zoo.write_project(zoo_folder, entry, out / name)
     layers = _LAYERS.get(name.partition("-")[0], ())
@@ -87,7 +88,7 @@ def rows(zoo_folder: Path, entry: dict[str, Any], keeps: list[float], out: Path)
 
 
 def main() -> None:
-    """Build them all and print a table."""
+    """Build all models and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("zoo", type=Path)
     parser.add_argument("--only", nargs="*")

@@ -1,11 +1,11 @@
-"""Run every pass on random graphs like those of exporters, and report crashes and wrong results.
+"""Test of every pass on random graphs like those of exporters, for crashes and wrong results.
 
     python -m benchmarks.random_graphs --count 2000 [--seed N] [--kinds KIND ...] [--resume]
 
 Each graph (``tests.exported``) goes through each pass and some chains of passes, as ``edgekit
-apply`` runs them, in a child process. A fault is an exception other than a refusal, an output
-with a larger error than the pass reported, or a refusal that the graph contradicts. The exit code
-is 1 if there is a fault. Results are kept as JSON lines; ``--resume`` continues after the last.
+apply`` runs them, in a child process. A fault is an exception other than a refusal, an output with
+a larger error than the pass reported, or a refusal that the graph contradicts. The exit code is 1
+if there is a fault. Results are kept as JSON lines; ``--resume`` continues after the last.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def _work(out: Path, cases: list[list[Any]]) -> None:
 
 
 def _run_child(out: Path, cases: list[list[Any]]) -> tuple[int, int]:
-    """Run cases in one child process; returns the number of completed cases and its status."""
+    """Run cases in one child process; return the number of completed cases and its status."""
     reading, writing = os.pipe()
     child = os.fork()
     if child == 0:
@@ -147,7 +147,7 @@ def _add(out: Path, case: Case) -> None:
 
 
 def _print_summary(found: Sequence[Case]) -> bool:
-    """Print counts, refusals grouped by text, and faults; returns whether there is a fault."""
+    """Print counts, refusals grouped by text, and faults; return whether there is a fault."""
     print(f"\n{len({(c.kind, c.seed) for c in found})} graphs, {len(found)} cases:", end=" ")
     print(", ".join(f"{n} {status}" for status, n in Counter(c.status for c in found).items()))
     for status in ("refused", "fault"):

@@ -59,7 +59,7 @@ _LARGEST = re.compile(r"the largest float32 tensor, .*, has (\d+) entries")
 
 @dataclass(frozen=True, kw_only=True)
 class Case:
-    """The outcome of a recipe on a graph: "ok", "refused" or "fault"; ``text`` says why.
+    """Outcome of a recipe on a graph: "ok", "refused" or "fault"; ``text`` is the reason.
 
     ``error`` is the error of the worst output of the last step, ``said`` the error that the pass
     reported.
@@ -75,13 +75,13 @@ class Case:
 
 
 def recipes(seed: int) -> dict[str, tuple[str, ...]]:
-    """Select every pass, and some of the chains by turns."""
+    """Select every single pass, and some of the chains depending on the seed."""
     names = [name for n, name in enumerate(CHAINS) if (n - seed) % len(CHAINS) < _CHAINS_EACH]
     return SINGLE | {name: CHAINS[name] for name in names}
 
 
 def write(graph: Exported, folder: Path) -> Path:
-    """Write the files of a user: the model and its samples."""
+    """Write the model and its samples, as a user would have them."""
     path = folder / "model.onnx"
     path.write_bytes(graph.proto.SerializeToString())
     np.savez(folder / "samples.npz", **graph.samples)
@@ -140,7 +140,7 @@ def _errors(before: Path, after: Path, graph: Exported, applied: Applied) -> tup
     made = load_runner(after)
     feeds = list(_feeds(graph))
     results = [made(feed) for feed in feeds]
-    # onnxruntime rounds to 16 bits between operators or not, as it optimizes; both are right.
+    # Depending on its optimization, onnxruntime rounds to 16 bits between operators or not.
     forms = (False, True) if graph.kind == "float16" else (False,)
     worst = applied.agreement.worst
     said = worst[1] if worst else 0.0
@@ -167,7 +167,7 @@ def _describe_exception(error: Exception) -> str:
 
 
 def _contradiction(message: str, path: Path) -> str:
-    """Say why a refusal is wrong for a graph; empty if it may be right."""
+    """Return the reason why a refusal is wrong for a graph; empty if it may be right."""
     if _CLOSED in message:
         return "the graph runs"
     for shape, entries, least in _TOO_SMALL.findall(message):
@@ -178,7 +178,7 @@ def _contradiction(message: str, path: Path) -> str:
     graph = onnx.load(path).graph
     if (told := _LARGEST.search(message)) and (most := _most_entries(graph)) > int(told[1]):
         return f"a tensor has {most} entries"
-    denies = message.startswith(_NONE)  # else a layer that is named stays for a reason
+    denies = message.startswith(_NONE)  # otherwise a named layer stays for a reason
     found = [x for x in _large_layers(graph) if (x.split()[0] in message) == denies]
     return f"{found[0]} has many weights" if found and not told else ""
 

@@ -1,11 +1,11 @@
-"""Real models with weights set to zero: what they lose, what they weigh on their way with int8.
+"""Accuracy and transfer size of sparse real models, also with int8.
 
     python benchmarks/sparsity.py ZOO [--only NAME ...] [--sparsity PART ...] [--out DIR]
 
-ZOO is a folder as ``benchmarks/zoo.py`` takes it. Every row is one ``edgekit build`` of a fixed
-recipe (clean, prune, then int8), against the original in the same run: the accuracy of the pruned
+ZOO is a folder as in ``benchmarks/zoo.py``. Every row is one ``edgekit build`` of a fixed recipe
+(clean, prune, then int8), compared with the original in the same run; the accuracy of the pruned
 float model comes from a build without the int8 step. Magnitude and ours have the same sparsity in
-each layer where they are said to be uniform. p50 / fp32 is that of the pruned float model.
+each layer where the allocation is uniform. p50 / fp32 is that of the pruned float model.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from pathlib import Path
 
 import zoo
 
-# What makes int8 of the activations; text models compute theirs best at run time.
+# Pass that quantizes the activations, by kind of model; the default is static.
 _INT8 = {"text": "quantize-dynamic"}
 _WAYS = {
     "magnitude, uniform": "score=magnitude,allocation=uniform",
@@ -27,7 +27,7 @@ _WAYS = {
 
 
 def rows(name: str, folder: Path, sparsities: Sequence[float]) -> Iterator[str]:
-    """The lines of one model, each once it is known."""
+    """Build all recipes of one model and yield the lines of the table."""
     asked = [
         (f"{100 * part:g} %", way, f"sparsity={part},{settings}")
         for part in sparsities
@@ -53,7 +53,7 @@ def _row(name: str, folder: Path, sparsity: str, way: str, settings: str) -> str
 
 
 def main() -> None:
-    """Build them all and print a table."""
+    """Build all models and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("zoo", type=Path)
     parser.add_argument("--only", nargs="*")

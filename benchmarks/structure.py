@@ -1,11 +1,11 @@
-"""Real models with fewer channels, heads and neurons: what that saves, and what they lose.
+"""Cost and accuracy of real models with fewer channels, heads and neurons.
 
     python benchmarks/structure.py ZOO [--only NAME ...] [--out DIR]
 
-ZOO is a folder as ``benchmarks/zoo.py`` takes it. Each model is pruned in three ways: as usual
-(the same part of each layer, by the size of its weights, nothing repaired), the same with the rest
-refitted, and as ``prune-channels`` does it. Accuracy is that of evaluation samples; multiply-
-accumulates, latency (one thread, timed in turn, medians) and file are against the original.
+ZOO is a folder as in ``benchmarks/zoo.py``. Each model is pruned in three ways: uniformly by weight
+magnitude without repair, the same with the remaining weights refitted, and by the defaults of
+``prune-channels``. Accuracy is that on the evaluation samples; multiply-accumulates, latency (one
+thread, timed in turn, medians) and file size are relative to the original.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import zoo
 from edgekit.graphs.cost import cost
 from edgekit.graphs.onnx_file import load
 
-# What goes of each model; of others a quarter of the multiply-accumulates.
+# Share to remove by model; by default a quarter of the multiply-accumulates.
 _PARTS = {
     "med-pneumonia": ("remove=0.5",),
     "ic-resnet8": ("remove=0.25",),
@@ -40,15 +40,15 @@ _WAYS = {
     "uniform magnitude, refitted": _PLAIN,
     "prune-channels": (),
 }
-# Sizes of free dimensions behind the batch.
+# Size of free dimensions after the batch.
 _FREE = 64
 _ROUNDS, _SECONDS = 41, 0.02
-# Characters of a refusal that the table has room for.
+# Largest number of characters of a refusal in the table.
 _TOLD = 160
 
 
 def prune(source: Path, folder: Path, made: Path, settings: tuple[str, ...]) -> str:
-    """Write the pruned model; returns why not where it was refused."""
+    """Write the pruned model; return the reason if the pass refuses it."""
     words = [word for each in settings for word in ("--set", each)]
     command = [sys.executable, "-m", "edgekit", "apply", "prune-channels", str(source)]
     done = subprocess.run(
@@ -61,7 +61,7 @@ def prune(source: Path, folder: Path, made: Path, settings: tuple[str, ...]) -> 
 
 
 def accuracy(path: Path, folder: Path, entry: dict[str, Any]) -> float:
-    """Percent of the evaluation samples that a model gets right, by ``edgekit bench``."""
+    """Measure the percentage of correct evaluation samples of a model by ``edgekit bench``."""
     command = [sys.executable, "-m", "edgekit", "bench", str(path), "local", "-C", str(folder)]
     settings = tomllib.loads((folder / "edgekit.toml").read_text(encoding="utf-8"))
     command += ["--eval", settings["data"]["evaluation"], "--metric", entry["metric"], "--json"]
@@ -71,7 +71,7 @@ def accuracy(path: Path, folder: Path, entry: dict[str, Any]) -> float:
 
 
 def _found(facts: Any, key: str) -> dict[str, Any]:  # noqa: ANN401 - JSON
-    """The first object of a document that has a key."""
+    """Find the first object of a document that has a key."""
     if isinstance(facts, dict) and facts.get(key) is not None:
         return facts
     children = facts.values() if isinstance(facts, dict) else facts
@@ -83,7 +83,7 @@ def _found(facts: Any, key: str) -> dict[str, Any]:  # noqa: ANN401 - JSON
 
 
 def latencies(paths: list[Path]) -> list[float]:
-    """Median over rounds of each model's time relative to the first one's in the same round."""
+    """Measure each model's time relative to the first one's in the same round, as a median."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
@@ -118,7 +118,7 @@ def _macs(path: Path) -> int:
 
 
 def rows(name: str, entry: dict[str, Any], zoo_folder: Path, out: Path) -> list[str]:
-    """The lines of one model."""
+    """Prune one model in all ways and return the lines of the table."""
     folder = zoo.write_project(zoo_folder, entry, out / name)
     source = zoo_folder / name / entry["model"]
     part = _PARTS.get(name, _OTHERWISE)
@@ -144,7 +144,7 @@ def rows(name: str, entry: dict[str, Any], zoo_folder: Path, out: Path) -> list[
 
 
 def main() -> None:
-    """Prune them all and print a table."""
+    """Prune all models and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("zoo", type=Path)
     parser.add_argument("--only", nargs="*")

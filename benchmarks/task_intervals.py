@@ -1,10 +1,10 @@
 """Paired 95 % intervals of the difference between two models, in the units of their metric.
 
-Both models are computed on the same resamples of the units of which a score is made.
+Both models are evaluated on the same resamples of the units of a score.
 
-Sources: Efron and Tibshirani 1993, "An Introduction to the Bootstrap" (percentile interval,
-chapter 13); Tango 1998 for classifiers (score interval of paired proportions); Zou and Donner 2008
-for means ("Construction of confidence limits about effect measures: a general approach").
+Sources: Efron and Tibshirani 1993, "An Introduction to the Bootstrap" (percentile interval, chapter
+13); Tango 1998 for classifiers (score interval of paired proportions); Zou and Donner 2008 for
+means ("Construction of confidence limits about effect measures: a general approach").
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ _Z_95 = 1.959964
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """A score, and the same metric as a function of how often each unit counts.
+    """Score of a model, and its metric as a function of the weight of each unit.
 
-    ``hits`` says for a classifier which samples it is right on.
+    ``hits`` marks the correct samples of a classifier.
 
     Raises:
-        ValueError: the metric of all units, counted once, is not the score.
+        ValueError: The metric of all units with weight one is not the score.
     """
 
     metric: str
@@ -50,7 +50,7 @@ class Evaluation:
 
 @dataclass(frozen=True, kw_only=True)
 class Gain:
-    """A difference of two scores with its 95 % interval; positive where the second is better."""
+    """Difference of two scores with its 95 % interval; positive if the second is better."""
 
     value: float
     low: float
@@ -63,7 +63,7 @@ class Gain:
 
 
 def mean_gain(gains: Sequence[Gain]) -> Gain:
-    """Return the mean of independent gains; the squares of their distances to each limit add up."""
+    """Compute the mean of independent gains and its interval (the method of Zou and Donner)."""
     values = np.array([(each.value, each.low, each.high) for each in gains])
     value = values[:, 0].mean()
     below, above = (np.linalg.norm(values[:, 0] - values[:, i]) / len(gains) for i in (1, 2))
@@ -73,7 +73,7 @@ def mean_gain(gains: Sequence[Gain]) -> Gain:
 def paired_gain(before: Evaluation, after: Evaluation, *, resamples: int = RESAMPLES) -> Gain:
     """Compare two models on the same resamples of the same units.
 
-    Resamples on which the metric is undefined (an AUC of one class alone) are left out.
+    Resamples on which the metric is undefined (an AUC with a single class) are left out.
     """
     sign = -1.0 if before.metric in LOWER_IS_BETTER else 1.0
     value = sign * (after.score - before.score) + 0.0  # no negative zero

@@ -1,6 +1,6 @@
-"""Metrics of weighted units: how often each image, line or pair counts is a parameter.
+"""Metrics with a weight for each unit: image, line or pair.
 
-With integer weights they are the metrics of a sample that holds each unit so many times.
+With integer weights they are the metrics of a sample that holds each unit that many times.
 """
 
 from __future__ import annotations
@@ -36,8 +36,8 @@ def weighted_auc(
 ) -> Callable[[Array], float]:
     """Return the area under the ROC curve as a function of the counts of units.
 
-    ``weigh`` gives the weight of each sample. Ties count half (Mann-Whitney). The area is nan where
-    a class has no weight.
+    ``weigh`` gives the weight of each sample. Ties count half (Mann-Whitney). The area is nan if a
+    class has no weight.
     """
     rank = np.unique(scores, return_inverse=True)[1]
     positive = np.asarray(labels) == 1
@@ -54,7 +54,7 @@ def weighted_auc(
 
 @dataclass(frozen=True, kw_only=True)
 class ClassMatches:
-    """Detections of one class by falling score: their image, and which are true at each IoU."""
+    """Detections of one class by falling score: their image, and correctness per IoU threshold."""
 
     boxes_of_image: Array
     image: Array

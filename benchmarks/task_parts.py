@@ -1,9 +1,9 @@
 """Scores by the eval.py of a folder of tasks, with the parts that resampling needs.
 
-Functions of eval.py are recorded while it runs, so that its score can be computed again with every
-unit counted any number of times. Units are images (detection, segmentation), text lines,
-identities (pairs of embeddings), blocks of three seconds (voice activity), rows (regression),
-sequences (language models), samples (classifiers) and clips (anomaly detection).
+Functions of eval.py are recorded while it runs, so that its score can be computed again with any
+weight of each unit. Units are images (detection, segmentation), text lines, identities (pairs of
+embeddings), blocks of three seconds (voice activity), rows (regression), sequences (language
+models), samples (classifiers) and clips (anomaly detection).
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _SAMPLES_A_SECOND = 16000
 
 
 class Run:
-    """One run of eval.py on a model file, in a module of its own whose functions are recorded."""
+    """Run of eval.py on a model file, in a separate module whose functions are recorded."""
 
     def __init__(self, home: Path, facts: Mapping[str, Any], model: Path) -> None:
         spec = importlib.util.spec_from_file_location("task_eval", home / "eval.py")
@@ -62,7 +62,7 @@ class Run:
 
 
 def evaluate(home: Path, facts: Mapping[str, Any], model: Path) -> Evaluation:
-    """Score a model file with eval.py, keeping the parts of the score."""
+    """Score a model file with eval.py and keep the parts of the score."""
     run = Run(home, facts, model)
     if "kind" not in facts:
         return _classifier(run)
@@ -144,7 +144,7 @@ def _blocks(run: Run) -> Parts:
 
 def _images_of_segmenter(run: Run) -> Parts:
     """Return the confusion matrix of each image, from the pixels that eval.py counts."""
-    run.module.np = types.SimpleNamespace(**vars(np))  # the module's own copy, to record from
+    run.module.np = types.SimpleNamespace(**vars(np))  # a copy for the module, to record its calls
     counted: list[Array] = []
 
     def bincount(cells: Array, minlength: int) -> Array:

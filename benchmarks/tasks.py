@@ -1,15 +1,15 @@
-"""Quantize real models with and without refinements, and score the results on their tasks.
+"""Task scores of real models quantized with and without refinements.
 
     python -m benchmarks.tasks FOLDER ... [--only NAME ...] [--out DIR] [--write FILE]
 
 FOLDER holds MANIFEST.toml (one ``[[entry]]`` per model), a folder per entry and eval.py, which
 scores any model file on an entry (``eval.py ENTRY MODEL --json``) and writes the calibration split
-as the model's inputs (``--dump``; where it cannot, the split is read as ``edgekit build`` reads
-it). Every model is cleaned and quantized to int8 by ``edgekit apply``: with the defaults, with
-min-max ranges and no other refinement, and after weights of 3 bits. Models with recurrent layers
-also go through ``quantize-dynamic``. Latencies are CPU times of one thread, measured by turns; the
-ratio is that of the medians. A gain over plain is in the units of the metric, positive where the
-defaults are better; its interval is computed on the samples of both (`benchmarks.task_intervals`).
+as the model's inputs (``--dump``; if it cannot, the split is read as in ``edgekit build``). Every
+model is cleaned and quantized to int8 by ``edgekit apply``: with the defaults, with min-max ranges
+and no other refinement, and after weights of 3 bits. Models with recurrent layers also go through
+``quantize-dynamic``. Latencies are CPU times of one thread, measured in turn; the ratio is that of
+the medians. A gain over plain is in the units of the metric, positive if the defaults are better;
+its interval is computed on the samples of both (`benchmarks.task_intervals`).
 """
 
 from __future__ import annotations
@@ -68,24 +68,24 @@ _HEAD = (
 
 @dataclass(frozen=True, kw_only=True)
 class Entry:
-    """A model with its task: the folder of all entries, and its section of the manifest."""
+    """Model with its task: the folder of all entries, and its section of the manifest."""
 
     home: Path
     facts: dict[str, Any]
 
     @property
     def name(self) -> str:
-        """The name in the manifest."""
+        """Return the name in the manifest."""
         return str(self.facts["name"])
 
     @property
     def folder(self) -> Path:
-        """The folder of its files."""
+        """Return the folder of its files."""
         return self.home / self.name
 
     @property
     def model(self) -> Path:
-        """The float model."""
+        """Return the path of the float model."""
         return self.folder / str(self.facts["model"])
 
 
@@ -99,7 +99,7 @@ def entries(home: Path, only: Sequence[str] | None) -> Iterator[Entry]:
 
 
 def prepare(entry: Entry, folder: Path) -> list[str]:
-    """Write the calibration split; returns the data arguments for ``edgekit apply``."""
+    """Write the calibration split; return the data arguments for ``edgekit apply``."""
     data = folder / "calib.npz"
     command = [sys.executable, str(entry.home / "eval.py"), str(entry.folder)]
     if data.exists():
@@ -114,7 +114,7 @@ def prepare(entry: Entry, folder: Path) -> list[str]:
 
 
 def write_inputs(entry: Entry, folder: Path) -> None:
-    """Write an edgekit.toml with constant inputs and states, where the entry has any."""
+    """Write an edgekit.toml with constant inputs and states, if the entry has any."""
     constants, states = entry.facts.get("const", {}), entry.facts.get("state", {})
     if not constants and not states:
         return
@@ -135,7 +135,7 @@ def batch_axis(state: dict[str, Any]) -> int:
 
 
 def make(entry: Entry, steps: Sequence[Sequence[str]], folder: Path) -> Path | str:
-    """Run passes on the model; returns the file, or the refusal. Existing files are reused."""
+    """Run passes on the model; return the file, or the refusal. Existing files are reused."""
     folder.mkdir(parents=True, exist_ok=True)
     source, given, done = entry.model, prepare(entry, folder), []
     for step in (("clean",), *steps):
@@ -153,7 +153,7 @@ def make(entry: Entry, steps: Sequence[Sequence[str]], folder: Path) -> Path | s
 
 
 def inputs(entry: Entry, folder: Path) -> dict[str, np.ndarray]:
-    """Return the inputs of one sample; random ones where the split holds raw files."""
+    """Return the inputs of one sample; random ones if the split holds raw files."""
     data = folder / "calib.npz"
     if data.exists():
         held = np.load(data)
@@ -183,7 +183,7 @@ def session(path: Path) -> ort.InferenceSession:
 
 
 def latency_ratios(paths: Sequence[Path], feed: dict[str, np.ndarray]) -> list[float]:
-    """Measure the median time of each file relative to the first, all run by turns."""
+    """Measure the median time of each file relative to the first, all run in turn."""
     opened = [session(path) for path in paths]
     wanted = [{i.name for i in each.get_inputs()} for each in opened]
     times: list[list[float]] = [[] for _ in paths]
@@ -202,13 +202,13 @@ def latency_ratios(paths: Sequence[Path], feed: dict[str, np.ndarray]) -> list[f
 
 
 def _operators(model: Path) -> set[str]:
-    """Return the operators of a model, branches and loops included."""
+    """Return the operators of a model, including those in branches and loops."""
     index = GraphIndex(load_structure(model))
     return {node.op_type for each in (index, *index.inner()) for node in each.graph.node}
 
 
 def rows(entry: Entry, out: Path, gains: Gains) -> Iterator[tuple[str, ...]]:
-    """Yield the table rows of one model: the original, then each recipe; ``gains`` is added to."""
+    """Yield the table rows of one model: the original, then each recipe; extend ``gains``."""
     recipes = RECIPES | (DYNAMIC if _operators(entry.model) & _RECURRENT else {})
     made: dict[str, Path | str] = {}
     seconds, folder = {}, out / entry.name
@@ -253,7 +253,7 @@ def change(metric: str, before: float, after: float) -> str:
 
 
 def summary(gains: Gains) -> Iterator[str]:
-    """Yield the mean gain of each recipe over its plain form, and of all together."""
+    """Yield the mean gain of each recipe over its plain form, and that of all together."""
     everything = [each for of_recipe in gains.values() for each in of_recipe]
     for name, of_recipe in [*gains.items(), ("all", everything)]:
         if of_recipe:

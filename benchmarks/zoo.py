@@ -1,4 +1,4 @@
-"""Build every model of a folder of real models for a device and print what came of it.
+"""Build of every model of a folder of real models for a device, with a table of results.
 
     python benchmarks/zoo.py ZOO [--device tablet] [--only NAME ...] [--out DIR]
 
@@ -20,13 +20,13 @@ from typing import Any
 
 
 def entries(zoo: Path) -> dict[str, dict[str, Any]]:
-    """The models of the manifest, by name."""
+    """Return the models of the manifest, by name."""
     manifest = tomllib.loads((zoo / "MANIFEST.toml").read_text(encoding="utf-8"))
     return {entry["name"]: entry for entry in manifest["entry"]}
 
 
 def write_project(zoo: Path, entry: dict[str, Any], folder: Path) -> Path:
-    """Write the edgekit.toml of an entry; returns its folder."""
+    """Write the edgekit.toml of an entry; return its folder."""
     folder.mkdir(parents=True, exist_ok=True)
     home = zoo / entry["name"]
     data = (home / entry.get("data", ".")).resolve()
@@ -61,7 +61,7 @@ def _preprocess(entry: dict[str, Any]) -> list[str]:
 
 
 def build(folder: Path, device: str, steps: Sequence[str] = ()) -> dict[str, Any]:
-    """Run ``edgekit build`` in a project folder, of these steps if any; its JSON document."""
+    """Run ``edgekit build`` in a project folder, with steps if given; return its JSON document."""
     command = [sys.executable, "-m", "edgekit", "build", "-C", str(folder), "--device", device]
     command += [word for step in steps for word in ("--step", step)]
     done = subprocess.run([*command, "--json"], stdout=subprocess.PIPE, check=False)
@@ -72,13 +72,13 @@ def build(folder: Path, device: str, steps: Sequence[str] = ()) -> dict[str, Any
 
 
 def one_recipe(folder: Path, steps: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The original, and what one recipe made of it, both measured for a tablet."""
+    """Build one recipe for a tablet; return the facts of the original and the candidate."""
     found = {c["name"]: c for c in build(folder, "tablet", steps)["candidates"]}
     return found["original"], next(c for name, c in found.items() if name != "original")
 
 
 def row(name: str, facts: dict[str, Any]) -> str:
-    """One line of the table: the original against the chosen candidate."""
+    """Format a line of the table: the original and the chosen candidate."""
     candidates = {c["name"]: c for c in facts["candidates"]}
     before = candidates["original"]["measurements"][0]
     chosen = candidates[facts["chosen"] or facts["nearest"]]
@@ -95,7 +95,7 @@ def row(name: str, facts: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Build them all and print a table."""
+    """Build all models and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("zoo", type=Path)
     parser.add_argument("--device", default="tablet")

@@ -1,1 +1,1 @@
-"""One TOML file per device: what it is, what it can run, what a model on it may cost."""
+"""Device profiles, one TOML file per device: hardware, runtimes and budget."""

@@ -1,4 +1,4 @@
-"""Compare 8-bit quantisation with that of other tools, on every model of a folder of real models.
+"""Comparison of 8-bit quantization with other tools, on every model of a folder of real models.
 
     python -m benchmarks.precision ZOO --peers PEER_PYTHON [--only NAME ...] [--out DIR]
 
@@ -7,8 +7,8 @@ onnxruntime, onnx and nncf:
 
     python -m venv peers && peers/bin/pip install onnx onnxruntime nncf
 
-Each tool quantises in a process of its own, from the same unlabelled samples; all results are
-scored on the same labelled samples and timed in turn, on one thread.
+Each tool quantizes in its own process, from the same unlabeled samples; all results are scored on
+the same labeled samples and timed in turn, on one thread.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ _SECONDS = 1.0
 
 
 def open_split(folder: Path, model: Model, split: str) -> Dataset:
-    """A split of a project, bound to its model."""
+    """Open a split of a project, bound to its model."""
     data = load_project(folder).data
     return open_dataset(
         getattr(data, split),
@@ -72,7 +72,7 @@ def spell_out(split: Dataset, model: Path, folder: Path) -> None:
 
 
 def score(path: Path, split: Dataset) -> np.ndarray:
-    """For each sample whether the model is right."""
+    """Return for each sample whether the model is right."""
     model = OrtModel(open_session(str(path), 2))
     right = []
     for batch in batches(split.samples, model.inputs, 1):
@@ -82,7 +82,7 @@ def score(path: Path, split: Dataset) -> np.ndarray:
 
 
 def drop_interval(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
-    """95 % interval of the accuracy lost, in points, by paired bootstrap."""
+    """Compute the 95 % interval of the accuracy drop, in points, by paired bootstrap."""
     lost = before.astype(float) - after
     generator = np.random.default_rng(0)
     means = [generator.choice(lost, len(lost)).mean() for _ in range(2000)]
@@ -91,7 +91,7 @@ def drop_interval(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
 
 
 def quantise(tool: str, python: Path, folder: Path, model: Path, target: Path) -> dict[str, Any]:
-    """Run one tool; seconds and peak memory, or why it failed."""
+    """Run one tool; return its seconds and peak memory, or the reason of its failure."""
     if tool in OURS:
         module = "benchmarks.precision.ours"
         command = [sys.executable, "-m", module, str(folder), str(target), *OURS[tool]]
@@ -107,7 +107,7 @@ def quantise(tool: str, python: Path, folder: Path, model: Path, target: Path) -
 
 
 def time_all(files: dict[str, Path], data: Path, threads: int) -> dict[str, float]:
-    """Ratio of each model's time to that of ``fp32``: the median over rounds of a process each."""
+    """Measure the time of each model relative to ``fp32``: the median over several processes."""
     rounds = []
     for _ in range(_ROUNDS):
         command = [sys.executable, str(HERE / "timing.py"), str(data), str(threads), str(_SECONDS)]
@@ -118,7 +118,7 @@ def time_all(files: dict[str, Path], data: Path, threads: int) -> dict[str, floa
 
 
 def compare(name: str, entry: dict[str, Any], options: argparse.Namespace) -> None:
-    """Print the lines of one model."""
+    """Compare the tools on one model and print its lines."""
     folder = write_project(options.zoo, entry, options.out / name).resolve()
     source = read_onnx(Path(load_project(folder).model.path))
     evaluation = open_split(folder, source, "evaluation")

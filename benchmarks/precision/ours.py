@@ -1,4 +1,4 @@
-"""Run passes on a model in this process alone, and say what that took.
+"""Run of passes on a model in this process only, with its time and memory.
 
     python -m benchmarks.precision.ours PROJECT TARGET PASS[:key=value,...] ...
 
@@ -25,7 +25,7 @@ from edgekit_agent.memory import peak_rss_bytes
 
 
 def parse(text: str) -> Step:
-    """A step of ``PASS:key=value,key=value``."""
+    """Parse a step of the form ``PASS:key=value,key=value``."""
     name, _, settings = text.partition(":")
     pairs = (pair.split("=") for pair in settings.split(",") if pair)
     spec = PASSES[name]
@@ -41,7 +41,7 @@ def _value(text: str) -> Any:  # noqa: ANN401 - whatever a setting takes
 
 
 def main() -> None:
-    """Quantise, and say what it took."""
+    """Run the passes and print time and memory."""
     folder, target = Path(sys.argv[1]), Path(sys.argv[2])
     steps = [parse(text) for text in sys.argv[3:]]
     project = load_project(folder)

@@ -1,4 +1,4 @@
-"""Quantise a model by another tool; runs in that tool's own environment, one call per process.
+"""Quantization of a model by another tool, in that tool's own environment, one call per process.
 
     PEER_PYTHON peers.py TOOL MODEL DATA TARGET
 
@@ -22,7 +22,7 @@ Rows = Iterator[dict[str, np.ndarray]]
 
 
 def read(data: Path, most: int | None = None) -> Rows:
-    """The samples, one at a time."""
+    """Yield the samples, one at a time."""
     columns = {file.stem: np.load(file, mmap_mode="r") for file in sorted(data.glob("*.npy"))}
     count = min(len(column) for column in columns.values())
     for row in range(min(count, most or count)):
@@ -30,13 +30,13 @@ def read(data: Path, most: int | None = None) -> Rows:
 
 
 class Reader:
-    """What onnxruntime's calibration asks for samples."""
+    """Source of samples for onnxruntime's calibration."""
 
     def __init__(self, rows: Rows) -> None:
         self.rows = rows
 
     def get_next(self) -> dict[str, np.ndarray] | None:
-        """The next sample; ``None`` after the last."""
+        """Return the next sample; ``None`` after the last."""
         return next(self.rows, None)
 
 
@@ -52,7 +52,7 @@ def _prepared(model: Path, target: Path) -> Path:
 
 
 def ort_static(method: str, most: int | None = None) -> Callable[[Path, Path, Path], None]:
-    """onnxruntime's static quantisation with one of its calibration methods."""
+    """Return onnxruntime's static quantization with one of its calibration methods."""
 
     def quantise(model: Path, data: Path, target: Path) -> None:
         from onnxruntime import quantization as ortq
@@ -72,7 +72,7 @@ def ort_static(method: str, most: int | None = None) -> Callable[[Path, Path, Pa
 
 
 def ort_dynamic(model: Path, data: Path, target: Path) -> None:
-    """onnxruntime's dynamic quantisation."""
+    """Quantize a model by onnxruntime's dynamic quantization."""
     from onnxruntime import quantization as ortq
 
     prepared = _prepared(model, target)
@@ -82,7 +82,7 @@ def ort_dynamic(model: Path, data: Path, target: Path) -> None:
 
 
 def nncf(model_type: str | None = None) -> Callable[[Path, Path, Path], None]:
-    """NNCF's post-training quantisation of an ONNX model."""
+    """Return NNCF's post-training quantization of an ONNX model."""
 
     def quantise(model: Path, data: Path, target: Path) -> None:
         import nncf
@@ -104,7 +104,7 @@ def nncf(model_type: str | None = None) -> Callable[[Path, Path, Path], None]:
 
 TOOLS: dict[str, Any] = {
     "ort-minmax": ort_static("MinMax"),
-    # These two keep every activation of every sample: 64 samples are what memory bears.
+    # These two keep every activation of every sample; memory allows 64 samples.
     "ort-percentile": ort_static("Percentile", 64),
     "ort-entropy": ort_static("Entropy", 64),
     "ort-dynamic": ort_dynamic,
@@ -114,7 +114,7 @@ TOOLS: dict[str, Any] = {
 
 
 def main() -> None:
-    """Quantise, and say what it took."""
+    """Run the tool and print time and memory."""
     tool, model, data, target = sys.argv[1], *map(Path, sys.argv[2:5])
     answer, sys.stdout = sys.stdout, sys.stderr
     started = time.perf_counter()

@@ -1,9 +1,10 @@
-"""Time several ONNX files in one process, in turn, on the same samples.
+"""Timing of several ONNX files in one process, in turn, on the same samples.
 
     python timing.py DATA THREADS SECONDS NAME=FILE ...
 
-DATA is a folder with one .npy per model input. Prints one JSON object: ms by name, those of all
-but the first as the median ratio to it within a turn, so that a drift of the machine meets both.
+DATA is a folder with one .npy per model input. Prints one JSON object: ms by name; all but the
+first are derived from the median ratio to it within a turn, so that drift of the machine affects
+both.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _BURST_S = 0.02
 
 
 def open_session(path: str, threads: int) -> ort.InferenceSession:
-    """A session as an application would open it."""
+    """Open an onnxruntime session as an application would."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
@@ -30,7 +31,7 @@ def open_session(path: str, threads: int) -> ort.InferenceSession:
 
 
 def burst(session: ort.InferenceSession, feed: dict[str, np.ndarray]) -> list[float]:
-    """Times in ms of runs in a row; those before the caches are warm are left out."""
+    """Measure the times in ms of consecutive runs, without those before the caches are warm."""
     session.run(None, feed)
     times, begun = [], time.perf_counter()
     while len(times) < 3 or time.perf_counter() - begun < _BURST_S:
@@ -41,7 +42,7 @@ def burst(session: ort.InferenceSession, feed: dict[str, np.ndarray]) -> list[fl
 
 
 def main() -> None:
-    """Time them all."""
+    """Time all files and print the result."""
     data, threads, seconds = Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])
     files = dict(argument.split("=", 1) for argument in sys.argv[4:])
     feed = {file.stem: np.load(file, mmap_mode="r")[:1].copy() for file in data.glob("*.npy")}

@@ -1,4 +1,4 @@
-"""The command line: parse, one call, print, exit code."""
+"""Command line of edgekit: parsing of arguments, one call per command, and output."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     name="edgekit",
-    help="Make a trained model run, proven, on a small device.",
+    help="Compress a trained model for a small device and verify the result.",
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -60,7 +60,7 @@ _MODEL = (
 _METRICS = ("top1", "top5", "binary")
 _RUNTIMES = ("onnxruntime", "litert", "auto")
 
-# Of the places the user gave us to write to, not of us.
+# Errors of the folders that the user named for output, not of edgekit.
 _NO_ROOM = {
     errno.EACCES,
     errno.EDQUOT,
@@ -79,7 +79,7 @@ def main() -> None:
     prepare_streams()
     try:
         check_arguments(sys.argv[1:])
-        with contextlib.chdir("."):  # -C is for this run alone
+        with contextlib.chdir("."):  # -C applies only to this run
             result = app(prog_name="edgekit", standalone_mode=False)
         sys.stdout.flush()
     except EdgekitError as error:
@@ -139,14 +139,18 @@ def inspect(
     model: Annotated[Path, typer.Argument(metavar="MODEL", help=_MODEL)],
     device: DeviceName = None,
     prunable: Annotated[
-        bool, typer.Option("--prunable", help="What can be pruned, and what keeps the rest.")
+        bool,
+        typer.Option("--prunable", help="Show which parts can be pruned, and why others cannot."),
     ] = False,
     dims: Dims = None,
     trust_pickle: TrustPickle = False,
     folder: Folder = Path(),
     as_json: Json = False,
 ) -> None:
-    """Inputs, operators, size, MACs, peak memory; what the device cannot run, and the fix."""
+    """Show inputs, operators, size, MACs and peak memory.
+
+    With --device, also show why the model cannot run there, and how to fix it.
+    """
     from edgekit import showmodel
     from edgekit.inspection import inspect as look
 
@@ -167,7 +171,7 @@ def inspect(
 @app.command()
 def build(
     model: Annotated[
-        Path | None, typer.Argument(metavar="MODEL", help="Instead of [model] path.")
+        Path | None, typer.Argument(metavar="MODEL", help="Default: [model] path.")
     ] = None,
     device: DeviceName = None,
     folder: Folder = Path(),
@@ -198,7 +202,7 @@ def build(
         str | None, typer.Option("--on", metavar="HOST", help="Measure candidates on this device.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Instead of build/NAME.")
+        Path | None, typer.Option("--out", metavar="DIR", help="Default: build/NAME.")
     ] = None,
     seed: Annotated[
         int | None, typer.Option("--seed", metavar="N", help="Seed of every random choice.")
@@ -206,14 +210,17 @@ def build(
     dims: Dims = None,
     trust_pickle: TrustPickle = False,
     allow_failing: Annotated[
-        bool, typer.Option("--allow-failing", help="Pack the nearest where nothing holds.")
+        bool, typer.Option("--allow-failing", help="Pack the nearest candidate if none passes.")
     ] = False,
     strict: Annotated[
-        bool, typer.Option("--strict", help="Fail what was not measured, or not proven.")
+        bool, typer.Option("--strict", help="Fail unmeasured and unproven checks.")
     ] = False,
     as_json: Json = False,
 ) -> int:
-    """Compress until it fits and is proven as good; writes build/NAME/."""
+    """Compress a model for a device and verify its accuracy.
+
+    Writes the bundle and the report to build/NAME/.
+    """
     from edgekit import showbuild
     from edgekit.intake import Request
     from edgekit.pipeline import build as run
@@ -248,7 +255,7 @@ def build(
 
 
 def _recipe(file: Path | None, steps: list[str]) -> Recipe | None:
-    """What the user asked to run instead of the search."""
+    """Read the recipe of --recipe or --step, which replaces the search."""
     if not file and not steps:
         return None
     if file and steps:
@@ -264,13 +271,13 @@ app.command("passes")(list_passes)
 
 @app.command()
 def push(
-    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="build/NAME, or its file.")],
+    bundle: Annotated[Path, typer.Argument(metavar="BUNDLE", help="Build folder or bundle file.")],
     hosts: Hosts,
     home: HomeFolder = None,
     device: DeviceName = None,
     allow_downgrade: Annotated[
         bool,
-        typer.Option("--allow-downgrade", help="Allow a lower version; needs a key trusted there."),
+        typer.Option("--allow-downgrade", help="Allow a lower version; needs a trusted key."),
     ] = False,
     watch: Annotated[
         float | None,
@@ -279,16 +286,16 @@ def push(
             metavar="SECONDS",
             min=0,
             max=86400,
-            help="Roll back unless confirmed in time: 30; on 'local' 0.",
+            help="Roll back unless confirmed in time (default: 30; 'local': 0).",
         ),
     ] = None,
     app_confirms: Annotated[
         bool,
-        typer.Option("--app-confirms", help="The app on the device has to confirm, not edgekit."),
+        typer.Option("--app-confirms", help="The app on the device confirms, not edgekit."),
     ] = False,
     as_json: Json = False,
 ) -> int:
-    """Install a bundle, check it on the device, switch to it."""
+    """Install a bundle on a device, check it there, and switch to it."""
     from io import BytesIO
 
     from edgekit import show
@@ -329,7 +336,7 @@ def push(
 
 @app.command()
 def bench(
-    target: Annotated[Path, typer.Argument(metavar="BUNDLE|MODEL", help="What to time.")],
+    target: Annotated[Path, typer.Argument(metavar="BUNDLE|MODEL", help="Bundle or model.")],
     hosts: Hosts,
     evaluation: Evaluation = None,
     metric: Metric = None,

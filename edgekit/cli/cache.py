@@ -1,4 +1,4 @@
-"""edgekit cache: size of what edgekit keeps, and its removal."""
+"""edgekit cache: size of the cache, and removal of entries."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgekit.output import emit
 
 
 def show_cache(
-    size: Annotated[bool, typer.Option("--size", help="Print the total size alone.")] = False,
+    size: Annotated[bool, typer.Option("--size", help="Print only the total size.")] = False,
     clear: Annotated[bool, typer.Option("--clear", help="Remove everything.")] = False,
     prune: Annotated[
         str | None,
@@ -20,7 +20,7 @@ def show_cache(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Show the size of the cache of builds, or remove entries of it."""
+    """Show the size of the build cache, or remove entries."""
     from edgekit import showcache, upkeep
 
     if size + clear + (prune is not None) > 1:

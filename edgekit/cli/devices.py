@@ -1,4 +1,4 @@
-"""edgekit devices: profiles, and what a device says of itself."""
+"""edgekit devices: device profiles, and facts of connected devices."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgekit.output import each, emit
 from edgekit.progress import Ticker
 
 devices_app = typer.Typer(
-    help="Device profiles, and what a device says of itself.", rich_markup_mode=None
+    help="Device profiles, and facts of connected devices.", rich_markup_mode=None
 )
 
 
@@ -24,7 +24,7 @@ def _devices(context: typer.Context, as_json: Json = False) -> None:
 
 @devices_app.command("list")
 def list_devices(as_json: Json = False) -> None:
-    """The profiles that come with edgekit."""
+    """List the profiles that come with edgekit."""
     from edgekit import show
     from edgekit.profile import load_profile, shipped_names
 
@@ -33,10 +33,10 @@ def list_devices(as_json: Json = False) -> None:
 
 @devices_app.command("show")
 def show_device(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="One of the list, or a .toml.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name in the list, or a .toml file.")],
     as_json: Json = False,
 ) -> None:
-    """A profile as it is written, with the sources of its figures."""
+    """Show a profile as TOML, with the sources of its figures."""
     from edgekit.profile import load_profile, profile_text
 
     profile = load_profile(name)
@@ -48,7 +48,7 @@ def check_device(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="A .toml file.")],
     as_json: Json = False,
 ) -> None:
-    """Check a profile of your own; lists every error at once."""
+    """Check a profile of your own; list every error at once."""
     from edgekit.profile import read_profile
 
     emit(read_profile(file), lambda p: f"{file}: {p.name} is a valid profile", as_json=as_json)

@@ -1,4 +1,4 @@
-"""edgekit init and edgekit report: the files that people read and edit."""
+"""edgekit init and edgekit report: files for the user to edit and to read."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgekit.output import say, ticker
 
 def start_project(
     model: Annotated[
-        Path | None, typer.Argument(metavar="MODEL", help="Where the folder holds several.")
+        Path | None, typer.Argument(metavar="MODEL", help="Needed if the folder has several.")
     ] = None,
     trust_pickle: TrustPickle = False,
     folder: Folder = Path(),
@@ -30,7 +30,9 @@ def start_project(
 
 
 def write_page(
-    build_dir: Annotated[Path, typer.Argument(metavar="BUILD_DIR", help="build/NAME.")],
+    build_dir: Annotated[
+        Path, typer.Argument(metavar="BUILD_DIR", help="Build folder: build/NAME.")
+    ],
 ) -> None:
     """Write report.html again from a build folder."""
     from edgekit.report import write_report

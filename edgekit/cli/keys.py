@@ -1,4 +1,4 @@
-"""edgekit keys: sign bundles, and say whose bundles a device takes."""
+"""edgekit keys: keys that sign bundles, and keys that devices trust."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Options and arguments that several commands share."""
+"""Options and arguments shared by several commands."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from edgekit.errors import UserError, did_you_mean
 if TYPE_CHECKING:
     from edgekit.remote.home import Home
 
-# What a dimension of a file can be at most in every runtime.
+# Largest size of a dimension in every runtime.
 _LARGEST = (1 << 31) - 1
 
 
 def enter(folder: Path) -> Path:
-    """Go there before anything else is looked at, as ``git -C`` does."""
+    """Change to a folder before anything else is read, as ``git -C`` does."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
     os.chdir(folder)
@@ -31,10 +31,10 @@ Folder = Annotated[
 TrustPickle = Annotated[
     bool,
     typer.Option(
-        "--trust-pickle", help="Let the model file run the code that it carries, as pickles do."
+        "--trust-pickle", help="Allow the model file to run code that it contains, as pickles do."
     ),
 ]
-Json = Annotated[bool, typer.Option("--json", help="One JSON document on stdout, nothing else.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout instead.")]
 Hosts = Annotated[
     list[str], typer.Argument(metavar="HOST", help="'local', an ssh alias, or user@host:port.")
 ]
@@ -45,7 +45,7 @@ HomeFolder = Annotated[
     str | None, typer.Option("--home", metavar="DIR", help="edgekit's folder on the device.")
 ]
 Evaluation = Annotated[
-    str | None, typer.Option("--eval", metavar="EVAL", help="Labelled samples to score.")
+    str | None, typer.Option("--eval", metavar="EVAL", help="Labeled samples to score.")
 ]
 Metric = Annotated[str | None, typer.Option("--metric", metavar="NAME", help="top1, top5, binary.")]
 Data = Annotated[str | None, typer.Option("--data", metavar="CALIB", help="Calibration samples.")]
@@ -56,15 +56,15 @@ Dims = Annotated[
 
 
 def sizes_of(given: list[str] | None) -> dict[str, int]:
-    """The sizes that ``--dims`` gives to free dimensions, by name.
+    """Parse the sizes that ``--dims`` gives to free dimensions, by name.
 
     Raises:
-        UserError: one is not NAME=SIZE, or a name has two sizes.
+        UserError: A text is not NAME=SIZE, or a name has two sizes.
     """
     sizes: dict[str, int] = {}
     for text in given or []:
         name, equals, size = text.rpartition("=")
-        # At most ten digits: int() of a text of thousands takes long, and refuses in its own words.
+        # At most ten digits: int() of thousands of digits is slow and raises another error.
         number = int(size) if size.isascii() and size.isdigit() and len(size) <= 10 else 0
         if not (name and equals and 1 <= number <= _LARGEST):
             raise UserError(
@@ -81,10 +81,10 @@ def home_on_device(home: str | None, device: str | None) -> Home:
 
     Args:
         home: ``--home``, if given.
-        device: ``--device``, if given; else the one of edgekit.toml in this folder counts.
+        device: ``--device``, if given; else the device of edgekit.toml in this folder.
 
     Raises:
-        UserError: it is no path, or there is no such profile.
+        UserError: ``home`` is not a path, or there is no such profile.
     """
     from edgekit.profile import load_profile
     from edgekit.project import load_project
@@ -99,10 +99,10 @@ def home_on_device(home: str | None, device: str | None) -> Home:
 
 
 def one_of(option: str, value: str | None, known: tuple[str, ...]) -> str | None:
-    """The value, if it is one of those that are known.
+    """Check that a value is a known one and return it.
 
     Raises:
-        UserError: it is not; lists them.
+        UserError: The value is unknown; lists the known ones.
     """
     if value is not None and value not in known:
         near = did_you_mean(value, known)

@@ -1,4 +1,4 @@
-"""edgekit apply and edgekit passes: one pass by hand, and which there are."""
+"""edgekit apply and edgekit passes: run a single pass, and list the passes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgekit.output import emit, ticker
 
 def apply_pass(
     name: Annotated[str, typer.Argument(metavar="PASS", help="One of 'edgekit passes'.")],
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="What the pass is applied to.")],
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="The model to process.")],
     out: Annotated[
         Path, typer.Option("-o", "--out", metavar="OUT", help="The file to write; never MODEL.")
     ],
@@ -27,7 +27,7 @@ def apply_pass(
     folder: Folder = Path(),
     as_json: Json = False,
 ) -> None:
-    """Run one pass by hand, check what it made, and write it."""
+    """Run one pass on a model, check the result, and write it."""
     from edgekit import show
     from edgekit.apply import apply
     from edgekit.steps import step_of
@@ -50,11 +50,11 @@ def apply_pass(
 
 def list_passes(
     name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="Only this pass, and what it means.")
+        str | None, typer.Argument(metavar="NAME", help="Describe this pass in full.")
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """The passes, what each needs, and its settings."""
+    """List the passes, their needs, and their settings."""
     from edgekit import show
     from edgekit.passes import PASSES
     from edgekit.steps import pass_facts

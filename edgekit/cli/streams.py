@@ -20,7 +20,7 @@ STANDARD = (0, 1, 2)
 
 
 class _Pipe(io.FileIO):
-    """A descriptor whose reader may close it: later output is dropped."""
+    """Writer to a descriptor whose reader may close it; later output is dropped."""
 
     def __init__(self, descriptor: int, *, drops_all: bool) -> None:
         super().__init__(descriptor, "wb", closefd=False)
@@ -37,9 +37,9 @@ class _Pipe(io.FileIO):
 
 
 def prepare_streams() -> None:
-    """Make stdout and stderr take any text; results that cannot be stored still raise.
+    """Make stdout and stderr accept any text; results that cannot be stored still raise.
 
-    Messages on stderr never change how a command ends, nor does a reader of stdout that stops.
+    Failures to write to stderr never change the exit code, nor does a reader that closes stdout.
     """
     _open_closed_descriptors()
     if sys.stdout is None or sys.stdout is sys.__stdout__:
@@ -57,7 +57,7 @@ def drop_output() -> None:
 
 
 def _open_closed_descriptors() -> None:
-    # A file opened later would get a closed one's number, and output of libraries.
+    # A file opened later would reuse a closed descriptor and receive output of libraries.
     for descriptor in STANDARD:
         try:
             os.fstat(descriptor)
@@ -85,7 +85,7 @@ def _stream(descriptor: int, given: TextIO | None, *, drops_all: bool) -> TextIO
 def use_utf8() -> None:
     """Restart Python in UTF-8 mode if the locale has another encoding.
 
-    Native libraries take names of files in UTF-8 alone. Text on the terminal stays in its encoding.
+    Native libraries accept file names only in UTF-8. Text on the terminal keeps its encoding.
     """
     if sys.flags.utf8_mode or sys.getfilesystemencoding().lower() in ("utf-8", "utf8"):
         return
@@ -96,10 +96,10 @@ def use_utf8() -> None:
 
 
 def check_arguments(arguments: Sequence[str]) -> None:
-    """Refuse names that are not UTF-8: no model library could open them.
+    """Refuse names that are not UTF-8, as no model library could open them.
 
     Raises:
-        UserError: an argument or the current folder is none, or the folder is gone.
+        UserError: An argument or the current folder is not UTF-8, or the folder is gone.
     """
     try:
         here = str(Path.cwd())
