@@ -17,6 +17,8 @@ DEFAULT_S = 30.0
 _POLL_S = 1.0
 # How much longer than its waiting time the device may take to roll back.
 _GRACE_S = 20.0
+# Names that the agent gives to failures.
+_WENT_BACK, _BUSY = "not_confirmed", "busy"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +56,7 @@ def confirm(
 
     Raises:
         DeviceError: it was not confirmed in time; the device went back.
-        UnknownStateError: the link was lost, and the device could not be asked again.
+        UnknownStateError: the device could not be asked, or it failed meanwhile.
     """
     if after.watch is None or after.watch.release != release:
         return
@@ -78,6 +80,25 @@ def confirm(
 
 
 def _ask(session: Session, job: object, result: type[R], watch: Watch) -> R:
+    """Ask while the device is busy with another install, and again if the link was lost.
+
+    Raises:
+        DeviceError: the device went back (``not_confirmed``).
+        UnknownStateError: it could not be asked, or it failed: whether it goes back is open.
+    """
+    until = time.monotonic() + watch.seconds
+    while True:
+        try:
+            return _ask_twice(session, job, result)
+        except DeviceError as error:
+            if error.kind == _WENT_BACK:
+                raise
+            if error.kind != _BUSY or time.monotonic() > until:
+                raise _in_doubt(session.name, error, watch) from error
+        time.sleep(_POLL_S)
+
+
+def _ask_twice(session: Session, job: object, result: type[R]) -> R:
     """Send the job, and once more over a new connection if the link was lost."""
     try:
         return session.ask(job, result)
@@ -91,12 +112,16 @@ def _ask(session: Session, job: object, result: type[R], watch: Watch) -> R:
     except DeviceError as error:
         if error.kind:
             raise
-        raise UnknownStateError(
-            f"{lost.message}; it serves {watch.release} if that was confirmed, else it goes back "
-            f"to {watch.previous} within {watch.seconds:g} s",
-            hint=f"when it can be reached, 'edgekit status {session.name}' tells",
-            transient=True,
-        ) from lost
+        raise lost from error
+
+
+def _in_doubt(host: str, error: DeviceError, watch: Watch) -> UnknownStateError:
+    return UnknownStateError(
+        f"{error.message}; it serves {watch.release} if that was confirmed, else it goes back "
+        f"to {watch.previous} within {watch.seconds:g} s",
+        hint=f"when it can be reached, 'edgekit status {host}' tells",
+        transient=True,
+    )
 
 
 def _check_served(host: str, state: Status, release: str) -> None:
@@ -106,5 +131,5 @@ def _check_served(host: str, state: Status, release: str) -> None:
             f"{host}: the app did not confirm {release} in time: the device went back to {served}",
             hint=f"the app confirms by writing {release} to the file 'confirmed' in edgekit's "
             "folder on the device",
-            kind="not_confirmed",
+            kind=_WENT_BACK,
         )

@@ -93,15 +93,21 @@ def add_line(
     try:
         if os.path.isfile(path) and os.path.getsize(path) > _MOST_BYTES:
             os.replace(path, os.path.join(home.path, OLDER_LOG))
-        flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
+        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
         handle = os.open(path, flags, 0o600)
         try:
-            os.write(handle, data)
+            os.write(handle, _end_of_torn_line(handle) + data)
             os.fsync(handle)
         finally:
             os.close(handle)
     except OSError as error:
         sys.stderr.write(f"{path}: cannot be written: {error.strerror}\n")
+
+
+def _end_of_torn_line(handle: int) -> bytes:
+    """Return what ends the last line, if a power cut or a full disk left a part of it."""
+    size = os.fstat(handle).st_size
+    return b"\n" if size and os.pread(handle, 1, size - 1) != b"\n" else b""
 
 
 def last_lines(home: Home, count: int) -> Tuple[AuditLine, ...]:

@@ -117,9 +117,12 @@ def rollback(job: RollbackJob, ask_health: AskHealth) -> Status:
                 hint="one is kept from the second push on",
             )
         health = _check_again(home, previous, ask_health)
-        drop_watch(home)
-        answer = _status(home, previous, served, health)
+        answer = replace(_status(home, previous, served, health), watch=None)
         switch(home, previous)
+        # Only now: cut off before the switch, a release that was not confirmed is watched still.
+        # Where the file cannot be removed, the watcher finds that another release is served.
+        with contextlib.suppress(OSError):
+            drop_watch(home)
         return answer
 
 

@@ -12,7 +12,7 @@ import pytest
 from edgekit_agent.codec import encode
 from edgekit_agent.install import install
 from edgekit_agent.jobs import InstallJob, NamedBlob
-from edgekit_agent.results import Health
+from edgekit_agent.results import Health, Watch
 
 TARGETS = Path(__file__).resolve().parents[2] / "targets"
 
@@ -76,7 +76,8 @@ for k in range(1000):
         os._exit(0)
     code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
     assert code in (0, 77), code
-    crashed = [served(), before()]
+    watched = os.path.exists(os.path.join(work, "watch.json"))
+    crashed = [served(), before(), watched]
     if sys.argv[4] == "install":
         run()
     seen.append([crashed, [served(), before()]])
@@ -108,6 +109,12 @@ def with_direct_link(home):
 
 def outcomes(tmp_path, verb, current, previous, *, old_form=False):
     """States after each crash, and after what followed: the current and the previous release."""
+    seen = crashes(tmp_path, verb, current, previous, old_form=old_form)
+    return [(tuple(crashed[:2]), tuple(after)) for crashed, after in seen]
+
+
+def crashes(tmp_path, verb, current, previous, *, old_form=False, watched=False):
+    """As ``outcomes``; the state after a crash also says if a release is watched."""
     template, work = tmp_path / "template", tmp_path / "work"
     template.mkdir(parents=True)
     for release in (previous, current):
@@ -116,6 +123,9 @@ def outcomes(tmp_path, verb, current, previous, *, old_form=False):
             install(job, lambda question: Health(True, 0.0), lambda stage, done, total: None)
     if old_form:
         with_direct_link(template)
+    if watched:
+        watch = Watch(current, previous, 600.0, 1e12, "", "")
+        (template / "watch.json").write_text(json.dumps(encode(watch)))
     job = {**encode(job_for(template, "new")), "home": str(work)}
     done = subprocess.run(
         [sys.executable, "-c", SCRIPT, str(template), str(work), json.dumps(job), verb],
@@ -125,7 +135,7 @@ def outcomes(tmp_path, verb, current, previous, *, old_form=False):
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return [(tuple(crashed), tuple(after)) for crashed, after in json.loads(done.stdout)]
+    return json.loads(done.stdout)
 
 
 @pytest.mark.parametrize(("current", "previous"), [(None, None), ("one", None), ("two", "one")])
@@ -141,6 +151,14 @@ def test_an_install_cut_anywhere_leaves_the_old_or_the_new_release_whole(
 def test_a_rollback_cut_anywhere_leaves_one_of_the_two_whole(tmp_path):
     seen = outcomes(tmp_path, "rollback", "two", "one")
     assert {crashed for crashed, _ in seen} == {("two", "one"), ("one", "two")}
+
+
+def test_a_rollback_cut_anywhere_leaves_no_release_that_was_not_confirmed_without_its_watch(
+    tmp_path,
+):
+    seen = crashes(tmp_path, "rollback", "two", "one", watched=True)
+    states = {(current, watched) for (current, _, watched), _ in seen}
+    assert states == {("two", True), ("one", True), ("one", False)}
 
 
 def test_a_home_with_two_direct_links_keeps_both_answers_at_every_step(tmp_path):

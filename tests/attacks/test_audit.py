@@ -163,3 +163,13 @@ def test_a_log_that_is_a_pipe_stops_nothing(device, tmp_path):
         command("push", bundle.path, "local"), capture_output=True, text=True, timeout=60
     )
     assert done.returncode == 0
+
+
+def test_a_line_that_a_power_cut_tore_takes_no_other_with_it(device, tmp_path):
+    home = open_home(str(device.home))
+    device.home.mkdir()
+    for number, torn in enumerate((b'{"action": "inst', b'{"action": "inst\n', b"\0\0\0")):
+        with (device.home / LOG).open("ab") as log:
+            log.write(torn)
+        add_line(home, "confirm", f"done {number}")
+    assert [line.result for line in last_lines(home, 9)] == ["done 0", "done 1", "done 2"]

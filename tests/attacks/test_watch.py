@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import subprocess
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +25,7 @@ from edgekit_agent import boot
 from edgekit_agent.audit import last_lines
 from edgekit_agent.homes import open_home
 from edgekit_agent.jobs import ConfirmJob
+from edgekit_agent.releases import locked
 from edgekit_agent.results import Watched
 from edgekit_agent.served import current_release, previous_release
 from edgekit_agent.watch import pending_watch
@@ -311,6 +313,40 @@ def test_a_confirmation_whose_answer_is_lost_is_asked_for_again(device, first, u
         confirm(session, state, new, WatchTerms(seconds=600), None)
     assert len(asked) == 2
     assert served(device) == (new, first)
+
+
+def test_a_busy_device_is_asked_to_confirm_until_it_has_time(device, first, tmp_path):
+    bundle = make_bundle(tmp_path / "next", seed=1, width=8)
+    home = open_home(str(device.home))
+    with open_session("local") as session:
+        ask, held = session.ask, contextlib.ExitStack()
+
+        def while_busy(job, result, **more):
+            if isinstance(job, ConfirmJob) and not asked:
+                held.enter_context(locked(home))
+                threading.Timer(4.0, held.close).start()  # longer than the agent itself waits
+                asked.append(job)
+            return ask(job, result, **more)
+
+        asked, session.ask = [], while_busy
+        report = push(bundle, session, cache=device.cache, watch=WatchTerms(seconds=60.0))
+    assert (served(device), device.status().watch) == ((report.release, first), None)
+
+
+def test_a_failure_to_confirm_leaves_the_outcome_open(device, first, tmp_path):
+    bundle = make_bundle(tmp_path / "next", seed=1, width=8)
+    with open_session("local") as session:
+        ask = session.ask
+
+        def fail(job, result, **more):
+            if isinstance(job, ConfirmJob):
+                raise DeviceError("local: the disk failed", kind="disk_failed")
+            return ask(job, result, **more)
+
+        session.ask = fail
+        with pytest.raises(UnknownStateError, match=f"goes back to {first} within 600 s"):
+            push(bundle, session, cache=device.cache, watch=WatchTerms(seconds=600.0))
+    assert served(device)[0] != first
 
 
 # --- what runs at boot --------------------------------------------------------------------

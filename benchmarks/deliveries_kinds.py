@@ -1,0 +1,400 @@
+"""Ways in which a push is broken off, by name."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+from benchmarks.deliveries_links import (
+    STAGES,
+    agents_at_work,
+    at_stage,
+    kill_all,
+    watchers_of,
+    workers_below,
+)
+from benchmarks.deliveries_push import Breaker, Case
+from benchmarks.deliveries_site import BARE_PATH
+
+LATE_STAGES = ("staging", "laid", "watched", "switched")
+_LATER_S = (0.0, 0.0, 0.0, 0.01, 0.05, 0.2)
+# Of an agent: calls that change names or make them last.
+_CALLS = "rename,renameat,renameat2,symlink,symlinkat,link,linkat,unlink,unlinkat,mkdir,mkdirat"
+_CALLS += ",rmdir,fsync,ftruncate"
+_MOST_CALLS = 45
+_FILL_S = 0.3
+
+
+@contextlib.contextmanager
+def cut_upwards(case: Case) -> Iterator[None]:
+    """Cut the link after a number of bytes to the device."""
+    at = int(case.total() * case.rng.uniform(0.0, 1.05))
+    link = case.link(cut_after=at, comes_back=_comes_back(case))
+    yield
+    if link.broken:
+        case.happens(f"after {at} bytes up")
+    link.stop()
+
+
+@contextlib.contextmanager
+def cut_downwards(case: Case) -> Iterator[None]:
+    """Cut the link after a number of bytes from the device."""
+    at = int(case.rng.uniform(500, 16000))
+    link = case.link(down_after=at, comes_back=_comes_back(case))
+    yield
+    if link.broken:
+        case.happens(f"after {at} bytes down")
+    link.stop()
+
+
+@contextlib.contextmanager
+def cut_at_stage(case: Case) -> Iterator[None]:
+    """Cut the link when the install has come to a stage."""
+    stage, later_s = _moment(case, STAGES)
+    link = case.link(comes_back=_comes_back(case))
+    with at_stage(lambda: case.home.reached(stage), link.break_now, later_s=later_s) as acted:
+        yield
+    if acted.is_set():
+        case.happens(f"at {stage} + {later_s} s")
+    link.stop()
+
+
+@contextlib.contextmanager
+def lose_answer(case: Case) -> Iterator[None]:
+    """Keep the answer of the install back, and cut the link once the device has switched."""
+    link = case.link(comes_back=_comes_back(case))
+    with (
+        at_stage(lambda: case.home.reached("laid"), link.holds.set),
+        at_stage(lambda: case.home.reached("switched"), _release(link.holds, link.break_now)),
+    ):
+        yield
+    if link.broken:
+        case.happens("the answer was lost")
+    link.stop()
+
+
+@contextlib.contextmanager
+def lose_confirmation(case: Case) -> Iterator[None]:
+    """Cut the link when the release is live and waits for its confirmation."""
+    case.watch_s = case.watch_s or 3.0
+    link = case.link(comes_back=_comes_back(case), breaks=case.rng.choice((1, 1, 2)))
+    later_s = case.rng.choice((0.0, 0.02, 0.05, 0.1, 0.2))
+    with at_stage(lambda: case.home.reached("switched"), link.break_now, later_s=later_s) as acted:
+        yield
+    if acted.is_set():
+        case.happens(f"switched + {later_s} s")
+    link.stop()
+
+
+@contextlib.contextmanager
+def cut_again(case: Case) -> Iterator[None]:
+    """Cut the link during the install, and the one by which the device is asked again."""
+    case.can_be_unknown = True
+    stage, later_s = _moment(case, LATE_STAGES)
+    link = case.link(breaks=2, down_after=None)
+
+    def break_both() -> None:
+        link.break_now()
+        link.down_after = int(case.rng.uniform(300, 6000))
+
+    with at_stage(lambda: case.home.reached(stage), break_both, later_s=later_s) as acted:
+        yield
+    if acted.is_set():
+        case.happens(f"at {stage} + {later_s} s, {link.broken} times")
+    link.stop()
+
+
+@contextlib.contextmanager
+def fall_silent(case: Case) -> Iterator[None]:
+    """Let the link carry nothing more, without an end, from a stage on."""
+    case.patience_s = 4.0
+    stage, later_s = _moment(case, STAGES)
+    link = case.link(falls_silent=True, comes_back=_comes_back(case))
+    with at_stage(lambda: case.home.reached(stage), link.break_now, later_s=later_s) as acted:
+        yield
+    if acted.is_set():
+        case.happens(f"silent at {stage} + {later_s} s")
+    link.stop()
+
+
+@contextlib.contextmanager
+def kill_agent(case: Case) -> Iterator[None]:
+    """Kill the agent at a stage; sometimes the process that waits for the confirmation too."""
+    stage, later_s = _moment(case, STAGES)
+    path, with_watcher = case.home.path, case.rng.random() < 0.3
+
+    def kill() -> None:
+        watchers = watchers_of(path) if with_watcher else []
+        if watchers:
+            case.can_go_back = False
+        kill_all([*agents_at_work(path), *watchers])
+
+    with at_stage(lambda: case.home.reached(stage), kill, later_s=later_s) as acted:
+        yield
+    if acted.is_set():
+        case.happens(f"at {stage} + {later_s} s")
+
+
+@contextlib.contextmanager
+def kill_at_call(case: Case) -> Iterator[None]:
+    """Kill the agent at one of its system calls, by ``strace``."""
+    number = case.rng.randint(1, _MOST_CALLS)
+    log, shell = case.site.folder / "calls", case.site.folder / "traced"
+    log.unlink(missing_ok=True)
+    shell.write_text(
+        f"#!/bin/sh\nexec strace -f -qq --seccomp-bpf -A -o {log} -e trace={_CALLS} "
+        f'-e inject={_CALLS}:signal=SIGKILL:when={number} /bin/sh "$@"\n'
+    )
+    shell.chmod(0o755)
+    device = case.site.devices["dev"]
+    device.environment(f"LOGIN_SHELL={shell}\n")
+    yield
+    device.environment("")
+    lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+    killed = [line for line in lines if "killed by SIGKILL" in line]
+    if killed:
+        pid = killed[0].split()[0]
+        last = [line for line in lines if line.split()[0] == pid and "(" in line]
+        case.happens(f"call {number}: {last[-1][:150] if last else ''}")
+        # The process that watches is traced, and killed, as well.
+        case.can_go_back = False
+
+
+@contextlib.contextmanager
+def kill_worker(case: Case) -> Iterator[None]:
+    """Kill the process in which the agent checks the health of the release."""
+    path, later_s = case.home.path, case.rng.choice(_LATER_S)
+    with at_stage(
+        lambda: case.home.reached("laid") and bool(workers_below(path)),
+        lambda: kill_all(workers_below(path)),
+        later_s=later_s,
+    ) as acted:
+        yield
+    if acted.is_set():
+        case.happens(f"the health check + {later_s} s")
+
+
+@contextlib.contextmanager
+def kill_host(case: Case) -> Iterator[None]:
+    """Kill the command itself."""
+    stage, later_s = _moment(case, STAGES)
+
+    def kill() -> None:
+        if case.process is not None:
+            case.process.kill()
+
+    with at_stage(lambda: case.home.reached(stage), kill, later_s=later_s) as acted:
+        yield
+    if acted.is_set():
+        case.happens(f"at {stage} + {later_s} s")
+
+
+@contextlib.contextmanager
+def fill_disk(case: Case) -> Iterator[None]:
+    """Leave little or no room on the device's disk, from the start or from a stage on."""
+    with _small_disk(case.home.path) as filler:
+        stage = case.rng.choice(("start", "start", *STAGES[1:]))
+        files = sum(file.bytes for file in case.bundle.manifest.files)
+        left = int(case.rng.uniform(0, 1.2) * files) if stage == "start" else 0
+        if stage == "start":
+            _fill(filler, left)
+            case.happens(f"{left} bytes left")
+            yield
+        else:
+            reached = lambda: case.home.reached(stage)  # noqa: E731
+            with at_stage(reached, lambda: _fill(filler, 0)) as acted:
+                yield
+            if acted.is_set():
+                case.happens(f"full at {stage}")
+        filler.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def damage_received(case: Case) -> Iterator[None]:
+    """Cut the link, and damage on the device what it has received; then push again."""
+    at = int(case.total() * case.rng.uniform(0.3, 1.0))
+    link = case.link(cut_after=at)
+    case.site.start(case.bundle, "dev", watch_s=0.0).wait()
+    link.stop()
+    case.site.connect({})
+    case.site.settle("dev", 0.0)
+    case.before = case.site.seen("dev")
+    parts = [*(case.home.path / "parts").iterdir(), *_fresh_objects(case)]
+    for path in parts:
+        data = bytearray(path.read_bytes())
+        if not data:
+            continue
+        match case.rng.randrange(3):
+            case 0:
+                data[case.rng.randrange(len(data))] ^= 0x55
+            case 1:
+                data[len(data) // 2 :] = bytes(len(data) - len(data) // 2)
+            case _:
+                data += b"more"
+        path.write_bytes(data)
+        case.happens(f"damaged {path.parent.name}/{path.name[:12]}")
+    yield
+
+
+def _fresh_objects(case: Case) -> list[Path]:
+    """Return received files that no release links to."""
+    return [path for path in (case.home.path / "objects").iterdir() if path.stat().st_nlink == 1]
+
+
+@contextlib.contextmanager
+def unhealthy(case: Case) -> Iterator[None]:
+    """Push a bundle whose model computes something else than it should."""
+    case.happens("unhealthy")
+    yield
+
+
+@contextlib.contextmanager
+def resume_often(case: Case) -> Iterator[None]:
+    """Cut the same push again and again, each time a little later."""
+    parts = case.rng.randint(2, 4)
+    for number in range(parts):
+        link = case.link(cut_after=int(case.total() * (number + case.rng.random()) / parts))
+        ended = case.site.start(case.bundle, "dev", watch_s=0.0).wait()
+        link.stop()
+        if link.broken:
+            case.happens(f"cut up to {parts} times before")
+        case.site.settle("dev", 0.0)
+        if ended.code == 0:
+            break
+    case.before = case.site.seen("dev")
+    link = case.link(cut_after=int(case.total() * case.rng.random()))
+    yield
+    link.stop()
+
+
+@contextlib.contextmanager
+def two_devices(case: Case) -> Iterator[None]:
+    """Push to two devices with one command; the link to one of them breaks."""
+    case.hosts = case.rng.choice((("dev", "dev2"), ("dev2", "dev")))
+    template = "signed" if case.bundle.signature else case.rng.choice(("empty", "one", "two"))
+    case.site.reset("dev2", template)
+    with case.rng.choice((cut_upwards, cut_downwards, cut_at_stage, kill_agent))(case):
+        yield
+
+
+@contextlib.contextmanager
+def two_commands(case: Case) -> Iterator[None]:
+    """Push two bundles to one device at the same time, sometimes over a link that is cut."""
+    case.others.append(case.site.bundle(case.rng, signed=case.bundle.signature is not None))
+    case.happens("two at once")
+    if case.rng.random() < 0.5:
+        with cut_at_stage(case):
+            yield
+    else:
+        yield
+
+
+@contextlib.contextmanager
+def without_runtime(case: Case) -> Iterator[None]:
+    """Break a push that brings a runtime, or uses one that was brought."""
+    device = case.site.devices["dev"]
+    device.environment(BARE_PATH)
+    breakers = (cut_at_stage, kill_agent, kill_host)
+    if any((case.home.path / "runtimes").glob("*")) or case.rng.random() < 0.3:
+        with case.rng.choice(breakers)(case):
+            yield
+        return
+    later_s = case.rng.uniform(0.0, 6.0)
+    act: Callable[[], None]
+    how = case.rng.choice(("link", "agent", "host"))
+    link = case.link(comes_back=_comes_back(case)) if how == "link" else None
+    match how:
+        case "agent":
+            act = lambda: kill_all(agents_at_work(case.home.path))  # noqa: E731
+        case "host":
+            act = lambda: case.process.kill() if case.process else None  # noqa: E731
+        case _:
+            assert link is not None
+            act = link.break_now
+    with at_stage(lambda: case.home.reached("receiving"), act, later_s=later_s) as acted:
+        yield
+    if acted.is_set():
+        case.happens(f"{how}, {later_s:.1f} s after the first bytes of the runtime")
+    if link is not None:
+        link.stop()
+
+
+KINDS: dict[str, Breaker] = {
+    "cut upwards": cut_upwards,
+    "cut downwards": cut_downwards,
+    "cut at a stage": cut_at_stage,
+    "answer lost": lose_answer,
+    "confirmation lost": lose_confirmation,
+    "cut twice": cut_again,
+    "silent link": fall_silent,
+    "agent killed": kill_agent,
+    "killed at a call": kill_at_call,
+    "health check killed": kill_worker,
+    "host killed": kill_host,
+    "full disk": fill_disk,
+    "damaged": damage_received,
+    "unhealthy": unhealthy,
+    "resumed": resume_often,
+    "two devices": two_devices,
+    "two commands": two_commands,
+    "runtime": without_runtime,
+}
+
+
+def _comes_back(case: Case) -> bool:
+    comes_back = case.rng.random() < 0.65
+    case.can_be_unknown = case.can_be_unknown or not comes_back
+    return comes_back
+
+
+def _moment(case: Case, stages: tuple[str, ...]) -> tuple[str, float]:
+    stages = stages if case.watch_s else tuple(s for s in stages if s != "watched")
+    # Late moments are the interesting ones.
+    late = [stage for stage in stages if stage in LATE_STAGES]
+    return case.rng.choice([*stages, *late, *late]), case.rng.choice(_LATER_S)
+
+
+def _release(event: threading.Event, act: Callable[[], None]) -> Callable[[], None]:
+    def both() -> None:
+        act()
+        event.clear()
+
+    return both
+
+
+@contextlib.contextmanager
+def _small_disk(home: Path) -> Iterator[Path]:
+    """Put a home on a disk of its own; yields the path of a file beside it that fills it."""
+    if os.getuid() != 0:
+        raise PermissionError("only root can mount a small disk: leave out the kind 'full disk'")
+    place, kept = home.parent, home.parent.with_name("kept")
+    place.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(place, kept, symlinks=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=24m", "tmpfs", str(place)], check=True)
+    try:
+        shutil.copytree(kept, place, symlinks=True, dirs_exist_ok=True)
+        yield place / "filler"
+        # The home moves back as it is then.
+        shutil.rmtree(kept)
+        time.sleep(_FILL_S)
+        shutil.copytree(place, kept, symlinks=True)
+    finally:
+        while subprocess.run(
+            ["umount", str(place)], capture_output=True, check=False
+        ).returncode and watchers_of(home):
+            time.sleep(0.2)
+        shutil.rmtree(place)
+        kept.rename(place)
+
+
+def _fill(filler: Path, left: int) -> None:
+    free = os.statvfs(filler.parent)
+    size = max(0, free.f_bavail * free.f_frsize - left)
+    with contextlib.suppress(OSError), filler.open("wb") as file:
+        os.posix_fallocate(file.fileno(), 0, size)

@@ -1,0 +1,189 @@
+"""Links that break at a chosen moment, and processes that are killed at one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.remote.servers import Proxy, agents_below
+
+_POLL_S = 0.001
+# How far an install has come, as its files on the device show.
+STAGES = ("agent", "receiving", "received", "staging", "laid", "watched", "switched")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Home:
+    """A home on this machine, and the release that is about to be installed there."""
+
+    path: Path
+    new: str
+    releases_before: frozenset[str]
+
+    def reached(self, stage: str) -> bool:
+        """Return whether an install has come to a stage."""
+        match stage:
+            case "agent":
+                return bool(agents_below(self.path))
+            case "receiving":
+                return bool(self._listed("parts"))
+            case "received":
+                return not self._listed("parts") and bool(self._fresh_objects())
+            case "staging":
+                return any(n.startswith(".staging") for n in self._listed("releases"))
+            case "laid":
+                return self.new in self._listed("releases")
+            case "watched":
+                return (self.path / "watch.json").exists()
+        return self._current() == self.new
+
+    def _current(self) -> str:
+        try:
+            return (self.path / "current").readlink().name
+        except OSError:
+            return ""
+
+    def _listed(self, kind: str) -> list[str]:
+        try:
+            return os.listdir(self.path / kind)
+        except OSError:
+            return []
+
+    def _fresh_objects(self) -> bool:
+        newest = 0.0
+        for name in self._listed("objects"):
+            with contextlib.suppress(OSError):
+                newest = max(newest, (self.path / "objects" / name).stat().st_ctime)
+        return newest > time.time() - 1.0
+
+
+@dataclass
+class BreakingLink(Proxy):
+    """A link that is cut, or falls silent, at a number of bytes or when it is told to.
+
+    Attributes:
+        down_after: bytes from the device after which it breaks.
+        falls_silent: nothing passes any more, instead of a reset.
+        comes_back: whether later connections are accepted.
+        breaks: how many connections break, one after the other.
+    """
+
+    down_after: int | None = None
+    falls_silent: bool = False
+    comes_back: bool = True
+    breaks: int = 1
+    down: int = 0
+    broken: int = 0
+    holds: threading.Event = field(default_factory=threading.Event)
+    _silent: threading.Event = field(default_factory=threading.Event)
+
+    def break_now(self) -> None:
+        """Break every connection there is."""
+        self.broken += 1
+        self.carried = self.down = 0
+        if self.falls_silent:
+            self._silent.set()
+            return
+        ends, self._sockets[1:] = self._sockets[1:], []
+        self._reset(*ends)
+
+    def _accept(self, server: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                near, _ = server.accept()
+                if self.broken and not self.comes_back:
+                    self._reset(near)
+                    continue
+                self._silent.clear()
+                far = socket.create_connection(("127.0.0.1", self.target))
+                self._sockets += [near, far]
+                for args in ((near, far, True), (far, near, False)):
+                    threading.Thread(target=self._carry, args=args, daemon=True).start()
+
+    def _carry(self, source: socket.socket, sink: socket.socket, up: bool) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(4096):
+                while self._silent.is_set() or (self.holds.is_set() and not up):
+                    time.sleep(0.01)
+                    if source.fileno() < 0:
+                        return
+                if self.broken < self.breaks and self._is_over(len(data), up=up):
+                    self.break_now()
+                    continue
+                sink.sendall(data)
+        with contextlib.suppress(OSError):
+            sink.shutdown(socket.SHUT_WR)
+
+    def _is_over(self, count: int, *, up: bool) -> bool:
+        if up:
+            self.carried += count
+            return self.cut_after is not None and self.carried > self.cut_after
+        self.down += count
+        return self.down_after is not None and self.down > self.down_after
+
+
+@contextlib.contextmanager
+def at_stage(
+    reached: Callable[[], bool], act: Callable[[], None], *, later_s: float = 0.0
+) -> Iterator[threading.Event]:
+    """Act once something is reached while the block lasts; the event says whether it was."""
+    ended, acted = threading.Event(), threading.Event()
+
+    def wait() -> None:
+        while not ended.is_set():
+            if reached():
+                if not ended.wait(later_s):
+                    acted.set()
+                    act()
+                return
+            time.sleep(_POLL_S)
+
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    try:
+        yield acted
+    finally:
+        ended.set()
+        thread.join(5.0)
+
+
+def watchers_of(home: Path) -> list[int]:
+    """Processes that wait for the confirmation of a release."""
+    return [pid for pid in agents_below(home) if "watch" in _words(pid)]
+
+
+def agents_at_work(home: Path) -> list[int]:
+    """Agents that serve a connection."""
+    return [pid for pid in agents_below(home) if "watch" not in _words(pid)]
+
+
+def workers_below(home: Path) -> list[int]:
+    """Processes in which an agent runs a model."""
+    parents = set(agents_at_work(home))
+    found = []
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            stat = (entry / "stat").read_text().rpartition(")")[2].split()
+            if int(stat[1]) in parents:
+                found.append(int(entry.name))
+    return found
+
+
+def _words(pid: int) -> list[str]:
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").split("\0")
+    return []
+
+
+def kill_all(pids: list[int]) -> None:
+    """End processes at once."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)

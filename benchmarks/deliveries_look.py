@@ -1,0 +1,100 @@
+"""Look at edgekit's folder on a device without edgekit's own code, and print it as JSON.
+
+Runs on the device as well: ``python3 - HOME < deliveries_look.py``. Standard library, Python 3.9.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import sys
+from typing import Any
+
+_TEMPORARY = re.compile(r"\..*\.tmp|\.staging-.*")
+
+
+def look(home: str) -> dict[str, Any]:
+    """Read which releases a home points to, the digests of all their files, and what is left over.
+
+    ``previous`` is the folder that the link of that name leads to.
+    """
+    releases = os.path.join(home, "releases")
+    names = [name for name in _listed(releases) if not name.startswith(".")]
+    return {
+        "current": _led_to(home, "current"),
+        "previous": _led_to(home, "previous"),
+        "releases": {name: _digests(os.path.join(releases, name)) for name in names},
+        "watch": _record(os.path.join(home, "watch.json")),
+        "went_back": [
+            line["release"]
+            for line in _lines(os.path.join(home, "audit.jsonl"))
+            if line.get("action") == "go back" and str(line.get("result")).startswith("done")
+        ],
+        "leftovers": _leftovers(home),
+        "objects": _listed(os.path.join(home, "objects")),
+    }
+
+
+def _led_to(home: str, link: str) -> str | None:
+    place = os.path.join(home, link)
+    return os.path.basename(os.path.realpath(place)) if os.path.isdir(place) else None
+
+
+def _digests(folder: str) -> dict[str, str]:
+    found = {}
+    for name in _listed(folder):
+        path = os.path.join(folder, name)
+        if os.path.isfile(path) and not os.path.islink(path):
+            with open(path, "rb") as file:
+                found[name] = hashlib.sha256(file.read()).hexdigest()
+    return found
+
+
+def _leftovers(home: str) -> list[str]:
+    """Return the names of temporary files and folders, wherever they are but inside runtimes."""
+    folders = [home] + [os.path.join(home, kind) for kind in _listed(home)]
+    releases = os.path.join(home, "releases")
+    folders += [os.path.join(releases, name) for name in _listed(releases)]
+    return [
+        os.path.relpath(os.path.join(folder, name), home)
+        for folder in folders
+        if not os.path.islink(folder)
+        for name in _listed(folder)
+        if _TEMPORARY.fullmatch(name)
+    ]
+
+
+def _listed(folder: str) -> list[str]:
+    return sorted(os.listdir(folder)) if os.path.isdir(folder) else []
+
+
+def _record(path: str) -> dict[str, Any] | None:
+    try:
+        with open(path, encoding="utf-8") as file:
+            record = json.load(file)
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _lines(path: str) -> list[dict[str, Any]]:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            texts = file.read().splitlines()
+    except OSError:
+        return []
+    found = []
+    for text in texts:
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict):
+            found.append(line)
+    return found
+
+
+if __name__ == "__main__":
+    print(json.dumps(look(os.path.expanduser(sys.argv[1]))))
