@@ -27,7 +27,7 @@ _LARGE_BYTES = 64 << 20
 _TOGETHER = 3
 # Sizes to try for unknown free dimensions; the original may refuse some of them.
 _SIZES = (64, 16, 1)
-_LARGER = (1024, 16000)  # where a border is mirrored, as before a spectrogram
+_LARGER = (1024, 16000)  # for models with reflection padding, as before a spectrogram
 
 
 @dataclass(frozen=True, kw_only=True)
