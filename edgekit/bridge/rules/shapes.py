@@ -15,7 +15,7 @@ from edgekit.bridge.rules.reshaping import reshaped
 
 
 def _reshape(low: Lowering, node: NodeProto) -> None:
-    """Convert Reshape, Flatten, Squeeze and Unsqueeze to the shape stored in the settled graph."""
+    """Convert Reshape, Flatten, Squeeze and Unsqueeze to the inferred shape of the output."""
     value = low.value(node, 0, mixed=True)
     made = reshaped(low, value, low.shape_of(node.output[0]))
     low.bind(node, made.tensor, made.order, mixed=made.mixed)
