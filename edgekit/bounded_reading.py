@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import stat
 import zipfile
 from pathlib import Path
@@ -16,7 +17,8 @@ def read_regular(path: Path, most_bytes: int) -> bytes:
     """
     _check_regular(path)
     with path.open("rb") as file:
-        data = file.read(most_bytes + 1)
+        # Not the limit itself, which is room that reading would take at once.
+        data = file.read(min(most_bytes, os.fstat(file.fileno()).st_size) + 1)
     if len(data) > most_bytes:
         raise ValueError(f"larger than {most_bytes} bytes")
     return data

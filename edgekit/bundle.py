@@ -5,14 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import lzma
+import os
 import zipfile
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from edgekit.bounded_reading import open_zip, read_member, read_regular
 from edgekit.errors import UserError, reason
@@ -26,7 +27,7 @@ from edgekit_agent.files import whole_file
 from edgekit_agent.jobs import NamedBlob
 from edgekit_agent.limits import most_expanded
 from edgekit_agent.provenance import MOST_MANIFEST_BYTES
-from edgekit_agent.records import MOST_RELATIVE_ERROR, MOST_THREADS
+from edgekit_agent.records import MOST_RELATIVE_ERROR, MOST_THREADS, check_file_names
 from edgekit_agent.signatures import has_valid_signature, read_statement
 from edgekit_agent.statements import Signature, Statement
 from edgekit_agent.unpacking import unpack
@@ -43,6 +44,8 @@ RESULTS = "results.jsonl"
 LOCK = "edgekit.lock"
 BUILT_FILES = ("model.onnx", "model.tflite", CANARIES, MANIFEST, SIGNATURE, LOCK, "report.html")
 _MOST_SIGNATURE_BYTES = 1 << 18
+# In bytes; file systems have 255, some of them for the suffix.
+_LONGEST_NAME = 200
 
 # Exceptions of reading a damaged or encrypted file.
 _DAMAGE = (
@@ -118,6 +121,13 @@ class Form(_Part):
     chosen: bool
 
 
+def _checked_name(name: str) -> str:
+    """Check that the bundle's file can bear a name."""
+    if not name or "/" in name or "\0" in name or len(os.fsencode(name)) > _LONGEST_NAME:
+        raise ValueError("not the name of a file")
+    return name
+
+
 class Manifest(_Part):
     """Manifest of a bundle.
 
@@ -127,7 +137,7 @@ class Manifest(_Part):
     """
 
     schema_version: Literal[1] = 1
-    name: str
+    name: Annotated[str, AfterValidator(_checked_name)]
     model: str
     format: Literal["onnx", "tflite"]
     source_digest: str
@@ -187,9 +197,12 @@ class Bundle:
             raise UserError(
                 f"{self.path}: {name}: cannot be read: {reason(error)}", hint=_HINT
             ) from error
-        if hashlib.sha256(data).hexdigest() != self.manifest.file(name).digest:
+        file = self.manifest.file(name)
+        is_same = hashlib.sha256(data).hexdigest() == file.digest
+        if not is_same or len(data) != file.bytes:
             raise UserError(
-                f"{self.path}: {name} is not what the manifest says (another sha256)",
+                f"{self.path}: {name} is not what the manifest says "
+                f"(another {'size' if is_same else 'sha256'})",
                 hint="it was changed after the build; build again",
             )
         return data
@@ -297,9 +310,10 @@ def open_bundle(path: Path) -> Bundle:
         first = error.errors()[0]
         where = ".".join(str(p) for p in first["loc"])
         raise UserError(f"{path}: {MANIFEST}: {where}: {first['msg']}", hint=_HINT) from error
-    for file in manifest.files:
-        if PurePosixPath(file.name).name != file.name or file.name in ("", ".."):
-            raise UserError(f"{path}: {MANIFEST}: file name {file.name!r} leaves the bundle")
+    try:
+        check_file_names([MANIFEST, *(file.name for file in manifest.files)])
+    except ValueError as error:
+        raise UserError(f"{path}: {MANIFEST}: {error}", hint=_HINT) from error
     absent = {manifest.model, manifest.canaries} - {file.name for file in manifest.files}
     if absent:
         raise UserError(f"{path}: {MANIFEST}: no digest of {', '.join(sorted(absent))}", hint=_HINT)

@@ -18,7 +18,7 @@ from edgekit_agent.jobs import HealthJob, InstallJob, ModelRef, NamedBlob, Rollb
 from edgekit_agent.provenance import read_provenance
 from edgekit_agent.pruning import prune
 from edgekit_agent.rebuilding import rebuild_records
-from edgekit_agent.records import RECORD, check_record, write_record
+from edgekit_agent.records import RECORD, check_file_names, check_record, write_record
 from edgekit_agent.releases import damaged_files, discard, locked, read_release, sweep
 from edgekit_agent.results import Health, Release, Status
 from edgekit_agent.served import current_release, previous_release, switch
@@ -211,13 +211,12 @@ def _check_whole(home: Home, release: Release) -> None:
 
 def _check_release(release: Release) -> None:
     """Refuse a release that its own record could not describe, before anything is changed."""
+    names = [file.name for file in release.files]
     try:
         check_record(release)
+        check_file_names(names)
     except ValueError as error:
         raise AgentError("bad_job", f"{release.name[:40]}: {error}", hint=_NOT_OURS) from error
-    names = [file.name for file in release.files]
-    if len(set(names)) != len(names) or RECORD in names:
-        raise AgentError("bad_job", f"a release cannot hold these files: {', '.join(names)}")
     for needed in (release.model, release.canaries):
         if needed not in names:
             raise AgentError("bad_job", f"{needed!r} is not among the files of the release")

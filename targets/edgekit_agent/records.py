@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from typing import Any
+from typing import Any, Sequence
 
 from edgekit_agent import strictjson
 from edgekit_agent.codec import decode, encode
@@ -34,8 +34,7 @@ def check_record(release: Release) -> None:
     _check_number("max_relative_error", release.max_relative_error, 0, MOST_RELATIVE_ERROR)
     _check_number("threads", release.threads, 1, MOST_THREADS)
     _check_number("version", release.version, 0, MOST_VERSION)
-    if len(release.files) > _MOST_FILES:
-        raise ValueError(f"{len(release.files)} files, allowed are {_MOST_FILES}")
+    _check_count(len(release.files))
     for file in release.files:
         _check_text(file.name, "file name", PLAIN_NAME)
         _check_text(file.digest, "sha256 in hex", DIGEST)
@@ -48,6 +47,27 @@ def check_record(release: Release) -> None:
     for text in (release.runtime_version, release.installed_at):
         if len(text) > 200:
             raise ValueError(f"{text[:40]!r}... is too long")
+
+
+def check_file_names(names: Sequence[str]) -> None:
+    """Check the names of the files of a new release.
+
+    Raises:
+        ValueError: there are too many, or one is not plain, is the record's, or differs from
+            another in case at most, which not every file system keeps apart.
+    """
+    _check_count(len(names))
+    taken = {RECORD}
+    for name in names:
+        _check_text(name, "file name", PLAIN_NAME)
+        if name.lower() in taken:
+            raise ValueError(f"a release cannot hold two files of the name {name!r}")
+        taken.add(name.lower())
+
+
+def _check_count(files: int) -> None:
+    if files > _MOST_FILES:
+        raise ValueError(f"{files} files, allowed are {_MOST_FILES}")
 
 
 def _check_number(name: str, value: float, least: float, most: float) -> None:

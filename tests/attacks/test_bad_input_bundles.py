@@ -3,6 +3,7 @@
 import hashlib
 import json
 import platform
+import re
 import shutil
 import zipfile
 
@@ -11,7 +12,9 @@ import pytest
 from onnx import numpy_helper
 
 from edgekit.bundle import open_bundle
+from edgekit.errors import UserError
 from tests.projects import PROFILE, edgekit, refused, untouched
+from tests.remote.servers import make_bundle
 
 pytestmark = pytest.mark.skipif(
     platform.machine() != "x86_64", reason="the example's bundle is for x86_64"
@@ -112,7 +115,7 @@ def test_a_manifest_that_names_files_outside_the_bundle(bundle, name):
     text = (bundle / "manifest.json").read_text()
     files = json.loads(text)["files"]
     edited(bundle, files=[{**files[0], "name": name}, *files[1:]])
-    refused_by_all(bundle, "leaves the bundle")
+    refused_by_all(bundle, f"manifest.json: not a plain file name: {name!r}")
     (bundle / "manifest.json").write_text(text)
     edited(bundle, model=name)
     refused_by_all(bundle, "manifest.json: no digest of")
@@ -134,6 +137,48 @@ def test_a_manifest_that_names_files_outside_the_bundle(bundle, name):
 def test_a_manifest_that_is_none(bundle, changes, says):
     edited(bundle, **changes)
     refused_by_all(bundle, says)
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        (".hidden", "not a plain file name"),
+        ("-rf", "not a plain file name"),
+        ("a\nb", "not a plain file name: 'a\\nb'"),
+        ("m\u043edel.onnx", "not a plain file name"),  # a Cyrillic letter
+        ("model.onnx", "two files of the name 'model.onnx'"),
+        ("MODEL.onnx", "two files of the name 'MODEL.onnx'"),
+        ("Release.json", "two files of the name 'Release.json'"),
+        ("manifest.json", "two files of the name 'manifest.json'"),
+        (None, "1003 files, allowed are 1000"),
+    ],
+)
+def test_files_that_no_device_takes_are_refused_here(workplace, name, says):
+    """The device refused them once all was sent, and the exit code was 4."""
+    path = make_bundle(workplace / "b", width=8).path
+    files = json.loads((path / "manifest.json").read_text())["files"]
+    names = [f"f{n}" for n in range(1000)] if name is None else [name]
+    edited(path, files=[*files, *({**files[0], "name": each} for each in names)])
+    with pytest.raises(UserError, match=re.escape(says)):
+        open_bundle(path)
+
+
+@pytest.mark.parametrize("name", ["n" * 5000, "a/b", "../../x", "a\0b", ""])
+def test_a_bundle_whose_file_cannot_bear_its_name_is_refused(workplace, name):
+    """The first ended in a traceback."""
+    path = make_bundle(workplace / "b", width=8).path
+    edited(path, name=name)
+    refused_by_all(path, "manifest.json: name: ")
+
+
+@pytest.mark.parametrize("size", [1, 1 << 40, (1 << 62) + 1])
+def test_a_declared_size_is_the_size(workplace, size):
+    """The last was "out of memory": so much room was made before a byte was read."""
+    path = make_bundle(workplace / "b", width=8).path
+    files = json.loads((path / "manifest.json").read_text())["files"]
+    edited(path, files=[{**files[0], "bytes": size}, *files[1:]])
+    with pytest.raises(UserError, match=r"larger than 1 bytes|another size"):
+        open_bundle(path).check()
 
 
 def test_a_manifest_that_is_no_json(bundle):
