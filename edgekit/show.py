@@ -9,6 +9,7 @@ from edgekit.bench import Benched
 from edgekit.latency import LatencySummary
 from edgekit.layers import LayerCost
 from edgekit.passes.agreement import Agreement
+from edgekit.printable import printable
 from edgekit.profile import DeviceProfile
 from edgekit.remote.deploy import PushReport
 from edgekit.steps import PassFacts
@@ -142,7 +143,7 @@ def _pushed(r: PushReport) -> Iterator[str]:
     if r.watch is not None and not r.watch.after_reboot:
         yield (
             "  note: if it reboots before a release is confirmed it does not go back by itself: "
-            "its user does not linger in systemd (loginctl enable-linger), and no cron runs"
+            f"{printable(r.watch.boot_problem)}"
         )
 
 

@@ -80,3 +80,16 @@ def write_whole(path: str, data: Union[bytes, bytearray], *, is_private: bool = 
     """Write ``data`` to ``path`` atomically."""
     with whole_file(path, is_private=is_private) as file:
         file.write(data)
+
+
+def write_changed(path: str, text: str) -> bool:
+    """Write a file atomically unless it has this text already; return whether it was written."""
+    data = text.encode(errors="surrogateescape")
+    try:
+        with open(path, "rb") as file:
+            if file.read() == data:
+                return False
+    except FileNotFoundError:
+        pass
+    write_whole(path, data)
+    return True

@@ -222,6 +222,7 @@ class Watch:
         until_s: when it is too late, in seconds since the boot.
         boot: which boot that is.
         after_reboot: who starts the watcher after a reboot: ``systemd``, ``cron`` or nobody.
+        boot_problem: why nobody does.
     """
 
     release: str
@@ -230,6 +231,7 @@ class Watch:
     until_s: float
     boot: str
     after_reboot: str
+    boot_problem: str = ""
 
 
 @dataclass(frozen=True)

@@ -15,9 +15,9 @@ import time
 from typing import Optional
 
 from edgekit_agent.audit import add_line
-from edgekit_agent.boot import prepare_boot, watcher_command
+from edgekit_agent.boot import prepare_boot, start_now, watcher_command
 from edgekit_agent.codec import decode, encode
-from edgekit_agent.failures import AgentError, failure_of
+from edgekit_agent.failures import AgentError
 from edgekit_agent.files import fsync_folder, open_regular, write_whole
 from edgekit_agent.homes import Home, open_home
 from edgekit_agent.jobs import ConfirmJob
@@ -30,7 +30,7 @@ from edgekit_agent.trust import check_not_revoked, known_trust
 PENDING, CONFIRMED = "watch.json", "confirmed"
 MOST_SECONDS = 24 * 3600.0
 _MOST_BYTES = 1 << 16
-_POLL_S = 0.5
+_POLL_S, _MOST_POLL_S = 0.5, 60.0
 _BOOT_ID = "/proc/sys/kernel/random/boot_id"
 
 
@@ -45,13 +45,15 @@ def begin_watch(home: Home, release: str, previous: str, seconds: float) -> Watc
     """
     with contextlib.suppress(FileNotFoundError):
         os.unlink(os.path.join(home.path, CONFIRMED))
+    start = prepare_boot(home.path)
     watch = Watch(
         release=release,
         previous=previous,
         seconds=seconds,
         until_s=_now_s() + seconds,
         boot=_boot(),
-        after_reboot=prepare_boot(home.path),
+        after_reboot=start.by,
+        boot_problem=start.problem,
     )
     text = json.dumps(encode(watch), allow_nan=False)
     write_whole(os.path.join(home.path, PENDING), text.encode(), is_private=True)
@@ -63,6 +65,7 @@ def begin_watch(home: Home, release: str, previous: str, seconds: float) -> Watc
         cwd="/",
         start_new_session=True,  # it lives on when the link is lost
     )
+    start_now(home.path, start)
     return watch
 
 
@@ -131,15 +134,21 @@ def run_watch(path: str) -> int:
     Started at the switch, and once at every boot.
     """
     home = open_home(path)
+    pause_s = _POLL_S
     while True:
         watch = pending_watch(home)
         if watch is None:
             return 0
         if _is_due(watch) or _app_confirmed(home, watch):
-            with contextlib.suppress(AgentError), locked(home):  # busy: try again
-                if pending_watch(home) == watch:
-                    _end(home, watch)
-        time.sleep(_POLL_S)
+            try:
+                with locked(home):
+                    if pending_watch(home) == watch:
+                        _end(home, watch)
+            except AgentError:
+                pass  # busy, or not writable now: try again
+            except OSError:  # the disk is full or failing now: try again, ever more rarely
+                pause_s = min(2 * pause_s, _MOST_POLL_S)
+        time.sleep(pause_s)
 
 
 def _end(home: Home, watch: Watch) -> None:
@@ -168,9 +177,9 @@ def _go_back(home: Home, watch: Watch) -> None:
         if damaged:
             raise AgentError("corrupt", f"damaged: {', '.join(damaged)}")
         switch(home, watch.previous)
-    except (AgentError, OSError) as error:
-        failure = failure_of(error)
-        add_line(home, "go back", f"{failure.kind}: {failure.message}", release=watch.previous)
+    except AgentError as error:  # it cannot be served again
+        said = f"{error.failure.kind}: {error.failure.message}"
+        add_line(home, "go back", said, release=watch.previous)
     else:
         add_line(home, "go back", f"done: {why} of {watch.release}", release=watch.previous)
     drop_watch(home)

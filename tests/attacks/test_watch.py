@@ -1,10 +1,9 @@
 """A device that gets no confirmation of a new release goes back by itself."""
 
 import contextlib
-import getpass
+import errno
 import json
 import os
-import shutil
 import signal
 import subprocess
 import threading
@@ -21,14 +20,13 @@ from edgekit.remote.confirmation import WatchTerms, confirm
 from edgekit.remote.deploy import push
 from edgekit.remote.sending import sha256
 from edgekit.remote.session import open_session
-from edgekit_agent import boot
 from edgekit_agent.audit import last_lines
 from edgekit_agent.homes import open_home
 from edgekit_agent.jobs import ConfirmJob
 from edgekit_agent.releases import locked
 from edgekit_agent.results import Watched
-from edgekit_agent.served import current_release, previous_release
-from edgekit_agent.watch import pending_watch
+from edgekit_agent.served import current_release, previous_release, switch
+from edgekit_agent.watch import pending_watch, run_watch
 from tests.projects import edgekit
 from tests.remote.servers import make_bundle, running_sshd, sshd
 from tests.remote.servers import served as served_by_sshd
@@ -349,78 +347,40 @@ def test_a_failure_to_confirm_leaves_the_outcome_open(device, first, tmp_path):
     assert served(device)[0] != first
 
 
-# --- what runs at boot --------------------------------------------------------------------
-
-
-@pytest.fixture
-def system(tmp_path, monkeypatch):
-    """A root of a file system without systemd and cron, and an empty PATH."""
-    (tmp_path / "root/proc/1").mkdir(parents=True)
-    (tmp_path / "root/proc/1/comm").write_text("init\n")
-    (tmp_path / "bin").mkdir()
-    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:/usr/bin:/bin")
-    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "xdg"))
-    return tmp_path / "root"
-
-
-def has_cron(system, tmp_path):
-    (system / "proc/1/comm").write_text("cron\n")
-    table = tmp_path / "table"
-    script = tmp_path / "bin/crontab"
-    script.write_text(f'#!/bin/sh\ncase "$1" in -l) cat {table} ;; -) cat > {table} ;; esac\n')
-    script.chmod(0o755)
-    return table
-
-
-@pytest.mark.parametrize("name", ["plain", "it's 100% $odd \\"])
-def test_a_lingering_user_has_a_unit_of_systemd(system, tmp_path, name):
-    home = tmp_path / name
-    home.mkdir()
-    (system / "run/systemd/system").mkdir(parents=True)
-    assert boot.prepare_boot(str(home), system=str(system)) == ""
-    (system / "var/lib/systemd/linger").mkdir(parents=True)
-    (system / "var/lib/systemd/linger" / getpass.getuser()).touch()
-    for _ in range(2):
-        assert boot.prepare_boot(str(home), system=str(system)) == "systemd"
-    units = tmp_path / "xdg/systemd/user"
-    (link,) = (units / "default.target.wants").iterdir()
-    if analyze := shutil.which("systemd-analyze"):
-        environment = os.environ | {"XDG_RUNTIME_DIR": str(tmp_path)}
-        command = [analyze, "--user", "verify", link.resolve()]
-        subprocess.run(command, check=True, timeout=60, env=environment)
-    assert "ExecStart=/bin/sh " in link.read_text()
-    subprocess.run(["/bin/sh", home / "watch.sh"], check=True, timeout=60)
-    assert link.resolve().parent == units.resolve()
-
-
-def test_else_cron_has_a_line_and_keeps_the_others(system, tmp_path):
-    home = tmp_path / "it's 100%"
-    home.mkdir()
-    table = has_cron(system, tmp_path)
-    table.write_text("0 1 * * * backup\n")
-    for _ in range(2):
-        assert boot.prepare_boot(str(home), system=str(system)) == "cron"
-    mine, added = table.read_text().splitlines()
-    assert mine == "0 1 * * * backup"
-    assert added.startswith("@reboot /bin/sh ")
-    assert "100\\%" in added
-    command = added.removeprefix("@reboot ").replace("\\%", "%")
-    subprocess.run(["/bin/sh", "-c", command], check=True, timeout=60)
-
-
-@pytest.mark.parametrize("name", ["new\nline", "esc\x1b"])
-def test_a_path_that_no_table_can_hold_promises_nothing(system, tmp_path, name):
-    table = has_cron(system, tmp_path)
-    (tmp_path / name).mkdir()
-    assert boot.prepare_boot(str(tmp_path / name), system=str(system)) == ""
-    assert not table.exists()
-
-
 def test_where_neither_is_there_the_push_says_so(device, first, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", f"{Path(os.sys.executable).parent}:/nowhere")
     bundle = make_bundle(tmp_path / "next", seed=1, width=8)
     done = edgekit("push", bundle.path, "local", "--watch", "60")
     assert (done.code, "does not go back by itself" in done.out) == (0, True), done.out
+    assert "no cron that knows @reboot runs" in done.out
+
+
+def test_a_watch_of_an_earlier_version_is_read(device, first, unconfirmed):
+    new = unconfirmed(600.0)
+    path = device.home / "watch.json"
+    watch = json.loads(path.read_text())
+    del watch["boot_problem"]
+    path.write_text(json.dumps(watch))
+    assert device.status().watch.release == new
+
+
+def test_a_full_disk_does_not_keep_it_from_going_back_later(
+    device, first, unconfirmed, monkeypatch
+):
+    new = unconfirmed(600.0)
+    rebooted(device)
+    answers = [OSError(errno.ENOSPC, "no space"), OSError(errno.EIO, "no disk")]
+
+    def failing(home, release):
+        if answers:
+            raise answers.pop()
+        switch(home, release)
+
+    monkeypatch.setattr("edgekit_agent.watch.switch", failing)
+    monkeypatch.setattr("edgekit_agent.watch._POLL_S", 0.01)
+    assert run_watch(str(device.home)) == 0
+    assert answers == []
+    assert served(device) == (first, new)
 
 
 def test_terms_that_make_no_sense_are_bad_requests(device):

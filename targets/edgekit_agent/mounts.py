@@ -1,0 +1,44 @@
+"""File systems that lose what is written to them at a reboot."""
+
+from __future__ import annotations
+
+import os
+from typing import Dict, Optional, Tuple
+
+_IN_MEMORY = ("tmpfs", "ramfs")
+_MOUNTS = "/proc/self/mountinfo"
+
+
+def is_in_memory(path: str) -> bool:
+    """Return whether a path, or the nearest folder above it, lies in memory only.
+
+    So does an overlay whose changes are kept there, as on boards with a read-only root.
+    """
+    kind, options = _mounts().get(_device_of(path), ("", {}))
+    upper = options.get("upperdir", "")
+    if kind == "overlay" and os.path.isdir(upper) and _device_of(upper) != _device_of(path):
+        return is_in_memory(upper)
+    return kind in _IN_MEMORY
+
+
+def _device_of(path: str) -> Optional[str]:
+    while not os.path.exists(path) and path != os.path.dirname(path):
+        path = os.path.dirname(path)
+    number = os.stat(path).st_dev
+    return f"{os.major(number)}:{os.minor(number)}"
+
+
+def _mounts() -> Dict[Optional[str], Tuple[str, Dict[str, str]]]:
+    """Read type and options of every mounted file system, by its device number."""
+    found: Dict[Optional[str], Tuple[str, Dict[str, str]]] = {}
+    try:
+        with open(_MOUNTS, encoding="utf-8", errors="replace") as file:
+            lines = file.read().splitlines()
+    except OSError:
+        return found
+    for line in lines:
+        mounted, _, system = line.partition(" - ")
+        kind, _, rest = system.partition(" ")
+        pairs = (option.partition("=") for option in rest.split(" ")[-1].split(","))
+        found[mounted.split(" ")[2]] = (kind, {name: value for name, _, value in pairs})
+    return found

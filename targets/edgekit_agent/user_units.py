@@ -1,0 +1,134 @@
+"""Units of the user's own systemd, which runs from boot on if the user lingers."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import subprocess
+from typing import Iterator, List
+
+from edgekit_agent.failures import AgentError
+from edgekit_agent.files import fsync_folder, write_changed
+from edgekit_agent.mounts import is_in_memory
+
+_TIMEOUT_S = 20
+_UNIT = """\
+[Unit]
+Description=edgekit: go back unless the new release was confirmed
+
+[Service]
+ExecStart={command}
+
+[Install]
+WantedBy=default.target
+"""
+
+
+def enable_unit(name: str, command: List[str], *, system: str = "/") -> bool:
+    """Have systemd run a command at boot, and check that it has taken notice.
+
+    Args:
+        name: of the unit.
+        command: what it runs.
+        system: the root of the file system.
+
+    Returns:
+        Whether anything was written.
+
+    Raises:
+        AgentError: ``not_enabled``: systemd does not run, does not start this user's units at
+            boot, or does not read the folders that they can be in.
+    """
+    if not os.path.isdir(os.path.join(system, "run/systemd/system")):
+        raise AgentError("not_enabled", "it has no systemd")
+    if not _lingers(system):
+        reason = "its user does not linger in systemd (loginctl enable-linger)"
+        raise AgentError("not_enabled", reason)
+    text = _UNIT.format(command=" ".join(map(_quote, command)))
+    answer = ""
+    for folder in _folders():
+        if is_in_memory(folder):
+            answer = f"{folder} is kept in memory only"
+            continue
+        is_changed = _write(folder, name, text)
+        asked = _systemctl("is-enabled", f"{name}.service")
+        if asked.stdout.strip() == b"enabled":
+            return is_changed
+        _remove(folder, name)
+        answer = (asked.stderr or asked.stdout).decode(errors="replace").strip()[-200:]
+    raise AgentError("not_enabled", f"its user's systemd does not take a unit: {answer}")
+
+
+def restart_unit(name: str) -> None:
+    """Start a unit, or start it again if it runs; that it cannot be started is no error."""
+    with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+        _systemctl("daemon-reload")
+        _systemctl("restart", "--no-block", f"{name}.service")
+
+
+def _lingers(system: str) -> bool:
+    try:
+        user = pwd.getpwuid(os.getuid()).pw_name
+    except KeyError:
+        return False  # a user without a name has no units
+    return os.path.exists(os.path.join(system, "var/lib/systemd/linger", user))
+
+
+def _folders() -> Iterator[str]:
+    """Yield the folders where the user's systemd may look for units, each once.
+
+    It has an environment of its own: where the login sets XDG_CONFIG_HOME, it may not.
+    """
+    own = pwd.getpwuid(os.getuid()).pw_dir
+    configs = [
+        os.path.expanduser("~/.config"),
+        os.environ.get("XDG_CONFIG_HOME", ""),
+        os.path.join(own, ".config"),
+    ]
+    for config in dict.fromkeys(configs):
+        if os.path.isabs(config):
+            yield os.path.join(config, "systemd", "user")
+
+
+def _write(folder: str, name: str, text: str) -> bool:
+    """Write a unit and the link that ``systemctl --user enable`` makes."""
+    wants = os.path.join(folder, "default.target.wants")
+    os.makedirs(wants, exist_ok=True)
+    is_changed = write_changed(os.path.join(folder, f"{name}.service"), text)
+    link = os.path.join(wants, f"{name}.service")
+    if not os.path.islink(link):
+        os.symlink(os.path.join(os.pardir, f"{name}.service"), link)
+        fsync_folder(wants)
+        is_changed = True
+    return is_changed
+
+
+def _remove(folder: str, name: str) -> None:
+    """Remove a unit that is never read, and the folders that held nothing else."""
+    wants = os.path.join(folder, "default.target.wants")
+    for each in (wants, folder):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(os.path.join(each, f"{name}.service"))
+    with contextlib.suppress(OSError):
+        os.removedirs(wants)
+
+
+def _systemctl(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+    """Ask the user's systemd, which a login without PAM has no address of."""
+    environment = {**os.environ, "LC_ALL": "C", "XDG_RUNTIME_DIR": f"/run/user/{os.getuid()}"}
+    return subprocess.run(
+        ["systemctl", "--user", "--no-pager", *arguments],
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=_TIMEOUT_S,
+        check=False,
+    )
+
+
+def _quote(word: str) -> str:
+    """Quote a word of a command line for systemd."""
+    for character, escaped in (("\\", "\\\\"), ('"', '\\"'), ("%", "%%"), ("$", "$$")):
+        word = word.replace(character, escaped)
+    return f'"{word}"'
