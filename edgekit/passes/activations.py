@@ -47,6 +47,13 @@ def find_candidates(
     Only activations with parameters of their own are estimated. Activations that the graph outputs
     hold, moved or concatenated, keep their whole range.
 
+    Args:
+        index: the float graph, its weights offloaded.
+        placement: the activations that become 8-bit.
+        settings: which estimators, and their percentile.
+        work: work of the pass, for its progress.
+        estimating: samples to run.
+
     Raises:
         PassRefused: an activation is not finite on the samples.
     """
@@ -125,7 +132,12 @@ def _count(index: GraphIndex, histograms: Histograms, work: Work, parts: Sequenc
 
 
 def first_of_each(parts: Sequence[Samples], count: int) -> list[Samples]:
-    """Return about ``count`` samples from the beginnings of all parts."""
+    """Return about ``count`` samples from the beginnings of all parts.
+
+    Args:
+        parts: samples in parts, of which each gives the same share.
+        count: number of samples over all parts.
+    """
     rows = [part.columns[0].shape[0] for part in parts]
     share = min(1.0, count / sum(rows))
     return [rows_of(p, 0, math.ceil(share * r)) for p, r in zip(parts, rows, strict=True) if r]

@@ -46,7 +46,16 @@ def largest_integer(bits: int) -> int:
 
 
 def symmetric_scales(weight: Floats, axis: int, largest: int = LARGEST[8]) -> Floats:
-    """Compute one int8 scale per slice along ``axis``, so that its peak becomes ``largest``."""
+    """Compute one int8 scale per slice along ``axis``, so that its peak becomes ``largest``.
+
+    Args:
+        weight: the float weight.
+        axis: axis of the output channels.
+        largest: magnitude of the largest integer.
+
+    Returns:
+        Scales, one for each position of ``axis``; slices of zeros get 1 / ``largest``.
+    """
     others = tuple(i for i in range(weight.ndim) if i != axis)
     peak = np.abs(weight).max(axis=others) if weight.size else np.zeros(weight.shape[axis])
     scales = (peak / largest).astype(np.float32)
@@ -56,7 +65,14 @@ def symmetric_scales(weight: Floats, axis: int, largest: int = LARGEST[8]) -> Fl
 def to_int8(
     weight: Floats, scales: Floats, axis: int, largest: int = LARGEST[8]
 ) -> NDArray[np.int8]:
-    """Round each weight to the nearest int8 multiple of its scale, in [-largest, largest]."""
+    """Round each weight to the nearest int8 multiple of its scale, in [-largest, largest].
+
+    Args:
+        weight: the float weight.
+        scales: one scale for each position of ``axis``.
+        axis: axis of the output channels.
+        largest: magnitude of the largest integer.
+    """
     shape = [1] * weight.ndim
     shape[axis] = -1
     integers = np.rint(weight / scales.reshape(shape))

@@ -115,7 +115,16 @@ def _is_free(index: GraphIndex, weighted: Weighted) -> bool:
 def channel_ranges(
     index: GraphIndex, pairs: Sequence[Pair], parts: Sequence[Samples]
 ) -> list[tuple[Floats, Floats]]:
-    """Measure the smallest and largest entry of each input channel of the second layers."""
+    """Measure the smallest and largest entry of each input channel of the second layers.
+
+    Args:
+        index: the float graph, its weights offloaded.
+        pairs: the pairs of layers.
+        parts: samples to run.
+
+    Returns:
+        For each pair the smallest and the largest entries, [channels] each.
+    """
     additions = Additions()
     names = []
     for number, pair in enumerate(pairs):

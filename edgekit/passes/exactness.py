@@ -92,6 +92,16 @@ def find_accepted_feed(
     """Find the first sample that the original accepts; without samples, the first random feed.
 
     If one of the two models has fixed sizes, the feed has them.
+
+    Args:
+        before: the original.
+        after: the result of a pass.
+        samples: real samples; ``None`` = random feeds.
+        seed: seed of the random feeds.
+        feeding: input settings of edgekit.toml.
+
+    Returns:
+        The feed; ``None`` if the original accepts none.
     """
     fed = narrower(before, after)
     tried: list[Probe] = []

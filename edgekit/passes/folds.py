@@ -39,7 +39,12 @@ class Folds:
 
 
 def fold_samples(samples: Samples | Sequence[Samples], most: int) -> Folds:
-    """Split samples for estimating and judging, with about ``most`` samples for estimating."""
+    """Split samples for estimating and judging, with about ``most`` samples for estimating.
+
+    Args:
+        samples: the calibration samples, in one part or several.
+        most: largest number of samples for estimating.
+    """
     parts = parts_of(samples)
     total = count_of(parts)
     if total >= _FEW:

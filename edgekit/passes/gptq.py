@@ -77,7 +77,12 @@ def _damped_factor(hessian: Doubles, share: float) -> Doubles:
 
 
 def damped(hessian: Doubles, share: float = _DAMPINGS[0]) -> Doubles:
-    """Add a share of the mean diagonal to the diagonal of a matrix, so that it can be inverted."""
+    """Add a share of the mean diagonal to the diagonal of a matrix, so that it can be inverted.
+
+    Args:
+        hessian: mean of x xᵀ over the inputs, [G, I, I].
+        share: added part of the mean diagonal.
+    """
     diagonal = np.diagonal(hessian, axis1=1, axis2=2)
     damping = share * diagonal.mean(axis=1) + _TINY
     # The weights of an input that was always zero are rounded plainly.

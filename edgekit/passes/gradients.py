@@ -47,6 +47,16 @@ def gradient_scores(
     Source: Molchanov et al. 2019, "Importance Estimation for Neural Network Pruning"; Theis et
     al. 2018, "Faster gaze prediction with dense networks and Fisher pruning".
 
+    Args:
+        channels: channels of the model.
+        families: the dependency groups to score.
+        parts: samples to run, one at a time.
+        kind: the score.
+        tick: called with the number of samples done.
+
+    Returns:
+        Scores by channel group; they add up.
+
     Raises:
         UserError: TensorFlow is missing.
         PassRefused: the graph has an operator that cannot be differentiated.

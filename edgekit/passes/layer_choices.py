@@ -88,7 +88,14 @@ def _largest(width: int, most: int | None) -> int:
 
 
 def measured(index: GraphIndex, rows: Sequence[Row], reference: Reference, tick: Tick) -> list[Row]:
-    """Replace the errors of the layers by the output divergences that they cause."""
+    """Replace the errors of the layers by the output divergences that they cause.
+
+    Args:
+        index: the graph with float weights; unchanged afterwards.
+        rows: the layers, with errors.
+        reference: the outputs on held-out samples.
+        tick: called with the number of layers done.
+    """
     probed = _probed(index, rows, _PROBE_BITS, reference, tick)
     again = [i for i, (_, lost) in enumerate(probed) if lost > _TOO_MUCH]
     finer = _probed(index, [rows[i] for i in again], _FINER_BITS, reference, tick)

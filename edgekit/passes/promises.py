@@ -40,6 +40,11 @@ def promised(spec: PassSpec, settings: Settings, before: Stored) -> Promise:
 
     Float graphs agree between the runtimes up to the order of sums, graphs that compute in float16
     up to its rounding, and graphs with integers up to their steps.
+
+    Args:
+        spec: entry of the pass.
+        settings: settings of the step.
+        before: stored tensors of the original.
     """
     if isinstance(settings, ToTflite) and settings.precision in _BY_PRECISION:
         return _BY_PRECISION[settings.precision]
@@ -82,7 +87,13 @@ def _same_shape(before: TensorSpec, after: TensorSpec) -> bool:
 
 
 def broken_store(promise: Promise, before: Stored, after: Stored) -> Iterator[str]:
-    """Yield broken promises on the stored tensors and the size of a file."""
+    """Yield broken promises on the stored tensors and the size of a file.
+
+    Args:
+        promise: promise of the pass.
+        before: stored tensors of the original.
+        after: stored tensors of the result.
+    """
     if after.nan and not before.nan:
         yield f"promised finite values: the stored tensor {after.nan} holds NaN"
     if after.infinite and not (before.infinite or promise.may_fold_infinities):

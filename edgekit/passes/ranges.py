@@ -80,7 +80,14 @@ class Histograms:
 def estimate(
     estimators: Iterable[Estimator], name: str, histograms: Histograms, percentile: float
 ) -> dict[Estimator, Range]:
-    """Estimate the range of one value by each estimator; (0, 0) for a value without entries."""
+    """Estimate the range of one value by each estimator; (0, 0) for a value without entries.
+
+    Args:
+        estimators: names of the estimators.
+        name: name of the value.
+        histograms: histograms with the extremes of all values.
+        percentile: share of the entries that the percentile estimator keeps, in %.
+    """
     extremes = histograms.extremes
     whole = extremes.whole.get(name, (0.0, 0.0))
     counts = histograms.counts.get(name)
@@ -100,7 +107,13 @@ def estimate(
 
 
 def percentile_range(whole: Range, counts: Counts, percentile: float) -> Range:
-    """Find the range that holds ``percentile`` % of the entries; both tails lose the same share."""
+    """Find the range that holds ``percentile`` % of the entries; both tails lose the same share.
+
+    Args:
+        whole: smallest and largest entry.
+        counts: histogram of ``BINS`` bins between them.
+        percentile: share of the entries within the range, in %.
+    """
     edges = np.linspace(*whole, BINS + 1)
     share = np.cumsum(counts) / counts.sum()
     tail = (100 - percentile) / 200
@@ -113,6 +126,10 @@ def mse_range(whole: Range, counts: Counts) -> Range:
     """Find the range with the least squared error of 8-bit quantization, by grid search.
 
     The upper end is searched first, then the lower one; the range always holds zero.
+
+    Args:
+        whole: smallest and largest entry.
+        counts: histogram of ``BINS`` bins between them.
     """
     edges = np.linspace(*whole, BINS + 1)
     centres = (edges[:-1] + edges[1:]) / 2
@@ -148,6 +165,10 @@ def entropy_range(whole: Range, counts: Counts) -> Range:
     in the outermost bins is compared with itself in 256 levels.
 
     Source: Migacz 2017, "8-bit Inference with TensorRT".
+
+    Args:
+        whole: smallest and largest entry.
+        counts: histogram of ``BINS`` bins between them.
     """
     edges = np.linspace(*whole, BINS + 1)
     counts = _without_spikes(counts, int(np.searchsorted(edges, 0.0, side="right")) - 1)

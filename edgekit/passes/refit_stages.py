@@ -45,7 +45,14 @@ def planned(
 def can_repeat(
     changed: ModelProto, plan: Sequence[Sequence[Task]], parts: Sequence[Samples], times: int
 ) -> bool:
-    """Return whether the runs of all stages, each repeated ``times``, stay below the bound."""
+    """Return whether the runs of all stages, each repeated ``times``, stay below the bound.
+
+    Args:
+        changed: the model.
+        plan: the layers of each stage.
+        parts: samples of each run.
+        times: number of runs of each stage.
+    """
     tasks = list(chain.from_iterable(plan))
     if not tasks:
         return False

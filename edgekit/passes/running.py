@@ -58,6 +58,11 @@ def run_checked(step: Step, model: Model, work: Work) -> Made:
     inputs, of many scales where the pass claims to compute the same. Only one of the two models is
     in memory at a time.
 
+    Args:
+        step: the pass with its settings.
+        model: the model to change.
+        work: scratch folder, samples, and channels to report by.
+
     Raises:
         PassRefused: the pass does not apply to this model, or the settings remove so much that
             the outputs are lost.

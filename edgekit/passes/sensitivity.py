@@ -43,6 +43,12 @@ def damage(index: GraphIndex, layer: StoredLayer, matrix: Doubles, reference: Re
     """Measure the output divergence when one layer alone has another weight [G, O, I].
 
     The bias makes up for the mean error. The graph is unchanged afterwards.
+
+    Args:
+        index: the graph.
+        layer: the layer.
+        matrix: its other weight, [G, O, I].
+        reference: the outputs on held-out samples.
     """
     with _changed(index, layer, matrix):
         return reference.divergence(index.proto)

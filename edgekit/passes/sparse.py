@@ -99,7 +99,12 @@ class Aim:
 
 
 def pruned_by_magnitude(weight: Doubles, rule: Rule) -> Doubles:
-    """Set the smallest weights to zero; the others stay unchanged."""
+    """Set the smallest weights to zero; the others stay unchanged.
+
+    Args:
+        weight: [G, O, I].
+        rule: how many weights stay, and where.
+    """
     return weight * rule.mask(np.abs(weight))
 
 
@@ -107,6 +112,10 @@ def pruned_by_power(aim: Aim, rule: Rule) -> Doubles:
     """Set the weights with the least power in the outputs to zero; the others stay unchanged.
 
     Source: Sun et al. 2023, "A Simple and Effective Pruning Approach for Large Language Models".
+
+    Args:
+        aim: weights and second moments of the layer; the target is not used.
+        rule: how many weights stay, and where.
     """
     return aim.weight * rule.mask(np.abs(aim.weight) * aim.norms)
 
@@ -122,6 +131,13 @@ def pruned(aim: Aim, rule: Rule) -> Doubles:
     Source: Boyd et al. 2011, "Distributed Optimization and Statistical Learning via the
     Alternating Direction Method of Multipliers"; Boža 2024, "Fast and Effective Weight Update for
     Pruned Large Language Models".
+
+    Args:
+        aim: objective of the layer.
+        rule: how many weights stay, and where.
+
+    Returns:
+        The weights, [G, O, I].
     """
     norms = aim.norms
     start = (aim.weight * norms).astype(np.float32)

@@ -124,7 +124,15 @@ def has_bias(index: GraphIndex, layer: StoredLayer) -> bool:
 def changed(
     index: GraphIndex, layer: StoredLayer, settings: Prune, sparsity: float, pairs: Pairs | None
 ) -> Doubles:
-    """Return a layer's weight [G, O, I] at a sparsity, with the remaining weights refitted."""
+    """Return a layer's weight [G, O, I] at a sparsity, with the remaining weights refitted.
+
+    Args:
+        index: the graph.
+        layer: the layer.
+        settings: pattern and score.
+        sparsity: share of the weights to set to zero.
+        pairs: second moments of the layer's inputs; ``None`` for embeddings.
+    """
     rule = rule_of(layer, settings, sparsity) if sparsity else None
     if rule is None:
         return layer.matrix
@@ -136,7 +144,15 @@ def changed(
 def measured(
     index: GraphIndex, rows: Sequence[Row], settings: Prune, reference: Reference, tick: Tick
 ) -> list[Row]:
-    """Replace the errors of the layers by the output divergences that they cause."""
+    """Replace the errors of the layers by the output divergences that they cause.
+
+    Args:
+        index: the graph; unchanged afterwards.
+        rows: the layers, with errors.
+        settings: pattern, score and average sparsity.
+        reference: the outputs on held-out samples.
+        tick: called with the number of layers done.
+    """
     made = []
     for number, row in enumerate(rows):
         tick("sensitivity", number, len(rows))

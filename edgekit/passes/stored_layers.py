@@ -302,7 +302,13 @@ def _nothing() -> None:
 
 
 def replaced(index: GraphIndex, name: str, value: NDArray[np.generic]) -> bytes:
-    """Replace the value of a constant; return the state that ``restore_constant`` needs."""
+    """Replace the value of a constant; return the state that ``restore_constant`` needs.
+
+    Args:
+        index: the graph.
+        name: name of the constant.
+        value: its new value, stored as float32.
+    """
     tensor = index.initializers[name]
     before: bytes = tensor.SerializeToString()
     tensor.CopyFrom(numpy_helper.from_array(np.ascontiguousarray(value, np.float32), name))
@@ -310,5 +316,11 @@ def replaced(index: GraphIndex, name: str, value: NDArray[np.generic]) -> bytes:
 
 
 def restored(index: GraphIndex, name: str, before: bytes) -> None:
-    """Undo ``replace_constant``."""
+    """Undo ``replace_constant``.
+
+    Args:
+        index: the graph.
+        name: name of the constant.
+        before: state that ``replace_constant`` returned.
+    """
     index.initializers[name].ParseFromString(before)

@@ -51,6 +51,13 @@ def steps_of(family: Family, align: int) -> tuple[int, ...]:
     A wide dependency group keeps multiples of twice ``align``, which the blocked convolutions of
     AVX-512 want. A width that is no multiple keeps the largest power of two that divides both
     numbers.
+
+    Args:
+        family: the dependency group.
+        align: number of channels that the width should stay a multiple of.
+
+    Returns:
+        Ascending numbers from 0; the smallest width is an eighth of the dependency group.
     """
     count = len(family.groups)
     if align > 1 and count * family.width >= _WIDE * align:
@@ -195,6 +202,11 @@ def alike(ladders: Sequence[Ladder], size: Size, most: float) -> list[int]:
 
     One ladder after the other goes to the next share that any of them has, until that is enough.
     Alignment may make the shares differ.
+
+    Args:
+        ladders: the ladders.
+        size: returns the size that remains at a state.
+        most: largest size that may remain.
     """
     shares = sorted({s / len(ladder.family.groups) for ladder in ladders for s in ladder.steps})
     state = [0] * len(ladders)

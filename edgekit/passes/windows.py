@@ -19,7 +19,12 @@ Borders = list[tuple[int, int]]
 
 
 def choose_position_stride(positions: int, samples: int) -> int:
-    """Choose a stride over positions that is coprime to their number, so it visits every column."""
+    """Choose a stride over positions that is coprime to their number, so it visits every column.
+
+    Args:
+        positions: number of positions of all samples.
+        samples: number of samples.
+    """
     step = max(1, positions // (_MAX_POSITIONS * samples))
     while math.gcd(step, positions) > 1:
         step += 1
