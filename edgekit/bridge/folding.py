@@ -61,9 +61,11 @@ class _Folding:
         made = self._constant_of(op) or _unchanged(op) or self._twin(op)
         if made is None:
             return False
-        # An operator must compute each output: runtimes need not copy inputs or constants.
-        if id(op.outputs[0]) in self.fixed and (made.is_constant or id(made) in self.fed):
-            return False
+        if id(op.outputs[0]) in self.fixed:
+            # Runtimes need not copy inputs, constants or other outputs to an output.
+            if made.is_constant or {id(made)} & (self.fed | self.fixed):
+                return False
+            self.fixed.add(id(made))
         self.replaced.update({id(op.outputs[0]): made})
         return True
 

@@ -78,6 +78,12 @@ def test_several_inputs_and_outputs_come_back_in_their_order(tmp_path):
         assert [(t.name, t.dtype) for t in made] == [(t.name, t.dtype) for t in given]
 
 
+def test_outputs_that_are_equal_keep_their_order(tmp_path):
+    text = "g (float[2,3] x) => (float[2,3] b, float[2,3] a) { b = Relu(x) a = Reshape(b, shape) }"
+    made = apply("tflite", model(tmp_path, text, weights={"shape": np.array([2, 3])}), tmp_path)
+    assert [t.name for t in made.signature.outputs] == ["b", "a"]
+
+
 def test_a_free_dimension_that_nobody_gave_a_size_is_refused_by_name(tmp_path):
     with pytest.raises(PassRefused, match="fixed sizes, and nobody says that of L") as caught:
         apply("tflite", model(tmp_path, TEXT, weights=TABLE), tmp_path)
