@@ -348,7 +348,7 @@ class _Folder:
 
 
 def _axis_after_reshape(before: Dims, after: Dims, place: int, channels: int) -> int | None:
-    """Find the axis of a size behind a reshape that keeps it whole; ``None`` if there is none."""
+    """Find the channel axis behind a reshape that keeps it whole; ``None`` without one."""
     axis = len(before) + place
     for other, size in enumerate(after):
         if size != channels:

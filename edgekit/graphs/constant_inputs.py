@@ -36,7 +36,12 @@ def fix_inputs(proto: ModelProto, constants: Mapping[str, NDArray[np.generic]]) 
 
 
 def decides_branch(proto: ModelProto, constants: Mapping[str, NDArray[np.generic]]) -> bool:
-    """Return whether some If depends on small constant inputs and on no other input."""
+    """Return whether some If depends on small constant inputs and on no other input.
+
+    Args:
+        proto: the model.
+        constants: values of inputs that are the same in every run.
+    """
     index = GraphIndex(proto)
     fed = {value.name for value in proto.graph.input} - index.initializers.keys()
     known = {name for name, value in constants.items() if value.size <= MOST_ENTRIES}

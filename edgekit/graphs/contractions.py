@@ -100,7 +100,7 @@ class Contraction:
         return value.reshape(math.prod(groups), positions, -1)
 
     def made(self, value: NDArray[N]) -> NDArray[N]:
-        """Return an output as [positions, G * O], with positions in the order of ``rows``."""
+        """Return an output as [positions, G * O], in the order of ``to_input_rows``."""
         if self.on_left and value.ndim < len(self._order):  # the value was a vector
             value = value[..., np.newaxis]
         last = [a % value.ndim for a in (*self.made_groups, *self.made_outputs)]

@@ -86,10 +86,15 @@ def cost(proto: ModelProto, dims: Mapping[str, int]) -> Cost:
 
 
 def node_macs(node: NodeProto, shapes: Shapes) -> int | None:
-    """Count the multiply-accumulates of a node; ``None`` if its shapes are not known.
+    """Count the multiply-accumulates of a node.
 
-    Counted are Conv, ConvTranspose, Gemm, MatMul, Einsum, ConvInteger, MatMulInteger and
-    QLinearMatMul; other nodes have none.
+    Args:
+        node: the node. Only Conv, ConvTranspose, Gemm, MatMul, Einsum, ConvInteger, MatMulInteger
+            and QLinearMatMul have any.
+        shapes: of all values, by name.
+
+    Returns:
+        The number; ``None`` if the shapes are not known.
     """
     return _MACS[node.op_type](node, shapes) if node.op_type in _MACS else 0
 

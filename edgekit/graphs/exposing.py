@@ -25,9 +25,9 @@ class Exposure:
     """Copy of a model in which values of inner graphs can become values of the main graph.
 
     Graphs are numbered: 0 is the main graph, the others follow in the order of
-    ``GraphIndex.inner``. Each exposed value becomes an output of every enclosing node. It is empty
-    if it belongs to a branch of an If that does not run. A Loop or Scan adds a leading axis of
-    iterations.
+    ``GraphIndex.iter_inner``. Each exposed value becomes an output of every enclosing node. It is
+    empty if it belongs to a branch of an If that does not run. A Loop or Scan adds a leading axis
+    of iterations.
 
     Args:
         proto: the model; not changed.
@@ -62,7 +62,15 @@ class Exposure:
         return found
 
     def expose(self, place: int, name: str) -> str:
-        """Expose a float32 value of a graph and return its name in the main graph."""
+        """Expose a float32 value of an inner graph to the main graph.
+
+        Args:
+            place: number of the graph; 0 is the main graph.
+            name: of the value.
+
+        Returns:
+            The name of the value in the main graph.
+        """
         if not place:
             return name
         key = (place, name)

@@ -37,7 +37,7 @@ def load_external(path: Path, tensor: TensorProto) -> None:
     """Read the external data of one tensor of the model in ``path``, in place.
 
     Raises:
-        UserError: as ``external_files``.
+        UserError: as ``list_external_files``.
     """
     file = _check_file(path, tensor)
     offset, length = _range(path, tensor)

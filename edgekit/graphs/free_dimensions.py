@@ -35,7 +35,12 @@ def graph_has_empty_input(graph: GraphProto) -> bool:
 
 
 def size_dimensions(value: ValueInfoProto, dims: Mapping[str, int]) -> None:
-    """Set the free dimensions of a value in place; dimensions without a given size become 1."""
+    """Set the free dimensions of a value in place.
+
+    Args:
+        value: an input of a graph.
+        dims: sizes by name of the dimension; others become 1.
+    """
     for axis, dim in enumerate(_dimensions(value)):
         if not dim.HasField("dim_value"):
             dim.dim_value = dims.get(name_dimension(value.name, axis, dim.dim_param), 1)

@@ -104,7 +104,11 @@ class GraphIndex:
         self.graph.node.extend(kept)
 
     def fresh(self, stem: str) -> str:
-        """Return a new unique name and reserve it."""
+        """Return a new unique name and reserve it.
+
+        Args:
+            stem: the name itself if it is free; otherwise a number is appended.
+        """
         name, n = stem, 1
         while name in self._names:
             n += 1
@@ -113,7 +117,12 @@ class GraphIndex:
         return name
 
     def add_constant(self, stem: str, value: NDArray[np.generic]) -> str:
-        """Store an array as an initializer of the main graph and return its name."""
+        """Store an array as an initializer of the main graph and return its name.
+
+        Args:
+            stem: the name if it is free; otherwise a number is appended.
+            value: the array.
+        """
         name = self.fresh(stem)
         tensor = numpy_helper.from_array(np.asarray(value, order="C"), name)
         self.proto.graph.initializer.append(tensor)
@@ -149,7 +158,13 @@ class GraphIndex:
 
 
 def attribute(node: NodeProto, name: str, default: object) -> object:
-    """Return an attribute of a node as a Python value, or the default if it is absent."""
+    """Return an attribute of a node as a Python value.
+
+    Args:
+        node: the node.
+        name: of the attribute.
+        default: the result if the attribute is absent.
+    """
     for each in node.attribute:
         if each.name == name:
             return helper.get_attribute_value(each)
@@ -157,7 +172,12 @@ def attribute(node: NodeProto, name: str, default: object) -> object:
 
 
 def rename_reads(proto: ModelProto, renamed: Mapping[str, str]) -> None:
-    """Rename the values that nodes and outputs of inner graphs read, in place."""
+    """Rename the values that nodes and outputs of inner graphs read, in place.
+
+    Args:
+        proto: the model.
+        renamed: new names by old name.
+    """
     for graph in all_graphs(proto.graph):
         for node in graph.node:
             for position, name in enumerate(node.input):

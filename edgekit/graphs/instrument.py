@@ -58,7 +58,7 @@ def open_instrumented(proto: ModelProto, additions: Additions) -> ort.InferenceS
 
 
 def open_offloaded(index: GraphIndex, additions: Additions) -> ort.InferenceSession:
-    """Open such a session for a graph whose weights may be offloaded already.
+    """Open an instrumented session of a graph whose weights may be offloaded already.
 
     Args:
         index: the graph; its ``folder`` holds the weights if they are offloaded.

@@ -50,7 +50,7 @@ def custom_ops(path: Path) -> tuple[str, ...]:
 
 
 def lite_census(path: Path) -> Stored:
-    """Read the storage statistics of a .tflite file, as ``edgekit.graphs.stored`` does for ONNX.
+    """Read the storage statistics of a .tflite file.
 
     Raises:
         UserError: LiteRT is not installed.

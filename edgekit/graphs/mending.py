@@ -30,7 +30,7 @@ def mend(channels: Channels, flags: Flags, index: GraphIndex) -> None:
 
     Args:
         channels: dependency groups of the original model.
-        flags: for each group whether it is removed, as ``Channels.flags`` returns.
+        flags: for each group whether it is removed, as ``Channels.make_flags`` returns.
         index: the copy of the model whose constants are cut already.
     """
     mender = _Mender(channels, flags, index)

@@ -11,7 +11,7 @@ from edgekit.graphs.onnx_file import all_graphs, inner_graphs
 
 
 def old_names(original: ModelProto, changed: ModelProto) -> None:
-    """Give the constants that nodes of ``changed`` read their names in ``original``, in place.
+    """Restore the names of constants in ``changed`` to those in ``original``, in place.
 
     Nodes are matched by their first output. Only constants with one reader are renamed, to names
     that are not used any more; constants that nothing reads are dropped.

@@ -21,7 +21,7 @@ from edgekit_agent.samples import Samples
 
 Values = dict[str, NDArray[np.generic]]
 Tick = Callable[[int, int], None]
-# Runs a session on one batch: (names of outputs, further inputs) -> values.
+# Function that runs a session on one batch: (names of outputs, further inputs) -> values.
 Run = Callable[[list[str], Values], Values]
 
 

@@ -49,7 +49,7 @@ class Weighted:
     bias: str | None
     kept: Kept | None  # integers and scales of a weight that is quantized already
     output: str  # after the activation function that the output's range absorbs
-    contraction: Contraction | None = None  # for other products (``as_product``)
+    contraction: Contraction | None = None  # for other products (``match_product``)
 
 
 @dataclass(kw_only=True)
@@ -134,8 +134,8 @@ def as_weighted(index: GraphIndex, node: NodeProto) -> Weighted | None:
 def as_product(index: GraphIndex, node: NodeProto) -> Weighted | None:
     """Describe a node that multiplies its input by a stored weight; ``None`` for other nodes.
 
-    In addition to ``as_weighted``: ConvTranspose, MatMul with a weight of more axes or on the left,
-    Einsum of two factors, and the input weights of LSTM, GRU and RNN.
+    In addition to ``match_weighted_node``: ConvTranspose, MatMul with a weight of more axes or on
+    the left, Einsum of two factors, and the input weights of LSTM, GRU and RNN.
     """
     found = as_weighted(index, node)
     if found is not None:

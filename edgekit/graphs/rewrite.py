@@ -51,7 +51,7 @@ def prepare(proto: ModelProto, version: int, *, keep_ties: bool = False) -> Mode
     Args:
         proto: edited in place.
         version: the lowest opset of the result.
-        keep_ties: keep one copy of weights that several nodes read (``one_spelling``).
+        keep_ties: keep one copy of weights that several nodes read (``normalize_products``).
 
     Returns:
         The prepared model, which may be another object.

@@ -122,7 +122,7 @@ def known_shapes(proto: ModelProto) -> tuple[dict[str, Shape], dict[str, int]]:
 def shapes_of(proto: ModelProto, dims: Mapping[str, int]) -> dict[str, Shape]:
     """Infer the shapes of the values of the main graph, by their names in this model.
 
-    Values that ``with_shapes`` folds or renames get their shapes from their neighbors.
+    Values that ``copy_with_shapes`` folds or renames get their shapes from their neighbors.
 
     Args:
         proto: the model, external data loaded; not changed.

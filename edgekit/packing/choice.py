@@ -19,7 +19,7 @@ from edgekit_agent.unpacking import COPY, FILL, PRODUCT, Tell, product
 _FLOAT = 1
 _WIDTHS = {_FLOAT: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 10: 16, 12: 32, 16: 16, 17: 8, 21: 4, 22: 4}
 _FLOATS = (_FLOAT, 10, 16)
-# A gap in the frame costs some bytes; smaller tensors save nothing.
+# A gap in the frame costs some bytes, so that smaller tensors save nothing.
 _LEAST_BYTES = 12
 _SAMPLE = 1 << 18
 _CHANCE = 4

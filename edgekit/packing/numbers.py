@@ -63,7 +63,14 @@ def shift_of(words: Words, form: Form) -> int:
 
 
 def symbols_of(words: Words, form: Form, centre: int, kept: int) -> NDArray[np.uint8]:
-    """Return the symbol of each word, with ``kept`` bits after the highest one."""
+    """Return the symbol of each word.
+
+    Args:
+        words: of a tensor.
+        form: conversion of words to numbers.
+        centre: the number 0 stands for this word.
+        kept: bits after the highest one that a symbol holds.
+    """
     if form.width <= 8:
         table = _symbols(_numbers(np.arange(1 << form.width), form, centre), kept)
         made: NDArray[np.uint8] = table[words]
@@ -75,7 +82,15 @@ def symbols_of(words: Words, form: Form, centre: int, kept: int) -> NDArray[np.u
 def low_bits_of(
     words: Words, form: Form, centre: int, kept: int, count: int
 ) -> Iterator[NDArray[np.uint8]]:
-    """Yield the bits (0 or 1) that the first ``count`` symbols lack, lowest first, by chunk."""
+    """Yield the low bits (0 or 1 each) that symbols lack, lowest first, by chunk.
+
+    Args:
+        words: of a tensor.
+        form: conversion of words to numbers.
+        centre: the number 0 stands for this word.
+        kept: bits after the highest one that a symbol holds.
+        count: number of different symbols.
+    """
     _, missing = symbol_values(count, kept)
     if not missing.any():
         return

@@ -34,7 +34,7 @@ def encode(runs: Sequence[Run], lanes: int) -> bytes:
     for symbols, counts in reversed(runs):
         width = np.array(counts, np.uint64)
         start = np.cumsum(width) - width
-        # A state from here on would overflow, so its low half is written first.
+        # A state of at least this value would overflow, so its low half is written first.
         full = width << np.uint64(32 - PRECISION)
         for at in range((len(symbols) - 1) // lanes * lanes, -1, -lanes):
             some = symbols[at : at + lanes]

@@ -52,7 +52,7 @@ def shared_tables(form: Form, bins: Sequence[Bins]) -> list[Shared]:
     order = sorted(range(len(bins)), key=lambda i: _entropy(bins[i]))
     groups = [Shared(form=form, bins=bins[i].copy(), members=[i]) for i in order]
     costs = [cost_bits(form, g.bins) for g in groups]
-    # Only neighbors in the order of entropy are similar.
+    # Only neighbors in the order of entropy are similar enough to share a table.
     joint = [cost_bits(form, a.bins + b.bins) for a, b in itertools.pairwise(groups)]
     while len(groups) > 1:
         gains = np.array(costs[:-1]) + np.array(costs[1:]) - np.array(joint)

@@ -113,7 +113,7 @@ def _is_static(of: Recipe) -> bool:
 
 def _quantises(tried: Tried, form: Format) -> bool:
     """Return whether static int8 of a format exists, or failed in a way other ranges may fix."""
-    # Ranges that leave nothing of the outputs are as inaccurate as can be: others may do better.
+    # A broken result counts as inaccurate: other ranges may do better.
     own = [t for t in tried if _is_static(t.recipe) and format_of(t.recipe) == form]
     return bool(own) and not any(isinstance(t, Rejected) and not t.broken for t in own)
 

@@ -23,7 +23,7 @@ from edgekit.recipe import (
 # int8 weights with 16-bit activations, 16-bit weights, or floats.
 Storage = Literal["static", "dynamic", "weights", "int16x8", "float16", "float"]
 
-# Sizes from here on are named in whole KiB.
+# Sizes from 100 KiB on are named in whole KiB.
 _FIGURES = 100 << 10
 
 INT8: tuple[Storage, ...] = ("static", "dynamic")
@@ -32,7 +32,12 @@ S = TypeVar("S")
 
 
 def settings_of(recipe: Recipe, kind: type[S]) -> S | None:
-    """Return the settings of the given type; ``None`` if the recipe has no such step."""
+    """Return the settings of the given type; ``None`` if the recipe has no such step.
+
+    Args:
+        recipe: the recipe.
+        kind: type of the settings of one pass.
+    """
     return next((s.settings for s in recipe.steps if isinstance(s.settings, kind)), None)
 
 

@@ -85,7 +85,13 @@ def dynamic(terms: Terms) -> Recipe:
 
 
 def twin(of: Recipe, terms: Terms, *, precision: Precision = "same") -> Recipe:
-    """Append the conversion to .tflite to a recipe."""
+    """Append the conversion to .tflite to a recipe.
+
+    Args:
+        of: the recipe to start from.
+        terms: of the search.
+        precision: storage in the .tflite file; ``same`` keeps that of the recipe.
+    """
     lite = step(ToTflite(precision=precision, target=terms.target, dims=terms.dims))
     return recipe(terms, *of.steps, lite)
 

@@ -16,7 +16,7 @@ from edgekit.search.terms import Terms, Tried, accurate, checks, holds, made, ru
 _ATTEMPTS, _LIGHTER = 3, 0.97
 # A graph is made smaller than its budget requires: part of its cost does not shrink.
 _RESERVE = 0.9
-# No attempt removes more than the rest: nothing as good would be left.
+# Smallest part of a model that an attempt keeps; smaller ones are never accurate enough.
 _LEAST = 0.1
 # Bounds of the exponent in a power law from the kept part to the usage of a budget.
 _FLATTEST, _STEEPEST = 0.3, 3.0
@@ -104,7 +104,7 @@ def _with_room(tried: Tried, terms: Terms, forms: Sequence[Candidate]) -> tuple[
             lost = not any(isinstance(t, Candidate) and accurate(t) for t in known)
             return _between(least, forms, terms) if lost else ()
         if len(heavy) < len(known):
-            return ()  # one can be sent, or there are no such weights
+            return ()  # one fits, or a recipe was rejected
         over = min(_size_over(t, limits[0]) for t in heavy)
         room = int(room * _LIGHTER / over)
     return ()

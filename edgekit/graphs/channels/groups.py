@@ -114,7 +114,7 @@ class Channels:
         return self.stays(axis, self.flags(gone))
 
     def stays(self, axis: Axis, flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """Return for each position of an axis whether it is kept, for the result of ``flags``."""
+        """Return for each position of an axis whether it is kept, from the flags of the groups."""
         stays: NDArray[np.bool_] = np.logical_not(flags[self.members(axis)].any(axis=1))
         return stays
 

@@ -137,7 +137,7 @@ def _masked(walk: Walk, node: NodeProto, position: int, heads: Axis) -> None:
 
 
 def _give(walk: Walk, node: NodeProto, at: int, heads: Axis, *, quiet: Axis) -> None:
-    """Set the axes of the output, which is zero where the attention values are."""
+    """Set the axes of the output, which is zero where V is."""
     out = walk.still(walk.size(node.output[0]))
     out[at] = _spread(walk, heads, len(out[at]))
     if walk.atoms.is_loud(quiet):

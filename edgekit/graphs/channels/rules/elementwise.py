@@ -17,11 +17,11 @@ LOUD = {
     "Acos", "Acosh", "ArgMax", "ArgMin", "BitwiseNot", "Cos", "Cosh", "Exp", "HardSigmoid", "Log",
     "Not", "Reciprocal", "Sigmoid", "Softplus",
 }  # fmt: skip
-# Zero if any factor is.
+# Operators that yield zero if any operand is zero.
 _PRODUCTS = {"And", "BitwiseAnd", "Mul"}
-# Zero if the first factor is.
+# Operators that yield zero if the first operand is zero.
 _QUOTIENTS = {"Div", "Mod", "PRelu", "Pow"}
-# Zero if all terms are. Operators in none of these sets are comparisons.
+# Operators that yield zero if all operands are zero. Those in none of these sets compare.
 _SUMS = {
     "Add", "BiasGelu", "BitwiseOr", "BitwiseXor", "FastGelu", "FusedGemm", "Gemm", "Max", "Mean",
     "Min", "Or", "Sub", "Sum", "Xor",

@@ -54,7 +54,7 @@ def layer_norm(walk: Walk, node: NodeProto) -> None:
 
 
 def skip_norm(walk: Walk, node: NodeProto) -> None:
-    """Propagate channels through SkipLayerNormalization: a sum, perhaps with bias, normalized.
+    """Propagate channels through SkipLayerNormalization, the normalization of a sum.
 
     Inputs are x, skip, gamma, beta and bias; the simplified operator, which subtracts no mean, has
     no beta.

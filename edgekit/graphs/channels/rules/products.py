@@ -81,7 +81,7 @@ def _stored_factor(
 
 
 def gemm(walk: Walk, node: NodeProto) -> None:
-    """Propagate channels through Gemm: A [M, K] or A' times B [K, N] or B', plus C."""
+    """Propagate channels through Gemm: A [M, K] times B [K, N], possibly transposed, plus C."""
     turned = [integer(node, name, 0) for name in ("transA", "transB")]
     # (outer, inner) axis of each factor
     at = [(1, 0) if turned[0] else (0, 1), (0, 1) if turned[1] else (1, 0)]
