@@ -142,7 +142,7 @@ class Walk:
                 self.store(name, array)
 
     def _is_plain(self, node: NodeProto) -> bool:
-        """Remove or replace a constant, alias or sequence node; return whether it was one."""
+        """Replace a node by a constant, an alias or other nodes; return whether it could be."""
         if node.op_type == "Constant":
             array = constant_of(node)
             if array is None:
