@@ -85,7 +85,7 @@ class RuntimeUse(_Part):
     """Runtime that measured the model on the host, and the number of threads it is to use."""
 
     name: RuntimeName
-    version: str
+    version: str = Field(max_length=100)
     threads: int = Field(ge=1, le=MOST_THREADS)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name, parse_wheel_filename
+from packaging.version import InvalidVersion, Version
 
 from edgekit.errors import DeviceError
 from edgekit.profile import RuntimeName, RuntimeSpec
@@ -155,8 +156,12 @@ def _litert_candidates(
 
 def _with_numpy(package: str, spec: RuntimeSpec, tested_version: str) -> tuple[Wanted, ...]:
     versions = [spec.version]
-    if tested_version and SpecifierSet(spec.version).contains(tested_version, prereleases=True):
-        versions.insert(0, f"=={tested_version}")
+    try:
+        tested = Version(tested_version)
+    except InvalidVersion:  # none, or what a bundle says without having it from a package
+        tested = None
+    if tested is not None and SpecifierSet(spec.version).contains(tested, prereleases=True):
+        versions.insert(0, f"=={tested}")
     return tuple(Wanted(requirements=(f"{package}{v}", "numpy")) for v in versions)
 
 

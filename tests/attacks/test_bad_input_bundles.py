@@ -130,6 +130,7 @@ def test_a_manifest_that_names_files_outside_the_bundle(bundle, name):
         ({"schema_version": 2}, "manifest.json: schema_version: "),
         ({"runtime": None}, "manifest.json: runtime: "),
         ({"format": "pickle"}, "manifest.json: format: "),
+        ({"runtime": {"name": "onnxruntime", "version": "1" * 5000, "threads": 1}}, "version: "),
         ({"colour": "red"}, "manifest.json: colour: "),
         ({"files": []}, "manifest.json: no digest of canaries.npz, model.onnx"),
     ],

@@ -185,6 +185,16 @@ def test_litert_is_what_the_profile_means_and_there_is_for_the_device():
         candidates("litert", old, late, "2.3.0")
 
 
+@pytest.mark.parametrize("version", ["", "none", "1.0 --pre", "1.0; extra == 'x'", "1.0 @ file:/x"])
+@pytest.mark.parametrize("allowed", ["", ">=1.15"])
+def test_a_tested_version_that_is_none_is_not_asked_for(version, allowed):
+    """It comes from a bundle, and was put into what pip is asked for."""
+    (wanted,) = candidates("onnxruntime", RuntimeSpec(version=allowed), PI, version)
+    assert wanted.requirements == (f"onnxruntime{allowed}", "numpy")
+    (first, _) = candidates("onnxruntime", RuntimeSpec(version=allowed), PI, " 1.32.0\n")
+    assert first.requirements[0] == "onnxruntime==1.32.0"
+
+
 def test_onnxruntime_is_not_there_for_32_bits():
     with pytest.raises(DeviceError, match="onnxruntime has no wheels for armv7l"):
         candidates("onnxruntime", ANY, PI32, "1.32.0")
