@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import platform
+import re
 import resource
 from dataclasses import dataclass
 from typing import Optional
@@ -22,6 +24,8 @@ _HEALTH_S = 300.0
 _EXPAND_S = 900.0
 # What a runtime reserves and does not use: stacks of threads, arenas.
 _RESERVED_BYTES = 512 << 20
+# What counts as address space alone: libraries, the mapped model, unused parts of heaps.
+_MAPPED_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
@@ -55,7 +59,16 @@ def expand_limits(size: int) -> Limits:
 
 def limit_memory(most_bytes: int) -> None:
     """Limit the private memory of this process; beyond the limit it gets a MemoryError."""
-    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
-    most = most_bytes if hard == resource.RLIM_INFINITY else min(most_bytes, hard)
+    kind, most = resource.RLIMIT_DATA, most_bytes
+    if not _data_holds_mappings(platform.release()):
+        kind, most = resource.RLIMIT_AS, most_bytes + _MAPPED_BYTES
+    _, hard = resource.getrlimit(kind)
+    most = most if hard == resource.RLIM_INFINITY else min(most, hard)
     with contextlib.suppress(ValueError, OSError):  # a system without this limit
-        resource.setrlimit(resource.RLIMIT_DATA, (most, hard))
+        resource.setrlimit(kind, (most, hard))
+
+
+def _data_holds_mappings(kernel: str) -> bool:
+    """Return whether RLIMIT_DATA limits all private memory, as it does since Linux 4.7."""
+    match = re.match(r"(\d+)\.(\d+)", kernel)
+    return match is None or (int(match.group(1)), int(match.group(2))) >= (4, 7)

@@ -218,6 +218,26 @@ def test_a_health_check_gets_no_more_than_its_memory(ask):
     assert resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss < 1 << 20
 
 
+@pytest.mark.parametrize("kernel", ["4.6.7-armv7", "3.18.140", "4.7.0", "6.1.0-9-arm64"])
+def test_memory_is_limited_under_every_kernel(kernel):
+    """Before Linux 4.7, RLIMIT_DATA limits nothing that is mapped, as large arrays are."""
+    code = (
+        "import platform, resource, sys; from edgekit_agent.limits import limit_memory\n"
+        "platform.release = lambda: sys.argv[1]; limit_memory(1 << 28)\n"
+        "print(*(resource.getrlimit(k)[0] for k in (resource.RLIMIT_DATA, resource.RLIMIT_AS)))\n"
+        "bytearray(64 << 20)\n"
+        "try: bytearray(2 << 30)\n"
+        "except MemoryError: print('limited')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, kernel], capture_output=True, text=True, check=True
+    )
+    is_old = kernel < "4.7"
+    unlimited = str(resource.RLIM_INFINITY)
+    expected = [unlimited, str((1 << 28) + GIB)] if is_old else [str(1 << 28), unlimited]
+    assert done.stdout.split() == [*expected, "limited"]
+
+
 MIB_64 = 64 << 20
 BOMBS = {
     "one word": filled((MIB_64, FILL, (1, 7))),
