@@ -37,7 +37,7 @@ def verdicts(names: Sequence[str]) -> list[Verdict]:
     """Run tests in worker processes; a runtime that aborts fails only one test.
 
     Args:
-        names: Names of tests, as in ``cases``.
+        names: Names of tests, as in ``load_cases``.
     """
     command = [sys.executable, "-W", "ignore", "-m", "benchmarks.conformance", "--worker"]
     workers = []

@@ -67,7 +67,7 @@ class HostPlace:
         return samples
 
     def identity(self, runtime: RuntimeName) -> str:
-        """Return the result of ``host_identity``."""
+        """Return the result of ``compute_host_identity``."""
         return host_identity(runtime)
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from edgekit_agent.samples import Column, Samples
 
-# Number of consecutive samples that ``spread`` takes.
+# Number of consecutive samples that ``select_spread`` takes.
 _BLOCK = 8
 # Consecutive samples in a held-out piece, and one of how many pieces is held out.
 _PIECE, _PIECES = 2, 4

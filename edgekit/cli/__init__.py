@@ -171,7 +171,7 @@ def inspect(
 @app.command()
 def build(
     model: Annotated[
-        Path | None, typer.Argument(metavar="MODEL", help="Default: [model] path.")
+        Path | None, typer.Argument(metavar="MODEL", help="Default: [model] path of edgekit.toml.")
     ] = None,
     device: DeviceName = None,
     folder: Folder = Path(),
@@ -202,7 +202,8 @@ def build(
         str | None, typer.Option("--on", metavar="HOST", help="Measure candidates on this device.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", metavar="DIR", help="Default: build/NAME.")
+        Path | None,
+        typer.Option("--out", metavar="DIR", help="Output folder; default: build/NAME."),
     ] = None,
     seed: Annotated[
         int | None, typer.Option("--seed", metavar="N", help="Seed of every random choice.")
@@ -336,7 +337,9 @@ def push(
 
 @app.command()
 def bench(
-    target: Annotated[Path, typer.Argument(metavar="BUNDLE|MODEL", help="Bundle or model.")],
+    target: Annotated[
+        Path, typer.Argument(metavar="BUNDLE|MODEL", help="Bundle or model to measure.")
+    ],
     hosts: Hosts,
     evaluation: Evaluation = None,
     metric: Metric = None,
