@@ -24,7 +24,7 @@ from tests.remote.servers import make_bundle
 HERE = Path(__file__).resolve().parent
 HOME = "/home/device/.local/share/edgekit"
 BARE, READY = "edgekit-bare", "edgekit-ready"
-_SETTINGS = {"ARCH": "arm64", "CPU": "cortex-a53", "SMP": "1", "MEM": "512"}
+_SETTINGS = {"ARCH": "arm64", "CPU": "cortex-a53", "SMP": "1", "MEM": "512", "WAIT": "350"}
 _PACKAGES = "/usr/lib/python3/dist-packages"
 _BOOT_S = 240.0
 # What the maintainer scripts of cron would have done, and a line that starts it.

@@ -53,8 +53,12 @@ def _digests(folder: str) -> dict[str, str]:
 
 
 def _leftovers(home: str) -> list[str]:
-    """Return the names of temporary files and folders, wherever they are but inside runtimes."""
-    folders = [home] + [os.path.join(home, kind) for kind in _listed(home)]
+    """Return the names of temporary files and folders.
+
+    Those of an agent that was being received may stay for a day, as unfinished parts may.
+    """
+    kinds = [kind for kind in _listed(home) if kind not in ("agent", "parts")]
+    folders = [home] + [os.path.join(home, kind) for kind in kinds]
     releases = os.path.join(home, "releases")
     folders += [os.path.join(releases, name) for name in _listed(releases)]
     return [

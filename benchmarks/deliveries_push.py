@@ -189,8 +189,8 @@ def _next_push(case: Case, after: Seen) -> list[str]:
         bundle = site.bundle(case.rng, signed=case.bundle.signature is not None)
     failure = site.push_again(bundle, "dev", case.rng.choice((0.0, 60.0)))
     if failure:
-        return [f"the next push failed: {failure[:300]}"]
+        return [f"the next push {failure[:300]}"]
     site.settle("dev", 0.0)
     found = faults_of_next(site.known, after, release_of(bundle), site.seen("dev"))
-    found += [wrong for wrong in (site.health("dev"), site.compare("dev")) if wrong]
-    return found
+    unhealthy = site.health("dev")
+    return [*found, *([f"next push: {unhealthy}"] if unhealthy else [])]

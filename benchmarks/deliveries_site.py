@@ -154,23 +154,18 @@ class Site:
             is_right = np.allclose(y, golden["output:y"], rtol=1e-3, atol=1e-3)
         return "" if is_right else "the served model computes something else"
 
-    def compare(self, name: str) -> str:
-        """Return how the agent's report differs from what is there, if it does."""
-        seen = self.seen(name)
-        with open_session(name) as session:
-            said = status(session)
-        names = (said.current and said.current.name, said.previous and said.previous.name)
-        if names != (seen.current, seen.previous):
-            return f"the agent reports {names}, the links lead to {(seen.current, seen.previous)}"
-        return ""
-
     def push_again(self, bundle: Bundle, name: str, watch_s: float) -> str:
-        """Push as usual; returns the failure, if it is one."""
+        """Push as usual; returns the failure, or how the report of the agent is wrong."""
         try:
             with open_session(name) as session:
                 push(bundle, session, cache=cache() / "wheels", watch=WatchTerms(seconds=watch_s))
+                said = status(session)
         except EdgekitError as error:
-            return str(error)
+            return f"failed: {error}"
+        seen = self.seen(name)
+        names = (said.current and said.current.name, said.previous and said.previous.name)
+        if names != (seen.current, seen.previous):
+            return f"reports {names}, the links lead to {(seen.current, seen.previous)}"
         return ""
 
     def start(

@@ -28,7 +28,9 @@ PART = re.compile(r"[0-9a-f]{64}\.[0-9a-f]{64}\.part")
 TEMPORARY = re.compile(r"\.[A-Za-z0-9_.+@-]{1,200}\.[0-9a-f]{8}\.tmp")
 TEMPORARY_OBJECT = re.compile(r"\.[0-9a-f]{64}\.[0-9a-f]{8}\.tmp")
 
-_AGENT = re.compile(r"edgekit_agent-[0-9a-f]{16}\.pyz|\.edgekit_agent-[0-9a-f]{16}\.pyz\.\d+\.tmp")
+AGENT_TEMPORARY = re.compile(r"\.edgekit_agent-[0-9a-f]{16}\.pyz\.\d+\.tmp")
+
+_AGENT = re.compile(rf"edgekit_agent-[0-9a-f]{{16}}\.pyz|{AGENT_TEMPORARY.pattern}")
 _LINK = re.compile(r"releases/[A-Za-z0-9_][^/]*|current/\.previous")
 _FILES = ("lock", "trust.json", "audit.jsonl", "audit.1.jsonl")
 _MOST_BYTES = 1 << 20

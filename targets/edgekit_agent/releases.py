@@ -11,7 +11,15 @@ from typing import Iterator, List, Set
 
 from edgekit_agent.failures import AgentError
 from edgekit_agent.files import sha256_of
-from edgekit_agent.homes import PART, STAGING, TEMPORARY, TEMPORARY_OBJECT, Home, claim
+from edgekit_agent.homes import (
+    AGENT_TEMPORARY,
+    PART,
+    STAGING,
+    TEMPORARY,
+    TEMPORARY_OBJECT,
+    Home,
+    claim,
+)
 from edgekit_agent.records import PLAIN_NAME, RECORD, read_record
 from edgekit_agent.results import Release
 
@@ -112,10 +120,13 @@ def sweep(home: Home) -> None:
         for entry in os.listdir(folder):
             if form.fullmatch(entry):
                 remove(os.path.join(folder, entry))
-    for entry in os.listdir(home.folder("parts")):
-        path = os.path.join(home.folder("parts"), entry)
-        if PART.fullmatch(entry) and time.time() - os.lstat(path).st_mtime > _PART_AGE_S:
-            remove(path)
+    # Some of these may still be written, by an agent that was cut off or by one that starts.
+    aged = ((home.folder("parts"), PART), (os.path.join(home.path, "agent"), AGENT_TEMPORARY))
+    for folder, form in aged:
+        for entry in os.listdir(folder) if os.path.isdir(folder) else ():
+            path = os.path.join(folder, entry)
+            if form.fullmatch(entry) and time.time() - os.lstat(path).st_mtime > _PART_AGE_S:
+                remove(path)
 
 
 def remove(path: str) -> None:

@@ -152,6 +152,11 @@ def test_what_is_not_edgekits_is_passed_over(put, home):
     part = home / "parts" / f"{'0' * 64}.{'1' * 64}.part"
     part.mkdir()
     os.utime(part, (0, 0))
+    (home / "agent").mkdir(exist_ok=True)
+    agents = [home / "agent" / f".edgekit_agent-{'0' * 16}.pyz.{number}.tmp" for number in (1, 2)]
+    for each in agents:
+        each.write_text("half an agent")
+    os.utime(agents[0], (0, 0))
     put("two")
     status = put("three")
     assert (status.current.name, status.previous.name) == ("three", "two")
@@ -161,6 +166,7 @@ def test_what_is_not_edgekits_is_passed_over(put, home):
     assert (home / "parts/odd.part").is_dir()
     assert not any((home / name).exists() for name in left_behind)
     assert not part.exists()
+    assert [each.exists() for each in agents] == [False, True], "one may still be written"
 
 
 def test_runtimes_that_no_kept_release_names_are_removed(put, home):
