@@ -47,6 +47,8 @@ class Delivery:
         at_exit: the device when the command ended; None if it had no power then.
         after: the device once it had come to rest, after the end of a watch.
         can_go_back: whether anything on the device is left to act on a watch.
+        can_be_unknown: whether the device could not be asked again.
+        log_can_end: whether the power may be cut after the device went back, before it is logged.
     """
 
     code: int | None
@@ -57,6 +59,7 @@ class Delivery:
     after: Seen
     can_go_back: bool = True
     can_be_unknown: bool = True
+    log_can_end: bool = False
 
 
 def faults_of(delivery: Delivery) -> list[str]:
@@ -151,7 +154,7 @@ def _wrong_previous(delivery: Delivery) -> Iterator[str]:
     elif returned:
         allowed = set(delivery.new)
     else:
-        allowed = {before.previous}
+        allowed = {before.previous, *(delivery.new if delivery.log_can_end else ())}
     if after.previous not in allowed:
         yield f"previous is {after.previous}, not {' or '.join(sorted(map(str, allowed)))}"
 

@@ -233,7 +233,7 @@ def _judge(
         before=before,
         at_exit=None,
         after=after,
-        can_be_unknown=True,
+        log_can_end=cut.by_watcher,
     )
     found = faults_of(delivery)
     is_kept = after.current == new and ended.code != DONE
