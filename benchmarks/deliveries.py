@@ -1,14 +1,14 @@
-"""Break off deliveries in every way, and check what the device serves and what was reported.
+"""Interrupted deliveries of every kind, with checks of the device and of the reported result.
 
     python -m benchmarks.deliveries [--pushes 200] [--power-cuts 30] [--seed N] [--kinds KIND ...]
                                     [--out FILE] [--resume]
 
 Pushes go to private SSH servers on this machine: links are cut, processes killed, disks filled.
 Power is cut to emulated devices (``EDGEKIT_DEVICES`` names the folder of scripts that boot them).
-After each one the device has to serve the old or the new release, whole and able to run; the exit
-code has to be true, also once the time to confirm the release is over; ``previous`` has to name
-the right release; and the next ordinary push has to succeed. The exit code is 1 if anything is
-wrong. Results are kept as JSON lines; ``--resume`` goes on after the last.
+After each one the device must serve the old or the new release, complete and able to run; the exit
+code must be true, also after the time for confirmation is over; ``previous`` must name the right
+release; and the next ordinary push must succeed. The exit code is 1 if there is a fault. Results
+are kept as JSON lines; ``--resume`` continues after the last.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def _run(options: argparse.Namespace, results: list[Result]) -> Iterator[Result]
 
 
 def _break_pushes(options: argparse.Namespace, results: list[Result]) -> Iterator[Result]:
-    """Break pushes until so many of them were broken; some come through unharmed."""
+    """Yield results until the wanted number of pushes was interrupted; some complete unharmed."""
     count, number = sum(bool(r["broke"]) for r in results), len(results)
     with (
         tempfile.TemporaryDirectory(prefix="edgekit-") as folder,

@@ -1,7 +1,7 @@
-"""Hook for Python on a device: announce one file operation of the agent, and stop there.
+"""Hook for Python on a device that announces one file operation of the agent and stops there.
 
-``deliveries_power`` puts it where Python imports it at every start. Without the file ``/run/aim``
-it does nothing. Standard library, Python 3.9.
+``deliveries_power`` installs it where Python imports it at every start. Without the file
+``/run/aim`` it does nothing. Standard library, Python 3.9.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import Any
 
 AIM, ANNOUNCED = "/run/aim", "/run/announced"
-# Operations, and which of their arguments is the place that changes.
+# Index of the argument that is the changed path, by operation.
 _PLACES = {
     "replace": 1,
     "rename": 1,
@@ -30,7 +30,7 @@ _STOPPED_S = 600.0
 
 
 class Aim:
-    """The operation to stop at: the ``nth`` whose name and place match, before or after it."""
+    """File operation to stop at: the ``nth`` whose name and path match, before or after it."""
 
     def __init__(self, settings: dict[str, Any]) -> None:
         self.operation = re.compile(settings["operation"])
@@ -42,7 +42,7 @@ class Aim:
         self.seen = 0
 
     def wrap(self, name: str, operation: Callable[..., Any]) -> Callable[..., Any]:
-        """Return an operation that stops where it should."""
+        """Return an operation that stops if it matches."""
 
         def wrapped(*arguments: Any, **named: Any) -> Any:  # noqa: ANN401
             place = _path(arguments[_PLACES[name]])
@@ -80,7 +80,7 @@ def _path(argument: Any) -> str:  # noqa: ANN401
 
 
 def arm() -> None:
-    """Wrap the operations, if there is something to aim at."""
+    """Wrap the file operations if ``/run/aim`` exists."""
     names: list[str] = list(_PLACES)
     try:
         with open(AIM, encoding="utf-8") as file:

@@ -1,4 +1,4 @@
-"""edgekit's command in a fork of this process, which saves importing it every time."""
+"""edgekit command in a fork of this process, which saves the time of its imports."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ PATIENCE_S = 60.0
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
-    """How a command ended.
+    """Result of a command.
 
     Attributes:
-        code: exit code; None if it was killed.
-        said: its messages in one line.
-        codes: exit code of each host.
+        code: Exit code; None if it was killed.
+        said: Its messages in one line.
+        codes: Exit code of each host.
     """
 
     code: int | None
@@ -41,11 +41,11 @@ class Ended:
 
 
 class Command:
-    """A running command.
+    """Running command.
 
     Args:
-        arguments: as on the command line.
-        patience_s: how long a link may be silent before it is given up.
+        arguments: Arguments as on the command line.
+        patience_s: Time for which a link may be silent before it is given up.
     """
 
     def __init__(self, *arguments: object, patience_s: float = PATIENCE_S) -> None:
@@ -57,19 +57,19 @@ class Command:
             _run([str(a) for a in arguments], self._folder, patience_s)
 
     def kill(self) -> None:
-        """Kill it at once."""
+        """Kill the command at once."""
         if not self.is_over():
             os.kill(self.pid, signal.SIGKILL)
 
     def is_over(self) -> bool:
-        """Return whether it has ended."""
+        """Return whether the command has ended."""
         if self._status is None:
             end, status = os.waitpid(self.pid, os.WNOHANG)
             self._status = status if end else None
         return self._status is not None
 
     def wait(self) -> Ended:
-        """Wait for its end; one that takes too long is killed, which counts as exit code 1."""
+        """Wait for the end; kill a command that takes too long, which counts as exit code 1."""
         while not self.is_over() and time.monotonic() < self._started + MOST_S:
             time.sleep(0.01)
         is_late = not self.is_over()
@@ -88,7 +88,7 @@ class Command:
 
 
 def _run(arguments: list[str], folder: Path, patience_s: float) -> None:
-    """Be the command: never returns."""
+    """Run the command in this process and exit."""
     code = 1
     try:
         for number, name in ((1, "out"), (2, "err")):

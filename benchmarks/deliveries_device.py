@@ -1,4 +1,4 @@
-"""An emulated device whose power is cut; see ``deliveries_power``."""
+"""Emulated device whose power is cut; see ``deliveries_power``."""
 
 from __future__ import annotations
 
@@ -49,17 +49,17 @@ sync
 
 
 class Device:
-    """An emulated device that is thrown away in the end."""
+    """Emulated device that is removed at the end."""
 
     def __init__(self, scripts: Path, name: str) -> None:
         self.scripts, self.name = scripts, name
         self.folder = home() / "run" / name
 
     def run(self, command: str, *, as_root: bool = False, given: str = "") -> str:
-        """Run a command on the device; returns its output.
+        """Run a command on the device; return its output.
 
         Raises:
-            CalledProcessError: it failed.
+            CalledProcessError: The command failed.
         """
         done = subprocess.run(
             [*self._ssh(as_root=as_root), command],
@@ -76,39 +76,39 @@ class Device:
         return ["ssh", "-F", str(self.folder / "ssh_config"), *login, self.name]
 
     def listen(self) -> subprocess.Popen[str]:
-        """Start to wait for the announcement of the operation that was aimed at."""
+        """Start a process that waits for the announcement of the selected operation."""
         return subprocess.Popen(
             [*self._ssh(as_root=True), "cat /run/announced"], stdout=subprocess.PIPE, text=True
         )
 
     def aim(self, settings: Mapping[str, object]) -> None:
-        """Have the agent stop at an operation."""
+        """Make the agent stop at an operation."""
         prepare = "rm -f /run/announced; mkfifo /run/announced; chmod 666 /run/announced; "
         self.run(prepare + "cat >/run/aim", as_root=True, given=json.dumps(settings))
 
     def seen(self) -> Seen:
-        """Look at edgekit's home."""
+        """Read the state of edgekit's home."""
         text = (HERE / "deliveries_look.py").read_text()
         return Seen.of(json.loads(self.run(f"python3 -I - {HOME}", given=text)))
 
     def cut_power(self) -> None:
-        """End the emulator at once: what was not synced is lost."""
+        """Kill the emulator at once; unsynced data is lost."""
         os.kill(int((self.folder / "pid").read_text()), signal.SIGKILL)
         script(self.scripts, f"stop.sh {self.name} --power-cut", _SETTINGS)
 
     def boot(self) -> None:
-        """Boot from the disk as it is."""
+        """Boot from the present disk."""
         script(self.scripts, f"boot.sh {self.name}", _SETTINGS | {"KEEP": "1"})
 
     def settle(self) -> Seen:
-        """Wait until nothing waits for a confirmation any more; ``cron`` starts who sees to it."""
+        """Wait until no release waits for a confirmation; ``cron`` starts the watcher."""
         until = time.monotonic() + _BOOT_S
         while (seen := self.seen()).watch is not None and time.monotonic() < until:
             time.sleep(2.0)
         return seen
 
     def remove(self) -> None:
-        """Throw the device away."""
+        """Remove the device."""
         with contextlib.suppress(FileNotFoundError, ProcessLookupError):
             self.cut_power()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -116,7 +116,7 @@ class Device:
 
 @contextlib.contextmanager
 def connected(device: Device) -> Iterator[Device]:
-    """Let edgekit know the device by its name; it is removed in the end."""
+    """Make the device known to edgekit by its name, and remove it at the end."""
     before = os.environ.get("EDGEKIT_SSH_CONFIG")
     os.environ["EDGEKIT_SSH_CONFIG"] = str(device.folder / "ssh_config")
     try:
@@ -135,9 +135,9 @@ def thaw(scripts: Path, template: str) -> Device:
 
 
 def prepare_templates(scripts: Path, folder: Path) -> dict[str, Digests]:
-    """Freeze a bare device, and one with a runtime and two releases; returns their files.
+    """Freeze a bare device, and one with a runtime and two releases; return their files.
 
-    An image with ``cron``, which starts the watcher at boot, is built where there is none.
+    An image with ``cron``, which starts the watcher at boot, is built if there is none.
     """
     if not (home() / "image-arm64/root.ext4").exists():
         script(scripts, "build-image.sh", {"ARCH": "arm64", "SIZE_MB": "900", "EXTRA": "cron"})

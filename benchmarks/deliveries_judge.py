@@ -1,4 +1,4 @@
-"""Rules for the state of a device after a delivery that was broken off, and their check."""
+"""Rules for the state of a device after an interrupted delivery, and their check."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ _OWN = ("release.json",)
 
 @dataclass(frozen=True, kw_only=True)
 class Seen:
-    """What ``deliveries_look`` found in a home at one moment."""
+    """State of a home at one moment, as read by ``deliveries_look``."""
 
     current: str | None
     previous: str | None
@@ -26,29 +26,27 @@ class Seen:
 
     @classmethod
     def of(cls, found: Mapping[str, Any]) -> Seen:
-        """Read the JSON document that was printed on the device."""
+        """Build the state from the JSON document that was printed on the device."""
         lists = {name: tuple(found[name]) for name in ("went_back", "leftovers", "objects")}
         return cls(**{**found, **lists})
 
     @property
     def waits(self) -> bool:
-        """Whether the served release still waits for its confirmation."""
+        """Return whether the served release still waits for its confirmation."""
         return self.watch is not None and self.watch.get("release") == self.current
 
 
 @dataclass(frozen=True, kw_only=True)
 class Delivery:
-    """A push that was broken off, and its traces.
+    """Interrupted push and its traces.
 
     Attributes:
-        code: exit code for this host; None if the command itself was killed.
-        new: releases that were pushed; more than one if several commands ran at once.
-        known: files of every bundle that was ever pushed.
-        at_exit: the device when the command ended; None if it had no power then.
-        after: the device once it had come to rest, after the end of a watch.
-        can_go_back: whether anything on the device is left to act on a watch.
-        can_be_unknown: whether the device could not be asked again.
-        log_can_end: whether the power may be cut after the device went back, before it is logged.
+        code: Exit code for this host; None if the command itself was killed.
+        new: Releases that were pushed; several if commands ran at the same time.
+        known: Files of every bundle that was ever pushed.
+        at_exit: State when the command ended; None if the device had no power then.
+        after: State once the device had come to rest, after the end of a watch.
+        can_go_back: Whether anything is left on the device to act on a watch.
     """
 
     code: int | None
@@ -63,7 +61,7 @@ class Delivery:
 
 
 def faults_of(delivery: Delivery) -> list[str]:
-    """Return everything that is wrong, in words; nothing if the device kept every promise."""
+    """Return all violations of the rules in words; empty if there are none."""
     found = list(_wrong_code(delivery))
     for moment, seen in (("at exit", delivery.at_exit), ("after", delivery.after)):
         if seen is not None:
@@ -74,7 +72,7 @@ def faults_of(delivery: Delivery) -> list[str]:
 def faults_of_next(
     known: Mapping[str, Digests], before: Seen, wanted: str, seen: Seen
 ) -> list[str]:
-    """Check the device after an ordinary push that followed."""
+    """Check the device after the following ordinary push."""
     found = []
     if seen.current != wanted:
         found.append(f"it serves {seen.current}, pushed was {wanted}")
@@ -96,7 +94,7 @@ def faults_of_next(
 
 
 def outcome(delivery: Delivery) -> str:
-    """Name the release that is served in the end: ``new``, ``old`` or ``nothing``."""
+    """Name the release that is finally served: ``new``, ``old`` or ``nothing``."""
     if delivery.after.current in delivery.new:
         return "new"
     return "old" if delivery.after.current else "nothing"

@@ -1,4 +1,4 @@
-"""Ways in which a push is broken off, by name."""
+"""Ways to interrupt a push, by name."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from benchmarks.deliveries_site import BARE_PATH
 
 LATE_STAGES = ("staging", "laid", "watched", "switched")
 _LATER_S = (0.0, 0.0, 0.0, 0.01, 0.05, 0.2)
-# Of an agent: calls that change names or make them last.
+# System calls of an agent that change names or sync them.
 # How many of each there are in a push; some of them may have another name on this machine.
 _CALLS = {
     "rename,renameat,renameat2": 9,
@@ -64,7 +64,7 @@ def cut_downwards(case: Case) -> Iterator[None]:
 
 @contextlib.contextmanager
 def cut_at_stage(case: Case) -> Iterator[None]:
-    """Cut the link when the install has come to a stage."""
+    """Cut the link when the install reaches a stage."""
     stage, later_s = _moment(case, STAGES)
     link = case.link(comes_back=_comes_back(case))
     with at_stage(lambda: case.home.reached(stage), link.break_now, later_s=later_s) as acted:
@@ -76,7 +76,7 @@ def cut_at_stage(case: Case) -> Iterator[None]:
 
 @contextlib.contextmanager
 def lose_answer(case: Case) -> Iterator[None]:
-    """Keep the answer of the install back, and cut the link once the device has switched."""
+    """Hold back the answer of the install, and cut the link once the device has switched."""
     link = case.link(comes_back=_comes_back(case))
     with (
         at_stage(lambda: case.home.reached("laid"), link.holds.set),
@@ -103,7 +103,7 @@ def lose_confirmation(case: Case) -> Iterator[None]:
 
 @contextlib.contextmanager
 def cut_again(case: Case) -> Iterator[None]:
-    """Cut the link during the install, and the one by which the device is asked again."""
+    """Cut the link during the install, and the next one, by which the device is asked again."""
     case.can_be_unknown = True
     stage, later_s = _moment(case, LATE_STAGES)
     link = case.link(breaks=2, down_after=None)
@@ -121,7 +121,7 @@ def cut_again(case: Case) -> Iterator[None]:
 
 @contextlib.contextmanager
 def fall_silent(case: Case) -> Iterator[None]:
-    """Let the link carry nothing more, without an end, from a stage on."""
+    """Stop all traffic of the link from a stage on, without closing it."""
     case.patience_s = 4.0
     stage, later_s = _moment(case, STAGES)
     link = case.link(falls_silent=True, comes_back=_comes_back(case))
@@ -134,7 +134,7 @@ def fall_silent(case: Case) -> Iterator[None]:
 
 @contextlib.contextmanager
 def kill_agent(case: Case) -> Iterator[None]:
-    """Kill the agent at a stage; sometimes the process that waits for the confirmation too."""
+    """Kill the agent at a stage; sometimes also the process that waits for the confirmation."""
     stage, later_s = _moment(case, STAGES)
     path, with_watcher = case.home.path, case.rng.random() < 0.3
 
@@ -172,7 +172,7 @@ def kill_at_call(case: Case) -> Iterator[None]:
         pid = killed[0].split()[0]
         last = [line for line in lines if line.split()[0] == pid and "(" in line]
         case.happens(f"call {number}: {last[-1][:150] if last else ''}")
-        # The process that watches is traced, and killed, as well.
+        # The watcher is traced and killed as well.
         case.can_go_back = False
 
 
@@ -207,7 +207,7 @@ def kill_host(case: Case) -> Iterator[None]:
 
 @contextlib.contextmanager
 def fill_disk(case: Case) -> Iterator[None]:
-    """Leave little or no room on the device's disk, from the start or from a stage on."""
+    """Leave little or no space on the device's disk, from the start or from a stage on."""
     with _small_disk(case.home.path) as filler:
         stage = case.rng.choice(("start", "start", *STAGES[1:]))
         files = sum(file.bytes for file in case.bundle.manifest.files)
@@ -227,7 +227,7 @@ def fill_disk(case: Case) -> Iterator[None]:
 
 @contextlib.contextmanager
 def damage_received(case: Case) -> Iterator[None]:
-    """Cut the link, and damage on the device what it has received; then push again."""
+    """Cut the link, damage the received data on the device, and push again."""
     at = int(case.total() * case.rng.uniform(0.3, 1.0))
     link = case.link(cut_after=at)
     case.site.start(case.bundle, "dev", watch_s=0.0).wait()
@@ -259,14 +259,14 @@ def _fresh_objects(case: Case) -> list[Path]:
 
 @contextlib.contextmanager
 def unhealthy(case: Case) -> Iterator[None]:
-    """Push a bundle whose model computes something else than it should."""
+    """Push a bundle whose model computes wrong outputs."""
     case.happens("unhealthy")
     yield
 
 
 @contextlib.contextmanager
 def resume_often(case: Case) -> Iterator[None]:
-    """Cut the same push again and again, each time a little later."""
+    """Cut the same push several times, each time a little later."""
     parts = case.rng.randint(2, 4)
     for number in range(parts):
         link = case.link(cut_after=int(case.total() * (number + case.rng.random()) / parts))
@@ -285,7 +285,7 @@ def resume_often(case: Case) -> Iterator[None]:
 
 @contextlib.contextmanager
 def two_devices(case: Case) -> Iterator[None]:
-    """Push to two devices with one command; the link to one of them breaks."""
+    """Push to two devices with one command, and break the link to one of them."""
     case.hosts = case.rng.choice((("dev", "dev2"), ("dev2", "dev")))
     template = "signed" if case.bundle.signature else case.rng.choice(("empty", "one", "two"))
     case.site.reset("dev2", template)
@@ -307,7 +307,7 @@ def two_commands(case: Case) -> Iterator[None]:
 
 @contextlib.contextmanager
 def without_runtime(case: Case) -> Iterator[None]:
-    """Break a push that brings a runtime, or uses one that was brought."""
+    """Break a push that sends a runtime, or uses one that was sent earlier."""
     device = case.site.devices["dev"]
     device.environment(BARE_PATH)
     breakers = (cut_at_stage, kill_agent, kill_host)
@@ -365,7 +365,7 @@ def _comes_back(case: Case) -> bool:
 
 def _moment(case: Case, stages: tuple[str, ...]) -> tuple[str, float]:
     stages = stages if case.watch_s else tuple(s for s in stages if s != "watched")
-    # Late moments are the interesting ones.
+    # Late stages are more critical and get a higher weight.
     late = [stage for stage in stages if stage in LATE_STAGES]
     return case.rng.choice([*stages, *late, *late]), case.rng.choice(_LATER_S)
 
@@ -380,7 +380,7 @@ def _release(event: threading.Event, act: Callable[[], None]) -> Callable[[], No
 
 @contextlib.contextmanager
 def _small_disk(home: Path) -> Iterator[Path]:
-    """Put a home on a disk of its own; yields the path of a file beside it that fills it."""
+    """Put a home on a separate disk; yield the path of a file that fills it."""
     if os.getuid() != 0:
         raise PermissionError("only root can mount a small disk: leave out the kind 'full disk'")
     place, kept = home.parent, home.parent.with_name("kept")

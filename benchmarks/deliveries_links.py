@@ -15,20 +15,20 @@ from pathlib import Path
 from tests.remote.servers import Proxy, agents_below
 
 _POLL_S = 0.001
-# How far an install has come, as its files on the device show.
+# Stages of an install, as shown by its files on the device.
 STAGES = ("agent", "receiving", "received", "staging", "laid", "watched", "switched")
 
 
 @dataclass(frozen=True, kw_only=True)
 class Home:
-    """A home on this machine, and the release that is about to be installed there."""
+    """Home on this machine, and the release that is about to be installed there."""
 
     path: Path
     new: str
     releases_before: frozenset[str]
 
     def reached(self, stage: str) -> bool:
-        """Return whether an install has come to a stage."""
+        """Return whether an install has reached a stage."""
         match stage:
             case "agent":
                 return bool(agents_below(self.path))
@@ -66,13 +66,13 @@ class Home:
 
 @dataclass
 class BreakingLink(Proxy):
-    """A link that is cut, or falls silent, at a number of bytes or when it is told to.
+    """Link that is cut or falls silent, after a number of bytes or on request.
 
     Attributes:
-        down_after: bytes from the device after which it breaks.
-        falls_silent: nothing passes any more, instead of a reset.
-        comes_back: whether later connections are accepted.
-        breaks: how many connections break, one after the other.
+        down_after: Number of bytes from the device after which it breaks.
+        falls_silent: Whether it falls silent instead of being reset.
+        comes_back: Whether later connections are accepted.
+        breaks: Number of connections that break, one after the other.
     """
 
     down_after: int | None = None
@@ -85,7 +85,7 @@ class BreakingLink(Proxy):
     _silent: threading.Event = field(default_factory=threading.Event)
 
     def break_now(self) -> None:
-        """Break every connection there is."""
+        """Break every open connection."""
         self.broken += 1
         self.carried = self.down = 0
         if self.falls_silent:
@@ -133,7 +133,7 @@ class BreakingLink(Proxy):
 def at_stage(
     reached: Callable[[], bool], act: Callable[[], None], *, later_s: float = 0.0
 ) -> Iterator[threading.Event]:
-    """Act once something is reached while the block lasts; the event says whether it was."""
+    """Act once a condition holds while the block runs; the event tells whether it did."""
     ended, acted = threading.Event(), threading.Event()
 
     def wait() -> None:
@@ -155,17 +155,17 @@ def at_stage(
 
 
 def watchers_of(home: Path) -> list[int]:
-    """Processes that wait for the confirmation of a release."""
+    """Find the processes that wait for the confirmation of a release."""
     return [pid for pid in agents_below(home) if "watch" in _words(pid)]
 
 
 def agents_at_work(home: Path) -> list[int]:
-    """Agents that serve a connection."""
+    """Find the agents that serve a connection."""
     return [pid for pid in agents_below(home) if "watch" not in _words(pid)]
 
 
 def workers_below(home: Path) -> list[int]:
-    """Processes in which an agent runs a model."""
+    """Find the processes in which an agent runs a model."""
     parents = set(agents_at_work(home))
     found = []
     for entry in Path("/proc").iterdir():
@@ -183,7 +183,7 @@ def _words(pid: int) -> list[str]:
 
 
 def kill_all(pids: list[int]) -> None:
-    """End processes at once."""
+    """Kill processes at once."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

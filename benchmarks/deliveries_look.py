@@ -1,4 +1,4 @@
-"""Look at edgekit's folder on a device without edgekit's own code, and print it as JSON.
+"""Reader of edgekit's folder on a device without edgekit's own code; prints JSON.
 
 Runs on the device as well: ``python3 - HOME < deliveries_look.py``. Standard library, Python 3.9.
 """
@@ -16,9 +16,9 @@ _TEMPORARY = re.compile(r"\..*\.tmp|\.staging-.*")
 
 
 def look(home: str) -> dict[str, Any]:
-    """Read which releases a home points to, the digests of all their files, and what is left over.
+    """Read the linked releases of a home, the digests of all their files, and its leftovers.
 
-    ``previous`` is the folder that the link of that name leads to.
+    ``previous`` is the folder that the link of that name points to.
     """
     releases = os.path.join(home, "releases")
     names = [name for name in _listed(releases) if not name.startswith(".")]
@@ -53,10 +53,7 @@ def _digests(folder: str) -> dict[str, str]:
 
 
 def _leftovers(home: str) -> list[str]:
-    """Return the names of temporary files and folders.
-
-    Those of an agent that was being received may stay for a day, as unfinished parts may.
-    """
+    """Return the names of temporary files and folders everywhere except in runtimes."""
     kinds = [kind for kind in _listed(home) if kind not in ("agent", "parts")]
     folders = [home] + [os.path.join(home, kind) for kind in kinds]
     releases = os.path.join(home, "releases")

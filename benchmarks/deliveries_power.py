@@ -46,22 +46,22 @@ from tests.remote.servers import make_bundle
 Result = dict[str, Any]
 _RELEASE = r".*/releases/[0-9a-f]{16}"
 _MOST_S = 600.0
-# File operations of the agent in a push of a release to a device that has others.
+# Number of the agent's file operations in a push to a device that has other releases.
 _OPERATIONS = 60
 
 
 @dataclass(frozen=True, kw_only=True)
 class Cut:
-    """The moment of a power cut.
+    """Moment of a power cut.
 
     Attributes:
-        operation, place, nth: the file operation of the agent.
-        before: cut before it, not after it.
-        by_watcher: an operation of the process that goes back.
-        later_s: the agent goes on for so long before the power is cut.
-        watch_s: how long the release may wait for its confirmation; 0 = it is not watched.
-        by_app: an app is to confirm, and does not.
-        can_be_confirmed: whether it is possible that the release was confirmed by then.
+        operation, place, nth: File operation of the agent.
+        before: Whether to cut before it, not after it.
+        by_watcher: Whether it is an operation of the process that goes back.
+        later_s: Time for which the agent continues before the power is cut.
+        watch_s: Time for which the release may wait for its confirmation; 0 = it is not watched.
+        by_app: Whether an app is to confirm, and does not.
+        can_be_confirmed: Whether the release may have been confirmed by then.
     """
 
     kind: str
@@ -125,7 +125,7 @@ CUTS = (
 
 
 def cut_power(count: int, seed: int, done: Sequence[Result]) -> Iterator[Result]:
-    """Cut the power so many times, each time in the middle of a push."""
+    """Cut the power ``count`` times, each time in the middle of a push."""
     scripts = Path(os.environ.get("EDGEKIT_DEVICES", ""))
     if not (scripts / "boot.sh").is_file():
         raise SystemExit("EDGEKIT_DEVICES names no folder with boot.sh: use --power-cuts 0")
@@ -141,7 +141,7 @@ def cut_power(count: int, seed: int, done: Sequence[Result]) -> Iterator[Result]
 
 
 def cut_of(number: int, seed: int) -> Cut:
-    """Return the moments that are listed, then ones at random operations."""
+    """Return one of the listed moments, or after these a random operation."""
     if number < len(CUTS):
         return CUTS[number]
     rng = random.Random(f"{seed} {number}")
@@ -182,7 +182,7 @@ def _run_case(
 
 
 def _push_until_cut(device: Device, bundle: Bundle, cut: Cut) -> tuple[str, Ended]:
-    """Push, and cut the power; returns where that was, and how the command ended."""
+    """Push and cut the power; return where the cut was, and the result of the command."""
     device.aim(
         {
             "operation": cut.operation,
@@ -207,7 +207,7 @@ def _push_until_cut(device: Device, bundle: Bundle, cut: Cut) -> tuple[str, Ende
 
 
 def _announced(listener: subprocess.Popen[str], command: Command) -> str:
-    """Wait for the operation that was aimed at; empty if the push ends without it."""
+    """Wait for the announcement of the selected operation; empty if the push ends without it."""
     assert listener.stdout is not None
     until = time.monotonic() + _MOST_S
     while time.monotonic() < until and not command.is_over():

@@ -28,11 +28,11 @@ Result = dict[str, Any]
 
 @dataclass(kw_only=True)
 class Case:
-    """A push that is going to be broken.
+    """Push that is going to be interrupted.
 
     Attributes:
-        broke: what happened to it; empty if it came through unharmed.
-        process: the command, once it runs.
+        broke: What interrupted it; empty if it completed unharmed.
+        process: The running command.
     """
 
     site: Site
@@ -50,13 +50,13 @@ class Case:
     others: list[Bundle] = field(default_factory=list)
 
     def total(self) -> int:
-        """Return about how many bytes go up."""
+        """Estimate the number of bytes sent to the device."""
         agent = not any((self.home.path / "agent").glob("*.pyz"))
         files = sum(file.bytes for file in self.bundle.manifest.files)
         return files + 8000 + (len(agent_file().data) if agent else 0)
 
     def happens(self, what: str) -> None:
-        """Note what broke the push."""
+        """Record the event that interrupted the push."""
         self.broke = self.broke or what
 
     def link(self, host: str = "dev", **how: Any) -> BreakingLink:  # noqa: ANN401
@@ -71,7 +71,7 @@ Breaker = Callable[[Case], contextlib.AbstractContextManager[object]]
 
 
 def run_case(site: Site, kind: str, breaker: Breaker, template: str, seed: int) -> Result:
-    """Break one push and check the device then, in the end, and after the next push."""
+    """Break one push; check the device then, after it came to rest, and after the next push."""
     started = time.monotonic()
     rng = random.Random(f"{kind} {seed}")
     site.reset("dev", template)
@@ -167,12 +167,12 @@ def _judge(case: Case, ended: list[Ended], at_exit: Seen) -> Result:
 
 
 def _code_of_both(codes: list[int | None]) -> int | None:
-    """The code of two pushes to one device at the same time: one that is done decides."""
+    """Combine the codes of two simultaneous pushes to one device; a completed one decides."""
     return DONE if DONE in codes else next((code for code in codes if code is not None), None)
 
 
 def _faults_of_other(case: Case, ended: Ended) -> list[str]:
-    """Check the device that nothing happened to."""
+    """Check the device whose push was not disturbed."""
     seen = case.site.seen("dev2")
     found = [] if seen.current == case.home.new else ["the other device was not served"]
     if ended.codes.get("dev2") != DONE:

@@ -1,4 +1,4 @@
-"""Devices on this machine, bundles and commands of the broken deliveries."""
+"""Devices on this machine, bundles and commands of the benchmark of broken deliveries."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ _ON_CPU = ["CPUExecutionProvider"]
 
 
 class Site:
-    """Two devices behind private SSH servers, ``dev`` and ``dev2``, and all that was pushed."""
+    """Two devices behind private SSH servers, ``dev`` and ``dev2``, and the pushed bundles."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -55,7 +55,7 @@ class Site:
 
     @contextlib.contextmanager
     def running(self) -> Iterator[Site]:
-        """Start the servers for as long as the block lasts."""
+        """Start the servers and stop them at the end of the block."""
         try:
             for name in ("dev", "dev2"):
                 self.devices[name] = start_sshd(self.folder / name)
@@ -68,7 +68,7 @@ class Site:
                     device.process.wait()
 
     def connect(self, ports: Mapping[str, int]) -> None:
-        """Write the configuration of ``ssh``; some hosts are reached through another port."""
+        """Write the ssh configuration; some hosts may be reached through another port."""
         texts = []
         for name, device in self.devices.items():
             part = device.config(
@@ -81,7 +81,7 @@ class Site:
         (self.folder / "ssh_config").write_text("".join(texts))
 
     def bundle(self, rng: random.Random, *, signed: bool = False, **how: bool) -> Bundle:
-        """Make a bundle that nobody has pushed before."""
+        """Make a bundle that was not pushed before."""
         self._count += 1
         width = rng.choice((8, 400, 2400, 6000))
         bundle = make_bundle(
@@ -125,7 +125,7 @@ class Site:
         shutil.copytree(device.edgekit_home, stored, symlinks=True)
 
     def seen(self, name: str) -> Seen:
-        """Look at a device; again if an agent removes files meanwhile."""
+        """Read the state of a device; retry if an agent removes files meanwhile."""
         for _ in range(20):
             try:
                 return Seen.of(look(str(self.devices[name].edgekit_home)))
@@ -144,7 +144,7 @@ class Site:
             time.sleep(0.1)
 
     def health(self, name: str) -> str:
-        """Return what is wrong with the model that is served, if anything is."""
+        """Return the fault of the served model; empty if there is none."""
         folder = self.devices[name].edgekit_home / "current"
         if not folder.exists():
             return ""
@@ -155,7 +155,7 @@ class Site:
         return "" if is_right else "the served model computes something else"
 
     def push_again(self, bundle: Bundle, name: str, watch_s: float) -> str:
-        """Push as usual; returns the failure, or how the report of the agent is wrong."""
+        """Push as usual; return the failure, or an empty text."""
         try:
             with open_session(name) as session:
                 push(bundle, session, cache=cache() / "wheels", watch=WatchTerms(seconds=watch_s))
@@ -177,7 +177,7 @@ class Site:
 
 
 def release_of(bundle: Bundle) -> str:
-    """Return the name of the release that a bundle becomes."""
+    """Return the release name of a bundle."""
     return sha256(bundle.manifest_bytes)[:RELEASE_DIGITS]
 
 
@@ -190,7 +190,7 @@ def files_of(bundle: Bundle) -> Digests:
 
 
 def cache() -> Path:
-    """The folder that keeps wheels."""
+    """Return the folder of wheels."""
     return Path(os.environ["EDGEKIT_CACHE"])
 
 
