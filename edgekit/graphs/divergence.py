@@ -34,8 +34,8 @@ class Reference:
 
     A row of scores counts as a distribution, and its divergence is in nats (Kullback and Leibler
     1951). Scores are the outputs of a Softmax over the last axis, and outputs of two axes whose
-    values spread as logits do. For any other output, each part that it is concatenated from has the
-    same weight, by its squared error over its variance.
+    values spread as logits do. Any other output is compared by the parts that it is concatenated
+    from. Each part counts the same, whatever its scale: by its squared error over its variance.
     """
 
     def __init__(self, proto: ModelProto, parts: Sequence[Samples]) -> None:

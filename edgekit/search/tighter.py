@@ -278,9 +278,9 @@ def _point(left: float, pool: list[Candidate], budgets: tuple[str, ...]) -> _Poi
 def _aim(points: list[_Point]) -> float:
     """Return the part of the model to keep next; 1 if no other part is worth an attempt.
 
-    Less if an accurate attempt exceeds the budget. More if no attempt is accurate and the last one
-    uses less than the budget. Between two attempts if one removed too little and the other too
-    much.
+    The part shrinks if an accurate attempt exceeds the budget. It grows if no attempt is accurate
+    and the last one stays well below the budget. It lies between two attempts if one removed too
+    little and the other too much.
     """
     last = points[-1]
     heavy = [p for p in points if p.good and p.used > 1]
