@@ -21,6 +21,7 @@ from edgekit.passes.crash import build_crash, is_crash
 from edgekit.passes.exactness import find_departure
 from edgekit.passes.fixed_sizes import has_fitting_samples
 from edgekit.passes.losses import describe_losses
+from edgekit.passes.outliers import find_outlier
 from edgekit.passes.promises import (
     broken_agreement,
     broken_cost,
@@ -143,6 +144,11 @@ def _compared(step: Step, promise: Promise, before: Model, after: Model, work: W
         raise PassError(f"{step.name}: {error}") from error
     spec = PASSES[step.name]
     for broken in broken_agreement(promise, found, asked=bool(spec.asks)):
+        outlier = None if promise.exact else find_outlier(samples or ())
+        if outlier is not None:
+            raise PassRefused(
+                f"{step.name}: {outlier}: {broken}", hint="remove or mend this sample"
+            )
         raise _lost(step, spec, broken)
     for note in describe_losses(spec, found):
         work.note(note)

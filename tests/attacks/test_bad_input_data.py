@@ -4,6 +4,8 @@ import io
 import zipfile
 
 import numpy as np
+import onnx
+import onnx.parser
 import pytest
 
 from edgekit.data import open_dataset
@@ -190,6 +192,23 @@ def test_preprocessing_that_does_not_fit_the_channels(tiny):
     with (tiny / "edgekit.toml").open("a") as file:
         file.write("[data.preprocess]\nmean = [1.0, 2.0]\n")
     refused_build(tiny, says="mean has 2 values for 4 channels")
+
+
+def test_a_sample_that_leaves_no_bits_to_the_others_is_named(workplace):
+    """The pass was said to have broken its promise, with exit code 1."""
+    model = onnx.parser.parse_model(
+        '<ir_version: 8, opset_import: ["" : 17]> g (float[N, 4] x) => (float[N, 2] y)'
+        " <float[4, 2] w = {1, 2, 3, 4, 5, 6, 7, 8}> { h = MatMul(x, w) y = Relu(h) }"
+    )
+    onnx.save(model, workplace / "model.onnx")
+    x = np.abs(np.random.default_rng(0).standard_normal((40, 4))).astype(np.float32)
+    x[7] = -1.8e36  # its output is 0
+    np.savez(workplace / "calib.npz", x=x)
+    refused(
+        *("apply", "quantize", workplace / "model.onnx", "-o", workplace / "out.onnx"),
+        *("--data", workplace / "calib.npz"),
+        says="sample 7 of x holds 1.8e+36, ",
+    )
 
 
 def test_preprocessing_that_divides_by_zero(tiny):
