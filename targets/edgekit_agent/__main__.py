@@ -1,4 +1,4 @@
-"""Serve jobs: one JSON line in, JSON lines out, until the other side has no more."""
+"""Entry point of the agent: reads jobs as JSON lines until the input ends, and answers them."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ _USAGE = "usage: python -m edgekit_agent [--version]    job lines on stdin, JSON
 
 
 def main(arguments: Optional[List[str]] = None) -> int:
-    """Run the agent; returns its exit status.
+    """Run the agent and return its exit status.
 
     Args:
-        arguments: none to serve, or the agent's own file, which names the process;
-            ``--version``; ``worker``, ``trial PACKAGE [SITE]`` and ``watch HOME`` are for the
-            agent's own child processes.
+        arguments: nothing, or the path of the agent's own file, to serve jobs; ``--version`` to
+            print the version. ``worker``, ``trial PACKAGE [SITE]`` and ``watch HOME`` are for
+            processes that the agent starts itself.
     """
-    # onnxruntime's wheels for Linux report to their maker unless told not to before they load.
+    # onnxruntime's Linux wheels send telemetry unless this is set before they are imported.
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
-    # What is received or made here is for this user alone, unless the home says otherwise.
+    # New files are private to this user; ``homes.share`` opens those that the home's mode allows.
     os.umask(0o077)
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or [a.endswith(".pyz") for a in arguments] == [True]:

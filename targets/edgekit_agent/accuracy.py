@@ -1,4 +1,4 @@
-"""Run labelled samples through a model and count how often it is right. Needs numpy."""
+"""Accuracy of a model: run labeled samples and count the correct predictions. Needs numpy."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ if TYPE_CHECKING:
     from edgekit_agent.runtimes import Arrays
 
 METRICS = ("top1", "top5", "binary")
-# What was scored is passed on this often, for a link may break.
+# Seconds between two parts of the result: if the link breaks, only the last part is lost.
 _PART_EVERY_S = 2.0
 
 
 def score(job: ScoreJob, progress: Progress) -> Tally:
-    """Score every sample from the job's ``start`` on, at the model's own batch size (or 1).
+    """Score every sample from number ``start`` on, at the model's own batch size (1 if it is free).
 
     Raises:
         AgentError: ``bad_job`` if labels, metric and output don't belong together;
@@ -60,7 +60,7 @@ def score(job: ScoreJob, progress: Progress) -> Tally:
 
 
 class _Counted:
-    """What was scored so far, and which of it was passed on already."""
+    """Counts of the scored samples, and how many of them were already sent as a part."""
 
     def __init__(self, job: ScoreJob) -> None:
         self._job = job
@@ -71,16 +71,16 @@ class _Counted:
 
     @property
     def reached(self) -> int:
-        """Number of the next sample."""
+        """Return the number of the next sample."""
         return self._job.start + len(self._hits)
 
     def add(self, hits: Sequence[bool], predictions: Sequence[int]) -> None:
-        """Take in a batch."""
+        """Add the results of one batch."""
         self._hits.extend(hits)
         self._predictions.extend(predictions)
 
     def part(self) -> Optional[Dict[str, Any]]:
-        """What is new, in its JSON form, if it is time to pass it on."""
+        """Return the results since the last part as JSON values; ``None`` if that was just now."""
         if time.monotonic() - self._told_at < _PART_EVERY_S:
             return None
         part = TallyPart(self._job.start + self._told, self.tally(self._told))
@@ -88,7 +88,7 @@ class _Counted:
         return encode(part)
 
     def tally(self, since: int) -> Tally:
-        """The samples from the ``since``-th of this job on, as counts."""
+        """Count the samples from number ``since`` of this job on."""
         hits = self._hits[since:]
         return Tally(
             self._job.metric,
@@ -102,13 +102,16 @@ class _Counted:
 def judge(
     values: NDArray[Any], labels: NDArray[Any], metric: str, start: int = 0
 ) -> Tuple[List[bool], List[int]]:
-    """Which rows of an output are right, and the class that each of them stands for.
+    """Find which rows of an output are correct, and the class that each row predicts.
 
     Args:
         values: outputs, first axis = samples; the other axes are flattened.
         labels: integers, one for each row.
-        metric: ``top1``, ``top5`` or ``binary`` (one value, over 0.5 is class 1).
+        metric: ``top1``, ``top5`` or ``binary`` (one value; above 0.5 is class 1).
         start: number of the first sample, for messages.
+
+    Returns:
+        For each row, whether it is correct and the class with the largest value.
 
     Raises:
         AgentError: ``bad_job``; metric, labels and outputs don't belong together.
@@ -135,13 +138,13 @@ def judge(
 
 
 def hits_to_hex(hits: Sequence[bool]) -> str:
-    """The bitmap of a tally: first sample = most significant bit of the first byte."""
+    """Encode hits as a bitmap in hex: first sample = most significant bit of the first byte."""
     packed: bytes = np.packbits(np.asarray(hits, dtype=bool)).tobytes()
     return packed.hex()
 
 
 def hits_from_hex(text: str, n: int) -> NDArray[np.bool_]:
-    """The samples that were right, as ``hits_to_hex`` wrote them.
+    """Decode the bitmap that ``hits_to_hex`` wrote: for each sample, whether it is correct.
 
     Raises:
         ValueError: not the bitmap of ``n`` samples.
@@ -160,7 +163,7 @@ def _output_name(model: Loaded, wanted: Optional[str]) -> str:
 
 
 def _scored(outputs: Arrays, output: str, batch: Batch) -> NDArray[Any]:
-    """The scored output of a batch, without the rows it was filled up with."""
+    """Return the scored output of a batch without the rows that pad it; check that it is finite."""
     values = np.asarray(outputs[output])
     filled = batch.size
     if values.ndim == 0 or values.shape[0] != filled:

@@ -21,7 +21,7 @@ from edgekit_agent.strictjson import loads
 T = TypeVar("T")
 
 LOG, OLDER_LOG = "audit.jsonl", "audit.1.jsonl"
-# A log of this size becomes the older one.
+# A log that is larger is renamed to OLDER_LOG, and a new one begins.
 _MOST_BYTES = 1 << 20
 _MOST_CHARS = 300
 
@@ -29,7 +29,7 @@ _MOST_CHARS = 300
 def audited(job: Union[InstallJob, AdmitJob, RollbackJob, TrustJob], act: Callable[[], T]) -> T:
     """Run a job that changes the served release or the trusted keys, and log its result.
 
-    Nothing is added if keys or admission were only asked for and there was no refusal.
+    Nothing is logged if the job only asked for the keys, or for an admission that is not refused.
     """
     home = open_home(job.home)
     action, release, key = _describe_job(job)
@@ -37,7 +37,7 @@ def audited(job: Union[InstallJob, AdmitJob, RollbackJob, TrustJob], act: Callab
         result = act()
     except Exception as error:
         failure = failure_of(error)
-        # Nothing is written into a folder of somebody else, not even that it was refused.
+        # A folder without the marker may be another program's: nothing is written there.
         if action and is_marked(home):
             add_line(home, action, f"{failure.kind}: {failure.message}", release=release, key=key)
         raise
@@ -50,7 +50,7 @@ def audited(job: Union[InstallJob, AdmitJob, RollbackJob, TrustJob], act: Callab
 
 
 def _describe_job(job: object) -> Tuple[str, str, str]:
-    """Return the action, the release and the key of a job, the last two as the job states them."""
+    """Return the action, the release and the key of a job, the last two as stated in the job."""
     if isinstance(job, (InstallJob, AdmitJob)):
         release = job.release if isinstance(job, InstallJob) else ""
         return "install", release, job.signature.key if job.signature else ""
@@ -72,7 +72,7 @@ def add_line(
     key: str = "",
     version: int = 0,
 ) -> None:
-    """Add a line to the log of a home, if there is such a home.
+    """Append a line to the audit log of a home; do nothing if the home does not exist.
 
     A log that cannot be written is reported on stderr and does not fail the action.
     """
@@ -105,13 +105,13 @@ def add_line(
 
 
 def _end_of_torn_line(handle: int) -> bytes:
-    """Return what ends the last line, if a power cut or a full disk left a part of it."""
+    """Return a line feed if a power cut or a full disk left the last line incomplete."""
     size = os.fstat(handle).st_size
     return b"\n" if size and os.pread(handle, 1, size - 1) != b"\n" else b""
 
 
 def last_lines(home: Home, count: int) -> Tuple[AuditLine, ...]:
-    """Read the newest lines, the oldest of them first; damaged ones are left out."""
+    """Read the last ``count`` lines of the log, oldest first; damaged lines are left out."""
     lines: List[AuditLine] = []
     for name in (LOG, OLDER_LOG):
         if len(lines) < count:

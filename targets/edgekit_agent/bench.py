@@ -1,4 +1,4 @@
-"""Time a model: load, warm up until steady, single inferences, peak memory. Needs numpy."""
+"""Benchmark of a model: load time, warm-up, single inferences, peak memory, energy. Needs numpy."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from edgekit_agent.runtimes import Arrays
 
-# Samples kept in memory count in the peak that is reported: few, and small together.
+# The inputs kept in memory count in the reported peak, so they are few and small together.
 _HELD_SAMPLES = 32
 _HELD_BYTES = 4 << 20
 
@@ -41,12 +41,12 @@ _MIN_RUNS_DRIFT = 9
 
 
 def bench(job: BenchJob, progress: Progress) -> Report:
-    """Measure a model in this process, which should have done nothing before.
+    """Measure latency, memory and energy of a model in this process, which must be a fresh one.
 
-    Energy is of the whole device during a run, what it uses when idle included.
+    The energy is that of the whole device during a run, its idle consumption included.
 
     Raises:
-        AgentError: ``bad_job`` for samples or numbers that don't fit; what a runtime fails with.
+        AgentError: ``bad_job`` for samples or numbers that don't fit; errors of the runtime.
     """
     if not (1 <= job.min_runs <= job.max_runs and job.seconds >= 0 and job.warmup_s >= 0):
         raise AgentError("bad_job", "bench: 1 <= min_runs <= max_runs, no negative times")
@@ -80,7 +80,7 @@ def bench(job: BenchJob, progress: Progress) -> Report:
 
 
 def is_drifting(values_ms: Sequence[float]) -> bool:
-    """Whether the medians of the first and the last third differ by over a tenth."""
+    """Check whether the medians of the first and the last third differ by more than a tenth."""
     third = len(values_ms) // 3
     if len(values_ms) < _MIN_RUNS_DRIFT:
         return False
@@ -90,7 +90,7 @@ def is_drifting(values_ms: Sequence[float]) -> bool:
 
 @dataclass
 class _Timer:
-    """Runs one input after the other and says how long each took."""
+    """A timer of single inferences that cycles through the inputs."""
 
     model: Loaded
     inputs: List[Mapping[str, NDArray[Any]]]
@@ -105,7 +105,7 @@ class _Timer:
 
 
 def _warm_up(timer: _Timer, limit_s: float, progress: Progress) -> Tuple[int, bool]:
-    """Run until two windows in a row agree; returns the number of runs and whether they did."""
+    """Run until two windows in a row agree; return the number of runs and whether they agreed."""
     start = time.monotonic()
     last: Optional[float] = None
     while True:
@@ -134,7 +134,7 @@ def _measure(
     gc.collect()
     gc.disable()  # a collection in the middle of a run would count as its time
     begun = time.monotonic()
-    for _ in range(_WINDOW_RUNS):  # reading the sensors and collecting have cooled the caches
+    for _ in range(_WINDOW_RUNS):  # reading sensors and collecting garbage emptied the caches
         timer.run_ms()
         if time.monotonic() - begun >= _WINDOW_S:
             break
@@ -167,14 +167,14 @@ def _inputs(job: BenchJob, model: Loaded) -> List[Mapping[str, NDArray[Any]]]:
 
 
 def _fed(samples: Samples, model: Loaded, batch: int) -> Iterator[Batch]:
-    """Batches as they are run; the model itself says the states that it carries."""
+    """Return batches as the model is run on them; the states are those that the model computes."""
     if samples.states:
         return (one for one, _ in runs(samples, model, batch))
     return batches(samples, model.inputs, batch)
 
 
 def _made_up(inputs: Sequence[Tensor], job: BenchJob) -> Arrays:
-    """Floats from a normal distribution, integers 0, booleans False; the same every time."""
+    """Create random inputs with a fixed seed: normal floats, zeros for integers and booleans."""
     generator = np.random.default_rng(0)
     arrays = {}
     for tensor in inputs:
@@ -189,5 +189,5 @@ def _made_up(inputs: Sequence[Tensor], job: BenchJob) -> Arrays:
 
 
 def _name(tensor: Tensor, axis: int, stated: str) -> str:
-    """The name of a free dimension: that of the file, or of the input and its axis."""
+    """Return the name of a free dimension: that of the file, else ``INPUT.AXIS``."""
     return f"{tensor.name}.{axis}" if stated in ("", "?", "-1", "0", "None") else stated

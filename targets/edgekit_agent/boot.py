@@ -17,7 +17,7 @@ from edgekit_agent.files import sha256_of, whole_file, write_changed
 from edgekit_agent.supervise import ROOT, agent_command
 
 _SCRIPT, _WATCHER = "watch.sh", "watch.pyz"
-# At boot the folder of the home, or that of Python, may not be mounted yet: tried for ten minutes.
+# At boot the file systems of the home and of Python may not be mounted yet: retry for 10 minutes.
 _RETRY = (
     'n=0; until /bin/sh "$0"; do n=$((n+1)); if [ $n -gt 120 ]; then exit 1; fi; sleep 5; '
     "done 2>/dev/null"
@@ -26,7 +26,7 @@ _RETRY = (
 
 @dataclass(frozen=True)
 class BootStart:
-    """The start of a watcher at boot.
+    """The way in which the watcher is started at boot.
 
     Attributes:
         by: ``systemd`` or ``cron``; empty where neither can do so.
@@ -38,7 +38,7 @@ class BootStart:
 
 
 def watcher_command(home: str) -> List[str]:
-    """Return the command that watches a home, run from a copy of the agent that is kept."""
+    """Return the command that watches a home, run from a copy of the agent kept in the home."""
     if not os.path.isfile(ROOT):
         return agent_command(["watch", home])
     copy = os.path.join(home, _WATCHER)
@@ -52,8 +52,8 @@ def prepare_boot(home: str, *, system: str = "/") -> BootStart:
     """Install the start of the watcher at boot.
 
     Args:
-        home: what it is to watch.
-        system: the root of the file system.
+        home: folder that is watched.
+        system: root of the file system.
     """
     script = os.path.join(home, _SCRIPT)
     if not script.isprintable():
@@ -81,14 +81,14 @@ def prepare_boot(home: str, *, system: str = "/") -> BootStart:
 
 
 def start_now(home: str, start: BootStart) -> None:
-    """Start the watcher in the user's systemd as well, where it outlives the end of the session.
+    """Start the watcher in the user's systemd as well, so that it outlives the end of the session.
 
-    Where logind is told to (``KillUserProcesses``), it kills what a session has started.
+    With ``KillUserProcesses``, logind kills the processes that a session started.
     """
     if start.by == "systemd":
         user_units.restart_unit(_name(home))
 
 
 def _name(home: str) -> str:
-    """Return a name that is unique to a home."""
+    """Return a unit name that is unique to a home."""
     return f"edgekit-watch-{hashlib.sha256(os.fsencode(home)).hexdigest()[:8]}"

@@ -1,4 +1,4 @@
-"""The JSON form of jobs and results.
+"""JSON form of jobs and results.
 
 A job goes in as one JSON line ``{"job": KIND, "settings": {...}}``; out come lines of
 ``{"progress": {...}}`` and in the end one ``{"result": {...}}`` or ``{"error": {...}}``.
@@ -53,12 +53,12 @@ JOBS: Dict[str, Type[Any]] = {
 
 
 def encode(record: Any) -> Dict[str, Any]:
-    """A record as what ``json.dumps`` takes."""
+    """Convert a record to the values that ``json.dumps`` takes."""
     return dataclasses.asdict(record)
 
 
 def encode_job(job: Any) -> Dict[str, Any]:
-    """Encode a job as a JSON object, without fields that have their default value."""
+    """Convert a job to a JSON object, without the fields that have their default value."""
     kind = next(kind for kind, cls in JOBS.items() if type(job) is cls)
     settings = encode(job)
     for field in dataclasses.fields(job):
@@ -68,7 +68,7 @@ def encode_job(job: Any) -> Dict[str, Any]:
 
 
 def decode(cls: Type[T], value: Any) -> T:
-    """The record of type ``cls`` that ``encode`` made ``value`` from.
+    """Convert JSON values, as ``encode`` returns them, to a record of type ``cls``.
 
     Raises:
         ValueError: a field is missing, unknown or of another type; the text says where.
@@ -102,7 +102,7 @@ def _decode(hint: Any, value: Any, where: str) -> Any:
 
 
 def _check_number(value: Any, where: str) -> None:
-    """Refuse numbers that JSON cannot hold or that no field can mean."""
+    """Refuse numbers that JSON cannot hold or that are too large for any field."""
     if type(value) is float and not math.isfinite(value):
         raise ValueError(f"{where}: not a finite number")
     if type(value) is int and abs(value) > _MOST_INT:

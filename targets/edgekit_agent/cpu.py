@@ -1,4 +1,4 @@
-"""What the processor is called and which instructions worth knowing it has."""
+"""Name, instruction sets, cores, frequency governor and temperature of the processor."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from typing import Dict, List, Optional, Tuple
 
 from edgekit_agent.sysfs import read_int, read_text
 
-# What the kernel says it is, and what a 32-bit userland on it is.
+# Architecture of the kernel -> that of 32-bit programs on it.
 _NARROW = {"aarch64": "armv7l", "x86_64": "i686", "armv8l": "armv7l"}
 
-# /proc/cpuinfo's word -> the name used here. x86 says "flags", Arm says "Features".
+# Word of /proc/cpuinfo ("flags" on x86, "Features" on Arm) -> name used here.
 _ISA = {
     "sse4_2": "sse4_2",
     "avx": "avx",
@@ -79,12 +79,12 @@ _ARM_PARTS = {
 
 
 def userland(machine: str, pointer_bits: int) -> str:
-    """Return the architecture of the programs: a 64-bit kernel may run 32-bit ones."""
+    """Return the architecture of the programs: a 64-bit kernel may run 32-bit programs."""
     return _NARROW.get(machine, machine) if pointer_bits == 32 else machine
 
 
 def name_and_isa(root: str = "/") -> Tuple[str, Tuple[str, ...]]:
-    """The processor's name (with the board's, where known) and its instruction sets, sorted."""
+    """Return the processor's name (with the board's, if known) and its instruction sets, sorted."""
     processors = _processors(read_text(f"{root}proc/cpuinfo") or "")
     board = read_text(f"{root}proc/device-tree/model")
     name = _name(processors)
@@ -92,17 +92,20 @@ def name_and_isa(root: str = "/") -> Tuple[str, Tuple[str, ...]]:
 
 
 def cores() -> int:
-    """How many cores this process may use."""
+    """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
 def governor(root: str = "/") -> Optional[str]:
-    """The frequency governor of the first core."""
+    """Return the frequency governor of the first core."""
     return read_text(f"{root}sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 
 def temperature_c(root: str = "/") -> Optional[float]:
-    """The hottest thermal zone of the processor; of the whole device where none says cpu."""
+    """Return the temperature of the hottest thermal zone of the processor, in °C.
+
+    Of all zones of the device where no zone is the processor's; ``None`` where there are none.
+    """
     zones: Dict[str, List[float]] = {"cpu": [], "other": []}
     for zone in sorted(glob.glob(f"{root}sys/class/thermal/thermal_zone*")):
         value = read_int(f"{zone}/temp")
@@ -114,7 +117,7 @@ def temperature_c(root: str = "/") -> Optional[float]:
 
 
 def _processors(text: str) -> List[Dict[str, str]]:
-    """One dictionary for each block of /proc/cpuinfo."""
+    """Parse /proc/cpuinfo into one dictionary per block."""
     blocks = []
     for block in text.split("\n\n"):
         pairs = [line.partition(":") for line in block.splitlines()]
@@ -139,7 +142,7 @@ def _arm_core(processor: Dict[str, str]) -> str:
 
 
 def _isa(processors: List[Dict[str, str]]) -> Tuple[str, ...]:
-    """What every core can do: on big.LITTLE a thread may land on any."""
+    """Return the instruction sets that all cores have: on big.LITTLE a thread may use any core."""
     sets = []
     for processor in processors:
         words = processor.get("flags") or processor.get("Features")

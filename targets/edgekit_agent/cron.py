@@ -1,4 +1,4 @@
-"""A line in the user's crontab that runs at boot."""
+"""Line in the user's crontab that runs a command at boot."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ from edgekit_agent.mounts import is_in_memory
 _TIMEOUT_S = 20
 _DAEMONS = ("cron", "crond")
 _SPOOL = "/var/spool/cron"
-# What ``crontab -l`` says where there is none yet: every other failure leaves it alone.
+# Message of ``crontab -l`` if there is no crontab yet; after any other failure none is written.
 _NONE_YET = b"no crontab for"
 
 
 def add_line(name: str, command: List[str], *, system: str = "/") -> bool:
-    """Have cron run a command at boot; every other line of the crontab is kept as it is.
+    """Make cron run a command at boot; every other line of the crontab is kept as it is.
 
     Args:
-        name: which line is replaced.
-        command: what it runs.
-        system: the root of the file system.
+        name: tag of the line; a line with the same tag is replaced.
+        command: the command to run.
+        system: root of the file system.
 
     Returns:
         Whether the crontab was changed.
@@ -54,7 +54,7 @@ def add_line(name: str, command: List[str], *, system: str = "/") -> bool:
 
 
 def _listed() -> List[str]:
-    """Return the lines of the crontab; they end with line feeds alone."""
+    """Read the lines of the crontab; they end with line feeds alone."""
     listed = _crontab(["-l"])
     if listed.returncode:
         if _NONE_YET in listed.stderr:

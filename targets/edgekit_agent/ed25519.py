@@ -1,4 +1,4 @@
-"""Verify Ed25519 signatures (RFC 8032) with the standard library alone.
+"""Verification of Ed25519 signatures (RFC 8032) with the standard library alone.
 
 Only public values are handled here, so nothing has to run in constant time.
 """
@@ -46,7 +46,7 @@ def verify(public: bytes, message: bytes, signature: bytes) -> bool:
 def is_usable_key(public: bytes) -> bool:
     """Return whether a public key is a canonical point that is not of small order.
 
-    Of a point of small order anybody can make signatures.
+    Anybody can make signatures for a point of small order.
     """
     point = _decompress(public) if len(public) == PUBLIC_BYTES else None
     if point is None:
@@ -58,7 +58,7 @@ def is_usable_key(public: bytes) -> bool:
 
 
 def _decompress(encoded: bytes) -> Optional[Point]:
-    """Decode a point from 32 bytes, section 5.1.3; ``None`` if there is none."""
+    """Decode a point from 32 bytes (RFC 8032, 5.1.3); ``None`` if they encode no point."""
     number = int.from_bytes(encoded, "little")
     sign, y = number >> 255, number & (2**255 - 1)
     if y >= _P:
@@ -89,7 +89,7 @@ def _negate(point: Point) -> Point:
 
 
 def _add(one: Point, other: Point) -> Point:
-    """Add two points, section 5.1.4; the formula has no exceptions."""
+    """Add two points (RFC 8032, 5.1.4); the formula has no exceptions."""
     x1, y1, z1, t1 = one
     x2, y2, z2, t2 = other
     a = (y1 - x1) * (y2 - x2) % _P
@@ -137,7 +137,7 @@ def _odd_multiples(point: Point) -> List[Point]:
 
 
 def _signed_digits(scalar: int) -> List[int]:
-    """Return the non-adjacent form of a scalar, lowest digit first: few digits are not zero."""
+    """Return the non-adjacent form of a scalar, lowest digit first; few digits are not zero."""
     digits, whole, half = [], 1 << _WIDTH, 1 << (_WIDTH - 1)
     while scalar:
         digit = 0
@@ -150,7 +150,7 @@ def _signed_digits(scalar: int) -> List[int]:
     return digits
 
 
-# Its y is 4/5, its x the even one.
+# The base point: y is 4/5, and x is the even one of the two solutions.
 _BASE_X = 15112221349535400772501151409588531511454012693041857206046113283949847762202
 _BASE_Y = 46316835694926478169428394003475163141307993866256225615783033603165251855960
 _BASE: Point = (_BASE_X, _BASE_Y, 1, _BASE_X * _BASE_Y % _P)

@@ -1,4 +1,4 @@
-"""Every way a job can fail, as a record with a stable kind."""
+"""Failures of jobs, as records with a stable kind."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _ERRNO: Dict[int, Tuple[str, str]] = {
 
 
 class AgentError(Exception):
-    """A failure the agent expects, with its stable kind.
+    """A failure that the agent expects, with its stable kind.
 
     Args:
-        kind: one lower-case word or two; programs tell failures apart by it.
-        message: what is wrong and where, in one line.
-        hint: what to do about it; empty when there is nothing to add.
-        transient: whether trying the same again may help.
+        kind: one or two lower-case words; programs tell failures apart by it.
+        message: the problem and its place, in one line.
+        hint: a way to solve it; empty when there is nothing to add.
+        transient: whether a retry may help.
     """
 
     def __init__(self, kind: str, message: str, *, hint: str = "", transient: bool = False) -> None:
@@ -39,11 +39,11 @@ class AgentError(Exception):
 
 
 class PeerGone(Exception):
-    """Whoever sent the job hung up; nobody is left to answer to."""
+    """The sender of the job hung up, so nobody reads the answer."""
 
 
 def failure_of(error: Exception) -> Failure:
-    """The record that tells of an exception."""
+    """Convert an exception to the record that is sent to the host."""
     if isinstance(error, AgentError):
         return error.failure
     if isinstance(error, OSError) and error.errno in _ERRNO:

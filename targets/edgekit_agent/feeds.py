@@ -1,4 +1,4 @@
-"""Read samples from disk batch by batch and make of them what a model wants. Needs numpy."""
+"""Batches of model inputs, read from disk, preprocessed and cast. Needs numpy."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Rows:
-    """A column that is read by seeking.
+    """A column of samples that is read by seeking.
 
     Not memory-mapped: mapped pages would count as memory that the model needs.
     """
@@ -35,7 +35,7 @@ class Rows:
             raise AgentError("bad_job", f"{column.path}: too short for {column.name}")
 
     def read(self, start: int, count: int) -> NDArray[Any]:
-        """Rows ``start`` to ``start + count``.
+        """Read rows ``start`` to ``start + count``.
 
         Raises:
             AgentError: ``bad_job``; the file ended early.
@@ -53,7 +53,7 @@ class Rows:
 
 @contextlib.contextmanager
 def open_columns(columns: Sequence[Column]) -> Iterator[Dict[str, Rows]]:
-    """Open columns for reading; by name."""
+    """Open the files of columns; yield the open columns by name."""
     with contextlib.ExitStack() as stack:
         yield {
             column.name: Rows(
@@ -65,9 +65,9 @@ def open_columns(columns: Sequence[Column]) -> Iterator[Dict[str, Rows]]:
 
 @dataclass(frozen=True)
 class Batch:
-    """Samples ``start`` to ``start + rows``, fed as ``size``: the last one is repeated.
+    """Samples ``start`` to ``start + rows`` as inputs of ``size`` samples, the last one repeated.
 
-    ``begins`` says that a sequence starts here.
+    ``begins`` is true if a sequence starts here.
     """
 
     start: int
@@ -79,13 +79,18 @@ class Batch:
 
 
 def batch_size(samples: Samples, inputs: Sequence[Tensor]) -> Optional[int]:
-    """How many samples the inputs demand at once; ``None`` where any number will do."""
+    """Return the batch size that the inputs demand; ``None`` if any size will do."""
     columns = [*samples.columns, *(state.initial for state in samples.states)]
     return fixed_batch({column.name: column.axis for column in columns}, inputs)
 
 
 def fixed_batch(axes: Mapping[str, int], inputs: Sequence[Tensor]) -> Optional[int]:
-    """As ``batch_size``, by the axis of samples of each input that has samples."""
+    """Return the batch size that the inputs demand; ``None`` if any size will do.
+
+    Args:
+        axes: axis of the samples, by input that has one; -1 for an input that is fed alone.
+        inputs: inputs of the model.
+    """
     for tensor in inputs:
         axis = axes.get(tensor.name)
         if axis is None or axis >= len(tensor.shape):
@@ -101,14 +106,14 @@ def fixed_batch(axes: Mapping[str, int], inputs: Sequence[Tensor]) -> Optional[i
 def batches(
     samples: Samples, inputs: Sequence[Tensor], batch: int, first: int = 0
 ) -> Iterator[Batch]:
-    """Every sample from ``first`` on in order, ``batch`` at a time, as the inputs want them.
+    """Yield all samples from ``first`` on in order, as model inputs of ``batch`` samples.
 
-    Where states are carried from run to run (see ``runs``), they are missing from the inputs, and
-    each batch is one sample, repeated.
+    If the model has states (see ``runs``), they are missing from the inputs, and each batch is one
+    sample, repeated.
 
     Args:
         samples: a column, a constant or a state for every input, by name.
-        inputs: what the model takes.
+        inputs: inputs of the model.
         batch: samples in each array; the last batch is filled by repeating its last sample.
         first: number of the sample to begin with.
 
@@ -140,14 +145,14 @@ def batches(
 def runs(
     samples: Samples, model: Loaded, batch: int, first: int = 0
 ) -> Iterator[Tuple[Batch, Dict[str, NDArray[Any]]]]:
-    """Run a model over samples, its own states carried along; each batch and the outputs.
+    """Run a model over samples and carry its states along; yield each batch with its outputs.
 
-    The inputs of each batch hold the states that it was run with. The steps before ``first`` that
-    its states come from are run as well, and not told of.
+    The inputs of each batch hold the states that it was run with. The states of sample ``first``
+    depend on earlier samples of its sequence: these are run as well, but not yielded.
 
     Raises:
-        AgentError: as ``batches``; what the runtime fails with; an output that the state's input
-            does not take.
+        AgentError: as ``batches``; errors of the runtime; an output that does not fit the input of
+            its state.
     """
     fed = {tensor.name: tensor for tensor in model.inputs}
     initial = {state.initial.name: _initial(state, fed, batch) for state in samples.states}
@@ -164,7 +169,7 @@ def runs(
 
 
 def _beginning(samples: Samples, first: int) -> int:
-    """The sample that the states of another one come from: the first of its sequence."""
+    """Return the sample where the sequence of sample ``first`` begins, if the model has states."""
     if not samples.states or first == 0:
         return first
     if samples.sequence is None:
@@ -201,14 +206,14 @@ def _fed_back(outputs: Arrays, state: State, tensor: Tensor) -> NDArray[Any]:
 
 
 def _constant(column: Column, tensor: Tensor) -> NDArray[Any]:
-    """The value of an input that is the same in every run."""
+    """Read the value of an input that is the same in every run."""
     row = replace(column, shape=(1, *column.shape), axis=-1)
     with open_columns([row]) as opened:
         return stacked(opened[column.name].read(0, 1), tensor, None, -1, 1)
 
 
 def check_samples(samples: Samples, inputs: Sequence[Tensor]) -> int:
-    """How many samples there are.
+    """Check that samples belong to a model's inputs; return the number of samples.
 
     Raises:
         AgentError: ``bad_job``; other names than the inputs', or columns of different lengths.
@@ -240,7 +245,14 @@ def stacked(
     axis: int,
     batch: int,
 ) -> NDArray[Any]:
-    """Rows as one input: prepared, the last repeated up to ``batch``, along the samples' axis.
+    """Convert rows to the array of one input: preprocess, cast, pad to ``batch``, move the axis.
+
+    Args:
+        rows: samples, first axis = samples.
+        tensor: the input.
+        preprocess: normalization of the rows, if any.
+        axis: axis of the input along which samples are stacked; -1 to feed one row alone.
+        batch: samples in the array; the last row is repeated.
 
     Raises:
         AgentError: ``bad_job``; as ``prepare``, or the input has no such axis.
@@ -260,13 +272,13 @@ def stacked(
 
 
 def padded(rows: NDArray[Any], batch: int) -> NDArray[Any]:
-    """The rows, and the last one again until there are ``batch``."""
+    """Repeat the last row until there are ``batch`` rows."""
     missing = batch - rows.shape[0]
     return rows if missing <= 0 else np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)])
 
 
 def prepare(rows: NDArray[Any], tensor: Tensor, preprocess: Optional[Preprocess]) -> NDArray[Any]:
-    """Rows as an input wants them: preprocessed if it takes floats, then cast, shape checked.
+    """Preprocess rows for a float input, cast them to the type of the input, and check their shape.
 
     Raises:
         AgentError: ``bad_job``; the cast would change values, or the shape does not fit.
@@ -306,7 +318,7 @@ def _preprocessed(rows: NDArray[Any], how: Preprocess, name: str) -> NDArray[Any
 
 
 def _cast(rows: NDArray[Any], wanted: np.dtype[Any], name: str) -> NDArray[Any]:
-    """Cast where no value changes, but for the rounding from one float type to another."""
+    """Cast rows to a type; refuse if values change other than by rounding between float types."""
     if rows.dtype == wanted:
         return rows
     with np.errstate(invalid="ignore", over="ignore"):  # what that would warn of is refused below

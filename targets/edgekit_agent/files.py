@@ -1,4 +1,4 @@
-"""Files that are whole or absent: hash, write, fsync, rename."""
+"""Files that are complete or absent: hash, write, fsync, rename."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CHUNK = 1 << 20
 
 
 def sha256_of(path: str) -> str:
-    """The sha256 of a file's bytes, in hex."""
+    """Return the sha256 of a file's bytes, in hex."""
     digest = hashlib.sha256()
     with open(path, "rb") as file:
         for chunk in iter(lambda: file.read(CHUNK), b""):
@@ -23,7 +23,7 @@ def sha256_of(path: str) -> str:
 
 @contextlib.contextmanager
 def open_regular(path: str) -> Iterator[BinaryIO]:
-    """Open a regular file for reading; pipes and devices, which may never end, are refused.
+    """Open a regular file for reading; refuse pipes and devices, which may never end.
 
     Raises:
         OSError: it cannot be opened.
@@ -38,7 +38,7 @@ def open_regular(path: str) -> Iterator[BinaryIO]:
 
 
 def fsync_folder(path: str) -> None:
-    """Make the names in a folder last through a power cut."""
+    """Flush a folder to disk, so that the names in it survive a power cut."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -47,17 +47,17 @@ def fsync_folder(path: str) -> None:
 
 
 def temporary_name(path: str) -> str:
-    """A hidden name beside ``path`` that nobody else uses."""
+    """Return a unique hidden file name in the folder of ``path``."""
     folder, name = os.path.split(path)
     return os.path.join(folder, f".{name}.{secrets.token_hex(4)}.tmp")
 
 
 @contextlib.contextmanager
 def whole_file(path: str, *, is_private: bool = False) -> Iterator[BinaryIO]:
-    """Open a new file that takes the place of ``path`` when the block ends without an error.
+    """Open a new file that replaces ``path`` when the block ends without an error.
 
-    Whatever happens, ``path`` is the old file or the whole new one, also after a power cut. A
-    private one can be read by its owner alone.
+    At any time, also after a power cut, ``path`` is the old file or the complete new one. A
+    private file can be read by its owner alone.
     """
     path = os.path.abspath(path)
     temporary = temporary_name(path)

@@ -1,4 +1,4 @@
-"""Run a bundle's canaries and compare with what the host computed. Needs numpy."""
+"""Health check of a model: run its golden samples and compare with the host. Needs numpy."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ if TYPE_CHECKING:
 
     from edgekit_agent.runtimes import Arrays
 
-# By input, the axis along which samples are stacked; None for an input of one value.
+# Axis along which samples are stacked, by input; None for an input of one value.
 Axes = Dict[str, Optional[int]]
 
-# Exceptions of reading a damaged file of arrays; MemoryError where a header claims a huge array.
+# Exceptions when a damaged file of arrays is read; MemoryError if a header claims a huge array.
 _DAMAGE = (
     ValueError,
     zipfile.BadZipFile,
@@ -39,15 +39,17 @@ _DAMAGE = (
     zlib.error,
 )
 
-# Stands for an output of another shape or with numbers that are not finite; JSON has no infinity.
+# Error of an output of another shape or with non-finite numbers; JSON has no infinity.
 INCOMPARABLE = 1e9
 
 
 def check_health(job: HealthJob, progress: Progress) -> Health:
-    """Compare every output of the canaries; the worst relative RMS error counts.
+    """Compare the outputs of the golden samples with those of the host; the largest error counts.
+
+    The error of an output is its relative RMS error.
 
     Raises:
-        AgentError: ``bad_job`` for a canary file that isn't one; what a runtime fails with.
+        AgentError: ``bad_job`` for a damaged file of golden samples; errors of the runtime.
     """
     inputs, axes, expected, picked = _read_canaries(os.path.expanduser(job.canaries))
     progress("load", 0, 0)
@@ -70,16 +72,19 @@ def check_health(job: HealthJob, progress: Progress) -> Health:
 
 
 def positions(size: int, count: int) -> NDArray[np.int64]:
-    """Evenly spaced places of a flat output, at which a large one is compared."""
+    """Return ``count`` evenly spaced indices of a flat output of ``size`` values.
+
+    A large output is compared at these alone.
+    """
     places: NDArray[np.int64] = np.arange(count, dtype=np.int64) * size // count
     return places
 
 
 def _read_canaries(path: str) -> Tuple[Arrays, Axes, Arrays, Arrays]:
-    """Inputs, the axis of samples of each, whole outputs, and outputs at some places.
+    """Read inputs, the sample axis of each, complete outputs, and outputs at some positions.
 
     ``axis:NAME`` holds the axis where it is not the first, ``constant:NAME`` the one value of an
-    input, ``picked:NAME`` an output at some places; see ``positions``.
+    input, ``picked:NAME`` an output at some positions; see ``positions``.
     """
     arrays = read_golden_arrays(path)
     inputs, outputs, picked = (_named(arrays, p) for p in ("input:", "output:", "picked:"))
@@ -107,10 +112,13 @@ def read_golden_arrays(path: str) -> Dict[str, NDArray[Any]]:
 
 
 def check_golden_size(file: Union[str, BinaryIO]) -> None:
-    """Check the declared sizes of the arrays of golden samples, a path or an open file.
+    """Check the declared sizes of the arrays of golden samples.
+
+    Args:
+        file: a path or an open file.
 
     Raises:
-        ValueError: it is more than golden samples may.
+        ValueError: the arrays are larger than golden samples may be.
         zipfile.BadZipFile: it is no zip file.
     """
     with zipfile.ZipFile(file) as archive:
@@ -124,13 +132,13 @@ def _named(arrays: Arrays, prefix: str) -> Arrays:
 
 
 def run_samples(model: Loaded, inputs: Arrays, axes: Axes, progress: Progress) -> Arrays:
-    """The outputs of all samples, at the model's own batch size (1 where it takes any).
+    """Compute the outputs of all samples, at the model's own batch size (1 if it takes any).
 
     Args:
         model: the model.
         inputs: samples of each input, or its one value.
-        axes: the axis of each input along which samples are stacked; None for one value.
-        progress: told how far it is.
+        axes: the axis of each input along which samples are stacked; ``None`` for one value.
+        progress: called with the number of samples done.
     """
     stacks = {name: axis for name, axis in axes.items() if axis is not None}
     batch, n = fixed_batch(stacks, model.inputs) or 1, min(len(inputs[name]) for name in stacks)
@@ -187,7 +195,7 @@ def _error(actual: NDArray[Any], expected: NDArray[Any]) -> Tuple[float, str]:
 
 
 def _rms(values: NDArray[np.float64]) -> float:
-    """Return the root mean square, also of numbers whose squares overflow."""
+    """Compute the root mean square, also of numbers whose squares overflow."""
     largest = float(np.abs(values).max())
     if largest == 0.0 or not np.isfinite(largest):
         return largest

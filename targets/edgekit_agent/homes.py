@@ -1,8 +1,8 @@
 """Edgekit's folder (home) on a device, and how it is told from other programs' folders.
 
-A folder is a home if it holds the file ``MARKER``. A folder that is empty or not there becomes one.
-Versions before the marker left homes without it; their content is so particular that it is
-recognized. Anything else belongs to somebody else, and nothing is written into or removed from it.
+A folder is a home if it holds the file ``MARKER``. A folder that is empty or missing becomes one.
+Homes of versions before the marker lack it; they are recognized by their entries. Any other folder
+belongs to another program, and nothing is written into or removed from it.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Home:
     path: str
 
     def folder(self, kind: str) -> str:
-        """``objects``, ``parts``, ``runtimes`` or ``releases``."""
+        """Return the path of ``objects``, ``parts``, ``runtimes`` or ``releases``."""
         return os.path.join(self.path, kind)
 
     def object(self, digest: str) -> str:
@@ -96,13 +96,12 @@ def check_name(name: str, what: str) -> str:
 
 
 def claim(home: Home) -> None:
-    """Make the home and its folders, or check that it is one.
+    """Create the home and its folders, or check that the folder is a home.
 
     A new home and one that was empty are for their user alone; see ``sharing``.
 
     Raises:
-        AgentError: ``foreign_home``: the folder holds what edgekit did not put there;
-            ``read_only``.
+        AgentError: ``foreign_home``: the folder has entries that are not edgekit's; ``read_only``.
     """
     if not os.path.lexists(home.path):
         os.makedirs(home.path, 0o700)
@@ -121,15 +120,15 @@ def claim(home: Home) -> None:
 
 
 def sharing(home: Home) -> int:
-    """Return the permissions that group and others have on a home: what is installed gets them.
+    """Return the mode bits of group and others on a home; installed files get the same.
 
-    So ``chmod 750`` of the home lets its group run what is served there.
+    So ``chmod 750`` of the home lets its group run the served release.
     """
     return os.stat(home.path).st_mode & 0o055
 
 
 def share(home: Home, path: str) -> None:
-    """Give a file or a folder, with all that is in it, the permissions that the home has."""
+    """Give a file, or a folder with its entries, the permissions that the home has."""
     bits = sharing(home)
     for folder, _, names in os.walk(path):
         os.chmod(folder, 0o700 | bits)
@@ -161,9 +160,9 @@ def is_marked(home: Home) -> bool:
 
 
 def _mark(home: Home) -> None:
-    """Put the marker into a home that is empty or was made before there were markers."""
+    """Put the marker into a home that is empty or older than the marker."""
     if os.stat(home.path).st_uid not in (0, os.geteuid()):
-        # Its owner could replace whatever is served there.
+        # The owner of the folder could replace the served release.
         raise AgentError(
             "foreign_home",
             f"{home.path} belongs to another user: nothing was changed there",
@@ -188,7 +187,7 @@ def _foreign(home: Home, name: str) -> AgentError:
 
 
 def _is_ours(entry: os.DirEntry[str]) -> bool:
-    """Return whether edgekit may have made an entry of a folder, with all that is below it."""
+    """Return whether edgekit may have created an entry of a folder, with all that is below it."""
     if entry.name in _CONTENT:
         is_ours = _CONTENT[entry.name]
         return entry.is_dir() and all(map(is_ours, list(os.scandir(entry.path))))

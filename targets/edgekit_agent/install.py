@@ -1,4 +1,4 @@
-"""Make a release whole, check its health, switch to it; go back; say what is served."""
+"""Installation of a release: stage, verify, check health, switch; rollback and status."""
 
 from __future__ import annotations
 
@@ -45,20 +45,20 @@ _NOT_OURS = "build the bundle again; nothing was changed on the device"
 
 AskHealth = Callable[[HealthJob], Health]
 
-# What link(2) answers where a file system has no hard links, or no more of them.
+# Errors of link(2) where a file system has no hard links, or no more of them.
 _NO_HARD_LINK = (errno.EPERM, errno.EMLINK, errno.EXDEV, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 def install(job: InstallJob, ask_health: AskHealth, progress: Progress) -> Status:
     """Install a release beside the served one, check its health, then switch to it.
 
-    At every moment ``current`` points to a whole release, also after a power cut. A release that
-    is here already is verified and mended; nothing else changes when it is the current one.
+    At every moment ``current`` points to a complete release, also after a power cut. A release that
+    is here already is verified and repaired; nothing else changes when it is the current one.
 
     Raises:
         AgentError: ``bad_job``, ``missing_blob`` (transient), ``corrupt`` (transient),
-            ``unhealthy`` (nothing was switched), ``busy``; why a device that trusts keys refuses
-            it: see ``trust``.
+            ``unhealthy`` (nothing was switched), ``busy``; refusals of a device that trusts keys:
+            see ``trust``.
     """
     home = open_home(job.home)
     _check_release(_release_of(job, None))
@@ -93,7 +93,7 @@ def install(job: InstallJob, ask_health: AskHealth, progress: Progress) -> Statu
             begin_watch(home, job.release, served, job.watch_s)
         answer = _status(home, job.release, before, health)
         switch(home, job.release)
-        # The device has switched: what cannot be tidied now must not tell otherwise.
+        # The device has switched: a failure to remove old files must not hide that.
         with contextlib.suppress(OSError):
             prune(home)
         return answer
@@ -119,7 +119,7 @@ def rollback(job: RollbackJob, ask_health: AskHealth) -> Status:
         health = _check_again(home, previous, ask_health)
         answer = replace(_status(home, previous, served, health), watch=None)
         switch(home, previous)
-        # Only now: cut off before the switch, a release that was not confirmed is watched still.
+        # Only now: if this is cut off before the switch, the unconfirmed release is still watched.
         # Where the file cannot be removed, the watcher finds that another release is served.
         with contextlib.suppress(OSError):
             drop_watch(home)
@@ -127,7 +127,7 @@ def rollback(job: RollbackJob, ask_health: AskHealth) -> Status:
 
 
 def _check_again(home: Home, name: str, ask_health: AskHealth) -> Health:
-    """Check that a release is whole and healthy; where its record is damaged, mend that as well."""
+    """Check that a release is complete and healthy; rebuild its record if that is damaged."""
     try:
         release = read_release(home, name)
     except AgentError as damage:
@@ -140,8 +140,8 @@ def _check_again(home: Home, name: str, ask_health: AskHealth) -> Health:
 def _mend_record(home: Home, name: str, ask_health: AskHealth, damage: AgentError) -> Health:
     """Find the settings with which the release is healthy, and record them.
 
-    With the record went the key that the release was signed with: where one is asked for, the
-    release is not served again.
+    The key that signed the release is lost with the record. So a device that takes only signed
+    releases does not serve it again.
     """
     failure, trust = damage, known_trust(home)
     if trust is None or trust.wants_signature():
@@ -161,10 +161,10 @@ def _mend_record(home: Home, name: str, ask_health: AskHealth, damage: AgentErro
 def status(job: StatusJob, ask_health: AskHealth) -> Status:
     """Report the current and the previous release; check the current one if asked.
 
-    Of a release with a damaged record only the name is reported; pushing it again repairs it.
+    If the record of a release is damaged, only its name is reported; pushing it again repairs it.
 
     Raises:
-        AgentError: the one to check is ``corrupt`` or ``unhealthy``; ``busy``.
+        AgentError: the release to check is ``corrupt`` or ``unhealthy``; ``busy``.
     """
     home = open_home(job.home)
     if job.wait_s:
@@ -240,14 +240,14 @@ def _release_of(job: InstallJob, statement: Optional[Statement]) -> Release:
 
 
 def _stage(home: Home, release: Release) -> None:
-    """Build a release under a name nobody looks at, then give it its own."""
+    """Assemble a release in a staging folder, then rename that to the name of the release."""
     staging = home.staging("releases")
     os.mkdir(staging)
     try:
         for file in release.files:
             place = os.path.join(staging, file.name)
             _lay(home, file, place)
-            # The bytes that will be served are read again, not the ones they were linked from.
+            # Read the bytes that will be served, not the object that they come from.
             if sha256_of(place) != file.digest:
                 raise _damaged_object(home, file)
         write_record(staging, release)
@@ -261,7 +261,7 @@ def _stage(home: Home, release: Release) -> None:
 
 
 def _mend(home: Home, release: Release) -> None:
-    """Bring every damaged file of a release that is here back to what it should be."""
+    """Replace every damaged file of a release that is here already."""
     _check_same_files(home, release)
     folder = home.release(release.name)
     by_name = {file.name: file for file in release.files}
@@ -284,12 +284,12 @@ def _check_same_files(home: Home, release: Release) -> None:
         write_record(home.release(release.name), release)  # the damaged record is mended as well
         return
     if set(known.files) != set(release.files):
-        # Replacing them one by one would serve a mixture meanwhile.
+        # While they were replaced one by one, the device would serve a mixture of both.
         raise AgentError("bad_job", f"release {release.name} is here already, of other files")
 
 
 def _lay(home: Home, file: NamedBlob, place: str) -> None:
-    """Put an object at a place: as a hard link, or as a copy where there are no hard links."""
+    """Link an object to a path, or copy it where the file system has no hard links."""
     source = home.object(file.digest)
     try:
         os.link(source, place)
@@ -337,7 +337,7 @@ def _healthy(home: Home, release: Release, ask_health: AskHealth) -> Health:
 
 
 def _refresh_record(home: Home, release: Release) -> None:
-    """Rewrite the record if the settings to run with have changed, but not for the time."""
+    """Rewrite the record of a release if anything but the time of installation has changed."""
     known = read_release(home, release.name)
     if {**vars(known), "installed_at": ""} != {**vars(release), "installed_at": ""}:
         write_record(home.release(release.name), release)

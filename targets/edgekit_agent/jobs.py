@@ -50,7 +50,7 @@ class BenchJob:
 
 @dataclass(frozen=True)
 class ScoreJob:
-    """Run every sample from number ``start`` on through a model and count how often it is right.
+    """Run every sample from number ``start`` on through a model and count the correct predictions.
 
     Progress lines carry a ``TallyPart`` now and then. ``outputs_path``, where given,
     receives the scored output of every sample as one ``.npy`` of float32, first axis = samples.

@@ -11,26 +11,26 @@ from typing import Optional
 
 from edgekit_agent.memory import available_bytes, free_swap_bytes
 
-# A packed file may expand to so many times its size, and to so much in any case. No weights pack as
-# well as that; a larger claim is a bomb.
+# A packed file may expand to MOST_EXPANSION times its size plus MOST_SMALL_BYTES. No weights pack
+# that well; a file that declares more is a decompression bomb.
 MOST_EXPANSION = 256
 MOST_SMALL_BYTES = 64 << 20
-# All golden samples together; they are made of two.
+# Limit on all arrays of golden samples together; they come from two samples.
 MOST_GOLDEN_BYTES = 512 << 20
-# A few bytes can state a constant of any size, which onnxruntime would compute at once.
+# A few bytes of a model can define a constant of any size, which onnxruntime would fold at once.
 MOST_FOLDED_BYTES = 512 << 20
 
 _HEALTH_S = 300.0
 _EXPAND_S = 900.0
-# What a runtime reserves and does not use: stacks of threads, arenas.
+# Memory that a runtime reserves and does not use: stacks of threads, arenas.
 _RESERVED_BYTES = 512 << 20
-# What counts as address space alone: libraries, the mapped model, unused parts of heaps.
+# Address space that is no private memory: libraries, the mapped model, unused parts of heaps.
 _MAPPED_BYTES = 1 << 30
 
 
 @dataclass(frozen=True)
 class Limits:
-    """Most wall-clock seconds and bytes of private memory of a worker; None = no limit."""
+    """Limits of a worker: wall-clock seconds and bytes of private memory; ``None`` = no limit."""
 
     seconds: Optional[float] = None
     memory_bytes: Optional[int] = None
@@ -40,7 +40,7 @@ NO_LIMITS = Limits()
 
 
 def most_expanded(packed_bytes: int) -> int:
-    """Return the largest size that a packed file of so many bytes may claim."""
+    """Return the largest size that a packed file of ``packed_bytes`` bytes may declare."""
     return MOST_EXPANSION * packed_bytes + MOST_SMALL_BYTES
 
 
@@ -53,12 +53,12 @@ def health_limits() -> Limits:
 
 
 def expand_limits(size: int) -> Limits:
-    """Return the limits of expanding a file to ``size`` bytes: its plan, and the file itself."""
+    """Return the limits of expanding a file to ``size`` bytes: memory for its plan and the file."""
     return Limits(_EXPAND_S, 2 * size + _RESERVED_BYTES)
 
 
 def limit_memory(most_bytes: int) -> None:
-    """Limit the private memory of this process; beyond the limit it gets a MemoryError."""
+    """Limit the private memory of this process to ``most_bytes``; beyond that: MemoryError."""
     kind, most = resource.RLIMIT_DATA, most_bytes
     if not _data_holds_mappings(platform.release()):
         kind, most = resource.RLIMIT_AS, most_bytes + _MAPPED_BYTES

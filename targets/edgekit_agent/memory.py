@@ -7,35 +7,35 @@ from typing import Dict, Iterator, Optional, Tuple
 
 from edgekit_agent.sysfs import read_int, read_text
 
-# cgroup v1 says "no limit" with a number just below 2**63.
+# In cgroup v1, "no limit" is a number just below 2**63.
 _NO_LIMIT = 1 << 60
 
 
 def peak_rss_bytes() -> int:
-    """The most memory that this process ever had resident.
+    """Return the peak resident memory of this process.
 
-    VmHWM starts at zero with the program, while ru_maxrss goes on from what the process was
-    before it became this program (Linux, getrusage(2)).
+    VmHWM starts at zero with the program, while ru_maxrss includes the peak of the process before
+    it became this program (Linux, getrusage(2)).
     """
     peak = _fields("/proc/self/status").get("VmHWM")
     return peak if peak is not None else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
 
 
 def rss_bytes() -> int:
-    """The memory this process has resident now; its peak where that is not told."""
+    """Return the resident memory of this process; its peak where the kernel does not report it."""
     now = _fields("/proc/self/status").get("VmRSS")
     return now if now is not None else peak_rss_bytes()
 
 
 def total_bytes(root: str = "/") -> Optional[int]:
-    """The device's memory, or the control group's limit where that is lower."""
+    """Return the device's memory, or the control group's limit where that is lower."""
     total = _fields(f"{root}proc/meminfo").get("MemTotal")
     limits = [limit for limit, _ in _cgroup_limits(root)]
     return min([v for v in (total, *limits) if v is not None], default=None)
 
 
 def available_bytes(root: str = "/") -> Optional[int]:
-    """What can still be used without swapping, within the control group's limit."""
+    """Return the memory that can be used without swapping, within the control group's limit."""
     free = _fields(f"{root}proc/meminfo").get("MemAvailable")
     rooms = [max(0, limit - used) for limit, used in _cgroup_limits(root)]
     return min([v for v in (free, *rooms) if v is not None], default=None)
@@ -47,7 +47,7 @@ def free_swap_bytes(root: str = "/") -> int:
 
 
 def _fields(path: str) -> Dict[str, int]:
-    """The ``Name:  123 kB`` lines of a file of /proc, in bytes."""
+    """Read the ``Name:  123 kB`` lines of a file of /proc, in bytes."""
     fields = {}
     for line in (read_text(path) or "").splitlines():
         name, _, rest = line.partition(":")
@@ -58,7 +58,7 @@ def _fields(path: str) -> Dict[str, int]:
 
 
 def _cgroup_limits(root: str) -> Iterator[Tuple[int, int]]:
-    """Limit and use of every control group this process is in, its own and those above."""
+    """Yield limit and usage of every control group of this process, and of the groups above."""
     for line in (read_text(f"{root}proc/self/cgroup") or "").splitlines():
         _, controllers, path = line.split(":", 2)
         if controllers == "":

@@ -1,4 +1,4 @@
-"""File systems that lose what is written to them at a reboot."""
+"""File systems that are kept in memory and lose their files at a reboot."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _MOUNTS = "/proc/self/mountinfo"
 def is_in_memory(path: str) -> bool:
     """Return whether a path, or the nearest folder above it, lies in memory only.
 
-    So does an overlay whose changes are kept there, as on boards with a read-only root.
+    An overlay whose changes are kept in memory counts too, as on boards with a read-only root.
     """
     kind, options = _mounts().get(_device_of(path), ("", {}))
     upper = options.get("upperdir", "")

@@ -1,4 +1,4 @@
-"""Numbers of a packed file: from symbols and low bits back to the words of a tensor."""
+"""Numbers of a packed file: words of a tensor, restored from symbols and low bits."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Tuple, Union
 if TYPE_CHECKING:
     import numpy as np
 
-# Numbers are put together so many at a time.
+# Numbers are restored in chunks of this many, to limit memory.
 _CHUNK = 1 << 18
 
 
@@ -16,17 +16,17 @@ _CHUNK = 1 << 18
 class Group:
     """Numbers that share a table of frequencies.
 
-    A number is how far a word lies from the centre of its tensor: 0, 1, 2, 3 stand for 0, -1, 1,
-    -2. One below ``2 ** (kept + 1)`` is its own symbol. Of a larger one the symbol says how long
-    it is, and the ``kept`` bits after its highest; the others are stored as they are.
+    A number is the signed difference of a word from the center of its tensor: 0, 1, 2, 3 encode 0,
+    -1, 1, -2. A number below ``2 ** (kept + 1)`` is its own symbol. The symbol of a larger one
+    holds its length and the ``kept`` bits after its highest; its other bits are stored as they are.
 
     Attributes:
         width: bits of a word: 4, 8, 16 or 32.
         rotated: words are floats, with the sign moved to the lowest bit.
         shift: low bits that are zero in all words, and left out.
-        centred: each tensor says what its centre is; else it is zero.
+        centred: each tensor has a center in the plan; otherwise it is zero.
         kept: bits after the highest one that a symbol holds.
-        counts: how frequent each symbol is.
+        counts: frequency of each symbol.
     """
 
     width: int
@@ -38,12 +38,12 @@ class Group:
 
 
 def symbol_count(width: int, kept: int) -> int:
-    """How many symbols there can be of numbers of so many bits."""
+    """Return the number of symbols that numbers of ``width`` bits can have."""
     return (2 << kept) + (max(0, width - kept - 1) << kept)
 
 
 def symbol_values(count: int, kept: int) -> Tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-    """The least number that each symbol stands for, and how many low bits it lacks; as uint32."""
+    """Return, for each symbol, its least number and how many low bits it lacks; as uint32."""
     import numpy as np
 
     symbol = np.arange(count, dtype=np.int64)
@@ -55,7 +55,7 @@ def symbol_values(count: int, kept: int) -> Tuple[np.ndarray[Any, Any], np.ndarr
 
 
 class LowBits:
-    """Reads numbers of different lengths from one string of bits, lowest bit first."""
+    """A reader of numbers of different lengths from one string of bits, lowest bit first."""
 
     def __init__(self, data: Union[bytes, bytearray, memoryview]) -> None:
         self._size = 8 * len(data)
@@ -63,7 +63,7 @@ class LowBits:
         self._at = 0
 
     def take(self, lengths: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-        """A number for each of ``lengths``, at most 32 bits each; as uint32.
+        """Read a number of each of ``lengths`` bits, at most 32 each; as uint32.
 
         Raises:
             ValueError: there are not that many bits.
@@ -79,7 +79,7 @@ class LowBits:
         data = np.frombuffer(self._data, np.uint8)
         first, value = starts >> 3, np.zeros(len(starts), np.uint64)
         for byte in range(5):
-            # Past the end there is nothing that the mask below would leave.
+            # Bytes past the end are read as the last one; the mask below removes their bits.
             at = np.minimum(first + byte, len(data) - 1)
             value |= data[at].astype(np.uint64) << np.uint64(8 * byte)
         value >>= (starts & 7).astype(np.uint64)
@@ -87,12 +87,12 @@ class LowBits:
         return value.astype(np.uint32)
 
     def at_end(self) -> bool:
-        """Whether all was read but the rest of the last byte."""
+        """Return whether all was read but the rest of the last byte."""
         return self._size - self._at < 8
 
 
 class NumberReader:
-    """Makes words of the symbols of a group."""
+    """A converter of the symbols of a group to the words of a tensor."""
 
     def __init__(self, group: Group, low: LowBits) -> None:
         self._group = group
@@ -100,7 +100,7 @@ class NumberReader:
         self._least, self._missing = symbol_values(len(group.counts), group.kept)
 
     def words(self, symbols: np.ndarray[Any, Any], centre: int) -> np.ndarray[Any, Any]:
-        """The words, little-endian, of the tensor's own width; two of 4 bits make one of 8."""
+        """Convert symbols to little-endian words of the tensor's width; 4-bit words in pairs."""
         import numpy as np
 
         out = np.empty(len(symbols), f"<u{max(1, self._group.width // 8)}")

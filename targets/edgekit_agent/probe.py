@@ -1,4 +1,4 @@
-"""Say what a device is: processor, memory, disk, C library and the runtimes that work on it."""
+"""Facts of a device: processor, memory, disk, C library and the runtimes that work on it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _TRIAL_TIMEOUT_S = 120.0
 
 
 def probe(job: ProbeJob) -> DeviceFacts:
-    """Look at everything; nothing on the device is changed."""
+    """Collect the facts of this device; nothing on it is changed."""
     name, isa = cpu.name_and_isa()
     return DeviceFacts(
         machine=platform.machine(),
@@ -51,10 +51,10 @@ def probe(job: ProbeJob) -> DeviceFacts:
 
 
 def libc() -> str:
-    """The C library that this Python runs on, such as ``glibc 2.36``; empty if unknown."""
+    """Return the C library that this Python runs on, such as ``glibc 2.36``; empty if unknown."""
     try:
         text = os.confstr("CS_GNU_LIBC_VERSION") or ""
-    except (ValueError, OSError):  # what musl answers
+    except (ValueError, OSError):  # errors under musl
         text = ""
     if text.startswith("glibc "):
         return text
@@ -76,7 +76,7 @@ def _libc_version(text: str) -> str:
 
 
 def _output(command: List[str]) -> str:
-    """What a command prints on both its outputs; musl's answers on stderr, with status 1."""
+    """Return stdout and stderr of a command; musl's loader answers on stderr, with status 1."""
     try:
         done = subprocess.run(
             command,
@@ -104,7 +104,7 @@ def _runtimes(sites: Tuple[str, ...]) -> Iterator[RuntimeFacts]:
 
 
 def _tried(module: str, site: Optional[str]) -> Optional[RuntimeFacts]:
-    """Facts of one package, found out in a process of its own; ``None`` if it isn't there.
+    """Try one runtime package in a process of its own; ``None`` if it isn't installed.
 
     A runtime built for another cpu dies of an illegal instruction while it is imported, and
     tflite-runtime 2.14 imports beside numpy 2 but fails when an interpreter is constructed.

@@ -17,8 +17,8 @@ _MOST_TEXT = 1000
 class Provenance:
     """Recipe and accuracy of the model of a release.
 
-    ``correct`` of ``n`` samples were right by ``metric`` in the last scoring, on ``source``
-    (``host`` or ``device:NAME``). ``drop_points`` is the loss of accuracy against the original.
+    In the last scoring, on ``source`` (``host`` or ``device:NAME``), ``correct`` of ``n`` samples
+    were correct by ``metric``. ``drop_points`` is the loss of accuracy against the original.
     """
 
     recipe: str

@@ -1,4 +1,4 @@
-"""Remove releases, objects and runtimes that no kept release needs."""
+"""Removal of releases, objects and runtimes that no kept release needs."""
 
 from __future__ import annotations
 
@@ -14,13 +14,14 @@ from edgekit_agent.served import current_release, previous_release
 
 
 def prune(home: Home) -> None:
-    """Remove releases that nothing points to, and objects and runtimes that no other one needs.
+    """Remove all but the served and the previous release, and objects and runtimes they don't need.
 
-    A runtime of a kind that no kept release uses stays as a spare, the newest of each kind: a later
-    release of that kind need not bring it again (``remove_spares`` gives up its space).
+    The newest runtime of each kind that no kept release uses stays as a spare: a later release of
+    that kind need not transfer it again. ``remove_spares`` frees its space.
 
-    The home must be locked. What is not edgekit's stays, and so does what cannot be removed now.
-    Where a record is damaged, nobody knows what its release needs: no object or runtime goes.
+    The home must be locked. Entries that are not edgekit's stay, and so do those that cannot be
+    removed now. If a record is damaged, the needs of its release are unknown: no object or runtime
+    is removed.
     """
     kept = _kept(home)
     _discard_all(home, "releases", folders(home, "releases") - kept)
@@ -42,7 +43,7 @@ def prune(home: Home) -> None:
 
 
 def remove_spares(home: Home, site: Optional[str]) -> None:
-    """Remove the runtimes that no release uses, to make room. The home must be locked.
+    """Remove the runtimes that no release uses, to free space. The home must be locked.
 
     Args:
         home: the home.

@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 PRECISION = 14
 FLOOR = 1 << 16
 
-# 2 ** (24 - i / 8) as whole numbers: every machine must make the same table of them.
+# 2 ** (24 - i / 8) as integers: every machine must compute the same table from them.
 _EIGHTHS = (16777216, 15384775, 14107901, 12937002, 11863283, 10878679, 9975792, 9147842)
 
 
 def frequencies(levels: Sequence[int], steps: int) -> Tuple[int, ...]:
-    """Frequencies, adding up to ``2 ** PRECISION``, of symbols 0, 1, ...
+    """Compute the frequencies of symbols 0, 1, ..., which add up to ``2 ** PRECISION``.
 
     Args:
-        levels: 0 for a symbol that does not occur, else 1 + how far below the most frequent one
-            it lies, in ``1 / steps`` powers of two.
+        levels: 0 for a symbol that does not occur, else 1 + its distance below the most frequent
+            symbol, in ``1 / steps`` powers of two.
         steps: 1, 2, 4 or 8.
 
     Raises:
@@ -44,12 +44,12 @@ def _share(eighths: int) -> int:
 
 
 class Decoder:
-    """Reads symbols back, run by run, in the order in which they were written.
+    """A decoder of symbols, run by run, in the order in which they were written.
 
     Args:
         data: a little-endian 32-bit state per lane, then 16-bit words.
-        lanes: how many symbols are decoded at once.
-        tell: called with the words read so far, and all there are.
+        lanes: number of symbols that are decoded at once.
+        tell: called with the number of words read so far, and of all words.
     """
 
     def __init__(
@@ -69,7 +69,7 @@ class Decoder:
         self._tell = tell
 
     def take(self, count: int, counts: Sequence[int]) -> np.ndarray[Any, Any]:
-        """The next ``count`` symbols, whose frequencies are ``counts``, as uint8.
+        """Decode the next ``count`` symbols, whose frequencies are ``counts``, as uint8.
 
         Raises:
             ValueError: there are not that many.
@@ -108,5 +108,5 @@ class Decoder:
         self._at = end
 
     def at_end(self) -> bool:
-        """Whether all was read and every lane is back where the writing began."""
+        """Return whether all words were read and every lane is back in its initial state."""
         return self._at == len(self._words) and bool((self._states == FLOOR).all())

@@ -1,4 +1,4 @@
-"""Rebuild the damaged record of a release from its manifest, whose digest names the release."""
+"""Reconstruction of a damaged release record from the manifest, whose digest names the release."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from edgekit_agent.results import Release
 
 
 def rebuild_records(home: Home, name: str) -> Iterator[Release]:
-    """Yield the records that a release may have had: one for each runtime that is there.
+    """Yield the records that a release may have had: one for each unpacked runtime, one without.
 
-    None where the manifest is not the one that the release is named after. When the release was
-    installed, and with which version of the runtime, is lost.
+    Yield none if the manifest's digest does not match the name of the release. The time of
+    installation and the version of the runtime are lost.
     """
     data = _read_manifest(home.release(name))
     if data is None or not hashlib.sha256(data).hexdigest().startswith(name):

@@ -1,4 +1,4 @@
-"""Take files from the host: what is here, what is missing, resume where it was cut; drop them."""
+"""Transfer of files from the host: plan, receive, resume after a break, forget."""
 
 from __future__ import annotations
 
@@ -20,26 +20,26 @@ from edgekit_agent.wire import Inlet, Progress
 Expand = Callable[[ExpandJob], Expanded]
 
 _TAKE_BYTES = 1 << 18
-# Room for directory entries and the file system's own books.
+# Space for directory entries and the file system's metadata.
 _SPARE_BYTES = 1 << 16
 
 
 def plan(job: PlanJob) -> Plan:
-    """Say what is here of each blob. Objects are read again, so that -1 means verified now."""
+    """Report how many bytes of each blob are here; an object is verified again and counts as -1."""
     home = open_home(job.home)
     return Plan(tuple(_present(home, blob) for blob in job.blobs), free_bytes(home))
 
 
 def receive(job: ReceiveJob, inlet: Inlet, progress: Progress, expand: Expand) -> Received:
-    """Take blobs from the raw bytes that follow the job, and keep each once it is verified.
+    """Receive blobs from the raw bytes that follow the job; keep each once it is verified.
 
-    Packed ones are expanded last, in a process of their own: it takes seconds, in which the host
-    should not wait for its bytes to be taken. Cut off in the middle, what came so far stays;
-    ``plan`` says how much.
+    Packed blobs are expanded last, in a worker process: that takes seconds, in which the host
+    should not wait to send the rest. After a break, the bytes received so far stay; ``plan``
+    reports how many.
 
     Raises:
-        AgentError: ``no_space`` before anything is read, ``corrupt`` (transient) for a blob that
-            isn't what it should be; its bytes are dropped.
+        AgentError: ``no_space`` before anything is read, ``corrupt`` (transient) for a blob with
+            another digest than declared; its bytes are dropped.
         PeerGone: the bytes ended early.
     """
     if len(job.blobs) != len(job.offsets):
@@ -69,9 +69,9 @@ def receive(job: ReceiveJob, inlet: Inlet, progress: Progress, expand: Expand) -
 
 
 def forget(job: ForgetJob) -> Forgotten:
-    """Remove objects and their unfinished parts; an object that a release needs stays.
+    """Remove objects and their partial downloads; objects that a release needs stay.
 
-    Where the record of a release is damaged, nobody knows what it needs and every object stays.
+    If the record of a release is damaged, its needs are unknown and every object stays.
 
     Raises:
         AgentError: ``bad_job``, ``busy``.
@@ -94,7 +94,7 @@ def forget(job: ForgetJob) -> Forgotten:
 
 
 def _check_claim(blob: Blob) -> None:
-    """Refuse packed bytes whose declared size is out of all proportion."""
+    """Refuse a packed blob that declares a size out of proportion to its bytes."""
     if blob.encoding == "packed" and blob.size > most_expanded(blob.wire_size):
         raise AgentError(
             "bad_job",
@@ -112,16 +112,16 @@ def _present(home: Home, blob: Blob) -> int:
 
 
 def _check_space(home: Home, pairs: List[Tuple[Blob, int]], site: Optional[str]) -> None:
-    """Check that there is space for a blob and, while it is decoded, its packed bytes.
+    """Check that there is disk space for all blobs and, while they are decoded, their sent bytes.
 
-    Runtimes that no release uses make room, all but the one of ``site``.
+    If needed, runtimes that no release uses are removed, except the one at ``site``.
     """
     kept = peak = waiting = 0
     for blob, offset in pairs:
         decoded = blob.size if blob.encoding == "zlib" else 0
         peak = max(peak, kept + blob.wire_size - offset + decoded)
         if blob.encoding == "packed":
-            kept += blob.wire_size - offset  # its object comes when all have been taken
+            kept += blob.wire_size - offset  # expanded after all blobs have been received
             waiting += blob.size
         else:
             kept += blob.size
@@ -138,7 +138,7 @@ def _check_space(home: Home, pairs: List[Tuple[Blob, int]], site: Optional[str])
 
 
 def _take(home: Home, blob: Blob, offset: int, inlet: Inlet) -> Iterator[int]:
-    """Append a blob's bytes to its part and verify them; yields how many came each time."""
+    """Append a blob's bytes to its part and verify them; yield the size of each chunk."""
     path = home.part(blob.digest, blob.wire_digest)
     if (os.path.getsize(path) if os.path.isfile(path) else 0) < offset:
         raise AgentError(
@@ -175,7 +175,7 @@ def _read_chunks(file: BinaryIO, count: int) -> Iterator[bytes]:
 
 
 def _keep(home: Home, blob: Blob) -> None:
-    """Turn a whole part into an object."""
+    """Turn a complete part into an object."""
     part, path = home.part(blob.digest, blob.wire_digest), home.object(blob.digest)
     if blob.encoding == "zlib":
         _decode(part, path, blob)
@@ -190,7 +190,7 @@ def _keep(home: Home, blob: Blob) -> None:
 
 
 def _expand(home: Home, blob: Blob, expand: Expand, site: Optional[str]) -> None:
-    """Turn a whole packed part into an object, or drop it."""
+    """Turn a complete packed part into an object, or drop it."""
     part = home.part(blob.digest, blob.wire_digest)
     try:
         expand(ExpandJob(part, home.object(blob.digest), blob, site))
@@ -221,7 +221,7 @@ def _inflated(source: BinaryIO) -> Iterator[bytes]:
     decoder = zlib.decompressobj()
     for chunk in iter(lambda: source.read(_TAKE_BYTES), b""):
         while chunk:
-            # Bounded, so that a few bytes that unpack to gigabytes meet the size check first.
+            # Bounded, so that the size check comes before a few bytes unpack to gigabytes.
             yield decoder.decompress(chunk, CHUNK)
             chunk = decoder.unconsumed_tail
     yield decoder.flush()

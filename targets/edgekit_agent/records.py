@@ -1,4 +1,4 @@
-"""Records of releases: their limits, and their JSON files."""
+"""Release records: their limits, and their JSON files."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MOST_BYTES = 1 << 20
 
 
 def check_record(release: Release) -> None:
-    """Check that every field of a record is within its bounds.
+    """Check that every field of a record is within its limits.
 
     Raises:
         ValueError: one is not; the text says which.
@@ -53,8 +53,8 @@ def check_file_names(names: Sequence[str]) -> None:
     """Check the names of the files of a new release.
 
     Raises:
-        ValueError: there are too many, or one is not plain, is the record's, or differs from
-            another in case at most, which not every file system keeps apart.
+        ValueError: there are too many; or one is not plain, is that of the record, or differs from
+            another in case only, which not every file system distinguishes.
     """
     _check_count(len(names))
     taken = {RECORD}
@@ -85,7 +85,7 @@ def read_record(folder: str) -> Release:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is damaged, or out of its bounds.
+        ValueError: it is damaged, or out of its limits.
     """
     with open_regular(os.path.join(folder, RECORD)) as file:
         release = decode(Release, strictjson.load(file, _MOST_BYTES))
@@ -94,11 +94,11 @@ def read_record(folder: str) -> Release:
 
 
 def write_record(folder: str, release: Release) -> None:
-    """Put the record of a release into its folder, and read it back.
+    """Write the record of a release into its folder, and read it back to verify it.
 
     Raises:
         OSError: it cannot be written.
-        ValueError: it is out of its bounds, or another one than was written is read.
+        ValueError: it is out of its limits, or the record read back differs.
     """
     check_record(release)
     text = json.dumps(encode(release), indent=1, allow_nan=False)

@@ -1,4 +1,4 @@
-"""Disk space, lock and leftovers of edgekit's folder on a device."""
+"""Releases on a device: disk space, lock, integrity, and removal of leftovers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _PART_AGE_S = 24 * 3600.0
 
 
 def free_bytes(home: Home) -> int:
-    """Free disk space for the home, measured at the nearest folder that exists already."""
+    """Return the free disk space for the home, measured at the nearest existing folder."""
     facts = os.statvfs(_nearest_folder(home))
     return facts.f_bavail * facts.f_frsize
 
@@ -48,10 +48,10 @@ def _nearest_folder(home: Home) -> str:
 
 @contextlib.contextmanager
 def locked(home: Home) -> Iterator[None]:
-    """Make the folders of a home and keep every other agent out of it.
+    """Lock a home against other agents, after creating its folders.
 
     Raises:
-        AgentError: ``busy`` when another one holds it for over two seconds; see ``claim``.
+        AgentError: ``busy`` when another agent holds the lock for over two seconds; see ``claim``.
     """
     claim(home)
     with open(os.path.join(home.path, "lock"), "ab") as file:
@@ -73,7 +73,7 @@ def locked(home: Home) -> Iterator[None]:
 
 
 def read_release(home: Home, name: str) -> Release:
-    """The record of a release.
+    """Read the record of a release.
 
     Raises:
         AgentError: ``corrupt``.
@@ -88,7 +88,7 @@ def read_release(home: Home, name: str) -> Release:
 
 
 def damaged_files(home: Home, release: Release) -> List[str]:
-    """Names of the files of a release that are missing or not what they were."""
+    """Return the names of the files of a release that are missing or have another digest."""
     folder = home.release(release.name)
     paths = {file.name: os.path.join(folder, file.name) for file in release.files}
     return [
@@ -99,16 +99,16 @@ def damaged_files(home: Home, release: Release) -> List[str]:
 
 
 def discard(home: Home, kind: str, name: str) -> None:
-    """Remove a release or a runtime so that it is never seen by half."""
+    """Remove a release or a runtime; it is renamed first, so that no part of it is ever in use."""
     staging = home.staging(kind)
     os.rename(os.path.join(home.folder(kind), name), staging)
     shutil.rmtree(staging, ignore_errors=True)
 
 
 def sweep(home: Home) -> None:
-    """Remove what interrupted runs left behind. The home must be locked.
+    """Remove temporary files of interrupted runs. The home must be locked.
 
-    Only names of edgekit's own form go; what cannot be removed now stays.
+    Only files with edgekit's own temporary names are removed; those that cannot be removed stay.
     """
     forms = (
         (home.path, TEMPORARY),
@@ -120,7 +120,7 @@ def sweep(home: Home) -> None:
         for entry in os.listdir(folder):
             if form.fullmatch(entry):
                 remove(os.path.join(folder, entry))
-    # Some of these may still be written, by an agent that was cut off or by one that starts.
+    # Recent ones may still be in use, by an agent that was cut off or by one that starts.
     aged = ((home.folder("parts"), PART), (os.path.join(home.path, "agent"), AGENT_TEMPORARY))
     for folder, form in aged:
         for entry in os.listdir(folder) if os.path.isdir(folder) else ():

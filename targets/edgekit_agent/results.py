@@ -15,10 +15,10 @@ from edgekit_agent.statements import TrustedKey
 
 @dataclass(frozen=True)
 class Greeting:
-    """The first line of the program that starts the agent.
+    """First line of the program that starts the agent.
 
     ``home`` is edgekit's folder when all is in place, ``send`` the size of the agent where it is
-    missing, ``error`` the reason to give up, and ``python`` false where none was found.
+    missing, ``error`` the reason to give up, and ``python`` is false where none was found.
     """
 
     home: Optional[str] = None
@@ -91,7 +91,7 @@ class Report:
 
 @dataclass(frozen=True)
 class Tally:
-    """Counts of right predictions on the samples of a score job.
+    """Counts of correct predictions on the samples of a score job.
 
     ``hits`` is a bitmap in hex, first sample = most significant bit of the first byte, so that
     two models can be compared sample by sample. ``predictions`` holds the class of each sample.
@@ -114,7 +114,7 @@ class TallyPart:
 
 @dataclass(frozen=True)
 class StageProgress:
-    """Progress of a job: how much of a stage is done, and of how much (0 = not known).
+    """Progress of a job: amount done of a stage, and its total (0 = not known).
 
     ``part`` is a part of the result that is known already.
     """
@@ -127,7 +127,7 @@ class StageProgress:
 
 @dataclass(frozen=True)
 class Health:
-    """The error of the outputs on golden samples against those of the host."""
+    """Error of the outputs on golden samples against those of the host."""
 
     healthy: bool
     relative_error: float
@@ -188,7 +188,7 @@ class Release:
 
 @dataclass(frozen=True)
 class Trust:
-    """The keys whose releases a device takes. Once it trusts one, it takes no others.
+    """Keys whose releases a device takes. Once it trusts one, it takes no others.
 
     Attributes:
         keys: trusted; empty where every key was revoked or none was ever trusted.
@@ -207,7 +207,7 @@ class Trust:
     profile: str = ""
 
     def wants_signature(self) -> bool:
-        """Whether unsigned releases are refused."""
+        """Return whether unsigned releases are refused."""
         return bool(self.keys or self.revoked)
 
 
@@ -216,13 +216,13 @@ class Watch:
     """A release that is served and waits for its confirmation.
 
     Attributes:
-        release: what has to be confirmed.
-        previous: what is served again without a confirmation.
-        seconds: how long it may take.
-        until_s: when it is too late, in seconds since the boot.
-        boot: which boot that is.
-        after_reboot: who starts the watcher after a reboot: ``systemd``, ``cron`` or nobody.
-        boot_problem: why nobody does.
+        release: the release to confirm.
+        previous: the release that is served again without a confirmation.
+        seconds: time limit of the confirmation.
+        until_s: deadline, in seconds since the boot.
+        boot: identifier of that boot.
+        after_reboot: ``systemd`` or ``cron``, which starts the watcher after a reboot; else empty.
+        boot_problem: why neither does.
     """
 
     release: str
@@ -243,16 +243,16 @@ class Watched:
 
 @dataclass(frozen=True)
 class AuditLine:
-    """What was done on a device, or refused.
+    """An action on a device, done or refused.
 
     Attributes:
         at: by the clock of the device; UTC, ISO 8601.
-        user: whom the agent ran as.
-        client: the address of the SSH client; empty for somebody at the device itself.
+        user: user that the agent ran as.
+        client: address of the SSH client; empty for somebody at the device itself.
         action: ``install``, ``rollback``, ``trust``, ``revoke``, ``confirm`` or ``go back``.
-        release: which one; of a rollback the one that is served since.
+        release: its name; after a rollback, the release that is served since.
         version: of the release, where the device verified a signature.
-        key: the short name of the key of the release, or of the key that was trusted or revoked.
+        key: short name of the key of the release, or of the key that was trusted or revoked.
         result: ``done``, or the kind of failure and its message.
     """
 
@@ -270,9 +270,10 @@ class AuditLine:
 class Status:
     """The served release (``current``) and the release for a rollback (``previous``).
 
-    ``current_model`` and ``previous_model`` are the origins of their models, if their manifests can
-    be read. ``trust`` is missing where its file is damaged. ``log`` has the last lines of the audit
-    log that were asked for. ``watch`` is there while the current release waits for confirmation.
+    ``current_model`` and ``previous_model`` are the provenance of their models, if their manifests
+    can be read. ``trust`` is missing where its file is damaged. ``log`` has the last lines of the
+    audit log, as many as the job asked for. ``watch`` is set while the current release waits for
+    its confirmation.
     """
 
     current: Optional[Release]

@@ -1,4 +1,4 @@
-"""The runtimes that can run a model, by name, and what each of them must offer."""
+"""Runtimes that can run a model, by name, and the interface of a loaded model."""
 
 from __future__ import annotations
 
@@ -33,7 +33,11 @@ class Loaded(Protocol):
     version: str  # of the runtime
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
-        """One inference. Raises ``AgentError`` (``model_failed``) when the runtime does."""
+        """Run one inference.
+
+        Raises:
+            AgentError: ``model_failed``; the runtime failed.
+        """
         ...
 
 
@@ -60,7 +64,7 @@ TABLE = {
 
 
 def import_runtime(name: str) -> Callable[[str, int], Loaded]:
-    """Import a runtime; returns the function that loads ``(path, threads)``.
+    """Import a runtime; return its function that loads ``(path, threads)``.
 
     Raises:
         AgentError: ``bad_job`` for an unknown name, ``missing_runtime`` if it can't be imported.

@@ -1,4 +1,4 @@
-"""LiteRT (TensorFlow Lite), on the cpu: ai-edge-litert, or the older tflite-runtime."""
+"""LiteRT (TensorFlow Lite) on the CPU: ai-edge-litert, or the older tflite-runtime."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 def _first_found() -> Package:
-    # By place before by preference: a job's own site comes first on the path and must win.
+    # The order of sys.path counts first: a job's own site comes first there and must win.
     packages = [p for p in PACKAGES if p.runtime == "litert"]
     for place in sys.path:
         for package in packages:
@@ -36,7 +36,7 @@ _interpreter: Any = importlib.import_module(f"{_PACKAGE.module}.interpreter")
 
 @dataclass(frozen=True)
 class _Slot:
-    """A tensor of the interpreter: where it is, and how its numbers stand for real ones."""
+    """A tensor of the interpreter: its index, stored type, and quantization parameters."""
 
     tensor: Tensor
     index: int
@@ -60,9 +60,9 @@ class _Slot:
 
 
 class LitertModel:
-    """An interpreter; see ``edgekit_agent.runtimes.Loaded``.
+    """A LiteRT interpreter; see ``edgekit_agent.runtimes.Loaded``.
 
-    A quantised input or output is float32 to the outside and converted with the file's own
+    A quantized input or output is float32 to the caller and converted with the file's own
     parameters; an input may also be fed with the stored integers themselves.
     """
 
@@ -73,11 +73,11 @@ class LitertModel:
         interpreter: Any,  # noqa: ANN401 - litert has no types
         free: Optional[Mapping[int, Tuple[int, ...]]] = None,
     ) -> None:
-        """Take an interpreter that is ready to run.
+        """Wrap an interpreter whose tensors are allocated.
 
         Args:
-            interpreter: its tensors allocated.
-            free: axes without a size of their own, by tensor, of a file that does not say so.
+            interpreter: the interpreter.
+            free: free axes by tensor index, for a file that does not declare them as free.
         """
         self._interpreter = interpreter
         self._strict = free is None
@@ -89,7 +89,7 @@ class LitertModel:
         self._shapes = {n: tuple(int(d) for d in v["shape"]) for n, v in inputs.items()}
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
-        """One inference."""
+        """Run one inference."""
         try:
             self._resize(inputs)
             for name, values in inputs.items():
@@ -117,7 +117,7 @@ def load(path: str, threads: int) -> LitertModel:
 
     Raises:
         FileNotFoundError: there is no such file.
-        AgentError: ``model_failed``; the runtime won't have it.
+        AgentError: ``model_failed``; the runtime refuses it.
     """
     with open(path, "rb"):
         pass  # a clear error where litert's would be its own
@@ -136,16 +136,16 @@ def load(path: str, threads: int) -> LitertModel:
     return LitertModel(interpreter)
 
 
-# Sizes that are tried in the place of 1: images, windows of features, a second of sound.
+# Sizes tried instead of 1: images, windows of features, a second of sound.
 _TRIAL_SIZES = (32, 96, 224, 512, 16000)
-# Axes of an input that may be meant to be resized, by how many it has: not the batch, no channels.
+# Axes that may have to be resized, by rank of the input: neither batch nor channels.
 _RESIZABLE = {1: (0,), 2: (1,), 3: (1,), 4: (1, 2), 5: (1, 2, 3)}
 
 
 def _resized(path: str, threads: int) -> Optional[LitertModel]:
-    """The model of a file whose inputs of size 1 are meant to be resized, or None.
+    """Load a file whose inputs of size 1 have to be resized; ``None`` if no trial size works.
 
-    Its operators take no inputs of the sizes that the file states.
+    Its operators refuse inputs of the sizes in the file.
     """
     for size in _TRIAL_SIZES:
         try:
@@ -178,7 +178,7 @@ def _resized(path: str, threads: int) -> Optional[LitertModel]:
 
 
 def _stated(details: Dict[str, Any]) -> Tuple[int, ...]:
-    """The sizes that a file states, -1 where it says that they are free."""
+    """Return the shape in the file, -1 where it declares a dimension as free."""
     return tuple(int(n) for n in details.get("shape_signature", details["shape"]))
 
 
@@ -190,7 +190,7 @@ def _placeholders(shape: Tuple[int, ...]) -> Tuple[int, ...]:
 def _named_details(
     interpreter: Any,  # noqa: ANN401 - litert has no types
 ) -> Tuple[Dict[str, Any], Dict[str, Any]]:
-    """Details of inputs and outputs by signature name, else by tensor name; in the file's order."""
+    """Return details of inputs and outputs by signature name, else tensor name, in file order."""
     inputs, outputs = interpreter.get_input_details(), interpreter.get_output_details()
     for key in interpreter.get_signature_list():
         runner = interpreter.get_signature_runner(key)
@@ -204,7 +204,7 @@ def _named_details(
 
 
 def _ordered(by_name: Dict[str, Any], listed: List[Any]) -> Dict[str, Any]:
-    """Named details in the order of the graph; a signature sorts them by name."""
+    """Sort named details in the order of the graph; a signature sorts them by name."""
     places = [int(one["index"]) for one in listed]
     pairs = sorted(by_name.items(), key=lambda pair: places.index(int(pair[1]["index"])))
     return dict(pairs)

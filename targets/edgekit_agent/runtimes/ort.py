@@ -1,4 +1,4 @@
-"""ONNX Runtime, on the cpu."""
+"""ONNX Runtime on the CPU."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ _DTYPES = {
     "tensor(bool)": "bool",
 }
 _ERRORS_ONLY = 3
-# Releases that do not know the entry ignore it.
+# onnxruntime releases that do not know the entry ignore it.
 MOST_FOLDED_ENTRY = "optimization.constant_folding_max_output_size_in_bytes"
 
 
 class OrtModel:
-    """An inference session; see ``edgekit_agent.runtimes.Loaded``."""
+    """An ONNX Runtime session; see ``edgekit_agent.runtimes.Loaded``."""
 
     version: str = onnxruntime.__version__
 
@@ -46,7 +46,7 @@ class OrtModel:
         self._names = [tensor.name for tensor in self.outputs]
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
-        """One inference."""
+        """Run one inference."""
         try:
             return dict(zip(self._names, self._session.run(self._names, inputs)))
         except Exception as error:  # onnxruntime's own exceptions have no common base
@@ -58,7 +58,7 @@ def load(path: str, threads: int) -> OrtModel:
 
     Raises:
         FileNotFoundError: there is no such file.
-        AgentError: ``model_failed``; onnxruntime won't have it.
+        AgentError: ``model_failed``; onnxruntime refuses it.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads

@@ -1,4 +1,4 @@
-"""Try a runtime by constructing something with it; done in a process that may die of it."""
+"""Trial of a runtime: load a tiny model with it, in a process that may crash."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _ADD_TFLITE = base64.b64decode(
 
 
 def run_trial(module: str, site: Optional[str]) -> int:
-    """Print one JSON object: ``found``, ``version`` and in ``detail`` why it doesn't work.
+    """Print one JSON object: ``found``, ``version`` and, in ``detail``, why the runtime fails.
 
     Args:
         module: the package's import name, one of ``PACKAGES``.
@@ -50,7 +50,7 @@ def run_trial(module: str, site: Optional[str]) -> int:
     version = _version(package.distribution, module)
     line = json.dumps({"found": found, "version": version, "detail": detail})
     os.write(answer, line.encode())
-    # Without the interpreter's own farewell: runtimes crash or hang in it now and then.
+    # Skip the interpreter's shutdown: some runtimes crash or hang in it.
     os._exit(0)
 
 
