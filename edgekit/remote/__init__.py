@@ -1,1 +1,1 @@
-"""Devices: this machine or one over SSH, what is sent to them and what they answer."""
+"""Access to devices, over SSH or on this machine: sessions, uploads, installs and answers."""

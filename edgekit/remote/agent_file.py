@@ -1,4 +1,4 @@
-"""The agent as one file, the same bytes wherever it is built, and the scripts that start it."""
+"""The agent as one reproducible zip file, and the scripts that start it on a device."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ MAIN = "from edgekit_agent.__main__ import main\n\nraise SystemExit(main())\n"
 
 @dataclass(frozen=True, kw_only=True)
 class AgentFile:
-    """The agent's bytes and their sha256."""
+    """Bytes of the packed agent and their sha256."""
 
     data: bytes
     digest: str
@@ -26,7 +26,7 @@ class AgentFile:
 
 @functools.cache
 def agent_file() -> AgentFile:
-    """Pack the installed agent as a zip that Python runs."""
+    """Pack the installed agent as a zip that Python runs; the bytes are the same on every host."""
     members = {"__main__.py": MAIN.encode()}
     members.update(_sources(resources.files(PACKAGE), PACKAGE))
     buffer = io.BytesIO()
@@ -50,12 +50,12 @@ def _sources(folder: Traversable, name: str) -> Iterator[tuple[str, bytes]]:
 
 
 def read_script(name: str) -> str:
-    """Return the text of a script that is sent to a device to start the agent."""
+    """Return the source of a script in this folder that starts the agent on a device."""
     return resources.files("edgekit.remote").joinpath(name).read_text("utf-8")
 
 
 def shorten_script(script: str) -> str:
-    """Return a script without its docstring, types and blank lines, and with a narrow margin."""
+    """Return a script without docstring, annotations and blank lines, indented by one space."""
     body = script.partition('"""\n\n')[2].replace('if __name__ == "__main__":\n    ', "")
     body = re.sub(r": str(?=[,)])| -> None(?=:)", "", body)
     return re.sub(r"\n+", "\n", body).replace("    ", " ")

@@ -1,7 +1,8 @@
-"""Validation of a device's answers: lines of the agent become typed, bounded records.
+"""Validation of a device's answers: lines from the agent become typed, bounded records.
 
-A device may be broken or compromised. All that it sends is checked here, once: length, depth,
-types, the range of every number, and whether the answer fits the job. Text is made printable.
+A device may be broken or compromised. Everything that it sends is checked here, once: length,
+nesting depth, types, the range of every number, and whether the answer fits the job. Text is made
+printable.
 """
 
 from __future__ import annotations
@@ -30,15 +31,15 @@ from edgekit_agent.results import (
 
 R = TypeVar("R")
 
-# One line of an answer, and what each sample or timed run may add to it.
+# The limit of one line of an answer, and the bytes that each sample or timed run adds to it.
 _LINE_BYTES = 1 << 20
 _BYTES_PER_VALUE = 32
-# Arrays and objects in one line: each takes a hundred bytes of memory for two of the line.
+# Arrays and objects in one line: each takes 100 bytes of memory for 2 bytes of the line.
 _MOST_CONTAINERS = 20_000
 _LONGEST_TEXT, _LONGEST_KEY = 4096, 100
 _MOST_CORES = 1 << 16
-# Seconds for any job, for one that runs no model, and what a sample, a timed run and a byte that is
-# sent may add to them.
+# Time limits of a job and of a job that runs no model, then the time that each sample or timed run
+# and each byte sent adds.
 _JOB_S, _QUESTION_S = 3600.0, 900.0
 _S_PER_VALUE, _S_PER_BYTE = 60.0, 1 / 1024
 # An agent reports progress twice a second and once per stage.
@@ -49,17 +50,17 @@ _GREETING = b'{"edgekit": {'
 
 @dataclass(frozen=True, kw_only=True)
 class Bounds:
-    """Limits of the answer to one job: seconds in all, and bytes of one line."""
+    """Limits of the answer to one job: seconds in total, and bytes per line."""
 
     total_s: float = _JOB_S
     line_bytes: int = _LINE_BYTES
 
 
 class Watch:
-    """The time and the number of lines that one job has used.
+    """Time and number of lines that one job has used, against its limits.
 
     Attributes:
-        bounds: what it may use.
+        bounds: the limits of the job.
     """
 
     def __init__(self, bounds: Bounds) -> None:
@@ -68,18 +69,18 @@ class Watch:
         self._lines = 0
 
     def remaining_s(self) -> float:
-        """Seconds left; zero or less where the time is over."""
+        """Return the seconds left; zero or less once the time is over."""
         return self._started + self.bounds.total_s - time.monotonic()
 
     def count_line(self) -> bool:
-        """Count a line; return False if there are more than the limit."""
+        """Count a line; return False if the agent sent more lines than the limit."""
         self._lines += 1
         elapsed = time.monotonic() - self._started
         return self._lines <= _MOST_LINES + _LINES_PER_S * elapsed
 
 
 def bounds_of(job: object) -> Bounds:
-    """Return the limits of the answer to a job, from the amount of work."""
+    """Return the limits of the answer to a job, which grow with its amount of work."""
     if isinstance(job, ScoreJob):
         samples = _rows(job)
         return _bounds(values=samples, steps=samples)
@@ -105,10 +106,10 @@ def _rows(job: ScoreJob) -> int:
 
 
 def parse_line(line: bytes) -> dict[str, Any]:
-    """Parse a JSON line into printable text and finite numbers of at most 64 bits.
+    """Parse a JSON object whose texts are made printable and whose numbers fit into 64 bits.
 
     Raises:
-        ValueError: it is none.
+        ValueError: the line is not such an object, or it is nested too deeply.
     """
     if line.count(b"[") + line.count(b"{") > _MOST_CONTAINERS:
         raise ValueError("too many arrays and objects")
@@ -136,17 +137,20 @@ def _shorten(text: str) -> str:
 
 
 def find_greeting(line: bytes) -> Greeting | None:
-    """Find a greeting at the end of a line that a login script may have begun.
+    """Find the agent's greeting at the end of a line; a login script may have printed before it.
+
+    Returns:
+        The greeting, or None if the line has none.
 
     Raises:
-        ValueError: a greeting that no agent gives.
+        ValueError: the greeting has a wrong field, or its home is not an absolute path.
     """
     start = line.rfind(_GREETING)
     if start < 0:
         return None
     try:
         message = parse_line(line[start:])
-    except ValueError:  # what a login script printed
+    except ValueError:  # output of a login script
         return None
     greeting = decode(Greeting, message["edgekit"])
     if greeting.home is not None and not greeting.home.startswith("/"):
@@ -155,7 +159,7 @@ def find_greeting(line: bytes) -> Greeting | None:
 
 
 def read_progress(value: object) -> StageProgress:
-    """Read a progress report of an agent.
+    """Read a progress report of the agent.
 
     Raises:
         ValueError: a field is missing, unknown, of another type or out of range.
@@ -170,6 +174,11 @@ def read_progress(value: object) -> StageProgress:
 
 def read_result(cls: type[R], value: object, job: object) -> R:
     """Read the record that answers a job.
+
+    Args:
+        cls: the type of the record.
+        value: the JSON value that the agent sent.
+        job: the job that the record must fit.
 
     Raises:
         ValueError: a field is missing, unknown, of another type or out of range, or the answer
@@ -187,7 +196,7 @@ def _check(holds: bool, what: str) -> None:
 
 
 def _check_record(record: object) -> None:
-    """Check the numbers of a record and of the records in it."""
+    """Check the values of a record and of all records inside it."""
     if isinstance(record, tuple):
         for each in record:
             if not is_dataclass(each):
@@ -202,7 +211,7 @@ def _check_record(record: object) -> None:
 
 @functools.singledispatch
 def check_fields(record: object) -> None:
-    """Check the numbers of one record, by its type."""
+    """Check the values of one record by its type; types without a rule have no limits."""
     del record
 
 

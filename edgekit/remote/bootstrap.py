@@ -1,6 +1,6 @@
-"""Bootstrap program, sent to a device as ``python3 -c``: install the agent and start it.
+"""Bootstrap program that a device runs with ``python3 -c``: it installs and starts the agent.
 
-It prints one line ``{"edgekit": {...}}``: ``send`` to ask for the agent's bytes on stdin,
+It prints lines ``{"edgekit": {...}}``: ``send`` to ask for the agent's bytes on stdin,
 ``error`` on failure, ``home`` once the agent is installed. Python 3.9, standard library only.
 """
 
@@ -15,7 +15,7 @@ from typing import Any
 
 
 def main(home: str, rule: str, digest: str, size: int) -> int:
-    """Start the agent with the given digest; return 1 on failure."""
+    """Start the agent that has the given digest; return 1 on failure."""
     os.umask(0o077)
     folder = resolve_home(home)
     path = folder / "agent" / f"edgekit_agent-{digest[:16]}.pyz"
@@ -30,7 +30,7 @@ def main(home: str, rule: str, digest: str, size: int) -> int:
         say({"error": str(error)})
         return 1
     say({"home": str(folder)})
-    # From the very bytes that were checked; the path is only what the process shows.
+    # Run the very bytes that were checked; the path only appears in the process list.
     return os.execv(sys.executable, [sys.executable, "-I", file, str(path)])
 
 
@@ -38,12 +38,12 @@ def resolve_home(home: str) -> Path:
     """Return edgekit's folder as an absolute path."""
     data = os.environ.get("XDG_DATA_HOME") or "~/.local/share"
     chosen = os.environ.get("EDGEKIT_HOME") or home or f"{data}/edgekit"
-    # An SSH command starts in the user's home, so that is where a relative path starts here too.
+    # An SSH command starts in the user's home, so a relative path starts there here too.
     return Path.home() / Path(chosen).expanduser()
 
 
 def check_rule(folder: Path, home: str, rule: str) -> None:
-    """Refuse a folder outside the user's home, if the rule is ``inside``."""
+    """Refuse a folder outside the user's home if the rule is ``inside``."""
     top = os.path.realpath(Path.home())
     inside = os.path.commonpath([top, os.path.realpath(folder)]) == top
     if rule == "inside" and home and not os.environ.get("EDGEKIT_HOME") and not inside:
@@ -54,9 +54,9 @@ def check_rule(folder: Path, home: str, rule: str) -> None:
 
 
 def take_home(folder: Path) -> None:
-    """Mark a new or empty folder as edgekit's; refuse one with other programs' files.
+    """Mark a new or empty folder as edgekit's; refuse one that holds files of other programs.
 
-    The agent checks again, and more closely, before it writes anything.
+    The agent checks again, more closely, before it writes anything.
     """
     names = {path.name for path in folder.iterdir()} if os.path.lexists(folder) else set()
     if not names:
@@ -70,7 +70,7 @@ def take_home(folder: Path) -> None:
 
 
 def find_agent(path: Path, digest: str) -> bytes:
-    """Read the installed agent; return nothing if it is missing or has another digest."""
+    """Read the installed agent; return no bytes if it is missing or its digest differs."""
     try:
         data = path.read_bytes()
     except OSError:
@@ -93,7 +93,7 @@ def write_unnamed(agent: bytes) -> str:
 
 
 def receive(size: int) -> bytes:
-    """Read exactly ``size`` bytes of stdin; the rest is for the agent."""
+    """Read exactly ``size`` bytes from stdin; the agent reads the rest."""
     data = bytearray()
     while len(data) < size:
         chunk = os.read(0, min(65536, size - len(data)))
@@ -104,9 +104,9 @@ def receive(size: int) -> bytes:
 
 
 def receive_agent(folder: Path, path: Path, digest: str, size: int) -> bytes:
-    """Receive the agent and install it atomically, also in case of a power cut.
+    """Receive the agent and install it atomically, safe against a power cut.
 
-    On a read-only file system it runs without being installed, so that ``status`` works.
+    On a read-only file system the agent runs without being installed, so that ``status`` works.
     """
     is_writable = True
     try:
@@ -127,7 +127,7 @@ def receive_agent(folder: Path, path: Path, digest: str, size: int) -> bytes:
 
 
 def install_agent(path: Path, data: bytes) -> None:
-    """Install the agent atomically."""
+    """Write the agent to its path atomically and flush it to the disk."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
@@ -144,7 +144,7 @@ def install_agent(path: Path, data: bytes) -> None:
 
 
 def say(what: "dict[str, Any]") -> None:
-    """One line to the host."""
+    """Write one JSON line to the host."""
     sys.stdout.write(json.dumps({"edgekit": what}) + "\n")
     sys.stdout.flush()
 

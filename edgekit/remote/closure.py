@@ -1,4 +1,7 @@
-"""Do these wheels make a whole on the device? pip asks the host's markers, this asks its own."""
+"""Check that the requirements of wheels are met on the device, by the device's own markers.
+
+``pip download`` evaluates the markers of PEP 508 in the environment of the host.
+"""
 
 from __future__ import annotations
 
@@ -18,7 +21,7 @@ from edgekit.remote.device_python import DevicePython
 
 @dataclass(frozen=True, kw_only=True)
 class Wheel:
-    """A wheel file and what its metadata asks for."""
+    """A wheel file and the requirements in its metadata."""
 
     path: Path
     name: str
@@ -27,10 +30,10 @@ class Wheel:
 
 
 def read_wheel(path: Path, python: DevicePython) -> Wheel:
-    """Read a wheel that is to run on that Python.
+    """Read name, version and requirements of a wheel, and check that it runs on a Python.
 
     Raises:
-        DeviceError: it is damaged, or was built for another device.
+        DeviceError: the wheel is damaged, or was built for another platform.
     """
     try:
         name, version, _, tags = parse_wheel_filename(path.name)
@@ -53,12 +56,16 @@ def read_wheel(path: Path, python: DevicePython) -> Wheel:
 def resolve(
     roots: Sequence[str], wheels: Iterable[Wheel], python: DevicePython, provided: frozenset[str]
 ) -> tuple[tuple[Wheel, ...], tuple[str, ...]]:
-    """The wheels that the roots need on the device, and the requirements that none meets.
+    """Resolve requirements recursively with the given wheels, as pip would on the device.
 
     Args:
-        roots: requirements.
-        wheels: what there is; those nobody asks for are left out.
-        provided: names that the device has by itself.
+        roots: the requirements to start from.
+        wheels: the available wheels.
+        python: the device's Python, which decides which markers hold.
+        provided: normalized names of packages that are already on the device.
+
+    Returns:
+        The wheels that are needed, sorted by name, and the requirements that no wheel meets.
     """
     by_name = {w.name: w for w in wheels}
     needed: dict[str, Wheel] = {}

@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import string
 
-# Neither ends a quote nor means anything inside single quotes, in any shell: csh takes "!" and
-# line ends there, fish backslashes.
+# Bytes without a special meaning inside single quotes in any shell: csh interprets "!" and line
+# ends there, fish interprets backslashes.
 PLAIN = frozenset(
     (string.ascii_letters + string.digits + ' _./:=,+@%-;()<>|&{}[]*?~#^$`"').encode()
 )
-# csh takes words of at most 1024 bytes.
+# csh accepts words of at most 1024 bytes.
 LONGEST_WORD = 800
 
 
 def through_login_shell(script: str) -> str:
-    """Return one ASCII line that runs a script in ``sh`` from any login shell."""
+    """Quote a script as one ASCII line that runs it in ``sh`` from any login shell."""
     parts, part = [], ""
     for byte in script.encode("utf-8", "surrogateescape"):
         part += _written(byte)

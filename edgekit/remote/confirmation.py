@@ -1,4 +1,4 @@
-"""Confirmation of a new release, by this machine or by the app on the device."""
+"""Confirmation of a new release by this machine or by the app on the device."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ R = TypeVar("R")
 
 DEFAULT_S = 30.0
 _POLL_S = 1.0
-# How much longer than its waiting time the device may take to roll back.
+# Seconds that the device may take to roll back after its waiting time.
 _GRACE_S = 20.0
-# Names that the agent gives to failures.
+# The agent's names of two kinds of failure.
 _WENT_BACK, _BUSY = "not_confirmed", "busy"
 
 
 @dataclass(frozen=True, kw_only=True)
 class WatchTerms:
-    """How long a device waits for a confirmation before it rolls back, and from whom.
+    """Waiting time for the confirmation of a release, and who confirms it.
 
-    ``seconds`` of 0 is no watch. ``by_app``: the app on the device confirms, not this side.
+    Attributes:
+        seconds: how long the device waits before it rolls back; 0 = no confirmation is needed.
+        by_app: the app on the device confirms, instead of this machine.
     """
 
     seconds: float
@@ -36,7 +38,7 @@ UNWATCHED = WatchTerms(seconds=0.0)
 
 
 def watch_terms(host: str, seconds: float | None, *, by_app: bool) -> WatchTerms:
-    """Return the terms for a host: 30 s unless given; 0 on this machine, which has no link."""
+    """Return the terms for a host; by default 30 s, and 0 s for this machine, which has no link."""
     if seconds is None:
         seconds = 0.0 if host == LOCAL and not by_app else DEFAULT_S
     return WatchTerms(seconds=seconds, by_app=by_app)
@@ -45,17 +47,17 @@ def watch_terms(host: str, seconds: float | None, *, by_app: bool) -> WatchTerms
 def confirm(
     session: Session, after: Status, release: str, terms: WatchTerms, progress: Progress | None
 ) -> None:
-    """Confirm a release that waits for it.
+    """Confirm a release, or wait for the app to confirm it.
 
     Args:
         session: the device.
-        after: its state since the installation.
-        release: what was installed.
-        terms: who is to confirm.
+        after: the status of the device after the installation.
+        release: the name of the installed release.
+        terms: the waiting time, and who confirms.
         progress: called with the time waited for the app.
 
     Raises:
-        DeviceError: it was not confirmed in time; the device went back.
+        DeviceError: the release was not confirmed in time, and the device rolled back.
         UnknownStateError: the device could not be asked, or it failed meanwhile.
     """
     if after.watch is None or after.watch.release != release:
@@ -64,7 +66,7 @@ def confirm(
         _ask(session, ConfirmJob(session.home, release), Watched, after.watch)
         return
     started = time.monotonic()
-    # By the user's own terms: a device could name any number of seconds.
+    # The limit comes from the user's terms: the device could report any number of seconds.
     while (waited := time.monotonic() - started) < terms.seconds + _GRACE_S:
         if progress is not None:
             progress(StageProgress("waiting for the app", int(waited), int(terms.seconds)))
@@ -80,11 +82,11 @@ def confirm(
 
 
 def _ask(session: Session, job: object, result: type[R], watch: Watch) -> R:
-    """Ask while the device is busy with another install, and again if the link was lost.
+    """Send a job; repeat it while the device is busy with another install or the link is lost.
 
     Raises:
-        DeviceError: the device went back (``not_confirmed``).
-        UnknownStateError: it could not be asked, or it failed: whether it goes back is open.
+        DeviceError: the device rolled back (``not_confirmed``).
+        UnknownStateError: the device could not be asked, or it failed; it may still roll back.
     """
     until = time.monotonic() + watch.seconds
     while True:
@@ -99,7 +101,7 @@ def _ask(session: Session, job: object, result: type[R], watch: Watch) -> R:
 
 
 def _ask_twice(session: Session, job: object, result: type[R]) -> R:
-    """Send the job, and once more over a new connection if the link was lost."""
+    """Send a job, and send it once more over a new connection if the link was lost."""
     try:
         return session.ask(job, result)
     except DeviceError as error:

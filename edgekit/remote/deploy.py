@@ -1,4 +1,4 @@
-"""Put a bundle on a device: check, bring the runtime, send, install; go back; say what is there."""
+"""Installation of bundles on a device, rollback and status."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ class PushReport:
     """The result of a push.
 
     Attributes:
-        sent_bytes: all that went to the device: the agent and the command that starts it, the
-            runtime, the files, the jobs.
+        sent_bytes: all bytes sent to the device: the agent and the command that starts it, the
+            runtime, the files and the jobs.
         total_bytes: the size of the release's files.
         runtime: name and version, such as ``onnxruntime 1.20.1``.
-        watch: how the release was watched until it was confirmed; None = it was not.
+        watch: the wait for a confirmation of the release; None = none was needed.
     """
 
     host: str
@@ -63,16 +63,17 @@ def push(
     """Install a bundle and switch the device to it if its health check passes.
 
     Args:
-        bundle: what to install.
+        bundle: the bundle to install.
         session: the device.
-        cache: where runtime wheels are kept on this machine.
+        cache: the folder of runtime wheels on this machine.
         progress: called with the progress.
-        allow_downgrade: install a lower version where a key of this user is trusted.
+        allow_downgrade: install a lower version if the device trusts a key of this user.
         watch: how long the device waits for a confirmation before it rolls back, and from whom.
 
     Raises:
-        DeviceError: anything went wrong; the device serves what it served before.
-        UnknownStateError: the link was lost, and what the device serves could not be asked again.
+        DeviceError: the installation failed; the device serves the same release as before.
+        UnknownStateError: the link was lost, and the device could not be asked which release it
+            serves.
     """
     started = time.monotonic()
     release = sha256(bundle.manifest_bytes)
@@ -95,14 +96,14 @@ def push(
 
 
 def _found(session: Session, release: str, progress: Progress | None) -> Status:
-    """What the device serves; with its health if it is that release already, whole and healthy."""
+    """Return the status of the device, with its health if it serves the release undamaged."""
     job = StatusJob(home=session.home, check=release)
     try:
         return session.ask(job, Status, progress=progress)
     except DeviceError as error:
         if not error.kind:
             raise
-        return status(session)  # damaged or unhealthy: installing it again mends it or says why not
+        return status(session)  # damaged or unhealthy: a new install repairs it or tells why not
 
 
 def _installed(
@@ -149,7 +150,7 @@ def _installed(
 
 
 def _packed(bundle: Bundle, digest: str) -> Travelling | None:
-    """Only the model is worth expanding."""
+    """Return the encoded form of the model; None for other files, which are not worth expanding."""
     model = bundle.manifest.file(bundle.manifest.model)
     return bundle.travelling(model.name) if model.digest == digest else None
 
@@ -163,17 +164,18 @@ def rollback(session: Session) -> Status:
     """Switch the device to the previous release.
 
     Raises:
-        DeviceError: there is none, or it is not healthy.
-        UnknownStateError: the link was lost, and what the device serves could not be asked again.
+        DeviceError: there is no previous release, or it is not healthy.
+        UnknownStateError: the link was lost, and the device could not be asked which release it
+            serves.
     """
     job, before = RollbackJob(home=session.home), status(session).previous
     if before is None:
-        return session.ask(job, Status)  # the agent says why not
+        return session.ask(job, Status)  # raises the agent's own error
     return switch(session, job, wanted=before.name)
 
 
 def status(session: Session, *, log: int = 0) -> Status:
-    """Ask a device for its current and previous release and its audit log."""
+    """Ask a device for its current and previous release and the last ``log`` audit entries."""
     return session.ask(StatusJob(home=session.home, log=log), Status)
 
 
@@ -187,22 +189,22 @@ def ensure_runtime(
     cache: Path,
     progress: Progress | None = None,
 ) -> RuntimeFacts:
-    """Find a working runtime on the device that the profile allows, or send one.
+    """Find a working runtime on the device that the profile allows, or install one.
 
     Args:
         session: the device.
-        facts: what it said of itself.
-        runtime: which runtime.
-        spec: the versions the profile allows.
-        tested_version: the one to bring if any has to be brought.
-        cache: where wheels are kept on this machine.
+        facts: the facts that the device reported.
+        runtime: the name of the runtime.
+        spec: the versions that the profile allows.
+        tested_version: the version to install if the device has none that is allowed.
+        cache: the folder of runtime wheels on this machine.
         progress: called with the progress.
 
     Returns:
-        Facts of the runtime; their ``site`` is None for the device's own.
+        Facts of the runtime; their ``site`` is None for the device's own installation.
 
     Raises:
-        DeviceError: none works there, and none can be brought.
+        DeviceError: no runtime works on the device, and none can be installed.
     """
     found = _usable(facts, runtime, spec)
     if found is not None:
@@ -228,7 +230,7 @@ def ensure_runtime(
     named = tuple(NamedBlob(path.name, digest) for path, digest in wheels.files)
     job = RuntimeJob(home=session.home, name=wheels.name, wheels=named)
     unpacked = session.ask(job, Unpacked, progress=progress)
-    # Another agent than the one that was asked before: Python remembers folders it did not find.
+    # A new agent process must look for it: Python caches that a folder was missing.
     session.close()
     now = session.facts((unpacked.site,))
     found = _usable(now, runtime, spec)
@@ -238,7 +240,7 @@ def ensure_runtime(
 
 
 def _usable(facts: DeviceFacts, runtime: str, spec: RuntimeSpec) -> RuntimeFacts | None:
-    """The first that works; the device's own comes first."""
+    """Return the first runtime that works and is allowed; the device's own comes first."""
     for found in sorted(facts.runtimes, key=lambda r: r.site is not None):
         if found.name == runtime and found.works and _allows(spec, found):
             return found
@@ -250,7 +252,7 @@ def _allows(spec: RuntimeSpec, found: RuntimeFacts) -> bool:
         return False
     try:
         return SpecifierSet(spec.version).contains(Version(found.version), prereleases=True)
-    except InvalidVersion:  # a distribution's own numbering: nothing is known of it
+    except InvalidVersion:  # numbered by a Linux distribution: not comparable
         return False
 
 
@@ -280,16 +282,16 @@ def _useless(host: str, facts: DeviceFacts, site: str, provided: frozenset[str])
 
 
 def sites(before: Status) -> tuple[str, ...]:
-    """Folders of the runtimes that were installed for the releases of a device."""
+    """Return the folders of the runtimes that the releases of a device use."""
     releases = (before.current, before.previous)
     return tuple(dict.fromkeys(r.site for r in releases if r is not None and r.site is not None))
 
 
 def check_machine(host: str, facts: DeviceFacts, profile: DeviceProfile) -> None:
-    """That a device has the architecture of a profile.
+    """Check that a device has the architecture of a profile.
 
     Raises:
-        DeviceError: it has another.
+        DeviceError: it has another architecture.
     """
     if userland(facts) != profile.hardware.arch:
         raise DeviceError(
@@ -302,7 +304,7 @@ def check_machine(host: str, facts: DeviceFacts, profile: DeviceProfile) -> None
 
 @contextmanager
 def _sources(bundle: Bundle) -> Iterator[Sequence[tuple[Path, str]]]:
-    """Every file of the bundle on disk, unpacked for as long as it is needed."""
+    """Yield the path and sha256 of every file of a bundle; unpack a packed one temporarily."""
     if bundle.path.is_dir():
         yield [(bundle.path / blob.name, blob.digest) for blob in bundle.blobs()]
         return

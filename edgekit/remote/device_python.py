@@ -1,4 +1,4 @@
-"""The Python on a device: which wheels it takes, and what its markers evaluate to."""
+"""The Python on a device: its wheel tags (PEP 425, 600) and marker environment (PEP 508)."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from edgekit.errors import DeviceError
 from edgekit_agent import cpu
 from edgekit_agent.results import DeviceFacts
 
-# The oldest glibc that a wheel may be built for: PEP 600, and PEP 513 for x86.
+# The minor version of the oldest glibc that wheels are built for: PEP 600, and PEP 513 for x86.
 _OLDEST_MINOR = {"x86_64": 5, "i686": 5}
 _OLDEST_MINOR_ELSEWHERE = 17
 _LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
@@ -20,7 +20,7 @@ _LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}
 
 @dataclass(frozen=True, kw_only=True)
 class DevicePython:
-    """A CPython on Linux with glibc. ``arch`` is that of its userland."""
+    """A CPython on Linux with glibc; ``arch`` is the architecture of its userland."""
 
     version: str
     arch: str
@@ -29,17 +29,17 @@ class DevicePython:
 
     @property
     def minor(self) -> tuple[int, int]:
-        """(3, 11)."""
+        """Return major and minor version, such as (3, 11)."""
         major, minor = self.version.split(".")[:2]
         return int(major), int(minor)
 
     @property
     def interpreter(self) -> str:
-        """As wheels name it: cp311."""
+        """Return the interpreter tag of wheels, such as cp311."""
         return "cp{}{}".format(*self.minor)
 
     def platforms(self) -> tuple[str, ...]:
-        """Platform tags, the most demanding first."""
+        """Return the platform tags of wheels, the newest glibc first."""
         return tuple(self._platforms())
 
     def _platforms(self) -> Iterator[str]:
@@ -51,7 +51,7 @@ class DevicePython:
         yield f"linux_{self.arch}"
 
     def tags(self) -> frozenset[Tag]:
-        """Every tag of a wheel that can be installed there."""
+        """Return all tags of wheels that can be installed on the device."""
         platforms = self.platforms()
         exact = cpython_tags(self.minor, [self.interpreter], platforms)
         return frozenset(exact) | frozenset(
@@ -59,7 +59,7 @@ class DevicePython:
         )
 
     def markers(self) -> dict[str, str]:
-        """The environment that requirement markers are evaluated in there."""
+        """Return the environment in which PEP 508 markers are evaluated for the device."""
         return {
             "implementation_name": "cpython",
             "implementation_version": self.version,
@@ -76,15 +76,15 @@ class DevicePython:
 
 
 def userland(facts: DeviceFacts) -> str:
-    """The architecture that programs there are built for: a 64-bit kernel may run 32-bit ones."""
+    """Return the architecture of a device's programs: a 64-bit kernel may run a 32-bit userland."""
     return cpu.userland(facts.machine, facts.pointer_bits)
 
 
 def device_python(host: str, facts: DeviceFacts) -> DevicePython:
-    """The Python that a device says it has.
+    """Read the Python of a device from the facts that it reported.
 
     Raises:
-        DeviceError: its libc is none that runtimes are built for.
+        DeviceError: no runtime is built for the device's libc.
     """
     match = re.fullmatch(r"glibc ([0-9]{1,2})\.([0-9]{1,2})(\D.*)?", facts.libc)
     if match is None:

@@ -13,9 +13,10 @@ class Home:
     """Edgekit's folder on a device.
 
     Attributes:
-        path: the folder; empty for the device's own choice.
-        rule: ``said``: by the user, before ``EDGEKIT_HOME`` there; ``inside``: by a profile, only
-            below the user's home there; ``any``: only where ``EDGEKIT_HOME`` is not set.
+        path: the folder; empty = the device chooses it.
+        rule: ``said``: set by the user, overrides ``EDGEKIT_HOME`` on the device; ``inside``: set
+            by a profile, must lie in the user's home on the device; ``any``: has no such limit.
+            ``EDGEKIT_HOME`` on the device overrides ``inside`` and ``any``.
     """
 
     path: str = ""
@@ -26,5 +27,5 @@ DEFAULT = Home()
 
 
 def profile_home(profile: DeviceProfile | None) -> Home:
-    """Return the home that the user's own profile of a device names."""
+    """Return the home that the user's own profile of a device sets, else the default."""
     return Home(path=profile.connection.home, rule="inside") if profile else DEFAULT
