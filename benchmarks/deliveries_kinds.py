@@ -6,11 +6,22 @@ import contextlib
 import os
 import shutil
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from benchmarks.deliveries_cuts import (
+    LATER_S,
+    comes_back,
+    cut_again,
+    cut_at_stage,
+    cut_downwards,
+    cut_upwards,
+    fall_silent,
+    lose_answer,
+    lose_confirmation,
+    moment,
+)
 from benchmarks.deliveries_links import (
     STAGES,
     agents_at_work,
@@ -22,8 +33,6 @@ from benchmarks.deliveries_links import (
 from benchmarks.deliveries_push import Breaker, Case
 from benchmarks.deliveries_site import BARE_PATH
 
-LATE_STAGES = ("staging", "laid", "watched", "switched")
-_LATER_S = (0.0, 0.0, 0.0, 0.01, 0.05, 0.2)
 # System calls of an agent that change names or sync them.
 # How many of each there are in a push; some of them may have another name on this machine.
 _CALLS = {
@@ -41,101 +50,16 @@ _FILL_S = 0.3
 
 
 @contextlib.contextmanager
-def cut_upwards(case: Case) -> Iterator[None]:
-    """Cut the link after a number of bytes to the device."""
-    at = int(case.total() * case.rng.uniform(0.0, 1.05))
-    link = case.link(cut_after=at, comes_back=_comes_back(case))
-    yield
-    if link.broken:
-        case.happens(f"after {at} bytes up")
-    link.stop()
-
-
 @contextlib.contextmanager
-def cut_downwards(case: Case) -> Iterator[None]:
-    """Cut the link after a number of bytes from the device."""
-    at = int(case.rng.uniform(500, 8000))
-    link = case.link(down_after=at, comes_back=_comes_back(case))
-    yield
-    if link.broken:
-        case.happens(f"after {at} bytes down")
-    link.stop()
-
-
 @contextlib.contextmanager
-def cut_at_stage(case: Case) -> Iterator[None]:
-    """Cut the link when the install reaches a stage."""
-    stage, later_s = _moment(case, STAGES)
-    link = case.link(comes_back=_comes_back(case))
-    with at_stage(lambda: case.home.reached(stage), link.break_now, later_s=later_s) as acted:
-        yield
-    if acted.is_set():
-        case.happens(f"at {stage} + {later_s} s")
-    link.stop()
-
-
 @contextlib.contextmanager
-def lose_answer(case: Case) -> Iterator[None]:
-    """Hold back the answer of the install, and cut the link once the device has switched."""
-    link = case.link(comes_back=_comes_back(case))
-    with (
-        at_stage(lambda: case.home.reached("laid"), link.holds.set),
-        at_stage(lambda: case.home.reached("switched"), _release(link.holds, link.break_now)),
-    ):
-        yield
-    if link.broken:
-        case.happens("the answer was lost")
-    link.stop()
-
-
 @contextlib.contextmanager
-def lose_confirmation(case: Case) -> Iterator[None]:
-    """Cut the link when the release is live and waits for its confirmation."""
-    case.watch_s = case.watch_s or 3.0
-    link = case.link(comes_back=_comes_back(case), breaks=case.rng.choice((1, 1, 2)))
-    later_s = case.rng.choice((0.0, 0.02, 0.05, 0.1, 0.2))
-    with at_stage(lambda: case.home.reached("switched"), link.break_now, later_s=later_s) as acted:
-        yield
-    if acted.is_set():
-        case.happens(f"switched + {later_s} s")
-    link.stop()
-
-
 @contextlib.contextmanager
-def cut_again(case: Case) -> Iterator[None]:
-    """Cut the link during the install, and the next one, by which the device is asked again."""
-    case.can_be_unknown = True
-    stage, later_s = _moment(case, LATE_STAGES)
-    link = case.link(breaks=2, down_after=None)
-
-    def break_both() -> None:
-        link.break_now()
-        link.down_after = int(case.rng.uniform(300, 6000))
-
-    with at_stage(lambda: case.home.reached(stage), break_both, later_s=later_s) as acted:
-        yield
-    if acted.is_set():
-        case.happens(f"at {stage} + {later_s} s, {link.broken} times")
-    link.stop()
-
-
 @contextlib.contextmanager
-def fall_silent(case: Case) -> Iterator[None]:
-    """Stop all traffic of the link from a stage on, without closing it."""
-    case.patience_s = 4.0
-    stage, later_s = _moment(case, STAGES)
-    link = case.link(falls_silent=True, comes_back=_comes_back(case))
-    with at_stage(lambda: case.home.reached(stage), link.break_now, later_s=later_s) as acted:
-        yield
-    if acted.is_set():
-        case.happens(f"silent at {stage} + {later_s} s")
-    link.stop()
-
-
 @contextlib.contextmanager
 def kill_agent(case: Case) -> Iterator[None]:
     """Kill the agent at a stage; sometimes also the process that waits for the confirmation."""
-    stage, later_s = _moment(case, STAGES)
+    stage, later_s = moment(case, STAGES)
     path, with_watcher = case.home.path, case.rng.random() < 0.3
 
     def kill() -> None:
@@ -158,7 +82,7 @@ def kill_at_call(case: Case) -> Iterator[None]:
     log, shell = case.site.folder / "calls", case.site.folder / "traced"
     log.unlink(missing_ok=True)
     shell.write_text(
-        f"#!/bin/sh\nexec strace -f -qq --seccomp-bpf -A -o {log} -e trace={calls} "
+        f"#!/bin/sh\nexec strace -f -qq -A -o {log} -e trace={calls} "
         f'-e inject={calls}:signal=SIGKILL:when={number} /bin/sh "$@"\n'
     )
     shell.chmod(0o755)
@@ -179,7 +103,7 @@ def kill_at_call(case: Case) -> Iterator[None]:
 @contextlib.contextmanager
 def kill_worker(case: Case) -> Iterator[None]:
     """Kill the process in which the agent checks the health of the release."""
-    path, later_s = case.home.path, case.rng.choice(_LATER_S)
+    path, later_s = case.home.path, case.rng.choice(LATER_S)
     with at_stage(
         lambda: case.home.reached("laid") and bool(workers_below(path)),
         lambda: kill_all(workers_below(path)),
@@ -193,7 +117,7 @@ def kill_worker(case: Case) -> Iterator[None]:
 @contextlib.contextmanager
 def kill_host(case: Case) -> Iterator[None]:
     """Kill the command itself."""
-    stage, later_s = _moment(case, STAGES)
+    stage, later_s = moment(case, STAGES)
 
     def kill() -> None:
         if case.process is not None:
@@ -223,6 +147,26 @@ def fill_disk(case: Case) -> Iterator[None]:
             if acted.is_set():
                 case.happens(f"full at {stage}")
         filler.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def fill_disk_unconfirmed(case: Case) -> Iterator[None]:
+    """Fill the disk and cut the link for good when the release is live; it has to go back."""
+    case.watch_s, case.can_be_unknown = 3.0, True
+    link = case.link(comes_back=False)
+    with _small_disk(case.home.path) as filler:
+
+        def fill_and_cut() -> None:
+            _fill(filler, 0)
+            link.break_now()
+
+        with at_stage(lambda: case.home.reached("switched"), fill_and_cut) as acted:
+            yield
+        if acted.is_set():
+            case.happens("full when switched, and no link")
+            time.sleep(2 * case.watch_s)
+        filler.unlink(missing_ok=True)
+    link.stop()
 
 
 @contextlib.contextmanager
@@ -318,7 +262,7 @@ def without_runtime(case: Case) -> Iterator[None]:
     later_s = case.rng.uniform(0.0, 6.0)
     act: Callable[[], None]
     how = case.rng.choice(("link", "agent", "host"))
-    link = case.link(comes_back=_comes_back(case)) if how == "link" else None
+    link = case.link(comes_back=comes_back(case)) if how == "link" else None
     match how:
         case "agent":
             act = lambda: kill_all(agents_at_work(case.home.path))  # noqa: E731
@@ -348,6 +292,7 @@ KINDS: dict[str, Breaker] = {
     "health check killed": kill_worker,
     "host killed": kill_host,
     "full disk": fill_disk,
+    "full disk, unconfirmed": fill_disk_unconfirmed,
     "damaged": damage_received,
     "unhealthy": unhealthy,
     "resumed": resume_often,
@@ -355,27 +300,6 @@ KINDS: dict[str, Breaker] = {
     "two commands": two_commands,
     "runtime": without_runtime,
 }
-
-
-def _comes_back(case: Case) -> bool:
-    comes_back = case.rng.random() < 0.65
-    case.can_be_unknown = case.can_be_unknown or not comes_back
-    return comes_back
-
-
-def _moment(case: Case, stages: tuple[str, ...]) -> tuple[str, float]:
-    stages = stages if case.watch_s else tuple(s for s in stages if s != "watched")
-    # Late stages are more critical and get a higher weight.
-    late = [stage for stage in stages if stage in LATE_STAGES]
-    return case.rng.choice([*stages, *late, *late]), case.rng.choice(_LATER_S)
-
-
-def _release(event: threading.Event, act: Callable[[], None]) -> Callable[[], None]:
-    def both() -> None:
-        act()
-        event.clear()
-
-    return both
 
 
 @contextlib.contextmanager

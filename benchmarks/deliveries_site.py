@@ -34,6 +34,8 @@ TEMPLATES = ("empty", "one", "two", "old form", "signed", "bare", "brought")
 SETTLE_S = 90.0
 # The system's Python, which has no runtime.
 BARE_PATH = "export PATH=/usr/bin:/bin\n"
+# The releases of templates, which are made when they are needed, have lower ones.
+_FIRST_VERSION = 10
 _ON_CPU = ["CPUExecutionProvider"]
 
 
@@ -80,8 +82,10 @@ class Site:
             texts.append(part.read_text())
         (self.folder / "ssh_config").write_text("".join(texts))
 
-    def bundle(self, rng: random.Random, *, signed: bool = False, **how: bool) -> Bundle:
-        """Make a bundle that was not pushed before."""
+    def bundle(
+        self, rng: random.Random, *, signed: bool = False, version: int | None = None, **how: bool
+    ) -> Bundle:
+        """Make a bundle that was not pushed before; the versions of signed ones rise."""
         self._count += 1
         width = rng.choice((8, 400, 2400, 6000))
         bundle = make_bundle(
@@ -91,7 +95,8 @@ class Site:
             **how,  # type: ignore[arg-type]
         )
         if signed:
-            signer = Signer(key=self._key, version=self._count, valid_days=10)
+            rising = _FIRST_VERSION + self._count
+            signer = Signer(key=self._key, version=version or rising, valid_days=10)
             bundle = with_signature(bundle, signer.sign(bundle.manifest, bundle.manifest_bytes))
         self.known[release_of(bundle)] = files_of(bundle)
         return bundle
@@ -115,9 +120,9 @@ class Site:
         if template == "signed":
             with open_session(name) as session:
                 trust_key(session, self._key.trusted(), None)
-        for _ in range(counts.get(template, 2)):
+        for version in range(1, 1 + counts.get(template, 2)):
             with open_session(name) as session:
-                bundle = self.bundle(rng, signed=template == "signed")
+                bundle = self.bundle(rng, signed=template == "signed", version=version)
                 push(bundle, session, cache=cache() / "wheels", watch=UNWATCHED)
         if template == "old form":
             with_direct_link(device.edgekit_home)
