@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.serialization import SSHCertificate
 
 SUFFIX = "-cert-v01@openssh.com"
-# Signatures with SHA-1, which OpenSSH no longer accepts.
+# The head of a signature with SHA-1, which OpenSSH no longer accepts.
 SHA1_SIGNATURE = b"\0\0\0\7ssh-rsa"
 
 
@@ -21,7 +21,7 @@ class HostCertificate:
     """A host certificate with a valid signature.
 
     Attributes:
-        authority: the public key that signed it, as known_hosts holds it.
+        authority: the public key that signed it, encoded as in known_hosts.
         key: the host's own public key.
     """
 
@@ -32,13 +32,16 @@ class HostCertificate:
 def read_host_certificate(
     kind: str, blob: bytes, *, host: str, matches: Callable[[str, str], bool]
 ) -> HostCertificate:
-    """Check a host's certificate for the name that was connected to.
+    """Parse a host certificate and check that it is valid now for the name of the host.
 
     Args:
-        matches: whether a pattern of the certificate names the host.
+        kind: the key type that the host announced.
+        blob: the certificate.
+        host: the name that was connected to, without the port.
+        matches: called with a principal of the certificate and the host; True if it names the host.
 
     Raises:
-        ValueError: it is no valid certificate of that host now.
+        ValueError: it is not a valid certificate of that host at this time.
     """
     from cryptography.hazmat.primitives.serialization import (
         Encoding,
@@ -84,7 +87,7 @@ def _parse_signed(kind: str, blob: bytes) -> SSHCertificate:
         raise ValueError("its signature is wrong") from error
     authority = certificate.signature_key()
     if isinstance(authority, RSAPublicKey):
-        # The signature is the last field: its kind, then as many bytes as the key has.
+        # The signature is the last field: its type, then as many bytes as the key is long.
         tail = blob[-(authority.key_size + 7) // 8 - 4 - len(SHA1_SIGNATURE) :]
         if tail.startswith(SHA1_SIGNATURE):
             raise ValueError("it is signed with SHA-1, which is no longer safe")

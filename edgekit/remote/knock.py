@@ -1,7 +1,8 @@
-"""Sent to the device as ``python3 -c`` at every start, so it is short: become the agent laid there.
+"""Script that a device runs with ``python3 -c`` to start the agent that is installed there.
 
-It settles the home as ``bootstrap`` does. Where the agent is missing or damaged, where a process
-cannot run from memory or this Python is too old, it ends without a word.
+It is sent at every start, so it is short. It resolves the home as ``bootstrap`` does. If the agent
+is missing or damaged, if a process cannot run from memory, or if this Python is too old, it ends
+without a greeting.
 """
 
 import hashlib

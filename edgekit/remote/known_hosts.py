@@ -1,4 +1,4 @@
-"""Is this the host's own key? Read ``known_hosts`` as OpenSSH does."""
+"""Check of host keys against ``known_hosts`` files, by the rules of OpenSSH."""
 
 from __future__ import annotations
 
@@ -28,21 +28,21 @@ CERTIFICATE_KINDS = tuple(
 
 @dataclass(frozen=True, kw_only=True)
 class HostKey:
-    """A key a host showed, or is known by."""
+    """A public key of a host: presented by it or listed in known_hosts."""
 
     kind: str
     blob: bytes
 
     @property
     def fingerprint(self) -> str:
-        """As ``ssh-keygen -l`` prints it."""
+        """Return key type and SHA-256 fingerprint, as ``ssh-keygen -l`` prints them."""
         digest = base64.b64encode(hashlib.sha256(self.blob).digest()).decode()
         return f"{self.kind} SHA256:{digest.rstrip('=')}"
 
 
 @dataclass(frozen=True, kw_only=True)
 class KnownKey:
-    """One line of a known_hosts file that names the host."""
+    """One line of a known_hosts file that matches the host."""
 
     key: HostKey
     marker: str  # "", "@revoked" or "@cert-authority"
@@ -52,11 +52,11 @@ class KnownKey:
 
 @dataclass(frozen=True, kw_only=True)
 class Address:
-    """A host as known_hosts names it.
+    """Name and port under which known_hosts lists a host.
 
     Attributes:
-        alias: HostKeyAlias; with it the port plays no part.
-        proxied: reached through another host or a command, not by its address.
+        alias: HostKeyAlias; if set, known_hosts is searched for it without the port.
+        proxied: the host is reached through a jump host or a proxy command.
     """
 
     host: str
@@ -66,19 +66,23 @@ class Address:
 
     @property
     def name(self) -> str:
-        """The name its keys are kept under."""
+        """Return the name in known_hosts: the alias, the host, or ``[host]:port``."""
         if self.alias:
             return self.alias
         return self.host if self.port == 22 else f"[{self.host}]:{self.port}"
 
     @property
     def plain_name(self) -> str:
-        """The name without the port: what OpenSSH goes by where it knows no key with the port."""
+        """Return the name without the port; OpenSSH uses it if no key is listed with the port."""
         return self.alias or self.host
 
 
 def known_keys(files: Sequence[Path], name: str) -> tuple[KnownKey, ...]:
-    """Every line of the files that names the host; a file that is not there counts as empty.
+    """Return all lines of known_hosts files that match a host; a missing file counts as empty.
+
+    Args:
+        files: known_hosts files.
+        name: ``Address.name`` or ``Address.plain_name`` of the host.
 
     Raises:
         DeviceError: a file cannot be read.
@@ -101,7 +105,7 @@ def known_keys(files: Sequence[Path], name: str) -> tuple[KnownKey, ...]:
 def _parse(line: str, name: str, file: Path, number: int) -> KnownKey | None:
     fields = line.split()
     marker = fields.pop(0) if fields and fields[0].startswith("@") else ""
-    # A damaged line is skipped, as OpenSSH does: it must not hide the other hosts of the file.
+    # A damaged line is skipped, as in OpenSSH: the rest of the file must stay usable.
     if len(fields) < 3 or fields[0].startswith("#") or not _names(fields[0], name):
         return None
     try:
@@ -132,14 +136,14 @@ def _hashed(field: str, name: str) -> bool:
 
 
 def _like(pattern: str, name: str) -> bool:
-    # Not fnmatch: there the brackets of [host]:port would be a set of letters.
+    # fnmatch would read the brackets of [host]:port as a set of letters.
     parts = re.split(r"([*?])", pattern)
     wild = {"*": ".*", "?": "."}
     return re.fullmatch("".join(wild.get(p, re.escape(p)) for p in parts), name) is not None
 
 
 def preferred_kinds(files: Sequence[Path], address: Address) -> tuple[str, ...]:
-    """The key types the host is known by, for the negotiation to ask for first."""
+    """Return the key types that known_hosts lists for a host; the negotiation prefers them."""
     for name in (address.name, address.plain_name):
         known = known_keys(files, name)
         certified = any(k.marker == "@cert-authority" for k in known)
@@ -150,14 +154,16 @@ def preferred_kinds(files: Sequence[Path], address: Address) -> tuple[str, ...]:
 
 
 def check_host_key(host: str, shown: HostKey, address: Address, files: Sequence[Path]) -> None:
-    """Accept the key that a host showed, or say why not.
+    """Check that the key which a host presented is its known key.
 
     Args:
         host: the host as the user named it, for the message.
-        files: known_hosts files; the first is the one a new key belongs in.
+        shown: the key or certificate that the host presented.
+        address: the name and port of the host.
+        files: known_hosts files; the hint adds a new key to the first one.
 
     Raises:
-        DeviceError: unknown, changed or revoked.
+        DeviceError: the key is unknown, changed or revoked, or its certificate is not valid.
     """
     known = known_keys(files, address.name)
     everywhere = (*known, *known_keys(files, address.plain_name))
@@ -181,7 +187,7 @@ def check_host_key(host: str, shown: HostKey, address: Address, files: Sequence[
 def _unwrap_certificate(
     host: str, shown: HostKey, address: Address, known: Sequence[KnownKey]
 ) -> tuple[HostKey, bytes]:
-    """Return the host's plain key, and the trusted authority that signed it, if any."""
+    """Return the host's plain key and the trusted authority that signed it; empty if none did."""
     if not shown.kind.endswith(CERTIFICATE_SUFFIX):
         return shown, b""
     try:
@@ -214,7 +220,7 @@ def _unknown(
 ) -> DeviceError:
     file = files[0] if files else Path("~/.ssh/known_hosts").expanduser()
     kind = shown.kind.removeprefix("ssh-").split("-")[0]
-    # ssh-keyscan goes through no other host, and keeps no key under an alias.
+    # ssh-keyscan cannot use a jump host, and stores no key under an alias.
     accept = (
         f"ssh -o HostKeyAlgorithms={shown.kind} {host}"
         if address.alias or address.proxied

@@ -1,4 +1,4 @@
-"""This machine as a device: commands in child processes."""
+"""Transport for this machine: commands run as child processes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CHUNK = 1 << 16
 
 
 class LocalTransport:
-    """Runs commands in child processes, each a process group of its own that ends with us."""
+    """Transport to this machine; each command is a process group that ``close`` kills."""
 
     name = "local"
     pythons = (sys.executable,)
@@ -33,7 +33,7 @@ class LocalTransport:
         self._streams: list[LocalStream] = []
 
     def open(self, command: str) -> Stream:
-        """Run one command line of ``sh``."""
+        """Start a command line of ``sh`` and return its stream."""
         try:
             process = subprocess.Popen(
                 ["/bin/sh", "-c", command],
@@ -41,7 +41,7 @@ class LocalTransport:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,
                 bufsize=0,
-                # A group of its own: Ctrl-C reaches us alone, and close() reaches every descendant.
+                # Own process group: Ctrl-C reaches edgekit alone, and close() every descendant.
                 process_group=0,
             )
         except OSError as error:
@@ -51,18 +51,18 @@ class LocalTransport:
         return stream
 
     def reopen(self) -> None:
-        """End every running command; there is no connection to renew."""
+        """Kill all running commands; there is no connection to renew."""
         self.close()
 
     def close(self) -> None:
-        """End every command that still runs."""
+        """Kill all commands that still run."""
         for stream in self._streams:
             stream.close()
         self._streams.clear()
 
 
 class LocalStream:
-    """One child process and its pipes."""
+    """Stream of one child process and its pipes."""
 
     def __init__(self, process: subprocess.Popen[bytes], command_bytes: int) -> None:
         if process.stdin is None or process.stdout is None or process.stderr is None:
@@ -77,7 +77,7 @@ class LocalStream:
         self._drain.start()
 
     def send(self, data: memoryview) -> int:
-        """Hand over what the pipe takes within a moment."""
+        """Write as many bytes as the pipe accepts within ``SEND_SLICE_S``; return their number."""
         try:
             if not _ready(self._stdin.fileno(), selectors.EVENT_WRITE, SEND_SLICE_S):
                 return 0
@@ -88,27 +88,27 @@ class LocalStream:
             raise DeviceError("local: the command takes no more input", transient=True) from error
 
     def readable(self) -> bool:
-        """Whether output, or its end, waits to be read."""
+        """Return whether output, or its end, can be read now."""
         return self._lines.waiting() or _ready(self._stdout.fileno(), selectors.EVENT_READ, 0)
 
     def readline(self, timeout_s: float, most_bytes: int = LONGEST_LINE_BYTES) -> bytes:
-        """Read the next line; empty at the end."""
+        """Read the next line; return no bytes at the end of the output."""
         return self._lines.readline(timeout_s, most_bytes)
 
     def stderr_tail(self) -> str:
-        """The last of what the command wrote to stderr."""
+        """Return the end of the command's stderr, at most ``STDERR_KEPT_BYTES``."""
         self._drain.join(0.2)
         return self._stderr.decode(errors="replace").strip()
 
     def wait(self, timeout_s: float) -> int:
-        """The exit status, negative for a signal."""
+        """Wait for the command and return its exit status, negative for a signal."""
         try:
             return exit_status(self._process.wait(timeout_s))
         except subprocess.TimeoutExpired as error:
             raise TimeoutError from error
 
     def close(self) -> None:
-        """Kill the whole process group."""
+        """Kill the whole process group and close the pipes."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()

@@ -1,4 +1,4 @@
-"""SSH configuration of a host, resolved by OpenSSH itself (``ssh -G``)."""
+"""The SSH configuration of a host as OpenSSH itself resolves it (``ssh -G``)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from pathlib import Path
 from edgekit.errors import DeviceError, first_line
 
 RESOLVE_TIMEOUT_S = 60.0
-# The first release with -G.
+# The first release with the option -G.
 OLDEST_OPENSSH = (6, 8)
-# ssh -G joins the names of several files by spaces and quotes none of them.
+# ssh -G joins several file names by spaces and does not quote them.
 FILE_LISTS = ("userknownhostsfile", "globalknownhostsfile")
 # ssh refuses to run for a user without an entry in the password database (some containers).
 NO_USER = "no user exists for uid"
@@ -24,14 +24,19 @@ NO_USER = "no user exists for uid"
 def resolve_by_openssh(
     name: str, *, user: str | None, port: int | None, config: str | None
 ) -> Mapping[str, tuple[str, ...]] | None:
-    """Return the values of each keyword, in lower case; None without OpenSSH on this machine.
+    """Return the values of each keyword of a host's configuration, by lower-case keyword.
 
     Args:
-        name: the host as it stands in the configuration.
+        name: the host as the configuration names it.
+        user: the login name that the user gave, if any.
+        port: the port that the user gave, if any.
         config: a configuration file to read instead of the user's and the system's.
 
+    Returns:
+        The values, or None if this machine has no usable OpenSSH.
+
     Raises:
-        DeviceError: the configuration is wrong, or takes too long.
+        DeviceError: the configuration is wrong, or ``ssh -G`` takes too long.
     """
     ssh = _openssh(os.environ.get("PATH", ""))
     if ssh is None:
@@ -64,7 +69,7 @@ def resolve_by_openssh(
 
 @functools.lru_cache(maxsize=4)
 def _openssh(path: str) -> str | None:
-    """Find ``ssh``, if it is OpenSSH's and can resolve configurations."""
+    """Find ``ssh`` on a search path; None if it is not an OpenSSH with the option -G."""
     ssh = shutil.which("ssh", path=path)
     if ssh is None:
         return None
@@ -89,7 +94,7 @@ def _values(text: str) -> dict[str, tuple[str, ...]]:
 
 
 def _joined(words: Sequence[str]) -> tuple[str, ...]:
-    """Join words into file names: the longest run of words that names a file is one name."""
+    """Join words into file names; the longest run of words that names a file is one name."""
     names: list[str] = []
     start = 0
     while start < len(words):

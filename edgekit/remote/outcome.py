@@ -1,4 +1,4 @@
-"""Switching of a device to a release, also if its answer is lost."""
+"""Switch of a device to another release, also if the device's answer is lost."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from edgekit.remote.session import Progress, Session
 from edgekit_agent.jobs import InstallJob, RollbackJob, StatusJob
 from edgekit_agent.results import StageProgress, Status
 
-# Unexpected failures of an agent, which may have come after the switch.
+# Kinds of unexpected failures, which may have happened after the switch.
 _IN_DOUBT = frozenset(
     ("internal", "no_memory", "no_space", "disk_failed", "read_only", "permission", "missing_file")
 )
-# An install that lost its host may still be at work: it is waited for so long.
+# The longest wait for an install that may still run after its host lost the connection.
 SETTLED_S = 180.0
 
 
@@ -22,20 +22,20 @@ def switch(
     wanted: str,
     progress: Progress | None = None,
 ) -> Status:
-    """Send a job that switches a device to a release, and check that it did.
+    """Send a job that switches a device to a release, and check that the device serves it.
 
     Args:
         session: the device.
         job: the job.
-        wanted: the release that the device serves once the job is done.
+        wanted: the name of the release that the device serves after the job.
         progress: called with the progress.
 
     Returns:
-        The device serves the release, whole and healthy.
+        The status of the device, which serves the release, undamaged and healthy.
 
     Raises:
         UnknownStateError: the answer was lost, and the device could not be asked again.
-        DeviceError: the device serves what it served before.
+        DeviceError: the device does not serve the release, or not in good health.
     """
     try:
         after = session.ask(job, Status, progress=progress)
@@ -62,10 +62,11 @@ def _current(after: Status) -> str:
 def _ask_again(
     session: Session, wanted: str, lost: DeviceError, progress: Progress | None
 ) -> Status:
-    """Connect once more and ask which release is served.
+    """Connect once more and check which release the device serves.
 
     Raises:
-        DeviceError: not the release that is wanted, or not as it should be.
+        DeviceError: it serves another release, or this one is damaged or unhealthy.
+        UnknownStateError: the device could not be asked.
     """
     if progress is not None:
         progress(StageProgress(f"{lost.message}; asking again"))

@@ -1,4 +1,4 @@
-"""Send files to a device by digest: only what it lacks, and on from where a cut left off."""
+"""Upload of files by digest: only missing files, compressed, resuming an interrupted upload."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from edgekit_agent.jobs import Blob, PlanJob, ReceiveJob
 from edgekit_agent.results import Plan, Received, StageProgress
 
 CHUNK = 1 << 20
-# All commands of an update to a device that has agent and runtime come to a little less than this.
+# Bytes of all commands of an update, rounded up, if the device has the agent and the runtime.
 COMMANDS_BYTES = 4608
-# Less than this is not worth the device's time to unpack.
+# A smaller saving is not worth the device's time to expand it.
 WORTH = 0.03
 LEVEL = 6
 SAMPLE, SAMPLES = 1 << 15, 32
 ZIP_MAGIC = b"PK\x03\x04"
 PRESENT = -1
-# What the agent says where numpy, or what else it takes to expand, is missing.
+# The agent's failure if numpy or another module is missing that it needs to expand a file.
 CANNOT_EXPAND = "missing_runtime"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Packed:
-    """Files that have a packed form.
+    """Packed encodings of files, found by digest.
 
     Attributes:
-        find: the form that is sent of the file with that sha256; None = no better one is known.
-        site: where numpy is on the device, if not in its Python's own folders.
+        find: returns the encoding to send of the file with a sha256; None = there is none.
+        site: the folder of numpy on the device; None = the device's own Python has it.
     """
 
     find: Callable[[str], Travelling | None]
@@ -44,7 +44,7 @@ class Packed:
 
 @dataclass(frozen=True, kw_only=True)
 class Parcel:
-    """A blob and the bytes that are sent for it."""
+    """A blob and the encoded bytes that are sent for it."""
 
     blob: Blob
     source: Path | bytes
@@ -56,27 +56,27 @@ def send(
     progress: Progress | None = None,
     packed: Packed | None = None,
 ) -> dict[str, str]:
-    """Have every file on the device.
+    """Send the files that the device lacks.
 
     Args:
         session: the device.
-        files: contents, or where they are, each with its sha256.
-        progress: told how far it is.
-        packed: files that have a packed form; deflated all the same for a device that cannot
-            expand it.
+        files: the contents or the path of each file, with its sha256.
+        progress: called with the progress.
+        packed: packed encodings of files; they are deflated instead for a device that cannot expand
+            them.
 
     Returns:
-        For each sha256 the path of the file on the device.
+        The path on the device of every file, by sha256.
 
     Raises:
-        DeviceError: it did not arrive whole.
+        DeviceError: a file did not arrive complete.
     """
     sources = {digest: source for source, digest in files}
     plain = [Parcel(blob=_raw(source, digest), source=source) for digest, source in sources.items()]
     held = _plan(session, plain)
     missing = [p for p, present in zip(plain, held, strict=True) if present != PRESENT]
     if missing:
-        # Packed only now: a file that is there already is not worth packing.
+        # Only missing files are compressed, because packing takes long.
         with tempfile.TemporaryDirectory(prefix="edgekit-") as scratch:
             wrapped = [_wrapped(p, Path(scratch), packed) for p in missing]
             try:
@@ -119,7 +119,7 @@ def _raw(source: Path | bytes, digest: str) -> Blob:
 
 
 def _wrapped(parcel: Parcel, scratch: Path, packed: Packed | None) -> Parcel:
-    """The parcel in its packed form where there is one, else deflated."""
+    """Return the parcel with its packed encoding if there is one, else deflated."""
     raw = parcel.blob
     form = packed.find(raw.digest) if packed else None
     if form is None or form.encoding != "packed":
@@ -129,13 +129,13 @@ def _wrapped(parcel: Parcel, scratch: Path, packed: Packed | None) -> Parcel:
 
 
 def wire_bytes(data: bytes) -> int:
-    """The bytes that are sent for a small file without a packed form."""
+    """Return the number of bytes that are sent for a small file without a packed encoding."""
     deflated = len(zlib.compress(data, LEVEL))
     return deflated if deflated <= len(data) * (1 - WORTH) else len(data)
 
 
 def _deflated(parcel: Parcel, scratch: Path) -> Parcel:
-    """The parcel deflated, where that saves enough; a zip (a wheel) is deflated already."""
+    """Deflate a parcel if that saves at least 3 %; a zip (a wheel) is deflated already."""
     raw = parcel.blob
     if not _promising(parcel):
         return parcel
@@ -155,7 +155,7 @@ def _deflated(parcel: Parcel, scratch: Path) -> Parcel:
 
 
 def _promising(parcel: Parcel) -> bool:
-    """Whether samples from all over it shrink: packing the whole takes seconds per 100 MB."""
+    """Return whether samples of the file deflate well; the whole takes seconds per 100 MB."""
     step = max(SAMPLE, parcel.blob.size // SAMPLES)
     samples = [_at(parcel.source, at) for at in range(0, parcel.blob.size, step)]
     if not samples or samples[0].startswith(ZIP_MAGIC):
@@ -184,5 +184,5 @@ def _pieces(source: Path | bytes, start: int) -> Iterator[bytes]:
 
 
 def sha256(data: bytes) -> str:
-    """The digest of bytes, in hex."""
+    """Return the sha256 of bytes in hex."""
     return hashlib.sha256(data).hexdigest()
