@@ -47,9 +47,9 @@ class State:
 class Samples:
     """A column, a constant or a state for each model input, by its name, and labels if any.
 
-    ``constants`` are whole inputs that are the same in every run. ``sequence`` holds the number of
-    the sequence of each sample: states are reset where it changes. Without it, all samples are one
-    sequence. ``first`` is the number of the first sample in the user's data, for messages.
+    ``constants`` are complete inputs that are the same in every run. ``sequence`` holds the number
+    of the sequence of each sample: states are reset where it changes. Without it, all samples are
+    one sequence. ``first`` is the number of the first sample in the user's data, for messages.
     """
 
     columns: Tuple[Column, ...]

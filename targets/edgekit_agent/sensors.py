@@ -1,4 +1,4 @@
-"""What disturbs a measurement or comes along with it: throttling, other load, energy."""
+"""Conditions during a measurement: throttling, load by other programs, and energy."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from typing import Dict, List, Optional, Tuple
 from edgekit_agent.cpu import cores
 from edgekit_agent.sysfs import read_int, read_text
 
-# Shares of the whole machine, and of a clock frequency.
+# Shares of the whole machine (load) and of the clock frequency (drop).
 _OTHERS_LIMIT = 0.2
 _LOAD_LIMIT = 0.5
 _FREQUENCY_DROP = 0.1
-# Below this, the kernel's 10 ms ticks say nothing.
+# In a shorter span, the kernel's 10 ms ticks are too coarse to tell the load.
 _MIN_SPAN_S = 0.2
 
 
 @dataclass(frozen=True)
 class Moment:
-    """The state of the machine at one time, where it can be read."""
+    """Counters of the machine at one time; ``None`` or empty if they cannot be read."""
 
     at_s: float
     own_cpu_s: float
@@ -31,7 +31,7 @@ class Moment:
 
 
 def now(root: str = "/") -> Moment:
-    """The state of the machine now."""
+    """Read the counters of the machine now."""
     return Moment(
         at_s=time.monotonic(),
         own_cpu_s=time.process_time(),
@@ -42,7 +42,7 @@ def now(root: str = "/") -> Moment:
 
 
 def is_throttled(before: Moment, after: Moment) -> bool:
-    """Whether the processor was slowed down between two moments under the same load."""
+    """Return whether the processor was slowed down between two moments under the same load."""
     for name, count in after.throttle_events.items():
         if count > before.throttle_events.get(name, 0):
             return True
@@ -52,10 +52,10 @@ def is_throttled(before: Moment, after: Moment) -> bool:
 
 
 def is_loaded(before: Moment, after: Moment) -> bool:
-    """Whether other programs, or other guests of the host, used the processor in between.
+    """Return whether other programs, or other guests of the host, used the processor in between.
 
-    The load average, which counts this very process too, is asked only where the kernel does
-    not tell the time spent.
+    The load average, which counts this process too, is used only where the kernel does not
+    report processor times.
     """
     span = after.at_s - before.at_s
     if before.busy_cpu_s is None or after.busy_cpu_s is None or span < _MIN_SPAN_S:
@@ -65,7 +65,7 @@ def is_loaded(before: Moment, after: Moment) -> bool:
 
 
 def _busy_cpu_s(root: str) -> Optional[float]:
-    """Processor seconds not idle since the start, of all cores, stolen ones among them."""
+    """Return the busy processor seconds of all cores since boot, stolen time included."""
     lines = (read_text(f"{root}proc/stat") or "").splitlines()
     words = lines[0].split() if lines else []
     if len(words) < 9 or words[0] != "cpu":
@@ -75,7 +75,7 @@ def _busy_cpu_s(root: str) -> Optional[float]:
 
 
 def _throttle_events(root: str) -> Dict[str, int]:
-    """Counters that only rise while the processor is slowed down."""
+    """Read counters and states that rise only while the processor is slowed down."""
     patterns = (
         "sys/devices/system/cpu/cpu*/thermal_throttle/*_throttle_count",  # x86
         "sys/class/thermal/cooling_device*/cur_state",
@@ -86,7 +86,7 @@ def _throttle_events(root: str) -> Dict[str, int]:
             value = read_int(path)
             if value is not None and _concerns_cpu(path):
                 events[path] = value
-    # Raspberry Pi: bits 0 to 3 say what holds now (under-voltage, capped, throttled, too hot).
+    # Raspberry Pi: bits 0 to 3 are the state now (under-voltage, capped, throttled, too hot).
     firmware = read_text(f"{root}sys/devices/platform/soc/soc:firmware/get_throttled")
     if firmware is not None:
         events["firmware"] = int(firmware, 16) & 0xF
@@ -101,10 +101,10 @@ def _concerns_cpu(path: str) -> bool:
 
 
 class EnergyMeter:
-    """Energy used by the device since it was made, idle share included.
+    """A meter of the energy that the device uses from its construction on, idle share included.
 
     Counters (RAPL, hwmon ``energy*_input``) are read at both ends. Where there are only power
-    sensors (INA226 and the like), ``sample`` adds up power over time.
+    sensors (INA226 and the like), ``sample`` integrates power over time.
     """
 
     def __init__(self, root: str = "/") -> None:
@@ -114,7 +114,7 @@ class EnergyMeter:
         self._energy_uj, self._last = 0.0, self._read_power()
 
     def sample(self) -> None:
-        """Take note of the power drawn now; call it between runs, never within one."""
+        """Read the power drawn now; call it between runs, never within one."""
         if self._last is not None:
             power = self._read_power()
             if power is not None:
@@ -122,7 +122,7 @@ class EnergyMeter:
                 self._last = power
 
     def used_mj(self) -> Optional[float]:
-        """Millijoules so far; ``None`` where no sensor can be read."""
+        """Return the millijoules used so far; ``None`` where no sensor can be read."""
         if self._counters:
             return self._counted_uj() / 1e3
         self.sample()
@@ -137,7 +137,7 @@ class EnergyMeter:
         return total
 
     def _read_power(self) -> Optional[Tuple[float, float]]:
-        """Time in s, and the sum of all power sensors in µW."""
+        """Return the time in s and the sum of all power sensors in µW."""
         values = [v for v in (read_int(path) for path in self._power) if v is not None]
         return (time.monotonic(), float(sum(values))) if values else None
 
@@ -146,7 +146,7 @@ _POWER = "sys/class/hwmon/hwmon*/power*_input"
 
 
 def _energy_counters(root: str) -> Dict[str, int]:
-    """Readable energy counters in µJ, and where each wraps around (0 = it does not)."""
+    """Find the readable energy counters in µJ, and where each wraps around (0 = it does not)."""
     # Top-level RAPL domains only: "intel-rapl:0:0" is a part of "intel-rapl:0".
     domains = [d for d in glob.glob(f"{root}sys/class/powercap/*-rapl:*") if d.count(":") == 1]
     found: List[Tuple[str, int]] = [

@@ -2,8 +2,8 @@
 
 ``current`` points to the served release. The folder of that release holds the link ``.previous``
 to the release that it replaced, and ``previous`` points through both. So renaming one new link to
-``current`` changes both answers in one step, and no crash leaves one of them behind. Before this
-form, ``previous`` pointed to a release directly; such a link is read as it was meant, and converted
+``current`` changes both answers in one step, and no crash leaves one of them behind. In homes of
+older versions, ``previous`` points to a release directly; such a link is understood, and converted
 at the next switch.
 """
 
@@ -41,7 +41,7 @@ def previous_release(home: Home) -> Optional[str]:
 
 
 def switch(home: Home, release: str) -> None:
-    """Serve a release, with the one that was served until now as the previous one.
+    """Serve a release; the one that was served until now becomes the previous one.
 
     Every step before the last leaves both answers as they were; the last one changes both.
     """
@@ -63,7 +63,7 @@ def switch(home: Home, release: str) -> None:
 
 
 def _convert_direct_link(home: Home, served: Optional[str]) -> None:
-    """Convert a ``previous`` of the older form, so that the answers stay what they are."""
+    """Convert a ``previous`` link of older versions, without changing its answer."""
     place = os.path.join(home.path, PREVIOUS)
     if served is None or _target(place) in (None, _THROUGH_CURRENT):
         return
@@ -88,18 +88,18 @@ def _target(place: str) -> Optional[str]:
     try:
         return os.readlink(place)
     except OSError as error:
-        # It is not there, is no link, or its folder is no folder.
+        # It does not exist, is no link, or its folder is no folder.
         if error.errno not in (errno.ENOENT, errno.EINVAL, errno.ENOTDIR):
             raise
         return None
 
 
 def _point(place: str, target: str, *, is_last: bool = False) -> None:
-    """Put a link at a place in one step that lasts.
+    """Create or replace a link in one step that survives a power cut.
 
     Args:
-        place: where.
-        target: what it points to.
+        place: path of the link.
+        target: path that it points to.
         is_last: nothing after the rename may fail, because the release is served from then on.
     """
     folder, temporary = os.path.dirname(place), temporary_name(place)

@@ -1,4 +1,4 @@
-"""Load the model of a job: import its runtime, time the loading. For workers only."""
+"""Loading of the model of a job, with its time and the memory of the runtime; for workers only."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgekit_agent.runtimes import Loaded, import_runtime
 
 @dataclass(frozen=True)
 class Session:
-    """A loaded model, and what it took to get there."""
+    """A loaded model, its loading time, and the resident memory before it was loaded."""
 
     model: Loaded
     load_ms: float
@@ -21,7 +21,7 @@ class Session:
 
 
 def load_model(ref: ModelRef) -> Session:
-    """Load the model that a job names.
+    """Import the runtime of a job and load its model.
 
     Raises:
         AgentError: see ``import_runtime`` and the runtimes' ``load``.

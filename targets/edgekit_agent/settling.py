@@ -1,4 +1,4 @@
-"""Waiting for another agent that changes the home to finish."""
+"""Waiting until another agent has finished changing the home."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ _RETRY_S = 0.1
 
 
 def wait_until_settled(home: str, seconds: float) -> None:
-    """Wait for an agent that was cut off in the middle of an install, to finish or give up.
+    """Wait until an agent that was cut off in the middle of an install has finished or given up.
 
     Raises:
-        AgentError: ``busy``; it is still at work after so many seconds.
+        AgentError: ``busy``; it is still at work after ``seconds``.
     """
     deadline = time.monotonic() + seconds
     path = os.path.join(home, "lock")

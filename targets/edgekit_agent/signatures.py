@@ -23,7 +23,7 @@ from edgekit_agent.strictjson import loads
 
 T = TypeVar("T", Statement, Permit)
 
-# The first bytes of what is signed: a signature of one kind never counts as one of another.
+# First bytes of the signed text, so that a signature of one kind is not valid for another.
 _CONTEXTS: Dict[Type[object], bytes] = {
     Statement: b"edgekit release 1\0",
     Permit: b"edgekit downgrade 1\0",
@@ -38,7 +38,7 @@ def signed_bytes(kind: Type[object], text: str) -> bytes:
 
 
 def has_valid_signature(kind: Type[T], signature: Signature) -> bool:
-    """Return whether a statement was signed by the key that it comes with."""
+    """Return whether the signature of a statement is valid under the key that it comes with."""
     try:
         key, mark = bytes.fromhex(signature.key), bytes.fromhex(signature.signature)
         text = signed_bytes(kind, signature.statement)
@@ -48,7 +48,7 @@ def has_valid_signature(kind: Type[T], signature: Signature) -> bool:
 
 
 def read_statement(kind: Type[T], signature: Signature) -> T:
-    """Read a statement whose signature is valid.
+    """Parse a statement whose signature is valid.
 
     Raises:
         ValueError: it is of another kind, by another key, out of bounds, or not canonical.
@@ -74,7 +74,7 @@ def _check_bounds(record: object) -> None:
 
 
 def trusted_statement(kind: Type[T], signature: Signature, trust: Trust) -> T:
-    """Return the statement that a trusted key signed.
+    """Verify that a trusted key signed a statement, and return the statement.
 
     Raises:
         AgentError: ``revoked_key``, ``untrusted_key``, ``bad_signature``.
@@ -104,17 +104,17 @@ def check_release(
     arch: str,
     clock_s: int,
 ) -> Statement:
-    """Return the statement of a release that the device takes.
+    """Check that the device may take a release, and return its signed statement.
 
     The time is never taken to be before the newest signed time that was seen, because boards
     without a battery start with a clock of years ago.
 
     Args:
-        signature: of the release.
+        signature: signature of the release.
         permit: permission to install a lower version.
-        trust: what the device knows.
-        arch: the architecture of the programs of the device.
-        clock_s: its clock, in seconds since 1970.
+        trust: keys, version and times known to the device.
+        arch: architecture of the programs of the device.
+        clock_s: clock of the device, in seconds since 1970.
 
     Raises:
         AgentError: ``expired``, ``lower_version``, ``wrong_target``, ``bad_permit``; see

@@ -1,6 +1,6 @@
 """Signed statements: the facts by which a device accepts or refuses a release.
 
-A statement is signed as text, and read only after its signature was verified. The text is
+A statement is signed as text, and parsed only after its signature was verified. The text is
 canonical JSON (sorted keys, no spaces, ASCII), so that the same facts always give the same text.
 """
 
@@ -53,11 +53,11 @@ class Statement:
     Attributes:
         key: the public key in hex.
         name: of the bundle.
-        release: the name that devices give it: the first digits of the manifest's digest.
+        release: its name on devices: the first digits of the manifest's digest.
         version: never falls from one release of a device to the next.
-        signed_s: when it was signed, in seconds since 1970 (UTC).
-        expires_s: when devices stop to take it.
-        arch: the architecture of the programs of the device.
+        signed_s: time of signing, in seconds since 1970 (UTC).
+        expires_s: devices refuse it from this time on, in the same unit.
+        arch: architecture of the programs of the device.
         profile: the device profile that it was built for.
         canaries: the file of golden samples.
         files: every file, the manifest among them.
@@ -86,8 +86,8 @@ class Permit:
     Attributes:
         key: the public key in hex.
         statement: sha256 of the statement of the release, in hex.
-        nonce: what the device asked for; it changes with every release and permit.
-        signed_s: when it was signed, in seconds since 1970 (UTC).
+        nonce: random number from the device; it changes with every release and permit.
+        signed_s: time of signing, in seconds since 1970 (UTC).
     """
 
     key: str
@@ -97,7 +97,7 @@ class Permit:
 
 
 def canonical_text(record: Any) -> str:  # noqa: ANN401 - a record of any type
-    """Write a record as canonical JSON."""
+    """Convert a record to canonical JSON."""
     return json.dumps(
         dataclasses.asdict(record), sort_keys=True, separators=(",", ":"), allow_nan=False
     )

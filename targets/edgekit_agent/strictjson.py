@@ -6,15 +6,15 @@ import json
 import math
 from typing import Any, BinaryIO
 
-# Whole numbers of 64 bits with a sign are below this one, and have at most 19 digits.
+# Signed 64-bit integers are below this number and have at most 19 digits.
 _LARGEST, _MOST_DIGITS = 1 << 63, 19
 
 
 def loads(data: bytes) -> Any:  # noqa: ANN401 - any JSON value
     """Parse JSON whose numbers all fit in 64 bits.
 
-    ``NaN``, ``Infinity``, ``1e999`` and longer whole numbers are legal for ``json``, but neither
-    can be compared with a limit nor written again as JSON.
+    ``json`` accepts ``NaN``, ``Infinity``, ``1e999`` and longer integers, but these can neither be
+    compared with a limit nor written again as JSON.
 
     Raises:
         ValueError: not JSON, a number is not finite or too large, or values are nested too deeply.

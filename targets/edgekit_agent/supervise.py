@@ -1,4 +1,4 @@
-"""Run a job in a worker process, so that whatever a runtime does only the worker pays for it."""
+"""Supervision of worker processes: a crash of a runtime ends the worker alone, not the agent."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _SIGNAL_HINTS: Dict[int, str] = {
 
 
 def agent_files() -> Tuple[int, ...]:
-    """Return the open files that a child needs: the agent's own, where it runs from one.
+    """Return the open files that a child needs: the agent's own, if it runs from one.
 
     The bootstrap has checked the digest of these very bytes.
     """
@@ -50,7 +50,7 @@ def agent_files() -> Tuple[int, ...]:
 
 
 def agent_command(arguments: List[str]) -> List[str]:
-    """The command that starts this very agent with other arguments, in isolated mode."""
+    """Return the command that starts this agent with other arguments, in isolated mode."""
     return [sys.executable, "-I", "-c", _START, ROOT, *arguments]
 
 
@@ -58,9 +58,9 @@ def run_in_worker(job: object, outlet: Outlet, limits: Limits = NO_LIMITS) -> Di
     """Run a job in a child process, pass its progress on, and return its result.
 
     Raises:
-        AgentError: the worker failed (as it said itself), died (``killed``, ``internal``) or took
-            too long (``too_slow``).
-        PeerGone: whoever waits for the answer hung up; the worker is dead by then.
+        AgentError: the failure that the worker reported; ``killed`` or ``internal`` if it died
+            without a report; ``too_slow`` if it took too long.
+        PeerGone: the receiver of the answer hung up; the worker is dead by then.
     """
     worker = subprocess.Popen(
         agent_command(["worker", *_memory_argument(limits)]),
@@ -87,7 +87,7 @@ def run_in_worker(job: object, outlet: Outlet, limits: Limits = NO_LIMITS) -> Di
 
 
 class _Relay:
-    """What came out of a worker."""
+    """Result, failure and error output of a worker, and the relay of its progress."""
 
     def __init__(self, outlet: Outlet, seconds: Optional[float] = None) -> None:
         self._outlet = outlet
@@ -99,10 +99,10 @@ class _Relay:
         self.stderr = b""
 
     def run(self, worker: subprocess.Popen[bytes], job: bytes) -> None:
-        """Hand the job over and listen until the worker closes its output."""
+        """Send the job to the worker and read until it closes its output."""
         stdin, stdout, stderr = _pipes(worker)
-        # A worker that died at once is found out below, by its exit status. Standard input is left
-        # open: a worker ends when it is closed, that is with its supervisor.
+        # A worker that died at once is detected below, by its exit status. Standard input stays
+        # open: a worker ends when it is closed, so it never outlives its supervisor.
         with contextlib.suppress(BrokenPipeError):
             os.write(stdin.fileno(), job)
         poller = select.poll()
@@ -144,7 +144,7 @@ class _Relay:
 
     def _rest_of_stderr(self, stderr: IO[bytes]) -> None:
         os.set_blocking(stderr.fileno(), False)
-        # It blocks where a grandchild holds it open; all there was has been read by then.
+        # Reading blocks if a grandchild holds it open; by then all output has been read.
         with contextlib.suppress(BlockingIOError):
             for data in iter(lambda: os.read(stderr.fileno(), _READ_BYTES), b""):
                 self._keep_stderr(data)

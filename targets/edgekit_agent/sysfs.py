@@ -1,4 +1,4 @@
-"""Read the small files of /proc and /sys, any of which a device may lack."""
+"""Small files of /proc and /sys, any of which a device may lack."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Optional
 
 
 def read_text(path: str) -> Optional[str]:
-    """The file's text without the white space around it; ``None`` where it can't be read."""
+    """Read a text file and strip white space around it; ``None`` if it can't be read."""
     try:
         with open(path, "rb") as file:
             return file.read().decode(errors="replace").strip("\0 \t\r\n")
@@ -15,7 +15,7 @@ def read_text(path: str) -> Optional[str]:
 
 
 def read_int(path: str) -> Optional[int]:
-    """The file's one number; ``None`` where it can't be read or holds something else."""
+    """Read the one integer in a file; ``None`` if it can't be read or holds something else."""
     try:
         return int(read_text(path) or "")
     except ValueError:

@@ -1,4 +1,4 @@
-"""The keys that a device trusts, kept in one file of its home, and what they allow."""
+"""Trusted keys of a device, kept in one file of its home, and the checks against them."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def admit(job: AdmitJob) -> Trust:
     """Check that the device would take a release; nothing is changed.
 
     Raises:
-        AgentError: it would not; see ``admitted``.
+        AgentError: it would not; see ``check_admission``.
     """
     trust = read_trust(open_home(job.home))
     admitted(trust, job.signature, job.permit)
@@ -74,7 +74,7 @@ def admit(job: AdmitJob) -> Trust:
 def admitted(
     trust: Trust, signature: Optional[Signature], permit: Optional[Signature]
 ) -> Optional[Statement]:
-    """Return the statement of a release that the device takes; ``None`` where it asks for none.
+    """Check that the device takes a release; return its statement if it has to be signed.
 
     Raises:
         AgentError: ``unsigned``; see ``check_release``.
@@ -92,7 +92,7 @@ def admitted(
 
 
 def check_as_signed(job: InstallJob, statement: Statement) -> None:
-    """Check that a job installs what was signed and nothing else.
+    """Check that a job installs exactly the signed release.
 
     Raises:
         AgentError: ``not_as_signed``.
@@ -136,11 +136,11 @@ def remember(home: Home, trust: Trust, statement: Statement, permit: Optional[Si
 
 
 def change_trust(job: TrustJob) -> Trust:
-    """Trust and revoke keys; with neither to do, report the trusted keys.
+    """Trust and revoke keys, and bind to a device profile; without changes, report the keys.
 
     Raises:
-        AgentError: ``bad_job``, ``revoked_key``, ``unknown_key``; ``damaged_trust`` where keys
-            are only asked for or revoked.
+        AgentError: ``bad_job``, ``revoked_key``, ``unknown_key``; ``damaged_trust`` if the file is
+            damaged and the job adds no keys.
     """
     home = open_home(job.home)
     if not job.add and not job.revoke and job.profile is None:
@@ -154,9 +154,9 @@ def change_trust(job: TrustJob) -> Trust:
 
 
 def check_not_revoked(trust: Optional[Trust], key: str) -> None:
-    """Check that a release that was taken once may be served again.
+    """Check that the key of a release that was taken before has not been revoked since.
 
-    Where the file of keys is damaged, that does not keep a device from going back.
+    A damaged file of keys does not keep a device from going back.
 
     Raises:
         AgentError: ``revoked_key``.

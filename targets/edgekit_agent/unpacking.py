@@ -1,9 +1,9 @@
-"""Expand a packed file to the very bytes it was packed from.
+"""Expansion of a packed file to the exact bytes that it was packed from.
 
 A packed file is ``MAGIC``, three sizes, and three parts: the deflated *plan*, the low bits of
 numbers, and their entropy-coded high bits. The plan holds the *frame* (the file without its
-tensors) and says what fills each gap in it: numbers of a group, the product of two tensors that
-came before, one word again and again, or a copy. ``edgekit.packing`` writes such files.
+tensors) and how to fill each gap in it: with numbers of a group, the product of two earlier
+tensors, one repeated word, or a copy. ``edgekit.packing`` writes such files.
 """
 
 from __future__ import annotations
@@ -39,12 +39,12 @@ if TYPE_CHECKING:
     import numpy as np
 
 MAGIC = b"ekp1"
-# How the plan is deflated.
+# Compression methods of the plan.
 STORED, ZLIB, LZMA = range(3)
-# What fills a gap; from FIRST_GROUP on, numbers of a group.
+# Kinds of gap contents; from FIRST_GROUP on, numbers of a group.
 PRODUCT, FILL, COPY, SLICES, FIRST_GROUP = range(5)
 _MOST_GROUPS, _MOST_GAPS, _MOST_NUMBERS, _MOST_WORD = 1 << 16, 1 << 18, 1 << 22, 1 << 12
-# Words are put in their places so many at a time, so that little memory is needed beside the file.
+# Words are written in chunks of this many, so that little memory is needed beside the file.
 _CHUNK = 1 << 20
 
 Tell = Callable[[int, int], None]
@@ -63,7 +63,7 @@ class Gap:
 
 @dataclass(frozen=True)
 class Plan:
-    """All that is known before the numbers are decoded."""
+    """The frame, the groups and the gaps: all that is known before the numbers are decoded."""
 
     size: int
     frame: Buffer
@@ -72,10 +72,10 @@ class Plan:
 
 
 def expand(job: ExpandJob, progress: Progress) -> Expanded:
-    """Expand the bytes of a packed blob; the object comes to be whole or not at all.
+    """Expand a packed blob to an object; the object is written completely or not at all.
 
     Raises:
-        AgentError: ``corrupt``: they do not expand to what the blob is.
+        AgentError: ``corrupt``: the expanded bytes have another digest than the blob.
     """
     with open(job.part, "rb") as file:
         data = unpack(_map_file(file), job.blob.size, partial(progress, "expand"))
@@ -97,12 +97,12 @@ def unpack(data: Buffer, size: int, tell: Optional[Tell] = None) -> bytearray:
 
     Args:
         data: the packed file.
-        size: bytes of the file it was packed from; more than that is never made.
-        tell: called with how much is done, and of how much.
+        size: bytes of the file it was packed from; never more are written.
+        tell: called with the number of words decoded, and of all words.
 
     Raises:
-        AgentError: ``corrupt``: it was never packed so. Whether it is the right file only its
-            digest tells.
+        AgentError: ``corrupt``: it is no valid packed file. Only the digest of the result tells
+            whether it is the right one.
     """
     try:
         return _unpack(data, size, tell)
@@ -154,7 +154,7 @@ def _lzma(packed: Buffer, size: int) -> bytes:
 
 
 def lzma_filter(lc: int, lp: int, pb: int) -> Dict[str, int]:
-    """The one filter of a plan, in the words of ``lzma``."""
+    """Return the LZMA filter of a plan, in the terms of the module ``lzma``."""
     import lzma
 
     if lc + lp > 4 or pb > 4:
@@ -209,7 +209,7 @@ def _read_arguments(numbers: Varints, kind: int, groups: Tuple[Group, ...]) -> T
 
 
 class _Filler:
-    """Puts the frame and its tensors together."""
+    """A builder of the file from its frame and its tensors."""
 
     def __init__(self, plan: Plan, low: Buffer, decoder: Decoder) -> None:
         self._plan = plan
@@ -219,7 +219,7 @@ class _Filler:
         self._decoder = decoder
 
     def filled(self) -> bytearray:
-        """Return the whole file."""
+        """Fill all gaps and return the complete file."""
         for number, group in enumerate(self._plan.groups):
             self._fill_numbers(number, group)
         for index, gap in enumerate(self._plan.gaps):
@@ -230,7 +230,7 @@ class _Filler:
         return self._out
 
     def _lay_frame(self) -> List[int]:
-        """Where in the file each gap starts."""
+        """Copy the frame into the file; return the offset of each gap."""
         frame, read, at, starts = self._plan.frame, 0, 0, []
         for gap in self._plan.gaps:
             self._out[at : at + gap.before] = frame[read : read + gap.before]
@@ -241,7 +241,7 @@ class _Filler:
         return starts
 
     def _view(self, index: int, dtype: str = "u1") -> np.ndarray[Any, Any]:
-        """The bytes of a gap as words to read or write."""
+        """Return the bytes of a gap as an array of words that shares the memory of the file."""
         import numpy as np
 
         size, step = self._plan.gaps[index].size, np.dtype(dtype).itemsize
@@ -274,7 +274,7 @@ class _Filler:
     def _slices(
         self, index: int, gap: Gap, number: int, group: Group
     ) -> Tuple[np.ndarray[Any, Any], List[int]]:
-        """A tensor cut along an axis, and which of its slices are numbers of this group."""
+        """Return a tensor cut along an axis, and the indices of the slices that belong to a group."""
         words, (slices, inner) = self._view(index, _dtype(group)), gap.arguments[:2]
         if group.width == 4 or group.centred or not 0 < slices * inner <= gap.size:
             raise ValueError("a tensor that cannot be cut into slices")
@@ -282,7 +282,7 @@ class _Filler:
         return words.reshape(-1, slices, inner), mine
 
     def _repeat(self, index: int, gap: Gap) -> None:
-        """Fill a gap whose bytes follow from others, or from one word."""
+        """Fill a gap that repeats one word, copies another gap, or is the product of two."""
         import numpy as np
 
         if gap.kind == FILL:
@@ -335,7 +335,7 @@ class _Symbols:
 
 
 def _pieces(shape: Tuple[int, ...], mine: List[int]) -> Iterator[Tuple[Any, int]]:
-    """Cut the part of a tensor that belongs to a group, in file order; with the words of each."""
+    """Yield index and word count of each piece of a group's part of a tensor, in file order."""
     outer, _, inner = shape
     row = len(mine) * inner
     if row <= _CHUNK:
@@ -352,7 +352,7 @@ def _pieces(shape: Tuple[int, ...], mine: List[int]) -> Iterator[Tuple[Any, int]
 
 
 def product(left: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """The scales of a bias: those of the weight times that of the input, but no less than tiny."""
+    """Compute the scales of a bias: weight scales times input scale, or the least normal number."""
     import numpy as np
 
     with np.errstate(all="ignore"):

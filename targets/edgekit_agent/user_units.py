@@ -26,12 +26,12 @@ WantedBy=default.target
 
 
 def enable_unit(name: str, command: List[str], *, system: str = "/") -> bool:
-    """Have systemd run a command at boot, and check that it has taken notice.
+    """Make systemd run a command at boot, and check that it has read the unit.
 
     Args:
-        name: of the unit.
-        command: what it runs.
-        system: the root of the file system.
+        name: name of the unit.
+        command: the command that it runs.
+        system: root of the file system.
 
     Returns:
         Whether anything was written.
@@ -61,7 +61,7 @@ def enable_unit(name: str, command: List[str], *, system: str = "/") -> bool:
 
 
 def restart_unit(name: str) -> None:
-    """Start a unit, or start it again if it runs; that it cannot be started is no error."""
+    """Start or restart a unit; a failure to do so is ignored."""
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
         _systemctl("daemon-reload")
         _systemctl("restart", "--no-block", f"{name}.service")
@@ -78,7 +78,7 @@ def _lingers(system: str) -> bool:
 def _folders() -> Iterator[str]:
     """Yield the folders where the user's systemd may look for units, each once.
 
-    It has an environment of its own: where the login sets XDG_CONFIG_HOME, it may not.
+    Its environment is its own: XDG_CONFIG_HOME of the login may not be set there.
     """
     own = pwd.getpwuid(os.getuid()).pw_dir
     configs = [
@@ -92,7 +92,7 @@ def _folders() -> Iterator[str]:
 
 
 def _write(folder: str, name: str, text: str) -> bool:
-    """Write a unit and the link that ``systemctl --user enable`` makes."""
+    """Write a unit and the link of ``systemctl --user enable``; return whether one changed."""
     wants = os.path.join(folder, "default.target.wants")
     os.makedirs(wants, exist_ok=True)
     is_changed = write_changed(os.path.join(folder, f"{name}.service"), text)
@@ -115,7 +115,7 @@ def _remove(folder: str, name: str) -> None:
 
 
 def _systemctl(*arguments: str) -> subprocess.CompletedProcess[bytes]:
-    """Ask the user's systemd, which a login without PAM has no address of."""
+    """Call systemctl for the user's systemd; a login without PAM lacks its address."""
     environment = {**os.environ, "LC_ALL": "C", "XDG_RUNTIME_DIR": f"/run/user/{os.getuid()}"}
     return subprocess.run(
         ["systemctl", "--user", "--no-pager", *arguments],

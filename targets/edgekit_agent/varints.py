@@ -1,4 +1,4 @@
-"""Integers of a variable number of bytes, small ones in one byte."""
+"""Integers of variable length: small ones take one byte."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Varints:
         self.at = at
 
     def next(self) -> int:
-        """The next number."""
+        """Read the next number."""
         value = shift = 0
         self._left -= 1
         if self._left < 0:
@@ -35,12 +35,12 @@ class Varints:
             shift += 7
 
     def signed(self) -> int:
-        """The next number, where 0, 1, 2, 3 stand for 0, -1, 1, -2."""
+        """Read the next signed number: 0, 1, 2, 3 encode 0, -1, 1, -2 (zigzag)."""
         value = self.next()
         return value >> 1 ^ -(value & 1)
 
     def several(self, count: int) -> List[int]:
-        """The next ``count`` numbers."""
+        """Read the next ``count`` numbers."""
         if count > len(self._data) - self.at:
             raise ValueError("numbers are missing")
         return [self.next() for _ in range(count)]

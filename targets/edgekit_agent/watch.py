@@ -1,7 +1,8 @@
-"""Watch a new release: unless it is confirmed in time, the device goes back by itself.
+"""Watch over a new release: unless it is confirmed in time, the device goes back by itself.
 
-The watch is written down before the switch, and a process of its own waits for the confirmation. A
-reboot counts as no confirmation: what runs at boot finds the watch of an earlier boot.
+The watch is written to disk before the switch, and a separate process waits for the confirmation. A
+reboot counts as no confirmation: the watcher that starts at boot sees that the watch is of an
+earlier boot.
 """
 
 from __future__ import annotations
@@ -38,10 +39,10 @@ def begin_watch(home: Home, release: str, previous: str, seconds: float) -> Watc
     """Watch a release that is about to be served. The home must be locked.
 
     Args:
-        home: of the release.
-        release: what has to be confirmed.
-        previous: what is served again without a confirmation.
-        seconds: how long to wait.
+        home: home of the release.
+        release: the release to confirm.
+        previous: the release that is served again without a confirmation.
+        seconds: time limit of the confirmation.
     """
     with contextlib.suppress(FileNotFoundError):
         os.unlink(os.path.join(home.path, CONFIRMED))
@@ -70,7 +71,7 @@ def begin_watch(home: Home, release: str, previous: str, seconds: float) -> Watc
 
 
 def pending_watch(home: Home) -> Optional[Watch]:
-    """Read which release waits for its confirmation; ``None`` also where the file is damaged."""
+    """Read the watch of a release that waits for confirmation; ``None`` if none or damaged."""
     try:
         with open_regular(os.path.join(home.path, PENDING)) as file:
             return decode(Watch, load(file, _MOST_BYTES))
@@ -79,7 +80,7 @@ def pending_watch(home: Home) -> Optional[Watch]:
 
 
 def settle_watch(home: Home, release: str) -> None:
-    """End the watch of an earlier release before another one is installed. The home must be locked.
+    """End the watch of an earlier release before another is installed. The home must be locked.
 
     Raises:
         AgentError: ``busy``: the earlier release still waits for its confirmation.
@@ -98,16 +99,16 @@ def settle_watch(home: Home, release: str) -> None:
 
 
 def drop_watch(home: Home) -> None:
-    """Forget which release waits for its confirmation. The home must be locked."""
+    """Remove the watch. The home must be locked."""
     with contextlib.suppress(FileNotFoundError):
         os.unlink(os.path.join(home.path, PENDING))
         fsync_folder(home.path)
 
 
 def confirm(job: ConfirmJob) -> Watched:
-    """Confirm that a release works; it is served on.
+    """Confirm that a release works, so that it stays served.
 
-    That is never too late as long as the device has not gone back.
+    A confirmation is never too late as long as the device has not gone back.
 
     Raises:
         AgentError: ``not_confirmed``: the device went back, or it serves another one; ``busy``.
@@ -131,7 +132,7 @@ def confirm(job: ConfirmJob) -> Watched:
 def run_watch(path: str) -> int:
     """Wait until the release of a home is confirmed, and go back if it is not.
 
-    Started at the switch, and once at every boot.
+    It is started at the switch, and once at every boot.
     """
     home = open_home(path)
     pause_s = _POLL_S
@@ -152,7 +153,7 @@ def run_watch(path: str) -> int:
 
 
 def _end(home: Home, watch: Watch) -> None:
-    """Act on a watch whose time is over or that was confirmed."""
+    """Confirm or go back, once the time of a watch is over or it was confirmed."""
     if current_release(home) != watch.release:
         drop_watch(home)  # cut off before the switch, or somebody went back
     elif _app_confirmed(home, watch) and watch.boot == _boot():
@@ -188,7 +189,7 @@ def _go_back(home: Home, watch: Watch) -> None:
 def _app_confirmed(home: Home, watch: Watch) -> bool:
     """Return whether the app has written the name of the release to the file ``confirmed``."""
     try:
-        # A pipe in its place must not be waited for.
+        # Do not block if a pipe is in its place.
         handle = os.open(os.path.join(home.path, CONFIRMED), os.O_RDONLY | os.O_NONBLOCK)
         try:
             return os.read(handle, 200).strip() == watch.release.encode()

@@ -1,4 +1,4 @@
-"""Unpack wheels into a folder to import from, whole or not at all (PEP 427)."""
+"""Unpacking of wheels into a folder to import from, completely or not at all (PEP 427)."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from edgekit_agent.wire import Progress
 
 
 def unpack_runtime(job: RuntimeJob, progress: Progress) -> Unpacked:
-    """Unpack received wheels into ``runtimes/NAME``, in the place of what may stand there.
+    """Unpack received wheels into ``runtimes/NAME`` and replace an existing folder.
 
-    The host asks where that runtime does not work, so a folder that is here is a damaged one.
+    The host sends only runtimes that do not work, so an existing folder is a damaged one.
 
     Raises:
         AgentError: ``missing_blob`` or ``corrupt`` (transient) for an object, ``corrupt`` for a
-            wheel that is damaged or reaches out of its folder, ``no_space``, ``busy``.
+            wheel that is damaged or has paths outside its folder, ``no_space``, ``busy``.
     """
     home = open_home(job.home)
     target = home.runtime(job.name)
@@ -115,7 +115,10 @@ def _unpack(path: str, name: str, folder: str) -> None:
 
 
 def _place(name: str) -> Optional[str]:
-    """Where a member goes; ``None`` for scripts, headers and data, which no import needs."""
+    """Return the path of a wheel's member below the folder; ``None`` if no import needs it.
+
+    That is so for scripts, headers and data.
+    """
     top, _, rest = name.partition("/")
     if not top.endswith(".data"):
         return name

@@ -1,4 +1,4 @@
-"""The two ends of the conversation: job lines and raw bytes in, JSON lines out."""
+"""Input and output of the agent: job lines and raw bytes in, JSON lines out."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from edgekit_agent.results import Failure
 
 
 class Progress(Protocol):
-    """Called with a stage, how much of it is done, and how much it is in all (0 = not known)."""
+    """A callback for the progress of a stage: amount done, and its total (0 = not known)."""
 
     def __call__(
         self, stage: str, done: int, total: int, part: Optional[Dict[str, Any]] = None
     ) -> None:
-        """Say how far a job is; ``part`` of the result is known already."""
+        """Report the progress of a job; ``part`` is a part of the result that is known already."""
 
 
 _PROGRESS_EVERY_S = 0.5
@@ -30,10 +30,10 @@ _STALL_S = 120.0
 
 
 def guard_stdout() -> int:
-    """Keep the real standard output for answers and send everything else to stderr.
+    """Reserve the real standard output for answers and send everything else to stderr.
 
-    Runtimes written in C print to file descriptor 1 behind Python's back; one such line between
-    two answers would break the conversation.
+    Runtimes written in C print to file descriptor 1 without Python's notice; one such line between
+    two answers would break the protocol.
 
     Returns:
         A file descriptor that only the caller writes to.
@@ -49,7 +49,7 @@ def _link_is_dead(number: int, frame: object) -> None:
 
 
 class Inlet:
-    """Reads job lines, and the raw bytes that follow some of them, from one buffered stream."""
+    """A reader of job lines, and of the raw bytes after some of them, from one buffered stream."""
 
     def __init__(self, stream: BinaryIO, stall_s: float = _STALL_S) -> None:
         self._stream = stream
@@ -58,23 +58,23 @@ class Inlet:
         signal.signal(signal.SIGALRM, _link_is_dead)
 
     def line(self) -> Optional[bytes]:
-        """The next line that is not blank; ``None`` when the other side has no more."""
+        """Read the next line that is not blank; ``None`` at the end of the input."""
         for line in iter(self._stream.readline, b""):
             if line.strip():
                 return line
         return None
 
     def expect(self, count: int) -> None:
-        """``count`` raw bytes follow."""
+        """Declare that ``count`` raw bytes follow."""
         self._owed = count
 
     def take(self, limit: int) -> bytes:
-        """At least one and at most ``limit`` of the raw bytes, as soon as there are any.
+        """Read at least one and at most ``limit`` of the raw bytes, as soon as there are any.
 
         Raises:
             PeerGone: the stream ended before the last of them, or nothing came for so long that
-                the link must be dead. Without that a half-open link would hold the lock of the
-                device until TCP gives up, which takes hours.
+                the link must be dead. Without this limit a half-open link would hold the device's
+                lock until TCP gives up, which takes hours.
         """
         signal.setitimer(signal.ITIMER_REAL, self._stall_s)
         try:
@@ -87,13 +87,13 @@ class Inlet:
         return bytes(chunk)
 
     def drain(self) -> None:
-        """Throw away the raw bytes nobody took, so that a line comes next."""
+        """Discard the raw bytes that were not read, so that a line comes next."""
         while self._owed:
             self.take(_DRAIN_BYTES)
 
 
 class Outlet:
-    """Writes answers as JSON lines to a file descriptor of its own.
+    """A writer of answers as JSON lines to a file descriptor of its own.
 
     Every method raises ``PeerGone`` when nobody reads them any more.
     """
@@ -106,10 +106,10 @@ class Outlet:
     def progress(
         self, stage: str, done: int, total: int, part: Optional[Dict[str, Any]] = None
     ) -> None:
-        """Say how far a job is.
+        """Report the progress of a job.
 
-        Dropped when the last word on the same stage was less than half a second ago and no part of
-        the result comes along.
+        A report on the same stage within half a second of the last one is dropped, unless it has a
+        part of the result.
         """
         now = time.monotonic()
         is_due = now - self._last_progress >= _PROGRESS_EVERY_S or stage != self._last_stage
@@ -120,15 +120,15 @@ class Outlet:
         self._send({"progress": said if part is None else {**said, "part": part}})
 
     def result(self, value: Dict[str, Any]) -> None:
-        """End a job with its result."""
+        """Send the result of a job, which ends it."""
         self._send({"result": value})
 
     def fail(self, failure: Failure) -> None:
-        """End a job with the reason why there is no result."""
+        """Send the failure of a job, which ends it."""
         self._send({"error": encode(failure)})
 
     def line(self, line: bytes) -> None:
-        """Pass on a line that is JSON already."""
+        """Write a line that is JSON already."""
         view = memoryview(line)
         try:
             while view:
@@ -141,7 +141,7 @@ class Outlet:
 
 
 def read_job(line: bytes) -> Tuple[str, Any]:
-    """The kind and the record of a job line.
+    """Parse a job line; return the kind of the job and its record.
 
     Raises:
         AgentError: ``bad_job``; the message says which field is wrong.

@@ -1,4 +1,4 @@
-"""The process that runs one model: one job on standard input, its answer, and the end."""
+"""Worker process that runs one model: it reads one job from stdin, answers it, and ends."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from edgekit_agent.failures import AgentError, PeerGone, failure_of
 from edgekit_agent.limits import limit_memory
 from edgekit_agent.wire import Outlet, guard_stdout, read_job
 
-# Named, not imported: these need numpy, which may lie in the job's own site.
+# Names, not imports: these modules need numpy, which may be in the job's own site.
 _HANDLERS = {
     "bench": "edgekit_agent.bench:bench",
     "score": "edgekit_agent.accuracy:score",
     "health": "edgekit_agent.health:check_health",
     "expand": "edgekit_agent.unpacking:expand",
 }
-# What the host may ask for; the others are parts of other jobs.
+# Jobs that the host may send; the others are parts of other jobs.
 JOBS = frozenset(_HANDLERS) - {"expand"}
 
 
@@ -28,7 +28,7 @@ def work(most_bytes: Optional[int] = None) -> None:
     """Do the one job that comes on standard input, answer it, and end the process.
 
     Args:
-        most_bytes: of memory that this process may have for itself.
+        most_bytes: limit on the private memory of this process.
     """
     if most_bytes is not None:
         limit_memory(most_bytes)
@@ -44,7 +44,7 @@ def work(most_bytes: Optional[int] = None) -> None:
     except Exception as error:  # noqa: BLE001 - whatever it is, the other side must hear of it
         outlet.fail(failure_of(error))
     sys.stderr.flush()
-    # Without the interpreter's own farewell: runtimes crash or hang in it now and then.
+    # Skip the interpreter's shutdown: some runtimes crash or hang in it.
     os._exit(status)
 
 
@@ -66,6 +66,6 @@ def _handle(kind: str, job: Any, outlet: Outlet) -> object:  # noqa: ANN401 - on
 
 
 def _end_with_supervisor() -> None:
-    # Nothing more is ever sent: a return means that the supervisor is gone.
+    # No more input ever comes: the read returns only when the supervisor is gone.
     os.read(0, 1)
     os._exit(1)
