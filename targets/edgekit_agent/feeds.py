@@ -321,11 +321,11 @@ def _cast(rows: NDArray[Any], wanted: np.dtype[Any], name: str) -> NDArray[Any]:
     """Cast rows to a type; refuse if values change other than by rounding between float types."""
     if rows.dtype == wanted:
         return rows
-    with np.errstate(invalid="ignore", over="ignore"):  # what that would warn of is refused below
+    with np.errstate(invalid="ignore", over="ignore"):  # such values are refused below
         cast = rows.astype(wanted)
     if np.can_cast(rows.dtype, wanted, "safe") or (rows.dtype.kind == wanted.kind == "f"):
         return cast
-    # Both ways: -1 comes back from uint8 unharmed, and 2**53 + 1 equals its float neighbour.
+    # Both ways: -1 survives the cast to uint8 and back, and 2**53 + 1 equals its float neighbor.
     if not (np.array_equal(cast, rows) and np.array_equal(cast.astype(rows.dtype), rows)):
         raise AgentError(
             "bad_job",

@@ -178,7 +178,7 @@ def _error(actual: NDArray[Any], expected: NDArray[Any]) -> Tuple[float, str]:
     if actual.size != expected.size or actual.shape[1:] != expected.shape[1:]:
         return INCOMPARABLE, f"has shape {actual.shape} instead of {expected.shape}"
     found, wanted = actual.astype(np.float64), expected.astype(np.float64)
-    # A mask may be minus infinity on the host as well; it has to be the same one here.
+    # Non-finite values, such as masks of minus infinity, must equal those of the host.
     finite = np.isfinite(wanted)
     if not np.isfinite(found[finite]).all():
         return INCOMPARABLE, "is not finite"
@@ -189,7 +189,7 @@ def _error(actual: NDArray[Any], expected: NDArray[Any]) -> Tuple[float, str]:
     with np.errstate(over="ignore"):
         scale = _rms(wanted[finite])
         rms = _rms(found[finite] - wanted[finite])
-    # Outputs that are all zero have no scale of their own: the absolute error counts then.
+    # Outputs that are all zero have no scale: the absolute error is used instead.
     relative = min(rms / scale if scale > 0 else rms, INCOMPARABLE)
     return relative, f"is off by {relative:.3g} (relative RMS error)"
 

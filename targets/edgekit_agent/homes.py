@@ -113,7 +113,7 @@ def claim(home: Home) -> None:
     for kind in FOLDERS:
         folder = home.folder(kind)
         os.makedirs(folder, 0o700, exist_ok=True)
-        # Samples and received files are private to this user.
+        # Objects, with their samples, and partial downloads are private to this user.
         wanted = mode if kind in ("runtimes", "releases") else 0o700
         if os.stat(folder).st_mode & 0o777 != wanted:
             os.chmod(folder, wanted)

@@ -281,10 +281,10 @@ def _check_same_files(home: Home, release: Release) -> None:
     try:
         known = read_release(home, release.name)
     except AgentError:
-        write_record(home.release(release.name), release)  # the damaged record is mended as well
+        write_record(home.release(release.name), release)  # this replaces the damaged record
         return
     if set(known.files) != set(release.files):
-        # While they were replaced one by one, the device would serve a mixture of both.
+        # If they were replaced one by one, the device would serve a mixture for a time.
         raise AgentError("bad_job", f"release {release.name} is here already, of other files")
 
 

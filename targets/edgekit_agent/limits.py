@@ -64,7 +64,7 @@ def limit_memory(most_bytes: int) -> None:
         kind, most = resource.RLIMIT_AS, most_bytes + _MAPPED_BYTES
     _, hard = resource.getrlimit(kind)
     most = most if hard == resource.RLIM_INFINITY else min(most, hard)
-    with contextlib.suppress(ValueError, OSError):  # a system without this limit
+    with contextlib.suppress(ValueError, OSError):  # the system lacks this limit
         resource.setrlimit(kind, (most, hard))
 
 

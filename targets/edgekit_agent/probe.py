@@ -92,7 +92,7 @@ def _output(command: List[str]) -> str:
 
 
 def _runtimes(sites: Tuple[str, ...]) -> Iterator[RuntimeFacts]:
-    # A site may have been unpacked since this process last looked.
+    # A site may have been unpacked since this process last searched it.
     importlib.invalidate_caches()
     for site in (None, *sites):
         places = sys.path if site is None else [os.path.expanduser(site)]

@@ -77,7 +77,7 @@ class Decoder:
         import numpy as np
 
         widths = np.array(counts, np.uint32)
-        times = widths.astype(np.intp)  # 32-bit numpy repeats by no wider type
+        times = widths.astype(np.intp)  # 32-bit numpy accepts no wider repeat counts
         symbol = np.repeat(np.arange(len(counts), dtype=np.uint8), times)
         width = np.repeat(widths, times)
         within = np.arange(len(symbol), dtype=np.uint32)

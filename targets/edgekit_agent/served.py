@@ -58,7 +58,7 @@ def switch(home: Home, release: str) -> None:
             _point(os.path.join(home.path, PREVIOUS), _THROUGH_CURRENT)
     _point(os.path.join(home.path, CURRENT), os.path.join("releases", release), is_last=True)
     if served is not None:
-        with contextlib.suppress(OSError):  # nobody reads it any more
+        with contextlib.suppress(OSError):  # it is no longer read
             os.unlink(_replaced_link(home, served))
 
 

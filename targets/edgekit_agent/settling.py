@@ -20,7 +20,7 @@ def wait_until_settled(home: str, seconds: float) -> None:
     deadline = time.monotonic() + seconds
     path = os.path.join(home, "lock")
     if not os.path.exists(path):
-        return  # nobody has ever changed anything here
+        return  # no agent has ever changed this home
     with open(path, "rb") as file:
         while not _is_free(file.fileno()):
             if time.monotonic() > deadline:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Tuple
 
 _PUBLIC = re.compile(r"[0-9a-f]{64}")
-# The largest whole number that every JSON parser holds exactly.
+# The largest integer that every JSON parser holds exactly.
 MOST_VERSION = 2**53 - 1
 # The end of the year 9999.
 MOST_TIME_S = 253402300799

@@ -24,7 +24,7 @@ from edgekit_agent.wire import Outlet
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 
 # Isolated mode drops PYTHONPATH and the current folder; the package is imported from ROOT, which
-# leaves sys.path again because other packages may lie beside it.
+# is removed from sys.path again because other packages may be in the same folder.
 _START = (
     "import sys; sys.path.insert(0, sys.argv[1]); from edgekit_agent.__main__ import main; "
     "sys.path.remove(sys.argv[1]); sys.exit(main(sys.argv[2:]))"
@@ -108,7 +108,7 @@ class _Relay:
         poller = select.poll()
         poller.register(stdout, select.POLLIN)
         poller.register(stderr, select.POLLIN)
-        poller.register(self._outlet.fd, 0)  # a hang-up is reported all the same
+        poller.register(self._outlet.fd, 0)  # 0: only a hang-up is reported
         while True:
             for fd, _ in poller.poll(self._left_ms()):
                 if fd == self._outlet.fd:

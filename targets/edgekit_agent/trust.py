@@ -175,7 +175,7 @@ def _trust_to_change(home: Home, job: TrustJob) -> Trust:
     except AgentError:
         if not job.add:
             raise
-        return Trust()  # the user gives the keys again
+        return Trust()  # the job adds the keys again
 
 
 def _changed(trust: Trust, job: TrustJob) -> Trust:

@@ -274,7 +274,7 @@ class _Filler:
     def _slices(
         self, index: int, gap: Gap, number: int, group: Group
     ) -> Tuple[np.ndarray[Any, Any], List[int]]:
-        """Return a tensor cut along an axis, and the indices of the slices that belong to a group."""
+        """Return a tensor cut along an axis, and the indices of the slices that are of a group."""
         words, (slices, inner) = self._view(index, _dtype(group)), gap.arguments[:2]
         if group.width == 4 or group.centred or not 0 < slices * inner <= gap.size:
             raise ValueError("a tensor that cannot be cut into slices")
@@ -317,7 +317,7 @@ class _Symbols:
 
         self._decoder, self._left, self._counts = decoder, total, counts
         self._held: np.ndarray[Any, Any] = np.empty(0, np.uint8)
-        # The lanes of the decoder start again with each run: only whole rounds can be cut off.
+        # Each run starts at the decoder's first lane, so a chunk is a multiple of the lanes.
         self._chunk = max(1, _CHUNK // decoder.lanes) * decoder.lanes
 
     def take(self, count: int) -> np.ndarray[Any, Any]:

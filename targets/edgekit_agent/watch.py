@@ -64,7 +64,7 @@ def begin_watch(home: Home, release: str, previous: str, seconds: float) -> Watc
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         cwd="/",
-        start_new_session=True,  # it lives on when the link is lost
+        start_new_session=True,  # it survives the loss of the link
     )
     start_now(home.path, start)
     return watch
@@ -147,7 +147,7 @@ def run_watch(path: str) -> int:
                         _end(home, watch)
             except AgentError:
                 pass  # busy, or not writable now: try again
-            except OSError:  # the disk is full or failing now: try again, ever more rarely
+            except OSError:  # the disk is full or failing now: try again, at growing intervals
                 pause_s = min(2 * pause_s, _MOST_POLL_S)
         time.sleep(pause_s)
 
@@ -155,7 +155,7 @@ def run_watch(path: str) -> int:
 def _end(home: Home, watch: Watch) -> None:
     """Confirm or go back, once the time of a watch is over or it was confirmed."""
     if current_release(home) != watch.release:
-        drop_watch(home)  # cut off before the switch, or somebody went back
+        drop_watch(home)  # the install was cut off before the switch, or a rollback was run
     elif _app_confirmed(home, watch) and watch.boot == _boot():
         _confirmed(home, watch, "done: by the app")
     else:

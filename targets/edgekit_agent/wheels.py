@@ -41,7 +41,7 @@ def unpack_runtime(job: RuntimeJob, progress: Progress) -> Unpacked:
                 progress("unpack", number, len(job.wheels))
                 _unpack(home.object(wheel.digest), wheel.name, staging)
             share(home, staging)
-            # One flush of everything: thousands of single ones take minutes on an SD card.
+            # One flush for all files: thousands of single ones take minutes on an SD card.
             os.sync()
             old = home.staging("runtimes")
             with contextlib.suppress(FileNotFoundError):

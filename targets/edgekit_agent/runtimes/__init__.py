@@ -21,7 +21,7 @@ class Tensor:
     """An input or output of a model. A free dimension is its name, or ``?`` where it has none."""
 
     name: str
-    dtype: str  # as numpy says it
+    dtype: str  # name of a numpy type
     shape: Tuple[Union[int, str], ...]
 
 

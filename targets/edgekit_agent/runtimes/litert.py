@@ -120,7 +120,7 @@ def load(path: str, threads: int) -> LitertModel:
         AgentError: ``model_failed``; the runtime refuses it.
     """
     with open(path, "rb"):
-        pass  # a clear error where litert's would be its own
+        pass  # raises FileNotFoundError, unlike litert
     try:
         interpreter = _interpreter.Interpreter(model_path=path, num_threads=threads)
         interpreter.allocate_tensors()

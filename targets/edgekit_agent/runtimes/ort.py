@@ -67,7 +67,7 @@ def load(path: str, threads: int) -> OrtModel:
     if hasattr(options, "add_session_config_entry"):  # not in the oldest releases
         options.add_session_config_entry(MOST_FOLDED_ENTRY, str(MOST_FOLDED_BYTES))
     with open(path, "rb"):
-        pass  # a clear error where onnxruntime's would be its own
+        pass  # raises FileNotFoundError, unlike onnxruntime
     try:
         session = onnxruntime.InferenceSession(
             path, sess_options=options, providers=["CPUExecutionProvider"]
