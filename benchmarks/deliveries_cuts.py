@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 
@@ -12,6 +13,7 @@ LATE_STAGES = ("staging", "laid", "watched", "switched")
 LATER_S = (0.0, 0.0, 0.0, 0.01, 0.05, 0.2)
 
 
+@contextlib.contextmanager
 def cut_upwards(case: Case) -> Iterator[None]:
     """Cut the link after a number of bytes to the device."""
     at = int(case.total() * case.rng.uniform(0.0, 1.05))
@@ -22,6 +24,7 @@ def cut_upwards(case: Case) -> Iterator[None]:
     link.stop()
 
 
+@contextlib.contextmanager
 def cut_downwards(case: Case) -> Iterator[None]:
     """Cut the link after a number of bytes from the device."""
     at = int(case.rng.uniform(500, 8000))
@@ -32,6 +35,7 @@ def cut_downwards(case: Case) -> Iterator[None]:
     link.stop()
 
 
+@contextlib.contextmanager
 def cut_at_stage(case: Case) -> Iterator[None]:
     """Cut the link when the install reaches a stage."""
     stage, later_s = moment(case, STAGES)
@@ -43,6 +47,7 @@ def cut_at_stage(case: Case) -> Iterator[None]:
     link.stop()
 
 
+@contextlib.contextmanager
 def lose_answer(case: Case) -> Iterator[None]:
     """Hold back the answer of the install, and cut the link once the device has switched."""
     link = case.link(comes_back=comes_back(case))
@@ -56,6 +61,7 @@ def lose_answer(case: Case) -> Iterator[None]:
     link.stop()
 
 
+@contextlib.contextmanager
 def lose_confirmation(case: Case) -> Iterator[None]:
     """Cut the link when the release is live and waits for its confirmation."""
     case.watch_s = case.watch_s or 3.0
@@ -68,6 +74,7 @@ def lose_confirmation(case: Case) -> Iterator[None]:
     link.stop()
 
 
+@contextlib.contextmanager
 def cut_again(case: Case) -> Iterator[None]:
     """Cut the link during the install, and the next one, by which the device is asked again."""
     case.can_be_unknown = True
@@ -85,6 +92,7 @@ def cut_again(case: Case) -> Iterator[None]:
     link.stop()
 
 
+@contextlib.contextmanager
 def fall_silent(case: Case) -> Iterator[None]:
     """Stop all traffic of the link from a stage on, without closing it."""
     case.patience_s = 4.0

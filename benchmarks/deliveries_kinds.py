@@ -50,13 +50,6 @@ _FILL_S = 0.3
 
 
 @contextlib.contextmanager
-@contextlib.contextmanager
-@contextlib.contextmanager
-@contextlib.contextmanager
-@contextlib.contextmanager
-@contextlib.contextmanager
-@contextlib.contextmanager
-@contextlib.contextmanager
 def kill_agent(case: Case) -> Iterator[None]:
     """Kill the agent at a stage; sometimes also the process that waits for the confirmation."""
     stage, later_s = moment(case, STAGES)
