@@ -215,7 +215,10 @@ def _state_notes(status: Status) -> Iterator[str]:
             f"to {status.watch.previous}"
         )
     if status.trust is None:
-        yield "its file of trusted keys is damaged: it takes no release until 'edgekit keys trust'"
+        yield (
+            "its file of trusted keys is damaged: it takes no release until "
+            "'edgekit keys trust --replace'"
+        )
 
 
 def _logged(line: AuditLine) -> str:

@@ -66,7 +66,8 @@ def trusted_facts(found: Iterable[tuple[str, Trust]]) -> list[dict[str, object]]
 
 def _taken(trust: Trust) -> str:
     if not trust.wants_signature():
-        return "trusts no key and takes every release"
+        revoked = f", revoked: {_named(trust.revoked)}" if trust.revoked else ""
+        return f"trusts no key and takes every release{revoked}"
     if not trust.keys:
         return f"takes nothing: {_named(trust.revoked)} revoked; trust another key"
     parts = [f"takes releases signed with {_named(trust.keys)}"]

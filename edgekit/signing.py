@@ -1,4 +1,4 @@
-"""Signing of releases, and of permits to install a lower version."""
+"""Signing of releases, and of permits that a device asks for."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from edgekit_agent.statements import (
     Signature,
     SignedFile,
     Statement,
+    Waiver,
     canonical_text,
     digest_of,
 )
@@ -79,7 +80,7 @@ def signer_of(settings: ReleaseTable) -> Signer | None:
     return Signer(key=key, version=settings.version, valid_days=settings.valid_days)
 
 
-def sign_statement(key: OwnKey, statement: Statement | Permit) -> Signature:
+def sign_statement(key: OwnKey, statement: Statement | Permit | Waiver) -> Signature:
     """Sign a statement."""
     text = canonical_text(statement)
     return Signature(key.public, text, key.sign(signed_bytes(type(statement), text)).hex())
@@ -91,20 +92,35 @@ def permit_downgrade(signature: Signature, trust: Trust) -> Signature:
     Raises:
         UserError: The device trusts no key of this user.
     """
-    trusted = {key.public for key in trust.keys}
-    own = [key for key in own_keys() if not key.is_revoked and key.public in trusted]
-    if not own:
-        raise UserError(
-            "--allow-downgrade: no key of yours is trusted by the device",
-            hint="run it where the key is that the device trusts",
-        )
+    own = _own_trusted(trust, "--allow-downgrade")
     permit = Permit(
-        key=own[0].public,
+        key=own.public,
         statement=digest_of(signature),
         nonce=trust.nonce,
         signed_s=int(time.time()),
     )
-    return sign_statement(own[0], permit)
+    return sign_statement(own, permit)
+
+
+def waive_signatures(trust: Trust) -> Signature:
+    """Sign the permission to take unsigned releases, with an own key that the device trusts.
+
+    Raises:
+        UserError: The device trusts no key of this user.
+    """
+    own = _own_trusted(trust, "keys untrust")
+    return sign_statement(own, Waiver(own.public, trust.nonce, int(time.time())))
+
+
+def _own_trusted(trust: Trust, request: str) -> OwnKey:
+    trusted = {key.public for key in trust.keys}
+    own = [key for key in own_keys() if not key.is_revoked and key.public in trusted]
+    if not own:
+        raise UserError(
+            f"{request}: no key of yours is trusted by the device",
+            hint="run it where the key is that the device trusts",
+        )
+    return own[0]
 
 
 def facts_of(signature: Signature) -> dict[str, object]:

@@ -58,9 +58,9 @@ class Device:
         with open_session("local") as session:
             return push(bundle, session, cache=self.cache, allow_downgrade=allow_downgrade)
 
-    def trust(self, key: OwnKey, profile: str | None = None) -> Trust:
+    def trust(self, key: OwnKey, profile: str | None = None, *, replace: bool = False) -> Trust:
         with open_session("local") as session:
-            return trust_key(session, key.trusted(), profile)
+            return trust_key(session, key.trusted(), profile, replace=replace)
 
     def revoke(self, key: OwnKey) -> Trust:
         with open_session("local") as session:

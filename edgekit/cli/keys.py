@@ -13,6 +13,8 @@ from edgekit.progress import Ticker
 
 if TYPE_CHECKING:
     from edgekit.remote.home import Home
+    from edgekit.remote.session import Session
+    from edgekit_agent.results import Trust
 
 keys_app = typer.Typer(
     help="Keys that sign bundles, and the keys that devices trust.", rich_markup_mode=None
@@ -71,6 +73,10 @@ def trust(
         str | None,
         typer.Option("--device", metavar="NAME", help="Take bundles for this profile only."),
     ] = None,
+    replace: Annotated[
+        bool,
+        typer.Option("--replace", help="Start anew where the device's file of keys is damaged."),
+    ] = False,
     as_json: Json = False,
 ) -> int:
     """Trust a key on devices, which then refuse unsigned bundles and other keys."""
@@ -81,9 +87,21 @@ def trust(
     public = named_public(key)
     profile = load_profile(device).name if device else None
     where = home_on_device(home, device)
-    return _on_hosts(
-        hosts, lambda session: trust_key(session, public, profile), where, as_json=as_json
-    )
+
+    def ask(session: Session) -> Trust:
+        return trust_key(session, public, profile, replace=replace)
+
+    return _on_hosts(hosts, ask, where, as_json=as_json)
+
+
+@keys_app.command("untrust")
+def untrust(
+    hosts: Hosts, home: HomeFolder = None, device: DeviceName = None, as_json: Json = False
+) -> int:
+    """Let devices take unsigned bundles again; needs a private key that they trust."""
+    from edgekit.remote.trust import end_trust
+
+    return _on_hosts(hosts, end_trust, home_on_device(home, device), as_json=as_json)
 
 
 @keys_app.command("revoke")

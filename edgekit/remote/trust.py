@@ -5,8 +5,8 @@ from __future__ import annotations
 from edgekit.bundle import Bundle
 from edgekit.errors import DeviceError, UserError
 from edgekit.remote.session import Session
-from edgekit.signing import permit_downgrade
-from edgekit_agent.jobs import AdmitJob, TrustJob
+from edgekit.signing import permit_downgrade, waive_signatures
+from edgekit_agent.jobs import AdmitJob, TrustJob, UntrustJob
 from edgekit_agent.results import Status, Trust
 from edgekit_agent.statements import Signature, TrustedKey, is_public_key, key_id
 
@@ -67,18 +67,37 @@ def read_trust(session: Session) -> Trust:
     return _ask(session, TrustJob(session.home))
 
 
-def trust_key(session: Session, key: TrustedKey, profile: str | None) -> Trust:
+def trust_key(
+    session: Session, key: TrustedKey, profile: str | None, *, replace: bool = False
+) -> Trust:
     """Trust a key on a device, which then refuses releases of keys that it does not trust.
 
     Args:
         session: the device.
         key: whose releases it is to take.
         profile: the only device profile whose releases it is to take; None = as before.
+        replace: start anew where its file of keys is damaged.
 
     Raises:
-        DeviceError: the key was revoked there.
+        DeviceError: the key was revoked there, or its file of keys is damaged.
     """
-    return _ask(session, TrustJob(session.home, add=(key,), profile=profile))
+    return _ask(session, TrustJob(session.home, add=(key,), profile=profile, replace=replace))
+
+
+def end_trust(session: Session) -> Trust:
+    """Let a device take unsigned releases again, and trust no key.
+
+    Raises:
+        DeviceError: it trusts no key of this user, or its file of keys is damaged.
+    """
+    trust = read_trust(session)
+    if not trust.wants_signature():
+        return trust
+    try:
+        waiver = waive_signatures(trust)
+    except UserError as error:
+        raise DeviceError(f"{session.name}: {error.message}", hint=error.hint) from error
+    return _ask(session, UntrustJob(session.home, waiver))
 
 
 def revoke_key(session: Session, text: str) -> Trust:
@@ -106,7 +125,7 @@ def revoke_key(session: Session, text: str) -> Trust:
     return _ask(session, TrustJob(session.home, revoke=(found[0],)))
 
 
-def _ask(session: Session, job: TrustJob) -> Trust:
+def _ask(session: Session, job: TrustJob | UntrustJob) -> Trust:
     trust = session.ask(job, Trust)
     if not all(is_public_key(key.public) for key in (*trust.keys, *trust.revoked)):
         raise DeviceError(f"{session.name}: its list of trusted keys holds an invalid key")

@@ -19,7 +19,7 @@ from edgekit_agent.receive import forget, plan, receive
 from edgekit_agent.results import Expanded, Health
 from edgekit_agent.runtimes.trial import run_trial
 from edgekit_agent.supervise import run_in_worker
-from edgekit_agent.trust import admit, change_trust
+from edgekit_agent.trust import admit, change_trust, end_trust
 from edgekit_agent.watch import confirm, run_watch
 from edgekit_agent.wheels import unpack_runtime
 from edgekit_agent.wire import Inlet, Outlet, guard_stdout, read_job
@@ -107,6 +107,7 @@ def _run(
         "runtime": lambda: unpack_runtime(job, outlet.progress),
         "admit": lambda: audited(job, lambda: admit(job)),
         "trust": lambda: audited(job, lambda: change_trust(job)),
+        "untrust": lambda: audited(job, lambda: end_trust(job)),
         "install": lambda: audited(job, lambda: install(job, ask_health, outlet.progress)),
         "confirm": lambda: confirm(job),
         "rollback": lambda: audited(job, lambda: rollback(job, ask_health)),

@@ -13,7 +13,7 @@ from edgekit_agent.codec import decode, encode
 from edgekit_agent.failures import failure_of
 from edgekit_agent.files import open_regular
 from edgekit_agent.homes import Home, is_marked, open_home
-from edgekit_agent.jobs import AdmitJob, InstallJob, RollbackJob, TrustJob
+from edgekit_agent.jobs import AdmitJob, InstallJob, RollbackJob, TrustJob, UntrustJob
 from edgekit_agent.results import AuditLine, Status
 from edgekit_agent.statements import key_id
 from edgekit_agent.strictjson import loads
@@ -26,7 +26,10 @@ _MOST_BYTES = 1 << 20
 _MOST_CHARS = 300
 
 
-def audited(job: Union[InstallJob, AdmitJob, RollbackJob, TrustJob], act: Callable[[], T]) -> T:
+Audited = Union[InstallJob, AdmitJob, RollbackJob, TrustJob, UntrustJob]
+
+
+def audited(job: Audited, act: Callable[[], T]) -> T:
     """Run a job that changes the served release or the trusted keys, and log its result.
 
     Nothing is logged if the job only asked for the keys, or for an admission that is not refused.
@@ -60,6 +63,8 @@ def _describe_job(job: object) -> Tuple[str, str, str]:
         return "revoke", "", job.revoke[0]
     if isinstance(job, TrustJob) and (job.add or job.profile is not None):
         return "trust", "", job.add[0].public if job.add else ""
+    if isinstance(job, UntrustJob):
+        return "untrust", "", job.waiver.key
     return "", "", ""
 
 

@@ -27,6 +27,7 @@ from edgekit_agent.jobs import (
     ScoreJob,
     StatusJob,
     TrustJob,
+    UntrustJob,
 )
 
 T = TypeVar("T")
@@ -45,6 +46,7 @@ JOBS: Dict[str, Type[Any]] = {
     "runtime": RuntimeJob,
     "admit": AdmitJob,
     "trust": TrustJob,
+    "untrust": UntrustJob,
     "install": InstallJob,
     "confirm": ConfirmJob,
     "rollback": RollbackJob,

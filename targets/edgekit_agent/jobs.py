@@ -189,13 +189,23 @@ class TrustJob:
     """Trust and revoke keys, and bind the device to a profile; with neither, report the keys.
 
     ``revoke`` are public keys in hex. ``profile`` is the only device profile whose releases are
-    taken; an empty one allows every profile.
+    taken; an empty one allows every profile. ``replace`` starts anew where the file of keys and its
+    copy are damaged.
     """
 
     home: str
     add: Tuple[TrustedKey, ...] = ()
     revoke: Tuple[str, ...] = ()
     profile: Optional[str] = None
+    replace: bool = False
+
+
+@dataclass(frozen=True)
+class UntrustJob:
+    """Trust no key any more, and take unsigned releases again; ``waiver`` permits that."""
+
+    home: str
+    waiver: Signature
 
 
 @dataclass(frozen=True)

@@ -197,6 +197,7 @@ class Trust:
         newest_s: the newest time that was signed, in seconds since 1970; the clock may be behind.
         nonce: random number that a permit to install a lower version has to name.
         profile: the only device profile whose releases are taken; empty = every one.
+        takes_unsigned: it trusted keys once, and the owner of one of them has ended that.
     """
 
     keys: Tuple[TrustedKey, ...] = ()
@@ -205,10 +206,11 @@ class Trust:
     newest_s: int = 0
     nonce: str = ""
     profile: str = ""
+    takes_unsigned: bool = False
 
     def wants_signature(self) -> bool:
         """Return whether unsigned releases are refused."""
-        return bool(self.keys or self.revoked)
+        return bool(self.keys or self.revoked) and not self.takes_unsigned
 
 
 @dataclass(frozen=True)
@@ -249,7 +251,8 @@ class AuditLine:
         at: by the clock of the device; UTC, ISO 8601.
         user: user that the agent ran as.
         client: address of the SSH client; empty for somebody at the device itself.
-        action: ``install``, ``rollback``, ``trust``, ``revoke``, ``confirm`` or ``go back``.
+        action: ``install``, ``rollback``, ``trust``, ``revoke``, ``untrust``, ``replace keys``,
+            ``restore keys``, ``confirm`` or ``go back``.
         release: its name; after a rollback, the release that is served since.
         version: of the release, where the device verified a signature.
         key: short name of the key of the release, or of the key that was trusted or revoked.

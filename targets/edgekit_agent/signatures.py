@@ -15,18 +15,20 @@ from edgekit_agent.statements import (
     Signature,
     Statement,
     TrustedKey,
+    Waiver,
     canonical_text,
     digest_of,
     key_id,
 )
 from edgekit_agent.strictjson import loads
 
-T = TypeVar("T", Statement, Permit)
+T = TypeVar("T", Statement, Permit, Waiver)
 
 # First bytes of the signed text, so that a signature of one kind is not valid for another.
 _CONTEXTS: Dict[Type[object], bytes] = {
     Statement: b"edgekit release 1\0",
     Permit: b"edgekit downgrade 1\0",
+    Waiver: b"edgekit waiver 1\0",
 }
 MOST_STATEMENT_CHARS = 1 << 17
 _NOTHING_CHANGED = "nothing was changed on the device"

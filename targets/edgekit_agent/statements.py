@@ -96,6 +96,21 @@ class Permit:
     signed_s: int
 
 
+@dataclass(frozen=True)
+class Waiver:
+    """Permission to take releases that are not signed, from now on.
+
+    Attributes:
+        key: the public key in hex.
+        nonce: what the device asked for; a waiver is valid once.
+        signed_s: when it was signed, in seconds since 1970 (UTC).
+    """
+
+    key: str
+    nonce: str
+    signed_s: int
+
+
 def canonical_text(record: Any) -> str:  # noqa: ANN401 - a record of any type
     """Convert a record to canonical JSON."""
     return json.dumps(

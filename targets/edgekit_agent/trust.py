@@ -1,7 +1,8 @@
-"""Trusted keys of a device, kept in one file of its home, and the checks against them."""
+"""Trusted keys of a device, kept in a file of its home and a copy, and the checks against them."""
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import platform
@@ -12,20 +13,29 @@ import time
 from dataclasses import replace
 from typing import Iterable, Optional, Tuple
 
+from edgekit_agent.audit import add_line
 from edgekit_agent.codec import decode, encode
 from edgekit_agent.cpu import userland
 from edgekit_agent.ed25519 import is_usable_key
 from edgekit_agent.failures import AgentError
 from edgekit_agent.files import open_regular, write_whole
 from edgekit_agent.homes import Home, open_home
-from edgekit_agent.jobs import AdmitJob, InstallJob, TrustJob
+from edgekit_agent.jobs import AdmitJob, InstallJob, TrustJob, UntrustJob
 from edgekit_agent.releases import locked
 from edgekit_agent.results import Trust
 from edgekit_agent.signatures import check_release, trusted_statement
-from edgekit_agent.statements import Permit, Signature, Statement, TrustedKey, is_public_key, key_id
+from edgekit_agent.statements import (
+    Permit,
+    Signature,
+    Statement,
+    TrustedKey,
+    Waiver,
+    is_public_key,
+    key_id,
+)
 from edgekit_agent.strictjson import load
 
-TRUST = "trust.json"
+TRUST, COPY = "trust.json", "trust.copy.json"
 _MOST_KEYS = 64
 _MOST_BYTES = 1 << 20
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}|")
@@ -33,23 +43,47 @@ _PROFILE = re.compile(r"[a-z0-9][a-z0-9.-]{0,99}|")
 
 
 def read_trust(home: Home) -> Trust:
-    """Read the trusted keys of the device; none if there is no file yet.
+    """Read the trusted keys of the device, from the copy where the file is damaged or gone.
+
+    Returns:
+        No key where there is neither file yet.
 
     Raises:
-        AgentError: ``damaged_trust``: the file is damaged, so that nothing may be installed.
+        AgentError: ``damaged_trust``: there is no whole one, so that nothing may be installed.
     """
-    path = os.path.join(home.path, TRUST)
+    damage = ""
+    for name in (TRUST, COPY):
+        path = os.path.join(home.path, name)
+        try:
+            return _read(path)
+        except FileNotFoundError:
+            continue
+        except ValueError as error:
+            damage = damage or f"{path}: damaged: {error}"
+    if not damage:
+        return Trust()
+    raise AgentError(
+        "damaged_trust",
+        damage,
+        hint="nothing is installed until 'edgekit keys trust HOST --replace'; what it held of "
+        "revoked keys, versions and the time is lost then: revoke those keys again",
+    )
+
+
+def _read(path: str) -> Trust:
+    """Read a file of keys.
+
+    Raises:
+        OSError: there is none, or it may not be read.
+        ValueError: it is damaged.
+    """
     try:
         with open_regular(path) as file:
             return _checked(decode(Trust, load(file, _MOST_BYTES)))
-    except FileNotFoundError:
-        return Trust()
-    except ValueError as error:
-        raise AgentError(
-            "damaged_trust",
-            f"{path}: damaged: {error}",
-            hint="nothing is installed until 'edgekit keys trust HOST' replaces it",
-        ) from error
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+        raise ValueError(error.strerror) from error
 
 
 def known_trust(home: Home) -> Optional[Trust]:
@@ -139,8 +173,8 @@ def change_trust(job: TrustJob) -> Trust:
     """Trust and revoke keys, and bind to a device profile; without changes, report the keys.
 
     Raises:
-        AgentError: ``bad_job``, ``revoked_key``, ``unknown_key``; ``damaged_trust`` if the file is
-            damaged and the job adds no keys.
+        AgentError: ``bad_job``, ``revoked_key``, ``unknown_key``; ``damaged_trust`` unless the job
+            replaces what is damaged.
     """
     home = open_home(job.home)
     if not job.add and not job.revoke and job.profile is None:
@@ -151,6 +185,29 @@ def change_trust(job: TrustJob) -> Trust:
         trust = _changed(_trust_to_change(home, job), job)
         _write(home, trust)
     return trust
+
+
+def end_trust(job: UntrustJob) -> Trust:
+    """Trust no key any more and take unsigned releases, as the owner of a trusted key permits.
+
+    Revoked keys stay revoked, and the highest version counts again once another key is trusted.
+
+    Raises:
+        AgentError: ``bad_permit``, ``damaged_trust``; see ``trusted_statement``.
+    """
+    home = open_home(job.home)
+    with locked(home):
+        trust = read_trust(home)
+        waiver = trusted_statement(Waiver, job.waiver, trust)
+        if not trust.nonce or waiver.nonce != trust.nonce:
+            raise AgentError(
+                "bad_permit",
+                "the permission to take unsigned releases was given for another time",
+                hint="run 'edgekit keys untrust' again; nothing was changed on the device",
+            )
+        ended = replace(trust, keys=(), nonce=secrets.token_hex(16), takes_unsigned=True)
+        _write(home, ended)
+    return ended
 
 
 def check_not_revoked(trust: Optional[Trust], key: str) -> None:
@@ -172,9 +229,11 @@ def check_not_revoked(trust: Optional[Trust], key: str) -> None:
 def _trust_to_change(home: Home, job: TrustJob) -> Trust:
     try:
         return read_trust(home)
-    except AgentError:
-        if not job.add:
+    except AgentError as error:
+        if not (job.replace and job.add):
             raise
+        lost = "revoked keys, versions and the time are forgotten"
+        add_line(home, "replace keys", f"done: {lost}: {error.failure.message}")
         return Trust()  # the job adds the keys again
 
 
@@ -200,6 +259,7 @@ def _changed(trust: Trust, job: TrustJob) -> Trust:
         keys=left,
         revoked=(*trust.revoked, *gone),
         nonce=trust.nonce or secrets.token_hex(16),
+        takes_unsigned=trust.takes_unsigned and not job.add,
         profile=trust.profile if job.profile is None else _checked_profile(job.profile),
     )
 
@@ -231,5 +291,22 @@ def _check_publics(publics: Iterable[str]) -> None:
 
 
 def _write(home: Home, trust: Trust) -> None:
-    text = json.dumps(encode(trust), indent=1, allow_nan=False)
-    write_whole(os.path.join(home.path, TRUST), text.encode(), is_private=True)
+    """Write the file and its copy; what is new lasts only once both are written."""
+    path, copy = (os.path.join(home.path, name) for name in (TRUST, COPY))
+    if _is_whole(copy) and not _is_whole(path):
+        add_line(home, "restore keys", f"done: {path} was damaged or gone: its copy was read")
+    record = encode(trust)
+    if not trust.takes_unsigned:
+        del record["takes_unsigned"]  # agents of before do not know it
+    data = json.dumps(record, indent=1, allow_nan=False).encode()
+    # In this order: where a cut leaves two versions, the copy never lacks a revocation.
+    write_whole(copy, data, is_private=True)
+    write_whole(path, data, is_private=True)
+
+
+def _is_whole(path: str) -> bool:
+    try:
+        _read(path)
+    except (OSError, ValueError):
+        return False
+    return True

@@ -151,7 +151,7 @@ def test_a_pipe_or_a_folder_in_place_of_the_trusted_keys_lets_nothing_in(device,
     assert (done.returncode, "damaged: not a regular file" in done.stderr) == (4, True)
     assert "file of trusted keys is damaged" in edgekit("status", "local").out
     if make is os.mkfifo:
-        device.trust(new_key("owner"))
+        device.trust(new_key("owner"), replace=True)
 
 
 def test_a_log_that_is_a_pipe_stops_nothing(device, tmp_path):

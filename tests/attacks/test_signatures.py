@@ -20,13 +20,10 @@ from edgekit.remote.session import Session, open_session
 from edgekit.remote.trust import read_trust as read_keys
 from edgekit.remote.trust import revoke_key
 from edgekit.signing import Signer, permit_downgrade, sign_statement
-from edgekit_agent.failures import AgentError
-from edgekit_agent.homes import open_home
 from edgekit_agent.jobs import InstallJob, NamedBlob, StatusJob
 from edgekit_agent.results import Status
 from edgekit_agent.signatures import check_release, read_statement
 from edgekit_agent.statements import Permit, Signature, SignedFile, Statement
-from edgekit_agent.trust import known_trust, read_trust
 from tests.attacks.test_hostile_devices import HostileTransport
 from tests.projects import edgekit
 from tests.remote.servers import make_bundle
@@ -343,42 +340,12 @@ def test_a_device_whose_last_key_was_revoked_takes_nothing(device, served, key, 
     assert device.status().current.version == 5
 
 
-@pytest.mark.parametrize(
-    "text", ["", "{}{", "[]", "[" * 100_000, '{"keys": 7}', '{"keys":[{"public":"0"}]}', "\udcff"]
-)
-def test_a_file_of_keys_that_is_damaged_is_told(device, text):
-    (device.home / "trust.json").write_bytes(text.encode(errors="surrogateescape"))
-    home = open_home(str(device.home))
-    assert known_trust(home) is None
-    with pytest.raises(AgentError) as caught:
-        read_trust(home)
-    assert caught.value.failure.kind == "damaged_trust"
-
-
-def test_a_damaged_file_of_keys_lets_nothing_in_and_keeps_the_rest_going(
-    device, served, key, tmp_path
-):
-    device.push(make_signed(tmp_path / "new", key, seed=1, version=6))
-    (device.home / "trust.json").write_text("{}{")
-    state = device.status()
-    assert (state.current.version, state.trust) == (6, None)
-    assert "file of trusted keys is damaged" in edgekit("status", "local").out
-    refused(device, make_bundle(tmp_path / "evil", seed=2, width=8), "damaged_trust")
-    assert device.rollback().current.version == 5
-    device.trust(key)
-    assert device.push(make_signed(tmp_path / "next", key, seed=3, version=7)).health.healthy
-
-
 def test_the_previous_release_can_be_served_again_whatever_its_version(
     device, served, key, tmp_path
 ):
     device.push(make_signed(tmp_path / "new", key, seed=1, version=6))
     assert device.rollback().current.version == 5
     assert device.rollback().current.version == 6
-
-
-def test_the_file_of_keys_is_the_owners_alone(device, served):
-    assert (device.home / "trust.json").stat().st_mode & 0o777 == 0o600
 
 
 @pytest.mark.parametrize("ask", [read_keys, lambda session: revoke_key(session, "k")])

@@ -30,6 +30,7 @@ COMMANDS = [
     "keys new",
     "keys list",
     "keys trust",
+    "keys untrust",
     "keys revoke",
 ]
 GROUPS = ("devices", "keys")
