@@ -108,8 +108,8 @@ def batches(
 ) -> Iterator[Batch]:
     """Yield all samples from ``first`` on in order, as model inputs of ``batch`` samples.
 
-    If the model has states (see ``runs``), they are missing from the inputs, and each batch is one
-    sample, repeated.
+    If the model has states (see ``iter_runs``), they are missing from the inputs, and each batch is
+    one sample, repeated.
 
     Args:
         samples: a column, a constant or a state for every input, by name.
@@ -151,8 +151,8 @@ def runs(
     depend on earlier samples of its sequence: these are run as well, but not yielded.
 
     Raises:
-        AgentError: as ``batches``; errors of the runtime; an output that does not fit the input of
-            its state.
+        AgentError: as ``iter_batches``; errors of the runtime; an output that does not fit the
+            input of its state.
     """
     fed = {tensor.name: tensor for tensor in model.inputs}
     initial = {state.initial.name: _initial(state, fed, batch) for state in samples.states}
@@ -255,7 +255,7 @@ def stacked(
         batch: samples in the array; the last row is repeated.
 
     Raises:
-        AgentError: ``bad_job``; as ``prepare``, or the input has no such axis.
+        AgentError: ``bad_job``; as ``prepare_rows``, or the input has no such axis.
     """
     if axis >= max(1, len(tensor.shape)):
         raise AgentError("bad_job", f"input {tensor.name} has no axis {axis} for samples")

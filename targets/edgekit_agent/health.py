@@ -84,7 +84,7 @@ def _read_canaries(path: str) -> Tuple[Arrays, Axes, Arrays, Arrays]:
     """Read inputs, the sample axis of each, complete outputs, and outputs at some positions.
 
     ``axis:NAME`` holds the axis where it is not the first, ``constant:NAME`` the one value of an
-    input, ``picked:NAME`` an output at some positions; see ``positions``.
+    input, ``picked:NAME`` an output at some positions; see ``choose_positions``.
     """
     arrays = read_golden_arrays(path)
     inputs, outputs, picked = (_named(arrays, p) for p in ("input:", "output:", "picked:"))

@@ -98,7 +98,7 @@ def check_name(name: str, what: str) -> str:
 def claim(home: Home) -> None:
     """Create the home and its folders, or check that the folder is a home.
 
-    A new home and one that was empty are for their user alone; see ``sharing``.
+    A new home and one that was empty are for their user alone; see ``get_shared_mode``.
 
     Raises:
         AgentError: ``foreign_home``: the folder has entries that are not edgekit's; ``read_only``.

@@ -120,7 +120,7 @@ def check_release(
 
     Raises:
         AgentError: ``expired``, ``lower_version``, ``wrong_target``, ``bad_permit``; see
-            ``trusted_statement``.
+            ``verify_statement``.
     """
     statement = trusted_statement(Statement, signature, trust)
     _check_target(statement, trust, arch)

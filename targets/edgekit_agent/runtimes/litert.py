@@ -60,7 +60,7 @@ class _Slot:
 
 
 class LitertModel:
-    """A LiteRT interpreter; see ``edgekit_agent.runtimes.Loaded``.
+    """A LiteRT interpreter; see ``edgekit_agent.runtimes.LoadedModel``.
 
     A quantized input or output is float32 to the caller and converted with the file's own
     parameters; an input may also be fed with the stored integers themselves.

@@ -35,7 +35,7 @@ MOST_FOLDED_ENTRY = "optimization.constant_folding_max_output_size_in_bytes"
 
 
 class OrtModel:
-    """An ONNX Runtime session; see ``edgekit_agent.runtimes.Loaded``."""
+    """An ONNX Runtime session; see ``edgekit_agent.runtimes.LoadedModel``."""
 
     version: str = onnxruntime.__version__
 
