@@ -189,8 +189,8 @@ class TrustJob:
     """Trust and revoke keys, and bind the device to a profile; with neither, report the keys.
 
     ``revoke`` are public keys in hex. ``profile`` is the only device profile whose releases are
-    taken; an empty one allows every profile. ``replace`` starts anew where the file of keys and its
-    copy are damaged.
+    taken; an empty one allows every profile. ``replace`` allows to start without keys if the file
+    of keys and its copy are damaged.
     """
 
     home: str
@@ -202,7 +202,7 @@ class TrustJob:
 
 @dataclass(frozen=True)
 class UntrustJob:
-    """Trust no key any more, and take unsigned releases again; ``waiver`` permits that."""
+    """Remove all trusted keys and take unsigned releases again; ``waiver`` permits that."""
 
     home: str
     waiver: Signature

@@ -188,16 +188,16 @@ class Release:
 
 @dataclass(frozen=True)
 class Trust:
-    """Keys whose releases a device takes. Once it trusts one, it takes no others.
+    """Keys whose releases a device takes. If it trusts one, it takes no others.
 
     Attributes:
         keys: trusted; empty where every key was revoked or none was ever trusted.
         revoked: never to be trusted again.
         version: the highest version of a release that was taken.
         newest_s: the newest time that was signed, in seconds since 1970; the clock may be behind.
-        nonce: random number that a permit to install a lower version has to name.
+        nonce: random number that a permit or a waiver has to name.
         profile: the only device profile whose releases are taken; empty = every one.
-        takes_unsigned: it trusted keys once, and the owner of one of them has ended that.
+        takes_unsigned: the owner of a trusted key has ended the trust in all keys.
     """
 
     keys: Tuple[TrustedKey, ...] = ()

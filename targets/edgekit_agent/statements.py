@@ -98,12 +98,12 @@ class Permit:
 
 @dataclass(frozen=True)
 class Waiver:
-    """Permission to take releases that are not signed, from now on.
+    """Permission to take unsigned releases from now on.
 
     Attributes:
         key: the public key in hex.
-        nonce: what the device asked for; a waiver is valid once.
-        signed_s: when it was signed, in seconds since 1970 (UTC).
+        nonce: random number from the device; it changes, so that a waiver is valid once.
+        signed_s: time of signing, in seconds since 1970 (UTC).
     """
 
     key: str

@@ -43,13 +43,13 @@ _PROFILE = re.compile(r"[a-z0-9][a-z0-9.-]{0,99}|")
 
 
 def read_trust(home: Home) -> Trust:
-    """Read the trusted keys of the device, from the copy where the file is damaged or gone.
+    """Read the trusted keys of the device, from the copy if the file is damaged or missing.
 
     Returns:
-        No key where there is neither file yet.
+        No keys if there is neither file nor copy yet.
 
     Raises:
-        AgentError: ``damaged_trust``: there is no whole one, so that nothing may be installed.
+        AgentError: ``damaged_trust``: neither is intact, so that nothing may be installed.
     """
     damage = ""
     for name in (TRUST, COPY):
@@ -74,7 +74,7 @@ def _read(path: str) -> Trust:
     """Read a file of keys.
 
     Raises:
-        OSError: there is none, or it may not be read.
+        OSError: it does not exist, or may not be read.
         ValueError: it is damaged.
     """
     try:
@@ -87,7 +87,7 @@ def _read(path: str) -> Trust:
 
 
 def known_trust(home: Home) -> Optional[Trust]:
-    """Read the trusted keys of the device; ``None`` if the file is damaged."""
+    """Read the trusted keys of the device; ``None`` if the file and its copy are damaged."""
     try:
         return read_trust(home)
     except AgentError:
@@ -174,7 +174,7 @@ def change_trust(job: TrustJob) -> Trust:
 
     Raises:
         AgentError: ``bad_job``, ``revoked_key``, ``unknown_key``; ``damaged_trust`` unless the job
-            replaces what is damaged.
+            replaces the damaged files.
     """
     home = open_home(job.home)
     if not job.add and not job.revoke and job.profile is None:
@@ -188,12 +188,12 @@ def change_trust(job: TrustJob) -> Trust:
 
 
 def end_trust(job: UntrustJob) -> Trust:
-    """Trust no key any more and take unsigned releases, as the owner of a trusted key permits.
+    """Remove all trusted keys and take unsigned releases, if the owner of a trusted key permits it.
 
     Revoked keys stay revoked, and the highest version counts again once another key is trusted.
 
     Raises:
-        AgentError: ``bad_permit``, ``damaged_trust``; see ``trusted_statement``.
+        AgentError: ``bad_permit``, ``damaged_trust``; see ``verify_statement``.
     """
     home = open_home(job.home)
     with locked(home):
@@ -291,15 +291,15 @@ def _check_publics(publics: Iterable[str]) -> None:
 
 
 def _write(home: Home, trust: Trust) -> None:
-    """Write the file and its copy; what is new lasts only once both are written."""
+    """Write the copy and the file of keys; the change is durable only once both are written."""
     path, copy = (os.path.join(home.path, name) for name in (TRUST, COPY))
     if _is_whole(copy) and not _is_whole(path):
         add_line(home, "restore keys", f"done: {path} was damaged or gone: its copy was read")
     record = encode(trust)
     if not trust.takes_unsigned:
-        del record["takes_unsigned"]  # agents of before do not know it
+        del record["takes_unsigned"]  # older agents do not know the field
     data = json.dumps(record, indent=1, allow_nan=False).encode()
-    # In this order: where a cut leaves two versions, the copy never lacks a revocation.
+    # The copy first: if a power cut leaves two versions, the copy lacks no revocation.
     write_whole(copy, data, is_private=True)
     write_whole(path, data, is_private=True)
 

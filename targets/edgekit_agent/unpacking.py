@@ -274,7 +274,7 @@ class _Filler:
     def _slices(
         self, index: int, gap: Gap, number: int, group: Group
     ) -> Tuple[np.ndarray[Any, Any], List[int]]:
-        """Return a tensor cut along an axis, and the indices of the slices that are of a group."""
+        """Return a tensor cut along an axis, and the indices of the slices that one group fills."""
         words, (slices, inner) = self._view(index, _dtype(group)), gap.arguments[:2]
         if group.width == 4 or group.centred or not 0 < slices * inner <= gap.size:
             raise ValueError("a tensor that cannot be cut into slices")
