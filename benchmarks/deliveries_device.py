@@ -130,7 +130,11 @@ def connected(device: Device) -> Iterator[Device]:
 def thaw(scripts: Path, template: str) -> Device:
     """Resume a copy of a frozen device."""
     device = Device(scripts, f"edgekit-cut-{os.getpid()}")
-    script(scripts, f"thaw.sh {template} {device.name}", _SETTINGS)
+    try:
+        script(scripts, f"thaw.sh {template} {device.name}", _SETTINGS)
+    except BaseException:
+        device.remove()
+        raise
     return device
 
 

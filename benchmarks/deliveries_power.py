@@ -242,7 +242,7 @@ def _judge(
     with contextlib.ExitStack() as closing:
         try:
             session = closing.enter_context(open_session(device.name))
-            if after.current is not None:
+            if after.current not in (None, new):  # the push below checks the new one
                 session.ask(StatusJob(home=session.home, check=after.current), Status)
             push(bundle, session, cache=cache() / "wheels", watch=WatchTerms(seconds=60.0))
         except EdgekitError as error:

@@ -21,7 +21,7 @@ from edgekit_agent.rebuilding import rebuild_records
 from edgekit_agent.records import RECORD, check_file_names, check_record, write_record
 from edgekit_agent.releases import damaged_files, discard, locked, read_release, sweep
 from edgekit_agent.results import Health, Release, Status
-from edgekit_agent.served import current_release, previous_release, switch
+from edgekit_agent.served import both_releases, current_release, previous_release, switch
 from edgekit_agent.settling import wait_until_settled
 from edgekit_agent.statements import Statement
 from edgekit_agent.trust import (
@@ -169,13 +169,17 @@ def status(job: StatusJob, ask_health: AskHealth) -> Status:
     home = open_home(job.home)
     if job.wait_s:
         wait_until_settled(home.path, job.wait_s)
-    served, previous = current_release(home), previous_release(home)
-    health = None
+    served, health = current_release(home), None
     if served is not None and served == job.check:
         release = read_release(home, served)
         _check_whole(home, release)
         health = _healthy(home, release, ask_health)
-    return replace(_status(home, served, previous, health), log=last_lines(home, job.log))
+    # Without the lock: the device may go back meanwhile, which switches before the watch ends. So
+    # the watch is read first.
+    watch = pending_watch(home)
+    served, previous = both_releases(home)
+    answer = _status(home, served, previous, health if served == job.check else None)
+    return replace(answer, watch=watch, log=last_lines(home, job.log))
 
 
 def _status(

@@ -115,6 +115,7 @@ def sweep(home: Home) -> None:
         (home.folder("objects"), TEMPORARY_OBJECT),
         (home.folder("releases"), STAGING),
         (home.folder("runtimes"), STAGING),
+        *((home.release(name), TEMPORARY) for name in folders(home, "releases")),
     )
     for folder, form in forms:
         for entry in os.listdir(folder):

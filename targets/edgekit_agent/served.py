@@ -12,7 +12,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-from typing import Optional
+from typing import Optional, Tuple
 
 from edgekit_agent.files import fsync_folder, temporary_name
 from edgekit_agent.homes import Home
@@ -38,6 +38,14 @@ def previous_release(home: Home) -> Optional[str]:
         place = _replaced_link(home, current)
     previous = _pointed(home, place)
     return previous if previous != current else None
+
+
+def both_releases(home: Home) -> Tuple[Optional[str], Optional[str]]:
+    """Return the served and the previous release of one moment, also without the lock."""
+    while True:
+        current, previous = current_release(home), previous_release(home)
+        if current_release(home) == current:
+            return current, previous
 
 
 def switch(home: Home, release: str) -> None:

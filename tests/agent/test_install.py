@@ -158,13 +158,15 @@ def test_what_is_not_edgekits_is_passed_over(put, home):
         each.write_text("half an agent")
     os.utime(agents[0], (0, 0))
     put("two")
+    left_behind.append("releases/two/..previous.0123abcd.tmp")
+    (home / left_behind[-1]).symlink_to("../one")
     status = put("three")
     assert (status.current.name, status.previous.name) == ("three", "two")
     kept = [".nfs0001", ".staging-1", "notes.txt", "three", "two"]
     assert names(home / "releases") == kept
     assert all((home / stray).read_text() == "a note" for stray in strays)
     assert (home / "parts/odd.part").is_dir()
-    assert not any((home / name).exists() for name in left_behind)
+    assert not any(os.path.lexists(home / name) for name in left_behind)
     assert not part.exists()
     assert [each.exists() for each in agents] == [False, True], "one may still be written"
 

@@ -22,9 +22,10 @@ from edgekit.remote.sending import sha256
 from edgekit.remote.session import open_session
 from edgekit_agent.audit import last_lines
 from edgekit_agent.homes import open_home
-from edgekit_agent.jobs import ConfirmJob
+from edgekit_agent.install import status
+from edgekit_agent.jobs import ConfirmJob, StatusJob
 from edgekit_agent.releases import locked
-from edgekit_agent.results import Watched
+from edgekit_agent.results import Health, Watched
 from edgekit_agent.served import current_release, previous_release, switch
 from edgekit_agent.watch import pending_watch, run_watch
 from tests.projects import edgekit
@@ -387,3 +388,38 @@ def test_terms_that_make_no_sense_are_bad_requests(device):
     for seconds in ("-1", "nan", "inf", "1e9", "soon"):
         assert edgekit("push", "b", "local", "--watch", seconds).code == 2
     assert replace(BY_APP, seconds=1.0).by_app
+
+
+def going_back(device, first):
+    """Do what a watcher does when the time is over."""
+    switch(open_home(str(device.home)), first)
+    (device.home / "watch.json").unlink()
+
+
+def test_a_device_that_goes_back_while_it_is_asked_reports_what_it_serves_then(
+    device, first, unconfirmed
+):
+    new = unconfirmed(600.0)
+
+    def healthy(question):
+        going_back(device, first)
+        return Health(True, 0.0)
+
+    said = status(StatusJob(str(device.home), check=new), healthy)
+    assert (said.current.name, said.previous.name, said.health) == (first, new, None)
+
+
+def test_a_device_that_goes_back_while_the_watch_is_read_does_not_seem_confirmed(
+    device, first, unconfirmed, monkeypatch
+):
+    unconfirmed(600.0)
+    gone = []
+
+    def read_late(home):
+        if not gone:
+            gone.append(going_back(device, first))
+        return pending_watch(home)
+
+    monkeypatch.setattr("edgekit_agent.install.pending_watch", read_late)
+    said = status(StatusJob(str(device.home)), None)
+    assert (said.current.name, said.watch) == (first, None)
