@@ -1,4 +1,4 @@
-"""Check that the requirements of wheels are met on the device, by the device's own markers.
+"""Resolution of wheel requirements for a device, by the device's own markers.
 
 ``pip download`` evaluates the markers of PEP 508 in the environment of the host.
 """

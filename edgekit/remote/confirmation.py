@@ -82,7 +82,7 @@ def confirm(
 
 
 def _ask(session: Session, job: object, result: type[R], watch: Watch) -> R:
-    """Send a job; repeat it while the device is busy with another install or the link is lost.
+    """Send a job; repeat it while another install keeps the device busy, once if the link is lost.
 
     Raises:
         DeviceError: the device rolled back (``not_confirmed``).

@@ -119,7 +119,7 @@ def _raw(source: Path | bytes, digest: str) -> Blob:
 
 
 def _wrapped(parcel: Parcel, scratch: Path, packed: Packed | None) -> Parcel:
-    """Return the parcel with its packed encoding if there is one, else deflated."""
+    """Return the upload with its packed encoding if there is one, else deflated."""
     raw = parcel.blob
     form = packed.find(raw.digest) if packed else None
     if form is None or form.encoding != "packed":
@@ -135,7 +135,7 @@ def wire_bytes(data: bytes) -> int:
 
 
 def _deflated(parcel: Parcel, scratch: Path) -> Parcel:
-    """Deflate a parcel if that saves at least 3 %; a zip (a wheel) is deflated already."""
+    """Deflate an upload if that saves at least 3 %; a zip (a wheel) is deflated already."""
     raw = parcel.blob
     if not _promising(parcel):
         return parcel

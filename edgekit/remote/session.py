@@ -1,4 +1,4 @@
-"""A conversation with the agent on a device: jobs go in, results come out."""
+"""Sessions with the agent on a device: jobs are sent, results and progress are received."""
 
 from __future__ import annotations
 
@@ -36,15 +36,15 @@ R = TypeVar("R")
 Progress = Callable[[StageProgress], None]
 
 LOCAL = "local"
-# No byte taken for so long while we send.
+# The longest time without an accepted byte while edgekit sends.
 STALL_S = 60.0
-# No line for so long while the agent works; long jobs say how far they are.
+# The longest time without a line while the agent works; long jobs report their progress.
 SILENCE_S = 600.0
 START_S = 120.0
-# The agent's start, with its own transfer over a slow link.
+# Limits of the agent's start, which may include its transfer over a slow link.
 START_BOUNDS = Bounds(total_s=600.0)
 OLDEST_PYTHON = (3, 9)
-# How much a login script may print before the greeting of the agent.
+# The most bytes that login scripts may print before the agent's greeting.
 MOST_NOISE_BYTES = 1 << 20
 
 _KNOCK = "{own}{python} -Ic {knock} {home} {digest};exit $?"
@@ -64,12 +64,15 @@ def open_session(host: str, *, home: str | Home = "") -> Iterator[Session]:
     """Connect to a device and start its agent.
 
     Args:
-        host: ``local``, or what ``ssh`` takes.
-        home: where edgekit lives on the device, and who says so; a plain path goes behind
-            ``EDGEKIT_HOME`` there. Empty = ``${XDG_DATA_HOME:-~/.local/share}/edgekit``.
+        host: ``local``, or a host as ``ssh`` accepts it.
+        home: edgekit's folder on the device, and who set it; ``EDGEKIT_HOME`` on the device
+            overrides a plain path. Empty = ``${XDG_DATA_HOME:-~/.local/share}/edgekit``.
+
+    Yields:
+        The session, whose agent runs.
 
     Raises:
-        DeviceError: not reachable, no Python there, or no room for the agent.
+        DeviceError: the device is not reachable, has no Python, or cannot store the agent.
     """
     transport = _transport(host)
     try:
@@ -97,9 +100,9 @@ class Session:
     Attributes:
         name: the host as the user named it.
         home: edgekit's folder on the device, absolute.
-        bytes_sent: everything sent so far: command lines, the agent, jobs and files; without what
-            SSH itself adds.
-        delivered: whether the last job was handed over whole.
+        bytes_sent: all bytes sent so far: command lines, the agent, jobs and files, without the
+            overhead of SSH.
+        delivered: whether the last job was sent completely.
     """
 
     def __init__(self, transport: Transport, *, home: str | Home = "") -> None:
@@ -113,11 +116,11 @@ class Session:
         self._stream: Stream | None = None
 
     def facts(self, sites: tuple[str, ...] = ()) -> DeviceFacts:
-        """What the device is, and the runtimes on it and in ``sites``."""
+        """Ask for the facts of the device and of its runtimes, also of those in ``sites``."""
         return self.ask(ProbeJob(home=self.home, sites=sites), DeviceFacts)
 
     def newly_sent(self) -> int:
-        """Bytes sent since this was last asked; the first time the agent is among them."""
+        """Return the bytes sent since the last call; the first call counts the agent too."""
         count = self.bytes_sent - self._reported
         self._reported = self.bytes_sent
         return count
@@ -136,14 +139,14 @@ class Session:
 
         Args:
             job: one of the agent's job records.
-            result: the record it answers with.
+            result: the type of the record that answers the job.
             payload: bytes that follow the job, piece by piece.
-            progress: called with what the agent says on the way.
-            silence_s: the longest the agent may say nothing.
-            total_s: the longest the job may take, where its kind allows more.
+            progress: called with the progress reports of the agent.
+            silence_s: the longest time without a line from the agent.
+            total_s: the longest time for the job, if its type allows more.
 
         Raises:
-            DeviceError: the job failed, or the device did.
+            DeviceError: the job or the device failed.
         """
         self.delivered = False
         stream = self._stream or self.start()
@@ -155,13 +158,13 @@ class Session:
             while answer is None:
                 answer = self._read(stream, silence_s, watch, progress)
         except BaseException:
-            # Whatever was under way, the next job must not find the rest of this one.
+            # A new agent for the next job, which must not read the rest of this answer.
             self.close()
             raise
         return self._decode_result(result, answer, job)
 
     def start(self) -> Stream:
-        """Start the agent, sending it first where the device lacks it."""
+        """Start the agent; send it first if the device lacks it."""
         watch = Watch(START_BOUNDS)
         stream = self._open(
             _KNOCK.format(
@@ -227,7 +230,7 @@ class Session:
         """Disconnect and connect again, once; the next job starts the agent.
 
         Raises:
-            DeviceError: it cannot be reached.
+            DeviceError: the device cannot be reached.
         """
         self.close()
         self._transport.reopen()
@@ -247,7 +250,7 @@ class Session:
         )
 
     def _read_greeting(self, stream: Stream, watch: Watch) -> Greeting:
-        """Read the greeting; empty if the agent ends without one."""
+        """Read the agent's greeting; return an empty one if the agent ends without it."""
         until, noise = time.monotonic() + START_S, 0
         while noise <= MOST_NOISE_BYTES:
             line = self._read_line(stream, max(0.0, until - time.monotonic()), watch)
@@ -270,11 +273,11 @@ class Session:
         watch: Watch,
         progress: Progress | None,
     ) -> dict[str, Any] | None:
-        """Send all bytes, unless the answer comes before the end."""
+        """Send all bytes; return the answer if it comes before the end, else None."""
         for piece in itertools.chain(head, payload):
             answer = self._push(stream, piece, watch, progress)
             if answer is not None:
-                self.close()  # it waits for the rest, which it has no use for
+                self.close()  # the agent still waits for the rest
                 return answer
         self.delivered = True
         return None
@@ -312,7 +315,7 @@ class Session:
     def _read(
         self, stream: Stream, silence_s: float, watch: Watch, progress: Progress | None
     ) -> dict[str, Any] | None:
-        """Read one line of the agent; None for a progress report."""
+        """Read one line from the agent; return None for a progress report."""
         line = self._read_line(stream, silence_s, watch)
         if not line:
             raise self._ended(stream)

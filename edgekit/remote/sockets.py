@@ -1,4 +1,4 @@
-"""What an SSH connection runs over: TCP, a proxy command, or a channel of another connection."""
+"""Sockets under an SSH connection: TCP, a proxy command, or a channel through a jump host."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from edgekit.remote.ssh_config import HostSettings
 
 
 class Socket(Protocol):
-    """What a connection runs over: a socket, or a channel of the connection to a jump host."""
+    """A socket, or a channel of the connection to a jump host."""
 
     def send(self, data: bytes, /) -> int: ...  # noqa: D102
     def recv(self, size: int, /) -> bytes: ...  # noqa: D102
@@ -22,31 +22,31 @@ class Socket(Protocol):
 
 
 class HeardSocket:
-    """A socket that remembers when something last came in."""
+    """A socket that remembers when it last received data; ``heard`` is that time."""
 
     def __init__(self, sock: Socket) -> None:
         self._sock = sock
         self.heard = time.monotonic()
-        self._closed = False  # the library asks for it by this name
+        self._closed = False  # paramiko reads this attribute
         self.send, self.settimeout = sock.send, sock.settimeout
 
     def close(self) -> None:
-        """Close it."""
+        """Close the socket."""
         self._closed = True
         self._sock.close()
 
     def recv(self, size: int) -> bytes:
-        """What came in, at most so many bytes."""
+        """Receive at most ``size`` bytes."""
         data = bytes(self._sock.recv(size))
         self.heard = time.monotonic()
         return data
 
 
 def dial(host: str, settings: HostSettings) -> socket.socket:
-    """Connect by TCP.
+    """Connect to a host by TCP.
 
     Raises:
-        DeviceError: no address, no answer, or nobody listens.
+        DeviceError: the name does not resolve, or the host does not answer or refuses.
     """
     place = f"{settings.hostname} port {settings.port}"
     try:
@@ -73,8 +73,8 @@ def dial(host: str, settings: HostSettings) -> socket.socket:
 
 
 def by_command(command: str, closing: contextlib.ExitStack) -> socket.socket:
-    """Connect through a ProxyCommand, which ends when ``closing`` does."""
-    # A socket pair and no pipes: the library then waits on it as on any other connection.
+    """Connect through a ProxyCommand; closing ``closing`` kills the command."""
+    # A socket pair instead of pipes: paramiko waits on it as on any other connection.
     ours, theirs = socket.socketpair()
     with theirs:
         process = subprocess.Popen(

@@ -1,4 +1,4 @@
-"""SSH transport: connections and streams of paramiko."""
+"""SSH transport over paramiko: connections, streams and jump hosts."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ CHUNK = 1 << 20
 RSA_SIGNATURES = ("rsa-sha2-512", "rsa-sha2-256")
 CIPHERS = ("aes128-gcm@openssh.com", "aes256-gcm@openssh.com")
 
-# A host that breaks the protocol makes the library fail with whatever its parsers raise.
+# paramiko raises all of these for a host that breaks the protocol.
 BROKEN_LINK = (
     paramiko.SSHException,
     EOFError,
@@ -59,19 +59,19 @@ BROKEN_LINK = (
     UnsupportedAlgorithm,
 )
 
-# Without a handler Python prints the library's own account of a broken link on stderr.
+# Without a handler Python prints paramiko's messages about a broken link on stderr.
 logging.getLogger("paramiko").addHandler(logging.NullHandler())
 
 
 class SshTransport:
-    """One authenticated connection, and the jump hosts it goes through.
+    """Transport over one authenticated connection, which may go through jump hosts.
 
     Args:
-        host: what ``ssh`` takes.
-        stall_s: how long the link may be without a sign of life.
+        host: a host as ``ssh`` accepts it.
+        stall_s: the longest time in which nothing may be received from the host.
 
     Raises:
-        DeviceError: unreachable, not the host it was, or it does not let us in.
+        DeviceError: the host is unreachable, its key is refused, or it refuses the login.
     """
 
     pythons = PYTHONS
@@ -83,7 +83,7 @@ class SshTransport:
         self._connect()
 
     def open(self, command: str) -> Stream:
-        """Run one command line of ``sh``, whatever the user's login shell is."""
+        """Start a command line of ``sh``, from any login shell, and return its stream."""
         line = through_login_shell(command).encode()
         try:
             channel = self._link.transport.open_session(timeout=self._stall_s)
@@ -101,7 +101,7 @@ class SshTransport:
         self._connect()
 
     def close(self) -> None:
-        """Leave the device and every jump host."""
+        """Disconnect from the device and all jump hosts."""
         self._closing.close()
 
     def _connect(self) -> None:
@@ -111,7 +111,7 @@ class SshTransport:
 
 
 class SshStream:
-    """One command on one channel."""
+    """Stream of one command on one SSH channel."""
 
     def __init__(
         self, host: str, channel: paramiko.Channel, link: Link, command_bytes: int
@@ -122,7 +122,7 @@ class SshStream:
         self._stderr = bytearray()
 
     def send(self, data: memoryview) -> int:
-        """Hand over what the window takes within a moment."""
+        """Send as many bytes as the window accepts within ``SEND_SLICE_S``; return their number."""
         self._channel.settimeout(SEND_SLICE_S)
         try:
             return int(self._channel.send(data))
@@ -134,27 +134,27 @@ class SshStream:
             raise self._lost() from error
 
     def readable(self) -> bool:
-        """Whether output waits, or will never come."""
+        """Return whether output, or its end, can be read now."""
         return self._lines.waiting() or self._channel.recv_ready() or self._channel.eof_received
 
     def readline(self, timeout_s: float, most_bytes: int = LONGEST_LINE_BYTES) -> bytes:
-        """Read the next line; empty at the end."""
+        """Read the next line; return no bytes at the end of the output."""
         return self._lines.readline(timeout_s, most_bytes)
 
     def stderr_tail(self) -> str:
-        """The last of what the command wrote to stderr."""
+        """Return the end of the command's stderr, at most ``STDERR_KEPT_BYTES``."""
         self._drain_stderr()
         return self._stderr.decode(errors="replace").strip()
 
     def wait(self, timeout_s: float) -> int:
-        """The exit status, negative for a signal."""
+        """Wait for the command and return its exit status, negative for a signal."""
         if not self._channel.status_event.wait(timeout_s):
             raise TimeoutError
         return exit_status(int(self._channel.exit_status))
 
     def close(self) -> None:
         """Close the channel, which ends the command's input and output."""
-        with contextlib.suppress(OSError, EOFError):  # gone already
+        with contextlib.suppress(OSError, EOFError):  # already closed
             self._channel.close()
 
     def _receive(self, timeout_s: float) -> bytes:
@@ -178,7 +178,7 @@ class SshStream:
             del self._stderr[:-STDERR_KEPT_BYTES]
 
     def _lost(self) -> DeviceError:
-        # The thread that reads the socket learns of the end a moment after the one that writes.
+        # The thread that reads the socket notices the end slightly later than the one that writes.
         self._link.transport.join(0.5)
         if not self._link.broken:
             return DeviceError(f"{self._host}: the command takes no more input", transient=True)
@@ -191,7 +191,7 @@ class SshStream:
 
 
 class Link:
-    """A connection under watch: one without a sign of life for too long is closed."""
+    """An SSH connection that is closed if nothing is received for too long."""
 
     def __init__(self, sock: Socket, stall_s: float) -> None:
         self._sock = HeardSocket(sock)
@@ -201,16 +201,16 @@ class Link:
 
     @property
     def broken(self) -> bool:
-        """Whether the connection is over."""
+        """Return whether the connection has ended."""
         return bool(self.dead) or not self.transport.is_active()
 
     def watch(self) -> None:
-        """Start to look after the link; it ends with the connection."""
+        """Start the threads that send keepalives and close a silent link; they end with it."""
         for task in (self._pulse, self._guard):
             threading.Thread(target=task, daemon=True).start()
 
     def _pulse(self) -> None:
-        # Waits for the answer: the library's own keepalive asks for none, so it notices nothing.
+        # Waits for the answer: paramiko's own keepalive asks for none and misses a dead link.
         with contextlib.suppress(*BROKEN_LINK):
             while self.transport.is_active():
                 self.transport.global_request("keepalive@openssh.com", wait=True)
@@ -231,7 +231,7 @@ def _connect(
     stall_s: float,
     depth: int,
 ) -> Link:
-    """Connect and authenticate; ``jumps`` stands in for the host's own ProxyJump."""
+    """Connect and authenticate; ``jumps`` replaces the host's own ProxyJump unless it is None."""
     if depth > LONGEST_JUMP:
         raise DeviceError(f"{host}: ProxyJump goes through more than {LONGEST_JUMP} hosts")
     settings = read_settings(parse_host(host))
@@ -293,7 +293,7 @@ def _shake_hands(
             hint=f"does an SSH server listen on {settings.hostname} port {settings.port}?",
             transient=True,
         ) from error
-    if not transport.initial_kex_done:  # the library leaves quietly when its time is over
+    if not transport.initial_kex_done:  # paramiko does not raise at a timeout
         raise DeviceError(
             f"{host}: no SSH connection within {settings.connect_timeout_s:g} s", transient=True
         )

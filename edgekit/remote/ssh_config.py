@@ -1,4 +1,4 @@
-"""SSH settings of a host, from OpenSSH itself if it is installed."""
+"""SSH settings of a host, resolved by OpenSSH if it is installed."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ Found = Mapping[str, tuple[str, ...]]
 
 @dataclass(frozen=True, kw_only=True)
 class HostSpec:
-    """A host as the user wrote it: an alias or address, and what was said beside it."""
+    """A host as the user wrote it: alias or address, and login name and port if given."""
 
     name: str
     user: str | None
@@ -36,7 +36,7 @@ class HostSpec:
 
 @dataclass(frozen=True, kw_only=True)
 class HostSettings:
-    """Everything needed to reach a host. ``identity_agent`` is the agent's socket."""
+    """Settings to reach a host; ``identity_agent`` is the path of the SSH agent's socket."""
 
     hostname: str
     port: int
@@ -53,10 +53,10 @@ class HostSettings:
 
 
 def parse_host(text: str) -> HostSpec:
-    """Read ``alias``, ``user@host``, ``user@host:port``, ``[v6]:port`` or ``ssh://...``.
+    """Parse ``alias``, ``user@host``, ``user@host:port``, ``[v6]:port`` or ``ssh://...``.
 
     Raises:
-        UserError: none of these.
+        UserError: the text has none of these forms.
     """
     user, _, place = text.removeprefix("ssh://").rstrip("/").rpartition("@")
     bracketed = re.fullmatch(r"\[([^\]]+)\](?::(\d+))?", place)
@@ -79,7 +79,7 @@ def read_settings(spec: HostSpec) -> HostSettings:
     """Read the SSH settings of a host from the user's configuration.
 
     Raises:
-        UserError: the file that the environment names is not there.
+        UserError: the file that ``EDGEKIT_SSH_CONFIG`` names does not exist.
         DeviceError: a configuration file cannot be read or understood.
     """
     chosen = os.environ.get(CONFIG_VARIABLE)
@@ -151,7 +151,7 @@ def _port(text: str) -> int:
 
 
 def _timeout_s(text: str) -> float:
-    """Parse a time of OpenSSH (90, 10s, 1m30s, none) into seconds."""
+    """Parse a time in OpenSSH's notation (90, 10s, 1m30s, none) into seconds, at most an hour."""
     if text.lower() == "none":
         return CONNECT_TIMEOUT_S
     parts = re.findall(r"(\d{1,9})([smhdw]?)", text.lower())

@@ -17,10 +17,10 @@ DEEPEST_INCLUDE = 16
 EXEC_TIMEOUT_S = 60.0
 SINGLE = ("hostname", "port", "user", "identitiesonly", "identityagent", "hostkeyalias",
           "connecttimeout", "tag")  # fmt: skip
-# Every line adds to these; of all others the first value counts.
+# Every line adds a value to these; for all other keywords the first value counts.
 REPEATED = ("identityfile", "certificatefile")
 FILE_LISTS = ("userknownhostsfile", "globalknownhostsfile")
-# The rest of the line as it stands, comments included; one of the two counts.
+# Their value is the rest of the line, comments included; only the first of the two counts.
 PROXIES = ("proxyjump", "proxycommand")
 KEYWORDS = (*SINGLE, *REPEATED, *FILE_LISTS, *PROXIES)
 ALONE = ("all", "canonical", "final")
@@ -29,7 +29,7 @@ WITH_VALUE = ("host", "originalhost", "user", "localuser", "tagged", "exec", "se
 
 @dataclass(kw_only=True)
 class _Reader:
-    """The settings of one host that were read so far."""
+    """Settings of one host collected so far, and the state of ``Match final``."""
 
     name: str
     found: dict[str, tuple[str, ...]] = field(default_factory=dict)
@@ -40,9 +40,12 @@ class _Reader:
 def parse_config(
     name: str, *, user: str | None, port: int | None, files: Sequence[tuple[Path, Path]]
 ) -> Mapping[str, tuple[str, ...]]:
-    """Return the values of each keyword for a host, by OpenSSH's rules.
+    """Return the values of each keyword for a host, by OpenSSH's rules (ssh_config(5)).
 
     Args:
+        name: the host as the user named it.
+        user: the login name that the user gave, if any.
+        port: the port that the user gave, if any.
         files: configuration files, each with the folder of its relative Include patterns.
 
     Raises:
@@ -85,7 +88,7 @@ def _read(reader: _Reader, file: Path, base: Path, *, depth: int) -> None:
 
 
 def _line(reader: _Reader, text: str, base: Path, *, active: bool, depth: int) -> bool:
-    """Apply one line; return whether the lines after it apply to the host."""
+    """Apply one line; return whether the following lines apply to the host."""
     match = re.fullmatch(r'"?(\w+)"?(?:\s*=\s*|\s+|$)(.*)', text, re.DOTALL)
     if match is None:
         raise ValueError(f"no keyword in {text[:40]!r}")
@@ -116,7 +119,7 @@ def _take(found: dict[str, tuple[str, ...]], key: str, values: tuple[str, ...]) 
 
 
 def _has_proxy(found: Mapping[str, tuple[str, ...]], key: str) -> bool:
-    # "ProxyJump none" leaves room for a ProxyCommand, but not the other way round.
+    # "ProxyJump none" does not exclude a ProxyCommand, but any ProxyCommand excludes ProxyJump.
     jump = found.get("proxyjump", ("none",))[0].lower()
     return key in found or jump != "none" or (key == "proxyjump" and "proxycommand" in found)
 

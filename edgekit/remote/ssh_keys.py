@@ -22,7 +22,7 @@ CERTIFICATE_SUFFIX = "-cert-v01@openssh.com"
 
 @dataclass(frozen=True, kw_only=True)
 class Identity:
-    """A key to log in with, its name for messages, and its certificate, if any."""
+    """A key to log in with, which may carry a certificate, and its name in messages."""
 
     name: str
     key: paramiko.PKey
@@ -30,7 +30,7 @@ class Identity:
 
 @dataclass(frozen=True, kw_only=True)
 class _Files:
-    """Private keys in files, each loaded once."""
+    """Cache of private key files; ``tried`` collects unusable ones with the reason."""
 
     tried: list[str]
     loaded: dict[Path, paramiko.PKey | None] = field(default_factory=dict)
@@ -49,18 +49,19 @@ class _Files:
         except (OSError, ValueError, paramiko.SSHException, paramiko.UnknownKeyType) as error:
             self.tried.append(f"{file} (cannot be read: {reason(error)})")
             return None
-        key.public_blob = None  # the library takes a certificate beside it along
+        key.public_blob = None  # paramiko also loads a certificate beside it
         return key
 
 
 def identities(
     settings: HostSettings, tried: list[str], closing: contextlib.ExitStack
 ) -> Iterator[Identity]:
-    """List keys in OpenSSH's order: certificates, agent keys with files, other agent keys, files.
+    """Yield keys in OpenSSH's order: certificates, agent keys with files, other agent keys, files.
 
     Args:
-        tried: takes what cannot be used, and why.
-        closing: closes the connection to the agent.
+        settings: the SSH settings of the host.
+        tried: a list to which unusable keys are added, with the reason.
+        closing: the stack that closes the connection to the SSH agent.
     """
     held = _agent_keys(settings.identity_agent, tried, closing)
     files = _Files(tried=tried)
@@ -86,7 +87,7 @@ def identities(
 
 
 def _load_file(file: Path, files: _Files, offered: set[bytes], public: bytes) -> Iterator[Identity]:
-    """Load the key in a file unless the agent offered it; add the certificate beside it."""
+    """Yield the key in a file unless the agent offered it, then the certificate beside it."""
     beside = _public_blob(Path(f"{file}-cert.pub"))
     wanted = beside is not None and beside.key_blob not in offered
     plain = _public_blob(Path(f"{file}.pub"))
@@ -105,7 +106,7 @@ def _load_file(file: Path, files: _Files, offered: set[bytes], public: bytes) ->
 def _load_certificate(
     file: Path, held: tuple[paramiko.AgentKey, ...], keys: tuple[Path, ...], files: _Files
 ) -> Iterator[Identity]:
-    """Find the private key of a ``CertificateFile``, in the agent or a file."""
+    """Yield a ``CertificateFile`` with its private key from the SSH agent or a file."""
     certificate = _public_blob(file)
     if certificate is None or not certificate.key_type.endswith(CERTIFICATE_SUFFIX):
         why = "is no certificate" if file.exists() else "is not there"
@@ -167,7 +168,7 @@ def _agent_keys(
     keys = tuple(agent.get_keys())
     for key in keys:
         if key.name.endswith(CERTIFICATE_SUFFIX):
-            # As the agent holds it: the library would offer and sign for the plain key.
+            # Offer the certificate: paramiko would offer, and sign with, the plain key.
             key.public_blob, key.inner_key = PublicBlob(key.name, key.blob), None
     return keys
 
@@ -175,6 +176,6 @@ def _agent_keys(
 def _public_blob(file: Path) -> PublicBlob | None:
     try:
         return PublicBlob.from_file(str(file))
-    # Without a readable .pub beside it a key is known once it is loaded.
+    # A key without a readable .pub file is only known once it is loaded.
     except (OSError, ValueError, IndexError, paramiko.SSHException):
         return None

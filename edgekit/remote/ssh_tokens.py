@@ -14,7 +14,7 @@ from pathlib import Path
 
 @dataclass(frozen=True, kw_only=True)
 class Tokens:
-    """The values that tokens stand for."""
+    """Values that replace the tokens of one host."""
 
     hostname: str
     name: str
@@ -24,11 +24,11 @@ class Tokens:
     proxy_jump: str = ""
 
     def expand(self, text: str) -> str:
-        """Replace every token that OpenSSH knows; others stay."""
+        """Replace all tokens that OpenSSH knows; keep unknown ones."""
         return re.sub(r"%(.)", lambda m: self._value(m.group(1)) or m.group(0), text)
 
     def path(self, text: str) -> Path:
-        """Expand tokens, environment variables and ``~`` in a file name."""
+        """Expand tokens, ``${NAME}`` and ``~`` in a file name."""
         expanded = in_home(self.expand(text))
         return Path(
             re.sub(r"\$\{(\w+)\}", lambda m: os.environ.get(m.group(1), m.group(0)), expanded)

@@ -1,4 +1,4 @@
-"""Models and samples for a job on a device: sent by digest, found by it, and forgotten again."""
+"""Staging of models and samples on a device for a job, and their removal afterwards."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from edgekit_agent.samples import Column, Samples
 
 
 def stage_file(session: Session, path: Path, progress: Progress | None = None) -> str:
-    """Have a file on the device; returns its path there."""
+    """Send a file unless the device has it; return its path there."""
     return _stage(session, _digests([str(path)]), progress)[str(path)]
 
 
 def stage_samples(session: Session, samples: Samples, progress: Progress | None = None) -> Samples:
-    """Have the files that hold the samples on the device; the same samples as found there.
+    """Send the files of samples to the device; return the samples with their paths there.
 
-    They stay there until ``forget(session, staged_digests(...))`` of what this returns. Cut off in
-    the middle, nothing of them stays where the device can still be told.
+    The files stay until ``forget(session, get_staged_digests(...))`` with the returned samples. If
+    staging fails, they are removed at once, as long as the device can be reached.
     """
     there = _stage_or_forget(session, [c.path for c in samples.files()], progress)
 
@@ -43,7 +43,7 @@ def stage_samples(session: Session, samples: Samples, progress: Progress | None 
 
 
 def staged_digests(samples: Samples) -> tuple[str, ...]:
-    """What ``forget`` removes of samples as ``stage_samples`` returned them."""
+    """Return the digests of staged samples, for ``forget``."""
     return tuple(dict.fromkeys(PurePosixPath(c.path).name for c in samples.files()))
 
 
@@ -55,10 +55,10 @@ def forget(session: Session, digests: Iterable[str]) -> tuple[str, ...]:
         digests: sha256 of the files.
 
     Returns:
-        Those that stay because a release there is made of them.
+        The digests of files that stay because a release on the device uses them.
 
     Raises:
-        DeviceError: it could not be told; the next push that installs something removes them.
+        DeviceError: the device could not be asked; the next installation removes the files.
     """
     job = ForgetJob(home=session.home, digests=tuple(digests))
     return session.ask(job, Forgotten).kept if job.digests else ()

@@ -1,4 +1,4 @@
-"""What a way to a device offers: run one command there, write to it, read its lines."""
+"""Protocols of a transport to a device: run a command, write its input, read its lines."""
 
 from __future__ import annotations
 
@@ -9,84 +9,84 @@ from typing import Protocol
 
 STDERR_KEPT_BYTES = 4096
 LONGEST_LINE_BYTES = 1 << 20
-# The longest that one send() may keep its caller from looking at what the other side answers.
+# The longest time that one send() may block, so that its caller can read answers.
 SEND_SLICE_S = 0.2
 
 
 class LineTooLong(Exception):
-    """The other side sends a line that is too long."""
+    """A line from the other side that is longer than allowed."""
 
 
 class Stream(Protocol):
-    """One running command. A failing link is a ``DeviceError``; silence is a ``TimeoutError``."""
+    """A running command; a broken link raises ``DeviceError``, silence ``TimeoutError``."""
 
     @property
     def command_bytes(self) -> int:
-        """How much went to the device to start it."""
+        """Return the number of bytes sent to the device to start the command."""
 
     def send(self, data: memoryview) -> int:
-        """Hand over what the other side takes within a moment; how many bytes, 0 if none."""
+        """Send as many bytes as are accepted within ``SEND_SLICE_S``; return their number."""
 
     def readable(self) -> bool:
-        """Whether ``readline`` has something to look at now."""
+        """Return whether output, or its end, can be read now."""
 
     def readline(self, timeout_s: float, most_bytes: int = LONGEST_LINE_BYTES) -> bytes:
-        """Read the next line with its line end; empty at the end of the output.
+        """Read the next line with its line end; return no bytes at the end of the output.
 
         Raises:
-            TimeoutError: it was not there, whole, within ``timeout_s``.
-            LineTooLong: it has more than ``most_bytes``.
+            TimeoutError: the line was not complete within ``timeout_s``.
+            LineTooLong: the line has more than ``most_bytes``.
         """
 
     def stderr_tail(self) -> str:
-        """The last of what the command wrote to stderr."""
+        """Return the end of the command's stderr, at most ``STDERR_KEPT_BYTES``."""
 
     def wait(self, timeout_s: float) -> int:
-        """The exit status, negative for a signal.
+        """Wait for the command and return its exit status, negative for a signal.
 
         Raises:
-            TimeoutError: still running.
+            TimeoutError: the command still runs after ``timeout_s``.
         """
 
     def close(self) -> None:
-        """End the command, whatever it is doing."""
+        """End the command."""
 
 
 class Transport(Protocol):
-    """A way to one device."""
+    """A connection to one device that can run commands."""
 
     @property
     def name(self) -> str:
-        """The host as the user named it."""
+        """Return the host as the user named it."""
 
     @property
     def pythons(self) -> tuple[str, ...]:
-        """Commands to try as the device's Python, best first."""
+        """Return the commands to try as the device's Python, best first."""
 
     def open(self, command: str) -> Stream:
-        """Run one command line of ``sh``.
+        """Start a command line of ``sh`` and return its stream.
 
         Raises:
-            DeviceError: the device could not start it.
+            DeviceError: the device could not start the command.
         """
 
     def reopen(self) -> None:
         """Disconnect and connect again.
 
         Raises:
-            DeviceError: it cannot be reached.
+            DeviceError: the device cannot be reached.
         """
 
     def close(self) -> None:
-        """Leave the device; ends every stream."""
+        """Disconnect from the device and end all streams."""
 
 
 class Lines:
-    """Lines out of chunks of bytes.
+    """Buffer that splits received chunks into lines.
 
     Args:
-        receive: gives the next chunk, empty at the end; raises ``TimeoutError`` after the seconds
-            it is called with.
+        receive: returns the next chunk, empty at the end; called with a time in seconds, after
+            which it raises ``TimeoutError``.
     """
 
     def __init__(self, receive: Callable[[float], bytes]) -> None:
@@ -94,15 +94,15 @@ class Lines:
         self._buffer = bytearray()
 
     def waiting(self) -> bool:
-        """Whether a whole line is here already."""
+        """Return whether the buffer holds a complete line."""
         return b"\n" in self._buffer
 
     def readline(self, timeout_s: float, most_bytes: int = LONGEST_LINE_BYTES) -> bytes:
-        """Read the next line; at the end of the output the rest, then nothing.
+        """Read the next line; at the end of the output return the rest, then no bytes.
 
         Raises:
-            TimeoutError: it was not there, whole, within ``timeout_s``.
-            LineTooLong: it has more than ``most_bytes``.
+            TimeoutError: the line was not complete within ``timeout_s``.
+            LineTooLong: the line has more than ``most_bytes``.
         """
         until, start = time.monotonic() + timeout_s, 0
         while (end := self._buffer.find(b"\n", start)) < 0:
@@ -122,7 +122,7 @@ class Lines:
 
 
 def exit_status(of_shell: int) -> int:
-    """What a shell ended with, as the status of its command, negative for a signal."""
+    """Convert the exit status of a shell to that of its command, negative for a signal."""
     return 128 - of_shell if of_shell > 128 else of_shell
 
 
@@ -135,10 +135,10 @@ def signal_name(number: int) -> str:
 
 
 def write_all(stream: Stream, data: bytes, *, stall_s: float) -> None:
-    """Send everything.
+    """Send all bytes to a stream.
 
     Raises:
-        TimeoutError: the other side took no byte for ``stall_s``.
+        TimeoutError: the other side accepted no byte for ``stall_s``.
     """
     view, moved = memoryview(data), time.monotonic()
     while view:

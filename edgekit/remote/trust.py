@@ -1,4 +1,4 @@
-"""Trusted keys of a device, and the check of a bundle before anything is sent."""
+"""Trusted keys of a device, and the check of a bundle's signature before anything is sent."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def request_admission(
 
     Args:
         session: the device.
-        bundle: what is to be installed.
+        bundle: the bundle to install.
         trust: the keys that the device trusts; None = its file of keys is damaged.
         allow_downgrade: sign a permit to install a lower version.
 
@@ -46,7 +46,7 @@ def _permit(session: Session, bundle: Bundle, trust: Trust) -> Signature | None:
 
 
 def is_taken(bundle: Bundle, before: Status) -> bool:
-    """Return whether the device serves the bundle's release with the same signature."""
+    """Return whether the device serves the release, equally signed if it wants signatures."""
     served, trust = before.current, before.trust
     if served is None or before.health is None:
         return False
@@ -62,7 +62,7 @@ def read_trust(session: Session) -> Trust:
     """Read the trusted keys of a device.
 
     Raises:
-        DeviceError: its file of keys is damaged.
+        DeviceError: the device's file of keys is damaged.
     """
     return _ask(session, TrustJob(session.home))
 
@@ -74,21 +74,21 @@ def trust_key(
 
     Args:
         session: the device.
-        key: whose releases it is to take.
-        profile: the only device profile whose releases it is to take; None = as before.
-        replace: start anew where its file of keys is damaged.
+        key: the key whose releases the device accepts.
+        profile: the only device profile whose releases the device accepts; None = as before.
+        replace: replace a damaged file of keys by a new one.
 
     Raises:
-        DeviceError: the key was revoked there, or its file of keys is damaged.
+        DeviceError: the key was revoked there, or the device's file of keys is damaged.
     """
     return _ask(session, TrustJob(session.home, add=(key,), profile=profile, replace=replace))
 
 
 def end_trust(session: Session) -> Trust:
-    """Let a device take unsigned releases again, and trust no key.
+    """End the trust of a device in keys, so that it accepts unsigned releases again.
 
     Raises:
-        DeviceError: it trusts no key of this user, or its file of keys is damaged.
+        DeviceError: the device trusts no key of this user, or its file of keys is damaged.
     """
     trust = read_trust(session)
     if not trust.wants_signature():
@@ -101,14 +101,14 @@ def end_trust(session: Session) -> Trust:
 
 
 def revoke_key(session: Session, text: str) -> Trust:
-    """Revoke a key on a device, for good.
+    """Revoke a key on a device permanently.
 
     Args:
         session: the device.
         text: the name, the id or the hex digits of a key that the device trusts.
 
     Raises:
-        DeviceError: it trusts no such key, or several, or its file of keys is damaged.
+        DeviceError: no key or several keys match, or the device's file of keys is damaged.
     """
     trust = read_trust(session)
     found = [

@@ -1,4 +1,4 @@
-"""Fetch on the host the wheels of a runtime that a device can install, once, and keep them."""
+"""Download and cache of runtime wheels for a device, through pip on the host."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ from edgekit_agent.files import sha256_of, write_whole
 from edgekit_agent.results import StageProgress
 
 LITERT, TFLITE = "ai-edge-litert", "tflite-runtime"
-# The last tflite-runtime there is; it has wheels where ai-edge-litert has none.
+# The last release of tflite-runtime; it has wheels for devices without ai-edge-litert wheels.
 TFLITE_VERSION = "2.14.0"
 TFLITE_NEIGHBOURS = ("2.13.0", "2.15.0")
 TFLITE_NEWEST_PYTHON = (3, 11)
 TFLITE_ARCHES = ("x86_64", "aarch64", "armv7l")
 LITERT_OLDEST_PYTHON = (3, 10)
-# Where numpy has wheels, and with it onnxruntime and ai-edge-litert.
+# Architectures with wheels of numpy, onnxruntime and ai-edge-litert.
 NUMPY_ARCHES = ("x86_64", "aarch64")
-# How often what pip left out, having asked the host's markers, is asked for again.
+# Rounds of download: pip evaluates the host's markers, so it may leave out requirements.
 ROUNDS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Wanted:
-    """What to ask pip for, the runtime first. ``provided`` must be on the device already."""
+    """Requirements to download, the runtime first; ``provided`` are names the device must have."""
 
     requirements: tuple[str, ...]
     provided: frozenset[str] = frozenset()
@@ -48,7 +48,7 @@ class Wanted:
 
 @dataclass(frozen=True, kw_only=True)
 class RuntimeWheels:
-    """A runtime and all it needs, as files here with their sha256."""
+    """Wheel files of a runtime and its requirements on the host, with their sha256."""
 
     runtime: str
     version: str
@@ -57,7 +57,7 @@ class RuntimeWheels:
 
     @property
     def name(self) -> str:
-        """The folder on the device: other wheels, other folder."""
+        """Return the name of the folder on the device, which depends on the wheels' digests."""
         digests = "".join(sorted(digest for _, digest in self.files))
         return f"{self.runtime}-{self.version}-{hashlib.sha256(digests.encode()).hexdigest()[:12]}"
 
@@ -71,18 +71,18 @@ def fetch_runtime(
     cache: Path,
     progress: Progress | None = None,
 ) -> RuntimeWheels:
-    """The wheels of a runtime, from the cache or through pip.
+    """Return the wheels of a runtime from the cache, or download them with pip.
 
     Args:
-        runtime: which one.
-        spec: the versions the profile allows.
+        runtime: the name of the runtime.
+        spec: the versions that the profile allows.
         python: the device's Python.
-        tested_version: the one the model was measured with; taken where there is a wheel of it.
-        cache: where wheels and locks are kept.
-        progress: told what is fetched.
+        tested_version: the version the model was measured with; preferred if it has a wheel.
+        cache: the folder of wheels and lock files.
+        progress: called with the package that is downloaded.
 
     Raises:
-        DeviceError: there are no such wheels, or they cannot be fetched.
+        DeviceError: there are no such wheels, or they cannot be downloaded.
     """
     cache.mkdir(parents=True, exist_ok=True)
     failure: DeviceError | None = None
@@ -103,10 +103,10 @@ def fetch_runtime(
 def candidates(
     runtime: RuntimeName, spec: RuntimeSpec, python: DevicePython, tested_version: str
 ) -> tuple[Wanted, ...]:
-    """What may be asked for, best first.
+    """Return the possible sets of requirements of a runtime, the preferred one first.
 
     Raises:
-        DeviceError: nobody builds such a wheel, or the profile allows none of them.
+        DeviceError: no wheel exists for the device, or the profile allows none of them.
     """
     if runtime == "litert":
         return _litert_candidates(spec, python, tested_version)
@@ -119,12 +119,12 @@ def candidates(
 
 
 def litert_packages(specifier: str) -> tuple[str, ...]:
-    """The packages that a profile's version of ``litert`` speaks of, best first.
+    """Return the packages that a profile's version specifier of ``litert`` means, preferred first.
 
-    Two packages are ``litert``, and each counts its versions in its own way: ai-edge-litert, and
-    tflite-runtime, which ended at 2.14.0. A specifier that allows 2.14 and neither 2.13 nor 2.15,
-    such as ``==2.14.*``, means tflite-runtime; an empty one means either; any other one means
-    ai-edge-litert, so that ``>=2.0`` never takes the old runtime for a new one.
+    Two packages with separate version numbers provide ``litert``: ai-edge-litert, and
+    tflite-runtime, whose last release is 2.14.0. A specifier that allows 2.14 and neither 2.13 nor
+    2.15, such as ``==2.14.*``, means tflite-runtime; an empty one means either; any other one means
+    ai-edge-litert, so that ``>=2.0`` never selects the old runtime.
     """
     allowed = SpecifierSet(specifier)
     if not len(allowed):
@@ -158,7 +158,7 @@ def _with_numpy(package: str, spec: RuntimeSpec, tested_version: str) -> tuple[W
     versions = [spec.version]
     try:
         tested = Version(tested_version)
-    except InvalidVersion:  # none, or what a bundle says without having it from a package
+    except InvalidVersion:  # missing, or not the version of a package
         tested = None
     if tested is not None and SpecifierSet(spec.version).contains(tested, prereleases=True):
         versions.insert(0, f"=={tested}")
@@ -181,7 +181,7 @@ def _lock_name(wanted: Wanted, python: DevicePython) -> str:
 
 
 def _locked(lock: Path, cache: Path) -> tuple[tuple[Path, str], ...] | None:
-    """Return the files of a lock, if all of them are here and whole; a damaged one is removed."""
+    """Return the files of a lock, or None if one is missing; remove damaged ones."""
     files = tuple((cache / name, digest) for name, digest in _read_lock(lock))
     for path, digest in files:
         if path.exists() and sha256_of(str(path)) != digest:
@@ -194,7 +194,7 @@ def _locked(lock: Path, cache: Path) -> tuple[tuple[Path, str], ...] | None:
 
 
 def _read_lock(lock: Path) -> list[tuple[str, str]]:
-    """Return the files of a lock and their sha256; none if it is not as this user sealed it."""
+    """Return the files of a lock and their sha256; none if this user's seal does not match."""
     try:
         data = read_entry(_label(lock), lock.read_bytes())
     except FileNotFoundError:
@@ -207,7 +207,7 @@ def _label(lock: Path) -> str:
 
 
 def _pins(lock: Path) -> list[str]:
-    """What a lock holds as requirements, so that a lost file comes back in the same version."""
+    """Return requirements that pin the versions in a lock, to download a lost file again."""
     parsed = [parse_wheel_filename(name) for name, _ in _read_lock(lock)]
     return [f"{name}=={version}" for name, version, _, _ in parsed]
 
@@ -229,7 +229,7 @@ def _fetched(
 
 
 def _link_known(cache: Path, folder: Path) -> None:
-    """Fill a folder with links to the wheels that are as the locks say; pip looks at no others."""
+    """Fill a folder for pip with links to the cached wheels whose digest matches a lock."""
     folder.mkdir()
     for lock in sorted(cache.glob("*.lock.json")):
         for name, digest in _read_lock(lock):
@@ -241,7 +241,7 @@ def _link_known(cache: Path, folder: Path) -> None:
 def _closed(
     wanted: Wanted, pins: Sequence[str], python: DevicePython, cache: Path, scratch: Path
 ) -> list[Path]:
-    """Wheels that need nothing but each other on the device; the runtime's first."""
+    """Download wheels whose requirements are met on the device; the runtime's comes first."""
     asked, known = (*wanted.requirements, *pins), scratch / "known"
     _link_known(cache, known)
     for turn in range(ROUNDS):
