@@ -11,6 +11,7 @@ from typing import Any
 
 from benchmarks.deliveries_command import PATIENCE_S, Command, Ended
 from benchmarks.deliveries_judge import (
+    DEVICE,
     DONE,
     Delivery,
     Seen,
@@ -149,7 +150,7 @@ def _judge(case: Case, ended: list[Ended], at_exit: Seen) -> Result:
         found += [
             f"exit code 4, yet it serves {name}"
             for name, code in zip(new, codes, strict=True)
-            if code not in (None, DONE) and after.current == name
+            if code == DEVICE and after.current == name
         ]
     if len(case.hosts) > 1:
         found += _faults_of_other(case, ended[0])
