@@ -23,7 +23,7 @@ import onnxruntime as ort
 from ai_edge_litert.interpreter import Interpreter
 
 from benchmarks.zoo import entries, write_project
-from edgekit.bridge.emit import emitted
+from edgekit.bridge.emit import convert_to_tflite
 from edgekit.data import Dataset, open_dataset
 from edgekit.graphs.onnx_file import load, read_onnx
 from edgekit.project import load_project
@@ -150,7 +150,7 @@ def compare(name: str, entry: dict[str, Any], options: argparse.Namespace) -> st
     for kind in ("clean", "int8"):
         dims = _dims(model.path, samples[0])
         target = files[f"lite {kind}"] = folder / f"{kind}.tflite"
-        target.write_bytes(emitted(load(folder / f"{kind}.onnx"), dims))
+        target.write_bytes(convert_to_tflite(load(folder / f"{kind}.onnx"), dims))
     if (theirs := convert(home, entry, folder)) is not None:
         files["converter"] = theirs
     runs = {k: lite_run(p) if p.suffix == ".tflite" else onnx_run(p) for k, p in files.items()}

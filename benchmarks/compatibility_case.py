@@ -72,7 +72,7 @@ def _set_limits() -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Measured:
+class FileComparison:
     """Error and time ratio of a new file against its source.
 
     ``error`` is the RMS difference of the worst output over the RMS of that output; for an integer
@@ -90,7 +90,7 @@ def measure(
     samples: Path,
     axes: Mapping[str, int],
     states: Mapping[str, str],
-) -> Measured:
+) -> FileComparison:
     """Compare two files in a new process.
 
     Args:
@@ -108,7 +108,7 @@ def measure(
     if done.code:
         last = done.err.strip().splitlines()[-1:] or [f"exit {done.code}"]
         raise RuntimeError(f"cannot be measured: {last[0]}")
-    return Measured(**json.loads(done.out))
+    return FileComparison(**json.loads(done.out))
 
 
 def _measure(
@@ -117,7 +117,7 @@ def _measure(
     samples: Path,
     axes: Mapping[str, int],
     states: Mapping[str, str],
-) -> Measured:
+) -> FileComparison:
     feeds = list(_feeds(samples, axes))
     exact, made = load_runner(before, states, optimized=False), load_runner(after, states)
     pairs = [(exact(feed), made(feed)) for feed in feeds]
@@ -125,7 +125,7 @@ def _measure(
     errors = {name: error for name, (error, _) in output_errors(both).items()}
     worst = max(errors, key=lambda name: errors[name])
     ratio = _time_ratio(load_runner(before, states), made, feeds[0])
-    return Measured(output=worst, error=errors[worst], time_ratio=ratio)
+    return FileComparison(output=worst, error=errors[worst], time_ratio=ratio)
 
 
 def _feeds(samples: Path, axes: Mapping[str, int]) -> Sequence[Arrays]:

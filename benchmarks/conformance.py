@@ -21,7 +21,7 @@ from pathlib import Path
 
 import onnx
 
-from benchmarks.conformance_case import CLAIMED, Verdict, cases, judged, operator_of
+from benchmarks.conformance_case import CLAIMED, Verdict, judge_case, load_cases, operator_of
 
 _HOME = Path(__file__).resolve().parents[1]
 DOCUMENT = _HOME / "docs" / "operators.md"
@@ -33,7 +33,7 @@ _ABORTS = "the runtime aborts"
 _PASSED = ("passed", "stored")
 
 
-def verdicts(names: Sequence[str]) -> list[Verdict]:
+def judge_all(names: Sequence[str]) -> list[Verdict]:
     """Run tests in worker processes; a runtime that aborts fails only one test.
 
     Args:
@@ -56,9 +56,9 @@ def verdicts(names: Sequence[str]) -> list[Verdict]:
 def _work() -> None:
     """Judge the tests named on stdin, in child processes that may die."""
     names = json.loads(sys.stdin.read())
-    cases()
+    load_cases()
     while names:
-        lines = _by_one_process(names)
+        lines = _run_one_process(names)
         if len(lines) < len(names):
             name = names[len(lines)]
             lost = Verdict(name=name, operator=operator_of(name), status="failed", why=_ABORTS)
@@ -68,13 +68,13 @@ def _work() -> None:
             print(f"{_MARK}{line}", flush=True)
 
 
-def _by_one_process(names: list[str]) -> list[str]:
+def _run_one_process(names: list[str]) -> list[str]:
     """Return the verdicts, one per line, of a process until it is done or dies."""
     reading, writing = os.pipe()
     if os.fork() == 0:
         for name in names:
             signal.alarm(_SECONDS)
-            os.write(writing, f"{json.dumps(asdict(judged(name)))}\n".encode())
+            os.write(writing, f"{json.dumps(asdict(judge_case(name)))}\n".encode())
         os._exit(0)
     os.close(writing)
     with os.fdopen(reading) as lines:
@@ -83,14 +83,14 @@ def _by_one_process(names: list[str]) -> list[str]:
     return found
 
 
-def document(found: Sequence[Verdict]) -> str:
+def format_document(found: Sequence[Verdict]) -> str:
     """Format docs/operators.md."""
     groups: dict[str, list[Verdict]] = defaultdict(list)
     for verdict in found:
         groups[verdict.operator].append(verdict)
     models = groups.pop("", [])
     passed = sum(verdict.status in _PASSED for verdict in found)
-    names = sorted({*groups, *_operators(), *CLAIMED}, key=str.lower)
+    names = sorted({*groups, *_list_operators(), *CLAIMED}, key=str.lower)
     return "\n".join(
         [
             "# ONNX operators in TFLite",
@@ -107,45 +107,45 @@ def document(found: Sequence[Verdict]) -> str:
             "",
             "| Operator | Claimed | Passed | Of those stored | Not passed, and why |",
             "|---|---|---|---|---|",
-            *(_line(name, groups[name]) for name in names),
+            *(_format_line(name, groups[name]) for name in names),
             "",
             "## Whole models",
             "",
             f"{sum(v.status in _PASSED for v in models)} of {len(models)} pass.",
-            *(f"- {v.name}: {_reason(v)}" for v in models if v.status not in _PASSED),
+            *(f"- {v.name}: {_format_reason(v)}" for v in models if v.status not in _PASSED),
             "",
             "## Tests that are not passed",
             "",
-            *(line for name in names for line in _names(name, groups[name])),
+            *(line for name in names for line in _format_names(name, groups[name])),
             "",
         ]
     )
 
 
-def _operators() -> set[str]:
+def _list_operators() -> set[str]:
     """Return the operators of the standard domain that are not deprecated."""
     schemas = onnx.defs.get_all_schemas()
     return {s.name for s in schemas if s.domain == "" and not s.deprecated}
 
 
-def _line(name: str, found: Sequence[Verdict]) -> str:
+def _format_line(name: str, found: Sequence[Verdict]) -> str:
     count = Counter(verdict.status for verdict in found)
     passed = count["passed"] + count["stored"]
-    reasons = Counter(_reason(v) for v in found if v.status not in _PASSED)
+    reasons = Counter(_format_reason(v) for v in found if v.status not in _PASSED)
     why = "; ".join(f"{n} {reason}" for reason, n in reasons.most_common())
     claim = "yes" if name in CLAIMED else "by others" if passed else "no"
     cells = [name, claim, f"{passed} of {len(found)}"]
     return f"| {' | '.join([*cells, str(count['stored'] or ''), why])} |"
 
 
-def _reason(verdict: Verdict) -> str:
+def _format_reason(verdict: Verdict) -> str:
     """Return why a test does not pass, without details that differ between machines."""
     if verdict.status != "failed":
         return verdict.why
     return f"FAILS ({re.sub(_NUMBERS, lambda found: found[1], verdict.why)})"
 
 
-def _names(name: str, found: Sequence[Verdict]) -> list[str]:
+def _format_names(name: str, found: Sequence[Verdict]) -> list[str]:
     if name not in CLAIMED:
         return []
     left = [verdict.name for verdict in found if verdict.status not in _PASSED]
@@ -162,14 +162,14 @@ def main() -> None:
     if given.worker:
         _work()
         return
-    names = [n for n in cases() if given.only in n]
-    found = verdicts(names)
+    names = [n for n in load_cases() if given.only in n]
+    found = judge_all(names)
     for verdict in found:
         if verdict.status == "failed" or (given.only and verdict.status == "refused"):
             print(f"{verdict.status} {verdict.name}: {verdict.why}")
     print(dict(Counter(verdict.status for verdict in found)))
     if given.write:
-        DOCUMENT.write_text(document(found))
+        DOCUMENT.write_text(format_document(found))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from onnx import ModelProto, TensorProto, numpy_helper
 from onnx.backend.test.case.test_case import TestCase
 from onnx.backend.test.loader import load_model_tests
 
-from edgekit.bridge.emit import emitted
+from edgekit.bridge.emit import convert_to_tflite
 from edgekit.bridge.rules import RULES
 from edgekit.errors import PassRefused
 
@@ -57,7 +57,7 @@ class Verdict:
 
 
 @cache
-def cases() -> dict[str, TestCase]:
+def load_cases() -> dict[str, TestCase]:
     """Return ONNX's tests by name."""
     found: dict[str, TestCase] = {}
     with warnings.catch_warnings():
@@ -69,18 +69,20 @@ def cases() -> dict[str, TestCase]:
     return found
 
 
-def judged(name: str) -> Verdict:
+def judge_case(name: str) -> Verdict:
     """Convert and run one test, and return its verdict."""
-    case = cases()[name]
+    case = load_cases()[name]
     proto, fed, expected = _parts(case)
     operator = operator_of(name)
     refusal = ""
     if any(not isinstance(given, np.ndarray | np.generic) for given in (*fed, *expected)):
-        return _verdict(name, operator, "refused", _unsuited(proto))  # numpy has no such type
-    for kept in _ways(proto, operator):
-        model, inputs = _with_stored(proto, fed, kept)
+        return _verdict(
+            name, operator, "refused", _describe_unsuited(proto)
+        )  # numpy has no such type
+    for kept in _iter_fed_inputs(proto, operator):
+        model, inputs = _store_inputs(proto, fed, kept)
         try:
-            data = emitted(model, {})
+            data = convert_to_tflite(model, {})
         except PassRefused as refused:
             refusal = str(refused)
             continue
@@ -91,12 +93,12 @@ def judged(name: str) -> Verdict:
         except Exception as error:  # noqa: BLE001 - the runtime raises several
             return _verdict(name, operator, "failed", f"the runtime: {error}")
         if wrong := _difference(case, expected, made):
-            odd = _unsuited(proto)
+            odd = _describe_unsuited(proto)
             wider = f"{odd}, computed as float32; " if odd else ""
             return _verdict(name, operator, "failed", f"{wider}{wrong}")
         all_fed = len(inputs) == len(proto.graph.input)
         return _verdict(name, operator, "passed" if all_fed else "stored", "")
-    return _verdict(name, operator, "refused", _unsuited(proto) or _bare(refusal))
+    return _verdict(name, operator, "refused", _describe_unsuited(proto) or _strip_names(refusal))
 
 
 def _verdict(name: str, operator: str, status: Status, why: str) -> Verdict:
@@ -127,15 +129,15 @@ def _tensors(folder: Path, side: str) -> Iterator[Any]:
 
 def operator_of(name: str) -> str:
     """Return the operator under test; empty for tests of whole models."""
-    case = cases()[name]
+    case = load_cases()[name]
     if case.kind != "node":
         return ""
-    base = cases().get(name.removesuffix("_expanded"), case)
+    base = load_cases().get(name.removesuffix("_expanded"), case)
     nodes = base.model.graph.node
     return str(nodes[0].op_type) if len(nodes) == 1 else ""
 
 
-def _ways(proto: ModelProto, operator: str) -> Iterator[set[str]]:
+def _iter_fed_inputs(proto: ModelProto, operator: str) -> Iterator[set[str]]:
     """Yield sets of inputs to feed: all, those that are no sizes, the first, or none."""
     names = [v.name for v in proto.graph.input]
     yield set(names)
@@ -151,7 +153,7 @@ def _ways(proto: ModelProto, operator: str) -> Iterator[set[str]]:
         yield set()
 
 
-def _with_stored(
+def _store_inputs(
     proto: ModelProto, fed: list[Any], kept: set[str]
 ) -> tuple[ModelProto, dict[str, Any]]:
     """Store all inputs but ``kept`` in the model with fixed sizes; also return the data to feed."""
@@ -201,7 +203,7 @@ def _difference(case: TestCase, expected: list[Any], made: list[Any]) -> str:
     return ""
 
 
-def _unsuited(proto: ModelProto) -> str:
+def _describe_unsuited(proto: ModelProto) -> str:
     """Describe the parts of a test that no TFLite graph can hold; empty if there are none."""
     values = [*proto.graph.input, *proto.graph.output]
     if any(not v.type.HasField("tensor_type") for v in values):
@@ -215,6 +217,6 @@ def _unsuited(proto: ModelProto) -> str:
     return f"{', '.join(odd)} values" if odd else ""
 
 
-def _bare(refusal: str) -> str:
+def _strip_names(refusal: str) -> str:
     """Strip the names of the test's values from a refusal."""
     return re.sub(r"^(\w+ \S+ |\S+: )", "", refusal.splitlines()[0] if refusal else "")

@@ -75,7 +75,7 @@ def _break_pushes(options: argparse.Namespace, results: list[Result]) -> Iterato
     count, number = sum(bool(r["broke"]) for r in results), len(results)
     with (
         tempfile.TemporaryDirectory(prefix="edgekit-") as folder,
-        Site(Path(folder)).running() as s,
+        Site(Path(folder)).run_servers() as s,
     ):
         while count < options.pushes:
             kind = options.kinds[number % len(options.kinds)]

@@ -26,7 +26,7 @@ PATIENCE_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Ended:
+class CommandResult:
     """Result of a command.
 
     Attributes:
@@ -68,7 +68,7 @@ class Command:
             self._status = status if end else None
         return self._status is not None
 
-    def wait(self) -> Ended:
+    def wait(self) -> CommandResult:
         """Wait for the end; kill a command that takes too long, which counts as exit code 1."""
         while not self.is_over() and time.monotonic() < self._started + MOST_S:
             time.sleep(0.01)
@@ -81,10 +81,12 @@ class Command:
         out, said = ((self._folder / name).read_text() for name in ("out", "err"))
         shutil.rmtree(self._folder)
         if is_late:
-            return Ended(code=1, said=f"no end in {MOST_S:g} s: {said[-300:]}", codes={})
+            return CommandResult(code=1, said=f"no end in {MOST_S:g} s: {said[-300:]}", codes={})
         lines = [line for line in said.splitlines() if line.startswith("edgekit: ")]
         text = "traceback: " + said[-300:] if "Traceback" in said else " / ".join(lines)
-        return Ended(code=None if code == -signal.SIGKILL else code, said=text, codes=_codes(out))
+        return CommandResult(
+            code=None if code == -signal.SIGKILL else code, said=text, codes=_codes(out)
+        )
 
 
 def _run(arguments: list[str], folder: Path, patience_s: float) -> None:

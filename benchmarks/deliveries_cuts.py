@@ -6,7 +6,7 @@ import contextlib
 import threading
 from collections.abc import Callable, Iterator
 
-from benchmarks.deliveries_links import STAGES, at_stage
+from benchmarks.deliveries_links import STAGES, act_at_stage
 from benchmarks.deliveries_push import Case
 
 LATE_STAGES = ("staging", "laid", "watched", "switched")
@@ -40,7 +40,7 @@ def cut_at_stage(case: Case) -> Iterator[None]:
     """Cut the link when the install reaches a stage."""
     stage, later_s = moment(case, STAGES)
     link = case.link(comes_back=comes_back(case))
-    with at_stage(lambda: case.home.reached(stage), link.break_now, later_s=later_s) as acted:
+    with act_at_stage(lambda: case.home.reached(stage), link.break_now, later_s=later_s) as acted:
         yield
     if acted.is_set():
         case.happens(f"at {stage} + {later_s} s")
@@ -52,8 +52,8 @@ def lose_answer(case: Case) -> Iterator[None]:
     """Hold back the answer of the install, and cut the link once the device has switched."""
     link = case.link(comes_back=comes_back(case))
     with (
-        at_stage(lambda: case.home.reached("laid"), link.holds.set),
-        at_stage(lambda: case.home.reached("switched"), _release(link.holds, link.break_now)),
+        act_at_stage(lambda: case.home.reached("laid"), link.holds.set),
+        act_at_stage(lambda: case.home.reached("switched"), _release(link.holds, link.break_now)),
     ):
         yield
     if link.broken:
@@ -67,7 +67,9 @@ def lose_confirmation(case: Case) -> Iterator[None]:
     case.watch_s = case.watch_s or 3.0
     link = case.link(comes_back=comes_back(case), breaks=case.rng.choice((1, 1, 2)))
     later_s = case.rng.choice((0.0, 0.02, 0.05, 0.1, 0.2))
-    with at_stage(lambda: case.home.reached("switched"), link.break_now, later_s=later_s) as acted:
+    with act_at_stage(
+        lambda: case.home.reached("switched"), link.break_now, later_s=later_s
+    ) as acted:
         yield
     if acted.is_set():
         case.happens(f"switched + {later_s} s")
@@ -85,7 +87,7 @@ def cut_again(case: Case) -> Iterator[None]:
         link.break_now()
         link.down_after = int(case.rng.uniform(300, 6000))
 
-    with at_stage(lambda: case.home.reached(stage), break_both, later_s=later_s) as acted:
+    with act_at_stage(lambda: case.home.reached(stage), break_both, later_s=later_s) as acted:
         yield
     if acted.is_set():
         case.happens(f"at {stage} + {later_s} s, {link.broken} times")
@@ -98,7 +100,7 @@ def fall_silent(case: Case) -> Iterator[None]:
     case.patience_s = 4.0
     stage, later_s = moment(case, STAGES)
     link = case.link(falls_silent=True, comes_back=comes_back(case))
-    with at_stage(lambda: case.home.reached(stage), link.break_now, later_s=later_s) as acted:
+    with act_at_stage(lambda: case.home.reached(stage), link.break_now, later_s=later_s) as acted:
         yield
     if acted.is_set():
         case.happens(f"silent at {stage} + {later_s} s")

@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from benchmarks.deliveries_judge import Digests, Seen
+from benchmarks.deliveries_judge import DeviceState, Digests
 from benchmarks.deliveries_site import cache, files_of, release_of
 from edgekit.remote.confirmation import WatchTerms
 from edgekit.remote.deploy import push
@@ -86,10 +86,10 @@ class Device:
         prepare = "rm -f /run/announced; mkfifo /run/announced; chmod 666 /run/announced; "
         self.run(prepare + "cat >/run/aim", as_root=True, given=json.dumps(settings))
 
-    def seen(self) -> Seen:
+    def seen(self) -> DeviceState:
         """Read the state of edgekit's home."""
         text = (HERE / "deliveries_look.py").read_text()
-        return Seen.of(json.loads(self.run(f"python3 -I - {HOME}", given=text)))
+        return DeviceState.of(json.loads(self.run(f"python3 -I - {HOME}", given=text)))
 
     def cut_power(self) -> None:
         """Kill the emulator at once; unsynced data is lost."""
@@ -100,7 +100,7 @@ class Device:
         """Boot from the present disk."""
         script(self.scripts, f"boot.sh {self.name}", _SETTINGS | {"KEEP": "1"})
 
-    def settle(self) -> Seen:
+    def settle(self) -> DeviceState:
         """Wait until no release waits for a confirmation; ``cron`` starts the watcher."""
         until = time.monotonic() + _BOOT_S
         while (seen := self.seen()).watch is not None and time.monotonic() < until:
@@ -115,7 +115,7 @@ class Device:
 
 
 @contextlib.contextmanager
-def connected(device: Device) -> Iterator[Device]:
+def connect_device(device: Device) -> Iterator[Device]:
     """Make the device known to edgekit by its name, and remove it at the end."""
     before = os.environ.get("EDGEKIT_SSH_CONFIG")
     os.environ["EDGEKIT_SSH_CONFIG"] = str(device.folder / "ssh_config")

@@ -13,7 +13,7 @@ _OWN = ("release.json",)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class DeviceState:
     """State of a home at one moment, as read by ``deliveries_look``."""
 
     current: str | None
@@ -25,7 +25,7 @@ class Seen:
     objects: tuple[str, ...]
 
     @classmethod
-    def of(cls, found: Mapping[str, Any]) -> Seen:
+    def of(cls, found: Mapping[str, Any]) -> DeviceState:
         """Build the state from the JSON document that was printed on the device."""
         lists = {name: tuple(found[name]) for name in ("went_back", "leftovers", "objects")}
         return cls(**{**found, **lists})
@@ -52,9 +52,9 @@ class Delivery:
     code: int | None
     new: tuple[str, ...]
     known: Mapping[str, Digests]
-    before: Seen
-    at_exit: Seen | None
-    after: Seen
+    before: DeviceState
+    at_exit: DeviceState | None
+    after: DeviceState
     can_go_back: bool = True
     can_be_unknown: bool = True
     log_can_end: bool = False
@@ -70,7 +70,7 @@ def faults_of(delivery: Delivery) -> list[str]:
 
 
 def faults_of_next(
-    known: Mapping[str, Digests], before: Seen, wanted: str, seen: Seen
+    known: Mapping[str, Digests], before: DeviceState, wanted: str, seen: DeviceState
 ) -> list[str]:
     """Check the device after the following ordinary push."""
     found = []
@@ -81,7 +81,7 @@ def faults_of_next(
         found.append(f"previous is {seen.previous}, not {expected}")
     if seen.watch is not None:
         found.append("the release waits for its confirmation still")
-    found += _damaged(known, seen)
+    found += _find_damage(known, seen)
     if seen.leftovers:
         found.append(f"left over: {', '.join(seen.leftovers)}")
     extra = set(seen.releases) - {seen.current, seen.previous}
@@ -93,7 +93,7 @@ def faults_of_next(
     return [f"next push: {wrong}" for wrong in found]
 
 
-def outcome(delivery: Delivery) -> str:
+def name_outcome(delivery: Delivery) -> str:
     """Name the release that is finally served: ``new``, ``old`` or ``nothing``."""
     if delivery.after.current in delivery.new:
         return "new"
@@ -117,14 +117,14 @@ def _wrong_code(delivery: Delivery) -> Iterator[str]:
             yield f"exit code 4, yet {moment} it serves {seen.current}"
 
 
-def _not_whole(delivery: Delivery, seen: Seen) -> Iterator[str]:
+def _not_whole(delivery: Delivery, seen: DeviceState) -> Iterator[str]:
     allowed = {delivery.before.current, *delivery.new}
     if seen.current not in allowed:
         yield f"it serves {seen.current}, neither old nor new"
-    yield from _damaged(delivery.known, seen)
+    yield from _find_damage(delivery.known, seen)
 
 
-def _damaged(known: Mapping[str, Digests], seen: Seen) -> list[str]:
+def _find_damage(known: Mapping[str, Digests], seen: DeviceState) -> list[str]:
     found = []
     for name in {seen.current, seen.previous} - {None}:
         assert name is not None

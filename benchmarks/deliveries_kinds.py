@@ -24,11 +24,11 @@ from benchmarks.deliveries_cuts import (
 )
 from benchmarks.deliveries_links import (
     STAGES,
-    agents_at_work,
-    at_stage,
+    act_at_stage,
+    find_agents_at_work,
+    find_watchers,
+    find_workers,
     kill_all,
-    watchers_of,
-    workers_below,
 )
 from benchmarks.deliveries_push import Breaker, Case
 from benchmarks.deliveries_site import BARE_PATH
@@ -56,12 +56,12 @@ def kill_agent(case: Case) -> Iterator[None]:
     path, with_watcher = case.home.path, case.rng.random() < 0.3
 
     def kill() -> None:
-        watchers = watchers_of(path) if with_watcher else []
+        watchers = find_watchers(path) if with_watcher else []
         if watchers:
             case.can_go_back = False
-        kill_all([*agents_at_work(path), *watchers])
+        kill_all([*find_agents_at_work(path), *watchers])
 
-    with at_stage(lambda: case.home.reached(stage), kill, later_s=later_s) as acted:
+    with act_at_stage(lambda: case.home.reached(stage), kill, later_s=later_s) as acted:
         yield
     if acted.is_set():
         case.happens(f"at {stage} + {later_s} s")
@@ -97,9 +97,9 @@ def kill_at_call(case: Case) -> Iterator[None]:
 def kill_worker(case: Case) -> Iterator[None]:
     """Kill the process in which the agent checks the health of the release."""
     path, later_s = case.home.path, case.rng.choice(LATER_S)
-    with at_stage(
-        lambda: case.home.reached("laid") and bool(workers_below(path)),
-        lambda: kill_all(workers_below(path)),
+    with act_at_stage(
+        lambda: case.home.reached("laid") and bool(find_workers(path)),
+        lambda: kill_all(find_workers(path)),
         later_s=later_s,
     ) as acted:
         yield
@@ -116,7 +116,7 @@ def kill_host(case: Case) -> Iterator[None]:
         if case.process is not None:
             case.process.kill()
 
-    with at_stage(lambda: case.home.reached(stage), kill, later_s=later_s) as acted:
+    with act_at_stage(lambda: case.home.reached(stage), kill, later_s=later_s) as acted:
         yield
     if acted.is_set():
         case.happens(f"at {stage} + {later_s} s")
@@ -125,7 +125,7 @@ def kill_host(case: Case) -> Iterator[None]:
 @contextlib.contextmanager
 def fill_disk(case: Case) -> Iterator[None]:
     """Leave little or no space on the device's disk, from the start or from a stage on."""
-    with _small_disk(case.home.path) as filler:
+    with _mount_small_disk(case.home.path) as filler:
         stage = case.rng.choice(("start", "start", *STAGES[1:]))
         files = sum(file.bytes for file in case.bundle.manifest.files)
         left = int(case.rng.uniform(0, 1.2) * files) if stage == "start" else 0
@@ -135,7 +135,7 @@ def fill_disk(case: Case) -> Iterator[None]:
             yield
         else:
             reached = lambda: case.home.reached(stage)  # noqa: E731
-            with at_stage(reached, lambda: _fill(filler, 0)) as acted:
+            with act_at_stage(reached, lambda: _fill(filler, 0)) as acted:
                 yield
             if acted.is_set():
                 case.happens(f"full at {stage}")
@@ -147,13 +147,13 @@ def fill_disk_unconfirmed(case: Case) -> Iterator[None]:
     """Fill the disk and cut the link for good when the release is live; it has to go back."""
     case.watch_s, case.can_be_unknown = 3.0, True
     link = case.link(comes_back=False)
-    with _small_disk(case.home.path) as filler:
+    with _mount_small_disk(case.home.path) as filler:
 
         def fill_and_cut() -> None:
             _fill(filler, 0)
             link.break_now()
 
-        with at_stage(lambda: case.home.reached("switched"), fill_and_cut) as acted:
+        with act_at_stage(lambda: case.home.reached("switched"), fill_and_cut) as acted:
             yield
         if acted.is_set():
             case.happens("full when switched, and no link")
@@ -195,7 +195,7 @@ def _fresh_objects(case: Case) -> list[Path]:
 
 
 @contextlib.contextmanager
-def unhealthy(case: Case) -> Iterator[None]:
+def push_unhealthy(case: Case) -> Iterator[None]:
     """Push a bundle whose model computes wrong outputs."""
     case.happens("unhealthy")
     yield
@@ -221,7 +221,7 @@ def resume_often(case: Case) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def two_devices(case: Case) -> Iterator[None]:
+def push_to_two_devices(case: Case) -> Iterator[None]:
     """Push to two devices with one command, and break the link to one of them."""
     case.hosts = case.rng.choice((("dev", "dev2"), ("dev2", "dev")))
     template = "signed" if case.bundle.signature else case.rng.choice(("empty", "one", "two"))
@@ -231,7 +231,7 @@ def two_devices(case: Case) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def two_commands(case: Case) -> Iterator[None]:
+def push_two_at_once(case: Case) -> Iterator[None]:
     """Push two bundles to one device at the same time, sometimes over a link that is cut."""
     case.others.append(case.site.bundle(case.rng, signed=case.bundle.signature is not None))
     case.happens("two at once")
@@ -243,7 +243,7 @@ def two_commands(case: Case) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def without_runtime(case: Case) -> Iterator[None]:
+def break_runtime_push(case: Case) -> Iterator[None]:
     """Break a push that sends a runtime, or uses one that was sent earlier."""
     device = case.site.devices["dev"]
     device.environment(BARE_PATH)
@@ -258,13 +258,13 @@ def without_runtime(case: Case) -> Iterator[None]:
     link = case.link(comes_back=comes_back(case)) if how == "link" else None
     match how:
         case "agent":
-            act = lambda: kill_all(agents_at_work(case.home.path))  # noqa: E731
+            act = lambda: kill_all(find_agents_at_work(case.home.path))  # noqa: E731
         case "host":
             act = lambda: case.process.kill() if case.process else None  # noqa: E731
         case _:
             assert link is not None
             act = link.break_now
-    with at_stage(lambda: case.home.reached("receiving"), act, later_s=later_s) as acted:
+    with act_at_stage(lambda: case.home.reached("receiving"), act, later_s=later_s) as acted:
         yield
     if acted.is_set():
         case.happens(f"{how}, {later_s:.1f} s after the first bytes of the runtime")
@@ -287,16 +287,16 @@ KINDS: dict[str, Breaker] = {
     "full disk": fill_disk,
     "full disk, unconfirmed": fill_disk_unconfirmed,
     "damaged": damage_received,
-    "unhealthy": unhealthy,
+    "unhealthy": push_unhealthy,
     "resumed": resume_often,
-    "two devices": two_devices,
-    "two commands": two_commands,
-    "runtime": without_runtime,
+    "two devices": push_to_two_devices,
+    "two commands": push_two_at_once,
+    "runtime": break_runtime_push,
 }
 
 
 @contextlib.contextmanager
-def _small_disk(home: Path) -> Iterator[Path]:
+def _mount_small_disk(home: Path) -> Iterator[Path]:
     """Put a home on a separate disk; yield the path of a file that fills it."""
     if os.getuid() != 0:
         raise PermissionError("only root can mount a small disk: leave out the kind 'full disk'")
@@ -314,7 +314,7 @@ def _small_disk(home: Path) -> Iterator[Path]:
     finally:
         while subprocess.run(
             ["umount", str(place)], capture_output=True, check=False
-        ).returncode and watchers_of(home):
+        ).returncode and find_watchers(home):
             time.sleep(0.2)
         shutil.rmtree(place)
         kept.rename(place)

@@ -33,13 +33,13 @@ class Home:
             case "agent":
                 return bool(agents_below(self.path))
             case "receiving":
-                return bool(self._listed("parts"))
+                return bool(self._list_names("parts"))
             case "received":
-                return not self._listed("parts") and bool(self._fresh_objects())
+                return not self._list_names("parts") and bool(self._fresh_objects())
             case "staging":
-                return any(n.startswith(".staging") for n in self._listed("releases"))
+                return any(n.startswith(".staging") for n in self._list_names("releases"))
             case "laid":
-                return self.new in self._listed("releases")
+                return self.new in self._list_names("releases")
             case "watched":
                 return (self.path / "watch.json").exists()
         return self._current() == self.new
@@ -50,7 +50,7 @@ class Home:
         except OSError:
             return ""
 
-    def _listed(self, kind: str) -> list[str]:
+    def _list_names(self, kind: str) -> list[str]:
         try:
             return os.listdir(self.path / kind)
         except OSError:
@@ -58,7 +58,7 @@ class Home:
 
     def _fresh_objects(self) -> bool:
         newest = 0.0
-        for name in self._listed("objects"):
+        for name in self._list_names("objects"):
             with contextlib.suppress(OSError):
                 newest = max(newest, (self.path / "objects" / name).stat().st_ctime)
         return newest > time.time() - 1.0
@@ -130,7 +130,7 @@ class BreakingLink(Proxy):
 
 
 @contextlib.contextmanager
-def at_stage(
+def act_at_stage(
     reached: Callable[[], bool], act: Callable[[], None], *, later_s: float = 0.0
 ) -> Iterator[threading.Event]:
     """Act once a condition holds while the block runs; the event tells whether it did."""
@@ -154,19 +154,19 @@ def at_stage(
         thread.join(5.0)
 
 
-def watchers_of(home: Path) -> list[int]:
+def find_watchers(home: Path) -> list[int]:
     """Find the processes that wait for the confirmation of a release."""
     return [pid for pid in agents_below(home) if "watch" in _words(pid)]
 
 
-def agents_at_work(home: Path) -> list[int]:
+def find_agents_at_work(home: Path) -> list[int]:
     """Find the agents that serve a connection."""
     return [pid for pid in agents_below(home) if "watch" not in _words(pid)]
 
 
-def workers_below(home: Path) -> list[int]:
+def find_workers(home: Path) -> list[int]:
     """Find the processes in which an agent runs a model."""
-    parents = set(agents_at_work(home))
+    parents = set(find_agents_at_work(home))
     found = []
     for entry in Path("/proc").iterdir():
         with contextlib.suppress(OSError, ValueError, IndexError):

@@ -21,30 +21,30 @@ def look(home: str) -> dict[str, Any]:
     ``previous`` is the folder that the link of that name points to.
     """
     releases = os.path.join(home, "releases")
-    names = [name for name in _listed(releases) if not name.startswith(".")]
+    names = [name for name in _list_names(releases) if not name.startswith(".")]
     return {
-        "current": _led_to(home, "current"),
-        "previous": _led_to(home, "previous"),
+        "current": _resolve_link(home, "current"),
+        "previous": _resolve_link(home, "previous"),
         "releases": {name: _digests(os.path.join(releases, name)) for name in names},
-        "watch": _record(os.path.join(home, "watch.json")),
+        "watch": _read_record(os.path.join(home, "watch.json")),
         "went_back": [
             line["release"]
-            for line in _lines(os.path.join(home, "audit.jsonl"))
+            for line in _read_lines(os.path.join(home, "audit.jsonl"))
             if line.get("action") == "go back" and str(line.get("result")).startswith("done")
         ],
-        "leftovers": _leftovers(home),
-        "objects": _listed(os.path.join(home, "objects")),
+        "leftovers": _find_leftovers(home),
+        "objects": _list_names(os.path.join(home, "objects")),
     }
 
 
-def _led_to(home: str, link: str) -> str | None:
+def _resolve_link(home: str, link: str) -> str | None:
     place = os.path.join(home, link)
     return os.path.basename(os.path.realpath(place)) if os.path.isdir(place) else None
 
 
 def _digests(folder: str) -> dict[str, str]:
     found = {}
-    for name in _listed(folder):
+    for name in _list_names(folder):
         path = os.path.join(folder, name)
         if os.path.isfile(path) and not os.path.islink(path):
             with open(path, "rb") as file:
@@ -52,26 +52,26 @@ def _digests(folder: str) -> dict[str, str]:
     return found
 
 
-def _leftovers(home: str) -> list[str]:
+def _find_leftovers(home: str) -> list[str]:
     """Return the names of temporary files and folders everywhere except in runtimes."""
-    kinds = [kind for kind in _listed(home) if kind not in ("agent", "parts")]
+    kinds = [kind for kind in _list_names(home) if kind not in ("agent", "parts")]
     folders = [home] + [os.path.join(home, kind) for kind in kinds]
     releases = os.path.join(home, "releases")
-    folders += [os.path.join(releases, name) for name in _listed(releases)]
+    folders += [os.path.join(releases, name) for name in _list_names(releases)]
     return [
         os.path.relpath(os.path.join(folder, name), home)
         for folder in folders
         if not os.path.islink(folder)
-        for name in _listed(folder)
+        for name in _list_names(folder)
         if _TEMPORARY.fullmatch(name)
     ]
 
 
-def _listed(folder: str) -> list[str]:
+def _list_names(folder: str) -> list[str]:
     return sorted(os.listdir(folder)) if os.path.isdir(folder) else []
 
 
-def _record(path: str) -> dict[str, Any] | None:
+def _read_record(path: str) -> dict[str, Any] | None:
     try:
         with open(path, encoding="utf-8") as file:
             record = json.load(file)
@@ -80,7 +80,7 @@ def _record(path: str) -> dict[str, Any] | None:
     return record if isinstance(record, dict) else None
 
 
-def _lines(path: str) -> list[dict[str, Any]]:
+def _read_lines(path: str) -> list[dict[str, Any]]:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             texts = file.read().splitlines()

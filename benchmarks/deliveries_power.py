@@ -14,23 +14,23 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.deliveries_command import Command, Ended
+from benchmarks.deliveries_command import Command, CommandResult
 from benchmarks.deliveries_device import (
     BARE,
     READY,
     Device,
-    connected,
+    connect_device,
     prepare_templates,
     thaw,
 )
 from benchmarks.deliveries_judge import (
     DONE,
     Delivery,
+    DeviceState,
     Digests,
-    Seen,
     faults_of,
     faults_of_next,
-    outcome,
+    name_outcome,
 )
 from benchmarks.deliveries_site import cache, files_of, release_of
 from edgekit.bundle import Bundle
@@ -77,13 +77,13 @@ class Cut:
     template: str = READY
 
 
-def _switch(operation: str, place: str, *, before: bool = False, **how: Any) -> Cut:  # noqa: ANN401
+def _cut_at_switch(operation: str, place: str, *, before: bool = False, **how: Any) -> Cut:  # noqa: ANN401
     return Cut(
         kind="power cut at the switch", operation=operation, place=place, before=before, **how
     )
 
 
-def _back(operation: str, place: str, *, before: bool = False) -> Cut:
+def _cut_going_back(operation: str, place: str, *, before: bool = False) -> Cut:
     return Cut(
         kind="power cut while going back",
         operation=operation,
@@ -97,24 +97,24 @@ def _back(operation: str, place: str, *, before: bool = False) -> Cut:
 
 # In the order of the steps: record, folder of the release, watch, links, tidying up, confirmation.
 CUTS = (
-    _switch("replace", r".*/\.staging-[0-9a-f]+/release\.json", before=True),
-    _switch("rename", _RELEASE),
-    _switch("replace", r".*/watch\.json", before=True),
-    _switch("replace", r".*/watch\.json"),
-    _switch("replace", rf"{_RELEASE}/\.previous", before=True),
-    _switch("replace", rf"{_RELEASE}/\.previous", watch_s=0.0),
-    _switch("symlink", r".*/\.current\.[0-9a-f]+\.tmp"),
-    _switch("replace", r".*/current", before=True),
-    _switch("replace", r".*/current"),
-    _switch("replace", r".*/current", watch_s=0.0),
-    _switch("unlink", rf"{_RELEASE}/\.previous", before=True),
-    _switch("unlink", rf"{_RELEASE}/\.previous", watch_s=0.0),
-    _switch("rename", r".*/releases/\.staging-[0-9a-f]+"),
-    _switch("unlink", r".*/watch\.json", before=True),
-    _switch("unlink", r".*/watch\.json", can_be_confirmed=True),
-    _back("replace", r".*/current", before=True),
-    _back("replace", r".*/current"),
-    _back("unlink", r".*/watch\.json"),
+    _cut_at_switch("replace", r".*/\.staging-[0-9a-f]+/release\.json", before=True),
+    _cut_at_switch("rename", _RELEASE),
+    _cut_at_switch("replace", r".*/watch\.json", before=True),
+    _cut_at_switch("replace", r".*/watch\.json"),
+    _cut_at_switch("replace", rf"{_RELEASE}/\.previous", before=True),
+    _cut_at_switch("replace", rf"{_RELEASE}/\.previous", watch_s=0.0),
+    _cut_at_switch("symlink", r".*/\.current\.[0-9a-f]+\.tmp"),
+    _cut_at_switch("replace", r".*/current", before=True),
+    _cut_at_switch("replace", r".*/current"),
+    _cut_at_switch("replace", r".*/current", watch_s=0.0),
+    _cut_at_switch("unlink", rf"{_RELEASE}/\.previous", before=True),
+    _cut_at_switch("unlink", rf"{_RELEASE}/\.previous", watch_s=0.0),
+    _cut_at_switch("rename", r".*/releases/\.staging-[0-9a-f]+"),
+    _cut_at_switch("unlink", r".*/watch\.json", before=True),
+    _cut_at_switch("unlink", r".*/watch\.json", can_be_confirmed=True),
+    _cut_going_back("replace", r".*/current", before=True),
+    _cut_going_back("replace", r".*/current"),
+    _cut_going_back("unlink", r".*/watch\.json"),
     Cut(kind="power cut in the watch", operation="unlink", place=rf"{_RELEASE}/\.previous",
         later_s=8.0, by_app=True),
     Cut(kind="power cut with a runtime", operation="rename", place=r".*/runtimes/[^/]*",
@@ -161,7 +161,7 @@ def _run_case(
     started = time.monotonic()
     bundle = make_bundle(folder / f"bundle{seed}", seed=1000 + seed, arch="aarch64")
     known[release_of(bundle)] = files_of(bundle)
-    with connected(thaw(scripts, cut.template)) as device:
+    with connect_device(thaw(scripts, cut.template)) as device:
         before = device.seen()
         place, ended = _push_until_cut(device, bundle, cut)
         device.boot()
@@ -173,7 +173,7 @@ def _run_case(
         "watch_s": cut.watch_s,
         "broke": place,
         "codes": [ended.code],
-        "outcome": outcome(after),
+        "outcome": name_outcome(after),
         "went_back": len(after.after.went_back) > len(before.went_back),
         "said": ended.said[:300],
         "faults": found,
@@ -181,7 +181,7 @@ def _run_case(
     }
 
 
-def _push_until_cut(device: Device, bundle: Bundle, cut: Cut) -> tuple[str, Ended]:
+def _push_until_cut(device: Device, bundle: Bundle, cut: Cut) -> tuple[str, CommandResult]:
     """Push and cut the power; return where the cut was, and the result of the command."""
     device.aim(
         {
@@ -196,7 +196,7 @@ def _push_until_cut(device: Device, bundle: Bundle, cut: Cut) -> tuple[str, Ende
     listener = device.listen()
     more = ("--app-confirms",) if cut.by_app else ()
     command = Command("push", bundle.path, device.name, "--watch", f"{cut.watch_s:g}", *more)
-    announced = _announced(listener, command)
+    announced = _wait_for_operation(listener, command)
     if cut.later_s is not None:
         time.sleep(cut.later_s)
     device.cut_power()
@@ -206,7 +206,7 @@ def _push_until_cut(device: Device, bundle: Bundle, cut: Cut) -> tuple[str, Ende
     return f"{when} {announced}" if announced else "", command.wait()
 
 
-def _announced(listener: subprocess.Popen[str], command: Command) -> str:
+def _wait_for_operation(listener: subprocess.Popen[str], command: Command) -> str:
     """Wait for the announcement of the selected operation; empty if the push ends without it."""
     assert listener.stdout is not None
     until = time.monotonic() + _MOST_S
@@ -220,9 +220,9 @@ def _judge(
     device: Device,
     known: dict[str, Digests],
     bundle: Bundle,
-    before: Seen,
+    before: DeviceState,
     cut: Cut,
-    ended: Ended,
+    ended: CommandResult,
 ) -> tuple[list[str], Delivery]:
     after = device.settle()
     new = release_of(bundle)

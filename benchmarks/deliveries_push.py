@@ -9,15 +9,15 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
-from benchmarks.deliveries_command import PATIENCE_S, Command, Ended
+from benchmarks.deliveries_command import PATIENCE_S, Command, CommandResult
 from benchmarks.deliveries_judge import (
     DEVICE,
     DONE,
     Delivery,
-    Seen,
+    DeviceState,
     faults_of,
     faults_of_next,
-    outcome,
+    name_outcome,
 )
 from benchmarks.deliveries_links import BreakingLink, Home
 from benchmarks.deliveries_site import Site, release_of
@@ -41,7 +41,7 @@ class Case:
     home: Home
     bundle: Bundle
     watch_s: float
-    before: Seen
+    before: DeviceState
     hosts: tuple[str, ...] = ("dev",)
     patience_s: float = PATIENCE_S
     process: Command | None = None
@@ -114,7 +114,7 @@ def _forget_agent(site: Site) -> None:
         path.unlink()
 
 
-def _break(case: Case, breaker: Breaker) -> tuple[list[Ended], Seen]:
+def _break(case: Case, breaker: Breaker) -> tuple[list[CommandResult], DeviceState]:
     with breaker(case):
         bundles = [case.bundle, *case.others]
         processes = [
@@ -128,7 +128,7 @@ def _break(case: Case, breaker: Breaker) -> tuple[list[Ended], Seen]:
     return ended, at_exit
 
 
-def _judge(case: Case, ended: list[Ended], at_exit: Seen) -> Result:
+def _judge(case: Case, ended: list[CommandResult], at_exit: DeviceState) -> Result:
     site = case.site
     site.settle("dev", case.watch_s)
     after = site.seen("dev")
@@ -160,7 +160,7 @@ def _judge(case: Case, ended: list[Ended], at_exit: Seen) -> Result:
     return {
         "broke": case.broke,
         "codes": codes,
-        "outcome": outcome(delivery),
+        "outcome": name_outcome(delivery),
         "went_back": len(after.went_back) > len(case.before.went_back),
         "said": ended[0].said[:300],
         "faults": found,
@@ -172,7 +172,7 @@ def _code_of_both(codes: list[int | None]) -> int | None:
     return DONE if DONE in codes else next((code for code in codes if code is not None), None)
 
 
-def _faults_of_other(case: Case, ended: Ended) -> list[str]:
+def _faults_of_other(case: Case, ended: CommandResult) -> list[str]:
     """Check the device whose push was not disturbed."""
     seen = case.site.seen("dev2")
     found = [] if seen.current == case.home.new else ["the other device was not served"]
@@ -183,7 +183,7 @@ def _faults_of_other(case: Case, ended: Ended) -> list[str]:
     return found
 
 
-def _next_push(case: Case, after: Seen) -> list[str]:
+def _next_push(case: Case, after: DeviceState) -> list[str]:
     site = case.site
     bundle = case.bundle
     if case.broke.startswith("unhealthy") or (case.others and after.current != case.home.new):

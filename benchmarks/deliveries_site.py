@@ -14,12 +14,12 @@ import numpy as np
 import onnxruntime
 
 from benchmarks.deliveries_command import PATIENCE_S, Command
-from benchmarks.deliveries_judge import Digests, Seen
-from benchmarks.deliveries_links import agents_at_work, watchers_of
+from benchmarks.deliveries_judge import DeviceState, Digests
+from benchmarks.deliveries_links import find_agents_at_work, find_watchers
 from benchmarks.deliveries_look import look
 from edgekit.bundle import RELEASE_DIGITS, Bundle
 from edgekit.errors import EdgekitError
-from edgekit.keys import OwnKey, new_key
+from edgekit.keys import OwnKey, make_key
 from edgekit.remote.confirmation import UNWATCHED, WatchTerms
 from edgekit.remote.deploy import push, status
 from edgekit.remote.sending import sha256
@@ -53,10 +53,10 @@ class Site:
             "EDGEKIT_SSH_CONFIG": str(folder / "ssh_config"),
         }
         os.environ.pop("SSH_AUTH_SOCK", None)
-        self._key: OwnKey = new_key("own")
+        self._key: OwnKey = make_key("own")
 
     @contextlib.contextmanager
-    def running(self) -> Iterator[Site]:
+    def run_servers(self) -> Iterator[Site]:
         """Start the servers and stop them at the end of the block."""
         try:
             for name in ("dev", "dev2"):
@@ -129,11 +129,11 @@ class Site:
         device.edgekit_home.mkdir(parents=True, exist_ok=True)
         shutil.copytree(device.edgekit_home, stored, symlinks=True)
 
-    def seen(self, name: str) -> Seen:
+    def seen(self, name: str) -> DeviceState:
         """Read the state of a device; retry if an agent removes files meanwhile."""
         for _ in range(20):
             try:
-                return Seen.of(look(str(self.devices[name].edgekit_home)))
+                return DeviceState.of(look(str(self.devices[name].edgekit_home)))
             except FileNotFoundError:
                 time.sleep(0.05)
         raise RuntimeError(f"{name}: its home does not come to rest")
@@ -142,10 +142,10 @@ class Site:
         """Wait until no agent is at work, and until a short watch is over."""
         home = self.devices[name].edgekit_home
         until = time.monotonic() + SETTLE_S
-        while agents_at_work(home) and time.monotonic() < until:
+        while find_agents_at_work(home) and time.monotonic() < until:
             time.sleep(0.1)
         until = time.monotonic() + watch_s + 30
-        while watch_s <= 10 and watchers_of(home) and time.monotonic() < until:
+        while watch_s <= 10 and find_watchers(home) and time.monotonic() < until:
             time.sleep(0.1)
 
     def health(self, name: str) -> str:

@@ -11,7 +11,7 @@ from typing import Any
 from benchmarks.fuzz_inputs import mutate_bytes, mutate_json
 from edgekit.remote.session import Session
 from edgekit.remote.transport import LONGEST_LINE_BYTES, Lines
-from edgekit.show import states
+from edgekit.show import format_states
 from edgekit_agent.codec import encode
 from edgekit_agent.jobs import Blob, PlanJob, ProbeJob, StatusJob
 from edgekit_agent.results import DeviceFacts, Failure, Health, Plan, Release, RuntimeFacts, Status
@@ -86,7 +86,7 @@ def use_answer(seed: int) -> None:
     session = Session(_Recording(said))
     result = session.ask(job, kind, progress=lambda progress: None)
     if isinstance(result, Status):
-        states([("dev", result)])
+        format_states([("dev", result)])
 
 
 def _conversations() -> list[tuple[object, type, dict[str, Any]]]:

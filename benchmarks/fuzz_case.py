@@ -100,8 +100,8 @@ def write_bases(folder: Path) -> None:
     """Write the base files of the variants, once."""
     from edgekit.apply import apply
     from edgekit.bundle import write_bundle
-    from edgekit.progress import silent
-    from edgekit.steps import written_step
+    from edgekit.progress import ignore_progress
+    from edgekit.steps import parse_step
     from tests.remote.servers import make_bundle
 
     folder.mkdir(parents=True)
@@ -109,12 +109,12 @@ def write_bases(folder: Path) -> None:
         onnx.save(proto, folder / f"{name}.onnx")
     for name in ("dense", "conv"):
         apply(
-            written_step("tflite"),
+            parse_step("tflite"),
             folder / f"{name}.onnx",
             folder / f"{name}.tflite",
             data=None,
             folder=folder,
-            tick=silent,
+            tick=ignore_progress,
         )
     random = np.random.default_rng(0)
     x = random.standard_normal((12, 8)).astype(np.float32)
@@ -149,10 +149,14 @@ def write_variant(kind: str, seed: int, bases: Path, scratch: Path) -> Path:
 
 
 def _write_settings(rng: Random, bases: Path, scratch: Path) -> Path:
-    from edgekit.profile import profile_text
+    from edgekit.profile import read_profile_text
 
     name, text = rng.choice(
-        (("edgekit.toml", _PROJECT), ("recipe.toml", _RECIPE), ("d.toml", profile_text("tablet")))
+        (
+            ("edgekit.toml", _PROJECT),
+            ("recipe.toml", _RECIPE),
+            ("d.toml", read_profile_text("tablet")),
+        )
     )
     for file in ("m.onnx", "c.npz"):
         source = bases / file.replace("m.onnx", "dense.onnx")
@@ -207,19 +211,19 @@ def run_case(kind: str, seed: int, bases: Path, scratch: Path) -> str:
 def _use_model(path: Path, rng: Random) -> None:
     from edgekit.apply import apply
     from edgekit.inspection import inspect
-    from edgekit.progress import silent
-    from edgekit.showmodel import inspected
-    from edgekit.steps import written_step
+    from edgekit.progress import ignore_progress
+    from edgekit.showmodel import format_inspection
+    from edgekit.steps import parse_step
 
     folder = path.parent
     if rng.random() < 0.6:
         device = rng.choice((None, "tablet"))
-        inspected(inspect(path, device=device, folder=folder, structure=rng.random() < 0.3))
+        format_inspection(inspect(path, device=device, folder=folder, structure=rng.random() < 0.3))
         return
     steps = ("clean", "quantize-dynamic", "tflite", "weights:bits=4", "low-rank")
     name = "onnx" if path.suffix == ".tflite" else rng.choice(steps)
     out = folder / ("out.tflite" if name == "tflite" else "out.onnx")
-    apply(written_step(name), path, out, data=None, folder=folder, tick=silent)
+    apply(parse_step(name), path, out, data=None, folder=folder, tick=ignore_progress)
 
 
 def _use_data(path: Path, rng: Random) -> None:
@@ -241,7 +245,7 @@ def _use_data(path: Path, rng: Random) -> None:
 
 
 def _use_settings(path: Path, rng: Random) -> None:
-    from edgekit.intake import feeding_in, find_model
+    from edgekit.intake import find_model, read_feeding
     from edgekit.profile import load_profile
     from edgekit.project import load_project
     from edgekit.steps import read_recipe
@@ -254,7 +258,7 @@ def _use_settings(path: Path, rng: Random) -> None:
         project = load_project(path.parent)
         if rng.random() < 0.3:
             model = find_model(path.parent, None, project)
-            feeding_in(path.parent, project, model)
+            read_feeding(path.parent, project, model)
 
 
 def _use_bundle(path: Path, rng: Random) -> None:
@@ -265,4 +269,4 @@ def _use_bundle(path: Path, rng: Random) -> None:
     opened.check()
     for file in opened.manifest.files:
         opened.read(file.name)
-        opened.travelling(file.name)
+        opened.encode_for_transfer(file.name)

@@ -132,7 +132,7 @@ def mutate_tflite(data: bytes, rng: Random) -> bytes:
         parts = [p for p in _parts(model) if vars(p)]
         part = rng.choice(parts)
         key = rng.choice(sorted(vars(part)))
-        setattr(part, key, _other(getattr(part, key), rng))
+        setattr(part, key, _mutate_value(getattr(part, key), rng))
     builder = flatbuffers.Builder(1024)
     try:
         builder.Finish(model.Pack(builder), b"TFL3")
@@ -150,7 +150,7 @@ def _parts(value: Any) -> Iterator[Any]:  # noqa: ANN401
                 yield from _parts(each)
 
 
-def _other(value: Any, rng: Random) -> Any:  # noqa: ANN401
+def _mutate_value(value: Any, rng: Random) -> Any:  # noqa: ANN401
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):
@@ -206,15 +206,15 @@ def mutate_json(value: Any, rng: Random) -> Any:  # noqa: ANN401 - any JSON valu
     for _ in range(rng.choice((1, 1, 2, 5))):
         places = list(_places(copy))
         if not places:
-            return _hostile(rng)
+            return _make_hostile(rng)
         holder, key = rng.choice(places)
         match rng.randrange(4):
             case 0:
                 del holder[key]
             case 1 if isinstance(holder, dict):
-                holder[rng.choice(_TEXTS)] = _hostile(rng)
+                holder[rng.choice(_TEXTS)] = _make_hostile(rng)
             case _:
-                holder[key] = _hostile(rng)
+                holder[key] = _make_hostile(rng)
     return copy
 
 
@@ -226,7 +226,7 @@ def _places(value: Any) -> Any:  # noqa: ANN401
             yield from _places(inner)
 
 
-def _hostile(rng: Random) -> Any:  # noqa: ANN401
+def _make_hostile(rng: Random) -> Any:  # noqa: ANN401
     match rng.randrange(6):
         case 0:
             return rng.choice(_TEXTS)
@@ -257,11 +257,21 @@ def mutate_onnx(proto: ModelProto, rng: Random) -> bytes:
 def _change(proto: ModelProto, rng: Random) -> None:
     graph = proto.graph
     change = rng.choice(
-        (_stored, _declared, _stored, _declared, _node, _order, _attributes, _attributes, _header)
+        (
+            _change_initializer,
+            _change_value_info,
+            _change_initializer,
+            _change_value_info,
+            _change_node,
+            _change_order,
+            _change_attributes,
+            _change_attributes,
+            _change_header,
+        )
         if rng.random() < 0.9
-        else (_wrapped,)
+        else (_nest_in_branches,)
     )
-    if change is _header:
+    if change is _change_header:
         proto.ir_version = rng.choice((0, 3, 8, 10, 99))
         if proto.opset_import:
             proto.opset_import[0].version = rng.choice((0, 1, 7, 13, 17, 21, 1000, -5))
@@ -269,11 +279,11 @@ def _change(proto: ModelProto, rng: Random) -> None:
     change(graph, rng)
 
 
-def _header(graph: GraphProto, rng: Random) -> None:
+def _change_header(graph: GraphProto, rng: Random) -> None:
     raise NotImplementedError
 
 
-def _stored(graph: GraphProto, rng: Random) -> None:
+def _change_initializer(graph: GraphProto, rng: Random) -> None:
     if not graph.initializer:
         return
     tensor = rng.choice(graph.initializer)
@@ -299,7 +309,7 @@ def _stored(graph: GraphProto, rng: Random) -> None:
                 tensor.external_data.add(key=key, value=text)
 
 
-def _declared(graph: GraphProto, rng: Random) -> None:
+def _change_value_info(graph: GraphProto, rng: Random) -> None:
     values = [*graph.input, *graph.output, *graph.value_info]
     if not values:
         return
@@ -318,7 +328,7 @@ def _declared(graph: GraphProto, rng: Random) -> None:
             value.name = rng.choice(_TEXTS)
 
 
-def _node(graph: GraphProto, rng: Random) -> None:
+def _change_node(graph: GraphProto, rng: Random) -> None:
     if not graph.node:
         return
     node = rng.choice(graph.node)
@@ -341,7 +351,7 @@ def _node(graph: GraphProto, rng: Random) -> None:
             node.input.extend(rng.choices([*names, "", "absent"], k=rng.choice((1, 3, 200))))
 
 
-def _order(graph: GraphProto, rng: Random) -> None:
+def _change_order(graph: GraphProto, rng: Random) -> None:
     if not graph.node:
         return
     match rng.randrange(3):
@@ -357,7 +367,7 @@ def _order(graph: GraphProto, rng: Random) -> None:
             graph.node.extend(copies)
 
 
-def _attributes(graph: GraphProto, rng: Random) -> None:
+def _change_attributes(graph: GraphProto, rng: Random) -> None:
     if not graph.node:
         return
     node = rng.choice(graph.node)
@@ -379,7 +389,7 @@ def _attributes(graph: GraphProto, rng: Random) -> None:
     node.attribute.append(helper.make_attribute(name, given))
 
 
-def _wrapped(graph: GraphProto, rng: Random) -> None:
+def _nest_in_branches(graph: GraphProto, rng: Random) -> None:
     """Nest the graph in branches of If, several levels deep."""
     for _ in range(rng.choice((1, 3, 12))):
         inner = GraphProto.FromString(graph.SerializeToString())

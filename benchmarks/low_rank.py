@@ -20,7 +20,7 @@ from typing import Any
 
 import zoo
 
-from edgekit.graphs.cost import cost
+from edgekit.graphs.cost import compute_cost
 from edgekit.graphs.onnx_file import load
 
 # Layers to factorize by kind of model, as fnmatch patterns; all large ones by default.
@@ -61,7 +61,7 @@ def row(name: str, keep: float, way: str, model: Path, made: Path, facts: dict[s
     low, high = compared["interval_points"]
     was, now = (100 * m["correct"] / m["n"] for m in (before, after))
     speed = after["latency"]["quiet_p50_ms"] / before["latency"]["quiet_p50_ms"]
-    costs = [cost(load(path), {}) for path in (model, made)]
+    costs = [compute_cost(load(path), {}) for path in (model, made)]
     macs, parameters = (
         getattr(costs[1], of) / getattr(costs[0], of) for of in ("macs", "parameters")
     )

@@ -157,7 +157,7 @@ def _measuring(*, is_brief: bool, without_sizes: bool) -> Iterator[None]:
         if is_brief:
             stack.enter_context(patch.object(timing, "_SECONDS", 0.0))
         if without_sizes:
-            stack.enter_context(patch("edgekit.apply.transferred_bytes", return_value=0))
+            stack.enter_context(patch("edgekit.apply.get_transfer_bytes", return_value=0))
         yield
 
 

@@ -15,10 +15,10 @@ import onnx
 from onnx import numpy_helper
 
 from benchmarks.compatibility_case import load_runner, output_errors
-from edgekit.apply import Applied, apply
+from edgekit.apply import ApplyResult, apply
 from edgekit.errors import PassRefused, UserError
-from edgekit.progress import silent
-from edgekit.steps import step_of
+from edgekit.progress import ignore_progress
+from edgekit.steps import parse_settings
 from tests.exported.kinds import Exported
 
 SINGLE: dict[str, tuple[str, ...]] = {
@@ -123,18 +123,20 @@ def run_recipe(graph: Exported, recipe: str, steps: Sequence[str], folder: Path)
     return Case(**known, status="ok", error=error, said=said)
 
 
-def _apply(name: str, settings: list[str], source: Path, target: Path, folder: Path) -> Applied:
+def _apply(name: str, settings: list[str], source: Path, target: Path, folder: Path) -> ApplyResult:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        step = step_of(name, settings, where="")
-        return apply(step, source, target, data="samples.npz", folder=folder, tick=silent)
+        step = parse_settings(name, settings, where="")
+        return apply(step, source, target, data="samples.npz", folder=folder, tick=ignore_progress)
 
 
 def _rounding(graph: Exported) -> float:
     return _HALF_ROUNDING if graph.kind == "float16" else _ROUNDING
 
 
-def _errors(before: Path, after: Path, graph: Exported, applied: Applied) -> tuple[float, float]:
+def _errors(
+    before: Path, after: Path, graph: Exported, applied: ApplyResult
+) -> tuple[float, float]:
     """Measure the error of the worst output; also return the error that the pass reported."""
     if applied.agreement is None:
         return 0.0, 0.0

@@ -23,7 +23,7 @@ import numpy as np
 import onnxruntime as ort
 import zoo
 
-from edgekit.graphs.cost import cost
+from edgekit.graphs.cost import compute_cost
 from edgekit.graphs.onnx_file import load
 
 # Share to remove by model; by default a quarter of the multiply-accumulates.
@@ -66,17 +66,17 @@ def accuracy(path: Path, folder: Path, entry: dict[str, Any]) -> float:
     settings = tomllib.loads((folder / "edgekit.toml").read_text(encoding="utf-8"))
     command += ["--eval", settings["data"]["evaluation"], "--metric", entry["metric"], "--json"]
     facts = json.loads(subprocess.run(command, stdout=subprocess.PIPE, check=True).stdout)
-    measured = _found(facts, "correct")
+    measured = _find_object(facts, "correct")
     return 100 * float(measured["correct"]) / float(measured["n"])
 
 
-def _found(facts: Any, key: str) -> dict[str, Any]:  # noqa: ANN401 - JSON
+def _find_object(facts: Any, key: str) -> dict[str, Any]:  # noqa: ANN401 - JSON
     """Find the first object of a document that has a key."""
     if isinstance(facts, dict) and facts.get(key) is not None:
         return facts
     children = facts.values() if isinstance(facts, dict) else facts
     for child in children if isinstance(facts, dict | list) else ():
-        found = _found(child, key)
+        found = _find_object(child, key)
         if found:
             return found
     return {}
@@ -88,22 +88,22 @@ def latencies(paths: list[Path]) -> list[float]:
     options.intra_op_num_threads = 1
     options.log_severity_level = 3
     sessions = [ort.InferenceSession(str(p), options) for p in paths]
-    fed = {each.name: _made_up(each) for each in sessions[0].get_inputs()}
+    fed = {each.name: _make_input(each) for each in sessions[0].get_inputs()}
     for session in sessions:
         session.run(None, fed)
-    often = max(1, int(_SECONDS / max(_timed(sessions[0], fed, 1), 1e-6)))
-    times = np.array([[_timed(s, fed, often) for s in sessions] for _ in range(_ROUNDS)])
+    often = max(1, int(_SECONDS / max(_measure_seconds(sessions[0], fed, 1), 1e-6)))
+    times = np.array([[_measure_seconds(s, fed, often) for s in sessions] for _ in range(_ROUNDS)])
     return [float(ratio) for ratio in np.median(times / times[:, :1], axis=0)]
 
 
-def _timed(session: ort.InferenceSession, fed: dict[str, Any], often: int) -> float:
+def _measure_seconds(session: ort.InferenceSession, fed: dict[str, Any], often: int) -> float:
     start = time.perf_counter()
     for _ in range(often):
         session.run(None, fed)
     return time.perf_counter() - start
 
 
-def _made_up(tensor: Any) -> Any:  # noqa: ANN401 - onnxruntime has no types
+def _make_input(tensor: Any) -> Any:  # noqa: ANN401 - onnxruntime has no types
     sizes = [s if isinstance(s, int) else _FREE for s in tensor.shape[1:]]
     shape = (tensor.shape[0] if isinstance(tensor.shape[0], int) else 1, *sizes)
     if "float" in tensor.type:
@@ -114,7 +114,7 @@ def _made_up(tensor: Any) -> Any:  # noqa: ANN401 - onnxruntime has no types
 def _macs(path: Path) -> int:
     proto = load(path)
     free = {d.dim_param for v in proto.graph.input for d in v.type.tensor_type.shape.dim[1:]}
-    return cost(proto, dict.fromkeys(free - {""}, _FREE)).macs
+    return compute_cost(proto, dict.fromkeys(free - {""}, _FREE)).macs
 
 
 def rows(name: str, entry: dict[str, Any], zoo_folder: Path, out: Path) -> list[str]:

@@ -13,32 +13,32 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from edgekit.convert.naming import files_of, source_of
+from edgekit.convert.naming import detect_source, list_files
 from edgekit.errors import PassCrash, PassRefused, UserError
-from edgekit.evaluate import transferred_bytes
-from edgekit.graphs.cost import cost
+from edgekit.evaluate import get_transfer_bytes
+from edgekit.graphs.cost import compute_cost
 from edgekit.graphs.onnx_file import load_for_shapes
 from edgekit.intake import (
-    feeding_in,
+    embed_external_data,
     find_model,
-    free_dims,
-    in_one_file,
+    get_free_dims,
     open_calibration,
-    sized,
+    read_feeding,
+    set_free_dims,
     with_dims,
 )
 from edgekit.layers import LayerCost, read_layers
 from edgekit.model import Model
 from edgekit.passes import Work
 from edgekit.passes.agreement import Agreement
-from edgekit.passes.crash import crash_hint, write_crash
-from edgekit.passes.running import Made, run_checked
-from edgekit.profile import load_profile, weight_bits
+from edgekit.passes.crash import format_crash_hint, write_crash
+from edgekit.passes.running import StepResult, run_checked
+from edgekit.profile import choose_weight_bits, load_profile
 from edgekit.progress import Tick
 from edgekit.project import FILE_NAME, Project, load_project
-from edgekit.recipe import LowRank, PruneChannels, Step, with_weight_bits
+from edgekit.recipe import LowRank, PruneChannels, Step, set_weight_bits
 from edgekit.slowdown import describe_slowdown
-from edgekit.store import Store, default_root
+from edgekit.store import Store, get_default_root
 from edgekit_agent.files import whole_file
 
 
@@ -53,7 +53,7 @@ class FileFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Applied:
+class ApplyResult:
     """Result of a single pass.
 
     ``agreement`` is ``None`` if the pass left the file unchanged. ``macs`` are the
@@ -81,7 +81,7 @@ def apply(
     tick: Tick,
     trusted: bool = False,
     dims: Mapping[str, int] | None = None,
-) -> Applied:
+) -> ApplyResult:
     """Run a pass on a model, check the result and write it.
 
     Args:
@@ -102,15 +102,15 @@ def apply(
     project = load_project(folder)
     model = find_model(folder, path, project, trusted=trusted, tick=tick)
     project = with_dims(project, model, dims or {})
-    step = _with_bits(step, project)
+    step = _set_weight_bits(step, project)
     source = data or project.data.calibration
-    _check_out(out, _inputs(path, model, folder, source))
-    feeding = feeding_in(folder, project, model)
+    _check_out(out, _iter_inputs(path, model, folder, source))
+    feeding = read_feeding(folder, project, model)
     calibration = open_calibration(
         source, model, feeding, folder=folder, settings=project.data.preprocess, tick=tick
     )
-    sizes = free_dims(model, feeding, calibration) | project.model.dims
-    store = Store(default_root())
+    sizes = get_free_dims(model, feeding, calibration) | project.model.dims
+    store = Store(get_default_root())
     started = time.monotonic()
     with store.scratch() as scratch:
         work = Work(
@@ -121,8 +121,8 @@ def apply(
             feeding=feeding,
         )
         tick(step.name, 0, 0)
-        whole = in_one_file(model, store)
-        made = _run(sized(step, model, feeding, sizes), whole, work, store)
+        whole = embed_external_data(model, store)
+        made = _run_pass(set_free_dims(step, model, feeding, sizes), whole, work, store)
         if made.model.beside:
             raise PassRefused("what it makes is over 2 GiB, more than one file can hold")
         layers = read_layers(scratch)
@@ -135,15 +135,15 @@ def apply(
             feeding=feeding,
             tick=partial(tick, "timing"),
         )
-        macs = _macs(step, whole, made.model, sizes)
+        macs = _count_macs(step, whole, made.model, sizes)
         seconds = time.monotonic() - started
         tick("writing", 0, 0)
         with whole_file(str(out)) as target, made.model.path.open("rb") as result:
             shutil.copyfileobj(result, target, 1 << 20)
-        after = _facts(made.model, out, store, tick)
-    return Applied(
+        after = _measure_file(made.model, out, store, tick)
+    return ApplyResult(
         step=step,
-        before=_facts(whole, path, store, tick),
+        before=_measure_file(whole, path, store, tick),
         after=after,
         agreement=made.agreement,
         layers=layers,
@@ -153,40 +153,40 @@ def apply(
     )
 
 
-def _run(step: Step, model: Model, work: Work, store: Store) -> Made:
+def _run_pass(step: Step, model: Model, work: Work, store: Store) -> StepResult:
     try:
         return run_checked(step, model, work)
     except PassCrash as crash:
-        hint = crash_hint(write_crash(crash, store.root))
+        hint = format_crash_hint(write_crash(crash, store.root))
         raise PassCrash(crash.message, report=crash.report, hint=hint) from crash
 
 
-def _with_bits(step: Step, project: Project) -> Step:
+def _set_weight_bits(step: Step, project: Project) -> Step:
     """Set the bits of int8 weights for the device of the project, if it names one."""
     device = project.build.device
-    bits = weight_bits(load_profile(device) if device is not None else None)
-    return with_weight_bits(step, bits)
+    bits = choose_weight_bits(load_profile(device) if device is not None else None)
+    return set_weight_bits(step, bits)
 
 
-def _macs(
+def _count_macs(
     step: Step, before: Model, after: Model, dims: Mapping[str, int]
 ) -> tuple[int, int] | None:
     if not isinstance(step.settings, PruneChannels | LowRank):
         return None
-    old, new = (cost(load_for_shapes(model.path), dims) for model in (before, after))
+    old, new = (compute_cost(load_for_shapes(model.path), dims) for model in (before, after))
     return None if old.unknown or new.unknown else (old.macs, new.macs)
 
 
-def _facts(model: Model, path: Path, store: Store, tick: Tick) -> FileFacts:
-    transferred = transferred_bytes(model, store, tick)
+def _measure_file(model: Model, path: Path, store: Store, tick: Tick) -> FileFacts:
+    transferred = get_transfer_bytes(model, store, tick)
     return FileFacts(path=path, digest=model.digest, bytes=model.bytes, transfer_bytes=transferred)
 
 
-def _inputs(path: Path, model: Model, folder: Path, source: str | None) -> Iterator[Path]:
+def _iter_inputs(path: Path, model: Model, folder: Path, source: str | None) -> Iterator[Path]:
     """Yield the files that the command reads and must therefore not replace."""
     yield path
-    converted = source_of(path, folder=folder, trusted=False)
-    yield from files_of(converted) if converted else ()
+    converted = detect_source(path, folder=folder, trusted=False)
+    yield from list_files(converted) if converted else ()
     yield from model.beside
     yield folder / FILE_NAME
     if source is not None:

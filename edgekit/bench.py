@@ -15,22 +15,22 @@ from edgekit.columns import read_table
 from edgekit.convert.naming import is_saved_model
 from edgekit.data import Dataset
 from edgekit.errors import DeviceError, UserError
-from edgekit.evaluate import Timing, default_metric, time_interleaved
+from edgekit.evaluate import Timing, choose_default_metric, time_interleaved
 from edgekit.feeding import Feeding
 from edgekit.golden import check_golden_samples
 from edgekit.graphs.reading import read_model
-from edgekit.intake import check_output, feeding_in, find_model, open_split, with_dims
-from edgekit.latency import LatencySummary, summarise
+from edgekit.intake import check_output, find_model, open_split, read_feeding, with_dims
+from edgekit.latency import LatencySummary, summarize
 from edgekit.model import Model
-from edgekit.passes.probes import made_up_samples
-from edgekit.places import DevicePlace, HostPlace, device_place
-from edgekit.profile import DeviceProfile, load_profile, runtime_of
-from edgekit.progress import Tick, silent
+from edgekit.passes.probes import write_made_up_samples
+from edgekit.places import DevicePlace, HostPlace, open_device_place
+from edgekit.profile import DeviceProfile, get_runtime, load_profile
+from edgekit.progress import Tick, ignore_progress
 from edgekit.project import load_project
 from edgekit.remote.home import DEFAULT, Home
 from edgekit.remote.session import LOCAL, open_session
 from edgekit.scoring import Unfinished, score
-from edgekit.store import Store, default_root
+from edgekit.store import Store, get_default_root
 from edgekit_agent.feeds import open_columns
 from edgekit_agent.jobs import ModelRef
 from edgekit_agent.results import DeviceFacts, Report, Tally
@@ -54,7 +54,7 @@ class Subject:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Benched:
+class BenchResult:
     """Measurement of a model on one host."""
 
     host: str
@@ -70,7 +70,7 @@ class Benched:
 
 
 @contextmanager
-def subject(
+def open_subject(
     target: Path,
     *,
     folder: Path,
@@ -79,7 +79,7 @@ def subject(
     device: str | None,
     trusted: bool = False,
     dims: Mapping[str, int] | None = None,
-    tick: Tick = silent,
+    tick: Tick = ignore_progress,
 ) -> Iterator[Subject]:
     """Open a bundle with its own settings, or a model with those of the project, for measurement.
 
@@ -103,13 +103,15 @@ def subject(
                 hint="give the model file instead, or leave --dims out",
             )
         with tempfile.TemporaryDirectory() as scratch:
-            yield _of_bundle(open_bundle(target), Path(scratch), folder, evaluation, metric, tick)
+            yield _open_bundle_subject(
+                open_bundle(target), Path(scratch), folder, evaluation, metric, tick
+            )
         return
     project = load_project(folder)
     model = find_model(folder, target, project, trusted=trusted, tick=tick)
     project = with_dims(project, model, dims or {})
     check_output(project, model)
-    feeding = feeding_in(folder, project, model)
+    feeding = read_feeding(folder, project, model)
     data = open_split(
         evaluation,
         model,
@@ -120,19 +122,19 @@ def subject(
         tick=tick,
     )
     with tempfile.TemporaryDirectory() as scratch:
-        made_up = made_up_samples(model, feeding, Path(scratch)) if feeding.digest else None
+        made_up = write_made_up_samples(model, feeding, Path(scratch)) if feeding.digest else None
         yield Subject(
             model=model,
             profile=load_profile(device) if device else None,
             inputs=data.first(32).samples if data else made_up,
             evaluation=data,
-            metric=metric or project.data.metric or default_metric(model.signature, None),
+            metric=metric or project.data.metric or choose_default_metric(model.signature, None),
             output=project.data.output,
             dims=project.model.dims,
         )
 
 
-def bench(subject: Subject, host: str, tick: Tick, home: Home = DEFAULT) -> Benched:
+def bench(subject: Subject, host: str, tick: Tick, home: Home = DEFAULT) -> BenchResult:
     """Measure a model on one host; missing files are sent, the served release does not change.
 
     Raises:
@@ -144,16 +146,16 @@ def bench(subject: Subject, host: str, tick: Tick, home: Home = DEFAULT) -> Benc
     except DeviceError as error:
         if error.kind != "bad_job":
             raise
-        mistake = error if host == LOCAL else _mistake_in(subject, tick)
+        mistake = error if host == LOCAL else _find_mistake(subject, tick)
         if mistake is None:
             raise
         said = mistake.message.removeprefix(f"{LOCAL}: ")
         raise UserError(f"{host}: {said}", hint=mistake.hint) from error
 
 
-def _mistake_in(subject: Subject, tick: Tick) -> DeviceError | None:
+def _find_mistake(subject: Subject, tick: Tick) -> DeviceError | None:
     """Find out why this machine refuses the request as well; the device alone proves no mistake."""
-    home = Store(default_root()).root / "host"
+    home = Store(get_default_root()).root / "host"
     try:
         with open_session(LOCAL, home=str(home)) as session:
             place = HostPlace(session, threads=1)
@@ -181,10 +183,10 @@ def _mistake_in(subject: Subject, tick: Tick) -> DeviceError | None:
     return None
 
 
-def _measure(subject: Subject, host: str, tick: Tick, home: Home) -> Benched:
-    store = Store(default_root())
+def _measure(subject: Subject, host: str, tick: Tick, home: Home) -> BenchResult:
+    store = Store(get_default_root())
     cache = store.root / "wheels"
-    with device_place(host, subject.profile, cache=cache, tick=tick, home=home) as place:
+    with open_device_place(host, subject.profile, cache=cache, tick=tick, home=home) as place:
         ref = place.model_ref(subject.model)
         inputs = place.samples(subject.inputs) if subject.inputs else None
         reports = time_interleaved(
@@ -208,26 +210,26 @@ def _measure(subject: Subject, host: str, tick: Tick, home: Home) -> Benched:
                 metric=subject.metric,
                 output=subject.output,
                 tick=tick,
-                unfinished=Unfinished(store=store, key=_key(subject, place, ref)),
+                unfinished=Unfinished(store=store, key=_compute_tally_key(subject, place, ref)),
             )
-    return Benched(
+    return BenchResult(
         host=host,
         facts=place.facts,
         runtime=f"{reports[0].runtime} {reports[0].runtime_version}",
         threads=ref.threads,
-        times=summarise([r.latency for r in reports]),
+        times=summarize([r.latency for r in reports]),
         peak_rss_bytes=max(r.peak_rss_bytes for r in reports),
         load_ms=min(r.latency.load_ms for r in reports),
         tally=tally,
         reports=tuple(reports),
-        notes=tuple(_notes(subject, place.facts)),
+        notes=tuple(_iter_notes(subject, place.facts)),
     )
 
 
-def _key(subject: Subject, place: DevicePlace, ref: ModelRef) -> str:
+def _compute_tally_key(subject: Subject, place: DevicePlace, ref: ModelRef) -> str:
     """Compute the key of a tally from everything that decides it, including the device."""
     facts = [
-        place.identity(runtime_of(subject.model)),
+        place.identity(get_runtime(subject.model)),
         subject.model.digest,
         subject.evaluation.digest if subject.evaluation else "",
         subject.metric,
@@ -237,7 +239,7 @@ def _key(subject: Subject, place: DevicePlace, ref: ModelRef) -> str:
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
-def _of_bundle(
+def _open_bundle_subject(
     bundle: Bundle,
     scratch: Path,
     folder: Path,
@@ -252,7 +254,7 @@ def _of_bundle(
     data = open_split(
         evaluation,
         model,
-        feeding=feeding_in(folder, load_project(folder), model) if evaluation else Feeding(),
+        feeding=read_feeding(folder, load_project(folder), model) if evaluation else Feeding(),
         folder=folder,
         settings=manifest.preprocess,
         labelled=True,
@@ -261,7 +263,7 @@ def _of_bundle(
     return Subject(
         model=model,
         profile=manifest.profile,
-        inputs=data.first(32).samples if data else _canary_inputs(scratch, manifest.canaries),
+        inputs=data.first(32).samples if data else _read_golden_inputs(scratch, manifest.canaries),
         evaluation=data,
         metric=metric or manifest.metric,
         output=manifest.output,
@@ -269,7 +271,7 @@ def _of_bundle(
     )
 
 
-def _canary_inputs(folder: Path, name: str) -> Samples:
+def _read_golden_inputs(folder: Path, name: str) -> Samples:
     """Read the inputs of the golden samples as samples; they are already preprocessed."""
     check_golden_samples(str(folder / name), name)
     found: dict[str, list[Column]] = {"input": [], "constant": [], "axis": []}
@@ -284,7 +286,7 @@ def _canary_inputs(folder: Path, name: str) -> Samples:
     )
 
 
-def _notes(subject: Subject, facts: DeviceFacts) -> Iterator[str]:
+def _iter_notes(subject: Subject, facts: DeviceFacts) -> Iterator[str]:
     profile = subject.profile
     if profile and profile.hardware.arch != facts.machine:
         yield (

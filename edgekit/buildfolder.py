@@ -25,27 +25,27 @@ from edgekit.bundle import (
     SIGNATURE,
     SUFFIX,
     BundledFile,
-    Form,
     Manifest,
     RuntimeUse,
+    StorageVariant,
     Tensor,
-    manifest_text,
-    signature_text,
+    encode_manifest,
+    encode_signature,
     write_bundle,
 )
 from edgekit.compare import Comparison
 from edgekit.errors import EdgekitError
-from edgekit.intake import Intake
+from edgekit.intake import BuildInputs
 from edgekit.model import TensorSpec
-from edgekit.packing import Travelling, travelling
+from edgekit.packing import TransferData, encode_for_transfer
 from edgekit.passes import PASSES
 from edgekit.places import HOST, PACKAGES
-from edgekit.profile import runtime_of
+from edgekit.profile import get_runtime
 from edgekit.progress import Tick
 from edgekit.recipe import QuantizeWeights, Step
 from edgekit.remote.sending import COMMANDS_BYTES, wire_bytes
-from edgekit.results import Build, Candidate, Rejected
-from edgekit.resultsfile import BuildLine, CandidateLine, ModelFacts, RejectedLine, append
+from edgekit.results import Build, Candidate, Rejection
+from edgekit.resultsfile import BuildLine, CandidateLine, ModelFacts, RejectedLine, append_lines
 from edgekit_agent.files import write_whole
 from edgekit_agent.results import Latency
 
@@ -56,7 +56,7 @@ Compared = Mapping[str, Comparison]
 
 
 def append_results(
-    intake: Intake, found: Build, compared: Compared, *, packed: Candidate | None
+    intake: BuildInputs, found: Build, compared: Compared, *, packed: Candidate | None
 ) -> None:
     """Append the raw values of every candidate of this build to results.jsonl.
 
@@ -68,14 +68,15 @@ def append_results(
     """
     intake.out.mkdir(parents=True, exist_ok=True)
     candidates = (
-        _candidate_line(c, found, compared[c.key], is_packed=c is packed) for c in found.candidates
+        _make_candidate_line(c, found, compared[c.key], is_packed=c is packed)
+        for c in found.candidates
     )
-    rejected = (_rejected_line(r) for r in found.rejected)
-    append(intake.out, [_build_line(intake), *candidates, *rejected])
+    rejected = (_make_rejected_line(r) for r in found.rejected)
+    append_lines(intake.out, [_make_build_line(intake), *candidates, *rejected])
 
 
-def pack(
-    intake: Intake, found: Build, candidate: Candidate, compared: Compared, tick: Tick
+def pack_bundle(
+    intake: BuildInputs, found: Build, candidate: Candidate, compared: Compared, tick: Tick
 ) -> Manifest:
     """Write the candidate as the bundle of this build and return the manifest.
 
@@ -92,12 +93,15 @@ def pack(
         model_name: candidate.model.path.read_bytes(),
         CANARIES: golden.read_bytes(),
     }
-    sent = travelling(members[model_name], partial(tick, "packing"))
+    sent = encode_for_transfer(members[model_name], partial(tick, "packing"))
     files = tuple(
-        _bundled(name, data, None if name == CANARIES else sent) for name, data in members.items()
+        _describe_file(name, data, None if name == CANARIES else sent)
+        for name, data in members.items()
     )
-    forms = tuple(_form(c, chosen=c is candidate) for c in _same_weights(found, candidate))
-    manifest = _manifest(
+    forms = tuple(
+        _build_variant(c, chosen=c is candidate) for c in _iter_same_weights(found, candidate)
+    )
+    manifest = _build_manifest(
         intake,
         candidate,
         files=files,
@@ -105,17 +109,17 @@ def pack(
         passes=candidate is found.chosen,
         forms=forms,
     )
-    text = manifest_text(manifest)
+    text = encode_manifest(manifest)
     for name, data in members.items():
         write_whole(str(out / name), data)
-    lock = _provenance(intake, candidate) | {"recipe": _recipe(candidate)}
+    lock = _collect_provenance(intake, candidate) | {"recipe": _encode_recipe(candidate)}
     write_whole(str(out / LOCK), json.dumps(lock, indent=1, sort_keys=True).encode() + b"\n")
     if sent.encoding == "packed":
         del members[model_name]
         members[model_name + PACKED] = sent.data
     signed = {}
     if intake.signer is not None:
-        signed[SIGNATURE] = signature_text(intake.signer.sign(manifest, text))
+        signed[SIGNATURE] = encode_signature(intake.signer.sign(manifest, text))
         write_whole(str(out / SIGNATURE), signed[SIGNATURE])
     write_bundle(out / f"{intake.profile.name}{SUFFIX}", members | signed | {MANIFEST: text})
     for stale in {"model.onnx", "model.tflite"} - {model_name}:
@@ -124,7 +128,7 @@ def pack(
     return manifest
 
 
-def overhead_bytes(intake: Intake, candidate: Candidate, compared: Comparison) -> int:
+def estimate_overhead_bytes(intake: BuildInputs, candidate: Candidate, compared: Comparison) -> int:
     """Compute the bytes that an update sends besides the model: manifest, golden samples, commands.
 
     The manifest does not exist yet; it is estimated with figures and digests of the same length.
@@ -145,30 +149,30 @@ def overhead_bytes(intake: Intake, candidate: Candidate, compared: Comparison) -
             transfer_bytes=sizes.transfer_bytes,
             encoding="packed",
         ),
-        _bundled(CANARIES, golden, None),
+        _describe_file(CANARIES, golden, None),
     )
-    manifest = _manifest(
+    manifest = _build_manifest(
         intake,
         timed,
         files=files,
         compared=compared,
         passes=True,
-        forms=(_form(timed, chosen=True),),
+        forms=(_build_variant(timed, chosen=True),),
     )
-    text = manifest_text(manifest)
-    signed = signature_text(intake.signer.sign(manifest, text)) if intake.signer else b""
+    text = encode_manifest(manifest)
+    signed = encode_signature(intake.signer.sign(manifest, text)) if intake.signer else b""
     # The signature is sent twice: before anything else, and again with the job.
     return len(golden) + wire_bytes(text) + COMMANDS_BYTES + 2 * len(signed)
 
 
-def _manifest(
-    intake: Intake,
+def _build_manifest(
+    intake: BuildInputs,
     candidate: Candidate,
     *,
     files: tuple[BundledFile, ...],
     compared: Comparison,
     passes: bool,
-    forms: tuple[Form, ...],
+    forms: tuple[StorageVariant, ...],
 ) -> Manifest:
     host = candidate.measured(HOST)
     return Manifest(
@@ -176,47 +180,47 @@ def _manifest(
         model=f"model.{candidate.model.format}",
         format=candidate.model.format,
         source_digest=intake.model.digest,
-        inputs=tuple(_tensor(t) for t in candidate.model.signature.inputs),
-        outputs=tuple(_tensor(t) for t in candidate.model.signature.outputs),
+        inputs=tuple(_to_tensor(t) for t in candidate.model.signature.inputs),
+        outputs=tuple(_to_tensor(t) for t in candidate.model.signature.outputs),
         metric=intake.metric,
         output=intake.output,
         preprocess=intake.project.data.preprocess,
         runtime=RuntimeUse(
-            name=runtime_of(candidate.model),
+            name=get_runtime(candidate.model),
             version=host.runtime_version if host else "",
             threads=intake.profile.hardware.threads,
         ),
         profile=intake.profile,
         files=files,
-        recipe=_recipe(candidate),
-        provenance=_provenance(intake, candidate),
+        recipe=_encode_recipe(candidate),
+        provenance=_collect_provenance(intake, candidate),
         measurements=[to_jsonable_python(m.summary()) for m in candidate.measurements],
-        verdict=_verdict(candidate) | {"comparison": asdict(compared)},
+        verdict=_encode_verdict(candidate) | {"comparison": asdict(compared)},
         passes=passes,
         forms=forms,
     )
 
 
-def _same_weights(found: Build, candidate: Candidate) -> Iterator[Candidate]:
+def _iter_same_weights(found: Build, candidate: Candidate) -> Iterator[Candidate]:
     """Yield the candidates with the same low-bit weights, including the candidate itself."""
-    own = _weights(candidate)
+    own = _find_weight_step(candidate)
     for other in found.candidates:
-        if other is candidate or (own is not None and _weights(other) == own):
+        if other is candidate or (own is not None and _find_weight_step(other) == own):
             yield other
 
 
-def _weights(candidate: Candidate) -> Step | None:
+def _find_weight_step(candidate: Candidate) -> Step | None:
     return next(
         (s for s in candidate.recipe.steps if isinstance(s.settings, QuantizeWeights)), None
     )
 
 
-def _form(candidate: Candidate, *, chosen: bool) -> Form:
+def _build_variant(candidate: Candidate, *, chosen: bool) -> StorageVariant:
     sizes = candidate.measurements[0]
     timed = [m for m in candidate.measurements if m.latency]
     last = timed[-1] if timed else None  # that of the device comes after that of the host
     times = last.times if last else None
-    return Form(
+    return StorageVariant(
         name=candidate.recipe.name,
         disk_bytes=sizes.model_bytes,
         transfer_bytes=sizes.transfer_bytes,
@@ -229,11 +233,11 @@ def _form(candidate: Candidate, *, chosen: bool) -> Form:
     )
 
 
-def _tensor(spec: TensorSpec) -> Tensor:
+def _to_tensor(spec: TensorSpec) -> Tensor:
     return Tensor(name=spec.name, dtype=spec.dtype, shape=spec.shape)
 
 
-def _bundled(name: str, data: bytes, sent: Travelling | None) -> BundledFile:
+def _describe_file(name: str, data: bytes, sent: TransferData | None) -> BundledFile:
     return BundledFile(
         name=name,
         digest=hashlib.sha256(data).hexdigest(),
@@ -243,15 +247,15 @@ def _bundled(name: str, data: bytes, sent: Travelling | None) -> BundledFile:
     )
 
 
-def _recipe(candidate: Candidate) -> dict[str, Any]:
+def _encode_recipe(candidate: Candidate) -> dict[str, Any]:
     recipe = candidate.recipe
     steps = [step.as_json() for step in recipe.steps]
     return {"name": recipe.name, "seed": recipe.seed, "steps": steps, "key": candidate.key}
 
 
-def _provenance(intake: Intake, candidate: Candidate) -> dict[str, Any]:
+def _collect_provenance(intake: BuildInputs, candidate: Candidate) -> dict[str, Any]:
     tools = {t for step in candidate.recipe.steps for t in PASSES[step.name].tools}
-    tools.add(PACKAGES[runtime_of(candidate.model)])
+    tools.add(PACKAGES[get_runtime(candidate.model)])
     splits = {"evaluation": intake.evaluation.digest}
     if intake.calibration is not None:
         splits["calibration"] = intake.calibration.digest
@@ -259,15 +263,15 @@ def _provenance(intake: Intake, candidate: Candidate) -> dict[str, Any]:
         "edgekit": __version__,
         "python": platform.python_version(),
         "tools": {name: version(name) for name in sorted(tools | {"onnxruntime"})},
-        "source": _source(intake),
+        "source": _describe_source(intake),
         "model": {"sha256": candidate.model.digest, "bytes": candidate.model.bytes},
         "data": splits,
         "seed": intake.seed,
-        "machine": _machine(),
+        "machine": _describe_machine(),
     }
 
 
-def _source(intake: Intake) -> dict[str, Any]:
+def _describe_source(intake: BuildInputs) -> dict[str, Any]:
     """Describe the source model; for a converted model, also the tool and its versions."""
     origin = intake.model.origin
     if origin is None:
@@ -283,26 +287,26 @@ def _source(intake: Intake) -> dict[str, Any]:
     }
 
 
-def _verdict(candidate: Candidate) -> dict[str, Any]:
+def _encode_verdict(candidate: Candidate) -> dict[str, Any]:
     return asdict(candidate.verdict) if candidate.verdict else {}
 
 
-def _build_line(intake: Intake) -> BuildLine:
+def _make_build_line(intake: BuildInputs) -> BuildLine:
     return BuildLine(
         kind="build",
         id=secrets.token_hex(8),
         started=datetime.now(UTC),
         device=intake.profile.name,
         source_digest=intake.model.digest,
-        machine=_machine(),
+        machine=_describe_machine(),
     )
 
 
-def _machine() -> dict[str, str]:
+def _describe_machine() -> dict[str, str]:
     return {"arch": platform.machine(), "system": platform.platform()}
 
 
-def _candidate_line(
+def _make_candidate_line(
     candidate: Candidate, found: Build, compared: Comparison, *, is_packed: bool
 ) -> CandidateLine:
     model = candidate.model
@@ -325,7 +329,7 @@ def _candidate_line(
     )
 
 
-def _rejected_line(rejected: Rejected) -> RejectedLine:
+def _make_rejected_line(rejected: Rejection) -> RejectedLine:
     return RejectedLine(
         kind="rejected", name=rejected.recipe.name, reason=rejected.reason, hint=rejected.hint
     )

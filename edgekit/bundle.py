@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from edgekit.bounded_reading import open_zip, read_member, read_regular
 from edgekit.errors import UserError, reason
-from edgekit.packing import Travelling, travelling
+from edgekit.packing import TransferData, encode_for_transfer
 from edgekit.profile import DeviceProfile, RuntimeName
 from edgekit.project import PreprocessSettings
 from edgekit_agent import strictjson
@@ -97,7 +97,7 @@ class Tensor(_Part):
     shape: tuple[int | str | None, ...]
 
 
-class Form(_Part):
+class StorageVariant(_Part):
     """Candidate with the same low-bit weights in one storage variant, with its measured cost.
 
     Attributes:
@@ -156,19 +156,19 @@ class Manifest(_Part):
     measurements: list[dict[str, Any]]
     verdict: dict[str, Any]
     passes: bool
-    forms: tuple[Form, ...] = ()
+    forms: tuple[StorageVariant, ...] = ()
 
     def file(self, name: str) -> BundledFile:
         """Return the entry of a file by its name."""
         return next(f for f in self.files if f.name == name)
 
 
-def release_name(manifest: Manifest) -> str:
+def get_release_name(manifest: Manifest) -> str:
     """Return the release name used on devices: the first half of the manifest's digest, in hex."""
-    return hashlib.sha256(manifest_text(manifest)).hexdigest()[:RELEASE_DIGITS]
+    return hashlib.sha256(encode_manifest(manifest)).hexdigest()[:RELEASE_DIGITS]
 
 
-def manifest_text(manifest: Manifest) -> bytes:
+def encode_manifest(manifest: Manifest) -> bytes:
     """Return the bytes of manifest.json."""
     return manifest.model_dump_json(by_alias=True, indent=1).encode() + b"\n"
 
@@ -192,7 +192,7 @@ class Bundle:
             UserError: The file is missing, or differs from the manifest.
         """
         try:
-            data = self._stored(name)
+            data = self._read_stored(name)
         except _DAMAGE as error:
             raise UserError(
                 f"{self.path}: {name}: cannot be read: {reason(error)}", hint=_HINT
@@ -222,12 +222,12 @@ class Bundle:
 
     def _check_signature(self, signature: Signature) -> None:
         if not has_valid_signature(Statement, signature):
-            raise self._not_signed("was not made with the key that it names")
+            raise self._make_signature_error("was not made with the key that it names")
         files = {(f.name, f.digest, f.bytes) for f in self.manifest.files}
         digest = hashlib.sha256(self.manifest_bytes).hexdigest()
         files.add((MANIFEST, digest, len(self.manifest_bytes)))
         if {(f.name, f.digest, f.bytes) for f in self.statement().files} != files:
-            raise self._not_signed("is of other files")
+            raise self._make_signature_error("is of other files")
 
     def statement(self) -> Statement:
         """Read the signed statement; trust it only after ``check``.
@@ -240,15 +240,15 @@ class Bundle:
         try:
             return read_statement(Statement, self.signature)
         except ValueError as error:
-            raise self._not_signed(f"cannot be read: {error}") from error
+            raise self._make_signature_error(f"cannot be read: {error}") from error
 
-    def _not_signed(self, why: str) -> UserError:
+    def _make_signature_error(self, why: str) -> UserError:
         return UserError(
             f"{self.path}: {SIGNATURE}: the signature {why}",
             hint="the bundle was changed after the build; build again",
         )
 
-    def _stored(self, name: str) -> bytes | bytearray:
+    def _read_stored(self, name: str) -> bytes | bytearray:
         size = self.manifest.file(name).bytes
         if self.path.is_dir():
             return read_regular(self.path / name, size)
@@ -260,17 +260,17 @@ class Bundle:
                 raise ValueError(f"{len(packed)} bytes claim to expand to {size}")
             return unpack(packed, size)
 
-    def travelling(self, name: str) -> Travelling:
+    def encode_for_transfer(self, name: str) -> TransferData:
         """Return a file as it is sent to a device: packed by the build, or else packed now.
 
         The digest is not checked here: the device checks it after the transfer.
         """
-        packed = self._packed(name)
+        packed = self._read_packed(name)
         if packed is not None:
-            return Travelling(encoding="packed", data=packed)
-        return travelling(bytes(self._stored(name)))
+            return TransferData(encoding="packed", data=packed)
+        return encode_for_transfer(bytes(self._read_stored(name)))
 
-    def _packed(self, name: str) -> bytes | None:
+    def _read_packed(self, name: str) -> bytes | None:
         """Read the packed file from the bundle file; ``None`` if it is not packed.
 
         A build folder holds a bundle file of its own, which is read if its manifest is the same.
@@ -343,7 +343,7 @@ def _read_signature(path: Path) -> Signature | None:
         raise UserError(f"{path}: {SIGNATURE}: damaged: {error}", hint=_HINT) from error
 
 
-def signature_text(signature: Signature) -> bytes:
+def encode_signature(signature: Signature) -> bytes:
     """Return the bytes of signature.json."""
     return json.dumps(encode(signature), indent=1).encode() + b"\n"
 

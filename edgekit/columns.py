@@ -20,8 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.errors import UserError
-from edgekit.images import Images, decode_folder, digest_of_files, save_array
-from edgekit.progress import Tick, silent
+from edgekit.images import ImageSettings, compute_files_digest, decode_folder, save_array
+from edgekit.progress import Tick, ignore_progress
 from edgekit.project import PreprocessSettings
 from edgekit.seals import are_files_sealed, seal_files
 from edgekit_agent.files import sha256_of, whole_file
@@ -59,7 +59,7 @@ def read_table(
     settings: PreprocessSettings | None = None,
     grey: bool = False,
     most: int | None = None,
-    tick: Tick = silent,
+    tick: Tick = ignore_progress,
 ) -> Table:
     """Read the columns of a ``.npz``, a folder of ``.npy`` or images, or a ``module:function``.
 
@@ -78,7 +78,7 @@ def read_table(
     path = folder / source
     try:
         if path.is_dir():
-            images = Images(settings=settings, grey=grey, most=most)
+            images = ImageSettings(settings=settings, grey=grey, most=most)
             return _read_folder(source, path, cache, images, tick)
         if path.is_file():
             return _read_npz(source, path, cache)
@@ -107,15 +107,17 @@ def _read_npz(source: str, path: Path, cache: Path) -> Table:
             name = member.filename.removesuffix(".npy")
             where = f"{source}: {name}"
             if member.compress_type == zipfile.ZIP_STORED:
-                _check_sum(archive, member)
-                columns.append(_column(name, path, where, start=_data_start(path, member)))
+                _verify_checksum(archive, member)
+                columns.append(
+                    _describe_column(name, path, where, start=_find_data_start(path, member))
+                )
             else:
                 unpacked = cache / "columns" / digest / f"{_file_name(name)}.npy"
                 seal = unpacked.with_suffix(".seal")
                 if not are_files_sealed(seal, [unpacked]):
                     _unpack(archive, member, unpacked)
                     seal_files(seal, [unpacked])
-                columns.append(_column(name, unpacked, where))
+                columns.append(_describe_column(name, unpacked, where))
     if not columns:
         raise UserError(f"{source}: holds no arrays")
     return Table(source=source, columns=tuple(columns), digest=digest)
@@ -125,7 +127,7 @@ def _file_name(name: str) -> str:
     return hashlib.sha256(name.encode()).hexdigest()[:16]
 
 
-def _data_start(path: Path, member: zipfile.ZipInfo) -> int:
+def _find_data_start(path: Path, member: zipfile.ZipInfo) -> int:
     # Name and extra field of the local header may be longer than those of the directory.
     with path.open("rb") as file:
         file.seek(member.header_offset + 26)
@@ -134,7 +136,7 @@ def _data_start(path: Path, member: zipfile.ZipInfo) -> int:
     return member.header_offset + 30 + name + extra
 
 
-def _check_sum(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
+def _verify_checksum(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
     with archive.open(member) as packed:
         while packed.read(_CHUNK):
             pass  # the last read raises BadZipFile if the checksum is wrong
@@ -147,10 +149,10 @@ def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> 
             file.write(chunk)
 
 
-def _column(name: str, path: Path, where: str, *, start: int = 0) -> Column:
+def _describe_column(name: str, path: Path, where: str, *, start: int = 0) -> Column:
     with path.open("rb") as file:
         file.seek(start)
-        shape, dtype = _header(file, where)
+        shape, dtype = _read_header(file, where)
         offset = file.tell()
         rows = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
         file.seek(0, 2)
@@ -169,7 +171,7 @@ def read_array(path: Path, where: str) -> NDArray[Any]:
     """
     try:
         with path.open("rb") as file:
-            shape, dtype = _header(file, where)
+            shape, dtype = _read_header(file, where)
             wanted = math.prod(shape) * dtype.itemsize
             data = file.read(min(wanted, path.stat().st_size))
     except OSError as error:
@@ -179,7 +181,7 @@ def read_array(path: Path, where: str) -> NDArray[Any]:
     return np.frombuffer(data, dtype).reshape(shape)
 
 
-def _header(file: IO[bytes], where: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
+def _read_header(file: IO[bytes], where: str) -> tuple[tuple[int, ...], np.dtype[Any]]:
     """Read shape and dtype of a ``.npy`` without its data (format: numpy's NEP 1)."""
     try:
         version = np.lib.format.read_magic(file)
@@ -201,15 +203,15 @@ def _header(file: IO[bytes], where: str) -> tuple[tuple[int, ...], np.dtype[Any]
     return shape, dtype
 
 
-def _read_folder(source: str, path: Path, cache: Path, how: Images, tick: Tick) -> Table:
+def _read_folder(source: str, path: Path, cache: Path, how: ImageSettings, tick: Tick) -> Table:
     arrays = sorted(path.glob("*.npy"))
     if arrays:
-        columns = tuple(_column(a.stem, a, f"{source}/{a.name}") for a in arrays)
-        return Table(source=source, columns=columns, digest=digest_of_files(arrays))
+        columns = tuple(_describe_column(a.stem, a, f"{source}/{a.name}") for a in arrays)
+        return Table(source=source, columns=columns, digest=compute_files_digest(arrays))
     images = decode_folder(source, path, cache, how, tick)
     columns = (
-        _column("x", images.folder / "x.npy", source),
-        _column("label", images.folder / "label.npy", source),
+        _describe_column("x", images.folder / "x.npy", source),
+        _describe_column("label", images.folder / "label.npy", source),
     )
     return Table(source=source, columns=columns, digest=images.digest)
 
@@ -218,23 +220,23 @@ def _read_folder(source: str, path: Path, cache: Path, how: Images, tick: Tick) 
 
 
 def _read_function(source: str, folder: Path, cache: Path) -> Table:
-    arrays = _call(source, folder)
+    arrays = _call_function(source, folder)
     lines = []
     columns = []
     for name in sorted(arrays):
-        array = _numbers(arrays[name], f"{source}: {name}")
+        array = _to_numeric_array(arrays[name], f"{source}: {name}")
         hashed = hashlib.sha256(f"{array.dtype} {array.shape}".encode())
         hashed.update(array.reshape(-1).view(np.uint8).data)
         digest = hashed.hexdigest()
         target = cache / "columns" / digest / "array.npy"
         save_array(target, array)
         lines.append(f"{name} {digest}")
-        columns.append(_column(name, target, f"{source}: {name}"))
+        columns.append(_describe_column(name, target, f"{source}: {name}"))
     digest = hashlib.sha256("\n".join(lines).encode()).hexdigest()
     return Table(source=source, columns=tuple(columns), digest=digest)
 
 
-def _numbers(value: object, where: str) -> NDArray[Any]:
+def _to_numeric_array(value: object, where: str) -> NDArray[Any]:
     try:
         array = np.asarray(value, order="C")
     except ValueError as error:
@@ -246,7 +248,7 @@ def _numbers(value: object, where: str) -> NDArray[Any]:
     return array
 
 
-def _call(source: str, folder: Path) -> Mapping[str, Any]:
+def _call_function(source: str, folder: Path) -> Mapping[str, Any]:
     module, _, name = source.partition(":")
     sys.path.insert(0, str(folder.resolve()))
     try:

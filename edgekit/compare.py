@@ -76,7 +76,9 @@ def compare(
         worst_points=worst,
         margin_points=margin_points,
         proven=worst <= margin_points,
-        needed_samples=None if worst <= margin_points else _needed(lost, won, n, margin_points),
+        needed_samples=None
+        if worst <= margin_points
+        else _estimate_needed_samples(lost, won, n, margin_points),
     )
 
 
@@ -108,7 +110,7 @@ def _bisect(past: Callable[[float], bool], low: float, high: float) -> float:
     return (low + high) / 2
 
 
-def _needed(lost: int, won: int, n: int, margin_points: float) -> int | None:
+def _estimate_needed_samples(lost: int, won: int, n: int, margin_points: float) -> int | None:
     margin, drop = margin_points / 100, max(lost - won, 0) / n
     if drop >= margin:
         return None

@@ -12,12 +12,12 @@ from numpy.typing import NDArray
 
 from edgekit.columns import Table, read_table
 from edgekit.errors import UserError, did_you_mean
-from edgekit.feeding import WHOLE, Carried, Feeding
+from edgekit.feeding import WHOLE, Feeding, RecurrentState
 from edgekit.model import Signature, TensorSpec
-from edgekit.progress import Tick, silent
+from edgekit.progress import Tick, ignore_progress
 from edgekit.project import PreprocessSettings
 from edgekit.seals import mark_used
-from edgekit.subsets import rows_of
+from edgekit.subsets import select_rows
 from edgekit_agent.feeds import open_columns
 from edgekit_agent.files import write_whole
 from edgekit_agent.samples import Column, Preprocess, Samples, State
@@ -44,7 +44,7 @@ class Dataset:
     def first(self, count: int) -> Dataset:
         """Return the first ``count`` samples of the split."""
         count = min(count, self.count)
-        return replace(self, samples=rows_of(self.samples, 0, count), count=count)
+        return replace(self, samples=select_rows(self.samples, 0, count), count=count)
 
 
 def open_dataset(
@@ -57,7 +57,7 @@ def open_dataset(
     feeding: Feeding | None = None,
     labelled: bool,
     most: int | None = None,
-    tick: Tick = silent,
+    tick: Tick = ignore_progress,
 ) -> Dataset:
     """Read a split and bind its columns to a model's inputs.
 
@@ -85,15 +85,15 @@ def open_dataset(
         most=most,
         tick=tick,
     )
-    preprocess = settings.for_agent() if settings else None
+    preprocess = settings.to_preprocess() if settings else None
     feeding = feeding or Feeding()
     names = {column.name for column in table.columns}
     carried = {name: state for name, state in feeding.states.items() if name not in names}
     elsewhere = carried.keys() | feeding.constants.keys()
     rows = [spec for spec in signature.inputs if spec.name not in elsewhere]
     columns = tuple(_bind(table, spec, rows, signature, feeding) for spec in rows)
-    label = _label(table, source) if labelled else None
-    sequence = _sequence(table, signature, source) if feeding.states else None
+    label = _find_label_column(table, source) if labelled else None
+    sequence = _find_sequence_column(table, signature, source) if feeding.states else None
     slices = (c for c in table.columns if c.name.startswith("slice_"))
     _check_counts((*columns, *slices, *(c for c in (label, sequence) if c)), source)
     for column, spec in zip(columns, rows, strict=True):
@@ -106,9 +106,9 @@ def open_dataset(
             columns,
             label,
             preprocess,
-            constants=tuple(_stored(n, v, cache) for n, v in feeding.constants.items()),
+            constants=tuple(_store_value(n, v, cache) for n, v in feeding.constants.items()),
             states=tuple(
-                State(s.output, _stored_row(spec, s, feeding, signature, cache))
+                State(s.output, _store_initial_row(spec, s, feeding, signature, cache))
                 for spec in signature.inputs
                 if (s := carried.get(spec.name))
             ),
@@ -117,13 +117,13 @@ def open_dataset(
         count=columns[0].shape[0],
         digest=hashlib.sha256(told.encode()).hexdigest(),
         notes=(
-            *_notes(columns, rows, preprocess, source),
-            *_unread(table, columns, signature, feeding),
+            *_list_notes(columns, rows, preprocess, source),
+            *_iter_unused_notes(table, columns, signature, feeding),
         ),
     )
 
 
-def _stored(name: str, value: NDArray[np.generic], cache: Path) -> Column:
+def _store_value(name: str, value: NDArray[np.generic], cache: Path) -> Column:
     """Store a value of edgekit.toml in a file, to be read and sent like a column of samples."""
     digest = hashlib.sha256(f"{value.dtype} {value.shape}".encode() + value.tobytes()).hexdigest()
     path = cache / "values" / digest
@@ -134,14 +134,14 @@ def _stored(name: str, value: NDArray[np.generic], cache: Path) -> Column:
     return Column(name, str(path.resolve()), 0, value.dtype.name, value.shape)
 
 
-def _stored_row(
-    spec: TensorSpec, state: Carried, feeding: Feeding, signature: Signature, cache: Path
+def _store_initial_row(
+    spec: TensorSpec, state: RecurrentState, feeding: Feeding, signature: Signature, cache: Path
 ) -> Column:
-    row = _stored(spec.name, state.initial, cache)
+    row = _store_value(spec.name, state.initial, cache)
     return replace(row, shape=(1, *row.shape), axis=feeding.axis(spec, signature))
 
 
-def _sequence(table: Table, signature: Signature, source: str) -> Column | None:
+def _find_sequence_column(table: Table, signature: Signature, source: str) -> Column | None:
     """Find the column of sequence numbers; ``None`` if all rows belong to one sequence."""
     inputs = {spec.name for spec in signature.inputs}
     column = next((c for c in table.columns if c.name == SEQUENCE and c.name not in inputs), None)
@@ -165,7 +165,7 @@ def _sequence(table: Table, signature: Signature, source: str) -> Column | None:
     return column
 
 
-def most_common_label(dataset: Dataset) -> int:
+def count_most_common_label(dataset: Dataset) -> int:
     """Count the samples with the most common label; 0 without labels."""
     label = dataset.samples.label
     if label is None:
@@ -193,17 +193,19 @@ def _bind(
     if found is None and len(rows) == 1 and "x" in by_name:
         found = replace(by_name["x"], name=spec.name)
     if found is not None:
-        return replace(found, axis=_axis(found, spec, signature, feeding))
+        return replace(found, axis=_find_sample_axis(found, spec, signature, feeding))
     inputs = [n for n in by_name if not _is_reserved(n)]
     raise UserError(
-        f"{table.source}: no array for the model input {spec.name!r}; it has {_join(inputs)}",
+        f"{table.source}: no array for the model input {spec.name!r}; it has {_join_names(inputs)}",
         hint="name each array as the model input it feeds; a single input may be called x. "
         f"[model.inputs.{spec.name}] in edgekit.toml can make it a constant (constant = VALUE) or "
         'an output of the run before (from = "OUTPUT")',
     )
 
 
-def _axis(column: Column, spec: TensorSpec, signature: Signature, feeding: Feeding) -> int:
+def _find_sample_axis(
+    column: Column, spec: TensorSpec, signature: Signature, feeding: Feeding
+) -> int:
     """Find the sample axis: the configured one, else by the dimensions of the input and the rows.
 
     Rows of an input without a free dimension may lack one of its dimensions of size 1.
@@ -218,11 +220,11 @@ def _axis(column: Column, spec: TensorSpec, signature: Signature, feeding: Feedi
     return next(lacking, axis) if axis == WHOLE else axis
 
 
-def _join(names: list[str]) -> str:
+def _join_names(names: list[str]) -> str:
     return ", ".join(names) or "none"
 
 
-def _label(table: Table, source: str) -> Column:
+def _find_label_column(table: Table, source: str) -> Column:
     label = next((c for c in table.columns if c.name in LABELS), None)
     if label is None:
         raise UserError(
@@ -270,9 +272,9 @@ def _check_fits(
         raise UserError(
             f"{source}: {column.name}: samples of shape {list(shape)} do not fit the model input "
             f"{spec}",
-            hint=_layout_hint(shape, wanted),
+            hint=_get_layout_hint(shape, wanted),
         )
-    if not _castable(column.dtype, spec.dtype):
+    if not _is_castable(column.dtype, spec.dtype):
         raise UserError(
             f"{source}: {column.name}: {column.dtype} cannot be fed to a {spec.dtype} input "
             "without loss",
@@ -291,7 +293,7 @@ def _check_channels(shape: tuple[int, ...], preprocess: Preprocess, where: str) 
             )
 
 
-def _layout_hint(shape: tuple[int, ...], wanted: tuple[int | str | None, ...]) -> str:
+def _get_layout_hint(shape: tuple[int, ...], wanted: tuple[int | str | None, ...]) -> str:
     if len(shape) == 3 and len(wanted) == 3 and shape[2] == wanted[0]:
         return 'channels come last in the data: set [data.preprocess] layout = "NCHW"'
     return (
@@ -300,7 +302,7 @@ def _layout_hint(shape: tuple[int, ...], wanted: tuple[int | str | None, ...]) -
     )
 
 
-def _castable(dtype: str, wanted: str) -> bool:
+def _is_castable(dtype: str, wanted: str) -> bool:
     if np.can_cast(dtype, wanted, "safe"):
         return True
     return np.dtype(dtype).kind == np.dtype(wanted).kind == "f"
@@ -321,7 +323,7 @@ def _check_finite(column: Column, source: str) -> None:
                 )
 
 
-def _notes(
+def _list_notes(
     columns: tuple[Column, ...],
     rows: Sequence[TensorSpec],
     preprocess: Preprocess | None,
@@ -335,7 +337,7 @@ def _notes(
     ]
 
 
-def _unread(
+def _iter_unused_notes(
     table: Table, columns: Sequence[Column], signature: Signature, feeding: Feeding
 ) -> Iterator[str]:
     """Yield a note on each array that feeds no input and has no other use."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from enum import IntEnum
 from typing import ClassVar
 
-from edgekit.printable import printable, printable_lines, printable_message
+from edgekit.printable import escape_lines, escape_message, escape_text
 
 
 class ExitCode(IntEnum):
@@ -34,8 +34,8 @@ class EdgekitError(Exception):
 
     def __init__(self, message: str, *, hint: str = "") -> None:
         super().__init__(message)
-        self.message = printable_message(message)
-        self.hint = printable_lines(hint)
+        self.message = escape_message(message)
+        self.hint = escape_lines(hint)
 
     def __str__(self) -> str:
         return f"{self.message}\n  {self.hint}" if self.hint else self.message
@@ -52,7 +52,7 @@ class UserError(EdgekitError):
 
     def __init__(self, message: str, *, hint: str = "", details: Iterable[str] = ()) -> None:
         super().__init__(message, hint=hint)
-        self.details = tuple(map(printable, details))
+        self.details = tuple(map(escape_text, details))
 
     def __str__(self) -> str:
         margin = "\n    " if self.hint else "\n  "
@@ -116,7 +116,7 @@ def did_you_mean(word: object, known: Iterable[str]) -> str:
     return f"; did you mean {by_lower[near[0]]!r}?" if near else ""
 
 
-def missing_extra(package: str, extra: str) -> UserError:
+def make_missing_extra_error(package: str, extra: str) -> UserError:
     """Return the error for an optional dependency that is not installed."""
     return UserError(f"{package} is not installed", hint=f"pip install 'edgekit[{extra}]'")
 

@@ -10,7 +10,7 @@ from typing import Protocol, TypeVar
 
 from edgekit.errors import DeviceError
 from edgekit.model import Model, Signature
-from edgekit.packing import travelling
+from edgekit.packing import encode_for_transfer
 from edgekit.progress import Tick
 from edgekit.results import Measurement
 from edgekit.store import Store
@@ -58,7 +58,7 @@ def is_models_fault(error: DeviceError, *, here: bool) -> bool:
     return error.kind in _MODEL_AT_FAULT or (here and not error.kind)
 
 
-def agent_progress(tick: Tick) -> Callable[[StageProgress], None]:
+def make_agent_callback(tick: Tick) -> Callable[[StageProgress], None]:
     """Return a callback that passes an agent's progress to ``tick``."""
     return lambda said: tick(said.stage, said.done, said.total)
 
@@ -96,12 +96,12 @@ def time_interleaved(
     for turn in range(timing.rounds):
         keys = [key for key in models if key not in failures]
         if turn >= _HEATS:
-            keys = [key for key in keys if key in _ahead(reports, racing)]
+            keys = [key for key in keys if key in _select_racing(reports, racing)]
         for position, key in enumerate(keys):
             expected = asked + len(keys) * (timing.rounds - turn) - position
-            told = _timing_progress(tick, asked, expected, timing.min_runs)
+            told = _make_timing_callback(tick, asked, expected, timing.min_runs)
             asked += 1
-            job = _job(models[key], samples, dims, timing)
+            job = _make_job(models[key], samples, dims, timing)
             try:
                 reports[key].append(agent.ask(job, Report, progress=told))
             except DeviceError as error:
@@ -111,7 +111,7 @@ def time_interleaved(
     return reports | failures
 
 
-def _timing_progress(
+def _make_timing_callback(
     tick: Tick, asked: int, expected: int, runs: int
 ) -> Callable[[StageProgress], None]:
     """Return a progress callback for one of several timing processes of ``runs`` steps each."""
@@ -124,7 +124,7 @@ def _timing_progress(
     return hear
 
 
-def _ahead(reports: Mapping[str, Sequence[Report]], racing: Sequence[str]) -> set[str]:
+def _select_racing(reports: Mapping[str, Sequence[Report]], racing: Sequence[str]) -> set[str]:
     """Select the models to time in the later rounds."""
     quiet = {
         key: min(statistics.median(r.latency.values_ms) for r in found)
@@ -136,7 +136,7 @@ def _ahead(reports: Mapping[str, Sequence[Report]], racing: Sequence[str]) -> se
     return {next(iter(reports)), *(k for k in in_race if quiet[k] <= _FAR_BEHIND * fastest)}
 
 
-def _job(
+def _make_job(
     model: ModelRef, samples: Samples | None, dims: Mapping[str, int], timing: Timing
 ) -> BenchJob:
     return BenchJob(
@@ -150,7 +150,7 @@ def _job(
     )
 
 
-def measurement(
+def make_measurement(
     source: str,
     model: Model,
     tally: Tally | None,
@@ -171,12 +171,12 @@ def measurement(
     )
 
 
-def transfer_bytes(data: bytes) -> int:
+def compute_transfer_bytes(data: bytes) -> int:
     """Compute the transfer size of a model: packed, or raw if packing saves little."""
-    return len(travelling(data).data)
+    return len(encode_for_transfer(data).data)
 
 
-def transferred_bytes(model: Model, store: Store, tick: Tick) -> int:
+def get_transfer_bytes(model: Model, store: Store, tick: Tick) -> int:
     """Compute the transfer size of a model file, or take it from the store: packing is slow.
 
     Args:
@@ -189,12 +189,12 @@ def transferred_bytes(model: Model, store: Store, tick: Tick) -> int:
         return model.bytes
     known = store.recall_as("travelling", model.digest, lambda f: int(f["bytes"]))
     if known is None:
-        known = len(travelling(model.path.read_bytes(), partial(tick, "packing")).data)
+        known = len(encode_for_transfer(model.path.read_bytes(), partial(tick, "packing")).data)
         store.remember("travelling", model.digest, {"bytes": known})
     return known
 
 
-def default_metric(signature: Signature, output: str | None) -> str:
+def choose_default_metric(signature: Signature, output: str | None) -> str:
     """Return ``binary`` if an output holds a single value per sample, else ``top1``."""
     spec = next((o for o in signature.outputs if o.name == output), signature.outputs[0])
     sizes = [d for d in spec.shape[1:] if isinstance(d, int)]

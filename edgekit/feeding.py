@@ -46,7 +46,7 @@ WHOLE = -1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Carried:
+class RecurrentState:
     """A recurrent state: the output that is fed back, and the initial row of each sequence."""
 
     output: str
@@ -66,16 +66,16 @@ class Feeding:
 
     axes: Mapping[str, int] = field(default_factory=dict)
     constants: Mapping[str, Array] = field(default_factory=dict)
-    states: Mapping[str, Carried] = field(default_factory=dict)
+    states: Mapping[str, RecurrentState] = field(default_factory=dict)
     dims: Mapping[str, int] = field(default_factory=dict)
 
     def axis(self, spec: TensorSpec, signature: Signature) -> int:
         """Return the sample axis of an input: the configured axis, else the default axis."""
         if spec.name in self.axes:
             return self.axes[spec.name]
-        return default_axis(spec, signature, is_state=spec.name in self.states)
+        return find_default_axis(spec, signature, is_state=spec.name in self.states)
 
-    def free_axes(self, signature: Signature) -> Iterator[tuple[TensorSpec, int, str]]:
+    def iter_free_axes(self, signature: Signature) -> Iterator[tuple[TensorSpec, int, str]]:
         """Yield the free dimensions that neither samples nor constants determine, with their names.
 
         A dimension with the name of a batch dimension counts as batch.
@@ -93,11 +93,11 @@ class Feeding:
                 if not isinstance(dim, int) and name not in batches:
                     yield spec, axis, name
 
-    def free_sizes(self, signature: Signature, samples: Samples) -> dict[str, int]:
+    def get_free_sizes(self, signature: Signature, samples: Samples) -> dict[str, int]:
         """Return the sizes that samples give to free dimensions other than sample axes, by name."""
         columns = {column.name: column for column in samples.columns}
         found: dict[str, int] = {}
-        for spec, axis, name in self.free_axes(signature):
+        for spec, axis, name in self.iter_free_axes(signature):
             if column := columns.get(spec.name):
                 place = axis - (0 <= column.axis < axis)
                 found.update((name, size) for size in column.shape[1:][place : place + 1])
@@ -138,7 +138,7 @@ def build_feeding(
     specs = {spec.name: spec for spec in signature.inputs}
     axes: dict[str, int] = {}
     constants: dict[str, Array] = {}
-    states: dict[str, Carried] = {}
+    states: dict[str, RecurrentState] = {}
     for name, table in tables.items():
         where = f"edgekit.toml: model.inputs.{name}"
         if name not in specs:
@@ -147,15 +147,15 @@ def build_feeding(
             )
         spec = specs[name]
         if table.batch_axis is not None:
-            axes[name] = _axis(spec, table.batch_axis, where)
+            axes[name] = _check_axis(spec, table.batch_axis, where)
         is_state = table.output is not None
-        axis = axes.get(name, default_axis(spec, signature, is_state=is_state))
+        axis = axes.get(name, find_default_axis(spec, signature, is_state=is_state))
         if table.constant is not None:
-            constants[name] = _constant(spec, table.constant, folder, where)
+            constants[name] = _read_constant(spec, table.constant, folder, where)
         if table.output is not None:
             _check_pair(spec, table.output, signature, where)
-            states[name] = Carried(
-                output=table.output, initial=_initial(spec, axis, table.initial, folder, where)
+            states[name] = RecurrentState(
+                output=table.output, initial=_read_initial(spec, axis, table.initial, folder, where)
             )
     if len(constants) + len(states) == len(specs):
         raise UserError(
@@ -165,7 +165,7 @@ def build_feeding(
     return Feeding(axes=axes, constants=constants, states=states, dims=dims)
 
 
-def default_axis(spec: TensorSpec, signature: Signature, *, is_state: bool) -> int:
+def find_default_axis(spec: TensorSpec, signature: Signature, *, is_state: bool) -> int:
     """Return the sample axis of an input for which edgekit.toml gives none.
 
     A fixed size on this axis is not a batch if the input is a state, or if the first input has
@@ -180,7 +180,7 @@ def default_axis(spec: TensorSpec, signature: Signature, *, is_state: bool) -> i
     return WHOLE if other or (is_state and isinstance(size, int)) else axis
 
 
-def _axis(spec: TensorSpec, given: int | str, where: str) -> int:
+def _check_axis(spec: TensorSpec, given: int | str, where: str) -> int:
     if given == "none":
         return WHOLE
     if not isinstance(given, int) or given >= len(spec.shape):
@@ -191,8 +191,8 @@ def _axis(spec: TensorSpec, given: int | str, where: str) -> int:
     return given
 
 
-def _constant(spec: TensorSpec, given: ScalarOrList, folder: Path, where: str) -> Array:
-    value = _value(given, folder, f"{where}.constant")
+def _read_constant(spec: TensorSpec, given: ScalarOrList, folder: Path, where: str) -> Array:
+    value = _read_value(given, folder, f"{where}.constant")
     shape = tuple(dim if isinstance(dim, int) else 1 for dim in spec.shape)
     if not value.ndim and shape:
         value = np.full(shape, value)
@@ -205,7 +205,9 @@ def _constant(spec: TensorSpec, given: ScalarOrList, folder: Path, where: str) -
     return _cast(value, spec, f"{where}.constant")
 
 
-def _initial(spec: TensorSpec, axis: int, given: Number | str, folder: Path, where: str) -> Array:
+def _read_initial(
+    spec: TensorSpec, axis: int, given: Number | str, folder: Path, where: str
+) -> Array:
     """Return the initial row: the input without its sample axis, free dimensions of size 0."""
     kept = [dim for place, dim in enumerate(spec.shape) if place != axis]
     if isinstance(given, str):
@@ -271,7 +273,7 @@ def may_feed(output: TensorSpec, spec: TensorSpec) -> bool:
     return all(a == b or not (isinstance(a, int) and isinstance(b, int)) for a, b in pairs)
 
 
-def _value(given: ScalarOrList, folder: Path, where: str) -> Array:
+def _read_value(given: ScalarOrList, folder: Path, where: str) -> Array:
     if isinstance(given, str):
         return read_array(folder / given, where)
     try:

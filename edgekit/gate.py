@@ -44,30 +44,34 @@ def judge(
     rss = device.peak_rss_bytes if device else None
     doubts = f"in doubt: {', '.join(times.doubts)}" if times and times.doubts else ""
     lines = [
-        _line("model_mib", budget.model_mib, host.model_bytes / MIB),
-        _line("transfer_mib", budget.transfer_mib, host.update_bytes / MIB),
-        _line("peak_rss_mib", budget.peak_rss_mib, rss / MIB if rss else None),
-        _line("latency_p95_ms", budget.latency_p95_ms, times.p95_ms if times else None, doubts),
-        _accuracy(limits, comparison, on_device=bool(device and device.tally)),
+        _check_budget("model_mib", budget.model_mib, host.model_bytes / MIB),
+        _check_budget("transfer_mib", budget.transfer_mib, host.update_bytes / MIB),
+        _check_budget("peak_rss_mib", budget.peak_rss_mib, rss / MIB if rss else None),
+        _check_budget(
+            "latency_p95_ms", budget.latency_p95_ms, times.p95_ms if times else None, doubts
+        ),
+        _check_accuracy(limits, comparison, on_device=bool(device and device.tally)),
     ]
     return Verdict(checks=tuple(line for line in lines if line), strict=limits.strict)
 
 
-def _line(name: str, limit: float | None, measured: float | None, note: str = "") -> Check | None:
+def _check_budget(
+    name: str, limit: float | None, measured: float | None, note: str = ""
+) -> Check | None:
     if limit is None:
         return None
     if measured is None:
         why = "no device measured it (--on HOST)"
         return Check(name=name, limit=limit, measured=None, outcome="unmeasured", note=why)
-    outcome = _outcome(measured <= limit)
+    outcome = _to_outcome(measured <= limit)
     return Check(name=name, limit=limit, measured=measured, outcome=outcome, note=note)
 
 
-def _outcome(holds: bool) -> Outcome:
+def _to_outcome(holds: bool) -> Outcome:
     return "holds" if holds else "fails"
 
 
-def _accuracy(limits: Limits, comparison: Comparison, *, on_device: bool) -> Check:
+def _check_accuracy(limits: Limits, comparison: Comparison, *, on_device: bool) -> Check:
     """Check the accuracy drop: it holds if it is proven small enough, and fails if it is too large.
 
     Between the two the samples prove nothing, and the outcome is ``unproven``. If proof is
@@ -84,11 +88,11 @@ def _accuracy(limits: Limits, comparison: Comparison, *, on_device: bool) -> Che
         limit=limits.drop_points,
         measured=measured,
         outcome=outcome,
-        note=_evidence(comparison, on_device=on_device),
+        note=_describe_evidence(comparison, on_device=on_device),
     )
 
 
-def _evidence(comparison: Comparison, *, on_device: bool) -> str:
+def _describe_evidence(comparison: Comparison, *, on_device: bool) -> str:
     low, high = comparison.interval_points
     where = "device" if on_device else "host"
     text = f"{comparison.n} samples on the {where}, 95 % interval {low:.2f} to {high:.2f}"

@@ -72,7 +72,7 @@ def make_golden_samples(
     most = min(max(model_bytes // _BYTES_PER_VALUE, _FEWEST_VALUES), _MOST_VALUES)
     wanted = run(real)
     rounded = {name: _round_to_half(values) for name, values in real.items()}
-    coarse = {name: _coarsen(values, most) for name, values in rounded.items()}
+    coarse = {name: _fill_blocks(values, most) for name, values in rounded.items()}
     for fed in (coarse, rounded, real):
         made = run(fed)
         if _are_as_finite(made, wanted):
@@ -111,7 +111,7 @@ def _run(loaded: Loaded, constants: Arrays, axes: Axes, inputs: Arrays) -> Array
     return run_samples(loaded, fed, known, lambda *_: None)
 
 
-def _coarsen(values: NDArray[Any], most: int) -> NDArray[Any]:
+def _fill_blocks(values: NDArray[Any], most: int) -> NDArray[Any]:
     """Make samples constant in blocks, with at most a given number of blocks each."""
     shape = values.shape[1:]
     blocks = [1] * len(shape)
@@ -165,12 +165,12 @@ def _pick_most_different(outputs: Arrays, count: int) -> list[int]:
     return list(
         max(
             itertools.combinations(range(count), _KEPT),
-            key=lambda pair: sum(_distance(r, *pair) for r in scaled),
+            key=lambda pair: sum(_compute_distance(r, *pair) for r in scaled),
         )
     )
 
 
-def _distance(rows: NDArray[np.float64], one: int, other: int) -> float:
+def _compute_distance(rows: NDArray[np.float64], one: int, other: int) -> float:
     return float(np.sum((rows[one] - rows[other]) ** 2))
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.errors import UserError, missing_extra
+from edgekit.errors import UserError, make_missing_extra_error
 from edgekit.progress import Tick
 from edgekit.project import PreprocessSettings
 from edgekit.seals import are_files_sealed, seal_files
@@ -25,7 +25,7 @@ _IMAGES = {".jpg", ".jpeg", ".png", ".bmp", ".webp"}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Decoded:
+class DecodedImages:
     """Folder with ``x.npy`` (uint8 NHWC) and ``label.npy``; ``digest`` covers both."""
 
     folder: Path
@@ -33,7 +33,7 @@ class Decoded:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Images:
+class ImageSettings:
     """Settings of image decoding.
 
     ``settings`` give resize (short side, bicubic) and center crop, in pixels; ``grey`` selects one
@@ -46,13 +46,15 @@ class Images:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Look:
+class _DecodeSettings:
     resize: int | None
     crop: int | None
     grey: bool
 
 
-def decode_folder(source: str, path: Path, cache: Path, how: Images, tick: Tick) -> Decoded:
+def decode_folder(
+    source: str, path: Path, cache: Path, how: ImageSettings, tick: Tick
+) -> DecodedImages:
     """Decode the images of a folder, or reuse an earlier result.
 
     Args:
@@ -66,7 +68,7 @@ def decode_folder(source: str, path: Path, cache: Path, how: Images, tick: Tick)
     Raises:
         UserError: There are no images, one is unreadable, or their sizes differ.
     """
-    rows = _some(list(_image_rows(source, path)), how.most)
+    rows = _select_spread(list(_iter_image_rows(source, path)), how.most)
     if not rows:
         raise UserError(
             f"{source}: holds neither .npy files nor images",
@@ -74,8 +76,8 @@ def decode_folder(source: str, path: Path, cache: Path, how: Images, tick: Tick)
         )
     files, labels = [file for file, _ in rows], [label for _, label in rows]
     settings = how.settings or PreprocessSettings()
-    look = _Look(resize=settings.resize, crop=settings.crop, grey=how.grey)
-    digest = hashlib.sha256(f"{look} {digest_of_files(files)} {labels}".encode()).hexdigest()
+    look = _DecodeSettings(resize=settings.resize, crop=settings.crop, grey=how.grey)
+    digest = hashlib.sha256(f"{look} {compute_files_digest(files)} {labels}".encode()).hexdigest()
     folder = cache / "columns" / digest
     arrays = [folder / "x.npy", folder / "label.npy"]
     seal = folder / "seal"
@@ -85,23 +87,23 @@ def decode_folder(source: str, path: Path, cache: Path, how: Images, tick: Tick)
         _decode_images(source, files, arrays[0], look, tick)
         save_array(arrays[1], np.asarray(labels, np.int64))
         seal_files(seal, arrays)
-    return Decoded(folder=folder, digest=digest)
+    return DecodedImages(folder=folder, digest=digest)
 
 
-def image_sizes(source: str, path: Path, most: int) -> set[tuple[int, int]]:
+def read_image_sizes(source: str, path: Path, most: int) -> set[tuple[int, int]]:
     """Read widths and heights of up to ``most`` images from all over a folder, from the headers."""
-    rows = _some(list(_image_rows(source, path)), most)
-    return {_opened_size(file) for file, _ in rows}
+    rows = _select_spread(list(_iter_image_rows(source, path)), most)
+    return {_read_image_size(file) for file, _ in rows}
 
 
-def _some(rows: list[tuple[Path, int]], most: int | None) -> list[tuple[Path, int]]:
+def _select_spread(rows: list[tuple[Path, int]], most: int | None) -> list[tuple[Path, int]]:
     """Select ``most`` evenly spread rows, as they may be sorted by class."""
     if most is None or len(rows) <= most:
         return rows
     return [rows[i * len(rows) // most] for i in range(most)]
 
 
-def digest_of_files(files: list[Path]) -> str:
+def compute_files_digest(files: list[Path]) -> str:
     """Compute one digest over the names and contents of files."""
     lines = [f"{file.name} {sha256_of(str(file))}" for file in files]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
@@ -114,10 +116,10 @@ def save_array(target: Path, array: NDArray[Any]) -> None:
         np.lib.format.write_array(file, array, allow_pickle=False)
 
 
-def _image_rows(source: str, path: Path) -> Iterator[tuple[Path, int]]:
+def _iter_image_rows(source: str, path: Path) -> Iterator[tuple[Path, int]]:
     for table in (path / "labels.csv", path.with_name(f"{path.name}.csv")):
         if table.is_file():
-            yield from _listed_images(source, path, table)
+            yield from _iter_listed_images(source, path, table)
             return
     classes = sorted(p for p in path.iterdir() if p.is_dir() and not p.name.startswith("."))
     for label, folder in enumerate(classes):
@@ -126,7 +128,7 @@ def _image_rows(source: str, path: Path) -> Iterator[tuple[Path, int]]:
                 yield file, label
 
 
-def _listed_images(source: str, path: Path, table: Path) -> Iterator[tuple[Path, int]]:
+def _iter_listed_images(source: str, path: Path, table: Path) -> Iterator[tuple[Path, int]]:
     # Spreadsheets begin the file with a byte order mark.
     with table.open(newline="", encoding="utf-8-sig") as file:
         for line, row in enumerate(csv.DictReader(file), start=2):
@@ -141,14 +143,16 @@ def _listed_images(source: str, path: Path, table: Path) -> Iterator[tuple[Path,
             yield image, label
 
 
-def _decode_images(source: str, files: list[Path], target: Path, look: _Look, tick: Tick) -> None:
+def _decode_images(
+    source: str, files: list[Path], target: Path, look: _DecodeSettings, tick: Tick
+) -> None:
     """Write the images as uint8 NHWC, one at a time."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shape: tuple[int, ...] | None = None
     with whole_file(str(target)) as out:
         for number, file in enumerate(files):
             tick(f"decoding {source}", number, len(files))
-            image = _decode(file, look)
+            image = _decode_image(file, look)
             if shape is None:
                 shape = image.shape
                 header = {"descr": "|u1", "fortran_order": False, "shape": (len(files), *shape)}
@@ -163,11 +167,11 @@ def _decode_images(source: str, files: list[Path], target: Path, look: _Look, ti
 
 
 @contextmanager
-def _opened(file: Path) -> Iterator[Any]:
+def _open_image(file: Path) -> Iterator[Any]:
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError as error:
-        raise missing_extra("pillow", "images") from error
+        raise make_missing_extra_error("pillow", "images") from error
     try:
         with Image.open(file) as opened:
             yield opened
@@ -175,14 +179,14 @@ def _opened(file: Path) -> Iterator[Any]:
         raise UserError(f"{file}: not an image that can be read: {error}") from error
 
 
-def _opened_size(file: Path) -> tuple[int, int]:
-    with _opened(file) as image:
+def _read_image_size(file: Path) -> tuple[int, int]:
+    with _open_image(file) as image:
         width, height = image.size
     return width, height
 
 
-def _decode(file: Path, look: _Look) -> NDArray[np.uint8]:
-    with _opened(file) as opened:
+def _decode_image(file: Path, look: _DecodeSettings) -> NDArray[np.uint8]:
+    with _open_image(file) as opened:
         image = opened.convert("L" if look.grey else "RGB")
     if look.resize:
         ratio = look.resize / min(image.size)

@@ -7,24 +7,24 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.bridge.graph import LiteGraph
-from edgekit.bridge.litecost import lite_cost
+from edgekit.bridge.litecost import compute_lite_cost
 from edgekit.bridge.lowering import lower
-from edgekit.bridge.settling import settled
+from edgekit.bridge.settling import fix_shapes
 from edgekit.errors import PassRefused, UserError
 from edgekit.feeding import Array, build_feeding
 from edgekit.graphs.accepts import refuse_bad_sizes
 from edgekit.graphs.constant_inputs import fix_inputs
-from edgekit.graphs.cost import Cost, cost
+from edgekit.graphs.cost import Cost, compute_cost
 from edgekit.graphs.coverage import Obstacle
-from edgekit.graphs.lite_file import custom_ops
+from edgekit.graphs.lite_file import list_custom_ops
 from edgekit.graphs.onnx_file import is_large, load, load_for_shapes, load_structure
 from edgekit.intake import find_model, with_dims
 from edgekit.model import Model
 from edgekit.profile import DeviceProfile, load_profile
-from edgekit.progress import Tick, silent
+from edgekit.progress import Tick, ignore_progress
 from edgekit.project import Project, load_project
-from edgekit.prunable import Prunable, prunable
-from edgekit.runtimes import obstacles
+from edgekit.prunable import PrunableStructure, find_prunable
+from edgekit.runtimes import find_obstacles
 
 _NO_COUNTERPART = "replace it before export, or choose a device with onnxruntime"
 
@@ -42,7 +42,7 @@ class Inspection:
     obstacles: tuple[Obstacle, ...]
     model_mib_limit: float | None
     crosses: bool = False  # whether an .onnx model must be converted: the device runs only .tflite
-    prunable: Prunable | None = None  # only on request
+    prunable: PrunableStructure | None = None  # only on request
     custom: tuple[str, ...] = ()  # custom operators, which the runtime must have built in
 
 
@@ -54,7 +54,7 @@ def inspect(
     trusted: bool = False,
     structure: bool = False,
     dims: Mapping[str, int] | None = None,
-    tick: Tick = silent,
+    tick: Tick = ignore_progress,
 ) -> Inspection:
     """Inspect a model; a model of another tool is converted to ONNX first.
 
@@ -77,10 +77,10 @@ def inspect(
     found, unread = None, ""
     tick("counting operations", 0, 0)
     if model.format == "onnx":
-        found = cost(load_for_shapes(model.path), sizes)
+        found = compute_cost(load_for_shapes(model.path), sizes)
     else:
-        graph, unread = _lite_graph(model.path)
-        found = lite_cost(graph) if graph else None
+        graph, unread = _read_lite_graph(model.path)
+        found = compute_lite_cost(graph) if graph else None
     tick("looking for what can be pruned" if structure else "looking at operators", 0, 0)
     return Inspection(
         model=model,
@@ -89,15 +89,15 @@ def inspect(
         unread=unread,
         dims=sizes,
         device=profile.name if profile else None,
-        obstacles=_obstacles(model, profile, sizes, project, folder) if profile else (),
+        obstacles=_find_obstacles(model, profile, sizes, project, folder) if profile else (),
         model_mib_limit=profile.budget.model_mib if profile else None,
-        crosses=profile is not None and _crosses(model, profile),
-        prunable=prunable(model, sizes) if structure else None,
-        custom=custom_ops(model.path) if model.format == "tflite" else (),
+        crosses=profile is not None and _needs_conversion(model, profile),
+        prunable=find_prunable(model, sizes) if structure else None,
+        custom=list_custom_ops(model.path) if model.format == "tflite" else (),
     )
 
 
-def _lite_graph(path: Path) -> tuple[LiteGraph | None, str]:
+def _read_lite_graph(path: Path) -> tuple[LiteGraph | None, str]:
     """Read the graph of a .tflite file; return the reason if edgekit cannot read it."""
     from edgekit.bridge.flatbuffer import read_lite  # ONNX files need no litert
 
@@ -107,20 +107,22 @@ def _lite_graph(path: Path) -> tuple[LiteGraph | None, str]:
         return None, error.message
 
 
-def _obstacles(
+def _find_obstacles(
     model: Model, profile: DeviceProfile, dims: Mapping[str, int], project: Project, folder: Path
 ) -> tuple[Obstacle, ...]:
     """Find the obstacles on a device, or those of the conversion if the device has only LiteRT."""
-    if _crosses(model, profile):
-        return tuple(_not_crossing(model, dims, _constants(model, project, folder)))
-    return obstacles(model, profile)
+    if _needs_conversion(model, profile):
+        return tuple(
+            _iter_conversion_obstacles(model, dims, _read_constants(model, project, folder))
+        )
+    return find_obstacles(model, profile)
 
 
-def _crosses(model: Model, profile: DeviceProfile) -> bool:
+def _needs_conversion(model: Model, profile: DeviceProfile) -> bool:
     return model.format == "onnx" and set(profile.runtimes) == {"litert"}
 
 
-def _constants(model: Model, project: Project, folder: Path) -> Mapping[str, Array]:
+def _read_constants(model: Model, project: Project, folder: Path) -> Mapping[str, Array]:
     """Return the inputs of a model that edgekit.toml makes constant; it may be of another model."""
     names = {spec.name for spec in model.signature.inputs}
     tables = {
@@ -131,7 +133,7 @@ def _constants(model: Model, project: Project, folder: Path) -> Mapping[str, Arr
     return build_feeding(model.signature, tables, dims={}, folder=folder).constants
 
 
-def _not_crossing(
+def _iter_conversion_obstacles(
     model: Model, dims: Mapping[str, int], constants: Mapping[str, Array]
 ) -> Iterator[Obstacle]:
     """Find the obstacles of a conversion to TFLite by trying it; free dimensions count as 1."""
@@ -142,6 +144,6 @@ def _not_crossing(
         with refuse_bad_sizes(model, dims):
             proto = load(model.path)
             fix_inputs(proto, constants)
-            lower(settled(proto, dims))
+            lower(fix_shapes(proto, dims))
     except PassRefused as refusal:
         yield Obstacle(what=f"as .tflite: {refusal.message}", fix=refusal.hint or _NO_COUNTERPART)

@@ -13,20 +13,20 @@ from edgekit.convert.naming import is_entry
 from edgekit.convert.opening import open_model
 from edgekit.data import Dataset, open_dataset
 from edgekit.errors import UserError, did_you_mean
-from edgekit.evaluate import default_metric
+from edgekit.evaluate import choose_default_metric
 from edgekit.feeding import Feeding, build_feeding
 from edgekit.gate import Limits
 from edgekit.graphs.onnx_file import is_large, load, load_structure, save
 from edgekit.graphs.reading import check_fed_sizes
 from edgekit.model import Model
-from edgekit.profile import AnyRuntime, DeviceProfile, load_profile, weight_bits
-from edgekit.progress import Tick, silent
+from edgekit.profile import AnyRuntime, DeviceProfile, choose_weight_bits, load_profile
+from edgekit.progress import Tick, ignore_progress
 from edgekit.project import PreprocessSettings, Project, load_project
-from edgekit.recipe import Recipe, Step, ToOnnx, ToTflite, with_weight_bits
-from edgekit.runtimes import Runtimes, runtimes
+from edgekit.recipe import Recipe, Step, ToOnnx, ToTflite, set_weight_bits
+from edgekit.runtimes import Runtimes, choose_runtimes
 from edgekit.sequences import add_states
-from edgekit.signing import Signer, signer_of
-from edgekit.store import Store, default_root
+from edgekit.signing import Signer, get_signer
+from edgekit.store import Store, get_default_root
 
 _TIMED = 32  # number of samples; few enough to stay in memory beside the model
 
@@ -53,7 +53,7 @@ class Request:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Intake:
+class BuildInputs:
     """Checked inputs of a build."""
 
     project: Project
@@ -91,10 +91,10 @@ class Intake:
     @property
     def dims(self) -> dict[str, int]:
         """Return the sizes of free dimensions, from the data and from ``[model] dims``."""
-        return free_dims(self.model, self.feeding, self.evaluation) | self.project.model.dims
+        return get_free_dims(self.model, self.feeding, self.evaluation) | self.project.model.dims
 
 
-def take_in(request: Request, tick: Tick = silent) -> Intake:
+def read_build_inputs(request: Request, tick: Tick = ignore_progress) -> BuildInputs:
     """Read and check everything that a build needs.
 
     Args:
@@ -105,9 +105,9 @@ def take_in(request: Request, tick: Tick = silent) -> Intake:
         UserError: Request, model, data or profile are wrong.
     """
     project = load_project(request.folder)
-    profile = load_profile(_device(request, project))
-    signer = signer_of(project.release)
-    store = Store(default_root())
+    profile = load_profile(_choose_device(request, project))
+    signer = get_signer(project.release)
+    store = Store(get_default_root())
     _check_writable(store.root, hint="EDGEKIT_CACHE names another folder for the cache")
     model = find_model(
         request.folder, request.model, project, trusted=request.trust_pickle, tick=tick
@@ -116,9 +116,9 @@ def take_in(request: Request, tick: Tick = silent) -> Intake:
     out = request.out or request.folder / "build" / profile.name
     _check_out(out, model, profile.name)
     asked = request.runtime or project.build.runtime
-    usable = runtimes(model, profile, None if asked == "auto" else asked)
+    usable = choose_runtimes(model, profile, None if asked == "auto" else asked)
     check_output(project, model)
-    feeding = feeding_in(request.folder, project, model)
+    feeding = read_feeding(request.folder, project, model)
     opened = partial(
         open_split,
         model=model,
@@ -141,19 +141,19 @@ def take_in(request: Request, tick: Tick = silent) -> Intake:
         tick=tick,
     )
     seed = project.build.seed if request.seed is None else request.seed
-    dims = free_dims(model, feeding, evaluation) | project.model.dims
-    return Intake(
+    dims = get_free_dims(model, feeding, evaluation) | project.model.dims
+    return BuildInputs(
         project=project,
         profile=profile,
-        model=in_one_file(model, store),
+        model=embed_external_data(model, store),
         runtimes=usable,
         calibration=calibration,
         evaluation=evaluation,
         feeding=feeding,
-        metric=request.metric or project.data.metric or _metric(project, model),
+        metric=request.metric or project.data.metric or _choose_metric(project, model),
         limits=Limits(
             budget=profile.budget,
-            drop_points=_drop(request, project, profile),
+            drop_points=_choose_drop(request, project, profile),
             require_proof=project.gate.require_proof,
             strict=request.strict,
         ),
@@ -161,20 +161,20 @@ def take_in(request: Request, tick: Tick = silent) -> Intake:
         out=out,
         seed=seed,
         store=store,
-        recipe=_asked(request.recipe, model, feeding, dims, seed, profile)
+        recipe=_complete_recipe(request.recipe, model, feeding, dims, seed, profile)
         if request.recipe
         else None,
         signer=signer,
     )
 
 
-def _drop(request: Request, project: Project, profile: DeviceProfile) -> float:
+def _choose_drop(request: Request, project: Project, profile: DeviceProfile) -> float:
     """Return the largest allowed accuracy drop: of the request, the project or the device."""
     asked = (request.max_drop_points, project.gate.max_drop_points)
     return next((d for d in asked if d is not None), profile.budget.accuracy_drop_points)
 
 
-def _asked(
+def _complete_recipe(
     recipe: Recipe,
     model: Model,
     feeding: Feeding,
@@ -182,8 +182,8 @@ def _asked(
     seed: int,
     profile: DeviceProfile,
 ) -> Recipe:
-    bits = weight_bits(profile)
-    steps = (with_weight_bits(sized(s, model, feeding, dims), bits) for s in recipe.steps)
+    bits = choose_weight_bits(profile)
+    steps = (set_weight_bits(set_free_dims(s, model, feeding, dims), bits) for s in recipe.steps)
     return replace(recipe, seed=seed, steps=tuple(steps))
 
 
@@ -193,7 +193,7 @@ def find_model(
     project: Project,
     *,
     trusted: bool = False,
-    tick: Tick = silent,
+    tick: Tick = ignore_progress,
 ) -> Model:
     """Open the model of the request, else that of edgekit.toml; convert it if needed.
 
@@ -211,15 +211,15 @@ def find_model(
         raise UserError("no model", hint="give MODEL, or [model] path in edgekit.toml")
     tick("reading the model", 0, 0)
     return open_model(
-        given or _in_project(folder, str(project.model.path)),
+        given or _resolve_model_path(folder, str(project.model.path)),
         folder=folder,
-        store=Store(default_root()),
+        store=Store(get_default_root()),
         trusted=trusted or project.model.trust_pickle,
         tick=tick,
     )
 
 
-def _in_project(folder: Path, path: str) -> Path:
+def _resolve_model_path(folder: Path, path: str) -> Path:
     """Resolve [model] path: a file or folder of the project, or a function of it."""
     file = folder / path
     return Path(path) if is_entry(path) and not file.exists() else file
@@ -243,7 +243,7 @@ def with_dims(project: Project, model: Model, given: Mapping[str, int]) -> Proje
     return project.model_copy(update={"model": project.model.model_copy(update={"dims": dims})})
 
 
-def feeding_in(folder: Path, project: Project, model: Model) -> Feeding:
+def read_feeding(folder: Path, project: Project, model: Model) -> Feeding:
     """Read how the model's inputs are fed from edgekit.toml.
 
     Raises:
@@ -253,22 +253,22 @@ def feeding_in(folder: Path, project: Project, model: Model) -> Feeding:
     return build_feeding(model.signature, table.inputs, dims=table.dims, folder=folder)
 
 
-def free_dims(model: Model, feeding: Feeding, dataset: Dataset | None) -> dict[str, int]:
+def get_free_dims(model: Model, feeding: Feeding, dataset: Dataset | None) -> dict[str, int]:
     """Return the sizes that the samples give to free dimensions other than sample axes."""
-    return feeding.free_sizes(model.signature, dataset.samples) if dataset else {}
+    return feeding.get_free_sizes(model.signature, dataset.samples) if dataset else {}
 
 
-def sized(step: Step, model: Model, feeding: Feeding, dims: Mapping[str, int]) -> Step:
+def set_free_dims(step: Step, model: Model, feeding: Feeding, dims: Mapping[str, int]) -> Step:
     """Add the known sizes of free dimensions to a step that takes them."""
     settings = step.settings
     if not isinstance(settings, ToTflite | ToOnnx):
         return step
-    free = {name for _, _, name in feeding.free_axes(model.signature)}
+    free = {name for _, _, name in feeding.iter_free_axes(model.signature)}
     known = {n: s for n, s in dims.items() if n in free} | dict(settings.dims)
     return replace(step, settings=replace(settings, dims=tuple(sorted(known.items()))))
 
 
-def in_one_file(model: Model, store: Store) -> Model:
+def embed_external_data(model: Model, store: Store) -> Model:
     """Return the model with its external data embedded, as it is sent, if one file can hold it."""
     if not model.beside or is_large(load_structure(model.path)):
         return model
@@ -278,7 +278,7 @@ def in_one_file(model: Model, store: Store) -> Model:
     return replace(model, path=path, digest=path.name, beside=())
 
 
-def _device(request: Request, project: Project) -> str:
+def _choose_device(request: Request, project: Project) -> str:
     if request.device is not None:
         return request.device
     device = project.build.device
@@ -327,7 +327,7 @@ def open_split(
     feeding: Feeding,
     settings: PreprocessSettings | None,
     labelled: bool,
-    tick: Tick = silent,
+    tick: Tick = ignore_progress,
 ) -> Dataset | None:
     """Open a split and bind it to a model's inputs; ``None`` if no source is named.
 
@@ -340,7 +340,7 @@ def open_split(
         source,
         model.signature,
         folder=folder,
-        cache=default_root(),
+        cache=get_default_root(),
         settings=settings,
         feeding=feeding,
         labelled=labelled,
@@ -373,8 +373,8 @@ def open_calibration(
     )
     if found is None or not found.samples.states:
         return found
-    return add_states(found, model, dims=feeding.dims, cache=default_root(), tick=tick)
+    return add_states(found, model, dims=feeding.dims, cache=get_default_root(), tick=tick)
 
 
-def _metric(project: Project, model: Model) -> str:
-    return default_metric(model.signature, project.data.output)
+def _choose_metric(project: Project, model: Model) -> str:
+    return choose_default_metric(model.signature, project.data.output)

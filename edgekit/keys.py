@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edgekit.errors import UserError, did_you_mean, reason
-from edgekit.seals import config_folder
+from edgekit.seals import get_config_folder
 from edgekit_agent.ed25519 import is_usable_key
 from edgekit_agent.files import fsync_folder
 from edgekit_agent.statements import TrustedKey, is_public_key, key_id
@@ -53,12 +53,12 @@ class OwnKey:
         return TrustedKey(self.public, self.name)
 
 
-def keys_folder() -> Path:
+def get_keys_folder() -> Path:
     """Return the folder ``keys`` in the user's configuration folder of edgekit."""
-    return config_folder() / "keys"
+    return get_config_folder() / "keys"
 
 
-def new_key(name: str = DEFAULT_NAME) -> OwnKey:
+def make_key(name: str = DEFAULT_NAME) -> OwnKey:
     """Make a key pair: ``NAME.pem`` for the owner only, and ``NAME.pub`` to hand out.
 
     Raises:
@@ -67,7 +67,7 @@ def new_key(name: str = DEFAULT_NAME) -> OwnKey:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-    path = _path(name)
+    path = _get_key_path(name)
     folder = path.parent
     private = Ed25519PrivateKey.generate()
     text = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
@@ -92,54 +92,54 @@ def new_key(name: str = DEFAULT_NAME) -> OwnKey:
     return OwnKey(name=name, public=public, path=path)
 
 
-def own_keys() -> list[OwnKey]:
+def read_own_keys() -> list[OwnKey]:
     """Read every key of the user, sorted by name, including revoked ones.
 
     Raises:
         UserError: A key is damaged, or others can read it.
     """
-    folder = keys_folder()
+    folder = get_keys_folder()
     if not folder.is_dir():
         return []
     paths = sorted(p for p in folder.iterdir() if p.suffix in (_SUFFIX, _REVOKED_SUFFIX))
     return [_read_own(path) for path in paths if _NAME.fullmatch(path.stem)]
 
 
-def signing_key(name: str | None) -> OwnKey | None:
+def find_signing_key(name: str | None) -> OwnKey | None:
     """Find the key to sign bundles with: the named one, else ``default`` if it exists.
 
     Raises:
         UserError: There is no key of that name, it was revoked, or it cannot be used.
     """
-    path = _path(name or DEFAULT_NAME)
+    path = _get_key_path(name or DEFAULT_NAME)
     if path.exists():
         return _read_own(path)
     if name is None:
         return None
     if path.with_suffix(_REVOKED_SUFFIX).exists():
         raise UserError(f"key {name} was revoked", hint="edgekit keys new NAME makes another one")
-    near = did_you_mean(name, [key.name for key in own_keys()])
+    near = did_you_mean(name, [key.name for key in read_own_keys()])
     raise UserError(
         f"no key named {name} in {path.parent}{near}", hint=f"edgekit keys new {name} makes it"
     )
 
 
-def revoke_own(name: str) -> OwnKey:
+def revoke_own_key(name: str) -> OwnKey:
     """Revoke a key of the user: it no longer signs.
 
     Raises:
         UserError: There is no such key.
     """
-    key = signing_key(name)
+    key = find_signing_key(name)
     if key is None:
-        raise UserError(f"no key named {name} in {keys_folder()}")
+        raise UserError(f"no key named {name} in {get_keys_folder()}")
     path = key.path.with_suffix(_REVOKED_SUFFIX)
     key.path.rename(path)
     fsync_folder(str(path.parent))
     return OwnKey(name=key.name, public=key.public, path=path, is_revoked=True)
 
 
-def named_public(text: str | None) -> TrustedKey:
+def find_public_key(text: str | None) -> TrustedKey:
     """Find a public key by the name of an own key, a ``.pub`` file or 64 hex digits.
 
     Raises:
@@ -149,7 +149,7 @@ def named_public(text: str | None) -> TrustedKey:
         return _check_usable(TrustedKey(text), text)
     if text and (text.endswith(_PUBLIC_SUFFIX) or os.sep in text):
         return _read_public(Path(text))
-    key = signing_key(text or DEFAULT_NAME)
+    key = find_signing_key(text or DEFAULT_NAME)
     if key is None:
         raise UserError("there is no key yet", hint="edgekit keys new makes one")
     return key.trusted()
@@ -175,12 +175,12 @@ def _check_usable(key: TrustedKey, where: str) -> TrustedKey:
     return key
 
 
-def _path(name: str) -> Path:
+def _get_key_path(name: str) -> Path:
     if not _NAME.fullmatch(name):
         raise UserError(
             f"not a key name: {name!r}", hint="lower-case letters, digits, - and _, at most 63"
         )
-    return keys_folder() / f"{name}{_SUFFIX}"
+    return get_keys_folder() / f"{name}{_SUFFIX}"
 
 
 def _read_own(path: Path) -> OwnKey:

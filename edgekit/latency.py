@@ -38,17 +38,17 @@ class LatencySummary:
     doubts: tuple[str, ...]
 
 
-def summarise(records: Sequence[Latency]) -> LatencySummary:
+def summarize(records: Sequence[Latency]) -> LatencySummary:
     """Summarize the raw latencies of one or more processes.
 
     Raises:
         ValueError: There are no values.
     """
-    return _summarise(tuple(records))
+    return _summarize(tuple(records))
 
 
 @functools.lru_cache(maxsize=256)
-def _summarise(records: tuple[Latency, ...]) -> LatencySummary:
+def _summarize(records: tuple[Latency, ...]) -> LatencySummary:
     series = [np.asarray(r.values_ms) for r in records if r.values_ms]
     if not series:
         raise ValueError("no latencies to summarise")
@@ -63,13 +63,13 @@ def _summarise(records: tuple[Latency, ...]) -> LatencySummary:
         p95_interval_ms=(float(low[1]), float(high[1])),
         p99_ms=float(np.percentile(values, 99)) if values.size >= MIN_RUNS_P99 else None,
         runs=int(values.size),
-        effective_runs=sum(effective_size(s) for s in series),
+        effective_runs=sum(compute_effective_size(s) for s in series),
         processes=len(series),
         doubts=tuple(sorted({d for r in records for d in r.doubts})),
     )
 
 
-def effective_size(series: NDArray[np.float64]) -> float:
+def compute_effective_size(series: NDArray[np.float64]) -> float:
     """Compute the effective sample size of a series: n / (1 + 2 sum of positive autocorrelations).
 
     The sum ends at the first lag whose autocorrelation is not positive (Geyer 1992).
@@ -94,21 +94,21 @@ def _bootstrap(series: list[NDArray[np.float64]]) -> NDArray[np.float64]:
     The block length is n^(1/3), or longer if the autocorrelation requires it (Künsch 1989).
     """
     rng = np.random.default_rng(0)
-    lengths = [_block_length(s) for s in series]
+    lengths = [_choose_block_length(s) for s in series]
     draws = np.empty((_RESAMPLES, 2))
     for i in range(_RESAMPLES):
         picked = rng.integers(len(series), size=len(series))
-        drawn = [_blocks(series[p], lengths[p], rng) for p in picked]
+        drawn = [_draw_blocks(series[p], lengths[p], rng) for p in picked]
         draws[i] = np.percentile(np.concatenate(drawn), [50, 95])
     return draws
 
 
-def _block_length(series: NDArray[np.float64]) -> int:
+def _choose_block_length(series: NDArray[np.float64]) -> int:
     n = int(series.size)
-    return min(n, max(round(math.cbrt(n)), round(n / effective_size(series))))
+    return min(n, max(round(math.cbrt(n)), round(n / compute_effective_size(series))))
 
 
-def _blocks(
+def _draw_blocks(
     series: NDArray[np.float64], length: int, rng: np.random.Generator
 ) -> NDArray[np.float64]:
     n = series.size

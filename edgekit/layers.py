@@ -39,13 +39,15 @@ class LayerCost:
     zeros: float = 0.0
 
     @property
-    def fate(self) -> str:
+    def remarks(self) -> str:
         """Return changes of the layer other than its bits, in words; empty if there are none."""
         zeros = f"{100 * self.zeros:.0f} % zeros" if self.zeros else ""
         return ", ".join(filter(None, (self.note, zeros)))
 
 
-def float_layer(*, layer: str, op: str, parameters: int, kl: float, note: str) -> LayerCost:
+def make_float_layer_cost(
+    *, layer: str, op: str, parameters: int, kl: float, note: str
+) -> LayerCost:
     """Return the cost of a layer, or of the rest of a layer, whose weights are float32."""
     return LayerCost(
         layer=layer,
@@ -70,7 +72,7 @@ def write_layers(folder: Path, costs: Sequence[LayerCost]) -> None:
         # Rounding may turn a divergence of zero slightly negative.
         if not math.isfinite(cost.kl) or not all(0 <= a < math.inf for a in amounts):
             raise PassError(f"layer {cost.layer}: not a cost: {encode(cost)}")
-    facts = layer_facts(costs)
+    facts = encode_layers(costs)
     write_whole(str(folder / LAYERS), json.dumps(facts).encode("utf-8"))
 
 
@@ -84,25 +86,27 @@ def read_layers(folder: Path) -> tuple[LayerCost, ...]:
     if not path.exists():
         return ()
     try:
-        return layer_costs(json.loads(path.read_bytes()))
+        return decode_layers(json.loads(path.read_bytes()))
     except ValueError as error:
         raise PassError(f"{LAYERS}: not a record of layers: {error}") from error
 
 
-def with_notes(costs: Sequence[LayerCost], earlier: Sequence[LayerCost]) -> tuple[LayerCost, ...]:
+def prepend_remarks(
+    costs: Sequence[LayerCost], earlier: Sequence[LayerCost]
+) -> tuple[LayerCost, ...]:
     """Prepend the remarks of earlier steps on the same layers to the notes of a step's record."""
-    known = {cost.layer: cost.fate for cost in earlier}
+    known = {cost.layer: cost.remarks for cost in earlier}
     return tuple(
         replace(c, note=", ".join(filter(None, (known.get(c.layer, ""), c.note)))) for c in costs
     )
 
 
-def layer_facts(costs: Sequence[LayerCost]) -> list[dict[str, Any]]:
+def encode_layers(costs: Sequence[LayerCost]) -> list[dict[str, Any]]:
     """Encode the record for ``json.dumps``."""
     return [encode(cost) for cost in costs]
 
 
-def layer_costs(facts: object) -> tuple[LayerCost, ...]:
+def decode_layers(facts: object) -> tuple[LayerCost, ...]:
     """Decode the record from the result of ``encode_layers``.
 
     Raises:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any, TextIO
 
 from edgekit.errors import EdgekitError, ExitCode
-from edgekit.printable import printable_lines
+from edgekit.printable import escape_lines
 from edgekit.progress import Ticker
 
 # Exit codes of a command for several hosts, gravest first.
@@ -24,11 +24,11 @@ _GRAVEST_FIRST = (
 
 def say(text: str, *, file: TextIO | None = None) -> None:
     """Print text; control characters of outside names are escaped for the terminal."""
-    print(printable_lines(text), file=file)
+    print(escape_lines(text), file=file)
 
 
 @contextmanager
-def ticker() -> Iterator[Ticker]:
+def show_progress() -> Iterator[Ticker]:
     """Show progress on stderr and erase an unfinished line at the end."""
     tick = Ticker()
     tick.start()
@@ -65,7 +65,7 @@ def emit(
     print(json.dumps([*plain, *failures] if failures else plain, indent=1))
 
 
-def each(
+def run_on_hosts(
     hosts: list[str],
     one: Callable[[str, Ticker], Any],
     text: Callable[[Any], str],
@@ -93,11 +93,11 @@ def each(
     unexpected: list[Exception] = []
     for host in hosts:
         try:
-            with ticker() as tick:
+            with show_progress() as tick:
                 results.append(one(host, tick))
         except EdgekitError as error:
-            failures.append(_failure(host, error))
-            say(f"edgekit: {_named(host, error)}", file=sys.stderr)
+            failures.append(_encode_failure(host, error))
+            say(f"edgekit: {_prefix_host(host, error)}", file=sys.stderr)
         except Exception as error:  # noqa: BLE001 - raised again below
             unexpected.append(error)
             say(f"edgekit: {host}: {type(error).__name__}: {error}", file=sys.stderr)
@@ -109,7 +109,7 @@ def each(
     return next((code for code in _GRAVEST_FIRST if code in codes), ExitCode.DONE)
 
 
-def _failure(host: str, error: EdgekitError) -> dict[str, Any]:
+def _encode_failure(host: str, error: EdgekitError) -> dict[str, Any]:
     return {
         "host": host,
         "error": error.message,
@@ -118,5 +118,5 @@ def _failure(host: str, error: EdgekitError) -> dict[str, Any]:
     }
 
 
-def _named(host: str, error: EdgekitError) -> str:
+def _prefix_host(host: str, error: EdgekitError) -> str:
     return str(error) if error.message.startswith(f"{host}: ") else f"{host}: {error}"

@@ -9,7 +9,7 @@ from edgekit.model import Format
 
 
 @dataclass(frozen=True, kw_only=True)
-class Side:
+class PairSide:
     """Name, time and accuracy drop of one of the two candidates."""
 
     name: str
@@ -19,12 +19,12 @@ class Side:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Pair:
+class FormatPair:
     """ONNX and TFLite candidates of the same recipe."""
 
     name: str
-    onnx: Side
-    tflite: Side
+    onnx: PairSide
+    tflite: PairSide
 
     @property
     def ratio(self) -> float | None:
@@ -33,14 +33,14 @@ class Pair:
         return ours / theirs if ours is not None and theirs else None
 
 
-def paired(sides: Iterable[Side]) -> tuple[Pair, ...]:
+def find_pairs(sides: Iterable[PairSide]) -> tuple[FormatPair, ...]:
     """Find recipes with a candidate in both formats, in order of first appearance."""
-    found: dict[str, dict[Format, Side]] = {}
+    found: dict[str, dict[Format, PairSide]] = {}
     for side in sides:
         stem = side.name.removesuffix("-tflite").removesuffix("-onnx")
         found.setdefault(stem, {}).setdefault(side.format, side)
     return tuple(
-        Pair(name=name, onnx=both["onnx"], tflite=both["tflite"])
+        FormatPair(name=name, onnx=both["onnx"], tflite=both["tflite"])
         for name, both in found.items()
         if len(both) == 2
     )

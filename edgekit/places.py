@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Protocol
 
 from edgekit.errors import DeviceError
-from edgekit.evaluate import Agent, agent_progress
+from edgekit.evaluate import Agent, make_agent_callback
 from edgekit.model import Model
-from edgekit.profile import DeviceProfile, RuntimeName, RuntimeSpec, runtime_of
+from edgekit.profile import DeviceProfile, RuntimeName, RuntimeSpec, get_runtime
 from edgekit.progress import Tick
 from edgekit.remote.agent_file import agent_file
 from edgekit.remote.deploy import check_machine, ensure_runtime
@@ -60,7 +60,7 @@ class HostPlace:
 
     def model_ref(self, model: Model) -> ModelRef:
         """Return a reference to the file at its present path."""
-        return ModelRef(str(model.path.resolve()), runtime_of(model), self.threads)
+        return ModelRef(str(model.path.resolve()), get_runtime(model), self.threads)
 
     def samples(self, samples: Samples) -> Samples:
         """Return the samples unchanged."""
@@ -68,23 +68,23 @@ class HostPlace:
 
     def identity(self, runtime: RuntimeName) -> str:
         """Return the result of ``compute_host_identity``."""
-        return host_identity(runtime)
+        return compute_host_identity(runtime)
 
 
-def host_identity(runtime: RuntimeName) -> str:
+def compute_host_identity(runtime: RuntimeName) -> str:
     """Return a digest of this machine and a runtime, on which all figures depend."""
     cpu, isa = name_and_isa()
-    return _identity(platform.machine(), cpu, isa, cores(), version(PACKAGES[runtime]))
+    return _compute_identity(platform.machine(), cpu, isa, cores(), version(PACKAGES[runtime]))
 
 
 @contextmanager
-def host_place(profile: DeviceProfile, home: Path) -> Iterator[HostPlace]:
+def open_host_place(profile: DeviceProfile, home: Path) -> Iterator[HostPlace]:
     """Open this machine for measurements, with at most as many threads as it has cores."""
     with open_session(LOCAL, home=str(home)) as session:
-        yield HostPlace(session, host_threads(profile))
+        yield HostPlace(session, get_host_threads(profile))
 
 
-def host_threads(profile: DeviceProfile) -> int:
+def get_host_threads(profile: DeviceProfile) -> int:
     """Return the number of threads of a model on this machine."""
     return min(profile.hardware.threads, cores())
 
@@ -119,7 +119,7 @@ class DevicePlace:
         """
         if model.beside:
             raise DeviceError(f"{model.path.name} is over 2 GiB: not sent", kind="model_failed")
-        ready = self.runtime(runtime_of(model))
+        ready = self.runtime(get_runtime(model))
         path = stage_file(self.agent, model.path, self.progress)
         return ModelRef(path, ready.name, self.threads, ready.site)
 
@@ -129,7 +129,7 @@ class DevicePlace:
         self.staged.update(staged_digests(there))
         return there
 
-    def tidy(self) -> None:
+    def remove_samples(self) -> None:
         """Remove the samples from the device: they may be confidential, such as patients' data."""
         forget(self.agent, self.staged)
         self.staged.clear()
@@ -137,11 +137,11 @@ class DevicePlace:
     def identity(self, runtime: RuntimeName) -> str:
         """Return a digest of machine, processor and runtime of the device."""
         facts, version = self.facts, self.runtime(runtime).version
-        return _identity(facts.machine, facts.cpu, facts.isa, facts.cores, version)
+        return _compute_identity(facts.machine, facts.cpu, facts.isa, facts.cores, version)
 
 
 @contextmanager
-def device_place(
+def open_device_place(
     host: str,
     profile: DeviceProfile | None,
     *,
@@ -167,12 +167,12 @@ def device_place(
         facts = session.facts()
         if same_machine and profile:
             check_machine(host, facts, profile)
-        progress = agent_progress(tick)
+        progress = make_agent_callback(tick)
 
         def bring(name: RuntimeName) -> RuntimeFacts:
             spec = profile.runtimes.get(name, _ANY_VERSION) if profile else _ANY_VERSION
             return ensure_runtime(
-                session, facts, name, spec, _tested(name), cache=cache, progress=progress
+                session, facts, name, spec, _get_host_version(name), cache=cache, progress=progress
             )
 
         threads = min(profile.hardware.threads if profile else facts.cores, facts.cores)
@@ -181,12 +181,12 @@ def device_place(
             yield place
         except BaseException:
             with contextlib.suppress(DeviceError):  # the first error counts
-                place.tidy()
+                place.remove_samples()
             raise
-        place.tidy()
+        place.remove_samples()
 
 
-def _tested(runtime: RuntimeName) -> str:
+def _get_host_version(runtime: RuntimeName) -> str:
     """Return the version of a runtime on this machine, which measures the figures of the host."""
     try:
         return version(PACKAGES[runtime])
@@ -194,7 +194,9 @@ def _tested(runtime: RuntimeName) -> str:
         return ""  # no version was tested here: the newest that the profile allows is taken
 
 
-def _identity(machine: str, cpu: str, isa: tuple[str, ...], cores: int, runtime: str) -> str:
+def _compute_identity(
+    machine: str, cpu: str, isa: tuple[str, ...], cores: int, runtime: str
+) -> str:
     # The agent measures: another version of it may measure differently.
     facts = json.dumps([machine, cpu, isa, cores, runtime, agent_file().digest])
     return hashlib.sha256(facts.encode()).hexdigest()

@@ -33,21 +33,25 @@ class Axis:
 
     def at(self, value: float) -> float:
         """Return the pixel of a value; a value outside is clipped to the nearer end."""
-        low, high, value = (self._scaled(v) for v in (self.low, self.high, value))
+        low, high, value = (self._to_scale(v) for v in (self.low, self.high, value))
         part = min(max((value - low) / (high - low), 0.0), 1.0)
         return round(self.start + part * (self.end - self.start), 1)
 
-    def shows(self, value: float | None) -> bool:
+    def contains(self, value: float | None) -> bool:
         """Return whether a value lies on the axis."""
         return value is not None and self.low <= value <= self.high
 
-    def _scaled(self, value: float) -> float:
+    def _to_scale(self, value: float) -> float:
         return math.log10(max(value, self.low)) if self.log else value
 
     @property
     def ticks(self) -> list[Tick]:
         """Return round values on the axis, about seven at most."""
-        figures = _log_ticks(self.low, self.high) if self.log else _ticks(self.low, self.high)
+        figures = (
+            _choose_log_ticks(self.low, self.high)
+            if self.log
+            else _choose_ticks(self.low, self.high)
+        )
         return [Tick(at=self.at(f), text=f"{f:.6g}".replace("-", "\u2212")) for f in figures]
 
 
@@ -120,7 +124,7 @@ class Strip:
     p95: float
 
     @property
-    def shown(self) -> list[float]:
+    def drawn_values(self) -> list[float]:
         """Return at most 160 of the values, at even ranks, including the first and the last."""
         ordered = sorted(self.values)
         if len(ordered) <= _SHOWN_PER_STRIP:
@@ -155,7 +159,7 @@ class LayerBars:
     bars: tuple[LayerBar, ...]
 
 
-def layer_bars(rows: Sequence[LayerBar]) -> LayerBars | None:
+def build_layer_bars(rows: Sequence[LayerBar]) -> LayerBars | None:
     """Build the bar chart of the first layers; ``None`` if there are none."""
     shown = tuple(rows[:_SHOWN_LAYERS])
     if not shown:
@@ -164,17 +168,17 @@ def layer_bars(rows: Sequence[LayerBar]) -> LayerBars | None:
     return LayerBars(x=Axis(low=0, high=1.02 * max(high, 1e-6), start=220, end=560), bars=shown)
 
 
-def scatter(dots: Iterable[Dot], *, y_limit: float | None) -> Scatter | None:
+def build_scatter(dots: Iterable[Dot], *, y_limit: float | None) -> Scatter | None:
     """Build the scatter plot; ``None`` if fewer than two dots can be drawn."""
     drawn = tuple(d for d in dots if d.x.finite and d.y.finite)
     if len(drawn) < 2:
         return None
-    x = axis([v for d in drawn for v in (d.x.low, d.x.high)], None, start=64, end=600)
-    y = axis([v for d in drawn for v in (d.y.low, d.y.high, 0.0)], y_limit, start=300, end=16)
+    x = build_axis([v for d in drawn for v in (d.x.low, d.x.high)], None, start=64, end=600)
+    y = build_axis([v for d in drawn for v in (d.y.low, d.y.high, 0.0)], y_limit, start=300, end=16)
     return Scatter(x=x, y=y, dots=drawn, y_limit=y_limit)
 
 
-def bars(
+def build_bars(
     rows: Sequence[Bar], *, unit: str, model_limit: float | None, transfer_limit: float | None
 ) -> Bars | None:
     """Build the bar chart of sizes with limits up to three times the longest bar.
@@ -194,15 +198,15 @@ def bars(
     )
 
 
-def strips(rows: Sequence[Strip], *, limit: float | None) -> Strips | None:
+def build_strips(rows: Sequence[Strip], *, limit: float | None) -> Strips | None:
     """Build the strip plot; ``None`` if nothing was timed."""
     if not rows:
         return None
-    x = axis([v for row in rows for v in row.values], limit, start=40, end=600)
+    x = build_axis([v for row in rows for v in row.values], limit, start=40, end=600)
     return Strips(x=x, strips=tuple(rows), limit=limit)
 
 
-def axis(figures: Sequence[float], limit: float | None, *, start: float, end: float) -> Axis:
+def build_axis(figures: Sequence[float], limit: float | None, *, start: float, end: float) -> Axis:
     """Build an axis with a margin around the values.
 
     A limit that is not far above the values extends the axis. Values that span a factor of more
@@ -210,7 +214,7 @@ def axis(figures: Sequence[float], limit: float | None, *, start: float, end: fl
     """
     low, high = min(figures), max(figures)
     if low > 0 and high / low > 8:
-        return _log_axis(low, high, limit, start=start, end=end)
+        return _build_log_axis(low, high, limit, start=start, end=end)
     if limit is not None and high < limit <= high + 2 * (high - low):
         high = limit
     air = 0.06 * (high - low) or 0.1 * abs(high) or 1.0
@@ -218,14 +222,16 @@ def axis(figures: Sequence[float], limit: float | None, *, start: float, end: fl
     return Axis(low=bottom, high=high + air, start=start, end=end)
 
 
-def _log_axis(low: float, high: float, limit: float | None, *, start: float, end: float) -> Axis:
+def _build_log_axis(
+    low: float, high: float, limit: float | None, *, start: float, end: float
+) -> Axis:
     if limit is not None and high < limit <= 4 * high:
         high = limit
     air = (high / low) ** 0.04
     return Axis(low=low / air, high=high * air, start=start, end=end, log=True)
 
 
-def _ticks(low: float, high: float) -> list[float]:
+def _choose_ticks(low: float, high: float) -> list[float]:
     raw = (high - low) / 5
     size = 10 ** math.floor(math.log10(raw))
     step = next(m * size for m in (1, 2, 5, 10) if m * size >= raw)
@@ -233,7 +239,7 @@ def _ticks(low: float, high: float) -> list[float]:
     return [i * step for i in range(first, math.floor(high / step + 1e-9) + 1)]
 
 
-def _log_ticks(low: float, high: float) -> list[float]:
+def _choose_log_ticks(low: float, high: float) -> list[float]:
     decades = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for steps in ((1, 2, 5), (1, 3), (1,)):
         figures = [m * 10.0**d for d in decades for m in steps if low <= m * 10.0**d <= high]

@@ -29,12 +29,12 @@ AnyRuntime = RuntimeName | Literal["auto"]
 FORMATS: dict[RuntimeName, Literal["onnx", "tflite"]] = {"onnxruntime": "onnx", "litert": "tflite"}
 
 
-def runtime_of(model: Model) -> RuntimeName:
+def get_runtime(model: Model) -> RuntimeName:
     """Return the runtime for the file format of a model."""
     return next(name for name, form in FORMATS.items() if form == model.format)
 
 
-def _specifier(text: str) -> str:
+def _check_specifier(text: str) -> str:
     try:
         SpecifierSet(text)
     except InvalidSpecifier as error:
@@ -42,7 +42,7 @@ def _specifier(text: str) -> str:
     return text
 
 
-Specifier = Annotated[str, AfterValidator(_specifier)]
+Specifier = Annotated[str, AfterValidator(_check_specifier)]
 Positive = Annotated[float, Field(gt=0)]
 
 
@@ -61,7 +61,7 @@ class Hardware(_Table):
     isa: tuple[str, ...] = ()
 
 
-def saturates(arch: str, isa: Sequence[str]) -> bool:
+def may_saturate(arch: str, isa: Sequence[str]) -> bool:
     """Return whether 8-bit weights may overflow the 16-bit sums of a processor's integer kernels.
 
     x86 without VNNI multiplies with ``pmaddubsw``, which saturates; Arm's kernels widen first.
@@ -118,10 +118,10 @@ def parse_profile(text: str, *, where: str) -> DeviceProfile:
     Raises:
         UserError: The text is not TOML or not a profile; lists every wrong field with its path.
     """
-    return validated(DeviceProfile, parse_toml(text, where=where), where=where)
+    return validate(DeviceProfile, parse_toml(text, where=where), where=where)
 
 
-def validated(kind: type[M], raw: dict[str, Any], *, where: str) -> M:
+def validate(kind: type[M], raw: dict[str, Any], *, where: str) -> M:
     """Validate plain data as ``kind``.
 
     Raises:
@@ -131,23 +131,23 @@ def validated(kind: type[M], raw: dict[str, Any], *, where: str) -> M:
         # Strict JSON mode refuses '8' for 8 but accepts an array for a tuple.
         return kind.model_validate_json(json.dumps(raw, default=str), strict=True)
     except ValidationError as error:
-        lines = _lines(error.errors(), kind, raw)
+        lines = _describe_errors(error.errors(), kind, raw)
         if lines[1:]:
             raise UserError(f"{where}:", details=lines) from error
         raise UserError(f"{where}: {lines[0]}") from error
 
 
-def _lines(errors: list[ErrorDetails], kind: type[BaseModel], raw: object) -> list[str]:
+def _describe_errors(errors: list[ErrorDetails], kind: type[BaseModel], raw: object) -> list[str]:
     """Describe each wrong field in one line; merge the errors of a field with several types."""
     wanted: dict[tuple[str, str], list[str]] = {}
     for each in errors:
-        path = each["loc"] if each["type"] == "missing" else _written(each["loc"], raw)
-        said, got = _say(each, kind)
-        wanted.setdefault((_path(path), got), []).append(said)
-    return [f"{path}: {_joined(said)}{got}" for (path, got), said in wanted.items()]
+        path = each["loc"] if each["type"] == "missing" else _trim_path(each["loc"], raw)
+        said, got = _describe_error(each, kind)
+        wanted.setdefault((_format_path(path), got), []).append(said)
+    return [f"{path}: {_join_messages(said)}{got}" for (path, got), said in wanted.items()]
 
 
-def _written(loc: tuple[int | str, ...], raw: object) -> tuple[int | str, ...]:
+def _trim_path(loc: tuple[int | str, ...], raw: object) -> tuple[int | str, ...]:
     """Return the part of a path that exists in the text; the rest names types of a union."""
     found: list[int | str] = []
     for part in loc:
@@ -160,45 +160,45 @@ def _written(loc: tuple[int | str, ...], raw: object) -> tuple[int | str, ...]:
     return tuple(found)
 
 
-def _joined(said: Sequence[str]) -> str:
+def _join_messages(said: Sequence[str]) -> str:
     first, *rest = dict.fromkeys(said)
     return " or ".join([first, *(each.removeprefix("input should be ") for each in rest)])
 
 
-def _path(loc: tuple[int | str, ...]) -> str:
+def _format_path(loc: tuple[int | str, ...]) -> str:
     return ".".join(str(part) for part in loc if part != "[key]") or "file"
 
 
-def _say(error: ErrorDetails, kind: type[BaseModel]) -> tuple[str, str]:
+def _describe_error(error: ErrorDetails, kind: type[BaseModel]) -> tuple[str, str]:
     """Return the description of an error, and the wrong value if there is one."""
     if error["type"] == "missing":
         return "missing", ""
     if error["type"] == "extra_forbidden":
         *above, key = error["loc"]
-        return f"unknown key{did_you_mean(key, _keys(kind, above))}", ""
+        return f"unknown key{did_you_mean(key, _list_keys(kind, above))}", ""
     text = error["msg"].removeprefix("Value error, ")
     return f"{text[0].lower()}{text[1:]}", f", got {error['input']!r}"
 
 
-def _keys(kind: type[BaseModel], path: Sequence[int | str]) -> list[str]:
+def _list_keys(kind: type[BaseModel], path: Sequence[int | str]) -> list[str]:
     """List the keys of a nested table as users write them; empty if the path is not a table."""
     for part in path:
         field = next((f for n, f in kind.model_fields.items() if (f.alias or n) == part), None)
-        tables = _types(field.annotation) if field else []
+        tables = _list_tables(field.annotation) if field else []
         if len(tables) != 1:
             return []
         kind = tables[0]
     return [field.alias or name for name, field in kind.model_fields.items()]
 
 
-def _types(hint: object) -> list[type[BaseModel]]:
+def _list_tables(hint: object) -> list[type[BaseModel]]:
     """List the tables that a field may hold."""
     if isinstance(hint, type) and issubclass(hint, BaseModel):
         return [hint]
-    return [each for arg in typing.get_args(hint) for each in _types(arg)]
+    return [each for arg in typing.get_args(hint) for each in _list_tables(arg)]
 
 
-def shipped_names() -> list[str]:
+def list_shipped_names() -> list[str]:
     """List the names of the profiles that come with edgekit, sorted."""
     folder = resources.files("device_profiles")
     return sorted(
@@ -206,7 +206,7 @@ def shipped_names() -> list[str]:
     )
 
 
-def weight_bits(profile: DeviceProfile | None) -> IntegerBits:
+def choose_weight_bits(profile: DeviceProfile | None) -> IntegerBits:
     """Choose bits of int8 weights that saturate neither on this machine nor on a known device.
 
     This machine counts because it scores the candidates for the device.
@@ -215,7 +215,7 @@ def weight_bits(profile: DeviceProfile | None) -> IntegerBits:
     machines = [(platform.machine(), isa)]
     if profile is not None:
         machines.append((profile.hardware.arch, profile.hardware.isa))
-    return 7 if any(saturates(arch, each) for arch, each in machines) else 8
+    return 7 if any(may_saturate(arch, each) for arch, each in machines) else 8
 
 
 def load_profile(name: str) -> DeviceProfile:
@@ -226,15 +226,15 @@ def load_profile(name: str) -> DeviceProfile:
     """
     if name.endswith(".toml"):
         return read_profile(Path(name))
-    if name not in shipped_names():
+    if name not in list_shipped_names():
         raise UserError(
-            f"no device profile named {name!r}{did_you_mean(name, shipped_names())}",
-            hint=f"known: {', '.join(shipped_names())}; or give the path of a .toml file",
+            f"no device profile named {name!r}{did_you_mean(name, list_shipped_names())}",
+            hint=f"known: {', '.join(list_shipped_names())}; or give the path of a .toml file",
         )
-    return parse_profile(profile_text(name), where=f"device_profiles/{name}.toml")
+    return parse_profile(read_profile_text(name), where=f"device_profiles/{name}.toml")
 
 
-def profile_text(name: str) -> str:
+def read_profile_text(name: str) -> str:
     """Return the TOML text of a profile, with its comments; ``name`` as in ``load_profile``."""
     if name.endswith(".toml"):
         return Path(name).read_text(encoding="utf-8")
@@ -247,6 +247,6 @@ def read_profile(path: Path) -> DeviceProfile:
     Raises:
         UserError: The file cannot be read or is wrong.
     """
-    return validated(
+    return validate(
         DeviceProfile, read_toml(path, unreadable="cannot read the profile"), where=str(path)
     )

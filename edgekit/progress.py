@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from edgekit.printable import printable
+from edgekit.printable import escape_text
 from edgekit_agent.results import StageProgress
 
 # Called with a stage, the amount done, and the total (0 = unknown).
@@ -18,7 +18,7 @@ Tick = Callable[[str, int, int], None]
 Count = Callable[[int, int], None]
 
 
-def silent(stage: str, done: int, total: int) -> None:
+def ignore_progress(stage: str, done: int, total: int) -> None:
     """Discard progress."""
     del stage, done, total
 
@@ -35,7 +35,7 @@ _SHARE, _LEAST_S = 0.5, 5.0
 _COUNTED = 100_000
 
 
-def in_rounds(tick: Count, rounds: int) -> Count:
+def merge_rounds(tick: Count, rounds: int) -> Count:
     """Return a callback that merges the progress of several rounds, each from zero, into one."""
     number, last = 0, 0
     tick(0, _COUNTED)
@@ -77,7 +77,7 @@ class Pace:
         return max(left - (now - last), 0.0)
 
 
-def duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """Format a duration in seconds, minutes or hours and minutes."""
     if seconds < 60:
         return f"{max(round(seconds), 1)} s"
@@ -106,7 +106,7 @@ class Ticker:
 
     def __call__(self, stage: str, done: int, total: int) -> None:
         """Report progress."""
-        stage, now = printable(stage), time.monotonic()
+        stage, now = escape_text(stage), time.monotonic()
         with self._lock:
             is_new = stage != self._stage or done < self._done
             if is_new:
@@ -128,7 +128,7 @@ class Ticker:
 
     def start(self) -> None:
         """Start a thread that shows the elapsed time while no progress is reported."""
-        threading.Thread(target=self._keep_going, daemon=True).start()
+        threading.Thread(target=self._refresh, daemon=True).start()
 
     def clear(self) -> None:
         """Stop and erase an unfinished line."""
@@ -138,7 +138,7 @@ class Ticker:
                 print("\r\x1b[K", end="", file=sys.stderr, flush=True)
             self._stage = ""
 
-    def _keep_going(self) -> None:
+    def _refresh(self) -> None:
         while not self._ended.wait(_REFRESH_S):
             now = time.monotonic()
             with self._lock:
@@ -149,7 +149,7 @@ class Ticker:
                 else:
                     self._log_if_due(now)
 
-    def _line(self, now: float) -> str:
+    def _format_line(self, now: float) -> str:
         """Format stage and counts with the remaining time, or the elapsed time if unknown."""
         words = [self._stage]
         if self._total >= _COUNTED:
@@ -160,7 +160,11 @@ class Ticker:
         if lasted < _SHOWN_AFTER_S:
             return " ".join(words)
         left = self._pace.remaining_s(self._total, now)
-        said = f"({duration(lasted)} so far)" if left is None else f"(about {duration(left)} left)"
+        said = (
+            f"({format_duration(lasted)} so far)"
+            if left is None
+            else f"(about {format_duration(left)} left)"
+        )
         return " ".join([*words, said])
 
     def _log_stage(self, stage: str, now: float, *, is_first: bool) -> None:
@@ -173,7 +177,7 @@ class Ticker:
 
     def _log_if_due(self, now: float) -> None:
         if now - self._written >= self._log_after_s:
-            self._log(self._line(now), now)
+            self._log(self._format_line(now), now)
             self._log_after_s = _LOG_EVERY_S
 
     def _log(self, line: str, now: float) -> None:
@@ -185,7 +189,7 @@ class Ticker:
 
     def _show(self, now: float) -> None:
         self._written = now
-        line = self._line(now)
+        line = self._format_line(now)
         if len(line) > _WIDTH:  # the end is the most informative part
             line = f"...{line[len(line) - _WIDTH + 3 :]}"
         print(f"\r\x1b[K{line}", end="", file=sys.stderr, flush=True)

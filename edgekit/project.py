@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from edgekit.errors import UserError
-from edgekit.profile import AnyRuntime, validated
+from edgekit.profile import AnyRuntime, validate
 from edgekit.toml import read_toml
 from edgekit_agent.samples import Preprocess
 from edgekit_agent.statements import MOST_VERSION
@@ -76,12 +76,14 @@ class PreprocessSettings(_Table):
     std: Positive | Annotated[tuple[Positive, ...], Field(min_length=1)] = 1.0
     layout: Literal["NCHW", "NHWC"] = "NHWC"
 
-    def for_agent(self) -> Preprocess:
+    def to_preprocess(self) -> Preprocess:
         """Return the part that runs beside the model, on the host and on the device."""
-        return Preprocess(self.scale, _tuple(self.mean), _tuple(self.std), self.layout == "NCHW")
+        return Preprocess(
+            self.scale, _to_tuple(self.mean), _to_tuple(self.std), self.layout == "NCHW"
+        )
 
 
-def _tuple(value: float | tuple[float, ...]) -> tuple[float, ...]:
+def _to_tuple(value: float | tuple[float, ...]) -> tuple[float, ...]:
     return value if isinstance(value, tuple) else (value,)
 
 
@@ -143,4 +145,4 @@ def load_project(folder: Path) -> Project:
     path = folder / FILE_NAME
     if not path.exists():
         return Project()
-    return validated(Project, read_toml(path), where=str(path))
+    return validate(Project, read_toml(path), where=str(path))

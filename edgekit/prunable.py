@@ -11,14 +11,14 @@ from functools import cached_property
 from onnx import ModelProto, NodeProto, TypeProto
 
 from edgekit.errors import PassRefused
-from edgekit.graphs.branches import Branch, branches
-from edgekit.graphs.channels import Channels, Family, Fixed, Place, find_channels
+from edgekit.graphs.branches import Branch, list_branches
+from edgekit.graphs.channels import Channels, Family, FixedPart, TensorPart, find_channels
 from edgekit.graphs.channels.inner_layers import describe_inner_layers
 from edgekit.graphs.channels.walking import Use
-from edgekit.graphs.cutting import key, macs_of, permitted
+from edgekit.graphs.cutting import count_remaining_macs, get_node_key, select_removable
 from edgekit.graphs.onnx_file import load
 from edgekit.graphs.rewrite import QUANTISED_ALREADY, prepare
-from edgekit.graphs.shapes import fixed_shape
+from edgekit.graphs.shapes import get_fixed_shape
 from edgekit.model import Model, name_dimension
 from edgekit.passes.reasons import stores_integer_weights
 
@@ -27,7 +27,7 @@ _OPSET = 13
 
 
 @dataclass(frozen=True, kw_only=True)
-class Part:
+class PrunablePart:
     """Prunable groups of one layer and its dependents, or a residual layer.
 
     Attributes:
@@ -51,7 +51,7 @@ class Part:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Reason:
+class FixedReason:
     """Reason why the channels of layers stay, with the number of layers and the first one."""
 
     layers: int
@@ -60,7 +60,7 @@ class Reason:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prunable:
+class PrunableStructure:
     """Prunable structure of a model.
 
     Attributes:
@@ -73,14 +73,14 @@ class Prunable:
     """
 
     refused: str = ""
-    parts: tuple[Part, ...] = ()
+    parts: tuple[PrunablePart, ...] = ()
     macs: int = 0
     least_macs: int = 0
-    fixed: tuple[Reason, ...] = ()
+    fixed: tuple[FixedReason, ...] = ()
     sizes: Mapping[str, tuple[int, ...]]
 
 
-def prunable(model: Model, dims: Mapping[str, int]) -> Prunable:
+def find_prunable(model: Model, dims: Mapping[str, int]) -> PrunableStructure:
     """Find the prunable structure of a model in the graph that ``prune-channels`` would process.
 
     Args:
@@ -88,14 +88,14 @@ def prunable(model: Model, dims: Mapping[str, int]) -> Prunable:
         dims: Sizes of free dimensions by name; other free dimensions get arbitrary sizes.
     """
     try:
-        proto = prepare(_graph(model), _OPSET)
-        channels = find_channels(proto, _known(proto, dims))
+        proto = prepare(_load_graph(model), _OPSET)
+        channels = find_channels(proto, _infer_input_shapes(proto, dims))
     except PassRefused as refusal:
-        return Prunable(refused=refusal.message, sizes={})
-    return _looked(channels)
+        return PrunableStructure(refused=refusal.message, sizes={})
+    return _describe_channels(channels)
 
 
-def _graph(model: Model) -> ModelProto:
+def _load_graph(model: Model) -> ModelProto:
     if model.format == "onnx":
         return load(model.path)
     from edgekit.bridge.flatbuffer import read_lite  # ONNX files need no litert
@@ -104,7 +104,7 @@ def _graph(model: Model) -> ModelProto:
     return lift(read_lite(model.path.read_bytes()))
 
 
-def _known(proto: ModelProto, dims: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
+def _infer_input_shapes(proto: ModelProto, dims: Mapping[str, int]) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the inputs whose free dimensions have a size; the batch is one."""
     found = {}
     for value in proto.graph.input:
@@ -114,30 +114,30 @@ def _known(proto: ModelProto, dims: Mapping[str, int]) -> dict[str, tuple[int, .
             name = name_dimension(value.name, axis, dim.dim_param)
             if not dim.HasField("dim_value") and (name in dims or axis == 0):
                 dim.dim_value = dims.get(name, 1)
-        shape = fixed_shape(kind)
+        shape = get_fixed_shape(kind)
         if shape is not None:
             found[value.name] = shape
     return found
 
 
-def _looked(channels: Channels) -> Prunable:
-    counted = _Counted(channels)
+def _describe_channels(channels: Channels) -> PrunableStructure:
+    counted = _CostCounter(channels)
     stored = {t.name for t in channels.proto.graph.initializer}
     fed = [v.name for v in channels.proto.graph.input if v.name not in stored]
-    layers = branches(channels.proto)
+    layers = list_branches(channels.proto)
     parts = (*map(counted.part, channels.families), *map(counted.layer, layers))
-    fixed = tuple(_reasons(channels))
-    return Prunable(
-        refused="" if parts else _binding(channels, fixed),
+    fixed = tuple(_iter_reasons(channels))
+    return PrunableStructure(
+        refused="" if parts else _explain_refusal(channels, fixed),
         parts=parts,
-        macs=macs_of(channels),
-        least_macs=counted.macs(_most(channels), without=layers),
+        macs=count_remaining_macs(channels),
+        least_macs=counted.macs(_list_removable(channels), without=layers),
         fixed=fixed,
         sizes={name: channels.walk.size(name) for name in fed},
     )
 
 
-def _binding(channels: Channels, fixed: Sequence[Reason]) -> str:
+def _explain_refusal(channels: Channels, fixed: Sequence[FixedReason]) -> str:
     if stores_integer_weights(channels.proto):
         return f"{QUANTISED_ALREADY}: its weights are stored as integers"
     if not fixed:
@@ -146,93 +146,99 @@ def _binding(channels: Channels, fixed: Sequence[Reason]) -> str:
     return f"{fixed[0].example}: {fixed[0].reason}"
 
 
-def _most(channels: Channels) -> list[int]:
+def _list_removable(channels: Channels) -> list[int]:
     """List all groups but the first of each family, as far as they can be removed."""
     gone = [number for family in channels.families for number in family.groups[1:]]
-    return permitted(channels, gone)
+    return select_removable(channels, gone)
 
 
 @dataclass(frozen=True)
-class _Counted:
+class _CostCounter:
     """Counter of the layers, multiply-accumulates and parameters of a graph."""
 
     channels: Channels
 
-    def part(self, family: Family) -> Part:
+    def part(self, family: Family) -> PrunablePart:
         gone = family.groups[1:]
         places = self.channels.groups[family.groups[0]].places
-        return Part(
+        return PrunablePart(
             name=family.name,
             kind=family.kind,
             groups=len(family.groups),
             width=family.width,
-            layers=len({key(place.node) for place in places if _is_layer(place)}),
-            macs=macs_of(self.channels) - macs_of(self.channels, gone),
-            parameters=self._parameters(()) - self._parameters(gone),
+            layers=len({get_node_key(place.node) for place in places if _is_layer(place)}),
+            macs=count_remaining_macs(self.channels) - count_remaining_macs(self.channels, gone),
+            parameters=self._count_parameters(()) - self._count_parameters(gone),
         )
 
-    def layer(self, branch: Branch) -> Part:
-        return Part(
+    def layer(self, branch: Branch) -> PrunablePart:
+        return PrunablePart(
             name=branch.name,
             kind="layers",
             groups=1,
             width=1,
-            layers=sum(key(node) in branch.nodes for node in self._weighted),
-            macs=macs_of(self.channels) - self.macs((), without=[branch]),
+            layers=sum(get_node_key(node) in branch.nodes for node in self._layers),
+            macs=count_remaining_macs(self.channels) - self.macs((), without=[branch]),
             parameters=sum(
                 math.prod(len(use.labels) for use in uses)
                 for uses in self._tensors
-                if key(uses[0].node) in branch.nodes
+                if get_node_key(uses[0].node) in branch.nodes
             ),
         )
 
     def macs(self, gone: Collection[int], *, without: Sequence[Branch]) -> int:
         """Count the multiply-accumulates left without the given groups and residual layers."""
-        flags = self.channels.flags(gone)
+        flags = self.channels.make_flags(gone)
         skipped = {name for branch in without for name in branch.nodes}
         return sum(
             product.constant
-            * math.prod(int(self.channels.stays(axis, flags).sum()) for axis in product.axes)
+            * math.prod(
+                int(self.channels.find_kept_by_flags(axis, flags).sum()) for axis in product.axes
+            )
             for product in self.channels.walk.products
-            if key(product.node) not in skipped
+            if get_node_key(product.node) not in skipped
         )
 
-    def _parameters(self, gone: Collection[int]) -> int:
+    def _count_parameters(self, gone: Collection[int]) -> int:
         """Count the stored values that are left without the given groups."""
-        flags = self.channels.flags(gone)
+        flags = self.channels.make_flags(gone)
         return sum(
-            math.prod(int(self.channels.stays(use.labels, flags).sum()) for use in uses)
+            math.prod(
+                int(self.channels.find_kept_by_flags(use.labels, flags).sum()) for use in uses
+            )
             for uses in self._tensors
         )
 
     @cached_property
-    def _weighted(self) -> list[NodeProto]:
+    def _layers(self) -> list[NodeProto]:
         """Return the layers: nodes that multiply by a stored weight."""
         uses = [uses[0].node for uses in self._tensors]
-        products = {key(product.node) for product in self.channels.walk.products}
-        return list({key(n): n for n in uses if key(n) in products}.values())
+        products = {get_node_key(product.node) for product in self.channels.walk.products}
+        return list({get_node_key(n): n for n in uses if get_node_key(n) in products}.values())
 
     @cached_property
     def _tensors(self) -> list[list[Use]]:
         """Return the axes of each stored tensor at its first reader."""
         found: dict[str, dict[str, list[Use]]] = defaultdict(lambda: defaultdict(list))
         for use in self.channels.walk.uses:
-            found[use.node.input[use.position]][f"{use.position}:{key(use.node)}"].append(use)
+            found[use.node.input[use.position]][f"{use.position}:{get_node_key(use.node)}"].append(
+                use
+            )
         return [next(iter(readers.values())) for readers in found.values()]
 
 
-def _is_layer(place: Place) -> bool:
+def _is_layer(place: TensorPart) -> bool:
     """Return whether a place is in a layer, not a follower; depthwise convolutions are layers."""
     return place.role != "along" or place.node.op_type == "Conv"
 
 
-def _reasons(channels: Channels) -> Iterator[Reason]:
+def _iter_reasons(channels: Channels) -> Iterator[FixedReason]:
     """Yield the reasons, merging those that differ only in names of nodes and values."""
     named = {n for node in channels.proto.graph.node for n in (node.name, *node.output)}
-    alike: dict[str, list[Fixed]] = defaultdict(list)
+    alike: dict[str, list[FixedPart]] = defaultdict(list)
     for fixed in channels.fixed:
         words = (word for word in fixed.reason.split() if word not in named)
         alike[" ".join(words)].append(fixed)
     for found in sorted(alike.values(), key=len, reverse=True):
         first = found[0]
-        yield Reason(layers=len(found), example=first.where, reason=first.reason)
+        yield FixedReason(layers=len(found), example=first.where, reason=first.reason)

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 
 @dataclass(frozen=True)
-class Within:
+class Bounds:
     """Inclusive bounds of a setting, annotated to its type: ``Annotated[int, Within(1)]``."""
 
     low: float
@@ -26,7 +26,7 @@ class Within:
         return f"from {self.low:g} to {self.high:g}"
 
 
-SampleCount = Annotated[int, Within(1)]
+SampleCount = Annotated[int, Bounds(1)]
 Estimator = Literal["minmax", "average", "percentile", "entropy", "mse"]
 Ranges = Literal["auto", "minmax", "average", "percentile", "entropy", "mse"]
 IntegerBits = Literal[7, 8]
@@ -67,7 +67,7 @@ class QuantizeStatic:
 
     ranges: Ranges = "auto"
     weight_bits: WeightBits = "auto"
-    percentile: Annotated[float, Within(50, 100)] = 99.99
+    percentile: Annotated[float, Bounds(50, 100)] = 99.99
     max_samples: SampleCount = 512
     bias_correction: bool = True
     equalise: bool = True
@@ -103,8 +103,8 @@ class QuantizeWeights:
     convolutions and recurrent layers), always of fixed width. ``weight_bits`` as in ``quantize``.
     """
 
-    bits: Annotated[float, Within(1, 8)] = 4.0
-    most_bytes: Annotated[int, Within(1)] | None = None
+    bits: Annotated[float, Bounds(1, 8)] = 4.0
+    most_bytes: Annotated[int, Bounds(1)] | None = None
     grid: Literal["entropy", "fixed"] = "entropy"
     allocation: Literal["measured", "uniform"] = "measured"
     widths: tuple[tuple[str, float], ...] = ()
@@ -137,7 +137,7 @@ class ToTflite:
 
     precision: Precision = "same"
     target: Target = "litert"
-    dims: tuple[tuple[str, Annotated[int, Within(1)]], ...] = ()
+    dims: tuple[tuple[str, Annotated[int, Bounds(1)]], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +148,7 @@ class ToOnnx:
     ``x.1`` for the second axis of x; by default those of the samples.
     """
 
-    dims: tuple[tuple[str, Annotated[int, Within(1)]], ...] = ()
+    dims: tuple[tuple[str, Annotated[int, Bounds(1)]], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -170,12 +170,12 @@ class PruneChannels:
     to its original outputs, on calibration samples.
     """
 
-    remove: Annotated[float, Within(0.01, 0.95)] = 0.25
+    remove: Annotated[float, Bounds(0.01, 0.95)] = 0.25
     of: Literal["macs", "units"] = "macs"
     kinds: tuple[Kind, ...] = ("channels", "heads", "neurons", "layers")
     score: Literal["second-order", "fisher", "taylor", "magnitude"] = "second-order"
     allocation: Literal["measured", "score", "uniform"] = "measured"
-    align: Annotated[int, Within(1, 64)] = 8
+    align: Annotated[int, Bounds(1, 64)] = 8
     repair: bool = True
     max_samples: SampleCount = 512
 
@@ -195,7 +195,7 @@ class Prune:
     The runtimes multiply by zeros as by any number, so latency does not improve.
     """
 
-    sparsity: Annotated[float, Within(0.05, 0.95)] = 0.5
+    sparsity: Annotated[float, Bounds(0.05, 0.95)] = 0.5
     pattern: Literal["none", "1:2", "2:4", "4:8", "1:4"] = "none"
     score: Literal["second-order", "magnitude"] = "second-order"
     allocation: Literal["measured", "uniform"] = "measured"
@@ -218,7 +218,7 @@ class LowRank:
     first.
     """
 
-    keep: Annotated[float, Within(0.05, 0.95)] = 0.5
+    keep: Annotated[float, Bounds(0.05, 0.95)] = 0.5
     of: Literal["parameters", "macs"] = "parameters"
     layers: tuple[str, ...] = ()
     score: Literal["activations", "plain"] = "activations"
@@ -263,7 +263,7 @@ class Recipe:
     seed: int = 0
 
 
-def with_weight_bits(step: Step, bits: IntegerBits) -> Step:
+def set_weight_bits(step: Step, bits: IntegerBits) -> Step:
     """Set the bits of int8 weights of a step that leaves them open."""
     settings = step.settings
     if not isinstance(settings, QuantizeStatic | QuantizeDynamic | QuantizeWeights):
@@ -274,7 +274,7 @@ def with_weight_bits(step: Step, bits: IntegerBits) -> Step:
     return dataclasses.replace(step, settings=fixed)
 
 
-def candidate_key(
+def compute_candidate_key(
     recipe: Recipe, *, source: str, splits: dict[str, str], tools: dict[str, str]
 ) -> str:
     """Compute the hash of everything that decides a candidate's bytes, before it is made.

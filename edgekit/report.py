@@ -13,7 +13,7 @@ from edgekit import plots
 from edgekit.bundle import Manifest
 from edgekit.latency import LatencySummary
 from edgekit.layers import LayerCost
-from edgekit.pairs import Pair, Side, paired
+from edgekit.pairs import FormatPair, PairSide, find_pairs
 from edgekit.results import MIB, Check, Measurement
 from edgekit.resultsfile import BuildFacts, CandidateLine, read_facts
 from edgekit_agent.files import write_whole
@@ -75,7 +75,7 @@ class Row:
     @property
     def timed(self) -> list[tuple[str, LatencySummary]]:
         """Return the places where it was timed, each with a summary of the latencies."""
-        return [(m.source, times) for m in self.measured if (times := _times(m))]
+        return [(m.source, times) for m in self.measured if (times := _get_times(m))]
 
     @property
     def tally(self) -> Tally | None:
@@ -119,42 +119,42 @@ class LayerRow:
     bytes: float
 
 
-def _times(measurement: Measurement) -> LatencySummary | None:
+def _get_times(measurement: Measurement) -> LatencySummary | None:
     return measurement.times if any(r.values_ms for r in measurement.latency) else None
 
 
 def render(facts: BuildFacts) -> str:
     """Render the page, which needs no script and no network."""
     ordered = sorted(facts.candidates, key=lambda c: (not c.baseline, not c.chosen))
-    rows = tuple(Row(letter=_letter(i), line=line) for i, line in enumerate(ordered))
-    source = _timing_source(rows)
-    judged = _judged(rows)
-    layers = _layers(judged)
-    limits = _limits(rows, facts.manifest)
+    rows = tuple(Row(letter=_get_letter(i), line=line) for i, line in enumerate(ordered))
+    source = _choose_timing_source(rows)
+    judged = _find_judged_row(rows)
+    layers = _build_layer_rows(judged)
+    limits = _collect_limits(rows, facts.manifest)
     if source == "host":
         # The limit is for the device and does not apply to latencies of this machine.
         limits["latency_p95_ms"] = None
     return (
-        _environment()
+        _build_environment()
         .get_template("report.html")
         .render(
             facts=facts,
             rows=rows,
-            pairs=_pairs(rows),
+            pairs=_find_pairs(rows),
             judged=judged,
-            headline=_headline(judged),
+            headline=_choose_headline(judged),
             source=source,
             limits=limits,
-            scatter=_scatter(rows, source, limits),
-            bars=_bars(rows, limits),
-            strips=_strips(rows, source, limits),
+            scatter=_build_scatter(rows, source, limits),
+            bars=_build_bars(rows, limits),
+            strips=_build_strips(rows, source, limits),
             layers=layers,
-            layer_bars=_layer_bars(layers),
+            layer_bars=_build_layer_bars(layers),
         )
     )
 
 
-def _environment() -> Environment:
+def _build_environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("edgekit"),
         autoescape=True,
@@ -163,16 +163,21 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters.update(
-        figure=_figure, size=_size, label=_label, unit=_unit, place=_place, used=_used
+        figure=_format_figure,
+        size=_format_size,
+        label=_format_label,
+        unit=_get_unit,
+        place=_format_place,
+        used=_compute_used_percent,
     )
     return environment
 
 
-def _letter(index: int) -> str:
+def _get_letter(index: int) -> str:
     return chr(ord("A") + index % 26) + (str(index // 26) if index >= 26 else "")
 
 
-def _timing_source(rows: tuple[Row, ...]) -> str | None:
+def _choose_timing_source(rows: tuple[Row, ...]) -> str | None:
     """Choose a device before the host, and among devices the one with the most timed candidates."""
     counts: dict[str, int] = {}
     for source in (s for row in rows for s, _ in row.timed):
@@ -180,7 +185,7 @@ def _timing_source(rows: tuple[Row, ...]) -> str | None:
     return max(counts, key=lambda s: (s != "host", counts[s]), default=None)
 
 
-def _judged(rows: tuple[Row, ...]) -> Row | None:
+def _find_judged_row(rows: tuple[Row, ...]) -> Row | None:
     """Find the candidate that the build chose, else the nearest one.
 
     Results of older versions of edgekit do not state the nearest; the verdicts decide there.
@@ -197,10 +202,10 @@ def _judged(rows: tuple[Row, ...]) -> Row | None:
     )[0]
 
 
-def _pairs(rows: tuple[Row, ...]) -> tuple[Pair, ...]:
+def _find_pairs(rows: tuple[Row, ...]) -> tuple[FormatPair, ...]:
     """Find the recipes with a candidate for both runtimes."""
-    return paired(
-        Side(
+    return find_pairs(
+        PairSide(
             name=row.line.name,
             format=row.line.model.format,
             p50_ms=row.timed[0][1].quiet_p50_ms if row.timed else None,
@@ -210,7 +215,7 @@ def _pairs(rows: tuple[Row, ...]) -> tuple[Pair, ...]:
     )
 
 
-def _headline(judged: Row | None) -> tuple[Literal["holds", "open", "fails"], str]:
+def _choose_headline(judged: Row | None) -> tuple[Literal["holds", "open", "fails"], str]:
     if judged is None or judged.line.verdict is None:
         return "open", "Not judged"
     verdict = judged.line.verdict
@@ -228,7 +233,7 @@ def _headline(judged: Row | None) -> tuple[Literal["holds", "open", "fails"], st
     return "holds", "Passes, every check holds"
 
 
-def _limits(rows: tuple[Row, ...], manifest: Manifest | None) -> dict[str, float | None]:
+def _collect_limits(rows: tuple[Row, ...], manifest: Manifest | None) -> dict[str, float | None]:
     """Collect the limits of the verdicts; limits that no verdict has are those of the profile."""
     budget = manifest.profile.budget.model_dump() if manifest is not None else {}
     limits: dict[str, float | None] = {name: budget.get(name) for name in _LABELS}
@@ -238,7 +243,7 @@ def _limits(rows: tuple[Row, ...], manifest: Manifest | None) -> dict[str, float
     return limits
 
 
-def _scatter(
+def _build_scatter(
     rows: tuple[Row, ...], source: str | None, limits: dict[str, float | None]
 ) -> plots.Scatter | None:
     dots = []
@@ -249,13 +254,13 @@ def _scatter(
             quiet = times.quiet_p50_ms
             x = plots.Span(middle=quiet, low=quiet, high=quiet)
             dots.append(plots.Dot(letter=row.letter, title=row.title, role=row.role, x=x, y=drop))
-    return plots.scatter(dots, y_limit=limits["accuracy_drop_points"])
+    return plots.build_scatter(dots, y_limit=limits["accuracy_drop_points"])
 
 
-def _bars(rows: tuple[Row, ...], limits: dict[str, float | None]) -> plots.Bars | None:
+def _build_bars(rows: tuple[Row, ...], limits: dict[str, float | None]) -> plots.Bars | None:
     largest = max((max(row.line.model.bytes, row.transfer_bytes or 0) for row in rows), default=0)
     unit, size = ("MiB", MIB) if largest >= MIB else ("KiB", 1024)
-    return plots.bars(
+    return plots.build_bars(
         [
             plots.Bar(
                 letter=row.letter,
@@ -267,16 +272,16 @@ def _bars(rows: tuple[Row, ...], limits: dict[str, float | None]) -> plots.Bars 
             for row in rows
         ],
         unit=unit,
-        model_limit=_scaled(limits["model_mib"], MIB / size),
-        transfer_limit=_scaled(limits["transfer_mib"], MIB / size),
+        model_limit=_scale(limits["model_mib"], MIB / size),
+        transfer_limit=_scale(limits["transfer_mib"], MIB / size),
     )
 
 
-def _scaled(value: float | None, factor: float) -> float | None:
+def _scale(value: float | None, factor: float) -> float | None:
     return None if value is None else value * factor
 
 
-def _strips(
+def _build_strips(
     rows: tuple[Row, ...], source: str | None, limits: dict[str, float | None]
 ) -> plots.Strips | None:
     strips = [
@@ -291,10 +296,10 @@ def _strips(
         for row in rows
         if source and (times := row.times(source))
     ]
-    return plots.strips(strips, limit=limits["latency_p95_ms"])
+    return plots.build_strips(strips, limit=limits["latency_p95_ms"])
 
 
-def _layers(judged: Row | None) -> tuple[LayerRow, ...]:
+def _build_layer_rows(judged: Row | None) -> tuple[LayerRow, ...]:
     """Build the rows of the layers of the judged candidate, the highest cost first."""
     costs = judged.line.layers if judged else ()
     divergence = sum(max(c.kl, 0.0) for c in costs)
@@ -310,8 +315,8 @@ def _layers(judged: Row | None) -> tuple[LayerRow, ...]:
     return tuple(sorted(rows, key=lambda r: (-r.divergence, -r.bytes)))
 
 
-def _layer_bars(rows: tuple[LayerRow, ...]) -> plots.LayerBars | None:
-    return plots.layer_bars(
+def _build_layer_bars(rows: tuple[LayerRow, ...]) -> plots.LayerBars | None:
+    return plots.build_layer_bars(
         [plots.LayerBar(name=r.cost.layer, divergence=r.divergence, bytes=r.bytes) for r in rows]
     )
 
@@ -319,7 +324,7 @@ def _layer_bars(rows: tuple[LayerRow, ...]) -> plots.LayerBars | None:
 # ---------------------------------------------------------------- filters of the template
 
 
-def _figure(value: float | None, digits: int = 3) -> str:
+def _format_figure(value: float | None, digits: int = 3) -> str:
     """Format a number with the given count of significant digits."""
     if value is None:
         return _NOT_MEASURED
@@ -331,33 +336,33 @@ def _figure(value: float | None, digits: int = 3) -> str:
     return f"{value:,.{min(max(digits - whole, 0), 6)}f}".replace("-", "\u2212")
 
 
-def _size(count: int | None) -> str:
+def _format_size(count: int | None) -> str:
     """Format a number of bytes in KiB or MiB."""
     if count is None:
         return _NOT_MEASURED
     if count < MIB:
-        return f"{_figure(count / 1024)} KiB"
-    return f"{_figure(count / MIB)} MiB"
+        return f"{_format_figure(count / 1024)} KiB"
+    return f"{_format_figure(count / MIB)} MiB"
 
 
-def _label(check: Check) -> str:
+def _format_label(check: Check) -> str:
     """Return the name of a check in words."""
     stem, _, tail = check.name.rpartition("_")
     plain = stem if tail in _UNITS and stem else check.name
     return _LABELS.get(check.name, plain.replace("_", " ").capitalize())
 
 
-def _unit(check: Check) -> str:
+def _get_unit(check: Check) -> str:
     """Return the unit at the end of a check's name."""
     return _UNITS.get(check.name.rpartition("_")[2], "")
 
 
-def _place(source: str) -> str:
+def _format_place(source: str) -> str:
     """Return in words where a value was measured."""
     return "build host" if source == "host" else source.replace("device:", "device ", 1)
 
 
-def _used(check: Check) -> float | None:
+def _compute_used_percent(check: Check) -> float | None:
     """Compute the used share of a check's limit in percent, at most 100."""
     if check.measured is None or check.limit <= 0 or not math.isfinite(check.measured):
         return None

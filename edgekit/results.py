@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from edgekit.latency import LatencySummary, summarise
+from edgekit.latency import LatencySummary, summarize
 from edgekit.layers import LayerCost
 from edgekit.model import Model
 from edgekit.recipe import Recipe
@@ -41,7 +41,7 @@ class Measurement:
     @property
     def times(self) -> LatencySummary | None:
         """Return the summary of the raw latencies; ``None`` if nothing was timed."""
-        return summarise(self.latency) if self.latency else None
+        return summarize(self.latency) if self.latency else None
 
     @property
     def update_bytes(self) -> int:
@@ -76,9 +76,9 @@ class Check:
 
     def __str__(self) -> str:
         if self.measured is None:
-            return f"{self.name}: unmeasured (limit {self.limit:g}){self._tail()}"
+            return f"{self.name}: unmeasured (limit {self.limit:g}){self._format_note()}"
         figures = f"{self.measured:.4g} of {self.limit:g}, {self.margin}"
-        return f"{self.name}: {self.outcome}, {figures}{self._tail()}"
+        return f"{self.name}: {self.outcome}, {figures}{self._format_note()}"
 
     @property
     def margin(self) -> str:
@@ -88,7 +88,7 @@ class Check:
         by = abs(self.measured - self.limit)
         return f"over by {by:.3g}" if self.measured > self.limit else f"{by:.3g} to spare"
 
-    def _tail(self) -> str:
+    def _format_note(self) -> str:
         return f"; {self.note}" if self.note else ""
 
 
@@ -109,10 +109,10 @@ class Verdict:
     @property
     def passes(self) -> bool:
         """Return whether the candidate passes."""
-        return not self.reasons and not self.failing
+        return not self.reasons and not self.failing_checks
 
     @property
-    def failing(self) -> tuple[Check, ...]:
+    def failing_checks(self) -> tuple[Check, ...]:
         """Return the checks that fail."""
         return tuple(
             c for c in self.checks if c.outcome == "fails" or (self.strict and c.outcome != "holds")
@@ -125,8 +125,8 @@ class Verdict:
         It consists of the number of reasons, the number of failing checks, and the sum of their
         values relative to the limits.
         """
-        excess = sum((c.measured or 0.0) / max(c.limit, 1e-9) for c in self.failing)
-        return len(self.reasons), len(self.failing), excess
+        excess = sum((c.measured or 0.0) / max(c.limit, 1e-9) for c in self.failing_checks)
+        return len(self.reasons), len(self.failing_checks), excess
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -155,7 +155,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rejected:
+class Rejection:
     """A recipe that made no candidate, with the reason.
 
     Attributes:
@@ -179,6 +179,6 @@ class Build:
 
     baseline: Candidate
     candidates: tuple[Candidate, ...]
-    rejected: tuple[Rejected, ...]
+    rejected: tuple[Rejection, ...]
     chosen: Candidate | None
     nearest: Candidate

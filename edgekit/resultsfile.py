@@ -88,18 +88,18 @@ class BuildFacts:
     manifest: Manifest | None
 
 
-def append(build_dir: Path, lines: Iterable[Line]) -> None:
+def append_lines(build_dir: Path, lines: Iterable[Line]) -> None:
     """Append the lines of a build and flush them to disk; existing lines are kept."""
     text = "".join(line.model_dump_json() + "\n" for line in lines)
     with (build_dir / RESULTS).open("a", encoding="utf-8") as file:
-        if file.tell() and not _ends_a_line(build_dir / RESULTS):
+        if file.tell() and not _ends_with_newline(build_dir / RESULTS):
             text = "\n" + text  # a power cut left half a line behind
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
 
 
-def _ends_a_line(path: Path) -> bool:
+def _ends_with_newline(path: Path) -> bool:
     with path.open("rb") as file:
         file.seek(-1, os.SEEK_END)
         return file.read(1) == b"\n"
@@ -116,7 +116,7 @@ def read_facts(build_dir: Path) -> BuildFacts:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{build_dir}: not a build folder: {reason(error)}", hint=_HINT) from error
-    lines = _last_build(text, path)
+    lines = _read_last_build(text, path)
     manifest = open_bundle(build_dir).manifest if (build_dir / MANIFEST).exists() else None
     candidates = tuple(line for line in lines if isinstance(line, CandidateLine))
     digests = {c.model.digest for c in candidates if c.packed}
@@ -130,10 +130,10 @@ def read_facts(build_dir: Path) -> BuildFacts:
     )
 
 
-def _last_build(text: str, path: Path) -> list[Line]:
+def _read_last_build(text: str, path: Path) -> list[Line]:
     """Parse the lines of the last build in the file."""
     raw = text.splitlines()
-    starts = [number for number, line in enumerate(raw) if _begins(line)]
+    starts = [number for number, line in enumerate(raw) if _is_build_line(line)]
     if not starts:
         raise UserError(f"{path}: no build begins in this file", hint=_HINT)
     lines: list[Line] = []
@@ -152,7 +152,7 @@ def _last_build(text: str, path: Path) -> list[Line]:
     return lines
 
 
-def _begins(raw: str) -> bool:
+def _is_build_line(raw: str) -> bool:
     try:
         return isinstance(_LINE.validate_json(raw), BuildLine)
     except ValidationError:

@@ -6,13 +6,13 @@ import importlib.util
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgekit.bridge.versions import too_new
-from edgekit.errors import UserError, missing_extra
-from edgekit.graphs.coverage import Obstacle, onnx_obstacles, tflite_obstacles
-from edgekit.graphs.lite_file import lite_ops
+from edgekit.bridge.versions import list_version_conflicts
+from edgekit.errors import UserError, make_missing_extra_error
+from edgekit.graphs.coverage import Obstacle, find_onnx_obstacles, find_tflite_obstacles
+from edgekit.graphs.lite_file import count_tflite_ops
 from edgekit.graphs.onnx_file import load_structure
 from edgekit.model import Format, Model
-from edgekit.profile import FORMATS, DeviceProfile, RuntimeName, runtime_of
+from edgekit.profile import FORMATS, DeviceProfile, RuntimeName, get_runtime
 from edgekit.recipe import Target
 from edgekit.remote.wheels import TFLITE, litert_packages
 
@@ -42,27 +42,27 @@ class Runtimes:
         return tuple(FORMATS[name] for name in self.names)
 
 
-def lite_target(profile: DeviceProfile) -> Target:
+def get_lite_target(profile: DeviceProfile) -> Target:
     """Return which of the two packages of ``litert`` the device has."""
     spec = profile.runtimes.get("litert")
     only_old = spec is not None and litert_packages(spec.version) == (TFLITE,)
     return "tflite-runtime" if only_old else "litert"
 
 
-def obstacles(model: Model, profile: DeviceProfile) -> tuple[Obstacle, ...]:
+def find_obstacles(model: Model, profile: DeviceProfile) -> tuple[Obstacle, ...]:
     """Find the reasons why a model cannot run on a device."""
-    return (*_lasting(model, profile), *_too_new(model, profile))
+    return (*_find_operator_obstacles(model, profile), *_find_version_obstacles(model, profile))
 
 
-def _lasting(model: Model, profile: DeviceProfile) -> tuple[Obstacle, ...]:
+def _find_operator_obstacles(model: Model, profile: DeviceProfile) -> tuple[Obstacle, ...]:
     if model.format == "tflite":
-        return tflite_obstacles(profile, lite_ops(model.path))
-    return onnx_obstacles(load_structure(model.path), profile)
+        return find_tflite_obstacles(profile, count_tflite_ops(model.path))
+    return find_onnx_obstacles(load_structure(model.path), profile)
 
 
-def _too_new(model: Model, profile: DeviceProfile) -> tuple[Obstacle, ...]:
+def _find_version_obstacles(model: Model, profile: DeviceProfile) -> tuple[Obstacle, ...]:
     """Find features that a device's old runtime lacks and that a rewritten model may avoid."""
-    if model.format != "tflite" or lite_target(profile) == "litert":
+    if model.format != "tflite" or get_lite_target(profile) == "litert":
         return ()
     from edgekit.bridge.flatbuffer import read_lite  # ONNX files need no litert
 
@@ -70,10 +70,10 @@ def _too_new(model: Model, profile: DeviceProfile) -> tuple[Obstacle, ...]:
         graph = read_lite(model.path.read_bytes())
     except UserError:
         return ()  # edgekit cannot read the file but the runtime here can: the device decides
-    return tuple(Obstacle(what=line, fix=_OLD_RUNTIME) for line in too_new(graph))
+    return tuple(Obstacle(what=line, fix=_OLD_RUNTIME) for line in list_version_conflicts(graph))
 
 
-def runtimes(model: Model, profile: DeviceProfile, asked: RuntimeName | None) -> Runtimes:
+def choose_runtimes(model: Model, profile: DeviceProfile, asked: RuntimeName | None) -> Runtimes:
     """Choose the runtimes of the profile, or the requested one, as far as this machine has them.
 
     Raises:
@@ -89,11 +89,11 @@ def runtimes(model: Model, profile: DeviceProfile, asked: RuntimeName | None) ->
     notes: tuple[str, ...] = ()
     if "litert" in names and importlib.util.find_spec("ai_edge_litert") is None:
         if names == ("litert",):
-            raise missing_extra("ai-edge-litert", "litert")
+            raise make_missing_extra_error("ai-edge-litert", "litert")
         names, notes = tuple(n for n in names if n != "litert"), (_LITERT_MISSING,)
-    own = runtime_of(model)
-    lasting = _lasting(model, profile)
-    found = (*lasting, *_too_new(model, profile))
+    own = get_runtime(model)
+    lasting = _find_operator_obstacles(model, profile)
+    found = (*lasting, *_find_version_obstacles(model, profile))
     if not found and own not in names:
         why = f"--runtime {names[0]} does not run .{model.format} files"
         found = (Obstacle(what=why, fix="what is made of it does"),)

@@ -13,13 +13,13 @@ from numpy.typing import NDArray
 
 from edgekit.data import Dataset, is_scaled
 from edgekit.errors import UserError
-from edgekit.graphs.observe import as_tensor, batch_of
-from edgekit.graphs.outputs import Arrays, outputs
+from edgekit.graphs.observe import get_batch_size, to_agent_tensor
+from edgekit.graphs.outputs import Arrays, iter_outputs
 from edgekit.model import Model
 from edgekit.progress import Tick
 from edgekit.project import PreprocessSettings
 from edgekit.store import Store
-from edgekit.subsets import spread
+from edgekit.subsets import select_spread
 from edgekit_agent.accuracy import judge
 from edgekit_agent.failures import AgentError
 from edgekit_agent.feeds import batches
@@ -99,7 +99,7 @@ def try_scalings(
     """
     channels = dataset.samples.columns[0].shape[-1]
     fitting = [s for s in SCALINGS if len(s.mean) in (1, channels)]
-    parts = spread(dataset.samples, SAMPLES)
+    parts = select_spread(dataset.samples, SAMPLES)
     total = sum(part.columns[0].shape[0] for part in parts) * len(fitting)
     tried: list[Trial] = []
     for scaling in fitting:
@@ -197,8 +197,8 @@ def _score_batches(
     model: Model, parts: Sequence[Samples], metric: str, output: str | None
 ) -> Iterator[list[bool]]:
     """Yield for each batch whether each prediction is correct."""
-    tensors = tuple(map(as_tensor, model.signature.inputs))
-    size = batch_of(parts[0], model.signature)
+    tensors = tuple(map(to_agent_tensor, model.signature.inputs))
+    size = get_batch_size(parts[0], model.signature)
     name = output or model.signature.outputs[0].name
     waiting: list[tuple[int, NDArray[np.generic] | None]] = []
 
@@ -209,7 +209,7 @@ def _score_batches(
                 yield batch.inputs
 
     try:
-        for made in outputs(model, feeds()):
+        for made in iter_outputs(model, feeds()):
             rows, labels = waiting.pop()
             if isinstance(made, str) or labels is None:
                 raise UserError(f"{model.given}: the model fails on the samples: {made}")
@@ -220,7 +220,7 @@ def _score_batches(
 
 
 def _scale(samples: Samples, scaling: Scaling) -> Samples:
-    how = samples.preprocess or PreprocessSettings().for_agent()
+    how = samples.preprocess or PreprocessSettings().to_preprocess()
     scaled = replace(how, scale=scaling.scale, mean=scaling.mean, std=scaling.std)
     return replace(samples, preprocess=scaled)
 

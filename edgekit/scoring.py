@@ -122,7 +122,7 @@ def score(
     begun = progress.next_sample
     job = ScoreJob(model, samples, metric, output, start=begun)
     try:
-        rest = agent.ask(job, Tally, progress=_listener(progress, tick))
+        rest = agent.ask(job, Tally, progress=_make_listener(progress, tick))
     finally:
         progress.save()
     if unfinished:
@@ -130,7 +130,7 @@ def score(
     return join_tallies(known, rest)
 
 
-def _listener(progress: _Progress, tick: Tick) -> Callable[[StageProgress], None]:
+def _make_listener(progress: _Progress, tick: Tick) -> Callable[[StageProgress], None]:
     def receive(said: StageProgress) -> None:
         progress.receive(said)
         tick(said.stage, said.done, said.total)

@@ -22,25 +22,25 @@ KEY_FILE = "cache.key"
 _KEY_BYTES = 32
 
 
-def config_folder() -> Path:
+def get_config_folder() -> Path:
     """Return ``EDGEKIT_CONFIG``, else ``edgekit`` in the user's configuration folder."""
     if own := os.environ.get("EDGEKIT_CONFIG"):
         return Path(own).absolute()
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "edgekit"
 
 
-def seal_of(data: bytes) -> str:
+def compute_seal(data: bytes) -> str:
     """Compute the seal (HMAC) of bytes, in hex.
 
     Raises:
         UserError: The user's key can be neither read nor made.
     """
-    return hmac.new(_key(config_folder() / KEY_FILE), data, hashlib.sha256).hexdigest()
+    return hmac.new(_load_key(get_config_folder() / KEY_FILE), data, hashlib.sha256).hexdigest()
 
 
 def is_sealed(data: bytes, seal: str) -> bool:
     """Return whether a seal is the HMAC of the bytes with the user's key."""
-    return hmac.compare_digest(seal_of(data).encode(), seal.encode("utf-8", "replace"))
+    return hmac.compare_digest(compute_seal(data).encode(), seal.encode("utf-8", "replace"))
 
 
 def seal_entry(label: str, data: bytes) -> bytes:
@@ -50,23 +50,23 @@ def seal_entry(label: str, data: bytes) -> bytes:
         label: Name of the entry; it is sealed as well, so that entries cannot be swapped.
         data: Content of the entry.
     """
-    return seal_of(_labelled(label, data)).encode() + b"\n" + data
+    return compute_seal(_add_label(label, data)).encode() + b"\n" + data
 
 
 def read_entry(label: str, entry: bytes) -> bytes | None:
     """Return the data of an entry; ``None`` if its seal is not valid."""
     seal, _, data = entry.partition(b"\n")
-    is_whole = is_sealed(_labelled(label, data), seal.decode("ascii", "replace"))
+    is_whole = is_sealed(_add_label(label, data), seal.decode("ascii", "replace"))
     return data if is_whole else None
 
 
-def _labelled(label: str, data: bytes) -> bytes:
+def _add_label(label: str, data: bytes) -> bytes:
     return f"{label}\n".encode() + data
 
 
 def seal_files(place: Path, files: Sequence[Path]) -> None:
     """Write a seal of the names and contents of files to a file."""
-    write_whole(str(place), seal_of(_list_digests(files)).encode())
+    write_whole(str(place), compute_seal(_list_digests(files)).encode())
 
 
 def are_files_sealed(place: Path, files: Sequence[Path]) -> bool:
@@ -91,7 +91,7 @@ def _list_digests(files: Sequence[Path]) -> bytes:
 
 
 @functools.cache
-def _key(path: Path) -> bytes:
+def _load_key(path: Path) -> bytes:
     try:
         if not path.exists():
             _make_key(path)

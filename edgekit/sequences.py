@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from edgekit.data import Dataset
 from edgekit.errors import UserError
 from edgekit.model import Model
-from edgekit.profile import runtime_of
+from edgekit.profile import get_runtime
 from edgekit.progress import Tick
 from edgekit.seals import are_files_sealed, seal_files
 from edgekit_agent.codec import decode, encode
@@ -78,10 +78,10 @@ def add_states(
     if known is not None:
         return _replace_samples(dataset, known, facts)
     try:
-        loaded = import_runtime(runtime_of(model))(str(model.path), _THREADS)
-        wanted = _requested_shapes(model, samples, dims)
-        if wanted is None and _is_free(model, samples):
-            wanted = _largest_common_shapes(_rows(samples, loaded, dataset.count, tick))
+        loaded = import_runtime(get_runtime(model))(str(model.path), _THREADS)
+        wanted = _get_requested_shapes(model, samples, dims)
+        if wanted is None and _has_free_state(model, samples):
+            wanted = _find_largest_common_shapes(_iter_rows(samples, loaded, dataset.count, tick))
         made = _write(samples, loaded, wanted, folder, dataset.count, tick)
     except AgentError as error:
         raise UserError(error.failure.message, hint=error.failure.hint) from error
@@ -91,7 +91,7 @@ def add_states(
             hint="the sequences are too short: give smaller sizes with --dims",
         )
     write_whole(str(folder / _INDEX), json.dumps(encode(made)).encode())
-    seal_files(folder / _SEAL, _sealed(folder, made))
+    seal_files(folder / _SEAL, _list_sealed_files(folder, made))
     return _replace_samples(dataset, made, facts)
 
 
@@ -100,7 +100,7 @@ def _replace_samples(dataset: Dataset, samples: Samples, facts: list[object]) ->
     return replace(dataset, samples=samples, count=samples.columns[0].shape[0], digest=digest)
 
 
-def _sealed(folder: Path, samples: Samples) -> list[Path]:
+def _list_sealed_files(folder: Path, samples: Samples) -> list[Path]:
     """List the index of the samples and every file that it names."""
     named = dict.fromkeys(Path(column.path) for column in samples.files())
     return [folder / _INDEX, *named]
@@ -111,12 +111,16 @@ def _load(folder: Path) -> Samples | None:
     try:
         samples = decode(Samples, json.loads((folder / _INDEX).read_bytes()))
         with open_columns(samples.columns):
-            return samples if are_files_sealed(folder / _SEAL, _sealed(folder, samples)) else None
+            return (
+                samples
+                if are_files_sealed(folder / _SEAL, _list_sealed_files(folder, samples))
+                else None
+            )
     except (OSError, ValueError, AgentError):
         return None  # missing or damaged: compute it again
 
 
-def _is_free(model: Model, samples: Samples) -> bool:
+def _has_free_state(model: Model, samples: Samples) -> bool:
     """Return whether a state has a free dimension besides its sample axis."""
     specs = {spec.name: spec for spec in model.signature.inputs}
     return any(
@@ -126,7 +130,7 @@ def _is_free(model: Model, samples: Samples) -> bool:
     )
 
 
-def _requested_shapes(model: Model, samples: Samples, dims: Mapping[str, int]) -> Shapes | None:
+def _get_requested_shapes(model: Model, samples: Samples, dims: Mapping[str, int]) -> Shapes | None:
     """Return the state shapes given by ``dims``; ``None`` if a size is missing."""
     specs = {spec.name: spec for spec in model.signature.inputs}
     found: list[tuple[int, ...]] = []
@@ -144,15 +148,15 @@ def _requested_shapes(model: Model, samples: Samples, dims: Mapping[str, int]) -
     return tuple(found)
 
 
-def _rows(samples: Samples, loaded: Loaded, count: int, tick: Tick) -> Iterator[_Row]:
+def _iter_rows(samples: Samples, loaded: Loaded, count: int, tick: Tick) -> Iterator[_Row]:
     sequence = -1
     for batch, _ in runs(samples, loaded, 1):
         sequence += batch.begins
         tick("states", batch.start, count)
-        yield _row(samples, batch, sequence)
+        yield _make_row(samples, batch, sequence)
 
 
-def _row(samples: Samples, batch: Batch, sequence: int) -> _Row:
+def _make_row(samples: Samples, batch: Batch, sequence: int) -> _Row:
     axes = {state.initial.name: state.initial.axis for state in samples.states}
     states = {
         name: np.take(batch.inputs[name], 0, axis) if axis >= 0 else batch.inputs[name]
@@ -161,7 +165,7 @@ def _row(samples: Samples, batch: Batch, sequence: int) -> _Row:
     return _Row(number=batch.start, sequence=sequence, states=states)
 
 
-def _largest_common_shapes(rows: Iterator[_Row]) -> Shapes:
+def _find_largest_common_shapes(rows: Iterator[_Row]) -> Shapes:
     """Find the largest state shapes that occur in every sequence."""
     met: dict[Shapes, int] = {}  # number of sequences with these shapes
     seen: set[Shapes] = set()
@@ -173,10 +177,10 @@ def _largest_common_shapes(rows: Iterator[_Row]) -> Shapes:
             seen.add(row.shapes)
             met[row.shapes] = met.get(row.shapes, 0) + 1
     everywhere = [shapes for shapes, sequences in met.items() if sequences == last + 1]
-    return max(everywhere, key=lambda shapes: sum(map(_size, shapes)))
+    return max(everywhere, key=lambda shapes: sum(map(_count_values, shapes)))
 
 
-def _size(shape: tuple[int, ...]) -> int:
+def _count_values(shape: tuple[int, ...]) -> int:
     return int(np.prod(shape, dtype=np.int64))
 
 
@@ -192,7 +196,7 @@ def _write(
         files = {
             name: stack.enter_context(whole_file(str(folder / _file_name(name)))) for name in names
         }
-        for row in _rows(samples, loaded, count, tick):
+        for row in _iter_rows(samples, loaded, count, tick):
             if wanted is not None and row.shapes != wanted:
                 continue
             kept.append(row.number)
@@ -225,13 +229,13 @@ def _select_rows(columns: tuple[Column, ...], kept: list[int], folder: Path) -> 
         for column in columns:
             path = folder / f"rows-{_file_name(column.name)}"
             with whole_file(str(path)) as file:
-                _copy(opened[column.name].read, kept, file)
+                _copy_rows(opened[column.name].read, kept, file)
             shape = (len(kept), *column.shape[1:])
             made.append(replace(column, path=str(path.resolve()), offset=0, shape=shape))
     return tuple(made)
 
 
-def _copy(read: Any, kept: list[int], file: IO[bytes]) -> None:  # noqa: ANN401
+def _copy_rows(read: Any, kept: list[int], file: IO[bytes]) -> None:  # noqa: ANN401
     for number in kept:
         file.write(read(number, 1).tobytes())
 

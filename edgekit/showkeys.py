@@ -10,7 +10,7 @@ from edgekit_agent.results import Trust
 from edgekit_agent.statements import TrustedKey, key_id
 
 
-def made(key: OwnKey) -> str:
+def format_new_key(key: OwnKey) -> str:
     """Format a new key and its next steps."""
     if key.name == DEFAULT_NAME:
         use, choice = "from the next 'edgekit build' on", ""
@@ -24,7 +24,7 @@ def made(key: OwnKey) -> str:
     )
 
 
-def revoked(key: OwnKey) -> str:
+def format_revocation(key: OwnKey) -> str:
     """Format the revocation of an own key and its next step."""
     return (
         f"key {key.name} ({key.id}) is revoked: nothing is signed with it any more\n"
@@ -32,18 +32,18 @@ def revoked(key: OwnKey) -> str:
     )
 
 
-def own(keys: Iterable[OwnKey]) -> str:
+def format_own_keys(keys: Iterable[OwnKey]) -> str:
     """Format a line for each own key."""
     lines = [f"{key.name} ({key.id}): {'revoked' if key.is_revoked else key.path}" for key in keys]
     return "\n".join(lines) or "no keys; 'edgekit keys new' makes one"
 
 
-def own_facts(keys: Iterable[OwnKey]) -> list[dict[str, object]]:
+def encode_own_keys(keys: Iterable[OwnKey]) -> list[dict[str, object]]:
     """Return own keys as plain data."""
-    return [one_facts(key) for key in keys]
+    return [encode_own_key(key) for key in keys]
 
 
-def one_facts(key: OwnKey) -> dict[str, object]:
+def encode_own_key(key: OwnKey) -> dict[str, object]:
     """Return an own key as plain data, without the private half."""
     return {
         "name": key.name,
@@ -54,30 +54,30 @@ def one_facts(key: OwnKey) -> dict[str, object]:
     }
 
 
-def trusted(found: Iterable[tuple[str, Trust]]) -> str:
+def format_trust(found: Iterable[tuple[str, Trust]]) -> str:
     """Format the trusted keys of each device."""
-    return "\n".join(f"{host}: {_taken(trust)}" for host, trust in found)
+    return "\n".join(f"{host}: {_describe_trust(trust)}" for host, trust in found)
 
 
-def trusted_facts(found: Iterable[tuple[str, Trust]]) -> list[dict[str, object]]:
+def encode_trust(found: Iterable[tuple[str, Trust]]) -> list[dict[str, object]]:
     """Return the trusted keys of each device as plain data."""
     return [{"host": host} | encode(trust) for host, trust in found]
 
 
-def _taken(trust: Trust) -> str:
+def _describe_trust(trust: Trust) -> str:
     if not trust.wants_signature():
-        revoked = f", revoked: {_named(trust.revoked)}" if trust.revoked else ""
+        revoked = f", revoked: {_format_keys(trust.revoked)}" if trust.revoked else ""
         return f"trusts no key and takes every release{revoked}"
     if not trust.keys:
-        return f"takes nothing: {_named(trust.revoked)} revoked; trust another key"
-    parts = [f"takes releases signed with {_named(trust.keys)}"]
+        return f"takes nothing: {_format_keys(trust.revoked)} revoked; trust another key"
+    parts = [f"takes releases signed with {_format_keys(trust.keys)}"]
     if trust.profile:
         parts.append(f"for the device profile {trust.profile}")
     parts.append(f"of version {trust.version} or higher")
     if trust.revoked:
-        parts.append(f"revoked: {_named(trust.revoked)}")
+        parts.append(f"revoked: {_format_keys(trust.revoked)}")
     return ", ".join(parts)
 
 
-def _named(keys: Iterable[TrustedKey]) -> str:
+def _format_keys(keys: Iterable[TrustedKey]) -> str:
     return ", ".join(f"{key.name or 'unnamed'} ({key_id(key.public)})" for key in keys)

@@ -11,31 +11,31 @@ from edgekit.feeding import Feeding
 from edgekit.graphs.cost import Cost
 from edgekit.inspection import Inspection
 from edgekit.model import Origin
-from edgekit.prunable import Part, Prunable, Reason
+from edgekit.prunable import FixedReason, PrunablePart, PrunableStructure
 from edgekit.results import MIB
-from edgekit.tables import size, table
+from edgekit.tables import format_size, format_table
 
 # Largest number of rows and reasons; --json lists them all.
 _SHOWN_PARTS, _SHOWN_REASONS = 40, 6
 _LONGEST = 56
 
 
-def inspected(seen: Inspection) -> str:
+def format_inspection(seen: Inspection) -> str:
     """Format the facts of a model and its obstacles on the device."""
-    lines = [f"{seen.model.given}: {seen.model.format}, {size(seen.bytes)}"]
+    lines = [f"{seen.model.given}: {seen.model.format}, {format_size(seen.bytes)}"]
     if seen.model.origin:
-        lines += _converted(seen.model.origin)
+        lines += _format_origin(seen.model.origin)
     lines += [f"  input   {spec}" for spec in seen.model.signature.inputs]
     lines += [f"  output  {spec}" for spec in seen.model.signature.outputs]
-    lines += _cost_lines(seen, seen.cost) if seen.cost else [f"  not read: {seen.unread}"]
+    lines += _format_cost(seen, seen.cost) if seen.cost else [f"  not read: {seen.unread}"]
     if seen.device:
-        lines += _obstacles(seen)
+        lines += _format_obstacles(seen)
     if seen.prunable:
-        lines += ["", *_prunable(seen.prunable)]
+        lines += ["", *_iter_prunable_lines(seen.prunable)]
     return "\n".join(lines)
 
 
-def _cost_lines(seen: Inspection, cost: Cost) -> list[str]:
+def _format_cost(seen: Inspection, cost: Cost) -> list[str]:
     more = (
         f" and more: {len(cost.unknown)} nodes of unknown shape or inside If, Loop or Scan"
         if cost.unknown
@@ -44,20 +44,20 @@ def _cost_lines(seen: Inspection, cost: Cost) -> list[str]:
     opset = "" if cost.opset is None else f"opset {cost.opset}, "
     return [
         f"  {opset}{cost.parameters:,} parameters, {cost.macs:,} MACs{more}",
-        f"  peak activations {size(cost.peak_activation_bytes)} (one sample, in file order)",
-        *_counted_as_one(seen),
+        f"  peak activations {format_size(cost.peak_activation_bytes)} (one sample, in file order)",
+        *_format_free_dims(seen),
         f"  operators: {', '.join(f'{name} {n}' for name, n in cost.ops.items())}",
     ]
 
 
-def _converted(origin: Origin) -> list[str]:
+def _format_origin(origin: Origin) -> list[str]:
     versions = ", ".join(f"{name} {version}" for name, version in origin.versions.items())
     by = f"{origin.tool} ({versions})" if versions else origin.tool
     return [f"  converted by {by}", *(f"  {n}" for n in origin.notes)]
 
 
-def _counted_as_one(seen: Inspection) -> list[str]:
-    free = {name for _, _, name in Feeding().free_axes(seen.model.signature)}
+def _format_free_dims(seen: Inspection) -> list[str]:
+    free = {name for _, _, name in Feeding().iter_free_axes(seen.model.signature)}
     names = sorted(free - seen.dims.keys())
     if not names:
         return []
@@ -67,11 +67,13 @@ def _counted_as_one(seen: Inspection) -> list[str]:
     ]
 
 
-def _obstacles(seen: Inspection) -> list[str]:
+def _format_obstacles(seen: Inspection) -> list[str]:
     lines = [f"  {seen.device}: {o.what}; {o.fix}" for o in seen.obstacles]
     limit = seen.model_mib_limit
     if not lines and limit is not None and seen.bytes > limit * MIB:
-        lines.append(f"  {seen.device}: {size(seen.bytes)} of {limit:g} MiB; 'edgekit build' it")
+        lines.append(
+            f"  {seen.device}: {format_size(seen.bytes)} of {limit:g} MiB; 'edgekit build' it"
+        )
     if not lines and seen.cost is None and not seen.custom:
         return [f"  {seen.device}: has a runtime for it; its operators were not read"]
     if not lines and seen.crosses:
@@ -86,21 +88,21 @@ def _obstacles(seen: Inspection) -> list[str]:
     return lines or [f"  {seen.device}: {whole} can run there"]
 
 
-def _prunable(found: Prunable) -> Iterator[str]:
+def _iter_prunable_lines(found: PrunableStructure) -> Iterator[str]:
     """Yield lines on the prunable structure, the savings, and the reasons why the rest stays."""
     if not found.parts:
         yield f"nothing can be pruned: {found.refused}"
         return
-    rows = _rows(found)
-    yield from table([_HEAD, *rows[:_SHOWN_PARTS]]).splitlines()
+    rows = _build_rows(found)
+    yield from format_table([_HEAD, *rows[:_SHOWN_PARTS]]).splitlines()
     if len(rows) > _SHOWN_PARTS:
         yield f"and more, {len(rows) - _SHOWN_PARTS} in all (--json has them)"
     yield ""
     inputs = ", ".join(f"{name} {list(shape)}" for name, shape in found.sizes.items())
     yield f"Counted for the inputs {inputs}: {found.macs:,} MACs."
-    most = _percent(found.macs - found.least_macs, found.macs)
+    most = _format_percent(found.macs - found.least_macs, found.macs)
     yield f"Pruning can remove at most {most} of them; one group of each row has to stay."
-    yield from (_fixed(reason) for reason in found.fixed[:_SHOWN_REASONS])
+    yield from (_format_fixed_reason(reason) for reason in found.fixed[:_SHOWN_REASONS])
     if len(found.fixed) > _SHOWN_REASONS:
         yield f"{len(found.fixed) - _SHOWN_REASONS} more reasons are in --json."
 
@@ -108,39 +110,39 @@ def _prunable(found: Prunable) -> Iterator[str]:
 _HEAD = ("what can be pruned", "groups", "", "kind", "layers", "MACs", "", "parameters")
 
 
-def _rows(found: Prunable) -> list[list[str]]:
+def _build_rows(found: PrunableStructure) -> list[list[str]]:
     """Build one row for all parts that differ only in numbers in their names."""
-    alike: dict[object, list[Part]] = defaultdict(list)
+    alike: dict[object, list[PrunablePart]] = defaultdict(list)
     for part in found.parts:
         alike[replace(part, name=re.sub(r"\d+", "", part.name))].append(part)
-    return [_row(found, parts[0], len(parts) - 1) for parts in alike.values()]
+    return [_build_row(found, parts[0], len(parts) - 1) for parts in alike.values()]
 
 
-def _row(found: Prunable, part: Part, others: int) -> list[str]:
+def _build_row(found: PrunableStructure, part: PrunablePart, others: int) -> list[str]:
     return [
-        _shortened(part.name) + (f" and {others} alike" if others else ""),
+        _shorten(part.name) + (f" and {others} alike" if others else ""),
         str(part.groups),
         "" if part.kind == "layers" else f"x {part.width}",
         part.kind,
         str(part.layers),
         f"{part.macs:,}",
-        _percent(part.macs, found.macs),
+        _format_percent(part.macs, found.macs),
         f"{part.parameters:,}",
     ]
 
 
-def _shortened(name: str) -> str:
+def _shorten(name: str) -> str:
     """Return the end of a long name, as many names begin alike."""
     return name if len(name) <= _LONGEST else f"...{name[3 - _LONGEST :]}"
 
 
-def _percent(part: int, whole: int) -> str:
+def _format_percent(part: int, whole: int) -> str:
     """Format a percentage, rounded down: an incomplete part is below 100 %."""
     return f"{1000 * part // whole / 10:.1f} %" if whole else "0.0 %"
 
 
-def _fixed(reason: Reason) -> str:
+def _format_fixed_reason(reason: FixedReason) -> str:
     others = {1: "", 2: ", and so does 1 more layer"}.get(
         reason.layers, f", and so do {reason.layers - 1} more layers"
     )
-    return f"{_shortened(reason.example)} keeps its channels (reason: {reason.reason}){others}."
+    return f"{_shorten(reason.example)} keeps its channels (reason: {reason.reason}){others}."

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from edgekit.bundle import MANIFEST, RELEASE_DIGITS, Manifest
 from edgekit.errors import UserError
-from edgekit.keys import OwnKey, own_keys, signing_key
+from edgekit.keys import OwnKey, find_signing_key, read_own_keys
 from edgekit.project import ReleaseTable
 from edgekit_agent.results import Trust
 from edgekit_agent.signatures import read_statement, signed_bytes
@@ -68,13 +68,13 @@ class Signer:
         )
 
 
-def signer_of(settings: ReleaseTable) -> Signer | None:
+def get_signer(settings: ReleaseTable) -> Signer | None:
     """Return the signer of a project; ``None`` if the user has no key.
 
     Raises:
         UserError: The key that the project names is missing, or a key cannot be used.
     """
-    key = signing_key(settings.key)
+    key = find_signing_key(settings.key)
     if key is None:
         return None
     return Signer(key=key, version=settings.version, valid_days=settings.valid_days)
@@ -114,7 +114,7 @@ def waive_signatures(trust: Trust) -> Signature:
 
 def _own_trusted(trust: Trust, request: str) -> OwnKey:
     trusted = {key.public for key in trust.keys}
-    own = [key for key in own_keys() if not key.is_revoked and key.public in trusted]
+    own = [key for key in read_own_keys() if not key.is_revoked and key.public in trusted]
     if not own:
         raise UserError(
             f"{request}: no key of yours is trusted by the device",
@@ -123,16 +123,16 @@ def _own_trusted(trust: Trust, request: str) -> OwnKey:
     return own[0]
 
 
-def facts_of(signature: Signature) -> dict[str, object]:
+def describe_signature(signature: Signature) -> dict[str, object]:
     """Describe a valid signature for the user."""
     statement = read_statement(Statement, signature)
     return {
         "key": statement.key,
         "version": statement.version,
-        "signed": _written(statement.signed_s),
-        "expires": _written(statement.expires_s),
+        "signed": _format_time(statement.signed_s),
+        "expires": _format_time(statement.expires_s),
     }
 
 
-def _written(seconds: int) -> str:
+def _format_time(seconds: int) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="seconds")

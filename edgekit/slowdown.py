@@ -8,9 +8,9 @@ import functools
 from edgekit.errors import UserError
 from edgekit.feeding import Feeding
 from edgekit.model import Model
-from edgekit.passes.probes import probes
+from edgekit.passes.probes import iter_probes
 from edgekit.passes.timing import measure_slowdown
-from edgekit.profile import runtime_of
+from edgekit.profile import get_runtime
 from edgekit.progress import Count
 from edgekit_agent.failures import AgentError
 from edgekit_agent.runtimes import import_runtime
@@ -41,8 +41,8 @@ def describe_slowdown(
     if before.format != after.format:
         return ""
     with contextlib.suppress(AgentError, UserError):  # the comparison of outputs reports these
-        feed = next(probes(before, samples, seed=seed, feeding=feeding)).feed
-        load = import_runtime(runtime_of(after))
+        feed = next(iter_probes(before, samples, seed=seed, feeding=feeding)).feed
+        load = import_runtime(get_runtime(after))
         runs = [functools.partial(load(str(m.path), 1).run, feed) for m in (before, after)]
         if (ratio := measure_slowdown(runs[0], runs[1], tick)) > 1:
             return f"on this machine it takes {ratio:.2f} times as long as before, one thread"

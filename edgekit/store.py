@@ -22,7 +22,7 @@ T = TypeVar("T")
 _LOCK = "in-use"
 
 
-def default_root() -> Path:
+def get_default_root() -> Path:
     """Return ``EDGEKIT_CACHE``, else ``edgekit`` in the user's cache folder."""
     if own := os.environ.get("EDGEKIT_CACHE"):
         return Path(own).absolute()
@@ -38,7 +38,7 @@ class Store:
     def put(self, path: Path) -> Path:
         """Move a file into the store and return its path, named by the sha256 of its bytes."""
         digest = sha256_of(str(path))
-        target = self._object(digest)
+        target = self._get_object_path(digest)
         target.parent.mkdir(parents=True, exist_ok=True)
         staged = Path(temporary_name(str(target)))
         shutil.move(path, staged)
@@ -50,7 +50,7 @@ class Store:
 
     def get(self, digest: str) -> Path | None:
         """Return the path of an object by its digest; ``None`` if it is absent or damaged."""
-        path = self._object(digest)
+        path = self._get_object_path(digest)
         if not path.is_file():
             return None
         if sha256_of(str(path)) != digest:
@@ -61,18 +61,18 @@ class Store:
 
     def remember(self, kind: str, key: str, facts: dict[str, Any]) -> None:
         """Store facts under a key."""
-        path = self._facts(kind, key)
+        path = self._get_facts_path(kind, key)
         path.parent.mkdir(parents=True, exist_ok=True)
         data = json.dumps(facts).encode()
         write_whole(str(path), seal_entry(f"{kind}/{key}", data))
 
     def forget(self, kind: str, key: str) -> None:
         """Remove the facts under a key, if there are any."""
-        self._facts(kind, key).unlink(missing_ok=True)
+        self._get_facts_path(kind, key).unlink(missing_ok=True)
 
     def recall(self, kind: str, key: str) -> dict[str, Any] | None:
         """Read the facts under a key; ``None`` if there are none that this user sealed."""
-        path = self._facts(kind, key)
+        path = self._get_facts_path(kind, key)
         try:
             data = read_entry(f"{kind}/{key}", path.read_bytes())
         except FileNotFoundError:
@@ -92,7 +92,7 @@ class Store:
             return None  # the caller computes it again and overwrites it
 
     @contextmanager
-    def in_use(self) -> Iterator[None]:
+    def lock_shared(self) -> Iterator[None]:
         """Lock the cache against removals by ``edgekit cache``."""
         self.root.mkdir(parents=True, exist_ok=True)
         with (self.root / _LOCK).open("ab") as file:
@@ -104,18 +104,18 @@ class Store:
         """Make a temporary folder on the file system of the store, removed at the end."""
         parent = self.root / "scratch"
         parent.mkdir(parents=True, exist_ok=True)
-        with self.in_use(), tempfile.TemporaryDirectory(dir=parent) as folder:
+        with self.lock_shared(), tempfile.TemporaryDirectory(dir=parent) as folder:
             yield Path(folder)
 
-    def _object(self, digest: str) -> Path:
+    def _get_object_path(self, digest: str) -> Path:
         return self.root / "objects" / digest[:2] / digest
 
-    def _facts(self, kind: str, key: str) -> Path:
+    def _get_facts_path(self, kind: str, key: str) -> Path:
         return self.root / kind / key[:2] / f"{key}.json"
 
 
 @contextmanager
-def alone(root: Path) -> Iterator[None]:
+def lock_exclusively(root: Path) -> Iterator[None]:
     """Lock the cache against every other process of edgekit.
 
     Raises:

@@ -16,7 +16,7 @@ _BLOCK = 8
 _PIECE, _PIECES = 2, 4
 
 
-def rows_of(samples: Samples, start: int, count: int) -> Samples:
+def select_rows(samples: Samples, start: int, count: int) -> Samples:
     """Return samples ``start`` to ``start + count`` as a view of their files."""
 
     def cut(column: Column) -> Column:
@@ -36,32 +36,32 @@ def rows_of(samples: Samples, start: int, count: int) -> Samples:
     )
 
 
-def parts_of(samples: Samples | Sequence[Samples]) -> Sequence[Samples]:
+def to_parts(samples: Samples | Sequence[Samples]) -> Sequence[Samples]:
     """Return samples as a sequence of parts; a single piece becomes one part."""
     return [samples] if isinstance(samples, Samples) else samples
 
 
-def count_of(parts: Sequence[Samples]) -> int:
+def count_samples(parts: Sequence[Samples]) -> int:
     """Count the samples of all parts."""
     return sum(part.columns[0].shape[0] for part in parts)
 
 
-def cut(parts: Sequence[Samples], start: int, count: int) -> list[Samples]:
+def cut_parts(parts: Sequence[Samples], start: int, count: int) -> list[Samples]:
     """Return samples ``start`` to ``start + count``, numbered across the parts."""
     found = []
     for part in parts:
         rows = part.columns[0].shape[0]
         first, last = max(start, 0), min(start + count, rows)
         if first < last:
-            found.append(rows_of(part, first, last - first))
+            found.append(select_rows(part, first, last - first))
         start -= rows
     return found
 
 
-def spread(samples: Samples | Sequence[Samples], count: int) -> list[Samples]:
+def select_spread(samples: Samples | Sequence[Samples], count: int) -> list[Samples]:
     """Select ``count`` samples in blocks from the whole split, which may be sorted by class."""
-    parts = parts_of(samples)
-    total = count_of(parts)
+    parts = to_parts(samples)
+    total = count_samples(parts)
     if total <= count:
         return list(parts)
     sizes = [min(_BLOCK, count - start) for start in range(0, count, _BLOCK)]
@@ -69,10 +69,10 @@ def spread(samples: Samples | Sequence[Samples], count: int) -> list[Samples]:
     gap, last = total - count, max(len(sizes) - 1, 1)
     starts = [_BLOCK * i + gap * i // last for i in range(len(sizes))]
     blocks = zip(starts, sizes, strict=True)
-    return [piece for start, size in blocks for piece in cut(parts, start, size)]
+    return [piece for start, size in blocks for piece in cut_parts(parts, start, size)]
 
 
-def held_out(
+def split_held_out(
     samples: Samples | Sequence[Samples], count: int, *, most: int, batch: int
 ) -> tuple[list[Samples], list[Samples]]:
     """Select ``count`` samples from the whole split, divided into used and held-out samples.
@@ -85,9 +85,9 @@ def held_out(
         batch: Batch size of the model; a batch is not divided.
     """
     size = max(_PIECE, batch)
-    parts = spread(samples, count)
+    parts = select_spread(samples, count)
     pieces = [
-        rows_of(part, start, min(size, part.columns[0].shape[0] - start))
+        select_rows(part, start, min(size, part.columns[0].shape[0] - start))
         for part in parts
         for start in range(0, part.columns[0].shape[0], size)
     ]

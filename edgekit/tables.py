@@ -7,7 +7,7 @@ from collections.abc import Sequence
 _MIB = 1 << 20
 
 
-def table(rows: Sequence[Sequence[str]]) -> str:
+def format_table(rows: Sequence[Sequence[str]]) -> str:
     """Format rows as columns; the first is left-aligned, the others are right-aligned."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = []
@@ -20,7 +20,7 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
-def size(count: int | None) -> str:
+def format_size(count: int | None) -> str:
     """Format a number of bytes: 812 B, 79.6 KiB, 14.2 MiB."""
     if count is None:
         return "-"

@@ -26,7 +26,7 @@ def read_toml(path: Path, *, hint: str = "", unreadable: str = UNREADABLE) -> di
         UserError: The file cannot be read, is not TOML, or is too large or nested too deep.
     """
     try:
-        if not _can_be_read(path):
+        if not _is_readable(path):
             raise UserError(f"{path}: a pipe or device, not a file", hint=hint)
         with path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)
@@ -40,7 +40,7 @@ def read_toml(path: Path, *, hint: str = "", unreadable: str = UNREADABLE) -> di
     return parse_toml(text, where=str(path), hint=hint)
 
 
-def _can_be_read(path: Path) -> bool:
+def _is_readable(path: Path) -> bool:
     """Return whether a path is a file that can be read to its end, not a pipe or a device."""
     mode = path.stat().st_mode
     # A shell passes such a path for <(command).

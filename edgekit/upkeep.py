@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.errors import UserError
-from edgekit.store import alone, default_root
+from edgekit.store import get_default_root, lock_exclusively
 
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 7 * 86400}
 _DIGEST = "[0-9a-f]{64}"
@@ -74,10 +74,10 @@ class _Entry:
     used_at: float
 
 
-def usage(root: Path | None = None) -> Usage:
+def measure_usage(root: Path | None = None) -> Usage:
     """Measure the size of the cache."""
-    folder = root or default_root()
-    found = list(_entries(folder))
+    folder = root or get_default_root()
+    found = list(_iter_entries(folder))
     sections = []
     for name in _FORMS:
         sizes = [entry.bytes for entry in found if entry.section == name]
@@ -92,7 +92,7 @@ def clear(root: Path | None = None) -> Removal:
     Raises:
         UserError: Another command of edgekit uses it.
     """
-    return _remove(root or default_root(), older_than_s=None)
+    return _remove(root or get_default_root(), older_than_s=None)
 
 
 def prune(age: str, root: Path | None = None) -> Removal:
@@ -101,10 +101,10 @@ def prune(age: str, root: Path | None = None) -> Removal:
     Raises:
         UserError: The age is not valid, or another command of edgekit uses the cache.
     """
-    return _remove(root or default_root(), older_than_s=seconds_of(age))
+    return _remove(root or get_default_root(), older_than_s=parse_age(age))
 
 
-def seconds_of(age: str) -> int:
+def parse_age(age: str) -> int:
     """Parse an age such as ``12h`` or ``30d`` into seconds.
 
     Raises:
@@ -120,15 +120,15 @@ def seconds_of(age: str) -> int:
 
 def _remove(folder: Path, older_than_s: int | None) -> Removal:
     entries, count = 0, 0
-    with alone(folder):
+    with lock_exclusively(folder):
         now = time.time()
-        for entry in list(_entries(folder)):
+        for entry in list(_iter_entries(folder)):
             if older_than_s is not None and now - entry.used_at <= older_than_s:
                 continue
             _remove_entry(entry.path)
             if not os.path.lexists(entry.path):
                 entries, count = entries + 1, count + entry.bytes
-    return Removal(entries=entries, bytes=count, left=usage(folder))
+    return Removal(entries=entries, bytes=count, left=measure_usage(folder))
 
 
 def _remove_entry(path: Path) -> None:
@@ -140,7 +140,7 @@ def _remove_entry(path: Path) -> None:
         path.parent.rmdir()
 
 
-def _entries(folder: Path, inner: str = "", depth: int = 1) -> Iterator[_Entry]:
+def _iter_entries(folder: Path, inner: str = "", depth: int = 1) -> Iterator[_Entry]:
     """Yield the entries of known kinds, sorted by path; links are never followed."""
     try:
         found = sorted(os.scandir(folder), key=lambda entry: entry.name)
@@ -148,15 +148,15 @@ def _entries(folder: Path, inner: str = "", depth: int = 1) -> Iterator[_Entry]:
         return
     for entry in found:
         name = f"{inner}{entry.name}"
-        section = _section(name, entry)
+        section = _find_section(name, entry)
         if section is not None:
-            size, used_at = _measure(entry)
+            size, used_at = _measure_entry(entry)
             yield _Entry(section, Path(entry.path), size, used_at)
         elif depth < _DEEPEST and entry.is_dir(follow_symlinks=False):
-            yield from _entries(Path(entry.path), f"{name}/", depth + 1)
+            yield from _iter_entries(Path(entry.path), f"{name}/", depth + 1)
 
 
-def _section(name: str, entry: os.DirEntry[str]) -> str | None:
+def _find_section(name: str, entry: os.DirEntry[str]) -> str | None:
     for section, pattern in _PATTERNS.items():
         if pattern.fullmatch(name):
             is_ours = section != "runtimes" or _is_agents_home(entry)
@@ -171,7 +171,7 @@ def _is_agents_home(entry: os.DirEntry[str]) -> bool:
     return any(Path(entry.path).glob("agent/edgekit_agent-*.pyz"))
 
 
-def _measure(entry: os.DirEntry[str]) -> tuple[int, float]:
+def _measure_entry(entry: os.DirEntry[str]) -> tuple[int, float]:
     """Return the size and the time of last use of an entry, including its content."""
     about = entry.stat(follow_symlinks=False)
     if not entry.is_dir(follow_symlinks=False):

@@ -19,23 +19,30 @@ from edgekit.errors import (
     PassCrash,
     PassError,
     PassRefused,
-    missing_extra,
+    make_missing_extra_error,
 )
-from edgekit.evaluate import Timing, measurement, time_interleaved, transferred_bytes
+from edgekit.evaluate import Timing, get_transfer_bytes, make_measurement, time_interleaved
 from edgekit.golden import make_golden_samples
 from edgekit.graphs.reading import read_model
-from edgekit.intake import Intake
-from edgekit.layers import LayerCost, layer_costs, layer_facts, read_layers, with_notes
+from edgekit.intake import BuildInputs
+from edgekit.layers import LayerCost, decode_layers, encode_layers, prepend_remarks, read_layers
 from edgekit.model import Model
-from edgekit.passes import PASSES, Work, tools_of
-from edgekit.passes.crash import crash_hint, write_crash
+from edgekit.passes import PASSES, Work, get_tools
+from edgekit.passes.crash import format_crash_hint, write_crash
 from edgekit.passes.running import run_checked
-from edgekit.places import HOST, Place, device_place, host_identity, host_place, host_threads
-from edgekit.profile import RuntimeName, runtime_of
+from edgekit.places import (
+    HOST,
+    Place,
+    compute_host_identity,
+    get_host_threads,
+    open_device_place,
+    open_host_place,
+)
+from edgekit.profile import RuntimeName, get_runtime
 from edgekit.progress import Tick
-from edgekit.recipe import Recipe, candidate_key
+from edgekit.recipe import Recipe, compute_candidate_key
 from edgekit.remote.home import profile_home
-from edgekit.results import Candidate, Rejected
+from edgekit.results import Candidate, Rejection
 from edgekit.scoring import Unfinished, score
 from edgekit.sequences import add_states
 from edgekit_agent.codec import decode, encode
@@ -52,18 +59,18 @@ class _Product:
 
 
 @dataclass
-class Workshop:
+class BuildRunner:
     """Runner of one build's recipes and measurements; opens measuring places only when needed."""
 
-    intake: Intake
+    intake: BuildInputs
     tick: Tick
     timing: Timing = field(default_factory=Timing)
     # Small devices start processes slowly, and rarely run anything else.
     device_timing: Timing = field(default_factory=lambda: Timing(rounds=3))
 
-    def __enter__(self) -> Workshop:
+    def __enter__(self) -> BuildRunner:
         self._stack = ExitStack()
-        self._stack.enter_context(self.intake.store.in_use())
+        self._stack.enter_context(self.intake.store.lock_shared())
         self._places: dict[str, Place] = {}
         return self
 
@@ -77,9 +84,9 @@ class Workshop:
 
     # ------------------------------------------------------------ making
 
-    def make(self, recipe: Recipe) -> Candidate | Rejected:
+    def make(self, recipe: Recipe) -> Candidate | Rejection:
         """Run a recipe; return a ``Rejection`` if one of its passes does not apply to the model."""
-        key = self._key(recipe)
+        key = self._compute_candidate_key(recipe)
         try:
             with self.intake.store.scratch() as scratch:
                 made = self._run(recipe, scratch)
@@ -87,22 +94,22 @@ class Workshop:
                 raise PassRefused("what it makes is over 2 GiB, more than one file can hold")
         except PassRefused as refusal:
             self._remember_refusal(key, refusal)
-            return Rejected(recipe=recipe, reason=str(refusal), least_bytes=refusal.least_bytes)
+            return Rejection(recipe=recipe, reason=str(refusal), least_bytes=refusal.least_bytes)
         except PassError as failure:
             return self.rejected(recipe, failure)
         return Candidate(
             key=key, recipe=recipe, model=made.model, layers=made.layers, notes=made.notes
         )
 
-    def rejected(self, recipe: Recipe, failure: EdgekitError) -> Rejected:
+    def rejected(self, recipe: Recipe, failure: EdgekitError) -> Rejection:
         """Return the rejection of a recipe that failed by a fault of edgekit; write a crash report.
 
         The failure is not stored, and other recipes are not affected.
         """
         hint = failure.hint
         if isinstance(failure, PassCrash):
-            hint = crash_hint(write_crash(failure, self.intake.store.root))
-        return Rejected(recipe=recipe, reason=f"failed: {failure.message}", broken=True, hint=hint)
+            hint = format_crash_hint(write_crash(failure, self.intake.store.root))
+        return Rejection(recipe=recipe, reason=f"failed: {failure.message}", broken=True, hint=hint)
 
     def _run(self, recipe: Recipe, scratch: Path) -> _Product:
         """Run the steps of a recipe; layer costs are those of the last step that recorded any.
@@ -111,8 +118,8 @@ class Workshop:
         """
         if not recipe.steps:
             return _Product(model=self.intake.model)
-        key = self._key(recipe)
-        known = self._recalled(key)
+        key = self._compute_candidate_key(recipe)
+        known = self._recall_product(key)
         if known is not None:
             return known
         self._raise_refusal(key)
@@ -135,12 +142,12 @@ class Workshop:
             # Store it for other recipes with the same first steps.
             self._remember_refusal(key, refusal)
             raise
-        layers = with_notes(read_layers(folder), earlier.layers) or earlier.layers
+        layers = prepend_remarks(read_layers(folder), earlier.layers) or earlier.layers
         notes = tuple(dict.fromkeys((*earlier.notes, *made.notes)))
         model = made.model
         if not model.beside:  # a model of several files is kept only in the scratch folder
             model = replace(model, path=self.intake.store.put(model.path))
-            facts = {"digest": model.digest, "layers": layer_facts(layers), "notes": notes}
+            facts = {"digest": model.digest, "layers": encode_layers(layers), "notes": notes}
             self.intake.store.remember("candidates", key, facts)
         return _Product(model=model, layers=layers, notes=notes)
 
@@ -157,7 +164,7 @@ class Workshop:
                 str(known["rejected"]), least_bytes=least if isinstance(least, int) else None
             )
 
-    def _recalled(self, key: str) -> _Product | None:
+    def _recall_product(self, key: str) -> _Product | None:
         """Return the product stored under a key, if it is still complete."""
         facts = self.intake.store.recall("candidates", key)
         path = self.intake.store.get(facts["digest"]) if facts and "digest" in facts else None
@@ -166,30 +173,32 @@ class Workshop:
         try:
             return _Product(
                 model=read_model(path),
-                layers=layer_costs(facts["layers"]),
+                layers=decode_layers(facts["layers"]),
                 notes=tuple(map(str, facts["notes"])),
             )
         except (KeyError, TypeError, ValueError):
             return None  # of another version: make it again
 
-    def _key(self, recipe: Recipe) -> str:
+    def _compute_candidate_key(self, recipe: Recipe) -> str:
         specs = [PASSES[step.name] for step in recipe.steps]
         calibration = self.intake.calibration
         reads = calibration is not None and any(spec.needs_calibration for spec in specs)
         splits = {"calibration": calibration.digest} if calibration and reads else {}
         if self.intake.feeding.constants and any(spec.reads_constants for spec in specs):
             splits["inputs"] = self.intake.feeding.digest
-        tools = {name: _installed(name) for step in recipe.steps for name in tools_of(step)}
-        return candidate_key(recipe, source=self.intake.model.digest, splits=splits, tools=tools)
+        tools = {name: _get_version(name) for step in recipe.steps for name in get_tools(step)}
+        return compute_candidate_key(
+            recipe, source=self.intake.model.digest, splits=splits, tools=tools
+        )
 
     # ------------------------------------------------------------ measuring
 
     def score(self, candidate: Candidate, source: str) -> Candidate:
         """Add the accuracy in a place to a candidate."""
-        question = self._question(source, [candidate], candidate.model.digest)
+        question = self._compute_measurement_key(source, [candidate], candidate.model.digest)
         tally = self.intake.store.recall_as("tallies", question, partial(decode, Tally))
         if tally is None:
-            place = self._place(source)
+            place = self._get_place(source)
             tally = score(
                 place.agent,
                 place.model_ref(candidate.model),
@@ -200,16 +209,18 @@ class Workshop:
                 unfinished=Unfinished(store=self.intake.store, key=question),
             )
             self.intake.store.remember("tallies", question, encode(tally))
-        scored = self._with(candidate, source, tally, ())
-        return replace(scored, golden=self._golden(candidate.model)) if source == HOST else scored
+        scored = self._add_measurement(candidate, source, tally, ())
+        if source != HOST:
+            return scored
+        return replace(scored, golden=self._get_golden_samples(candidate.model))
 
-    def _golden(self, model: Model) -> Path | None:
+    def _get_golden_samples(self, model: Model) -> Path | None:
         """Return the golden samples of a model; make them once."""
         if model.beside:
             return None  # over 2 GiB: not sent
-        split = self.intake.calibration or self._completed()
-        runtime, threads = runtime_of(model), host_threads(self.intake.profile)
-        facts = [model.digest, split.digest, host_identity(runtime), threads]
+        split = self.intake.calibration or self._complete_evaluation()
+        runtime, threads = get_runtime(model), get_host_threads(self.intake.profile)
+        facts = [model.digest, split.digest, compute_host_identity(runtime), threads]
         key = hashlib.sha256(json.dumps(facts).encode()).hexdigest()
         known = self.intake.store.recall_as("golden", key, lambda f: str(f["digest"]))
         path = self.intake.store.get(known) if known else None
@@ -224,7 +235,7 @@ class Workshop:
             self.intake.store.remember("golden", key, {"digest": path.name})
         return path
 
-    def _completed(self) -> Dataset:
+    def _complete_evaluation(self) -> Dataset:
         """Return the evaluation samples with the recurrent states that the original computes."""
         intake = self.intake
         if not intake.evaluation.samples.states:
@@ -248,13 +259,16 @@ class Workshop:
         racing = [c.model.digest for c in candidates if c.verdict is None or c.verdict.passes]
         timing = self.timing if source == HOST else self.device_timing
         plan = json.dumps([asdict(timing), racing])
-        question = self._question(source, candidates, *digests, plan, self.intake.timed.digest)
+        question = self._compute_measurement_key(
+            source, candidates, *digests, plan, self.intake.timed.digest
+        )
         kept = self.intake.store.recall_as(
             "timings", question, lambda f: {d: [decode(Report, r) for r in f[d]] for d in digests}
         )
         if kept is not None:
-            return [self._with(c, source, None, kept[c.model.digest]) for c in candidates]
-        place = self._place(source)
+            times = ((c, kept[c.model.digest]) for c in candidates)
+            return [self._add_measurement(c, source, None, found) for c, found in times]
+        place = self._get_place(source)
         found = time_interleaved(
             place.agent,
             {c.model.digest: place.model_ref(c.model) for c in candidates},
@@ -268,14 +282,16 @@ class Workshop:
         if not any(isinstance(reports, str) for reports in found.values()):
             kept_facts = {d: [encode(r) for r in reports] for d, reports in found.items()}
             self.intake.store.remember("timings", question, kept_facts)
-        return [self._timed(c, source, found[c.model.digest]) for c in candidates]
+        return [self._add_timing(c, source, found[c.model.digest]) for c in candidates]
 
-    def _timed(self, candidate: Candidate, source: str, found: Sequence[Report] | str) -> Candidate:
+    def _add_timing(
+        self, candidate: Candidate, source: str, found: Sequence[Report] | str
+    ) -> Candidate:
         if isinstance(found, str):
             return replace(candidate, troubles=(*candidate.troubles, found))
-        return self._with(candidate, source, None, found)
+        return self._add_measurement(candidate, source, None, found)
 
-    def _with(
+    def _add_measurement(
         self, candidate: Candidate, source: str, tally: Tally | None, reports: Sequence[Report]
     ) -> Candidate:
         """Replace a candidate's measurement of one place, keeping the parts that are not new."""
@@ -283,46 +299,46 @@ class Workshop:
         if old is not None and not reports:
             fresh = replace(old, tally=tally)
         else:
-            fresh = measurement(
+            fresh = make_measurement(
                 source,
                 candidate.model,
                 tally or (old.tally if old else None),
                 reports,
-                transferred=transferred_bytes(candidate.model, self.intake.store, self.tick),
+                transferred=get_transfer_bytes(candidate.model, self.intake.store, self.tick),
             )
         others = tuple(m for m in candidate.measurements if m.source != source)
         return replace(candidate, measurements=(*others, fresh))
 
-    def _question(self, source: str, candidates: Sequence[Candidate], *parts: str) -> str:
+    def _compute_measurement_key(
+        self, source: str, candidates: Sequence[Candidate], *parts: str
+    ) -> str:
         """Compute the key of a measurement from everything that decides it, such as the machine."""
-        runtimes = sorted({runtime_of(c.model) for c in candidates})
+        runtimes = sorted({get_runtime(c.model) for c in candidates})
         facts = [
             source,
-            [self._machine(source, runtime) for runtime in runtimes],
-            self.intake.evaluation.digest,
-            self.intake.metric,
-            self.intake.output,
+            [self._identify_machine(source, runtime) for runtime in runtimes],
+            *(self.intake.evaluation.digest, self.intake.metric, self.intake.output),
             self.intake.profile.hardware.threads,
             *parts,
         ]
         return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
-    def _machine(self, source: str, runtime: RuntimeName) -> str:
+    def _identify_machine(self, source: str, runtime: RuntimeName) -> str:
         """Return a digest of machine and runtime, on which all measurements depend."""
         if source == HOST:
-            return host_identity(runtime)
-        return self._place(source).identity(runtime)
+            return compute_host_identity(runtime)
+        return self._get_place(source).identity(runtime)
 
-    def reach(self, source: str) -> None:
+    def check_reachable(self, source: str) -> None:
         """Check that models can be run in a place, before there are any.
 
         Raises:
             DeviceError: The device cannot be reached, or no runtime is available for it.
         """
         if source != HOST:
-            self.lacking(source, self.intake.runtimes.names, enough=1)
+            self.find_missing_runtimes(source, self.intake.runtimes.names, enough=1)
 
-    def lacking(
+    def find_missing_runtimes(
         self, source: str, wanted: Iterable[RuntimeName], *, enough: int | None = None
     ) -> dict[RuntimeName, str]:
         """Return the runtimes that a device lacks and cannot install, each with the reason.
@@ -339,7 +355,7 @@ class Workshop:
         working = 0
         for name in wanted:
             try:
-                self._place(source).identity(name)
+                self._get_place(source).identity(name)
             except DeviceError as error:
                 if error.transient or source not in self._places:
                     raise
@@ -352,16 +368,16 @@ class Workshop:
             raise next(iter(failed.values()))
         return {name: error.message for name, error in failed.items()}
 
-    def _place(self, source: str) -> Place:
+    def _get_place(self, source: str) -> Place:
         if source not in self._places:
-            self._places[source] = self._stack.enter_context(self._opened(source))
+            self._places[source] = self._stack.enter_context(self._open_place(source))
         return self._places[source]
 
-    def _opened(self, source: str) -> AbstractContextManager[Place]:
+    def _open_place(self, source: str) -> AbstractContextManager[Place]:
         intake = self.intake
         if source == HOST:
-            return host_place(intake.profile, intake.store.root / "host")
-        return device_place(
+            return open_host_place(intake.profile, intake.store.root / "host")
+        return open_device_place(
             source.removeprefix("device:"),
             intake.profile,
             cache=intake.store.root / "wheels",
@@ -371,7 +387,7 @@ class Workshop:
         )
 
 
-def _installed(package: str) -> str:
+def _get_version(package: str) -> str:
     """Return the installed version of a package; only those of the litert extra may be missing.
 
     Raises:
@@ -380,4 +396,4 @@ def _installed(package: str) -> str:
     try:
         return version(package)
     except PackageNotFoundError as error:
-        raise missing_extra(package, "litert") from error
+        raise make_missing_extra_error(package, "litert") from error

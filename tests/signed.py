@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from edgekit.bundle import SIGNATURE, Bundle, open_bundle, signature_text
+from edgekit.bundle import SIGNATURE, Bundle, encode_signature, open_bundle
 from edgekit.keys import OwnKey
 from edgekit.remote.deploy import PushReport, push, rollback, status
 from edgekit.remote.session import open_session
@@ -35,7 +35,7 @@ def with_signature(bundle: Bundle, signature: Signature | None) -> Bundle:
     place = bundle.path / SIGNATURE
     place.unlink(missing_ok=True)
     if signature is not None:
-        place.write_bytes(signature_text(signature))
+        place.write_bytes(encode_signature(signature))
     return open_bundle(bundle.path)
 
 

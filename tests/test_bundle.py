@@ -19,7 +19,7 @@ from edgekit.bundle import (
     write_bundle,
 )
 from edgekit.errors import UserError
-from edgekit.packing import Travelling, pack
+from edgekit.packing import TransferData, pack
 from edgekit.profile import load_profile
 from edgekit_agent.unpacking import unpack
 
@@ -92,7 +92,9 @@ def test_a_packed_model_reads_back_as_it_was_and_travels_packed(tmp_path):
         bundle = open_bundle(path)
         bundle.check()
         assert bundle.read("model.onnx") == CONTENTS["model.onnx"]
-        assert bundle.travelling("model.onnx") == Travelling(encoding="packed", data=sent)
+        assert bundle.encode_for_transfer("model.onnx") == TransferData(
+            encoding="packed", data=sent
+        )
 
 
 def test_a_build_folder_whose_bundle_file_is_of_another_build_is_packed_anew(tmp_path):
@@ -102,7 +104,7 @@ def test_a_build_folder_whose_bundle_file_is_of_another_build_is_packed_anew(tmp
     for name, data in (CONTENTS | {MANIFEST: text(manifest())}).items():
         (tmp_path / name).write_bytes(data)
 
-    sent = open_bundle(tmp_path).travelling("model.onnx")
+    sent = open_bundle(tmp_path).encode_for_transfer("model.onnx")
 
     assert unpack(sent.data, len(CONTENTS["model.onnx"])) == CONTENTS["model.onnx"]
 

@@ -8,8 +8,8 @@ import pytest
 from edgekit.apply import apply
 from edgekit.errors import UserError
 from edgekit.inspection import inspect
-from edgekit.passes import step
-from edgekit.progress import silent
+from edgekit.passes import build_step
+from edgekit.progress import ignore_progress
 from edgekit.recipe import ToTflite
 from tests.projects import edgekit, refused
 from tests.tiny import model, normal
@@ -62,7 +62,15 @@ def test_every_command_that_takes_a_model_takes_sizes(tmp_path):
 
 def test_tflite_takes_the_sizes_that_are_given(tmp_path):
     path, out = model(tmp_path, NET, weights=WEIGHTS).path, tmp_path / "m.tflite"
-    apply(step(ToTflite()), path, out, data=None, folder=tmp_path, tick=silent, dims={"H": 8})
+    apply(
+        build_step(ToTflite()),
+        path,
+        out,
+        data=None,
+        folder=tmp_path,
+        tick=ignore_progress,
+        dims={"H": 8},
+    )
 
     assert [str(s) for s in looked(tmp_path, out).model.signature.inputs] == [
         "x float32 [1, 3, 8, 8]"

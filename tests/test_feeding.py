@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 from edgekit.errors import UserError
-from edgekit.feeding import WHOLE, Carried, Feeding, build_feeding, find_states
+from edgekit.feeding import WHOLE, Feeding, RecurrentState, build_feeding, find_states
 from edgekit.model import Signature, TensorSpec
 from edgekit.project import load_project
-from edgekit.starter import start
+from edgekit.starter import init_project
 from tests.projects import edgekit, refused
 from tests.stateful import growing_model, step_model
 from tests.tiny import apply, model, normal, run, samples
@@ -45,7 +45,7 @@ def test_sizes_that_are_no_batch_are_fed_as_a_whole():
         inputs=(spec("x", 1, 512), spec("h", 2, 1, 64), spec("c", 1, 1, 64)), outputs=()
     )
     free = Signature(inputs=(spec("x", "n", 512), spec("h", 2, 1, 64)), outputs=())
-    state = {"h": Carried(output="hn", initial=np.zeros(0))}
+    state = {"h": RecurrentState(output="hn", initial=np.zeros(0))}
 
     assert [Feeding().axis(each, fixed) for each in fixed.inputs] == [0, WHOLE, 0]
     assert [Feeding(states=state).axis(each, free) for each in free.inputs] == [0, WHOLE]
@@ -88,8 +88,8 @@ def test_dimensions_of_the_batch_are_no_sizes_that_somebody_must_give():
     )
     told_batch = Feeding(axes={"h": 1})
 
-    assert [name for *_, name in Feeding().free_axes(one)] == ["length", "h.1", "past"]
-    assert [name for *_, name in told_batch.free_axes(one)] == ["length", "past"]
+    assert [name for *_, name in Feeding().iter_free_axes(one)] == ["length", "h.1", "past"]
+    assert [name for *_, name in told_batch.iter_free_axes(one)] == ["length", "past"]
 
 
 @pytest.mark.parametrize(
@@ -212,7 +212,7 @@ def test_init_proposes_states_and_asks_for_constants(tmp_path, monkeypatch):
     monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
     path = step_model(tmp_path)
     (tmp_path / "edgekit.toml").unlink()
-    started = start(tmp_path, path)
+    started = init_project(tmp_path, path)
 
     assert load_project(tmp_path).model.inputs["state"].output == "state_out"
     assert '# [model.inputs."rate"]\n# constant = 0' in started.text

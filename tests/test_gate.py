@@ -60,9 +60,9 @@ def test_the_hosts_latency_and_memory_never_count_for_a_device():
 def test_a_device_that_is_too_slow_fails_and_the_line_says_by_how_much():
     found = verdict(ALL, device=measured("device:pi", p95=12.5, rss_mib=50))
 
-    assert [c.name for c in found.failing] == ["latency_p95_ms"]
+    assert [c.name for c in found.failing_checks] == ["latency_p95_ms"]
     assert not found.passes
-    assert str(found.failing[0]) == "latency_p95_ms: fails, 12.5 of 10, over by 2.5"
+    assert str(found.failing_checks[0]) == "latency_p95_ms: fails, 12.5 of 10, over by 2.5"
 
 
 def test_a_limit_that_is_met_exactly_holds():
@@ -77,7 +77,7 @@ def test_a_limit_that_the_profile_does_not_set_makes_no_line():
 
 
 def test_too_large_a_drop_fails():
-    assert [c.name for c in verdict(ALL, right=889).failing] == ["accuracy_drop_points"]
+    assert [c.name for c in verdict(ALL, right=889).failing_checks] == ["accuracy_drop_points"]
 
 
 def test_where_proof_is_asked_for_a_good_figure_alone_is_not_enough():
@@ -87,9 +87,11 @@ def test_where_proof_is_asked_for_a_good_figure_alone_is_not_enough():
     assert figure.passes
     assert outcomes(figure) == {"accuracy_drop_points": "unproven"}
     assert not proof.passes
-    assert proof.failing[0].measured > 0.6, "the largest drop that the samples leave possible"
-    assert "not proven" in str(proof.failing[0])
-    assert "samples could" in str(proof.failing[0])
+    assert proof.failing_checks[0].measured > 0.6, (
+        "the largest drop that the samples leave possible"
+    )
+    assert "not proven" in str(proof.failing_checks[0])
+    assert "samples could" in str(proof.failing_checks[0])
 
 
 @pytest.mark.parametrize(
@@ -112,7 +114,10 @@ def test_a_candidate_that_a_device_could_not_run_does_not_pass_whatever_its_figu
 
 def test_strict_fails_what_is_not_measured_or_not_proven():
     device = measured("device:pi", p95=1.0, rss_mib=10)
-    assert [c.name for c in verdict(ALL, strict=True).failing] == ["peak_rss_mib", "latency_p95_ms"]
+    assert [c.name for c in verdict(ALL, strict=True).failing_checks] == [
+        "peak_rss_mib",
+        "latency_p95_ms",
+    ]
     assert verdict(ALL, device=device, strict=True).passes
     unproven = verdict(ALL, device=device, right=893)
     assert unproven.passes
@@ -125,4 +130,4 @@ def test_the_transfer_counts_the_manifest_and_the_golden_samples():
     (line,) = (c for c in verdict(ALL, host=host).checks if c.name == "transfer_mib")
     assert line.measured == 1.0
     host = replace(host, overhead_bytes=MIB // 2 + 4)
-    assert [c.name for c in verdict(ALL, host=host).failing] == ["transfer_mib"]
+    assert [c.name for c in verdict(ALL, host=host).failing_checks] == ["transfer_mib"]

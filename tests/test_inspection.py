@@ -13,12 +13,12 @@ from onnx import helper, numpy_helper
 from edgekit.bridge.flatbuffer import write_lite
 from edgekit.bridge.graph import LiteGraph, Op, Quantization, Tensor, constant
 from edgekit.errors import UserError
-from edgekit.graphs.cost import cost
+from edgekit.graphs.cost import compute_cost
 from edgekit.graphs.reading import read_model
 from edgekit.inspection import inspect
 from edgekit.profile import load_profile
-from edgekit.runtimes import runtimes
-from edgekit.showmodel import inspected
+from edgekit.runtimes import choose_runtimes
+from edgekit.showmodel import format_inspection
 from tests.branches import model_by_rate
 from tests.tiny import model, normal, proto, write
 
@@ -64,7 +64,7 @@ def test_weights_count_wherever_they_are_stored(tmp_path):
     made.graph.sparse_initializer.append(helper.make_sparse_tensor(values, places, [4]))
     (tmp_path / "m.onnx").write_bytes(made.SerializeToString())
 
-    found = cost(onnx.load(str(tmp_path / "m.onnx")), {})
+    found = compute_cost(onnx.load(str(tmp_path / "m.onnx")), {})
 
     assert found.parameters == 32 + 4 + 4 + 3
     assert found.weight_bytes == 4 * (32 + 4 + 4 + 3) + 8 * 3
@@ -173,7 +173,7 @@ def test_the_cost_of_a_tflite_file_is_what_one_counts_by_hand(tmp_path):
     # What two convolutions make, alive at once.
     assert found.cost.peak_activation_bytes == 2 * 4 * 64 * 6
     assert found.cost.ops == {"CONV_2D": 1, "DEPTHWISE_CONV_2D": 1, "FULLY_CONNECTED": 1}
-    shown = inspected(found)
+    shown = format_inspection(found)
     assert "opset" not in shown
     assert "operators: CONV_2D 1, DEPTHWISE_CONV_2D 1, FULLY_CONNECTED 1" in shown
 
@@ -200,14 +200,14 @@ def test_operators_that_the_old_runtime_of_a_device_lacks_are_named(tmp_path):
         "FULLY_CONNECTED: version 12 is needed, tflite-runtime 2.14 has 10"
     ]
     assert new.obstacles == ()
-    assert "every operator can run there" in inspected(new)
+    assert "every operator can run there" in format_inspection(new)
 
 
 def test_a_file_that_the_old_runtime_of_a_device_lacks_is_the_reference_alone(tmp_path):
     source = read_model(hybrid(tmp_path))
 
-    old = runtimes(source, load_profile("beaglebone-black"), None)
-    new = runtimes(source, load_profile("raspberry-pi-5"), None)
+    old = choose_runtimes(source, load_profile("beaglebone-black"), None)
+    new = choose_runtimes(source, load_profile("raspberry-pi-5"), None)
 
     assert "version 12 is needed" in old.obstacles[0].what
     assert old.names == ("litert",)

@@ -7,7 +7,7 @@ import time
 import numpy as np
 import pytest
 
-from edgekit.latency import MIN_RUNS_P99, effective_size, summarise
+from edgekit.latency import MIN_RUNS_P99, compute_effective_size, summarize
 from edgekit_agent.results import Latency
 
 
@@ -24,7 +24,7 @@ def correlated(n, rng, memory):
 
 
 def test_the_percentiles_are_those_of_all_values_of_all_processes():
-    found = summarise([record([1, 2, 3]), record([4, 5])])
+    found = summarize([record([1, 2, 3]), record([4, 5])])
 
     assert (found.p50_ms, found.runs, found.processes) == (3.0, 5, 2)
     assert found.p95_ms == pytest.approx(np.percentile([1, 2, 3, 4, 5], 95))
@@ -33,16 +33,18 @@ def test_the_percentiles_are_those_of_all_values_of_all_processes():
 def test_a_p99_is_told_only_where_there_are_runs_enough():
     values = np.random.default_rng(0).lognormal(0, 0.1, MIN_RUNS_P99)
 
-    assert summarise([record(values[:-1])]).p99_ms is None
-    assert summarise([record(values)]).p99_ms == pytest.approx(np.percentile(values, 99))
+    assert summarize([record(values[:-1])]).p99_ms is None
+    assert summarize([record(values)]).p99_ms == pytest.approx(np.percentile(values, 99))
 
 
 def test_independent_runs_count_fully_and_correlated_ones_for_less():
     rng = np.random.default_rng(0)
 
-    assert effective_size(rng.normal(size=2000)) > 1500
+    assert compute_effective_size(rng.normal(size=2000)) > 1500
     # An AR(1) series is worth n (1 - r) / (1 + r) runs.
-    assert effective_size(correlated(2000, rng, 0.9)) == pytest.approx(2000 * 0.1 / 1.9, rel=0.5)
+    assert compute_effective_size(correlated(2000, rng, 0.9)) == pytest.approx(
+        2000 * 0.1 / 1.9, rel=0.5
+    )
 
 
 def test_the_interval_of_the_median_covers_it_for_independent_and_correlated_runs():
@@ -50,36 +52,36 @@ def test_the_interval_of_the_median_covers_it_for_independent_and_correlated_run
     for memory, least in ((0.0, 0.88), (0.8, 0.75)):
         hits = 0
         for _ in range(60):
-            low, high = summarise([record(10 + correlated(300, rng, memory))]).p50_interval_ms
+            low, high = summarize([record(10 + correlated(300, rng, memory))]).p50_interval_ms
             hits += low <= 10 <= high
         assert hits / 60 >= least
 
 
 def test_processes_that_disagree_widen_the_interval():
     rng = np.random.default_rng(2)
-    agree = summarise([record(10 + rng.normal(0, 0.1, 100)) for _ in range(5)])
-    differ = summarise([record(10 + i + rng.normal(0, 0.1, 100)) for i in range(5)])
+    agree = summarize([record(10 + rng.normal(0, 0.1, 100)) for _ in range(5)])
+    differ = summarize([record(10 + i + rng.normal(0, 0.1, 100)) for i in range(5)])
 
     width = [s.p50_interval_ms[1] - s.p50_interval_ms[0] for s in (agree, differ)]
     assert width[1] > 5 * width[0]
 
 
 def test_one_run_is_summarised_without_fuss():
-    found = summarise([record([2.5])])
+    found = summarize([record([2.5])])
 
     assert found.p50_interval_ms == (2.5, 2.5)
     assert found.effective_runs == 1
 
 
 def test_doubts_are_told_once():
-    found = summarise([record([1], ("loaded",)), record([2], ("loaded", "throttled"))])
+    found = summarize([record([1], ("loaded",)), record([2], ("loaded", "throttled"))])
 
     assert found.doubts == ("loaded", "throttled")
 
 
 def test_nothing_measured_is_an_error():
     with pytest.raises(ValueError, match="no latencies"):
-        summarise([record([])])
+        summarize([record([])])
 
 
 def test_long_drifting_series_are_summarised_in_about_a_second():
@@ -87,6 +89,6 @@ def test_long_drifting_series_are_summarised_in_about_a_second():
     drifting = [record(np.linspace(1, 2, 2000) + rng.normal(0, 0.01, 2000)) for _ in range(5)]
     started = time.perf_counter()
 
-    summarise(drifting)
+    summarize(drifting)
 
     assert time.perf_counter() - started < 3

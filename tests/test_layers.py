@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from edgekit.errors import PassError
-from edgekit.layers import LAYERS, LayerCost, read_layers, with_notes, write_layers
+from edgekit.layers import LAYERS, LayerCost, prepend_remarks, read_layers, write_layers
 
 COST = LayerCost(layer="conv/1", op="Conv", parameters=432, bits=3.7, width=4, kl=0.01, bytes=212)
 
@@ -52,9 +52,12 @@ def test_what_an_earlier_step_noted_of_a_layer_stays_with_it():
     pruned = [replace(COST, note="64 -> 48 channels"), replace(COST, layer="gone", note="2 left")]
     later = [replace(COST, note="rank 8 of 16"), replace(COST, layer="other")]
 
-    found = with_notes(later, pruned)
+    found = prepend_remarks(later, pruned)
 
     assert [c.note for c in found] == ["64 -> 48 channels, rank 8 of 16", ""]
-    assert with_notes((), pruned) == ()
+    assert prepend_remarks((), pruned) == ()
     sparse = replace(COST, zeros=0.52)
-    assert (sparse.fate, with_notes([COST], [sparse])[0].fate) == ("52 % zeros", "52 % zeros")
+    assert (sparse.remarks, prepend_remarks([COST], [sparse])[0].remarks) == (
+        "52 % zeros",
+        "52 % zeros",
+    )

@@ -12,7 +12,7 @@ from edgekit.passes import PASSES
 from edgekit.passes.clean import clean
 from edgekit.pipeline import build
 from edgekit.report import REPORT, write_report
-from edgekit.showbuild import built, built_facts
+from edgekit.showbuild import encode_build, format_build
 from tests.projects import PROFILE
 from tests.tiny import model, normal, run, uniform
 
@@ -56,12 +56,12 @@ def test_notes_of_passes_are_shown_once_and_come_from_the_cache_too(request_of_a
         assert compressed
         assert all(c.notes[0] == NOTE for c in compressed)
         assert all(len(set(c.notes)) == len(c.notes) for c in compressed)
-        facts = built_facts(outcome)
+        facts = encode_build(outcome)
         told = {c["name"]: c["notes"] for c in facts["candidates"]}
         assert told["original"] == ()
         assert told["int8-dynamic"].count(NOTE) == 1
         shown = outcome.found.chosen or outcome.found.nearest
-        assert built(outcome).count(NOTE) == shown.notes.count(NOTE)
+        assert format_build(outcome).count(NOTE) == shown.notes.count(NOTE)
     write_report(first.intake.out)
     page = (first.intake.out / REPORT).read_text(encoding="utf-8")
     assert page.count("layer &lt;v&gt; stays float") == len(first.found.candidates) - 1

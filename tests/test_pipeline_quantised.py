@@ -10,7 +10,7 @@ import pytest
 from device_profiles import __file__ as profiles
 from edgekit.intake import Request
 from edgekit.pipeline import build
-from edgekit.showbuild import built, built_facts
+from edgekit.showbuild import encode_build, format_build
 from tests.projects import PROFILE
 from tests.tiny import apply, model, normal, run, samples, uniform
 
@@ -49,9 +49,9 @@ def test_a_quantised_model_is_measured_and_packed_as_it_is_and_one_note_says_so(
 
     assert outcome.found.chosen is outcome.found.baseline
     assert outcome.manifest.file("model.onnx").digest == source.digest
-    notes = built_facts(outcome)["notes"]
+    notes = encode_build(outcome)["notes"]
     assert len([note for note in notes if "quantised already" in note]) == 1
-    assert built(outcome).count("quantised already") == 1
+    assert format_build(outcome).count("quantised already") == 1
 
 
 def test_a_candidate_with_an_operator_that_the_profile_forbids_is_rejected(folder):

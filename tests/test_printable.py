@@ -3,7 +3,7 @@
 import pytest
 
 from edgekit.errors import UserError
-from edgekit.printable import printable, printable_lines
+from edgekit.printable import escape_lines, escape_text
 
 
 @pytest.mark.parametrize(
@@ -20,11 +20,11 @@ from edgekit.printable import printable, printable_lines
     ],
 )
 def test_what_does_not_show_as_itself_is_escaped(text, shown):
-    assert printable(text) == shown
+    assert escape_text(text) == shown
 
 
 def test_lines_and_tabs_of_a_table_stay():
-    assert printable_lines("a\tb\n\x1b[1m\n") == "a\tb\n\\x1b[1m\n"
+    assert escape_lines("a\tb\n\x1b[1m\n") == "a\tb\n\\x1b[1m\n"
 
 
 def test_a_name_in_a_message_cannot_begin_a_line():

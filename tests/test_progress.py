@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from edgekit import progress
-from edgekit.progress import Pace, Ticker, duration, in_rounds
+from edgekit.progress import Pace, Ticker, format_duration, merge_rounds
 
 
 class Clock:
@@ -67,7 +67,7 @@ def test_time_passes_while_nothing_is_heard():
     ("seconds", "said"), [(0.2, "1 s"), (59, "59 s"), (150, "2 min"), (4000, "1 h 7 min")]
 )
 def test_times_are_as_exact_as_anyone_needs(seconds, said):
-    assert duration(seconds) == said
+    assert format_duration(seconds) == said
 
 
 def test_a_log_gets_a_line_a_stage_one_after_two_seconds_and_one_every_half_minute(
@@ -154,7 +154,7 @@ def test_a_wait_in_which_nobody_calls_is_shown_all_the_same(monkeypatch):
 
 def test_several_rounds_of_a_stage_count_as_one_whole():
     told = []
-    count = in_rounds(lambda done, total: told.append(100 * done / total), 3)
+    count = merge_rounds(lambda done, total: told.append(100 * done / total), 3)
     for total in (2, 4, 1):
         for done in range(total):
             count(done + 1, total)

@@ -50,7 +50,7 @@ def test_everything_that_can_be_set_is_read(read):
     assert project.data.metric == "top5"
     assert project.gate.max_drop_points == 0.5
     assert project.build.seed == 3
-    how = project.data.preprocess.for_agent()
+    how = project.data.preprocess.to_preprocess()
     assert (how.scale, how.mean, how.std, how.channels_first) == (0.5, (1, 2.5, 3), (2,), True)
 
 

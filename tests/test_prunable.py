@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from edgekit.inspection import inspect
-from edgekit.prunable import prunable
-from edgekit.showmodel import inspected
+from edgekit.prunable import find_prunable
+from edgekit.showmodel import format_inspection
 from tests.tiny import apply, model, normal
 
 NET = (
@@ -24,7 +24,7 @@ WEIGHTS = {
 
 
 def looked(folder, text=NET, weights=WEIGHTS, **dims):
-    return prunable(model(folder, text, weights=weights), dims)
+    return find_prunable(model(folder, text, weights=weights), dims)
 
 
 def test_what_hangs_on_a_layer_is_what_one_counts_by_hand(tmp_path):
@@ -93,7 +93,7 @@ def test_a_model_that_cannot_be_pruned_says_what_binds_in_one_line(tmp_path, tex
 
     assert found.prunable is not None
     assert found.prunable.parts == ()
-    *_, last = inspected(found).splitlines()
+    *_, last = format_inspection(found).splitlines()
     assert last.startswith("nothing can be pruned: ")
     assert why in last
 
@@ -172,7 +172,7 @@ def test_layers_that_differ_by_a_number_are_one_row_and_reasons_alike_one_line(t
     weights |= {f"v{i}": normal(4, 4, 1, 1) for i in range(2)}
     source = model(tmp_path, text, weights=weights)
 
-    shown = inspected(inspect(source.path, device=None, folder=tmp_path, structure=True))
+    shown = format_inspection(inspect(source.path, device=None, folder=tmp_path, structure=True))
 
     assert "c0 and 3 alike" in shown
     kept = [line for line in shown.splitlines() if "keeps its channels" in line]
@@ -184,7 +184,7 @@ def test_a_tflite_file_is_looked_at_as_the_graph_that_it_becomes(tmp_path):
     source = model(tmp_path, NET, weights=WEIGHTS)
     lite = apply("tflite", source, tmp_path)
 
-    here, there = prunable(source, {}), prunable(lite, {})
+    here, there = find_prunable(source, {}), find_prunable(lite, {})
 
     assert [(p.kind, p.groups, p.macs) for p in there.parts] == [
         (p.kind, p.groups, p.macs) for p in here.parts

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from edgekit.recipe import Clean, QuantizeStatic, Recipe, Step, candidate_key
+from edgekit.recipe import Clean, QuantizeStatic, Recipe, Step, compute_candidate_key
 
 STEP = Step(name="quantize", version=1, settings=QuantizeStatic())
 RECIPE = Recipe(name="int8", steps=(Step(name="clean", version=1, settings=Clean()), STEP), seed=0)
@@ -39,13 +39,15 @@ def with_step(**changes):
     ],
 )
 def test_another_step_setting_version_source_split_seed_or_tool_is_another_key(recipe, facts):
-    assert candidate_key(recipe, **FACTS | facts) != candidate_key(RECIPE, **FACTS)
+    assert compute_candidate_key(recipe, **FACTS | facts) != compute_candidate_key(RECIPE, **FACTS)
 
 
 def test_a_recipes_name_and_the_order_of_facts_leave_the_key_as_it_is():
     swapped = FACTS | {"tools": dict(reversed(FACTS["tools"].items()))}
 
-    assert candidate_key(replace(RECIPE, name="other"), **swapped) == candidate_key(RECIPE, **FACTS)
+    assert compute_candidate_key(replace(RECIPE, name="other"), **swapped) == compute_candidate_key(
+        RECIPE, **FACTS
+    )
 
 
 def test_a_step_can_be_written_as_json_with_all_of_its_settings():

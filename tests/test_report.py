@@ -340,11 +340,11 @@ def test_a_missing_figure_says_not_measured_and_is_never_zero(tmp_path):
 def test_a_candidate_without_a_transfer_size_draws_no_bar_for_it():
     row = plots.Bar(letter="A", title="A", role="passes", model=1.0, transfer=None)
 
-    drawn = plots.bars([row], unit="MiB", model_limit=2.0, transfer_limit=None)
+    drawn = plots.build_bars([row], unit="MiB", model_limit=2.0, transfer_limit=None)
 
     assert drawn is not None
     assert drawn.bars[0].transfer is None
-    assert drawn.x.shows(2.0), "a limit that is near is in sight"
+    assert drawn.x.contains(2.0), "a limit that is near is in sight"
 
 
 def test_a_limit_far_away_does_not_squeeze_the_plot(tmp_path):
@@ -535,9 +535,9 @@ def test_a_damaged_manifest_is_refused(tmp_path):
     ],
 )
 def test_an_axis_shows_all_its_figures_and_some_ticks(figures, limit, log):
-    axis = plots.axis(figures, limit, start=0, end=100)
+    axis = plots.build_axis(figures, limit, start=0, end=100)
 
-    assert all(axis.shows(f) for f in figures)
+    assert all(axis.contains(f) for f in figures)
     assert axis.log is log
     assert 2 <= len(axis.ticks) <= 9
     assert all(0 <= tick.at <= 100 for tick in axis.ticks)
@@ -548,5 +548,5 @@ def test_many_raw_values_are_thinned_but_keep_both_ends():
 
     strip = plots.Strip(letter="A", title="A", role="passes", values=values, p50=1, p95=2)
 
-    assert len(strip.shown) == 160
-    assert (strip.shown[0], strip.shown[-1]) == (0.0, 4999.0)
+    assert len(strip.drawn_values) == 160
+    assert (strip.drawn_values[0], strip.drawn_values[-1]) == (0.0, 4999.0)

@@ -11,7 +11,7 @@ from PIL import Image
 from edgekit.data import open_dataset
 from edgekit.errors import UserError
 from edgekit.graphs.onnx_file import read_onnx
-from edgekit.profile import validated
+from edgekit.profile import validate
 from edgekit.project import PreprocessSettings, Project, load_project
 from edgekit.scalings import (
     SCALINGS,
@@ -21,7 +21,7 @@ from edgekit.scalings import (
     set_scaling,
     try_scalings,
 )
-from edgekit.starter import start
+from edgekit.starter import init_project
 from edgekit.store import Store
 from tests.projects import PROFILE, refused
 from tests.tiny import model
@@ -74,7 +74,7 @@ def test_init_writes_the_scaling_and_the_layout_of_an_image_folder(tmp_path, nam
     classifier(tmp_path, BY_NAME[name], first=first)
     image_folder(tmp_path)
 
-    started = start(tmp_path, None)
+    started = init_project(tmp_path, None)
 
     found = load_project(tmp_path).data.preprocess
     assert found.layout == ("NCHW" if first else "NHWC")
@@ -88,7 +88,7 @@ def test_init_says_the_size_where_the_images_have_another(tmp_path):
     classifier(tmp_path, BY_NAME["0 to 1"], first=True)
     image_folder(tmp_path, side=9)
 
-    start(tmp_path, None)
+    init_project(tmp_path, None)
 
     found = load_project(tmp_path).data.preprocess
     assert (found.resize, found.crop, found.layout) == (SIZE, SIZE, "NCHW")
@@ -99,7 +99,7 @@ def test_init_leaves_a_model_of_raw_bytes_alone(tmp_path):
     classifier(tmp_path, BY_NAME["bytes as they are"], first=False)
     image_folder(tmp_path)
 
-    text = start(tmp_path, None).text
+    text = init_project(tmp_path, None).text
 
     assert load_project(tmp_path).data.preprocess is None
     assert f"bytes as they are: {COUNT} of {COUNT} right" in text
@@ -110,7 +110,7 @@ def test_init_says_why_it_could_not_try(tmp_path):
     x, labels = pictures()
     np.savez(tmp_path / "eval.npz", x=x, label=labels + 7)
 
-    points = start(tmp_path, None).open_points
+    points = init_project(tmp_path, None).open_points
 
     assert any("[data.preprocess]" in point and "label 7" in point for point in points)
 
@@ -145,7 +145,7 @@ def test_bytes_for_a_model_that_is_clearly_better_with_scaled_ones_are_refused(t
         check(tmp_path, source, opened)
 
     pasted = caught.value.hint.partition("\n\n")[2]
-    project = validated(Project, tomllib.loads(pasted), where="edgekit.toml")
+    project = validate(Project, tomllib.loads(pasted), where="edgekit.toml")
     assert project.data.preprocess == set_scaling(BY_NAME[name], None)
 
 
@@ -198,7 +198,7 @@ def test_the_table_to_paste_says_the_same(name):
 
     raw = tomllib.loads(format_toml(settings))
 
-    assert validated(Project, {"data": raw["data"]}, where="t").data.preprocess == settings
+    assert validate(Project, {"data": raw["data"]}, where="t").data.preprocess == settings
 
 
 def test_a_build_with_unscaled_bytes_ends_with_the_table_to_paste(tmp_path):

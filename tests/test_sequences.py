@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from edgekit.apply import apply
-from edgekit.bench import subject
+from edgekit.bench import open_subject
 from edgekit.data import open_dataset
 from edgekit.errors import UserError
 from edgekit.graphs.onnx_file import open_session, read_onnx
-from edgekit.intake import feeding_in, open_calibration
-from edgekit.passes import PASSES, step
-from edgekit.progress import silent
+from edgekit.intake import open_calibration, read_feeding
+from edgekit.passes import PASSES, build_step
+from edgekit.progress import ignore_progress
 from edgekit.project import load_project
 from edgekit_agent.accuracy import score
 from edgekit_agent.feeds import open_columns
@@ -45,9 +45,9 @@ def own_cache(tmp_path, monkeypatch):
 def calibration(folder, source, path):
     project = load_project(folder)
     model = read_onnx(path)
-    feeding = feeding_in(folder, project, model)
+    feeding = read_feeding(folder, project, model)
     return open_calibration(
-        source, model, feeding, folder=folder, settings=None, tick=silent
+        source, model, feeding, folder=folder, settings=None, tick=ignore_progress
     ).samples
 
 
@@ -58,8 +58,8 @@ def arrays(samples):
 
 def made(name, path, folder, data, **settings):
     out = folder / f"{name}-{data}.out"
-    chosen = step(PASSES[name].settings(**settings))
-    apply(chosen, path, out, data=data, folder=folder, tick=silent)
+    chosen = build_step(PASSES[name].settings(**settings))
+    apply(chosen, path, out, data=data, folder=folder, tick=ignore_progress)
     return out
 
 
@@ -188,7 +188,7 @@ def test_a_length_that_no_sequence_has_is_refused(tmp_path):
 
 
 def tally(folder, path, source, model=None):
-    feeding = feeding_in(folder, load_project(folder), read_onnx(path))
+    feeding = read_feeding(folder, load_project(folder), read_onnx(path))
     split = open_dataset(
         source,
         read_onnx(path).signature,
@@ -230,7 +230,12 @@ def test_a_tflite_candidate_is_scored_with_its_own_states(tmp_path):
     _, _, answers = step_data(tmp_path, path)
     out = tmp_path / "m.tflite"
     apply(
-        step(PASSES["tflite"].settings()), path, out, data="steps.npz", folder=tmp_path, tick=silent
+        build_step(PASSES["tflite"].settings()),
+        path,
+        out,
+        data="steps.npz",
+        folder=tmp_path,
+        tick=ignore_progress,
     )
     _, outputs = tally(tmp_path, path, "steps.npz", out)
 
@@ -240,7 +245,7 @@ def test_a_tflite_candidate_is_scored_with_its_own_states(tmp_path):
 def test_growing_states_are_carried_while_scoring(tmp_path):
     path = growing_model(tmp_path)
     _, _, _, answers = growing_data(tmp_path, path)
-    feeding = feeding_in(tmp_path, load_project(tmp_path), read_onnx(path))
+    feeding = read_feeding(tmp_path, load_project(tmp_path), read_onnx(path))
     split = open_dataset(
         "steps.npz",
         read_onnx(path).signature,
@@ -284,7 +289,7 @@ def test_build_push_and_bench_carry_states(tmp_path, monkeypatch):
 def test_timing_without_samples_feeds_the_constants(tmp_path):
     path = step_model(tmp_path)
     with (
-        subject(path, folder=tmp_path, evaluation=None, metric=None, device=None) as opened,
+        open_subject(path, folder=tmp_path, evaluation=None, metric=None, device=None) as opened,
         open_columns(opened.inputs.columns) as columns,
     ):
         assert columns["rate"].read(0, 1).tolist() == [16000]

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from edgekit.apply import apply
-from edgekit.passes import PASSES, Promise, step
-from edgekit.progress import silent
+from edgekit.passes import PASSES, Promise, build_step
+from edgekit.progress import ignore_progress
 from edgekit.recipe import Clean
 from edgekit.slowdown import describe_slowdown
 from tests.tiny import model, normal, proto, samples, uniform
@@ -69,6 +69,8 @@ def test_apply_tells_that_what_a_pass_made_is_slower(tmp_path, monkeypatch, pair
     monkeypatch.setitem(PASSES, "clean", row)
     source, out = pair[0].path, tmp_path / "out.onnx"
 
-    applied = apply(step(Clean()), source, out, data=None, folder=tmp_path, tick=silent)
+    applied = apply(
+        build_step(Clean()), source, out, data=None, folder=tmp_path, tick=ignore_progress
+    )
 
     assert [note[:24] for note in applied.notes] == ["on this machine it takes"]

@@ -8,7 +8,7 @@ from PIL import Image
 
 from edgekit.errors import UserError
 from edgekit.project import load_project
-from edgekit.starter import start
+from edgekit.starter import init_project
 from tests.tiny import model, proto
 
 
@@ -42,7 +42,7 @@ def test_the_only_model_and_the_data_beside_it_are_found_by_name(tmp_path):
     for name in ("calib.npz", "test.npz"):
         np.savez(tmp_path / name, x=np.zeros((4, 6), np.float32), label=np.zeros(4, np.int64))
 
-    started = start(tmp_path, None)
+    started = init_project(tmp_path, None)
 
     project = load_project(tmp_path)
     assert project.model.path == "net.onnx"
@@ -55,7 +55,7 @@ def test_the_only_model_and_the_data_beside_it_are_found_by_name(tmp_path):
 def test_what_was_not_found_is_said(tmp_path):
     dense(tmp_path)
 
-    points = start(tmp_path, None).open_points
+    points = init_project(tmp_path, None).open_points
 
     assert [p.partition(":")[0] for p in points] == ["[data] calibration", "[data] evaluation"]
 
@@ -64,7 +64,7 @@ def test_data_without_labels_are_said_to_have_none(tmp_path):
     dense(tmp_path)
     np.savez(tmp_path / "eval.npz", x=np.zeros((4, 6), np.float32))
 
-    assert any("no labels found" in point for point in start(tmp_path, None).open_points)
+    assert any("no labels found" in point for point in init_project(tmp_path, None).open_points)
 
 
 def test_image_folders_with_one_folder_per_class_are_found(tmp_path):
@@ -73,7 +73,7 @@ def test_image_folders_with_one_folder_per_class_are_found(tmp_path):
         (tmp_path / split / "cat").mkdir(parents=True)
         Image.new("RGB", (4, 4)).save(tmp_path / split / "cat" / "1.JPG")
 
-    start(tmp_path, None)
+    init_project(tmp_path, None)
 
     data = load_project(tmp_path).data
     assert (data.calibration, data.evaluation) == ("train", "val")
@@ -93,7 +93,7 @@ def test_the_layout_is_set_only_where_the_data_has_to_be_turned(tmp_path, inputs
     model_file(tmp_path, f"g ({inputs} x) => ({inputs} y) {{ y = Relu(x) }}")
     images(tmp_path, data)
 
-    start(tmp_path, None)
+    init_project(tmp_path, None)
 
     preprocess = load_project(tmp_path).data.preprocess
     assert (preprocess.layout if preprocess else None) == layout
@@ -105,7 +105,7 @@ def test_names_with_quotes_and_line_breaks_do_no_harm(tmp_path):
     path = tmp_path / 'my "best" net\\.onnx'
     path.write_bytes(made.SerializeToString())
 
-    start(tmp_path, None)
+    init_project(tmp_path, None)
 
     project = load_project(tmp_path)
     assert project.model.path == path.name
@@ -117,19 +117,19 @@ def test_a_file_that_is_there_already_is_not_touched(tmp_path):
     (tmp_path / "edgekit.toml").write_text("# mine")
 
     with pytest.raises(UserError, match="exists already"):
-        start(tmp_path, None)
+        init_project(tmp_path, None)
     assert (tmp_path / "edgekit.toml").read_text() == "# mine"
 
 
 def test_with_several_models_or_none_the_user_is_asked(tmp_path):
     with pytest.raises(UserError, match=r"0 model files \(none\)"):
-        start(tmp_path, None)
+        init_project(tmp_path, None)
     dense(tmp_path, "a.onnx")
     dense(tmp_path, "b.onnx")
     with pytest.raises(UserError, match=r"2 model files \(a\.onnx, b\.onnx\)"):
-        start(tmp_path, None)
+        init_project(tmp_path, None)
 
-    start(tmp_path, tmp_path / "b.onnx")
+    init_project(tmp_path, tmp_path / "b.onnx")
     assert load_project(tmp_path).model.path == "b.onnx"
 
 
@@ -137,5 +137,5 @@ def test_a_broken_model_leaves_no_half_written_file(tmp_path):
     (tmp_path / "net.onnx").write_bytes(b"\x08\x08rubbish")
 
     with pytest.raises(UserError, match=r"net\.onnx"):
-        start(tmp_path, None)
+        init_project(tmp_path, None)
     assert not (tmp_path / "edgekit.toml").exists()

@@ -8,8 +8,8 @@ from edgekit.apply import apply
 from edgekit.convert.opening import open_model
 from edgekit.errors import UserError
 from edgekit.graphs.onnx_file import open_session, read_onnx
-from edgekit.passes import step
-from edgekit.progress import silent
+from edgekit.passes import build_step
+from edgekit.progress import ignore_progress
 from edgekit.recipe import Clean, QuantizeDynamic, QuantizeStatic, ToTflite
 from edgekit.store import Store
 from tests.tiny import normal, proto
@@ -68,7 +68,14 @@ def run(path, x):
 )
 def test_a_size_of_zero_or_less_is_free_for_every_pass(tmp_path, sizes, settings):
     path, out = stated(tmp_path, sizes), tmp_path / "out"
-    apply(step(settings), path, out, data=samples(tmp_path), folder=tmp_path, tick=silent)
+    apply(
+        build_step(settings),
+        path,
+        out,
+        data=samples(tmp_path),
+        folder=tmp_path,
+        tick=ignore_progress,
+    )
 
     assert out.stat().st_size
 
@@ -76,7 +83,7 @@ def test_a_size_of_zero_or_less_is_free_for_every_pass(tmp_path, sizes, settings
 @pytest.mark.parametrize("size", [-1, 0])
 def test_a_cleaned_classifier_of_a_batch_of_minus_one_takes_any_batch(tmp_path, size):
     path, out = stated(tmp_path, {("x", 0): size, ("y", 0): size}), tmp_path / "out.onnx"
-    apply(step(Clean()), path, out, data=None, folder=tmp_path, tick=silent)
+    apply(build_step(Clean()), path, out, data=None, folder=tmp_path, tick=ignore_progress)
 
     whole = run(stated(tmp_path, {}), normal(5, 3, 8, 8))
     assert np.allclose(run(out, normal(5, 3, 8, 8)), whole, atol=1e-5)
@@ -85,7 +92,7 @@ def test_a_cleaned_classifier_of_a_batch_of_minus_one_takes_any_batch(tmp_path, 
 def test_the_original_runs_where_its_file_states_an_input_of_nothing(tmp_path):
     path = stated(tmp_path, {("x", 0): 0})
     store = Store(tmp_path / "store")
-    found = open_model(path, folder=tmp_path, store=store, trusted=False, tick=silent)
+    found = open_model(path, folder=tmp_path, store=store, trusted=False, tick=ignore_progress)
 
     assert run(found.path, normal(2, 3, 8, 8)).shape == (2, 10)
     assert found.given == str(path)
@@ -100,7 +107,14 @@ def test_a_stored_tensor_may_be_empty(tmp_path):
     )
     (tmp_path / "m.onnx").write_bytes(made.SerializeToString())
     out = tmp_path / "out.onnx"
-    apply(step(Clean()), tmp_path / "m.onnx", out, data=None, folder=tmp_path, tick=silent)
+    apply(
+        build_step(Clean()),
+        tmp_path / "m.onnx",
+        out,
+        data=None,
+        folder=tmp_path,
+        tick=ignore_progress,
+    )
 
     onnx.checker.check_model(str(out), full_check=True)
 
@@ -112,7 +126,7 @@ def test_a_size_that_no_memory_holds_is_refused(tmp_path, axis, size):
     store = Store(tmp_path / "store")
 
     with pytest.raises(UserError, match=r"the sizes of the input x float32 \[.*\] come to"):
-        open_model(path, folder=tmp_path, store=store, trusted=False, tick=silent)
+        open_model(path, folder=tmp_path, store=store, trusted=False, tick=ignore_progress)
 
 
 def test_a_name_that_a_terminal_cannot_show_is_shown_as_far_as_it_can_be(tmp_path):

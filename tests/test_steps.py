@@ -9,8 +9,8 @@ import pytest
 
 from edgekit.errors import UserError
 from edgekit.passes import PASSES, PassSpec
-from edgekit.recipe import Clean, QuantizeStatic, QuantizeWeights, Within
-from edgekit.steps import read_recipe, settings_of, step_of, written_step
+from edgekit.recipe import Bounds, Clean, QuantizeStatic, QuantizeWeights
+from edgekit.steps import list_settings, parse_settings, parse_step, read_recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,7 +19,7 @@ class Everything:
 
     bits: Literal[2, 4] = 4
     mode: Literal["fast", "slow"] = "fast"
-    share: Annotated[float, Within(0, 1)] = 0.5
+    share: Annotated[float, Bounds(0, 1)] = 0.5
     count: int = 3
     symmetric: bool = True
     label: str = "x"
@@ -53,7 +53,7 @@ def everything(monkeypatch):
     ],
 )
 def test_a_value_in_words_becomes_one_of_the_settings_type(everything, pair, value):
-    settings = step_of("all", [pair]).settings
+    settings = parse_settings("all", [pair]).settings
 
     found = getattr(settings, pair.partition("=")[0])
     assert found == value
@@ -81,28 +81,26 @@ def test_a_value_in_words_becomes_one_of_the_settings_type(everything, pair, val
 )
 def test_a_value_that_is_none_is_refused_with_all_that_is_allowed(everything, pair, says):
     with pytest.raises(UserError) as caught:
-        step_of("all", [pair])
+        parse_settings("all", [pair])
 
     assert caught.value.message.startswith(says)
-    for setting in settings_of("all"):
+    for setting in list_settings("all"):
         assert str(setting) in str(caught.value)
     assert "share: a number from 0 to 1 (default 0.5)" in str(caught.value)
 
 
 def test_a_setting_given_twice_is_refused():
     with pytest.raises(UserError, match="bits: given twice"):
-        step_of("weights", ["bits=2", "bits=3"])
+        parse_settings("weights", ["bits=2", "bits=3"])
 
 
 def test_a_step_on_the_command_line_is_a_name_and_its_settings(everything):
-    assert written_step("weights:bits=3,grid=fixed").settings == QuantizeWeights(
-        bits=3, grid="fixed"
-    )
-    assert written_step("clean").settings == Clean()
-    assert written_step("all:widths=a:4,b:2,count=1").settings == Everything(
+    assert parse_step("weights:bits=3,grid=fixed").settings == QuantizeWeights(bits=3, grid="fixed")
+    assert parse_step("clean").settings == Clean()
+    assert parse_step("all:widths=a:4,b:2,count=1").settings == Everything(
         widths=(("a", 4), ("b", 2)), count=1
     )
-    assert written_step("all").version == 7
+    assert parse_step("all").version == 7
 
 
 RECIPE = """

@@ -6,7 +6,7 @@ import hashlib
 
 import pytest
 
-from edgekit.store import Store, default_root
+from edgekit.store import Store, get_default_root
 
 
 @pytest.fixture
@@ -79,7 +79,7 @@ def test_a_scratch_folder_is_gone_at_the_end_even_after_a_failure(store):
 def test_the_users_wish_decides_where_the_store_is(monkeypatch, tmp_path):
     monkeypatch.delenv("EDGEKIT_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "xdg"))
-    assert default_root() == tmp_path / "xdg" / "edgekit"
+    assert get_default_root() == tmp_path / "xdg" / "edgekit"
 
     monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "own"))
-    assert default_root() == tmp_path / "own"
+    assert get_default_root() == tmp_path / "own"

@@ -6,11 +6,11 @@ import tomllib
 
 import pytest
 
-from edgekit.cli.options import one_of
+from edgekit.cli.options import check_choice
 from edgekit.errors import UserError, did_you_mean
-from edgekit.profile import load_profile, validated
+from edgekit.profile import load_profile, validate
 from edgekit.project import Project
-from edgekit.steps import read_recipe, step_of, written_step
+from edgekit.steps import parse_settings, parse_step, read_recipe
 
 
 def said(call, *arguments):
@@ -31,7 +31,7 @@ def said(call, *arguments):
     ],
 )
 def test_passes_their_settings_and_values(step, meant):
-    assert said(written_step, step).endswith(meant)
+    assert said(parse_step, step).endswith(meant)
 
 
 def test_steps_in_a_recipe_file(tmp_path):
@@ -44,7 +44,7 @@ def test_steps_in_a_recipe_file(tmp_path):
 
 def test_devices_and_metrics():
     assert said(load_profile, "raspberrypi4").endswith("?")
-    assert said(one_of, "--metric", "top_1", ("top1", "top5", "binary")).endswith("'top1'?")
+    assert said(check_choice, "--metric", "top_1", ("top1", "top5", "binary")).endswith("'top1'?")
 
 
 @pytest.mark.parametrize(
@@ -56,9 +56,9 @@ def test_devices_and_metrics():
     ],
 )
 def test_keys_of_the_project_file(text, meant):
-    assert meant in said(lambda: validated(Project, tomllib.loads(text), where="edgekit.toml"))
+    assert meant in said(lambda: validate(Project, tomllib.loads(text), where="edgekit.toml"))
 
 
 def test_nothing_is_suggested_for_a_word_of_its_own():
     assert did_you_mean("xyzzy", ["weights", "quantize"]) == ""
-    assert said(step_of, "xyzzy", []) == "no pass named 'xyzzy'"
+    assert said(parse_settings, "xyzzy", []) == "no pass named 'xyzzy'"

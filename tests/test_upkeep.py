@@ -10,7 +10,7 @@ import pytest
 
 from edgekit.errors import UserError
 from edgekit.store import Store
-from edgekit.upkeep import clear, prune, seconds_of, usage
+from edgekit.upkeep import clear, measure_usage, parse_age, prune
 from tests.projects import edgekit
 
 DAY_S = 86400
@@ -50,14 +50,14 @@ def age(path, days):
 
 def test_every_kind_is_counted(store):
     fill(store)
-    found = {s.name: (s.entries, s.bytes) for s in usage().sections}
+    found = {s.name: (s.entries, s.bytes) for s in measure_usage().sections}
     assert found["models"] == (2, 8)
     assert found["figures"][0] == 2
     assert found["data"] == (1, 1000)
     assert found["wheels"] == (1, 50)
     assert found["unfinished"] == (1, 70)
     total = sum(bytes for _, bytes in found.values())
-    assert usage().bytes == total
+    assert measure_usage().bytes == total
     said = edgekit("cache", "--json")
     assert json.loads(said.out)["bytes"] == total
     assert edgekit("cache", "--size").out == f"{total / 1024:.1f} KiB\n"
@@ -76,7 +76,7 @@ def test_clear_removes_all_and_keeps_what_is_somebody_elses(store, tmp_path):
     (store.root / "columns" / ("1" * 64)).symlink_to(outside)
     (store.root / "states").symlink_to(outside)
     removal = clear()
-    assert usage().sections == ()
+    assert measure_usage().sections == ()
     assert (removal.entries, removal.left.bytes) == (8, 0)
     assert [name for name in kept if not (store.root / name).exists()] == []
     assert (outside / "file").read_text() == "precious"
@@ -92,7 +92,7 @@ def test_prune_keeps_what_was_used_lately(store):
     assert not old.exists()
     assert store.get(used.name) == used
     assert store.recall("tallies", "ab12") == {"n": 1}
-    assert {s.name: s.entries for s in usage().sections} == {"models": 1, "figures": 1}
+    assert {s.name: s.entries for s in measure_usage().sections} == {"models": 1, "figures": 1}
     assert prune("1w").entries == 0
 
 
@@ -115,20 +115,20 @@ def test_nothing_is_removed_under_a_running_build(store):
 
 
 def test_a_cache_that_is_not_there_is_empty(store):
-    assert usage().bytes == 0
+    assert measure_usage().bytes == 0
     assert clear().entries == 0
     assert not store.root.exists()
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90s", 90), ("12h", 43200), ("2w", 14 * DAY_S)])
 def test_ages(text, seconds):
-    assert seconds_of(text) == seconds
+    assert parse_age(text) == seconds
 
 
 @pytest.mark.parametrize("text", ["", "30", "d", "-1d", "1.5d", "1y", "٣d", "9999999d"])
 def test_what_is_no_age_is_refused(text):
     with pytest.raises(UserError, match="not an age"):
-        seconds_of(text)
+        parse_age(text)
 
 
 def test_one_thing_at_a_time(store):

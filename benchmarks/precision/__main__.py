@@ -56,7 +56,7 @@ def open_split(folder: Path, model: Model, split: str) -> Dataset:
     )
 
 
-def spell_out(split: Dataset, model: Path, folder: Path) -> None:
+def write_samples(split: Dataset, model: Path, folder: Path) -> None:
     """Write samples as the model takes them, one .npy per input."""
     folder.mkdir(exist_ok=True)
     inputs = OrtModel(open_session(str(model), 1)).inputs
@@ -90,7 +90,9 @@ def drop_interval(before: np.ndarray, after: np.ndarray) -> tuple[float, float]:
     return 100 * float(low), 100 * float(high)
 
 
-def quantise(tool: str, python: Path, folder: Path, model: Path, target: Path) -> dict[str, Any]:
+def quantize_with(
+    tool: str, python: Path, folder: Path, model: Path, target: Path
+) -> dict[str, Any]:
     """Run one tool; return its seconds and peak memory, or the reason of its failure."""
     if tool in OURS:
         module = "benchmarks.precision.ours"
@@ -122,13 +124,13 @@ def compare(name: str, entry: dict[str, Any], options: argparse.Namespace) -> No
     folder = write_project(options.zoo, entry, options.out / name).resolve()
     source = read_onnx(Path(load_project(folder).model.path))
     evaluation = open_split(folder, source, "evaluation")
-    spell_out(open_split(folder, source, "calibration"), source.path, folder / "calib")
+    write_samples(open_split(folder, source, "calibration"), source.path, folder / "calib")
     is_text = all("int" in spec.dtype for spec in source.signature.inputs)
     tools = [*(t for t in OURS if is_text or t == "edgekit"), *PEERS, *(TEXT_PEERS * is_text)]
     files, took = {"fp32": source.path}, {}
     for tool in (t for t in tools if options.tools is None or t in options.tools):
         target = folder / f"{tool}.onnx"
-        took[tool] = quantise(tool, options.peers, folder, source.path, target)
+        took[tool] = quantize_with(tool, options.peers, folder, source.path, target)
         if "failed" not in took[tool]:
             files[tool] = target
     ratios = time_all(files, folder / "calib", options.threads)

@@ -40,7 +40,7 @@ class Reader:
         return next(self.rows, None)
 
 
-def _prepared(model: Path, target: Path) -> Path:
+def _prepare_model(model: Path, target: Path) -> Path:
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     prepared = target.with_suffix(".pre.onnx")
@@ -58,7 +58,7 @@ def ort_static(method: str, most: int | None = None) -> Callable[[Path, Path, Pa
         from onnxruntime import quantization as ortq
 
         ortq.quantize_static(
-            str(_prepared(model, target)),
+            str(_prepare_model(model, target)),
             str(target),
             Reader(read(data, most)),
             quant_format=ortq.QuantFormat.QDQ,
@@ -75,7 +75,7 @@ def ort_dynamic(model: Path, data: Path, target: Path) -> None:
     """Quantize a model by onnxruntime's dynamic quantization."""
     from onnxruntime import quantization as ortq
 
-    prepared = _prepared(model, target)
+    prepared = _prepare_model(model, target)
     ortq.quantize_dynamic(
         str(prepared), str(target), per_channel=True, weight_type=ortq.QuantType.QInt8
     )

@@ -9,7 +9,7 @@ from onnx import ModelProto, helper
 from onnxruntime.capi import onnxruntime_pybind11_state as failures
 
 from edgekit.bridge.graph import Array
-from edgekit.graphs.onnx_file import session_of
+from edgekit.graphs.onnx_file import make_session
 
 _SAMPLES = 3
 # Relative to the largest output: kernels add in another order in batches.
@@ -33,10 +33,10 @@ def takes_batches(free: ModelProto) -> bool:
     Args:
         free: Model whose inputs all have a free first axis.
     """
-    samples = [_sample(free, np.random.default_rng(seed)) for seed in range(_SAMPLES)]
+    samples = [_draw_sample(free, np.random.default_rng(seed)) for seed in range(_SAMPLES)]
     batch = {name: np.concatenate([s[name] for s in samples]) for name in samples[0]}
     try:
-        session = session_of(free)
+        session = make_session(free)
         together = session.run(None, batch)
         alone = [session.run(None, sample) for sample in samples]
     except _REFUSALS:
@@ -45,7 +45,7 @@ def takes_batches(free: ModelProto) -> bool:
     return all(_is_joined(batched, singles) for batched, singles in pairs)
 
 
-def _sample(proto: ModelProto, rng: np.random.Generator) -> dict[str, Array]:
+def _draw_sample(proto: ModelProto, rng: np.random.Generator) -> dict[str, Array]:
     made: dict[str, Array] = {}
     for value in proto.graph.input:
         tensor = value.type.tensor_type

@@ -14,7 +14,7 @@ from edgekit.bridge.graph import Array, Shape
 SHAPE_ONLY = ("EyeLike", "Shape", "Size")
 
 
-def from_shape(node: NodeProto, shape: Shape, elem_type: int) -> Array:
+def compute_from_shape(node: NodeProto, shape: Shape, elem_type: int) -> Array:
     """Compute the output of an operator of ``SHAPE_ONLY`` from the shape of its input.
 
     Args:
@@ -31,7 +31,7 @@ def from_shape(node: NodeProto, shape: Shape, elem_type: int) -> Array:
     return np.eye(shape[0], shape[1], given.get("k", 0), dtype=dtype)
 
 
-def constant_of(node: NodeProto) -> Array | None:
+def read_constant(node: NodeProto) -> Array | None:
     """Return the value of a Constant node; ``None`` for text and sparse tensors."""
     attribute = node.attribute[0]
     value = helper.get_attribute_value(attribute)
@@ -45,7 +45,7 @@ def constant_of(node: NodeProto) -> Array | None:
     return None
 
 
-def computed(
+def evaluate_node(
     proto: ModelProto, node: NodeProto, read: Mapping[str, TensorProto]
 ) -> list[Array] | None:
     """Compute the outputs of a node; ``None`` if ONNX's reference evaluator cannot run it.

@@ -13,7 +13,7 @@ from edgekit.bridge.graph import Array, Op
 Compute = Callable[[Op, Sequence[Array]], Array]
 
 
-def computed(op: Op, arrays: Sequence[Array]) -> Array | None:
+def evaluate_op(op: Op, arrays: Sequence[Array]) -> Array | None:
     """Compute the output of an operator; ``None`` for operators that are not supported here.
 
     Args:
@@ -25,7 +25,7 @@ def computed(op: Op, arrays: Sequence[Array]) -> Array | None:
         return None
     with np.errstate(all="ignore"):
         made = np.asarray(compute(op, arrays))
-    return _activated(op, made).astype(op.outputs[0].dtype, copy=False)
+    return _apply_activation(op, made).astype(op.outputs[0].dtype, copy=False)
 
 
 def activation_bounds(name: str) -> tuple[float, float]:
@@ -42,12 +42,12 @@ def activation_bounds(name: str) -> tuple[float, float]:
     }[name]
 
 
-def _activated(op: Op, made: Array) -> Array:
+def _apply_activation(op: Op, made: Array) -> Array:
     name = op.options.get("fused_activation_function", "NONE")
     return made if name == "NONE" else np.clip(made, *activation_bounds(name))
 
 
-def _each(function: Callable[..., Any], op: Op, arrays: Sequence[Array]) -> Array:
+def _apply_function(function: Callable[..., Any], op: Op, arrays: Sequence[Array]) -> Array:
     del op
     return np.asarray(function(*arrays))
 
@@ -57,7 +57,7 @@ def _reshape(op: Op, arrays: Sequence[Array]) -> Array:
     return arrays[0].reshape([int(n) for n in shape])
 
 
-def _same_values(op: Op, arrays: Sequence[Array]) -> Array:
+def _reshape_to_output(op: Op, arrays: Sequence[Array]) -> Array:
     return arrays[0].reshape(op.outputs[0].shape)
 
 
@@ -90,7 +90,7 @@ def _strided_slice(op: Op, arrays: Sequence[Array]) -> Array:
     return np.asarray(array[tuple(parts)])
 
 
-def _concatenation(op: Op, arrays: Sequence[Array]) -> Array:
+def _concatenate(op: Op, arrays: Sequence[Array]) -> Array:
     return np.concatenate(arrays, axis=op.options.get("axis", 0))
 
 
@@ -119,13 +119,13 @@ def _reverse(op: Op, arrays: Sequence[Array]) -> Array:
     return np.flip(arrays[0], tuple(arrays[1].ravel().tolist()))
 
 
-def _reduced(function: Callable[..., Any], op: Op, arrays: Sequence[Array]) -> Array:
+def _reduce(function: Callable[..., Any], op: Op, arrays: Sequence[Array]) -> Array:
     axes = tuple(arrays[1].ravel().tolist())
     made = function(arrays[0], axis=axes, keepdims=op.options.get("keep_dims", False))
     return np.asarray(made)
 
 
-def _divided(left: Array, right: Array) -> Array:
+def _divide(left: Array, right: Array) -> Array:
     if np.issubdtype(left.dtype, np.integer):
         quotient = np.abs(left) // np.maximum(np.abs(right), 1)
         return np.asarray(quotient * np.sign(left) * np.sign(right))
@@ -152,13 +152,13 @@ MOVING = frozenset(
 _COMPUTED: dict[str, Compute] = {
     "RESHAPE": _reshape,
     "TRANSPOSE": _transpose,
-    "EXPAND_DIMS": _same_values,
-    "SQUEEZE": _same_values,
+    "EXPAND_DIMS": _reshape_to_output,
+    "SQUEEZE": _reshape_to_output,
     "CAST": _cast,
     "SLICE": _slice,
     "STRIDED_SLICE": _strided_slice,
     "REVERSE_V2": _reverse,
-    "CONCATENATION": _concatenation,
+    "CONCATENATION": _concatenate,
     "PACK": _pack,
     "GATHER": _gather,
     "PAD": _pad,
@@ -166,38 +166,38 @@ _COMPUTED: dict[str, Compute] = {
     "TILE": _tile,
     "BROADCAST_TO": _broadcast,
     "FILL": lambda op, arrays: np.broadcast_to(arrays[1], op.outputs[0].shape),
-    "SELECT_V2": partial(_each, np.where),
-    "SUM": partial(_reduced, np.sum),
-    "MEAN": partial(_reduced, np.mean),
-    "REDUCE_MAX": partial(_reduced, np.max),
-    "REDUCE_MIN": partial(_reduced, np.min),
-    "ADD": partial(_each, np.add),
-    "SUB": partial(_each, np.subtract),
-    "MUL": partial(_each, np.multiply),
-    "DIV": partial(_each, _divided),
-    "FLOOR_DIV": partial(_each, np.floor_divide),
-    "MAXIMUM": partial(_each, np.maximum),
-    "MINIMUM": partial(_each, np.minimum),
-    "POW": partial(_each, np.power),
-    "SQUARED_DIFFERENCE": partial(_each, lambda a, b: np.square(a - b)),
-    "NEG": partial(_each, np.negative),
-    "ABS": partial(_each, np.abs),
-    "SQUARE": partial(_each, np.square),
-    "SQRT": partial(_each, np.sqrt),
-    "RSQRT": partial(_each, _rsqrt),
-    "EXP": partial(_each, np.exp),
-    "LOG": partial(_each, np.log),
-    "SIN": partial(_each, np.sin),
-    "COS": partial(_each, np.cos),
-    "TANH": partial(_each, np.tanh),
-    "FLOOR": partial(_each, np.floor),
-    "LOGISTIC": partial(_each, _logistic),
-    "RELU": partial(_each, _relu),
-    "EQUAL": partial(_each, np.equal),
-    "NOT_EQUAL": partial(_each, np.not_equal),
-    "LESS": partial(_each, np.less),
-    "GREATER": partial(_each, np.greater),
-    "LOGICAL_NOT": partial(_each, np.logical_not),
-    "LOGICAL_AND": partial(_each, np.logical_and),
-    "LOGICAL_OR": partial(_each, np.logical_or),
+    "SELECT_V2": partial(_apply_function, np.where),
+    "SUM": partial(_reduce, np.sum),
+    "MEAN": partial(_reduce, np.mean),
+    "REDUCE_MAX": partial(_reduce, np.max),
+    "REDUCE_MIN": partial(_reduce, np.min),
+    "ADD": partial(_apply_function, np.add),
+    "SUB": partial(_apply_function, np.subtract),
+    "MUL": partial(_apply_function, np.multiply),
+    "DIV": partial(_apply_function, _divide),
+    "FLOOR_DIV": partial(_apply_function, np.floor_divide),
+    "MAXIMUM": partial(_apply_function, np.maximum),
+    "MINIMUM": partial(_apply_function, np.minimum),
+    "POW": partial(_apply_function, np.power),
+    "SQUARED_DIFFERENCE": partial(_apply_function, lambda a, b: np.square(a - b)),
+    "NEG": partial(_apply_function, np.negative),
+    "ABS": partial(_apply_function, np.abs),
+    "SQUARE": partial(_apply_function, np.square),
+    "SQRT": partial(_apply_function, np.sqrt),
+    "RSQRT": partial(_apply_function, _rsqrt),
+    "EXP": partial(_apply_function, np.exp),
+    "LOG": partial(_apply_function, np.log),
+    "SIN": partial(_apply_function, np.sin),
+    "COS": partial(_apply_function, np.cos),
+    "TANH": partial(_apply_function, np.tanh),
+    "FLOOR": partial(_apply_function, np.floor),
+    "LOGISTIC": partial(_apply_function, _logistic),
+    "RELU": partial(_apply_function, _relu),
+    "EQUAL": partial(_apply_function, np.equal),
+    "NOT_EQUAL": partial(_apply_function, np.not_equal),
+    "LESS": partial(_apply_function, np.less),
+    "GREATER": partial(_apply_function, np.greater),
+    "LOGICAL_NOT": partial(_apply_function, np.logical_not),
+    "LOGICAL_AND": partial(_apply_function, np.logical_and),
+    "LOGICAL_OR": partial(_apply_function, np.logical_or),
 }

@@ -9,26 +9,26 @@ from onnx import ModelProto
 from edgekit.bridge.flatbuffer import write_lite
 from edgekit.bridge.folding import fold
 from edgekit.bridge.fusing import fuse
-from edgekit.bridge.graph import LiteGraph, kinds
+from edgekit.bridge.graph import LiteGraph, count_kinds
 from edgekit.bridge.lowering import lower
-from edgekit.bridge.naming import name_compositions
-from edgekit.bridge.older import avoid_newer
+from edgekit.bridge.naming import fuse_gelu
+from edgekit.bridge.older import avoid_newer_kernels
 from edgekit.bridge.precision import (
     store_float16,
     store_int8,
     use_dynamic_kernels,
     use_dynamic_products,
 )
-from edgekit.bridge.quantising import quantise, store_quantised
-from edgekit.bridge.settling import settled
+from edgekit.bridge.quantising import quantize_constants, quantize_graph
+from edgekit.bridge.settling import fix_shapes
 from edgekit.bridge.shrinking import shrink_constants
-from edgekit.bridge.signals import fasten_signals
-from edgekit.bridge.versions import too_new
+from edgekit.bridge.signals import speed_up_signals
+from edgekit.bridge.versions import list_version_conflicts
 from edgekit.errors import PassRefused
 from edgekit.recipe import Precision, Target
 
 
-def emitted(
+def convert_to_tflite(
     proto: ModelProto,
     dims: Mapping[str, int],
     *,
@@ -52,10 +52,10 @@ def emitted(
     Raises:
         PassRefused: An operator has no TFLite counterpart; the message names the node and a remedy.
     """
-    return write_lite(lite_graph(proto, dims, precision=precision, target=target))
+    return write_lite(convert_to_lite_graph(proto, dims, precision=precision, target=target))
 
 
-def lite_graph(
+def convert_to_lite_graph(
     proto: ModelProto,
     dims: Mapping[str, int],
     *,
@@ -66,14 +66,16 @@ def lite_graph(
 
     Arguments and errors are those of ``convert_to_tflite``.
     """
-    fixed = settled(proto, dims)
-    name_compositions(fixed)
+    fixed = fix_shapes(proto, dims)
+    fuse_gelu(fixed)
     graph = lower(fixed)
-    finish(graph, precision=precision, target=target)
+    optimize_lite_graph(graph, precision=precision, target=target)
     return graph
 
 
-def finish(graph: LiteGraph, *, precision: Precision = "same", target: Target = "litert") -> None:
+def optimize_lite_graph(
+    graph: LiteGraph, *, precision: Precision = "same", target: Target = "litert"
+) -> None:
     """Fold, fuse and quantize a lowered graph in place.
 
     Args:
@@ -85,20 +87,20 @@ def finish(graph: LiteGraph, *, precision: Precision = "same", target: Target = 
         PassRefused: ``int16x8`` is asked of a graph without activation ranges, or the target lacks
             operators of the graph.
     """
-    if precision == "int16x8" and "QUANTIZE" not in kinds(graph.ops):
+    if precision == "int16x8" and "QUANTIZE" not in count_kinds(graph.ops):
         raise PassRefused(
             "int16x8: the model says no ranges of its activations",
             hint="quantize it first: edgekit apply quantize",
         )
-    store_quantised(graph)
+    quantize_constants(graph)
     fold(graph)
     shrink_constants(graph)
     fuse(graph)
     fold(graph)
-    quantise(graph, activations="int16" if precision == "int16x8" else "int8")
+    quantize_graph(graph, activations="int16" if precision == "int16x8" else "int8")
     fold(graph)
     use_dynamic_products(graph, target=target)
-    fasten_signals(graph)
+    speed_up_signals(graph)
     if precision == "float16":
         store_float16(graph)
     if precision == "dynamic":
@@ -106,8 +108,8 @@ def finish(graph: LiteGraph, *, precision: Precision = "same", target: Target = 
         fold(graph)
         use_dynamic_kernels(graph, target=target)
     if target == "tflite-runtime":
-        avoid_newer(graph)
+        avoid_newer_kernels(graph)
     shrink_constants(graph)
     fold(graph)
-    if target == "tflite-runtime" and (lines := too_new(graph)):
+    if target == "tflite-runtime" and (lines := list_version_conflicts(graph)):
         raise PassRefused("; ".join(lines), hint="use ai-edge-litert, or onnxruntime")

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from edgekit.bridge.computing import MOVING, computed
+from edgekit.bridge.computing import MOVING, evaluate_op
 from edgekit.bridge.graph import LiteGraph, Op, Quantization, Shape, Tensor, constant
 
 # Duplicates of these are not equal: each call gives another value or has another effect.
@@ -47,18 +47,18 @@ class _Folding:
         kept: list[Op] = []
         for op in self.graph.ops:
             op.inputs = [t if t is None else self.replaced.get(id(t), t) for t in op.inputs]
-            if self._is_gone(op):
+            if self._replace_op(op):
                 continue
             self._merge(op)
-            if self._is_gone(op):
+            if self._replace_op(op):
                 continue
             kept.append(op)
             self.made_by.update({id(t): op for t in op.outputs})
         self.graph.ops = kept
         self.graph.substitute(self.replaced)
 
-    def _is_gone(self, op: Op) -> bool:
-        made = self._constant_of(op) or _unchanged(op) or self._twin(op)
+    def _replace_op(self, op: Op) -> bool:
+        made = self._fold_constant(op) or _find_unchanged_input(op) or self._find_duplicate(op)
         if made is None:
             return False
         if id(op.outputs[0]) in self.fixed:
@@ -69,7 +69,7 @@ class _Folding:
         self.replaced.update({id(op.outputs[0]): made})
         return True
 
-    def _constant_of(self, op: Op) -> Tensor | None:
+    def _fold_constant(self, op: Op) -> Tensor | None:
         read = [t for t in op.inputs if t is not None]
         if len(read) != len(op.inputs) or not read:
             return None
@@ -80,20 +80,20 @@ class _Folding:
         size = math.prod(output.shape) * np.dtype(output.dtype).itemsize
         if size > stored + _MOST_GROWTH_BYTES:
             return None
-        array = computed(op, [t.data for t in read if t.data is not None])
+        array = evaluate_op(op, [t.data for t in read if t.data is not None])
         if array is None:
             return None
         if -1 not in output.shape and array.shape != output.shape:
             array = array.reshape(output.shape)
         return constant(read[0].name, array)
 
-    def _twin(self, op: Op) -> Tensor | None:
+    def _find_duplicate(self, op: Op) -> Tensor | None:
         if len(op.outputs) != 1 or op.kind in _NEVER_SHARED or op.outputs[0].is_variable:
             return None
         output = op.outputs[0]
         key = (
             op.kind,
-            tuple(_identity(t) for t in op.inputs),
+            tuple(_tensor_key(t) for t in op.inputs),
             repr(sorted(op.options.items())),
             output.dtype,
             _quantization_key(output.quantization),
@@ -109,23 +109,23 @@ class _Folding:
         if before is not None and before.kind == "DEQUANTIZE":
             _move_integers(op, before)
         if op.kind in ("EXPAND_DIMS", "SQUEEZE") and -1 not in op.outputs[0].shape:
-            _as_reshape(op)
+            _change_to_reshape(op)
         if op.kind == "TRANSPOSE":
             _merge_transposes(op, before)
-            _reshape_instead(op)
+            _replace_by_reshape(op)
         if op.kind == "RESHAPE" and -1 not in op.outputs[0].shape:
             while before is not None and before.kind == "RESHAPE":
                 op.inputs[0] = before.inputs[0]
                 before = self.made_by.get(id(op.inputs[0]))
 
 
-def _identity(tensor: Tensor | None) -> Hashable:
+def _tensor_key(tensor: Tensor | None) -> Hashable:
     if tensor is None or tensor.data is None or tensor.data.nbytes > 256:
         return id(tensor) if tensor is not None else None
     return _constant_key(tensor)
 
 
-def _unchanged(op: Op) -> Tensor | None:
+def _find_unchanged_input(op: Op) -> Tensor | None:
     """Return the input of an operator that passes it on unchanged; ``None`` for other operators."""
     source = op.inputs[0] if op.inputs else None
     if source is None or len(op.outputs) != 1:
@@ -135,14 +135,14 @@ def _unchanged(op: Op) -> Tensor | None:
         is_same = source.shape == output.shape and -1 not in source.shape
         return source if is_same and source.dtype == output.dtype else None
     if op.kind == "TRANSPOSE":
-        perm = _perm(op)
+        perm = _read_perm(op)
         return source if perm is not None and perm == tuple(range(len(perm))) else None
     if op.kind == "CONCATENATION" and len(op.inputs) == 1:
         return source if op.options.get("fused_activation_function", "NONE") == "NONE" else None
     return None
 
 
-def _perm(op: Op) -> tuple[int, ...] | None:
+def _read_perm(op: Op) -> tuple[int, ...] | None:
     order = op.inputs[1]
     if order is None or order.data is None:
         return None
@@ -152,24 +152,24 @@ def _perm(op: Op) -> tuple[int, ...] | None:
 def _merge_transposes(op: Op, before: Op | None) -> None:
     if before is None or before.kind != "TRANSPOSE":
         return
-    first, second = _perm(before), _perm(op)
+    first, second = _read_perm(before), _read_perm(op)
     if first is None or second is None:
         return
     order = np.asarray([first[axis] for axis in second], np.int32)
     op.inputs = [before.inputs[0], constant("perm", order)]
 
 
-def _reshape_instead(op: Op) -> None:
+def _replace_by_reshape(op: Op) -> None:
     """Replace a TRANSPOSE that only moves axes of size 1 by a RESHAPE."""
-    perm, source = _perm(op), op.inputs[0]
+    perm, source = _read_perm(op), op.inputs[0]
     if perm is None or source is None or -1 in source.shape:
         return
     moved = [axis for axis in perm if source.shape[axis] != 1]
     if moved == sorted(moved):
-        _as_reshape(op)
+        _change_to_reshape(op)
 
 
-def _as_reshape(op: Op) -> None:
+def _change_to_reshape(op: Op) -> None:
     op.kind, op.options = "RESHAPE", {}
     op.inputs = [op.inputs[0], constant("shape", np.asarray(op.outputs[0].shape, np.int32))]
 
@@ -181,7 +181,7 @@ def _move_integers(op: Op, before: Op) -> None:
         return
     quantization = stored.quantization
     if quantization is not None and (quantization.scales.size > 1 or quantization.axis):
-        quantization = _moved(op, stored.shape, quantization)
+        quantization = _move_quantization(op, stored.shape, quantization)
         if quantization is None:
             return
     integers = Op(
@@ -191,7 +191,7 @@ def _move_integers(op: Op, before: Op) -> None:
         options=op.options,
     )
     rest = [t.data for t in op.inputs[1:] if t is not None and t.data is not None]
-    made = computed(integers, [stored.data, *rest])
+    made = evaluate_op(integers, [stored.data, *rest])
     if made is None:
         return
     made = made.reshape(op.outputs[0].shape)
@@ -204,15 +204,15 @@ def _is_known(tensor: Tensor | None) -> bool:
     return tensor is not None and tensor.is_constant
 
 
-def _moved(op: Op, shape: Shape, quantization: Quantization) -> Quantization | None:
+def _move_quantization(op: Op, shape: Shape, quantization: Quantization) -> Quantization | None:
     """Return the quantization of a constant that was moved; ``None`` if its axis is split."""
     if op.kind == "SLICE":
-        return _sliced(op, quantization)
-    axis = _moved_axis(op, shape, quantization)
+        return _slice_quantization(op, quantization)
+    axis = _find_moved_axis(op, shape, quantization)
     return None if axis is None else replace(quantization, axis=axis)
 
 
-def _sliced(op: Op, quantization: Quantization) -> Quantization:
+def _slice_quantization(op: Op, quantization: Quantization) -> Quantization:
     """Return the quantization of the part of a constant that a SLICE takes."""
     begin, made = op.inputs[1], op.outputs[0]
     if begin is None or begin.data is None:
@@ -226,11 +226,11 @@ def _sliced(op: Op, quantization: Quantization) -> Quantization:
     )
 
 
-def _moved_axis(op: Op, shape: Shape, quantization: Quantization) -> int | None:
+def _find_moved_axis(op: Op, shape: Shape, quantization: Quantization) -> int | None:
     """Find the quantized axis after a data movement; ``None`` where the axis is split up."""
     axis = quantization.axis
     if op.kind == "TRANSPOSE":
-        perm = _perm(op)
+        perm = _read_perm(op)
         return None if perm is None else perm.index(axis)
     if op.kind not in ("RESHAPE", "EXPAND_DIMS", "SQUEEZE"):
         return None

@@ -27,19 +27,19 @@ from typing import Any
 import numpy as np
 from onnx import ModelProto, TensorProto
 
-from edgekit.errors import PassRefused, UserError, missing_extra
+from edgekit.errors import PassRefused, UserError, make_missing_extra_error
 
 try:
     import tensorflow as tf
 except ImportError as error:
-    raise missing_extra("tensorflow", "tensorflow") from error
+    raise make_missing_extra_error("tensorflow", "tensorflow") from error
 
 from edgekit.bridge.functions import parameters as stored
-from edgekit.bridge.functions.running import Plan, Run, check_known, spread_scales
-from edgekit.bridge.functions.writing import written
+from edgekit.bridge.functions.running import Plan, Run, check_supported, propagate_scales
+from edgekit.bridge.functions.writing import write_parameters
 from edgekit.bridge.graph import Array
-from edgekit.bridge.lowering import lowered
-from edgekit.bridge.settling import settled
+from edgekit.bridge.lowering import lower_with_values
+from edgekit.bridge.settling import fix_shapes
 
 Feeds = Mapping[str, Any]
 _Signature = tuple[tuple[str, tuple[int, ...]], ...]
@@ -65,10 +65,10 @@ class GraphFunction:
     """
 
     def __init__(self, proto: ModelProto, *, learn_scales: bool = False) -> None:
-        proto = stored.with_bias_scales(proto)
+        proto = stored.copy_with_bias_scales(proto)
         self._proto = proto
-        self.parameters = stored.learnable(proto)
-        first = stored.scale_names(proto) if learn_scales else {}
+        self.parameters = stored.find_parameters(proto)
+        first = stored.find_learnable_scales(proto) if learn_scales else {}
         self._first_scales: dict[str, Array] = first
         self.scales_by_name: dict[str, Any] = {k: tf.Variable(v) for k, v in first.items()}
         self.variables_by_name: dict[str, Any] = {
@@ -90,8 +90,8 @@ class GraphFunction:
             UserError: An input is missing or has no fixed shape, or a tap is not in the graph.
             PassRefused: An operator cannot be computed; the message names the node.
         """
-        shapes = self._shapes(feeds)
-        plan, dequantised = self._plan(shapes)
+        shapes = self._check_inputs(feeds)
+        plan, dequantised = self._get_plan(shapes)
         given = {
             name: tf.cast(feeds[name], tensor.dtype) for name, tensor in plan.graph.inputs.items()
         }
@@ -103,17 +103,17 @@ class GraphFunction:
                 return None
             return parameter.read(scales.get(parameter.grid.scale) if parameter.grid else None)
 
-        run = Run(plan, read=read, scale=scales.__getitem__, taps=_tapped(plan, taps))
+        run = Run(plan, read=read, scale=scales.__getitem__, taps=_find_taps(plan, taps))
         return run(given) | run.tapped
 
     def scales(self) -> dict[str, Any]:
         """Return the learned scales as the graph reads them, kept above zero, by name."""
         return {
-            name: stored.held_positive(variable, self._first_scales[name])
+            name: stored.clamp_scale(variable, self._first_scales[name])
             for name, variable in self.scales_by_name.items()
         }
 
-    def _shapes(self, feeds: Feeds) -> _Signature:
+    def _check_inputs(self, feeds: Feeds) -> _Signature:
         known = {t.name for t in self._proto.graph.initializer}
         found = []
         for value in self._proto.graph.input:
@@ -146,24 +146,24 @@ class GraphFunction:
                 hint="every size must be known, also inside a tf.function",
             )
 
-    def _plan(self, shapes: _Signature) -> tuple[Plan, dict[str, str]]:
+    def _get_plan(self, shapes: _Signature) -> tuple[Plan, dict[str, str]]:
         if shapes not in self._plans:
             fixed = ModelProto()
             fixed.CopyFrom(self._proto)
-            _fix(fixed, dict(shapes))
-            fixed = settled(fixed, {}, fold_weights=False)
-            dequantised = stored.with_floats(fixed, self.parameters)
-            graph, values = lowered(fixed)
+            _fix_input_sizes(fixed, dict(shapes))
+            fixed = fix_shapes(fixed, {}, fold_weights=False)
+            dequantised = stored.replace_with_floats(fixed, self.parameters)
+            graph, values = lower_with_values(fixed)
             graph.drop_unread()
-            check_known(graph)
-            scales = _scales_by_tensor(fixed, values, self.scales_by_name)
-            spread_scales(graph, scales)
+            check_supported(graph)
+            scales = _map_learned_scales(fixed, values, self.scales_by_name)
+            propagate_scales(graph, scales)
             plan = Plan(graph=graph, values=values, scales=scales)
             self._plans[shapes] = plan, dequantised
         return self._plans[shapes]
 
 
-def differentiated(
+def compute_gradients(
     function: GraphFunction,
     feeds: Feeds,
     taps: Sequence[str],
@@ -196,21 +196,21 @@ def differentiated(
     return values, {name: np.asarray(slope) for name, slope in zip(taps, found, strict=True)}
 
 
-def _fix(proto: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> None:
+def _fix_input_sizes(proto: ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> None:
     for value in proto.graph.input:
         dims = value.type.tensor_type.shape.dim
         for dim, size in zip(dims, shapes.get(value.name, ()), strict=False):
             dim.dim_value = size
 
 
-def _tapped(plan: Plan, taps: Sequence[str]) -> dict[str, Any]:
+def _find_taps(plan: Plan, taps: Sequence[str]) -> dict[str, Any]:
     for name in taps:
         if name not in plan.values:
             raise UserError(f"{name}: no value of the graph has this name once it is settled")
     return {name: plan.values[name] for name in taps}
 
 
-def _scales_by_tensor(
+def _map_learned_scales(
     proto: ModelProto, values: Mapping[str, Any], learned: Mapping[str, Any]
 ) -> dict[int, str]:
     """Map each output of QuantizeLinear and input of DequantizeLinear to its learned scale."""
@@ -237,7 +237,7 @@ def write_back(proto: ModelProto, function: GraphFunction) -> ModelProto:
         UserError: A variable holds a value that is not finite.
     """
     scales = {name: np.asarray(scale) for name, scale in function.scales().items()}
-    for name, alike in stored.scales_alike(proto).items():
+    for name, alike in stored.find_shared_scales(proto).items():
         if alike in scales:
             scales[name] = scales[alike]
-    return written(proto, function.parameters, scales)
+    return write_parameters(proto, function.parameters, scales)

@@ -113,8 +113,10 @@ class LiteGraph:
             replaced: New tensor by ``id`` of the old one; chains are followed.
         """
         for op in self.ops:
-            op.inputs = [None if t is None else _last(replaced, t) for t in op.inputs]
-        self.outputs = {name: _last(replaced, t) for name, t in self.outputs.items()}
+            op.inputs = [
+                None if t is None else _follow_replacements(replaced, t) for t in op.inputs
+            ]
+        self.outputs = {name: _follow_replacements(replaced, t) for name, t in self.outputs.items()}
 
     def drop_unread(self) -> None:
         """Remove operators none of whose outputs is read."""
@@ -127,7 +129,7 @@ class LiteGraph:
         self.ops = kept[::-1]
 
 
-def _last(replaced: Mapping[int, Tensor], tensor: Tensor) -> Tensor:
+def _follow_replacements(replaced: Mapping[int, Tensor], tensor: Tensor) -> Tensor:
     while id(tensor) in replaced:
         tensor = replaced[id(tensor)]
     return tensor
@@ -144,7 +146,7 @@ def constant(name: str, data: Array, *, quantization: Quantization | None = None
     )
 
 
-def kinds(ops: Sequence[Op]) -> dict[str, int]:
+def count_kinds(ops: Sequence[Op]) -> dict[str, int]:
     """Count the operators of each kind."""
     counts: dict[str, int] = {}
     for op in ops:

@@ -14,12 +14,12 @@ SMALLEST_RATIO, LARGEST_RATIO = 2.0**-31, 2.0**8
 _SMALLEST = float(np.finfo(np.float32).tiny)
 
 
-def one_scale(tensor: Tensor) -> bool:
+def has_one_scale(tensor: Tensor) -> bool:
     """Return whether a tensor has per-tensor quantization (one scale)."""
     return tensor.quantization is not None and tensor.quantization.scales.size == 1
 
 
-def equal_scales(one: Quantization | None, other: Quantization | None) -> bool:
+def is_same_quantization(one: Quantization | None, other: Quantization | None) -> bool:
     """Return whether two quantizations map integers to the same real values."""
     if one is None or other is None:
         return one is other
@@ -30,7 +30,7 @@ def equal_scales(one: Quantization | None, other: Quantization | None) -> bool:
     )
 
 
-def within_reach(scales: Sequence[Quantization | None], made: Quantization | None) -> bool:
+def can_requantize(scales: Sequence[Quantization | None], made: Quantization | None) -> bool:
     """Return whether a kernel can requantize from the given scales to the scale of its output.
 
     Args:
@@ -47,7 +47,7 @@ def within_reach(scales: Sequence[Quantization | None], made: Quantization | Non
     return all(bool(((r >= SMALLEST_RATIO) & (r < LARGEST_RATIO)).all()) for r in ratios)
 
 
-def product(*scales: Quantization | None) -> Quantization:
+def multiply_scales(*scales: Quantization | None) -> Quantization:
     """Return the quantization of products: the product of per-tensor scales, with zero point 0."""
     total = np.ones(1)
     for given in scales:
@@ -56,7 +56,7 @@ def product(*scales: Quantization | None) -> Quantization:
     return Quantization(scales=total.astype(np.float32), zero_points=np.zeros(1, np.int64))
 
 
-def along_axis(values: Array, axis: int, rank: int) -> Array:
+def broadcast_along_axis(values: Array, axis: int, rank: int) -> Array:
     """Reshape per-axis parameters so that they broadcast along an axis; one becomes a scalar."""
     if values.size == 1:
         return values.reshape(())
@@ -65,7 +65,7 @@ def along_axis(values: Array, axis: int, rank: int) -> Array:
     return values.reshape(shape)
 
 
-def stored_reals(tensor: Tensor) -> Array:
+def dequantize_constant(tensor: Tensor) -> Array:
     """Dequantize a constant to float64.
 
     Raises:
@@ -74,15 +74,17 @@ def stored_reals(tensor: Tensor) -> Array:
     if tensor.data is None or tensor.quantization is None:
         raise ValueError(f"{tensor.name}: no stored integers under a scale")
     given, rank = tensor.quantization, tensor.data.ndim
-    zero_points = along_axis(given.zero_points, given.axis, rank)
-    scales = along_axis(given.scales.astype(np.float64), given.axis, rank)
+    zero_points = broadcast_along_axis(given.zero_points, given.axis, rank)
+    scales = broadcast_along_axis(given.scales.astype(np.float64), given.axis, rank)
     return np.asarray((tensor.data.astype(np.int64) - zero_points) * scales)
 
 
-def as_integers(reals: Array, given: Quantization, dtype: str, *, name: str = "constant") -> Tensor:
+def quantize_reals(
+    reals: Array, given: Quantization, dtype: str, *, name: str = "constant"
+) -> Tensor:
     """Quantize real values to a constant: round half to even and clip to the range of the type."""
-    scales = along_axis(given.scales.astype(np.float64), given.axis, reals.ndim)
-    zero_points = along_axis(given.zero_points, given.axis, reals.ndim)
+    scales = broadcast_along_axis(given.scales.astype(np.float64), given.axis, reals.ndim)
+    zero_points = broadcast_along_axis(given.zero_points, given.axis, reals.ndim)
     bounds = np.iinfo(dtype)
     integers = np.rint(reals / scales) + zero_points
     return constant(
@@ -90,15 +92,15 @@ def as_integers(reals: Array, given: Quantization, dtype: str, *, name: str = "c
     )
 
 
-def symmetric(most: float, dtype: str) -> Quantization:
+def build_symmetric_quantization(most: float, dtype: str) -> Quantization:
     """Return the symmetric quantization that maps a magnitude to the type's largest integer."""
     scale = max(most / np.iinfo(dtype).max, _SMALLEST)
     return Quantization(scales=np.asarray([scale], np.float32), zero_points=np.zeros(1, np.int64))
 
 
-def exact_number(tensor: Tensor, value: float, dtype: str) -> Tensor:
+def quantize_number(tensor: Tensor, value: float, dtype: str) -> Tensor:
     """Quantize a constant of one value so that the type's largest integer represents it exactly."""
-    given = symmetric(abs(value) if value else 1.0, dtype)
+    given = build_symmetric_quantization(abs(value) if value else 1.0, dtype)
     most = np.iinfo(dtype).max
     data = np.full(tensor.shape, most * int(np.sign(value)), dtype)
     return constant(tensor.name, data, quantization=given)

@@ -55,11 +55,11 @@ class Layer:
     needs_bias: bool = True
 
 
-def _moving(*real: int, wide: bool = True) -> Kernel:
+def _build_moving_kernel(*real: int, wide: bool = True) -> Kernel:
     return Kernel(scales="same", real=real or (0,), commutes=True, wide=wide)
 
 
-def _fixed(int8: tuple[float, int], int16: tuple[float, int] | None) -> Kernel:
+def _build_fixed_kernel(int8: tuple[float, int], int16: tuple[float, int] | None) -> Kernel:
     fixed: dict[Activations, tuple[float, int]] = {"int8": int8}
     if int16 is not None:
         fixed["int16"] = int16
@@ -90,35 +90,35 @@ KERNELS: dict[str, Kernel] = {
     "ELU": _TABLE_LOOKUP,
     "EXP": _TABLE_LOOKUP,
     "ABS": _TABLE_LOOKUP,
-    "SOFTMAX": _fixed((1 / 256, -128), (1 / 32768, 0)),
-    "LOGISTIC": _fixed((1 / 256, -128), (1 / 32768, 0)),
-    "TANH": _fixed((1 / 128, 0), (1 / 32768, 0)),
-    "L2_NORMALIZATION": _fixed((1 / 128, 0), None),
-    "LOG_SOFTMAX": _fixed((16 / 256, 127), None),
+    "SOFTMAX": _build_fixed_kernel((1 / 256, -128), (1 / 32768, 0)),
+    "LOGISTIC": _build_fixed_kernel((1 / 256, -128), (1 / 32768, 0)),
+    "TANH": _build_fixed_kernel((1 / 128, 0), (1 / 32768, 0)),
+    "L2_NORMALIZATION": _build_fixed_kernel((1 / 128, 0), None),
+    "LOG_SOFTMAX": _build_fixed_kernel((16 / 256, 127), None),
     "AVERAGE_POOL_2D": Kernel(scales="same", real=(0,)),
     "RESIZE_BILINEAR": Kernel(scales="same", real=(0,)),
-    "MAX_POOL_2D": _moving(),
-    "REDUCE_MAX": _moving(wide=False),
-    "REDUCE_MIN": _moving(wide=False),
-    "RESHAPE": _moving(),
-    "TRANSPOSE": _moving(),
-    "SLICE": _moving(),
-    "STRIDED_SLICE": _moving(),
-    "GATHER": _moving(),
-    "GATHER_ND": _moving(),
-    "SPLIT": _moving(1),
-    "SPLIT_V": _moving(wide=False),
-    "UNPACK": _moving(wide=False),
-    "TILE": _moving(wide=False),
-    "BROADCAST_TO": _moving(wide=False),
-    "REVERSE_V2": _moving(wide=False),
-    "DEPTH_TO_SPACE": _moving(wide=False),
-    "SPACE_TO_DEPTH": _moving(wide=False),
-    "BATCH_TO_SPACE_ND": _moving(wide=False),
-    "SPACE_TO_BATCH_ND": _moving(wide=False),
-    "RESIZE_NEAREST_NEIGHBOR": _moving(),
-    "PAD": _moving(),
-    "MIRROR_PAD": _moving(wide=False),
+    "MAX_POOL_2D": _build_moving_kernel(),
+    "REDUCE_MAX": _build_moving_kernel(wide=False),
+    "REDUCE_MIN": _build_moving_kernel(wide=False),
+    "RESHAPE": _build_moving_kernel(),
+    "TRANSPOSE": _build_moving_kernel(),
+    "SLICE": _build_moving_kernel(),
+    "STRIDED_SLICE": _build_moving_kernel(),
+    "GATHER": _build_moving_kernel(),
+    "GATHER_ND": _build_moving_kernel(),
+    "SPLIT": _build_moving_kernel(1),
+    "SPLIT_V": _build_moving_kernel(wide=False),
+    "UNPACK": _build_moving_kernel(wide=False),
+    "TILE": _build_moving_kernel(wide=False),
+    "BROADCAST_TO": _build_moving_kernel(wide=False),
+    "REVERSE_V2": _build_moving_kernel(wide=False),
+    "DEPTH_TO_SPACE": _build_moving_kernel(wide=False),
+    "SPACE_TO_DEPTH": _build_moving_kernel(wide=False),
+    "BATCH_TO_SPACE_ND": _build_moving_kernel(wide=False),
+    "SPACE_TO_BATCH_ND": _build_moving_kernel(wide=False),
+    "RESIZE_NEAREST_NEIGHBOR": _build_moving_kernel(),
+    "PAD": _build_moving_kernel(),
+    "MIRROR_PAD": _build_moving_kernel(wide=False),
     "PADV2": Kernel(scales="same", real=(0, 2), commutes=True, requantise_first=True),
     "CONCATENATION": _CHOICE,
     "PACK": Kernel(scales="same", commutes=True, requantise_first=True, wide=False),

@@ -7,11 +7,16 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgekit.bridge.graph import Array, Op, Quantization, Tensor, constant
-from edgekit.bridge.integers import LARGEST_RATIO, SMALLEST_RATIO, along_axis, stored_reals
+from edgekit.bridge.integers import (
+    LARGEST_RATIO,
+    SMALLEST_RATIO,
+    broadcast_along_axis,
+    dequantize_constant,
+)
 from edgekit.bridge.kernels import Layer
 
 
-def layer_inputs(
+def build_layer_inputs(
     op: Op, layer: Layer, image: Tensor, stored: Sequence[Tensor | None], made: Tensor
 ) -> list[Tensor | None] | None:
     """Return the inputs of a layer's integer kernel; ``None`` if no kernel takes its weights.
@@ -26,11 +31,11 @@ def layer_inputs(
     weight = stored[layer.weight]
     if weight is None or not _has_kernel(weight, layer):
         return None
-    narrow = _audible(_narrow(weight), image, made)
+    narrow = _limit_weight_scales(_narrow_weights(weight), image, made)
     if narrow is None:
         return None
     bias = stored[layer.bias] if len(stored) > layer.bias else None
-    row = _bias(op, layer, image, narrow, bias)
+    row = _quantize_bias(op, layer, image, narrow, bias)
     if row is None and (bias is not None or layer.needs_bias):
         return None
     inputs: list[Tensor | None] = list(stored[: layer.bias])
@@ -46,7 +51,7 @@ def _has_kernel(weight: Tensor, layer: Layer) -> bool:
     return given.scales.size == 1 or given.axis == layer.axis
 
 
-def _narrow(weight: Tensor) -> Tensor:
+def _narrow_weights(weight: Tensor) -> Tensor:
     """Clip int8 weights to -127..127.
 
     Kernels for Arm without dot products add two products in 16 bits, which -128 would overflow.
@@ -56,7 +61,7 @@ def _narrow(weight: Tensor) -> Tensor:
     return constant(weight.name, np.maximum(weight.data, -127), quantization=weight.quantization)
 
 
-def _audible(weight: Tensor, image: Tensor, made: Tensor) -> Tensor | None:
+def _limit_weight_scales(weight: Tensor, image: Tensor, made: Tensor) -> Tensor | None:
     """Adjust weight scales to the range that a kernel can requantize; ``None`` if one is too large.
 
     Channels too faint to change any output get zero weights and the smallest allowed scale.
@@ -74,7 +79,7 @@ def _audible(weight: Tensor, image: Tensor, made: Tensor) -> Tensor | None:
     if not faint.any():
         return weight
     scales = np.where(faint, SMALLEST_RATIO / per_unit * 1.001, given.scales).astype(np.float32)
-    heard = along_axis(~faint, given.axis, weight.data.ndim)
+    heard = broadcast_along_axis(~faint, given.axis, weight.data.ndim)
     return constant(
         weight.name,
         (weight.data * heard).astype(np.int8),
@@ -82,7 +87,7 @@ def _audible(weight: Tensor, image: Tensor, made: Tensor) -> Tensor | None:
     )
 
 
-def _bias(
+def _quantize_bias(
     op: Op, layer: Layer, image: Tensor, weight: Tensor, bias: Tensor | None
 ) -> Tensor | None:
     """Quantize the bias with the accumulator's scale: input scale times weight scale."""
@@ -95,7 +100,7 @@ def _bias(
     )
     if bias is None and not layer.needs_bias:
         return None
-    reals = np.zeros(op.outputs[0].shape[-1]) if bias is None else _reals(bias)
+    reals = np.zeros(op.outputs[0].shape[-1]) if bias is None else _read_reals(bias)
     if reals is None:
         return None
     integers = np.rint(reals.ravel() / np.maximum(scales, np.finfo(np.float64).tiny))
@@ -106,9 +111,9 @@ def _bias(
     return constant(name, integers.astype(np.int64 if wide else np.int32), quantization=given)
 
 
-def _reals(bias: Tensor) -> Array | None:
+def _read_reals(bias: Tensor) -> Array | None:
     if bias.data is None:
         return None
     if bias.quantization is not None:
-        return stored_reals(bias)
+        return dequantize_constant(bias)
     return bias.data.astype(np.float64) if bias.dtype == "float32" else None

@@ -11,7 +11,7 @@ Order = tuple[int, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Mixed:
+class MixedAxis:
     """An axis that was merged from several axes and is stored with these in another order.
 
     A flattened image in NHWC has its columns in another order than ONNX. A fully connected layer
@@ -43,12 +43,12 @@ class Value:
 
     tensor: Tensor
     order: Order
-    mixed: Mixed | None = None
+    mixed: MixedAxis | None = None
 
     @property
     def shape(self) -> Shape:
         """Return the sizes in ONNX's order."""
-        return logical(self.tensor.shape, self.order)
+        return to_onnx_shape(self.tensor.shape, self.order)
 
     @property
     def is_plain(self) -> bool:
@@ -60,7 +60,7 @@ class Value:
         return self.order.index(of % len(self.order))
 
 
-def split_apart(value: Value) -> tuple[Shape, Order]:
+def split_mixed_axis(value: Value) -> tuple[Shape, Order]:
     """Return the storage shape and order of a value whose merged axis is split into its parts."""
     mixed = value.mixed
     if mixed is None:
@@ -88,12 +88,12 @@ def channels_last(rank: int) -> Order:
     return (0, *range(2, rank), 1)
 
 
-def stored(shape: Shape, order: Order) -> Shape:
+def to_storage_shape(shape: Shape, order: Order) -> Shape:
     """Convert a shape from ONNX's order to storage order."""
     return tuple(shape[axis] for axis in order)
 
 
-def logical(shape: Shape, order: Order) -> Shape:
+def to_onnx_shape(shape: Shape, order: Order) -> Shape:
     """Convert a shape from storage order to ONNX's order."""
     sizes = dict(zip(order, shape, strict=True))
     return tuple(sizes[axis] for axis in range(len(order)))
@@ -104,7 +104,7 @@ def permutation(of: Order, to: Order) -> Order:
     return tuple(of.index(axis) for axis in to)
 
 
-def fewest_axes(shape: Shape, perm: Order) -> tuple[Shape, Order]:
+def merge_axes(shape: Shape, perm: Order) -> tuple[Shape, Order]:
     """Simplify a transpose: merge axes that stay adjacent and drop axes of size 1."""
     places = [axis for axis in range(len(shape)) if shape[axis] != 1]
     groups: list[list[int]] = []
@@ -121,7 +121,7 @@ def fewest_axes(shape: Shape, perm: Order) -> tuple[Shape, Order]:
     return sizes, tuple(stored_groups.index(group) for group in groups)
 
 
-def moves_nothing(shape: Shape, perm: Order) -> bool:
+def is_reshape(shape: Shape, perm: Order) -> bool:
     """Return whether a transpose only moves axes of size 1, so that a RESHAPE does the same."""
     moved = [axis for axis in perm if shape[axis] != 1]
     return moved == sorted(moved)

@@ -6,10 +6,10 @@ from onnx import ModelProto
 
 from edgekit.bridge.batches import takes_batches
 from edgekit.bridge.graph import LiteGraph
-from edgekit.bridge.lifted import Written, quantized
+from edgekit.bridge.lifted import ModelWriter, get_quantization
 from edgekit.bridge.lifting import Lifting
 from edgekit.bridge.variables import replace_variables
-from edgekit.bridge.windows import windows_widened
+from edgekit.bridge.windows import fuse_padding_and_dilation
 from edgekit.graphs.states import State, record_states
 
 
@@ -35,7 +35,7 @@ def lift(graph: LiteGraph) -> ModelProto:
             operator, its output and a remedy.
     """
     stateless, variables = replace_variables(graph)
-    made = _convert_with_batch(windows_widened(stateless))
+    made = _convert_with_batch(fuse_padding_and_dilation(stateless))
     if variables:
         states = [State(input=v.input, output=v.output, initial=v.initial) for v in variables]
         record_states(made, states)
@@ -52,8 +52,8 @@ def _convert_with_batch(widened: LiteGraph) -> ModelProto:
 
 
 def _convert(graph: LiteGraph, *, free: bool) -> ModelProto:
-    wide = any(t.dtype == "int16" and quantized(t) for op in graph.ops for t in op.outputs)
-    written = Written(opset=21 if wide else 17, taken={*graph.inputs, *graph.outputs})
+    wide = any(t.dtype == "int16" and get_quantization(t) for op in graph.ops for t in op.outputs)
+    written = ModelWriter(opset=21 if wide else 17, taken={*graph.inputs, *graph.outputs})
     lifting = Lifting(graph, written, free=free)
     lifting.feed_inputs()
     lifting.run()

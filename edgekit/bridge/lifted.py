@@ -17,7 +17,7 @@ from onnx import (
 
 from edgekit.bridge.graph import Array, Quantization, Shape, Tensor
 from edgekit.errors import PassRefused
-from edgekit.graphs.onnx_file import inner_graphs
+from edgekit.graphs.onnx_file import iter_inner_graphs
 
 # IR versions of opsets 17 and 21, which the runtimes of their time support.
 _IR_VERSIONS = {17: 8, 21: 10}
@@ -29,7 +29,7 @@ _TYPES = (
 _SMALL = ("int4", "int8", "uint8", "int16")
 
 
-class Written:
+class ModelWriter:
     """An ONNX model under construction, subgraphs included.
 
     Args:
@@ -94,13 +94,13 @@ def _rename(nodes: Iterable[NodeProto], names: Mapping[str, str]) -> None:
     for node in nodes:
         node.input[:] = [names.get(name, name) for name in node.input]
         node.output[:] = [names.get(name, name) for name in node.output]
-        for graph in inner_graphs(node):
+        for graph in iter_inner_graphs(node):
             _rename(graph.node, names)
             for value in graph.output:
                 value.name = names.get(value.name, value.name)
 
 
-def described(name: str, tensor: Tensor, *, free: bool) -> ValueInfoProto:
+def declare_value(name: str, tensor: Tensor, *, free: bool) -> ValueInfoProto:
     """Return the declaration of a model input or output.
 
     Args:
@@ -114,26 +114,26 @@ def described(name: str, tensor: Tensor, *, free: bool) -> ValueInfoProto:
             sizes.append(_FREE if free else 1)
         else:
             sizes.append(size if size >= 0 else f"{name}_{axis}")
-    kind = _type_of("float16", name) if tensor.dtype == "float16" else onnx_type(tensor)
+    kind = _to_onnx_type("float16", name) if tensor.dtype == "float16" else get_onnx_type(tensor)
     return helper.make_tensor_value_info(name, kind, sizes)
 
 
-def inner_type(tensor: Tensor) -> str:
+def get_inner_type(tensor: Tensor) -> str:
     """Return a tensor's type in the ONNX graph: float32 for quantized and float16 tensors."""
-    is_float = quantized(tensor) is not None or tensor.dtype == "float16"
+    is_float = get_quantization(tensor) is not None or tensor.dtype == "float16"
     return "float32" if is_float else tensor.dtype
 
 
-def onnx_type(tensor: Tensor) -> int:
+def get_onnx_type(tensor: Tensor) -> int:
     """Return the ONNX element type of a tensor inside the graph.
 
     Raises:
         PassRefused: The type has no ONNX counterpart here.
     """
-    return _type_of(inner_type(tensor), tensor.name)
+    return _to_onnx_type(get_inner_type(tensor), tensor.name)
 
 
-def _type_of(dtype: str, name: str) -> int:
+def _to_onnx_type(dtype: str, name: str) -> int:
     if dtype not in _TYPES:
         raise PassRefused(
             f"{name}: values of type {dtype} have no counterpart",
@@ -142,12 +142,12 @@ def _type_of(dtype: str, name: str) -> int:
     return int(helper.np_dtype_to_tensor_dtype(np.dtype(dtype)))
 
 
-def quantized(tensor: Tensor) -> Quantization | None:
+def get_quantization(tensor: Tensor) -> Quantization | None:
     """Return the quantization of an integer tensor of up to 16 bits; ``None`` for other tensors."""
     return tensor.quantization if tensor.dtype in _SMALL else None
 
 
-def activation_type(dtype: str) -> tuple[str, int]:
+def get_activation_type(dtype: str) -> tuple[str, int]:
     """Return the integer type in which activations are rounded, and the shift of their zero point.
 
     Signed 8 bits become unsigned, because integer kernels on x86 are twice as fast on them.
@@ -155,14 +155,14 @@ def activation_type(dtype: str) -> tuple[str, int]:
     return ("uint8", 128) if dtype in ("int8", "int4") else (dtype, 0)
 
 
-def as_activations(data: Array, q: Quantization) -> tuple[Array, Quantization]:
+def to_activation_type(data: Array, q: Quantization) -> tuple[Array, Quantization]:
     """Convert the integers of a constant and its quantization to the type of activations."""
-    dtype, shift = activation_type(data.dtype.name)
+    dtype, shift = get_activation_type(data.dtype.name)
     moved = (data.astype(np.int32) + shift).astype(dtype)
     return moved, Quantization(scales=q.scales, zero_points=q.zero_points + shift, axis=q.axis)
 
 
-def within_reach(
+def drop_implied_limits(
     tensor: Tensor, q: Quantization, limits: tuple[float | None, float | None]
 ) -> tuple[float | None, float | None]:
     """Drop activation limits that a tensor's integer range implies anyway."""

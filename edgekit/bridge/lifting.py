@@ -12,13 +12,13 @@ from onnx import GraphProto, NodeProto, helper
 from edgekit.bridge.graph import Array, LiteGraph, Op, Quantization, Shape, Tensor
 from edgekit.bridge.layout import Order, permutation, plain_order
 from edgekit.bridge.lifted import (
-    Written,
-    activation_type,
-    as_activations,
-    described,
+    ModelWriter,
+    declare_value,
+    drop_implied_limits,
+    get_activation_type,
+    get_quantization,
     name_outputs,
-    quantized,
-    within_reach,
+    to_activation_type,
 )
 from edgekit.errors import PassRefused
 
@@ -31,7 +31,7 @@ _LIMITS: dict[str, tuple[float | None, float | None]] = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Held:
+class HeldTensor:
     """A TFLite tensor in the ONNX graph: value axis ``i`` is tensor axis ``order[i]``."""
 
     name: str
@@ -51,13 +51,13 @@ class Lifting:
         free: Keep the batch axis free.
     """
 
-    def __init__(self, graph: LiteGraph, written: Written, *, free: bool) -> None:
+    def __init__(self, graph: LiteGraph, written: ModelWriter, *, free: bool) -> None:
         self.graph = graph
         self.written = written
         self.free = free
         self.inner = graph.inner
         self.nodes_made: list[NodeProto] = []
-        self._held: dict[int, Held] = {}
+        self._held: dict[int, HeldTensor] = {}
         self._same: dict[int, Tensor] = {}
         # The entry holds the tensor as well, so that no new tensor can get the same id.
         self._read: dict[tuple[int, Order, bool], tuple[Tensor, str]] = {}
@@ -65,7 +65,7 @@ class Lifting:
 
     # ------------------------------------------------------------ from graph to graph
 
-    def child(self, graph: LiteGraph) -> Lifting:
+    def build_child(self, graph: LiteGraph) -> Lifting:
         """Create the conversion of a subgraph, which shares the constants of this graph."""
         made = Lifting(graph, self.written, free=self.free)
         made.inner = self.inner
@@ -76,11 +76,11 @@ class Lifting:
         for name, tensor in self.graph.inputs.items():
             self._origin = name
             real = self.cast(name, "float32") if tensor.dtype == "float16" else name
-            self.hold(tensor, self._as_stored(real, tensor))
+            self.record_value(tensor, self._round_as_stored(real, tensor))
 
-    def hold(self, tensor: Tensor, name: str) -> None:
+    def record_value(self, tensor: Tensor, name: str) -> None:
         """Record the ONNX value of a tensor, with axes in TFLite's order."""
-        self._held[id(tensor)] = Held(name=name, order=plain_order(len(tensor.shape)))
+        self._held[id(tensor)] = HeldTensor(name=name, order=plain_order(len(tensor.shape)))
 
     def run(self) -> None:
         """Convert all operators.
@@ -99,17 +99,17 @@ class Lifting:
 
     def finished(self) -> GraphProto:
         """Build the graph, with inputs and outputs named as in the signature."""
-        names = [self._output(name, t) for name, t in self.graph.outputs.items()]
+        names = [self._read_output(name, t) for name, t in self.graph.outputs.items()]
         name_outputs(self.nodes_made, dict(zip(self.graph.outputs, names, strict=True)))
         return helper.make_graph(
             self.nodes_made,
             "main",
-            [described(n, t, free=self.free) for n, t in self.graph.inputs.items()],
-            [described(n, t, free=self.free) for n, t in self.graph.outputs.items()],
+            [declare_value(n, t, free=self.free) for n, t in self.graph.inputs.items()],
+            [declare_value(n, t, free=self.free) for n, t in self.graph.outputs.items()],
             initializer=self.written.initializers,
         )
 
-    def _output(self, name: str, tensor: Tensor) -> str:
+    def _read_output(self, name: str, tensor: Tensor) -> str:
         self._origin = name
         value = self.read(tensor)
         return self.cast(value, "float16") if tensor.dtype == "float16" else value
@@ -152,7 +152,7 @@ class Lifting:
         order = plain_order(len(tensor.shape)) if order is None else order
         key = (id(tensor), order, weights)
         if key not in self._read:
-            made = self._constant if tensor.is_constant else self._turned
+            made = self._read_constant if tensor.is_constant else self._read_computed
             self._read[key] = (tensor, made(tensor, order, weights))
         return self._read[key][1]
 
@@ -245,22 +245,22 @@ class Lifting:
         """Cast a value to another type, given by numpy's name."""
         return self.node("Cast", [name], {"to": helper.np_dtype_to_tensor_dtype(np.dtype(dtype))})
 
-    def transposed(self, name: str, perm: Sequence[int]) -> str:
+    def transpose(self, name: str, perm: Sequence[int]) -> str:
         """Transpose a value; the value itself is returned where no axis moves."""
         if list(perm) == sorted(perm):
             return name
         return self.node("Transpose", [name], {"perm": list(perm)})
 
-    def reshaped(self, name: str, shape: Sequence[int], *, like: Tensor) -> str:
+    def reshape(self, name: str, shape: Sequence[int], *, like: Tensor) -> str:
         """Reshape a value and repeat a tensor's QDQ rounding, which integer kernels expect."""
-        return self._as_stored(self.node("Reshape", [name, self.ints(*shape)]), like)
+        return self._round_as_stored(self.node("Reshape", [name, self.ints(*shape)]), like)
 
     def bind(self, op: Op, name: str, order: Order | None = None, *, output: int = 0) -> None:
         """Set an operator's output to a value with axes in an order; ``None`` is TFLite's."""
         tensor = op.outputs[output]
         order = plain_order(len(tensor.shape)) if order is None else order
-        name = self._activated(op, name, tensor) if output == 0 else name
-        self._held[id(tensor)] = Held(name=self._as_stored(name, tensor), order=order)
+        name = self._apply_activation(op, name, tensor) if output == 0 else name
+        self._held[id(tensor)] = HeldTensor(name=self._round_as_stored(name, tensor), order=order)
 
     def bind_same(self, op: Op, tensor: Tensor) -> None:
         """Set an operator's output to an existing tensor."""
@@ -268,28 +268,28 @@ class Lifting:
 
     # ------------------------------------------------------------ inside
 
-    def _turned(self, tensor: Tensor, order: Order, _: bool) -> str:
+    def _read_computed(self, tensor: Tensor, order: Order, _: bool) -> str:
         held = self._held.get(id(tensor))
         if held is None:
             raise PassRefused(
                 f"{tensor.name}: a state that lasts from one run to the next has no counterpart",
                 hint="export the model with its state as inputs and outputs",
             )
-        name = self.transposed(held.name, permutation(held.order, order))
+        name = self.transpose(held.name, permutation(held.order, order))
         # Integer kernels expect the rounding directly before them; repeating it changes nothing.
-        return name if name == held.name else self._as_stored(name, tensor)
+        return name if name == held.name else self._round_as_stored(name, tensor)
 
-    def _constant(self, tensor: Tensor, order: Order, weights: bool) -> str:
-        data, q = np.asarray(tensor.data), quantized(tensor)
+    def _read_constant(self, tensor: Tensor, order: Order, weights: bool) -> str:
+        data, q = np.asarray(tensor.data), get_quantization(tensor)
         if data.dtype.name == "float16":
             return self.numbers(data.astype(np.float32).transpose(order))
         if q is None:
             return self.numbers(data.transpose(order))
         if not weights and len(q.scales) == 1:
-            data, q = as_activations(data, q)
-        return self._real(self.numbers(data.transpose(order)), q, data.dtype.name, order)
+            data, q = to_activation_type(data, q)
+        return self._dequantize(self.numbers(data.transpose(order)), q, data.dtype.name, order)
 
-    def _real(self, stored: str, q: Quantization, dtype: str, order: Order) -> str:
+    def _dequantize(self, stored: str, q: Quantization, dtype: str, order: Order) -> str:
         """Dequantize stored integers."""
         zeros = q.zero_points.astype(dtype)
         if len(q.scales) == 1:
@@ -321,41 +321,41 @@ class Lifting:
         inputs = [self.numbers(data), self.numbers(np.squeeze(scale).astype(np.float32))]
         return self.node("DequantizeLinear", inputs, {"axis": 0} if scale.size > 1 else None)
 
-    def gathered(self, op: Op, position: int, indices: str, axis: int) -> str:
+    def gather(self, op: Op, position: int, indices: str, axis: int) -> str:
         """Gather rows of an input; stored integers are dequantized after the Gather."""
         tensor, along = self.tensor(op, position), {"axis": axis}
-        q = quantized(tensor)
+        q = get_quantization(tensor)
         if tensor.data is None or q is None or len(q.scales) > 1:
             return self.node("Gather", [self.read(tensor), indices], along)
-        data, q = as_activations(tensor.data, q)
+        data, q = to_activation_type(tensor.data, q)
         picked = self.node("Gather", [self.numbers(data), indices], along)
-        return self._real(picked, q, data.dtype.name, ())
+        return self._dequantize(picked, q, data.dtype.name, ())
 
-    def _as_stored(self, name: str, tensor: Tensor) -> str:
+    def _round_as_stored(self, name: str, tensor: Tensor) -> str:
         """Add the QDQ rounding of a quantized tensor to a value; otherwise return the value."""
-        q = quantized(tensor)
+        q = get_quantization(tensor)
         if q is None:
             return name
-        dtype, shift = activation_type(tensor.dtype)
+        dtype, shift = get_activation_type(tensor.dtype)
         zero = np.asarray(q.zero_points[0] + shift, dtype)
         parameters = [self.scalar(q.scales[0]), self.numbers(zero)]
         stored = self.node("QuantizeLinear", [name, *parameters])
         return self.node("DequantizeLinear", [stored, *parameters])
 
-    def _activated(self, op: Op, name: str, tensor: Tensor) -> str:
+    def _apply_activation(self, op: Op, name: str, tensor: Tensor) -> str:
         kind = op.options.get("fused_activation_function", "NONE")
         if kind in ("NONE", "TANH"):
             return name if kind == "NONE" else self.node("Tanh", [name])
         if kind not in _LIMITS:
             raise self.refusal(op, f"has the activation {kind}")
-        limits, q = _LIMITS[kind], quantized(tensor)
+        limits, q = _LIMITS[kind], get_quantization(tensor)
         if q is not None:
-            limits = within_reach(tensor, q, limits)
+            limits = drop_implied_limits(tensor, q, limits)
             if limits != (None, None):
-                name = self._as_stored(name, tensor)
-        return self.clipped(name, *limits)
+                name = self._round_as_stored(name, tensor)
+        return self.clip(name, *limits)
 
-    def clipped(self, name: str, low: float | None, high: float | None) -> str:
+    def clip(self, name: str, low: float | None, high: float | None) -> str:
         """Clip a value to limits; the value itself is returned where there are none."""
         if low is None and high is None:
             return name

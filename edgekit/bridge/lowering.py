@@ -10,19 +10,19 @@ from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from edgekit.bridge.graph import Array, LiteGraph, Op, Shape, Tensor, constant
 from edgekit.bridge.layout import (
-    Mixed,
+    MixedAxis,
     Order,
     Value,
-    fewest_axes,
-    moves_nothing,
+    is_reshape,
+    merge_axes,
     permutation,
     plain_order,
-    split_apart,
-    stored,
+    split_mixed_axis,
+    to_storage_shape,
 )
 from edgekit.errors import PassRefused
-from edgekit.graphs.index import GraphIndex, attribute
-from edgekit.graphs.shapes import fixed_shape
+from edgekit.graphs.index import GraphIndex, read_attribute
+from edgekit.graphs.shapes import get_fixed_shape
 
 _STANDARD = ("", "ai.onnx")
 _NATIVE_HINT = "weights container=int8 is what a .tflite file holds; native is onnxruntime's own"
@@ -52,10 +52,10 @@ def lower(proto: ModelProto) -> LiteGraph:
         PassRefused: An operator, or a use of one, has no TFLite counterpart; the message names the
             node and a remedy.
     """
-    return lowered(proto)[0]
+    return lower_with_values(proto)[0]
 
 
-def lowered(proto: ModelProto) -> tuple[LiteGraph, Mapping[str, Value]]:
+def lower_with_values(proto: ModelProto) -> tuple[LiteGraph, Mapping[str, Value]]:
     """Convert as ``lower`` does, and also return the TFLite value of each ONNX value by name."""
     from edgekit.bridge.rules import RULES
 
@@ -82,7 +82,7 @@ class Lowering:
     def __init__(self, proto: ModelProto) -> None:
         self.proto = proto
         self.index = GraphIndex(proto)
-        self.types = _types(proto)
+        self.types = _read_types(proto)
         self._values: dict[str, Value] = {}
         self._constants: dict[tuple[str, bytes, Shape], Tensor] = {}
         self._from_constants: set[int] = set()
@@ -95,14 +95,14 @@ class Lowering:
         for fed in proto.graph.input:
             if fed.name in self.index.initializers:
                 continue
-            dtype, shape = self._fed_type(fed.name)
+            dtype, shape = self._get_input_type(fed.name)
             tensor = Tensor(name=fed.name, dtype=dtype, shape=shape)
             self.graph.inputs[fed.name] = tensor
             self._origin = f"input {fed.name}"
-            computed = self.cast(tensor, computed_type(dtype))
+            computed = self.cast(tensor, get_computed_type(dtype))
             self._values[fed.name] = Value(tensor=computed, order=plain_order(len(shape)))
 
-    def _fed_type(self, name: str) -> tuple[str, Shape]:
+    def _get_input_type(self, name: str) -> tuple[str, Shape]:
         if name not in self.types:
             raise PassRefused(
                 f"input {name} is no tensor of fixed shape", hint="export the model with tensors"
@@ -126,13 +126,13 @@ class Lowering:
             position: Position of the input.
             mixed: Accept an axis whose entries are in another order than in ONNX.
         """
-        self._origin = described(node)
-        value = self._named(node.input[position])
-        return value if mixed else self.unmixed(value)
+        self._origin = describe_node(node)
+        value = self._find_value(node.input[position])
+        return value if mixed else self.unmix(value)
 
     def plain(self, node: NodeProto, position: int) -> Tensor:
         """Return an input with its axes stored in ONNX's order."""
-        return self.ordered(self.value(node, position), None)
+        return self.to_order(self.value(node, position), None)
 
     def constant(self, node: NodeProto, position: int) -> Array | None:
         """Return the constant value of an input in ONNX's layout; ``None`` without one."""
@@ -167,7 +167,7 @@ class Lowering:
     def dtype_of(self, name: str) -> str:
         """Return the type in which an ONNX value is computed; every float becomes float32."""
         self.shape_of(name)
-        return computed_type(self.types[name][0])
+        return get_computed_type(self.types[name][0])
 
     def is_stored(self, tensor: Tensor) -> bool:
         """Return whether a tensor is a constant, or computed from constants alone."""
@@ -233,34 +233,34 @@ class Lowering:
         """Return a constant of 32-bit floats."""
         return self.stored(np.asarray(numbers, np.float32))
 
-    def ordered(self, value: Value, order: Order | None) -> Tensor:
+    def to_order(self, value: Value, order: Order | None) -> Tensor:
         """Return a value with its axes stored in an order; ``None`` is ONNX's order.
 
         A transpose is added only where data has to move.
         """
-        value = self.unmixed(value)
+        value = self.unmix(value)
         order = plain_order(len(value.order)) if order is None else order
         perm = permutation(value.order, order)
         if perm == plain_order(len(perm)):
             return value.tensor
         key = (id(value.tensor), perm)
         if key not in self._transposed:
-            self._transposed[key] = self.transposed(value.tensor, perm)
+            self._transposed[key] = self.transpose(value.tensor, perm)
         return self._transposed[key]
 
-    def unmixed(self, value: Value) -> Value:
+    def unmix(self, value: Value) -> Value:
         """Return a value with the entries of every axis in ONNX's order."""
         if value.mixed is None:
             return value
-        shape, order = split_apart(value)
+        shape, order = split_mixed_axis(value)
         first = value.order.index(value.mixed.axis)
         parts = range(first, first + len(value.mixed.sizes))
         rest = range(parts.stop, len(order))
         perm = (*range(first), *sorted(parts, key=order.__getitem__), *rest)
-        right = self.transposed(self.reshaped(value.tensor, shape), perm)
-        return Value(tensor=self.reshaped(right, value.tensor.shape), order=value.order)
+        right = self.transpose(self.reshape(value.tensor, shape), perm)
+        return Value(tensor=self.reshape(right, value.tensor.shape), order=value.order)
 
-    def mixed_alike(self, tensor: Tensor, axis: int, mixed: Mixed) -> Tensor:
+    def mix_alike(self, tensor: Tensor, axis: int, mixed: MixedAxis) -> Tensor:
         """Reorder the entries of a stored axis as those of another value's merged axis.
 
         Args:
@@ -269,28 +269,28 @@ class Lowering:
             mixed: The order wanted.
         """
         before, after = tensor.shape[:axis], tensor.shape[axis + 1 :]
-        parts = self.reshaped(tensor, (*before, *mixed.sizes, *after))
+        parts = self.reshape(tensor, (*before, *mixed.sizes, *after))
         count = len(mixed.sizes)
         perm = (
             *range(axis),
             *(axis + part for part in mixed.order),
             *range(axis + count, len(parts.shape)),
         )
-        return self.reshaped(self.transposed(parts, perm), tensor.shape)
+        return self.reshape(self.transpose(parts, perm), tensor.shape)
 
-    def transposed(self, tensor: Tensor, perm: Order) -> Tensor:
+    def transpose(self, tensor: Tensor, perm: Order) -> Tensor:
         """Transpose a tensor; a RESHAPE is used where it does the same."""
-        shape = stored(tensor.shape, perm)
-        if moves_nothing(tensor.shape, perm):
-            return self.reshaped(tensor, shape)
+        shape = to_storage_shape(tensor.shape, perm)
+        if is_reshape(tensor.shape, perm):
+            return self.reshape(tensor, shape)
         if len(perm) > _MOST_AXES_MOVED:
-            parts, perm = fewest_axes(tensor.shape, perm)
-            tensor = self.reshaped(tensor, parts)
-        moved = stored(tensor.shape, perm)
+            parts, perm = merge_axes(tensor.shape, perm)
+            tensor = self.reshape(tensor, parts)
+        moved = to_storage_shape(tensor.shape, perm)
         made = self.emit("TRANSPOSE", [tensor, self.int32(perm)], moved, dtype=tensor.dtype)
-        return self.reshaped(made, shape)
+        return self.reshape(made, shape)
 
-    def reshaped(self, tensor: Tensor, shape: Shape) -> Tensor:
+    def reshape(self, tensor: Tensor, shape: Shape) -> Tensor:
         """Reshape a tensor; the tensor itself is returned if it has the shape already."""
         if tensor.shape == shape:
             return tensor
@@ -314,7 +314,7 @@ class Lowering:
         order: Order | None = None,
         *,
         output: int = 0,
-        mixed: Mixed | None = None,
+        mixed: MixedAxis | None = None,
     ) -> None:
         """Set a node's output to a tensor with axes stored in an order; ``None`` is ONNX's."""
         order = plain_order(len(tensor.shape)) if order is None else order
@@ -323,7 +323,7 @@ class Lowering:
     def refusal(self, node: NodeProto, why: str, *, hint: str = "") -> PassRefused:
         """Return the error for a node that cannot be converted."""
         hint = hint or "replace it before export, or run this model with onnxruntime"
-        return PassRefused(f"{described(node)} {why}", hint=hint)
+        return PassRefused(f"{describe_node(node)} {why}", hint=hint)
 
     @property
     def values(self) -> Mapping[str, Value]:
@@ -332,18 +332,18 @@ class Lowering:
 
     # ------------------------------------------------------------ inside
 
-    def _named(self, name: str) -> Value:
+    def _find_value(self, name: str) -> Value:
         if name not in self._values:
             array = self.index.constant(name)
             if array is None:
                 raise PassRefused(f"{name}: nothing in the graph makes it")
-            array = array.astype(computed_type(array.dtype.name), copy=False)
+            array = array.astype(get_computed_type(array.dtype.name), copy=False)
             tensor = constant(name, array)
             tensor.source = name
             self._values[name] = Value(tensor=tensor, order=plain_order(array.ndim))
         return self._values[name]
 
-    def _ends(self) -> Iterator[Tensor]:
+    def _iter_ends(self) -> Iterator[Tensor]:
         yield from self.graph.inputs.values()
         yield from self.graph.outputs.values()
 
@@ -351,11 +351,11 @@ class Lowering:
         """Complete the graph: add its outputs in ONNX's layout."""
         for made in self.proto.graph.output:
             self._origin = f"output {made.name}"
-            tensor = self.ordered(self._named(made.name), None)
-            dtype = _dtype(made.type.tensor_type.elem_type)
-            if computed_type(dtype) == tensor.dtype:
+            tensor = self.to_order(self._find_value(made.name), None)
+            dtype = _to_dtype(made.type.tensor_type.elem_type)
+            if get_computed_type(dtype) == tensor.dtype:
                 tensor = self.cast(tensor, dtype)
-            if tensor.is_constant or any(tensor is fed for fed in self._ends()):
+            if tensor.is_constant or any(tensor is fed for fed in self._iter_ends()):
                 # Runtimes need not copy inputs, constants or other outputs to an output.
                 inputs = [tensor, self.int32(tensor.shape)]
                 tensor = self.emit("RESHAPE", inputs, tensor.shape, dtype=tensor.dtype)
@@ -363,33 +363,33 @@ class Lowering:
         return self.graph
 
 
-def described(node: NodeProto) -> str:
+def describe_node(node: NodeProto) -> str:
     """Describe a node in a message: its operator, and its name or first output."""
     return f"{node.op_type} {node.name or node.output[0]}"
 
 
-def computed_type(dtype: str) -> str:
+def get_computed_type(dtype: str) -> str:
     """Return the type in which values of a type are computed: float32 for floats of any width."""
     return _COMPUTED_AS.get(dtype, dtype)
 
 
-def attr(node: NodeProto, name: str, default: Any = None) -> Any:  # noqa: ANN401 - by name
+def get_attribute(node: NodeProto, name: str, default: Any = None) -> Any:  # noqa: ANN401 - by name
     """Return an attribute of a node, text as ``str``; the default where it is absent."""
-    found = attribute(node, name, default)
+    found = read_attribute(node, name, default)
     return found.decode() if isinstance(found, bytes) else found
 
 
-def _types(proto: ModelProto) -> dict[str, tuple[str, Shape]]:
+def _read_types(proto: ModelProto) -> dict[str, tuple[str, Shape]]:
     graph = proto.graph
-    found = {t.name: (_dtype(t.data_type), tuple(t.dims)) for t in graph.initializer}
+    found = {t.name: (_to_dtype(t.data_type), tuple(t.dims)) for t in graph.initializer}
     for value in (*graph.input, *graph.value_info, *graph.output):
-        shape = fixed_shape(value.type)
+        shape = get_fixed_shape(value.type)
         if shape is not None:
-            found[value.name] = (_dtype(value.type.tensor_type.elem_type), shape)
+            found[value.name] = (_to_dtype(value.type.tensor_type.elem_type), shape)
     return found
 
 
-def _dtype(elem_type: int) -> str:
+def _to_dtype(elem_type: int) -> str:
     if elem_type == TensorProto.STRING:
         return "str"
     return str(np.dtype(helper.tensor_dtype_to_np_dtype(elem_type)).name)

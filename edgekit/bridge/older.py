@@ -10,12 +10,12 @@ from edgekit.bridge.graph import LiteGraph, Op, Quantization, Tensor, constant
 from edgekit.bridge.wiring import Wiring, int32, sweep
 
 
-def avoid_newer(graph: LiteGraph) -> None:
+def avoid_newer_kernels(graph: LiteGraph) -> None:
     """Rewrite in place the operators that tflite-runtime 2.14 would refuse or compute wrongly."""
-    sweep(graph, _product_as_convolution, "FULLY_CONNECTED")
+    sweep(graph, _replace_by_convolution, "FULLY_CONNECTED")
 
 
-def _product_as_convolution(wiring: Wiring, op: Op) -> None:
+def _replace_by_convolution(wiring: Wiring, op: Op) -> None:
     """Rewrite a FULLY_CONNECTED with per-channel scales as a CONV_2D of one pixel.
 
     Release 2.14 applies the first scale to all channels; its convolutions read every scale.
@@ -43,7 +43,7 @@ def _product_as_convolution(wiring: Wiring, op: Op) -> None:
         ),
     )
     bias = op.inputs[2] if len(op.inputs) > 2 else None
-    bias = bias or _zeros(source, given, channels)
+    bias = bias or _build_zero_bias(source, given, channels)
     pixels = Tensor(
         name=made.name,
         dtype=made.dtype,
@@ -60,10 +60,10 @@ def _product_as_convolution(wiring: Wiring, op: Op) -> None:
         "fused_activation_function": activation,
     }
     wiring.insert(op, "CONV_2D", [image, kernel, bias], pixels, options)
-    wiring.become(op, "RESHAPE", [pixels, int32(made.shape)])
+    wiring.change_op(op, "RESHAPE", [pixels, int32(made.shape)])
 
 
-def _zeros(source: Tensor, given: Quantization, channels: int) -> Tensor:
+def _build_zero_bias(source: Tensor, given: Quantization, channels: int) -> Tensor:
     wide = source.dtype == "int16"
     scale = 1.0 if source.quantization is None else float(source.quantization.scales.item())
     return constant(

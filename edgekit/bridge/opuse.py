@@ -7,7 +7,7 @@ from typing import Any
 from edgekit.bridge.graph import Op
 
 
-class Use:
+class OpUse:
     """An operator with the facts about its tensors that determine its op version."""
 
     def __init__(self, op: Op) -> None:

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from edgekit.bridge.graph import Array, LiteGraph, Op, Quantization, Tensor, constant
-from edgekit.bridge.integers import along_axis
+from edgekit.bridge.integers import broadcast_along_axis
 from edgekit.bridge.kernels import LAYERS
-from edgekit.bridge.wiring import Wiring, like, sweep
+from edgekit.bridge.wiring import Wiring, build_like, sweep
 from edgekit.errors import PassRefused
 from edgekit.graphs.rewrite import QUANTISED_ALREADY
 from edgekit.recipe import Target
@@ -37,11 +37,13 @@ def store_float16(graph: LiteGraph) -> None:
         wiring = Wiring(one)
         done: dict[int, Tensor] = {}
         for op in wiring.ops():
-            wiring.read_instead(op, [_half(wiring, op, t, done) for t in op.inputs])
+            wiring.set_inputs(op, [_store_half(wiring, op, t, done) for t in op.inputs])
         wiring.close()
 
 
-def _half(wiring: Wiring, op: Op, tensor: Tensor | None, done: dict[int, Tensor]) -> Tensor | None:
+def _store_half(
+    wiring: Wiring, op: Op, tensor: Tensor | None, done: dict[int, Tensor]
+) -> Tensor | None:
     if tensor is None or tensor.data is None or tensor.dtype != "float32":
         return tensor
     if id(tensor) in done:
@@ -103,9 +105,9 @@ def _store_weight(wiring: Wiring, op: Op, *, per_channel: bool) -> None:
     if weight is None or not _is_large(weight):
         return
     has_one_scale = op.kind == "FULLY_CONNECTED" and not per_channel
-    stored = quantised_weight(weight, None if has_one_scale else axis)
-    made = wiring.insert(op, "DEQUANTIZE", [stored], like(weight))
-    wiring.read_instead(op, [made if n == place else t for n, t in enumerate(op.inputs)])
+    stored = quantize_weight(weight, None if has_one_scale else axis)
+    made = wiring.insert(op, "DEQUANTIZE", [stored], build_like(weight))
+    wiring.set_inputs(op, [made if n == place else t for n, t in enumerate(op.inputs)])
 
 
 def _is_large(weight: Tensor) -> bool:
@@ -121,7 +123,7 @@ def _store_table(wiring: Wiring, op: Op) -> None:
         return
     if op.options.get("axis", 0) != 0 or op.options.get("batch_dims", 0) != 0:
         return
-    stored = quantised_weight(table, 0)
+    stored = quantize_weight(table, 0)
     if stored.data is None or stored.quantization is None:
         return
     made = op.outputs[0]
@@ -135,10 +137,10 @@ def _store_table(wiring: Wiring, op: Op) -> None:
     casting = {"in_data_type": "int8", "out_data_type": "float32"}
     wiring.insert(op, "CAST", [integers], reals, casting)
     wiring.insert(op, "GATHER", [scales, rows], factors, dict(options))
-    wiring.become(op, "MUL", [reals, factors])
+    wiring.change_op(op, "MUL", [reals, factors])
 
 
-def quantised_weight(weight: Tensor, axis: int | None) -> Tensor:
+def quantize_weight(weight: Tensor, axis: int | None) -> Tensor:
     """Quantize a constant to symmetric int8, -127..127, with a scale for each index of an axis.
 
     Args:
@@ -152,7 +154,7 @@ def quantised_weight(weight: Tensor, axis: int | None) -> Tensor:
     most = np.abs(array).max(axis=tuple(rest)).reshape(-1).astype(np.float64)
     scales = np.maximum(most / 127, np.finfo(np.float32).tiny).astype(np.float32)
     given = Quantization(scales=scales, zero_points=np.zeros(scales.size, np.int64), axis=axis or 0)
-    integers = np.rint(array / along_axis(scales, axis or 0, array.ndim))
+    integers = np.rint(array / broadcast_along_axis(scales, axis or 0, array.ndim))
     return constant(weight.name, np.clip(integers, -127, 127).astype(np.int8), quantization=given)
 
 
@@ -201,4 +203,4 @@ def _read_integers(wiring: Wiring, op: Op) -> None:
         return
     if given.scales.size == 1 or given.axis == layer.axis:
         inputs = [stored if n == layer.weight else t for n, t in enumerate(op.inputs)]
-        wiring.read_instead(op, inputs)
+        wiring.set_inputs(op, inputs)

@@ -16,7 +16,7 @@ import numpy as np
 from onnx import NodeProto, helper
 
 from edgekit.bridge.graph import Array
-from edgekit.graphs.index import GraphIndex, attribute
+from edgekit.graphs.index import GraphIndex, read_attribute
 
 INTEGER_LSTM = "DynamicQuantizeLSTM"
 _STANDARD = ("", "ai.onnx")
@@ -37,7 +37,7 @@ class StoredIntegers:
     scales: Array
     zero_points: Array | None = None
 
-    def side(self, at: int) -> StoredIntegers:
+    def select_direction(self, at: int) -> StoredIntegers:
         """Return the weight of one direction, with a first axis of size 1."""
         zeros = self.zero_points
 
@@ -79,7 +79,7 @@ def is_integer_lstm(node: NodeProto) -> bool:
     return bool(node.op_type == INTEGER_LSTM and node.domain == "com.microsoft")
 
 
-def integer_lstm_weights(
+def read_integer_lstm_weights(
     index: GraphIndex, node: NodeProto
 ) -> tuple[StoredIntegers, StoredIntegers] | None:
     """Read the weights of an integer LSTM in ONNX layout; ``None`` where they are not stored."""
@@ -116,7 +116,11 @@ def dequantize_layer(
     if weights[0].integers.shape[0] > 1:
         return [*rounded, *_split_directions(index, node, kind, weights)]
     nodes, names = _dequantize_weights(index, node, weights)
-    return [*rounded, *nodes, _build_layer(node, kind, _inputs(node, names), list(node.output))]
+    return [
+        *rounded,
+        *nodes,
+        _build_layer(node, kind, _list_inputs(node, names), list(node.output)),
+    ]
 
 
 def _round_input(index: GraphIndex, node: NodeProto) -> list[NodeProto]:
@@ -141,7 +145,7 @@ def _dequantize_weights(
     return [dequantize for dequantize, _ in pairs], [output for _, output in pairs]
 
 
-def _inputs(node: NodeProto, weights: Sequence[str]) -> list[str]:
+def _list_inputs(node: NodeProto, weights: Sequence[str]) -> list[str]:
     """Return the input names of the standard operator, up to the peepholes of an LSTM."""
     return [node.input[0], *weights, *node.input[3:8]]
 
@@ -157,9 +161,11 @@ def _split_directions(
 ) -> Iterator[NodeProto]:
     parts: list[list[str]] = []
     for at, direction in enumerate(("forward", "reverse")):
-        nodes, names = _dequantize_weights(index, node, [weight.side(at) for weight in weights])
+        nodes, names = _dequantize_weights(
+            index, node, [weight.select_direction(at) for weight in weights]
+        )
         yield from nodes
-        inputs = _inputs(node, names)
+        inputs = _list_inputs(node, names)
         for place in (3, 5, 6, 7):  # bias, initial states, peepholes
             if len(inputs) > place and inputs[place]:
                 part = index.fresh(f"{inputs[place]}_{direction}")
@@ -182,13 +188,13 @@ def _set_direction(node: NodeProto, kind: str, direction: str, at: int) -> None:
     """Set the attributes of one direction on its node."""
     kept = [a for a in node.attribute if a.name not in (*_FEW_ACTIVATIONS, "direction")]
     kept.append(helper.make_attribute("direction", direction))
-    names = attribute(node, "activations", None)
+    names = read_attribute(node, "activations", None)
     if isinstance(names, list):
         words = [each.decode().lower() for each in names]
         first, count = at * _ACTIVATIONS[kind], _ACTIVATIONS[kind]
         kept.append(helper.make_attribute("activations", names[first : first + count]))
         for key, takes in (("activation_alpha", _WITH_ALPHA), ("activation_beta", _WITH_BETA)):
-            numbers = attribute(node, key, None)
+            numbers = read_attribute(node, key, None)
             if isinstance(numbers, list):
                 before = sum(word in takes for word in words[:first])
                 own = sum(word in takes for word in words[first : first + count])
@@ -202,5 +208,5 @@ def is_bidirectional(node: NodeProto) -> bool:
     """Return whether a standard recurrent layer is bidirectional, with time as first axis."""
     if node.domain not in _STANDARD or node.op_type not in _RECURRENT:
         return False
-    both = attribute(node, "direction", b"forward") == b"bidirectional"
-    return both and attribute(node, "layout", 0) == 0
+    both = read_attribute(node, "direction", b"forward") == b"bidirectional"
+    return both and read_attribute(node, "layout", 0) == 0

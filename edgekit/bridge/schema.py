@@ -8,36 +8,36 @@ from typing import Any
 
 import numpy as np
 
-from edgekit.errors import UserError, missing_extra
+from edgekit.errors import UserError, make_missing_extra_error
 
 try:
     from ai_edge_litert import schema_py_generated
 except ImportError as error:
-    raise missing_extra("ai-edge-litert", "litert") from error
+    raise make_missing_extra_error("ai-edge-litert", "litert") from error
 
 tables = schema_py_generated
 
 
-def _named(enum: type, *, lower: bool = False) -> dict[str, int]:
+def _read_enum(enum: type, *, lower: bool = False) -> dict[str, int]:
     words = {k: v for k, v in vars(enum).items() if not k.startswith("_")}
     return {k.lower(): v for k, v in words.items()} if lower else words
 
 
-KINDS = _named(tables.BuiltinOperator)
+KINDS = _read_enum(tables.BuiltinOperator)
 KIND_NAMES = {number: name for name, number in KINDS.items()}
-TYPES = _named(tables.TensorType, lower=True)
+TYPES = _read_enum(tables.TensorType, lower=True)
 TYPE_NAMES = {number: name for name, number in TYPES.items()}
-UNIONS = (_named(tables.BuiltinOptions), _named(tables.BuiltinOptions2))
+UNIONS = (_read_enum(tables.BuiltinOptions), _read_enum(tables.BuiltinOptions2))
 _UNION_NAMES = tuple({number: name for name, number in union.items()} for union in UNIONS)
 
 # Options that are numbers in the file and names in the graph.
 _ENUMS: dict[str, dict[str, int]] = {
-    "padding": _named(tables.Padding),
-    "fused_activation_function": _named(tables.ActivationFunctionType),
-    "mode": _named(tables.MirrorPadMode),
-    "weights_format": _named(tables.FullyConnectedOptionsWeightsFormat),
-    "kernel_type": _named(tables.LSTMKernelType),
-    "combiner": _named(tables.CombinerType),
+    "padding": _read_enum(tables.Padding),
+    "fused_activation_function": _read_enum(tables.ActivationFunctionType),
+    "mode": _read_enum(tables.MirrorPadMode),
+    "weights_format": _read_enum(tables.FullyConnectedOptionsWeightsFormat),
+    "kernel_type": _read_enum(tables.LSTMKernelType),
+    "combiner": _read_enum(tables.CombinerType),
     "in_data_type": TYPES,
     "out_data_type": TYPES,
     "output_type": TYPES,
@@ -79,7 +79,7 @@ _TABLES = {
 }
 
 
-def options_table(kind: str) -> str | None:
+def find_options_table(kind: str) -> str | None:
     """Return the name of the schema table with an operator's options; ``None`` without options."""
     name = _TABLES.get(kind) or kind.title().replace("_", "") + "Options"
     if not any(name in union for union in UNIONS):
@@ -87,36 +87,36 @@ def options_table(kind: str) -> str | None:
     return name if vars(getattr(tables, name + "T")()) else None
 
 
-def union_of(kind: str) -> tuple[int | None, int]:
+def find_union(kind: str) -> tuple[int | None, int]:
     """Return the union and the number of an operator's options table; ``None``, 0 without one."""
-    name = options_table(kind)
+    name = find_options_table(kind)
     for place, union in enumerate(UNIONS):
         if name in union:
             return place, union[name]
     return None, 0
 
 
-def packed_options(kind: str, options: Mapping[str, Any]) -> Any:  # noqa: ANN401 - generated types
+def pack_options(kind: str, options: Mapping[str, Any]) -> Any:  # noqa: ANN401 - generated types
     """Convert options to the schema's options object; ``None`` for operators without options.
 
     Raises:
         UserError: The schema has no such option or option value.
     """
-    name = options_table(kind)
+    name = find_options_table(kind)
     if name is None:
         if options:
             raise UserError(f"{kind} has no option {', '.join(options)}")
         return None
     made = getattr(tables, name + "T")()
     for key, value in options.items():
-        field = _camel(key)
+        field = _to_camel(key)
         if not hasattr(made, field):
             raise UserError(f"{kind} has no option {key}")
-        setattr(made, field, _number(kind, key, value))
+        setattr(made, field, _to_number(kind, key, value))
     return made
 
 
-def unpacked_options(union: int, number: int, table: Any) -> dict[str, Any]:  # noqa: ANN401
+def unpack_options(union: int, number: int, table: Any) -> dict[str, Any]:  # noqa: ANN401
     """Read the options of an operator by name, defaults of the schema included.
 
     Args:
@@ -133,11 +133,11 @@ def unpacked_options(union: int, number: int, table: Any) -> dict[str, Any]:  # 
     reader = getattr(tables, name)()
     reader.Init(table.Bytes, table.Pos)
     fields = vars(getattr(tables, name + "T").InitFromObj(reader))
-    words = {_snake(field): value for field, value in fields.items() if value is not None}
-    return {key: _word(name, key, value) for key, value in words.items()}
+    words = {_to_snake(field): value for field, value in fields.items() if value is not None}
+    return {key: _to_word(name, key, value) for key, value in words.items()}
 
 
-def _number(kind: str, key: str, value: Any) -> Any:  # noqa: ANN401 - an option of any type
+def _to_number(kind: str, key: str, value: Any) -> Any:  # noqa: ANN401 - an option of any type
     if not isinstance(value, str) or key not in _ENUMS:
         return value
     if value not in _ENUMS[key]:
@@ -145,7 +145,7 @@ def _number(kind: str, key: str, value: Any) -> Any:  # noqa: ANN401 - an option
     return _ENUMS[key][value]
 
 
-def _word(name: str, key: str, value: Any) -> Any:  # noqa: ANN401 - an option of any type
+def _to_word(name: str, key: str, value: Any) -> Any:  # noqa: ANN401 - an option of any type
     if isinstance(value, np.ndarray):
         return value.tolist()
     if isinstance(value, bytes):
@@ -157,9 +157,9 @@ def _word(name: str, key: str, value: Any) -> Any:  # noqa: ANN401 - an option o
     return value
 
 
-def _camel(key: str) -> str:
+def _to_camel(key: str) -> str:
     return re.sub(r"_(\w)", lambda m: m[1].upper(), key)
 
 
-def _snake(field: str) -> str:
+def _to_snake(field: str) -> str:
     return re.sub(r"([A-Z])", lambda m: "_" + m[1].lower(), field)

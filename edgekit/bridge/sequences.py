@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import NodeProto, helper
 
-from edgekit.graphs.index import attribute
+from edgekit.graphs.index import read_attribute
 
 if TYPE_CHECKING:
     from edgekit.bridge.walking import Walk
@@ -37,9 +37,9 @@ class Sequences:
             return self._split(walk, node)
         if not node.input or node.input[0] not in self.members:
             return None
-        return self._of_members(walk, node, list(self.members[node.input[0]]))
+        return self._replace_reader(walk, node, list(self.members[node.input[0]]))
 
-    def _of_members(
+    def _replace_reader(
         self, walk: Walk, node: NodeProto, members: list[str]
     ) -> list[NodeProto] | None:
         made = node.output[0]
@@ -47,8 +47,8 @@ class Sequences:
             walk.store(made, np.asarray(len(members), np.int64))
             return []
         if node.op_type == "ConcatFromSequence":
-            return self._joined(walk, node, members)
-        place = self._place(walk, node, len(members))
+            return self._concatenate(walk, node, members)
+        place = self._find_position(walk, node, len(members))
         if place is None:
             return None
         if node.op_type == "SequenceAt":
@@ -63,7 +63,7 @@ class Sequences:
         return []
 
     @staticmethod
-    def _place(walk: Walk, node: NodeProto, count: int) -> int | None:
+    def _find_position(walk: Walk, node: NodeProto, count: int) -> int | None:
         """Return the position at which a node inserts, erases or reads; the end by default."""
         where = 2 if node.op_type == "SequenceInsert" else 1
         if len(node.input) <= where or not node.input[where]:
@@ -74,15 +74,15 @@ class Sequences:
         return int(known) + (count if int(known) < 0 else 0)
 
     @staticmethod
-    def _joined(walk: Walk, node: NodeProto, members: list[str]) -> list[NodeProto]:
-        axis = int(str(attribute(node, "axis", 0)))
-        if not attribute(node, "new_axis", 0):
+    def _concatenate(walk: Walk, node: NodeProto, members: list[str]) -> list[NodeProto]:
+        axis = int(str(read_attribute(node, "axis", 0)))
+        if not read_attribute(node, "new_axis", 0):
             return [helper.make_node("Concat", members, list(node.output), axis=axis)]
         wider = [walk.fresh(name) for name in members]
         where = walk.fresh("axis")
         walk.store(where, np.asarray([axis], np.int64))
         made = [
-            widened(walk, name, other, where, axis)
+            build_unsqueeze(walk, name, other, where, axis)
             for name, other in zip(members, wider, strict=True)
         ]
         return [*made, helper.make_node("Concat", wider, list(node.output), axis=axis)]
@@ -92,14 +92,14 @@ class Sequences:
         given = walk.value(node.input[1]) if len(node.input) > 1 else np.asarray(1)
         if shape is None or given is None:
             return None
-        axis = int(str(attribute(node, "axis", 0))) % len(shape)
+        axis = int(str(read_attribute(node, "axis", 0))) % len(shape)
         step = int(given) if given.ndim == 0 else 0
-        sizes = given.tolist() if given.ndim else _equal(shape[axis], step)
+        sizes = given.tolist() if given.ndim else _split_evenly(shape[axis], step)
         names = [walk.fresh(node.output[0]) for _ in sizes]
         self.members[node.output[0]] = names
         parts = walk.fresh("sizes")
         walk.store(parts, np.asarray(sizes, np.int64))
-        if len(node.input) > 1 or attribute(node, "keepdims", 1):
+        if len(node.input) > 1 or read_attribute(node, "keepdims", 1):
             if walk.opset < 13:
                 return [helper.make_node("Split", node.input[:1], names, axis=axis, split=sizes)]
             return [helper.make_node("Split", [node.input[0], parts], names, axis=axis)]
@@ -112,7 +112,7 @@ class Sequences:
         ]
 
 
-def widened(walk: Walk, name: str, other: str, where: str, axis: int) -> NodeProto:
+def build_unsqueeze(walk: Walk, name: str, other: str, where: str, axis: int) -> NodeProto:
     """Build the Unsqueeze that adds an axis to a value.
 
     Args:
@@ -127,5 +127,5 @@ def widened(walk: Walk, name: str, other: str, where: str, axis: int) -> NodePro
     return helper.make_node("Unsqueeze", [name, where], [other])
 
 
-def _equal(size: int, step: int) -> list[int]:
+def _split_evenly(size: int, step: int) -> list[int]:
     return [min(step, size - start) for start in range(0, size, step)]

@@ -16,7 +16,7 @@ from onnx import (
     helper,
 )
 
-from edgekit.bridge.spelling import with_reals
+from edgekit.bridge.spelling import replace_integer_layers
 from edgekit.bridge.walking import Walk
 from edgekit.errors import PassRefused
 from edgekit.model import name_dimension
@@ -26,7 +26,7 @@ _STANDARD = ("", "ai.onnx")
 _MOST_DEPTH = 4
 
 
-def settled(
+def fix_shapes(
     proto: ModelProto, dims: Mapping[str, int], *, batch: int = 1, fold_weights: bool = True
 ) -> ModelProto:
     """Return a copy with fixed shapes stored for all values, and with constants folded.
@@ -53,17 +53,23 @@ def settled(
             )
     if proto.functions:
         proto = onnx.inliner.inline_local_functions(proto)
-    proto = with_reals(proto)
-    made = _walked(proto, _fed(proto, dims, batch), fold_weights=fold_weights)
+    proto = replace_integer_layers(proto)
+    made = _walk_graph(proto, _fix_input_types(proto, dims, batch), fold_weights=fold_weights)
     for _ in range(_MOST_DEPTH):
-        unruled = _unruled(made)
+        unruled = _find_composite_kinds(made)
         if not unruled:
             break
-        made = _walked(_written_out(made, unruled), _fed(made, {}, 1), fold_weights=fold_weights)
+        made = _walk_graph(
+            _inline_definitions(made, unruled),
+            _fix_input_types(made, {}, 1),
+            fold_weights=fold_weights,
+        )
     return made
 
 
-def _fed(proto: ModelProto, dims: Mapping[str, int], batch: int) -> dict[str, TypeProto]:
+def _fix_input_types(
+    proto: ModelProto, dims: Mapping[str, int], batch: int
+) -> dict[str, TypeProto]:
     """Return the types of the model inputs with fixed sizes, initializers excepted."""
     stored = {tensor.name for tensor in proto.graph.initializer}
     found: dict[str, TypeProto] = {}
@@ -91,27 +97,29 @@ def _fed(proto: ModelProto, dims: Mapping[str, int], batch: int) -> dict[str, Ty
     return found
 
 
-def _walked(proto: ModelProto, fed: Mapping[str, TypeProto], *, fold_weights: bool) -> ModelProto:
+def _walk_graph(
+    proto: ModelProto, fed: Mapping[str, TypeProto], *, fold_weights: bool
+) -> ModelProto:
     walk = Walk(proto, fed, fold_weights=fold_weights)
     walk.run()
     made = walk.finished()
     for value in made.graph.output:
-        if any(d.HasField("dim_value") and not d.dim_value for d in _dims(value)):
+        if any(d.HasField("dim_value") and not d.dim_value for d in _list_dims(value)):
             raise PassRefused(
                 f"output {value.name} has no entries", hint="take it out before export"
             )
     return made
 
 
-def _dims(value: ValueInfoProto) -> list[TensorShapeProto.Dimension]:
+def _list_dims(value: ValueInfoProto) -> list[TensorShapeProto.Dimension]:
     return list(value.type.tensor_type.shape.dim)
 
 
-def _unruled(proto: ModelProto) -> list[str]:
+def _find_composite_kinds(proto: ModelProto) -> list[str]:
     """Find operators without a lowering rule that ONNX defines as functions of other operators."""
     from edgekit.bridge.rules import RULES
 
-    opset, found = _opset(proto), []
+    opset, found = _get_opset(proto), []
     for kind in {n.op_type for n in proto.graph.node if n.domain in _STANDARD} - RULES.keys():
         schema = onnx.defs.get_schema(kind, opset) if onnx.defs.has(kind, opset) else None
         if schema and (schema.has_function or schema.has_context_dependent_function):
@@ -119,11 +127,11 @@ def _unruled(proto: ModelProto) -> list[str]:
     return found
 
 
-def _opset(proto: ModelProto) -> int:
+def _get_opset(proto: ModelProto) -> int:
     return max((int(o.version) for o in proto.opset_import if o.domain in _STANDARD), default=1)
 
 
-def _written_out(proto: ModelProto, kinds: list[str]) -> ModelProto:
+def _inline_definitions(proto: ModelProto, kinds: list[str]) -> ModelProto:
     """Inline the functions by which ONNX defines the given operators.
 
     onnx needs the type of every value that they read, absent inputs included, and every attribute
@@ -137,7 +145,7 @@ def _written_out(proto: ModelProto, kinds: list[str]) -> ModelProto:
     asked.graph.value_info.add(name="", type=helper.make_tensor_type_proto(1, []))
     for node in asked.graph.node:
         if node.op_type in kinds:
-            _give_defaults(node, _opset(proto))
+            _give_defaults(node, _get_opset(proto))
     try:
         return onnx.inliner.inline_selected_functions(
             asked, [("", kind) for kind in kinds], inline_schema_functions=True

@@ -15,7 +15,7 @@ _MOST_RESULTS = 4
 _LEAST_TAPS = 16
 
 
-def fasten_signals(graph: LiteGraph) -> None:
+def speed_up_signals(graph: LiteGraph) -> None:
     """Rewrite Pad and long one-channel filters in place, so that kernels copy rows, not entries.
 
     The graph is fused and quantized already; quantized operators stay as they are.
@@ -39,11 +39,11 @@ def _flatten_pad(op: Op) -> list[Op] | None:
         rank -= 1
     if rank == len(source.shape):
         return None
-    flat, wide = _like(source, source.shape[:rank]), _like(made, made.shape[:rank])
+    flat, wide = _build_like(source, source.shape[:rank]), _build_like(made, made.shape[:rank])
     inner = Op(
         kind="PAD", inputs=[flat, constant("pads", pads[:rank])], outputs=[wide], origin=op.origin
     )
-    return [_reshape(source, flat, op), inner, _reshape(wide, made, op)]
+    return [_build_reshape(source, flat, op), inner, _build_reshape(wide, made, op)]
 
 
 def _block_filter(op: Op) -> list[Op] | None:
@@ -64,10 +64,10 @@ def _block_filter(op: Op) -> list[Op] | None:
     steps = -(-made.shape[2] // count)
     span = -(-(taps + (count - 1) * stride) // block)
     length = (steps + span - 1) * block
-    signal = _like(image, (batch, image.shape[2]))
+    signal = _build_like(image, (batch, image.shape[2]))
     cut, fit = _fit_length(signal, length, op)
-    rows = _like(image, (batch, 1, length // block, block))
-    many = _like(made, (batch, 1, steps, count * results))
+    rows = _build_like(image, (batch, 1, length // block, block))
+    many = _build_like(made, (batch, 1, steps, count * results))
     conv = Op(
         kind="CONV_2D",
         inputs=[
@@ -79,12 +79,12 @@ def _block_filter(op: Op) -> list[Op] | None:
         options={**op.options, "stride_w": 1},
         origin=op.origin,
     )
-    flat = _like(made, (batch, 1, steps * count, results))
+    flat = _build_like(made, (batch, 1, steps * count, results))
     if flat.shape == made.shape:
-        ends = [_reshape(many, made, op)]
+        ends = [_build_reshape(many, made, op)]
     else:
-        ends = [_reshape(many, flat, op), _slice(flat, made, op)]
-    return [_reshape(image, signal, op), *cut, _reshape(fit, rows, op), conv, *ends]
+        ends = [_build_reshape(many, flat, op), _build_slice(flat, made, op)]
+    return [_build_reshape(image, signal, op), *cut, _build_reshape(fit, rows, op), conv, *ends]
 
 
 def _is_long_filter(op: Op) -> bool:
@@ -126,27 +126,27 @@ def _fit_length(signal: Tensor, length: int, op: Op) -> tuple[list[Op], Tensor]:
     lacks = length - signal.shape[1]
     if not lacks:
         return [], signal
-    made = _like(signal, (signal.shape[0], length))
+    made = _build_like(signal, (signal.shape[0], length))
     if lacks < 0:
-        return [_slice(signal, made, op)], made
+        return [_build_slice(signal, made, op)], made
     pads = constant("pads", np.asarray([[0, 0], [0, lacks]], np.int32))
     return [Op(kind="PAD", inputs=[signal, pads], outputs=[made], origin=op.origin)], made
 
 
-def _slice(source: Tensor, made: Tensor, op: Op) -> Op:
+def _build_slice(source: Tensor, made: Tensor, op: Op) -> Op:
     begin = constant("begin", np.zeros(len(made.shape), np.int32))
     size = constant("size", np.asarray(made.shape, np.int32))
     return Op(kind="SLICE", inputs=[source, begin, size], outputs=[made], origin=op.origin)
 
 
-def _reshape(source: Tensor, made: Tensor, op: Op) -> Op:
+def _build_reshape(source: Tensor, made: Tensor, op: Op) -> Op:
     if math.prod(source.shape) != math.prod(made.shape):
         raise ValueError(f"{source.shape} entries don't fit {made.shape}")
     shape = constant("shape", np.asarray(made.shape, np.int32))
     return Op(kind="RESHAPE", inputs=[source, shape], outputs=[made], origin=op.origin)
 
 
-def _like(tensor: Tensor, shape: Shape) -> Tensor:
+def _build_like(tensor: Tensor, shape: Shape) -> Tensor:
     return Tensor(
         name=tensor.name, dtype=tensor.dtype, shape=shape, quantization=tensor.quantization
     )

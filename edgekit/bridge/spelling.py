@@ -11,19 +11,19 @@ from edgekit.bridge.graph import Array
 from edgekit.bridge.recurrent_spelling import (
     StoredIntegers,
     dequantize_layer,
-    integer_lstm_weights,
     is_bidirectional,
     is_integer_lstm,
+    read_integer_lstm_weights,
 )
 from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.onnx_file import all_graphs
+from edgekit.graphs.onnx_file import iter_graphs
 
 _STANDARD = ("", "ai.onnx")
 _STORED = ("int8", "int4")
 _AXIS_SINCE = 13  # DequantizeLinear has scales along an axis from this opset on
 
 
-def with_reals(proto: ModelProto) -> ModelProto:
+def replace_integer_layers(proto: ModelProto) -> ModelProto:
     """Return a model whose integer layers are float layers with QDQ.
 
     Integer layers are QLinearConv, MatMulInteger and their like, onnxruntime's integer LSTM, and
@@ -32,40 +32,40 @@ def with_reals(proto: ModelProto) -> ModelProto:
     Args:
         proto: Not changed; returned as it is where it has no such layer.
     """
-    if not any(_is_of_integers(n) for graph in all_graphs(proto.graph) for n in graph.node):
+    if not any(_is_integer_layer(n) for graph in iter_graphs(proto.graph) for n in graph.node):
         return proto
     made = ModelProto()
     made.CopyFrom(proto)
     main = GraphIndex(made)
-    weights = _cast_weights(main)
+    weights = _find_cast_weights(main)
     for index in main.inner():
-        _spell(index, weights)
-    _spell(main, weights)
+        _rewrite_graph(index, weights)
+    _rewrite_graph(main, weights)
     return made
 
 
-def _is_of_integers(node: NodeProto) -> bool:
+def _is_integer_layer(node: NodeProto) -> bool:
     if node.domain in _STANDARD:
         return node.op_type in _INTEGER_LAYERS or node.op_type == "Cast"
     return is_integer_lstm(node)
 
 
-def _spell(index: GraphIndex, weights: Mapping[str, StoredIntegers]) -> None:
+def _rewrite_graph(index: GraphIndex, weights: Mapping[str, StoredIntegers]) -> None:
     nodes: list[NodeProto] = []
     for node in index.graph.node:
-        nodes += _spelled(index, node, weights)
+        nodes += _rewrite_node(index, node, weights)
     index.replace_nodes(nodes)
 
 
-def _spelled(
+def _rewrite_node(
     index: GraphIndex, node: NodeProto, weights: Mapping[str, StoredIntegers]
 ) -> list[NodeProto]:
     say = _INTEGER_LAYERS.get(node.op_type) if node.domain in _STANDARD else None
     if say is not None:
         return say(index, node)
-    if _opset(index.proto) < _AXIS_SINCE:
+    if _get_opset(index.proto) < _AXIS_SINCE:
         return [node]
-    if is_integer_lstm(node) and (found := integer_lstm_weights(index, node)):
+    if is_integer_lstm(node) and (found := read_integer_lstm_weights(index, node)):
         return dequantize_layer(index, node, found)
     if is_bidirectional(node) and all(name in weights for name in node.input[1:3]):
         return dequantize_layer(index, node, [weights[name] for name in node.input[1:3]])
@@ -76,7 +76,7 @@ def _spelled(
     return [said, helper.make_node("Identity", [real], list(node.output))]
 
 
-def _cast_weights(main: GraphIndex) -> dict[str, StoredIntegers]:
+def _find_cast_weights(main: GraphIndex) -> dict[str, StoredIntegers]:
     """Find weights that Cast and Mul compute from stored integers and scales, by output name."""
     found: dict[str, StoredIntegers] = {}
     for node in main.graph.node:
@@ -95,26 +95,26 @@ def _cast_weights(main: GraphIndex) -> dict[str, StoredIntegers]:
     return found
 
 
-def _real(
+def _build_dequantize(
     index: GraphIndex, node: NodeProto, names: Sequence[str], axis: int
 ) -> tuple[list[NodeProto], str]:
     """Build the DequantizeLinear of a value, its scale and its zero point, and name its output."""
     made = index.fresh(f"{names[0]}_real")
     scales = index.constant(names[1])
     is_split = scales is not None and scales.size > 1
-    if is_split and _opset(index.proto) < _AXIS_SINCE and index.constant(names[0]) is not None:
-        return [], index.add_constant(made, _dequantized(index, names, axis))
+    if is_split and _get_opset(index.proto) < _AXIS_SINCE and index.constant(names[0]) is not None:
+        return [], index.add_constant(made, _dequantize_constant(index, names, axis))
     said = helper.make_node("DequantizeLinear", list(names), [made], name=f"{node.name}/{names[0]}")
     if is_split:
         said.attribute.append(helper.make_attribute("axis", axis))
     return [said], made
 
 
-def _opset(proto: ModelProto) -> int:
+def _get_opset(proto: ModelProto) -> int:
     return max((o.version for o in proto.opset_import if o.domain in _STANDARD), default=1)
 
 
-def _dequantized(index: GraphIndex, names: Sequence[str], axis: int) -> Array:
+def _dequantize_constant(index: GraphIndex, names: Sequence[str], axis: int) -> Array:
     """Dequantize stored integers with scales along an axis."""
     value, scales = index.float_constant(names[0]), index.float_constant(names[1])
     zeros = index.float_constant(names[2]) if len(names) > 2 else np.zeros_like(scales)
@@ -124,45 +124,45 @@ def _dequantized(index: GraphIndex, names: Sequence[str], axis: int) -> Array:
     return np.asarray(real, np.float32)
 
 
-def _attributes(node: NodeProto) -> dict[str, object]:
+def _read_attributes(node: NodeProto) -> dict[str, object]:
     return {each.name: helper.get_attribute_value(each) for each in node.attribute}
 
 
-def _linear_conv(index: GraphIndex, node: NodeProto) -> list[NodeProto]:
+def _rewrite_linear_conv(index: GraphIndex, node: NodeProto) -> list[NodeProto]:
     x, w = list(node.input[0:3]), list(node.input[3:6])
-    image, image_name = _real(index, node, x, 1)
-    weight, weight_name = _real(index, node, w, 0)
+    image, image_name = _build_dequantize(index, node, x, 1)
+    weight, weight_name = _build_dequantize(index, node, w, 0)
     nodes, names = [*image, *weight], [image_name, weight_name]
     if len(node.input) > 8 and node.input[8]:
         scales = index.float_constant(x[1]) * index.float_constant(w[1])
         scale = index.add_constant(f"{node.input[8]}_scale", np.asarray(scales, np.float32))
         zeros = np.zeros(np.shape(scales), np.int32)
         zero = index.add_constant(f"{node.input[8]}_zero", zeros)
-        bias, bias_name = _real(index, node, [node.input[8], scale, zero], 0)
+        bias, bias_name = _build_dequantize(index, node, [node.input[8], scale, zero], 0)
         nodes += bias
         names.append(bias_name)
-    return [*nodes, *_layer(index, node, "Conv", names, node.input[6:8])]
+    return [*nodes, *_build_layer(index, node, "Conv", names, node.input[6:8])]
 
 
-def _linear_matmul(index: GraphIndex, node: NodeProto) -> list[NodeProto]:
-    left, left_name = _real(index, node, node.input[0:3], -2)
-    right, right_name = _real(index, node, node.input[3:6], -1)
+def _rewrite_linear_matmul(index: GraphIndex, node: NodeProto) -> list[NodeProto]:
+    left, left_name = _build_dequantize(index, node, node.input[0:3], -2)
+    right, right_name = _build_dequantize(index, node, node.input[3:6], -1)
     names = [left_name, right_name]
-    return [*left, *right, *_layer(index, node, "MatMul", names, node.input[6:8])]
+    return [*left, *right, *_build_layer(index, node, "MatMul", names, node.input[6:8])]
 
 
-def _layer(
+def _build_layer(
     index: GraphIndex, node: NodeProto, kind: str, names: Sequence[str], grid: Sequence[str]
 ) -> list[NodeProto]:
     """Build a float layer and the QuantizeLinear of its output."""
     made = index.fresh(f"{node.output[0]}_real")
     return [
-        helper.make_node(kind, list(names), [made], name=node.name, **_attributes(node)),
+        helper.make_node(kind, list(names), [made], name=node.name, **_read_attributes(node)),
         helper.make_node("QuantizeLinear", [made, *grid], list(node.output), name=f"{node.name}/q"),
     ]
 
 
-def _whole(index: GraphIndex, node: NodeProto) -> list[NodeProto]:
+def _rewrite_integer_layer(index: GraphIndex, node: NodeProto) -> list[NodeProto]:
     """Rewrite ConvInteger or MatMulInteger as a float layer whose output is cast to int32."""
     is_conv = node.op_type == "ConvInteger"
     one = index.add_constant("one", np.asarray(1, np.float32))
@@ -175,22 +175,22 @@ def _whole(index: GraphIndex, node: NodeProto) -> list[NodeProto]:
         if zeros is not None and len(zeros.dims):
             scale = index.add_constant("ones", np.ones(tuple(zeros.dims), np.float32))
         names_in = [node.input[place], scale, *([zero] if zero else [])]
-        said, made = _real(index, node, names_in, axis)
+        said, made = _build_dequantize(index, node, names_in, axis)
         nodes += said
         names.append(made)
     product, near = index.fresh("product"), index.fresh("product_rounded")
     kind = "Conv" if is_conv else "MatMul"
     return [
         *nodes,
-        helper.make_node(kind, names, [product], name=node.name, **_attributes(node)),
+        helper.make_node(kind, names, [product], name=node.name, **_read_attributes(node)),
         helper.make_node("Round", [product], [near]),
         helper.make_node("Cast", [near], list(node.output), to=TensorProto.INT32),
     ]
 
 
 _INTEGER_LAYERS = {
-    "ConvInteger": _whole,
-    "MatMulInteger": _whole,
-    "QLinearConv": _linear_conv,
-    "QLinearMatMul": _linear_matmul,
+    "ConvInteger": _rewrite_integer_layer,
+    "MatMulInteger": _rewrite_integer_layer,
+    "QLinearConv": _rewrite_linear_conv,
+    "QLinearMatMul": _rewrite_linear_matmul,
 }

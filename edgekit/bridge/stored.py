@@ -18,7 +18,7 @@ _PLAIN = (
 )  # fmt: skip
 
 
-def bytes_stored(dtype: str, shape: Shape) -> int:
+def count_stored_bytes(dtype: str, shape: Shape) -> int:
     """Return the number of bytes that a constant takes in the file.
 
     Raises:
@@ -32,22 +32,22 @@ def bytes_stored(dtype: str, shape: Shape) -> int:
     return size * np.dtype(dtype).itemsize
 
 
-def array_of(raw: memoryview, dtype: str, shape: Shape) -> Array:
+def decode_constant(raw: memoryview, dtype: str, shape: Shape) -> Array:
     """Decode a constant: a view of the file, or unpacked to 8 bits from fewer.
 
     Raises:
         UserError: Constants of this type are not supported, or the bytes do not fit the shape.
     """
-    wanted = bytes_stored(dtype, shape)
+    wanted = count_stored_bytes(dtype, shape)
     if len(raw) != wanted:
         raise UserError(f"{len(raw)} bytes stored where {dtype}{list(shape)} takes {wanted}")
     if dtype in BITS:
-        return _unpacked(np.frombuffer(raw, np.uint8), dtype, math.prod(shape)).reshape(shape)
+        return _unpack(np.frombuffer(raw, np.uint8), dtype, math.prod(shape)).reshape(shape)
     values: Array = np.frombuffer(raw, np.dtype(dtype).newbyteorder("<"))
     return values.reshape(shape)
 
 
-def bytes_of(tensor: Tensor) -> bytes:
+def encode_constant(tensor: Tensor) -> bytes:
     """Encode a constant as the bytes that the file stores.
 
     Raises:
@@ -64,12 +64,12 @@ def bytes_of(tensor: Tensor) -> bytes:
             f"{tensor.dtype}{list(tensor.shape)}"
         )
     if tensor.dtype in BITS:
-        return _packed(data, tensor).tobytes()
-    bytes_stored(tensor.dtype, tensor.shape)
+        return _pack(data, tensor).tobytes()
+    count_stored_bytes(tensor.dtype, tensor.shape)
     return data.astype(data.dtype.newbyteorder("<"), copy=False).tobytes()
 
 
-def _unpacked(raw: NDArray[np.uint8], dtype: str, size: int) -> Array:
+def _unpack(raw: NDArray[np.uint8], dtype: str, size: int) -> Array:
     bits = BITS[dtype]
     shifts = np.arange(0, 8, bits, dtype=np.uint8)
     codes: NDArray[np.uint8] = (raw[:, None] >> shifts & (2**bits - 1)).reshape(-1)[:size]
@@ -80,7 +80,7 @@ def _unpacked(raw: NDArray[np.uint8], dtype: str, size: int) -> Array:
     return signed
 
 
-def _packed(data: Array, tensor: Tensor) -> NDArray[np.uint8]:
+def _pack(data: Array, tensor: Tensor) -> NDArray[np.uint8]:
     bits = BITS[tensor.dtype]
     low = 0 if tensor.dtype.startswith("u") else -(2 ** (bits - 1))
     if data.size and not (low <= int(data.min()) and int(data.max()) < low + 2**bits):

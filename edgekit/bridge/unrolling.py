@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 from onnx import GraphProto, NodeProto, helper
 
-from edgekit.bridge.sequences import widened
+from edgekit.bridge.sequences import build_unsqueeze
 from edgekit.errors import PassRefused
-from edgekit.graphs.index import attribute
-from edgekit.graphs.onnx_file import inner_graphs
+from edgekit.graphs.index import read_attribute
+from edgekit.graphs.onnx_file import iter_inner_graphs
 
 if TYPE_CHECKING:
     from edgekit.bridge.walking import Walk
@@ -22,15 +22,15 @@ _MOST_ROUNDS = 1024
 _UNBOUNDED = 2**63 - 1
 
 
-def branch(walk: Walk, node: NodeProto, *, taken: bool) -> list[NodeProto]:
+def inline_branch(walk: Walk, node: NodeProto, *, taken: bool) -> list[NodeProto]:
     """Return the nodes of the branch that an If with a known condition takes."""
     wanted = "then_branch" if taken else "else_branch"
     graph = next(a.g for a in node.attribute if a.name == wanted)
-    nodes, results = copied(walk, graph, {})
-    return [*nodes, *_identities(results, list(node.output))]
+    nodes, results = copy_nodes(walk, graph, {})
+    return [*nodes, *_build_identities(results, list(node.output))]
 
 
-def copied(
+def copy_nodes(
     walk: Walk, graph: GraphProto, given: Mapping[str, str]
 ) -> tuple[list[NodeProto], list[str]]:
     """Copy the nodes of a subgraph under new names; also return the new names of its outputs.
@@ -50,22 +50,22 @@ def copied(
             walk.add(stored)
     for node in graph.node:
         names |= {name: walk.fresh(name) for name in node.output if name}
-    nodes = [_renamed(node, names) for node in graph.node]
+    nodes = [_rename_node(node, names) for node in graph.node]
     return nodes, [names.get(value.name, value.name) for value in graph.output]
 
 
-def _renamed(node: NodeProto, names: Mapping[str, str]) -> NodeProto:
+def _rename_node(node: NodeProto, names: Mapping[str, str]) -> NodeProto:
     made = NodeProto()
     made.CopyFrom(node)
     for place, name in enumerate(made.input):
         made.input[place] = names.get(name, name)
     for place, name in enumerate(made.output):
         made.output[place] = names.get(name, name)
-    for graph in inner_graphs(made):
+    for graph in iter_inner_graphs(made):
         hidden = {v.name for v in graph.input} | {t.name for t in graph.initializer}
         hidden |= {name for each in graph.node for name in each.output}
         outer = {name: new for name, new in names.items() if name not in hidden}
-        nodes = [_renamed(each, outer) for each in graph.node]
+        nodes = [_rename_node(each, outer) for each in graph.node]
         del graph.node[:]
         graph.node.extend(nodes)
         for value in graph.output:
@@ -73,7 +73,7 @@ def _renamed(node: NodeProto, names: Mapping[str, str]) -> NodeProto:
     return made
 
 
-def _identities(sources: list[str], targets: list[str]) -> list[NodeProto]:
+def _build_identities(sources: list[str], targets: list[str]) -> list[NodeProto]:
     return [
         helper.make_node("Identity", [source], [target])
         for source, target in zip(sources, targets, strict=True)
@@ -82,7 +82,7 @@ def _identities(sources: list[str], targets: list[str]) -> list[NodeProto]:
 
 
 @dataclass(kw_only=True)
-class Rounds:
+class LoopRounds:
     """A Loop or Scan between two of its iterations.
 
     Args:
@@ -107,19 +107,19 @@ class Rounds:
     condition: str = ""
     done: int = 0
 
-    def next(self, walk: Walk) -> list[NodeProto | Rounds]:
+    def next(self, walk: Walk) -> list[NodeProto | LoopRounds]:
         """Return the nodes of the next iteration and this loop again, or those of its end."""
-        if self.done >= self.count or not self._goes_on(walk):
-            return [*self._ended(walk)]
+        if self.done >= self.count or not self._has_next(walk):
+            return [*self._finish(walk)]
         if self.done >= _MOST_ROUNDS:
             raise PassRefused(
                 f"{self.node.op_type} {self.node.name or self.node.output[0]}"
                 f" goes more than {_MOST_ROUNDS} rounds",
                 hint="export the model for shorter inputs, or run it with onnxruntime",
             )
-        return self._round(walk)
+        return self._unroll_round(walk)
 
-    def _goes_on(self, walk: Walk) -> bool:
+    def _has_next(self, walk: Walk) -> bool:
         if not self.condition:
             return True
         known = walk.value(self.condition)
@@ -131,7 +131,7 @@ class Rounds:
             )
         return bool(known.any())
 
-    def _round(self, walk: Walk) -> list[NodeProto | Rounds]:
+    def _unroll_round(self, walk: Walk) -> list[NodeProto | LoopRounds]:
         before: list[NodeProto] = []
         inner = [value.name for value in self.body.input]
         if self.node.op_type == "Loop":
@@ -141,9 +141,9 @@ class Rounds:
             walk.store(condition, np.asarray(True))
             given = [number, condition, *self.state]
         else:
-            before, read = self._entries(walk)
+            before, read = self._read_entries(walk)
             given = [*self.state, *read]
-        nodes, made = copied(walk, self.body, dict(zip(inner, given, strict=True)))
+        nodes, made = copy_nodes(walk, self.body, dict(zip(inner, given, strict=True)))
         if self.node.op_type == "Loop":
             self.condition, made = made[0], made[1:]
         count = len(self.state)
@@ -153,7 +153,7 @@ class Rounds:
         self.done += 1
         return [*before, *nodes, self]
 
-    def _entries(self, walk: Walk) -> tuple[list[NodeProto], list[str]]:
+    def _read_entries(self, walk: Walk) -> tuple[list[NodeProto], list[str]]:
         nodes, names = [], []
         for source, axis, backward in self.scanned:
             place, name = walk.fresh("place"), walk.fresh(source)
@@ -163,9 +163,9 @@ class Rounds:
             names.append(name)
         return nodes, names
 
-    def _ended(self, walk: Walk) -> list[NodeProto]:
+    def _finish(self, walk: Walk) -> list[NodeProto]:
         count = len(self.state)
-        nodes = _identities(self.state, list(self.node.output[:count]))
+        nodes = _build_identities(self.state, list(self.node.output[:count]))
         for place, target in enumerate(self.node.output[count:]):
             if not target:
                 continue
@@ -184,17 +184,19 @@ class Rounds:
         wider = [walk.fresh(part) for part in parts]
         where = walk.fresh("axis")
         walk.store(where, np.asarray([axis], np.int64))
-        widening = [widened(walk, *pair, where, axis) for pair in zip(parts, wider, strict=True)]
+        widening = [
+            build_unsqueeze(walk, *pair, where, axis) for pair in zip(parts, wider, strict=True)
+        ]
         return [*widening, helper.make_node("Concat", wider, [target], axis=axis)]
 
 
-def rounds_of(walk: Walk, node: NodeProto) -> Rounds | None:
+def plan_rounds(walk: Walk, node: NodeProto) -> LoopRounds | None:
     """Prepare a loop for unrolling; ``None`` where its number of iterations is not known."""
     body = next(a.g for a in node.attribute if a.name == "body")
-    return _loop(walk, node, body) if node.op_type == "Loop" else _scan(walk, node, body)
+    return _plan_loop(walk, node, body) if node.op_type == "Loop" else _plan_scan(walk, node, body)
 
 
-def _loop(walk: Walk, node: NodeProto, body: GraphProto) -> Rounds | None:
+def _plan_loop(walk: Walk, node: NodeProto, body: GraphProto) -> LoopRounds | None:
     count = _UNBOUNDED
     if node.input[0]:
         known = walk.value(node.input[0])
@@ -203,7 +205,7 @@ def _loop(walk: Walk, node: NodeProto, body: GraphProto) -> Rounds | None:
         count = int(known.ravel()[0])
     state = list(node.input[2:])
     stacked = len(node.output) - len(state)
-    return Rounds(
+    return LoopRounds(
         node=node,
         body=body,
         count=count,
@@ -214,23 +216,23 @@ def _loop(walk: Walk, node: NodeProto, body: GraphProto) -> Rounds | None:
     )
 
 
-def _scan(walk: Walk, node: NodeProto, body: GraphProto) -> Rounds | None:
-    many = int(str(attribute(node, "num_scan_inputs", 0)))
+def _plan_scan(walk: Walk, node: NodeProto, body: GraphProto) -> LoopRounds | None:
+    many = int(str(read_attribute(node, "num_scan_inputs", 0)))
     if walk.opset < 9:
         return None
     state, sources = list(node.input[:-many]), list(node.input[-many:])
-    axes = _integers(node, "scan_input_axes", many)
-    backward = _integers(node, "scan_input_directions", many)
+    axes = _read_integers(node, "scan_input_axes", many)
+    backward = _read_integers(node, "scan_input_directions", many)
     shape = walk.shape(sources[0])
     if shape is None:
         return None
     stacked = len(node.output) - len(state)
     ways = zip(
-        _integers(node, "scan_output_axes", stacked),
-        _integers(node, "scan_output_directions", stacked),
+        _read_integers(node, "scan_output_axes", stacked),
+        _read_integers(node, "scan_output_directions", stacked),
         strict=True,
     )
-    return Rounds(
+    return LoopRounds(
         node=node,
         body=body,
         count=shape[axes[0]],
@@ -241,6 +243,6 @@ def _scan(walk: Walk, node: NodeProto, body: GraphProto) -> Rounds | None:
     )
 
 
-def _integers(node: NodeProto, name: str, count: int) -> list[int]:
+def _read_integers(node: NodeProto, name: str, count: int) -> list[int]:
     found = next((list(a.ints) for a in node.attribute if a.name == name), [])
     return found or [0] * count

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from edgekit.bridge.computing import computed
+from edgekit.bridge.computing import evaluate_op
 from edgekit.bridge.graph import Array, LiteGraph, Op, Tensor, constant
-from edgekit.bridge.integers import stored_reals
-from edgekit.bridge.lifted import quantized
+from edgekit.bridge.integers import dequantize_constant
+from edgekit.bridge.lifted import get_quantization
 from edgekit.errors import PassRefused
 
 _HINT = "export the model with its state as inputs and outputs"
@@ -61,32 +61,32 @@ class _Variables:
                 ops.append(op)
         self._check_handles(ops)
         self._keep_constants()
-        inputs = self.graph.inputs | {name: self.read[name] for name in self._changed_variables()}
+        inputs = self.graph.inputs | {name: self.read[name] for name in self._list_changed()}
         outputs = dict(self.graph.outputs)
-        outputs |= {self._output(name): self.value[name] for name in self._changed_variables()}
+        outputs |= {self._name_output(name): self.value[name] for name in self._list_changed()}
         made = LiteGraph(ops=_copy_ops(ops), inputs=inputs, outputs=outputs, inner=self.graph.inner)
         made.substitute(self.replaced)
         return made
 
     def states(self) -> Iterator[Variable]:
         """Yield the variables whose values last from run to run."""
-        for name in self._changed_variables():
-            initial, given = self._initial_value(name), self.read[name].quantization
-            if given is not None and quantized(self.read[name]) is not None:
+        for name in self._list_changed():
+            initial, given = self._find_initial_value(name), self.read[name].quantization
+            if given is not None and get_quantization(self.read[name]) is not None:
                 held = constant(name, initial, quantization=given)
-                initial = stored_reals(held).astype(np.float32)
-            yield Variable(input=name, output=self._output(name), initial=initial)
+                initial = dequantize_constant(held).astype(np.float32)
+            yield Variable(input=name, output=self._name_output(name), initial=initial)
 
     def _replace_op(self, op: Op) -> bool:
         """Record an operator on variables; return whether it is one and leaves the graph."""
         if op.kind == "CALL_ONCE":
-            self.initial |= _initial_values(self.graph, op)
+            self.initial |= _read_initial_values(self.graph, op)
             return True
         if op.kind == "VAR_HANDLE":
             self.names[id(op.outputs[0])] = self._name_variable(op)
             return True
         if op.kind == "READ_VARIABLE":
-            name = self._name(op)
+            name = self._find_name(op)
             if name not in self.value:
                 self.read[name] = self.value[name] = op.outputs[0]
             elif self.value[name] is not op.outputs[0]:
@@ -96,11 +96,11 @@ class _Variables:
             assigned = op.inputs[1]
             if assigned is None:
                 raise PassRefused(f"{op.kind} has no value", hint=_HINT)
-            self.value[self._name(op)] = assigned
+            self.value[self._find_name(op)] = assigned
             return True
         return False
 
-    def _name(self, op: Op) -> str:
+    def _find_name(self, op: Op) -> str:
         handle = op.inputs[0]
         if handle is None or id(handle) not in self.names:
             raise PassRefused(
@@ -110,18 +110,18 @@ class _Variables:
 
     def _name_variable(self, op: Op) -> str:
         """Return the name of the variable behind a handle; handles of one variable share it."""
-        shared = _shared_name(op)
+        shared = _read_shared_name(op)
         taken = {*self.graph.inputs, *self.graph.outputs}
         return f"{shared}_state" if shared in taken else shared
 
-    def _output(self, name: str) -> str:
+    def _name_output(self, name: str) -> str:
         return f"{name}_next"
 
-    def _changed_variables(self) -> list[str]:
+    def _list_changed(self) -> list[str]:
         """List the variables that are read and then assigned another value."""
         return [name for name, tensor in self.read.items() if self.value[name] is not tensor]
 
-    def _initial_value(self, name: str) -> Array:
+    def _find_initial_value(self, name: str) -> Array:
         tensor = self.read[name]
         array = self.initial.get(name.removesuffix("_state"), self.initial.get(name))
         if array is not None:
@@ -135,7 +135,7 @@ class _Variables:
     def _keep_constants(self) -> None:
         for name, tensor in self.read.items():
             if self.value[name] is tensor:
-                first = self._initial_value(name)
+                first = self._find_initial_value(name)
                 self.replaced[id(tensor)] = constant(name, first, quantization=tensor.quantization)
 
     def _check_handles(self, ops: Iterable[Op]) -> None:
@@ -144,12 +144,12 @@ class _Variables:
                 raise PassRefused(f"{op.kind} passes a variable into a subgraph", hint=_HINT)
 
 
-def _shared_name(op: Op) -> str:
+def _read_shared_name(op: Op) -> str:
     name = op.options.get("shared_name") or op.outputs[0].name
     return str(name)
 
 
-def _initial_values(graph: LiteGraph, op: Op) -> dict[str, Array]:
+def _read_initial_values(graph: LiteGraph, op: Op) -> dict[str, Array]:
     """Read the initial values of variables from the initialization subgraph (CALL_ONCE).
 
     Raises:
@@ -161,7 +161,7 @@ def _initial_values(graph: LiteGraph, op: Op) -> dict[str, Array]:
     found: dict[str, Array] = {}
     for each in once.ops:
         if each.kind == "VAR_HANDLE":
-            names[id(each.outputs[0])] = _shared_name(each)
+            names[id(each.outputs[0])] = _read_shared_name(each)
             continue
         values = [None if t is None else known.get(id(t), t.data) for t in each.inputs]
         if each.kind == "ASSIGN_VARIABLE":
@@ -172,7 +172,9 @@ def _initial_values(graph: LiteGraph, op: Op) -> dict[str, Array]:
                 )
             found[names[id(handle)]] = value
             continue
-        made = computed(each, [v for v in values if v is not None]) if None not in values else None
+        made = (
+            evaluate_op(each, [v for v in values if v is not None]) if None not in values else None
+        )
         if made is not None:
             known[id(each.outputs[0])] = made
     return found

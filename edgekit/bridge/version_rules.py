@@ -5,31 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from edgekit.bridge.graph import Op
-from edgekit.bridge.opuse import Use
+from edgekit.bridge.opuse import OpUse
 
-_Rule = Callable[[Use], int]
+_Rule = Callable[[OpUse], int]
 
 
-def version_of(op: Op) -> int:
+def get_version(op: Op) -> int:
     """Return the lowest op version that supports an operator's types, ranks, options and scales.
 
     Source: TensorFlow, ``lite/tools/versioning/op_version.cc``.
     """
-    use = Use(op)
+    use = OpUse(op)
     if op.kind in _RULES:
         return _RULES[op.kind](use)
     known = _BY_TYPE.get(op.kind, {})
     return known.get(use.type(0) or "", known.get("", 1))
 
 
-def _narrow_bias(use: Use) -> bool:
+def _has_narrow_bias(use: OpUse) -> bool:
     # Kernels of 16-bit activations took only a 64-bit bias before this option existed.
     return bool(use.option("quantized_bias_type", "float32") == "int32")
 
 
-def _conv(use: Use) -> int:
+def _conv(use: OpUse) -> int:
     types = use.types
-    if types == ("int16", "int8") and _narrow_bias(use):
+    if types == ("int16", "int8") and _has_narrow_bias(use):
         return 8
     source, weight = use.op.inputs[0], use.op.inputs[1]
     if source is not None and weight is not None and source.shape[-1:] != weight.shape[-1:]:
@@ -39,7 +39,7 @@ def _conv(use: Use) -> int:
     return {("int16", "int8"): 4, ("int8", "int8"): 3, ("int8", "int4"): 7}.get(types, 1)
 
 
-def _depthwise(use: Use) -> int:
+def _depthwise(use: OpUse) -> int:
     if use.hybrid:
         return 6 if use.scales(1) > 1 else 4
     known = {("int16", "int8"): 5, ("int8", "int8"): 3, ("int8", "int4"): 7}
@@ -47,12 +47,12 @@ def _depthwise(use: Use) -> int:
     return known.get(use.types, 2 if dilated else 1)
 
 
-def _dense(use: Use) -> int:
+def _dense(use: OpUse) -> int:
     types = use.types
     if use.hybrid and use.scales(1) > 1:
         return 12
     if types == ("int16", "int8"):
-        return 11 if _narrow_bias(use) else 7
+        return 11 if _has_narrow_bias(use) else 7
     if types == ("int8", "int4"):
         return 10
     rules = [
@@ -66,9 +66,9 @@ def _dense(use: Use) -> int:
     return next((version for holds, version in rules if holds), 1)
 
 
-def _transpose_conv(use: Use) -> int:
+def _transpose_conv(use: OpUse) -> int:
     sixteen = use.type(2) == "int16"
-    if sixteen and _narrow_bias(use):
+    if sixteen and _has_narrow_bias(use):
         return 5
     if use.option("fused_activation_function", "NONE") != "NONE":
         return 4
@@ -77,7 +77,7 @@ def _transpose_conv(use: Use) -> int:
     return 2 if use.type(1) == "int8" else 1
 
 
-def _gather(use: Use) -> int:
+def _gather(use: OpUse) -> int:
     if use.type(0) == "int4":
         return 7
     if use.type(1) == "int16":
@@ -87,13 +87,13 @@ def _gather(use: Use) -> int:
     return {"int16": 4, "bool": 3, "int8": 2}.get(use.type(0) or "", 1)
 
 
-def _gather_nd(use: Use) -> int:
+def _gather_nd(use: OpUse) -> int:
     if use.type(1) == "int16" and use.type(0) != "bool":
         return 4
     return {"bool": 5, "int16": 3, "string": 2}.get(use.type(0) or "", 1)
 
 
-def _mul(use: Use) -> int:
+def _mul(use: OpUse) -> int:
     kind = use.type(0)
     if kind == "int16":
         return 4 if use.scales(0) else 7
@@ -106,7 +106,7 @@ def _mul(use: Use) -> int:
     return 2 if kind == "int8" else 1
 
 
-def _add(use: Use) -> int:
+def _add(use: OpUse) -> int:
     if use.type(0) == "int16":
         if not use.scales(0):
             return 5
@@ -114,7 +114,7 @@ def _add(use: Use) -> int:
     return {"int64": 4, "int8": 2}.get(use.type(0) or "", 1)
 
 
-def _sub(use: Use) -> int:
+def _sub(use: OpUse) -> int:
     if use.type(0) == "int16" and not use.option("pot_scale_int16", True):
         return 5
     if use.type(0) == "int64":
@@ -124,7 +124,7 @@ def _sub(use: Use) -> int:
     return 2 if use.type(0) == "int8" else 1
 
 
-def _extreme(use: Use) -> int:
+def _extreme(use: OpUse) -> int:
     if use.type(0) == "int16":
         return 4
     if use.broadcasts and use.rank > 4:
@@ -132,11 +132,11 @@ def _extreme(use: Use) -> int:
     return 2 if use.type(0) == "int8" else 1
 
 
-def _div(use: Use) -> int:
+def _div(use: OpUse) -> int:
     return 2 if use.broadcasts and use.rank > 4 else 1
 
 
-def _transpose(use: Use) -> int:
+def _transpose(use: OpUse) -> int:
     if use.rank > 5:
         return 6
     if use.type(0) == "int16":
@@ -146,7 +146,7 @@ def _transpose(use: Use) -> int:
     return {"bool": 3, "int8": 2}.get(use.type(0) or "", 1)
 
 
-def _slice(use: Use) -> int:
+def _slice(use: OpUse) -> int:
     if use.type(0) == "uint32":
         return 6
     if use.rank > 4:
@@ -154,7 +154,7 @@ def _slice(use: Use) -> int:
     return {"int16": 4, "string": 3, "int8": 2}.get(use.type(0) or "", 1)
 
 
-def _strided_slice(use: Use) -> int:
+def _strided_slice(use: OpUse) -> int:
     if use.option("offset"):
         return 8
     if use.type(0) == "uint32":
@@ -166,13 +166,13 @@ def _strided_slice(use: Use) -> int:
     return {"string": 5, "bool": 3, "int8": 2}.get(use.type(0) or "", 1)
 
 
-def _pad(use: Use) -> int:
+def _pad(use: OpUse) -> int:
     if use.rank > 4:
         return 4
     return {"int16": 3, "int8": 2}.get(use.type(0) or "", 1)
 
 
-def _space(use: Use) -> int:
+def _space(use: OpUse) -> int:
     if use.type(0) == "int16":
         return 4
     if use.inputs and len(use.inputs[0].shape) != 4:
@@ -180,7 +180,7 @@ def _space(use: Use) -> int:
     return 2 if use.type(0) == "int8" else 1
 
 
-def _resize(use: Use) -> int:
+def _resize(use: OpUse) -> int:
     if use.type(0) == "int16":
         return 4
     nearest = use.op.kind == "RESIZE_NEAREST_NEIGHBOR"
@@ -189,16 +189,16 @@ def _resize(use: Use) -> int:
     return 2 if use.type(0) == "int8" else 1
 
 
-def _split(use: Use) -> int:
+def _split(use: OpUse) -> int:
     return {"int16": 4, "int32": 3, "int8": 2}.get(use.type(1) or "", 1)
 
 
-def _fill(use: Use) -> int:
+def _fill(use: OpUse) -> int:
     known = {"float16": 4, "int8": 3, "int16": 3, "bool": 2, "string": 2}
     return known.get(use.type(1) or "", 1)
 
 
-def _select(use: Use) -> int:
+def _select(use: OpUse) -> int:
     if use.type(0) == "uint32":
         return 4
     if use.rank == 5:
@@ -206,14 +206,14 @@ def _select(use: Use) -> int:
     return 2 if use.type(0) == "int8" else 1
 
 
-def _cast(use: Use) -> int:
+def _cast(use: OpUse) -> int:
     both = {use.type(0), use.out}
     known = {"bfloat16": 7, "int4": 6, "float64": 5, "float16": 5, "uint16": 4, "int8": 3}
     known["uint32"] = 2
     return max((known.get(kind or "", 1) for kind in both), default=1)
 
 
-def _quantize(use: Use) -> int:
+def _quantize(use: OpUse) -> int:
     if "int4" in (use.type(0), use.out):
         return 4
     parameters = use.op.outputs[0].quantization
@@ -222,31 +222,31 @@ def _quantize(use: Use) -> int:
     return 2 if use.out == "int16" else 1
 
 
-def _dequantize(use: Use) -> int:
+def _dequantize(use: OpUse) -> int:
     if use.type(0) == "int8" and use.scales(0) > 1:
         return 5
     return {"int4": 6, "int16": 3, "float16": 3, "int8": 2}.get(use.type(0) or "", 1)
 
 
-def _abs(use: Use) -> int:
+def _abs(use: OpUse) -> int:
     if use.type(0) == "int16":
         return 3 if use.scales(0) else 4
     return {"int32": 5, "int8": 2, "uint8": 2}.get(use.type(0) or "", 1)
 
 
-def _topk(use: Use) -> int:
+def _topk(use: OpUse) -> int:
     if "int16" in (use.type(0), use.type(1), *(t.dtype for t in use.op.outputs[1:])):
         return 3
     return 2 if use.type(0) == "int8" else 1
 
 
-def _batch_matmul(use: Use) -> int:
+def _batch_matmul(use: OpUse) -> int:
     if use.hybrid and use.option("asymmetric_quantize_inputs"):
         return 4
     return {"int16": 3, "int8": 2}.get(use.type(0) or "", 1)
 
 
-def _lstm(use: Use) -> int:
+def _lstm(use: OpUse) -> int:
     weights = use.type(2)
     if use.option("kernel_type", "FULL") == "BASIC":
         return 2
@@ -257,7 +257,7 @@ def _lstm(use: Use) -> int:
     return 1
 
 
-def _sequence_lstm(use: Use) -> int:
+def _sequence_lstm(use: OpUse) -> int:
     if (use.type(0), use.type(2)) == ("int16", "int8"):
         return 5
     if use.option("diagonal_recurrent_tensors"):
@@ -267,31 +267,31 @@ def _sequence_lstm(use: Use) -> int:
     return 1
 
 
-def _rnn(use: Use) -> int:
+def _rnn(use: OpUse) -> int:
     if (use.type(1), use.out) != ("int8", "float32"):
         return 1
     return 3 if use.option("asymmetric_quantize_inputs") else 2
 
 
-def _both_lstm(use: Use) -> int:
+def _both_lstm(use: OpUse) -> int:
     return 3 if use.hybrid and use.option("asymmetric_quantize_inputs") else 1
 
 
-def _svdf(use: Use) -> int:
+def _svdf(use: OpUse) -> int:
     if use.hybrid:
         return 4 if use.option("asymmetric_quantize_inputs") else 2
     return 3 if use.type(0) == "int8" else 1
 
 
-def _sparse_to_dense(use: Use) -> int:
+def _sparse_to_dense(use: OpUse) -> int:
     return {"int8": 3, "uint8": 3, "int64": 2}.get(use.type(2) or "", 1)
 
 
-def _fake_quant(use: Use) -> int:
+def _fake_quant(use: OpUse) -> int:
     return 2 if use.option("narrow_range") else 1
 
 
-def _l2_norm(use: Use) -> int:
+def _l2_norm(use: OpUse) -> int:
     return 2 if use.out == "int8" else 1
 
 

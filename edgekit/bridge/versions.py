@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edgekit.bridge.graph import LiteGraph, Op
-from edgekit.bridge.opuse import Use
-from edgekit.bridge.version_rules import version_of
+from edgekit.bridge.opuse import OpUse
+from edgekit.bridge.version_rules import get_version
 
 # The highest version of each operator that tflite-runtime 2.14.0 loads, found by loading files
 # that hold one operator each; it agrees with lite/core/kernels/register.cc of TensorFlow 2.14.
@@ -49,21 +49,23 @@ _LATER_TYPES = ("bfloat16", "int2", "uint4", "float8_e4m3fn", "float8_e5m2")
 _INTEGERS = ("int8", "int16")
 
 
-def too_new(graph: LiteGraph) -> list[str]:
+def list_version_conflicts(graph: LiteGraph) -> list[str]:
     """List the reasons why tflite-runtime 2.14 cannot run a graph; empty where it can."""
-    lines = (line for one in (graph, *graph.inner) for op in one.ops for line in _reasons(op))
+    lines = (
+        line for one in (graph, *graph.inner) for op in one.ops for line in _iter_conflicts(op)
+    )
     return list(dict.fromkeys(lines))
 
 
-def _reasons(op: Op) -> Iterator[str]:
+def _iter_conflicts(op: Op) -> Iterator[str]:
     kind = op.kind.removeprefix("CUSTOM:")
     place = f"{kind} ({op.origin})" if op.origin else kind
-    highest, version = _HIGHEST.get(op.kind), version_of(op)
+    highest, version = _HIGHEST.get(op.kind), get_version(op)
     if highest is None:
         yield f"{place}: tflite-runtime 2.14 has no such operator"
     elif version > highest:
         yield f"{place}: version {version} is needed, tflite-runtime 2.14 has {highest}"
-    use = Use(op)
+    use = OpUse(op)
     if op.kind == "FULLY_CONNECTED" and use.type(0) in _INTEGERS and use.scales(1) > 1:
         yield f"{place}: tflite-runtime 2.14 knows one scale for the weights, not one per channel"
     tensors = [t for t in (*op.inputs, *op.outputs) if t is not None]

@@ -9,13 +9,13 @@ import numpy as np
 import onnx
 from onnx import ModelProto, NodeProto, TensorProto, TypeProto, helper, numpy_helper
 
-from edgekit.bridge.computed import SHAPE_ONLY, computed, constant_of, from_shape
+from edgekit.bridge.computed import SHAPE_ONLY, compute_from_shape, evaluate_node, read_constant
 from edgekit.bridge.graph import Array, Shape
 from edgekit.bridge.sequences import Sequences
 from edgekit.bridge.stored_products import StoredProducts
-from edgekit.bridge.unrolling import Rounds, branch, rounds_of
-from edgekit.graphs.onnx_file import inner_graphs
-from edgekit.graphs.shapes import fixed_shape
+from edgekit.bridge.unrolling import LoopRounds, inline_branch, plan_rounds
+from edgekit.graphs.onnx_file import iter_inner_graphs
+from edgekit.graphs.shapes import get_fixed_shape
 
 _STANDARD = ("", "ai.onnx")
 # Never folded: random operators, and QDQ, whose integers are the weights of an int8 model.
@@ -48,8 +48,8 @@ class Walk:
         self.proto = proto
         self.fed = fed
         self.constants: dict[str, TensorProto] = {t.name: t for t in proto.graph.initializer}
-        self.types: dict[str, TypeProto] = {**fed, **_stated(proto)}
-        self.types |= {name: _type_of(t) for name, t in self.constants.items()}
+        self.types: dict[str, TypeProto] = {**fed, **_read_stated_types(proto)}
+        self.types |= {name: _get_type(t) for name, t in self.constants.items()}
         self.weights: set[str] = set()
         if not fold_weights:
             self.weights = {n for n, t in self.constants.items() if _is_weight(t)}
@@ -59,7 +59,7 @@ class Walk:
         self.sequences = Sequences()
         self.products = StoredProducts()
         self.kept: list[NodeProto] = []
-        self.queue: deque[NodeProto | Rounds] = deque(proto.graph.node)
+        self.queue: deque[NodeProto | LoopRounds] = deque(proto.graph.node)
         self._opsets = {o.domain: o.version for o in proto.opset_import}
         self._fresh = 0
 
@@ -67,10 +67,10 @@ class Walk:
         """Process every node, and the nodes that replace it."""
         while self.queue:
             item = self.queue.popleft()
-            if isinstance(item, Rounds):
+            if isinstance(item, LoopRounds):
                 self.queue.extendleft(reversed(item.next(self)))
             else:
-                self._take(item)
+                self._process_node(item)
 
     def fresh(self, stem: str) -> str:
         """Return an unused name."""
@@ -80,7 +80,7 @@ class Walk:
     def shape(self, name: str) -> Shape | None:
         """Return the shape of a value; ``None`` where a size is unknown."""
         kind = self.types.get(self.alias.get(name, name))
-        return None if kind is None else fixed_shape(kind)
+        return None if kind is None else get_fixed_shape(kind)
 
     def value(self, name: str) -> Array | None:
         """Return the value of a constant; ``None`` for a value computed at run time."""
@@ -95,7 +95,7 @@ class Walk:
     def add(self, tensor: TensorProto) -> None:
         """Add an initializer of a subgraph under its new, unused name."""
         self.constants[tensor.name] = tensor
-        self.types[tensor.name] = _type_of(tensor)
+        self.types[tensor.name] = _get_type(tensor)
         if not self.fold_weights and _is_weight(tensor):
             self.weights.add(tensor.name)
 
@@ -103,7 +103,7 @@ class Walk:
         """Record a value as a constant."""
         tensor = numpy_helper.from_array(np.asarray(array, order="C"), name)
         self.constants[name] = tensor
-        self.types[name] = _type_of(tensor)
+        self.types[name] = _get_type(tensor)
 
     def finished(self) -> ModelProto:
         """Build the model from the kept nodes, with the types of all values stored."""
@@ -111,8 +111,8 @@ class Walk:
         made.opset_import.extend(self.proto.opset_import)
         graph = made.graph
         graph.name = self.proto.graph.name
-        graph.node.extend(_read_ones(self.kept, self.outputs))
-        read = {name for node in graph.node for name in _reads(node)} | self.outputs
+        graph.node.extend(_drop_unread(self.kept, self.outputs))
+        read = {name for node in graph.node for name in _collect_reads(node)} | self.outputs
         graph.initializer.extend(t for name, t in self.constants.items() if name in read)
         for name, kind in self.fed.items():
             graph.input.add(name=name, type=kind)
@@ -125,15 +125,15 @@ class Walk:
 
     # ------------------------------------------------------------ one node
 
-    def _take(self, given: NodeProto) -> None:
+    def _process_node(self, given: NodeProto) -> None:
         node = NodeProto()
         node.CopyFrom(given)
         for place, name in enumerate(node.input):
             node.input[place] = self.alias.get(name, name)
-        if node.domain in _STANDARD and (self._is_plain(node) or self._is_unrolled(node)):
+        if node.domain in _STANDARD and (self._replace_node(node) or self._unroll_node(node)):
             return
         self._infer(node)
-        made = self._value_of(node)
+        made = self._evaluate_node(node)
         if made is None:
             self.kept.append(node)
             return
@@ -141,10 +141,10 @@ class Walk:
             if name:
                 self.store(name, array)
 
-    def _is_plain(self, node: NodeProto) -> bool:
+    def _replace_node(self, node: NodeProto) -> bool:
         """Replace a node by a constant, an alias or other nodes; return whether it could be."""
         if node.op_type == "Constant":
-            array = constant_of(node)
+            array = read_constant(node)
             if array is None:
                 return False
             self.store(node.output[0], array)
@@ -163,11 +163,11 @@ class Walk:
         self.queue.extendleft(reversed(instead))
         return True
 
-    def _is_unrolled(self, node: NodeProto) -> bool:
+    def _unroll_node(self, node: NodeProto) -> bool:
         if node.op_type == "If" and (condition := self.value(node.input[0])) is not None:
-            self.queue.extendleft(reversed(branch(self, node, taken=bool(condition.any()))))
+            self.queue.extendleft(reversed(inline_branch(self, node, taken=bool(condition.any()))))
             return True
-        if node.op_type in ("Loop", "Scan") and (rounds := rounds_of(self, node)) is not None:
+        if node.op_type in ("Loop", "Scan") and (rounds := plan_rounds(self, node)) is not None:
             self.queue.appendleft(rounds)
             return True
         return False
@@ -181,10 +181,12 @@ class Walk:
         if not onnx.defs.has(node.op_type, version, domain):
             return
         schema = onnx.defs.get_schema(node.op_type, version, domain)
-        read = [name for name in _reads(node) if name]
+        read = [name for name in _collect_reads(node) if name]
         if any(name not in self.types for name in node.input if name):
             return
-        small = {n: t for n in read if (t := self.constants.get(n)) and _entries(t) <= _MOST_SIZES}
+        small = {
+            n: t for n in read if (t := self.constants.get(n)) and _count_entries(t) <= _MOST_SIZES
+        }
         for name in node.output:
             self.types.pop(name, None)
         try:
@@ -205,27 +207,27 @@ class Walk:
             return  # the outputs get no shape, and a rule that needs one reports it
         self.types |= found
 
-    def _value_of(self, node: NodeProto) -> list[Array] | None:
+    def _evaluate_node(self, node: NodeProto) -> list[Array] | None:
         """Compute the outputs of a node; ``None`` where they depend on the inputs of a run."""
-        if node.op_type in _KEPT or any(inner_graphs(node)):
+        if node.op_type in _KEPT or any(iter_inner_graphs(node)):
             return None
-        empty = self._empty(node)
+        empty = self._build_empty(node)
         if empty is not None:
             return empty
         if node.op_type in SHAPE_ONLY and (sizes := self.shape(node.input[0])) is not None:
             kind = self.types[node.input[0]].tensor_type.elem_type
-            return [from_shape(node, sizes, kind)]
+            return [compute_from_shape(node, sizes, kind)]
         read = [name for name in node.input if name]
         if any(name not in self.constants or name in self.weights for name in read):
             return None
-        return computed(self.proto, node, {name: self.constants[name] for name in read})
+        return evaluate_node(self.proto, node, {name: self.constants[name] for name in read})
 
-    def _empty(self, node: NodeProto) -> list[Array] | None:
+    def _build_empty(self, node: NodeProto) -> list[Array] | None:
         """Return outputs that are empty by their shape; ``None`` unless all outputs are."""
         found: list[Array] = []
         for name in node.output:
             kind = self.types.get(name)
-            sizes = None if kind is None else fixed_shape(kind)
+            sizes = None if kind is None else get_fixed_shape(kind)
             if kind is None or sizes is None or 0 not in sizes:
                 return None
             dtype = helper.tensor_dtype_to_np_dtype(kind.tensor_type.elem_type)
@@ -233,43 +235,45 @@ class Walk:
         return found or None
 
 
-def _stated(proto: ModelProto) -> dict[str, TypeProto]:
+def _read_stated_types(proto: ModelProto) -> dict[str, TypeProto]:
     """Read the types that the file states for the outputs of non-standard operators."""
     foreign = {
         name for node in proto.graph.node if node.domain not in _STANDARD for name in node.output
     }
     values = (*proto.graph.value_info, *proto.graph.output)
-    return {v.name: v.type for v in values if v.name in foreign and fixed_shape(v.type) is not None}
+    return {
+        v.name: v.type for v in values if v.name in foreign and get_fixed_shape(v.type) is not None
+    }
 
 
-def _reads(node: NodeProto) -> set[str]:
+def _collect_reads(node: NodeProto) -> set[str]:
     """Return the names that a node reads, those read in its subgraphs included."""
     found = set(node.input)
-    for graph in inner_graphs(node):
+    for graph in iter_inner_graphs(node):
         for each in graph.node:
-            found |= _reads(each)
+            found |= _collect_reads(each)
         found |= {value.name for value in graph.output}
     return found
 
 
-def _read_ones(nodes: list[NodeProto], outputs: set[str]) -> list[NodeProto]:
+def _drop_unread(nodes: list[NodeProto], outputs: set[str]) -> list[NodeProto]:
     needed = set(outputs)
     kept: list[NodeProto] = []
     for node in reversed(nodes):
         if not needed.isdisjoint(node.output):
             kept.append(node)
-            needed |= _reads(node)
+            needed |= _collect_reads(node)
     return kept[::-1]
 
 
 def _is_weight(tensor: TensorProto) -> bool:
     is_float = tensor.data_type in (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE)
-    return is_float and _entries(tensor) >= _LEAST_WEIGHTS
+    return is_float and _count_entries(tensor) >= _LEAST_WEIGHTS
 
 
-def _entries(tensor: TensorProto) -> int:
+def _count_entries(tensor: TensorProto) -> int:
     return int(np.prod(tensor.dims, dtype=np.int64))
 
 
-def _type_of(tensor: TensorProto) -> TypeProto:
+def _get_type(tensor: TensorProto) -> TypeProto:
     return helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))

@@ -52,7 +52,7 @@ class Wiring:
         readers = self._readers.get(id(tensor), [])
         return readers[0] if len(readers) == 1 and not self.is_output(tensor) else None
 
-    def become(
+    def change_op(
         self,
         op: Op,
         kind: str,
@@ -62,9 +62,9 @@ class Wiring:
         """Change the kind, inputs and options of an operator, and keep its outputs."""
         op.kind = kind
         op.options = {} if options is None else options
-        self.read_instead(op, inputs)
+        self.set_inputs(op, inputs)
 
-    def read_instead(self, op: Op, inputs: Sequence[Tensor | None]) -> None:
+    def set_inputs(self, op: Op, inputs: Sequence[Tensor | None]) -> None:
         """Set the inputs of an operator, and remove operators that nothing reads any more."""
         before = [t for t in op.inputs if t is not None]
         for tensor in before:
@@ -92,7 +92,7 @@ class Wiring:
         self._leave(later)
         self._makers[id(op.outputs[place])] = op
 
-    def dequantise_later(self, op: Op, place: int, integers: Tensor) -> None:
+    def append_dequantize(self, op: Op, place: int, integers: Tensor) -> None:
         """Make an output integer, and add a DEQUANTIZE that computes the former float output."""
         old = op.outputs[place]
         op.outputs[place] = integers
@@ -102,7 +102,7 @@ class Wiring:
     def swap(self, old: Tensor, new: Tensor) -> None:
         """Replace a tensor by another in all its readers and in the graph outputs."""
         for reader in self.readers(old):
-            self.read_instead(reader, [new if t is old else t for t in reader.inputs])
+            self.set_inputs(reader, [new if t is old else t for t in reader.inputs])
         if self.is_output(old):
             self.graph.outputs = {
                 name: new if t is old else t for name, t in self.graph.outputs.items()
@@ -145,7 +145,7 @@ class Wiring:
 
     def close(self) -> None:
         """Write the operators back to the graph in topological order."""
-        ops = [op for old in self.graph.ops for op in self._around(old)]
+        ops = [op for old in self.graph.ops for op in self._iter_around(old)]
         done: set[int] = set()
         ordered: list[Op] = []
         for op in ops:
@@ -162,12 +162,12 @@ class Wiring:
                 self._place(maker, done, ordered)
         ordered.append(op)
 
-    def _around(self, op: Op) -> Iterator[Op]:
+    def _iter_around(self, op: Op) -> Iterator[Op]:
         for each in self._before.get(id(op), []):
-            yield from self._around(each)
+            yield from self._iter_around(each)
         yield op
         for each in self._after.get(id(op), []):
-            yield from self._around(each)
+            yield from self._iter_around(each)
 
     def _enter(self, op: Op) -> None:
         self._makers.update({id(t): op for t in op.outputs})
@@ -191,21 +191,21 @@ class Wiring:
                 waiting += [t for t in op.inputs if t is not None]
 
 
-def number(tensor: Tensor | None) -> float | None:
+def read_number(tensor: Tensor | None) -> float | None:
     """Return the value of a float constant with one entry; ``None`` for other tensors."""
     if tensor is None or tensor.data is None or tensor.data.size != 1:
         return None
     return float(tensor.data.item()) if tensor.data.dtype == np.float32 else None
 
 
-def float_constant(tensor: Tensor | None) -> Array | None:
+def read_float_constant(tensor: Tensor | None) -> Array | None:
     """Return the value of a float32 constant; ``None`` for other tensors."""
     if tensor is None or tensor.data is None or tensor.dtype != "float32":
         return None
     return tensor.data
 
 
-def with_constant(op: Op) -> tuple[Tensor, Tensor] | None:
+def split_operands(op: Op) -> tuple[Tensor, Tensor] | None:
     """Return the computed and the constant operand of a binary operator, in either order."""
     left, right = op.inputs[0], op.inputs[1]
     if left is None or right is None or left.is_constant == right.is_constant:
@@ -218,7 +218,7 @@ def int32(numbers: Sequence[int]) -> Tensor:
     return constant("integers", np.asarray(numbers, np.int32))
 
 
-def like(tensor: Tensor, shape: Shape | None = None) -> Tensor:
+def build_like(tensor: Tensor, shape: Shape | None = None) -> Tensor:
     """Build a computed tensor with the name, type and quantization of another one."""
     return Tensor(
         name=tensor.name,

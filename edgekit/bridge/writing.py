@@ -11,15 +11,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.bridge.graph import LiteGraph, Op, Quantization, Tensor
-from edgekit.bridge.schema import KINDS, TYPES, packed_options, tables, union_of
-from edgekit.bridge.stored import bytes_of, bytes_stored
-from edgekit.bridge.version_rules import version_of
-from edgekit.errors import UserError, missing_extra
+from edgekit.bridge.schema import KINDS, TYPES, find_union, pack_options, tables
+from edgekit.bridge.stored import count_stored_bytes, encode_constant
+from edgekit.bridge.version_rules import get_version
+from edgekit.errors import UserError, make_missing_extra_error
 
 try:
     import flatbuffers
 except ImportError as error:
-    raise missing_extra("flatbuffers", "litert") from error
+    raise make_missing_extra_error("flatbuffers", "litert") from error
 
 _ALIGNMENT_BYTES = 16  # force_align of the schema, which its Python code ignores
 _LIMIT_BYTES = 2**31 - 2**16  # a flatbuffer cannot exceed 2 GiB
@@ -43,11 +43,11 @@ def write_lite(graph: LiteGraph, *, signature: str = "serving_default") -> bytes
     """
     file = _File(builder=flatbuffers.Builder(1024))
     file.buffers.append(file.table("Buffer"))  # index 0 means no value
-    subgraphs = [_subgraph(file, one, named=one is graph) for one in (graph, *graph.inner)]
-    names = _signature(file, graph, signature)
+    subgraphs = [_write_subgraph(file, one, named=one is graph) for one in (graph, *graph.inner)]
+    names = _write_signature(file, graph, signature)
     model = file.table(
         "Model",
-        OperatorCodes=file.vector([_code(file, *code) for code in file.codes]),
+        OperatorCodes=file.vector([_write_code(file, *code) for code in file.codes]),
         Subgraphs=file.vector(subgraphs),
         Buffers=file.vector(file.buffers),
         SignatureDefs=file.vector([names]),
@@ -67,7 +67,7 @@ class _File:
     stored: dict[bytes, int] = field(default_factory=dict)
     placed: dict[tuple[Any, ...], int] = field(default_factory=dict)
 
-    def once(self, key: tuple[Any, ...], make: Callable[[], int]) -> int:
+    def write_once(self, key: tuple[Any, ...], make: Callable[[], int]) -> int:
         """Return the position of a part, which is written only once for each key."""
         if key not in self.placed:
             self.placed[key] = make()
@@ -80,7 +80,7 @@ class _File:
     def numbers(self, values: NDArray[Any]) -> int:
         """Write a vector of numbers and return its position."""
         key = (values.dtype.str, values.tobytes())
-        return self.once(key, lambda: self.builder.CreateNumpyVector(values))
+        return self.write_once(key, lambda: self.builder.CreateNumpyVector(values))
 
     def vector(self, offsets: Sequence[int]) -> int:
         """Write a vector of tables and return its position."""
@@ -98,7 +98,7 @@ class _File:
         return int(getattr(tables, name + "End")(self.builder))
 
 
-def _tensors(graph: LiteGraph) -> Iterator[Tensor]:
+def _iter_tensors(graph: LiteGraph) -> Iterator[Tensor]:
     yield from graph.inputs.values()
     for op in graph.ops:
         inside = op.options.get("intermediates", ())
@@ -106,38 +106,38 @@ def _tensors(graph: LiteGraph) -> Iterator[Tensor]:
     yield from graph.outputs.values()
 
 
-def _numbered(graph: LiteGraph) -> dict[int, int]:
+def _number_tensors(graph: LiteGraph) -> dict[int, int]:
     numbers: dict[int, int] = {}
-    for tensor in _tensors(graph):
+    for tensor in _iter_tensors(graph):
         numbers.setdefault(id(tensor), len(numbers))
     return numbers
 
 
-def _int32(values: Iterable[int]) -> NDArray[np.int32]:
+def _to_int32(values: Iterable[int]) -> NDArray[np.int32]:
     return np.fromiter(values, np.int32)
 
 
-def _subgraph(file: _File, graph: LiteGraph, *, named: bool) -> int:
-    numbers = _numbered(graph)
-    names = _end_names(graph) if named else {}
-    distinct = {id(t): t for t in _tensors(graph)}
-    tensors = [_tensor(file, t, names.get(key)) for key, t in distinct.items()]
-    operators = [_operator(file, op, numbers) for op in graph.ops]
+def _write_subgraph(file: _File, graph: LiteGraph, *, named: bool) -> int:
+    numbers = _number_tensors(graph)
+    names = _name_ends(graph) if named else {}
+    distinct = {id(t): t for t in _iter_tensors(graph)}
+    tensors = [_write_tensor(file, t, names.get(key)) for key, t in distinct.items()]
+    operators = [_write_operator(file, op, numbers) for op in graph.ops]
     return file.table(
         "SubGraph",
         Tensors=file.vector(tensors),
-        Inputs=file.numbers(_int32(numbers[id(t)] for t in graph.inputs.values())),
-        Outputs=file.numbers(_int32(numbers[id(t)] for t in graph.outputs.values())),
+        Inputs=file.numbers(_to_int32(numbers[id(t)] for t in graph.inputs.values())),
+        Outputs=file.numbers(_to_int32(numbers[id(t)] for t in graph.outputs.values())),
         Operators=file.vector(operators),
     )
 
 
-def _end_names(graph: LiteGraph) -> dict[int, str]:
+def _name_ends(graph: LiteGraph) -> dict[int, str]:
     ends = {id(t): name for name, t in graph.outputs.items()}
     return ends | {id(t): name for name, t in graph.inputs.items()}
 
 
-def _tensor(file: _File, tensor: Tensor, name: str | None) -> int:
+def _write_tensor(file: _File, tensor: Tensor, name: str | None) -> int:
     if tensor.dtype not in TYPES:
         raise UserError(f"tensor {tensor.name}: TFLite has no type {tensor.dtype}")
     # A free size is 1 until the runtime resizes it; the shape signature records that it is free.
@@ -145,17 +145,17 @@ def _tensor(file: _File, tensor: Tensor, name: str | None) -> int:
     return file.table(
         "Tensor",
         Name=None if name is None else file.text(name),
-        Shape=file.numbers(_int32(fixed)) if fixed else None,
-        ShapeSignature=file.numbers(_int32(tensor.shape)) if fixed != tensor.shape else None,
-        Quantization=_quantization(file, tensor.quantization),
-        Buffer=_buffer(file, tensor),
+        Shape=file.numbers(_to_int32(fixed)) if fixed else None,
+        ShapeSignature=file.numbers(_to_int32(tensor.shape)) if fixed != tensor.shape else None,
+        Quantization=_write_quantization(file, tensor.quantization),
+        Buffer=_write_buffer(file, tensor),
         Type=TYPES[tensor.dtype],
         IsVariable=tensor.is_variable,
         HasRank=not fixed,  # else a scalar looks like a tensor of unknown shape
     )
 
 
-def _quantization(file: _File, quantization: Quantization | None) -> int | None:
+def _write_quantization(file: _File, quantization: Quantization | None) -> int | None:
     if quantization is None:
         return None
     scales = np.asarray(quantization.scales, np.float32)
@@ -169,20 +169,20 @@ def _quantization(file: _File, quantization: Quantization | None) -> int | None:
             QuantizedDimension=quantization.axis,
         )
 
-    return file.once(("scales", scales.tobytes(), zeros.tobytes(), quantization.axis), make)
+    return file.write_once(("scales", scales.tobytes(), zeros.tobytes(), quantization.axis), make)
 
 
-def _buffer(file: _File, tensor: Tensor) -> int:
+def _write_buffer(file: _File, tensor: Tensor) -> int:
     """Return the index of the buffer with a constant's bytes; 0 where there is no value."""
     if tensor.data is None:
         return 0
     b = file.builder
-    if bytes_stored(tensor.dtype, tensor.shape) + b.Offset() > _LIMIT_BYTES:
+    if count_stored_bytes(tensor.dtype, tensor.shape) + b.Offset() > _LIMIT_BYTES:
         raise UserError(
             "the model is over 2 GiB, more than a TFLite file can hold",
             hint="store its weights in fewer bits",
         )
-    raw = bytes_of(tensor)
+    raw = encode_constant(tensor)
     key = hashlib.sha256(raw).digest()
     if key not in file.stored:
         b.StartVector(1, len(raw), _ALIGNMENT_BYTES)
@@ -193,22 +193,22 @@ def _buffer(file: _File, tensor: Tensor) -> int:
     return file.stored[key]
 
 
-def _operator(file: _File, op: Op, numbers: dict[int, int]) -> int:
+def _write_operator(file: _File, op: Op, numbers: dict[int, int]) -> int:
     builtin = op.kind in KINDS
     if not builtin and not op.kind.startswith("CUSTOM:"):
         raise UserError(f"{op.origin or op.kind}: TFLite has no operator {op.kind}")
-    code = file.codes.setdefault((op.kind, version_of(op)), len(file.codes))
+    code = file.codes.setdefault((op.kind, get_version(op)), len(file.codes))
     options = {k: v for k, v in op.options.items() if k not in ("custom_options", "intermediates")}
-    made = packed_options(op.kind, options)
+    made = pack_options(op.kind, options)
     place = None if made is None else made.Pack(file.builder)
-    union, number = union_of(op.kind)
+    union, number = find_union(op.kind)
     inside = op.options.get("intermediates", ())
     return file.table(
         "Operator",
-        Inputs=file.numbers(_int32(-1 if t is None else numbers[id(t)] for t in op.inputs)),
-        Outputs=file.numbers(_int32(numbers[id(t)] for t in op.outputs)),
-        Intermediates=file.numbers(_int32(numbers[id(t)] for t in inside)) if inside else None,
-        CustomOptions=_bytes(file, op.options.get("custom_options")),
+        Inputs=file.numbers(_to_int32(-1 if t is None else numbers[id(t)] for t in op.inputs)),
+        Outputs=file.numbers(_to_int32(numbers[id(t)] for t in op.outputs)),
+        Intermediates=file.numbers(_to_int32(numbers[id(t)] for t in inside)) if inside else None,
+        CustomOptions=_write_bytes(file, op.options.get("custom_options")),
         BuiltinOptions=place if union == 0 else None,
         BuiltinOptions2=place if union == 1 else None,
         OpcodeIndex=code,
@@ -217,11 +217,11 @@ def _operator(file: _File, op: Op, numbers: dict[int, int]) -> int:
     )
 
 
-def _bytes(file: _File, raw: bytes | None) -> int | None:
+def _write_bytes(file: _File, raw: bytes | None) -> int | None:
     return int(file.builder.CreateByteVector(raw)) if raw else None
 
 
-def _code(file: _File, kind: str, version: int) -> int:
+def _write_code(file: _File, kind: str, version: int) -> int:
     custom = kind.removeprefix("CUSTOM:") if kind not in KINDS else None
     number = KINDS["CUSTOM"] if custom is not None else KINDS[kind]
     return file.table(
@@ -233,8 +233,8 @@ def _code(file: _File, kind: str, version: int) -> int:
     )
 
 
-def _signature(file: _File, graph: LiteGraph, key: str) -> int:
-    numbers = _numbered(graph)
+def _write_signature(file: _File, graph: LiteGraph, key: str) -> int:
+    numbers = _number_tensors(graph)
 
     def side(named: Mapping[str, Tensor]) -> int:
         maps = [

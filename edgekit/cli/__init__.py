@@ -28,15 +28,15 @@ from edgekit.cli.options import (
     Json,
     Metric,
     TrustPickle,
-    home_on_device,
-    one_of,
-    sizes_of,
+    check_choice,
+    find_home,
+    parse_dims,
 )
 from edgekit.cli.passes import apply_pass, list_passes
 from edgekit.cli.states import roll_back, show_status
 from edgekit.cli.streams import check_arguments, drop_output, prepare_streams, use_utf8
 from edgekit.errors import EdgekitError, ExitCode, UserError
-from edgekit.output import each, emit, say, ticker
+from edgekit.output import emit, run_on_hosts, say, show_progress
 from edgekit.progress import Ticker
 
 if TYPE_CHECKING:
@@ -112,17 +112,20 @@ def _fail(message: str, code: ExitCode) -> NoReturn:
     sys.exit(code)
 
 
-def _version(wanted: bool) -> None:
+def _print_version(wanted: bool) -> None:
     if wanted:
         print(f"edgekit {__version__}")
         raise typer.Exit
 
 
 @app.callback(invoke_without_command=True)
-def _root(
+def _show_help(
     context: typer.Context,
     version: Annotated[
-        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
     ] = False,
 ) -> None:
     del version
@@ -154,8 +157,8 @@ def inspect(
     from edgekit import showmodel
     from edgekit.inspection import inspect as look
 
-    sizes = sizes_of(dims)
-    with ticker() as tick:
+    sizes = parse_dims(dims)
+    with show_progress() as tick:
         seen = look(
             model,
             device=device,
@@ -165,7 +168,7 @@ def inspect(
             dims=sizes,
             tick=tick,
         )
-    emit(seen, showmodel.inspected, as_json=as_json)
+    emit(seen, showmodel.format_inspection, as_json=as_json)
 
 
 @app.command()
@@ -235,35 +238,35 @@ def build(
         device=device,
         data=data,
         evaluation=evaluation,
-        metric=one_of("--metric", metric, _METRICS),
+        metric=check_choice("--metric", metric, _METRICS),
         max_drop_points=max_drop,
-        runtime=one_of("--runtime", runtime, _RUNTIMES),  # type: ignore[arg-type]
+        runtime=check_choice("--runtime", runtime, _RUNTIMES),  # type: ignore[arg-type]
         on=on,
         out=out,
         seed=seed,
-        recipe=_recipe(recipe, step or []),
+        recipe=_read_recipe(recipe, step or []),
         trust_pickle=trust_pickle,
         strict=strict,
-        dims=sizes_of(dims),
+        dims=parse_dims(dims),
     )
-    with ticker() as tick:
+    with show_progress() as tick:
         outcome = run(request, tick, allow_failing=allow_failing)
-    emit(outcome, showbuild.built, as_json=as_json, facts=showbuild.built_facts)
+    emit(outcome, showbuild.format_build, as_json=as_json, facts=showbuild.encode_build)
     page = write_report(outcome.intake.out)
     if not as_json:
         say(f"report: {page.resolve()}")
     return ExitCode.DONE if outcome.found.chosen else ExitCode.NOTHING_HOLDS
 
 
-def _recipe(file: Path | None, steps: list[str]) -> Recipe | None:
+def _read_recipe(file: Path | None, steps: list[str]) -> Recipe | None:
     """Read the recipe of --recipe or --step, which replaces the search."""
     if not file and not steps:
         return None
     if file and steps:
         raise UserError("--recipe and --step: give one of them", hint="steps can go in the file")
-    from edgekit.steps import read_recipe, recipe_of, written_step
+    from edgekit.steps import make_recipe, parse_step, read_recipe
 
-    return read_recipe(file) if file else recipe_of([written_step(text) for text in steps])
+    return read_recipe(file) if file else make_recipe([parse_step(text) for text in steps])
 
 
 app.command("apply")(apply_pass)
@@ -305,22 +308,22 @@ def push(
     from edgekit.remote.confirmation import watch_terms
     from edgekit.remote.deploy import push as install
     from edgekit.remote.session import open_session
-    from edgekit.store import default_root
+    from edgekit.store import get_default_root
 
-    with ticker() as tick:
+    with show_progress() as tick:
         tick("checking the bundle", 0, 0)
         opened = open_bundle(bundle)
         opened.check()
         name = opened.manifest.canaries
         check_golden_samples(BytesIO(opened.read(name)), f"{bundle}: {name}")
-    where = home_on_device(home, device)
+    where = find_home(home, device)
 
     def one(host: str, tick: Ticker) -> Any:  # noqa: ANN401
         with open_session(host, home=where) as session:
             done = install(
                 opened,
                 session,
-                cache=default_root() / "wheels",
+                cache=get_default_root() / "wheels",
                 progress=tick.said,
                 allow_downgrade=allow_downgrade,
                 watch=watch_terms(host, watch, by_app=app_confirms),
@@ -332,7 +335,7 @@ def push(
                 say(f"edgekit: note: {text} (--home {meant} does)", file=sys.stderr)
             return done
 
-    return each(hosts, one, show.pushed, as_json=as_json)
+    return run_on_hosts(hosts, one, show.format_push_reports, as_json=as_json)
 
 
 @app.command()
@@ -353,14 +356,14 @@ def bench(
     """Measure latency, memory and accuracy on a device."""
     from edgekit import show
     from edgekit.bench import bench as measure
-    from edgekit.bench import subject
+    from edgekit.bench import open_subject
 
-    chosen, sizes = one_of("--metric", metric, _METRICS), sizes_of(dims)
-    where = home_on_device(home, device)
+    chosen, sizes = check_choice("--metric", metric, _METRICS), parse_dims(dims)
+    where = find_home(home, device)
     with ExitStack() as stack:
-        with ticker() as tick:
+        with show_progress() as tick:
             opened = stack.enter_context(
-                subject(
+                open_subject(
                     target,
                     folder=folder,
                     evaluation=evaluation,
@@ -371,10 +374,10 @@ def bench(
                     tick=tick,
                 )
             )
-        return each(
+        return run_on_hosts(
             hosts,
             lambda host, tick: measure(opened, host, tick, where),
-            show.benched,
+            show.format_bench_results,
             as_json=as_json,
         )
 

@@ -27,7 +27,7 @@ def show_cache(
         raise UserError("--size, --clear, --prune: give one of them")
     if clear or prune is not None:
         removal = upkeep.clear() if prune is None else upkeep.prune(prune)
-        emit(removal, showcache.removed, as_json=as_json, facts=showcache.removal_facts)
+        emit(removal, showcache.format_removal, as_json=as_json, facts=showcache.encode_removal)
         return
-    text = showcache.total if size else showcache.used
-    emit(upkeep.usage(), text, as_json=as_json, facts=showcache.usage_facts)
+    text = showcache.format_total if size else showcache.format_usage
+    emit(upkeep.measure_usage(), text, as_json=as_json, facts=showcache.encode_usage)

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from edgekit.cli.options import DeviceName, HomeFolder, Hosts, Json, home_on_device
-from edgekit.output import each, emit
+from edgekit.cli.options import DeviceName, HomeFolder, Hosts, Json, find_home
+from edgekit.output import emit, run_on_hosts
 from edgekit.progress import Ticker
 
 devices_app = typer.Typer(
@@ -17,7 +17,7 @@ devices_app = typer.Typer(
 
 
 @devices_app.callback(invoke_without_command=True)
-def _devices(context: typer.Context, as_json: Json = False) -> None:
+def _list_by_default(context: typer.Context, as_json: Json = False) -> None:
     if context.invoked_subcommand is None:
         list_devices(as_json=as_json)
 
@@ -26,9 +26,11 @@ def _devices(context: typer.Context, as_json: Json = False) -> None:
 def list_devices(as_json: Json = False) -> None:
     """List the profiles that come with edgekit."""
     from edgekit import show
-    from edgekit.profile import load_profile, shipped_names
+    from edgekit.profile import list_shipped_names, load_profile
 
-    emit([load_profile(name) for name in shipped_names()], show.profiles, as_json=as_json)
+    emit(
+        [load_profile(name) for name in list_shipped_names()], show.format_profiles, as_json=as_json
+    )
 
 
 @devices_app.command("show")
@@ -37,10 +39,10 @@ def show_device(
     as_json: Json = False,
 ) -> None:
     """Show a profile as TOML, with the sources of its figures."""
-    from edgekit.profile import load_profile, profile_text
+    from edgekit.profile import load_profile, read_profile_text
 
     profile = load_profile(name)
-    emit(profile, lambda _: profile_text(name).rstrip(), as_json=as_json)
+    emit(profile, lambda _: read_profile_text(name).rstrip(), as_json=as_json)
 
 
 @devices_app.command("check")
@@ -63,11 +65,11 @@ def probe_device(
     from edgekit.remote.deploy import sites, status
     from edgekit.remote.session import open_session
 
-    where = home_on_device(home, device)
+    where = find_home(home, device)
 
     def one(host: str, tick: Ticker) -> Any:  # noqa: ANN401
         tick(f"{host}: probing", 0, 0)
         with open_session(host, home=where) as session:
             return host, session.facts(sites(status(session)))
 
-    return each(hosts, one, show.all_probed, as_json=as_json, facts=show.probed_facts)
+    return run_on_hosts(hosts, one, show.format_probes, as_json=as_json, facts=show.encode_probes)

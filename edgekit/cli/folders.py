@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from edgekit.cli.options import Folder, TrustPickle
-from edgekit.output import say, ticker
+from edgekit.output import say, show_progress
 
 
 def start_project(
@@ -19,10 +19,10 @@ def start_project(
     folder: Folder = Path(),
 ) -> None:
     """Write edgekit.toml for a model and its data."""
-    from edgekit.starter import start
+    from edgekit.starter import init_project
 
-    with ticker() as tick:
-        started = start(folder, model, trusted=trust_pickle, tick=tick)
+    with show_progress() as tick:
+        started = init_project(folder, model, trusted=trust_pickle, tick=tick)
     say(f"{started.path.resolve()} written")
     for point in started.open_points:
         say(f"  to fill in: {point}")

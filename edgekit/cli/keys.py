@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgekit.cli.options import DeviceName, HomeFolder, Hosts, Json, home_on_device
-from edgekit.output import each, emit
+from edgekit.cli.options import DeviceName, HomeFolder, Hosts, Json, find_home
+from edgekit.output import emit, run_on_hosts
 from edgekit.progress import Ticker
 
 if TYPE_CHECKING:
@@ -26,21 +26,21 @@ SomeHosts = Annotated[
 
 
 @keys_app.callback(invoke_without_command=True)
-def _keys(context: typer.Context, as_json: Json = False) -> None:
+def _list_by_default(context: typer.Context, as_json: Json = False) -> None:
     if context.invoked_subcommand is None:
         list_keys(None, as_json=as_json)
 
 
 @keys_app.command("new")
-def new(
+def create_key(
     name: Annotated[str, typer.Argument(metavar="[NAME]", help="Name of the key.")] = "default",
     as_json: Json = False,
 ) -> None:
     """Make a key pair; builds are signed with 'default', or with [release] key."""
     from edgekit import showkeys
-    from edgekit.keys import new_key
+    from edgekit.keys import make_key
 
-    emit(new_key(name), showkeys.made, as_json=as_json, facts=showkeys.one_facts)
+    emit(make_key(name), showkeys.format_new_key, as_json=as_json, facts=showkeys.encode_own_key)
 
 
 @keys_app.command("list")
@@ -52,17 +52,17 @@ def list_keys(
 ) -> int:
     """List your keys; with hosts, the keys that they trust."""
     from edgekit import showkeys
-    from edgekit.keys import own_keys
+    from edgekit.keys import read_own_keys
     from edgekit.remote.trust import read_trust
 
     if hosts:
-        return _on_hosts(hosts, read_trust, home_on_device(home, device), as_json=as_json)
-    emit(own_keys(), showkeys.own, as_json=as_json, facts=showkeys.own_facts)
+        return _ask_hosts(hosts, read_trust, find_home(home, device), as_json=as_json)
+    emit(read_own_keys(), showkeys.format_own_keys, as_json=as_json, facts=showkeys.encode_own_keys)
     return 0
 
 
 @keys_app.command("trust")
-def trust(
+def trust_key_on_hosts(
     hosts: Hosts,
     key: Annotated[
         str | None,
@@ -80,18 +80,18 @@ def trust(
     as_json: Json = False,
 ) -> int:
     """Trust a key on devices, which then refuse unsigned bundles and other keys."""
-    from edgekit.keys import named_public
+    from edgekit.keys import find_public_key
     from edgekit.profile import load_profile
     from edgekit.remote.trust import trust_key
 
-    public = named_public(key)
+    public = find_public_key(key)
     profile = load_profile(device).name if device else None
-    where = home_on_device(home, device)
+    where = find_home(home, device)
 
     def ask(session: Session) -> Trust:
         return trust_key(session, public, profile, replace=replace)
 
-    return _on_hosts(hosts, ask, where, as_json=as_json)
+    return _ask_hosts(hosts, ask, where, as_json=as_json)
 
 
 @keys_app.command("untrust")
@@ -101,11 +101,11 @@ def untrust(
     """Let devices take unsigned bundles again; needs a private key that they trust."""
     from edgekit.remote.trust import end_trust
 
-    return _on_hosts(hosts, end_trust, home_on_device(home, device), as_json=as_json)
+    return _ask_hosts(hosts, end_trust, find_home(home, device), as_json=as_json)
 
 
 @keys_app.command("revoke")
-def revoke(
+def revoke_key_on_hosts(
     key: Annotated[str, typer.Argument(metavar="KEY", help="Name, id or hex digits.")],
     hosts: SomeHosts = None,
     home: HomeFolder = None,
@@ -114,23 +114,28 @@ def revoke(
 ) -> int:
     """Revoke a key on devices for good; without hosts, stop signing with it here."""
     from edgekit import showkeys
-    from edgekit.keys import revoke_own
+    from edgekit.keys import revoke_own_key
     from edgekit.remote.trust import revoke_key
 
     if hosts:
-        where = home_on_device(home, device)
-        return _on_hosts(hosts, lambda session: revoke_key(session, key), where, as_json=as_json)
-    emit(revoke_own(key), showkeys.revoked, as_json=as_json, facts=showkeys.one_facts)
+        where = find_home(home, device)
+        return _ask_hosts(hosts, lambda session: revoke_key(session, key), where, as_json=as_json)
+    emit(
+        revoke_own_key(key),
+        showkeys.format_revocation,
+        as_json=as_json,
+        facts=showkeys.encode_own_key,
+    )
     return 0
 
 
-def _on_hosts(hosts: list[str], ask: Callable[[Any], Any], home: Home, *, as_json: bool) -> int:
+def _ask_hosts(hosts: list[str], ask: Callable[[Any], Any], home: Home, *, as_json: bool) -> int:
     from edgekit.remote.session import open_session
-    from edgekit.showkeys import trusted, trusted_facts
+    from edgekit.showkeys import encode_trust, format_trust
 
     def one(host: str, tick: Ticker) -> tuple[str, Any]:
         tick(f"{host}: asking", 0, 0)
         with open_session(host, home=home) as session:
             return host, ask(session)
 
-    return each(hosts, one, trusted, as_json=as_json, facts=trusted_facts)
+    return run_on_hosts(hosts, one, format_trust, as_json=as_json, facts=encode_trust)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 _LARGEST = (1 << 31) - 1
 
 
-def enter(folder: Path) -> Path:
+def change_folder(folder: Path) -> Path:
     """Change to a folder before anything else is read, as ``git -C`` does."""
     if not folder.is_dir():
         raise UserError(f"{folder}: no such folder")
@@ -26,7 +26,7 @@ def enter(folder: Path) -> Path:
 
 
 Folder = Annotated[
-    Path, typer.Option("-C", metavar="DIR", help="Work in this folder.", callback=enter)
+    Path, typer.Option("-C", metavar="DIR", help="Work in this folder.", callback=change_folder)
 ]
 TrustPickle = Annotated[
     bool,
@@ -55,7 +55,7 @@ Dims = Annotated[
 ]
 
 
-def sizes_of(given: list[str] | None) -> dict[str, int]:
+def parse_dims(given: list[str] | None) -> dict[str, int]:
     """Parse the sizes that ``--dims`` gives to free dimensions, by name.
 
     Raises:
@@ -76,7 +76,7 @@ def sizes_of(given: list[str] | None) -> dict[str, int]:
     return sizes
 
 
-def home_on_device(home: str | None, device: str | None) -> Home:
+def find_home(home: str | None, device: str | None) -> Home:
     """Return edgekit's folder on the devices, from ``--home`` or the user's device profile.
 
     Args:
@@ -98,7 +98,7 @@ def home_on_device(home: str | None, device: str | None) -> Home:
     return profile_home(load_profile(device) if device else None)
 
 
-def one_of(option: str, value: str | None, known: tuple[str, ...]) -> str | None:
+def check_choice(option: str, value: str | None, known: tuple[str, ...]) -> str | None:
     """Check that a value is a known one and return it.
 
     Raises:

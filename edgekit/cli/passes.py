@@ -7,8 +7,8 @@ from typing import Annotated
 
 import typer
 
-from edgekit.cli.options import Data, Dims, Folder, Json, TrustPickle, sizes_of
-from edgekit.output import emit, ticker
+from edgekit.cli.options import Data, Dims, Folder, Json, TrustPickle, parse_dims
+from edgekit.output import emit, show_progress
 
 
 def apply_pass(
@@ -30,11 +30,11 @@ def apply_pass(
     """Run one pass on a model, check the result, and write it."""
     from edgekit import show
     from edgekit.apply import apply
-    from edgekit.steps import step_of
+    from edgekit.steps import parse_settings
 
-    sizes = sizes_of(dims)
-    step = step_of(name, settings or [], where=f"{name}: ")
-    with ticker() as tick:
+    sizes = parse_dims(dims)
+    step = parse_settings(name, settings or [], where=f"{name}: ")
+    with show_progress() as tick:
         applied = apply(
             step,
             model,
@@ -45,7 +45,7 @@ def apply_pass(
             trusted=trust_pickle,
             dims=sizes,
         )
-    emit(applied, show.applied, as_json=as_json, facts=show.applied_facts)
+    emit(applied, show.format_apply_result, as_json=as_json, facts=show.encode_apply_result)
 
 
 def list_passes(
@@ -57,9 +57,9 @@ def list_passes(
     """List the passes, their needs, and their settings."""
     from edgekit import show
     from edgekit.passes import PASSES
-    from edgekit.steps import pass_facts
+    from edgekit.steps import describe_pass
 
     if name is not None:
-        emit(pass_facts(name), show.pass_in_full, as_json=as_json)
+        emit(describe_pass(name), show.format_pass_details, as_json=as_json)
     else:
-        emit([pass_facts(each) for each in PASSES], show.passes, as_json=as_json)
+        emit([describe_pass(each) for each in PASSES], show.format_passes, as_json=as_json)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from edgekit.cli.options import DeviceName, HomeFolder, Hosts, Json, home_on_device
-from edgekit.output import each
+from edgekit.cli.options import DeviceName, HomeFolder, Hosts, Json, find_home
+from edgekit.output import run_on_hosts
 from edgekit.progress import Ticker
 
 if TYPE_CHECKING:
@@ -25,7 +25,9 @@ def roll_back(
     from edgekit import show
     from edgekit.remote.deploy import rollback
 
-    return _states(hosts, rollback, show.rolled_back, home_on_device(home, device), as_json=as_json)
+    return _ask_hosts(
+        hosts, rollback, show.format_rollbacks, find_home(home, device), as_json=as_json
+    )
 
 
 def show_status(
@@ -41,13 +43,17 @@ def show_status(
     from edgekit import show
     from edgekit.remote.deploy import status
 
-    lines, where = _LOG_LINES if log else 0, home_on_device(home, device)
-    return _states(
-        hosts, lambda session: status(session, log=lines), show.states, where, as_json=as_json
+    lines, where = _LOG_LINES if log else 0, find_home(home, device)
+    return _ask_hosts(
+        hosts,
+        lambda session: status(session, log=lines),
+        show.format_states,
+        where,
+        as_json=as_json,
     )
 
 
-def _states(
+def _ask_hosts(
     hosts: list[str],
     ask: Callable[[Any], Status],
     text: Callable[[Any], str],
@@ -56,11 +62,11 @@ def _states(
     as_json: bool,
 ) -> int:
     from edgekit.remote.session import open_session
-    from edgekit.show import state_facts
+    from edgekit.show import encode_states
 
     def one(host: str, tick: Ticker) -> tuple[str, Status]:
         tick(f"{host}: asking", 0, 0)
         with open_session(host, home=home) as session:
             return host, ask(session)
 
-    return each(hosts, one, text, as_json=as_json, facts=state_facts)
+    return run_on_hosts(hosts, one, text, as_json=as_json, facts=encode_states)

@@ -43,9 +43,9 @@ def prepare_streams() -> None:
     """
     _open_closed_descriptors()
     if sys.stdout is None or sys.stdout is sys.__stdout__:
-        sys.stdout = _stream(1, sys.stdout, drops_all=False)
+        sys.stdout = _wrap_stream(1, sys.stdout, drops_all=False)
     if sys.stderr is None or sys.stderr is sys.__stderr__:
-        sys.stderr = _stream(2, sys.stderr, drops_all=True)
+        sys.stderr = _wrap_stream(2, sys.stderr, drops_all=True)
 
 
 def drop_output() -> None:
@@ -69,7 +69,7 @@ def _open_closed_descriptors() -> None:
             os.set_inheritable(descriptor, True)
 
 
-def _stream(descriptor: int, given: TextIO | None, *, drops_all: bool) -> TextIO:
+def _wrap_stream(descriptor: int, given: TextIO | None, *, drops_all: bool) -> TextIO:
     if given is not None:
         with suppress(OSError):
             given.flush()

@@ -33,7 +33,7 @@ class Source:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Converted:
+class Conversion:
     """A converted graph, and the means to check that it computes the same as the source.
 
     Attributes:
@@ -60,7 +60,7 @@ class Converted:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class Importer:
     """Importer of one kind of source.
 
     Attributes:
@@ -80,32 +80,34 @@ _TENSORFLOW = ("tensorflow", "keras", "tf-keras", "tf2onnx")
 _TORCH = ("torch", "onnxscript")
 _SKLEARN = ("scikit-learn", "skl2onnx")
 
-SOURCES: dict[Kind, Row] = {
-    "keras": Row(
+SOURCES: dict[Kind, Importer] = {
+    "keras": Importer(
         function="edgekit.convert.keras_files:convert",
         suffixes=(".keras", ".h5", ".hdf5"),
         packages=_TENSORFLOW,
     ),
-    "saved_model": Row(function="edgekit.convert.keras_saved_model:convert", packages=_TENSORFLOW),
-    "torch_program": Row(
+    "saved_model": Importer(
+        function="edgekit.convert.keras_saved_model:convert", packages=_TENSORFLOW
+    ),
+    "torch_program": Importer(
         function="edgekit.convert.torch_files:convert_program",
         suffixes=(".pt2",),
         packages=_TORCH,
         pickled=True,
     ),
-    "torch_pickle": Row(
+    "torch_pickle": Importer(
         function="edgekit.convert.torch_files:convert_pickle",
         suffixes=(".pt", ".pth"),
         packages=_TORCH,
         pickled=True,
     ),
-    "pickle": Row(
+    "pickle": Importer(
         function="edgekit.convert.pickles:convert",
         suffixes=(".pkl", ".pickle", ".joblib"),
         packages=(*_SKLEARN, *_TORCH, *_TENSORFLOW),
         pickled=True,
     ),
-    "function": Row(
+    "function": Importer(
         function="edgekit.convert.entry:convert", packages=(*_TENSORFLOW, *_TORCH, *_SKLEARN)
     ),
 }

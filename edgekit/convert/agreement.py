@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from edgekit.convert import Arrays, Converted
+from edgekit.convert import Arrays, Conversion
 from edgekit.errors import UserError, first_line
-from edgekit.graphs.onnx_file import session_of, signature
+from edgekit.graphs.onnx_file import make_session, read_signature
 from edgekit.model import Signature, TensorSpec
 
 RELATIVE = 1e-4
@@ -25,7 +25,7 @@ _SIZES = (16, 64, 224)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Random:
+class _RandomInputs:
     """Random inputs drawn from a signature, for one size of its free axes."""
 
     wanted: Signature
@@ -34,9 +34,9 @@ class _Random:
 
     def __call__(self, rows: int, scale: float) -> Arrays:
         rng = np.random.default_rng(rows)
-        return [self._array(spec, rows, scale, rng) for spec in self.wanted.inputs]
+        return [self._draw_array(spec, rows, scale, rng) for spec in self.wanted.inputs]
 
-    def _array(
+    def _draw_array(
         self, spec: TensorSpec, rows: int, scale: float, rng: np.random.Generator
     ) -> NDArray[np.generic]:
         shape = tuple(
@@ -50,7 +50,7 @@ class _Random:
         return rng.integers(0, self.vocabulary, shape).astype(spec.dtype)
 
 
-def check_agreement(converted: Converted, *, where: str) -> None:
+def check_agreement(converted: Conversion, *, where: str) -> None:
     """Compare a graph's outputs with those of its source, and correct the sizes the graph declares.
 
     Two arrays agree if no value differs by more than ``RELATIVE`` of the largest magnitude in the
@@ -66,19 +66,19 @@ def check_agreement(converted: Converted, *, where: str) -> None:
     try:
         copied = type(converted.proto)()
         copied.CopyFrom(converted.proto)
-        session = session_of(copied)
+        session = make_session(copied)
     except Exception as error:
         raise UserError(
             f"{where}: {converted.tool} makes a graph that onnxruntime refuses: {first_line(error)}"
         ) from error
-    wanted = signature(converted.proto)
+    wanted = read_signature(converted.proto)
     names = [spec.name for spec in wanted.outputs]
-    for inputs in _all_inputs(converted, wanted, where):
+    for inputs in _iter_inputs(converted, wanted, where):
         try:
             expected = converted.reference(inputs)
         except Exception as error:
             raise UserError(
-                f"{where}: fails on inputs of shape {_shapes(inputs)}: {first_line(error)}"
+                f"{where}: fails on inputs of shape {_format_shapes(inputs)}: {first_line(error)}"
             ) from error
         feeds = {spec.name: value for spec, value in zip(wanted.inputs, inputs, strict=True)}
         try:
@@ -86,14 +86,14 @@ def check_agreement(converted: Converted, *, where: str) -> None:
         except Exception as error:
             raise UserError(
                 f"{where}: what {converted.tool} makes of it fails on inputs of shape "
-                f"{_shapes(inputs)}: {first_line(error)}"
+                f"{_format_shapes(inputs)}: {first_line(error)}"
             ) from error
         for name, one, other in zip(names, expected, got, strict=True):
             _compare(converted, name, np.asarray(one), np.asarray(other), inputs, where)
-            _declare(converted.proto, name, np.shape(other))
+            _correct_shape(converted.proto, name, np.shape(other))
 
 
-def _declare(proto: ModelProto, name: str, shape: tuple[int, ...]) -> None:
+def _correct_shape(proto: ModelProto, name: str, shape: tuple[int, ...]) -> None:
     """Correct the declared sizes of an output; some converters declare wrong ones."""
     value = next(v for v in proto.graph.output if v.name == name)
     dims = value.type.tensor_type.shape.dim
@@ -104,24 +104,24 @@ def _declare(proto: ModelProto, name: str, shape: tuple[int, ...]) -> None:
             dim.dim_value = size
 
 
-def _all_inputs(converted: Converted, wanted: Signature, where: str) -> Iterator[Arrays]:
+def _iter_inputs(converted: Conversion, wanted: Signature, where: str) -> Iterator[Arrays]:
     yield from converted.examples
     free = all(spec.shape and not isinstance(spec.shape[0], int) for spec in wanted.inputs)
     if converted.draw is not None:
-        for rows in converted.rows if free else (_fixed_rows(wanted),):
+        for rows in converted.rows if free else (_count_fixed_rows(wanted),):
             yield converted.draw(rows)
         return
-    random = _fitting(converted, wanted, where)
-    for rows in converted.rows if free else (_fixed_rows(wanted),):
+    random = _find_random_inputs(converted, wanted, where)
+    for rows in converted.rows if free else (_count_fixed_rows(wanted),):
         for scale in _SCALES:
             yield random(rows, scale)
 
 
-def _fitting(converted: Converted, wanted: Signature, where: str) -> _Random:
+def _find_random_inputs(converted: Conversion, wanted: Signature, where: str) -> _RandomInputs:
     """Find random inputs of a size that the source accepts."""
     failure: Exception | None = None
     for size in _SIZES:
-        random = _Random(wanted=wanted, size=size, vocabulary=converted.vocabulary)
+        random = _RandomInputs(wanted=wanted, size=size, vocabulary=converted.vocabulary)
         try:
             converted.reference(random(1, 1.0))
         except Exception as error:  # noqa: BLE001 - of the last size it is told
@@ -129,19 +129,19 @@ def _fitting(converted: Converted, wanted: Signature, where: str) -> _Random:
             continue
         return random
     raise UserError(
-        f"{where}: fails on random inputs of shape {_shapes(random(1, 1.0))}: "
+        f"{where}: fails on random inputs of shape {_format_shapes(random(1, 1.0))}: "
         f"{first_line(failure) if failure else ''}",
         hint="give a function (module:function) that returns it with example inputs",
     )
 
 
-def _fixed_rows(wanted: Signature) -> int:
+def _count_fixed_rows(wanted: Signature) -> int:
     first = wanted.inputs[0].shape[:1]
     return first[0] if first and isinstance(first[0], int) else 1
 
 
 def _compare(
-    converted: Converted,
+    converted: Conversion,
     name: str,
     expected: NDArray[np.generic],
     got: NDArray[np.generic],
@@ -154,8 +154,8 @@ def _compare(
             f"{list(got.shape)}, the source in {list(expected.shape)}",
             hint=_BATCH_HINT if expected.shape[:1] != got.shape[:1] else "",
         )
-    difference = relative_difference(expected, got, stray=converted.stray)
-    if difference > RELATIVE and difference > _allowed(converted, inputs, where):
+    difference = compute_relative_difference(expected, got, stray=converted.stray)
+    if difference > RELATIVE and difference > _estimate_tolerance(converted, inputs, where):
         raise UserError(
             f"{where}: what {converted.tool} makes of it differs from the source: {name} by "
             f"{difference:.3g} of its largest value (allowed: {RELATIVE:g})",
@@ -166,7 +166,7 @@ def _compare(
 _BATCH_HINT = "something in it depends on the number of samples"
 
 
-def _allowed(converted: Converted, inputs: Arrays, where: str) -> float:
+def _estimate_tolerance(converted: Conversion, inputs: Arrays, where: str) -> float:
     """Estimate the allowed difference from the effect of a tiny change of the inputs.
 
     Raises:
@@ -175,20 +175,20 @@ def _allowed(converted: Converted, inputs: Arrays, where: str) -> float:
     nudged = [a * (1 + _LAST_DIGITS) if np.asarray(a).dtype.kind == "f" else a for a in inputs]
     nudged = [np.asarray(n, np.asarray(a).dtype) for n, a in zip(nudged, inputs, strict=True)]
     once, again, near = (converted.reference(each) for each in (inputs, inputs, nudged))
-    if any(_apart(a, b) > RELATIVE for a, b in zip(once, again, strict=True)):
+    if any(_measure_difference(a, b) > RELATIVE for a, b in zip(once, again, strict=True)):
         raise UserError(
             f"{where}: gives something else each time for the same inputs",
             hint="what is random in it must be off when it infers",
         )
-    change = max(_apart(a, b) for a, b in zip(once, near, strict=True))
+    change = max(_measure_difference(a, b) for a, b in zip(once, near, strict=True))
     return min(_TIMES_AS_MUCH * change, _MOST)
 
 
-def _apart(one: object, other: object) -> float:
-    return relative_difference(np.asarray(one), np.asarray(other))
+def _measure_difference(one: object, other: object) -> float:
+    return compute_relative_difference(np.asarray(one), np.asarray(other))
 
 
-def relative_difference(
+def compute_relative_difference(
     expected: NDArray[np.generic], got: NDArray[np.generic], *, stray: float = 0.0
 ) -> float:
     """Return the largest difference relative to the largest finite magnitude expected.
@@ -212,5 +212,5 @@ def relative_difference(
     return float(np.sort(rows)[:kept].max(initial=0.0))
 
 
-def _shapes(arrays: Arrays) -> str:
+def _format_shapes(arrays: Arrays) -> str:
     return ", ".join(str(list(np.shape(a))) for a in arrays)

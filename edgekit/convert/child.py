@@ -9,10 +9,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from edgekit.convert import EXTRAS, SOURCES, Converted, Source
+from edgekit.convert import EXTRAS, SOURCES, Conversion, Source
 from edgekit.convert.agreement import check_agreement
 from edgekit.convert.separate import COMPARED, EXPORTED, JOB, LOADED, MADE, SAID
-from edgekit.errors import EdgekitError, UserError, first_line, missing_extra
+from edgekit.errors import EdgekitError, UserError, first_line, make_missing_extra_error
 from edgekit.graphs.onnx_file import is_large, save
 
 # Package names of modules that are imported under another name.
@@ -26,20 +26,20 @@ def main(folder: Path) -> None:
     job = json.loads((folder / JOB).read_bytes())
     source = Source(**job | {"path": Path(job["path"])})
     try:
-        converted = converted_from(source, lambda stage: (folder / stage).touch())
+        converted = convert_source(source, lambda stage: (folder / stage).touch())
         save(converted.proto, folder / MADE)
     except EdgekitError as error:
         said: dict[str, Any] = {"error": error.message, "hint": error.hint}
     else:
         said = {
             "tool": converted.tool,
-            "packages": used_packages(),
+            "packages": list_used_packages(),
             "notes": converted.notes,
         }
     (folder / SAID).write_text(json.dumps(said), encoding="utf-8")
 
 
-def converted_from(source: Source, finished: Callable[[str], None]) -> Converted:
+def convert_source(source: Source, finished: Callable[[str], None]) -> Conversion:
     """Convert a source and check that the graph computes the same.
 
     Args:
@@ -51,7 +51,7 @@ def converted_from(source: Source, finished: Callable[[str], None]) -> Converted
     """
     module, _, name = SOURCES[source.kind].function.partition(":")
     try:
-        convert: Callable[[Source], Converted] = getattr(importlib.import_module(module), name)
+        convert: Callable[[Source], Conversion] = getattr(importlib.import_module(module), name)
         finished(LOADED)
         converted = convert(source)
         finished(EXPORTED)
@@ -63,21 +63,21 @@ def converted_from(source: Source, finished: Callable[[str], None]) -> Converted
         check_agreement(converted, where=source.given)
         finished(COMPARED)
     except ModuleNotFoundError as error:
-        raise _missing(source, error) from error
+        raise _build_missing_error(source, error) from error
     return converted
 
 
-def used_packages() -> list[str]:
+def list_used_packages() -> list[str]:
     """List the loaded packages that determine the result of a conversion."""
     found = [name for name in _PACKAGES if name in sys.modules]
     return [*found, *(other for name, other in _INSTALLED_AS.items() if name in sys.modules)]
 
 
-def _missing(source: Source, error: ModuleNotFoundError) -> UserError:
+def _build_missing_error(source: Source, error: ModuleNotFoundError) -> UserError:
     name = (error.name or "").partition(".")[0]
     if name in EXTRAS:
         package = (_COMES_WITH | _INSTALLED_AS).get(name, name)
-        return missing_extra(package, EXTRAS[name])
+        return make_missing_extra_error(package, EXTRAS[name])
     return UserError(
         f"{source.given}: {first_line(error)}",
         hint="install it in this Python, or run edgekit in the folder that holds it (-C)",

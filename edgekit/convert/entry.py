@@ -10,14 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from types import ModuleType
 
-from edgekit.convert import EXTRAS, Converted, Source
-from edgekit.convert.objects import Found, converted_object, is_model
+from edgekit.convert import EXTRAS, Conversion, Source
+from edgekit.convert.objects import FoundModel, convert_object, is_model
 from edgekit.errors import EdgekitError, UserError, first_line
 
 _EXAMPLE = "example_inputs"
 
 
-def convert(source: Source) -> Converted:
+def convert(source: Source) -> Conversion:
     """Convert the model that a function returns, or an object that a module holds.
 
     The function takes no arguments. It returns a model, or a model and example inputs. Example
@@ -27,15 +27,17 @@ def convert(source: Source) -> Converted:
     Raises:
         UserError: There is no such module or function, it raises an error, or returns no model.
     """
-    with importable(source.path):
-        module = _module(source)
-        value, example = model_and_example(_called(source, _member(source, module)))
+    with search_modules_in(source.path):
+        module = _import_module(source)
+        value, example = split_model_and_example(
+            _call_function(source, _find_member(source, module))
+        )
         if example is None:
-            example = _beside(source, module)
-    return converted_object(Found(value=value, example=example, given=source.given))
+            example = _read_module_example(source, module)
+    return convert_object(FoundModel(value=value, example=example, given=source.given))
 
 
-def model_and_example(value: object) -> tuple[object, object]:
+def split_model_and_example(value: object) -> tuple[object, object]:
     """Split a pair into a model and its example inputs; other values have no examples."""
     if isinstance(value, tuple) and len(value) == 2 and is_model(value[0]):
         return value
@@ -43,7 +45,7 @@ def model_and_example(value: object) -> tuple[object, object]:
 
 
 @contextmanager
-def importable(folder: Path) -> Iterator[None]:
+def search_modules_in(folder: Path) -> Iterator[None]:
     """Put a folder first on the module search path."""
     sys.path.insert(0, str(folder))
     try:
@@ -52,7 +54,7 @@ def importable(folder: Path) -> Iterator[None]:
         sys.path.remove(str(folder))
 
 
-def _module(source: Source) -> ModuleType:
+def _import_module(source: Source) -> ModuleType:
     name = source.name.partition(":")[0]
     try:
         return importlib.import_module(name)
@@ -67,10 +69,10 @@ def _module(source: Source) -> ModuleType:
             ) from error
         raise UserError(f"{source.given}: {name}: {first_line(error)}") from error
     except (Exception, SystemExit) as error:
-        raise _raised(source, error) from error
+        raise _build_user_code_error(source, error) from error
 
 
-def _member(source: Source, module: ModuleType) -> object:
+def _find_member(source: Source, module: ModuleType) -> object:
     value: object = module
     for part in source.name.partition(":")[2].split("."):
         try:
@@ -88,7 +90,7 @@ def _member(source: Source, module: ModuleType) -> object:
     return value
 
 
-def _called(source: Source, value: object) -> object:
+def _call_function(source: Source, value: object) -> object:
     """Call a function; a model is returned as it is, although it may be callable too."""
     if is_model(value) or not callable(value):
         return value
@@ -99,36 +101,36 @@ def _called(source: Source, value: object) -> object:
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] in EXTRAS:
             raise
-        raise _raised(source, error) from error
+        raise _build_user_code_error(source, error) from error
     except (Exception, SystemExit) as error:
-        raise _raised(source, error) from error
+        raise _build_user_code_error(source, error) from error
     if made is None:
         raise UserError(f"{source.given}: returns nothing", hint="return the model")
-    return _with_attribute(source, made, value)
+    return _add_function_example(source, made, value)
 
 
-def _with_attribute(source: Source, made: object, function: object) -> object:
+def _add_function_example(source: Source, made: object, function: object) -> object:
     example = getattr(function, _EXAMPLE, None)
-    if example is None or model_and_example(made)[1] is not None:
+    if example is None or split_model_and_example(made)[1] is not None:
         return made
-    return made, _value(source, example)
+    return made, _evaluate_example(source, example)
 
 
-def _beside(source: Source, module: ModuleType) -> object:
-    return _value(source, getattr(module, _EXAMPLE, None))
+def _read_module_example(source: Source, module: ModuleType) -> object:
+    return _evaluate_example(source, getattr(module, _EXAMPLE, None))
 
 
-def _value(source: Source, example: object) -> object:
+def _evaluate_example(source: Source, example: object) -> object:
     if not inspect.isfunction(example):
         return example
     try:
         made: object = example()
     except (Exception, SystemExit) as error:
-        raise _raised(source, error) from error
+        raise _build_user_code_error(source, error) from error
     return made
 
 
-def _raised(source: Source, error: BaseException) -> UserError:
+def _build_user_code_error(source: Source, error: BaseException) -> UserError:
     """Return the error of the user's code, with the line in it where the error arose."""
     frame, where = error.__traceback__, ""
     while frame is not None:

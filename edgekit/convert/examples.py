@@ -11,7 +11,7 @@ from edgekit.convert import Arrays
 from edgekit.errors import UserError
 
 
-def flat_examples(example: object, *, given: str) -> tuple[list[str], list[NDArray[np.generic]]]:
+def flatten_examples(example: object, *, given: str) -> tuple[list[str], list[NDArray[np.generic]]]:
     """Return names ('' where absent) and arrays of example inputs; empty lists without examples.
 
     Raises:
@@ -30,7 +30,7 @@ def flat_examples(example: object, *, given: str) -> tuple[list[str], list[NDArr
     return [name for name, _ in pairs], arrays
 
 
-def draws_like(arrays: Arrays) -> Callable[[int], Arrays]:
+def build_sampler(arrays: Arrays) -> Callable[[int], Arrays]:
     """Return a sampler of random inputs, of any number of rows, that resemble examples.
 
     The inputs have the range, shape and type of the examples.
@@ -38,12 +38,14 @@ def draws_like(arrays: Arrays) -> Callable[[int], Arrays]:
 
     def draw(rows: int) -> Arrays:
         rng = np.random.default_rng(rows)
-        return [_like(np.asarray(a), rows, rng) for a in arrays]
+        return [_draw_like(np.asarray(a), rows, rng) for a in arrays]
 
     return draw
 
 
-def _like(array: NDArray[np.generic], rows: int, rng: np.random.Generator) -> NDArray[np.generic]:
+def _draw_like(
+    array: NDArray[np.generic], rows: int, rng: np.random.Generator
+) -> NDArray[np.generic]:
     shape = (rows, *array.shape[1:]) if array.ndim else ()
     if array.dtype.kind == "b":
         return rng.integers(0, 2, shape).astype(bool)

@@ -8,12 +8,14 @@ import numpy as np
 import onnx
 from onnx import GraphProto, ModelProto, NodeProto, ValueInfoProto, helper, inliner, numpy_helper
 
-from edgekit.graphs.onnx_file import all_graphs
+from edgekit.graphs.onnx_file import iter_graphs
 
 BATCH = "batch"
 
 
-def finished(proto: ModelProto, *, inputs: Sequence[str], outputs: Sequence[str]) -> ModelProto:
+def standardize_graph(
+    proto: ModelProto, *, inputs: Sequence[str], outputs: Sequence[str]
+) -> ModelProto:
     """Rename a graph's inputs and outputs, and remove the differences between tools.
 
     Metadata of the tools (source locations, shapes of inner values) is removed, so that the same
@@ -27,18 +29,18 @@ def finished(proto: ModelProto, *, inputs: Sequence[str], outputs: Sequence[str]
     """
     if proto.functions:
         proto = inliner.inline_local_functions(proto)
-    for graph in all_graphs(proto.graph):
+    for graph in iter_graphs(proto.graph):
         _rewrite_erfc(graph)
-    _own_outputs(proto.graph)
-    _rename(proto.graph, _names(proto.graph, unique(inputs), unique(outputs)))
+    _separate_outputs(proto.graph)
+    _rename(proto.graph, _plan_names(proto.graph, make_unique(inputs), make_unique(outputs)))
     for value in (*proto.graph.input, *proto.graph.output):
         _name_axes(value)
-    _forget(proto)
+    _remove_metadata(proto)
     _drop_unused_opsets(proto)
     return proto
 
 
-def unique(names: Sequence[str]) -> list[str]:
+def make_unique(names: Sequence[str]) -> list[str]:
     """Make names unique by adding a number to those that occur before."""
     made: list[str] = []
     for name in names:
@@ -64,7 +66,7 @@ def _rewrite_erfc(graph: GraphProto) -> None:
         graph.node.extend(nodes)
 
 
-def _own_outputs(graph: GraphProto) -> None:
+def _separate_outputs(graph: GraphProto) -> None:
     """Make each output a value of its own: not an input, a constant or another output."""
     taken = {v.name for v in graph.input} | {t.name for t in graph.initializer}
     for output in graph.output:
@@ -75,7 +77,7 @@ def _own_outputs(graph: GraphProto) -> None:
         taken.add(output.name)
 
 
-def _names(graph: GraphProto, inputs: Sequence[str], outputs: Sequence[str]) -> dict[str, str]:
+def _plan_names(graph: GraphProto, inputs: Sequence[str], outputs: Sequence[str]) -> dict[str, str]:
     """Return the new name of each value; inner values with a taken name are renamed."""
     stored = {t.name for t in graph.initializer}
     fed = [v.name for v in graph.input if v.name not in stored]
@@ -85,16 +87,16 @@ def _names(graph: GraphProto, inputs: Sequence[str], outputs: Sequence[str]) -> 
     new = {k: f"{v}_out" if v in clash and k not in fed else v for k, v in new.items()}
     inner = {
         name
-        for each in all_graphs(graph)
+        for each in iter_graphs(graph)
         for node in each.node
         for name in (*node.input, *node.output)
-    } | {t.name for each in all_graphs(graph) for t in each.initializer}
+    } | {t.name for each in iter_graphs(graph) for t in each.initializer}
     room = {name: f"{name}/inner" for name in set(new.values()) & inner if name not in new}
     return new | room
 
 
 def _rename(graph: GraphProto, new: dict[str, str]) -> None:
-    for each in all_graphs(graph):
+    for each in iter_graphs(graph):
         for value in (*each.input, *each.output, *each.initializer):
             value.name = new.get(value.name, value.name)
         for node in each.node:
@@ -112,31 +114,34 @@ def _name_axes(value: ValueInfoProto) -> None:
             dim.dim_param = f"{value.name}_{i}"
 
 
-def _forget(proto: ModelProto) -> None:
-    _clear(proto)
-    for graph in all_graphs(proto.graph):
+def _remove_metadata(proto: ModelProto) -> None:
+    _clear_fields(proto)
+    for graph in iter_graphs(proto.graph):
         del graph.value_info[:]
-        _clear(graph)
+        _clear_fields(graph)
         for part in (*graph.node, *graph.input, *graph.output, *graph.initializer):
-            _clear(part)
+            _clear_fields(part)
 
 
-def _clear(part: ModelProto | GraphProto | NodeProto | ValueInfoProto) -> None:
+def _clear_fields(part: ModelProto | GraphProto | NodeProto | ValueInfoProto) -> None:
     part.ClearField("doc_string")
     part.ClearField("metadata_props")
 
 
 def _drop_unused_opsets(proto: ModelProto) -> None:
     """Keep one opset entry for each domain that a node uses."""
-    used = {"", *(_domain(node.domain) for g in all_graphs(proto.graph) for node in g.node)}
+    used = {
+        "",
+        *(_normalize_domain(node.domain) for g in iter_graphs(proto.graph) for node in g.node),
+    }
     versions: dict[str, int] = {}
     for entry in proto.opset_import:
-        domain = _domain(entry.domain)
+        domain = _normalize_domain(entry.domain)
         versions[domain] = max(entry.version, versions.get(domain, 0))
     del proto.opset_import[:]
     kept = (onnx.helper.make_opsetid(d, v) for d, v in sorted(versions.items()) if d in used)
     proto.opset_import.extend(kept)
 
 
-def _domain(name: str) -> str:
+def _normalize_domain(name: str) -> str:
     return "" if name == "ai.onnx" else name

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from onnx import ModelProto
 
-from edgekit.convert import Arrays, Converted
-from edgekit.convert.objects import Found
+from edgekit.convert import Arrays, Conversion
+from edgekit.convert.objects import FoundModel
 from edgekit.errors import UserError, first_line
-from edgekit.graphs.onnx_file import session_of, signature
+from edgekit.graphs.onnx_file import make_session, read_signature
 
 
-def convert(found: Found) -> Converted:
+def convert(found: FoundModel) -> Conversion:
     """Return the model itself, together with its onnxruntime session as the reference.
 
     Raises:
@@ -19,11 +19,11 @@ def convert(found: Found) -> Converted:
     proto = found.value
     if not isinstance(proto, ModelProto):
         raise UserError(f"{found.given}: not an onnx.ModelProto")
-    names = [spec.name for spec in signature(proto).inputs]
+    names = [spec.name for spec in read_signature(proto).inputs]
     try:
         copied = ModelProto()
         copied.CopyFrom(proto)
-        session = session_of(copied)
+        session = make_session(copied)
     except Exception as error:
         raise UserError(f"{found.given}: onnxruntime refuses it: {first_line(error)}") from error
 
@@ -31,4 +31,4 @@ def convert(found: Found) -> Converted:
         outputs: Arrays = session.run(None, dict(zip(names, inputs, strict=True)))
         return outputs
 
-    return Converted(proto=proto, tool="onnx", reference=reference)
+    return Conversion(proto=proto, tool="onnx", reference=reference)

@@ -14,10 +14,10 @@ from typing import Any
 import h5py
 import tensorflow  # noqa: F401 - Keras 3 asks for it late, and then with another message
 
-from edgekit.convert import Converted, Source
+from edgekit.convert import Conversion, Source
 from edgekit.convert.keras_models import convert as convert_model
-from edgekit.convert.objects import Found
-from edgekit.errors import UserError, first_line, missing_extra
+from edgekit.convert.objects import FoundModel
+from edgekit.errors import UserError, first_line, make_missing_extra_error
 
 _WHOLE = "save the whole model: model.save('model.keras')"
 _CUSTOM = (
@@ -36,7 +36,7 @@ class _Header:
     config: Any
 
 
-def convert(source: Source) -> Converted:
+def convert(source: Source) -> Conversion:
     """Convert a Keras file.
 
     Raises:
@@ -45,20 +45,20 @@ def convert(source: Source) -> Converted:
     """
     is_zip = _is_zip(source)
     try:
-        header = _of_zip(source) if is_zip else _of_hdf5(source)
+        header = _read_zip_header(source) if is_zip else _read_hdf5_header(source)
     except (OSError, KeyError, ValueError, zipfile.BadZipFile) as error:
         kind = "a .keras file (a zip archive)" if is_zip else "an HDF5 file"
         raise UserError(
             f"{source.given}: not {kind}, or cut short: {first_line(error)}",
             hint="check the file's size against its source",
         ) from error
-    if not source.trusted and any(_lambdas(header.config)):
+    if not source.trusted and any(_iter_lambda_flags(header.config)):
         raise UserError(
             f"{source.given}: has a Lambda layer, which is Python code inside the file",
             hint="if you trust whoever wrote it: --trust-pickle, or [model] trust_pickle = true",
         )
-    model = _loaded(source, header)
-    return convert_model(Found(value=model, example=None, given=source.given))
+    model = _load_model(source, header)
+    return convert_model(FoundModel(value=model, example=None, given=source.given))
 
 
 def _is_zip(source: Source) -> bool:
@@ -67,34 +67,34 @@ def _is_zip(source: Source) -> bool:
     return zipfile.is_zipfile(source.path) or (named and not h5py.is_hdf5(source.path))
 
 
-def _of_zip(source: Source) -> _Header:
+def _read_zip_header(source: Source) -> _Header:
     with zipfile.ZipFile(source.path) as archive:
         about = json.loads(archive.read("metadata.json"))
         config = json.loads(archive.read("config.json"))
     return _Header(keras=str(about["keras_version"]), config=config)
 
 
-def _of_hdf5(source: Source) -> _Header:
+def _read_hdf5_header(source: Source) -> _Header:
     with h5py.File(source.path, "r") as file:
         config = file.attrs.get("model_config")
         version = file.attrs.get("keras_version", "2")
     if config is None:
         raise UserError(f"{source.given}: holds weights, and no model", hint=_WHOLE)
-    return _Header(keras=_text(version), config=json.loads(_text(config)))
+    return _Header(keras=_decode_text(version), config=json.loads(_decode_text(config)))
 
 
-def _text(value: str | bytes) -> str:
+def _decode_text(value: str | bytes) -> str:
     return value.decode() if isinstance(value, bytes) else str(value)
 
 
-def _loaded(source: Source, header: _Header) -> Any:
+def _load_model(source: Source, header: _Header) -> Any:
     """Load the model with the Keras version that wrote it; Keras detects formats by the suffix."""
     try:
         with TemporaryDirectory() as folder:
             link = Path(folder) / f"model{'.keras' if _is_zip(source) else '.h5'}"
             link.symlink_to(source.path.absolute())
-            return _keras_of(header).models.load_model(
-                str(link), compile=False, **_safe_mode(source, header)
+            return _import_keras(header).models.load_model(
+                str(link), compile=False, **_choose_safe_mode(source, header)
             )
     except UserError:
         raise
@@ -107,7 +107,7 @@ def _loaded(source: Source, header: _Header) -> Any:
         ) from error
 
 
-def _keras_of(header: _Header) -> Any:
+def _import_keras(header: _Header) -> Any:
     if _is_keras_3(header):
         import keras
 
@@ -115,7 +115,7 @@ def _keras_of(header: _Header) -> Any:
     try:
         import tf_keras
     except ImportError as error:
-        raise missing_extra("tf-keras", "tensorflow") from error
+        raise make_missing_extra_error("tf-keras", "tensorflow") from error
     return tf_keras
 
 
@@ -124,7 +124,7 @@ def _is_keras_3(header: _Header) -> bool:
     return not header.keras.startswith("2")
 
 
-def _safe_mode(source: Source, header: _Header) -> dict[str, bool]:
+def _choose_safe_mode(source: Source, header: _Header) -> dict[str, bool]:
     """Return the ``safe_mode`` argument, which Keras 2 takes for zip files only.
 
     A Lambda layer that is not trusted is refused before, in any file.
@@ -134,11 +134,11 @@ def _safe_mode(source: Source, header: _Header) -> dict[str, bool]:
     return {}
 
 
-def _lambdas(config: Any) -> Iterator[bool]:
+def _iter_lambda_flags(config: Any) -> Iterator[bool]:
     if isinstance(config, dict):
         yield config.get("class_name") in ("Lambda", "__lambda__")
         for value in config.values():
-            yield from _lambdas(value)
+            yield from _iter_lambda_flags(value)
     elif isinstance(config, list):
         for value in config:
-            yield from _lambdas(value)
+            yield from _iter_lambda_flags(value)

@@ -10,10 +10,10 @@ import tensorflow as tf
 import tf2onnx
 from onnx import ModelProto, ValueInfoProto, numpy_helper
 
-from edgekit.convert import Arrays, Converted
-from edgekit.convert.examples import draws_like, flat_examples
-from edgekit.convert.finishing import finished
-from edgekit.convert.objects import Found
+from edgekit.convert import Arrays, Conversion
+from edgekit.convert.examples import build_sampler, flatten_examples
+from edgekit.convert.finishing import standardize_graph
+from edgekit.convert.objects import FoundModel
 from edgekit.errors import UserError, first_line
 
 OPSET = 17
@@ -23,7 +23,7 @@ _SIGNATURE_HINT = (
 )
 
 
-def convert(found: Found) -> Converted:
+def convert(found: FoundModel) -> Conversion:
     """Convert a tf.function.
 
     Raises:
@@ -31,19 +31,19 @@ def convert(found: Found) -> Converted:
     """
     function: Any = found.value
     if isinstance(function, tf.types.experimental.ConcreteFunction):
-        return of_concrete(function, given=found.given)
-    names, arrays = flat_examples(found.example, given=found.given)
+        return convert_concrete(function, given=found.given)
+    names, arrays = flatten_examples(found.example, given=found.given)
     if function.input_signature is None and not arrays:
         raise UserError(f"{found.given}: a tf.function of any inputs", hint=_SIGNATURE_HINT)
     try:
-        concrete = _concrete(function, names, arrays)
+        concrete = _trace_function(function, names, arrays)
     except Exception as error:
         raise UserError(f"{found.given}: cannot be traced: {first_line(error)}") from error
     examples = (arrays,) if arrays else ()
-    return of_concrete(concrete, given=found.given, examples=examples)
+    return convert_concrete(concrete, given=found.given, examples=examples)
 
 
-def convert_module(found: Found) -> Converted:
+def convert_module(found: FoundModel) -> Conversion:
     """Convert a tf.Module: its signature, else its ``__call__`` where that is a tf.function.
 
     Raises:
@@ -52,7 +52,9 @@ def convert_module(found: Found) -> Converted:
     module: Any = found.value
     signatures = getattr(module, "signatures", None)
     if signatures:
-        return of_concrete(chosen(signatures, "", given=found.given), given=found.given)
+        return convert_concrete(
+            choose_signature(signatures, "", given=found.given), given=found.given
+        )
     # callable() would not show whether it is a tf.function.
     function = getattr(module, "__call__", None)  # noqa: B004
     if function is None or not hasattr(function, "get_concrete_function"):
@@ -60,10 +62,10 @@ def convert_module(found: Found) -> Converted:
             f"{found.given}: a {type(module).__name__} without a tf.function as its __call__",
             hint="decorate __call__ with @tf.function(input_signature=[...])",
         )
-    return convert(Found(value=function, example=found.example, given=found.given))
+    return convert(FoundModel(value=function, example=found.example, given=found.given))
 
 
-def chosen(signatures: Mapping[str, Any], name: str, *, given: str) -> Any:
+def choose_signature(signatures: Mapping[str, Any], name: str, *, given: str) -> Any:
     """Return the signature of a name; without a name ``serving_default``, or the only one.
 
     Raises:
@@ -89,13 +91,13 @@ def chosen(signatures: Mapping[str, Any], name: str, *, given: str) -> Any:
     )
 
 
-def of_concrete(
+def convert_concrete(
     function: Any,
     *,
     given: str,
     examples: tuple[Arrays, ...] = (),
     keep: object = None,
-) -> Converted:
+) -> Conversion:
     """Convert a concrete function; the graph's inputs are named after its arguments.
 
     Args:
@@ -107,15 +109,15 @@ def of_concrete(
     positional, keywords = function.structured_input_signature
     specs = [s for s in tf.nest.flatten(positional) if isinstance(s, tf.TensorSpec)]
     named = {k: s for k, s in keywords.items() if isinstance(s, tf.TensorSpec)}
-    names = [_argument(spec, i) for i, spec in enumerate(specs)] + list(named)
+    names = [_name_argument(spec, i) for i, spec in enumerate(specs)] + list(named)
 
     def call(*tensors: Any, _keep: object = keep) -> Any:
         inputs = dict(zip(named, tensors[len(specs) :], strict=True))
         packed = tf.nest.pack_sequence_as(positional, list(tensors[: len(specs)]))
         return function(*packed, **inputs)
 
-    outputs = _output_names(function.structured_outputs)
-    return of_callable(
+    outputs = _name_outputs(function.structured_outputs)
+    return convert_callable(
         call,
         [*specs, *named.values()],
         inputs=names,
@@ -125,7 +127,7 @@ def of_concrete(
     )
 
 
-def of_callable(
+def convert_callable(
     function: Callable[..., Any],
     specs: Sequence[Any],
     *,
@@ -134,7 +136,7 @@ def of_callable(
     given: str,
     examples: tuple[Arrays, ...] = (),
     vocabulary: int = 2,
-) -> Converted:
+) -> Conversion:
     """Convert a callable on tensors.
 
     Args:
@@ -162,26 +164,26 @@ def of_callable(
         concrete = traced.get_concrete_function()
         proto, _ = tf2onnx.convert.from_function(traced, input_signature=plain, opset=OPSET)
     except Exception as error:
-        raise UserError(f"{given}: tf2onnx cannot convert it: {_line(error)}") from error
+        raise UserError(f"{given}: tf2onnx cannot convert it: {_format_error(error)}") from error
     kept = _sort_inputs(proto, concrete)
     unused = [name for i, name in enumerate(inputs) if i not in kept]
 
     def reference(arrays: Arrays) -> Arrays:
         filled = iter(arrays)
         tensors = [
-            tf.constant(next(filled), spec.dtype) if i in kept else _zeros(spec)
+            tf.constant(next(filled), spec.dtype) if i in kept else _build_zeros(spec)
             for i, spec in enumerate(plain)
         ]
         return [t.numpy() for t in concrete(*tensors)]
 
     notes = (f"{given}: nothing depends on its input {', '.join(unused)}",) if unused else ()
     own = tuple([a for i, a in enumerate(each) if i in kept] for each in examples)
-    return Converted(
-        proto=finished(proto, inputs=[inputs[i] for i in kept], outputs=outputs),
+    return Conversion(
+        proto=standardize_graph(proto, inputs=[inputs[i] for i in kept], outputs=outputs),
         tool="tf2onnx",
         reference=reference,
         examples=own,
-        draw=draws_like(own[0]) if own else None,
+        draw=build_sampler(own[0]) if own else None,
         vocabulary=vocabulary,
         notes=notes,
     )
@@ -205,7 +207,7 @@ def _sort_inputs(proto: ModelProto, concrete: Any) -> list[int]:
     return kept
 
 
-def _concrete(function: Any, names: Sequence[str], arrays: Arrays) -> Any:
+def _trace_function(function: Any, names: Sequence[str], arrays: Arrays) -> Any:
     if not arrays:
         return function.get_concrete_function()
     specs = [tf.TensorSpec([None, *np.shape(a)[1:]], np.asarray(a).dtype) for a in arrays]
@@ -214,15 +216,15 @@ def _concrete(function: Any, names: Sequence[str], arrays: Arrays) -> Any:
     return function.get_concrete_function(*specs)
 
 
-def _zeros(spec: Any) -> Any:
+def _build_zeros(spec: Any) -> Any:
     return tf.zeros([d or 1 for d in spec.shape], spec.dtype)
 
 
-def _argument(spec: Any, i: int) -> str:
+def _name_argument(spec: Any, i: int) -> str:
     return str(spec.name or f"input_{i}").partition(":")[0]
 
 
-def _output_names(structure: Any) -> list[str]:
+def _name_outputs(structure: Any) -> list[str]:
     if isinstance(structure, Mapping):
         return sorted(str(k) for k in structure)  # as tf.nest flattens it
     count = len(tf.nest.flatten(structure))
@@ -240,5 +242,5 @@ def _check_numeric(specs: Sequence[Any], names: Sequence[str], given: str) -> No
             raise UserError(f"{given}: its input {name} has no shape", hint=_SIGNATURE_HINT)
 
 
-def _line(error: Exception) -> str:
+def _format_error(error: Exception) -> str:
     return f"{type(error).__name__}: {first_line(error)}"

@@ -7,14 +7,14 @@ from typing import Any
 
 import tensorflow as tf
 
-from edgekit.convert import Converted
-from edgekit.convert.examples import flat_examples
-from edgekit.convert.keras_functions import of_callable
-from edgekit.convert.objects import Found
+from edgekit.convert import Conversion
+from edgekit.convert.examples import flatten_examples
+from edgekit.convert.keras_functions import convert_callable
+from edgekit.convert.objects import FoundModel
 from edgekit.errors import UserError
 
 
-def convert(found: Found) -> Converted:
+def convert(found: FoundModel) -> Conversion:
     """Convert a model in inference mode; inputs and outputs are named after its layers.
 
     Raises:
@@ -22,7 +22,7 @@ def convert(found: Found) -> Converted:
     """
     model: Any = found.value
     given = found.given
-    names, arrays = flat_examples(found.example, given=given)
+    names, arrays = flatten_examples(found.example, given=given)
     inputs = list(getattr(model, "inputs", None) or [])
     if not inputs:
         if not arrays:
@@ -30,29 +30,29 @@ def convert(found: Found) -> Converted:
                 f"{given}: a {type(model).__name__} whose inputs are not known",
                 hint="return it with example inputs: return model, example_inputs",
             )
-        return _of_examples(model, names, arrays, given=given)
+        return _convert_with_examples(model, names, arrays, given=given)
     structure = getattr(model, "input", None)  # absent in Keras 3 before the first call
     specs = [tf.TensorSpec(t.shape, t.dtype) for t in inputs]
-    order = [_name(t) for t in inputs]
+    order = [_read_name(t) for t in inputs]
     examples = (arrays,) if arrays and len(arrays) == len(inputs) else ()
-    return of_callable(
-        lambda *tensors: model(_packed(structure, order, tensors), training=False),
+    return convert_callable(
+        lambda *tensors: model(_pack_inputs(structure, order, tensors), training=False),
         specs,
         inputs=order,
-        outputs=_output_names(model),
+        outputs=_name_outputs(model),
         given=given,
         examples=examples,
-        vocabulary=_vocabulary(model),
+        vocabulary=_find_vocabulary(model),
     )
 
 
-def _of_examples(
+def _convert_with_examples(
     model: Any,
     names: Sequence[str],
     arrays: Sequence[Any],
     *,
     given: str,
-) -> Converted:
+) -> Conversion:
     """Convert a subclassed model by calling it with example inputs."""
     specs = [tf.TensorSpec([None, *a.shape[1:]], a.dtype) for a in arrays]
 
@@ -67,39 +67,41 @@ def _of_examples(
     if isinstance(made, Mapping):
         outputs = sorted(str(k) for k in made)
     own = [n or ("x" if len(arrays) == 1 else f"x_{i}") for i, n in enumerate(names)]
-    return of_callable(call, specs, inputs=own, outputs=outputs, given=given, examples=(arrays,))
+    return convert_callable(
+        call, specs, inputs=own, outputs=outputs, given=given, examples=(arrays,)
+    )
 
 
-def _packed(structure: Any, order: Sequence[str], tensors: Sequence[Any]) -> Any:
+def _pack_inputs(structure: Any, order: Sequence[str], tensors: Sequence[Any]) -> Any:
     """Pack tensors into the structure of inputs with which the model was built."""
     if isinstance(structure, Mapping):
         by_name = dict(zip(order, tensors, strict=True))
-        return {key: by_name[_name(t)] for key, t in structure.items()}
+        return {key: by_name[_read_name(t)] for key, t in structure.items()}
     return tensors[0] if len(tensors) == 1 else list(tensors)
 
 
-def _name(tensor: Any) -> str:
+def _read_name(tensor: Any) -> str:
     return str(tensor.name).partition(":")[0]
 
 
-def _output_names(model: Any) -> list[str]:
+def _name_outputs(model: Any) -> list[str]:
     structure = getattr(model, "output", None)
     if isinstance(structure, Mapping):
         return sorted(str(k) for k in structure)
     own = getattr(model, "output_names", None)
     if own:  # Keras 2
         return [str(name) for name in own]
-    return [_layer_of(t) for t in model.outputs]
+    return [_name_layer(t) for t in model.outputs]
 
 
-def _layer_of(tensor: Any) -> str:
+def _name_layer(tensor: Any) -> str:
     history = tensor._keras_history
     return str(history[0].name)
 
 
-def _vocabulary(model: Any) -> int:
+def _find_vocabulary(model: Any) -> int:
     """Return the upper bound of integers that are valid for every embedding of the model."""
-    sizes = [int(layer.input_dim) for layer in _layers(model) if _is_embedding(layer)]
+    sizes = [int(layer.input_dim) for layer in _iter_layers(model) if _is_embedding(layer)]
     return max(2, min(sizes, default=2))
 
 
@@ -107,7 +109,7 @@ def _is_embedding(layer: Any) -> bool:
     return type(layer).__name__ == "Embedding" and hasattr(layer, "input_dim")
 
 
-def _layers(model: Any) -> Iterator[Any]:
+def _iter_layers(model: Any) -> Iterator[Any]:
     for layer in getattr(model, "layers", []):
         yield layer
-        yield from _layers(layer)
+        yield from _iter_layers(layer)

@@ -7,8 +7,8 @@ from typing import Any
 
 import tensorflow as tf
 
-from edgekit.convert import Converted, Source
-from edgekit.convert.keras_functions import chosen, of_concrete
+from edgekit.convert import Conversion, Source
+from edgekit.convert.keras_functions import choose_signature, convert_concrete
 from edgekit.errors import UserError, first_line
 
 with contextlib.suppress(ModuleNotFoundError):
@@ -16,7 +16,7 @@ with contextlib.suppress(ModuleNotFoundError):
     import tf_keras  # noqa: F401
 
 
-def convert(source: Source) -> Converted:
+def convert(source: Source) -> Conversion:
     """Convert one signature of a SavedModel.
 
     Raises:
@@ -31,5 +31,5 @@ def convert(source: Source) -> Converted:
             hint="check that the folder is whole (saved_model.pb and variables/)",
         ) from error
     given = str(source.given).partition("#")[0]
-    function = chosen(loaded.signatures, source.name, given=given)
-    return of_concrete(function, given=source.given, keep=loaded)
+    function = choose_signature(loaded.signatures, source.name, given=given)
+    return convert_concrete(function, given=source.given, keep=loaded)

@@ -17,7 +17,7 @@ _MARK = "saved_model.pb"
 SUFFIXES = tuple(suffix for row in SOURCES.values() for suffix in row.suffixes)
 
 
-def source_of(given: Path, *, folder: Path, trusted: bool) -> Source | None:
+def detect_source(given: Path, *, folder: Path, trusted: bool) -> Source | None:
     """Detect the source that has to be converted; ``None`` if there is nothing to convert.
 
     Args:
@@ -36,11 +36,11 @@ def source_of(given: Path, *, folder: Path, trusted: bool) -> Source | None:
     content = None if given.is_dir() else detect_content(given)
     if content == "runnable" or given.is_dir():
         return None
-    kind = content or _kind_by_suffix(given)
+    kind = content or _find_kind_by_suffix(given)
     return Source(kind=kind, given=text, path=given, trusted=trusted) if kind else None
 
 
-def _kind_by_suffix(given: Path) -> Kind | None:
+def _find_kind_by_suffix(given: Path) -> Kind | None:
     """Return the kind of a source with unrecognized content: compressed, damaged or missing."""
     suffix = given.suffix.lower()
     return next((kind for kind, row in SOURCES.items() if suffix in row.suffixes), None)
@@ -56,7 +56,7 @@ def is_saved_model(path: Path) -> bool:
     return (path / _MARK).is_file()
 
 
-def files_of(source: Source) -> tuple[Path, ...]:
+def list_files(source: Source) -> tuple[Path, ...]:
     """Return the files from which a source is read; none for code."""
     if source.kind == "function":
         return ()
@@ -65,7 +65,7 @@ def files_of(source: Source) -> tuple[Path, ...]:
     return (source.path,)
 
 
-def digest_of(source: Source) -> str:
+def compute_digest(source: Source) -> str:
     """Return the sha256 of a source's file, or of the names and digests of its folder's files.
 
     Raises:
@@ -75,7 +75,7 @@ def digest_of(source: Source) -> str:
         if not source.path.is_dir():
             return sha256_of(str(source.path))
         lines = [
-            f"{file.relative_to(source.path)} {sha256_of(str(file))}" for file in files_of(source)
+            f"{file.relative_to(source.path)} {sha256_of(str(file))}" for file in list_files(source)
         ]
     except OSError as error:
         raise UserError(f"{source.given}: cannot be read: {error.strerror}") from error

@@ -6,12 +6,12 @@ import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgekit.convert import Converted
+from edgekit.convert import Conversion
 from edgekit.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
-class Found:
+class FoundModel:
     """An object that a function or a pickle gave, with the example inputs that came with it."""
 
     value: object
@@ -36,29 +36,29 @@ _KINDS: dict[tuple[str, str], str] = {
 
 def is_model(value: object) -> bool:
     """Return whether an object is a model of a known tool."""
-    return _converter(value) is not None
+    return _find_converter(value) is not None
 
 
-def converted_object(found: Found) -> Converted:
+def convert_object(found: FoundModel) -> Conversion:
     """Convert a model object to ONNX.
 
     Raises:
         UserError: The object is of no known type, or cannot be converted.
     """
-    where = _converter(found.value)
+    where = _find_converter(found.value)
     if where is None:
         raise UserError(
-            f"{found.given}: gives {_article(type(found.value).__name__)}, which is no model",
+            f"{found.given}: gives {_add_article(type(found.value).__name__)}, which is no model",
             hint="give a torch module with its example input (return module, example_inputs), a "
             "Keras model, a tf.function or tf.Module, a scikit-learn estimator, or an "
             "onnx.ModelProto",
         )
     module, _, name = where.partition(":")
-    convert: Callable[[Found], Converted] = getattr(importlib.import_module(module), name)
+    convert: Callable[[FoundModel], Conversion] = getattr(importlib.import_module(module), name)
     return convert(found)
 
 
-def _converter(value: object) -> str | None:
+def _find_converter(value: object) -> str | None:
     # In MRO order, as a Keras model is also a tf.Module.
     for cls in type(value).__mro__:
         where = _KINDS.get((cls.__module__.partition(".")[0], cls.__name__))
@@ -67,5 +67,5 @@ def _converter(value: object) -> str | None:
     return None
 
 
-def _article(name: str) -> str:
+def _add_article(name: str) -> str:
     return f"{'an' if name[:1].lower() in 'aeiou' else 'a'} {name}"

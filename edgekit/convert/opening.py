@@ -10,8 +10,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 from edgekit.convert import SOURCES, VERSION, Source
-from edgekit.convert.naming import digest_of, source_of
-from edgekit.convert.separate import convert_apart
+from edgekit.convert.naming import compute_digest, detect_source
+from edgekit.convert.separate import convert_in_process
 from edgekit.errors import UserError
 from edgekit.graphs.onnx_file import has_empty_input, is_large, load, load_structure, save
 from edgekit.graphs.reading import check_model_file, is_tflite, read_model
@@ -43,29 +43,29 @@ def open_model(given: Path, *, folder: Path, store: Store, trusted: bool, tick: 
         UserError: The source is missing, damaged, not trusted, not convertible, or of a tool that
             is not installed.
     """
-    source = source_of(given, folder=folder, trusted=trusted)
+    source = detect_source(given, folder=folder, trusted=trusted)
     if source is None:
         check_model_file(given)
         if is_tflite(given):
             try_tflite(given, store)
-        return _runnable(read_model(given), store)
+        return _free_empty_inputs(read_model(given), store)
     row = SOURCES[source.kind]
-    digest = "" if source.kind == "function" else digest_of(source)
+    digest = "" if source.kind == "function" else compute_digest(source)
     if row.pickled and not trusted:
-        raise _not_trusted(source)
-    versions = _versions(row.packages)
+        raise _build_trust_error(source)
+    versions = _read_versions(row.packages)
     if not digest:  # code may return another model each time
-        return _converted(source, store, versions, tick)
-    key = _key(source, digest, versions)
-    known = _recalled(store, key, given=source.given)
+        return _convert_source(source, store, versions, tick)
+    key = _compute_key(source, digest, versions)
+    known = _recall_model(store, key, given=source.given)
     if known is None:
-        known = _converted(source, store, versions, tick, digest=digest)
+        known = _convert_source(source, store, versions, tick, digest=digest)
         origin = encode(known.origin)
         store.remember(_CONVERSIONS, key, {"model": known.digest, "origin": origin})
     return known
 
 
-def _runnable(model: Model, store: Store) -> Model:
+def _free_empty_inputs(model: Model, store: Store) -> Model:
     """Return the model, with inputs made free where its file states a size of 0."""
     if model.format != "onnx" or not has_empty_input(model.path):
         return model
@@ -81,12 +81,12 @@ def _runnable(model: Model, store: Store) -> Model:
     return replace(read_model(path), origin=origin)
 
 
-def _converted(
+def _convert_source(
     source: Source, store: Store, versions: dict[str, str], tick: Tick, *, digest: str = ""
 ) -> Model:
     tick(f"converting {source.given}", 0, 0)
     with store.scratch() as scratch:
-        made = convert_apart(source, scratch, partial(tick, f"converting {source.given}"))
+        made = convert_in_process(source, scratch, partial(tick, f"converting {source.given}"))
         path = store.put(made.path)
     used = {name: versions[name] for name in made.packages if name in versions}
     origin = Origin(
@@ -99,7 +99,7 @@ def _converted(
     return replace(read_model(path), origin=origin)
 
 
-def _recalled(store: Store, key: str, *, given: str) -> Model | None:
+def _recall_model(store: Store, key: str, *, given: str) -> Model | None:
     """Return the model stored under a key; ``None`` if it is gone or damaged."""
     facts = store.recall(_CONVERSIONS, key)
     path = store.get(str(facts.get("model"))) if facts else None
@@ -112,7 +112,7 @@ def _recalled(store: Store, key: str, *, given: str) -> Model | None:
     return replace(read_model(path), origin=replace(origin, given=given))
 
 
-def _key(source: Source, digest: str, versions: dict[str, str]) -> str:
+def _compute_key(source: Source, digest: str, versions: dict[str, str]) -> str:
     facts = {
         "kind": source.kind,
         "suffix": source.path.suffix.lower(),
@@ -124,7 +124,7 @@ def _key(source: Source, digest: str, versions: dict[str, str]) -> str:
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def _versions(packages: tuple[str, ...]) -> dict[str, str]:
+def _read_versions(packages: tuple[str, ...]) -> dict[str, str]:
     """Return the versions of the installed packages."""
     found: dict[str, str] = {}
     for name in ("onnx", *packages):
@@ -137,7 +137,7 @@ def _versions(packages: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def _not_trusted(source: Source) -> UserError:
+def _build_trust_error(source: Source) -> UserError:
     return UserError(
         f"{source.given}: reading it runs code that it carries (it holds Python pickles), so it is "
         "not opened",

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgekit.convert import EXTRAS, Converted, Source
-from edgekit.convert.entry import importable, model_and_example
-from edgekit.convert.objects import Found, converted_object
+from edgekit.convert import EXTRAS, Conversion, Source
+from edgekit.convert.entry import search_modules_in, split_model_and_example
+from edgekit.convert.objects import FoundModel, convert_object
 from edgekit.convert.sklearn_estimators import load
 from edgekit.errors import UserError, first_line
 
 
-def convert(source: Source) -> Converted:
+def convert(source: Source) -> Conversion:
     """Convert the model in a pickle or joblib file.
 
     Raises:
         UserError: The file is damaged, needs a missing class, or holds no model.
     """
-    with importable(Path.cwd()), importable(source.path.parent):
+    with search_modules_in(Path.cwd()), search_modules_in(source.path.parent):
         try:
             value = load(source.path)
         except ModuleNotFoundError as error:
@@ -32,5 +32,5 @@ def convert(source: Source) -> Converted:
                 f"{source.given}: not a pickle, or damaged, or of classes that are not here: "
                 f"{type(error).__name__}: {first_line(error)}"
             ) from error
-    made, example = model_and_example(value)
-    return converted_object(Found(value=made, example=example, given=source.given))
+    made, example = split_model_and_example(value)
+    return convert_object(FoundModel(value=made, example=example, given=source.given))

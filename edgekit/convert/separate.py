@@ -29,7 +29,7 @@ _QUIET = {
 
 
 @dataclass(frozen=True, kw_only=True)
-class Made:
+class ConversionResult:
     """Result of a conversion: the file, the tool, the packages used, and notes."""
 
     path: Path
@@ -38,7 +38,7 @@ class Made:
     notes: tuple[str, ...]
 
 
-def convert_apart(source: Source, scratch: Path, tick: Count) -> Made:
+def convert_in_process(source: Source, scratch: Path, tick: Count) -> ConversionResult:
     """Convert a source in a child process; the model file is written to ``scratch``.
 
     Args:
@@ -58,7 +58,7 @@ def convert_apart(source: Source, scratch: Path, tick: Count) -> Made:
         (scratch / _OUTPUT).open("wb") as output,
         subprocess.Popen(
             [sys.executable, "-P", "-m", "edgekit.convert.child", str(scratch)],
-            env=environment(),
+            env=build_environment(),
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=subprocess.STDOUT,
@@ -70,11 +70,11 @@ def convert_apart(source: Source, scratch: Path, tick: Count) -> Made:
             process.kill()
             raise
     if process.returncode or not (scratch / SAID).exists():
-        raise _ended(source, process.returncode, (scratch / _OUTPUT).read_bytes())
+        raise _build_exit_error(source, process.returncode, (scratch / _OUTPUT).read_bytes())
     said = json.loads((scratch / SAID).read_bytes())
     if "error" in said:
         raise UserError(said["error"], hint=said["hint"])
-    return Made(
+    return ConversionResult(
         path=scratch / MADE,
         tool=said["tool"],
         packages=tuple(said["packages"]),
@@ -90,13 +90,13 @@ def _await(process: subprocess.Popen[bytes], scratch: Path, tick: Count) -> None
             process.wait(_LOOKED_EVERY_S)
 
 
-def environment() -> dict[str, str]:
+def build_environment() -> dict[str, str]:
     """Return the environment of the child process: this process's module path, and no GPU."""
     places = [str(Path(place).absolute()) for place in sys.path]
     return {**os.environ, **_QUIET, "PYTHONPATH": os.pathsep.join(places)}
 
 
-def _ended(source: Source, code: int, output: bytes) -> EdgekitError:
+def _build_exit_error(source: Source, code: int, output: bytes) -> EdgekitError:
     lines = output.decode(errors="replace").strip().splitlines() or ["it said nothing"]
     if code < 0:
         return UserError(

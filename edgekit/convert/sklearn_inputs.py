@@ -11,14 +11,14 @@ from numpy.typing import NDArray
 Array = NDArray[Any]
 
 
-def parts(estimator: Any) -> Iterator[Any]:
+def iter_parts(estimator: Any) -> Iterator[Any]:
     """Yield an estimator and every estimator inside it."""
     yield estimator
-    for inner in _inner(estimator):
-        yield from parts(inner)
+    for inner in _iter_inner(estimator):
+        yield from iter_parts(inner)
 
 
-def _inner(estimator: Any) -> Iterator[Any]:
+def _iter_inner(estimator: Any) -> Iterator[Any]:
     for name in ("steps", "transformers_", "transformer_list"):
         yield from (each[1] for each in getattr(estimator, name, []) if hasattr(each[1], "fit"))
     held = getattr(estimator, "estimators_", [])
@@ -33,7 +33,7 @@ def selects_by_name(estimator: Any) -> bool:
     """Return whether columns are selected by name."""
     chosen = (
         columns
-        for part in parts(estimator)
+        for part in iter_parts(estimator)
         for _, _, columns in getattr(part, "transformers_", [])
         if not isinstance(columns, (slice, str)) and len(columns)
     )
@@ -42,7 +42,7 @@ def selects_by_name(estimator: Any) -> bool:
 
 def takes_text(estimator: Any) -> bool:
     """Return whether an estimator takes columns of text, or texts as samples."""
-    for part in parts(estimator):
+    for part in iter_parts(estimator):
         if hasattr(part, "vocabulary_"):
             return True
         if any(np.asarray(c).dtype.kind in "OUS" for c in getattr(part, "categories_", [])):
@@ -50,23 +50,23 @@ def takes_text(estimator: Any) -> bool:
     return False
 
 
-def draws_for(estimator: Any, count: int) -> Callable[[int], NDArray[np.float32]]:
+def build_table_sampler(estimator: Any, count: int) -> Callable[[int], NDArray[np.float32]]:
     """Return a sampler of tables with ``count`` columns, with values like those seen in training.
 
     Means and extremes come from scalers and imputers, categories from encoders, thresholds from
     trees.
     """
-    columns = _seen(estimator, count)
+    columns = _find_typical_values(estimator, count)
 
     def draw(rows: int) -> NDArray[np.float32]:
         rng = np.random.default_rng(rows)
-        table = np.stack([_values(column, rows, rng) for column in columns], axis=1)
+        table = np.stack([_draw_values(column, rows, rng) for column in columns], axis=1)
         return table.astype(np.float32)
 
     return draw
 
 
-def _values(column: Array, rows: int, rng: np.random.Generator) -> Array:
+def _draw_values(column: Array, rows: int, rng: np.random.Generator) -> Array:
     """Draw values of a column: seen values of an integer column, else values around seen ones."""
     picked = rng.choice(column, rows)
     if np.array_equal(column, np.round(column)) and len(column) > 1:
@@ -74,25 +74,25 @@ def _values(column: Array, rows: int, rng: np.random.Generator) -> Array:
     return np.asarray(picked + rng.normal(size=rows) * (column.std() or 1.0))
 
 
-def _seen(estimator: Any, count: int) -> list[Array]:
+def _find_typical_values(estimator: Any, count: int) -> list[Array]:
     """Return typical values of each column."""
     for step in getattr(estimator, "steps", []):
         if hasattr(step[1], "n_features_in_"):
-            return _seen(step[1], count)
+            return _find_typical_values(step[1], count)
     columns = [np.zeros(1)] * count
     for _, inner, chosen in getattr(estimator, "transformers_", []):
-        places = _places(estimator, chosen)
+        places = _find_column_numbers(estimator, chosen)
         if hasattr(inner, "n_features_in_"):
-            for place, values in zip(places, _seen(inner, len(places)), strict=True):
+            for place, values in zip(places, _find_typical_values(inner, len(places)), strict=True):
                 columns[place] = values
         elif inner == "drop":
             continue
     if hasattr(estimator, "transformers_"):
         return columns
-    return _own(estimator, count) or columns
+    return _read_fitted_values(estimator, count) or columns
 
 
-def _places(estimator: Any, chosen: Any) -> list[int]:
+def _find_column_numbers(estimator: Any, chosen: Any) -> list[int]:
     """Return the numbers of columns that are given by number, name, mask or slice."""
     if isinstance(chosen, slice):
         return list(range(estimator.n_features_in_))[chosen]
@@ -103,7 +103,7 @@ def _places(estimator: Any, chosen: Any) -> list[int]:
     return [named.index(c) if isinstance(c, str) else int(c) for c in listed]
 
 
-def _own(part: Any, count: int) -> list[Array] | None:
+def _read_fitted_values(part: Any, count: int) -> list[Array] | None:
     """Return typical values of the columns from the fitted attributes of a single part."""
     categories = getattr(part, "categories_", None)
     if categories is not None:
@@ -118,14 +118,14 @@ def _own(part: Any, count: int) -> list[Array] | None:
     statistics = getattr(part, "statistics_", None)
     if statistics is not None:
         return [np.array([v], np.float64) for v in statistics]
-    return _thresholds(part, count)
+    return _collect_thresholds(part, count)
 
 
-def _thresholds(part: Any, count: int) -> list[Array] | None:
+def _collect_thresholds(part: Any, count: int) -> list[Array] | None:
     """Return the thresholds at which trees split each column."""
     found: list[list[float]] = [[] for _ in range(count)]
-    for each in parts(part):
-        for features, thresholds in _splits(each):
+    for each in iter_parts(part):
+        for features, thresholds in _iter_splits(each):
             for feature, threshold in zip(features, thresholds, strict=True):
                 found[feature].append(float(threshold))
     if not any(found):
@@ -133,7 +133,7 @@ def _thresholds(part: Any, count: int) -> list[Array] | None:
     return [np.array(values or [0.0]) for values in found]
 
 
-def _splits(part: Any) -> Iterator[tuple[Array, Array]]:
+def _iter_splits(part: Any) -> Iterator[tuple[Array, Array]]:
     tree = getattr(part, "tree_", None)
     if tree is not None:
         inner = tree.feature >= 0

@@ -49,7 +49,7 @@ class _Rewriting:
         return any(name in n.input for n in graph.node) or any(o.name == name for o in graph.output)
 
 
-def standardised(proto: ModelProto) -> ModelProto:
+def replace_ml_operators(proto: ModelProto) -> ModelProto:
     """Replace Scaler, Normalizer, linear models and column selections by standard operators.
 
     Operators without a standard form here, such as trees and kernel machines, stay.
@@ -66,7 +66,7 @@ def standardised(proto: ModelProto) -> ModelProto:
     work = _Rewriting(proto=proto, ranks=ranks)
     for node in list(proto.graph.node):
         rule = _RULES.get(node.op_type) if node.domain == _ML else None
-        if rule is None or not rule(work, node, _attributes(node)):
+        if rule is None or not rule(work, node, _read_attributes(node)):
             work.nodes.append(node)
     nodes = [NodeProto.FromString(n.SerializeToString()) for n in work.nodes]
     del proto.graph.node[:]
@@ -74,12 +74,12 @@ def standardised(proto: ModelProto) -> ModelProto:
     return proto
 
 
-def _attributes(node: NodeProto) -> dict[str, Any]:
+def _read_attributes(node: NodeProto) -> dict[str, Any]:
     found = {a.name: helper.get_attribute_value(a) for a in node.attribute}
     return {k: v.decode() if isinstance(v, bytes) else v for k, v in found.items()}
 
 
-def _scaler(work: _Rewriting, node: NodeProto, given: dict[str, Any]) -> bool:
+def _rewrite_scaler(work: _Rewriting, node: NodeProto, given: dict[str, Any]) -> bool:
     out = node.output[0]
     offset = work.constant(f"{out}/offset", np.array(given["offset"], np.float32))
     scale = work.constant(f"{out}/scale", np.array(given["scale"], np.float32))
@@ -88,7 +88,7 @@ def _scaler(work: _Rewriting, node: NodeProto, given: dict[str, Any]) -> bool:
     return True
 
 
-def _normalizer(work: _Rewriting, node: NodeProto, given: dict[str, Any]) -> bool:
+def _rewrite_normalizer(work: _Rewriting, node: NodeProto, given: dict[str, Any]) -> bool:
     if given.get("norm", "MAX") != "L1" or work.ranks.get(node.input[0], 2) != 2:
         return False
     out = node.output[0]
@@ -103,21 +103,21 @@ def _normalizer(work: _Rewriting, node: NodeProto, given: dict[str, Any]) -> boo
     return True
 
 
-def _regressor(work: _Rewriting, node: NodeProto, given: dict[str, Any]) -> bool:
+def _rewrite_regressor(work: _Rewriting, node: NodeProto, given: dict[str, Any]) -> bool:
     if given.get("post_transform", "NONE") != "NONE":
         return False
-    _sums(work, node.input[0], given, rows=int(given.get("targets", 1)), out=node.output[0])
+    _add_gemm(work, node.input[0], given, rows=int(given.get("targets", 1)), out=node.output[0])
     return True
 
 
-def _sums(work: _Rewriting, x: str, given: dict[str, Any], *, rows: int, out: str) -> str:
+def _add_gemm(work: _Rewriting, x: str, given: dict[str, Any], *, rows: int, out: str) -> str:
     weights = np.array(given["coefficients"], np.float32).reshape(rows, -1)
     bias = np.array(given.get("intercepts", [0.0] * rows), np.float32)
     stored = [work.constant(f"{out}/weight", weights), work.constant(f"{out}/bias", bias)]
     return work.add("Gemm", [x, *stored], out, transB=1)
 
 
-def _classifier(work: _Rewriting, node: NodeProto, given: dict[str, Any]) -> bool:
+def _rewrite_classifier(work: _Rewriting, node: NodeProto, given: dict[str, Any]) -> bool:
     """Write a linear classifier as Gemm, an activation for the scores, and ArgMax for the label."""
     label, scores = node.output
     numbers = list(given.get("classlabels_ints", []))
@@ -128,7 +128,7 @@ def _classifier(work: _Rewriting, node: NodeProto, given: dict[str, Any]) -> boo
     if after not in _AFTER or rows != classes or (labelled and not numbers):
         return False
     operator = _AFTER[after]
-    sums = _sums(work, node.input[0], given, rows=rows, out=f"{scores}/sums")
+    sums = _add_gemm(work, node.input[0], given, rows=rows, out=f"{scores}/sums")
     if operator is None:
         work.add("Identity", [sums], scores)
     else:
@@ -140,7 +140,7 @@ def _classifier(work: _Rewriting, node: NodeProto, given: dict[str, Any]) -> boo
     return True
 
 
-def _selection(work: _Rewriting, node: NodeProto, given: dict[str, Any]) -> bool:
+def _rewrite_selection(work: _Rewriting, node: NodeProto, given: dict[str, Any]) -> bool:
     """Write a selection of constant columns, or of entries of a stored list, as Gather."""
     del given
     values, chosen = node.input
@@ -159,9 +159,9 @@ def _selection(work: _Rewriting, node: NodeProto, given: dict[str, Any]) -> bool
 
 _Rule = Callable[[_Rewriting, NodeProto, dict[str, Any]], bool]
 _RULES: dict[str, _Rule] = {
-    "ArrayFeatureExtractor": _selection,
-    "LinearClassifier": _classifier,
-    "LinearRegressor": _regressor,
-    "Normalizer": _normalizer,
-    "Scaler": _scaler,
+    "ArrayFeatureExtractor": _rewrite_selection,
+    "LinearClassifier": _rewrite_classifier,
+    "LinearRegressor": _rewrite_regressor,
+    "Normalizer": _rewrite_normalizer,
+    "Scaler": _rewrite_scaler,
 }

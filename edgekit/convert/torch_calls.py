@@ -31,7 +31,7 @@ class Call:
     held: tuple[tuple[int | str, Any], ...] = ()
 
 
-class Flat(torch.nn.Module):  # type: ignore[misc]  # no types come with torch
+class FlatModule(torch.nn.Module):  # type: ignore[misc]  # no types come with torch
     """Wrapper of a module that takes and returns flat tensors, as torch's exporters need."""
 
     def __init__(self, module: Any, call: Call) -> None:
@@ -46,12 +46,12 @@ class Flat(torch.nn.Module):  # type: ignore[misc]  # no types come with torch
         given = dict(self._held) | dict(zip(self._places, tensors, strict=True))
         positional = [given[i] for i in sorted(k for k in given if isinstance(k, int))]
         keywords = {k: v for k, v in given.items() if isinstance(k, str)}
-        named = list(_leaves("", self.wrapped(*positional, **keywords)))
+        named = list(_flatten_result("", self.wrapped(*positional, **keywords)))
         self.output_names = ["output" if len(named) == 1 and not n else n for n, _ in named]
         return tuple(t for _, t in named)
 
 
-def _leaves(name: str, value: Any) -> Sequence[tuple[str, Any]]:
+def _flatten_result(name: str, value: Any) -> Sequence[tuple[str, Any]]:
     """Return the tensors of a result with their names; other values are left out."""
     if isinstance(value, torch.Tensor):
         return [(name, value)]
@@ -64,10 +64,10 @@ def _leaves(name: str, value: Any) -> Sequence[tuple[str, Any]]:
         pairs = [(f"{stem}_{i}" if len(value) > 1 else name, v) for i, v in enumerate(value)]
     else:
         return []
-    return [leaf for key, each in pairs for leaf in _leaves(key, each)]
+    return [leaf for key, each in pairs for leaf in _flatten_result(key, each)]
 
 
-def call_of(module: Any, example: object, *, given: str) -> Call:
+def build_call(module: Any, example: object, *, given: str) -> Call:
     """Build the call that example inputs stand for.
 
     Args:
@@ -78,13 +78,13 @@ def call_of(module: Any, example: object, *, given: str) -> Call:
     Raises:
         UserError: An argument is neither a tensor nor a plain value, or there is no tensor.
     """
-    arguments = _arguments(module, example)
+    arguments = _list_arguments(module, example)
     names: list[str] = []
     tensors: list[Any] = []
     places: list[int | str] = []
     held: list[tuple[int | str, Any]] = []
     for place, name, value in arguments:
-        tensor = _tensor(value)
+        tensor = _to_tensor(value)
         if tensor is not None:
             names.append(name)
             tensors.append(tensor)
@@ -101,19 +101,19 @@ def call_of(module: Any, example: object, *, given: str) -> Call:
     return Call(names=tuple(names), tensors=tuple(tensors), places=tuple(places), held=tuple(held))
 
 
-def _arguments(module: Any, example: object) -> list[tuple[int | str, str, Any]]:
+def _list_arguments(module: Any, example: object) -> list[tuple[int | str, str, Any]]:
     """Return place, name and value of each argument."""
     if isinstance(example, Mapping):
         return [(str(k), str(k), v) for k, v in example.items()]
     values = list(example) if isinstance(example, (tuple, list)) else [example]
-    names = _parameters(module)
+    names = _list_parameters(module)
     return [
         (i, names[i] if i < len(names) else f"x_{i}" if len(values) > 1 else "x", value)
         for i, value in enumerate(values)
     ]
 
 
-def _parameters(module: Any) -> list[str]:
+def _list_parameters(module: Any) -> list[str]:
     """Return the names of the arguments of ``forward`` that stand for one value each."""
     try:
         found = inspect.signature(module.forward).parameters.values()
@@ -122,7 +122,7 @@ def _parameters(module: Any) -> list[str]:
     return [p.name for p in found if p.kind not in _VARIADIC]
 
 
-def _tensor(value: Any) -> Any:
+def _to_tensor(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return value.detach().cpu()
     if hasattr(value, "__array__"):
@@ -130,7 +130,7 @@ def _tensor(value: Any) -> Any:
     return None
 
 
-def doubled(flat: Flat, call: Call, outputs: tuple[Any, ...]) -> Call | None:
+def double_batch(flat: FlatModule, call: Call, outputs: tuple[Any, ...]) -> Call | None:
     """Return the call with every input repeated along its first axis, if that axis is a batch.
 
     It is a batch if every output becomes twice as long and its first half stays the same.

@@ -10,11 +10,11 @@ import numpy as np
 import onnx
 import torch
 
-from edgekit.convert import Arrays, Converted, Source
-from edgekit.convert.entry import importable, model_and_example
-from edgekit.convert.examples import draws_like
-from edgekit.convert.finishing import finished
-from edgekit.convert.objects import Found, converted_object
+from edgekit.convert import Arrays, Conversion, Source
+from edgekit.convert.entry import search_modules_in, split_model_and_example
+from edgekit.convert.examples import build_sampler
+from edgekit.convert.finishing import standardize_graph
+from edgekit.convert.objects import FoundModel, convert_object
 from edgekit.errors import UserError, first_line
 
 _FUNCTION_HINT = (
@@ -23,7 +23,7 @@ _FUNCTION_HINT = (
 )
 
 
-def convert_program(source: Source) -> Converted:
+def convert_program(source: Source) -> Conversion:
     """Convert a .pt2 file.
 
     Raises:
@@ -36,10 +36,10 @@ def convert_program(source: Source) -> Converted:
             f"{source.given}: torch cannot load it: {first_line(error)}",
             hint="write it with torch.export.save(program, 'model.pt2')",
         ) from error
-    return convert_exported(Found(value=program, example=None, given=source.given))
+    return convert_exported(FoundModel(value=program, example=None, given=source.given))
 
 
-def convert_exported(found: Found) -> Converted:
+def convert_exported(found: FoundModel) -> Conversion:
     """Convert a program of torch.export; the graph's free axes are those of the program.
 
     Raises:
@@ -70,8 +70,8 @@ def convert_exported(found: Found) -> Converted:
         return [t.numpy() for t in leaves]
 
     arrays = [t.numpy() for t in tensors]
-    return Converted(
-        proto=finished(
+    return Conversion(
+        proto=standardize_graph(
             proto,
             inputs=[v.name for v in proto.graph.input],
             outputs=[v.name for v in proto.graph.output],
@@ -79,17 +79,17 @@ def convert_exported(found: Found) -> Converted:
         tool="torch.onnx",
         reference=reference,
         examples=(arrays,),
-        draw=draws_like(arrays),
+        draw=build_sampler(arrays),
     )
 
 
-def convert_pickle(source: Source) -> Converted:
+def convert_pickle(source: Source) -> Conversion:
     """Convert a pickled module that is stored with example inputs.
 
     Raises:
         UserError: The file is damaged, holds only weights, or a module without example inputs.
     """
-    with importable(Path.cwd()), importable(source.path.parent):
+    with search_modules_in(Path.cwd()), search_modules_in(source.path.parent):
         try:
             value = torch.load(str(source.path), map_location="cpu", weights_only=False)
         except ModuleNotFoundError as error:
@@ -103,7 +103,7 @@ def convert_pickle(source: Source) -> Converted:
                 f"{first_line(error)}",
                 hint=_FUNCTION_HINT,
             ) from error
-        made, example = model_and_example(value)
+        made, example = split_model_and_example(value)
         if isinstance(made, dict):
             raise UserError(f"{source.given}: holds weights, and no module", hint=_FUNCTION_HINT)
-        return converted_object(Found(value=made, example=example, given=source.given))
+        return convert_object(FoundModel(value=made, example=example, given=source.given))

@@ -16,14 +16,14 @@ import onnx
 import torch
 from onnx import ModelProto
 
-from edgekit.convert import Arrays, Converted
+from edgekit.convert import Arrays, Conversion
 from edgekit.convert.agreement import check_agreement
-from edgekit.convert.examples import draws_like
-from edgekit.convert.finishing import BATCH, finished
-from edgekit.convert.objects import Found
-from edgekit.convert.torch_calls import Call, Flat, call_of, doubled
+from edgekit.convert.examples import build_sampler
+from edgekit.convert.finishing import BATCH, standardize_graph
+from edgekit.convert.objects import FoundModel
+from edgekit.convert.torch_calls import Call, FlatModule, build_call, double_batch
 from edgekit.errors import UserError, first_line
-from edgekit.graphs.onnx_file import all_graphs
+from edgekit.graphs.onnx_file import iter_graphs
 
 # Oldest opset that the torch.export exporter writes, and the one for TorchScript.
 _EXPORT_OPSET, _SCRIPT_OPSET = 18, 17
@@ -31,15 +31,15 @@ _DRAWS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Way:
+class _Exporter:
     """One way to export: an exporter, and whether the first axis is left free."""
 
     tool: str
-    export: Callable[[Flat, Call, bool], tuple[ModelProto, tuple[str, ...]]]
+    export: Callable[[FlatModule, Call, bool], tuple[ModelProto, tuple[str, ...]]]
     free: bool
 
 
-def convert(found: Found) -> Converted:
+def convert(found: FoundModel) -> Conversion:
     """Convert a module in evaluation mode, with a free batch where the module allows one.
 
     Raises:
@@ -57,41 +57,47 @@ def convert(found: Found) -> Converted:
         )
     if isinstance(module, torch.jit.ScriptModule):
         module.eval()
-    call = call_of(module.cpu().eval(), example, given=found.given)
-    flat = Flat(module, call)
+    call = build_call(module.cpu().eval(), example, given=found.given)
+    flat = FlatModule(module, call)
     with torch.no_grad():
-        outputs = _run(flat, call, found.given)
-        larger = doubled(flat, call, outputs)
-        return _first_that_agrees(flat, larger or call, free=larger is not None, found=found)
+        outputs = _run_example(flat, call, found.given)
+        larger = double_batch(flat, call, outputs)
+        return _export_first_agreeing(flat, larger or call, free=larger is not None, found=found)
 
 
-def _first_that_agrees(flat: Flat, call: Call, *, free: bool, found: Found) -> Converted:
+def _export_first_agreeing(
+    flat: FlatModule, call: Call, *, free: bool, found: FoundModel
+) -> Conversion:
     failures: list[str] = []
-    for way in _ways(flat, free=free):
+    for way in _iter_exporters(flat, free=free):
         try:
             proto, warned = way.export(flat, call, way.free)
-            made = _converted(flat, call, proto, way, found.given)
+            made = _build_conversion(flat, call, proto, way, found.given)
             check_agreement(made, where=found.given)
         except UserError as error:
             failures.append(error.message.removeprefix(f"{found.given}: "))
             continue
         except Exception as error:  # noqa: BLE001 - told if no way leads to a graph
-            failures.append(f"{way.tool}: {type(error).__name__}: {_telling(error)}")
+            failures.append(f"{way.tool}: {type(error).__name__}: {_find_root_message(error)}")
             continue
-        notes = (*_said(way, free, failures, call, found.given), *warned)
-        return Converted(**{**vars(made), "notes": notes})
-    raise UserError(f"{found.given}: cannot be exported: {failures[0]}", hint=_more(failures))
+        notes = (*_iter_notes(way, free, failures, call, found.given), *warned)
+        return Conversion(**{**vars(made), "notes": notes})
+    raise UserError(
+        f"{found.given}: cannot be exported: {failures[0]}", hint=_join_failures(failures)
+    )
 
 
-def _ways(flat: Flat, *, free: bool) -> Iterator[_Way]:
+def _iter_exporters(flat: FlatModule, *, free: bool) -> Iterator[_Exporter]:
     scripted = isinstance(flat.wrapped, torch.jit.ScriptModule)
     for is_free in (True, False) if free else (False,):
         if not scripted:
-            yield _Way(tool="torch.onnx", export=_by_export, free=is_free)
-        yield _Way(tool="torch.onnx (TorchScript)", export=_by_script, free=is_free)
+            yield _Exporter(tool="torch.onnx", export=_export_by_program, free=is_free)
+        yield _Exporter(tool="torch.onnx (TorchScript)", export=_export_by_script, free=is_free)
 
 
-def _by_export(flat: Flat, call: Call, free: bool) -> tuple[ModelProto, tuple[str, ...]]:
+def _export_by_program(
+    flat: FlatModule, call: Call, free: bool
+) -> tuple[ModelProto, tuple[str, ...]]:
     batch = torch.export.Dim(BATCH)
     shapes = tuple({0: batch} if free else None for _ in call.tensors)
     program = torch.onnx.export(
@@ -102,17 +108,19 @@ def _by_export(flat: Flat, call: Call, free: bool) -> tuple[ModelProto, tuple[st
         dynamic_shapes={"tensors": shapes} if free else None,
         verbose=False,
     )
-    return _in_memory(program), ()
+    return _load_program(program), ()
 
 
-def _in_memory(program: Any) -> ModelProto:
+def _load_program(program: Any) -> ModelProto:
     with TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         program.save(str(path))
         return onnx.load(str(path))
 
 
-def _by_script(flat: Flat, call: Call, free: bool) -> tuple[ModelProto, tuple[str, ...]]:
+def _export_by_script(
+    flat: FlatModule, call: Call, free: bool
+) -> tuple[ModelProto, tuple[str, ...]]:
     names = [f"in_{i}" for i in range(len(call.tensors))]
     file = io.BytesIO()
     with warnings.catch_warnings(record=True) as caught:
@@ -136,20 +144,22 @@ def _by_script(flat: Flat, call: Call, free: bool) -> tuple[ModelProto, tuple[st
     return onnx.load_from_string(file.getvalue()), notes
 
 
-def _converted(flat: Flat, call: Call, proto: ModelProto, way: _Way, given: str) -> Converted:
+def _build_conversion(
+    flat: FlatModule, call: Call, proto: ModelProto, way: _Exporter, given: str
+) -> Conversion:
     if len(proto.graph.input) != len(call.tensors):
         raise UserError(f"{given}: {way.tool} drops inputs that nothing depends on")
     arrays = [t.numpy() for t in call.tensors]
-    draw = draws_like(arrays)
+    draw = build_sampler(arrays)
 
     def reference(inputs: Arrays) -> Arrays:
         tensors = [torch.from_numpy(np.ascontiguousarray(a)) for a in inputs]
         with torch.no_grad():
             return [t.numpy() for t in flat(*tensors)]
 
-    made = finished(proto, inputs=call.names, outputs=flat.output_names)
-    return Converted(
-        proto=_own_names(made),
+    made = standardize_graph(proto, inputs=call.names, outputs=flat.output_names)
+    return Conversion(
+        proto=_strip_wrapper_names(made),
         tool=way.tool,
         reference=reference,
         examples=(arrays, *(draw(len(arrays[0]) if arrays[0].ndim else 1) for _ in range(_DRAWS))),
@@ -157,7 +167,7 @@ def _converted(flat: Flat, call: Call, proto: ModelProto, way: _Way, given: str)
     )
 
 
-def _own_names(proto: ModelProto) -> ModelProto:
+def _strip_wrapper_names(proto: ModelProto) -> ModelProto:
     """Remove the wrapper's prefix from the names of weights."""
     taken = {t.name for t in proto.graph.initializer}
     new = {
@@ -167,13 +177,13 @@ def _own_names(proto: ModelProto) -> ModelProto:
     }
     for tensor in proto.graph.initializer:
         tensor.name = new.get(tensor.name, tensor.name)
-    for graph in all_graphs(proto.graph):
+    for graph in iter_graphs(proto.graph):
         for node in graph.node:
             node.input[:] = [new.get(name, name) for name in node.input]
     return proto
 
 
-def _run(flat: Flat, call: Call, given: str) -> tuple[Any, ...]:
+def _run_example(flat: FlatModule, call: Call, given: str) -> tuple[Any, ...]:
     try:
         made: tuple[Any, ...] = flat(*call.tensors)
     except UserError:
@@ -186,8 +196,10 @@ def _run(flat: Flat, call: Call, given: str) -> tuple[Any, ...]:
     return made
 
 
-def _said(way: _Way, free: bool, failures: list[str], call: Call, given: str) -> Iterator[str]:
-    if way.export is _by_script and failures:
+def _iter_notes(
+    way: _Exporter, free: bool, failures: list[str], call: Call, given: str
+) -> Iterator[str]:
+    if way.export is _export_by_script and failures:
         yield f"{given}: exported by TorchScript, as torch.export fails: {failures[0]}"
     if not way.free:
         rows = call.tensors[0].shape[0] if call.tensors[0].ndim else 1
@@ -195,7 +207,7 @@ def _said(way: _Way, free: bool, failures: list[str], call: Call, given: str) ->
         yield f"{given}: its first axis is fixed to {rows}: {why}"
 
 
-def _telling(error: BaseException) -> str:
+def _find_root_message(error: BaseException) -> str:
     """Return the first line of an error's root cause; exporters wrap errors many times."""
     while error.__cause__ is not None:
         error = error.__cause__
@@ -203,6 +215,6 @@ def _telling(error: BaseException) -> str:
     return next((line for line in lines if line and not set(line) <= {"=", "-"}), "no message")
 
 
-def _more(failures: list[str]) -> str:
+def _join_failures(failures: list[str]) -> str:
     rest = list(dict.fromkeys(failures[1:]))
     return "; ".join(itertools.islice(rest, 2)) if rest else ""

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import numpy as np
 
 from edgekit.errors import PassRefused
-from edgekit.graphs.outputs import outputs
+from edgekit.graphs.outputs import iter_outputs
 from edgekit.model import Model, TensorSpec
 
 _CONTRADICTIONS = (ValueError, IndexError, KeyError, TypeError)
@@ -28,24 +28,26 @@ def refuse_bad_sizes(model: Model, dims: Mapping[str, int]) -> Iterator[None]:
     try:
         yield
     except _CONTRADICTIONS as error:
-        reason = _runtime_error(model, dims)
+        reason = _find_runtime_error(model, dims)
         if reason is None:
             raise
-        sizes = ", ".join(f"{s.name} {list(_shape(s, dims))}" for s in model.signature.inputs)
+        sizes = ", ".join(
+            f"{s.name} {list(_resolve_shape(s, dims))}" for s in model.signature.inputs
+        )
         raise PassRefused(
             f"the model does not run on inputs of these sizes ({sizes}): {reason}",
             hint="give sizes that it accepts, as dims=NAME:SIZE or [model] dims in edgekit.toml",
         ) from error
 
 
-def _runtime_error(model: Model, dims: Mapping[str, int]) -> str | None:
+def _find_runtime_error(model: Model, dims: Mapping[str, int]) -> str | None:
     """Return the runtime's error on zeros of these sizes; ``None`` if the model runs."""
-    feed = {s.name: np.zeros(_shape(s, dims), s.dtype) for s in model.signature.inputs}
-    made = next(iter(outputs(model, [feed])))
+    feed = {s.name: np.zeros(_resolve_shape(s, dims), s.dtype) for s in model.signature.inputs}
+    made = next(iter(iter_outputs(model, [feed])))
     return made if isinstance(made, str) else None
 
 
-def _shape(spec: TensorSpec, dims: Mapping[str, int]) -> tuple[int, ...]:
+def _resolve_shape(spec: TensorSpec, dims: Mapping[str, int]) -> tuple[int, ...]:
     return tuple(
         d if isinstance(d, int) else dims.get(spec.dimension(axis), 1)
         for axis, d in enumerate(spec.shape)

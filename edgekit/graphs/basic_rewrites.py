@@ -9,8 +9,14 @@ import onnxruntime as ort
 from onnx import ModelProto, NodeProto, TensorProto
 
 from edgekit.errors import PassRefused, first_line
-from edgekit.graphs.names import names_of, rename_added
-from edgekit.graphs.onnx_file import all_graphs, is_large, load, load_structure, quiet_options
+from edgekit.graphs.names import collect_names, rename_added
+from edgekit.graphs.onnx_file import (
+    is_large,
+    iter_graphs,
+    load,
+    load_structure,
+    make_session_options,
+)
 from edgekit.model import Model
 
 # A folded constant may be larger than its sources (Expand, Tile, ConstantOfShape).
@@ -37,7 +43,7 @@ def load_folded(model: Model, folder: Path) -> ModelProto:
     """
     graph = load_structure(model.path).graph
     integers = {t.name for t in graph.initializer if t.data_type in _INTEGERS}
-    nodes = (n for g in all_graphs(graph) for n in g.node)
+    nodes = (n for g in iter_graphs(graph) for n in g.node)
     if any(_dequantizes_weight(node, integers) for node in nodes):
         return load(model.path)
     return rewrite_basic(model, folder, without=_RENAMING) or load(model.path)
@@ -66,34 +72,34 @@ def rewrite_basic(model: Model, folder: Path, *, without: Sequence[str] = ()) ->
     """
     target = folder / _FILE
     _optimize(model, target, without=without)
-    if _bytes(target) > _MAX_GROWTH * model.bytes:
+    if _count_bytes(target) > _MAX_GROWTH * model.bytes:
         _optimize(model, target, without=[*without, "ConstantFolding"])
     proto = load(target)
     for path in (target, target.with_name(_DATA)):
         path.unlink(missing_ok=True)
-    used = {node.domain for graph in all_graphs(proto.graph) for node in graph.node}
+    used = {node.domain for graph in iter_graphs(proto.graph) for node in graph.node}
     used |= {f.domain for f in proto.functions}
     before = load_structure(model.path)
-    if used - {node.domain for g in all_graphs(before.graph) for node in g.node} - _STANDARD:
+    if used - {node.domain for g in iter_graphs(before.graph) for node in g.node} - _STANDARD:
         return None
-    rename_added(proto, names_of(before))
+    rename_added(proto, collect_names(before))
     imports = [o for o in proto.opset_import if o.domain in used | {""}]
     del proto.opset_import[:]
     proto.opset_import.extend(imports)
     del proto.graph.value_info[:]
-    for graph in all_graphs(proto.graph):
+    for graph in iter_graphs(proto.graph):
         for node in graph.node:
             node.ClearField("doc_string")
     return proto
 
 
-def _bytes(path: Path) -> int:
+def _count_bytes(path: Path) -> int:
     beside = path.with_name(_DATA)
     return path.stat().st_size + (beside.stat().st_size if beside.exists() else 0)
 
 
 def _optimize(model: Model, target: Path, *, without: Sequence[str]) -> None:
-    options = quiet_options()
+    options = make_session_options()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(target)
     if is_large(load_structure(model.path)):

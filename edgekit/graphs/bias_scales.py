@@ -30,7 +30,7 @@ def compute_bias_scales(proto: ModelProto) -> None:
     index = GraphIndex(proto)
     made: dict[str, NodeProto] = {}
     for layer in proto.graph.node:
-        names = _scales_of_layer(index, layer)
+        names = _find_layer_scales(index, layer)
         if names is None:
             continue
         bias, *factors = names
@@ -52,7 +52,10 @@ def compute_bias_scales(proto: ModelProto) -> None:
 def store_bias_scales(proto: ModelProto) -> None:
     """Replace each Mul that computes bias scales by the stored vector, in place."""
     index = GraphIndex(proto)
-    found = {node.output[0]: _product(index, node.input) for node in _computing(index)}
+    found = {
+        node.output[0]: _multiply_constants(index, node.input)
+        for node in _iter_scale_products(index)
+    }
     if not found:
         return
     for name, scales in found.items():
@@ -62,7 +65,7 @@ def store_bias_scales(proto: ModelProto) -> None:
 
 def computes_bias_scales(proto: ModelProto) -> bool:
     """Return whether a graph computes bias scales from constants."""
-    return any(_computing(GraphIndex(proto)))
+    return any(_iter_scale_products(GraphIndex(proto)))
 
 
 def restores_bias(index: GraphIndex, node: NodeProto) -> bool:
@@ -72,7 +75,7 @@ def restores_bias(index: GraphIndex, node: NodeProto) -> bool:
     return is_int32 and node.op_type == "DequantizeLinear"
 
 
-def _computing(index: GraphIndex) -> Iterator[NodeProto]:
+def _iter_scale_products(index: GraphIndex) -> Iterator[NodeProto]:
     """Yield the Mul nodes of the main graph that compute bias scales from constants."""
     for node in index.graph.node:
         if node.op_type != "Mul" or node.domain not in ("", "ai.onnx"):
@@ -81,7 +84,7 @@ def _computing(index: GraphIndex) -> Iterator[NodeProto]:
             yield node
 
 
-def _scales_of_layer(index: GraphIndex, layer: NodeProto) -> list[str] | None:
+def _find_layer_scales(index: GraphIndex, layer: NodeProto) -> list[str] | None:
     """Return the names of a layer's stored scales (bias, input, weight), or ``None``."""
     if layer.op_type not in _LAYERS or len(layer.input) < 3:
         return None
@@ -124,12 +127,12 @@ def _only_scales_biases(index: GraphIndex, name: str) -> bool:
 
 def _is_product(index: GraphIndex, name: str, factors: Sequence[str]) -> bool:
     """Return whether enough stored scales equal the product of the factors bit for bit."""
-    scales, product = index.float_constant(name), _product(index, factors)
+    scales, product = index.float_constant(name), _multiply_constants(index, factors)
     same = scales.shape == product.shape and scales.tobytes() == product.tobytes()
     # Hardware that flushes denormal numbers to zero would compute other scales.
     return same and scales.size >= _LEAST_SCALES and bool((scales >= _SMALLEST).all())
 
 
-def _product(index: GraphIndex, names: Sequence[str]) -> NDArray[np.float32]:
+def _multiply_constants(index: GraphIndex, names: Sequence[str]) -> NDArray[np.float32]:
     first, second = (index.float_constant(name) for name in names)
     return np.asarray(first * second, np.float32)

@@ -16,8 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from edgekit.graphs.index import GraphIndex, attribute
-from edgekit.graphs.shapes import Dims, partial_shapes
+from edgekit.graphs.index import GraphIndex, read_attribute
+from edgekit.graphs.shapes import Dims, infer_partial_shapes
 
 Doubles = NDArray[np.float64]
 _STANDARD = ("", "ai.onnx")
@@ -37,7 +37,7 @@ def fold_channel_scaling(proto: ModelProto) -> int:
     layers = [layer for node in nodes if (layer := _find_layer(index, node)) is not None]
     gone = sum(folder.fold(layer) for layer in layers)
     if gone:
-        index.replace_nodes(list(folder.remaining_nodes(nodes)))
+        index.replace_nodes(list(folder.iter_remaining_nodes(nodes)))
         GraphIndex(proto).drop_unread_constants()
     return gone
 
@@ -68,14 +68,14 @@ def _find_layer(index: GraphIndex, node: NodeProto) -> _Layer | None:
     tensor = index.initializers.get(weight)
     if tensor is None or tensor.data_type != (TensorProto.INT8 if scales else TensorProto.FLOAT):
         return None
-    found = _output_channels(node, tuple(tensor.dims))
+    found = _find_output_channels(node, tuple(tensor.dims))
     if found is None or not _has_foldable_bias(index, node, found[1]):
         return None
     axis, channels, place = found
     if scales:
         dequantize = index.producer[node.input[1]]
         same = tuple(index.initializers[scales].dims) == (channels,)
-        if not same or attribute(dequantize, "axis", 1) != axis:
+        if not same or read_attribute(dequantize, "axis", 1) != axis:
             return None
     return _Layer(
         node=node, weight=weight, axis=axis, channels=channels, place=place, scales=scales
@@ -92,19 +92,19 @@ def _find_weight(index: GraphIndex, name: str) -> tuple[str, str]:
     return maker.input[0], maker.input[1]
 
 
-def _output_channels(node: NodeProto, dims: tuple[int, ...]) -> tuple[int, int, int] | None:
+def _find_output_channels(node: NodeProto, dims: tuple[int, ...]) -> tuple[int, int, int] | None:
     """Return the output channels' axis in the weight, their number and their axis in the output."""
     rank = len(dims)
     if node.op_type == "MatMul":
         return (1, dims[1], -1) if rank == 2 else None
     if node.op_type == "Gemm":
-        factors = [attribute(node, name, 1.0) for name in ("alpha", "beta")]
-        axis = 0 if attribute(node, "transB", 0) else 1
+        factors = [read_attribute(node, name, 1.0) for name in ("alpha", "beta")]
+        axis = 0 if read_attribute(node, "transB", 0) else 1
         return (axis, dims[axis], -1) if factors == [1.0, 1.0] and rank == 2 else None
     if node.op_type == "Conv":
         return 0, dims[0], 1 - rank
     # Groups of a transposed convolution lie along the inputs.
-    return (1, dims[1], 1 - rank) if attribute(node, "group", 1) == 1 else None
+    return (1, dims[1], 1 - rank) if read_attribute(node, "group", 1) == 1 else None
 
 
 def _has_foldable_bias(index: GraphIndex, node: NodeProto, channels: int) -> bool:
@@ -143,7 +143,7 @@ class _Folder:
 
     def __init__(self, index: GraphIndex) -> None:
         self.index = index
-        self.gone: set[int] = set()
+        self.get_removed: set[int] = set()
         # Reshape nodes inserted before and behind a MatMul, by the MatMul.
         self.before: dict[int, NodeProto] = {}
         self.behind: dict[int, NodeProto] = {}
@@ -151,12 +151,12 @@ class _Folder:
     @cached_property
     def shapes(self) -> dict[str, Dims]:
         """Return the inferred shapes, computed at the first use."""
-        return partial_shapes(self.index.proto)
+        return infer_partial_shapes(self.index.proto)
 
-    def remaining_nodes(self, nodes: list[NodeProto]) -> Iterator[NodeProto]:
+    def iter_remaining_nodes(self, nodes: list[NodeProto]) -> Iterator[NodeProto]:
         """Yield the remaining nodes and the nodes inserted around them."""
         for node in nodes:
-            if id(node) in self.gone:
+            if id(node) in self.get_removed:
                 continue
             for each in (self.before.get(id(node)), node, self.behind.get(id(node))):
                 if each is not None:
@@ -164,7 +164,7 @@ class _Folder:
 
     def fold(self, layer: _Layer) -> int:
         """Fold the scales and shifts behind a layer and return the number of removed nodes."""
-        if id(layer.node) in self.gone:
+        if id(layer.node) in self.get_removed:
             return 0
         chain = self._follow(layer)
         # A product of higher rank has no bias: replacing one Add by another gains nothing.
@@ -178,7 +178,7 @@ class _Folder:
             maker = self.index.producer[read]
             maker.output[list(maker.output).index(read)] = node.output[0]
             self.index.producer[node.output[0]] = maker
-            self.gone.add(id(node))
+            self.get_removed.add(id(node))
         return len(chain.removed)
 
     def _follow(self, layer: _Layer) -> _Chain:
@@ -211,7 +211,7 @@ class _Folder:
         if node.op_type not in ("Mul", "Div", "Add", "Sub") or len(set(node.input)) != 2:
             return None
         first = node.input[0] == value
-        vector = self._vector(node.input[1 if first else 0], value, place, channels)
+        vector = self._read_channel_vector(node.input[1 if first else 0], value, place, channels)
         if vector is None:
             return None
         if node.op_type == "Mul":
@@ -228,7 +228,7 @@ class _Folder:
         rank = len(self.shapes.get(value, ()))
         if place is None or not rank or place != 1 - rank or node.input[0] != value:
             return None
-        if attribute(node, "training_mode", 0) or any(node.output[1:]):
+        if read_attribute(node, "training_mode", 0) or any(node.output[1:]):
             return None
         stored = [self.index.initializers.get(name) for name in node.input[1:]]
         if any(t is None or tuple(t.dims) != (channels,) for t in stored):
@@ -236,12 +236,14 @@ class _Folder:
         scale, bias, mean, variance = (
             self.index.float_constant(name).astype(np.float64) for name in node.input[1:]
         )
-        epsilon = float(str(attribute(node, "epsilon", 1e-5)))
+        epsilon = float(str(read_attribute(node, "epsilon", 1e-5)))
         with np.errstate(all="ignore"):  # the caller checks that the result is finite
             factor = scale / np.sqrt(variance + epsilon)
         return factor, bias - mean * factor
 
-    def _vector(self, name: str, value: str, place: int | None, channels: int) -> Doubles | None:
+    def _read_channel_vector(
+        self, name: str, value: str, place: int | None, channels: int
+    ) -> Doubles | None:
         """Read a constant as one number per channel; ``None`` if it varies along other axes."""
         tensor = self.index.initializers.get(name)
         if tensor is None or tensor.data_type != TensorProto.FLOAT:
@@ -264,10 +266,10 @@ class _Folder:
         if before is None or after is None or -place > len(before):
             return None
         if node.op_type == "Transpose":
-            perm = attribute(node, "perm", None)
+            perm = read_attribute(node, "perm", None)
             order = list(perm) if isinstance(perm, list) else list(reversed(range(len(before))))
             return order.index(len(before) + place) - len(before)
-        return _axis_after_reshape(before, after, place, channels)
+        return _find_axis_after_reshape(before, after, place, channels)
 
     # ------------------------------------------------------------ the layer itself
 
@@ -347,7 +349,7 @@ class _Folder:
         self.behind[id(node)] = behind
 
 
-def _axis_after_reshape(before: Dims, after: Dims, place: int, channels: int) -> int | None:
+def _find_axis_after_reshape(before: Dims, after: Dims, place: int, channels: int) -> int | None:
     """Find the channel axis behind a reshape that keeps it whole; ``None`` without one."""
     axis = len(before) + place
     for other, size in enumerate(after):
@@ -355,14 +357,14 @@ def _axis_after_reshape(before: Dims, after: Dims, place: int, channels: int) ->
             continue
         sides = ((before[axis + 1 :], after[other + 1 :]), (before[:axis], after[:other]))
         if any(
-            _entry_count(old) is not None and _entry_count(old) == _entry_count(new)
+            _count_entries(old) is not None and _count_entries(old) == _count_entries(new)
             for old, new in sides
         ):
             return other - len(after)
     return None
 
 
-def _entry_count(dims: Dims) -> int | None:
+def _count_entries(dims: Dims) -> int | None:
     """Return the product of sizes; ``None`` if a dimension is free."""
     known = [size for size in dims if size is not None]
     return math.prod(known) if len(known) == len(dims) else None

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto, defs, helper, numpy_helper
 
-from edgekit.graphs.onnx_file import all_graphs, opset
+from edgekit.graphs.onnx_file import get_opset, iter_graphs
 
 # Attributes without a default in the schema, whose absence has a meaning in the specification.
 _ABSENT_MEANS = {"dilations": 1, "strides": 1, "pads": 0}
@@ -35,8 +35,8 @@ def compact(proto: ModelProto, *, named: Container[str] = frozenset()) -> None:
     # Runtimes refuse an IR version newer than themselves, and the opset needs no newer one.
     least = helper.find_min_ir_version_for(list(proto.opset_import), ignore_unknown=True)
     proto.ir_version = min(proto.ir_version, max(least, _MIN_IR))
-    version = opset(proto)
-    for graph in all_graphs(proto.graph):
+    version = get_opset(proto)
+    for graph in iter_graphs(proto.graph):
         for unread in ("doc_string", "value_info", "quantization_annotation", "metadata_props"):
             graph.ClearField(unread)
         for node in graph.node:
@@ -76,23 +76,23 @@ def share_transposed(proto: ModelProto) -> None:
         if sides[tuple(sorted(tensor.dims))] < 2:
             continue
         matrix = numpy_helper.to_array(tensor)
-        turned = seen.get(_fingerprint(matrix.T))
-        if same := seen.get(_fingerprint(matrix)):
+        turned = seen.get(_hash_matrix(matrix.T))
+        if same := seen.get(_hash_matrix(matrix)):
             renamed[tensor.name] = same.name
         elif turned is not None:
             made.append(helper.make_node("Transpose", [turned.name], [tensor.name], perm=[1, 0]))
         else:
-            seen[_fingerprint(matrix)] = tensor
+            seen[_hash_matrix(matrix)] = tensor
     made_here = {node.output[0] for node in made}
-    _write(proto, renamed.keys() | made_here, made, renamed)
+    _replace_tensors(proto, renamed.keys() | made_here, made, renamed)
 
 
-def _fingerprint(matrix: NDArray[np.generic]) -> bytes:
+def _hash_matrix(matrix: NDArray[np.generic]) -> bytes:
     shape = repr(matrix.shape).encode()
     return hashlib.sha256(shape + np.ascontiguousarray(matrix).tobytes()).digest()
 
 
-def _write(
+def _replace_tensors(
     proto: ModelProto, gone: set[str], made: list[NodeProto], renamed: dict[str, str]
 ) -> None:
     for place in reversed(range(len(proto.graph.initializer))):
@@ -101,7 +101,7 @@ def _write(
     nodes = [*made, *proto.graph.node]
     del proto.graph.node[:]
     proto.graph.node.extend(nodes)
-    for graph in all_graphs(proto.graph):
+    for graph in iter_graphs(proto.graph):
         for node in graph.node:
             for position, name in enumerate(node.input):
                 node.input[position] = renamed.get(name, name)
@@ -133,7 +133,7 @@ def _shorten_names(proto: ModelProto) -> None:
     """Give the values of the main graph short names; inner graphs keep theirs."""
     graph = proto.graph
     kept = {v.name for v in (*graph.input, *graph.output)}
-    for inner in all_graphs(graph):
+    for inner in iter_graphs(graph):
         if inner is not graph:
             kept |= {v.name for v in (*inner.input, *inner.output)}
             kept |= {t.name for t in inner.initializer}
@@ -156,14 +156,14 @@ class _ShortNames(dict[str, str]):
         self._count = 0
 
     def __missing__(self, name: str) -> str:
-        while (short := _letters(self._count)) in self._taken:
+        while (short := _to_letters(self._count)) in self._taken:
             self._count += 1
         self._count += 1
         self[name] = short
         return short
 
 
-def _letters(number: int) -> str:
+def _to_letters(number: int) -> str:
     digits = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
     text = digits[number % len(digits)]
     while number := number // len(digits):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from edgekit.graphs.index import GraphIndex, rename_reads
-from edgekit.graphs.upstream import upstream
+from edgekit.graphs.upstream import find_upstream
 
 # Options of a model, such as a sample rate, are few numbers; larger arrays stay inputs.
 MOST_ENTRIES = 64
@@ -46,6 +46,8 @@ def decides_branch(proto: ModelProto, constants: Mapping[str, NDArray[np.generic
     fed = {value.name for value in proto.graph.input} - index.initializers.keys()
     known = {name for name, value in constants.items() if value.size <= MOST_ENTRIES}
     sources = (
-        upstream(index, [node.input[0]]) & fed for node in proto.graph.node if node.op_type == "If"
+        find_upstream(index, [node.input[0]]) & fed
+        for node in proto.graph.node
+        if node.op_type == "If"
     )
     return any(names and names <= known for names in sources)

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto
 
-from edgekit.graphs.einsum import terms_of
-from edgekit.graphs.index import GraphIndex, attribute
+from edgekit.graphs.einsum import parse_equation
+from edgekit.graphs.index import GraphIndex, read_attribute
 
 N = TypeVar("N", bound=np.generic)
 Axes = tuple[int, ...]
@@ -108,7 +108,7 @@ class Contraction:
         channels = math.prod(value.shape[a] for a in last)
         return value.transpose(*middle, *last).reshape(-1, channels)
 
-    def bias_shape(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
+    def get_bias_shape(self, shape: tuple[int, ...]) -> tuple[int, ...] | None:
         """Return the shape of a constant that adds one number to each output channel.
 
         ``None`` if the output has its channel axes in another order than the matrix.
@@ -120,7 +120,7 @@ class Contraction:
         return tuple(sizes.get(a, 1) for a in range(min(axes, default=-1), 0))
 
 
-def contraction_of(index: GraphIndex, node: NodeProto) -> Contraction | None:
+def describe_contraction(index: GraphIndex, node: NodeProto) -> Contraction | None:
     """Describe the contraction of a node with one stored factor; ``None`` for other nodes.
 
     Handled are MatMul of any rank with its weight on either side, Gemm with a weight on the left,
@@ -129,7 +129,7 @@ def contraction_of(index: GraphIndex, node: NodeProto) -> Contraction | None:
     if node.domain not in ("", "ai.onnx") or len(node.input) < 2:
         return None
     if node.op_type in _RECURRENT:
-        return _recurrent(index, node)
+        return _describe_recurrent(index, node)
     stored = [name in index.initializers for name in node.input[:2]]
     if sum(stored) != 1:
         return None
@@ -137,15 +137,15 @@ def contraction_of(index: GraphIndex, node: NodeProto) -> Contraction | None:
     dims = index.initializers[node.input[place]].dims
     rank = len(dims)
     if node.op_type == "MatMul" and rank >= 2:
-        return _matmul(place, dims)
+        return _describe_matmul(place, dims)
     if node.op_type == "Gemm" and place == 0 and rank == 2:
-        return _gemm(node)
+        return _describe_gemm(node)
     if node.op_type == "Einsum" and len(node.input) == 2:
-        return _einsum(node, place, rank)
+        return _describe_einsum(node, place, rank)
     return None
 
 
-def _matmul(place: int, dims: Sequence[int]) -> Contraction:
+def _describe_matmul(place: int, dims: Sequence[int]) -> Contraction:
     rank = len(dims)
     batch = tuple(a for a in range(rank - 2) if dims[a] != 1)
     outer, inner = (rank - 2, rank - 1) if place == 0 else (rank - 1, rank - 2)
@@ -164,29 +164,29 @@ def _matmul(place: int, dims: Sequence[int]) -> Contraction:
     )
 
 
-def _gemm(node: NodeProto) -> Contraction | None:
+def _describe_gemm(node: NodeProto) -> Contraction | None:
     """Describe a Gemm whose weight is its left factor A; both factors may be transposed."""
-    if attribute(node, "alpha", 1.0) != 1.0 or (len(node.input) > 2 and node.input[2]):
+    if read_attribute(node, "alpha", 1.0) != 1.0 or (len(node.input) > 2 and node.input[2]):
         return None
-    turned = bool(attribute(node, "transA", 0))
+    turned = bool(read_attribute(node, "transA", 0))
     return Contraction(
         place=0,
         groups=(),
         outputs=(1,) if turned else (0,),
         inputs=(0,) if turned else (1,),
         read_groups=(),
-        read_inputs=(-1,) if attribute(node, "transB", 0) else (-2,),
+        read_inputs=(-1,) if read_attribute(node, "transB", 0) else (-2,),
         made_groups=(),
         made_outputs=(-2,),
     )
 
 
-def _einsum(node: NodeProto, place: int, rank: int) -> Contraction | None:
-    written = attribute(node, "equation", b"")
+def _describe_einsum(node: NodeProto, place: int, rank: int) -> Contraction | None:
+    written = read_attribute(node, "equation", b"")
     if not isinstance(written, bytes) or b"..." in written or b"," not in written:
         return None
     ranks = [len(term.strip()) for term in written.decode().partition("->")[0].split(",")]
-    found = terms_of(node, ranks)
+    found = parse_equation(node, ranks)
     if found is None or len(found[0][place]) != rank:
         return None
     own, other, made = found[0][place], found[0][1 - place], found[1]
@@ -210,7 +210,7 @@ def _einsum(node: NodeProto, place: int, rank: int) -> Contraction | None:
     )
 
 
-def _recurrent(index: GraphIndex, node: NodeProto) -> Contraction | None:
+def _describe_recurrent(index: GraphIndex, node: NodeProto) -> Contraction | None:
     """Describe W [directions, gates, inputs]: all directions read the same input."""
     tensor = index.initializers.get(node.input[1])
     if tensor is None or len(tensor.dims) != 3 or node.input[0] in index.initializers:

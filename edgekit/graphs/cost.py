@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from onnx import AttributeProto, ModelProto, NodeProto, TensorProto
 
 from edgekit.graphs.bias_scales import restores_bias
-from edgekit.graphs.einsum import terms_of
-from edgekit.graphs.index import GraphIndex, attribute
-from edgekit.graphs.onnx_file import all_graphs, all_tensors, opset
-from edgekit.graphs.shapes import itemsize, known_shapes, with_shapes
+from edgekit.graphs.einsum import parse_equation
+from edgekit.graphs.index import GraphIndex, read_attribute
+from edgekit.graphs.onnx_file import get_opset, iter_graphs, iter_tensors
+from edgekit.graphs.shapes import copy_with_shapes, itemsize, read_shapes
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -54,38 +54,38 @@ class Cost:
     peak_activation_bytes: int | None
 
 
-def cost(proto: ModelProto, dims: Mapping[str, int]) -> Cost:
+def compute_cost(proto: ModelProto, dims: Mapping[str, int]) -> Cost:
     """Compute the static cost of a graph.
 
     Args:
         proto: the model, external data loaded.
         dims: sizes of free dimensions by name; others count as 1.
     """
-    shaped = with_shapes(proto, dims)
+    shaped = copy_with_shapes(proto, dims)
     index = GraphIndex(shaped)
-    shapes, sizes = known_shapes(shaped)
+    shapes, sizes = read_shapes(shaped)
     macs, unknown = 0, []
     for node in shaped.graph.node:
         if node.op_type not in _MACS:
             continue
-        counted = node_macs(node, shapes)
+        counted = count_node_macs(node, shapes)
         macs += counted or 0
         if counted is None:
             unknown.append(node.name or node.output[0])
-    inner = (graph for graph in all_graphs(shaped.graph) if graph is not shaped.graph)
+    inner = (graph for graph in iter_graphs(shaped.graph) if graph is not shaped.graph)
     unknown += [n.name or n.output[0] for g in inner for n in g.node if n.op_type in _MACS]
     return Cost(
         ops=count_ops(proto),
-        opset=opset(proto),
-        parameters=_parameters(proto),
-        weight_bytes=_weight_bytes(proto),
+        opset=get_opset(proto),
+        parameters=_count_parameters(proto),
+        weight_bytes=_count_weight_bytes(proto),
         macs=macs,
         unknown=tuple(unknown),
-        peak_activation_bytes=_peak(index, sizes),
+        peak_activation_bytes=_compute_peak_bytes(index, sizes),
     )
 
 
-def node_macs(node: NodeProto, shapes: Shapes) -> int | None:
+def count_node_macs(node: NodeProto, shapes: Shapes) -> int | None:
     """Count the multiply-accumulates of a node.
 
     Args:
@@ -101,19 +101,19 @@ def node_macs(node: NodeProto, shapes: Shapes) -> int | None:
 
 def count_ops(proto: ModelProto) -> dict[str, int]:
     """Count the nodes by operator, inner graphs included; ``domain:Op`` outside the ONNX domain."""
-    names = (operator(node) for g in all_graphs(proto.graph) for node in g.node)
+    names = (get_operator_name(node) for g in iter_graphs(proto.graph) for node in g.node)
     return dict(sorted(Counter(names).items()))
 
 
-def operator(node: NodeProto) -> str:
+def get_operator_name(node: NodeProto) -> str:
     """Return the operator name of a node as device profiles write it."""
     return node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}:{node.op_type}"
 
 
-def _parameters(proto: ModelProto) -> int:
+def _count_parameters(proto: ModelProto) -> int:
     """Count the stored float and integer weights of all initializers and Constant nodes."""
     count = 0
-    for graph in all_graphs(proto.graph):
+    for graph in iter_graphs(proto.graph):
         held = [a for node in graph.node if node.op_type == "Constant" for a in node.attribute]
         sparse = [*graph.sparse_initializer, *(a.sparse_tensor for a in held if _is_sparse(a))]
         tensors = (*graph.initializer, *(a.t for a in held), *(each.values for each in sparse))
@@ -122,12 +122,12 @@ def _parameters(proto: ModelProto) -> int:
     return count
 
 
-def _weight_bytes(proto: ModelProto) -> int:
-    count = sum(map(_stored_bytes, all_tensors(proto.graph)))
-    for graph in all_graphs(proto.graph):
+def _count_weight_bytes(proto: ModelProto) -> int:
+    count = sum(map(_count_tensor_bytes, iter_tensors(proto.graph)))
+    for graph in iter_graphs(proto.graph):
         held = [a for node in graph.node for a in node.attribute]
         sparse = [*graph.sparse_initializer, *(a.sparse_tensor for a in held if _is_sparse(a))]
-        count += sum(_stored_bytes(t) for each in sparse for t in (each.values, each.indices))
+        count += sum(_count_tensor_bytes(t) for each in sparse for t in (each.values, each.indices))
         count += 4 * sum(len(a.floats) for a in held if a.name == "value_floats")
     return count
 
@@ -140,14 +140,14 @@ def _is_weight(tensor: TensorProto) -> bool:
     return tensor.data_type in _WEIGHTS
 
 
-def _stored_bytes(tensor: TensorProto) -> int:
+def _count_tensor_bytes(tensor: TensorProto) -> int:
     if tensor.raw_data:
         return len(tensor.raw_data)
     bits = _BITS.get(tensor.data_type, 8 * itemsize(tensor.data_type))
     return -(-int(math.prod(tensor.dims)) * bits // 8)
 
 
-def _peak(index: GraphIndex, sizes: Mapping[str, int]) -> int | None:
+def _compute_peak_bytes(index: GraphIndex, sizes: Mapping[str, int]) -> int | None:
     """Return the peak of live bytes over the nodes in file order; ``None`` if one is unknown."""
     nodes = [node for node in index.graph.node if not restores_bias(index, node)]
     last = {name: i for i, node in enumerate(nodes) for name in node.input}
@@ -170,40 +170,40 @@ def _peak(index: GraphIndex, sizes: Mapping[str, int]) -> int | None:
     return peak
 
 
-def _conv(node: NodeProto, shapes: Shapes) -> int | None:
+def _count_conv_macs(node: NodeProto, shapes: Shapes) -> int | None:
     weight, out = shapes.get(node.input[1]), shapes.get(node.output[0])
     if weight is None or out is None:
         return None
     return math.prod(out) * math.prod(weight[1:])
 
 
-def _conv_transpose(node: NodeProto, shapes: Shapes) -> int | None:
+def _count_conv_transpose_macs(node: NodeProto, shapes: Shapes) -> int | None:
     weight, source = shapes.get(node.input[1]), shapes.get(node.input[0])
     if weight is None or source is None:
         return None
     return math.prod(source) * math.prod(weight[1:])
 
 
-def _gemm(node: NodeProto, shapes: Shapes) -> int | None:
+def _count_gemm_macs(node: NodeProto, shapes: Shapes) -> int | None:
     left, out = shapes.get(node.input[0]), shapes.get(node.output[0])
     if left is None or out is None:
         return None
-    inner = left[0] if attribute(node, "transA", 0) else left[1]
+    inner = left[0] if read_attribute(node, "transA", 0) else left[1]
     return math.prod(out) * int(inner)
 
 
-def _matmul(node: NodeProto, shapes: Shapes) -> int | None:
+def _count_matmul_macs(node: NodeProto, shapes: Shapes) -> int | None:
     left, out = shapes.get(node.input[0]), shapes.get(node.output[0])
     if left is None or out is None:
         return None
     return math.prod(out) * left[-1]
 
 
-def _einsum(node: NodeProto, shapes: Shapes) -> int | None:
+def _count_einsum_macs(node: NodeProto, shapes: Shapes) -> int | None:
     """Multiply the sizes of all letters, for any number of factors."""
     if any(name not in shapes for name in (*node.input, *node.output)):
         return None
-    found = terms_of(node, [len(shapes[name]) for name in node.input])
+    found = parse_equation(node, [len(shapes[name]) for name in node.input])
     if found is None:
         return None
     sizes = {
@@ -214,6 +214,15 @@ def _einsum(node: NodeProto, shapes: Shapes) -> int | None:
     return math.prod(sizes.values())
 
 
-_MACS = {"Conv": _conv, "ConvTranspose": _conv_transpose, "Gemm": _gemm, "MatMul": _matmul}
-_MACS["Einsum"] = _einsum
-_MACS |= {"ConvInteger": _conv, "MatMulInteger": _matmul, "QLinearMatMul": _matmul}
+_MACS = {
+    "Conv": _count_conv_macs,
+    "ConvTranspose": _count_conv_transpose_macs,
+    "Gemm": _count_gemm_macs,
+    "MatMul": _count_matmul_macs,
+}
+_MACS["Einsum"] = _count_einsum_macs
+_MACS |= {
+    "ConvInteger": _count_conv_macs,
+    "MatMulInteger": _count_matmul_macs,
+    "QLinearMatMul": _count_matmul_macs,
+}

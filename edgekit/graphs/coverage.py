@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from onnx import ModelProto
 
 from edgekit.graphs.cost import count_ops
-from edgekit.graphs.onnx_file import opset
+from edgekit.graphs.onnx_file import get_opset
 from edgekit.profile import DeviceProfile, RuntimeSpec
 
 
@@ -20,7 +20,7 @@ class Obstacle:
     fix: str
 
 
-def onnx_obstacles(proto: ModelProto, profile: DeviceProfile) -> tuple[Obstacle, ...]:
+def find_onnx_obstacles(proto: ModelProto, profile: DeviceProfile) -> tuple[Obstacle, ...]:
     """Find the reasons why a device cannot run an ONNX graph.
 
     Args:
@@ -38,10 +38,14 @@ def onnx_obstacles(proto: ModelProto, profile: DeviceProfile) -> tuple[Obstacle,
                 fix="'edgekit build' makes a .tflite form of it, and so does the pass tflite",
             ),
         )
-    return (*_opset(proto, spec), *_ir(proto, spec), *_operators(count_ops(proto), spec))
+    return (
+        *_check_opset(proto, spec),
+        *_check_ir_version(proto, spec),
+        *_check_operators(count_ops(proto), spec),
+    )
 
 
-def tflite_obstacles(
+def find_tflite_obstacles(
     profile: DeviceProfile, ops: Mapping[str, int] | None = None
 ) -> tuple[Obstacle, ...]:
     """Find the reasons why a device cannot run a .tflite file.
@@ -54,14 +58,14 @@ def tflite_obstacles(
         The obstacles; empty if the device can run the file.
     """
     if "litert" in profile.runtimes:
-        return _operators(ops or {}, profile.runtimes["litert"])
+        return _check_operators(ops or {}, profile.runtimes["litert"])
     what = f"{profile.name} has no runtime for TFLite ({', '.join(profile.runtimes)} only)"
     fix = "'edgekit build' makes an .onnx form of it, and so does the pass onnx"
     return (Obstacle(what=what, fix=fix),)
 
 
-def _opset(proto: ModelProto, spec: RuntimeSpec) -> tuple[Obstacle, ...]:
-    version = opset(proto)
+def _check_opset(proto: ModelProto, spec: RuntimeSpec) -> tuple[Obstacle, ...]:
+    version = get_opset(proto)
     if spec.opset_max is None or version <= spec.opset_max:
         return ()
     what = f"opset {version} is above {spec.opset_max}, the device's onnxruntime ceiling"
@@ -69,7 +73,7 @@ def _opset(proto: ModelProto, spec: RuntimeSpec) -> tuple[Obstacle, ...]:
     return (Obstacle(what=what, fix=fix),)
 
 
-def _ir(proto: ModelProto, spec: RuntimeSpec) -> tuple[Obstacle, ...]:
+def _check_ir_version(proto: ModelProto, spec: RuntimeSpec) -> tuple[Obstacle, ...]:
     if spec.ir_max is None or proto.ir_version <= spec.ir_max:
         return ()
     what = f"IR version {proto.ir_version} is above {spec.ir_max}, the device's onnxruntime ceiling"
@@ -77,7 +81,7 @@ def _ir(proto: ModelProto, spec: RuntimeSpec) -> tuple[Obstacle, ...]:
     return (Obstacle(what=what, fix=fix),)
 
 
-def _operators(ops: Mapping[str, int], spec: RuntimeSpec) -> tuple[Obstacle, ...]:
+def _check_operators(ops: Mapping[str, int], spec: RuntimeSpec) -> tuple[Obstacle, ...]:
     return tuple(
         Obstacle(
             what=f"operator {name} ({count} nodes) is not allowed by the device profile",

@@ -13,12 +13,12 @@ from onnx import ModelProto, NodeProto, numpy_helper
 from edgekit.graphs.channels import Channels
 from edgekit.graphs.channels.walking import Use
 from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.mending import mend
+from edgekit.graphs.mending import update_shape_constants
 
 Flags = NDArray[np.bool_]
 
 
-def cut(channels: Channels, gone: Collection[int]) -> ModelProto:
+def remove_groups(channels: Channels, gone: Collection[int]) -> ModelProto:
     """Build a copy of the model without the given dependency groups.
 
     Weights lose the channels, shape inputs are updated, and shapes computed inside the graph follow
@@ -31,8 +31,8 @@ def cut(channels: Channels, gone: Collection[int]) -> ModelProto:
     Raises:
         ValueError: an axis would become empty; the message names a value.
     """
-    flags = channels.flags(gone)
-    emptied = _emptied(channels, flags)
+    flags = channels.make_flags(gone)
+    emptied = _find_empty_value(channels, flags)
     if emptied:
         raise ValueError(f"nothing would be left of {emptied}")
     made = ModelProto()
@@ -42,12 +42,12 @@ def cut(channels: Channels, gone: Collection[int]) -> ModelProto:
     del made.graph.value_info[:]
     index = GraphIndex(made)
     _cut_constants(channels, flags, index)
-    mend(channels, flags, index)
+    update_shape_constants(channels, flags, index)
     GraphIndex(made).drop_unread_constants()
     return made
 
 
-def permitted(channels: Channels, gone: Sequence[int]) -> list[int]:
+def select_removable(channels: Channels, gone: Sequence[int]) -> list[int]:
     """Select the groups that can be removed together without emptying an axis.
 
     Args:
@@ -55,13 +55,13 @@ def permitted(channels: Channels, gone: Sequence[int]) -> list[int]:
         gone: numbers of groups, in the order of removal; the last ones are kept first.
     """
     lengths = channels.lengths
-    if lengths.left(channels.flags(gone)).all():
+    if lengths.left(channels.make_flags(gone)).all():
         return list(gone)
-    taken = lengths.taking()
+    taken = lengths.start_removal()
     return [number for number in gone if taken.take(number)]
 
 
-def macs_of(channels: Channels, gone: Collection[int] = ()) -> int:
+def count_remaining_macs(channels: Channels, gone: Collection[int] = ()) -> int:
     """Count the multiply-accumulates left after the removal of groups.
 
     Counted are Conv, ConvTranspose, Gemm, MatMul and Einsum, as in ``graphs.cost``, for the input
@@ -71,14 +71,14 @@ def macs_of(channels: Channels, gone: Collection[int] = ()) -> int:
         channels: dependency groups of a model.
         gone: numbers of the groups to remove.
     """
-    left = channels.lengths.left(channels.flags(gone)).tolist()
+    left = channels.lengths.left(channels.make_flags(gone)).tolist()
     return sum(
         constant * math.prod(left[number] for number in numbers)
         for constant, numbers in channels.costs
     )
 
 
-def _emptied(channels: Channels, flags: Flags) -> str | None:
+def _find_empty_value(channels: Channels, flags: Flags) -> str | None:
     """Return the name of a value with an axis that would become empty; ``None`` without one."""
     lengths = channels.lengths
     empty = np.flatnonzero(lengths.left(flags) == 0)
@@ -93,14 +93,16 @@ def _cut_constants(channels: Channels, flags: Flags, index: GraphIndex) -> None:
     """Remove the channels from every constant, separately for readers that keep other positions."""
     by_reader: dict[tuple[str, int], list[Use]] = defaultdict(list)
     for use in channels.walk.uses:
-        by_reader[key(use.node), use.position].append(use)
-    places = {key(node): node for node in index.graph.node}
+        by_reader[get_node_key(use.node), use.position].append(use)
+    places = {get_node_key(node): node for node in index.graph.node}
     variants: dict[str, dict[bytes, list[tuple[NodeProto, int]]]] = defaultdict(
         lambda: defaultdict(list)
     )
     masks: dict[bytes, list[Flags]] = {}
     for (reader, position), uses in by_reader.items():
-        kept = [channels.stays(u.labels, flags) for u in sorted(uses, key=lambda u: u.axis)]
+        kept = [
+            channels.find_kept_by_flags(u.labels, flags) for u in sorted(uses, key=lambda u: u.axis)
+        ]
         if all(k.all() for k in kept):
             continue
         node = places[reader]
@@ -109,10 +111,10 @@ def _cut_constants(channels: Channels, flags: Flags, index: GraphIndex) -> None:
         variants[node.input[position]][mark].append((node, position))
     for name, readers in variants.items():
         for mark, asked in readers.items():
-            _replace(index, name, masks[mark], asked)
+            _replace_constant(index, name, masks[mark], asked)
 
 
-def _replace(
+def _replace_constant(
     index: GraphIndex, name: str, kept: list[Flags], readers: list[tuple[NodeProto, int]]
 ) -> None:
     value = index.constant(name)
@@ -131,7 +133,7 @@ def _replace(
         node.input[position] = fresh
 
 
-def key(node: NodeProto) -> str:
+def get_node_key(node: NodeProto) -> str:
     """Return the first output name of a node, which identifies it in its graph."""
     name: str = next(name for name in node.output if name)
     return name

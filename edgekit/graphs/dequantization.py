@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from edgekit.graphs.index import GraphIndex, attribute
-from edgekit.graphs.placement import channel_axis
+from edgekit.graphs.index import GraphIndex, read_attribute
+from edgekit.graphs.placement import find_channel_axis
 
 
 def dequantize_at_load(proto: ModelProto) -> None:
@@ -18,7 +18,7 @@ def dequantize_at_load(proto: ModelProto) -> None:
     index = GraphIndex(proto)
     nodes: list[NodeProto] = []
     for node in proto.graph.node:
-        made = cast_and_scale(index, node.output[0]) if node.output else []
+        made = make_cast_and_mul(index, node.output[0]) if node.output else []
         if made:
             made[-1].output[0] = node.output[0]
         nodes += made or [node]
@@ -26,7 +26,7 @@ def dequantize_at_load(proto: ModelProto) -> None:
     GraphIndex(proto).drop_unread_constants()
 
 
-def cast_and_scale(index: GraphIndex, name: str) -> list[NodeProto]:
+def make_cast_and_mul(index: GraphIndex, name: str) -> list[NodeProto]:
     """Build the Cast and Mul that compute a dequantized int8 constant.
 
     Args:
@@ -47,7 +47,7 @@ def cast_and_scale(index: GraphIndex, name: str) -> list[NodeProto]:
     zeros = [index.initializers.get(each) for each in maker.input[2:] if each]
     if any(each is None or index.float_constant(each.name).any() for each in zeros):
         return []
-    axis = attribute(maker, "axis", 1)
+    axis = read_attribute(maker, "axis", 1)
     shape = [1] * len(integers.dims)
     if scales.dims and isinstance(axis, int):
         shape[axis] = -1
@@ -66,11 +66,11 @@ def dequantize_by_operator(proto: ModelProto) -> None:
     opset must be 13 or above.
     """
     main = GraphIndex(proto)
-    taken = _weights_of_layers(main)
+    taken = _find_layer_weights(main)
     nodes: list[NodeProto] = []
     for node in proto.graph.node:
         axis = taken.get(node.output[0]) if node.output else None
-        names = None if axis is None else _integers_and_scales(main, node, axis)
+        names = None if axis is None else _find_integers_and_scales(main, node, axis)
         if names is None:
             nodes.append(node)
         else:
@@ -81,7 +81,7 @@ def dequantize_by_operator(proto: ModelProto) -> None:
     GraphIndex(proto).drop_unread_constants()
 
 
-def _weights_of_layers(main: GraphIndex) -> dict[str, int]:
+def _find_layer_weights(main: GraphIndex) -> dict[str, int]:
     """Find the Mul outputs that only layers read as weights, with their channel axis."""
     products = {n.output[0]: n for n in main.graph.node if n.op_type == "Mul"}
     axes: dict[str, set[int | None]] = {}
@@ -89,8 +89,8 @@ def _weights_of_layers(main: GraphIndex) -> dict[str, int]:
         for node in index.graph.node:
             for place, name in enumerate(node.input):
                 if name in products:
-                    rank = _rank(main, products[name])
-                    axis = channel_axis(index, node, rank) if place == 1 else None
+                    rank = _get_rank(main, products[name])
+                    axis = find_channel_axis(index, node, rank) if place == 1 else None
                     axes.setdefault(name, set()).add(axis)
     return {
         name: axis
@@ -99,13 +99,13 @@ def _weights_of_layers(main: GraphIndex) -> dict[str, int]:
     }
 
 
-def _rank(index: GraphIndex, product: NodeProto) -> int:
+def _get_rank(index: GraphIndex, product: NodeProto) -> int:
     """Return the rank of the constant factor of a product; 0 if none is constant."""
     stored = [index.initializers[name] for name in product.input if name in index.initializers]
     return max((len(tensor.dims) for tensor in stored), default=0)
 
 
-def _integers_and_scales(index: GraphIndex, product: NodeProto, axis: int) -> list[str] | None:
+def _find_integers_and_scales(index: GraphIndex, product: NodeProto, axis: int) -> list[str] | None:
     """Return the stored integers behind a Mul, and their scales along an axis as a new constant."""
     for first, second in (product.input, reversed(product.input)):
         cast, scales = index.producer.get(first), index.initializers.get(second)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from edgekit.graphs.observe import Values, observe
-from edgekit.graphs.onnx_file import opset, signature
+from edgekit.graphs.onnx_file import get_opset, read_signature
 from edgekit.graphs.output_parts import find_output_parts
 from edgekit_agent.samples import Samples
 
@@ -40,17 +40,17 @@ class Reference:
 
     def __init__(self, proto: ModelProto, parts: Sequence[Samples]) -> None:
         self._samples = parts
-        outputs = signature(proto).outputs
+        outputs = read_signature(proto).outputs
         floats = [o.name for o in outputs if np.dtype(o.dtype).kind == "f"]
-        self._parts = {name: _parts_of(proto, name) for name in floats}
+        self._parts = {name: _find_parts(proto, name) for name in floats}
         self._scores = {name for name in floats if _ends_in_softmax(proto, name)}
         self._names = list(dict.fromkeys(n for o in floats for n in (o, *self._parts[o])))
         self._known = list(observe(proto, self._names, parts)) if self._names else []
-        self._spreads = {name: self._spread(name) for name in self._names}
+        self._spreads = {name: self._compute_spread(name) for name in self._names}
         self._scores |= {name for name in floats if self._spreads_as_scores(name)}
 
     @property
-    def can_tell(self) -> bool:
+    def has_outputs(self) -> bool:
         """Return whether there are float outputs to compare."""
         return bool(self._known)
 
@@ -59,21 +59,24 @@ class Reference:
 
         It is infinite if an output is not finite where the original is, or has another shape.
         """
-        parts = {output: self._pairs(proto, output) for output in self._parts}
+        parts = {output: self._pair_parts(proto, output) for output in self._parts}
         names = [n for o, pairs in parts.items() for n in (o, *(new for _, new in pairs))]
         total = 0.0
         for known, values in zip(
             self._known, observe(proto, list(dict.fromkeys(names)), self._samples), strict=True
         ):
-            total += sum(self._of(output, pairs, known, values) for output, pairs in parts.items())
+            total += sum(
+                self._compute_output_divergence(output, pairs, known, values)
+                for output, pairs in parts.items()
+            )
         return total / len(self._known)
 
-    def _pairs(self, proto: ModelProto, output: str) -> list[tuple[str, str]]:
+    def _pair_parts(self, proto: ModelProto, output: str) -> list[tuple[str, str]]:
         """Match the parts of an output with those of another graph; the whole if they differ."""
-        olds, news = self._parts[output], _parts_of(proto, output)
+        olds, news = self._parts[output], _find_parts(proto, output)
         return list(zip(olds, news, strict=True)) if len(olds) == len(news) else [(output, output)]
 
-    def _of(
+    def _compute_output_divergence(
         self, output: str, pairs: Sequence[tuple[str, str]], known: Values, values: Values
     ) -> float:
         before, after = (v[output].astype(np.float64) for v in (known, values))
@@ -84,11 +87,11 @@ class Reference:
             return float("inf")
         if is_finite and output in self._scores:
             rows = (-1, before.shape[-1])
-            return _kullback_leibler(before.reshape(rows), after.reshape(rows))
-        errors = [self._relative(old, known[old], values[new]) for old, new in pairs]
+            return _compute_kl_divergence(before.reshape(rows), after.reshape(rows))
+        errors = [self._compute_relative_error(old, known[old], values[new]) for old, new in pairs]
         return sum(errors) / len(errors)
 
-    def _relative(self, part: str, old: Value, new: Value) -> float:
+    def _compute_relative_error(self, part: str, old: Value, new: Value) -> float:
         before, after = old.astype(np.float64), new.astype(np.float64)
         if before.shape != after.shape:
             return float("inf")
@@ -99,7 +102,7 @@ class Reference:
             return 0.0
         return float(np.square(after[kept] - before[kept]).mean() / self._spreads[part])
 
-    def _spread(self, name: str) -> float:
+    def _compute_spread(self, name: str) -> float:
         """Return the variance of a value, at least a small part of its mean square."""
         count, total, square = 0, 0.0, 0.0
         for values in self._known:
@@ -122,7 +125,7 @@ class Reference:
         return bool(_LEAST_DEVIATION <= deviation <= _LARGEST_DEVIATION)
 
 
-def _parts_of(proto: ModelProto, output: str) -> list[str]:
+def _find_parts(proto: ModelProto, output: str) -> list[str]:
     """Return the values that an output is concatenated or scaled from; itself if there are none."""
     return find_output_parts(proto, output) or [output]
 
@@ -130,7 +133,7 @@ def _parts_of(proto: ModelProto, output: str) -> list[str]:
 def _ends_in_softmax(proto: ModelProto, output: str) -> bool:
     """Return whether an output is computed by a Softmax over its last axis."""
     made = [node for node in proto.graph.node if output in node.output]
-    if not made or made[0].op_type != "Softmax" or opset(proto) < _SOFTMAX_OF_ONE_AXIS:
+    if not made or made[0].op_type != "Softmax" or get_opset(proto) < _SOFTMAX_OF_ONE_AXIS:
         return False
     shapes = {v.name: v.type.tensor_type.shape for v in proto.graph.output}
     rank = len(shapes[output].dim)
@@ -138,9 +141,9 @@ def _ends_in_softmax(proto: ModelProto, output: str) -> bool:
     return axis in (-1, rank - 1) and rank > 1
 
 
-def _kullback_leibler(before: Doubles, after: Doubles) -> float:
+def _compute_kl_divergence(before: Doubles, after: Doubles) -> float:
     """Return the mean divergence of rows of logits, or of probabilities, in nats."""
-    log = _log_probabilities if _are_probabilities(before) else _log_softmax
+    log = _compute_log_probabilities if _are_probabilities(before) else _compute_log_softmax
     p, q = log(before), log(after)
     return float((np.exp(p) * (p - q)).sum(axis=1).mean())
 
@@ -150,12 +153,12 @@ def _are_probabilities(rows: Doubles) -> bool:
     return bool((rows >= 0).all() and (np.abs(sums - 1) < _SUMS_TO_ONE).all())
 
 
-def _log_probabilities(values: Doubles) -> Doubles:
+def _compute_log_probabilities(values: Doubles) -> Doubles:
     floored: Doubles = np.log(np.maximum(values, _LEAST))
     return floored
 
 
-def _log_softmax(scores: Doubles) -> Doubles:
+def _compute_log_softmax(scores: Doubles) -> Doubles:
     shifted = scores - scores.max(axis=1, keepdims=True)
     log: Doubles = shifted - np.log(np.exp(shifted).sum(axis=1, keepdims=True))
     return log

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from onnx import NodeProto
 
-from edgekit.graphs.index import attribute
+from edgekit.graphs.index import read_attribute
 
 
-def terms_of(node: NodeProto, ranks: list[int]) -> tuple[list[str], str] | None:
+def parse_equation(node: NodeProto, ranks: list[int]) -> tuple[list[str], str] | None:
     """Parse the equation of an Einsum into the letters of each input and of the output.
 
     The axes of an ellipsis get Greek letters.
@@ -19,7 +19,7 @@ def terms_of(node: NodeProto, ranks: list[int]) -> tuple[list[str], str] | None:
     Returns:
         The terms of the inputs and the term of the output; ``None`` if a term repeats a letter.
     """
-    written = attribute(node, "equation", b"")
+    written = read_attribute(node, "equation", b"")
     equation = (written.decode() if isinstance(written, bytes) else "").replace(" ", "")
     left, arrow, made = equation.partition("->")
     read = left.split(",")

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from onnx import ModelProto, NodeProto
 
 from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.shapes import NamedShape, named_shapes
+from edgekit.graphs.shapes import NamedShape, infer_named_shapes
 
 
 def drop_expansions(proto: ModelProto) -> None:
@@ -24,7 +24,7 @@ def drop_expansions(proto: ModelProto) -> None:
     }
     if not expands:
         return
-    shapes = named_shapes(proto)
+    shapes = infer_named_shapes(proto)
     for node in proto.graph.node:
         for place in (0, 1) if node.op_type == "MatMul" else ():
             expand = expands.get(node.input[place])

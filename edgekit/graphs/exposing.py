@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, helper
 
 from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.onnx_file import inner_graphs
+from edgekit.graphs.onnx_file import iter_inner_graphs
 
 _EMPTY = "nothing"
 
@@ -39,20 +39,20 @@ class Exposure:
         self.index = GraphIndex(self.proto)
         self._places: list[_Place] = []
         self._exposed: dict[tuple[int, str], str] = {}
-        self._find(self.proto.graph, None, 0)
+        self._collect_graphs(self.proto.graph, None, 0)
 
-    def _find(self, graph: GraphProto, node: NodeProto | None, around: int) -> None:
+    def _collect_graphs(self, graph: GraphProto, node: NodeProto | None, around: int) -> None:
         place = len(self._places)
         self._places.append(_Place(graph=graph, node=node, around=around))
         for each in graph.node:
-            for inner in inner_graphs(each):
-                self._find(inner, each, place)
+            for inner in iter_inner_graphs(each):
+                self._collect_graphs(inner, each, place)
 
     def nodes(self, place: int) -> list[NodeProto]:
         """Return the nodes of one graph of the copy."""
         return list(self._places[place].graph.node)
 
-    def iteration_axes(self, place: int) -> int:
+    def count_iteration_axes(self, place: int) -> int:
         """Return the number of iteration axes that exposed values of a graph have."""
         found = 0
         while place:
@@ -90,13 +90,13 @@ class Exposure:
         own = (
             1 if node.op_type == "Loop" else 0
         )  # the loop's own condition is no output of the node
-        for graph in inner_graphs(node):
+        for graph in iter_inner_graphs(node):
             # A node may omit trailing outputs that are not read.
             while len(node.output) < len(graph.output) - own:
                 node.output.append(self.index.fresh(f"{name}_unused"))
             if graph is not here.graph:
                 self._add_empty(graph, inside)
-        here.graph.output.append(_float_value(inside))
+        here.graph.output.append(_make_float_value(inside))
         _extend_scan_attributes(node)
         outer = self.index.fresh(f"{name}_seen")
         node.output.append(outer)
@@ -107,10 +107,10 @@ class Exposure:
         made = self.index.fresh(f"{stem}_{_EMPTY}")
         value = helper.make_tensor("value", TensorProto.FLOAT, [0], [])
         graph.node.append(helper.make_node("Constant", [], [made], value=value))
-        graph.output.append(_float_value(made))
+        graph.output.append(_make_float_value(made))
 
 
-def _float_value(name: str) -> ValueInfoProto:
+def _make_float_value(name: str) -> ValueInfoProto:
     value = helper.make_empty_tensor_value_info(name)
     value.type.tensor_type.elem_type = TensorProto.FLOAT
     return value

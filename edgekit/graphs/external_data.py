@@ -11,7 +11,7 @@ from onnx import ModelProto, TensorProto
 from edgekit.errors import UserError
 
 
-def external_files(path: Path, tensors: Iterable[TensorProto]) -> list[Path]:
+def list_external_files(path: Path, tensors: Iterable[TensorProto]) -> list[Path]:
     """List the external data files of the model in ``path``, each once.
 
     Args:
@@ -40,21 +40,21 @@ def load_external(path: Path, tensor: TensorProto) -> None:
         UserError: as ``list_external_files``.
     """
     file = _check_file(path, tensor)
-    offset, length = _range(path, tensor)
+    offset, length = _read_range(path, tensor)
     with file.open("rb") as stream:
         stream.seek(offset)
-        data = stream.read(length or plain_bytes(tensor) or -1)
+        data = stream.read(length or count_plain_bytes(tensor) or -1)
     tensor.raw_data = data
-    forget_place(tensor)
+    clear_external_location(tensor)
 
 
-def forget_place(tensor: TensorProto) -> None:
+def clear_external_location(tensor: TensorProto) -> None:
     """Mark the data of a tensor as stored in the model itself, in place."""
     tensor.ClearField("external_data")
     tensor.ClearField("data_location")
 
 
-def without_external(proto: ModelProto, tensors: Iterable[TensorProto]) -> ModelProto:
+def strip_external(proto: ModelProto, tensors: Iterable[TensorProto]) -> ModelProto:
     """Replace external tensors by empty ones, for checks of the graph structure.
 
     Args:
@@ -63,18 +63,18 @@ def without_external(proto: ModelProto, tensors: Iterable[TensorProto]) -> Model
     """
     for tensor in tensors:
         if is_external(tensor):
-            forget_place(tensor)
+            clear_external_location(tensor)
             del tensor.dims[:]
             tensor.dims.append(0)
     return proto
 
 
-def _location(tensor: TensorProto) -> str:
+def _get_location(tensor: TensorProto) -> str:
     return next((e.value for e in tensor.external_data if e.key == "location"), "")
 
 
 def _check_file(path: Path, tensor: TensorProto) -> Path:
-    location = _location(tensor)
+    location = _get_location(tensor)
     file = path.parent / location
     if not _is_inside(path, location):
         raise UserError(
@@ -85,8 +85,8 @@ def _check_file(path: Path, tensor: TensorProto) -> Path:
             f"{path}: external data {location!r} of tensor {tensor.name!r} is missing",
             hint=f"put it beside {path.name}",
         )
-    offset, length = _range(path, tensor)
-    end = offset + (length or plain_bytes(tensor))
+    offset, length = _read_range(path, tensor)
+    end = offset + (length or count_plain_bytes(tensor))
     if file.stat().st_size < end:
         raise UserError(f"{path}: external data {location!r} is cut short (needs {end} bytes)")
     return file
@@ -110,9 +110,9 @@ def _is_inside(path: Path, location: str) -> bool:
         return False
 
 
-def _range(path: Path, tensor: TensorProto) -> tuple[int, int]:
+def _read_range(path: Path, tensor: TensorProto) -> tuple[int, int]:
     entries = {e.key: e.value for e in tensor.external_data}
-    location = _location(tensor)
+    location = _get_location(tensor)
     try:
         offset, length = (int(entries.get(key) or 0) for key in ("offset", "length"))
     except ValueError as error:
@@ -122,7 +122,7 @@ def _range(path: Path, tensor: TensorProto) -> tuple[int, int]:
     return offset, length
 
 
-def plain_bytes(tensor: TensorProto) -> int:
+def count_plain_bytes(tensor: TensorProto) -> int:
     """Return the bytes of a tensor; 0 if its type is packed or unknown."""
     sizes = {TensorProto.FLOAT: 4, TensorProto.FLOAT16: 2, TensorProto.DOUBLE: 8}
     sizes |= {TensorProto.INT8: 1, TensorProto.UINT8: 1, TensorProto.INT32: 4, TensorProto.INT64: 8}

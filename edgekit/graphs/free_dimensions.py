@@ -18,7 +18,7 @@ def clear_unsized(graphs: Iterable[GraphProto]) -> None:
         stored = {tensor.name for tensor in graph.initializer}
         for value in (*graph.input, *graph.value_info, *graph.output):
             if value.name not in stored:
-                for dim in _dimensions(value):
+                for dim in _get_dimensions(value):
                     if dim.HasField("dim_value") and dim.dim_value <= 0:
                         dim.Clear()
 
@@ -30,7 +30,7 @@ def graph_has_empty_input(graph: GraphProto) -> bool:
         dim.HasField("dim_value") and dim.dim_value == 0
         for value in graph.input
         if value.name not in stored
-        for dim in _dimensions(value)
+        for dim in _get_dimensions(value)
     )
 
 
@@ -41,10 +41,10 @@ def size_dimensions(value: ValueInfoProto, dims: Mapping[str, int]) -> None:
         value: an input of a graph.
         dims: sizes by name of the dimension; others become 1.
     """
-    for axis, dim in enumerate(_dimensions(value)):
+    for axis, dim in enumerate(_get_dimensions(value)):
         if not dim.HasField("dim_value"):
             dim.dim_value = dims.get(name_dimension(value.name, axis, dim.dim_param), 1)
 
 
-def _dimensions(value: ValueInfoProto) -> list[TensorShapeProto.Dimension]:
+def _get_dimensions(value: ValueInfoProto) -> list[TensorShapeProto.Dimension]:
     return list(value.type.tensor_type.shape.dim)

@@ -18,9 +18,9 @@ from onnx import (
     numpy_helper,
 )
 
-from edgekit.graphs.index import GraphIndex, attribute, rename_reads
-from edgekit.graphs.onnx_file import all_graphs, all_tensors
-from edgekit.graphs.shapes import element_types
+from edgekit.graphs.index import GraphIndex, read_attribute, rename_reads
+from edgekit.graphs.onnx_file import iter_graphs, iter_tensors
+from edgekit.graphs.shapes import infer_element_types
 
 _HALF, _SINGLE = TensorProto.FLOAT16, TensorProto.FLOAT
 # Attributes that name the element type of a node's output or computation.
@@ -35,12 +35,12 @@ _MOST_LOST = 1e-3
 
 def stores_half(proto: ModelProto) -> bool:
     """Return whether a model stores weights of two or more axes as float16."""
-    return any(t.data_type == _HALF and len(t.dims) > 1 for t in all_tensors(proto.graph))
+    return any(t.data_type == _HALF and len(t.dims) > 1 for t in iter_tensors(proto.graph))
 
 
 def computes_half(proto: ModelProto) -> bool:
     """Return whether an operator is known to read float16 values, without type inference."""
-    return any(_reads_half(graph) for graph in all_graphs(proto.graph))
+    return any(_reads_half(graph) for graph in iter_graphs(proto.graph))
 
 
 def _reads_half(graph: GraphProto) -> bool:
@@ -62,7 +62,7 @@ def compute_in_float32(proto: ModelProto) -> None:
     """
     if not _has_half(proto):
         return
-    for graph in all_graphs(proto.graph):
+    for graph in iter_graphs(proto.graph):
         for tensor in graph.initializer:
             _widen_tensor(tensor)
         for node in graph.node:
@@ -90,7 +90,7 @@ def widen_weights(proto: ModelProto) -> None:
 
 
 def _is_widening_cast(index: GraphIndex, node: NodeProto) -> bool:
-    if node.op_type != "Cast" or attribute(node, "to", 0) != TensorProto.FLOAT:
+    if node.op_type != "Cast" or read_attribute(node, "to", 0) != TensorProto.FLOAT:
         return False
     source = index.initializers.get(node.input[0])
     return source is not None and source.data_type == TensorProto.FLOAT16
@@ -113,9 +113,9 @@ def narrow_matrices(proto: ModelProto, names: Container[str] = ()) -> int:
     return _narrow(proto, lambda name, dims: name in names or sum(n > 1 for n in dims) > 1)
 
 
-def half_constants(proto: ModelProto) -> frozenset[str]:
+def list_half_constants(proto: ModelProto) -> frozenset[str]:
     """Return the names of the constants that are stored as float16."""
-    graphs = list(all_graphs(proto.graph))
+    graphs = list(iter_graphs(proto.graph))
     names = {t.name for graph in graphs for t in graph.initializer if t.data_type == _HALF}
     constants = (n for graph in graphs for n in graph.node if n.op_type == "Constant")
     made = {n.output[0] for n in constants if any(a.t.data_type == _HALF for a in n.attribute)}
@@ -153,13 +153,13 @@ def _to_half(weight: NDArray[np.float32]) -> NDArray[np.float16] | None:
 
 
 def _has_half(proto: ModelProto) -> bool:
-    if any(tensor.data_type == _HALF for tensor in all_tensors(proto.graph)):
+    if any(tensor.data_type == _HALF for tensor in iter_tensors(proto.graph)):
         return True
     values = (*proto.graph.input, *proto.graph.output)
     if any(value.type.tensor_type.elem_type == _HALF for value in values):
         return True
-    nodes = (node for graph in all_graphs(proto.graph) for node in graph.node)
-    return any(attribute(node, name, 0) == _HALF for node in nodes for name in ("to", "dtype"))
+    nodes = (node for graph in iter_graphs(proto.graph) for node in graph.node)
+    return any(read_attribute(node, name, 0) == _HALF for node in nodes for name in ("to", "dtype"))
 
 
 def _cast_borders(proto: ModelProto) -> None:
@@ -189,7 +189,7 @@ def _rename(proto: ModelProto, renamed: dict[str, str], fed: set[str]) -> None:
     for tensor in proto.graph.initializer:
         if tensor.name not in fed:
             tensor.name = renamed.get(tensor.name, tensor.name)
-    for graph in all_graphs(proto.graph):
+    for graph in iter_graphs(proto.graph):
         for node in graph.node:
             for names in (node.input, node.output):
                 for position, name in enumerate(names):
@@ -226,7 +226,7 @@ def _widen_type(kind: TypeProto) -> None:
 
 def _drop_idle_casts(proto: ModelProto) -> None:
     """Remove casts of the main graph from float32 to float32."""
-    types = element_types(proto)
+    types = infer_element_types(proto)
     index = GraphIndex(proto)
     types |= {name: tensor.data_type for name, tensor in index.initializers.items()}
     # onnxruntime writes inner graphs whose values have the names of outer ones.
@@ -234,7 +234,7 @@ def _drop_idle_casts(proto: ModelProto) -> None:
     renamed: dict[str, str] = {}
     kept: list[NodeProto] = []
     for node in proto.graph.node:
-        idle = node.op_type == "Cast" and attribute(node, "to", 0) == _SINGLE
+        idle = node.op_type == "Cast" and read_attribute(node, "to", 0) == _SINGLE
         idle = idle and types.get(node.input[0]) == _SINGLE
         source = renamed.get(node.input[0], node.input[0]) if idle else ""
         if idle and not fixed & {source, node.output[0]}:

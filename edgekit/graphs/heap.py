@@ -21,12 +21,12 @@ def return_freed_memory() -> None:
 
     Source: mallopt(3), on the dynamic M_MMAP_THRESHOLD; malloc_trim(3).
     """
-    if trim := _trim():
+    if trim := _find_trim():
         trim(0)
 
 
 @functools.cache
-def _trim() -> Callable[[int], int] | None:
+def _find_trim() -> Callable[[int], int] | None:
     if not sys.platform.startswith("linux"):
         return None
     library = ctypes.CDLL(None)

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto
 
-from edgekit.graphs.index import GraphIndex, attribute
-from edgekit.graphs.onnx_file import all_graphs
+from edgekit.graphs.index import GraphIndex, read_attribute
+from edgekit.graphs.onnx_file import iter_graphs
 
 # Smaller tensors are bounds, shapes and counters rather than weights.
 _LEAST_ENTRIES = 64
@@ -24,16 +24,16 @@ def hoist_weights(proto: ModelProto) -> None:
     for index in main.inner():
         graph = index.graph
         kept_out = {v.name for v in (*graph.input, *graph.output)}
-        for tensor in list(_stored(graph)):
+        for tensor in list(_iter_weights(graph)):
             if tensor.name not in kept_out:
-                _move(main, graph, tensor)
+                _move_to_main(main, graph, tensor)
 
 
-def _stored(graph: GraphProto) -> Iterator[TensorProto]:
+def _iter_weights(graph: GraphProto) -> Iterator[TensorProto]:
     """Yield the weights of one graph; those of Constant nodes get the name of their output."""
     yield from (tensor for tensor in graph.initializer if _is_weight(tensor))
     for node in graph.node:
-        value = attribute(node, "value", None) if node.op_type == "Constant" else None
+        value = read_attribute(node, "value", None) if node.op_type == "Constant" else None
         if isinstance(value, TensorProto) and _is_weight(value):
             named = TensorProto()
             named.CopyFrom(value)
@@ -46,7 +46,7 @@ def _is_weight(tensor: TensorProto) -> bool:
     return tensor.data_type in floats and math.prod(tensor.dims) >= _LEAST_ENTRIES
 
 
-def _move(main: GraphIndex, graph: GraphProto, tensor: TensorProto) -> None:
+def _move_to_main(main: GraphIndex, graph: GraphProto, tensor: TensorProto) -> None:
     old = tensor.name
     new = main.fresh(old)
     moved = main.graph.initializer.add()
@@ -58,12 +58,12 @@ def _move(main: GraphIndex, graph: GraphProto, tensor: TensorProto) -> None:
     for place in reversed(range(len(graph.node))):
         if graph.node[place].op_type == "Constant" and graph.node[place].output[0] == old:
             del graph.node[place]
-    for reader in _readers(graph):
+    for reader in _iter_nodes(graph):
         for position, name in enumerate(reader.input):
             if name == old:
                 reader.input[position] = new
 
 
-def _readers(graph: GraphProto) -> Iterator[NodeProto]:
-    for each in all_graphs(graph):
+def _iter_nodes(graph: GraphProto) -> Iterator[NodeProto]:
+    for each in iter_graphs(graph):
         yield from each.node

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from edgekit.graphs.onnx_file import all_graphs, inner_graphs
+from edgekit.graphs.onnx_file import iter_graphs, iter_inner_graphs
 
 
 class GraphIndex:
@@ -47,13 +47,13 @@ class GraphIndex:
             for name in dict.fromkeys(node.input):
                 if name:
                     self.readers[name].append(node)
-            for each in inner_graphs(node):
-                self.inner_reads |= _reads(each) | {v.name for v in each.output}
+            for each in iter_inner_graphs(node):
+                self.inner_reads |= _collect_reads(each) | {v.name for v in each.output}
         self.outputs = {v.name for v in self.graph.output}
-        self.initializers: dict[str, TensorProto] = self._constants(outer)
-        self._names: set[str] = _all_names(proto.graph) if outer is None else outer.main._names
+        self.initializers: dict[str, TensorProto] = self._find_constants(outer)
+        self._names: set[str] = _collect_names(proto.graph) if outer is None else outer.main._names
 
-    def _constants(self, outer: GraphIndex | None) -> dict[str, TensorProto]:
+    def _find_constants(self, outer: GraphIndex | None) -> dict[str, TensorProto]:
         """Return the constants that this graph can read under their own name."""
         if outer is None:
             return {t.name: t for t in self.graph.initializer}
@@ -64,7 +64,7 @@ class GraphIndex:
     def inner(self) -> Iterator[GraphIndex]:
         """Yield an index of each graph inside the nodes of this one, recursively."""
         for node in self.graph.node:
-            for graph in inner_graphs(node):
+            for graph in iter_inner_graphs(node):
                 index = GraphIndex(self.proto, self.folder, inner=graph, outer=self)
                 yield index
                 yield from index.inner()
@@ -72,9 +72,9 @@ class GraphIndex:
     def constant(self, name: str) -> NDArray[np.generic] | None:
         """Return the value of an initializer; ``None`` if ``name`` is computed or fed."""
         tensor = self.initializers.get(name)
-        return None if tensor is None else self._array(tensor)
+        return None if tensor is None else self._to_array(tensor)
 
-    def _array(self, tensor: TensorProto) -> NDArray[np.generic]:
+    def _to_array(self, tensor: TensorProto) -> NDArray[np.generic]:
         array: NDArray[np.generic] = numpy_helper.to_array(tensor, str(self.folder or ""))
         return array
 
@@ -84,7 +84,7 @@ class GraphIndex:
         Raises:
             KeyError: no initializer has that name.
         """
-        return self._array(self.initializers[name]).astype(np.float32, copy=False)
+        return self._to_array(self.initializers[name]).astype(np.float32, copy=False)
 
     def is_finite(self, name: str) -> bool:
         """Return whether a stored tensor holds neither NaN nor infinity."""
@@ -148,7 +148,7 @@ class GraphIndex:
     def drop_unread_constants(self) -> None:
         """Remove the initializers of the main graph that nothing reads, and inputs of that name."""
         graph, stored = self.proto.graph, self.main.initializers
-        read = _reads(graph) | self.main.outputs
+        read = _collect_reads(graph) | self.main.outputs
         for place in reversed(range(len(graph.initializer))):  # in place: copies can be large
             if graph.initializer[place].name not in read:
                 del graph.initializer[place]
@@ -157,7 +157,7 @@ class GraphIndex:
         graph.input.extend(inputs)
 
 
-def attribute(node: NodeProto, name: str, default: object) -> object:
+def read_attribute(node: NodeProto, name: str, default: object) -> object:
     """Return an attribute of a node as a Python value.
 
     Args:
@@ -178,7 +178,7 @@ def rename_reads(proto: ModelProto, renamed: Mapping[str, str]) -> None:
         proto: the model.
         renamed: new names by old name.
     """
-    for graph in all_graphs(proto.graph):
+    for graph in iter_graphs(proto.graph):
         for node in graph.node:
             for position, name in enumerate(node.input):
                 node.input[position] = renamed.get(name, name)
@@ -187,15 +187,15 @@ def rename_reads(proto: ModelProto, renamed: Mapping[str, str]) -> None:
                 value.name = renamed.get(value.name, value.name)
 
 
-def _reads(graph: GraphProto) -> set[str]:
-    return {name for g in all_graphs(graph) for node in g.node for name in node.input} | {
-        v.name for g in all_graphs(graph) if g is not graph for v in g.output
+def _collect_reads(graph: GraphProto) -> set[str]:
+    return {name for g in iter_graphs(graph) for node in g.node for name in node.input} | {
+        v.name for g in iter_graphs(graph) if g is not graph for v in g.output
     }
 
 
-def _all_names(graph: GraphProto) -> set[str]:
+def _collect_names(graph: GraphProto) -> set[str]:
     names: set[str] = set()
-    for g in all_graphs(graph):
+    for g in iter_graphs(graph):
         names.update(t.name for t in g.initializer)
         names.update(v.name for v in g.input)
         for node in g.node:

@@ -12,8 +12,8 @@ from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 from edgekit.errors import UserError, first_line
 from edgekit.graphs.heap import return_freed_memory
 from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.offload import offload, without_weights
-from edgekit.graphs.onnx_file import quiet_options
+from edgekit.graphs.offload import copy_without_weights, offload
+from edgekit.graphs.onnx_file import make_session_options
 
 
 @dataclass(kw_only=True)
@@ -51,10 +51,10 @@ def open_instrumented(proto: ModelProto, additions: Additions) -> ort.InferenceS
     """
     return_freed_memory()
     with tempfile.TemporaryDirectory(prefix="edgekit-") as name:
-        lean = _with_additions(proto, additions)
+        lean = _apply_additions(proto, additions)
         offload(proto, lean, Path(name))
         # The runtime maps the weights before it returns, so the folder may be removed then.
-        return _session(lean, Path(name))
+        return _open_session(lean, Path(name))
 
 
 def open_offloaded(index: GraphIndex, additions: Additions) -> ort.InferenceSession:
@@ -70,18 +70,18 @@ def open_offloaded(index: GraphIndex, additions: Additions) -> ort.InferenceSess
     if index.folder is None:
         return open_instrumented(index.proto, additions)
     return_freed_memory()
-    lean = _with_additions(index.proto, additions)
+    lean = _apply_additions(index.proto, additions)
     lean.graph.initializer.extend(index.proto.graph.initializer)
-    return _session(lean, index.folder)
+    return _open_session(lean, index.folder)
 
 
-def _session(lean: ModelProto, folder: Path) -> ort.InferenceSession:
+def _open_session(lean: ModelProto, folder: Path) -> ort.InferenceSession:
     path = folder / "instrumented.onnx"
     path.write_bytes(lean.SerializeToString())
     try:
         return ort.InferenceSession(
             str(path),
-            _options(),
+            _make_options(),
             providers=["CPUExecutionProvider"],
             disabled_optimizers=["ConstantFolding"],
         )
@@ -92,8 +92,8 @@ def _session(lean: ModelProto, folder: Path) -> ort.InferenceSession:
         path.unlink()
 
 
-def _options() -> ort.SessionOptions:
-    options = quiet_options()
+def _make_options() -> ort.SessionOptions:
+    options = make_session_options()
     options.intra_op_num_threads = 2
     # Idle threads that wait in a loop would slow down other processes.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
@@ -110,9 +110,9 @@ def _options() -> ort.SessionOptions:
     return options
 
 
-def _with_additions(proto: ModelProto, additions: Additions) -> ModelProto:
+def _apply_additions(proto: ModelProto, additions: Additions) -> ModelProto:
     """Copy a model with additions and without its initializers."""
-    lean = without_weights(proto)
+    lean = copy_without_weights(proto)
     graph = lean.graph
     graph.input.extend(additions.inputs)
     del graph.node[:]

@@ -11,26 +11,26 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.errors import missing_extra
-from edgekit.graphs.stored import Stored
+from edgekit.errors import make_missing_extra_error
+from edgekit.graphs.stored import StorageStats
 
 # Type names that differ between the TFLite schema and numpy.
 _TYPES = {"BOOL": "bool", "INT4": "int4", "STRING": "str"}
 _FLOATS = {"float16", "float32", "float64"}
 
 
-def lite_ops(path: Path) -> Counter[str]:
+def count_tflite_ops(path: Path) -> Counter[str]:
     """Count the operators of a .tflite file, inner graphs included; custom ones by their own name.
 
     Raises:
         UserError: LiteRT is not installed.
     """
-    schema = _schema()
+    schema = _load_schema()
     names = {v: k for k, v in vars(schema.BuiltinOperator).items() if k.isupper()}
     model = schema.Model.GetRootAs(path.read_bytes(), 0)
     counts: Counter[str] = Counter()
-    for graph in _all(model.Subgraphs, model.SubgraphsLength()):
-        for op in _all(graph.Operators, graph.OperatorsLength()):
+    for graph in _iter_items(model.Subgraphs, model.SubgraphsLength()):
+        for op in _iter_items(graph.Operators, graph.OperatorsLength()):
             code = model.OperatorCodes(op.OpcodeIndex())
             # Files from before 2020 fill only the old field.
             number = max(code.BuiltinCode(), code.DeprecatedBuiltinCode())
@@ -39,17 +39,17 @@ def lite_ops(path: Path) -> Counter[str]:
     return counts
 
 
-def custom_ops(path: Path) -> tuple[str, ...]:
+def list_custom_ops(path: Path) -> tuple[str, ...]:
     """List the custom operators of a file: those that are not TFLite builtins.
 
     Raises:
         UserError: LiteRT is not installed.
     """
-    builtin = {k for k in vars(_schema().BuiltinOperator) if k.isupper()}
-    return tuple(sorted(lite_ops(path).keys() - builtin))
+    builtin = {k for k in vars(_load_schema().BuiltinOperator) if k.isupper()}
+    return tuple(sorted(count_tflite_ops(path).keys() - builtin))
 
 
-def lite_census(path: Path) -> Stored:
+def read_tflite_storage_stats(path: Path) -> StorageStats:
     """Read the storage statistics of a .tflite file.
 
     Raises:
@@ -58,7 +58,7 @@ def lite_census(path: Path) -> Stored:
     data = path.read_bytes()
     bytes_of: Counter[str] = Counter()
     nans, infinities, weight_bytes = [], [], 0
-    for name, dtype, dims, raw in _constants(data):
+    for name, dtype, dims, raw in _iter_constants(data):
         bytes_of[dtype] += len(raw)
         if dtype not in _FLOATS:
             continue
@@ -69,9 +69,9 @@ def lite_census(path: Path) -> Stored:
             nans.append(name)
         elif math.isinf(low) or math.isinf(high):
             infinities.append(name)
-    return Stored(
+    return StorageStats(
         file_bytes=len(data),
-        nodes=sum(lite_ops(path).values()),
+        nodes=sum(count_tflite_ops(path).values()),
         bytes_of=dict(bytes_of),
         weight_bytes=weight_bytes,
         shared_bytes=0,
@@ -81,13 +81,13 @@ def lite_census(path: Path) -> Stored:
     )
 
 
-def _constants(data: bytes) -> Iterator[tuple[str, str, int, NDArray[np.uint8]]]:
+def _iter_constants(data: bytes) -> Iterator[tuple[str, str, int, NDArray[np.uint8]]]:
     """Yield name, type, rank and raw bytes of every stored tensor."""
-    schema = _schema()
+    schema = _load_schema()
     types = {v: k for k, v in vars(schema.TensorType).items() if k.isupper()}
     model = schema.Model.GetRootAs(data, 0)
-    for graph in _all(model.Subgraphs, model.SubgraphsLength()):
-        for tensor in _all(graph.Tensors, graph.TensorsLength()):
+    for graph in _iter_items(model.Subgraphs, model.SubgraphsLength()):
+        for tensor in _iter_items(graph.Tensors, graph.TensorsLength()):
             buffer = model.Buffers(tensor.Buffer())
             if not buffer.DataLength():
                 continue
@@ -98,13 +98,13 @@ def _constants(data: bytes) -> Iterator[tuple[str, str, int, NDArray[np.uint8]]]
             yield called, dtype, tensor.ShapeLength(), raw
 
 
-def _all(get: Any, count: int) -> Iterator[Any]:  # noqa: ANN401 - the schema has no types
+def _iter_items(get: Any, count: int) -> Iterator[Any]:  # noqa: ANN401 - the schema has no types
     return (get(i) for i in range(count))
 
 
-def _schema() -> Any:  # noqa: ANN401 - the schema has no types
+def _load_schema() -> Any:  # noqa: ANN401 - the schema has no types
     try:
         from ai_edge_litert import schema_py_generated
     except ImportError as error:
-        raise missing_extra("ai-edge-litert", "litert") from error
+        raise make_missing_extra_error("ai-edge-litert", "litert") from error
     return schema_py_generated

@@ -7,10 +7,10 @@ from collections.abc import Collection, Iterator, Mapping
 from onnx import GraphProto, ModelProto
 
 from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.onnx_file import all_graphs, inner_graphs
+from edgekit.graphs.onnx_file import iter_graphs, iter_inner_graphs
 
 
-def old_names(original: ModelProto, changed: ModelProto) -> None:
+def restore_names(original: ModelProto, changed: ModelProto) -> None:
     """Restore the names of constants in ``changed`` to those in ``original``, in place.
 
     Nodes are matched by their first output. Only constants with one reader are renamed, to names
@@ -23,7 +23,7 @@ def old_names(original: ModelProto, changed: ModelProto) -> None:
     before = {node.output[0]: node for node in original.graph.node if node.output}
     index = GraphIndex(changed)
     index.drop_unread_constants()
-    taken = names_of(changed)
+    taken = collect_names(changed)
     for node in changed.graph.node:
         known = before.get(node.output[0]) if node.output else None
         for place, (name, old) in enumerate(
@@ -35,9 +35,9 @@ def old_names(original: ModelProto, changed: ModelProto) -> None:
             index.initializers[name].name = node.input[place] = old
 
 
-def names_of(proto: ModelProto) -> set[str]:
+def collect_names(proto: ModelProto) -> set[str]:
     """Collect the names of all values, inner graphs included."""
-    return {name for graph in all_graphs(proto.graph) for name in _names(graph)}
+    return {name for graph in iter_graphs(proto.graph) for name in _iter_names(graph)}
 
 
 def rename_added(proto: ModelProto, known: Collection[str]) -> None:
@@ -51,7 +51,7 @@ def rename_added(proto: ModelProto, known: Collection[str]) -> None:
         proto: the model as onnxruntime rewrote it.
         known: names that are kept.
     """
-    _rename(proto.graph, {}, set(known), set(known) | names_of(proto))
+    _rename(proto.graph, {}, set(known), set(known) | collect_names(proto))
 
 
 def _rename(graph: GraphProto, outer: Mapping[str, str], known: set[str], taken: set[str]) -> None:
@@ -63,18 +63,18 @@ def _rename(graph: GraphProto, outer: Mapping[str, str], known: set[str], taken:
     for name in dict.fromkeys(defined):
         new.pop(name, None)  # this value hides an outer one of that name
         if name and name not in known:
-            new[name] = _fresh(name, taken)
+            new[name] = _make_fresh_name(name, taken)
     for item in (*graph.initializer, *graph.input, *graph.output, *graph.value_info):
         item.name = new.get(item.name, item.name)
     for node in graph.node:
         for names in (node.input, node.output):
             for place, name in enumerate(names):
                 names[place] = new.get(name, name)
-        for inner in inner_graphs(node):
+        for inner in iter_inner_graphs(node):
             _rename(inner, new, known, taken)
 
 
-def _fresh(stem: str, taken: set[str]) -> str:
+def _make_fresh_name(stem: str, taken: set[str]) -> str:
     number = 1
     while f"{stem}@{number}" in taken:
         number += 1
@@ -82,7 +82,7 @@ def _fresh(stem: str, taken: set[str]) -> str:
     return f"{stem}@{number}"
 
 
-def _names(graph: GraphProto) -> Iterator[str]:
+def _iter_names(graph: GraphProto) -> Iterator[str]:
     yield from (value.name for value in (*graph.input, *graph.output))
     yield from (tensor.name for tensor in graph.initializer)
     for node in graph.node:

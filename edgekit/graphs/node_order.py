@@ -22,12 +22,12 @@ def sort_nodes(graph: GraphProto, inner_graphs: InnerGraphs) -> None:
     """
     makers = {name: i for i, node in enumerate(graph.node) for name in node.output if name}
     needs = [
-        {makers[name] for name in _reads(node, inner_graphs) if name in makers} - {i}
+        {makers[name] for name in _iter_reads(node, inner_graphs) if name in makers} - {i}
         for i, node in enumerate(graph.node)
     ]
     if all(max(each, default=-1) < i for i, each in enumerate(needs)):
         return
-    order = _topological_order(needs)
+    order = _sort_topologically(needs)
     if len(order) == len(needs):
         nodes = [graph.node[i] for i in order]
         copies = [NodeProto.FromString(node.SerializeToString()) for node in nodes]
@@ -35,7 +35,7 @@ def sort_nodes(graph: GraphProto, inner_graphs: InnerGraphs) -> None:
         graph.node.extend(copies)
 
 
-def _topological_order(needs: list[set[int]]) -> list[int]:
+def _sort_topologically(needs: list[set[int]]) -> list[int]:
     """Return node indices in topological order, ties in the given order; cycles are left out."""
     readers: dict[int, list[int]] = defaultdict(list)
     missing = [len(each) for each in needs]
@@ -55,9 +55,9 @@ def _topological_order(needs: list[set[int]]) -> list[int]:
     return order
 
 
-def _reads(node: NodeProto, inner_graphs: InnerGraphs) -> Iterator[str]:
+def _iter_reads(node: NodeProto, inner_graphs: InnerGraphs) -> Iterator[str]:
     yield from node.input
     for graph in inner_graphs(node):
         yield from (value.name for value in graph.output)
         for inner in graph.node:
-            yield from _reads(inner, inner_graphs)
+            yield from _iter_reads(inner, inner_graphs)

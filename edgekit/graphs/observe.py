@@ -12,7 +12,7 @@ from onnx import ModelProto
 
 from edgekit.errors import UserError, first_line
 from edgekit.graphs.instrument import Additions, open_instrumented
-from edgekit.graphs.onnx_file import signature
+from edgekit.graphs.onnx_file import read_signature
 from edgekit.model import Signature, TensorSpec
 from edgekit_agent.failures import AgentError
 from edgekit_agent.feeds import Batch, batch_size, batches
@@ -41,17 +41,17 @@ def observe(
     Raises:
         UserError: the samples do not fit the model, or it fails on one of them.
     """
-    tensors = input_tensors(proto)
+    tensors = get_input_tensors(proto)
     fed = {tensor.name for tensor in tensors}
     wanted = [name for name in names if name not in fed]
     session = open_instrumented(proto, Additions(outputs=wanted))
     del proto  # the session maps the weights from a file, so this copy may be freed
     for batch, run in feed(session, tensors, parts, tick=tick):
         values = batch.inputs | run(wanted, {})
-        yield {name: _real(values[name], batch) for name in names}
+        yield {name: _drop_padding_rows(values[name], batch) for name in names}
 
 
-def _real(value: NDArray[np.generic], batch: Batch) -> NDArray[np.generic]:
+def _drop_padding_rows(value: NDArray[np.generic], batch: Batch) -> NDArray[np.generic]:
     """Drop the rows that only fill up the last batch of a fixed size."""
     return value[: batch.rows] if value.shape[:1] == (batch.size,) else value
 
@@ -76,14 +76,14 @@ def feed(
     """
     done, total = 0, sum(part.columns[0].shape[0] for part in parts)
     size = batch_size(parts[0], tensors) if parts else None
-    for first, batch in _fed(parts, tensors, size or 1):
+    for first, batch in _iter_batches(parts, tensors, size or 1):
         yield batch, partial(_run, session, batch, first + batch.start)
         done += batch.rows
         if tick:
             tick(done, total)
 
 
-def _fed(
+def _iter_batches(
     parts: Sequence[Samples], tensors: Sequence[Tensor], batch: int
 ) -> Iterator[tuple[int, Batch]]:
     """Yield each batch with the number of its part's first sample in the user's data."""
@@ -108,16 +108,16 @@ def _run(
     return dict(zip(wanted, made, strict=True))
 
 
-def input_tensors(proto: ModelProto) -> tuple[Tensor, ...]:
+def get_input_tensors(proto: ModelProto) -> tuple[Tensor, ...]:
     """Return the inputs of a model as tensors of the agent."""
-    return tuple(as_tensor(spec) for spec in signature(proto).inputs)
+    return tuple(to_agent_tensor(spec) for spec in read_signature(proto).inputs)
 
 
-def batch_of(samples: Samples, signature: Signature) -> int:
+def get_batch_size(samples: Samples, signature: Signature) -> int:
     """Return the batch size that a model requires; 1 if it takes any."""
-    return batch_size(samples, tuple(map(as_tensor, signature.inputs))) or 1
+    return batch_size(samples, tuple(map(to_agent_tensor, signature.inputs))) or 1
 
 
-def as_tensor(spec: TensorSpec) -> Tensor:
+def to_agent_tensor(spec: TensorSpec) -> Tensor:
     """Convert the specification of an input or output to a tensor of the agent."""
     return Tensor(spec.name, spec.dtype, tuple("?" if d is None else d for d in spec.shape))

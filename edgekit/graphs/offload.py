@@ -15,7 +15,7 @@ _PAGE = 4096
 _FILE = "weights"
 
 
-def without_weights(proto: ModelProto) -> ModelProto:
+def copy_without_weights(proto: ModelProto) -> ModelProto:
     """Copy a model without its initializers."""
     lean = ModelProto(ir_version=proto.ir_version)
     lean.opset_import.extend(proto.opset_import)
@@ -41,12 +41,12 @@ def offload(proto: ModelProto, target: ModelProto, folder: Path) -> None:
     with (folder / _FILE).open("wb") as file:
         for tensor in proto.graph.initializer:
             if len(tensor.raw_data) >= _MIN_BYTES:
-                _refer(tensor, target.graph.initializer.add(), file)
+                _move_to_file(tensor, target.graph.initializer.add(), file)
             else:
                 target.graph.initializer.add().CopyFrom(tensor)
 
 
-def bring_back(proto: ModelProto, folder: Path) -> None:
+def restore_weights(proto: ModelProto, folder: Path) -> None:
     """Load the offloaded weights into a model again, and remove their file."""
     for tensor in proto.graph.initializer:
         if uses_external_data(tensor):
@@ -56,7 +56,7 @@ def bring_back(proto: ModelProto, folder: Path) -> None:
     (folder / _FILE).unlink()
 
 
-def _refer(tensor: TensorProto, target: TensorProto, file: BinaryIO) -> None:
+def _move_to_file(tensor: TensorProto, target: TensorProto, file: BinaryIO) -> None:
     file.write(bytes(-file.tell() % _PAGE))
     facts = {"location": _FILE, "offset": file.tell(), "length": len(tensor.raw_data)}
     file.write(tensor.raw_data)

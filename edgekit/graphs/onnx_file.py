@@ -16,11 +16,11 @@ from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto,
 
 from edgekit.errors import UserError, first_line
 from edgekit.graphs.external_data import (
-    external_files,
-    forget_place,
+    clear_external_location,
     is_external,
+    list_external_files,
     load_external,
-    without_external,
+    strip_external,
 )
 from edgekit.graphs.free_dimensions import clear_unsized, graph_has_empty_input
 from edgekit.graphs.heap import return_freed_memory
@@ -56,25 +56,25 @@ def read_onnx(path: Path) -> Model:
             operator that the runtime does not know.
     """
     proto = load_structure(path)
-    beside = external_data_files(path, proto)
+    beside = find_external_files(path, proto)
     _check_opsets(path, proto)
     if beside:
-        without_external(proto, all_tensors(proto.graph))
+        strip_external(proto, iter_tensors(proto.graph))
     try:
         onnx.checker.check_model(proto)
     except (onnx.checker.ValidationError, ValueError) as error:
-        raise UserError(f"{path}: not a valid ONNX model: {_line(error)}") from error
+        raise UserError(f"{path}: not a valid ONNX model: {_format_error(error)}") from error
     try:
-        found = signature(proto)
+        found = read_signature(proto)
     except UserError as error:
         raise UserError(f"{path}: {error.message}", hint=error.hint) from error
-    digest = _digest(path, beside)
+    digest = _compute_digest(path, beside)
     del proto  # the session holds the weights once more
     try:
         open_session(path)
     except Exception as error:
         raise UserError(
-            f"{path}: onnxruntime {ort.__version__} refuses the model: {_line(error)}",
+            f"{path}: onnxruntime {ort.__version__} refuses the model: {_format_error(error)}",
             hint="operators of another library, or types that the operators do not take",
         ) from error
     return_freed_memory()
@@ -89,7 +89,7 @@ def load(path: Path) -> ModelProto:
     """
     return_freed_memory()
     proto = load_structure(path)
-    for tensor in all_tensors(proto.graph):
+    for tensor in iter_tensors(proto.graph):
         if is_external(tensor):
             load_external(path, tensor)
     return proto
@@ -103,19 +103,19 @@ def load_structure(path: Path) -> ModelProto:
     Raises:
         UserError: as ``load``, without the checks of the external data.
     """
-    proto = _parsed(path)
-    clear_unsized(all_graphs(proto.graph))
-    for graph in all_graphs(proto.graph):
-        sort_nodes(graph, inner_graphs)
+    proto = _parse(path)
+    clear_unsized(iter_graphs(proto.graph))
+    for graph in iter_graphs(proto.graph):
+        sort_nodes(graph, iter_inner_graphs)
     return proto
 
 
 def has_empty_input(path: Path) -> bool:
     """Return whether a file gives an input dimension the size 0, so that no sample fits it."""
-    return graph_has_empty_input(_parsed(path).graph)
+    return graph_has_empty_input(_parse(path).graph)
 
 
-def _advice(path: Path) -> str:
+def _get_advice(path: Path) -> str:
     """Return advice on a file that is no ONNX model, by its first bytes."""
     with path.open("rb") as file:
         head = file.read(64).lstrip().lower()
@@ -125,13 +125,13 @@ def _advice(path: Path) -> str:
     return "check the file's size against its source"
 
 
-def _parsed(path: Path) -> ModelProto:
+def _parse(path: Path) -> ModelProto:
     try:
         proto = onnx.load(str(path), format="protobuf", load_external_data=False)
     except DecodeError as error:
         raise UserError(
             f"{path}: not an ONNX model, or cut short",
-            hint=_advice(path),
+            hint=_get_advice(path),
         ) from error
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
@@ -152,14 +152,14 @@ def load_for_shapes(path: Path) -> ModelProto:
     proto = load_structure(path)
     if not is_large(proto):
         return load(path)
-    external_data_files(path, proto)
-    for tensor in all_tensors(proto.graph):
-        if is_external(tensor) and holds_shapes(tensor):
+    find_external_files(path, proto)
+    for tensor in iter_tensors(proto.graph):
+        if is_external(tensor) and can_hold_shape(tensor):
             load_external(path, tensor)
     return proto
 
 
-def holds_shapes(tensor: TensorProto) -> bool:
+def can_hold_shape(tensor: TensorProto) -> bool:
     """Return whether a tensor is small enough to be an input of shape computations."""
     return bool(math.prod(tensor.dims) <= _MOST_SHAPE_ENTRIES)
 
@@ -167,14 +167,14 @@ def holds_shapes(tensor: TensorProto) -> bool:
 def is_large(proto: ModelProto) -> bool:
     """Return whether a model with its data loaded exceeds the limit of one file."""
     # A 64th is reserved for nodes, names and shapes.
-    return stored_bytes(proto) > MAX_BYTES - (MAX_BYTES >> 6)
+    return count_stored_bytes(proto) > MAX_BYTES - (MAX_BYTES >> 6)
 
 
-def stored_bytes(proto: ModelProto) -> int:
+def count_stored_bytes(proto: ModelProto) -> int:
     """Return the bytes of all stored tensors, from their shapes and types alone."""
     return sum(
         math.prod(t.dims) * np.dtype(helper.tensor_dtype_to_np_dtype(t.data_type)).itemsize
-        for t in all_tensors(proto.graph)
+        for t in iter_tensors(proto.graph)
     )
 
 
@@ -187,8 +187,8 @@ def save(proto: ModelProto, path: Path) -> None:
     if is_large(proto):
         _write_data(proto, path.with_name(f"{path.name}.data"))
     else:
-        for tensor in all_tensors(proto.graph):
-            forget_place(tensor)
+        for tensor in iter_tensors(proto.graph):
+            clear_external_location(tensor)
     with whole_file(str(path)) as file:
         file.write(proto.SerializeToString(deterministic=True))
 
@@ -196,7 +196,7 @@ def save(proto: ModelProto, path: Path) -> None:
 def _write_data(proto: ModelProto, path: Path) -> None:
     """Move the data of all but the smallest tensors into one file."""
     with whole_file(str(path)) as file:
-        for tensor in all_tensors(proto.graph):
+        for tensor in iter_tensors(proto.graph):
             if not tensor.HasField("raw_data") or len(tensor.raw_data) < _LEAST_OUTSIDE:
                 continue
             offset = -(-file.tell() // _PAGE) * _PAGE
@@ -210,7 +210,7 @@ def _write_data(proto: ModelProto, path: Path) -> None:
                 tensor.external_data.add(key=key, value=str(value))
 
 
-def session_of(
+def make_session(
     proto: ModelProto, options: ort.SessionOptions | None = None
 ) -> ort.InferenceSession:
     """Open a session on a model in memory, of any size; a large message is modified by ``save``.
@@ -219,7 +219,7 @@ def session_of(
         proto: the model.
         options: ``None`` = the default options, without output.
     """
-    options = options or quiet_options()
+    options = options or make_session_options()
     if not is_large(proto):
         return ort.InferenceSession(
             proto.SerializeToString(), options, providers=["CPUExecutionProvider"]
@@ -232,12 +232,12 @@ def session_of(
 
 def open_session(path: Path, *, threads: int = 1) -> ort.InferenceSession:
     """Open an onnxruntime session on the CPU that prints nothing."""
-    options = quiet_options()
+    options = make_session_options()
     options.intra_op_num_threads = threads
     return ort.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
-def quiet_options() -> ort.SessionOptions:
+def make_session_options() -> ort.SessionOptions:
     """Return session options of onnxruntime that suppress its output and limit constant folding."""
     options = ort.SessionOptions()
     options.log_severity_level = 4
@@ -247,7 +247,7 @@ def quiet_options() -> ort.SessionOptions:
     return options
 
 
-def signature(proto: ModelProto) -> Signature:
+def read_signature(proto: ModelProto) -> Signature:
     """Read the inputs (without initializers) and outputs of a graph.
 
     Raises:
@@ -258,12 +258,12 @@ def signature(proto: ModelProto) -> Signature:
     if not inputs:
         raise UserError("the model has no inputs")
     return Signature(
-        inputs=tuple(_spec(v) for v in inputs),
-        outputs=tuple(_spec(v) for v in proto.graph.output),
+        inputs=tuple(_to_spec(v) for v in inputs),
+        outputs=tuple(_to_spec(v) for v in proto.graph.output),
     )
 
 
-def _spec(value: ValueInfoProto) -> TensorSpec:
+def _to_spec(value: ValueInfoProto) -> TensorSpec:
     if not value.type.HasField("tensor_type"):
         kind = (value.type.WhichOneof("value") or "value without a type").removesuffix("_type")
         raise UserError(f"{value.name}: a {kind}, not a tensor; such models are not supported")
@@ -277,15 +277,15 @@ def _spec(value: ValueInfoProto) -> TensorSpec:
     return TensorSpec(name=value.name, dtype=dtype, shape=shape)
 
 
-def all_graphs(graph: GraphProto) -> Iterator[GraphProto]:
+def iter_graphs(graph: GraphProto) -> Iterator[GraphProto]:
     """Yield a graph and every graph inside its nodes (If, Loop, Scan)."""
     yield graph
     for node in graph.node:
-        for inner in inner_graphs(node):
-            yield from all_graphs(inner)
+        for inner in iter_inner_graphs(node):
+            yield from iter_graphs(inner)
 
 
-def inner_graphs(node: NodeProto) -> Iterator[GraphProto]:
+def iter_inner_graphs(node: NodeProto) -> Iterator[GraphProto]:
     """Yield the graphs that a node has as attributes."""
     for attribute in node.attribute:
         if attribute.type == onnx.AttributeProto.GRAPH:
@@ -294,9 +294,9 @@ def inner_graphs(node: NodeProto) -> Iterator[GraphProto]:
             yield from attribute.graphs
 
 
-def all_tensors(graph: GraphProto) -> Iterator[TensorProto]:
+def iter_tensors(graph: GraphProto) -> Iterator[TensorProto]:
     """Yield every stored tensor: initializers and tensor attributes, inner graphs included."""
-    for each in all_graphs(graph):
+    for each in iter_graphs(graph):
         yield from each.initializer
         for node in each.node:
             for attribute in node.attribute:
@@ -305,18 +305,18 @@ def all_tensors(graph: GraphProto) -> Iterator[TensorProto]:
                 yield from attribute.tensors
 
 
-def external_data_files(path: Path, proto: ModelProto) -> list[Path]:
+def find_external_files(path: Path, proto: ModelProto) -> list[Path]:
     """List the external data files of the model in ``path``, each once.
 
     Raises:
         UserError: a file is missing, too short, or outside the model's folder.
     """
-    return external_files(path, all_tensors(proto.graph))
+    return list_external_files(path, iter_tensors(proto.graph))
 
 
 def _check_opsets(path: Path, proto: ModelProto) -> None:
     newest = onnx.defs.onnx_opset_version()
-    version = opset(proto)
+    version = get_opset(proto)
     if version > newest:
         raise UserError(
             f"{path}: opset {version} is newer than the newest known here ({newest})",
@@ -326,12 +326,12 @@ def _check_opsets(path: Path, proto: ModelProto) -> None:
         raise UserError(f"{path}: says no opset for the standard operators")
 
 
-def opset(proto: ModelProto) -> int:
+def get_opset(proto: ModelProto) -> int:
     """Return the version of the standard operator set; 0 if the file names none."""
     return next((o.version for o in proto.opset_import if o.domain in ("", "ai.onnx")), 0)
 
 
-def _digest(path: Path, beside: list[Path]) -> str:
+def _compute_digest(path: Path, beside: list[Path]) -> str:
     """Return the sha256 of the file, or, with external data, of the digests of all its files."""
     own = sha256_of(str(path))
     if not beside:
@@ -340,6 +340,6 @@ def _digest(path: Path, beside: list[Path]) -> str:
     return hashlib.sha256("".join(parts).encode()).hexdigest()
 
 
-def _line(error: Exception) -> str:
+def _format_error(error: Exception) -> str:
     text = first_line(error)
     return text.removeprefix("[ONNXRuntimeError] : ")

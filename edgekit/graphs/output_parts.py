@@ -25,7 +25,7 @@ def find_output_parts(proto: ModelProto, output: str | None = None) -> list[str]
         proto: the model.
         output: name of one output; ``None`` = all.
     """
-    parts = _Parts(proto)
+    parts = _PartFinder(proto)
     for name in [v.name for v in proto.graph.output] if output is None else [output]:
         if name not in parts.stored:
             parts.walk(name)
@@ -37,13 +37,13 @@ def find_output_values(proto: ModelProto) -> set[str]:
 
     Inputs of a Softmax or Sigmoid do not count: the far ends of their ranges hardly matter.
     """
-    parts = _Parts(proto, through=_MOVE)
+    parts = _PartFinder(proto, through=_MOVE)
     for output in proto.graph.output:
         parts.walk(output.name)
     return parts.passed
 
 
-class _Parts:
+class _PartFinder:
     def __init__(self, proto: ModelProto, *, through: set[str] = _MOVE | _SATURATE) -> None:
         self.through = through
         self.passed: set[str] = set()
@@ -64,14 +64,14 @@ class _Parts:
             return
         self.passed.add(value)
         node = self.producer[self._skip_qdq(value)]
-        inputs = self._operands(node)
+        inputs = self._find_operands(node)
         if inputs is None or node.domain not in ("", "ai.onnx"):
             self.found.append(value)
             return
         for name in inputs:
             self._walk(name)
 
-    def _operands(self, node: NodeProto) -> list[str] | None:
+    def _find_operands(self, node: NodeProto) -> list[str] | None:
         """Return the inputs through which the walk goes on; ``None`` where it ends."""
         if node.op_type in self.through:
             return [node.input[0]]

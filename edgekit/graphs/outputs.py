@@ -13,8 +13,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from edgekit.errors import UserError, first_line
-from edgekit.graphs.onnx_file import load_structure, quiet_options
-from edgekit.graphs.states import states_of
+from edgekit.graphs.onnx_file import load_structure, make_session_options
+from edgekit.graphs.states import read_states
 from edgekit.model import Model
 from edgekit_agent.failures import AgentError
 from edgekit_agent.runtimes import import_runtime
@@ -24,7 +24,7 @@ Arrays = Mapping[str, NDArray[np.generic]]
 _THREADS = 2
 
 
-def outputs(
+def iter_outputs(
     model: Model, feeds: Iterable[Arrays]
 ) -> Iterator[dict[str, NDArray[np.generic]] | str]:
     """Yield all outputs by name for each feed, or the error message if the model fails on it.
@@ -39,12 +39,12 @@ def outputs(
         UserError: the runtime refuses the file.
     """
     if model.format == "tflite":
-        yield from _by_litert(model, feeds)
+        yield from _run_litert(model, feeds)
     else:
-        yield from _by_onnxruntime(model, feeds)
+        yield from _run_onnxruntime(model, feeds)
 
 
-def _by_litert(
+def _run_litert(
     model: Model, feeds: Iterable[Arrays]
 ) -> Iterator[dict[str, NDArray[np.generic]] | str]:
     try:
@@ -58,10 +58,10 @@ def _by_litert(
             yield error.failure.message
 
 
-def _by_onnxruntime(
+def _run_onnxruntime(
     model: Model, feeds: Iterable[Arrays]
 ) -> Iterator[dict[str, NDArray[np.generic]] | str]:
-    options = quiet_options()
+    options = make_session_options()
     # The arena never returns memory; without it peak memory is that of one feed.
     options.enable_cpu_mem_arena = False
     options.intra_op_num_threads = _THREADS
@@ -70,7 +70,7 @@ def _by_onnxruntime(
     except Exception as error:  # onnxruntime's own exceptions have no common base
         raise UserError(f"onnxruntime does not take it: {first_line(error)}") from error
     names = [spec.name for spec in model.signature.outputs]
-    states = states_of(load_structure(model.path))
+    states = read_states(load_structure(model.path))
     held = {state.input: state.initial for state in states}
     for feed in feeds:
         try:

@@ -11,7 +11,7 @@ from onnx import NodeProto, helper, numpy_helper
 
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.instrument import Additions, open_offloaded
-from edgekit.graphs.observe import Tick, feed, input_tensors
+from edgekit.graphs.observe import Tick, feed, get_input_tensors
 from edgekit_agent.samples import Samples
 
 # Entries of one value for its histogram: most and least in one batch, and in total over all
@@ -24,7 +24,7 @@ _ENTRIES_OF_ALL = 1 << 21
 Facts = tuple[float, float, float, int]
 
 
-def watch_extremes(
+def iter_extremes(
     index: GraphIndex,
     names: Sequence[str],
     parts: Sequence[Samples],
@@ -54,7 +54,7 @@ def watch_extremes(
             additions.add(name, helper.make_node(op, [name], [output], **keep))
             additions.outputs.append(output)
     session = open_offloaded(index, additions)
-    for _, run in feed(session, input_tensors(index.proto), parts, tick=tick):
+    for _, run in feed(session, get_input_tensors(index.proto), parts, tick=tick):
         made = run(additions.outputs, {})
         yield {
             name: (
@@ -67,7 +67,7 @@ def watch_extremes(
         }
 
 
-def watch_entries(
+def iter_entries(
     index: GraphIndex,
     sizes: Mapping[str, int],
     parts: Sequence[Samples],
@@ -89,17 +89,19 @@ def watch_entries(
     for stem, numbers in whole:
         additions.constants.append(numpy_helper.from_array(np.array(numbers), f"edgekit:{stem}"))
     for number, (name, size) in enumerate(sizes.items()):
-        step = numpy_helper.from_array(np.array([_stride(size, most)]), f"edgekit:step:{number}")
+        step = numpy_helper.from_array(
+            np.array([_choose_stride(size, most)]), f"edgekit:step:{number}"
+        )
         additions.constants.append(step)
-        additions.add(name, *_pick(name, number))
+        additions.add(name, *_make_pick_nodes(name, number))
         additions.outputs.append(f"edgekit:entries:{number}")
     session = open_offloaded(index, additions)
-    for _, run in feed(session, input_tensors(index.proto), parts, tick=tick):
+    for _, run in feed(session, get_input_tensors(index.proto), parts, tick=tick):
         made = run(additions.outputs, {})
         yield dict(zip(sizes, made.values(), strict=True))
 
 
-def _pick(name: str, number: int) -> list[NodeProto]:
+def _make_pick_nodes(name: str, number: int) -> list[NodeProto]:
     flat, output = f"edgekit:flat:{number}", f"edgekit:entries:{number}"
     # The second start stands for the axis, which is 0 as well.
     bounds = ["edgekit:start", "edgekit:end", "edgekit:start", f"edgekit:step:{number}"]
@@ -109,7 +111,7 @@ def _pick(name: str, number: int) -> list[NodeProto]:
     ]
 
 
-def _stride(size: int, most: int) -> int:
+def _choose_stride(size: int, most: int) -> int:
     """Return a stride coprime to the size, so that entries of all channels are sampled."""
     stride = max(1, size // most)
     while math.gcd(stride, size) > 1:

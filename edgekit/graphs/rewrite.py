@@ -13,9 +13,9 @@ from edgekit.errors import PassRefused, first_line
 from edgekit.graphs.expansions import drop_expansions
 from edgekit.graphs.half import compute_in_float32, widen_weights
 from edgekit.graphs.hoist import hoist_weights
-from edgekit.graphs.index import GraphIndex, attribute, rename_reads
-from edgekit.graphs.normal import one_spelling
-from edgekit.graphs.onnx_file import all_graphs, is_large, opset
+from edgekit.graphs.index import GraphIndex, read_attribute, rename_reads
+from edgekit.graphs.normal import normalize_products
+from edgekit.graphs.onnx_file import get_opset, is_large, iter_graphs
 from edgekit.graphs.weight_folding import fold_weights
 
 _QUANTIZED = {
@@ -60,10 +60,10 @@ def prepare(proto: ModelProto, version: int, *, keep_ties: bool = False) -> Mode
         PassRefused: it is quantized already, or cannot be edited.
     """
     _refuse_quantized(proto)
-    if any(graph.sparse_initializer for graph in all_graphs(proto.graph)):
+    if any(graph.sparse_initializer for graph in iter_graphs(proto.graph)):
         raise PassRefused("the model stores sparse tensors", hint="export it with dense weights")
-    proto = _at_least_opset(_without_functions(proto), version)
-    _settle_initializers(proto)
+    proto = _raise_opset(_inline_functions(proto), version)
+    _drop_initializer_inputs(proto)
     _lift_constants(proto)
     hoist_weights(proto)
     compute_in_float32(proto)
@@ -73,11 +73,11 @@ def prepare(proto: ModelProto, version: int, *, keep_ties: bool = False) -> Mode
     drop_expansions(proto)
     fold_weights(proto, keep_ties=keep_ties)
     _fold_small_casts(proto)
-    one_spelling(proto, keep_ties=keep_ties)
+    normalize_products(proto, keep_ties=keep_ties)
     return proto
 
 
-def _without_functions(proto: ModelProto) -> ModelProto:
+def _inline_functions(proto: ModelProto) -> ModelProto:
     """Inline the functions that the model defines, unless it is too large."""
     if not proto.functions or is_large(proto):
         return proto
@@ -90,8 +90,8 @@ def _without_functions(proto: ModelProto) -> ModelProto:
         ) from error
 
 
-def _at_least_opset(proto: ModelProto, version: int) -> ModelProto:
-    old = opset(proto)
+def _raise_opset(proto: ModelProto, version: int) -> ModelProto:
+    old = get_opset(proto)
     if old >= version:
         return proto
     hint = f"export it with opset_version={version} or above"
@@ -114,7 +114,7 @@ def _at_least_opset(proto: ModelProto, version: int) -> ModelProto:
     return raised
 
 
-def _settle_initializers(proto: ModelProto) -> None:
+def _drop_initializer_inputs(proto: ModelProto) -> None:
     """Remove initializers from the graph inputs, where old files list all of them."""
     proto.ir_version = max(proto.ir_version, _MIN_IR)
     stored = {tensor.name for tensor in proto.graph.initializer}
@@ -127,7 +127,7 @@ def _lift_constants(proto: ModelProto) -> None:
     """Convert the Constant nodes of the main graph to initializers."""
     kept = []
     for node in proto.graph.node:
-        value = _stored(node) if node.op_type == "Constant" else None
+        value = _read_constant(node) if node.op_type == "Constant" else None
         if value is None:
             kept.append(node)
         else:
@@ -138,13 +138,13 @@ def _lift_constants(proto: ModelProto) -> None:
         proto.graph.node.extend(kept)
 
 
-def _stored(node: NodeProto) -> TensorProto | None:
+def _read_constant(node: NodeProto) -> TensorProto | None:
     """Return the tensor or numbers of a Constant node; ``None`` for other kinds."""
-    value = attribute(node, "value", None)
+    value = read_attribute(node, "value", None)
     if isinstance(value, TensorProto):
         return value
     for name, kind in _NUMBERS.items():
-        numbers = attribute(node, name, None)
+        numbers = read_attribute(node, name, None)
         if numbers is not None:
             return numpy_helper.from_array(np.array(numbers, kind))
     return None
@@ -159,7 +159,7 @@ def _fold_small_casts(proto: ModelProto) -> None:
     kept: list[NodeProto] = []
     for node in proto.graph.node:
         value = index.constant(node.input[0]) if node.op_type == "Cast" else None
-        kind, made = attribute(node, "to", 0), node.output[0] if node.output else ""
+        kind, made = read_attribute(node, "to", 0), node.output[0] if node.output else ""
         few = value is not None and value.size <= _FEW and value.dtype.name not in _QUANTIZED_TYPES
         if value is None or not few or kind not in _PLAIN or made in index.outputs:
             kept.append(node)
@@ -179,7 +179,7 @@ def _fold_shapes(proto: ModelProto) -> None:
         if tensor is None or node.output[0] in index.outputs:
             kept.append(node)
             continue
-        bounds = (attribute(node, name, None) for name in ("start", "end"))
+        bounds = (read_attribute(node, name, None) for name in ("start", "end"))
         start, end = (each if isinstance(each, int) else None for each in bounds)
         sizes = list(tensor.dims)[start:end]
         proto.graph.initializer.append(
@@ -207,7 +207,7 @@ def _refuse_quantized(proto: ModelProto) -> None:
     stored = {tensor.name for tensor in proto.graph.initializer}
     found = {
         node.op_type
-        for node in _all_nodes(proto)
+        for node in _iter_nodes(proto)
         if _is_quantized(node.op_type)
         and not (node.op_type == "DequantizeLinear" and node.input[0] in stored)
     }
@@ -219,8 +219,8 @@ def _is_quantized(op: str) -> bool:
     return op in _QUANTIZED or op.startswith("QLinear")
 
 
-def _all_nodes(proto: ModelProto) -> Iterator[NodeProto]:
-    for graph in all_graphs(proto.graph):
+def _iter_nodes(proto: ModelProto) -> Iterator[NodeProto]:
+    for graph in iter_graphs(proto.graph):
         yield from graph.node
     for function in proto.functions:
         yield from function.node

@@ -15,7 +15,7 @@ from onnx import GraphProto, ModelProto, TensorProto, TypeProto, helper, numpy_h
 
 from edgekit.graphs.bias_scales import store_bias_scales
 from edgekit.graphs.free_dimensions import size_dimensions
-from edgekit.graphs.onnx_file import all_graphs, holds_shapes, is_large, quiet_options
+from edgekit.graphs.onnx_file import can_hold_shape, is_large, iter_graphs, make_session_options
 
 Shape = tuple[int, ...]
 # Sizes as far as they are known; ``None`` is a free dimension.
@@ -25,7 +25,7 @@ _MOST_COUNTED = 1 << 16
 NamedShape = tuple[int | str | None, ...]
 
 
-def with_shapes(proto: ModelProto, dims: Mapping[str, int]) -> ModelProto:
+def copy_with_shapes(proto: ModelProto, dims: Mapping[str, int]) -> ModelProto:
     """Copy a model with free dimensions fixed and all shapes that can be inferred.
 
     Exported transformers compute shapes inside the graph. With fixed inputs these are constants,
@@ -36,7 +36,7 @@ def with_shapes(proto: ModelProto, dims: Mapping[str, int]) -> ModelProto:
         dims: sizes of free dimensions by name; others count as 1.
     """
     large = is_large(proto)
-    fixed = _without_weights(proto) if large else _copy(proto)
+    fixed = _copy_without_weights(proto) if large else _copy(proto)
     # onnxruntime reorders the nodes if it folds any.
     store_bias_scales(fixed)
     del fixed.graph.value_info[:]
@@ -46,9 +46,9 @@ def with_shapes(proto: ModelProto, dims: Mapping[str, int]) -> ModelProto:
         value.type.tensor_type.ClearField("shape")
     # If inference fails, every shape is unknown and reported as such.
     with contextlib.suppress(onnx.shape_inference.InferenceError, ValueError):
-        fixed = infer_shapes_by_values(_folded(fixed))
+        fixed = infer_shapes_by_values(_fold_constants(fixed))
     if large:
-        _give_weights_back(fixed, proto)
+        _restore_initializers(fixed, proto)
     return fixed
 
 
@@ -58,10 +58,10 @@ def infer_shapes_by_values(proto: ModelProto) -> ModelProto:
     Raises:
         onnx.shape_inference.InferenceError: an operator does not fit its inputs.
     """
-    return onnx.shape_inference.infer_shapes(proto, data_prop=not _counts_far(proto.graph))
+    return onnx.shape_inference.infer_shapes(proto, data_prop=not _has_huge_range(proto.graph))
 
 
-def _counts_far(graph: GraphProto) -> bool:
+def _has_huge_range(graph: GraphProto) -> bool:
     """Return whether a Range has so many entries that inference would run out of memory."""
     single = {t.name: t for t in graph.initializer if math.prod(t.dims) == 1}
     for node in graph.node:
@@ -69,12 +69,12 @@ def _counts_far(graph: GraphProto) -> bool:
             held = [a.t for a in node.attribute if a.name == "value" and math.prod(a.t.dims) == 1]
             single |= dict.fromkeys(node.output, *held) if held else {}
         ends = [single[name] for name in node.input if name in single]
-        if node.op_type == "Range" and len(ends) == 3 and _count(ends) > _MOST_COUNTED:
+        if node.op_type == "Range" and len(ends) == 3 and _count_range(ends) > _MOST_COUNTED:
             return True
     return False
 
 
-def _count(ends: list[TensorProto]) -> float:
+def _count_range(ends: list[TensorProto]) -> float:
     try:
         start, limit, step = (float(numpy_helper.to_array(t).item()) for t in ends)
     except (TypeError, ValueError):
@@ -88,7 +88,7 @@ def _copy(proto: ModelProto) -> ModelProto:
     return copied
 
 
-def _give_weights_back(bare: ModelProto, proto: ModelProto) -> None:
+def _restore_initializers(bare: ModelProto, proto: ModelProto) -> None:
     """Turn the inputs that replaced weights into initializers again, without their data."""
     fed = {value.name for value in proto.graph.input}
     for place in reversed(range(len(bare.graph.input))):
@@ -102,7 +102,7 @@ def _give_weights_back(bare: ModelProto, proto: ModelProto) -> None:
             )
 
 
-def known_shapes(proto: ModelProto) -> tuple[dict[str, Shape], dict[str, int]]:
+def read_shapes(proto: ModelProto) -> tuple[dict[str, Shape], dict[str, int]]:
     """Return the known shapes in the main graph, and the bytes of values that are no initializers.
 
     Args:
@@ -112,14 +112,14 @@ def known_shapes(proto: ModelProto) -> tuple[dict[str, Shape], dict[str, int]]:
     shapes: dict[str, Shape] = {t.name: tuple(t.dims) for t in graph.initializer}
     sizes: dict[str, int] = {}
     for value in (*graph.input, *graph.value_info, *graph.output):
-        shape = fixed_shape(value.type)
+        shape = get_fixed_shape(value.type)
         if shape is not None:
             shapes[value.name] = shape
             sizes[value.name] = math.prod(shape) * itemsize(value.type.tensor_type.elem_type)
     return shapes, sizes
 
 
-def shapes_of(proto: ModelProto, dims: Mapping[str, int]) -> dict[str, Shape]:
+def infer_shapes_at(proto: ModelProto, dims: Mapping[str, int]) -> dict[str, Shape]:
     """Infer the shapes of the values of the main graph, by their names in this model.
 
     Values that ``copy_with_shapes`` folds or renames get their shapes from their neighbors.
@@ -128,8 +128,8 @@ def shapes_of(proto: ModelProto, dims: Mapping[str, int]) -> dict[str, Shape]:
         proto: the model, external data loaded; not changed.
         dims: sizes of free dimensions by name; others count as 1.
     """
-    shaped = with_shapes(proto, dims)
-    bare = _without_weights(proto)
+    shaped = copy_with_shapes(proto, dims)
+    bare = _copy_without_weights(proto)
     made = {name for node in proto.graph.node for name in node.output}
     del bare.graph.value_info[:]
     bare.graph.value_info.extend(v for v in shaped.graph.value_info if v.name in made)
@@ -139,10 +139,10 @@ def shapes_of(proto: ModelProto, dims: Mapping[str, int]) -> dict[str, Shape]:
             value.CopyFrom(known[value.name])
     with contextlib.suppress(onnx.shape_inference.InferenceError, ValueError):
         bare = onnx.shape_inference.infer_shapes(bare)
-    return known_shapes(bare)[0]
+    return read_shapes(bare)[0]
 
 
-def fixed_shape(kind: TypeProto) -> Shape | None:
+def get_fixed_shape(kind: TypeProto) -> Shape | None:
     """Return the shape of a type; ``None`` if a dimension is free or unknown.
 
     Inference yields a negative size if a window is larger than its input.
@@ -160,8 +160,8 @@ def itemsize(elem_type: int) -> int:
     return int(np.dtype(helper.tensor_dtype_to_np_dtype(elem_type)).itemsize)
 
 
-def _folded(fixed: ModelProto) -> ModelProto:
-    options = quiet_options()
+def _fold_constants(fixed: ModelProto) -> ModelProto:
+    options = make_session_options()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_BASIC
     with tempfile.TemporaryDirectory() as folder:
         target = Path(folder) / "folded.onnx"
@@ -175,18 +175,18 @@ def _folded(fixed: ModelProto) -> ModelProto:
         return onnx.load(str(target))
 
 
-def ranks(proto: ModelProto) -> dict[str, int]:
+def infer_ranks(proto: ModelProto) -> dict[str, int]:
     """Infer the ranks of values, inner graphs included; unknown ones are left out.
 
     Weights are replaced by inputs, so models of any size are allowed.
     """
-    bare = _without_weights(proto)
+    bare = _copy_without_weights(proto)
     try:
         bare = onnx.shape_inference.infer_shapes(bare)
     except (onnx.shape_inference.InferenceError, ValueError):
         return {}  # such as an operator that inference does not know: nothing is known
     found: dict[str, set[int]] = {}
-    for graph in all_graphs(bare.graph):
+    for graph in iter_graphs(bare.graph):
         for value in (*graph.input, *graph.value_info, *graph.output):
             tensor = value.type.tensor_type
             rank = len(tensor.shape.dim) if tensor.HasField("shape") else -1
@@ -197,13 +197,13 @@ def ranks(proto: ModelProto) -> dict[str, int]:
     }
 
 
-def named_shapes(proto: ModelProto) -> dict[str, NamedShape]:
+def infer_named_shapes(proto: ModelProto) -> dict[str, NamedShape]:
     """Infer the shapes of the values of the main graph, with the names of free dimensions.
 
     A size that is neither known nor named is ``None``; two sizes of one name are equal.
     """
     shapes: dict[str, NamedShape] = {t.name: tuple(t.dims) for t in proto.graph.initializer}
-    bare = _without_weights(proto)
+    bare = _copy_without_weights(proto)
     try:
         bare = infer_shapes_by_values(bare)
     except (onnx.shape_inference.InferenceError, ValueError):
@@ -217,7 +217,7 @@ def named_shapes(proto: ModelProto) -> dict[str, NamedShape]:
     return shapes
 
 
-def _without_weights(proto: ModelProto) -> ModelProto:
+def _copy_without_weights(proto: ModelProto) -> ModelProto:
     """Copy the model with large constants replaced by inputs of their shape."""
     bare = ModelProto(ir_version=proto.ir_version)
     bare.opset_import.extend(proto.opset_import)
@@ -229,7 +229,7 @@ def _without_weights(proto: ModelProto) -> ModelProto:
     graph.output.extend(proto.graph.output)
     fed = {value.name for value in graph.input}
     for tensor in proto.graph.initializer:
-        if holds_shapes(tensor):
+        if can_hold_shape(tensor):
             graph.initializer.add().CopyFrom(tensor)
         elif tensor.name not in fed:
             value = helper.make_tensor_value_info(tensor.name, tensor.data_type, list(tensor.dims))
@@ -237,12 +237,12 @@ def _without_weights(proto: ModelProto) -> ModelProto:
     return bare
 
 
-def partial_shapes(proto: ModelProto) -> dict[str, Dims]:
+def infer_partial_shapes(proto: ModelProto) -> dict[str, Dims]:
     """Infer shapes in the main graph, with ``None`` for free sizes; unknown shapes are left out.
 
     Weights are replaced by inputs, so models of any size are allowed.
     """
-    bare = _without_weights(proto)
+    bare = _copy_without_weights(proto)
     del bare.graph.value_info[:]
     with contextlib.suppress(onnx.shape_inference.InferenceError, ValueError):
         bare = infer_shapes_by_values(bare)
@@ -257,12 +257,12 @@ def partial_shapes(proto: ModelProto) -> dict[str, Dims]:
     }
 
 
-def element_types(proto: ModelProto) -> dict[str, int | None]:
+def infer_element_types(proto: ModelProto) -> dict[str, int | None]:
     """Infer the ONNX element types of values of the main graph; ``None`` for non-tensors.
 
     Unknown types are left out. Weights are replaced by inputs.
     """
-    bare = _without_weights(proto)
+    bare = _copy_without_weights(proto)
     with contextlib.suppress(onnx.shape_inference.InferenceError, ValueError):
         bare = onnx.shape_inference.infer_shapes(bare)
     values = (*bare.graph.input, *bare.graph.value_info, *bare.graph.output)

@@ -37,14 +37,14 @@ def record_states(proto: ModelProto, states: Sequence[State]) -> None:
             "output": state.output,
             "dtype": state.initial.dtype.name,
             "shape": list(state.initial.shape),
-            "initial": _encode(state.initial),
+            "initial": _encode_array(state.initial),
         }
         for state in states
     ]
     proto.metadata_props.add(key=_KEY, value=json.dumps(record, sort_keys=True))
 
 
-def states_of(proto: ModelProto) -> tuple[State, ...]:
+def read_states(proto: ModelProto) -> tuple[State, ...]:
     """Read the states from the metadata of a model.
 
     Returns:
@@ -59,7 +59,7 @@ def states_of(proto: ModelProto) -> tuple[State, ...]:
     return ()
 
 
-def _encode(array: NDArray[np.generic]) -> str:
+def _encode_array(array: NDArray[np.generic]) -> str:
     """Encode the bytes of an array as base64; an array of zeros becomes an empty string."""
     return base64.b64encode(array.tobytes()).decode() if array.any() else ""
 

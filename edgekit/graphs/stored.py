@@ -14,13 +14,13 @@ from onnx import ModelProto, TensorProto, helper, numpy_helper
 from edgekit.graphs.half import compute_in_float32, computes_half, widen_weights
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.onnx_file import (
-    all_graphs,
-    all_tensors,
-    external_data_files,
+    find_external_files,
+    iter_graphs,
+    iter_tensors,
     load,
     load_structure,
 )
-from edgekit.graphs.placement import as_product, is_table
+from edgekit.graphs.placement import is_embedding_table, match_product
 
 _FLOATS = {TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE}
 # Smaller tables are no embeddings.
@@ -29,7 +29,7 @@ _BITS = {"int4": 4, "uint4": 4, "int2": 2, "uint2": 2}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stored:
+class StorageStats:
     """Storage statistics of one file.
 
     ``weight_bytes`` counts float tensors of two or more axes that exactly one node reads.
@@ -51,47 +51,49 @@ class Stored:
     computes_in_half: bool = False
 
 
-def census(path: Path) -> Stored:
+def read_storage_stats(path: Path) -> StorageStats:
     """Read the storage statistics of an ONNX file and its external data.
 
     Raises:
         UserError: the file does not load.
     """
-    beside = external_data_files(path, load_structure(path))
+    beside = find_external_files(path, load_structure(path))
     proto = load(path)
     bytes_of: Counter[str] = Counter()
     nans, infinities = [], []
-    for tensor in all_tensors(proto.graph):
-        bytes_of[helper.tensor_dtype_to_np_dtype(tensor.data_type).name] += nominal_bytes(tensor)
+    for tensor in iter_tensors(proto.graph):
+        bytes_of[helper.tensor_dtype_to_np_dtype(tensor.data_type).name] += count_packed_bytes(
+            tensor
+        )
         if tensor.data_type in _FLOATS and math.prod(tensor.dims):
-            low, high = _extremes(tensor)
+            low, high = _find_extremes(tensor)
             if math.isnan(low):
                 nans.append(tensor.name or "of a node")
             elif math.isinf(low) or math.isinf(high):
                 infinities.append(tensor.name or "of a node")
-    weights = list(_float_weights(proto))
+    weights = list(_iter_float_weights(proto))
     computes_in_half = computes_half(proto)
-    return Stored(
+    return StorageStats(
         file_bytes=sum(file.stat().st_size for file in (path, *beside)),
-        nodes=sum(len(graph.node) for graph in all_graphs(proto.graph)),
+        nodes=sum(len(graph.node) for graph in iter_graphs(proto.graph)),
         bytes_of=dict(bytes_of),
         weight_bytes=sum(size for size, shared in weights if not shared),
         shared_bytes=sum(size for size, shared in weights if shared),
-        zeros=_zeros(proto),
+        zeros=_compute_zero_share(proto),
         nan=next(iter(nans), None),
         infinite=next(iter(infinities), None),
         computes_in_half=computes_in_half,
     )
 
 
-def _zeros(proto: ModelProto) -> float:
+def _compute_zero_share(proto: ModelProto) -> float:
     """Return the part of zeros in the weights of layers and embeddings; widen float16 in place."""
     compute_in_float32(proto)
     widen_weights(proto)
     index = GraphIndex(proto)
-    weighted = (as_product(index, node) for node in index.graph.node)
+    weighted = (match_product(index, node) for node in index.graph.node)
     names = [w.weight for w in weighted if w and not w.kept and index.only_reader(w.weight)]
-    names += [name for name in index.initializers if _is_table(index, name)]
+    names += [name for name in index.initializers if _is_large_table(index, name)]
     zeros = entries = 0
     for name in names:
         weight = index.float_constant(name)
@@ -100,23 +102,23 @@ def _zeros(proto: ModelProto) -> float:
     return zeros / max(entries, 1)
 
 
-def _is_table(index: GraphIndex, name: str) -> bool:
+def _is_large_table(index: GraphIndex, name: str) -> bool:
     """Return whether a tensor is a large float32 embedding table without other readers."""
     table = index.initializers[name]
     if table.data_type != TensorProto.FLOAT or len(table.dims) != 2:
         return False
     if math.prod(table.dims) < _LEAST_TABLE or name in index.outputs | index.inner_reads:
         return False
-    return is_table(index, name)
+    return is_embedding_table(index, name)
 
 
-def _extremes(tensor: TensorProto) -> tuple[float, float]:
+def _find_extremes(tensor: TensorProto) -> tuple[float, float]:
     """Return minimum and maximum, NaN if there is one; needs no memory, unlike a mask."""
     values = numpy_helper.to_array(tensor)
     return float(values.min()), float(values.max())
 
 
-def nominal_bytes(tensor: TensorProto) -> int:
+def count_packed_bytes(tensor: TensorProto) -> int:
     """Return the bytes of a tensor's entries when packed, which may be fewer than in the file."""
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type))
     bits: int = _BITS.get(dtype.name, 8 * dtype.itemsize)
@@ -124,14 +126,14 @@ def nominal_bytes(tensor: TensorProto) -> int:
     return (entries * bits + 7) // 8
 
 
-def _float_weights(proto: ModelProto) -> Iterator[tuple[int, bool]]:
+def _iter_float_weights(proto: ModelProto) -> Iterator[tuple[int, bool]]:
     """Yield for each float tensor of two or more axes its bytes and whether it is shared.
 
     Inner graphs are included. A tensor is shared unless exactly one node of its graph and no other
     graph reads it.
     """
     index = GraphIndex(proto)
-    for graph in all_graphs(proto.graph):
+    for graph in iter_graphs(proto.graph):
         tensors = [(tensor.name, tensor) for tensor in graph.initializer]
         for node in graph.node:
             if node.op_type == "Constant":
@@ -141,4 +143,4 @@ def _float_weights(proto: ModelProto) -> Iterator[tuple[int, bool]]:
         elsewhere |= index.inner_reads if graph is index.graph else set()
         for name, tensor in tensors:
             if tensor.data_type in _FLOATS and len(tensor.dims) > 1:
-                yield nominal_bytes(tensor), readers[name] != 1 or name in elsewhere
+                yield count_packed_bytes(tensor), readers[name] != 1 or name in elsewhere

@@ -6,14 +6,14 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from edgekit.graphs.index import GraphIndex, attribute
+from edgekit.graphs.index import GraphIndex, read_attribute
 
 _TO_THE_END = np.iinfo(np.int64).max
 
 Floats = NDArray[np.float32]
 
 
-def convolve_transposed(proto: ModelProto) -> None:
+def replace_conv_transposes(proto: ModelProto) -> None:
     """Replace each 2-D ConvTranspose of the main graph with one stride by a Conv, in place.
 
     The Conv computes stride x stride phases of each channel, DepthToSpace interleaves them, and
@@ -25,7 +25,7 @@ def convolve_transposed(proto: ModelProto) -> None:
     index = GraphIndex(proto)
     nodes: list[NodeProto] = []
     for node in index.graph.node:
-        nodes += _convolution(index, node) if _is_simple(index, node) else [node]
+        nodes += _build_conv(index, node) if _is_simple(index, node) else [node]
     index.replace_nodes(nodes)
     index.drop_unread_constants()
 
@@ -36,33 +36,35 @@ def _is_simple(index: GraphIndex, node: NodeProto) -> bool:
     weight = index.initializers.get(node.input[1])
     if weight is None or weight.data_type != TensorProto.FLOAT or len(weight.dims) != 4:
         return False
-    if attribute(node, "auto_pad", b"NOTSET") != b"NOTSET" or attribute(node, "output_shape", None):
+    if read_attribute(node, "auto_pad", b"NOTSET") != b"NOTSET" or read_attribute(
+        node, "output_shape", None
+    ):
         return False
-    strides = _ints(node, "strides", [1, 1])
-    spare = _spare(node, list(weight.dims[2:]), strides[0])
-    same = strides[0] == strides[1] and _ints(node, "dilations", [1, 1]) == [1, 1]
+    strides = _get_ints(node, "strides", [1, 1])
+    spare = _compute_surplus(node, list(weight.dims[2:]), strides[0])
+    same = strides[0] == strides[1] and _get_ints(node, "dilations", [1, 1]) == [1, 1]
     bias = node.input[2] if len(node.input) > 2 else ""
     return same and min(spare) >= 0 and (not bias or bias in index.initializers)
 
 
-def _ints(node: NodeProto, name: str, default: list[int]) -> list[int]:
-    found = attribute(node, name, default)
+def _get_ints(node: NodeProto, name: str, default: list[int]) -> list[int]:
+    found = read_attribute(node, name, default)
     return list(found) if isinstance(found, list) else default
 
 
-def _spare(node: NodeProto, kernel: list[int], stride: int) -> list[int]:
+def _compute_surplus(node: NodeProto, kernel: list[int], stride: int) -> list[int]:
     """Return the surplus positions that the Conv computes at the end of each output axis."""
-    after = _ints(node, "pads", [0] * 4)[2:]
-    more = _ints(node, "output_padding", [0, 0])
+    after = _get_ints(node, "pads", [0] * 4)[2:]
+    more = _get_ints(node, "output_padding", [0, 0])
     taps = [-(-k // stride) for k in kernel]
     return [stride * t - k + a - m for t, k, a, m in zip(taps, kernel, after, more, strict=True)]
 
 
-def _convolution(index: GraphIndex, node: NodeProto) -> list[NodeProto]:
+def _build_conv(index: GraphIndex, node: NodeProto) -> list[NodeProto]:
     weight = index.float_constant(node.input[1])
-    stride = _ints(node, "strides", [1, 1])[0]
-    group = attribute(node, "group", 1)
-    phases = _phases(weight, stride, group if isinstance(group, int) else 1)
+    stride = _get_ints(node, "strides", [1, 1])[0]
+    group = read_attribute(node, "group", 1)
+    phases = _rearrange_phases(weight, stride, group if isinstance(group, int) else 1)
     inputs = [node.input[0], index.add_constant("n", phases)]
     if len(node.input) > 2 and node.input[2]:
         bias = np.repeat(index.float_constant(node.input[2]), stride * stride)
@@ -74,8 +76,8 @@ def _convolution(index: GraphIndex, node: NodeProto) -> list[NodeProto]:
         shuffle = helper.make_node("DepthToSpace", names[:1], names[1:2], blocksize=stride)
         shuffle.attribute.append(helper.make_attribute("mode", "CRD"))
         made.append(shuffle)
-    before = _ints(node, "pads", [0] * 4)[:2]
-    spare = _spare(node, list(weight.shape[2:]), stride)
+    before = _get_ints(node, "pads", [0] * 4)[:2]
+    spare = _compute_surplus(node, list(weight.shape[2:]), stride)
     if any((*before, *spare)):
         ends = [-s if s else _TO_THE_END for s in spare]
         bounds = [index.add_constant("n", np.array(v)) for v in (before, ends, [2, 3])]
@@ -84,7 +86,7 @@ def _convolution(index: GraphIndex, node: NodeProto) -> list[NodeProto]:
     return made
 
 
-def _phases(weight: Floats, stride: int, group: int) -> Floats:
+def _rearrange_phases(weight: Floats, stride: int, group: int) -> Floats:
     """Rearrange [C, M, h, w] to a Conv weight [group M stride², C / group, taps, taps]."""
     channels, outputs, *kernel = weight.shape
     taps = [-(-k // stride) for k in kernel]

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-from edgekit.errors import UserError, first_line, missing_extra
+from edgekit.errors import UserError, first_line, make_missing_extra_error
 from edgekit.model import Model, Signature, TensorSpec
 from edgekit_agent.failures import AgentError
 from edgekit_agent.files import sha256_of
@@ -30,20 +30,20 @@ def read_tflite(path: Path) -> Model:
     try:
         import ai_edge_litert.interpreter  # noqa: F401
     except ImportError as error:
-        raise missing_extra("ai-edge-litert", "litert") from error
+        raise make_missing_extra_error("ai-edge-litert", "litert") from error
     try:
-        with _without_chatter():
+        with _silence_litert():
             loaded = import_runtime("litert")(str(path), 1)
     except AgentError as error:
         lacks = any(words in str(error) for words in _MISSING)
-        raise UserError(_refusal(path, error), hint=_LACKS if lacks else _REFUSED) from error
+        raise UserError(_format_refusal(path, error), hint=_LACKS if lacks else _REFUSED) from error
     except Exception as error:
         raise UserError(f"{path}: LiteRT refuses the file: {first_line(error)}") from error
-    signature = Signature(inputs=_specs(loaded.inputs), outputs=_specs(loaded.outputs))
+    signature = Signature(inputs=_to_specs(loaded.inputs), outputs=_to_specs(loaded.outputs))
     return Model(path=path, format="tflite", digest=sha256_of(str(path)), signature=signature)
 
 
-def shapes_at(path: Path, sizes: Mapping[str, Sequence[int]]) -> dict[int, tuple[int, ...]]:
+def read_shapes_at(path: Path, sizes: Mapping[str, Sequence[int]]) -> dict[int, tuple[int, ...]]:
     """Return the shapes of the tensors in a file's main graph at given sizes of its inputs.
 
     Args:
@@ -81,14 +81,14 @@ def shapes_at(path: Path, sizes: Mapping[str, Sequence[int]]) -> dict[int, tuple
     return found
 
 
-def _refusal(path: Path, error: AgentError) -> str:
+def _format_refusal(path: Path, error: AgentError) -> str:
     """Format LiteRT's refusal as one line that names the path once."""
     said = first_line(error).replace(f" cannot load {path}: ", ": ")
     return f"{path}: LiteRT refuses the file: {said}"
 
 
 @contextmanager
-def _without_chatter() -> Iterator[None]:
+def _silence_litert() -> Iterator[None]:
     """Suppress the INFO lines that LiteRT prints at its first load.
 
     LiteRT has no setting for that. All other output to stderr is passed on.
@@ -110,5 +110,5 @@ def _without_chatter() -> Iterator[None]:
                     os.write(2, line)
 
 
-def _specs(tensors: tuple[Tensor, ...]) -> tuple[TensorSpec, ...]:
+def _to_specs(tensors: tuple[Tensor, ...]) -> tuple[TensorSpec, ...]:
     return tuple(TensorSpec(name=t.name, dtype=t.dtype, shape=t.shape) for t in tensors)

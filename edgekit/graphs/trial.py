@@ -46,8 +46,9 @@ def try_tflite(path: Path, store: Store) -> None:
     if status is None:
         raise UserError(f"{path}: LiteRT does not open it within {TRIAL_TIMEOUT_S:g} s")
     if status < 0:
+        signal_name = _get_signal_name(-status)
         raise UserError(
-            f"{path}: LiteRT {runtime} crashes when it opens the file ({_signal_name(-status)})",
+            f"{path}: LiteRT {runtime} crashes when it opens the file ({signal_name})",
             hint="the file is damaged: fetch or export it again",
         )
     if status == 0:
@@ -71,7 +72,7 @@ def _open_in_child(path: Path) -> int | None:
     return done.returncode
 
 
-def _signal_name(number: int) -> str:
+def _get_signal_name(number: int) -> str:
     try:
         return signal.Signals(number).name
     except ValueError:

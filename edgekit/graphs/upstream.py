@@ -7,21 +7,23 @@ from collections.abc import Collection
 from onnx import ModelProto, NodeProto, helper
 
 from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.offload import without_weights
-from edgekit.graphs.onnx_file import inner_graphs
+from edgekit.graphs.offload import copy_without_weights
+from edgekit.graphs.onnx_file import iter_inner_graphs
 
 
-def reads_of(node: NodeProto) -> set[str]:
+def collect_reads(node: NodeProto) -> set[str]:
     """Collect every name that a node reads, its inner graphs included."""
     names = {name for name in node.input if name}
-    for graph in inner_graphs(node):
+    for graph in iter_inner_graphs(node):
         names |= {value.name for value in graph.output}
         for each in graph.node:
-            names |= reads_of(each)
+            names |= collect_reads(each)
     return names
 
 
-def upstream(index: GraphIndex, names: Collection[str], *, given: Collection[str] = ()) -> set[str]:
+def find_upstream(
+    index: GraphIndex, names: Collection[str], *, given: Collection[str] = ()
+) -> set[str]:
     """Return the named values and all their ancestors, back to the given values.
 
     Args:
@@ -37,11 +39,11 @@ def upstream(index: GraphIndex, names: Collection[str], *, given: Collection[str
             continue
         found.add(name)
         if name in index.producer and name not in given:
-            waiting.extend(reads_of(index.producer[name]))
+            waiting.extend(collect_reads(index.producer[name]))
     return found
 
 
-def downstream(index: GraphIndex, name: str, *, but: Collection[NodeProto] = ()) -> set[str]:
+def find_downstream(index: GraphIndex, name: str, *, but: Collection[NodeProto] = ()) -> set[str]:
     """Return a value and all its descendants.
 
     Args:
@@ -52,12 +54,14 @@ def downstream(index: GraphIndex, name: str, *, but: Collection[NodeProto] = ())
     left = {id(node) for node in but}
     found = {name}
     for node in index.graph.node:
-        if id(node) not in left and not found.isdisjoint(reads_of(node)):
+        if id(node) not in left and not found.isdisjoint(collect_reads(node)):
             found.update(each for each in node.output if each)
     return found
 
 
-def up_to(proto: ModelProto, names: Collection[str], *, given: Collection[str] = ()) -> ModelProto:
+def extract_subgraph(
+    proto: ModelProto, names: Collection[str], *, given: Collection[str] = ()
+) -> ModelProto:
     """Extract the part of a model that computes the given values; all inputs are kept.
 
     Args:
@@ -66,8 +70,8 @@ def up_to(proto: ModelProto, names: Collection[str], *, given: Collection[str] =
         given: values that need not be computed.
     """
     index = GraphIndex(proto)
-    needed = upstream(index, names, given=given)
-    part = without_weights(proto)
+    needed = find_upstream(index, names, given=given)
+    part = copy_without_weights(proto)
     nodes = [n for n in proto.graph.node if not (needed - set(given)).isdisjoint(n.output)]
     del part.graph.node[:]
     part.graph.node.extend(nodes)

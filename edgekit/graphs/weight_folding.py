@@ -10,9 +10,9 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 from onnx import GraphProto, ModelProto, NodeProto, TensorProto, ValueInfoProto, numpy_helper
 
-from edgekit.graphs.index import GraphIndex, attribute
-from edgekit.graphs.onnx_file import MAX_BYTES, all_graphs, inner_graphs, quiet_options
-from edgekit.graphs.placement import gathers_rows
+from edgekit.graphs.index import GraphIndex, read_attribute
+from edgekit.graphs.onnx_file import MAX_BYTES, iter_graphs, iter_inner_graphs, make_session_options
+from edgekit.graphs.placement import is_row_gather
 
 # Smaller results are shapes, bounds and counters rather than weights.
 _LEAST_ENTRIES = 64
@@ -47,21 +47,21 @@ def fold_weights(proto: ModelProto, *, keep_ties: bool = False) -> None:
         keep_ties: do not fold several weights of one source that together are larger than it.
     """
     main = GraphIndex(proto)
-    folding = _Folding(main, keep_ties=keep_ties)
+    folding = _WeightFolder(main, keep_ties=keep_ties)
     folding.fold(main, {})
     if folding.stored:
         folding.drop_unread_nodes()
         GraphIndex(proto).drop_unread_constants()
 
 
-class _Folding:
+class _WeightFolder:
     """Folded weights of a model by content hash, shared by all its graphs."""
 
     def __init__(self, main: GraphIndex, *, keep_ties: bool) -> None:
         self.main = main
         self.keep_ties = keep_ties
         self.stored: dict[bytes, str] = {}
-        self.tied = _read_directly(main.proto.graph)
+        self.tied = _find_direct_reads(main.proto.graph)
 
     def fold(self, index: GraphIndex, around: Arrays) -> None:
         """Fold the weights computed in a graph and in the graphs inside it, in place.
@@ -70,12 +70,12 @@ class _Folding:
             index: the graph.
             around: small constants of the enclosing graphs, by name.
         """
-        constants = around | _constants_of(index)
-        chain = list(_constant_nodes(index, constants))
-        wanted = _read_by_others(index, chain)
+        constants = around | _read_constants(index)
+        chain = list(_iter_constant_nodes(index, constants))
+        wanted = _find_needed_results(index, chain)
         if wanted:
-            sources = _sources(index, chain, constants)
-            found = _compute(index.proto, chain, sources, sorted(wanted))
+            sources = _read_sources(index, chain, constants)
+            found = _compute_constants(index.proto, chain, sources, sorted(wanted))
             weights = {
                 name: value
                 for name, value in found.items()
@@ -88,7 +88,7 @@ class _Folding:
                 elif value.size < _LEAST_ENTRIES:
                     constants[name] = value
         for node in list(index.graph.node):
-            for graph in inner_graphs(node):
+            for graph in iter_inner_graphs(node):
                 inner = GraphIndex(index.proto, inner=graph, outer=index)
                 hidden = {v.name for v in graph.input} | inner.producer.keys()
                 self.fold(inner, {k: v for k, v in constants.items() if k not in hidden})
@@ -98,7 +98,7 @@ class _Folding:
     ) -> bool:
         if value.dtype not in _FLOATS or value.size < _LEAST_ENTRIES:
             return False
-        needed = _dependencies(name, chain) & sources.keys()
+        needed = _find_dependencies(name, chain) & sources.keys()
         large = [k for k in needed if sources[k].size >= _LEAST_ENTRIES]
         if any(sources[k].dtype not in _FLOATS or k in self.tied for k in large):
             return False
@@ -109,7 +109,7 @@ class _Folding:
         if name not in multiplied:
             return True
         return not self.keep_ties and all(
-            n.op_type in _INTEGER_READERS or gathers_rows(n) for n in index.readers[name]
+            n.op_type in _INTEGER_READERS or is_row_gather(n) for n in index.readers[name]
         )
 
     def _store(self, index: GraphIndex, name: str, value: NDArray[np.generic]) -> None:
@@ -118,7 +118,7 @@ class _Folding:
         key = hashlib.sha256(f"{value.dtype}{value.shape}".encode() + value.tobytes()).digest()
         if key not in self.stored:
             self.stored[key] = self.main.add_constant(name, value)
-        for graph in all_graphs(index.graph):
+        for graph in iter_graphs(index.graph):
             for node in graph.node:
                 for place, read in enumerate(node.input):
                     if read == name:
@@ -126,7 +126,7 @@ class _Folding:
 
     def drop_unread_nodes(self) -> None:
         """Remove the nodes that only computed weights which are now stored."""
-        for graph in reversed(list(all_graphs(self.main.proto.graph))):
+        for graph in reversed(list(iter_graphs(self.main.proto.graph))):
             _drop_unread(graph)
 
 
@@ -140,12 +140,12 @@ def _drop_unread(graph: GraphProto) -> None:
             del graph.node[place]
             continue
         read.update(node.input)
-        for inner in inner_graphs(node):
-            read |= {n for g in all_graphs(inner) for each in g.node for n in each.input}
-            read |= {v.name for g in all_graphs(inner) for v in g.output}
+        for inner in iter_inner_graphs(node):
+            read |= {n for g in iter_graphs(inner) for each in g.node for n in each.input}
+            read |= {v.name for g in iter_graphs(inner) for v in g.output}
 
 
-def _constant_nodes(index: GraphIndex, constants: Arrays) -> Iterator[NodeProto]:
+def _iter_constant_nodes(index: GraphIndex, constants: Arrays) -> Iterator[NodeProto]:
     """Yield the nodes that only move, concatenate or scale constants, in graph order."""
     known = set(constants)
     for node in index.graph.node:
@@ -156,19 +156,19 @@ def _constant_nodes(index: GraphIndex, constants: Arrays) -> Iterator[NodeProto]
             yield node
 
 
-def _constants_of(index: GraphIndex) -> Arrays:
+def _read_constants(index: GraphIndex) -> Arrays:
     """Read the Constant nodes of a graph, and the initializers of an inner graph."""
     found: Arrays = {}
     if index is not index.main:
         found |= {t.name: numpy_helper.to_array(t) for t in index.graph.initializer}
     for node in index.graph.node:
-        value = attribute(node, "value", None) if node.op_type == "Constant" else None
+        value = read_attribute(node, "value", None) if node.op_type == "Constant" else None
         if isinstance(value, TensorProto):
             found[node.output[0]] = numpy_helper.to_array(value)
     return found
 
 
-def _read_by_others(index: GraphIndex, chain: list[NodeProto]) -> set[str]:
+def _find_needed_results(index: GraphIndex, chain: list[NodeProto]) -> set[str]:
     """Return the results of constant nodes that other nodes read, also in inner graphs."""
     inside = {id(node) for node in chain}
     read = set(index.inner_reads)
@@ -178,11 +178,11 @@ def _read_by_others(index: GraphIndex, chain: list[NodeProto]) -> set[str]:
     return {name for node in chain for name in node.output if name} & read
 
 
-def _read_directly(graph: GraphProto) -> set[str]:
+def _find_direct_reads(graph: GraphProto) -> set[str]:
     """Return the names that outputs and nodes which cannot be folded read."""
-    found = {value.name for each in all_graphs(graph) for value in each.output}
+    found = {value.name for each in iter_graphs(graph) for value in each.output}
     known: set[str] = set()
-    for each in all_graphs(graph):
+    for each in iter_graphs(graph):
         known.update(tensor.name for tensor in each.initializer)
         for node in each.node:
             if node.op_type == "Constant" or _computes_constant(node, known):
@@ -197,7 +197,7 @@ def _computes_constant(node: NodeProto, known: Collection[str]) -> bool:
     return standard and all(not name or name in known for name in node.input)
 
 
-def _sources(index: GraphIndex, chain: list[NodeProto], constants: Arrays) -> Arrays:
+def _read_sources(index: GraphIndex, chain: list[NodeProto], constants: Arrays) -> Arrays:
     """Return the constants that constant nodes read, by name."""
     made = {name for node in chain for name in node.output}
     read = dict.fromkeys(n for node in chain for n in node.input if n and n not in made)
@@ -210,7 +210,7 @@ def _sources(index: GraphIndex, chain: list[NodeProto], constants: Arrays) -> Ar
     return found
 
 
-def _dependencies(name: str, chain: list[NodeProto]) -> set[str]:
+def _find_dependencies(name: str, chain: list[NodeProto]) -> set[str]:
     """Return all values that a result of constant nodes depends on."""
     found = {name}
     for node in reversed(chain):
@@ -227,7 +227,7 @@ def _find_multiplied(
     A source stays stored if it also feeds a large result that is not folded.
     """
     left = {
-        name: {k for k in _dependencies(name, chain) if k in sources and _is_large(sources[k])}
+        name: {k for k in _find_dependencies(name, chain) if k in sources and _is_large(sources[k])}
         for name, value in found.items()
         if _is_large(value)
     }
@@ -250,7 +250,7 @@ def _is_large(value: NDArray[np.generic]) -> bool:
     return value.size >= _LEAST_ENTRIES
 
 
-def _compute(
+def _compute_constants(
     proto: ModelProto, chain: list[NodeProto], sources: Arrays, wanted: list[str]
 ) -> Arrays:
     """Compute the wanted results of constant nodes with onnxruntime; empty if it fails."""
@@ -262,7 +262,7 @@ def _compute(
     made.graph.node.extend(chain)
     made.graph.initializer.extend(numpy_helper.from_array(v, k) for k, v in sources.items())
     made.graph.output.extend(ValueInfoProto(name=name) for name in wanted)
-    options = quiet_options()
+    options = make_session_options()
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
     try:
         session = ort.InferenceSession(

@@ -10,10 +10,17 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.packing.numbers import Form, Words, bins_of, centre_of, shift_of, words_of
+from edgekit.packing.numbers import (
+    Form,
+    Words,
+    count_symbols,
+    count_zero_bits,
+    find_center,
+    read_words,
+)
 from edgekit.packing.slices import Slices, find_slices
-from edgekit.packing.tables import cost_bits
-from edgekit.packing.tensors import Stored
+from edgekit.packing.tables import estimate_bits
+from edgekit.packing.tensors import StoredTensor
 from edgekit_agent.unpacking import COPY, FILL, PRODUCT, Tell, product
 
 _FLOAT = 1
@@ -56,19 +63,21 @@ class Rule:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Chosen:
+class ChosenTensor:
     """Tensor that leaves a gap in the frame, and the encoding that fills it."""
 
-    tensor: Stored
+    tensor: StoredTensor
     filling: Numbers | Rule
 
 
-def quiet(done: int, total: int) -> None:
+def ignore_progress(done: int, total: int) -> None:
     """Ignore progress."""
     del done, total
 
 
-def choose(data: bytes, tensors: Sequence[Stored], tell: Tell = quiet) -> list[Chosen]:
+def choose_encodings(
+    data: bytes, tensors: Sequence[StoredTensor], tell: Tell = ignore_progress
+) -> list[ChosenTensor]:
     """Choose the encodings of the tensors that are not left in the frame, in file order.
 
     Args:
@@ -77,44 +86,44 @@ def choose(data: bytes, tensors: Sequence[Stored], tell: Tell = quiet) -> list[C
         tell: called with the number of bytes done and in total.
     """
     seen, total = 0, sum(tensor.size for tensor in tensors)
-    known = _Known()
-    chosen: list[Chosen] = []
+    known = _KnownTensors()
+    chosen: list[ChosenTensor] = []
     for tensor in tensors:
         tell(seen, total)
         seen += tensor.size
         raw = data[tensor.start : tensor.start + tensor.size]
-        filling = known.rule(raw, tensor, len(chosen)) or _numbers(raw, tensor)
+        filling = known.rule(raw, tensor, len(chosen)) or _choose_numbers(raw, tensor)
         if filling is not None:
             known.add(raw, tensor, len(chosen))
-            chosen.append(Chosen(tensor=tensor, filling=filling))
+            chosen.append(ChosenTensor(tensor=tensor, filling=filling))
     return chosen
 
 
-class _Known:
+class _KnownTensors:
     """Tensors encoded so far, from which a later one may be computed."""
 
     def __init__(self) -> None:
         self._places: dict[bytes, int] = {}
         self._floats: dict[int, list[tuple[int, NDArray[np.float32]]]] = defaultdict(list)
 
-    def add(self, raw: bytes, tensor: Stored, place: int) -> None:
+    def add(self, raw: bytes, tensor: StoredTensor, place: int) -> None:
         """Record a tensor by its place among the chosen ones."""
         self._places.setdefault(raw, place)
         if tensor.data_type == _FLOAT:
             self._floats[tensor.size].append((place, np.frombuffer(raw, "<f4")))
 
-    def rule(self, raw: bytes, tensor: Stored, place: int) -> Rule | None:
+    def rule(self, raw: bytes, tensor: StoredTensor, place: int) -> Rule | None:
         """Find a rule that yields the tensor at ``place``; ``None`` if there is none."""
         if tensor.size < _LEAST_BYTES:
             return None
-        word = _one_word(raw, max(1, _WIDTHS.get(tensor.data_type, 64) // 8))
+        word = _find_repeated_word(raw, max(1, _WIDTHS.get(tensor.data_type, 64) // 8))
         if word is not None:
             return Rule(kind=FILL, arguments=tuple(word))
         if raw in self._places:
             return Rule(kind=COPY, arguments=(place - self._places[raw],))
-        return self._product(raw, place) if tensor.data_type == _FLOAT else None
+        return self._find_product(raw, place) if tensor.data_type == _FLOAT else None
 
-    def _product(self, raw: bytes, place: int) -> Rule | None:
+    def _find_product(self, raw: bytes, place: int) -> Rule | None:
         wanted = np.frombuffer(raw, "<f4")
         for at, left in reversed(self._floats[len(raw)]):
             for factor_at, factor in reversed(self._floats[4]):
@@ -126,74 +135,76 @@ class _Known:
         return None
 
 
-def _one_word(raw: bytes, step: int) -> bytes | None:
+def _find_repeated_word(raw: bytes, step: int) -> bytes | None:
     word = raw[:step]
     return word if len(raw) % step == 0 and raw == word * (len(raw) // step) else None
 
 
-def _numbers(raw: bytes, tensor: Stored) -> Numbers | None:
+def _choose_numbers(raw: bytes, tensor: StoredTensor) -> Numbers | None:
     """Find the cheapest encoding of a tensor as numbers; ``None`` if deflating it is cheaper."""
     if tensor.data_type not in _WIDTHS or tensor.size == 0:
         return None
     # Such a small tensor is worth a gap only as a factor of other scales.
     if tensor.size < _LEAST_BYTES and tensor.data_type != _FLOAT:
         return None
-    ways = [n for n in _ways(raw, tensor.data_type) if n is not None]
+    ways = [n for n in _iter_encodings(raw, tensor.data_type) if n is not None]
     if not ways:
         return None
-    costs = [cost_bits(n.form, bins_of(n.words, n.form, n.centre)) / 8 for n in ways]
+    costs = [estimate_bits(n.form, count_symbols(n.words, n.form, n.centre)) / 8 for n in ways]
     best = int(np.argmin(costs))
     # The margin: other tensors may share its table, and deflating finds repetitions as well.
-    if tensor.size >= 1 << 10 and 0.9 * costs[best] > _deflated(raw):
+    if tensor.size >= 1 << 10 and 0.9 * costs[best] > _estimate_deflated_bytes(raw):
         return None
     slices = find_slices(ways[best].words, ways[best].form, tensor.dims)
     return replace(ways[best], slices=slices)
 
 
-def _ways(raw: bytes, data_type: int) -> Iterator[Numbers | None]:
+def _iter_encodings(raw: bytes, data_type: int) -> Iterator[Numbers | None]:
     width = _WIDTHS[data_type]
     if data_type in _FLOATS:
-        yield _floats(raw, width)
-        yield _around_zeros(raw, width)
+        yield _encode_floats(raw, width)
+        yield _encode_around_zero(raw, width)
         return
-    yield _around(raw, Form(width=width))
+    yield _encode_around_center(raw, Form(width=width))
     if width <= 8:
-        yield _around(raw, Form(width=width, centred=True))
+        yield _encode_around_center(raw, Form(width=width, centred=True))
     if width == 8:
         # Two numbers of 4 bits in a byte look like noise as a number of 8.
-        yield _around(raw, Form(width=4, centred=True))
+        yield _encode_around_center(raw, Form(width=4, centred=True))
 
 
-def _floats(raw: bytes, width: int) -> Numbers | None:
+def _encode_floats(raw: bytes, width: int) -> Numbers | None:
     form = Form(width=width, rotated=True)
     if len(raw) % (width // 8):
         return None
-    words = words_of(raw, form)
-    shift = shift_of(words, form)
+    words = read_words(raw, form)
+    shift = count_zero_bits(words, form)
     single = len(words) == 1
     # A few trailing zero bits come by chance, and would only add a group.
     shift = shift if shift > _CHANCE and not single else min(shift, 1)
-    return _around(raw, Form(width=width, rotated=True, shift=shift, centred=not single))
+    return _encode_around_center(
+        raw, Form(width=width, rotated=True, shift=shift, centred=not single)
+    )
 
 
-def _around_zeros(raw: bytes, width: int) -> Numbers | None:
+def _encode_around_zero(raw: bytes, width: int) -> Numbers | None:
     """Encode floats with many zeros around zero, so that each zero is a symbol without low bits."""
     form = Form(width=width, rotated=True)
     if len(raw) % (width // 8):
         return None
-    words = words_of(raw, form)
+    words = read_words(raw, form)
     if np.count_nonzero(words) > (1 - _MANY_ZEROS) * len(words):
         return None
-    return Numbers(form=replace(form, shift=shift_of(words, form)), centre=0, words=words)
+    return Numbers(form=replace(form, shift=count_zero_bits(words, form)), centre=0, words=words)
 
 
-def _around(raw: bytes, form: Form) -> Numbers | None:
+def _encode_around_center(raw: bytes, form: Form) -> Numbers | None:
     if len(raw) % max(1, form.width // 8):
         return None
-    words = words_of(raw, form)
-    return Numbers(form=form, centre=centre_of(words, form), words=words)
+    words = read_words(raw, form)
+    return Numbers(form=form, centre=find_center(words, form), words=words)
 
 
-def _deflated(raw: bytes) -> float:
+def _estimate_deflated_bytes(raw: bytes) -> float:
     sample = raw[:_SAMPLE]
     return len(zlib.compress(sample, 6)) * len(raw) / len(sample)

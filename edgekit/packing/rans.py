@@ -13,7 +13,7 @@ from edgekit_agent.rans import FLOOR, PRECISION
 Run = tuple[NDArray[np.uint8], tuple[int, ...]]
 
 
-def lanes_for(count: int) -> int:
+def choose_lanes(count: int) -> int:
     """Choose the number of lanes for a number of symbols.
 
     A lane costs 4 bytes for its state; a few thousand decoding steps take little time.
@@ -21,7 +21,7 @@ def lanes_for(count: int) -> int:
     return min(max(1, count // 8192), 2048)
 
 
-def encode(runs: Sequence[Run], lanes: int) -> bytes:
+def encode_symbols(runs: Sequence[Run], lanes: int) -> bytes:
     """Encode symbols for ``edgekit_agent.rans.Decoder``.
 
     Args:

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.packing.numbers import Form, Words, bins_of, symbols_of
-from edgekit.packing.tables import cost_bits
+from edgekit.packing.numbers import Form, Words, count_symbols, to_symbols
+from edgekit.packing.tables import estimate_bits
 
 # In a small tensor the tables and the kinds cost as much as they save.
 _LEAST_WORDS = 1 << 14
@@ -52,30 +52,32 @@ def find_slices(words: Words, form: Form, dims: Sequence[int]) -> Slices | None:
         form: conversion of the words to numbers.
         dims: shape of the tensor.
     """
-    return _cheapest(words, form, dims)[1]
+    return _find_cheapest(words, form, dims)[1]
 
 
-def packed_bits(integers: NDArray[np.int8]) -> float:
+def estimate_packed_bits(integers: NDArray[np.int8]) -> float:
     """Estimate the bits of an int8 tensor in a packed file, with its slices clustered.
 
     Layers or channels that are mostly zeros take far fewer bits than the entropy of all their
     integers suggests.
     """
-    return _cheapest(integers.ravel().view(np.uint8), _INTEGERS, integers.shape)[0]
+    return _find_cheapest(integers.ravel().view(np.uint8), _INTEGERS, integers.shape)[0]
 
 
-def _cheapest(words: Words, form: Form, dims: Sequence[int]) -> tuple[float, Slices | None]:
-    whole = cost_bits(form, bins_of(words, form, 0))
+def _find_cheapest(words: Words, form: Form, dims: Sequence[int]) -> tuple[float, Slices | None]:
+    whole = estimate_bits(form, count_symbols(words, form, 0))
     if form.centred or form.width != 8 or len(words) < _LEAST_WORDS:
         return whole, None
     ways = [
-        (cost, way) for axis in _axes(dims, len(words)) for cost, way in _ways(words, form, *axis)
+        (cost, way)
+        for axis in _iter_axes(dims, len(words))
+        for cost, way in _iter_slicings(words, form, *axis)
     ]
     cost, way = min(ways, key=lambda way: way[0], default=(whole, None))
     return (cost, way) if cost < whole else (whole, None)
 
 
-def _axes(dims: Sequence[int], size: int) -> Iterator[tuple[int, int]]:
+def _iter_axes(dims: Sequence[int], size: int) -> Iterator[tuple[int, int]]:
     """Yield the number of slices and the words in one step of each axis that may be sliced."""
     if math.prod(dims) != size:
         return
@@ -85,8 +87,10 @@ def _axes(dims: Sequence[int], size: int) -> Iterator[tuple[int, int]]:
             yield dims[axis], inner
 
 
-def _ways(words: Words, form: Form, count: int, inner: int) -> Iterator[tuple[float, Slices]]:
-    symbols = symbols_of(words, form, 0, form.finest).reshape(-1, count, inner)
+def _iter_slicings(
+    words: Words, form: Form, count: int, inner: int
+) -> Iterator[tuple[float, Slices]]:
+    symbols = to_symbols(words, form, 0, form.finest).reshape(-1, count, inner)
     place = np.arange(count)[None, :, None] * 256 + symbols
     bins = np.bincount(place.ravel(), minlength=count * 256).reshape(count, 256)
     spread = bins @ np.arange(256)
@@ -94,17 +98,19 @@ def _ways(words: Words, form: Form, count: int, inner: int) -> Iterator[tuple[fl
     for wanted in _KINDS:
         if 2 * wanted > count:
             return
-        kinds = _settled(bins, order * wanted // count, wanted)
+        kinds = _cluster_slices(bins, order * wanted // count, wanted)
         _, kinds = np.unique(kinds, return_inverse=True)
         most = int(kinds.max()) + 1
         if most < 2:
             continue
-        shared = [cost_bits(form, bins[kinds == kind].sum(axis=0)) for kind in range(most)]
+        shared = [estimate_bits(form, bins[kinds == kind].sum(axis=0)) for kind in range(most)]
         cost = sum(shared) - (most - 1) * _SHARED_BITS + count * (math.log2(most) + _ID_BITS)
         yield cost, Slices(inner=inner, kinds=tuple(int(kind) for kind in kinds))
 
 
-def _settled(bins: NDArray[np.int64], kinds: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+def _cluster_slices(
+    bins: NDArray[np.int64], kinds: NDArray[np.int64], most: int
+) -> NDArray[np.int64]:
     """Move each slice to the kind whose frequencies code it shortest, until none moves."""
     counts = bins[:, bins.any(axis=0)].astype(np.float64)
     for _ in range(_ROUNDS):

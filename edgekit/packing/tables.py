@@ -34,7 +34,7 @@ class Table:
 
 
 @dataclass(kw_only=True)
-class Shared:
+class TableGroup:
     """Members that share a table, and the counts of their finest symbols."""
 
     form: Form
@@ -42,18 +42,18 @@ class Shared:
     members: list[int] = field(default_factory=list)  # indices of the bins that were merged
 
 
-def shared_tables(form: Form, bins: Sequence[Bins]) -> list[Shared]:
+def group_tables(form: Form, bins: Sequence[Bins]) -> list[TableGroup]:
     """Merge members as long as a shared table costs less than separate ones.
 
     Args:
         form: conversion of words to numbers, the same for all.
         bins: counts of each member's finest symbols.
     """
-    order = sorted(range(len(bins)), key=lambda i: _entropy(bins[i]))
-    groups = [Shared(form=form, bins=bins[i].copy(), members=[i]) for i in order]
-    costs = [cost_bits(form, g.bins) for g in groups]
+    order = sorted(range(len(bins)), key=lambda i: _compute_entropy(bins[i]))
+    groups = [TableGroup(form=form, bins=bins[i].copy(), members=[i]) for i in order]
+    costs = [estimate_bits(form, g.bins) for g in groups]
     # Only neighbors in the order of entropy are similar enough to share a table.
-    joint = [cost_bits(form, a.bins + b.bins) for a, b in itertools.pairwise(groups)]
+    joint = [estimate_bits(form, a.bins + b.bins) for a, b in itertools.pairwise(groups)]
     while len(groups) > 1:
         gains = np.array(costs[:-1]) + np.array(costs[1:]) - np.array(joint)
         best = int(gains.argmax())
@@ -63,7 +63,7 @@ def shared_tables(form: Form, bins: Sequence[Bins]) -> list[Shared]:
     return groups
 
 
-def _merge(groups: list[Shared], costs: list[float], joint: list[float], at: int) -> None:
+def _merge(groups: list[TableGroup], costs: list[float], joint: list[float], at: int) -> None:
     right = groups.pop(at + 1)
     groups[at].bins += right.bins
     groups[at].members += right.members
@@ -71,30 +71,30 @@ def _merge(groups: list[Shared], costs: list[float], joint: list[float], at: int
     for pair in (at - 1, at):
         if 0 <= pair < len(joint):
             form = groups[pair].form
-            joint[pair] = cost_bits(form, groups[pair].bins + groups[pair + 1].bins)
+            joint[pair] = estimate_bits(form, groups[pair].bins + groups[pair + 1].bins)
 
 
-def cost_bits(form: Form, bins: Bins) -> float:
+def estimate_bits(form: Form, bins: Bins) -> float:
     """Estimate the bits of numbers with their own table, the table included."""
-    return min(_cost(form, bins, kept) for kept in form.keeps())
+    return min(_estimate_bits_at(form, bins, kept) for kept in form.list_kept_bits())
 
 
-def _cost(form: Form, bins: Bins, kept: int) -> float:
-    counts, low = _coarser(form, bins, kept)
+def _estimate_bits_at(form: Form, bins: Bins, kept: int) -> float:
+    counts, low = _coarsen_counts(form, bins, kept)
     entries = int(counts.nonzero()[0].max(initial=-1)) + 1
-    return _entropy(counts) + low + _ENTRY_BITS * entries + _TABLE_BITS
+    return _compute_entropy(counts) + low + _ENTRY_BITS * entries + _TABLE_BITS
 
 
-def _coarser(form: Form, bins: Bins, kept: int) -> tuple[Bins, float]:
+def _coarsen_counts(form: Form, bins: Bins, kept: int) -> tuple[Bins, float]:
     """Return the counts of symbols that keep fewer bits, and the total of low bits left over."""
-    symbol, lacking, count = _coarse_symbols(form.width, form.finest, kept)
+    symbol, lacking, count = _map_coarse_symbols(form.width, form.finest, kept)
     used = bins[: len(symbol)]
     counts = np.bincount(symbol, weights=used, minlength=count).astype(np.int64)
     return counts, float((used * lacking).sum())
 
 
 @functools.cache
-def _coarse_symbols(
+def _map_coarse_symbols(
     width: int, finest: int, kept: int
 ) -> tuple[NDArray[np.int64], NDArray[np.uint32], int]:
     """Map each finest symbol to the one that keeps fewer bits, and to the bits that it lacks."""
@@ -104,7 +104,7 @@ def _coarse_symbols(
     return symbol, lacking[symbol], len(coarse)
 
 
-def _entropy(counts: Bins) -> float:
+def _compute_entropy(counts: Bins) -> float:
     """Return the bits of the symbols under their own frequencies."""
     some = counts[counts > 0].astype(np.float64)
     return float(-(some * np.log2(some / some.sum())).sum())
@@ -112,14 +112,16 @@ def _entropy(counts: Bins) -> float:
 
 def make_table(form: Form, bins: Bins) -> Table:
     """Build the table that codes the counted symbols shortest."""
-    kept = min(form.keeps(), key=lambda kept: _cost(form, bins, kept))
-    counts, _ = _coarser(form, bins, kept)
+    kept = min(form.list_kept_bits(), key=lambda kept: _estimate_bits_at(form, bins, kept))
+    counts, _ = _coarsen_counts(form, bins, kept)
     counts = counts[: int(counts.nonzero()[0].max(initial=0)) + 1]
-    tables = [Table(kept=kept, steps=steps, levels=_levels(counts, steps)) for steps in _STEPS]
-    return min(tables, key=lambda table: _coded_bits(counts, table))
+    tables = [
+        Table(kept=kept, steps=steps, levels=_compute_levels(counts, steps)) for steps in _STEPS
+    ]
+    return min(tables, key=lambda table: _count_coded_bits(counts, table))
 
 
-def _levels(counts: Bins, steps: int) -> tuple[int, ...]:
+def _compute_levels(counts: Bins, steps: int) -> tuple[int, ...]:
     top = max(int(counts.max()), 1)
     with np.errstate(divide="ignore"):
         below = np.rint(steps * np.log2(top / counts))
@@ -127,9 +129,9 @@ def _levels(counts: Bins, steps: int) -> tuple[int, ...]:
     return tuple(int(level) for level in below)
 
 
-def _coded_bits(counts: Bins, table: Table) -> float:
+def _count_coded_bits(counts: Bins, table: Table) -> float:
     widths: NDArray[np.float64] = np.array(table.counts, np.float64)
     used = counts > 0
     bits = (counts[used] * (PRECISION - np.log2(widths[used]))).sum()
     levels = np.array(table.levels)
-    return float(bits) + _entropy(np.bincount(levels[levels > 0]))
+    return float(bits) + _compute_entropy(np.bincount(levels[levels > 0]))

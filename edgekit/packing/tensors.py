@@ -20,7 +20,7 @@ _VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
 
 
 @dataclass(frozen=True, kw_only=True)
-class Stored:
+class StoredTensor:
     """Position of a tensor in a file: ``size`` bytes from ``start``, little-endian, in C order.
 
     ``data_type`` is a number of ``onnx.TensorProto.DataType``.
@@ -32,48 +32,48 @@ class Stored:
     dims: tuple[int, ...]
 
 
-def stored_tensors(data: bytes) -> list[Stored]:
+def find_onnx_tensors(data: bytes) -> list[StoredTensor]:
     """Find the tensors of an .onnx file, in file order; empty if the bytes are no such file."""
     try:
-        return sorted(_tensors(data, 0, len(data), "model"), key=lambda tensor: tensor.start)
+        return sorted(_iter_tensors(data, 0, len(data), "model"), key=lambda tensor: tensor.start)
     except ValueError:  # other files are packed as well, but compress less
         return []
 
 
-def _tensors(data: bytes, start: int, end: int, kind: str) -> Iterator[Stored]:
+def _iter_tensors(data: bytes, start: int, end: int, kind: str) -> Iterator[StoredTensor]:
     if kind == "tensor":
-        yield from _tensor(data, start, end)
+        yield from _iter_tensor(data, start, end)
         return
-    for number, wire, at, stop in _fields(data, start, end):
+    for number, wire, at, stop in _iter_fields(data, start, end):
         inner = _INSIDE[kind].get(number)
         if inner is not None and wire == _BYTES:
-            yield from _tensors(data, at, stop, inner)
+            yield from _iter_tensors(data, at, stop, inner)
 
 
-def _tensor(data: bytes, start: int, end: int) -> Iterator[Stored]:
+def _iter_tensor(data: bytes, start: int, end: int) -> Iterator[StoredTensor]:
     dims: list[int] = []
     data_type, place = 0, None
-    for number, wire, at, stop in _fields(data, start, end):
+    for number, wire, at, stop in _iter_fields(data, start, end):
         if number == _DIMS:
-            dims += _numbers(data, at, stop)
+            dims += _read_numbers(data, at, stop)
         elif number == _DATA_TYPE and wire == _VARINT:
             data_type = Varints(data, at).next()
         elif number in (_FLOAT_DATA, _RAW_DATA) and wire == _BYTES:
             place = (at, stop)
     if place is not None:
-        yield Stored(
+        yield StoredTensor(
             start=place[0], size=place[1] - place[0], data_type=data_type, dims=tuple(dims)
         )
 
 
-def _numbers(data: bytes, at: int, stop: int) -> list[int]:
+def _read_numbers(data: bytes, at: int, stop: int) -> list[int]:
     reader, found = Varints(data, at), []
     while reader.at < stop:
         found.append(reader.next())
     return found
 
 
-def _fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
+def _iter_fields(data: bytes, start: int, end: int) -> Iterator[tuple[int, int, int, int]]:
     """Yield number, wire type, start and end of each field of a message.
 
     Source: protobuf.dev, "Encoding".

@@ -153,7 +153,7 @@ PASSES: dict[str, PassSpec] = {
     ),
     "low-rank": PassSpec(
         settings=LowRank,
-        function="edgekit.passes.low_rank:low_rank",
+        function="edgekit.passes.low_rank:factorize_layers",
         summary="large products and convolutions as two thin ones, ranks by output error",
         version=9,
         reads_constants=True,
@@ -201,7 +201,7 @@ PASSES: dict[str, PassSpec] = {
     ),
     "float16": PassSpec(
         settings=Float16,
-        function="edgekit.passes.float16:float16",
+        function="edgekit.passes.float16:store_as_float16",
         summary="weights stored in 16 bits and widened at load, half the file",
         version=5,
         promise=Promise(max_relative_error=1e-2, stores=("float16",)),
@@ -227,13 +227,13 @@ PASSES: dict[str, PassSpec] = {
 }
 
 
-def step(settings: Settings) -> Step:
+def build_step(settings: Settings) -> Step:
     """Return the recipe step that runs the pass of these settings."""
     name, spec = next((n, s) for n, s in PASSES.items() if s.settings is type(settings))
     return Step(name=name, version=spec.version, settings=settings)
 
 
-def tools_of(step: Step) -> tuple[str, ...]:
+def get_tools(step: Step) -> tuple[str, ...]:
     """Return the packages whose versions decide the bytes of a step's result."""
     tools = PASSES[step.name].tools
     learned = isinstance(step.settings, PruneChannels) and step.settings.score in _BY_GRADIENTS

@@ -12,12 +12,12 @@ from edgekit.errors import PassRefused
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.output_parts import find_output_values
 from edgekit.graphs.placement import Placement
-from edgekit.graphs.probes import watch_entries, watch_extremes
+from edgekit.graphs.probes import iter_entries, iter_extremes
 from edgekit.passes import Work
-from edgekit.passes.affine import Affine, unsigned_affine
-from edgekit.passes.ranges import Extremes, Histograms, Seen, estimate
+from edgekit.passes.affine import Affine, compute_unsigned_affine
+from edgekit.passes.ranges import BatchExtremes, Extremes, Histograms, estimate
 from edgekit.recipe import Estimator, QuantizeStatic
-from edgekit.subsets import rows_of
+from edgekit.subsets import select_rows
 from edgekit_agent.samples import Samples
 
 _ALL: tuple[Estimator, ...] = get_args(Estimator)
@@ -60,12 +60,12 @@ def find_candidates(
     roots = list(dict.fromkeys(placement.root(name) for name in placement.values))
     estimators = _ALL if settings.ranges == "auto" else (settings.ranges,)
     try:
-        extremes = _extremes(index, roots, work, estimating)
+        extremes = _measure_extremes(index, roots, work, estimating)
     except FloatingPointError as error:
         raise PassRefused(f"value {error} is not finite on the calibration samples") from error
     histograms = Histograms(extremes=extremes)
     if not set(estimators) <= _FROM_EXTREMES:
-        _count(index, histograms, work, estimating)
+        _count_entries(index, histograms, work, estimating)
     whole = {placement.root(name) for name in find_output_values(index.proto)}
     affines = {}
     for number, name in enumerate(roots):
@@ -73,11 +73,13 @@ def find_candidates(
         ranges = estimate(estimators, name, histograms, settings.percentile)
         if name in whole:
             ranges = dict.fromkeys(ranges, extremes.whole.get(name, (0.0, 0.0)))
-        affines[name] = {str(label): unsigned_affine(*each) for label, each in ranges.items()}
+        affines[name] = {
+            str(label): compute_unsigned_affine(*each) for label, each in ranges.items()
+        }
     return Candidates(affines=affines, sizes=extremes.size)
 
 
-def best_labels(errors: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, str]:
+def choose_estimators(errors: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str, str]:
     """Choose the estimator of each activation with the least error in its readers over all splits.
 
     Args:
@@ -90,7 +92,7 @@ def best_labels(errors: Sequence[Mapping[str, Mapping[str, float]]]) -> dict[str
     return best
 
 
-def choices(
+def build_parameter_sets(
     candidates: Candidates, placement: Placement, best: Mapping[str, str]
 ) -> dict[str, dict[str, Affine]]:
     """Return the parameters of all activations by estimator, and of the best ones as ``PER_VALUE``.
@@ -111,27 +113,29 @@ def choices(
     return made
 
 
-def _extremes(
+def _measure_extremes(
     index: GraphIndex, roots: Sequence[str], work: Work, parts: Sequence[Samples]
 ) -> Extremes:
     extremes = Extremes()
-    for facts in watch_extremes(index, roots, parts, tick=partial(work.progress, "ranges")):
+    for facts in iter_extremes(index, roots, parts, tick=partial(work.progress, "ranges")):
         for name, (low, high, total, size) in facts.items():
             if size and total - total != 0:
                 raise FloatingPointError(name)
-            extremes.update(name, Seen(low=low, high=high, size=size))
+            extremes.update(name, BatchExtremes(low=low, high=high, size=size))
     return extremes
 
 
-def _count(index: GraphIndex, histograms: Histograms, work: Work, parts: Sequence[Samples]) -> None:
+def _count_entries(
+    index: GraphIndex, histograms: Histograms, work: Work, parts: Sequence[Samples]
+) -> None:
     tick = partial(work.progress, "histograms")
-    few = first_of_each(parts, _COUNTED)
-    for entries in watch_entries(index, histograms.extremes.size, few, tick=tick):
+    few = take_first_samples(parts, _COUNTED)
+    for entries in iter_entries(index, histograms.extremes.size, few, tick=tick):
         for name, values in entries.items():
             histograms.update(name, values)
 
 
-def first_of_each(parts: Sequence[Samples], count: int) -> list[Samples]:
+def take_first_samples(parts: Sequence[Samples], count: int) -> list[Samples]:
     """Return about ``count`` samples from the beginnings of all parts.
 
     Args:
@@ -140,4 +144,4 @@ def first_of_each(parts: Sequence[Samples], count: int) -> list[Samples]:
     """
     rows = [part.columns[0].shape[0] for part in parts]
     share = min(1.0, count / sum(rows))
-    return [rows_of(p, 0, math.ceil(share * r)) for p, r in zip(parts, rows, strict=True) if r]
+    return [select_rows(p, 0, math.ceil(share * r)) for p, r in zip(parts, rows, strict=True) if r]

@@ -25,7 +25,7 @@ class Affine:
     zero_point: np.uint8
 
 
-def unsigned_affine(low: float, high: float) -> Affine:
+def compute_unsigned_affine(low: float, high: float) -> Affine:
     """Compute uint8 parameters whose range covers ``low``, ``high`` and zero."""
     low, high = min(low, 0.0), max(high, 0.0)
     scale = np.float32((high - low) / 255)
@@ -40,12 +40,12 @@ def unsigned_affine(low: float, high: float) -> Affine:
 LARGEST = {7: 64, 8: 127}
 
 
-def largest_integer(bits: int) -> int:
+def get_largest_integer(bits: int) -> int:
     """Return the largest magnitude of a signed weight of ``bits`` bits; the grid is symmetric."""
     return LARGEST[bits] if bits in LARGEST else (1 << (bits - 1)) - 1
 
 
-def symmetric_scales(weight: Floats, axis: int, largest: int = LARGEST[8]) -> Floats:
+def compute_symmetric_scales(weight: Floats, axis: int, largest: int = LARGEST[8]) -> Floats:
     """Compute one int8 scale per slice along ``axis``, so that its peak becomes ``largest``.
 
     Args:

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from edgekit.errors import UserError
 from edgekit.feeding import Feeding
-from edgekit.graphs.outputs import outputs
+from edgekit.graphs.outputs import iter_outputs
 from edgekit.model import Model, TensorSpec
-from edgekit.passes.probes import Probe, expected_probes, narrower, probes
-from edgekit.progress import Tick, silent
+from edgekit.passes.probes import Probe, choose_narrower, estimate_probe_count, iter_probes
+from edgekit.progress import Tick, ignore_progress
 from edgekit_agent.samples import Samples
 
 # Number of entries of an output that are compared; shape and finiteness are checked on all.
@@ -89,7 +89,7 @@ class _Pair:
     judges: bool
 
 
-def agreement(
+def compare_models(
     before: Model,
     after: Model,
     samples: Samples | Sequence[Samples] | None,
@@ -97,7 +97,7 @@ def agreement(
     unseen: Sequence[Samples] = (),
     seed: int,
     feeding: Feeding | None = None,
-    tick: Tick = silent,
+    tick: Tick = ignore_progress,
 ) -> Agreement:
     """Run both models on the same probes, one model after the other, and compare the outputs.
 
@@ -117,16 +117,18 @@ def agreement(
         UserError: ``before`` fails on the samples.
     """
     # The file with the more fixed sizes decides the shapes that both can be fed.
-    fed = narrower(before, after)
-    expected = expected_probes(fed, samples, unseen)
+    fed = choose_narrower(before, after)
+    expected = estimate_probe_count(fed, samples, unseen)
 
     def ran(model: Model) -> Iterator[tuple[Probe, dict[str, NDArray[np.generic]] | str]]:
-        return _ran(model, probes(fed, samples, unseen=unseen, seed=seed, feeding=feeding))
+        return _run_probes(
+            model, iter_probes(fed, samples, unseen=unseen, seed=seed, feeding=feeding)
+        )
 
     tried: list[dict[str, _Answer] | None] = []
     for probe, made in ran(before):
         tick("checking", len(tried), 2 * expected)
-        tried.append(_told(before, probe, made))
+        tried.append(_read_answers(before, probe, made))
     answers = [known.items() for known in tried if known is not None]
     infinite = {name for known in answers for name, its in known if its.finite is not None}
     tally = _Tally(before=before, split=bool(unseen), infinite=infinite)
@@ -138,13 +140,13 @@ def agreement(
                 continue  # a variant that the original refuses
             if isinstance(made, str):
                 raise Disagreement(f"the result fails on {probe.what}: {made}")
-            tally.add(probe, known, {n: _answer(v, probe) for n, v in made.items()})
+            tally.add(probe, known, {n: _extract_answer(v, probe) for n, v in made.items()})
     except UserError as error:
         raise Disagreement(f"the result does not run: {error.message}") from error
     return tally.total()
 
 
-def _ran(
+def _run_probes(
     model: Model, found: Iterator[Probe]
 ) -> Iterator[tuple[Probe, dict[str, NDArray[np.generic]] | str]]:
     current: list[Probe] = []
@@ -154,22 +156,22 @@ def _ran(
             current[:] = [probe]
             yield dict(probe.feed)
 
-    for made in outputs(model, feeds()):
+    for made in iter_outputs(model, feeds()):
         yield current[0], made
 
 
-def _told(
+def _read_answers(
     model: Model, probe: Probe, made: dict[str, NDArray[np.generic]] | str
 ) -> dict[str, _Answer] | None:
     """Return the original's answers; ``None`` for a made-up input that the original refuses."""
     if not isinstance(made, str):
-        return {name: _answer(value, probe) for name, value in made.items()}
+        return {name: _extract_answer(value, probe) for name, value in made.items()}
     if probe.rows:
         raise UserError(f"{model.path}: the model fails on {probe.what}: {made}")
     return None
 
 
-def _answer(value: NDArray[np.generic], probe: Probe) -> _Answer:
+def _extract_answer(value: NDArray[np.generic], probe: Probe) -> _Answer:
     kind = value.dtype.kind
     if kind not in "biuf":
         return _Answer(shape=value.shape, rows=np.zeros((0, 0)), finite=None)
@@ -202,7 +204,7 @@ class _Errors:
     def relative(self) -> dict[str, float]:
         """Return the relative error of each float output, the worst first."""
         ratios = {
-            name: _ratio(self.difference[name], power, self.entries[name])
+            name: _compute_ratio(self.difference[name], power, self.entries[name])
             for name, power in self.power.items()
         }
         return dict(sorted(ratios.items(), key=lambda pair: -pair[1]))
@@ -234,10 +236,10 @@ class _Tally:
             was, now = old[spec.name], new[spec.name]
             where = f"output {spec.name} of {probe.what}"
             if was.shape != now.shape:
-                if not self._follows_the_data(spec, was.shape, now.shape):
+                if not self._has_data_dependent_shape(spec, was.shape, now.shape):
                     raise Disagreement(f"{where} is {list(now.shape)}, was {list(was.shape)}")
                 continue
-            if not _as_finite(was, now):
+            if not _is_as_finite(was, now):
                 kind = InfiniteOutput if spec.name in self.infinite else Disagreement
                 raise kind(f"{where} is not finite where that of the original is")
             if _is_float(spec):
@@ -249,7 +251,7 @@ class _Tally:
                 pair = _Pair(was=was.rows, now=now.rows, judges=probe.judges)
                 self.rows.setdefault(spec.name, []).append(pair)
 
-    def _follows_the_data(
+    def _has_data_dependent_shape(
         self, spec: TensorSpec, was: tuple[int, ...], now: tuple[int, ...]
     ) -> bool:
         """Return whether only dimensions differ that no input has, such as a number of boxes."""
@@ -261,9 +263,9 @@ class _Tally:
 
     def total(self) -> Agreement:
         floats = {s.name for s in self.before.signature.outputs if _is_float(s)}
-        pairs = {name: _stacked(rows) for name, rows in self.rows.items()}
+        pairs = {name: _stack_samples(rows) for name, rows in self.rows.items()}
         known = {name: pair for name, pair in pairs.items() if pair is not None}
-        followed = {n: _correlation(*pair) for n, pair in known.items() if n in floats}
+        followed = {n: _compute_correlation(*pair) for n, pair in known.items() if n in floats}
         return Agreement(
             samples=self.samples,
             relative_errors=self.judged.relative(),
@@ -276,7 +278,7 @@ class _Tally:
         )
 
 
-def _ratio(difference: float, power: float, entries: int) -> float:
+def _compute_ratio(difference: float, power: float, entries: int) -> float:
     """Compute the RMS error over the RMS; 1 where a zero output differs by more than rounding."""
     if power:
         return float(np.sqrt(difference / power))
@@ -287,13 +289,13 @@ def _is_float(spec: TensorSpec) -> bool:
     return np.dtype(spec.dtype).kind == "f"
 
 
-def _as_finite(was: _Answer, now: _Answer) -> bool:
+def _is_as_finite(was: _Answer, now: _Answer) -> bool:
     if now.finite is None:
         return True
     return was.finite is not None and bool((now.finite | ~was.finite).all())
 
 
-def _stacked(
+def _stack_samples(
     pairs: Sequence[_Pair],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
     """Concatenate all samples of both models; ``None`` where the samples differ in size."""
@@ -319,7 +321,7 @@ def _is_lost(pairs: Sequence[_Pair], correlation: float | None) -> bool:
     return left >= spread
 
 
-def _correlation(old: NDArray[np.float64], new: NDArray[np.float64]) -> float | None:
+def _compute_correlation(old: NDArray[np.float64], new: NDArray[np.float64]) -> float | None:
     finite = np.isfinite(old).all(axis=0)
     old, new = old[:, finite], new[:, finite]
     if (len(old) - 1) * old.shape[1] < _FREEDOMS:

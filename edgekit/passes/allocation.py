@@ -51,20 +51,22 @@ def allocate(layers: Sequence[Options], bits: float) -> list[int]:
     """
     room = bits * sum(layer.weights for layer in layers)
     low, high = _CHEAP, _DEAR
-    picked = _at_price(layers, high)
+    picked = _choose_at_price(layers, high)
     for _ in range(_ROUNDS):
         price = math.sqrt(low * high)
-        tried = _at_price(layers, price)
-        if _spent(layers, tried) > room:
+        tried = _choose_at_price(layers, price)
+        if _sum_bits(layers, tried) > room:
             low = price
         else:
             picked, high = tried, price
-    alike = [at_most(layer, bits) for layer in layers]
+    alike = [choose_at_most(layer, bits) for layer in layers]
     ways = [_spend_the_rest(layers, way, room) for way in (picked, alike)]
-    return min(ways, key=lambda way: (_spent(layers, way) > room * _ROUNDING, _damage(layers, way)))
+    return min(
+        ways, key=lambda way: (_sum_bits(layers, way) > room * _ROUNDING, _sum_damages(layers, way))
+    )
 
 
-def at_most(layer: Options, bits: float) -> int:
+def choose_at_most(layer: Options, bits: float) -> int:
     """Choose the least damage with at most ``bits`` per weight, or the fewest bits if none fits."""
     places = range(len(layer.choices))
     held = [i for i in places if layer.choices[i].bits <= bits]
@@ -73,16 +75,16 @@ def at_most(layer: Options, bits: float) -> int:
     return min(held, key=lambda i: layer.choices[i].damage)
 
 
-def _damage(layers: Sequence[Options], picked: Sequence[int]) -> float:
+def _sum_damages(layers: Sequence[Options], picked: Sequence[int]) -> float:
     return sum(layer.choices[i].damage for layer, i in zip(layers, picked, strict=True))
 
 
-def nearest(layer: Options, bits: float) -> int:
+def choose_nearest(layer: Options, bits: float) -> int:
     """Choose the option whose bits per weight are nearest to ``bits``."""
     return min(range(len(layer.choices)), key=lambda i: abs(layer.choices[i].bits - bits))
 
 
-def as_divergence(layer: Options, tried: int, lost: float) -> Options:
+def scale_to_divergence(layer: Options, tried: int, lost: float) -> Options:
     """Return the choices with damages scaled from layer errors to a measured output divergence.
 
     Args:
@@ -98,7 +100,7 @@ def as_divergence(layer: Options, tried: int, lost: float) -> Options:
     return replace(layer, choices=scaled)
 
 
-def at_least(layer: Options, tried: int, lost: float) -> Options:
+def raise_to_measured(layer: Options, tried: int, lost: float) -> Options:
     """Return the choices with the unforeseen damage of the finest one added to all.
 
     Args:
@@ -112,7 +114,7 @@ def at_least(layer: Options, tried: int, lost: float) -> Options:
     return replace(layer, choices=[replace(c, damage=c.damage + more) for c in layer.choices])
 
 
-def lightest(layers: Sequence[Options]) -> float:
+def compute_least_bits(layers: Sequence[Options]) -> float:
     """Compute the average bits per weight where every layer takes its lightest choice."""
     weights = sum(layer.weights for layer in layers)
     return sum(layer.weights * min(c.bits for c in layer.choices) for layer in layers) / max(
@@ -120,7 +122,7 @@ def lightest(layers: Sequence[Options]) -> float:
     )
 
 
-def _at_price(layers: Sequence[Options], price: float) -> list[int]:
+def _choose_at_price(layers: Sequence[Options], price: float) -> list[int]:
     def best(layer: Options) -> int:
         choices = layer.choices
         cost = [c.damage + price * layer.weights * c.bits for c in choices]
@@ -129,7 +131,7 @@ def _at_price(layers: Sequence[Options], price: float) -> list[int]:
     return [best(layer) for layer in layers]
 
 
-def _spent(layers: Sequence[Options], picked: Sequence[int]) -> float:
+def _sum_bits(layers: Sequence[Options], picked: Sequence[int]) -> float:
     return sum(
         layer.weights * layer.choices[i].bits for layer, i in zip(layers, picked, strict=True)
     )
@@ -137,7 +139,7 @@ def _spent(layers: Sequence[Options], picked: Sequence[int]) -> float:
 
 def _spend_the_rest(layers: Sequence[Options], picked: list[int], room: float) -> list[int]:
     """Improve choices while the budget allows, those with the most damage saved per bit first."""
-    left = room - _spent(layers, picked)
+    left = room - _sum_bits(layers, picked)
     picked = list(picked)
     while True:
         best: tuple[float, int, int, float] | None = None

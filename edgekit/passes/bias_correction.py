@@ -12,11 +12,11 @@ from onnx import NodeProto, TensorProto, helper
 
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.instrument import open_offloaded
-from edgekit.graphs.observe import feed, input_tensors
-from edgekit.graphs.placement import Placement, Weighted
-from edgekit.passes.affine import Affine, Floats, symmetric_scales, to_int8
+from edgekit.graphs.observe import feed, get_input_tensors
+from edgekit.graphs.placement import Placement, WeightedNode
+from edgekit.passes.affine import Affine, Floats, compute_symmetric_scales, to_int8
 from edgekit.passes.judge import Errors
-from edgekit.passes.shadows import Shadows
+from edgekit.passes.shadows import FakeQuantCopies
 from edgekit_agent.samples import Samples
 
 # A correction must lower the error by this factor on samples that it was not computed from.
@@ -65,8 +65,8 @@ def find_shifts(
         judging: samples that decide whether a shift helps.
         tick: called with the number of samples done.
     """
-    shadows = Shadows(index, placement)
-    found = [w for w in placement.weighted if holder(index, w) is not None]
+    shadows = FakeQuantCopies(index, placement)
+    found = [w for w in placement.weighted if find_bias_holder(index, w) is not None]
     probes = {
         w.node.output[0]: _add_shadow(shadows, w, parameters[w.node.input[0]], largest)
         for w in found
@@ -74,7 +74,7 @@ def find_shifts(
     if not probes:
         return {}
     session = open_offloaded(index, shadows.additions)
-    tensors = input_tensors(index.proto)
+    tensors = get_input_tensors(index.proto)
     nothing: dict[str, NDArray[np.generic]] = {
         probe.correction: np.zeros(probe.shape, np.float32) for probe in probes.values()
     }
@@ -104,16 +104,18 @@ def find_shifts(
     }
 
 
-def _add_shadow(shadows: Shadows, weighted: Weighted, affine: Affine, largest: int) -> _Probe:
+def _add_shadow(
+    shadows: FakeQuantCopies, weighted: WeightedNode, affine: Affine, largest: int
+) -> _Probe:
     node, index = weighted.node, shadows.index
     weight = index.float_constant(weighted.weight)
     channels = weight.shape[weighted.axis]
     shape = (channels, *[1] * (weight.ndim - 2)) if node.op_type == "Conv" else (channels,)
     parameters = (shadows.constant(affine.scale), shadows.constant(affine.zero_point))
-    nodes, twin = shadows.through_8_bits(node.input[0], *parameters)
+    nodes, twin = shadows.build_fake_quant(node.input[0], *parameters)
     reads = {node.input[0]: twin}
     if weighted.kept is None:
-        nodes.append(_dequantized(shadows, weight, weighted.axis, largest))
+        nodes.append(_build_dequantize_node(shadows, weight, weighted.axis, largest))
         reads[node.input[1]] = nodes[-1].output[0]
     nodes.append(shadows.copy(node, reads))
     names = ("difference", "rows", "total", "size", "corrected", "correction")
@@ -124,7 +126,7 @@ def _add_shadow(shadows: Shadows, weighted: Weighted, affine: Affine, largest: i
     first, output = shadows.constant(np.array([0])), nodes[-1].output[0]
     nodes += [
         helper.make_node("Sub", [node.output[0], output], [difference]),
-        _rows(shadows, node, difference, rows, weight, weighted.axis),
+        _build_rows_node(shadows, node, difference, rows, weight, weighted.axis),
         helper.make_node("ReduceSum", [rows, first], [total], keepdims=0),
         helper.make_node("Size", [difference], [size]),
         helper.make_node("Add", [output, correction], [corrected]),
@@ -138,7 +140,7 @@ def _add_shadow(shadows: Shadows, weighted: Weighted, affine: Affine, largest: i
 
 
 def _compare(
-    shadows: Shadows, weighted: Weighted, twin: str, nodes: list[NodeProto]
+    shadows: FakeQuantCopies, weighted: WeightedNode, twin: str, nodes: list[NodeProto]
 ) -> tuple[str, str]:
     """Add a comparison with the node's output, after the activation function that follows it."""
     value = weighted.node.output[0]
@@ -148,8 +150,8 @@ def _compare(
     return shadows.compare(value, twin, nodes)
 
 
-def _rows(
-    shadows: Shadows, node: NodeProto, value: str, output: str, weight: Floats, axis: int
+def _build_rows_node(
+    shadows: FakeQuantCopies, node: NodeProto, value: str, output: str, weight: Floats, axis: int
 ) -> NodeProto:
     """Build the node that reshapes an output to one row per sample or position, channels last."""
     if node.op_type == "Conv" and weight.ndim > 2:
@@ -159,14 +161,16 @@ def _rows(
     return helper.make_node("Reshape", [value, shape], [output])
 
 
-def _dequantized(shadows: Shadows, weight: Floats, axis: int, largest: int) -> NodeProto:
-    scales = symmetric_scales(weight, axis, largest)
+def _build_dequantize_node(
+    shadows: FakeQuantCopies, weight: Floats, axis: int, largest: int
+) -> NodeProto:
+    scales = compute_symmetric_scales(weight, axis, largest)
     integers = shadows.constant(to_int8(weight, scales, axis, largest))
     inputs = [integers, shadows.constant(scales)]
     return helper.make_node("DequantizeLinear", inputs, [shadows.fresh("weight")], axis=axis)
 
 
-def holder(index: GraphIndex, weighted: Weighted) -> tuple[NodeProto, int] | None:
+def find_bias_holder(index: GraphIndex, weighted: WeightedNode) -> tuple[NodeProto, int] | None:
     """Find the node, and the position of its input, that holds or may hold the bias of a layer."""
     node = weighted.node
     if node.op_type in ("Conv", "Gemm"):
@@ -178,12 +182,12 @@ def holder(index: GraphIndex, weighted: Weighted) -> tuple[NodeProto, int] | Non
         tensor = index.initializers.get(name)
         if tensor is None or tensor.data_type != TensorProto.FLOAT:
             continue
-        if math.prod(tensor.dims) == tensor.dims[-1:][0] == _channels(index, weighted):
+        if math.prod(tensor.dims) == tensor.dims[-1:][0] == _count_channels(index, weighted):
             return reader, position
     return None
 
 
-def _channels(index: GraphIndex, weighted: Weighted) -> int:
+def _count_channels(index: GraphIndex, weighted: WeightedNode) -> int:
     return int(index.initializers[weighted.weight].dims[weighted.axis])
 
 
@@ -191,7 +195,7 @@ def apply_shifts(index: GraphIndex, placement: Placement, shifts: Shifts) -> Non
     """Add shifts to biases, in place; a node without a bias gets one."""
     for weighted in placement.weighted:
         shift = shifts.get(weighted.node.output[0])
-        found = holder(index, weighted)
+        found = find_bias_holder(index, weighted)
         if shift is None or found is None:
             continue
         node, position = found

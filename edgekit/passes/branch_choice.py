@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from onnx import ModelProto
 
-from edgekit.graphs.branches import Branch, without
+from edgekit.graphs.branches import Branch, remove_branches
 from edgekit.graphs.divergence import Reference
 from edgekit.progress import Tick
 
@@ -25,7 +25,7 @@ class BranchOption:
     damage: float
 
 
-def branch_options(
+def rank_branches(
     proto: ModelProto, found: Sequence[Branch], reference: Reference, tick: Tick
 ) -> list[BranchOption]:
     """Measure the savings and the damage of removing each branch, least damage per saving first.
@@ -42,6 +42,6 @@ def branch_options(
     options = []
     for number, branch in enumerate(found):
         tick("residual layers", number, len(found))
-        damage = reference.divergence(without(proto, [branch]))
+        damage = reference.divergence(remove_branches(proto, [branch]))
         options.append(BranchOption(branch=branch, macs=branch.macs, damage=damage))
     return sorted(options, key=lambda option: option.damage / max(option.macs, 1))

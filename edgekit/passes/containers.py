@@ -12,7 +12,7 @@ from onnx import NodeProto, TensorProto, helper
 from edgekit.graphs.index import GraphIndex
 from edgekit.passes.embeddings import store_embeddings
 from edgekit.passes.grids import Grid
-from edgekit.passes.stored_layers import StoredLayer, shifted_bias
+from edgekit.passes.stored_layers import StoredLayer, shift_bias
 
 MICROSOFT = "com.microsoft"
 # Bit widths that onnxruntime's kernels support, by the operator that reads the weight.
@@ -24,7 +24,7 @@ _INT8_ACTIVATIONS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Quantized:
+class QuantizedLayer:
     """Layer with the integers that replace its weight, and their quantization grid."""
 
     layer: StoredLayer
@@ -34,45 +34,47 @@ class Quantized:
     native: bool = False
 
 
-def native_widths(layer: StoredLayer) -> tuple[int, ...]:
+def get_native_widths(layer: StoredLayer) -> tuple[int, ...]:
     """Return the bit widths in which onnxruntime can store the weight of a layer."""
     return _STORED_WIDTHS if layer.is_widened else NATIVE_WIDTHS[layer.op]
 
 
-def write_int8(index: GraphIndex, made: Sequence[Quantized]) -> None:
+def write_int8(index: GraphIndex, made: Sequence[QuantizedLayer]) -> None:
     """Replace weights by int8 integers with a scale per channel, in place."""
     _correct_biases(index, made)
-    front = [node for q in made if not q.layer.is_embedding for node in _restored(index, q)]
+    front = [
+        node for q in made if not q.layer.is_embedding for node in _dequantize_weight(index, q)
+    ]
     _put_nodes(index, [*front, *index.graph.node])
     _store_tables(index, [q for q in made if q.layer.is_embedding])
 
 
-def write_native(index: GraphIndex, made: Sequence[Quantized]) -> None:
+def write_native(index: GraphIndex, made: Sequence[QuantizedLayer]) -> None:
     """Replace weights by the inputs of the runtime's few-bit kernels, in place.
 
     Source: onnxruntime contrib operators, MatMulNBits and GatherBlockQuantized; ONNX INT4.
     """
     _correct_biases(index, made)
     front: list[NodeProto] = []
-    products: dict[str, Quantized] = {}
-    tables: dict[str, tuple[Quantized, list[str]]] = {}
-    plain: list[Quantized] = []
+    products: dict[str, QuantizedLayer] = {}
+    tables: dict[str, tuple[QuantizedLayer, list[str]]] = {}
+    plain: list[QuantizedLayer] = []
     for q in made:
         weighted = q.layer.weighted
         if q.layer.is_embedding and q.grid.block:
-            tables[q.layer.name] = q, _stored(index, q)
+            tables[q.layer.name] = q, _store_packed(index, q)
         elif q.layer.is_embedding:
             plain.append(q)
         elif weighted is None or q.layer.is_widened or weighted.node.op_type == "Conv":
-            front += _restored(index, q)
+            front += _dequantize_weight(index, q)
         else:
             products[weighted.node.output[0]] = q
     nodes = list(front)
     for node in index.graph.node:
         if node.output[0] in products:
-            nodes += _matmul_nbits(index, node, products[node.output[0]])
+            nodes += _build_matmul_nbits(index, node, products[node.output[0]])
         elif node.op_type == "Gather" and node.input[0] in tables:
-            nodes.append(_gather_block_quantized(node, *tables[node.input[0]]))
+            nodes.append(_build_gather_block_quantized(node, *tables[node.input[0]]))
         else:
             nodes.append(node)
     _put_nodes(index, nodes)
@@ -83,12 +85,12 @@ def write_native(index: GraphIndex, made: Sequence[Quantized]) -> None:
         index.proto.opset_import.add(domain=MICROSOFT, version=1)
 
 
-def _correct_biases(index: GraphIndex, made: Sequence[Quantized]) -> None:
+def _correct_biases(index: GraphIndex, made: Sequence[QuantizedLayer]) -> None:
     for q in made:
-        shifted_bias(index, q.layer, q.layer.shift(q.layer.error(q.integers, q.grid)))
+        shift_bias(index, q.layer, q.layer.shift(q.layer.error(q.integers, q.grid)))
 
 
-def _store_tables(index: GraphIndex, made: Sequence[Quantized]) -> None:
+def _store_tables(index: GraphIndex, made: Sequence[QuantizedLayer]) -> None:
     store_embeddings(index, {q.layer.name: (q.integers[0], q.grid.scales[0, :, 0]) for q in made})
 
 
@@ -97,7 +99,7 @@ def _put_nodes(index: GraphIndex, nodes: Sequence[NodeProto]) -> None:
     index.graph.node.extend(nodes)
 
 
-def _restored(index: GraphIndex, q: Quantized) -> list[NodeProto]:
+def _dequantize_weight(index: GraphIndex, q: QuantizedLayer) -> list[NodeProto]:
     """Store the integers of a layer, let its readers read them dequantized, and return new nodes.
 
     Integers are stored in 4 bits where that is the native width, else in 8. The nodes belong in
@@ -125,17 +127,17 @@ def _restored(index: GraphIndex, q: Quantized) -> list[NodeProto]:
     return [helper.make_node("DequantizeLinear", names, [twin], axis=axis)]
 
 
-def _stored(index: GraphIndex, q: Quantized) -> list[str]:
+def _store_packed(index: GraphIndex, q: QuantizedLayer) -> list[str]:
     """Store packed integers [O, B, bytes] (a table: [O, bytes]) and scales; return their names."""
     outputs, inputs = q.integers.shape[1:]
     filled = np.pad(q.integers[0], [(0, 0), (0, -inputs % q.grid.block)])
-    packed = _packed_bits(filled, q.width)
+    packed = _pack_bits(filled, q.width)
     if not q.layer.is_embedding:
         packed = packed.reshape(outputs, -1, q.grid.block * q.width // 8)
     return [index.add_constant("w", packed), index.add_constant("s", q.grid.scales[0])]
 
 
-def _packed_bits(integers: NDArray[np.int8], width: int) -> NDArray[np.uint8]:
+def _pack_bits(integers: NDArray[np.int8], width: int) -> NDArray[np.uint8]:
     """Pack integers as unsigned ones of 2, 4 or 8 bits, several in a byte, the first one lowest."""
     unsigned = (integers.astype(np.int16) + (1 << (width - 1))).astype(np.uint8)
     parts = unsigned.reshape(unsigned.shape[0], -1, 8 // width)
@@ -144,13 +146,13 @@ def _packed_bits(integers: NDArray[np.int8], width: int) -> NDArray[np.uint8]:
     return packed
 
 
-def _matmul_nbits(index: GraphIndex, node: NodeProto, q: Quantized) -> list[NodeProto]:
+def _build_matmul_nbits(index: GraphIndex, node: NodeProto, q: QuantizedLayer) -> list[NodeProto]:
     outputs, inputs = q.integers.shape[1:]
     bias = node.input[2] if len(node.input) > 2 else ""  # of a Gemm
     product = index.fresh("p") if bias else node.output[0]
     made = [
         helper.make_node(
-            "MatMulNBits", [node.input[0], *_stored(index, q)], [product], domain=MICROSOFT,
+            "MatMulNBits", [node.input[0], *_store_packed(index, q)], [product], domain=MICROSOFT,
             K=inputs, N=outputs, bits=q.width, block_size=q.grid.block,
             accuracy_level=_INT8_ACTIVATIONS,
         )
@@ -160,7 +162,9 @@ def _matmul_nbits(index: GraphIndex, node: NodeProto, q: Quantized) -> list[Node
     return made
 
 
-def _gather_block_quantized(node: NodeProto, q: Quantized, stored: list[str]) -> NodeProto:
+def _build_gather_block_quantized(
+    node: NodeProto, q: QuantizedLayer, stored: list[str]
+) -> NodeProto:
     rows, scales = stored
     return helper.make_node(
         "GatherBlockQuantized", [rows, node.input[1], scales], [node.output[0]], domain=MICROSOFT,

@@ -18,7 +18,7 @@ from onnx import AttributeProto, GraphProto, ModelProto, TensorProto
 
 from edgekit import __version__
 from edgekit.errors import EdgekitError, PassCrash, first_line
-from edgekit.graphs.lite_file import lite_ops
+from edgekit.graphs.lite_file import count_tflite_ops
 from edgekit.graphs.onnx_file import load_structure
 from edgekit.model import Model, TensorSpec
 from edgekit.recipe import Step
@@ -58,9 +58,9 @@ def build_crash(
     parts = (
         ["What failed", f"  {message}"],
         ["Steps", *(f"  {json.dumps(step.as_json())}" for step in steps)],
-        ["Versions", *(f"  {line}" for line in _versions())],
+        ["Versions", *(f"  {line}" for line in _iter_versions())],
         ["Model, without weights and names", *(f"  {line}" for line in _describe_model(model))],
-        ["Traceback", *_traceback(error)],
+        ["Traceback", *_iter_traceback(error)],
     )
     return PassCrash(message, report="\n\n".join("\n".join(part) for part in parts) + "\n")
 
@@ -74,7 +74,7 @@ def write_crash(crash: PassCrash, root: Path) -> Path:
     return path
 
 
-def crash_hint(path: Path) -> str:
+def format_crash_hint(path: Path) -> str:
     """Return one line that asks the user to report a crash."""
     return f"a fault of edgekit: please report it with {path} (no weights, no data)"
 
@@ -82,7 +82,7 @@ def crash_hint(path: Path) -> str:
 # ---------------------------------------------------------------- parts of the report
 
 
-def _versions() -> Iterator[str]:
+def _iter_versions() -> Iterator[str]:
     yield f"edgekit {__version__}"
     yield f"python {platform.python_version()}"
     for name in _PACKAGES:
@@ -96,36 +96,40 @@ def _versions() -> Iterator[str]:
 def _describe_model(model: Model) -> Iterator[str]:
     yield f"{model.format}, {model.bytes} bytes"
     for side, specs in (("input", model.signature.inputs), ("output", model.signature.outputs)):
-        yield from (f"{side} {_spec(spec)}" for spec in specs)
+        yield from (f"{side} {_format_spec(spec)}" for spec in specs)
     try:
-        yield from _lite(model) if model.format == "tflite" else _onnx(load_structure(model.path))
+        yield from (
+            _describe_lite(model)
+            if model.format == "tflite"
+            else _describe_onnx(load_structure(model.path))
+        )
     except Exception as error:  # noqa: BLE001 - the report of a crash must not crash itself
         yield f"operators unknown: {type(error).__name__}: {_strip_folders(first_line(error))}"
 
 
-def _spec(spec: TensorSpec) -> str:
+def _format_spec(spec: TensorSpec) -> str:
     return f"{spec.dtype}[{', '.join('?' if d is None else str(d) for d in spec.shape)}]"
 
 
-def _lite(model: Model) -> Iterator[str]:
-    yield from _count_line("operators", lite_ops(model.path))
+def _describe_lite(model: Model) -> Iterator[str]:
+    yield from _iter_count_line("operators", count_tflite_ops(model.path))
 
 
-def _onnx(proto: ModelProto) -> Iterator[str]:
+def _describe_onnx(proto: ModelProto) -> Iterator[str]:
     opsets = (f"{o.domain or 'ai.onnx'} {o.version}" for o in proto.opset_import)
     yield f"opsets: {', '.join(opsets)}; ir {proto.ir_version}"
-    graphs = list(_graphs(proto.graph))
-    yield from _count_line("operators", Counter(n.op_type for g in graphs for n in g.node))
-    yield from _count_line(
+    graphs = list(_iter_graphs(proto.graph))
+    yield from _iter_count_line("operators", Counter(n.op_type for g in graphs for n in g.node))
+    yield from _iter_count_line(
         "stored", Counter(_describe_tensor(t) for g in graphs for t in g.initializer)
     )
 
 
-def _graphs(graph: GraphProto) -> Iterator[GraphProto]:
+def _iter_graphs(graph: GraphProto) -> Iterator[GraphProto]:
     yield graph
     for attribute in (a for node in graph.node for a in node.attribute):
         if attribute.type == AttributeProto.GRAPH:
-            yield from _graphs(attribute.g)
+            yield from _iter_graphs(attribute.g)
 
 
 def _describe_tensor(tensor: TensorProto) -> str:
@@ -133,15 +137,15 @@ def _describe_tensor(tensor: TensorProto) -> str:
     return f"{kind}[{', '.join(map(str, tensor.dims))}]"
 
 
-def _count_line(title: str, counts: Counter[str]) -> Iterator[str]:
+def _iter_count_line(title: str, counts: Counter[str]) -> Iterator[str]:
     if counts:
         yield f"{title}: {', '.join(f'{count} {name}' for name, count in sorted(counts.items()))}"
 
 
-def _traceback(error: BaseException) -> Iterator[str]:
+def _iter_traceback(error: BaseException) -> Iterator[str]:
     """Yield the frames with shortened paths, the cause first."""
     if error.__cause__ is not None:
-        yield from _traceback(error.__cause__)
+        yield from _iter_traceback(error.__cause__)
         yield "  which led to"
     for frame in traceback.extract_tb(error.__traceback__):
         yield f"  {_short_path(frame.filename)}:{frame.lineno} in {frame.name}"

@@ -11,19 +11,19 @@ from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.observe import Values
 from edgekit.passes.grids import Doubles
 from edgekit.passes.least_squares import Fit
-from edgekit.passes.refit_layers import Task
+from edgekit.passes.refit_layers import RefitTask
 
 
 @dataclass(frozen=True, kw_only=True)
-class Cutoff:
+class ClippedValue:
     """Value that only a Relu or Clip reads: the output of a layer, or of the sum behind it."""
 
     value: str
     low: float
     high: float
 
-    def eased(
-        self, task: Task, fit: Fit, rows: Doubles, targets: Doubles, wanted: Values
+    def relax_targets(
+        self, task: RefitTask, fit: Fit, rows: Doubles, targets: Doubles, wanted: Values
     ) -> Doubles:
         """Return targets [G, positions, O], relaxed wherever both the goal and the fit are cut off.
 
@@ -51,7 +51,9 @@ class Cutoff:
         return eased - added
 
 
-def cutoff_of(index: GraphIndex, task: Task, *, residual: bool) -> Cutoff | None:
+def find_clipped_value(
+    index: GraphIndex, task: RefitTask, *, residual: bool
+) -> ClippedValue | None:
     """Find the Relu or Clip that is the only reader of a layer's output, or of the sum behind it.
 
     Args:
@@ -67,12 +69,12 @@ def cutoff_of(index: GraphIndex, task: Task, *, residual: bool) -> Cutoff | None
     if reader is None or reader.domain not in ("", "ai.onnx"):
         return None
     if reader.op_type == "Relu":
-        return Cutoff(value=value, low=0.0, high=np.inf)
-    bounds = _bounds(index, reader) if reader.op_type == "Clip" else None
-    return None if bounds is None else Cutoff(value=value, low=bounds[0], high=bounds[1])
+        return ClippedValue(value=value, low=0.0, high=np.inf)
+    bounds = _read_bounds(index, reader) if reader.op_type == "Clip" else None
+    return None if bounds is None else ClippedValue(value=value, low=bounds[0], high=bounds[1])
 
 
-def _bounds(index: GraphIndex, clip: NodeProto) -> tuple[float, float] | None:
+def _read_bounds(index: GraphIndex, clip: NodeProto) -> tuple[float, float] | None:
     """Return the stored bounds of a Clip; ``None`` where one is computed."""
     found = [-np.inf, np.inf]
     for place, name in enumerate(clip.input[1:]):

@@ -11,8 +11,8 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.passes.gptq import damped
-from edgekit.passes.grids import Doubles, Grid, short_mantissa
+from edgekit.passes.gptq import damp
+from edgekit.passes.grids import Doubles, Grid, round_mantissa
 
 _ROUNDS = 2
 _BLOCK = 128
@@ -44,24 +44,24 @@ def descend(
     Returns:
         The best integers, and their grid.
     """
-    hessian = damped(hessian)
+    hessian = damp(hessian)
     now, best = integers.astype(np.float64), (integers, grid)
-    least = _cost(weight, hessian, now * grid.steps(weight.shape[-1]))
+    least = _compute_cost(weight, hessian, now * grid.steps(weight.shape[-1]))
     for _ in range(_ROUNDS):
-        grid = _fitted(weight, hessian, grid, now)
-        now = _swept(weight, hessian, grid, now)
-        cost = _cost(weight, hessian, now * grid.steps(weight.shape[-1]))
+        grid = _fit_scales(weight, hessian, grid, now)
+        now = _sweep_integers(weight, hessian, grid, now)
+        cost = _compute_cost(weight, hessian, now * grid.steps(weight.shape[-1]))
         if cost < least:
             least, best = cost, (now.astype(np.int8), grid)
     return best
 
 
-def _cost(weight: Doubles, hessian: Doubles, restored: Doubles) -> float:
+def _compute_cost(weight: Doubles, hessian: Doubles, restored: Doubles) -> float:
     error = weight - restored
     return float(np.sum((error @ hessian) * error))
 
 
-def _fitted(weight: Doubles, hessian: Doubles, grid: Grid, integers: Doubles) -> Grid:
+def _fit_scales(weight: Doubles, hessian: Doubles, grid: Grid, integers: Doubles) -> Grid:
     """Return the grid with the best scale of each channel for its integers."""
     if grid.block or weight.shape[-1] < _LEAST_INPUTS:
         return grid
@@ -70,10 +70,10 @@ def _fitted(weight: Doubles, hessian: Doubles, grid: Grid, integers: Doubles) ->
     old = grid.scales[..., 0].astype(np.float64)
     fits = (across > 0) & (along > _TINY)
     scales = np.where(fits, across / np.where(fits, along, 1.0), old)
-    return replace(grid, scales=short_mantissa(scales, _MANTISSA)[..., None])
+    return replace(grid, scales=round_mantissa(scales, _MANTISSA)[..., None])
 
 
-def _swept(weight: Doubles, hessian: Doubles, grid: Grid, integers: Doubles) -> Doubles:
+def _sweep_integers(weight: Doubles, hessian: Doubles, grid: Grid, integers: Doubles) -> Doubles:
     """Set each integer in turn to the best one given the others."""
     inputs = weight.shape[-1]
     steps = np.broadcast_to(grid.steps(inputs), weight.shape)

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
 from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.placement import Weighted, as_weighted
-from edgekit.passes.affine import Floats, symmetric_scales, to_int8
+from edgekit.graphs.placement import WeightedNode, match_weighted_node
+from edgekit.passes.affine import Floats, compute_symmetric_scales, to_int8
 
 PRODUCTS = frozenset({"MatMul", "Gemm"})
 
@@ -79,19 +79,19 @@ class _Writer:
         )
         return replaced
 
-    def _select(self, node: NodeProto) -> Weighted | None:
+    def _select(self, node: NodeProto) -> WeightedNode | None:
         if node.op_type not in PRODUCTS or (
             self.only is not None and node.output[0] not in self.only
         ):
             return None
-        return as_weighted(self.index, node)
+        return match_weighted_node(self.index, node)
 
     def _add(self, op: str, inputs: list[str], stem: str, **attributes: int) -> str:
         output = self.index.fresh(stem)
         self.nodes.append(helper.make_node(op, inputs, [output], **attributes))
         return output
 
-    def _write_product(self, weighted: Weighted) -> None:
+    def _write_product(self, weighted: WeightedNode) -> None:
         """Write a MatMulInteger, the multiplication by both scales, and the bias."""
         source = weighted.node.input[0]
         integer, scale, zero = self._quantize_activation(source)
@@ -114,7 +114,7 @@ class _Writer:
             self.activations[name] = (outputs[0], outputs[1], outputs[2])
         return self.activations[name]
 
-    def _store_weight(self, weighted: Weighted) -> tuple[str, str]:
+    def _store_weight(self, weighted: WeightedNode) -> tuple[str, str]:
         """Store an int8 weight [in, out] and its scales [out]; return their names."""
         key = (weighted.weight, weighted.axis)
         if key not in self.weights:
@@ -125,9 +125,9 @@ class _Writer:
             self.weights[key] = names
         return self.weights[key]
 
-    def _quantize_weight(self, weighted: Weighted) -> tuple[NDArray[np.int8], Floats]:
+    def _quantize_weight(self, weighted: WeightedNode) -> tuple[NDArray[np.int8], Floats]:
         weight = self.index.float_constant(weighted.weight)
         if weighted.kept is not None:
             return weight.astype(np.int8), self.index.float_constant(weighted.kept.scales)
-        scales = symmetric_scales(weight, weighted.axis, self.largest)
+        scales = compute_symmetric_scales(weight, weighted.axis, self.largest)
         return to_int8(weight, scales, weighted.axis, self.largest), scales

@@ -8,9 +8,14 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from edgekit.graphs.index import GraphIndex, attribute
-from edgekit.graphs.placement import as_weighted, gathers_rows, is_table, turns_factor
-from edgekit.passes.affine import LARGEST, Floats, symmetric_scales, to_int8
+from edgekit.graphs.index import GraphIndex, read_attribute
+from edgekit.graphs.placement import (
+    is_embedding_table,
+    is_factor_transpose,
+    is_row_gather,
+    match_weighted_node,
+)
+from edgekit.passes.affine import LARGEST, Floats, compute_symmetric_scales, to_int8
 
 Integers = NDArray[np.int8]
 
@@ -31,27 +36,27 @@ def quantize_embeddings(proto: ModelProto, largest: int = LARGEST[8]) -> int:
     Returns:
         The number of replaced Gather nodes.
     """
-    _turn_tables(GraphIndex(proto))
+    _transpose_tables(GraphIndex(proto))
     index = GraphIndex(proto)
     tables = {}
-    for name in _tables(index):
+    for name in _find_tables(index):
         table = index.float_constant(name)
         most = largest if _is_factor(index, name) else LARGEST[8]
-        scales = symmetric_scales(table, 0, most)
+        scales = compute_symmetric_scales(table, 0, most)
         tables[name] = (to_int8(table, scales, 0, most), scales)
     found = store_embeddings(index, tables)
     _store_shared_factors(GraphIndex(proto), largest)
     return found
 
 
-def embeddings(index: GraphIndex) -> list[str]:
+def find_embeddings(index: GraphIndex) -> list[str]:
     """Find the large float tables that only gathers of rows and products read."""
-    return [name for name in _tables(index) if is_table(index, name)]
+    return [name for name in _find_tables(index) if is_embedding_table(index, name)]
 
 
-def _tables(index: GraphIndex) -> list[str]:
+def _find_tables(index: GraphIndex) -> list[str]:
     """Find the large float tables that are gathered by rows in the main graph."""
-    found = (node.input[0] for node in index.graph.node if gathers_rows(node))
+    found = (node.input[0] for node in index.graph.node if is_row_gather(node))
     return [name for name in dict.fromkeys(found) if _is_large(index, name)]
 
 
@@ -79,10 +84,10 @@ def store_embeddings(index: GraphIndex, tables: Mapping[str, tuple[Integers, Flo
     ]
     replaced = 0
     for node in index.graph.node:
-        if not gathers_rows(node) or node.input[0] not in stored:
+        if not is_row_gather(node) or node.input[0] not in stored:
             nodes.append(node)
             continue
-        nodes += _gather(index, node, *stored[node.input[0]])
+        nodes += _build_gather(index, node, *stored[node.input[0]])
         replaced += 1
     index.replace_nodes(nodes)
     index.drop_unread_constants()
@@ -94,7 +99,7 @@ def find_shared_tables(index: GraphIndex) -> list[str]:
     return [
         name
         for name in index.initializers
-        if _is_large(index, name) and _other_readers(index, name) and _is_factor(index, name)
+        if _is_large(index, name) and _find_other_readers(index, name) and _is_factor(index, name)
     ]
 
 
@@ -114,7 +119,7 @@ def store_shared_tables(index: GraphIndex, names: Collection[str]) -> list[str]:
     tables = {}
     for name in stored:
         table = index.float_constant(name)
-        scales = symmetric_scales(table, 0)
+        scales = compute_symmetric_scales(table, 0)
         tables[name] = (to_int8(table, scales, 0), scales)
     store_embeddings(index, tables)
     return stored
@@ -127,11 +132,11 @@ def _store_shared_factors(index: GraphIndex, largest: int) -> None:
     """
     nodes: list[NodeProto] = []
     for name in find_shared_tables(index):
-        others = _other_readers(index, name)
+        others = _find_other_readers(index, name)
         direct = any(n.op_type != "Transpose" for n in index.readers[name] if n not in others)
-        axis = _output_axis(index, name) if direct else 0
+        axis = _find_output_axis(index, name) if direct else 0
         table = index.float_constant(name)
-        scales = symmetric_scales(table, axis, largest)
+        scales = compute_symmetric_scales(table, axis, largest)
         integers = to_int8(table, scales, axis, largest)
         shape = (-1, 1) if axis == 0 else (1, -1)
         parts = index.add_constant("e", integers), index.add_constant("es", scales.reshape(shape))
@@ -140,24 +145,24 @@ def _store_shared_factors(index: GraphIndex, largest: int) -> None:
     index.drop_unread_constants()
 
 
-def _other_readers(index: GraphIndex, name: str) -> list[NodeProto]:
+def _find_other_readers(index: GraphIndex, name: str) -> list[NodeProto]:
     return [node for node in index.readers[name] if not _is_product(index, node)]
 
 
-def _output_axis(index: GraphIndex, name: str) -> int:
+def _find_output_axis(index: GraphIndex, name: str) -> int:
     """Return the axis of the output channels of a weight."""
-    found = (as_weighted(index, node) for node in index.readers[name])
+    found = (match_weighted_node(index, node) for node in index.readers[name])
     return next((each.axis for each in found if each is not None and each.weight == name), 0)
 
 
-def _turn_tables(index: GraphIndex) -> None:
+def _transpose_tables(index: GraphIndex) -> None:
     """Store tables transposed if their rows are gathered behind a Transpose, in place.
 
     Products keep the constant that they read: int8 copies of both are stored once in the end.
     """
     nodes: list[NodeProto] = []
     for node in index.graph.node:
-        if not _turns_table(index, node):
+        if not _is_table_transpose(index, node):
             nodes.append(node)
             continue
         name, made = node.input[0], node.output[0]
@@ -174,13 +179,13 @@ def _turn_tables(index: GraphIndex) -> None:
     index.drop_unread_constants()
 
 
-def _turns_table(index: GraphIndex, node: NodeProto) -> bool:
+def _is_table_transpose(index: GraphIndex, node: NodeProto) -> bool:
     """Return whether a node transposes a large table for a Gather of its rows."""
     if node.op_type != "Transpose" or node.output[0] in index.outputs | index.inner_reads:
         return False
     readers = index.readers[node.output[0]]
-    gathered = any(gathers_rows(n) and n.input[0] == node.output[0] for n in readers)
-    turned = attribute(node, "perm", [1, 0]) == [1, 0]
+    gathered = any(is_row_gather(n) and n.input[0] == node.output[0] for n in readers)
+    turned = read_attribute(node, "perm", [1, 0]) == [1, 0]
     return gathered and turned and _is_large(index, node.input[0])
 
 
@@ -214,7 +219,7 @@ def _is_factor(index: GraphIndex, name: str) -> bool:
 
 
 def _is_product(index: GraphIndex, node: NodeProto) -> bool:
-    return as_weighted(index, node) is not None or turns_factor(index, node)
+    return match_weighted_node(index, node) is not None or is_factor_transpose(index, node)
 
 
 def _dequantize_for_others(
@@ -223,8 +228,8 @@ def _dequantize_for_others(
     """Let readers that neither gather rows nor multiply read a dequantized table."""
     others = [
         node
-        for node in _other_readers(index, name)
-        if not (gathers_rows(node) and node.input[0] == name)
+        for node in _find_other_readers(index, name)
+        if not (is_row_gather(node) and node.input[0] == name)
     ]
     if not others:
         return []
@@ -237,7 +242,9 @@ def _dequantize_for_others(
     ]
 
 
-def _gather(index: GraphIndex, node: NodeProto, integers: str, scales: str) -> list[NodeProto]:
+def _build_gather(
+    index: GraphIndex, node: NodeProto, integers: str, scales: str
+) -> list[NodeProto]:
     rows, scale, real = (index.fresh(stem) for stem in ("g", "gs", "gr"))
     return [
         helper.make_node("Gather", [integers, node.input[1]], [rows], axis=0),

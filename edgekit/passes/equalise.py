@@ -9,14 +9,20 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto, helper
 
-from edgekit.graphs.index import GraphIndex, attribute
+from edgekit.graphs.index import GraphIndex, read_attribute
 from edgekit.graphs.instrument import Additions, open_offloaded
-from edgekit.graphs.observe import feed, input_tensors
-from edgekit.graphs.onnx_file import opset
-from edgekit.graphs.placement import Placement, Weighted
-from edgekit.passes.affine import Affine, Floats, symmetric_scales, to_int8, unsigned_affine
+from edgekit.graphs.observe import feed, get_input_tensors
+from edgekit.graphs.onnx_file import get_opset
+from edgekit.graphs.placement import Placement, WeightedNode
+from edgekit.passes.affine import (
+    Affine,
+    Floats,
+    compute_symmetric_scales,
+    compute_unsigned_affine,
+    to_int8,
+)
 from edgekit.passes.judge import Errors
-from edgekit.passes.shadows import Shadows
+from edgekit.passes.shadows import FakeQuantCopies
 from edgekit_agent.samples import Samples
 
 # f(s x) = s f(x) for every s > 0, channel by channel. Pools keep the channels of a Conv apart, but
@@ -36,8 +42,8 @@ _AXES_AS_INPUT = 18
 class Pair:
     """Two layers between which a scale per channel changes nothing."""
 
-    first: Weighted
-    second: Weighted
+    first: WeightedNode
+    second: WeightedNode
 
     @property
     def value(self) -> str:
@@ -46,7 +52,7 @@ class Pair:
         return name
 
 
-def equalise(
+def equalize_channels(
     index: GraphIndex,
     placement: Placement,
     *,
@@ -78,8 +84,8 @@ def equalise(
     pairs = find_pairs(index, placement)
     if not pairs:
         return 0
-    ranges = channel_ranges(index, pairs, estimating)
-    scales = [_scales(index, pair, *each) for pair, each in zip(pairs, ranges, strict=True)]
+    ranges = measure_channel_ranges(index, pairs, estimating)
+    scales = [_compute_scales(index, pair, *each) for pair, each in zip(pairs, ranges, strict=True)]
     helps = _judge(index, placement, pairs, ranges, scales, largest, judging)
     for pair, scale, helped in zip(pairs, scales, helps, strict=True):
         if helped:
@@ -107,12 +113,12 @@ def find_pairs(index: GraphIndex, placement: Placement) -> list[Pair]:
     return pairs
 
 
-def _is_free(index: GraphIndex, weighted: Weighted) -> bool:
+def _is_free(index: GraphIndex, weighted: WeightedNode) -> bool:
     names = [n for n in (weighted.weight, weighted.bias) if n is not None]
     return weighted.kept is None and all(index.only_reader(n) is weighted.node for n in names)
 
 
-def channel_ranges(
+def measure_channel_ranges(
     index: GraphIndex, pairs: Sequence[Pair], parts: Sequence[Samples]
 ) -> list[tuple[Floats, Floats]]:
     """Measure the smallest and largest entry of each input channel of the second layers.
@@ -135,19 +141,19 @@ def channel_ranges(
     additions.outputs += names
     session = open_offloaded(index, additions)
     low: dict[str, NDArray[np.generic]] = {}
-    for _, run in feed(session, input_tensors(index.proto), parts):
+    for _, run in feed(session, get_input_tensors(index.proto), parts):
         for name, found in run(names, {}).items():
             pick = np.minimum if "ReduceMin" in name else np.maximum
             low[name] = pick(low[name], found) if name in low else found
     flat = [low[name].astype(np.float32) for name in names]
     for pair, each in zip(pairs, flat[::2], strict=True):
-        if each.shape != (channels := _input_channels(index, pair),):
+        if each.shape != (channels := _count_input_channels(index, pair),):
             raise ValueError(f"{pair.value}: ranges of shape {each.shape} for {channels} channels")
     return list(zip(flat[::2], flat[1::2], strict=True))
 
 
-def _input_channels(index: GraphIndex, pair: Pair) -> int:
-    grouped = _grouped(pair.second, index.float_constant(pair.second.weight))
+def _count_input_channels(index: GraphIndex, pair: Pair) -> int:
+    grouped = _group_weight(pair.second, index.float_constant(pair.second.weight))
     return int(grouped.shape[0] * grouped.shape[2])
 
 
@@ -161,17 +167,17 @@ def _reduce(
     else:
         read = f"{output}:rows"
         nodes.append(helper.make_node("Flatten", [pair.value], [read], axis=-1))
-    if opset(index.proto) < _AXES_AS_INPUT:
+    if get_opset(index.proto) < _AXES_AS_INPUT:
         return [*nodes, helper.make_node(op, [read], [output], axes=axes, keepdims=0)]
     stored = f"{output}:axes"
     additions.constants.append(helper.make_tensor(stored, 7, [len(axes)], axes))
     return [*nodes, helper.make_node(op, [read, stored], [output], keepdims=0)]
 
 
-def _scales(index: GraphIndex, pair: Pair, low: Floats, high: Floats) -> Floats:
+def _compute_scales(index: GraphIndex, pair: Pair, low: Floats, high: Floats) -> Floats:
     """Compute the divisor of each channel of the value; 1 for nearly dead channels."""
     activation = np.maximum(np.abs(low), np.abs(high)).astype(np.float64)
-    grouped = _grouped(pair.second, index.float_constant(pair.second.weight))
+    grouped = _group_weight(pair.second, index.float_constant(pair.second.weight))
     weight = np.abs(grouped).max(axis=(1, 3)).ravel().astype(np.float64)
     alive = (activation > _DEAD * activation.max()) & (weight > _DEAD * weight.max())
     own = grouped.shape[2] == 1
@@ -183,20 +189,20 @@ def _scales(index: GraphIndex, pair: Pair, low: Floats, high: Floats) -> Floats:
     return scales
 
 
-def _grouped(weighted: Weighted, weight: Floats) -> Floats:
+def _group_weight(weighted: WeightedNode, weight: Floats) -> Floats:
     """Return a weight as [groups, outputs of a group, inputs of a group, kernel positions]."""
     if weighted.node.op_type != "Conv":
         return np.moveaxis(weight, weighted.axis, 0)[None, :, :, None]
-    group = attribute(weighted.node, "group", 1)
+    group = read_attribute(weighted.node, "group", 1)
     groups = group if isinstance(group, int) else 1
     return weight.reshape(groups, weight.shape[0] // groups, weight.shape[1], -1)
 
 
-def _multiplied(weighted: Weighted, weight: Floats, scales: Floats) -> Floats:
+def _scale_weight(weighted: WeightedNode, weight: Floats, scales: Floats) -> Floats:
     """Return the weight with each input channel multiplied by its scale."""
     if weighted.node.op_type != "Conv":
         return weight * (scales[:, None] if weighted.axis == 1 else scales[None, :])
-    grouped = _grouped(weighted, weight)
+    grouped = _group_weight(weighted, weight)
     product = grouped * scales.reshape(grouped.shape[0], 1, grouped.shape[2], 1)
     return product.reshape(weight.shape)
 
@@ -211,33 +217,36 @@ def _judge(
     parts: Sequence[Samples],
 ) -> list[bool]:
     """Return for each second layer whether the scales lower its 8-bit error (weight and input)."""
-    shadows = Shadows(index, placement)
+    shadows = FakeQuantCopies(index, placement)
     compared = []
     for pair, (low, high), scale in zip(pairs, ranges, scales, strict=True):
         versions = (np.ones_like(scale), scale)
         compared.append(
-            [_shadow(shadows, pair, _affine(low / s, high / s), s, largest) for s in versions]
+            [
+                _add_shadow(shadows, pair, _fit_affine(low / s, high / s), s, largest)
+                for s in versions
+            ]
         )
     session = open_offloaded(index, shadows.additions)
     sums = Errors()
-    for _, run in feed(session, input_tensors(index.proto), parts):
+    for _, run in feed(session, get_input_tensors(index.proto), parts):
         made = run(shadows.additions.outputs, {})
         for error, size in (names for both in compared for names in both):
             sums.add((error, size), float(made[error]), float(made[size]))
     return [sums.relative(after) < _LOWERS * sums.relative(before) for before, after in compared]
 
 
-def _affine(low: Floats, high: Floats) -> Affine:
-    return unsigned_affine(float(low.min()), float(high.max()))
+def _fit_affine(low: Floats, high: Floats) -> Affine:
+    return compute_unsigned_affine(float(low.min()), float(high.max()))
 
 
-def _shadow(
-    shadows: Shadows, pair: Pair, affine: Affine, scale: Floats, largest: int
+def _add_shadow(
+    shadows: FakeQuantCopies, pair: Pair, affine: Affine, scale: Floats, largest: int
 ) -> tuple[str, str]:
     """Add a scaled 8-bit copy of the second layer; return the names of squared error and size."""
     second = pair.second
-    weight = _multiplied(second, shadows.index.float_constant(second.weight), scale)
-    steps = symmetric_scales(weight, second.axis, largest)
+    weight = _scale_weight(second, shadows.index.float_constant(second.weight), scale)
+    steps = compute_symmetric_scales(weight, second.axis, largest)
     integers = shadows.constant(to_int8(weight, steps, second.axis, largest))
     shape = (-1, *[1] * (weight.ndim - 2)) if second.node.op_type == "Conv" else (-1,)
     divided, stored = shadows.fresh("divided"), shadows.fresh("weight")
@@ -248,7 +257,7 @@ def _shadow(
         ),
     ]
     parameters = shadows.constant(affine.scale), shadows.constant(affine.zero_point)
-    quantised, twin = shadows.through_8_bits(divided, *parameters)
+    quantised, twin = shadows.build_fake_quant(divided, *parameters)
     nodes += quantised
     nodes.append(shadows.copy(second.node, {pair.value: twin, second.node.input[1]: stored}))
     return shadows.compare(second.node.output[0], nodes[-1].output[0], nodes)
@@ -264,4 +273,4 @@ def _apply(index: GraphIndex, pair: Pair, scales: Floats) -> None:
         bias = index.float_constant(first.input[2])
         first.input[2] = index.add_constant("b", bias / scales.reshape(bias.shape))
     weight = index.float_constant(second.input[1])
-    second.input[1] = index.add_constant("w", _multiplied(pair.second, weight, scales))
+    second.input[1] = index.add_constant("w", _scale_weight(pair.second, weight, scales))

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from edgekit.errors import UserError
 from edgekit.feeding import Feeding
-from edgekit.graphs.outputs import Arrays, outputs
+from edgekit.graphs.outputs import Arrays, iter_outputs
 from edgekit.model import Model
-from edgekit.passes.probes import Probe, narrower, probes
+from edgekit.passes.probes import Probe, choose_narrower, iter_probes
 from edgekit_agent.samples import Samples
 
 _FAINT, _LOUD = 0.03, 30.0
@@ -65,17 +65,19 @@ def find_departure(
     sample = find_accepted_feed(before, after, None, seed=seed, feeding=feeding)
     if sample is None:
         return None
-    feeds = dict(_feeds(sample, seed, feeding, few=max(before.bytes, after.bytes) > _LARGE_BYTES))
+    feeds = dict(
+        _iter_feeds(sample, seed, feeding, few=max(before.bytes, after.bytes) > _LARGE_BYTES)
+    )
     known = _run(before, feeds)
     feeds = {label: feed for label, feed in feeds.items() if label in known}
     found = _run(after, feeds)
     if missing := feeds.keys() - found.keys():
         raise UserError(f"the result fails on {min(missing)}")
-    scales = _scales(known.values())
+    scales = _compute_scales(known.values())
     beyond = [
         Departure(output=name, feed=label, error=error)
         for label in feeds
-        for name, error in _errors(known[label], found[label], scales).items()
+        for name, error in _compute_errors(known[label], found[label], scales).items()
         if error > limit
     ]
     return _find_unexplained(before, beyond, feeds, known, scales)
@@ -103,30 +105,30 @@ def find_accepted_feed(
     Returns:
         The feed; ``None`` if the original accepts none.
     """
-    fed = narrower(before, after)
+    fed = choose_narrower(before, after)
     tried: list[Probe] = []
 
     def feeds() -> Iterator[Arrays]:
-        for probe in probes(fed, samples, seed=seed, feeding=feeding):
+        for probe in iter_probes(fed, samples, seed=seed, feeding=feeding):
             tried.append(probe)
             yield probe.feed
 
-    for made in outputs(before, feeds()):
+    for made in iter_outputs(before, feeds()):
         if not isinstance(made, str):
             return tried[-1].feed
     return None
 
 
-def _feeds(
+def _iter_feeds(
     sample: Arrays, seed: int, feeding: Feeding, *, few: bool
 ) -> Iterator[tuple[str, Values]]:
-    for label, feed in _noises(sample, seed, few=few):
+    for label, feed in _iter_noises(sample, seed, few=few):
         yield label, feed | dict(feeding.constants)
 
 
-def _noises(sample: Arrays, seed: int, *, few: bool) -> Iterator[tuple[str, Values]]:
+def _iter_noises(sample: Arrays, seed: int, *, few: bool) -> Iterator[tuple[str, Values]]:
     rng = np.random.default_rng(seed + 1)
-    noise = {name: _noise(value, rng) for name, value in sample.items()}
+    noise = {name: _draw_noise(value, rng) for name, value in sample.items()}
     loud = {name: _scale(value, _LOUD) for name, value in noise.items()}
     yield f"noise of {_LOUD:g}", loud
     yield "noise of 1", noise
@@ -138,7 +140,7 @@ def _noises(sample: Arrays, seed: int, *, few: bool) -> Iterator[tuple[str, Valu
         yield f"{label} noise of {_LOUD:g}", one
 
 
-def _noise(value: NDArray[np.generic], rng: np.random.Generator) -> NDArray[np.generic]:
+def _draw_noise(value: NDArray[np.generic], rng: np.random.Generator) -> NDArray[np.generic]:
     """Draw normal floats, or integers 0 and 1, which are valid as index and as mask."""
     if value.dtype.kind == "f":
         return rng.standard_normal(value.shape, np.float32).astype(value.dtype)
@@ -151,20 +153,20 @@ def _scale(value: NDArray[Any], factor: float) -> NDArray[np.generic]:
 
 def _run(model: Model, feeds: Mapping[str, Arrays]) -> dict[str, Values]:
     """Run a model and return the outputs by feed, without the feeds that it refuses."""
-    made = zip(feeds, outputs(model, feeds.values()), strict=True)
+    made = zip(feeds, iter_outputs(model, feeds.values()), strict=True)
     return {label: answer for label, answer in made if not isinstance(answer, str)}
 
 
-def _scales(answers: Iterator[Values] | Any) -> dict[str, float]:  # noqa: ANN401 - a dict's view
+def _compute_scales(answers: Iterator[Values] | Any) -> dict[str, float]:  # noqa: ANN401 - a dict's view
     """Compute the smallest reference size for the relative error of each output."""
     largest: dict[str, float] = {}
     for answer in answers:
         for name, value in answer.items():
-            largest[name] = max(largest.get(name, 0.0), _rms(_usable(value)))
+            largest[name] = max(largest.get(name, 0.0), _rms(_select_usable(value)))
     return {name: _SMALL * max(size, 1.0) for name, size in largest.items()}
 
 
-def _usable(value: NDArray[np.generic]) -> NDArray[np.float64]:
+def _select_usable(value: NDArray[np.generic]) -> NDArray[np.float64]:
     """Return the finite entries that are far from overflow."""
     if value.dtype.kind not in "biuf":
         return np.zeros(0)
@@ -176,16 +178,16 @@ def _rms(values: NDArray[np.float64]) -> float:
     return float(np.sqrt(np.mean(np.square(values)))) if values.size else 0.0
 
 
-def _errors(was: Values, now: Values, scales: Mapping[str, float]) -> dict[str, float]:
+def _compute_errors(was: Values, now: Values, scales: Mapping[str, float]) -> dict[str, float]:
     """Compute the error of each output of the same shape; infinity where it became non-finite."""
     return {
-        name: _error(value, now[name], scales[name])
+        name: _compute_error(value, now[name], scales[name])
         for name, value in was.items()
         if value.shape == now[name].shape and value.dtype.kind in "biuf"
     }
 
 
-def _error(was: NDArray[np.generic], now: NDArray[np.generic], least: float) -> float:
+def _compute_error(was: NDArray[np.generic], now: NDArray[np.generic], least: float) -> float:
     if was.dtype.kind != "f":
         return _ignore_ties(float(np.mean(was != now)) if was.size else 0.0)
     old, new = (value.astype(np.float64).ravel() for value in (was, now))
@@ -217,7 +219,9 @@ def _find_unexplained(
     left: list[Departure] = []
     for each in beyond:
         moved = [answers[n] for nudge in _NUDGES if (n := f"{each.feed} {nudge}") in answers]
-        shifts = (_errors(known[each.feed], one, scales).get(each.output, 0.0) for one in moved)
+        shifts = (
+            _compute_errors(known[each.feed], one, scales).get(each.output, 0.0) for one in moved
+        )
         if each.error > _BEYOND_ROUNDING * max(shifts, default=0.0):
             left.append(each)
     return max(left, key=lambda each: each.error, default=None)

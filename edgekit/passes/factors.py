@@ -19,7 +19,7 @@ _DAMPING = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Channels:
+class ChannelFactors:
     """Factors of a layer: the layer with fewer outputs, and a product that restores all outputs.
 
     Args:
@@ -34,18 +34,18 @@ class Channels:
     mean: Doubles
     errors: Doubles
 
-    def pair(self, rank: int) -> tuple[Doubles, Doubles]:
+    def compute_pair(self, rank: int) -> tuple[Doubles, Doubles]:
         """Compute the first factor [G, R, I] and the second [G, O, R] of a rank.
 
         Source: Chen et al. 2021, "DRONE: Data-aware Low-rank Compression for Large NLP Models",
         and Zhang et al. 2015, "Accelerating Very Deep Convolutional Networks".
         """
-        kept = self.basis[:, :, :rank] @ _mixing(rank)
+        kept = self.basis[:, :, :rank] @ _build_mixing(rank)
         return kept.transpose(0, 2, 1) @ self.weight, kept
 
     def product(self, rank: int) -> Doubles:
         """Compute the product of both factors, [G, O, I]."""
-        first, second = self.pair(rank)
+        first, second = self.compute_pair(rank)
         return second @ first
 
     def shift(self, rank: int) -> Doubles:
@@ -57,7 +57,7 @@ class Channels:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Spatial:
+class SpatialFactors:
     """Factors of an image convolution: one along the height, and one along the width of its output.
 
     Args:
@@ -77,7 +77,7 @@ class Spatial:
     mean: Doubles
     errors: Doubles
 
-    def pair(self, rank: int) -> tuple[Doubles, Doubles]:
+    def compute_pair(self, rank: int) -> tuple[Doubles, Doubles]:
         """Compute the first factor [R, I, a, 1] and the second [O, R, 1, b] of a rank.
 
         Source: Jaderberg et al. 2014, "Speeding up Convolutional Neural Networks with Low Rank
@@ -86,14 +86,14 @@ class Spatial:
         outputs, inputs, height, width = self.weight.shape
         size = rank * width
         second = np.linalg.solve(self.factor[:size, :size].T, self.cross[:, :size].T).T
-        mixing = _mixing(rank)
+        mixing = _build_mixing(rank)
         first = mixing.T @ self.first[:rank]
         second = np.einsum("orb,rs->osb", second.reshape(outputs, rank, width), mixing)
         return first.reshape(rank, inputs, height, 1), second[:, :, None, :]
 
     def product(self, rank: int) -> Doubles:
         """Compute the product of both factors as a matrix, [1, O, I * a * b]."""
-        first, second = self.pair(rank)
+        first, second = self.compute_pair(rank)
         whole = np.einsum("rja,orb->ojab", first[..., 0], second[:, :, 0, :])
         product: Doubles = whole.reshape(1, len(self.weight), -1)
         return product
@@ -105,10 +105,10 @@ class Spatial:
         return shift
 
 
-Way = Channels | Spatial
+Way = ChannelFactors | SpatialFactors
 
 
-def by_outputs(weight: Doubles, covariance: Doubles, mean: Doubles) -> Channels:
+def factorize_by_outputs(weight: Doubles, covariance: Doubles, mean: Doubles) -> ChannelFactors:
     """Factorize a layer by the moments of its outputs.
 
     The directions of the outputs with most power are the best factors of a rank for these inputs,
@@ -120,10 +120,10 @@ def by_outputs(weight: Doubles, covariance: Doubles, mean: Doubles) -> Channels:
         mean: mean of the same, [G, O].
     """
     powers, basis = np.linalg.eigh(covariance)
-    return _channels(weight, basis[:, :, ::-1], powers[:, ::-1], mean)
+    return _build_channel_factors(weight, basis[:, :, ::-1], powers[:, ::-1], mean)
 
 
-def by_inputs(weight: Doubles, covariance: Doubles, mean: Doubles) -> Channels:
+def factorize_by_inputs(weight: Doubles, covariance: Doubles, mean: Doubles) -> ChannelFactors:
     """Factorize a layer by the moments of its inputs, of which there may be fewer than outputs.
 
     Source: Wang et al. 2024, "SVD-LLM: Truncation-aware Singular Value Decomposition for Large
@@ -136,23 +136,27 @@ def by_inputs(weight: Doubles, covariance: Doubles, mean: Doubles) -> Channels:
     """
     means = (weight @ mean[:, :, None])[:, :, 0]
     if weight.shape[1] <= weight.shape[2]:
-        return by_outputs(weight, weight @ covariance @ weight.transpose(0, 2, 1), means)
+        return factorize_by_outputs(weight, weight @ covariance @ weight.transpose(0, 2, 1), means)
     powers, vectors = np.linalg.eigh(covariance)
     tall = weight @ (vectors * np.sqrt(np.maximum(powers, 0))[:, None, :])
     basis, sizes, _ = np.linalg.svd(tall, full_matrices=False)
-    return _channels(weight, basis, np.square(sizes), means)
+    return _build_channel_factors(weight, basis, np.square(sizes), means)
 
 
-def _channels(weight: Doubles, basis: Doubles, powers: Doubles, mean: Doubles) -> Channels:
+def _build_channel_factors(
+    weight: Doubles, basis: Doubles, powers: Doubles, mean: Doubles
+) -> ChannelFactors:
     powers = np.maximum(powers, 0).sum(axis=0)
     left = np.concatenate([np.cumsum(powers[::-1])[::-1], [0.0]])
     rank = min(weight.shape[1:])
-    return Channels(
+    return ChannelFactors(
         weight=weight, basis=basis[:, :, :rank].copy(), mean=mean, errors=left[: rank + 1]
     )
 
 
-def spatial(weight: Doubles, covariance: Doubles, mean: Doubles, most: int) -> Spatial | None:
+def factorize_spatially(
+    weight: Doubles, covariance: Doubles, mean: Doubles, most: int
+) -> SpatialFactors | None:
     """Factorize an image convolution of one group along height and width.
 
     The first factor is optimal if the columns of the windows are uncorrelated; the second corrects
@@ -188,7 +192,7 @@ def spatial(weight: Doubles, covariance: Doubles, mean: Doubles, most: int) -> S
     explained = np.square(cross).sum(axis=0).reshape(rank, width).sum(axis=1)
     whole = float(np.einsum("oi,ij,oj->", flat, covariance, flat, optimize=True))
     left = whole - np.concatenate([[0.0], np.cumsum(explained)])
-    return Spatial(
+    return SpatialFactors(
         weight=weight,
         first=first,
         cross=cross,
@@ -198,7 +202,7 @@ def spatial(weight: Doubles, covariance: Doubles, mean: Doubles, most: int) -> S
     )
 
 
-def _mixing(rank: int) -> Doubles:
+def _build_mixing(rank: int) -> Doubles:
     """Build a fixed orthonormal matrix that gives all values between the factors the same power.
 
     One scale for all of them, as 8 bits have it, then loses least.

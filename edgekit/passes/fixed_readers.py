@@ -10,7 +10,7 @@ import numpy as np
 from edgekit.graphs.channels import Channels
 from edgekit.graphs.channels.atoms import Axis
 from edgekit.graphs.channels.walking import Use
-from edgekit.graphs.index import GraphIndex, attribute
+from edgekit.graphs.index import GraphIndex, read_attribute
 from edgekit.graphs.observe import Values
 from edgekit.passes.grids import Doubles
 
@@ -52,14 +52,14 @@ def find_fixed_reads(channels: Channels, index: GraphIndex, uses: Sequence[Use])
         index: index of the graph.
         uses: summed axes of weights; reads through a Transpose are added.
     """
-    found = [read for use in uses if (read := _read_of_use(index, use)) is not None]
-    found += _transposed_reads(channels, index)
+    found = [read for use in uses if (read := _build_read(index, use)) is not None]
+    found += _iter_transposed_reads(channels, index)
     made = {name for node in index.graph.node for name in node.output}
     made |= {value.name for value in index.graph.input}
     return [read for read in found if read.value in made]
 
 
-def _read_of_use(index: GraphIndex, use: Use) -> FixedRead | None:
+def _build_read(index: GraphIndex, use: Use) -> FixedRead | None:
     name = use.node.input[use.position]
     if not _is_float(index, name):
         return None
@@ -70,12 +70,12 @@ def _read_of_use(index: GraphIndex, use: Use) -> FixedRead | None:
         labels=use.labels,
         value=use.value,
         axis=use.value_axis,
-        powers=_powers(index, name, use.axis),
+        powers=_compute_powers(index, name, use.axis),
         reason=reason,
     )
 
 
-def _transposed_reads(channels: Channels, index: GraphIndex) -> Iterator[FixedRead]:
+def _iter_transposed_reads(channels: Channels, index: GraphIndex) -> Iterator[FixedRead]:
     """Yield the reads of products with a transposed weight that other nodes read as well."""
     for node in index.graph.node:
         maker = index.producer.get(node.input[1]) if node.op_type == "MatMul" else None
@@ -83,7 +83,7 @@ def _transposed_reads(channels: Channels, index: GraphIndex) -> Iterator[FixedRe
             continue
         axes = channels.walk.axes.get(node.input[1], [])
         rank = len(axes)
-        perm = attribute(maker, "perm", list(reversed(range(rank))))
+        perm = read_attribute(maker, "perm", list(reversed(range(rank))))
         if rank < 2 or not isinstance(perm, list) or not channels.members(axes[-2]).size:
             continue
         yield FixedRead(
@@ -91,7 +91,7 @@ def _transposed_reads(channels: Channels, index: GraphIndex) -> Iterator[FixedRe
             labels=axes[-2],
             value=node.input[0],
             axis=-1,
-            powers=_powers(index, maker.input[0], perm[-2]),
+            powers=_compute_powers(index, maker.input[0], perm[-2]),
             reason=f"it is read by {len(index.readers[maker.input[0]])} nodes",
         )
 
@@ -101,7 +101,7 @@ def _is_float(index: GraphIndex, name: str) -> bool:
     return value is not None and value.dtype.kind == "f" and value.ndim > 0
 
 
-def _powers(index: GraphIndex, name: str, axis: int) -> Doubles:
+def _compute_powers(index: GraphIndex, name: str, axis: int) -> Doubles:
     weight = index.float_constant(name).astype(np.float64)
     others = tuple(a for a in range(weight.ndim) if a != axis)
     powers: Doubles = np.square(weight).sum(axis=others)

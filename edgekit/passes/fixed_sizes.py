@@ -20,13 +20,13 @@ def infer_sums(model: Model, dims: Mapping[str, int]) -> dict[str, int]:
     """
     known = dict(dims)
     for name in model.signature.free_dimensions():
-        size = _sum(name, dims)
+        size = _infer_sum(name, dims)
         if size is not None:
             known[name] = size
     return known
 
 
-def _sum(name: str, dims: Mapping[str, int]) -> int | None:
+def _infer_sum(name: str, dims: Mapping[str, int]) -> int | None:
     terms = [term.strip() for term in name.split("+")]
     sizes = [int(term) if term.isdecimal() else dims.get(term) for term in terms]
     if len(terms) < 2 or any(size is None for size in sizes):
@@ -43,7 +43,7 @@ def describe_fixed_sizes(model: Model, dims: Mapping[str, int], feeding: Feeding
         feeding: input settings of edgekit.toml.
     """
     free: dict[str, list[tuple[int, str]]] = {}
-    for spec, axis, name in feeding.free_axes(model.signature):
+    for spec, axis, name in feeding.iter_free_axes(model.signature):
         free.setdefault(spec.name, []).append((axis, name))
     names = dict.fromkeys(name for found in free.values() for _, name in found if name in dims)
     told = ", ".join(f"{name} = {dims[name]}" for name in names)
@@ -51,7 +51,7 @@ def describe_fixed_sizes(model: Model, dims: Mapping[str, int], feeding: Feeding
         yield f"the file accepts inputs of one size: {told}; --dims NAME=SIZE sets another size"
     masks = [s.name for s in model.signature.inputs if "mask" in s.name.lower() and s.name in free]
     for spec in model.signature.inputs:
-        if not (size := _growing_length(spec, model, dims, free.get(spec.name, []))):
+        if not (size := _find_growing_length(spec, model, dims, free.get(spec.name, []))):
             continue
         if masks:
             yield (
@@ -65,7 +65,7 @@ def describe_fixed_sizes(model: Model, dims: Mapping[str, int], feeding: Feeding
             )
 
 
-def _growing_length(
+def _find_growing_length(
     spec: TensorSpec, model: Model, dims: Mapping[str, int], free: Sequence[tuple[int, str]]
 ) -> int | None:
     """Return the fixed length of a growing state; ``None`` for other inputs.
@@ -83,7 +83,7 @@ def _growing_length(
     inputs = [each for each in model.signature.inputs if each is not spec]
     beside = any(name not in map(each.dimension, range(len(each.shape))) for each in inputs)
     for made in model.signature.outputs:
-        if not _same_sizes(spec, made):
+        if not _has_same_sizes(spec, made):
             continue
         size = made.shape[axis]
         named = size is not None and not _AUTOMATIC.search(str(size))
@@ -92,7 +92,7 @@ def _growing_length(
     return None
 
 
-def _same_sizes(spec: TensorSpec, made: TensorSpec) -> bool:
+def _has_same_sizes(spec: TensorSpec, made: TensorSpec) -> bool:
     """Return whether two values have the same type and the same fixed sizes."""
     if made.dtype != spec.dtype or len(made.shape) != len(spec.shape):
         return False

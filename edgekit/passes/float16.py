@@ -10,7 +10,7 @@ from onnx import ModelProto, TensorProto
 from edgekit.errors import PassRefused
 from edgekit.graphs.compact import compact
 from edgekit.graphs.half import LEAST_ENTRIES, narrow_weights, stores_half
-from edgekit.graphs.onnx_file import all_tensors, load, save
+from edgekit.graphs.onnx_file import iter_tensors, load, save
 from edgekit.graphs.rewrite import prepare
 from edgekit.model import Model
 from edgekit.passes import Work
@@ -21,7 +21,7 @@ from edgekit.recipe import Float16
 _OPSET = 9
 
 
-def float16(model: Model, settings: Float16, work: Work) -> Path:
+def store_as_float16(model: Model, settings: Float16, work: Work) -> Path:
     """Store every large float32 weight in 16 bits, behind a Cast back to float32.
 
     The runtime widens the weights once, when it loads the model. Nothing is computed in half
@@ -37,7 +37,7 @@ def float16(model: Model, settings: Float16, work: Work) -> Path:
         raise PassRefused("the model stores its weights as float16 already")
     proto = prepare(source, _OPSET, keep_ties=True)
     if not narrow_weights(proto):
-        raise PassRefused(_nothing_large(proto))
+        raise PassRefused(_explain_nothing_large(proto))
     compact(proto, named=WEIGHT_OPS)
     target = work.scratch / "float16.onnx"
     save(proto, target)
@@ -48,11 +48,11 @@ def _stores_large(proto: ModelProto) -> bool:
     """Return whether the model stores a float32 tensor that is large enough to narrow."""
     return any(
         tensor.data_type == TensorProto.FLOAT and math.prod(tensor.dims) >= LEAST_ENTRIES
-        for tensor in all_tensors(proto.graph)
+        for tensor in iter_tensors(proto.graph)
     )
 
 
-def _nothing_large(proto: ModelProto) -> str:
+def _explain_nothing_large(proto: ModelProto) -> str:
     """Explain why no tensor was stored in 16 bits."""
     floats = [t for t in proto.graph.initializer if t.data_type == TensorProto.FLOAT]
     if not floats:

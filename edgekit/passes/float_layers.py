@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.placement import Placement, Weighted, place
+from edgekit.graphs.placement import Placement, WeightedNode, plan_placement
 
 # Below this relative squared error of the outputs all layers stay in 8 bits.
 _ENOUGH = 1e-3
@@ -47,16 +47,16 @@ def find_costs(index: GraphIndex, placement: Placement, sizes: Mapping[str, int]
         dims = index.initializers[layer.weight].dims
         weight = math.prod(dims)
         entering = sizes.get(placement.root(layer.node.input[0]), 0)
-        leaving = _output_entries(layer, placement, sizes, entering, dims)
+        leaving = _count_output_entries(layer, placement, sizes, entering, dims)
         macs = leaving * weight / dims[layer.axis]
         name = layer.node.output[0]
         work[name] = macs + _MACS_PER_ENTRY * (entering + leaving)
         weights[name] = float(weight) if layer.kept is None else 0.0
-    return Costs(work=_shares(work), weights=_shares(weights))
+    return Costs(work=_compute_shares(work), weights=_compute_shares(weights))
 
 
-def _output_entries(
-    layer: Weighted,
+def _count_output_entries(
+    layer: WeightedNode,
     placement: Placement,
     sizes: Mapping[str, int],
     entering: int,
@@ -69,7 +69,7 @@ def _output_entries(
     return entering * channels / max(math.prod(dims[1:]) if layer.axis == 0 else dims[0], 1)
 
 
-def _shares(of: Mapping[str, float]) -> dict[str, float]:
+def _compute_shares(of: Mapping[str, float]) -> dict[str, float]:
     total = sum(of.values())
     return {name: value / total if total else 0.0 for name, value in of.items()}
 
@@ -91,15 +91,15 @@ def choose_float_layers(
     """
     layers = {w.node.output[0]: w for w in placement.weighted}
     chosen: list[frozenset[str]] = []
-    now, left = frozenset[str](), _remaining(placement, errors)
+    now, left = frozenset[str](), _select_remaining(placement, errors)
     while sum(left.values()) > _ENOUGH and len(chosen) < _MOST_STEPS:
         best: tuple[float, frozenset[str], dict[str, float]] | None = None
         for name in sorted(left, key=left.__getitem__, reverse=True)[:_TRIED]:
-            nodes = now | _nodes_to_free(index, placement, layers, name)
+            nodes = now | _find_nodes_to_free(index, placement, layers, name)
             work, weights = (_sum(each, nodes) for each in (costs.work, costs.weights))
             if work > _MOST_WORK or weights > _MOST_WEIGHTS or nodes == now:
                 continue
-            after = _remaining(place(index, nodes), errors)
+            after = _select_remaining(plan_placement(index, nodes), errors)
             gain = 1 - sum(after.values()) / sum(left.values())
             added = work - _sum(costs.work, now)
             heavier = weights - _sum(costs.weights, now)
@@ -120,15 +120,15 @@ def _sum(shares: Mapping[str, float], nodes: frozenset[str]) -> float:
     return sum(shares.get(name, 0.0) for name in nodes)
 
 
-def _remaining(placement: Placement, errors: Mapping[str, float]) -> dict[str, float]:
+def _select_remaining(placement: Placement, errors: Mapping[str, float]) -> dict[str, float]:
     """Select the errors of the tensors that are in 8 bits."""
     values = {placement.root(name) for name in placement.values}
     names = values | {w.weight for w in placement.weighted}
     return {name: error for name, error in errors.items() if name in names}
 
 
-def _nodes_to_free(
-    index: GraphIndex, placement: Placement, layers: Mapping[str, Weighted], tensor: str
+def _find_nodes_to_free(
+    index: GraphIndex, placement: Placement, layers: Mapping[str, WeightedNode], tensor: str
 ) -> frozenset[str]:
     """Return the nodes, by first output, that must compute in float for a tensor to be float."""
     nodes = [node.output[0] for node in index.readers.get(tensor, ())]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from edgekit.subsets import count_of, cut, parts_of, spread
+from edgekit.subsets import count_samples, cut_parts, select_spread, to_parts
 from edgekit_agent.samples import Samples
 
 _HELD_OUT = 16
@@ -45,29 +45,32 @@ def fold_samples(samples: Samples | Sequence[Samples], most: int) -> Folds:
         samples: the calibration samples, in one part or several.
         most: largest number of samples for estimating.
     """
-    parts = parts_of(samples)
-    total = count_of(parts)
+    parts = to_parts(samples)
+    total = count_samples(parts)
     if total >= _FEW:
         split = _hold_out(parts, total, most)
         return Folds(estimating=split.estimating, splits=[split])
     if total < 2:
         return Folds(estimating=parts, splits=[Split(estimating=parts, judging=parts)])
     halves = [
-        [each for i in range(start, total, 2) for each in cut(parts, i, 1)] for start in (0, 1)
+        [each for i in range(start, total, 2) for each in cut_parts(parts, i, 1)]
+        for start in (0, 1)
     ]
     splits = [
         Split(estimating=mine, judging=other[:_HELD_OUT]) for mine, other in (halves, halves[::-1])
     ]
-    return Folds(estimating=spread(parts, most), splits=splits)
+    return Folds(estimating=select_spread(parts, most), splits=splits)
 
 
 def _hold_out(parts: Sequence[Samples], total: int, most: int) -> Split:
     every = total // _HELD_OUT
-    judging = [each for i in range(_HELD_OUT) for each in cut(parts, i * every, 1)]
+    judging = [each for i in range(_HELD_OUT) for each in cut_parts(parts, i * every, 1)]
     starts = [i * every + 1 for i in range(_HELD_OUT)]
     gaps = [
-        cut(parts, start, end - start)
+        cut_parts(parts, start, end - start)
         for start, end in zip(starts, [*(s - 1 for s in starts[1:]), total], strict=True)
     ]
     share = max(most - _HELD_OUT, _HELD_OUT) // _HELD_OUT
-    return Split(estimating=[part for gap in gaps for part in spread(gap, share)], judging=judging)
+    return Split(
+        estimating=[part for gap in gaps for part in select_spread(gap, share)], judging=judging
+    )

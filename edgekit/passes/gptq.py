@@ -18,7 +18,7 @@ _BLOCK = 128
 _TINY = 1e-30
 
 
-def gptq(weight: Doubles, hessian: Doubles, grid: Grid) -> NDArray[np.int8]:
+def quantize_gptq(weight: Doubles, hessian: Doubles, grid: Grid) -> NDArray[np.int8]:
     """Quantize a weight so that its products with the inputs stay closest to the original's.
 
     Inputs are quantized in the order of their power; the error of each is compensated in those
@@ -37,7 +37,7 @@ def gptq(weight: Doubles, hessian: Doubles, grid: Grid) -> NDArray[np.int8]:
     order = np.argsort(-np.diagonal(hessian, axis1=1, axis2=2), axis=1, kind="stable")
     along = np.arange(groups)[:, None]
     left = weight[along[..., None], np.arange(outputs)[None, :, None], order[:, None, :]].copy()
-    spread = _inverse_factor(hessian[along[..., None], order[:, :, None], order[:, None, :]])
+    spread = _factor_inverse(hessian[along[..., None], order[:, :, None], order[:, None, :]])
     steps = np.broadcast_to(grid.steps(inputs), weight.shape)
     steps = steps[along[..., None], np.arange(outputs)[None, :, None], order[:, None, :]]
     integers = np.empty((groups, outputs, inputs), np.int8)
@@ -56,27 +56,27 @@ def gptq(weight: Doubles, hessian: Doubles, grid: Grid) -> NDArray[np.int8]:
     return integers[along[..., None], np.arange(outputs)[None, :, None], back[:, None, :]]
 
 
-def _inverse_factor(hessian: Doubles) -> Doubles:
+def _factor_inverse(hessian: Doubles) -> Doubles:
     """Compute the upper Cholesky factor of the damped inverse, [G, I, I].
 
     numpy's factor L of A = L Lᵀ is lower; the recursion wants A = Uᵀ U, which Lᵀ is.
     """
     for damping in _DAMPINGS[:-1]:
         try:
-            return _damped_factor(hessian, damping)
+            return _factor_damped(hessian, damping)
         except np.linalg.LinAlgError:  # not positive definite after rounding: damp more
             continue
-    return _damped_factor(hessian, _DAMPINGS[-1])
+    return _factor_damped(hessian, _DAMPINGS[-1])
 
 
-def _damped_factor(hessian: Doubles, share: float) -> Doubles:
-    inverse = np.linalg.inv(damped(hessian, share))
+def _factor_damped(hessian: Doubles, share: float) -> Doubles:
+    inverse = np.linalg.inv(damp(hessian, share))
     inverse = (inverse + inverse.transpose(0, 2, 1)) / 2
     factor: Doubles = np.linalg.cholesky(inverse).transpose(0, 2, 1).astype(np.float64)
     return factor
 
 
-def damped(hessian: Doubles, share: float = _DAMPINGS[0]) -> Doubles:
+def damp(hessian: Doubles, share: float = _DAMPINGS[0]) -> Doubles:
     """Add a share of the mean diagonal to the diagonal of a matrix, so that it can be inverted.
 
     Args:

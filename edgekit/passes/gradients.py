@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.graphs.channels import Channels, Family
-from edgekit.graphs.observe import input_tensors
+from edgekit.graphs.observe import get_input_tensors
 from edgekit.progress import Tick
 from edgekit_agent.feeds import batches
 from edgekit_agent.samples import Samples
@@ -29,7 +29,7 @@ Tap = tuple[str, int]  # a value and one of its axes
 Floats = NDArray[np.float64]
 
 
-def gradient_scores(
+def compute_gradient_scores(
     channels: Channels,
     families: Sequence[Family],
     parts: Sequence[Samples],
@@ -61,29 +61,31 @@ def gradient_scores(
         UserError: TensorFlow is missing.
         PassRefused: the graph has an operator that cannot be differentiated.
     """
-    with _hushed():
+    with _silence_stderr():
         from edgekit.bridge.function import GraphFunction
 
-    taps = {family.name: _taps(channels, family) for family in families}
+    taps = {family.name: _find_taps(channels, family) for family in families}
     names = list(dict.fromkeys(value for each in taps.values() for value, _ in each))
     function = GraphFunction(channels.proto)
     gradients = _Gradients(function, names)
     squared = dict.fromkeys((g for f in families for g in f.groups), 0.0)
     rng = np.random.default_rng(0)
-    fed = (b.inputs for part in parts for b in batches(part, input_tensors(channels.proto), 1))
+    fed = (b.inputs for part in parts for b in batches(part, get_input_tensors(channels.proto), 1))
     for number, feeds in enumerate(fed):
         if number == _MOST_SAMPLES:
             break
         tick("gradients", number, _MOST_SAMPLES)
         products = gradients.of(feeds, rng)
         for family in families:
-            for group, gate in _gates(channels, family, taps[family.name], products).items():
+            for group, gate in _compute_gate_gradients(
+                channels, family, taps[family.name], products
+            ).items():
                 squared[group] += gate**2 if kind == "fisher" else abs(gate)
     return squared
 
 
 @contextmanager
-def _hushed() -> Iterator[None]:
+def _silence_stderr() -> Iterator[None]:
     """Silence the messages that TensorFlow's libraries write to stderr as they load (no GPU).
 
     They write them before they read ``TF_CPP_MIN_LOG_LEVEL``, which is set for later messages.
@@ -100,7 +102,7 @@ def _hushed() -> Iterator[None]:
         os.close(nowhere)
 
 
-def _taps(channels: Channels, family: Family) -> tuple[Tap, ...]:
+def _find_taps(channels: Channels, family: Family) -> tuple[Tap, ...]:
     """Find the values and axes at which the activations of a dependency group are read.
 
     The readers see the activations last. Where several values are read, one may be computed from
@@ -112,7 +114,7 @@ def _taps(channels: Channels, family: Family) -> tuple[Tap, ...]:
     return read if len(read) == 1 else made
 
 
-def _gates(
+def _compute_gate_gradients(
     channels: Channels, family: Family, taps: Sequence[Tap], products: Mapping[str, Floats]
 ) -> dict[int, float]:
     """Compute the gradient of each channel group's gate on one sample."""
@@ -138,10 +140,13 @@ class _Gradients:
 
     def of(self, feeds: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Floats]:
         """Compute activation times loss gradient for each entry of the values, on one sample."""
-        from edgekit.bridge.function import differentiated
+        from edgekit.bridge.function import compute_gradients
 
-        made, slopes = differentiated(
-            self._function, feeds, self._names, lambda outputs: _wanted(outputs, rng)
+        made, slopes = compute_gradients(
+            self._function,
+            feeds,
+            self._names,
+            lambda outputs: _compute_loss_gradients(outputs, rng),
         )
         return {
             name: np.asarray(made[name], np.float64) * np.asarray(slope, np.float64)
@@ -149,12 +154,14 @@ class _Gradients:
         }
 
 
-def _wanted(outputs: Mapping[str, Floats], rng: np.random.Generator) -> dict[str, Floats]:
+def _compute_loss_gradients(
+    outputs: Mapping[str, Floats], rng: np.random.Generator
+) -> dict[str, Floats]:
     """Compute the gradient of the loss by each output, for a label drawn from the prediction."""
-    return {name: _slope(value, rng) for name, value in outputs.items()}
+    return {name: _compute_loss_gradient(value, rng) for name, value in outputs.items()}
 
 
-def _slope(value: Floats, rng: np.random.Generator) -> Floats:
+def _compute_loss_gradient(value: Floats, rng: np.random.Generator) -> Floats:
     if value.ndim != 2 or value.shape[1] < 2:
         about: Floats = rng.normal(size=value.shape) * value.std()  # a Gaussian about the value
         return about

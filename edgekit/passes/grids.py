@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit.packing.slices import packed_bits
+from edgekit.packing.slices import estimate_packed_bits
 from edgekit.passes.affine import Floats
 
 Doubles = NDArray[np.float64]
@@ -48,17 +48,17 @@ class Grid:
         wide = self.scales.astype(np.float64)
         return np.repeat(wide, self.block, axis=-1)[..., :inputs] if self.block else wide
 
-    def rounded(self, weight: Doubles) -> Doubles:
+    def round_weights(self, weight: Doubles) -> Doubles:
         """Return the nearest integers of the grid, [G, O, I]."""
         steps = self.steps(weight.shape[-1])
         return np.clip(np.rint(weight / steps), -self.largest, self.largest)
 
-    def some(self, step: int) -> Grid:
+    def take_every(self, step: int) -> Grid:
         """Return the same grid for every ``step``-th output channel."""
         return Grid(scales=self.scales[:, ::step], largest=self.largest, block=self.block)
 
 
-def entropy_grids(weight: Doubles, largest: int) -> list[Grid]:
+def build_entropy_grids(weight: Doubles, largest: int) -> list[Grid]:
     """Return grids with increasing steps, limited only by the largest integer, finest first.
 
     With entropy coding, the uniform grid without clipping has the least error for its bits.
@@ -74,15 +74,15 @@ def entropy_grids(weight: Doubles, largest: int) -> list[Grid]:
     least = np.abs(weight).max(axis=-1) / largest
     grids = []
     for step in _STEPS:
-        scales = short_mantissa(np.maximum(step * base, _TINY), _MANTISSA_ENTROPY)
-        held = np.where(scales < least, short_mantissa(least * 1.07, _MANTISSA_ENTROPY), scales)
+        scales = round_mantissa(np.maximum(step * base, _TINY), _MANTISSA_ENTROPY)
+        held = np.where(scales < least, round_mantissa(least * 1.07, _MANTISSA_ENTROPY), scales)
         # The bias scale is a multiple of this one, so the scale of a zero channel must not vanish.
         held = np.where(base < _TINY, np.float32(_OF_ZEROS), held)
         grids.append(Grid(scales=held[..., None], largest=largest))
     return grids
 
 
-def fixed_grid(weight: Doubles, power: Doubles, largest: int, block: int = 0) -> Grid:
+def fit_fixed_grid(weight: Doubles, power: Doubles, largest: int, block: int = 0) -> Grid:
     """Find the grid of ``largest`` levels per sign with the least output error, by grid search.
 
     Args:
@@ -96,16 +96,16 @@ def fixed_grid(weight: Doubles, power: Doubles, largest: int, block: int = 0) ->
     missing = -inputs % size
     parts = np.pad(weight, [(0, 0), (0, 0), (0, missing)]).reshape(groups, outputs, -1, size)
     loud = np.pad(power, [(0, 0), (0, missing)]).reshape(groups, -1, size)
-    return Grid(scales=_least_error(parts, loud, largest), largest=largest, block=block)
+    return Grid(scales=_search_scales(parts, loud, largest), largest=largest, block=block)
 
 
-def _least_error(parts: Doubles, power: Doubles, largest: int) -> Floats:
+def _search_scales(parts: Doubles, power: Doubles, largest: int) -> Floats:
     """Search the scales [G, O, B] of weights [G, O, B, I / B] with the least output error."""
     peak = np.abs(parts).max(axis=-1, initial=0.0) / largest
     best = np.full(peak.shape, np.inf)
     scales = np.ones(peak.shape, np.float32)
     for shrink in _SHRINK:
-        tried = short_mantissa(np.where(peak < _TINY, 1.0, peak * shrink), _MANTISSA_FIXED)
+        tried = round_mantissa(np.where(peak < _TINY, 1.0, peak * shrink), _MANTISSA_FIXED)
         wide = tried[..., None].astype(np.float64)
         error = parts - np.clip(np.rint(parts / wide), -largest, largest) * wide
         cost = np.einsum("gobi,gbi->gob", np.square(error), power)
@@ -115,7 +115,7 @@ def _least_error(parts: Doubles, power: Doubles, largest: int) -> Floats:
     return scales
 
 
-def short_mantissa(values: Doubles, bits: int) -> Floats:
+def round_mantissa(values: Doubles, bits: int) -> Floats:
     """Return the nearest floats with a mantissa of ``bits`` bits."""
     mantissa, exponent = np.frexp(values)
     step = float(1 << bits)
@@ -123,7 +123,7 @@ def short_mantissa(values: Doubles, bits: int) -> Floats:
     return rounded
 
 
-def entropy(integers: NDArray[np.generic]) -> float:
+def compute_entropy(integers: NDArray[np.generic]) -> float:
     """Compute the entropy of integers: bits per integer of an ideal coder (Shannon 1948)."""
     shifted = integers.ravel().astype(np.int16) + 128
     counts = np.bincount(shifted, minlength=1)
@@ -131,7 +131,7 @@ def entropy(integers: NDArray[np.generic]) -> float:
     return float(-(share * np.log2(share)).sum())
 
 
-def rate_and_error(weight: Doubles, power: Doubles, grid: Grid) -> tuple[float, float]:
+def estimate_rate_and_error(weight: Doubles, power: Doubles, grid: Grid) -> tuple[float, float]:
     """Estimate the packed bits per weight on a grid, and the mean squared error of an output.
 
     Args:
@@ -142,12 +142,12 @@ def rate_and_error(weight: Doubles, power: Doubles, grid: Grid) -> tuple[float, 
     step = max(1, weight.size // _LOOKED_AT)
     step = min(step, weight.shape[1])
     some = weight[:, ::step]
-    part = grid.some(step)
-    integers = part.rounded(some)
+    part = grid.take_every(step)
+    integers = part.round_weights(some)
     error = np.square(some - integers * part.steps(weight.shape[-1]))
     sparse = np.count_nonzero(some) <= _SPARSE * some.size
-    bits = entropy(integers)
+    bits = compute_entropy(integers)
     if sparse:
         flat = integers.astype(np.int8).reshape(-1, integers.shape[-1])
-        bits = min(bits, packed_bits(flat) / max(flat.size, 1))
+        bits = min(bits, estimate_packed_bits(flat) / max(flat.size, 1))
     return bits, float(np.einsum("goi,gi->go", error, power).mean())

@@ -9,18 +9,18 @@ from functools import partial
 from pathlib import Path
 
 from edgekit.errors import PassRefused, UserError
-from edgekit.graphs.lite_file import lite_census
+from edgekit.graphs.lite_file import read_tflite_storage_stats
 from edgekit.graphs.onnx_file import load_structure
 from edgekit.graphs.outputs import Arrays
 from edgekit.graphs.reading import read_model
-from edgekit.graphs.states import states_of
-from edgekit.graphs.stored import Stored, census
+from edgekit.graphs.states import read_states
+from edgekit.graphs.stored import StorageStats, read_storage_stats
 from edgekit.model import Model
 from edgekit.passes import Work
 from edgekit.passes.exactness import find_accepted_feed
 from edgekit.passes.fixed_sizes import has_fitting_samples
-from edgekit.passes.timing import measure_slowdown, thread_seconds
-from edgekit.profile import runtime_of
+from edgekit.passes.timing import measure_slowdown, measure_thread_seconds
+from edgekit.profile import get_runtime
 from edgekit_agent.failures import AgentError
 from edgekit_agent.runtimes import import_runtime
 
@@ -53,11 +53,11 @@ def check_integers(model: Model, made: Path) -> None:
         )
 
 
-def _take_census(model: Model, made: Path) -> tuple[Stored, Stored]:
+def _take_census(model: Model, made: Path) -> tuple[StorageStats, StorageStats]:
     """Count the stored bytes by type, in the source and in the converted file."""
     if model.format == "onnx":
-        return census(model.path), lite_census(made)
-    return lite_census(model.path), census(made)
+        return read_storage_stats(model.path), read_tflite_storage_stats(made)
+    return read_tflite_storage_stats(model.path), read_storage_stats(made)
 
 
 def note_size(model: Model, made: Path, work: Work) -> None:
@@ -109,20 +109,20 @@ def note_time(model: Model, made: Path, work: Work) -> None:
         feed = find_accepted_feed(model, after, samples, seed=work.seed, feeding=work.feeding)
         if feed is None:
             return
-        runs = [_runner(each, feed) for each in (model, after)]
+        runs = [_build_runner(each, feed) for each in (model, after)]
         ratio = measure_slowdown(runs[0], runs[1], partial(work.progress, "timing"))
         if ratio <= 1:
             return
-        seconds = statistics.median(thread_seconds(runs[0]) for _ in range(_TRIES))
+        seconds = statistics.median(measure_thread_seconds(runs[0]) for _ in range(_TRIES))
         if (ratio - 1) * seconds >= _LEAST_EXTRA:
             work.note(
                 f"on this machine it takes {ratio:.2f} times as long as its source, one thread"
             )
 
 
-def _runner(model: Model, feed: Arrays) -> Callable[[], object]:
-    run = import_runtime(runtime_of(model))(str(model.path), 1).run
-    states = states_of(load_structure(model.path)) if model.format == "onnx" else ()
+def _build_runner(model: Model, feed: Arrays) -> Callable[[], object]:
+    run = import_runtime(get_runtime(model))(str(model.path), 1).run
+    states = read_states(load_structure(model.path)) if model.format == "onnx" else ()
     names = {spec.name for spec in model.signature.inputs}
     given = {s.input: s.initial for s in states} | {n: v for n, v in feed.items() if n in names}
     return lambda: run(given)

@@ -27,13 +27,13 @@ class Ranking:
     costs: Doubles  # [groups + 1], the first is 0
 
 
-def by_scores(family: Family, scores: Mapping[int, float]) -> Ranking:
+def rank_by_scores(family: Family, scores: Mapping[int, float]) -> Ranking:
     """Rank channel groups by scores that add up."""
     order = sorted(family.groups, key=lambda g: (scores[g], g))
     return Ranking(order=tuple(order), costs=np.cumsum([0.0, *(scores[g] for g in order)]))
 
 
-def magnitudes(channels: Channels, family: Family) -> dict[int, float]:
+def compute_magnitudes(channels: Channels, family: Family) -> dict[int, float]:
     """Compute the squared weights of each channel group, relative to those of the dependency group.
 
     Source: Li et al. 2017, "Pruning Filters for Efficient ConvNets".
@@ -55,7 +55,7 @@ def magnitudes(channels: Channels, family: Family) -> dict[int, float]:
     return power
 
 
-def second_order(channels: Channels, family: Family, readers: Readers) -> Ranking | None:
+def rank_second_order(channels: Channels, family: Family, readers: Readers) -> Ranking | None:
     """Rank channel groups by the error that remains in their readers after refitting.
 
     The error is relative to the power of the reader's outputs, after each reader makes up for the
@@ -68,9 +68,9 @@ def second_order(channels: Channels, family: Family, readers: Readers) -> Rankin
     Returns:
         The ranking; ``None`` where no layer reads the dependency group.
     """
-    found = [_state(channels, family, reader) for reader in readers.fitted]
-    lost = [_lost(channels, family, reader) for reader in readers.fixed]
-    states: list[_State | _Lost] = [s for s in (*found, *lost) if s is not None]
+    found = [_build_state(channels, family, reader) for reader in readers.fitted]
+    lost = [_build_fixed_loss(channels, family, reader) for reader in readers.fixed]
+    states: list[_State | _FixedLoss] = [s for s in (*found, *lost) if s is not None]
     if not states:
         return None
     left = np.array(family.groups)
@@ -105,10 +105,10 @@ class _State:
         for size in sizes:
             alike = [i for i in places if len(self.inputs[int(groups[i])]) == size]
             taken = np.stack([self.inputs[int(groups[i])] for i in alike])  # [n, size]
-            found[alike] = self._block_errors(taken)
+            found[alike] = self._compute_block_errors(taken)
         return found / self.power
 
-    def _block_errors(self, taken: NDArray[np.intp]) -> Doubles:
+    def _compute_block_errors(self, taken: NDArray[np.intp]) -> Doubles:
         total = np.zeros(len(taken))
         for weight, inverse in zip(self.weight, self.inverse, strict=True):
             blocks = inverse[taken[:, :, np.newaxis], taken[:, np.newaxis, :]]
@@ -133,7 +133,7 @@ class _State:
 
 
 @dataclass
-class _Lost:
+class _FixedLoss:
     """Costs of the channel groups for one weight that is not refitted; they never change."""
 
     costs: Mapping[int, float]
@@ -146,21 +146,21 @@ class _Lost:
         """Do nothing: no weight makes up for removed channel groups."""
 
 
-def _lost(channels: Channels, family: Family, reader: FixedReader) -> _Lost | None:
+def _build_fixed_loss(channels: Channels, family: Family, reader: FixedReader) -> _FixedLoss | None:
     wanted = set(family.groups)
     costs: dict[int, float] = {}
     for position, groups in enumerate(channels.members(reader.labels).tolist()):
         for group in wanted.intersection(groups):
             costs[group] = costs.get(group, 0.0) + float(reader.costs[position])
-    return _Lost(costs=costs) if costs else None
+    return _FixedLoss(costs=costs) if costs else None
 
 
-def _state(channels: Channels, family: Family, reader: Reader) -> _State | None:
+def _build_state(channels: Channels, family: Family, reader: Reader) -> _State | None:
     wanted = set(family.groups)
     inputs = {g: places for g, places in reader.places(channels).items() if g in wanted}
     if not inputs:
         return None
-    weight, second = reader.layer.matrix.copy(), reader.curvature()
+    weight, second = reader.layer.matrix.copy(), reader.compute_curvature()
     power = float(np.einsum("goi,gij,goj->", weight, second, weight, optimize=True))
     inverse = np.linalg.inv(second)
     return _State(

@@ -13,9 +13,9 @@ import onnx
 import onnxruntime as ort
 from onnx import ModelProto, NodeProto, TensorProto
 
-from edgekit.graphs.dequantization import cast_and_scale
+from edgekit.graphs.dequantization import make_cast_and_mul
 from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.onnx_file import is_large, quiet_options, save
+from edgekit.graphs.onnx_file import is_large, make_session_options, save
 from edgekit.passes import Work
 
 # Layers with fewer weights cost little in float.
@@ -43,7 +43,7 @@ class FloatLayer:
     dequantized: bool  # whether its weight is dequantized at each inference
 
 
-def settle_kernels(
+def widen_and_note_float_layers(
     proto: ModelProto,
     work: Work,
     *,
@@ -93,12 +93,12 @@ def find_float_layers(
         known: reasons by operator.
     """
     index = GraphIndex(proto)
-    in_float = _read_by_float_kernels(proto, folder)
+    in_float = _find_float_kernel_inputs(proto, folder)
     found = []
     for node in proto.graph.node:
-        for place in _large_weights(index, node):
+        for place in _find_large_weights(index, node):
             name = node.input[place]
-            keys = {name, _integers(index.producer, name)} & in_float.keys()
+            keys = {name, _find_integers(index.producer, name)} & in_float.keys()
             if not keys:
                 continue
             dequantized = any(in_float[key] for key in keys)
@@ -109,7 +109,7 @@ def find_float_layers(
     return found
 
 
-def _large_weights(index: GraphIndex, node: NodeProto) -> list[int]:
+def _find_large_weights(index: GraphIndex, node: NodeProto) -> list[int]:
     """Return the inputs of a layer that are large stored weights; none for other nodes."""
     places = _LAYERS.get(node.op_type, ()) if node.domain in ("", "ai.onnx") else ()
     return [p for p in places if p < len(node.input) and _is_large(index, node.input[p])]
@@ -130,8 +130,8 @@ def _widen_at_load(proto: ModelProto, outputs: Set[str]) -> bool:
     for node in proto.graph.node:
         if node.output[0] not in outputs:
             continue
-        for place in _large_weights(index, node):
-            if restored := cast_and_scale(index, node.input[place]):
+        for place in _find_large_weights(index, node):
+            if restored := make_cast_and_mul(index, node.input[place]):
                 front += restored
                 node.input[place] = restored[-1].output[0]
     read = {name for node in proto.graph.node for name in node.input}
@@ -142,7 +142,7 @@ def _widen_at_load(proto: ModelProto, outputs: Set[str]) -> bool:
     return bool(front)
 
 
-def _read_by_float_kernels(proto: ModelProto, folder: Path) -> dict[str, bool]:
+def _find_float_kernel_inputs(proto: ModelProto, folder: Path) -> dict[str, bool]:
     """Find weights that float kernels read, by name, with whether inference dequantizes them."""
     graph = _optimize(proto, folder).graph
     producer = {name: node for node in graph.node for name in node.output}
@@ -153,12 +153,12 @@ def _read_by_float_kernels(proto: ModelProto, folder: Path) -> dict[str, bool]:
         for name in node.input:
             maker = producer.get(name)
             dequantized = maker is not None and maker.op_type == "DequantizeLinear"
-            read[_integers(producer, name)] = dequantized
+            read[_find_integers(producer, name)] = dequantized
             read[name] = dequantized
     return read
 
 
-def _integers(producer: Mapping[str, NodeProto], name: str) -> str:
+def _find_integers(producer: Mapping[str, NodeProto], name: str) -> str:
     """Return the integers that a value is dequantized from, or the value itself."""
     maker = producer.get(name)
     return str(maker.input[0]) if maker and maker.op_type == "DequantizeLinear" else name
@@ -167,7 +167,7 @@ def _integers(producer: Mapping[str, NodeProto], name: str) -> str:
 def _optimize(proto: ModelProto, folder: Path) -> ModelProto:
     source, target = folder / _FILE, folder / f"run-{_FILE}"
     save(proto, source)
-    options = quiet_options()
+    options = make_session_options()
     # The next level changes the layout of weights, and their names with it.
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
     options.optimized_model_filepath = str(target)

@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.instrument import open_offloaded
-from edgekit.graphs.observe import feed, input_tensors
+from edgekit.graphs.observe import feed, get_input_tensors
 from edgekit.graphs.placement import Placement
 from edgekit.passes.affine import Affine
-from edgekit.passes.shadows import Shadows
+from edgekit.passes.shadows import FakeQuantCopies
 from edgekit_agent.samples import Samples
 
 # Least squared size, for outputs that are all zeros.
@@ -37,7 +37,7 @@ class Errors:
         return self.error[key] / max(self.size[key], _NOTHING)
 
 
-def reader_errors(
+def measure_reader_errors(
     index: GraphIndex,
     placement: Placement,
     candidates: Candidates,
@@ -60,18 +60,18 @@ def reader_errors(
     Returns:
         Errors by value and label.
     """
-    shadows = Shadows(index, placement)
+    shadows = FakeQuantCopies(index, placement)
     judged: dict[tuple[str, str], list[tuple[str, str]]] = {}
     for name, affines in candidates.items():
         same: dict[Affine, list[tuple[str, str]]] = {}
         for label, affine in affines.items():
             if affine not in same:
-                same[affine] = shadows.follow(name, affine)
+                same[affine] = shadows.copy_readers(name, affine)
             judged[name, label] = same[affine]
     session = open_offloaded(index, shadows.additions)
     distinct = {pair for pairs in judged.values() for pair in pairs}
     sums = Errors()
-    for _, run in feed(session, input_tensors(index.proto), parts, tick=tick):
+    for _, run in feed(session, get_input_tensors(index.proto), parts, tick=tick):
         made = run(shadows.additions.outputs, {})
         for error, size in distinct:
             sums.add((error, size), float(made[error]), float(made[size]))

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from edgekit.graphs.channels import Channels, Family
-from edgekit.graphs.cutting import permitted
+from edgekit.graphs.cutting import select_removable
 from edgekit.graphs.divergence import Reference
-from edgekit.passes.gradients import gradient_scores
+from edgekit.passes.gradients import compute_gradient_scores
 from edgekit.passes.grids import Doubles
-from edgekit.passes.importance import Ranking, by_scores, magnitudes, second_order
+from edgekit.passes.importance import Ranking, compute_magnitudes, rank_by_scores, rank_second_order
 from edgekit.passes.readers import Readers, cut_and_refit
-from edgekit.passes.widths import Ladder, steps_of
+from edgekit.passes.widths import Ladder, list_removal_counts
 from edgekit.progress import Tick
 from edgekit.recipe import PruneChannels
 from edgekit_agent.samples import Samples
@@ -27,7 +27,7 @@ _TINY = 1e-30
 
 
 @dataclass(frozen=True, kw_only=True)
-class Trial:
+class PruningContext:
     """Inputs of the ladders: channels of a graph, their readers, and reference outputs.
 
     ``readers`` are the layers that are refitted when a dependency group is pruned alone, and those
@@ -41,35 +41,39 @@ class Trial:
     settings: PruneChannels
 
 
-def ladders_of(trial: Trial, families: Sequence[Family], tick: Tick) -> list[Ladder]:
+def build_ladders(trial: PruningContext, families: Sequence[Family], tick: Tick) -> list[Ladder]:
     """Build the ladder of each dependency group that can be narrowed, with the damage of each step.
 
     Raises:
         UserError: the score needs TensorFlow, which is missing.
     """
     settings = trial.settings
-    scores = _scores(trial, families, tick)
+    scores = _compute_scores(trial, families, tick)
     made = []
     for number, family in enumerate(families):
         tick("widths", number, len(families))
-        steps = steps_of(family, settings.align)
+        steps = list_removal_counts(family, settings.align)
         if len(steps) < 2:
             continue
         ranking = (
-            by_scores(family, scores)
+            rank_by_scores(family, scores)
             if scores is not None
-            else second_order(trial.channels, family, trial.readers)
+            else rank_second_order(trial.channels, family, trial.readers)
         )
         if ranking is None:  # no weight reads the channels: rank them by magnitude
-            ranking = by_scores(family, magnitudes(trial.channels, family))
-        measured = settings.allocation == "measured" and trial.reference.can_tell
-        damages = _measured(trial, ranking, steps) if measured else ranking.costs[list(steps)]
+            ranking = rank_by_scores(family, compute_magnitudes(trial.channels, family))
+        measured = settings.allocation == "measured" and trial.reference.has_outputs
+        damages = (
+            _measure_damages(trial, ranking, steps) if measured else ranking.costs[list(steps)]
+        )
         made.append(Ladder(family=family, ranking=ranking, steps=steps, damages=damages))
     tick("widths", len(families), len(families))
     return made
 
 
-def _scores(trial: Trial, families: Sequence[Family], tick: Tick) -> dict[int, float] | None:
+def _compute_scores(
+    trial: PruningContext, families: Sequence[Family], tick: Tick
+) -> dict[int, float] | None:
     """Compute additive scores of channel groups; ``None`` for second-order scores.
 
     Second-order ranking follows from the error of the refitted readers instead.
@@ -78,17 +82,17 @@ def _scores(trial: Trial, families: Sequence[Family], tick: Tick) -> dict[int, f
     if score == "second-order":
         return None
     if score == "magnitude":
-        return {k: v for f in families for k, v in magnitudes(trial.channels, f).items()}
-    return gradient_scores(trial.channels, families, trial.seen, kind=score, tick=tick)
+        return {k: v for f in families for k, v in compute_magnitudes(trial.channels, f).items()}
+    return compute_gradient_scores(trial.channels, families, trial.seen, kind=score, tick=tick)
 
 
-def _measured(trial: Trial, ranking: Ranking, steps: tuple[int, ...]) -> Doubles:
+def _measure_damages(trial: PruningContext, ranking: Ranking, steps: tuple[int, ...]) -> Doubles:
     """Measure the output divergence at some steps, and interpolate it by cost between them."""
     places = sorted({max(1, round(share * (len(steps) - 1))) for share in _PROBES})
     readers = trial.readers.fitted if trial.settings.repair else ()
     probed = [0.0]
     for place in places:
-        going = permitted(trial.channels, ranking.order[: steps[place]])
+        going = select_removable(trial.channels, ranking.order[: steps[place]])
         lost = trial.reference.divergence(cut_and_refit(trial.channels, readers, going))
         probed.append(max(lost, probed[-1]) if np.isfinite(lost) else _RUINED)
     costs = ranking.costs[list(steps)]

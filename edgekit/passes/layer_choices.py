@@ -9,11 +9,17 @@ import numpy as np
 
 from edgekit.graphs.divergence import Reference
 from edgekit.graphs.index import GraphIndex
-from edgekit.passes.affine import LARGEST, largest_integer
-from edgekit.passes.allocation import Choice, Options, as_divergence, at_least, nearest
-from edgekit.passes.containers import native_widths
-from edgekit.passes.grids import Grid, entropy_grids, fixed_grid, rate_and_error
-from edgekit.passes.sensitivity import damages
+from edgekit.passes.affine import LARGEST, get_largest_integer
+from edgekit.passes.allocation import (
+    Choice,
+    Options,
+    choose_nearest,
+    raise_to_measured,
+    scale_to_divergence,
+)
+from edgekit.passes.containers import get_native_widths
+from edgekit.passes.grids import Grid, build_entropy_grids, estimate_rate_and_error, fit_fixed_grid
+from edgekit.passes.sensitivity import measure_damages
 from edgekit.passes.stored_layers import StoredLayer
 from edgekit.passes.weight_bits import choose_bits
 from edgekit.progress import Tick
@@ -31,7 +37,7 @@ _TOO_MUCH = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class LayerGrids:
     """Layer with its candidate grids and their bit widths.
 
     ``options`` has one choice for each grid. ``add_float_choices`` appends further ones: to store
@@ -44,26 +50,30 @@ class Row:
     options: Options
 
 
-def row_of(layer: StoredLayer, settings: QuantizeWeights) -> Row:
+def build_layer_grids(layer: StoredLayer, settings: QuantizeWeights) -> LayerGrids:
     """Build the candidate grids of a layer, with bits and error of each."""
     most, matrix, power = LARGEST[choose_bits(settings)], layer.matrix, layer.power
     if settings.grid == "entropy" and settings.container == "int8":
-        grids = entropy_grids(matrix, most)
+        grids = build_entropy_grids(matrix, most)
         widths: list[int] = [choose_bits(settings)] * len(grids)
-        told = [rate_and_error(matrix, power, grid) for grid in grids]
+        told = [estimate_rate_and_error(matrix, power, grid) for grid in grids]
     else:
         native = settings.container == "native"
-        widths = list[int](native_widths(layer) if native else range(2, choose_bits(settings) + 1))
+        widths = list[int](
+            get_native_widths(layer) if native else range(2, choose_bits(settings) + 1)
+        )
         block = settings.block if native and _takes_blocks(layer, settings.block) else 0
         grids = [
             # Few-bit kernels widen before they multiply, so that nothing saturates.
-            fixed_grid(matrix, power, _largest(width, None if native else most), block)
+            fit_fixed_grid(
+                matrix, power, _get_largest_integer(width, None if native else most), block
+            )
             for width in widths
         ]
-        errors = [rate_and_error(matrix, power, grid)[1] for grid in grids]
+        errors = [estimate_rate_and_error(matrix, power, grid)[1] for grid in grids]
         told = list(zip(map(float, widths), errors, strict=True))
     choices = [Choice(bits=bits, damage=error) for bits, error in told]
-    return Row(
+    return LayerGrids(
         layer=layer,
         grids=grids,
         widths=widths,
@@ -82,12 +92,14 @@ def _takes_blocks(layer: StoredLayer, block: int) -> bool:
     return layer.op in ("MatMul", "Gemm") or (layer.is_embedding and whole)
 
 
-def _largest(width: int, most: int | None) -> int:
-    largest = largest_integer(width)
+def _get_largest_integer(width: int, most: int | None) -> int:
+    largest = get_largest_integer(width)
     return largest if most is None else min(largest, most)
 
 
-def measured(index: GraphIndex, rows: Sequence[Row], reference: Reference, tick: Tick) -> list[Row]:
+def measure_divergences(
+    index: GraphIndex, rows: Sequence[LayerGrids], reference: Reference, tick: Tick
+) -> list[LayerGrids]:
     """Replace the errors of the layers by the output divergences that they cause.
 
     Args:
@@ -96,38 +108,38 @@ def measured(index: GraphIndex, rows: Sequence[Row], reference: Reference, tick:
         reference: the outputs on held-out samples.
         tick: called with the number of layers done.
     """
-    probed = _probed(index, rows, _PROBE_BITS, reference, tick)
+    probed = _probe_layers(index, rows, _PROBE_BITS, reference, tick)
     again = [i for i, (_, lost) in enumerate(probed) if lost > _TOO_MUCH]
-    finer = _probed(index, [rows[i] for i in again], _FINER_BITS, reference, tick)
+    finer = _probe_layers(index, [rows[i] for i in again], _FINER_BITS, reference, tick)
     for i, found in zip(again, finer, strict=True):
         probed[i] = found
     known = [
-        replace(row, options=as_divergence(row.options, *each))
+        replace(row, options=scale_to_divergence(row.options, *each))
         for row, each in zip(rows, probed, strict=True)
     ]
     recurrent = [i for i, row in enumerate(known) if row.layer.recurrent]
-    finest = _probed(index, [rows[i] for i in recurrent], _MOST_BITS, reference, tick)
+    finest = _probe_layers(index, [rows[i] for i in recurrent], _MOST_BITS, reference, tick)
     for i, (choice, lost) in zip(recurrent, finest, strict=True):
-        known[i] = replace(known[i], options=at_least(known[i].options, choice, lost))
+        known[i] = replace(known[i], options=raise_to_measured(known[i].options, choice, lost))
     return known
 
 
-def _probed(
-    index: GraphIndex, rows: Sequence[Row], bits: float, reference: Reference, tick: Tick
+def _probe_layers(
+    index: GraphIndex, rows: Sequence[LayerGrids], bits: float, reference: Reference, tick: Tick
 ) -> list[tuple[int, float]]:
     """Measure the output divergence of each layer on the grid nearest to ``bits``.
 
     Returns:
         For each layer the place of the grid, and the divergence.
     """
-    tried = [nearest(row.options, bits) for row in rows]
+    tried = [choose_nearest(row.options, bits) for row in rows]
     probes = [row.grids[i] for row, i in zip(rows, tried, strict=True)]
     layers = [row.layer for row in rows]
-    lost = damages(index, layers, probes, reference, tick)
+    lost = measure_damages(index, layers, probes, reference, tick)
     return list(zip(tried, lost, strict=True))
 
 
-def with_float(row: Row) -> Row:
+def add_float_choices(row: LayerGrids) -> LayerGrids:
     """Append the choices to store a recurrent layer in 16 bits and to leave the layer float."""
     choices = list(row.options.choices)
     if row.layer.recurrent and float(np.abs(row.layer.weight).max()) <= _MOST_HALF:

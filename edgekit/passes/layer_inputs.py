@@ -13,9 +13,9 @@ from onnx import NodeProto
 
 from edgekit.errors import PassRefused
 from edgekit.graphs.contractions import Contraction
-from edgekit.graphs.index import GraphIndex, attribute
+from edgekit.graphs.index import GraphIndex, read_attribute
 from edgekit.graphs.observe import Values
-from edgekit.graphs.placement import Weighted
+from edgekit.graphs.placement import WeightedNode
 from edgekit.passes.windows import choose_position_stride, extract_windows
 
 # Least power of an input, relative to the mean of all, for inputs that were always zero.
@@ -30,7 +30,7 @@ Array = NDArray[np.float32]
 N = TypeVar("N", bound=np.generic)
 
 
-def not_finite(error: FloatingPointError) -> PassRefused:
+def build_not_finite_error(error: FloatingPointError) -> PassRefused:
     """Build the error for a value, named by ``error``, whose sums are not finite."""
     return PassRefused(
         f"value {error} is not finite on the calibration samples, or too large to be squared"
@@ -118,7 +118,7 @@ class Layer:
     contraction: Contraction | None = None
 
     @classmethod
-    def of(cls, index: GraphIndex, weighted: Weighted) -> Layer:
+    def of(cls, index: GraphIndex, weighted: WeightedNode) -> Layer:
         """Create the layer of a node with a stored weight."""
         shape = tuple(index.initializers[weighted.weight].dims)
         return cls(
@@ -140,7 +140,7 @@ class Layer:
         """Return the number of groups of a convolution or of a batched product; 1 otherwise."""
         if self.contraction is not None:
             return math.prod(self.shape[a] for a in self.contraction.groups)
-        group = attribute(self.node, "group", 1)
+        group = read_attribute(self.node, "group", 1)
         return int(group) if isinstance(group, int) and self._slides else 1
 
     @property
@@ -152,7 +152,7 @@ class Layer:
         return str(self.node.op_type) == "ConvTranspose"
 
     @property
-    def sees(self) -> Hashable:
+    def input_key(self) -> Hashable:
         """Return a key that layers with the same inputs share: the value, and its windows."""
         node = self.node
         if self.contraction is not None:
@@ -212,13 +212,13 @@ class Layer:
         """Return a mask of the output channels that stay, from the masks of the weight's axes."""
         if self.contraction is not None:
             axes = (*self.contraction.groups, *self.contraction.outputs)
-            return _outer([stays[a] for a in axes])
+            return _combine_masks([stays[a] for a in axes])
         if self._is_transposed and self.groups > 1:
             groups: NDArray[np.bool_] = stays[0].reshape(self.groups, -1).max(axis=1)
-            return _outer([groups, stays[1]])
+            return _combine_masks([groups, stays[1]])
         return stays[self.axis]
 
-    def made_shape(self, whole: Sequence[int]) -> tuple[int, ...]:
+    def get_output_shape(self, whole: Sequence[int]) -> tuple[int, ...]:
         """Return the output shape, given the shape ``whole`` of an output with other channels."""
         shape = list(whole)
         found = self.contraction
@@ -255,7 +255,7 @@ class Layer:
         return made.reshape(len(made), self.groups, -1).transpose(1, 0, 2)
 
 
-def _outer(masks: Sequence[NDArray[np.bool_]]) -> NDArray[np.bool_]:
+def _combine_masks(masks: Sequence[NDArray[np.bool_]]) -> NDArray[np.bool_]:
     """Combine masks of several axes into one over all their positions, the last axis fastest."""
     stays = np.ones(1, np.bool_)
     for mask in masks:
@@ -275,7 +275,7 @@ def gather_moments(layers: dict[str, Layer], stream: Iterable[Values]) -> dict[s
     """
     sight: dict[Hashable, list[str]] = {}
     for key, layer in layers.items():
-        sight.setdefault(layer.sees, []).append(key)
+        sight.setdefault(layer.input_key, []).append(key)
     seen = {
         what: Moments(
             square=np.zeros((layers[keys[0]].groups, *(2 * [layers[keys[0]].inputs]))),

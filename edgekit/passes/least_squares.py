@@ -57,7 +57,7 @@ class _Means:
 
 
 @dataclass(kw_only=True)
-class Sums:
+class RegressionSums:
     """Running sums of inputs and targets over positions, in constant memory."""
 
     groups: int
@@ -78,9 +78,9 @@ class Sums:
         """Add rows [G, positions, I] and their target outputs [G, positions, O]."""
         self._waiting.append((rows, targets))
         if sum(r.shape[1] for r, _ in self._waiting) >= min(self.inputs, _MOST_WAITING):
-            self._settle()
+            self._flush()
 
-    def _settle(self) -> None:
+    def _flush(self) -> None:
         if not self._waiting:
             return
         x = np.concatenate([r for r, _ in self._waiting], axis=1)
@@ -93,12 +93,12 @@ class Sums:
         self._y += y.sum(axis=1)
         self._count += x.shape[1]
 
-    def means(self, other: Sums | None = None) -> _Means:
+    def means(self, other: RegressionSums | None = None) -> _Means:
         """Compute the means over all added rows, and over those of ``other``."""
-        self._settle()
+        self._flush()
         parts = [self]
         if other is not None:
-            other._settle()
+            other._flush()
             parts.append(other)
         count = sum(part._count for part in parts)
         over = 1.0 / max(count, 1)
@@ -112,7 +112,9 @@ class Sums:
         )
 
 
-def fitted(weight: Doubles, learning: Sums, judging: Sums, *, biased: bool) -> Fit | None:
+def fit_least_squares(
+    weight: Doubles, learning: RegressionSums, judging: RegressionSums, *, biased: bool
+) -> Fit | None:
     """Fit a weight and a bias shift so that the outputs are closest to the targets.
 
     argmin ||W' x + d - y||² + ridge ||W' - W||². The ridge is the one with the least error on the
@@ -135,12 +137,12 @@ def fitted(weight: Doubles, learning: Sums, judging: Sums, *, biased: bool) -> F
     if not learnt.count:
         return None
     if not judged.count:
-        return _solved(weight, learnt, _BLIND * (1 + weight.shape[2] / learnt.count), biased)
-    ridge = _best_ridge(weight, learnt, judged, biased)
-    return None if ridge is None else _solved(weight, learning.means(judging), ridge, biased)
+        return _solve(weight, learnt, _BLIND * (1 + weight.shape[2] / learnt.count), biased)
+    ridge = _choose_ridge(weight, learnt, judged, biased)
+    return None if ridge is None else _solve(weight, learning.means(judging), ridge, biased)
 
 
-def _best_ridge(weight: Doubles, learnt: _Means, judged: _Means, biased: bool) -> float | None:
+def _choose_ridge(weight: Doubles, learnt: _Means, judged: _Means, biased: bool) -> float | None:
     """Choose the ridge with the least error on the judging samples; ``None`` where no fit helps.
 
     The error falls and rises again with the ridge, so it is followed from the middle both ways.
@@ -148,12 +150,12 @@ def _best_ridge(weight: Doubles, learnt: _Means, judged: _Means, biased: bool) -
     present = judged.error(Fit(weight=weight, shift=np.zeros(weight.shape[:2])))
     if present <= _NOTHING * judged.power.sum():
         return None
-    errors = {np.inf: judged.error(_solved(weight, learnt, np.inf, biased))}
+    errors = {np.inf: judged.error(_solve(weight, learnt, np.inf, biased))}
     for ridges in (_RIDGES[_MIDDLE:], _RIDGES[_MIDDLE::-1]):
         least = np.inf
         for ridge in ridges:
             if ridge not in errors:
-                errors[ridge] = judged.error(_solved(weight, learnt, ridge, biased))
+                errors[ridge] = judged.error(_solve(weight, learnt, ridge, biased))
             if errors[ridge] > least:
                 break
             least = errors[ridge]
@@ -161,7 +163,7 @@ def _best_ridge(weight: Doubles, learnt: _Means, judged: _Means, biased: bool) -
     return best if errors[best] < _LOWERS * present else None
 
 
-def _added(square: Doubles, ridge: float) -> Doubles:
+def _compute_ridge_terms(square: Doubles, ridge: float) -> Doubles:
     """Compute the term that a ridge adds to the diagonal of each group.
 
     Constant inputs leave nothing to learn: any ridge keeps their weights.
@@ -171,11 +173,11 @@ def _added(square: Doubles, ridge: float) -> Doubles:
     return added
 
 
-def _solved(weight: Doubles, means: _Means, ridge: float, biased: bool) -> Fit:
+def _solve(weight: Doubles, means: _Means, ridge: float, biased: bool) -> Fit:
     square, cross = means.centred() if biased else (means.square, means.cross)
     made = weight
     if np.isfinite(ridge):
-        held = square + _added(square, ridge)[:, None, None] * np.eye(square.shape[1])
+        held = square + _compute_ridge_terms(square, ridge)[:, None, None] * np.eye(square.shape[1])
         missing = cross - weight @ square
         made = weight + np.linalg.solve(held, missing.transpose(0, 2, 1)).transpose(0, 2, 1)
     shift = means.y - np.einsum("goi,gi->go", made, means.x) if biased else np.zeros_like(means.y)

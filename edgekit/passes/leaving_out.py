@@ -7,24 +7,24 @@ from collections.abc import Callable, Sequence
 
 from edgekit.graphs.branches import Branch
 from edgekit.graphs.channels import Channels
-from edgekit.graphs.cutting import key
+from edgekit.graphs.cutting import get_node_key
 from edgekit.passes.branch_choice import BranchOption
 
 # Share of the multiply-accumulates that always stays.
 _LEAST = 0.05
 
 
-def macs_within(channels: Channels, branch: Branch) -> int:
+def count_branch_macs(channels: Channels, branch: Branch) -> int:
     """Count the multiply-accumulates of a branch, at the sizes for which channels were found."""
     nodes = set(branch.nodes)
     return sum(
         product.constant * math.prod(len(axis) for axis in product.axes)
         for product in channels.walk.products
-        if key(product.node) in nodes
+        if get_node_key(product.node) in nodes
     )
 
 
-def left_out(
+def choose_removed_branches(
     channels: Channels,
     options: Sequence[BranchOption],
     whole: float,
@@ -45,7 +45,7 @@ def left_out(
     least, saved, done = damage_at(most), 0.0, 0.0
     nodes: set[str] = set()
     for option in options:
-        macs = macs_within(channels, option.branch)
+        macs = count_branch_macs(channels, option.branch)
         if not math.isfinite(option.damage) or nodes & set(option.branch.nodes) or not macs:
             continue
         rest = whole - saved - macs

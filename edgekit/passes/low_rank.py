@@ -10,22 +10,27 @@ from onnx import ModelProto
 from edgekit.errors import PassRefused
 from edgekit.graphs.divergence import Reference
 from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.observe import batch_of
+from edgekit.graphs.observe import get_batch_size
 from edgekit.graphs.onnx_file import save
-from edgekit.layers import LayerCost, float_layer, write_layers
+from edgekit.layers import LayerCost, make_float_layer_cost, write_layers
 from edgekit.model import Model
 from edgekit.passes import Work
-from edgekit.passes.factors import Spatial
-from edgekit.passes.layer_inputs import not_finite
+from edgekit.passes.factors import SpatialFactors
+from edgekit.passes.layer_inputs import build_not_finite_error
 from edgekit.passes.low_rank_graph import write_splits
-from edgekit.passes.low_rank_layers import SPLIT_OPS, Whole, chosen, find_layers
-from edgekit.passes.low_rank_ranks import Row, measured, pick, row_of
+from edgekit.passes.low_rank_layers import SPLIT_OPS, SplittableLayer, choose_layers, find_layers
+from edgekit.passes.low_rank_ranks import (
+    LayerRanks,
+    build_layer_ranks,
+    choose_ranks,
+    measure_divergences,
+)
 from edgekit.passes.low_rank_splits import Split, split_layers
-from edgekit.passes.reasons import find_unchanged_weights, join_reasons, large_float_weights
-from edgekit.passes.refit import Refitted, refit
+from edgekit.passes.reasons import find_large_float_weights, find_unchanged_weights, join_reasons
+from edgekit.passes.refit import RefitLayer, refit
 from edgekit.passes.sources import open_source
 from edgekit.recipe import LowRank
-from edgekit.subsets import held_out
+from edgekit.subsets import split_held_out
 from edgekit_agent.samples import Samples
 
 _OPSET = 13
@@ -33,7 +38,7 @@ _OPSET = 13
 _MOST_HELD_OUT = 32
 
 
-def low_rank(model: Model, settings: LowRank, work: Work) -> Path:
+def factorize_layers(model: Model, settings: LowRank, work: Work) -> Path:
     """Factorize Conv, Gemm and MatMul layers into two layers of a small rank.
 
     The rank of a layer follows from its damage to the outputs (``allocation.allocate``), and its
@@ -51,11 +56,13 @@ def low_rank(model: Model, settings: LowRank, work: Work) -> Path:
         raise PassRefused("low-rank layers need calibration data")
     source = open_source(model, work, _OPSET, keep_ties=True)
     proto = source.proto
-    batch = batch_of(work.calibration, model.signature)
-    seen, unseen = held_out(work.fitting, settings.max_samples, most=_MOST_HELD_OUT, batch=batch)
+    batch = get_batch_size(work.calibration, model.signature)
+    seen, unseen = split_held_out(
+        work.fitting, settings.max_samples, most=_MOST_HELD_OUT, batch=batch
+    )
     index = GraphIndex(proto)
     found = find_layers(index)
-    layers, left = chosen(found, settings.layers)
+    layers, left = choose_layers(found, settings.layers)
     _note_unsplit(proto, [whole.stored.name for whole in found], work)
     try:
         splits = list(
@@ -67,70 +74,70 @@ def low_rank(model: Model, settings: LowRank, work: Work) -> Path:
                 work.progress,
             )
         )
-        made, rows, picked = _made(proto, splits, settings, (seen, unseen), work)
+        made, rows, picked = _factorize(proto, splits, settings, (seen, unseen), work)
     except FloatingPointError as error:
-        raise not_finite(error) from error
+        raise build_not_finite_error(error) from error
     source.restore(made)
     target = work.scratch / "low-rank.onnx"
     save(made, target)
-    costs = [_cost(row, i) for row, i in zip(rows, picked, strict=True)]
-    write_layers(work.scratch, costs + [_left(whole) for whole in left])
+    costs = [_build_cost(row, i) for row, i in zip(rows, picked, strict=True)]
+    write_layers(work.scratch, costs + [_build_unsplit_cost(whole) for whole in left])
     return target
 
 
 def _note_unsplit(proto: ModelProto, found: Sequence[str], work: Work) -> None:
     """Note the large weights of products and convolutions that cannot be factorized, and why."""
-    large = large_float_weights(proto)
+    large = find_large_float_weights(proto)
     unchanged = find_unchanged_weights(proto, ops=SPLIT_OPS, taken=found)
     if left := [x for x in unchanged if not set(SPLIT_OPS).isdisjoint(large.get(x.name, ()))]:
         work.note(f"weights not split: {join_reasons(left)}")
 
 
-def _made(
+def _factorize(
     proto: ModelProto,
     splits: Sequence[Split],
     settings: LowRank,
     samples: tuple[Sequence[Samples], Sequence[Samples]],
     work: Work,
-) -> tuple[ModelProto, list[Row], list[int]]:
+) -> tuple[ModelProto, list[LayerRanks], list[int]]:
     seen, unseen = samples
     reference = Reference(proto, unseen)
-    rows = [row_of(split, settings) for split in splits]
+    rows = [build_layer_ranks(split, settings) for split in splits]
     index = GraphIndex(proto)
-    if settings.allocation == "measured" and reference.can_tell:
-        rows = measured(index, rows, reference, settings.keep, work.progress)
-    picked = pick(rows, settings)
+    if settings.allocation == "measured" and reference.has_outputs:
+        rows = measure_divergences(index, rows, reference, settings.keep, work.progress)
+    picked = choose_ranks(rows, settings)
     original = ModelProto()
     original.CopyFrom(proto)
     split = [(r.split, r.ranks[i]) for r, i in zip(rows, picked, strict=True) if i < r.whole]
-    layers = [Refitted(output=each.whole.layer.node.output[0]) for each, _ in split]
+    layers = [RefitLayer(output=each.whole.layer.node.output[0]) for each, _ in split]
     write_splits(index, split)
     if settings.repair:
         proto = refit(original, proto, layers, seen, held_out=unseen, tick=work.progress)
     return proto, rows, picked
 
 
-def _cost(row: Row, picked: int) -> LayerCost:
+def _build_cost(row: LayerRanks, picked: int) -> LayerCost:
     """Build the table entry of a layer: rank, parameters, and damage to the outputs."""
     split = row.split
     if picked == row.whole:
         note = f"whole, rank {split.full}"
-        return _record(split.whole, split.whole.stored.weight.size, 0.0, note)
+        return _build_record(split.whole, split.whole.stored.weight.size, 0.0, note)
     rank = row.ranks[picked]
     note = f"rank {rank} of {split.full}"
-    if isinstance(split.way, Spatial):
+    if isinstance(split.way, SpatialFactors):
         height, width = split.whole.layer.shape[2:]
         note += f", {height} x 1 and 1 x {width}"
     parameters = rank * split.price.parameters
-    return _record(split.whole, parameters, row.options.choices[picked].damage, note)
+    return _build_record(split.whole, parameters, row.options.choices[picked].damage, note)
 
 
-def _left(whole: Whole) -> LayerCost:
+def _build_unsplit_cost(whole: SplittableLayer) -> LayerCost:
     """Build the table entry of a selected layer that no rank makes smaller."""
     note = f"whole, only ranks below {whole.highest:.2f} save anything"
-    return _record(whole, whole.stored.weight.size, 0.0, note)
+    return _build_record(whole, whole.stored.weight.size, 0.0, note)
 
 
-def _record(whole: Whole, parameters: int, lost: float, note: str) -> LayerCost:
+def _build_record(whole: SplittableLayer, parameters: int, lost: float, note: str) -> LayerCost:
     name, op = whole.stored.name, whole.stored.op
-    return float_layer(layer=name, op=op, parameters=parameters, kl=lost, note=note)
+    return make_float_layer_cost(layer=name, op=op, parameters=parameters, kl=lost, note=note)

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import numpy as np
 from onnx import NodeProto, helper
 
-from edgekit.graphs.index import GraphIndex, attribute
-from edgekit.passes.factors import Spatial
+from edgekit.graphs.index import GraphIndex, read_attribute
+from edgekit.passes.factors import SpatialFactors
 from edgekit.passes.grids import Doubles
 from edgekit.passes.low_rank_splits import Split
-from edgekit.passes.stored_layers import shifted_bias
+from edgekit.passes.stored_layers import shift_bias
 
 # Attributes of a convolution with one or two entries for each axis of an image.
 _BY_AXIS = ("strides", "dilations", "pads")
@@ -28,14 +28,14 @@ def write_splits(index: GraphIndex, picked: Sequence[tuple[Split, int]]) -> None
     """
     thin: dict[int, tuple[NodeProto, NodeProto]] = {}
     for split, rank in picked:
-        shifted_bias(index, split.whole.stored, split.way.shift(rank))
-        weights = [each.astype(np.float32) for each in _tensors(split, rank)]
+        shift_bias(index, split.whole.stored, split.way.shift(rank))
+        weights = [each.astype(np.float32) for each in _build_tensors(split, rank)]
         names = [
             index.add_constant(f"{split.name}/{end}", w)
             for end, w in zip("ab", weights, strict=True)
         ]
         for layer in (split.whole.layer, *split.whole.others):
-            thin[id(layer.node)] = _nodes(index, split, layer.node, names)
+            thin[id(layer.node)] = _build_nodes(index, split, layer.node, names)
     nodes: list[NodeProto] = []
     for node in index.graph.node:
         nodes += thin.get(id(node), (node,))
@@ -43,7 +43,7 @@ def write_splits(index: GraphIndex, picked: Sequence[tuple[Split, int]]) -> None
     index.drop_unread_constants()
 
 
-def _nodes(
+def _build_nodes(
     index: GraphIndex, split: Split, old: NodeProto, names: Sequence[str]
 ) -> tuple[NodeProto, NodeProto]:
     first, second = (NodeProto(), NodeProto())
@@ -61,11 +61,11 @@ def _nodes(
     return first, second
 
 
-def _tensors(split: Split, rank: int) -> tuple[Doubles, Doubles]:
+def _build_tensors(split: Split, rank: int) -> tuple[Doubles, Doubles]:
     """Build both factors in the shapes that the operator stores."""
-    first, second = split.way.pair(rank)
+    first, second = split.way.compute_pair(rank)
     layer = split.whole.layer
-    if isinstance(split.way, Spatial):
+    if isinstance(split.way, SpatialFactors):
         return first, second
     if layer.contraction is not None:
         thin = layer.contraction
@@ -87,23 +87,25 @@ def _tensors(split: Split, rank: int) -> tuple[Doubles, Doubles]:
 def _set_windows(split: Split, old: NodeProto, first: NodeProto, second: NodeProto) -> None:
     """Divide the kernel, strides and padding of a convolution between its two factors."""
     kernel = list(split.whole.layer.shape[2:])
-    if not isinstance(split.way, Spatial):
-        _only(second, {"kernel_shape": [1] * len(kernel), "group": split.whole.layer.groups})
+    if not isinstance(split.way, SpatialFactors):
+        _replace_attributes(
+            second, {"kernel_shape": [1] * len(kernel), "group": split.whole.layer.groups}
+        )
         return
     for node, axis in ((first, 0), (second, 1)):
         kept: dict[str, object] = {"kernel_shape": [1, 1]}
         kept["kernel_shape"] = [n if i == axis else 1 for i, n in enumerate(kernel)]
         for name in _BY_AXIS:
-            given = attribute(old, name, None)
+            given = read_attribute(old, name, None)
             if isinstance(given, list):
                 rest = 0 if name == "pads" else 1
                 kept[name] = [n if i % 2 == axis else rest for i, n in enumerate(given)]
-        automatic = attribute(old, "auto_pad", b"NOTSET")
+        automatic = read_attribute(old, "auto_pad", b"NOTSET")
         if automatic != b"NOTSET":
             kept["auto_pad"] = automatic
-        _only(node, kept)
+        _replace_attributes(node, kept)
 
 
-def _only(node: NodeProto, attributes: dict[str, object]) -> None:
+def _replace_attributes(node: NodeProto, attributes: dict[str, object]) -> None:
     del node.attribute[:]
     node.attribute.extend(helper.make_attribute(name, value) for name, value in attributes.items())

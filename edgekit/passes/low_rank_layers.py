@@ -11,13 +11,13 @@ from itertools import chain
 from onnx import NodeProto
 
 from edgekit.errors import PassRefused
-from edgekit.graphs.index import GraphIndex, attribute
-from edgekit.graphs.placement import Weighted, as_product
+from edgekit.graphs.index import GraphIndex, read_attribute
+from edgekit.graphs.placement import WeightedNode, match_product
 from edgekit.graphs.rewrite import QUANTISED_ALREADY
-from edgekit.graphs.shapes import known_shapes, with_shapes
+from edgekit.graphs.shapes import copy_with_shapes, read_shapes
 from edgekit.passes.layer_inputs import Layer
 from edgekit.passes.reasons import explain_no_weights
-from edgekit.passes.stored_layers import StoredLayer, bias_of
+from edgekit.passes.stored_layers import StoredLayer, find_bias
 
 # A layer is factorized if at least a tenth of it goes: two nodes cost more than one.
 _LARGEST_PART = 0.9
@@ -38,7 +38,7 @@ class Price:
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
-class Whole:
+class SplittableLayer:
     """Layer that may be factorized.
 
     ``names`` are all names that a pattern may match. ``takes_mean`` tells whether a bias can take
@@ -77,12 +77,12 @@ class Whole:
         return max(self.bound(price) for price in self.prices)
 
     @property
-    def gains(self) -> bool:
+    def can_save(self) -> bool:
         """Return whether any rank saves anything."""
         return self.highest >= 1
 
     @property
-    def large(self) -> bool:
+    def is_large(self) -> bool:
         """Return whether an aligned rank saves anything."""
         return self.highest >= ALIGNED
 
@@ -97,24 +97,24 @@ class Whole:
         return self.outputs if self.reads_outputs else self.layer.inputs
 
 
-def find_layers(index: GraphIndex) -> list[Whole]:
+def find_layers(index: GraphIndex) -> list[SplittableLayer]:
     """Find every Conv, Gemm and MatMul with a float weight that only layers of its kind read.
 
     Raises:
         PassRefused: there is none.
     """
-    views: dict[str, list[Weighted]] = {}
+    views: dict[str, list[WeightedNode]] = {}
     kept = False
-    shapes, _ = known_shapes(with_shapes(index.proto, {}))
+    shapes, _ = read_shapes(copy_with_shapes(index.proto, {}))
     for node in index.graph.node:
-        weighted = _splittable(index, node)
+        weighted = _find_splittable(index, node)
         if weighted is None or _multiplies_vector(weighted, shapes):
             continue
         kept |= weighted.kept is not None
         if weighted.kept is None:
             views.setdefault(weighted.weight, []).append(weighted)
     found = [
-        _whole(index, readers, shapes)
+        _build_layer(index, readers, shapes)
         for name, readers in views.items()
         if _are_all_readers(index, name, readers)
     ]
@@ -126,47 +126,47 @@ def find_layers(index: GraphIndex) -> list[Whole]:
     return found
 
 
-def _are_all_readers(index: GraphIndex, name: str, readers: Sequence[Weighted]) -> bool:
+def _are_all_readers(index: GraphIndex, name: str, readers: Sequence[WeightedNode]) -> bool:
     """Return whether only these layers, all of the same kind, read a weight."""
     forms = {
-        (x.node.op_type, x.axis, x.contraction, attribute(x.node, "group", 1)) for x in readers
+        (x.node.op_type, x.axis, x.contraction, read_attribute(x.node, "group", 1)) for x in readers
     }
     elsewhere = name in index.outputs or name in index.inner_reads
     return not elsewhere and len(forms) == 1 and len(index.readers[name]) == len(readers)
 
 
-def _splittable(index: GraphIndex, node: NodeProto) -> Weighted | None:
+def _find_splittable(index: GraphIndex, node: NodeProto) -> WeightedNode | None:
     """Return the node as a layer that can be factorized, MatMul of any rank and side included."""
-    found = as_product(index, node)
+    found = match_product(index, node)
     if found is None or node.op_type == "ConvTranspose":
         return None
     return found if found.contraction is None or node.op_type == "MatMul" else None
 
 
-def _multiplies_vector(weighted: Weighted, shapes: Mapping[str, tuple[int, ...]]) -> bool:
+def _multiplies_vector(weighted: WeightedNode, shapes: Mapping[str, tuple[int, ...]]) -> bool:
     """Return whether a batch of matrices multiplies a vector, for which two factors do not work."""
     if weighted.contraction is None or not weighted.contraction.groups:
         return False
     return len(shapes.get(weighted.node.input[1 - weighted.contraction.place], (0, 0))) == 1
 
 
-def _whole(
-    index: GraphIndex, readers: Sequence[Weighted], shapes: Mapping[str, tuple[int, ...]]
-) -> Whole:
+def _build_layer(
+    index: GraphIndex, readers: Sequence[WeightedNode], shapes: Mapping[str, tuple[int, ...]]
+) -> SplittableLayer:
     weighted = readers[0]
     node = weighted.node
     weight = index.float_constant(weighted.weight)
     layer = Layer.of(index, weighted)
     outputs = layer.channels
-    places = [bias_of(index, each) for each in readers]
+    places = [find_bias(index, each) for each in readers]
     names = [
-        _names(each, place and (place[0].name, place[0].input[place[1]]))
+        _list_names(each, place and (place[0].name, place[0].input[place[1]]))
         for each, place in zip(readers, places, strict=True)
     ]
     # Biases of several layers would have to make up for the mean of all of them.
     takes_mean = len(readers) == 1 and (bool(places[0]) or node.op_type in ("Conv", "Gemm"))
     made = [math.prod(shapes.get(each.node.output[0], ())) for each in readers]
-    return Whole(
+    return SplittableLayer(
         stored=StoredLayer(name=weighted.weight, weight=weight, weighted=weighted, layer=layer),
         layer=layer,
         names=tuple(dict.fromkeys(chain.from_iterable(names))),
@@ -175,27 +175,27 @@ def _whole(
             parameters=outputs + layer.groups * layer.inputs,
             macs=outputs + layer.groups * layer.inputs,
         ),
-        spatial=_spatial_price(layer, shapes),
+        spatial=_compute_spatial_price(layer, shapes),
         positions=sum(each // outputs or 1 for each in made),
         others=tuple(Layer.of(index, each) for each in readers[1:]),
     )
 
 
-def _names(weighted: Weighted, bias: tuple[str, str] | None) -> tuple[str, ...]:
+def _list_names(weighted: WeightedNode, bias: tuple[str, str] | None) -> tuple[str, ...]:
     """List the names of node, weight and output, and of the Add behind a product with its bias."""
     node = weighted.node
     names = (node.name, weighted.weight, node.output[0], *(bias or ()))
     return tuple(dict.fromkeys(name for name in names if name))
 
 
-def _spatial_price(layer: Layer, shapes: Mapping[str, tuple[int, ...]]) -> Price | None:
+def _compute_spatial_price(layer: Layer, shapes: Mapping[str, tuple[int, ...]]) -> Price | None:
     if layer.node.op_type != "Conv" or layer.groups > 1 or len(layer.shape) != 4:
         return None
     outputs, inputs, height, width = layer.shape
     if min(height, width) < 2 or layer.inputs > _MOST_INPUTS:
         return None
     read, made = (shapes.get(n) for n in (layer.node.input[0], layer.node.output[0]))
-    strides = attribute(layer.node, "strides", [1, 1])
+    strides = read_attribute(layer.node, "strides", [1, 1])
     wide = float(strides[1]) if isinstance(strides, list) else 1.0
     if read and made and len(read) == len(made) == 4 and made[3]:
         wide = read[3] / made[3]
@@ -205,7 +205,9 @@ def _spatial_price(layer: Layer, shapes: Mapping[str, tuple[int, ...]]) -> Price
     )
 
 
-def chosen(layers: Sequence[Whole], patterns: Sequence[str]) -> tuple[list[Whole], list[Whole]]:
+def choose_layers(
+    layers: Sequence[SplittableLayer], patterns: Sequence[str]
+) -> tuple[list[SplittableLayer], list[SplittableLayer]]:
     """Choose the selected layers that get smaller; return the other selected ones as well.
 
     Raises:
@@ -215,31 +217,31 @@ def chosen(layers: Sequence[Whole], patterns: Sequence[str]) -> tuple[list[Whole
     for pattern in patterns:
         if not any(_matches(layer, pattern) for layer in layers):
             raise PassRefused(
-                f"layers: no Conv, Gemm or MatMul is called {pattern!r}", hint=_told(layers)
+                f"layers: no Conv, Gemm or MatMul is called {pattern!r}", hint=_format_names(layers)
             )
     meant = [x for x in layers if not patterns or any(_matches(x, p) for p in patterns)]
-    gaining = [x for x in meant if x.gains and x.moment_size <= _MOST_INPUTS]
+    gaining = [x for x in meant if x.can_save and x.moment_size <= _MOST_INPUTS]
     if not gaining:
-        raise _no_gain(meant)
+        raise _build_no_gain_error(meant)
     if patterns:
         return gaining, [x for x in meant if x not in gaining]
-    return [x for x in gaining if x.large] or gaining, []
+    return [x for x in gaining if x.is_large] or gaining, []
 
 
-def _matches(layer: Whole, pattern: str) -> bool:
+def _matches(layer: SplittableLayer, pattern: str) -> bool:
     return any(fnmatchcase(name, pattern) for name in layer.names)
 
 
-def _told(layers: Sequence[Whole]) -> str:
+def _format_names(layers: Sequence[SplittableLayer]) -> str:
     names = [layer.names[0] for layer in layers]
     return f"layers: {', '.join(names[:_LISTED])}{', ...' if len(names) > _LISTED else ''}"
 
 
-def _no_gain(layers: Sequence[Whole]) -> PassRefused:
+def _build_no_gain_error(layers: Sequence[SplittableLayer]) -> PassRefused:
     largest = max(layers, key=lambda x: x.stored.weight.size)
     sizes = " x ".join(map(str, largest.stored.weight.shape))
     told = f"the largest, {largest.names[0]} ({sizes})"
-    if largest.gains:
+    if largest.can_save:
         return PassRefused(
             f"no layer can be split: {told}, reads {largest.layer.inputs} inputs at once, more "
             f"than the {_MOST_INPUTS} whose moments are held in memory",

@@ -15,13 +15,13 @@ from edgekit.passes.allocation import (
     Choice,
     Options,
     allocate,
-    as_divergence,
-    at_most,
-    lightest,
-    nearest,
+    choose_at_most,
+    choose_nearest,
+    compute_least_bits,
+    scale_to_divergence,
 )
 from edgekit.passes.low_rank_splits import Split
-from edgekit.passes.stored_layers import replaced, restored, shifted_bias
+from edgekit.passes.stored_layers import replace_constant, restore_constant, shift_bias
 from edgekit.progress import Tick
 from edgekit.recipe import LowRank
 
@@ -30,7 +30,7 @@ _TOO_MUCH = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class LayerRanks:
     """Layer with its candidate ranks; the last choice leaves it whole.
 
     The ``bits`` of a choice are the share of parameters, or multiply-accumulates, that it keeps.
@@ -46,7 +46,7 @@ class Row:
         return len(self.ranks)
 
 
-def row_of(split: Split, settings: LowRank) -> Row:
+def build_layer_ranks(split: Split, settings: LowRank) -> LayerRanks:
     """Build the candidate ranks of a layer, with the share of the output error of each."""
     ranks, errors = split.ranks(settings.keep, settings.of), split.way.errors
     choices = [
@@ -57,16 +57,16 @@ def row_of(split: Split, settings: LowRank) -> Row:
         for rank in ranks
     ]
     choices.append(Choice(bits=1.0, damage=0.0))
-    return Row(
+    return LayerRanks(
         split=split,
         ranks=ranks,
-        options=Options(weights=split.weighs(settings.of), choices=choices),
+        options=Options(weights=split.get_size(settings.of), choices=choices),
     )
 
 
-def measured(
-    index: GraphIndex, rows: Sequence[Row], reference: Reference, keep: float, tick: Tick
-) -> list[Row]:
+def measure_divergences(
+    index: GraphIndex, rows: Sequence[LayerRanks], reference: Reference, keep: float, tick: Tick
+) -> list[LayerRanks]:
     """Replace the errors of the layers by the output divergences that they cause.
 
     Divergence grows with the square of a layer's error, so one rank tells the others. A layer that
@@ -86,41 +86,41 @@ def measured(
             made.append(row)
             continue
         for part in (keep, (1 + keep) / 2):
-            tried = min(nearest(row.options, part), row.whole - 1)
-            with _of_rank(index, row.split, row.ranks[tried]):
+            tried = min(choose_nearest(row.options, part), row.whole - 1)
+            with _factorize_temporarily(index, row.split, row.ranks[tried]):
                 lost = reference.divergence(index.proto)
             if lost <= _TOO_MUCH:
                 break
-        made.append(replace(row, options=as_divergence(row.options, tried, lost)))
+        made.append(replace(row, options=scale_to_divergence(row.options, tried, lost)))
     return made
 
 
 @contextmanager
-def _of_rank(index: GraphIndex, split: Split, rank: int) -> Iterator[None]:
+def _factorize_temporarily(index: GraphIndex, split: Split, rank: int) -> Iterator[None]:
     """Give one layer the product of its two factors as weight, until the context ends."""
     stored, layer = split.whole.stored, split.whole.layer
-    before = replaced(index, stored.name, layer.weight(split.way.product(rank)))
-    undo = shifted_bias(index, stored, split.way.shift(rank))
+    before = replace_constant(index, stored.name, layer.weight(split.way.product(rank)))
+    undo = shift_bias(index, stored, split.way.shift(rank))
     try:
         yield
     finally:
         undo()
-        restored(index, stored.name, before)
+        restore_constant(index, stored.name, before)
 
 
-def pick(rows: Sequence[Row], settings: LowRank) -> list[int]:
+def choose_ranks(rows: Sequence[LayerRanks], settings: LowRank) -> list[int]:
     """Choose the rank of each layer so that all together keep no more than the requested share.
 
     Raises:
         PassRefused: not even the lightest choices fit; the text says what they keep.
     """
     options = [row.options for row in rows]
-    least = lightest(options)
+    least = compute_least_bits(options)
     if least > settings.keep:
         raise PassRefused(
             f"keep={settings.keep:g} cannot be reached: with rank 1 in each of the {len(rows)} "
             f"layers, {least:.3f} of the {settings.of} stay"
         )
     if settings.allocation == "uniform":
-        return [at_most(each, settings.keep) for each in options]
+        return [choose_at_most(each, settings.keep) for each in options]
     return allocate(options, settings.keep)

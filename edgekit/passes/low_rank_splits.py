@@ -12,10 +12,15 @@ import numpy as np
 
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.observe import observe
-from edgekit.passes.factors import Way, by_inputs, by_outputs, spatial
+from edgekit.passes.factors import (
+    Way,
+    factorize_by_inputs,
+    factorize_by_outputs,
+    factorize_spatially,
+)
 from edgekit.passes.grids import Doubles
 from edgekit.passes.layer_inputs import Moments
-from edgekit.passes.low_rank_layers import ALIGNED, Price, Whole
+from edgekit.passes.low_rank_layers import ALIGNED, Price, SplittableLayer
 from edgekit.progress import Tick
 from edgekit_agent.samples import Samples
 
@@ -29,7 +34,7 @@ Of = Literal["parameters", "macs"]
 class Split:
     """Layer with its best factorization, and the price of each rank."""
 
-    whole: Whole
+    whole: SplittableLayer
     way: Way
     price: Price
 
@@ -46,7 +51,7 @@ class Split:
         outputs, inputs, height, width = self.whole.layer.shape
         return min(outputs * width, inputs * height)
 
-    def weighs(self, of: Of) -> int:
+    def get_size(self, of: Of) -> int:
         """Return the parameters of the whole layer, or its multiply-accumulates on one sample."""
         size = self.whole.stored.weight.size
         return size * self.whole.positions if of == "macs" else size
@@ -66,7 +71,11 @@ class Split:
 
 
 def split_layers(
-    index: GraphIndex, layers: Sequence[Whole], parts: Sequence[Samples], keep: float, tick: Tick
+    index: GraphIndex,
+    layers: Sequence[SplittableLayer],
+    parts: Sequence[Samples],
+    keep: float,
+    tick: Tick,
 ) -> Iterator[Split]:
     """Yield the best factorization of each layer at a share of its multiply-accumulates.
 
@@ -87,17 +96,17 @@ def split_layers(
             if whole.reads_outputs:
                 matrix = whole.stored.matrix
                 eye = matrix @ matrix.transpose(0, 2, 1)
-            yield _best(whole, eye, np.zeros((whole.layer.groups, size)), keep)
+            yield _choose_split(whole, eye, np.zeros((whole.layer.groups, size)), keep)
         return
-    for some in _by_memory(layers):
-        moments = _moments(index, some, parts, tick)
+    for some in _iter_lots(layers):
+        moments = _gather_moments(index, some, parts, tick)
         for whole, seen in zip(some, moments, strict=True):
-            yield _split(index, whole, seen, keep)
+            yield _build_split(index, whole, seen, keep)
 
 
-def _by_memory(layers: Sequence[Whole]) -> Iterator[list[Whole]]:
+def _iter_lots(layers: Sequence[SplittableLayer]) -> Iterator[list[SplittableLayer]]:
     """Yield the layers in lots whose moments fit in memory together."""
-    lot: list[Whole] = []
+    lot: list[SplittableLayer] = []
     held = 0
     for whole in layers:
         needed = _DOUBLE * whole.layer.groups * whole.moment_size**2
@@ -109,8 +118,8 @@ def _by_memory(layers: Sequence[Whole]) -> Iterator[list[Whole]]:
     yield lot
 
 
-def _moments(
-    index: GraphIndex, layers: Sequence[Whole], parts: Sequence[Samples], tick: Tick
+def _gather_moments(
+    index: GraphIndex, layers: Sequence[SplittableLayer], parts: Sequence[Samples], tick: Tick
 ) -> list[Moments]:
     found = [
         Moments(
@@ -119,7 +128,7 @@ def _moments(
         )
         for x in layers
     ]
-    read = [_read(whole) for whole in layers]
+    read = [_list_observed_values(whole) for whole in layers]
     names = list(dict.fromkeys(chain.from_iterable(read)))
     for values in observe(index.proto, names, parts, tick=lambda n, of: tick("inputs", n, of)):
         for some, whole, moments in zip(read, layers, found, strict=True):
@@ -136,14 +145,14 @@ def _moments(
     return found
 
 
-def _read(whole: Whole) -> list[str]:
+def _list_observed_values(whole: SplittableLayer) -> list[str]:
     """List the value to observe at a layer, and at each other layer with its weight."""
     if whole.reads_outputs:
         return [whole.layer.node.output[0]]
     return [layer.read for layer in (whole.layer, *whole.others)]
 
 
-def _split(index: GraphIndex, whole: Whole, moments: Moments, keep: float) -> Split:
+def _build_split(index: GraphIndex, whole: SplittableLayer, moments: Moments, keep: float) -> Split:
     mean, second = moments.mean, moments.square / max(moments.count, 1)
     if whole.takes_mean:
         second -= mean[:, :, None] * mean[:, None, :]
@@ -155,11 +164,11 @@ def _split(index: GraphIndex, whole: Whole, moments: Moments, keep: float) -> Sp
         if bias is not None:
             mean = mean - index.float_constant(bias).reshape(mean.shape)
     if not whole.reads_outputs:
-        second = _towards_diagonal(second, moments.count)
-    return _best(whole, second, mean, keep)
+        second = _shrink_covariance(second, moments.count)
+    return _choose_split(whole, second, mean, keep)
 
 
-def _towards_diagonal(covariance: Doubles, count: int) -> Doubles:
+def _shrink_covariance(covariance: Doubles, count: int) -> Doubles:
     """Shrink a covariance towards its diagonal where few rows were seen.
 
     With fewer rows than inputs, the directions that were not seen would cost nothing.
@@ -173,23 +182,23 @@ def _towards_diagonal(covariance: Doubles, count: int) -> Doubles:
     return covariance
 
 
-def _best(whole: Whole, covariance: Doubles, mean: Doubles, keep: float) -> Split:
+def _choose_split(whole: SplittableLayer, covariance: Doubles, mean: Doubles, keep: float) -> Split:
     matrix = whole.stored.matrix
-    by = by_outputs if whole.reads_outputs else by_inputs
+    by = factorize_by_outputs if whole.reads_outputs else factorize_by_inputs
     plain = Split(whole=whole, way=by(matrix, covariance, mean), price=whole.channels)
     if whole.spatial is None or whole.bound(whole.spatial) < 1:
         return plain
     most = int(whole.bound(whole.spatial))
-    way = spatial(whole.stored.weight.astype(np.float64), covariance[0], mean[0], most)
+    way = factorize_spatially(whole.stored.weight.astype(np.float64), covariance[0], mean[0], most)
     if way is None:
         return plain
     other = Split(whole=whole, way=way, price=whole.spatial)
     if whole.bound(whole.channels) < 1:
         return other
-    return min((plain, other), key=lambda split: _error_at(split, keep))
+    return min((plain, other), key=lambda split: _interpolate_error(split, keep))
 
 
-def _error_at(split: Split, keep: float) -> float:
+def _interpolate_error(split: Split, keep: float) -> float:
     """Interpolate the error at a share of the multiply-accumulates between the nearest ranks."""
     rank = keep * math.prod(split.whole.layer.shape) / split.price.macs
     errors = split.way.errors

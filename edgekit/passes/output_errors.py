@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.instrument import Additions, open_offloaded
-from edgekit.graphs.observe import Run, feed, input_tensors
+from edgekit.graphs.observe import Run, feed, get_input_tensors
 from edgekit.graphs.onnx_file import open_session
 from edgekit.graphs.output_parts import find_output_parts
 from edgekit_agent.samples import Samples
@@ -95,7 +95,7 @@ class FloatOutputs:
 
     def __init__(self, index: GraphIndex, samples: Sequence[Samples], folder: Path) -> None:
         self._samples = samples
-        self._tensors = input_tensors(index.proto)
+        self._tensors = get_input_tensors(index.proto)
         self._names = find_output_parts(index.proto)
         self._folder = Path(tempfile.mkdtemp(prefix="outputs-", dir=folder))
         session = open_offloaded(index, Additions(outputs=list(dict.fromkeys(self._names))))
@@ -116,7 +116,7 @@ class FloatOutputs:
         for number, made in enumerate(_run_samples(fed, judged)):
             with np.load(self._folder / f"{number}.npz") as before:
                 pairs = zip(before.files, judged, strict=True)
-                rows.append([squared_error(before[old], made[new]) for old, new in pairs])
+                rows.append([compute_squared_error(before[old], made[new]) for old, new in pairs])
         table = np.array(rows, np.float64).reshape(len(rows), -1, 2)
         return OutputErrors(error=table[..., 0], size=table[..., 1])
 
@@ -129,7 +129,9 @@ def _run_samples(
         yield run(names, {})
 
 
-def squared_error(old: NDArray[np.generic], new: NDArray[np.generic]) -> tuple[float, float]:
+def compute_squared_error(
+    old: NDArray[np.generic], new: NDArray[np.generic]
+) -> tuple[float, float]:
     """Compute squared error and squared size over the finite entries of a float value; else 0."""
     if old.dtype.kind != "f" or old.shape != new.shape:
         return 0.0, 0.0

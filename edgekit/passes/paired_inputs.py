@@ -10,7 +10,7 @@ from onnx import ModelProto
 
 from edgekit.graphs.observe import Values, observe
 from edgekit.passes.layer_inputs import Array, Layer, Moments
-from edgekit.passes.sparse import Aim, Doubles
+from edgekit.passes.sparse import Doubles, LayerObjective
 from edgekit_agent.samples import Samples
 
 # Least power of an input, relative to the mean of all, for inputs that were always zero.
@@ -22,7 +22,7 @@ _MOST_WAITING = 512
 
 
 @dataclass(kw_only=True)
-class Pairs:
+class PairedMoments:
     """Sums over the inputs x of a layer and their changed versions z: z zᵀ and x zᵀ [G, I, I]."""
 
     square: Doubles
@@ -33,7 +33,7 @@ class Pairs:
     _waiting: list[tuple[Array, Array]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, groups: int, inputs: int) -> Pairs:
+    def of(cls, groups: int, inputs: int) -> PairedMoments:
         """Create sums without rows."""
         square, total = (groups, inputs, inputs), (groups, inputs)
         return cls(
@@ -44,7 +44,7 @@ class Pairs:
         )
 
     @classmethod
-    def same(cls, moments: Moments) -> Pairs:
+    def same(cls, moments: Moments) -> PairedMoments:
         """Create the sums of an unchanged graph from its moments."""
         square, total = moments.square, moments.total
         return cls(square=square, cross=square, before=total, after=total, count=moments.count)
@@ -69,7 +69,7 @@ class Pairs:
         self.after += z.sum(axis=1, dtype=np.float64)
         self.count += x.shape[1]
 
-    def aim(self, weight: Doubles, *, centred: bool) -> Aim:
+    def aim(self, weight: Doubles, *, centred: bool) -> LayerObjective:
         """Build the least-squares problem of a layer: old outputs from the changed inputs.
 
         With few samples the moments are shrunk towards the diagonal, as in ``Moments.hessian``.
@@ -99,7 +99,9 @@ class Pairs:
         # The power that was added to the diagonal has the outputs of the present weight as target.
         more = power - np.diagonal(hessian, axis1=1, axis2=2)
         hessian[:, np.arange(inputs), np.arange(inputs)] += more
-        return Aim(weight=weight, hessian=hessian, target=target + weight * more[:, np.newaxis, :])
+        return LayerObjective(
+            weight=weight, hessian=hessian, target=target + weight * more[:, np.newaxis, :]
+        )
 
     def shift(self, weight: Doubles, changed: Doubles) -> Doubles:
         """Compute the mean of each output channel that changes of weights and inputs removed."""
@@ -109,12 +111,12 @@ class Pairs:
         return shift
 
 
-def gather_pairs(
+def gather_paired_moments(
     original: ModelProto,
     changed: ModelProto,
     layers: Mapping[str, Layer],
     parts: Sequence[Samples],
-) -> dict[str, Pairs]:
+) -> dict[str, PairedMoments]:
     """Gather the second moments of each layer's inputs in both graphs, in constant memory.
 
     Args:
@@ -128,14 +130,14 @@ def gather_pairs(
     """
     sight: dict[Hashable, list[str]] = {}
     for key, layer in layers.items():
-        sight.setdefault(layer.sees, []).append(key)
+        sight.setdefault(layer.input_key, []).append(key)
     first = {what: layers[keys[0]] for what, keys in sight.items()}
-    found = {what: Pairs.of(layer.groups, layer.inputs) for what, layer in first.items()}
+    found = {what: PairedMoments.of(layer.groups, layer.inputs) for what, layer in first.items()}
     names = list(dict.fromkeys(layer.read for layer in first.values()))
     streams = (observe(proto, names, parts) for proto in (original, changed))
     for before, after in zip(*streams, strict=True):
         for what, layer in first.items():
-            rows = [_rows(layer, values) for values in (before, after)]
+            rows = [_get_rows(layer, values) for values in (before, after)]
             if rows[0].size:
                 found[what].add(rows[0], rows[1])
     for pairs in found.values():
@@ -143,7 +145,7 @@ def gather_pairs(
     return {key: found[what] for what, keys in sight.items() for key in keys}
 
 
-def _rows(layer: Layer, values: Values) -> Array:
+def _get_rows(layer: Layer, values: Values) -> Array:
     name = layer.read
     value = values[name].astype(np.float32, copy=False)
     if not np.isfinite(value).all():

@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from edgekit.errors import UserError
 from edgekit.feeding import WHOLE, Feeding
-from edgekit.graphs.observe import as_tensor
-from edgekit.graphs.outputs import Arrays, outputs
+from edgekit.graphs.observe import to_agent_tensor
+from edgekit.graphs.outputs import Arrays, iter_outputs
 from edgekit.model import Model, Signature, TensorSpec
-from edgekit.subsets import count_of, parts_of, spread
+from edgekit.subsets import count_samples, select_spread, to_parts
 from edgekit_agent.failures import AgentError
 from edgekit_agent.feeds import batch_size, batches
 from edgekit_agent.runtimes import Tensor
@@ -45,7 +45,7 @@ class Probe:
     judges: bool = True
 
 
-def narrower(before: Model, after: Model) -> Model:
+def choose_narrower(before: Model, after: Model) -> Model:
     """Return the model with the more fixed sizes, which decides the shapes that both can be fed."""
     pairs = zip(before.signature.inputs, after.signature.inputs, strict=False)
     fixes = any(
@@ -56,7 +56,7 @@ def narrower(before: Model, after: Model) -> Model:
     return after if before.format != after.format and fixes else before
 
 
-def probes(
+def iter_probes(
     model: Model,
     samples: Samples | Sequence[Samples] | None,
     *,
@@ -80,14 +80,14 @@ def probes(
         UserError: the samples do not fit the inputs of the model.
     """
     if samples is None:
-        yield from _made_up(model.signature, feeding or Feeding(), seed)
+        yield from _iter_made_up(model.signature, feeding or Feeding(), seed)
         return
     specs = model.signature.inputs
-    tensors = tuple(as_tensor(spec) for spec in specs)
-    seen = parts_of(samples)
+    tensors = tuple(to_agent_tensor(spec) for spec in specs)
+    seen = to_parts(samples)
     first: list[Arrays] = []
     for parts in (unseen, seen) if unseen else (seen,):
-        for probe in _real(model, parts, tensors):
+        for probe in _iter_real(model, parts, tensors):
             if len(first) < _TOGETHER:
                 first.append(probe.feed)
             yield replace(probe, judges=parts is unseen or not unseen)
@@ -102,7 +102,7 @@ def probes(
         }
         yield Probe(what=f"{_TOGETHER} samples at once", feed=joined, batch=_TOGETHER)
     halves = {
-        spec.name: _halved(first[0][spec.name], spec, axes[spec.name])
+        spec.name: _halve(first[0][spec.name], spec, axes[spec.name])
         if spec.name in axes
         else first[0][spec.name]
         for spec in specs
@@ -111,15 +111,15 @@ def probes(
         yield Probe(what="a sample of half the size", feed=halves)
 
 
-def made_up_samples(model: Model, feeding: Feeding, folder: Path) -> Samples:
+def write_made_up_samples(model: Model, feeding: Feeding, folder: Path) -> Samples:
     """Write one made-up sample that the model accepts into files of a folder.
 
     Raises:
         UserError: the model accepts none of the sizes that are tried; the text gives the reason.
     """
     refused = ""
-    for probe in _made_up(model.signature, feeding, seed=0, sizes=(*_SIZES, *_LARGER)):
-        made = next(iter(outputs(model, [probe.feed])))
+    for probe in _iter_made_up(model.signature, feeding, seed=0, sizes=(*_SIZES, *_LARGER)):
+        made = next(iter(iter_outputs(model, [probe.feed])))
         if not isinstance(made, str):
             return _as_samples(probe.feed, folder)
         refused = refused or made
@@ -138,23 +138,25 @@ def _as_samples(feed: Arrays, folder: Path) -> Samples:
     return Samples(tuple(columns))
 
 
-def expected_probes(
+def estimate_probe_count(
     model: Model, samples: Samples | Sequence[Samples] | None, unseen: Sequence[Samples] = ()
 ) -> int:
     """Estimate the number of probes; there are fewer where a model takes several samples."""
     if samples is None:
         return len(_SIZES)
-    most = _count(model)
-    return min(count_of(parts_of(samples)), most) + min(count_of(unseen), most) + 1
+    most = _get_sample_count(model)
+    return min(count_samples(to_parts(samples)), most) + min(count_samples(unseen), most) + 1
 
 
-def _count(model: Model) -> int:
+def _get_sample_count(model: Model) -> int:
     return _SAMPLES_OF_LARGE if model.bytes > _LARGE_BYTES else _SAMPLES
 
 
-def _real(model: Model, parts: Sequence[Samples], tensors: Sequence[Tensor]) -> Iterator[Probe]:
+def _iter_real(
+    model: Model, parts: Sequence[Samples], tensors: Sequence[Tensor]
+) -> Iterator[Probe]:
     try:
-        for part in spread(parts, _count(model)):
+        for part in select_spread(parts, _get_sample_count(model)):
             for batch in batches(part, tensors, batch_size(part, tensors) or 1):
                 yield Probe(
                     what=f"sample {part.first + batch.start}",
@@ -166,7 +168,7 @@ def _real(model: Model, parts: Sequence[Samples], tensors: Sequence[Tensor]) -> 
         raise UserError(error.failure.message, hint=error.failure.hint) from error
 
 
-def _halved(value: NDArray[np.generic], spec: TensorSpec, batch: int) -> NDArray[np.generic]:
+def _halve(value: NDArray[np.generic], spec: TensorSpec, batch: int) -> NDArray[np.generic]:
     """Return the first half along every free axis except the batch."""
     free = [axis for axis, d in enumerate(spec.shape) if axis != batch and not isinstance(d, int)]
     cuts = [slice(None)] * value.ndim
@@ -175,7 +177,7 @@ def _halved(value: NDArray[np.generic], spec: TensorSpec, batch: int) -> NDArray
     return np.ascontiguousarray(value[tuple(cuts)])
 
 
-def _made_up(
+def _iter_made_up(
     signature: Signature, feeding: Feeding, seed: int, sizes: Sequence[int] = _SIZES
 ) -> Iterator[Probe]:
     """Yield made-up inputs: normal floats, zeros for integers (possible indices), constants."""
@@ -186,16 +188,16 @@ def _made_up(
     free_batch = bool(counted) and all(
         not isinstance(spec.shape[axes[spec.name]], int) for spec in counted
     )
-    free = {name for _, _, name in feeding.free_axes(signature)} - feeding.dims.keys()
+    free = {name for _, _, name in feeding.iter_free_axes(signature)} - feeding.dims.keys()
     for size in sizes if free else sizes[:1]:
         for batch in (1, _TOGETHER) if free_batch else (1,):
             rng = np.random.default_rng(seed)
             told = dict.fromkeys(free, size) | dict(feeding.dims)
-            feed = {spec.name: _values(spec, batch, told, rng) for spec in specs}
+            feed = {spec.name: _make_up_value(spec, batch, told, rng) for spec in specs}
             yield Probe(what="made-up inputs", feed=feed | dict(feeding.constants), batch=batch)
 
 
-def _values(
+def _make_up_value(
     spec: TensorSpec, batch: int, sizes: Mapping[str, int], rng: np.random.Generator
 ) -> NDArray[np.generic]:
     shape = tuple(

@@ -11,13 +11,13 @@ from onnx import ModelProto
 
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.onnx_file import open_session
-from edgekit.graphs.placement import Weighted, place
+from edgekit.graphs.placement import WeightedNode, plan_placement
 from edgekit.model import Model
 from edgekit.passes import Work
 from edgekit.passes.dynamic_products import PRODUCTS, make_products_dynamic
-from edgekit.passes.probes import probes
-from edgekit.passes.timing import time_ratio
-from edgekit.passes.trials import Version, written
+from edgekit.passes.probes import iter_probes
+from edgekit.passes.timing import measure_time_ratio
+from edgekit.passes.trials import Version, write_version
 
 # More products than this take too long to try one by one.
 _MOST_LAYERS = 24
@@ -47,7 +47,7 @@ class ProductTrials:
         """Write the 8-bit model with the given products quantized at run time."""
         in_float = self.version.in_float | dynamic
         version = dataclasses.replace(self.version, in_float=in_float)
-        made = written(self.index, version, self.largest)
+        made = write_version(self.index, version, self.largest)
         if dynamic:
             make_products_dynamic(made, self.largest, only=dynamic, folder=self.index.folder)
         return made
@@ -59,23 +59,23 @@ class ProductTrials:
             model: the source file, for the inputs to feed.
             work: work of the pass; gets a note of the products that are quantized at run time.
         """
-        products = self._products()
+        products = self._list_products()
         names = [w.node.output[0] for w in products]
         static = self.write(frozenset())
         if not names or len(names) > _MOST_LAYERS:
             return static
         feed = dict(
-            next(probes(model, work.calibration, seed=work.seed, feeding=work.feeding)).feed
+            next(iter_probes(model, work.calibration, seed=work.seed, feeding=work.feeding)).feed
         )
         chosen: frozenset[str] = frozenset()
-        best = self._session(static)
+        best = self._open_session(static)
         tried = [frozenset(names)] if len(names) > 1 else []
         for number, other in enumerate([*tried, *names]):
             work.progress("static or dynamic", number, len(names) + len(tried))
             changed = other if isinstance(other, frozenset) else chosen ^ {other}
-            session = self._session(self.write(changed))
+            session = self._open_session(self.write(changed))
             if (
-                time_ratio(partial(best.run, None, feed), partial(session.run, None, feed))
+                measure_time_ratio(partial(best.run, None, feed), partial(session.run, None, feed))
                 < _FASTER
             ):
                 chosen, best = changed, session
@@ -85,11 +85,11 @@ class ProductTrials:
         work.note(f"quantized at run time, which is faster on this machine: {', '.join(told)}")
         return self.write(chosen)
 
-    def _products(self) -> list[Weighted]:
-        placement = place(self.index, self.version.in_float)
+    def _list_products(self) -> list[WeightedNode]:
+        placement = plan_placement(self.index, self.version.in_float)
         return [w for w in placement.weighted if w.node.op_type in PRODUCTS]
 
-    def _session(self, made: ModelProto) -> ort.InferenceSession:
+    def _open_session(self, made: ModelProto) -> ort.InferenceSession:
         path = self._folder / _FILE
         path.write_bytes(made.SerializeToString())
         try:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from edgekit.graphs.cost import Cost
-from edgekit.graphs.stored import Stored
+from edgekit.graphs.stored import StorageStats
 from edgekit.model import Signature, TensorSpec
 from edgekit.passes import INT8_WEIGHTS, TWIN, PassSpec, Promise
 from edgekit.passes.agreement import Agreement
@@ -35,7 +35,7 @@ _BY_PRECISION = {
 _INTEGERS = {"int4", "uint4", "int8", "uint8"}
 
 
-def promised(spec: PassSpec, settings: Settings, before: Stored) -> Promise:
+def get_promise(spec: PassSpec, settings: Settings, before: StorageStats) -> Promise:
     """Return the promise of a pass for a model with these settings.
 
     Float graphs agree between the runtimes up to the order of sums, graphs that compute in float16
@@ -60,23 +60,24 @@ def promised(spec: PassSpec, settings: Settings, before: Stored) -> Promise:
     return spec.promise
 
 
-def broken_signature(before: Signature, after: Signature) -> Iterator[str]:
+def check_signature(before: Signature, after: Signature) -> Iterator[str]:
     """Yield differences of inputs and outputs; sizes may become known or free but not change."""
     for kind, olds, news in (
         ("inputs", before.inputs, after.inputs),
         ("outputs", before.outputs, after.outputs),
     ):
+        found = f"they are {_format_specs(news)}, were {_format_specs(olds)}"
         if [(t.name, t.dtype) for t in olds] != [(t.name, t.dtype) for t in news]:
-            yield f"promised the same {kind}: they are {_told(news)}, were {_told(olds)}"
-        elif not all(_same_shape(a, b) for a, b in zip(olds, news, strict=True)):
-            yield f"promised {kind} of the same shapes: they are {_told(news)}, were {_told(olds)}"
+            yield f"promised the same {kind}: {found}"
+        elif not all(_has_same_shape(a, b) for a, b in zip(olds, news, strict=True)):
+            yield f"promised {kind} of the same shapes: {found}"
 
 
-def _told(specs: tuple[TensorSpec, ...]) -> str:
+def _format_specs(specs: tuple[TensorSpec, ...]) -> str:
     return ", ".join(map(str, specs))
 
 
-def _same_shape(before: TensorSpec, after: TensorSpec) -> bool:
+def _has_same_shape(before: TensorSpec, after: TensorSpec) -> bool:
     """Return whether two shapes agree; a shape that the file does not state agrees with all."""
     if not before.shape or not after.shape:
         return True
@@ -86,7 +87,7 @@ def _same_shape(before: TensorSpec, after: TensorSpec) -> bool:
     return all(len(dims) == 1 or not all(isinstance(d, int) for d in dims) for dims in known)
 
 
-def broken_store(promise: Promise, before: Stored, after: Stored) -> Iterator[str]:
+def check_store(promise: Promise, before: StorageStats, after: StorageStats) -> Iterator[str]:
     """Yield broken promises on the stored tensors and the size of a file.
 
     Args:
@@ -99,8 +100,9 @@ def broken_store(promise: Promise, before: Stored, after: Stored) -> Iterator[st
     if after.infinite and not (before.infinite or promise.may_fold_infinities):
         yield f"promised finite values: the stored tensor {after.infinite} holds infinity"
     if promise.stores and not any(after.bytes_of.get(dtype) for dtype in promise.stores):
-        yield f"promised {' or '.join(promise.stores)} weights: found none, but {_types(after)}"
-    if promise.fewer_float_weights and not _freed(promise, before, after):
+        stores = " or ".join(promise.stores)
+        yield f"promised {stores} weights: found none, but {_format_types(after)}"
+    if promise.fewer_float_weights and not _has_freed_weights(promise, before, after):
         yield (
             f"promised fewer float weights: found {after.weight_bytes + after.shared_bytes} bytes "
             f"of them, were {before.weight_bytes + before.shared_bytes}"
@@ -110,7 +112,7 @@ def broken_store(promise: Promise, before: Stored, after: Stored) -> Iterator[st
             f"promised {100 * promise.sparser:.3g} % of the weights to be zero: found "
             f"{100 * after.zeros:.3g} %, were {100 * before.zeros:.3g} %"
         )
-    limit = _largest(promise, before, after)
+    limit = _compute_size_limit(promise, before, after)
     if after.file_bytes > limit:
         yield (
             f"promised a file of at most {limit:.0f} bytes: found {after.file_bytes}, "
@@ -118,35 +120,35 @@ def broken_store(promise: Promise, before: Stored, after: Stored) -> Iterator[st
         )
 
 
-def broken_cost(before: Cost, after: Cost) -> Iterator[str]:
+def check_cost(before: Cost, after: Cost) -> Iterator[str]:
     """Yield a broken promise if the result multiplies no less, where all products are counted."""
     if not (before.unknown or after.unknown) and after.macs >= before.macs:
         yield f"promised fewer multiply-accumulates: found {after.macs}, were {before.macs}"
 
 
-def _types(stored: Stored) -> str:
+def _format_types(stored: StorageStats) -> str:
     return ", ".join(f"{n} bytes of {name}" for name, n in sorted(stored.bytes_of.items()))
 
 
-def _freed(promise: Promise, before: Stored, after: Stored) -> bool:
+def _has_freed_weights(promise: Promise, before: StorageStats, after: StorageStats) -> bool:
     """Return whether float weights were removed, if there were any to remove."""
     had = any(before.bytes_of.get(dtype) for dtype in promise.stores)
-    return had or not before.weight_bytes or _gone(before, after) > 0
+    return had or not before.weight_bytes or _count_removed_bytes(before, after) > 0
 
 
-def _gone(before: Stored, after: Stored) -> int:
+def _count_removed_bytes(before: StorageStats, after: StorageStats) -> int:
     weights = before.weight_bytes + before.shared_bytes
     return max(weights - after.weight_bytes - after.shared_bytes, 0)
 
 
-def _largest(promise: Promise, before: Stored, after: Stored) -> float:
+def _compute_size_limit(promise: Promise, before: StorageStats, after: StorageStats) -> float:
     """Compute the largest allowed file; shared weights may stay in float beside their integers."""
     allowed = _ALLOWED_BYTES + _ALLOWED_NODE_BYTES * after.nodes + before.shared_bytes // 2
-    saved = promise.saves * _gone(before, after)
+    saved = promise.saves * _count_removed_bytes(before, after)
     return promise.max_growth * before.file_bytes - saved + allowed
 
 
-def broken_agreement(promise: Promise, found: Agreement, *, asked: bool = False) -> Iterator[str]:
+def check_agreement(promise: Promise, found: Agreement, *, asked: bool = False) -> Iterator[str]:
     """Yield broken promises on the outputs.
 
     Args:

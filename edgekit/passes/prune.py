@@ -12,29 +12,34 @@ from onnx import ModelProto
 from edgekit.errors import PassRefused
 from edgekit.graphs.divergence import Reference
 from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.observe import batch_of
+from edgekit.graphs.observe import get_batch_size
 from edgekit.graphs.onnx_file import save
 from edgekit.layers import LayerCost, write_layers
 from edgekit.model import Model
 from edgekit.passes import Work
 from edgekit.passes.grids import Doubles
-from edgekit.passes.layer_inputs import not_finite
-from edgekit.passes.paired_inputs import Pairs, gather_pairs
+from edgekit.passes.layer_inputs import build_not_finite_error
+from edgekit.passes.paired_inputs import PairedMoments, gather_paired_moments
 from edgekit.passes.reasons import WEIGHT_OPS, explain_no_weights
 from edgekit.passes.sources import open_source
 from edgekit.passes.sparsities import (
-    Row,
-    changed,
-    for_the_rest,
-    levels_of,
-    measured,
-    pick,
-    row_of,
-    without_thin,
+    LayerSparsities,
+    build_layer_sparsities,
+    choose_sparsities,
+    drop_thin_layers,
+    list_levels,
+    measure_divergences,
+    prune_layer,
+    rescale_sparsity,
 )
-from edgekit.passes.stored_layers import StoredLayer, replaced, shifted_bias, stored_layers
+from edgekit.passes.stored_layers import (
+    StoredLayer,
+    collect_stored_layers,
+    replace_constant,
+    shift_bias,
+)
 from edgekit.recipe import Prune
-from edgekit.subsets import held_out
+from edgekit.subsets import split_held_out
 from edgekit_agent.samples import Samples
 
 _OPSET = 13
@@ -62,30 +67,32 @@ def prune(model: Model, settings: Prune, work: Work) -> Path:
     source = open_source(model, work, _OPSET, keep_ties=True)
     proto = source.proto
     index = GraphIndex(proto)
-    batch = batch_of(work.calibration, model.signature)
-    seen, unseen = held_out(work.fitting, settings.max_samples, most=_MOST_HELD_OUT, batch=batch)
+    batch = get_batch_size(work.calibration, model.signature)
+    seen, unseen = split_held_out(
+        work.fitting, settings.max_samples, most=_MOST_HELD_OUT, batch=batch
+    )
     try:
-        layers = stored_layers(index, seen, work.progress, every=True)
+        layers = collect_stored_layers(index, seen, work.progress, every=True)
         _check(proto, layers, settings)
         if settings.pattern == "none":
             everything = sum(layer.weight.size for layer in layers)
-            layers = without_thin(layers)
-            settings = for_the_rest(settings, layers, everything)
-        rows = [row_of(index, layer, settings) for layer in layers]
+            layers = drop_thin_layers(layers)
+            settings = rescale_sparsity(settings, layers, everything)
+        rows = [build_layer_sparsities(index, layer, settings) for layer in layers]
         _check_pattern(rows, settings)
         reference = Reference(proto, unseen)
-        if reference.can_tell:
-            rows = measured(index, rows, settings, reference, work.progress)
-        shares = pick(rows, settings)
+        if reference.has_outputs:
+            rows = measure_divergences(index, rows, settings, reference, work.progress)
+        shares = choose_sparsities(rows, settings)
         _prune(index, rows, shares, seen, settings, reference, work)
     except FloatingPointError as error:
-        raise not_finite(error) from error
+        raise build_not_finite_error(error) from error
     index.drop_unread_constants()
-    costs = [_cost(index, *each) for each in zip(rows, shares, strict=True)]
+    costs = [_build_cost(index, *each) for each in zip(rows, shares, strict=True)]
     source.restore(proto)
     target = work.scratch / "pruned.onnx"
     save(proto, target)
-    if reference.can_tell:
+    if reference.has_outputs:
         write_layers(work.scratch, costs)
     return target
 
@@ -117,7 +124,7 @@ def _check_both(settings: Prune) -> None:
     Raises:
         PassRefused: they do not agree.
     """
-    makes = levels_of(settings)[-1]
+    makes = list_levels(settings)[-1]
     if settings.sparsity not in (Prune.sparsity, makes):
         raise PassRefused(
             f"pattern {settings.pattern} makes {100 * makes:g} % of a layer zero, and sparsity "
@@ -126,7 +133,7 @@ def _check_both(settings: Prune) -> None:
         )
 
 
-def _check_pattern(rows: Sequence[Row], settings: Prune) -> None:
+def _check_pattern(rows: Sequence[LayerSparsities], settings: Prune) -> None:
     """Check that the pattern fits a layer.
 
     Raises:
@@ -143,7 +150,7 @@ def _check_pattern(rows: Sequence[Row], settings: Prune) -> None:
 
 def _prune(
     index: GraphIndex,
-    rows: Sequence[Row],
+    rows: Sequence[LayerSparsities],
     shares: Sequence[float],
     seen: Sequence[Samples],
     settings: Prune,
@@ -156,8 +163,8 @@ def _prune(
     original.CopyFrom(index.proto)
     tables = [each for each in sparser if each[0].layer is None]
     for layer, share in tables:
-        weight = changed(index, layer, settings, share, None)
-        replaced(index, layer.name, layer.tensor(weight))
+        weight = prune_layer(index, layer, settings, share, None)
+        replace_constant(index, layer.name, layer.tensor(weight))
     others = [each for each in sparser if each[0].layer is not None]
     size = max(1, math.ceil(len(others) / _STAGES))
     for start in range(0, len(others), size):
@@ -180,45 +187,47 @@ def _prune_stage(
     held-out samples decide.
     """
     views = {layer.name: layer.layer for layer, _ in stage if layer.layer is not None}
-    pairs = gather_pairs(original, index.proto, views, seen)
-    same = {n.name: Pairs.same(n.moments) for n, _ in stage if n.moments is not None}
-    ways = [pairs, same] if settings.score == "second-order" and reference.can_tell else [pairs]
+    pairs = gather_paired_moments(original, index.proto, views, seen)
+    same = {n.name: PairedMoments.same(n.moments) for n, _ in stage if n.moments is not None}
+    ways = [pairs, same] if settings.score == "second-order" and reference.has_outputs else [pairs]
     tried = []
     for way in ways:
         weights = [
-            changed(index, layer, settings, share, way[layer.name]) for layer, share in stage
+            prune_layer(index, layer, settings, share, way[layer.name]) for layer, share in stage
         ]
         for (layer, _), weight in zip(stage, weights, strict=True):
-            replaced(index, layer.name, layer.tensor(weight))
-        undone = _shifted(index, stage, weights, pairs) if settings.score != "magnitude" else []
+            replace_constant(index, layer.name, layer.tensor(weight))
+        undone = (
+            _shift_biases(index, stage, weights, pairs) if settings.score != "magnitude" else []
+        )
         tried.append((reference.divergence(index.proto) if len(ways) > 1 else 0.0, weights))
         for undo in reversed(undone):
             undo()
     _, best = min(tried, key=lambda each: each[0])
     for (layer, _), weight in zip(stage, best, strict=True):
-        replaced(index, layer.name, layer.tensor(weight))
+        replace_constant(index, layer.name, layer.tensor(weight))
     if settings.score != "magnitude":
-        _shifted(index, stage, best, pairs)
+        _shift_biases(index, stage, best, pairs)
 
 
-def _shifted(
+def _shift_biases(
     index: GraphIndex,
     stage: Sequence[tuple[StoredLayer, float]],
     weights: Sequence[Doubles],
-    pairs: Mapping[str, Pairs],
+    pairs: Mapping[str, PairedMoments],
 ) -> list[Callable[[], None]]:
     """Add the mean errors of a stage's weights to the biases; return the functions that undo it."""
     return [
-        shifted_bias(index, layer, pairs[layer.name].shift(layer.matrix, weight))
+        shift_bias(index, layer, pairs[layer.name].shift(layer.matrix, weight))
         for (layer, _), weight in zip(stage, weights, strict=True)
     ]
 
 
-def _cost(index: GraphIndex, row: Row, share: float) -> LayerCost:
+def _build_cost(index: GraphIndex, row: LayerSparsities, share: float) -> LayerCost:
     """Build the table entry of a layer: bits, zeros, and damage to the outputs."""
     weight = index.float_constant(row.layer.name)
     zeros = 1 - np.count_nonzero(weight) / weight.size
-    bits = _FLOAT_BITS * (1 - zeros) + _entropy(zeros)
+    bits = _FLOAT_BITS * (1 - zeros) + _compute_entropy(zeros)
     return LayerCost(
         layer=row.layer.name,
         op=row.layer.op,
@@ -231,6 +240,6 @@ def _cost(index: GraphIndex, row: Row, share: float) -> LayerCost:
     )
 
 
-def _entropy(share: float) -> float:
+def _compute_entropy(share: float) -> float:
     """Compute the bits that tell whether a weight belongs to a share of the weights."""
     return -sum(p * math.log2(p) for p in (share, 1 - share) if p > 0)

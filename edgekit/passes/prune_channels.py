@@ -12,31 +12,38 @@ from numpy.typing import NDArray
 from onnx import ModelProto
 
 from edgekit.errors import PassRefused
-from edgekit.graphs.branches import Branch, branches, without
+from edgekit.graphs.branches import Branch, list_branches, remove_branches
 from edgekit.graphs.channels import Channels, Family, find_channels
-from edgekit.graphs.cutting import key, macs_of, permitted
+from edgekit.graphs.cutting import count_remaining_macs, get_node_key, select_removable
 from edgekit.graphs.divergence import Reference
 from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.names import old_names
-from edgekit.graphs.observe import batch_of, input_tensors
+from edgekit.graphs.names import restore_names
+from edgekit.graphs.observe import get_batch_size, get_input_tensors
 from edgekit.graphs.onnx_file import save
-from edgekit.graphs.placement import as_product
+from edgekit.graphs.placement import match_product
 from edgekit.layers import LayerCost, write_layers
 from edgekit.model import Model
 from edgekit.passes import Work
-from edgekit.passes.branch_choice import branch_options
-from edgekit.passes.ladders import Trial, ladders_of
-from edgekit.passes.layer_inputs import Layer, not_finite
-from edgekit.passes.leaving_out import left_out
-from edgekit.passes.pruning_limits import nothing_can_go, too_much
-from edgekit.passes.pruning_plan import Plan, costs_of
-from edgekit.passes.readers import Readers, cut_and_refit, find_readers, with_biases
-from edgekit.passes.refit import Refitted, refit
+from edgekit.passes.branch_choice import rank_branches
+from edgekit.passes.ladders import PruningContext, build_ladders
+from edgekit.passes.layer_inputs import Layer, build_not_finite_error
+from edgekit.passes.leaving_out import choose_removed_branches
+from edgekit.passes.pruning_limits import build_nothing_error, build_too_much_error
+from edgekit.passes.pruning_plan import Plan, list_costs
+from edgekit.passes.readers import Readers, add_zero_biases, cut_and_refit, find_readers
+from edgekit.passes.refit import RefitLayer, refit
 from edgekit.passes.sources import open_source
-from edgekit.passes.widths import Allocation, Ladder, Sizes, alike, damage_of, gone
+from edgekit.passes.widths import (
+    Ladder,
+    Sizes,
+    WidthSearch,
+    choose_uniform_steps,
+    collect_removed,
+    sum_damages,
+)
 from edgekit.progress import Tick
 from edgekit.recipe import PruneChannels
-from edgekit.subsets import held_out
+from edgekit.subsets import split_held_out
 from edgekit_agent.feeds import batches
 from edgekit_agent.samples import Samples
 
@@ -69,9 +76,11 @@ def prune_channels(model: Model, settings: PruneChannels, work: Work) -> Path:
         raise PassRefused("pruning channels needs calibration data")
     source = open_source(model, work, _OPSET, keep_ties=True)
     proto = source.proto
-    with_biases(proto)
-    batch = batch_of(work.calibration, model.signature)
-    seen, unseen = held_out(work.fitting, settings.max_samples, most=_MOST_HELD_OUT, batch=batch)
+    add_zero_biases(proto)
+    batch = get_batch_size(work.calibration, model.signature)
+    seen, unseen = split_held_out(
+        work.fitting, settings.max_samples, most=_MOST_HELD_OUT, batch=batch
+    )
     count = sum(part.columns[0].shape[0] for part in seen)
     if settings.repair and count < _LEAST_SAMPLES:
         raise PassRefused(
@@ -83,7 +92,7 @@ def prune_channels(model: Model, settings: PruneChannels, work: Work) -> Path:
         original=proto,
         seen=seen,
         unseen=unseen,
-        shapes=_shapes(proto, seen, batch),
+        shapes=_get_input_shapes(proto, seen, batch),
         constants=work.feeding.constants,
         settings=settings,
         tick=work.progress,
@@ -92,9 +101,9 @@ def prune_channels(model: Model, settings: PruneChannels, work: Work) -> Path:
     try:
         made, costs = job.run()
     except FloatingPointError as error:
-        raise not_finite(error) from error
+        raise build_not_finite_error(error) from error
     del made.graph.value_info[:]
-    old_names(proto, made)
+    restore_names(proto, made)
     source.restore(made)
     target = work.scratch / "pruned.onnx"
     save(made, target)
@@ -102,9 +111,11 @@ def prune_channels(model: Model, settings: PruneChannels, work: Work) -> Path:
     return target
 
 
-def _shapes(proto: ModelProto, parts: Sequence[Samples], batch: int) -> dict[str, tuple[int, ...]]:
+def _get_input_shapes(
+    proto: ModelProto, parts: Sequence[Samples], batch: int
+) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the inputs for the fewest samples that the model accepts."""
-    first = next(iter(batches(parts[0], input_tensors(proto), batch)))
+    first = next(iter(batches(parts[0], get_input_tensors(proto), batch)))
     return {name: value.shape for name, value in first.inputs.items()}
 
 
@@ -124,12 +135,12 @@ class _Job:
     def run(self) -> tuple[ModelProto, list[LayerCost]]:
         """Prune the model; return it, with the costs of each dependency group."""
         plan = self._plan()
-        for reader in plan.readers.left_alone(plan.channels, plan.going):
+        for reader in plan.readers.find_unrepaired(plan.channels, plan.going):
             self.note(f"{reader.name} lost inputs and was not refitted: {reader.reason}")
         repair = self.settings.repair
         made = cut_and_refit(plan.channels, plan.readers.fitted if repair else [], plan.going)
         if repair:
-            layers = _repaired(plan.channels, plan.going)
+            layers = _list_refit_layers(plan.channels, plan.going)
             made = refit(
                 self.original,
                 made,
@@ -140,65 +151,67 @@ class _Job:
                 stages=_STAGES,
             )
         measured = self.settings.allocation == "measured"
-        return made, costs_of(plan, measured=measured)
+        return made, list_costs(plan, measured=measured)
 
     def _plan(self) -> Plan:
         reference = Reference(self.original, self.unseen)
         channels = find_channels(self.original, self.shapes, self.constants)
-        found = self._branches(reference)
-        families = self._families(channels)
+        found = self._find_branches(reference)
+        families = self._select_families(channels)
         if not families and not found:
-            raise nothing_can_go(channels, self.settings)
-        plan = self._laddered(channels, families, reference)
+            raise build_nothing_error(channels, self.settings)
+        plan = self._build_plan(channels, families, reference)
         if self.settings.of == "units":
-            return self._units(plan)
-        whole = macs_of(channels)
+            return self._plan_units(plan)
+        whole = count_remaining_macs(channels)
         most = (1 - self.settings.remove) * whole
-        options = branch_options(self.original, found, reference, self.tick) if found else []
-        taken = left_out(channels, options, whole, self._damage_at(plan), most)
+        options = rank_branches(self.original, found, reference, self.tick) if found else []
+        taken = choose_removed_branches(
+            channels, options, whole, self._build_damage_function(plan), most
+        )
         if taken:
-            left = find_channels(without(self.original, taken), self.shapes, self.constants)
+            left = find_channels(remove_branches(self.original, taken), self.shapes, self.constants)
             names = {branch.name for branch in taken}
             plan = replace(
-                self._laddered(left, self._families(left), reference),
+                self._build_plan(left, self._select_families(left), reference),
                 branches={o.branch.name: o.damage for o in options if o.branch.name in names},
             )
-        return self._settled(plan, self._narrowed(plan)(most), most=most, whole=whole)
+        return self._finish_plan(plan, self._build_width_choice(plan)(most), most=most, whole=whole)
 
-    def _branches(self, reference: Reference) -> Sequence[Branch]:
+    def _find_branches(self, reference: Reference) -> Sequence[Branch]:
         settings = self.settings
         wanted = "layers" in settings.kinds and settings.of == "macs"
-        judged = settings.allocation == "measured" and reference.can_tell
-        return branches(self.original) if wanted and judged else ()
+        judged = settings.allocation == "measured" and reference.has_outputs
+        return list_branches(self.original) if wanted and judged else ()
 
-    def _families(self, channels: Channels) -> list[Family]:
+    def _select_families(self, channels: Channels) -> list[Family]:
         return [family for family in channels.families if family.kind in self.settings.kinds]
 
-    def _laddered(
+    def _build_plan(
         self, channels: Channels, families: Sequence[Family], reference: Reference
     ) -> Plan:
         readers = find_readers(channels, self.seen, self.tick) if families else Readers(fitted=())
-        trial = Trial(
+        trial = PruningContext(
             channels=channels,
             readers=readers,
             reference=reference,
             seen=self.seen,
             settings=self.settings,
         )
-        ladders = ladders_of(trial, families, self.tick)
+        ladders = build_ladders(trial, families, self.tick)
         return Plan(channels=channels, readers=readers, ladders=ladders, state=(), going=())
 
-    def _narrowed(self, plan: Plan) -> Callable[[float], list[int]]:
+    def _build_width_choice(self, plan: Plan) -> Callable[[float], list[int]]:
         """Return a function that chooses ladder steps for a number of multiply-accumulates."""
         sizes = Sizes(plan.channels, plan.ladders)
         if self.settings.allocation == "uniform":
-            return lambda most: alike(plan.ladders, sizes.macs, most)
+            return lambda most: choose_uniform_steps(plan.ladders, sizes.macs, most)
 
         def either(state: Sequence[int]) -> float:
-            return max(sizes.macs(state), sizes.paced(state) / _LAG)
+            return max(sizes.macs(state), sizes.count_padded_macs(state) / _LAG)
 
-        swift = Allocation(plan.ladders, either, pace=sizes.paced)
-        small = Allocation(plan.ladders, sizes.macs, pace=sizes.paced)
+        swift = WidthSearch(plan.ladders, either, pace=sizes.count_padded_macs)
+        small = WidthSearch(plan.ladders, sizes.macs, pace=sizes.count_padded_macs)
 
         def narrow(most: float) -> list[int]:
             state = swift.allocate(most)
@@ -208,27 +221,27 @@ class _Job:
 
         return narrow
 
-    def _damage_at(self, plan: Plan) -> Callable[[float], float]:
+    def _build_damage_function(self, plan: Plan) -> Callable[[float], float]:
         """Return the damage of the best widths as a function of the size; infinite if none fit."""
-        narrow, sizes = self._narrowed(plan), Sizes(plan.channels, plan.ladders)
+        narrow, sizes = self._build_width_choice(plan), Sizes(plan.channels, plan.ladders)
 
         def damage(most: float) -> float:
             state = narrow(most)
-            return damage_of(plan.ladders, state) if sizes.macs(state) <= most else math.inf
+            return sum_damages(plan.ladders, state) if sizes.macs(state) <= most else math.inf
 
         return damage
 
-    def _settled(self, plan: Plan, state: Sequence[int], *, most: float, whole: float) -> Plan:
-        going = permitted(plan.channels, gone(plan.ladders, state))
-        left = macs_of(plan.channels, going)
+    def _finish_plan(self, plan: Plan, state: Sequence[int], *, most: float, whole: float) -> Plan:
+        going = select_removable(plan.channels, collect_removed(plan.ladders, state))
+        left = count_remaining_macs(plan.channels, going)
         if left > most:
-            raise too_much(plan.channels, self.settings, 1 - left / whole)
+            raise build_too_much_error(plan.channels, self.settings, 1 - left / whole)
         told = ""
         if most - left > _OVERSHOT * whole:
             told = f"{100 * (1 - left / whole):.1f} % of the multiply-accumulates go in all"
         return replace(plan, state=state, going=going, told=told)
 
-    def _units(self, plan: Plan) -> Plan:
+    def _plan_units(self, plan: Plan) -> Plan:
         """Choose the same share of channel groups of each kind, allocated by their damages."""
         state = [0] * len(plan.ladders)
         for kind in dict.fromkeys(ladder.family.kind for ladder in plan.ladders):
@@ -238,13 +251,13 @@ class _Job:
             left = _Units(ladders=same, total=total).left
             most = math.floor((1 - self.settings.remove) * total + _ROUNDING)
             uniform = self.settings.allocation == "uniform"
-            allocation = Allocation(same, left, pace=left)
-            steps = alike(same, left, most) if uniform else allocation.allocate(most)
+            allocation = WidthSearch(same, left, pace=left)
+            steps = choose_uniform_steps(same, left, most) if uniform else allocation.allocate(most)
             if left(steps) > most:
-                raise too_much(plan.channels, self.settings, 1 - left(steps) / total)
+                raise build_too_much_error(plan.channels, self.settings, 1 - left(steps) / total)
             for place, step in zip(places, steps, strict=True):
                 state[place] = step
-        going = permitted(plan.channels, gone(plan.ladders, state))
+        going = select_removable(plan.channels, collect_removed(plan.ladders, state))
         return replace(plan, state=state, going=going)
 
 
@@ -260,18 +273,19 @@ class _Units:
         return float(self.total - went)
 
 
-def _repaired(channels: Channels, chosen: Sequence[int]) -> list[Refitted]:
+def _list_refit_layers(channels: Channels, chosen: Sequence[int]) -> list[RefitLayer]:
     """List all layers, each with a mask of its remaining output channels."""
     index = GraphIndex(channels.proto)
     stays: dict[str, dict[int, NDArray[np.bool_]]] = {}
     layers: dict[str, Layer] = {}
     for use in channels.walk.uses:
-        weighted = as_product(index, use.node)
+        weighted = match_product(index, use.node)
         if weighted is None or use.node.input[use.position] != weighted.weight:
             continue
-        output = key(use.node)
+        output = get_node_key(use.node)
         stays.setdefault(output, {})[use.axis] = channels.kept(use.labels, chosen)
         layers[output] = Layer.of(index, weighted)
     return [
-        Refitted(output=output, kept=layer.kept(stays[output])) for output, layer in layers.items()
+        RefitLayer(output=output, kept=layer.kept(stays[output]))
+        for output, layer in layers.items()
     ]

@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from edgekit.errors import PassRefused
 from edgekit.graphs.channels import Channels, Family
 from edgekit.graphs.channels.inner_layers import describe_inner_layers
-from edgekit.graphs.channels.walking import called
-from edgekit.graphs.cutting import key, macs_of, permitted
+from edgekit.graphs.channels.walking import describe_node
+from edgekit.graphs.cutting import count_remaining_macs, get_node_key, select_removable
 from edgekit.passes.widths import LEAST_SHARE
 from edgekit.recipe import PruneChannels
 
@@ -17,7 +17,7 @@ _MOST_REASONS = 3
 _RECURRENT = ("LSTM", "GRU", "RNN")
 
 
-def nothing_can_go(channels: Channels, settings: PruneChannels) -> PassRefused:
+def build_nothing_error(channels: Channels, settings: PruneChannels) -> PassRefused:
     """Build the refusal of a model without prunable channels of the requested kinds."""
     kinds = sorted({family.kind for family in channels.families})
     if not settings.kinds:
@@ -27,13 +27,13 @@ def nothing_can_go(channels: Channels, settings: PruneChannels) -> PassRefused:
             f"none of the kinds asked for can go: {', '.join(settings.kinds)}",
             hint=f"there are {', '.join(kinds)}",
         )
-    told = [*_layers_by_reason(channels), *_recurrent_layers(channels)]
+    told = [*_list_layers_by_reason(channels), *_describe_recurrent_layers(channels)]
     told.append(describe_inner_layers(channels.walk.index))
     reasons = "; ".join(filter(None, told)) or "no layer makes any by a stored weight"
     return PassRefused(f"no channels, heads or neurons can go: {reasons}")
 
 
-def _layers_by_reason(channels: Channels) -> list[str]:
+def _list_layers_by_reason(channels: Channels) -> list[str]:
     """List the most frequent reasons why channels stay, each with an example layer."""
     layers: dict[str, list[str]] = {}
     for fixed in channels.fixed:
@@ -45,16 +45,18 @@ def _layers_by_reason(channels: Channels) -> list[str]:
     return told
 
 
-def _recurrent_layers(channels: Channels) -> list[str]:
+def _describe_recurrent_layers(channels: Channels) -> list[str]:
     """Describe the recurrent layers, whose units this pass does not prune."""
     nodes = [n for n in channels.walk.index.graph.node if n.op_type in _RECURRENT]
     if not nodes:
         return []
     more = f" and {len(nodes) - 1} more" if len(nodes) > 1 else ""
-    return [f"{called(nodes[0])}{more} (this pass leaves the units of recurrent layers)"]
+    return [f"{describe_node(nodes[0])}{more} (this pass leaves the units of recurrent layers)"]
 
 
-def too_much(channels: Channels, settings: PruneChannels, reached: float) -> PassRefused:
+def build_too_much_error(
+    channels: Channels, settings: PruneChannels, reached: float
+) -> PassRefused:
     """Build the refusal of a share that cannot be reached.
 
     Args:
@@ -65,21 +67,21 @@ def too_much(channels: Channels, settings: PruneChannels, reached: float) -> Pas
     of = "multiply-accumulates" if settings.of == "macs" else f"{settings.of} of a layer"
     return PassRefused(
         f"at most {100 * reached:.0f} % of the {of} can go, {100 * settings.remove:.0f} % asked: "
-        f"{_binding(channels, settings)}"
+        f"{_explain_limit(channels, settings)}"
     )
 
 
-def _binding(channels: Channels, settings: PruneChannels) -> str:
+def _explain_limit(channels: Channels, settings: PruneChannels) -> str:
     families = [family for family in channels.families if family.kind in settings.kinds]
     widths = (
         f"widths stay multiples of align={settings.align}, and {100 * LEAST_SHARE:.0f} % of each "
         "layer stays"
     )
-    if settings.of == "units" or _reach(channels, families) >= settings.remove:
+    if settings.of == "units" or _compute_reach(channels, families) >= settings.remove:
         return widths
-    if _reach(channels, channels.families) >= settings.remove:
+    if _compute_reach(channels, channels.families) >= settings.remove:
         return f"only {', '.join(settings.kinds)} may go by kinds"
-    makers = {key(use.node) for use in channels.walk.uses if use.role == "makes"}
+    makers = {get_node_key(use.node) for use in channels.walk.uses if use.role == "makes"}
     reasons = Counter(fixed.reason for fixed in channels.fixed)
     if not reasons:
         return "the rest is in layers that need what is left of each width"
@@ -87,7 +89,7 @@ def _binding(channels: Channels, settings: PruneChannels) -> str:
     return f"{len(channels.fixed)} of {len(makers)} layers keep their channels ({reason})"
 
 
-def _reach(channels: Channels, families: Sequence[Family]) -> float:
+def _compute_reach(channels: Channels, families: Sequence[Family]) -> float:
     """Compute the removable share of multiply-accumulates when each family keeps one group."""
-    going = permitted(channels, [g for family in families for g in family.groups[1:]])
-    return 1 - macs_of(channels, going) / max(macs_of(channels), 1)
+    going = select_removable(channels, [g for family in families for g in family.groups[1:]])
+    return 1 - count_remaining_macs(channels, going) / max(count_remaining_macs(channels), 1)

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from edgekit.graphs.channels import Channels
-from edgekit.graphs.cutting import key
-from edgekit.layers import LayerCost, float_layer
+from edgekit.graphs.cutting import get_node_key
+from edgekit.layers import LayerCost, make_float_layer_cost
 from edgekit.passes.readers import Readers
 from edgekit.passes.widths import Ladder
 
@@ -26,38 +26,38 @@ class Plan:
     told: str = ""  # removed share, if it is much more than was asked
 
 
-def costs_of(plan: Plan, *, measured: bool) -> list[LayerCost]:
+def list_costs(plan: Plan, *, measured: bool) -> list[LayerCost]:
     """List the costs of each removed residual branch and of each dependency group.
 
     Args:
         plan: the plan that was carried out.
         measured: whether damages are output divergences; others are not listed.
     """
-    return [*_left_out_costs(plan), *_costs(plan, measured=measured)]
+    return [*_list_branch_costs(plan), *_list_family_costs(plan, measured=measured)]
 
 
-def _left_out_costs(plan: Plan) -> list[LayerCost]:
+def _list_branch_costs(plan: Plan) -> list[LayerCost]:
     return [
-        float_layer(
+        make_float_layer_cost(
             layer=name,
             op="Add",
             parameters=0,
             kl=damage,
-            note=_with(plan.told, "residual layer left out", "as a whole"),
+            note=_extend_note(plan.told, "residual layer left out", "as a whole"),
         )
         for name, damage in plan.branches.items()
     ]
 
 
-def _with(told: str, note: str, why: str) -> str:
+def _extend_note(told: str, note: str, why: str) -> str:
     """Extend a note by the reason why more was removed than asked, if there is one."""
     return f"{note} {why}; {told}" if told else note
 
 
-def _costs(plan: Plan, *, measured: bool) -> list[LayerCost]:
+def _list_family_costs(plan: Plan, *, measured: bool) -> list[LayerCost]:
     going = set(plan.going)
     return [
-        _cost(
+        _build_cost(
             plan,
             ladder,
             damage=float(ladder.damages[step]) if measured else 0.0,
@@ -67,20 +67,24 @@ def _costs(plan: Plan, *, measured: bool) -> list[LayerCost]:
     ]
 
 
-def _cost(plan: Plan, ladder: Ladder, *, damage: float, went: int) -> LayerCost:
+def _build_cost(plan: Plan, ladder: Ladder, *, damage: float, went: int) -> LayerCost:
     channels, family = plan.channels, ladder.family
     first = next(p for p in channels.groups[family.groups[0]].places if p.role == "makes")
     uses = [
         use
         for use in channels.walk.uses
-        if key(use.node) == key(first.node) and use.position == first.position
+        if get_node_key(use.node) == get_node_key(first.node) and use.position == first.position
     ]
-    flags = channels.flags(plan.going)
-    parameters = math.prod(int(channels.stays(use.labels, flags).sum()) for use in uses)
+    flags = channels.make_flags(plan.going)
+    parameters = math.prod(
+        int(channels.find_kept_by_flags(use.labels, flags).sum()) for use in uses
+    )
     count = len(family.groups)
     note = f"{count} {family.kind}"
     if went:
         steps = f"in steps of {ladder.steps[1]}"
-        note = _with(plan.told, f"{count} -> {count - went} {family.kind}", steps)
+        note = _extend_note(plan.told, f"{count} -> {count - went} {family.kind}", steps)
     op = first.node.op_type
-    return float_layer(layer=family.name, op=op, parameters=parameters, kl=damage, note=note)
+    return make_float_layer_cost(
+        layer=family.name, op=op, parameters=parameters, kl=damage, note=note
+    )

@@ -7,14 +7,14 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, helper
 
 from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.placement import Placement, Weighted
-from edgekit.passes.affine import Affine, Floats, symmetric_scales, to_int8
+from edgekit.graphs.placement import Placement, WeightedNode
+from edgekit.passes.affine import Affine, Floats, compute_symmetric_scales, to_int8
 
 _INT32 = 2**31 - 1
 _SMALLEST = np.finfo(np.float32).tiny
 
 
-class Writer:
+class QdqWriter:
     """Writer of the QDQ nodes of one graph."""
 
     def __init__(
@@ -48,7 +48,7 @@ class Writer:
             for name in list(node.output):
                 self._quantize(name, maker=node)
         del graph.node[:]
-        graph.node.extend(_read(self.nodes, self.index.outputs | self.index.inner_reads))
+        graph.node.extend(_drop_unread(self.nodes, self.index.outputs | self.index.inner_reads))
         self.index.drop_unread_constants()
         return self.index.proto
 
@@ -62,8 +62,8 @@ class Writer:
             maker.output[list(maker.output).index(name)] = source
         integer = self.index.fresh(f"{name}_q")
         affine = self.parameters[name]
-        scale = self._constant("s", np.float32(affine.scale))
-        zero = self._constant("z", np.uint8(affine.zero_point))
+        scale = self._add_constant("s", np.float32(affine.scale))
+        zero = self._add_constant("z", np.uint8(affine.zero_point))
         self.nodes.append(helper.make_node("QuantizeLinear", [source, scale, zero], [integer]))
         self.nodes.append(helper.make_node("DequantizeLinear", [integer, scale, zero], [twin]))
         self.dequantized[name] = twin
@@ -72,11 +72,11 @@ class Writer:
         for position, name in enumerate(node.input):
             node.input[position] = self.dequantized.get(name, name)
 
-    def _quantize_weight(self, weighted: Weighted) -> None:
+    def _quantize_weight(self, weighted: WeightedNode) -> None:
         node = weighted.node
-        source = self._affine_of_input(node.input[0])
+        source = self._find_input_affine(node.input[0])
         bias = None if weighted.bias is None else self.index.float_constant(weighted.bias)
-        integer, scales = self._stored_weight(weighted, bias, float(source.scale))
+        integer, scales = self._store_weight(weighted, bias, float(source.scale))
         # onnxruntime fuses a Gemm only where the zero points of the weight are spelled out.
         node.input[1] = self._dequantize(
             integer, scales, weighted.axis, spell_zeros=node.op_type == "Gemm"
@@ -88,12 +88,12 @@ class Writer:
             stored = self.index.add_constant("b", integers.astype(np.int32))
             node.input[2] = self._dequantize(stored, bias_scales, 0)
 
-    def _affine_of_input(self, twin: str) -> Affine:
+    def _find_input_affine(self, twin: str) -> Affine:
         name = next(name for name, other in self.dequantized.items() if other == twin)
         return self.parameters[name]
 
-    def _stored_weight(
-        self, weighted: Weighted, bias: Floats | None, input_scale: float
+    def _store_weight(
+        self, weighted: WeightedNode, bias: Floats | None, input_scale: float
     ) -> tuple[str, Floats]:
         """Store the int8 weight and return its name and scales; a shared weight is stored once."""
         key = (weighted.weight, weighted.axis)
@@ -102,18 +102,18 @@ class Writer:
             if bias is None or _fits(bias, kept_scales * np.float64(input_scale)):
                 return weighted.kept.integers, kept_scales
         if key not in self.weights or bias is not None:
-            weight = self._float_weight(weighted)
-            scales = symmetric_scales(weight, weighted.axis, self.largest)
+            weight = self._read_float_weight(weighted)
+            scales = compute_symmetric_scales(weight, weighted.axis, self.largest)
             if bias is not None:
                 # A bias that is huge against the weights must still fit 32 bits.
                 least = np.abs(bias.astype(np.float64)) / (input_scale * _INT32)
                 scales = np.maximum(scales, least * 1.001).astype(np.float32)
             integers = to_int8(weight, scales, weighted.axis, self.largest)
-            name = self._constant("w", integers)
+            name = self._add_constant("w", integers)
             self.weights[key] = (name, scales)
         return self.weights[key]
 
-    def _float_weight(self, weighted: Weighted) -> Floats:
+    def _read_float_weight(self, weighted: WeightedNode) -> Floats:
         weight = self.index.float_constant(weighted.weight)
         if weighted.kept is None:
             return weight
@@ -125,14 +125,14 @@ class Writer:
         self, integer: str, scales: Floats, axis: int, *, spell_zeros: bool = False
     ) -> str:
         twin = self.index.fresh("d")
-        inputs = [integer, self._constant("s", scales)]
+        inputs = [integer, self._add_constant("s", scales)]
         # A missing zero point is 0 of the integer's type (ONNX DequantizeLinear).
         if spell_zeros:
-            inputs.append(self._constant("z", np.zeros(scales.shape, np.int8)))
+            inputs.append(self._add_constant("z", np.zeros(scales.shape, np.int8)))
         self.nodes.append(helper.make_node("DequantizeLinear", inputs, [twin], axis=axis))
         return twin
 
-    def _constant(self, stem: str, value: NDArray[np.generic] | np.generic) -> str:
+    def _add_constant(self, stem: str, value: NDArray[np.generic] | np.generic) -> str:
         """Return the name of an initializer with this value; equal ones are stored once."""
         array = np.asarray(value)
         key = (f"{array.dtype}{array.shape}", array.tobytes())
@@ -146,7 +146,7 @@ def _fits(bias: Floats, scales: NDArray[np.floating]) -> bool:
     return bool((np.abs(bias.astype(np.float64)) <= _INT32 * scales).all())
 
 
-def _read(nodes: list[NodeProto], outputs: set[str]) -> list[NodeProto]:
+def _drop_unread(nodes: list[NodeProto], outputs: set[str]) -> list[NodeProto]:
     """Return the nodes without a DequantizeLinear whose output is no longer read."""
     read = {name for node in nodes for name in node.input} | outputs
     return [n for n in nodes if n.op_type != "DequantizeLinear" or n.output[0] in read]

@@ -15,13 +15,13 @@ from edgekit.passes import Work
 from edgekit.passes.affine import LARGEST
 from edgekit.passes.dynamic_products import make_products_dynamic
 from edgekit.passes.embeddings import quantize_embeddings
-from edgekit.passes.integer_kernels import settle_kernels
+from edgekit.passes.integer_kernels import widen_and_note_float_layers
 from edgekit.passes.reasons import (
     WEIGHT_OPS,
     explain_no_weights,
+    find_large_float_weights,
+    find_remaining_floats,
     join_reasons,
-    large_float_weights,
-    remaining_floats,
 )
 from edgekit.passes.recurrent_trials import quantize_layers
 from edgekit.passes.sources import open_source
@@ -47,7 +47,7 @@ def quantize_dynamic(model: Model, settings: QuantizeDynamic, work: Work) -> Pat
     """
     source = open_source(model, work, _OPSET, folded=True)
     proto = source.proto
-    floats = large_float_weights(proto)
+    floats = find_large_float_weights(proto)
     largest = LARGEST[choose_and_note_bits(settings, work)]
     found = quantize_embeddings(proto, largest)
     found += quantize_layers(proto, largest, model, work)
@@ -62,8 +62,8 @@ def quantize_dynamic(model: Model, settings: QuantizeDynamic, work: Work) -> Pat
             f"nothing to quantise: {reason}",
             hint="quantize takes convolutions" if has_convolution else "",
         )
-    told = settle_kernels(proto, work, known=_LEFT)
-    if left := remaining_floats(proto, floats, told):
+    told = widen_and_note_float_layers(proto, work, known=_LEFT)
+    if left := find_remaining_floats(proto, floats, told):
         work.note(f"weights stay float: {join_reasons(left)}")
     share_transposed(proto)
     source.restore(proto)

@@ -11,24 +11,24 @@ from edgekit.graphs.bias_scales import compute_bias_scales
 from edgekit.graphs.compact import compact, share_transposed, sort_constants
 from edgekit.graphs.half import narrow_matrices
 from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.offload import bring_back, offload, without_weights
+from edgekit.graphs.offload import copy_without_weights, offload, restore_weights
 from edgekit.graphs.onnx_file import save
-from edgekit.graphs.placement import as_weighted, place
-from edgekit.graphs.subpixel import convolve_transposed
+from edgekit.graphs.placement import match_weighted_node, plan_placement
+from edgekit.graphs.subpixel import replace_conv_transposes
 from edgekit.model import Model
 from edgekit.passes import Work
 from edgekit.passes.affine import LARGEST
 from edgekit.passes.dynamic_products import PRODUCTS, make_products_dynamic
 from edgekit.passes.embeddings import quantize_embeddings
 from edgekit.passes.folds import fold_samples
-from edgekit.passes.integer_kernels import settle_kernels
+from edgekit.passes.integer_kernels import widen_and_note_float_layers
 from edgekit.passes.product_trials import ProductTrials
 from edgekit.passes.reasons import (
     WEIGHT_OPS,
     explain_no_weights,
+    find_large_float_weights,
+    find_remaining_floats,
     join_reasons,
-    large_float_weights,
-    remaining_floats,
 )
 from edgekit.passes.recurrent import RECURRENT
 from edgekit.passes.recurrent_trials import quantize_layers
@@ -59,10 +59,10 @@ def quantize_static(model: Model, settings: QuantizeStatic, work: Work) -> Path:
     if work.calibration is None:
         raise PassRefused("static quantisation needs calibration data")
     largest = LARGEST[choose_and_note_bits(settings, work)]
-    proto, found, half = _prepared(model, work, largest)
-    floats = large_float_weights(proto)
+    proto, found, half = _prepare_graph(model, work, largest)
+    floats = find_large_float_weights(proto)
     index = GraphIndex(proto, work.scratch)
-    placement = place(index)
+    placement = plan_placement(index)
     if not placement.weighted and not found:
         prepared = open_source(model, work, _OPSET).proto
         reason = explain_no_weights(prepared, ops=WEIGHT_OPS, least=LEAST_STORED, anywhere=True)
@@ -71,11 +71,11 @@ def quantize_static(model: Model, settings: QuantizeStatic, work: Work) -> Path:
     if placement.weighted:
         folds = fold_samples(work.fitting, settings.max_samples)
         index, version = Refiner(index, settings, work, folds, largest).refine()
-        made = _fastest(index, version, largest, model, work)
+        made = _write_fastest(index, version, largest, model, work)
         in_float = version.in_float
-    bring_back(made, work.scratch)
-    told = settle_kernels(made, work, told=in_float)
-    if left := remaining_floats(made, floats, told):
+    restore_weights(made, work.scratch)
+    told = widen_and_note_float_layers(made, work, told=in_float)
+    if left := find_remaining_floats(made, floats, told):
         work.note(f"weights stay float: {join_reasons(left)}")
     share_transposed(made)
     if half:
@@ -88,7 +88,7 @@ def quantize_static(model: Model, settings: QuantizeStatic, work: Work) -> Path:
     return target
 
 
-def _fastest(
+def _write_fastest(
     index: GraphIndex, version: Version, largest: int, model: Model, work: Work
 ) -> ModelProto:
     """Write the 8-bit model; beside recurrent layers, products are dynamic where that is faster."""
@@ -97,7 +97,7 @@ def _fastest(
     return trials.find_fastest(model, work) if kinds & RECURRENT else trials.write(frozenset())
 
 
-def _integers_of_inner_graphs(proto: ModelProto) -> set[str]:
+def _find_integer_products(proto: ModelProto) -> set[str]:
     """Find the products of inner graphs whose weights are stored as integers already.
 
     Static int8 has no activation ranges of inner graphs, so these weights would be dequantized at
@@ -110,16 +110,16 @@ def _integers_of_inner_graphs(proto: ModelProto) -> set[str]:
         node.output[0]
         for index in GraphIndex(proto).inner()
         for node in index.graph.node
-        if node.op_type in PRODUCTS and (found := as_weighted(index, node)) and found.kept
+        if node.op_type in PRODUCTS and (found := match_weighted_node(index, node)) and found.kept
     }
 
 
 def _is_weighted(index: GraphIndex, node: NodeProto) -> bool:
     """Return whether an integer kernel computes the node; only nodes of the main graph have one."""
-    return index.main is index and as_weighted(index, node) is not None
+    return index.main is index and match_weighted_node(index, node) is not None
 
 
-def _prepared(model: Model, work: Work, largest: int) -> tuple[ModelProto, int, bool]:
+def _prepare_graph(model: Model, work: Work, largest: int) -> tuple[ModelProto, int, bool]:
     """Load the graph and quantize all weights that need no activation ranges.
 
     These are embeddings, recurrent layers, and weights without an integer kernel.
@@ -130,12 +130,12 @@ def _prepared(model: Model, work: Work, largest: int) -> tuple[ModelProto, int, 
     """
     source = open_source(model, work, _OPSET, folded=True)
     proto = source.proto
-    convolve_transposed(proto)
+    replace_conv_transposes(proto)
     found = quantize_embeddings(proto, largest)
     found += quantize_layers(proto, largest, model, work)
-    if kept := _integers_of_inner_graphs(proto):
+    if kept := _find_integer_products(proto):
         found += make_products_dynamic(proto, largest, only=kept)
     found += store_in_8_bits(proto, _is_weighted)
-    lean = without_weights(proto)
+    lean = copy_without_weights(proto)
     offload(proto, lean, work.scratch)
     return lean, found, source.half

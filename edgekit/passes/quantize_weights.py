@@ -12,23 +12,30 @@ from onnx import ModelProto, TensorProto
 
 from edgekit.errors import PassRefused
 from edgekit.graphs.compact import compact
-from edgekit.graphs.contractions import contraction_of
+from edgekit.graphs.contractions import describe_contraction
 from edgekit.graphs.dequantization import dequantize_at_load
 from edgekit.graphs.divergence import Reference
 from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.observe import batch_of
-from edgekit.graphs.onnx_file import all_graphs, save
+from edgekit.graphs.observe import get_batch_size
+from edgekit.graphs.onnx_file import iter_graphs, save
 from edgekit.graphs.rewrite import prepare
 from edgekit.layers import LayerCost, write_layers
 from edgekit.model import Model
-from edgekit.packing.slices import packed_bits
+from edgekit.packing.slices import estimate_packed_bits
 from edgekit.passes import Work
-from edgekit.passes.allocation import allocate, at_most, lightest, nearest
-from edgekit.passes.containers import Quantized, write_int8, write_native
+from edgekit.passes.allocation import allocate, choose_at_most, choose_nearest, compute_least_bits
+from edgekit.passes.containers import QuantizedLayer, write_int8, write_native
 from edgekit.passes.embeddings import find_shared_tables, store_shared_tables
-from edgekit.passes.grids import entropy
-from edgekit.passes.layer_choices import FLOAT_BITS, HALF_BITS, Row, measured, row_of, with_float
-from edgekit.passes.layer_inputs import not_finite
+from edgekit.passes.grids import compute_entropy
+from edgekit.passes.layer_choices import (
+    FLOAT_BITS,
+    HALF_BITS,
+    LayerGrids,
+    add_float_choices,
+    build_layer_grids,
+    measure_divergences,
+)
+from edgekit.passes.layer_inputs import build_not_finite_error
 from edgekit.passes.reasons import (
     LAYER_OPS,
     WEIGHT_OPS,
@@ -40,11 +47,11 @@ from edgekit.passes.recurrent import RECURRENT
 from edgekit.passes.shared_weights import collect_shared_layers
 from edgekit.passes.sources import open_source
 from edgekit.passes.storage import store_in_16_bits
-from edgekit.passes.stored_layers import StoredLayer, add_samples, stored_layers
+from edgekit.passes.stored_layers import StoredLayer, add_samples, collect_stored_layers
 from edgekit.passes.weight_bits import choose_bits
 from edgekit.passes.weight_readers import LEAST_ENTRIES, find_weight_readers
 from edgekit.recipe import QuantizeWeights
-from edgekit.subsets import held_out
+from edgekit.subsets import split_held_out
 from edgekit_agent.samples import Samples
 
 # DequantizeLinear has an axis, and so a scale per channel, since opset 13; INT4 came with 21.
@@ -83,25 +90,27 @@ def quantize_weights(model: Model, settings: QuantizeWeights, work: Work) -> Pat
         proto = prepare(proto, _OPSET_INT4)
         proto.ir_version = max(proto.ir_version, _IR_INT4)
     index = GraphIndex(proto)
-    batch = batch_of(work.calibration, model.signature)
-    seen, unseen = held_out(work.fitting, settings.max_samples, most=_MOST_HELD_OUT, batch=batch)
-    layers = _layers(index, seen, work)
+    batch = get_batch_size(work.calibration, model.signature)
+    seen, unseen = split_held_out(
+        work.fitting, settings.max_samples, most=_MOST_HELD_OUT, batch=batch
+    )
+    layers = _collect_layers(index, seen, work)
     if not layers:
         reason = explain_no_weights(
             proto, ops=LAYER_OPS | RECURRENT, least_special=LEAST_ENTRIES, anywhere=True
         )
         raise PassRefused(f"nothing to quantise: {reason}")
     _check_names(settings, layers)
-    rows = [row_of(layer, settings) for layer in layers]
+    rows = [build_layer_grids(layer, settings) for layer in layers]
     reference = Reference(proto, unseen)
-    if reference.can_tell:
-        rows = measured(index, rows, reference, work.progress)
-        if unseen is not seen and _count(seen) < _FEW:
+    if reference.has_outputs:
+        rows = measure_divergences(index, rows, reference, work.progress)
+        if unseen is not seen and _count_samples(seen) < _FEW:
             add_samples(index, layers, unseen, work.progress, batched=LEAST_ENTRIES)
-    rows = [with_float(row) for row in rows]
-    picked, made = _fit_to_size(rows, _room(proto, rows, settings), settings, work)
-    half = _stored_in_16_bits(rows, picked)
-    _tell_float(proto, rows, [q.layer.name for q in made], half, settings, work)
+    rows = [add_float_choices(row) for row in rows]
+    picked, made = _fit_to_size(rows, _compute_bit_budget(proto, rows, settings), settings, work)
+    half = _list_half_weights(rows, picked)
+    _note_float_weights(proto, rows, [q.layer.name for q in made], half, settings, work)
     shared = find_shared_tables(index)
     (write_native if native else write_int8)(index, made)
     if tables := store_shared_tables(GraphIndex(proto), shared):
@@ -112,16 +121,16 @@ def quantize_weights(model: Model, settings: QuantizeWeights, work: Work) -> Pat
     compact(proto, named=WEIGHT_OPS)
     target = work.scratch / "weights.onnx"
     save(proto, target)
-    if reference.can_tell:
-        write_layers(work.scratch, _costs(rows, picked, made))
+    if reference.has_outputs:
+        write_layers(work.scratch, _list_costs(rows, picked, made))
     return target
 
 
-def _count(parts: Sequence[Samples]) -> int:
+def _count_samples(parts: Sequence[Samples]) -> int:
     return sum(part.columns[0].shape[0] for part in parts)
 
 
-def _stored_in_16_bits(rows: Sequence[Row], picked: Sequence[int]) -> list[str]:
+def _list_half_weights(rows: Sequence[LayerGrids], picked: Sequence[int]) -> list[str]:
     """List the names of the weights that are stored in 16 bits."""
     return [
         row.layer.name
@@ -130,9 +139,9 @@ def _stored_in_16_bits(rows: Sequence[Row], picked: Sequence[int]) -> list[str]:
     ]
 
 
-def _tell_float(
+def _note_float_weights(
     proto: ModelProto,
-    rows: Sequence[Row],
+    rows: Sequence[LayerGrids],
     made: list[str],
     half: list[str],
     settings: QuantizeWeights,
@@ -156,18 +165,18 @@ def _tell_float(
 def _holds_int4(proto: ModelProto) -> bool:
     """Return whether some layers have no few-bit kernel, and are widened from INT4 at load."""
     index = GraphIndex(proto)
-    nodes = [node for graph in all_graphs(proto.graph) for node in graph.node]
-    batched = any(contraction_of(index, node) for node in proto.graph.node)
+    nodes = [node for graph in iter_graphs(proto.graph) for node in graph.node]
+    batched = any(describe_contraction(index, node) for node in proto.graph.node)
     return batched or bool(find_weight_readers(proto)) or any(n.op_type == "Conv" for n in nodes)
 
 
-def _layers(index: GraphIndex, seen: Sequence[Samples], work: Work) -> list[StoredLayer]:
+def _collect_layers(index: GraphIndex, seen: Sequence[Samples], work: Work) -> list[StoredLayer]:
     """Collect every layer that few bits can hold, with the second moments of its inputs."""
     try:
-        layers = stored_layers(index, seen, work.progress, batched=LEAST_ENTRIES)
+        layers = collect_stored_layers(index, seen, work.progress, batched=LEAST_ENTRIES)
         shared, why = collect_shared_layers(index.proto, seen, work.progress)
     except FloatingPointError as error:
-        raise not_finite(error) from error
+        raise build_not_finite_error(error) from error
     if why:
         work.note(f"weights of recurrent layers and inner graphs are rounded one by one: {why}")
     # With one weight for each output channel, the scales take as much as the weights.
@@ -190,7 +199,9 @@ def _check_names(settings: QuantizeWeights, layers: Sequence[StoredLayer]) -> No
         )
 
 
-def _room(proto: ModelProto, rows: Sequence[Row], settings: QuantizeWeights) -> float:
+def _compute_bit_budget(
+    proto: ModelProto, rows: Sequence[LayerGrids], settings: QuantizeWeights
+) -> float:
     """Compute the average bits per weight for the layers whose bits the user does not set.
 
     Raises:
@@ -198,14 +209,14 @@ def _room(proto: ModelProto, rows: Sequence[Row], settings: QuantizeWeights) -> 
     """
     if settings.most_bytes is None:
         return settings.bits
-    by_hand = _by_hand(rows, settings)
-    rest = _other_bytes(proto, rows)
-    rest += sum(_spent(rows[i], choice) for i, choice in by_hand.items()) / 8
+    by_hand = _get_fixed_choices(rows, settings)
+    rest = _estimate_other_bytes(proto, rows)
+    rest += sum(_count_bits(rows[i], choice) for i, choice in by_hand.items()) / 8
     options = [row.options for i, row in enumerate(rows) if i not in by_hand]
     weights = sum(each.weights for each in options)
     bits = 8 * (settings.most_bytes * (1 - _LATER) - rest) / max(weights, 1)
-    if weights and bits < lightest(options):
-        packed = lightest(options) * weights / 8
+    if weights and bits < compute_least_bits(options):
+        packed = compute_least_bits(options) * weights / 8
         least = int((rest + packed) / (1 - _LATER)) + 1
         raise PassRefused(
             f"most_bytes: {settings.most_bytes} are too few: the weights take {packed:.0f} bytes "
@@ -216,7 +227,7 @@ def _room(proto: ModelProto, rows: Sequence[Row], settings: QuantizeWeights) -> 
     return float(min(bits, choose_bits(settings)))
 
 
-def _other_bytes(proto: ModelProto, rows: Sequence[Row]) -> float:
+def _estimate_other_bytes(proto: ModelProto, rows: Sequence[LayerGrids]) -> float:
     """Estimate the packed bytes of a file without the integers: graph, scales and other tensors."""
     bare = ModelProto()
     bare.CopyFrom(proto)
@@ -238,26 +249,28 @@ def _other_bytes(proto: ModelProto, rows: Sequence[Row]) -> float:
     )
 
 
-def _by_hand(rows: Sequence[Row], settings: QuantizeWeights) -> dict[int, int]:
+def _get_fixed_choices(rows: Sequence[LayerGrids], settings: QuantizeWeights) -> dict[int, int]:
     """Return the choices of the layers whose bits the user sets, by their places."""
     wanted = dict(settings.widths)
     return {
-        i: nearest(row.options, wanted[row.layer.name])
+        i: choose_nearest(row.options, wanted[row.layer.name])
         for i, row in enumerate(rows)
         if row.layer.name in wanted
     }
 
 
-def _spent(row: Row, choice: int) -> float:
+def _count_bits(row: LayerGrids, choice: int) -> float:
     return row.options.weights * row.options.choices[choice].bits
 
 
-def _pick(rows: Sequence[Row], settings: QuantizeWeights, bits: float) -> list[int]:
+def _choose_options(
+    rows: Sequence[LayerGrids], settings: QuantizeWeights, bits: float
+) -> list[int]:
     """Choose an option of each layer: set by the user, or ``bits`` on average for the others."""
-    picked = _by_hand(rows, settings)
+    picked = _get_fixed_choices(rows, settings)
     free = [i for i in range(len(rows)) if i not in picked]
     options = [rows[i].options for i in free]
-    least = lightest(options)
+    least = compute_least_bits(options)
     as_near_as_can_be = settings.allocation == "uniform" and settings.most_bytes is None
     if least > bits and not as_near_as_can_be:
         raise PassRefused(
@@ -266,15 +279,15 @@ def _pick(rows: Sequence[Row], settings: QuantizeWeights, bits: float) -> list[i
     if settings.allocation == "measured":
         chosen = allocate(options, bits)
     else:
-        alike = nearest if settings.most_bytes is None else at_most
+        alike = choose_nearest if settings.most_bytes is None else choose_at_most
         chosen = [alike(each, bits) for each in options]
     picked |= dict(zip(free, chosen, strict=True))
     return [picked[i] for i in range(len(rows))]
 
 
 def _fit_to_size(
-    rows: Sequence[Row], room: float, settings: QuantizeWeights, work: Work
-) -> tuple[list[int], list[Quantized]]:
+    rows: Sequence[LayerGrids], room: float, settings: QuantizeWeights, work: Work
+) -> tuple[list[int], list[QuantizedLayer]]:
     """Choose the grid of each layer so that the packed integers fit the transfer budget.
 
     The error that GPTQ propagates turns zeros of plain rounding into other integers, so coarse
@@ -285,17 +298,17 @@ def _fit_to_size(
         PassRefused: ``most_bytes`` leave too few bits even for the coarsest grids.
     """
     most, native = settings.most_bytes, settings.container == "native"
-    by_hand = _by_hand(rows, settings)
+    by_hand = _get_fixed_choices(rows, settings)
     weights = sum(row.options.weights for i, row in enumerate(rows) if i not in by_hand)
     if most is None or native or not weights:  # the size of few-bit kernels is exact
-        picked = _pick(rows, settings, room)
-        return picked, _quantized(rows, picked, settings, work)
+        picked = _choose_options(rows, settings, room)
+        return picked, _quantize_layers(rows, picked, settings, work)
     wanted = room
-    least_bits = lightest([row.options for i, row in enumerate(rows) if i not in by_hand])
+    least_bits = compute_least_bits([row.options for i, row in enumerate(rows) if i not in by_hand])
     for left in reversed(range(_TRIES)):
-        picked = _pick(rows, settings, wanted)
-        made = _quantized(rows, picked, settings, work)
-        taken = _taken_bits(rows, picked, made, by_hand)
+        picked = _choose_options(rows, settings, wanted)
+        made = _quantize_layers(rows, picked, settings, work)
+        taken = _count_packed_bits(rows, picked, made, by_hand)
         if taken <= room * weights * _NEARLY:
             return picked, made
         if wanted <= least_bits:
@@ -310,30 +323,33 @@ def _fit_to_size(
     )
 
 
-def _taken_bits(
-    rows: Sequence[Row], picked: Sequence[int], made: Sequence[Quantized], by_hand: Container[int]
+def _count_packed_bits(
+    rows: Sequence[LayerGrids],
+    picked: Sequence[int],
+    made: Sequence[QuantizedLayer],
+    by_hand: Container[int],
 ) -> float:
     """Count the packed bits of the layers whose bits the user does not set."""
     integers = {q.layer.name: q.integers for q in made}
     total = 0.0
     for i, row in enumerate(rows):
         if i not in by_hand:
-            told = _spent(row, picked[i])
+            told = _count_bits(row, picked[i])
             own = integers.get(row.layer.name)
-            total += told if own is None else packed_bits(own.reshape(-1, own.shape[-1]))
+            total += told if own is None else estimate_packed_bits(own.reshape(-1, own.shape[-1]))
     return total
 
 
-def _quantized(
-    rows: Sequence[Row], picked: Sequence[int], settings: QuantizeWeights, work: Work
-) -> list[Quantized]:
+def _quantize_layers(
+    rows: Sequence[LayerGrids], picked: Sequence[int], settings: QuantizeWeights, work: Work
+) -> list[QuantizedLayer]:
     made = []
     for number, (row, i) in enumerate(zip(rows, picked, strict=True)):
         work.progress("weights", number, len(rows))
         if i < len(row.grids):
             integers, grid = row.layer.fitted(row.grids[i])
             made.append(
-                Quantized(
+                QuantizedLayer(
                     layer=row.layer,
                     grid=grid,
                     integers=integers,
@@ -348,15 +364,15 @@ def _quantized(
     return made
 
 
-def _costs(
-    rows: Sequence[Row], picked: Sequence[int], made: Sequence[Quantized]
+def _list_costs(
+    rows: Sequence[LayerGrids], picked: Sequence[int], made: Sequence[QuantizedLayer]
 ) -> list[LayerCost]:
     """List the bits and bytes of each layer, and its damage to the outputs."""
     by_name = {q.layer.name: q for q in made}
     costs = []
     for row, i in zip(rows, picked, strict=True):
         quantized = by_name.get(row.layer.name)
-        bits = entropy(quantized.integers) if quantized else row.options.choices[i].bits
+        bits = compute_entropy(quantized.integers) if quantized else row.options.choices[i].bits
         costs.append(
             LayerCost(
                 layer=row.layer.name,

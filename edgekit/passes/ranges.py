@@ -23,7 +23,7 @@ Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class BatchExtremes:
     """Smallest entry, largest entry and number of entries of one value in one batch."""
 
     low: float
@@ -40,7 +40,7 @@ class Extremes:
     size: dict[str, int] = field(default_factory=dict)
     batches: dict[str, int] = field(default_factory=dict)
 
-    def update(self, name: str, seen: Seen) -> None:
+    def update(self, name: str, seen: BatchExtremes) -> None:
         """Add the extremes of one batch; an entry that is not finite is an error.
 
         Raises:
@@ -171,7 +171,7 @@ def entropy_range(whole: Range, counts: Counts) -> Range:
         counts: histogram of ``BINS`` bins between them.
     """
     edges = np.linspace(*whole, BINS + 1)
-    counts = _without_spikes(counts, int(np.searchsorted(edges, 0.0, side="right")) - 1)
+    counts = _level_spikes(counts, int(np.searchsorted(edges, 0.0, side="right")) - 1)
     largest = max(abs(whole[0]), abs(whole[1]))
     best, least = whole, math.inf
     for share in np.linspace(1.0, 0.0, BINS // _ENTROPY_STEP, endpoint=False):
@@ -187,7 +187,7 @@ def entropy_range(whole: Range, counts: Counts) -> Range:
     return best
 
 
-def _without_spikes(counts: Counts, zero: int) -> Counts:
+def _level_spikes(counts: Counts, zero: int) -> Counts:
     """Reduce counts that pile up at zero and at both ends to the neighboring count.
 
     Activation functions make these spikes, which 8 bits hold exactly; spread over a level they

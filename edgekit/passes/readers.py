@@ -17,14 +17,14 @@ from onnx import ModelProto
 from edgekit.graphs.channels import Channels
 from edgekit.graphs.channels.atoms import Axis
 from edgekit.graphs.channels.walking import Use
-from edgekit.graphs.cutting import cut, key
+from edgekit.graphs.cutting import get_node_key, remove_groups
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.observe import observe
-from edgekit.graphs.placement import Weighted, as_product
+from edgekit.graphs.placement import WeightedNode, match_product
 from edgekit.passes.fixed_readers import FixedReader, Powers, find_fixed_reads
 from edgekit.passes.grids import Doubles
 from edgekit.passes.layer_inputs import Layer, Moments, gather_moments
-from edgekit.passes.stored_layers import StoredLayer, bias_of, replaced, shifted_bias
+from edgekit.passes.stored_layers import StoredLayer, find_bias, replace_constant, shift_bias
 from edgekit.progress import Tick
 from edgekit_agent.samples import Samples
 
@@ -57,7 +57,7 @@ class Reader:
         positions = math.prod(len(labels) for labels in self.labels) // self.blocks
         return int(self.layer.matrix.shape[-1]) // max(positions, 1)
 
-    def inputs_of(self, channels: Channels, gone: Collection[int]) -> NDArray[np.bool_]:
+    def find_removed_inputs(self, channels: Channels, gone: Collection[int]) -> NDArray[np.bool_]:
         """Return a mask of the inputs that are removed with channel groups, [I]."""
         stays = np.ones(1, np.bool_)
         for labels in self.labels:
@@ -81,7 +81,7 @@ class Reader:
                     found.setdefault(group, []).append(inputs.take(position, axis=axis).ravel())
         return {group: np.unique(np.concatenate(parts)) for group, parts in found.items()}
 
-    def curvature(self) -> Doubles:
+    def compute_curvature(self) -> Doubles:
         """Compute the second moments of the inputs, centered if there is a bias, [G, I, I].
 
         They are shrunk towards their diagonal where few rows were seen, after the means are
@@ -120,18 +120,18 @@ class Readers:
     fitted: Sequence[Reader]
     fixed: Sequence[FixedReader] = ()
 
-    def left_alone(self, channels: Channels, gone: Collection[int]) -> list[FixedReader]:
+    def find_unrepaired(self, channels: Channels, gone: Collection[int]) -> list[FixedReader]:
         """Find the weights that lose inputs and are not refitted."""
         return [each for each in self.fixed if not channels.kept(each.labels, gone).all()]
 
 
-def with_biases(proto: ModelProto) -> None:
+def add_zero_biases(proto: ModelProto) -> None:
     """Add a zero bias to convolutions and Gemms with a stored weight that have none, in place."""
     index = GraphIndex(proto)
     for node in proto.graph.node:
         able = node.op_type in ("Conv", "ConvTranspose", "Gemm")
         bare = able and (len(node.input) < 3 or not node.input[2])
-        weighted = as_product(index, node) if bare else None
+        weighted = match_product(index, node) if bare else None
         if weighted is not None and weighted.contraction is None:
             outputs = Layer.of(index, weighted).channels
             name = index.add_constant(f"{node.output[0]}_bias", np.zeros(outputs, np.float32))
@@ -153,13 +153,15 @@ def find_readers(channels: Channels, parts: Sequence[Samples], tick: Tick) -> Re
     index = GraphIndex(channels.proto)
     reads = [use for use in channels.walk.uses if use.role == "reads"]
     reads = [use for use in reads if channels.members(use.labels).size]
-    found = _refittable(index, reads)
+    found = _find_refittable(index, reads)
     layers = {
         f"{name}:{place}": Layer.of(index, weighted)
         for name, (readers, _) in found.items()
         for place, weighted in enumerate(readers)
     }
-    powers = Powers(find_fixed_reads(channels, index, [u for u in reads if _name(u) not in found]))
+    powers = Powers(
+        find_fixed_reads(channels, index, [u for u in reads if _get_weight_name(u) not in found])
+    )
     wanted = [layer.read for layer in layers.values()] + [each.value for each in powers.reads]
     stream = observe(
         channels.proto,
@@ -170,17 +172,17 @@ def find_readers(channels: Channels, parts: Sequence[Samples], tick: Tick) -> Re
     moments = gather_moments(layers, powers.watch(stream)) if wanted else {}
     return Readers(
         fitted=[
-            _reader(index, name, readers, labels, layers, moments)
+            _build_reader(index, name, readers, labels, layers, moments)
             for name, (readers, labels) in found.items()
         ],
         fixed=powers.readers(),
     )
 
 
-def _reader(
+def _build_reader(
     index: GraphIndex,
     name: str,
-    readers: Sequence[Weighted],
+    readers: Sequence[WeightedNode],
     labels: tuple[Axis, ...],
     layers: Mapping[str, Layer],
     moments: Mapping[str, Moments],
@@ -198,48 +200,50 @@ def _reader(
     return Reader(
         layer=stored[0],
         labels=labels,
-        has_bias=all(bias_of(index, weighted) is not None for weighted in readers),
+        has_bias=all(find_bias(index, weighted) is not None for weighted in readers),
         ties=tuple(stored[1:]),
-        blocks=_blocks(stored[0]),
+        blocks=_count_blocks(stored[0]),
     )
 
 
-def _blocks(stored: StoredLayer) -> int:
+def _count_blocks(stored: StoredLayer) -> int:
     """Return the number of groups of a transposed convolution, whose channels follow each other."""
     layer = stored.layer
     transposed = layer is not None and layer.node.op_type == "ConvTranspose"
     return layer.groups if layer is not None and transposed else 1
 
 
-def _name(use: Use) -> str:
+def _get_weight_name(use: Use) -> str:
     name: str = use.node.input[use.position]
     return name
 
 
-def _refittable(
+def _find_refittable(
     index: GraphIndex, reads: Sequence[Use]
-) -> dict[str, tuple[list[Weighted], tuple[Axis, ...]]]:
+) -> dict[str, tuple[list[WeightedNode], tuple[Axis, ...]]]:
     """Find weights that only layers of one kind read, with the labels of their summed axes.
 
     Several layers with the same weight are refitted together.
     """
-    found: dict[str, tuple[list[Weighted], tuple[Axis, ...]]] = {}
+    found: dict[str, tuple[list[WeightedNode], tuple[Axis, ...]]] = {}
     for use in reads:
-        name = _name(use)
+        name = _get_weight_name(use)
         if name in found or name in index.outputs or name in index.inner_reads:
             continue
-        views = [as_product(index, node) for node in index.readers[name]]
+        views = [match_product(index, node) for node in index.readers[name]]
         views = [view for view in views if view is not None and view.weight == name]
         whole = [view for view in views if view is not None and view.kept is None]
-        if len(whole) < len(index.readers[name]) or not _alike(index, whole):
+        if len(whole) < len(index.readers[name]) or not _have_same_form(index, whole):
             continue
-        labels = _summed(index, whole[0], [u for u in reads if key(u.node) == key(use.node)])
+        labels = _find_summed_labels(
+            index, whole[0], [u for u in reads if get_node_key(u.node) == get_node_key(use.node)]
+        )
         if labels is not None:
             found[name] = whole, labels
     return found
 
 
-def _alike(index: GraphIndex, views: Sequence[Weighted]) -> bool:
+def _have_same_form(index: GraphIndex, views: Sequence[WeightedNode]) -> bool:
     """Return whether layers view their weight as the same matrix."""
     kinds = {
         (
@@ -253,9 +257,11 @@ def _alike(index: GraphIndex, views: Sequence[Weighted]) -> bool:
     return len(kinds) == 1
 
 
-def _summed(index: GraphIndex, view: Weighted, uses: Sequence[Use]) -> tuple[Axis, ...] | None:
+def _find_summed_labels(
+    index: GraphIndex, view: WeightedNode, uses: Sequence[Use]
+) -> tuple[Axis, ...] | None:
     """Return the labels of each axis that a layer sums over, in the order of its inputs."""
-    by_axis = {use.axis: use.labels for use in uses if _name(use) == view.weight}
+    by_axis = {use.axis: use.labels for use in uses if _get_weight_name(use) == view.weight}
     if view.contraction is not None:
         axes = view.contraction.inputs
         return tuple(by_axis[a] for a in axes) if all(a in by_axis for a in axes) else None
@@ -286,25 +292,25 @@ def cut_and_refit(
     proto = ModelProto()
     proto.CopyFrom(channels.proto)
     index = GraphIndex(proto)
-    places = {key(node): node for node in proto.graph.node}
+    places = {get_node_key(node): node for node in proto.graph.node}
     for reader in readers:
-        out = reader.inputs_of(channels, gone)
+        out = reader.find_removed_inputs(channels, gone)
         if not out.any() or out.all():
             continue
-        matrix = _refitted(reader, out)
+        matrix = _refit_weight(reader, out)
         error = reader.layer.matrix - matrix
-        replaced(index, reader.layer.name, reader.layer.tensor(matrix.astype(np.float32)))
+        replace_constant(index, reader.layer.name, reader.layer.tensor(matrix.astype(np.float32)))
         for layer in (reader.layer, *reader.ties) if reader.has_bias else ():
             if layer.weighted is not None:
-                node = places[key(layer.weighted.node)]
+                node = places[get_node_key(layer.weighted.node)]
                 here = replace(layer, weighted=replace(layer.weighted, node=node))
-                shifted_bias(index, here, here.shift(error))
-    return cut(replace(channels, proto=proto), gone)
+                shift_bias(index, here, here.shift(error))
+    return remove_groups(replace(channels, proto=proto), gone)
 
 
-def _refitted(reader: Reader, out: NDArray[np.bool_]) -> Doubles:
+def _refit_weight(reader: Reader, out: NDArray[np.bool_]) -> Doubles:
     """Return the weight [G, O, I] with zeros for removed inputs, refitted to the other inputs."""
-    matrix, second = reader.layer.matrix, reader.curvature()
+    matrix, second = reader.layer.matrix, reader.compute_curvature()
     kept = ~out
     cross = second[:, out][:, :, kept]  # [G, gone, kept]
     within = second[:, kept][:, :, kept]

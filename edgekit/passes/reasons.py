@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from onnx import ModelProto, NodeProto, TensorProto
 
-from edgekit.graphs.index import GraphIndex, attribute
-from edgekit.graphs.placement import gathers_rows
+from edgekit.graphs.index import GraphIndex, read_attribute
+from edgekit.graphs.placement import is_row_gather
 from edgekit.passes.embeddings import LEAST_TABLE
 
 # Positions of the inputs that hold a weight, by operator type.
@@ -82,7 +82,7 @@ def find_unchanged_weights(
     scope = _Scope(ops=ops, least=least, least_special=least_special, anywhere=anywhere)
     found: dict[str, UnchangedWeight] = {}
     for index in (main, *main.inner()):
-        for node, name in _weights(index):
+        for node, name in _iter_weights(index):
             if name not in taken and name not in found:
                 tensor = main.initializers[name]
                 found[name] = UnchangedWeight(
@@ -120,7 +120,7 @@ def explain_no_weights(
     return join_reasons(left) if left else "the model stores no float weights of layers"
 
 
-def large_float_weights(proto: ModelProto) -> dict[str, list[str]]:
+def find_large_float_weights(proto: ModelProto) -> dict[str, list[str]]:
     """Find the large float matrices of a prepared graph, with the operators that read them."""
     main = GraphIndex(proto)
     large = {
@@ -141,7 +141,7 @@ def _find_unmultiplied(proto: ModelProto) -> list[UnchangedWeight]:
     tensors = {tensor.name: tensor for tensor in proto.graph.initializer}
     found = [
         _describe_readers(tensors[name], kinds)
-        for name, kinds in large_float_weights(proto).items()
+        for name, kinds in find_large_float_weights(proto).items()
         if kinds
     ]
     return sorted(found, key=lambda each: (-each.entries, each.name))
@@ -156,7 +156,7 @@ def _describe_readers(tensor: TensorProto, kinds: Collection[str]) -> UnchangedW
     )
 
 
-def remaining_floats(
+def find_remaining_floats(
     proto: ModelProto, before: Mapping[str, Sequence[str]], told: Collection[str]
 ) -> list[UnchangedWeight]:
     """Find the large weights that are still float in a quantized graph, largest first.
@@ -167,7 +167,7 @@ def remaining_floats(
         told: first outputs of layers that the user was already told of.
     """
     index = GraphIndex(proto)
-    floats = large_float_weights(proto)
+    floats = find_large_float_weights(proto)
     known = {each.name: each for each in find_unchanged_weights(proto, ops=WEIGHT_OPS)}
     found = []
     for name in before.keys() & floats.keys():
@@ -198,7 +198,7 @@ def stores_integer_weights(proto: ModelProto) -> bool:
     return any(tensor.data_type in _INTEGERS and len(tensor.dims) > 1 for tensor in stored)
 
 
-def _weights(index: GraphIndex) -> Iterator[tuple[NodeProto, str]]:
+def _iter_weights(index: GraphIndex) -> Iterator[tuple[NodeProto, str]]:
     """Yield the float weights that nodes of one graph read, with their readers."""
     for node in index.graph.node:
         for position in _WEIGHTS.get(node.op_type, ()):
@@ -262,10 +262,10 @@ def _explain_form(index: GraphIndex, node: NodeProto, tensor: TensorProto) -> st
 
 def _explain_table(index: GraphIndex, node: NodeProto, tensor: TensorProto) -> str:
     """Explain why the table of a Gather is no embedding."""
-    if not gathers_rows(node):
-        return f"is gathered along axis {attribute(node, 'axis', 0)}, not by rows"
+    if not is_row_gather(node):
+        return f"is gathered along axis {read_attribute(node, 'axis', 0)}, not by rows"
     readers = index.readers.get(tensor.name, [])
-    others = sorted({reader.op_type for reader in readers if not gathers_rows(reader)})
+    others = sorted({reader.op_type for reader in readers if not is_row_gather(reader)})
     if others:
         return f"is also read by {', '.join(others)}"
     if len(tensor.dims) != 2:

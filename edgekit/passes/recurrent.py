@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from edgekit.graphs.index import GraphIndex, attribute
-from edgekit.graphs.onnx_file import all_graphs
+from edgekit.graphs.index import GraphIndex, read_attribute
+from edgekit.graphs.onnx_file import iter_graphs
 from edgekit.passes.affine import LARGEST, Floats
 
 RECURRENT = frozenset({"LSTM", "GRU", "RNN"})
@@ -40,7 +40,7 @@ class RecurrentLayer:
         return _is_storable(self.index, self.node)
 
 
-def recurrent_layers(proto: ModelProto) -> list[RecurrentLayer]:
+def find_recurrent_layers(proto: ModelProto) -> list[RecurrentLayer]:
     """Find the recurrent layers of a model, inner graphs last; copies have the same order."""
     main = GraphIndex(proto)
     return [
@@ -70,7 +70,7 @@ def quantize_recurrent(
     made: dict[str, list[str]] = {}
     layers = [
         layer
-        for place, layer in enumerate(recurrent_layers(proto))
+        for place, layer in enumerate(find_recurrent_layers(proto))
         if place not in left and layer.has_kernel
     ]
     for layer in layers:
@@ -84,8 +84,10 @@ def quantize_recurrent(
 
 def _drop_unread_nodes(proto: ModelProto) -> None:
     """Remove the Cast and Mul of weights that are now multiplied as integers."""
-    read = {name for graph in all_graphs(proto.graph) for node in graph.node for name in node.input}
-    read |= {value.name for graph in all_graphs(proto.graph) for value in graph.output}
+    read = {
+        name for graph in iter_graphs(proto.graph) for node in graph.node for name in node.input
+    }
+    read |= {value.name for graph in iter_graphs(proto.graph) for value in graph.output}
     for kind in ("Mul", "Cast"):
         for place in reversed(range(len(proto.graph.node))):
             node = proto.graph.node[place]
@@ -95,7 +97,7 @@ def _drop_unread_nodes(proto: ModelProto) -> None:
 
 
 def _replace(index: GraphIndex, node: NodeProto, made: dict[str, list[str]], largest: int) -> None:
-    weights = [_stored(index, node.input[place], made, largest) for place in (1, 2)]
+    weights = [_store_weight(index, node.input[place], made, largest) for place in (1, 2)]
     inputs = [node.input[i] if i < len(node.input) else "" for i in range(_PEEPHOLES + 1)]
     inputs[1:3] = [integers for integers, *_ in weights]
     inputs += [name for _, *parameters in weights for name in parameters]
@@ -110,9 +112,9 @@ def _replace(index: GraphIndex, node: NodeProto, made: dict[str, list[str]], lar
 def _is_storable(index: GraphIndex, node: NodeProto) -> bool:
     if node.domain not in ("", "ai.onnx") or node.op_type != "LSTM":
         return False
-    if attribute(node, "layout", 0):
+    if read_attribute(node, "layout", 0):
         return False
-    weights = [stored_weight(index, name) for name in node.input[1:3]]
+    weights = [find_stored_weight(index, name) for name in node.input[1:3]]
     if any(weight is None for weight in weights):
         return False
     return bool(weights[1] is not None and math.prod(weights[1].shape) >= _LEAST_ENTRIES)
@@ -133,7 +135,7 @@ class StoredWeight:
     scales: str = ""
 
 
-def stored_weight(index: GraphIndex, name: str) -> StoredWeight | None:
+def find_stored_weight(index: GraphIndex, name: str) -> StoredWeight | None:
     """Find the stored weight behind an input of a recurrent layer; ``None`` where it is none.
 
     Integers are those that Cast and Mul restore in the main graph, as the pass ``weights`` writes
@@ -143,8 +145,8 @@ def stored_weight(index: GraphIndex, name: str) -> StoredWeight | None:
     if tensor is not None:
         known = tensor.data_type == TensorProto.FLOAT and index.is_finite(name)
         return StoredWeight(name=name, shape=tuple(tensor.dims)) if known else None
-    product = _maker(index, name, "Mul")
-    cast = None if product is None else _maker(index, product.input[0], "Cast")
+    product = _find_producer(index, name, "Mul")
+    cast = None if product is None else _find_producer(index, product.input[0], "Cast")
     if product is None or cast is None:
         return None
     integers, scales = (index.initializers.get(n) for n in (cast.input[0], product.input[1]))
@@ -156,15 +158,17 @@ def stored_weight(index: GraphIndex, name: str) -> StoredWeight | None:
     return StoredWeight(name=integers.name, shape=shape, scales=scales.name)
 
 
-def _maker(index: GraphIndex, name: str, kind: str) -> NodeProto | None:
+def _find_producer(index: GraphIndex, name: str, kind: str) -> NodeProto | None:
     node = index.producer.get(name) or index.main.producer.get(name)
     return node if node is not None and node.op_type == kind else None
 
 
-def _stored(index: GraphIndex, name: str, made: dict[str, list[str]], largest: int) -> list[str]:
+def _store_weight(
+    index: GraphIndex, name: str, made: dict[str, list[str]], largest: int
+) -> list[str]:
     """Store integers [directions, inputs, rows], scales and zero points [directions, rows]."""
     if name not in made:
-        integers, scales = _integers(index, name, largest)
+        integers, scales = _quantize_weight(index, name, largest)
         made[name] = [
             index.add_constant("w", integers.transpose(0, 2, 1)),
             index.add_constant("ws", scales),
@@ -173,12 +177,12 @@ def _stored(index: GraphIndex, name: str, made: dict[str, list[str]], largest: i
     return made[name]
 
 
-def _integers(index: GraphIndex, name: str, largest: int) -> tuple[NDArray[np.int8], Floats]:
+def _quantize_weight(index: GraphIndex, name: str, largest: int) -> tuple[NDArray[np.int8], Floats]:
     """Return integers [directions, rows, inputs] and scales [directions, rows] of a weight.
 
     A weight that is stored as integers keeps them.
     """
-    stored = stored_weight(index, name)
+    stored = find_stored_weight(index, name)
     if stored is not None and stored.scales:
         kept = index.float_constant(stored.name).astype(np.int8)
         return kept, index.float_constant(stored.scales)[..., 0]

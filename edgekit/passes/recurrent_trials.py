@@ -17,14 +17,14 @@ from onnx import ModelProto, NodeProto
 
 from edgekit.errors import UserError, first_line
 from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.onnx_file import is_large, quiet_options, session_of
+from edgekit.graphs.onnx_file import is_large, make_session, make_session_options
 from edgekit.graphs.outputs import Arrays
 from edgekit.model import Model
 from edgekit.passes import Work
-from edgekit.passes.probes import probes
-from edgekit.passes.recurrent import RecurrentLayer, quantize_recurrent, recurrent_layers
+from edgekit.passes.probes import iter_probes
+from edgekit.passes.recurrent import RecurrentLayer, find_recurrent_layers, quantize_recurrent
 from edgekit.passes.storage import store_in_8_bits, store_in_16_bits
-from edgekit.passes.timing import time_ratio
+from edgekit.passes.timing import measure_time_ratio
 
 # Largest relative output error of an integer layer that is accepted without an alternative, and the
 # factor by which an alternative must be better.
@@ -73,7 +73,7 @@ def plan_layers(proto: ModelProto, largest: int, model: Model, work: Work) -> Re
     Each layer is tried alone. Its error is that of the worst output on calibration samples; without
     samples errors are ignored. Its time is that of the whole model on this machine.
     """
-    layers = recurrent_layers(proto)
+    layers = find_recurrent_layers(proto)
     if not layers:
         return RecurrentPlan()
     if is_large(proto):
@@ -81,7 +81,7 @@ def plan_layers(proto: ModelProto, largest: int, model: Model, work: Work) -> Re
             "recurrent layers were not tried with integers one by one: the model is over 2 GiB"
         )
         return RecurrentPlan()
-    reference = _session(proto)
+    reference = _open_session(proto)
     trials = _Trials(proto, largest, reference, _choose_feeds(model, work, reference))
     left: set[int] = set()
     wide: set[str] = set()
@@ -118,7 +118,7 @@ class _Feeds:
 
 def _choose_feeds(model: Model, work: Work, reference: ort.InferenceSession) -> _Feeds:
     """Choose calibration samples; without any, the first random input that the model accepts."""
-    found = probes(model, work.fitting or None, seed=work.seed)
+    found = iter_probes(model, work.fitting or None, seed=work.seed)
     if work.calibration is None:
         made_up = (dict(probe.feed) for probe in found)
         return _Feeds(samples=(), timed=next((f for f in made_up if _accepts(reference, f)), None))
@@ -157,7 +157,7 @@ class _Trials:
         self.proto = proto
         self.largest = largest
         self.feeds = feeds
-        self.layers = recurrent_layers(proto)
+        self.layers = find_recurrent_layers(proto)
         self.reference = reference
         self.known = [_run_sample(self.reference, feed) for feed in feeds.samples]
 
@@ -168,15 +168,15 @@ class _Trials:
             reason = f"onnxruntime has no integer kernel for {layer.node.op_type}"
             if layer.node.op_type == "LSTM":
                 reason += " of this layout or size, or without stored weights"
-            errors = self._errors_of_weights(layer)
-            return _Verdict(reason=reason, wide=_too_large(errors))
-        integers = _session(self._quantize_one(place))
-        error, output = self._error(integers)
+            errors = self._measure_weight_errors(layer)
+            return _Verdict(reason=reason, wide=_select_too_large(errors))
+        integers = _open_session(self._quantize_one(place))
+        error, output = self._measure_error(integers)
         slower = self._explain_slowness(integers)
         if not slower and error <= _MOST_ERROR:
             return _Verdict()
-        errors = self._errors_of_weights(layer)
-        wide = _too_large(errors)
+        errors = self._measure_weight_errors(layer)
+        wide = _select_too_large(errors)
         rest = math.hypot(*(each for name, each in errors.items() if name not in wide))
         if error > _MOST_ERROR and error > _BETTER * rest:
             reason = (
@@ -191,7 +191,9 @@ class _Trials:
         feed = self.feeds.timed
         if feed is None:
             return ""
-        ratio = time_ratio(partial(_run, self.reference, feed), partial(_run, integers, feed))
+        ratio = measure_time_ratio(
+            partial(_run, self.reference, feed), partial(_run, integers, feed)
+        )
         if ratio <= _SLOWER:
             return ""
         return f"with integers the model takes {ratio:.2f} times as long on this machine"
@@ -201,16 +203,16 @@ class _Trials:
         quantize_recurrent(made, self.largest, left=set(range(len(self.layers))) - {place})
         return made
 
-    def _errors_of_weights(self, layer: RecurrentLayer) -> dict[str, float]:
+    def _measure_weight_errors(self, layer: RecurrentLayer) -> dict[str, float]:
         """Measure the output error of storing each weight of a layer in 8 bits, by name."""
         found = {}
         for name in dict.fromkeys(layer.node.input[1:3]):
             made = _copy(self.proto)
             if self.known and store_in_8_bits(made, _has_no_integer_form, only=[name]):
-                found[name] = self._error(_session(made))[0]
+                found[name] = self._measure_error(_open_session(made))[0]
         return found
 
-    def _error(self, session: ort.InferenceSession) -> tuple[float, str]:
+    def _measure_error(self, session: ort.InferenceSession) -> tuple[float, str]:
         """Measure the relative RMS error of the worst float output; return error and output."""
         error: dict[str, float] = {}
         size: dict[str, float] = {}
@@ -245,7 +247,7 @@ def _run_sample(reference: ort.InferenceSession, sample: Arrays) -> Arrays:
         raise UserError(f"the model fails on a sample: {first_line(error)}") from error
 
 
-def _too_large(errors: Mapping[str, float]) -> dict[str, float]:
+def _select_too_large(errors: Mapping[str, float]) -> dict[str, float]:
     return {name: error for name, error in errors.items() if error > _MOST_ERROR}
 
 
@@ -255,10 +257,10 @@ def _copy(proto: ModelProto) -> ModelProto:
     return made
 
 
-def _session(proto: ModelProto) -> ort.InferenceSession:
-    options = quiet_options()
+def _open_session(proto: ModelProto) -> ort.InferenceSession:
+    options = make_session_options()
     options.intra_op_num_threads = 1
-    return session_of(proto, options)
+    return make_session(proto, options)
 
 
 def _run(session: ort.InferenceSession, feed: Arrays) -> Arrays:

@@ -8,26 +8,26 @@ from functools import partial
 from onnx import ModelProto
 
 from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.placement import Placement, place
+from edgekit.graphs.placement import Placement, plan_placement
 from edgekit.passes import Work
 from edgekit.passes.activations import (
     PER_VALUE,
     Candidates,
-    best_labels,
-    choices,
+    build_parameter_sets,
+    choose_estimators,
     find_candidates,
-    first_of_each,
+    take_first_samples,
 )
 from edgekit.passes.affine import Affine
 from edgekit.passes.bias_correction import Shifts, find_shifts
-from edgekit.passes.equalise import equalise, find_pairs
+from edgekit.passes.equalise import equalize_channels, find_pairs
 from edgekit.passes.float_layers import choose_float_layers, find_costs
 from edgekit.passes.folds import Folds, Split
-from edgekit.passes.judge import reader_errors
+from edgekit.passes.judge import measure_reader_errors
 from edgekit.passes.output_errors import FloatOutputs, OutputErrors, join_errors
-from edgekit.passes.tensor_errors import tensor_errors
-from edgekit.passes.trials import Version, trial
-from edgekit.progress import Count, in_rounds
+from edgekit.passes.tensor_errors import measure_tensor_errors
+from edgekit.passes.trials import Version, measure_version
+from edgekit.progress import Count, merge_rounds
 from edgekit.recipe import Estimator, QuantizeStatic
 from edgekit_agent.samples import Samples
 
@@ -63,24 +63,24 @@ class Refiner:
 
     def refine(self) -> tuple[GraphIndex, Version]:
         """Return the graph, equalized if that helps, and the choices of its 8-bit version."""
-        self._equalise()
-        placement = place(self.index)
-        candidates = [self._candidates(placement, s.estimating) for s in self.folds.splits]
-        best = self._best_labels(placement, candidates)
-        tried = [choices(each, placement, best) for each in candidates]
+        self._equalize()
+        placement = plan_placement(self.index)
+        candidates = [self._find_candidates(placement, s.estimating) for s in self.folds.splits]
+        best = self._choose_estimators(placement, candidates)
+        tried = [build_parameter_sets(each, placement, best) for each in candidates]
         label = PER_VALUE if best else next(iter(tried[0]))
-        in_float = self._float_layers(placement, candidates[0], label, tried)
-        label = self._label(tried, in_float)
+        in_float = self._choose_float_layers(placement, candidates[0], label, tried)
+        label = self._choose_label(tried, in_float)
         parameters = [each[label] for each in tried]
         final = parameters[0]
         if len(candidates) > 1:
-            whole = self._candidates(placement, self.folds.estimating)
-            final = choices(whole, placement, best)[label]
-        before = self._errors_of(label, tried, in_float)
-        shifts = self._shifts(parameters, final, in_float, before)
+            whole = self._find_candidates(placement, self.folds.estimating)
+            final = build_parameter_sets(whole, placement, best)[label]
+        before = self._get_errors(label, tried, in_float)
+        shifts = self._choose_shifts(parameters, final, in_float, before)
         return self.index, Version(parameters=final, shifts=shifts, in_float=in_float)
 
-    def _errors_of(
+    def _get_errors(
         self,
         label: str,
         tried: Sequence[Mapping[str, Mapping[str, Affine]]],
@@ -88,10 +88,10 @@ class Refiner:
     ) -> OutputErrors:
         """Return the errors of an estimator's ranges on all splits, measured once."""
         if (label, in_float) not in self.known:
-            self.known[label, in_float] = self._errors([t[label] for t in tried], in_float)
+            self.known[label, in_float] = self._measure_errors([t[label] for t in tried], in_float)
         return self.known[label, in_float]
 
-    def _errors(
+    def _measure_errors(
         self,
         parameters: Sequence[Mapping[str, Affine]],
         in_float: frozenset[str],
@@ -102,32 +102,34 @@ class Refiner:
             Version(parameters=each, shifts=more, in_float=in_float)
             for each, more in zip(parameters, shifts or [{} for _ in parameters], strict=True)
         ]
-        return join_errors([self._trial(self.index, n, each) for n, each in enumerate(versions)])
+        return join_errors(
+            [self._measure_on_split(self.index, n, each) for n, each in enumerate(versions)]
+        )
 
-    def _trial(self, index: GraphIndex, number: int, version: Version) -> OutputErrors:
+    def _measure_on_split(self, index: GraphIndex, number: int, version: Version) -> OutputErrors:
         """Measure the errors of a version on one split; the float model runs once per split."""
         if number not in self._references:
             judging = self.folds.splits[number].judging
             self._references[number] = FloatOutputs(index, judging, self.work.scratch)
         reference = self._references[number]
-        return trial(index, version, largest=self.largest, reference=reference)
+        return measure_version(index, version, largest=self.largest, reference=reference)
 
     # ------------------------------------------------------------ equalization
 
-    def _equalise(self) -> None:
-        if not self.settings.equalise or not find_pairs(self.index, place(self.index)):
+    def _equalize(self) -> None:
+        if not self.settings.equalise or not find_pairs(self.index, plan_placement(self.index)):
             return
         before, after = [], []
         for number, split in enumerate(self.folds.splits):
             self.work.progress("equalization", number, len(self.folds.splits))
-            few = first_of_each(split.estimating, _CHANNEL_SAMPLES)
+            few = take_first_samples(split.estimating, _CHANNEL_SAMPLES)
             other = self._copy_equalized(few, split.judging)
             if other is None:
                 return
-            before.append(self._whole_ranges(self.index, number, few))
-            after.append(self._whole_ranges(other, number, few))
+            before.append(self._measure_whole_ranges(self.index, number, few))
+            after.append(self._measure_whole_ranges(other, number, few))
         if join_errors(after).beats(join_errors(before)):
-            few = first_of_each(self.folds.estimating, _CHANNEL_SAMPLES)
+            few = take_first_samples(self.folds.estimating, _CHANNEL_SAMPLES)
             self.index = self._copy_equalized(few, self.folds.judging) or self.index
 
     def _copy_equalized(
@@ -137,40 +139,44 @@ class Refiner:
         copy = ModelProto()
         copy.CopyFrom(self.index.proto)
         index = GraphIndex(copy, self.index.folder)
-        changed = equalise(
-            index, place(index), largest=self.largest, estimating=estimating, judging=judging
+        changed = equalize_channels(
+            index,
+            plan_placement(index),
+            largest=self.largest,
+            estimating=estimating,
+            judging=judging,
         )
         return GraphIndex(copy, self.index.folder) if changed else None
 
-    def _whole_ranges(
+    def _measure_whole_ranges(
         self, index: GraphIndex, number: int, estimating: Sequence[Samples]
     ) -> OutputErrors:
-        placement = place(index)
+        placement = plan_placement(index)
         plain = QuantizeStatic(ranges=_BASE)
         found = find_candidates(index, placement, plain, self.work, estimating)
-        parameters = choices(found, placement, {})[_BASE]
-        return self._trial(index, number, Version(parameters=parameters))
+        parameters = build_parameter_sets(found, placement, {})[_BASE]
+        return self._measure_on_split(index, number, Version(parameters=parameters))
 
     # ------------------------------------------------------------ ranges
 
-    def _candidates(self, placement: Placement, estimating: Sequence[Samples]) -> Candidates:
+    def _find_candidates(self, placement: Placement, estimating: Sequence[Samples]) -> Candidates:
         return find_candidates(self.index, placement, self.settings, self.work, estimating)
 
-    def _best_labels(
+    def _choose_estimators(
         self, placement: Placement, candidates: Sequence[Candidates]
     ) -> dict[str, str]:
         """Choose the estimator of each value by the error of its readers; empty unless "auto"."""
         if self.settings.ranges != "auto":
             return {}
-        tick = in_rounds(partial(self.work.progress, "choosing ranges"), len(candidates))
-        return best_labels(
+        tick = merge_rounds(partial(self.work.progress, "choosing ranges"), len(candidates))
+        return choose_estimators(
             [
-                reader_errors(self.index, placement, each.affines, split.judging, tick=tick)
+                measure_reader_errors(self.index, placement, each.affines, split.judging, tick=tick)
                 for each, split in zip(candidates, self.folds.splits, strict=True)
             ]
         )
 
-    def _label(
+    def _choose_label(
         self, tried: Sequence[Mapping[str, Mapping[str, Affine]]], in_float: frozenset[str]
     ) -> str:
         """Choose the most accurate estimator; min-max unless one is significantly better."""
@@ -184,13 +190,13 @@ class Refiner:
         errors = {}
         for done, label in enumerate(labels):
             self.work.progress("comparing ranges", done, len(labels))
-            errors[label] = self._errors_of(label, tried, in_float)
+            errors[label] = self._get_errors(label, tried, in_float)
         better = [label for label in labels if errors[label].beats(errors[_BASE])]
         return min(better, key=lambda each: errors[each].total, default=_BASE)
 
     # ------------------------------------------------------------ layers in float
 
-    def _float_layers(
+    def _choose_float_layers(
         self,
         placement: Placement,
         candidates: Candidates,
@@ -200,12 +206,12 @@ class Refiner:
         """Choose the nodes that compute in float, by their first outputs; empty if none helps."""
         if self.settings.float_layers == "none":
             return frozenset()
-        before = self._errors_of(label, tried, frozenset())
+        before = self._get_errors(label, tried, frozenset())
         if before.total <= _ENOUGH:
             return frozenset()
         judging = self.folds.splits[0].judging
         every = max(1, len(judging) // _TENSOR_SAMPLES)
-        errors = tensor_errors(
+        errors = measure_tensor_errors(
             self.index,
             placement,
             tried[0][label],
@@ -218,9 +224,9 @@ class Refiner:
         if not sets:
             return frozenset()
         # What these layers gain may be what min-max ranges gain without them.
-        after = self._errors_of(self._label(tried, sets[-1]), tried, sets[-1])
+        after = self._get_errors(self._choose_label(tried, sets[-1]), tried, sets[-1])
         for other in {label, _BASE} & tried[0].keys():
-            if not after.beats(self._errors_of(other, tried, frozenset()), by=_FLOAT_WORTH):
+            if not after.beats(self._get_errors(other, tried, frozenset()), by=_FLOAT_WORTH):
                 return frozenset()
         self._note_layers(placement, sets[-1], costs.work)
         return sets[-1]
@@ -238,7 +244,7 @@ class Refiner:
 
     # ------------------------------------------------------------ bias correction
 
-    def _shifts(
+    def _choose_shifts(
         self,
         parameters: Sequence[Mapping[str, Affine]],
         final: Mapping[str, Affine],
@@ -251,21 +257,21 @@ class Refiner:
         splits = self.folds.splits
         # Each shift is estimated and judged; with several splits, once more from all samples.
         rounds = 2 * (len(splits) + (len(splits) > 1))
-        tick = in_rounds(partial(self.work.progress, "bias correction"), rounds)
+        tick = merge_rounds(partial(self.work.progress, "bias correction"), rounds)
         found = [
-            self._found_shifts(p, split, in_float, tick)
+            self._find_shifts(p, split, in_float, tick)
             for p, split in zip(parameters, splits, strict=True)
         ]
         if not any(found):
             return {}
-        if not self._errors(parameters, in_float, found).beats(before):
+        if not self._measure_errors(parameters, in_float, found).beats(before):
             return {}
         if len(splits) == 1:
             return found[0]
         whole = Split(estimating=self.folds.estimating, judging=self.folds.judging)
-        return self._found_shifts(final, whole, in_float, tick)
+        return self._find_shifts(final, whole, in_float, tick)
 
-    def _found_shifts(
+    def _find_shifts(
         self,
         parameters: Mapping[str, Affine],
         split: Split,
@@ -274,10 +280,10 @@ class Refiner:
     ) -> Shifts:
         return find_shifts(
             self.index,
-            place(self.index, in_float),
+            plan_placement(self.index, in_float),
             parameters,
             largest=self.largest,
-            estimating=first_of_each(split.estimating, _SHIFT_SAMPLES),
+            estimating=take_first_samples(split.estimating, _SHIFT_SAMPLES),
             judging=split.judging,
             tick=tick,
         )

@@ -13,11 +13,11 @@ from onnx import ModelProto
 from edgekit.graphs.divergence import Reference
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.observe import Values
-from edgekit.graphs.upstream import upstream
-from edgekit.passes.cutoffs import Cutoff, cutoff_of
-from edgekit.passes.least_squares import Fit, Sums, fitted
-from edgekit.passes.refit_layers import Task, tasks_of
-from edgekit.passes.refit_stages import can_repeat, planned
+from edgekit.graphs.upstream import find_upstream
+from edgekit.passes.cutoffs import ClippedValue, find_clipped_value
+from edgekit.passes.least_squares import Fit, RegressionSums, fit_least_squares
+from edgekit.passes.refit_layers import RefitTask, find_refit_tasks
+from edgekit.passes.refit_stages import can_repeat, plan_stages
 from edgekit.passes.replay import Replay
 from edgekit.progress import Tick
 from edgekit_agent.samples import Samples
@@ -32,7 +32,7 @@ _BATCHES = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Refitted:
+class RefitLayer:
     """Layer to refit.
 
     Attributes:
@@ -47,7 +47,7 @@ class Refitted:
 def refit(
     original: ModelProto,
     changed: ModelProto,
-    layers: Sequence[Refitted],
+    layers: Sequence[RefitLayer],
     parts: Sequence[Samples],
     *,
     held_out: Sequence[Samples],
@@ -81,20 +81,20 @@ def refit(
         FloatingPointError: names a value that is not finite on the samples.
     """
     reference = Reference(original, held_out)
-    work, least = changed, _divergence(reference, changed)
+    work, least = changed, _measure_divergence(reference, changed)
     first = least
     kept = {layer.output: layer.kept for layer in layers}
-    plan = planned(changed, tasks_of(original, changed, kept), parts, most=stages)
+    plan = plan_stages(changed, find_refit_tasks(original, changed, kept), parts, most=stages)
     runs = _Runs(original=original, parts=parts)
     turns = _TURNS if can_repeat(changed, plan, parts, _TURNS) else 1
     for number, stage in enumerate(plan):
         tick("refitting", number, len(plan))
-        tasks = _anew(original, work, stage)
+        tasks = _update_tasks(original, work, stage)
         later = list(chain.from_iterable(plan[number + 1 :]))
-        made = _improved(work, tasks, runs, later, turns)
+        made = _refit_stage(work, tasks, runs, later, turns)
         if made is None:
             continue
-        found = _divergence(reference, made)
+        found = _measure_divergence(reference, made)
         if found <= least or min(found, least) > _LOST:
             work, least = made, found
     tick("refitting", len(plan), len(plan))
@@ -104,9 +104,9 @@ def refit(
     return work
 
 
-def _divergence(reference: Reference, proto: ModelProto) -> float:
+def _measure_divergence(reference: Reference, proto: ModelProto) -> float:
     """Measure the divergence of the outputs; 0 for integer outputs, which tell too little."""
-    return reference.divergence(proto) if reference.can_tell else 0.0
+    return reference.divergence(proto) if reference.has_outputs else 0.0
 
 
 class _Runs:
@@ -117,52 +117,60 @@ class _Runs:
         self._wanted, self._present = Replay(parts), Replay(parts)
 
     def of(
-        self, work: ModelProto, tasks: Sequence[Task], later: Sequence[Task]
+        self, work: ModelProto, tasks: Sequence[RefitTask], later: Sequence[RefitTask]
     ) -> Iterator[tuple[Values, Values]]:
         """Yield the values of both models around these layers by batch; ``later`` layers follow."""
         unsettled = [task.output for task in (*tasks, *later)]
         return zip(
             self._wanted.values(
                 self._original,
-                _names(task.wanted for task in tasks),
-                later=_names(task.wanted for task in later),
+                _merge_names(task.wanted for task in tasks),
+                later=_merge_names(task.wanted for task in later),
                 unsettled=(),
             ),
             self._present.values(
                 work,
-                _names(task.present for task in tasks),
-                later=_names(task.present for task in later),
+                _merge_names(task.present for task in tasks),
+                later=_merge_names(task.present for task in later),
                 unsettled=unsettled,
             ),
             strict=True,
         )
 
 
-def _names(lists: Iterable[list[str]]) -> list[str]:
+def _merge_names(lists: Iterable[list[str]]) -> list[str]:
     return list(dict.fromkeys(chain.from_iterable(lists)))
 
 
-def _anew(original: ModelProto, work: ModelProto, stage: Sequence[Task]) -> list[Task]:
+def _update_tasks(
+    original: ModelProto, work: ModelProto, stage: Sequence[RefitTask]
+) -> list[RefitTask]:
     """Rebuild the tasks of a stage from the current weights, with the residuals found before."""
     residuals = {task.output: task.residual for task in stage}
     kept = {task.output: task.kept for task in stage}
-    return [replace(t, residual=residuals[t.output]) for t in tasks_of(original, work, kept)]
+    return [
+        replace(t, residual=residuals[t.output]) for t in find_refit_tasks(original, work, kept)
+    ]
 
 
-def _improved(
-    work: ModelProto, tasks: Sequence[Task], runs: _Runs, later: Sequence[Task], turns: int
+def _refit_stage(
+    work: ModelProto,
+    tasks: Sequence[RefitTask],
+    runs: _Runs,
+    later: Sequence[RefitTask],
+    turns: int,
 ) -> ModelProto | None:
     """Return a copy with these layers refitted; ``None`` where no fit is better."""
     before = GraphIndex(work)
-    feeding = _feeding(before, tasks)
-    cutoffs = {t.output: cutoff_of(before, t, residual=t.output in feeding) for t in tasks}
+    feeding = _find_residual_fits(before, tasks)
+    cutoffs = {t.output: find_clipped_value(before, t, residual=t.output in feeding) for t in tasks}
     fits: dict[str, Fit] = {}
     turns = turns if any(cutoffs.values()) else 1
     for turn in range(turns):
         ahead = later if turn == turns - 1 else [*tasks, *later]
         fitting = [task for task in tasks if turn == 0 or cutoffs[task.output]]
         stream = runs.of(work, tasks, ahead)
-        fits |= _fits(fitting, stream, feeding, cutoffs, fits)
+        fits |= _fit_layers(fitting, stream, feeding, cutoffs, fits)
     if not fits:
         return None
     made = ModelProto()
@@ -175,45 +183,46 @@ def _improved(
     return made
 
 
-def _fits(
-    tasks: Sequence[Task],
+def _fit_layers(
+    tasks: Sequence[RefitTask],
     stream: Iterable[tuple[Values, Values]],
     feeding: Collection[str],
-    cutoffs: Mapping[str, Cutoff | None],
+    cutoffs: Mapping[str, ClippedValue | None],
     known: Mapping[str, Fit],
 ) -> dict[str, Fit]:
     """Fit layers, and return the improvements by output; known fits tell the values cut off."""
-    sums = [(_sums(task), _sums(task)) for task in tasks]
+    sums = [(_create_sums(task), _create_sums(task)) for task in tasks]
     for number, (wanted, present) in enumerate(stream):
         judging = number % _BATCHES == _BATCHES - 1
         for task, pair in zip(tasks, sums, strict=True):
-            rows, targets = task.pairs(wanted, present, residual=task.output in feeding)
+            rows, targets = task.build_pairs(wanted, present, residual=task.output in feeding)
             cutoff, fit = cutoffs[task.output], known.get(task.output)
             if cutoff is not None and fit is not None:
-                targets = cutoff.eased(task, fit, rows, targets, wanted)
+                targets = cutoff.relax_targets(task, fit, rows, targets, wanted)
             if rows.shape[1] == targets.shape[1]:  # unequal where positions were removed as well
                 pair[judging].add(rows, targets)
     found = {
-        task.output: fitted(task.matrix, learning, judging_sums, biased=task.can_shift)
+        task.output: fit_least_squares(task.matrix, learning, judging_sums, biased=task.can_shift)
         for task, (learning, judging_sums) in zip(tasks, sums, strict=True)
     }
-    return {name: fit for name, fit in found.items() if fit is not None and _finite(fit)}
+    return {name: fit for name, fit in found.items() if fit is not None and _is_finite(fit)}
 
 
-def _finite(fit: Fit) -> bool:
+def _is_finite(fit: Fit) -> bool:
     return bool(np.isfinite(fit.weight).all() and np.isfinite(fit.shift).all())
 
 
-def _sums(task: Task) -> Sums:
+def _create_sums(task: RefitTask) -> RegressionSums:
     groups, outputs, inputs = task.matrix.shape
-    return Sums(groups=groups, inputs=inputs, outputs=outputs)
+    return RegressionSums(groups=groups, inputs=inputs, outputs=outputs)
 
 
-def _feeding(index: GraphIndex, tasks: Sequence[Task]) -> set[str]:
+def _find_residual_fits(index: GraphIndex, tasks: Sequence[RefitTask]) -> set[str]:
     """Find the layers to fit to their residual sum: no other one affects the other operand."""
     made = {task.output for task in tasks}
     return {
         task.output
         for task in tasks
-        if task.residual and not (made - {task.output}) & upstream(index, [task.residual.other])
+        if task.residual
+        and not (made - {task.output}) & find_upstream(index, [task.residual.other])
     }

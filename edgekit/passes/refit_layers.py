@@ -11,11 +11,11 @@ from onnx import ModelProto, NodeProto
 
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.observe import Values
-from edgekit.graphs.placement import as_product
+from edgekit.graphs.placement import match_product
 from edgekit.passes.grids import Doubles
 from edgekit.passes.layer_inputs import Layer
 from edgekit.passes.least_squares import Fit
-from edgekit.passes.stored_layers import bias_of
+from edgekit.passes.stored_layers import find_bias
 
 Kept = NDArray[np.bool_] | None
 _ADDABLE = ("Conv", "ConvTranspose", "Gemm")
@@ -32,7 +32,7 @@ class Residual:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Task:
+class RefitTask:
     """Layer of the changed model to refit, with its values and names.
 
     ``made`` is its output with its bias, which both models have. ``bias`` is the stored constant,
@@ -75,7 +75,9 @@ class Task:
         read = self.layer.read
         return [read, *([self.residual.other] if self.residual else [])]
 
-    def pairs(self, wanted: Values, present: Values, *, residual: bool) -> tuple[Doubles, Doubles]:
+    def build_pairs(
+        self, wanted: Values, present: Values, *, residual: bool
+    ) -> tuple[Doubles, Doubles]:
         """Return the inputs [G, positions, I] and their target outputs [G, positions, O].
 
         Raises:
@@ -83,7 +85,7 @@ class Task:
         """
         read = self.layer.read
         rows = self.layer.rows(present[read].astype(np.float32, copy=False))
-        target = self._target(wanted, present, residual=residual)
+        target = self._compute_target(wanted, present, residual=residual)
         for name, each in ((read, rows), (self.made, target)):
             if not np.isfinite(each).all():
                 raise FloatingPointError(name)
@@ -93,33 +95,33 @@ class Task:
         made = target.reshape(-1, groups, outputs).transpose(1, 0, 2)
         return rows.astype(np.float64), made
 
-    def _target(self, wanted: Values, present: Values, *, residual: bool) -> Doubles:
+    def _compute_target(self, wanted: Values, present: Values, *, residual: bool) -> Doubles:
         """Return the target outputs at the positions of the rows, [positions, channels]."""
         whole = wanted[self.made]
         if not residual or self.residual is None:
-            return self._rows(whole, self.kept)
+            return self._extract_rows(whole, self.kept)
         total, other = wanted[self.residual.total], present[self.residual.other]
         # A sum with a smaller, broadcast operand is no residual branch.
-        if total.shape != whole.shape or other.shape != self._shape(whole):
-            return self._rows(whole, self.kept)
-        return self._rows(total, self.kept) - self._rows(other, None)
+        if total.shape != whole.shape or other.shape != self._get_shape(whole):
+            return self._extract_rows(whole, self.kept)
+        return self._extract_rows(total, self.kept) - self._extract_rows(other, None)
 
-    def _rows(self, value: NDArray[np.generic], kept: Kept) -> Doubles:
+    def _extract_rows(self, value: NDArray[np.generic], kept: Kept) -> Doubles:
         rows = self.layer.made(value.astype(np.float32, copy=False))
         return (rows if kept is None else rows[:, kept]).astype(np.float64)
 
-    def _shape(self, whole: NDArray[np.generic]) -> tuple[int, ...]:
+    def _get_shape(self, whole: NDArray[np.generic]) -> tuple[int, ...]:
         """Return the layer's output shape where the original has the output ``whole``."""
-        return self.layer.made_shape(whole.shape)
+        return self.layer.get_output_shape(whole.shape)
 
     def store(self, index: GraphIndex, fit: Fit) -> None:
         """Store the weight and bias of a fit."""
         node = index.producer[self.output]
-        weighted = as_product(index, node)
+        weighted = match_product(index, node)
         if weighted is None:
             raise KeyError(self.output)
         if self.bias is not None and fit.shift.any():
-            found = bias_of(index, weighted)
+            found = find_bias(index, weighted)
             reader, place = found or (node, 2)
             bias = (self.bias + fit.shift.ravel()).astype(np.float32)
             if found:
@@ -138,7 +140,9 @@ def _set_input(node: NodeProto, place: int, name: str) -> None:
         node.input.append(name)
 
 
-def tasks_of(original: ModelProto, changed: ModelProto, layers: Mapping[str, Kept]) -> list[Task]:
+def find_refit_tasks(
+    original: ModelProto, changed: ModelProto, layers: Mapping[str, Kept]
+) -> list[RefitTask]:
     """Find the layers of a changed model that can be refitted, in its order.
 
     Args:
@@ -148,22 +152,22 @@ def tasks_of(original: ModelProto, changed: ModelProto, layers: Mapping[str, Kep
     """
     index = GraphIndex(changed)
     known = {name for node in original.graph.node for name in node.output}
-    tasks: list[Task] = []
+    tasks: list[RefitTask] = []
     sums: set[str] = set()
     for node in reversed(index.graph.node):  # of two added layers, the last corrects the sum
         if not node.output or node.output[0] not in layers:
             continue
-        task = _task(index, node, layers[node.output[0]], known, sums)
+        task = _build_task(index, node, layers[node.output[0]], known, sums)
         if task is not None:
             tasks.append(task)
             sums |= {task.residual.total} if task.residual else set()
     return tasks[::-1]
 
 
-def _task(
+def _build_task(
     index: GraphIndex, node: NodeProto, kept: Kept, known: set[str], taken: set[str]
-) -> Task | None:
-    weighted = as_product(index, node)
+) -> RefitTask | None:
+    weighted = match_product(index, node)
     if weighted is None or weighted.kept or index.only_reader(weighted.weight) is None:
         return None
     if weighted.contraction is not None and not weighted.contraction.linear:
@@ -172,7 +176,7 @@ def _task(
     layer = Layer.of(index, weighted)
     if layer.groups * layer.inputs**2 > _MOST_ENTRIES:
         return None
-    found = bias_of(index, weighted)
+    found = find_bias(index, weighted)
     bias, made = None, node.output[0]
     if found is not None:
         reader, place = found
@@ -183,8 +187,8 @@ def _task(
         bias = np.zeros(layer.channels)
     if made not in known:
         return None
-    residual = _residual(index, made, known)
-    return Task(
+    residual = _find_residual(index, made, known)
+    return RefitTask(
         layer=layer,
         weight=weighted.weight,
         matrix=layer.matrix(weight),
@@ -196,7 +200,7 @@ def _task(
     )
 
 
-def _residual(index: GraphIndex, made: str, known: set[str]) -> Residual | None:
+def _find_residual(index: GraphIndex, made: str, known: set[str]) -> Residual | None:
     reader = index.only_reader(made)
     if reader is None or reader.op_type not in ("Add", "Sum") or len(reader.input) != 2:
         return None

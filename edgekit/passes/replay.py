@@ -9,8 +9,8 @@ from onnx import ModelProto, helper
 
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.instrument import Additions, open_instrumented
-from edgekit.graphs.observe import Values, input_tensors, observe
-from edgekit.graphs.upstream import downstream, reads_of, up_to, upstream
+from edgekit.graphs.observe import Values, get_input_tensors, observe
+from edgekit.graphs.upstream import collect_reads, extract_subgraph, find_downstream, find_upstream
 from edgekit_agent.feeds import batch_size
 from edgekit_agent.samples import Samples
 
@@ -50,12 +50,12 @@ class Replay:
             unsettled: values whose computation may change before the next call.
         """
         index = GraphIndex(proto)
-        settled = self._settled | _computed(index, names, unsettled)
-        onward = [] if self._is_fixed(proto) else _onward(index, settled, later)
+        settled = self._settled | _find_settled_values(index, names, unsettled)
+        onward = [] if self._is_fixed(proto) else _find_border_values(index, settled, later)
         keeping: list[Values] = []
         room = _MOST_BYTES
         for values in self._stream(proto, list(dict.fromkeys([*names, *onward]))):
-            room -= sum(_bytes(values[name]) for name in onward)
+            room -= sum(_count_bytes(values[name]) for name in onward)
             if room >= 0:
                 keeping.append({name: values[name] for name in onward})
             else:
@@ -66,17 +66,17 @@ class Replay:
 
     def _is_fixed(self, proto: ModelProto) -> bool:
         """Return whether the model has a fixed batch, so that padding may fill the last one."""
-        size = batch_size(self._parts[0], input_tensors(proto)) if self._parts else None
+        size = batch_size(self._parts[0], get_input_tensors(proto)) if self._parts else None
         return (size or 1) > 1
 
     def _stream(self, proto: ModelProto, names: Sequence[str]) -> Iterator[Values]:
         if self._kept is None:
-            yield from observe(up_to(proto, names), names, self._parts)
+            yield from observe(extract_subgraph(proto, names), names, self._parts)
             return
         wanted = [name for name in names if name not in self._kept[0]]
         session, fed = None, set[str]()
         if wanted:
-            part = _from(up_to(proto, wanted, given=self._kept[0]), self._kept[0])
+            part = _feed_values(extract_subgraph(proto, wanted, given=self._kept[0]), self._kept[0])
             session = open_instrumented(part, Additions(outputs=wanted))
             fed = {value.name for value in session.get_inputs()}
         for values in self._kept:
@@ -87,7 +87,7 @@ class Replay:
             yield values | made
 
 
-def _from(part: ModelProto, given: Values) -> ModelProto:
+def _feed_values(part: ModelProto, given: Values) -> ModelProto:
     """Replace the inputs of a part of a model by inner values that will be fed."""
     del part.graph.input[:]
     for name, value in given.items():
@@ -96,28 +96,30 @@ def _from(part: ModelProto, given: Values) -> ModelProto:
     return part
 
 
-def _computed(index: GraphIndex, names: Collection[str], unsettled: Collection[str]) -> set[str]:
+def _find_settled_values(
+    index: GraphIndex, names: Collection[str], unsettled: Collection[str]
+) -> set[str]:
     """Find the values that are computed with the named ones and will not change."""
-    found = upstream(index, names)
+    found = find_upstream(index, names)
     for node in index.graph.node:  # a node computes all its outputs together
         if not found.isdisjoint(node.output):
             found.update(name for name in node.output if name)
     found |= {v.name for v in index.graph.input if v.name not in index.initializers}
     for name in unsettled:
-        found -= downstream(index, name)
+        found -= find_downstream(index, name)
     return found - index.initializers.keys()
 
 
-def _onward(index: GraphIndex, settled: set[str], later: Collection[str]) -> list[str]:
+def _find_border_values(index: GraphIndex, settled: set[str], later: Collection[str]) -> list[str]:
     """Find the settled values that the rest of a graph reads."""
-    rest = upstream(index, later)
+    rest = find_upstream(index, later)
     needed = set(later)
     for node in index.graph.node:
         if not rest.isdisjoint(node.output) and settled.isdisjoint(node.output):
-            needed |= reads_of(node)
+            needed |= collect_reads(node)
     return sorted(needed & settled)
 
 
-def _bytes(value: object) -> int:
+def _count_bytes(value: object) -> int:
     """Return the bytes to cache a value; more than the limit for values that are no tensors."""
     return value.nbytes if isinstance(value, np.ndarray) else _MOST_BYTES + 1

@@ -7,27 +7,27 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from edgekit.errors import PassError, PassRefused, UserError
-from edgekit.graphs.cost import cost
-from edgekit.graphs.lite_file import lite_census
-from edgekit.graphs.observe import batch_of
+from edgekit.graphs.cost import compute_cost
+from edgekit.graphs.lite_file import read_tflite_storage_stats
+from edgekit.graphs.observe import get_batch_size
 from edgekit.graphs.onnx_file import load, load_structure
 from edgekit.graphs.reading import read_model
-from edgekit.graphs.states import states_of
-from edgekit.graphs.stored import Stored, census
+from edgekit.graphs.states import read_states
+from edgekit.graphs.stored import StorageStats, read_storage_stats
 from edgekit.model import Model, Signature
 from edgekit.passes import PASSES, PassFunction, PassSpec, Promise, Work
-from edgekit.passes.agreement import Agreement, Disagreement, InfiniteOutput, agreement
+from edgekit.passes.agreement import Agreement, Disagreement, InfiniteOutput, compare_models
 from edgekit.passes.crash import build_crash, is_crash
 from edgekit.passes.exactness import find_departure
 from edgekit.passes.fixed_sizes import has_fitting_samples
 from edgekit.passes.losses import describe_losses
 from edgekit.passes.outliers import find_outlier
 from edgekit.passes.promises import (
-    broken_agreement,
-    broken_cost,
-    broken_signature,
-    broken_store,
-    promised,
+    check_agreement,
+    check_cost,
+    check_signature,
+    check_store,
+    get_promise,
 )
 from edgekit.passes.unseen import hold_out_samples
 from edgekit.recipe import Step
@@ -35,8 +35,8 @@ from edgekit_agent.samples import Samples
 
 
 @dataclass(frozen=True, kw_only=True)
-class Made:
-    """Result of a step; ``agreement`` is ``None`` where the step changed nothing.
+class StepResult:
+    """Result of a step; ``compare_models`` is ``None`` where the step changed nothing.
 
     ``notes`` are facts for the user, such as layers that were left unchanged.
     """
@@ -51,7 +51,7 @@ def run_step(step: Step, model: Model, work: Work) -> Model:
     return run_checked(step, model, work).model
 
 
-def run_checked(step: Step, model: Model, work: Work) -> Made:
+def run_checked(step: Step, model: Model, work: Work) -> StepResult:
     """Run a step and check the file that it returns.
 
     The checks are those of ``Promise``. Outputs are compared on calibration samples, some of which
@@ -80,7 +80,7 @@ def run_checked(step: Step, model: Model, work: Work) -> Made:
         raise build_crash(step.name, error, steps=[step], model=model) from error
 
 
-def _run_checked(step: Step, model: Model, work: Work) -> Made:
+def _run_checked(step: Step, model: Model, work: Work) -> StepResult:
     spec = PASSES[step.name]
     if model.format not in spec.formats:
         raise PassRefused(
@@ -93,11 +93,11 @@ def _run_checked(step: Step, model: Model, work: Work) -> Made:
             hint="give --data CALIB, or [data] calibration in edgekit.toml",
         )
     if spec.needs_calibration and work.calibration is not None:
-        batch = batch_of(work.calibration, model.signature)
+        batch = get_batch_size(work.calibration, model.signature)
         work = hold_out_samples(
             work, least=spec.holds_out_from, batch=batch, in_time=bool(work.feeding.states)
         )
-    path = _function(spec)(model, step.settings, work)
+    path = _load_function(spec)(model, step.settings, work)
     try:
         result = read_model(path)
     except UserError as error:
@@ -105,26 +105,30 @@ def _run_checked(step: Step, model: Model, work: Work) -> Made:
     if result.digest == model.digest:
         if not spec.promise.may_find_nothing:
             raise PassError(f"{step.name}: promised another file: it is unchanged")
-        return Made(model=result, agreement=None, notes=tuple(work.notes))
+        return StepResult(model=result, agreement=None, notes=tuple(work.notes))
     work.progress("checking", 0, 0)
-    for broken in broken_signature(_comparable(model, result), _without_states(model, result)):
+    for broken in check_signature(
+        _get_expected_signature(model, result), _drop_states(model, result)
+    ):
         raise PassError(f"{step.name}: {broken}")
-    stored = _stored(model)
-    promise = promised(spec, step.settings, stored)
-    for broken in _broken_file(promise, model, stored, result, work):
+    stored = _take_census(model)
+    promise = get_promise(spec, step.settings, stored)
+    for broken in _iter_broken_promises(promise, model, stored, result, work):
         raise PassError(f"{step.name}: {broken}")
-    found = _compared(step, promise, model, result, work)
-    return Made(model=result, agreement=found, notes=tuple(work.notes))
+    found = _compare_outputs(step, promise, model, result, work)
+    return StepResult(model=result, agreement=found, notes=tuple(work.notes))
 
 
-def _compared(step: Step, promise: Promise, before: Model, after: Model, work: Work) -> Agreement:
+def _compare_outputs(
+    step: Step, promise: Promise, before: Model, after: Model, work: Work
+) -> Agreement:
     """Compare the outputs of both models, and check the promise on the result."""
     samples: Sequence[Samples] | None = work.fitting or None
     if before.format != after.format and not has_fitting_samples(after, work.calibration):
         samples = None
         work.note("compared on made-up inputs: the samples have other sizes than the file")
     try:
-        found = agreement(
+        found = compare_models(
             before,
             after,
             samples,
@@ -143,13 +147,13 @@ def _compared(step: Step, promise: Promise, before: Model, after: Model, work: W
     except Disagreement as error:
         raise PassError(f"{step.name}: {error}") from error
     spec = PASSES[step.name]
-    for broken in broken_agreement(promise, found, asked=bool(spec.asks)):
+    for broken in check_agreement(promise, found, asked=bool(spec.asks)):
         outlier = None if promise.exact else find_outlier(samples or ())
         if outlier is not None:
             raise PassRefused(
                 f"{step.name}: {outlier}: {broken}", hint="remove or mend this sample"
             )
-        raise _lost(step, spec, broken)
+        raise _build_loss_error(step, spec, broken)
     for note in describe_losses(spec, found):
         work.note(note)
     if promise.exact and samples is None:
@@ -177,7 +181,7 @@ def _check_exactness(step: Step, promise: Promise, before: Model, after: Model, 
         )
 
 
-def _comparable(model: Model, result: Model) -> Signature:
+def _get_expected_signature(model: Model, result: Model) -> Signature:
     """Return the signature that a result must have, without sizes that may be wrong in the source.
 
     An .onnx file may state any size for an output and still runs; a .tflite file converted from it
@@ -189,11 +193,11 @@ def _comparable(model: Model, result: Model) -> Signature:
     return replace(model.signature, outputs=outputs)
 
 
-def _without_states(model: Model, result: Model) -> Signature:
+def _drop_states(model: Model, result: Model) -> Signature:
     """Return the signature of a result without the states that were variables of a .tflite file."""
     if (model.format, result.format) != ("tflite", "onnx"):
         return result.signature
-    states = states_of(load_structure(result.path))
+    states = read_states(load_structure(result.path))
     fed, made = {state.input for state in states}, {state.output for state in states}
     return Signature(
         inputs=tuple(spec for spec in result.signature.inputs if spec.name not in fed),
@@ -201,7 +205,7 @@ def _without_states(model: Model, result: Model) -> Signature:
     )
 
 
-def _lost(step: Step, spec: PassSpec, broken: str) -> PassRefused | PassError:
+def _build_loss_error(step: Step, spec: PassSpec, broken: str) -> PassRefused | PassError:
     """Return the error for lost outputs: a request for too much, or a fault of the pass."""
     if not spec.asks:
         return PassError(f"{step.name}: {broken}")
@@ -211,21 +215,25 @@ def _lost(step: Step, spec: PassSpec, broken: str) -> PassRefused | PassError:
     )
 
 
-def _broken_file(
-    promise: Promise, model: Model, stored: Stored, result: Model, work: Work
+def _iter_broken_promises(
+    promise: Promise, model: Model, stored: StorageStats, result: Model, work: Work
 ) -> Iterator[str]:
-    yield from broken_store(promise, stored, _stored(result))
+    yield from check_store(promise, stored, _take_census(result))
     if promise.fewer_macs:
         known = work.calibration
-        dims = work.feeding.free_sizes(model.signature, known) if known else {}
-        yield from broken_cost(*(cost(load(each.path), dims) for each in (model, result)))
+        dims = work.feeding.get_free_sizes(model.signature, known) if known else {}
+        yield from check_cost(*(compute_cost(load(each.path), dims) for each in (model, result)))
 
 
-def _function(spec: PassSpec) -> PassFunction:
+def _load_function(spec: PassSpec) -> PassFunction:
     module, _, name = spec.function.partition(":")
     function: PassFunction = getattr(importlib.import_module(module), name)
     return function
 
 
-def _stored(model: Model) -> Stored:
-    return lite_census(model.path) if model.format == "tflite" else census(model.path)
+def _take_census(model: Model) -> StorageStats:
+    return (
+        read_tflite_storage_stats(model.path)
+        if model.format == "tflite"
+        else read_storage_stats(model.path)
+    )

@@ -8,11 +8,11 @@ from contextlib import contextmanager
 from edgekit.graphs.divergence import Reference
 from edgekit.graphs.index import GraphIndex
 from edgekit.passes.grids import Doubles, Grid
-from edgekit.passes.stored_layers import StoredLayer, replaced, restored, shifted_bias
+from edgekit.passes.stored_layers import StoredLayer, replace_constant, restore_constant, shift_bias
 from edgekit.progress import Tick
 
 
-def damages(
+def measure_damages(
     index: GraphIndex,
     layers: Sequence[StoredLayer],
     probes: Sequence[Grid],
@@ -35,11 +35,13 @@ def damages(
     for number, (layer, grid) in enumerate(zip(layers, probes, strict=True)):
         tick("sensitivity", number, len(layers))
         error = layer.error(layer.quantized(grid), grid)
-        found.append(damage(index, layer, layer.matrix - error, reference))
+        found.append(measure_damage(index, layer, layer.matrix - error, reference))
     return found
 
 
-def damage(index: GraphIndex, layer: StoredLayer, matrix: Doubles, reference: Reference) -> float:
+def measure_damage(
+    index: GraphIndex, layer: StoredLayer, matrix: Doubles, reference: Reference
+) -> float:
     """Measure the output divergence when one layer alone has another weight [G, O, I].
 
     The bias makes up for the mean error. The graph is unchanged afterwards.
@@ -50,17 +52,17 @@ def damage(index: GraphIndex, layer: StoredLayer, matrix: Doubles, reference: Re
         matrix: its other weight, [G, O, I].
         reference: the outputs on held-out samples.
     """
-    with _changed(index, layer, matrix):
+    with _change_temporarily(index, layer, matrix):
         return reference.divergence(index.proto)
 
 
 @contextmanager
-def _changed(index: GraphIndex, layer: StoredLayer, matrix: Doubles) -> Iterator[None]:
+def _change_temporarily(index: GraphIndex, layer: StoredLayer, matrix: Doubles) -> Iterator[None]:
     shift = layer.shift(layer.matrix - matrix)
-    before = replaced(index, layer.name, layer.tensor(matrix))
-    undo = shifted_bias(index, layer, shift)
+    before = replace_constant(index, layer.name, layer.tensor(matrix))
+    undo = shift_bias(index, layer, shift)
     try:
         yield
     finally:
         undo()
-        restored(index, layer.name, before)
+        restore_constant(index, layer.name, before)

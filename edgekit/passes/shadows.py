@@ -8,7 +8,7 @@ from onnx import NodeProto, helper, numpy_helper
 
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.instrument import Additions
-from edgekit.graphs.onnx_file import inner_graphs
+from edgekit.graphs.onnx_file import iter_inner_graphs
 from edgekit.graphs.placement import Placement
 from edgekit.passes.affine import Affine
 
@@ -21,7 +21,7 @@ _JUDGES = {
 }  # fmt: skip
 
 
-class Shadows:
+class FakeQuantCopies:
     """Builder of fake-quantized copies of nodes, with outputs for their errors."""
 
     def __init__(self, index: GraphIndex, placement: Placement) -> None:
@@ -36,7 +36,7 @@ class Shadows:
         self._count += 1
         return f"edgekit:{stem}:{self._count}"
 
-    def follow(self, root: str, affine: Affine) -> list[tuple[str, str]]:
+    def copy_readers(self, root: str, affine: Affine) -> list[tuple[str, str]]:
         """Add copies of the readers of ``root`` that read it fake-quantized.
 
         Each copy runs from end to end before the next, so that few values are alive at once.
@@ -45,28 +45,28 @@ class Shadows:
             Pairs of output names: squared error, squared size.
         """
         scale, zero = self.constant(affine.scale), self.constant(affine.zero_point)
-        readers = self._readers(root) or [[]]
-        return [self._shadow(root, path, (scale, zero)) for path in readers]
+        readers = self._find_reader_paths(root) or [[]]
+        return [self._add_copy(root, path, (scale, zero)) for path in readers]
 
-    def _readers(self, value: str) -> list[list[NodeProto]]:
+    def _find_reader_paths(self, value: str) -> list[list[NodeProto]]:
         """Find the node paths from a value to each output to compare; the empty path is itself."""
         paths: list[list[NodeProto]] = [[]] if value in self.index.outputs else []
         for reader in self.index.readers.get(value, ()):
-            if len(reader.output) != 1 or any(inner_graphs(reader)):
+            if len(reader.output) != 1 or any(iter_inner_graphs(reader)):
                 continue
             output = reader.output[0]
             if self.placement.like.get(output) == value:
-                paths += [[reader, *path] for path in self._readers(output)]
+                paths += [[reader, *path] for path in self._find_reader_paths(output)]
             elif reader.op_type in _JUDGES:
                 after = self._after.get(output, output)
                 absorbed = [] if after == output else [self.index.producer[after]]
                 paths.append([reader, *absorbed])
         return paths
 
-    def _shadow(
+    def _add_copy(
         self, root: str, path: list[NodeProto], parameters: tuple[str, str]
     ) -> tuple[str, str]:
-        nodes, twin = self.through_8_bits(root, *parameters)
+        nodes, twin = self.build_fake_quant(root, *parameters)
         value = root
         for node in path:
             nodes.append(self.copy(node, {value: twin}))
@@ -96,7 +96,7 @@ class Shadows:
         self.additions.outputs += [error, size]
         return error, size
 
-    def through_8_bits(self, value: str, scale: str, zero: str) -> tuple[list[NodeProto], str]:
+    def build_fake_quant(self, value: str, scale: str, zero: str) -> tuple[list[NodeProto], str]:
         """Build QuantizeLinear and DequantizeLinear, not yet added; return them and the output."""
         integer, twin = self.fresh("integer"), self.fresh("twin")
         return [

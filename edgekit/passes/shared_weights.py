@@ -10,7 +10,7 @@ from onnx import ModelProto
 
 from edgekit.errors import UserError
 from edgekit.graphs.exposing import Exposure
-from edgekit.graphs.index import GraphIndex, attribute
+from edgekit.graphs.index import GraphIndex, read_attribute
 from edgekit.graphs.observe import Values, observe
 from edgekit.passes.grids import Doubles
 from edgekit.passes.layer_inputs import Array, Moments
@@ -92,7 +92,7 @@ def _observe_moments(
         for name, pairs in seen.items():
             shape = tuple(main.initializers[name].dims)
             for reader, value in pairs:
-                _add(sums, name, _rows(exposure, reader, shape, value, values))
+                _add_rows(sums, name, _get_rows(exposure, reader, shape, value, values))
     for each in sums.values():
         each.settle()
     return sums
@@ -108,36 +108,36 @@ def _expose_factor(exposure: Exposure, reader: WeightReader) -> str:
     return exposure.expose(reader.graph, node.output[0])
 
 
-def _rows(
+def _get_rows(
     exposure: Exposure, reader: WeightReader, shape: tuple[int, ...], name: str, values: Values
 ) -> Array:
     """Return the factor of a weight as [groups, positions, inputs]."""
     value = values[name].astype(np.float32, copy=False)
     if not np.isfinite(value).all():
         raise FloatingPointError(name)
-    leading = exposure.iteration_axes(reader.graph)
+    leading = exposure.count_iteration_axes(reader.graph)
     if reader.is_recurrent:
-        return _recurrent_rows(reader, shape, value)
+        return _get_recurrent_rows(reader, shape, value)
     layer = reader.layer(shape)
     if not value.size:
         return np.zeros((layer.groups, 0, layer.inputs), np.float32)
     return layer.rows(value.reshape(-1, *value.shape[leading + 1 :]))
 
 
-def _recurrent_rows(reader: WeightReader, shape: tuple[int, ...], value: Array) -> Array:
+def _get_recurrent_rows(reader: WeightReader, shape: tuple[int, ...], value: Array) -> Array:
     sides, inputs = shape[0], shape[2]
     if not value.size:
         return np.zeros((sides, 0, inputs), np.float32)
     if reader.input == OF_INPUT:
         rows = value.reshape(1, -1, inputs)
     else:
-        by_batch = attribute(reader.node, "layout", 0)
+        by_batch = read_attribute(reader.node, "layout", 0)
         rows = np.moveaxis(value, -2 if by_batch else -3, 0).reshape(sides, -1, inputs)
     rows = rows[:, :: -(-rows.shape[1] // _MOST_POSITIONS)]
     return np.broadcast_to(rows, (sides, *rows.shape[1:]))
 
 
-def _add(sums: dict[str, Moments], name: str, rows: Array) -> None:
+def _add_rows(sums: dict[str, Moments], name: str, rows: Array) -> None:
     if not rows.shape[1]:
         return
     if name not in sums:

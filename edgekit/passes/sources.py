@@ -14,7 +14,7 @@ from edgekit.graphs.dequantization import dequantize_by_operator
 from edgekit.graphs.half import (
     compute_in_float32,
     computes_half,
-    half_constants,
+    list_half_constants,
     narrow_matrices,
     stores_half,
 )
@@ -76,7 +76,7 @@ def open_source(
     if folded:
         dequantize_by_operator(proto)
         fold_channel_scaling(proto)
-    return Source(proto=proto, half=half, halves=half_constants(structure))
+    return Source(proto=proto, half=half, halves=list_half_constants(structure))
 
 
 def fix_branches(model: Model, work: Work) -> Model:

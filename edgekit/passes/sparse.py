@@ -29,17 +29,17 @@ _ROUNDING = 1e-6
 
 
 @dataclass(frozen=True, kw_only=True)
-class Share:
+class ShareRule:
     """Rule that removes a share of all weights of a layer."""
 
     sparsity: float
 
-    def thinner(self, done: float) -> Share:
+    def build_intermediate(self, done: float) -> ShareRule:
         """Return the rule at ``done`` of the schedule, from 0 to 1, in ever smaller steps.
 
         Source: Zhu and Gupta 2017, "To prune, or not to prune".
         """
-        return Share(sparsity=self.sparsity * (1 - (1 - done) ** 3))
+        return ShareRule(sparsity=self.sparsity * (1 - (1 - done) ** 3))
 
     def mask(self, scores: NDArray[np.floating]) -> Mask:
         """Return the mask of the weights that stay, [G, O, I]: the highest scores of the layer."""
@@ -51,16 +51,16 @@ class Share:
 
 
 @dataclass(frozen=True, kw_only=True)
-class OfEach:
+class PatternRule:
     """Rule that keeps ``kept`` of each ``block`` consecutive inputs (N:M sparsity)."""
 
     kept: int
     block: int
 
-    def thinner(self, done: float) -> OfEach:
+    def build_intermediate(self, done: float) -> PatternRule:
         """Return the rule at ``done`` of the schedule (0 to 1), one weight of a block at a time."""
         gone = round((self.block - self.kept) * done)
-        return OfEach(kept=self.block - gone, block=self.block)
+        return PatternRule(kept=self.block - gone, block=self.block)
 
     def mask(self, scores: NDArray[np.floating]) -> Mask:
         """Return the mask of the weights that stay, [G, O, I]: the highest scores of each block."""
@@ -69,11 +69,11 @@ class OfEach:
         return (order < self.kept).reshape(scores.shape)
 
 
-Rule = Share | OfEach
+Rule = ShareRule | PatternRule
 
 
 @dataclass(frozen=True, kw_only=True)
-class Aim:
+class LayerObjective:
     """Least-squares objective of a layer: the error of W is tr(W H Wᵀ) - 2 tr(W Tᵀ) + constant.
 
     Args:
@@ -98,7 +98,7 @@ class Aim:
         return norms
 
 
-def pruned_by_magnitude(weight: Doubles, rule: Rule) -> Doubles:
+def prune_by_magnitude(weight: Doubles, rule: Rule) -> Doubles:
     """Set the smallest weights to zero; the others stay unchanged.
 
     Args:
@@ -108,7 +108,7 @@ def pruned_by_magnitude(weight: Doubles, rule: Rule) -> Doubles:
     return weight * rule.mask(np.abs(weight))
 
 
-def pruned_by_power(aim: Aim, rule: Rule) -> Doubles:
+def prune_by_power(aim: LayerObjective, rule: Rule) -> Doubles:
     """Set the weights with the least power in the outputs to zero; the others stay unchanged.
 
     Source: Sun et al. 2023, "A Simple and Effective Pruning Approach for Large Language Models".
@@ -120,7 +120,7 @@ def pruned_by_power(aim: Aim, rule: Rule) -> Doubles:
     return aim.weight * rule.mask(np.abs(aim.weight) * aim.norms)
 
 
-def pruned(aim: Aim, rule: Rule) -> Doubles:
+def prune_weights(aim: LayerObjective, rule: Rule) -> Doubles:
     """Find the sparse weights closest to the objective; mask and weights are found together.
 
     ADMM draws two versions of the layer to each other: one with the least error, and one that gets
@@ -148,14 +148,14 @@ def pruned(aim: Aim, rule: Rule) -> Doubles:
     mask = np.ones(start.shape, bool)
     for number in range(_ROUNDS):
         if number < _THINNING:
-            mask = rule.thinner((number + 1) / _THINNING).mask(np.abs(free + pull))
+            mask = rule.build_intermediate((number + 1) / _THINNING).mask(np.abs(free + pull))
         sparse = (free + pull) * mask
         pull = pull + free - sparse
         free = (wanted + _TIE * (sparse - pull)) @ inverse
-    return _fitted(aim, (free + pull) * mask / norms, mask)
+    return _fit_on_mask(aim, (free + pull) * mask / norms, mask)
 
 
-def _fitted(aim: Aim, weight: Doubles, mask: Mask) -> Doubles:
+def _fit_on_mask(aim: LayerObjective, weight: Doubles, mask: Mask) -> Doubles:
     """Fit the weights on a mask to the least error, starting from the given ones.
 
     Source: Hestenes and Stiefel 1952, conjugate gradients; all rows at once, each by itself.

@@ -9,19 +9,19 @@ import numpy as np
 
 from edgekit.graphs.divergence import Reference
 from edgekit.graphs.index import GraphIndex
-from edgekit.passes.allocation import Choice, Options, allocate, as_divergence, nearest
-from edgekit.passes.paired_inputs import Pairs
-from edgekit.passes.sensitivity import damage
+from edgekit.passes.allocation import Choice, Options, allocate, choose_nearest, scale_to_divergence
+from edgekit.passes.paired_inputs import PairedMoments
+from edgekit.passes.sensitivity import measure_damage
 from edgekit.passes.sparse import (
     Doubles,
-    OfEach,
+    PatternRule,
     Rule,
-    Share,
-    pruned,
-    pruned_by_magnitude,
-    pruned_by_power,
+    ShareRule,
+    prune_by_magnitude,
+    prune_by_power,
+    prune_weights,
 )
-from edgekit.passes.stored_layers import StoredLayer, bias_of
+from edgekit.passes.stored_layers import StoredLayer, find_bias
 from edgekit.progress import Tick
 from edgekit.recipe import Prune
 
@@ -35,7 +35,7 @@ _THIN, _NEXT_TO_NOTHING = 32, 0.05
 
 
 @dataclass(frozen=True, kw_only=True)
-class Row:
+class LayerSparsities:
     """Layer with its candidate sparsities.
 
     ``options`` has a choice for each of ``levels``. Its bits are the share of weights that stays;
@@ -47,7 +47,7 @@ class Row:
     options: Options
 
 
-def rule_of(layer: StoredLayer, settings: Prune, sparsity: float) -> Rule | None:
+def choose_rule(layer: StoredLayer, settings: Prune, sparsity: float) -> Rule | None:
     """Choose the pruning rule of a layer; ``None`` where it stays dense.
 
     Each row of an embedding loses the same share, as rows are read one by one; N:M does not apply.
@@ -56,13 +56,13 @@ def rule_of(layer: StoredLayer, settings: Prune, sparsity: float) -> Rule | None
     if settings.pattern != "none":
         kept, _, block = settings.pattern.partition(":")
         fits = layer.layer is not None and inputs % int(block) == 0
-        return OfEach(kept=int(kept), block=int(block)) if fits else None
+        return PatternRule(kept=int(kept), block=int(block)) if fits else None
     if layer.layer is None:
-        return OfEach(kept=int(inputs * (1 - sparsity) + _ROUNDING), block=inputs)
-    return Share(sparsity=sparsity) if sparsity else None
+        return PatternRule(kept=int(inputs * (1 - sparsity) + _ROUNDING), block=inputs)
+    return ShareRule(sparsity=sparsity) if sparsity else None
 
 
-def without_thin(layers: Sequence[StoredLayer]) -> list[StoredLayer]:
+def drop_thin_layers(layers: Sequence[StoredLayer]) -> list[StoredLayer]:
     """Return the layers worth pruning: all, unless the thin ones are a tiny part of the weights."""
     wide = [layer for layer in layers if layer.matrix.shape[-1] >= _THIN]
     thin = sum(layer.weight.size for layer in layers) - sum(layer.weight.size for layer in wide)
@@ -70,7 +70,7 @@ def without_thin(layers: Sequence[StoredLayer]) -> list[StoredLayer]:
     return wide if spared else list(layers)
 
 
-def for_the_rest(settings: Prune, layers: Sequence[StoredLayer], rest: float) -> Prune:
+def rescale_sparsity(settings: Prune, layers: Sequence[StoredLayer], rest: float) -> Prune:
     """Return the settings with the sparsity raised so that the average over all weights is reached.
 
     Args:
@@ -82,7 +82,7 @@ def for_the_rest(settings: Prune, layers: Sequence[StoredLayer], rest: float) ->
     return replace(settings, sparsity=min(settings.sparsity / part, _LEVELS[-1]))
 
 
-def levels_of(settings: Prune) -> tuple[float, ...]:
+def list_levels(settings: Prune) -> tuple[float, ...]:
     """List the sparsities that a layer may have; dense is always one of them."""
     if settings.pattern != "none":
         kept, _, block = settings.pattern.partition(":")
@@ -90,27 +90,33 @@ def levels_of(settings: Prune) -> tuple[float, ...]:
     return tuple(sorted({*_LEVELS, settings.sparsity}))
 
 
-def row_of(index: GraphIndex, layer: StoredLayer, settings: Prune) -> Row:
+def build_layer_sparsities(
+    index: GraphIndex, layer: StoredLayer, settings: Prune
+) -> LayerSparsities:
     """Build the candidate sparsities of a layer, with the error of the zeros before any refit.
 
     The refit removes a share of the error that is about the same at all sparsities.
     """
-    levels = tuple(s for s in levels_of(settings) if not s or rule_of(layer, settings, s))
-    choices = [Choice(bits=1 - s, damage=_bare_error(index, layer, settings, s)) for s in levels]
+    levels = tuple(s for s in list_levels(settings) if not s or choose_rule(layer, settings, s))
+    choices = [
+        Choice(bits=1 - s, damage=_measure_bare_error(index, layer, settings, s)) for s in levels
+    ]
     options = Options(weights=layer.weight.size, choices=choices)
-    return Row(layer=layer, levels=levels, options=options)
+    return LayerSparsities(layer=layer, levels=levels, options=options)
 
 
-def _bare_error(index: GraphIndex, layer: StoredLayer, settings: Prune, sparsity: float) -> float:
-    rule = rule_of(layer, settings, sparsity) if sparsity else None
+def _measure_bare_error(
+    index: GraphIndex, layer: StoredLayer, settings: Prune, sparsity: float
+) -> float:
+    rule = choose_rule(layer, settings, sparsity) if sparsity else None
     if rule is None:
         return 0.0
     if layer.moments is None:
-        return float(np.square(layer.matrix - pruned_by_magnitude(layer.matrix, rule)).sum())
-    aim = Pairs.same(layer.moments).aim(layer.matrix, centred=has_bias(index, layer))
+        return float(np.square(layer.matrix - prune_by_magnitude(layer.matrix, rule)).sum())
+    aim = PairedMoments.same(layer.moments).aim(layer.matrix, centred=has_bias(index, layer))
     if settings.score == "magnitude":
-        return aim.error(pruned_by_magnitude(layer.matrix, rule))
-    return aim.error(pruned_by_power(aim, rule))
+        return aim.error(prune_by_magnitude(layer.matrix, rule))
+    return aim.error(prune_by_power(aim, rule))
 
 
 def has_bias(index: GraphIndex, layer: StoredLayer) -> bool:
@@ -118,11 +124,15 @@ def has_bias(index: GraphIndex, layer: StoredLayer) -> bool:
     if layer.weighted is None:
         return False
     takes_one = layer.weighted.node.op_type in ("Conv", "ConvTranspose", "Gemm")
-    return takes_one or bias_of(index, layer.weighted) is not None
+    return takes_one or find_bias(index, layer.weighted) is not None
 
 
-def changed(
-    index: GraphIndex, layer: StoredLayer, settings: Prune, sparsity: float, pairs: Pairs | None
+def prune_layer(
+    index: GraphIndex,
+    layer: StoredLayer,
+    settings: Prune,
+    sparsity: float,
+    pairs: PairedMoments | None,
 ) -> Doubles:
     """Return a layer's weight [G, O, I] at a sparsity, with the remaining weights refitted.
 
@@ -133,17 +143,21 @@ def changed(
         sparsity: share of the weights to set to zero.
         pairs: second moments of the layer's inputs; ``None`` for embeddings.
     """
-    rule = rule_of(layer, settings, sparsity) if sparsity else None
+    rule = choose_rule(layer, settings, sparsity) if sparsity else None
     if rule is None:
         return layer.matrix
     if pairs is None or settings.score == "magnitude":
-        return pruned_by_magnitude(layer.matrix, rule)
-    return pruned(pairs.aim(layer.matrix, centred=has_bias(index, layer)), rule)
+        return prune_by_magnitude(layer.matrix, rule)
+    return prune_weights(pairs.aim(layer.matrix, centred=has_bias(index, layer)), rule)
 
 
-def measured(
-    index: GraphIndex, rows: Sequence[Row], settings: Prune, reference: Reference, tick: Tick
-) -> list[Row]:
+def measure_divergences(
+    index: GraphIndex,
+    rows: Sequence[LayerSparsities],
+    settings: Prune,
+    reference: Reference,
+    tick: Tick,
+) -> list[LayerSparsities]:
     """Replace the errors of the layers by the output divergences that they cause.
 
     Args:
@@ -156,32 +170,34 @@ def measured(
     made = []
     for number, row in enumerate(rows):
         tick("sensitivity", number, len(rows))
-        made.append(_measured(index, row, settings, reference))
+        made.append(_measure_divergence(index, row, settings, reference))
     return made
 
 
-def _measured(index: GraphIndex, row: Row, settings: Prune, reference: Reference) -> Row:
+def _measure_divergence(
+    index: GraphIndex, row: LayerSparsities, settings: Prune, reference: Reference
+) -> LayerSparsities:
     """Try a layer at the average sparsity, and at half of it if that ruins the outputs."""
     if len(row.levels) == 1:
         return row
-    at, lost = _probed(index, row, settings, settings.sparsity, reference)
+    at, lost = _probe_layer(index, row, settings, settings.sparsity, reference)
     if not lost <= _TOO_MUCH:
-        at, lost = _probed(index, row, settings, settings.sparsity / 2, reference)
-    return replace(row, options=as_divergence(row.options, at, lost))
+        at, lost = _probe_layer(index, row, settings, settings.sparsity / 2, reference)
+    return replace(row, options=scale_to_divergence(row.options, at, lost))
 
 
-def _probed(
-    index: GraphIndex, row: Row, settings: Prune, sparsity: float, reference: Reference
+def _probe_layer(
+    index: GraphIndex, row: LayerSparsities, settings: Prune, sparsity: float, reference: Reference
 ) -> tuple[int, float]:
     """Measure the output divergence of a layer at the nearest level; return both."""
-    at = max(nearest(row.options, 1 - sparsity), 1)
+    at = max(choose_nearest(row.options, 1 - sparsity), 1)
     layer = row.layer
-    pairs = None if layer.moments is None else Pairs.same(layer.moments)
-    weight = changed(index, layer, settings, row.levels[at], pairs)
-    return at, damage(index, layer, weight, reference)
+    pairs = None if layer.moments is None else PairedMoments.same(layer.moments)
+    weight = prune_layer(index, layer, settings, row.levels[at], pairs)
+    return at, measure_damage(index, layer, weight, reference)
 
 
-def pick(rows: Sequence[Row], settings: Prune) -> list[float]:
+def choose_sparsities(rows: Sequence[LayerSparsities], settings: Prune) -> list[float]:
     """Choose the sparsity of each layer: allocated, or that of the pattern where it fits."""
     if settings.pattern != "none":
         return [row.levels[-1] for row in rows]

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto, helper
 
-from edgekit.graphs.contractions import contraction_of
-from edgekit.graphs.index import GraphIndex, attribute
-from edgekit.graphs.onnx_file import all_graphs
+from edgekit.graphs.contractions import describe_contraction
+from edgekit.graphs.index import GraphIndex, read_attribute
+from edgekit.graphs.onnx_file import iter_graphs
 from edgekit.passes.affine import LARGEST
 
 # Smaller weights take no more bytes than the nodes that would restore them.
@@ -57,11 +57,13 @@ def store_in_8_bits(
                     continue
                 readers.setdefault(name, []).append((node, position))
                 rank = len(index.initializers[name].dims)
-                if (axes := _summed(index, node, position, rank)) is not None:
+                if (axes := _find_summed_axes(index, node, position, rank)) is not None:
                     summed.setdefault(name, axes)
     stored = [name for name in summed if main.is_finite(name) and name not in main.outputs]
-    nodes = [node for name in stored for node in _restored(main, name, summed[name], largest)]
-    for name, twin in zip(stored, _last_of_each(nodes), strict=True):
+    nodes = [
+        node for name in stored for node in _iter_restoring_nodes(main, name, summed[name], largest)
+    ]
+    for name, twin in zip(stored, _find_chain_outputs(nodes), strict=True):
         for node, position in readers[name]:
             node.input[position] = twin
     main.replace_nodes([*nodes, *main.graph.node])
@@ -91,7 +93,7 @@ def store_in_16_bits(proto: ModelProto, names: Collection[str]) -> int:
             widened[name] = main.fresh("d")
             stored = main.add_constant("w", narrow)
             nodes.append(helper.make_node("Cast", [stored], [widened[name]], to=TensorProto.FLOAT))
-    for graph in all_graphs(proto.graph):
+    for graph in iter_graphs(proto.graph):
         for node in graph.node:
             for position, name in enumerate(node.input):
                 node.input[position] = widened.get(name, name)
@@ -107,17 +109,19 @@ def _is_large(index: GraphIndex, name: str) -> bool:
     return bool(math.prod(tensor.dims) >= LEAST_STORED)
 
 
-def _summed(index: GraphIndex, node: NodeProto, position: int, rank: int) -> tuple[int, ...] | None:
+def _find_summed_axes(
+    index: GraphIndex, node: NodeProto, position: int, rank: int
+) -> tuple[int, ...] | None:
     """Return the axes over which a node sums products of a weight; ``None`` for other inputs."""
     if node.domain not in ("", "ai.onnx"):
         return None
     if node.op_type == "Einsum":
-        found = contraction_of(index, node)
+        found = describe_contraction(index, node)
         return found.inputs if found is not None and found.place == position else None
     if node.op_type == "MatMul":
         return ((rank - 1,) if position == 0 else (rank - 2,)) if rank >= 2 else None
     if node.op_type == "Gemm" and position < 2:
-        turned = bool(attribute(node, ("transA", "transB")[position], 0))
+        turned = bool(read_attribute(node, ("transA", "transB")[position], 0))
         return (int(turned == (position == 1)),)
     if node.op_type == "Conv" and position == 1:
         return tuple(range(1, rank))
@@ -125,7 +129,12 @@ def _summed(index: GraphIndex, node: NodeProto, position: int, rank: int) -> tup
         return (0, *range(2, rank))
     if node.op_type in _RECURRENT and position in (1, 2):
         return (rank - 1,)
-    if node.op_type == "Gather" and position == 0 and rank > 2 and attribute(node, "axis", 0) == 0:
+    if (
+        node.op_type == "Gather"
+        and position == 0
+        and rank > 2
+        and read_attribute(node, "axis", 0) == 0
+    ):
         return (rank - 2,) if _is_second_factor(index, node.output[0]) else (rank - 1,)
     return None
 
@@ -135,11 +144,11 @@ def _is_second_factor(index: GraphIndex, name: str) -> bool:
     return any(n.op_type == "MatMul" and n.input[1] == name for n in index.readers[name])
 
 
-def _restored(
+def _iter_restoring_nodes(
     index: GraphIndex, name: str, axes: tuple[int, ...], largest: int
 ) -> Iterator[NodeProto]:
     tensor = index.initializers[name]
-    integers, scales = _rounded(index.float_constant(name), axes, largest)
+    integers, scales = _quantize_symmetric(index.float_constant(name), axes, largest)
     inputs = [index.add_constant("w", integers), index.add_constant("ws", scales)]
     real, twin = index.fresh("c"), index.fresh("d")
     yield helper.make_node("Cast", inputs[:1], [real], to=TensorProto.FLOAT)
@@ -149,13 +158,13 @@ def _restored(
         yield helper.make_node("Cast", [twin], [narrow], to=tensor.data_type)
 
 
-def _last_of_each(nodes: list[NodeProto]) -> list[str]:
+def _find_chain_outputs(nodes: list[NodeProto]) -> list[str]:
     """Return the final output of each chain of Cast, Mul and perhaps another Cast."""
     read = {name for node in nodes for name in node.input}
     return [node.output[0] for node in nodes if node.output[0] not in read]
 
 
-def _rounded(
+def _quantize_symmetric(
     weight: NDArray[np.float32], axes: tuple[int, ...], largest: int
 ) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     peak = np.abs(weight).max(axis=axes, keepdims=True)

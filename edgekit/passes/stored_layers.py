@@ -13,11 +13,11 @@ from onnx import NodeProto, numpy_helper
 
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.observe import observe
-from edgekit.graphs.placement import Weighted, as_product, as_weighted
+from edgekit.graphs.placement import WeightedNode, match_product, match_weighted_node
 from edgekit.passes.affine import Floats
 from edgekit.passes.descent import descend
-from edgekit.passes.embeddings import embeddings
-from edgekit.passes.gptq import gptq
+from edgekit.passes.embeddings import find_embeddings
+from edgekit.passes.gptq import quantize_gptq
 from edgekit.passes.grids import Doubles, Grid
 from edgekit.passes.layer_inputs import Layer, Moments, gather_moments
 from edgekit.passes.weight_readers import RecurrentWeight, WeightReader
@@ -44,7 +44,7 @@ class StoredLayer:
 
     name: str
     weight: Floats
-    weighted: Weighted | None = None
+    weighted: WeightedNode | None = None
     layer: Layer | None = None
     recurrent: RecurrentWeight | None = None
     moments: Moments | None = None
@@ -93,8 +93,8 @@ class StoredLayer:
     def quantized(self, grid: Grid) -> NDArray[np.int8]:
         """Quantize the weight with GPTQ to integers [G, O, I]; plain rounding without moments."""
         if self.moments is None:
-            return grid.rounded(self.matrix).astype(np.int8)
-        return gptq(self.matrix, self.moments.hessian, grid)
+            return grid.round_weights(self.matrix).astype(np.int8)
+        return quantize_gptq(self.matrix, self.moments.hessian, grid)
 
     def fitted(self, grid: Grid) -> tuple[NDArray[np.int8], Grid]:
         """Quantize the weight, improve its integers by coordinate descent, and fit the scales.
@@ -127,7 +127,7 @@ class StoredLayer:
         return form.weight(matrix) if form else matrix[0]
 
 
-def stored_layers(
+def collect_stored_layers(
     index: GraphIndex,
     parts: Sequence[Samples],
     tick: Tick,
@@ -143,7 +143,7 @@ def stored_layers(
         index: the graph.
         parts: samples to run for the inputs of the layers.
         tick: called with the number of samples done.
-        every: take products of every kind (``as_product``), and a table that is an embedding and
+        every: take products of every kind (``match_product``), and a table that is an embedding and
             an output layer as one embedding.
         batched: least number of entries from which products of other ranks and sides are taken;
             ``None`` = none of them.
@@ -151,7 +151,7 @@ def stored_layers(
     Raises:
         FloatingPointError: names a value that is not finite on the samples.
     """
-    layers, found = {}, _weighted(index, _view(every, batched))
+    layers, found = {}, _find_weighted(index, _get_layer_filter(every, batched))
     for name, weighted in found.items():
         layers[name] = Layer.of(index, weighted)
     read = list(dict.fromkeys(layer.read for layer in layers.values()))
@@ -159,7 +159,7 @@ def stored_layers(
     moments = gather_moments(layers, stream) if layers else {}
     tables = [
         StoredLayer(name=name, weight=index.float_constant(name))
-        for name in embeddings(index)
+        for name in find_embeddings(index)
         if every or all(node.op_type == "Gather" for node in index.readers[name])
     ]
     return tables + [
@@ -184,7 +184,8 @@ def add_samples(
 ) -> None:
     """Add samples to the second moments of layers; arguments as for ``collect_stored_layers``."""
     more = {
-        layer.name: layer.moments for layer in stored_layers(index, parts, tick, batched=batched)
+        layer.name: layer.moments
+        for layer in collect_stored_layers(index, parts, tick, batched=batched)
     }
     merged: list[Moments] = []  # layers with the same inputs share moments
     for layer in layers:
@@ -194,16 +195,18 @@ def add_samples(
             merged.append(mine)
 
 
-def _view(every: bool, batched: int | None) -> Callable[[GraphIndex, NodeProto], Weighted | None]:
+def _get_layer_filter(
+    every: bool, batched: int | None
+) -> Callable[[GraphIndex, NodeProto], WeightedNode | None]:
     """Return a function that finds the stored weight of a layer, and ``None`` for other nodes."""
     if every:
-        return as_product
+        return match_product
 
-    def view(index: GraphIndex, node: NodeProto) -> Weighted | None:
-        found = as_weighted(index, node)
+    def view(index: GraphIndex, node: NodeProto) -> WeightedNode | None:
+        found = match_weighted_node(index, node)
         if found is not None or batched is None:
             return found
-        found = as_product(index, node)
+        found = match_product(index, node)
         if found is None or found.contraction is None or not found.contraction.linear:
             return None
         large = math.prod(index.initializers[found.weight].dims) >= batched
@@ -212,9 +215,9 @@ def _view(every: bool, batched: int | None) -> Callable[[GraphIndex, NodeProto],
     return view
 
 
-def _weighted(
-    index: GraphIndex, view: Callable[[GraphIndex, NodeProto], Weighted | None]
-) -> dict[str, Weighted]:
+def _find_weighted(
+    index: GraphIndex, view: Callable[[GraphIndex, NodeProto], WeightedNode | None]
+) -> dict[str, WeightedNode]:
     """Find the nodes whose weight no other node reads, by the name of the weight."""
     found = (view(index, node) for node in index.graph.node)
     return {
@@ -224,7 +227,7 @@ def _weighted(
     }
 
 
-def bias_of(index: GraphIndex, weighted: Weighted) -> tuple[NodeProto, int] | None:
+def find_bias(index: GraphIndex, weighted: WeightedNode) -> tuple[NodeProto, int] | None:
     """Find the node and input that hold a layer's stored bias: the layer, or the Add behind it.
 
     An Add behind a convolution does not count: a constant of one axis lies along the width, not
@@ -234,14 +237,14 @@ def bias_of(index: GraphIndex, weighted: Weighted) -> tuple[NodeProto, int] | No
     if weighted.bias is not None:
         return node, 2
     if weighted.contraction is not None and not weighted.contraction.linear:
-        return _recurrent_bias(index, node)
+        return _find_recurrent_bias(index, node)
     behind = index.only_reader(node.output[0])
     if node.op_type in ("Conv", "ConvTranspose") or behind is None or behind.op_type != "Add":
         return None
     dims = tuple(index.initializers[weighted.weight].dims)
     sizes: tuple[int, ...] | None = (dims[weighted.axis],)
     if weighted.contraction is not None:
-        sizes = weighted.contraction.bias_shape(dims)
+        sizes = weighted.contraction.get_bias_shape(dims)
     for place, name in enumerate(behind.input):
         tensor = index.initializers.get(name)
         if tensor is not None and tuple(tensor.dims) == sizes:
@@ -249,13 +252,13 @@ def bias_of(index: GraphIndex, weighted: Weighted) -> tuple[NodeProto, int] | No
     return None
 
 
-def _recurrent_bias(index: GraphIndex, node: NodeProto) -> tuple[NodeProto, int] | None:
+def _find_recurrent_bias(index: GraphIndex, node: NodeProto) -> tuple[NodeProto, int] | None:
     """Find the bias of LSTM, GRU or RNN: [directions, gates of the input and of the state]."""
     stored = len(node.input) > 3 and node.input[3] in index.initializers
     return (node, 3) if stored else None
 
 
-def shifted_bias(index: GraphIndex, layer: StoredLayer, shift: Doubles) -> Callable[[], None]:
+def shift_bias(index: GraphIndex, layer: StoredLayer, shift: Doubles) -> Callable[[], None]:
     """Add a shift to a layer's bias, in place; other readers of the bias keep theirs.
 
     Source: Nagel et al. 2019, "Data-Free Quantization Through Weight Equalization and Bias
@@ -270,14 +273,16 @@ def shifted_bias(index: GraphIndex, layer: StoredLayer, shift: Doubles) -> Calla
         A function that undoes the change, as long as nothing else was changed since.
     """
     if layer.weighted is None or not shift.any():
-        return _nothing
-    found = bias_of(index, layer.weighted)
+        return _do_nothing
+    found = find_bias(index, layer.weighted)
     if found is None and layer.weighted.node.op_type not in _BIASED:
-        return _nothing
+        return _do_nothing
     reader, place = found or (layer.weighted.node, 2)
     before = list(reader.input)
     bias = 0.0 if found is None else index.float_constant(before[place]).astype(np.float64)
-    fresh = index.add_constant("b", (bias + _shaped(shift, np.shape(bias))).astype(np.float32))
+    fresh = index.add_constant(
+        "b", (bias + _reshape_shift(shift, np.shape(bias))).astype(np.float32)
+    )
     del reader.input[:]
     reader.input.extend([*before[:place], fresh, *before[place + 1 :]])
 
@@ -289,7 +294,7 @@ def shifted_bias(index: GraphIndex, layer: StoredLayer, shift: Doubles) -> Calla
     return undo
 
 
-def _shaped(shift: Doubles, shape: tuple[int, ...]) -> Doubles:
+def _reshape_shift(shift: Doubles, shape: tuple[int, ...]) -> Doubles:
     """Reshape a shift of output channels to a bias; the half of a recurrent state gets zeros."""
     if math.prod(shape) == 2 * shift.size and len(shape) == 2:
         halved = shift.reshape(shape[0], -1)
@@ -297,11 +302,11 @@ def _shaped(shift: Doubles, shape: tuple[int, ...]) -> Doubles:
     return shift.reshape(shape) if shape else shift
 
 
-def _nothing() -> None:
+def _do_nothing() -> None:
     return
 
 
-def replaced(index: GraphIndex, name: str, value: NDArray[np.generic]) -> bytes:
+def replace_constant(index: GraphIndex, name: str, value: NDArray[np.generic]) -> bytes:
     """Replace the value of a constant; return the state that ``restore_constant`` needs.
 
     Args:
@@ -315,7 +320,7 @@ def replaced(index: GraphIndex, name: str, value: NDArray[np.generic]) -> bytes:
     return before
 
 
-def restored(index: GraphIndex, name: str, before: bytes) -> None:
+def restore_constant(index: GraphIndex, name: str, before: bytes) -> None:
     """Undo ``replace_constant``.
 
     Args:

@@ -11,12 +11,12 @@ from onnx import TensorProto, ValueInfoProto, helper
 
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.instrument import open_offloaded
-from edgekit.graphs.observe import Tick, feed, input_tensors
+from edgekit.graphs.observe import Tick, feed, get_input_tensors
 from edgekit.graphs.output_parts import find_output_parts
 from edgekit.graphs.placement import Placement
-from edgekit.passes.affine import Affine, symmetric_scales
-from edgekit.passes.output_errors import OutputErrors, squared_error
-from edgekit.passes.shadows import Shadows
+from edgekit.passes.affine import Affine, compute_symmetric_scales
+from edgekit.passes.output_errors import OutputErrors, compute_squared_error
+from edgekit.passes.shadows import FakeQuantCopies
 from edgekit_agent.samples import Samples
 
 # Groups with a smaller part of the error are not divided.
@@ -27,7 +27,7 @@ _GROUPS = 24
 _PARTS = 4
 
 
-def tensor_errors(
+def measure_tensor_errors(
     index: GraphIndex,
     placement: Placement,
     parameters: Mapping[str, Affine],
@@ -86,7 +86,7 @@ class _Switches:
         largest: int,
     ) -> None:
         self.index = index
-        self.shadows = Shadows(index, placement)
+        self.shadows = FakeQuantCopies(index, placement)
         self.names: dict[str, str] = {}  # tensor -> its switch, in the order of the graph
         order = _sort_by_graph(index, placement)
         weights = {w.weight: w for w in placement.weighted if w.kept is None}
@@ -94,7 +94,7 @@ class _Switches:
         for name in order:
             if name in weights:
                 axis = weights[name].axis
-                scales = symmetric_scales(index.float_constant(name), axis, largest)
+                scales = compute_symmetric_scales(index.float_constant(name), axis, largest)
                 zeros = np.zeros(scales.shape, np.int8)
                 self._add(name, first, scales, zeros, axis=axis)
             else:
@@ -116,7 +116,7 @@ class _Switches:
         shadows = self.shadows
         switch, read = shadows.fresh("switch"), shadows.fresh("switched")
         parameters = shadows.constant(scale), shadows.constant(zero)
-        nodes, twin = shadows.through_8_bits(name, *parameters)
+        nodes, twin = shadows.build_fake_quant(name, *parameters)
         for node in nodes:
             node.attribute.extend(helper.make_attribute(k, v) for k, v in axis.items())
         plain = shadows.fresh("float")
@@ -137,13 +137,15 @@ class _Switches:
             switch: np.array(False) for switch in self.names.values()
         }
         table = []
-        for _, run in feed(self.session, input_tensors(self.index.proto), parts):
+        for _, run in feed(self.session, get_input_tensors(self.index.proto), parts):
             before = run(self.judged, dict(off))
             rows = []
             for group in groups:
                 on = {self.names[name]: np.array(True) for name in group}
                 after = run(self.judged, off | on)
-                rows.append([squared_error(before[name], after[name]) for name in self.judged])
+                rows.append(
+                    [compute_squared_error(before[name], after[name]) for name in self.judged]
+                )
             table.append(rows)
         found = np.array(table, np.float64).reshape(len(table), len(groups), -1, 2)
         return [

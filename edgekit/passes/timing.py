@@ -31,13 +31,13 @@ def measure_slowdown(
         other: runs the second model.
         tick: called with the number of finished pairs of runs.
     """
-    ratio = time_ratio(reference, other, tick)
+    ratio = measure_time_ratio(reference, other, tick)
     if _SLOWER < ratio <= _CERTAINLY_SLOWER:
-        ratio = min(ratio, time_ratio(reference, other, tick))
+        ratio = min(ratio, measure_time_ratio(reference, other, tick))
     return ratio if ratio > _SLOWER else 1.0
 
 
-def time_ratio(
+def measure_time_ratio(
     reference: Callable[[], object], other: Callable[[], object], tick: Count | None = None
 ) -> float:
     """Measure the ratio of run times, other over reference: the smaller median of two halves.
@@ -52,9 +52,11 @@ def time_ratio(
     """
     reference()
     other()
-    fastest = max(min(thread_seconds(reference), thread_seconds(other)), _NOTHING)
+    fastest = max(min(measure_thread_seconds(reference), measure_thread_seconds(other)), _NOTHING)
     runs = int(min(max(_LEAST_TIMING / fastest, 1), _MOST_RUNS))
-    spent = max(thread_seconds(reference, runs) + thread_seconds(other, runs), _NOTHING)
+    spent = max(
+        measure_thread_seconds(reference, runs) + measure_thread_seconds(other, runs), _NOTHING
+    )
     rounds = int(min(max(_SECONDS / (runs * spent), _LEAST_ROUNDS), _MOST_ROUNDS))
     ratios: list[float] = []
     half = math.ceil(rounds / 2)
@@ -63,19 +65,21 @@ def time_ratio(
         for number in range(half):
             if tick:
                 tick(first_of_half + number, 2 * half)
-            times.append((_warm_seconds(reference, runs), _warm_seconds(other, runs)))
+            times.append(
+                (_measure_warm_seconds(reference, runs), _measure_warm_seconds(other, runs))
+            )
         first, second = (statistics.median(each) for each in zip(*times, strict=True))
         ratios.append(second / max(first, _NOTHING))
     return min(ratios)
 
 
-def _warm_seconds(run: Callable[[], object], runs: int) -> float:
+def _measure_warm_seconds(run: Callable[[], object], runs: int) -> float:
     """Measure the CPU time of one run among several, with the caches as one run leaves them."""
-    first = thread_seconds(run)
-    return thread_seconds(run, runs) if runs > 1 or first < _WARMED else first
+    first = measure_thread_seconds(run)
+    return measure_thread_seconds(run, runs) if runs > 1 or first < _WARMED else first
 
 
-def thread_seconds(run: Callable[[], object], runs: int = 1) -> float:
+def measure_thread_seconds(run: Callable[[], object], runs: int = 1) -> float:
     """Measure the CPU time of this thread for one run, as the mean of ``runs`` in a row."""
     start = time.thread_time()
     for _ in range(runs):

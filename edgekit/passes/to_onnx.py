@@ -10,8 +10,8 @@ from edgekit.bridge.graph import LiteGraph
 from edgekit.bridge.lift import lift
 from edgekit.errors import PassRefused, UserError
 from edgekit.graphs.onnx_file import save
-from edgekit.graphs.states import states_of
-from edgekit.graphs.tflite import shapes_at
+from edgekit.graphs.states import read_states
+from edgekit.graphs.tflite import read_shapes_at
 from edgekit.model import Model
 from edgekit.passes import Work
 from edgekit.passes.growth import check_integers, note_size, note_time
@@ -26,13 +26,13 @@ def to_onnx(model: Model, settings: ToOnnx, work: Work) -> Path:
             sparse tensors), which the text names.
     """
     try:
-        graph = _read(model, dict(settings.dims))
+        graph = _read_graph(model, dict(settings.dims))
     except UserError as error:  # litert runs the file, so the file is not at fault
         raise PassRefused(error.message, hint=error.hint) from error
     proto = lift(graph)
     target = work.scratch / "lifted.onnx"
     save(proto, target)
-    for state in states_of(proto):
+    for state in read_states(proto):
         start = "non-zero values, recorded in the file" if state.initial.any() else "zeros"
         work.note(
             f"variable {state.input} is the input {state.input} and the output {state.output}, "
@@ -44,7 +44,7 @@ def to_onnx(model: Model, settings: ToOnnx, work: Work) -> Path:
     return target
 
 
-def _read(model: Model, dims: Mapping[str, int]) -> LiteGraph:
+def _read_graph(model: Model, dims: Mapping[str, int]) -> LiteGraph:
     """Read a graph; inputs with placeholder sizes get the sizes of ``dims``.
 
     Raises:
@@ -76,4 +76,4 @@ def _read(model: Model, dims: Mapping[str, int]) -> LiteGraph:
                 )
             shape[axis] = dims[name]
             sizes[tensor.name] = shape
-    return read_lite(data, shapes_at(model.path, sizes)) if sizes else graph
+    return read_lite(data, read_shapes_at(model.path, sizes)) if sizes else graph

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from onnx import ModelProto, NodeProto
 
-from edgekit.bridge.emit import emitted
+from edgekit.bridge.emit import convert_to_tflite
 from edgekit.errors import PassRefused, UserError
 from edgekit.feeding import Feeding
 from edgekit.graphs.accepts import refuse_bad_sizes
 from edgekit.graphs.constant_inputs import fix_inputs
 from edgekit.graphs.half import compute_in_float32, stores_half
 from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.lite_file import lite_census
+from edgekit.graphs.lite_file import read_tflite_storage_stats
 from edgekit.graphs.onnx_file import is_large, load, load_structure
 from edgekit.model import Model
 from edgekit.passes import Work
@@ -71,12 +71,12 @@ def _emit(
     Such an input may decide which branch of an If runs.
     """
     try:
-        return emitted(proto, dims, precision=precision, target=settings.target)
+        return convert_to_tflite(proto, dims, precision=precision, target=settings.target)
     except PassRefused:
         fixed = fix_inputs(proto, work.feeding.constants)
         if not fixed:
             raise
-    made = emitted(proto, dims, precision=precision, target=settings.target)
+    made = convert_to_tflite(proto, dims, precision=precision, target=settings.target)
     note_fixed_inputs(fixed, work)
     return made
 
@@ -106,12 +106,12 @@ def _is_layer(index: GraphIndex, node: NodeProto) -> bool:
 def _check_stored(path: Path, precision: Precision) -> None:
     """Check that the file stores weights in fewer bits; small weights stay unchanged."""
     dtype = _STORED.get(precision)
-    if dtype is not None and not lite_census(path).bytes_of.get(dtype):
+    if dtype is not None and not read_tflite_storage_stats(path).bytes_of.get(dtype):
         raise PassRefused(f"{precision}: no weights large enough to store as {dtype}")
 
 
 def _check_sizes(model: Model, dims: dict[str, int], feeding: Feeding) -> None:
-    for spec, _, name in feeding.free_axes(model.signature):
+    for spec, _, name in feeding.iter_free_axes(model.signature):
         if name not in dims:
             raise PassRefused(
                 f"input {spec}: a .tflite file has fixed sizes, and nobody says that of {name}",

@@ -9,11 +9,11 @@ from onnx import ModelProto, ValueInfoProto
 
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.output_parts import find_output_parts
-from edgekit.graphs.placement import place
+from edgekit.graphs.placement import plan_placement
 from edgekit.passes.affine import Affine
 from edgekit.passes.bias_correction import Shifts, apply_shifts
 from edgekit.passes.output_errors import FloatOutputs, OutputErrors
-from edgekit.passes.qdq import Writer
+from edgekit.passes.qdq import QdqWriter
 
 _FILE = "trial.onnx"
 
@@ -33,7 +33,7 @@ class Version:
     in_float: frozenset[str] = frozenset()
 
 
-def written(index: GraphIndex, version: Version, largest: int) -> ModelProto:
+def write_version(index: GraphIndex, version: Version, largest: int) -> ModelProto:
     """Return a copy of the model in 8 bits; weights that are not quantized stay offloaded.
 
     Args:
@@ -44,14 +44,14 @@ def written(index: GraphIndex, version: Version, largest: int) -> ModelProto:
     copy = ModelProto()
     copy.CopyFrom(index.proto)
     edited = GraphIndex(copy, index.folder)
-    apply_shifts(edited, place(edited, version.in_float), version.shifts)
+    apply_shifts(edited, plan_placement(edited, version.in_float), version.shifts)
     edited = GraphIndex(copy, index.folder)
-    placement = place(edited, version.in_float)
+    placement = plan_placement(edited, version.in_float)
     parameters = {name: version.parameters[name] for name in placement.values}
-    return Writer(edited, placement, parameters, largest=largest).write()
+    return QdqWriter(edited, placement, parameters, largest=largest).write()
 
 
-def trial(
+def measure_version(
     index: GraphIndex, version: Version, *, largest: int, reference: FloatOutputs
 ) -> OutputErrors:
     """Write a version of the model to a temporary file, and compare its outputs with float.
@@ -65,7 +65,7 @@ def trial(
     if index.folder is None:
         raise ValueError("the weights are not offloaded")
     path = index.folder / _FILE
-    made = written(index, version, largest)
+    made = write_version(index, version, largest)
     judged = find_output_parts(made)
     known = {v.name for v in (*made.graph.output, *made.graph.input)}
     made.graph.output.extend(

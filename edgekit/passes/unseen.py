@@ -9,7 +9,7 @@ import numpy as np
 
 from edgekit.data import SEQUENCE
 from edgekit.passes import Work
-from edgekit.subsets import count_of, cut
+from edgekit.subsets import count_samples, cut_parts
 from edgekit_agent.feeds import open_columns
 from edgekit_agent.samples import Samples
 
@@ -46,17 +46,17 @@ def hold_out_samples(work: Work, *, least: int, batch: int, in_time: bool) -> Wo
     samples = work.calibration
     if samples is None:
         return work
-    total = count_of([samples])
+    total = count_samples([samples])
     if total < max(least, 4 * batch):
         return work
-    spans = _steps(samples, total, work) if in_time else _pieces(total, batch)
+    spans = _choose_steps(samples, total, work) if in_time else _choose_pieces(total, batch)
     unseen = [part for span in spans for part in _cut(samples, span)]
-    seen = [part for span in _between(spans, total) for part in _cut(samples, span)]
+    seen = [part for span in _iter_gaps(spans, total) for part in _cut(samples, span)]
     return replace(work, seen=tuple(seen), unseen=tuple(unseen))
 
 
 def _cut(samples: Samples, span: _Span) -> list[Samples]:
-    return cut([samples], span.start, span.end - span.start)
+    return cut_parts([samples], span.start, span.end - span.start)
 
 
 def _count(total: int) -> int:
@@ -65,7 +65,7 @@ def _count(total: int) -> int:
     return min(max(total // _SHARE, least), _MOST)
 
 
-def _pieces(total: int, batch: int) -> list[_Span]:
+def _choose_pieces(total: int, batch: int) -> list[_Span]:
     size = max(_PIECE, batch)
     count = max(_count(total) // size, 1)
     # Whole batches, each in the middle of its share of the samples.
@@ -73,8 +73,8 @@ def _pieces(total: int, batch: int) -> list[_Span]:
     return [_Span(start=start, end=min(start + size, total)) for start in starts]
 
 
-def _steps(samples: Samples, total: int, work: Work) -> list[_Span]:
-    sequences = _sequences(samples, total)
+def _choose_steps(samples: Samples, total: int, work: Work) -> list[_Span]:
+    sequences = _find_sequences(samples, total)
     if len(sequences) < _SEQUENCES:
         told = _format_count(len(sequences))
         work.note(
@@ -92,7 +92,7 @@ def _format_count(sequences: int) -> str:
     return "one sequence" if sequences == 1 else f"{sequences} sequences"
 
 
-def _sequences(samples: Samples, total: int) -> list[_Span]:
+def _find_sequences(samples: Samples, total: int) -> list[_Span]:
     if samples.sequence is None:
         return [_Span(start=0, end=total)]
     with open_columns([samples.sequence]) as opened:
@@ -102,7 +102,7 @@ def _sequences(samples: Samples, total: int) -> list[_Span]:
     return [_Span(start=a, end=b) for a, b in zip(starts, ends, strict=True)]
 
 
-def _between(spans: Sequence[_Span], total: int) -> Iterator[_Span]:
+def _iter_gaps(spans: Sequence[_Span], total: int) -> Iterator[_Span]:
     starts = [0, *(span.end for span in spans)]
     ends = [*(span.start for span in spans), total]
     yield from (_Span(start=a, end=b) for a, b in zip(starts, ends, strict=True) if a < b)

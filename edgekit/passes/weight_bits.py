@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgekit.passes import Work
-from edgekit.profile import weight_bits
+from edgekit.profile import choose_weight_bits
 from edgekit.recipe import IntegerBits, QuantizeDynamic, QuantizeStatic, QuantizeWeights
 
 _NOTES: dict[IntegerBits, str] = {
@@ -15,7 +15,7 @@ _NOTES: dict[IntegerBits, str] = {
 
 def choose_bits(settings: QuantizeStatic | QuantizeDynamic | QuantizeWeights) -> IntegerBits:
     """Return the bits of the settings, or with "auto" the bits that suit this machine."""
-    return weight_bits(None) if settings.weight_bits == "auto" else settings.weight_bits
+    return choose_weight_bits(None) if settings.weight_bits == "auto" else settings.weight_bits
 
 
 def choose_and_note_bits(settings: QuantizeStatic | QuantizeDynamic, work: Work) -> IntegerBits:

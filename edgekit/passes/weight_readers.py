@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from onnx import ModelProto, NodeProto, TensorProto
 
 from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.onnx_file import all_graphs
-from edgekit.graphs.placement import as_weighted
+from edgekit.graphs.onnx_file import iter_graphs
+from edgekit.graphs.placement import match_weighted_node
 from edgekit.passes.layer_inputs import Layer
 from edgekit.passes.recurrent import RECURRENT
 
@@ -81,10 +81,10 @@ def find_weight_readers(proto: ModelProto) -> dict[str, list[WeightReader]]:
     main = GraphIndex(proto)
     found: dict[str, list[WeightReader]] = {}
     for place, index in enumerate((main, *main.inner())):
-        for reader in _readers(index, place):
+        for reader in _iter_readers(index, place):
             name = reader.node.input[reader.input]
             found.setdefault(name, []).append(reader)
-    counts = _read_counts(proto)
+    counts = _count_reads(proto)
     return {
         name: readers
         for name, readers in found.items()
@@ -99,7 +99,7 @@ def _is_single_product(readers: Sequence[WeightReader]) -> bool:
     return len(readers) == 1 and readers[0].graph == 0 and not readers[0].is_recurrent
 
 
-def _readers(index: GraphIndex, place: int) -> Iterator[WeightReader]:
+def _iter_readers(index: GraphIndex, place: int) -> Iterator[WeightReader]:
     for position, node in enumerate(index.graph.node):
         if node.domain not in ("", "ai.onnx"):
             continue
@@ -111,14 +111,14 @@ def _readers(index: GraphIndex, place: int) -> Iterator[WeightReader]:
                         node=node, input=number, graph=place, position=position, axis=1
                     )
             continue
-        weighted = as_weighted(index, node)
+        weighted = match_weighted_node(index, node)
         if weighted is not None and weighted.kept is None:
             yield reader(input=1, axis=weighted.axis)
 
 
-def _read_counts(proto: ModelProto) -> dict[str, int]:
+def _count_reads(proto: ModelProto) -> dict[str, int]:
     counts: dict[str, int] = {}
-    for graph in all_graphs(proto.graph):
+    for graph in iter_graphs(proto.graph):
         read = [name for node in graph.node for name in node.input]
         for name in [*read, *(value.name for value in graph.output)]:
             counts[name] = counts.get(name, 0) + 1

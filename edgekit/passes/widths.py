@@ -40,12 +40,12 @@ class Ladder:
     steps: tuple[int, ...]  # from 0 on
     damages: Doubles
 
-    def gone(self, step: int) -> tuple[int, ...]:
+    def get_removed(self, step: int) -> tuple[int, ...]:
         """Return the channel groups that are removed at a step."""
         return self.ranking.order[: self.steps[step]]
 
 
-def steps_of(family: Family, align: int) -> tuple[int, ...]:
+def list_removal_counts(family: Family, align: int) -> tuple[int, ...]:
     """List the numbers of removable channel groups that keep the width a multiple of ``align``.
 
     A wide dependency group keeps multiples of twice ``align``, which the blocked convolutions of
@@ -89,34 +89,34 @@ class Sizes:
 
     def macs(self, state: Sequence[int]) -> float:
         """Count the multiply-accumulates that remain."""
-        return float(sum(macs for macs, _ in self._counts(state)))
+        return float(sum(macs for macs, _ in self._iter_counts(state)))
 
-    def paced(self, state: Sequence[int]) -> float:
+    def count_padded_macs(self, state: Sequence[int]) -> float:
         """Count the multiply-accumulates that the runtime computes, with padding.
 
         Convolutions of onnxruntime compute whole blocks of channels, so 24 channels take as long as
         32. Fewer channels than a block take less time than a block, but more than their share.
         """
-        return sum(paced for _, paced in self._counts(state))
+        return sum(paced for _, paced in self._iter_counts(state))
 
-    def _counts(self, state: Sequence[int]) -> Iterator[tuple[float, float]]:
+    def _iter_counts(self, state: Sequence[int]) -> Iterator[tuple[float, float]]:
         """Yield the multiply-accumulates of each product, without and with padding."""
         for number, (touching, known) in enumerate(zip(self._touching, self._known, strict=True)):
             mark = tuple([state[place] for place in touching])
             found = known.get(mark)
             if found is None:
-                found = known[mark] = self._count(number, state)
+                found = known[mark] = self._count_product(number, state)
             yield found
 
-    def _count(self, number: int, state: Sequence[int]) -> tuple[float, float]:
+    def _count_product(self, number: int, state: Sequence[int]) -> tuple[float, float]:
         product = self._products[number]
         widths = [self._width(axis, state) for axis in product.axes]
-        padded = [_padded(w, len(axis)) for w, axis in zip(widths, product.axes, strict=True)]
+        padded = [_pad_width(w, len(axis)) for w, axis in zip(widths, product.axes, strict=True)]
         return product.constant * math.prod(widths), product.constant * math.prod(padded)
 
     def _width(self, axis: Axis, state: Sequence[int]) -> int:
         places = self._ladders_of(axis)
-        going = [g for place in places for g in self._ladders[place].gone(state[place])]
+        going = [g for place in places for g in self._ladders[place].get_removed(state[place])]
         return int(self._channels.kept(axis, going).sum())
 
     def _ladders_of(self, axis: Axis) -> list[int]:
@@ -124,18 +124,18 @@ class Sizes:
         return sorted({self._of[m] for m in members if m in self._of})
 
 
-def _padded(width: int, whole: int) -> float:
+def _pad_width(width: int, whole: int) -> float:
     """Scale ``whole`` channels by the share of time that ``width`` of them take."""
-    return whole * _computed(width) / max(_computed(whole), 1)
+    return whole * _count_computed_channels(width) / max(_count_computed_channels(whole), 1)
 
 
-def _computed(width: int) -> float:
+def _count_computed_channels(width: int) -> float:
     if width < _BLOCK:
         return (width + _BLOCK) / 2
     return -(-width // _BLOCK) * _BLOCK
 
 
-class Allocation:
+class WidthSearch:
     """Greedy search for a step of each ladder with little total damage.
 
     Each iteration takes the step, of one dependency group or several at once, with the least
@@ -161,28 +161,28 @@ class Allocation:
         Args:
             most: largest size that may remain.
         """
-        found = [self._descend(start, most) for start in _starts(self._ladders)]
+        found = [self._descend(start, most) for start in _list_starts(self._ladders)]
         return min(
-            found, key=lambda state: (self._size(state) > most, damage_of(self._ladders, state))
+            found, key=lambda state: (self._size(state) > most, sum_damages(self._ladders, state))
         )
 
     def _descend(self, start: Sequence[int], most: float) -> list[int]:
         state = list(start)
         while self._size(state) > most:
-            best = self._cheapest(state)
+            best = self._find_cheapest(state)
             if best is None:
                 return state
             state[best[0]] = best[1]
-        return _taken_back(self._ladders, state, self._size, most)
+        return _undo_needless_steps(self._ladders, state, self._size, most)
 
-    def _cheapest(self, state: list[int]) -> tuple[int, int] | None:
+    def _find_cheapest(self, state: list[int]) -> tuple[int, int] | None:
         mark = tuple(state)
         if mark not in self._next:
-            self._next[mark] = _cheapest(self._ladders, state, self._size, self._pace)
+            self._next[mark] = _find_cheapest(self._ladders, state, self._size, self._pace)
         return self._next[mark]
 
 
-def _starts(ladders: Sequence[Ladder]) -> list[list[int]]:
+def _list_starts(ladders: Sequence[Ladder]) -> list[list[int]]:
     """List the start states: the whole model, and single dependency groups already narrowed."""
     every = [(p, step) for p, each in enumerate(ladders) for step in range(1, len(each.steps))]
     picked = every[:: -(-len(every) // _MOST_STARTS)] if every else []
@@ -192,12 +192,12 @@ def _starts(ladders: Sequence[Ladder]) -> list[list[int]]:
     ]
 
 
-def damage_of(ladders: Sequence[Ladder], state: Sequence[int]) -> float:
+def sum_damages(ladders: Sequence[Ladder], state: Sequence[int]) -> float:
     """Sum the damages of all ladders at a state."""
     return sum(float(each.damages[step]) for each, step in zip(ladders, state, strict=True))
 
 
-def alike(ladders: Sequence[Ladder], size: Size, most: float) -> list[int]:
+def choose_uniform_steps(ladders: Sequence[Ladder], size: Size, most: float) -> list[int]:
     """Choose about the same share of each ladder so that at most ``most`` remains.
 
     One ladder after the other goes to the next share that any of them has, until that is enough.
@@ -214,16 +214,16 @@ def alike(ladders: Sequence[Ladder], size: Size, most: float) -> list[int]:
         for place, ladder in enumerate(ladders):
             if size(state) <= most:
                 return state
-            state[place] = _at_share(ladder, share)
+            state[place] = _find_step_at_share(ladder, share)
     return state
 
 
-def _at_share(ladder: Ladder, share: float) -> int:
+def _find_step_at_share(ladder: Ladder, share: float) -> int:
     room = share * len(ladder.family.groups) + _ROUNDING
     return max(i for i, count in enumerate(ladder.steps) if count <= room)
 
 
-def _cheapest(
+def _find_cheapest(
     ladders: Sequence[Ladder], state: list[int], size: Size, pace: Size
 ) -> tuple[int, int] | None:
     now, time = size(state), pace(state)
@@ -241,7 +241,9 @@ def _cheapest(
     return None if best is None else best[1:]
 
 
-def _taken_back(ladders: Sequence[Ladder], state: list[int], size: Size, most: float) -> list[int]:
+def _undo_needless_steps(
+    ladders: Sequence[Ladder], state: list[int], size: Size, most: float
+) -> list[int]:
     """Widen the narrowed dependency groups again while the size allows, the most damaging first."""
     again = True
     while again:
@@ -258,6 +260,8 @@ def _taken_back(ladders: Sequence[Ladder], state: list[int], size: Size, most: f
     return state
 
 
-def gone(ladders: Sequence[Ladder], state: Sequence[int]) -> list[int]:
+def collect_removed(ladders: Sequence[Ladder], state: Sequence[int]) -> list[int]:
     """Collect the channel groups that are removed at a state, over all ladders."""
-    return [g for ladder, step in zip(ladders, state, strict=True) for g in ladder.gone(step)]
+    return [
+        g for ladder, step in zip(ladders, state, strict=True) for g in ladder.get_removed(step)
+    ]

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import NodeProto
 
-from edgekit.graphs.index import attribute
+from edgekit.graphs.index import read_attribute
 
 # Number of positions of one sample that are used: neighboring positions are similar.
 _MAX_POSITIONS = 256
@@ -44,17 +44,17 @@ def extract_windows(node: NodeProto, value: Array, kernel: Sequence[int], groups
         groups: number of channel groups.
     """
     if node.op_type == "ConvTranspose":
-        strides = _ints(node, "strides", [1] * len(kernel))
-        borders = _transposed_borders(node, value.shape[2:], kernel)
-        return _windows(
+        strides = _get_ints(node, "strides", [1] * len(kernel))
+        borders = _compute_transposed_borders(node, value.shape[2:], kernel)
+        return _slide_windows(
             node, _insert_zeros(value, strides), kernel, groups, borders, [1] * len(kernel)
         )
-    strides = _ints(node, "strides", [1] * len(kernel))
-    borders = _pads(node, value.shape[2:], _spans(node, kernel), strides)
-    return _windows(node, value, kernel, groups, borders, strides)
+    strides = _get_ints(node, "strides", [1] * len(kernel))
+    borders = _compute_pads(node, value.shape[2:], _compute_spans(node, kernel), strides)
+    return _slide_windows(node, value, kernel, groups, borders, strides)
 
 
-def _windows(
+def _slide_windows(
     node: NodeProto,
     value: Array,
     kernel: Sequence[int],
@@ -67,9 +67,11 @@ def _windows(
     value = value[(slice(None), slice(None), *inside)]
     padded = np.pad(value, [(0, 0), (0, 0), *((max(a, 0), max(b, 0)) for a, b in borders)])
     axes = tuple(range(2, value.ndim))
-    windows = np.lib.stride_tricks.sliding_window_view(padded, _spans(node, kernel), axis=axes)
+    windows = np.lib.stride_tricks.sliding_window_view(
+        padded, _compute_spans(node, kernel), axis=axes
+    )
     every = [slice(None), slice(None), *(slice(None, None, s) for s in strides)]
-    taps = [slice(None, None, d) for d in _ints(node, "dilations", [1] * len(kernel))]
+    taps = [slice(None, None, d) for d in _get_ints(node, "dilations", [1] * len(kernel))]
     windows = windows[(*every, *taps)]  # [N, C, positions..., kernel...]
     rank = len(kernel)
     moved = windows.transpose(0, *range(2, 2 + rank), 1, *range(2 + rank, 2 + 2 * rank))
@@ -80,8 +82,8 @@ def _windows(
     return rows.transpose(1, 0, 2)
 
 
-def _spans(node: NodeProto, kernel: Sequence[int]) -> list[int]:
-    dilations = _ints(node, "dilations", [1] * len(kernel))
+def _compute_spans(node: NodeProto, kernel: Sequence[int]) -> list[int]:
+    dilations = _get_ints(node, "dilations", [1] * len(kernel))
     return [(k - 1) * d + 1 for k, d in zip(kernel, dilations, strict=True)]
 
 
@@ -93,17 +95,22 @@ def _insert_zeros(value: Array, strides: Sequence[int]) -> Array:
     return wide
 
 
-def _transposed_borders(node: NodeProto, shape: Sequence[int], kernel: Sequence[int]) -> Borders:
+def _compute_transposed_borders(
+    node: NodeProto, shape: Sequence[int], kernel: Sequence[int]
+) -> Borders:
     """Compute the padding of the zero-inserted input of a ConvTranspose; negative numbers crop."""
     rank = len(kernel)
-    strides, more = _ints(node, "strides", [1] * rank), _ints(node, "output_padding", [0] * rank)
-    pads = _ints(node, "pads", [0] * (2 * rank))
-    asked = _ints(node, "output_shape", [])
-    automatic = attribute(node, "auto_pad", b"NOTSET")
+    strides, more = (
+        _get_ints(node, "strides", [1] * rank),
+        _get_ints(node, "output_padding", [0] * rank),
+    )
+    pads = _get_ints(node, "pads", [0] * (2 * rank))
+    asked = _get_ints(node, "output_shape", [])
+    automatic = read_attribute(node, "auto_pad", b"NOTSET")
     if not asked and automatic in (b"SAME_UPPER", b"SAME_LOWER"):
         asked = [n * s for n, s in zip(shape, strides, strict=True)]
     borders = []
-    for i, span in enumerate(_spans(node, kernel)):
+    for i, span in enumerate(_compute_spans(node, kernel)):
         before, after = (0, 0) if automatic == b"VALID" else (pads[i], pads[rank + i])
         if asked:
             whole = strides[i] * (shape[i] - 1) + more[i] + span - asked[-rank:][i]
@@ -114,11 +121,11 @@ def _transposed_borders(node: NodeProto, shape: Sequence[int], kernel: Sequence[
     return borders
 
 
-def _pads(
+def _compute_pads(
     node: NodeProto, shape: Sequence[int], spans: Sequence[int], strides: Sequence[int]
 ) -> Borders:
     """Compute the padding before and after each spatial axis (ONNX Conv)."""
-    automatic = attribute(node, "auto_pad", b"NOTSET")
+    automatic = read_attribute(node, "auto_pad", b"NOTSET")
     if automatic in (b"SAME_UPPER", b"SAME_LOWER"):
         needed = [
             max((-(-size // stride) - 1) * stride + span - size, 0)
@@ -127,13 +134,13 @@ def _pads(
         halves = [(n // 2, n - n // 2) for n in needed]
         return halves if automatic == b"SAME_UPPER" else [(b, a) for a, b in halves]
     pads = (
-        _ints(node, "pads", [0] * (2 * len(spans)))
+        _get_ints(node, "pads", [0] * (2 * len(spans)))
         if automatic == b"NOTSET"
         else [0] * (2 * len(spans))
     )
     return list(zip(pads[: len(spans)], pads[len(spans) :], strict=True))
 
 
-def _ints(node: NodeProto, name: str, default: list[int]) -> list[int]:
-    found = attribute(node, name, default)
+def _get_ints(node: NodeProto, name: str, default: list[int]) -> list[int]:
+    found = read_attribute(node, name, default)
     return list(found) if isinstance(found, list) else default

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any, TypeVar
 
-from edgekit.printable import printable
+from edgekit.printable import escape_text
 from edgekit_agent import strictjson
 from edgekit_agent.codec import decode
 from edgekit_agent.jobs import BenchJob, ForgetJob, PlanJob, ProbeJob, ReceiveJob, ScoreJob
@@ -117,18 +117,18 @@ def parse_line(line: bytes) -> dict[str, Any]:
         value = strictjson.loads(line)
         if not isinstance(value, dict):
             raise ValueError("not an object")
-        return {printable(key[:_LONGEST_KEY]): _clean(v, key) for key, v in value.items()}
+        return {escape_text(key[:_LONGEST_KEY]): _clean(v, key) for key, v in value.items()}
     except RecursionError:
         raise ValueError("nested too deeply") from None
 
 
 def _clean(value: Any, key: str = "") -> Any:  # noqa: ANN401 - any JSON value
     if isinstance(value, str):
-        return value if key == "hits" and value.isalnum() else printable(_shorten(value))
+        return value if key == "hits" and value.isalnum() else escape_text(_shorten(value))
     if isinstance(value, list):
         return [_clean(v) for v in value]
     if isinstance(value, dict):
-        return {printable(k[:_LONGEST_KEY]): _clean(v, k) for k, v in value.items()}
+        return {escape_text(k[:_LONGEST_KEY]): _clean(v, k) for k, v in value.items()}
     return value
 
 

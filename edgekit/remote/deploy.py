@@ -14,7 +14,7 @@ from packaging.version import InvalidVersion, Version
 
 from edgekit.bundle import MANIFEST, RELEASE_DIGITS, Bundle
 from edgekit.errors import DeviceError
-from edgekit.packing import Travelling
+from edgekit.packing import TransferData
 from edgekit.profile import DeviceProfile, RuntimeName, RuntimeSpec
 from edgekit.remote.confirmation import UNWATCHED, WatchTerms, confirm
 from edgekit.remote.device_python import device_python, userland
@@ -149,10 +149,10 @@ def _installed(
     return switch(session, job, wanted=job.release, progress=progress)
 
 
-def _packed(bundle: Bundle, digest: str) -> Travelling | None:
+def _packed(bundle: Bundle, digest: str) -> TransferData | None:
     """Return the encoded form of the model; None for other files, which are not worth expanding."""
     model = bundle.manifest.file(bundle.manifest.model)
-    return bundle.travelling(model.name) if model.digest == digest else None
+    return bundle.encode_for_transfer(model.name) if model.digest == digest else None
 
 
 def _runtime_of(after: Status) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from edgekit.errors import DeviceError
-from edgekit.packing import Travelling
+from edgekit.packing import TransferData
 from edgekit.remote.session import Progress, Session
 from edgekit_agent.files import sha256_of
 from edgekit_agent.jobs import Blob, PlanJob, ReceiveJob
@@ -38,7 +38,7 @@ class Packed:
         site: the folder of numpy on the device; None = the device's own Python has it.
     """
 
-    find: Callable[[str], Travelling | None]
+    find: Callable[[str], TransferData | None]
     site: str | None
 
 

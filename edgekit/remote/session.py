@@ -14,7 +14,7 @@ from dataclasses import replace
 from typing import Any, TypeVar
 
 from edgekit.errors import DeviceError
-from edgekit.progress import duration
+from edgekit.progress import format_duration
 from edgekit.remote.agent_file import agent_file, read_script, shorten_script
 from edgekit.remote.answers import (
     Bounds,
@@ -353,7 +353,7 @@ class Session:
             ) from error
 
     def _timeout_error(self, watch: Watch) -> DeviceError:
-        limit = duration(watch.bounds.total_s)
+        limit = format_duration(watch.bounds.total_s)
         return DeviceError(f"{self.name}: not done within {limit}", transient=True)
 
     def _decode_result(self, result: type[R], answer: dict[str, Any], job: object) -> R:

@@ -5,27 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from edgekit.model import Format
-from edgekit.passes import step
+from edgekit.passes import build_step
 from edgekit.recipe import Float16, QuantizeWeights, Ranges, Recipe, ToOnnx
-from edgekit.results import Rejected
-from edgekit.search.choosing import choose, nearest
-from edgekit.search.forms import INT8, format_of, is_plain, storage
+from edgekit.results import Rejection
+from edgekit.search.choosing import choose_candidate, find_nearest
+from edgekit.search.forms import INT8, get_format, get_storage, is_plain
 from edgekit.search.terms import (
     Terms,
     Tried,
-    accurate,
-    dynamic,
-    holds,
-    made,
-    original,
-    recipe,
-    start,
-    static,
-    twin,
+    append_tflite,
+    find_candidates,
+    is_accurate,
+    is_within,
+    make_dynamic,
+    make_first_steps,
+    make_original,
+    make_recipe,
+    make_static,
 )
 from edgekit.search.tighter import STAGES
 
-__all__ = ["Terms", "Tried", "choose", "nearest", "original", "propose"]
+__all__ = ["Terms", "Tried", "choose_candidate", "find_nearest", "make_original", "propose"]
 
 _SIZES = ("model_mib", "transfer_mib")
 _LATER_RANGES: tuple[Ranges, ...] = ("mse", "minmax")
@@ -58,79 +58,94 @@ def propose(tried: Tried, terms: Terms) -> tuple[Recipe, ...]:
     return ()
 
 
-def _first(tried: Tried, terms: Terms) -> Iterator[Recipe]:
+def _propose_first(tried: Tried, terms: Terms) -> Iterator[Recipe]:
     """Propose the original as ONNX, int8 for onnxruntime, and the original as .tflite."""
     if terms.source == "tflite" and "onnx" in terms.formats:
-        bridge = recipe(terms, step(ToOnnx()))
+        bridge = make_recipe(terms, build_step(ToOnnx()))
         yield bridge
-        if not made(tried, lambda of: of == bridge):
+        if not find_candidates(tried, lambda of: of == bridge):
             return
     if "onnx" in terms.formats:
-        yield static("auto", terms)
-        yield dynamic(terms)
+        yield make_static("auto", terms)
+        yield make_dynamic(terms)
     if "tflite" in terms.formats and (terms.source == "onnx" or terms.remakes):
-        yield _lite_original(terms)
+        yield _make_tflite_original(terms)
 
 
-def _lite_original(terms: Terms) -> Recipe:
-    return twin(recipe(terms, *start(terms)), terms)
+def _make_tflite_original(terms: Terms) -> Recipe:
+    return append_tflite(make_recipe(terms, *make_first_steps(terms)), terms)
 
 
-def _twins(tried: Tried, terms: Terms) -> Iterator[Recipe]:
-    if not _crosses(tried, terms):
+def _propose_tflite_versions(tried: Tried, terms: Terms) -> Iterator[Recipe]:
+    if not _can_convert_to_tflite(tried, terms):
         return
-    yield twin(static("auto", terms), terms)
-    yield twin(recipe(terms, *start(terms)), terms, precision="dynamic")
+    yield append_tflite(make_static("auto", terms), terms)
+    yield append_tflite(make_recipe(terms, *make_first_steps(terms)), terms, precision="dynamic")
 
 
-def _crosses(tried: Tried, terms: Terms) -> bool:
+def _can_convert_to_tflite(tried: Tried, terms: Terms) -> bool:
     """Return whether .tflite is wanted and the conversion of the original did not fail."""
     if "tflite" not in terms.formats:
         return False
-    bridge = _lite_original(terms) if terms.source == "onnx" else recipe(terms, step(ToOnnx()))
-    return not any(isinstance(t, Rejected) and t.recipe == bridge for t in tried)
+    bridge = (
+        _make_tflite_original(terms)
+        if terms.source == "onnx"
+        else make_recipe(terms, build_step(ToOnnx()))
+    )
+    return not any(isinstance(t, Rejection) and t.recipe == bridge for t in tried)
 
 
-def _other_ranges(tried: Tried, terms: Terms) -> Iterator[Recipe]:
+def _propose_other_ranges(tried: Tried, terms: Terms) -> Iterator[Recipe]:
     """Propose other ranges one after the other if the best ones lose too much accuracy."""
-    families = [form for form in terms.formats if _quantises(tried, form)]
-    if any(accurate(c) for c in made(tried, _is_static)):
+    families = [form for form in terms.formats if _can_be_static_int8(tried, form)]
+    if any(is_accurate(c) for c in find_candidates(tried, _is_static)):
         return
     known = {t.recipe.steps for t in tried}
     for ranges in _LATER_RANGES:
-        later = static(ranges, terms)
-        wave = [later if form == "onnx" else twin(later, terms) for form in families]
+        later = make_static(ranges, terms)
+        wave = [later if form == "onnx" else append_tflite(later, terms) for form in families]
         if not known >= {r.steps for r in wave}:
             yield from wave
             return
     if "tflite" in families:
-        yield twin(static("auto", terms), terms, precision="int16x8")
+        yield append_tflite(make_static("auto", terms), terms, precision="int16x8")
 
 
 def _is_static(of: Recipe) -> bool:
-    return is_plain(of) and storage(of) == "static"
+    return is_plain(of) and get_storage(of) == "static"
 
 
-def _quantises(tried: Tried, form: Format) -> bool:
+def _can_be_static_int8(tried: Tried, form: Format) -> bool:
     """Return whether static int8 of a format exists, or failed in a way other ranges may fix."""
     # A broken result counts as inaccurate: other ranges may do better.
-    own = [t for t in tried if _is_static(t.recipe) and format_of(t.recipe) == form]
-    return bool(own) and not any(isinstance(t, Rejected) and not t.broken for t in own)
+    own = [t for t in tried if _is_static(t.recipe) and get_format(t.recipe) == form]
+    return bool(own) and not any(isinstance(t, Rejection) and not t.broken for t in own)
 
 
-def _without_int8(tried: Tried, terms: Terms) -> Iterator[Recipe]:
+def _propose_8_bit_weights(tried: Tried, terms: Terms) -> Iterator[Recipe]:
     """Propose 8-bit weights and float16 if floats are too large and no int8 is accurate."""
-    if any(accurate(c) for c in made(tried, lambda of: is_plain(of) and storage(of) in INT8)):
+    if any(
+        is_accurate(c)
+        for c in find_candidates(tried, lambda of: is_plain(of) and get_storage(of) in INT8)
+    ):
         return
-    floats = [c for c in made(tried, is_plain) if storage(c.recipe) == "float"]
-    if all(holds(c, *_SIZES) for c in floats):
+    floats = [c for c in find_candidates(tried, is_plain) if get_storage(c.recipe) == "float"]
+    if all(is_within(c, *_SIZES) for c in floats):
         return
     if "onnx" in terms.formats:
         weights = QuantizeWeights(bits=8.0, weight_bits=terms.weight_bits)
-        yield recipe(terms, *start(terms), step(weights))
-        yield recipe(terms, *start(terms), step(Float16()))
-    if _crosses(tried, terms):
-        yield twin(recipe(terms, *start(terms)), terms, precision="float16")
+        yield make_recipe(terms, *make_first_steps(terms), build_step(weights))
+        yield make_recipe(terms, *make_first_steps(terms), build_step(Float16()))
+    if _can_convert_to_tflite(tried, terms):
+        yield append_tflite(
+            make_recipe(terms, *make_first_steps(terms)), terms, precision="float16"
+        )
 
 
-_STAGES = (_first, _twins, _other_ranges, _without_int8, *STAGES)
+_STAGES = (
+    _propose_first,
+    _propose_tflite_versions,
+    _propose_other_ranges,
+    _propose_8_bit_weights,
+    *STAGES,
+)

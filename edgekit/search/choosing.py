@@ -10,7 +10,7 @@ from edgekit.results import Candidate
 _TIE = 1.03
 
 
-def choose(candidates: Sequence[Candidate], *, source: str) -> Candidate | None:
+def choose_candidate(candidates: Sequence[Candidate], *, source: str) -> Candidate | None:
     """Choose the fastest passing candidate; among equally fast ones, the smallest download.
 
     Args:
@@ -23,12 +23,12 @@ def choose(candidates: Sequence[Candidate], *, source: str) -> Candidate | None:
     passing = [c for c in candidates if c.verdict and c.verdict.passes]
     if not passing:
         return None
-    fastest = min(_speed(c, source) for c in passing)
-    contenders = [c for c in passing if _speed(c, source) <= _TIE * fastest]
-    return min(contenders, key=lambda c: (_transfer_bytes(c, source), c.recipe.name))
+    fastest = min(_get_latency_ms(c, source) for c in passing)
+    contenders = [c for c in passing if _get_latency_ms(c, source) <= _TIE * fastest]
+    return min(contenders, key=lambda c: (_get_transfer_bytes(c, source), c.recipe.name))
 
 
-def nearest(candidates: Sequence[Candidate], *, source: str) -> Candidate:
+def find_nearest(candidates: Sequence[Candidate], *, source: str) -> Candidate:
     """Return the candidate that is nearest to the budgets.
 
     A candidate that runs comes first, then the fewest failing checks, then the smallest excess,
@@ -38,19 +38,19 @@ def nearest(candidates: Sequence[Candidate], *, source: str) -> Candidate:
         candidates: all with verdicts, the original among them.
         source: whose latencies count (``host`` or ``device:NAME``).
     """
-    return min(candidates, key=lambda c: (_shortfall(c), _speed(c, source)))
+    return min(candidates, key=lambda c: (_get_shortfall(c), _get_latency_ms(c, source)))
 
 
-def _shortfall(candidate: Candidate) -> tuple[int, int, float]:
+def _get_shortfall(candidate: Candidate) -> tuple[int, int, float]:
     return candidate.verdict.shortfall if candidate.verdict else (0, 0, 0.0)
 
 
-def _speed(candidate: Candidate, source: str) -> float:
+def _get_latency_ms(candidate: Candidate, source: str) -> float:
     measurement = candidate.measured(source)
     times = measurement.times if measurement else None
     return times.quiet_p50_ms if times else float("inf")
 
 
-def _transfer_bytes(candidate: Candidate, source: str) -> int:
+def _get_transfer_bytes(candidate: Candidate, source: str) -> int:
     measurement = candidate.measured(source)
     return measurement.transfer_bytes if measurement else candidate.model.bytes

@@ -31,7 +31,7 @@ INT8: tuple[Storage, ...] = ("static", "dynamic")
 S = TypeVar("S")
 
 
-def settings_of(recipe: Recipe, kind: type[S]) -> S | None:
+def find_settings(recipe: Recipe, kind: type[S]) -> S | None:
     """Return the settings of the given type; ``None`` if the recipe has no such step.
 
     Args:
@@ -41,9 +41,9 @@ def settings_of(recipe: Recipe, kind: type[S]) -> S | None:
     return next((s.settings for s in recipe.steps if isinstance(s.settings, kind)), None)
 
 
-def storage(recipe: Recipe) -> Storage:
+def get_storage(recipe: Recipe) -> Storage:
     """Return how a recipe stores weights and activations."""
-    lite = settings_of(recipe, ToTflite)
+    lite = find_settings(recipe, ToTflite)
     if lite is not None and lite.precision != "same":
         return lite.precision
     kinds: tuple[tuple[type, Storage], ...] = (
@@ -52,17 +52,17 @@ def storage(recipe: Recipe) -> Storage:
         (QuantizeWeights, "weights"),
         (Float16, "float16"),
     )
-    return next((name for kind, name in kinds if settings_of(recipe, kind) is not None), "float")
+    return next((name for kind, name in kinds if find_settings(recipe, kind) is not None), "float")
 
 
-def format_of(recipe: Recipe) -> Format:
+def get_format(recipe: Recipe) -> Format:
     """Return the file format after the steps of a recipe."""
-    return "tflite" if settings_of(recipe, ToTflite) is not None else "onnx"
+    return "tflite" if find_settings(recipe, ToTflite) is not None else "onnx"
 
 
-def few_bits(recipe: Recipe) -> QuantizeWeights | None:
+def find_low_bit_settings(recipe: Recipe) -> QuantizeWeights | None:
     """Return the settings of low-bit weights with a size limit; ``None`` without such a step."""
-    found = settings_of(recipe, QuantizeWeights)
+    found = find_settings(recipe, QuantizeWeights)
     return found if found is not None and found.most_bytes is not None else None
 
 
@@ -73,29 +73,29 @@ def is_shrunk(recipe: Recipe) -> bool:
 
 def is_plain(recipe: Recipe) -> bool:
     """Return whether a recipe keeps all weights, in 8 bits or more."""
-    return not is_shrunk(recipe) and few_bits(recipe) is None
+    return not is_shrunk(recipe) and find_low_bit_settings(recipe) is None
 
 
-def name_of(steps: tuple[Step, ...]) -> str:
+def format_name(steps: tuple[Step, ...]) -> str:
     """Name a recipe by its steps, such as ``pruned-40-static-tflite``."""
     recipe = Recipe(name="", steps=steps)
     if not steps:
         return "original"
     if all(isinstance(s.settings, ToOnnx) for s in steps):
         return "original-onnx"
-    parts = [*_compression_labels(recipe), *_storage_label(recipe)]
-    return "-".join([*parts, *(["tflite"] if format_of(recipe) == "tflite" else [])])
+    parts = [*_list_compression_labels(recipe), *_list_storage_labels(recipe)]
+    return "-".join([*parts, *(["tflite"] if get_format(recipe) == "tflite" else [])])
 
 
-def _compression_labels(recipe: Recipe) -> list[str]:
+def _list_compression_labels(recipe: Recipe) -> list[str]:
     labels = []
-    if channels := settings_of(recipe, PruneChannels):
+    if channels := find_settings(recipe, PruneChannels):
         labels.append(f"pruned-{100 * channels.remove:.0f}")
-    if ranks := settings_of(recipe, LowRank):
+    if ranks := find_settings(recipe, LowRank):
         labels.append(f"low-rank-{100 * ranks.keep:.0f}")
-    if zeros := settings_of(recipe, Prune):
+    if zeros := find_settings(recipe, Prune):
         labels.append(f"sparse-{100 * zeros.sparsity:.0f}")
-    if (few := few_bits(recipe)) and few.most_bytes is not None:
+    if (few := find_low_bit_settings(recipe)) and few.most_bytes is not None:
         labels.append(f"low-bits-{_format_kib(few.most_bytes)}k")
     return labels
 
@@ -105,13 +105,13 @@ def _format_kib(size: int) -> str:
     return f"{size // 1024}" if size >= _FIGURES else f"{size / 1024:.3g}"
 
 
-def _storage_label(recipe: Recipe) -> list[str]:
+def _list_storage_labels(recipe: Recipe) -> list[str]:
     """Name the storage type; int8 is named only if all weights are kept."""
-    kind, plain = storage(recipe), is_plain(recipe)
+    kind, plain = get_storage(recipe), is_plain(recipe)
     if kind == "float":
         return ["original"] if plain else []
     if kind == "weights":
-        return ["int8-weights"] if few_bits(recipe) is None else []
-    static = settings_of(recipe, QuantizeStatic)
+        return ["int8-weights"] if find_low_bit_settings(recipe) is None else []
+    static = find_settings(recipe, QuantizeStatic)
     ranges = [static.ranges] if static and kind == "static" and static.ranges != "auto" else []
     return ["-".join([*(["int8"] if plain and kind in INT8 else []), kind, *ranges])]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edgekit.model import Format
-from edgekit.passes import step
+from edgekit.passes import build_step
 from edgekit.recipe import (
     Clean,
     Float16,
@@ -23,8 +23,8 @@ from edgekit.recipe import (
     ToOnnx,
     ToTflite,
 )
-from edgekit.results import Candidate, Check, Rejected
-from edgekit.search.forms import name_of
+from edgekit.results import Candidate, Check, Rejection
+from edgekit.search.forms import format_name
 
 # Passes that make a graph smaller come before these, which determine its storage.
 _STORING = (QuantizeWeights, QuantizeStatic, QuantizeDynamic, Float16, ToTflite)
@@ -54,37 +54,41 @@ class Terms:
 
 
 # The original first, then the outcome of each recipe, with verdicts on the measurements so far.
-Tried = Sequence[Candidate | Rejected]
+Tried = Sequence[Candidate | Rejection]
 
 
-def original(seed: int) -> Recipe:
+def make_original(seed: int) -> Recipe:
     """Return the recipe without steps."""
-    return Recipe(name=name_of(()), seed=seed)
+    return Recipe(name=format_name(()), seed=seed)
 
 
-def recipe(terms: Terms, *steps: Step) -> Recipe:
+def make_recipe(terms: Terms, *steps: Step) -> Recipe:
     """Build a recipe of the given steps, named after them."""
-    return Recipe(name=name_of(steps), steps=steps, seed=terms.seed)
+    return Recipe(name=format_name(steps), steps=steps, seed=terms.seed)
 
 
-def start(terms: Terms) -> tuple[Step, ...]:
+def make_first_steps(terms: Terms) -> tuple[Step, ...]:
     """Return the first steps of every recipe: conversion to ONNX if needed, and cleaning."""
-    return (*([step(ToOnnx())] if terms.source == "tflite" else []), step(Clean()))
+    return (*([build_step(ToOnnx())] if terms.source == "tflite" else []), build_step(Clean()))
 
 
-def static(ranges: Ranges, terms: Terms) -> Recipe:
+def make_static(ranges: Ranges, terms: Terms) -> Recipe:
     """Build a recipe of static int8 for onnxruntime."""
-    return recipe(
-        terms, *start(terms), step(QuantizeStatic(ranges=ranges, weight_bits=terms.weight_bits))
+    return make_recipe(
+        terms,
+        *make_first_steps(terms),
+        build_step(QuantizeStatic(ranges=ranges, weight_bits=terms.weight_bits)),
     )
 
 
-def dynamic(terms: Terms) -> Recipe:
+def make_dynamic(terms: Terms) -> Recipe:
     """Build a recipe of dynamic int8 for onnxruntime."""
-    return recipe(terms, *start(terms), step(QuantizeDynamic(weight_bits=terms.weight_bits)))
+    return make_recipe(
+        terms, *make_first_steps(terms), build_step(QuantizeDynamic(weight_bits=terms.weight_bits))
+    )
 
 
-def twin(of: Recipe, terms: Terms, *, precision: Precision = "same") -> Recipe:
+def append_tflite(of: Recipe, terms: Terms, *, precision: Precision = "same") -> Recipe:
     """Append the conversion to .tflite to a recipe.
 
     Args:
@@ -92,11 +96,11 @@ def twin(of: Recipe, terms: Terms, *, precision: Precision = "same") -> Recipe:
         terms: of the search.
         precision: storage in the .tflite file; ``same`` keeps that of the recipe.
     """
-    lite = step(ToTflite(precision=precision, target=terms.target, dims=terms.dims))
-    return recipe(terms, *of.steps, lite)
+    lite = build_step(ToTflite(precision=precision, target=terms.target, dims=terms.dims))
+    return make_recipe(terms, *of.steps, lite)
 
 
-def smaller(of: Recipe, settings: Settings, terms: Terms) -> Recipe:
+def insert_step(of: Recipe, settings: Settings, terms: Terms) -> Recipe:
     """Insert a step before the steps that store the graph; it replaces a step of the same pass.
 
     If the recipe does not quantize, low-bit weights are stored without a further step.
@@ -108,34 +112,34 @@ def smaller(of: Recipe, settings: Settings, terms: Terms) -> Recipe:
     """
     steps = of.steps
     if not steps:  # the original file itself
-        lite = step(ToTflite(target=terms.target, dims=terms.dims))
-        steps = (*start(terms), *([lite] if terms.source == "tflite" else []))
+        lite = build_step(ToTflite(target=terms.target, dims=terms.dims))
+        steps = (*make_first_steps(terms), *([lite] if terms.source == "tflite" else []))
     others = tuple(s for s in steps if type(s.settings) is not type(settings))
     at = next((i for i, s in enumerate(others) if isinstance(s.settings, _STORING)), len(others))
-    return recipe(terms, *others[:at], step(settings), *others[at:])
+    return make_recipe(terms, *others[:at], build_step(settings), *others[at:])
 
 
-def made(tried: Tried, which: Callable[[Recipe], bool]) -> list[Candidate]:
+def find_candidates(tried: Tried, which: Callable[[Recipe], bool]) -> list[Candidate]:
     """Return the candidates whose recipes meet a condition."""
     return [t for t in tried if isinstance(t, Candidate) and which(t.recipe)]
 
 
-def checks(candidate: Candidate, *names: str) -> tuple[Check, ...]:
+def find_checks(candidate: Candidate, *names: str) -> tuple[Check, ...]:
     """Return the gate's checks of the named budgets."""
     lines = candidate.verdict.checks if candidate.verdict else ()
     return tuple(line for line in lines if line.name in names)
 
 
-def holds(candidate: Candidate, *names: str) -> bool:
+def is_within(candidate: Candidate, *names: str) -> bool:
     """Return whether none of the named budgets fails, as far as they were measured."""
-    return all(line.outcome != "fails" for line in checks(candidate, *names))
+    return all(line.outcome != "fails" for line in find_checks(candidate, *names))
 
 
-def accurate(candidate: Candidate) -> bool:
+def is_accurate(candidate: Candidate) -> bool:
     """Return whether no check shows that the candidate loses too much accuracy."""
-    return holds(candidate, "accuracy_drop_points")
+    return is_within(candidate, "accuracy_drop_points")
 
 
-def runs(candidate: Candidate) -> bool:
+def can_run(candidate: Candidate) -> bool:
     """Return whether the candidate runs where it should."""
     return not (candidate.verdict and candidate.verdict.reasons)

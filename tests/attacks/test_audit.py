@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from edgekit.errors import DeviceError
-from edgekit.keys import new_key
+from edgekit.keys import make_key
 from edgekit_agent.audit import LOG, OLDER_LOG, add_line, last_lines
 from edgekit_agent.homes import open_home
 from edgekit_agent.records import RECORD
@@ -30,7 +30,7 @@ def test_every_action_has_a_line_that_says_who_what_when_and_how_it_ended(
     device, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("SSH_CONNECTION", "192.0.2.7 5000 192.0.2.1 22")
-    key, mallory = new_key("owner"), new_key("mallory")
+    key, mallory = make_key("owner"), make_key("mallory")
     device.trust(key)
     first = device.push(make_signed(tmp_path / "b1", key, version=3)).release
     second = device.push(make_signed(tmp_path / "b2", key, seed=1, version=4)).release
@@ -151,7 +151,7 @@ def test_a_pipe_or_a_folder_in_place_of_the_trusted_keys_lets_nothing_in(device,
     assert (done.returncode, "damaged: not a regular file" in done.stderr) == (4, True)
     assert "file of trusted keys is damaged" in edgekit("status", "local").out
     if make is os.mkfifo:
-        device.trust(new_key("owner"), replace=True)
+        device.trust(make_key("owner"), replace=True)
 
 
 def test_a_log_that_is_a_pipe_stops_nothing(device, tmp_path):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.deliveries_judge import Delivery, Seen, faults_of, faults_of_next
+from benchmarks.deliveries_judge import Delivery, DeviceState, faults_of, faults_of_next
 from benchmarks.deliveries_kinds import KINDS
 from benchmarks.deliveries_push import run_case
 from benchmarks.deliveries_site import Site
@@ -18,7 +18,7 @@ KNOWN = {name: {"model.onnx": name * 2, "manifest.json": name * 3} for name in "
 def state(current, previous, **more):
     releases = {n: KNOWN[n] | {"release.json": "r"} for n in (current, previous) if n}
     empty = {"watch": None, "went_back": (), "leftovers": (), "objects": ()}
-    return Seen(current=current, previous=previous, releases=releases, **empty | more)
+    return DeviceState(current=current, previous=previous, releases=releases, **empty | more)
 
 
 WATCH = {"release": "n", "previous": "b"}
@@ -94,7 +94,7 @@ def site(tmp_path_factory):
     if not Path(SSHD).exists():
         pytest.skip("no OpenSSH server on this machine")
     before = dict(os.environ)
-    with Site(tmp_path_factory.mktemp("site")).running() as running:
+    with Site(tmp_path_factory.mktemp("site")).run_servers() as running:
         yield running
     os.environ.clear()
     os.environ.update(before)

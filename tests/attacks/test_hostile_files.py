@@ -18,15 +18,15 @@ from onnx import TensorProto, helper
 from edgekit.apply import apply
 from edgekit.convert.opening import open_model
 from edgekit.errors import EdgekitError, UserError
-from edgekit.graphs.cost import cost
+from edgekit.graphs.cost import compute_cost
 from edgekit.graphs.onnx_file import load, load_structure, read_onnx
 from edgekit.graphs.reading import read_model
 from edgekit.graphs.size_limits import MOST_INNER_GRAPHS, MOST_NODES
 from edgekit.graphs.trial import try_tflite
 from edgekit.profile import load_profile
-from edgekit.progress import silent
+from edgekit.progress import ignore_progress
 from edgekit.project import load_project
-from edgekit.steps import read_recipe, written_step
+from edgekit.steps import parse_step, read_recipe
 from edgekit.store import Store
 from edgekit.toml import DEEPEST, MOST_BYTES
 
@@ -190,7 +190,7 @@ def test_too_many_nodes_are_refused_at_once(tmp_path):
 def test_the_cost_of_many_branches_is_counted_in_time_that_grows_with_their_number():
     def seconds(count):
         started = time.process_time()
-        found = cost(conditions(count), {"N": 1})
+        found = compute_cost(conditions(count), {"N": 1})
         assert found.macs == 0
         return time.process_time() - started
 
@@ -315,7 +315,7 @@ def test_a_model_that_kills_its_runtime_is_one_line(tmp_path):
         pytest.skip("this LiteRT survives the file")
     store = Store(tmp_path / "cache")
     with pytest.raises(UserError, match="crashes when it opens the file") as caught:
-        open_model(path, folder=tmp_path, store=store, trusted=False, tick=silent)
+        open_model(path, folder=tmp_path, store=store, trusted=False, tick=ignore_progress)
     assert "\n" not in caught.value.message
 
 
@@ -343,12 +343,12 @@ def test_fields_of_a_tflite_file_that_litert_reads_otherwise_are_refused(tmp_pat
     path.write_bytes(bytes(builder.Output()))
     with pytest.raises(EdgekitError, match=says) as caught:
         apply(
-            written_step("onnx"),
+            parse_step("onnx"),
             path,
             tmp_path / "out.onnx",
             data=None,
             folder=tmp_path,
-            tick=silent,
+            tick=ignore_progress,
         )
     assert caught.value.exit_code == 2
 

@@ -200,7 +200,7 @@ def test_what_came_before_the_cut_is_not_sent_again(sshd, tmp_path, monkeypatch,
     cache = tmp_path / "cache"
     install(make_bundle(tmp_path / "old", seed=1), cache)
     bundle = make_bundle(tmp_path / "big", seed=2, width=width, low_bits=low_bits)
-    sent = bundle.travelling("model.onnx")
+    sent = bundle.encode_for_transfer("model.onnx")
     assert sent.encoding == "packed"
     total = len(sent.data) + bundle.manifest.file("canaries.npz").bytes
     with (

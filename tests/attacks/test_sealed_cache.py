@@ -64,7 +64,7 @@ def test_the_key_is_the_users_alone_and_stays_the_same(store, tmp_path):
     key = tmp_path / "config" / seals.KEY_FILE
     assert key.stat().st_mode & 0o777 == 0o600
     assert [p.name for p in key.parent.iterdir()] == [key.name]
-    seals._key.cache_clear()
+    seals._load_key.cache_clear()
     assert store.recall("tallies", "ab12") == TALLY
 
 

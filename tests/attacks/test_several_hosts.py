@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgekit.errors import DeviceError, ExitCode, UnknownStateError, UserError
-from edgekit.output import each
+from edgekit.output import run_on_hosts
 from tests.attacks import hostile_agent
 from tests.remote.servers import make_bundle, running_sshd, served, sshd, start_sshd
 
@@ -84,7 +84,7 @@ def ended(capsys, **ends):
             raise ends[host]
         return ends[host]
 
-    code = each(list(ends), one, lambda results: "\n".join(results), as_json=False)
+    code = run_on_hosts(list(ends), one, lambda results: "\n".join(results), as_json=False)
     return code, capsys.readouterr()
 
 
@@ -119,11 +119,13 @@ def test_what_nobody_expected_of_one_host_is_raised_after_the_turn_of_the_others
         return f"{host}: served"
 
     with pytest.raises(KeyError, match="oops"):
-        each(["a", "b"], one, "\n".join, as_json=False)
+        run_on_hosts(["a", "b"], one, "\n".join, as_json=False)
     assert seen == ["a", "b"]
     assert capsys.readouterr().out == "b: served\n"
 
 
 def test_names_from_outside_reach_the_terminal_as_text(capsys):
-    each(["a"], lambda host, tick: "model \x1b[2J\x9b1m\u202e.onnx\tok", "".join, as_json=False)
+    run_on_hosts(
+        ["a"], lambda host, tick: "model \x1b[2J\x9b1m\u202e.onnx\tok", "".join, as_json=False
+    )
     assert capsys.readouterr().out == "model \\x1b[2J\\x9b1m\\u202e.onnx\tok\n"

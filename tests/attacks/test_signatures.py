@@ -11,9 +11,9 @@ import time
 
 import pytest
 
-from edgekit.bundle import SIGNATURE, open_bundle, signature_text, write_bundle
+from edgekit.bundle import SIGNATURE, encode_signature, open_bundle, write_bundle
 from edgekit.errors import DeviceError, UserError
-from edgekit.keys import new_key, signing_key
+from edgekit.keys import find_signing_key, make_key
 from edgekit.remote.deploy import push
 from edgekit.remote.sending import sha256
 from edgekit.remote.session import Session, open_session
@@ -38,8 +38,8 @@ def template(tmp_path_factory):
         patch.setenv("EDGEKIT_CONFIG", str(root / "config"))
         patch.setenv("EDGEKIT_HOME", str(root / "device"))
         device = Device(home=root / "device", cache=root / "cache")
-        key = new_key("owner")
-        new_key("mallory")
+        key = make_key("owner")
+        make_key("mallory")
         device.trust(key)
         device.push(make_signed(root / "served", key, version=5))
     return root
@@ -57,12 +57,12 @@ def device(template, tmp_path, monkeypatch):
 
 @pytest.fixture
 def key(device):
-    return signing_key("owner")
+    return find_signing_key("owner")
 
 
 @pytest.fixture
 def mallory(device):
-    return signing_key("mallory")
+    return find_signing_key("mallory")
 
 
 @pytest.fixture
@@ -319,7 +319,7 @@ def test_a_statement_that_names_another_key_is_refused(device, served, key, mall
 def test_revoked_key(device, served, key, tmp_path):
     newer = make_signed(tmp_path / "new", key, seed=1, version=6)
     device.push(newer)
-    other = new_key("other")
+    other = make_key("other")
     device.trust(other)
     device.revoke(key)
     last = make_signed(tmp_path / "last", key, seed=2, version=7)
@@ -364,7 +364,7 @@ def test_the_commands_tell_of_keys_and_refuse_with_exit_code_4(tmp_path, monkeyp
         monkeypatch.setenv(f"EDGEKIT_{name.upper()}", str(tmp_path / name))
     assert edgekit("keys", "new").code == 0
     assert edgekit("keys", "new").code == 2
-    bundle = make_signed(tmp_path / "b", signing_key(None))
+    bundle = make_signed(tmp_path / "b", find_signing_key(None))
     assert "takes releases signed with default" in edgekit("keys", "trust", "local").out
     assert edgekit("push", bundle.path, "local").code == 0
     write_bundle(
@@ -372,7 +372,7 @@ def test_the_commands_tell_of_keys_and_refuse_with_exit_code_4(tmp_path, monkeyp
         {
             **{f.name: bundle.read(f.name) for f in bundle.manifest.files},
             "manifest.json": bundle.manifest_bytes,
-            SIGNATURE: signature_text(bundle.signature),
+            SIGNATURE: encode_signature(bundle.signature),
         },
     )
     assert edgekit("push", tmp_path / "m.edgekit", "local").code == 0
@@ -380,7 +380,7 @@ def test_the_commands_tell_of_keys_and_refuse_with_exit_code_4(tmp_path, monkeyp
     done = edgekit("push", unsigned.path, "local")
     assert (done.code, done.out) == (4, "")
     assert "not signed" in done.err
-    lower = make_signed(tmp_path / "l", signing_key(None), seed=2, version=0)
+    lower = make_signed(tmp_path / "l", find_signing_key(None), seed=2, version=0)
     assert edgekit("push", lower.path, "local").code == 4
     assert edgekit("push", "--allow-downgrade", lower.path, "local").code == 0
     (one,) = json.loads(edgekit("keys", "list", "local", "--json").out)

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from edgekit.errors import DeviceError
-from edgekit.keys import new_key
+from edgekit.keys import make_key
 from edgekit.remote.session import open_session
 from edgekit.remote.trust import end_trust, read_trust
 from edgekit.signing import sign_statement, waive_signatures
@@ -30,15 +30,15 @@ def device(tmp_path, monkeypatch):
         monkeypatch.setenv(f"EDGEKIT_{name.upper()}", str(tmp_path / name))
     made = Device(home=tmp_path / "home", cache=tmp_path / "cache")
     for name in ("owner", "other", "stolen"):
-        change(made, add=(new_key(name).trusted(),))
+        change(made, add=(make_key(name).trusted(),))
     change(made, revoke=(key("stolen").public,))
     return made
 
 
 def key(name):
-    from edgekit.keys import signing_key
+    from edgekit.keys import find_signing_key
 
-    return signing_key(name)
+    return find_signing_key(name)
 
 
 def change(device, **how):
@@ -96,7 +96,7 @@ def test_a_damaged_or_lost_file_is_read_from_its_copy_and_restored(device, text)
     else:
         damage(device, TRUST, text=text)
     assert known_trust(home(device)) == before
-    change(device, add=(new_key("next").trusted(),))
+    change(device, add=(make_key("next").trusted(),))
     (device.home / COPY).unlink()
     after = known_trust(home(device))
     assert (names(after.keys), names(after.revoked)) == ({"owner", "other", "next"}, {"stolen"})
@@ -202,7 +202,7 @@ def test_what_was_revoked_stays_so_and_the_version_counts_once_a_key_is_trusted_
 
 
 def test_nobody_else_ends_the_trust(device):
-    stranger, owner = new_key("stranger"), key("owner")
+    stranger, owner = make_key("stranger"), key("owner")
     nonce = known_trust(home(device)).nonce
     assert refused(device, waiver(device, stranger)) == "untrusted_key"
     assert refused(device, waiver(device, key("stolen"))) == "revoked_key"
@@ -237,7 +237,7 @@ def test_a_damaged_file_of_keys_is_not_opened(device):
 def test_a_device_without_keys_has_no_trust_to_end(tmp_path, monkeypatch):
     monkeypatch.setenv("EDGEKIT_CONFIG", str(tmp_path / "config"))
     made = Device(home=tmp_path / "empty", cache=tmp_path / "cache")
-    own = new_key("owner")
+    own = make_key("owner")
     signature = sign_statement(own, Waiver(own.public, "", now_s()))
     with pytest.raises(AgentError) as caught:
         on_device.end_trust(UntrustJob(str(made.home), signature))

@@ -15,7 +15,7 @@ import pytest
 
 from edgekit.bundle import RELEASE_DIGITS
 from edgekit.errors import DeviceError, UnknownStateError
-from edgekit.keys import new_key
+from edgekit.keys import make_key
 from edgekit.remote.confirmation import WatchTerms, confirm
 from edgekit.remote.deploy import push
 from edgekit.remote.sending import sha256
@@ -272,7 +272,7 @@ def test_cut_off_before_the_switch_nothing_changes(device, first, unconfirmed):
 
 
 def test_it_does_not_go_back_to_a_damaged_or_revoked_release(device, tmp_path):
-    old, new = new_key("old"), new_key("new")
+    old, new = make_key("old"), make_key("new")
     device.trust(old)
     before = device.push(make_signed(tmp_path / "a", old, version=1)).release
     device.trust(new)

@@ -8,7 +8,7 @@ from ai_edge_litert.interpreter import Interpreter
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekit.bridge import emit
-from edgekit.bridge.emit import emitted
+from edgekit.bridge.emit import convert_to_tflite
 
 
 def model(nodes, inputs, outputs, weights, *, opset=17):
@@ -78,7 +78,7 @@ class Qdq:
 
 def lite_graph(proto, **how):
     """The graph that is written, as plain data."""
-    return emit.lite_graph(proto, {}, **how)
+    return emit.convert_to_lite_graph(proto, {}, **how)
 
 
 def by_onnxruntime(proto, feed):
@@ -97,7 +97,7 @@ def by_litert(content, feed):
 
 def both(proto, feed, **how):
     """Outputs of both runtimes, pairwise."""
-    made = by_litert(emitted(proto, {}, **how), feed)
+    made = by_litert(convert_to_tflite(proto, {}, **how), feed)
     names = [o.name for o in proto.graph.output]
     return [(want, made[n]) for n, want in zip(names, by_onnxruntime(proto, feed), strict=True)]
 

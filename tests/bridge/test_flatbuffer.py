@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from edgekit.bridge.flatbuffer import read_lite, write_lite
 from edgekit.bridge.graph import LiteGraph, Op, constant
-from edgekit.bridge.schema import KINDS, options_table
+from edgekit.bridge.schema import KINDS, find_options_table
 from edgekit.errors import UserError
 from edgekit_agent.runtimes import import_runtime
 from tests.bridge.lite import dense, run, scales, single, tensor
@@ -107,7 +107,7 @@ def test_constants_are_aligned_and_equal_ones_stored_once():
 
 def test_constants_of_a_file_are_views_of_it():
     read = read_lite(write_lite(dense()))
-    assert not read.ops[0].inputs[1].data.flags.owndata
+    assert not read.ops[0].inputs[1].data.make_flags.owndata
 
 
 @pytest.mark.parametrize(("dtype", "low", "high"), [("int4", -8, 7), ("int2", -2, 1)])
@@ -215,7 +215,7 @@ def defaults(kind):
     return read_lite(write_lite(graph)).ops[0].options
 
 
-WITH_OPTIONS = sorted(k for k in KINDS if options_table(k) and not k.startswith("STABLEHLO"))
+WITH_OPTIONS = sorted(k for k in KINDS if find_options_table(k) and not k.startswith("STABLEHLO"))
 
 
 @settings(max_examples=150, deadline=None)

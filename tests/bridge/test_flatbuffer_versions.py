@@ -6,8 +6,8 @@ from ai_edge_litert import schema_py_generated as schema
 
 from edgekit.bridge.flatbuffer import write_lite
 from edgekit.bridge.graph import LiteGraph, Op, constant
-from edgekit.bridge.version_rules import version_of
-from edgekit.bridge.versions import too_new
+from edgekit.bridge.version_rules import get_version
+from edgekit.bridge.versions import list_version_conflicts
 from tests.bridge.lite import dense, run, scales, single, tensor
 
 
@@ -55,12 +55,12 @@ def test_a_use_gets_the_version_it_needs_and_litert_runs_it(graph, version):
 
 def test_a_narrow_bias_of_wide_activations_needs_a_newer_version():
     (op,) = product("int16", "int8", count=1, quantized_bias_type="int32").ops
-    assert version_of(op) == 11
+    assert get_version(op) == 11
 
 
 def test_a_bias_left_out_in_its_place_needs_no_newer_version():
     (op,) = product().ops
-    assert version_of(Op(kind=op.kind, inputs=[*op.inputs[:2], None], outputs=op.outputs)) == 1
+    assert get_version(Op(kind=op.kind, inputs=[*op.inputs[:2], None], outputs=op.outputs)) == 1
 
 
 def test_two_uses_of_an_operator_have_a_version_each():
@@ -82,15 +82,15 @@ def test_two_uses_of_an_operator_have_a_version_each():
 def test_a_product_with_scale_one_or_more_needs_a_newer_mul():
     ends = [tensor(n, (2,), "int8", quantization=scales(s)) for n, s in (("x", 1), ("y", 0.5))]
     small, large = (tensor("z", (2,), "int8", quantization=scales(s)) for s in (0.5, 1))
-    assert version_of(Op(kind="MUL", inputs=[*ends], outputs=[small])) == 3
-    assert version_of(Op(kind="MUL", inputs=[*ends], outputs=[large])) == 2
+    assert get_version(Op(kind="MUL", inputs=[*ends], outputs=[small])) == 3
+    assert get_version(Op(kind="MUL", inputs=[*ends], outputs=[large])) == 2
 
 
 def test_grouped_convolutions_need_a_newer_version():
     x, y = tensor("x", (1, 4, 4, 4)), tensor("y", (1, 4, 4, 2))
     w = constant("w", np.ones((2, 1, 1, 2), np.float32))
     op = Op(kind="CONV_2D", inputs=[x, w, None], outputs=[y])
-    assert version_of(op) == 6
+    assert get_version(op) == 6
 
 
 @pytest.mark.parametrize(
@@ -108,13 +108,13 @@ def test_grouped_convolutions_need_a_newer_version():
     ],
 )
 def test_what_the_old_runtime_cannot_run_is_said_once_in_words(graph, said):
-    (line,) = too_new(graph)
+    (line,) = list_version_conflicts(graph)
     assert said in line
 
 
 def test_plain_graphs_are_not_too_new():
-    assert too_new(dense()) == []
-    assert too_new(product("int8", "int8", count=1)) == []
+    assert list_version_conflicts(dense()) == []
+    assert list_version_conflicts(product("int8", "int8", count=1)) == []
 
 
 def test_inner_graphs_are_looked_at_too_and_the_node_is_named():
@@ -122,4 +122,4 @@ def test_inner_graphs_are_looked_at_too_and_the_node_is_named():
     inner = single("DILATE", [tensor("x", (2,))], tensor("y", (2,)))
     inner.ops[0].origin = "Dilate_3"
     outer.inner = [inner]
-    assert too_new(outer)[0].startswith("DILATE (Dilate_3):")
+    assert list_version_conflicts(outer)[0].startswith("DILATE (Dilate_3):")

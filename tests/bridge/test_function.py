@@ -347,12 +347,12 @@ def test_what_is_fed_wrongly_is_refused_by_name(function):
 
 
 def test_an_operator_without_an_entry_is_refused_by_name():
-    from edgekit.bridge.functions.running import check_known
+    from edgekit.bridge.functions.running import check_supported
     from edgekit.bridge.graph import LiteGraph, Op
 
     op = Op(kind="HASHTABLE", inputs=[], outputs=[], origin="LabelEncoder codes")
     with pytest.raises(PassRefused, match="LabelEncoder codes: HASHTABLE"):
-        check_known(LiteGraph(ops=[op], inputs={}, outputs={}))
+        check_supported(LiteGraph(ops=[op], inputs={}, outputs={}))
 
 
 def test_values_that_are_not_finite_are_not_written(function):

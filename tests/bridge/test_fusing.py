@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from edgekit.bridge.fusing import same_padding
-from edgekit.bridge.graph import kinds
+from edgekit.bridge.fusing import compute_same_padding
+from edgekit.bridge.graph import count_kinds
 from tests.bridge.parts import both, fed, lite_graph, model
 from tests.tiny import normal, proto
 
@@ -50,14 +50,14 @@ def test_what_follows_a_layer_along_its_channels_goes_into_weights_and_bias():
 
     ops = lite_graph(made).ops
 
-    assert kinds(ops).keys() == {"TRANSPOSE", "CONV_2D"}
+    assert count_kinds(ops).keys() == {"TRANSPOSE", "CONV_2D"}
     agrees(made)
 
 
 def test_what_varies_over_the_image_stays_outside_the_layer():
     made = convolved("y = Add (c, b)", weights={"b": normal(8, 8, seed=1)})
 
-    assert kinds(lite_graph(made).ops)["ADD"] == 1
+    assert count_kinds(lite_graph(made).ops)["ADD"] == 1
     agrees(made)
 
 
@@ -69,15 +69,15 @@ def test_a_pad_that_is_what_same_pads_needs_no_operator_and_another_one_does():
         attributes="pads = [1,1,1,1], strides = [2,2]",
     )
 
-    assert "PAD" not in kinds(lite_graph(even).ops)
-    assert kinds(lite_graph(strided).ops)["PAD"] == 1
+    assert "PAD" not in count_kinds(lite_graph(even).ops)
+    assert count_kinds(lite_graph(strided).ops)["PAD"] == 1
     agrees(even)
     agrees(strided)
 
 
 def test_same_pads_more_behind_than_before():
-    assert same_padding(224, 3, 2) == (0, 1)
-    assert same_padding(9, 3, 2) == (1, 1)
+    assert compute_same_padding(224, 3, 2) == (0, 1)
+    assert compute_same_padding(9, 3, 2) == (1, 1)
 
 
 HARD_SWISHES = {
@@ -100,7 +100,7 @@ def test_hard_swish_is_one_operator_however_it_is_spelled(name):
     opset, text = HARD_SWISHES[name]
     made = proto(f"g (float[2,16] x) => (float[2,16] y) {{ {text} }}", weights=NUMBERS, opset=opset)
 
-    assert kinds(lite_graph(made).ops) == {"HARD_SWISH": 1}
+    assert count_kinds(lite_graph(made).ops) == {"HARD_SWISH": 1}
     agrees(made)
 
 
@@ -120,7 +120,7 @@ GELU_NUMBERS = {
 def test_gelu_is_one_operator_however_it_is_spelled(name):
     made = proto(f"g (float[2,16] x) => (float[2,16] y) {{ {GELUS[name]} }}", weights=GELU_NUMBERS)
 
-    assert kinds(lite_graph(made).ops) == {"GELU": 1}
+    assert count_kinds(lite_graph(made).ops) == {"GELU": 1}
     agrees(made)
 
 
@@ -128,7 +128,7 @@ def test_what_only_looks_like_gelu_is_left_alone():
     text = GELUS["none"].replace("Mul (x, a)", "Mul (e, a)")
     made = proto(f"g (float[2,16] x) => (float[2,16] y) {{ {text} }}", weights=GELU_NUMBERS)
 
-    assert "GELU" not in kinds(lite_graph(made).ops)
+    assert "GELU" not in count_kinds(lite_graph(made).ops)
     agrees(made)
 
 
@@ -138,7 +138,7 @@ def test_a_product_with_a_stored_matrix_and_its_bias_are_one_layer():
         weights={"w": normal(16, 8), "b": normal(8, seed=1)},
     )
 
-    assert kinds(lite_graph(made).ops) == {"FULLY_CONNECTED": 1}
+    assert count_kinds(lite_graph(made).ops) == {"FULLY_CONNECTED": 1}
     agrees(made)
 
 
@@ -149,14 +149,14 @@ def test_convolutions_in_a_row_move_data_at_the_entrance_and_the_exit_only():
         weights={"w": normal(3, 3, 1, 1)},
     )
 
-    assert kinds(lite_graph(made).ops)["TRANSPOSE"] == 2
+    assert count_kinds(lite_graph(made).ops)["TRANSPOSE"] == 2
     agrees(made)
 
 
 def test_a_layer_that_two_others_read_keeps_its_own_output():
     made = convolved("r = Relu (c) y = Add (c, r)")
 
-    assert kinds(lite_graph(made).ops)["RELU"] == 1
+    assert count_kinds(lite_graph(made).ops)["RELU"] == 1
     agrees(made)
 
 

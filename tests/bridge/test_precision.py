@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from edgekit.bridge.emit import emitted
-from edgekit.bridge.graph import kinds
+from edgekit.bridge.emit import convert_to_tflite
+from edgekit.bridge.graph import count_kinds
 from edgekit.errors import PassRefused
 from tests.bridge.parts import Qdq, both, by_litert, by_onnxruntime, fed, lite_graph
 from tests.bridge.test_quantising import int8, scales
@@ -28,12 +28,15 @@ def network():
 def error_db(made, **how):
     feed = fed(made)
     [want] = by_onnxruntime(made, feed)
-    return sqnr_db(want, by_litert(emitted(made, {}, **how), feed)["y"])
+    return sqnr_db(want, by_litert(convert_to_tflite(made, {}, **how), feed)["y"])
 
 
 def test_float16_halves_the_file_and_dynamic_quarters_it():
     made = network()
-    size = {how: len(emitted(made, {}, precision=how)) for how in ("same", "float16", "dynamic")}
+    size = {
+        how: len(convert_to_tflite(made, {}, precision=how))
+        for how in ("same", "float16", "dynamic")
+    }
 
     assert size["float16"] < 0.55 * size["same"]
     assert size["dynamic"] < 0.35 * size["same"]
@@ -56,7 +59,7 @@ def test_a_float_that_sixteen_bits_cannot_hold_is_stored_as_it_is():
         "g (float[1,16] x) => (float[1,16] y) { y = MatMul (x, w) }", weights={"w": weight}
     )
 
-    assert "DEQUANTIZE" not in kinds(lite_graph(made, precision="float16").ops)
+    assert "DEQUANTIZE" not in count_kinds(lite_graph(made, precision="float16").ops)
 
 
 def test_rows_of_a_table_are_gathered_as_integers_with_the_scale_of_each():
@@ -67,10 +70,12 @@ def test_rows_of_a_table_are_gathered_as_integers_with_the_scale_of_each():
     feed = {"x": np.asarray([[0, 3, 50, 98, 99]])}
 
     [want] = by_onnxruntime(made, feed)
-    found = by_litert(emitted(made, {}, precision="dynamic"), feed)["y"]
+    found = by_litert(convert_to_tflite(made, {}, precision="dynamic"), feed)["y"]
 
     assert (np.abs(want - found).max(-1) <= np.abs(want).max(-1) / 250).all()
-    assert len(emitted(made, {}, precision="dynamic")) < 0.6 * len(emitted(made, {}))
+    assert len(convert_to_tflite(made, {}, precision="dynamic")) < 0.6 * len(
+        convert_to_tflite(made, {})
+    )
 
 
 def test_stored_integers_under_float_activations_stay_as_small_and_exact():
@@ -79,7 +84,7 @@ def test_stored_integers_under_float_activations_stay_as_small_and_exact():
     weight = q.stored("w", int8(64, 64), scales(64), 1)
     made = q.finished(q.plain("MatMul", ["x", weight]))
 
-    assert len(emitted(made, {})) < 8000
+    assert len(convert_to_tflite(made, {})) < 8000
     [(want, found)] = both(made, fed(made))
     assert np.abs(want - found).max() <= 1e-5 * np.abs(want).max()
 
@@ -90,8 +95,8 @@ def test_the_old_runtime_gets_products_with_many_scales_as_convolutions():
     weight = q.stored("w", int8(16, 8), scales(8), 1)
     made = q.finished(q.add("MatMul", [image, weight], 0.05))
 
-    assert "FULLY_CONNECTED" in kinds(lite_graph(made).ops)
-    assert "FULLY_CONNECTED" not in kinds(lite_graph(made, target="tflite-runtime").ops)
+    assert "FULLY_CONNECTED" in count_kinds(lite_graph(made).ops)
+    assert "FULLY_CONNECTED" not in count_kinds(lite_graph(made, target="tflite-runtime").ops)
     [(want, found)] = both(made, fed(made), target="tflite-runtime")
     assert np.abs(want - found).max() <= 0.0501
 
@@ -102,7 +107,7 @@ def test_dynamic_of_a_model_whose_weights_are_all_small_is_refused():
     )
 
     with pytest.raises(PassRefused, match="1024 weights"):
-        emitted(made, {}, precision="dynamic")
+        convert_to_tflite(made, {}, precision="dynamic")
 
 
 def test_dynamic_of_a_model_that_runs_on_integers_is_refused():
@@ -111,9 +116,9 @@ def test_dynamic_of_a_model_that_runs_on_integers_is_refused():
     made = q.finished(q.add("Conv", [q.fed("x", [1, 3, 8, 8]), weight], 0.05))
 
     with pytest.raises(PassRefused, match="quantised already, its activations too"):
-        emitted(made, {}, precision="dynamic")
+        convert_to_tflite(made, {}, precision="dynamic")
 
 
 def test_sixteen_bits_of_a_model_without_ranges_are_refused():
     with pytest.raises(PassRefused, match="no ranges"):
-        emitted(network(), {}, precision="int16x8")
+        convert_to_tflite(network(), {}, precision="int16x8")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgekit.bridge.emit import emitted
+from edgekit.bridge.emit import convert_to_tflite
 from edgekit.bridge.flatbuffer import read_lite
 from edgekit.bridge.lift import lift
 from tests.bridge.parts import by_onnxruntime
@@ -52,7 +52,7 @@ def test_a_random_graph_comes_back_as_it_was(seeds):
         drawn = draft(seed)
         proto = drawn.finished()
         feeds = fed(proto, drawn)
-        back = lift(read_lite(emitted(proto, {})))
+        back = lift(read_lite(convert_to_tflite(proto, {})))
         made = by_onnxruntime(back, feeds)
         names = [value.name for value in back.graph.output]
         ordered = [made[names.index(value.name)] for value in proto.graph.output]

@@ -9,11 +9,11 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from edgekit.bridge.emit import emitted
+from edgekit.bridge.emit import convert_to_tflite
 from edgekit.bridge.flatbuffer import read_lite
 from edgekit.bridge.lift import lift
 from edgekit.bridge.lowering import lower
-from edgekit.bridge.settling import settled
+from edgekit.bridge.settling import fix_shapes
 from tests.bridge.lifts.lite import batch_of, by_litert, by_onnxruntime, lifted
 from tests.tiny import normal
 
@@ -83,7 +83,7 @@ def test_what_keras_exports_as_integers_computes_the_same_to_one_quantum(convert
 
 def test_integers_go_to_onnx_and_back_with_the_same_scales_to_one_quantum(converted):
     graph = read_lite(converted["int8"])
-    back = emitted(lift(graph), {})
+    back = convert_to_tflite(lift(graph), {})
     assert scales(graph) == scales(read_lite(back))
     (name,), images = graph.inputs, normal(4, 15, 13, 3, seed=50)
     for image in images:
@@ -120,7 +120,7 @@ def test_real_files_compute_the_same(zoo, name):
 def test_integers_of_real_files_come_back_as_they_were(zoo, entry):
     data = (zoo / entry / "reference_int8.tflite").read_bytes()
     graph = read_lite(data)
-    back = emitted(lift(graph), {})
+    back = convert_to_tflite(lift(graph), {})
     samples = np.load(zoo / entry / "eval.npz")
     given = samples[next(key for key in samples if key != "y")][:30].astype(np.float32)
     (name,) = graph.inputs
@@ -150,7 +150,7 @@ SAMPLED = [
 
 
 def cases():
-    from benchmarks.conformance_case import cases as found
+    from benchmarks.conformance_case import load_cases as found
 
     return found()
 
@@ -170,7 +170,7 @@ def stored(case):
 @pytest.mark.parametrize("name", SAMPLED)
 def test_onnx_operators_go_to_tflite_and_back(name):
     model, feeds, expected = stored(cases()[name])
-    made = lifted(lower(settled(model, {})))
+    made = lifted(lower(fix_shapes(model, {})))
     found = by_onnxruntime(made, feeds)
     for value, want in zip(model.graph.output, expected, strict=True):
         assert found[value.name].dtype == want.dtype

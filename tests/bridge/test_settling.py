@@ -7,8 +7,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekit.bridge.emit import emitted
-from edgekit.bridge.settling import settled
+from edgekit.bridge.emit import convert_to_tflite
+from edgekit.bridge.settling import fix_shapes
 from edgekit.errors import PassRefused
 from tests.bridge.twins import agree, noise
 from tests.tiny import proto
@@ -37,7 +37,7 @@ COMPUTED = """agraph (float[N, L, 8] x) => (y) {
 
 def test_computed_shapes_are_constants_once_inputs_have_sizes():
     made = proto(COMPUTED, weights={"axes2": np.array([1])})
-    fixed = settled(made, {"L": 6})
+    fixed = fix_shapes(made, {"L": 6})
     assert kinds(fixed) == ["Reshape", "Transpose", "Add"]
     assert sizes(fixed, "y") == [1, 2, 6, 4]
     agree(made, dims={"L": 6}, x=noise(1, 6, 8))
@@ -48,7 +48,7 @@ def test_shapes_that_the_file_states_are_not_believed():
     made.graph.value_info.add(
         name="a", type=helper.make_tensor_type_proto(TensorProto.FLOAT, [3, 3])
     )
-    fixed = settled(made, {}, batch=2)
+    fixed = fix_shapes(made, {}, batch=2)
     assert sizes(fixed, "a") == sizes(fixed, "y") == [2, 4]
 
 
@@ -58,26 +58,26 @@ def test_functions_are_written_out():
         twice (a) => (b) { b = Add(a, a) }"""
     text = "agraph (float[1, 4] x) => (float[1, 4] y) { h = own.twice(x) y = own.twice(h) }"
     made = proto(text, imports=', "own" : 1', functions=functions)
-    assert kinds(settled(made, {})) == ["Add", "Add"]
+    assert kinds(fix_shapes(made, {})) == ["Add", "Add"]
 
 
 def test_operators_without_a_rule_are_written_as_onnx_defines_them():
     text = "agraph (float[1, 2, 6, 8] q, float[1, 2, 6, 8] k) => (y) { y = Attention(q, k, k) }"
     made = proto(text, opset=23, ir=11)
-    assert "Attention" not in kinds(settled(made, {}))
+    assert "Attention" not in kinds(fix_shapes(made, {}))
 
 
 def test_stored_inputs_are_weights():
     made = proto("agraph (float[1, 4] x, float[4] w) => (y) { y = Mul(x, w) }")
     made.graph.initializer.append(numpy_helper.from_array(noise(4), "w"))
-    assert [value.name for value in settled(made, {}).graph.input] == ["x"]
+    assert [value.name for value in fix_shapes(made, {}).graph.input] == ["x"]
 
 
 def test_weights_stay_what_they_are_for_learning():
     text = "agraph (float[1, 4] x) => (y) { t = Transpose(w) u = Mul(t, t) y = MatMul(x, u) }"
     made = proto(text, weights={"w": noise(6, 4)})
-    assert kinds(settled(made, {})) == ["MatMul"]
-    kept = settled(made, {}, fold_weights=False)
+    assert kinds(fix_shapes(made, {})) == ["MatMul"]
+    kept = fix_shapes(made, {}, fold_weights=False)
     assert kinds(kept) == ["Transpose", "Mul", "MatMul"]
     assert [t.name for t in kept.graph.initializer] == ["w"]
 
@@ -89,7 +89,7 @@ def test_the_branch_of_a_known_condition_is_taken():
                    else_branch = b () => (float[N, 4] q) { q = Neg(x) }>
     }"""
     made = proto(text)
-    assert kinds(settled(made, {})) == ["Relu", "Identity"]
+    assert kinds(fix_shapes(made, {})) == ["Relu", "Identity"]
     agree(made, x=noise(1, 4))
 
 
@@ -103,7 +103,7 @@ LOOP = """agraph (float[2, 3] x) => (float[2, 3] y, float[K, 2, 3] z) {
 
 def test_a_loop_of_known_rounds_is_written_out():
     made = proto(LOOP)
-    assert "Loop" not in kinds(settled(made, {}))
+    assert "Loop" not in kinds(fix_shapes(made, {}))
     agree(made, x=noise(2, 3))
 
 
@@ -122,7 +122,7 @@ def test_a_loop_that_the_data_ends_is_refused():
         "v = ReduceSum<keepdims = 0>(t) w = Constant<value = float {9}>() more = Less(v, w)",
     )
     with pytest.raises(PassRefused, match="ends when the data says so"):
-        emitted(proto(text), {})
+        convert_to_tflite(proto(text), {})
 
 
 def test_a_sequence_of_known_length_leaves_tensors():
@@ -138,7 +138,7 @@ def test_a_sequence_of_known_length_leaves_tensors():
 def test_inputs_that_are_no_tensors_are_refused():
     made = proto("agraph (seq(float[2]) x) => (float[2] y) { y = ConcatFromSequence<axis = 0>(x) }")
     with pytest.raises(PassRefused, match="input x is a sequence"):
-        settled(made, {})
+        fix_shapes(made, {})
 
 
 def test_a_graph_of_two_thousand_nodes_settles_in_seconds():
@@ -165,7 +165,7 @@ def test_a_graph_of_two_thousand_nodes_settles_in_seconds():
     )
     made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
     start = time.process_time()
-    assert len(settled(made, {}).graph.node) == 1200
+    assert len(fix_shapes(made, {}).graph.node) == 1200
     assert time.process_time() - start < 20
 
 
@@ -175,4 +175,4 @@ def test_a_model_with_a_damaged_node_is_refused_by_name():
         "agraph (float[2, 3] x) => (float[2, 3] y) { a = Reshape(x, s) y = Relu(a) }"
     )
     with pytest.raises(PassRefused, match=r"a: its shape|s: nothing"):
-        emitted(made, {})
+        convert_to_tflite(made, {})

@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import onnxruntime as ort
 
-from edgekit.bridge.emit import emitted
+from edgekit.bridge.emit import convert_to_tflite
 from edgekit.bridge.flatbuffer import read_lite
-from edgekit.bridge.graph import kinds
+from edgekit.bridge.graph import count_kinds
 from tests.bridge.parts import by_litert
 
 
 def in_litert(proto, dims=None, **inputs):
     """Outputs of the .tflite file, in the model's order."""
-    made = by_litert(emitted(proto, dims or {}), inputs)
+    made = by_litert(convert_to_tflite(proto, dims or {}), inputs)
     return [made[value.name] for value in proto.graph.output]
 
 
@@ -32,7 +32,7 @@ def agree(proto, *, dims=None, atol=1e-5, **inputs):
 
 def operators(proto, dims=None):
     """How many operators of each kind the .tflite file has."""
-    return kinds(read_lite(emitted(proto, dims or {})).ops)
+    return count_kinds(read_lite(convert_to_tflite(proto, dims or {})).ops)
 
 
 def noise(*shape, seed=0):

@@ -10,7 +10,7 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
-from edgekit.profile import shipped_names
+from edgekit.profile import list_shipped_names
 from edgekit.remote.sending import COMMANDS_BYTES
 from tests.projects import DIGITS, PROFILE, copy_digits, edgekit, spawned, untouched
 
@@ -133,11 +133,11 @@ def test_a_bundle_for_another_machine_is_turned_away(bundle, workplace):
 
 def test_every_profile_that_ships_is_listed_shown_and_valid(workplace):
     listed = asked("devices", "list")
-    assert [p["name"] for p in listed] == shipped_names()
+    assert [p["name"] for p in listed] == list_shipped_names()
     text = edgekit("devices", "list").out
     assert edgekit("devices").out == text
     assert asked("devices") == listed
-    for name in shipped_names():
+    for name in list_shipped_names():
         assert re.search(rf"^{re.escape(name)} ", text, re.MULTILINE)
         shown = edgekit("devices", "show", name)
         (workplace / "own.toml").write_text(shown.out)

@@ -6,7 +6,7 @@ import platform
 import numpy as np
 import pytest
 
-from edgekit.profile import profile_text
+from edgekit.profile import read_profile_text
 from edgekit.project import FILE_NAME
 from tests.projects import edgekit, spawned
 
@@ -68,7 +68,7 @@ def test_few_samples_prove_nothing_and_the_line_says_how_many_could(digits):
 
 def test_a_failed_build_says_that_an_older_bundle_is_still_there(built, digits):
     profile = digits / "tight.toml"
-    text = profile_text("tablet-x86").replace("model_mib = 50", "model_mib = 0.001")
+    text = read_profile_text("tablet-x86").replace("model_mib = 50", "model_mib = 0.001")
     assert "0.001" in text
     facts("build", "-C", digits)
     profile.write_text(text)

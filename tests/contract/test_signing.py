@@ -6,7 +6,7 @@ import os
 import pytest
 
 from edgekit.bundle import open_bundle
-from edgekit.keys import keys_folder, signing_key
+from edgekit.keys import find_signing_key, get_keys_folder
 from tests.projects import PROFILE, edgekit
 
 
@@ -33,7 +33,7 @@ def test_without_a_key_the_build_says_that_its_bundle_is_not_signed(tiny):
 def test_with_a_key_folder_and_file_are_signed(tiny):
     assert "edgekit keys trust HOST" in edgekit("keys", "new").out
     done = build(tiny)
-    key = signing_key(None)
+    key = find_signing_key(None)
     assert (done.code, f"signed with key default ({key.id})" in done.out) == (0, True), done.err
     out = tiny / "build" / PROFILE
     for path in (out, out / f"{PROFILE}.edgekit"):
@@ -53,7 +53,7 @@ def test_edgekit_toml_names_key_version_and_validity(tiny):
     release_table(tiny, 'key = "factory"\nversion = 7\nvalid_days = 2')
     assert build(tiny).code == 0
     statement = open_bundle(tiny / "build" / PROFILE).statement()
-    assert (statement.key, statement.version) == (signing_key("factory").public, 7)
+    assert (statement.key, statement.version) == (find_signing_key("factory").public, 7)
     assert statement.expires_s - statement.signed_s == 2 * 86400
 
 
@@ -86,7 +86,7 @@ def test_a_wrong_release_table_is_told_before_the_work(tiny, table, says):
 )
 def test_a_key_file_that_cannot_be_used_is_a_bad_request(tiny, content, mode, says):
     edgekit("keys", "new")
-    path = keys_folder() / "default.pem"
+    path = get_keys_folder() / "default.pem"
     if content is not None:
         path.write_bytes(content)
     path.chmod(mode)
@@ -99,11 +99,11 @@ def test_a_key_of_another_kind_is_a_bad_request(workplace):
     from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
     from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-    keys_folder().mkdir(parents=True)
+    get_keys_folder().mkdir(parents=True)
     text = X25519PrivateKey.generate().private_bytes(
         Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()
     )
-    path = keys_folder() / "default.pem"
+    path = get_keys_folder() / "default.pem"
     path.write_bytes(text)
     path.chmod(0o600)
     done = edgekit("keys", "list")
@@ -116,8 +116,8 @@ def test_private_keys_are_for_their_owner_whatever_the_umask(workplace):
         assert edgekit("keys", "new").code == 0
     finally:
         os.umask(before)
-    assert keys_folder().stat().st_mode & 0o777 == 0o700
-    assert (keys_folder() / "default.pem").stat().st_mode & 0o777 == 0o600
+    assert get_keys_folder().stat().st_mode & 0o777 == 0o700
+    assert (get_keys_folder() / "default.pem").stat().st_mode & 0o777 == 0o600
 
 
 def test_a_revoked_key_signs_nothing_more(tiny):
@@ -141,7 +141,7 @@ def test_what_is_no_key_is_a_bad_request(workplace, key):
 def test_a_public_key_file_can_be_handed_out(workplace):
     edgekit("keys", "new")
     shown = json.loads(edgekit("keys", "list", "--json").out)[0]
-    file = keys_folder() / "default.pub"
+    file = get_keys_folder() / "default.pub"
     for text in (file, shown["public"], "default"):
         (one,) = json.loads(edgekit("keys", "trust", "local", "--key", text, "--json").out)
         assert [key["public"] for key in one["keys"]] == [shown["public"]]

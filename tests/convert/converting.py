@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from edgekit.convert.separate import environment
+from edgekit.convert.separate import build_environment
 from edgekit.graphs.onnx_file import open_session, read_onnx
 from tests.projects import ROOT
 
@@ -67,7 +67,7 @@ def convert_all(folder: Path, maker: str, sources: dict[str, str]) -> dict[str, 
     done = subprocess.run(
         [sys.executable, "-c", _SCRIPT, str(folder), maker, json.dumps(sources)],
         cwd=folder,
-        env=environment() | {"PYTHONPATH": f"{ROOT / 'tests' / 'convert'}:" + _paths()},
+        env=build_environment() | {"PYTHONPATH": f"{ROOT / 'tests' / 'convert'}:" + _paths()},
         capture_output=True,
         text=True,
         check=False,
@@ -81,7 +81,7 @@ def convert_all(folder: Path, maker: str, sources: dict[str, str]) -> dict[str, 
 
 
 def _paths() -> str:
-    return environment()["PYTHONPATH"]
+    return build_environment()["PYTHONPATH"]
 
 
 def close(expected, got, tolerance=1e-4):

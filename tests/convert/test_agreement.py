@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from edgekit.convert import Converted
-from edgekit.convert.agreement import check_agreement, relative_difference
-from edgekit.convert.finishing import finished
+from edgekit.convert import Conversion
+from edgekit.convert.agreement import check_agreement, compute_relative_difference
+from edgekit.convert.finishing import standardize_graph
 from edgekit.errors import UserError
 from tests import tiny
 
@@ -13,7 +13,7 @@ TWICE = "g (float[N, 4] x) => (float[N, 4] y) { y = Add(x, x) }"
 
 
 def check(reference):
-    made = Converted(proto=tiny.proto(TWICE), tool="a tool", reference=reference)
+    made = Conversion(proto=tiny.proto(TWICE), tool="a tool", reference=reference)
     check_agreement(made, where="model.h5")
 
 
@@ -38,7 +38,7 @@ def test_what_differs_is_refused(reference, says):
 
 
 def test_rounding_that_the_source_makes_much_of_itself_is_allowed():
-    made = Converted(
+    made = Conversion(
         proto=tiny.proto("g (float[N, 4] x) => (float[N, 4] y) { c = Mul(x, x)\n y = Sin(c) }"),
         tool="a tool",
         reference=lambda inputs: [np.sin(inputs[0].astype(np.float64) ** 2)],
@@ -49,15 +49,15 @@ def test_rounding_that_the_source_makes_much_of_itself_is_allowed():
 def test_a_difference_is_told_by_the_largest_value_and_rows_may_be_left_out():
     expected = np.array([[10.0], [1.0], [1.0], [1.0]])
     got = np.array([[10.0], [1.0], [1.0], [3.0]])
-    assert relative_difference(expected, got) == pytest.approx(0.2)
-    assert relative_difference(expected, got, stray=0.25) == 0
+    assert compute_relative_difference(expected, got) == pytest.approx(0.2)
+    assert compute_relative_difference(expected, got, stray=0.25) == 0
 
 
 def test_an_output_that_is_an_input_and_one_that_comes_twice_get_their_own_names():
     text = "g (float[N, 4] x) => (float[N, 4] y) { y = Relu(x) }"
     proto = tiny.proto(text)
     proto.graph.output.extend([proto.graph.output[0], proto.graph.input[0]])
-    made = finished(proto, inputs=["y"], outputs=["a", "b", "c"])
+    made = standardize_graph(proto, inputs=["y"], outputs=["a", "b", "c"])
     assert [v.name for v in made.graph.input] == ["y"]
     session = tiny.ort.InferenceSession(made.SerializeToString())
     x = np.array([[-1, 2, 3, 4]], np.float32)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgekit.convert.content import detect_content
-from edgekit.convert.naming import source_of
+from edgekit.convert.naming import detect_source
 from edgekit.graphs.reading import read_model
 from tests.projects import edgekit, refused
 from tests.tiny import apply, model, normal
@@ -22,7 +22,7 @@ def source(tmp_path):
 
 
 def kind_of(path):
-    found = source_of(path, folder=path.parent, trusted=False)
+    found = detect_source(path, folder=path.parent, trusted=False)
     return found.kind if found else None
 
 

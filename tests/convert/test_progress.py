@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from edgekit.convert.naming import source_of
-from edgekit.convert.separate import convert_apart
+from edgekit.convert.naming import detect_source
+from edgekit.convert.separate import convert_in_process
 
 _SLOW = """
 import time
@@ -22,10 +22,10 @@ def make():
 
 def test_stages_of_a_conversion_are_counted(tmp_path):
     (tmp_path / "slow.py").write_text(_SLOW)
-    source = source_of(Path("slow:make"), folder=tmp_path, trusted=False)
+    source = detect_source(Path("slow:make"), folder=tmp_path, trusted=False)
     told = []
 
-    convert_apart(source, tmp_path, lambda *each: told.append(each))
+    convert_in_process(source, tmp_path, lambda *each: told.append(each))
 
     assert told[0] == (0, 3)
     assert told == sorted(told)

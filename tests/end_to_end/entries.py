@@ -3,7 +3,7 @@
 import pytest
 import zoo as bench
 
-from edgekit.intake import Request, take_in
+from edgekit.intake import Request, read_build_inputs
 
 
 def taken_in(zoo, tmp_path, monkeypatch, name):
@@ -13,4 +13,4 @@ def taken_in(zoo, tmp_path, monkeypatch, name):
     monkeypatch.setenv("EDGEKIT_CACHE", str(tmp_path / "cache"))
     entry = bench.entries(zoo)[name]
     folder = bench.write_project(zoo, entry, tmp_path / name)
-    return entry, take_in(Request(folder=folder, device="tablet"))
+    return entry, read_build_inputs(Request(folder=folder, device="tablet"))

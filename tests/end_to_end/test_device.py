@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgekit.profile import profile_text
+from edgekit.profile import read_profile_text
 from tests.end_to_end.devices import booted, edgekit, home, script, skip_without
 
 DIGITS = Path(__file__).resolve().parents[2] / "examples/digits"
@@ -31,7 +31,7 @@ def device(device_scripts, tmp_path_factory):
 
 def small_profile(folder: Path) -> str:
     """A device like the emulated one, with room for an 8-bit model but not for the original."""
-    text = profile_text("raspberry-pi-zero-2w")
+    text = read_profile_text("raspberry-pi-zero-2w")
     text = text.replace('name = "raspberry-pi-zero-2w"', 'name = "small"')
     text = re.sub(r"(?m)^model_mib = .*$", "model_mib = 0.12", text)
     path = folder / "small.toml"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from edgekit.evaluate import transfer_bytes
+from edgekit.evaluate import compute_transfer_bytes
 from edgekit.layers import read_layers
-from edgekit.passes import step
+from edgekit.passes import build_step
 from edgekit.passes.running import run_step
 from edgekit.recipe import Clean, QuantizeStatic, QuantizeWeights
 from tests.end_to_end.entries import taken_in
@@ -29,16 +29,16 @@ def test_few_bits_travel_light_and_stay_accurate(
 ):
     entry, intake = taken_in(zoo, tmp_path, monkeypatch, name)
     samples = intake.calibration.samples
-    clean = run_step(step(Clean()), intake.model, work(tmp_path, samples))
+    clean = run_step(build_step(Clean()), intake.model, work(tmp_path, samples))
     few = work(tmp_path, samples)
-    light = run_step(step(QuantizeWeights(bits=bits)), clean, few)
+    light = run_step(build_step(QuantizeWeights(bits=bits)), clean, few)
 
-    made = run_step(step(QuantizeStatic()), light, work(tmp_path, samples))
+    made = run_step(build_step(QuantizeStatic()), light, work(tmp_path, samples))
 
     layers = read_layers(few.scratch)
     spent = sum(c.bits * c.parameters for c in layers) / sum(c.parameters for c in layers)
     assert spent <= bits * 1.02
-    assert intake.model.bytes / transfer_bytes(made.path.read_bytes()) >= least_ratio
+    assert intake.model.bytes / compute_transfer_bytes(made.path.read_bytes()) >= least_ratio
     before, n = plainly_scored(zoo, entry, intake.model.path)
     after, _ = plainly_scored(zoo, entry, made.path)
     assert 100 * (before - after) / n <= most_points

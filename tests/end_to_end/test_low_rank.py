@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from edgekit.graphs.cost import cost
+from edgekit.graphs.cost import compute_cost
 from edgekit.graphs.onnx_file import load
-from edgekit.passes import step
+from edgekit.passes import build_step
 from edgekit.passes.running import run_step
 from edgekit.recipe import LowRank, QuantizeStatic
 from tests.end_to_end.entries import taken_in
@@ -21,10 +21,10 @@ def test_thin_layers_stay_accurate_and_take_8_bits(zoo, tmp_path, monkeypatch):
     entry, intake = taken_in(zoo, tmp_path, monkeypatch, name)
     samples = intake.calibration.samples
 
-    thin = run_step(step(LowRank(keep=0.75)), intake.model, work(tmp_path, samples))
-    both = run_step(step(QuantizeStatic()), thin, work(tmp_path, samples))
+    thin = run_step(build_step(LowRank(keep=0.75)), intake.model, work(tmp_path, samples))
+    both = run_step(build_step(QuantizeStatic()), thin, work(tmp_path, samples))
 
-    before, after = (cost(load(m.path), {}) for m in (intake.model, thin))
+    before, after = (compute_cost(load(m.path), {}) for m in (intake.model, thin))
     assert after.parameters < 0.77 * before.parameters
     assert after.macs < before.macs
     right, n = plainly_scored(zoo, entry, intake.model.path)

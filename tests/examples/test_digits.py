@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from edgekit.profile import shipped_names
+from edgekit.profile import list_shipped_names
 
 FOLDER = Path(__file__).parents[2] / "examples" / "digits"
 
@@ -63,7 +63,7 @@ def test_the_project_file_names_files_and_a_device_that_exist():
     assert (FOLDER / project["model"]["path"]).is_file()
     assert (FOLDER / project["data"]["calibration"]).is_file()
     assert (FOLDER / project["data"]["evaluation"]).is_file()
-    assert project["build"]["device"] in shipped_names()
+    assert project["build"]["device"] in list_shipped_names()
 
 
 def test_the_data_can_be_made_again(script):

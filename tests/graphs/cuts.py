@@ -8,8 +8,8 @@ import onnxruntime as ort
 from onnx import ModelProto, helper, numpy_helper
 
 from edgekit.graphs.channels import find_channels
-from edgekit.graphs.cost import cost
-from edgekit.graphs.cutting import cut, macs_of, permitted
+from edgekit.graphs.cost import compute_cost
+from edgekit.graphs.cutting import count_remaining_macs, remove_groups, select_removable
 from edgekit.graphs.rewrite import prepare
 
 # What divides or is a power is not zeroed.
@@ -27,7 +27,7 @@ def shares(channels, share, seed=0):
     for family in channels.families:
         some = max(1, round(share * len(family.groups)))
         wanted += rng.permutation(family.groups)[:some].tolist()
-    return permitted(channels, wanted)
+    return select_removable(channels, wanted)
 
 
 def zeroed(channels, gone):
@@ -84,7 +84,7 @@ def feeds_of(proto, batch, length, seed=0):
 
 def holds(channels, gone, sizes=((1, 6), (3, 5)), *, counts=True):
     """Assert what a cut promises."""
-    smaller = cut(channels, gone)
+    smaller = remove_groups(channels, gone)
     onnx.checker.check_model(smaller, full_check=True)
     feeds = [feeds_of(channels.proto, *size) for size in sizes]
     for before, after in zip(run(zeroed(channels, gone), feeds), run(smaller, feeds), strict=True):
@@ -95,9 +95,11 @@ def holds(channels, gone, sizes=((1, 6), (3, 5)), *, counts=True):
     if not counts:
         return smaller
     dims = {"n": 1, "l": 16}
-    counted = cost(smaller, dims)
-    if not counted.unknown and cost(channels.proto, dims).macs == macs_of(channels):
-        assert counted.macs == macs_of(channels, gone)
+    counted = compute_cost(smaller, dims)
+    if not counted.unknown and compute_cost(channels.proto, dims).macs == count_remaining_macs(
+        channels
+    ):
+        assert counted.macs == count_remaining_macs(channels, gone)
     return smaller
 
 

@@ -9,7 +9,7 @@ import onnx
 import pytest
 
 from edgekit.graphs.basic_rewrites import rewrite_basic
-from edgekit.graphs.onnx_file import all_graphs, read_onnx
+from edgekit.graphs.onnx_file import iter_graphs, read_onnx
 from tests.tiny import model, normal, run, uniform, write
 
 # Products of rank 3 with a bias, which become Gemm between two Reshape.
@@ -34,7 +34,7 @@ WEIGHTS = {"w": normal(8, 8), "b": normal(8)}
 
 
 def names_given(proto):
-    for graph in all_graphs(proto.graph):
+    for graph in iter_graphs(proto.graph):
         yield from (tensor.name for tensor in graph.initializer)
         yield from (name for node in graph.node for name in node.output)
 
@@ -44,7 +44,7 @@ def test_no_name_is_given_twice_in_a_graph_and_its_branches(tmp_path):
 
     made = rewrite_basic(source, tmp_path)
 
-    assert "Gemm" in {node.op_type for graph in all_graphs(made.graph) for node in graph.node}
+    assert "Gemm" in {node.op_type for graph in iter_graphs(made.graph) for node in graph.node}
     assert [n for n, count in Counter(names_given(made)).items() if count > 1] == []
     onnx.checker.check_model(made, full_check=True)
     for which in (True, False):

@@ -7,7 +7,7 @@ import onnx
 import onnxruntime as ort
 import pytest
 
-from edgekit.graphs.branches import branches, find_branches, without
+from edgekit.graphs.branches import find_branches, list_branches, remove_branches
 from tests.tiny import normal, proto
 
 X = normal(3, 4, 6, 6)
@@ -48,7 +48,7 @@ def _layer(norm_first):
 
 
 def test_each_sum_with_what_it_is_made_of_is_a_branch_scaled_ones_too():
-    found = branches(proto(CHAIN, weights=CONVS | SCALE))
+    found = list_branches(proto(CHAIN, weights=CONVS | SCALE))
 
     assert [(b.add, b.kept) for b in found] == [("s1", "x"), ("y", "s1")]
     assert found[0].nodes == ("a1", "r1", "b1", "s1")
@@ -59,7 +59,7 @@ def test_each_sum_with_what_it_is_made_of_is_a_branch_scaled_ones_too():
 def test_a_branch_of_zeros_is_left_out_with_no_change():
     weights = CONVS | SCALE | {"b": np.zeros((4, 4, 3, 3), np.float32)}
     whole = proto(CHAIN, weights=weights)
-    made = without(whole, branches(whole)[:1])
+    made = remove_branches(whole, list_branches(whole)[:1])
 
     assert np.array_equal(_run(made)[0], _run(whole)[0])
     assert [node.output[0] for node in made.graph.node] == ["c1", "m1", "y"]
@@ -68,7 +68,7 @@ def test_a_branch_of_zeros_is_left_out_with_no_change():
 
 def test_a_chain_can_go_as_a_whole_and_the_output_keeps_its_name():
     whole = proto(CHAIN, weights=CONVS | SCALE)
-    made = without(whole, branches(whole))
+    made = remove_branches(whole, list_branches(whole))
 
     assert np.array_equal(_run(made)[0], X)
     assert [o.name for o in made.graph.output] == ["y"]
@@ -82,24 +82,24 @@ def test_a_branch_inside_a_branch_goes_alone_or_with_it():
         f"s1 = Add(a1, b1) c1 = {CONV}(s1, c) y = Add(x, c1) }}"
     )
     whole = proto(text, weights=CONVS)
-    inner, outer = branches(whole)
+    inner, outer = list_branches(whole)
 
     assert (inner.kept, outer.kept) == ("a1", "x")
     assert set(inner.nodes) < set(outer.nodes)
-    assert [n.output[0] for n in without(whole, [inner]).graph.node] == ["a1", "c1", "y"]
-    assert np.array_equal(_run(without(whole, [outer, inner]))[0], X)
+    assert [n.output[0] for n in remove_branches(whole, [inner]).graph.node] == ["a1", "c1", "y"]
+    assert np.array_equal(_run(remove_branches(whole, [outer, inner]))[0], X)
 
 
 @pytest.mark.parametrize("norm_first", [True, False])
 def test_attention_and_feed_forward_layers_are_branches(norm_first):
     whole = proto(_layer(norm_first), weights=ATTENTION)
-    attention, forward = branches(whole)
+    attention, forward = list_branches(whole)
     x = normal(2, 5, 8)
 
     assert {"q1", "k1", "v1", "o1"} < set(attention.nodes)
     assert set(forward.nodes) > {"u1", "r1", "d1"}
     silent = proto(_layer(norm_first), weights=ATTENTION | {"o": np.zeros((8, 8), np.float32)})
-    left = without(silent, [attention])
+    left = remove_branches(silent, [attention])
     assert np.allclose(_run(left, x)[0], _run(silent, x)[0], atol=1e-6)
     assert not {"q", "k", "v", "o"} & {t.name for t in left.graph.initializer}
 
@@ -110,14 +110,14 @@ def test_layers_side_by_side_go_one_by_one_and_what_they_share_goes_with_the_las
         f"b1 = {CONV}(n, b) s = Add(x, a1) y = Add(s, b1) }}"
     )
     whole = proto(text, weights=CONVS)
-    first, second = branches(whole)
+    first, second = list_branches(whole)
 
     assert (first.kept, second.kept) == ("x", "s")
     assert (first.nodes, second.nodes) == (("a1", "s"), ("b1", "y"))
-    left = [n.output[0] for n in without(whole, [first]).graph.node]
+    left = [n.output[0] for n in remove_branches(whole, [first]).graph.node]
     assert left == ["n", "b1", "y"]
-    assert [n.output[0] for n in without(whole, [second]).graph.node][:2] == ["n", "a1"]
-    assert [n.op_type for n in without(whole, [first, second]).graph.node] == ["Identity"]
+    assert [n.output[0] for n in remove_branches(whole, [second]).graph.node][:2] == ["n", "a1"]
+    assert [n.op_type for n in remove_branches(whole, [first, second]).graph.node] == ["Identity"]
 
 
 def test_what_is_read_elsewhere_or_is_an_output_stays_and_says_why():
@@ -161,7 +161,7 @@ def test_what_an_inner_graph_reads_keeps_its_name():
         "else_branch = e () => (float[N,4,6,6] q) { q = Identity(s1) }> }"
     )
     whole = proto(text, weights=CONVS)
-    made = without(whole, branches(whole))
+    made = remove_branches(whole, list_branches(whole))
     onnx.checker.check_model(made, full_check=True)
     session = ort.InferenceSession(made.SerializeToString())
 
@@ -170,7 +170,7 @@ def test_what_an_inner_graph_reads_keeps_its_name():
 
 def test_a_branch_of_another_model_is_refused():
     whole = proto(CHAIN, weights=CONVS | SCALE)
-    found = branches(whole)
+    found = list_branches(whole)
 
     with pytest.raises(ValueError, match="no sum makes s1"):
-        without(without(whole, found[:1]), found[:1])
+        remove_branches(remove_branches(whole, found[:1]), found[:1])

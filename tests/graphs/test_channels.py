@@ -8,7 +8,7 @@ from onnx import helper
 
 from edgekit.errors import PassRefused
 from edgekit.graphs.channels import find_channels
-from edgekit.graphs.cutting import cut
+from edgekit.graphs.cutting import remove_groups
 from edgekit.graphs.rewrite import prepare
 from tests.graphs import images, sequences
 from tests.graphs.cuts import found, holds, kinds, reasons, run, shares
@@ -241,14 +241,14 @@ def test_nodes_of_other_domains_are_kept_with_their_name():
 def test_what_was_cut_can_be_cut_again():
     for seed in range(4):
         once = of_one(lambda s, x: sequences.attention(s, sequences.layer_norm(s, x)), seed, 18)
-        smaller = found(cut(once, shares(once, 0.4)))
+        smaller = found(remove_groups(once, shares(once, 0.4)))
         assert {kind for kind, *_ in kinds(smaller)} == {"channels", "heads"}
         holds(smaller, shares(smaller, 0.5))
 
 
 def test_what_is_left_runs_at_sizes_that_were_never_seen():
     channels = of_one(sequences.merged, 5)
-    smaller = cut(channels, shares(channels, 0.5))
+    smaller = remove_groups(channels, shares(channels, 0.5))
     feeds = [{"ids": np.ones(size, np.int64)} for size in ((1, 1), (5, 31))]
     assert [out[0].shape for out in run(smaller, feeds)] == [(1,), (5,)]
 

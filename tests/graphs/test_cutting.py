@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from edgekit.graphs.cutting import cut, macs_of, permitted
+from edgekit.graphs.cutting import count_remaining_macs, remove_groups, select_removable
 from edgekit.graphs.onnx_file import load
 from tests.bridge.random_graphs import draft
 from tests.graphs import images, sequences
@@ -53,7 +53,7 @@ def test_nearly_all_of_each_structure_can_go(block):
     gone = shares(channels, 1.0)
     assert gone
     holds(channels, gone)
-    assert macs_of(channels, gone) < macs_of(channels)
+    assert count_remaining_macs(channels, gone) < count_remaining_macs(channels)
 
 
 @pytest.mark.parametrize("seeds", [range(first, first + 12) for first in (0, 12)], ids=str)
@@ -90,8 +90,8 @@ def mlp():
 def test_a_cut_leaves_the_model_it_was_found_in_as_it_is():
     channels = mlp()
     before = channels.proto.SerializeToString()
-    assert cut(channels, []).SerializeToString() == before
-    assert {t.name: list(t.dims) for t in cut(channels, [0, 5]).graph.initializer} == {
+    assert remove_groups(channels, []).SerializeToString() == before
+    assert {t.name: list(t.dims) for t in remove_groups(channels, [0, 5]).graph.initializer} == {
         "w": [6, 6],
         "v": [6, 3],
     }
@@ -101,8 +101,8 @@ def test_a_cut_leaves_the_model_it_was_found_in_as_it_is():
 def test_what_would_be_left_with_nothing_is_named():
     channels = mlp()
     with pytest.raises(ValueError, match="nothing would be left of a"):
-        cut(channels, range(8))
-    assert permitted(channels, range(8)) == list(range(7))
+        remove_groups(channels, range(8))
+    assert select_removable(channels, range(8)) == list(range(7))
     assert kinds(channels) == [("neurons", 8, 1)]
 
 
@@ -150,17 +150,17 @@ def test_a_bias_read_twice_is_cut_for_each_reader_as_it_needs():
 def test_counting_what_is_left_takes_no_time():
     channels = found(transformer(3, [sequences.attention, sequences.feed_forward] * 3))
     gone = shares(channels, 0.5)
-    macs_of(channels)
+    count_remaining_macs(channels)
     started = time.perf_counter()
     for _ in range(100):
-        macs_of(channels, gone)
+        count_remaining_macs(channels, gone)
     assert time.perf_counter() - started < 1.0
 
 
 def test_a_cut_of_one_head_leaves_the_others_as_they_were():
     channels = found(transformer(1, [sequences.attention]))
     heads = next(f for f in channels.families if f.kind == "heads")
-    smaller = cut(channels, heads.groups[:1])
+    smaller = remove_groups(channels, heads.groups[:1])
     onnx.checker.check_model(smaller, full_check=True)
     for batch, length in ((1, 4), (2, 9)):
         ids = {v.name: np.ones((batch, length), np.int64) for v in smaller.graph.input}

@@ -8,7 +8,7 @@ import pytest
 from onnx import numpy_helper
 
 from edgekit.graphs.dequantization import dequantize_at_load, dequantize_by_operator
-from edgekit.graphs.index import attribute
+from edgekit.graphs.index import read_attribute
 from edgekit.graphs.onnx_file import read_onnx, save
 from tests.tiny import fused_ops, normal, proto, run, uniform
 
@@ -69,7 +69,7 @@ def test_a_weight_is_dequantized_once_at_load_and_changes_back(tmp_path, kind):
     dequantize_by_operator(changed)
 
     assert kinds(changed) == kinds(given)
-    assert attribute(changed.graph.node[0], "axis", 1) == axis
+    assert read_attribute(changed.graph.node[0], "axis", 1) == axis
     stored = {t.data_type: numpy_helper.to_array(t) for t in changed.graph.initializer}
     for tensor in given.graph.initializer:
         np.testing.assert_array_equal(stored[tensor.data_type], numpy_helper.to_array(tensor))

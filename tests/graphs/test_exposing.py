@@ -54,7 +54,7 @@ def test_a_value_of_a_loop_has_an_axis_of_the_rounds():
         expected.append(state @ weight)
         state = np.tanh(expected[-1])
     np.testing.assert_allclose(value, np.stack(expected), rtol=1e-4, atol=1e-6)
-    assert Exposure(proto(text, weights={"w": weight})).iteration_axes(1) == 1
+    assert Exposure(proto(text, weights={"w": weight})).count_iteration_axes(1) == 1
 
 
 def test_a_value_of_a_scan_whose_outputs_have_axes_of_their_own():

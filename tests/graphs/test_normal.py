@@ -7,8 +7,8 @@ import itertools
 import numpy as np
 import pytest
 
-from edgekit.graphs.normal import one_spelling
-from edgekit.graphs.subpixel import convolve_transposed
+from edgekit.graphs.normal import normalize_products
+from edgekit.graphs.subpixel import replace_conv_transposes
 from tests.tiny import normal, proto, run, uniform, write
 
 
@@ -16,7 +16,7 @@ def spelled(folder, text, weights, x):
     """The operators after the rewrite; the outputs must not have changed."""
     made = proto(text, weights=weights)
     expected = run(write(folder, made), x=x)[0]
-    one_spelling(made)
+    normalize_products(made)
     np.testing.assert_allclose(run(write(folder, made), x=x)[0], expected, rtol=1e-4, atol=1e-4)
     return [node.op_type for node in made.graph.node]
 
@@ -83,7 +83,7 @@ def test_a_transposed_convolution_is_a_convolution_of_phases(
     made = proto(text, weights={"w": normal(4, 6 // group, *kernel), "b": normal(6)})
     x = uniform(2, 4, 5, 6)
     expected = run(write(tmp_path, made), x=x)[0]
-    convolve_transposed(made)
+    replace_conv_transposes(made)
 
     beyond = [
         stride * -(-k // stride) - k + a - m for k, a, m in zip(kernel, pads[2:], more, strict=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.offload import bring_back, offload, without_weights
+from edgekit.graphs.offload import copy_without_weights, offload, restore_weights
 from tests.tiny import normal, proto
 
 TEXT = "g (float[N,32] x) => (float[N,32] y) { h = MatMul(x, w) y = Add(h, b) }"
@@ -14,7 +14,7 @@ WEIGHTS = {"w": normal(32, 32), "b": normal(32)}
 
 def lean_of(folder):
     made = proto(TEXT, weights=WEIGHTS)
-    lean = without_weights(made)
+    lean = copy_without_weights(made)
     offload(made, lean, folder)
     return made, lean
 
@@ -31,7 +31,7 @@ def test_a_model_without_its_weights_is_small_and_they_can_still_be_read(tmp_pat
 def test_weights_come_back_to_the_byte_and_the_file_goes(tmp_path):
     made, lean = lean_of(tmp_path)
 
-    bring_back(lean, tmp_path)
+    restore_weights(lean, tmp_path)
 
     stored = {t.name: t.raw_data for t in lean.graph.initializer}
     assert stored == {t.name: t.raw_data for t in made.graph.initializer}

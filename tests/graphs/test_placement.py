@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.placement import place
+from edgekit.graphs.placement import plan_placement
 from tests.tiny import normal, proto
 
 W = {
@@ -25,7 +25,7 @@ def placed(body, outputs="y"):
     typed = ", ".join(f"float[N,C,H,L] {name}" for name in outputs.split())
     text = f"g (float[N,3,8,8] x) => ({typed}) {{ {body} }}"
     weights = {name: array for name, array in W.items() if name in body.replace(")", ",")}
-    return place(GraphIndex(proto(text, weights=weights)))
+    return plan_placement(GraphIndex(proto(text, weights=weights)))
 
 
 def test_an_activation_is_absorbed_by_the_convolution_before_it():
@@ -78,7 +78,7 @@ def test_operators_of_other_domains_are_not_taken_for_the_standard_ones():
     text = "g (float[N,6] x) => (float[N,4] y) { y = acme.MatMul(x, w) }"
     made = proto(text, weights={"w": normal(6, 4)}, imports=', "acme" : 1')
 
-    assert place(GraphIndex(made)).weighted == []
+    assert plan_placement(GraphIndex(made)).weighted == []
 
 
 def test_all_parts_of_a_split_share_the_parameters_of_the_whole():

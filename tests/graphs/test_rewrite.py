@@ -8,7 +8,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from edgekit.errors import PassRefused
-from edgekit.graphs.onnx_file import opset
+from edgekit.graphs.onnx_file import get_opset
 from edgekit.graphs.rewrite import prepare
 from tests.tiny import normal, proto, run, uniform, write
 
@@ -24,7 +24,7 @@ def test_an_old_model_is_raised_and_computes_the_same(tmp_path, version, ir):
     old = proto(NET, weights=NET_WEIGHTS, opset=version, ir=ir)
     new = prepare(old, 13)
 
-    assert opset(new) == 13
+    assert get_opset(new) == 13
     x = uniform(2, 3, 8, 8)
     expected, got = run(write(tmp_path, old), x=x), run(write(tmp_path, new), x=x)
     np.testing.assert_allclose(got[0], expected[0], rtol=1e-6)

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekit.graphs.stored import census, nominal_bytes
+from edgekit.graphs.stored import count_packed_bytes, read_storage_stats
 from tests.tiny import normal, proto, write
 
 NET = "g (float[N,6] x) => (float[N,4] y) { h = MatMul(x, w) y = Add(h, b) }"
 
 
 def counted(folder, text=NET, **weights):
-    return census(write(folder, proto(text, weights=weights)).path)
+    return read_storage_stats(write(folder, proto(text, weights=weights)).path)
 
 
 def test_bytes_are_counted_by_type_and_weights_apart_from_biases(tmp_path):
@@ -87,5 +87,5 @@ def test_a_graph_that_casts_float16_before_it_computes_does_not_compute_in_it(
 def test_four_bit_entries_count_as_half_a_byte_however_a_file_holds_them():
     tensor = helper.make_tensor("w", TensorProto.INT4, [3, 3], [1] * 9)
 
-    assert nominal_bytes(tensor) == 5
-    assert nominal_bytes(numpy_helper.from_array(np.zeros((3, 3), np.int32))) == 36
+    assert count_packed_bytes(tensor) == 5
+    assert count_packed_bytes(numpy_helper.from_array(np.zeros((3, 3), np.int32))) == 36

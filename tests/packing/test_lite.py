@@ -8,7 +8,7 @@ import pytest
 pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
 
 from edgekit.packing import pack
-from edgekit.packing.lite import lite_tensors
+from edgekit.packing.lite import find_tflite_tensors
 from edgekit_agent.unpacking import unpack
 from tests.tiny import apply, model, normal, samples, uniform
 
@@ -25,7 +25,7 @@ def files(tmp_path_factory):
 
 
 def test_weights_are_found_where_they_lie(files):
-    found = {t.dims: t for t in lite_tensors(files[0])}
+    found = {t.dims: t for t in find_tflite_tensors(files[0])}
     for weight in WEIGHTS.values():
         at = found[weight.T.shape]
         stored = np.frombuffer(files[0], "<f4", weight.size, at.start).reshape(at.dims)

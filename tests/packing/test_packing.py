@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from onnx import TensorProto, helper, numpy_helper
 
 from edgekit.graphs.bias_scales import store_bias_scales
-from edgekit.packing import pack, travelling
-from edgekit.packing.tensors import stored_tensors
+from edgekit.packing import encode_for_transfer, pack
+from edgekit.packing.tensors import find_onnx_tensors
 from edgekit_agent.failures import AgentError
 from edgekit_agent.unpacking import unpack
 from tests.passes.graphs_of_all_kinds import NOT_QUANTISABLE, QUANTISABLE
@@ -141,7 +141,7 @@ def test_a_quantised_model_is_smaller_than_any_deflater_makes_it(tmp_path):
 
 def test_noise_travels_as_it_is():
     noise = np.random.default_rng(0).bytes(5000)
-    sent = travelling(noise)
+    sent = encode_for_transfer(noise)
     assert (sent.encoding, sent.data) == ("raw", noise)
 
 
@@ -152,7 +152,7 @@ def test_tensors_inside_branches_and_constants_are_found(tmp_path):
     array = low_bits(4000)
     inner.node.append(helper.make_node("Constant", [], ["k"], value=numpy_helper.from_array(array)))
     data = proto.SerializeToString()
-    found = [t for t in stored_tensors(data) if t.size == 4000]
+    found = [t for t in find_onnx_tensors(data) if t.size == 4000]
     assert data[found[0].start :][:4000] == array.tobytes()
 
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from edgekit.passes import Promise
-from edgekit.passes.agreement import agreement
-from edgekit.passes.promises import broken_agreement
+from edgekit.passes.agreement import compare_models
+from edgekit.passes.promises import check_agreement
 from tests.tiny import model, normal, samples
 
 TWO = """
@@ -27,7 +27,7 @@ def two_outputs(folder, *, off=0.0, scale=1e-3):
 
 def test_a_small_output_counts_relative_to_itself_and_comes_first(tmp_path):
     before, after = two_outputs(tmp_path), two_outputs(tmp_path, off=0.026)
-    found = agreement(before, after, samples(tmp_path, x=normal(24, 8)), seed=0)
+    found = compare_models(before, after, samples(tmp_path, x=normal(24, 8)), seed=0)
 
     assert list(found.relative_errors) == ["mask", "state"]
     assert found.worst == ("mask", pytest.approx(0.026, rel=1e-3))
@@ -36,9 +36,9 @@ def test_a_small_output_counts_relative_to_itself_and_comes_first(tmp_path):
 
 def test_a_promise_is_broken_by_the_worst_output_and_names_it(tmp_path):
     before, after = two_outputs(tmp_path), two_outputs(tmp_path, off=0.5)
-    found = agreement(before, after, samples(tmp_path, x=normal(24, 8)), seed=0)
+    found = compare_models(before, after, samples(tmp_path, x=normal(24, 8)), seed=0)
 
-    (said,) = broken_agreement(Promise(max_relative_error=0.1), found)
+    (said,) = check_agreement(Promise(max_relative_error=0.1), found)
     assert "output mask differs from the original's by 0.5 relative RMS" in said
 
 
@@ -46,5 +46,5 @@ def test_an_output_that_is_zero_has_no_error_unless_it_changes(tmp_path):
     data = samples(tmp_path, x=normal(24, 8))
     zero, other = two_outputs(tmp_path, scale=0.0), two_outputs(tmp_path, scale=1e-5)
 
-    assert agreement(zero, zero, data, seed=0).relative_errors["mask"] == 0
-    assert agreement(zero, other, data, seed=0).relative_errors["mask"] == 1
+    assert compare_models(zero, zero, data, seed=0).relative_errors["mask"] == 0
+    assert compare_models(zero, other, data, seed=0).relative_errors["mask"] == 1

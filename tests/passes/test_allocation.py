@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from edgekit.passes.allocation import Choice, Options, allocate, lightest
+from edgekit.passes.allocation import Choice, Options, allocate, compute_least_bits
 
 
 def layer(weights, damage, widths=(2, 3, 4, 5, 6, 7, 8)):
@@ -58,5 +58,5 @@ def test_no_more_is_spent_than_there_is_and_none_is_left_that_could_mend(facts, 
 def test_the_lightest_is_told_where_there_is_less():
     layers = [layer(100, 1.0), layer(300, 1.0, (4, 8))]
 
-    assert lightest(layers) == pytest.approx(3.5)
+    assert compute_least_bits(layers) == pytest.approx(3.5)
     assert spent(layers, allocate(layers, 1.0)) == 100 * 2 + 300 * 4

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from edgekit.graphs.branches import branches
+from edgekit.graphs.branches import list_branches
 from edgekit.graphs.divergence import Reference
-from edgekit.passes.branch_choice import branch_options
-from edgekit.progress import silent
+from edgekit.passes.branch_choice import rank_branches
+from edgekit.progress import ignore_progress
 from tests.tiny import normal, proto, samples
 
 NET = (
@@ -19,7 +19,7 @@ def test_a_layer_that_hardly_adds_anything_is_the_first_to_go(tmp_path):
     whole = proto(NET, weights=weights)
     reference = Reference(whole, [samples(tmp_path, x=normal(16, 8, seed=3))])
 
-    first, second = branch_options(whole, branches(whole), reference, silent)
+    first, second = rank_branches(whole, list_branches(whole), reference, ignore_progress)
 
     assert (first.branch.add, second.branch.add) == ("s2", "s1")
     assert 0 < first.damage < 1e-3 < second.damage

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import onnx
 
-from edgekit.graphs.onnx_file import all_graphs
+from edgekit.graphs.onnx_file import iter_graphs
 from tests.tiny import apply, model, normal, ops, run, samples, uniform
 
 
@@ -50,7 +50,7 @@ def test_only_operators_and_domains_that_were_there_before_come_out(tmp_path):
     source = model(tmp_path, text, weights=weights, imports=', "com.microsoft" : 1, "unused" : 3')
     made = onnx.load(str(apply("clean", source, tmp_path).path))
 
-    assert {n.domain for g in all_graphs(made.graph) for n in g.node} <= {"", "com.microsoft"}
+    assert {n.domain for g in iter_graphs(made.graph) for n in g.node} <= {"", "com.microsoft"}
     assert {o.domain for o in made.opset_import} == {"", "com.microsoft"}
 
 

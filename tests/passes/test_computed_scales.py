@@ -7,7 +7,7 @@ import onnx
 import pytest
 
 from edgekit.graphs.bias_scales import computes_bias_scales, store_bias_scales
-from edgekit.graphs.cost import cost
+from edgekit.graphs.cost import compute_cost
 from edgekit.packing import pack
 from tests.tiny import apply, fused_ops, model, normal, run, samples, uniform, write
 
@@ -87,7 +87,7 @@ def test_cleaning_folds_the_rest_and_keeps_the_scales_computed(int8, tmp_path):
 
 
 def test_inspection_counts_no_more_live_memory_or_products(int8, plain):
-    found, other = (cost(onnx.load(each.path), {}) for each in (int8, plain))
+    found, other = (compute_cost(onnx.load(each.path), {}) for each in (int8, plain))
 
     assert found.peak_activation_bytes == other.peak_activation_bytes
     assert found.macs == other.macs

@@ -12,10 +12,10 @@ from onnx import helper, numpy_helper
 from edgekit.apply import apply
 from edgekit.feeding import Feeding
 from edgekit.graphs.onnx_file import read_onnx
-from edgekit.passes import PASSES, step
+from edgekit.passes import PASSES, build_step
 from edgekit.passes.running import run_checked
-from edgekit.progress import silent
-from edgekit.steps import step_of
+from edgekit.progress import ignore_progress
+from edgekit.steps import parse_settings
 from tests.tiny import normal, run, work, write
 
 WIDE = 64
@@ -59,12 +59,12 @@ def run_pass(name, source, folder, x, rate=None):
     (folder / "edgekit.toml").write_text(constant)
     np.savez(folder / "data.npz", x=x)
     return apply(
-        step_of(name, settings, where=""),
+        parse_settings(name, settings, where=""),
         source.path,
         folder / "made.onnx",
         data="data.npz" if rate else None,
         folder=folder,
-        tick=silent,
+        tick=ignore_progress,
     )
 
 
@@ -117,7 +117,7 @@ def test_a_constant_input_that_decides_no_branch_is_still_read(tmp_path):
     source = write(tmp_path, made)
     own = replace(work(tmp_path), feeding=Feeding(constants={"k": np.array(2, np.float32)}))
 
-    found = run_checked(step(PASSES["clean"].settings()), source, own)
+    found = run_checked(build_step(PASSES["clean"].settings()), source, own)
 
     x = normal(3, 4)
     np.testing.assert_allclose(

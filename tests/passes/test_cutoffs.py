@@ -8,10 +8,10 @@ import pytest
 
 from edgekit.graphs.index import GraphIndex
 from edgekit.passes import refit as refitting
-from edgekit.passes.cutoffs import cutoff_of
-from edgekit.passes.refit import Refitted, refit
-from edgekit.passes.refit_layers import tasks_of
-from edgekit.progress import silent
+from edgekit.passes.cutoffs import find_clipped_value
+from edgekit.passes.refit import RefitLayer, refit
+from edgekit.passes.refit_layers import find_refit_tasks
+from edgekit.progress import ignore_progress
 from tests.tiny import normal, proto, samples
 
 # The second layer of the changed model sees fewer inputs than it needs to make all values.
@@ -50,7 +50,14 @@ def test_a_layer_that_is_cut_off_comes_nearer_when_it_is_fitted_again(tmp_path, 
 
     for turns in (1, refitting._TURNS):
         monkeypatch.setattr(refitting, "_TURNS", turns)
-        made = refit(whole, changed, [Refitted(output="a")], learning, held_out=others, tick=silent)
+        made = refit(
+            whole,
+            changed,
+            [RefitLayer(output="a")],
+            learning,
+            held_out=others,
+            tick=ignore_progress,
+        )
         errors.append(np.square(_computed(made, x) - _computed(whole, x)).mean())
 
     assert errors[1] < 0.98 * errors[0]
@@ -59,14 +66,14 @@ def test_a_layer_that_is_cut_off_comes_nearer_when_it_is_fitted_again(tmp_path, 
 def test_a_value_that_something_else_reads_has_to_come_out_right():
     tail = "r = Relu(a) y = Add(r, a)"
     whole, changed = _models(tail)
-    (task,) = tasks_of(whole, changed, {"a": None})
+    (task,) = find_refit_tasks(whole, changed, {"a": None})
 
-    assert cutoff_of(GraphIndex(changed), task, residual=False) is None
+    assert find_clipped_value(GraphIndex(changed), task, residual=False) is None
 
 
 def test_the_bounds_of_a_clip_count_where_they_are_stored():
     whole, changed = _models(_CLIP)
-    (task,) = tasks_of(whole, changed, {"a": None})
-    cutoff = cutoff_of(GraphIndex(changed), task, residual=False)
+    (task,) = find_refit_tasks(whole, changed, {"a": None})
+    cutoff = find_clipped_value(GraphIndex(changed), task, residual=False)
 
     assert (cutoff.value, cutoff.low, cutoff.high) == ("a", -0.5, 0.5)

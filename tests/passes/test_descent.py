@@ -8,9 +8,9 @@ import pytest
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.onnx_file import load
 from edgekit.passes.descent import descend
-from edgekit.passes.gptq import gptq
-from edgekit.passes.grids import entropy, entropy_grids, fixed_grid
-from edgekit.passes.stored_layers import add_samples, stored_layers
+from edgekit.passes.gptq import quantize_gptq
+from edgekit.passes.grids import build_entropy_grids, compute_entropy, fit_fixed_grid
+from edgekit.passes.stored_layers import add_samples, collect_stored_layers
 from tests.tiny import model, normal, samples, uniform
 
 INPUTS = 160
@@ -35,20 +35,20 @@ def cost(weight, hessian, grid, integers):
 @pytest.mark.parametrize("place", [27, 33], ids=["3 bits", "1 bit"])
 def test_products_come_closer_for_the_same_bits(seed, place):
     weight, hessian = problem(seed)
-    grid = entropy_grids(weight, 127)[place]
-    before = gptq(weight, hessian, grid)
+    grid = build_entropy_grids(weight, 127)[place]
+    before = quantize_gptq(weight, hessian, grid)
 
     after, fitted = descend(weight, hessian, grid, before)
 
     assert cost(weight, hessian, fitted, after) < 0.97 * cost(weight, hessian, grid, before)
-    assert entropy(after) < entropy(before) + 0.05
+    assert compute_entropy(after) < compute_entropy(before) + 0.05
     assert np.abs(after).max() <= 127
 
 
 def test_integers_of_a_narrow_grid_stay_within_it_and_scales_of_blocks_as_they_are():
     weight, hessian = problem(5)
-    grid = fixed_grid(weight, np.ones((2, INPUTS)), 3, 32)
-    before = gptq(weight, hessian, grid)
+    grid = fit_fixed_grid(weight, np.ones((2, INPUTS)), 3, 32)
+    before = quantize_gptq(weight, hessian, grid)
 
     after, fitted = descend(weight, hessian, grid, before)
 
@@ -60,9 +60,9 @@ def test_integers_of_a_narrow_grid_stay_within_it_and_scales_of_blocks_as_they_a
 def test_channels_of_zeros_and_inputs_that_never_come_change_nothing():
     weight, hessian = problem(6)
     weight[:, 3], hessian[:, 7], hessian[:, :, 7] = 0, 0, 0
-    grid = entropy_grids(weight, 127)[27]
+    grid = build_entropy_grids(weight, 127)[27]
 
-    after, fitted = descend(weight, hessian, grid, gptq(weight, hessian, grid))
+    after, fitted = descend(weight, hessian, grid, quantize_gptq(weight, hessian, grid))
 
     assert not after[:, 3].any()
     assert np.isfinite(fitted.scales).all()
@@ -74,9 +74,9 @@ def test_further_samples_count_once_for_layers_that_read_the_same(tmp_path):
     source = model(tmp_path, text, weights={"u": normal(8, 4), "v": normal(8, 4, seed=1)})
     parts = [samples(tmp_path, x=uniform(n, 8, seed=n)) for n in (6, 10)]
     index = GraphIndex(load(source.path))
-    together = stored_layers(index, parts, lambda *_: None)
+    together = collect_stored_layers(index, parts, lambda *_: None)
 
-    layers = stored_layers(index, parts[:1], lambda *_: None)
+    layers = collect_stored_layers(index, parts[:1], lambda *_: None)
     add_samples(index, layers, parts[1:], lambda *_: None)
 
     for one, other in zip(layers, together, strict=True):

@@ -7,8 +7,8 @@ import pytest
 
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.onnx_file import load
-from edgekit.graphs.placement import place
-from edgekit.passes.equalise import channel_ranges, find_pairs
+from edgekit.graphs.placement import plan_placement
+from edgekit.passes.equalise import find_pairs, measure_channel_ranges
 from tests.tiny import apply, model, normal, run, samples, sqnr_db, uniform
 
 WIDE = np.logspace(-1.2, 1.2, 16).astype(np.float32)
@@ -107,9 +107,9 @@ def test_scales_are_one_per_hidden_channel(tmp_path, kind):
     source, shape = products(tmp_path, kind)
     index = GraphIndex(load(source.path), None)
     parts = [samples(tmp_path, x=normal(8, *shape, seed=2))]
-    (pair,) = find_pairs(index, place(index))
+    (pair,) = find_pairs(index, plan_placement(index))
 
-    ((low, high),) = channel_ranges(index, [pair], parts)
+    ((low, high),) = measure_channel_ranges(index, [pair], parts)
 
     rows = np.matmul(normal(8, *shape, seed=2), index.float_constant("w")).reshape(-1, 32)
     expected = np.maximum(rows, 0) if kind != "rank 4" else np.where(rows > 0, rows, rows * 0.01)
@@ -120,4 +120,4 @@ def test_scales_are_one_per_hidden_channel(tmp_path, kind):
 def test_pools_over_the_channels_of_a_product_end_a_pair(tmp_path):
     source, _ = products(tmp_path, "rank 3, pools of other channels")
     index = GraphIndex(load(source.path), None)
-    assert find_pairs(index, place(index)) == []
+    assert find_pairs(index, plan_placement(index)) == []

@@ -7,8 +7,8 @@ from onnx import numpy_helper
 
 pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
 
-from edgekit.graphs.outputs import outputs
-from edgekit.passes import step
+from edgekit.graphs.outputs import iter_outputs
+from edgekit.passes import build_step
 from edgekit.passes.running import run_checked
 from edgekit.recipe import ToTflite
 from tests.tiny import normal, run, samples, work, write
@@ -44,7 +44,7 @@ def fed(count=20, length=12, mask=True):
 
 
 def made(source, folder, data=None, **dims):
-    return run_checked(step(ToTflite(dims=tuple(dims.items()))), source, work(folder, data))
+    return run_checked(build_step(ToTflite(dims=tuple(dims.items()))), source, work(folder, data))
 
 
 def test_a_state_of_a_size_on_purpose_is_filled_up_and_masked(tmp_path):
@@ -63,7 +63,7 @@ def test_a_state_of_a_size_on_purpose_is_filled_up_and_masked(tmp_path):
         "past_key": np.pad(given["past_key"], [(0, 0), (20, 0), (0, 0)]),
         "attention_mask": np.pad(given["attention_mask"], [(0, 0), (20, 0)]),
     }
-    (got,) = outputs(found.model, [longer])
+    (got,) = iter_outputs(found.model, [longer])
     np.testing.assert_allclose(got["y"], run(source, **given)[0], atol=1e-5)
 
 

@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 
 from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.offload import offload, without_weights
+from edgekit.graphs.offload import copy_without_weights, offload
 from edgekit.graphs.onnx_file import load
-from edgekit.graphs.placement import place
-from edgekit.passes import step
-from edgekit.passes.affine import unsigned_affine
+from edgekit.graphs.placement import plan_placement
+from edgekit.passes import build_step
+from edgekit.passes.affine import compute_unsigned_affine
 from edgekit.passes.float_layers import Costs, choose_float_layers, find_costs
 from edgekit.passes.folds import fold_samples
 from edgekit.passes.output_errors import OutputErrors
 from edgekit.passes.refinements import Refiner
 from edgekit.passes.running import run_checked
-from edgekit.passes.tensor_errors import tensor_errors
+from edgekit.passes.tensor_errors import measure_tensor_errors
 from edgekit.recipe import Float16, QuantizeStatic, QuantizeWeights, ToTflite
 from tests.tiny import fused_ops, model, normal, run, samples, sqnr_db, uniform, work
 
@@ -63,7 +63,7 @@ def lite_run(made, x):
 
 def quantized(source, folder, count, **settings):
     desk = work(folder, samples(folder, x=uniform(count, 3, 8, 8)))
-    made = run_checked(step(QuantizeStatic(weight_bits=8, **settings)), source, desk)
+    made = run_checked(build_step(QuantizeStatic(weight_bits=8, **settings)), source, desk)
     return made.model, desk.notes
 
 
@@ -86,7 +86,7 @@ def test_a_layer_whose_range_ruins_the_outputs_stays_float_and_the_user_is_told(
 def test_layers_stay_float_only_if_no_version_in_8_bits_is_about_as_accurate(tmp_path):
     source, desk = network(tmp_path, huge=True), work(tmp_path)
     proto = load(source.path)
-    offload(proto, lean := without_weights(proto), desk.scratch)
+    offload(proto, lean := copy_without_weights(proto), desk.scratch)
     index = GraphIndex(lean, desk.scratch)
     folds = fold_samples(samples(tmp_path, x=uniform(80, 3, 8, 8)), 64)
     refiner = Refiner(index, QuantizeStatic(), desk, folds, 127)
@@ -110,7 +110,7 @@ def test_layers_stay_float_only_if_no_version_in_8_bits_is_about_as_accurate(tmp
 def test_layers_keep_the_names_that_the_user_knows_through_a_pass_before(tmp_path, before):
     source = network(tmp_path, huge=True)
     desk = work(tmp_path, samples(tmp_path, x=uniform(32, 3, 8, 8)))
-    first = run_checked(step(before), source, desk)
+    first = run_checked(build_step(before), source, desk)
 
     _, notes = quantized(first.model, tmp_path, 32)
 
@@ -126,7 +126,7 @@ def test_a_tflite_file_keeps_these_layers_in_float_and_says_how_many(tmp_path):
     in_float = Counter(fused_ops(made, tmp_path))["Conv"]
     desk = work(tmp_path, samples(tmp_path, x=uniform(32, 3, 8, 8)))
 
-    lite = run_checked(step(ToTflite(dims=(("N", 1),))), made, desk).model
+    lite = run_checked(build_step(ToTflite(dims=(("N", 1),))), made, desk).model
 
     assert f"{in_float} of {DEPTH + 1} layers stay in float, as in the ONNX file" in desk.notes
     floats = run(source, x=x)[0]
@@ -137,7 +137,7 @@ def test_a_tflite_file_keeps_these_layers_in_float_and_says_how_many(tmp_path):
 def test_nothing_is_said_of_layers_in_float_where_all_are(tmp_path):
     desk = work(tmp_path, samples(tmp_path, x=uniform(8, 3, 8, 8)))
 
-    run_checked(step(ToTflite(dims=(("N", 1),))), network(tmp_path, huge=False), desk)
+    run_checked(build_step(ToTflite(dims=(("N", 1),))), network(tmp_path, huge=False), desk)
 
     assert not [note for note in desk.notes if "stay in float" in note]
 
@@ -145,16 +145,16 @@ def test_nothing_is_said_of_layers_in_float_where_all_are(tmp_path):
 def parts(folder, *, huge):
     source = network(folder, huge=huge)
     index = GraphIndex(load(source.path))
-    placement = place(index)
-    wide = {name: unsigned_affine(-64, 64) for name in placement.values}
+    placement = plan_placement(index)
+    wide = {name: compute_unsigned_affine(-64, 64) for name in placement.values}
     return index, placement, wide, [samples(folder, x=uniform(2, 3, 8, 8))]
 
 
 def test_the_tensor_that_makes_the_error_is_found(tmp_path):
     index, placement, parameters, judging = parts(tmp_path, huge=False)
-    parameters["r4"] = unsigned_affine(-64, 9000)
+    parameters["r4"] = compute_unsigned_affine(-64, 9000)
 
-    errors = tensor_errors(
+    errors = measure_tensor_errors(
         index, placement, parameters, largest=127, judging=judging, tick=lambda *_: None
     )
 
@@ -171,7 +171,7 @@ def test_a_tensor_leaves_8_bits_with_the_nodes_that_need_it_there(tmp_path):
     (nodes, *_) = choose_float_layers(index, placement, errors, costs)
 
     assert nodes == {"c5"}
-    assert "r4" not in place(index, nodes).values
+    assert "r4" not in plan_placement(index, nodes).values
 
 
 def test_no_more_than_a_fifth_of_the_arithmetic_stays_float(tmp_path):

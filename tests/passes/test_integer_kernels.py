@@ -12,7 +12,7 @@ from edgekit.graphs.onnx_file import open_session
 from edgekit.passes import PASSES
 from edgekit.passes.integer_kernels import find_float_layers
 from edgekit.passes.running import run_checked
-from edgekit.passes.timing import time_ratio
+from edgekit.passes.timing import measure_time_ratio
 from edgekit.recipe import Step
 from tests.tiny import apply, fused_ops, model, normal, ops, proto, run, samples, sqnr_db, uniform
 from tests.tiny import work as work_of
@@ -82,7 +82,7 @@ def test_an_autoencoder_that_was_not_cleaned_is_faster_in_int8(tmp_path, monkeyp
     made = apply("quantize", source, tmp_path, samples(tmp_path, x=x))
 
     sessions = [open_session(each.path) for each in (source, made)]
-    assert time_ratio(*(partial(s.run, None, {"x": x[:1]}) for s in sessions)) < 1.0
+    assert measure_time_ratio(*(partial(s.run, None, {"x": x[:1]}) for s in sessions)) < 1.0
 
 
 def notes(name, source, folder, data):

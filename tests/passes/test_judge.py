@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 
 from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.placement import place
-from edgekit.passes.affine import unsigned_affine
-from edgekit.passes.judge import reader_errors
+from edgekit.graphs.placement import plan_placement
+from edgekit.passes.affine import compute_unsigned_affine
+from edgekit.passes.judge import measure_reader_errors
 from tests.tiny import normal, proto, samples, uniform
 
 
@@ -21,9 +21,13 @@ def test_a_range_is_judged_by_the_readers_and_not_by_the_value_itself(tmp_path):
     x = uniform(16, 8)
     x[:, 0] = 100
     index = GraphIndex(made)
-    candidates = {"x": {"wide": unsigned_affine(-1, 100), "narrow": unsigned_affine(-1, 1)}}
+    candidates = {
+        "x": {"wide": compute_unsigned_affine(-1, 100), "narrow": compute_unsigned_affine(-1, 1)}
+    }
 
-    errors = reader_errors(index, place(index), candidates, [samples(tmp_path, x=x)])["x"]
+    errors = measure_reader_errors(
+        index, plan_placement(index), candidates, [samples(tmp_path, x=x)]
+    )["x"]
 
     assert errors["narrow"] < errors["wide"] / 100
 
@@ -35,8 +39,8 @@ def test_a_value_that_is_moved_is_judged_behind_the_move(tmp_path):
         weights={"w": normal(2, 2, 1, 1), "v": np.zeros((3, 2, 1, 1), np.float32)},
     )
     index = GraphIndex(made)
-    candidates = {"c": {"bad": unsigned_affine(0, 1e-3)}}
+    candidates = {"c": {"bad": compute_unsigned_affine(0, 1e-3)}}
     data = [samples(tmp_path, x=uniform(4, 2, 4, 4))]
 
     # Weights of zero forgive everything.
-    assert reader_errors(index, place(index), candidates, data)["c"]["bad"] == 0
+    assert measure_reader_errors(index, plan_placement(index), candidates, data)["c"]["bad"] == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgekit.passes.least_squares import Sums, fitted
+from edgekit.passes.least_squares import RegressionSums, fit_least_squares
 
 READ, LEFT, OUT = 512, 384, 64
 
@@ -21,11 +21,11 @@ def study(samples, *, noise, seed=0):
         x += noise * np.abs(rng.normal(size=x.shape))
         return x[None, :, :LEFT], (x @ weight.T)[None]
 
-    learning, judging = (Sums(groups=1, inputs=LEFT, outputs=OUT) for _ in range(2))
+    learning, judging = (RegressionSums(groups=1, inputs=LEFT, outputs=OUT) for _ in range(2))
     learning.add(*draw(samples * 3 // 4))
     judging.add(*draw(samples // 4))
     left = weight[None, :, :LEFT]
-    fit = fitted(left, learning, judging, biased=True)
+    fit = fit_least_squares(left, learning, judging, biased=True)
     x, y = draw(2000)
     centred = y - y.mean(axis=1, keepdims=True)
 

@@ -9,10 +9,10 @@ import onnx
 import pytest
 
 from edgekit.errors import PassError, PassRefused
-from edgekit.graphs.cost import cost
+from edgekit.graphs.cost import compute_cost
 from edgekit.graphs.onnx_file import load
 from edgekit.layers import read_layers
-from edgekit.passes import PASSES, Work, step
+from edgekit.passes import PASSES, Work, build_step
 from edgekit.passes.running import run_step
 from edgekit.recipe import LowRank
 from tests.tiny import apply, model, normal, ops, run, samples, sqnr_db, uniform, work
@@ -75,7 +75,7 @@ def image(folder):
 
 
 def parameters(made):
-    return cost(load(made.path), {}).parameters
+    return compute_cost(load(made.path), {}).parameters
 
 
 @pytest.mark.parametrize("keep", [0.3, 0.5, 0.7])
@@ -125,7 +125,7 @@ def test_convolutions_of_any_step_border_and_dilation_are_split(tmp_path, of):
 
     made = apply("low-rank", source, tmp_path, data, keep=0.4, of=of)
 
-    before, after = (cost(load(m.path), {}) for m in (source, made))
+    before, after = (compute_cost(load(m.path), {}) for m in (source, made))
     assert after.macs < 0.6 * before.macs
     assert ops(made).count("Conv") > ops(source).count("Conv")
     unseen = uniform(48, 3, 12, 12, seed=9)
@@ -158,7 +158,7 @@ def test_a_convolution_of_one_channel_is_split_where_it_does_anything(tmp_path, 
     source = model(tmp_path, text, weights=weights)
     place = work(tmp_path, samples(tmp_path, x=uniform(32, 8, 9, 9)))
 
-    run_step(step(LowRank(layers=("?",))), source, place)
+    run_step(build_step(LowRank(layers=("?",))), source, place)
 
     notes = {c.layer: c.note for c in read_layers(place.scratch)}
     assert set(notes) == {"w", "v", "u"}
@@ -196,7 +196,7 @@ def test_inputs_that_are_never_anything_but_zero_do_no_harm(tmp_path):
 def test_ranks_are_multiples_of_8_and_the_record_tells_them(tmp_path):
     source, data = dense(tmp_path)
     place = work(tmp_path, data)
-    run_step(step(LowRank(layers=("up", "down"))), source, place)
+    run_step(build_step(LowRank(layers=("up", "down"))), source, place)
 
     costs = {c.layer: c for c in read_layers(place.scratch)}
     assert set(costs) == {"up", "down"}
@@ -221,7 +221,7 @@ def test_patterns_reach_names_of_nodes_weights_and_biases(tmp_path):
     )
     for pattern in ("/block/h", "up", "ub", "*/i"):
         place = work(tmp_path, data)
-        run_step(step(LowRank(layers=(pattern,))), source, place)
+        run_step(build_step(LowRank(layers=(pattern,))), source, place)
         assert [c.layer for c in read_layers(place.scratch)] == ["up"]
 
 
@@ -250,7 +250,7 @@ def test_a_layer_that_is_meant_in_vain_is_told_of(tmp_path):
     weights = {"w": normal(32, 32), "v": normal(32, 1)}
     source = model(tmp_path, text, weights=weights)
     place = work(tmp_path, samples(tmp_path, x=uniform(16, 32)))
-    run_step(step(LowRank(layers=("?",))), source, place)
+    run_step(build_step(LowRank(layers=("?",))), source, place)
 
     notes = {c.layer: c.note for c in read_layers(place.scratch)}
     assert notes == {"w": "rank 8 of 32", "v": "whole, only ranks below 0.87 save anything"}
@@ -344,7 +344,7 @@ def test_the_runner_tells_a_file_that_multiplies_no_less(tmp_path, monkeypatch):
         target.write_bytes(proto.SerializeToString())
         return target
 
-    monkeypatch.setattr("edgekit.passes.low_rank.low_rank", shares)
+    monkeypatch.setattr("edgekit.passes.low_rank.factorize_layers", shares)
     with pytest.raises(PassError, match="promised fewer multiply-accumulates"):
         apply("low-rank", source, tmp_path, data)
     assert PASSES["low-rank"].promise.fewer_macs

@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from edgekit.passes import step
+from edgekit.passes import build_step
 from edgekit.passes.running import run_checked
 from edgekit.recipe import LowRank
 from tests.tiny import apply, model, run, samples, sqnr_db, work
@@ -99,6 +99,6 @@ def test_a_large_weight_that_stays_whole_is_told_with_the_reason(tmp_path, body,
     source = model(tmp_path, text, weights=weights)
     data = samples(tmp_path, x0=normal(64, 5, WIDE))
 
-    found = run_checked(step(LowRank()), source, work(tmp_path, data))
+    found = run_checked(build_step(LowRank()), source, work(tmp_path, data))
 
     assert f"weights not split: {reason}" in found.notes

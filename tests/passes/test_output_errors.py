@@ -7,10 +7,10 @@ import pytest
 
 from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.output_parts import find_output_parts, find_output_values
-from edgekit.graphs.placement import place
-from edgekit.passes.affine import unsigned_affine
+from edgekit.graphs.placement import plan_placement
+from edgekit.passes.affine import compute_unsigned_affine
 from edgekit.passes.output_errors import FloatOutputs, OutputErrors
-from edgekit.passes.trials import Version, written
+from edgekit.passes.trials import Version, write_version
 from tests.tiny import normal, proto, samples
 
 HEAD = """
@@ -46,9 +46,9 @@ def test_an_8_bit_version_has_the_same_parts(tmp_path):
     text = HEAD.replace("box = MatMul(x, a)", "h = MatMul(x, a) box = MatMul(h, c)")
     made = proto(text, weights=WEIGHTS | {"c": normal(4, 4, seed=3)})
     index = GraphIndex(made)
-    parameters = {name: unsigned_affine(-8, 8) for name in place(index).values}
+    parameters = {name: compute_unsigned_affine(-8, 8) for name in plan_placement(index).values}
 
-    after = written(index, Version(parameters=parameters), 127)
+    after = write_version(index, Version(parameters=parameters), 127)
 
     assert len(find_output_parts(after)) == len(find_output_parts(made)) == 2
 

@@ -8,9 +8,9 @@ import onnx
 import pytest
 
 from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.offload import bring_back, offload, without_weights
-from edgekit.graphs.placement import place
-from edgekit.passes.affine import LARGEST, unsigned_affine
+from edgekit.graphs.offload import copy_without_weights, offload, restore_weights
+from edgekit.graphs.placement import plan_placement
+from edgekit.passes.affine import LARGEST, compute_unsigned_affine
 from edgekit.passes.product_trials import ProductTrials
 from edgekit.passes.trials import Version
 from tests.tiny import apply, model, normal, ops, run, samples, sqnr_db, uniform, work, write
@@ -30,13 +30,13 @@ WEIGHTS = {
 def trials(tmp_path):
     source = model(tmp_path, TEXT, weights=WEIGHTS)
     proto = onnx.load(str(source.path))
-    lean = without_weights(proto)
+    lean = copy_without_weights(proto)
     folder = tmp_path / "weights"
     folder.mkdir()
     offload(proto, lean, folder)
     index = GraphIndex(lean, folder)
-    values = place(index).values
-    parameters = {name: unsigned_affine(-4.0, 4.0) for name in values}
+    values = plan_placement(index).values
+    parameters = {name: compute_unsigned_affine(-4.0, 4.0) for name in values}
     return source, ProductTrials(index, Version(parameters=parameters), LARGEST[7])
 
 
@@ -44,7 +44,7 @@ def trials(tmp_path):
 def test_each_product_is_static_or_dynamic_as_asked(tmp_path, trials, dynamic):
     source, its = trials
     made = its.write(frozenset(dynamic))
-    bring_back(made, its.index.folder)
+    restore_weights(made, its.index.folder)
     kinds = [node.op_type for node in made.graph.node]
 
     assert kinds.count("MatMulInteger") == len(dynamic)
@@ -57,7 +57,7 @@ def test_the_fastest_version_says_the_same(tmp_path, trials):
     source, its = trials
     data = samples(tmp_path, x=uniform(16, 64))
     made = its.find_fastest(source, work(tmp_path, data))
-    bring_back(made, its.index.folder)
+    restore_weights(made, its.index.folder)
     x = uniform(4, 64, seed=5)
     assert sqnr_db(run(source, x=x)[0], run(write(tmp_path, made), x=x)[0]) > 25
 

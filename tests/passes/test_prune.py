@@ -8,13 +8,19 @@ import pytest
 from onnx import numpy_helper
 
 from edgekit.errors import PassError, PassRefused
-from edgekit.evaluate import transfer_bytes
-from edgekit.graphs.stored import census
+from edgekit.evaluate import compute_transfer_bytes
+from edgekit.graphs.stored import read_storage_stats
 from edgekit.layers import read_layers
 from edgekit.passes import PASSES, PassSpec
-from edgekit.passes.promises import broken_store, promised
+from edgekit.passes.promises import check_store, get_promise
 from edgekit.passes.running import run_step
-from edgekit.passes.sparse import Aim, OfEach, Share, pruned, pruned_by_magnitude
+from edgekit.passes.sparse import (
+    LayerObjective,
+    PatternRule,
+    ShareRule,
+    prune_by_magnitude,
+    prune_weights,
+)
 from edgekit.recipe import Prune, Step
 from tests.passes.graphs_of_all_kinds import QUANTISABLE
 from tests.passes.separable import network, weights
@@ -133,7 +139,7 @@ def test_zeros_stay_zeros_in_8_bits(folder, then):
 
     integers = [a for a in stored(sparse).values() if a.dtype == np.int8 and a.ndim == 2]
     assert part_of_zeros(integers) >= 0.7
-    first, second = (transfer_bytes(each.path.read_bytes()) for each in (dense, sparse))
+    first, second = (compute_transfer_bytes(each.path.read_bytes()) for each in (dense, sparse))
     assert second < 0.65 * first
 
 
@@ -141,7 +147,7 @@ def test_a_sparse_float_file_is_lighter_on_its_way(folder):
     text = "g (float[N,128] x) => (float[N,64] y) { y = MatMul(x, w) }"
     wide = model(folder, text, weights={"w": normal(128, 64)})
     made = apply("prune", wide, folder, samples(folder, x=uniform(64, 128)), sparsity=0.5)
-    before, after = (transfer_bytes(each.path.read_bytes()) for each in (wide, made))
+    before, after = (compute_transfer_bytes(each.path.read_bytes()) for each in (wide, made))
 
     assert after < 0.65 * before
 
@@ -198,7 +204,7 @@ def pruned_kind(folder, name):
 
 @pytest.mark.parametrize("name", sorted(QUANTISABLE.keys() - NOT_PRUNABLE))
 def test_graphs_of_all_kinds_come_back_sparse_and_whole(tmp_path, name):
-    assert census(pruned_kind(tmp_path, name).path).zeros >= 0.19
+    assert read_storage_stats(pruned_kind(tmp_path, name).path).zeros >= 0.19
 
 
 @pytest.mark.parametrize("name", sorted(NOT_PRUNABLE))
@@ -289,9 +295,9 @@ def test_a_pass_that_leaves_the_weights_dense_breaks_its_promise(
 
 
 def test_a_pattern_promises_that_something_got_sparser(source):
-    promise = promised(PASSES["prune"], Prune(pattern="2:4"), census(source.path))
-    same = census(source.path)
-    assert any("to be zero" in broken for broken in broken_store(promise, same, same))
+    promise = get_promise(PASSES["prune"], Prune(pattern="2:4"), read_storage_stats(source.path))
+    same = read_storage_stats(source.path)
+    assert any("to be zero" in broken for broken in check_store(promise, same, same))
 
 
 # ---------------------------------------------------------------- the method by itself
@@ -303,7 +309,7 @@ def an_aim(groups=1, outputs=24, inputs=48):
     x = rng.normal(size=(groups, 4 * inputs, inputs)) @ mixed
     hessian = x.transpose(0, 2, 1) @ x / (4 * inputs)
     weight = rng.normal(size=(groups, outputs, inputs))
-    return Aim(weight=weight, hessian=hessian, target=weight @ hessian)
+    return LayerObjective(weight=weight, hessian=hessian, target=weight @ hessian)
 
 
 def obs(aim, sparsity):
@@ -325,15 +331,15 @@ def obs(aim, sparsity):
 @pytest.mark.parametrize("sparsity", [0.5, 0.8])
 def test_zeros_found_together_cost_no_more_than_those_of_greedy_obs(sparsity):
     aim = an_aim()
-    ours = aim.error(pruned(aim, Share(sparsity=sparsity)))
+    ours = aim.error(prune_weights(aim, ShareRule(sparsity=sparsity)))
 
     assert ours < 1.05 * aim.error(obs(aim, sparsity))
-    assert ours < 0.5 * aim.error(pruned_by_magnitude(aim.weight, Share(sparsity=sparsity)))
+    assert ours < 0.5 * aim.error(prune_by_magnitude(aim.weight, ShareRule(sparsity=sparsity)))
 
 
 def test_what_is_left_is_the_least_squares_fit_on_its_mask():
     aim = an_aim(groups=3, outputs=4, inputs=9)
-    made = pruned(aim, OfEach(kept=1, block=3))
+    made = prune_weights(aim, PatternRule(kept=1, block=3))
     assert ((made.reshape(3, 4, 3, 3) != 0).sum(axis=-1) == 1).all()
     for weight, hessian, target in zip(made, aim.hessian, aim.target, strict=True):
         for row, wanted in zip(weight, target, strict=True):

@@ -10,14 +10,14 @@ import pytest
 
 from edgekit.errors import PassRefused
 from edgekit.graphs.channels import find_channels
-from edgekit.graphs.cutting import macs_of
+from edgekit.graphs.cutting import count_remaining_macs
 from edgekit.graphs.onnx_file import load
 from edgekit.graphs.rewrite import prepare
 from edgekit.layers import read_layers
 from edgekit.passes import PASSES
 from edgekit.passes.readers import find_readers
 from edgekit.passes.running import run_step
-from edgekit.progress import silent
+from edgekit.progress import ignore_progress
 from edgekit.recipe import PruneChannels, Step
 from tests.tiny import apply, model, normal, proto, run, samples, sqnr_db, work
 
@@ -49,7 +49,7 @@ def twins():
 
 
 def macs(made):
-    return macs_of(find_channels(prepare(load(made.path), 13)))
+    return count_remaining_macs(find_channels(prepare(load(made.path), 13)))
 
 
 def weights(made):
@@ -236,9 +236,9 @@ def test_what_layers_read_has_a_variance_in_every_direction(tmp_path):
     """Few samples, far from zero: shrinking before centring would leave less than none."""
     made = prepare(proto(CONVS, weights=convs()), 13)
     x = normal(4, 3, 10, 10, seed=4) + 10
-    readers = find_readers(find_channels(made), [samples(tmp_path, x=x)], silent).fitted
+    readers = find_readers(find_channels(made), [samples(tmp_path, x=x)], ignore_progress).fitted
 
-    lowest = [np.linalg.eigvalsh(reader.curvature()).min() for reader in readers]
+    lowest = [np.linalg.eigvalsh(reader.compute_curvature()).min() for reader in readers]
 
     assert len(lowest) == 2
     assert min(lowest) > 0

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from onnx import numpy_helper
 
 from edgekit.errors import PassRefused
-from edgekit.subsets import spread
+from edgekit.subsets import select_spread
 from edgekit_agent.feeds import batches
 from edgekit_agent.runtimes import Tensor
 from tests.tiny import apply, fused_ops, model, normal, run, samples, sqnr_db, uniform
@@ -192,7 +192,7 @@ def test_a_value_that_is_not_finite_on_the_samples_is_refused_by_name(tmp_path):
 
 def test_a_split_that_is_sorted_by_class_is_sampled_from_all_over(tmp_path):
     x = np.arange(1000, dtype=np.float32)[:, None]
-    parts = spread(samples(tmp_path, x=x), 100)
+    parts = select_spread(samples(tmp_path, x=x), 100)
 
     tensor = Tensor("x", "float32", ("N", 1))
     read = [float(b.inputs["x"].item()) for part in parts for b in batches(part, [tensor], 1)]
@@ -205,7 +205,7 @@ def test_a_split_that_is_sorted_by_class_is_sampled_from_all_over(tmp_path):
 def test_a_split_that_is_small_enough_is_read_whole(tmp_path):
     whole = samples(tmp_path, x=uniform(20, 1))
 
-    assert spread(whole, 20) == [whole]
+    assert select_spread(whole, 20) == [whole]
 
 
 MEASURE = """

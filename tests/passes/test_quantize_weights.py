@@ -11,11 +11,11 @@ import pytest
 from onnx import numpy_helper
 
 from edgekit.errors import PassRefused
-from edgekit.evaluate import transfer_bytes
+from edgekit.evaluate import compute_transfer_bytes
 from edgekit.graphs.observe import observe
 from edgekit.layers import read_layers
-from edgekit.passes.gptq import gptq
-from edgekit.passes.grids import entropy, fixed_grid
+from edgekit.passes.gptq import quantize_gptq
+from edgekit.passes.grids import compute_entropy, fit_fixed_grid
 from edgekit.passes.layer_inputs import Layer, gather_moments
 from edgekit.passes.running import run_checked, run_step
 from edgekit.recipe import QuantizeWeights, Step
@@ -83,7 +83,7 @@ def test_weights_take_the_bits_that_were_asked_for_on_their_way(tmp_path):
     for bits in (2.5, 4.0, 5.0):
         made = apply("weights", source, tmp_path, given, bits=bits)
         stored = integers(made)
-        spent = sum(a.size * entropy(a) for a in stored) / sum(a.size for a in stored)
+        spent = sum(a.size * compute_entropy(a) for a in stored) / sum(a.size for a in stored)
         assert bits - 0.35 < spent < bits + 0.1
 
 
@@ -100,7 +100,7 @@ def test_of_equal_bits_an_entropy_grid_comes_closer_than_a_fixed_one(tmp_path):
     source, given = two_matrices(tmp_path)
     fixed = apply("weights", source, tmp_path, given, bits=4, **FIXED)
     stored = integers(fixed)
-    bits = sum(a.size * entropy(a) for a in stored) / sum(a.size for a in stored)
+    bits = sum(a.size * compute_entropy(a) for a in stored) / sum(a.size for a in stored)
     coded = apply("weights", source, tmp_path, given, bits=bits, allocation="uniform")
 
     unseen = uniform(64, 128, seed=9)
@@ -163,7 +163,7 @@ def test_a_file_has_the_transfer_size_that_was_asked_for(tmp_path, share):
     most = int(share * source.bytes)
     made = apply("weights", source, tmp_path, given, most_bytes=most)
 
-    assert 0.85 * most < transfer_bytes(made.path.read_bytes()) < 1.06 * most
+    assert 0.85 * most < compute_transfer_bytes(made.path.read_bytes()) < 1.06 * most
 
     with pytest.raises(PassRefused, match="most_bytes: 1000 are"):
         apply("weights", source, tmp_path, given, most_bytes=1000)
@@ -206,8 +206,8 @@ def test_a_scale_for_every_block_comes_closer_than_one_for_the_channel():
     power = np.ones((1, 128))
 
     def error(block):
-        grid = fixed_grid(weight, power, 7, block)
-        return np.square(weight - grid.rounded(weight) * grid.steps(128)).mean()
+        grid = fit_fixed_grid(weight, power, 7, block)
+        return np.square(weight - grid.round_weights(weight) * grid.steps(128)).mean()
 
     assert error(32) < 0.6 * error(0)
 
@@ -271,10 +271,10 @@ def test_gptq_beats_rounding_where_inputs_are_correlated():
     x = rng.normal(size=(500, 6)) @ rng.normal(size=(6, 32)) + 0.1 * rng.normal(size=(500, 32))
     weight = rng.normal(size=(1, 16, 32))
     hessian = (x.T @ x / len(x))[None]
-    grid = fixed_grid(weight, np.diagonal(hessian, axis1=1, axis2=2), 3)
+    grid = fit_fixed_grid(weight, np.diagonal(hessian, axis1=1, axis2=2), 3)
     steps = grid.steps(32)
-    nearest = grid.rounded(weight) * steps
-    spread = gptq(weight, hessian, grid) * steps
+    nearest = grid.round_weights(weight) * steps
+    spread = quantize_gptq(weight, hessian, grid) * steps
 
     def error(made):
         return np.square((weight - made)[0] @ x.T).mean()
@@ -358,7 +358,7 @@ def test_an_lstm_that_int8_takes_over_leaves_room_for_other_weights(tmp_path):
     few = apply("weights", source, tmp_path, given, most_bytes=most)
     made = apply("quantize", few, tmp_path, given)
 
-    assert transfer_bytes(made.path.read_bytes()) < 1.1 * most
+    assert compute_transfer_bytes(made.path.read_bytes()) < 1.1 * most
 
 
 @pytest.mark.parametrize(
@@ -434,7 +434,7 @@ def test_layers_set_by_hand_count_in_the_transfer_size(tmp_path):
     with pytest.raises(PassRefused, match="20000 are too few"):
         apply("weights", source, tmp_path, given, most_bytes=20_000, widths=(("b", 32.0),))
     made = apply("weights", source, tmp_path, given, most_bytes=25_000, widths=(("b", 6.0),))
-    assert transfer_bytes(made.path.read_bytes()) < 1.06 * 25_000
+    assert compute_transfer_bytes(made.path.read_bytes()) < 1.06 * 25_000
 
 
 @pytest.mark.parametrize("block", [16, 32])
@@ -446,7 +446,7 @@ def test_native_containers_keep_to_the_transfer_size_as_well(tmp_path, block, mo
         made = apply(
             "weights", source, tmp_path, given, most_bytes=most, allocation=allocation, **how
         )
-        assert transfer_bytes(made.path.read_bytes()) < 1.06 * most
+        assert compute_transfer_bytes(made.path.read_bytes()) < 1.06 * most
 
 
 def test_the_filling_of_a_last_batch_is_no_sample(tmp_path):
@@ -520,7 +520,7 @@ def test_the_least_bytes_that_a_refusal_names_are_enough(tmp_path, sparse_model)
 
     made = apply("weights", source, tmp_path, given, most_bytes=most)
 
-    assert transfer_bytes(made.path.read_bytes()) <= most
+    assert compute_transfer_bytes(made.path.read_bytes()) <= most
 
 
 def test_refused_sizes_name_the_same_least_size_and_that_is_reached(tmp_path):
@@ -551,7 +551,7 @@ def test_zeros_of_whole_channels_leave_room_for_other_weights(tmp_path, sparse_m
 
     made = apply("weights", source, tmp_path, given, most_bytes=12_000)
 
-    assert 0.85 * 12_000 < transfer_bytes(made.path.read_bytes()) <= 12_000
+    assert 0.85 * 12_000 < compute_transfer_bytes(made.path.read_bytes()) <= 12_000
 
 
 def test_an_output_of_zeros_is_not_said_to_be_lost(tmp_path):

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from edgekit.graphs.index import GraphIndex
-from edgekit.graphs.probes import watch_entries
-from edgekit.passes.ranges import Extremes, Histograms, Seen, estimate
+from edgekit.graphs.probes import iter_entries
+from edgekit.passes.ranges import BatchExtremes, Extremes, Histograms, estimate
 from tests.tiny import proto, samples
 
 ALL = ("minmax", "average", "percentile", "entropy", "mse")
@@ -18,7 +18,7 @@ def ranges(batches, *, percentile=99.99):
     extremes = Extremes()
     for values in batches:
         low, high = values.min(initial=np.inf), values.max(initial=-np.inf)
-        extremes.update("v", Seen(low=float(low), high=float(high), size=values.size))
+        extremes.update("v", BatchExtremes(low=float(low), high=float(high), size=values.size))
     histograms = Histograms(extremes=extremes)
     for values in batches:
         histograms.update("v", values)
@@ -98,7 +98,7 @@ def test_a_histogram_of_a_large_value_meets_every_channel(tmp_path, shape):
     index = GraphIndex(made)
 
     sizes = {"v": values.size}
-    (entries,) = [e["v"] for e in watch_entries(index, sizes, [samples(tmp_path, v=values)])]
+    (entries,) = [e["v"] for e in iter_entries(index, sizes, [samples(tmp_path, v=values)])]
 
     assert entries.size < values.size / 10
     high = ranges([entries], percentile=99.98)["percentile"][1]

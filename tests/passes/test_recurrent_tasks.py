@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 
-from edgekit.graphs.onnx_file import all_graphs, read_onnx
+from edgekit.graphs.onnx_file import iter_graphs, read_onnx
 from tests.conftest import BESIDE, found_or_skipped
 from tests.tiny import apply, run, samples
 
@@ -19,7 +19,7 @@ def tasks():
 
 def kinds(made):
     graph = onnx.load(str(made.path)).graph
-    return [node.op_type for each in all_graphs(graph) for node in each.node]
+    return [node.op_type for each in iter_graphs(graph) for node in each.node]
 
 
 def test_a_speaker_embedding_keeps_what_it_says(tmp_path, tasks):

@@ -9,11 +9,11 @@ import pytest
 from onnx import numpy_helper
 
 from edgekit.graphs.channels import find_channels
-from edgekit.graphs.cutting import cut
+from edgekit.graphs.cutting import remove_groups
 from edgekit.graphs.divergence import Reference
 from edgekit.graphs.index import GraphIndex
-from edgekit.passes.refit import Refitted, refit
-from edgekit.progress import silent
+from edgekit.passes.refit import RefitLayer, refit
+from edgekit.progress import ignore_progress
 from tests.tiny import normal, proto, samples
 
 _CHAIN = """g (float[N,3,8,8] x) => (float[N,5] y) {
@@ -53,8 +53,8 @@ def cut_first(whole, going):
     for node in whole.graph.node:
         if node.op_type in ("Conv", "Gemm", "MatMul"):
             axis = channels.walk.axes[node.output[0]][1 if node.op_type == "Conv" else -1]
-            layers.append(Refitted(output=node.output[0], kept=channels.kept(axis, gone)))
-    return cut(channels, gone), layers
+            layers.append(RefitLayer(output=node.output[0], kept=channels.kept(axis, gone)))
+    return remove_groups(channels, gone), layers
 
 
 def test_channels_that_were_copies_of_others_are_made_up_for(tmp_path):
@@ -67,7 +67,7 @@ def test_channels_that_were_copies_of_others_are_made_up_for(tmp_path):
     learning, others = parts(tmp_path, 3, 8, 8)
     x = normal(16, 3, 8, 8, seed=7)
 
-    made = refit(whole, changed, layers, learning, held_out=others, tick=silent)
+    made = refit(whole, changed, layers, learning, held_out=others, tick=ignore_progress)
 
     wanted = computed(whole, x=x)
     assert np.abs(computed(changed, x=x) - wanted).max() > 0.1
@@ -112,9 +112,9 @@ def test_one_run_for_all_layers_is_enough_where_little_changed(tmp_path):
 def test_a_model_that_was_not_changed_stays_as_it_is(tmp_path):
     whole = proto(_CHAIN, weights=chain())
     learning, others = parts(tmp_path, 3, 8, 8, count=8)
-    layers = [Refitted(output=name) for name in ("a", "c", "y")]
+    layers = [RefitLayer(output=name) for name in ("a", "c", "y")]
 
-    made = refit(whole, whole, layers, learning, held_out=others, tick=silent)
+    made = refit(whole, whole, layers, learning, held_out=others, tick=ignore_progress)
 
     assert made.SerializeToString(deterministic=True) == whole.SerializeToString(deterministic=True)
     assert made is not whole
@@ -148,7 +148,9 @@ def test_a_damaged_layer_of_any_kind_comes_back(tmp_path, text, shape):
     learning, others = parts(tmp_path, *shape, count=64)
     output = "h" if "h =" in text else "a"
 
-    made = refit(whole, changed, [Refitted(output=output)], learning, held_out=others, tick=silent)
+    made = refit(
+        whole, changed, [RefitLayer(output=output)], learning, held_out=others, tick=ignore_progress
+    )
 
     x = normal(4, *shape, seed=3)
     assert np.abs(computed(changed, x=x) - computed(whole, x=x)).max() > 0.05
@@ -164,7 +166,9 @@ def test_a_layer_that_is_added_to_something_makes_up_for_what_that_lacks(tmp_pat
     changed = proto(text, weights=weights | {"v": normal(6, 6, seed=5)})
     learning, others = parts(tmp_path, 6)
 
-    made = refit(whole, changed, [Refitted(output="a")], learning, held_out=others, tick=silent)
+    made = refit(
+        whole, changed, [RefitLayer(output="a")], learning, held_out=others, tick=ignore_progress
+    )
 
     x = normal(4, 6, seed=3)
     np.testing.assert_allclose(computed(made, x=x), computed(whole, x=x), atol=1e-4)
@@ -180,7 +184,7 @@ def test_few_samples_and_dead_channels_do_no_harm(tmp_path):
     for count in (1, 2, 5):
         learning, others = parts(tmp_path, 3, 8, 8, count=count)
 
-        made = refit(whole, changed, layers, learning, held_out=others, tick=silent)
+        made = refit(whole, changed, layers, learning, held_out=others, tick=ignore_progress)
 
         index = GraphIndex(made)
         assert all(index.is_finite(t.name) for t in made.graph.initializer)
@@ -193,7 +197,7 @@ def test_what_makes_the_outputs_worse_is_undone(tmp_path):
     learning = [samples(tmp_path, x=np.full((1, 3, 8, 8), 0.01 * i, np.float32)) for i in range(9)]
     _, others = parts(tmp_path, 3, 8, 8)
 
-    made = refit(whole, changed, layers, learning, held_out=others, tick=silent)
+    made = refit(whole, changed, layers, learning, held_out=others, tick=ignore_progress)
 
     reference = Reference(whole, others)
     assert reference.divergence(made) <= reference.divergence(changed)
@@ -204,7 +208,9 @@ def test_a_weight_that_two_layers_read_stays(tmp_path):
     whole, changed = (proto(text, weights={"w": normal(4, 4, seed=i)}) for i in (0, 1))
     learning, others = parts(tmp_path, 4)
 
-    made = refit(whole, changed, [Refitted(output="a")], learning, held_out=others, tick=silent)
+    made = refit(
+        whole, changed, [RefitLayer(output="a")], learning, held_out=others, tick=ignore_progress
+    )
 
     assert made == changed
 
@@ -216,4 +222,11 @@ def test_a_value_that_is_not_finite_is_named(tmp_path):
     others = [samples(tmp_path, x=np.ones((2, 4), np.float32))]
 
     with pytest.raises(FloatingPointError, match="h"):
-        refit(whole, changed, [Refitted(output="y")], learning, held_out=others, tick=silent)
+        refit(
+            whole,
+            changed,
+            [RefitLayer(output="y")],
+            learning,
+            held_out=others,
+            tick=ignore_progress,
+        )

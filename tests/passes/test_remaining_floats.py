@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from edgekit.passes import step
+from edgekit.passes import build_step
 from edgekit.passes.running import run_checked
 from edgekit.recipe import QuantizeDynamic, QuantizeStatic
 from tests.tiny import model, normal, samples, work
@@ -39,7 +39,7 @@ def test_a_large_weight_that_stays_float_is_told_with_its_reason(tmp_path, case,
     text, weights, arrays, reason = CASES[case]
     source = model(tmp_path, text, weights=weights)
 
-    found = run_checked(step(settings), source, work(tmp_path, samples(tmp_path, **arrays)))
+    found = run_checked(build_step(settings), source, work(tmp_path, samples(tmp_path, **arrays)))
 
     told = [note for note in found.notes if note.startswith("weights stay float")]
     assert told == [f"weights stay float: {reason}"]
@@ -50,7 +50,7 @@ def test_a_model_that_is_quantized_whole_has_no_such_note(tmp_path, settings):
     source = model(tmp_path, PLAIN, weights={"u": normal(64, 64)})
     data = samples(tmp_path, x=normal(16, 64))
 
-    found = run_checked(step(settings), source, work(tmp_path, data))
+    found = run_checked(build_step(settings), source, work(tmp_path, data))
 
     assert "stay float" not in " ".join(found.notes)
 
@@ -64,7 +64,7 @@ def test_a_convolution_that_the_pass_leaves_is_told_once(tmp_path):
     source = model(tmp_path, text, weights=weights)
     data = samples(tmp_path, x=normal(16, 16, 8, 8))
 
-    found = run_checked(step(QuantizeDynamic()), source, work(tmp_path, data))
+    found = run_checked(build_step(QuantizeDynamic()), source, work(tmp_path, data))
 
     assert sum("convolutions" in note for note in found.notes) == 1
     assert not any(note.startswith("weights stay float") for note in found.notes)

@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from edgekit.errors import PassError, PassRefused, UserError
 from edgekit.graphs.onnx_file import read_onnx
-from edgekit.passes import INT8_WEIGHTS, PASSES, PassSpec, Promise, step
+from edgekit.passes import INT8_WEIGHTS, PASSES, PassSpec, Promise, build_step
 from edgekit.recipe import Clean, QuantizeDynamic, QuantizeStatic
 from tests.tiny import apply, model, normal, run, samples, uniform, work
 
@@ -514,7 +514,7 @@ def test_a_tflite_model_is_refused_by_passes_on_onnx(tmp_path):
 
 @pytest.mark.parametrize("settings", [Clean(), QuantizeStatic(), QuantizeDynamic()])
 def test_a_step_is_named_as_in_the_table(settings):
-    made = step(settings)
+    made = build_step(settings)
 
     assert PASSES[made.name].settings is type(settings)
     assert made.version == PASSES[made.name].version

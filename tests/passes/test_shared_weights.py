@@ -10,7 +10,7 @@ import pytest
 from onnx import TensorProto, numpy_helper
 
 from edgekit.errors import PassRefused
-from edgekit.graphs.onnx_file import all_graphs
+from edgekit.graphs.onnx_file import iter_graphs
 from edgekit.passes import PASSES
 from edgekit.passes.running import run_step
 from edgekit.passes.shared_weights import collect_shared_layers
@@ -251,7 +251,7 @@ def test_integer_products_take_the_integers_as_they_are(tmp_path, name, case):
 
 def inner_graphs_of(made):
     graph = onnx.load(str(made.path)).graph
-    return [g for g in all_graphs(graph) if g is not graph]
+    return [g for g in iter_graphs(graph) if g is not graph]
 
 
 def test_a_model_of_integers_without_integer_kernels_is_refused_as_such(tmp_path):

@@ -17,10 +17,10 @@ from ai_edge_litert import schema_py_generated as schema
 
 from edgekit.errors import PassError, PassRefused
 from edgekit.feeding import Feeding
-from edgekit.graphs.lite_file import lite_census, lite_ops
-from edgekit.graphs.outputs import outputs
+from edgekit.graphs.lite_file import count_tflite_ops, read_tflite_storage_stats
+from edgekit.graphs.outputs import iter_outputs
 from edgekit.graphs.reading import read_model
-from edgekit.passes import PASSES, TWIN, PassSpec, step
+from edgekit.passes import PASSES, TWIN, PassSpec, build_step
 from edgekit.passes.running import run_checked
 from edgekit.passes.to_tflite import to_tflite
 from edgekit.recipe import ToTflite
@@ -41,14 +41,14 @@ TABLE = {"table": normal(9, 4), "two": np.array([2])}
 
 
 def answers(made, **feed):
-    (given,) = outputs(made, [feed])
+    (given,) = iter_outputs(made, [feed])
     assert not isinstance(given, str), given
     return given
 
 
 def test_a_float_graph_gives_the_same_answers_and_says_how_close(tmp_path):
     source, x = model(tmp_path, NET, weights=WEIGHTS), uniform(24, 3, 8, 8)
-    found = run_checked(step(ToTflite()), source, work(tmp_path, samples(tmp_path, x=x)))
+    found = run_checked(build_step(ToTflite()), source, work(tmp_path, samples(tmp_path, x=x)))
 
     assert found.agreement.samples == 16
     assert found.agreement.worst[1] < 1e-5
@@ -105,12 +105,14 @@ def test_the_int8_of_quantize_runs_on_integers_there_and_answers_alike(tmp_path)
     source, data = model(tmp_path, NET, weights=WEIGHTS), uniform(64, 3, 8, 8)
     calibration = samples(tmp_path, x=data)
     int8 = apply("quantize", source, tmp_path, calibration)
-    made = run_checked(step(ToTflite()), int8, work(tmp_path, calibration))
+    made = run_checked(build_step(ToTflite()), int8, work(tmp_path, calibration))
 
-    stored = lite_census(made.model.path)
+    stored = read_tflite_storage_stats(made.model.path)
     assert stored.weight_bytes == 0, "no float weights"
     assert stored.bytes_of["int8"] >= 4 * 27 + 40
-    assert lite_ops(made.model.path)["DEQUANTIZE"] <= 2, "of the answer and of the last weights"
+    assert count_tflite_ops(made.model.path)["DEQUANTIZE"] <= 2, (
+        "of the answer and of the last weights"
+    )
     assert made.agreement.worst[1] < 0.02
 
 
@@ -119,7 +121,7 @@ def test_weights_too_small_for_fewer_bits_are_a_reason_and_no_broken_promise(tmp
     text = "g (float[N,4] x) => (float[N,3] y) { y = MatMul(x, w) }"
     source = model(tmp_path, text, weights={"w": normal(4, 3)})
     with pytest.raises(PassRefused, match=f"{precision}: no .*weights"):
-        run_checked(step(ToTflite(precision=precision)), source, work(tmp_path))
+        run_checked(build_step(ToTflite(precision=precision)), source, work(tmp_path))
 
 
 def with_a_word(path):
@@ -185,7 +187,7 @@ def test_without_samples_a_wrong_number_beyond_the_usual_range_is_found(tmp_path
     weights = {"w": normal(1, 16, 5), "r": normal(1, 16, 4)}
     source = model(tmp_path, CLIPPED, weights=weights)
     apply("tflite", source, tmp_path)
-    monkeypatch.setattr("edgekit.bridge.rules.gates._clipped", _wrongly_clipped)
+    monkeypatch.setattr("edgekit.bridge.rules.gates._clip_input", _wrongly_clipped)
 
     with pytest.raises(PassError, match="output y differs from the original"):
         apply("tflite", source, tmp_path)
@@ -235,7 +237,7 @@ def test_a_larger_file_is_told_with_what_it_stores(tmp_path):
     )
     weights = {"first": np.float32(0), "end": np.float32(4096), "one": np.float32(1)}
     source = model(tmp_path, computed, weights=weights | {"shape": np.array([64, 64])})
-    found = run_checked(step(ToTflite()), source, work(tmp_path))
+    found = run_checked(build_step(ToTflite()), source, work(tmp_path))
 
     told = found.notes[0]
     assert "times as large as its source: it stores 16,384 bytes of float32 instead of" in told
@@ -249,7 +251,7 @@ def test_a_file_that_is_larger_by_its_graph_is_said_to_be(tmp_path):
     weights = {"w": normal(1, 96, 8), "r": normal(1, 96, 24), "axis": [0]}
     source = model(tmp_path, text, weights=weights)
     small = apply("quantize-dynamic", source, tmp_path, samples(tmp_path, x=normal(12, 1, 8)))
-    found = run_checked(step(ToTflite()), small, work(tmp_path))
+    found = run_checked(build_step(ToTflite()), small, work(tmp_path))
 
     told = next(note for note in found.notes if "times as large" in note)
     assert re.search(r"its graph takes [\d,]+ bytes instead of [\d,]+, with \d+ operators", told)
@@ -259,9 +261,11 @@ def test_a_file_that_is_larger_by_its_graph_is_said_to_be(tmp_path):
     ("ratio", "told"), [(2.0, "2.00 times as long"), (1.1, "1.10 times as long"), (1.05, "")]
 )
 def test_a_slower_file_is_told_with_its_time(tmp_path, monkeypatch, ratio, told):
-    monkeypatch.setattr("edgekit.passes.timing.time_ratio", lambda *_: ratio)
+    monkeypatch.setattr("edgekit.passes.timing.measure_time_ratio", lambda *_: ratio)
     monkeypatch.setattr("edgekit.passes.growth._LEAST_EXTRA", 0.0)
-    found = run_checked(step(ToTflite()), model(tmp_path, NET, weights=WEIGHTS), work(tmp_path))
+    found = run_checked(
+        build_step(ToTflite()), model(tmp_path, NET, weights=WEIGHTS), work(tmp_path)
+    )
 
     assert told in " ".join(found.notes)
     assert bool(told) == bool(found.notes)
@@ -269,16 +273,20 @@ def test_a_slower_file_is_told_with_its_time(tmp_path, monkeypatch, ratio, told)
 
 @pytest.mark.parametrize(("seconds", "told"), [(5e-5, True), (5e-6, False)])
 def test_small_models_are_timed_beyond_the_overhead_of_a_call(tmp_path, monkeypatch, seconds, told):
-    monkeypatch.setattr("edgekit.passes.timing.time_ratio", lambda *_: 2.0)
-    monkeypatch.setattr("edgekit.passes.growth.thread_seconds", lambda *_: seconds)
-    found = run_checked(step(ToTflite()), model(tmp_path, NET, weights=WEIGHTS), work(tmp_path))
+    monkeypatch.setattr("edgekit.passes.timing.measure_time_ratio", lambda *_: 2.0)
+    monkeypatch.setattr("edgekit.passes.growth.measure_thread_seconds", lambda *_: seconds)
+    found = run_checked(
+        build_step(ToTflite()), model(tmp_path, NET, weights=WEIGHTS), work(tmp_path)
+    )
 
     assert ("2.00 times as long" in " ".join(found.notes)) == told
 
 
 def test_a_file_as_small_as_its_source_is_no_matter_for_a_note(tmp_path, monkeypatch):
-    monkeypatch.setattr("edgekit.passes.timing.time_ratio", lambda *_: 1.0)
-    found = run_checked(step(ToTflite()), model(tmp_path, NET, weights=WEIGHTS), work(tmp_path))
+    monkeypatch.setattr("edgekit.passes.timing.measure_time_ratio", lambda *_: 1.0)
+    found = run_checked(
+        build_step(ToTflite()), model(tmp_path, NET, weights=WEIGHTS), work(tmp_path)
+    )
 
     assert found.notes == ()
 
@@ -288,7 +296,7 @@ def test_a_constant_input_decides_the_branch_and_stays_in_the_signature(tmp_path
     source, x = write(tmp_path, model_by_rate()), uniform(1, 4)
     constant = np.array(rate)
     own = replace(work(tmp_path), feeding=Feeding(constants={"sr": constant}))
-    found = run_checked(step(ToTflite()), source, own)
+    found = run_checked(build_step(ToTflite()), source, own)
 
     assert [str(t) for t in found.model.signature.inputs] == ["x float32 [1, 4]", "sr int64 []"]
     np.testing.assert_allclose(
@@ -328,7 +336,7 @@ def test_constants_are_suggested_only_where_small_inputs_decide_the_branch(tmp_p
 def test_a_constant_input_of_a_graph_that_needs_no_folding_is_still_read(tmp_path):
     source = model(tmp_path, "g (float[N,4] x, float k) => (float[N,4] y) { y = Mul(x, k) }")
     own = replace(work(tmp_path), feeding=Feeding(constants={"k": np.float32(2)}))
-    found = run_checked(step(ToTflite()), source, own)
+    found = run_checked(build_step(ToTflite()), source, own)
 
     x = uniform(1, 4)
     np.testing.assert_allclose(answers(found.model, x=x, k=np.float32(3))["y"], 3 * x, rtol=1e-6)

@@ -21,7 +21,7 @@ from edgekit.passes.timing import measure_slowdown
 )
 def test_a_small_slowdown_is_measured_twice(monkeypatch, ratios, told):
     left = iter(ratios)
-    monkeypatch.setattr("edgekit.passes.timing.time_ratio", lambda *_: next(left))
+    monkeypatch.setattr("edgekit.passes.timing.measure_time_ratio", lambda *_: next(left))
 
     assert measure_slowdown(lambda: None, lambda: None) == told
     assert next(left, None) is None

@@ -8,9 +8,9 @@ pytest.importorskip("ai_edge_litert", reason="ai-edge-litert is not installed")
 from edgekit.bridge.flatbuffer import write_lite
 from edgekit.bridge.graph import LiteGraph, Op, Tensor, constant
 from edgekit.errors import PassRefused, UserError
-from edgekit.graphs.outputs import outputs
+from edgekit.graphs.outputs import iter_outputs
 from edgekit.graphs.reading import read_model
-from edgekit.passes import step
+from edgekit.passes import build_step
 from edgekit.passes.running import run_checked
 from edgekit.recipe import ToOnnx
 from tests.tiny import normal, samples, work
@@ -40,39 +40,39 @@ def test_a_file_that_takes_no_inputs_of_its_own_sizes_is_read_with_free_ones(tmp
     assert source.signature.inputs[0].shape == (1, "?", "?", 3)
     assert source.signature.outputs[0].shape == (1, 4)
     for size in (9, 24):
-        (made,) = outputs(source, [{"x": normal(1, size, size + 3, 3)}])
+        (made,) = iter_outputs(source, [{"x": normal(1, size, size + 3, 3)}])
         assert made["y"].shape == (1, 4)
 
 
 def test_sizes_that_are_given_make_an_onnx_graph_of_them(tmp_path):
     source = resizable(tmp_path)
     settings = ToOnnx(dims=(("x.1", 20), ("x.2", 30)))
-    found = run_checked(step(settings), source, work(tmp_path))
+    found = run_checked(build_step(settings), source, work(tmp_path))
 
     assert found.model.signature.inputs[0].shape[1:] == (20, 30, 3)
     feed = {"x": normal(1, 20, 30, 3)}
-    (want,), (got,) = outputs(source, [feed]), outputs(found.model, [feed])
+    (want,), (got,) = iter_outputs(source, [feed]), iter_outputs(found.model, [feed])
     np.testing.assert_allclose(got["y"], want["y"], atol=1e-5)
 
 
 def test_samples_are_compared_at_the_sizes_that_they_have(tmp_path):
     source, data = resizable(tmp_path), samples(tmp_path, x=normal(20, 15, 18, 3))
     settings = ToOnnx(dims=(("x.1", 15), ("x.2", 18)))
-    found = run_checked(step(settings), source, work(tmp_path, data))
+    found = run_checked(build_step(settings), source, work(tmp_path, data))
 
     assert found.agreement.samples == 16
 
 
 def test_without_a_size_the_input_and_the_option_are_named(tmp_path):
     with pytest.raises(PassRefused, match=r"input x \[1, 1, 1, 3\] is meant to be resized") as told:
-        run_checked(step(ToOnnx()), resizable(tmp_path), work(tmp_path))
+        run_checked(build_step(ToOnnx()), resizable(tmp_path), work(tmp_path))
     assert "--dims x.1=SIZE" in told.value.hint
 
 
 def test_sizes_that_the_file_does_not_take_are_the_users_to_mend(tmp_path):
     settings = ToOnnx(dims=(("x.1", 2), ("x.2", 2)))
     with pytest.raises(PassRefused, match="takes no inputs x"):
-        run_checked(step(settings), resizable(tmp_path), work(tmp_path))
+        run_checked(build_step(settings), resizable(tmp_path), work(tmp_path))
 
 
 def test_an_operator_that_no_runtime_has_is_still_refused_as_such(tmp_path):

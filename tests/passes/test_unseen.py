@@ -7,10 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from edgekit.passes import PASSES, step
-from edgekit.passes.agreement import Agreement, agreement
+from edgekit.passes import PASSES, build_step
+from edgekit.passes.agreement import Agreement, compare_models
 from edgekit.passes.losses import describe_losses
-from edgekit.passes.promises import broken_agreement
+from edgekit.passes.promises import check_agreement
 from edgekit.passes.running import run_checked
 from edgekit.passes.unseen import hold_out_samples
 from edgekit.recipe import LowRank, Prune, PruneChannels, QuantizeStatic, QuantizeWeights
@@ -123,7 +123,7 @@ def test_the_error_told_is_that_on_new_samples(tmp_path, settings, count, unseen
     source = wide(tmp_path)
     data = samples(tmp_path, x=normal(count, 64, seed=4))
 
-    found = run_checked(step(settings), source, work(tmp_path, data))
+    found = run_checked(build_step(settings), source, work(tmp_path, data))
 
     x = normal(2000, 64, seed=9)
     before, after = run(source, x=x)[0], run(found.model, x=x)[0]
@@ -136,7 +136,7 @@ def test_a_result_that_follows_its_samples_says_so(tmp_path):
     source = wide(tmp_path)
     data = samples(tmp_path, x=normal(24, 64, seed=4))
 
-    found = run_checked(step(PruneChannels(remove=0.2)), source, work(tmp_path, data))
+    found = run_checked(build_step(PruneChannels(remove=0.2)), source, work(tmp_path, data))
 
     name, error = found.agreement.worst
     assert error > 2 * found.agreement.seen_errors[name]
@@ -149,7 +149,7 @@ def test_outputs_that_are_mostly_lost_are_named_with_their_error(tmp_path):
     source = wide(tmp_path)
     data = samples(tmp_path, x=normal(64, 64, seed=4))
 
-    found = run_checked(step(PruneChannels(remove=0.6)), source, work(tmp_path, data))
+    found = run_checked(build_step(PruneChannels(remove=0.6)), source, work(tmp_path, data))
 
     error = found.agreement.relative_errors["y"]
     assert error > 0.5
@@ -184,21 +184,21 @@ def test_an_output_that_its_mean_is_nearer_to_is_refused(tmp_path, kept, added, 
         work(tmp_path, samples(tmp_path, x=normal(64, 16))), least=12, batch=1, in_time=False
     )
 
-    found = agreement(before, after, apart.fitting, unseen=apart.unseen, seed=0)
+    found = compare_models(before, after, apart.fitting, unseen=apart.unseen, seed=0)
 
     assert found.relative_errors["y"] > 1
     assert (found.lost == ("y",)) is lost
-    said = list(broken_agreement(PASSES["low-rank"].promise, found, asked=True))
+    said = list(check_agreement(PASSES["low-rank"].promise, found, asked=True))
     assert bool(said) is lost
     assert all("output y is off by" in each and "its mean" in each for each in said)
-    assert not list(broken_agreement(PASSES["quantize"].promise, found))
+    assert not list(check_agreement(PASSES["quantize"].promise, found))
 
 
 def test_the_error_of_few_samples_is_told_as_that_of_the_samples_fitted_to(tmp_path):
     source = wide(tmp_path)
     data = samples(tmp_path, x=normal(6, 64, seed=4))
 
-    found = run_checked(step(QuantizeStatic()), source, work(tmp_path, data))
+    found = run_checked(build_step(QuantizeStatic()), source, work(tmp_path, data))
 
     assert found.agreement.unseen == 0
     assert any("that of the 6 samples that the pass was fitted to" in note for note in found.notes)
@@ -210,6 +210,6 @@ def test_passes_that_fit_to_no_samples_are_judged_by_all(tmp_path):
     data = samples(tmp_path, x=normal(24, 64, seed=4))
     settings = PASSES["quantize-dynamic"].settings()
 
-    found = run_checked(step(settings), source, work(tmp_path, data))
+    found = run_checked(build_step(settings), source, work(tmp_path, data))
 
     assert (found.agreement.samples, found.agreement.unseen) == (16, 0)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from edgekit import profile
-from edgekit.passes import step
+from edgekit.passes import build_step
 from edgekit.passes.running import run_checked
-from edgekit.profile import load_profile, weight_bits
-from edgekit.recipe import QuantizeDynamic, QuantizeStatic, QuantizeWeights, with_weight_bits
+from edgekit.profile import choose_weight_bits, load_profile
+from edgekit.recipe import QuantizeDynamic, QuantizeStatic, QuantizeWeights, set_weight_bits
 from tests.tiny import model, normal, run, samples, work
 
 VNNI, PLAIN = ("cpu", ["avx2", "avx512_vnni"]), ("cpu", ["avx2"])
@@ -34,14 +34,14 @@ def machine(monkeypatch):
 )
 def test_the_device_and_this_machine_decide(machine, facts, device, bits):
     machine(facts)
-    assert weight_bits(load_profile(device) if device else None) == bits
+    assert choose_weight_bits(load_profile(device) if device else None) == bits
 
 
 @pytest.mark.parametrize("settings", [QuantizeStatic(), QuantizeDynamic(), QuantizeWeights()])
 def test_bits_that_are_left_open_are_filled_in_and_others_stay(settings):
-    assert with_weight_bits(step(settings), 8).settings.weight_bits == 8
-    asked = step(type(settings)(weight_bits=7))
-    assert with_weight_bits(asked, 8) == asked
+    assert set_weight_bits(build_step(settings), 8).settings.weight_bits == 8
+    asked = build_step(type(settings)(weight_bits=7))
+    assert set_weight_bits(asked, 8) == asked
 
 
 @pytest.mark.parametrize(("facts", "bits"), [(VNNI, 8), (PLAIN, 7)])
@@ -55,7 +55,7 @@ def test_a_pass_says_how_many_bits_its_weights_have(tmp_path, machine, settings,
     )
     desk = work(tmp_path, samples(tmp_path, x=normal(72, 8, seed=2)))
 
-    made = run_checked(step(settings), source, desk)
+    made = run_checked(build_step(settings), source, desk)
 
     assert len(run(made.model, x=normal(4, 8))) == 1
     assert [note for note in desk.notes if f"weights have {bits} bits" in note]

@@ -6,10 +6,18 @@ import numpy as np
 import pytest
 
 from edgekit.graphs.channels import Family, find_channels
-from edgekit.graphs.cutting import macs_of
+from edgekit.graphs.cutting import count_remaining_macs
 from edgekit.graphs.rewrite import prepare
 from edgekit.passes.importance import Ranking
-from edgekit.passes.widths import Allocation, Ladder, Sizes, alike, damage_of, gone, steps_of
+from edgekit.passes.widths import (
+    Ladder,
+    Sizes,
+    WidthSearch,
+    choose_uniform_steps,
+    collect_removed,
+    list_removal_counts,
+    sum_damages,
+)
 from tests.passes.test_prune_channels import CONVS, convs
 from tests.tiny import proto
 
@@ -23,7 +31,7 @@ def ladders(damages):
     channels = find_channels(prepare(proto(CONVS, weights=convs()), 13))
     made = []
     for each, worst in zip(channels.families, damages, strict=True):
-        steps = steps_of(each, 8)
+        steps = list_removal_counts(each, 8)
         made.append(
             Ladder(
                 family=each,
@@ -46,7 +54,7 @@ def ladders(damages):
     ],
 )
 def test_what_is_left_keeps_its_alignment(count, width, align, left):
-    assert {count - step for step in steps_of(family(count, width), align)} == left
+    assert {count - step for step in list_removal_counts(family(count, width), align)} == left
 
 
 def test_counts_of_a_state_are_those_of_the_groups_that_go():
@@ -54,15 +62,17 @@ def test_counts_of_a_state_are_those_of_the_groups_that_go():
     sizes = Sizes(channels, made)
 
     for state in ([0, 0], [1, 0], [1, 2], [3, 3]):
-        assert sizes.macs(state) == macs_of(channels, gone(made, state))
+        assert sizes.macs(state) == count_remaining_macs(channels, collect_removed(made, state))
 
 
 def test_channels_that_only_pad_a_block_save_no_time():
     channels, made = ladders([1.0, 1.0])
     sizes = Sizes(channels, made)
 
-    assert sizes.paced([0, 1]) == sizes.paced([0, 0]) == sizes.macs([0, 0])  # 24 of 32
-    assert sizes.paced([0, 2]) == sizes.macs([0, 2])  # 16 of 32
+    assert (
+        sizes.count_padded_macs([0, 1]) == sizes.count_padded_macs([0, 0]) == sizes.macs([0, 0])
+    )  # 24 of 32
+    assert sizes.count_padded_macs([0, 2]) == sizes.macs([0, 2])  # 16 of 32
 
 
 @pytest.mark.parametrize("dear", [0, 1])
@@ -73,11 +83,13 @@ def test_the_family_that_does_less_damage_goes_further(dear):
     sizes = Sizes(channels, made)
     most = 0.6 * sizes.macs([0, 0])
 
-    state = Allocation(made, sizes.macs, pace=sizes.macs).allocate(most)
+    state = WidthSearch(made, sizes.macs, pace=sizes.macs).allocate(most)
 
     assert sizes.macs(state) <= most
     assert state[1 - dear] > state[dear]
-    assert damage_of(made, state) < damage_of(made, alike(made, sizes.macs, most))
+    assert sum_damages(made, state) < sum_damages(
+        made, choose_uniform_steps(made, sizes.macs, most)
+    )
 
 
 def test_one_search_serves_several_amounts_with_the_same_steps():
@@ -97,11 +109,11 @@ def test_one_search_serves_several_amounts_with_the_same_steps():
     for part in parts:
         calls.clear()
         size = counting(sizes)
-        alone.append(Allocation(made, size, pace=size).allocate(part * sizes.macs([0, 0])))
+        alone.append(WidthSearch(made, size, pace=size).allocate(part * sizes.macs([0, 0])))
         counts.append(len(calls))
 
     calls.clear()
     size = counting(sizes)
-    shared = Allocation(made, size, pace=size)
+    shared = WidthSearch(made, size, pace=size)
     assert [shared.allocate(part * sizes.macs([0, 0])) for part in parts] == alone
     assert len(calls) < 0.75 * sum(counts)

@@ -6,7 +6,7 @@ import pytest
 
 from edgekit.bundle import open_bundle, write_bundle
 from edgekit.errors import DeviceError
-from edgekit.packing import travelling
+from edgekit.packing import encode_for_transfer
 from edgekit.profile import RuntimeSpec
 from edgekit.remote.deploy import check_machine, ensure_runtime, push, rollback, status
 from edgekit.remote.sending import Packed, send, sha256
@@ -96,7 +96,7 @@ def test_low_bit_weights_travel_packed_and_are_served_as_they_were(device, tmp_p
     host, home = device
     bundle = make_bundle(tmp_path / "b", low_bits=True, width=6000)
     model = bundle.path / "model.onnx"
-    sent = travelling(model.read_bytes())
+    sent = encode_for_transfer(model.read_bytes())
     assert sent.encoding == "packed"
     members = {p.name: p.read_bytes() for p in bundle.path.iterdir()}
     if form != "folder":
@@ -122,7 +122,7 @@ def test_a_device_that_cannot_expand_gets_the_model_deflated(device, tmp_path):
     (site / "numpy/__init__.py").write_text("raise ImportError('no numpy for this processor')")
     with open_session(device[0]) as session:
         model = bundle.manifest.file("model.onnx")
-        packed = Packed(find=lambda _: bundle.travelling("model.onnx"), site=str(site))
+        packed = Packed(find=lambda _: bundle.encode_for_transfer("model.onnx"), site=str(site))
         sources = [(bundle.path / model.name, model.digest)]
         there = send(session, sources, said.append, packed)
     assert all(sha256(Path(path).read_bytes()) == digest for digest, path in there.items())

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from edgekit.recipe import Recipe
-from edgekit.results import MIB, Rejected
-from edgekit.search import choose, nearest, original, propose
+from edgekit.results import MIB, Rejection
+from edgekit.search import choose_candidate, find_nearest, make_original, propose
 from tests.search.searching import (
     BOTH,
     LITE,
@@ -33,7 +33,7 @@ def test_ranges_that_leave_nothing_of_the_outputs_lead_to_others():
         lambda r: (
             candidate(r.name, recipe=r, fails={"accuracy_drop_points": -0.5})
             if r.name.endswith(("mse", "dynamic"))
-            else Rejected(recipe=r, reason="failed: outputs are constant", broken=True)
+            else Rejection(recipe=r, reason="failed: outputs are constant", broken=True)
         )
     )
 
@@ -58,36 +58,36 @@ def test_a_slow_but_accurate_candidate_is_no_reason_for_other_ranges():
 
 
 def test_where_no_pass_applies_the_search_ends():
-    assert len(explore(lambda r: Rejected(recipe=r, reason="nothing to quantise"))) == 2
+    assert len(explore(lambda r: Rejection(recipe=r, reason="nothing to quantise"))) == 2
 
 
 def test_every_recipe_carries_the_seed_and_the_original_has_no_steps():
     assert {r.seed for r in propose([], BOTH)} == {7}
-    assert original(7) == Recipe(name="original", seed=7)
+    assert make_original(7) == Recipe(name="original", seed=7)
 
 
 def test_the_fastest_that_passes_wins():
     slow, fast = candidate("slow", ms=2.0), candidate("fast", ms=1.0)
     wrong = candidate("wrong", ms=0.5, fails={"accuracy_drop_points": 1})
 
-    assert choose([slow, fast, wrong], source="host") is fast
+    assert choose_candidate([slow, fast, wrong], source="host") is fast
 
 
 def test_of_equally_fast_ones_the_smaller_wins():
     large, small = candidate("large", ms=1.00, size=400), candidate("small", ms=1.02, size=100)
 
-    assert choose([large, small], source="host") is small
+    assert choose_candidate([large, small], source="host") is small
 
 
 def test_one_that_was_not_timed_where_it_counts_loses_against_one_that_was():
     timed, untimed = candidate("timed", ms=9.0), candidate("untimed")
 
-    assert choose([untimed, timed], source="host") is timed
-    assert choose([untimed], source="host") is untimed
+    assert choose_candidate([untimed, timed], source="host") is timed
+    assert choose_candidate([untimed], source="host") is untimed
 
 
 def test_where_none_passes_nothing_is_chosen():
-    assert choose([candidate("a", ms=1, reasons=["killed"])], source="host") is None
+    assert choose_candidate([candidate("a", ms=1, reasons=["killed"])], source="host") is None
 
 
 @pytest.mark.parametrize(
@@ -102,7 +102,7 @@ def test_where_none_passes_nothing_is_chosen():
 def test_the_nearest_misses_least(worse):
     best = candidate("best", ms=5, fails={"latency_p95_ms": 0.5})
 
-    assert nearest([candidate("worse", ms=1, **worse), best], source="host") is best
+    assert find_nearest([candidate("worse", ms=1, **worse), best], source="host") is best
 
 
 def test_every_recipe_has_weights_of_the_bits_that_the_processors_bear():
@@ -134,7 +134,7 @@ def test_a_file_that_comes_out_too_heavy_is_made_lighter_a_few_times():
 def test_fewer_bits_end_where_there_are_no_such_weights():
     def outcome(recipe):
         if any(s.name == "weights" for s in recipe.steps):
-            return Rejected(recipe=recipe, reason="too few for anything")
+            return Rejection(recipe=recipe, reason="too few for anything")
         return candidate(recipe.name, recipe=recipe, size=2 * MIB, fails={"transfer_mib": 1.0})
 
     assert len(of_low_bits(explore(outcome))) == 2
@@ -166,7 +166,7 @@ def test_the_twin_of_a_recipe_begins_with_the_same_steps():
 def test_where_the_original_does_not_cross_over_its_int8_is_not_tried_there():
     def outcome(recipe):
         if recipe.name == "original-tflite":
-            return Rejected(recipe=recipe, reason="no counterpart")
+            return Rejection(recipe=recipe, reason="no counterpart")
         return accurate(recipe)
 
     assert explore(outcome, BOTH) == ["int8-static", "int8-dynamic", "original-tflite"]
@@ -201,7 +201,7 @@ def test_activations_of_16_bits_come_after_all_ranges_and_only_for_litert():
 def test_a_model_whose_int8_fails_for_one_runtime_still_gets_ranges_for_the_other():
     def outcome(recipe):
         if recipe.name == "int8-static":
-            return Rejected(recipe=recipe, reason="an operator is forbidden")
+            return Rejection(recipe=recipe, reason="an operator is forbidden")
         return candidate(recipe.name, recipe=recipe, fails={"accuracy_drop_points": 0.5})
 
     later = explore(outcome, BOTH)[5:]
@@ -245,7 +245,7 @@ def test_a_tflite_model_that_the_device_is_too_old_for_is_written_anew():
 
 def test_a_tflite_model_that_cannot_be_brought_over_is_left_as_it_is():
     def refused(recipe):
-        return Rejected(recipe=recipe, reason="no counterpart")
+        return Rejection(recipe=recipe, reason="no counterpart")
 
     assert explore(refused, terms("onnx", "tflite", source="tflite")) == ["original-onnx"]
     lite = explore(refused, terms("tflite", source="tflite"))

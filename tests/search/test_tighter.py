@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from edgekit.results import MIB, Rejected
-from edgekit.search import nearest, propose
+from edgekit.results import MIB, Rejection
+from edgekit.search import find_nearest, propose
 from tests.search.searching import (
     BOTH,
     accurate,
@@ -130,7 +130,7 @@ def test_few_bits_that_are_accurate_and_too_heavy_lose_channels():
         made.append(recipe)
         found = settings_in(recipe)
         if "weights" in found and found["weights"].most_bytes < MIB and "prune" not in recipe.name:
-            return Rejected(recipe=recipe, reason="too few for anything")
+            return Rejection(recipe=recipe, reason="too few for anything")
         over = 0.2 if "weights" in found else 2.0
         over = -0.1 if "prune-channels" in found else over
         size = int((1 + over) * MIB)
@@ -145,7 +145,7 @@ def test_few_bits_that_are_accurate_and_too_heavy_lose_channels():
 def test_low_rank_comes_once_and_after_channels():
     def outcome(recipe):
         if "prune-channels" in settings_in(recipe):
-            return Rejected(recipe=recipe, reason="all its channels are outputs")
+            return Rejection(recipe=recipe, reason="all its channels are outputs")
         return candidate(recipe.name, recipe=recipe, fails={"model_mib": 0.5})
 
     assert explore(outcome)[2:] == [
@@ -165,7 +165,7 @@ def test_ranks_are_counted_in_what_the_budget_that_binds_depends_on(budget, of):
     def outcome(recipe):
         made.append(recipe)
         if "prune-channels" in settings_in(recipe):
-            return Rejected(recipe=recipe, reason="all its channels are outputs")
+            return Rejection(recipe=recipe, reason="all its channels are outputs")
         return candidate(recipe.name, recipe=recipe, fails={budget: 0.5, "peak_rss_mib": 0.1})
 
     explore(outcome)
@@ -194,7 +194,7 @@ def test_a_tflite_model_loses_channels_on_its_onnx_graph():
     asked = terms("tflite", source="tflite")
     tried = [candidate("original", fails={"latency_p95_ms": 0.5})]
     for recipe in propose(tried, asked):
-        tried.append(Rejected(recipe=recipe, reason="the model is quantised already"))
+        tried.append(Rejection(recipe=recipe, reason="the model is quantised already"))
 
     (pruned,) = propose(tried, asked)
     assert (pruned.name, passes_of(pruned)) == (
@@ -216,7 +216,7 @@ def sending(mib, *, refuses=(), loses=(), limit=1.0):
     def outcome(recipe):
         found = settings_in(recipe)
         if any(name in found for name in refuses):
-            return Rejected(recipe=recipe, reason="47359 bytes are the least to try")
+            return Rejection(recipe=recipe, reason="47359 bytes are the least to try")
         sent = mib(found)
         fails = {
             "transfer_mib": sent / limit - 1,
@@ -237,7 +237,7 @@ def ended_well(outcome, asked=None):
         tried += [outcome(recipe) for recipe in recipes]
     else:
         raise AssertionError("the search does not end")
-    best = [t for t in tried if not isinstance(t, Rejected) and t.verdict.passes]
+    best = [t for t in tried if not isinstance(t, Rejection) and t.verdict.passes]
     return passes_of(best[0].recipe) if best else None, len(tried)
 
 
@@ -271,7 +271,7 @@ def with_least_size(mib, *, loses=(), limit=1.0):
         found = settings_in(recipe)
         least = int(mib * remains(found) * MIB)
         if "weights" in found and (found["weights"].most_bytes or 0) < least:
-            return Rejected(recipe=recipe, reason="too few bytes", least_bytes=least)
+            return Rejection(recipe=recipe, reason="too few bytes", least_bytes=least)
         return inner(recipe)
 
     return outcome
@@ -282,7 +282,7 @@ def candidates_of(outcome, asked=None):
     for _ in range(40):
         recipes = propose(tried, asked or terms())
         if not recipes:
-            return [t for t in tried if not isinstance(t, Rejected)]
+            return [t for t in tried if not isinstance(t, Rejection)]
         tried += [outcome(recipe) for recipe in recipes]
     raise AssertionError("the search does not end")
 
@@ -292,7 +292,7 @@ def test_the_least_size_of_few_bits_is_tried_and_is_the_nearest_where_nothing_ho
         return bool(set(found) & {"prune-channels", "prune", "low-rank"})
 
     found = candidates_of(with_least_size(1.2, loses=[others]))
-    near = nearest(found, source="host")
+    near = find_nearest(found, source="host")
 
     assert passes_of(near.recipe) == ["clean", "weights", "quantize"]
     assert settings_in(near.recipe)["weights"].most_bytes == int(1.2 * MIB)
@@ -307,7 +307,7 @@ def test_between_a_least_size_that_loses_too_much_and_8_bits_one_more_is_tried()
         return "weights" in found and found["weights"].most_bytes < 1.25 * MIB
 
     found = candidates_of(with_least_size(1.2, loses=[others, coarsest]))
-    near = nearest(found, source="host")
+    near = find_nearest(found, source="host")
 
     assert passes_of(near.recipe) == ["clean", "weights", "quantize"]
     assert 1.3 * MIB < settings_in(near.recipe)["weights"].most_bytes < 1.4 * MIB
@@ -338,7 +338,7 @@ def test_a_least_size_that_is_refused_again_ends_the_tries():
         if "weights" not in found:
             return sending(in_8_bits, refuses=["prune-channels", "low-rank", "prune"])(recipe)
         asked.append(found["weights"].most_bytes)
-        return Rejected(recipe=recipe, reason="too few bytes", least_bytes=asked[-1] + 100)
+        return Rejection(recipe=recipe, reason="too few bytes", least_bytes=asked[-1] + 100)
 
     candidates_of(outcome)
 

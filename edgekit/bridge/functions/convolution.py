@@ -17,70 +17,72 @@ from edgekit.bridge.graph import Op
 
 def _conv(op: Op, args: list[Any]) -> Any:  # noqa: ANN401 - TensorFlow has no types
     image, weight, bias = (*args, None)[:3]
-    strides, padding = _strides(op), op.options.get("padding", "SAME")
-    kernel = _spread(tf.transpose(weight, (1, 2, 3, 0)), _dilations(op))
+    strides, padding = _read_strides(op), op.options.get("padding", "SAME")
+    kernel = _insert_zeros(tf.transpose(weight, (1, 2, 3, 0)), _read_dilations(op))
     groups = image.shape[-1] // weight.shape[-1]
     if groups == 1:
         made = tf.nn.conv2d(image, kernel, strides, padding)
     else:
         parts = zip(tf.split(image, groups, -1), tf.split(kernel, groups, -1), strict=True)
         made = tf.concat([tf.nn.conv2d(*part, strides, padding) for part in parts], -1)
-    return _biased(made, bias)
+    return _add_bias(made, bias)
 
 
-def _depthwise(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
+def _depthwise_conv(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
     image, weight, bias = (*args, None)[:3]
     _, height, width, count = weight.shape
     channels = image.shape[-1]
     kernel = tf.reshape(weight, (height, width, channels, count // channels))
-    kernel = _spread(kernel, _dilations(op))
-    strides, padding = _strides(op), op.options.get("padding", "SAME")
+    kernel = _insert_zeros(kernel, _read_dilations(op))
+    strides, padding = _read_strides(op), op.options.get("padding", "SAME")
     if strides[0] == strides[1]:
         made = tf.nn.depthwise_conv2d(image, kernel, (1, *strides, 1), padding)
     else:
-        image = _padded(image, kernel.shape, strides) if padding == "SAME" else image
+        image = _pad_same(image, kernel.shape, strides) if padding == "SAME" else image
         whole = tf.nn.depthwise_conv2d(image, kernel, (1, 1, 1, 1), "VALID")
         made = whole[:, :: strides[0], :: strides[1]]
-    return _biased(made, bias)
+    return _add_bias(made, bias)
 
 
-def _transposed(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
+def _transpose_conv(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
     shape, weight, image, bias = (*args, None)[:4]
     kernel = tf.transpose(weight, (1, 2, 0, 3))
     padding = op.options.get("padding", "SAME")
-    return _biased(tf.nn.conv2d_transpose(image, kernel, shape, _strides(op), padding), bias)
+    return _add_bias(tf.nn.conv2d_transpose(image, kernel, shape, _read_strides(op), padding), bias)
 
 
 def _conv_3d(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
     volume, weight, bias = (*args, None)[:3]
-    kernel = _spread(weight, (op.options.get("dilation_d_factor", 1), *_dilations(op)))
+    kernel = _insert_zeros(weight, (op.options.get("dilation_d_factor", 1), *_read_dilations(op)))
     padding = op.options.get("padding", "SAME")
-    return _biased(tf.nn.conv3d(volume, kernel, _strides_3d(op), padding), bias)
+    return _add_bias(tf.nn.conv3d(volume, kernel, _read_strides_3d(op), padding), bias)
 
 
-def _transposed_3d(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
+def _transpose_conv_3d(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
     shape, weight, volume, bias = (*args, None)[:4]
     padding = op.options.get("padding", "SAME")
-    return _biased(tf.nn.conv3d_transpose(volume, weight, shape, _strides_3d(op), padding), bias)
+    return _add_bias(
+        tf.nn.conv3d_transpose(volume, weight, shape, _read_strides_3d(op), padding), bias
+    )
 
 
-def _biased(made: Any, bias: Any) -> Any:  # noqa: ANN401
+def _add_bias(made: Any, bias: Any) -> Any:  # noqa: ANN401
     return made if bias is None else made + bias
 
 
-def _strides(op: Op) -> tuple[int, int]:
+def _read_strides(op: Op) -> tuple[int, int]:
     return op.options["stride_h"], op.options["stride_w"]
 
 
-def _strides_3d(op: Op) -> tuple[int, ...]:
-    return 1, op.options["stride_d"], *_strides(op), 1
+def _read_strides_3d(op: Op) -> tuple[int, ...]:
+    return 1, op.options["stride_d"], *_read_strides(op), 1
 
 
-def _dilations(op: Op) -> tuple[int, int]:
+def _read_dilations(op: Op) -> tuple[int, int]:
     return op.options.get("dilation_h_factor", 1), op.options.get("dilation_w_factor", 1)
 
 
-def _spread(kernel: Any, dilations: Sequence[int]) -> Any:  # noqa: ANN401
+def _insert_zeros(kernel: Any, dilations: Sequence[int]) -> Any:  # noqa: ANN401
     """Insert ``dilation - 1`` zeros between the taps of a kernel along its first axes."""
     for axis, dilation in enumerate(dilations):
         sizes = list(kernel.shape)
@@ -94,7 +96,7 @@ def _spread(kernel: Any, dilations: Sequence[int]) -> Any:  # noqa: ANN401
     return kernel
 
 
-def _padded(image: Any, kernel: Sequence[int], strides: Sequence[int]) -> Any:  # noqa: ANN401
+def _pad_same(image: Any, kernel: Sequence[int], strides: Sequence[int]) -> Any:  # noqa: ANN401
     """Pad an image with zeros as SAME padding does; an odd total adds one more at the end."""
     pads = [[0, 0]]
     for size, taps, stride in zip(image.shape[1:3], kernel[:2], strides, strict=True):
@@ -106,7 +108,7 @@ def _padded(image: Any, kernel: Sequence[int], strides: Sequence[int]) -> Any:  
 TABLE: dict[str, Callable[[Op, list[Any]], Any]] = {
     "CONV_2D": _conv,
     "CONV_3D": _conv_3d,
-    "CONV_3D_TRANSPOSE": _transposed_3d,
-    "DEPTHWISE_CONV_2D": _depthwise,
-    "TRANSPOSE_CONV": _transposed,
+    "CONV_3D_TRANSPOSE": _transpose_conv_3d,
+    "DEPTHWISE_CONV_2D": _depthwise_conv,
+    "TRANSPOSE_CONV": _transpose_conv,
 }

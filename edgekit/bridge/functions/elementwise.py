@@ -21,7 +21,7 @@ _ACTIVATIONS: dict[str, Callable[[Any], Any]] = {
 }
 
 
-def activated(op: Op, value: Any) -> Any:  # noqa: ANN401 - TensorFlow has no types
+def apply_activation(op: Op, value: Any) -> Any:  # noqa: ANN401 - TensorFlow has no types
     """Apply the activation that is fused into an operator.
 
     Args:
@@ -35,18 +35,18 @@ def activated(op: Op, value: Any) -> Any:  # noqa: ANN401 - TensorFlow has no ty
     return value if name == "NONE" else _ACTIVATIONS[name](value)
 
 
-def _each(op: Op, args: list[Any], *, function: Callable[..., Any]) -> Any:  # noqa: ANN401
+def _apply(op: Op, args: list[Any], *, function: Callable[..., Any]) -> Any:  # noqa: ANN401
     del op
     return function(*args)
 
 
-def _divided(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
+def _divide(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
     if np.issubdtype(np.dtype(op.outputs[0].dtype), np.integer):
         return tf.truncatediv(*args)
     return tf.divide(*args)
 
 
-def _leaky(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
+def _leaky_relu(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
     return tf.nn.leaky_relu(args[0], alpha=op.options.get("alpha", 0.0))
 
 
@@ -64,7 +64,7 @@ def _cast(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
     return tf.cast(args[0], op.outputs[0].dtype)
 
 
-def _shifted(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
+def _right_shift(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
     del op
     return tf.bitwise.right_shift(*args)
 
@@ -115,12 +115,12 @@ _EACH: dict[str, Callable[..., Any]] = {
 }
 
 TABLE: dict[str, Callable[[Op, list[Any]], Any]] = {
-    **{kind: partial(_each, function=function) for kind, function in _EACH.items()},
+    **{kind: partial(_apply, function=function) for kind, function in _EACH.items()},
     "ADD_N": lambda op, args: tf.add_n(args),
     "CAST": _cast,
-    "DIV": _divided,
+    "DIV": _divide,
     "GELU": _gelu,
-    "LEAKY_RELU": _leaky,
+    "LEAKY_RELU": _leaky_relu,
     "PRELU": _prelu,
-    "RIGHT_SHIFT": _shifted,
+    "RIGHT_SHIFT": _right_shift,
 }

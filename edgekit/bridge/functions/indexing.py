@@ -19,12 +19,12 @@ def _one_hot(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
     return tf.one_hot(*args, axis=op.options.get("axis", 0))
 
 
-def _largest(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
+def _top_k(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
     values, places = tf.math.top_k(*args)
     return [values, tf.cast(places, op.outputs[1].dtype)]
 
 
-def _apart(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
+def _non_max_suppression(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
     del op
     boxes, scores, count, overlap, score = args
     places, valid = tf.raw_ops.NonMaxSuppressionV4(
@@ -38,7 +38,7 @@ def _apart(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
     return [places, valid]
 
 
-def _apart_softly(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
+def _soft_non_max_suppression(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
     del op
     boxes, scores, count, overlap, score, sigma = args
     return list(
@@ -58,12 +58,12 @@ TABLE: dict[str, Callable[[Op, list[Any]], Any]] = {
     "EMBEDDING_LOOKUP": lambda op, args: tf.gather(args[1], args[0]),
     "GATHER": _gather,
     "GATHER_ND": lambda op, args: tf.gather_nd(*args),
-    "NON_MAX_SUPPRESSION_V4": _apart,
-    "NON_MAX_SUPPRESSION_V5": _apart_softly,
+    "NON_MAX_SUPPRESSION_V4": _non_max_suppression,
+    "NON_MAX_SUPPRESSION_V5": _soft_non_max_suppression,
     "ONE_HOT": _one_hot,
     "SCATTER_ND": lambda op, args: tf.scatter_nd(*args),
     "SELECT": lambda op, args: tf.where(*args),
     "SELECT_V2": lambda op, args: tf.where(*args),
-    "TOPK_V2": _largest,
+    "TOPK_V2": _top_k,
     "WHERE": lambda op, args: tf.cast(tf.where(args[0]), op.outputs[0].dtype),
 }

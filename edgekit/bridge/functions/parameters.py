@@ -10,10 +10,15 @@ import numpy as np
 import tensorflow as tf
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-from edgekit.bridge.functions.quantised import bounds_of, fake_quantised, step_weight, weighed
+from edgekit.bridge.functions.quantised import (
+    compute_gradient_factor,
+    fake_quantize,
+    get_integer_bounds,
+    scale_gradient,
+)
 from edgekit.bridge.graph import Array
 from edgekit.graphs.bias_scales import computes_bias_scales, store_bias_scales
-from edgekit.graphs.index import attribute
+from edgekit.graphs.index import read_attribute
 
 _FLOATS = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.DOUBLE, TensorProto.BFLOAT16)
 _INTEGERS = {
@@ -64,12 +69,12 @@ class Grid:
 
     def spread(self, each: Any) -> Any:  # noqa: ANN401 - of numpy or TensorFlow
         """Expand scales or zero points to a shape that broadcasts against the weight."""
-        return _spread(each, self.shape, self.axis, self.block)
+        return _expand_to_shape(each, self.shape, self.axis, self.block)
 
     @property
     def bounds(self) -> tuple[Array, Array]:
         """Return the smallest and largest level of each entry that the integer type can store."""
-        lowest, highest = bounds_of(self.dtype)
+        lowest, highest = get_integer_bounds(self.dtype)
         return (
             np.maximum(self.levels[0], lowest - self.zero_points),
             np.minimum(self.levels[1], highest - self.zero_points),
@@ -113,13 +118,13 @@ class Parameter:
         scales = grid.scales
         if learned is not None:
             share = np.prod(grid.shape) / grid.scales.size
-            scales = weighed(learned, step_weight(share, grid.levels[1]))
+            scales = scale_gradient(learned, compute_gradient_factor(share, grid.levels[1]))
         lowest, highest = (b.astype(np.float32) for b in grid.bounds)
         steps = tf.maximum(grid.spread(scales), np.finfo(np.float32).tiny)
-        return fake_quantised(self.variable, steps, lowest, highest)
+        return fake_quantize(self.variable, steps, lowest, highest)
 
 
-def held_positive(variable: Any, first: Array) -> Any:  # noqa: ANN401
+def clamp_scale(variable: Any, first: Array) -> Any:  # noqa: ANN401
     """Clamp a learned scale to at least a thousandth of its initial magnitude.
 
     Args:
@@ -129,7 +134,7 @@ def held_positive(variable: Any, first: Array) -> Any:  # noqa: ANN401
     return tf.maximum(tf.convert_to_tensor(variable), np.abs(first) * _LEAST_SHARE)
 
 
-def constants(proto: ModelProto) -> dict[str, TensorProto]:
+def collect_constants(proto: ModelProto) -> dict[str, TensorProto]:
     """Return the stored tensors of a graph by name, those of Constant nodes included; no copies."""
     found = {t.name: t for t in proto.graph.initializer}
     for node in proto.graph.node:
@@ -138,7 +143,7 @@ def constants(proto: ModelProto) -> dict[str, TensorProto]:
     return found
 
 
-def with_bias_scales(proto: ModelProto) -> ModelProto:
+def copy_with_bias_scales(proto: ModelProto) -> ModelProto:
     """Replace computed bias scales by stored ones in a copy of a model.
 
     Returns:
@@ -152,29 +157,29 @@ def with_bias_scales(proto: ModelProto) -> ModelProto:
     return made
 
 
-def learnable(proto: ModelProto) -> dict[str, Parameter]:
+def find_parameters(proto: ModelProto) -> dict[str, Parameter]:
     """Find the learnable weights of a graph, stored as floats or integers, by initializer name.
 
     Scalars, statistics of BatchNormalization, scales and settings of operators are not learned.
     """
-    stored = constants(proto)
-    settings = _settings(proto)
+    stored = collect_constants(proto)
+    settings = _find_settings(proto)
     found: dict[str, Parameter] = {}
     for name, tensor in stored.items():
         if tensor.data_type in _FLOATS and tensor.dims and name not in settings:
-            found[name] = _parameter(name, numpy_helper.to_array(tensor).astype(np.float32))
-    for name, grid in grids(proto, stored).items():
+            found[name] = _make_parameter(name, numpy_helper.to_array(tensor).astype(np.float32))
+    for name, grid in find_grids(proto, stored).items():
         real = grid.real(numpy_helper.to_array(stored[name]))
-        found[name] = _parameter(name, real, grid)
+        found[name] = _make_parameter(name, real, grid)
     return found
 
 
-def _parameter(name: str, value: Array, grid: Grid | None = None) -> Parameter:
+def _make_parameter(name: str, value: Array, grid: Grid | None = None) -> Parameter:
     variable = tf.Variable(value, name="".join(c if c.isalnum() else "_" for c in name) or "_")
     return Parameter(variable=variable, grid=grid)
 
 
-def _settings(proto: ModelProto) -> set[str]:
+def _find_settings(proto: ModelProto) -> set[str]:
     return {
         node.input[place]
         for node in proto.graph.node
@@ -183,7 +188,7 @@ def _settings(proto: ModelProto) -> set[str]:
     }
 
 
-def grids(proto: ModelProto, stored: Mapping[str, TensorProto]) -> dict[str, Grid]:
+def find_grids(proto: ModelProto, stored: Mapping[str, TensorProto]) -> dict[str, Grid]:
     """Find the grid of each weight that only DequantizeLinear reads, always with the same scales.
 
     Args:
@@ -194,30 +199,34 @@ def grids(proto: ModelProto, stored: Mapping[str, TensorProto]) -> dict[str, Gri
     users: dict[str, set[tuple[str, ...]]] = {}
     for node in proto.graph.node:
         for name in node.input:
-            users.setdefault(name, set()).add(_use(node) if name == node.input[0] else ("other",))
+            users.setdefault(name, set()).add(
+                _describe_use(node) if name == node.input[0] else ("other",)
+            )
     for node in proto.graph.node:
         if node.op_type == "DequantizeLinear" and len(users[node.input[0]]) == 1:
-            grid = _grid(node, stored)
+            grid = _read_grid(node, stored)
             if grid is not None:
                 found[node.input[0]] = grid
     return found
 
 
-def _use(node: NodeProto) -> tuple[str, ...]:
-    settings = (str(attribute(node, key, "")) for key in ("axis", "block_size"))
+def _describe_use(node: NodeProto) -> tuple[str, ...]:
+    settings = (str(read_attribute(node, key, "")) for key in ("axis", "block_size"))
     return (node.op_type, *node.input[1:], *settings)
 
 
-def _grid(node: NodeProto, stored: Mapping[str, TensorProto]) -> Grid | None:
+def _read_grid(node: NodeProto, stored: Mapping[str, TensorProto]) -> Grid | None:
     if any(name and name not in stored for name in node.input):
         return None
     integers, scales, *zero = (numpy_helper.to_array(stored[n]) for n in node.input if n)
     if integers.dtype.name not in _INTEGERS or not integers.size:
         return None
-    axis = int(str(attribute(node, "axis", 1))) % max(integers.ndim, 1) if scales.size > 1 else 0
-    block = int(str(attribute(node, "block_size", 0)))
+    axis = (
+        int(str(read_attribute(node, "axis", 1))) % max(integers.ndim, 1) if scales.size > 1 else 0
+    )
+    block = int(str(read_attribute(node, "block_size", 0)))
     flat = zero[0].astype(np.int64) if zero else np.zeros(scales.shape, np.int64)
-    zero_points = _spread(flat.reshape(scales.shape), integers.shape, axis, block)
+    zero_points = _expand_to_shape(flat.reshape(scales.shape), integers.shape, axis, block)
     return Grid(
         dtype=integers.dtype.name,
         scale=node.input[1],
@@ -226,16 +235,16 @@ def _grid(node: NodeProto, stored: Mapping[str, TensorProto]) -> Grid | None:
         axis=axis,
         block=block,
         shape=integers.shape,
-        levels=_levels(integers, zero_points),
+        levels=_find_level_range(integers, zero_points),
     )
 
 
-def _levels(integers: Array, zero_points: Array) -> tuple[int, int]:
+def _find_level_range(integers: Array, zero_points: Array) -> tuple[int, int]:
     """Return the level range of the smallest bit width that holds the integers of a weight.
 
     Learned weights stay in this range, so that they need no more bits than before.
     """
-    lowest, highest = bounds_of(integers.dtype.name)
+    lowest, highest = get_integer_bounds(integers.dtype.name)
     if integers.dtype.name == "int32":
         return lowest, highest
     levels = integers.astype(np.int64) - zero_points
@@ -246,33 +255,33 @@ def _levels(integers: Array, zero_points: Array) -> tuple[int, int]:
     return (-top if least >= -top else -top - 1), top
 
 
-def _spread(each: Any, shape: tuple[int, ...], axis: int, block: int) -> Any:  # noqa: ANN401
+def _expand_to_shape(each: Any, shape: tuple[int, ...], axis: int, block: int) -> Any:  # noqa: ANN401
     if int(np.prod(each.shape)) == 1:
-        return each if tf.is_tensor(each) and not each.shape else _reshaped(each, ())
+        return each if tf.is_tensor(each) and not each.shape else _reshape(each, ())
     if not block:
         sizes = [1] * len(shape)
         sizes[axis] = shape[axis]
-        return _reshaped(each, tuple(sizes))
+        return _reshape(each, tuple(sizes))
     places = np.minimum(np.arange(shape[axis]) // block, each.shape[axis] - 1)
     if tf.is_tensor(each):
         return tf.gather(each, places, axis=axis)
     return np.take(each, places, axis=axis)
 
 
-def _reshaped(each: Any, shape: tuple[int, ...]) -> Any:  # noqa: ANN401
+def _reshape(each: Any, shape: tuple[int, ...]) -> Any:  # noqa: ANN401
     return tf.reshape(each, shape) if tf.is_tensor(each) else each.reshape(shape)
 
 
-def scale_names(proto: ModelProto) -> dict[str, Array]:
+def find_learnable_scales(proto: ModelProto) -> dict[str, Array]:
     """Find the learnable scales and their initial values, by initializer name.
 
     Scales that are computed, scales of int32 biases, and a DequantizeLinear's copy of its
     QuantizeLinear's scale (``find_shared_scales``) are not learned.
     """
-    stored = constants(proto)
+    stored = collect_constants(proto)
     found: dict[str, Array] = {}
-    kept: set[str] = set(scales_alike(proto))
-    for node, name in _scale_reads(proto):
+    kept: set[str] = set(find_shared_scales(proto))
+    for node, name in _iter_scale_reads(proto):
         tensor = stored.get(name)
         if tensor is None or _is_bias(node, stored) or tensor.data_type not in _FLOATS:
             kept.add(name)
@@ -281,12 +290,12 @@ def scale_names(proto: ModelProto) -> dict[str, Array]:
     return {name: value for name, value in found.items() if name not in kept}
 
 
-def scales_alike(proto: ModelProto) -> dict[str, str]:
+def find_shared_scales(proto: ModelProto) -> dict[str, str]:
     """Map the scale of each DequantizeLinear to that of the QuantizeLinear that feeds it.
 
     Only pairs of two different stored initializers are listed, by name.
     """
-    stored = constants(proto)
+    stored = collect_constants(proto)
     makers = {n.output[0]: n for n in proto.graph.node if n.op_type == "QuantizeLinear"}
     found: dict[str, str] = {}
     for node in proto.graph.node:
@@ -296,7 +305,7 @@ def scales_alike(proto: ModelProto) -> dict[str, str]:
     return {k: v for k, v in found.items() if k in stored and v in stored}
 
 
-def _scale_reads(proto: ModelProto) -> Iterator[tuple[NodeProto, str]]:
+def _iter_scale_reads(proto: ModelProto) -> Iterator[tuple[NodeProto, str]]:
     for node in proto.graph.node:
         if node.op_type in ("QuantizeLinear", "DequantizeLinear"):
             yield node, node.input[1]
@@ -307,7 +316,7 @@ def _is_bias(node: NodeProto, stored: Mapping[str, TensorProto]) -> bool:
     return tensor is not None and tensor.data_type == TensorProto.INT32
 
 
-def with_floats(settled: ModelProto, learned: Mapping[str, Parameter]) -> dict[str, str]:
+def replace_with_floats(settled: ModelProto, learned: Mapping[str, Parameter]) -> dict[str, str]:
     """Replace the DequantizeLinear nodes of learned weights by float initializers, in place.
 
     Args:

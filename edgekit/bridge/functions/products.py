@@ -10,7 +10,7 @@ import tensorflow as tf
 from edgekit.bridge.graph import Op
 
 
-def _dense(op: Op, args: list[Any]) -> Any:  # noqa: ANN401 - TensorFlow has no types
+def _fully_connected(op: Op, args: list[Any]) -> Any:  # noqa: ANN401 - TensorFlow has no types
     value, weight, bias = (*args, None)[:3]
     rows = tf.reshape(value, (-1, weight.shape[1]))
     made = tf.matmul(rows, weight, transpose_b=True)
@@ -18,7 +18,7 @@ def _dense(op: Op, args: list[Any]) -> Any:  # noqa: ANN401 - TensorFlow has no 
     return tf.reshape(made, op.outputs[0].shape)
 
 
-def _batched(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
+def _batch_matmul(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
     return tf.matmul(
         *args,
         transpose_a=op.options.get("adj_x", False),
@@ -27,6 +27,6 @@ def _batched(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
 
 
 TABLE: dict[str, Callable[[Op, list[Any]], Any]] = {
-    "BATCH_MATMUL": _batched,
-    "FULLY_CONNECTED": _dense,
+    "BATCH_MATMUL": _batch_matmul,
+    "FULLY_CONNECTED": _fully_connected,
 }

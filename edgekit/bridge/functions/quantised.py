@@ -18,7 +18,7 @@ _BOUNDS = {"int4": (-8, 7), "uint4": (0, 15)}
 
 
 @tf.custom_gradient  # type: ignore[untyped-decorator]
-def rounded(value: Any) -> Any:  # noqa: ANN401 - TensorFlow has no types
+def round_straight_through(value: Any) -> Any:  # noqa: ANN401 - TensorFlow has no types
     """Round to the nearest integer, ties to even, with the gradient of the identity.
 
     Source: Bengio et al., Estimating or Propagating Gradients Through Stochastic Neurons for
@@ -27,7 +27,7 @@ def rounded(value: Any) -> Any:  # noqa: ANN401 - TensorFlow has no types
     return tf.round(value), lambda upstream: upstream
 
 
-def fake_quantised(value: Any, scale: Any, lowest: Any, highest: Any) -> Any:  # noqa: ANN401
+def fake_quantize(value: Any, scale: Any, lowest: Any, highest: Any) -> Any:  # noqa: ANN401
     """Fake-quantize values: clip them and round them to the grid of a scale.
 
     The gradient of the value is 1 inside the grid and 0 outside. The gradient of the scale is the
@@ -41,10 +41,10 @@ def fake_quantised(value: Any, scale: Any, lowest: Any, highest: Any) -> Any:  #
 
     Source: Esser et al., Learned Step Size Quantization, ICLR 2020, equations 1-3 and 5.
     """
-    return rounded(tf.clip_by_value(value / scale, lowest, highest)) * scale
+    return round_straight_through(tf.clip_by_value(value / scale, lowest, highest)) * scale
 
 
-def bounds_of(dtype: str) -> tuple[int, int]:
+def get_integer_bounds(dtype: str) -> tuple[int, int]:
     """Return the smallest and largest integer of a type, int4 and uint4 included."""
     if dtype in _BOUNDS:
         return _BOUNDS[dtype]
@@ -53,12 +53,12 @@ def bounds_of(dtype: str) -> tuple[int, int]:
 
 
 @tf.custom_gradient  # type: ignore[untyped-decorator]
-def weighed(value: Any, factor: Any) -> Any:  # noqa: ANN401
+def scale_gradient(value: Any, factor: Any) -> Any:  # noqa: ANN401
     """Return a value unchanged, with its gradient multiplied by a factor."""
     return tf.identity(value), lambda upstream: (upstream * factor, None)
 
 
-def step_weight(elements: float, highest: float) -> float:
+def compute_gradient_factor(elements: float, highest: float) -> float:
     """Compute the factor for the gradient of a scale that lets it learn at the pace of the weights.
 
     Args:
@@ -70,7 +70,7 @@ def step_weight(elements: float, highest: float) -> float:
     return float(1 / np.sqrt(max(elements * highest, 1.0)))
 
 
-def _scale_of(tensor: Tensor, learned: Any) -> tuple[Any, Array]:  # noqa: ANN401
+def _read_scale(tensor: Tensor, learned: Any) -> tuple[Any, Array]:  # noqa: ANN401
     """Return scale and zero point of a stored tensor, in shapes that broadcast against it."""
     held = tensor.quantization
     assert held is not None
@@ -80,13 +80,13 @@ def _scale_of(tensor: Tensor, learned: Any) -> tuple[Any, Array]:  # noqa: ANN40
     zero_points = held.zero_points.astype(np.float32).reshape(shape)
     if learned is None:
         return np.maximum(held.scales, _TINY).reshape(shape), zero_points
-    _, highest = bounds_of(tensor.dtype)
+    _, highest = get_integer_bounds(tensor.dtype)
     elements = np.prod(tensor.shape[1:], dtype=np.float64) / held.scales.size
     scale = tf.reshape(learned, shape)
-    return weighed(scale, step_weight(elements, highest)), zero_points
+    return scale_gradient(scale, compute_gradient_factor(elements, highest)), zero_points
 
 
-def quantised(op: Op, args: list[Any], learned: Any = None) -> Any:  # noqa: ANN401
+def quantize(op: Op, args: list[Any], learned: Any = None) -> Any:  # noqa: ANN401
     """Compute QUANTIZE: quantize reals, or requantize integers; the result is held as floats.
 
     Args:
@@ -98,14 +98,14 @@ def quantised(op: Op, args: list[Any], learned: Any = None) -> Any:  # noqa: ANN
     value = args[0]
     read = op.inputs[0]
     if read is not None and read.quantization is not None:
-        value = _real(read, value, None)
-    scale, zero_point = _scale_of(made, learned)
-    lowest, highest = bounds_of(made.dtype)
+        value = _to_real(read, value, None)
+    scale, zero_point = _read_scale(made, learned)
+    lowest, highest = get_integer_bounds(made.dtype)
     levels = tf.clip_by_value(value / scale, lowest - zero_point, highest - zero_point)
-    return rounded(levels) + zero_point
+    return round_straight_through(levels) + zero_point
 
 
-def dequantised(op: Op, args: list[Any], learned: Any = None) -> Any:  # noqa: ANN401
+def dequantize(op: Op, args: list[Any], learned: Any = None) -> Any:  # noqa: ANN401
     """Compute DEQUANTIZE: the reals that integers represent; 16-bit floats become float32.
 
     Args:
@@ -116,12 +116,12 @@ def dequantised(op: Op, args: list[Any], learned: Any = None) -> Any:  # noqa: A
     read = op.inputs[0]
     if read is None or read.quantization is None:
         return tf.cast(args[0], tf.float32)  # of 16-bit floats
-    return _real(read, args[0], learned)
+    return _to_real(read, args[0], learned)
 
 
-def _real(tensor: Tensor, value: Any, learned: Any) -> Any:  # noqa: ANN401
-    scale, zero_point = _scale_of(tensor, learned)
+def _to_real(tensor: Tensor, value: Any, learned: Any) -> Any:  # noqa: ANN401
+    scale, zero_point = _read_scale(tensor, learned)
     return (tf.cast(value, tf.float32) - zero_point) * scale
 
 
-TABLE: dict[str, Callable[..., Any]] = {"DEQUANTIZE": dequantised, "QUANTIZE": quantised}
+TABLE: dict[str, Callable[..., Any]] = {"DEQUANTIZE": dequantize, "QUANTIZE": quantize}

@@ -11,17 +11,17 @@ import tensorflow as tf
 from edgekit.bridge.graph import Op
 
 
-def _reduced(op: Op, args: list[Any], *, function: Callable[..., Any]) -> Any:  # noqa: ANN401
+def _reduce(op: Op, args: list[Any], *, function: Callable[..., Any]) -> Any:  # noqa: ANN401
     value, axes = args
     return function(value, axis=axes, keepdims=op.options.get("keep_dims", False))
 
 
-def _place(op: Op, args: list[Any], *, function: Callable[..., Any]) -> Any:  # noqa: ANN401
+def _arg_extremum(op: Op, args: list[Any], *, function: Callable[..., Any]) -> Any:  # noqa: ANN401
     value, axis = args
     return function(value, axis=int(axis.ravel()[0]), output_type=op.outputs[0].dtype)
 
 
-def _summed_up(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
+def _cumsum(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
     value, axis = args
     exclusive, reverse = (op.options.get(key, False) for key in ("exclusive", "reverse"))
     return tf.cumsum(value, int(axis.ravel()[0]), exclusive=exclusive, reverse=reverse)
@@ -32,7 +32,7 @@ def _softmax(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
     return tf.nn.softmax(args[0] if beta == 1.0 else args[0] * beta)
 
 
-def _neighbours(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
+def _local_response_normalization(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
     return tf.nn.local_response_normalization(
         args[0],
         depth_radius=op.options.get("radius", 0),
@@ -43,18 +43,18 @@ def _neighbours(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
 
 
 TABLE: dict[str, Callable[[Op, list[Any]], Any]] = {
-    "ARG_MAX": partial(_place, function=tf.argmax),
-    "ARG_MIN": partial(_place, function=tf.argmin),
-    "CUMSUM": _summed_up,
+    "ARG_MAX": partial(_arg_extremum, function=tf.argmax),
+    "ARG_MIN": partial(_arg_extremum, function=tf.argmin),
+    "CUMSUM": _cumsum,
     "L2_NORMALIZATION": lambda op, args: tf.math.l2_normalize(args[0], axis=-1),
-    "LOCAL_RESPONSE_NORMALIZATION": _neighbours,
+    "LOCAL_RESPONSE_NORMALIZATION": _local_response_normalization,
     "LOG_SOFTMAX": lambda op, args: tf.nn.log_softmax(args[0]),
-    "MEAN": partial(_reduced, function=tf.reduce_mean),
-    "REDUCE_ALL": partial(_reduced, function=tf.reduce_all),
-    "REDUCE_ANY": partial(_reduced, function=tf.reduce_any),
-    "REDUCE_MAX": partial(_reduced, function=tf.reduce_max),
-    "REDUCE_MIN": partial(_reduced, function=tf.reduce_min),
-    "REDUCE_PROD": partial(_reduced, function=tf.reduce_prod),
+    "MEAN": partial(_reduce, function=tf.reduce_mean),
+    "REDUCE_ALL": partial(_reduce, function=tf.reduce_all),
+    "REDUCE_ANY": partial(_reduce, function=tf.reduce_any),
+    "REDUCE_MAX": partial(_reduce, function=tf.reduce_max),
+    "REDUCE_MIN": partial(_reduce, function=tf.reduce_min),
+    "REDUCE_PROD": partial(_reduce, function=tf.reduce_prod),
     "SOFTMAX": _softmax,
-    "SUM": partial(_reduced, function=tf.reduce_sum),
+    "SUM": partial(_reduce, function=tf.reduce_sum),
 }

@@ -11,10 +11,10 @@ import tensorflow as tf
 
 from edgekit.bridge.computing import MOVING
 from edgekit.bridge.functions import TABLE
-from edgekit.bridge.functions.elementwise import activated
-from edgekit.bridge.functions.quantised import dequantised, quantised
+from edgekit.bridge.functions.elementwise import apply_activation
+from edgekit.bridge.functions.quantised import dequantize, quantize
 from edgekit.bridge.graph import LiteGraph, Op, Tensor
-from edgekit.bridge.layout import Value, permutation, plain_order, split_apart
+from edgekit.bridge.layout import Value, permutation, plain_order, split_mixed_axis
 from edgekit.errors import PassRefused
 
 # Operators that take integers held as floats: those that only move or compare them.
@@ -39,7 +39,7 @@ class Plan:
     scales: Mapping[int, str]
 
 
-def check_known(graph: LiteGraph) -> None:
+def check_supported(graph: LiteGraph) -> None:
     """Check that TensorFlow can compute every operator of a graph.
 
     Raises:
@@ -53,7 +53,7 @@ def check_known(graph: LiteGraph) -> None:
             )
 
 
-def spread_scales(graph: LiteGraph, scales: dict[int, str]) -> None:
+def propagate_scales(graph: LiteGraph, scales: dict[int, str]) -> None:
     """Propagate learned scales through operators that only move integers.
 
     Args:
@@ -104,59 +104,57 @@ class Run:
         for name, tensor in graph.inputs.items():
             self._put(tensor, feeds[name])
         for op in graph.ops:
-            made = self._made(op)
+            made = self._run_op(op)
             for tensor, value in zip(op.outputs, made, strict=True):
                 self._put(tensor, value)
-        outputs = {k: self._real_type(t, self._get(t)) for k, t in graph.outputs.items()}
+        outputs = {k: self._cast_held(t, self._get(t)) for k, t in graph.outputs.items()}
         for names in self._taps.values():  # constants that no operator reads
             for name in set(names) - self.tapped.keys():
                 self._get(self._plan.values[name].tensor)
         return outputs
 
-    def _made(self, op: Op) -> list[Any]:
+    def _run_op(self, op: Op) -> list[Any]:
         args = [None if t is None else self._get(t) for t in op.inputs]
-        if any(_is_held(t, a) for t, a in zip(op.inputs, args, strict=True)):
-            args = self._agreeing(op, args)
-        name = self._scale_name(op)
+        if any(_is_held_as_float(t, a) for t, a in zip(op.inputs, args, strict=True)):
+            args = self._cast_alike(op, args)
+        name = self._find_scale_name(op)
         if name is None:
             made = TABLE[op.kind](op, args)
         else:
-            made = (quantised if op.kind == "QUANTIZE" else dequantised)(
-                op, args, self._scale(name)
-            )
+            made = (quantize if op.kind == "QUANTIZE" else dequantize)(op, args, self._scale(name))
         made = list(made) if isinstance(made, list | tuple) else [made]
-        made[0] = activated(op, made[0])
+        made[0] = apply_activation(op, made[0])
         return made
 
-    def _scale_name(self, op: Op) -> str | None:
+    def _find_scale_name(self, op: Op) -> str | None:
         if op.kind == "QUANTIZE":
             return self._plan.scales.get(id(op.outputs[0]))
         if op.kind == "DEQUANTIZE":
             return self._plan.scales.get(id(op.inputs[0]))
         return None
 
-    def _agreeing(self, op: Op, args: list[Any]) -> list[Any]:
+    def _cast_alike(self, op: Op, args: list[Any]) -> list[Any]:
         """Cast integer inputs alike: to floats if the operator moves them, else to integers."""
         if op.kind not in _HOLDING:
-            return [self._real_type(t, a) for t, a in zip(op.inputs, args, strict=True)]
+            return [self._cast_held(t, a) for t, a in zip(op.inputs, args, strict=True)]
         pairs = zip(op.inputs, args, strict=True)
-        held = {t.dtype for t, a in pairs if t is not None and _is_held(t, a)}
+        held = {t.dtype for t, a in pairs if t is not None and _is_held_as_float(t, a)}
         return [
             tf.cast(a, tf.float32) if t is not None and t.dtype in held else a
             for t, a in zip(op.inputs, args, strict=True)
         ]
 
-    def _real_type(self, tensor: Tensor | None, value: Any) -> Any:  # noqa: ANN401
-        if tensor is None or not _is_held(tensor, value):
+    def _cast_held(self, tensor: Tensor | None, value: Any) -> Any:  # noqa: ANN401
+        if tensor is None or not _is_held_as_float(tensor, value):
             return value
         return tf.cast(value, tensor.dtype)
 
     def _get(self, tensor: Tensor) -> Any:  # noqa: ANN401 - TensorFlow has no types
         if id(tensor) not in self._held:
-            self._put(tensor, self._stored(tensor))
+            self._put(tensor, self._read_constant(tensor))
         return self._held[id(tensor)]
 
-    def _stored(self, tensor: Tensor) -> Any:  # noqa: ANN401
+    def _read_constant(self, tensor: Tensor) -> Any:  # noqa: ANN401
         learned = None if tensor.source is None else self._read(tensor.source)
         if learned is None:
             return tensor.data
@@ -166,12 +164,12 @@ class Run:
         for name in self._taps.get(id(tensor), ()):
             where = self._plan.values[name]
             # Operators read the tapped tensor itself, so that it gets a gradient.
-            self.tapped[name] = tf.convert_to_tensor(_as_onnx_has_it(where, value))
-            value = _as_stored(where, self.tapped[name])
+            self.tapped[name] = tf.convert_to_tensor(_to_onnx_layout(where, value))
+            value = _to_storage_layout(where, self.tapped[name])
         self._held[id(tensor)] = value
 
 
-def _is_held(tensor: Tensor | None, value: Any) -> bool:  # noqa: ANN401
+def _is_held_as_float(tensor: Tensor | None, value: Any) -> bool:  # noqa: ANN401
     """Check whether an integer tensor is held as floats."""
     if tensor is None or value is None:
         return False
@@ -179,18 +177,18 @@ def _is_held(tensor: Tensor | None, value: Any) -> bool:  # noqa: ANN401
     return bool(np.issubdtype(dtype, np.floating)) and "int" in tensor.dtype
 
 
-def _as_onnx_has_it(where: Value, value: Any) -> Any:  # noqa: ANN401
+def _to_onnx_layout(where: Value, value: Any) -> Any:  # noqa: ANN401
     if where.is_plain and where.mixed is None:
         return value
-    shape, order = split_apart(where)
+    shape, order = split_mixed_axis(where)
     parts = tf.reshape(value, shape)
     return tf.reshape(tf.transpose(parts, permutation(order, plain_order(len(order)))), where.shape)
 
 
-def _as_stored(where: Value, value: Any) -> Any:  # noqa: ANN401
+def _to_storage_layout(where: Value, value: Any) -> Any:  # noqa: ANN401
     if where.is_plain and where.mixed is None:
         return value
-    shape, order = split_apart(where)
+    shape, order = split_mixed_axis(where)
     sizes = [0] * len(order)
     for size, axis in zip(shape, order, strict=True):
         sizes[axis] = size

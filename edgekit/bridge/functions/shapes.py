@@ -28,19 +28,19 @@ def _split(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
     return tf.split(value, len(op.outputs), axis=int(axis.ravel()[0]))
 
 
-def _split_unevenly(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
+def _split_v(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
     del op
     value, sizes, axis = args
     return tf.split(value, sizes, axis=int(axis.ravel()[0]))
 
 
-def _padded(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
+def _pad(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
     del op
     value, pads, *fill = args
     return tf.pad(value, pads, constant_values=fill[0] if fill else 0)
 
 
-def _reversed_sequences(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
+def _reverse_sequence(op: Op, args: list[Any]) -> Any:  # noqa: ANN401
     return tf.reverse_sequence(
         *args, seq_axis=op.options.get("seq_dim", 0), batch_axis=op.options.get("batch_dim", 0)
     )
@@ -55,18 +55,18 @@ TABLE: dict[str, Callable[[Op, list[Any]], Any]] = {
     "FILL": lambda op, args: tf.fill(*args),
     "MIRROR_PAD": lambda op, args: tf.pad(*args, mode=op.options.get("mode", "REFLECT")),
     "PACK": lambda op, args: tf.stack(args, op.options.get("axis", 0)),
-    "PAD": _padded,
-    "PADV2": _padded,
+    "PAD": _pad,
+    "PADV2": _pad,
     "RANGE": lambda op, args: tf.range(*args),
     "RESHAPE": _reshape,
-    "REVERSE_SEQUENCE": _reversed_sequences,
+    "REVERSE_SEQUENCE": _reverse_sequence,
     "REVERSE_V2": lambda op, args: tf.reverse(*args),
     "SHAPE": lambda op, args: tf.shape(args[0], out_type=op.outputs[0].dtype),
     "SLICE": lambda op, args: tf.slice(*args),
     "SPACE_TO_BATCH_ND": lambda op, args: tf.space_to_batch(*args),
     "SPACE_TO_DEPTH": lambda op, args: tf.nn.space_to_depth(args[0], op.options["block_size"]),
     "SPLIT": _split,
-    "SPLIT_V": _split_unevenly,
+    "SPLIT_V": _split_v,
     "SQUEEZE": _reshape,
     "STRIDED_SLICE": _strided_slice,
     "TILE": lambda op, args: tf.tile(*args),

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto, helper, numpy_helper
 
-from edgekit.bridge.functions.parameters import Parameter, constants
+from edgekit.bridge.functions.parameters import Parameter, collect_constants
 from edgekit.bridge.graph import Array
 from edgekit.errors import UserError
 from edgekit.graphs.bias_scales import computes_bias_scales, store_bias_scales
@@ -15,7 +15,7 @@ from edgekit.graphs.bias_scales import computes_bias_scales, store_bias_scales
 _WITH_BIAS = ("Conv", "ConvTranspose", "Gemm")
 
 
-def written(
+def write_parameters(
     proto: ModelProto, parameters: Mapping[str, Parameter], scales: Mapping[str, Array]
 ) -> ModelProto:
     """Return a copy of a model with learned weights and scales in its initializers.
@@ -33,39 +33,39 @@ def written(
     made.CopyFrom(proto)
     computed = computes_bias_scales(made)
     store_bias_scales(made)
-    tensors = constants(made)
+    tensors = collect_constants(made)
     changed = {
         name: value
         for name, value in scales.items()
-        if not np.array_equal(value, _float(_tensor(tensors, name)))
+        if not np.array_equal(value, _to_float(_find_tensor(tensors, name)))
     }
-    changed |= dict(_bias_scales(made, tensors, changed))
+    changed |= dict(_iter_bias_scales(made, tensors, changed))
     for name, parameter in parameters.items():
         value = parameter.variable.numpy()
         if not np.isfinite(value).all():
             raise UserError(f"{name} holds NaN or infinity", hint="learn in smaller steps")
-        _write_weight(_tensor(tensors, name), parameter, value, changed)
+        _write_weight(_find_tensor(tensors, name), parameter, value, changed)
     for name, value in changed.items():
         _store(tensors[name], value)
-    return _with_constants(proto, tensors) if computed else made
+    return _copy_constants(proto, tensors) if computed else made
 
 
-def _with_constants(proto: ModelProto, tensors: Mapping[str, TensorProto]) -> ModelProto:
+def _copy_constants(proto: ModelProto, tensors: Mapping[str, TensorProto]) -> ModelProto:
     """Return a copy of a model whose constants take the values of tensors of the same names."""
     made = ModelProto()
     made.CopyFrom(proto)
-    for name, tensor in constants(made).items():
+    for name, tensor in collect_constants(made).items():
         tensor.CopyFrom(tensors[name])
     return made
 
 
-def _tensor(tensors: Mapping[str, TensorProto], name: str) -> TensorProto:
+def _find_tensor(tensors: Mapping[str, TensorProto], name: str) -> TensorProto:
     if name not in tensors:
         raise UserError(f"{name}: the model has no such initialiser")
     return tensors[name]
 
 
-def _float(tensor: TensorProto) -> Array:
+def _to_float(tensor: TensorProto) -> Array:
     return np.asarray(numpy_helper.to_array(tensor).astype(np.float32))
 
 
@@ -74,7 +74,7 @@ def _write_weight(
 ) -> None:
     grid = parameter.grid
     if grid is None:
-        if not np.array_equal(value, _float(tensor)):
+        if not np.array_equal(value, _to_float(tensor)):
             _store(tensor, value)
         return
     old = numpy_helper.to_array(tensor)
@@ -94,24 +94,24 @@ def _store(tensor: TensorProto, value: Array) -> None:
         tensor.doc_string = doc
 
 
-def _bias_scales(
+def _iter_bias_scales(
     proto: ModelProto, tensors: Mapping[str, TensorProto], scales: Mapping[str, Array]
 ) -> Iterator[tuple[str, Array]]:
     makers = {name: node for node in proto.graph.node for name in node.output}
     for node in proto.graph.node:
         if node.op_type not in _WITH_BIAS or len(node.input) < 3:
             continue
-        read = [_scale_name(makers.get(name), tensors) for name in node.input[:3]]
+        read = [_find_scale_name(makers.get(name), tensors) for name in node.input[:3]]
         of_input, of_weight, of_bias = read
         if of_input is None or of_weight is None or of_bias is None:
             continue
         if of_bias in scales or not {of_input, of_weight} & scales.keys():
             continue
-        new = [scales.get(n, _float(tensors[n])) for n in (of_input, of_weight)]
+        new = [scales.get(n, _to_float(tensors[n])) for n in (of_input, of_weight)]
         yield of_bias, np.broadcast_to((new[0] * new[1]).ravel(), tuple(tensors[of_bias].dims))
 
 
-def _scale_name(maker: NodeProto | None, tensors: Mapping[str, TensorProto]) -> str | None:
+def _find_scale_name(maker: NodeProto | None, tensors: Mapping[str, TensorProto]) -> str | None:
     if maker is None or maker.op_type != "DequantizeLinear":
         return None
     return maker.input[1] if maker.input[1] in tensors else None

@@ -9,22 +9,22 @@ from typing import Any
 
 from edgekit.bridge.graph import Op
 from edgekit.bridge.lifting import Lifting
-from edgekit.bridge.lifts.axes import together
+from edgekit.bridge.lifts.axes import align_inputs
 
 Rule = Callable[[Lifting, Op], None]
 
 
-def pointwise(kind: str, attributes: Mapping[str, Any] | None = None) -> Rule:
+def make_unary_rule(kind: str, attributes: Mapping[str, Any] | None = None) -> Rule:
     """Make the rule of a unary operator that becomes one ONNX node.
 
     Args:
         kind: ONNX operator type.
         attributes: of the node.
     """
-    return partial(_pointwise, kind=kind, attributes=attributes)
+    return partial(_lift_unary, kind=kind, attributes=attributes)
 
 
-def _pointwise(
+def _lift_unary(
     lifting: Lifting, op: Op, *, kind: str, attributes: Mapping[str, Any] | None
 ) -> None:
     order = lifting.order(op, 0)
@@ -32,30 +32,30 @@ def _pointwise(
     lifting.bind(op, lifting.node(kind, [name], attributes), order)
 
 
-def clip(low: float | None, high: float | None) -> Rule:
+def make_clip_rule(low: float | None, high: float | None) -> Rule:
     """Make the rule of an activation that clips values to limits.
 
     Args:
         low: lower limit; ``None`` = none.
         high: upper limit; ``None`` = none.
     """
-    return partial(_clip, low=low, high=high)
+    return partial(_lift_clip, low=low, high=high)
 
 
-def _clip(lifting: Lifting, op: Op, *, low: float | None, high: float | None) -> None:
+def _lift_clip(lifting: Lifting, op: Op, *, low: float | None, high: float | None) -> None:
     order = lifting.order(op, 0)
     name = lifting.read(lifting.tensor(op, 0), order)
-    lifting.bind(op, lifting.clipped(name, low, high), order)
+    lifting.bind(op, lifting.clip(name, low, high), order)
 
 
 def leaky_relu(lifting: Lifting, op: Op) -> None:
     """Convert LEAKY_RELU to LeakyRelu."""
-    _pointwise(lifting, op, kind="LeakyRelu", attributes={"alpha": op.options["alpha"]})
+    _lift_unary(lifting, op, kind="LeakyRelu", attributes={"alpha": op.options["alpha"]})
 
 
 def prelu(lifting: Lifting, op: Op) -> None:
     """Convert PRELU to PRelu; the slopes broadcast against the values."""
-    inputs, order = together(lifting, op, [0, 1])
+    inputs, order = align_inputs(lifting, op, [0, 1])
     lifting.bind(op, lifting.node("PRelu", inputs), order)
 
 
@@ -73,7 +73,7 @@ def softmax(lifting: Lifting, op: Op) -> None:
 def log_softmax(lifting: Lifting, op: Op) -> None:
     """Convert LOG_SOFTMAX over the last axis."""
     order = lifting.order(op, 0)
-    _pointwise(lifting, op, kind="LogSoftmax", attributes={"axis": order.index(len(order) - 1)})
+    _lift_unary(lifting, op, kind="LogSoftmax", attributes={"axis": order.index(len(order) - 1)})
 
 
 def gelu(lifting: Lifting, op: Op) -> None:
@@ -97,17 +97,17 @@ def gelu(lifting: Lifting, op: Op) -> None:
 
 
 LIFTS: dict[str, Rule] = {
-    "ELU": pointwise("Elu"),
+    "ELU": make_unary_rule("Elu"),
     "GELU": gelu,
-    "HARD_SWISH": pointwise("HardSwish"),
+    "HARD_SWISH": make_unary_rule("HardSwish"),
     "LEAKY_RELU": leaky_relu,
-    "LOGISTIC": pointwise("Sigmoid"),
+    "LOGISTIC": make_unary_rule("Sigmoid"),
     "LOG_SOFTMAX": log_softmax,
     "PRELU": prelu,
-    "RELU": clip(0.0, None),
-    "RELU6": clip(0.0, 6.0),
-    "RELU_0_TO_1": clip(0.0, 1.0),
-    "RELU_N1_TO_1": clip(-1.0, 1.0),
+    "RELU": make_clip_rule(0.0, None),
+    "RELU6": make_clip_rule(0.0, 6.0),
+    "RELU_0_TO_1": make_clip_rule(0.0, 1.0),
+    "RELU_N1_TO_1": make_clip_rule(-1.0, 1.0),
     "SOFTMAX": softmax,
-    "TANH": pointwise("Tanh"),
+    "TANH": make_unary_rule("Tanh"),
 }

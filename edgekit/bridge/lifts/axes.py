@@ -8,7 +8,7 @@ import numpy as np
 
 from edgekit.bridge.graph import Op, Shape, Tensor, constant
 from edgekit.bridge.layout import Order, plain_order
-from edgekit.bridge.lifted import quantized
+from edgekit.bridge.lifted import get_quantization
 from edgekit.bridge.lifting import Lifting
 
 
@@ -17,12 +17,14 @@ def channels_first(rank: int) -> Order:
     return (0, rank - 1, *range(1, rank - 1))
 
 
-def positive(axis: int, rank: int) -> int:
+def normalize_axis(axis: int, rank: int) -> int:
     """Count a possibly negative axis from the front; 0 for a scalar."""
     return axis % rank if rank else 0
 
 
-def squeezed(lifting: Lifting, name: str, order: Order, axes: Sequence[int]) -> tuple[str, Order]:
+def squeeze_axes(
+    lifting: Lifting, name: str, order: Order, axes: Sequence[int]
+) -> tuple[str, Order]:
     """Remove axes of size 1 from a value.
 
     Args:
@@ -37,16 +39,18 @@ def squeezed(lifting: Lifting, name: str, order: Order, axes: Sequence[int]) -> 
     if not axes:
         return name, order
     where = sorted(order.index(axis) for axis in axes)
-    left = without(order, axes)
+    left = drop_axes(order, axes)
     return lifting.node("Squeeze", [name, lifting.ints(*where)]), left
 
 
-def without(order: Order, axes: Sequence[int]) -> Order:
+def drop_axes(order: Order, axes: Sequence[int]) -> Order:
     """Remove axes from an order and renumber the others."""
     return tuple(a - sum(gone < a for gone in axes) for a in order if a not in axes)
 
 
-def unsqueezed(lifting: Lifting, name: str, order: Order, axes: Sequence[int]) -> tuple[str, Order]:
+def unsqueeze_axes(
+    lifting: Lifting, name: str, order: Order, axes: Sequence[int]
+) -> tuple[str, Order]:
     """Insert axes of size 1 into a value.
 
     Args:
@@ -68,7 +72,7 @@ def unsqueezed(lifting: Lifting, name: str, order: Order, axes: Sequence[int]) -
     return lifting.node("Unsqueeze", [name, lifting.ints(*where)]), tuple(made)
 
 
-def together(lifting: Lifting, op: Op, positions: Sequence[int]) -> tuple[list[str], Order]:
+def align_inputs(lifting: Lifting, op: Op, positions: Sequence[int]) -> tuple[list[str], Order]:
     """Read inputs in one order of axes, with shapes that broadcast.
 
     The order is that of the largest input of full rank, computed inputs before constants; the
@@ -85,25 +89,25 @@ def together(lifting: Lifting, op: Op, positions: Sequence[int]) -> tuple[list[s
     tensors = [lifting.tensor(op, p) for p in positions]
     rank = max(len(t.shape) for t in tensors)
     full = [p for p, t in zip(positions, tensors, strict=True) if len(t.shape) == rank]
-    leader = max(full, key=lambda p: _weight(lifting.tensor(op, p)))
+    leader = max(full, key=lambda p: _importance(lifting.tensor(op, p)))
     order = lifting.order(op, leader)
-    return [_aligned(lifting, t, order) for t in tensors], order
+    return [_align_input(lifting, t, order) for t in tensors], order
 
 
-def _weight(tensor: Tensor) -> tuple[bool, int]:
+def _importance(tensor: Tensor) -> tuple[bool, int]:
     return not tensor.is_constant, int(np.prod(np.abs(tensor.shape)))
 
 
-def _aligned(lifting: Lifting, tensor: Tensor, order: Order) -> str:
+def _align_input(lifting: Lifting, tensor: Tensor, order: Order) -> str:
     missing = len(order) - len(tensor.shape)
     if order == plain_order(len(order)) or not tensor.shape:
         return lifting.read(tensor)
     if not missing:
         return lifting.read(tensor, order)
-    q = quantized(tensor)
+    q = get_quantization(tensor)
     if tensor.data is not None and (q is None or len(q.scales) == 1):
         shape: Shape = (1,) * missing + tensor.shape
         wide = constant(tensor.name, tensor.data.reshape(shape), quantization=q)
         return lifting.read(wide, order)
     name = lifting.node("Unsqueeze", [lifting.read(tensor), lifting.ints(*range(missing))])
-    return lifting.transposed(name, order)
+    return lifting.transpose(name, order)

@@ -18,7 +18,7 @@ _PADDINGS = {1: "SAME", 2: "VALID"}
 _AXES = {2: ("h", "w"), 3: ("d", "h", "w")}
 
 
-def same_pads(
+def compute_same_pads(
     sizes: Sequence[int], kernel: Sequence[int], strides: Sequence[int], dilations: Sequence[int]
 ) -> list[int]:
     """Compute the pads of SAME padding, which gives ``ceil(size / stride)`` outputs along an axis.
@@ -43,7 +43,7 @@ def same_pads(
     return [t // 2 for t in total] + [t - t // 2 for t in total]
 
 
-def window(
+def make_window_attributes(
     lifting: Lifting, op: Op, kernel: Sequence[int], *, position: int = 0, dilate: bool = True
 ) -> dict[str, Any]:
     """Return kernel shape, strides, dilations and pads of an operator as ONNX attributes.
@@ -68,7 +68,7 @@ def window(
         made["pads"] = list(op.options["pads"])
     elif op.options.get("padding", "SAME") == "SAME":
         sizes = lifting.known(op, position)[1:-1]
-        made["pads"] = same_pads(sizes, kernel, strides, dilations)
+        made["pads"] = compute_same_pads(sizes, kernel, strides, dilations)
     else:
         made["pads"] = [0] * 2 * len(kernel)
     return made
@@ -101,7 +101,7 @@ def _convolve(
     inputs = [lifting.read(x, order), lifting.weights(op, 1, layout)]
     if bias := lifting.bias(op, 2, [x, weights]):
         inputs.append(bias)
-    attributes = window(lifting, op, kernel) | {"group": groups}
+    attributes = make_window_attributes(lifting, op, kernel) | {"group": groups}
     lifting.bind(op, lifting.node("Conv", inputs, attributes), order)
 
 
@@ -112,7 +112,7 @@ def conv_3d(lifting: Lifting, op: Op) -> None:
     inputs = [lifting.read(x, order), lifting.weights(op, 1, (4, 3, 0, 1, 2))]
     if bias := lifting.bias(op, 2, [x, weights]):
         inputs.append(bias)
-    attributes = window(lifting, op, weights.shape[:3])
+    attributes = make_window_attributes(lifting, op, weights.shape[:3])
     lifting.bind(op, lifting.node("Conv", inputs, attributes), order)
 
 
@@ -131,7 +131,9 @@ def transpose_conv(lifting: Lifting, op: Op) -> None:
     if min(made) < 0:
         made = tuple(lifting.integers(op, 0)[1:3])
     same = op.options.get("padding", "SAME") == "SAME"
-    _convolve_back(lifting, op, _Back(image=2, bias=3, strides=strides, made=made, same=same))
+    _convolve_transposed(
+        lifting, op, _TransposedConvolution(image=2, bias=3, strides=strides, made=made, same=same)
+    )
 
 
 def transpose_conv_bias(lifting: Lifting, op: Op) -> None:
@@ -149,14 +151,14 @@ def transpose_conv_bias(lifting: Lifting, op: Op) -> None:
     made = lifting.shape(op.outputs[0])[1:3]
     if padding not in _PADDINGS or min(width, height) < 1 or min(made, default=-1) < 0:
         raise lifting.refusal(op, "has options that are not understood")
-    back = _Back(
+    back = _TransposedConvolution(
         image=0, bias=2, strides=(height, width), made=made, same=_PADDINGS[padding] == "SAME"
     )
-    _convolve_back(lifting, op, back)
+    _convolve_transposed(lifting, op, back)
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Back:
+class _TransposedConvolution:
     """Transposed convolution: input positions, strides, output sizes (``made``), SAME padding."""
 
     image: int
@@ -166,7 +168,7 @@ class _Back:
     same: bool
 
 
-def _convolve_back(lifting: Lifting, op: Op, back: _Back) -> None:
+def _convolve_transposed(lifting: Lifting, op: Op, back: _TransposedConvolution) -> None:
     weights, x = lifting.tensor(op, 1), lifting.tensor(op, back.image)
     order, kernel = channels_first(4), weights.shape[1:3]
     sizes = lifting.known(op, back.image)[1:3]

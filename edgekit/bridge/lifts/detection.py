@@ -9,8 +9,8 @@ import numpy as np
 from edgekit.bridge.graph import Op
 from edgekit.bridge.lifting import Lifting
 from edgekit.bridge.lifts.activations import Rule
-from edgekit.bridge.lifts.reductions import reduced
-from edgekit.errors import missing_extra
+from edgekit.bridge.lifts.reductions import reduce_axes
+from edgekit.errors import make_missing_extra_error
 
 
 def detection_postprocess(lifting: Lifting, op: Op) -> None:
@@ -24,22 +24,22 @@ def detection_postprocess(lifting: Lifting, op: Op) -> None:
     Raises:
         PassRefused: several classes per detection without ``use_regular_nms``.
     """
-    options = _options(op)
+    options = _read_options(op)
     is_regular = bool(options.get("use_regular_nms", False))
     if not is_regular and options.get("max_classes_per_detection", 1) != 1:
         raise lifting.refusal(op, "gives several classes to one detection")
     count = int(options["max_detections"])
-    boxes = _decoded(lifting, op, options)
-    scores = _class_scores(lifting, op, int(options["num_classes"]))
-    searched = scores if is_regular else reduced(lifting, "ReduceMax", scores, [1])
+    boxes = _decode_boxes(lifting, op, options)
+    scores = _read_class_scores(lifting, op, int(options["num_classes"]))
+    searched = scores if is_regular else reduce_axes(lifting, "ReduceMax", scores, [1])
     limits = [
         lifting.ints(int(options.get("detections_per_class", 100)) if is_regular else count),
         lifting.scalar(options["nms_iou_threshold"]),
-        lifting.scalar(_just_below(float(options["nms_score_threshold"]))),
+        lifting.scalar(_previous_float(float(options["nms_score_threshold"]))),
     ]
     # Rows of batch, class and box.
     chosen = lifting.node("NonMaxSuppression", [boxes, searched, *limits])
-    best, ranks = _best(lifting, lifting.node("GatherND", [searched, chosen]), count)
+    best, ranks = _find_best(lifting, lifting.node("GatherND", [searched, chosen]), count)
     chosen = lifting.node("Gather", [chosen, ranks])
     box = lifting.node("Gather", [chosen, lifting.ints(2)], {"axis": 1})
     if is_regular:
@@ -51,24 +51,24 @@ def detection_postprocess(lifting: Lifting, op: Op) -> None:
         classes = lifting.node("GatherND", [likeliest, where])
     row = lifting.node("Reshape", [box, lifting.ints(-1)])
     corners = lifting.node("Squeeze", [boxes, lifting.ints(0)])
-    corners = _filled(lifting, lifting.node("Gather", [corners, row]), count, 2)
+    corners = _pad_rows(lifting, lifting.node("Gather", [corners, row]), count, 2)
     classes = lifting.node("Reshape", [lifting.cast(classes, "float32"), lifting.ints(-1)])
-    made = [corners, _filled(lifting, classes, count, 1), _filled(lifting, best, count, 1)]
+    made = [corners, _pad_rows(lifting, classes, count, 1), _pad_rows(lifting, best, count, 1)]
     for output, name in enumerate(made):
         lifting.bind(op, lifting.node("Unsqueeze", [name, lifting.ints(0)]), output=output)
     lifting.bind(op, lifting.cast(lifting.node("Shape", [best]), "float32"), output=3)
 
 
-def _options(op: Op) -> dict[str, Any]:
+def _read_options(op: Op) -> dict[str, Any]:
     try:
         from flatbuffers import flexbuffers
     except ImportError as error:
-        raise missing_extra("flatbuffers", "litert") from error
+        raise make_missing_extra_error("flatbuffers", "litert") from error
     made: dict[str, Any] = flexbuffers.Loads(bytes(op.options["custom_options"]))
     return made
 
 
-def _just_below(threshold: float) -> float:
+def _previous_float(threshold: float) -> float:
     """Return the largest float32 below a threshold.
 
     TFLite keeps scores equal to the threshold, ONNX only scores above it.
@@ -76,7 +76,7 @@ def _just_below(threshold: float) -> float:
     return float(np.nextafter(np.float32(threshold), np.float32(-np.inf)))
 
 
-def _decoded(lifting: Lifting, op: Op, options: dict[str, Any]) -> str:
+def _decode_boxes(lifting: Lifting, op: Op, options: dict[str, Any]) -> str:
     """Decode boxes given relative to anchors to corners [1, boxes, (top, left, bottom, right)]."""
     scales = [options[f"{name}_scale"] for name in ("y", "x", "h", "w")]
     scaled = lifting.node(
@@ -92,24 +92,24 @@ def _decoded(lifting: Lifting, op: Op, options: dict[str, Any]) -> str:
     return lifting.node("Concat", corners, {"axis": 2})
 
 
-def _class_scores(lifting: Lifting, op: Op, classes: int) -> str:
+def _read_class_scores(lifting: Lifting, op: Op, classes: int) -> str:
     """Read the scores as [1, classes, boxes], without a leading background class."""
     x = lifting.tensor(op, 1)
     name, surplus = lifting.plain(op, 1), x.shape[-1] - classes
     if surplus:
         bounds = (lifting.ints(n) for n in (surplus, x.shape[-1], 2))
         name = lifting.node("Slice", [name, *bounds])
-    return lifting.transposed(name, [0, 2, 1])
+    return lifting.transpose(name, [0, 2, 1])
 
 
-def _best(lifting: Lifting, scores: str, count: int) -> tuple[str, str]:
+def _find_best(lifting: Lifting, scores: str, count: int) -> tuple[str, str]:
     """Return the ``count`` highest scores, or all if there are fewer, and their indices."""
     most = lifting.node("Min", [lifting.node("Shape", [scores]), lifting.ints(count)])
     values, places = lifting.nodes("TopK", [scores, most], 2, {"axis": 0})
     return values, places
 
 
-def _filled(lifting: Lifting, name: str, count: int, rank: int) -> str:
+def _pad_rows(lifting: Lifting, name: str, count: int, rank: int) -> str:
     """Append rows of zeros up to ``count`` rows."""
     rows = lifting.node("Slice", [lifting.node("Shape", [name]), lifting.ints(0), lifting.ints(1)])
     missing = lifting.node("Sub", [lifting.ints(count), rows])
@@ -119,7 +119,7 @@ def _filled(lifting: Lifting, name: str, count: int, rank: int) -> str:
     )
 
 
-def suppression(lifting: Lifting, op: Op) -> None:
+def non_max_suppression(lifting: Lifting, op: Op) -> None:
     """Convert NON_MAX_SUPPRESSION_V4 and V5 to NonMaxSuppression.
 
     Outputs are the indices of the selected boxes, for V5 their scores, and their number.
@@ -140,17 +140,17 @@ def suppression(lifting: Lifting, op: Op) -> None:
     places = lifting.node("Gather", [chosen, lifting.ints(2)], {"axis": 1})
     places = lifting.node("Reshape", [places, lifting.ints(-1)])
     number = lifting.node("Squeeze", [lifting.node("Shape", [places]), lifting.ints(0)])
-    indices = lifting.cast(_filled(lifting, places, count, 1), "int32")
+    indices = lifting.cast(_pad_rows(lifting, places, count, 1), "int32")
     made = [indices, lifting.cast(number, "int32")]
     if is_soft:
         found = lifting.node("Gather", [lifting.plain(op, 1), places])
-        made.insert(1, _filled(lifting, found, count, 1))
+        made.insert(1, _pad_rows(lifting, found, count, 1))
     for output, name in enumerate(made):
         lifting.bind(op, name, output=output)
 
 
 LIFTS: dict[str, Rule] = {
     "CUSTOM:TFLite_Detection_PostProcess": detection_postprocess,
-    "NON_MAX_SUPPRESSION_V4": suppression,
-    "NON_MAX_SUPPRESSION_V5": suppression,
+    "NON_MAX_SUPPRESSION_V4": non_max_suppression,
+    "NON_MAX_SUPPRESSION_V5": non_max_suppression,
 }

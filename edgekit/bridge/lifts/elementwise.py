@@ -7,23 +7,23 @@ from functools import partial
 import numpy as np
 
 from edgekit.bridge.graph import Op
-from edgekit.bridge.lifted import inner_type
+from edgekit.bridge.lifted import get_inner_type
 from edgekit.bridge.lifting import Lifting
-from edgekit.bridge.lifts.activations import Rule, pointwise
-from edgekit.bridge.lifts.axes import together
+from edgekit.bridge.lifts.activations import Rule, make_unary_rule
+from edgekit.bridge.lifts.axes import align_inputs
 
 
-def binary(*kinds: str) -> Rule:
+def make_binary_rule(*kinds: str) -> Rule:
     """Make the rule of a binary operator with broadcasting.
 
     Args:
         *kinds: ONNX operator types; the first takes both inputs, each other one the last result.
     """
-    return partial(_binary, kinds=kinds)
+    return partial(_lift_binary, kinds=kinds)
 
 
-def _binary(lifting: Lifting, op: Op, *, kinds: tuple[str, ...]) -> None:
-    inputs, order = together(lifting, op, [0, 1])
+def _lift_binary(lifting: Lifting, op: Op, *, kinds: tuple[str, ...]) -> None:
+    inputs, order = align_inputs(lifting, op, [0, 1])
     name = lifting.node(kinds[0], inputs)
     for kind in kinds[1:]:
         name = lifting.node(kind, [name])
@@ -32,13 +32,13 @@ def _binary(lifting: Lifting, op: Op, *, kinds: tuple[str, ...]) -> None:
 
 def add_n(lifting: Lifting, op: Op) -> None:
     """Convert ADD_N to Sum."""
-    inputs, order = together(lifting, op, range(len(op.inputs)))
+    inputs, order = align_inputs(lifting, op, range(len(op.inputs)))
     lifting.bind(op, lifting.node("Sum", inputs), order)
 
 
 def squared_difference(lifting: Lifting, op: Op) -> None:
     """Convert SQUARED_DIFFERENCE to Sub and Mul."""
-    inputs, order = together(lifting, op, [0, 1])
+    inputs, order = align_inputs(lifting, op, [0, 1])
     difference = lifting.node("Sub", inputs)
     lifting.bind(op, lifting.node("Mul", [difference, difference]), order)
 
@@ -62,7 +62,7 @@ def floor_div(lifting: Lifting, op: Op) -> None:
 
     ONNX's Div of integers rounds towards zero. Without the remainder the division is exact.
     """
-    (a, b), order = together(lifting, op, [0, 1])
+    (a, b), order = align_inputs(lifting, op, [0, 1])
     quotient = lifting.node("Div", [a, b])
     if lifting.tensor(op, 0).dtype.startswith("float"):
         lifting.bind(op, lifting.node("Floor", [quotient]), order)
@@ -74,11 +74,11 @@ def floor_div(lifting: Lifting, op: Op) -> None:
 
 def floor_mod(lifting: Lifting, op: Op) -> None:
     """Convert FLOOR_MOD, the remainder with the sign of the divisor, to Mod."""
-    (a, b), order = together(lifting, op, [0, 1])
+    (a, b), order = align_inputs(lifting, op, [0, 1])
     if not lifting.tensor(op, 0).dtype.startswith("float"):
         lifting.bind(op, lifting.node("Mod", [a, b]), order)
         return
-    zero = lifting.numbers(np.zeros((), inner_type(lifting.tensor(op, 0))))
+    zero = lifting.numbers(np.zeros((), get_inner_type(lifting.tensor(op, 0))))
     rest = lifting.node("Mod", [a, b], {"fmod": 1})  # the result has the sign of the dividend
     signs = [lifting.node("Less", [side, zero]) for side in (rest, b)]
     is_exact = lifting.node("Equal", [rest, zero])
@@ -92,43 +92,43 @@ def zeros_like(lifting: Lifting, op: Op) -> None:
     order = lifting.order(op, 0)
     sizes = lifting.node("Shape", [lifting.read(lifting.tensor(op, 0), order)])
     zeros = lifting.node("ConstantOfShape", [sizes])
-    dtype = inner_type(op.outputs[0])
+    dtype = get_inner_type(op.outputs[0])
     lifting.bind(op, zeros if dtype == "float32" else lifting.cast(zeros, dtype), order)
 
 
 LIFTS: dict[str, Rule] = {
-    "ABS": pointwise("Abs"),
-    "ADD": binary("Add"),
+    "ABS": make_unary_rule("Abs"),
+    "ADD": make_binary_rule("Add"),
     "ADD_N": add_n,
-    "CEIL": pointwise("Ceil"),
-    "COS": pointwise("Cos"),
-    "DIV": binary("Div"),
-    "EQUAL": binary("Equal"),
-    "EXP": pointwise("Exp"),
-    "FLOOR": pointwise("Floor"),
+    "CEIL": make_unary_rule("Ceil"),
+    "COS": make_unary_rule("Cos"),
+    "DIV": make_binary_rule("Div"),
+    "EQUAL": make_binary_rule("Equal"),
+    "EXP": make_unary_rule("Exp"),
+    "FLOOR": make_unary_rule("Floor"),
     "FLOOR_DIV": floor_div,
     "FLOOR_MOD": floor_mod,
-    "GREATER": binary("Greater"),
-    "GREATER_EQUAL": binary("GreaterOrEqual"),
-    "LESS": binary("Less"),
-    "LESS_EQUAL": binary("LessOrEqual"),
-    "LOG": pointwise("Log"),
-    "LOGICAL_AND": binary("And"),
-    "LOGICAL_NOT": pointwise("Not"),
-    "LOGICAL_OR": binary("Or"),
-    "MAXIMUM": binary("Max"),
-    "MINIMUM": binary("Min"),
-    "MUL": binary("Mul"),
-    "NEG": pointwise("Neg"),
-    "NOT_EQUAL": binary("Equal", "Not"),
-    "POW": binary("Pow"),
-    "ROUND": pointwise("Round"),
+    "GREATER": make_binary_rule("Greater"),
+    "GREATER_EQUAL": make_binary_rule("GreaterOrEqual"),
+    "LESS": make_binary_rule("Less"),
+    "LESS_EQUAL": make_binary_rule("LessOrEqual"),
+    "LOG": make_unary_rule("Log"),
+    "LOGICAL_AND": make_binary_rule("And"),
+    "LOGICAL_NOT": make_unary_rule("Not"),
+    "LOGICAL_OR": make_binary_rule("Or"),
+    "MAXIMUM": make_binary_rule("Max"),
+    "MINIMUM": make_binary_rule("Min"),
+    "MUL": make_binary_rule("Mul"),
+    "NEG": make_unary_rule("Neg"),
+    "NOT_EQUAL": make_binary_rule("Equal", "Not"),
+    "POW": make_binary_rule("Pow"),
+    "ROUND": make_unary_rule("Round"),
     "RSQRT": rsqrt,
-    "SIGN": pointwise("Sign"),
-    "SIN": pointwise("Sin"),
-    "SQRT": pointwise("Sqrt"),
+    "SIGN": make_unary_rule("Sign"),
+    "SIN": make_unary_rule("Sin"),
+    "SQRT": make_unary_rule("Sqrt"),
     "SQUARE": square,
     "SQUARED_DIFFERENCE": squared_difference,
-    "SUB": binary("Sub"),
+    "SUB": make_binary_rule("Sub"),
     "ZEROS_LIKE": zeros_like,
 }

@@ -6,10 +6,10 @@ import numpy as np
 
 from edgekit.bridge.graph import Op
 from edgekit.bridge.layout import plain_order
-from edgekit.bridge.lifted import inner_type
+from edgekit.bridge.lifted import get_inner_type
 from edgekit.bridge.lifting import Lifting
 from edgekit.bridge.lifts.activations import Rule
-from edgekit.bridge.lifts.axes import positive
+from edgekit.bridge.lifts.axes import normalize_axis
 
 _ALL = 2**31 - 1
 
@@ -19,11 +19,11 @@ def slice_of(lifting: Lifting, op: Op) -> None:
     x = lifting.tensor(op, 0)
     starts, sizes = lifting.array(op, 1), lifting.array(op, 2)
     if starts is None or sizes is None:
-        _slice_computed(lifting, op)
+        _slice_dynamically(lifting, op)
         return
     order, shape = lifting.order(op, 0), lifting.shape(x)
     cut = [
-        (order.index(axis), int(start), _end(int(start), int(size)))
+        (order.index(axis), int(start), _slice_end(int(start), int(size)))
         for axis, (start, size) in enumerate(zip(starts, sizes, strict=True))
         if start or size not in (-1, shape[axis])
     ]
@@ -35,11 +35,11 @@ def slice_of(lifting: Lifting, op: Op) -> None:
     lifting.bind(op, name, order)
 
 
-def _end(start: int, size: int) -> int:
+def _slice_end(start: int, size: int) -> int:
     return _ALL if size == -1 else start + size
 
 
-def _slice_computed(lifting: Lifting, op: Op) -> None:
+def _slice_dynamically(lifting: Lifting, op: Op) -> None:
     starts, sizes = lifting.int64(op, 1), lifting.int64(op, 2)
     ends = lifting.node("Add", [starts, sizes])
     is_open = lifting.node("Less", [sizes, lifting.ints(0)])
@@ -50,11 +50,11 @@ def _slice_computed(lifting: Lifting, op: Op) -> None:
 def gather(lifting: Lifting, op: Op) -> None:
     """Convert GATHER along an axis; data and indices share the first ``batch_dims`` axes."""
     x, indices = lifting.tensor(op, 0), lifting.plain(op, 1)
-    axis = positive(op.options.get("axis", 0), len(x.shape))
+    axis = normalize_axis(op.options.get("axis", 0), len(x.shape))
     batch = op.options.get("batch_dims", 0)
-    batch = positive(batch, len(lifting.tensor(op, 1).shape)) if batch else 0
+    batch = normalize_axis(batch, len(lifting.tensor(op, 1).shape)) if batch else 0
     if batch == 0:
-        lifting.bind(op, lifting.gathered(op, 0, indices, axis))
+        lifting.bind(op, lifting.gather(op, 0, indices, axis))
         return
     rank = len(x.shape)
     moved = (*range(batch), axis, *(a for a in range(batch, rank) if a != axis))
@@ -64,13 +64,13 @@ def gather(lifting: Lifting, op: Op) -> None:
     inner = len(lifting.tensor(op, 1).shape) - batch
     before = range(batch + inner, inner + axis)
     behind = range(inner + axis, inner + rank - 1)
-    name = lifting.transposed(name, [*range(batch), *before, *range(batch, batch + inner), *behind])
+    name = lifting.transpose(name, [*range(batch), *before, *range(batch, batch + inner), *behind])
     lifting.bind(op, name)
 
 
 def embedding_lookup(lifting: Lifting, op: Op) -> None:
     """Convert EMBEDDING_LOOKUP: gather rows of a table by index."""
-    lifting.bind(op, lifting.gathered(op, 1, lifting.plain(op, 0), 0))
+    lifting.bind(op, lifting.gather(op, 1, lifting.plain(op, 0), 0))
 
 
 def gather_nd(lifting: Lifting, op: Op) -> None:
@@ -80,7 +80,7 @@ def gather_nd(lifting: Lifting, op: Op) -> None:
 
 def scatter_nd(lifting: Lifting, op: Op) -> None:
     """Convert SCATTER_ND to ScatterND, which adds the updates to a tensor of zeros."""
-    dtype = inner_type(op.outputs[0])
+    dtype = get_inner_type(op.outputs[0])
     zero = lifting.numbers(np.zeros((), dtype))
     zeros = lifting.node("Expand", [zero, lifting.int64(op, 2)])
     inputs = [zeros, lifting.int64(op, 0), lifting.plain(op, 1)]
@@ -90,7 +90,7 @@ def scatter_nd(lifting: Lifting, op: Op) -> None:
 def reverse(lifting: Lifting, op: Op) -> None:
     """Convert REVERSE_V2 to Slice with steps of -1."""
     order = lifting.order(op, 0)
-    axes = [order.index(positive(a, len(order))) for a in lifting.integers(op, 1)]
+    axes = [order.index(normalize_axis(a, len(order))) for a in lifting.integers(op, 1)]
     count = len(axes)
     inputs = [
         lifting.read(lifting.tensor(op, 0), order),
@@ -131,7 +131,7 @@ def one_hot(lifting: Lifting, op: Op) -> None:
     """Convert ONE_HOT: a new axis with the on value at the index and the off value elsewhere."""
     depth = lifting.node("Reshape", [lifting.int64(op, 1), lifting.ints(1)])
     values = [lifting.node("Reshape", [lifting.plain(op, i), lifting.ints(1)]) for i in (3, 2)]
-    pair, dtype = lifting.node("Concat", values, {"axis": 0}), inner_type(op.outputs[0])
+    pair, dtype = lifting.node("Concat", values, {"axis": 0}), get_inner_type(op.outputs[0])
     is_known = dtype in ("float32", "int64")
     if not is_known:  # onnxruntime has no kernel for other types
         pair = lifting.cast(pair, "int64")

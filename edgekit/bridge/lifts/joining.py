@@ -8,20 +8,20 @@ from edgekit.bridge.graph import Op
 from edgekit.bridge.layout import Order
 from edgekit.bridge.lifting import Lifting
 from edgekit.bridge.lifts.activations import Rule
-from edgekit.bridge.lifts.axes import positive, squeezed, together
+from edgekit.bridge.lifts.axes import align_inputs, normalize_axis, squeeze_axes
 
 
 def concatenation(lifting: Lifting, op: Op) -> None:
     """Convert CONCATENATION to Concat; constants are repeated along a free batch axis."""
-    inputs, order = together(lifting, op, range(len(op.inputs)))
-    axis = positive(op.options.get("axis", 0), len(order))
+    inputs, order = align_inputs(lifting, op, range(len(op.inputs)))
+    axis = normalize_axis(op.options.get("axis", 0), len(order))
     if lifting.free and axis:
-        inputs = _repeated(lifting, op, inputs, order)
+        inputs = _repeat_constants(lifting, op, inputs, order)
     name = lifting.node("Concat", inputs, {"axis": order.index(axis)})
     lifting.bind(op, name, order)
 
 
-def _repeated(lifting: Lifting, op: Op, inputs: list[str], order: Order) -> list[str]:
+def _repeat_constants(lifting: Lifting, op: Op, inputs: list[str], order: Order) -> list[str]:
     """Expand constants whose batch size is 1 to the batch size of the first computed input."""
     tensors = [lifting.tensor(op, i) for i in range(len(op.inputs))]
     computed = next((i for i, t in enumerate(tensors) if not t.is_constant), None)
@@ -42,7 +42,7 @@ def _repeated(lifting: Lifting, op: Op, inputs: list[str], order: Order) -> list
 
 def pack(lifting: Lifting, op: Op) -> None:
     """Convert PACK: stack values along a new axis."""
-    axis = positive(op.options.get("axis", 0), len(op.outputs[0].shape))
+    axis = normalize_axis(op.options.get("axis", 0), len(op.outputs[0].shape))
     where = lifting.ints(axis)
     parts = [
         lifting.node("Unsqueeze", [lifting.plain(op, i), where]) for i in range(len(op.inputs))
@@ -53,16 +53,16 @@ def pack(lifting: Lifting, op: Op) -> None:
 def unpack(lifting: Lifting, op: Op) -> None:
     """Convert UNPACK: split an axis into one value per index, without that axis."""
     order = lifting.order(op, 0)
-    axis = positive(op.options.get("axis", 0), len(order))
+    axis = normalize_axis(op.options.get("axis", 0), len(order))
     parts = _split(lifting, op, 0, axis, [1] * len(op.outputs))
     for i, part in enumerate(parts):
-        lifting.bind(op, *squeezed(lifting, part, order, [axis]), output=i)
+        lifting.bind(op, *squeeze_axes(lifting, part, order, [axis]), output=i)
 
 
 def split(lifting: Lifting, op: Op) -> None:
     """Convert SPLIT into equal parts of an axis, which is the first input."""
     order = lifting.order(op, 1)
-    axis = positive(lifting.integers(op, 0)[0], len(order))
+    axis = normalize_axis(lifting.integers(op, 0)[0], len(order))
     size = lifting.known(op, 1)[axis] // len(op.outputs)
     for i, part in enumerate(_split(lifting, op, 1, axis, [size] * len(op.outputs))):
         lifting.bind(op, part, order, output=i)
@@ -71,7 +71,7 @@ def split(lifting: Lifting, op: Op) -> None:
 def split_v(lifting: Lifting, op: Op) -> None:
     """Convert SPLIT_V into parts of given sizes, one of which may be -1 for the rest."""
     order = lifting.order(op, 0)
-    axis = positive(lifting.integers(op, 2)[0], len(order))
+    axis = normalize_axis(lifting.integers(op, 2)[0], len(order))
     sizes = lifting.integers(op, 1)
     if -1 in sizes:
         whole = lifting.known(op, 0)[axis]
@@ -91,13 +91,13 @@ def _split(lifting: Lifting, op: Op, position: int, axis: int, sizes: list[int])
 def pad(lifting: Lifting, op: Op) -> None:
     """Convert PAD with zeros and PADV2 with a given value."""
     order = lifting.order(op, 0)
-    inputs = [lifting.read(lifting.tensor(op, 0), order), _pads(lifting, op, order)]
+    inputs = [lifting.read(lifting.tensor(op, 0), order), _read_pads(lifting, op, order)]
     if lifting.has(op, 2):
         inputs.append(lifting.plain(op, 2))
     lifting.bind(op, lifting.node("Pad", inputs), order)
 
 
-def _pads(lifting: Lifting, op: Op, order: Order) -> str:
+def _read_pads(lifting: Lifting, op: Op, order: Order) -> str:
     if lifting.array(op, 1) is not None:
         sizes = np.asarray(lifting.integers(op, 1)).reshape(-1, 2)[list(order)]
         return lifting.numbers(sizes.T.ravel().astype(np.int64))
@@ -111,7 +111,7 @@ def mirror_pad(lifting: Lifting, op: Op) -> None:
     order = lifting.order(op, 0)
     name = lifting.read(lifting.tensor(op, 0), order)
     if op.options.get("mode", "REFLECT") == "REFLECT":
-        inputs = [name, _pads(lifting, op, order)]
+        inputs = [name, _read_pads(lifting, op, order)]
         lifting.bind(op, lifting.node("Pad", inputs, {"mode": "reflect"}), order)
         return
     sizes = np.asarray(lifting.integers(op, 1)).reshape(-1, 2)

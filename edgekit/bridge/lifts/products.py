@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from edgekit.bridge.graph import Op, Tensor
 from edgekit.bridge.layout import Order, plain_order
-from edgekit.bridge.lifted import quantized
+from edgekit.bridge.lifted import get_quantization
 from edgekit.bridge.lifting import Lifting
 
 
@@ -18,25 +18,25 @@ def fully_connected(lifting: Lifting, op: Op) -> None:
     bias = lifting.bias(op, 2, [x, weights])
     made = op.outputs[0]
     keeps = len(made.shape) > 2 and len(x.shape) == len(made.shape)
-    if keeps and quantized(made) is None:
+    if keeps and get_quantization(made) is None:
         name = lifting.node("MatMul", [lifting.read(x), lifting.weights(op, 1, (1, 0))])
         lifting.bind(op, lifting.node("Add", [name, bias]) if bias else name)
         return
-    inputs = [_matrix(lifting, x, weights.shape[1]), lifting.weights(op, 1)]
+    inputs = [_to_matrix(lifting, x, weights.shape[1]), lifting.weights(op, 1)]
     name = lifting.node("Gemm", [*inputs, bias] if bias else inputs, {"transB": 1})
     if len(made.shape) != 2:
-        name = lifting.node("Reshape", [name, _rows(lifting, x, made)])
+        name = lifting.node("Reshape", [name, _output_shape(lifting, x, made)])
     lifting.bind(op, name)
 
 
-def _matrix(lifting: Lifting, x: Tensor, depth: int) -> str:
+def _to_matrix(lifting: Lifting, x: Tensor, depth: int) -> str:
     name = lifting.read(x)
     if len(x.shape) == 2 and x.shape[1] == depth:
         return name
-    return lifting.reshaped(name, (-1, depth), like=x)
+    return lifting.reshape(name, (-1, depth), like=x)
 
 
-def _rows(lifting: Lifting, x: Tensor, made: Tensor) -> str:
+def _output_shape(lifting: Lifting, x: Tensor, made: Tensor) -> str:
     """Return the shape of the output: a constant, or computed where sizes are not known."""
     shape = lifting.shape(made)
     if min(shape[1:], default=1) >= 0:
@@ -54,12 +54,12 @@ def batch_matmul(lifting: Lifting, op: Op) -> None:
     ]
     inputs = []
     for position, turned in sides:
-        order = _last_two(lifting.tensor(op, position), turned)
+        order = _matrix_order(lifting.tensor(op, position), turned)
         inputs.append(lifting.weights(op, position, order))
     lifting.bind(op, lifting.node("MatMul", inputs))
 
 
-def _last_two(tensor: Tensor, turned: bool) -> Order:
+def _matrix_order(tensor: Tensor, turned: bool) -> Order:
     order = plain_order(len(tensor.shape))
     return (*order[:-2], order[-1], order[-2]) if turned else order
 

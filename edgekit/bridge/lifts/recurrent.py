@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from edgekit.bridge.graph import Op, Quantization, Tensor, constant
-from edgekit.bridge.lifted import quantized
+from edgekit.bridge.lifted import get_quantization
 from edgekit.bridge.lifting import Lifting
 from edgekit.bridge.lifts.activations import Rule
 
@@ -30,17 +30,21 @@ def sequence_lstm(lifting: Lifting, op: Op) -> None:
         PassRefused: projection, layer normalization, coupled gates, a cell clip below 10, or an
             activation other than tanh.
     """
-    _check(lifting, op)
-    weights = _stacked(lifting, [lifting.tensor(op, 1 + gate) for gate in _GATES])
-    recurrent = _stacked(lifting, [lifting.tensor(op, 5 + gate) for gate in _GATES])
-    inputs = [_by_time(lifting, op), weights, recurrent, _lstm_bias(lifting, op), ""]
-    inputs += [_state(lifting, op, 18), _state(lifting, op, 19), _peepholes(lifting, op)]
+    _check_supported(lifting, op)
+    weights = _stack_gates(lifting, [lifting.tensor(op, 1 + gate) for gate in _GATES])
+    recurrent = _stack_gates(lifting, [lifting.tensor(op, 5 + gate) for gate in _GATES])
+    inputs = [_read_sequence(lifting, op), weights, recurrent, _stack_biases(lifting, op), ""]
+    inputs += [
+        _read_initial_state(lifting, op, 18),
+        _read_initial_state(lifting, op, 19),
+        _read_peepholes(lifting, op),
+    ]
     units = lifting.tensor(op, 5).shape[-1]
-    made = lifting.node("LSTM", _trimmed(inputs), {"hidden_size": units})
+    made = lifting.node("LSTM", _trim_inputs(inputs), {"hidden_size": units})
     _bind_sequence(lifting, op, made)
 
 
-def _check(lifting: Lifting, op: Op) -> None:
+def _check_supported(lifting: Lifting, op: Op) -> None:
     if not lifting.has(op, 1):
         raise lifting.refusal(op, "has coupled gates")
     for position, what in _NOT_YET.items():
@@ -52,9 +56,9 @@ def _check(lifting: Lifting, op: Op) -> None:
         raise lifting.refusal(op, "has an activation other than tanh")
 
 
-def _stacked(lifting: Lifting, gates: Sequence[Tensor]) -> str:
+def _stack_gates(lifting: Lifting, gates: Sequence[Tensor]) -> str:
     """Stack the matrices of all gates along their rows, with a leading axis of size 1."""
-    parameters = [quantized(t) for t in gates]
+    parameters = [get_quantization(t) for t in gates]
     if all(t.data is not None for t in gates):
         data = np.concatenate([np.asarray(t.data) for t in gates])[None]
         scales = [q.scales for q in parameters if q is not None and len(q.scales) == 1]
@@ -73,7 +77,7 @@ def _stacked(lifting: Lifting, gates: Sequence[Tensor]) -> str:
     return lifting.node("Unsqueeze", [whole, lifting.ints(0)])
 
 
-def _lstm_bias(lifting: Lifting, op: Op) -> str:
+def _stack_biases(lifting: Lifting, op: Op) -> str:
     names = []
     for gate in _GATES:
         factors = [lifting.tensor(op, 0), lifting.tensor(op, 1 + gate)]
@@ -86,18 +90,18 @@ def _lstm_bias(lifting: Lifting, op: Op) -> str:
     return lifting.node("Unsqueeze", [whole, lifting.ints(0)])
 
 
-def _peepholes(lifting: Lifting, op: Op) -> str:
+def _read_peepholes(lifting: Lifting, op: Op) -> str:
     if not lifting.has(op, 10):
         return ""
-    return _stacked(lifting, [lifting.tensor(op, position) for position in (9, 11, 10)])
+    return _stack_gates(lifting, [lifting.tensor(op, position) for position in (9, 11, 10)])
 
 
-def _by_time(lifting: Lifting, op: Op) -> str:
+def _read_sequence(lifting: Lifting, op: Op) -> str:
     order = (0, 1, 2) if op.options.get("time_major", False) else (1, 0, 2)
     return lifting.read(lifting.tensor(op, 0), order)
 
 
-def _state(lifting: Lifting, op: Op, position: int) -> str:
+def _read_initial_state(lifting: Lifting, op: Op, position: int) -> str:
     """Return an initial state, or "" (zeros) if it is absent or the file keeps it in a variable."""
     if not lifting.has(op, position) or lifting.tensor(op, position).is_variable:
         return ""
@@ -110,7 +114,7 @@ def _bind_sequence(lifting: Lifting, op: Op, made: str) -> None:
     lifting.bind(replace(op, options={}), name, order)
 
 
-def _trimmed(inputs: list[str]) -> list[str]:
+def _trim_inputs(inputs: list[str]) -> list[str]:
     while not inputs[-1]:
         inputs = inputs[:-1]
     return inputs
@@ -121,18 +125,25 @@ def sequence_rnn(lifting: Lifting, op: Op) -> None:
     kind = op.options.get("fused_activation_function", "NONE")
     if kind not in _ACTIVATIONS:
         raise lifting.refusal(op, f"has the activation {kind}")
-    weights = _stacked(lifting, [lifting.tensor(op, 1)])
-    recurrent = _stacked(lifting, [lifting.tensor(op, 2)])
+    weights = _stack_gates(lifting, [lifting.tensor(op, 1)])
+    recurrent = _stack_gates(lifting, [lifting.tensor(op, 2)])
     units = lifting.tensor(op, 1).shape[0]
     bias = lifting.bias(op, 3, [lifting.tensor(op, 0), lifting.tensor(op, 1)])
     both = [bias, lifting.numbers(np.zeros(units, np.float32))]
     whole = lifting.node("Concat", both, {"axis": 0})
     bias = lifting.node("Unsqueeze", [whole, lifting.ints(0)])
-    inputs = [_by_time(lifting, op), weights, recurrent, bias, "", _state(lifting, op, 4)]
+    inputs = [
+        _read_sequence(lifting, op),
+        weights,
+        recurrent,
+        bias,
+        "",
+        _read_initial_state(lifting, op, 4),
+    ]
     attributes = {"hidden_size": units, "activations": [_ACTIVATIONS[kind]]}
     if kind == "NONE":
         attributes |= {"activation_alpha": [1.0], "activation_beta": [0.0]}
-    _bind_sequence(lifting, op, lifting.node("RNN", _trimmed(inputs), attributes))
+    _bind_sequence(lifting, op, lifting.node("RNN", _trim_inputs(inputs), attributes))
 
 
 LIFTS: dict[str, Rule] = {

@@ -9,15 +9,15 @@ import numpy as np
 
 from edgekit.bridge.graph import Op
 from edgekit.bridge.layout import plain_order
-from edgekit.bridge.lifted import quantized
+from edgekit.bridge.lifted import get_quantization
 from edgekit.bridge.lifting import Lifting
 from edgekit.bridge.lifts.activations import Rule
-from edgekit.bridge.lifts.axes import positive, without
+from edgekit.bridge.lifts.axes import drop_axes, normalize_axis
 
 _AXES_AS_INPUT = 18  # opset from which reductions take axes as an input; ReduceSum since 13
 
 
-def reduced(
+def reduce_axes(
     lifting: Lifting, kind: str, name: str, axes: Sequence[int], *, keep: bool = True
 ) -> str:
     """Add a reduction, with the axes as an attribute or an input depending on the opset.
@@ -35,20 +35,20 @@ def reduced(
     return lifting.node(kind, [name], attributes | {"axes": list(axes)})
 
 
-def reduction(kind: str, *, truth: bool = False) -> Rule:
+def make_reduction_rule(kind: str, *, truth: bool = False) -> Rule:
     """Make the rule of a reduction.
 
     Args:
         kind: ONNX operator type.
         truth: the values are boolean, which ONNX does not reduce: compute them as int32.
     """
-    return partial(_reduction, kind=kind, truth=truth)
+    return partial(_lift_reduction, kind=kind, truth=truth)
 
 
-def _reduction(lifting: Lifting, op: Op, *, kind: str, truth: bool) -> None:
+def _lift_reduction(lifting: Lifting, op: Op, *, kind: str, truth: bool) -> None:
     order, tensor = lifting.order(op, 0), lifting.tensor(op, 0)
     rank = len(order)
-    axes = sorted({positive(a, rank) for a in lifting.integers(op, 1)})
+    axes = sorted({normalize_axis(a, rank) for a in lifting.integers(op, 1)})
     name, keep = lifting.read(tensor, order), bool(op.options.get("keep_dims", False))
     if not axes:
         lifting.bind(op, name, order)
@@ -57,35 +57,35 @@ def _reduction(lifting: Lifting, op: Op, *, kind: str, truth: bool) -> None:
         name = lifting.cast(name, "int32")
     where = sorted(order.index(a) for a in axes)
     is_pooled = kind == "ReduceMean" and rank == 4 and where == [2, 3]
-    if is_pooled and quantized(tensor) is not None:
+    if is_pooled and get_quantization(tensor) is not None:
         # Only pooling has an integer kernel.
         name = lifting.node("GlobalAveragePool", [name])
         if not keep:
             name = lifting.node("Squeeze", [name, lifting.ints(2, 3)])
     else:
-        name = reduced(lifting, kind, name, where, keep=keep)
+        name = reduce_axes(lifting, kind, name, where, keep=keep)
     if truth:
         name = lifting.cast(name, "bool")
-    lifting.bind(op, name, order if keep else without(order, axes))
+    lifting.bind(op, name, order if keep else drop_axes(order, axes))
 
 
-def arg(kind: str) -> Rule:
+def make_arg_rule(kind: str) -> Rule:
     """Make the rule of ARG_MAX or ARG_MIN.
 
     Args:
         kind: ONNX operator type.
     """
-    return partial(_arg, kind=kind)
+    return partial(_lift_arg, kind=kind)
 
 
-def _arg(lifting: Lifting, op: Op, *, kind: str) -> None:
+def _lift_arg(lifting: Lifting, op: Op, *, kind: str) -> None:
     order = lifting.order(op, 0)
-    axis = positive(lifting.integers(op, 1)[0], len(order))
+    axis = normalize_axis(lifting.integers(op, 1)[0], len(order))
     attributes = {"axis": order.index(axis), "keepdims": 0}
     name = lifting.node(kind, [lifting.read(lifting.tensor(op, 0), order)], attributes)
     if op.outputs[0].dtype != "int64":
         name = lifting.cast(name, op.outputs[0].dtype)
-    lifting.bind(op, name, without(order, [axis]))
+    lifting.bind(op, name, drop_axes(order, [axis]))
 
 
 def top_k(lifting: Lifting, op: Op) -> None:
@@ -100,7 +100,7 @@ def top_k(lifting: Lifting, op: Op) -> None:
 def cumsum(lifting: Lifting, op: Op) -> None:
     """Convert CUMSUM to CumSum."""
     order = lifting.order(op, 0)
-    axis = order.index(positive(lifting.integers(op, 1)[0], len(order)))
+    axis = order.index(normalize_axis(lifting.integers(op, 1)[0], len(order)))
     attributes = {k: int(op.options.get(k, False)) for k in ("exclusive", "reverse")}
     inputs = [
         lifting.read(lifting.tensor(op, 0), order),
@@ -113,7 +113,7 @@ def l2_normalization(lifting: Lifting, op: Op) -> None:
     """Convert L2_NORMALIZATION over the last axis; norms below 1e-6 count as 1e-6."""
     order = lifting.order(op, 0)
     x = lifting.read(lifting.tensor(op, 0), order)
-    length = reduced(lifting, "ReduceL2", x, [order.index(len(order) - 1)])
+    length = reduce_axes(lifting, "ReduceL2", x, [order.index(len(order) - 1)])
     length = lifting.node("Max", [length, lifting.scalar(1e-6)])
     lifting.bind(op, lifting.node("Div", [x, length]), order)
 
@@ -142,18 +142,18 @@ def rank_of(lifting: Lifting, op: Op) -> None:
 
 
 LIFTS: dict[str, Rule] = {
-    "ARG_MAX": arg("ArgMax"),
-    "ARG_MIN": arg("ArgMin"),
+    "ARG_MAX": make_arg_rule("ArgMax"),
+    "ARG_MIN": make_arg_rule("ArgMin"),
     "CUMSUM": cumsum,
     "L2_NORMALIZATION": l2_normalization,
     "LOCAL_RESPONSE_NORMALIZATION": local_response_normalization,
-    "MEAN": reduction("ReduceMean"),
+    "MEAN": make_reduction_rule("ReduceMean"),
     "RANK": rank_of,
-    "REDUCE_ALL": reduction("ReduceMin", truth=True),
-    "REDUCE_ANY": reduction("ReduceMax", truth=True),
-    "REDUCE_MAX": reduction("ReduceMax"),
-    "REDUCE_MIN": reduction("ReduceMin"),
-    "REDUCE_PROD": reduction("ReduceProd"),
-    "SUM": reduction("ReduceSum"),
+    "REDUCE_ALL": make_reduction_rule("ReduceMin", truth=True),
+    "REDUCE_ANY": make_reduction_rule("ReduceMax", truth=True),
+    "REDUCE_MAX": make_reduction_rule("ReduceMax"),
+    "REDUCE_MIN": make_reduction_rule("ReduceMin"),
+    "REDUCE_PROD": make_reduction_rule("ReduceProd"),
+    "SUM": make_reduction_rule("ReduceSum"),
     "TOPK_V2": top_k,
 }

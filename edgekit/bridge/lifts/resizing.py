@@ -42,15 +42,15 @@ def _resize(lifting: Lifting, op: Op, attributes: dict[str, str]) -> None:
 
 def depth_to_space(lifting: Lifting, op: Op) -> None:
     """Convert DEPTH_TO_SPACE to DepthToSpace (mode DCR)."""
-    _exchanged(lifting, op, "DepthToSpace")
+    _exchange_blocks(lifting, op, "DepthToSpace")
 
 
 def space_to_depth(lifting: Lifting, op: Op) -> None:
     """Convert SPACE_TO_DEPTH to SpaceToDepth."""
-    _exchanged(lifting, op, "SpaceToDepth")
+    _exchange_blocks(lifting, op, "SpaceToDepth")
 
 
-def _exchanged(lifting: Lifting, op: Op, kind: str) -> None:
+def _exchange_blocks(lifting: Lifting, op: Op, kind: str) -> None:
     order = channels_first(4)
     x = lifting.read(lifting.tensor(op, 0), order)
     lifting.bind(op, lifting.node(kind, [x], {"blocksize": op.options["block_size"]}), order)
@@ -74,7 +74,7 @@ def space_to_batch(lifting: Lifting, op: Op) -> None:
     rank = 1 + 2 * count + len(rest)
     places, cells = range(2, 1 + 2 * count, 2), range(1, 1 + 2 * count, 2)
     perm = [*places, 0, *cells, *range(1 + 2 * count, rank)]
-    name = lifting.transposed(name, perm)
+    name = lifting.transpose(name, perm)
     lifting.bind(op, lifting.node("Reshape", [name, lifting.ints(-1, *sizes, *rest)]))
 
 
@@ -88,15 +88,15 @@ def batch_to_space(lifting: Lifting, op: Op) -> None:
     sizes = shape[1 : 1 + count]
     name = lifting.node("Reshape", [lifting.plain(op, 0), lifting.ints(*block, -1, *sizes, *rest)])
     pairs = [axis for i in range(count) for axis in (count + 1 + i, i)]
-    name = lifting.transposed(
+    name = lifting.transpose(
         name, [count, *pairs, *range(2 * count + 1, 2 * count + 1 + len(rest))]
     )
     whole = [n * b for n, b in zip(sizes, block, strict=True)]
     name = lifting.node("Reshape", [name, lifting.ints(-1, *whole, *rest)])
-    lifting.bind(op, _cropped(lifting, name, crops, whole))
+    lifting.bind(op, _crop(lifting, name, crops, whole))
 
 
-def _cropped(lifting: Lifting, name: str, crops: np.ndarray, sizes: Sequence[int]) -> str:
+def _crop(lifting: Lifting, name: str, crops: np.ndarray, sizes: Sequence[int]) -> str:
     if not crops.any():
         return name
     ends = [n - after for n, (_, after) in zip(sizes, crops, strict=True)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from edgekit.bridge.graph import Op
 from edgekit.bridge.lifting import Lifting
 from edgekit.bridge.lifts.activations import Rule
-from edgekit.bridge.lifts.axes import together
+from edgekit.bridge.lifts.axes import align_inputs
 
 
 def select(lifting: Lifting, op: Op) -> None:
@@ -22,7 +22,7 @@ def select(lifting: Lifting, op: Op) -> None:
 
 def select_v2(lifting: Lifting, op: Op) -> None:
     """Convert SELECT_V2, whose three inputs broadcast."""
-    inputs, order = together(lifting, op, [0, 1, 2])
+    inputs, order = align_inputs(lifting, op, [0, 1, 2])
     lifting.bind(op, lifting.node("Where", inputs), order)
 
 

@@ -8,7 +8,7 @@ from edgekit.bridge.graph import Op, Shape
 from edgekit.bridge.layout import plain_order
 from edgekit.bridge.lifting import Lifting
 from edgekit.bridge.lifts.activations import Rule
-from edgekit.bridge.lifts.axes import positive, squeezed, unsqueezed
+from edgekit.bridge.lifts.axes import normalize_axis, squeeze_axes, unsqueeze_axes
 
 
 def reshape(lifting: Lifting, op: Op) -> None:
@@ -19,25 +19,25 @@ def reshape(lifting: Lifting, op: Op) -> None:
     if not is_stored and min(after, default=0) < 0:
         lifting.bind(op, lifting.node("Reshape", [lifting.plain(op, 0), lifting.int64(op, 1)]))
         return
-    if lifting.order(op, 0) != plain_order(len(before)) and _only_ones(before, after):
+    if lifting.order(op, 0) != plain_order(len(before)) and _differs_in_ones(before, after):
         order = lifting.order(op, 0)
         gone = [i for i, n in enumerate(before) if i and n == 1]
         new = [i for i, n in enumerate(after) if i and n == 1]
-        name, order = squeezed(lifting, lifting.read(x, order), order, gone)
-        lifting.bind(op, *unsqueezed(lifting, name, order, new))
+        name, order = squeeze_axes(lifting, lifting.read(x, order), order, gone)
+        lifting.bind(op, *unsqueeze_axes(lifting, name, order, new))
         return
-    sizes = lifting.ints(*_sizes(lifting, op, before, after))
+    sizes = lifting.ints(*_target_sizes(lifting, op, before, after))
     lifting.bind(op, lifting.node("Reshape", [lifting.plain(op, 0), sizes]))
 
 
-def _only_ones(before: Shape, after: Shape) -> bool:
+def _differs_in_ones(before: Shape, after: Shape) -> bool:
     if min((*before, *after), default=0) < 0 or not before or not after:
         return False
     rest = [[n for n in shape[1:] if n != 1] for shape in (before, after)]
     return before[0] == after[0] and rest[0] == rest[1]
 
 
-def _sizes(lifting: Lifting, op: Op, before: Shape, after: Shape) -> list[int]:
+def _target_sizes(lifting: Lifting, op: Op, before: Shape, after: Shape) -> list[int]:
     """Return the target sizes of Reshape; the first one is -1 (inferred) if all are known."""
     sizes = [int(n) for n in after]
     if min(sizes, default=0) < 0:
@@ -51,24 +51,24 @@ def _sizes(lifting: Lifting, op: Op, before: Shape, after: Shape) -> list[int]:
 def squeeze(lifting: Lifting, op: Op) -> None:
     """Convert SQUEEZE of given axes, or of all axes of size 1."""
     x, rank = lifting.tensor(op, 0), len(lifting.tensor(op, 0).shape)
-    axes = sorted({positive(a, rank) for a in op.options.get("squeeze_dims") or ()})
+    axes = sorted({normalize_axis(a, rank) for a in op.options.get("squeeze_dims") or ()})
     axes = axes or [i for i, n in enumerate(lifting.known(op, 0)) if n == 1]
     order = lifting.order(op, 0)
-    lifting.bind(op, *squeezed(lifting, lifting.read(x, order), order, axes))
+    lifting.bind(op, *squeeze_axes(lifting, lifting.read(x, order), order, axes))
 
 
 def expand_dims(lifting: Lifting, op: Op) -> None:
     """Convert EXPAND_DIMS to Unsqueeze."""
     order = lifting.order(op, 0)
-    axis = positive(lifting.integers(op, 1)[0], len(order) + 1)
+    axis = normalize_axis(lifting.integers(op, 1)[0], len(order) + 1)
     name = lifting.read(lifting.tensor(op, 0), order)
-    lifting.bind(op, *unsqueezed(lifting, name, order, [axis]))
+    lifting.bind(op, *unsqueeze_axes(lifting, name, order, [axis]))
 
 
 def transpose(lifting: Lifting, op: Op) -> None:
     """Convert TRANSPOSE to a new order of axes; data moves only if a reader needs another order."""
     perm, order = lifting.integers(op, 1), lifting.order(op, 0)
-    perm = [positive(a, len(order)) for a in perm]
+    perm = [normalize_axis(a, len(order)) for a in perm]
     name = lifting.read(lifting.tensor(op, 0), order)
     lifting.bind(op, name, tuple(perm.index(axis) for axis in order))
 

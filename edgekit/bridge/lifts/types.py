@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edgekit.bridge.graph import Op
-from edgekit.bridge.lifted import inner_type, quantized
+from edgekit.bridge.lifted import get_inner_type, get_quantization
 from edgekit.bridge.lifting import Lifting
 from edgekit.bridge.lifts.activations import Rule
 
@@ -26,11 +26,11 @@ def cast(lifting: Lifting, op: Op) -> None:
         PassRefused: the input or the output is quantized; CAST would ignore its scale.
     """
     x, made, order = lifting.tensor(op, 0), op.outputs[0], lifting.order(op, 0)
-    if quantized(x) is not None or quantized(made) is not None:
+    if get_quantization(x) is not None or get_quantization(made) is not None:
         raise lifting.refusal(op, "takes quantised integers without their scale")
     name = lifting.read(x, order)
-    dtype = inner_type(made)
-    lifting.bind(op, name if inner_type(x) == dtype else lifting.cast(name, dtype), order)
+    dtype = get_inner_type(made)
+    lifting.bind(op, name if get_inner_type(x) == dtype else lifting.cast(name, dtype), order)
 
 
 LIFTS: dict[str, Rule] = {"CAST": cast, "DEQUANTIZE": dequantize, "QUANTIZE": quantize}

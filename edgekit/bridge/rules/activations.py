@@ -11,9 +11,9 @@ from onnx import NodeProto
 
 from edgekit.bridge.graph import Tensor
 from edgekit.bridge.layout import Order
-from edgekit.bridge.lowering import Lowering, attr
-from edgekit.bridge.rules.elementwise import aligned, mapped, unary
-from edgekit.bridge.rules.maths import chosen, clamped, pair, single
+from edgekit.bridge.lowering import Lowering, get_attribute
+from edgekit.bridge.rules.elementwise import align_value, make_composite_rule, make_unary_rule
+from edgekit.bridge.rules.maths import clamp, emit_binary, emit_unary, select
 
 # Bounds for which TFLite has an operator.
 _CLAMPS: dict[tuple[float, float], str] = {
@@ -24,7 +24,7 @@ _CLAMPS: dict[tuple[float, float], str] = {
 }
 
 
-def between(low: Lowering, tensor: Tensor, least: float, most: float) -> Tensor:
+def clamp_by_activation(low: Lowering, tensor: Tensor, least: float, most: float) -> Tensor:
     """Clamp a tensor to bounds, by a single activation operator if TFLite has one.
 
     Args:
@@ -35,13 +35,13 @@ def between(low: Lowering, tensor: Tensor, least: float, most: float) -> Tensor:
     """
     kind = _CLAMPS.get((least, most))
     if kind is not None and tensor.dtype == "float32":
-        return single(low, kind, tensor)
+        return emit_unary(low, kind, tensor)
     bounds = (None if math.isinf(bound) else bound for bound in (least, most))
-    return clamped(low, tensor, *bounds)
+    return clamp(low, tensor, *bounds)
 
 
 def _relu(low: Lowering, tensor: Tensor) -> Tensor:
-    return between(low, tensor, 0, math.inf)
+    return clamp_by_activation(low, tensor, 0, math.inf)
 
 
 def clip(low: Lowering, node: NodeProto) -> None:
@@ -54,13 +54,15 @@ def clip(low: Lowering, node: NodeProto) -> None:
     ):
         given = low.constant(node, place)
         if low.has(node, place) and given is None:
-            made = pair(low, kind, made, low.plain(node, place))
-        bound = attr(node, name, none) if given is None else given.item()
-        bounds.append(_effective(bound, made.dtype))
-    low.bind(node, between(low, made, bounds[0], bounds[1]), value.order, mixed=value.mixed)
+            made = emit_binary(low, kind, made, low.plain(node, place))
+        bound = get_attribute(node, name, none) if given is None else given.item()
+        bounds.append(_effective_bound(bound, made.dtype))
+    low.bind(
+        node, clamp_by_activation(low, made, bounds[0], bounds[1]), value.order, mixed=value.mixed
+    )
 
 
-def _effective(bound: float, dtype: str) -> float:
+def _effective_bound(bound: float, dtype: str) -> float:
     """Return a bound, or an infinite one if no value of the type lies beyond it."""
     if dtype == "float32":
         return bound if abs(bound) < np.finfo(np.float32).max else math.copysign(math.inf, bound)
@@ -73,39 +75,39 @@ def _effective(bound: float, dtype: str) -> float:
 def leaky_relu(low: Lowering, node: NodeProto) -> None:
     """Convert LeakyRelu to LEAKY_RELU."""
     value = low.value(node, 0, mixed=True)
-    options = {"alpha": attr(node, "alpha", 0.01)}
-    made = single(low, "LEAKY_RELU", value.tensor, options=options)
+    options = {"alpha": get_attribute(node, "alpha", 0.01)}
+    made = emit_unary(low, "LEAKY_RELU", value.tensor, options=options)
     low.bind(node, made, value.order, mixed=value.mixed)
 
 
 def prelu(low: Lowering, node: NodeProto) -> None:
     """Convert PRelu, whose slopes broadcast against the input."""
     value = low.value(node, 0)
-    slope = aligned(low, low.value(node, 1), value.order)
+    slope = align_value(low, low.value(node, 1), value.order)
     x = value.tensor
     if x.dtype == "float32" and low.is_stored(slope):
         low.bind(node, low.emit("PRELU", [x, slope], x.shape), value.order)
         return
-    negative = pair(low, "MUL", slope, clamped(low, x, None, 0))
-    low.bind(node, pair(low, "ADD", clamped(low, x, 0, None), negative), value.order)
+    negative = emit_binary(low, "MUL", slope, clamp(low, x, None, 0))
+    low.bind(node, emit_binary(low, "ADD", clamp(low, x, 0, None), negative), value.order)
 
 
 def _scaled_elu(low: Lowering, x: Tensor, *, alpha: float, inner: float, gamma: float) -> Tensor:
     """Compute ``gamma * (max(x, 0) + alpha * (exp(min(x, 0) * inner) - 1))``."""
-    below = clamped(low, x, None, 0.0)
+    below = clamp(low, x, None, 0.0)
     if inner != 1:
-        below = pair(low, "MUL", below, inner)
-    below = pair(low, "MUL", single(low, "ELU", below), alpha)
-    made = pair(low, "ADD", single(low, "RELU", x), below)
-    return made if gamma == 1 else pair(low, "MUL", made, gamma)
+        below = emit_binary(low, "MUL", below, inner)
+    below = emit_binary(low, "MUL", emit_unary(low, "ELU", below), alpha)
+    made = emit_binary(low, "ADD", emit_unary(low, "RELU", x), below)
+    return made if gamma == 1 else emit_binary(low, "MUL", made, gamma)
 
 
 def elu(low: Lowering, node: NodeProto) -> None:
     """Convert Elu: to ELU alone if alpha is 1, otherwise with a scaled negative part."""
     value = low.value(node, 0)
-    alpha = attr(node, "alpha", 1.0)
+    alpha = get_attribute(node, "alpha", 1.0)
     if alpha == 1:
-        low.bind(node, single(low, "ELU", value.tensor), value.order)
+        low.bind(node, emit_unary(low, "ELU", value.tensor), value.order)
         return
     made = _scaled_elu(low, value.tensor, alpha=alpha, inner=1.0, gamma=1.0)
     low.bind(node, made, value.order)
@@ -114,8 +116,8 @@ def elu(low: Lowering, node: NodeProto) -> None:
 def selu(low: Lowering, node: NodeProto) -> None:
     """Convert Selu to a scaled ELU."""
     value = low.value(node, 0)
-    alpha = attr(node, "alpha", 1.67326319217681884765625)
-    gamma = attr(node, "gamma", 1.05070102214813232421875)
+    alpha = get_attribute(node, "alpha", 1.67326319217681884765625)
+    gamma = get_attribute(node, "gamma", 1.05070102214813232421875)
     made = _scaled_elu(low, value.tensor, alpha=alpha, inner=1.0, gamma=gamma)
     low.bind(node, made, value.order)
 
@@ -123,7 +125,7 @@ def selu(low: Lowering, node: NodeProto) -> None:
 def celu(low: Lowering, node: NodeProto) -> None:
     """Convert Celu to a scaled ELU."""
     value = low.value(node, 0)
-    alpha = attr(node, "alpha", 1.0)
+    alpha = get_attribute(node, "alpha", 1.0)
     made = _scaled_elu(low, value.tensor, alpha=alpha, inner=1 / alpha, gamma=1.0)
     low.bind(node, made, value.order)
 
@@ -131,47 +133,53 @@ def celu(low: Lowering, node: NodeProto) -> None:
 def hard_sigmoid(low: Lowering, node: NodeProto) -> None:
     """Convert HardSigmoid: ``alpha * x + beta``, clamped to [0, 1]."""
     value = low.value(node, 0)
-    made = pair(low, "MUL", value.tensor, attr(node, "alpha", 0.2))
-    made = pair(low, "ADD", made, attr(node, "beta", 0.5))
-    low.bind(node, between(low, made, 0, 1), value.order)
+    made = emit_binary(low, "MUL", value.tensor, get_attribute(node, "alpha", 0.2))
+    made = emit_binary(low, "ADD", made, get_attribute(node, "beta", 0.5))
+    low.bind(node, clamp_by_activation(low, made, 0, 1), value.order)
 
 
 def swish(low: Lowering, node: NodeProto) -> None:
     """Convert Swish: ``x * sigmoid(alpha * x)``."""
     value = low.value(node, 0)
-    alpha = attr(node, "alpha", 1.0)
-    inner = value.tensor if alpha == 1 else pair(low, "MUL", value.tensor, alpha)
-    made = pair(low, "MUL", value.tensor, single(low, "LOGISTIC", inner))
+    alpha = get_attribute(node, "alpha", 1.0)
+    inner = value.tensor if alpha == 1 else emit_binary(low, "MUL", value.tensor, alpha)
+    made = emit_binary(low, "MUL", value.tensor, emit_unary(low, "LOGISTIC", inner))
     low.bind(node, made, value.order)
 
 
 def gelu(low: Lowering, node: NodeProto) -> None:
     """Convert Gelu to GELU, exact or approximated by tanh."""
     value = low.value(node, 0)
-    options = {"approximate": attr(node, "approximate", "none") == "tanh"}
-    low.bind(node, single(low, "GELU", value.tensor, options=options), value.order)
+    options = {"approximate": get_attribute(node, "approximate", "none") == "tanh"}
+    low.bind(node, emit_unary(low, "GELU", value.tensor, options=options), value.order)
 
 
 def thresholded_relu(low: Lowering, node: NodeProto) -> None:
     """Convert ThresholdedRelu: keep entries above ``alpha``, and make the others zero."""
     value = low.value(node, 0)
-    above = pair(low, "GREATER", value.tensor, attr(node, "alpha", 1.0), dtype="bool")
-    low.bind(node, chosen(low, above, value.tensor, 0.0), value.order)
+    above = emit_binary(
+        low, "GREATER", value.tensor, get_attribute(node, "alpha", 1.0), dtype="bool"
+    )
+    low.bind(node, select(low, above, value.tensor, 0.0), value.order)
 
 
 def shrink(low: Lowering, node: NodeProto) -> None:
     """Convert Shrink: zero within ``lambd``, beyond it moved towards zero by ``bias``."""
     value = low.value(node, 0)
-    x, lambd, bias = value.tensor, attr(node, "lambd", 0.5), attr(node, "bias", 0.0)
+    x, lambd, bias = (
+        value.tensor,
+        get_attribute(node, "lambd", 0.5),
+        get_attribute(node, "bias", 0.0),
+    )
     real = low.cast(x, "float32")
-    above = pair(low, "GREATER", real, lambd, dtype="bool")
-    below = pair(low, "LESS", real, -lambd, dtype="bool")
-    made = chosen(low, below, pair(low, "ADD", real, bias), 0.0)
-    made = chosen(low, above, pair(low, "SUB", real, bias), made)
+    above = emit_binary(low, "GREATER", real, lambd, dtype="bool")
+    below = emit_binary(low, "LESS", real, -lambd, dtype="bool")
+    made = select(low, below, emit_binary(low, "ADD", real, bias), 0.0)
+    made = select(low, above, emit_binary(low, "SUB", real, bias), made)
     low.bind(node, low.cast(made, x.dtype), value.order)
 
 
-def softmax(kind: str) -> Callable[[Lowering, NodeProto], None]:
+def make_softmax_rule(kind: str) -> Callable[[Lowering, NodeProto], None]:
     """Make the rule of Softmax, LogSoftmax or Hardmax.
 
     They work along one axis, before opset 13 over all axes from the given one on.
@@ -179,36 +187,36 @@ def softmax(kind: str) -> Callable[[Lowering, NodeProto], None]:
     Args:
         kind: TFLite operator type; ``ARG_MAX`` for Hardmax.
     """
-    return partial(_softmax, kind=kind)
+    return partial(_lower_softmax, kind=kind)
 
 
-def _softmax(low: Lowering, node: NodeProto, *, kind: str) -> None:
+def _lower_softmax(low: Lowering, node: NodeProto, *, kind: str) -> None:
     value = low.value(node, 0)
-    axis = attr(node, "axis", -1 if low.opset >= 13 else 1) % max(len(value.order), 1)
+    axis = get_attribute(node, "axis", -1 if low.opset >= 13 else 1) % max(len(value.order), 1)
     if low.opset < 13 and math.prod(value.shape[axis + 1 :]) > 1:
-        tensor = low.ordered(value, None)
+        tensor = low.to_order(value, None)
         rows = math.prod(tensor.shape[:axis])
-        flat = low.reshaped(tensor, (rows, math.prod(tensor.shape[axis:])))
-        made = _along_last(low, kind, flat)
-        low.bind(node, low.reshaped(made, tensor.shape))
+        flat = low.reshape(tensor, (rows, math.prod(tensor.shape[axis:])))
+        made = _emit_along_last(low, kind, flat)
+        low.bind(node, low.reshape(made, tensor.shape))
         return
-    order = last(value.order, axis)
-    low.bind(node, _along_last(low, kind, low.ordered(value, order)), order)
+    order = move_last(value.order, axis)
+    low.bind(node, _emit_along_last(low, kind, low.to_order(value, order)), order)
 
 
-def last(order: Order, axis: int) -> Order:
+def move_last(order: Order, axis: int) -> Order:
     """Move an axis to the end of a storage order."""
     return (*(a for a in order if a != axis), axis)
 
 
-def _along_last(low: Lowering, kind: str, tensor: Tensor) -> Tensor:
+def _emit_along_last(low: Lowering, kind: str, tensor: Tensor) -> Tensor:
     if kind == "ARG_MAX":
-        return _one_hot(low, tensor)
+        return _hardmax(low, tensor)
     options = {"beta": 1.0} if kind == "SOFTMAX" else {}
     return low.emit(kind, [tensor], tensor.shape, options=options)
 
 
-def _one_hot(low: Lowering, tensor: Tensor) -> Tensor:
+def _hardmax(low: Lowering, tensor: Tensor) -> Tensor:
     """Mark the first of the largest entries along the last axis with 1, all others with 0."""
     axis = len(tensor.shape) - 1
     inputs = [tensor, low.int32(axis)]
@@ -224,17 +232,17 @@ RULES: dict[str, Callable[[Lowering, NodeProto], None]] = {
     "Elu": elu,
     "Gelu": gelu,
     "HardSigmoid": hard_sigmoid,
-    "HardSwish": unary("HARD_SWISH"),
-    "Hardmax": softmax("ARG_MAX"),
+    "HardSwish": make_unary_rule("HARD_SWISH"),
+    "Hardmax": make_softmax_rule("ARG_MAX"),
     "LeakyRelu": leaky_relu,
-    "LogSoftmax": softmax("LOG_SOFTMAX"),
+    "LogSoftmax": make_softmax_rule("LOG_SOFTMAX"),
     "PRelu": prelu,
-    "Relu": mapped(_relu),
+    "Relu": make_composite_rule(_relu),
     "Selu": selu,
     "Shrink": shrink,
-    "Sigmoid": unary("LOGISTIC"),
-    "Softmax": softmax("SOFTMAX"),
+    "Sigmoid": make_unary_rule("LOGISTIC"),
+    "Softmax": make_softmax_rule("SOFTMAX"),
     "Swish": swish,
-    "Tanh": unary("TANH"),
+    "Tanh": make_unary_rule("TANH"),
     "ThresholdedRelu": thresholded_relu,
 }

@@ -9,22 +9,22 @@ from onnx import NodeProto
 
 from edgekit.bridge.lowering import Lowering
 from edgekit.graphs.constant_inputs import MOST_ENTRIES
-from edgekit.graphs.upstream import upstream
+from edgekit.graphs.upstream import find_upstream
 
 _ONNXRUNTIME = "run this model with onnxruntime"
 
 
-def _branch(low: Lowering, node: NodeProto) -> None:
+def _refuse_if(low: Lowering, node: NodeProto) -> None:
     hint = _suggest_constants(low, node.input[:1])
     raise low.refusal(node, "takes a branch that only the input data decide", hint=hint)
 
 
-def _loop(low: Lowering, node: NodeProto) -> None:
+def _refuse_loop(low: Lowering, node: NodeProto) -> None:
     hint = _suggest_constants(low, node.input[:2])
     raise low.refusal(node, "has a number of iterations that only the input data decide", hint=hint)
 
 
-def _scan(low: Lowering, node: NodeProto) -> None:
+def _refuse_scan(low: Lowering, node: NodeProto) -> None:
     raise low.refusal(node, "has a number of iterations that only the input data decide")
 
 
@@ -35,7 +35,7 @@ def _suggest_constants(low: Lowering, decisive: Sequence[str]) -> str:
         low: the conversion in progress.
         decisive: the values that decide which branch runs, or how often.
     """
-    sources = upstream(low.index, [name for name in decisive if name])
+    sources = find_upstream(low.index, [name for name in decisive if name])
     fed = [name for name in low.graph.inputs if name in sources]
     if not fed or any(math.prod(low.types[name][1]) > MOST_ENTRIES for name in fed):
         return ""
@@ -48,7 +48,7 @@ def _suggest_constants(low: Lowering, decisive: Sequence[str]) -> str:
 
 
 RULES: dict[str, Callable[[Lowering, NodeProto], None]] = {
-    "If": _branch,
-    "Loop": _loop,
-    "Scan": _scan,
+    "If": _refuse_if,
+    "Loop": _refuse_loop,
+    "Scan": _refuse_scan,
 }

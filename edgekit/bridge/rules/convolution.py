@@ -10,14 +10,14 @@ from onnx import NodeProto
 
 from edgekit.bridge.graph import Shape, Tensor
 from edgekit.bridge.layout import channels_last
-from edgekit.bridge.lowering import Lowering, attr
+from edgekit.bridge.lowering import Lowering, get_attribute
 from edgekit.bridge.rules.windows import (
     Window,
-    padded,
-    padding_of,
-    whole,
-    windows_of,
-    without_padding,
+    find_padding_mode,
+    identity_window,
+    pad_image,
+    read_windows,
+    remove_padding,
 )
 
 
@@ -42,17 +42,17 @@ def conv(low: Lowering, node: NodeProto) -> None:
     rank = len(value.order)
     if not 3 <= rank <= 5:
         raise low.refusal(node, f"works on {rank - 2} axes of space; TFLite has up to three")
-    image = low.ordered(value, channels_last(rank))
+    image = low.to_order(value, channels_last(rank))
     filters = Filters(
-        weight=low.ordered(weight, channels_last(rank)),
+        weight=low.to_order(weight, channels_last(rank)),
         bias=low.plain(node, 2) if low.has(node, 2) else None,
-        groups=attr(node, "group", 1),
+        groups=get_attribute(node, "group", 1),
     )
-    made = convolved(low, image, filters, windows_of(low, node, weight.shape[2:]))
+    made = convolve(low, image, filters, read_windows(low, node, weight.shape[2:]))
     low.bind(node, made, channels_last(rank))
 
 
-def convolved(low: Lowering, image: Tensor, filters: Filters, windows: Sequence[Window]) -> Tensor:
+def convolve(low: Lowering, image: Tensor, filters: Filters, windows: Sequence[Window]) -> Tensor:
     """Convolve an image with channels last.
 
     Args:
@@ -62,12 +62,12 @@ def convolved(low: Lowering, image: Tensor, filters: Filters, windows: Sequence[
         windows: one for each spatial axis.
     """
     if len(windows) == 1:
-        return _along_one_axis(low, image, filters, windows[0])
-    padding = padding_of(windows)
+        return _convolve_1d(low, image, filters, windows[0])
+    padding = find_padding_mode(windows)
     if padding is None:
-        image, windows, padding = padded(low, image, windows), without_padding(windows), "VALID"
+        image, windows, padding = pad_image(low, image, windows), remove_padding(windows), "VALID"
     if len(windows) == 3:
-        return _in_space(low, image, filters, windows, padding)
+        return _convolve_3d(low, image, filters, windows, padding)
     shape = (image.shape[0], *(w.out for w in windows), filters.weight.shape[0])
     options = {
         "padding": padding,
@@ -76,44 +76,44 @@ def convolved(low: Lowering, image: Tensor, filters: Filters, windows: Sequence[
         "dilation_h_factor": windows[0].dilation,
         "dilation_w_factor": windows[1].dilation,
     }
-    bias = bias_of(low, filters)
+    bias = get_bias(low, filters)
     channels = image.shape[3]
     if filters.groups > 1 and filters.groups == channels:
-        return _depthwise(low, [image, filters.weight, bias], shape, options)
+        return _convolve_depthwise(low, [image, filters.weight, bias], shape, options)
     return low.emit("CONV_2D", [image, filters.weight, bias], shape, options=options)
 
 
-def bias_of(low: Lowering, filters: Filters) -> Tensor:
+def get_bias(low: Lowering, filters: Filters) -> Tensor:
     """Return the bias of filters, or zeros if there is none."""
     if filters.bias is not None:
         return filters.bias
     return low.stored(np.zeros(filters.weight.shape[0], np.float32))
 
 
-def _depthwise(
+def _convolve_depthwise(
     low: Lowering, inputs: list[Tensor], shape: Shape, options: dict[str, object]
 ) -> Tensor:
     image, weight, bias = inputs
-    kernel = low.transposed(weight, (3, 1, 2, 0))
+    kernel = low.transpose(weight, (3, 1, 2, 0))
     options = {**options, "depth_multiplier": weight.shape[0] // image.shape[3]}
     return low.emit("DEPTHWISE_CONV_2D", [image, kernel, bias], shape, options=options)
 
 
-def _along_one_axis(low: Lowering, image: Tensor, filters: Filters, window: Window) -> Tensor:
+def _convolve_1d(low: Lowering, image: Tensor, filters: Filters, window: Window) -> Tensor:
     batch, length, channels = image.shape
     out, kernel, read = filters.weight.shape
     flat = Filters(
-        weight=low.reshaped(filters.weight, (out, 1, kernel, read)),
+        weight=low.reshape(filters.weight, (out, 1, kernel, read)),
         bias=filters.bias,
         groups=filters.groups,
     )
-    made = convolved(
-        low, low.reshaped(image, (batch, 1, length, channels)), flat, [whole(1), window]
+    made = convolve(
+        low, low.reshape(image, (batch, 1, length, channels)), flat, [identity_window(1), window]
     )
-    return low.reshaped(made, (batch, window.out, out))
+    return low.reshape(made, (batch, window.out, out))
 
 
-def _in_space(
+def _convolve_3d(
     low: Lowering, image: Tensor, filters: Filters, windows: Sequence[Window], padding: str
 ) -> Tensor:
     names = ("d", "h", "w")
@@ -122,13 +122,13 @@ def _in_space(
     options |= {f"dilation_{n}_factor": w.dilation for n, w in zip(names, windows, strict=True)}
     groups, out = filters.groups, filters.weight.shape[0]
     images = split(low, image, groups, axis=4)
-    kernels = split(low, low.transposed(filters.weight, (1, 2, 3, 4, 0)), groups, axis=4)
+    kernels = split(low, low.transpose(filters.weight, (1, 2, 3, 4, 0)), groups, axis=4)
     shape = (image.shape[0], *(w.out for w in windows), out // groups)
     made = [
         low.emit("CONV_3D", [each, kernel], shape, options=options)
         for each, kernel in zip(images, kernels, strict=True)
     ]
-    joined = concatenated(low, made, axis=4)
+    joined = concatenate(low, made, axis=4)
     if filters.bias is None:
         return joined
     return low.emit("ADD", [joined, filters.bias], joined.shape)
@@ -148,7 +148,7 @@ def split(low: Lowering, tensor: Tensor, parts: int, *, axis: int) -> list[Tenso
     return made
 
 
-def concatenated(low: Lowering, parts: Sequence[Tensor], *, axis: int) -> Tensor:
+def concatenate(low: Lowering, parts: Sequence[Tensor], *, axis: int) -> Tensor:
     """Concatenate tensors along a storage axis."""
     if len(parts) == 1:
         return parts[0]

@@ -10,9 +10,9 @@ from onnx import NodeProto
 
 from edgekit.bridge.graph import Tensor
 from edgekit.bridge.layout import Value, plain_order
-from edgekit.bridge.lowering import Lowering, attr
-from edgekit.bridge.rules.maths import pair, reduced
-from edgekit.bridge.rules.products import product
+from edgekit.bridge.lowering import Lowering, get_attribute
+from edgekit.bridge.rules.maths import emit_binary, reduce_axes
+from edgekit.bridge.rules.products import multiply
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -28,22 +28,22 @@ class _Term:
 
 def einsum(low: Lowering, node: NodeProto) -> None:
     """Convert Einsum of any number of operands; ellipses are allowed, diagonals are not."""
-    equation = attr(node, "equation").replace(" ", "")
+    equation = get_attribute(node, "equation").replace(" ", "")
     tensors = [low.plain(node, place) for place in range(len(node.input))]
-    names, out = _letters(equation, [len(t.shape) for t in tensors])
+    names, out = _parse_equation(equation, [len(t.shape) for t in tensors])
     if any(len(set(letters)) < len(letters) for letters in names):
         raise low.refusal(node, "takes a diagonal")
     terms = [_Term(tensor=t, letters=n) for t, n in zip(tensors, names, strict=True)]
     made = terms[0]
     for place, term in enumerate(terms[1:], start=1):
         later = {letter for rest in terms[place + 1 :] for letter in rest.letters}
-        made = _joined(low, made, term, kept=later | set(out))
-    made = _summed(low, made, set(out))
+        made = _contract(low, made, term, kept=later | set(out))
+    made = _sum_out(low, made, set(out))
     perm = tuple(made.letters.index(letter) for letter in out)
-    low.bind(node, _permuted(low, made.tensor, perm))
+    low.bind(node, _permute(low, made.tensor, perm))
 
 
-def _letters(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
+def _parse_equation(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
     """Parse the letters of each term and of the output; capital Greek ones replace an ellipsis."""
     left, arrow, right = equation.partition("->")
     terms = left.split(",")
@@ -62,21 +62,21 @@ def _letters(equation: str, ranks: Sequence[int]) -> tuple[list[str], str]:
     return names, (dots if "..." in left else "") + "".join(once)
 
 
-def _permuted(low: Lowering, tensor: Tensor, perm: tuple[int, ...]) -> Tensor:
-    return tensor if perm == plain_order(len(perm)) else low.transposed(tensor, perm)
+def _permute(low: Lowering, tensor: Tensor, perm: tuple[int, ...]) -> Tensor:
+    return tensor if perm == plain_order(len(perm)) else low.transpose(tensor, perm)
 
 
-def _summed(low: Lowering, term: _Term, kept: set[str]) -> _Term:
+def _sum_out(low: Lowering, term: _Term, kept: set[str]) -> _Term:
     """Sum a term over the letters that are not kept."""
     axes = [axis for axis, letter in enumerate(term.letters) if letter not in kept]
     letters = "".join(letter for letter in term.letters if letter in kept)
-    return _Term(tensor=reduced(low, "SUM", term.tensor, axes, keep=False), letters=letters)
+    return _Term(tensor=reduce_axes(low, "SUM", term.tensor, axes, keep=False), letters=letters)
 
 
-def _joined(low: Lowering, left: _Term, right: _Term, *, kept: set[str]) -> _Term:
+def _contract(low: Lowering, left: _Term, right: _Term, *, kept: set[str]) -> _Term:
     """Contract two terms by a matrix product over shared letters that nothing else needs."""
-    left = _summed(low, left, kept | set(right.letters))
-    right = _summed(low, right, kept | set(left.letters))
+    left = _sum_out(low, left, kept | set(right.letters))
+    right = _sum_out(low, right, kept | set(left.letters))
     both = [letter for letter in left.letters if letter in right.letters]
     batch = "".join(letter for letter in both if letter in kept)
     inner = "".join(letter for letter in both if letter not in kept)
@@ -84,36 +84,38 @@ def _joined(low: Lowering, left: _Term, right: _Term, *, kept: set[str]) -> _Ter
     columns = "".join(letter for letter in right.letters if letter not in both)
     letters = batch + rows + columns
     if not inner or any(left.size(c) != right.size(c) for c in both):
-        return _by_broadcasting(low, left, right, batch + rows + columns + inner, inner)
-    a = _matrices(low, left, batch, rows, inner)
-    b = _matrices(low, right, batch, inner, columns)
-    made, order = product(low, a, b)
-    tensor = low.ordered(Value(tensor=made, order=order), None)
+        return _contract_by_broadcasting(low, left, right, batch + rows + columns + inner, inner)
+    a = _to_matrices(low, left, batch, rows, inner)
+    b = _to_matrices(low, right, batch, inner, columns)
+    made, order = multiply(low, a, b)
+    tensor = low.to_order(Value(tensor=made, order=order), None)
     sizes = [left.size(c) if c in left.letters else right.size(c) for c in letters]
-    return _Term(tensor=low.reshaped(tensor, tuple(sizes)), letters=letters)
+    return _Term(tensor=low.reshape(tensor, tuple(sizes)), letters=letters)
 
 
-def _matrices(low: Lowering, term: _Term, batch: str, rows: str, columns: str) -> Value:
+def _to_matrices(low: Lowering, term: _Term, batch: str, rows: str, columns: str) -> Value:
     wanted = batch + rows + columns
-    tensor = _permuted(low, term.tensor, tuple(term.letters.index(c) for c in wanted))
+    tensor = _permute(low, term.tensor, tuple(term.letters.index(c) for c in wanted))
     shape = (
         *(term.size(c) for c in batch),
         int(np.prod([term.size(c) for c in rows])),
         int(np.prod([term.size(c) for c in columns])),
     )
-    return Value(tensor=low.reshaped(tensor, shape), order=plain_order(len(shape)))
+    return Value(tensor=low.reshape(tensor, shape), order=plain_order(len(shape)))
 
 
-def _by_broadcasting(low: Lowering, left: _Term, right: _Term, letters: str, inner: str) -> _Term:
+def _contract_by_broadcasting(
+    low: Lowering, left: _Term, right: _Term, letters: str, inner: str
+) -> _Term:
     """Multiply two terms by broadcasting, then sum over the inner letters."""
     sides: list[Tensor] = []
     for term in (left, right):
         present = [c for c in letters if c in term.letters]
-        tensor = _permuted(low, term.tensor, tuple(term.letters.index(c) for c in present))
+        tensor = _permute(low, term.tensor, tuple(term.letters.index(c) for c in present))
         shape = tuple(term.size(c) if c in term.letters else 1 for c in letters)
-        sides.append(low.reshaped(tensor, shape))
-    made = _Term(tensor=pair(low, "MUL", *sides), letters=letters)
-    return _summed(low, made, set(letters) - set(inner))
+        sides.append(low.reshape(tensor, shape))
+    made = _Term(tensor=emit_binary(low, "MUL", *sides), letters=letters)
+    return _sum_out(low, made, set(letters) - set(inner))
 
 
 RULES = {"Einsum": einsum}

@@ -10,42 +10,44 @@ from onnx import NodeProto, helper
 
 from edgekit.bridge.graph import Tensor
 from edgekit.bridge.layout import Order, Value, plain_order
-from edgekit.bridge.lowering import Lowering, attr, computed_type
-from edgekit.bridge.rules.maths import clamped, pair, single
+from edgekit.bridge.lowering import Lowering, get_attribute, get_computed_type
+from edgekit.bridge.rules.maths import clamp, emit_binary, emit_unary
 
 # Types that TFLite's CAST supports; casts from or to others are refused.
 _CAST_TYPES = {"bool", "int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "float32"}
 
 
-def unary(kind: str) -> Callable[[Lowering, NodeProto], None]:
+def make_unary_rule(kind: str) -> Callable[[Lowering, NodeProto], None]:
     """Make the rule of a unary operator that becomes one TFLite operator.
 
     Args:
         kind: TFLite operator type.
     """
-    return partial(_unary, kind=kind)
+    return partial(_lower_unary, kind=kind)
 
 
-def binary(kind: str, *, dtype: str | None = None) -> Callable[[Lowering, NodeProto], None]:
+def make_binary_rule(
+    kind: str, *, dtype: str | None = None
+) -> Callable[[Lowering, NodeProto], None]:
     """Make the rule of a binary operator with broadcasting.
 
     Args:
         kind: TFLite operator type.
         dtype: of the output, if it differs from that of the inputs.
     """
-    return partial(_binary, kind=kind, dtype=dtype)
+    return partial(_lower_binary, kind=kind, dtype=dtype)
 
 
-def variadic(kind: str) -> Callable[[Lowering, NodeProto], None]:
+def make_variadic_rule(kind: str) -> Callable[[Lowering, NodeProto], None]:
     """Make the rule of an operator on any number of inputs, with broadcasting.
 
     Args:
         kind: TFLite operator type of the pairwise operation.
     """
-    return partial(_variadic, kind=kind)
+    return partial(_lower_variadic, kind=kind)
 
 
-def mapped(
+def make_composite_rule(
     compute: Callable[[Lowering, Tensor], Tensor],
 ) -> Callable[[Lowering, NodeProto], None]:
     """Make the rule of an element-wise function that takes several TFLite operators.
@@ -53,39 +55,39 @@ def mapped(
     Args:
         compute: emits them for a tensor.
     """
-    return partial(_mapped, compute=compute)
+    return partial(_lower_composite, compute=compute)
 
 
-def _unary(low: Lowering, node: NodeProto, *, kind: str) -> None:
+def _lower_unary(low: Lowering, node: NodeProto, *, kind: str) -> None:
     value = low.value(node, 0, mixed=True)
-    low.bind(node, single(low, kind, value.tensor), value.order, mixed=value.mixed)
+    low.bind(node, emit_unary(low, kind, value.tensor), value.order, mixed=value.mixed)
 
 
-def _mapped(
+def _lower_composite(
     low: Lowering, node: NodeProto, *, compute: Callable[[Lowering, Tensor], Tensor]
 ) -> None:
     value = low.value(node, 0, mixed=True)
     low.bind(node, compute(low, value.tensor), value.order, mixed=value.mixed)
 
 
-def _binary(low: Lowering, node: NodeProto, *, kind: str, dtype: str | None) -> None:
-    (left, right), order = operands(low, node)
-    low.bind(node, pair(low, kind, left, right, dtype=dtype), order)
+def _lower_binary(low: Lowering, node: NodeProto, *, kind: str, dtype: str | None) -> None:
+    (left, right), order = align_inputs(low, node)
+    low.bind(node, emit_binary(low, kind, left, right, dtype=dtype), order)
 
 
-def _variadic(low: Lowering, node: NodeProto, *, kind: str) -> None:
-    tensors, order = operands(low, node)
-    low.bind(node, _accumulated(low, kind, tensors), order)
+def _lower_variadic(low: Lowering, node: NodeProto, *, kind: str) -> None:
+    tensors, order = align_inputs(low, node)
+    low.bind(node, _accumulate(low, kind, tensors), order)
 
 
-def _accumulated(low: Lowering, kind: str, tensors: Sequence[Tensor]) -> Tensor:
+def _accumulate(low: Lowering, kind: str, tensors: Sequence[Tensor]) -> Tensor:
     made = tensors[0]
     for tensor in tensors[1:]:
-        made = pair(low, kind, made, tensor)
+        made = emit_binary(low, kind, made, tensor)
     return made
 
 
-def operands(low: Lowering, node: NodeProto) -> tuple[list[Tensor], Order]:
+def align_inputs(low: Lowering, node: NodeProto) -> tuple[list[Tensor], Order]:
     """Read all inputs of a node in one storage order, with shapes that broadcast.
 
     Args:
@@ -95,10 +97,10 @@ def operands(low: Lowering, node: NodeProto) -> tuple[list[Tensor], Order]:
     Returns:
         The tensors, and their storage order.
     """
-    return together(low, [low.value(node, place) for place in range(len(node.input))])
+    return align_values(low, [low.value(node, place) for place in range(len(node.input))])
 
 
-def together(low: Lowering, values: list[Value]) -> tuple[list[Tensor], Order]:
+def align_values(low: Lowering, values: list[Value]) -> tuple[list[Tensor], Order]:
     """Bring values to one storage order, with shapes that broadcast.
 
     The order is that of the largest computed value of full rank, so that images with channels
@@ -114,7 +116,7 @@ def together(low: Lowering, values: list[Value]) -> tuple[list[Tensor], Order]:
     rank = max(len(v.order) for v in values)
     full = [v for v in values if len(v.order) == rank]
     leader = max(full, key=lambda v: _importance(low, v))
-    return [aligned(low, v, leader.order) for v in values], leader.order
+    return [align_value(low, v, leader.order) for v in values], leader.order
 
 
 def _importance(low: Lowering, value: Value) -> tuple[bool, int, bool]:
@@ -122,7 +124,7 @@ def _importance(low: Lowering, value: Value) -> tuple[bool, int, bool]:
     return is_computed, int(np.prod(value.tensor.shape)), not value.is_plain
 
 
-def aligned(low: Lowering, value: Value, order: Order) -> Tensor:
+def align_value(low: Lowering, value: Value, order: Order) -> Tensor:
     """Transpose a value so that it broadcasts against values of a storage order.
 
     Args:
@@ -132,19 +134,19 @@ def aligned(low: Lowering, value: Value, order: Order) -> Tensor:
     """
     missing = len(order) - len(value.order)
     if order == plain_order(len(order)) or not value.order:
-        return low.ordered(value, None)
+        return low.to_order(value, None)
     if missing:
-        tensor = low.ordered(value, None)
-        tensor = low.reshaped(tensor, (1,) * missing + tensor.shape)
+        tensor = low.to_order(value, None)
+        tensor = low.reshape(tensor, (1,) * missing + tensor.shape)
         value = Value(tensor=tensor, order=plain_order(len(order)))
-    return low.ordered(value, order)
+    return low.to_order(value, order)
 
 
 def mean(low: Lowering, node: NodeProto) -> None:
     """Convert Mean of any number of values."""
-    tensors, order = operands(low, node)
-    made = _accumulated(low, "ADD", tensors)
-    low.bind(node, pair(low, "MUL", made, 1 / len(tensors)), order)
+    tensors, order = align_inputs(low, node)
+    made = _accumulate(low, "ADD", tensors)
+    low.bind(node, emit_binary(low, "MUL", made, 1 / len(tensors)), order)
 
 
 def absolute(low: Lowering, tensor: Tensor) -> Tensor:
@@ -152,19 +154,19 @@ def absolute(low: Lowering, tensor: Tensor) -> Tensor:
     if tensor.dtype.startswith("uint"):
         return tensor
     if tensor.dtype == "float32":
-        return single(low, "ABS", tensor)
-    return pair(low, "MAXIMUM", tensor, single(low, "NEG", tensor))
+        return emit_unary(low, "ABS", tensor)
+    return emit_binary(low, "MAXIMUM", tensor, emit_unary(low, "NEG", tensor))
 
 
 def sign(low: Lowering, tensor: Tensor) -> Tensor:
     """Compute the sign of each entry (-1, 0 or 1) in the type of the tensor."""
     if tensor.dtype == "float32":
-        return single(low, "SIGN", tensor)
-    return clamped(low, tensor, None if tensor.dtype.startswith("uint") else -1, 1)
+        return emit_unary(low, "SIGN", tensor)
+    return clamp(low, tensor, None if tensor.dtype.startswith("uint") else -1, 1)
 
 
 def _reciprocal(low: Lowering, tensor: Tensor) -> Tensor:
-    return pair(low, "DIV", 1.0, tensor)
+    return emit_binary(low, "DIV", 1.0, tensor)
 
 
 def power(low: Lowering, node: NodeProto) -> None:
@@ -172,45 +174,45 @@ def power(low: Lowering, node: NodeProto) -> None:
     exponent = low.constant(node, 1)
     base = low.value(node, 0)
     if exponent is not None and exponent.size == 1 and base.tensor.dtype == "float32":
-        made = _known_power(low, base.tensor, float(exponent.ravel()[0]))
+        made = _constant_power(low, base.tensor, float(exponent.ravel()[0]))
         if made is not None and exponent.ndim <= len(base.order):
             low.bind(node, made, base.order)
             return
-    (left, right), order = operands(low, node)
+    (left, right), order = align_inputs(low, node)
     dtype = left.dtype
     if right.dtype == "float32" and dtype != "float32":
         left = low.cast(left, "float32")
-    made = pair(low, "POW", left, low.cast(right, left.dtype))
+    made = emit_binary(low, "POW", left, low.cast(right, left.dtype))
     low.bind(node, low.cast(made, dtype), order)
 
 
-def _known_power(low: Lowering, tensor: Tensor, exponent: float) -> Tensor | None:
+def _constant_power(low: Lowering, tensor: Tensor, exponent: float) -> Tensor | None:
     if exponent == 1:
         return tensor
     if exponent == 2:
-        return single(low, "SQUARE", tensor)
+        return emit_unary(low, "SQUARE", tensor)
     if exponent == 3:
-        return pair(low, "MUL", single(low, "SQUARE", tensor), tensor)
+        return emit_binary(low, "MUL", emit_unary(low, "SQUARE", tensor), tensor)
     if exponent == 0.5:
-        return single(low, "SQRT", tensor)
+        return emit_unary(low, "SQRT", tensor)
     if exponent == -0.5:
-        return single(low, "RSQRT", tensor)
+        return emit_unary(low, "RSQRT", tensor)
     return _reciprocal(low, tensor) if exponent == -1 else None
 
 
 def modulo(low: Lowering, node: NodeProto) -> None:
     """Convert Mod, with the sign of the divisor, or of the dividend if ``fmod`` is set."""
-    (left, right), order = operands(low, node)
-    if not attr(node, "fmod", 0):
-        low.bind(node, pair(low, "FLOOR_MOD", left, right), order)
+    (left, right), order = align_inputs(low, node)
+    if not get_attribute(node, "fmod", 0):
+        low.bind(node, emit_binary(low, "FLOOR_MOD", left, right), order)
         return
-    made = pair(low, "FLOOR_MOD", absolute(low, left), absolute(low, right))
-    low.bind(node, pair(low, "MUL", made, sign(low, left)), order)
+    made = emit_binary(low, "FLOOR_MOD", absolute(low, left), absolute(low, right))
+    low.bind(node, emit_binary(low, "MUL", made, sign(low, left)), order)
 
 
 def cast(low: Lowering, node: NodeProto) -> None:
     """Convert Cast; floats of any width are computed in 32 bits."""
-    _cast(low, node, str(np.dtype(helper.tensor_dtype_to_np_dtype(attr(node, "to"))).name))
+    _cast(low, node, str(np.dtype(helper.tensor_dtype_to_np_dtype(get_attribute(node, "to"))).name))
 
 
 def cast_like(low: Lowering, node: NodeProto) -> None:
@@ -220,20 +222,20 @@ def cast_like(low: Lowering, node: NodeProto) -> None:
 
 def _cast(low: Lowering, node: NodeProto, dtype: str) -> None:
     value = low.value(node, 0)
-    dtype = computed_type(dtype)
+    dtype = get_computed_type(dtype)
     for each in (dtype, value.tensor.dtype):
         if each not in _CAST_TYPES:
             raise low.refusal(node, f"converts {value.tensor.dtype} to {dtype}")
     tensor = value.tensor
     if dtype == "bool" and tensor.dtype == "float32":
-        tensor = pair(low, "NOT_EQUAL", tensor, 0.0, dtype="bool")
+        tensor = emit_binary(low, "NOT_EQUAL", tensor, 0.0, dtype="bool")
     low.bind(node, low.cast(tensor, dtype), value.order)
 
 
 def is_nan(low: Lowering, node: NodeProto) -> None:
     """Convert IsNaN: compare a value with itself."""
     value = low.value(node, 0)
-    made = pair(low, "NOT_EQUAL", value.tensor, value.tensor, dtype="bool")
+    made = emit_binary(low, "NOT_EQUAL", value.tensor, value.tensor, dtype="bool")
     low.bind(node, made, value.order)
 
 
@@ -241,18 +243,18 @@ def is_inf(low: Lowering, node: NodeProto) -> None:
     """Convert IsInf for both signs or for one."""
     value = low.value(node, 0)
     tensor = value.tensor
-    up, down = attr(node, "detect_positive", 1), attr(node, "detect_negative", 1)
+    up, down = get_attribute(node, "detect_positive", 1), get_attribute(node, "detect_negative", 1)
     if up and down:
-        tensor = single(low, "ABS", tensor)
+        tensor = emit_unary(low, "ABS", tensor)
     wanted = float("inf") if up else float("-inf")
     if not up and not down:
         wanted = float("nan")
-    low.bind(node, pair(low, "EQUAL", tensor, wanted, dtype="bool"), value.order)
+    low.bind(node, emit_binary(low, "EQUAL", tensor, wanted, dtype="bool"), value.order)
 
 
-def _negated(low: Lowering, node: NodeProto) -> None:
+def _logical_not(low: Lowering, node: NodeProto) -> None:
     value = low.value(node, 0)
-    low.bind(node, single(low, "LOGICAL_NOT", value.tensor), value.order)
+    low.bind(node, emit_unary(low, "LOGICAL_NOT", value.tensor), value.order)
 
 
 def identity(low: Lowering, node: NodeProto) -> None:
@@ -275,39 +277,39 @@ def dropout(low: Lowering, node: NodeProto) -> None:
 
 
 RULES: dict[str, Callable[[Lowering, NodeProto], None]] = {
-    "Abs": mapped(absolute),
-    "Add": binary("ADD"),
-    "And": binary("LOGICAL_AND"),
+    "Abs": make_composite_rule(absolute),
+    "Add": make_binary_rule("ADD"),
+    "And": make_binary_rule("LOGICAL_AND"),
     "Cast": cast,
     "CastLike": cast_like,
-    "Ceil": unary("CEIL"),
-    "Div": binary("DIV"),
+    "Ceil": make_unary_rule("CEIL"),
+    "Div": make_binary_rule("DIV"),
     "Dropout": dropout,
-    "Equal": binary("EQUAL", dtype="bool"),
-    "Exp": unary("EXP"),
-    "Floor": unary("FLOOR"),
-    "Greater": binary("GREATER", dtype="bool"),
-    "GreaterOrEqual": binary("GREATER_EQUAL", dtype="bool"),
+    "Equal": make_binary_rule("EQUAL", dtype="bool"),
+    "Exp": make_unary_rule("EXP"),
+    "Floor": make_unary_rule("FLOOR"),
+    "Greater": make_binary_rule("GREATER", dtype="bool"),
+    "GreaterOrEqual": make_binary_rule("GREATER_EQUAL", dtype="bool"),
     "Identity": identity,
     "IsInf": is_inf,
     "IsNaN": is_nan,
-    "Less": binary("LESS", dtype="bool"),
-    "LessOrEqual": binary("LESS_EQUAL", dtype="bool"),
-    "Log": unary("LOG"),
-    "Max": variadic("MAXIMUM"),
+    "Less": make_binary_rule("LESS", dtype="bool"),
+    "LessOrEqual": make_binary_rule("LESS_EQUAL", dtype="bool"),
+    "Log": make_unary_rule("LOG"),
+    "Max": make_variadic_rule("MAXIMUM"),
     "Mean": mean,
-    "Min": variadic("MINIMUM"),
+    "Min": make_variadic_rule("MINIMUM"),
     "Mod": modulo,
-    "Mul": binary("MUL"),
-    "Neg": unary("NEG"),
-    "Not": _negated,
-    "Or": binary("LOGICAL_OR"),
+    "Mul": make_binary_rule("MUL"),
+    "Neg": make_unary_rule("NEG"),
+    "Not": _logical_not,
+    "Or": make_binary_rule("LOGICAL_OR"),
     "Pow": power,
-    "Reciprocal": mapped(_reciprocal),
-    "Round": unary("ROUND"),
-    "Sign": mapped(sign),
-    "Sqrt": unary("SQRT"),
-    "Sub": binary("SUB"),
-    "Sum": variadic("ADD"),
-    "Xor": binary("NOT_EQUAL", dtype="bool"),
+    "Reciprocal": make_composite_rule(_reciprocal),
+    "Round": make_unary_rule("ROUND"),
+    "Sign": make_composite_rule(sign),
+    "Sqrt": make_unary_rule("SQRT"),
+    "Sub": make_binary_rule("SUB"),
+    "Sum": make_variadic_rule("ADD"),
+    "Xor": make_binary_rule("NOT_EQUAL", dtype="bool"),
 }

@@ -8,7 +8,7 @@ from functools import partial
 from onnx import NodeProto
 
 from edgekit.bridge.graph import Tensor
-from edgekit.bridge.lowering import Lowering, attr
+from edgekit.bridge.lowering import Lowering, get_attribute
 
 Activation = Callable[[Lowering, Tensor], Tensor]
 _USUAL = {"LSTM": ["Sigmoid", "Tanh", "Tanh"], "GRU": ["Sigmoid", "Tanh"], "RNN": ["Tanh"]}
@@ -25,7 +25,7 @@ _NUMBERS = {
 }
 
 
-def activations_of(low: Lowering, node: NodeProto, side: int, sides: int) -> list[Activation]:
+def read_activations(low: Lowering, node: NodeProto, side: int, sides: int) -> list[Activation]:
     """Read the activations of one direction of a recurrent node.
 
     If the node has ``clip``, the activations of the gates and of the candidate clip their input.
@@ -41,11 +41,11 @@ def activations_of(low: Lowering, node: NodeProto, side: int, sides: int) -> lis
         PassRefused: ONNX has no activation of a name.
     """
     usual = _USUAL[node.op_type]
-    given = attr(node, "activations")
+    given = get_attribute(node, "activations")
     names = [n.decode() if isinstance(n, bytes) else n for n in given or usual * sides]
     alphas, betas = (
-        list(attr(node, "activation_alpha", [])),
-        list(attr(node, "activation_beta", [])),
+        list(get_attribute(node, "activation_alpha", [])),
+        list(get_attribute(node, "activation_beta", [])),
     )
     made: list[Activation] = []
     count = len(usual)
@@ -61,11 +61,11 @@ def activations_of(low: Lowering, node: NodeProto, side: int, sides: int) -> lis
             alpha = alphas.pop(0)
         if beta is not None and betas:
             beta = betas.pop(0)
-        apply = partial(_applied, kind=kind, alpha=alpha or 0.0, beta=beta or 0.0)
-        clip = attr(node, "clip")
+        apply = partial(_apply_activation, kind=kind, alpha=alpha or 0.0, beta=beta or 0.0)
+        clip = get_attribute(node, "clip")
         reads_gates = at % count < _ACTIVATIONS_OF_GATES
         made.append(
-            partial(_clipped, bound=float(clip), after=apply) if clip and reads_gates else apply
+            partial(_clip_input, bound=float(clip), after=apply) if clip and reads_gates else apply
         )
     return made[side * count : (side + 1) * count]
 
@@ -73,50 +73,52 @@ def activations_of(low: Lowering, node: NodeProto, side: int, sides: int) -> lis
 _PLAIN = {"Relu": "RELU", "Sigmoid": "LOGISTIC", "Tanh": "TANH"}
 
 
-def _clipped(low: Lowering, tensor: Tensor, *, bound: float, after: Activation) -> Tensor:
-    return after(low, _between(low, tensor, -bound, bound))
+def _clip_input(low: Lowering, tensor: Tensor, *, bound: float, after: Activation) -> Tensor:
+    return after(low, _clamp(low, tensor, -bound, bound))
 
 
-def _between(low: Lowering, tensor: Tensor, least: float, most: float) -> Tensor:
-    return _with(low, "MINIMUM", _with(low, "MAXIMUM", tensor, least), most)
+def _clamp(low: Lowering, tensor: Tensor, least: float, most: float) -> Tensor:
+    return _emit_with_number(low, "MINIMUM", _emit_with_number(low, "MAXIMUM", tensor, least), most)
 
 
-def _with(low: Lowering, kind: str, tensor: Tensor, number: float) -> Tensor:
+def _emit_with_number(low: Lowering, kind: str, tensor: Tensor, number: float) -> Tensor:
     return low.emit(kind, [tensor, low.float32(number)], tensor.shape)
 
 
-def _applied(low: Lowering, tensor: Tensor, *, kind: str, alpha: float, beta: float) -> Tensor:
+def _apply_activation(
+    low: Lowering, tensor: Tensor, *, kind: str, alpha: float, beta: float
+) -> Tensor:
     shape = tensor.shape
     if kind in _PLAIN:
         return low.emit(_PLAIN[kind], [tensor], shape)
     if kind == "Affine":
-        return _with(low, "ADD", _with(low, "MUL", tensor, alpha), beta)
+        return _emit_with_number(low, "ADD", _emit_with_number(low, "MUL", tensor, alpha), beta)
     if kind == "ScaledTanh":
-        inner = low.emit("TANH", [_with(low, "MUL", tensor, beta)], shape)
-        return _with(low, "MUL", inner, alpha)
+        inner = low.emit("TANH", [_emit_with_number(low, "MUL", tensor, beta)], shape)
+        return _emit_with_number(low, "MUL", inner, alpha)
     if kind == "HardSigmoid":
-        inner = _with(low, "ADD", _with(low, "MUL", tensor, alpha), beta)
-        return _between(low, inner, 0.0, 1.0)
+        inner = _emit_with_number(low, "ADD", _emit_with_number(low, "MUL", tensor, alpha), beta)
+        return _clamp(low, inner, 0.0, 1.0)
     if kind == "LeakyRelu":
         return low.emit("LEAKY_RELU", [tensor], shape, options={"alpha": alpha})
     if kind == "ThresholdedRelu":
         above = low.emit("GREATER", [tensor, low.float32(alpha)], shape, dtype="bool")
         return low.emit("SELECT_V2", [above, tensor, low.float32(0.0)], shape)
-    return _softened(low, tensor, kind, alpha)
+    return _apply_soft_activation(low, tensor, kind, alpha)
 
 
-def _softened(low: Lowering, tensor: Tensor, kind: str, alpha: float) -> Tensor:
+def _apply_soft_activation(low: Lowering, tensor: Tensor, kind: str, alpha: float) -> Tensor:
     """Compute Elu, Softsign or Softplus."""
     shape = tensor.shape
     if kind == "Softsign":
-        size = _with(low, "ADD", low.emit("ABS", [tensor], shape), 1.0)
+        size = _emit_with_number(low, "ADD", low.emit("ABS", [tensor], shape), 1.0)
         return low.emit("DIV", [tensor, size], shape)
     if kind == "Softplus":  # max(x, 0) + log(1 + exp(-|x|)) does not overflow
         falling = low.emit("NEG", [low.emit("ABS", [tensor], shape)], shape)
-        inner = _with(low, "ADD", low.emit("EXP", [falling], shape), 1.0)
+        inner = _emit_with_number(low, "ADD", low.emit("EXP", [falling], shape), 1.0)
         return low.emit(
             "ADD", [low.emit("RELU", [tensor], shape), low.emit("LOG", [inner], shape)], shape
         )
     positive = low.emit("RELU", [tensor], shape)
-    negative = low.emit("ELU", [_with(low, "MINIMUM", tensor, 0.0)], shape)
-    return low.emit("ADD", [positive, _with(low, "MUL", negative, alpha)], shape)
+    negative = low.emit("ELU", [_emit_with_number(low, "MINIMUM", tensor, 0.0)], shape)
+    return low.emit("ADD", [positive, _emit_with_number(low, "MUL", negative, alpha)], shape)

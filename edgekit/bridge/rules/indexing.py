@@ -10,11 +10,11 @@ from onnx import NodeProto
 
 from edgekit.bridge.graph import Array, Tensor
 from edgekit.bridge.layout import Value
-from edgekit.bridge.lowering import Lowering, attr
-from edgekit.bridge.rules.joining import joined
-from edgekit.bridge.rules.moving import moved
-from edgekit.bridge.rules.padding import padded
-from edgekit.bridge.rules.slicing import sliced, taken_at
+from edgekit.bridge.lowering import Lowering, get_attribute
+from edgekit.bridge.rules.joining import concatenate
+from edgekit.bridge.rules.moving import emit_move
+from edgekit.bridge.rules.padding import pad_tensor
+from edgekit.bridge.rules.slicing import slice_tensor, take_index
 
 # Frames that span more hops than this are gathered entry by entry.
 _MOST_HOPS = 32
@@ -22,37 +22,37 @@ _MOST_HOPS = 32
 
 def _gather(low: Lowering, node: NodeProto) -> None:
     value = low.value(node, 0)
-    axis = attr(node, "axis", 0) % len(value.order)
+    axis = get_attribute(node, "axis", 0) % len(value.order)
     place = value.axis(axis)
     size = value.tensor.shape[place]
     known = low.constant(node, 1)
     rank = len(value.order) - 1
     if known is not None and known.ndim == 0:
-        made = taken_at(low, value, axis, int(known) % size)
+        made = take_index(low, value, axis, int(known) % size)
         rest = [a for a in value.order if a != axis]
         low.bind(node, made, tuple(a - (a > axis) for a in rest))
         return
-    if known is not None and known.ndim == 1 and (run := _as_range(known % size)) is not None:
-        low.bind(node, sliced(low, value.tensor, {place: run}), value.order)
+    if known is not None and known.ndim == 1 and (run := _find_range(known % size)) is not None:
+        low.bind(node, slice_tensor(low, value.tensor, {place: run}), value.order)
         return
-    if known is not None and (frames := as_frames(known % size)) is not None:
-        made = framed(low, value.tensor, place, frames)
+    if known is not None and (frames := find_frames(known % size)) is not None:
+        made = cut_frames(low, value.tensor, place, frames)
         before = [a + (a > axis) for a in value.order[:place]]
         after = [a + (a > axis) for a in value.order[place + 1 :]]
         low.bind(node, made, (*before, axis, axis + 1, *after))
         return
-    indices = not_negative(low, low.plain(node, 1), size)
+    indices = wrap_indices(low, low.plain(node, 1), size)
     more = len(indices.shape)
     shape = (*value.tensor.shape[:place], *indices.shape, *value.tensor.shape[place + 1 :])
     options = {"axis": place, "batch_dims": 0}
-    made = moved(low, "GATHER", [value.tensor, indices], shape, options=options)
+    made = emit_move(low, "GATHER", [value.tensor, indices], shape, options=options)
     before = [a + (more - 1) * (a > axis) for a in value.order[:place]]
     after = [a + (more - 1) * (a > axis) for a in value.order[place + 1 :]]
     order = (*before, *range(axis, axis + more), *after)
     low.bind(node, made, order if len(order) == rank + more else None)
 
 
-def _as_range(indices: Array) -> range | None:
+def _find_range(indices: Array) -> range | None:
     """Return consecutive indices as a range, or ``None`` if they are not consecutive."""
     run = range(int(indices[0]), int(indices[0]) + len(indices)) if indices.size else None
     return run if run is not None and list(indices) == list(run) else None
@@ -68,7 +68,7 @@ class Frames:
     length: int
 
 
-def as_frames(indices: Array) -> Frames | None:
+def find_frames(indices: Array) -> Frames | None:
     """Recognize a matrix of indices as frames that span few hops; ``None`` if it is none."""
     if indices.ndim != 2 or min(indices.shape) < 2:
         return None
@@ -80,7 +80,7 @@ def as_frames(indices: Array) -> Frames | None:
     return found
 
 
-def framed(low: Lowering, tensor: Tensor, place: int, frames: Frames) -> Tensor:
+def cut_frames(low: Lowering, tensor: Tensor, place: int, frames: Frames) -> Tensor:
     """Cut a stored axis into frames without storing indices.
 
     The signal is cut into rows of one hop. The first part of all frames is the rows from the first
@@ -99,19 +99,19 @@ def framed(low: Lowering, tensor: Tensor, place: int, frames: Frames) -> Tensor:
     rows = frames.count + -(-length // hop) - 1
     last = frames.first + rows * hop
     lacks = max(last - tensor.shape[place], 0)
-    signal = sliced(low, tensor, {place: range(frames.first, last - lacks)})
+    signal = slice_tensor(low, tensor, {place: range(frames.first, last - lacks)})
     pads = [(0, lacks if axis == place else 0) for axis in range(len(tensor.shape))]
     shape = (*tensor.shape[:place], rows, hop, *tensor.shape[place + 1 :])
-    cut = low.reshaped(padded(low, signal, pads), shape)
+    cut = low.reshape(pad_tensor(low, signal, pads), shape)
     parts = [
-        sliced(low, cut, {place: range(at, at + frames.count), place + 1: range(size)})
+        slice_tensor(low, cut, {place: range(at, at + frames.count), place + 1: range(size)})
         for at in range(-(-length // hop))
         if (size := min(hop, length - at * hop))
     ]
-    return joined(low, parts, place + 1)
+    return concatenate(low, parts, place + 1)
 
 
-def not_negative(low: Lowering, indices: Tensor, size: int) -> Tensor:
+def wrap_indices(low: Lowering, indices: Tensor, size: int) -> Tensor:
     """Replace negative indices, which count from the end; constant ones become int32.
 
     Args:
@@ -127,13 +127,13 @@ def not_negative(low: Lowering, indices: Tensor, size: int) -> Tensor:
     )
 
 
-def gathered(low: Lowering, value: Value, axis: int, indices: Array) -> Tensor:
+def gather_constant(low: Lowering, value: Value, axis: int, indices: Array) -> Tensor:
     """Gather entries along an ONNX axis by constant indices, in the value's storage order."""
     place = value.axis(axis)
     shape = (*value.tensor.shape[:place], len(indices), *value.tensor.shape[place + 1 :])
     options = {"axis": place, "batch_dims": 0}
     taken = low.stored(indices.astype(np.int32))
-    return moved(low, "GATHER", [value.tensor, taken], shape, options=options)
+    return emit_move(low, "GATHER", [value.tensor, taken], shape, options=options)
 
 
 RULES: dict[str, Callable[[Lowering, NodeProto], None]] = {"Gather": _gather}

@@ -36,7 +36,7 @@ class Resizing:
     antialias: bool = False
 
 
-def coordinates(how: Resizing) -> Floats:
+def compute_coordinates(how: Resizing) -> Floats:
     """Compute the input coordinate of each output entry.
 
     Source: ONNX operators, Resize.
@@ -63,14 +63,14 @@ def coordinates(how: Resizing) -> Floats:
     return moved + (at + 0.5) / how.scale - 0.5
 
 
-def outside(how: Resizing) -> NDArray[np.bool_]:
+def find_outside(how: Resizing) -> NDArray[np.bool_]:
     """Mark output entries that lie outside the input (only with tf_crop_and_resize)."""
-    at = coordinates(how)
+    at = compute_coordinates(how)
     found: NDArray[np.bool_] = (at < 0) | (at > how.before - 1)
     return found & (how.transformation == "tf_crop_and_resize")
 
 
-def nearest(how: Resizing, mode: str) -> NDArray[np.int64]:
+def compute_nearest(how: Resizing, mode: str) -> NDArray[np.int64]:
     """Return the index of the input entry for each output entry, by nearest_mode.
 
     Args:
@@ -83,18 +83,18 @@ def nearest(how: Resizing, mode: str) -> NDArray[np.int64]:
         "floor": np.floor,
         "ceil": np.ceil,
     }
-    at = rounding[mode](coordinates(how))
+    at = rounding[mode](compute_coordinates(how))
     return np.clip(at, 0, how.before - 1).astype(np.int64)
 
 
-def matrix(how: Resizing, mode: str) -> Floats:
+def compute_weights(how: Resizing, mode: str) -> Floats:
     """Compute the matrix (after, before) of interpolation weights, linear or cubic.
 
     Args:
         how: resizing of the axis.
         mode: ``linear`` or ``cubic``.
     """
-    at = coordinates(how)
+    at = compute_coordinates(how)
     low = np.ceil(at) - 1  # left neighbor, chosen so that shares lie in (0, 1]
     share = at - low
     scale = min(how.scale, 1.0) if how.antialias else 1.0
@@ -105,22 +105,22 @@ def matrix(how: Resizing, mode: str) -> Floats:
     total = np.zeros(how.after)
     for offset in range(start, 2 - start):
         away = np.abs(offset - share) * scale
-        weight = _tent(away) if mode == "linear" else _cubic(away, how.cubic_a)
+        weight = _evaluate_tent(away) if mode == "linear" else _evaluate_cubic(away, how.cubic_a)
         place = low + offset
         if how.exclude_outside:
             weight = weight * ((place >= 0) & (place < how.before))
         np.add.at(made, (rows, np.clip(place, 0, how.before - 1).astype(int)), weight)
         total += weight
     normal = made / total[:, None] if how.exclude_outside or how.antialias else made
-    result: Floats = normal * ~outside(how)[:, None]
+    result: Floats = normal * ~find_outside(how)[:, None]
     return result
 
 
-def _tent(away: Floats) -> Floats:
+def _evaluate_tent(away: Floats) -> Floats:
     return np.clip(1 - away, 0, None)
 
 
-def _cubic(away: Floats, a: float) -> Floats:
+def _evaluate_cubic(away: Floats, a: float) -> Floats:
     """Evaluate Keys' cubic convolution kernel at distances from its center."""
     near = ((a + 2) * away - (a + 3)) * away**2 + 1
     far = ((a * away - 5 * a) * away + 8 * a) * away - 4 * a

@@ -40,7 +40,7 @@ def kernel_type(kind: str, dtype: str) -> str:
     return "int32"
 
 
-def pair(
+def emit_binary(
     low: Lowering,
     kind: str,
     left: Tensor | float,
@@ -64,34 +64,34 @@ def pair(
     if not isinstance(like, Tensor):
         raise TypeError("two numbers need no operator")
     computed = kernel_type(kind, like.dtype)
-    a, b = (_operand(low, each, computed) for each in (left, right))
+    a, b = (_to_operand(low, each, computed) for each in (left, right))
     if kind in _OF_ONE_RANK:
         rank = max(len(a.shape), len(b.shape))
-        a, b = (low.reshaped(t, (1,) * (rank - len(t.shape)) + t.shape) for t in (a, b))
-    made = _broadcasting(low, kind, a, b, dtype or computed)
+        a, b = (low.reshape(t, (1,) * (rank - len(t.shape)) + t.shape) for t in (a, b))
+    made = _emit_broadcasting(low, kind, a, b, dtype or computed)
     return made if dtype else low.cast(made, like.dtype)
 
 
-def _operand(low: Lowering, given: Tensor | float, computed: str) -> Tensor:
+def _to_operand(low: Lowering, given: Tensor | float, computed: str) -> Tensor:
     if isinstance(given, Tensor):
         return low.cast(given, computed)
     return low.stored(np.asarray(given, computed))
 
 
-def _broadcasting(low: Lowering, kind: str, left: Tensor, right: Tensor, dtype: str) -> Tensor:
+def _emit_broadcasting(low: Lowering, kind: str, left: Tensor, right: Tensor, dtype: str) -> Tensor:
     shape: Shape = tuple(int(n) for n in np.broadcast_shapes(left.shape, right.shape))
     if len(shape) <= _MOST_AXES:
         return low.emit(kind, [left, right], shape, dtype=dtype)
-    shapes = collapsed(left.shape, right.shape)
+    shapes = merge_axes(left.shape, right.shape)
     if len(shapes[0]) > _MOST_AXES:
         left, right = broadcast(low, left, shape), broadcast(low, right, shape)
-        shapes = collapsed(left.shape, right.shape)
-    a, b = low.reshaped(left, shapes[0]), low.reshaped(right, shapes[1])
+        shapes = merge_axes(left.shape, right.shape)
+    a, b = low.reshape(left, shapes[0]), low.reshape(right, shapes[1])
     flat = tuple(int(n) for n in np.broadcast_shapes(*shapes))
-    return low.reshaped(low.emit(kind, [a, b], flat, dtype=dtype), shape)
+    return low.reshape(low.emit(kind, [a, b], flat, dtype=dtype), shape)
 
 
-def collapsed(left: Shape, right: Shape) -> tuple[Shape, Shape]:
+def merge_axes(left: Shape, right: Shape) -> tuple[Shape, Shape]:
     """Merge neighboring axes of two shapes as far as they still broadcast to the same entries."""
     rank = max(len(left), len(right))
     a, b = ((1,) * (rank - len(s)) + s for s in (left, right))
@@ -116,7 +116,7 @@ def broadcast(low: Lowering, tensor: Tensor, shape: Shape) -> Tensor:
     return low.emit("BROADCAST_TO", [tensor, low.int32(shape)], shape, dtype=tensor.dtype)
 
 
-def single(
+def emit_unary(
     low: Lowering, kind: str, tensor: Tensor, *, options: Mapping[str, Any] | None = None
 ) -> Tensor:
     """Apply a unary operator to each entry of a tensor."""
@@ -127,7 +127,7 @@ def single(
     return low.cast(made, tensor.dtype)
 
 
-def reduced(
+def reduce_axes(
     low: Lowering, kind: str, tensor: Tensor, axes: Sequence[int], *, keep: bool = True
 ) -> Tensor:
     """Reduce a tensor over storage axes; return it unchanged if there are none.
@@ -153,14 +153,14 @@ def reduced(
     return low.cast(made, tensor.dtype)
 
 
-def clamped(low: Lowering, tensor: Tensor, least: float | None, most: float | None) -> Tensor:
+def clamp(low: Lowering, tensor: Tensor, least: float | None, most: float | None) -> Tensor:
     """Clamp a tensor to bounds by MAXIMUM and MINIMUM; ``None`` = no bound."""
     if least is not None:
-        tensor = pair(low, "MAXIMUM", tensor, least)
-    return tensor if most is None else pair(low, "MINIMUM", tensor, most)
+        tensor = emit_binary(low, "MAXIMUM", tensor, least)
+    return tensor if most is None else emit_binary(low, "MINIMUM", tensor, most)
 
 
-def polynomial(low: Lowering, tensor: Tensor, coefficients: Sequence[float]) -> Tensor:
+def evaluate_polynomial(low: Lowering, tensor: Tensor, coefficients: Sequence[float]) -> Tensor:
     """Evaluate a polynomial at each entry by Horner's scheme.
 
     Args:
@@ -168,13 +168,13 @@ def polynomial(low: Lowering, tensor: Tensor, coefficients: Sequence[float]) -> 
         tensor: float32.
         coefficients: in order of falling powers, at least two.
     """
-    made = pair(low, "MUL", tensor, coefficients[0])
+    made = emit_binary(low, "MUL", tensor, coefficients[0])
     for coefficient in coefficients[1:-1]:
-        made = pair(low, "MUL", pair(low, "ADD", made, coefficient), tensor)
-    return pair(low, "ADD", made, coefficients[-1])
+        made = emit_binary(low, "MUL", emit_binary(low, "ADD", made, coefficient), tensor)
+    return emit_binary(low, "ADD", made, coefficients[-1])
 
 
-def chosen(low: Lowering, condition: Tensor, then: Tensor | float, other: Tensor | float) -> Tensor:
+def select(low: Lowering, condition: Tensor, then: Tensor | float, other: Tensor | float) -> Tensor:
     """Select entries of one tensor where a condition holds, of another elsewhere.
 
     Args:
@@ -186,5 +186,5 @@ def chosen(low: Lowering, condition: Tensor, then: Tensor | float, other: Tensor
     sides = [t if isinstance(t, Tensor) else low.float32(t) for t in (then, other)]
     flat = (math.prod(condition.shape),)
     shape = condition.shape if len(condition.shape) <= _MOST_AXES else flat
-    inputs = [low.reshaped(t, shape) if t.shape else t for t in (condition, *sides)]
-    return low.reshaped(low.emit("SELECT_V2", inputs, shape), condition.shape)
+    inputs = [low.reshape(t, shape) if t.shape else t for t in (condition, *sides)]
+    return low.reshape(low.emit("SELECT_V2", inputs, shape), condition.shape)

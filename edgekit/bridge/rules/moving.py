@@ -45,7 +45,7 @@ _HOLDS: dict[str, tuple[str, ...]] = {
 }
 
 
-def moved(
+def emit_move(
     low: Lowering,
     kind: str,
     inputs: Sequence[Tensor | None],

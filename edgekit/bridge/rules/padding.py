@@ -11,10 +11,10 @@ from onnx import NodeProto
 
 from edgekit.bridge.graph import Array, Shape, Tensor
 from edgekit.bridge.layout import Value
-from edgekit.bridge.lowering import Lowering, attr
-from edgekit.bridge.rules.joining import joined
-from edgekit.bridge.rules.moving import moved
-from edgekit.bridge.rules.slicing import sliced
+from edgekit.bridge.lowering import Lowering, get_attribute
+from edgekit.bridge.rules.joining import concatenate
+from edgekit.bridge.rules.moving import emit_move
+from edgekit.bridge.rules.slicing import slice_tensor
 
 Pads = list[tuple[int, int]]
 # The kernel takes up to five axes: two padded ones, and at most three merged groups of others.
@@ -24,8 +24,8 @@ _MODES = ("reflect", "edge", "wrap")
 
 def _pad(low: Lowering, node: NodeProto) -> None:
     value = low.value(node, 0)
-    pads = _pads(low, node, value)
-    mode = attr(node, "mode", "constant")
+    pads = _read_pads(low, node, value)
+    mode = get_attribute(node, "mode", "constant")
     if mode == "constant":
         cut = {
             axis: range(-min(before, 0), size + min(after, 0))
@@ -33,20 +33,20 @@ def _pad(low: Lowering, node: NodeProto) -> None:
                 zip(value.tensor.shape, pads, strict=True)
             )
         }
-        inner = sliced(low, value.tensor, cut)
+        inner = slice_tensor(low, value.tensor, cut)
         wider = [(max(before, 0), max(after, 0)) for before, after in pads]
-        made = padded(low, inner, wider, _filling(low, node, inner.dtype))
+        made = pad_tensor(low, inner, wider, _read_filling(low, node, inner.dtype))
     elif mode in _MODES:
-        made = _repeated(low, value.tensor, pads, mode)
+        made = _pad_by_repeating(low, value.tensor, pads, mode)
     else:
         raise low.refusal(node, f"has the unknown mode {mode}")
     low.bind(node, made, value.order)
 
 
-def _pads(low: Lowering, node: NodeProto, value: Value) -> Pads:
+def _read_pads(low: Lowering, node: NodeProto, value: Value) -> Pads:
     """Read the pads of every stored axis, from an attribute before opset 11."""
-    given = low.integers(node, 1) if low.has(node, 1) else attr(node, "pads")
-    given = attr(node, "paddings") if given is None else given
+    given = low.integers(node, 1) if low.has(node, 1) else get_attribute(node, "pads")
+    given = get_attribute(node, "paddings") if given is None else given
     rank = len(value.order)
     axes = low.integers(node, 3) if low.has(node, 3) else range(rank)
     half = len(given) // 2
@@ -56,18 +56,18 @@ def _pads(low: Lowering, node: NodeProto, value: Value) -> Pads:
     return found
 
 
-def _filling(low: Lowering, node: NodeProto, dtype: str) -> Tensor | None:
+def _read_filling(low: Lowering, node: NodeProto, dtype: str) -> Tensor | None:
     """Read the fill value; ``None`` for zeros."""
     if not low.has(node, 2):
-        number = attr(node, "value", 0.0)
+        number = get_attribute(node, "value", 0.0)
         return low.stored(np.asarray(number, dtype)) if number else None
     array: Array | None = low.constant(node, 2)
     if array is None:
-        return low.reshaped(low.plain(node, 2), ())
+        return low.reshape(low.plain(node, 2), ())
     return low.stored(array.reshape(())) if array.any() else None
 
 
-def padded(low: Lowering, tensor: Tensor, pads: Pads, filling: Tensor | None = None) -> Tensor:
+def pad_tensor(low: Lowering, tensor: Tensor, pads: Pads, filling: Tensor | None = None) -> Tensor:
     """Pad a tensor with a constant.
 
     Args:
@@ -78,37 +78,37 @@ def padded(low: Lowering, tensor: Tensor, pads: Pads, filling: Tensor | None = N
     """
     axes = [axis for axis, pair in enumerate(pads) if any(pair)]
     if len(pads) <= _MOST_AXES:
-        return _widened(low, tensor, pads, filling) if axes else tensor
+        return _emit_pad(low, tensor, pads, filling) if axes else tensor
     for start in range(0, len(axes), _AT_ONCE):
-        tensor = _merged(low, tensor, pads, axes[start : start + _AT_ONCE], filling)
+        tensor = _pad_merged(low, tensor, pads, axes[start : start + _AT_ONCE], filling)
     return tensor
 
 
-def _merged(
+def _pad_merged(
     low: Lowering, tensor: Tensor, pads: Pads, axes: Sequence[int], filling: Tensor | None
 ) -> Tensor:
     """Pad some axes, with neighboring other axes merged into one."""
     groups = [list(g) for _, g in groupby(range(len(pads)), lambda a: a if a in axes else -1)]
     fewer = tuple(math.prod(tensor.shape[axis] for axis in group) for group in groups)
     counts = [pads[group[0]] if group[0] in axes else (0, 0) for group in groups]
-    made = _widened(low, low.reshaped(tensor, fewer), counts, filling)
+    made = _emit_pad(low, low.reshape(tensor, fewer), counts, filling)
     chosen = [pair if axis in axes else (0, 0) for axis, pair in enumerate(pads)]
-    return low.reshaped(made, _wider(tensor.shape, chosen))
+    return low.reshape(made, _padded_shape(tensor.shape, chosen))
 
 
-def _widened(low: Lowering, tensor: Tensor, pads: Pads, filling: Tensor | None) -> Tensor:
+def _emit_pad(low: Lowering, tensor: Tensor, pads: Pads, filling: Tensor | None) -> Tensor:
     counts = low.stored(np.asarray(pads, np.int32))
-    shape = _wider(tensor.shape, pads)
+    shape = _padded_shape(tensor.shape, pads)
     if filling is None:
-        return moved(low, "PAD", [tensor, counts], shape)
-    return moved(low, "PADV2", [tensor, counts, filling], shape, data=(0, 2))
+        return emit_move(low, "PAD", [tensor, counts], shape)
+    return emit_move(low, "PADV2", [tensor, counts, filling], shape, data=(0, 2))
 
 
-def _wider(shape: Shape, pads: Pads) -> Shape:
+def _padded_shape(shape: Shape, pads: Pads) -> Shape:
     return tuple(b + size + a for size, (b, a) in zip(shape, pads, strict=True))
 
 
-def _repeated(low: Lowering, tensor: Tensor, pads: Pads, mode: str) -> Tensor:
+def _pad_by_repeating(low: Lowering, tensor: Tensor, pads: Pads, mode: str) -> Tensor:
     """Pad a tensor with repeated entries, axis by axis.
 
     Only the padding is gathered by index. The indices of a whole axis would be stored in the file,
@@ -121,22 +121,22 @@ def _repeated(low: Lowering, tensor: Tensor, pads: Pads, mode: str) -> Tensor:
         first, last = max(before, 0), max(after, 0)
         indices = np.pad(np.arange(kept.start, kept.stop), (first, last), mode=mode)  # type: ignore[call-overload]
         parts = [
-            _gathered(low, tensor, indices[:first], axis),
-            sliced(low, tensor, {axis: kept}),
-            _gathered(low, tensor, indices[len(indices) - last :], axis),
+            _gather_entries(low, tensor, indices[:first], axis),
+            slice_tensor(low, tensor, {axis: kept}),
+            _gather_entries(low, tensor, indices[len(indices) - last :], axis),
         ]
-        tensor = joined(low, [part for part in parts if part is not None], axis)
+        tensor = concatenate(low, [part for part in parts if part is not None], axis)
     return tensor
 
 
-def _gathered(low: Lowering, tensor: Tensor, indices: Array, axis: int) -> Tensor | None:
+def _gather_entries(low: Lowering, tensor: Tensor, indices: Array, axis: int) -> Tensor | None:
     """Gather entries of a stored axis; ``None`` if there are no indices."""
     if not len(indices):
         return None
     shape = (*tensor.shape[:axis], len(indices), *tensor.shape[axis + 1 :])
     taken = low.stored(indices.astype(np.int32))
     options = {"axis": axis, "batch_dims": 0}
-    return moved(low, "GATHER", [tensor, taken], shape, options=options)
+    return emit_move(low, "GATHER", [tensor, taken], shape, options=options)
 
 
 RULES: dict[str, Callable[[Lowering, NodeProto], None]] = {"Pad": _pad}

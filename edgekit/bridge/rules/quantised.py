@@ -9,8 +9,8 @@ from onnx import NodeProto, TensorProto, helper
 
 from edgekit.bridge.graph import Array, Quantization, Tensor, constant
 from edgekit.bridge.layout import Value
-from edgekit.bridge.lowering import Lowering, attr
-from edgekit.bridge.rules.maths import clamped, pair, reduced, single
+from edgekit.bridge.lowering import Lowering, get_attribute
+from edgekit.bridge.rules.maths import clamp, emit_binary, emit_unary, reduce_axes
 
 _UNSIGNED_SHIFT = {"uint8": 128, "uint4": 8}
 _SIGNED = {"uint8": "int8", "uint4": "int4"}
@@ -36,7 +36,7 @@ class _Parameters:
         )
 
 
-def _parameters(low: Lowering, node: NodeProto, dtype: str) -> _Parameters | None:
+def _read_parameters(low: Lowering, node: NodeProto, dtype: str) -> _Parameters | None:
     """Read scales and zero points of a node; ``None`` if they are computed."""
     scales = low.constant(node, 1)
     zero_points = low.constant(node, 2)
@@ -45,7 +45,7 @@ def _parameters(low: Lowering, node: NodeProto, dtype: str) -> _Parameters | Non
     if zero_points is None:
         zero_points = np.zeros(scales.shape, np.int64)
     zero_points = zero_points.astype(np.int64).reshape(scales.shape)
-    axis = int(attr(node, "axis", 1))
+    axis = int(get_attribute(node, "axis", 1))
     return _Parameters(scales=scales, zero_points=zero_points, dtype=dtype, axis=axis)
 
 
@@ -57,14 +57,14 @@ def quantize(low: Lowering, node: NodeProto) -> None:
     """
     value = low.value(node, 0, mixed=True)
     dtype = _quantized_type(low, node)
-    given = _parameters(low, node, dtype)
-    is_blocked = bool(attr(node, "block_size", 0))
+    given = _read_parameters(low, node, dtype)
+    is_blocked = bool(get_attribute(node, "block_size", 0))
     if given is None or is_blocked or not _has_kernel(low, value, given):
-        value = low.unmixed(value)
-        low.bind(node, _quantized_by_arithmetic(low, node, value, dtype), value.order)
+        value = low.unmix(value)
+        low.bind(node, _quantize_by_arithmetic(low, node, value, dtype), value.order)
         return
     if given.scales.size > 1:
-        value = low.unmixed(value)
+        value = low.unmix(value)
     shift = 0
     if dtype == "uint8" and _is_only_dequantized(low, node.output[0]):
         dtype, shift = "int8", 128
@@ -86,7 +86,7 @@ def _has_kernel(low: Lowering, value: Value, given: _Parameters) -> bool:
 def _quantized_type(low: Lowering, node: NodeProto) -> str:
     if low.has(node, 2):
         return low.dtype_of(node.input[2])
-    given = attr(node, "output_dtype", 0) or TensorProto.UINT8
+    given = get_attribute(node, "output_dtype", 0) or TensorProto.UINT8
     return str(np.dtype(helper.tensor_dtype_to_np_dtype(given)).name)
 
 
@@ -100,23 +100,27 @@ def _is_only_dequantized(low: Lowering, name: str) -> bool:
 def dequantize(low: Lowering, node: NodeProto) -> None:
     """Convert DequantizeLinear to DEQUANTIZE, to a constant, or to arithmetic without a kernel."""
     array = low.constant(node, 0)
-    if array is not None and (given := _parameters(low, node, array.dtype.name)) is not None:
+    if array is not None and (given := _read_parameters(low, node, array.dtype.name)) is not None:
         _dequantize_stored(low, node, array, given)
         return
     value = low.value(node, 0, mixed=True)
     shift = 128 if low.dtype_of(node.input[0]) == "uint8" and value.tensor.dtype == "int8" else 0
-    given = _parameters(low, node, low.dtype_of(node.input[0]))
+    given = _read_parameters(low, node, low.dtype_of(node.input[0]))
     if given is None or given.scales.size > 1:
-        value = low.unmixed(value)
-    if given is None or attr(node, "block_size", 0) or not _is_kernels(low, value, given, shift):
-        value = low.unmixed(value)
-        made = _dequantized_by_arithmetic(low, node, value, shift)
+        value = low.unmix(value)
+    if (
+        given is None
+        or get_attribute(node, "block_size", 0)
+        or not _can_dequantize(low, value, given, shift)
+    ):
+        value = low.unmix(value)
+        made = _dequantize_by_arithmetic(low, node, value, shift)
     else:
         made = low.emit("DEQUANTIZE", [value.tensor], value.tensor.shape)
     low.bind(node, made, value.order, mixed=value.mixed)
 
 
-def _is_kernels(low: Lowering, value: Value, given: _Parameters, shift: int) -> bool:
+def _can_dequantize(low: Lowering, value: Value, given: _Parameters, shift: int) -> bool:
     """Check that DEQUANTIZE can read a tensor; give it the node's parameters if it has none."""
     tensor = value.tensor
     if tensor.dtype not in _KERNEL_TYPES:
@@ -141,9 +145,9 @@ def _is_kernels(low: Lowering, value: Value, given: _Parameters, shift: int) -> 
 def _dequantize_stored(low: Lowering, node: NodeProto, array: Array, given: _Parameters) -> None:
     name = node.input[0]
     is_known = array.dtype.name in ("int8", "uint8", "int16", "int32", "int4", "uint4")
-    if not is_known or attr(node, "block_size", 0):
+    if not is_known or get_attribute(node, "block_size", 0):
         low.value(node, 0)
-        low.bind(node, constant(name, _dequantized(node, array, given)))
+        low.bind(node, constant(name, _dequantize_array(node, array, given)))
         return
     shift = _UNSIGNED_SHIFT.get(array.dtype.name, 0)
     dtype = _SIGNED.get(array.dtype.name, array.dtype.name)
@@ -157,8 +161,12 @@ def _dequantize_stored(low: Lowering, node: NodeProto, array: Array, given: _Par
     low.bind(node, low.emit("DEQUANTIZE", [integers], tuple(array.shape)))
 
 
-def _dequantized(node: NodeProto, array: Array, given: _Parameters) -> Array:
-    block, scales, zero_points = attr(node, "block_size", 0), given.scales, given.zero_points
+def _dequantize_array(node: NodeProto, array: Array, given: _Parameters) -> Array:
+    block, scales, zero_points = (
+        get_attribute(node, "block_size", 0),
+        given.scales,
+        given.zero_points,
+    )
     if block:
         scales, zero_points = (
             np.repeat(each, block, axis=given.axis).take(
@@ -174,61 +182,63 @@ def _dequantized(node: NodeProto, array: Array, given: _Parameters) -> Array:
     return np.asarray(real * scales.astype(np.float32), np.float32).reshape(array.shape)
 
 
-def _along(low: Lowering, node: NodeProto, position: int, value: Value) -> Tensor:
+def _read_parameter_along(low: Lowering, node: NodeProto, position: int, value: Value) -> Tensor:
     """Read scales or zero points as float32 that broadcast against a value in its storage order."""
     tensor = low.cast(low.plain(node, position), "float32")
     if tensor.shape in ((), (1,)):
-        return low.reshaped(tensor, ())
-    rank, axis = len(value.order), int(attr(node, "axis", 1)) % len(value.order)
-    block = int(attr(node, "block_size", 0))
+        return low.reshape(tensor, ())
+    rank, axis = len(value.order), int(get_attribute(node, "axis", 1)) % len(value.order)
+    block = int(get_attribute(node, "block_size", 0))
     if block:
         sizes = tensor.shape
         wide = (*sizes[: axis + 1], block, *sizes[axis + 1 :])
         split = (*sizes[: axis + 1], 1, *sizes[axis + 1 :])
-        repeated = low.emit("BROADCAST_TO", [low.reshaped(tensor, split), low.int32(wide)], wide)
+        repeated = low.emit("BROADCAST_TO", [low.reshape(tensor, split), low.int32(wide)], wide)
         full = (*sizes[:axis], sizes[axis] * block, *sizes[axis + 1 :])
-        tensor = low.reshaped(repeated, full)
+        tensor = low.reshape(repeated, full)
         if full != value.shape:
             begin = low.int32([0] * rank)
             tensor = low.emit("SLICE", [tensor, begin, low.int32(value.shape)], value.shape)
-        return low.ordered(Value(tensor=tensor, order=tuple(range(rank))), value.order)
+        return low.to_order(Value(tensor=tensor, order=tuple(range(rank))), value.order)
     shape = [1] * rank
     shape[value.axis(axis)] = tensor.shape[0]
-    return low.reshaped(tensor, tuple(shape))
+    return low.reshape(tensor, tuple(shape))
 
 
-def _quantized_by_arithmetic(low: Lowering, node: NodeProto, value: Value, dtype: str) -> Tensor:
+def _quantize_by_arithmetic(low: Lowering, node: NodeProto, value: Value, dtype: str) -> Tensor:
     if dtype not in ("int8", "uint8", "int16", "uint16", "int32"):
         raise low.refusal(node, f"makes {dtype} at run time, which TFLite cannot")
     real = low.cast(value.tensor, "float32")
-    made = single(low, "ROUND", pair(low, "DIV", real, _along(low, node, 1, value)))
+    made = emit_unary(
+        low, "ROUND", emit_binary(low, "DIV", real, _read_parameter_along(low, node, 1, value))
+    )
     if low.has(node, 2):
-        made = pair(low, "ADD", made, _along(low, node, 2, value))
+        made = emit_binary(low, "ADD", made, _read_parameter_along(low, node, 2, value))
     bounds = np.iinfo(dtype)
-    return low.cast(clamped(low, made, float(bounds.min), float(bounds.max)), dtype)
+    return low.cast(clamp(low, made, float(bounds.min), float(bounds.max)), dtype)
 
 
-def _dequantized_by_arithmetic(low: Lowering, node: NodeProto, value: Value, shift: int) -> Tensor:
+def _dequantize_by_arithmetic(low: Lowering, node: NodeProto, value: Value, shift: int) -> Tensor:
     real = low.cast(value.tensor, "float32")
     if shift:
-        real = pair(low, "ADD", real, float(shift))
+        real = emit_binary(low, "ADD", real, float(shift))
     if low.has(node, 2):
-        real = pair(low, "SUB", real, _along(low, node, 2, value))
-    return pair(low, "MUL", real, _along(low, node, 1, value))
+        real = emit_binary(low, "SUB", real, _read_parameter_along(low, node, 2, value))
+    return emit_binary(low, "MUL", real, _read_parameter_along(low, node, 1, value))
 
 
 def dynamic_quantize(low: Lowering, node: NodeProto) -> None:
     """Convert DynamicQuantizeLinear: uint8 with scale and zero point from the tensor's range."""
     value = low.value(node, 0)
     axes = list(range(len(value.order)))
-    most = clamped(low, reduced(low, "REDUCE_MAX", value.tensor, axes, keep=False), 0.0, None)
-    least = clamped(low, reduced(low, "REDUCE_MIN", value.tensor, axes, keep=False), None, 0.0)
-    scale = pair(low, "MUL", pair(low, "SUB", most, least), 1 / 255)
-    divisor = clamped(low, scale, float(np.finfo(np.float32).tiny), None)
-    zero = single(low, "ROUND", pair(low, "DIV", single(low, "NEG", least), divisor))
-    zero = clamped(low, zero, 0.0, 255.0)
-    made = single(low, "ROUND", pair(low, "DIV", value.tensor, divisor))
-    made = clamped(low, pair(low, "ADD", made, zero), 0.0, 255.0)
+    most = clamp(low, reduce_axes(low, "REDUCE_MAX", value.tensor, axes, keep=False), 0.0, None)
+    least = clamp(low, reduce_axes(low, "REDUCE_MIN", value.tensor, axes, keep=False), None, 0.0)
+    scale = emit_binary(low, "MUL", emit_binary(low, "SUB", most, least), 1 / 255)
+    divisor = clamp(low, scale, float(np.finfo(np.float32).tiny), None)
+    zero = emit_unary(low, "ROUND", emit_binary(low, "DIV", emit_unary(low, "NEG", least), divisor))
+    zero = clamp(low, zero, 0.0, 255.0)
+    made = emit_unary(low, "ROUND", emit_binary(low, "DIV", value.tensor, divisor))
+    made = clamp(low, emit_binary(low, "ADD", made, zero), 0.0, 255.0)
     low.bind(node, low.cast(made, "uint8"), value.order)
     low.bind(node, scale, output=1)
     low.bind(node, low.cast(zero, "uint8"), output=2)

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 
 from edgekit.bridge.graph import Shape
 from edgekit.bridge.layout import (
-    Mixed,
+    MixedAxis,
     Order,
     Value,
-    logical,
     permutation,
     plain_order,
-    split_apart,
-    stored,
+    split_mixed_axis,
+    to_onnx_shape,
+    to_storage_shape,
 )
 from edgekit.bridge.lowering import Lowering
 
@@ -26,7 +26,7 @@ class _Group:
     after: tuple[int, ...]
 
 
-def reshaped(low: Lowering, value: Value, shape: Shape) -> Value:
+def reshape_value(low: Lowering, value: Value, shape: Shape) -> Value:
     """Reshape a value as ONNX's Reshape does, without moving data where possible.
 
     An axis can be split, and axes stored side by side in their order can be merged, without moving
@@ -38,32 +38,32 @@ def reshaped(low: Lowering, value: Value, shape: Shape) -> Value:
         value: with fixed sizes.
         shape: as ONNX has it, with as many entries.
     """
-    storage, order = split_apart(value)
+    storage, order = split_mixed_axis(value)
     if 0 in shape:
-        return Value(tensor=low.reshaped(value.tensor, shape), order=plain_order(len(shape)))
-    sizes = logical(storage, order)
-    groups = _groups(sizes, shape)
+        return Value(tensor=low.reshape(value.tensor, shape), order=plain_order(len(shape)))
+    sizes = to_onnx_shape(storage, order)
+    groups = _match_axes(sizes, shape)
     places = tuple(axis for axis in order if sizes[axis] != 1)
     tensor = value.tensor
-    mixed = _mixed(groups, places, sizes)
-    if len(mixed) > 1 or not all(_is_kept(group, places) for group in groups):
+    mixed = _find_mixed(groups, places, sizes)
+    if len(mixed) > 1 or not all(_can_stay(group, places) for group in groups):
         # Entries that are stored side by side stay so: rows are moved faster than single entries.
         groups = sorted(groups, key=lambda g: max(places.index(axis) for axis in g.before))
         ones = tuple(axis for axis in order if sizes[axis] == 1)
         wanted = (*ones, *(axis for group in groups for axis in group.before))
-        tensor = low.transposed(low.reshaped(tensor, storage), permutation(order, wanted))
+        tensor = low.transpose(low.reshape(tensor, storage), permutation(order, wanted))
         mixed = []
     else:
         groups = sorted(groups, key=lambda g: places.index(g.before[0]))
-    made = _with_ones([axis for group in groups for axis in group.after], len(shape))
+    made = _insert_ones([axis for group in groups for axis in group.after], len(shape))
     return Value(
-        tensor=low.reshaped(tensor, stored(shape, made)),
+        tensor=low.reshape(tensor, to_storage_shape(shape, made)),
         order=made,
         mixed=mixed[0] if mixed else None,
     )
 
 
-def _groups(before: Shape, after: Shape) -> list[_Group]:
+def _match_axes(before: Shape, after: Shape) -> list[_Group]:
     """Match the smallest groups of axes with as many entries, without axes of size 1."""
     left = [axis for axis, size in enumerate(before) if size != 1]
     right = [axis for axis, size in enumerate(after) if size != 1]
@@ -82,7 +82,7 @@ def _groups(before: Shape, after: Shape) -> list[_Group]:
     return groups
 
 
-def _is_kept(group: _Group, places: Order) -> bool:
+def _can_stay(group: _Group, places: Order) -> bool:
     """Check that a group is stored side by side, in order unless its axes become one."""
     found = [places.index(axis) for axis in group.before]
     if max(found) - min(found) != len(found) - 1:
@@ -90,19 +90,19 @@ def _is_kept(group: _Group, places: Order) -> bool:
     return found == sorted(found) or len(group.after) == 1
 
 
-def _mixed(groups: list[_Group], places: Order, sizes: Shape) -> list[Mixed]:
+def _find_mixed(groups: list[_Group], places: Order, sizes: Shape) -> list[MixedAxis]:
     """Find the axes that would be mixed if every group stayed where it is stored."""
-    found: list[Mixed] = []
+    found: list[MixedAxis] = []
     for group in groups:
         stored_axes = [axis for axis in places if axis in group.before]
         if len(group.after) == 1 and stored_axes != list(group.before):
             parts = tuple(sizes[axis] for axis in group.before)
             order = tuple(group.before.index(axis) for axis in stored_axes)
-            found.append(Mixed(axis=group.after[0], sizes=parts, order=order))
+            found.append(MixedAxis(axis=group.after[0], sizes=parts, order=order))
     return found
 
 
-def _with_ones(order: list[int], rank: int) -> Order:
+def _insert_ones(order: list[int], rank: int) -> Order:
     """Insert the axes of size 1 into an order, each behind the axis that precedes it."""
     if order == sorted(order):
         return plain_order(rank)

@@ -9,8 +9,8 @@ from onnx import NodeProto
 
 from edgekit.bridge.graph import Tensor
 from edgekit.bridge.layout import channels_last
-from edgekit.bridge.lowering import Lowering, attr
-from edgekit.bridge.rules.slicing import sliced
+from edgekit.bridge.lowering import Lowering, get_attribute
+from edgekit.bridge.rules.slicing import slice_tensor
 
 _LINEAR = ("linear", "bilinear")
 
@@ -18,22 +18,22 @@ _LINEAR = ("linear", "bilinear")
 def _grid_sample(low: Lowering, node: NodeProto) -> None:
     """Convert GridSample of images: gather pixels by index, and weight them by their distance."""
     value = low.value(node, 0)
-    mode = attr(node, "mode", "linear")
+    mode = get_attribute(node, "mode", "linear")
     if len(value.order) != 4 or mode not in (*_LINEAR, "nearest"):
         raise low.refusal(node, f"samples {len(value.order) - 2} dimensions in mode {mode}")
     order = channels_last(4)
-    image = low.ordered(value, order)
+    image = low.to_order(value, order)
     batch, height, width, channels = image.shape
-    rows = low.reshaped(image, (batch * height * width, channels))
+    rows = low.reshape(image, (batch * height * width, channels))
     grid = low.plain(node, 1)
     across, down = (
-        _placed(low, node, sliced(low, grid, {3: range(at, at + 1)}), size)
+        _scale_coordinates(low, node, slice_tensor(low, grid, {3: range(at, at + 1)}), size)
         for at, size in ((0, width), (1, height))
     )
     total: Tensor | None = None
-    for x, x_share in _neighbours(low, across, mode):
-        for y, y_share in _neighbours(low, down, mode):
-            pixel = _pixel(low, node, (rows, x, y), (batch, height, width))
+    for x, x_share in _find_neighbors(low, across, mode):
+        for y, y_share in _find_neighbors(low, down, mode):
+            pixel = _gather_pixels(low, node, (rows, x, y), (batch, height, width))
             for share in (x_share, y_share):
                 if share is not None:
                     pixel = low.emit("MUL", [pixel, share], pixel.shape)
@@ -42,43 +42,45 @@ def _grid_sample(low: Lowering, node: NodeProto) -> None:
         low.bind(node, total, order)
 
 
-def _with(low: Lowering, kind: str, tensor: Tensor, number: float) -> Tensor:
+def _emit_with_number(low: Lowering, kind: str, tensor: Tensor, number: float) -> Tensor:
     return low.emit(kind, [tensor, low.float32(number)], tensor.shape)
 
 
-def _placed(low: Lowering, node: NodeProto, shares: Tensor, size: int) -> Tensor:
+def _scale_coordinates(low: Lowering, node: NodeProto, shares: Tensor, size: int) -> Tensor:
     """Scale coordinates from [-1, 1] to entries of an axis, and apply the padding mode."""
-    aligned = bool(attr(node, "align_corners", 0))
+    aligned = bool(get_attribute(node, "align_corners", 0))
     length = size - 1 if aligned else size
     first = 0.0 if aligned else -0.5
     middle = first + length / 2
-    place = _with(low, "ADD", _with(low, "MUL", shares, length / 2), middle)
-    padding = attr(node, "padding_mode", "zeros")
+    place = _emit_with_number(low, "ADD", _emit_with_number(low, "MUL", shares, length / 2), middle)
+    padding = get_attribute(node, "padding_mode", "zeros")
     if padding == "reflection" and length:
-        away = low.emit("ABS", [_with(low, "SUB", place, first)], place.shape)
-        away = _with(low, "FLOOR_MOD", away, 2.0 * length)
-        back = low.emit("ABS", [_with(low, "SUB", away, length)], place.shape)
+        away = low.emit("ABS", [_emit_with_number(low, "SUB", place, first)], place.shape)
+        away = _emit_with_number(low, "FLOOR_MOD", away, 2.0 * length)
+        back = low.emit("ABS", [_emit_with_number(low, "SUB", away, length)], place.shape)
         place = low.emit("SUB", [low.float32(first + length), back], place.shape)
     if padding != "zeros":
-        place = _within(low, place, size)
+        place = _clamp_index(low, place, size)
     return place
 
 
-def _within(low: Lowering, place: Tensor, size: int) -> Tensor:
-    return _with(low, "MINIMUM", _with(low, "MAXIMUM", place, 0.0), size - 1)
+def _clamp_index(low: Lowering, place: Tensor, size: int) -> Tensor:
+    return _emit_with_number(
+        low, "MINIMUM", _emit_with_number(low, "MAXIMUM", place, 0.0), size - 1
+    )
 
 
-def _neighbours(low: Lowering, place: Tensor, mode: str) -> list[tuple[Tensor, Tensor | None]]:
+def _find_neighbors(low: Lowering, place: Tensor, mode: str) -> list[tuple[Tensor, Tensor | None]]:
     """Return the integer coordinates next to a coordinate, and their interpolation weights."""
     if mode == "nearest":
         return [(low.emit("ROUND", [place], place.shape), None)]
     before = low.emit("FLOOR", [place], place.shape)
     share = low.emit("SUB", [place, before], place.shape)
     rest = low.emit("SUB", [low.float32(1.0), share], place.shape)
-    return [(before, rest), (_with(low, "ADD", before, 1.0), share)]
+    return [(before, rest), (_emit_with_number(low, "ADD", before, 1.0), share)]
 
 
-def _pixel(
+def _gather_pixels(
     low: Lowering,
     node: NodeProto,
     read: tuple[Tensor, Tensor, Tensor],
@@ -86,15 +88,15 @@ def _pixel(
 ) -> Tensor:
     """Gather pixels at integer coordinates; outside, they are zero if zeros are the padding."""
     (rows, x, y), (batch, height, width) = read, sizes
-    inner_x, inner_y = _within(low, x, width), _within(low, y, height)
+    inner_x, inner_y = _clamp_index(low, x, width), _clamp_index(low, y, height)
     base = np.arange(batch, dtype=np.int32).reshape(batch, 1, 1) * height * width
-    line = low.cast(_with(low, "MUL", inner_y, width), "int32")
+    line = low.cast(_emit_with_number(low, "MUL", inner_y, width), "int32")
     flat = low.emit("ADD", [line, low.cast(inner_x, "int32")], x.shape, dtype="int32")
-    flat = low.reshaped(flat, x.shape[:3])
+    flat = low.reshape(flat, x.shape[:3])
     flat = low.emit("ADD", [flat, low.stored(base)], flat.shape, dtype="int32")
     shape = (*flat.shape, rows.shape[1])
     pixel = low.emit("GATHER", [rows, flat], shape, options={"axis": 0, "batch_dims": 0})
-    if attr(node, "padding_mode", "zeros") != "zeros":
+    if get_attribute(node, "padding_mode", "zeros") != "zeros":
         return pixel
     for place, inner in ((x, inner_x), (y, inner_y)):
         inside = low.emit("EQUAL", [place, inner], place.shape, dtype="bool")

@@ -8,41 +8,43 @@ import numpy as np
 from onnx import NodeProto
 
 from edgekit.bridge.graph import Tensor
-from edgekit.bridge.layout import Order, Value, plain_order, stored
-from edgekit.bridge.lowering import Lowering, attr
-from edgekit.bridge.rules.elementwise import aligned, together
-from edgekit.bridge.rules.indexing import gathered
-from edgekit.bridge.rules.moving import moved
+from edgekit.bridge.layout import Order, Value, plain_order, to_storage_shape
+from edgekit.bridge.lowering import Lowering, get_attribute
+from edgekit.bridge.rules.elementwise import align_value, align_values
+from edgekit.bridge.rules.indexing import gather_constant
+from edgekit.bridge.rules.moving import emit_move
 
 _SORTED_TYPES = ("float32", "int32", "int64")
 
 
-def with_last(order: Order, axis: int) -> Order:
+def move_last(order: Order, axis: int) -> Order:
     """Move an ONNX axis to the end of a storage order."""
     return (*(each for each in order if each != axis), axis)
 
 
 def _where(low: Lowering, node: NodeProto) -> None:
     values = [low.value(node, place) for place in range(3)]
-    parts, order = together(low, values)
-    shape = stored(low.shape_of(node.output[0]), order)
-    low.bind(node, moved(low, "SELECT_V2", parts, shape, data=(1, 2)), order)
+    parts, order = align_values(low, values)
+    shape = to_storage_shape(low.shape_of(node.output[0]), order)
+    low.bind(node, emit_move(low, "SELECT_V2", parts, shape, data=(1, 2)), order)
 
 
 def _top_k(low: Lowering, node: NodeProto) -> None:
     value = low.value(node, 0)
-    axis = attr(node, "axis", -1) % len(value.order)
-    count = low.integers(node, 1)[0] if low.has(node, 1) else int(attr(node, "k"))
-    order = with_last(value.order, axis)
-    tensor = low.ordered(value, order)
-    best, places = top(low, tensor, count, largest=bool(attr(node, "largest", 1)))
+    axis = get_attribute(node, "axis", -1) % len(value.order)
+    count = low.integers(node, 1)[0] if low.has(node, 1) else int(get_attribute(node, "k"))
+    order = move_last(value.order, axis)
+    tensor = low.to_order(value, order)
+    best, places = emit_top_k(low, tensor, count, largest=bool(get_attribute(node, "largest", 1)))
     if node.output[0]:
         low.bind(node, best, order)
     if len(node.output) > 1 and node.output[1]:
         low.bind(node, low.cast(places, "int64"), order, output=1)
 
 
-def top(low: Lowering, tensor: Tensor, count: int, *, largest: bool) -> tuple[Tensor, Tensor]:
+def emit_top_k(
+    low: Lowering, tensor: Tensor, count: int, *, largest: bool
+) -> tuple[Tensor, Tensor]:
     """Return the first entries along the last axis by size, and their indices (int32).
 
     Equal entries keep their order.
@@ -66,32 +68,32 @@ def top(low: Lowering, tensor: Tensor, count: int, *, largest: bool) -> tuple[Te
     return low.cast(best, tensor.dtype), places
 
 
-def _arg(low: Lowering, node: NodeProto) -> None:
+def _arg_extremum(low: Lowering, node: NodeProto) -> None:
     value = low.value(node, 0)
-    axis = attr(node, "axis", 0) % len(value.order)
+    axis = get_attribute(node, "axis", 0) % len(value.order)
     size = value.shape[axis]
-    order = with_last(value.order, axis)
-    tensor = low.ordered(value, order)
-    backward = bool(attr(node, "select_last_index", 0))
+    order = move_last(value.order, axis)
+    tensor = low.to_order(value, order)
+    backward = bool(get_attribute(node, "select_last_index", 0))
     if backward:
         inputs = [tensor, low.int32([len(order) - 1])]
-        tensor = moved(low, "REVERSE_V2", inputs, tensor.shape)
-    places = _places(low, node, tensor)
+        tensor = emit_move(low, "REVERSE_V2", inputs, tensor.shape)
+    places = _find_extremum(low, node, tensor)
     if backward:
         last = low.stored(np.asarray(size - 1, np.int64))
         places = low.emit("SUB", [last, places], places.shape, dtype="int64")
-    if attr(node, "keepdims", 1):
-        low.bind(node, low.reshaped(places, (*places.shape, 1)), order)
+    if get_attribute(node, "keepdims", 1):
+        low.bind(node, low.reshape(places, (*places.shape, 1)), order)
         return
     low.bind(node, places, tuple(each - (each > axis) for each in order[:-1]))
 
 
-def _places(low: Lowering, node: NodeProto, tensor: Tensor) -> Tensor:
+def _find_extremum(low: Lowering, node: NodeProto, tensor: Tensor) -> Tensor:
     """Find the index of the largest or smallest entry along the last axis, as int64."""
     is_largest = node.op_type == "ArgMax"
     if tensor.dtype == "int64":
-        places = top(low, tensor, 1, largest=is_largest)[1]
-        return low.cast(low.reshaped(places, places.shape[:-1]), "int64")
+        places = emit_top_k(low, tensor, 1, largest=is_largest)[1]
+        return low.cast(low.reshape(places, places.shape[:-1]), "int64")
     if tensor.dtype not in ("float32", "int8", "uint8", "int32"):
         tensor = low.cast(tensor, "int32")
     kind = "ARG_MAX" if is_largest else "ARG_MIN"
@@ -100,15 +102,15 @@ def _places(low: Lowering, node: NodeProto, tensor: Tensor) -> Tensor:
     return low.emit(kind, [tensor, axis], tensor.shape[:-1], dtype="int64", options=options)
 
 
-def _cumulated(low: Lowering, node: NodeProto) -> None:
+def _cumsum(low: Lowering, node: NodeProto) -> None:
     value = low.value(node, 0)
     axis = low.integers(node, 1)[0]
     tensor = low.cast(
         value.tensor, value.tensor.dtype if value.tensor.dtype in _SORTED_TYPES else "int32"
     )
     options = {
-        "exclusive": bool(attr(node, "exclusive", 0)),
-        "reverse": bool(attr(node, "reverse", 0)),
+        "exclusive": bool(get_attribute(node, "exclusive", 0)),
+        "reverse": bool(get_attribute(node, "reverse", 0)),
     }
     inputs = [tensor, low.int32(value.axis(axis))]
     made = low.emit("CUMSUM", inputs, tensor.shape, dtype=tensor.dtype, options=options)
@@ -125,11 +127,11 @@ def _one_hot(low: Lowering, node: NodeProto) -> None:
     values = low.plain(node, 2)
     dtype = values.dtype
     ends = [
-        low.reshaped(moved(low, "SLICE", [values, low.int32([p]), low.int32([1])], (1,)), ())
+        low.reshape(emit_move(low, "SLICE", [values, low.int32([p]), low.int32([1])], (1,)), ())
         for p in (1, 0)
     ]
     shape = low.shape_of(node.output[0])
-    axis = attr(node, "axis", -1) % len(shape)
+    axis = get_attribute(node, "axis", -1) % len(shape)
     options = {"axis": axis}
     inputs = [indices, low.int32(depth), *ends]
     low.bind(node, low.emit("ONE_HOT", inputs, shape, dtype=dtype, options=options))
@@ -148,14 +150,14 @@ def _non_zero(low: Lowering, node: NodeProto) -> None:
 
 def _compress(low: Lowering, node: NodeProto) -> None:
     value = low.value(node, 0)
-    axis = attr(node, "axis")
+    axis = get_attribute(node, "axis")
     if axis is None:
         tensor = low.plain(node, 0)
-        flat = low.reshaped(tensor, (int(np.prod(tensor.shape)),))
+        flat = low.reshape(tensor, (int(np.prod(tensor.shape)),))
         value, axis = Value(tensor=flat, order=(0,)), 0
     known = low.constant(node, 1)
     if known is not None:
-        low.bind(node, gathered(low, value, axis, np.flatnonzero(known)), value.order)
+        low.bind(node, gather_constant(low, value, axis, np.flatnonzero(known)), value.order)
         return
     place = value.axis(axis)
     condition = low.plain(node, 1)
@@ -163,42 +165,44 @@ def _compress(low: Lowering, node: NodeProto) -> None:
     taken = low.emit("RESHAPE", [taken, low.int32([-1])], (-1,), dtype="int64")
     shape = (*value.tensor.shape[:place], -1, *value.tensor.shape[place + 1 :])
     options = {"axis": place, "batch_dims": 0}
-    made = moved(low, "GATHER", [value.tensor, taken], shape, options=options)
+    made = emit_move(low, "GATHER", [value.tensor, taken], shape, options=options)
     low.bind(node, made, value.order)
 
 
-def _triangle(low: Lowering, node: NodeProto) -> None:
+def _trilu(low: Lowering, node: NodeProto) -> None:
     value = low.value(node, 0)
     shape = value.shape
     offset = low.integers(node, 1)[0] if low.has(node, 1) else 0
     ones = np.ones(shape[-2:], bool)
-    mask = np.triu(ones, offset) if attr(node, "upper", 1) else np.tril(ones, offset)
+    mask = np.triu(ones, offset) if get_attribute(node, "upper", 1) else np.tril(ones, offset)
     kept = Value(tensor=low.stored(mask), order=plain_order(2))
     zero = low.stored(np.zeros((), value.tensor.dtype))
-    inputs = [aligned(low, kept, value.order), value.tensor, zero]
-    low.bind(node, moved(low, "SELECT_V2", inputs, value.tensor.shape, data=(1, 2)), value.order)
+    inputs = [align_value(low, kept, value.order), value.tensor, zero]
+    low.bind(
+        node, emit_move(low, "SELECT_V2", inputs, value.tensor.shape, data=(1, 2)), value.order
+    )
 
 
-def _reversed(low: Lowering, node: NodeProto) -> None:
+def _reverse_sequence(low: Lowering, node: NodeProto) -> None:
     value = low.value(node, 0)
     options = {
-        "seq_dim": value.axis(attr(node, "time_axis", 0)),
-        "batch_dim": value.axis(attr(node, "batch_axis", 1)),
+        "seq_dim": value.axis(get_attribute(node, "time_axis", 0)),
+        "batch_dim": value.axis(get_attribute(node, "batch_axis", 1)),
     }
     inputs = [value.tensor, low.plain(node, 1)]
-    made = moved(low, "REVERSE_SEQUENCE", inputs, value.tensor.shape, options=options)
+    made = emit_move(low, "REVERSE_SEQUENCE", inputs, value.tensor.shape, options=options)
     low.bind(node, made, value.order)
 
 
 RULES: dict[str, Callable[[Lowering, NodeProto], None]] = {
-    "ArgMax": _arg,
-    "ArgMin": _arg,
+    "ArgMax": _arg_extremum,
+    "ArgMin": _arg_extremum,
     "Compress": _compress,
-    "CumSum": _cumulated,
+    "CumSum": _cumsum,
     "NonZero": _non_zero,
     "OneHot": _one_hot,
-    "ReverseSequence": _reversed,
+    "ReverseSequence": _reverse_sequence,
     "TopK": _top_k,
-    "Trilu": _triangle,
+    "Trilu": _trilu,
     "Where": _where,
 }

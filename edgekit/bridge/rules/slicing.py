@@ -8,27 +8,32 @@ from onnx import NodeProto
 
 from edgekit.bridge.graph import Shape, Tensor
 from edgekit.bridge.layout import Value
-from edgekit.bridge.lowering import Lowering, attr
-from edgekit.bridge.rules.moving import moved
+from edgekit.bridge.lowering import Lowering, get_attribute
+from edgekit.bridge.rules.moving import emit_move
 
 
 def _slice(low: Lowering, node: NodeProto) -> None:
     value = low.value(node, 0)
-    ranges = _ranges(low, node, value.shape)
-    made = sliced(low, value.tensor, {value.axis(axis): each for axis, each in ranges.items()})
+    ranges = _read_ranges(low, node, value.shape)
+    made = slice_tensor(
+        low, value.tensor, {value.axis(axis): each for axis, each in ranges.items()}
+    )
     low.bind(node, made, value.order)
 
 
-def _ranges(low: Lowering, node: NodeProto, shape: Shape) -> dict[int, range]:
+def _read_ranges(low: Lowering, node: NodeProto, shape: Shape) -> dict[int, range]:
     """Read the range of entries taken from each axis, from attributes before opset 10."""
     if low.has(node, 1):
         starts, ends = low.integers(node, 1), low.integers(node, 2)
     else:
-        starts, ends = tuple(attr(node, "starts", [])), tuple(attr(node, "ends", []))
+        starts, ends = (
+            tuple(get_attribute(node, "starts", [])),
+            tuple(get_attribute(node, "ends", [])),
+        )
     if low.has(node, 3):
         axes = low.integers(node, 3)
     else:
-        axes = tuple(attr(node, "axes", range(len(starts))))
+        axes = tuple(get_attribute(node, "axes", range(len(starts))))
     steps = low.integers(node, 4) if low.has(node, 4) else (1,) * len(starts)
     found: dict[int, range] = {}
     for axis, start, end, step in zip(axes, starts, ends, steps, strict=True):
@@ -37,7 +42,7 @@ def _ranges(low: Lowering, node: NodeProto, shape: Shape) -> dict[int, range]:
     return found
 
 
-def sliced(low: Lowering, tensor: Tensor, taken: Mapping[int, range]) -> Tensor:
+def slice_tensor(low: Lowering, tensor: Tensor, taken: Mapping[int, range]) -> Tensor:
     """Slice a tensor by evenly spaced indices.
 
     Args:
@@ -51,11 +56,11 @@ def sliced(low: Lowering, tensor: Tensor, taken: Mapping[int, range]) -> Tensor:
         return tensor
     if all(each.step == 1 or len(each) <= 1 for each in every):
         begin, size = low.int32([each.start for each in every]), low.int32(shape)
-        return moved(low, "SLICE", [tensor, begin, size], shape)
-    return _strided(low, tensor, every, shape)
+        return emit_move(low, "SLICE", [tensor, begin, size], shape)
+    return _emit_strided_slice(low, tensor, every, shape)
 
 
-def _strided(low: Lowering, tensor: Tensor, every: list[range], shape: Shape) -> Tensor:
+def _emit_strided_slice(low: Lowering, tensor: Tensor, every: list[range], shape: Shape) -> Tensor:
     ends, end_mask = [], 0
     for axis, each in enumerate(every):
         ends.append(max(each.stop, 0))
@@ -67,10 +72,10 @@ def _strided(low: Lowering, tensor: Tensor, every: list[range], shape: Shape) ->
         low.int32([each.step for each in every]),
     ]
     options = {"begin_mask": 0, "end_mask": end_mask}
-    return moved(low, "STRIDED_SLICE", inputs, shape, options=options)
+    return emit_move(low, "STRIDED_SLICE", inputs, shape, options=options)
 
 
-def taken_at(low: Lowering, value: Value, axis: int, index: int) -> Tensor:
+def take_index(low: Lowering, value: Value, axis: int, index: int) -> Tensor:
     """Take one entry along an ONNX axis, without that axis; the others keep their storage order.
 
     Args:
@@ -80,8 +85,8 @@ def taken_at(low: Lowering, value: Value, axis: int, index: int) -> Tensor:
         index: of the entry.
     """
     place = value.axis(axis)
-    part = sliced(low, value.tensor, {place: range(index, index + 1)})
-    return low.reshaped(part, part.shape[:place] + part.shape[place + 1 :])
+    part = slice_tensor(low, value.tensor, {place: range(index, index + 1)})
+    return low.reshape(part, part.shape[:place] + part.shape[place + 1 :])
 
 
 RULES: dict[str, Callable[[Lowering, NodeProto], None]] = {"Slice": _slice}

@@ -8,8 +8,14 @@ from onnx import NodeProto
 
 from edgekit.bridge.graph import Tensor
 from edgekit.bridge.lowering import Lowering
-from edgekit.bridge.rules.elementwise import mapped
-from edgekit.bridge.rules.maths import broadcast, clamped, pair, polynomial, single
+from edgekit.bridge.rules.elementwise import make_composite_rule
+from edgekit.bridge.rules.maths import (
+    broadcast,
+    clamp,
+    emit_binary,
+    emit_unary,
+    evaluate_polynomial,
+)
 
 # erf(x) = x * P(x^2) / Q(x^2) on [-4, 4]; beyond, erf is 1 or -1 to float32's last digit.
 # Source: Eigen, MathFunctionsImpl.h, generic_fast_erf_float (Mozilla Public License 2.0), a
@@ -27,40 +33,40 @@ _ERF_BOUND = 4.0
 
 def erf(low: Lowering, tensor: Tensor) -> Tensor:
     """Approximate the error function by a ratio of polynomials, with an error of at most 1e-6."""
-    x = clamped(low, tensor, -_ERF_BOUND, _ERF_BOUND)
-    square = single(low, "SQUARE", x)
-    above = pair(low, "MUL", x, polynomial(low, square, _ERF_ABOVE))
-    return pair(low, "DIV", above, polynomial(low, square, _ERF_BELOW))
+    x = clamp(low, tensor, -_ERF_BOUND, _ERF_BOUND)
+    square = emit_unary(low, "SQUARE", x)
+    above = emit_binary(low, "MUL", x, evaluate_polynomial(low, square, _ERF_ABOVE))
+    return emit_binary(low, "DIV", above, evaluate_polynomial(low, square, _ERF_BELOW))
 
 
 def softplus(low: Lowering, tensor: Tensor) -> Tensor:
     """Compute ``log(1 + exp(x))`` as ``max(x, 0) + log(1 + exp(-|x|))``: it cannot overflow."""
-    decay = single(low, "EXP", single(low, "NEG", single(low, "ABS", tensor)))
-    rest = single(low, "LOG", pair(low, "ADD", decay, 1.0))
-    return pair(low, "ADD", single(low, "RELU", tensor), rest)
+    decay = emit_unary(low, "EXP", emit_unary(low, "NEG", emit_unary(low, "ABS", tensor)))
+    rest = emit_unary(low, "LOG", emit_binary(low, "ADD", decay, 1.0))
+    return emit_binary(low, "ADD", emit_unary(low, "RELU", tensor), rest)
 
 
 def _tan(low: Lowering, x: Tensor) -> Tensor:
-    return pair(low, "DIV", single(low, "SIN", x), single(low, "COS", x))
+    return emit_binary(low, "DIV", emit_unary(low, "SIN", x), emit_unary(low, "COS", x))
 
 
-def _leg(low: Lowering, x: Tensor) -> Tensor:
+def _sqrt_one_minus_square(low: Lowering, x: Tensor) -> Tensor:
     """Compute ``sqrt(1 - x^2)`` as ``sqrt((1 - x) * (1 + x))``, which is exact near the ends."""
-    less, more = pair(low, "SUB", 1.0, x), pair(low, "ADD", x, 1.0)
-    return single(low, "SQRT", pair(low, "MUL", less, more))
+    less, more = emit_binary(low, "SUB", 1.0, x), emit_binary(low, "ADD", x, 1.0)
+    return emit_unary(low, "SQRT", emit_binary(low, "MUL", less, more))
 
 
 def _asin(low: Lowering, x: Tensor) -> Tensor:
-    return pair(low, "ATAN2", x, _leg(low, x))
+    return emit_binary(low, "ATAN2", x, _sqrt_one_minus_square(low, x))
 
 
 def _acos(low: Lowering, x: Tensor) -> Tensor:
-    return pair(low, "ATAN2", _leg(low, x), x)
+    return emit_binary(low, "ATAN2", _sqrt_one_minus_square(low, x), x)
 
 
 def _atan(low: Lowering, x: Tensor) -> Tensor:
     ones = broadcast(low, low.float32([1.0]), x.shape)  # ATAN2 does not broadcast
-    return pair(low, "ATAN2", x, ones)
+    return emit_binary(low, "ATAN2", x, ones)
 
 
 def _sinh(low: Lowering, x: Tensor) -> Tensor:
@@ -68,33 +74,37 @@ def _sinh(low: Lowering, x: Tensor) -> Tensor:
 
     ELU computes the bracket exactly near zero, where ``exp(x) - 1`` would not be exact.
     """
-    size = single(low, "ABS", x)
-    shrunk = single(low, "ELU", pair(low, "MUL", size, -2.0))
-    grown = pair(low, "MUL", single(low, "EXP", size), -0.5)
-    return pair(low, "MUL", single(low, "SIGN", x), pair(low, "MUL", shrunk, grown))
+    size = emit_unary(low, "ABS", x)
+    shrunk = emit_unary(low, "ELU", emit_binary(low, "MUL", size, -2.0))
+    grown = emit_binary(low, "MUL", emit_unary(low, "EXP", size), -0.5)
+    return emit_binary(
+        low, "MUL", emit_unary(low, "SIGN", x), emit_binary(low, "MUL", shrunk, grown)
+    )
 
 
 def _cosh(low: Lowering, x: Tensor) -> Tensor:
-    up, down = single(low, "EXP", x), single(low, "EXP", single(low, "NEG", x))
-    return pair(low, "MUL", pair(low, "ADD", up, down), 0.5)
+    up, down = emit_unary(low, "EXP", x), emit_unary(low, "EXP", emit_unary(low, "NEG", x))
+    return emit_binary(low, "MUL", emit_binary(low, "ADD", up, down), 0.5)
 
 
 def _asinh(low: Lowering, x: Tensor) -> Tensor:
-    size = single(low, "ABS", x)
-    root = single(low, "SQRT", pair(low, "ADD", single(low, "SQUARE", x), 1.0))
-    made = single(low, "LOG", pair(low, "ADD", size, root))
-    return pair(low, "MUL", single(low, "SIGN", x), made)
+    size = emit_unary(low, "ABS", x)
+    root = emit_unary(low, "SQRT", emit_binary(low, "ADD", emit_unary(low, "SQUARE", x), 1.0))
+    made = emit_unary(low, "LOG", emit_binary(low, "ADD", size, root))
+    return emit_binary(low, "MUL", emit_unary(low, "SIGN", x), made)
 
 
 def _acosh(low: Lowering, x: Tensor) -> Tensor:
-    less, more = pair(low, "SUB", x, 1.0), pair(low, "ADD", x, 1.0)
-    root = single(low, "SQRT", pair(low, "MUL", less, more))
-    return single(low, "LOG", pair(low, "ADD", x, root))
+    less, more = emit_binary(low, "SUB", x, 1.0), emit_binary(low, "ADD", x, 1.0)
+    root = emit_unary(low, "SQRT", emit_binary(low, "MUL", less, more))
+    return emit_unary(low, "LOG", emit_binary(low, "ADD", x, root))
 
 
 def _atanh(low: Lowering, x: Tensor) -> Tensor:
-    ratio = pair(low, "DIV", pair(low, "ADD", x, 1.0), pair(low, "SUB", 1.0, x))
-    return pair(low, "MUL", single(low, "LOG", ratio), 0.5)
+    ratio = emit_binary(
+        low, "DIV", emit_binary(low, "ADD", x, 1.0), emit_binary(low, "SUB", 1.0, x)
+    )
+    return emit_binary(low, "MUL", emit_unary(low, "LOG", ratio), 0.5)
 
 
 def mish(low: Lowering, tensor: Tensor) -> Tensor:
@@ -103,29 +113,31 @@ def mish(low: Lowering, tensor: Tensor) -> Tensor:
     This is ``x * n / (n + 2)`` with ``n = exp(x) * (exp(x) + 2)``.
     """
     # Beyond 20 the ratio is 1 to float32's last digit, and nothing overflows yet.
-    grown = single(low, "EXP", clamped(low, tensor, None, 20.0))
-    n = pair(low, "MUL", grown, pair(low, "ADD", grown, 2.0))
-    return pair(low, "MUL", tensor, pair(low, "DIV", n, pair(low, "ADD", n, 2.0)))
+    grown = emit_unary(low, "EXP", clamp(low, tensor, None, 20.0))
+    n = emit_binary(low, "MUL", grown, emit_binary(low, "ADD", grown, 2.0))
+    return emit_binary(
+        low, "MUL", tensor, emit_binary(low, "DIV", n, emit_binary(low, "ADD", n, 2.0))
+    )
 
 
 def _softsign(low: Lowering, x: Tensor) -> Tensor:
-    return pair(low, "DIV", x, pair(low, "ADD", single(low, "ABS", x), 1.0))
+    return emit_binary(low, "DIV", x, emit_binary(low, "ADD", emit_unary(low, "ABS", x), 1.0))
 
 
 RULES: dict[str, Callable[[Lowering, NodeProto], None]] = {
-    "Acos": mapped(_acos),
-    "Acosh": mapped(_acosh),
-    "Asin": mapped(_asin),
-    "Asinh": mapped(_asinh),
-    "Atan": mapped(_atan),
-    "Atanh": mapped(_atanh),
-    "Cos": mapped(lambda low, x: single(low, "COS", x)),
-    "Cosh": mapped(_cosh),
-    "Erf": mapped(erf),
-    "Mish": mapped(mish),
-    "Sin": mapped(lambda low, x: single(low, "SIN", x)),
-    "Sinh": mapped(_sinh),
-    "Softplus": mapped(softplus),
-    "Softsign": mapped(_softsign),
-    "Tan": mapped(_tan),
+    "Acos": make_composite_rule(_acos),
+    "Acosh": make_composite_rule(_acosh),
+    "Asin": make_composite_rule(_asin),
+    "Asinh": make_composite_rule(_asinh),
+    "Atan": make_composite_rule(_atan),
+    "Atanh": make_composite_rule(_atanh),
+    "Cos": make_composite_rule(lambda low, x: emit_unary(low, "COS", x)),
+    "Cosh": make_composite_rule(_cosh),
+    "Erf": make_composite_rule(erf),
+    "Mish": make_composite_rule(mish),
+    "Sin": make_composite_rule(lambda low, x: emit_unary(low, "SIN", x)),
+    "Sinh": make_composite_rule(_sinh),
+    "Softplus": make_composite_rule(softplus),
+    "Softsign": make_composite_rule(_softsign),
+    "Tan": make_composite_rule(_tan),
 }

@@ -9,7 +9,7 @@ import numpy as np
 from onnx import NodeProto
 
 from edgekit.bridge.graph import Shape, Tensor
-from edgekit.bridge.lowering import Lowering, attr
+from edgekit.bridge.lowering import Lowering, get_attribute
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +56,12 @@ class Window:
         return self.out == -(-self.size // self.stride) and self.before == needed // 2
 
 
-def whole(size: int) -> Window:
+def identity_window(size: int) -> Window:
     """Return a window of one entry, which leaves an axis unchanged."""
     return Window(size=size, kernel=1, out=size)
 
 
-def windows_of(low: Lowering, node: NodeProto, kernel: Sequence[int]) -> list[Window]:
+def read_windows(low: Lowering, node: NodeProto, kernel: Sequence[int]) -> list[Window]:
     """Read the windows of a convolution or pooling along its spatial axes.
 
     Args:
@@ -71,16 +71,16 @@ def windows_of(low: Lowering, node: NodeProto, kernel: Sequence[int]) -> list[Wi
     """
     sizes, made = low.shape_of(node.input[0])[2:], low.shape_of(node.output[0])[2:]
     count = len(sizes)
-    strides = attr(node, "strides") or [1] * count
-    dilations = attr(node, "dilations") or [1] * count
-    pads = attr(node, "pads") or [0] * 2 * count
-    auto = attr(node, "auto_pad", "NOTSET")
+    strides = get_attribute(node, "strides") or [1] * count
+    dilations = get_attribute(node, "dilations") or [1] * count
+    pads = get_attribute(node, "pads") or [0] * 2 * count
+    auto = get_attribute(node, "auto_pad", "NOTSET")
     found: list[Window] = []
     for axis, (size, out) in enumerate(zip(sizes, made, strict=True)):
         extent = (kernel[axis] - 1) * dilations[axis] + 1
         before, after = pads[axis], pads[count + axis]
         if auto != "NOTSET":
-            before, after = _automatic(auto, (out - 1) * strides[axis] + extent - size)
+            before, after = _compute_auto_pads(auto, (out - 1) * strides[axis] + extent - size)
         window = Window(
             size=size,
             kernel=kernel[axis],
@@ -94,20 +94,20 @@ def windows_of(low: Lowering, node: NodeProto, kernel: Sequence[int]) -> list[Wi
     return found
 
 
-def _automatic(auto: str, missing: int) -> tuple[int, int]:
+def _compute_auto_pads(auto: str, missing: int) -> tuple[int, int]:
     total = max(missing, 0) if auto.startswith("SAME") else 0
     less, more = total // 2, total - total // 2
     return (more, less) if auto == "SAME_LOWER" else (less, more)
 
 
-def padding_of(windows: Sequence[Window]) -> str | None:
+def find_padding_mode(windows: Sequence[Window]) -> str | None:
     """Return ``VALID`` or ``SAME``; ``None`` if the padding has to be written out."""
     if all(window.is_valid for window in windows):
         return "VALID"
     return "SAME" if all(window.is_same for window in windows) else None
 
 
-def padded(
+def pad_image(
     low: Lowering, image: Tensor, windows: Sequence[Window], *, fill: Tensor | None = None
 ) -> Tensor:
     """Pad an image with channels last as far as its windows read.
@@ -134,7 +134,7 @@ def padded(
     return made
 
 
-def without_padding(windows: Sequence[Window]) -> list[Window]:
+def remove_padding(windows: Sequence[Window]) -> list[Window]:
     """Return the windows over an image whose padding is written out."""
     return [
         Window(

@@ -11,6 +11,6 @@ alone decide. Here they are found position by position, on an exported graph.
 from __future__ import annotations
 
 from edgekit.graphs.channels.finding import find_channels
-from edgekit.graphs.channels.groups import Channels, Family, Fixed, Group, Kind, Place
+from edgekit.graphs.channels.groups import Channels, Family, FixedPart, Group, Kind, TensorPart
 
-__all__ = ["Channels", "Family", "Fixed", "Group", "Kind", "Place", "find_channels"]
+__all__ = ["Channels", "Family", "FixedPart", "Group", "Kind", "TensorPart", "find_channels"]

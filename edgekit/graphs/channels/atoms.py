@@ -53,23 +53,25 @@ class Atoms:
         live = [self._is_live(axis) for axis in axes]
         if not any(live):
             label = next((int(axis[0]) for axis in axes if axis.any()), KEPT)
-            return np.full(math.prod(_sizes(axes)), label, np.intp)
+            return np.full(math.prod(_get_sizes(axes)), label, np.intp)
         spread = [
             np.broadcast_to(
-                axis.reshape([-1 if i == k else 1 for i in range(len(axes))]), _sizes(axes)
+                axis.reshape([-1 if i == k else 1 for i in range(len(axes))]), _get_sizes(axes)
             )
             for k, axis in enumerate(axes)
         ]
         if sum(live) == 1:
             return spread[live.index(True)].ravel().copy()
-        whole = self.fresh(math.prod(_sizes(axes)))
+        whole = self.fresh(math.prod(_get_sizes(axes)))
         parts = np.stack([each.ravel() for each in spread], axis=1)
         for atom, of in zip(whole.tolist(), parts.tolist(), strict=True):
-            self._give_parts(atom, tuple(of))
+            self._set_parts(atom, tuple(of))
         return whole
 
     def _is_live(self, axis: Axis) -> bool:
-        return bool(axis.any()) and any(self.alive(label) for label in np.unique(axis).tolist())
+        return bool(axis.any()) and any(
+            self.find_free_roots(label) for label in np.unique(axis).tolist()
+        )
 
     def kept(self, reason: str) -> int:
         """Return the atom of positions that are never removed, for the given reason."""
@@ -78,44 +80,47 @@ class Atoms:
             self._reasons[self._kept[reason]] = reason
         return self._kept[reason]
 
-    def _give_parts(self, atom: int, parts: Roots) -> None:
+    def _set_parts(self, atom: int, parts: Roots) -> None:
         self._parts[atom] = parts
         if any(part < 0 or part in self._loud for part in parts):
             self._loud.add(atom)
 
-    def loudly(self, axis: Axis, culprit: str) -> Axis:
+    def mark_nonzero(self, axis: Axis, culprit: str) -> Axis:
         """Return the labels marked as nonzero, and record the operator that causes it."""
         if not self._is_live(axis):
             return axis
         for label in np.unique(axis).tolist():
-            for root in self.alive(label):
+            for root in self.find_free_roots(label):
                 self._culprits[root] = culprit
         return -np.abs(axis)
 
-    def all_of(self, axes: Sequence[Axis]) -> Axis:
+    def combine_sum(self, axes: Sequence[Axis]) -> Axis:
         """Return the labels of a sum, zero only if all operands are; the atoms do not change."""
-        return self._met(axes, lambda sets: frozenset().union(*sets))
+        return self._combine(axes, lambda sets: frozenset().union(*sets))
 
-    def any_of(self, axes: Sequence[Axis]) -> Axis:
+    def combine_product(self, axes: Sequence[Axis]) -> Axis:
         """Return the labels of a product, zero if any operand is; the atoms do not change."""
-        return self._met(axes, lambda sets: sets[0].intersection(*sets[1:]))
+        return self._combine(axes, lambda sets: sets[0].intersection(*sets[1:]))
 
-    def _met(self, axes: Sequence[Axis], of: _Chosen) -> Axis:
-        if not any(self.is_loud(axis) for axis in axes):
+    def _combine(self, axes: Sequence[Axis], of: _Chosen) -> Axis:
+        if not any(self.has_nonzero(axis) for axis in axes):
             return axes[0]
         return np.array(
-            [self._labelled(labels, of) for labels in zip(*(a.tolist() for a in axes), strict=True)]
+            [
+                self._combine_labels(labels, of)
+                for labels in zip(*(a.tolist() for a in axes), strict=True)
+            ]
         )
 
-    def _labelled(self, labels: Sequence[int], of: _Chosen) -> int:
-        sets = [frozenset(self.loud(label)) for label in labels]
+    def _combine_labels(self, labels: Sequence[int], of: _Chosen) -> int:
+        sets = [frozenset(self.find_nonzero_roots(label)) for label in labels]
         wanted = of(sets)
         for label, loud in zip(labels, sets, strict=True):
             if loud == wanted:
                 return label
         atom = int(self.fresh(1)[0])
-        roots = self.alive(labels[0])
-        self._give_parts(atom, tuple(-root if root in wanted else root for root in roots))
+        roots = self.find_free_roots(labels[0])
+        self._set_parts(atom, tuple(-root if root in wanted else root for root in roots))
         return atom
 
     # ------------------------------------------------------------ what labels stand for
@@ -128,7 +133,7 @@ class Atoms:
             atom = parent[atom]
         return atom
 
-    def alive(self, label: int) -> Roots:
+    def find_free_roots(self, label: int) -> Roots:
         """Return the free roots of a label: its position is removed if any of them is."""
         root = self.root(label)
         if root in self._reasons:
@@ -137,20 +142,22 @@ class Atoms:
             return (root,)
         if root not in self._found:
             parts = self._parts[root]
-            found = dict.fromkeys(r for part in parts for r in self.alive(part))
+            found = dict.fromkeys(r for part in parts for r in self.find_free_roots(part))
             self._found[root] = tuple(found)
         return self._found[root]
 
-    def loud(self, label: int) -> Roots:
+    def find_nonzero_roots(self, label: int) -> Roots:
         """Return the free roots of a label for which its position is nonzero."""
         if label < 0:
-            return self.alive(label)
+            return self.find_free_roots(label)
         root = self.root(label)
         if root not in self._loud or root in self._reasons:
             return ()
-        return tuple(dict.fromkeys(r for part in self._parts[root] for r in self.loud(part)))
+        return tuple(
+            dict.fromkeys(r for part in self._parts[root] for r in self.find_nonzero_roots(part))
+        )
 
-    def is_loud(self, axis: Axis) -> bool:
+    def has_nonzero(self, axis: Axis) -> bool:
         """Return whether some position of an axis is nonzero."""
         if len(axis) and int(axis.min()) < 0:
             return True
@@ -168,16 +175,16 @@ class Atoms:
     def keep(self, axis: Axis, reason: str) -> None:
         """Keep all positions of an axis."""
         for label in np.unique(axis).tolist():
-            for root in self.alive(label):
+            for root in self.find_free_roots(label):
                 self._reasons[root] = reason
         self._found.clear()
 
-    def keep_loud(self, axis: Axis, who: str, but: Collection[int] = ()) -> None:
+    def keep_nonzero(self, axis: Axis, who: str, but: Collection[int] = ()) -> None:
         """Keep the nonzero positions of an axis that ``who`` adds up, except the roots ``but``."""
-        if not self.is_loud(axis):
+        if not self.has_nonzero(axis):
             return
         for label in np.unique(axis).tolist():
-            for root in self.loud(label):
+            for root in self.find_nonzero_roots(label):
                 if root not in but:
                     culprit = self._culprits.get(root, "an operator")
                     self._reasons[root] = f"{culprit} makes something of zero, which {who} adds up"
@@ -193,7 +200,7 @@ class Atoms:
     def _join(self, a: int, b: int) -> None:
         if self.root(a) == self.root(b):
             return
-        left, right = self.alive(a), self.alive(b)
+        left, right = self.find_free_roots(a), self.find_free_roots(b)
         if set(left) == set(right):
             return
         if not left or not right:
@@ -226,15 +233,15 @@ class Atoms:
             if atom in self._culprits:
                 self._culprits.setdefault(part, self._culprits[atom])
 
-    def mark(self, axis: Axis, kind: str) -> None:
+    def mark_kind(self, axis: Axis, kind: str) -> None:
         """Record the kind (channels or heads) of the free atoms of an axis."""
         for label in np.unique(axis).tolist():
-            for root in self.alive(label):
+            for root in self.find_free_roots(label):
                 self.kinds.setdefault(root, kind)
 
     def __len__(self) -> int:
         return len(self._parent)
 
 
-def _sizes(axes: Sequence[Axis]) -> tuple[int, ...]:
+def _get_sizes(axes: Sequence[Axis]) -> tuple[int, ...]:
     return tuple(len(axis) for axis in axes)

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 from onnx import ModelProto
 
-from edgekit.graphs.channels.groups import Channels, Family, Fixed, Group, Kind, Place
+from edgekit.graphs.channels.groups import Channels, Family, FixedPart, Group, Kind, TensorPart
 from edgekit.graphs.channels.rules import RULES
-from edgekit.graphs.channels.sizes import look
-from edgekit.graphs.channels.walking import Use, Walk, name_of
+from edgekit.graphs.channels.sizes import observe_values
+from edgekit.graphs.channels.walking import Use, Walk, get_node_name
 
 # Operators whose output channels are called neurons.
 _PRODUCTS = {"MatMul", "Gemm", "Einsum", "FusedMatMul", "FusedGemm"}
@@ -33,11 +33,11 @@ def find_channels(
     Raises:
         PassRefused: the model runs on no synthetic input.
     """
-    walk = Walk(proto=proto, seen=look(proto, shapes, constants))
+    walk = Walk(proto=proto, seen=observe_values(proto, shapes, constants))
     walk.run(RULES)
     while True:
-        channels = _Finder(walk).channels()
-        decisive = channels.lengths.decisive()
+        channels = _GroupFinder(walk).channels()
+        decisive = channels.lengths.find_decisive_groups()
         if not len(decisive):
             return channels
         for root, number in channels.numbers.items():
@@ -45,19 +45,19 @@ def find_channels(
                 walk.keep(np.array([root]), "all its channels go together")
 
 
-class _Finder:
+class _GroupFinder:
     """Collector of the positions in stored tensors by free atom."""
 
     def __init__(self, walk: Walk) -> None:
         self.walk = walk
         self.atoms = walk.atoms
-        self.places: dict[int, list[Place]] = defaultdict(list)
+        self.places: dict[int, list[TensorPart]] = defaultdict(list)
 
     def channels(self) -> Channels:
         for use in self.walk.uses:
-            self._place(use)
-        makers = [root for root, places in self.places.items() if _makes(places)]
-        families = self._families(makers)
+            self._add_use(use)
+        makers = [root for root, places in self.places.items() if _has_maker(places)]
+        families = self._find_families(makers)
         free = sorted(root for family in families for root in family)
         numbers = {root: number for number, root in enumerate(free)}
         groups = tuple(
@@ -66,17 +66,17 @@ class _Finder:
         return Channels(
             proto=self.walk.proto,
             groups=groups,
-            families=tuple(self._family(roots, numbers) for roots in families),
-            fixed=tuple(self._fixed(numbers)),
+            families=tuple(self._build_family(roots, numbers) for roots in families),
+            fixed=tuple(self._iter_fixed_parts(numbers)),
             walk=self.walk,
             numbers=numbers,
         )
 
-    def _place(self, use: Use) -> None:
+    def _add_use(self, use: Use) -> None:
         distinct, kinds = np.unique(use.labels, return_inverse=True)
         roots: dict[int, list[int]] = defaultdict(list)
         for kind, label in enumerate(distinct.tolist()):
-            for root in self.atoms.alive(label):
+            for root in self.atoms.find_free_roots(label):
                 roots[root].append(kind)
         order = np.argsort(kinds, kind="stable")
         starts = np.searchsorted(kinds[order], np.arange(len(distinct) + 1)).tolist()
@@ -84,7 +84,7 @@ class _Finder:
             parts = [order[starts[kind] : starts[kind + 1]] for kind in found]
             indices = parts[0] if len(parts) == 1 else np.sort(np.concatenate(parts))
             self.places[root].append(
-                Place(
+                TensorPart(
                     node=use.node,
                     position=use.position,
                     tensor=use.node.input[use.position],
@@ -96,7 +96,7 @@ class _Finder:
                 )
             )
 
-    def _families(self, roots: Sequence[int]) -> list[list[int]]:
+    def _find_families(self, roots: Sequence[int]) -> list[list[int]]:
         """Merge the roots that share a layer's output axis; single roots cannot be removed."""
         wanted = set(roots)
         leader: dict[int, int] = {}
@@ -119,34 +119,36 @@ class _Finder:
                 gathered[lead(home[root])].append(root)
         return [each for each in gathered.values() if len(each) > 1]
 
-    def _family(self, roots: Sequence[int], numbers: Mapping[int, int]) -> Family:
+    def _build_family(self, roots: Sequence[int], numbers: Mapping[int, int]) -> Family:
         first = next(p for p in self.places[roots[0]] if p.role == "makes")
         return Family(
-            name=name_of(first.node),
-            kind=self._kind(roots, len(first.indices)),
+            name=get_node_name(first.node),
+            kind=self._classify_family(roots, len(first.indices)),
             groups=tuple(sorted(numbers[root] for root in roots)),
             width=len(first.indices),
         )
 
-    def _kind(self, roots: Sequence[int], width: int) -> Kind:
+    def _classify_family(self, roots: Sequence[int], width: int) -> Kind:
         marks = {self.atoms.kinds.get(root) for root in roots}
         if "heads" in marks and width > 1:
             return "heads"
         makers = {p.node.op_type for p in self.places[roots[0]] if p.role == "makes"}
         return "neurons" if makers <= _PRODUCTS and not marks - {None} else "channels"
 
-    def _fixed(self, numbers: Mapping[int, int]) -> Iterable[Fixed]:
+    def _iter_fixed_parts(self, numbers: Mapping[int, int]) -> Iterable[FixedPart]:
         """Yield the layers of whose output channels none can be removed."""
         for use in self.walk.uses:
             if use.role != "makes" or not len(use.labels):
                 continue
-            free = any(r in numbers for a in use.labels.tolist() for r in self.atoms.alive(a))
+            free = any(
+                r in numbers for a in use.labels.tolist() for r in self.atoms.find_free_roots(a)
+            )
             if free:
                 continue
             reasons = Counter(self.atoms.reason(a) for a in use.labels.tolist())
             reason = reasons.most_common(1)[0][0] or "all its channels go together"
-            yield Fixed(where=name_of(use.node), reason=reason)
+            yield FixedPart(where=get_node_name(use.node), reason=reason)
 
 
-def _makes(places: Sequence[Place]) -> bool:
+def _has_maker(places: Sequence[TensorPart]) -> bool:
     return any(place.role == "makes" for place in places)

@@ -19,7 +19,7 @@ Positions = NDArray[np.intp]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Place:
+class TensorPart:
     """Positions of a group in a stored tensor.
 
     Attributes:
@@ -50,7 +50,7 @@ class Group:
     """Dependency group: one channel, head or neuron, with all positions that go with it."""
 
     number: int
-    places: tuple[Place, ...]
+    places: tuple[TensorPart, ...]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,7 +68,7 @@ class Family:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fixed:
+class FixedPart:
     """Part of a graph that cannot be removed, with the reason."""
 
     where: str
@@ -91,7 +91,7 @@ class Channels:
     proto: ModelProto
     groups: tuple[Group, ...]
     families: tuple[Family, ...]
-    fixed: tuple[Fixed, ...]
+    fixed: tuple[FixedPart, ...]
     walk: Walk
     numbers: Mapping[int, int] = field(repr=False)  # atom -> group
     _members: dict[bytes, NDArray[np.intp]] = field(default_factory=dict, repr=False)
@@ -102,7 +102,7 @@ class Channels:
         mark = labels.tobytes()
         if mark not in self._members:
             distinct, place = np.unique(labels, return_inverse=True)
-            alive, numbers = self.walk.atoms.alive, self.numbers
+            alive, numbers = self.walk.atoms.find_free_roots, self.numbers
             lists = [[numbers[r] for r in alive(a) if r in numbers] for a in distinct.tolist()]
             most = max((len(each) for each in lists), default=0)
             padded = [each + [-1] * (most - len(each)) for each in lists]
@@ -111,31 +111,31 @@ class Channels:
 
     def kept(self, axis: Axis, gone: Collection[int]) -> NDArray[np.bool_]:
         """Return for each position of an axis whether it is kept if groups are removed."""
-        return self.stays(axis, self.flags(gone))
+        return self.find_kept_by_flags(axis, self.make_flags(gone))
 
-    def stays(self, axis: Axis, flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    def find_kept_by_flags(self, axis: Axis, flags: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Return for each position of an axis whether it is kept, from the flags of the groups."""
         stays: NDArray[np.bool_] = np.logical_not(flags[self.members(axis)].any(axis=1))
         return stays
 
-    def flags(self, gone: Collection[int]) -> NDArray[np.bool_]:
+    def make_flags(self, gone: Collection[int]) -> NDArray[np.bool_]:
         """Return for each group whether it is removed; the last entry, for no group, is False."""
         flags = np.zeros(len(self.groups) + 1, np.bool_)
         flags[list(gone)] = True
         return flags
 
     @cached_property
-    def lengths(self) -> Lengths:
+    def lengths(self) -> AxisLengths:
         """Return the lengths of all axes of values and stored tensors that groups can shorten."""
         every = [axis for axes in self.walk.axes.values() for axis in axes]
-        return Lengths(self.members, [*every, *(use.labels for use in self.walk.uses)])
+        return AxisLengths(self.members, [*every, *(use.labels for use in self.walk.uses)])
 
     @cached_property
     def costs(self) -> tuple[tuple[int, tuple[int, ...]], ...]:
         """Return for each product a constant and the entries of the lengths to multiply it by."""
-        return tuple(self._cost(product) for product in self.walk.products)
+        return tuple(self._compute_cost(product) for product in self.walk.products)
 
-    def _cost(self, product: Product) -> tuple[int, tuple[int, ...]]:
+    def _compute_cost(self, product: Product) -> tuple[int, tuple[int, ...]]:
         constant, numbers = product.constant, []
         for axis in product.axes:
             number = self.lengths.number(axis)
@@ -146,7 +146,7 @@ class Channels:
         return constant, tuple(numbers)
 
 
-class Lengths:
+class AxisLengths:
     """Lengths of all axes after a removal, computed at once.
 
     Axes that lose the same positions share one entry.
@@ -159,19 +159,19 @@ class Lengths:
         found: list[Positions] = []
         for axis in axes:
             lost = members(axis)
-            mark = _mark(lost)
+            mark = _make_key(lost)
             if lost.size and mark not in self._numbers:
                 self._numbers[mark] = len(found)
                 self.axes.append(axis)
                 found.append(lost)
         sizes = [len(each) for each in found]
         self.starts = np.concatenate([np.zeros(1, np.intp), np.cumsum(sizes, dtype=np.intp)])
-        self.place, self.group = _pairs(found, self.starts)
+        self.place, self.group = _find_pairs(found, self.starts)
 
     def number(self, axis: Axis) -> int | None:
         """Return the entry of an axis; ``None`` if no group can shorten it."""
         lost = self._members(axis)
-        return self._numbers.get(_mark(lost)) if lost.size else None
+        return self._numbers.get(_make_key(lost)) if lost.size else None
 
     def left(self, flags: NDArray[np.bool_]) -> NDArray[np.intp]:
         """Return the number of kept positions of each entry."""
@@ -181,11 +181,11 @@ class Lengths:
             return stays
         return np.add.reduceat(stays, self.starts[:-1])
 
-    def taking(self) -> Taking:
+    def start_removal(self) -> GroupRemoval:
         """Start a removal of groups one by one."""
-        return Taking(self)
+        return GroupRemoval(self)
 
-    def decisive(self) -> Positions:
+    def find_decisive_groups(self) -> Positions:
         """Return the groups whose removal alone would empty an axis."""
         axis = np.searchsorted(self.starts, self.place, side="right") - 1
         pairs, counts = np.unique(np.stack([axis, self.group]), axis=1, return_counts=True)
@@ -193,10 +193,10 @@ class Lengths:
         return np.unique(pairs[1][counts == sizes[pairs[0]]])
 
 
-class Taking:
+class GroupRemoval:
     """Removal of groups one by one, as long as no axis becomes empty."""
 
-    def __init__(self, lengths: Lengths) -> None:
+    def __init__(self, lengths: AxisLengths) -> None:
         self._stays = np.ones(int(lengths.starts[-1]), np.bool_)
         self._left = np.diff(lengths.starts)
         self._axis = np.repeat(np.arange(len(self._left)), self._left)
@@ -217,11 +217,11 @@ class Taking:
         return True
 
 
-def _mark(lost: Positions) -> tuple[bytes, int]:
+def _make_key(lost: Positions) -> tuple[bytes, int]:
     return lost.tobytes(), len(lost)
 
 
-def _pairs(found: Sequence[Positions], starts: Positions) -> tuple[Positions, Positions]:
+def _find_pairs(found: Sequence[Positions], starts: Positions) -> tuple[Positions, Positions]:
     """Return the positions, counted through all axes, that belong to groups, and these groups."""
     places, groups = [np.zeros(0, np.intp)], [np.zeros(0, np.intp)]
     for lost, start in zip(found, starts, strict=False):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgekit.graphs.channels.walking import called
+from edgekit.graphs.channels.walking import describe_node
 from edgekit.graphs.index import GraphIndex
 
 _LAYERS = {"Conv", "ConvTranspose", "Gemm", "MatMul", "Einsum", "LSTM", "GRU", "RNN"}
@@ -19,7 +19,8 @@ def describe_inner_layers(index: GraphIndex) -> str:
     if not nodes:
         return ""
     more = f" and {len(nodes) - 1} more" if len(nodes) > 1 else ""
-    return f"{called(nodes[0])}{more} (inside If, Loop or Scan, whose layers keep their channels)"
+    first = describe_node(nodes[0])
+    return f"{first}{more} (inside If, Loop or Scan, whose layers keep their channels)"
 
 
 def _is_matrix(index: GraphIndex, name: str) -> bool:

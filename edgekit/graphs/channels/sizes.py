@@ -14,7 +14,7 @@ from onnx import ModelProto, TensorProto, ValueInfoProto, helper
 
 from edgekit.errors import PassRefused, UserError, first_line
 from edgekit.graphs.instrument import Additions, open_instrumented
-from edgekit.graphs.shapes import element_types
+from edgekit.graphs.shapes import infer_element_types
 
 Values = dict[str, NDArray[np.generic]]
 Shapes = Mapping[str, tuple[int, ...]]
@@ -28,7 +28,7 @@ _INTEGERS = (TensorProto.INT32, TensorProto.INT64)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Seen:
+class ObservedValues:
     """Shapes and small integer values observed on synthetic inputs.
 
     Attributes:
@@ -45,7 +45,7 @@ class Seen:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Made:
+class _InputSettings:
     """Settings of synthetic inputs: batch size, other free sizes, and the value of integers."""
 
     batch: int
@@ -53,11 +53,11 @@ class _Made:
     integer: int
 
 
-def look(
+def observe_values(
     proto: ModelProto,
     shapes: Shapes | None = None,
     constants: Mapping[str, NDArray[np.generic]] | None = None,
-) -> Seen:
+) -> ObservedValues:
     """Run the model twice on synthetic inputs and observe shapes and small integers.
 
     No other values leave the graph, so each is freed after its last reader.
@@ -73,7 +73,7 @@ def look(
     runner = _Runner(proto, shapes or {}, constants or {})
     failed, hollow = "", None
     for free, integer in product(_FREE, (0, 1)):
-        how = _Made(batch=1, free=free, integer=integer)
+        how = _InputSettings(batch=1, free=free, integer=integer)
         if free > min(_FREE) and runner.largest(how) > _MOST_FED:
             continue
         try:
@@ -84,10 +84,10 @@ def look(
         if any(0 in size for size in first[0].values()):
             hollow = hollow or (first, free, integer)  # a size without empty values is better
             continue
-        return runner.seen(first, runner.again(free, integer))
+        return runner.seen(first, runner.run_again(free, integer))
     if hollow is not None:
         first, free, integer = hollow
-        return runner.seen(first, runner.again(free, integer))
+        return runner.seen(first, runner.run_again(free, integer))
     raise PassRefused(
         f"the model runs on no made-up input: {failed}",
         hint="give calibration data, whose shapes are taken instead",
@@ -109,7 +109,7 @@ class _Runner:
             for v in self.inputs
             if v.type.tensor_type.shape.dim
         } - {""}
-        kinds = self.kinds = element_types(proto)
+        kinds = self.kinds = infer_element_types(proto)
         made = [name for node in proto.graph.node for name in node.output if name]
         self.made = [name for name in made if kinds.get(name, 0) is not None]
         self.integers = [name for name in self.made if kinds.get(name) in _INTEGERS]
@@ -121,9 +121,9 @@ class _Runner:
         except UserError as error:
             raise PassRefused(f"{error.message}, so that nothing can be cut out") from error
 
-    def run(self, how: _Made) -> tuple[dict[str, tuple[int, ...]], Values]:
+    def run(self, how: _InputSettings) -> tuple[dict[str, tuple[int, ...]], Values]:
         """Return the shapes of all values, and the small integer values."""
-        feeds = self._feeds(how)
+        feeds = self._make_feeds(how)
         wanted = [*(_SHAPE + name for name in self.made), *self.integers]
         found = dict(zip(wanted, self.session.run(wanted, feeds), strict=True))
         sizes = {name: tuple(found[_SHAPE + name].tolist()) for name in self.made}
@@ -136,18 +136,18 @@ class _Runner:
         }
         return sizes, known
 
-    def largest(self, how: _Made) -> int:
+    def largest(self, how: _InputSettings) -> int:
         """Return the number of entries of the largest input."""
-        return max(int(math.prod(self._sized(value, how))) for value in self.inputs)
+        return max(int(math.prod(self._iter_sizes(value, how))) for value in self.inputs)
 
-    def again(self, free: int, integer: int) -> Values | None:
+    def run_again(self, free: int, integer: int) -> Values | None:
         """Return integers on other inputs, as different as the model accepts, or ``None``."""
         for batch, length in ((2, 2 * free), (2, free), (1, 2 * free), (1, free)):
             for other in (1 - integer, integer):
                 if (batch, length, other) == (1, free, integer) and self._has_free():
                     return None
                 try:
-                    return self.run(_Made(batch=batch, free=length, integer=other))[1]
+                    return self.run(_InputSettings(batch=batch, free=length, integer=other))[1]
                 except Exception:  # noqa: BLE001 - the next may run
                     continue
         return None
@@ -159,7 +159,9 @@ class _Runner:
             for dim in value.type.tensor_type.shape.dim
         )
 
-    def seen(self, first: tuple[dict[str, tuple[int, ...]], Values], other: Values | None) -> Seen:
+    def seen(
+        self, first: tuple[dict[str, tuple[int, ...]], Values], other: Values | None
+    ) -> ObservedValues:
         """Combine two runs: the values on which they agree are steady."""
         sizes, known = first
         steady = {
@@ -167,23 +169,23 @@ class _Runner:
             for name, value in known.items()
             if other is not None and name in other and np.array_equal(value, other[name])
         }
-        return Seen(sizes=sizes, known=known, steady=steady, kinds=self.kinds)
+        return ObservedValues(sizes=sizes, known=known, steady=steady, kinds=self.kinds)
 
-    def _feeds(self, how: _Made) -> Values:
+    def _make_feeds(self, how: _InputSettings) -> Values:
         rng = np.random.default_rng(how.batch + how.integer)
-        return {value.name: self._fed(value, how, rng) for value in self.inputs}
+        return {value.name: self._make_input(value, how, rng) for value in self.inputs}
 
-    def _fed(
-        self, value: ValueInfoProto, how: _Made, rng: np.random.Generator
+    def _make_input(
+        self, value: ValueInfoProto, how: _InputSettings, rng: np.random.Generator
     ) -> NDArray[np.generic]:
         if value.name in self.constants:
             return self.constants[value.name]
-        size = tuple(self._sized(value, how))
+        size = tuple(self._iter_sizes(value, how))
         kind = np.dtype(helper.tensor_dtype_to_np_dtype(value.type.tensor_type.elem_type))
         made = rng.random(size) if kind.kind == "f" else np.full(size, how.integer)
         return made.astype(kind)
 
-    def _sized(self, value: ValueInfoProto, how: _Made) -> Iterator[int]:
+    def _iter_sizes(self, value: ValueInfoProto, how: _InputSettings) -> Iterator[int]:
         given = self.shapes.get(value.name)
         if given and not value.type.tensor_type.HasField("shape"):
             yield from given

@@ -11,9 +11,9 @@ import numpy as np
 from onnx import ModelProto, NodeProto, TensorProto
 
 from edgekit.graphs.channels.atoms import KEPT, Atoms, Axis
-from edgekit.graphs.channels.sizes import Seen
-from edgekit.graphs.index import GraphIndex, attribute
-from edgekit.graphs.onnx_file import inner_graphs
+from edgekit.graphs.channels.sizes import ObservedValues
+from edgekit.graphs.index import GraphIndex, read_attribute
+from edgekit.graphs.onnx_file import iter_inner_graphs
 
 Role = Literal["makes", "reads", "along"]
 Axes = list[Axis]
@@ -57,7 +57,7 @@ class Walk:
     """
 
     proto: ModelProto
-    seen: Seen
+    seen: ObservedValues
     atoms: Atoms = field(default_factory=Atoms)
     axes: dict[str, Axes] = field(default_factory=dict)
     uses: list[Use] = field(default_factory=list)
@@ -82,8 +82,8 @@ class Walk:
         for node in self.proto.graph.node:
             rule = rules.get(node.op_type) if node.domain in ("", "ai.onnx") else None
             rule = rules.get(f"{node.domain}:{node.op_type}") if rule is None else rule
-            if rule is None or any(inner_graphs(node)) or not self._sizes_known(node):
-                self.untouched(node, f"{called(node)} may look at all of it")
+            if rule is None or any(iter_inner_graphs(node)) or not self._has_known_sizes(node):
+                self.keep_node(node, f"{describe_node(node)} may look at all of it")
             else:
                 rule(self, node)
         self.keep_all(self.index.inner_reads, "is read inside If, Loop or Scan")
@@ -102,7 +102,7 @@ class Walk:
             elif name in self.index.inner_reads:
                 self.keep(use.labels, "is read inside If, Loop or Scan")
 
-    def _sizes_known(self, node: NodeProto) -> bool:
+    def _has_known_sizes(self, node: NodeProto) -> bool:
         return all(
             n in self.seen.sizes or n in self.index.initializers for n in node.input if n
         ) and all(n in self.seen.sizes for n in node.output if n)
@@ -120,7 +120,7 @@ class Walk:
         value = self.seen.steady.get(name) if value is None else value
         return None if value is None else [int(v) for v in value.ravel()]
 
-    def observed(self, name: str) -> list[int] | None:
+    def read_observed_integers(self, name: str) -> list[int] | None:
         """Return integers that are stored or were observed on synthetic inputs."""
         found = self.numbers(name)
         if found is None and name in self.seen.known:
@@ -132,14 +132,14 @@ class Walk:
         value = self.index.constant(name) if name else None
         return float(value.ravel()[0]) if value is not None and value.size == 1 else None
 
-    def is_single(self, name: str) -> bool:
+    def is_float32(self, name: str) -> bool:
         """Return whether a value may be float32, the type of numbers inserted into the graph."""
         return bool(self.seen.kinds.get(name, TensorProto.FLOAT) == TensorProto.FLOAT)
 
     # ------------------------------------------------------------ atoms
 
     @staticmethod
-    def still(size: Sequence[int]) -> Axes:
+    def make_kept_axes(size: Sequence[int]) -> Axes:
         """Return axes of the given lengths that are kept."""
         return [np.full(n, KEPT, np.intp) for n in size]
 
@@ -214,22 +214,22 @@ class Walk:
         """Keep all axes of an input that configures a node, such as a shape."""
         if node.input[position]:
             for axis in self.of(node, position):
-                self.keep(axis, f"sets {called(node)}")
+                self.keep(axis, f"sets {describe_node(node)}")
 
-    def loudly(self, node: NodeProto, axes: Sequence[Axis]) -> Axes:
+    def mark_nonzero(self, node: NodeProto, axes: Sequence[Axis]) -> Axes:
         """Mark the axes of a node's output as nonzero: it does not map zero to zero."""
-        return [self.atoms.loudly(axis, called(node)) for axis in axes]
+        return [self.atoms.mark_nonzero(axis, describe_node(node)) for axis in axes]
 
-    def shaped_by(self, node: NodeProto, position: int, axes: Sequence[Axis]) -> None:
+    def keep_shape_input(self, node: NodeProto, position: int, axes: Sequence[Axis]) -> None:
         """Keep an input that holds the output shape; if it was not observed, keep ``axes`` too."""
         self.settle(node, position)
-        if self.observed(node.input[position]) is None:
+        if self.read_observed_integers(node.input[position]) is None:
             for axis in axes:
-                self.keep(axis, f"the shape that {called(node)} makes is not known")
+                self.keep(axis, f"the shape that {describe_node(node)} makes is not known")
 
-    def adds_up(self, node: NodeProto, axis: Axis, but: Collection[int] = ()) -> None:
+    def keep_nonzero(self, node: NodeProto, axis: Axis, but: Collection[int] = ()) -> None:
         """Keep the nonzero positions of an axis that a node sums over."""
-        self.atoms.keep_loud(axis, called(node), but)
+        self.atoms.keep_nonzero(axis, describe_node(node), but)
 
     def keep_all(self, names: Sequence[str] | set[str], reason: str) -> None:
         """Keep all axes of the named values."""
@@ -237,35 +237,35 @@ class Walk:
             for axis in self.axes.get(name, ()):
                 self.keep(axis, reason)
 
-    def untouched(self, node: NodeProto, reason: str) -> None:
+    def keep_node(self, node: NodeProto, reason: str) -> None:
         """Keep all axes of a node's inputs and outputs."""
         for position, name in enumerate(node.input):
             if name:
                 for axis in self.of(node, position):
                     self.keep(axis, reason)
-        atom = self.atoms.kept(f"goes with what {called(node)} makes")
+        atom = self.atoms.kept(f"goes with what {describe_node(node)} makes")
         for name in node.output:
             if name:
                 self.axes[name] = [np.full(n, atom, np.intp) for n in self.size(name)]
 
 
-def ints(node: NodeProto, name: str, default: list[int]) -> list[int]:
+def get_ints(node: NodeProto, name: str, default: list[int]) -> list[int]:
     """Return an attribute that is a list of integers, else the default."""
-    found = attribute(node, name, default)
+    found = read_attribute(node, name, default)
     return list(found) if isinstance(found, list) else default
 
 
-def integer(node: NodeProto, name: str, default: int) -> int:
+def get_integer(node: NodeProto, name: str, default: int) -> int:
     """Return an attribute that is an integer, else the default."""
-    found = attribute(node, name, default)
+    found = read_attribute(node, name, default)
     return found if isinstance(found, int) else default
 
 
-def name_of(node: NodeProto) -> str:
+def get_node_name(node: NodeProto) -> str:
     """Return the name of a node, or of its first output."""
     return str(node.name or next((name for name in node.output if name), ""))
 
 
-def called(node: NodeProto) -> str:
+def describe_node(node: NodeProto) -> str:
     """Return operator and name of a node, for messages."""
-    return f"{node.op_type} {name_of(node)}"
+    return f"{node.op_type} {get_node_name(node)}"

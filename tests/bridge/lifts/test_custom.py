@@ -9,7 +9,7 @@ from edgekit.bridge.flatbuffer import read_lite, write_lite
 from edgekit.bridge.lift import lift
 from edgekit.errors import PassRefused
 from edgekit.inspection import inspect
-from edgekit.showmodel import inspected
+from edgekit.showmodel import format_inspection
 from tests.bridge.lifts.lite import assert_alike, kinds_of, lifted, one, tensor
 from tests.tiny import normal
 
@@ -60,7 +60,7 @@ def test_a_file_with_a_custom_operator_is_not_said_to_run_as_it_is(tmp_path):
     found = inspect(path, device="raspberry-pi-5", folder=tmp_path)
 
     assert found.custom == ("Convolution2DTransposeBias",)
-    shown = inspected(found)
+    shown = format_inspection(found)
     assert "every operator can run there" not in shown
     assert "must have Convolution2DTransposeBias built in" in shown
 

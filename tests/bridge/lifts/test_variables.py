@@ -7,10 +7,10 @@ from edgekit.bridge.flatbuffer import read_lite, write_lite
 from edgekit.bridge.graph import LiteGraph, Op, Tensor, constant
 from edgekit.bridge.lift import lift
 from edgekit.errors import PassRefused
-from edgekit.graphs.outputs import outputs
+from edgekit.graphs.outputs import iter_outputs
 from edgekit.graphs.reading import read_model
-from edgekit.graphs.states import states_of
-from edgekit.passes import step
+from edgekit.graphs.states import read_states
+from edgekit.passes import build_step
 from edgekit.passes.running import run_checked
 from edgekit.recipe import ToOnnx
 from tests.bridge.lifts.lite import by_onnxruntime, lifted, scaled, tensor
@@ -58,12 +58,12 @@ def converted(graph, folder):
     path = folder / "model.tflite"
     path.write_bytes(write_lite(graph))
     source = read_model(path)
-    return source, run_checked(step(ToOnnx()), source, work(folder))
+    return source, run_checked(build_step(ToOnnx()), source, work(folder))
 
 
 def follow(source, made, *, steps=5, size=(1, 4)):
     feeds = [{"x": normal(*size, seed=n)} for n in range(steps)]
-    for want, got in zip(outputs(source, feeds), outputs(made, feeds), strict=True):
+    for want, got in zip(iter_outputs(source, feeds), iter_outputs(made, feeds), strict=True):
         for name, value in want.items():
             np.testing.assert_allclose(got[name], value, atol=1e-5)
 
@@ -84,7 +84,7 @@ def test_a_variable_becomes_a_state_that_follows_the_stream(tmp_path, first):
 def test_states_that_are_fed_by_hand_give_the_same(tmp_path):
     first = normal(1, 4, seed=9)
     made = lifted(streaming(first))
-    (state,) = states_of(made)
+    (state,) = read_states(made)
     np.testing.assert_array_equal(state.initial, first)
 
     held = state.initial
@@ -144,7 +144,7 @@ def test_two_variables_and_reads_after_assignments_keep_their_order(tmp_path):
     graph = LiteGraph(ops=ops, inputs={"x": x}, outputs={"y": y}, inner=[first_values(**values)])
     source, found = converted(graph, tmp_path)
 
-    assert {s.input for s in states_of(lift(read_lite(write_lite(graph))))} == {"ring", "count"}
+    assert {s.input for s in read_states(lift(read_lite(write_lite(graph))))} == {"ring", "count"}
     follow(source, found.model, size=(1, 1, 4))
 
 
@@ -186,19 +186,19 @@ def test_a_quantised_variable_is_a_state_of_floats():
             if t is not None and t.dtype == "float32" and t.data is None:
                 t.dtype, t.quantization = "int8", scaled(0.05, 10)
     graph.ops[5].inputs[1] = constant("two", np.int8([100]), quantization=scaled(0.005))
-    (state,) = states_of(lift(graph))
+    (state,) = read_states(lift(graph))
 
     np.testing.assert_allclose(state.initial, np.full((1, 4), 1.0), atol=1e-6)
 
 
 @pytest.mark.parametrize("given", [None, 4])
 def test_a_slower_file_with_states_is_told(tmp_path, monkeypatch, given):
-    monkeypatch.setattr("edgekit.passes.timing.time_ratio", lambda *_: 2.0)
-    monkeypatch.setattr("edgekit.passes.growth.thread_seconds", lambda *_: 5e-5)
+    monkeypatch.setattr("edgekit.passes.timing.measure_time_ratio", lambda *_: 2.0)
+    monkeypatch.setattr("edgekit.passes.growth.measure_thread_seconds", lambda *_: 5e-5)
     path = tmp_path / "model.tflite"
     path.write_bytes(write_lite(streaming(np.ones((1, 4), np.float32))))
     data = samples(tmp_path, x=normal(given, 4)) if given else None
 
-    found = run_checked(step(ToOnnx()), read_model(path), work(tmp_path, data))
+    found = run_checked(build_step(ToOnnx()), read_model(path), work(tmp_path, data))
 
     assert "on this machine it takes 2.00 times as long as its source, one thread" in found.notes

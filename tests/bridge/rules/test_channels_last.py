@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from edgekit.bridge.graph import kinds
+from edgekit.bridge.graph import count_kinds
 from tests import tiny
 from tests.bridge.parts import both, fed, lite_graph
 
@@ -55,14 +55,14 @@ def agree(proto):
 def test_a_network_fed_with_channels_first_is_transposed_once_at_its_entrance():
     proto = network("float[1, 3, 32, 32]", "x")
     ops = lite_graph(proto).ops
-    assert kinds(ops)["TRANSPOSE"] == 1
+    assert count_kinds(ops)["TRANSPOSE"] == 1
     assert ops[0].kind == "TRANSPOSE"
     agree(proto)
 
 
 def test_a_network_of_keras_is_never_transposed():
     proto = network("float[1, 32, 32, 3]", "image")
-    assert "TRANSPOSE" not in kinds(lite_graph(proto).ops)
+    assert "TRANSPOSE" not in count_kinds(lite_graph(proto).ops)
     agree(proto)
 
 

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from edgekit.bridge.graph import kinds
+from edgekit.bridge.graph import count_kinds
 from edgekit.errors import PassRefused
 from tests import tiny
 from tests.bridge.parts import both, fed, lite_graph
@@ -95,7 +95,7 @@ def test_padding_that_tflite_knows_is_left_to_it(size, pads, padding):
     proto = layer("Conv", (1, 3, size, size), (4, 3, 3, 3), strides=[2, 2], pads=pads)
     (conv,) = (op for op in lite_graph(proto).ops if op.kind == "CONV_2D")
     assert conv.options["padding"] == padding
-    assert "PAD" not in kinds(lite_graph(proto).ops)
+    assert "PAD" not in count_kinds(lite_graph(proto).ops)
 
 
 def test_padding_that_tflite_would_put_elsewhere_is_written_out():
@@ -103,7 +103,7 @@ def test_padding_that_tflite_would_put_elsewhere_is_written_out():
     graph = lite_graph(proto)
     (conv,) = (op for op in graph.ops if op.kind == "CONV_2D")
     assert conv.options["padding"] == "VALID"
-    assert kinds(graph.ops)["PAD"] == 1
+    assert count_kinds(graph.ops)["PAD"] == 1
     agree(proto)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import onnx
 import pytest
 
-from edgekit.bridge.emit import emitted
+from edgekit.bridge.emit import convert_to_tflite
 from edgekit.bridge.flatbuffer import read_lite
 from edgekit.errors import PassRefused
 from edgekit.graphs.rewrite import prepare
@@ -49,7 +49,7 @@ def with_integers(source, folder):
 
 
 def in_litert(made, names, **inputs):
-    found = by_litert(emitted(onnx.load(str(made.path)), {}), inputs)
+    found = by_litert(convert_to_tflite(onnx.load(str(made.path)), {}), inputs)
     return [found[name] for name in names]
 
 
@@ -105,7 +105,7 @@ def test_weights_stay_in_8_bits_and_are_stored_once(tmp_path, kind, direction):
         if kind == "LSTM"
         else apply("quantize-dynamic", source, tmp_path)
     )
-    lite = read_lite(emitted(onnx.load(str(made.path)), {}))
+    lite = read_lite(convert_to_tflite(onnx.load(str(made.path)), {}))
     read = {id(t): t for op in lite.ops for t in op.inputs if t is not None and t.data is not None}
     integers = sum(t.data.size for t in read.values() if t.dtype == "int8")
     floats = sum(t.data.size for t in read.values() if t.dtype == "float32")
@@ -125,7 +125,7 @@ def test_weights_of_4_bits_stay_in_4_bits(tmp_path, kind, direction):
     x = uniform(5, 2, INPUTS, seed=9)
     names = [value.name for value in source.signature.outputs]
     close(run(made, x=x), in_litert(made, names, x=x), within=1e-5)
-    lite = read_lite(emitted(onnx.load(str(made.path)), {}))
+    lite = read_lite(convert_to_tflite(onnx.load(str(made.path)), {}))
     stored = {
         id(t): t for op in lite.ops for t in op.inputs if t is not None and t.data is not None
     }
@@ -152,6 +152,6 @@ def test_kernels_for_few_bits_are_refused_with_what_can_be_done(tmp_path):
     data = samples(tmp_path, x=uniform(16, 64))
     made = apply("weights", source, tmp_path, data, container="native")
     with pytest.raises(PassRefused) as refusal:
-        emitted(onnx.load(str(made.path)), {})
+        convert_to_tflite(onnx.load(str(made.path)), {})
     assert "MatMulNBits" in refusal.value.message
     assert "container=int8" in refusal.value.hint

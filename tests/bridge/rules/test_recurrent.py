@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekit.bridge.emit import emitted
+from edgekit.bridge.emit import convert_to_tflite
 from edgekit.errors import PassRefused
 from tests.bridge.twins import agree, in_litert, in_onnxruntime, noise
 
@@ -123,4 +123,4 @@ def test_a_second_run_starts_from_the_first_state_again():
 
 def test_an_endless_sequence_is_refused():
     with pytest.raises(PassRefused, match="goes 5000 steps"):
-        emitted(layer("RNN", steps=5000), {})
+        convert_to_tflite(layer("RNN", steps=5000), {})

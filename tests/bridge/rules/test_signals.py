@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekit.bridge.emit import emitted
+from edgekit.bridge.emit import convert_to_tflite
 from tests.bridge.parts import Qdq
 from tests.bridge.twins import agree, in_litert, in_onnxruntime, noise, operators
 
@@ -23,7 +23,7 @@ def graph(nodes, weights, shape, outputs=("y",)):
 
 
 def size(proto):
-    return len(emitted(proto, {}))
+    return len(convert_to_tflite(proto, {}))
 
 
 @pytest.mark.parametrize("mode", ["reflect", "edge", "wrap"])

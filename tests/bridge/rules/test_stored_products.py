@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from edgekit.bridge.emit import emitted, lite_graph
+from edgekit.bridge.emit import convert_to_lite_graph, convert_to_tflite
 from edgekit.errors import PassRefused
 from tests.bridge.twins import agree, in_litert, noise
 from tests.tiny import apply, write
@@ -41,7 +41,9 @@ def restored(name="w", *, zero=False):
 
 
 def stored_bytes(proto, *dtypes):
-    read = {id(t): t for op in lite_graph(proto, {}).ops for t in op.inputs if t is not None}
+    read = {
+        id(t): t for op in convert_to_lite_graph(proto, {}).ops for t in op.inputs if t is not None
+    }
     return sum(t.data.nbytes for t in read.values() if t.data is not None and t.dtype in dtypes)
 
 
@@ -147,6 +149,6 @@ def test_small_tables_are_folded_as_before():
     nodes = [*restored(), helper.make_node("MatMul", ["x", "w"], ["y"])]
     proto = graph(nodes, {"w_q": integers((4, 3, 5)), "w_s": scales(4, 1, 5)}, [4, 2, 3])
 
-    assert "DEQUANTIZE" not in {op.kind for op in lite_graph(proto, {}).ops}
-    assert len(emitted(proto, {})) < 4000
+    assert "DEQUANTIZE" not in {op.kind for op in convert_to_lite_graph(proto, {}).ops}
+    assert len(convert_to_tflite(proto, {})) < 4000
     agree(proto, x=noise(4, 2, 3))

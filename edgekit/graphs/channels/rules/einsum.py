@@ -8,21 +8,21 @@ import numpy as np
 from onnx import NodeProto
 
 from edgekit.graphs.channels.atoms import Axis
-from edgekit.graphs.channels.walking import Axes, Product, Role, Walk, called
-from edgekit.graphs.einsum import terms_of
+from edgekit.graphs.channels.walking import Axes, Product, Role, Walk, describe_node
+from edgekit.graphs.einsum import parse_equation
 
 
-def einsum(walk: Walk, node: NodeProto) -> None:
+def propagate_einsum(walk: Walk, node: NodeProto) -> None:
     """Propagate channels through Einsum: axes of one letter are unified.
 
     Letters that the output lacks are summed over.
     """
-    found = terms_of(node, [len(walk.size(name)) for name in node.input])
-    if found is None or not _fits(walk, node, found[0]):
-        walk.untouched(node, f"{called(node)} may look at all of it")
+    found = parse_equation(node, [len(walk.size(name)) for name in node.input])
+    if found is None or not _has_equal_lengths(walk, node, found[0]):
+        walk.keep_node(node, f"{describe_node(node)} may look at all of it")
         return
     read, made = found
-    factors = [_factor(walk, node, place, read, made) for place in range(len(read))]
+    factors = [_get_factor_axes(walk, node, place, read, made) for place in range(len(read))]
     meeting: dict[str, Axes] = defaultdict(list)
     fed: dict[str, Axes] = defaultdict(list)
     for name, term, axes in zip(node.input, read, factors, strict=True):
@@ -34,14 +34,14 @@ def einsum(walk: Walk, node: NodeProto) -> None:
         for axis in axes[1:]:
             walk.atoms.same(axes[0], axis)
         if letter not in made:
-            walk.adds_up(node, walk.atoms.any_of(fed[letter] or axes))
-    _mark(walk, node, read, made, meeting)
-    walk.axes[node.output[0]] = [walk.atoms.any_of(meeting[letter]) for letter in made]
+            walk.keep_nonzero(node, walk.atoms.combine_product(fed[letter] or axes))
+    _mark_kinds(walk, node, read, made, meeting)
+    walk.axes[node.output[0]] = [walk.atoms.combine_product(meeting[letter]) for letter in made]
     whole = tuple(axes[0] for axes in meeting.values())
     walk.products.append(Product(node=node, constant=1, axes=whole))
 
 
-def _fits(walk: Walk, node: NodeProto, read: list[str]) -> bool:
+def _has_equal_lengths(walk: Walk, node: NodeProto, read: list[str]) -> bool:
     """Return whether all axes of a letter have the same length."""
     lengths: dict[str, set[int]] = defaultdict(set)
     for name, term in zip(node.input, read, strict=True):
@@ -53,7 +53,7 @@ def _fits(walk: Walk, node: NodeProto, read: list[str]) -> bool:
     return all(len(each) == 1 for each in lengths.values())
 
 
-def _factor(walk: Walk, node: NodeProto, place: int, read: list[str], made: str) -> Axes:
+def _get_factor_axes(walk: Walk, node: NodeProto, place: int, read: list[str], made: str) -> Axes:
     name, term = node.input[place], read[place]
     if not walk.is_stored(name):
         return walk.of(node, place)
@@ -73,7 +73,7 @@ def _factor(walk: Walk, node: NodeProto, place: int, read: list[str], made: str)
     return walk.stored(node, place, roles, values)
 
 
-def _mark(
+def _mark_kinds(
     walk: Walk, node: NodeProto, read: list[str], made: str, meeting: dict[str, Axes]
 ) -> None:
     """Mark shared letters as heads, others as channels, if all factors are computed (attention)."""
@@ -82,4 +82,4 @@ def _mark(
     for letter, axes in meeting.items():
         shared = letter in made and all(letter in term for term in read)
         axis: Axis = np.abs(axes[0])
-        walk.atoms.mark(axis, "heads" if shared else "channels")
+        walk.atoms.mark_kind(axis, "heads" if shared else "channels")

@@ -8,8 +8,8 @@ import numpy as np
 from onnx import NodeProto
 
 from edgekit.graphs.channels.atoms import Axis
-from edgekit.graphs.channels.walking import Axes, Walk, called
-from edgekit.graphs.index import attribute
+from edgekit.graphs.channels.walking import Axes, Walk, describe_node
+from edgekit.graphs.index import read_attribute
 
 _NONE: Axis = np.zeros(0, np.intp)
 # Operators that do not map zero to zero.
@@ -28,7 +28,7 @@ _SUMS = {
 }  # fmt: skip
 
 
-def passes(walk: Walk, node: NodeProto) -> None:
+def propagate_unary(walk: Walk, node: NodeProto) -> None:
     """Propagate channels through a unary operator: outputs have the axes of the first input.
 
     Further inputs are scalars.
@@ -37,26 +37,26 @@ def passes(walk: Walk, node: NodeProto) -> None:
     for position, name in enumerate(node.input):
         if position and name:
             walk.settle(node, position)
-    if node.op_type in LOUD or (node.op_type == "Clip" and not _clips_around_zero(walk, node)):
-        axes = walk.loudly(node, axes)
+    if node.op_type in LOUD or (node.op_type == "Clip" and not _is_zero_in_clip_range(walk, node)):
+        axes = walk.mark_nonzero(node, axes)
     for place, name in enumerate(node.output):
         if name:
-            walk.axes[name] = walk.loudly(node, axes) if place else axes
+            walk.axes[name] = walk.mark_nonzero(node, axes) if place else axes
 
 
-def activated(walk: Walk, node: NodeProto, axes: Axes) -> Axes:
+def apply_activation(walk: Walk, node: NodeProto, axes: Axes) -> Axes:
     """Return the axes after the activation that a node has as an attribute, if it has one."""
-    name = attribute(node, "activation", b"")
+    name = read_attribute(node, "activation", b"")
     text = name.decode() if isinstance(name, bytes) else ""
     if text in LOUD or text == "Clip":
-        return walk.loudly(node, axes)
+        return walk.mark_nonzero(node, axes)
     return axes
 
 
-def _clips_around_zero(walk: Walk, node: NodeProto) -> bool:
+def _is_zero_in_clip_range(walk: Walk, node: NodeProto) -> bool:
     bounds = [0.0, 0.0]
     for place, name in enumerate(("min", "max")):
-        value: object = attribute(node, name, 0.0)
+        value: object = read_attribute(node, name, 0.0)
         if len(node.input) > place + 1 and node.input[place + 1]:
             stored = walk.index.constant(node.input[place + 1])
             if stored is None:
@@ -66,14 +66,14 @@ def _clips_around_zero(walk: Walk, node: NodeProto) -> bool:
     return bounds[0] <= 0 <= bounds[1]
 
 
-def broadcasts(walk: Walk, node: NodeProto) -> None:
+def propagate_broadcast(walk: Walk, node: NodeProto) -> None:
     """Propagate channels through an elementwise operator with broadcasting."""
     size = walk.size(node.output[0])
     read = [(name, walk.of(node, place)) for place, name in enumerate(node.input) if name]
-    walk.axes[node.output[0]] = lined_up(walk, read, size, node)
+    walk.axes[node.output[0]] = unify_broadcast(walk, read, size, node)
 
 
-def lined_up(
+def unify_broadcast(
     walk: Walk, read: Sequence[tuple[str, Axes]], size: Sequence[int], node: NodeProto
 ) -> Axes:
     """Unify the axes of operands that are broadcast to an output shape; return the output's axes.
@@ -88,31 +88,33 @@ def lined_up(
     for axis, n in enumerate(size):
         back = len(size) - axis
         meeting = [(name, axes[-back] if len(axes) >= back else _NONE) for name, axes in read]
-        made.append(_met(walk, meeting, n, node))
+        made.append(_combine_axes(walk, meeting, n, node))
     return made
 
 
-def _met(walk: Walk, meeting: Sequence[tuple[str, Axis]], length: int, node: NodeProto) -> Axis:
+def _combine_axes(
+    walk: Walk, meeting: Sequence[tuple[str, Axis]], length: int, node: NodeProto
+) -> Axis:
     full = [axis for _, axis in meeting if len(axis) == length]
     for _, axis in meeting:
         if len(axis) != length:
-            walk.keep(axis, f"is broadcast by {called(node)}")
+            walk.keep(axis, f"is broadcast by {describe_node(node)}")
     for axis in full[1:]:
         walk.atoms.same(full[0], axis)
     if not any(axis.any() for axis in full):
         return full[0]
     op = node.op_type
     if op in _PRODUCTS or op in ("MatMul", "FusedMatMul"):
-        return walk.atoms.any_of(full)
-    if op in _QUOTIENTS and len(meeting[0][1]) == length and _is_power(walk, node):
+        return walk.atoms.combine_product(full)
+    if op in _QUOTIENTS and len(meeting[0][1]) == length and _has_zero_fixed_point(walk, node):
         return full[0]
     spread = [name for name, axis in meeting if len(axis) != length]
-    if op in _SUMS and all(_adds_nothing(walk, node, name) for name in spread):
-        return walk.atoms.all_of(full)
-    return walk.atoms.loudly(full[0], called(node))
+    if op in _SUMS and all(_is_neutral(walk, node, name) for name in spread):
+        return walk.atoms.combine_sum(full)
+    return walk.atoms.mark_nonzero(full[0], describe_node(node))
 
 
-def _is_power(walk: Walk, node: NodeProto) -> bool:
+def _has_zero_fixed_point(walk: Walk, node: NodeProto) -> bool:
     """Return whether a Pow maps zero to zero; True for other operators."""
     if node.op_type != "Pow":
         return True
@@ -120,7 +122,7 @@ def _is_power(walk: Walk, node: NodeProto) -> bool:
     return power is not None and bool(np.greater(power, 0).all())
 
 
-def _adds_nothing(walk: Walk, node: NodeProto, name: str) -> bool:
+def _is_neutral(walk: Walk, node: NodeProto, name: str) -> bool:
     """Return whether an operand that is broadcast over an axis leaves zeros unchanged."""
     value = walk.index.constant(name) if name else None
     if value is None:
@@ -130,11 +132,11 @@ def _adds_nothing(walk: Walk, node: NodeProto, name: str) -> bool:
     return bool(np.greater_equal(value, 0).all()) if node.op_type == "Min" else not value.any()
 
 
-def where(walk: Walk, node: NodeProto) -> None:
+def propagate_where(walk: Walk, node: NodeProto) -> None:
     """Propagate channels through Where: branches are unified, the condition does not matter."""
     read = [walk.of(node, position) for position in range(3)]
     size = walk.size(node.output[0])
-    made = lined_up(walk, list(zip(node.input, read, strict=True)), size, node)
+    made = unify_broadcast(walk, list(zip(node.input, read, strict=True)), size, node)
     for axis, n in enumerate(size):
         ends = [
             (name, axes[axis - len(size)] if len(axes) >= len(size) - axis else _NONE)
@@ -142,6 +144,6 @@ def where(walk: Walk, node: NodeProto) -> None:
         ]
         full = [labels for _, labels in ends if len(labels) == n]
         spread = [name for name, labels in ends if len(labels) != n]
-        if full and all(_adds_nothing(walk, node, name) for name in spread):
-            made[axis] = walk.atoms.all_of(full)
+        if full and all(_is_neutral(walk, node, name) for name in spread):
+            made[axis] = walk.atoms.combine_sum(full)
     walk.axes[node.output[0]] = made

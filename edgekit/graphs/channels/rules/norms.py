@@ -6,13 +6,13 @@ import numpy as np
 from onnx import NodeProto
 
 from edgekit.graphs.channels.atoms import Axis
-from edgekit.graphs.channels.walking import Axes, Walk, called, integer, ints
+from edgekit.graphs.channels.walking import Axes, Walk, describe_node, get_integer, get_ints
 
 # Operators that compute means over axes.
 MEANS = ("ReduceMean", "GlobalAveragePool")
 
 
-def per_channel(walk: Walk, node: NodeProto) -> None:
+def propagate_batch_norm(walk: Walk, node: NodeProto) -> None:
     """Propagate channels through BatchNormalization and InstanceNormalization.
 
     Their vectors are along the channels.
@@ -23,37 +23,41 @@ def per_channel(walk: Walk, node: NodeProto) -> None:
         walk.atoms.same(axes[1], vector)
     if node.op_type == "InstanceNormalization":
         for axis in axes[2:]:
-            walk.keep(axis, f"{called(node)} averages over this axis")
-    made = walk.atoms.all_of(vectors[:2])
-    walk.axes[node.output[0]] = [*walk.loudly(node, axes[:1]), made, *walk.loudly(node, axes[2:])]
+            walk.keep(axis, f"{describe_node(node)} averages over this axis")
+    made = walk.atoms.combine_sum(vectors[:2])
+    walk.axes[node.output[0]] = [
+        *walk.mark_nonzero(node, axes[:1]),
+        made,
+        *walk.mark_nonzero(node, axes[2:]),
+    ]
     for name in node.output[1:]:
         if name:
-            walk.axes[name] = walk.still(walk.size(name))
+            walk.axes[name] = walk.make_kept_axes(walk.size(name))
 
 
-def layer_norm(walk: Walk, node: NodeProto) -> None:
+def propagate_layer_norm(walk: Walk, node: NodeProto) -> None:
     """Propagate channels through LayerNormalization and RMSNormalization.
 
     Removed channels must be zero, so that mean and variance can be corrected.
     """
     axes = walk.of(node, 0)
-    first = integer(node, "axis", -1) % len(axes)
-    made = scaled_along(walk, node, axes)
-    if first == len(axes) - 1 and walk.is_single(node.input[0]):
-        walk.adds_up(node, axes[first])
-        walk.atoms.mark(axes[first], "channels")
+    first = get_integer(node, "axis", -1) % len(axes)
+    made = unify_scales(walk, node, axes)
+    if first == len(axes) - 1 and walk.is_float32(node.input[0]):
+        walk.keep_nonzero(node, axes[first])
+        walk.atoms.mark_kind(axes[first], "channels")
         walk.means.append((node, axes[first:]))
     else:
         for axis in axes[first:]:
-            walk.keep(axis, f"{called(node)} averages over this axis")
-    walk.axes[node.output[0]] = [*walk.loudly(node, axes[:-1]), made]
+            walk.keep(axis, f"{describe_node(node)} averages over this axis")
+    walk.axes[node.output[0]] = [*walk.mark_nonzero(node, axes[:-1]), made]
     for name in node.output[1:]:
         if name:
-            walk.keep(axes[first], f"{called(node)} averages over this axis")
-            walk.axes[name] = walk.still(walk.size(name))
+            walk.keep(axes[first], f"{describe_node(node)} averages over this axis")
+            walk.axes[name] = walk.make_kept_axes(walk.size(name))
 
 
-def skip_norm(walk: Walk, node: NodeProto) -> None:
+def propagate_skip_layer_norm(walk: Walk, node: NodeProto) -> None:
     """Propagate channels through SkipLayerNormalization, the normalization of a sum.
 
     Inputs are x, skip, gamma, beta and bias; the simplified operator, which subtracts no mean, has
@@ -70,29 +74,29 @@ def skip_norm(walk: Walk, node: NodeProto) -> None:
     for vector in vectors.values():
         walk.atoms.same(axes[-1], vector)
     added = [skip[-1], *(v for p, v in vectors.items() if p not in scales)]
-    total = walk.atoms.all_of([axes[-1], *added])
-    if not walk.is_single(node.input[0]):
-        walk.keep(total, f"{called(node)} averages over this axis")
-    walk.adds_up(node, total)
-    walk.atoms.mark(total, "channels")
+    total = walk.atoms.combine_sum([axes[-1], *added])
+    if not walk.is_float32(node.input[0]):
+        walk.keep(total, f"{describe_node(node)} averages over this axis")
+    walk.keep_nonzero(node, total)
+    walk.atoms.mark_kind(total, "channels")
     walk.means.append((node, [total]))
-    made = walk.atoms.all_of([vectors[p] for p in scales if p in vectors])
-    walk.axes[node.output[0]] = [*walk.loudly(node, axes[:-1]), made]
+    made = walk.atoms.combine_sum([vectors[p] for p in scales if p in vectors])
+    walk.axes[node.output[0]] = [*walk.mark_nonzero(node, axes[:-1]), made]
     for place, name in enumerate(node.output[1:], 1):
         if name and place < 3:
-            walk.keep(total, f"{called(node)} averages over this axis")
-            walk.axes[name] = walk.still(walk.size(name))
+            walk.keep(total, f"{describe_node(node)} averages over this axis")
+            walk.axes[name] = walk.make_kept_axes(walk.size(name))
         elif name:
-            walk.axes[name] = [*walk.loudly(node, axes[:-1]), total]
+            walk.axes[name] = [*walk.mark_nonzero(node, axes[:-1]), total]
 
 
-def group_norm(walk: Walk, node: NodeProto) -> None:
+def propagate_group_norm(walk: Walk, node: NodeProto) -> None:
     """Propagate channels through GroupNormalization [N, C, ...]: whole groups may be removed.
 
     Scales are per group or per channel.
     """
     axes = walk.of(node, 0)
-    count = integer(node, "num_groups", 1)
+    count = get_integer(node, "num_groups", 1)
     whole = walk.made(count)
     spread = walk.atoms.product([whole, np.zeros(len(axes[1]) // count, np.intp)])
     walk.atoms.same(axes[1], spread)
@@ -100,22 +104,24 @@ def group_norm(walk: Walk, node: NodeProto) -> None:
     for vector in vectors:
         walk.atoms.same(whole if len(vector) == count else spread, vector)
     for axis in axes[2:]:
-        walk.keep(axis, f"{called(node)} averages over this axis")
+        walk.keep(axis, f"{describe_node(node)} averages over this axis")
     walk.counts.append((node, "num_groups", whole))
-    loud = any(walk.atoms.is_loud(vector) for vector in vectors)
-    made = walk.atoms.loudly(spread, called(node)) if loud else spread
-    walk.axes[node.output[0]] = [*walk.loudly(node, axes[:1]), made, *axes[2:]]
+    loud = any(walk.atoms.has_nonzero(vector) for vector in vectors)
+    made = walk.atoms.mark_nonzero(spread, describe_node(node)) if loud else spread
+    walk.axes[node.output[0]] = [*walk.mark_nonzero(node, axes[:1]), made, *axes[2:]]
 
 
-def mean_variance(walk: Walk, node: NodeProto) -> None:
+def propagate_mean_variance_norm(walk: Walk, node: NodeProto) -> None:
     """Propagate channels through MeanVarianceNormalization: the averaged axes are kept."""
     axes = walk.of(node, 0)
-    for i in ints(node, "axes", [0, 2, 3]):
-        walk.keep(axes[i], f"{called(node)} averages over this axis")
-    walk.axes[node.output[0]] = walk.loudly(node, axes)  # zero variance: division of zero by zero
+    for i in get_ints(node, "axes", [0, 2, 3]):
+        walk.keep(axes[i], f"{describe_node(node)} averages over this axis")
+    walk.axes[node.output[0]] = walk.mark_nonzero(
+        node, axes
+    )  # zero variance: division of zero by zero
 
 
-def scaled_along(walk: Walk, node: NodeProto, axes: Axes) -> Axis:
+def unify_scales(walk: Walk, node: NodeProto, axes: Axes) -> Axis:
     """Unify the scale and shift of a node with ``axes``; return the scaled last axis."""
     read = [walk.of(node, p) for p in range(1, len(node.input)) if node.input[p]]
     for own in read:
@@ -123,27 +129,27 @@ def scaled_along(walk: Walk, node: NodeProto, axes: Axes) -> Axis:
             if len(mine) == len(other):
                 walk.atoms.same(other, mine)
             else:
-                walk.keep(other, f"is broadcast by {called(node)}")
+                walk.keep(other, f"is broadcast by {describe_node(node)}")
     last = [own[-1] for own in read if own and len(own[-1]) == len(axes[-1])]
     if len(last) < len(read) or not last:
-        return walk.atoms.loudly(axes[-1], called(node))
-    return walk.atoms.all_of(last)
+        return walk.atoms.mark_nonzero(axes[-1], describe_node(node))
+    return walk.atoms.combine_sum(last)
 
 
-def over(walk: Walk, node: NodeProto) -> set[int]:
+def find_reduced_axes(walk: Walk, node: NodeProto) -> set[int]:
     """Return the numbers of the axes that a reduction computes over."""
     rank = len(walk.size(node.input[0]))
     if node.op_type == "GlobalAveragePool":
         return set(range(2, rank))
-    named = ints(node, "axes", [])
+    named = get_ints(node, "axes", [])
     if len(node.input) > 1 and node.input[1]:
-        named = walk.observed(node.input[1]) or []
+        named = walk.read_observed_integers(node.input[1]) or []
     if named:
         return {a % rank for a in named}
-    return set() if integer(node, "noop_with_empty_axes", 0) else set(range(rank))
+    return set() if get_integer(node, "noop_with_empty_axes", 0) else set(range(rank))
 
 
-def distance_from(walk: Walk, node: NodeProto) -> str | None:
+def find_variance_mean(walk: Walk, node: NodeProto) -> str | None:
     """Return the mean from which a ReduceMean computes the variance; ``None`` for other means.
 
     This is a LayerNormalization composed of several operators. There the squared distance of a
@@ -163,6 +169,8 @@ def distance_from(walk: Walk, node: NodeProto) -> str | None:
         mean = walk.index.producer.get(name)
         if mean is None or mean.op_type not in MEANS or mean.input[0] != value:
             continue
-        if over(walk, mean) == over(walk, node) and integer(mean, "keepdims", 1):
+        if find_reduced_axes(walk, mean) == find_reduced_axes(walk, node) and get_integer(
+            mean, "keepdims", 1
+        ):
             return str(name)
     return None
