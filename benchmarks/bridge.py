@@ -27,7 +27,7 @@ from edgekit.bridge.emit import convert_to_tflite
 from edgekit.data import Dataset, open_dataset
 from edgekit.graphs.onnx_file import load, read_onnx
 from edgekit.project import load_project
-from edgekit_agent.feeds import batches
+from edgekit_agent.feeds import iter_batches
 from edgekit_agent.runtimes.ort import OrtModel
 
 Feed = dict[str, np.ndarray]
@@ -127,7 +127,7 @@ def time_all(runs: dict[str, Run], feed: Feed) -> dict[str, float]:
 def feeds(split: Dataset, path: Path) -> tuple[list[Feed], np.ndarray]:
     """Return every sample as a feed of the model, and the labels."""
     inputs = OrtModel(session(path)).inputs
-    made = list(batches(split.samples, inputs, 1))
+    made = list(iter_batches(split.samples, inputs, 1))
     return [b.inputs for b in made], np.concatenate([b.labels for b in made])
 
 

@@ -22,7 +22,7 @@ from benchmarks.deliveries_judge import (
 from benchmarks.deliveries_links import BreakingLink, Home
 from benchmarks.deliveries_site import Site, release_of
 from edgekit.bundle import Bundle
-from edgekit.remote.agent_file import agent_file
+from edgekit.remote.agent_file import pack_agent
 
 Result = dict[str, Any]
 
@@ -54,7 +54,7 @@ class Case:
         """Estimate the number of bytes sent to the device."""
         agent = not any((self.home.path / "agent").glob("*.pyz"))
         files = sum(file.bytes for file in self.bundle.manifest.files)
-        return files + 8000 + (len(agent_file().data) if agent else 0)
+        return files + 8000 + (len(pack_agent().data) if agent else 0)
 
     def happens(self, what: str) -> None:
         """Record the event that interrupted the push."""

@@ -43,8 +43,8 @@ class _Recorded:
     def send(self, data: memoryview) -> int:
         return len(data)
 
-    def readable(self) -> bool:
-        return bool(self.chunks) or self.lines.waiting()
+    def has_output(self) -> bool:
+        return bool(self.chunks) or self.lines.has_line()
 
     def readline(self, timeout_s: float, most_bytes: int = LONGEST_LINE_BYTES) -> bytes:
         return self.lines.readline(timeout_s, most_bytes)

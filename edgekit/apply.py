@@ -39,7 +39,7 @@ from edgekit.project import FILE_NAME, Project, load_project
 from edgekit.recipe import LowRank, PruneChannels, Step, set_weight_bits
 from edgekit.slowdown import describe_slowdown
 from edgekit.store import Store, get_default_root
-from edgekit_agent.files import whole_file
+from edgekit_agent.files import open_atomic
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,7 +138,7 @@ def apply(
         macs = _count_macs(step, whole, made.model, sizes)
         seconds = time.monotonic() - started
         tick("writing", 0, 0)
-        with whole_file(str(out)) as target, made.model.path.open("rb") as result:
+        with open_atomic(str(out)) as target, made.model.path.open("rb") as result:
             shutil.copyfileobj(result, target, 1 << 20)
         after = _measure_file(made.model, out, store, tick)
     return ApplyResult(

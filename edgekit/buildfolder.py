@@ -43,10 +43,10 @@ from edgekit.places import HOST, PACKAGES
 from edgekit.profile import get_runtime
 from edgekit.progress import Tick
 from edgekit.recipe import QuantizeWeights, Step
-from edgekit.remote.sending import COMMANDS_BYTES, wire_bytes
+from edgekit.remote.sending import COMMANDS_BYTES, count_wire_bytes
 from edgekit.results import Build, Candidate, Rejection
 from edgekit.resultsfile import BuildLine, CandidateLine, ModelFacts, RejectedLine, append_lines
-from edgekit_agent.files import write_whole
+from edgekit_agent.files import write_atomic
 from edgekit_agent.results import Latency
 
 # Placeholder with figures as long as those of a timed candidate.
@@ -111,20 +111,20 @@ def pack_bundle(
     )
     text = encode_manifest(manifest)
     for name, data in members.items():
-        write_whole(str(out / name), data)
+        write_atomic(str(out / name), data)
     lock = _collect_provenance(intake, candidate) | {"recipe": _encode_recipe(candidate)}
-    write_whole(str(out / LOCK), json.dumps(lock, indent=1, sort_keys=True).encode() + b"\n")
+    write_atomic(str(out / LOCK), json.dumps(lock, indent=1, sort_keys=True).encode() + b"\n")
     if sent.encoding == "packed":
         del members[model_name]
         members[model_name + PACKED] = sent.data
     signed = {}
     if intake.signer is not None:
         signed[SIGNATURE] = encode_signature(intake.signer.sign(manifest, text))
-        write_whole(str(out / SIGNATURE), signed[SIGNATURE])
+        write_atomic(str(out / SIGNATURE), signed[SIGNATURE])
     write_bundle(out / f"{intake.profile.name}{SUFFIX}", members | signed | {MANIFEST: text})
     for stale in {"model.onnx", "model.tflite"} - {model_name}:
         (out / stale).unlink(missing_ok=True)
-    write_whole(str(out / MANIFEST), text)
+    write_atomic(str(out / MANIFEST), text)
     return manifest
 
 
@@ -162,7 +162,7 @@ def estimate_overhead_bytes(intake: BuildInputs, candidate: Candidate, compared:
     text = encode_manifest(manifest)
     signed = encode_signature(intake.signer.sign(manifest, text)) if intake.signer else b""
     # The signature is sent twice: before anything else, and again with the job.
-    return len(golden) + wire_bytes(text) + COMMANDS_BYTES + 2 * len(signed)
+    return len(golden) + count_wire_bytes(text) + COMMANDS_BYTES + 2 * len(signed)
 
 
 def _build_manifest(

@@ -23,9 +23,9 @@ from edgekit.project import PreprocessSettings
 from edgekit_agent import strictjson
 from edgekit_agent.codec import decode, encode
 from edgekit_agent.failures import AgentError
-from edgekit_agent.files import whole_file
+from edgekit_agent.files import open_atomic
 from edgekit_agent.jobs import NamedBlob
-from edgekit_agent.limits import most_expanded
+from edgekit_agent.limits import get_expansion_limit
 from edgekit_agent.provenance import MOST_MANIFEST_BYTES
 from edgekit_agent.records import MOST_RELATIVE_ERROR, MOST_THREADS, check_file_names
 from edgekit_agent.signatures import has_valid_signature, read_statement
@@ -256,7 +256,7 @@ class Bundle:
             if name + PACKED not in archive.namelist():
                 return read_member(archive, name, size)
             packed = read_member(archive, name + PACKED, size + _MOST_OVERHEAD)
-            if size > most_expanded(len(packed)):
+            if size > get_expansion_limit(len(packed)):
                 raise ValueError(f"{len(packed)} bytes claim to expand to {size}")
             return unpack(packed, size)
 
@@ -356,7 +356,7 @@ def write_bundle(path: Path, members: Mapping[str, bytes]) -> None:
         members: Contents by name, including the manifest. The name of a packed file ends with
             ``PACKED``.
     """
-    with whole_file(str(path)) as file, zipfile.ZipFile(file, "w") as archive:
+    with open_atomic(str(path)) as file, zipfile.ZipFile(file, "w") as archive:
         for name in sorted(members):
             info = zipfile.ZipInfo(name, date_time=(1980, 1, 1, 0, 0, 0))
             packed = name.endswith(PACKED)

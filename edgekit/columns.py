@@ -24,7 +24,7 @@ from edgekit.images import ImageSettings, compute_files_digest, decode_folder, s
 from edgekit.progress import Tick, ignore_progress
 from edgekit.project import PreprocessSettings
 from edgekit.seals import are_files_sealed, seal_files
-from edgekit_agent.files import sha256_of, whole_file
+from edgekit_agent.files import open_atomic, sha256_of
 from edgekit_agent.samples import Column
 
 _CHUNK = 1 << 20
@@ -144,7 +144,7 @@ def _verify_checksum(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> None:
 
 def _unpack(archive: zipfile.ZipFile, member: zipfile.ZipInfo, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    with archive.open(member) as packed, whole_file(str(target)) as file:
+    with archive.open(member) as packed, open_atomic(str(target)) as file:
         while chunk := packed.read(_CHUNK):
             file.write(chunk)
 

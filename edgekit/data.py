@@ -19,7 +19,7 @@ from edgekit.project import PreprocessSettings
 from edgekit.seals import mark_used
 from edgekit.subsets import select_rows
 from edgekit_agent.feeds import open_columns
-from edgekit_agent.files import write_whole
+from edgekit_agent.files import write_atomic
 from edgekit_agent.samples import Column, Preprocess, Samples, State
 
 LABELS = ("label", "y", "labels")
@@ -129,7 +129,7 @@ def _store_value(name: str, value: NDArray[np.generic], cache: Path) -> Column:
     path = cache / "values" / digest
     if not path.exists() or path.read_bytes() != value.tobytes():
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(str(path), value.tobytes())
+        write_atomic(str(path), value.tobytes())
     mark_used(path)
     return Column(name, str(path.resolve()), 0, value.dtype.name, value.shape)
 

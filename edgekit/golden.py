@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from edgekit.data import Dataset
 from edgekit.errors import UserError
 from edgekit.profile import RuntimeName
-from edgekit_agent.feeds import batch_size, batches
-from edgekit_agent.health import Axes, check_golden_size, positions, run_samples
-from edgekit_agent.runtimes import Loaded, import_runtime
+from edgekit_agent.feeds import find_batch_size, iter_batches
+from edgekit_agent.health import Axes, check_golden_size, choose_positions, run_samples
+from edgekit_agent.runtimes import LoadedModel, import_runtime
 
 Arrays = Mapping[str, NDArray[Any]]
 
@@ -89,14 +89,16 @@ def make_golden_samples(
     return buffer.getvalue()
 
 
-def _read_inputs(loaded: Loaded, split: Dataset) -> tuple[dict[str, NDArray[Any]], Arrays, Axes]:
+def _read_inputs(
+    loaded: LoadedModel, split: Dataset
+) -> tuple[dict[str, NDArray[Any]], Arrays, Axes]:
     """Read samples with the sample axis first; also return the constants and the sample axes."""
     samples = split.samples
-    batch = batch_size(samples, loaded.inputs) or 1
+    batch = find_batch_size(samples, loaded.inputs) or 1
     axes = {column.name: column.axis for column in samples.columns}
     parts: dict[str, list[NDArray[Any]]] = {name: [] for name in axes}
     constants: dict[str, NDArray[Any]] = {}
-    for part in batches(samples, loaded.inputs, batch):
+    for part in iter_batches(samples, loaded.inputs, batch):
         for name, values in part.inputs.items():
             if name not in axes:
                 constants[name] = values
@@ -106,7 +108,7 @@ def _read_inputs(loaded: Loaded, split: Dataset) -> tuple[dict[str, NDArray[Any]
     return {name: np.concatenate(rows) for name, rows in parts.items()}, constants, {**axes}
 
 
-def _run(loaded: Loaded, constants: Arrays, axes: Axes, inputs: Arrays) -> Arrays:
+def _run(loaded: LoadedModel, constants: Arrays, axes: Axes, inputs: Arrays) -> Arrays:
     fed, known = {**inputs, **constants}, {**axes, **dict.fromkeys(constants)}
     return run_samples(loaded, fed, known, lambda *_: None)
 
@@ -179,4 +181,6 @@ def _select_expected(name: str, values: NDArray[Any]) -> tuple[str, NDArray[Any]
     flat = values.reshape(len(values), -1)
     if flat.shape[1] <= _OUTPUT_VALUES:
         return f"output:{name}", _round_to_half(values)
-    return f"picked:{name}", _round_to_half(flat[:, positions(flat.shape[1], _OUTPUT_VALUES)])
+    return f"picked:{name}", _round_to_half(
+        flat[:, choose_positions(flat.shape[1], _OUTPUT_VALUES)]
+    )

@@ -17,7 +17,7 @@ from edgekit.errors import UserError, make_missing_extra_error
 from edgekit.progress import Tick
 from edgekit.project import PreprocessSettings
 from edgekit.seals import are_files_sealed, seal_files
-from edgekit_agent.files import sha256_of, whole_file
+from edgekit_agent.files import open_atomic, sha256_of
 
 # Pillow's constant of bicubic resampling; Pillow is imported only to read images.
 _BICUBIC = 3
@@ -112,7 +112,7 @@ def compute_files_digest(files: list[Path]) -> str:
 def save_array(target: Path, array: NDArray[Any]) -> None:
     """Write a ``.npy``, completely or not at all."""
     target.parent.mkdir(parents=True, exist_ok=True)
-    with whole_file(str(target)) as file:
+    with open_atomic(str(target)) as file:
         np.lib.format.write_array(file, array, allow_pickle=False)
 
 
@@ -149,7 +149,7 @@ def _decode_images(
     """Write the images as uint8 NHWC, one at a time."""
     target.parent.mkdir(parents=True, exist_ok=True)
     shape: tuple[int, ...] | None = None
-    with whole_file(str(target)) as out:
+    with open_atomic(str(target)) as out:
         for number, file in enumerate(files):
             tick(f"decoding {source}", number, len(files))
             image = _decode_image(file, look)

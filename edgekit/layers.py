@@ -11,7 +11,7 @@ from typing import Any
 
 from edgekit.errors import PassError
 from edgekit_agent.codec import decode, encode
-from edgekit_agent.files import write_whole
+from edgekit_agent.files import write_atomic
 
 LAYERS = "layers.json"
 _FLOAT_BITS = 32
@@ -73,7 +73,7 @@ def write_layers(folder: Path, costs: Sequence[LayerCost]) -> None:
         if not math.isfinite(cost.kl) or not all(0 <= a < math.inf for a in amounts):
             raise PassError(f"layer {cost.layer}: not a cost: {encode(cost)}")
     facts = encode_layers(costs)
-    write_whole(str(folder / LAYERS), json.dumps(facts).encode("utf-8"))
+    write_atomic(str(folder / LAYERS), json.dumps(facts).encode("utf-8"))
 
 
 def read_layers(folder: Path) -> tuple[LayerCost, ...]:

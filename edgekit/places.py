@@ -18,12 +18,12 @@ from edgekit.evaluate import Agent, make_agent_callback
 from edgekit.model import Model
 from edgekit.profile import DeviceProfile, RuntimeName, RuntimeSpec, get_runtime
 from edgekit.progress import Tick
-from edgekit.remote.agent_file import agent_file
+from edgekit.remote.agent_file import pack_agent
 from edgekit.remote.deploy import check_machine, ensure_runtime
 from edgekit.remote.home import DEFAULT, Home
 from edgekit.remote.session import LOCAL, Progress, Session, open_session
-from edgekit.remote.staging import forget, stage_file, stage_samples, staged_digests
-from edgekit_agent.cpu import cores, name_and_isa
+from edgekit.remote.staging import forget, get_staged_digests, stage_file, stage_samples
+from edgekit_agent.cpu import count_cores, read_name_and_isa
 from edgekit_agent.jobs import ModelRef
 from edgekit_agent.results import DeviceFacts, RuntimeFacts
 from edgekit_agent.samples import Samples
@@ -73,8 +73,10 @@ class HostPlace:
 
 def compute_host_identity(runtime: RuntimeName) -> str:
     """Return a digest of this machine and a runtime, on which all figures depend."""
-    cpu, isa = name_and_isa()
-    return _compute_identity(platform.machine(), cpu, isa, cores(), version(PACKAGES[runtime]))
+    cpu, isa = read_name_and_isa()
+    return _compute_identity(
+        platform.machine(), cpu, isa, count_cores(), version(PACKAGES[runtime])
+    )
 
 
 @contextmanager
@@ -86,7 +88,7 @@ def open_host_place(profile: DeviceProfile, home: Path) -> Iterator[HostPlace]:
 
 def get_host_threads(profile: DeviceProfile) -> int:
     """Return the number of threads of a model on this machine."""
-    return min(profile.hardware.threads, cores())
+    return min(profile.hardware.threads, count_cores())
 
 
 @dataclass(frozen=True)
@@ -126,7 +128,7 @@ class DevicePlace:
     def samples(self, samples: Samples) -> Samples:
         """Return the samples in the device's object store."""
         there = stage_samples(self.agent, samples, self.progress)
-        self.staged.update(staged_digests(there))
+        self.staged.update(get_staged_digests(there))
         return there
 
     def remove_samples(self) -> None:
@@ -198,5 +200,5 @@ def _compute_identity(
     machine: str, cpu: str, isa: tuple[str, ...], cores: int, runtime: str
 ) -> str:
     # The agent measures: another version of it may measure differently.
-    facts = json.dumps([machine, cpu, isa, cores, runtime, agent_file().digest])
+    facts = json.dumps([machine, cpu, isa, cores, runtime, pack_agent().digest])
     return hashlib.sha256(facts.encode()).hexdigest()

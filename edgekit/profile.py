@@ -18,7 +18,7 @@ from edgekit.errors import UserError, did_you_mean
 from edgekit.model import Model
 from edgekit.recipe import IntegerBits
 from edgekit.toml import parse_toml, read_toml
-from edgekit_agent.cpu import name_and_isa
+from edgekit_agent.cpu import read_name_and_isa
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -211,7 +211,7 @@ def choose_weight_bits(profile: DeviceProfile | None) -> IntegerBits:
 
     This machine counts because it scores the candidates for the device.
     """
-    _, isa = name_and_isa()
+    _, isa = read_name_and_isa()
     machines = [(platform.machine(), isa)]
     if profile is not None:
         machines.append((profile.hardware.arch, profile.hardware.isa))

@@ -16,7 +16,7 @@ from edgekit.layers import LayerCost
 from edgekit.pairs import FormatPair, PairSide, find_pairs
 from edgekit.results import MIB, Check, Measurement
 from edgekit.resultsfile import BuildFacts, CandidateLine, read_facts
-from edgekit_agent.files import write_whole
+from edgekit_agent.files import write_atomic
 from edgekit_agent.results import Tally
 
 REPORT = "report.html"
@@ -39,7 +39,7 @@ def write_report(build_dir: Path) -> Path:
         UserError: The folder holds no build, or its files are damaged.
     """
     path = build_dir / REPORT
-    write_whole(str(path), render(read_facts(build_dir)).encode("utf-8"))
+    write_atomic(str(path), render(read_facts(build_dir)).encode("utf-8"))
     return path
 
 

@@ -14,7 +14,7 @@ from edgekit.graphs.onnx_file import load_structure
 from edgekit.model import Format, Model
 from edgekit.profile import FORMATS, DeviceProfile, RuntimeName, get_runtime
 from edgekit.recipe import Target
-from edgekit.remote.wheels import TFLITE, litert_packages
+from edgekit.remote.wheels import TFLITE, choose_litert_packages
 
 _LITERT_MISSING = (
     "litert is not installed here, so no .tflite form was tried: pip install 'edgekit[litert]'"
@@ -45,7 +45,7 @@ class Runtimes:
 def get_lite_target(profile: DeviceProfile) -> Target:
     """Return which of the two packages of ``litert`` the device has."""
     spec = profile.runtimes.get("litert")
-    only_old = spec is not None and litert_packages(spec.version) == (TFLITE,)
+    only_old = spec is not None and choose_litert_packages(spec.version) == (TFLITE,)
     return "tflite-runtime" if only_old else "litert"
 
 

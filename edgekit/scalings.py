@@ -22,7 +22,7 @@ from edgekit.store import Store
 from edgekit.subsets import select_spread
 from edgekit_agent.accuracy import judge
 from edgekit_agent.failures import AgentError
-from edgekit_agent.feeds import batches
+from edgekit_agent.feeds import iter_batches
 from edgekit_agent.samples import Samples
 
 # Number of samples for trying scalings.
@@ -204,7 +204,7 @@ def _score_batches(
 
     def feeds() -> Iterator[Arrays]:
         for part in parts:
-            for batch in batches(part, tensors, size):
+            for batch in iter_batches(part, tensors, size):
                 waiting.append((batch.rows, batch.labels))
                 yield batch.inputs
 

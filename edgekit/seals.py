@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from edgekit.errors import UserError, reason
-from edgekit_agent.files import sha256_of, temporary_name, write_whole
+from edgekit_agent.files import sha256_of, temporary_name, write_atomic
 
 KEY_FILE = "cache.key"
 _KEY_BYTES = 32
@@ -66,7 +66,7 @@ def _add_label(label: str, data: bytes) -> bytes:
 
 def seal_files(place: Path, files: Sequence[Path]) -> None:
     """Write a seal of the names and contents of files to a file."""
-    write_whole(str(place), compute_seal(_list_digests(files)).encode())
+    write_atomic(str(place), compute_seal(_list_digests(files)).encode())
 
 
 def are_files_sealed(place: Path, files: Sequence[Path]) -> bool:
@@ -109,7 +109,7 @@ def _load_key(path: Path) -> bytes:
 def _make_key(path: Path) -> None:
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = Path(temporary_name(str(path)))
-    write_whole(str(temporary), secrets.token_bytes(_KEY_BYTES), is_private=True)
+    write_atomic(str(temporary), secrets.token_bytes(_KEY_BYTES), is_private=True)
     try:
         with contextlib.suppress(FileExistsError):  # another process was faster
             os.link(temporary, path)

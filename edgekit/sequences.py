@@ -21,9 +21,9 @@ from edgekit.progress import Tick
 from edgekit.seals import are_files_sealed, seal_files
 from edgekit_agent.codec import decode, encode
 from edgekit_agent.failures import AgentError
-from edgekit_agent.feeds import Batch, open_columns, runs
-from edgekit_agent.files import whole_file, write_whole
-from edgekit_agent.runtimes import Loaded, import_runtime
+from edgekit_agent.feeds import Batch, iter_runs, open_columns
+from edgekit_agent.files import open_atomic, write_atomic
+from edgekit_agent.runtimes import LoadedModel, import_runtime
 from edgekit_agent.samples import Column, Samples
 
 _THREADS = 2
@@ -90,7 +90,7 @@ def add_states(
             f"{dataset.source}: no step has states of the requested sizes",
             hint="the sequences are too short: give smaller sizes with --dims",
         )
-    write_whole(str(folder / _INDEX), json.dumps(encode(made)).encode())
+    write_atomic(str(folder / _INDEX), json.dumps(encode(made)).encode())
     seal_files(folder / _SEAL, _list_sealed_files(folder, made))
     return _replace_samples(dataset, made, facts)
 
@@ -148,9 +148,9 @@ def _get_requested_shapes(model: Model, samples: Samples, dims: Mapping[str, int
     return tuple(found)
 
 
-def _iter_rows(samples: Samples, loaded: Loaded, count: int, tick: Tick) -> Iterator[_Row]:
+def _iter_rows(samples: Samples, loaded: LoadedModel, count: int, tick: Tick) -> Iterator[_Row]:
     sequence = -1
-    for batch, _ in runs(samples, loaded, 1):
+    for batch, _ in iter_runs(samples, loaded, 1):
         sequence += batch.begins
         tick("states", batch.start, count)
         yield _make_row(samples, batch, sequence)
@@ -185,7 +185,12 @@ def _count_values(shape: tuple[int, ...]) -> int:
 
 
 def _write(
-    samples: Samples, loaded: Loaded, wanted: Shapes | None, folder: Path, count: int, tick: Tick
+    samples: Samples,
+    loaded: LoadedModel,
+    wanted: Shapes | None,
+    folder: Path,
+    count: int,
+    tick: Tick,
 ) -> Samples:
     """Write the states as columns; rows with other than the wanted shapes are dropped."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -194,7 +199,7 @@ def _write(
     shapes: dict[str, tuple[int, ...]] = {}
     with ExitStack() as stack:
         files = {
-            name: stack.enter_context(whole_file(str(folder / _file_name(name)))) for name in names
+            name: stack.enter_context(open_atomic(str(folder / _file_name(name)))) for name in names
         }
         for row in _iter_rows(samples, loaded, count, tick):
             if wanted is not None and row.shapes != wanted:
@@ -228,7 +233,7 @@ def _select_rows(columns: tuple[Column, ...], kept: list[int], folder: Path) -> 
     with open_columns(columns) as opened:
         for column in columns:
             path = folder / f"rows-{_file_name(column.name)}"
-            with whole_file(str(path)) as file:
+            with open_atomic(str(path)) as file:
                 _copy_rows(opened[column.name].read, kept, file)
             shape = (len(kept), *column.shape[1:])
             made.append(replace(column, path=str(path.resolve()), offset=0, shape=shape))

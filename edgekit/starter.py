@@ -29,7 +29,7 @@ from edgekit.scalings import (
     try_scalings,
 )
 from edgekit.store import get_default_root
-from edgekit_agent.files import write_whole
+from edgekit_agent.files import write_atomic
 
 _CALIBRATION = ("calib", "cal", "train", "repr")
 _EVALUATION = ("eval", "test", "val", "holdout")
@@ -86,7 +86,7 @@ def init_project(
         points.append(f"{evaluation}: no labels found (an array 'label' or 'y')")
     points += [f"[data.preprocess]: {guess.trouble}"] if guess.trouble else []
     points += [f"[model.inputs] {name}: the value that it is always fed" for name in scalars]
-    write_whole(str(target), text.encode())
+    write_atomic(str(target), text.encode())
     return InitResult(path=target, text=text, open_points=tuple(points))
 
 

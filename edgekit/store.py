@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 
 from edgekit.errors import UserError
 from edgekit.seals import mark_used, read_entry, seal_entry
-from edgekit_agent.files import fsync_folder, sha256_of, temporary_name, write_whole
+from edgekit_agent.files import fsync_folder, sha256_of, temporary_name, write_atomic
 
 T = TypeVar("T")
 
@@ -64,7 +64,7 @@ class Store:
         path = self._get_facts_path(kind, key)
         path.parent.mkdir(parents=True, exist_ok=True)
         data = json.dumps(facts).encode()
-        write_whole(str(path), seal_entry(f"{kind}/{key}", data))
+        write_atomic(str(path), seal_entry(f"{kind}/{key}", data))
 
     def forget(self, kind: str, key: str) -> None:
         """Remove the facts under a key, if there are any."""

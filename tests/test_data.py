@@ -13,7 +13,7 @@ from edgekit.errors import UserError
 from edgekit.feeding import Feeding
 from edgekit.model import Signature, TensorSpec
 from edgekit.project import PreprocessSettings
-from edgekit_agent.feeds import batches
+from edgekit_agent.feeds import iter_batches
 from edgekit_agent.runtimes import Tensor
 
 X = np.arange(60, dtype=np.float32).reshape(5, 12)
@@ -39,7 +39,7 @@ def rows(dataset, wanted):
         Tensor(s.name, s.dtype, tuple("?" if d is None else d for d in s.shape))
         for s in wanted.inputs
     ]
-    found = list(batches(dataset.samples, tensors, 1))
+    found = list(iter_batches(dataset.samples, tensors, 1))
     inputs = {s.name: np.concatenate([b.inputs[s.name] for b in found]) for s in wanted.inputs}
     labels = dataset.samples.label and np.concatenate([b.labels for b in found])
     return inputs, labels
@@ -130,7 +130,8 @@ def test_a_large_split_is_never_in_memory_as_a_whole(tmp_path, opened, save):
     tracemalloc.start()
     found = opened("data.npz", wanted)
     read = sum(
-        b.rows for b in batches(found.samples, [Tensor("features", "uint8", ("N", 64, 64, 3))], 1)
+        b.rows
+        for b in iter_batches(found.samples, [Tensor("features", "uint8", ("N", 64, 64, 3))], 1)
     )
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()

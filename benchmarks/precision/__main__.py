@@ -29,7 +29,7 @@ from edgekit.data import Dataset, open_dataset
 from edgekit.graphs.onnx_file import read_onnx
 from edgekit.model import Model
 from edgekit.project import load_project
-from edgekit_agent.feeds import batches
+from edgekit_agent.feeds import iter_batches
 from edgekit_agent.runtimes.ort import OrtModel
 
 OURS = {
@@ -61,7 +61,7 @@ def write_samples(split: Dataset, model: Path, folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     inputs = OrtModel(open_session(str(model), 1)).inputs
     files: dict[str, np.memmap] = {}
-    for batch in batches(split.samples, inputs, 1):
+    for batch in iter_batches(split.samples, inputs, 1):
         for name, rows in batch.inputs.items():
             if name not in files:
                 shape = (split.count, *rows.shape[1:])
@@ -75,7 +75,7 @@ def score(path: Path, split: Dataset) -> np.ndarray:
     """Return for each sample whether the model is right."""
     model = OrtModel(open_session(str(path), 2))
     right = []
-    for batch in batches(split.samples, model.inputs, 1):
+    for batch in iter_batches(split.samples, model.inputs, 1):
         found = next(iter(model.run(batch.inputs).values()))
         right.append(found.reshape(1, -1).argmax(1) == batch.labels)
     return np.concatenate(right)

@@ -305,7 +305,7 @@ def push(
     from edgekit import show
     from edgekit.bundle import open_bundle
     from edgekit.golden import check_golden_samples
-    from edgekit.remote.confirmation import watch_terms
+    from edgekit.remote.confirmation import choose_watch_terms
     from edgekit.remote.deploy import push as install
     from edgekit.remote.session import open_session
     from edgekit.store import get_default_root
@@ -326,7 +326,7 @@ def push(
                 cache=get_default_root() / "wheels",
                 progress=tick.said,
                 allow_downgrade=allow_downgrade,
-                watch=watch_terms(host, watch, by_app=app_confirms),
+                watch=choose_watch_terms(host, watch, by_app=app_confirms),
             )
             meant = opened.manifest.profile.connection.home
             if meant and not where.path:

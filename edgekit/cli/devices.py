@@ -62,7 +62,7 @@ def probe_device(
 ) -> int:
     """Show the processor, memory and runtimes of a device."""
     from edgekit import show
-    from edgekit.remote.deploy import sites, status
+    from edgekit.remote.deploy import find_sites, status
     from edgekit.remote.session import open_session
 
     where = find_home(home, device)
@@ -70,6 +70,6 @@ def probe_device(
     def one(host: str, tick: Ticker) -> Any:  # noqa: ANN401
         tick(f"{host}: probing", 0, 0)
         with open_session(host, home=where) as session:
-            return host, session.facts(sites(status(session)))
+            return host, session.facts(find_sites(status(session)))
 
     return run_on_hosts(hosts, one, show.format_probes, as_json=as_json, facts=show.encode_probes)

@@ -15,7 +15,7 @@ from edgekit.graphs.instrument import Additions, open_instrumented
 from edgekit.graphs.onnx_file import read_signature
 from edgekit.model import Signature, TensorSpec
 from edgekit_agent.failures import AgentError
-from edgekit_agent.feeds import Batch, batch_size, batches
+from edgekit_agent.feeds import Batch, find_batch_size, iter_batches
 from edgekit_agent.runtimes import Tensor
 from edgekit_agent.samples import Samples
 
@@ -75,7 +75,7 @@ def feed(
         UserError: the samples do not fit the model, or it fails on one of them.
     """
     done, total = 0, sum(part.columns[0].shape[0] for part in parts)
-    size = batch_size(parts[0], tensors) if parts else None
+    size = find_batch_size(parts[0], tensors) if parts else None
     for first, batch in _iter_batches(parts, tensors, size or 1):
         yield batch, partial(_run, session, batch, first + batch.start)
         done += batch.rows
@@ -89,7 +89,7 @@ def _iter_batches(
     """Yield each batch with the number of its part's first sample in the user's data."""
     try:
         for samples in parts:
-            for each in batches(samples, tensors, batch):
+            for each in iter_batches(samples, tensors, batch):
                 yield samples.first, each
     except AgentError as error:
         raise UserError(error.failure.message, hint=error.failure.hint) from error
@@ -115,7 +115,7 @@ def get_input_tensors(proto: ModelProto) -> tuple[Tensor, ...]:
 
 def get_batch_size(samples: Samples, signature: Signature) -> int:
     """Return the batch size that a model requires; 1 if it takes any."""
-    return batch_size(samples, tuple(map(to_agent_tensor, signature.inputs))) or 1
+    return find_batch_size(samples, tuple(map(to_agent_tensor, signature.inputs))) or 1
 
 
 def to_agent_tensor(spec: TensorSpec) -> Tensor:

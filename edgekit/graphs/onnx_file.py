@@ -27,7 +27,7 @@ from edgekit.graphs.heap import return_freed_memory
 from edgekit.graphs.node_order import sort_nodes
 from edgekit.graphs.size_limits import refuse_too_many_nodes
 from edgekit.model import Model, Signature, TensorSpec
-from edgekit_agent.files import sha256_of, whole_file
+from edgekit_agent.files import open_atomic, sha256_of
 from edgekit_agent.limits import MOST_FOLDED_BYTES
 
 # Protobuf cannot hold more in one message.
@@ -189,13 +189,13 @@ def save(proto: ModelProto, path: Path) -> None:
     else:
         for tensor in iter_tensors(proto.graph):
             clear_external_location(tensor)
-    with whole_file(str(path)) as file:
+    with open_atomic(str(path)) as file:
         file.write(proto.SerializeToString(deterministic=True))
 
 
 def _write_data(proto: ModelProto, path: Path) -> None:
     """Move the data of all but the smallest tensors into one file."""
-    with whole_file(str(path)) as file:
+    with open_atomic(str(path)) as file:
         for tensor in iter_tensors(proto.graph):
             if not tensor.HasField("raw_data") or len(tensor.raw_data) < _LEAST_OUTSIDE:
                 continue

@@ -22,7 +22,7 @@ from edgekit.packing.numbers import Form, Words, count_symbols, iter_low_bits, t
 from edgekit.packing.rans import Run, choose_lanes, encode_symbols
 from edgekit.packing.tables import Table, group_tables, make_table
 from edgekit.packing.tensors import find_onnx_tensors
-from edgekit_agent.limits import most_expanded
+from edgekit_agent.limits import get_expansion_limit
 from edgekit_agent.unpacking import (
     FILL,
     FIRST_GROUP,
@@ -32,7 +32,7 @@ from edgekit_agent.unpacking import (
     STORED,
     ZLIB,
     Tell,
-    lzma_filter,
+    make_lzma_filter,
     unpack,
 )
 
@@ -61,7 +61,7 @@ def encode_for_transfer(data: bytes, tell: Tell = ignore_progress) -> TransferDa
         tell: called with the amount of work done and in total.
     """
     packed = pack(data, tell)
-    if len(packed) > len(data) * (1 - _WORTH) or len(data) > most_expanded(len(packed)):
+    if len(packed) > len(data) * (1 - _WORTH) or len(data) > get_expansion_limit(len(packed)):
         return TransferData(encoding="raw", data=data)
     return TransferData(encoding="packed", data=packed)
 
@@ -230,7 +230,7 @@ def _compress_plan(plan: bytes) -> _CompressedPlan:
     ways.append(_CompressedPlan(method=ZLIB, size=len(plan), data=zipped))
     settings = _LZMA_SETTINGS if len(plan) < _TRIED_BYTES else _LZMA_SETTINGS[:1]
     for lc, lp, pb in settings:
-        filters = [lzma_filter(lc, lp, pb) | {"preset": 9}]
+        filters = [make_lzma_filter(lc, lp, pb) | {"preset": 9}]
         body = lzma.compress(plan, lzma.FORMAT_RAW, filters=filters)
         coded = bytes([lc + 9 * (lp + 5 * pb)]) + body
         ways.append(_CompressedPlan(method=LZMA, size=len(plan), data=coded))

@@ -21,7 +21,7 @@ from edgekit.packing.numbers import (
 from edgekit.packing.slices import Slices, find_slices
 from edgekit.packing.tables import estimate_bits
 from edgekit.packing.tensors import StoredTensor
-from edgekit_agent.unpacking import COPY, FILL, PRODUCT, Tell, product
+from edgekit_agent.unpacking import COPY, FILL, PRODUCT, Tell, multiply_scales
 
 _FLOAT = 1
 _WIDTHS = {_FLOAT: 32, 2: 8, 3: 8, 4: 16, 5: 16, 6: 32, 10: 16, 12: 32, 16: 16, 17: 8, 21: 4, 22: 4}
@@ -127,10 +127,10 @@ class _KnownTensors:
         wanted = np.frombuffer(raw, "<f4")
         for at, left in reversed(self._floats[len(raw)]):
             for factor_at, factor in reversed(self._floats[4]):
-                first = product(left[:1], factor)
+                first = multiply_scales(left[:1], factor)
                 if abs(first[0] - wanted[0]) > 1e-6 * abs(wanted[0]):
                     continue
-                if product(left, factor).tobytes() == raw:
+                if multiply_scales(left, factor).tobytes() == raw:
                     return Rule(kind=PRODUCT, arguments=(place - at, place - factor_at))
         return None
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgekit_agent.numbers import symbol_values
+from edgekit_agent.numbers import compute_symbol_values
 
 Words = NDArray[Any]
 Bins = NDArray[np.int64]
@@ -93,7 +93,7 @@ def iter_low_bits(
         kept: bits after the highest one that a symbol holds.
         count: number of different symbols.
     """
-    _, missing = symbol_values(count, kept)
+    _, missing = compute_symbol_values(count, kept)
     if not missing.any():
         return
     for part in _iter_chunks(words):

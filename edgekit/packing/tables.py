@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgekit.packing.numbers import Bins, Form
-from edgekit_agent.numbers import symbol_count, symbol_values
-from edgekit_agent.rans import PRECISION, frequencies
+from edgekit_agent.numbers import compute_symbol_values, count_symbols
+from edgekit_agent.rans import PRECISION, compute_frequencies
 
 _STEPS = (1, 2, 4, 8)
 # Estimated bits of a table's entry and of its header once the plan is deflated.
@@ -30,7 +30,7 @@ class Table:
     @property
     def counts(self) -> tuple[int, ...]:
         """Return the frequencies of the symbols."""
-        return frequencies(self.levels, self.steps)
+        return compute_frequencies(self.levels, self.steps)
 
 
 @dataclass(kw_only=True)
@@ -98,8 +98,8 @@ def _map_coarse_symbols(
     width: int, finest: int, kept: int
 ) -> tuple[NDArray[np.int64], NDArray[np.uint32], int]:
     """Map each finest symbol to the one that keeps fewer bits, and to the bits that it lacks."""
-    least, _ = symbol_values(symbol_count(width, finest), finest)
-    coarse, lacking = symbol_values(symbol_count(width, kept), kept)
+    least, _ = compute_symbol_values(count_symbols(width, finest), finest)
+    coarse, lacking = compute_symbol_values(count_symbols(width, kept), kept)
     symbol = np.searchsorted(coarse, least, side="right") - 1
     return symbol, lacking[symbol], len(coarse)
 

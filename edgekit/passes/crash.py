@@ -22,7 +22,7 @@ from edgekit.graphs.lite_file import count_tflite_ops
 from edgekit.graphs.onnx_file import load_structure
 from edgekit.model import Model, TensorSpec
 from edgekit.recipe import Step
-from edgekit_agent.files import write_whole
+from edgekit_agent.files import write_atomic
 
 _PACKAGES = ("onnx", "onnxruntime", "numpy", "ai-edge-litert")
 # A full disk or quota is no fault of a pass, and stops every other candidate as well.
@@ -70,7 +70,7 @@ def write_crash(crash: PassCrash, root: Path) -> Path:
     text = crash.report.encode("utf-8", "backslashreplace")
     path = root / "crashes" / f"{hashlib.sha256(text).hexdigest()[:16]}.txt"
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(str(path), text)
+    write_atomic(str(path), text)
     return path
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from edgekit.graphs.channels import Channels, Family
 from edgekit.graphs.observe import get_input_tensors
 from edgekit.progress import Tick
-from edgekit_agent.feeds import batches
+from edgekit_agent.feeds import iter_batches
 from edgekit_agent.samples import Samples
 
 # Samples are few, as each takes a backward pass.
@@ -70,7 +70,9 @@ def compute_gradient_scores(
     gradients = _Gradients(function, names)
     squared = dict.fromkeys((g for f in families for g in f.groups), 0.0)
     rng = np.random.default_rng(0)
-    fed = (b.inputs for part in parts for b in batches(part, get_input_tensors(channels.proto), 1))
+    fed = (
+        b.inputs for part in parts for b in iter_batches(part, get_input_tensors(channels.proto), 1)
+    )
     for number, feeds in enumerate(fed):
         if number == _MOST_SAMPLES:
             break

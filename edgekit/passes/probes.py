@@ -16,7 +16,7 @@ from edgekit.graphs.outputs import Arrays, iter_outputs
 from edgekit.model import Model, Signature, TensorSpec
 from edgekit.subsets import count_samples, select_spread, to_parts
 from edgekit_agent.failures import AgentError
-from edgekit_agent.feeds import batch_size, batches
+from edgekit_agent.feeds import find_batch_size, iter_batches
 from edgekit_agent.runtimes import Tensor
 from edgekit_agent.samples import Column, Samples
 
@@ -92,7 +92,7 @@ def iter_probes(
                 first.append(probe.feed)
             yield replace(probe, judges=parts is unseen or not unseen)
     axes = {column.name: column.axis for column in seen[0].columns}
-    if batch_size(seen[0], tensors) is None:
+    if find_batch_size(seen[0], tensors) is None:
         repeated = (first * _TOGETHER)[:_TOGETHER]
         joined = {
             name: np.concatenate([feed[name] for feed in repeated], axes[name])
@@ -157,7 +157,7 @@ def _iter_real(
 ) -> Iterator[Probe]:
     try:
         for part in select_spread(parts, _get_sample_count(model)):
-            for batch in batches(part, tensors, batch_size(part, tensors) or 1):
+            for batch in iter_batches(part, tensors, find_batch_size(part, tensors) or 1):
                 yield Probe(
                     what=f"sample {part.first + batch.start}",
                     feed=batch.inputs,

@@ -44,7 +44,7 @@ from edgekit.passes.widths import (
 from edgekit.progress import Tick
 from edgekit.recipe import PruneChannels
 from edgekit.subsets import split_held_out
-from edgekit_agent.feeds import batches
+from edgekit_agent.feeds import iter_batches
 from edgekit_agent.samples import Samples
 
 _OPSET = 13
@@ -115,7 +115,7 @@ def _get_input_shapes(
     proto: ModelProto, parts: Sequence[Samples], batch: int
 ) -> dict[str, tuple[int, ...]]:
     """Return the shapes of the inputs for the fewest samples that the model accepts."""
-    first = next(iter(batches(parts[0], get_input_tensors(proto), batch)))
+    first = next(iter(iter_batches(parts[0], get_input_tensors(proto), batch)))
     return {name: value.shape for name, value in first.inputs.items()}
 
 

@@ -11,7 +11,7 @@ from edgekit.graphs.index import GraphIndex
 from edgekit.graphs.instrument import Additions, open_instrumented
 from edgekit.graphs.observe import Values, get_input_tensors, observe
 from edgekit.graphs.upstream import collect_reads, extract_subgraph, find_downstream, find_upstream
-from edgekit_agent.feeds import batch_size
+from edgekit_agent.feeds import find_batch_size
 from edgekit_agent.samples import Samples
 
 # Largest size of the cached values of all samples together.
@@ -66,7 +66,7 @@ class Replay:
 
     def _is_fixed(self, proto: ModelProto) -> bool:
         """Return whether the model has a fixed batch, so that padding may fill the last one."""
-        size = batch_size(self._parts[0], get_input_tensors(proto)) if self._parts else None
+        size = find_batch_size(self._parts[0], get_input_tensors(proto)) if self._parts else None
         return (size or 1) > 1
 
     def _stream(self, proto: ModelProto, names: Sequence[str]) -> Iterator[Values]:

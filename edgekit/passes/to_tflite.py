@@ -21,7 +21,7 @@ from edgekit.passes.fixed_sizes import describe_fixed_sizes, infer_sums
 from edgekit.passes.growth import check_integers, note_size, note_time
 from edgekit.passes.sources import note_fixed_inputs
 from edgekit.recipe import Precision, ToTflite
-from edgekit_agent.files import write_whole
+from edgekit_agent.files import write_atomic
 
 # Element type of weights by precision; ``same`` keeps types, ``dynamic`` refuses by itself.
 _STORED: dict[Precision, str] = {"float16": "float16", "int16x8": "int8"}
@@ -51,7 +51,7 @@ def to_tflite(model: Model, settings: ToTflite, work: Work) -> Path:
             made = _emit(proto, dims, precision, settings, work)
     except UserError as error:  # a type or size that no .tflite file holds: others go on
         raise PassRefused(error.message, hint=error.hint) from error
-    write_whole(str(target), made)
+    write_atomic(str(target), made)
     _check_stored(target, settings.precision)
     check_integers(model, target)
     note_size(model, target, work)

@@ -25,10 +25,10 @@ class AgentFile:
 
 
 @functools.cache
-def agent_file() -> AgentFile:
+def pack_agent() -> AgentFile:
     """Pack the installed agent as a zip that Python runs; the bytes are the same on every host."""
     members = {"__main__.py": MAIN.encode()}
-    members.update(_sources(resources.files(PACKAGE), PACKAGE))
+    members.update(_iter_sources(resources.files(PACKAGE), PACKAGE))
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name in sorted(members):
@@ -40,11 +40,11 @@ def agent_file() -> AgentFile:
     return AgentFile(data=data, digest=hashlib.sha256(data).hexdigest())
 
 
-def _sources(folder: Traversable, name: str) -> Iterator[tuple[str, bytes]]:
+def _iter_sources(folder: Traversable, name: str) -> Iterator[tuple[str, bytes]]:
     for entry in folder.iterdir():
         inner = f"{name}/{entry.name}"
         if entry.is_dir():
-            yield from _sources(entry, inner)
+            yield from _iter_sources(entry, inner)
         elif entry.name.endswith(".py"):
             yield inner, entry.read_bytes()
 

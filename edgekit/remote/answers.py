@@ -56,7 +56,7 @@ class Bounds:
     line_bytes: int = _LINE_BYTES
 
 
-class Watch:
+class LimitTracker:
     """Time and number of lines that one job has used, against its limits.
 
     Attributes:
@@ -82,10 +82,12 @@ class Watch:
 def bounds_of(job: object) -> Bounds:
     """Return the limits of the answer to a job, which grow with its amount of work."""
     if isinstance(job, ScoreJob):
-        samples = _rows(job)
-        return _bounds(values=samples, steps=samples)
+        samples = _count_samples(job)
+        return _make_bounds(values=samples, steps=samples)
     if isinstance(job, BenchJob):
-        return _bounds(values=job.max_runs, steps=job.min_runs, more_s=job.warmup_s + job.seconds)
+        return _make_bounds(
+            values=job.max_runs, steps=job.min_runs, more_s=job.warmup_s + job.seconds
+        )
     if isinstance(job, ReceiveJob):
         return Bounds(total_s=_JOB_S + _S_PER_BYTE * sum(b.wire_size for b in job.blobs))
     if isinstance(job, (ProbeJob, PlanJob, ForgetJob)):
@@ -93,14 +95,14 @@ def bounds_of(job: object) -> Bounds:
     return Bounds()
 
 
-def _bounds(*, values: int, steps: int, more_s: float = 0.0) -> Bounds:
+def _make_bounds(*, values: int, steps: int, more_s: float = 0.0) -> Bounds:
     return Bounds(
         total_s=_JOB_S + _S_PER_VALUE * steps + more_s,
         line_bytes=_LINE_BYTES + _BYTES_PER_VALUE * values,
     )
 
 
-def _rows(job: ScoreJob) -> int:
+def _count_samples(job: ScoreJob) -> int:
     column = job.samples.label or job.samples.columns[0]
     return max(0, column.shape[0] - job.start)
 
@@ -267,19 +269,19 @@ def _check_plan(plan: Plan, job: PlanJob) -> None:
     _check(all(-1 <= at <= blob.wire_size for at, blob in held), "a plan of other sizes")
 
 
-def _check_scored(tally: Tally, job: ScoreJob) -> None:
+def _check_tally(tally: Tally, job: ScoreJob) -> None:
     _check(tally.metric == job.metric, f"a tally of {tally.metric}")
-    _check(tally.n == _rows(job), f"a tally of {tally.n} samples")
+    _check(tally.n == _count_samples(job), f"a tally of {tally.n} samples")
 
 
-def _check_timed(report: Report, job: BenchJob) -> None:
+def _check_report(report: Report, job: BenchJob) -> None:
     _check(len(report.latency.values_ms) <= max(job.max_runs, job.min_runs), "too many runs")
 
 
 _FITS: dict[type, _Fits] = {
     PlanJob: _check_plan,
-    ScoreJob: _check_scored,
-    BenchJob: _check_timed,
+    ScoreJob: _check_tally,
+    BenchJob: _check_report,
 }
 
 

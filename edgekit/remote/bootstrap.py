@@ -53,7 +53,7 @@ def check_rule(folder: Path, home: str, rule: str) -> None:
         )
 
 
-def take_home(folder: Path) -> None:
+def claim_home(folder: Path) -> None:
     """Mark a new or empty folder as edgekit's; refuse one that holds files of other programs.
 
     The agent checks again, more closely, before it writes anything.
@@ -110,7 +110,7 @@ def receive_agent(folder: Path, path: Path, digest: str, size: int) -> bytes:
     """
     is_writable = True
     try:
-        take_home(folder)
+        claim_home(folder)
         path.parent.mkdir(mode=0o700, exist_ok=True)
         is_writable = os.access(path.parent, os.W_OK)
     except OSError as error:

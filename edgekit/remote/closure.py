@@ -84,11 +84,11 @@ def resolve(
             missing[f"{asked.name}{extras}{asked.specifier}"] = None
             continue
         needed[name] = wheel
-        todo += [r for r in wheel.requires if _applies(r, asked.extras, python)]
+        todo += [r for r in wheel.requires if _is_required(r, asked.extras, python)]
     return tuple(needed[n] for n in sorted(needed)), tuple(missing)
 
 
-def _applies(requirement: Requirement, extras: set[str], python: DevicePython) -> bool:
+def _is_required(requirement: Requirement, extras: set[str], python: DevicePython) -> bool:
     if requirement.marker is None:
         return True
     environment = python.markers()

@@ -13,11 +13,11 @@ PLAIN = frozenset(
 LONGEST_WORD = 800
 
 
-def through_login_shell(script: str) -> str:
+def quote_for_login_shell(script: str) -> str:
     """Quote a script as one ASCII line that runs it in ``sh`` from any login shell."""
     parts, part = [], ""
     for byte in script.encode("utf-8", "surrogateescape"):
-        part += _written(byte)
+        part += _escape_byte(byte)
         if len(part) > LONGEST_WORD:
             parts.append(part)
             part = ""
@@ -25,7 +25,7 @@ def through_login_shell(script: str) -> str:
     return f'exec /bin/sh -c \'eval "$(printf %b "$@")"\' sh {words}'
 
 
-def _written(byte: int) -> str:
+def _escape_byte(byte: int) -> str:
     """Escape a byte for ``printf %b``."""
     if byte == ord("\n"):
         return "\\n"

@@ -9,7 +9,7 @@ from typing import TypeVar
 from edgekit.errors import DeviceError, UnknownStateError
 from edgekit.remote.session import LOCAL, Progress, Session
 from edgekit_agent.jobs import ConfirmJob, StatusJob
-from edgekit_agent.results import StageProgress, Status, Watch, Watched
+from edgekit_agent.results import ConfirmResult, StageProgress, Status, Watch
 
 R = TypeVar("R")
 
@@ -37,7 +37,7 @@ class WatchTerms:
 UNWATCHED = WatchTerms(seconds=0.0)
 
 
-def watch_terms(host: str, seconds: float | None, *, by_app: bool) -> WatchTerms:
+def choose_watch_terms(host: str, seconds: float | None, *, by_app: bool) -> WatchTerms:
     """Return the terms for a host; by default 30 s, and 0 s for this machine, which has no link."""
     if seconds is None:
         seconds = 0.0 if host == LOCAL and not by_app else DEFAULT_S
@@ -63,7 +63,7 @@ def confirm(
     if after.watch is None or after.watch.release != release:
         return
     if not terms.by_app:
-        _ask(session, ConfirmJob(session.home, release), Watched, after.watch)
+        _ask(session, ConfirmJob(session.home, release), ConfirmResult, after.watch)
         return
     started = time.monotonic()
     # The limit comes from the user's terms: the device could report any number of seconds.
@@ -96,7 +96,7 @@ def _ask(session: Session, job: object, result: type[R], watch: Watch) -> R:
             if error.kind == _WENT_BACK:
                 raise
             if error.kind != _BUSY or time.monotonic() > until:
-                raise _in_doubt(session.name, error, watch) from error
+                raise _make_unknown_state_error(session.name, error, watch) from error
         time.sleep(_POLL_S)
 
 
@@ -117,7 +117,7 @@ def _ask_twice(session: Session, job: object, result: type[R]) -> R:
         raise lost from error
 
 
-def _in_doubt(host: str, error: DeviceError, watch: Watch) -> UnknownStateError:
+def _make_unknown_state_error(host: str, error: DeviceError, watch: Watch) -> UnknownStateError:
     return UnknownStateError(
         f"{error.message}; it serves {watch.release} if that was confirmed, else it goes back "
         f"to {watch.previous} within {watch.seconds:g} s",

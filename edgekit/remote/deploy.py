@@ -17,14 +17,14 @@ from edgekit.errors import DeviceError
 from edgekit.packing import TransferData
 from edgekit.profile import DeviceProfile, RuntimeName, RuntimeSpec
 from edgekit.remote.confirmation import UNWATCHED, WatchTerms, confirm
-from edgekit.remote.device_python import device_python, userland
+from edgekit.remote.device_python import read_device_python, userland
 from edgekit.remote.outcome import switch
-from edgekit.remote.sending import Packed, send, sha256
+from edgekit.remote.sending import PackedFiles, send, sha256
 from edgekit.remote.session import Progress, Session
-from edgekit.remote.trust import is_taken, request_admission
-from edgekit.remote.wheels import fetch_runtime, litert_packages
+from edgekit.remote.trust import is_installed, request_admission
+from edgekit.remote.wheels import choose_litert_packages, fetch_runtime
 from edgekit_agent.jobs import InstallJob, NamedBlob, RollbackJob, RuntimeJob, StatusJob
-from edgekit_agent.results import DeviceFacts, Health, RuntimeFacts, Status, Unpacked, Watch
+from edgekit_agent.results import DeviceFacts, Health, RuntimeFacts, RuntimeResult, Status, Watch
 from edgekit_agent.statements import Signature
 
 
@@ -77,25 +77,25 @@ def push(
     """
     started = time.monotonic()
     release = sha256(bundle.manifest_bytes)
-    after = _found(session, release[:RELEASE_DIGITS], progress)
+    after = _ask_status(session, release[:RELEASE_DIGITS], progress)
     permit = request_admission(session, bundle, after.trust, allow_downgrade=allow_downgrade)
-    if not is_taken(bundle, after):
-        after = _installed(bundle, session, after, release, cache, progress, permit, watch.seconds)
+    if not is_installed(bundle, after):
+        after = _install(bundle, session, after, release, cache, progress, permit, watch.seconds)
     confirm(session, after, release[:RELEASE_DIGITS], watch, progress)
     return PushReport(
         host=session.name,
         release=release[:RELEASE_DIGITS],
         previous=after.previous.name if after.previous else None,
-        sent_bytes=session.newly_sent(),
+        sent_bytes=session.count_newly_sent(),
         total_bytes=len(bundle.manifest_bytes) + sum(f.bytes for f in bundle.manifest.files),
-        runtime=_runtime_of(after),
+        runtime=_describe_runtime(after),
         seconds=time.monotonic() - started,
         health=after.health,
         watch=after.watch,
     )
 
 
-def _found(session: Session, release: str, progress: Progress | None) -> Status:
+def _ask_status(session: Session, release: str, progress: Progress | None) -> Status:
     """Return the status of the device, with its health if it serves the release undamaged."""
     job = StatusJob(home=session.home, check=release)
     try:
@@ -106,7 +106,7 @@ def _found(session: Session, release: str, progress: Progress | None) -> Status:
         return status(session)  # damaged or unhealthy: a new install repairs it or tells why not
 
 
-def _installed(
+def _install(
     bundle: Bundle,
     session: Session,
     before: Status,
@@ -117,7 +117,7 @@ def _installed(
     watch_s: float,
 ) -> Status:
     manifest, use = bundle.manifest, bundle.manifest.runtime
-    facts = session.facts(sites(before))
+    facts = session.facts(find_sites(before))
     check_machine(session.name, facts, manifest.profile)
     found = ensure_runtime(
         session,
@@ -128,8 +128,10 @@ def _installed(
         cache=cache,
         progress=progress,
     )
-    with _sources(bundle) as sources:
-        packed = Packed(find=lambda digest: _packed(bundle, digest), site=found.site)
+    with _open_sources(bundle) as sources:
+        packed = PackedFiles(
+            find=lambda digest: _find_packed_model(bundle, digest), site=found.site
+        )
         send(session, [*sources, (bundle.manifest_bytes, release)], progress, packed)
     job = InstallJob(
         home=session.home,
@@ -149,13 +151,13 @@ def _installed(
     return switch(session, job, wanted=job.release, progress=progress)
 
 
-def _packed(bundle: Bundle, digest: str) -> TransferData | None:
+def _find_packed_model(bundle: Bundle, digest: str) -> TransferData | None:
     """Return the encoded form of the model; None for other files, which are not worth expanding."""
     model = bundle.manifest.file(bundle.manifest.model)
     return bundle.encode_for_transfer(model.name) if model.digest == digest else None
 
 
-def _runtime_of(after: Status) -> str:
+def _describe_runtime(after: Status) -> str:
     current = after.current
     return f"{current.runtime} {current.runtime_version}".strip() if current else ""
 
@@ -206,49 +208,49 @@ def ensure_runtime(
     Raises:
         DeviceError: no runtime works on the device, and none can be installed.
     """
-    found = _usable(facts, runtime, spec)
+    found = _find_usable(facts, runtime, spec)
     if found is not None:
         return found
     if facts.home_is_noexec:
-        raise _no_libraries(session, facts, runtime)
-    python = device_python(session.name, facts)
+        raise _make_noexec_error(session, facts, runtime)
+    python = read_device_python(session.name, facts)
     try:
         wheels = fetch_runtime(
             runtime, spec, python, tested_version=tested_version, cache=cache, progress=progress
         )
     except DeviceError as error:
         raise DeviceError(
-            f"{session.name}: {error.message}{_own(facts, runtime)}",
+            f"{session.name}: {error.message}{_describe_own_runtime(facts, runtime)}",
             hint=error.hint,
             transient=error.transient,
         ) from error
     site = f"{session.home}/runtimes/{wheels.name}"
-    found = _usable(session.facts((site,)), runtime, spec)
+    found = _find_usable(session.facts((site,)), runtime, spec)
     if found is not None:
         return found
     send(session, wheels.files, progress)
     named = tuple(NamedBlob(path.name, digest) for path, digest in wheels.files)
     job = RuntimeJob(home=session.home, name=wheels.name, wheels=named)
-    unpacked = session.ask(job, Unpacked, progress=progress)
+    unpacked = session.ask(job, RuntimeResult, progress=progress)
     # A new agent process must look for it: Python caches that a folder was missing.
     session.close()
     now = session.facts((unpacked.site,))
-    found = _usable(now, runtime, spec)
+    found = _find_usable(now, runtime, spec)
     if found is None:
-        raise _useless(session.name, now, unpacked.site, wheels.provided)
+        raise _make_broken_runtime_error(session.name, now, unpacked.site, wheels.provided)
     return found
 
 
-def _usable(facts: DeviceFacts, runtime: str, spec: RuntimeSpec) -> RuntimeFacts | None:
+def _find_usable(facts: DeviceFacts, runtime: str, spec: RuntimeSpec) -> RuntimeFacts | None:
     """Return the first runtime that works and is allowed; the device's own comes first."""
     for found in sorted(facts.runtimes, key=lambda r: r.site is not None):
-        if found.name == runtime and found.works and _allows(spec, found):
+        if found.name == runtime and found.works and _is_allowed(spec, found):
             return found
     return None
 
 
-def _allows(spec: RuntimeSpec, found: RuntimeFacts) -> bool:
-    if found.name == "litert" and found.package not in litert_packages(spec.version):
+def _is_allowed(spec: RuntimeSpec, found: RuntimeFacts) -> bool:
+    if found.name == "litert" and found.package not in choose_litert_packages(spec.version):
         return False
     try:
         return SpecifierSet(spec.version).contains(Version(found.version), prereleases=True)
@@ -256,24 +258,27 @@ def _allows(spec: RuntimeSpec, found: RuntimeFacts) -> bool:
         return False
 
 
-def _own(facts: DeviceFacts, runtime: str) -> str:
+def _describe_own_runtime(facts: DeviceFacts, runtime: str) -> str:
     own = [r for r in facts.runtimes if r.name == runtime and r.site is None]
     if not own:
         return ""
     return f" (its own {own[0].package} {own[0].version}: {own[0].detail or 'not allowed'})"
 
 
-def _no_libraries(session: Session, facts: DeviceFacts, runtime: RuntimeName) -> DeviceError:
+def _make_noexec_error(session: Session, facts: DeviceFacts, runtime: RuntimeName) -> DeviceError:
     return DeviceError(
-        f"{session.name}: no usable {runtime} there{_own(facts, runtime)}, and none can be "
-        f"brought: edgekit's home {session.home} is mounted noexec: no library loads from there",
+        f"{session.name}: no usable {runtime} there{_describe_own_runtime(facts, runtime)}, "
+        f"and none can be brought: edgekit's home {session.home} "
+        f"is mounted noexec: no library loads from there",
         hint="choose a home elsewhere (--home), mount it without noexec, or install the runtime "
         "in the device's own Python",
         kind="noexec",
     )
 
 
-def _useless(host: str, facts: DeviceFacts, site: str, provided: frozenset[str]) -> DeviceError:
+def _make_broken_runtime_error(
+    host: str, facts: DeviceFacts, site: str, provided: frozenset[str]
+) -> DeviceError:
     there = [r for r in facts.runtimes if r.site == site]
     why = next((r.detail for r in there if r.detail), "it is not found where it was unpacked")
     packages = " ".join(f"python3-{name}" for name in sorted(provided))
@@ -281,7 +286,7 @@ def _useless(host: str, facts: DeviceFacts, site: str, provided: frozenset[str])
     return DeviceError(f"{host}: the runtime sent to {site} does not work: {why}", hint=hint)
 
 
-def sites(before: Status) -> tuple[str, ...]:
+def find_sites(before: Status) -> tuple[str, ...]:
     """Return the folders of the runtimes that the releases of a device use."""
     releases = (before.current, before.previous)
     return tuple(dict.fromkeys(r.site for r in releases if r is not None and r.site is not None))
@@ -303,7 +308,7 @@ def check_machine(host: str, facts: DeviceFacts, profile: DeviceProfile) -> None
 
 
 @contextmanager
-def _sources(bundle: Bundle) -> Iterator[Sequence[tuple[Path, str]]]:
+def _open_sources(bundle: Bundle) -> Iterator[Sequence[tuple[Path, str]]]:
     """Yield the path and sha256 of every file of a bundle; unpack a packed one temporarily."""
     if bundle.path.is_dir():
         yield [(bundle.path / blob.name, blob.digest) for blob in bundle.blobs()]

@@ -40,9 +40,9 @@ class DevicePython:
 
     def platforms(self) -> tuple[str, ...]:
         """Return the platform tags of wheels, the newest glibc first."""
-        return tuple(self._platforms())
+        return tuple(self._iter_platforms())
 
-    def _platforms(self) -> Iterator[str]:
+    def _iter_platforms(self) -> Iterator[str]:
         major, newest = self.glibc
         for minor in range(newest, _OLDEST_MINOR.get(self.arch, _OLDEST_MINOR_ELSEWHERE) - 1, -1):
             yield f"manylinux_{major}_{minor}_{self.arch}"
@@ -80,7 +80,7 @@ def userland(facts: DeviceFacts) -> str:
     return cpu.userland(facts.machine, facts.pointer_bits)
 
 
-def device_python(host: str, facts: DeviceFacts) -> DevicePython:
+def read_device_python(host: str, facts: DeviceFacts) -> DevicePython:
     """Read the Python of a device from the facts that it reported.
 
     Raises:

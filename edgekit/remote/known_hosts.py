@@ -77,7 +77,7 @@ class Address:
         return self.alias or self.host
 
 
-def known_keys(files: Sequence[Path], name: str) -> tuple[KnownKey, ...]:
+def read_known_keys(files: Sequence[Path], name: str) -> tuple[KnownKey, ...]:
     """Return all lines of known_hosts files that match a host; a missing file counts as empty.
 
     Args:
@@ -106,7 +106,7 @@ def _parse(line: str, name: str, file: Path, number: int) -> KnownKey | None:
     fields = line.split()
     marker = fields.pop(0) if fields and fields[0].startswith("@") else ""
     # A damaged line is skipped, as in OpenSSH: the rest of the file must stay usable.
-    if len(fields) < 3 or fields[0].startswith("#") or not _names(fields[0], name):
+    if len(fields) < 3 or fields[0].startswith("#") or not _matches_host(fields[0], name):
         return None
     try:
         blob = base64.b64decode(fields[2], validate=True)
@@ -115,16 +115,16 @@ def _parse(line: str, name: str, file: Path, number: int) -> KnownKey | None:
     return KnownKey(key=HostKey(kind=fields[1], blob=blob), marker=marker, file=file, line=number)
 
 
-def _names(field: str, name: str) -> bool:
+def _matches_host(field: str, name: str) -> bool:
     if field.startswith("|1|"):
-        return _hashed(field, name)
+        return _matches_hashed_name(field, name)
     patterns = field.lower().split(",")
-    if any(p.startswith("!") and _like(p[1:], name) for p in patterns):
+    if any(p.startswith("!") and _matches_pattern(p[1:], name) for p in patterns):
         return False
-    return any(_like(p, name) for p in patterns if not p.startswith("!"))
+    return any(_matches_pattern(p, name) for p in patterns if not p.startswith("!"))
 
 
-def _hashed(field: str, name: str) -> bool:
+def _matches_hashed_name(field: str, name: str) -> bool:
     parts = field.split("|")
     if len(parts) != 4:
         return False
@@ -135,17 +135,17 @@ def _hashed(field: str, name: str) -> bool:
     return hmac.compare_digest(hmac.new(salt, name.encode(), hashlib.sha1).digest(), expected)
 
 
-def _like(pattern: str, name: str) -> bool:
+def _matches_pattern(pattern: str, name: str) -> bool:
     # fnmatch would read the brackets of [host]:port as a set of letters.
     parts = re.split(r"([*?])", pattern)
     wild = {"*": ".*", "?": "."}
     return re.fullmatch("".join(wild.get(p, re.escape(p)) for p in parts), name) is not None
 
 
-def preferred_kinds(files: Sequence[Path], address: Address) -> tuple[str, ...]:
+def find_preferred_kinds(files: Sequence[Path], address: Address) -> tuple[str, ...]:
     """Return the key types that known_hosts lists for a host; the negotiation prefers them."""
     for name in (address.name, address.plain_name):
-        known = known_keys(files, name)
+        known = read_known_keys(files, name)
         certified = any(k.marker == "@cert-authority" for k in known)
         kinds = [k.key.kind for k in known if not k.marker]
         if kinds or certified:
@@ -165,8 +165,8 @@ def check_host_key(host: str, shown: HostKey, address: Address, files: Sequence[
     Raises:
         DeviceError: the key is unknown, changed or revoked, or its certificate is not valid.
     """
-    known = known_keys(files, address.name)
-    everywhere = (*known, *known_keys(files, address.plain_name))
+    known = read_known_keys(files, address.name)
+    everywhere = (*known, *read_known_keys(files, address.plain_name))
     shown, authority = _unwrap_certificate(host, shown, address, everywhere)
     for entry in everywhere:
         if entry.marker == "@revoked" and entry.key.blob in (shown.blob, authority):
@@ -180,8 +180,8 @@ def check_host_key(host: str, shown: HostKey, address: Address, files: Sequence[
     if any(e.key.blob == shown.blob for e in exact or everywhere if not e.marker):
         return
     if exact:
-        raise _changed(host, shown, address, exact)
-    raise _unknown(host, shown, address, files, by_authority=bool(known))
+        raise _make_changed_key_error(host, shown, address, exact)
+    raise _make_unknown_key_error(host, shown, address, files, by_authority=bool(known))
 
 
 def _unwrap_certificate(
@@ -192,7 +192,7 @@ def _unwrap_certificate(
         return shown, b""
     try:
         certificate = read_host_certificate(
-            shown.kind, shown.blob, host=address.plain_name, matches=_like
+            shown.kind, shown.blob, host=address.plain_name, matches=_matches_pattern
         )
     except ValueError as error:
         raise DeviceError(
@@ -204,7 +204,9 @@ def _unwrap_certificate(
     return plain, certificate.authority if certificate.authority in authorities else b""
 
 
-def _changed(host: str, shown: HostKey, address: Address, known: Sequence[KnownKey]) -> DeviceError:
+def _make_changed_key_error(
+    host: str, shown: HostKey, address: Address, known: Sequence[KnownKey]
+) -> DeviceError:
     same_kind = [e for e in known if e.key.kind == shown.kind]
     entry = (same_kind or list(known))[0]
     return DeviceError(
@@ -215,7 +217,7 @@ def _changed(host: str, shown: HostKey, address: Address, known: Sequence[KnownK
     )
 
 
-def _unknown(
+def _make_unknown_key_error(
     host: str, shown: HostKey, address: Address, files: Sequence[Path], *, by_authority: bool
 ) -> DeviceError:
     file = files[0] if files else Path("~/.ssh/known_hosts").expanduser()

@@ -17,7 +17,7 @@ from edgekit.remote.transport import (
     STDERR_KEPT_BYTES,
     Lines,
     Stream,
-    exit_status,
+    decode_exit_status,
 )
 
 CHUNK = 1 << 16
@@ -50,7 +50,7 @@ class LocalTransport:
         self._streams.append(stream)
         return stream
 
-    def reopen(self) -> None:
+    def reconnect(self) -> None:
         """Kill all running commands; there is no connection to renew."""
         self.close()
 
@@ -79,7 +79,7 @@ class LocalStream:
     def send(self, data: memoryview) -> int:
         """Write as many bytes as the pipe accepts within ``SEND_SLICE_S``; return their number."""
         try:
-            if not _ready(self._stdin.fileno(), selectors.EVENT_WRITE, SEND_SLICE_S):
+            if not _wait_until_ready(self._stdin.fileno(), selectors.EVENT_WRITE, SEND_SLICE_S):
                 return 0
             return os.write(self._stdin.fileno(), data[:CHUNK])
         except BlockingIOError:
@@ -87,9 +87,11 @@ class LocalStream:
         except OSError as error:
             raise DeviceError("local: the command takes no more input", transient=True) from error
 
-    def readable(self) -> bool:
+    def has_output(self) -> bool:
         """Return whether output, or its end, can be read now."""
-        return self._lines.waiting() or _ready(self._stdout.fileno(), selectors.EVENT_READ, 0)
+        return self._lines.has_line() or _wait_until_ready(
+            self._stdout.fileno(), selectors.EVENT_READ, 0
+        )
 
     def readline(self, timeout_s: float, most_bytes: int = LONGEST_LINE_BYTES) -> bytes:
         """Read the next line; return no bytes at the end of the output."""
@@ -103,7 +105,7 @@ class LocalStream:
     def wait(self, timeout_s: float) -> int:
         """Wait for the command and return its exit status, negative for a signal."""
         try:
-            return exit_status(self._process.wait(timeout_s))
+            return decode_exit_status(self._process.wait(timeout_s))
         except subprocess.TimeoutExpired as error:
             raise TimeoutError from error
 
@@ -117,7 +119,7 @@ class LocalStream:
         self._stdout.close()
 
     def _receive(self, timeout_s: float) -> bytes:
-        if not _ready(self._stdout.fileno(), selectors.EVENT_READ, timeout_s):
+        if not _wait_until_ready(self._stdout.fileno(), selectors.EVENT_READ, timeout_s):
             raise TimeoutError
         return os.read(self._stdout.fileno(), CHUNK)
 
@@ -128,7 +130,7 @@ class LocalStream:
                 del self._stderr[:-STDERR_KEPT_BYTES]
 
 
-def _ready(handle: int, event: int, timeout_s: float) -> bool:
+def _wait_until_ready(handle: int, event: int, timeout_s: float) -> bool:
     with selectors.DefaultSelector() as selector:
         selector.register(handle, event)
         return bool(selector.select(timeout_s))

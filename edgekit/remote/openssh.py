@@ -38,7 +38,7 @@ def resolve_by_openssh(
     Raises:
         DeviceError: the configuration is wrong, or ``ssh -G`` takes too long.
     """
-    ssh = _openssh(os.environ.get("PATH", ""))
+    ssh = _find_openssh(os.environ.get("PATH", ""))
     if ssh is None:
         return None
     command = [ssh, "-G", *(("-F", config) if config else ())]
@@ -60,7 +60,7 @@ def resolve_by_openssh(
         return None
     complaint = done.stderr.decode(errors="replace").strip()
     if done.returncode == 0:
-        return _values(os.fsdecode(done.stdout))
+        return _parse_output(os.fsdecode(done.stdout))
     if NO_USER in complaint.lower():
         return None
     why = first_line(ValueError(complaint)) or f"ssh -G ended with status {done.returncode}"
@@ -68,7 +68,7 @@ def resolve_by_openssh(
 
 
 @functools.lru_cache(maxsize=4)
-def _openssh(path: str) -> str | None:
+def _find_openssh(path: str) -> str | None:
     """Find ``ssh`` on a search path; None if it is not an OpenSSH with the option -G."""
     ssh = shutil.which("ssh", path=path)
     if ssh is None:
@@ -84,16 +84,16 @@ def _openssh(path: str) -> str | None:
     return ssh if recent else None
 
 
-def _values(text: str) -> dict[str, tuple[str, ...]]:
+def _parse_output(text: str) -> dict[str, tuple[str, ...]]:
     found: dict[str, tuple[str, ...]] = {}
     for line in text.splitlines():
         key, _, value = line.partition(" ")
-        values = _joined(value.split(" ")) if key in FILE_LISTS else (value,)
+        values = _join_file_names(value.split(" ")) if key in FILE_LISTS else (value,)
         found[key] = (*found.get(key, ()), *values)
     return found
 
 
-def _joined(words: Sequence[str]) -> tuple[str, ...]:
+def _join_file_names(words: Sequence[str]) -> tuple[str, ...]:
     """Join words into file names; the longest run of words that names a file is one name."""
     names: list[str] = []
     start = 0

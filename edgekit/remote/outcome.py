@@ -44,18 +44,18 @@ def switch(
         if is_known or not session.delivered:
             raise
         return _ask_again(session, wanted, error, progress)
-    if _serves(after, wanted):
+    if _is_serving(after, wanted):
         return after
-    wrong = DeviceError(f"{session.name}: it answers that it serves {_current(after)}")
+    wrong = DeviceError(f"{session.name}: it answers that it serves {_get_current_name(after)}")
     return _ask_again(session, wanted, wrong, progress)
 
 
-def _serves(after: Status, wanted: str) -> bool:
+def _is_serving(after: Status, wanted: str) -> bool:
     health = after.health
-    return _current(after) == wanted and health is not None and health.healthy
+    return _get_current_name(after) == wanted and health is not None and health.healthy
 
 
-def _current(after: Status) -> str:
+def _get_current_name(after: Status) -> str:
     return after.current.name if after.current else "nothing"
 
 
@@ -83,10 +83,10 @@ def _ask_again(
             hint=f"when it can be reached, 'edgekit status {session.name}' tells",
             transient=True,
         ) from lost
-    if _serves(after, wanted):
+    if _is_serving(after, wanted):
         return after
     raise DeviceError(
-        f"{lost.message}; asked again, it serves {_current(after)}, not {wanted}",
+        f"{lost.message}; asked again, it serves {_get_current_name(after)}, not {wanted}",
         hint=lost.hint,
         transient=lost.transient,
         kind=lost.kind,

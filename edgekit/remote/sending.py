@@ -14,7 +14,7 @@ from edgekit.packing import TransferData
 from edgekit.remote.session import Progress, Session
 from edgekit_agent.files import sha256_of
 from edgekit_agent.jobs import Blob, PlanJob, ReceiveJob
-from edgekit_agent.results import Plan, Received, StageProgress
+from edgekit_agent.results import Plan, ReceiveResult, StageProgress
 
 CHUNK = 1 << 20
 # Bytes of all commands of an update, rounded up, if the device has the agent and the runtime.
@@ -30,7 +30,7 @@ CANNOT_EXPAND = "missing_runtime"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Packed:
+class PackedFiles:
     """Packed encodings of files, found by digest.
 
     Attributes:
@@ -43,7 +43,7 @@ class Packed:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Parcel:
+class Upload:
     """A blob and the encoded bytes that are sent for it."""
 
     blob: Blob
@@ -54,7 +54,7 @@ def send(
     session: Session,
     files: Sequence[tuple[Path | bytes, str]],
     progress: Progress | None = None,
-    packed: Packed | None = None,
+    packed: PackedFiles | None = None,
 ) -> dict[str, str]:
     """Send the files that the device lacks.
 
@@ -72,13 +72,16 @@ def send(
         DeviceError: a file did not arrive complete.
     """
     sources = {digest: source for source, digest in files}
-    plain = [Parcel(blob=_raw(source, digest), source=source) for digest, source in sources.items()]
+    plain = [
+        Upload(blob=_make_raw_blob(source, digest), source=source)
+        for digest, source in sources.items()
+    ]
     held = _plan(session, plain)
     missing = [p for p, present in zip(plain, held, strict=True) if present != PRESENT]
     if missing:
         # Only missing files are compressed, because packing takes long.
         with tempfile.TemporaryDirectory(prefix="edgekit-") as scratch:
-            wrapped = [_wrapped(p, Path(scratch), packed) for p in missing]
+            wrapped = [_pack(p, Path(scratch), packed) for p in missing]
             try:
                 _send_missing(session, wrapped, progress, packed)
             except DeviceError as error:
@@ -86,20 +89,20 @@ def send(
                     raise
                 if progress is not None:
                     progress(StageProgress(f"{error.message}; deflated instead"))
-                _send_missing(session, [_deflated(p, Path(scratch)) for p in missing], progress)
+                _send_missing(session, [_deflate(p, Path(scratch)) for p in missing], progress)
     return {digest: f"{session.home}/objects/{digest}" for digest in sources}
 
 
-def _plan(session: Session, parcels: Sequence[Parcel]) -> tuple[int, ...]:
+def _plan(session: Session, parcels: Sequence[Upload]) -> tuple[int, ...]:
     job = PlanJob(home=session.home, blobs=tuple(p.blob for p in parcels))
     return session.ask(job, Plan).present
 
 
 def _send_missing(
     session: Session,
-    parcels: Sequence[Parcel],
+    parcels: Sequence[Upload],
     progress: Progress | None,
-    packed: Packed | None = None,
+    packed: PackedFiles | None = None,
 ) -> None:
     held = _plan(session, parcels)
     going = [(p, at) for p, at in zip(parcels, held, strict=True) if at != PRESENT]
@@ -109,40 +112,40 @@ def _send_missing(
         offsets=tuple(at for _, at in going),
         site=packed.site if packed else None,
     )
-    payload = (piece for parcel, at in going for piece in _pieces(parcel.source, at))
-    session.ask(job, Received, payload=payload, progress=progress)
+    payload = (piece for parcel, at in going for piece in _iter_chunks(parcel.source, at))
+    session.ask(job, ReceiveResult, payload=payload, progress=progress)
 
 
-def _raw(source: Path | bytes, digest: str) -> Blob:
+def _make_raw_blob(source: Path | bytes, digest: str) -> Blob:
     size = len(source) if isinstance(source, bytes) else source.stat().st_size
     return Blob(digest=digest, size=size, wire_digest=digest, wire_size=size, encoding="raw")
 
 
-def _wrapped(parcel: Parcel, scratch: Path, packed: Packed | None) -> Parcel:
+def _pack(parcel: Upload, scratch: Path, packed: PackedFiles | None) -> Upload:
     """Return the upload with its packed encoding if there is one, else deflated."""
     raw = parcel.blob
     form = packed.find(raw.digest) if packed else None
     if form is None or form.encoding != "packed":
-        return _deflated(parcel, scratch)
+        return _deflate(parcel, scratch)
     blob = Blob(raw.digest, raw.size, sha256(form.data), len(form.data), form.encoding)
-    return Parcel(blob=blob, source=form.data)
+    return Upload(blob=blob, source=form.data)
 
 
-def wire_bytes(data: bytes) -> int:
+def count_wire_bytes(data: bytes) -> int:
     """Return the number of bytes that are sent for a small file without a packed encoding."""
     deflated = len(zlib.compress(data, LEVEL))
     return deflated if deflated <= len(data) * (1 - WORTH) else len(data)
 
 
-def _deflated(parcel: Parcel, scratch: Path) -> Parcel:
+def _deflate(parcel: Upload, scratch: Path) -> Upload:
     """Deflate an upload if that saves at least 3 %; a zip (a wheel) is deflated already."""
     raw = parcel.blob
-    if not _promising(parcel):
+    if not _is_compressible(parcel):
         return parcel
     path = scratch / raw.digest
     packer = zlib.compressobj(LEVEL)
     with path.open("wb") as file:
-        for piece in _pieces(parcel.source, 0):
+        for piece in _iter_chunks(parcel.source, 0):
             file.write(packer.compress(piece))
         file.write(packer.flush())
     size = path.stat().st_size
@@ -151,20 +154,20 @@ def _deflated(parcel: Parcel, scratch: Path) -> Parcel:
         return parcel
     wire = sha256_of(str(path))
     blob = Blob(raw.digest, raw.size, wire_digest=wire, wire_size=size, encoding="zlib")
-    return Parcel(blob=blob, source=path)
+    return Upload(blob=blob, source=path)
 
 
-def _promising(parcel: Parcel) -> bool:
+def _is_compressible(parcel: Upload) -> bool:
     """Return whether samples of the file deflate well; the whole takes seconds per 100 MB."""
     step = max(SAMPLE, parcel.blob.size // SAMPLES)
-    samples = [_at(parcel.source, at) for at in range(0, parcel.blob.size, step)]
+    samples = [_read_sample(parcel.source, at) for at in range(0, parcel.blob.size, step)]
     if not samples or samples[0].startswith(ZIP_MAGIC):
         return False
     packed = sum(len(zlib.compress(s, LEVEL)) for s in samples)
     return packed < (1 - WORTH) * sum(map(len, samples))
 
 
-def _at(source: Path | bytes, start: int) -> bytes:
+def _read_sample(source: Path | bytes, start: int) -> bytes:
     if isinstance(source, bytes):
         return source[start : start + SAMPLE]
     with source.open("rb") as file:
@@ -172,7 +175,7 @@ def _at(source: Path | bytes, start: int) -> bytes:
         return file.read(SAMPLE)
 
 
-def _pieces(source: Path | bytes, start: int) -> Iterator[bytes]:
+def _iter_chunks(source: Path | bytes, start: int) -> Iterator[bytes]:
     if isinstance(source, bytes):
         for at in range(start, len(source), CHUNK):
             yield source[at : at + CHUNK]

@@ -15,10 +15,10 @@ from typing import Any, TypeVar
 
 from edgekit.errors import DeviceError
 from edgekit.progress import format_duration
-from edgekit.remote.agent_file import agent_file, read_script, shorten_script
+from edgekit.remote.agent_file import pack_agent, read_script, shorten_script
 from edgekit.remote.answers import (
     Bounds,
-    Watch,
+    LimitTracker,
     bounds_of,
     find_greeting,
     parse_line,
@@ -74,7 +74,7 @@ def open_session(host: str, *, home: str | Home = "") -> Iterator[Session]:
     Raises:
         DeviceError: the device is not reachable, has no Python, or cannot store the agent.
     """
-    transport = _transport(host)
+    transport = _make_transport(host)
     try:
         session = Session(transport, home=home)
         try:
@@ -86,7 +86,7 @@ def open_session(host: str, *, home: str | Home = "") -> Iterator[Session]:
         transport.close()
 
 
-def _transport(host: str) -> Transport:
+def _make_transport(host: str) -> Transport:
     if host == LOCAL:
         return LocalTransport()
     from edgekit.remote.ssh import SshTransport  # slow to import, and `local` needs none of it
@@ -119,7 +119,7 @@ class Session:
         """Ask for the facts of the device and of its runtimes, also of those in ``sites``."""
         return self.ask(ProbeJob(home=self.home, sites=sites), DeviceFacts)
 
-    def newly_sent(self) -> int:
+    def count_newly_sent(self) -> int:
         """Return the bytes sent since the last call; the first call counts the agent too."""
         count = self.bytes_sent - self._reported
         self._reported = self.bytes_sent
@@ -152,7 +152,7 @@ class Session:
         stream = self._stream or self.start()
         line = json.dumps(encode_job(job), separators=(",", ":")).encode() + b"\n"
         bounds = bounds_of(job)
-        watch = Watch(replace(bounds, total_s=min(bounds.total_s, total_s)))
+        watch = LimitTracker(replace(bounds, total_s=min(bounds.total_s, total_s)))
         try:
             answer = self._send(stream, [line], payload, watch, progress)
             while answer is None:
@@ -165,14 +165,14 @@ class Session:
 
     def start(self) -> Stream:
         """Start the agent; send it first if the device lacks it."""
-        watch = Watch(START_BOUNDS)
+        watch = LimitTracker(START_BOUNDS)
         stream = self._open(
             _KNOCK.format(
                 python=shlex.quote(self._transport.pythons[0]),
                 knock=shlex.quote(shorten_script(read_script("knock.py"))),
                 home=shlex.quote(self.home),
                 own=self._home_prefix(),
-                digest=agent_file().digest,
+                digest=pack_agent().digest,
             )
         )
         try:
@@ -181,7 +181,7 @@ class Session:
                 self.close()
                 stream, said = self._start_agent(watch)
             if said.home is None:
-                raise self._ended(stream)
+                raise self._make_ended_error(stream)
         except BaseException:
             self.close()
             raise
@@ -192,9 +192,9 @@ class Session:
         """Return the shell prefix that makes ``--home`` override ``EDGEKIT_HOME`` on the device."""
         return f"env EDGEKIT_HOME={shlex.quote(self.home)} " if self._rule == "said" else ""
 
-    def _start_agent(self, watch: Watch) -> tuple[Stream, Greeting]:
+    def _start_agent(self, watch: LimitTracker) -> tuple[Stream, Greeting]:
         """Find Python on the device, send the agent and start it."""
-        agent = agent_file()
+        agent = pack_agent()
         stream = self._open(
             _LAUNCH.format(
                 pythons=" ".join(map(shlex.quote, self._transport.pythons)),
@@ -212,7 +212,7 @@ class Session:
             self._write(stream, agent.data)
             said = self._read_greeting(stream, watch)
         if said.python is False:
-            raise self._no_python()
+            raise self._make_no_python_error()
         if said.error is not None:
             raise DeviceError(
                 f"{self.name}: {said.error}",
@@ -233,7 +233,7 @@ class Session:
             DeviceError: the device cannot be reached.
         """
         self.close()
-        self._transport.reopen()
+        self._transport.reconnect()
 
     def close(self) -> None:
         """End the agent; the next job starts it again."""
@@ -241,7 +241,7 @@ class Session:
             self._stream.close()
             self._stream = None
 
-    def _no_python(self) -> DeviceError:
+    def _make_no_python_error(self) -> DeviceError:
         oldest = ".".join(map(str, OLDEST_PYTHON))
         return DeviceError(
             f"{self.name}: no Python {oldest} or newer found there",
@@ -249,7 +249,7 @@ class Session:
             "(Debian: apt install python3)",
         )
 
-    def _read_greeting(self, stream: Stream, watch: Watch) -> Greeting:
+    def _read_greeting(self, stream: Stream, watch: LimitTracker) -> Greeting:
         """Read the agent's greeting; return an empty one if the agent ends without it."""
         until, noise = time.monotonic() + START_S, 0
         while noise <= MOST_NOISE_BYTES:
@@ -259,7 +259,7 @@ class Session:
             try:
                 said = find_greeting(line)
             except ValueError as error:
-                raise self._wrong_answer(error) from error
+                raise self._make_wrong_answer_error(error) from error
             if said is not None:
                 return said
             noise += len(line)
@@ -270,7 +270,7 @@ class Session:
         stream: Stream,
         head: list[bytes],
         payload: Iterable[bytes],
-        watch: Watch,
+        watch: LimitTracker,
         progress: Progress | None,
     ) -> dict[str, Any] | None:
         """Send all bytes; return the answer if it comes before the end, else None."""
@@ -283,11 +283,11 @@ class Session:
         return None
 
     def _push(
-        self, stream: Stream, piece: bytes, watch: Watch, progress: Progress | None
+        self, stream: Stream, piece: bytes, watch: LimitTracker, progress: Progress | None
     ) -> dict[str, Any] | None:
         view, moved = memoryview(piece), time.monotonic()
         while view:
-            if stream.readable():
+            if stream.has_output():
                 answer = self._read(stream, STALL_S, watch, progress)
                 if answer is not None:
                     return answer
@@ -297,7 +297,7 @@ class Session:
             if taken:
                 moved = time.monotonic()
             elif time.monotonic() - moved > STALL_S:
-                raise self._stalled()
+                raise self._make_stall_error()
             if watch.remaining_s() <= 0:
                 raise self._timeout_error(watch)
         return None
@@ -306,38 +306,38 @@ class Session:
         try:
             write_all(stream, data, stall_s=STALL_S)
         except TimeoutError as error:
-            raise self._stalled() from error
+            raise self._make_stall_error() from error
         self.bytes_sent += len(data)
 
-    def _stalled(self) -> DeviceError:
+    def _make_stall_error(self) -> DeviceError:
         return DeviceError(f"{self.name}: took no byte for {STALL_S:g} s", transient=True)
 
     def _read(
-        self, stream: Stream, silence_s: float, watch: Watch, progress: Progress | None
+        self, stream: Stream, silence_s: float, watch: LimitTracker, progress: Progress | None
     ) -> dict[str, Any] | None:
         """Read one line from the agent; return None for a progress report."""
         line = self._read_line(stream, silence_s, watch)
         if not line:
-            raise self._ended(stream)
+            raise self._make_ended_error(stream)
         if not watch.count_line():
             raise DeviceError(f"{self.name}: the agent sent too many lines")
         try:
             value = parse_line(line)
         except ValueError as error:
-            raise self._garbled(line) from error
+            raise self._make_garbled_error(line) from error
         if not {"progress", "result", "error"} & set(value):
-            raise self._garbled(line)
+            raise self._make_garbled_error(line)
         if "progress" not in value:
             return value
         try:
             said = read_progress(value["progress"])
         except ValueError as error:
-            raise self._wrong_answer(error) from error
+            raise self._make_wrong_answer_error(error) from error
         if progress is not None:
             progress(said)
         return None
 
-    def _read_line(self, stream: Stream, silence_s: float, watch: Watch) -> bytes:
+    def _read_line(self, stream: Stream, silence_s: float, watch: LimitTracker) -> bytes:
         left_s = watch.remaining_s()
         if left_s <= 0:
             raise self._timeout_error(watch)
@@ -352,7 +352,7 @@ class Session:
                 f"{self.name}: the agent said nothing for {silence_s:g} s", transient=True
             ) from error
 
-    def _timeout_error(self, watch: Watch) -> DeviceError:
+    def _timeout_error(self, watch: LimitTracker) -> DeviceError:
         limit = format_duration(watch.bounds.total_s)
         return DeviceError(f"{self.name}: not done within {limit}", transient=True)
 
@@ -363,7 +363,7 @@ class Session:
             failure = decode(Failure, answer["error"])
         except ValueError as error:
             self.close()
-            raise self._wrong_answer(error) from error
+            raise self._make_wrong_answer_error(error) from error
         raise DeviceError(
             f"{self.name}: {failure.message}",
             hint=failure.hint,
@@ -371,14 +371,14 @@ class Session:
             kind=failure.kind,
         )
 
-    def _wrong_answer(self, error: ValueError) -> DeviceError:
+    def _make_wrong_answer_error(self, error: ValueError) -> DeviceError:
         return DeviceError(f"{self.name}: the agent's answer is wrong: {error}")
 
-    def _garbled(self, line: bytes) -> DeviceError:
+    def _make_garbled_error(self, line: bytes) -> DeviceError:
         text = line[:100].decode(errors="replace").strip()
         return DeviceError(f"{self.name}: the agent said what nobody understands: {text!r}")
 
-    def _ended(self, stream: Stream) -> DeviceError:
+    def _make_ended_error(self, stream: Stream) -> DeviceError:
         try:
             status = stream.wait(2.0)
         except TimeoutError:

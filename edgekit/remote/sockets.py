@@ -21,7 +21,7 @@ class Socket(Protocol):
     def close(self) -> None: ...  # noqa: D102
 
 
-class HeardSocket:
+class MonitoredSocket:
     """A socket that remembers when it last received data; ``heard`` is that time."""
 
     def __init__(self, sock: Socket) -> None:
@@ -42,7 +42,7 @@ class HeardSocket:
         return data
 
 
-def dial(host: str, settings: HostSettings) -> socket.socket:
+def connect_by_tcp(host: str, settings: HostSettings) -> socket.socket:
     """Connect to a host by TCP.
 
     Raises:
@@ -72,7 +72,7 @@ def dial(host: str, settings: HostSettings) -> socket.socket:
     return sock
 
 
-def by_command(command: str, closing: contextlib.ExitStack) -> socket.socket:
+def connect_by_command(command: str, closing: contextlib.ExitStack) -> socket.socket:
     """Connect through a ProxyCommand; closing ``closing`` kills the command."""
     # A socket pair instead of pipes: paramiko waits on it as on any other connection.
     ours, theirs = socket.socketpair()

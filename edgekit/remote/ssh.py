@@ -13,24 +13,24 @@ import paramiko
 from cryptography.exceptions import InvalidSignature, InvalidTag, UnsupportedAlgorithm
 
 from edgekit.errors import DeviceError
-from edgekit.remote.command_line import through_login_shell
+from edgekit.remote.command_line import quote_for_login_shell
 from edgekit.remote.known_hosts import (
     CERTIFICATE_KINDS,
     Address,
     HostKey,
     check_host_key,
-    preferred_kinds,
+    find_preferred_kinds,
 )
-from edgekit.remote.sockets import HeardSocket, Socket, by_command, dial
+from edgekit.remote.sockets import MonitoredSocket, Socket, connect_by_command, connect_by_tcp
 from edgekit.remote.ssh_config import HostSettings, parse_host, read_settings
-from edgekit.remote.ssh_keys import identities
+from edgekit.remote.ssh_keys import iter_identities
 from edgekit.remote.transport import (
     LONGEST_LINE_BYTES,
     SEND_SLICE_S,
     STDERR_KEPT_BYTES,
     Lines,
     Stream,
-    exit_status,
+    decode_exit_status,
 )
 
 PYTHONS = ("python3", *(f"python3.{minor}" for minor in range(14, 8, -1)))
@@ -84,7 +84,7 @@ class SshTransport:
 
     def open(self, command: str) -> Stream:
         """Start a command line of ``sh``, from any login shell, and return its stream."""
-        line = through_login_shell(command).encode()
+        line = quote_for_login_shell(command).encode()
         try:
             channel = self._link.transport.open_session(timeout=self._stall_s)
             channel.exec_command(line)
@@ -95,7 +95,7 @@ class SshTransport:
             ) from error
         return SshStream(self.name, channel, self._link, len(line))
 
-    def reopen(self) -> None:
+    def reconnect(self) -> None:
         """Disconnect and connect again."""
         self.close()
         self._connect()
@@ -128,14 +128,14 @@ class SshStream:
             return int(self._channel.send(data))
         except TimeoutError:
             if self._channel.closed:
-                raise self._lost() from None
+                raise self._make_lost_error() from None
             return 0
         except BROKEN_LINK as error:
-            raise self._lost() from error
+            raise self._make_lost_error() from error
 
-    def readable(self) -> bool:
+    def has_output(self) -> bool:
         """Return whether output, or its end, can be read now."""
-        return self._lines.waiting() or self._channel.recv_ready() or self._channel.eof_received
+        return self._lines.has_line() or self._channel.recv_ready() or self._channel.eof_received
 
     def readline(self, timeout_s: float, most_bytes: int = LONGEST_LINE_BYTES) -> bytes:
         """Read the next line; return no bytes at the end of the output."""
@@ -150,7 +150,7 @@ class SshStream:
         """Wait for the command and return its exit status, negative for a signal."""
         if not self._channel.status_event.wait(timeout_s):
             raise TimeoutError
-        return exit_status(int(self._channel.exit_status))
+        return decode_exit_status(int(self._channel.exit_status))
 
     def close(self) -> None:
         """Close the channel, which ends the command's input and output."""
@@ -169,7 +169,7 @@ class SshStream:
                     raise
                 continue
             if not data and self._link.broken:
-                raise self._lost()
+                raise self._make_lost_error()
             return data
 
     def _drain_stderr(self) -> None:
@@ -177,7 +177,7 @@ class SshStream:
             self._stderr += self._channel.recv_stderr(CHUNK)
             del self._stderr[:-STDERR_KEPT_BYTES]
 
-    def _lost(self) -> DeviceError:
+    def _make_lost_error(self) -> DeviceError:
         # The thread that reads the socket notices the end slightly later than the one that writes.
         self._link.transport.join(0.5)
         if not self._link.broken:
@@ -194,7 +194,7 @@ class Link:
     """An SSH connection that is closed if nothing is received for too long."""
 
     def __init__(self, sock: Socket, stall_s: float) -> None:
-        self._sock = HeardSocket(sock)
+        self._sock = MonitoredSocket(sock)
         self._stall_s = stall_s
         self.dead = ""
         self.transport = paramiko.Transport(self._sock)
@@ -206,17 +206,17 @@ class Link:
 
     def watch(self) -> None:
         """Start the threads that send keepalives and close a silent link; they end with it."""
-        for task in (self._pulse, self._guard):
+        for task in (self._send_keepalives, self._close_if_silent):
             threading.Thread(target=task, daemon=True).start()
 
-    def _pulse(self) -> None:
+    def _send_keepalives(self) -> None:
         # Waits for the answer: paramiko's own keepalive asks for none and misses a dead link.
         with contextlib.suppress(*BROKEN_LINK):
             while self.transport.is_active():
                 self.transport.global_request("keepalive@openssh.com", wait=True)
                 self.transport.join(min(PULSE_S, self._stall_s / 4))
 
-    def _guard(self) -> None:
+    def _close_if_silent(self) -> None:
         while self.transport.is_active():
             self.transport.join(min(1.0, self._stall_s / 4))
             if time.monotonic() - self._sock.heard > self._stall_s and self.transport.is_active():
@@ -239,11 +239,11 @@ def _connect(
         jumps = settings.proxy_jump
     if jumps:
         via = _connect(jumps[-1], jumps[:-1] or None, closing, stall_s, depth + 1)
-        sock = _through(host, settings, via)
+        sock = _open_jump_channel(host, settings, via)
     elif settings.proxy_command:
-        sock = by_command(settings.proxy_command, closing)
+        sock = connect_by_command(settings.proxy_command, closing)
     else:
-        sock = dial(host, settings)
+        sock = connect_by_tcp(host, settings)
     closing.callback(sock.close)
     link = Link(sock, stall_s)
     closing.callback(link.transport.close)
@@ -259,7 +259,7 @@ def _connect(
     return link
 
 
-def _through(host: str, settings: HostSettings, via: Link) -> Socket:
+def _open_jump_channel(host: str, settings: HostSettings, via: Link) -> Socket:
     place = (settings.hostname, settings.port)
     try:
         channel = via.transport.open_channel(
@@ -279,7 +279,9 @@ def _shake_hands(
     options = transport.get_security_options()
     options.ciphers = (*CIPHERS, *(c for c in options.ciphers if c not in CIPHERS))
     known = [
-        k for kind in preferred_kinds(settings.known_hosts, address) for k in _signatures(kind)
+        k
+        for kind in find_preferred_kinds(settings.known_hosts, address)
+        for k in _list_signatures(kind)
     ]
     supported = [k for k in known if k in (*options.key_types, *CERTIFICATE_KINDS)]
     options.key_types = (*supported, *(k for k in options.key_types if k not in supported))
@@ -307,7 +309,7 @@ def _shake_hands(
     check_host_key(host, shown, address, settings.known_hosts)
 
 
-def _signatures(kind: str) -> tuple[str, ...]:
+def _list_signatures(kind: str) -> tuple[str, ...]:
     return RSA_SIGNATURES if kind == "ssh-rsa" else (kind,)
 
 
@@ -316,9 +318,9 @@ def _log_in(host: str, settings: HostSettings, transport: paramiko.Transport) ->
     tried: list[str] = []
     with contextlib.ExitStack() as closing:
         try:
-            for identity in identities(settings, tried, closing):
+            for identity in iter_identities(settings, tried, closing):
                 tried.append(identity.name)
-                if _accepted(settings.user, identity.key, transport):
+                if _try_key(settings.user, identity.key, transport):
                     return
         except BROKEN_LINK as error:
             tried.append(f"then {error or 'the connection ended'}")
@@ -329,7 +331,7 @@ def _log_in(host: str, settings: HostSettings, transport: paramiko.Transport) ->
     )
 
 
-def _accepted(user: str, key: paramiko.PKey, transport: paramiko.Transport) -> bool:
+def _try_key(user: str, key: paramiko.PKey, transport: paramiko.Transport) -> bool:
     try:
         more = transport.auth_publickey(user, key)
     except paramiko.AuthenticationException as error:

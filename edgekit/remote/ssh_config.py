@@ -87,15 +87,15 @@ def read_settings(spec: HostSpec) -> HostSettings:
         raise UserError(f"{CONFIG_VARIABLE}: no file {chosen}")
     found = resolve_by_openssh(spec.name, user=spec.user, port=spec.port, config=chosen)
     if found is None:
-        files = _config_files(chosen)
+        files = _list_config_files(chosen)
         found = parse_config(spec.name, user=spec.user, port=spec.port, files=files)
     try:
-        return _settings(spec, found)
+        return _build_settings(spec, found)
     except ValueError as error:
         raise DeviceError(f"{spec.name}: the SSH configuration is wrong: {error}") from error
 
 
-def _config_files(chosen: str | None) -> list[tuple[Path, Path]]:
+def _list_config_files(chosen: str | None) -> list[tuple[Path, Path]]:
     user = home_folder() / ".ssh"
     if chosen:
         return [(Path(chosen), user)]
@@ -103,16 +103,16 @@ def _config_files(chosen: str | None) -> list[tuple[Path, Path]]:
     return [(file, base) for file, base in files if file.is_file()]
 
 
-def _settings(spec: HostSpec, found: Found) -> HostSettings:
-    hostname = _first(found, "hostname", spec.name)
-    alias = _first(found, "hostkeyalias", "")
-    jump = _first(found, "proxyjump", "none")
-    command = _first(found, "proxycommand", "none")
+def _build_settings(spec: HostSpec, found: Found) -> HostSettings:
+    hostname = _get_first(found, "hostname", spec.name)
+    alias = _get_first(found, "hostkeyalias", "")
+    jump = _get_first(found, "proxyjump", "none")
+    command = _get_first(found, "proxycommand", "none")
     tokens = Tokens(
         hostname=hostname,
         name=spec.name,
-        port=str(_port(_first(found, "port", "22"))),
-        user=_first(found, "user", login_name()),
+        port=str(_parse_port(_get_first(found, "port", "22"))),
+        user=_get_first(found, "user", login_name()),
         host_key_alias=alias,
         proxy_jump="" if jump.lower() == "none" else jump,
     )
@@ -124,33 +124,35 @@ def _settings(spec: HostSpec, found: Found) -> HostSettings:
         hostname=hostname,
         port=int(tokens.port),
         user=tokens.user,
-        identity_files=_paths(found.get("identityfile", IDENTITIES), tokens),
-        certificate_files=_paths(found.get("certificatefile", ()), tokens),
-        identities_only=_first(found, "identitiesonly", "no").lower() in ("yes", "true"),
-        identity_agent=_agent(_first(found, "identityagent", "SSH_AUTH_SOCK"), tokens),
+        identity_files=_expand_paths(found.get("identityfile", IDENTITIES), tokens),
+        certificate_files=_expand_paths(found.get("certificatefile", ()), tokens),
+        identities_only=_get_first(found, "identitiesonly", "no").lower() in ("yes", "true"),
+        identity_agent=_find_agent_socket(
+            _get_first(found, "identityagent", "SSH_AUTH_SOCK"), tokens
+        ),
         host_key_alias=alias,
-        known_hosts=_paths(known, tokens),
+        known_hosts=_expand_paths(known, tokens),
         proxy_jump=tuple(j.strip() for j in tokens.proxy_jump.split(",") if j.strip()),
         proxy_command=None if command.lower() == "none" else tokens.expand(command),
-        connect_timeout_s=_timeout_s(_first(found, "connecttimeout", "none")),
+        connect_timeout_s=_parse_timeout_s(_get_first(found, "connecttimeout", "none")),
     )
 
 
-def _first(found: Found, key: str, default: str) -> str:
+def _get_first(found: Found, key: str, default: str) -> str:
     return found.get(key, (default,))[0]
 
 
-def _paths(names: tuple[str, ...], tokens: Tokens) -> tuple[Path, ...]:
+def _expand_paths(names: tuple[str, ...], tokens: Tokens) -> tuple[Path, ...]:
     return tuple(tokens.path(name) for name in names if name.lower() != "none")
 
 
-def _port(text: str) -> int:
+def _parse_port(text: str) -> int:
     if not (text.isascii() and text.isdecimal() and 0 < int(text[:9]) < 65536):
         raise ValueError(f"port is not a number from 1 to 65535: {text!r}")
     return int(text)
 
 
-def _timeout_s(text: str) -> float:
+def _parse_timeout_s(text: str) -> float:
     """Parse a time in OpenSSH's notation (90, 10s, 1m30s, none) into seconds, at most an hour."""
     if text.lower() == "none":
         return CONNECT_TIMEOUT_S
@@ -161,7 +163,7 @@ def _timeout_s(text: str) -> float:
     return min(float(seconds), LONGEST_TIMEOUT_S) or CONNECT_TIMEOUT_S
 
 
-def _agent(value: str, tokens: Tokens) -> str | None:
+def _find_agent_socket(value: str, tokens: Tokens) -> str | None:
     if value.lower() == "none":
         return None
     if value == "SSH_AUTH_SOCK":

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from edgekit.errors import DeviceError, reason
-from edgekit.remote.ssh_tokens import Tokens, in_home, login_name
+from edgekit.remote.ssh_tokens import Tokens, expand_home, login_name
 
 DEEPEST_INCLUDE = 16
 EXEC_TIMEOUT_S = 60.0
@@ -28,7 +28,7 @@ WITH_VALUE = ("host", "originalhost", "user", "localuser", "tagged", "exec", "se
 
 
 @dataclass(kw_only=True)
-class _Reader:
+class _HostState:
     """Settings of one host collected so far, and the state of ``Match final``."""
 
     name: str
@@ -51,23 +51,23 @@ def parse_config(
     Raises:
         DeviceError: a file cannot be read or understood.
     """
-    reader = _Reader(name=name)
+    reader = _HostState(name=name)
     if user:
         reader.found["user"] = (user,)
     if port:
         reader.found["port"] = (str(port),)
     for file, base in files:
-        _read(reader, file, base, depth=0)
+        _read_file(reader, file, base, depth=0)
     if reader.wants_final:
         reader.final = True
         for file, base in files:
-            _read(reader, file, base, depth=0)
+            _read_file(reader, file, base, depth=0)
     if "hostname" in reader.found:
-        reader.found["hostname"] = (_hostname(reader),)
+        reader.found["hostname"] = (_get_hostname(reader),)
     return reader.found
 
 
-def _read(reader: _Reader, file: Path, base: Path, *, depth: int) -> None:
+def _read_file(reader: _HostState, file: Path, base: Path, *, depth: int) -> None:
     if depth > DEEPEST_INCLUDE:
         raise DeviceError(f"{file}: Include goes deeper than {DEEPEST_INCLUDE} files")
     try:
@@ -80,36 +80,36 @@ def _read(reader: _Reader, file: Path, base: Path, *, depth: int) -> None:
         if not text or text.startswith("#"):
             continue
         try:
-            active = _line(reader, text, base, active=active, depth=depth)
+            active = _apply_line(reader, text, base, active=active, depth=depth)
         except ValueError as error:
             raise DeviceError(
                 f"{file}:{number}: cannot understand the SSH configuration: {error}"
             ) from error
 
 
-def _line(reader: _Reader, text: str, base: Path, *, active: bool, depth: int) -> bool:
+def _apply_line(reader: _HostState, text: str, base: Path, *, active: bool, depth: int) -> bool:
     """Apply one line; return whether the following lines apply to the host."""
     match = re.fullmatch(r'"?(\w+)"?(?:\s*=\s*|\s+|$)(.*)', text, re.DOTALL)
     if match is None:
         raise ValueError(f"no keyword in {text[:40]!r}")
     key, rest = match.group(1).lower(), match.group(2)
     if key == "host":
-        return _host_applies(reader.name, _words(rest))
+        return _host_applies(reader.name, _split_words(rest))
     if key == "match":
-        return _match_applies(reader, _words(rest, separators=" \t="))
+        return _match_applies(reader, _split_words(rest, separators=" \t="))
     if key == "include":
-        for file in _find_included(_words(rest), base) if active else ():
-            _read(reader, file, base, depth=depth + 1)
+        for file in _find_included(_split_words(rest), base) if active else ():
+            _read_file(reader, file, base, depth=depth + 1)
     elif key in KEYWORDS:
-        values = (rest,) if key in PROXIES else tuple(_words(rest))
+        values = (rest,) if key in PROXIES else tuple(_split_words(rest))
         if not values or not values[0]:
             raise ValueError(f"{key} without a value")
         if active:
-            _take(reader.found, key, values)
+            _store_values(reader.found, key, values)
     return active
 
 
-def _take(found: dict[str, tuple[str, ...]], key: str, values: tuple[str, ...]) -> None:
+def _store_values(found: dict[str, tuple[str, ...]], key: str, values: tuple[str, ...]) -> None:
     if key in REPEATED:
         found[key] = tuple(dict.fromkeys((*found.get(key, ()), values[0])))
     elif key in PROXIES and _has_proxy(found, key):
@@ -124,17 +124,17 @@ def _has_proxy(found: Mapping[str, tuple[str, ...]], key: str) -> bool:
     return key in found or jump != "none" or (key == "proxyjump" and "proxycommand" in found)
 
 
-def _words(text: str, *, separators: str = " \t") -> list[str]:
+def _split_words(text: str, *, separators: str = " \t") -> list[str]:
     """Split a line into words, up to a comment; both kinds of quotes group words."""
     words: list[str] = []
     rest = text.strip()
     while rest and not rest.startswith("#"):
-        word, rest = _word(rest, separators)
+        word, rest = _split_word(rest, separators)
         words.append(word)
     return words
 
 
-def _word(text: str, separators: str) -> tuple[str, str]:
+def _split_word(text: str, separators: str) -> tuple[str, str]:
     word, quote, at = "", "", 0
     while at < len(text):
         char, after = text[at], text[at + 1 : at + 2]
@@ -158,7 +158,7 @@ def _word(text: str, separators: str) -> tuple[str, str]:
 def _find_included(patterns: Sequence[str], base: Path) -> list[Path]:
     found: list[Path] = []
     for pattern in patterns:
-        full = str(base / in_home(pattern))
+        full = str(base / expand_home(pattern))
         found += [Path(p) for p in sorted(glob.glob(full)) if Path(p).is_file()]  # noqa: PTH207
     return found
 
@@ -175,7 +175,7 @@ def _matches(pattern: str, text: str) -> bool:
     return re.fullmatch(parts, text.lower(), re.DOTALL) is not None
 
 
-def _match_applies(reader: _Reader, words: Sequence[str]) -> bool:
+def _match_applies(reader: _HostState, words: Sequence[str]) -> bool:
     """Return whether every criterion of a Match line is met; stop at the first that is not."""
     if not words:
         raise ValueError("Match without a criterion")
@@ -195,7 +195,7 @@ def _match_applies(reader: _Reader, words: Sequence[str]) -> bool:
     return met
 
 
-def _criterion_holds(reader: _Reader, criterion: str, value: str) -> bool:
+def _criterion_holds(reader: _HostState, criterion: str, value: str) -> bool:
     if criterion not in WITH_VALUE:
         raise ValueError(
             f"Match {criterion} is not supported without OpenSSH; install ssh, or name a file "
@@ -204,9 +204,9 @@ def _criterion_holds(reader: _Reader, criterion: str, value: str) -> bool:
     if criterion == "exec":
         return _exec_holds(reader, value)
     given = {
-        "host": _hostname(reader),
+        "host": _get_hostname(reader),
         "originalhost": reader.name,
-        "user": _user(reader),
+        "user": _get_user(reader),
         "localuser": login_name(),
         "tagged": reader.found.get("tag", ("",))[0],
         "sessiontype": "exec",
@@ -214,12 +214,12 @@ def _criterion_holds(reader: _Reader, criterion: str, value: str) -> bool:
     return _host_applies(given, value.split(","))
 
 
-def _exec_holds(reader: _Reader, command: str) -> bool:
+def _exec_holds(reader: _HostState, command: str) -> bool:
     tokens = Tokens(
-        hostname=_hostname(reader),
+        hostname=_get_hostname(reader),
         name=reader.name,
         port=reader.found.get("port", ("22",))[0],
-        user=_user(reader),
+        user=_get_user(reader),
         host_key_alias=reader.found.get("hostkeyalias", ("",))[0],
     )
     shell = os.environ.get("SHELL") or "/bin/sh"
@@ -238,10 +238,10 @@ def _exec_holds(reader: _Reader, command: str) -> bool:
     return done.returncode == 0
 
 
-def _hostname(reader: _Reader) -> str:
+def _get_hostname(reader: _HostState) -> str:
     given = reader.found.get("hostname", (reader.name,))[0]
     return re.sub(r"%([%h])", lambda m: "%" if m.group(1) == "%" else reader.name, given)
 
 
-def _user(reader: _Reader) -> str:
+def _get_user(reader: _HostState) -> str:
     return reader.found.get("user", (login_name(),))[0]

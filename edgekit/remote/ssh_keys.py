@@ -29,7 +29,7 @@ class Identity:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Files:
+class _KeyFiles:
     """Cache of private key files; ``tried`` collects unusable ones with the reason."""
 
     tried: list[str]
@@ -53,7 +53,7 @@ class _Files:
         return key
 
 
-def identities(
+def iter_identities(
     settings: HostSettings, tried: list[str], closing: contextlib.ExitStack
 ) -> Iterator[Identity]:
     """Yield keys in OpenSSH's order: certificates, agent keys with files, other agent keys, files.
@@ -63,34 +63,40 @@ def identities(
         tried: a list to which unusable keys are added, with the reason.
         closing: the stack that closes the connection to the SSH agent.
     """
-    held = _agent_keys(settings.identity_agent, tried, closing)
-    files = _Files(tried=tried)
+    held = _load_agent_keys(settings.identity_agent, tried, closing)
+    files = _KeyFiles(tried=tried)
     for file in settings.certificate_files:
         yield from _load_certificate(file, held, settings.identity_files, files)
     named: dict[bytes, Path] = {}
     for file in settings.identity_files:
         for public in (Path(f"{file}.pub"), Path(f"{file}-cert.pub")):
-            blob = _public_blob(public)
+            blob = _read_public_blob(public)
             if blob is not None:
                 named[blob.key_blob] = file
     yield from (
-        Identity(name=f"{named[_blob(k)]} (agent)", key=k) for k in held if _blob(k) in named
+        Identity(name=f"{named[_get_key_blob(k)]} (agent)", key=k)
+        for k in held
+        if _get_key_blob(k) in named
     )
     if not settings.identities_only:
         yield from (
-            Identity(name=f"agent key {k.comment}", key=k) for k in held if _blob(k) not in named
+            Identity(name=f"agent key {k.comment}", key=k)
+            for k in held
+            if _get_key_blob(k) not in named
         )
-    offered = {_blob(k) for k in held}
+    offered = {_get_key_blob(k) for k in held}
     public_of = {file: blob for blob, file in named.items()}
     for file in settings.identity_files:
         yield from _load_file(file, files, offered, public_of.get(file, b""))
 
 
-def _load_file(file: Path, files: _Files, offered: set[bytes], public: bytes) -> Iterator[Identity]:
+def _load_file(
+    file: Path, files: _KeyFiles, offered: set[bytes], public: bytes
+) -> Iterator[Identity]:
     """Yield the key in a file unless the agent offered it, then the certificate beside it."""
-    beside = _public_blob(Path(f"{file}-cert.pub"))
+    beside = _read_public_blob(Path(f"{file}-cert.pub"))
     wanted = beside is not None and beside.key_blob not in offered
-    plain = _public_blob(Path(f"{file}.pub"))
+    plain = _read_public_blob(Path(f"{file}.pub"))
     known = plain is not None and plain.key_blob in offered
     if known and not wanted:
         return
@@ -99,36 +105,36 @@ def _load_file(file: Path, files: _Files, offered: set[bytes], public: bytes) ->
         return
     if key.asbytes() not in offered:
         yield Identity(name=str(file), key=key)
-    if beside is not None and wanted and _plain(beside) == key.asbytes():
-        yield Identity(name=f"{file}-cert.pub", key=_with_certificate(key, beside))
+    if beside is not None and wanted and _extract_public_key(beside) == key.asbytes():
+        yield Identity(name=f"{file}-cert.pub", key=_add_certificate(key, beside))
 
 
 def _load_certificate(
-    file: Path, held: tuple[paramiko.AgentKey, ...], keys: tuple[Path, ...], files: _Files
+    file: Path, held: tuple[paramiko.AgentKey, ...], keys: tuple[Path, ...], files: _KeyFiles
 ) -> Iterator[Identity]:
     """Yield a ``CertificateFile`` with its private key from the SSH agent or a file."""
-    certificate = _public_blob(file)
+    certificate = _read_public_blob(file)
     if certificate is None or not certificate.key_type.endswith(CERTIFICATE_SUFFIX):
         why = "is no certificate" if file.exists() else "is not there"
         files.tried.append(f"{file} ({why})")
         return
-    wanted = _plain(certificate)
-    key: paramiko.PKey | None = next((k for k in held if _blob(k) == wanted), None)
+    wanted = _extract_public_key(certificate)
+    key: paramiko.PKey | None = next((k for k in held if _get_key_blob(k) == wanted), None)
     if key is None:
-        loaded = (files.load(k) for k in keys if _may_be(k, wanted))
+        loaded = (files.load(k) for k in keys if _may_match(k, wanted))
         key = next((k for k in loaded if k is not None and k.asbytes() == wanted), None)
     if key is None:
         files.tried.append(f"{file} (its private key is in no IdentityFile and no agent)")
         return
-    yield Identity(name=str(file), key=_with_certificate(key, certificate))
+    yield Identity(name=str(file), key=_add_certificate(key, certificate))
 
 
-def _may_be(file: Path, blob: bytes) -> bool:
-    public = _public_blob(Path(f"{file}.pub"))
+def _may_match(file: Path, blob: bytes) -> bool:
+    public = _read_public_blob(Path(f"{file}.pub"))
     return public is None or public.key_blob == blob
 
 
-def _with_certificate(key: paramiko.PKey, certificate: PublicBlob) -> paramiko.PKey:
+def _add_certificate(key: paramiko.PKey, certificate: PublicBlob) -> paramiko.PKey:
     certified = (
         paramiko.AgentKey(key.agent, key.blob, key.comment)
         if isinstance(key, paramiko.AgentKey)
@@ -138,7 +144,7 @@ def _with_certificate(key: paramiko.PKey, certificate: PublicBlob) -> paramiko.P
     return certified
 
 
-def _plain(certificate: PublicBlob) -> bytes:
+def _extract_public_key(certificate: PublicBlob) -> bytes:
     """Return the public key inside a certificate; empty if its type is unknown."""
     try:
         kind = certificate.key_type.removesuffix(CERTIFICATE_SUFFIX)
@@ -148,11 +154,11 @@ def _plain(certificate: PublicBlob) -> bytes:
         return b""
 
 
-def _blob(key: paramiko.PKey) -> bytes:
+def _get_key_blob(key: paramiko.PKey) -> bytes:
     return bytes(key.public_blob.key_blob if key.public_blob else key.asbytes())
 
 
-def _agent_keys(
+def _load_agent_keys(
     path: str | None, tried: list[str], closing: contextlib.ExitStack
 ) -> tuple[paramiko.AgentKey, ...]:
     if path is None:
@@ -173,7 +179,7 @@ def _agent_keys(
     return keys
 
 
-def _public_blob(file: Path) -> PublicBlob | None:
+def _read_public_blob(file: Path) -> PublicBlob | None:
     try:
         return PublicBlob.from_file(str(file))
     # A key without a readable .pub file is only known once it is loaded.

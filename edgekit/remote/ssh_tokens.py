@@ -29,7 +29,7 @@ class Tokens:
 
     def path(self, text: str) -> Path:
         """Expand tokens, ``${NAME}`` and ``~`` in a file name."""
-        expanded = in_home(self.expand(text))
+        expanded = expand_home(self.expand(text))
         return Path(
             re.sub(r"\$\{(\w+)\}", lambda m: os.environ.get(m.group(1), m.group(0)), expanded)
         )
@@ -63,7 +63,7 @@ def login_name() -> str:
         return getpass.getuser()
 
 
-def in_home(text: str) -> str:
+def expand_home(text: str) -> str:
     """Replace ``~`` or ``~user`` at the start of a file name."""
     if text == "~" or text.startswith("~/"):
         return str(home_folder()) + text[1:]

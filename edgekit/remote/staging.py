@@ -12,13 +12,13 @@ from edgekit.remote.sending import send
 from edgekit.remote.session import Progress, Session
 from edgekit_agent.files import sha256_of
 from edgekit_agent.jobs import ForgetJob
-from edgekit_agent.results import Forgotten
+from edgekit_agent.results import ForgetResult
 from edgekit_agent.samples import Column, Samples
 
 
 def stage_file(session: Session, path: Path, progress: Progress | None = None) -> str:
     """Send a file unless the device has it; return its path there."""
-    return _stage(session, _digests([str(path)]), progress)[str(path)]
+    return _stage(session, _compute_digests([str(path)]), progress)[str(path)]
 
 
 def stage_samples(session: Session, samples: Samples, progress: Progress | None = None) -> Samples:
@@ -42,7 +42,7 @@ def stage_samples(session: Session, samples: Samples, progress: Progress | None 
     )
 
 
-def staged_digests(samples: Samples) -> tuple[str, ...]:
+def get_staged_digests(samples: Samples) -> tuple[str, ...]:
     """Return the digests of staged samples, for ``forget``."""
     return tuple(dict.fromkeys(PurePosixPath(c.path).name for c in samples.files()))
 
@@ -61,13 +61,13 @@ def forget(session: Session, digests: Iterable[str]) -> tuple[str, ...]:
         DeviceError: the device could not be asked; the next installation removes the files.
     """
     job = ForgetJob(home=session.home, digests=tuple(digests))
-    return session.ask(job, Forgotten).kept if job.digests else ()
+    return session.ask(job, ForgetResult).kept if job.digests else ()
 
 
 def _stage_or_forget(
     session: Session, paths: Iterable[str], progress: Progress | None
 ) -> dict[str, str]:
-    digests = _digests(paths)
+    digests = _compute_digests(paths)
     try:
         return _stage(session, digests, progress)
     except BaseException:
@@ -76,7 +76,7 @@ def _stage_or_forget(
         raise
 
 
-def _digests(paths: Iterable[str]) -> dict[str, str]:
+def _compute_digests(paths: Iterable[str]) -> dict[str, str]:
     return {path: sha256_of(path) for path in dict.fromkeys(paths)}
 
 

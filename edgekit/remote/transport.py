@@ -27,7 +27,7 @@ class Stream(Protocol):
     def send(self, data: memoryview) -> int:
         """Send as many bytes as are accepted within ``SEND_SLICE_S``; return their number."""
 
-    def readable(self) -> bool:
+    def has_output(self) -> bool:
         """Return whether output, or its end, can be read now."""
 
     def readline(self, timeout_s: float, most_bytes: int = LONGEST_LINE_BYTES) -> bytes:
@@ -70,7 +70,7 @@ class Transport(Protocol):
             DeviceError: the device could not start the command.
         """
 
-    def reopen(self) -> None:
+    def reconnect(self) -> None:
         """Disconnect and connect again.
 
         Raises:
@@ -93,7 +93,7 @@ class Lines:
         self._receive = receive
         self._buffer = bytearray()
 
-    def waiting(self) -> bool:
+    def has_line(self) -> bool:
         """Return whether the buffer holds a complete line."""
         return b"\n" in self._buffer
 
@@ -121,7 +121,7 @@ class Lines:
         return line
 
 
-def exit_status(of_shell: int) -> int:
+def decode_exit_status(of_shell: int) -> int:
     """Convert the exit status of a shell to that of its command, negative for a signal."""
     return 128 - of_shell if of_shell > 128 else of_shell
 

@@ -31,12 +31,12 @@ def request_admission(
     """
     if trust is not None and not trust.wants_signature():
         return None
-    permit = _permit(session, bundle, trust) if allow_downgrade and trust is not None else None
+    permit = _sign_permit(session, bundle, trust) if allow_downgrade and trust is not None else None
     session.ask(AdmitJob(session.home, bundle.signature, permit), Trust)
     return permit
 
 
-def _permit(session: Session, bundle: Bundle, trust: Trust) -> Signature | None:
+def _sign_permit(session: Session, bundle: Bundle, trust: Trust) -> Signature | None:
     if bundle.signature is None or bundle.statement().version >= trust.version:
         return None
     try:
@@ -45,7 +45,7 @@ def _permit(session: Session, bundle: Bundle, trust: Trust) -> Signature | None:
         raise DeviceError(f"{session.name}: {error.message}", hint=error.hint) from error
 
 
-def is_taken(bundle: Bundle, before: Status) -> bool:
+def is_installed(bundle: Bundle, before: Status) -> bool:
     """Return whether the device serves the release, equally signed if it wants signatures."""
     served, trust = before.current, before.trust
     if served is None or before.health is None:

@@ -22,7 +22,7 @@ from edgekit.remote.closure import read_wheel, resolve
 from edgekit.remote.device_python import DevicePython
 from edgekit.remote.session import Progress
 from edgekit.seals import mark_used, read_entry, seal_entry
-from edgekit_agent.files import sha256_of, write_whole
+from edgekit_agent.files import sha256_of, write_atomic
 from edgekit_agent.results import StageProgress
 
 LITERT, TFLITE = "ai-edge-litert", "tflite-runtime"
@@ -39,7 +39,7 @@ ROUNDS = 4
 
 
 @dataclass(frozen=True, kw_only=True)
-class Wanted:
+class WheelRequest:
     """Requirements to download, the runtime first; ``provided`` are names the device must have."""
 
     requirements: tuple[str, ...]
@@ -86,10 +86,12 @@ def fetch_runtime(
     """
     cache.mkdir(parents=True, exist_ok=True)
     failure: DeviceError | None = None
-    for wanted in candidates(runtime, spec, python, tested_version):
+    for wanted in list_candidates(runtime, spec, python, tested_version):
         lock = cache / _lock_name(wanted, python)
         try:
-            files = _locked(lock, cache) or _fetched(wanted, python, cache, lock, progress)
+            files = _find_locked_files(lock, cache) or _fetch_files(
+                wanted, python, cache, lock, progress
+            )
         except DeviceError as error:
             failure = error
             continue
@@ -100,9 +102,9 @@ def fetch_runtime(
     raise failure or DeviceError(f"no {runtime} for Python {python.version} on {python.arch}")
 
 
-def candidates(
+def list_candidates(
     runtime: RuntimeName, spec: RuntimeSpec, python: DevicePython, tested_version: str
-) -> tuple[Wanted, ...]:
+) -> tuple[WheelRequest, ...]:
     """Return the possible sets of requirements of a runtime, the preferred one first.
 
     Raises:
@@ -115,10 +117,10 @@ def candidates(
             f"onnxruntime has no wheels for {python.arch}",
             hint="install it on the device yourself, or build for litert",
         )
-    return _with_numpy("onnxruntime", spec, tested_version)
+    return _request_with_numpy("onnxruntime", spec, tested_version)
 
 
-def litert_packages(specifier: str) -> tuple[str, ...]:
+def choose_litert_packages(specifier: str) -> tuple[str, ...]:
     """Return the packages that a profile's version specifier of ``litert`` means, preferred first.
 
     Two packages with separate version numbers provide ``litert``: ai-edge-litert, and
@@ -135,14 +137,14 @@ def litert_packages(specifier: str) -> tuple[str, ...]:
 
 def _litert_candidates(
     spec: RuntimeSpec, python: DevicePython, tested_version: str
-) -> tuple[Wanted, ...]:
-    packages = litert_packages(spec.version)
+) -> tuple[WheelRequest, ...]:
+    packages = choose_litert_packages(spec.version)
     new = python.arch in NUMPY_ARCHES and python.minor >= LITERT_OLDEST_PYTHON
     old = python.arch in TFLITE_ARCHES and python.minor <= TFLITE_NEWEST_PYTHON
     if new and LITERT in packages:
-        return _with_numpy(LITERT, spec, tested_version)
+        return _request_with_numpy(LITERT, spec, tested_version)
     if old and TFLITE in packages:
-        return (_tflite(python),)
+        return (_request_tflite(python),)
     hint = (
         f"litert's version '==2.14.*' in the profile means {TFLITE} {TFLITE_VERSION}, which has one"
         if old and TFLITE not in packages
@@ -154,7 +156,9 @@ def _litert_candidates(
     )
 
 
-def _with_numpy(package: str, spec: RuntimeSpec, tested_version: str) -> tuple[Wanted, ...]:
+def _request_with_numpy(
+    package: str, spec: RuntimeSpec, tested_version: str
+) -> tuple[WheelRequest, ...]:
     versions = [spec.version]
     try:
         tested = Version(tested_version)
@@ -162,25 +166,25 @@ def _with_numpy(package: str, spec: RuntimeSpec, tested_version: str) -> tuple[W
         tested = None
     if tested is not None and SpecifierSet(spec.version).contains(tested, prereleases=True):
         versions.insert(0, f"=={tested}")
-    return tuple(Wanted(requirements=(f"{package}{v}", "numpy")) for v in versions)
+    return tuple(WheelRequest(requirements=(f"{package}{v}", "numpy")) for v in versions)
 
 
-def _tflite(python: DevicePython) -> Wanted:
+def _request_tflite(python: DevicePython) -> WheelRequest:
     # Version 2.14 crashes with numpy 2; numpy has no wheels for 32 bits.
     root = f"{TFLITE}=={TFLITE_VERSION}"
     if python.arch in NUMPY_ARCHES:
-        return Wanted(requirements=(root, "numpy<2"))
-    return Wanted(requirements=(root,), provided=frozenset({"numpy"}))
+        return WheelRequest(requirements=(root, "numpy<2"))
+    return WheelRequest(requirements=(root,), provided=frozenset({"numpy"}))
 
 
-def _lock_name(wanted: Wanted, python: DevicePython) -> str:
+def _lock_name(wanted: WheelRequest, python: DevicePython) -> str:
     asked = json.dumps([wanted.requirements, python.platforms(), python.interpreter])
     short = hashlib.sha256(asked.encode()).hexdigest()[:12]
     root = "".join(c if c.isalnum() or c in "-." else "_" for c in wanted.requirements[0])
     return f"{root}-{python.interpreter}-{python.arch}-{short}.lock.json"
 
 
-def _locked(lock: Path, cache: Path) -> tuple[tuple[Path, str], ...] | None:
+def _find_locked_files(lock: Path, cache: Path) -> tuple[tuple[Path, str], ...] | None:
     """Return the files of a lock, or None if one is missing; remove damaged ones."""
     files = tuple((cache / name, digest) for name, digest in _read_lock(lock))
     for path, digest in files:
@@ -206,25 +210,25 @@ def _label(lock: Path) -> str:
     return f"wheels/{lock.name}"
 
 
-def _pins(lock: Path) -> list[str]:
+def _read_pins(lock: Path) -> list[str]:
     """Return requirements that pin the versions in a lock, to download a lost file again."""
     parsed = [parse_wheel_filename(name) for name, _ in _read_lock(lock)]
     return [f"{name}=={version}" for name, version, _, _ in parsed]
 
 
-def _fetched(
-    wanted: Wanted, python: DevicePython, cache: Path, lock: Path, progress: Progress | None
+def _fetch_files(
+    wanted: WheelRequest, python: DevicePython, cache: Path, lock: Path, progress: Progress | None
 ) -> tuple[tuple[Path, str], ...]:
     if progress is not None:
         progress(StageProgress(f"fetch {wanted.requirements[0]}"))
     with tempfile.TemporaryDirectory(dir=cache, prefix=".fetch-") as scratch:
-        chosen = _closed(wanted, _pins(lock), python, cache, Path(scratch))
+        chosen = _download_closure(wanted, _read_pins(lock), python, cache, Path(scratch))
         files = tuple((cache / path.name, sha256_of(str(path))) for path in chosen)
         for path in chosen:
             path.replace(cache / path.name)
     entries = [{"file": path.name, "sha256": digest} for path, digest in files]
     data = json.dumps({"wheels": entries}, indent=1).encode()
-    write_whole(str(lock), seal_entry(_label(lock), data))
+    write_atomic(str(lock), seal_entry(_label(lock), data))
     return files
 
 
@@ -238,8 +242,8 @@ def _link_known(cache: Path, folder: Path) -> None:
                 link.symlink_to(path.absolute())
 
 
-def _closed(
-    wanted: Wanted, pins: Sequence[str], python: DevicePython, cache: Path, scratch: Path
+def _download_closure(
+    wanted: WheelRequest, pins: Sequence[str], python: DevicePython, cache: Path, scratch: Path
 ) -> list[Path]:
     """Download wheels whose requirements are met on the device; the runtime's comes first."""
     asked, known = (*wanted.requirements, *pins), scratch / "known"

@@ -8,15 +8,15 @@ import sys
 from typing import Any, Callable, Dict, List, Optional
 
 from edgekit_agent import PROTOCOL, worker
-from edgekit_agent.audit import audited
+from edgekit_agent.audit import run_and_log
 from edgekit_agent.codec import decode, encode
-from edgekit_agent.failures import AgentError, PeerGone, failure_of
+from edgekit_agent.failures import AgentError, PeerGone, to_failure
 from edgekit_agent.install import install, rollback, status
 from edgekit_agent.jobs import ExpandJob, HealthJob
-from edgekit_agent.limits import NO_LIMITS, expand_limits, health_limits
+from edgekit_agent.limits import NO_LIMITS, get_expand_limits, get_health_limits
 from edgekit_agent.probe import probe
 from edgekit_agent.receive import forget, plan, receive
-from edgekit_agent.results import Expanded, Health
+from edgekit_agent.results import ExpandResult, Health
 from edgekit_agent.runtimes.trial import run_trial
 from edgekit_agent.supervise import run_in_worker
 from edgekit_agent.trust import admit, change_trust, end_trust
@@ -48,7 +48,7 @@ def main(arguments: Optional[List[str]] = None) -> int:
         )
         return 0
     if arguments[0] == "worker":
-        worker.work(int(arguments[1]) if arguments[1:] else None)
+        worker.run_worker(int(arguments[1]) if arguments[1:] else None)
     if arguments[0] == "watch" and len(arguments) == 2:
         return run_watch(arguments[1])
     if arguments[0] == "trial" and len(arguments) in (2, 3):
@@ -77,7 +77,7 @@ def _answer(line: bytes, inlet: Inlet, outlet: Outlet) -> None:
     except PeerGone:
         raise
     except Exception as error:  # noqa: BLE001 - whatever it is, the other side must hear of it
-        outlet.fail(failure_of(error))
+        outlet.fail(to_failure(error))
     else:
         outlet.result(result)
 
@@ -89,15 +89,15 @@ def _run(
     outlet: Outlet,
 ) -> Dict[str, Any]:
     if kind in worker.JOBS:
-        limits = health_limits() if isinstance(job, HealthJob) else NO_LIMITS
+        limits = get_health_limits() if isinstance(job, HealthJob) else NO_LIMITS
         return run_in_worker(job, outlet, limits)
 
     def ask_health(question: HealthJob) -> Health:
-        return decode(Health, run_in_worker(question, outlet, health_limits()))
+        return decode(Health, run_in_worker(question, outlet, get_health_limits()))
 
-    def expand(packed: ExpandJob) -> Expanded:
-        limits = expand_limits(packed.blob.size)
-        return decode(Expanded, run_in_worker(packed, outlet, limits))
+    def expand(packed: ExpandJob) -> ExpandResult:
+        limits = get_expand_limits(packed.blob.size)
+        return decode(ExpandResult, run_in_worker(packed, outlet, limits))
 
     handlers: Dict[str, Callable[[], object]] = {
         "probe": lambda: probe(job),
@@ -105,12 +105,12 @@ def _run(
         "receive": lambda: receive(job, inlet, outlet.progress, expand),
         "forget": lambda: forget(job),
         "runtime": lambda: unpack_runtime(job, outlet.progress),
-        "admit": lambda: audited(job, lambda: admit(job)),
-        "trust": lambda: audited(job, lambda: change_trust(job)),
-        "untrust": lambda: audited(job, lambda: end_trust(job)),
-        "install": lambda: audited(job, lambda: install(job, ask_health, outlet.progress)),
+        "admit": lambda: run_and_log(job, lambda: admit(job)),
+        "trust": lambda: run_and_log(job, lambda: change_trust(job)),
+        "untrust": lambda: run_and_log(job, lambda: end_trust(job)),
+        "install": lambda: run_and_log(job, lambda: install(job, ask_health, outlet.progress)),
         "confirm": lambda: confirm(job),
-        "rollback": lambda: audited(job, lambda: rollback(job, ask_health)),
+        "rollback": lambda: run_and_log(job, lambda: rollback(job, ask_health)),
         "status": lambda: status(job, ask_health),
     }
     if kind not in handlers:

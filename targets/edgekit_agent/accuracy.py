@@ -11,11 +11,11 @@ import numpy as np
 
 from edgekit_agent.codec import encode
 from edgekit_agent.failures import AgentError
-from edgekit_agent.feeds import Batch, batch_size, check_samples, runs
-from edgekit_agent.files import whole_file
+from edgekit_agent.feeds import Batch, check_samples, find_batch_size, iter_runs
+from edgekit_agent.files import open_atomic
 from edgekit_agent.jobs import ScoreJob
 from edgekit_agent.results import Tally, TallyPart
-from edgekit_agent.runtimes import Loaded
+from edgekit_agent.runtimes import LoadedModel
 from edgekit_agent.session import load_model
 from edgekit_agent.wire import Progress
 
@@ -46,20 +46,20 @@ def score(job: ScoreJob, progress: Progress) -> Tally:
     n = check_samples(job.samples, model.inputs)
     if not 0 <= job.start < n or (job.start and job.outputs_path is not None):
         raise AgentError("bad_job", f"score: cannot start at sample {job.start} of {n}")
-    output = _output_name(model, job.output)
-    counted = _Counted(job)
-    size = batch_size(job.samples, model.inputs) or 1
-    with _outputs_file(job.outputs_path) as file:
-        for batch, outputs in runs(job.samples, model, size, job.start):
-            values = _scored(outputs, output, batch)
+    output = _choose_output(model, job.output)
+    counted = _HitCounter(job)
+    size = find_batch_size(job.samples, model.inputs) or 1
+    with _open_outputs(job.outputs_path) as file:
+        for batch, outputs in iter_runs(job.samples, model, size, job.start):
+            values = _select_output(outputs, output, batch)
             if file is not None:
                 _write_rows(file, values, n, is_first=batch.start == 0)
-            counted.add(*judge(values, _labels(batch), job.metric, batch.start))
+            counted.add(*judge(values, _read_labels(batch), job.metric, batch.start))
             progress("score", counted.reached, n, counted.part())
     return counted.tally(0)
 
 
-class _Counted:
+class _HitCounter:
     """Counts of the scored samples, and how many of them were already sent as a part."""
 
     def __init__(self, job: ScoreJob) -> None:
@@ -155,14 +155,14 @@ def hits_from_hex(text: str, n: int) -> NDArray[np.bool_]:
     return np.unpackbits(packed, count=n).astype(bool)
 
 
-def _output_name(model: Loaded, wanted: Optional[str]) -> str:
+def _choose_output(model: LoadedModel, wanted: Optional[str]) -> str:
     names = [tensor.name for tensor in model.outputs]
     if wanted is not None and wanted not in names:
         raise AgentError("bad_job", f"no output {wanted!r}; the model has {', '.join(names)}")
     return wanted if wanted is not None else names[0]
 
 
-def _scored(outputs: Arrays, output: str, batch: Batch) -> NDArray[Any]:
+def _select_output(outputs: Arrays, output: str, batch: Batch) -> NDArray[Any]:
     """Return the scored output of a batch without the rows that pad it; check that it is finite."""
     values = np.asarray(outputs[output])
     filled = batch.size
@@ -181,7 +181,7 @@ def _scored(outputs: Arrays, output: str, batch: Batch) -> NDArray[Any]:
     return values
 
 
-def _labels(batch: Batch) -> NDArray[Any]:
+def _read_labels(batch: Batch) -> NDArray[Any]:
     labels = batch.labels
     if labels is None or labels.size != batch.rows:
         shape = None if labels is None else labels.shape[1:]
@@ -211,11 +211,11 @@ def _check_range(labels: NDArray[Any], classes: int, start: int) -> None:
 
 
 @contextlib.contextmanager
-def _outputs_file(path: Optional[str]) -> Iterator[Optional[BinaryIO]]:
+def _open_outputs(path: Optional[str]) -> Iterator[Optional[BinaryIO]]:
     if path is None:
         yield None
         return
-    with whole_file(os.path.expanduser(path)) as file:
+    with open_atomic(os.path.expanduser(path)) as file:
         yield file
 
 

@@ -10,7 +10,7 @@ from datetime import datetime, timezone
 from typing import Callable, Iterator, List, Tuple, TypeVar, Union
 
 from edgekit_agent.codec import decode, encode
-from edgekit_agent.failures import failure_of
+from edgekit_agent.failures import to_failure
 from edgekit_agent.files import open_regular
 from edgekit_agent.homes import Home, is_marked, open_home
 from edgekit_agent.jobs import AdmitJob, InstallJob, RollbackJob, TrustJob, UntrustJob
@@ -26,10 +26,10 @@ _MOST_BYTES = 1 << 20
 _MOST_CHARS = 300
 
 
-Audited = Union[InstallJob, AdmitJob, RollbackJob, TrustJob, UntrustJob]
+AuditedJob = Union[InstallJob, AdmitJob, RollbackJob, TrustJob, UntrustJob]
 
 
-def audited(job: Audited, act: Callable[[], T]) -> T:
+def run_and_log(job: AuditedJob, act: Callable[[], T]) -> T:
     """Run a job that changes the served release or the trusted keys, and log its result.
 
     Nothing is logged if the job only asked for the keys, or for an admission that is not refused.
@@ -39,7 +39,7 @@ def audited(job: Audited, act: Callable[[], T]) -> T:
     try:
         result = act()
     except Exception as error:
-        failure = failure_of(error)
+        failure = to_failure(error)
         # A folder without the marker may be another program's: nothing is written there.
         if action and is_marked(home):
             add_line(home, action, f"{failure.kind}: {failure.message}", release=release, key=key)
@@ -85,12 +85,12 @@ def add_line(
         return
     line = AuditLine(
         at=datetime.now(timezone.utc).isoformat(timespec="seconds"),
-        user=_user(),
+        user=_get_user(),
         client=os.environ.get("SSH_CONNECTION", "").partition(" ")[0][:64],
         action=action,
         release=release[:_MOST_CHARS],
         version=version,
-        key=_short(key),
+        key=_shorten_key(key),
         result=result[:_MOST_CHARS],
     )
     data = json.dumps(encode(line), sort_keys=True).encode() + b"\n"
@@ -101,7 +101,7 @@ def add_line(
         flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK
         handle = os.open(path, flags, 0o600)
         try:
-            os.write(handle, _end_of_torn_line(handle) + data)
+            os.write(handle, _get_missing_newline(handle) + data)
             os.fsync(handle)
         finally:
             os.close(handle)
@@ -109,22 +109,22 @@ def add_line(
         sys.stderr.write(f"{path}: cannot be written: {error.strerror}\n")
 
 
-def _end_of_torn_line(handle: int) -> bytes:
+def _get_missing_newline(handle: int) -> bytes:
     """Return a line feed if a power cut or a full disk left the last line incomplete."""
     size = os.fstat(handle).st_size
     return b"\n" if size and os.pread(handle, 1, size - 1) != b"\n" else b""
 
 
-def last_lines(home: Home, count: int) -> Tuple[AuditLine, ...]:
+def read_last_lines(home: Home, count: int) -> Tuple[AuditLine, ...]:
     """Read the last ``count`` lines of the log, oldest first; damaged lines are left out."""
     lines: List[AuditLine] = []
     for name in (LOG, OLDER_LOG):
         if len(lines) < count:
-            lines = [*_read(os.path.join(home.path, name)), *lines]
+            lines = [*_read_lines(os.path.join(home.path, name)), *lines]
     return tuple(lines[-count:]) if count > 0 else ()
 
 
-def _read(path: str) -> Iterator[AuditLine]:
+def _read_lines(path: str) -> Iterator[AuditLine]:
     try:
         with open_regular(path) as file:
             data = file.read(2 * _MOST_BYTES)
@@ -137,14 +137,14 @@ def _read(path: str) -> Iterator[AuditLine]:
             continue
 
 
-def _short(key: str) -> str:
+def _shorten_key(key: str) -> str:
     try:
         return key_id(key) if key else ""
     except ValueError:
         return "none"
 
 
-def _user() -> str:
+def _get_user() -> str:
     try:
         return pwd.getpwuid(os.getuid()).pw_name
     except KeyError:

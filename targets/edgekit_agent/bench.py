@@ -12,11 +12,11 @@ import numpy as np
 
 from edgekit_agent import sensors
 from edgekit_agent.failures import AgentError
-from edgekit_agent.feeds import Batch, batch_size, batches, runs
+from edgekit_agent.feeds import Batch, find_batch_size, iter_batches, iter_runs
 from edgekit_agent.jobs import BenchJob
 from edgekit_agent.memory import peak_rss_bytes
 from edgekit_agent.results import Latency, Report
-from edgekit_agent.runtimes import Loaded, Tensor
+from edgekit_agent.runtimes import LoadedModel, Tensor
 from edgekit_agent.samples import Samples
 from edgekit_agent.session import load_model
 from edgekit_agent.wire import Progress
@@ -52,11 +52,11 @@ def bench(job: BenchJob, progress: Progress) -> Report:
         raise AgentError("bad_job", "bench: 1 <= min_runs <= max_runs, no negative times")
     progress("load", 0, 0)
     session = load_model(job.model)
-    timer = _Timer(session.model, _inputs(job, session.model))
+    timer = _Timer(session.model, _collect_inputs(job, session.model))
     warmup_runs, steady = _warm_up(timer, job.warmup_s, progress)
-    meter, before, runs = sensors.EnergyMeter(), sensors.now(), timer.runs
+    meter, before, runs = sensors.EnergyMeter(), sensors.take_snapshot(), timer.runs
     values = _measure(timer, job, meter, progress)
-    after, energy_mj = sensors.now(), meter.used_mj()
+    after, energy_mj = sensors.take_snapshot(), meter.used_mj()
     doubts = {
         "unsteady": not steady,
         "throttled": sensors.is_throttled(before, after),
@@ -92,7 +92,7 @@ def is_drifting(values_ms: Sequence[float]) -> bool:
 class _Timer:
     """A timer of single inferences that cycles through the inputs."""
 
-    model: Loaded
+    model: LoadedModel
     inputs: List[Mapping[str, NDArray[Any]]]
     runs: int = field(default=0)
 
@@ -110,7 +110,7 @@ def _warm_up(timer: _Timer, limit_s: float, progress: Progress) -> Tuple[int, bo
     last: Optional[float] = None
     while True:
         window, begun = [timer.run_ms()], time.monotonic()
-        while not _window_is_full(len(window), time.monotonic() - begun, limit_s):
+        while not _is_window_full(len(window), time.monotonic() - begun, limit_s):
             window.append(timer.run_ms())
         median = statistics.median(window)
         if last is not None and abs(median - last) < _STEADY * last:
@@ -121,7 +121,7 @@ def _warm_up(timer: _Timer, limit_s: float, progress: Progress) -> Tuple[int, bo
         progress("warm-up", 0, 0)
 
 
-def _window_is_full(runs: int, seconds: float, limit_s: float) -> bool:
+def _is_window_full(runs: int, seconds: float, limit_s: float) -> bool:
     if seconds >= _WINDOW_SHARE * limit_s:
         return True
     return runs >= _WINDOW_RUNS and seconds >= _WINDOW_S
@@ -152,13 +152,13 @@ def _measure(
     return values
 
 
-def _inputs(job: BenchJob, model: Loaded) -> List[Mapping[str, NDArray[Any]]]:
+def _collect_inputs(job: BenchJob, model: LoadedModel) -> List[Mapping[str, NDArray[Any]]]:
     if job.samples is None:
-        return [_made_up(model.inputs, job)]
-    batch = batch_size(job.samples, model.inputs) or 1
+        return [_make_random_inputs(model.inputs, job)]
+    batch = find_batch_size(job.samples, model.inputs) or 1
     held: List[Mapping[str, NDArray[Any]]] = []
     size = 0
-    for one in _fed(job.samples, model, batch):
+    for one in _iter_input_batches(job.samples, model, batch):
         held.append(one.inputs)
         size += sum(values.nbytes for values in one.inputs.values())
         if len(held) >= _HELD_SAMPLES or size >= _HELD_BYTES:
@@ -166,20 +166,20 @@ def _inputs(job: BenchJob, model: Loaded) -> List[Mapping[str, NDArray[Any]]]:
     return held
 
 
-def _fed(samples: Samples, model: Loaded, batch: int) -> Iterator[Batch]:
+def _iter_input_batches(samples: Samples, model: LoadedModel, batch: int) -> Iterator[Batch]:
     """Return batches as the model is run on them; the states are those that the model computes."""
     if samples.states:
-        return (one for one, _ in runs(samples, model, batch))
-    return batches(samples, model.inputs, batch)
+        return (one for one, _ in iter_runs(samples, model, batch))
+    return iter_batches(samples, model.inputs, batch)
 
 
-def _made_up(inputs: Sequence[Tensor], job: BenchJob) -> Arrays:
+def _make_random_inputs(inputs: Sequence[Tensor], job: BenchJob) -> Arrays:
     """Create random inputs with a fixed seed: normal floats, zeros for integers and booleans."""
     generator = np.random.default_rng(0)
     arrays = {}
     for tensor in inputs:
         shape = [
-            dim if isinstance(dim, int) else job.dims.get(_name(tensor, axis, dim), 1)
+            dim if isinstance(dim, int) else job.dims.get(_name_dimension(tensor, axis, dim), 1)
             for axis, dim in enumerate(tensor.shape)
         ]
         dtype = np.dtype(tensor.dtype)
@@ -188,6 +188,6 @@ def _made_up(inputs: Sequence[Tensor], job: BenchJob) -> Arrays:
     return arrays
 
 
-def _name(tensor: Tensor, axis: int, stated: str) -> str:
+def _name_dimension(tensor: Tensor, axis: int, stated: str) -> str:
     """Return the name of a free dimension: that of the file, else ``INPUT.AXIS``."""
     return f"{tensor.name}.{axis}" if stated in ("", "?", "-1", "0", "None") else stated

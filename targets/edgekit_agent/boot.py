@@ -13,7 +13,7 @@ from typing import List
 
 from edgekit_agent import cron, user_units
 from edgekit_agent.failures import AgentError
-from edgekit_agent.files import sha256_of, whole_file, write_changed
+from edgekit_agent.files import open_atomic, sha256_of, write_if_changed
 from edgekit_agent.supervise import ROOT, agent_command
 
 _SCRIPT, _WATCHER = "watch.sh", "watch.pyz"
@@ -43,7 +43,7 @@ def watcher_command(home: str) -> List[str]:
         return agent_command(["watch", home])
     copy = os.path.join(home, _WATCHER)
     if not os.path.isfile(copy) or sha256_of(copy) != sha256_of(ROOT):
-        with open(ROOT, "rb") as source, whole_file(copy, is_private=True) as target:
+        with open(ROOT, "rb") as source, open_atomic(copy, is_private=True) as target:
             shutil.copyfileobj(source, target)
     return [sys.executable, "-I", copy, "watch", home]
 
@@ -60,14 +60,14 @@ def prepare_boot(home: str, *, system: str = "/") -> BootStart:
         return BootStart("", "the path of its folder has characters that no unit or crontab holds")
     try:
         command = " ".join(map(shlex.quote, watcher_command(home)))
-        write_changed(script, f"#!/bin/sh\nexec {command}\n")
+        write_if_changed(script, f"#!/bin/sh\nexec {command}\n")
     except OSError as error:
         return BootStart("", f"{script}: {error.strerror}")
     start = ["/bin/sh", "-c", _RETRY, script]
     problems = []
     for by, add in (("systemd", user_units.enable_unit), ("cron", cron.add_line)):
         try:
-            if add(_name(home), start, system=system):
+            if add(_get_unit_name(home), start, system=system):
                 os.sync()  # neither a new link nor a new crontab has reached the disk yet
         except AgentError as error:
             problems.append(str(error))
@@ -86,9 +86,9 @@ def start_now(home: str, start: BootStart) -> None:
     With ``KillUserProcesses``, logind kills the processes that a session started.
     """
     if start.by == "systemd":
-        user_units.restart_unit(_name(home))
+        user_units.restart_unit(_get_unit_name(home))
 
 
-def _name(home: str) -> str:
+def _get_unit_name(home: str) -> str:
     """Return a unit name that is unique to a home."""
     return f"edgekit-watch-{hashlib.sha256(os.fsencode(home)).hexdigest()[:8]}"

@@ -89,7 +89,7 @@ def _decode(hint: Any, value: Any, where: str) -> Any:
         return None if value is None else _decode(args[0], value, where)
     if origin is tuple:
         return tuple(
-            _decode(args[0], v, f"{where}[{i}]") for i, v in enumerate(_list(value, where))
+            _decode(args[0], v, f"{where}[{i}]") for i, v in enumerate(_check_list(value, where))
         )
     if origin is dict:
         if not isinstance(value, dict):
@@ -111,7 +111,7 @@ def _check_number(value: Any, where: str) -> None:
         raise ValueError(f"{where}: the number is too large")
 
 
-def _list(value: Any, where: str) -> List[Any]:
+def _check_list(value: Any, where: str) -> List[Any]:
     if not isinstance(value, (list, tuple)):
         raise ValueError(f"{where}: expected an array")
     return list(value)

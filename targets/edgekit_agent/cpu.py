@@ -83,25 +83,25 @@ def userland(machine: str, pointer_bits: int) -> str:
     return _NARROW.get(machine, machine) if pointer_bits == 32 else machine
 
 
-def name_and_isa(root: str = "/") -> Tuple[str, Tuple[str, ...]]:
+def read_name_and_isa(root: str = "/") -> Tuple[str, Tuple[str, ...]]:
     """Return the processor's name (with the board's, if known) and its instruction sets, sorted."""
-    processors = _processors(read_text(f"{root}proc/cpuinfo") or "")
+    processors = _parse_processors(read_text(f"{root}proc/cpuinfo") or "")
     board = read_text(f"{root}proc/device-tree/model")
-    name = _name(processors)
-    return (f"{name} ({board})" if board else name), _isa(processors)
+    name = _find_name(processors)
+    return (f"{name} ({board})" if board else name), _find_common_isa(processors)
 
 
-def cores() -> int:
+def count_cores() -> int:
     """Return the number of cores that this process may use."""
     return len(os.sched_getaffinity(0))
 
 
-def governor(root: str = "/") -> Optional[str]:
+def read_governor(root: str = "/") -> Optional[str]:
     """Return the frequency governor of the first core."""
     return read_text(f"{root}sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 
-def temperature_c(root: str = "/") -> Optional[float]:
+def read_temperature_c(root: str = "/") -> Optional[float]:
     """Return the temperature of the hottest thermal zone of the processor, in °C.
 
     Of all zones of the device where no zone is the processor's; ``None`` where there are none.
@@ -116,7 +116,7 @@ def temperature_c(root: str = "/") -> Optional[float]:
     return max(zones["cpu"] or zones["other"], default=None)
 
 
-def _processors(text: str) -> List[Dict[str, str]]:
+def _parse_processors(text: str) -> List[Dict[str, str]]:
     """Parse /proc/cpuinfo into one dictionary per block."""
     blocks = []
     for block in text.split("\n\n"):
@@ -125,23 +125,23 @@ def _processors(text: str) -> List[Dict[str, str]]:
     return blocks
 
 
-def _name(processors: List[Dict[str, str]]) -> str:
+def _find_name(processors: List[Dict[str, str]]) -> str:
     for key in ("model name", "uarch", "cpu model"):
         # On Arm "model name" is only the architecture, the core type is in the part number.
         names = [p[key] for p in processors if key in p and "CPU part" not in p]
         if names:
             return names[0]
-    cores = {_arm_core(p): None for p in processors if "CPU part" in p}
+    cores = {_name_arm_core(p): None for p in processors if "CPU part" in p}
     return " + ".join(cores) or platform.processor() or platform.machine()
 
 
-def _arm_core(processor: Dict[str, str]) -> str:
+def _name_arm_core(processor: Dict[str, str]) -> str:
     implementer = int(processor.get("CPU implementer", "0"), 0)
     part = int(processor["CPU part"], 0)
     return _ARM_PARTS.get((implementer, part), f"Arm core {implementer:#04x}:{part:#05x}")
 
 
-def _isa(processors: List[Dict[str, str]]) -> Tuple[str, ...]:
+def _find_common_isa(processors: List[Dict[str, str]]) -> Tuple[str, ...]:
     """Return the instruction sets that all cores have: on big.LITTLE a thread may use any core."""
     sets = []
     for processor in processors:

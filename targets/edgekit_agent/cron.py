@@ -32,7 +32,7 @@ def add_line(name: str, command: List[str], *, system: str = "/") -> bool:
     Raises:
         AgentError: ``not_added``: no cron that knows ``@reboot`` runs, or it refuses.
     """
-    if not _runs(system):
+    if not _is_cron_running(system):
         raise AgentError("not_added", "no cron that knows @reboot runs")
     if is_in_memory(_SPOOL):
         raise AgentError("not_added", "its crontabs are kept in memory only")
@@ -40,36 +40,36 @@ def add_line(name: str, command: List[str], *, system: str = "/") -> bool:
     line = f"@reboot {' '.join(map(shlex.quote, command))} {tag}".replace("%", "\\%")
     if "\\" in line.replace("\\%", ""):
         raise AgentError("not_added", "cron reads a backslash in a path in more than one way")
-    lines = _listed()
+    lines = _read_crontab()
     if line in lines:
         return False
     kept = [each for each in lines if not each.endswith(tag)]
     text = "\n".join([*kept, line]) + "\n"
-    done = _crontab(["-"], text.encode(errors="surrogateescape"))
+    done = _run_crontab(["-"], text.encode(errors="surrogateescape"))
     if done.returncode:
-        raise AgentError("not_added", _said(done))
-    if line not in _listed():
+        raise AgentError("not_added", _describe_failure(done))
+    if line not in _read_crontab():
         raise AgentError("not_added", "crontab: the line for edgekit was not kept")
     return True
 
 
-def _listed() -> List[str]:
+def _read_crontab() -> List[str]:
     """Read the lines of the crontab; they end with line feeds alone."""
-    listed = _crontab(["-l"])
+    listed = _run_crontab(["-l"])
     if listed.returncode:
         if _NONE_YET in listed.stderr:
             return []
-        raise AgentError("not_added", _said(listed))
+        raise AgentError("not_added", _describe_failure(listed))
     lines = listed.stdout.decode(errors="surrogateescape").split("\n")
     return lines if lines[-1] else lines[:-1]
 
 
-def _said(done: subprocess.CompletedProcess[bytes]) -> str:
+def _describe_failure(done: subprocess.CompletedProcess[bytes]) -> str:
     said = " ".join(done.stderr.decode(errors="replace").split())[:200]
     return f"crontab: {said or f'exit status {done.returncode}'}"
 
 
-def _runs(system: str) -> bool:
+def _is_cron_running(system: str) -> bool:
     """Return whether a cron that knows ``@reboot`` runs here; BusyBox's may not."""
     crontab = shutil.which("crontab")
     if crontab is None or "busybox" in os.path.realpath(crontab):
@@ -87,7 +87,7 @@ def _runs(system: str) -> bool:
     return False
 
 
-def _crontab(arguments: List[str], text: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+def _run_crontab(arguments: List[str], text: bytes = b"") -> subprocess.CompletedProcess[bytes]:
     return subprocess.run(
         ["crontab", *arguments],
         env={**os.environ, "LC_ALL": "C"},

@@ -42,12 +42,12 @@ class PeerGone(Exception):
     """The sender of the job hung up, so nobody reads the answer."""
 
 
-def failure_of(error: Exception) -> Failure:
+def to_failure(error: Exception) -> Failure:
     """Convert an exception to the record that is sent to the host."""
     if isinstance(error, AgentError):
         return error.failure
     if isinstance(error, OSError) and error.errno in _ERRNO:
-        return _of_os_error(error, error.errno)
+        return _from_os_error(error, error.errno)
     if isinstance(error, MemoryError):
         return Failure(
             "no_memory", "the device ran out of memory", "use a smaller model or free memory"
@@ -57,7 +57,7 @@ def failure_of(error: Exception) -> Failure:
     return Failure("internal", f"{type(error).__name__}: {error}", where and f"raised at {where}")
 
 
-def _of_os_error(error: OSError, number: int) -> Failure:
+def _from_os_error(error: OSError, number: int) -> Failure:
     kind, hint = _ERRNO[number]
     reason = os.strerror(number)
     return Failure(kind, f"{error.filename}: {reason}" if error.filename else reason, hint)

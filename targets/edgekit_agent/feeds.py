@@ -16,7 +16,7 @@ from edgekit_agent.samples import Column, Preprocess, Samples, State
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from edgekit_agent.runtimes import Arrays, Loaded
+    from edgekit_agent.runtimes import Arrays, LoadedModel
 
 
 class Rows:
@@ -78,13 +78,13 @@ class Batch:
     begins: bool = False
 
 
-def batch_size(samples: Samples, inputs: Sequence[Tensor]) -> Optional[int]:
+def find_batch_size(samples: Samples, inputs: Sequence[Tensor]) -> Optional[int]:
     """Return the batch size that the inputs demand; ``None`` if any size will do."""
     columns = [*samples.columns, *(state.initial for state in samples.states)]
-    return fixed_batch({column.name: column.axis for column in columns}, inputs)
+    return find_fixed_batch({column.name: column.axis for column in columns}, inputs)
 
 
-def fixed_batch(axes: Mapping[str, int], inputs: Sequence[Tensor]) -> Optional[int]:
+def find_fixed_batch(axes: Mapping[str, int], inputs: Sequence[Tensor]) -> Optional[int]:
     """Return the batch size that the inputs demand; ``None`` if any size will do.
 
     Args:
@@ -103,7 +103,7 @@ def fixed_batch(axes: Mapping[str, int], inputs: Sequence[Tensor]) -> Optional[i
     return None
 
 
-def batches(
+def iter_batches(
     samples: Samples, inputs: Sequence[Tensor], batch: int, first: int = 0
 ) -> Iterator[Batch]:
     """Yield all samples from ``first`` on in order, as model inputs of ``batch`` samples.
@@ -123,7 +123,7 @@ def batches(
     n = check_samples(samples, inputs)
     step = 1 if samples.states else batch
     fed = {tensor.name: tensor for tensor in inputs}
-    constants = {c.name: _constant(c, fed[c.name]) for c in samples.constants}
+    constants = {c.name: _read_constant(c, fed[c.name]) for c in samples.constants}
     single = [c for c in (samples.label, samples.sequence) if c is not None]
     last: Optional[int] = None
     with open_columns(samples.columns) as columns, open_columns(single) as others:
@@ -132,7 +132,7 @@ def batches(
             arrays = dict(constants)
             for name, column in columns.items():
                 raw = column.read(start, rows)
-                arrays[name] = stacked(
+                arrays[name] = stack_rows(
                     raw, fed[name], samples.preprocess, column.column.axis, batch
                 )
             read = {name: column.read(start, rows) for name, column in others.items()}
@@ -142,8 +142,8 @@ def batches(
             last = number
 
 
-def runs(
-    samples: Samples, model: Loaded, batch: int, first: int = 0
+def iter_runs(
+    samples: Samples, model: LoadedModel, batch: int, first: int = 0
 ) -> Iterator[Tuple[Batch, Dict[str, NDArray[Any]]]]:
     """Run a model over samples and carry its states along; yield each batch with its outputs.
 
@@ -155,20 +155,22 @@ def runs(
             input of its state.
     """
     fed = {tensor.name: tensor for tensor in model.inputs}
-    initial = {state.initial.name: _initial(state, fed, batch) for state in samples.states}
+    initial = {
+        state.initial.name: _read_initial_state(state, fed, batch) for state in samples.states
+    }
     states = dict(initial)
-    for each in batches(samples, model.inputs, batch, _beginning(samples, first)):
+    for each in iter_batches(samples, model.inputs, batch, _find_sequence_start(samples, first)):
         states = dict(initial) if each.begins else states
         each = replace(each, inputs={**each.inputs, **states})
         outputs = model.run(each.inputs)
         for state in samples.states:
             name = state.initial.name
-            states[name] = _fed_back(outputs, state, fed[name])
+            states[name] = _get_next_state(outputs, state, fed[name])
         if each.start >= first:
             yield each, outputs
 
 
-def _beginning(samples: Samples, first: int) -> int:
+def _find_sequence_start(samples: Samples, first: int) -> int:
     """Return the sample where the sequence of sample ``first`` begins, if the model has states."""
     if not samples.states or first == 0:
         return first
@@ -180,16 +182,16 @@ def _beginning(samples: Samples, first: int) -> int:
     return int(others[-1]) + 1 if others.size else 0
 
 
-def _initial(state: State, fed: Dict[str, Tensor], batch: int) -> NDArray[Any]:
+def _read_initial_state(state: State, fed: Dict[str, Tensor], batch: int) -> NDArray[Any]:
     column = state.initial
     if column.name not in fed:
         raise AgentError("bad_job", f"the model has no input {column.name}, which is a state")
     with open_columns([column]) as opened:
         row = opened[column.name].read(0, 1)
-    return stacked(row, fed[column.name], None, column.axis, batch)
+    return stack_rows(row, fed[column.name], None, column.axis, batch)
 
 
-def _fed_back(outputs: Arrays, state: State, tensor: Tensor) -> NDArray[Any]:
+def _get_next_state(outputs: Arrays, state: State, tensor: Tensor) -> NDArray[Any]:
     if state.output not in outputs:
         raise AgentError("bad_job", f"the model has no output {state.output} for {tensor.name}")
     value = np.asarray(outputs[state.output])
@@ -199,17 +201,18 @@ def _fed_back(outputs: Arrays, state: State, tensor: Tensor) -> NDArray[Any]:
     if not fits or value.dtype != np.dtype(tensor.dtype):
         raise AgentError(
             "bad_job",
-            f"output {state.output} is {value.dtype} {_shape(value.shape)}; the input "
-            f"{tensor.name}, which it is fed to, takes {tensor.dtype} {_shape(tensor.shape)}",
+            f"output {state.output} is {value.dtype} {_format_shape(value.shape)}; the input "
+            f"{tensor.name}, which it is fed to, takes {tensor.dtype} "
+            f"{_format_shape(tensor.shape)}",
         )
     return value
 
 
-def _constant(column: Column, tensor: Tensor) -> NDArray[Any]:
+def _read_constant(column: Column, tensor: Tensor) -> NDArray[Any]:
     """Read the value of an input that is the same in every run."""
     row = replace(column, shape=(1, *column.shape), axis=-1)
     with open_columns([row]) as opened:
-        return stacked(opened[column.name].read(0, 1), tensor, None, -1, 1)
+        return stack_rows(opened[column.name].read(0, 1), tensor, None, -1, 1)
 
 
 def check_samples(samples: Samples, inputs: Sequence[Tensor]) -> int:
@@ -238,7 +241,7 @@ def check_samples(samples: Samples, inputs: Sequence[Tensor]) -> int:
     return n
 
 
-def stacked(
+def stack_rows(
     rows: NDArray[Any],
     tensor: Tensor,
     preprocess: Optional[Preprocess],
@@ -261,23 +264,25 @@ def stacked(
         raise AgentError("bad_job", f"input {tensor.name} has no axis {axis} for samples")
     if axis < 0:
         whole = Tensor(tensor.name, tensor.dtype, (1, *tensor.shape))
-        value: NDArray[Any] = np.asarray(prepare(rows[:1], whole, preprocess)[0])
+        value: NDArray[Any] = np.asarray(prepare_rows(rows[:1], whole, preprocess)[0])
         return value
     shape = tensor.shape
     first = Tensor(
         tensor.name, tensor.dtype, (*shape[axis : axis + 1], *shape[:axis], *shape[axis + 1 :])
     )
-    made = padded(prepare(rows, first, preprocess), batch)
+    made = pad_rows(prepare_rows(rows, first, preprocess), batch)
     return made if axis == 0 else np.ascontiguousarray(np.moveaxis(made, 0, axis))
 
 
-def padded(rows: NDArray[Any], batch: int) -> NDArray[Any]:
+def pad_rows(rows: NDArray[Any], batch: int) -> NDArray[Any]:
     """Repeat the last row until there are ``batch`` rows."""
     missing = batch - rows.shape[0]
     return rows if missing <= 0 else np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)])
 
 
-def prepare(rows: NDArray[Any], tensor: Tensor, preprocess: Optional[Preprocess]) -> NDArray[Any]:
+def prepare_rows(
+    rows: NDArray[Any], tensor: Tensor, preprocess: Optional[Preprocess]
+) -> NDArray[Any]:
     """Preprocess rows for a float input, cast them to the type of the input, and check their shape.
 
     Raises:
@@ -285,7 +290,7 @@ def prepare(rows: NDArray[Any], tensor: Tensor, preprocess: Optional[Preprocess]
     """
     wanted = np.dtype(tensor.dtype)
     if preprocess is not None and wanted.kind == "f":
-        rows = _preprocessed(rows, preprocess, tensor.name)
+        rows = _preprocess(rows, preprocess, tensor.name)
     rows = _cast(rows, wanted, tensor.name)
     fits = len(rows.shape) == len(tensor.shape) and all(
         isinstance(want, str) or want == have
@@ -294,13 +299,14 @@ def prepare(rows: NDArray[Any], tensor: Tensor, preprocess: Optional[Preprocess]
     if not fits:
         raise AgentError(
             "bad_job",
-            f"input {tensor.name} takes {_shape(tensor.shape)}, the data is {_shape(rows.shape)}",
+            f"input {tensor.name} takes {_format_shape(tensor.shape)}, "
+            f"the data is {_format_shape(rows.shape)}",
             hint="the first axis is the samples; channels_first turns NHWC images into NCHW",
         )
     return rows
 
 
-def _preprocessed(rows: NDArray[Any], how: Preprocess, name: str) -> NDArray[Any]:
+def _preprocess(rows: NDArray[Any], how: Preprocess, name: str) -> NDArray[Any]:
     mean, std = np.asarray(how.mean, np.float32), np.asarray(how.std, np.float32)
     for values in (mean, std):
         if values.size not in (1, rows.shape[-1]):
@@ -335,5 +341,5 @@ def _cast(rows: NDArray[Any], wanted: np.dtype[Any], name: str) -> NDArray[Any]:
     return cast
 
 
-def _shape(shape: Sequence[object]) -> str:
+def _format_shape(shape: Sequence[object]) -> str:
     return f"[{', '.join(str(dim) for dim in shape)}]"

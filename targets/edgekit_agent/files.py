@@ -53,7 +53,7 @@ def temporary_name(path: str) -> str:
 
 
 @contextlib.contextmanager
-def whole_file(path: str, *, is_private: bool = False) -> Iterator[BinaryIO]:
+def open_atomic(path: str, *, is_private: bool = False) -> Iterator[BinaryIO]:
     """Open a new file that replaces ``path`` when the block ends without an error.
 
     At any time, also after a power cut, ``path`` is the old file or the complete new one. A
@@ -76,13 +76,13 @@ def whole_file(path: str, *, is_private: bool = False) -> Iterator[BinaryIO]:
     fsync_folder(os.path.dirname(path))
 
 
-def write_whole(path: str, data: Union[bytes, bytearray], *, is_private: bool = False) -> None:
+def write_atomic(path: str, data: Union[bytes, bytearray], *, is_private: bool = False) -> None:
     """Write ``data`` to ``path`` atomically."""
-    with whole_file(path, is_private=is_private) as file:
+    with open_atomic(path, is_private=is_private) as file:
         file.write(data)
 
 
-def write_changed(path: str, text: str) -> bool:
+def write_if_changed(path: str, text: str) -> bool:
     """Write a file atomically unless it has this text already; return whether it was written."""
     data = text.encode(errors="surrogateescape")
     try:
@@ -91,5 +91,5 @@ def write_changed(path: str, text: str) -> bool:
                 return False
     except FileNotFoundError:
         pass
-    write_whole(path, data)
+    write_atomic(path, data)
     return True

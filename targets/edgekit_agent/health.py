@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Dict, List, Optional, Tuple, Un
 import numpy as np
 
 from edgekit_agent.failures import AgentError
-from edgekit_agent.feeds import fixed_batch, stacked
+from edgekit_agent.feeds import find_fixed_batch, stack_rows
 from edgekit_agent.jobs import HealthJob
 from edgekit_agent.limits import MOST_GOLDEN_BYTES
 from edgekit_agent.results import Health
-from edgekit_agent.runtimes import Loaded
+from edgekit_agent.runtimes import LoadedModel
 from edgekit_agent.session import load_model
 from edgekit_agent.wire import Progress
 
@@ -62,8 +62,8 @@ def check_health(job: HealthJob, progress: Progress) -> Health:
             "bad_job", f"{job.canaries}: not this model's canaries: {', '.join(sorted(missing))}"
         )
     outputs = run_samples(model, inputs, axes, progress)
-    errors = {name: _error(outputs[name], values) for name, values in expected.items()}
-    errors.update({name: _picked_error(outputs[name], v) for name, v in picked.items()})
+    errors = {name: _compute_error(outputs[name], values) for name, values in expected.items()}
+    errors.update({name: _compute_picked_error(outputs[name], v) for name, v in picked.items()})
     worst = max(errors, key=lambda name: errors[name][0])
     figure, what = errors[worst]
     healthy = figure <= job.max_relative_error
@@ -71,7 +71,7 @@ def check_health(job: HealthJob, progress: Progress) -> Health:
     return Health(healthy, figure, detail)
 
 
-def positions(size: int, count: int) -> NDArray[np.int64]:
+def choose_positions(size: int, count: int) -> NDArray[np.int64]:
     """Return ``count`` evenly spaced indices of a flat output of ``size`` values.
 
     A large output is compared at these alone.
@@ -87,12 +87,16 @@ def _read_canaries(path: str) -> Tuple[Arrays, Axes, Arrays, Arrays]:
     input, ``picked:NAME`` an output at some positions; see ``choose_positions``.
     """
     arrays = read_golden_arrays(path)
-    inputs, outputs, picked = (_named(arrays, p) for p in ("input:", "output:", "picked:"))
+    inputs, outputs, picked = (
+        _select_by_prefix(arrays, p) for p in ("input:", "output:", "picked:")
+    )
     for prefix, side in (("input:", inputs), ("output:", {**outputs, **picked})):
         if not side or any(v.ndim == 0 or not v.size for v in side.values()):
             raise AgentError("bad_job", f"{path}: no canaries: {prefix}NAME arrays are missing")
     axes: Axes = {name: int(arrays.get(f"axis:{name}", (0,))[0]) for name in inputs}
-    constants = {name: np.asarray(v[0]) for name, v in _named(arrays, "constant:").items()}
+    constants = {
+        name: np.asarray(v[0]) for name, v in _select_by_prefix(arrays, "constant:").items()
+    }
     axes.update(dict.fromkeys(constants))
     return {**inputs, **constants}, axes, outputs, picked
 
@@ -127,11 +131,11 @@ def check_golden_size(file: Union[str, BinaryIO]) -> None:
         raise ValueError(f"unpacks to {size} bytes, allowed are {MOST_GOLDEN_BYTES}")
 
 
-def _named(arrays: Arrays, prefix: str) -> Arrays:
+def _select_by_prefix(arrays: Arrays, prefix: str) -> Arrays:
     return {k[len(prefix) :]: v for k, v in arrays.items() if k.startswith(prefix)}
 
 
-def run_samples(model: Loaded, inputs: Arrays, axes: Axes, progress: Progress) -> Arrays:
+def run_samples(model: LoadedModel, inputs: Arrays, axes: Axes, progress: Progress) -> Arrays:
     """Compute the outputs of all samples, at the model's own batch size (1 if it takes any).
 
     Args:
@@ -141,13 +145,16 @@ def run_samples(model: Loaded, inputs: Arrays, axes: Axes, progress: Progress) -
         progress: called with the number of samples done.
     """
     stacks = {name: axis for name, axis in axes.items() if axis is not None}
-    batch, n = fixed_batch(stacks, model.inputs) or 1, min(len(inputs[name]) for name in stacks)
+    batch, n = (
+        find_fixed_batch(stacks, model.inputs) or 1,
+        min(len(inputs[name]) for name in stacks),
+    )
     parts: Dict[str, List[NDArray[Any]]] = {tensor.name: [] for tensor in model.outputs}
     for start in range(0, n, batch):
         rows = min(batch, n - start)
         outputs = model.run(
             {
-                tensor.name: stacked(
+                tensor.name: stack_rows(
                     inputs[tensor.name][start : start + rows],
                     tensor,
                     None,
@@ -167,14 +174,14 @@ def run_samples(model: Loaded, inputs: Arrays, axes: Axes, progress: Progress) -
     return {name: np.concatenate(values) for name, values in parts.items()}
 
 
-def _picked_error(actual: NDArray[Any], expected: NDArray[Any]) -> Tuple[float, str]:
+def _compute_picked_error(actual: NDArray[Any], expected: NDArray[Any]) -> Tuple[float, str]:
     flat = actual.reshape(len(actual), -1)
     if flat.shape[1] < expected.shape[1]:
         return INCOMPARABLE, f"has shape {actual.shape}"
-    return _error(flat[:, positions(flat.shape[1], expected.shape[1])], expected)
+    return _compute_error(flat[:, choose_positions(flat.shape[1], expected.shape[1])], expected)
 
 
-def _error(actual: NDArray[Any], expected: NDArray[Any]) -> Tuple[float, str]:
+def _compute_error(actual: NDArray[Any], expected: NDArray[Any]) -> Tuple[float, str]:
     if actual.size != expected.size or actual.shape[1:] != expected.shape[1:]:
         return INCOMPARABLE, f"has shape {actual.shape} instead of {expected.shape}"
     found, wanted = actual.astype(np.float64), expected.astype(np.float64)
@@ -187,14 +194,14 @@ def _error(actual: NDArray[Any], expected: NDArray[Any]) -> Tuple[float, str]:
     if not finite.any():
         return 0.0, ""
     with np.errstate(over="ignore"):
-        scale = _rms(wanted[finite])
-        rms = _rms(found[finite] - wanted[finite])
+        scale = _compute_rms(wanted[finite])
+        rms = _compute_rms(found[finite] - wanted[finite])
     # Outputs that are all zero have no scale: the absolute error is used instead.
     relative = min(rms / scale if scale > 0 else rms, INCOMPARABLE)
     return relative, f"is off by {relative:.3g} (relative RMS error)"
 
 
-def _rms(values: NDArray[np.float64]) -> float:
+def _compute_rms(values: NDArray[np.float64]) -> float:
     """Compute the root mean square, also of numbers whose squares overflow."""
     largest = float(np.abs(values).max())
     if largest == 0.0 or not np.isfinite(largest):

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Callable, Dict, Iterator
 
 from edgekit_agent.failures import AgentError
-from edgekit_agent.files import fsync_folder, open_regular, write_whole
+from edgekit_agent.files import fsync_folder, open_regular, write_atomic
 from edgekit_agent.records import DIGEST, PLAIN_NAME, RECORD
 
 DEFAULT_HOME = "~/.local/share/edgekit"
@@ -109,7 +109,7 @@ def claim(home: Home) -> None:
     _check_writable(home)
     if not is_marked(home):
         _mark(home)
-    mode = 0o700 | sharing(home)
+    mode = 0o700 | get_shared_mode(home)
     for kind in FOLDERS:
         folder = home.folder(kind)
         os.makedirs(folder, 0o700, exist_ok=True)
@@ -119,7 +119,7 @@ def claim(home: Home) -> None:
             os.chmod(folder, wanted)
 
 
-def sharing(home: Home) -> int:
+def get_shared_mode(home: Home) -> int:
     """Return the mode bits of group and others on a home; installed files get the same.
 
     So ``chmod 750`` of the home lets its group run the served release.
@@ -129,7 +129,7 @@ def sharing(home: Home) -> int:
 
 def share(home: Home, path: str) -> None:
     """Give a file, or a folder with its entries, the permissions that the home has."""
-    bits = sharing(home)
+    bits = get_shared_mode(home)
     for folder, _, names in os.walk(path):
         os.chmod(folder, 0o700 | bits)
         for name in names:
@@ -171,13 +171,13 @@ def _mark(home: Home) -> None:
     entries = list(os.scandir(home.path))
     for entry in entries:
         if not _is_ours(entry):
-            raise _foreign(home, entry.name)
+            raise _make_foreign_error(home, entry.name)
     if not entries:
         os.chmod(home.path, 0o700)
-    write_whole(os.path.join(home.path, MARKER), b"edgekit keeps its files here\n")
+    write_atomic(os.path.join(home.path, MARKER), b"edgekit keeps its files here\n")
 
 
-def _foreign(home: Home, name: str) -> AgentError:
+def _make_foreign_error(home: Home, name: str) -> AgentError:
     return AgentError(
         "foreign_home",
         f"{home.path} holds {name!r}, which is not edgekit's: nothing was changed there",
@@ -226,10 +226,12 @@ def _is_release(entry: os.DirEntry[str]) -> bool:
         return True
     if not PLAIN_NAME.fullmatch(entry.name) or not entry.is_dir(follow_symlinks=False):
         return False
-    return any(said == entry.name for said in _names_said(entry.path)) or _is_manifest_of(entry)
+    return any(
+        said == entry.name for said in _iter_recorded_names(entry.path)
+    ) or _has_matching_manifest(entry)
 
 
-def _names_said(folder: str) -> Iterator[str]:
+def _iter_recorded_names(folder: str) -> Iterator[str]:
     try:
         with open_regular(os.path.join(folder, RECORD)) as file:
             record = json.loads(file.read(_MOST_BYTES))
@@ -238,7 +240,7 @@ def _names_said(folder: str) -> Iterator[str]:
         return
 
 
-def _is_manifest_of(entry: os.DirEntry[str]) -> bool:
+def _has_matching_manifest(entry: os.DirEntry[str]) -> bool:
     try:
         with open_regular(os.path.join(entry.path, "manifest.json")) as file:
             digest = hashlib.sha256(file.read()).hexdigest()

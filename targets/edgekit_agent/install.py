@@ -10,33 +10,33 @@ from dataclasses import replace
 from datetime import datetime, timezone
 from typing import Callable, Optional
 
-from edgekit_agent.audit import last_lines
+from edgekit_agent.audit import read_last_lines
 from edgekit_agent.failures import AgentError
-from edgekit_agent.files import fsync_folder, sha256_of, temporary_name, whole_file
+from edgekit_agent.files import fsync_folder, open_atomic, sha256_of, temporary_name
 from edgekit_agent.homes import Home, open_home, share
 from edgekit_agent.jobs import HealthJob, InstallJob, ModelRef, NamedBlob, RollbackJob, StatusJob
 from edgekit_agent.provenance import read_provenance
 from edgekit_agent.pruning import prune
 from edgekit_agent.rebuilding import rebuild_records
 from edgekit_agent.records import RECORD, check_file_names, check_record, write_record
-from edgekit_agent.releases import damaged_files, discard, locked, read_release, sweep
+from edgekit_agent.releases import discard, find_damaged_files, lock_home, read_release, sweep
 from edgekit_agent.results import Health, Release, Status
 from edgekit_agent.served import both_releases, current_release, previous_release, switch
 from edgekit_agent.settling import wait_until_settled
 from edgekit_agent.statements import Statement
 from edgekit_agent.trust import (
-    admitted,
+    check_admission,
     check_as_signed,
     check_not_revoked,
-    known_trust,
     read_trust,
-    remember,
+    record_release,
+    try_read_trust,
 )
 from edgekit_agent.watch import (
     MOST_SECONDS,
     begin_watch,
     drop_watch,
-    pending_watch,
+    read_pending_watch,
     settle_watch,
 )
 from edgekit_agent.wire import Progress
@@ -61,37 +61,37 @@ def install(job: InstallJob, ask_health: AskHealth, progress: Progress) -> Statu
             see ``trust``.
     """
     home = open_home(job.home)
-    _check_release(_release_of(job, None))
+    _check_release(_build_release(job, None))
     if not 0 <= job.watch_s <= MOST_SECONDS:
         raise AgentError("bad_job", f"watch_s is {job.watch_s:g}, allowed is 0 to {MOST_SECONDS:g}")
-    with locked(home):
+    with lock_home(home):
         trust = read_trust(home)
-        statement = admitted(trust, job.signature, job.permit)
+        statement = check_admission(trust, job.signature, job.permit)
         if statement is not None:
             check_as_signed(job, statement)
         settle_watch(home, job.release)
-        release = _release_of(job, statement)
+        release = _build_release(job, statement)
         sweep(home)
         progress("verify", 0, len(job.files))
         if os.path.isdir(home.release(job.release)):
-            _mend(home, release)
+            _repair_release(home, release)
         else:
             _stage(home, release)
         served, previous = current_release(home), previous_release(home)
         try:
             progress("health", 0, 1)
-            health = _healthy(home, release, ask_health)
+            health = _check_health(home, release, ask_health)
         except BaseException:
             if job.release not in (served, previous):
                 discard(home, "releases", job.release)
             raise
         _refresh_record(home, release)
         if statement is not None:
-            remember(home, trust, statement, job.permit)
+            record_release(home, trust, statement, job.permit)
         before = previous if served == job.release else served
         if job.watch_s and served not in (None, job.release):
             begin_watch(home, job.release, served, job.watch_s)
-        answer = _status(home, job.release, before, health)
+        answer = _build_status(home, job.release, before, health)
         switch(home, job.release)
         # The device has switched: a failure to remove old files must not hide that.
         with contextlib.suppress(OSError):
@@ -108,7 +108,7 @@ def rollback(job: RollbackJob, ask_health: AskHealth) -> Status:
     home = open_home(job.home)
     if current_release(home) is None:
         raise AgentError("nothing_installed", f"{home.path}: nothing is installed")
-    with locked(home):
+    with lock_home(home):
         served, previous = current_release(home), previous_release(home)
         if served is None or previous is None:
             raise AgentError(
@@ -116,8 +116,8 @@ def rollback(job: RollbackJob, ask_health: AskHealth) -> Status:
                 f"{home.path}: there is no release to go back to",
                 hint="one is kept from the second push on",
             )
-        health = _check_again(home, previous, ask_health)
-        answer = replace(_status(home, previous, served, health), watch=None)
+        health = _check_installed(home, previous, ask_health)
+        answer = replace(_build_status(home, previous, served, health), watch=None)
         switch(home, previous)
         # Only now: if this is cut off before the switch, the unconfirmed release is still watched.
         # Where the file cannot be removed, the watcher finds that another release is served.
@@ -126,30 +126,30 @@ def rollback(job: RollbackJob, ask_health: AskHealth) -> Status:
         return answer
 
 
-def _check_again(home: Home, name: str, ask_health: AskHealth) -> Health:
+def _check_installed(home: Home, name: str, ask_health: AskHealth) -> Health:
     """Check that a release is complete and healthy; rebuild its record if that is damaged."""
     try:
         release = read_release(home, name)
     except AgentError as damage:
-        return _mend_record(home, name, ask_health, damage)
-    check_not_revoked(known_trust(home), release.key)
-    _check_whole(home, release)
-    return _healthy(home, release, ask_health)
+        return _repair_record(home, name, ask_health, damage)
+    check_not_revoked(try_read_trust(home), release.key)
+    _check_files(home, release)
+    return _check_health(home, release, ask_health)
 
 
-def _mend_record(home: Home, name: str, ask_health: AskHealth, damage: AgentError) -> Health:
+def _repair_record(home: Home, name: str, ask_health: AskHealth, damage: AgentError) -> Health:
     """Find the settings with which the release is healthy, and record them.
 
     The key that signed the release is lost with the record. So a device that takes only signed
     releases does not serve it again.
     """
-    failure, trust = damage, known_trust(home)
+    failure, trust = damage, try_read_trust(home)
     if trust is None or trust.wants_signature():
         raise damage
     for release in rebuild_records(home, name):
-        _check_whole(home, release)
+        _check_files(home, release)
         try:
-            health = _healthy(home, release, ask_health)
+            health = _check_health(home, release, ask_health)
         except AgentError as error:
             failure = error
             continue
@@ -172,39 +172,39 @@ def status(job: StatusJob, ask_health: AskHealth) -> Status:
     served, health = current_release(home), None
     if served is not None and served == job.check:
         release = read_release(home, served)
-        _check_whole(home, release)
-        health = _healthy(home, release, ask_health)
+        _check_files(home, release)
+        health = _check_health(home, release, ask_health)
     # Without the lock: the device may go back meanwhile, which switches before the watch ends. So
     # the watch is read first.
-    watch = pending_watch(home)
+    watch = read_pending_watch(home)
     served, previous = both_releases(home)
-    answer = _status(home, served, previous, health if served == job.check else None)
-    return replace(answer, watch=watch, log=last_lines(home, job.log))
+    answer = _build_status(home, served, previous, health if served == job.check else None)
+    return replace(answer, watch=watch, log=read_last_lines(home, job.log))
 
 
-def _status(
+def _build_status(
     home: Home, current: Optional[str], previous: Optional[str], health: Optional[Health]
 ) -> Status:
     return Status(
-        current=_known(home, current) if current else None,
-        previous=_known(home, previous) if previous else None,
+        current=_describe_release(home, current) if current else None,
+        previous=_describe_release(home, previous) if previous else None,
         health=health,
         current_model=read_provenance(home.release(current)) if current else None,
         previous_model=read_provenance(home.release(previous)) if previous else None,
-        trust=known_trust(home),
-        watch=pending_watch(home),
+        trust=try_read_trust(home),
+        watch=read_pending_watch(home),
     )
 
 
-def _known(home: Home, name: str) -> Release:
+def _describe_release(home: Home, name: str) -> Release:
     try:
         return read_release(home, name)
     except AgentError:
         return Release(name, "", "", 0, None, "", "")
 
 
-def _check_whole(home: Home, release: Release) -> None:
-    damaged = damaged_files(home, release)
+def _check_files(home: Home, release: Release) -> None:
+    damaged = find_damaged_files(home, release)
     if damaged:
         raise AgentError(
             "corrupt",
@@ -226,7 +226,7 @@ def _check_release(release: Release) -> None:
             raise AgentError("bad_job", f"{needed!r} is not among the files of the release")
 
 
-def _release_of(job: InstallJob, statement: Optional[Statement]) -> Release:
+def _build_release(job: InstallJob, statement: Optional[Statement]) -> Release:
     return Release(
         name=job.release,
         model=job.model,
@@ -250,10 +250,10 @@ def _stage(home: Home, release: Release) -> None:
     try:
         for file in release.files:
             place = os.path.join(staging, file.name)
-            _lay(home, file, place)
+            _link_object(home, file, place)
             # Read the bytes that will be served, not the object that they come from.
             if sha256_of(place) != file.digest:
-                raise _damaged_object(home, file)
+                raise _remove_damaged_object(home, file)
         write_record(staging, release)
         share(home, staging)
         fsync_folder(staging)
@@ -264,18 +264,18 @@ def _stage(home: Home, release: Release) -> None:
         raise
 
 
-def _mend(home: Home, release: Release) -> None:
+def _repair_release(home: Home, release: Release) -> None:
     """Replace every damaged file of a release that is here already."""
     _check_same_files(home, release)
     folder = home.release(release.name)
     by_name = {file.name: file for file in release.files}
-    for name in damaged_files(home, release):
+    for name in find_damaged_files(home, release):
         place = os.path.join(folder, name)
         temporary = temporary_name(place)
-        _lay(home, by_name[name], temporary)
+        _link_object(home, by_name[name], temporary)
         if sha256_of(temporary) != by_name[name].digest:
             os.unlink(temporary)
-            raise _damaged_object(home, by_name[name])
+            raise _remove_damaged_object(home, by_name[name])
         os.replace(temporary, place)
     share(home, folder)
     fsync_folder(folder)
@@ -292,7 +292,7 @@ def _check_same_files(home: Home, release: Release) -> None:
         raise AgentError("bad_job", f"release {release.name} is here already, of other files")
 
 
-def _lay(home: Home, file: NamedBlob, place: str) -> None:
+def _link_object(home: Home, file: NamedBlob, place: str) -> None:
     """Link an object to a path, or copy it where the file system has no hard links."""
     source = home.object(file.digest)
     try:
@@ -307,11 +307,11 @@ def _lay(home: Home, file: NamedBlob, place: str) -> None:
     except OSError as error:
         if error.errno not in _NO_HARD_LINK:
             raise
-        with open(source, "rb") as original, whole_file(place) as copy:
+        with open(source, "rb") as original, open_atomic(place) as copy:
             shutil.copyfileobj(original, copy)
 
 
-def _damaged_object(home: Home, file: NamedBlob) -> AgentError:
+def _remove_damaged_object(home: Home, file: NamedBlob) -> AgentError:
     os.unlink(home.object(file.digest))
     return AgentError(
         "corrupt",
@@ -321,7 +321,7 @@ def _damaged_object(home: Home, file: NamedBlob) -> AgentError:
     )
 
 
-def _healthy(home: Home, release: Release, ask_health: AskHealth) -> Health:
+def _check_health(home: Home, release: Release, ask_health: AskHealth) -> Health:
     folder = home.release(release.name)
     path = os.path.join(folder, release.model)
     health = ask_health(

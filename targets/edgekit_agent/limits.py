@@ -39,12 +39,12 @@ class Limits:
 NO_LIMITS = Limits()
 
 
-def most_expanded(packed_bytes: int) -> int:
+def get_expansion_limit(packed_bytes: int) -> int:
     """Return the largest size that a packed file of ``packed_bytes`` bytes may declare."""
     return MOST_EXPANSION * packed_bytes + MOST_SMALL_BYTES
 
 
-def health_limits() -> Limits:
+def get_health_limits() -> Limits:
     """Return the limits of a health check: it may use the memory that is free now."""
     free = available_bytes()
     if free is None:
@@ -52,7 +52,7 @@ def health_limits() -> Limits:
     return Limits(_HEALTH_S, free + free_swap_bytes() + _RESERVED_BYTES)
 
 
-def expand_limits(size: int) -> Limits:
+def get_expand_limits(size: int) -> Limits:
     """Return the limits of expanding a file to ``size`` bytes: memory for its plan and the file."""
     return Limits(_EXPAND_S, 2 * size + _RESERVED_BYTES)
 
@@ -60,7 +60,7 @@ def expand_limits(size: int) -> Limits:
 def limit_memory(most_bytes: int) -> None:
     """Limit the private memory of this process to ``most_bytes``; beyond that: MemoryError."""
     kind, most = resource.RLIMIT_DATA, most_bytes
-    if not _data_holds_mappings(platform.release()):
+    if not _is_data_limit_complete(platform.release()):
         kind, most = resource.RLIMIT_AS, most_bytes + _MAPPED_BYTES
     _, hard = resource.getrlimit(kind)
     most = most if hard == resource.RLIM_INFINITY else min(most, hard)
@@ -68,7 +68,7 @@ def limit_memory(most_bytes: int) -> None:
         resource.setrlimit(kind, (most, hard))
 
 
-def _data_holds_mappings(kernel: str) -> bool:
+def _is_data_limit_complete(kernel: str) -> bool:
     """Return whether RLIMIT_DATA limits all private memory, as it does since Linux 4.7."""
     match = re.match(r"(\d+)\.(\d+)", kernel)
     return match is None or (int(match.group(1)), int(match.group(2))) >= (4, 7)

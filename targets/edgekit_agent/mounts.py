@@ -14,21 +14,21 @@ def is_in_memory(path: str) -> bool:
 
     An overlay whose changes are kept in memory counts too, as on boards with a read-only root.
     """
-    kind, options = _mounts().get(_device_of(path), ("", {}))
+    kind, options = _read_mounts().get(_find_device(path), ("", {}))
     upper = options.get("upperdir", "")
-    if kind == "overlay" and os.path.isdir(upper) and _device_of(upper) != _device_of(path):
+    if kind == "overlay" and os.path.isdir(upper) and _find_device(upper) != _find_device(path):
         return is_in_memory(upper)
     return kind in _IN_MEMORY
 
 
-def _device_of(path: str) -> Optional[str]:
+def _find_device(path: str) -> Optional[str]:
     while not os.path.exists(path) and path != os.path.dirname(path):
         path = os.path.dirname(path)
     number = os.stat(path).st_dev
     return f"{os.major(number)}:{os.minor(number)}"
 
 
-def _mounts() -> Dict[Optional[str], Tuple[str, Dict[str, str]]]:
+def _read_mounts() -> Dict[Optional[str], Tuple[str, Dict[str, str]]]:
     """Read type and options of every mounted file system, by its device number."""
     found: Dict[Optional[str], Tuple[str, Dict[str, str]]] = {}
     try:

@@ -37,12 +37,14 @@ class Group:
     counts: Tuple[int, ...]
 
 
-def symbol_count(width: int, kept: int) -> int:
+def count_symbols(width: int, kept: int) -> int:
     """Return the number of symbols that numbers of ``width`` bits can have."""
     return (2 << kept) + (max(0, width - kept - 1) << kept)
 
 
-def symbol_values(count: int, kept: int) -> Tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+def compute_symbol_values(
+    count: int, kept: int
+) -> Tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
     """Return, for each symbol, its least number and how many low bits it lacks; as uint32."""
     import numpy as np
 
@@ -97,7 +99,7 @@ class NumberReader:
     def __init__(self, group: Group, low: LowBits) -> None:
         self._group = group
         self._low = low
-        self._least, self._missing = symbol_values(len(group.counts), group.kept)
+        self._least, self._missing = compute_symbol_values(len(group.counts), group.kept)
 
     def words(self, symbols: np.ndarray[Any, Any], centre: int) -> np.ndarray[Any, Any]:
         """Convert symbols to little-endian words of the tensor's width; 4-bit words in pairs."""
@@ -105,13 +107,13 @@ class NumberReader:
 
         out = np.empty(len(symbols), f"<u{max(1, self._group.width // 8)}")
         for at in range(0, len(symbols), _CHUNK):
-            out[at : at + _CHUNK] = self._some(symbols[at : at + _CHUNK], centre)
+            out[at : at + _CHUNK] = self._read_chunk(symbols[at : at + _CHUNK], centre)
         if self._group.width != 4:
             return out
         pairs: np.ndarray[Any, Any] = out[0::2] | out[1::2] << 4
         return pairs
 
-    def _some(self, symbols: np.ndarray[Any, Any], centre: int) -> np.ndarray[Any, Any]:
+    def _read_chunk(self, symbols: np.ndarray[Any, Any], centre: int) -> np.ndarray[Any, Any]:
         import numpy as np
 
         group = self._group

@@ -28,29 +28,29 @@ _TRIAL_TIMEOUT_S = 120.0
 
 def probe(job: ProbeJob) -> DeviceFacts:
     """Collect the facts of this device; nothing on it is changed."""
-    name, isa = cpu.name_and_isa()
+    name, isa = cpu.read_name_and_isa()
     return DeviceFacts(
         machine=platform.machine(),
         system=platform.system(),
         kernel=platform.release(),
-        libc=libc(),
+        libc=find_libc(),
         python=platform.python_version(),
         pointer_bits=struct.calcsize("P") * 8,
         cpu=name,
-        cores=cpu.cores(),
+        cores=cpu.count_cores(),
         isa=isa,
         memory_bytes=memory.total_bytes(),
         free_memory_bytes=memory.available_bytes(),
         free_disk_bytes=free_bytes(open_home(job.home)),
-        governor=cpu.governor(),
-        temperature_c=cpu.temperature_c(),
+        governor=cpu.read_governor(),
+        temperature_c=cpu.read_temperature_c(),
         load_1min=os.getloadavg()[0],
-        runtimes=tuple(_runtimes(job.sites)),
+        runtimes=tuple(_iter_runtimes(job.sites)),
         home_is_noexec=is_noexec(open_home(job.home)),
     )
 
 
-def libc() -> str:
+def find_libc() -> str:
     """Return the C library that this Python runs on, such as ``glibc 2.36``; empty if unknown."""
     try:
         text = os.confstr("CS_GNU_LIBC_VERSION") or ""
@@ -61,13 +61,13 @@ def libc() -> str:
     loaders = [[path] for path in sorted(glob.glob("/lib/ld-musl-*.so.1"))]
     ldd = shutil.which("ldd")
     for command in ([[ldd, "--version"]] if ldd else []) + loaders:
-        found = _libc_version(_output(command))
+        found = _parse_libc_version(_run_command(command))
         if found:
             return found
     return "musl" if loaders else ""
 
 
-def _libc_version(text: str) -> str:
+def _parse_libc_version(text: str) -> str:
     if "musl" in text:
         version = re.search(r"Version (\d+(?:\.\d+)+)", text)
         return f"musl {version.group(1)}" if version else "musl"
@@ -75,7 +75,7 @@ def _libc_version(text: str) -> str:
     return f"glibc {version.group(1)}" if version else ""
 
 
-def _output(command: List[str]) -> str:
+def _run_command(command: List[str]) -> str:
     """Return stdout and stderr of a command; musl's loader answers on stderr, with status 1."""
     try:
         done = subprocess.run(
@@ -91,19 +91,19 @@ def _output(command: List[str]) -> str:
     return done.stdout.decode(errors="replace")
 
 
-def _runtimes(sites: Tuple[str, ...]) -> Iterator[RuntimeFacts]:
+def _iter_runtimes(sites: Tuple[str, ...]) -> Iterator[RuntimeFacts]:
     # A site may have been unpacked since this process last searched it.
     importlib.invalidate_caches()
     for site in (None, *sites):
         places = sys.path if site is None else [os.path.expanduser(site)]
         for package in PACKAGES:
             if importlib.machinery.PathFinder.find_spec(package.module, places) is not None:
-                facts = _tried(package.module, site)
+                facts = _try_runtime(package.module, site)
                 if facts is not None:
                     yield facts
 
 
-def _tried(module: str, site: Optional[str]) -> Optional[RuntimeFacts]:
+def _try_runtime(module: str, site: Optional[str]) -> Optional[RuntimeFacts]:
     """Try one runtime package in a process of its own; ``None`` if it isn't installed.
 
     A runtime built for another cpu dies of an illegal instruction while it is imported, and
@@ -122,13 +122,13 @@ def _tried(module: str, site: Optional[str]) -> Optional[RuntimeFacts]:
             check=False,
         )
     except subprocess.TimeoutExpired:
-        return _with_detail(absent, f"no interpreter within {_TRIAL_TIMEOUT_S:.0f} s")
+        return _set_detail(absent, f"no interpreter within {_TRIAL_TIMEOUT_S:.0f} s")
     if done.returncode < 0:
         name = signal.Signals(-done.returncode).name
-        return _with_detail(absent, f"killed by {name} while it was tried")
+        return _set_detail(absent, f"killed by {name} while it was tried")
     if done.returncode != 0:
         words = done.stderr.decode(errors="replace").strip().splitlines()
-        return _with_detail(absent, words[-1] if words else f"status {done.returncode}")
+        return _set_detail(absent, words[-1] if words else f"status {done.returncode}")
     answer = json.loads(done.stdout)
     if not answer["found"]:
         return None
@@ -142,5 +142,5 @@ def _tried(module: str, site: Optional[str]) -> Optional[RuntimeFacts]:
     )
 
 
-def _with_detail(facts: RuntimeFacts, detail: str) -> RuntimeFacts:
+def _set_detail(facts: RuntimeFacts, detail: str) -> RuntimeFacts:
     return RuntimeFacts(facts.name, facts.version, facts.package, facts.site, False, detail)

@@ -9,7 +9,7 @@ from typing import Dict, Optional, Set, Tuple
 from edgekit_agent.failures import AgentError
 from edgekit_agent.homes import Home
 from edgekit_agent.records import DIGEST
-from edgekit_agent.releases import discard, folders, read_release, remove
+from edgekit_agent.releases import discard, list_folders, read_release, remove
 from edgekit_agent.served import current_release, previous_release
 
 
@@ -23,22 +23,22 @@ def prune(home: Home) -> None:
     removed now. If a record is damaged, the needs of its release are unknown: no object or runtime
     is removed.
     """
-    kept = _kept(home)
-    _discard_all(home, "releases", folders(home, "releases") - kept)
-    needed = needs(home)
+    kept = _find_kept(home)
+    _discard_all(home, "releases", list_folders(home, "releases") - kept)
+    needed = find_needs(home)
     if needed is None:
         return
     objects, sites = needed
     for name in os.listdir(home.folder("objects")):
         if DIGEST.fullmatch(name) and name not in objects:
             remove(home.object(name))
-    unused = _unused(home, sites)
-    kinds = {_kind(os.path.basename(site)) for site in sites}
+    unused = _find_unused(home, sites)
+    kinds = {_get_kind(os.path.basename(site)) for site in sites}
     kinds |= {read_release(home, name).runtime for name in kept}
     spares: Dict[str, str] = {}
     for name in sorted(unused, key=lambda n: (os.lstat(home.runtime(n)).st_mtime_ns, n)):
-        if _kind(name) not in kinds:
-            spares[_kind(name)] = name
+        if _get_kind(name) not in kinds:
+            spares[_get_kind(name)] = name
     _discard_all(home, "runtimes", unused - set(spares.values()))
 
 
@@ -49,18 +49,18 @@ def remove_spares(home: Home, site: Optional[str]) -> None:
         home: the home.
         site: the runtime of a release that is about to be installed, which stays.
     """
-    needed = needs(home)
+    needed = find_needs(home)
     if needed is not None:
         sites = needed[1] | ({_resolve(site)} if site else set())
-        _discard_all(home, "runtimes", _unused(home, sites))
+        _discard_all(home, "runtimes", _find_unused(home, sites))
 
 
-def _unused(home: Home, sites: Set[str]) -> Set[str]:
-    standing = folders(home, "runtimes")
+def _find_unused(home: Home, sites: Set[str]) -> Set[str]:
+    standing = list_folders(home, "runtimes")
     return {name for name in standing if os.path.realpath(home.runtime(name)) not in sites}
 
 
-def _kind(name: str) -> str:
+def _get_kind(name: str) -> str:
     """Return the runtime that a folder holds, the first part of its name."""
     return name.partition("-")[0]
 
@@ -69,10 +69,10 @@ def _resolve(site: str) -> str:
     return os.path.realpath(os.path.expanduser(site))
 
 
-def needs(home: Home) -> Optional[Tuple[Set[str], Set[str]]]:
+def find_needs(home: Home) -> Optional[Tuple[Set[str], Set[str]]]:
     """Return the digests and runtimes that releases need; ``None`` if a record is damaged."""
     try:
-        releases = [read_release(home, name) for name in _kept(home)]
+        releases = [read_release(home, name) for name in _find_kept(home)]
     except AgentError:
         return None
     return (
@@ -81,7 +81,7 @@ def needs(home: Home) -> Optional[Tuple[Set[str], Set[str]]]:
     )
 
 
-def _kept(home: Home) -> Set[str]:
+def _find_kept(home: Home) -> Set[str]:
     return {name for name in (current_release(home), previous_release(home)) if name}
 
 

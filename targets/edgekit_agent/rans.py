@@ -18,7 +18,7 @@ FLOOR = 1 << 16
 _EIGHTHS = (16777216, 15384775, 14107901, 12937002, 11863283, 10878679, 9975792, 9147842)
 
 
-def frequencies(levels: Sequence[int], steps: int) -> Tuple[int, ...]:
+def compute_frequencies(levels: Sequence[int], steps: int) -> Tuple[int, ...]:
     """Compute the frequencies of symbols 0, 1, ..., which add up to ``2 ** PRECISION``.
 
     Args:
@@ -29,7 +29,7 @@ def frequencies(levels: Sequence[int], steps: int) -> Tuple[int, ...]:
     Raises:
         ValueError: no symbol occurs, or too many do.
     """
-    shares = [_share((level - 1) * (8 // steps)) if level else 0 for level in levels]
+    shares = [_compute_share((level - 1) * (8 // steps)) if level else 0 for level in levels]
     used = sum(1 for level in levels if level)
     if not 0 < used <= 256 or len(levels) > 256:
         raise ValueError(f"a table of {used} symbols")
@@ -39,7 +39,7 @@ def frequencies(levels: Sequence[int], steps: int) -> Tuple[int, ...]:
     return tuple(counts)
 
 
-def _share(eighths: int) -> int:
+def _compute_share(eighths: int) -> int:
     return max(1, _EIGHTHS[eighths % 8] >> (eighths // 8))
 
 

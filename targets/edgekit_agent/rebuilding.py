@@ -11,7 +11,7 @@ from edgekit_agent.homes import Home
 from edgekit_agent.jobs import NamedBlob
 from edgekit_agent.provenance import MANIFEST, MOST_MANIFEST_BYTES
 from edgekit_agent.records import check_record
-from edgekit_agent.releases import folders
+from edgekit_agent.releases import list_folders
 from edgekit_agent.results import Release
 
 
@@ -24,10 +24,10 @@ def rebuild_records(home: Home, name: str) -> Iterator[Release]:
     data = _read_manifest(home.release(name))
     if data is None or not hashlib.sha256(data).hexdigest().startswith(name):
         return
-    runtimes = sorted(folders(home, "runtimes"))
+    runtimes = sorted(list_folders(home, "runtimes"))
     for site in (None, *(home.runtime(runtime) for runtime in runtimes)):
         try:
-            release = _release_of(name, strictjson.loads(data), site, data)
+            release = _build_release(name, strictjson.loads(data), site, data)
             check_record(release)
         except (ValueError, KeyError, TypeError):
             return
@@ -42,7 +42,7 @@ def _read_manifest(folder: str) -> Optional[bytes]:
         return None
 
 
-def _release_of(name: str, manifest: Any, site: Optional[str], data: bytes) -> Release:  # noqa: ANN401
+def _build_release(name: str, manifest: Any, site: Optional[str], data: bytes) -> Release:  # noqa: ANN401
     files = [NamedBlob(str(f["name"]), str(f["digest"])) for f in manifest["files"]]
     return Release(
         name=name,

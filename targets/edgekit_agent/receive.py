@@ -8,16 +8,16 @@ import zlib
 from typing import BinaryIO, Callable, Iterator, List, Optional, Tuple
 
 from edgekit_agent.failures import AgentError
-from edgekit_agent.files import CHUNK, fsync_folder, sha256_of, whole_file
+from edgekit_agent.files import CHUNK, fsync_folder, open_atomic, sha256_of
 from edgekit_agent.homes import Home, check_digest, open_home
 from edgekit_agent.jobs import Blob, ExpandJob, ForgetJob, PlanJob, ReceiveJob
-from edgekit_agent.limits import most_expanded
-from edgekit_agent.pruning import needs, remove_spares
-from edgekit_agent.releases import free_bytes, locked, remove, sweep
-from edgekit_agent.results import Expanded, Forgotten, Plan, Received
+from edgekit_agent.limits import get_expansion_limit
+from edgekit_agent.pruning import find_needs, remove_spares
+from edgekit_agent.releases import free_bytes, lock_home, remove, sweep
+from edgekit_agent.results import ExpandResult, ForgetResult, Plan, ReceiveResult
 from edgekit_agent.wire import Inlet, Progress
 
-Expand = Callable[[ExpandJob], Expanded]
+Expand = Callable[[ExpandJob], ExpandResult]
 
 _TAKE_BYTES = 1 << 18
 # Space for directory entries and the file system's metadata.
@@ -27,10 +27,10 @@ _SPARE_BYTES = 1 << 16
 def plan(job: PlanJob) -> Plan:
     """Report how many bytes of each blob are here; an object is verified again and counts as -1."""
     home = open_home(job.home)
-    return Plan(tuple(_present(home, blob) for blob in job.blobs), free_bytes(home))
+    return Plan(tuple(_count_present_bytes(home, blob) for blob in job.blobs), free_bytes(home))
 
 
-def receive(job: ReceiveJob, inlet: Inlet, progress: Progress, expand: Expand) -> Received:
+def receive(job: ReceiveJob, inlet: Inlet, progress: Progress, expand: Expand) -> ReceiveResult:
     """Receive blobs from the raw bytes that follow the job; keep each once it is verified.
 
     Packed blobs are expanded last, in a worker process: that takes seconds, in which the host
@@ -52,12 +52,12 @@ def receive(job: ReceiveJob, inlet: Inlet, progress: Progress, expand: Expand) -
     total = sum(blob.wire_size - offset for blob, offset in pairs)
     inlet.expect(total)
     home, done = open_home(job.home), 0
-    with locked(home):
+    with lock_home(home):
         _check_space(home, pairs, job.site)
         for blob in job.blobs:
             _check_claim(blob)
         for blob, offset in pairs:
-            for count in _take(home, blob, offset, inlet):
+            for count in _receive_blob(home, blob, offset, inlet):
                 done += count
                 progress("receive", done, total)
             if blob.encoding != "packed":
@@ -65,10 +65,10 @@ def receive(job: ReceiveJob, inlet: Inlet, progress: Progress, expand: Expand) -
         packed = [blob for blob in job.blobs if blob.encoding == "packed"]
         for blob in packed:
             _expand(home, blob, expand, job.site)
-    return Received(len(job.blobs), total)
+    return ReceiveResult(len(job.blobs), total)
 
 
-def forget(job: ForgetJob) -> Forgotten:
+def forget(job: ForgetJob) -> ForgetResult:
     """Remove objects and their partial downloads; objects that a release needs stay.
 
     If the record of a release is damaged, its needs are unknown and every object stays.
@@ -78,24 +78,24 @@ def forget(job: ForgetJob) -> Forgotten:
     """
     home, digests = open_home(job.home), {check_digest(digest) for digest in job.digests}
     if not os.path.isdir(home.path):
-        return Forgotten(())
-    with locked(home):
+        return ForgetResult(())
+    with lock_home(home):
         sweep(home)
         for entry in os.listdir(home.folder("parts")):
             if entry.partition(".")[0] in digests:
                 remove(os.path.join(home.folder("parts"), entry))
-        needed = needs(home)
+        needed = find_needs(home)
         here = digests & set(os.listdir(home.folder("objects")))
         kept = here if needed is None else here & needed[0]
         for digest in here - kept:
             os.unlink(home.object(digest))
         fsync_folder(home.folder("objects"))
-    return Forgotten(tuple(sorted(kept)))
+    return ForgetResult(tuple(sorted(kept)))
 
 
 def _check_claim(blob: Blob) -> None:
     """Refuse a packed blob that declares a size out of proportion to its bytes."""
-    if blob.encoding == "packed" and blob.size > most_expanded(blob.wire_size):
+    if blob.encoding == "packed" and blob.size > get_expansion_limit(blob.wire_size):
         raise AgentError(
             "bad_job",
             f"{blob.digest[:12]}: {blob.wire_size} bytes claim to expand to {blob.size}",
@@ -103,7 +103,7 @@ def _check_claim(blob: Blob) -> None:
         )
 
 
-def _present(home: Home, blob: Blob) -> int:
+def _count_present_bytes(home: Home, blob: Blob) -> int:
     path, part = home.object(blob.digest), home.part(blob.digest, blob.wire_digest)
     if os.path.isfile(path) and sha256_of(path) == blob.digest:
         return -1
@@ -137,7 +137,7 @@ def _check_space(home: Home, pairs: List[Tuple[Blob, int]], site: Optional[str])
         )
 
 
-def _take(home: Home, blob: Blob, offset: int, inlet: Inlet) -> Iterator[int]:
+def _receive_blob(home: Home, blob: Blob, offset: int, inlet: Inlet) -> Iterator[int]:
     """Append a blob's bytes to its part and verify them; yield the size of each chunk."""
     path = home.part(blob.digest, blob.wire_digest)
     if (os.path.getsize(path) if os.path.isfile(path) else 0) < offset:
@@ -162,7 +162,7 @@ def _take(home: Home, blob: Blob, offset: int, inlet: Inlet) -> Iterator[int]:
         file.flush()
         os.fsync(file.fileno())
     if digest.hexdigest() != blob.wire_digest:
-        raise _corrupt(path, "arrived damaged")
+        raise _drop_corrupt(path, "arrived damaged")
 
 
 def _read_chunks(file: BinaryIO, count: int) -> Iterator[bytes]:
@@ -184,7 +184,7 @@ def _keep(home: Home, blob: Blob) -> None:
     if blob.encoding != "raw":
         raise AgentError("bad_job", f"unknown encoding {blob.encoding!r}; known: raw, zlib, packed")
     if (blob.digest, blob.size) != (blob.wire_digest, blob.wire_size):
-        raise _corrupt(part, "is sent raw, yet its own digest is another")
+        raise _drop_corrupt(part, "is sent raw, yet its own digest is another")
     os.replace(part, path)
     fsync_folder(home.folder("objects"))
 
@@ -197,27 +197,27 @@ def _expand(home: Home, blob: Blob, expand: Expand, site: Optional[str]) -> None
     except AgentError as error:
         if error.failure.kind != "corrupt":
             raise
-        raise _corrupt(part, error.failure.message) from error
+        raise _drop_corrupt(part, error.failure.message) from error
     os.unlink(part)
 
 
 def _decode(part: str, path: str, blob: Blob) -> None:
     digest, size = hashlib.sha256(), 0
     try:
-        with open(part, "rb") as source, whole_file(path) as target:
-            for data in _inflated(source):
+        with open(part, "rb") as source, open_atomic(path) as target:
+            for data in _inflate(source):
                 size += len(data)
                 if size > blob.size:
-                    raise _corrupt(part, f"unpacks to more than its {blob.size} bytes")
+                    raise _drop_corrupt(part, f"unpacks to more than its {blob.size} bytes")
                 digest.update(data)
                 target.write(data)
             if digest.hexdigest() != blob.digest:
-                raise _corrupt(part, "unpacks to something else")
+                raise _drop_corrupt(part, "unpacks to something else")
     except zlib.error as error:
-        raise _corrupt(part, f"cannot be unpacked: {error}") from error
+        raise _drop_corrupt(part, f"cannot be unpacked: {error}") from error
 
 
-def _inflated(source: BinaryIO) -> Iterator[bytes]:
+def _inflate(source: BinaryIO) -> Iterator[bytes]:
     decoder = zlib.decompressobj()
     for chunk in iter(lambda: source.read(_TAKE_BYTES), b""):
         while chunk:
@@ -227,7 +227,7 @@ def _inflated(source: BinaryIO) -> Iterator[bytes]:
     yield decoder.flush()
 
 
-def _corrupt(part: str, what: str) -> AgentError:
+def _drop_corrupt(part: str, what: str) -> AgentError:
     if os.path.exists(part):
         os.unlink(part)
     name = os.path.basename(part)

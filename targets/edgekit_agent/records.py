@@ -9,7 +9,7 @@ from typing import Any, Sequence
 
 from edgekit_agent import strictjson
 from edgekit_agent.codec import decode, encode
-from edgekit_agent.files import open_regular, write_whole
+from edgekit_agent.files import open_regular, write_atomic
 from edgekit_agent.results import Release
 from edgekit_agent.statements import MOST_VERSION
 
@@ -102,6 +102,6 @@ def write_record(folder: str, release: Release) -> None:
     """
     check_record(release)
     text = json.dumps(encode(release), indent=1, allow_nan=False)
-    write_whole(os.path.join(folder, RECORD), text.encode())
+    write_atomic(os.path.join(folder, RECORD), text.encode())
     if read_record(folder) != release:
         raise ValueError("the record cannot be read back as written")

@@ -30,16 +30,16 @@ _PART_AGE_S = 24 * 3600.0
 
 def free_bytes(home: Home) -> int:
     """Return the free disk space for the home, measured at the nearest existing folder."""
-    facts = os.statvfs(_nearest_folder(home))
+    facts = os.statvfs(_find_nearest_folder(home))
     return facts.f_bavail * facts.f_frsize
 
 
 def is_noexec(home: Home) -> bool:
     """Return whether the file system of the home is mounted so that no library loads from it."""
-    return bool(os.statvfs(_nearest_folder(home)).f_flag & getattr(os, "ST_NOEXEC", 0))
+    return bool(os.statvfs(_find_nearest_folder(home)).f_flag & getattr(os, "ST_NOEXEC", 0))
 
 
-def _nearest_folder(home: Home) -> str:
+def _find_nearest_folder(home: Home) -> str:
     path = home.path
     while not os.path.isdir(path):
         path = os.path.dirname(path)
@@ -47,7 +47,7 @@ def _nearest_folder(home: Home) -> str:
 
 
 @contextlib.contextmanager
-def locked(home: Home) -> Iterator[None]:
+def lock_home(home: Home) -> Iterator[None]:
     """Lock a home against other agents, after creating its folders.
 
     Raises:
@@ -87,7 +87,7 @@ def read_release(home: Home, name: str) -> Release:
         raise AgentError("corrupt", f"{path}: damaged: {error}", hint=hint) from error
 
 
-def damaged_files(home: Home, release: Release) -> List[str]:
+def find_damaged_files(home: Home, release: Release) -> List[str]:
     """Return the names of the files of a release that are missing or have another digest."""
     folder = home.release(release.name)
     paths = {file.name: os.path.join(folder, file.name) for file in release.files}
@@ -115,7 +115,7 @@ def sweep(home: Home) -> None:
         (home.folder("objects"), TEMPORARY_OBJECT),
         (home.folder("releases"), STAGING),
         (home.folder("runtimes"), STAGING),
-        *((home.release(name), TEMPORARY) for name in folders(home, "releases")),
+        *((home.release(name), TEMPORARY) for name in list_folders(home, "releases")),
     )
     for folder, form in forms:
         for entry in os.listdir(folder):
@@ -139,7 +139,7 @@ def remove(path: str) -> None:
         os.unlink(path)
 
 
-def folders(home: Home, kind: str) -> Set[str]:
+def list_folders(home: Home, kind: str) -> Set[str]:
     """Return the names in ``releases`` or ``runtimes`` that can be edgekit's own."""
     try:
         entries = list(os.scandir(home.folder(kind)))

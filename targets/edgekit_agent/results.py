@@ -143,7 +143,7 @@ class Plan:
 
 
 @dataclass(frozen=True)
-class Received:
+class ReceiveResult:
     """Number of received blobs and bytes."""
 
     blobs: int
@@ -151,14 +151,14 @@ class Received:
 
 
 @dataclass(frozen=True)
-class Expanded:
+class ExpandResult:
     """Size of an unpacked blob."""
 
     size: int
 
 
 @dataclass(frozen=True)
-class Forgotten:
+class ForgetResult:
     """Digests of objects that are kept, because a release uses or may use them."""
 
     kept: Tuple[str, ...]
@@ -237,7 +237,7 @@ class Watch:
 
 
 @dataclass(frozen=True)
-class Watched:
+class ConfirmResult:
     """The release that was confirmed."""
 
     release: str
@@ -290,7 +290,7 @@ class Status:
 
 
 @dataclass(frozen=True)
-class Unpacked:
+class RuntimeResult:
     """The folder of an unpacked runtime on the device."""
 
     site: str

@@ -8,7 +8,7 @@ import time
 from dataclasses import dataclass
 from typing import Dict, List, Optional, Tuple
 
-from edgekit_agent.cpu import cores
+from edgekit_agent.cpu import count_cores
 from edgekit_agent.sysfs import read_int, read_text
 
 # Shares of the whole machine (load) and of the clock frequency (drop).
@@ -20,7 +20,7 @@ _MIN_SPAN_S = 0.2
 
 
 @dataclass(frozen=True)
-class Moment:
+class MachineSnapshot:
     """Counters of the machine at one time; ``None`` or empty if they cannot be read."""
 
     at_s: float
@@ -30,18 +30,18 @@ class Moment:
     frequency_khz: Optional[int]
 
 
-def now(root: str = "/") -> Moment:
+def take_snapshot(root: str = "/") -> MachineSnapshot:
     """Read the counters of the machine now."""
-    return Moment(
+    return MachineSnapshot(
         at_s=time.monotonic(),
         own_cpu_s=time.process_time(),
-        busy_cpu_s=_busy_cpu_s(root),
-        throttle_events=_throttle_events(root),
+        busy_cpu_s=_read_busy_cpu_s(root),
+        throttle_events=_read_throttle_events(root),
         frequency_khz=read_int(f"{root}sys/devices/system/cpu/cpu0/cpufreq/scaling_cur_freq"),
     )
 
 
-def is_throttled(before: Moment, after: Moment) -> bool:
+def is_throttled(before: MachineSnapshot, after: MachineSnapshot) -> bool:
     """Return whether the processor was slowed down between two moments under the same load."""
     for name, count in after.throttle_events.items():
         if count > before.throttle_events.get(name, 0):
@@ -51,7 +51,7 @@ def is_throttled(before: Moment, after: Moment) -> bool:
     return after.frequency_khz < (1 - _FREQUENCY_DROP) * before.frequency_khz
 
 
-def is_loaded(before: Moment, after: Moment) -> bool:
+def is_loaded(before: MachineSnapshot, after: MachineSnapshot) -> bool:
     """Return whether other programs, or other guests of the host, used the processor in between.
 
     The load average, which counts this process too, is used only where the kernel does not
@@ -59,12 +59,12 @@ def is_loaded(before: Moment, after: Moment) -> bool:
     """
     span = after.at_s - before.at_s
     if before.busy_cpu_s is None or after.busy_cpu_s is None or span < _MIN_SPAN_S:
-        return os.getloadavg()[0] > _LOAD_LIMIT * cores() + 1
+        return os.getloadavg()[0] > _LOAD_LIMIT * count_cores() + 1
     others = (after.busy_cpu_s - before.busy_cpu_s) - (after.own_cpu_s - before.own_cpu_s)
     return others > _OTHERS_LIMIT * span * (os.cpu_count() or 1)
 
 
-def _busy_cpu_s(root: str) -> Optional[float]:
+def _read_busy_cpu_s(root: str) -> Optional[float]:
     """Return the busy processor seconds of all cores since boot, stolen time included."""
     lines = (read_text(f"{root}proc/stat") or "").splitlines()
     words = lines[0].split() if lines else []
@@ -74,7 +74,7 @@ def _busy_cpu_s(root: str) -> Optional[float]:
     return (user + nice + system + irq + softirq + steal) / os.sysconf("SC_CLK_TCK")
 
 
-def _throttle_events(root: str) -> Dict[str, int]:
+def _read_throttle_events(root: str) -> Dict[str, int]:
     """Read counters and states that rise only while the processor is slowed down."""
     patterns = (
         "sys/devices/system/cpu/cpu*/thermal_throttle/*_throttle_count",  # x86
@@ -84,7 +84,7 @@ def _throttle_events(root: str) -> Dict[str, int]:
     for pattern in patterns:
         for path in glob.glob(root + pattern):
             value = read_int(path)
-            if value is not None and _concerns_cpu(path):
+            if value is not None and _is_cpu_device(path):
                 events[path] = value
     # Raspberry Pi: bits 0 to 3 are the state now (under-voltage, capped, throttled, too hot).
     firmware = read_text(f"{root}sys/devices/platform/soc/soc:firmware/get_throttled")
@@ -93,7 +93,7 @@ def _throttle_events(root: str) -> Dict[str, int]:
     return events
 
 
-def _concerns_cpu(path: str) -> bool:
+def _is_cpu_device(path: str) -> bool:
     if not path.endswith("cur_state"):
         return True
     kind = read_text(os.path.join(os.path.dirname(path), "type")) or ""
@@ -108,7 +108,7 @@ class EnergyMeter:
     """
 
     def __init__(self, root: str = "/") -> None:
-        self._counters = _energy_counters(root)
+        self._counters = _find_energy_counters(root)
         self._start = {path: read_int(path) for path in self._counters}
         self._power = [] if self._counters else sorted(glob.glob(root + _POWER))
         self._energy_uj, self._last = 0.0, self._read_power()
@@ -124,11 +124,11 @@ class EnergyMeter:
     def used_mj(self) -> Optional[float]:
         """Return the millijoules used so far; ``None`` where no sensor can be read."""
         if self._counters:
-            return self._counted_uj() / 1e3
+            return self._count_uj() / 1e3
         self.sample()
         return None if self._last is None else self._energy_uj / 1e3
 
-    def _counted_uj(self) -> float:
+    def _count_uj(self) -> float:
         total = 0.0
         for path, wraps_at in self._counters.items():
             start, end = self._start[path], read_int(path)
@@ -145,7 +145,7 @@ class EnergyMeter:
 _POWER = "sys/class/hwmon/hwmon*/power*_input"
 
 
-def _energy_counters(root: str) -> Dict[str, int]:
+def _find_energy_counters(root: str) -> Dict[str, int]:
     """Find the readable energy counters in µJ, and where each wraps around (0 = it does not)."""
     # Top-level RAPL domains only: "intel-rapl:0:0" is a part of "intel-rapl:0".
     domains = [d for d in glob.glob(f"{root}sys/class/powercap/*-rapl:*") if d.count(":") == 1]

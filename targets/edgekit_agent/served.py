@@ -16,7 +16,7 @@ from typing import Optional, Tuple
 
 from edgekit_agent.files import fsync_folder, temporary_name
 from edgekit_agent.homes import Home
-from edgekit_agent.releases import folders
+from edgekit_agent.releases import list_folders
 
 CURRENT, PREVIOUS = "current", "previous"
 _REPLACED = ".previous"
@@ -25,18 +25,18 @@ _THROUGH_CURRENT = os.path.join(CURRENT, _REPLACED)
 
 def current_release(home: Home) -> Optional[str]:
     """Return the name of the release that is served, if it is there."""
-    return _pointed(home, os.path.join(home.path, CURRENT))
+    return _find_release(home, os.path.join(home.path, CURRENT))
 
 
 def previous_release(home: Home) -> Optional[str]:
     """Return the name of the release before the served one, if it is there."""
     current = current_release(home)
     place = os.path.join(home.path, PREVIOUS)
-    if _target(place) == _THROUGH_CURRENT:
+    if _read_target(place) == _THROUGH_CURRENT:
         if current is None:
             return None
-        place = _replaced_link(home, current)
-    previous = _pointed(home, place)
+        place = _get_previous_link(home, current)
+    previous = _find_release(home, place)
     return previous if previous != current else None
 
 
@@ -57,42 +57,42 @@ def switch(home: Home, release: str) -> None:
     if served == release:
         return
     _convert_direct_link(home, served)
-    link = _replaced_link(home, release)
+    link = _get_previous_link(home, release)
     if served is None:
         _unlink(link)
     else:
-        _point(link, os.path.join(os.pardir, served))
-        if _target(os.path.join(home.path, PREVIOUS)) != _THROUGH_CURRENT:
-            _point(os.path.join(home.path, PREVIOUS), _THROUGH_CURRENT)
-    _point(os.path.join(home.path, CURRENT), os.path.join("releases", release), is_last=True)
+        _replace_link(link, os.path.join(os.pardir, served))
+        if _read_target(os.path.join(home.path, PREVIOUS)) != _THROUGH_CURRENT:
+            _replace_link(os.path.join(home.path, PREVIOUS), _THROUGH_CURRENT)
+    _replace_link(os.path.join(home.path, CURRENT), os.path.join("releases", release), is_last=True)
     if served is not None:
         with contextlib.suppress(OSError):  # it is no longer read
-            os.unlink(_replaced_link(home, served))
+            os.unlink(_get_previous_link(home, served))
 
 
 def _convert_direct_link(home: Home, served: Optional[str]) -> None:
     """Convert a ``previous`` link of older versions, without changing its answer."""
     place = os.path.join(home.path, PREVIOUS)
-    if served is None or _target(place) in (None, _THROUGH_CURRENT):
+    if served is None or _read_target(place) in (None, _THROUGH_CURRENT):
         return
-    previous, link = previous_release(home), _replaced_link(home, served)
+    previous, link = previous_release(home), _get_previous_link(home, served)
     if previous is None:
         _unlink(link)
     else:
-        _point(link, os.path.join(os.pardir, previous))
-    _point(place, _THROUGH_CURRENT)
+        _replace_link(link, os.path.join(os.pardir, previous))
+    _replace_link(place, _THROUGH_CURRENT)
 
 
-def _replaced_link(home: Home, release: str) -> str:
+def _get_previous_link(home: Home, release: str) -> str:
     return os.path.join(home.release(release), _REPLACED)
 
 
-def _pointed(home: Home, place: str) -> Optional[str]:
-    name = os.path.basename(_target(place) or "")
-    return name if name in folders(home, "releases") else None
+def _find_release(home: Home, place: str) -> Optional[str]:
+    name = os.path.basename(_read_target(place) or "")
+    return name if name in list_folders(home, "releases") else None
 
 
-def _target(place: str) -> Optional[str]:
+def _read_target(place: str) -> Optional[str]:
     try:
         return os.readlink(place)
     except OSError as error:
@@ -102,7 +102,7 @@ def _target(place: str) -> Optional[str]:
         return None
 
 
-def _point(place: str, target: str, *, is_last: bool = False) -> None:
+def _replace_link(place: str, target: str, *, is_last: bool = False) -> None:
     """Create or replace a link in one step that survives a power cut.
 
     Args:

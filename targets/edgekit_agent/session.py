@@ -8,14 +8,14 @@ from dataclasses import dataclass
 
 from edgekit_agent.jobs import ModelRef
 from edgekit_agent.memory import rss_bytes
-from edgekit_agent.runtimes import Loaded, import_runtime
+from edgekit_agent.runtimes import LoadedModel, import_runtime
 
 
 @dataclass(frozen=True)
 class Session:
     """A loaded model, its loading time, and the resident memory before it was loaded."""
 
-    model: Loaded
+    model: LoadedModel
     load_ms: float
     runtime_rss_bytes: int
 

@@ -75,27 +75,31 @@ def _check_bounds(record: object) -> None:
         raise ValueError("a time is out of bounds")
 
 
-def trusted_statement(kind: Type[T], signature: Signature, trust: Trust) -> T:
+def verify_statement(kind: Type[T], signature: Signature, trust: Trust) -> T:
     """Verify that a trusted key signed a statement, and return the statement.
 
     Raises:
         AgentError: ``revoked_key``, ``untrusted_key``, ``bad_signature``.
     """
     if len(signature.statement) > MOST_STATEMENT_CHARS:
-        raise _refused("bad_signature", f"its statement has {len(signature.statement)} characters")
-    if _holds(trust.revoked, signature.key):
-        raise _refused("revoked_key", f"it is signed with {_named(signature)}, which was revoked")
-    if not _holds(trust.keys, signature.key):
-        raise _refused(
+        raise _make_refusal(
+            "bad_signature", f"its statement has {len(signature.statement)} characters"
+        )
+    if _has_key(trust.revoked, signature.key):
+        raise _make_refusal(
+            "revoked_key", f"it is signed with {_describe_key(signature)}, which was revoked"
+        )
+    if not _has_key(trust.keys, signature.key):
+        raise _make_refusal(
             "untrusted_key",
-            f"it is signed with {_named(signature)}, which this device does not trust",
+            f"it is signed with {_describe_key(signature)}, which this device does not trust",
         )
     if not has_valid_signature(kind, signature):
-        raise _refused("bad_signature", "its signature does not match its statement")
+        raise _make_refusal("bad_signature", "its signature does not match its statement")
     try:
         return read_statement(kind, signature)
     except ValueError as error:
-        raise _refused("bad_signature", f"its statement cannot be read: {error}") from error
+        raise _make_refusal("bad_signature", f"its statement cannot be read: {error}") from error
 
 
 def check_release(
@@ -122,50 +126,52 @@ def check_release(
         AgentError: ``expired``, ``lower_version``, ``wrong_target``, ``bad_permit``; see
             ``verify_statement``.
     """
-    statement = trusted_statement(Statement, signature, trust)
+    statement = verify_statement(Statement, signature, trust)
     _check_target(statement, trust, arch)
     known_s = trust.newest_s
     if permit is not None:
         known_s = _check_permit(permit, signature, trust).signed_s
     elif statement.version < trust.version:
-        raise _refused(
+        raise _make_refusal(
             "lower_version",
             f"its version {statement.version} is lower than {trust.version}, taken before",
             "build again, or run push --allow-downgrade where the signing key is",
         )
     if statement.expires_s <= max(clock_s, known_s):
-        raise _refused("expired", "its signature has expired", "build again to sign it again")
+        raise _make_refusal("expired", "its signature has expired", "build again to sign it again")
     return statement
 
 
 def _check_permit(permit: Signature, signature: Signature, trust: Trust) -> Permit:
-    allowed = trusted_statement(Permit, permit, trust)
+    allowed = verify_statement(Permit, permit, trust)
     if allowed.nonce != trust.nonce or allowed.statement != digest_of(signature):
-        raise _refused("bad_permit", "the permit to install a lower version is for another release")
+        raise _make_refusal(
+            "bad_permit", "the permit to install a lower version is for another release"
+        )
     return allowed
 
 
 def _check_target(statement: Statement, trust: Trust, arch: str) -> None:
     if statement.arch != arch:
-        raise _refused("wrong_target", f"it is for {statement.arch}, this device is {arch}")
+        raise _make_refusal("wrong_target", f"it is for {statement.arch}, this device is {arch}")
     if trust.profile not in ("", statement.profile):
-        raise _refused(
+        raise _make_refusal(
             "wrong_target",
             f"it is for the device profile {statement.profile[:80]!r}, and the device takes only "
             f"releases for {trust.profile!r}",
         )
 
 
-def _holds(keys: Iterable[TrustedKey], public: str) -> bool:
+def _has_key(keys: Iterable[TrustedKey], public: str) -> bool:
     return any(key.public == public for key in keys)
 
 
-def _named(signature: Signature) -> str:
+def _describe_key(signature: Signature) -> str:
     try:
         return f"key {key_id(signature.key)}"
     except ValueError:
         return "no key"
 
 
-def _refused(kind: str, why: str, hint: str = "") -> AgentError:
+def _make_refusal(kind: str, why: str, hint: str = "") -> AgentError:
     return AgentError(kind, f"the release is refused: {why}", hint=f"{hint or _NOTHING_CHANGED}")

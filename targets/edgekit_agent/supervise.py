@@ -63,7 +63,7 @@ def run_in_worker(job: object, outlet: Outlet, limits: Limits = NO_LIMITS) -> Di
         PeerGone: the receiver of the answer hung up; the worker is dead by then.
     """
     worker = subprocess.Popen(
-        agent_command(["worker", *_memory_argument(limits)]),
+        agent_command(["worker", *_format_memory_argument(limits)]),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -76,13 +76,13 @@ def run_in_worker(job: object, outlet: Outlet, limits: Limits = NO_LIMITS) -> Di
         relay.run(worker, json.dumps(encode_job(job)).encode() + b"\n")
     finally:
         worker.kill()
-        for pipe in _pipes(worker):
+        for pipe in _list_pipes(worker):
             pipe.close()
         worker.wait()
     if relay.failure is not None:
-        raise _passed_on(relay.failure)
+        raise _to_agent_error(relay.failure)
     if relay.result is None:
-        raise _died(worker.returncode, relay.stderr.decode(errors="replace"))
+        raise _make_death_error(worker.returncode, relay.stderr.decode(errors="replace"))
     return relay.result
 
 
@@ -100,7 +100,7 @@ class _Relay:
 
     def run(self, worker: subprocess.Popen[bytes], job: bytes) -> None:
         """Send the job to the worker and read until it closes its output."""
-        stdin, stdout, stderr = _pipes(worker)
+        stdin, stdout, stderr = _list_pipes(worker)
         # A worker that died at once is detected below, by its exit status. Standard input stays
         # open: a worker ends when it is closed, so it never outlives its supervisor.
         with contextlib.suppress(BrokenPipeError):
@@ -110,7 +110,7 @@ class _Relay:
         poller.register(stderr, select.POLLIN)
         poller.register(self._outlet.fd, 0)  # 0: only a hang-up is reported
         while True:
-            for fd, _ in poller.poll(self._left_ms()):
+            for fd, _ in poller.poll(self._get_remaining_ms()):
                 if fd == self._outlet.fd:
                     raise PeerGone
                 data = os.read(fd, _READ_BYTES)
@@ -119,13 +119,13 @@ class _Relay:
                     if not data:
                         poller.unregister(fd)
                 elif data:
-                    self._keep_lines(data)
+                    self._handle_lines(data)
                 else:
-                    self._rest_of_stderr(stderr)
+                    self._read_rest_of_stderr(stderr)
                     worker.wait()
                     return
 
-    def _left_ms(self) -> Optional[float]:
+    def _get_remaining_ms(self) -> Optional[float]:
         if self._seconds is None:
             return None
         left = self._deadline - time.monotonic()
@@ -142,14 +142,14 @@ class _Relay:
         sys.stderr.buffer.write(data)
         sys.stderr.flush()
 
-    def _rest_of_stderr(self, stderr: IO[bytes]) -> None:
+    def _read_rest_of_stderr(self, stderr: IO[bytes]) -> None:
         os.set_blocking(stderr.fileno(), False)
         # Reading blocks if a grandchild holds it open; by then all output has been read.
         with contextlib.suppress(BlockingIOError):
             for data in iter(lambda: os.read(stderr.fileno(), _READ_BYTES), b""):
                 self._keep_stderr(data)
 
-    def _keep_lines(self, data: bytes) -> None:
+    def _handle_lines(self, data: bytes) -> None:
         *lines, self._partial = (self._partial + data).split(b"\n")
         for line in lines:
             message = json.loads(line)
@@ -161,19 +161,19 @@ class _Relay:
                 self.result = message["result"]
 
 
-def _memory_argument(limits: Limits) -> List[str]:
+def _format_memory_argument(limits: Limits) -> List[str]:
     return [] if limits.memory_bytes is None else [str(limits.memory_bytes)]
 
 
-def _pipes(worker: subprocess.Popen[bytes]) -> List[IO[bytes]]:
+def _list_pipes(worker: subprocess.Popen[bytes]) -> List[IO[bytes]]:
     return [pipe for pipe in (worker.stdin, worker.stdout, worker.stderr) if pipe is not None]
 
 
-def _passed_on(failure: Failure) -> AgentError:
+def _to_agent_error(failure: Failure) -> AgentError:
     return AgentError(failure.kind, failure.message, hint=failure.hint, transient=failure.transient)
 
 
-def _died(status: int, stderr: str) -> AgentError:
+def _make_death_error(status: int, stderr: str) -> AgentError:
     last = " / ".join(line.strip() for line in stderr.strip().splitlines()[-3:])
     tail = f"; its last words: {last}" if last else ""
     if status >= 0:
@@ -182,12 +182,12 @@ def _died(status: int, stderr: str) -> AgentError:
     return AgentError(
         "killed",
         f"the process that handled the model was killed by {name}{tail}",
-        hint=_out_of_memory_hint() if -status == signal.SIGKILL else _SIGNAL_HINTS.get(-status, ""),
+        hint=_make_memory_hint() if -status == signal.SIGKILL else _SIGNAL_HINTS.get(-status, ""),
         transient=-status in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT),
     )
 
 
-def _out_of_memory_hint() -> str:
+def _make_memory_hint() -> str:
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss >> 10
     free = available_bytes()
     now = f", {free >> 20} MiB are free now" if free is not None else ""

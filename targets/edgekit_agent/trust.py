@@ -18,12 +18,12 @@ from edgekit_agent.codec import decode, encode
 from edgekit_agent.cpu import userland
 from edgekit_agent.ed25519 import is_usable_key
 from edgekit_agent.failures import AgentError
-from edgekit_agent.files import open_regular, write_whole
+from edgekit_agent.files import open_regular, write_atomic
 from edgekit_agent.homes import Home, open_home
 from edgekit_agent.jobs import AdmitJob, InstallJob, TrustJob, UntrustJob
-from edgekit_agent.releases import locked
+from edgekit_agent.releases import lock_home
 from edgekit_agent.results import Trust
-from edgekit_agent.signatures import check_release, trusted_statement
+from edgekit_agent.signatures import check_release, verify_statement
 from edgekit_agent.statements import (
     Permit,
     Signature,
@@ -55,7 +55,7 @@ def read_trust(home: Home) -> Trust:
     for name in (TRUST, COPY):
         path = os.path.join(home.path, name)
         try:
-            return _read(path)
+            return _read_keys(path)
         except FileNotFoundError:
             continue
         except ValueError as error:
@@ -70,7 +70,7 @@ def read_trust(home: Home) -> Trust:
     )
 
 
-def _read(path: str) -> Trust:
+def _read_keys(path: str) -> Trust:
     """Read a file of keys.
 
     Raises:
@@ -79,14 +79,14 @@ def _read(path: str) -> Trust:
     """
     try:
         with open_regular(path) as file:
-            return _checked(decode(Trust, load(file, _MOST_BYTES)))
+            return _check_trust(decode(Trust, load(file, _MOST_BYTES)))
     except OSError as error:
         if error.errno != errno.EIO:
             raise
         raise ValueError(error.strerror) from error
 
 
-def known_trust(home: Home) -> Optional[Trust]:
+def try_read_trust(home: Home) -> Optional[Trust]:
     """Read the trusted keys of the device; ``None`` if the file and its copy are damaged."""
     try:
         return read_trust(home)
@@ -101,11 +101,11 @@ def admit(job: AdmitJob) -> Trust:
         AgentError: it would not; see ``check_admission``.
     """
     trust = read_trust(open_home(job.home))
-    admitted(trust, job.signature, job.permit)
+    check_admission(trust, job.signature, job.permit)
     return trust
 
 
-def admitted(
+def check_admission(
     trust: Trust, signature: Optional[Signature], permit: Optional[Signature]
 ) -> Optional[Statement]:
     """Check that the device takes a release; return its statement if it has to be signed.
@@ -152,7 +152,9 @@ def check_as_signed(job: InstallJob, statement: Statement) -> None:
         )
 
 
-def remember(home: Home, trust: Trust, statement: Statement, permit: Optional[Signature]) -> None:
+def record_release(
+    home: Home, trust: Trust, statement: Statement, permit: Optional[Signature]
+) -> None:
     """Record the version and the time of a release that is about to be served.
 
     With a permit to install a lower version, that version and the permit's time count from now
@@ -162,8 +164,8 @@ def remember(home: Home, trust: Trust, statement: Statement, permit: Optional[Si
     newest_s = max(trust.newest_s, statement.signed_s)
     if permit is not None:
         version = statement.version
-        newest_s = trusted_statement(Permit, permit, trust).signed_s
-    _write(
+        newest_s = verify_statement(Permit, permit, trust).signed_s
+    _write_trust(
         home,
         replace(trust, version=version, newest_s=newest_s, nonce=secrets.token_hex(16)),
     )
@@ -181,9 +183,9 @@ def change_trust(job: TrustJob) -> Trust:
         return read_trust(home)
     for key in job.add:
         _check_key(key)
-    with locked(home):
-        trust = _changed(_trust_to_change(home, job), job)
-        _write(home, trust)
+    with lock_home(home):
+        trust = _apply_changes(_read_trust_to_change(home, job), job)
+        _write_trust(home, trust)
     return trust
 
 
@@ -196,9 +198,9 @@ def end_trust(job: UntrustJob) -> Trust:
         AgentError: ``bad_permit``, ``damaged_trust``; see ``verify_statement``.
     """
     home = open_home(job.home)
-    with locked(home):
+    with lock_home(home):
         trust = read_trust(home)
-        waiver = trusted_statement(Waiver, job.waiver, trust)
+        waiver = verify_statement(Waiver, job.waiver, trust)
         if not trust.nonce or waiver.nonce != trust.nonce:
             raise AgentError(
                 "bad_permit",
@@ -206,7 +208,7 @@ def end_trust(job: UntrustJob) -> Trust:
                 hint="run 'edgekit keys untrust' again; nothing was changed on the device",
             )
         ended = replace(trust, keys=(), nonce=secrets.token_hex(16), takes_unsigned=True)
-        _write(home, ended)
+        _write_trust(home, ended)
     return ended
 
 
@@ -226,7 +228,7 @@ def check_not_revoked(trust: Optional[Trust], key: str) -> None:
         )
 
 
-def _trust_to_change(home: Home, job: TrustJob) -> Trust:
+def _read_trust_to_change(home: Home, job: TrustJob) -> Trust:
     try:
         return read_trust(home)
     except AgentError as error:
@@ -237,7 +239,7 @@ def _trust_to_change(home: Home, job: TrustJob) -> Trust:
         return Trust()  # the job adds the keys again
 
 
-def _changed(trust: Trust, job: TrustJob) -> Trust:
+def _apply_changes(trust: Trust, job: TrustJob) -> Trust:
     revoked = {key.public for key in trust.revoked}
     for key in job.add:
         if key.public in revoked:
@@ -260,7 +262,7 @@ def _changed(trust: Trust, job: TrustJob) -> Trust:
         revoked=(*trust.revoked, *gone),
         nonce=trust.nonce or secrets.token_hex(16),
         takes_unsigned=trust.takes_unsigned and not job.add,
-        profile=trust.profile if job.profile is None else _checked_profile(job.profile),
+        profile=trust.profile if job.profile is None else _check_profile(job.profile),
     )
 
 
@@ -271,13 +273,13 @@ def _check_key(key: TrustedKey) -> None:
         raise AgentError("bad_job", f"not a plain key name: {key.name[:70]!r}")
 
 
-def _checked_profile(profile: str) -> str:
+def _check_profile(profile: str) -> str:
     if not _PROFILE.fullmatch(profile):
         raise AgentError("bad_job", f"not the name of a device profile: {profile[:110]!r}")
     return profile
 
 
-def _checked(trust: Trust) -> Trust:
+def _check_trust(trust: Trust) -> Trust:
     _check_publics(key.public for key in (*trust.keys, *trust.revoked))
     if trust.version < 0 or trust.newest_s < 0:
         raise ValueError("a number is below 0")
@@ -290,23 +292,23 @@ def _check_publics(publics: Iterable[str]) -> None:
         raise ValueError(f"not a public key: {wrong[0][:70]!r}")
 
 
-def _write(home: Home, trust: Trust) -> None:
+def _write_trust(home: Home, trust: Trust) -> None:
     """Write the copy and the file of keys; the change is durable only once both are written."""
     path, copy = (os.path.join(home.path, name) for name in (TRUST, COPY))
-    if _is_whole(copy) and not _is_whole(path):
+    if _is_intact(copy) and not _is_intact(path):
         add_line(home, "restore keys", f"done: {path} was damaged or gone: its copy was read")
     record = encode(trust)
     if not trust.takes_unsigned:
         del record["takes_unsigned"]  # older agents do not know the field
     data = json.dumps(record, indent=1, allow_nan=False).encode()
     # The copy first: if a power cut leaves two versions, the copy lacks no revocation.
-    write_whole(copy, data, is_private=True)
-    write_whole(path, data, is_private=True)
+    write_atomic(copy, data, is_private=True)
+    write_atomic(path, data, is_private=True)
 
 
-def _is_whole(path: str) -> bool:
+def _is_intact(path: str) -> bool:
     try:
-        _read(path)
+        _read_keys(path)
     except (OSError, ValueError):
         return False
     return True

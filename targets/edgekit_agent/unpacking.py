@@ -27,11 +27,11 @@ from typing import (
 )
 
 from edgekit_agent.failures import AgentError
-from edgekit_agent.files import write_whole
+from edgekit_agent.files import write_atomic
 from edgekit_agent.jobs import ExpandJob
-from edgekit_agent.numbers import Group, LowBits, NumberReader, symbol_count
-from edgekit_agent.rans import Decoder, frequencies
-from edgekit_agent.results import Expanded
+from edgekit_agent.numbers import Group, LowBits, NumberReader, count_symbols
+from edgekit_agent.rans import Decoder, compute_frequencies
+from edgekit_agent.results import ExpandResult
 from edgekit_agent.varints import Buffer, Varints
 from edgekit_agent.wire import Progress
 
@@ -71,7 +71,7 @@ class Plan:
     gaps: Tuple[Gap, ...]
 
 
-def expand(job: ExpandJob, progress: Progress) -> Expanded:
+def expand(job: ExpandJob, progress: Progress) -> ExpandResult:
     """Expand a packed blob to an object; the object is written completely or not at all.
 
     Raises:
@@ -81,8 +81,8 @@ def expand(job: ExpandJob, progress: Progress) -> Expanded:
         data = unpack(_map_file(file), job.blob.size, partial(progress, "expand"))
     if hashlib.sha256(data).hexdigest() != job.blob.digest:
         raise AgentError("corrupt", "unpacks to something else")
-    write_whole(job.path, data)
-    return Expanded(len(data))
+    write_atomic(job.path, data)
+    return ExpandResult(len(data))
 
 
 def _map_file(file: BinaryIO) -> Buffer:
@@ -114,7 +114,7 @@ def _unpack(data: Buffer, size: int, tell: Optional[Tell]) -> bytearray:
     if data[: len(MAGIC)] != MAGIC:
         raise ValueError("it does not start like one")
     head = Varints(data, len(MAGIC))
-    method, plan_size, packed_size, low_size, lanes = head.several(5)
+    method, plan_size, packed_size, low_size, lanes = head.read_several(5)
     # The plan holds bytes of the file, or one or two numbers for each gap or symbol.
     if plan_size > size + (1 << 20):
         raise ValueError("its plan is larger than the file")
@@ -122,7 +122,7 @@ def _unpack(data: Buffer, size: int, tell: Optional[Tell]) -> bytearray:
     if plan.size != size:
         raise ValueError(f"it makes {plan.size} bytes, not {size}")
     low = head.take(low_size)
-    return _Filler(plan, low, Decoder(data[head.at :], lanes, tell)).filled()
+    return _FileBuilder(plan, low, Decoder(data[head.at :], lanes, tell)).build()
 
 
 def _inflate(method: int, packed: Buffer, size: int) -> Buffer:
@@ -131,7 +131,7 @@ def _inflate(method: int, packed: Buffer, size: int) -> Buffer:
     elif method == ZLIB:
         plan = zlib.decompressobj(-15).decompress(packed, size + 1)
     elif method == LZMA:
-        plan = _lzma(packed, size)
+        plan = _decompress_lzma(packed, size)
     else:
         raise ValueError(f"unknown method {method}")
     if len(plan) != size:
@@ -139,13 +139,13 @@ def _inflate(method: int, packed: Buffer, size: int) -> Buffer:
     return plan
 
 
-def _lzma(packed: Buffer, size: int) -> bytes:
+def _decompress_lzma(packed: Buffer, size: int) -> bytes:
     import lzma  # some systems build their Python without it
 
     if not packed:
         raise ValueError("its plan is missing")
     settings = packed[0]
-    filters = [lzma_filter(settings % 9, settings // 9 % 5, settings // 45)]
+    filters = [make_lzma_filter(settings % 9, settings // 9 % 5, settings // 45)]
     try:
         decoder = lzma.LZMADecompressor(lzma.FORMAT_RAW, filters=filters)
         return decoder.decompress(packed[1:], size + 1)
@@ -153,7 +153,7 @@ def _lzma(packed: Buffer, size: int) -> bytes:
         raise ValueError(str(error)) from error
 
 
-def lzma_filter(lc: int, lp: int, pb: int) -> Dict[str, int]:
+def make_lzma_filter(lc: int, lp: int, pb: int) -> Dict[str, int]:
     """Return the LZMA filter of a plan, in the terms of the module ``lzma``."""
     import lzma
 
@@ -168,7 +168,7 @@ def _read_plan(data: Buffer) -> Plan:
     if group_count > _MOST_GROUPS or gap_count > _MOST_GAPS:
         raise ValueError("too many groups or tensors")
     groups = tuple(_read_group(numbers) for _ in range(group_count))
-    befores, sizes, kinds = (numbers.several(gap_count) for _ in range(3))
+    befores, sizes, kinds = (numbers.read_several(gap_count) for _ in range(3))
     gaps = tuple(
         Gap(before, length, kind, _read_arguments(numbers, kind, groups))
         for before, length, kind in zip(befores, sizes, kinds)
@@ -187,8 +187,8 @@ def _read_group(numbers: Varints) -> Group:
     width = 4 << (rest & 3)
     if steps not in (1, 2, 4, 8) or shift >= width:
         raise ValueError("an impossible group")
-    counts = frequencies(numbers.several(symbols), steps)
-    if symbols > symbol_count(width, kept):
+    counts = compute_frequencies(numbers.read_several(symbols), steps)
+    if symbols > count_symbols(width, kept):
         raise ValueError("a group of too many symbols")
     return Group(width, bool(rest & 4), shift, bool(rest & 8), kept, counts)
 
@@ -202,13 +202,13 @@ def _read_arguments(numbers: Varints, kind: int, groups: Tuple[Group, ...]) -> T
         return tuple(numbers.take(min(numbers.next(), _MOST_WORD + 1)))
     if kind == SLICES:
         slices, inner = numbers.next(), numbers.next()
-        return (slices, inner, *numbers.several(slices))
+        return (slices, inner, *numbers.read_several(slices))
     if kind - FIRST_GROUP >= len(groups):
         raise ValueError("numbers of an unknown group")
-    return (numbers.signed(),) if groups[kind - FIRST_GROUP].centred else ()
+    return (numbers.read_signed(),) if groups[kind - FIRST_GROUP].centred else ()
 
 
-class _Filler:
+class _FileBuilder:
     """A builder of the file from its frame and its tensors."""
 
     def __init__(self, plan: Plan, low: Buffer, decoder: Decoder) -> None:
@@ -218,13 +218,13 @@ class _Filler:
         self._low = LowBits(low)
         self._decoder = decoder
 
-    def filled(self) -> bytearray:
+    def build(self) -> bytearray:
         """Fill all gaps and return the complete file."""
         for number, group in enumerate(self._plan.groups):
             self._fill_numbers(number, group)
         for index, gap in enumerate(self._plan.gaps):
             if gap.kind in (PRODUCT, FILL, COPY):
-                self._repeat(index, gap)
+                self._fill_derived(index, gap)
         if not (self._low.at_end() and self._decoder.at_end()):
             raise ValueError("it goes on after the end")
         return self._out
@@ -240,7 +240,7 @@ class _Filler:
         self._out[at:] = frame[read:]
         return starts
 
-    def _view(self, index: int, dtype: str = "u1") -> np.ndarray[Any, Any]:
+    def _view_gap(self, index: int, dtype: str = "u1") -> np.ndarray[Any, Any]:
         """Return the bytes of a gap as an array of words that shares the memory of the file."""
         import numpy as np
 
@@ -251,37 +251,37 @@ class _Filler:
 
     def _fill_numbers(self, number: int, group: Group) -> None:
         per_word = 2 if group.width == 4 else 1
-        targets = list(self._targets(number, group))
+        targets = list(self._iter_targets(number, group))
         total = per_word * sum(shape[0] * shape[1] * shape[2] for _, shape, _, _ in targets)
         symbols, reader = (
             _Symbols(self._decoder, total, group.counts),
             NumberReader(group, self._low),
         )
         for tensor, shape, slices, centre in targets:
-            for place, words in _pieces(shape, slices):
+            for place, words in _iter_pieces(shape, slices):
                 found = reader.words(symbols.take(per_word * words), centre)
                 tensor[place] = found.reshape(tensor[place].shape)
 
-    def _targets(self, number: int, group: Group) -> Iterator[_Target]:
+    def _iter_targets(self, number: int, group: Group) -> Iterator[_Target]:
         for index, gap in enumerate(self._plan.gaps):
             if gap.kind == FIRST_GROUP + number:
-                words = self._view(index, _dtype(group)).reshape(1, 1, -1)
+                words = self._view_gap(index, _get_dtype(group)).reshape(1, 1, -1)
                 yield words, words.shape, [0], gap.arguments[0] if group.centred else 0
             elif gap.kind == SLICES and number in gap.arguments[2:]:
-                words, mine = self._slices(index, gap, number, group)
+                words, mine = self._select_slices(index, gap, number, group)
                 yield words, (words.shape[0], len(mine), words.shape[2]), mine, 0
 
-    def _slices(
+    def _select_slices(
         self, index: int, gap: Gap, number: int, group: Group
     ) -> Tuple[np.ndarray[Any, Any], List[int]]:
         """Return a tensor cut along an axis, and the indices of the slices that one group fills."""
-        words, (slices, inner) = self._view(index, _dtype(group)), gap.arguments[:2]
+        words, (slices, inner) = self._view_gap(index, _get_dtype(group)), gap.arguments[:2]
         if group.width == 4 or group.centred or not 0 < slices * inner <= gap.size:
             raise ValueError("a tensor that cannot be cut into slices")
         mine = [at for at, other in enumerate(gap.arguments[2:]) if other == number]
         return words.reshape(-1, slices, inner), mine
 
-    def _repeat(self, index: int, gap: Gap) -> None:
+    def _fill_derived(self, index: int, gap: Gap) -> None:
         """Fill a gap that repeats one word, copies another gap, or is the product of two."""
         import numpy as np
 
@@ -289,20 +289,20 @@ class _Filler:
             word = np.array(gap.arguments, np.uint8)
             if not 0 < word.size <= _MOST_WORD or gap.size % word.size:
                 raise ValueError("a tensor holds no whole number of words")
-            self._view(index).reshape(-1, word.size)[:] = word
+            self._view_gap(index).reshape(-1, word.size)[:] = word
             return
         if not all(0 < back <= index for back in gap.arguments):
             raise ValueError("a tensor that follows from none before it")
         if gap.kind == COPY:
-            self._view(index)[:] = self._view(index - gap.arguments[0])
+            self._view_gap(index)[:] = self._view_gap(index - gap.arguments[0])
             return
-        left, right = (self._view(index - back, "<f4") for back in gap.arguments)
-        whole, count = self._view(index, "<f4"), max(len(left), len(right))
+        left, right = (self._view_gap(index - back, "<f4") for back in gap.arguments)
+        whole, count = self._view_gap(index, "<f4"), max(len(left), len(right))
         if len(whole) != count:
             raise ValueError("a product of another size")
         for at in range(0, count, _CHUNK):
             parts = (side[at : at + _CHUNK] if len(side) > 1 else side for side in (left, right))
-            whole[at : at + _CHUNK] = product(*parts)
+            whole[at : at + _CHUNK] = multiply_scales(*parts)
 
 
 _Target = Tuple[Any, Tuple[int, ...], List[int], int]
@@ -334,7 +334,7 @@ class _Symbols:
         return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
 
-def _pieces(shape: Tuple[int, ...], mine: List[int]) -> Iterator[Tuple[Any, int]]:
+def _iter_pieces(shape: Tuple[int, ...], mine: List[int]) -> Iterator[Tuple[Any, int]]:
     """Yield index and word count of each piece of a group's part of a tensor, in file order."""
     outer, _, inner = shape
     row = len(mine) * inner
@@ -351,7 +351,9 @@ def _pieces(shape: Tuple[int, ...], mine: List[int]) -> Iterator[Tuple[Any, int]
                 yield (at, index, slice(start, start + count)), count
 
 
-def product(left: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+def multiply_scales(
+    left: np.ndarray[Any, Any], right: np.ndarray[Any, Any]
+) -> np.ndarray[Any, Any]:
     """Compute the scales of a bias: weight scales times input scale, or the least normal number."""
     import numpy as np
 
@@ -360,5 +362,5 @@ def product(left: np.ndarray[Any, Any], right: np.ndarray[Any, Any]) -> np.ndarr
         return scales
 
 
-def _dtype(group: Group) -> str:
+def _get_dtype(group: Group) -> str:
     return f"<u{max(1, group.width // 8)}"

@@ -9,7 +9,7 @@ import subprocess
 from typing import Iterator, List
 
 from edgekit_agent.failures import AgentError
-from edgekit_agent.files import fsync_folder, write_changed
+from edgekit_agent.files import fsync_folder, write_if_changed
 from edgekit_agent.mounts import is_in_memory
 
 _TIMEOUT_S = 20
@@ -42,20 +42,20 @@ def enable_unit(name: str, command: List[str], *, system: str = "/") -> bool:
     """
     if not os.path.isdir(os.path.join(system, "run/systemd/system")):
         raise AgentError("not_enabled", "it has no systemd")
-    if not _lingers(system):
+    if not _is_lingering(system):
         reason = "its user does not linger in systemd (loginctl enable-linger)"
         raise AgentError("not_enabled", reason)
     text = _UNIT.format(command=" ".join(map(_quote, command)))
     answer = ""
-    for folder in _folders():
+    for folder in _iter_folders():
         if is_in_memory(folder):
             answer = f"{folder} is kept in memory only"
             continue
-        is_changed = _write(folder, name, text)
-        asked = _systemctl("is-enabled", f"{name}.service")
+        is_changed = _write_unit(folder, name, text)
+        asked = _run_systemctl("is-enabled", f"{name}.service")
         if asked.stdout.strip() == b"enabled":
             return is_changed
-        _remove(folder, name)
+        _remove_unit(folder, name)
         answer = (asked.stderr or asked.stdout).decode(errors="replace").strip()[-200:]
     raise AgentError("not_enabled", f"its user's systemd does not take a unit: {answer}")
 
@@ -63,11 +63,11 @@ def enable_unit(name: str, command: List[str], *, system: str = "/") -> bool:
 def restart_unit(name: str) -> None:
     """Start or restart a unit; a failure to do so is ignored."""
     with contextlib.suppress(OSError, subprocess.TimeoutExpired):
-        _systemctl("daemon-reload")
-        _systemctl("restart", "--no-block", f"{name}.service")
+        _run_systemctl("daemon-reload")
+        _run_systemctl("restart", "--no-block", f"{name}.service")
 
 
-def _lingers(system: str) -> bool:
+def _is_lingering(system: str) -> bool:
     try:
         user = pwd.getpwuid(os.getuid()).pw_name
     except KeyError:
@@ -75,7 +75,7 @@ def _lingers(system: str) -> bool:
     return os.path.exists(os.path.join(system, "var/lib/systemd/linger", user))
 
 
-def _folders() -> Iterator[str]:
+def _iter_folders() -> Iterator[str]:
     """Yield the folders where the user's systemd may look for units, each once.
 
     Its environment is its own: XDG_CONFIG_HOME of the login may not be set there.
@@ -91,11 +91,11 @@ def _folders() -> Iterator[str]:
             yield os.path.join(config, "systemd", "user")
 
 
-def _write(folder: str, name: str, text: str) -> bool:
+def _write_unit(folder: str, name: str, text: str) -> bool:
     """Write a unit and the link of ``systemctl --user enable``; return whether one changed."""
     wants = os.path.join(folder, "default.target.wants")
     os.makedirs(wants, exist_ok=True)
-    is_changed = write_changed(os.path.join(folder, f"{name}.service"), text)
+    is_changed = write_if_changed(os.path.join(folder, f"{name}.service"), text)
     link = os.path.join(wants, f"{name}.service")
     if not os.path.islink(link):
         os.symlink(os.path.join(os.pardir, f"{name}.service"), link)
@@ -104,7 +104,7 @@ def _write(folder: str, name: str, text: str) -> bool:
     return is_changed
 
 
-def _remove(folder: str, name: str) -> None:
+def _remove_unit(folder: str, name: str) -> None:
     """Remove a unit that is never read, and the folders that held nothing else."""
     wants = os.path.join(folder, "default.target.wants")
     for each in (wants, folder):
@@ -114,7 +114,7 @@ def _remove(folder: str, name: str) -> None:
         os.removedirs(wants)
 
 
-def _systemctl(*arguments: str) -> subprocess.CompletedProcess[bytes]:
+def _run_systemctl(*arguments: str) -> subprocess.CompletedProcess[bytes]:
     """Call systemctl for the user's systemd; a login without PAM lacks its address."""
     environment = {**os.environ, "LC_ALL": "C", "XDG_RUNTIME_DIR": f"/run/user/{os.getuid()}"}
     return subprocess.run(

@@ -34,12 +34,12 @@ class Varints:
                 return value
             shift += 7
 
-    def signed(self) -> int:
+    def read_signed(self) -> int:
         """Read the next signed number: 0, 1, 2, 3 encode 0, -1, 1, -2 (zigzag)."""
         value = self.next()
         return value >> 1 ^ -(value & 1)
 
-    def several(self, count: int) -> List[int]:
+    def read_several(self, count: int) -> List[int]:
         """Read the next ``count`` numbers."""
         if count > len(self._data) - self.at:
             raise ValueError("numbers are missing")

@@ -19,14 +19,14 @@ from edgekit_agent.audit import add_line
 from edgekit_agent.boot import prepare_boot, start_now, watcher_command
 from edgekit_agent.codec import decode, encode
 from edgekit_agent.failures import AgentError
-from edgekit_agent.files import fsync_folder, open_regular, write_whole
+from edgekit_agent.files import fsync_folder, open_regular, write_atomic
 from edgekit_agent.homes import Home, open_home
 from edgekit_agent.jobs import ConfirmJob
-from edgekit_agent.releases import damaged_files, locked, read_release
-from edgekit_agent.results import Watch, Watched
+from edgekit_agent.releases import find_damaged_files, lock_home, read_release
+from edgekit_agent.results import ConfirmResult, Watch
 from edgekit_agent.served import current_release, switch
 from edgekit_agent.strictjson import load
-from edgekit_agent.trust import check_not_revoked, known_trust
+from edgekit_agent.trust import check_not_revoked, try_read_trust
 
 PENDING, CONFIRMED = "watch.json", "confirmed"
 MOST_SECONDS = 24 * 3600.0
@@ -52,12 +52,12 @@ def begin_watch(home: Home, release: str, previous: str, seconds: float) -> Watc
         previous=previous,
         seconds=seconds,
         until_s=_now_s() + seconds,
-        boot=_boot(),
+        boot=_read_boot_id(),
         after_reboot=start.by,
         boot_problem=start.problem,
     )
     text = json.dumps(encode(watch), allow_nan=False)
-    write_whole(os.path.join(home.path, PENDING), text.encode(), is_private=True)
+    write_atomic(os.path.join(home.path, PENDING), text.encode(), is_private=True)
     subprocess.Popen(
         watcher_command(home.path),
         stdin=subprocess.DEVNULL,
@@ -70,7 +70,7 @@ def begin_watch(home: Home, release: str, previous: str, seconds: float) -> Watc
     return watch
 
 
-def pending_watch(home: Home) -> Optional[Watch]:
+def read_pending_watch(home: Home) -> Optional[Watch]:
     """Read the watch of a release that waits for confirmation; ``None`` if none or damaged."""
     try:
         with open_regular(os.path.join(home.path, PENDING)) as file:
@@ -85,7 +85,7 @@ def settle_watch(home: Home, release: str) -> None:
     Raises:
         AgentError: ``busy``: the earlier release still waits for its confirmation.
     """
-    watch = pending_watch(home)
+    watch = read_pending_watch(home)
     if watch is None or watch.release == release:
         return
     if not _is_due(watch) and current_release(home) == watch.release:
@@ -95,7 +95,7 @@ def settle_watch(home: Home, release: str) -> None:
             hint="wait until it is confirmed or the device went back, then run the same again",
             transient=True,
         )
-    _end(home, watch)
+    _end_watch(home, watch)
 
 
 def drop_watch(home: Home) -> None:
@@ -105,7 +105,7 @@ def drop_watch(home: Home) -> None:
         fsync_folder(home.path)
 
 
-def confirm(job: ConfirmJob) -> Watched:
+def confirm(job: ConfirmJob) -> ConfirmResult:
     """Confirm that a release works, so that it stays served.
 
     A confirmation is never too late as long as the device has not gone back.
@@ -114,8 +114,8 @@ def confirm(job: ConfirmJob) -> Watched:
         AgentError: ``not_confirmed``: the device went back, or it serves another one; ``busy``.
     """
     home = open_home(job.home)
-    with locked(home):
-        watch = pending_watch(home)
+    with lock_home(home):
+        watch = read_pending_watch(home)
         served = current_release(home)
         if served != job.release:
             raise AgentError(
@@ -125,8 +125,8 @@ def confirm(job: ConfirmJob) -> Watched:
                 hint="push it again, with a longer --watch",
             )
         if watch is not None and watch.release == served:
-            _confirmed(home, watch, "done")
-    return Watched(served)
+            _record_confirmation(home, watch, "done")
+    return ConfirmResult(served)
 
 
 def run_watch(path: str) -> int:
@@ -137,14 +137,14 @@ def run_watch(path: str) -> int:
     home = open_home(path)
     pause_s = _POLL_S
     while True:
-        watch = pending_watch(home)
+        watch = read_pending_watch(home)
         if watch is None:
             return 0
-        if _is_due(watch) or _app_confirmed(home, watch):
+        if _is_due(watch) or _has_app_confirmed(home, watch):
             try:
-                with locked(home):
-                    if pending_watch(home) == watch:
-                        _end(home, watch)
+                with lock_home(home):
+                    if read_pending_watch(home) == watch:
+                        _end_watch(home, watch)
             except AgentError:
                 pass  # busy, or not writable now: try again
             except OSError:  # the disk is full or failing now: try again, at growing intervals
@@ -152,17 +152,17 @@ def run_watch(path: str) -> int:
         time.sleep(pause_s)
 
 
-def _end(home: Home, watch: Watch) -> None:
+def _end_watch(home: Home, watch: Watch) -> None:
     """Confirm or go back, once the time of a watch is over or it was confirmed."""
     if current_release(home) != watch.release:
         drop_watch(home)  # the install was cut off before the switch, or a rollback was run
-    elif _app_confirmed(home, watch) and watch.boot == _boot():
-        _confirmed(home, watch, "done: by the app")
+    elif _has_app_confirmed(home, watch) and watch.boot == _read_boot_id():
+        _record_confirmation(home, watch, "done: by the app")
     else:
         _go_back(home, watch)
 
 
-def _confirmed(home: Home, watch: Watch, result: str) -> None:
+def _record_confirmation(home: Home, watch: Watch, result: str) -> None:
     drop_watch(home)
     with contextlib.suppress(OSError):
         os.unlink(os.path.join(home.path, CONFIRMED))
@@ -170,11 +170,11 @@ def _confirmed(home: Home, watch: Watch, result: str) -> None:
 
 
 def _go_back(home: Home, watch: Watch) -> None:
-    why = "no confirmation" if watch.boot == _boot() else "rebooted without a confirmation"
+    why = "no confirmation" if watch.boot == _read_boot_id() else "rebooted without a confirmation"
     try:
         previous = read_release(home, watch.previous)
-        check_not_revoked(known_trust(home), previous.key)
-        damaged = damaged_files(home, previous)
+        check_not_revoked(try_read_trust(home), previous.key)
+        damaged = find_damaged_files(home, previous)
         if damaged:
             raise AgentError("corrupt", f"damaged: {', '.join(damaged)}")
         switch(home, watch.previous)
@@ -186,7 +186,7 @@ def _go_back(home: Home, watch: Watch) -> None:
     drop_watch(home)
 
 
-def _app_confirmed(home: Home, watch: Watch) -> bool:
+def _has_app_confirmed(home: Home, watch: Watch) -> bool:
     """Return whether the app has written the name of the release to the file ``confirmed``."""
     try:
         # Do not block if a pipe is in its place.
@@ -200,7 +200,7 @@ def _app_confirmed(home: Home, watch: Watch) -> bool:
 
 
 def _is_due(watch: Watch) -> bool:
-    return watch.boot != _boot() or _now_s() >= watch.until_s
+    return watch.boot != _read_boot_id() or _now_s() >= watch.until_s
 
 
 def _now_s() -> float:
@@ -208,7 +208,7 @@ def _now_s() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic()
 
 
-def _boot() -> str:
+def _read_boot_id() -> str:
     try:
         with open(_BOOT_ID, encoding="ascii") as file:
             return file.read(100).strip()

@@ -13,12 +13,12 @@ from edgekit_agent.files import fsync_folder, sha256_of
 from edgekit_agent.homes import Home, open_home, share
 from edgekit_agent.jobs import NamedBlob, RuntimeJob
 from edgekit_agent.pruning import remove_spares
-from edgekit_agent.releases import free_bytes, locked, remove, sweep
-from edgekit_agent.results import Unpacked
+from edgekit_agent.releases import free_bytes, lock_home, remove, sweep
+from edgekit_agent.results import RuntimeResult
 from edgekit_agent.wire import Progress
 
 
-def unpack_runtime(job: RuntimeJob, progress: Progress) -> Unpacked:
+def unpack_runtime(job: RuntimeJob, progress: Progress) -> RuntimeResult:
     """Unpack received wheels into ``runtimes/NAME`` and replace an existing folder.
 
     The host sends only runtimes that do not work, so an existing folder is a damaged one.
@@ -29,17 +29,17 @@ def unpack_runtime(job: RuntimeJob, progress: Progress) -> Unpacked:
     """
     home = open_home(job.home)
     target = home.runtime(job.name)
-    with locked(home):
+    with lock_home(home):
         sweep(home)
         for wheel in job.wheels:
-            _verify(home, wheel)
+            _verify_object(home, wheel)
         _check_space(home, job)
         staging = home.staging("runtimes")
         os.mkdir(staging)
         try:
             for number, wheel in enumerate(job.wheels):
                 progress("unpack", number, len(job.wheels))
-                _unpack(home.object(wheel.digest), wheel.name, staging)
+                _unpack_wheel(home.object(wheel.digest), wheel.name, staging)
             share(home, staging)
             # One flush for all files: thousands of single ones take minutes on an SD card.
             os.sync()
@@ -52,10 +52,10 @@ def unpack_runtime(job: RuntimeJob, progress: Progress) -> Unpacked:
             raise
         fsync_folder(home.folder("runtimes"))
         remove(old)
-    return Unpacked(target)
+    return RuntimeResult(target)
 
 
-def _verify(home: Home, wheel: NamedBlob) -> None:
+def _verify_object(home: Home, wheel: NamedBlob) -> None:
     path = home.object(wheel.digest)
     if not os.path.isfile(path):
         raise AgentError(
@@ -77,7 +77,7 @@ def _verify(home: Home, wheel: NamedBlob) -> None:
 def _check_space(home: Home, job: RuntimeJob) -> None:
     needed = 0
     for wheel in job.wheels:
-        with _opened(home.object(wheel.digest), wheel.name) as archive:
+        with _open_wheel(home.object(wheel.digest), wheel.name) as archive:
             needed += sum(info.file_size for info in archive.infolist())
     if needed > free_bytes(home):
         remove_spares(home, home.runtime(job.name))
@@ -90,20 +90,20 @@ def _check_space(home: Home, job: RuntimeJob) -> None:
         )
 
 
-def _opened(path: str, name: str) -> zipfile.ZipFile:
+def _open_wheel(path: str, name: str) -> zipfile.ZipFile:
     try:
         return zipfile.ZipFile(path)
     except zipfile.BadZipFile as error:
         raise AgentError("corrupt", f"{name}: not a wheel: {error}") from error
 
 
-def _unpack(path: str, name: str, folder: str) -> None:
-    with _opened(path, name) as archive:
+def _unpack_wheel(path: str, name: str, folder: str) -> None:
+    with _open_wheel(path, name) as archive:
         for info in archive.infolist():
-            place = _place(info.filename)
+            place = _get_member_path(info.filename)
             if place is None or info.is_dir():
                 continue
-            if _leaves(place):
+            if _is_outside(place):
                 raise AgentError("corrupt", f"{name}: {info.filename!r} leaves the folder")
             target = os.path.join(folder, place)
             os.makedirs(os.path.dirname(target), exist_ok=True)
@@ -114,7 +114,7 @@ def _unpack(path: str, name: str, folder: str) -> None:
                 raise AgentError("corrupt", f"{name}: {error}") from error
 
 
-def _place(name: str) -> Optional[str]:
+def _get_member_path(name: str) -> Optional[str]:
     """Return the path of a wheel's member below the folder; ``None`` if no import needs it.
 
     That is so for scripts, headers and data.
@@ -126,6 +126,6 @@ def _place(name: str) -> Optional[str]:
     return inner if kind in ("purelib", "platlib") and inner else None
 
 
-def _leaves(place: str) -> bool:
+def _is_outside(place: str) -> bool:
     parts = place.split("/")
     return os.path.isabs(place) or ".." in parts or "\\" in place or "\0" in place

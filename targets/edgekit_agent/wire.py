@@ -44,7 +44,7 @@ def guard_stdout() -> int:
     return real
 
 
-def _link_is_dead(number: int, frame: object) -> None:
+def _raise_peer_gone(number: int, frame: object) -> None:
     raise PeerGone
 
 
@@ -55,7 +55,7 @@ class Inlet:
         self._stream = stream
         self._stall_s = stall_s
         self._owed = 0
-        signal.signal(signal.SIGALRM, _link_is_dead)
+        signal.signal(signal.SIGALRM, _raise_peer_gone)
 
     def line(self) -> Optional[bytes]:
         """Read the next line that is not blank; ``None`` at the end of the input."""

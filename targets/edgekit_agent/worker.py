@@ -9,7 +9,7 @@ import threading
 from typing import Any, Optional
 
 from edgekit_agent.codec import encode
-from edgekit_agent.failures import AgentError, PeerGone, failure_of
+from edgekit_agent.failures import AgentError, PeerGone, to_failure
 from edgekit_agent.limits import limit_memory
 from edgekit_agent.wire import Outlet, guard_stdout, read_job
 
@@ -24,7 +24,7 @@ _HANDLERS = {
 JOBS = frozenset(_HANDLERS) - {"expand"}
 
 
-def work(most_bytes: Optional[int] = None) -> None:
+def run_worker(most_bytes: Optional[int] = None) -> None:
     """Do the one job that comes on standard input, answer it, and end the process.
 
     Args:
@@ -38,17 +38,17 @@ def work(most_bytes: Optional[int] = None) -> None:
     status = 0
     try:
         kind, job = read_job(line)
-        outlet.result(encode(_handle(kind, job, outlet)))
+        outlet.result(encode(_run_job(kind, job, outlet)))
     except PeerGone:
         status = 1
     except Exception as error:  # noqa: BLE001 - whatever it is, the other side must hear of it
-        outlet.fail(failure_of(error))
+        outlet.fail(to_failure(error))
     sys.stderr.flush()
     # Skip the interpreter's shutdown: some runtimes crash or hang in it.
     os._exit(status)
 
 
-def _handle(kind: str, job: Any, outlet: Outlet) -> object:  # noqa: ANN401 - one of JOBS
+def _run_job(kind: str, job: Any, outlet: Outlet) -> object:  # noqa: ANN401 - one of JOBS
     if kind not in _HANDLERS:
         raise AgentError("bad_job", f"a worker does not do {kind} jobs")
     site = job.site if kind == "expand" else job.model.site

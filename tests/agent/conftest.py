@@ -18,7 +18,7 @@ import pytest
 from edgekit.packing import pack
 from edgekit_agent.codec import decode, encode_job
 from edgekit_agent.jobs import Blob, InstallJob, ModelRef, NamedBlob, ReceiveJob
-from edgekit_agent.results import Failure, Received
+from edgekit_agent.results import Failure, ReceiveResult
 from edgekit_agent.samples import Column, Samples
 
 TARGETS = Path(__file__).resolve().parents[2] / "targets"
@@ -173,8 +173,8 @@ def deliver(agent, blob):
         pairs = [blob(data) for data in contents.values()]
         blobs = tuple(described for described, _ in pairs)
         job = ReceiveJob(str(home), blobs, (0,) * len(blobs))
-        received = agent.ask(job, Received, b"".join(wire for _, wire in pairs))
-        assert received == Received(len(blobs), sum(b.wire_size for b in blobs))
+        received = agent.ask(job, ReceiveResult, b"".join(wire for _, wire in pairs))
+        assert received == ReceiveResult(len(blobs), sum(b.wire_size for b in blobs))
         return tuple(NamedBlob(name, sha256(data)) for name, data in contents.items())
 
     return send

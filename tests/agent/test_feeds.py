@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from edgekit_agent.failures import AgentError
-from edgekit_agent.feeds import batches, open_columns, prepare
+from edgekit_agent.feeds import iter_batches, open_columns, prepare_rows
 from edgekit_agent.runtimes import Tensor
 from edgekit_agent.samples import Preprocess
 
@@ -22,7 +22,7 @@ def test_rows_are_read_from_their_offset_on(samples):
 
 def test_every_sample_comes_once_and_the_last_batch_is_filled_up(samples):
     data = np.arange(21, dtype=np.float32).reshape(7, 3)
-    made = list(batches(samples(x=data, label=np.arange(7)), [tensor("float32", 3, 3)], 3))
+    made = list(iter_batches(samples(x=data, label=np.arange(7)), [tensor("float32", 3, 3)], 3))
     assert [(b.start, b.rows) for b in made] == [(0, 3), (3, 3), (6, 1)]
     np.testing.assert_array_equal(made[2].inputs["x"], np.repeat(data[6:7], 3, axis=0))
     np.testing.assert_array_equal(np.concatenate([b.labels for b in made]), np.arange(7))
@@ -31,7 +31,7 @@ def test_every_sample_comes_once_and_the_last_batch_is_filled_up(samples):
 def test_images_are_scaled_shifted_and_transposed_for_a_float_input():
     image = np.random.default_rng(0).integers(0, 256, (2, 4, 5, 3), np.uint8)
     how = Preprocess(0.5, (1.0, 2.0, 3.0), (2.0, 4.0, 8.0), channels_first=True)
-    made = prepare(image, tensor("float32", "N", 3, 4, 5), how)
+    made = prepare_rows(image, tensor("float32", "N", 3, 4, 5), how)
     expected = ((image * 0.5 - [1, 2, 3]) / [2, 4, 8]).transpose(0, 3, 1, 2)
     np.testing.assert_allclose(made, expected, rtol=1e-6)
     assert made.dtype == np.float32
@@ -41,12 +41,12 @@ def test_images_are_scaled_shifted_and_transposed_for_a_float_input():
 def test_preprocessing_leaves_integer_inputs_alone():
     how = Preprocess(0.5, (1.0,), (2.0,), channels_first=True)
     ids = np.arange(6, dtype=np.int64).reshape(2, 3)
-    assert prepare(ids, tensor("int64", "N", 3), how) is ids
+    assert prepare_rows(ids, tensor("int64", "N", 3), how) is ids
 
 
 def test_a_column_of_another_rank_is_scaled_but_not_transposed():
     how = Preprocess(2.0, channels_first=True)
-    made = prepare(np.ones((2, 3), np.float32), tensor("float16", "N", 3), how)
+    made = prepare_rows(np.ones((2, 3), np.float32), tensor("float16", "N", 3), how)
     np.testing.assert_array_equal(made, np.full((2, 3), 2, np.float16))
     assert made.dtype == np.float16
 
@@ -56,7 +56,7 @@ def test_a_column_of_another_rank_is_scaled_but_not_transposed():
     [("uint8", "float32"), ("int32", "int64"), ("float64", "float32"), ("int64", "int32")],
 )
 def test_a_cast_that_keeps_values_is_done(have, wanted):
-    made = prepare(np.array([[1], [100]], have), tensor(wanted, "N", 1), None)
+    made = prepare_rows(np.array([[1], [100]], have), tensor(wanted, "N", 1), None)
     assert made.dtype == wanted
     assert made.tolist() == [[1], [100]]
 
@@ -72,32 +72,34 @@ def test_a_cast_that_keeps_values_is_done(have, wanted):
 )
 def test_a_cast_that_changes_values_is_refused(values, wanted):
     with pytest.raises(AgentError, match="changes values"):
-        prepare(values, tensor(wanted, "N", 1), None)
+        prepare_rows(values, tensor(wanted, "N", 1), None)
 
 
 def test_a_shape_that_does_not_fit_is_refused_with_both_shapes():
     with pytest.raises(AgentError, match=r"takes \[N, 3, 8, 8\], the data is \[2, 8, 8, 3\]"):
-        prepare(np.zeros((2, 8, 8, 3), np.float32), tensor("float32", "N", 3, 8, 8), None)
+        prepare_rows(np.zeros((2, 8, 8, 3), np.float32), tensor("float32", "N", 3, 8, 8), None)
 
 
 def test_means_for_another_number_of_channels_are_refused():
     with pytest.raises(AgentError, match="2 values of mean or std for 3 channels"):
-        prepare(np.zeros((1, 3), np.uint8), tensor("float32", "N", 3), Preprocess(mean=(1.0, 2.0)))
+        prepare_rows(
+            np.zeros((1, 3), np.uint8), tensor("float32", "N", 3), Preprocess(mean=(1.0, 2.0))
+        )
 
 
 def test_columns_of_other_names_are_refused_with_both_names(samples):
     with pytest.raises(AgentError, match=r"columns image; the model's inputs are x"):
-        list(batches(samples(image=np.zeros((2, 3))), [tensor("float32", "N", 3)], 1))
+        list(iter_batches(samples(image=np.zeros((2, 3))), [tensor("float32", "N", 3)], 1))
 
 
 def test_columns_of_different_lengths_are_refused(samples):
     made = samples(x=np.zeros((2, 3), np.float32), label=np.zeros(3, np.int64))
     with pytest.raises(AgentError, match="x 2, label 3"):
-        list(batches(made, [tensor("float32", "N", 3)], 1))
+        list(iter_batches(made, [tensor("float32", "N", 3)], 1))
 
 
 def test_a_file_that_is_too_short_is_refused(samples):
     made = samples(x=np.zeros((2, 3), np.float32))
     os.truncate(made.columns[0].path, 20)
     with pytest.raises(AgentError, match="too short"):
-        list(batches(made, [tensor("float32", "N", 3)], 1))
+        list(iter_batches(made, [tensor("float32", "N", 3)], 1))

@@ -16,7 +16,7 @@ from edgekit_agent.jobs import (
     RollbackJob,
     StatusJob,
 )
-from edgekit_agent.results import Health, Received, Status
+from edgekit_agent.results import Health, ReceiveResult, Status
 
 
 def names(folder):
@@ -209,7 +209,7 @@ def test_spare_runtimes_make_room_but_for_the_one_to_be_used(agent, put, home):
 
     huge = Blob("0" * 64, 1 << 60, "1" * 64, 1 << 60, "raw")
     site = f"{home}/runtimes/litert-2.1"
-    assert agent.ask(ReceiveJob(str(home), (huge,), (0,), site), Received).kind == "no_space"
+    assert agent.ask(ReceiveJob(str(home), (huge,), (0,), site), ReceiveResult).kind == "no_space"
 
     assert names(home / "runtimes") == ["litert-2.1"]
 

@@ -8,8 +8,8 @@ import pytest
 
 from edgekit_agent import cpu, memory
 from edgekit_agent.jobs import ProbeJob, ReceiveJob
-from edgekit_agent.probe import libc
-from edgekit_agent.results import DeviceFacts, Received
+from edgekit_agent.probe import find_libc
+from edgekit_agent.results import DeviceFacts, ReceiveResult
 
 TARGETS = Path(__file__).resolve().parents[2] / "targets"
 
@@ -77,19 +77,19 @@ def root(tmp_path):
     ],
 )
 def test_processors_are_known_by_name_and_instructions(root, text, name, isa):
-    assert cpu.name_and_isa(root(proc__cpuinfo=text)) == (name, isa)
+    assert cpu.read_name_and_isa(root(proc__cpuinfo=text)) == (name, isa)
 
 
 def test_the_board_is_named_where_the_device_tells(tmp_path):
     (tmp_path / "proc" / "device-tree").mkdir(parents=True)
     (tmp_path / "proc" / "device-tree" / "model").write_bytes(b"Raspberry Pi 5\0")
     (tmp_path / "proc" / "cpuinfo").write_text(PI_4)
-    assert cpu.name_and_isa(f"{tmp_path}/")[0] == "Cortex-A72 (Raspberry Pi 5)"
+    assert cpu.read_name_and_isa(f"{tmp_path}/")[0] == "Cortex-A72 (Raspberry Pi 5)"
 
 
 def test_an_unknown_arm_core_is_told_by_its_numbers(root):
     text = "CPU implementer : 0x99\nCPU part : 0x123\nFeatures : asimd\n"
-    assert cpu.name_and_isa(root(proc__cpuinfo=text))[0] == "Arm core 0x99:0x123"
+    assert cpu.read_name_and_isa(root(proc__cpuinfo=text))[0] == "Arm core 0x99:0x123"
 
 
 MEMINFO = "MemTotal:        1000 kB\nMemAvailable:     600 kB\n"
@@ -129,9 +129,9 @@ def test_no_limit_is_no_limit(root):
 def test_what_a_device_does_not_tell_is_none(tmp_path):
     empty = f"{tmp_path}/"
     assert memory.total_bytes(empty) is None
-    assert cpu.governor(empty) is None
-    assert cpu.temperature_c(empty) is None
-    assert cpu.name_and_isa(empty)[1] == ()
+    assert cpu.read_governor(empty) is None
+    assert cpu.read_temperature_c(empty) is None
+    assert cpu.read_name_and_isa(empty)[1] == ()
 
 
 def test_the_hottest_zone_of_the_processor_counts(root):
@@ -141,7 +141,7 @@ def test_the_hottest_zone_of_the_processor_counts(root):
         sys__class__thermal__thermal_zone1__temp="90000",
         sys__class__thermal__thermal_zone1__type="battery",
     )
-    assert cpu.temperature_c(made) == 41.0
+    assert cpu.read_temperature_c(made) == 41.0
 
 
 def test_this_device_tells_what_it_is(agent, tmp_path):
@@ -182,7 +182,7 @@ def test_a_runtime_that_is_found_but_does_not_work_says_why(agent, tmp_path, cod
 def test_the_c_library_is_the_one_ldd_tells():
     done = subprocess.run(["ldd", "--version"], capture_output=True, text=True, check=False)
     told = done.stdout + done.stderr
-    name, version = libc().split()
+    name, version = find_libc().split()
     assert version in told
     assert name == ("musl" if "musl" in told else "glibc")
 
@@ -231,5 +231,5 @@ def test_the_agent_needs_nothing_but_the_standard_library(python, start_agent, b
     facts = agent.ask(ProbeJob(str(tmp_path)), DeviceFacts)
     assert facts.python.startswith("3.")
     described, wire = blob(b"abc" * 1000, "zlib")
-    received = agent.ask(ReceiveJob(str(tmp_path), (described,), (0,)), Received, wire)
-    assert received == Received(1, len(wire))
+    received = agent.ask(ReceiveJob(str(tmp_path), (described,), (0,)), ReceiveResult, wire)
+    assert received == ReceiveResult(1, len(wire))

@@ -8,7 +8,7 @@ import zlib
 import pytest
 
 from edgekit_agent.jobs import ForgetJob, PlanJob, ReceiveJob, StatusJob
-from edgekit_agent.results import Forgotten, Plan, Received, Status
+from edgekit_agent.results import ForgetResult, Plan, ReceiveResult, Status
 
 DATA = bytes(range(256)) * 4096  # 1 MiB
 
@@ -21,8 +21,8 @@ def present(agent, home, *blobs):
 def test_a_blob_arrives_whole_and_is_known_from_then_on(agent, blob, tmp_path, encoding):
     described, wire = blob(DATA, encoding)
     assert present(agent, tmp_path, described) == (0,)
-    received = agent.ask(ReceiveJob(str(tmp_path), (described,), (0,)), Received, wire)
-    assert received == Received(1, len(wire))
+    received = agent.ask(ReceiveJob(str(tmp_path), (described,), (0,)), ReceiveResult, wire)
+    assert received == ReceiveResult(1, len(wire))
     assert present(agent, tmp_path, described) == (-1,)
     assert (tmp_path / "objects" / described.digest).read_bytes() == DATA
     assert list((tmp_path / "parts").iterdir()) == []
@@ -38,7 +38,7 @@ def test_a_cut_transfer_goes_on_where_it_was_cut(start_agent, blob, tmp_path, en
     second = start_agent()
     assert present(second, tmp_path, described) == (70_000,)
     job = ReceiveJob(str(tmp_path), (described,), (70_000,))
-    assert second.ask(job, Received, wire[70_000:]) == Received(1, len(wire) - 70_000)
+    assert second.ask(job, ReceiveResult, wire[70_000:]) == ReceiveResult(1, len(wire) - 70_000)
     assert present(second, tmp_path, described) == (-1,)
 
 
@@ -48,7 +48,7 @@ def test_a_whole_part_needs_no_more_bytes(agent, blob, tmp_path):
     name = f"{described.digest}.{described.wire_digest}.part"
     (tmp_path / "parts" / name).write_bytes(wire)
     job = ReceiveJob(str(tmp_path), (described,), (len(wire),))
-    assert agent.ask(job, Received) == Received(1, 0)
+    assert agent.ask(job, ReceiveResult) == ReceiveResult(1, 0)
     assert present(agent, tmp_path, described) == (-1,)
 
 
@@ -56,7 +56,7 @@ def test_damaged_bytes_are_dropped_and_the_next_job_is_understood(agent, blob, t
     described, wire = blob(DATA)
     other, rest = blob(b"another")
     job = ReceiveJob(str(tmp_path), (described, other), (0, 0))
-    failure = agent.ask(job, Received, b"X" + wire[1:] + rest)
+    failure = agent.ask(job, ReceiveResult, b"X" + wire[1:] + rest)
     assert (failure.kind, failure.transient) == ("corrupt", True)
     assert present(agent, tmp_path, described, other) == (0, 0)
 
@@ -70,7 +70,7 @@ def test_what_unpacks_to_something_else_is_dropped(agent, blob, tmp_path, wire):
     lie = dataclasses.replace(
         described, wire_digest=wired.digest, wire_size=wired.size, encoding="zlib"
     )
-    failure = agent.ask(ReceiveJob(str(tmp_path), (lie,), (0,)), Received, wire)
+    failure = agent.ask(ReceiveJob(str(tmp_path), (lie,), (0,)), ReceiveResult, wire)
     assert failure.kind == "corrupt"
     assert present(agent, tmp_path, lie) == (0,)
     assert list((tmp_path / "objects").iterdir()) == []
@@ -83,7 +83,7 @@ def test_packed_bytes_of_something_else_are_dropped(agent, blob, tmp_path, at):
     wire[at] ^= 4
     wired, _ = blob(bytes(wire))
     lie = dataclasses.replace(described, wire_digest=wired.digest)
-    failure = agent.ask(ReceiveJob(str(tmp_path), (lie,), (0,)), Received, bytes(wire))
+    failure = agent.ask(ReceiveJob(str(tmp_path), (lie,), (0,)), ReceiveResult, bytes(wire))
     assert (failure.kind, failure.transient) == ("corrupt", True)
     assert present(agent, tmp_path, described) == (0,)
     assert list((tmp_path / "objects").iterdir()) == []
@@ -93,7 +93,7 @@ def test_packed_bytes_of_something_else_are_dropped(agent, blob, tmp_path, at):
 def test_packed_bytes_that_unpack_to_more_than_they_should_are_dropped(agent, blob, tmp_path):
     described, wire = blob(DATA, "packed")
     lie = dataclasses.replace(described, size=1000)
-    failure = agent.ask(ReceiveJob(str(tmp_path), (lie,), (0,)), Received, wire)
+    failure = agent.ask(ReceiveJob(str(tmp_path), (lie,), (0,)), ReceiveResult, wire)
     assert failure.kind == "corrupt"
     assert list((tmp_path / "objects").iterdir()) == []
 
@@ -105,7 +105,7 @@ def test_what_comes_after_a_packed_blob_is_taken_before_it_is_expanded(agent, bl
     assert not (tmp_path / "objects" / packed.digest).exists()
     agent.process.stdin.write(rest)
     agent.process.stdin.flush()
-    assert agent.answer(Received) == Received(2, len(wire) + len(rest))
+    assert agent.answer(ReceiveResult) == ReceiveResult(2, len(wire) + len(rest))
     assert present(agent, tmp_path, packed, plain) == (-1, -1)
 
 
@@ -116,13 +116,13 @@ def test_without_numpy_packed_bytes_stay_and_the_host_is_told(start_agent, blob,
     described, wire = blob(DATA, "packed")
     site = str(tmp_path / "site")
     home = tmp_path / "home"
-    failure = agent.ask(ReceiveJob(str(home), (described,), (0,), site), Received, wire)
+    failure = agent.ask(ReceiveJob(str(home), (described,), (0,), site), ReceiveResult, wire)
     assert failure.kind == "missing_runtime"
     assert "no numpy for this processor" in failure.message
     assert present(agent, home, described) == (len(wire),)
     assert list((home / "objects").iterdir()) == []
     again = ReceiveJob(str(home), (described,), (len(wire),))
-    assert agent.ask(again, Received) == Received(1, 0)
+    assert agent.ask(again, ReceiveResult) == ReceiveResult(1, 0)
     assert present(agent, home, described) == (-1,)
 
 
@@ -130,16 +130,16 @@ def test_the_missing_space_counts_what_packed_bytes_unpack_to(agent, blob, tmp_p
     described, _ = blob(DATA, "packed")
     huge = dataclasses.replace(described, size=1 << 60)
     agent.send(ReceiveJob(str(tmp_path), (huge,), (0,)))
-    assert agent.answer(Received).kind == "no_space"
+    assert agent.answer(ReceiveResult).kind == "no_space"
 
 
 def test_a_damaged_object_does_not_count_as_present(agent, blob, tmp_path):
     described, wire = blob(DATA)
     job = ReceiveJob(str(tmp_path), (described,), (0,))
-    agent.ask(job, Received, wire)
+    agent.ask(job, ReceiveResult, wire)
     (tmp_path / "objects" / described.digest).write_bytes(b"rot")
     assert present(agent, tmp_path, described) == (0,)
-    agent.ask(job, Received, wire)
+    agent.ask(job, ReceiveResult, wire)
     assert present(agent, tmp_path, described) == (-1,)
 
 
@@ -147,7 +147,7 @@ def test_missing_space_is_told_before_a_byte_is_read(agent, blob, tmp_path):
     described, _ = blob(DATA)
     huge = dataclasses.replace(described, size=1 << 60, wire_size=1 << 60)
     agent.send(ReceiveJob(str(tmp_path), (huge,), (0,)))
-    failure = agent.answer(Received)
+    failure = agent.answer(ReceiveResult)
     assert failure.kind == "no_space"
     assert "MiB of disk space are missing" in failure.message
 
@@ -156,7 +156,7 @@ def test_a_file_that_cannot_grow_is_told_of(start_agent, blob, tmp_path):
     limit = f"ulimit -f 512; exec {sys.executable} -m edgekit_agent"
     agent = start_agent(["bash", "-c", limit])
     described, wire = blob(DATA)
-    failure = agent.ask(ReceiveJob(str(tmp_path), (described,), (0,)), Received, wire)
+    failure = agent.ask(ReceiveJob(str(tmp_path), (described,), (0,)), ReceiveResult, wire)
     assert failure.kind == "no_space"
     assert present(agent, tmp_path, described)[0] >= 0
 
@@ -168,7 +168,7 @@ def test_a_full_disk_is_told_of_and_nothing_is_torn(agent, blob, tmp_path):
         pytest.skip("this root may not mount a tmpfs")
     try:
         described, wire = blob(os.urandom(1 << 20), "zlib")
-        failure = agent.ask(ReceiveJob(str(tmp_path), (described,), (0,)), Received, wire)
+        failure = agent.ask(ReceiveJob(str(tmp_path), (described,), (0,)), ReceiveResult, wire)
         assert failure.kind == "no_space"
         assert list((tmp_path / "objects").iterdir()) == []
     finally:
@@ -178,9 +178,9 @@ def test_a_full_disk_is_told_of_and_nothing_is_torn(agent, blob, tmp_path):
 def test_a_home_in_use_is_busy_and_worth_another_try(agent, tmp_path):
     with (tmp_path / "lock").open("ab") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
-        failure = agent.ask(ReceiveJob(str(tmp_path), (), ()), Received)
+        failure = agent.ask(ReceiveJob(str(tmp_path), (), ()), ReceiveResult)
     assert (failure.kind, failure.transient) == ("busy", True)
-    assert agent.ask(ReceiveJob(str(tmp_path), (), ()), Received) == Received(0, 0)
+    assert agent.ask(ReceiveJob(str(tmp_path), (), ()), ReceiveResult) == ReceiveResult(0, 0)
 
 
 @pytest.mark.parametrize("digest", ["../../etc/passwd", "", "A" * 64])
@@ -204,9 +204,9 @@ def objects(home):
 def test_what_is_to_be_forgotten_is_gone_and_the_rest_stays(agent, deliver, tmp_path):
     one, two = deliver(tmp_path, {"one": b"1", "two": b"2"})
     job = ForgetJob(str(tmp_path), (one.digest, "0" * 64))
-    assert agent.ask(job, Forgotten) == Forgotten(())
+    assert agent.ask(job, ForgetResult) == ForgetResult(())
     assert objects(tmp_path) == {two.digest}
-    assert agent.ask(job, Forgotten) == Forgotten(())
+    assert agent.ask(job, ForgetResult) == ForgetResult(())
 
 
 @pytest.mark.parametrize("encoding", ["raw", "zlib", "packed"])
@@ -218,7 +218,9 @@ def test_what_came_by_half_is_forgotten_as_well(start_agent, blob, tmp_path, enc
     assert first.process.wait(timeout=10) == 0
     assert list((tmp_path / "parts").iterdir())
     agent = start_agent()
-    assert agent.ask(ForgetJob(str(tmp_path), (described.digest,)), Forgotten) == Forgotten(())
+    assert agent.ask(ForgetJob(str(tmp_path), (described.digest,)), ForgetResult) == ForgetResult(
+        ()
+    )
     assert list((tmp_path / "parts").iterdir()) == []
 
 
@@ -228,16 +230,18 @@ def test_what_a_release_is_made_of_is_not_forgotten(agent, deliver, bundle, inst
     (other,) = deliver(tmp_path, {"other": b"other"})
     digests = tuple(file.digest for file in files)
     job = ForgetJob(str(tmp_path), (*digests, other.digest))
-    assert set(agent.ask(job, Forgotten).kept) == set(digests)
+    assert set(agent.ask(job, ForgetResult).kept) == set(digests)
     assert objects(tmp_path) == set(digests)
     (tmp_path / "current" / "release.json").write_text("rot")
     (other,) = deliver(tmp_path, {"other": b"other"})
     job = ForgetJob(str(tmp_path), (other.digest,))
-    assert agent.ask(job, Forgotten) == Forgotten((other.digest,)), "the release may be made of it"
+    assert agent.ask(job, ForgetResult) == ForgetResult((other.digest,)), (
+        "the release may be made of it"
+    )
 
 
 def test_forgetting_creates_nothing_and_leaves_the_folder_to_no_one(agent, tmp_path):
     home = tmp_path / "not" / "yet"
-    assert agent.ask(ForgetJob(str(home), ("0" * 64,)), Forgotten) == Forgotten(())
+    assert agent.ask(ForgetJob(str(home), ("0" * 64,)), ForgetResult) == ForgetResult(())
     assert not home.parent.exists()
-    assert agent.ask(ForgetJob(str(home), ("../lock",)), Forgotten).kind == "bad_job"
+    assert agent.ask(ForgetJob(str(home), ("../lock",)), ForgetResult).kind == "bad_job"

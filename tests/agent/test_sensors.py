@@ -37,31 +37,32 @@ def write(tmp_path):
 def test_a_slowed_down_processor_is_noticed(tmp_path, write, path, before, after, throttled):
     root = f"{tmp_path}/"
     write(path, before)
-    first = sensors.now(root)
+    first = sensors.take_snapshot(root)
     write(path, after)
-    assert sensors.is_throttled(first, sensors.now(root)) is throttled
+    assert sensors.is_throttled(first, sensors.take_snapshot(root)) is throttled
 
 
 def test_a_fan_that_spins_up_is_no_throttling(tmp_path, write):
     root, device = f"{tmp_path}/", "sys/class/thermal/cooling_device0"
     write(f"{device}/type", "pwm-fan")
     write(f"{device}/cur_state", 0)
-    first = sensors.now(root)
+    first = sensors.take_snapshot(root)
     write(f"{device}/cur_state", 3)
-    assert not sensors.is_throttled(first, sensors.now(root))
+    assert not sensors.is_throttled(first, sensors.take_snapshot(root))
     write(f"{device}/type", "cpufreq-cpu0")
-    assert sensors.is_throttled(first, sensors.now(root))
+    assert sensors.is_throttled(first, sensors.take_snapshot(root))
 
 
 def test_another_program_that_keeps_a_core_busy_is_noticed():
-    before = sensors.now()
+    before = sensors.take_snapshot()
     if before.busy_cpu_s is None:
         pytest.skip("this machine has no /proc/stat")
     others = [
-        subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(sensors.cores())
+        subprocess.Popen([sys.executable, "-c", "while True: pass"])
+        for _ in range(sensors.count_cores())
     ]
     time.sleep(0.8)
-    after = sensors.now()
+    after = sensors.take_snapshot()
     for other in others:
         other.kill()
         other.wait()

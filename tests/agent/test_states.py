@@ -8,7 +8,7 @@ import pytest
 
 from edgekit_agent.codec import decode, encode
 from edgekit_agent.failures import AgentError
-from edgekit_agent.feeds import batch_size, batches, runs
+from edgekit_agent.feeds import find_batch_size, iter_batches, iter_runs
 from edgekit_agent.runtimes import Tensor
 from edgekit_agent.samples import Samples, State
 
@@ -44,7 +44,7 @@ def stepped(samples):
 
 
 def answers(made, *, batch=1, first=0):
-    return [outputs["y"][0] for _, outputs in runs(made, Adder(), batch, first)]
+    return [outputs["y"][0] for _, outputs in iter_runs(made, Adder(), batch, first)]
 
 
 def test_a_state_is_fed_back_and_begins_anew_with_each_sequence(stepped):
@@ -60,13 +60,13 @@ def test_what_goes_on_later_has_the_states_of_the_steps_before(stepped, first):
 
 
 def test_the_inputs_that_are_told_hold_the_states_they_were_run_with(stepped):
-    fed = [batch.inputs["h"][:, 0].tolist() for batch, _ in runs(stepped(rows=3), Adder(), 1)]
+    fed = [batch.inputs["h"][:, 0].tolist() for batch, _ in iter_runs(stepped(rows=3), Adder(), 1)]
 
     assert fed == [[0, 100], [13, 113], [26, 126]]
 
 
 def test_a_model_of_a_fixed_batch_takes_each_step_repeated(stepped):
-    made = list(runs(stepped(rows=2), Adder(), 3))
+    made = list(iter_runs(stepped(rows=2), Adder(), 3))
 
     assert [batch.rows for batch, _ in made] == [1, 1]
     assert made[1][1]["y"].tolist() == [26, 26, 26]
@@ -75,7 +75,7 @@ def test_a_model_of_a_fixed_batch_takes_each_step_repeated(stepped):
 def test_samples_are_stacked_along_the_axis_of_their_column(samples):
     made = samples(x=np.ones((5, 3), np.float32), h=np.arange(10, dtype=np.float32).reshape(5, 2))
     columns = (made.columns[0], dataclasses.replace(made.columns[1], axis=1))
-    fed = list(batches(dataclasses.replace(made, columns=columns), [X, H], 2))
+    fed = list(iter_batches(dataclasses.replace(made, columns=columns), [X, H], 2))
 
     assert [batch.inputs["h"].tolist() for batch in fed] == [
         [[0, 2], [1, 3]],
@@ -88,8 +88,11 @@ def test_a_row_that_is_a_whole_input_is_fed_by_itself(samples):
     column = dataclasses.replace(samples(x=np.arange(6.0).reshape(2, 3)).columns[0], axis=-1)
     made, tensor = Samples((column,)), Tensor("x", "float64", (3,))
 
-    assert batch_size(made, [tensor]) == 1
-    assert [b.inputs["x"].tolist() for b in batches(made, [tensor], 1)] == [[0, 1, 2], [3, 4, 5]]
+    assert find_batch_size(made, [tensor]) == 1
+    assert [b.inputs["x"].tolist() for b in iter_batches(made, [tensor], 1)] == [
+        [0, 1, 2],
+        [3, 4, 5],
+    ]
 
 
 def test_samples_with_states_survive_the_wire(stepped):

@@ -5,7 +5,7 @@ import zipfile
 import pytest
 
 from edgekit_agent.jobs import BenchJob, ModelRef, NamedBlob, RuntimeJob
-from edgekit_agent.results import Report, Unpacked
+from edgekit_agent.results import Report, RuntimeResult
 
 
 def names(folder):
@@ -38,7 +38,7 @@ GOOD = {
 def unpack(agent, deliver, tmp_path):
     def run(name, wheels):
         named = deliver(tmp_path, wheels)
-        return agent.ask(RuntimeJob(str(tmp_path), name, named), Unpacked)
+        return agent.ask(RuntimeJob(str(tmp_path), name, named), RuntimeResult)
 
     return run
 
@@ -47,7 +47,7 @@ def test_wheels_lie_as_they_are_imported(unpack, tmp_path):
     other = wheel({"other.py": ""})
     unpacked = unpack("kit-1", {"kit.whl": wheel(GOOD), "other.whl": other})
     site = tmp_path / "runtimes" / "kit-1"
-    assert unpacked == Unpacked(str(site))
+    assert unpacked == RuntimeResult(str(site))
     found = sorted(str(p.relative_to(site)) for p in site.rglob("*") if p.is_file())
     assert found == [
         "kit-1.dist-info/METADATA",
@@ -67,7 +67,7 @@ def test_a_runtime_that_is_here_but_damaged_is_replaced(unpack, tmp_path):
     (site / "kit/__init__.py").write_text("rot")
     (site / "kit/native.cpython-311.so").unlink()
     (site / "stray.py").write_text("")
-    assert unpack("kit-1", {"kit.whl": wheel(GOOD)}) == Unpacked(str(site))
+    assert unpack("kit-1", {"kit.whl": wheel(GOOD)}) == RuntimeResult(str(site))
     assert (site / "kit/__init__.py").read_text() == GOOD["kit/__init__.py"]
     assert (site / "kit/native.cpython-311.so").exists()
     assert not (site / "stray.py").exists()
@@ -77,7 +77,7 @@ def test_a_runtime_that_is_here_but_damaged_is_replaced(unpack, tmp_path):
 def test_a_runtime_that_is_here_stays_where_its_wheels_are_not(agent, unpack, tmp_path):
     unpack("kit-1", {"kit.whl": wheel(GOOD)})
     absent = (NamedBlob("kit.whl", "0" * 64),)
-    failure = agent.ask(RuntimeJob(str(tmp_path), "kit-1", absent), Unpacked)
+    failure = agent.ask(RuntimeJob(str(tmp_path), "kit-1", absent), RuntimeResult)
     assert failure.kind == "missing_blob"
     assert (tmp_path / "runtimes/kit-1/kit/__init__.py").exists()
 
@@ -103,7 +103,7 @@ def test_a_damaged_wheel_leaves_nothing_behind(unpack, tmp_path):
 
 def test_a_wheel_that_never_came_is_told_of(agent, tmp_path):
     job = RuntimeJob(str(tmp_path), "kit-1", (NamedBlob("kit.whl", "0" * 64),))
-    assert agent.ask(job, Unpacked).kind == "missing_blob"
+    assert agent.ask(job, RuntimeResult).kind == "missing_blob"
 
 
 def test_a_model_runs_on_what_was_unpacked(agent, unpack, models):

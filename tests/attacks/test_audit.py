@@ -9,7 +9,7 @@ import pytest
 
 from edgekit.errors import DeviceError
 from edgekit.keys import make_key
-from edgekit_agent.audit import LOG, OLDER_LOG, add_line, last_lines
+from edgekit_agent.audit import LOG, OLDER_LOG, add_line, read_last_lines
 from edgekit_agent.homes import open_home
 from edgekit_agent.records import RECORD
 from edgekit_agent.trust import TRUST
@@ -75,7 +75,7 @@ def test_a_device_that_trusts_no_key_has_the_log_as_well(device, tmp_path):
     device.push(bundle)
     with pytest.raises(DeviceError):
         device.rollback()
-    lines = last_lines(open_home(str(device.home)), 10)
+    lines = read_last_lines(open_home(str(device.home)), 10)
     assert [(x.action, x.result.split(":")[0]) for x in lines] == [
         ("install", "done"),
         ("rollback", "no_previous"),
@@ -87,12 +87,12 @@ def test_the_log_is_bounded_and_damaged_lines_are_left_out(tmp_path):
     (tmp_path / LOG).write_bytes(b"x" * (1 << 20) + b"\n" + b"[" * 100_000 + b"\n")
     add_line(home, "install", "y" * 5000, release="r" * 5000)
     assert (tmp_path / OLDER_LOG).stat().st_size > 1 << 20
-    (line,) = last_lines(home, 10)
+    (line,) = read_last_lines(home, 10)
     assert (len(line.result), len(line.release)) == (300, 300)
     for number in range(5):
         add_line(home, "install", "done", version=number)
-    assert [x.version for x in last_lines(home, 3)] == [2, 3, 4]
-    assert last_lines(home, 0) == last_lines(home, -1) == ()
+    assert [x.version for x in read_last_lines(home, 3)] == [2, 3, 4]
+    assert read_last_lines(home, 0) == read_last_lines(home, -1) == ()
 
 
 def test_lines_of_two_agents_do_not_mix(tmp_path):
@@ -107,7 +107,7 @@ def test_lines_of_two_agents_do_not_mix(tmp_path):
         writer.start()
     for writer in writers:
         writer.join()
-    assert len(last_lines(home, 1000)) == 200
+    assert len(read_last_lines(home, 1000)) == 200
 
 
 def test_a_log_that_cannot_be_written_stops_nothing(device, tmp_path):
@@ -172,4 +172,4 @@ def test_a_line_that_a_power_cut_tore_takes_no_other_with_it(device, tmp_path):
         with (device.home / LOG).open("ab") as log:
             log.write(torn)
         add_line(home, "confirm", f"done {number}")
-    assert [line.result for line in last_lines(home, 9)] == ["done 0", "done 1", "done 2"]
+    assert [line.result for line in read_last_lines(home, 9)] == ["done 0", "done 1", "done 2"]

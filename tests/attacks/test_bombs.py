@@ -18,7 +18,7 @@ from edgekit.bundle import open_bundle
 from edgekit.errors import UserError
 from edgekit_agent.failures import AgentError
 from edgekit_agent.jobs import Blob, HealthJob, ModelRef, ReceiveJob
-from edgekit_agent.limits import Limits, most_expanded
+from edgekit_agent.limits import Limits, get_expansion_limit
 from edgekit_agent.rans import FLOOR
 from edgekit_agent.receive import receive
 from edgekit_agent.supervise import run_in_worker
@@ -290,5 +290,5 @@ def test_plans_that_claim_much_are_refused_soon(data):
 
 
 def test_what_the_host_packs_is_what_a_device_takes():
-    assert most_expanded(0) == 64 << 20
-    assert most_expanded(1 << 20) > 256 << 20
+    assert get_expansion_limit(0) == 64 << 20
+    assert get_expansion_limit(1 << 20) > 256 << 20

@@ -15,7 +15,7 @@ from edgekit_agent.homes import open_home
 from edgekit_agent.install import install, rollback, status
 from edgekit_agent.jobs import ForgetJob, RollbackJob, StatusJob
 from edgekit_agent.receive import forget
-from edgekit_agent.releases import locked
+from edgekit_agent.releases import lock_home
 from tests.attacks.test_bundle_numbers import healthy, job_for, names, put, silent
 from tests.projects import edgekit, listing
 from tests.remote.servers import make_bundle
@@ -64,7 +64,7 @@ def test_the_agent_neither_writes_into_nor_sweeps_a_foreign_folder(foreign, kind
     other, before = folder.parent / "other", listing(folder)
 
     def lock():
-        with locked(open_home(str(folder))):
+        with lock_home(open_home(str(folder))):
             pass
 
     for attempt in (
@@ -112,7 +112,7 @@ def test_an_empty_folder_of_another_user_is_refused(tmp_path):
     folder = tmp_path / "theirs"
     folder.mkdir()
     os.chown(folder, 65534, 65534)
-    with pytest.raises(AgentError) as caught, locked(open_home(str(folder))):
+    with pytest.raises(AgentError) as caught, lock_home(open_home(str(folder))):
         pass
     assert caught.value.failure.kind == "foreign_home"
     assert "another user" in caught.value.failure.message

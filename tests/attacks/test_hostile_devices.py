@@ -13,7 +13,7 @@ import pytest
 from edgekit.errors import DeviceError
 from edgekit.progress import Ticker
 from edgekit.remote.answers import bounds_of, read_result
-from edgekit.remote.device_python import device_python
+from edgekit.remote.device_python import read_device_python
 from edgekit.remote.local import LocalTransport
 from edgekit.remote.session import Session
 from edgekit_agent.codec import encode
@@ -131,7 +131,7 @@ def test_facts_that_cannot_be_are_refused(claimed):
 @pytest.mark.parametrize("libc", ["glibc 2.9999999999", "glibc 99999999.1", "glibc 2", "musl 1.2"])
 def test_a_libc_that_cannot_be_is_refused_at_once(libc):
     with pytest.raises(DeviceError, match="no runtime is built for its libc"):
-        device_python("dev", replace(FACTS, libc=libc))
+        read_device_python("dev", replace(FACTS, libc=libc))
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytest
 
 from edgekit.errors import DeviceError
 from edgekit.remote import session as sessions
-from edgekit.remote.command_line import LONGEST_WORD, through_login_shell
+from edgekit.remote.command_line import LONGEST_WORD, quote_for_login_shell
 from edgekit.remote.session import open_session
 from edgekit_agent.jobs import StatusJob
 from edgekit_agent.results import Status
@@ -42,13 +42,13 @@ def shell(name):
 def test_every_shell_passes_a_script_on(name, times):
     text = ODD * times
     quoted = text.replace("'", "'\\''")
-    line = through_login_shell(f"printf %s '{quoted}'\nexit 3\n")
+    line = quote_for_login_shell(f"printf %s '{quoted}'\nexit 3\n")
     done = subprocess.run([*shell(name), "-c", line], capture_output=True, check=False)
     assert (done.stdout, done.returncode, done.stderr) == (text.encode(), 3, b"")
 
 
 def test_the_line_is_one_of_plain_ascii_and_short_words():
-    line = through_login_shell(ODD * 100)
+    line = quote_for_login_shell(ODD * 100)
     assert line.isascii()
     assert line.isprintable()
     assert "!" not in line

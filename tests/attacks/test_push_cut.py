@@ -75,11 +75,11 @@ class CutTransport:
         self.name, self.pythons, self.close = "dev", self._inner.pythons, self._inner.close
         self.at, self.later_s, self.comes_back, self.lines = at, later_s, comes_back, []
 
-    def reopen(self):
+    def reconnect(self):
         self.close()
         if not self.comes_back:
             raise DeviceError("dev: no answer within 1 s", transient=True)
-        self._inner.reopen()
+        self._inner.reconnect()
 
     def open(self, command):
         stream = self._inner.open(command)

@@ -272,10 +272,10 @@ def test_endless_data_is_refused_before_a_byte_of_it_is_sent(device, served, mal
     before = device.files()
     with open_session("local") as session:
         session.ask(StatusJob(session.home), Status)
-        already = session.newly_sent()
+        already = session.count_newly_sent()
         with pytest.raises(DeviceError):
             push(huge, session, cache=device.cache)
-        assert session.newly_sent() < 20_000, already
+        assert session.count_newly_sent() < 20_000, already
     assert device.files() == before
 
 

@@ -10,12 +10,12 @@ from edgekit.remote.session import open_session
 from edgekit.remote.trust import end_trust, read_trust
 from edgekit.signing import sign_statement, waive_signatures
 from edgekit_agent import trust as on_device
-from edgekit_agent.audit import last_lines
+from edgekit_agent.audit import read_last_lines
 from edgekit_agent.failures import AgentError
 from edgekit_agent.homes import open_home
 from edgekit_agent.jobs import TrustJob, UntrustJob
 from edgekit_agent.statements import Permit, TrustedKey, Waiver
-from edgekit_agent.trust import COPY, TRUST, change_trust, known_trust
+from edgekit_agent.trust import COPY, TRUST, change_trust, try_read_trust
 from tests.projects import edgekit
 from tests.remote.servers import make_bundle
 from tests.signed import Device, make_signed, now_s
@@ -55,7 +55,7 @@ def damage(device, *names, text="{}{"):
 
 
 def actions(device):
-    return [line.action for line in last_lines(home(device), 50)]
+    return [line.action for line in read_last_lines(home(device), 50)]
 
 
 def names(keys):
@@ -63,7 +63,7 @@ def names(keys):
 
 
 def waiver(device, by, **changes):
-    how = {"key": by.public, "nonce": known_trust(home(device)).nonce, "signed_s": now_s()}
+    how = {"key": by.public, "nonce": try_read_trust(home(device)).nonce, "signed_s": now_s()}
     return sign_statement(by, Waiver(**{**how, **changes}))
 
 
@@ -81,7 +81,7 @@ def refused(device, signature):
 @pytest.mark.parametrize("text", DAMAGE)
 def test_a_damaged_file_and_copy_let_nothing_in(device, text):
     damage(device, TRUST, COPY, text=text)
-    assert known_trust(home(device)) is None
+    assert try_read_trust(home(device)) is None
     with pytest.raises(AgentError) as caught:
         on_device.read_trust(home(device))
     assert caught.value.failure.kind == "damaged_trust"
@@ -90,15 +90,15 @@ def test_a_damaged_file_and_copy_let_nothing_in(device, text):
 
 @pytest.mark.parametrize("text", [*DAMAGE, None])
 def test_a_damaged_or_lost_file_is_read_from_its_copy_and_restored(device, text):
-    before = known_trust(home(device))
+    before = try_read_trust(home(device))
     if text is None:
         (device.home / TRUST).unlink()
     else:
         damage(device, TRUST, text=text)
-    assert known_trust(home(device)) == before
+    assert try_read_trust(home(device)) == before
     change(device, add=(make_key("next").trusted(),))
     (device.home / COPY).unlink()
-    after = known_trust(home(device))
+    after = try_read_trust(home(device))
     assert (names(after.keys), names(after.revoked)) == ({"owner", "other", "next"}, {"stolen"})
     assert actions(device) == ["restore keys"]
 
@@ -107,11 +107,11 @@ def test_a_damaged_copy_is_written_anew_with_the_next_change(device):
     damage(device, COPY)
     change(device, revoke=(key("other").public,))
     damage(device, TRUST)
-    assert names(known_trust(home(device)).revoked) == {"stolen", "other"}
+    assert names(try_read_trust(home(device)).revoked) == {"stolen", "other"}
 
 
 def test_a_change_cut_off_between_file_and_copy_loses_no_revocation(device, monkeypatch):
-    write, written = on_device.write_whole, []
+    write, written = on_device.write_atomic, []
 
     def cut(path, data, **how):
         if written:
@@ -119,12 +119,12 @@ def test_a_change_cut_off_between_file_and_copy_loses_no_revocation(device, monk
         written.append(path)
         write(path, data, **how)
 
-    monkeypatch.setattr(on_device, "write_whole", cut)
+    monkeypatch.setattr(on_device, "write_atomic", cut)
     with pytest.raises(KeyboardInterrupt):
         change(device, revoke=(key("other").public,))
-    assert names(known_trust(home(device)).keys) == {"owner", "other"}
+    assert names(try_read_trust(home(device)).keys) == {"owner", "other"}
     damage(device, TRUST)
-    assert names(known_trust(home(device)).revoked) == {"stolen", "other"}
+    assert names(try_read_trust(home(device)).revoked) == {"stolen", "other"}
 
 
 def test_revocations_are_never_forgotten_without_a_word(device, tmp_path):
@@ -134,7 +134,7 @@ def test_revocations_are_never_forgotten_without_a_word(device, tmp_path):
     with pytest.raises(AgentError):
         change(device, revoke=(key("owner").public,), replace=True)
     assert edgekit("keys", "trust", "local", "--key", "owner", "--replace").code == 0
-    trust = known_trust(home(device))
+    trust = try_read_trust(home(device))
     assert (names(trust.keys), trust.revoked) == ({"owner"}, ())
     assert actions(device)[-2:] == ["replace keys", "trust"]
     log = edgekit("status", "local", "--log").out
@@ -143,7 +143,7 @@ def test_revocations_are_never_forgotten_without_a_word(device, tmp_path):
 
 def test_replacing_what_is_whole_forgets_nothing(device):
     change(device, add=(key("owner").trusted(),), replace=True)
-    assert names(known_trust(home(device)).revoked) == {"stolen"}
+    assert names(try_read_trust(home(device)).revoked) == {"stolen"}
     assert actions(device) == []
 
 
@@ -182,7 +182,7 @@ def test_the_owner_of_a_trusted_key_lets_a_device_take_unsigned_releases_again(d
     assert "trusts no key and takes every release, revoked: stolen" in done.out
     assert device.push(bundle).health.healthy
     assert edgekit("keys", "untrust", "local").out == done.out  # nothing is left to be done
-    lines = [line for line in last_lines(home(device), 50) if line.action == "untrust"]
+    lines = [line for line in read_last_lines(home(device), 50) if line.action == "untrust"]
     assert [(line.key, line.result) for line in lines] == [(key("other").id, "done")]
 
 
@@ -203,7 +203,7 @@ def test_what_was_revoked_stays_so_and_the_version_counts_once_a_key_is_trusted_
 
 def test_nobody_else_ends_the_trust(device):
     stranger, owner = make_key("stranger"), key("owner")
-    nonce = known_trust(home(device)).nonce
+    nonce = try_read_trust(home(device)).nonce
     assert refused(device, waiver(device, stranger)) == "untrusted_key"
     assert refused(device, waiver(device, key("stolen"))) == "revoked_key"
     assert refused(device, waiver(device, stranger, key=owner.public)) == "untrusted_key"
@@ -215,7 +215,7 @@ def test_nobody_else_ends_the_trust(device):
 
 
 def test_a_permission_is_valid_once(device):
-    signature = waive_signatures(known_trust(home(device)))
+    signature = waive_signatures(try_read_trust(home(device)))
     on_device.end_trust(UntrustJob(str(device.home), signature))
     change(device, add=(key("owner").trusted(), key("other").trusted()))
     assert refused(device, signature) == "bad_permit"
@@ -225,7 +225,7 @@ def test_a_user_without_a_trusted_key_is_told(device, tmp_path, monkeypatch):
     monkeypatch.setenv("EDGEKIT_CONFIG", str(tmp_path / "of somebody else"))
     done = edgekit("keys", "untrust", "local")
     assert (done.code, "no key of yours is trusted by the device" in done.err) == (4, True)
-    assert known_trust(home(device)).wants_signature()
+    assert try_read_trust(home(device)).wants_signature()
 
 
 def test_a_damaged_file_of_keys_is_not_opened(device):
@@ -242,4 +242,4 @@ def test_a_device_without_keys_has_no_trust_to_end(tmp_path, monkeypatch):
     with pytest.raises(AgentError) as caught:
         on_device.end_trust(UntrustJob(str(made.home), signature))
     assert caught.value.failure.kind == "untrusted_key"
-    assert TrustedKey(own.public) not in known_trust(home(made)).keys
+    assert TrustedKey(own.public) not in try_read_trust(home(made)).keys

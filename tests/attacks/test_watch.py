@@ -20,14 +20,14 @@ from edgekit.remote.confirmation import WatchTerms, confirm
 from edgekit.remote.deploy import push
 from edgekit.remote.sending import sha256
 from edgekit.remote.session import open_session
-from edgekit_agent.audit import last_lines
+from edgekit_agent.audit import read_last_lines
 from edgekit_agent.homes import open_home
 from edgekit_agent.install import status
 from edgekit_agent.jobs import ConfirmJob, StatusJob
-from edgekit_agent.releases import locked
-from edgekit_agent.results import Health, Watched
+from edgekit_agent.releases import lock_home
+from edgekit_agent.results import ConfirmResult, Health
 from edgekit_agent.served import current_release, previous_release, switch
-from edgekit_agent.watch import pending_watch, run_watch
+from edgekit_agent.watch import read_pending_watch, run_watch
 from tests.projects import edgekit
 from tests.remote.servers import make_bundle, running_sshd, sshd
 from tests.remote.servers import served as served_by_sshd
@@ -96,7 +96,7 @@ def wait_until(true, seconds=40.0):
 
 
 def log(device):
-    lines = last_lines(open_home(str(device.home)), 5)
+    lines = read_last_lines(open_home(str(device.home)), 5)
     return [(line.action, line.release, line.result.partition(":")[0]) for line in lines]
 
 
@@ -108,7 +108,7 @@ def test_without_a_confirmation_the_device_goes_back_by_itself(device, first, un
     assert log(device)[-1] == ("go back", first, "done")
     assert device.status().watch is None
     with open_session("local") as session, pytest.raises(DeviceError) as caught:
-        session.ask(ConfirmJob(session.home, new), Watched)
+        session.ask(ConfirmJob(session.home, new), ConfirmResult)
     assert caught.value.kind == "not_confirmed"
     assert served(device) == (first, new)
 
@@ -180,7 +180,7 @@ def test_the_device_goes_back_after_the_link_was_lost(sshd, tmp_path, monkeypatc
     home = sshd.edgekit_home
     wait_until(lambda: not watchers(home))
     assert served_by_sshd(home) == sha256(old.manifest_bytes)[:RELEASE_DIGITS]
-    lines = last_lines(open_home(str(home)), 1)
+    lines = read_last_lines(open_home(str(home)), 1)
     assert (lines[0].action, lines[0].client) == ("go back", "127.0.0.1")
 
 
@@ -194,7 +194,7 @@ def test_over_ssh_a_push_is_watched_and_confirmed_unless_told_otherwise(sshd, tm
     assert told == [None, 30.0, None]
     home = sshd.edgekit_home
     wait_until(lambda: not watchers(home))
-    lines = last_lines(open_home(str(home)), 9)
+    lines = read_last_lines(open_home(str(home)), 9)
     assert [line.action for line in lines] == ["install", "install", "confirm", "install"]
     assert (home / "watch.pyz").stat().st_mode & 0o777 == 0o600
     assert not (home / "watch.json").exists()
@@ -268,7 +268,7 @@ def test_cut_off_before_the_switch_nothing_changes(device, first, unconfirmed):
     (device.home / "current").symlink_to(f"releases/{first}")
     subprocess.run(["/bin/sh", device.home / "watch.sh"], check=True, timeout=60)
     assert served(device)[0] == first != new
-    assert pending_watch(open_home(str(device.home))) is None
+    assert read_pending_watch(open_home(str(device.home))) is None
 
 
 def test_it_does_not_go_back_to_a_damaged_or_revoked_release(device, tmp_path):
@@ -322,7 +322,7 @@ def test_a_busy_device_is_asked_to_confirm_until_it_has_time(device, first, tmp_
 
         def while_busy(job, result, **more):
             if isinstance(job, ConfirmJob) and not asked:
-                held.enter_context(locked(home))
+                held.enter_context(lock_home(home))
                 threading.Timer(4.0, held.close).start()  # longer than the agent itself waits
                 asked.append(job)
             return ask(job, result, **more)
@@ -418,8 +418,8 @@ def test_a_device_that_goes_back_while_the_watch_is_read_does_not_seem_confirmed
     def read_late(home):
         if not gone:
             gone.append(going_back(device, first))
-        return pending_watch(home)
+        return read_pending_watch(home)
 
-    monkeypatch.setattr("edgekit_agent.install.pending_watch", read_late)
+    monkeypatch.setattr("edgekit_agent.install.read_pending_watch", read_late)
     said = status(StatusJob(str(device.home)), None)
     assert (said.current.name, said.watch) == (first, None)

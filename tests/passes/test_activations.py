@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from edgekit.passes.folds import fold_samples
-from edgekit_agent.feeds import batches
+from edgekit_agent.feeds import iter_batches
 from edgekit_agent.runtimes import Tensor
 from tests.tiny import apply, fused_ops, model, run, samples, sqnr_db, uniform
 
@@ -50,7 +50,7 @@ def test_a_choice_per_value_beats_each_estimator_for_all_values(tmp_path, mixed)
 
 def rows(parts):
     tensor = Tensor("x", "float32", ("N", 1))
-    return [float(b.inputs["x"].item()) for part in parts for b in batches(part, [tensor], 1)]
+    return [float(b.inputs["x"].item()) for part in parts for b in iter_batches(part, [tensor], 1)]
 
 
 def test_samples_that_judge_are_not_among_those_that_ranges_come_from(tmp_path):

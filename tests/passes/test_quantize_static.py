@@ -17,7 +17,7 @@ from onnx import numpy_helper
 
 from edgekit.errors import PassRefused
 from edgekit.subsets import select_spread
-from edgekit_agent.feeds import batches
+from edgekit_agent.feeds import iter_batches
 from edgekit_agent.runtimes import Tensor
 from tests.tiny import apply, fused_ops, model, normal, run, samples, sqnr_db, uniform
 
@@ -195,7 +195,7 @@ def test_a_split_that_is_sorted_by_class_is_sampled_from_all_over(tmp_path):
     parts = select_spread(samples(tmp_path, x=x), 100)
 
     tensor = Tensor("x", "float32", ("N", 1))
-    read = [float(b.inputs["x"].item()) for part in parts for b in batches(part, [tensor], 1)]
+    read = [float(b.inputs["x"].item()) for part in parts for b in iter_batches(part, [tensor], 1)]
 
     assert len(read) == len(set(read)) == 100
     for start in range(0, 1000, 100):

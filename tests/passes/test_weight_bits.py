@@ -17,7 +17,7 @@ VNNI, PLAIN = ("cpu", ["avx2", "avx512_vnni"]), ("cpu", ["avx2"])
 @pytest.fixture
 def machine(monkeypatch):
     def is_like(facts):
-        monkeypatch.setattr(profile, "name_and_isa", lambda: facts)
+        monkeypatch.setattr(profile, "read_name_and_isa", lambda: facts)
         monkeypatch.setattr(profile.platform, "machine", lambda: "x86_64")
 
     return is_like

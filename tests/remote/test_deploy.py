@@ -9,7 +9,7 @@ from edgekit.errors import DeviceError
 from edgekit.packing import encode_for_transfer
 from edgekit.profile import RuntimeSpec
 from edgekit.remote.deploy import check_machine, ensure_runtime, push, rollback, status
-from edgekit.remote.sending import Packed, send, sha256
+from edgekit.remote.sending import PackedFiles, send, sha256
 from edgekit.remote.session import open_session
 from edgekit_agent.results import RuntimeFacts, StageProgress
 from tests.remote.servers import make_bundle, served
@@ -106,7 +106,7 @@ def test_low_bit_weights_travel_packed_and_are_served_as_they_were(device, tmp_p
         write_bundle(tmp_path / "b.edgekit", members)
         bundle = open_bundle(tmp_path / "b.edgekit")
     with open_session(host) as session:
-        session.newly_sent()
+        session.count_newly_sent()
         report = push(bundle, session, cache=tmp_path / "cache")
     others = sum(len(data) for name, data in members.items() if not name.startswith("model"))
     assert report.sent_bytes < len(sent.data) + others + 6000
@@ -122,7 +122,9 @@ def test_a_device_that_cannot_expand_gets_the_model_deflated(device, tmp_path):
     (site / "numpy/__init__.py").write_text("raise ImportError('no numpy for this processor')")
     with open_session(device[0]) as session:
         model = bundle.manifest.file("model.onnx")
-        packed = Packed(find=lambda _: bundle.encode_for_transfer("model.onnx"), site=str(site))
+        packed = PackedFiles(
+            find=lambda _: bundle.encode_for_transfer("model.onnx"), site=str(site)
+        )
         sources = [(bundle.path / model.name, model.digest)]
         there = send(session, sources, said.append, packed)
     assert all(sha256(Path(path).read_bytes()) == digest for digest, path in there.items())

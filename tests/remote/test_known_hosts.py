@@ -8,8 +8,8 @@ from edgekit.remote.known_hosts import (
     Address,
     HostKey,
     check_host_key,
-    known_keys,
-    preferred_kinds,
+    find_preferred_kinds,
+    read_known_keys,
 )
 from tests.remote.servers import make_key
 
@@ -72,7 +72,7 @@ def test_hashed_names_are_found(tmp_path, keys):
     subprocess.run(["ssh-keygen", "-q", "-H", "-f", str(files[0])], check=True, capture_output=True)
     assert files[0].read_text().startswith("|1|")
     check_host_key("dev", key, PLACE, files)
-    assert known_keys(files, "[10.0.0.8]:2222") == ()
+    assert read_known_keys(files, "[10.0.0.8]:2222") == ()
 
 
 def test_lines_that_other_readers_choke_on_do_not_hide_the_host(tmp_path, keys):
@@ -129,4 +129,4 @@ def test_an_alias_is_looked_up_without_the_port(tmp_path, keys):
     place = Address(host="10.0.0.7", port=2222, alias="robot")
     files = hosts(tmp_path, f"robot {text}\n")
     check_host_key("dev", key, place, files)
-    assert preferred_kinds(files, place) == ("ssh-ed25519",)
+    assert find_preferred_kinds(files, place) == ("ssh-ed25519",)

@@ -7,11 +7,11 @@ from importlib import resources
 import pytest
 
 from edgekit.errors import DeviceError
-from edgekit.remote.agent_file import agent_file
+from edgekit.remote.agent_file import pack_agent
 from edgekit.remote.local import LocalTransport
 from edgekit.remote.session import Session, open_session
 from edgekit_agent.jobs import Blob, PlanJob, ReceiveJob, StatusJob
-from edgekit_agent.results import Plan, Received, Status
+from edgekit_agent.results import Plan, ReceiveResult, Status
 from tests.remote.servers import agents_below
 
 
@@ -35,7 +35,7 @@ def test_this_machine_is_a_device_too(home):
         assert facts.python == ".".join(map(str, sys.version_info[:3]))
         first = session.bytes_sent
     laying = resources.files("edgekit.remote").joinpath("bootstrap.py").read_bytes()
-    assert first > len(agent_file().data) + len(laying)
+    assert first > len(pack_agent().data) + len(laying)
     with open_session("local") as session:
         session.facts()
         assert 500 < session.bytes_sent < 1000, "the command that starts the agent counts"
@@ -68,7 +68,7 @@ def test_a_damaged_agent_on_the_device_is_replaced(home):
     agent.write_bytes(b"half")
     with open_session("local") as session:
         session.facts()
-    assert agent.read_bytes() == agent_file().data
+    assert agent.read_bytes() == pack_agent().data
 
 
 def test_what_starts_the_agent_never_runs_another_one(home):
@@ -77,14 +77,14 @@ def test_what_starts_the_agent_never_runs_another_one(home):
     (agent,) = (home / "agent").iterdir()
     agent.write_bytes(agent.read_bytes() + b"more")
     with open_session("local") as session:
-        assert session.bytes_sent > len(agent_file().data)
+        assert session.bytes_sent > len(pack_agent().data)
         session.facts()
 
 
 def test_the_agent_file_is_the_same_wherever_it_is_built():
     code = "from edgekit.remote.agent_file import agent_file; print(agent_file().digest)"
     said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
-    assert said.stdout.strip() == agent_file().digest
+    assert said.stdout.strip() == pack_agent().digest
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_an_early_answer_ends_the_upload(home):
     with open_session("local") as session:
         blob = Blob("0" * 64, 1 << 40, "0" * 64, 1 << 40, "raw")
         with pytest.raises(DeviceError, match="disk space"):
-            session.ask(ReceiveJob(session.home, (blob,), (0,)), Received, payload=pieces)
+            session.ask(ReceiveJob(session.home, (blob,), (0,)), ReceiveResult, payload=pieces)
         assert session.bytes_sent < 64 << 20
         session.facts()
 

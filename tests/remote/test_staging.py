@@ -5,7 +5,7 @@ import pytest
 
 from edgekit.remote.deploy import push
 from edgekit.remote.session import open_session
-from edgekit.remote.staging import forget, stage_file, stage_samples, staged_digests
+from edgekit.remote.staging import forget, get_staged_digests, stage_file, stage_samples
 from edgekit_agent.files import sha256_of
 from edgekit_agent.samples import Column, Samples, State
 from tests.remote.servers import make_bundle
@@ -43,7 +43,7 @@ def test_constants_states_and_sequences_come_along(device, tmp_path):
 
     assert [sha256_of(c.path) for c in there.files()] == [sha256_of(c.path) for c in here.files()]
     assert there.states[0].output == "next"
-    forget(session, staged_digests(there))
+    forget(session, get_staged_digests(there))
     assert kept(home) == []
 
 
@@ -55,7 +55,7 @@ def test_samples_are_found_there_and_forgotten_again(device, tmp_path):
     session, home = device
     here = samples(tmp_path)
     there = stage_samples(session, here)
-    digests = staged_digests(there)
+    digests = get_staged_digests(there)
     assert digests == tuple(sha256_of(c.path) for c in (*here.columns, here.label))
     assert [sha256_of(c.path) for c in (*there.columns, there.label)] == list(digests)
     assert kept(home) == sorted(digests)
@@ -71,7 +71,7 @@ def test_a_file_that_a_release_is_made_of_stays(device, tmp_path):
     model = bundle.path / "model.onnx"
     stage_file(session, model)
     before = kept(home)
-    staged = staged_digests(stage_samples(session, samples(tmp_path)))
+    staged = get_staged_digests(stage_samples(session, samples(tmp_path)))
     assert forget(session, [*staged, sha256_of(str(model))]) == (sha256_of(str(model)),)
     assert kept(home) == before
 

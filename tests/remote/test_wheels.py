@@ -6,8 +6,8 @@ import pytest
 from edgekit.errors import DeviceError
 from edgekit.profile import RuntimeSpec
 from edgekit.remote.closure import read_wheel, resolve
-from edgekit.remote.device_python import DevicePython, device_python
-from edgekit.remote.wheels import candidates, fetch_runtime, litert_packages
+from edgekit.remote.device_python import DevicePython, read_device_python
+from edgekit.remote.wheels import choose_litert_packages, fetch_runtime, list_candidates
 
 PI = DevicePython(version="3.11.2", arch="aarch64", glibc=(2, 36), kernel="6.1")
 PI32 = DevicePython(version="3.11.2", arch="armv7l", glibc=(2, 36), kernel="6.1")
@@ -159,45 +159,45 @@ def test_extras_and_versions_are_followed(tmp_path):
     ],
 )
 def test_a_version_of_litert_speaks_of_one_package(specifiers, packages):
-    assert [litert_packages(s) for s in specifiers] == [packages] * len(specifiers)
+    assert [choose_litert_packages(s) for s in specifiers] == [packages] * len(specifiers)
 
 
 def test_litert_is_what_the_profile_means_and_there_is_for_the_device():
     new, old, free = (RuntimeSpec(version=v) for v in (">=2.0", "==2.14.*", ""))
     late = DevicePython(**{**vars(PI32), "version": "3.13.0"})
-    (tested, _) = candidates("litert", new, PI, "2.3.0")
+    (tested, _) = list_candidates("litert", new, PI, "2.3.0")
     assert tested.requirements[0] == "ai-edge-litert==2.3.0"
-    assert candidates("litert", free, PI, "")[0].requirements[0] == "ai-edge-litert"
+    assert list_candidates("litert", free, PI, "")[0].requirements[0] == "ai-edge-litert"
     for spec in (old, free):
-        (early,) = candidates("litert", spec, OLD, "2.3.0")
+        (early,) = list_candidates("litert", spec, OLD, "2.3.0")
         assert early.requirements == ("tflite-runtime==2.14.0", "numpy<2")
-        (small,) = candidates("litert", spec, PI32, "2.3.0")
+        (small,) = list_candidates("litert", spec, PI32, "2.3.0")
         assert (small.requirements, small.provided) == (("tflite-runtime==2.14.0",), {"numpy"})
-    (asked_for,) = candidates("litert", old, PI, "2.3.0")
+    (asked_for,) = list_candidates("litert", old, PI, "2.3.0")
     assert asked_for.requirements == ("tflite-runtime==2.14.0", "numpy<2")
     for python in (OLD, PI32):
         with pytest.raises(DeviceError, match="no wheel of ai-edge-litert for Python 3") as caught:
-            candidates("litert", new, python, "2.3.0")
+            list_candidates("litert", new, python, "2.3.0")
         assert "'==2.14.*'" in caught.value.hint
     with pytest.raises(DeviceError, match="no wheel of ai-edge-litert or tflite-runtime"):
-        candidates("litert", free, late, "2.3.0")
+        list_candidates("litert", free, late, "2.3.0")
     with pytest.raises(DeviceError, match="no wheel of tflite-runtime"):
-        candidates("litert", old, late, "2.3.0")
+        list_candidates("litert", old, late, "2.3.0")
 
 
 @pytest.mark.parametrize("version", ["", "none", "1.0 --pre", "1.0; extra == 'x'", "1.0 @ file:/x"])
 @pytest.mark.parametrize("allowed", ["", ">=1.15"])
 def test_a_tested_version_that_is_none_is_not_asked_for(version, allowed):
     """It comes from a bundle, and was put into what pip is asked for."""
-    (wanted,) = candidates("onnxruntime", RuntimeSpec(version=allowed), PI, version)
+    (wanted,) = list_candidates("onnxruntime", RuntimeSpec(version=allowed), PI, version)
     assert wanted.requirements == (f"onnxruntime{allowed}", "numpy")
-    (first, _) = candidates("onnxruntime", RuntimeSpec(version=allowed), PI, " 1.32.0\n")
+    (first, _) = list_candidates("onnxruntime", RuntimeSpec(version=allowed), PI, " 1.32.0\n")
     assert first.requirements[0] == "onnxruntime==1.32.0"
 
 
 def test_onnxruntime_is_not_there_for_32_bits():
     with pytest.raises(DeviceError, match="onnxruntime has no wheels for armv7l"):
-        candidates("onnxruntime", ANY, PI32, "1.32.0")
+        list_candidates("onnxruntime", ANY, PI32, "1.32.0")
 
 
 def test_on_32_bits_numpy_stays_the_devices_own(tmp_path, index):
@@ -226,7 +226,7 @@ def test_without_glibc_nothing_can_be_brought(libc, local_facts):
     from dataclasses import replace
 
     with pytest.raises(DeviceError, match="pi: no runtime is built for its libc"):
-        device_python("pi", replace(local_facts, libc=libc))
+        read_device_python("pi", replace(local_facts, libc=libc))
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ class Tensor:
     shape: Tuple[Union[int, str], ...]
 
 
-class Loaded(Protocol):
+class LoadedModel(Protocol):
     """A model that is ready to run."""
 
     inputs: Tuple[Tensor, ...]
@@ -63,7 +63,7 @@ TABLE = {
 }
 
 
-def import_runtime(name: str) -> Callable[[str, int], Loaded]:
+def import_runtime(name: str) -> Callable[[str, int], LoadedModel]:
     """Import a runtime; return its function that loads ``(path, threads)``.
 
     Raises:
@@ -73,7 +73,7 @@ def import_runtime(name: str) -> Callable[[str, int], Loaded]:
         raise AgentError("bad_job", f"unknown runtime {name!r}; known: {', '.join(TABLE)}")
     module, function = TABLE[name].split(":")
     try:
-        load: Callable[[str, int], Loaded] = getattr(importlib.import_module(module), function)
+        load: Callable[[str, int], LoadedModel] = getattr(importlib.import_module(module), function)
     except ImportError as error:
         wanted = " or ".join(p.distribution for p in PACKAGES if p.runtime == name)
         raise AgentError(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from edgekit_agent.runtimes import Arrays
 
 
-def _first_found() -> Package:
+def _find_package() -> Package:
     # The order of sys.path counts first: a job's own site comes first there and must win.
     packages = [p for p in PACKAGES if p.runtime == "litert"]
     for place in sys.path:
@@ -30,7 +30,7 @@ def _first_found() -> Package:
     raise ImportError(f"neither {' nor '.join(p.distribution for p in packages)} is installed")
 
 
-_PACKAGE = _first_found()
+_PACKAGE = _find_package()
 _interpreter: Any = importlib.import_module(f"{_PACKAGE.module}.interpreter")
 
 
@@ -81,9 +81,9 @@ class LitertModel:
         """
         self._interpreter = interpreter
         self._strict = free is None
-        inputs, outputs = _named_details(interpreter)
-        self._inputs = {name: _slot(name, details, free) for name, details in inputs.items()}
-        self._outputs = {name: _slot(name, details, free) for name, details in outputs.items()}
+        inputs, outputs = _name_details(interpreter)
+        self._inputs = {name: _make_slot(name, details, free) for name, details in inputs.items()}
+        self._outputs = {name: _make_slot(name, details, free) for name, details in outputs.items()}
         self.inputs = tuple(slot.tensor for slot in self._inputs.values())
         self.outputs = tuple(slot.tensor for slot in self._outputs.values())
         self._shapes = {n: tuple(int(d) for d in v["shape"]) for n, v in inputs.items()}
@@ -125,7 +125,7 @@ def load(path: str, threads: int) -> LitertModel:
         interpreter = _interpreter.Interpreter(model_path=path, num_threads=threads)
         interpreter.allocate_tensors()
     except (RuntimeError, ValueError) as error:
-        resized = _resized(path, threads)
+        resized = _load_resized(path, threads)
         if resized is not None:
             return resized
         raise AgentError(
@@ -142,7 +142,7 @@ _TRIAL_SIZES = (32, 96, 224, 512, 16000)
 _RESIZABLE = {1: (0,), 2: (1,), 3: (1,), 4: (1, 2), 5: (1, 2, 3)}
 
 
-def _resized(path: str, threads: int) -> Optional[LitertModel]:
+def _load_resized(path: str, threads: int) -> Optional[LitertModel]:
     """Load a file whose inputs of size 1 have to be resized; ``None`` if no trial size works.
 
     Its operators refuse inputs of the sizes in the file.
@@ -153,11 +153,11 @@ def _resized(path: str, threads: int) -> Optional[LitertModel]:
         except (RuntimeError, ValueError):
             return None
         stated = {
-            int(one["index"]): _stated(one)
+            int(one["index"]): _read_stated_shape(one)
             for one in (*interpreter.get_input_details(), *interpreter.get_output_details())
         }
         free = {
-            int(one["index"]): _placeholders(_stated(one))
+            int(one["index"]): _find_placeholders(_read_stated_shape(one))
             for one in interpreter.get_input_details()
         }
         if not any(free.values()):
@@ -177,17 +177,17 @@ def _resized(path: str, threads: int) -> Optional[LitertModel]:
     return None
 
 
-def _stated(details: Dict[str, Any]) -> Tuple[int, ...]:
+def _read_stated_shape(details: Dict[str, Any]) -> Tuple[int, ...]:
     """Return the shape in the file, -1 where it declares a dimension as free."""
     return tuple(int(n) for n in details.get("shape_signature", details["shape"]))
 
 
-def _placeholders(shape: Tuple[int, ...]) -> Tuple[int, ...]:
+def _find_placeholders(shape: Tuple[int, ...]) -> Tuple[int, ...]:
     resizable = _RESIZABLE.get(len(shape), ())
     return tuple(a for a, n in enumerate(shape) if n < 0 or (n == 1 and a in resizable))
 
 
-def _named_details(
+def _name_details(
     interpreter: Any,  # noqa: ANN401 - litert has no types
 ) -> Tuple[Dict[str, Any], Dict[str, Any]]:
     """Return details of inputs and outputs by signature name, else tensor name, in file order."""
@@ -195,31 +195,31 @@ def _named_details(
     for key in interpreter.get_signature_list():
         runner = interpreter.get_signature_runner(key)
         by_name = runner.get_input_details(), runner.get_output_details()
-        if _indices(by_name[0].values()) == _indices(inputs):
-            return _ordered(by_name[0], inputs), _ordered(by_name[1], outputs)
+        if _sort_indices(by_name[0].values()) == _sort_indices(inputs):
+            return _sort_by_graph(by_name[0], inputs), _sort_by_graph(by_name[1], outputs)
     return (
-        {_plain(details["name"]): details for details in inputs},
-        {_plain(details["name"]): details for details in outputs},
+        {_strip_name(details["name"]): details for details in inputs},
+        {_strip_name(details["name"]): details for details in outputs},
     )
 
 
-def _ordered(by_name: Dict[str, Any], listed: List[Any]) -> Dict[str, Any]:
+def _sort_by_graph(by_name: Dict[str, Any], listed: List[Any]) -> Dict[str, Any]:
     """Sort named details in the order of the graph; a signature sorts them by name."""
     places = [int(one["index"]) for one in listed]
     pairs = sorted(by_name.items(), key=lambda pair: places.index(int(pair[1]["index"])))
     return dict(pairs)
 
 
-def _indices(details: Any) -> List[int]:  # noqa: ANN401 - litert has no types
+def _sort_indices(details: Any) -> List[int]:  # noqa: ANN401 - litert has no types
     return sorted(int(one["index"]) for one in details)
 
 
-def _plain(name: str) -> str:
+def _strip_name(name: str) -> str:
     start = len("serving_default_") if name.startswith("serving_default_") else 0
     return name[start:-2] if name.endswith(":0") else name[start:]
 
 
-def _slot(
+def _make_slot(
     name: str, details: Dict[str, Any], free: Optional[Mapping[int, Tuple[int, ...]]]
 ) -> _Slot:
     stored = np.dtype(details["dtype"])

@@ -41,8 +41,8 @@ class OrtModel:
 
     def __init__(self, session: Any) -> None:  # noqa: ANN401 - onnxruntime has no types
         self._session = session
-        self.inputs = tuple(_tensor(value) for value in session.get_inputs())
-        self.outputs = tuple(_tensor(value) for value in session.get_outputs())
+        self.inputs = tuple(_to_tensor(value) for value in session.get_inputs())
+        self.outputs = tuple(_to_tensor(value) for value in session.get_outputs())
         self._names = [tensor.name for tensor in self.outputs]
 
     def run(self, inputs: Mapping[str, NDArray[Any]]) -> Arrays:
@@ -81,7 +81,7 @@ def load(path: str, threads: int) -> OrtModel:
     return OrtModel(session)
 
 
-def _tensor(value: Any) -> Tensor:  # noqa: ANN401 - onnxruntime has no types
+def _to_tensor(value: Any) -> Tensor:  # noqa: ANN401 - onnxruntime has no types
     if value.type not in _DTYPES:
         raise AgentError("model_failed", f"{value.name}: {value.type} is not supported here")
     shape: Tuple[Any, ...] = tuple("?" if dim is None else dim for dim in value.shape)

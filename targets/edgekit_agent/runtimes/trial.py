@@ -47,7 +47,7 @@ def run_trial(module: str, site: Optional[str]) -> int:
     except Exception as error:  # noqa: BLE001 - the error is the answer
         lines = str(error).strip().splitlines()
         detail = f"{type(error).__name__}: {lines[0] if lines else ''}"
-    version = _version(package.distribution, module)
+    version = _find_version(package.distribution, module)
     line = json.dumps({"found": found, "version": version, "detail": detail})
     os.write(answer, line.encode())
     # Skip the interpreter's shutdown: some runtimes crash or hang in it.
@@ -63,7 +63,7 @@ def _construct(module: str) -> None:
         runtime.Interpreter(model_content=_ADD_TFLITE, num_threads=1).allocate_tensors()
 
 
-def _version(distribution: str, module: str) -> str:
+def _find_version(distribution: str, module: str) -> str:
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:
