@@ -82,15 +82,20 @@ def faults_of_next(
     if seen.watch is not None:
         found.append("the release waits for its confirmation still")
     found += _find_damage(known, seen)
+    if before.current != wanted:  # else nothing was installed, and nothing tidied up
+        found += _find_leftovers(known, seen)
+    return [f"next push: {wrong}" for wrong in found]
+
+
+def _find_leftovers(known: Mapping[str, Digests], seen: DeviceState) -> Iterator[str]:
     if seen.leftovers:
-        found.append(f"left over: {', '.join(seen.leftovers)}")
+        yield f"left over: {', '.join(seen.leftovers)}"
     extra = set(seen.releases) - {seen.current, seen.previous}
     if extra:
-        found.append(f"kept without need: {', '.join(sorted(extra))}")
+        yield f"kept without need: {', '.join(sorted(extra))}"
     kept = {digest for name in (seen.current, seen.previous) for digest in _files(known, name)}
     if set(seen.objects) - kept:
-        found.append(f"{len(set(seen.objects) - kept)} objects that no release needs")
-    return [f"next push: {wrong}" for wrong in found]
+        yield f"{len(set(seen.objects) - kept)} objects that no release needs"
 
 
 def name_outcome(delivery: Delivery) -> str:

@@ -46,6 +46,7 @@ from tests.remote.servers import make_bundle
 Result = dict[str, Any]
 _RELEASE = r".*/releases/[0-9a-f]{16}"
 _MOST_S = 600.0
+_DONE = "right after the end of the push"
 # Number of the agent's file operations in a push to a device that has other releases.
 _OPERATIONS = 60
 
@@ -117,9 +118,9 @@ CUTS = (
     _cut_going_back("unlink", r".*/watch\.json"),
     Cut(kind="power cut in the watch", operation="unlink", place=rf"{_RELEASE}/\.previous",
         later_s=8.0, by_app=True),
-    Cut(kind="power cut with a runtime", operation="rename", place=r".*/runtimes/[^/]*",
+    Cut(kind="power cut with a runtime", operation="rename", place=r".*/runtimes/[^/.][^/]*",
         before=True, template=BARE),
-    Cut(kind="power cut with a runtime", operation="rename", place=r".*/runtimes/[^/]*",
+    Cut(kind="power cut with a runtime", operation="rename", place=r".*/runtimes/[^/.][^/]*",
         template=BARE),
 )  # fmt: skip
 
@@ -203,7 +204,7 @@ def _push_until_cut(device: Device, bundle: Bundle, cut: Cut) -> tuple[str, Comm
     listener.kill()
     listener.wait()
     when = "before" if cut.before else f"{cut.later_s or 0:.1f} s after"
-    return f"{when} {announced}" if announced else "", command.wait()
+    return f"{when} {announced}" if announced else _DONE, command.wait()
 
 
 def _wait_for_operation(listener: subprocess.Popen[str], command: Command) -> str:
