@@ -35,7 +35,7 @@ def test_images_are_scaled_shifted_and_transposed_for_a_float_input():
     expected = ((image * 0.5 - [1, 2, 3]) / [2, 4, 8]).transpose(0, 3, 1, 2)
     np.testing.assert_allclose(made, expected, rtol=1e-6)
     assert made.dtype == np.float32
-    assert made.make_flags.c_contiguous
+    assert made.flags.c_contiguous
 
 
 def test_preprocessing_leaves_integer_inputs_alone():

@@ -107,7 +107,7 @@ def test_constants_are_aligned_and_equal_ones_stored_once():
 
 def test_constants_of_a_file_are_views_of_it():
     read = read_lite(write_lite(dense()))
-    assert not read.ops[0].inputs[1].data.make_flags.owndata
+    assert not read.ops[0].inputs[1].data.flags.owndata
 
 
 @pytest.mark.parametrize(("dtype", "low", "high"), [("int4", -8, 7), ("int2", -2, 1)])

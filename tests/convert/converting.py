@@ -19,14 +19,14 @@ _SCRIPT = """
 import dataclasses, importlib, json, sys
 from pathlib import Path
 from edgekit.convert.child import main
-from edgekit.convert.naming import source_of
+from edgekit.convert.naming import detect_source
 
 folder, maker, sources = Path(sys.argv[1]), sys.argv[2], json.loads(sys.argv[3])
 importlib.import_module(maker).make(folder)
 for name, given in sources.items():
     trusted = given.startswith("trusted ")
     path = Path(given.removeprefix("trusted "))
-    source = source_of(path, folder=folder, trusted=trusted)
+    source = detect_source(path, folder=folder, trusted=trusted)
     job = folder / "jobs" / name
     job.mkdir(parents=True)
     facts = dataclasses.asdict(source) | {"path": str(source.path.absolute())}

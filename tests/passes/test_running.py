@@ -461,10 +461,10 @@ def test_peak_memory_is_that_of_one_model(tmp_path):
         "from pathlib import Path\n"
         "import pickle\n"
         "from edgekit.graphs.onnx_file import read_onnx\n"
-        "from edgekit.passes.agreement import agreement\n"
+        "from edgekit.passes.agreement import compare_models\n"
         "before, after, data = pickle.loads(bytes.fromhex(sys.argv[1]))\n"
         "least = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "agreement(before, after, data, seed=0)\n"
+        "compare_models(before, after, data, seed=0)\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - least)\n"
     )
     made = read_onnx(other)

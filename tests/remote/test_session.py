@@ -82,7 +82,7 @@ def test_what_starts_the_agent_never_runs_another_one(home):
 
 
 def test_the_agent_file_is_the_same_wherever_it_is_built():
-    code = "from edgekit.remote.agent_file import agent_file; print(agent_file().digest)"
+    code = "from edgekit.remote.agent_file import pack_agent; print(pack_agent().digest)"
     said = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert said.stdout.strip() == pack_agent().digest
 
