@@ -83,6 +83,10 @@ def rewrite_basic(model: Model, folder: Path, *, without: Sequence[str] = ()) ->
     if used - {node.domain for g in iter_graphs(before.graph) for node in g.node} - _STANDARD:
         return None
     rename_added(proto, collect_names(before))
+    # onnxruntime replaces stated sizes by inferred ones, which are wrong for some AveragePools.
+    stated = {output.name: output.type for output in before.graph.output}
+    for output in proto.graph.output:
+        output.type.CopyFrom(stated[output.name])
     imports = [o for o in proto.opset_import if o.domain in used | {""}]
     del proto.opset_import[:]
     proto.opset_import.extend(imports)

@@ -26,6 +26,8 @@ _LARGE_BYTES = 64 << 20
 # Relative perturbations of the inputs show how much rounding alone can change the outputs.
 _NUDGES = (1e-6, 1e-5)
 _BEYOND_ROUNDING = 30.0
+# An output that moves by a third of its error under the smallest perturbation is rounding alone.
+_NOISE = 3.0
 # A smaller share of differing integers is explained by ties in rounding or in a maximum.
 _TIES = 0.1
 # The error of a small output is taken relative to this part of its largest size on any feed (of 1
@@ -117,6 +119,31 @@ def find_accepted_feed(
         if not isinstance(made, str):
             return tried[-1].feed
     return None
+
+
+def find_noise_outputs(
+    model: Model, samples: Samples | None, errors: Mapping[str, float], *, seed: int
+) -> set[str]:
+    """Find the outputs that hold rounding alone, such as the mean of centered values.
+
+    Inputs that differ in their last digits change them by as much as ``errors``.
+
+    Args:
+        model: the original.
+        samples: real samples; ``None`` = random feeds.
+        errors: relative error of each output to explain.
+        seed: seed of the random feeds.
+    """
+    sample = find_accepted_feed(model, model, samples, seed=seed)
+    if sample is None:
+        return set()
+    feeds = {"sample": dict(sample), "perturbed": _perturb(dict(sample), _NUDGES[0])}
+    answers = _run(model, feeds)
+    if len(answers) < len(feeds):
+        return set()
+    scales = dict.fromkeys(answers["sample"], float(np.finfo(np.float32).tiny))
+    moved = _compute_errors(answers["sample"], answers["perturbed"], scales)
+    return {name for name, error in errors.items() if error <= _NOISE * moved.get(name, 0.0)}
 
 
 def _iter_feeds(

@@ -18,7 +18,7 @@ from edgekit.model import Model, Signature
 from edgekit.passes import PASSES, PassFunction, PassSpec, Promise, Work
 from edgekit.passes.agreement import Agreement, Disagreement, InfiniteOutput, compare_models
 from edgekit.passes.crash import build_crash, is_crash
-from edgekit.passes.exactness import find_departure
+from edgekit.passes.exactness import find_departure, find_noise_outputs
 from edgekit.passes.fixed_sizes import has_fitting_samples
 from edgekit.passes.losses import describe_losses
 from edgekit.passes.outliers import find_outlier
@@ -147,18 +147,36 @@ def _compare_outputs(
     except Disagreement as error:
         raise PassError(f"{step.name}: {error}") from error
     spec = PASSES[step.name]
-    for broken in check_agreement(promise, found, asked=bool(spec.asks)):
+    judged = _without_noise(promise, found, before, work) if promise.exact else found
+    for broken in check_agreement(promise, judged, asked=bool(spec.asks)):
         outlier = None if promise.exact else find_outlier(samples or ())
         if outlier is not None:
             raise PassRefused(
                 f"{step.name}: {outlier}: {broken}", hint="remove or mend this sample"
             )
         raise _build_loss_error(step, spec, broken)
-    for note in describe_losses(spec, found):
+    for note in describe_losses(spec, judged):
         work.note(note)
     if promise.exact and samples is None:
         _check_exactness(step, promise, before, after, work)
     return found
+
+
+def _without_noise(promise: Promise, found: Agreement, before: Model, work: Work) -> Agreement:
+    """Leave out the outputs that hold nothing but rounding, and note their names."""
+    errors = {n: e for n, e in found.relative_errors.items() if e > promise.max_relative_error}
+    samples = work.fitting or None
+    if not errors or samples is None:
+        return found
+    noise = find_noise_outputs(before, samples[0], errors, seed=work.seed)
+    for name in sorted(noise):
+        work.note(
+            f"output {name} is rounding alone: inputs that differ in the last digits change it by "
+            f"as much as it differs from the original's ({errors[name]:.2g} of its size)"
+        )
+    kept = {n: e for n, e in found.relative_errors.items() if n not in noise}
+    followed = {n: r for n, r in found.correlation.items() if n not in noise}
+    return replace(found, relative_errors=kept, correlation=followed)
 
 
 def _check_exactness(step: Step, promise: Promise, before: Model, after: Model, work: Work) -> None:

@@ -76,9 +76,9 @@ def test_a_variable_becomes_a_state_that_follows_the_stream(tmp_path, first):
     assert [spec.name for spec in found.model.signature.outputs] == ["y", "h_next"]
     follow(source, found.model)
     begins = "non-zero values, recorded in the file" if first.any() else "zeros"
-    assert found.notes == (
-        f"variable h is the input h and the output h_next, to be fed back; it begins with {begins}",
-    )
+    assert (
+        f"variable h is the input h and the output h_next, to be fed back; it begins with {begins}"
+    ) in found.notes
 
 
 def test_states_that_are_fed_by_hand_give_the_same(tmp_path):
