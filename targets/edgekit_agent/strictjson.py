@@ -1,10 +1,10 @@
-"""JSON from outside: finite, bounded numbers, bounded size, no unbounded nesting."""
+"""JSON from outside: finite, bounded numbers, bounded size and nesting, no repeated keys."""
 
 from __future__ import annotations
 
 import json
 import math
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Dict, List, Tuple
 
 # Signed 64-bit integers are below this number and have at most 19 digits.
 _LARGEST, _MOST_DIGITS = 1 << 63, 19
@@ -14,14 +14,20 @@ def loads(data: bytes) -> Any:  # noqa: ANN401 - any JSON value
     """Parse JSON whose numbers all fit in 64 bits.
 
     ``json`` accepts ``NaN``, ``Infinity``, ``1e999`` and longer integers, but these can neither be
-    compared with a limit nor written again as JSON.
+    compared with a limit nor written again as JSON. Of a repeated key, one parser keeps the first
+    value and another the last, so that the two would read different documents.
 
     Raises:
-        ValueError: not JSON, a number is not finite or too large, or values are nested too deeply.
+        ValueError: not JSON, a number is not finite or too large, a key is repeated in an object,
+            or values are nested too deeply.
     """
     try:
         return json.loads(
-            data, parse_constant=_refuse_number, parse_float=_parse_float, parse_int=_parse_int
+            data,
+            object_pairs_hook=_build_object,
+            parse_constant=_refuse_number,
+            parse_float=_parse_float,
+            parse_int=_parse_int,
         )
     except RecursionError as error:
         raise ValueError("values are nested too deeply") from error
@@ -37,6 +43,15 @@ def load(file: BinaryIO, most_bytes: int) -> Any:  # noqa: ANN401 - any JSON val
     if len(data) > most_bytes:
         raise ValueError(f"larger than {most_bytes} bytes")
     return loads(data)
+
+
+def _build_object(pairs: List[Tuple[str, Any]]) -> Dict[str, Any]:
+    found: Dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise ValueError(f"the key {name[:40]!r} is repeated")
+        found[name] = value
+    return found
 
 
 def _parse_float(text: str) -> float:

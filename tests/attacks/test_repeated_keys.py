@@ -1,0 +1,43 @@
+"""JSON objects with the same key twice, of which two parsers would read two things."""
+
+import zipfile
+
+import pytest
+
+from edgekit.bundle import open_bundle
+from edgekit.errors import UserError
+from edgekit_agent.strictjson import loads
+from tests.remote.servers import make_bundle
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"digest": "a", "digest": "b"}',
+        '{"digest": "a", "digest": "a"}',
+        '{"files": [{"name": "model", "n\\u0061me": "other"}]}',
+    ],
+)
+def test_an_object_with_a_repeated_key_is_no_json(text):
+    with pytest.raises(ValueError, match="is repeated"):
+        loads(text.encode())
+
+
+def test_objects_beside_each_other_may_have_the_same_keys():
+    assert loads(b'[{"name": 1}, {"name": 2, "of": {"name": 3}}]')[1]["of"] == {"name": 3}
+
+
+def test_a_bundle_whose_manifest_says_two_things_is_refused(tmp_path):
+    made = make_bundle(tmp_path / "made")
+    other = tmp_path / "two.edgekit"
+    with zipfile.ZipFile(made.path) as source, zipfile.ZipFile(other, "w") as target:
+        for info in source.infolist():
+            data = source.read(info)
+            if info.filename == "manifest.json":
+                data = data.replace(b"{", b'{"max_relative_error": 0.5, ', 1)
+                assert data.count(b'"max_relative_error"') == 2
+            target.writestr(info, data)
+    with pytest.raises(
+        UserError, match=r"manifest\.json: the key 'max_relative_error' is repeated"
+    ):
+        open_bundle(other)
