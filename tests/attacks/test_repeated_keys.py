@@ -1,7 +1,5 @@
 """JSON objects with the same key twice, of which two parsers would read two things."""
 
-import zipfile
-
 import pytest
 
 from edgekit.bundle import open_bundle
@@ -28,16 +26,9 @@ def test_objects_beside_each_other_may_have_the_same_keys():
 
 
 def test_a_bundle_whose_manifest_says_two_things_is_refused(tmp_path):
-    made = make_bundle(tmp_path / "made")
-    other = tmp_path / "two.edgekit"
-    with zipfile.ZipFile(made.path) as source, zipfile.ZipFile(other, "w") as target:
-        for info in source.infolist():
-            data = source.read(info)
-            if info.filename == "manifest.json":
-                data = data.replace(b"{", b'{"max_relative_error": 0.5, ', 1)
-                assert data.count(b'"max_relative_error"') == 2
-            target.writestr(info, data)
-    with pytest.raises(
-        UserError, match=r"manifest\.json: the key 'max_relative_error' is repeated"
-    ):
-        open_bundle(other)
+    manifest = make_bundle(tmp_path / "made").path / "manifest.json"
+    text = manifest.read_text().replace("{", '{"max_relative_error": 0.5, ', 1)
+    assert text.count('"max_relative_error"') == 2
+    manifest.write_text(text)
+    with pytest.raises(UserError, match="the key 'max_relative_error' is repeated"):
+        open_bundle(manifest.parent)
