@@ -174,7 +174,7 @@ def _build_manifest(
     passes: bool,
     forms: tuple[StorageVariant, ...],
 ) -> Manifest:
-    host = candidate.measured(HOST)
+    host = candidate.get_measurement(HOST)
     return Manifest(
         name=intake.profile.name,
         model=f"model.{candidate.model.format}",

@@ -78,7 +78,7 @@ class BuildInputs:
         return self.project.data.output
 
     @property
-    def timed(self) -> Dataset:
+    def timing_samples(self) -> Dataset:
         """Return the samples for timing, from the evaluation split.
 
         If states are fed back there, they are from the calibration split, whose states all have one
@@ -235,7 +235,7 @@ def with_dims(project: Project, model: Model, given: Mapping[str, int]) -> Proje
     for name in given:
         if name not in free:
             raise UserError(
-                f"--dims {name}={given[name]}: {model.given} has no free dimension {name!r}",
+                f"--dims {name}={given[name]}: {model.display_name} has no free dimension {name!r}",
                 hint=f"its free dimensions: {', '.join(free) or 'none'}",
             )
     dims = {**project.model.dims, **given}

@@ -48,7 +48,7 @@ class OwnKey:
         """Sign a message."""
         return _read_private(self.path).sign(message)
 
-    def trusted(self) -> TrustedKey:
+    def get_trusted_key(self) -> TrustedKey:
         """Return the public half in the form that a device stores."""
         return TrustedKey(self.public, self.name)
 
@@ -152,7 +152,7 @@ def find_public_key(text: str | None) -> TrustedKey:
     key = find_signing_key(text or DEFAULT_NAME)
     if key is None:
         raise UserError("there is no key yet", hint="edgekit keys new makes one")
-    return key.trusted()
+    return key.get_trusted_key()
 
 
 def _read_public(path: Path) -> TrustedKey:

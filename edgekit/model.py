@@ -103,7 +103,7 @@ class Model:
     origin: Origin | None = None
 
     @property
-    def given(self) -> str:
+    def display_name(self) -> str:
         """Return the model as the user named it."""
         return self.origin.given if self.origin else str(self.path)
 

@@ -176,7 +176,7 @@ def compare_with_original(
         EdgekitError: One of them was not scored.
     """
     tallies = [m.tally for m in candidate.measurements if m.tally]
-    reference = baseline.measured(HOST)
+    reference = baseline.get_measurement(HOST)
     if reference is None or reference.tally is None or not tallies:
         raise EdgekitError(f"{candidate.recipe.name} or the original was not scored")
     return compare(
@@ -203,7 +203,7 @@ def _iter_notes(intake: BuildInputs, found: Build) -> Iterator[str]:
     if any(r.reason.startswith(QUANTISED_ALREADY) for r in found.rejected):
         yield f"{QUANTISED_ALREADY}: it was not compressed further"
     yield from _iter_litert_notes(intake, found)
-    host = found.baseline.measured(HOST)
+    host = found.baseline.get_measurement(HOST)
     common = count_most_common_label(intake.evaluation)
     if host and host.tally and intake.metric != "top5" and host.tally.correct <= common:
         yield (
@@ -257,11 +257,11 @@ def _make_candidate(
     except UserError:
         raise
     except EdgekitError as error:
-        return shop.rejected(recipe, error)
+        return shop.reject(recipe, error)
     except (Exception, SystemExit) as error:
         if not is_crash(error):
             raise
-        return shop.rejected(
+        return shop.reject(
             recipe, build_crash("scoring", error, steps=recipe.steps, model=made.model)
         )
 
@@ -333,7 +333,7 @@ def _judge_candidate(intake: BuildInputs, candidate: Candidate, baseline: Candid
 
 
 def _compute_verdict(intake: BuildInputs, candidate: Candidate, compared: Comparison) -> Verdict:
-    host = candidate.measured(HOST)
+    host = candidate.get_measurement(HOST)
     if host is None:
         raise EdgekitError(f"{candidate.recipe.name} was not measured")
     return judge(

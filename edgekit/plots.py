@@ -31,7 +31,7 @@ class Axis:
     end: float
     log: bool = False
 
-    def at(self, value: float) -> float:
+    def to_pixel(self, value: float) -> float:
         """Return the pixel of a value; a value outside is clipped to the nearer end."""
         low, high, value = (self._to_scale(v) for v in (self.low, self.high, value))
         part = min(max((value - low) / (high - low), 0.0), 1.0)
@@ -52,7 +52,7 @@ class Axis:
             if self.log
             else _choose_ticks(self.low, self.high)
         )
-        return [Tick(at=self.at(f), text=f"{f:.6g}".replace("-", "\u2212")) for f in figures]
+        return [Tick(at=self.to_pixel(f), text=f"{f:.6g}".replace("-", "\u2212")) for f in figures]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -68,29 +68,31 @@ class Row:
         return "passes" if self.line.verdict and self.line.verdict.passes else "fails"
 
     @property
-    def measured(self) -> tuple[Measurement, ...]:
+    def measurements(self) -> tuple[Measurement, ...]:
         """Return the measurements, those of devices first."""
         return tuple(sorted(self.line.measurements, key=lambda m: m.source == "host"))
 
     @property
-    def timed(self) -> list[tuple[str, LatencySummary]]:
+    def timings(self) -> list[tuple[str, LatencySummary]]:
         """Return the places where it was timed, each with a summary of the latencies."""
-        return [(m.source, times) for m in self.measured if (times := _get_times(m))]
+        return [(m.source, times) for m in self.measurements if (times := _get_times(m))]
 
     @property
     def tally(self) -> Tally | None:
         """Return the tally, of a device if there is one."""
-        return next((m.tally for m in self.measured if m.tally), None)
+        return next((m.tally for m in self.measurements if m.tally), None)
 
     @property
     def peaks(self) -> list[tuple[str, int]]:
         """Return the peak memory by source."""
-        return [(m.source, m.peak_rss_bytes) for m in self.measured if m.peak_rss_bytes is not None]
+        return [
+            (m.source, m.peak_rss_bytes) for m in self.measurements if m.peak_rss_bytes is not None
+        ]
 
     @property
     def transfer_bytes(self) -> int | None:
         """Return the bytes that an update to this candidate sends to a device."""
-        return next((m.update_bytes for m in self.measured), None)
+        return next((m.update_bytes for m in self.measurements), None)
 
     @property
     def drop(self) -> plots.Span | None:
@@ -102,11 +104,11 @@ class Row:
 
     def times(self, source: str) -> LatencySummary | None:
         """Return the latency summary of a source."""
-        return dict(self.timed).get(source)
+        return dict(self.timings).get(source)
 
     def values(self, source: str) -> tuple[float, ...]:
         """Return the raw latencies of a source."""
-        records = [r for m in self.measured if m.source == source for r in m.latency]
+        records = [r for m in self.measurements if m.source == source for r in m.latency]
         return tuple(v for r in records for v in r.values_ms)
 
 
@@ -180,7 +182,7 @@ def _get_letter(index: int) -> str:
 def _choose_timing_source(rows: tuple[Row, ...]) -> str | None:
     """Choose a device before the host, and among devices the one with the most timed candidates."""
     counts: dict[str, int] = {}
-    for source in (s for row in rows for s, _ in row.timed):
+    for source in (s for row in rows for s, _ in row.timings):
         counts[source] = counts.get(source, 0) + 1
     return max(counts, key=lambda s: (s != "host", counts[s]), default=None)
 
@@ -208,7 +210,7 @@ def _find_pairs(rows: tuple[Row, ...]) -> tuple[FormatPair, ...]:
         PairSide(
             name=row.line.name,
             format=row.line.model.format,
-            p50_ms=row.timed[0][1].quiet_p50_ms if row.timed else None,
+            p50_ms=row.timings[0][1].quiet_p50_ms if row.timings else None,
             drop_points=row.drop.middle if row.drop else None,
         )
         for row in rows

@@ -149,7 +149,7 @@ class Candidate:
     notes: tuple[str, ...] = ()
     golden: Path | None = None
 
-    def measured(self, source: str) -> Measurement | None:
+    def get_measurement(self, source: str) -> Measurement | None:
         """Return the measurement of a source (``host`` or ``device:NAME``)."""
         return next((m for m in self.measurements if m.source == source), None)
 

@@ -99,7 +99,7 @@ def choose_runtimes(model: Model, profile: DeviceProfile, asked: RuntimeName | N
         found = (Obstacle(what=why, fix="what is made of it does"),)
     if lasting and not any(name != own for name in names):
         raise UserError(
-            f"{Path(model.given).name} cannot run on {profile.name}:",
+            f"{Path(model.display_name).name} cannot run on {profile.name}:",
             details=[f"{o.what}: {o.fix}" for o in lasting],
         )
     return Runtimes(names=names, obstacles=found, notes=notes)

@@ -212,7 +212,7 @@ def _score_batches(
         for made in iter_outputs(model, feeds()):
             rows, labels = waiting.pop()
             if isinstance(made, str) or labels is None:
-                raise UserError(f"{model.given}: the model fails on the samples: {made}")
+                raise UserError(f"{model.display_name}: the model fails on the samples: {made}")
             values = made[name].reshape(size, -1)[:rows]
             yield judge(values, labels.reshape(-1).astype(np.int64), metric)[0]
     except AgentError as error:

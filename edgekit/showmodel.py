@@ -22,7 +22,7 @@ _LONGEST = 56
 
 def format_inspection(seen: Inspection) -> str:
     """Format the facts of a model and its obstacles on the device."""
-    lines = [f"{seen.model.given}: {seen.model.format}, {format_size(seen.bytes)}"]
+    lines = [f"{seen.model.display_name}: {seen.model.format}, {format_size(seen.bytes)}"]
     if seen.model.origin:
         lines += _format_origin(seen.model.origin)
     lines += [f"  input   {spec}" for spec in seen.model.signature.inputs]

@@ -96,12 +96,12 @@ class BuildRunner:
             self._remember_refusal(key, refusal)
             return Rejection(recipe=recipe, reason=str(refusal), least_bytes=refusal.least_bytes)
         except PassError as failure:
-            return self.rejected(recipe, failure)
+            return self.reject(recipe, failure)
         return Candidate(
             key=key, recipe=recipe, model=made.model, layers=made.layers, notes=made.notes
         )
 
-    def rejected(self, recipe: Recipe, failure: EdgekitError) -> Rejection:
+    def reject(self, recipe: Recipe, failure: EdgekitError) -> Rejection:
         """Return the rejection of a recipe that failed by a fault of edgekit; write a crash report.
 
         The failure is not stored, and other recipes are not affected.
@@ -260,7 +260,7 @@ class BuildRunner:
         timing = self.timing if source == HOST else self.device_timing
         plan = json.dumps([asdict(timing), racing])
         question = self._compute_measurement_key(
-            source, candidates, *digests, plan, self.intake.timed.digest
+            source, candidates, *digests, plan, self.intake.timing_samples.digest
         )
         kept = self.intake.store.recall_as(
             "timings", question, lambda f: {d: [decode(Report, r) for r in f[d]] for d in digests}
@@ -272,7 +272,7 @@ class BuildRunner:
         found = time_interleaved(
             place.agent,
             {c.model.digest: place.model_ref(c.model) for c in candidates},
-            place.samples(self.intake.timed.samples),
+            place.samples(self.intake.timing_samples.samples),
             dims=self.intake.dims,
             timing=timing,
             racing=racing,
@@ -295,7 +295,7 @@ class BuildRunner:
         self, candidate: Candidate, source: str, tally: Tally | None, reports: Sequence[Report]
     ) -> Candidate:
         """Replace a candidate's measurement of one place, keeping the parts that are not new."""
-        old = candidate.measured(source)
+        old = candidate.get_measurement(source)
         if old is not None and not reports:
             fresh = replace(old, tally=tally)
         else:

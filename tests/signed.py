@@ -60,7 +60,7 @@ class Device:
 
     def trust(self, key: OwnKey, profile: str | None = None, *, replace: bool = False) -> Trust:
         with open_session("local") as session:
-            return trust_key(session, key.trusted(), profile, replace=replace)
+            return trust_key(session, key.get_trusted_key(), profile, replace=replace)
 
     def revoke(self, key: OwnKey) -> Trust:
         with open_session("local") as session:

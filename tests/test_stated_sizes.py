@@ -95,7 +95,7 @@ def test_the_original_runs_where_its_file_states_an_input_of_nothing(tmp_path):
     found = open_model(path, folder=tmp_path, store=store, trusted=False, tick=ignore_progress)
 
     assert run(found.path, normal(2, 3, 8, 8)).shape == (2, 10)
-    assert found.given == str(path)
+    assert found.display_name == str(path)
     assert found.origin.notes == ("input dimensions that the file states as 0 are free",)
 
 

@@ -57,4 +57,4 @@ def _convert(graph: LiteGraph, *, free: bool) -> ModelProto:
     lifting = Lifting(graph, written, free=free)
     lifting.feed_inputs()
     lifting.run()
-    return written.model(lifting.finished())
+    return written.model(lifting.build_graph())

@@ -52,7 +52,7 @@ class ModelWriter:
         self._taken.add(found)
         return found
 
-    def stored(self, array: Array) -> str:
+    def store(self, array: Array) -> str:
         """Store a constant and return its name; equal constants are stored once."""
         array = np.ascontiguousarray(array).reshape(np.shape(array))
         key = (array.dtype.name, array.shape, array.tobytes())

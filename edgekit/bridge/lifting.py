@@ -97,7 +97,7 @@ class Lifting:
                 raise self.refusal(op, "has no ONNX counterpart")
             rule(self, op)
 
-    def finished(self) -> GraphProto:
+    def build_graph(self) -> GraphProto:
         """Build the graph, with inputs and outputs named as in the signature."""
         names = [self._read_output(name, t) for name, t in self.graph.outputs.items()]
         name_outputs(self.nodes_made, dict(zip(self.graph.outputs, names, strict=True)))
@@ -190,7 +190,7 @@ class Lifting:
         """Return a shape in TFLite's order; a free batch is 1, other unknown sizes are -1."""
         return tuple(1 if i == 0 and n < 0 else n for i, n in enumerate(tensor.shape))
 
-    def known(self, op: Op, position: int) -> Shape:
+    def require_shape(self, op: Op, position: int) -> Shape:
         """Return the shape of an input whose sizes must be fixed, the batch excepted.
 
         Raises:
@@ -231,7 +231,7 @@ class Lifting:
 
     def numbers(self, array: Array) -> str:
         """Store a new constant and return its name; equal constants are stored once."""
-        return self.written.stored(array)
+        return self.written.store(array)
 
     def ints(self, *numbers: int) -> str:
         """Store a vector of 64-bit integers, such as sizes and axes, and return its name."""

@@ -69,7 +69,7 @@ def lower_with_values(proto: ModelProto) -> tuple[LiteGraph, Mapping[str, Value]
         if rule is None:
             raise lowering.refusal(node, "has no TFLite counterpart")
         rule(lowering, node)
-    return lowering.finished(), lowering.values
+    return lowering.finish(), lowering.values
 
 
 class Lowering:
@@ -218,7 +218,7 @@ class Lowering:
         if inputs and all(t is None or self.is_stored(t) for t in inputs):
             self._from_constants |= {id(t) for t in outputs}
 
-    def stored(self, array: Array, name: str = "constant") -> Tensor:
+    def store(self, array: Array, name: str = "constant") -> Tensor:
         """Return a new constant; equal constants are stored once."""
         key = (array.dtype.name, array.tobytes(), tuple(array.shape))
         if key not in self._constants:
@@ -227,11 +227,11 @@ class Lowering:
 
     def int32(self, numbers: Sequence[int] | int) -> Tensor:
         """Return a constant of 32-bit integers."""
-        return self.stored(np.asarray(numbers, np.int32))
+        return self.store(np.asarray(numbers, np.int32))
 
     def float32(self, numbers: Sequence[float] | float) -> Tensor:
         """Return a constant of 32-bit floats."""
-        return self.stored(np.asarray(numbers, np.float32))
+        return self.store(np.asarray(numbers, np.float32))
 
     def to_order(self, value: Value, order: Order | None) -> Tensor:
         """Return a value with its axes stored in an order; ``None`` is ONNX's order.
@@ -347,7 +347,7 @@ class Lowering:
         yield from self.graph.inputs.values()
         yield from self.graph.outputs.values()
 
-    def finished(self) -> LiteGraph:
+    def finish(self) -> LiteGraph:
         """Complete the graph: add its outputs in ONNX's layout."""
         for made in self.proto.graph.output:
             self._origin = f"output {made.name}"

@@ -102,7 +102,7 @@ def _walk_graph(
 ) -> ModelProto:
     walk = Walk(proto, fed, fold_weights=fold_weights)
     walk.run()
-    made = walk.finished()
+    made = walk.build_model()
     for value in made.graph.output:
         if any(d.HasField("dim_value") and not d.dim_value for d in _list_dims(value)):
             raise PassRefused(

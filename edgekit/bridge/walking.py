@@ -105,7 +105,7 @@ class Walk:
         self.constants[name] = tensor
         self.types[name] = _get_type(tensor)
 
-    def finished(self) -> ModelProto:
+    def build_model(self) -> ModelProto:
         """Build the model from the kept nodes, with the types of all values stored."""
         made = ModelProto(ir_version=self.proto.ir_version)
         made.opset_import.extend(self.proto.opset_import)

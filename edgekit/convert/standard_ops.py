@@ -38,7 +38,7 @@ class _Rewriting:
         self.nodes.append(helper.make_node(op, list(inputs), [output], name=output, **attributes))
         return output
 
-    def stored(self, name: str) -> NDArray[Any] | None:
+    def read_constant(self, name: str) -> NDArray[Any] | None:
         """Return the array of an initializer; ``None`` for other values."""
         found = next((t for t in self.proto.graph.initializer if t.name == name), None)
         return None if found is None else numpy_helper.to_array(found)
@@ -145,7 +145,7 @@ def _rewrite_selection(work: _Rewriting, node: NodeProto, given: dict[str, Any])
     del given
     values, chosen = node.input
     out = node.output[0]
-    columns, listed = work.stored(chosen), work.stored(values)
+    columns, listed = work.read_constant(chosen), work.read_constant(values)
     if columns is not None and work.ranks.get(values) == 2:
         flat = work.constant(f"{out}/columns", columns.reshape(-1).astype(np.int64))
         work.add("Gather", [values, flat], out, axis=1)

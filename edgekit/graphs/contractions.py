@@ -64,7 +64,7 @@ class Contraction:
         ]
         return weight.transpose(self._order).reshape(sizes)
 
-    def weight(self, matrix: NDArray[N], shape: tuple[int, ...]) -> NDArray[N]:
+    def from_matrix(self, matrix: NDArray[N], shape: tuple[int, ...]) -> NDArray[N]:
         """Return a matrix [G, O, I] as a weight of the given shape."""
         turned = matrix.reshape([shape[a] for a in self._order])
         return np.ascontiguousarray(turned.transpose(np.argsort(self._order)))
@@ -99,7 +99,7 @@ class Contraction:
         positions = math.prod(wide[a] for a in middle)
         return value.reshape(math.prod(groups), positions, -1)
 
-    def made(self, value: NDArray[N]) -> NDArray[N]:
+    def to_output_rows(self, value: NDArray[N]) -> NDArray[N]:
         """Return an output as [positions, G * O], in the order of ``to_input_rows``."""
         if self.on_left and value.ndim < len(self._order):  # the value was a vector
             value = value[..., np.newaxis]

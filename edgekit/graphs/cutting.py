@@ -55,7 +55,7 @@ def select_removable(channels: Channels, gone: Sequence[int]) -> list[int]:
         gone: numbers of groups, in the order of removal; the last ones are kept first.
     """
     lengths = channels.lengths
-    if lengths.left(channels.make_flags(gone)).all():
+    if lengths.count_kept(channels.make_flags(gone)).all():
         return list(gone)
     taken = lengths.start_removal()
     return [number for number in gone if taken.take(number)]
@@ -71,7 +71,7 @@ def count_remaining_macs(channels: Channels, gone: Collection[int] = ()) -> int:
         channels: dependency groups of a model.
         gone: numbers of the groups to remove.
     """
-    left = channels.lengths.left(channels.make_flags(gone)).tolist()
+    left = channels.lengths.count_kept(channels.make_flags(gone)).tolist()
     return sum(
         constant * math.prod(left[number] for number in numbers)
         for constant, numbers in channels.costs
@@ -81,7 +81,7 @@ def count_remaining_macs(channels: Channels, gone: Collection[int] = ()) -> int:
 def _find_empty_value(channels: Channels, flags: Flags) -> str | None:
     """Return the name of a value with an axis that would become empty; ``None`` without one."""
     lengths = channels.lengths
-    empty = np.flatnonzero(lengths.left(flags) == 0)
+    empty = np.flatnonzero(lengths.count_kept(flags) == 0)
     if not len(empty):
         return None
     values = ((name, axis) for name, axes in channels.walk.axes.items() for axis in axes)

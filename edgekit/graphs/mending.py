@@ -53,13 +53,13 @@ class _ShapeUpdater:
             self.picks.setdefault(node.output[0], []).append(axis)
         self.means = {node.output[0]: axes for node, axes in channels.walk.means}
 
-    def left(self, axis: Axis) -> Flags:
+    def find_kept(self, axis: Axis) -> Flags:
         """Return for each position of an axis whether it is kept."""
         return self.channels.find_kept_by_flags(axis, self.flags)
 
     def ratio(self, axis: Axis) -> tuple[int, int]:
         """Return the numbers of kept and of original positions, in lowest terms."""
-        stays = self.left(axis)
+        stays = self.find_kept(axis)
         common = math.gcd(int(stays.sum()), len(stays))
         return int(stays.sum()) // common, len(stays) // common
 
@@ -67,7 +67,7 @@ class _ShapeUpdater:
         """Update one node; return it with the nodes to insert around it, in order."""
         for (output, name), axis in self.counts.items():
             if output == node.output[0]:
-                self._set_attribute(node, name, int(self.left(axis).sum()))
+                self._set_attribute(node, name, int(self.find_kept(axis).sum()))
         if node.op_type in _SHAPED:
             return self._update_shape_input(node, _SHAPED[node.op_type])
         special: dict[str, Callable[[NodeProto], list[NodeProto]]] = {
@@ -109,7 +109,9 @@ class _ShapeUpdater:
         stored = self.index.constant(name)
         if stored is not None:
             new = [
-                int(self.left(a).sum()) if zero and not self.left(a).all() else n * r[0] // r[1]
+                int(self.find_kept(a).sum())
+                if zero and not self.find_kept(a).all()
+                else n * r[0] // r[1]
                 for a, n, r, zero in zip(axes, old, ratios, copies, strict=True)
             ]
             if new != old:
@@ -167,10 +169,10 @@ class _ShapeUpdater:
     def _update_split(self, node: NodeProto) -> list[NodeProto]:
         """Store explicit lengths of the parts."""
         (axis,) = self.picks[node.output[0]]
-        if self.left(axis).all():
+        if self.find_kept(axis).all():
             return [node]
         walk, at = self.channels.walk, get_integer(node, "axis", 0)
-        kept = self.left(axis)
+        kept = self.find_kept(axis)
         sizes = [walk.size(name)[at] if name else 0 for name in node.output]
         lengths = [int(kept[start:stop].sum()) for start, stop in _compute_bounds(sizes)]
         others = [a for a in node.attribute if a.name not in ("num_outputs", "split")]
@@ -182,11 +184,13 @@ class _ShapeUpdater:
 
     def _update_slice(self, node: NodeProto) -> list[NodeProto]:
         """Recompute the bounds of a Slice along the shortened axes."""
-        cuts = [axis for axis in self.picks.get(node.output[0], []) if not self.left(axis).all()]
+        cuts = [
+            axis for axis in self.picks.get(node.output[0], []) if not self.find_kept(axis).all()
+        ]
         if not cuts:
             return [node]
         walk = self.channels.walk
-        axes = walk.of(node, 0)
+        axes = walk.get_axes(node, 0)
         starts, ends = walk.numbers(node.input[1]), walk.numbers(node.input[2])
         taken = walk.numbers(node.input[3]) if len(node.input) > 3 else None
         if starts is None or ends is None:
@@ -194,7 +198,7 @@ class _ShapeUpdater:
         for k in range(len(starts)):
             axis = axes[(taken[k] if taken else k) % len(axes)]
             if any(axis is each for each in cuts):
-                kept = self.left(axis)
+                kept = self.find_kept(axis)
                 part = to_python_slice(starts[k], ends[k], 1).indices(len(axis))
                 starts[k] = int(kept[: part[0]].sum())
                 ends[k] = starts[k] + int(kept[part[0] : part[1]].sum())
@@ -207,7 +211,7 @@ class _ShapeUpdater:
     def _update_gather(self, node: NodeProto) -> list[NodeProto]:
         """Renumber the positions that a Gather picks from a shortened axis."""
         for axis in self.picks.get(node.output[0], []):
-            kept = self.left(axis)
+            kept = self.find_kept(axis)
             picked = self.channels.walk.numbers(node.input[1])
             if kept.all() or picked is None:
                 continue
@@ -254,7 +258,7 @@ class _ShapeUpdater:
         if self._compute_kept_share(node) == 1.0:
             return [node]
         (axis,) = self.means[node.output[0]]
-        gone = int((~self.left(axis)).sum())
+        gone = int((~self.find_kept(axis)).sum())
         before: list[NodeProto] = []
         for position, name in enumerate(node.input):
             if name:

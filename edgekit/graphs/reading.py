@@ -84,7 +84,8 @@ def check_fed_sizes(model: Model, dims: Mapping[str, int]) -> None:
         needed = math.prod(sizes) * np.dtype(spec.dtype).itemsize
         if needed > _MOST_INPUT_BYTES:
             raise UserError(
-                f"{model.given}: the sizes of the input {spec} come to {needed >> 20:,} MiB, more "
+                f"{model.display_name}: the sizes of the input {spec} come to "
+                f"{needed >> 20:,} MiB, more "
                 f"than the {_MOST_INPUT_BYTES >> 20:,} MiB that are fed at once",
                 hint="state the sizes it is run with, or leave them free",
             )

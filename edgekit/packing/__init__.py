@@ -93,10 +93,10 @@ def pack(data: bytes, tell: Tell = ignore_progress) -> bytes:
 def _make_phase(tell: Tell, start: int, end: int) -> Tell:
     """Return a progress callback for the part of the work from ``start`` to ``end`` percent."""
 
-    def told(done: int, total: int) -> None:
+    def report_part(done: int, total: int) -> None:
         tell(start + (end - start) * done // max(total, 1), 100)
 
-    return told
+    return report_part
 
 
 @dataclass(frozen=True, kw_only=True)

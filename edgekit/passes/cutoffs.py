@@ -38,7 +38,7 @@ class ClippedValue:
             targets: outputs to reach, without the layer's bias and the other operand of a sum.
             wanted: values of the original.
         """
-        value = task.layer.made(wanted[self.value].astype(np.float32, copy=False))
+        value = task.layer.extract_outputs(wanted[self.value].astype(np.float32, copy=False))
         value = value if task.kept is None else value[:, task.kept]
         groups, outputs, _ = task.matrix.shape
         goal = value.astype(np.float64).reshape(-1, groups, outputs).transpose(1, 0, 2)

@@ -77,7 +77,7 @@ def compute_gradient_scores(
         if number == _MOST_SAMPLES:
             break
         tick("gradients", number, _MOST_SAMPLES)
-        products = gradients.of(feeds, rng)
+        products = gradients.compute(feeds, rng)
         for family in families:
             for group, gate in _compute_gate_gradients(
                 channels, family, taps[family.name], products
@@ -140,7 +140,7 @@ class _Gradients:
         self._function = function
         self._names = names
 
-    def of(self, feeds: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Floats]:
+    def compute(self, feeds: Mapping[str, Any], rng: np.random.Generator) -> dict[str, Floats]:
         """Compute activation times loss gradient for each entry of the values, on one sample."""
         from edgekit.bridge.function import compute_gradients
 

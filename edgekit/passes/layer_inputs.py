@@ -118,7 +118,7 @@ class Layer:
     contraction: Contraction | None = None
 
     @classmethod
-    def of(cls, index: GraphIndex, weighted: WeightedNode) -> Layer:
+    def from_weighted(cls, index: GraphIndex, weighted: WeightedNode) -> Layer:
         """Create the layer of a node with a stored weight."""
         shape = tuple(index.initializers[weighted.weight].dims)
         return cls(
@@ -188,10 +188,10 @@ class Layer:
             rows = np.moveaxis(weight, self.axis, 0).reshape(self.groups, -1, self.inputs)
         return rows.astype(np.float64)
 
-    def weight(self, matrix: NDArray[N]) -> NDArray[N]:
+    def to_weight(self, matrix: NDArray[N]) -> NDArray[N]:
         """Return a matrix [G, O, I] in the shape of the weight."""
         if self.contraction is not None:
-            return self.contraction.weight(matrix, self.shape)
+            return self.contraction.from_matrix(matrix, self.shape)
         if self._is_transposed:
             kernel = self.shape[2:]
             turned = matrix.reshape(self.groups, self.shape[1], -1, *kernel).swapaxes(1, 2)
@@ -206,9 +206,9 @@ class Layer:
             return scales
         inputs = self.contraction.inputs
         sizes = tuple(1 if a in inputs else n for a, n in enumerate(self.shape))
-        return self.contraction.weight(scales, sizes)
+        return self.contraction.from_matrix(scales, sizes)
 
-    def kept(self, stays: Mapping[int, NDArray[np.bool_]]) -> NDArray[np.bool_]:
+    def select_kept(self, stays: Mapping[int, NDArray[np.bool_]]) -> NDArray[np.bool_]:
         """Return a mask of the output channels that stay, from the masks of the weight's axes."""
         if self.contraction is not None:
             axes = (*self.contraction.groups, *self.contraction.outputs)
@@ -230,10 +230,10 @@ class Layer:
             shape[axis] = self.shape[mine]
         return tuple(shape)
 
-    def made(self, value: Array) -> Array:
+    def extract_outputs(self, value: Array) -> Array:
         """Extract the positions of an output that match ``rows``, [positions, O]."""
         if self.contraction is not None:
-            moved = self.contraction.made(value)
+            moved = self.contraction.to_output_rows(value)
             return moved[:: choose_position_stride(len(moved), _AT_ONCE)]
         last = np.moveaxis(value, 1 if self._slides else -1, -1)
         moved = last.reshape(math.prod(last.shape[:-1]), last.shape[-1])
@@ -251,7 +251,7 @@ class Layer:
 
     def results(self, value: Array) -> Array:
         """Extract the outputs at the positions of ``rows``, [G, positions, O]."""
-        made = self.made(value)
+        made = self.extract_outputs(value)
         return made.reshape(len(made), self.groups, -1).transpose(1, 0, 2)
 
 

@@ -42,7 +42,7 @@ class _Means:
     y: Doubles
     count: int
 
-    def centred(self) -> tuple[Doubles, Doubles]:
+    def compute_covariances(self) -> tuple[Doubles, Doubles]:
         """Compute the covariances of x with itself and of y with x."""
         square = self.square - self.x[:, :, None] * self.x[:, None, :]
         cross = self.cross - self.y[:, :, None] * self.x[:, None, :]
@@ -174,7 +174,7 @@ def _compute_ridge_terms(square: Doubles, ridge: float) -> Doubles:
 
 
 def _solve(weight: Doubles, means: _Means, ridge: float, biased: bool) -> Fit:
-    square, cross = means.centred() if biased else (means.square, means.cross)
+    square, cross = means.compute_covariances() if biased else (means.square, means.cross)
     made = weight
     if np.isfinite(ridge):
         held = square + _compute_ridge_terms(square, ridge)[:, None, None] * np.eye(square.shape[1])

@@ -71,7 +71,7 @@ def _build_tensors(split: Split, rank: int) -> tuple[Doubles, Doubles]:
         thin = layer.contraction
         fewer = tuple(rank if a in thin.outputs else n for a, n in enumerate(layer.shape))
         narrow = tuple(rank if a in thin.inputs else n for a, n in enumerate(layer.shape))
-        made = thin.weight(first, fewer), thin.weight(second, narrow)
+        made = thin.from_matrix(first, fewer), thin.from_matrix(second, narrow)
         if thin.groups:
             return made
         # One factor keeps the axes of size 1; with both, a vector would gain an axis.

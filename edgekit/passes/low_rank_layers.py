@@ -156,7 +156,7 @@ def _build_layer(
     weighted = readers[0]
     node = weighted.node
     weight = index.float_constant(weighted.weight)
-    layer = Layer.of(index, weighted)
+    layer = Layer.from_weighted(index, weighted)
     outputs = layer.channels
     places = [find_bias(index, each) for each in readers]
     names = [
@@ -177,7 +177,7 @@ def _build_layer(
         ),
         spatial=_compute_spatial_price(layer, shapes),
         positions=sum(each // outputs or 1 for each in made),
-        others=tuple(Layer.of(index, each) for each in readers[1:]),
+        others=tuple(Layer.from_weighted(index, each) for each in readers[1:]),
     )
 
 

@@ -99,7 +99,7 @@ def measure_divergences(
 def _factorize_temporarily(index: GraphIndex, split: Split, rank: int) -> Iterator[None]:
     """Give one layer the product of its two factors as weight, until the context ends."""
     stored, layer = split.whole.stored, split.whole.layer
-    before = replace_constant(index, stored.name, layer.weight(split.way.product(rank)))
+    before = replace_constant(index, stored.name, layer.to_weight(split.way.product(rank)))
     undo = shift_bias(index, stored, split.way.shift(rank))
     try:
         yield

@@ -33,7 +33,7 @@ class PairedMoments:
     _waiting: list[tuple[Array, Array]] = field(default_factory=list)
 
     @classmethod
-    def of(cls, groups: int, inputs: int) -> PairedMoments:
+    def create_empty(cls, groups: int, inputs: int) -> PairedMoments:
         """Create sums without rows."""
         square, total = (groups, inputs, inputs), (groups, inputs)
         return cls(
@@ -132,7 +132,10 @@ def gather_paired_moments(
     for key, layer in layers.items():
         sight.setdefault(layer.input_key, []).append(key)
     first = {what: layers[keys[0]] for what, keys in sight.items()}
-    found = {what: PairedMoments.of(layer.groups, layer.inputs) for what, layer in first.items()}
+    found = {
+        what: PairedMoments.create_empty(layer.groups, layer.inputs)
+        for what, layer in first.items()
+    }
     names = list(dict.fromkeys(layer.read for layer in first.values()))
     streams = (observe(proto, names, parts) for proto in (original, changed))
     for before, after in zip(*streams, strict=True):

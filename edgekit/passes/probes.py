@@ -124,7 +124,7 @@ def write_made_up_samples(model: Model, feeding: Feeding, folder: Path) -> Sampl
             return _as_samples(probe.feed, folder)
         refused = refused or made
     raise UserError(
-        f"{model.given} runs on no made-up input: {refused}",
+        f"{model.display_name} runs on no made-up input: {refused}",
         hint="give samples, or sizes of free dimensions (--dims NAME=SIZE)",
     )
 

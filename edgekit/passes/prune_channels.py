@@ -248,7 +248,7 @@ class _Job:
             places = [i for i, each in enumerate(plan.ladders) if each.family.kind == kind]
             same = [plan.ladders[i] for i in places]
             total = sum(len(ladder.family.groups) for ladder in same)
-            left = _Units(ladders=same, total=total).left
+            left = _Units(ladders=same, total=total).count_left
             most = math.floor((1 - self.settings.remove) * total + _ROUNDING)
             uniform = self.settings.allocation == "uniform"
             allocation = WidthSearch(same, left, pace=left)
@@ -268,7 +268,7 @@ class _Units:
     ladders: Sequence[Ladder]
     total: int
 
-    def left(self, state: Sequence[int]) -> float:
+    def count_left(self, state: Sequence[int]) -> float:
         went = sum(each.steps[step] for each, step in zip(self.ladders, state, strict=True))
         return float(self.total - went)
 
@@ -283,9 +283,9 @@ def _list_refit_layers(channels: Channels, chosen: Sequence[int]) -> list[RefitL
         if weighted is None or use.node.input[use.position] != weighted.weight:
             continue
         output = get_node_key(use.node)
-        stays.setdefault(output, {})[use.axis] = channels.kept(use.labels, chosen)
-        layers[output] = Layer.of(index, weighted)
+        stays.setdefault(output, {})[use.axis] = channels.find_kept(use.labels, chosen)
+        layers[output] = Layer.from_weighted(index, weighted)
     return [
-        RefitLayer(output=output, kept=layer.kept(stays[output]))
+        RefitLayer(output=output, kept=layer.select_kept(stays[output]))
         for output, layer in layers.items()
     ]

@@ -347,7 +347,7 @@ def _quantize_layers(
     for number, (row, i) in enumerate(zip(rows, picked, strict=True)):
         work.progress("weights", number, len(rows))
         if i < len(row.grids):
-            integers, grid = row.layer.fitted(row.grids[i])
+            integers, grid = row.layer.quantize_and_descend(row.grids[i])
             made.append(
                 QuantizedLayer(
                     layer=row.layer,

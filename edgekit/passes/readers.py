@@ -61,7 +61,7 @@ class Reader:
         """Return a mask of the inputs that are removed with channel groups, [I]."""
         stays = np.ones(1, np.bool_)
         for labels in self.labels:
-            kept = channels.kept(labels, gone).reshape(self.blocks, -1)
+            kept = channels.find_kept(labels, gone).reshape(self.blocks, -1)
             # A group that is removed as a whole removes no inputs of the others.
             left = kept[kept.any(axis=1)]
             own = left[0] if len(left) else kept[0]
@@ -122,7 +122,7 @@ class Readers:
 
     def find_unrepaired(self, channels: Channels, gone: Collection[int]) -> list[FixedReader]:
         """Find the weights that lose inputs and are not refitted."""
-        return [each for each in self.fixed if not channels.kept(each.labels, gone).all()]
+        return [each for each in self.fixed if not channels.find_kept(each.labels, gone).all()]
 
 
 def add_zero_biases(proto: ModelProto) -> None:
@@ -133,7 +133,7 @@ def add_zero_biases(proto: ModelProto) -> None:
         bare = able and (len(node.input) < 3 or not node.input[2])
         weighted = match_product(index, node) if bare else None
         if weighted is not None and weighted.contraction is None:
-            outputs = Layer.of(index, weighted).channels
+            outputs = Layer.from_weighted(index, weighted).channels
             name = index.add_constant(f"{node.output[0]}_bias", np.zeros(outputs, np.float32))
             del node.input[2:]
             node.input.append(name)
@@ -155,7 +155,7 @@ def find_readers(channels: Channels, parts: Sequence[Samples], tick: Tick) -> Re
     reads = [use for use in reads if channels.members(use.labels).size]
     found = _find_refittable(index, reads)
     layers = {
-        f"{name}:{place}": Layer.of(index, weighted)
+        f"{name}:{place}": Layer.from_weighted(index, weighted)
         for name, (readers, _) in found.items()
         for place, weighted in enumerate(readers)
     }
@@ -248,7 +248,7 @@ def _have_same_form(index: GraphIndex, views: Sequence[WeightedNode]) -> bool:
     kinds = {
         (
             view.node.op_type == "ConvTranspose",
-            Layer.of(index, view).groups,
+            Layer.from_weighted(index, view).groups,
             view.axis,
             view.contraction and (view.contraction.groups, view.contraction.inputs),
         )

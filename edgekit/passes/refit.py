@@ -116,7 +116,7 @@ class _Runs:
         self._original = original
         self._wanted, self._present = Replay(parts), Replay(parts)
 
-    def of(
+    def iter_values(
         self, work: ModelProto, tasks: Sequence[RefitTask], later: Sequence[RefitTask]
     ) -> Iterator[tuple[Values, Values]]:
         """Yield the values of both models around these layers by batch; ``later`` layers follow."""
@@ -124,8 +124,8 @@ class _Runs:
         return zip(
             self._wanted.values(
                 self._original,
-                _merge_names(task.wanted for task in tasks),
-                later=_merge_names(task.wanted for task in later),
+                _merge_names(task.original_values for task in tasks),
+                later=_merge_names(task.original_values for task in later),
                 unsettled=(),
             ),
             self._present.values(
@@ -169,7 +169,7 @@ def _refit_stage(
     for turn in range(turns):
         ahead = later if turn == turns - 1 else [*tasks, *later]
         fitting = [task for task in tasks if turn == 0 or cutoffs[task.output]]
-        stream = runs.of(work, tasks, ahead)
+        stream = runs.iter_values(work, tasks, ahead)
         fits |= _fit_layers(fitting, stream, feeding, cutoffs, fits)
     if not fits:
         return None

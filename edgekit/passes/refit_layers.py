@@ -65,7 +65,7 @@ class RefitTask:
         return [*self.present, self.made]
 
     @property
-    def wanted(self) -> list[str]:
+    def original_values(self) -> list[str]:
         """Return the names of the values of the original that the fit uses."""
         return [self.made, *([self.residual.total] if self.residual else [])]
 
@@ -107,7 +107,7 @@ class RefitTask:
         return self._extract_rows(total, self.kept) - self._extract_rows(other, None)
 
     def _extract_rows(self, value: NDArray[np.generic], kept: Kept) -> Doubles:
-        rows = self.layer.made(value.astype(np.float32, copy=False))
+        rows = self.layer.extract_outputs(value.astype(np.float32, copy=False))
         return (rows if kept is None else rows[:, kept]).astype(np.float64)
 
     def _get_shape(self, whole: NDArray[np.generic]) -> tuple[int, ...]:
@@ -129,7 +129,7 @@ class RefitTask:
             _set_input(reader, place, index.add_constant("b", bias))
         weight = self.layer.contraction.place if self.layer.contraction else 1
         node.input[weight] = index.add_constant(
-            self.weight, self.layer.weight(fit.weight.astype(np.float32))
+            self.weight, self.layer.to_weight(fit.weight.astype(np.float32))
         )
 
 
@@ -173,7 +173,7 @@ def _build_task(
     if weighted.contraction is not None and not weighted.contraction.linear:
         return None
     weight = index.float_constant(weighted.weight)
-    layer = Layer.of(index, weighted)
+    layer = Layer.from_weighted(index, weighted)
     if layer.groups * layer.inputs**2 > _MOST_ENTRIES:
         return None
     found = find_bias(index, weighted)

@@ -34,7 +34,7 @@ def measure_damages(
     found = []
     for number, (layer, grid) in enumerate(zip(layers, probes, strict=True)):
         tick("sensitivity", number, len(layers))
-        error = layer.error(layer.quantized(grid), grid)
+        error = layer.error(layer.quantize(grid), grid)
         found.append(measure_damage(index, layer, layer.matrix - error, reference))
     return found
 

@@ -90,13 +90,13 @@ class StoredLayer:
             return np.ones((groups, inputs))
         return self.moments.power
 
-    def quantized(self, grid: Grid) -> NDArray[np.int8]:
+    def quantize(self, grid: Grid) -> NDArray[np.int8]:
         """Quantize the weight with GPTQ to integers [G, O, I]; plain rounding without moments."""
         if self.moments is None:
             return grid.round_weights(self.matrix).astype(np.int8)
         return quantize_gptq(self.matrix, self.moments.hessian, grid)
 
-    def fitted(self, grid: Grid) -> tuple[NDArray[np.int8], Grid]:
+    def quantize_and_descend(self, grid: Grid) -> tuple[NDArray[np.int8], Grid]:
         """Quantize the weight, improve its integers by coordinate descent, and fit the scales.
 
         Integers of recurrent layers stay as GPTQ leaves them, because the states depend on them.
@@ -104,7 +104,7 @@ class StoredLayer:
         Returns:
             The integers [G, O, I], and the grid with the fitted scales.
         """
-        integers = self.quantized(grid)
+        integers = self.quantize(grid)
         if self.moments is None or self.recurrent is not None:
             return integers, grid
         return descend(self.matrix, self.moments.hessian, grid, integers)
@@ -124,7 +124,7 @@ class StoredLayer:
     def tensor(self, matrix: NDArray[N]) -> NDArray[N]:
         """Return a matrix in the shape that the weight is stored in."""
         form = self.layer or self.recurrent
-        return form.weight(matrix) if form else matrix[0]
+        return form.to_weight(matrix) if form else matrix[0]
 
 
 def collect_stored_layers(
@@ -153,7 +153,7 @@ def collect_stored_layers(
     """
     layers, found = {}, _find_weighted(index, _get_layer_filter(every, batched))
     for name, weighted in found.items():
-        layers[name] = Layer.of(index, weighted)
+        layers[name] = Layer.from_weighted(index, weighted)
     read = list(dict.fromkeys(layer.read for layer in layers.values()))
     stream = observe(index.proto, read, parts, tick=lambda n, of: tick("inputs", n, of))
     moments = gather_moments(layers, stream) if layers else {}

@@ -68,7 +68,7 @@ class RecurrentWeight:
         """Return the weight as float64 [directions, gate rows, inputs]."""
         return weight.astype(np.float64)
 
-    def weight(self, matrix: NDArray[N]) -> NDArray[N]:
+    def to_weight(self, matrix: NDArray[N]) -> NDArray[N]:
         """Return the weight of a matrix [directions, gate rows, inputs]."""
         return np.ascontiguousarray(matrix)
 

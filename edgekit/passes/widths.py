@@ -117,7 +117,7 @@ class Sizes:
     def _width(self, axis: Axis, state: Sequence[int]) -> int:
         places = self._ladders_of(axis)
         going = [g for place in places for g in self._ladders[place].get_removed(state[place])]
-        return int(self._channels.kept(axis, going).sum())
+        return int(self._channels.find_kept(axis, going).sum())
 
     def _ladders_of(self, axis: Axis) -> list[int]:
         members = set(self._channels.members(axis).ravel().tolist())

@@ -168,7 +168,7 @@ class SshStream:
                 if time.monotonic() >= until:
                     raise
                 continue
-            if not data and self._link.broken:
+            if not data and self._link.is_broken:
                 raise self._make_lost_error()
             return data
 
@@ -180,7 +180,7 @@ class SshStream:
     def _make_lost_error(self) -> DeviceError:
         # The thread that reads the socket notices the end slightly later than the one that writes.
         self._link.transport.join(0.5)
-        if not self._link.broken:
+        if not self._link.is_broken:
             return DeviceError(f"{self._host}: the command takes no more input", transient=True)
         why = self._link.dead or "the other side ended it"
         return DeviceError(
@@ -200,7 +200,7 @@ class Link:
         self.transport = paramiko.Transport(self._sock)
 
     @property
-    def broken(self) -> bool:
+    def is_broken(self) -> bool:
         """Return whether the connection has ended."""
         return bool(self.dead) or not self.transport.is_active()
 

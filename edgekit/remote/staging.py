@@ -29,16 +29,16 @@ def stage_samples(session: Session, samples: Samples, progress: Progress | None 
     """
     there = _stage_or_forget(session, [c.path for c in samples.files()], progress)
 
-    def moved(column: Column) -> Column:
+    def with_device_path(column: Column) -> Column:
         return replace(column, path=there[column.path])
 
     return replace(
         samples,
-        columns=tuple(moved(c) for c in samples.columns),
-        label=moved(samples.label) if samples.label else None,
-        constants=tuple(moved(c) for c in samples.constants),
-        states=tuple(replace(s, initial=moved(s.initial)) for s in samples.states),
-        sequence=moved(samples.sequence) if samples.sequence else None,
+        columns=tuple(with_device_path(c) for c in samples.columns),
+        label=with_device_path(samples.label) if samples.label else None,
+        constants=tuple(with_device_path(c) for c in samples.constants),
+        states=tuple(replace(s, initial=with_device_path(s.initial)) for s in samples.states),
+        sequence=with_device_path(samples.sequence) if samples.sequence else None,
     )
 
 

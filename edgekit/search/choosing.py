@@ -46,11 +46,11 @@ def _get_shortfall(candidate: Candidate) -> tuple[int, int, float]:
 
 
 def _get_latency_ms(candidate: Candidate, source: str) -> float:
-    measurement = candidate.measured(source)
+    measurement = candidate.get_measurement(source)
     times = measurement.times if measurement else None
     return times.quiet_p50_ms if times else float("inf")
 
 
 def _get_transfer_bytes(candidate: Candidate, source: str) -> int:
-    measurement = candidate.measured(source)
+    measurement = candidate.get_measurement(source)
     return measurement.transfer_bytes if measurement else candidate.model.bytes

@@ -96,7 +96,7 @@ class _Reduction(Generic[S]):
     left: Callable[[S], float]
     few_bits: bool = False
 
-    def tried(self, recipes: Tried) -> Iterator[tuple[Candidate | Rejection, S]]:
+    def iter_attempts(self, recipes: Tried) -> Iterator[tuple[Candidate | Rejection, S]]:
         """Yield the attempts with this pass on graphs of the right bits, in order."""
         for each in recipes:
             found = find_settings(each.recipe, self.kind)
@@ -111,7 +111,7 @@ def _propose_attempt(tried: Tried, terms: Terms, way: _Reduction[S]) -> tuple[Re
     """Propose the next attempt of a way: from its last attempt, or from int8."""
     if is_done(tried):
         return ()
-    known = [(t, way.left(settings)) for t, settings in way.tried(tried)]
+    known = [(t, way.left(settings)) for t, settings in way.iter_attempts(tried)]
     if len({left for _, left in known}) >= way.attempts:
         return ()
     whole = find_unshrunk(tried, few=way.few_bits)

@@ -55,7 +55,7 @@ def patches(x: Array) -> Array:
 
 
 def convolve(x: Array, weight: Array, bias: Array) -> tuple[Array, Array]:
-    """The convolution of ``x``, and the patches that its gradient needs."""
+    """Return the convolution of ``x``, and the patches that its gradient needs."""
     columns = patches(x)
     y = columns @ weight.reshape(len(weight), -1).T + bias
     return y.transpose(0, 3, 1, 2), columns
@@ -135,7 +135,7 @@ def train(
 
 
 def as_onnx(params: Params) -> onnx.ModelProto:
-    """The network as ONNX: raw pixels 0..16 go in, ten logits come out, any batch size."""
+    """Return the network as ONNX: raw pixels 0..16 go in, ten logits come out, any batch size."""
     constants = {**params, "scale": np.asarray(SCALE)}
     nodes = [
         helper.make_node("Mul", ["image", "scale"], ["scaled"]),

@@ -55,7 +55,7 @@ def score(job: ScoreJob, progress: Progress) -> Tally:
             if file is not None:
                 _write_rows(file, values, n, is_first=batch.start == 0)
             counted.add(*judge(values, _read_labels(batch), job.metric, batch.start))
-            progress("score", counted.reached, n, counted.part())
+            progress("score", counted.next_sample, n, counted.part())
     return counted.tally(0)
 
 
@@ -70,7 +70,7 @@ class _HitCounter:
         self._told_at = time.monotonic()
 
     @property
-    def reached(self) -> int:
+    def next_sample(self) -> int:
         """Return the number of the next sample."""
         return self._job.start + len(self._hits)
 

@@ -53,7 +53,7 @@ def cut_first(whole, going):
     for node in whole.graph.node:
         if node.op_type in ("Conv", "Gemm", "MatMul"):
             axis = channels.walk.axes[node.output[0]][1 if node.op_type == "Conv" else -1]
-            layers.append(RefitLayer(output=node.output[0], kept=channels.kept(axis, gone)))
+            layers.append(RefitLayer(output=node.output[0], kept=channels.find_kept(axis, gone)))
     return remove_groups(channels, gone), layers
 
 

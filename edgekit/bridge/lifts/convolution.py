@@ -67,7 +67,7 @@ def make_window_attributes(
     if "pads" in op.options:
         made["pads"] = list(op.options["pads"])
     elif op.options.get("padding", "SAME") == "SAME":
-        sizes = lifting.known(op, position)[1:-1]
+        sizes = lifting.require_shape(op, position)[1:-1]
         made["pads"] = compute_same_pads(sizes, kernel, strides, dilations)
     else:
         made["pads"] = [0] * 2 * len(kernel)
@@ -171,7 +171,7 @@ class _TransposedConvolution:
 def _convolve_transposed(lifting: Lifting, op: Op, back: _TransposedConvolution) -> None:
     weights, x = lifting.tensor(op, 1), lifting.tensor(op, back.image)
     order, kernel = channels_first(4), weights.shape[1:3]
-    sizes = lifting.known(op, back.image)[1:3]
+    sizes = lifting.require_shape(op, back.image)[1:3]
     begins, ends, fill = [], [], []
     for size, out, k, s in zip(sizes, back.made, kernel, back.strides, strict=True):
         surplus = (size - 1) * s + k - out

@@ -117,7 +117,7 @@ def reverse_sequence(lifting: Lifting, op: Op) -> None:
 
 def dynamic_update_slice(lifting: Lifting, op: Op) -> None:
     """Convert DYNAMIC_UPDATE_SLICE: write a block at a start index that is clamped to fit."""
-    whole, block = lifting.known(op, 0), lifting.known(op, 1)
+    whole, block = lifting.require_shape(op, 0), lifting.require_shape(op, 1)
     room = [a - b for a, b in zip(whole, block, strict=True)]
     start = lifting.node("Min", [lifting.int64(op, 2), lifting.ints(*room)])
     start = lifting.node("Max", [start, lifting.ints(0)])

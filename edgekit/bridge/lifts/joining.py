@@ -63,7 +63,7 @@ def split(lifting: Lifting, op: Op) -> None:
     """Convert SPLIT into equal parts of an axis, which is the first input."""
     order = lifting.order(op, 1)
     axis = normalize_axis(lifting.integers(op, 0)[0], len(order))
-    size = lifting.known(op, 1)[axis] // len(op.outputs)
+    size = lifting.require_shape(op, 1)[axis] // len(op.outputs)
     for i, part in enumerate(_split(lifting, op, 1, axis, [size] * len(op.outputs))):
         lifting.bind(op, part, order, output=i)
 
@@ -74,7 +74,7 @@ def split_v(lifting: Lifting, op: Op) -> None:
     axis = normalize_axis(lifting.integers(op, 2)[0], len(order))
     sizes = lifting.integers(op, 1)
     if -1 in sizes:
-        whole = lifting.known(op, 0)[axis]
+        whole = lifting.require_shape(op, 0)[axis]
         sizes[sizes.index(-1)] = whole - sum(n for n in sizes if n >= 0)
     for i, part in enumerate(_split(lifting, op, 0, axis, sizes)):
         lifting.bind(op, part, order, output=i)
@@ -117,7 +117,7 @@ def mirror_pad(lifting: Lifting, op: Op) -> None:
     sizes = np.asarray(lifting.integers(op, 1)).reshape(-1, 2)
     for axis, (before, after) in enumerate(sizes):
         if before or after:
-            whole = np.arange(lifting.known(op, 0)[axis])
+            whole = np.arange(lifting.require_shape(op, 0)[axis])
             picked = np.pad(whole, (before, after), mode="symmetric")
             inputs = [name, lifting.numbers(picked)]
             name = lifting.node("Gather", inputs, {"axis": order.index(axis)})

@@ -58,7 +58,7 @@ def _exchange_blocks(lifting: Lifting, op: Op, kind: str) -> None:
 
 def space_to_batch(lifting: Lifting, op: Op) -> None:
     """Convert SPACE_TO_BATCH_ND: pad, then make each position inside a block a sample."""
-    block, shape = lifting.integers(op, 1), lifting.known(op, 0)
+    block, shape = lifting.integers(op, 1), lifting.require_shape(op, 0)
     pads = np.asarray(lifting.integers(op, 2)).reshape(-1, 2)
     name, count, rest = lifting.plain(op, 0), len(block), shape[1 + len(block) :]
     zeros = np.zeros((len(rest), 2), np.int64)

@@ -52,7 +52,7 @@ def squeeze(lifting: Lifting, op: Op) -> None:
     """Convert SQUEEZE of given axes, or of all axes of size 1."""
     x, rank = lifting.tensor(op, 0), len(lifting.tensor(op, 0).shape)
     axes = sorted({normalize_axis(a, rank) for a in op.options.get("squeeze_dims") or ()})
-    axes = axes or [i for i, n in enumerate(lifting.known(op, 0)) if n == 1]
+    axes = axes or [i for i, n in enumerate(lifting.require_shape(op, 0)) if n == 1]
     order = lifting.order(op, 0)
     lifting.bind(op, *squeeze_axes(lifting, lifting.read(x, order), order, axes))
 

@@ -87,7 +87,7 @@ def get_bias(low: Lowering, filters: Filters) -> Tensor:
     """Return the bias of filters, or zeros if there is none."""
     if filters.bias is not None:
         return filters.bias
-    return low.stored(np.zeros(filters.weight.shape[0], np.float32))
+    return low.store(np.zeros(filters.weight.shape[0], np.float32))
 
 
 def _convolve_depthwise(

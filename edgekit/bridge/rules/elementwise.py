@@ -273,7 +273,7 @@ def dropout(low: Lowering, node: NodeProto) -> None:
             raise low.refusal(node, "drops at random", hint="export the model for inference")
     low.bind(node, value.tensor, value.order, mixed=value.mixed)
     if len(node.output) > 1 and node.output[1]:
-        low.bind(node, low.stored(np.ones(value.shape, np.bool_)), output=1)
+        low.bind(node, low.store(np.ones(value.shape, np.bool_)), output=1)
 
 
 RULES: dict[str, Callable[[Lowering, NodeProto], None]] = {

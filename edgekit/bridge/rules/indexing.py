@@ -120,10 +120,10 @@ def wrap_indices(low: Lowering, indices: Tensor, size: int) -> Tensor:
         size: of the indexed axis.
     """
     if indices.data is not None:
-        return low.stored((indices.data % size).astype(np.int32))
+        return low.store((indices.data % size).astype(np.int32))
     dtype = indices.dtype
     return low.emit(
-        "FLOOR_MOD", [indices, low.stored(np.asarray(size, dtype))], indices.shape, dtype=dtype
+        "FLOOR_MOD", [indices, low.store(np.asarray(size, dtype))], indices.shape, dtype=dtype
     )
 
 
@@ -132,7 +132,7 @@ def gather_constant(low: Lowering, value: Value, axis: int, indices: Array) -> T
     place = value.axis(axis)
     shape = (*value.tensor.shape[:place], len(indices), *value.tensor.shape[place + 1 :])
     options = {"axis": place, "batch_dims": 0}
-    taken = low.stored(indices.astype(np.int32))
+    taken = low.store(indices.astype(np.int32))
     return emit_move(low, "GATHER", [value.tensor, taken], shape, options=options)
 
 

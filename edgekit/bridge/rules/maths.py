@@ -75,7 +75,7 @@ def emit_binary(
 def _to_operand(low: Lowering, given: Tensor | float, computed: str) -> Tensor:
     if isinstance(given, Tensor):
         return low.cast(given, computed)
-    return low.stored(np.asarray(given, computed))
+    return low.store(np.asarray(given, computed))
 
 
 def _emit_broadcasting(low: Lowering, kind: str, left: Tensor, right: Tensor, dtype: str) -> Tensor:

@@ -160,7 +160,7 @@ def _sum_around(low: Lowering, x: Tensor, before: int, size: int) -> Tensor:
     flat = low.reshape(x, (math.prod(x.shape[:-1]), x.shape[-1]))
     paddings = np.asarray([[0, 0], [before, size - 1 - before]], np.int32)
     wide = (flat.shape[0], flat.shape[1] + size - 1)
-    padded = low.emit("PAD", [flat, low.stored(paddings)], wide)
+    padded = low.emit("PAD", [flat, low.store(paddings)], wide)
     parts = [
         low.emit("SLICE", [padded, low.int32([0, place]), low.int32(flat.shape)], flat.shape)
         for place in range(size)

@@ -60,11 +60,11 @@ def _read_filling(low: Lowering, node: NodeProto, dtype: str) -> Tensor | None:
     """Read the fill value; ``None`` for zeros."""
     if not low.has(node, 2):
         number = get_attribute(node, "value", 0.0)
-        return low.stored(np.asarray(number, dtype)) if number else None
+        return low.store(np.asarray(number, dtype)) if number else None
     array: Array | None = low.constant(node, 2)
     if array is None:
         return low.reshape(low.plain(node, 2), ())
-    return low.stored(array.reshape(())) if array.any() else None
+    return low.store(array.reshape(())) if array.any() else None
 
 
 def pad_tensor(low: Lowering, tensor: Tensor, pads: Pads, filling: Tensor | None = None) -> Tensor:
@@ -97,7 +97,7 @@ def _pad_merged(
 
 
 def _emit_pad(low: Lowering, tensor: Tensor, pads: Pads, filling: Tensor | None) -> Tensor:
-    counts = low.stored(np.asarray(pads, np.int32))
+    counts = low.store(np.asarray(pads, np.int32))
     shape = _padded_shape(tensor.shape, pads)
     if filling is None:
         return emit_move(low, "PAD", [tensor, counts], shape)
@@ -134,7 +134,7 @@ def _gather_entries(low: Lowering, tensor: Tensor, indices: Array, axis: int) ->
     if not len(indices):
         return None
     shape = (*tensor.shape[:axis], len(indices), *tensor.shape[axis + 1 :])
-    taken = low.stored(indices.astype(np.int32))
+    taken = low.store(indices.astype(np.int32))
     options = {"axis": axis, "batch_dims": 0}
     return emit_move(low, "GATHER", [tensor, taken], shape, options=options)
 

@@ -44,7 +44,7 @@ def _max_pool_filling(low: Lowering, node: NodeProto, image: Tensor) -> Tensor |
     """Return a fill value that never is the maximum; ``None`` if zero will do."""
     if image.dtype == "float32":
         return None if _is_not_negative(low, node.input[0]) else low.float32(-3.4e38)
-    fill = low.stored(np.asarray(np.iinfo(image.dtype).min, image.dtype))
+    fill = low.store(np.asarray(np.iinfo(image.dtype).min, image.dtype))
     if image.quantization is None:
         return fill
     return Tensor(
@@ -94,7 +94,7 @@ def _rescale_averages(
         factors = factors * (window.kernel / counts).astype(np.float32).reshape(shape)
     if np.all(factors == 1):
         return made
-    return emit_binary(low, "MUL", made, low.stored(factors))
+    return emit_binary(low, "MUL", made, low.store(factors))
 
 
 def _count_entries(window: Window, *, counts_padding: bool) -> Array:

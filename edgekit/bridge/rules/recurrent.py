@@ -142,7 +142,7 @@ def _read_initial_state(
 ) -> Tensor:
     """Read an initial state; zeros if it is absent."""
     if not low.has(node, place):
-        return low.stored(np.zeros(shape, np.float32))
+        return low.store(np.zeros(shape, np.float32))
     given = low.plain(node, place)
     if get_attribute(node, "layout", 0):
         given = low.transpose(given, (1, 0, 2))
@@ -180,7 +180,7 @@ def emit_fully_connected(
         bias: (outputs,); ``None`` for zeros.
     """
     shape = (data.shape[0], weights.shape[0])
-    bias = bias or low.stored(np.zeros(weights.shape[0], np.float32))
+    bias = bias or low.store(np.zeros(weights.shape[0], np.float32))
     return low.emit("FULLY_CONNECTED", [data, weights, bias], shape)
 
 
@@ -191,12 +191,12 @@ def _read_masks(low: Lowering, node: NodeProto, length: int, batch: int) -> list
     if known is not None:
         if (known >= length).all():
             return None
-        return [low.stored(known.reshape(batch, 1) > at) for at in range(length)]
+        return [low.store(known.reshape(batch, 1) > at) for at in range(length)]
     lengths = low.reshape(low.plain(node, 4), (batch, 1))
     return [
         low.emit(
             "GREATER",
-            [lengths, low.stored(np.asarray(at, lengths.dtype))],
+            [lengths, low.store(np.asarray(at, lengths.dtype))],
             (batch, 1),
             dtype="bool",
         )

@@ -65,7 +65,7 @@ def _fill_empty(low: Lowering, node: NodeProto, value: Value, empty: float) -> T
     else:
         bounds = np.iinfo(dtype)
         fill = np.asarray(np.clip(np.nan_to_num(empty), bounds.min, bounds.max)).astype(dtype)
-    inputs = [low.int32(shape), low.stored(fill)]
+    inputs = [low.int32(shape), low.store(fill)]
     return low.emit("FILL", inputs, shape, dtype=dtype)
 
 

@@ -189,7 +189,7 @@ def _multiply_along(low: Lowering, value: Value, axis: int, weights: Array) -> T
     before, after = math.prod(shape[:place]), math.prod(shape[place + 1 :])
     made = (*shape[:place], len(weights), *shape[place + 1 :])
     whole = low.reshape(value.tensor, (before, shape[place], after))
-    left = low.stored(weights[None].astype(np.float32))
+    left = low.store(weights[None].astype(np.float32))
     inner = (before, len(weights), after)
     product = low.emit("BATCH_MATMUL", [left, whole], inner, options={"adj_x": False})
     return low.reshape(product, made)
@@ -198,7 +198,7 @@ def _multiply_along(low: Lowering, value: Value, axis: int, weights: Array) -> T
 def _add_along(low: Lowering, tensor: Tensor, place: int, numbers: Array) -> Tensor:
     shape = [1] * len(tensor.shape)
     shape[place] = len(numbers)
-    other = low.stored(numbers.reshape(shape).astype(np.float32))
+    other = low.store(numbers.reshape(shape).astype(np.float32))
     return low.emit("ADD", [tensor, other], tensor.shape)
 
 

@@ -93,7 +93,7 @@ def _gather_pixels(
     line = low.cast(_emit_with_number(low, "MUL", inner_y, width), "int32")
     flat = low.emit("ADD", [line, low.cast(inner_x, "int32")], x.shape, dtype="int32")
     flat = low.reshape(flat, x.shape[:3])
-    flat = low.emit("ADD", [flat, low.stored(base)], flat.shape, dtype="int32")
+    flat = low.emit("ADD", [flat, low.store(base)], flat.shape, dtype="int32")
     shape = (*flat.shape, rows.shape[1])
     pixel = low.emit("GATHER", [rows, flat], shape, options={"axis": 0, "batch_dims": 0})
     if get_attribute(node, "padding_mode", "zeros") != "zeros":

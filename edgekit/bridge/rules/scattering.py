@@ -47,7 +47,7 @@ def _compute_strides(shape: Shape) -> list[int]:
 
 def _scale(low: Lowering, tensor: Tensor, factor: int) -> Tensor:
     if tensor.data is not None:
-        return low.stored((tensor.data * factor).astype(np.int32))
+        return low.store((tensor.data * factor).astype(np.int32))
     if factor == 1:
         return tensor
     return low.emit("MUL", [tensor, low.int32(factor)], tensor.shape, dtype="int32")
@@ -55,10 +55,10 @@ def _scale(low: Lowering, tensor: Tensor, factor: int) -> Tensor:
 
 def _add_base(low: Lowering, tensor: Tensor, base: Array) -> Tensor:
     if tensor.data is not None:
-        return low.stored((tensor.data + base).astype(np.int32))
+        return low.store((tensor.data + base).astype(np.int32))
     if not base.any():
         return tensor
-    inputs = [tensor, low.stored(base.astype(np.int32))]
+    inputs = [tensor, low.store(base.astype(np.int32))]
     return low.emit("ADD", inputs, tensor.shape, dtype="int32")
 
 
@@ -86,11 +86,11 @@ def _flatten_index_tuples(low: Lowering, indices: Tensor, sizes: Sequence[int]) 
     """Compute row indices from index tuples along the last axis."""
     strides = np.asarray(_compute_strides(tuple(sizes)), np.int32)
     if indices.data is not None:
-        return low.stored(((indices.data % np.asarray(sizes)) @ strides).astype(np.int32))
+        return low.store(((indices.data % np.asarray(sizes)) @ strides).astype(np.int32))
     shape = indices.shape
     whole = low.cast(indices, "int32")
     whole = low.emit("FLOOR_MOD", [whole, low.int32(list(sizes))], shape, dtype="int32")
-    scaled = low.emit("MUL", [whole, low.stored(strides)], shape, dtype="int32")
+    scaled = low.emit("MUL", [whole, low.store(strides)], shape, dtype="int32")
     axes = low.int32([len(shape) - 1])
     return low.emit("SUM", [scaled, axes], shape[:-1], dtype="int32", options={"keep_dims": False})
 
@@ -160,7 +160,7 @@ def _put_updates(
         taken = low.int32(chosen.tolist())
         shape = (len(chosen), *rows.shape[1:])
         updates = emit_move(low, "GATHER", [updates, taken], shape, options=options)
-        places = low.stored(np.asarray(places.data)[chosen])
+        places = low.store(np.asarray(places.data)[chosen])
     spread = _scatter(low, places, updates, rows)
     if joined:
         spread = low.emit(joined, [rows, spread], rows.shape, dtype=rows.dtype)
@@ -181,9 +181,9 @@ def _mark_updated(low: Lowering, places: Tensor, rows: Tensor) -> Tensor:
     if places.data is not None:
         mask = np.zeros(rows.shape[0], bool)
         mask[places.data] = True
-        return low.stored(mask.reshape(shape))
+        return low.store(mask.reshape(shape))
     column = low.reshape(places, (places.shape[0], 1))
-    ones = low.stored(np.ones((places.shape[0], *shape[1:]), np.float32))
+    ones = low.store(np.ones((places.shape[0], *shape[1:]), np.float32))
     counts = low.emit("SCATTER_ND", [column, ones, low.int32(shape)], shape)
     return low.emit("GREATER", [counts, low.float32(0.5)], shape, dtype="bool")
 

@@ -80,7 +80,7 @@ def _arg_extremum(low: Lowering, node: NodeProto) -> None:
         tensor = emit_move(low, "REVERSE_V2", inputs, tensor.shape)
     places = _find_extremum(low, node, tensor)
     if backward:
-        last = low.stored(np.asarray(size - 1, np.int64))
+        last = low.store(np.asarray(size - 1, np.int64))
         places = low.emit("SUB", [last, places], places.shape, dtype="int64")
     if get_attribute(node, "keepdims", 1):
         low.bind(node, low.reshape(places, (*places.shape, 1)), order)
@@ -141,7 +141,7 @@ def _non_zero(low: Lowering, node: NodeProto) -> None:
     tensor = low.plain(node, 0)
     rank = len(tensor.shape)
     if tensor.dtype != "bool":
-        zero = low.stored(np.zeros((), tensor.dtype))
+        zero = low.store(np.zeros((), tensor.dtype))
         tensor = low.emit("NOT_EQUAL", [tensor, zero], tensor.shape, dtype="bool")
     rows = low.emit("WHERE", [tensor], (-1, rank), dtype="int64")
     made = low.emit("TRANSPOSE", [rows, low.int32([1, 0])], (rank, -1), dtype="int64")
@@ -175,8 +175,8 @@ def _trilu(low: Lowering, node: NodeProto) -> None:
     offset = low.integers(node, 1)[0] if low.has(node, 1) else 0
     ones = np.ones(shape[-2:], bool)
     mask = np.triu(ones, offset) if get_attribute(node, "upper", 1) else np.tril(ones, offset)
-    kept = Value(tensor=low.stored(mask), order=plain_order(2))
-    zero = low.stored(np.zeros((), value.tensor.dtype))
+    kept = Value(tensor=low.store(mask), order=plain_order(2))
+    zero = low.store(np.zeros((), value.tensor.dtype))
     inputs = [align_value(low, kept, value.order), value.tensor, zero]
     low.bind(
         node, emit_move(low, "SELECT_V2", inputs, value.tensor.shape, data=(1, 2)), value.order

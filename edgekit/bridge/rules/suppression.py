@@ -34,7 +34,7 @@ def _non_max_suppression(low: Lowering, node: NodeProto) -> None:
             taken = {0: range(batch, batch + 1), 1: range(label, label + 1)}
             score = low.reshape(slice_tensor(low, scores, taken), (count,))
             chosen, is_valid = _select_boxes(low, node, own, score, most)
-            front = low.stored(np.tile(np.asarray([[batch, label]], np.int32), (most, 1)))
+            front = low.store(np.tile(np.asarray([[batch, label]], np.int32), (most, 1)))
             rows.append(concatenate(low, [front, low.reshape(chosen, (most, 1))], 1))
             valid.append(is_valid)
     every = low.cast(concatenate(low, rows, 0), "int64")
@@ -67,7 +67,7 @@ def _select_boxes(
     number = Tensor(name=f"{boxes.name}/number", dtype="int32", shape=())
     inputs = [boxes, scores, low.int32(most), overlap, floor]
     low.emit_many("NON_MAX_SUPPRESSION_V4", inputs, [places, number])
-    ranks = low.stored(np.arange(most, dtype=np.int32))
+    ranks = low.store(np.arange(most, dtype=np.int32))
     return places, low.emit("LESS", [ranks, number], (most,), dtype="bool")
 
 

@@ -50,7 +50,7 @@ class _Axis:
         return cut >= 0 and self.before == cut // 2 and fits
 
     @property
-    def made(self) -> int:
+    def computed_size(self) -> int:
         """Return the size to compute before cropping.
 
         TRANSPOSE_CONV is used if it is less than a stride above the full output.
@@ -71,7 +71,7 @@ def conv_transpose(low: Lowering, node: NodeProto) -> None:
     axes = _read_axes(low, node, weight.shape[2:])
     bias = low.plain(node, 2) if low.has(node, 2) else None
     kernel = low.to_order(weight, (1, *range(2, rank), 0))
-    is_odd = any(axis.made >= axis.full + axis.stride for axis in axes)
+    is_odd = any(axis.computed_size >= axis.full + axis.stride for axis in axes)
     if groups > 1 or rank == 5 or is_odd:
         made = _convolve_stretched(low, image, _flip_kernel(low, kernel, groups, bias), axes)
     else:
@@ -121,7 +121,7 @@ def _emit_transpose_conv(
     for place, axis in enumerate(axes):
         kernel = _insert_zeros(low, kernel, place + 1, axis.dilation)
     is_same = all(axis.is_same for axis in axes)
-    sizes = [axis.out if is_same else axis.made for axis in axes]
+    sizes = [axis.out if is_same else axis.computed_size for axis in axes]
     shape = (image.shape[0], *sizes, kernel.shape[0])
     options = {
         "padding": "SAME" if is_same else "VALID",
@@ -146,7 +146,7 @@ def _insert_zeros(low: Lowering, tensor: Tensor, axis: int, step: int) -> Tensor
     inner = int(np.prod(tensor.shape[axis + 1 :]))
     apart = low.reshape(tensor, (ahead, size, 1, inner))
     paddings = np.asarray([[0, 0], [0, 0], [0, step - 1], [0, 0]], np.int32)
-    wide = low.emit("PAD", [apart, low.stored(paddings)], (ahead, size, step, inner))
+    wide = low.emit("PAD", [apart, low.store(paddings)], (ahead, size, step, inner))
     flat = low.reshape(wide, (ahead, size * step, inner))
     kept = (ahead, (size - 1) * step + 1, inner)
     flat = low.emit("SLICE", [flat, low.int32([0, 0, 0]), low.int32(kept)], kept)

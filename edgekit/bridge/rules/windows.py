@@ -125,7 +125,7 @@ def pad_image(
     shape: Shape = tuple(
         int(size + sum(side)) for size, side in zip(image.shape, paddings, strict=True)
     )
-    inputs = [image, low.stored(paddings)]
+    inputs = [image, low.store(paddings)]
     if fill is None:
         made = low.emit("PAD", inputs, shape, dtype=image.dtype)
     else:

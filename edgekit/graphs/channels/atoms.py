@@ -73,7 +73,7 @@ class Atoms:
             self.find_free_roots(label) for label in np.unique(axis).tolist()
         )
 
-    def kept(self, reason: str) -> int:
+    def make_kept_atom(self, reason: str) -> int:
         """Return the atom of positions that are never removed, for the given reason."""
         if reason not in self._kept:
             self._kept[reason] = int(self.fresh(1)[0])

@@ -109,7 +109,7 @@ class Channels:
             self._members[mark] = np.array(padded, np.intp).reshape(len(lists), most)[place]
         return self._members[mark]
 
-    def kept(self, axis: Axis, gone: Collection[int]) -> NDArray[np.bool_]:
+    def find_kept(self, axis: Axis, gone: Collection[int]) -> NDArray[np.bool_]:
         """Return for each position of an axis whether it is kept if groups are removed."""
         return self.find_kept_by_flags(axis, self.make_flags(gone))
 
@@ -173,7 +173,7 @@ class AxisLengths:
         lost = self._members(axis)
         return self._numbers.get(_make_key(lost)) if lost.size else None
 
-    def left(self, flags: NDArray[np.bool_]) -> NDArray[np.intp]:
+    def count_kept(self, flags: NDArray[np.bool_]) -> NDArray[np.intp]:
         """Return the number of kept positions of each entry."""
         stays = np.ones(int(self.starts[-1]), np.intp)
         stays[self.place[flags[self.group]]] = 0

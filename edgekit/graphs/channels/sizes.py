@@ -84,10 +84,10 @@ def observe_values(
         if any(0 in size for size in first[0].values()):
             hollow = hollow or (first, free, integer)  # a size without empty values is better
             continue
-        return runner.seen(first, runner.run_again(free, integer))
+        return runner.compare_runs(first, runner.run_again(free, integer))
     if hollow is not None:
         first, free, integer = hollow
-        return runner.seen(first, runner.run_again(free, integer))
+        return runner.compare_runs(first, runner.run_again(free, integer))
     raise PassRefused(
         f"the model runs on no made-up input: {failed}",
         hint="give calibration data, whose shapes are taken instead",
@@ -159,7 +159,7 @@ class _Runner:
             for dim in value.type.tensor_type.shape.dim
         )
 
-    def seen(
+    def compare_runs(
         self, first: tuple[dict[str, tuple[int, ...]], Values], other: Values | None
     ) -> ObservedValues:
         """Combine two runs: the values on which they agree are steady."""

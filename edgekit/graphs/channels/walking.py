@@ -77,7 +77,7 @@ class Walk:
         """Propagate atoms to all values; operators without a rule keep their inputs and outputs."""
         for value in self.proto.graph.input:
             if value.name not in self.index.initializers:
-                atom = self.atoms.kept(f"goes with the input {value.name}")
+                atom = self.atoms.make_kept_atom(f"goes with the input {value.name}")
                 self.axes[value.name] = [np.full(n, atom, np.intp) for n in self.size(value.name)]
         for node in self.proto.graph.node:
             rule = rules.get(node.op_type) if node.domain in ("", "ai.onnx") else None
@@ -143,20 +143,20 @@ class Walk:
         """Return axes of the given lengths that are kept."""
         return [np.full(n, KEPT, np.intp) for n in size]
 
-    def made(self, count: int) -> Axis:
+    def make_output_axis(self, count: int) -> Axis:
         """Return fresh atoms for an output axis of a stored weight."""
         self._born += 1
         return self.atoms.fresh(count, self._born)
 
-    def of(self, node: NodeProto, position: int) -> Axes:
+    def get_axes(self, node: NodeProto, position: int) -> Axes:
         """Return the axes of an input of a node; a constant has axes of its own for each reader."""
         name = node.input[position]
         if name in self.axes:
             return self.axes[name]
         read = self._read.get((next(filter(None, node.output)), position))
-        return self.stored(node, position) if read is None else read
+        return self.read_stored_axes(node, position) if read is None else read
 
-    def stored(
+    def read_stored_axes(
         self,
         node: NodeProto,
         position: int,
@@ -178,7 +178,7 @@ class Walk:
         axes = [
             given[a]
             if a in given
-            else self.made(n)
+            else self.make_output_axis(n)
             if roles.get(a) == "makes"
             else self.atoms.fresh(n)
             for a, n in enumerate(size)
@@ -213,7 +213,7 @@ class Walk:
     def settle(self, node: NodeProto, position: int) -> None:
         """Keep all axes of an input that configures a node, such as a shape."""
         if node.input[position]:
-            for axis in self.of(node, position):
+            for axis in self.get_axes(node, position):
                 self.keep(axis, f"sets {describe_node(node)}")
 
     def mark_nonzero(self, node: NodeProto, axes: Sequence[Axis]) -> Axes:
@@ -241,9 +241,9 @@ class Walk:
         """Keep all axes of a node's inputs and outputs."""
         for position, name in enumerate(node.input):
             if name:
-                for axis in self.of(node, position):
+                for axis in self.get_axes(node, position):
                     self.keep(axis, reason)
-        atom = self.atoms.kept(f"goes with what {describe_node(node)} makes")
+        atom = self.atoms.make_kept_atom(f"goes with what {describe_node(node)} makes")
         for name in node.output:
             if name:
                 self.axes[name] = [np.full(n, atom, np.intp) for n in self.size(name)]

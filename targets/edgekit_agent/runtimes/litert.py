@@ -44,7 +44,7 @@ class _Slot:
     scale: Optional[float]
     zero_point: int
 
-    def quantized(self, values: NDArray[Any]) -> NDArray[Any]:
+    def quantize(self, values: NDArray[Any]) -> NDArray[Any]:
         if self.scale is None or values.dtype == self.stored:
             return values
         limits = np.iinfo(self.stored)
@@ -94,7 +94,7 @@ class LitertModel:
             self._resize(inputs)
             for name, values in inputs.items():
                 slot = self._inputs[name]
-                self._interpreter.set_tensor(slot.index, slot.quantized(values))
+                self._interpreter.set_tensor(slot.index, slot.quantize(values))
             self._interpreter.invoke()
             get = self._interpreter.get_tensor
             return {name: slot.real(get(slot.index)) for name, slot in self._outputs.items()}

@@ -15,7 +15,7 @@ _LOUD = ("ReduceLogSum", "ReduceLogSumExp")
 
 def propagate_pooling(walk: Walk, node: NodeProto) -> None:
     """Propagate channels through pooling: windows slide along all axes but the first two."""
-    axes, out = walk.of(node, 0), walk.size(node.output[0])
+    axes, out = walk.get_axes(node, 0), walk.size(node.output[0])
     for axis in axes[2:]:
         walk.keep(axis, f"{describe_node(node)} slides its window over this axis")
     for name in node.output:
@@ -29,7 +29,7 @@ def propagate_reduction(walk: Walk, node: NodeProto) -> None:
     Sums do not change if zeros are removed, and means are rescaled. Other reductions keep the axes
     that they compute over.
     """
-    axes = walk.of(node, 0)
+    axes = walk.get_axes(node, 0)
     if len(node.input) > 1:
         walk.settle(node, 1)
     gone = find_reduced_axes(walk, node)
@@ -62,7 +62,7 @@ def _record_reduction(walk: Walk, node: NodeProto, gone: Axes) -> None:
 
 def propagate_softmax(walk: Walk, node: NodeProto) -> None:
     """Propagate channels through Softmax and similar operators, which keep one axis."""
-    axes = walk.of(node, 0)
+    axes = walk.get_axes(node, 0)
     axis = get_integer(node, "axis", -1) % len(axes)
     walk.keep(axes[axis], f"{describe_node(node)} computes over this axis")
     _propagate_others(walk, node, walk.mark_nonzero(node, axes), axis)
@@ -70,7 +70,7 @@ def propagate_softmax(walk: Walk, node: NodeProto) -> None:
 
 def propagate_arg_max(walk: Walk, node: NodeProto) -> None:
     """Propagate channels through ArgMax, ArgMin, TopK and CumSum, which keep one axis."""
-    axes = walk.of(node, 0)
+    axes = walk.get_axes(node, 0)
     default = -1 if node.op_type == "TopK" else 0
     axis: int | None = get_integer(node, "axis", default)
     if node.op_type == "CumSum":
@@ -102,21 +102,21 @@ def _propagate_others(walk: Walk, node: NodeProto, axes: Axes, axis: int) -> Non
 
 def propagate_recurrent(walk: Walk, node: NodeProto) -> None:
     """Propagate channels through LSTM, GRU and RNN: input channels are free, the state is kept."""
-    axes = walk.of(node, 0)
+    axes = walk.get_axes(node, 0)
     for axis in axes[:2]:
         walk.keep(axis, f"{describe_node(node)} runs step by step over this axis")
     if walk.is_stored(node.input[1]):
         roles: dict[int, Role] = {2: "reads"}
-        weight = walk.stored(node, 1, roles, {2: (node.input[0], 2)})
+        weight = walk.read_stored_axes(node, 1, roles, {2: (node.input[0], 2)})
     else:
-        weight = walk.of(node, 1)
+        weight = walk.get_axes(node, 1)
     walk.keep_nonzero(node, axes[2])
     walk.atoms.same(axes[2], weight[2])
     for axis in weight[:2]:
         walk.keep(axis, f"is the state of {describe_node(node)}")
     for position in range(2, len(node.input)):
         if node.input[position]:
-            for axis in walk.of(node, position):
+            for axis in walk.get_axes(node, position):
                 walk.keep(axis, f"is the state of {describe_node(node)}")
     for name in node.output:
         if name:
@@ -129,7 +129,7 @@ def propagate_position_dependent(walk: Walk, node: NodeProto) -> None:
     The first two depend on positions along some axes, LRN on neighboring channels; these axes are
     kept.
     """
-    axes = walk.of(node, 0)
+    axes = walk.get_axes(node, 0)
     for position in range(1, len(node.input)):
         walk.settle(node, position)
     if node.op_type == "LRN":
@@ -145,7 +145,7 @@ def propagate_position_dependent(walk: Walk, node: NodeProto) -> None:
 
 def propagate_grid_sample(walk: Walk, node: NodeProto) -> None:
     """Propagate channels through GridSample and RoiAlign: [N, C, H, W] at given locations."""
-    axes = walk.of(node, 0)
+    axes = walk.get_axes(node, 0)
     for position in range(1, len(node.input)):
         walk.settle(node, position)
     for axis in (axes[0], *axes[2:]):

@@ -21,9 +21,9 @@ def propagate_attention(walk: Walk, node: NodeProto) -> None:
         return
     queries = walk.size(node.input[0])[1] if rank == 4 else get_integer(node, "q_num_heads", 1)
     shared = walk.size(node.input[1])[1] if rank == 4 else get_integer(node, "kv_num_heads", 1)
-    heads = walk.made(shared)
+    heads = walk.make_output_axis(shared)
     asking = np.repeat(heads, queries // shared)
-    read = [walk.of(node, position) for position in range(3)]
+    read = [walk.get_axes(node, position) for position in range(3)]
     for axes, axis in zip(read, (asking, heads, heads), strict=True):
         _unify_heads(walk, node, axes[at], axis)
         _keep_other_axes(walk, node, axes, at)
@@ -44,14 +44,14 @@ def propagate_multi_head_attention(walk: Walk, node: NodeProto) -> None:
     if not known or not all(node.input[:3]) or any(inputs[6:]) or any(node.output[1:]):
         walk.keep_node(node, f"{describe_node(node)} may look at all of it")
         return
-    heads = walk.made(get_integer(node, "num_heads", 1))
-    read = [walk.of(node, position) for position in range(3)]
+    heads = walk.make_output_axis(get_integer(node, "num_heads", 1))
+    read = [walk.get_axes(node, position) for position in range(3)]
     for axes in read:
         _unify_heads(walk, node, axes[2], heads)
         _keep_other_axes(walk, node, axes, 2)
     if inputs[3]:
         parts = [_spread_heads(walk, heads, len(axes[2])) for axes in read]
-        walk.atoms.same(walk.of(node, 3)[0], np.concatenate(parts))
+        walk.atoms.same(walk.get_axes(node, 3)[0], np.concatenate(parts))
     if inputs[4]:
         walk.settle(node, 4)
     _propagate_mask(walk, node, 5, heads)
@@ -67,22 +67,22 @@ def propagate_packed_attention(walk: Walk, node: NodeProto) -> None:
     if own or not parts or any(inputs[4:]) or any(node.output[1:]):
         walk.keep_node(node, f"{describe_node(node)} may look at all of it")
         return
-    axes = walk.of(node, 0)
-    heads = walk.made(get_integer(node, "num_heads", 1))
+    axes = walk.get_axes(node, 0)
+    heads = walk.make_output_axis(get_integer(node, "num_heads", 1))
     walk.atoms.mark_kind(heads, "heads")
     third = _spread_heads(walk, heads, walk.size(inputs[1])[1] // 3)
     roles: dict[int, Role] = {0: "reads", 1: "makes"}
     values = {0: (node.input[0], 2), 1: (node.output[0], 2)}
     if walk.is_stored(inputs[1]):
-        weight = walk.stored(node, 1, roles, values, {1: np.tile(third, 3)})
+        weight = walk.read_stored_axes(node, 1, roles, values, {1: np.tile(third, 3)})
     else:
-        weight = walk.of(node, 1)
+        weight = walk.get_axes(node, 1)
         walk.atoms.same(weight[1], np.tile(third, 3))
     walk.keep_nonzero(node, axes[2])
     walk.atoms.same(axes[2], weight[0])
     walk.keep(axes[1], f"{describe_node(node)} computes over this axis")
     if inputs[2]:
-        walk.atoms.same(walk.of(node, 2)[0], np.tile(third, 3))
+        walk.atoms.same(walk.get_axes(node, 2)[0], np.tile(third, 3))
     if inputs[3]:
         walk.settle(node, 3)
     walk.counts.append((node, "num_heads", heads))
@@ -91,7 +91,7 @@ def propagate_packed_attention(walk: Walk, node: NodeProto) -> None:
 
 def propagate_rotary_embedding(walk: Walk, node: NodeProto) -> None:
     """Propagate channels through RotaryEmbedding: [N, heads, L, size] or [N, L, heads x size]."""
-    axes = walk.of(node, 0)
+    axes = walk.get_axes(node, 0)
     for position in range(1, len(node.input)):
         walk.settle(node, position)
     if len(axes) == 4:
@@ -102,7 +102,7 @@ def propagate_rotary_embedding(walk: Walk, node: NodeProto) -> None:
         if not count:
             walk.keep_node(node, f"{describe_node(node)} may look at all of it")
             return
-        heads = walk.made(count)
+        heads = walk.make_output_axis(count)
         _unify_heads(walk, node, axes[2], heads)
         walk.counts.append((node, "num_heads", heads))
     walk.axes[node.output[0]] = axes
@@ -128,7 +128,7 @@ def _propagate_mask(walk: Walk, node: NodeProto, position: int, heads: Axis) -> 
     """Propagate channels through the mask added to the scores [..., heads, L, L]."""
     if len(node.input) <= position or not node.input[position]:
         return
-    axes = walk.of(node, position)
+    axes = walk.get_axes(node, position)
     for place, axis in enumerate(axes):
         if place == len(axes) - 3 and len(axis) == len(heads) and len(axis) > 1:
             walk.atoms.same(axis, heads)

@@ -14,7 +14,7 @@ from edgekit.graphs.channels.walking import Axes, Product, Role, Walk, describe_
 
 def propagate_conv(walk: Walk, node: NodeProto) -> None:
     """Propagate channels through Conv: X [N, C, ...], W [O, C / groups, ...]."""
-    read = walk.of(node, 0)
+    read = walk.get_axes(node, 0)
     _keep_spatial_axes(walk, read[2:], node)
     groups = get_integer(node, "group", 1)
     size = walk.size(node.input[1])
@@ -48,9 +48,13 @@ def _propagate_grouped(walk: Walk, node: NodeProto, read: Axes, groups: int) -> 
     """
     outputs, inputs = walk.size(node.input[1])[:2]
     per_group = outputs // groups
-    whole = walk.made(groups)
-    inner = walk.made(inputs) if inputs > 1 else np.zeros(1, np.intp)
-    outer = walk.made(per_group) if inputs > 1 and per_group > 1 else np.zeros(per_group, np.intp)
+    whole = walk.make_output_axis(groups)
+    inner = walk.make_output_axis(inputs) if inputs > 1 else np.zeros(1, np.intp)
+    outer = (
+        walk.make_output_axis(per_group)
+        if inputs > 1 and per_group > 1
+        else np.zeros(per_group, np.intp)
+    )
     walk.atoms.same(read[1], walk.atoms.product([whole, inner]))
     walk.keep_nonzero(node, read[1], but=_find_roots(walk, whole))
     made = walk.atoms.product([whole, outer])
@@ -73,9 +77,9 @@ def _read_weight_axes(
     given: dict[int, Axis],
 ) -> Axes:
     if walk.is_stored(node.input[1]):
-        weight = walk.stored(node, 1, roles, values, given)
+        weight = walk.read_stored_axes(node, 1, roles, values, given)
     else:
-        weight = walk.of(node, 1)
+        weight = walk.get_axes(node, 1)
         for axis, labels in given.items():
             walk.atoms.same(weight[axis], labels)
     _keep_spatial_axes(walk, weight[2:], node)
@@ -91,7 +95,7 @@ def _add_bias(walk: Walk, node: NodeProto, batch: Axis, made: Axis) -> Axes:
     """Return the first two axes of the output after the bias is added."""
     if len(node.input) < 3 or not node.input[2]:
         return [batch, made]
-    bias = walk.of(node, 2)[0]
+    bias = walk.get_axes(node, 2)[0]
     walk.atoms.same(made, bias)
     return [
         walk.atoms.mark_nonzero(batch, describe_node(node)),
@@ -103,7 +107,7 @@ def _add_residual(walk: Walk, node: NodeProto, axes: Axes) -> Axes:
     """Return the axes of the sum with the fourth input of a FusedConv."""
     if len(node.input) < 4 or not node.input[3]:
         return axes
-    other = walk.of(node, 3)
+    other = walk.get_axes(node, 3)
     for mine, its in zip(axes, other, strict=True):
         walk.atoms.same(mine, its)
     return [walk.atoms.combine_sum([mine, its]) for mine, its in zip(axes, other, strict=True)]
@@ -111,7 +115,7 @@ def _add_residual(walk: Walk, node: NodeProto, axes: Axes) -> Axes:
 
 def propagate_conv_transpose(walk: Walk, node: NodeProto) -> None:
     """Propagate channels through ConvTranspose: X [N, C, ...], W [C, O / groups, ...]."""
-    read = walk.of(node, 0)
+    read = walk.get_axes(node, 0)
     _keep_spatial_axes(walk, read[2:], node)
     groups = get_integer(node, "group", 1)
     size = walk.size(node.input[1])
@@ -138,10 +142,12 @@ def _propagate_grouped_transpose(
     """Return the output channels of a grouped ConvTranspose, and those of one group."""
     inputs, per_group = walk.size(node.input[1])[:2]
     inner_size = inputs // groups
-    whole = walk.made(groups)
-    inner = walk.made(inner_size) if inner_size > 1 else np.zeros(1, np.intp)
+    whole = walk.make_output_axis(groups)
+    inner = walk.make_output_axis(inner_size) if inner_size > 1 else np.zeros(1, np.intp)
     outer = (
-        walk.made(per_group) if inner_size > 1 and per_group > 1 else np.zeros(per_group, np.intp)
+        walk.make_output_axis(per_group)
+        if inner_size > 1 and per_group > 1
+        else np.zeros(per_group, np.intp)
     )
     entering = walk.atoms.product([whole, inner])
     walk.atoms.same(read[1], entering)

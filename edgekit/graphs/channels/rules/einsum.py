@@ -56,7 +56,7 @@ def _has_equal_lengths(walk: Walk, node: NodeProto, read: list[str]) -> bool:
 def _get_factor_axes(walk: Walk, node: NodeProto, place: int, read: list[str], made: str) -> Axes:
     name, term = node.input[place], read[place]
     if not walk.is_stored(name):
-        return walk.of(node, place)
+        return walk.get_axes(node, place)
     others = {c: (node.input[p], i) for p, t in enumerate(read) if p != place
               for i, c in enumerate(t)}  # fmt: skip
     roles: dict[int, Role] = {}
@@ -70,7 +70,7 @@ def _get_factor_axes(walk: Walk, node: NodeProto, place: int, read: list[str], m
             values[i] = (node.output[0], made.index(letter))
         else:
             values[i] = (node.output[0], made.index(letter))
-    return walk.stored(node, place, roles, values)
+    return walk.read_stored_axes(node, place, roles, values)
 
 
 def _mark_kinds(

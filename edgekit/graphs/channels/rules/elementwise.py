@@ -33,7 +33,7 @@ def propagate_unary(walk: Walk, node: NodeProto) -> None:
 
     Further inputs are scalars.
     """
-    axes = walk.of(node, 0)
+    axes = walk.get_axes(node, 0)
     for position, name in enumerate(node.input):
         if position and name:
             walk.settle(node, position)
@@ -69,7 +69,7 @@ def _is_zero_in_clip_range(walk: Walk, node: NodeProto) -> bool:
 def propagate_broadcast(walk: Walk, node: NodeProto) -> None:
     """Propagate channels through an elementwise operator with broadcasting."""
     size = walk.size(node.output[0])
-    read = [(name, walk.of(node, place)) for place, name in enumerate(node.input) if name]
+    read = [(name, walk.get_axes(node, place)) for place, name in enumerate(node.input) if name]
     walk.axes[node.output[0]] = unify_broadcast(walk, read, size, node)
 
 
@@ -134,7 +134,7 @@ def _is_neutral(walk: Walk, node: NodeProto, name: str) -> bool:
 
 def propagate_where(walk: Walk, node: NodeProto) -> None:
     """Propagate channels through Where: branches are unified, the condition does not matter."""
-    read = [walk.of(node, position) for position in range(3)]
+    read = [walk.get_axes(node, position) for position in range(3)]
     size = walk.size(node.output[0])
     made = unify_broadcast(walk, list(zip(node.input, read, strict=True)), size, node)
     for axis, n in enumerate(size):

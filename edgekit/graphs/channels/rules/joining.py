@@ -11,7 +11,7 @@ from edgekit.graphs.channels.walking import Axes, Role, Walk, describe_node, get
 
 def propagate_concat(walk: Walk, node: NodeProto) -> None:
     """Propagate channels through Concat: one axis is concatenated, all others are unified."""
-    read = [walk.of(node, position) for position in range(len(node.input))]
+    read = [walk.get_axes(node, position) for position in range(len(node.input))]
     axis = get_integer(node, "axis", 0) % len(read[0])
     made: Axes = []
     for i in range(len(read[0])):
@@ -25,7 +25,7 @@ def propagate_concat(walk: Walk, node: NodeProto) -> None:
 
 def propagate_split(walk: Walk, node: NodeProto) -> None:
     """Propagate channels through Split: each part has a range of the axis."""
-    axes = walk.of(node, 0)
+    axes = walk.get_axes(node, 0)
     if len(node.input) > 1:
         walk.settle(node, 1)
     axis = get_integer(node, "axis", 0) % len(axes)
@@ -39,7 +39,7 @@ def propagate_split(walk: Walk, node: NodeProto) -> None:
 
 def propagate_slice(walk: Walk, node: NodeProto) -> None:
     """Propagate channels through Slice with known bounds; otherwise the axis is kept."""
-    axes, out = walk.of(node, 0), walk.size(node.output[0])
+    axes, out = walk.get_axes(node, 0), walk.size(node.output[0])
     for position in range(1, len(node.input)):
         walk.settle(node, position)
     bounds = [walk.read_observed_integers(name) for name in node.input[1:]]
@@ -81,10 +81,14 @@ def _slice_axis(walk: Walk, node: NodeProto, axis: Axis, part: slice) -> Axis:
 def propagate_gather(walk: Walk, node: NodeProto) -> None:
     """Propagate channels through Gather: rows of a table, or positions of an axis."""
     axis = get_integer(node, "axis", 0)
-    picked = walk.of(node, 1)
+    picked = walk.get_axes(node, 1)
     for each in picked:
         walk.keep(each, f"are picked by {describe_node(node)}")
-    axes = _read_table_axes(walk, node, axis) if walk.is_stored(node.input[0]) else walk.of(node, 0)
+    axes = (
+        _read_table_axes(walk, node, axis)
+        if walk.is_stored(node.input[0])
+        else walk.get_axes(node, 0)
+    )
     axis %= len(axes)
     numbers = walk.numbers(node.input[1])
     if numbers is None or not picked:
@@ -107,12 +111,12 @@ def _read_table_axes(walk: Walk, node: NodeProto, axis: int) -> list[Axis]:
     roles: dict[int, Role] = {i: "makes" for i in range(rank) if i != axis}
     values = {i: (node.output[0], i if i < axis else i + behind) for i in roles}
     still = {axis: np.zeros(walk.size(node.input[0])[axis], np.intp)}
-    return walk.stored(node, 0, roles, values, still)
+    return walk.read_stored_axes(node, 0, roles, values, still)
 
 
 def propagate_pad(walk: Walk, node: NodeProto) -> None:
     """Propagate channels through Pad: the padding itself is kept."""
-    axes, out = walk.of(node, 0), walk.size(node.output[0])
+    axes, out = walk.get_axes(node, 0), walk.size(node.output[0])
     for position in range(1, len(node.input)):
         walk.settle(node, position)
     pads = (
@@ -142,7 +146,7 @@ def propagate_pad(walk: Walk, node: NodeProto) -> None:
 
 def propagate_tile(walk: Walk, node: NodeProto) -> None:
     """Propagate channels through Tile: the axis is repeated."""
-    axes, out = walk.of(node, 0), walk.size(node.output[0])
+    axes, out = walk.get_axes(node, 0), walk.size(node.output[0])
     walk.settle(node, 1)
     walk.axes[node.output[0]] = [
         np.tile(axis, n // max(len(axis), 1)) for axis, n in zip(axes, out, strict=True)

@@ -17,8 +17,8 @@ def propagate_batch_norm(walk: Walk, node: NodeProto) -> None:
 
     Their vectors are along the channels.
     """
-    axes = walk.of(node, 0)
-    vectors = [walk.of(node, position)[0] for position in range(1, len(node.input))]
+    axes = walk.get_axes(node, 0)
+    vectors = [walk.get_axes(node, position)[0] for position in range(1, len(node.input))]
     for vector in vectors:
         walk.atoms.same(axes[1], vector)
     if node.op_type == "InstanceNormalization":
@@ -40,7 +40,7 @@ def propagate_layer_norm(walk: Walk, node: NodeProto) -> None:
 
     Removed channels must be zero, so that mean and variance can be corrected.
     """
-    axes = walk.of(node, 0)
+    axes = walk.get_axes(node, 0)
     first = get_integer(node, "axis", -1) % len(axes)
     made = unify_scales(walk, node, axes)
     if first == len(axes) - 1 and walk.is_float32(node.input[0]):
@@ -65,10 +65,10 @@ def propagate_skip_layer_norm(walk: Walk, node: NodeProto) -> None:
 
     Source: the contrib operators of onnxruntime.
     """
-    axes, skip = walk.of(node, 0), walk.of(node, 1)
+    axes, skip = walk.get_axes(node, 0), walk.get_axes(node, 1)
     simple = node.op_type.startswith("SkipSimplified")
     scales = [2] if simple else [2, 3]
-    vectors = {p: walk.of(node, p)[0] for p in range(2, len(node.input)) if node.input[p]}
+    vectors = {p: walk.get_axes(node, p)[0] for p in range(2, len(node.input)) if node.input[p]}
     for mine, other in zip(reversed(axes), reversed(skip), strict=False):
         walk.atoms.same(mine, other)
     for vector in vectors.values():
@@ -95,12 +95,12 @@ def propagate_group_norm(walk: Walk, node: NodeProto) -> None:
 
     Scales are per group or per channel.
     """
-    axes = walk.of(node, 0)
+    axes = walk.get_axes(node, 0)
     count = get_integer(node, "num_groups", 1)
-    whole = walk.made(count)
+    whole = walk.make_output_axis(count)
     spread = walk.atoms.product([whole, np.zeros(len(axes[1]) // count, np.intp)])
     walk.atoms.same(axes[1], spread)
-    vectors = [walk.of(node, position)[0] for position in (1, 2)]
+    vectors = [walk.get_axes(node, position)[0] for position in (1, 2)]
     for vector in vectors:
         walk.atoms.same(whole if len(vector) == count else spread, vector)
     for axis in axes[2:]:
@@ -113,7 +113,7 @@ def propagate_group_norm(walk: Walk, node: NodeProto) -> None:
 
 def propagate_mean_variance_norm(walk: Walk, node: NodeProto) -> None:
     """Propagate channels through MeanVarianceNormalization: the averaged axes are kept."""
-    axes = walk.of(node, 0)
+    axes = walk.get_axes(node, 0)
     for i in get_ints(node, "axes", [0, 2, 3]):
         walk.keep(axes[i], f"{describe_node(node)} averages over this axis")
     walk.axes[node.output[0]] = walk.mark_nonzero(
@@ -123,7 +123,7 @@ def propagate_mean_variance_norm(walk: Walk, node: NodeProto) -> None:
 
 def unify_scales(walk: Walk, node: NodeProto, axes: Axes) -> Axis:
     """Unify the scale and shift of a node with ``axes``; return the scaled last axis."""
-    read = [walk.of(node, p) for p in range(1, len(node.input)) if node.input[p]]
+    read = [walk.get_axes(node, p) for p in range(1, len(node.input)) if node.input[p]]
     for own in read:
         for mine, other in zip(reversed(own), reversed(axes), strict=False):
             if len(mine) == len(other):

@@ -61,7 +61,7 @@ def _get_factor_axes(
             other = -3 - other
         axes = _read_stored_factor(walk, node, position, (outer, inner), other, swapped=swapped)
     else:
-        axes = walk.of(node, position)
+        axes = walk.get_axes(node, position)
     return [*axes[:-2], axes[-1], axes[-2]] if swapped else axes
 
 
@@ -78,10 +78,12 @@ def _read_stored_factor(
     rank = len(walk.size(node.input[position]))
     read = (node.input[1 - position], other)
     if rank < 2:
-        return walk.stored(node, position, {0: "reads"}, {0: read})
+        return walk.read_stored_axes(node, position, {0: "reads"}, {0: read})
     outer, inner = (rank + (-3 - end if swapped else end) for end in ends)
     roles: dict[int, Role] = {outer: "makes", inner: "reads"}
-    return walk.stored(node, position, roles, {outer: (node.output[0], ends[0]), inner: read})
+    return walk.read_stored_axes(
+        node, position, roles, {outer: (node.output[0], ends[0]), inner: read}
+    )
 
 
 def propagate_gemm(walk: Walk, node: NodeProto) -> None:
@@ -98,14 +100,14 @@ def propagate_gemm(walk: Walk, node: NodeProto) -> None:
                 outer: (node.output[0], position),
                 inner: (node.input[1 - position], other[1]),
             }
-            factors.append(walk.stored(node, position, roles, values))
+            factors.append(walk.read_stored_axes(node, position, roles, values))
         else:
-            factors.append(walk.of(node, position))
+            factors.append(walk.get_axes(node, position))
     inner_axis = unify_summed_axes(walk, node, factors[0][at[0][1]], factors[1][at[1][1]])
     made = [factors[0][at[0][0]], factors[1][at[1][0]]]
     read = [("", made)]
     if len(node.input) > 2 and node.input[2]:
-        read.append((node.input[2], walk.of(node, 2)))
+        read.append((node.input[2], walk.get_axes(node, 2)))
     axes = unify_broadcast(walk, read, walk.size(node.output[0]), node)
     walk.axes[node.output[0]] = apply_activation(walk, node, axes)
     walk.products.append(Product(node=node, constant=1, axes=(*made, inner_axis)))

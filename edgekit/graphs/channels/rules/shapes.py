@@ -21,11 +21,13 @@ def propagate_reshape(walk: Walk, node: NodeProto) -> None:
     """Propagate channels through Reshape, Flatten, Squeeze or Unsqueeze by the shapes around it."""
     for position in range(1, len(node.input)):
         if node.op_type == "Reshape":
-            walk.keep_shape_input(node, position, walk.of(node, 0))
+            walk.keep_shape_input(node, position, walk.get_axes(node, 0))
         else:
             walk.settle(node, position)
     size = walk.size(node.output[0])
-    walk.axes[node.output[0]] = reshape_axes(walk, walk.of(node, 0), size, describe_node(node))
+    walk.axes[node.output[0]] = reshape_axes(
+        walk, walk.get_axes(node, 0), size, describe_node(node)
+    )
 
 
 def reshape_axes(walk: Walk, axes: Axes, size: Sequence[int], who: str) -> Axes:
@@ -102,7 +104,7 @@ def _split_axis(walk: Walk, axis: Axis, sizes: list[int]) -> Axes:
         return [axis]
     parts = _find_single_part(walk, axis, sizes)
     if parts is None:
-        parts = [walk.made(n) for n in sizes]
+        parts = [walk.make_output_axis(n) for n in sizes]
         walk.atoms.same(axis, walk.atoms.product(parts))
     return [-np.abs(part) for part in parts] if walk.atoms.has_nonzero(axis) else parts
 
@@ -125,7 +127,7 @@ def _find_single_part(walk: Walk, axis: Axis, sizes: list[int]) -> Axes | None:
 
 def propagate_transpose(walk: Walk, node: NodeProto) -> None:
     """Propagate channels through Transpose."""
-    axes = walk.of(node, 0)
+    axes = walk.get_axes(node, 0)
     order = get_ints(node, "perm", list(range(len(axes)))[::-1])
     walk.axes[node.output[0]] = [axes[i] for i in order]
 
@@ -148,7 +150,7 @@ def propagate_space_to_depth(walk: Walk, node: NodeProto) -> None:
 
 
 def _propagate_blocks(walk: Walk, node: NodeProto, inner: list[int], order: list[int]) -> None:
-    read = walk.of(node, 0)
+    read = walk.get_axes(node, 0)
     for axis in (read[0], *read[2:]):
         walk.keep(axis, f"{describe_node(node)} splits this axis")
     blocks = reshape_axes(walk, read, inner, describe_node(node))
@@ -160,7 +162,7 @@ def _propagate_blocks(walk: Walk, node: NodeProto, inner: list[int], order: list
 
 def propagate_expand(walk: Walk, node: NodeProto) -> None:
     """Propagate channels through Expand: new positions are free, and unify with later operands."""
-    axes, size = walk.of(node, 0), walk.size(node.output[0])
+    axes, size = walk.get_axes(node, 0), walk.size(node.output[0])
     walk.keep_shape_input(node, 1, axes)
     old = [*([np.zeros(1, np.intp)] * (len(size) - len(axes))), *axes]
     for axis, n in zip(old, size, strict=True):
@@ -188,7 +190,7 @@ def propagate_constant_of_shape(walk: Walk, node: NodeProto) -> None:
 
 def propagate_resize(walk: Walk, node: NodeProto) -> None:
     """Propagate channels through Resize: axes whose length changes are kept."""
-    axes, size = walk.of(node, 0), walk.size(node.output[0])
+    axes, size = walk.get_axes(node, 0), walk.size(node.output[0])
     for position in range(1, len(node.input)):
         if position == _SIZES and node.input[position]:
             walk.keep_shape_input(node, position, axes)
