@@ -119,7 +119,7 @@ class Site:
         counts = {"empty": 0, "bare": 0, "one": 1}
         if template == "signed":
             with open_session(name) as session:
-                trust_key(session, self._key.trusted(), None)
+                trust_key(session, self._key.get_trusted_key(), None)
         for version in range(1, 1 + counts.get(template, 2)):
             with open_session(name) as session:
                 bundle = self.bundle(rng, signed=template == "signed", version=version)

@@ -30,7 +30,7 @@ def device(tmp_path, monkeypatch):
         monkeypatch.setenv(f"EDGEKIT_{name.upper()}", str(tmp_path / name))
     made = Device(home=tmp_path / "home", cache=tmp_path / "cache")
     for name in ("owner", "other", "stolen"):
-        change(made, add=(make_key(name).trusted(),))
+        change(made, add=(make_key(name).get_trusted_key(),))
     change(made, revoke=(key("stolen").public,))
     return made
 
@@ -96,7 +96,7 @@ def test_a_damaged_or_lost_file_is_read_from_its_copy_and_restored(device, text)
     else:
         damage(device, TRUST, text=text)
     assert try_read_trust(home(device)) == before
-    change(device, add=(make_key("next").trusted(),))
+    change(device, add=(make_key("next").get_trusted_key(),))
     (device.home / COPY).unlink()
     after = try_read_trust(home(device))
     assert (names(after.keys), names(after.revoked)) == ({"owner", "other", "next"}, {"stolen"})
@@ -142,7 +142,7 @@ def test_revocations_are_never_forgotten_without_a_word(device, tmp_path):
 
 
 def test_replacing_what_is_whole_forgets_nothing(device):
-    change(device, add=(key("owner").trusted(),), replace=True)
+    change(device, add=(key("owner").get_trusted_key(),), replace=True)
     assert names(try_read_trust(home(device)).revoked) == {"stolen"}
     assert actions(device) == []
 
@@ -194,9 +194,9 @@ def test_what_was_revoked_stays_so_and_the_version_counts_once_a_key_is_trusted_
         end_trust(session)
         assert read_trust(session).takes_unsigned
     with pytest.raises(AgentError) as caught:
-        change(device, add=(key("stolen").trusted(),))
+        change(device, add=(key("stolen").get_trusted_key(),))
     assert caught.value.failure.kind == "revoked_key"
-    trust = change(device, add=(key("owner").trusted(),))
+    trust = change(device, add=(key("owner").get_trusted_key(),))
     assert (names(trust.keys), names(trust.revoked)) == ({"owner"}, {"stolen"})
     assert (trust.version, trust.wants_signature()) == (5, True)
 
@@ -217,7 +217,7 @@ def test_nobody_else_ends_the_trust(device):
 def test_a_permission_is_valid_once(device):
     signature = waive_signatures(try_read_trust(home(device)))
     on_device.end_trust(UntrustJob(str(device.home), signature))
-    change(device, add=(key("owner").trusted(), key("other").trusted()))
+    change(device, add=(key("owner").get_trusted_key(), key("other").get_trusted_key()))
     assert refused(device, signature) == "bad_permit"
 
 
