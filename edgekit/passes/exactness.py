@@ -26,7 +26,8 @@ _LARGE_BYTES = 64 << 20
 # Relative perturbations of the inputs show how much rounding alone can change the outputs.
 _NUDGES = (1e-6, 1e-5)
 _BEYOND_ROUNDING = 30.0
-# An output that moves by a third of its error under the smallest perturbation is rounding alone.
+# An output is rounding alone if most entries move by a third of its error under the smallest
+# perturbation. Few entries may also move so far where an operator jumps (Round, Floor, Less).
 _NOISE = 3.0
 # A smaller share of differing integers is explained by ties in rounding or in a maximum.
 _TIES = 0.1
@@ -122,17 +123,17 @@ def find_accepted_feed(
 
 
 def find_noise_outputs(
-    model: Model, samples: Samples | None, errors: Mapping[str, float], *, seed: int
+    model: Model, samples: Samples, errors: Mapping[str, float], *, seed: int
 ) -> set[str]:
     """Find the outputs that hold rounding alone, such as the mean of centered values.
 
-    Inputs that differ in their last digits change them by as much as ``errors``.
+    Inputs that differ in their last digits change most of their entries by as much as ``errors``.
 
     Args:
         model: the original.
-        samples: real samples; ``None`` = random feeds.
+        samples: real samples.
         errors: relative error of each output to explain.
-        seed: seed of the random feeds.
+        seed: seed of the perturbation's feed.
     """
     sample = find_accepted_feed(model, model, samples, seed=seed)
     if sample is None:
@@ -141,9 +142,21 @@ def find_noise_outputs(
     answers = _run(model, feeds)
     if len(answers) < len(feeds):
         return set()
-    scales = dict.fromkeys(answers["sample"], float(np.finfo(np.float32).tiny))
-    moved = _compute_errors(answers["sample"], answers["perturbed"], scales)
-    return {name for name, error in errors.items() if error <= _NOISE * moved.get(name, 0.0)}
+    was, now = answers["sample"], answers["perturbed"]
+    return {
+        name
+        for name, error in errors.items()
+        if error <= _NOISE * _compute_typical_change(was[name], now[name])
+    }
+
+
+def _compute_typical_change(was: NDArray[np.generic], now: NDArray[np.generic]) -> float:
+    """Compute the median change of an entry relative to the RMS; 0 for outputs of another shape."""
+    if was.shape != now.shape or not was.size:
+        return 0.0
+    old, new = (value.astype(np.float64).ravel() for value in (was, now))
+    size = _rms(old)
+    return float(np.median(np.abs(new - old))) / size if size > 0 else 0.0
 
 
 def _iter_feeds(

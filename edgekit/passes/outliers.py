@@ -18,13 +18,13 @@ _ROWS = 64
 def find_outlier(parts: Sequence[Samples]) -> str | None:
     """Describe the sample with the largest outlier of a float input; ``None`` if there is none."""
     for name in {column.name: None for part in parts for column in part.columns}:
-        found = _largest(name, parts)
+        found = _describe_largest(name, parts)
         if found is not None:
             return found
     return None
 
 
-def _largest(name: str, parts: Sequence[Samples]) -> str | None:
+def _describe_largest(name: str, parts: Sequence[Samples]) -> str | None:
     peaks: list[tuple[float, int]] = []
     medians: list[float] = []
     for part in parts:

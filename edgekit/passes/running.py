@@ -147,7 +147,7 @@ def _compare_outputs(
     except Disagreement as error:
         raise PassError(f"{step.name}: {error}") from error
     spec = PASSES[step.name]
-    judged = _without_noise(promise, found, before, work) if promise.exact else found
+    judged = _drop_noise_outputs(promise, found, before, samples, work)
     for broken in check_agreement(promise, judged, asked=bool(spec.asks)):
         outlier = None if promise.exact else find_outlier(samples or ())
         if outlier is not None:
@@ -162,11 +162,16 @@ def _compare_outputs(
     return found
 
 
-def _without_noise(promise: Promise, found: Agreement, before: Model, work: Work) -> Agreement:
-    """Leave out the outputs that hold nothing but rounding, and note their names."""
+def _drop_noise_outputs(
+    promise: Promise,
+    found: Agreement,
+    before: Model,
+    samples: Sequence[Samples] | None,
+    work: Work,
+) -> Agreement:
+    """Drop the outputs that hold rounding alone from an exact comparison, and note their names."""
     errors = {n: e for n, e in found.relative_errors.items() if e > promise.max_relative_error}
-    samples = work.fitting or None
-    if not errors or samples is None:
+    if not (promise.exact and errors and samples):
         return found
     noise = find_noise_outputs(before, samples[0], errors, seed=work.seed)
     for name in sorted(noise):

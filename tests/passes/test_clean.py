@@ -59,3 +59,16 @@ def test_cleaning_twice_gives_the_same_bytes_from_the_same_file(tmp_path):
     source = model(tmp_path, text, weights={"w": normal(6, 4)})
 
     assert apply("clean", source, tmp_path).digest == apply("clean", source, tmp_path).digest
+
+
+def test_the_stated_size_of_an_output_stays_where_onnxruntime_infers_another(tmp_path):
+    text = (
+        "g (float[1,2,5,4] x) => (float[1,2,3,2] y) { i = Identity(x) y = AveragePool<ceil_mode "
+        "= 1, count_include_pad = 1, kernel_shape = [3,1], strides = [1,2]>(i) }"
+    )
+    source = model(tmp_path, text)
+    made = apply("clean", source, tmp_path)
+    assert [str(spec) for spec in made.signature.outputs] == ["y float32 [1, 2, 3, 2]"]
+    x = uniform(1, 2, 5, 4)
+    assert run(made, x=x)[0].shape == (1, 2, 3, 2)
+    np.testing.assert_allclose(run(made, x=x)[0], run(source, x=x)[0])
