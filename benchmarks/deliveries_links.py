@@ -102,10 +102,7 @@ class BreakingLink(Proxy):
                     self._reset(near)
                     continue
                 self._silent.clear()
-                far = socket.create_connection(("127.0.0.1", self.target))
-                self._sockets += [near, far]
-                for args in ((near, far, True), (far, near, False)):
-                    threading.Thread(target=self._carry, args=args, daemon=True).start()
+                self._connect(near)
 
     def _carry(self, source: socket.socket, sink: socket.socket, up: bool) -> None:
         with contextlib.suppress(OSError):

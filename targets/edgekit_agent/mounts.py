@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import os
-from typing import Dict, Optional, Tuple
+from typing import Dict, Tuple
 
 _IN_MEMORY = ("tmpfs", "ramfs")
 _MOUNTS = "/proc/self/mountinfo"
+
+
+def find_nearest_folder(path: str) -> str:
+    """Find a folder, or the nearest existing one above it."""
+    while not os.path.isdir(path):
+        path = os.path.dirname(path)
+    return path
 
 
 def is_in_memory(path: str) -> bool:
@@ -21,16 +28,14 @@ def is_in_memory(path: str) -> bool:
     return kind in _IN_MEMORY
 
 
-def _find_device(path: str) -> Optional[str]:
-    while not os.path.exists(path) and path != os.path.dirname(path):
-        path = os.path.dirname(path)
-    number = os.stat(path).st_dev
+def _find_device(path: str) -> str:
+    number = os.stat(find_nearest_folder(path)).st_dev
     return f"{os.major(number)}:{os.minor(number)}"
 
 
-def _read_mounts() -> Dict[Optional[str], Tuple[str, Dict[str, str]]]:
+def _read_mounts() -> Dict[str, Tuple[str, Dict[str, str]]]:
     """Read type and options of every mounted file system, by its device number."""
-    found: Dict[Optional[str], Tuple[str, Dict[str, str]]] = {}
+    found: Dict[str, Tuple[str, Dict[str, str]]] = {}
     try:
         with open(_MOUNTS, encoding="utf-8", errors="replace") as file:
             lines = file.read().splitlines()

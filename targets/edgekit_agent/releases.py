@@ -20,6 +20,7 @@ from edgekit_agent.homes import (
     Home,
     claim,
 )
+from edgekit_agent.mounts import find_nearest_folder
 from edgekit_agent.records import PLAIN_NAME, RECORD, read_record
 from edgekit_agent.results import Release
 
@@ -30,20 +31,13 @@ _PART_AGE_S = 24 * 3600.0
 
 def free_bytes(home: Home) -> int:
     """Return the free disk space for the home, measured at the nearest existing folder."""
-    facts = os.statvfs(_find_nearest_folder(home))
+    facts = os.statvfs(find_nearest_folder(home.path))
     return facts.f_bavail * facts.f_frsize
 
 
 def is_noexec(home: Home) -> bool:
     """Return whether the file system of the home is mounted so that no library loads from it."""
-    return bool(os.statvfs(_find_nearest_folder(home)).f_flag & getattr(os, "ST_NOEXEC", 0))
-
-
-def _find_nearest_folder(home: Home) -> str:
-    path = home.path
-    while not os.path.isdir(path):
-        path = os.path.dirname(path)
-    return path
+    return bool(os.statvfs(find_nearest_folder(home.path)).f_flag & getattr(os, "ST_NOEXEC", 0))
 
 
 @contextlib.contextmanager

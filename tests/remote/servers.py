@@ -201,10 +201,14 @@ class Proxy:
         with contextlib.suppress(OSError):
             while True:
                 near, _ = server.accept()
-                far = socket.create_connection(("127.0.0.1", self.target))
-                self._sockets += [near, far]
-                for args in ((near, far, True), (far, near, False)):
-                    threading.Thread(target=self._carry, args=args, daemon=True).start()
+                self._connect(near)
+
+    def _connect(self, near: socket.socket) -> None:
+        """Carry between an accepted connection and a new one to the target, both ways."""
+        far = socket.create_connection(("127.0.0.1", self.target))
+        self._sockets += [near, far]
+        for args in ((near, far, True), (far, near, False)):
+            threading.Thread(target=self._carry, args=args, daemon=True).start()
 
     def _carry(self, source: socket.socket, sink: socket.socket, up: bool) -> None:
         with contextlib.suppress(OSError):
